@@ -1,0 +1,1 @@
+//! A TCP socket whose payload is in device memory: segments in stream order, tokens, an event loop.

@@ -1,0 +1,1 @@
+//! The netdev, ethtool and rtnetlink families: queues, leases, bindings, rings, RSS, links.

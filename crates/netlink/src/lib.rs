@@ -1,0 +1,1 @@
+//! A blocking netlink socket that reports the kernel's refusals in its own words.

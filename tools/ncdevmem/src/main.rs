@@ -1,0 +1,3 @@
+//! Upstream ncdevmem's command line over the devmem-tcp crates.
+
+fn main() {}
