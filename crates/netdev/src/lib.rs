@@ -1,1 +1,25 @@
 //! The netdev, ethtool and rtnetlink families: queues, leases, bindings, rings, RSS, links.
+//!
+//! Three handles, each with a socket of its own in the network namespace it was opened in:
+//! - [`Netdev`]: queues, leases ([`Netdev::lease`]), bindings of dmabufs ([`Netdev::bind_rx`]),
+//!   page pools, per-queue statistics, NAPI instances;
+//! - [`Ethtool`]: rings and header split, channels, RSS, features, flow rules;
+//! - [`Link`]: netkit, namespaces, addresses, routes.
+//!
+//! Errors are [`Error`]s of the transport: operation, object, and the kernel's own words.
+
+#![deny(unsafe_code)]
+
+mod ethtool;
+mod generic;
+mod ids;
+mod link;
+mod netdev;
+mod parse;
+mod sys;
+
+pub use ethtool::*;
+pub use ids::*;
+pub use link::*;
+pub use netdev::*;
+pub use netlink::{Error, ExtAck, NetNs, ParseError, Result};

@@ -1,1 +1,29 @@
 //! A blocking netlink socket that reports the kernel's refusals in its own words.
+//!
+//! A [`Socket`] belongs to the network namespace it was opened in ([`NetNs`] says which). It sends
+//! a [`Request`] and returns the answers as [`Message`]s, whose attributes [`Attrs`] reads without
+//! trusting a byte of them; [`Socket::listen`] turns it into a [`Listener`] for notifications. What
+//! the kernel refuses comes back as an [`Error`] with the operation, the object and the text of the
+//! extended acknowledgement: `bind-rx nk0 queue 1: tcp-data-split is disabled (EINVAL)`.
+//!
+//! Which commands and attributes there are is the business of the families built on top.
+
+#![forbid(unsafe_code)]
+
+mod attr;
+mod error;
+mod extack;
+mod generic;
+mod message;
+mod netns;
+mod socket;
+mod write;
+
+pub use attr::{Attr, Attrs, ParseError};
+pub use error::{Error, Result};
+pub use extack::{ExtAck, Policy};
+pub use generic::Family;
+pub use message::{Message, Request};
+pub use netns::NetNs;
+pub use socket::{Listener, Socket};
+pub use write::Writer;

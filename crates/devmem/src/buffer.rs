@@ -1,0 +1,185 @@
+//! The memory one `recvmsg` writes to, and what it wrote there, checked and in stream order.
+
+use crate::cmsg::{self, CmsgError, DmabufCmsg, Message, Messages, Unknown};
+use crate::sys::{self, Filled};
+
+/// Default length of the iov. It caps what one `recvmsg` returns, although frags take no room in
+/// it; pages of it that no linear byte reaches are never touched.
+const IOV: usize = 1 << 20;
+/// Default number of frags that one `recvmsg` may describe.
+const FRAGS: usize = 1024;
+/// Unknown control messages kept for a closer look; all are counted.
+const UNKNOWN: usize = 8;
+
+/// What the kernel returned doesn't fit together. The connection can't go on: which bytes of the
+/// stream are where is not known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProtocolError {
+    /// The control bytes don't parse.
+    #[error(transparent)]
+    Cmsg(#[from] CmsgError),
+    /// recvmsg returned more than there was room for.
+    #[error(
+        "recvmsg returned {bytes} bytes and {control} control bytes, more than it had room for"
+    )]
+    Overrun {
+        /// Its return value.
+        bytes: usize,
+        /// Control bytes.
+        control: usize,
+    },
+    /// The messages describe another number of bytes than `recvmsg` returned.
+    #[error("recvmsg returned {returned} bytes, its control messages describe {described}")]
+    Sum {
+        /// Its return value.
+        returned: usize,
+        /// The sum of frag and linear sizes.
+        described: u64,
+    },
+}
+
+/// One segment, parsed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Record {
+    /// So many bytes, the next of the iov.
+    Inline(u32),
+    /// A frag.
+    Frag(DmabufCmsg),
+}
+
+/// Sums over the segments of one `recvmsg`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Totals {
+    pub(crate) bytes: usize,
+    pub(crate) frag_bytes: u64,
+    pub(crate) frags: usize,
+    pub(crate) linear_bytes: u64,
+    pub(crate) unsteered_bytes: usize,
+    pub(crate) unknown_cmsgs: usize,
+}
+
+/// The buffers of `recvmsg`: an iov for bytes that come in host memory, a control buffer for the
+/// description of frags. Made once, used for every call and by any number of sockets in turn.
+#[derive(Debug)]
+pub struct RecvBuffer {
+    iov: Box<[u8]>,
+    control: Box<[u64]>,
+    records: Vec<Record>,
+    unknown: Vec<Unknown>,
+}
+
+impl RecvBuffer {
+    /// 1 MiB of iov and room for 1,024 frags.
+    pub fn new() -> Self {
+        Self::with_capacity(IOV, FRAGS)
+    }
+
+    /// `iov` bytes of iov, the most one call returns, and room for `frags` frags (at least 1 each).
+    ///
+    /// Ordinary data, that of connections not steered to a bound queue, fills the iov for real.
+    pub fn with_capacity(iov: usize, frags: usize) -> Self {
+        let frags = frags.max(1);
+        let words = frags.saturating_mul(cmsg::SPACE).div_ceil(size_of::<u64>());
+        Self {
+            // Zeroed by the allocator: pages stay unmapped until something is written there.
+            iov: vec![0; iov.max(1)].into_boxed_slice(),
+            control: vec![0; words].into_boxed_slice(),
+            records: Vec::with_capacity(frags + 1),
+            unknown: Vec::with_capacity(UNKNOWN),
+        }
+    }
+
+    /// Where `recvmsg` may write.
+    pub(crate) fn parts_mut(&mut self) -> (&mut [u8], &mut [u64]) {
+        (&mut self.iov, &mut self.control)
+    }
+
+    /// The segments found by [`RecvBuffer::parse`], the iov's filled part they refer to, and unknown
+    /// messages.
+    pub(crate) fn parsed(&self) -> (&[u8], &[Record], &[Unknown]) {
+        (&self.iov, &self.records, &self.unknown)
+    }
+
+    /// Reads what a `recvmsg` left here. All tokens found stand in the records afterwards, after an
+    /// error too, for the caller to give back.
+    pub(crate) fn parse(&mut self, filled: Filled) -> Result<Totals, ProtocolError> {
+        self.records.clear();
+        self.unknown.clear();
+        let Filled { bytes, control } = filled;
+        let overrun = ProtocolError::Overrun { bytes, control };
+        let messages = sys::bytes(&self.control).get(..control).ok_or(overrun)?;
+        let mut totals = Totals {
+            bytes,
+            ..Totals::default()
+        };
+        for message in Messages::new(messages) {
+            match message? {
+                Message::Dmabuf(frag) => {
+                    totals.frags += 1;
+                    totals.frag_bytes += u64::from(frag.frag_size);
+                    self.records.push(Record::Frag(frag));
+                }
+                Message::Linear(len) => {
+                    totals.linear_bytes += u64::from(len);
+                    self.records.push(Record::Inline(len));
+                }
+                Message::Unknown(unknown) => {
+                    totals.unknown_cmsgs += 1;
+                    if self.unknown.len() < UNKNOWN {
+                        self.unknown.push(unknown);
+                    }
+                }
+            }
+        }
+        self.check(totals, overrun)
+    }
+
+    /// One call never mixes ordinary and devmem packets (`last_copied_dmabuf` in
+    /// `tcp_recvmsg_locked`): bytes without a devmem message are ordinary data, all of them.
+    fn check(
+        &mut self,
+        mut totals: Totals,
+        overrun: ProtocolError,
+    ) -> Result<Totals, ProtocolError> {
+        let returned = totals.bytes;
+        let len = u32::try_from(returned)
+            .ok()
+            .filter(|_| returned <= self.iov.len());
+        let len = len.ok_or(overrun)?;
+        if self.records.is_empty() && returned > 0 {
+            totals.unsteered_bytes = returned;
+            self.records.push(Record::Inline(len));
+            return Ok(totals);
+        }
+        let described = totals.frag_bytes + totals.linear_bytes;
+        if described != returned as u64 {
+            return Err(ProtocolError::Sum {
+                returned,
+                described,
+            });
+        }
+        Ok(totals)
+    }
+
+    /// Plays the kernel: fills the buffers with what a `recvmsg` might have left there.
+    #[cfg(test)]
+    pub(crate) fn fill(&mut self, bytes: usize, iov: &[u8], messages: &[Message]) -> Filled {
+        let mut control = Vec::new();
+        messages
+            .iter()
+            .for_each(|message| cmsg::encode(message, &mut control));
+        self.iov[..iov.len()].copy_from_slice(iov);
+        sys::bytes_mut(&mut self.control)[..control.len()].copy_from_slice(&control);
+        Filled {
+            bytes,
+            control: control.len(),
+        }
+    }
+}
+
+impl Default for RecvBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}

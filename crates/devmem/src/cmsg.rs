@@ -1,0 +1,291 @@
+//! Control messages of devmem TCP: `SCM_DEVMEM_DMABUF` and `SCM_DEVMEM_LINEAR`, out of raw bytes.
+//!
+//! The bytes come from `recvmsg` as `put_cmsg` (`net/core/scm.c`) laid them out: a `struct cmsghdr`,
+//! the payload, padding to the size of a long. They are read as untrusted input, by copies: no
+//! alignment is assumed and every length is checked. What the parser doesn't know it reports.
+
+/// `SCM_DEVMEM_LINEAR` (`tcp_recvmsg_dmabuf`): so many bytes are in the iov.
+const LINEAR: i32 = libc::SCM_DEVMEM_LINEAR;
+/// `SCM_DEVMEM_DMABUF` (`tcp_recvmsg_dmabuf`): a frag in a dmabuf.
+const DMABUF: i32 = libc::SCM_DEVMEM_DMABUF;
+
+/// `struct cmsghdr` as the kernel writes it: `size_t cmsg_len; int cmsg_level; int cmsg_type`.
+const HEADER: usize = size_of::<usize>() + 8;
+/// `struct dmabuf_cmsg`: `u64 frag_offset; u32 frag_size, frag_token, dmabuf_id, flags`.
+const PAYLOAD: usize = 24;
+
+/// Bytes of a control buffer that one devmem message takes: `CMSG_SPACE(sizeof(struct
+/// dmabuf_cmsg))`, 40 on 64-bit machines.
+pub const SPACE: usize = align(HEADER + PAYLOAD);
+
+/// `CMSG_ALIGN`.
+const fn align(len: usize) -> usize {
+    len.next_multiple_of(size_of::<usize>())
+}
+
+/// A frag as the kernel describes it (`struct dmabuf_cmsg`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DmabufCmsg {
+    /// Where it starts: a byte offset into the dmabuf, whatever the size of a niov.
+    pub frag_offset: u64,
+    /// Bytes in it.
+    pub frag_size: u32,
+    /// What `SO_DEVMEM_DONTNEED` gives it back by.
+    pub frag_token: u32,
+    /// Which binding's dmabuf it lies in: the id that `bind-rx` answered.
+    pub dmabuf_id: u32,
+}
+
+/// A control message that is none of devmem's: a timestamp, `TCP_CM_INQ`, something newer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unknown {
+    /// `cmsg_level`.
+    pub level: i32,
+    /// `cmsg_type`.
+    pub kind: i32,
+    /// Bytes of payload.
+    pub len: usize,
+}
+
+/// One control message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Message {
+    /// `SCM_DEVMEM_DMABUF`.
+    Dmabuf(DmabufCmsg),
+    /// `SCM_DEVMEM_LINEAR`: this many bytes follow in the iov.
+    Linear(u32),
+    /// Anything else.
+    Unknown(Unknown),
+}
+
+/// Control bytes that don't hold what they should. `at` is the offset of the message's header.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CmsgError {
+    /// Bytes are left, but fewer than a header.
+    #[error("control message at byte {at}: {left} bytes are no header")]
+    Header {
+        /// Offset of the header.
+        at: usize,
+        /// Bytes left from there.
+        left: usize,
+    },
+    /// `cmsg_len` is shorter than a header or longer than what is left.
+    #[error("control message at byte {at}: length {len} of {left} bytes left")]
+    Length {
+        /// Offset of the header.
+        at: usize,
+        /// `cmsg_len`.
+        len: usize,
+        /// Bytes left from there.
+        left: usize,
+    },
+    /// A devmem message with too short a payload.
+    #[error("control message at byte {at}: {len} bytes are no struct dmabuf_cmsg")]
+    Payload {
+        /// Offset of the header.
+        at: usize,
+        /// Bytes of payload.
+        len: usize,
+    },
+}
+
+/// The messages in the control bytes of one `recvmsg`. Ends after the first error: where the next
+/// header would be is not known then.
+#[derive(Debug, Clone)]
+pub struct Messages<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Messages<'a> {
+    /// Reads `control`, the bytes the kernel filled in: `msg_controllen` of them.
+    pub fn new(control: &'a [u8]) -> Self {
+        Self {
+            bytes: control,
+            at: 0,
+        }
+    }
+
+    fn parse(&mut self, left: &[u8]) -> Result<Message, CmsgError> {
+        let at = self.at;
+        let Some((header, _)) = left.split_first_chunk::<HEADER>() else {
+            return Err(CmsgError::Header {
+                at,
+                left: left.len(),
+            });
+        };
+        let len = usize::from_ne_bytes(field(header, 0));
+        let level = i32::from_ne_bytes(field(header, size_of::<usize>()));
+        let kind = i32::from_ne_bytes(field(header, size_of::<usize>() + 4));
+        let Some(payload) = left.get(HEADER..len) else {
+            return Err(CmsgError::Length {
+                at,
+                len,
+                left: left.len(),
+            });
+        };
+        // The padding of the last message may be missing (`put_cmsg`: the smaller of both).
+        self.at += align(len).min(left.len());
+        match (level, kind) {
+            (libc::SOL_SOCKET, DMABUF | LINEAR) => {
+                devmem(kind, payload).ok_or(CmsgError::Payload {
+                    at,
+                    len: payload.len(),
+                })
+            }
+            _ => Ok(Message::Unknown(Unknown {
+                level,
+                kind,
+                len: payload.len(),
+            })),
+        }
+    }
+}
+
+impl Iterator for Messages<'_> {
+    type Item = Result<Message, CmsgError>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        let left = self.bytes.get(self.at..)?;
+        if left.is_empty() {
+            return None;
+        }
+        let parsed = self.parse(left);
+        if parsed.is_err() {
+            self.at = self.bytes.len();
+        }
+        Some(parsed)
+    }
+}
+
+/// A payload longer than we know is one with fields yet to come: its beginning is what we know.
+fn devmem(kind: i32, payload: &[u8]) -> Option<Message> {
+    let (payload, _) = payload.split_first_chunk::<PAYLOAD>()?;
+    let frag_size = u32::from_ne_bytes(field(payload, 8));
+    if kind == LINEAR {
+        return Some(Message::Linear(frag_size));
+    }
+    Some(Message::Dmabuf(DmabufCmsg {
+        frag_offset: u64::from_ne_bytes(field(payload, 0)),
+        frag_size,
+        frag_token: u32::from_ne_bytes(field(payload, 12)),
+        dmabuf_id: u32::from_ne_bytes(field(payload, 16)),
+    }))
+}
+
+/// `N` bytes of a structure of fixed size; the compiler sees that they are there.
+#[inline]
+fn field<const N: usize, const SIZE: usize>(bytes: &[u8; SIZE], at: usize) -> [u8; N] {
+    let mut out = [0; N];
+    out.copy_from_slice(&bytes[at..at + N]);
+    out
+}
+
+/// Appends `message` to `control` as `put_cmsg` would: the counterpart of [`Messages`], for tests
+/// and simulations. An [`Message::Unknown`] gets a payload of zeroes.
+pub fn encode(message: &Message, control: &mut Vec<u8>) {
+    let mut payload = Vec::with_capacity(PAYLOAD);
+    let (level, kind) = match message {
+        Message::Dmabuf(frag) => {
+            payload.extend(frag.frag_offset.to_ne_bytes());
+            payload.extend(frag.frag_size.to_ne_bytes());
+            payload.extend(frag.frag_token.to_ne_bytes());
+            payload.extend(frag.dmabuf_id.to_ne_bytes());
+            payload.resize(PAYLOAD, 0);
+            (libc::SOL_SOCKET, DMABUF)
+        }
+        Message::Linear(size) => {
+            payload.resize(8, 0);
+            payload.extend(size.to_ne_bytes());
+            payload.resize(PAYLOAD, 0);
+            (libc::SOL_SOCKET, LINEAR)
+        }
+        Message::Unknown(unknown) => {
+            payload.resize(unknown.len, 0);
+            (unknown.level, unknown.kind)
+        }
+    };
+    control.extend((HEADER + payload.len()).to_ne_bytes());
+    control.extend(level.to_ne_bytes());
+    control.extend(kind.to_ne_bytes());
+    control.extend(payload);
+    control.resize(align(control.len()), 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message() -> impl Strategy<Value = Message> {
+        let frag = any::<(u64, u32, u32, u32)>().prop_map(|(offset, size, token, id)| {
+            Message::Dmabuf(DmabufCmsg {
+                frag_offset: offset,
+                frag_size: size,
+                frag_token: token,
+                dmabuf_id: id,
+            })
+        });
+        let unknown = (any::<i32>(), 100..200, 0..64usize)
+            .prop_map(|(level, kind, len)| Message::Unknown(Unknown { level, kind, len }));
+        prop_oneof![frag, any::<u32>().prop_map(Message::Linear), unknown]
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_encoded_is_parsed(messages in prop::collection::vec(message(), 0..20)) {
+            let mut control = Vec::new();
+            messages.iter().for_each(|message| encode(message, &mut control));
+            let parsed: Result<Vec<_>, _> = Messages::new(&control).collect();
+            prop_assert_eq!(parsed.unwrap(), messages);
+        }
+
+        #[test]
+        fn arbitrary_bytes_end_in_an_answer(control in prop::collection::vec(any::<u8>(), 0..400)) {
+            let parsed: Vec<_> = Messages::new(&control).collect();
+            prop_assert!(parsed.len() <= control.len() / HEADER + 1);
+        }
+
+        #[test]
+        fn a_cut_is_an_error_or_fewer_messages(
+            messages in prop::collection::vec(message(), 1..10),
+            cut in any::<prop::sample::Index>(),
+        ) {
+            let mut control = Vec::new();
+            messages.iter().for_each(|message| encode(message, &mut control));
+            control.truncate(cut.index(control.len()));
+            let parsed: Vec<_> = Messages::new(&control).collect();
+            let whole = parsed.iter().filter_map(|message| message.ok());
+            prop_assert!(whole.zip(&messages).all(|(got, sent)| got == *sent));
+        }
+    }
+
+    #[test]
+    fn our_layout_is_that_of_libc() {
+        assert_eq!(SPACE % size_of::<usize>(), 0);
+        assert_eq!(PAYLOAD, size_of::<libc::dmabuf_cmsg>());
+        assert_eq!(HEADER, size_of::<libc::cmsghdr>());
+        let mut control = Vec::new();
+        encode(&Message::Linear(7), &mut control);
+        assert_eq!(control.len(), SPACE);
+    }
+
+    #[test]
+    fn a_lying_length_is_refused() {
+        let mut control = Vec::new();
+        encode(&Message::Linear(7), &mut control);
+        for len in [0usize, HEADER - 1, control.len() + 1, usize::MAX] {
+            control[..size_of::<usize>()].copy_from_slice(&len.to_ne_bytes());
+            let first = Messages::new(&control).next().unwrap();
+            assert!(
+                matches!(first, Err(CmsgError::Length { at: 0, .. })),
+                "{len}: {first:?}"
+            );
+        }
+        control[..size_of::<usize>()].copy_from_slice(&(HEADER + 8).to_ne_bytes());
+        let first = Messages::new(&control).next().unwrap();
+        assert_eq!(first, Err(CmsgError::Payload { at: 0, len: 8 }));
+    }
+}

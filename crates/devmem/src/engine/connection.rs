@@ -1,0 +1,93 @@
+//! One connection of an engine: its stream, its sink, and what becomes of both.
+
+use mio::net::TcpStream;
+
+use super::config::{Config, Connection, ConnectionError, End, Peer};
+use crate::buffer::RecvBuffer;
+use crate::sink::Sink;
+use crate::stream::{DevmemStream, RecvError};
+
+/// What a turn came to.
+pub(super) enum Turn {
+    /// There may be more to read: another turn, when the others have had theirs.
+    More,
+    /// Nothing to read until the next event.
+    Drained,
+    /// The connection is over.
+    Ended(End),
+}
+
+/// A connection at work.
+pub(super) struct Open<S> {
+    pub(super) peer: Peer,
+    pub(super) stream: DevmemStream<TcpStream>,
+    pub(super) sink: S,
+    /// In the list of those that may have something to read.
+    pub(super) ready: bool,
+    /// In the list of those that hold tokens.
+    pub(super) holding: bool,
+}
+
+impl<S: Sink> Open<S> {
+    /// Receives until there is nothing left, which is what an edge-triggered event obliges to, or
+    /// until the budget is spent.
+    pub(super) fn serve(&mut self, buffer: &mut RecvBuffer, config: &Config) -> Turn {
+        for _ in 0..config.budget.max(1) {
+            let mut received = match self.stream.recv(buffer) {
+                Ok(received) => received,
+                Err(RecvError::WouldBlock) => return Turn::Drained,
+                Err(error) => return failed(error),
+            };
+            if received.is_end() {
+                drop(received);
+                let finished = self.sink.finish();
+                return finished.map_or_else(failed, |()| Turn::Ended(End::Closed));
+            }
+            let (offset, bytes) = (received.stream_offset(), received.unsteered());
+            if config.refuse_unsteered && bytes > 0 {
+                return failed(ConnectionError::Unsteered { offset, bytes });
+            }
+            let bytes = received.linear_bytes();
+            if config.refuse_linear && bytes > 0 {
+                return failed(ConnectionError::Linear { offset, bytes });
+            }
+            if let Err(error) = self.sink.consume(&mut received) {
+                return failed(error);
+            }
+        }
+        Turn::More
+    }
+
+    /// Gives all tokens back and closes. A stream that did not come to its end is closed
+    /// abortively: what was not read would otherwise keep the dmabuf for as long as TCP retries.
+    pub(super) fn end(mut self, end: End) -> Connection<S> {
+        let flushed = self.stream.flush();
+        let stats = self.stream.stats();
+        let outstanding = stats.tokens.outstanding();
+        let end = match (end, flushed) {
+            (End::Failed(error), _) => End::Failed(error),
+            (_, Err(error)) => End::Failed(error.into()),
+            (_, Ok(())) if outstanding > 0 => {
+                End::Failed(ConnectionError::Outstanding(outstanding))
+            }
+            (end, Ok(())) => end,
+        };
+        let closed = match end {
+            End::Closed => self.stream.close(),
+            _ => self.stream.abort(),
+        };
+        if let Err(error) = closed {
+            tracing::warn!(%error, peer = %self.peer.address, "tokens of a closed connection");
+        }
+        Connection {
+            peer: self.peer,
+            stats,
+            end,
+            sink: Some(self.sink),
+        }
+    }
+}
+
+fn failed(error: impl Into<ConnectionError>) -> Turn {
+    Turn::Ended(End::Failed(error.into()))
+}

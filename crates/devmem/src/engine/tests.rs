@@ -1,0 +1,261 @@
+//! The loop over loopback: ordinary data, which takes every path but that of frags.
+
+use std::io::Write as _;
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+
+use socket2::SockRef;
+
+use super::*;
+use crate::listen::{SocketOptions, listen};
+use crate::pattern::Pattern;
+use crate::sink::{Discard, Memory, Validate, Write};
+use crate::stream::RecvError;
+use crate::{Received, Segment};
+
+fn engine<S: Sink>(
+    config: Config,
+    open: impl FnMut(&Peer) -> Result<S, SinkError>,
+) -> Engine<S, impl FnMut(&Peer) -> Result<S, SinkError>> {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let listener = listen(any, &SocketOptions::default()).unwrap();
+    Engine::new(listener, config, open).unwrap()
+}
+
+fn peers(count: u32) -> Config {
+    Config {
+        until: Until::Peers(count),
+        ..Config::default()
+    }
+}
+
+fn pattern(len: usize) -> Vec<u8> {
+    let mut payload = vec![0; len];
+    Pattern::default().fill(0, &mut payload);
+    payload
+}
+
+/// Sends `payload` from a thread of its own and closes.
+fn send(to: SocketAddr, payload: Vec<u8>) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let mut socket = TcpStream::connect(to).unwrap();
+        // A receiver that refuses may reset the connection meanwhile.
+        let _refused = socket.write_all(&payload);
+    })
+}
+
+fn validate(_peer: &Peer) -> Result<Validate, SinkError> {
+    Ok(Validate::new(Pattern::default(), Memory::new()))
+}
+
+#[test]
+fn a_stream_is_validated_to_its_end() {
+    let engine = engine(peers(1), validate);
+    let sender = send(engine.local_addr(), pattern(10_000_001));
+    let report = engine.run().unwrap();
+    sender.join().unwrap();
+    let [connection] = &report.connections[..] else {
+        panic!()
+    };
+    assert!(
+        matches!(connection.end, End::Closed),
+        "{:?}",
+        connection.end
+    );
+    assert_eq!(connection.sink.as_ref().unwrap().validated(), 10_000_001);
+    let stats = report.stats.stream;
+    assert_eq!(
+        (stats.bytes, stats.unsteered_bytes),
+        (10_000_001, 10_000_001)
+    );
+    assert_eq!(
+        (stats.frags, stats.tokens.issued, stats.tokens.calls),
+        (0, 0, 0)
+    );
+    assert!(report.stats.elapsed() > Duration::ZERO && report.stats.rate() > 0.0);
+}
+
+#[test]
+fn many_peers_each_get_their_bytes() {
+    let mut config = peers(20);
+    config.budget = 1;
+    config.iov = 4096;
+    let engine = engine(config, validate);
+    let senders: Vec<_> = (0..20)
+        .map(|i| send(engine.local_addr(), pattern(100_000 + i)))
+        .collect();
+    let report = engine.run().unwrap();
+    senders
+        .into_iter()
+        .for_each(|sender| sender.join().unwrap());
+    assert_eq!(report.connections.len(), 20);
+    for (index, connection) in report.connections.iter().enumerate() {
+        assert!(
+            matches!(connection.end, End::Closed),
+            "{:?}",
+            connection.end
+        );
+        assert_eq!(connection.peer.index, index);
+    }
+    assert_eq!(report.stats.stream.bytes, 20 * 100_000 + 190);
+}
+
+#[test]
+fn a_busy_peer_does_not_starve_a_quiet_one() {
+    let mut config = peers(2);
+    config.iov = 4096;
+    let engine = engine(config, |_: &Peer| Ok(Discard));
+    let address = engine.local_addr();
+    let stop = engine.stop_handle();
+    let flood = thread::spawn(move || {
+        let mut socket = TcpStream::connect(address).unwrap();
+        while socket.write_all(&[0; 65536]).is_ok() {}
+    });
+    let quiet = thread::spawn(move || {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.write_all(&[1; 100]).unwrap();
+        socket.shutdown(std::net::Shutdown::Write).unwrap();
+        // The receiver closes once it has had its turn; only then is all stopped.
+        let closed = std::io::Read::read(&mut socket, &mut [0]).unwrap();
+        stop.stop();
+        closed
+    });
+    let report = engine.run().unwrap();
+    assert_eq!(quiet.join().unwrap(), 0);
+    flood.join().unwrap();
+    let ends: Vec<_> = report
+        .connections
+        .iter()
+        .map(|connection| (connection.stats.bytes == 100, &connection.end))
+        .collect();
+    for (is_quiet, end) in ends {
+        assert!(
+            matches!((is_quiet, end), (true, End::Closed) | (false, End::Stopped)),
+            "{end:?}"
+        );
+    }
+}
+
+#[test]
+fn the_first_bad_byte_ends_its_connection() {
+    let engine = engine(peers(1), validate);
+    let mut payload = pattern(300_000);
+    payload[123_456] ^= 1;
+    let expected = format!("byte 123456 of the stream is {:#04x}", payload[123_456]);
+    let sender = send(engine.local_addr(), payload);
+    let report = engine.run().unwrap();
+    sender.join().unwrap();
+    let End::Failed(error) = &report.connections[0].end else {
+        panic!()
+    };
+    assert!(error.to_string().starts_with(&expected), "{error}");
+}
+
+#[test]
+fn unsteered_data_is_refused_when_asked_to() {
+    let engine = engine(
+        Config {
+            refuse_unsteered: true,
+            ..peers(1)
+        },
+        |_: &Peer| Ok(Discard),
+    );
+    let sender = send(engine.local_addr(), pattern(1000));
+    let report = engine.run().unwrap();
+    sender.join().unwrap();
+    let end = &report.connections[0].end;
+    let refused = matches!(
+        end,
+        End::Failed(ConnectionError::Unsteered {
+            offset: 0,
+            bytes: 1000
+        })
+    );
+    assert!(refused, "{end:?}");
+}
+
+#[test]
+fn a_reset_is_an_outcome() {
+    let engine = engine(peers(2), |_: &Peer| Ok(Discard));
+    let address = engine.local_addr();
+    let sender = thread::spawn(move || {
+        let socket = TcpStream::connect(address).unwrap();
+        SockRef::from(&socket)
+            .set_linger(Some(Duration::ZERO))
+            .unwrap();
+        drop(socket);
+        send(address, pattern(1000)).join().unwrap();
+    });
+    let report = engine.run().unwrap();
+    sender.join().unwrap();
+    let end = &report.connections[0].end;
+    assert!(
+        matches!(end, End::Failed(ConnectionError::Recv(RecvError::Io(error)))
+            if error.kind() == io::ErrorKind::ConnectionReset),
+        "{end:?}"
+    );
+    assert!(matches!(report.connections[1].end, End::Closed));
+}
+
+#[test]
+fn a_stop_before_any_peer_ends_the_loop() {
+    let config = Config {
+        until: Until::Stopped,
+        ..Config::default()
+    };
+    let engine = engine(config, |_: &Peer| Ok(Discard));
+    let stop = engine.stop_handle();
+    let stopper = thread::spawn(move || stop.stop());
+    let report = engine.run().unwrap();
+    stopper.join().unwrap();
+    assert!(report.connections.is_empty());
+}
+
+#[test]
+fn a_sink_that_cannot_be_made_fails_its_connection_only() {
+    let engine = engine(peers(2), |peer: &Peer| match peer.index {
+        0 => Err(SinkError::Write(io::ErrorKind::StorageFull.into())),
+        _ => Ok(Discard),
+    });
+    let address = engine.local_addr();
+    let sender = thread::spawn(move || {
+        send(address, Vec::new()).join().unwrap();
+        send(address, pattern(1000)).join().unwrap();
+    });
+    let report = engine.run().unwrap();
+    sender.join().unwrap();
+    assert!(report.connections[0].sink.is_none());
+    assert!(matches!(report.connections[1].end, End::Closed));
+}
+
+#[test]
+fn the_payload_is_written_in_order() {
+    let engine = engine(peers(1), |_: &Peer| {
+        Ok(Write::new(Vec::new(), Memory::new()))
+    });
+    let sender = send(engine.local_addr(), pattern(700_001));
+    let mut report = engine.run().unwrap();
+    sender.join().unwrap();
+    let sink = report.connections.remove(0).sink.unwrap();
+    assert_eq!(sink.into_inner(), pattern(700_001));
+}
+
+#[test]
+fn a_sink_of_ones_own_sees_every_segment() {
+    struct Count(usize);
+    impl Sink for Count {
+        fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
+            for segment in received {
+                if let Segment::Inline(bytes) = segment {
+                    self.0 += bytes.len();
+                }
+            }
+            Ok(())
+        }
+    }
+    let engine = engine(peers(1), |_: &Peer| Ok(Box::new(Count(0))));
+    let sender = send(engine.local_addr(), pattern(5000));
+    let report = engine.run().unwrap();
+    sender.join().unwrap();
+    assert_eq!(report.connections[0].sink.as_ref().unwrap().0, 5000);
+}

@@ -1,0 +1,192 @@
+//! Sockets to listen on and to connect with.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// How a socket is set up before it listens or connects.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SocketOptions {
+    /// `SO_BINDTODEVICE`: only packets of this device.
+    pub device: Option<String>,
+    /// `SO_REUSEADDR`: listen although connections of an earlier listener linger.
+    pub reuse_address: bool,
+    /// Connections that wait to be accepted.
+    pub backlog: i32,
+    /// `SO_RCVBUF` in bytes, inherited by accepted sockets: bounds what a peer may have on the way,
+    /// and so what its connection may take of the dmabuf. The kernel doubles it.
+    pub recv_buffer: Option<usize>,
+    /// Address and port to connect from.
+    pub source: Option<SocketAddr>,
+}
+
+impl Default for SocketOptions {
+    /// Any device, address reuse, a backlog of 128, the system's receive buffer.
+    fn default() -> Self {
+        Self {
+            device: None,
+            reuse_address: true,
+            backlog: 128,
+            recv_buffer: None,
+            source: None,
+        }
+    }
+}
+
+/// Why a socket could not be had. The kernel's words are the source.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation} {object}")]
+pub struct SocketError {
+    operation: &'static str,
+    object: String,
+    #[source]
+    source: io::Error,
+}
+
+impl SocketError {
+    fn at<T: ToString>(operation: &'static str, object: T) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self {
+            operation,
+            object: object.to_string(),
+            source,
+        }
+    }
+
+    /// The errno, where the kernel gave one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        self.source.raw_os_error()
+    }
+
+    /// What would help, in one line, where that is known.
+    pub fn remedy(&self) -> Option<String> {
+        let object = &self.object;
+        Some(match self.raw_os_error()? {
+            libc::EADDRINUSE => format!("see who listens there: ss -ltnp | grep {}", port(object)),
+            libc::EADDRNOTAVAIL => {
+                "no device here has that address: see ip address, or give another".to_owned()
+            }
+            libc::EACCES => "ports below 1024 want CAP_NET_BIND_SERVICE".to_owned(),
+            libc::EPERM => "SO_BINDTODEVICE wants CAP_NET_RAW: run as root".to_owned(),
+            libc::ENODEV => "see the devices of this network namespace: ip link".to_owned(),
+            libc::ECONNREFUSED => "nobody listens there: start the receiver first".to_owned(),
+            libc::EHOSTUNREACH | libc::ENETUNREACH => format!("see ip route get {object}"),
+            _ => return None,
+        })
+    }
+}
+
+/// `:PORT` of an address.
+fn port(address: &str) -> &str {
+    address
+        .rfind(':')
+        .map_or(address, |colon| &address[colon..])
+}
+
+fn socket(address: SocketAddr, options: &SocketOptions) -> Result<Socket, SocketError> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )
+    .map_err(SocketError::at("open a socket for", address))?;
+    if let Some(device) = &options.device {
+        socket
+            .bind_device(Some(device.as_bytes()))
+            .map_err(SocketError::at("bind socket to device", device))?;
+    }
+    if let Some(bytes) = options.recv_buffer {
+        socket
+            .set_recv_buffer_size(bytes)
+            .map_err(SocketError::at("set a receive buffer of", bytes))?;
+    }
+    if options.reuse_address {
+        socket
+            .set_reuse_address(true)
+            .map_err(SocketError::at("reuse address", address))?;
+    }
+    Ok(socket)
+}
+
+/// Listens on `address`. An IPv6 socket takes IPv4 connections too, as mapped addresses
+/// (`::ffff:192.0.2.1`): `[::]:5000` is every address of both, `[::ffff:192.0.2.1]:5000` is one.
+///
+/// # Errors
+/// [`SocketError`], which names the step and the address.
+pub fn listen(address: SocketAddr, options: &SocketOptions) -> Result<TcpListener, SocketError> {
+    let socket = socket(address, options)?;
+    if address.is_ipv6() {
+        socket
+            .set_only_v6(false)
+            .map_err(SocketError::at("take IPv4 too on", address))?;
+    }
+    socket
+        .bind(&address.into())
+        .map_err(SocketError::at("bind", address))?;
+    socket
+        .listen(options.backlog)
+        .map_err(SocketError::at("listen on", address))?;
+    Ok(socket.into())
+}
+
+/// Connects to `address`, within `timeout`.
+///
+/// # Errors
+/// [`SocketError`], which names the step and the address.
+pub fn connect(
+    address: SocketAddr,
+    options: &SocketOptions,
+    timeout: Duration,
+) -> Result<TcpStream, SocketError> {
+    let socket = socket(address, options)?;
+    if let Some(source) = options.source {
+        socket
+            .bind(&source.into())
+            .map_err(SocketError::at("bind", source))?;
+    }
+    socket
+        .connect_timeout(&address.into(), timeout)
+        .map_err(SocketError::at("connect to", address))?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_in_use_is_named() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let first = listen(any, &SocketOptions::default()).unwrap();
+        let taken = first.local_addr().unwrap();
+        let error = listen(taken, &SocketOptions::default()).unwrap_err();
+        assert!(error.to_string().ends_with(&taken.to_string()), "{error}");
+        assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
+        assert!(error.remedy().unwrap().contains("ss -ltnp"));
+    }
+
+    #[test]
+    fn a_listener_on_v6_takes_a_mapped_peer() {
+        let any = "[::]:0".parse().unwrap();
+        let Ok(listener) = listen(any, &SocketOptions::default()) else {
+            eprintln!("SKIP: no IPv6 here");
+            return;
+        };
+        let port = listener.local_addr().unwrap().port();
+        let v4 = SocketAddr::from(([127, 0, 0, 1], port));
+        connect(v4, &SocketOptions::default(), Duration::from_secs(5)).unwrap();
+        let (_, peer) = listener.accept().unwrap();
+        assert_eq!(peer.ip().to_canonical(), v4.ip());
+    }
+
+    #[test]
+    fn an_unknown_device_is_named() {
+        let options = SocketOptions {
+            device: Some("nosuch0".to_owned()),
+            ..Default::default()
+        };
+        let error = listen("127.0.0.1:0".parse().unwrap(), &options).unwrap_err();
+        assert!(error.to_string().contains("nosuch0"), "{error}");
+    }
+}

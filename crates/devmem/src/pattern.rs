@@ -1,0 +1,270 @@
+//! The payload that tests send and check: the pattern of upstream's `ncdevmem -v N`.
+//!
+//! Its sender is `yes $(echo -e \\x01...)`: the bytes 1 to N - 1 and a newline, over and over.
+//! `validate_buffer` (`tools/testing/selftests/drivers/net/hw/ncdevmem.c`) counts in a byte, so that
+//! N above 256 is 256. Unlike upstream's, this validator reads bytes in host memory too, in stream
+//! order.
+
+use std::fmt;
+use std::sync::Arc;
+
+use dmabuf::CpuAccess;
+
+/// Bytes compared at once: with the table it stays in the first-level cache.
+const PIECE: usize = 4096;
+
+/// A pattern's period of 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a pattern of period 0")]
+pub struct PatternError;
+
+/// The pattern: byte `i` of the stream is `(i + 1) % N`, and a newline where that is 0.
+#[derive(Debug, Clone)]
+pub struct Pattern {
+    /// One period more than a piece: the bytes of any piece at any phase are a slice of it.
+    table: Arc<[u8]>,
+    period: usize,
+}
+
+impl Pattern {
+    /// A period that no power of two divides, so that a page in the wrong place is seen.
+    pub const DEFAULT_PERIOD: usize = 251;
+
+    /// The pattern of `ncdevmem -v period`; above 256 it is that of 256.
+    ///
+    /// # Errors
+    /// [`PatternError`] for 0, with which upstream switches validation off.
+    pub fn new(period: usize) -> Result<Self, PatternError> {
+        let period = period.min(256);
+        if period == 0 {
+            return Err(PatternError);
+        }
+        let byte = |i| match (i + 1) % period {
+            0 => b'\n',
+            value => value as u8,
+        };
+        Ok(Self {
+            table: (0..PIECE + period).map(byte).collect(),
+            period,
+        })
+    }
+
+    /// Bytes after which it repeats, 1 to 256.
+    pub fn period(&self) -> usize {
+        self.period
+    }
+
+    /// Writes what stands at byte `offset` of the stream and after.
+    pub fn fill(&self, offset: u64, out: &mut [u8]) {
+        let mut at = offset;
+        for piece in out.chunks_mut(PIECE) {
+            piece.copy_from_slice(self.expected(at, piece.len()));
+            at += piece.len() as u64;
+        }
+    }
+
+    /// The `len` bytes, at most [`PIECE`], that stand at `offset`.
+    fn expected(&self, offset: u64, len: usize) -> &[u8] {
+        let phase = (offset % self.period as u64) as usize;
+        &self.table[phase..phase + len]
+    }
+}
+
+impl Default for Pattern {
+    /// The pattern of [`Pattern::DEFAULT_PERIOD`].
+    fn default() -> Self {
+        Self::new(Self::DEFAULT_PERIOD).unwrap_or_else(|_| unreachable!("the period is not 0"))
+    }
+}
+
+/// The first bad byte.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub struct Mismatch {
+    /// Where it stands in the stream, counted from 0.
+    pub offset: u64,
+    /// The byte of the pattern.
+    pub expected: u8,
+    /// The byte received.
+    pub got: u8,
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Mismatch {
+            offset,
+            expected,
+            got,
+        } = self;
+        write!(
+            f,
+            "byte {offset} of the stream is {got:#04x}, expected {expected:#04x}"
+        )
+    }
+}
+
+/// Why a check failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckError {
+    /// A byte differs.
+    #[error(transparent)]
+    Mismatch(#[from] Mismatch),
+    /// The dmabuf could not be read.
+    #[error(transparent)]
+    Memory(#[from] dmabuf::Error),
+}
+
+/// Compares a stream with a [`Pattern`], piece by piece, in order. After an error it has not moved.
+#[derive(Debug, Clone)]
+pub struct Validator {
+    pattern: Pattern,
+    offset: u64,
+}
+
+impl Validator {
+    /// Begins at byte 0.
+    pub fn new(pattern: Pattern) -> Self {
+        Self { pattern, offset: 0 }
+    }
+
+    /// Bytes of the stream that were right so far.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Checks the next bytes of the stream.
+    ///
+    /// # Errors
+    /// The first byte that differs.
+    pub fn check(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
+        let mut at = self.offset;
+        for piece in bytes.chunks(PIECE) {
+            let expected = self.pattern.expected(at, piece.len());
+            if piece != expected {
+                return Err(first_difference(at, expected, piece));
+            }
+            at += piece.len() as u64;
+        }
+        self.offset = at;
+        Ok(())
+    }
+
+    /// Checks the next `len` bytes of the stream where they lie: at byte `offset` of a dmabuf.
+    ///
+    /// # Errors
+    /// The first byte that differs, or what the dmabuf answers.
+    pub fn check_dmabuf(
+        &mut self,
+        access: &CpuAccess<'_>,
+        offset: u64,
+        len: usize,
+    ) -> Result<(), CheckError> {
+        let mut done = 0;
+        while done < len {
+            let now = PIECE.min(len - done);
+            let from = offset.saturating_add(done as u64);
+            let at = self.offset + done as u64;
+            let expected = self.pattern.expected(at, now);
+            if !access.equals(from, expected)? {
+                let mut got = [0; PIECE];
+                access.copy_to(from, &mut got[..now])?;
+                return Err(first_difference(at, expected, &got[..now]).into());
+            }
+            done += now;
+        }
+        self.offset += len as u64;
+        Ok(())
+    }
+}
+
+/// The first byte that differs. If none does, the memory changed between two looks, which is a
+/// fault as well: the first byte stands for it.
+fn first_difference(at: u64, expected: &[u8], got: &[u8]) -> Mismatch {
+    let index = expected
+        .iter()
+        .zip(got)
+        .position(|(expected, got)| expected != got)
+        .unwrap_or(0);
+    Mismatch {
+        offset: at + index as u64,
+        expected: expected[index],
+        got: got[index],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// `validate_buffer`, byte by byte: the seed begins at 1 and counts in a byte.
+    fn upstream(period: usize, len: usize) -> Vec<u8> {
+        let mut seed = 1u8;
+        let next = |_| {
+            let byte = if seed == 0 { b'\n' } else { seed };
+            seed = seed.wrapping_add(1);
+            if usize::from(seed) == period {
+                seed = 0;
+            }
+            byte
+        };
+        (0..len).map(next).collect()
+    }
+
+    #[test]
+    fn the_pattern_is_upstreams() {
+        for period in [2, 7, 8, 251, 255, 256, 300, 4096] {
+            let mut ours = vec![0; 20_000];
+            Pattern::new(period).unwrap().fill(0, &mut ours);
+            assert_eq!(ours, upstream(period, ours.len()), "period {period}");
+        }
+        let mut ours = [0; 12];
+        Pattern::new(7).unwrap().fill(0, &mut ours);
+        assert_eq!(
+            &ours, b"\x01\x02\x03\x04\x05\x06\n\x01\x02\x03\x04\x05",
+            "yes"
+        );
+        Pattern::new(1).unwrap().fill(5, &mut ours);
+        assert_eq!(ours, [b'\n'; 12]);
+        assert_eq!(Pattern::new(0).unwrap_err(), PatternError);
+    }
+
+    proptest! {
+        #[test]
+        fn any_cut_validates_and_any_change_is_found(
+            period in 1..300usize,
+            cuts in prop::collection::vec(1..9000usize, 1..8),
+            bad in any::<prop::sample::Index>(),
+        ) {
+            let pattern = Pattern::new(period).unwrap();
+            let total: usize = cuts.iter().sum();
+            let mut stream = vec![0; total];
+            pattern.fill(0, &mut stream);
+            let bad = bad.index(total);
+            let check = |stream: &[u8]| {
+                let mut validator = Validator::new(pattern.clone());
+                let mut rest = stream;
+                cuts.iter().try_for_each(|cut| {
+                    let (now, after) = rest.split_at(*cut);
+                    rest = after;
+                    validator.check(now)
+                })
+            };
+            prop_assert_eq!(check(&stream), Ok(()));
+            let expected = stream[bad];
+            stream[bad] ^= 0x40;
+            let mismatch = Mismatch { offset: bad as u64, expected, got: stream[bad] };
+            prop_assert_eq!(check(&stream), Err(mismatch));
+        }
+
+        #[test]
+        fn a_part_is_what_the_whole_has_there(offset in 0..100_000u64, len in 0..9000usize) {
+            let pattern = Pattern::default();
+            let mut whole = vec![0; offset as usize + len];
+            pattern.fill(0, &mut whole);
+            let mut part = vec![0; len];
+            pattern.fill(offset, &mut part);
+            prop_assert_eq!(&part, &whole[offset as usize..]);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! Tokens on their way back: collected, coalesced into ranges, handed to `SO_DEVMEM_DONTNEED`
+//! within the kernel's limits, and accounted for to the end.
+
+use std::io;
+
+use crate::segment::Token;
+use crate::stats::TokenStats;
+
+/// Ranges that one call takes: `MAX_DONTNEED_TOKENS` (`net/core/sock.c`); more are `EINVAL`.
+pub const MAX_RANGES: usize = 128;
+/// Frags that one call frees: `MAX_DONTNEED_FRAGS`. The kernel stops there without saying where.
+pub const MAX_FRAGS: u32 = 1024;
+
+/// Consecutive tokens: `struct dmabuf_token`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TokenRange {
+    /// The first token.
+    pub(crate) start: u32,
+    /// How many tokens, at least 1.
+    pub(crate) count: u32,
+}
+
+/// When a recycler gives back what it holds. A frag held is a niov that the NIC lacks, and late
+/// large batches overflow the page pool's ring: return early and steadily.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Thresholds {
+    /// Frags held; 1 gives each back at once. Should be well below the niovs of the dmabuf.
+    pub frags: u32,
+    /// Bytes held.
+    pub bytes: u64,
+}
+
+impl Default for Thresholds {
+    /// 256 frags or 1 MiB.
+    fn default() -> Self {
+        Self {
+            frags: 256,
+            bytes: 1 << 20,
+        }
+    }
+}
+
+impl Thresholds {
+    /// For a dmabuf of `len` bytes in niovs of `niov` bytes: the default, but never more than an
+    /// eighth of the niovs.
+    pub fn for_pool(len: u64, niov: u64) -> Self {
+        let eighth = (len / niov.max(1) / 8).max(1);
+        let default = Self::default();
+        Self {
+            frags: default.frags.min(u32::try_from(eighth).unwrap_or(u32::MAX)),
+            ..default
+        }
+    }
+}
+
+/// Why tokens did not go back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecycleError {
+    /// The kernel refused the call: it freed nothing, and the tokens are still held here.
+    #[error("SO_DEVMEM_DONTNEED of {asked} frags in {ranges} ranges")]
+    Refused {
+        /// Frags asked for.
+        asked: u32,
+        /// Ranges they were in.
+        ranges: usize,
+        /// What `setsockopt` answered.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel freed another number of frags than it was asked to. Those missing stay counted
+    /// as outstanding; they are not asked for again, since which ones they are isn't known and a
+    /// freed token's number may have been issued anew.
+    #[error("SO_DEVMEM_DONTNEED freed {freed} of {asked} frags")]
+    Unequal {
+        /// Frags asked for.
+        asked: u32,
+        /// Frags freed.
+        freed: u32,
+    },
+}
+
+/// Who frees ranges of tokens: a socket, or a model of one.
+pub(crate) trait DontNeed {
+    /// Frees the frags of `ranges` and says how many that were.
+    fn dontneed(&mut self, ranges: &[TokenRange]) -> io::Result<u32>;
+}
+
+impl DontNeed for std::os::fd::BorrowedFd<'_> {
+    fn dontneed(&mut self, ranges: &[TokenRange]) -> io::Result<u32> {
+        crate::sys::dontneed(*self, ranges)
+    }
+}
+
+/// The tokens of one socket that have been given back to us and not yet to the kernel.
+///
+/// The kernel issues the lowest free ids first, so that most tokens extend the range before them:
+/// one comparison. The rest is sorted and merged when the batch goes.
+#[derive(Debug)]
+pub(crate) struct Recycler {
+    ranges: Vec<TokenRange>,
+    frags: u32,
+    bytes: u64,
+    thresholds: Thresholds,
+    stats: TokenStats,
+}
+
+impl Recycler {
+    pub(crate) fn new(thresholds: Thresholds) -> Self {
+        // In the worst case each token is a range; a batch may pass the threshold by the frags of
+        // one recvmsg whose Received was dropped.
+        let ranges = Vec::with_capacity(thresholds.frags.min(MAX_FRAGS) as usize);
+        Self {
+            ranges,
+            frags: 0,
+            bytes: 0,
+            thresholds,
+            stats: TokenStats::default(),
+        }
+    }
+
+    pub(crate) fn stats(&self) -> &TokenStats {
+        &self.stats
+    }
+
+    /// Frags held here: given back to us and not yet to the kernel.
+    pub(crate) fn held(&self) -> u32 {
+        self.frags
+    }
+
+    /// The kernel issued `count` tokens.
+    pub(crate) fn issued(&mut self, count: usize) {
+        self.stats.issued += count as u64;
+    }
+
+    #[inline]
+    pub(crate) fn push(&mut self, token: Token) {
+        let (id, len) = token.into_parts();
+        self.frags += 1;
+        self.bytes += u64::from(len);
+        match self.ranges.last_mut() {
+            Some(last) if last.start.checked_add(last.count) == Some(id) => last.count += 1,
+            _ => self.ranges.push(TokenRange {
+                start: id,
+                count: 1,
+            }),
+        }
+    }
+
+    /// Is enough held for a flush?
+    #[inline]
+    pub(crate) fn is_due(&self) -> bool {
+        self.frags >= self.thresholds.frags || self.bytes >= self.thresholds.bytes
+    }
+
+    /// Gives back all that is held, in as many calls as the kernel's limits ask for. After a
+    /// refusal the rest stays held; after an unequal answer the batch goes on, and the first such
+    /// answer is the error.
+    pub(crate) fn flush(&mut self, kernel: &mut impl DontNeed) -> Result<(), RecycleError> {
+        if self.ranges.len() > 1 {
+            self.ranges.sort_unstable_by_key(|range| range.start);
+            merge(&mut self.ranges);
+        }
+        let mut unequal = None;
+        let mut done = 0;
+        while done < self.ranges.len() {
+            let (batch, asked) = batch(&mut self.ranges, done);
+            let freed = match kernel.dontneed(&self.ranges[done..batch]) {
+                Ok(freed) => freed,
+                Err(source) => {
+                    let ranges = batch - done;
+                    self.ranges.drain(..done);
+                    return Err(RecycleError::Refused {
+                        asked,
+                        ranges,
+                        source,
+                    });
+                }
+            };
+            self.stats.calls += 1;
+            self.stats.ranges += (batch - done) as u64;
+            self.stats.asked += u64::from(asked);
+            self.stats.freed += u64::from(freed);
+            self.frags -= asked;
+            if freed != asked {
+                unequal.get_or_insert(RecycleError::Unequal { asked, freed });
+            }
+            done = batch;
+        }
+        self.ranges.clear();
+        self.bytes = 0;
+        unequal.map_or(Ok(()), Err)
+    }
+}
+
+/// Joins ranges that touch. Ranges that overlap, which no kernel issues, stay apart: the kernel
+/// then frees fewer than asked, and that is an error.
+fn merge(ranges: &mut Vec<TokenRange>) {
+    ranges.dedup_by(|next, kept| {
+        let touches = kept.start.checked_add(kept.count) == Some(next.start);
+        if touches {
+            kept.count += next.count;
+        }
+        touches
+    });
+}
+
+/// The end of the next call's ranges, which begin at `from`, and how many frags they hold. A range
+/// that doesn't fit is split.
+fn batch(ranges: &mut Vec<TokenRange>, from: usize) -> (usize, u32) {
+    let mut frags = 0;
+    let mut end = from;
+    while end < ranges.len() && end - from < MAX_RANGES && frags < MAX_FRAGS {
+        let room = MAX_FRAGS - frags;
+        let TokenRange { start, count } = ranges[end];
+        if count > room {
+            ranges[end].count = room;
+            ranges.insert(
+                end + 1,
+                TokenRange {
+                    start: start + room,
+                    count: count - room,
+                },
+            );
+        }
+        frags += ranges[end].count;
+        end += 1;
+    }
+    (end, frags)
+}
+
+#[cfg(test)]
+mod tests;

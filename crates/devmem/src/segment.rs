@@ -1,0 +1,234 @@
+//! What a `recvmsg` brought, in stream order: bytes in host memory, frags in a dmabuf, and the
+//! tokens that come with the frags.
+
+use std::fmt;
+
+use crate::buffer::{Record, RecvBuffer, Totals};
+use crate::cmsg::{DmabufCmsg, Unknown};
+use crate::recycler::Recycler;
+
+/// Which binding's dmabuf a frag lies in: the id that netlink's `bind-rx` answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct DmabufId(u32);
+
+impl DmabufId {
+    /// The id as netlink gave it.
+    pub fn new(id: u32) -> Self {
+        Self(id)
+    }
+
+    /// The number.
+    pub fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl From<u32> for DmabufId {
+    fn from(id: u32) -> Self {
+        Self(id)
+    }
+}
+
+impl fmt::Display for DmabufId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "dmabuf {}", self.0)
+    }
+}
+
+/// The right to a frag, and the duty to return it: to [`Received::give_back`] or
+/// [`DevmemStream::give_back`](crate::DevmemStream::give_back) of the stream that issued it. A token
+/// that is dropped instead keeps its niov from the NIC until the socket is closed, and stays in
+/// [`TokenStats::outstanding`](crate::TokenStats::outstanding).
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a token that does not go back is memory that the NIC lacks"]
+pub struct Token {
+    id: u32,
+    len: u32,
+    stream: StreamTag,
+}
+
+/// Tells the tokens of one stream from those of all others in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct StreamTag(pub(crate) u32);
+
+impl Token {
+    pub(crate) fn new(frag: &DmabufCmsg, stream: StreamTag) -> Self {
+        Self {
+            id: frag.frag_token,
+            len: frag.frag_size,
+            stream,
+        }
+    }
+
+    /// The kernel's number for it, and the bytes of its frag.
+    pub(crate) fn into_parts(self) -> (u32, u32) {
+        (self.id, self.len)
+    }
+
+    /// The kernel keeps tokens by socket: on another one the same number frees another frag.
+    #[inline]
+    pub(crate) fn check(&self, stream: StreamTag) {
+        assert!(
+            self.stream == stream,
+            "a token was given back to another stream than its own"
+        );
+    }
+}
+
+/// A part of the stream that lies in a dmabuf.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "the token of a frag must go back"]
+pub struct Frag {
+    /// Where it begins: a byte offset into the dmabuf.
+    pub offset: u64,
+    /// Bytes in it.
+    pub len: u32,
+    /// The dmabuf.
+    pub dmabuf: DmabufId,
+    /// What gives it back.
+    pub token: Token,
+}
+
+/// A part of the stream.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a segment may be a frag, whose token must go back"]
+pub enum Segment<'a> {
+    /// Bytes that came in host memory: linear bytes of devmem packets (`SCM_DEVMEM_LINEAR`), or
+    /// ordinary data if [`Received::unsteered`] is not 0.
+    Inline(&'a [u8]),
+    /// A frag in a dmabuf (`SCM_DEVMEM_DMABUF`).
+    Frag(Frag),
+}
+
+/// What one `recvmsg` brought: an iterator over its segments in stream order. Frags that were not
+/// taken out of it are given back when it is dropped.
+#[derive(Debug)]
+#[must_use = "what is not iterated over is lost to the reader"]
+pub struct Received<'a> {
+    iov: &'a [u8],
+    records: std::slice::Iter<'a, Record>,
+    unknown: &'a [Unknown],
+    totals: Totals,
+    start: u64,
+    stream: StreamTag,
+    recycler: &'a mut Recycler,
+}
+
+impl<'a> Received<'a> {
+    pub(crate) fn new(
+        buffer: &'a RecvBuffer,
+        totals: Totals,
+        start: u64,
+        stream: StreamTag,
+        recycler: &'a mut Recycler,
+    ) -> Self {
+        let (iov, records, unknown) = buffer.parsed();
+        Self {
+            iov,
+            records: records.iter(),
+            unknown,
+            totals,
+            start,
+            stream,
+            recycler,
+        }
+    }
+
+    /// Has the peer closed its side? Then there are no segments, and none will follow.
+    pub fn is_end(&self) -> bool {
+        self.totals.bytes == 0
+    }
+
+    /// Bytes of the stream: what `recvmsg` returned.
+    pub fn bytes(&self) -> usize {
+        self.totals.bytes
+    }
+
+    /// Where in the stream the first of these bytes stands, counted from 0.
+    pub fn stream_offset(&self) -> u64 {
+        self.start
+    }
+
+    /// Number of frags.
+    pub fn frags(&self) -> usize {
+        self.totals.frags
+    }
+
+    /// Bytes in frags.
+    pub fn frag_bytes(&self) -> u64 {
+        self.totals.frag_bytes
+    }
+
+    /// Bytes of devmem packets that came in host memory.
+    pub fn linear_bytes(&self) -> u64 {
+        self.totals.linear_bytes
+    }
+
+    /// Bytes of ordinary packets: traffic that was not steered to a bound queue. Either 0 or
+    /// [`Received::bytes`], since one call never mixes the two.
+    pub fn unsteered(&self) -> usize {
+        self.totals.unsteered_bytes
+    }
+
+    /// Control messages that are none of devmem's, the first eight of them.
+    pub fn unknown(&self) -> &'a [Unknown] {
+        self.unknown
+    }
+
+    /// Gives a frag back. It reaches the kernel with the stream's next flush, not before this
+    /// `Received` is gone.
+    ///
+    /// # Panics
+    /// If the token was issued by another stream.
+    #[inline]
+    pub fn give_back(&mut self, token: Token) {
+        token.check(self.stream);
+        self.recycler.push(token);
+    }
+}
+
+impl<'a> Iterator for Received<'a> {
+    type Item = Segment<'a>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Segment<'a>> {
+        Some(match self.records.next()? {
+            Record::Inline(len) => {
+                // `RecvBuffer::parse` has checked that all of them together fit the iov.
+                let (bytes, rest) = self.iov.split_at(*len as usize);
+                self.iov = rest;
+                Segment::Inline(bytes)
+            }
+            Record::Frag(frag) => Segment::Frag(Frag {
+                offset: frag.frag_offset,
+                len: frag.frag_size,
+                dmabuf: DmabufId::new(frag.dmabuf_id),
+                token: Token::new(frag, self.stream),
+            }),
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.records.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Received<'_> {}
+
+impl Drop for Received<'_> {
+    fn drop(&mut self) {
+        give_back_all(self.records.as_slice(), self.stream, self.recycler);
+    }
+}
+
+/// Gives back every frag of `records`: those that nobody will take out any more.
+pub(crate) fn give_back_all(records: &[Record], stream: StreamTag, recycler: &mut Recycler) {
+    for record in records {
+        if let Record::Frag(frag) = record {
+            recycler.push(Token::new(frag, stream));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

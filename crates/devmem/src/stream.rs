@@ -1,0 +1,267 @@
+//! A connected TCP socket that receives device memory.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use socket2::SockRef;
+
+use crate::buffer::{ProtocolError, RecvBuffer, Totals};
+use crate::recycler::{RecycleError, Recycler, Thresholds};
+use crate::segment::{Received, StreamTag, Token, give_back_all};
+use crate::stats::StreamStats;
+use crate::sys;
+
+/// `ETOOSMALL` of `include/linux/errno.h`, which no user header has.
+const ETOOSMALL: i32 = 525;
+
+/// Why nothing was received.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecvError {
+    /// Nothing to read now, on a socket that doesn't block.
+    #[error("nothing to receive now")]
+    WouldBlock,
+    /// `EFAULT`: the kernel could not hand out the packet at the head of the queue. It stays
+    /// there, so that trying again can't help.
+    #[error("recvmsg: the packet at the head of the queue can't be received")]
+    Unreadable(#[source] io::Error),
+    /// Errno 525, `ETOOSMALL` (`put_cmsg_notrunc`): not even one control message fits the control
+    /// buffer. Trying again with the same buffer would spin for ever.
+    #[error("recvmsg: the control buffer has no room for one frag (errno 525, ETOOSMALL)")]
+    ControlTooSmall,
+    /// What the kernel returned doesn't fit together. The tokens found were taken back.
+    #[error("recvmsg")]
+    Protocol(#[from] ProtocolError),
+    /// Tokens could not be given back.
+    #[error(transparent)]
+    Recycle(#[from] RecycleError),
+    /// Any other error: a connection reset, a time-out.
+    #[error("recvmsg")]
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for RecvError {
+    fn from(error: io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(libc::EFAULT) => RecvError::Unreadable(error),
+            Some(ETOOSMALL) => RecvError::ControlTooSmall,
+            _ if error.kind() == io::ErrorKind::WouldBlock => RecvError::WouldBlock,
+            _ => RecvError::Io(error),
+        }
+    }
+}
+
+/// A connected TCP socket of any make (`std`, `mio`, `socket2`) whose payload may lie in a dmabuf,
+/// with the account of its tokens.
+///
+/// Tokens given back are collected and reach the kernel when the [`Thresholds`] say so, at the
+/// next [`recv`](Self::recv); or by [`flush`](Self::flush), [`close`](Self::close) or drop.
+#[derive(Debug)]
+pub struct DevmemStream<S: AsFd> {
+    socket: S,
+    recycler: Recycler,
+    tag: StreamTag,
+    stats: StreamStats,
+}
+
+impl<S: AsFd> DevmemStream<S> {
+    /// Takes a connected socket, with the default thresholds.
+    pub fn new(socket: S) -> Self {
+        Self::with_thresholds(socket, Thresholds::default())
+    }
+
+    /// Takes a connected socket.
+    pub fn with_thresholds(socket: S, thresholds: Thresholds) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        Self {
+            socket,
+            recycler: Recycler::new(thresholds),
+            tag: StreamTag(NEXT.fetch_add(1, Ordering::Relaxed)),
+            stats: StreamStats::default(),
+        }
+    }
+
+    /// Receives what the socket has, as much as `buffer` has room for: one
+    /// `recvmsg(MSG_SOCK_DEVMEM)`, after a flush if one is due. An interrupted call is repeated.
+    ///
+    /// The end of the stream is a [`Received`] of no bytes ([`Received::is_end`]).
+    ///
+    /// # Errors
+    /// [`RecvError`]; nothing of the stream is lost by [`RecvError::WouldBlock`] and
+    /// [`RecvError::Recycle`].
+    pub fn recv<'a>(&'a mut self, buffer: &'a mut RecvBuffer) -> Result<Received<'a>, RecvError> {
+        if self.recycler.is_due() {
+            self.flush()?;
+        }
+        let filled = loop {
+            let (iov, control) = buffer.parts_mut();
+            self.stats.recvmsg_calls += 1;
+            match sys::recvmsg(self.socket.as_fd(), iov, control) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                done => break done?,
+            }
+        };
+        let start = self.stats.bytes;
+        let parsed = buffer.parse(filled);
+        let (_, records, _) = buffer.parsed();
+        match parsed {
+            Ok(totals) => {
+                self.recycler.issued(totals.frags);
+                self.count(&totals);
+                Ok(Received::new(
+                    buffer,
+                    totals,
+                    start,
+                    self.tag,
+                    &mut self.recycler,
+                ))
+            }
+            Err(error) => {
+                let held = self.recycler.held();
+                give_back_all(records, self.tag, &mut self.recycler);
+                self.recycler.issued((self.recycler.held() - held) as usize);
+                Err(error.into())
+            }
+        }
+    }
+
+    fn count(&mut self, totals: &Totals) {
+        self.stats.bytes += totals.bytes as u64;
+        self.stats.frag_bytes += totals.frag_bytes;
+        self.stats.frags += totals.frags as u64;
+        self.stats.linear_bytes += totals.linear_bytes;
+        self.stats.unsteered_bytes += totals.unsteered_bytes as u64;
+        self.stats.unknown_cmsgs += totals.unknown_cmsgs as u64;
+    }
+
+    /// Gives back a frag that outlived its [`Received`].
+    ///
+    /// # Panics
+    /// If the token was issued by another stream.
+    pub fn give_back(&mut self, token: Token) {
+        token.check(self.tag);
+        self.recycler.push(token);
+    }
+
+    /// Frags that were given back and wait for the next flush.
+    pub fn held(&self) -> u32 {
+        self.recycler.held()
+    }
+
+    /// Hands all tokens given back to the kernel now: `SO_DEVMEM_DONTNEED`, in calls of at most
+    /// [`MAX_RANGES`](crate::MAX_RANGES) ranges and [`MAX_FRAGS`](crate::MAX_FRAGS) frags.
+    ///
+    /// # Errors
+    /// [`RecycleError::Refused`]: what was not accepted is still held.
+    /// [`RecycleError::Unequal`]: what is missing stays outstanding.
+    pub fn flush(&mut self) -> Result<(), RecycleError> {
+        self.recycler.flush(&mut self.socket.as_fd())
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> StreamStats {
+        StreamStats {
+            tokens: *self.recycler.stats(),
+            ..self.stats
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &S {
+        &self.socket
+    }
+
+    /// The socket, to register it for readiness.
+    pub fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
+    /// `SO_INCOMING_NAPI_ID`: the NAPI instance, and so the rx queue, that the connection's packets
+    /// come through; none before the first packet.
+    ///
+    /// # Errors
+    /// What `getsockopt` answers.
+    pub fn incoming_napi_id(&self) -> io::Result<Option<u32>> {
+        sys::incoming_napi_id(self.socket.as_fd()).map(|id| (id != 0).then_some(id))
+    }
+
+    /// Flushes and closes.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush); the socket is closed all the same, and the kernel frees with it
+    /// what was outstanding, once the peer has acknowledged the end.
+    pub fn close(mut self) -> Result<StreamStats, RecycleError> {
+        self.flush()?;
+        Ok(self.stats())
+    }
+
+    /// Flushes and closes abortively (`SO_LINGER` of 0 s): the peer gets a reset, and the kernel
+    /// frees at once what was never read, rather than when TCP gives up on a silent peer.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush); the socket is closed all the same.
+    pub fn abort(self) -> Result<StreamStats, RecycleError> {
+        if let Err(error) = SockRef::from(&self.socket).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "SO_LINGER");
+        }
+        self.close()
+    }
+}
+
+impl<S: AsFd> Drop for DevmemStream<S> {
+    fn drop(&mut self) {
+        if self.recycler.held() == 0 {
+            return;
+        }
+        if let Err(error) = self.flush() {
+            tracing::warn!(%error, "tokens of a closed socket");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+
+    #[test]
+    fn errors_that_a_retry_cannot_cure_are_told_apart() {
+        let error = |errno| RecvError::from(io::Error::from_raw_os_error(errno));
+        assert!(matches!(error(libc::EAGAIN), RecvError::WouldBlock));
+        assert!(matches!(error(libc::EFAULT), RecvError::Unreadable(_)));
+        assert!(matches!(error(525), RecvError::ControlTooSmall));
+        assert!(error(525).to_string().contains("ETOOSMALL"));
+        assert!(matches!(error(libc::ECONNRESET), RecvError::Io(_)));
+    }
+
+    #[test]
+    fn any_socket_will_do() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        let mut buffer = RecvBuffer::with_capacity(16, 1);
+        let mut stream = DevmemStream::new(socket2::Socket::from(socket));
+        stream.socket().set_nonblocking(true).unwrap();
+        assert!(matches!(
+            stream.recv(&mut buffer),
+            Err(RecvError::WouldBlock)
+        ));
+        assert_eq!(
+            SockRef::from(&peer)
+                .send(b"a long way to the dmabuf")
+                .unwrap(),
+            24
+        );
+        stream.socket_mut().set_nonblocking(false).unwrap();
+        assert_eq!(stream.recv(&mut buffer).unwrap().bytes(), 16);
+        let received = stream.recv(&mut buffer).unwrap();
+        assert_eq!((received.stream_offset(), received.unsteered()), (16, 8));
+        drop(peer);
+        drop(received);
+        assert!(stream.recv(&mut buffer).unwrap().is_end());
+        let stats = stream.close().unwrap();
+        assert_eq!((stats.bytes, stats.recvmsg_calls), (24, 4));
+    }
+}

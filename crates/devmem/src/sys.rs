@@ -1,0 +1,99 @@
+//! The three system calls that devmem TCP needs raw: `recvmsg` with control bytes as the kernel
+//! wrote them, `setsockopt` with its return value, and one `getsockopt`.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::recycler::TokenRange;
+
+/// `MSG_SOCK_DEVMEM` of `include/linux/socket.h`; no user header has it.
+const MSG_SOCK_DEVMEM: libc::c_int = 0x0200_0000;
+
+/// What one `recvmsg` brought.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filled {
+    /// Its return value: bytes of the stream.
+    pub(crate) bytes: usize,
+    /// Control bytes written.
+    pub(crate) control: usize,
+}
+
+/// `recvmsg(MSG_SOCK_DEVMEM)`, once. The control buffer is a slice of u64, which aligns it as
+/// `struct cmsghdr` wants.
+pub(crate) fn recvmsg(
+    socket: BorrowedFd<'_>,
+    iov: &mut [u8],
+    control: &mut [u64],
+) -> io::Result<Filled> {
+    let mut vector = libc::iovec {
+        iov_base: iov.as_mut_ptr().cast(),
+        iov_len: iov.len(),
+    };
+    // SAFETY: `msghdr` is made of integers and pointers, for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(control) as _;
+    // SAFETY: `message` points at one iovec over `iov` and at `control`, both borrowed mutably for
+    // the call, with their true lengths; every bit pattern the kernel writes is a valid u8 or u64.
+    let bytes = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, MSG_SOCK_DEVMEM) };
+    let bytes = usize::try_from(bytes).map_err(|_| io::Error::last_os_error())?;
+    Ok(Filled {
+        bytes,
+        control: message.msg_controllen as _,
+    })
+}
+
+/// The control buffer as bytes.
+pub(crate) fn bytes(control: &[u64]) -> &[u8] {
+    // SAFETY: u8 has no alignment and no invalid values, and the length is that of `control`,
+    // whose borrow the result keeps.
+    unsafe { std::slice::from_raw_parts(control.as_ptr().cast(), size_of_val(control)) }
+}
+
+/// The same, to be written by tests that play the kernel.
+#[cfg(test)]
+pub(crate) fn bytes_mut(control: &mut [u64]) -> &mut [u8] {
+    // SAFETY: as in `bytes`; every bit pattern is a valid u64, and the borrow is exclusive.
+    unsafe { std::slice::from_raw_parts_mut(control.as_mut_ptr().cast(), size_of_val(control)) }
+}
+
+/// `setsockopt(SO_DEVMEM_DONTNEED)`: gives `ranges` back and says how many frags were freed
+/// (`sock_devmem_dontneed`).
+pub(crate) fn dontneed(socket: BorrowedFd<'_>, ranges: &[TokenRange]) -> io::Result<u32> {
+    // SAFETY: `TokenRange` is `struct dmabuf_token` (repr(C), two u32), and the length is that of
+    // the slice in bytes.
+    let freed = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_DEVMEM_DONTNEED,
+            ranges.as_ptr().cast(),
+            size_of_val(ranges) as libc::socklen_t,
+        )
+    };
+    u32::try_from(freed).map_err(|_| io::Error::last_os_error())
+}
+
+/// `SO_INCOMING_NAPI_ID`: which rx queue's NAPI the last packet came through; 0 if none did.
+pub(crate) fn incoming_napi_id(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut id: u32 = 0;
+    let mut len = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the option writes one int, and `id` and `len` live through the call.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_INCOMING_NAPI_ID,
+            (&raw mut id).cast(),
+            &raw mut len,
+        )
+    };
+    if rc == 0 {
+        Ok(id)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

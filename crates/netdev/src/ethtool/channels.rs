@@ -1,0 +1,122 @@
+//! Channels: how many queues a device has in use.
+
+use netlink::{Attrs, Request, Result};
+use serde::Serialize;
+
+use super::{Ethtool, cmd};
+use crate::Ifindex;
+use crate::parse::Parsed;
+
+/// Attributes: `ETHTOOL_A_CHANNELS_*`.
+mod attr {
+    pub(super) const RX_MAX: u16 = 2;
+    pub(super) const TX_MAX: u16 = 3;
+    pub(super) const OTHER_MAX: u16 = 4;
+    pub(super) const COMBINED_MAX: u16 = 5;
+    pub(super) const RX: u16 = 6;
+    pub(super) const TX: u16 = 7;
+    pub(super) const OTHER: u16 = 8;
+    pub(super) const COMBINED: u16 = 9;
+}
+
+impl Ethtool {
+    /// The channels of a device (`channels_prepare_data`).
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a device without.
+    pub fn channels(&mut self, ifindex: Ifindex) -> Result<Channels> {
+        let request = self.about(cmd::CHANNELS_GET, "channels-get", ifindex);
+        self.0.ask(&request, Channels::parse)
+    }
+
+    /// Changes the number of channels (`ethnl_set_channels`).
+    ///
+    /// # Errors
+    /// `EINVAL` above the maximum, and for fewer channels than the RSS table, a flow rule, an
+    /// AF_XDP socket or a memory provider needs.
+    pub fn set_channels(&mut self, ifindex: Ifindex, change: &ChannelsChange) -> Result<()> {
+        let mut request = self.about(cmd::CHANNELS_SET, "channels-set", ifindex);
+        change.write(&mut request);
+        self.0.socket.tell(&request)
+    }
+}
+
+/// The channels of a device; `None` is what the driver does not have.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Channels {
+    /// Channels for receiving only.
+    pub rx: Option<u32>,
+    /// Channels for sending only.
+    pub tx: Option<u32>,
+    /// Channels for other purposes.
+    pub other: Option<u32>,
+    /// Channels for both directions.
+    pub combined: Option<u32>,
+    /// At most for receiving.
+    pub rx_max: Option<u32>,
+    /// At most for sending.
+    pub tx_max: Option<u32>,
+    /// At most for other purposes.
+    pub other_max: Option<u32>,
+    /// At most for both directions.
+    pub combined_max: Option<u32>,
+}
+
+impl Channels {
+    /// How many rx queues that makes.
+    pub fn rx_queues(&self) -> u32 {
+        self.rx
+            .unwrap_or(0)
+            .saturating_add(self.combined.unwrap_or(0))
+    }
+
+    pub(super) fn parse(attrs: Attrs<'_>) -> Parsed<Self> {
+        let mut channels = Self::default();
+        for attr in attrs {
+            let attr = attr?;
+            let field = match attr.kind() {
+                attr::RX => &mut channels.rx,
+                attr::TX => &mut channels.tx,
+                attr::OTHER => &mut channels.other,
+                attr::COMBINED => &mut channels.combined,
+                attr::RX_MAX => &mut channels.rx_max,
+                attr::TX_MAX => &mut channels.tx_max,
+                attr::OTHER_MAX => &mut channels.other_max,
+                attr::COMBINED_MAX => &mut channels.combined_max,
+                _ => continue,
+            };
+            *field = Some(attr.u32()?);
+        }
+        Ok(channels)
+    }
+}
+
+/// How many channels there shall be. What is `None` stays.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ChannelsChange {
+    /// Channels for receiving only.
+    pub rx: Option<u32>,
+    /// Channels for sending only.
+    pub tx: Option<u32>,
+    /// Channels for other purposes.
+    pub other: Option<u32>,
+    /// Channels for both directions.
+    pub combined: Option<u32>,
+}
+
+impl ChannelsChange {
+    pub(super) fn write(&self, request: &mut Request) {
+        let fields = [
+            (attr::RX, self.rx),
+            (attr::TX, self.tx),
+            (attr::OTHER, self.other),
+            (attr::COMBINED, self.combined),
+        ];
+        for (kind, value) in fields {
+            if let Some(value) = value {
+                request.attrs().u32(kind, value);
+            }
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! The driver behind a device, by ioctl.
+
+use netlink::{Error, Result};
+use serde::Serialize;
+
+use super::Ethtool;
+use crate::{Ifindex, sys};
+
+impl Ethtool {
+    /// The driver of a device (`ETHTOOL_GDRVINFO`, `ethtool_get_drvinfo`).
+    ///
+    /// # Errors
+    /// `ENODEV` without such a device, `EOPNOTSUPP` for one that tells nothing.
+    pub fn driver(&mut self, ifindex: Ifindex) -> Result<DriverInfo> {
+        let name = self.name(ifindex, "driver-get")?;
+        let info = sys::driver(&self.0.socket, &name);
+        let info = info.map_err(|e| Error::from_io("driver-get", &name, &e))?;
+        Ok(DriverInfo {
+            driver: sys::text(&info.driver),
+            version: sys::text(&info.version),
+            firmware: sys::text(&info.fw_version),
+            bus: sys::text(&info.bus_info),
+        })
+    }
+
+    /// The name that an ioctl needs. A device renamed in between is not found.
+    pub(super) fn name(&self, ifindex: Ifindex, op: &'static str) -> Result<String> {
+        let name = sys::name_of(&self.0.socket, ifindex);
+        name.map_err(|e| Error::from_io(op, format!("ifindex {ifindex}"), &e))
+    }
+}
+
+/// The driver of a device (`struct ethtool_drvinfo`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct DriverInfo {
+    /// Its name.
+    pub driver: String,
+    /// Its version, for most the kernel's.
+    pub version: String,
+    /// The version of the device's firmware.
+    pub firmware: String,
+    /// The device's place on its bus.
+    pub bus: String,
+}

@@ -1,0 +1,141 @@
+//! Features: what a device does for the stack, by name.
+
+use std::collections::BTreeSet;
+
+use netlink::{Attr, Attrs, Family, Request, Result};
+use serde::Serialize;
+
+use super::{Ethtool, cmd, header};
+use crate::Ifindex;
+use crate::parse::{Parsed, required};
+
+/// Attributes: `ETHTOOL_A_FEATURES_*`, and those of bit sets, `ETHTOOL_A_BITSET_*`.
+mod attr {
+    pub(super) const HW: u16 = 2;
+    pub(super) const WANTED: u16 = 3;
+    pub(super) const ACTIVE: u16 = 4;
+    pub(super) const NOCHANGE: u16 = 5;
+
+    pub(super) const NOMASK: u16 = 1;
+    pub(super) const BITS: u16 = 3;
+    pub(super) const BIT: u16 = 1;
+    pub(super) const BIT_NAME: u16 = 2;
+    pub(super) const BIT_VALUE: u16 = 3;
+}
+
+impl Ethtool {
+    /// The features of a device (`features_prepare_data`).
+    ///
+    /// # Errors
+    /// `ENODEV` without such a device.
+    pub fn features(&mut self, ifindex: Ifindex) -> Result<Features> {
+        let request = self.about(cmd::FEATURES_GET, "features-get", ifindex);
+        self.0.ask(&request, Features::parse)
+    }
+
+    /// Turns a feature on or off, by its name of `ethtool -k`: `rx-gro-hw`
+    /// (`ethnl_set_features`).
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a name that the kernel does not know, and an error without number where
+    /// the driver keeps the feature as it is.
+    pub fn set_feature(&mut self, ifindex: Ifindex, name: &str, on: bool) -> Result<()> {
+        let object = format!("{} {name}", self.0.device(ifindex));
+        let request = set(&self.0.family, ifindex, name, on, object);
+        self.0.socket.tell(&request)?;
+        // The kernel says yes even to what it does not do.
+        let active = self.features(ifindex)?.active.contains(name);
+        if active == on {
+            Ok(())
+        } else {
+            Err(request.invalid("the device keeps it as it is"))
+        }
+    }
+}
+
+pub(super) fn set(
+    family: &Family,
+    ifindex: Ifindex,
+    name: &str,
+    on: bool,
+    object: String,
+) -> Request {
+    let mut request = family.request(cmd::FEATURES_SET, "features-set", object);
+    request.attrs().nest(header::NEST, |nest| {
+        nest.u32(header::DEV_INDEX, ifindex.get())
+            .u32(header::FLAGS, header::OMIT_REPLY);
+    });
+    request.attrs().nest(attr::WANTED, |set| {
+        set.nest(attr::BITS, |bits| {
+            bits.nest(attr::BIT, |bit| {
+                bit.str(attr::BIT_NAME, name);
+                if on {
+                    bit.flag(attr::BIT_VALUE);
+                }
+            });
+        });
+    });
+    request
+}
+
+/// The features of a device, by name (`netdev_features_strings`).
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Features {
+    /// Those that can be turned on and off.
+    pub hw: BTreeSet<String>,
+    /// Those that the user wants.
+    pub wanted: BTreeSet<String>,
+    /// Those that are on.
+    pub active: BTreeSet<String>,
+    /// Those that no driver can change.
+    pub nochange: BTreeSet<String>,
+}
+
+impl Features {
+    pub(super) fn parse(attrs: Attrs<'_>) -> Parsed<Self> {
+        let mut features = Self::default();
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                attr::HW => features.hw = names(&attr)?,
+                attr::WANTED => features.wanted = names(&attr)?,
+                attr::ACTIVE => features.active = names(&attr)?,
+                attr::NOCHANGE => features.nochange = names(&attr)?,
+                _ => {}
+            }
+        }
+        Ok(features)
+    }
+}
+
+/// The names of the bits that are set in a bit set (`ethnl_put_bitset32`).
+fn names(set: &Attr<'_>) -> Parsed<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    let mut bits = None;
+    // With a mask each bit says whether it is set, without one only those that are set are listed.
+    let mut masked = true;
+    for attr in set.nested() {
+        let attr = attr?;
+        match attr.kind() {
+            attr::NOMASK => masked = false,
+            attr::BITS => bits = Some(attr),
+            _ => {}
+        }
+    }
+    for bit in required(bits, attr::BITS)?.nested() {
+        let (mut name, mut value) = (None, false);
+        for attr in bit?.nested() {
+            let attr = attr?;
+            match attr.kind() {
+                attr::BIT_NAME => name = Some(attr.str()?),
+                attr::BIT_VALUE => value = true,
+                _ => {}
+            }
+        }
+        if let Some(name) = name.filter(|_| value || !masked) {
+            names.insert(name.to_owned());
+        }
+    }
+    Ok(names)
+}

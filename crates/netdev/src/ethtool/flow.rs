@@ -1,0 +1,253 @@
+//! What a flow rule says, and how the kernel writes it down.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use netlink::ParseError;
+use serde::Serialize;
+
+use crate::sys::{FlowSpec, RxNfc};
+use crate::{QueueId, RssContextId};
+
+/// The rule goes to an RSS context instead of a queue (`FLOW_RSS`).
+const FLOW_RSS: u32 = 0x2000_0000;
+/// The rule drops (`RX_CLS_FLOW_DISC`).
+const DROP: u64 = u64::MAX;
+/// The driver chooses the place (`RX_CLS_LOC_ANY`).
+const ANY_LOCATION: u32 = u32::MAX;
+
+/// The packets that a rule can be about (`TCP_V4_FLOW` and so on).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Flow {
+    /// TCP over IPv4.
+    Tcp4,
+    /// TCP over IPv6.
+    Tcp6,
+    /// UDP over IPv4.
+    Udp4,
+    /// UDP over IPv6.
+    Udp6,
+}
+
+impl Flow {
+    fn raw(self) -> u32 {
+        match self {
+            Self::Tcp4 => 0x01,
+            Self::Udp4 => 0x02,
+            Self::Tcp6 => 0x05,
+            Self::Udp6 => 0x06,
+        }
+    }
+
+    fn of(raw: u32) -> Option<Self> {
+        [Self::Tcp4, Self::Udp4, Self::Tcp6, Self::Udp6]
+            .into_iter()
+            .find(|flow| flow.raw() == raw)
+    }
+
+    /// The length of its addresses in bytes.
+    fn address_len(self) -> usize {
+        match self {
+            Self::Tcp4 | Self::Udp4 => 4,
+            Self::Tcp6 | Self::Udp6 => 16,
+        }
+    }
+}
+
+/// What happens to a packet that a rule is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// It goes to this rx queue.
+    Queue(QueueId),
+    /// It is spread by this RSS context.
+    Context(RssContextId),
+    /// It is dropped.
+    Drop,
+}
+
+/// Where in the table a rule is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Location {
+    /// Where the driver puts it (`RX_CLS_LOC_ANY`), if it can choose.
+    Any,
+    /// There; what was there is replaced.
+    At(u32),
+}
+
+/// Which addresses match: those that agree in all bits of the mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct IpMatch {
+    /// The address.
+    pub addr: IpAddr,
+    /// The bits that count, of the same family.
+    pub mask: IpAddr,
+}
+
+impl IpMatch {
+    /// This address alone.
+    pub fn host(addr: IpAddr) -> Self {
+        let mask = match addr {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
+        };
+        Self { addr, mask }
+    }
+}
+
+/// Which ports match: those that agree in all bits of the mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct PortMatch {
+    /// The port.
+    pub port: u16,
+    /// The bits that count.
+    pub mask: u16,
+}
+
+impl PortMatch {
+    /// This port alone.
+    pub fn exact(port: u16) -> Self {
+        Self {
+            port,
+            mask: u16::MAX,
+        }
+    }
+}
+
+/// A flow rule: `ethtool -N eth0 flow-type tcp4 dst-ip 10.0.0.1 dst-port 5201 action 15`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FlowRule {
+    /// Which packets.
+    pub flow: Flow,
+    /// From where; `None` is anywhere.
+    pub src: Option<IpMatch>,
+    /// To where.
+    pub dst: Option<IpMatch>,
+    /// From which port.
+    pub src_port: Option<PortMatch>,
+    /// To which port.
+    pub dst_port: Option<PortMatch>,
+    /// What happens to them.
+    pub action: Action,
+    /// Where in the table the rule is, or shall be.
+    pub location: Location,
+}
+
+impl FlowRule {
+    /// A rule for the TCP packets to `dst`. An unspecified address stands for any, and so does
+    /// port 0. An IPv4 address mapped into IPv6 is an IPv4 address: that is what the wire carries.
+    pub fn tcp_to(dst: SocketAddr, action: Action) -> Self {
+        let addr = dst.ip().to_canonical();
+        Self {
+            flow: if addr.is_ipv4() {
+                Flow::Tcp4
+            } else {
+                Flow::Tcp6
+            },
+            src: None,
+            dst: (!addr.is_unspecified()).then(|| IpMatch::host(addr)),
+            src_port: None,
+            dst_port: (dst.port() != 0).then(|| PortMatch::exact(dst.port())),
+            action,
+            location: Location::Any,
+        }
+    }
+
+    /// As the kernel wants it; an error is an address of the wrong family.
+    pub(crate) fn encode(&self, cmd: u32) -> Result<RxNfc, &'static str> {
+        let mut nfc = RxNfc::new(cmd);
+        let len = self.flow.address_len();
+        for (at, matched) in [(0, self.src), (len, self.dst)] {
+            if let Some(matched) = matched {
+                put_ip(&mut nfc.fs.value, at, len, matched.addr)?;
+                put_ip(&mut nfc.fs.mask, at, len, matched.mask)?;
+            }
+        }
+        for (at, matched) in [(2 * len, self.src_port), (2 * len + 2, self.dst_port)] {
+            if let Some(matched) = matched {
+                put(&mut nfc.fs.value, at, &matched.port.to_be_bytes());
+                put(&mut nfc.fs.mask, at, &matched.mask.to_be_bytes());
+            }
+        }
+        nfc.fs.flow_type = self.flow.raw();
+        match self.action {
+            Action::Queue(queue) => nfc.fs.ring_cookie = queue.get().into(),
+            Action::Drop => nfc.fs.ring_cookie = DROP,
+            // The context's table has the queues; a queue here would be added to them.
+            Action::Context(context) => {
+                nfc.fs.flow_type |= FLOW_RSS;
+                nfc.count_or_context = context.get();
+            }
+        }
+        nfc.fs.location = match self.location {
+            Location::Any => ANY_LOCATION,
+            Location::At(location) => location,
+        };
+        Ok(nfc)
+    }
+
+    /// As the kernel tells it; an error is a rule of a kind that this crate does not know.
+    pub(crate) fn decode(nfc: &RxNfc) -> Result<Self, ParseError> {
+        let fs: &FlowSpec = &nfc.fs;
+        let unknown = ParseError::Answer("a flow rule of another kind");
+        let flow = Flow::of(fs.flow_type & !FLOW_RSS).ok_or(unknown.clone())?;
+        let len = flow.address_len();
+        let action = match fs.ring_cookie {
+            _ if fs.flow_type & FLOW_RSS != 0 => {
+                Action::Context(RssContextId::new(nfc.count_or_context))
+            }
+            DROP => Action::Drop,
+            // The upper half may name a virtual function.
+            queue => Action::Queue(QueueId::new(u32::try_from(queue).map_err(|_| unknown)?)),
+        };
+        Ok(Self {
+            flow,
+            src: get_ip(fs, 0, len),
+            dst: get_ip(fs, len, len),
+            src_port: get_port(fs, 2 * len),
+            dst_port: get_port(fs, 2 * len + 2),
+            action,
+            location: Location::At(fs.location),
+        })
+    }
+}
+
+fn put(to: &mut [u8], at: usize, bytes: &[u8]) {
+    for (to, from) in to.iter_mut().skip(at).zip(bytes) {
+        *to = *from;
+    }
+}
+
+fn put_ip(to: &mut [u8], at: usize, len: usize, addr: IpAddr) -> Result<(), &'static str> {
+    let octets = match &addr {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    };
+    if octets.len() != len {
+        return Err("an address of another family than the flow's");
+    }
+    put(to, at, &octets);
+    Ok(())
+}
+
+/// An address, unless no bit of it counts.
+fn get_ip(fs: &FlowSpec, at: usize, len: usize) -> Option<IpMatch> {
+    let read = |from: &[u8; 52]| -> Option<IpAddr> {
+        let bytes = from.get(at..at + len)?;
+        let v4 = <[u8; 4]>::try_from(bytes).map(IpAddr::from);
+        v4.or_else(|_| <[u8; 16]>::try_from(bytes).map(IpAddr::from))
+            .ok()
+    };
+    let (addr, mask) = (read(&fs.value)?, read(&fs.mask)?);
+    (!mask.is_unspecified()).then_some(IpMatch { addr, mask })
+}
+
+/// A port, unless no bit of it counts.
+fn get_port(fs: &FlowSpec, at: usize) -> Option<PortMatch> {
+    let read = |from: &[u8; 52]| -> Option<u16> {
+        Some(u16::from_be_bytes(from.get(at..at + 2)?.try_into().ok()?))
+    };
+    let (port, mask) = (read(&fs.value)?, read(&fs.mask)?);
+    (mask != 0).then_some(PortMatch { port, mask })
+}

@@ -1,0 +1,88 @@
+//! The ethtool family (`Documentation/netlink/specs/ethtool.yaml`), and by ioctl what it lacks.
+
+mod channels;
+mod driver;
+mod features;
+mod flow;
+mod rings;
+mod rss;
+mod rules;
+#[cfg(test)]
+mod tests;
+
+use netlink::{Family, NetNs, Request, Result};
+
+pub use channels::{Channels, ChannelsChange};
+pub use driver::DriverInfo;
+pub use features::Features;
+pub use flow::{Action, Flow, FlowRule, IpMatch, Location, PortMatch};
+pub use rings::{HeaderSplit, Rings, RingsChange};
+pub use rss::{Rss, RssChange, equal_table};
+pub use rules::RuleTable;
+
+use crate::Ifindex;
+use crate::generic::Generic;
+
+/// Commands: `ETHTOOL_MSG_*`, of requests.
+mod cmd {
+    pub(super) const FEATURES_GET: u8 = 11;
+    pub(super) const FEATURES_SET: u8 = 12;
+    pub(super) const RINGS_GET: u8 = 15;
+    pub(super) const RINGS_SET: u8 = 16;
+    pub(super) const CHANNELS_GET: u8 = 17;
+    pub(super) const CHANNELS_SET: u8 = 18;
+    pub(super) const RSS_GET: u8 = 38;
+    pub(super) const RSS_SET: u8 = 48;
+    pub(super) const RSS_CREATE_ACT: u8 = 49;
+    pub(super) const RSS_DELETE_ACT: u8 = 50;
+}
+
+/// The header is attribute 1 of every message; its own attributes are `ETHTOOL_A_HEADER_*`.
+mod header {
+    pub(super) const NEST: u16 = 1;
+    pub(super) const DEV_INDEX: u16 = 1;
+    pub(super) const FLAGS: u16 = 3;
+
+    /// `ETHTOOL_FLAG_OMIT_REPLY`: an acknowledgement is enough.
+    pub(super) const OMIT_REPLY: u32 = 1 << 1;
+}
+
+/// A handle on ethtool: rings, channels, RSS, features, flow rules.
+///
+/// Virtual devices have hardly any of it: this is about the physical device, in the network
+/// namespace that it is in. What changes something needs `CAP_NET_ADMIN` there.
+#[derive(Debug)]
+pub struct Ethtool(Generic);
+
+impl Ethtool {
+    const NAME: &'static str = "ethtool";
+
+    /// Opens one in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// `ENOENT` for a kernel without `CONFIG_ETHTOOL_NETLINK`, and those of a socket.
+    pub fn open() -> Result<Self> {
+        Generic::open(Self::NAME).map(Self)
+    }
+
+    /// Opens one in the network namespace `ns`.
+    ///
+    /// # Errors
+    /// As for [`Ethtool::open`] and [`NetNs::run`].
+    pub fn open_in(ns: &NetNs) -> Result<Self> {
+        Generic::open_in(Self::NAME, ns).map(Self)
+    }
+
+    fn about(&self, cmd: u8, op: &'static str, ifindex: Ifindex) -> Request {
+        about(&self.0.family, cmd, op, ifindex, self.0.device(ifindex))
+    }
+}
+
+/// A request about a device, which begins with the header.
+fn about(family: &Family, cmd: u8, op: &'static str, ifindex: Ifindex, object: String) -> Request {
+    let mut request = family.request(cmd, op, object);
+    request.attrs().nest(header::NEST, |nest| {
+        nest.u32(header::DEV_INDEX, ifindex.get());
+    });
+    request
+}

@@ -1,0 +1,177 @@
+//! Rings: their sizes, and header split.
+
+use std::fmt;
+
+use netlink::{Attr, Attrs, Request, Result};
+use serde::Serialize;
+
+use super::{Ethtool, cmd};
+use crate::Ifindex;
+use crate::parse::Parsed;
+
+/// Attributes: `ETHTOOL_A_RINGS_*`.
+mod attr {
+    pub(super) const RX_MAX: u16 = 2;
+    pub(super) const TX_MAX: u16 = 5;
+    pub(super) const RX: u16 = 6;
+    pub(super) const TX: u16 = 9;
+    pub(super) const RX_BUF_LEN: u16 = 10;
+    pub(super) const TCP_DATA_SPLIT: u16 = 11;
+    pub(super) const CQE_SIZE: u16 = 12;
+    pub(super) const TX_PUSH: u16 = 13;
+    pub(super) const RX_PUSH: u16 = 14;
+    pub(super) const HDS_THRESH: u16 = 17;
+    pub(super) const HDS_THRESH_MAX: u16 = 18;
+}
+
+impl Ethtool {
+    /// The rings of a device (`rings_prepare_data`).
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a device without.
+    pub fn rings(&mut self, ifindex: Ifindex) -> Result<Rings> {
+        let request = self.about(cmd::RINGS_GET, "rings-get", ifindex);
+        self.0.ask(&request, Rings::parse)
+    }
+
+    /// Changes rings (`ethnl_set_rings`).
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for what the driver can't; `EINVAL` for sizes above the maximum, for header
+    /// split with an XDP program that can't have it, and for header split off or a threshold
+    /// while a memory provider is bound.
+    pub fn set_rings(&mut self, ifindex: Ifindex, change: &RingsChange) -> Result<()> {
+        let mut request = self.about(cmd::RINGS_SET, "rings-set", ifindex);
+        change.write(&mut request);
+        self.0.socket.tell(&request)
+    }
+}
+
+/// Whether packets are split into headers and payload (`enum ethtool_tcp_data_split`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeaderSplit {
+    /// The driver decides; the kernel's "unknown". Setting it takes a setting back.
+    Auto,
+    /// They are not.
+    Disabled,
+    /// They are: what device memory needs.
+    Enabled,
+}
+
+impl HeaderSplit {
+    fn raw(self) -> u8 {
+        match self {
+            Self::Auto => 0,
+            Self::Disabled => 1,
+            Self::Enabled => 2,
+        }
+    }
+
+    fn parse(attr: &Attr<'_>) -> Parsed<Self> {
+        match attr.u8()? {
+            0 => Ok(Self::Auto),
+            1 => Ok(Self::Disabled),
+            2 => Ok(Self::Enabled),
+            other => Err(attr.unexpected(other)),
+        }
+    }
+}
+
+impl fmt::Display for HeaderSplit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Auto => "auto",
+            Self::Disabled => "off",
+            Self::Enabled => "on",
+        })
+    }
+}
+
+/// The rings of a device; `None` is what the driver does not tell.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Rings {
+    /// Descriptors of an rx ring.
+    pub rx: Option<u32>,
+    /// At most.
+    pub rx_max: Option<u32>,
+    /// Descriptors of a tx ring.
+    pub tx: Option<u32>,
+    /// At most.
+    pub tx_max: Option<u32>,
+    /// Length of an rx buffer in bytes.
+    pub rx_buf_len: Option<u32>,
+    /// Header split.
+    pub tcp_data_split: Option<HeaderSplit>,
+    /// Packets up to this many bytes are not split.
+    pub hds_thresh: Option<u32>,
+    /// At most.
+    pub hds_thresh_max: Option<u32>,
+    /// Size of a completion entry in bytes.
+    pub cqe_size: Option<u32>,
+    /// Whether tx descriptors are pushed.
+    pub tx_push: Option<bool>,
+    /// Whether rx descriptors are pushed.
+    pub rx_push: Option<bool>,
+}
+
+impl Rings {
+    pub(super) fn parse(attrs: Attrs<'_>) -> Parsed<Self> {
+        let mut rings = Self::default();
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                attr::RX => rings.rx = Some(attr.u32()?),
+                attr::RX_MAX => rings.rx_max = Some(attr.u32()?),
+                attr::TX => rings.tx = Some(attr.u32()?),
+                attr::TX_MAX => rings.tx_max = Some(attr.u32()?),
+                attr::RX_BUF_LEN => rings.rx_buf_len = Some(attr.u32()?),
+                attr::TCP_DATA_SPLIT => rings.tcp_data_split = Some(HeaderSplit::parse(&attr)?),
+                attr::HDS_THRESH => rings.hds_thresh = Some(attr.u32()?),
+                attr::HDS_THRESH_MAX => rings.hds_thresh_max = Some(attr.u32()?),
+                attr::CQE_SIZE => rings.cqe_size = Some(attr.u32()?),
+                attr::TX_PUSH => rings.tx_push = Some(attr.u8()? != 0),
+                attr::RX_PUSH => rings.rx_push = Some(attr.u8()? != 0),
+                _ => {}
+            }
+        }
+        Ok(rings)
+    }
+}
+
+/// What to change about rings. What is `None` is not sent, and the kernel leaves it as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RingsChange {
+    /// Descriptors of an rx ring.
+    pub rx: Option<u32>,
+    /// Descriptors of a tx ring.
+    pub tx: Option<u32>,
+    /// Length of an rx buffer in bytes.
+    pub rx_buf_len: Option<u32>,
+    /// Header split.
+    pub tcp_data_split: Option<HeaderSplit>,
+    /// Packets up to this many bytes are not split.
+    pub hds_thresh: Option<u32>,
+}
+
+impl RingsChange {
+    pub(super) fn write(&self, request: &mut Request) {
+        let attrs = request.attrs();
+        for (kind, value) in [
+            (attr::RX, self.rx),
+            (attr::TX, self.tx),
+            (attr::RX_BUF_LEN, self.rx_buf_len),
+        ] {
+            if let Some(value) = value {
+                attrs.u32(kind, value);
+            }
+        }
+        if let Some(split) = self.tcp_data_split {
+            attrs.u8(attr::TCP_DATA_SPLIT, split.raw());
+        }
+        if let Some(thresh) = self.hds_thresh {
+            attrs.u32(attr::HDS_THRESH, thresh);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! The table of flow rules, by ioctl: netlink has none.
+
+use std::io;
+
+use netlink::{Error, Result};
+use serde::Serialize;
+
+use super::{Ethtool, FlowRule};
+use crate::sys::{self, RxNfc, cmd};
+use crate::{Ifindex, ParseError};
+
+/// In the table's size: the driver can choose a rule's place (`RX_CLS_LOC_SPECIAL`).
+const SPECIAL: u64 = 0x8000_0000;
+
+/// A table of flow rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RuleTable {
+    /// How many rules it holds.
+    pub count: u32,
+    /// For how many it has room; `None` where the driver does not say.
+    pub size: Option<u32>,
+    /// Whether the driver takes [`super::Location::Any`].
+    pub chooses: bool,
+}
+
+impl Ethtool {
+    /// The table of flow rules (`ETHTOOL_GRXCLSRLCNT`).
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a device without flow rules.
+    pub fn rule_table(&mut self, ifindex: Ifindex) -> Result<RuleTable> {
+        let name = self.name(ifindex, "ntuple-get")?;
+        self.table(&name)
+    }
+
+    /// All rules of the kinds that [`super::Flow`] has; others are left out
+    /// (`ETHTOOL_GRXCLSRLALL`).
+    ///
+    /// # Errors
+    /// As for [`Ethtool::rule_table`]; `EMSGSIZE` where rules are added meanwhile.
+    pub fn rules(&mut self, ifindex: Ifindex) -> Result<Vec<FlowRule>> {
+        let name = self.name(ifindex, "ntuple-get")?;
+        let table = self.table(&name)?;
+        let locations = sys::locations(&self.0.socket, &name, table.count);
+        let locations = locations.map_err(|e| Error::from_io("ntuple-get", &name, &e))?;
+        let mut rules = Vec::new();
+        for location in locations {
+            // Another kind of rule is none of ours.
+            if let Ok(rule) = self.read(&name, location)? {
+                rules.push(rule);
+            }
+        }
+        Ok(rules)
+    }
+
+    /// One rule (`ETHTOOL_GRXCLSRULE`).
+    ///
+    /// # Errors
+    /// `ENOENT`, or what else the driver says, where there is none at that place.
+    pub fn rule(&mut self, ifindex: Ifindex, location: u32) -> Result<FlowRule> {
+        let name = self.name(ifindex, "ntuple-get")?;
+        let rule = self.read(&name, location)?;
+        rule.map_err(|e| Error::malformed("ntuple-get", format!("{name} rule {location}"), e))
+    }
+
+    /// Adds a rule and returns its place in the table (`ETHTOOL_SRXCLSRLINS`).
+    ///
+    /// # Errors
+    /// `EINVAL` for a queue, a context or a place that does not exist; `ENOSPC` for a full table;
+    /// `EOPNOTSUPP` for what the device can't. The ioctl knows no texts.
+    pub fn insert_rule(&mut self, ifindex: Ifindex, rule: &FlowRule) -> Result<u32> {
+        let op = "ntuple-insert";
+        let name = self.name(ifindex, op)?;
+        let nfc = rule.encode(cmd::SRXCLSRLINS);
+        let mut nfc = nfc.map_err(|why| Error::invalid(op, &name, why))?;
+        self.command(&name, &mut nfc)
+            .map_err(|e| Error::from_io(op, &name, &e))?;
+        Ok(nfc.fs.location)
+    }
+
+    /// Removes a rule (`ETHTOOL_SRXCLSRLDEL`).
+    ///
+    /// # Errors
+    /// `ENOENT`, or what else the driver says, where there is none at that place.
+    pub fn delete_rule(&mut self, ifindex: Ifindex, location: u32) -> Result<()> {
+        let op = "ntuple-delete";
+        let name = self.name(ifindex, op)?;
+        let mut nfc = RxNfc::new(cmd::SRXCLSRLDEL);
+        nfc.fs.location = location;
+        let done = self.command(&name, &mut nfc);
+        done.map_err(|e| Error::from_io(op, format!("{name} rule {location}"), &e))
+    }
+
+    fn table(&self, name: &str) -> Result<RuleTable> {
+        let mut nfc = RxNfc::new(cmd::GRXCLSRLCNT);
+        let done = self.command(name, &mut nfc);
+        done.map_err(|e| Error::from_io("ntuple-get", name, &e))?;
+        let size = u32::try_from(nfc.data & !SPECIAL)
+            .ok()
+            .filter(|&size| size != 0);
+        Ok(RuleTable {
+            count: nfc.count_or_context,
+            size,
+            chooses: nfc.data & SPECIAL != 0,
+        })
+    }
+
+    fn read(&self, name: &str, location: u32) -> Result<std::result::Result<FlowRule, ParseError>> {
+        let mut nfc = RxNfc::new(cmd::GRXCLSRULE);
+        nfc.fs.location = location;
+        let done = self.command(name, &mut nfc);
+        done.map_err(|e| Error::from_io("ntuple-get", format!("{name} rule {location}"), &e))?;
+        Ok(FlowRule::decode(&nfc))
+    }
+
+    fn command(&self, name: &str, nfc: &mut RxNfc) -> io::Result<()> {
+        sys::rxnfc(&self.0.socket, name, nfc)
+    }
+}

@@ -1,0 +1,234 @@
+//! Identifiers, each a type of its own: an ifindex is no queue id.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::num::ParseIntError;
+use std::str::FromStr;
+
+use netlink::{Attr, ParseError};
+use serde::{Serialize, Serializer};
+
+/// Defines an identifier around a `u32`.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+        #[serde(transparent)]
+        pub struct $name(u32);
+
+        impl $name {
+            /// Of the number that the kernel knows it by.
+            pub const fn new(id: u32) -> Self {
+                Self(id)
+            }
+
+            /// The number that the kernel knows it by.
+            pub const fn get(self) -> u32 {
+                self.0
+            }
+        }
+
+        impl From<u32> for $name {
+            fn from(id: u32) -> Self {
+                Self(id)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseIntError;
+
+            fn from_str(text: &str) -> Result<Self, ParseIntError> {
+                text.parse().map(Self)
+            }
+        }
+    };
+}
+
+id!(
+    /// The number of a network device in its network namespace. A move may change it.
+    Ifindex
+);
+id!(
+    /// The number of a queue of a device: its place among those of its [`QueueType`], from 0.
+    QueueId
+);
+id!(
+    /// The number that the kernel gave to a bound dmabuf; control messages name it.
+    DmabufId
+);
+id!(
+    /// The number of a NAPI instance, over all network namespaces.
+    NapiId
+);
+id!(
+    /// The number of a page pool, over all network namespaces.
+    PagePoolId
+);
+id!(
+    /// The number of an additional RSS context of a device, from 1.
+    RssContextId
+);
+
+/// Which way a queue carries packets (`enum netdev_queue_type`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum QueueType {
+    /// Received packets.
+    Rx,
+    /// Packets to send.
+    Tx,
+}
+
+impl QueueType {
+    pub(crate) fn raw(self) -> u32 {
+        match self {
+            Self::Rx => 0,
+            Self::Tx => 1,
+        }
+    }
+
+    pub(crate) fn parse(attr: &Attr<'_>) -> Result<Self, ParseError> {
+        match attr.u32()? {
+            0 => Ok(Self::Rx),
+            1 => Ok(Self::Tx),
+            other => Err(attr.unexpected(other)),
+        }
+    }
+}
+
+impl fmt::Display for QueueType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Rx => "rx",
+            Self::Tx => "tx",
+        })
+    }
+}
+
+/// Text that is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidText {
+    text: String,
+    wanted: &'static str,
+}
+
+impl InvalidText {
+    fn new(text: &str, wanted: &'static str) -> Self {
+        Self {
+            text: text.to_owned(),
+            wanted,
+        }
+    }
+}
+
+impl fmt::Display for InvalidText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' is not {}", self.text, self.wanted)
+    }
+}
+
+impl std::error::Error for InvalidText {}
+
+/// An Ethernet address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MacAddr(pub [u8; 6]);
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = InvalidText;
+
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        let wanted = || InvalidText::new(text, "an Ethernet address");
+        let mut bytes = [0; 6];
+        let mut parts = text.split(':');
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| (1..=2).contains(&part.len()));
+            let part = part.and_then(|part| u8::from_str_radix(part, 16).ok());
+            *byte = part.ok_or_else(wanted)?;
+        }
+        if parts.next().is_some() {
+            Err(wanted())
+        } else {
+            Ok(Self(bytes))
+        }
+    }
+}
+
+impl Serialize for MacAddr {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// An IP address and how many of its leading bits name the network: `10.0.0.1/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Prefix {
+    /// The address; bits behind the prefix may be set.
+    pub addr: IpAddr,
+    /// The length of the prefix in bits: up to 32 or 128.
+    pub len: u8,
+}
+
+impl Prefix {
+    /// A single address: `10.0.0.1/32`.
+    pub fn host(addr: IpAddr) -> Self {
+        Self {
+            addr,
+            len: Self::bits(addr),
+        }
+    }
+
+    fn bits(addr: IpAddr) -> u8 {
+        if addr.is_ipv4() { 32 } else { 128 }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.addr, self.len)
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = InvalidText;
+
+    /// Without a length it is a single address, as for `ip address add`.
+    fn from_str(text: &str) -> Result<Self, InvalidText> {
+        let wanted = || InvalidText::new(text, "an address such as 10.0.0.1/24");
+        let (addr, len) = match text.split_once('/') {
+            Some((addr, len)) => (addr, Some(len)),
+            None => (text, None),
+        };
+        let addr = addr.parse().map_err(|_| wanted())?;
+        let prefix = match len {
+            None => Self::host(addr),
+            Some(len) => Self {
+                addr,
+                len: len.parse().map_err(|_| wanted())?,
+            },
+        };
+        if prefix.len <= Self::bits(addr) {
+            Ok(prefix)
+        } else {
+            Err(wanted())
+        }
+    }
+}
+
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}

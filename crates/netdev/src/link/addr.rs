@@ -1,0 +1,210 @@
+//! Addresses of links, and of their neighbours.
+
+use std::net::IpAddr;
+
+use netlink::{Attr, Attrs, Request, Result};
+use serde::Serialize;
+
+use super::Link;
+use crate::parse::{Parsed, required};
+use crate::{Ifindex, MacAddr, ParseError, Prefix};
+
+/// Attributes of an address: `IFA_*`.
+mod ifa {
+    pub(super) const ADDRESS: u16 = 1;
+    pub(super) const LOCAL: u16 = 2;
+    pub(super) const FLAGS: u16 = 8;
+}
+
+/// Attributes of a neighbour: `NDA_*`.
+mod nda {
+    pub(super) const DST: u16 = 1;
+    pub(super) const LLADDR: u16 = 2;
+}
+
+/// Length of a `struct ifaddrmsg`.
+const HEADER: usize = 8;
+
+/// How to add an address.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AddressOptions {
+    /// Use an IPv6 address at once, without looking first whether somebody else has it.
+    pub nodad: bool,
+}
+
+/// An address of a link (`inet_fill_ifaddr`, `inet6_fill_ifaddr`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Address {
+    /// The link.
+    pub ifindex: Ifindex,
+    /// The address and the length of its network's prefix.
+    pub prefix: Prefix,
+    /// How far it is known (`RT_SCOPE_*`): 0 everywhere, 253 on the link, 254 on this host.
+    pub scope: u8,
+    /// Bits `IFA_F_*`.
+    pub flags: u32,
+}
+
+impl Address {
+    /// Whether it can't be used yet, as it is still looked whether somebody else has it.
+    pub fn is_tentative(&self) -> bool {
+        self.flags & libc::IFA_F_TENTATIVE != 0
+    }
+
+    pub(super) fn parse(header: &[u8], attrs: Attrs<'_>) -> Parsed<Self> {
+        let &[_, len, flags, scope, i0, i1, i2, i3] = header else {
+            return Err(ParseError::Header { left: header.len() });
+        };
+        let ifindex = Ifindex::new(u32::from_ne_bytes([i0, i1, i2, i3]));
+        let (mut address, mut local, mut flags) = (None, None, u32::from(flags));
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                ifa::ADDRESS => address = Some(parse_ip(&attr)?),
+                ifa::LOCAL => local = Some(parse_ip(&attr)?),
+                ifa::FLAGS => flags = attr.u32()?,
+                _ => {}
+            }
+        }
+        // With a peer on the far end of the link, IFA_ADDRESS is the peer's.
+        let addr = required(local.or(address), ifa::ADDRESS)?;
+        Ok(Self {
+            ifindex,
+            prefix: Prefix { addr, len },
+            scope,
+            flags,
+        })
+    }
+}
+
+impl Link {
+    /// The addresses of a link or of all (`inet_dump_ifaddr`, `inet6_dump_ifaddr`).
+    ///
+    /// # Errors
+    /// `ENODEV` without such a link.
+    pub fn addresses(&mut self, of: Option<Ifindex>) -> Result<Vec<Address>> {
+        let object = of.map(|ifindex| self.device(ifindex)).unwrap_or_default();
+        let index = of.map_or(0, Ifindex::get);
+        let header = header(libc::AF_UNSPEC, 0, index);
+        let request = Request::new(libc::RTM_GETADDR, &header, "addr-get", object);
+        self.dump(&request, HEADER, Address::parse)
+    }
+
+    /// Adds an address (`inet_rtm_newaddr`, `inet6_rtm_newaddr`).
+    ///
+    /// # Errors
+    /// `EEXIST` where the link has it.
+    pub fn add_address(
+        &mut self,
+        ifindex: Ifindex,
+        prefix: Prefix,
+        options: AddressOptions,
+    ) -> Result<()> {
+        let object = format!("{} {prefix}", self.device(ifindex));
+        self.socket.tell(&add(ifindex, prefix, options, object))
+    }
+
+    /// Removes an address (`inet_rtm_deladdr`, `inet6_rtm_deladdr`).
+    ///
+    /// # Errors
+    /// `EADDRNOTAVAIL` where the link has it not.
+    pub fn delete_address(&mut self, ifindex: Ifindex, prefix: Prefix) -> Result<()> {
+        let object = format!("{} {prefix}", self.device(ifindex));
+        let header = header(family(prefix.addr), prefix.len, ifindex.get());
+        let mut request = Request::new(libc::RTM_DELADDR, &header, "addr-delete", object);
+        request.attrs().put(ifa::LOCAL, &octets(prefix.addr));
+        self.socket.tell(&request)
+    }
+
+    /// Adds a neighbour that is never asked for its Ethernet address, or replaces it
+    /// (`neigh_add`).
+    ///
+    /// # Errors
+    /// `EINVAL` for a link without Ethernet addresses.
+    pub fn add_neighbour(&mut self, ifindex: Ifindex, addr: IpAddr, mac: MacAddr) -> Result<()> {
+        let object = format!("{} {addr}", self.device(ifindex));
+        self.socket.tell(&neighbour(ifindex, addr, mac, object))
+    }
+}
+
+pub(super) fn add(
+    ifindex: Ifindex,
+    prefix: Prefix,
+    options: AddressOptions,
+    object: String,
+) -> Request {
+    let header = header(family(prefix.addr), prefix.len, ifindex.get());
+    let mut request = Request::new(libc::RTM_NEWADDR, &header, "addr-add", object)
+        .flags(libc::NLM_F_CREATE | libc::NLM_F_EXCL);
+    let octets = octets(prefix.addr);
+    request
+        .attrs()
+        .put(ifa::LOCAL, &octets)
+        .put(ifa::ADDRESS, &octets);
+    if options.nodad {
+        request.attrs().u32(ifa::FLAGS, libc::IFA_F_NODAD);
+    }
+    request
+}
+
+pub(super) fn neighbour(ifindex: Ifindex, addr: IpAddr, mac: MacAddr, object: String) -> Request {
+    // struct ndmsg: family, padding, ifindex, state, flags, type.
+    let [i0, i1, i2, i3] = ifindex.get().to_ne_bytes();
+    let [s0, s1] = libc::NUD_PERMANENT.to_ne_bytes();
+    let header = [
+        family_byte(family(addr)),
+        0,
+        0,
+        0,
+        i0,
+        i1,
+        i2,
+        i3,
+        s0,
+        s1,
+        0,
+        0,
+    ];
+    let mut request = Request::new(libc::RTM_NEWNEIGH, &header, "neigh-add", object)
+        .flags(libc::NLM_F_CREATE | libc::NLM_F_REPLACE);
+    request
+        .attrs()
+        .put(nda::DST, &octets(addr))
+        .put(nda::LLADDR, &mac.0);
+    request
+}
+
+/// A `struct ifaddrmsg`, of an address that is known everywhere.
+fn header(family: libc::c_int, len: u8, ifindex: u32) -> [u8; HEADER] {
+    let [i0, i1, i2, i3] = ifindex.to_ne_bytes();
+    [family_byte(family), len, 0, 0, i0, i1, i2, i3]
+}
+
+/// The address family of an address.
+pub(super) fn family(addr: IpAddr) -> libc::c_int {
+    if addr.is_ipv4() {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    }
+}
+
+/// An address family in the width that rtnetlink's headers have for it.
+pub(super) fn family_byte(family: libc::c_int) -> u8 {
+    u8::try_from(family).unwrap_or(0)
+}
+
+/// An address in network byte order.
+pub(super) fn octets(addr: IpAddr) -> Vec<u8> {
+    match addr {
+        IpAddr::V4(addr) => addr.octets().to_vec(),
+        IpAddr::V6(addr) => addr.octets().to_vec(),
+    }
+}
+
+/// An address of either family.
+fn parse_ip(attr: &Attr<'_>) -> Parsed<IpAddr> {
+    let v4 = attr.array::<4>().map(IpAddr::from);
+    v4.or_else(|_| attr.array::<16>().map(IpAddr::from))
+}

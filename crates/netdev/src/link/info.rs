@@ -1,0 +1,197 @@
+//! What the kernel tells of a link.
+
+use netlink::{Attr, Attrs};
+use serde::Serialize;
+
+use super::{NetkitInfo, ifla};
+use crate::parse::{Parsed, required};
+use crate::{Ifindex, MacAddr, ParseError};
+
+/// A link (`rtnl_fill_ifinfo`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LinkInfo {
+    /// Its number in this network namespace.
+    pub ifindex: Ifindex,
+    /// Its name.
+    pub name: String,
+    /// What kind of virtual link it is: `netkit`, `veth`; `None` for most of the others.
+    pub kind: Option<String>,
+    /// Bits `IFF_*`.
+    pub flags: u32,
+    /// Whether it is set up.
+    pub up: bool,
+    /// Whether it has a carrier and is ready to send.
+    pub running: bool,
+    /// The largest packet, in bytes.
+    pub mtu: u32,
+    /// The least mtu that it can have.
+    pub min_mtu: Option<u32>,
+    /// The greatest mtu that it can have.
+    pub max_mtu: Option<u32>,
+    /// Its Ethernet address.
+    pub mac: Option<MacAddr>,
+    /// The device on a bus that it belongs to: a NIC has one, a virtual link has none.
+    pub parent: Option<String>,
+    /// That bus.
+    pub parent_bus: Option<String>,
+    /// How many rx queues it could have.
+    pub rx_queues: u32,
+    /// How many tx queues it could have.
+    pub tx_queues: u32,
+    /// The link that it is tied to: of a netkit pair the other end.
+    pub link: Option<Ifindex>,
+    /// The network namespace of that link, as numbered here; `None`: this one.
+    pub link_netns_id: Option<i32>,
+    /// What is special to a netkit.
+    pub netkit: Option<NetkitInfo>,
+    /// The XDP program attached.
+    pub xdp: Option<Xdp>,
+}
+
+impl LinkInfo {
+    /// Whether it is the link of a device on a bus. The kernel tells physical from virtual in the
+    /// same way when it leases a queue (`netif_is_queue_leasee`, `netdev_can_lease_queue`).
+    pub fn is_physical(&self) -> bool {
+        self.parent.is_some()
+    }
+
+    /// Whether it is a link without a device behind it.
+    pub fn is_virtual(&self) -> bool {
+        !self.is_physical()
+    }
+
+    /// Reads the attributes behind a `struct ifinfomsg`.
+    pub(super) fn parse(header: &[u8], attrs: Attrs<'_>) -> Parsed<Self> {
+        let short = ParseError::Header { left: header.len() };
+        let field = |at: usize| -> Parsed<[u8; 4]> {
+            let bytes = header
+                .get(at..at + 4)
+                .and_then(|bytes| bytes.try_into().ok());
+            bytes.ok_or(short.clone())
+        };
+        let flags = u32::from_ne_bytes(field(8)?);
+        let mut link = Self {
+            ifindex: Ifindex::new(u32::from_ne_bytes(field(4)?)),
+            name: String::new(),
+            kind: None,
+            flags,
+            up: has(flags, libc::IFF_UP),
+            running: has(flags, libc::IFF_RUNNING),
+            mtu: 0,
+            min_mtu: None,
+            max_mtu: None,
+            mac: None,
+            parent: None,
+            parent_bus: None,
+            rx_queues: 0,
+            tx_queues: 0,
+            link: None,
+            link_netns_id: None,
+            netkit: None,
+            xdp: None,
+        };
+        let mut name = None;
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                ifla::IFNAME => name = Some(attr.str()?.to_owned()),
+                _ => link.take(&attr)?,
+            }
+        }
+        link.name = required(name, ifla::IFNAME)?;
+        Ok(link)
+    }
+
+    fn take(&mut self, attr: &Attr<'_>) -> Parsed<()> {
+        match attr.kind() {
+            // Links without Ethernet have addresses of other lengths, or none.
+            ifla::ADDRESS => self.mac = attr.array().map(MacAddr).ok(),
+            ifla::MTU => self.mtu = attr.u32()?,
+            ifla::MIN_MTU => self.min_mtu = Some(attr.u32()?),
+            ifla::MAX_MTU => self.max_mtu = Some(attr.u32()?).filter(|&mtu| mtu != 0),
+            ifla::LINK => self.link = Some(Ifindex::new(attr.u32()?)).filter(|l| l.get() != 0),
+            ifla::LINK_NETNSID => self.link_netns_id = Some(attr.i32()?),
+            ifla::NUM_RX_QUEUES => self.rx_queues = attr.u32()?,
+            ifla::NUM_TX_QUEUES => self.tx_queues = attr.u32()?,
+            ifla::PARENT_DEV_NAME => self.parent = Some(attr.str()?.to_owned()),
+            ifla::PARENT_DEV_BUS_NAME => self.parent_bus = Some(attr.str()?.to_owned()),
+            ifla::LINKINFO => self.take_info(attr)?,
+            ifla::XDP => self.xdp = Xdp::parse(attr)?,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_info(&mut self, nest: &Attr<'_>) -> Parsed<()> {
+        let mut data = None;
+        for attr in nest.nested() {
+            let attr = attr?;
+            match attr.kind() {
+                ifla::INFO_KIND => self.kind = Some(attr.str()?.to_owned()),
+                ifla::INFO_DATA => data = Some(attr),
+                _ => {}
+            }
+        }
+        if self.kind.as_deref() == Some("netkit") {
+            self.netkit = data.map(|data| NetkitInfo::parse(&data)).transpose()?;
+        }
+        Ok(())
+    }
+}
+
+fn has(flags: u32, flag: libc::c_int) -> bool {
+    u32::try_from(flag).is_ok_and(|flag| flags & flag != 0)
+}
+
+/// Where an XDP program runs (`XDP_ATTACHED_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver.
+    Driver,
+    /// On socket buffers, before the stack.
+    Generic,
+    /// In the device.
+    Hardware,
+    /// In more than one of these.
+    Multiple,
+}
+
+/// An XDP program attached to a link (`rtnl_xdp_fill`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Xdp {
+    /// Where it runs.
+    pub mode: XdpMode,
+    /// Its number; `None` where there are several.
+    pub prog_id: Option<u32>,
+}
+
+impl Xdp {
+    fn parse(nest: &Attr<'_>) -> Parsed<Option<Self>> {
+        /// `IFLA_XDP_ATTACHED`.
+        const ATTACHED: u16 = 2;
+        /// `IFLA_XDP_PROG_ID`.
+        const PROG_ID: u16 = 4;
+        let (mut mode, mut prog_id) = (None, None);
+        for attr in nest.nested() {
+            let attr = attr?;
+            match attr.kind() {
+                ATTACHED => {
+                    mode = match attr.u8()? {
+                        0 => None,
+                        1 => Some(XdpMode::Driver),
+                        2 => Some(XdpMode::Generic),
+                        3 => Some(XdpMode::Hardware),
+                        4 => Some(XdpMode::Multiple),
+                        other => return Err(attr.unexpected(other)),
+                    };
+                }
+                PROG_ID => prog_id = Some(attr.u32()?),
+                _ => {}
+            }
+        }
+        Ok(mode.map(|mode| Self { mode, prog_id }))
+    }
+}

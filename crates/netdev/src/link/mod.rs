@@ -1,0 +1,275 @@
+//! rtnetlink: links, their addresses, routes and namespaces.
+
+mod addr;
+mod info;
+mod netkit;
+mod nsid;
+mod route;
+#[cfg(test)]
+mod tests;
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use netlink::{Attrs, Error, NetNs, Request, Result, Socket};
+
+pub use addr::{Address, AddressOptions};
+pub use info::{LinkInfo, Xdp, XdpMode};
+pub use netkit::{
+    NetkitEnds, NetkitInfo, NetkitMode, NetkitPair, NetkitPolicy, NetkitScrub, NetkitSingle,
+    Pairing,
+};
+pub use route::Route;
+
+use crate::parse::Parsed;
+use crate::{Ifindex, sys};
+
+/// Attributes of a link: `IFLA_*`.
+mod ifla {
+    pub(super) const ADDRESS: u16 = 1;
+    pub(super) const IFNAME: u16 = 3;
+    pub(super) const MTU: u16 = 4;
+    pub(super) const LINK: u16 = 5;
+    pub(super) const LINKINFO: u16 = 18;
+    pub(super) const NET_NS_FD: u16 = 28;
+    pub(super) const NUM_TX_QUEUES: u16 = 31;
+    pub(super) const NUM_RX_QUEUES: u16 = 32;
+    pub(super) const LINK_NETNSID: u16 = 37;
+    pub(super) const XDP: u16 = 43;
+    pub(super) const MIN_MTU: u16 = 50;
+    pub(super) const MAX_MTU: u16 = 51;
+    pub(super) const PARENT_DEV_NAME: u16 = 56;
+    pub(super) const PARENT_DEV_BUS_NAME: u16 = 57;
+
+    pub(super) const INFO_KIND: u16 = 1;
+    pub(super) const INFO_DATA: u16 = 2;
+}
+
+/// `struct ifinfomsg`: what each message about a link begins with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct IfInfo {
+    index: i32,
+    flags: u32,
+    change: u32,
+}
+
+impl IfInfo {
+    const LEN: usize = 16;
+
+    fn of(ifindex: Ifindex) -> Self {
+        // The kernel refuses what is no positive number; 0 would mean "by name".
+        Self {
+            index: i32::try_from(ifindex.get()).unwrap_or(-1),
+            ..Self::default()
+        }
+    }
+
+    fn encode(self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let fields = [[0; 4], self.index.to_ne_bytes(), self.flags.to_ne_bytes()];
+        let fields = fields
+            .into_iter()
+            .chain([self.change.to_ne_bytes()])
+            .flatten();
+        for (to, from) in bytes.iter_mut().zip(fields) {
+            *to = from;
+        }
+        bytes
+    }
+}
+
+/// A handle on rtnetlink: links, netkit, addresses, routes, ids of namespaces.
+///
+/// It acts in the network namespace it was opened in; what changes something needs
+/// `CAP_NET_ADMIN` there.
+#[derive(Debug)]
+pub struct Link {
+    socket: Socket,
+}
+
+impl Link {
+    /// Opens one in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// Those of a socket.
+    pub fn open() -> Result<Self> {
+        Ok(Self {
+            socket: Socket::route()?,
+        })
+    }
+
+    /// Opens one in the network namespace `ns`.
+    ///
+    /// # Errors
+    /// As for [`Link::open`] and [`NetNs::run`].
+    pub fn open_in(ns: &NetNs) -> Result<Self> {
+        Ok(Self {
+            socket: Socket::route_in(ns)?,
+        })
+    }
+
+    /// A link by its number (`rtnl_getlink`).
+    ///
+    /// # Errors
+    /// `ENODEV` where there is none.
+    pub fn get(&mut self, ifindex: Ifindex) -> Result<LinkInfo> {
+        let request = self.about(libc::RTM_GETLINK, "link-get", ifindex, IfInfo::of(ifindex));
+        self.ask(&request, LinkInfo::parse)
+    }
+
+    /// A link by its name, or by an alternative one.
+    ///
+    /// # Errors
+    /// `ENODEV` where there is none: `eth9: no such device (ENODEV)`.
+    pub fn by_name(&mut self, name: &str) -> Result<LinkInfo> {
+        check_name(name)?;
+        let mut request = Request::new(libc::RTM_GETLINK, &IfInfo::default().encode(), "", name);
+        request.attrs().str(ifla::IFNAME, name);
+        self.ask(&request, LinkInfo::parse)
+    }
+
+    /// All links (`rtnl_dump_ifinfo`).
+    ///
+    /// # Errors
+    /// Those of a dump.
+    pub fn list(&mut self) -> Result<Vec<LinkInfo>> {
+        let header = IfInfo::default().encode();
+        let request = Request::new(libc::RTM_GETLINK, &header, "link-get", "");
+        self.dump(&request, IfInfo::LEN, LinkInfo::parse)
+    }
+
+    /// Removes a link; of a netkit pair both ends go (`rtnl_dellink`). Leases end.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a link that can't be removed, such as that of a NIC.
+    pub fn delete(&mut self, ifindex: Ifindex) -> Result<()> {
+        let request = self.about(
+            libc::RTM_DELLINK,
+            "link-delete",
+            ifindex,
+            IfInfo::of(ifindex),
+        );
+        self.socket.tell(&request)
+    }
+
+    /// Sets a link up.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn set_up(&mut self, ifindex: Ifindex) -> Result<()> {
+        self.set_flags(ifindex, "link-up", IFF_UP)
+    }
+
+    /// Sets a link down. It loses its IPv6 addresses and its routes.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn set_down(&mut self, ifindex: Ifindex) -> Result<()> {
+        self.set_flags(ifindex, "link-down", 0)
+    }
+
+    fn set_flags(&mut self, ifindex: Ifindex, op: &'static str, flags: u32) -> Result<()> {
+        let header = IfInfo {
+            flags,
+            change: IFF_UP,
+            ..IfInfo::of(ifindex)
+        };
+        let request = self.about(libc::RTM_SETLINK, op, ifindex, header);
+        self.socket.tell(&request)
+    }
+
+    /// Sets the largest packet, in bytes.
+    ///
+    /// # Errors
+    /// `EINVAL` outside of what the link can.
+    pub fn set_mtu(&mut self, ifindex: Ifindex, mtu: u32) -> Result<()> {
+        let mut request = self.setting("link-mtu", ifindex);
+        request.attrs().u32(ifla::MTU, mtu);
+        self.socket.tell(&request)
+    }
+
+    /// Renames a link.
+    ///
+    /// # Errors
+    /// `EEXIST` for a name that is taken.
+    pub fn set_name(&mut self, ifindex: Ifindex, name: &str) -> Result<()> {
+        check_name(name)?;
+        let mut request = self.setting("link-name", ifindex);
+        request.attrs().str(ifla::IFNAME, name);
+        self.socket.tell(&request)
+    }
+
+    /// Moves a link to another network namespace, where it may have another ifindex
+    /// (`do_setlink`). It goes down and loses its addresses.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN` there, `EEXIST` where its name is taken.
+    pub fn set_netns(&mut self, ifindex: Ifindex, ns: &NetNs) -> Result<()> {
+        let mut request = self.setting("link-netns", ifindex);
+        request.attrs().put(ifla::NET_NS_FD, &fd(ns));
+        self.socket.tell(&request)
+    }
+
+    fn setting(&self, op: &'static str, ifindex: Ifindex) -> Request {
+        self.about(libc::RTM_SETLINK, op, ifindex, IfInfo::of(ifindex))
+    }
+
+    fn about(&self, kind: u16, op: &'static str, ifindex: Ifindex, header: IfInfo) -> Request {
+        Request::new(kind, &header.encode(), op, self.device(ifindex))
+    }
+
+    /// What errors call a device.
+    fn device(&self, ifindex: Ifindex) -> String {
+        sys::device_name(&self.socket, ifindex)
+    }
+
+    fn ask<T>(
+        &mut self,
+        request: &Request,
+        parse: impl Fn(&[u8], Attrs<'_>) -> Parsed<T>,
+    ) -> Result<T> {
+        let answer = self.socket.ask(request)?;
+        let parsed = answer
+            .split(IfInfo::LEN)
+            .and_then(|(header, attrs)| parse(header, attrs));
+        parsed.map_err(|e| request.malformed(e))
+    }
+
+    /// Lists what has a fixed header of `len` bytes.
+    fn dump<T>(
+        &mut self,
+        request: &Request,
+        len: usize,
+        parse: impl Fn(&[u8], Attrs<'_>) -> Parsed<T>,
+    ) -> Result<Vec<T>> {
+        let answers = self.socket.dump(request)?;
+        let parsed = answers.iter().map(|answer| {
+            let (header, attrs) = answer.split(len)?;
+            parse(header, attrs)
+        });
+        parsed
+            .collect::<Parsed<_>>()
+            .map_err(|e| request.malformed(e))
+    }
+}
+
+/// The flag of a link that is up, in the width of the message's field.
+const IFF_UP: u32 = libc::IFF_UP as u32;
+
+/// Refuses what no link can be called (`dev_valid_name`).
+fn check_name(name: &str) -> Result<()> {
+    let room = libc::IFNAMSIZ - 1;
+    let odd = |c: char| c.is_ascii_whitespace() || matches!(c, '/' | ':' | '\0' | '\x0b');
+    if name.is_empty() || name.len() > room || matches!(name, "." | "..") || name.contains(odd) {
+        return Err(Error::invalid(
+            "",
+            format!("'{name}'"),
+            "not the name of a network device",
+        ));
+    }
+    Ok(())
+}
+
+/// A namespace's descriptor as an attribute's payload.
+fn fd(ns: &NetNs) -> [u8; 4] {
+    ns.as_fd().as_raw_fd().to_ne_bytes()
+}

@@ -1,0 +1,173 @@
+//! Bindings of dmabufs to a device.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use netlink::{Attrs, Family, Request, Result};
+
+use super::{Netdev, cmd, queue};
+use crate::parse::{Parsed, required};
+use crate::{DmabufId, Ifindex, QueueId, QueueType};
+
+/// Attributes of a binding: `NETDEV_A_DMABUF_*`.
+mod attr {
+    pub(super) const IFINDEX: u16 = 1;
+    pub(super) const QUEUES: u16 = 2;
+    pub(super) const FD: u16 = 3;
+    pub(super) const ID: u16 = 4;
+    pub(super) const RX_PAGE_SIZE: u16 = 5;
+}
+
+/// How to bind for receiving.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct BindOptions {
+    /// The size of the pieces that the NIC writes to, in bytes: a power of two, at least a page
+    /// and at most what the driver can; every entry of the dmabuf's sg table must be aligned to
+    /// it. `None` is a page. Since Linux 7.3; kernels before it refuse the attribute.
+    pub rx_page_size: Option<u32>,
+}
+
+impl Netdev {
+    /// Binds a dmabuf to rx queues: what they receive goes there from now on
+    /// (`netdev_nl_bind_rx_doit`, `net_devmem_bind_dmabuf`).
+    ///
+    /// The handle becomes the binding's: the kernel unbinds when that socket is closed.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN` in the user namespace of the network namespace; `EINVAL`
+    /// where header split is off, hds-thresh not 0, a queue out of range, the list of queues
+    /// empty, or the dmabuf not aligned; `EEXIST` with XDP attached or a queue bound; `EBUSY` for
+    /// a queue of AF_XDP or one leased out; `EOPNOTSUPP` for a device without DMA device or queue
+    /// operations; `ERANGE` for an `rx_page_size` that is too small or too large.
+    pub fn bind_rx(
+        mut self,
+        ifindex: Ifindex,
+        dmabuf: impl AsFd,
+        queues: &[QueueId],
+        options: BindOptions,
+    ) -> Result<Binding> {
+        let mut object = self.0.device(ifindex);
+        for queue in queues {
+            object += &format!(" queue {queue}");
+        }
+        let request = bind_rx(
+            &self.0.family,
+            ifindex,
+            dmabuf.as_fd(),
+            queues,
+            options,
+            object,
+        );
+        let id = self.0.ask(&request, parse_id)?;
+        Ok(Binding {
+            id,
+            ifindex,
+            queues: queues.to_vec(),
+            _socket: self,
+        })
+    }
+
+    /// Binds a dmabuf to a device to send from it (`netdev_nl_bind_tx_doit`). Needs no privilege.
+    ///
+    /// The handle becomes the binding's: the kernel unbinds when that socket is closed.
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a device that can't send from unreadable memory; those of mapping the
+    /// dmabuf.
+    pub fn bind_tx(mut self, ifindex: Ifindex, dmabuf: impl AsFd) -> Result<Binding> {
+        let object = self.0.device(ifindex);
+        let request = bind_tx(&self.0.family, ifindex, dmabuf.as_fd(), object);
+        let id = self.0.ask(&request, parse_id)?;
+        Ok(Binding {
+            id,
+            ifindex,
+            queues: Vec::new(),
+            _socket: self,
+        })
+    }
+}
+
+pub(super) fn bind_rx(
+    family: &Family,
+    ifindex: Ifindex,
+    dmabuf: BorrowedFd<'_>,
+    queues: &[QueueId],
+    options: BindOptions,
+    object: String,
+) -> Request {
+    let mut request = family.request(cmd::BIND_RX, "bind-rx", object);
+    request
+        .attrs()
+        .u32(attr::IFINDEX, ifindex.get())
+        .put(attr::FD, &fd(dmabuf));
+    for id in queues {
+        request.attrs().nest(attr::QUEUES, |nest| {
+            nest.u32(queue::attr::ID, id.get())
+                .u32(queue::attr::TYPE, QueueType::Rx.raw());
+        });
+    }
+    if let Some(size) = options.rx_page_size {
+        request.attrs().u32(attr::RX_PAGE_SIZE, size);
+    }
+    request
+}
+
+pub(super) fn bind_tx(
+    family: &Family,
+    ifindex: Ifindex,
+    dmabuf: BorrowedFd<'_>,
+    object: String,
+) -> Request {
+    let mut request = family.request(cmd::BIND_TX, "bind-tx", object);
+    request
+        .attrs()
+        .u32(attr::IFINDEX, ifindex.get())
+        .put(attr::FD, &fd(dmabuf));
+    request
+}
+
+/// A descriptor as an attribute's payload.
+fn fd(fd: BorrowedFd<'_>) -> [u8; 4] {
+    fd.as_raw_fd().to_ne_bytes()
+}
+
+/// The answer to both: an id.
+pub(super) fn parse_id(attrs: Attrs<'_>) -> Parsed<DmabufId> {
+    for attr in attrs {
+        let attr = attr?;
+        if attr.kind() == attr::ID {
+            return Ok(DmabufId::new(attr.u32()?));
+        }
+    }
+    required(None, attr::ID)
+}
+
+/// A dmabuf bound to a device, as long as this exists.
+#[derive(Debug)]
+#[must_use = "dropping it unbinds"]
+pub struct Binding {
+    id: DmabufId,
+    ifindex: Ifindex,
+    queues: Vec<QueueId>,
+    /// The kernel unbinds when it is closed (`netdev_nl_sock_priv_destroy`).
+    _socket: Netdev,
+}
+
+impl Binding {
+    /// The number by which control messages name the dmabuf.
+    pub fn id(&self) -> DmabufId {
+        self.id
+    }
+
+    /// The device it was bound through, physical or virtual.
+    pub fn ifindex(&self) -> Ifindex {
+        self.ifindex
+    }
+
+    /// The rx queues that it was bound to; none when it is for sending.
+    pub fn queues(&self) -> &[QueueId] {
+        &self.queues
+    }
+
+    /// Unbinds, as dropping it does. Frags that sockets still hold keep the dmabuf mapped.
+    pub fn unbind(self) {}
+}

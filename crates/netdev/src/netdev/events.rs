@@ -1,0 +1,116 @@
+//! What happens to devices and page pools, as the kernel tells it.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use netlink::{Attrs, Error, Listener, Result};
+use serde::Serialize;
+
+use super::{Dev, Netdev, PagePool, cmd};
+use crate::parse::Parsed;
+
+/// A multicast group of the netdev family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Group {
+    /// Devices.
+    Mgmt,
+    /// Page pools.
+    PagePool,
+}
+
+impl Group {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mgmt => "mgmt",
+            Self::PagePool => "page-pool",
+        }
+    }
+}
+
+impl Netdev {
+    /// Listens to multicast groups; the handle becomes the listener's.
+    ///
+    /// # Errors
+    /// A group that the kernel does not have, and those of `NETLINK_ADD_MEMBERSHIP`.
+    pub fn events(self, groups: &[Group]) -> Result<Events> {
+        let ids: Result<Vec<_>> = groups
+            .iter()
+            .map(|group| self.0.family.group(group.name()))
+            .collect();
+        let family = self.0.family.id();
+        Ok(Events {
+            listener: self.0.socket.listen(&ids?)?,
+            family,
+        })
+    }
+}
+
+/// A socket that hears of devices and page pools in its network namespace.
+#[derive(Debug)]
+pub struct Events {
+    listener: Listener,
+    family: u16,
+}
+
+impl Events {
+    /// Waits for the next event until `deadline`, or for ever without one; `None` means that the
+    /// deadline has passed.
+    ///
+    /// # Errors
+    /// [`Error::is_overrun`] where events were lost.
+    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Event>> {
+        while let Some(message) = self.listener.next(deadline)? {
+            if message.kind() != self.family {
+                continue;
+            }
+            let event = message
+                .generic()
+                .and_then(|(cmd, attrs)| Event::parse(cmd, attrs));
+            return event
+                .map(Some)
+                .map_err(|e| Error::malformed("listen", "netdev", e));
+        }
+        Ok(None)
+    }
+}
+
+impl AsFd for Events {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum Event {
+    /// A device appeared.
+    DevAdd(Dev),
+    /// A device disappeared.
+    DevDel(Dev),
+    /// A device changed.
+    DevChange(Dev),
+    /// A page pool appeared.
+    PagePoolAdd(PagePool),
+    /// A page pool disappeared.
+    PagePoolDel(PagePool),
+    /// A page pool changed: the driver let go of it, for instance.
+    PagePoolChange(PagePool),
+    /// A command that this crate does not know.
+    Other(u8),
+}
+
+impl Event {
+    pub(super) fn parse(cmd: u8, attrs: Attrs<'_>) -> Parsed<Self> {
+        Ok(match cmd {
+            cmd::DEV_ADD_NTF => Self::DevAdd(Dev::parse(attrs)?),
+            cmd::DEV_DEL_NTF => Self::DevDel(Dev::parse(attrs)?),
+            cmd::DEV_CHANGE_NTF => Self::DevChange(Dev::parse(attrs)?),
+            cmd::PAGE_POOL_ADD_NTF => Self::PagePoolAdd(PagePool::parse(attrs)?),
+            cmd::PAGE_POOL_DEL_NTF => Self::PagePoolDel(PagePool::parse(attrs)?),
+            cmd::PAGE_POOL_CHANGE_NTF => Self::PagePoolChange(PagePool::parse(attrs)?),
+            other => Self::Other(other),
+        })
+    }
+}

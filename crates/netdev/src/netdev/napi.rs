@@ -1,0 +1,118 @@
+//! NAPI instances: who polls a queue.
+
+use netlink::{Attrs, Result};
+use serde::Serialize;
+
+use super::{Netdev, cmd};
+use crate::parse::{Parsed, required};
+use crate::{Ifindex, NapiId};
+
+/// Attributes of a NAPI instance: `NETDEV_A_NAPI_*`.
+mod attr {
+    pub(super) const IFINDEX: u16 = 1;
+    pub(super) const ID: u16 = 2;
+    pub(super) const IRQ: u16 = 3;
+    pub(super) const PID: u16 = 4;
+    pub(super) const DEFER_HARD_IRQS: u16 = 5;
+    pub(super) const GRO_FLUSH_TIMEOUT: u16 = 6;
+    pub(super) const IRQ_SUSPEND_TIMEOUT: u16 = 7;
+    pub(super) const THREADED: u16 = 8;
+}
+
+impl Netdev {
+    /// One NAPI instance (`netdev_nl_napi_get_doit`).
+    ///
+    /// # Errors
+    /// `ENOENT` where there is none of that number in this network namespace.
+    pub fn napi(&mut self, id: NapiId) -> Result<Napi> {
+        let mut request = self
+            .0
+            .family
+            .request(cmd::NAPI_GET, "napi-get", id.to_string());
+        request.attrs().u32(attr::ID, id.get());
+        self.0.ask(&request, Napi::parse)
+    }
+
+    /// The NAPI instances of one device or of all (`netdev_nl_napi_get_dumpit`).
+    ///
+    /// # Errors
+    /// `ENODEV` without such a device.
+    pub fn napis(&mut self, of: Option<Ifindex>) -> Result<Vec<Napi>> {
+        let request = self.listing(cmd::NAPI_GET, "napi-get", attr::IFINDEX, of);
+        self.0.dump(&request, Napi::parse)
+    }
+}
+
+/// Where a NAPI instance is polled (`enum netdev_napi_threaded`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Threaded {
+    /// In softirq context.
+    Disabled,
+    /// In a kernel thread of its own.
+    Enabled,
+    /// In a kernel thread that never sleeps.
+    BusyPoll,
+}
+
+/// A NAPI instance (`netdev_nl_napi_fill_one`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Napi {
+    /// Its number.
+    pub id: NapiId,
+    /// Its device.
+    pub ifindex: Ifindex,
+    /// Its interrupt.
+    pub irq: Option<u32>,
+    /// Its kernel thread, if it has one.
+    pub pid: Option<u32>,
+    /// How many empty polls keep the interrupt off.
+    pub defer_hard_irqs: Option<u32>,
+    /// After how many nanoseconds a watchdog polls it.
+    pub gro_flush_timeout: Option<u64>,
+    /// For how many nanoseconds busy polling keeps the interrupt off.
+    pub irq_suspend_timeout: Option<u64>,
+    /// Where it is polled.
+    pub threaded: Option<Threaded>,
+}
+
+impl Napi {
+    pub(super) fn parse(attrs: Attrs<'_>) -> Parsed<Self> {
+        let (mut id, mut ifindex) = (None, None);
+        let mut napi = Self {
+            id: NapiId::new(0),
+            ifindex: Ifindex::new(0),
+            irq: None,
+            pid: None,
+            defer_hard_irqs: None,
+            gro_flush_timeout: None,
+            irq_suspend_timeout: None,
+            threaded: None,
+        };
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                attr::IFINDEX => ifindex = Some(Ifindex::new(attr.u32()?)),
+                attr::ID => id = Some(NapiId::new(attr.u32()?)),
+                attr::IRQ => napi.irq = Some(attr.u32()?),
+                attr::PID => napi.pid = Some(attr.u32()?),
+                attr::DEFER_HARD_IRQS => napi.defer_hard_irqs = Some(attr.u32()?),
+                attr::GRO_FLUSH_TIMEOUT => napi.gro_flush_timeout = Some(attr.uint()?),
+                attr::IRQ_SUSPEND_TIMEOUT => napi.irq_suspend_timeout = Some(attr.uint()?),
+                attr::THREADED => {
+                    napi.threaded = Some(match attr.uint()? {
+                        0 => Threaded::Disabled,
+                        1 => Threaded::Enabled,
+                        2 => Threaded::BusyPoll,
+                        other => return Err(attr.unexpected(other)),
+                    });
+                }
+                _ => {}
+            }
+        }
+        napi.id = required(id, attr::ID)?;
+        napi.ifindex = required(ifindex, attr::IFINDEX)?;
+        Ok(napi)
+    }
+}

@@ -1,0 +1,193 @@
+//! Page pools: where an rx queue's memory comes from.
+
+use netlink::{Attrs, Family, Request, Result};
+use serde::Serialize;
+
+use super::{IoUring, Netdev, cmd};
+use crate::parse::{Parsed, counters, required, small_uint};
+use crate::{DmabufId, Ifindex, NapiId, PagePoolId};
+
+/// Attributes of a page pool: `NETDEV_A_PAGE_POOL_*`.
+mod attr {
+    pub(super) const ID: u16 = 1;
+    pub(super) const IFINDEX: u16 = 2;
+    pub(super) const NAPI_ID: u16 = 3;
+    pub(super) const INFLIGHT: u16 = 4;
+    pub(super) const INFLIGHT_MEM: u16 = 5;
+    pub(super) const DETACH_TIME: u16 = 6;
+    pub(super) const DMABUF: u16 = 7;
+    pub(super) const IO_URING: u16 = 8;
+
+    /// `NETDEV_A_PAGE_POOL_STATS_INFO`.
+    pub(super) const STATS_INFO: u16 = 1;
+}
+
+impl Netdev {
+    /// One page pool (`netdev_nl_page_pool_get_doit`).
+    ///
+    /// # Errors
+    /// `ENOENT` where there is none of that number in this network namespace.
+    pub fn page_pool(&mut self, id: PagePoolId) -> Result<PagePool> {
+        let request = get(&self.0.family, id);
+        self.0.ask(&request, PagePool::parse)
+    }
+
+    /// The page pools of one device or of all (`netdev_nl_page_pool_get_dumpit`).
+    ///
+    /// # Errors
+    /// Those of a dump.
+    pub fn page_pools(&mut self, of: Option<Ifindex>) -> Result<Vec<PagePool>> {
+        let request = self.listing(cmd::PAGE_POOL_GET, "page-pool-get", attr::IFINDEX, of);
+        self.0.dump(&request, PagePool::parse)
+    }
+
+    /// Statistics of the page pools of one device or of all
+    /// (`netdev_nl_page_pool_stats_get_dumpit`).
+    ///
+    /// # Errors
+    /// `EOPNOTSUPP` for a kernel without `CONFIG_PAGE_POOL_STATS`.
+    pub fn page_pool_stats(&mut self, of: Option<Ifindex>) -> Result<Vec<PagePoolStats>> {
+        let object = of.map(|ifindex| self.0.device(ifindex)).unwrap_or_default();
+        let request = stats(&self.0.family, of, object);
+        self.0.dump(&request, PagePoolStats::parse)
+    }
+}
+
+pub(super) fn get(family: &Family, id: PagePoolId) -> Request {
+    let mut request = family.request(cmd::PAGE_POOL_GET, "page-pool-get", id.to_string());
+    request.attrs().uint(attr::ID, id.get().into());
+    request
+}
+
+pub(super) fn stats(family: &Family, of: Option<Ifindex>, object: String) -> Request {
+    let mut request = family.request(cmd::PAGE_POOL_STATS_GET, "page-pool-stats-get", object);
+    if let Some(ifindex) = of {
+        request.attrs().nest(attr::STATS_INFO, |info| {
+            info.u32(attr::IFINDEX, ifindex.get());
+        });
+    }
+    request
+}
+
+/// A page pool (`page_pool_nl_fill`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PagePool {
+    /// Its number.
+    pub id: PagePoolId,
+    /// Its device; `None` where the device is gone and the pool only waits for its memory.
+    pub ifindex: Option<Ifindex>,
+    /// The NAPI instance that uses it.
+    pub napi: Option<NapiId>,
+    /// How many pages or niovs are out: in sockets, rings or caches.
+    pub inflight: Option<u64>,
+    /// How many bytes that is.
+    pub inflight_mem: Option<u64>,
+    /// When the driver let go of it, in seconds of `CLOCK_BOOTTIME`; since then it only waits for
+    /// its memory. `None` while it is in use.
+    pub detach_time: Option<u64>,
+    /// The dmabuf that its memory is from.
+    pub dmabuf: Option<DmabufId>,
+    /// The io_uring instance that its memory is from.
+    pub io_uring: Option<IoUring>,
+}
+
+impl PagePool {
+    pub(super) fn parse(attrs: Attrs<'_>) -> Parsed<Self> {
+        let mut id = None;
+        let mut pool = Self {
+            id: PagePoolId::new(0),
+            ifindex: None,
+            napi: None,
+            inflight: None,
+            inflight_mem: None,
+            detach_time: None,
+            dmabuf: None,
+            io_uring: None,
+        };
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                attr::ID => id = Some(PagePoolId::new(small_uint(&attr)?)),
+                attr::IFINDEX => pool.ifindex = Some(Ifindex::new(attr.u32()?)),
+                attr::NAPI_ID => pool.napi = Some(NapiId::new(small_uint(&attr)?)),
+                attr::INFLIGHT => pool.inflight = Some(attr.uint()?),
+                attr::INFLIGHT_MEM => pool.inflight_mem = Some(attr.uint()?),
+                attr::DETACH_TIME => pool.detach_time = Some(attr.uint()?),
+                attr::DMABUF => pool.dmabuf = Some(DmabufId::new(attr.u32()?)),
+                attr::IO_URING => pool.io_uring = Some(IoUring::parse(&attr)?),
+                _ => {}
+            }
+        }
+        pool.id = required(id, attr::ID)?;
+        Ok(pool)
+    }
+}
+
+counters!(
+    /// How a page pool came by its pages and took them back (`struct page_pool_stats`).
+    PoolCounters {
+        /// Allocations from the cache.
+        alloc_fast = 8,
+        /// Allocations from the allocator or provider.
+        alloc_slow = 9,
+        /// Such allocations of more than one page.
+        alloc_slow_high_order = 10,
+        /// Times the recycling ring was empty.
+        alloc_empty = 11,
+        /// Refills of the cache from the ring.
+        alloc_refill = 12,
+        /// Pages of the ring passed over, as they are on another NUMA node.
+        alloc_waive = 13,
+        /// Pages taken back into the cache.
+        recycle_cached = 14,
+        /// Times the cache was full.
+        recycle_cache_full = 15,
+        /// Pages taken back into the ring.
+        recycle_ring = 16,
+        /// Pages given away because the ring was full.
+        recycle_ring_full = 17,
+        /// Pages given away because somebody else held them too.
+        recycle_released_refcnt = 18,
+    }
+);
+
+/// Statistics of a page pool (`page_pool_nl_stats_fill`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PagePoolStats {
+    /// The pool.
+    pub id: PagePoolId,
+    /// Its device, unless that is gone.
+    pub ifindex: Option<Ifindex>,
+    /// The counters.
+    #[serde(flatten)]
+    pub counters: PoolCounters,
+}
+
+impl PagePoolStats {
+    pub(super) fn parse(attrs: Attrs<'_>) -> Parsed<Self> {
+        let (mut id, mut ifindex) = (None, None);
+        let mut counters = PoolCounters::default();
+        for attr in attrs {
+            let attr = attr?;
+            if attr.kind() != attr::STATS_INFO {
+                counters.take(&attr)?;
+                continue;
+            }
+            for info in attr.nested() {
+                let info = info?;
+                match info.kind() {
+                    attr::ID => id = Some(PagePoolId::new(small_uint(&info)?)),
+                    attr::IFINDEX => ifindex = Some(Ifindex::new(info.u32()?)),
+                    _ => {}
+                }
+            }
+        }
+        Ok(Self {
+            id: required(id, attr::ID)?,
+            ifindex,
+            counters,
+        })
+    }
+}

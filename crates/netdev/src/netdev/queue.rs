@@ -1,0 +1,266 @@
+//! Queues and their leases.
+
+use netlink::{Attr, Attrs, Family, Request, Result};
+use serde::Serialize;
+
+use super::{Netdev, cmd};
+use crate::parse::{Parsed, required};
+use crate::{DmabufId, Ifindex, NapiId, QueueId, QueueType};
+
+/// Attributes of a queue: `NETDEV_A_QUEUE_*`.
+pub(super) mod attr {
+    pub(in crate::netdev) const ID: u16 = 1;
+    pub(super) const IFINDEX: u16 = 2;
+    pub(in crate::netdev) const TYPE: u16 = 3;
+    pub(super) const NAPI_ID: u16 = 4;
+    pub(super) const DMABUF: u16 = 5;
+    pub(super) const IO_URING: u16 = 6;
+    pub(super) const XSK: u16 = 7;
+    pub(super) const LEASE: u16 = 8;
+
+    // Those of a lease: `NETDEV_A_LEASE_*`.
+    pub(super) const LEASE_IFINDEX: u16 = 1;
+    pub(super) const LEASE_QUEUE: u16 = 2;
+    pub(super) const LEASE_NETNS_ID: u16 = 3;
+
+    /// `NETDEV_A_IO_URING_PROVIDER_INFO_RX_BUF_LEN`.
+    pub(super) const RX_BUF_LEN: u16 = 1;
+}
+
+impl Netdev {
+    /// One queue (`netdev_nl_queue_get_doit`).
+    ///
+    /// # Errors
+    /// `ENODEV` without such a device, `ENOENT` where the device is down, `EINVAL` for a queue out of range.
+    pub fn queue(&mut self, ifindex: Ifindex, kind: QueueType, id: QueueId) -> Result<Queue> {
+        let object = format!("{} {kind} queue {id}", self.0.device(ifindex));
+        let request = queue_get(&self.0.family, ifindex, kind, id, object);
+        self.0.ask(&request, Queue::parse)
+    }
+
+    /// All active queues, of one device or of all (`netdev_nl_queue_get_dumpit`).
+    ///
+    /// # Errors
+    /// `ENODEV` without such a device.
+    pub fn queues(&mut self, of: Option<Ifindex>) -> Result<Vec<Queue>> {
+        let request = self.listing(cmd::QUEUE_GET, "queue-get", attr::IFINDEX, of);
+        self.0.dump(&request, Queue::parse)
+    }
+
+    /// Leases an rx queue of a physical device to the virtual device `virt`, as a new queue of
+    /// the latter, whose number is returned (`netdev_nl_queue_create_doit`, since Linux 7.1).
+    ///
+    /// `virt` is a netkit single, or the peer of a netkit pair, in this handle's network
+    /// namespace. Nothing ends the lease but the removal of one of the devices.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN` in the initial user namespace; `EBUSY` for a queue that is
+    /// leased, bound or used by AF_XDP; `ERANGE` for one out of range; `EINVAL` for a device that
+    /// can't lease; `ENODEV`, `ENONET` where device or namespace don't exist; `EOPNOTSUPP` where
+    /// `virt` has leases from another device.
+    pub fn lease(&mut self, virt: Ifindex, lease: Lease) -> Result<QueueId> {
+        let object = format!(
+            "{} from {} queue {}",
+            self.0.device(virt),
+            self.owner(lease),
+            lease.queue
+        );
+        let request = queue_create(&self.0.family, virt, lease, object);
+        self.0.ask(&request, parse_id)
+    }
+
+    /// What errors call the device that is leased from.
+    fn owner(&self, lease: Lease) -> String {
+        match lease.netns_id {
+            None => self.0.device(lease.of),
+            // Names are those of this namespace, and the device is in another one.
+            Some(nsid) => format!("ifindex {} of nsid {nsid}", lease.of),
+        }
+    }
+}
+
+pub(super) fn queue_get(
+    family: &Family,
+    ifindex: Ifindex,
+    kind: QueueType,
+    id: QueueId,
+    object: String,
+) -> Request {
+    let mut request = family.request(cmd::QUEUE_GET, "queue-get", object);
+    let attrs = request.attrs().u32(attr::IFINDEX, ifindex.get());
+    attrs.u32(attr::TYPE, kind.raw()).u32(attr::ID, id.get());
+    request
+}
+
+pub(super) fn queue_create(
+    family: &Family,
+    virt: Ifindex,
+    lease: Lease,
+    object: String,
+) -> Request {
+    let rx = QueueType::Rx.raw();
+    let mut request = family.request(cmd::QUEUE_CREATE, "queue-create", object);
+    request
+        .attrs()
+        .u32(attr::IFINDEX, virt.get())
+        .u32(attr::TYPE, rx);
+    request.attrs().nest(attr::LEASE, |nest| {
+        nest.u32(attr::LEASE_IFINDEX, lease.of.get());
+        nest.nest(attr::LEASE_QUEUE, |queue| {
+            queue.u32(attr::ID, lease.queue.get()).u32(attr::TYPE, rx);
+        });
+        if let Some(nsid) = lease.netns_id {
+            nest.i32(attr::LEASE_NETNS_ID, nsid);
+        }
+    });
+    request
+}
+
+/// The answer to `queue-create`: an id.
+pub(super) fn parse_id(attrs: Attrs<'_>) -> Parsed<QueueId> {
+    for attr in attrs {
+        let attr = attr?;
+        if attr.kind() == attr::ID {
+            return Ok(QueueId::new(attr.u32()?));
+        }
+    }
+    required(None, attr::ID)
+}
+
+/// Which queue to lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// The physical device.
+    pub of: Ifindex,
+    /// Its rx queue.
+    pub queue: QueueId,
+    /// The physical device's network namespace, as numbered in the caller's; `None`: the same.
+    /// Naming one takes `CAP_NET_ADMIN` in the initial user namespace.
+    pub netns_id: Option<i32>,
+}
+
+/// A queue and who uses it (`netdev_nl_queue_fill_one`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Queue {
+    /// Its device.
+    pub ifindex: Ifindex,
+    /// Its number among those of its type.
+    pub id: QueueId,
+    /// Which way it goes.
+    #[serde(rename = "type")]
+    pub kind: QueueType,
+    /// The NAPI instance that serves it.
+    pub napi: Option<NapiId>,
+    /// The dmabuf that it receives into.
+    pub dmabuf: Option<DmabufId>,
+    /// The io_uring instance that it receives into.
+    pub io_uring: Option<IoUring>,
+    /// Whether an AF_XDP socket uses it.
+    pub xsk: bool,
+    /// The other end of its lease. The kernel tells it on the physical side only.
+    pub lease: Option<LeaseInfo>,
+}
+
+/// An io_uring memory provider.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct IoUring {
+    /// The length of its buffers in bytes.
+    pub rx_buf_len: Option<u64>,
+}
+
+impl IoUring {
+    pub(super) fn parse(nest: &Attr<'_>) -> Parsed<Self> {
+        let mut info = Self { rx_buf_len: None };
+        for attr in nest.nested() {
+            let attr = attr?;
+            if attr.kind() == attr::RX_BUF_LEN {
+                info.rx_buf_len = Some(attr.uint()?);
+            }
+        }
+        Ok(info)
+    }
+}
+
+/// The other end of a lease.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct LeaseInfo {
+    /// The device.
+    pub ifindex: Ifindex,
+    /// Its queue.
+    pub queue: QueueId,
+    /// The type of that queue.
+    #[serde(rename = "type")]
+    pub kind: QueueType,
+    /// The device's network namespace as numbered here; `None`: this one.
+    pub netns_id: Option<i32>,
+}
+
+impl LeaseInfo {
+    fn parse(nest: &Attr<'_>) -> Parsed<Self> {
+        let (mut ifindex, mut queue, mut netns_id) = (None, None, None);
+        for attr in nest.nested() {
+            let attr = attr?;
+            match attr.kind() {
+                attr::LEASE_IFINDEX => ifindex = Some(Ifindex::new(attr.u32()?)),
+                attr::LEASE_QUEUE => queue = Some(parse_queue_id(&attr)?),
+                attr::LEASE_NETNS_ID => netns_id = Some(attr.i32()?),
+                _ => {}
+            }
+        }
+        let (queue, kind) = required(queue, attr::LEASE_QUEUE)?;
+        Ok(Self {
+            ifindex: required(ifindex, attr::LEASE_IFINDEX)?,
+            queue,
+            kind,
+            netns_id,
+        })
+    }
+}
+
+fn parse_queue_id(nest: &Attr<'_>) -> Parsed<(QueueId, QueueType)> {
+    let (mut id, mut kind) = (None, None);
+    for attr in nest.nested() {
+        let attr = attr?;
+        match attr.kind() {
+            attr::ID => id = Some(QueueId::new(attr.u32()?)),
+            attr::TYPE => kind = Some(QueueType::parse(&attr)?),
+            _ => {}
+        }
+    }
+    Ok((required(id, attr::ID)?, required(kind, attr::TYPE)?))
+}
+
+impl Queue {
+    pub(super) fn parse(attrs: Attrs<'_>) -> Parsed<Self> {
+        let (mut ifindex, mut id, mut kind) = (None, None, None);
+        let (mut napi, mut dmabuf, mut io_uring, mut lease) = (None, None, None, None);
+        let mut xsk = false;
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                attr::ID => id = Some(QueueId::new(attr.u32()?)),
+                attr::IFINDEX => ifindex = Some(Ifindex::new(attr.u32()?)),
+                attr::TYPE => kind = Some(QueueType::parse(&attr)?),
+                attr::NAPI_ID => napi = Some(NapiId::new(attr.u32()?)),
+                attr::DMABUF => dmabuf = Some(DmabufId::new(attr.u32()?)),
+                attr::IO_URING => io_uring = Some(IoUring::parse(&attr)?),
+                attr::XSK => xsk = true,
+                attr::LEASE => lease = Some(LeaseInfo::parse(&attr)?),
+                _ => {}
+            }
+        }
+        Ok(Self {
+            ifindex: required(ifindex, attr::IFINDEX)?,
+            id: required(id, attr::ID)?,
+            kind: required(kind, attr::TYPE)?,
+            napi,
+            dmabuf,
+            io_uring,
+            xsk,
+            lease,
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! What all families' parsers share.
+
+use netlink::{Attr, ParseError};
+
+/// The result of a parser.
+pub(crate) type Parsed<T> = Result<T, ParseError>;
+
+/// An attribute that an answer must have.
+pub(crate) fn required<T>(value: Option<T>, kind: u16) -> Parsed<T> {
+    value.ok_or(ParseError::Missing { kind })
+}
+
+/// A `uint` that stands for a `u32`, such as the id of a page pool.
+pub(crate) fn small_uint(attr: &Attr<'_>) -> Parsed<u32> {
+    let value = attr.uint()?;
+    u32::try_from(value).map_err(|_| attr.unexpected(value))
+}
+
+/// Defines a structure of optional counters, each with its name and its attribute's number.
+macro_rules! counters {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident = $kind:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+        #[non_exhaustive]
+        pub struct $name {
+            $(
+                $(#[$field_doc])*
+                #[serde(skip_serializing_if = "Option::is_none")]
+                pub $field: Option<u64>,
+            )*
+        }
+
+        impl $name {
+            /// The counters that there are, by the names of the kernel's specification.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
+                let all = [$((stringify!($field), self.$field)),*];
+                all.into_iter().filter_map(|(name, value)| Some((name, value?)))
+            }
+
+            /// Takes in `attr` if it is one of the counters.
+            fn take(&mut self, attr: &netlink::Attr<'_>) -> crate::parse::Parsed<()> {
+                match attr.kind() {
+                    $($kind => self.$field = Some(attr.uint()?),)*
+                    _ => {}
+                }
+                Ok(())
+            }
+        }
+    };
+}
+pub(crate) use counters;

@@ -1,0 +1,273 @@
+//! The ioctls on network devices: names, the driver, and flow rules, which netlink does not have.
+//!
+//! They act in the network namespace of the socket, and a netlink socket does as well as any
+//! (`sock_do_ioctl`, as `netlink_ioctl` knows none of its own).
+#![allow(unsafe_code)]
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+
+use crate::Ifindex;
+
+/// `SIOCETHTOOL`, which libc does not have for all C libraries.
+const SIOCETHTOOL: libc::c_ulong = 0x8946;
+/// `SIOCGIFNAME`.
+const SIOCGIFNAME: libc::c_ulong = 0x8910;
+
+/// Commands: `ETHTOOL_*`.
+pub(crate) mod cmd {
+    pub(crate) const GDRVINFO: u32 = 0x03;
+    pub(crate) const GRXCLSRLCNT: u32 = 0x2e;
+    pub(crate) const GRXCLSRULE: u32 = 0x2f;
+    pub(crate) const GRXCLSRLALL: u32 = 0x30;
+    pub(crate) const SRXCLSRLDEL: u32 = 0x31;
+    pub(crate) const SRXCLSRLINS: u32 = 0x32;
+}
+
+/// `struct ethtool_drvinfo`.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct DrvInfo {
+    pub(crate) cmd: u32,
+    pub(crate) driver: [u8; 32],
+    pub(crate) version: [u8; 32],
+    pub(crate) fw_version: [u8; 32],
+    pub(crate) bus_info: [u8; 32],
+    pub(crate) erom_version: [u8; 32],
+    pub(crate) reserved2: [u8; 12],
+    pub(crate) n_priv_flags: u32,
+    pub(crate) n_stats: u32,
+    pub(crate) testinfo_len: u32,
+    pub(crate) eedump_len: u32,
+    pub(crate) regdump_len: u32,
+}
+
+/// `struct ethtool_rx_flow_spec`, its unions as the bytes that they are.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FlowSpec {
+    pub(crate) flow_type: u32,
+    pub(crate) value: [u8; 52],
+    pub(crate) value_ext: [u8; 20],
+    pub(crate) mask: [u8; 52],
+    pub(crate) mask_ext: [u8; 20],
+    pub(crate) ring_cookie: u64,
+    pub(crate) location: u32,
+}
+
+impl FlowSpec {
+    pub(crate) const EMPTY: Self = Self {
+        flow_type: 0,
+        value: [0; 52],
+        value_ext: [0; 20],
+        mask: [0; 52],
+        mask_ext: [0; 20],
+        ring_cookie: 0,
+        location: 0,
+    };
+}
+
+/// `struct ethtool_rxnfc`; in the room of its padding begins the array of locations.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RxNfc {
+    pub(crate) cmd: u32,
+    pub(crate) flow_type: u32,
+    pub(crate) data: u64,
+    pub(crate) fs: FlowSpec,
+    /// How many rules, or the RSS context of one.
+    pub(crate) count_or_context: u32,
+    pub(crate) first_location: u32,
+}
+
+impl RxNfc {
+    pub(crate) const fn new(cmd: u32) -> Self {
+        Self {
+            cmd,
+            flow_type: 0,
+            data: 0,
+            fs: FlowSpec::EMPTY,
+            count_or_context: 0,
+            first_location: 0,
+        }
+    }
+}
+
+/// The layout is the kernel's (`include/uapi/linux/ethtool.h`), on every 64-bit machine.
+#[cfg(target_pointer_width = "64")]
+const _: () = {
+    use std::mem::{offset_of, size_of};
+    assert!(size_of::<DrvInfo>() == 196 && offset_of!(DrvInfo, bus_info) == 100);
+    assert!(size_of::<FlowSpec>() == 168);
+    assert!(offset_of!(FlowSpec, value_ext) == 56 && offset_of!(FlowSpec, mask) == 76);
+    assert!(offset_of!(FlowSpec, mask_ext) == 128 && offset_of!(FlowSpec, ring_cookie) == 152);
+    assert!(offset_of!(FlowSpec, location) == 160);
+    assert!(size_of::<RxNfc>() == 192 && offset_of!(RxNfc, fs) == 16);
+    assert!(offset_of!(RxNfc, count_or_context) == LOCATIONS - 4);
+    assert!(offset_of!(RxNfc, first_location) == LOCATIONS);
+};
+
+/// `offsetof(struct ethtool_rxnfc, rule_locs)`.
+#[cfg(target_pointer_width = "64")]
+const LOCATIONS: usize = 188;
+
+/// A structure that a fixed set of ethtool commands reads and writes, in full and no further.
+///
+/// # Safety
+/// `self.cmd()` must be one of those commands: the kernel trusts it to know how long the structure
+/// is. Any bytes must make a valid value.
+unsafe trait Argument {
+    /// Whether the command is one that goes with this structure.
+    fn fits(&self) -> bool;
+}
+
+// SAFETY: `ethtool_get_drvinfo` copies a `struct ethtool_drvinfo`; it consists of integers.
+unsafe impl Argument for DrvInfo {
+    fn fits(&self) -> bool {
+        self.cmd == cmd::GDRVINFO
+    }
+}
+
+// SAFETY: `ethtool_rxnfc_copy_struct` and `ethtool_rxnfc_copy_to_user` copy one `struct
+// ethtool_rxnfc` for these commands; it consists of integers. The command that is also given an
+// array of locations is not among them.
+unsafe impl Argument for RxNfc {
+    fn fits(&self) -> bool {
+        use cmd::{GRXCLSRLCNT, GRXCLSRULE, SRXCLSRLDEL, SRXCLSRLINS};
+        matches!(
+            self.cmd,
+            GRXCLSRLCNT | GRXCLSRULE | SRXCLSRLDEL | SRXCLSRLINS
+        )
+    }
+}
+
+/// Runs an ethtool command on the device `name`; its answer replaces `argument`.
+fn ethtool<T: Argument>(socket: impl AsFd, name: &str, argument: &mut T) -> io::Result<()> {
+    assert!(
+        argument.fits(),
+        "an ethtool command goes with its structure"
+    );
+    let pointer: *mut T = argument;
+    // SAFETY: `Argument` promises that the kernel stays within a `T`, and this one is borrowed
+    // for as long as the call lasts.
+    unsafe { ethtool_raw(socket, name, pointer.cast()) }
+}
+
+/// The ioctl itself.
+///
+/// # Safety
+/// `argument` must be valid for what its command reads and writes.
+unsafe fn ethtool_raw(
+    socket: impl AsFd,
+    name: &str,
+    argument: *mut libc::c_char,
+) -> io::Result<()> {
+    let mut request = ifreq(name)?;
+    request.ifr_ifru.ifru_data = argument;
+    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel reads one `ifreq`;
+    // the caller answers for the data that it points to.
+    check(unsafe {
+        libc::ioctl(
+            socket.as_fd().as_raw_fd(),
+            SIOCETHTOOL as _,
+            &raw mut request,
+        )
+    })
+}
+
+fn ifreq(name: &str) -> io::Result<libc::ifreq> {
+    // SAFETY: an `ifreq` of zeroes is valid: integers and a null pointer.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let room = request.ifr_name.len() - 1;
+    if name.len() > room {
+        return Err(io::Error::from_raw_os_error(libc::ENODEV));
+    }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    Ok(request)
+}
+
+fn check(status: libc::c_int) -> io::Result<()> {
+    if status < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// The name of a device in the socket's network namespace (`dev_ifname`).
+pub(crate) fn name_of(socket: impl AsFd, ifindex: Ifindex) -> io::Result<String> {
+    let mut request = ifreq("")?;
+    request.ifr_ifru.ifru_ifindex = i32::try_from(ifindex.get()).unwrap_or(0);
+    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel reads and writes
+    // one `ifreq`.
+    check(unsafe {
+        libc::ioctl(
+            socket.as_fd().as_raw_fd(),
+            SIOCGIFNAME as _,
+            &raw mut request,
+        )
+    })?;
+    let name = request.ifr_name.map(|byte| byte.to_ne_bytes()[0]);
+    Ok(text(&name))
+}
+
+/// What errors call a device: its name, or its number where it has none here.
+pub(crate) fn device_name(socket: impl AsFd, ifindex: Ifindex) -> String {
+    name_of(socket, ifindex).unwrap_or_else(|_| format!("ifindex {ifindex}"))
+}
+
+/// Text in a field of fixed size.
+pub(crate) fn text(field: &[u8]) -> String {
+    match CStr::from_bytes_until_nul(field) {
+        Ok(text) => text.to_string_lossy().into_owned(),
+        Err(_) => String::from_utf8_lossy(field).into_owned(),
+    }
+}
+
+/// `ETHTOOL_GDRVINFO`.
+pub(crate) fn driver(socket: impl AsFd, name: &str) -> io::Result<DrvInfo> {
+    let mut info = DrvInfo {
+        cmd: cmd::GDRVINFO,
+        driver: [0; 32],
+        version: [0; 32],
+        fw_version: [0; 32],
+        bus_info: [0; 32],
+        erom_version: [0; 32],
+        reserved2: [0; 12],
+        n_priv_flags: 0,
+        n_stats: 0,
+        testinfo_len: 0,
+        eedump_len: 0,
+        regdump_len: 0,
+    };
+    ethtool(socket, name, &mut info)?;
+    Ok(info)
+}
+
+/// A command on one flow rule, or on the table as a whole.
+pub(crate) fn rxnfc(socket: impl AsFd, name: &str, argument: &mut RxNfc) -> io::Result<()> {
+    ethtool(socket, name, argument)
+}
+
+/// `ETHTOOL_GRXCLSRLALL`: the locations of at most `room` rules.
+pub(crate) fn locations(socket: impl AsFd, name: &str, room: u32) -> io::Result<Vec<u32>> {
+    const COUNT: usize = LOCATIONS / 4 - 1;
+    let len = usize::try_from(room).unwrap_or(usize::MAX).max(1);
+    // The structure's padding is the array's first place, so one more word is enough for each.
+    let mut words = vec![0_u32; (LOCATIONS / 4).saturating_add(len)];
+    if let Some(first) = words.first_mut() {
+        *first = cmd::GRXCLSRLALL;
+    }
+    if let Some(count) = words.get_mut(COUNT) {
+        *count = room;
+    }
+    // SAFETY: the kernel copies one `struct ethtool_rxnfc`, 192 bytes, and then at most `room`
+    // locations from byte 188 on (`ethtool_rxnfc_copy_to_user`): the vector is that long.
+    unsafe { ethtool_raw(socket, name, words.as_mut_ptr().cast()) }?;
+    let found = words.get(COUNT).copied().unwrap_or(0).min(room);
+    let found = usize::try_from(found).unwrap_or(0);
+    Ok(words.into_iter().skip(LOCATIONS / 4).take(found).collect())
+}

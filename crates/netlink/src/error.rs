@@ -1,0 +1,189 @@
+//! One error for all: the operation, the object, and the kernel's own words.
+
+use std::fmt;
+use std::io;
+
+use nix::errno::Errno;
+
+use crate::extack::Verdict;
+use crate::{ExtAck, ParseError};
+
+/// A result whose error is [`Error`].
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A request that failed: `bind-rx nk0 queue 1: tcp-data-split is disabled (EINVAL)`.
+#[derive(Debug, thiserror::Error)]
+#[error(transparent)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    op: &'static str,
+    object: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Refused { errno: i32, ext_ack: ExtAck },
+    Malformed(ParseError),
+    Interrupted,
+    Invalid(String),
+}
+
+impl Error {
+    fn new(op: &'static str, object: impl Into<String>, kind: Kind) -> Self {
+        Self(Box::new(Inner {
+            op,
+            object: object.into(),
+            kind,
+        }))
+    }
+
+    /// An operation that failed with a positive error number.
+    pub fn from_errno(op: &'static str, object: impl Into<String>, errno: i32) -> Self {
+        Self::new(
+            op,
+            object,
+            Kind::Refused {
+                errno,
+                ext_ack: ExtAck::default(),
+            },
+        )
+    }
+
+    /// An operation that failed in a system call; an error without a number keeps its text.
+    pub fn from_io(op: &'static str, object: impl Into<String>, error: &io::Error) -> Self {
+        match error.raw_os_error() {
+            Some(errno) => Self::from_errno(op, object, errno),
+            None => Self::invalid(op, object, error.to_string()),
+        }
+    }
+
+    /// A request that was not even sent, because it makes no sense.
+    pub fn invalid(op: &'static str, object: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::new(op, object, Kind::Invalid(why.into()))
+    }
+
+    /// An answer that could not be parsed.
+    pub fn malformed(op: &'static str, object: impl Into<String>, source: ParseError) -> Self {
+        Self::new(op, object, Kind::Malformed(source))
+    }
+
+    /// A dump that changed under its reader every time it was tried.
+    pub(crate) fn interrupted(op: &'static str, object: impl Into<String>) -> Self {
+        Self::new(op, object, Kind::Interrupted)
+    }
+
+    /// The kernel said no.
+    pub(crate) fn refused(op: &'static str, object: impl Into<String>, verdict: Verdict) -> Self {
+        let Verdict { errno, ext_ack } = verdict;
+        Self::new(op, object, Kind::Refused { errno, ext_ack })
+    }
+
+    /// The same error, about an object that the caller knows a better name for.
+    #[must_use]
+    pub fn about(mut self, object: impl Into<String>) -> Self {
+        self.0.object = object.into();
+        self
+    }
+
+    /// What was asked for, in the words of the family's specification: `bind-rx`.
+    pub fn op(&self) -> &str {
+        self.0.op
+    }
+
+    /// What it was asked of: `nk0 queue 1`.
+    pub fn object(&self) -> &str {
+        &self.0.object
+    }
+
+    /// The error number, positive, where the kernel gave one.
+    pub fn raw_os_error(&self) -> Option<i32> {
+        match &self.0.kind {
+            Kind::Refused { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+
+    /// The kernel's own text, where it gave one.
+    pub fn message(&self) -> Option<&str> {
+        self.ext_ack().and_then(ExtAck::message)
+    }
+
+    /// All that the kernel said about it.
+    pub fn ext_ack(&self) -> Option<&ExtAck> {
+        match &self.0.kind {
+            Kind::Refused { ext_ack, .. } => Some(ext_ack),
+            _ => None,
+        }
+    }
+
+    /// Whether the socket's buffer overflowed, so that messages were lost (`ENOBUFS`).
+    pub fn is_overrun(&self) -> bool {
+        self.raw_os_error() == Some(libc::ENOBUFS)
+    }
+}
+
+impl fmt::Display for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in [self.op, self.object.as_str()] {
+            match part {
+                "" => {}
+                _ if part == self.op && !self.object.is_empty() => write!(f, "{part} ")?,
+                _ => f.write_str(part)?,
+            }
+        }
+        f.write_str(": ")?;
+        match &self.kind {
+            Kind::Refused { errno, ext_ack } => refusal(f, *errno, ext_ack),
+            Kind::Malformed(_) => f.write_str("the kernel's answer can't be parsed"),
+            Kind::Interrupted => f.write_str("what is listed keeps changing"),
+            Kind::Invalid(why) => f.write_str(why),
+        }
+    }
+}
+
+impl std::error::Error for Inner {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.kind {
+            Kind::Malformed(source) => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// The kernel's text, or at least what its error number means; then the number's name.
+fn refusal(f: &mut fmt::Formatter<'_>, errno: i32, ext_ack: &ExtAck) -> fmt::Result {
+    match (ext_ack.message(), ext_ack.missing()) {
+        (Some(message), _) => f.write_str(message)?,
+        (None, Some(kind)) => write!(f, "attribute {kind} is missing")?,
+        (None, None) => f.write_str(&meaning(errno))?,
+    }
+    match (errno, Errno::from_raw(errno)) {
+        (ENOTSUPP, _) => f.write_str(" (ENOTSUPP)"),
+        (_, Errno::UnknownErrno) => write!(f, " (errno {errno})"),
+        (_, known) => write!(f, " ({known:?})"),
+    }
+}
+
+/// In no user header, and yet many a driver returns it.
+const ENOTSUPP: i32 = 524;
+
+/// What an error number means, as a part of a line: "no such device".
+fn meaning(errno: i32) -> String {
+    let errno = if errno == ENOTSUPP {
+        libc::EOPNOTSUPP
+    } else {
+        errno
+    };
+    let text = io::Error::from_raw_os_error(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    match (chars.next(), chars.clone().next()) {
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
+}

@@ -1,0 +1,163 @@
+//! Extended acknowledgements: what the kernel says besides an error number.
+
+use crate::attr::align;
+use crate::message::{HEADER, Message};
+use crate::{Attrs, ParseError};
+
+/// Flags of an acknowledgement, which share their bits with those of requests.
+const CAPPED: u16 = libc::NLM_F_CAPPED as u16;
+const ACK_TLVS: u16 = libc::NLM_F_ACK_TLVS as u16;
+
+// enum nlmsgerr_attrs; libc has it only up to the policy.
+const ATTR_MSG: u16 = 1;
+const ATTR_OFFS: u16 = 2;
+const ATTR_POLICY: u16 = 4;
+const ATTR_MISS_TYPE: u16 = 5;
+const ATTR_MISS_NEST: u16 = 6;
+
+/// What the kernel added to an error (`struct netlink_ext_ack`).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExtAck {
+    message: Option<String>,
+    offset: Option<u32>,
+    policy: Option<Policy>,
+    missing: Option<u32>,
+    missing_in: Option<u32>,
+}
+
+impl ExtAck {
+    /// The kernel's own words.
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// Where the offending attribute begins, in bytes from the request's message header.
+    pub fn offset(&self) -> Option<u32> {
+        self.offset
+    }
+
+    /// What the offending attribute would have had to be.
+    pub fn policy(&self) -> Option<&Policy> {
+        self.policy.as_ref()
+    }
+
+    /// The type of a required attribute that the request lacks.
+    pub fn missing(&self) -> Option<u32> {
+        self.missing
+    }
+
+    /// Where the nest begins that lacks it; `None` is the request's top level.
+    pub fn missing_in(&self) -> Option<u32> {
+        self.missing_in
+    }
+
+    fn parse(attrs: Attrs<'_>) -> Result<Self, ParseError> {
+        let mut ack = Self::default();
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                // Drivers write these texts: one that isn't UTF-8 is still worth showing.
+                ATTR_MSG => {
+                    let text = attr
+                        .bytes()
+                        .split(|&byte| byte == 0)
+                        .next()
+                        .unwrap_or_default();
+                    let text = String::from_utf8_lossy(text).trim().to_owned();
+                    ack.message = (!text.is_empty()).then_some(text);
+                }
+                ATTR_OFFS => ack.offset = Some(attr.u32()?),
+                ATTR_POLICY => ack.policy = Some(Policy::parse(attr.nested())?),
+                ATTR_MISS_TYPE => ack.missing = Some(attr.u32()?),
+                ATTR_MISS_NEST => ack.missing_in = Some(attr.u32()?),
+                _ => {}
+            }
+        }
+        Ok(ack)
+    }
+}
+
+/// The bounds of an attribute's value (`netlink_policy_dump_write_attr`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The least value of an unsigned number.
+    pub min: Option<u64>,
+    /// The greatest value of an unsigned number.
+    pub max: Option<u64>,
+    /// The least length in bytes.
+    pub min_len: Option<u32>,
+    /// The greatest length in bytes.
+    pub max_len: Option<u32>,
+    /// The bits that may be set.
+    pub mask: Option<u64>,
+}
+
+impl Policy {
+    fn parse(attrs: Attrs<'_>) -> Result<Self, ParseError> {
+        let mut policy = Self::default();
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                // enum netlink_policy_type_attr
+                4 => policy.min = Some(attr.u64()?),
+                5 => policy.max = Some(attr.u64()?),
+                6 => policy.min_len = Some(attr.u32()?),
+                7 => policy.max_len = Some(attr.u32()?),
+                12 => policy.mask = Some(attr.u64()?),
+                _ => {}
+            }
+        }
+        Ok(policy)
+    }
+}
+
+/// The verdict in an `NLMSG_ERROR` or `NLMSG_DONE` message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Verdict {
+    /// 0, or a positive error number.
+    pub(crate) errno: i32,
+    pub(crate) ext_ack: ExtAck,
+}
+
+impl Verdict {
+    /// Of an acknowledgement: the error number, the request's header, with an error and without
+    /// `NETLINK_CAP_ACK` also the rest of the request, then the attributes (`netlink_ack`).
+    pub(crate) fn of_ack(message: &Message) -> Result<Self, ParseError> {
+        let payload = message.payload();
+        let attrs = if message.header.flags & CAPPED != 0 {
+            4 + HEADER
+        } else {
+            let echoed = payload.get(4..8).and_then(|len| len.try_into().ok());
+            let echoed = echoed.ok_or(ParseError::Header {
+                left: payload.len(),
+            })?;
+            let echoed = usize::try_from(u32::from_ne_bytes(echoed)).unwrap_or(usize::MAX);
+            align(echoed.min(payload.len())) + 4
+        };
+        Self::parse(message, attrs)
+    }
+
+    /// Of the end of a dump: the error number, then the attributes (`netlink_dump_done`).
+    pub(crate) fn of_done(message: &Message) -> Result<Self, ParseError> {
+        Self::parse(message, 4)
+    }
+
+    fn parse(message: &Message, attrs: usize) -> Result<Self, ParseError> {
+        let payload = message.payload();
+        let errno = payload.get(..4).and_then(|errno| errno.try_into().ok());
+        let errno = errno.ok_or(ParseError::Header {
+            left: payload.len(),
+        })?;
+        // Attributes may be announced and then left out for want of room.
+        let rest = payload.get(attrs..).unwrap_or_default();
+        let told = message.header.flags & ACK_TLVS != 0;
+        let ext_ack = if told {
+            ExtAck::parse(Attrs::new(rest))?
+        } else {
+            ExtAck::default()
+        };
+        // A dump may end with a positive count, which is no error.
+        let errno = i32::from_ne_bytes(errno).min(0).saturating_neg();
+        Ok(Self { errno, ext_ack })
+    }
+}

@@ -1,0 +1,130 @@
+//! Network namespaces: named handles, and a way to run code inside of one.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::MetadataExt;
+use std::panic::resume_unwind;
+use std::path::Path;
+use std::sync::Arc;
+use std::thread;
+
+use nix::sched::{CloneFlags, setns};
+
+use crate::{Error, Result};
+
+/// Where `ip netns` keeps the names.
+const NAMED: &str = "/run/netns";
+
+/// A network namespace, held open: it lives at least as long as this handle.
+#[derive(Debug, Clone)]
+pub struct NetNs {
+    file: Arc<File>,
+    label: String,
+}
+
+impl NetNs {
+    /// The calling thread's.
+    ///
+    /// # Errors
+    /// Those of opening `/proc/thread-self/ns/net`.
+    pub fn current() -> Result<Self> {
+        Self::open(Path::new("/proc/thread-self/ns/net"), "current".to_owned())
+    }
+
+    /// The one that `ip netns add NAME` made.
+    ///
+    /// # Errors
+    /// `ENOENT` where there is none of that name.
+    pub fn by_name(name: &str) -> Result<Self> {
+        if matches!(name, "" | "." | "..") || name.contains('/') {
+            return Err(Error::invalid(
+                "netns",
+                name,
+                "not the name of a network namespace",
+            ));
+        }
+        Self::open(&Path::new(NAMED).join(name), name.to_owned())
+    }
+
+    /// The one that a file such as `/proc/1/ns/net` stands for.
+    ///
+    /// # Errors
+    /// Those of opening the file. That it is no network namespace shows only when it is used.
+    pub fn by_path(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        Self::open(path, path.display().to_string())
+    }
+
+    /// The one that the process `pid` is in.
+    ///
+    /// # Errors
+    /// `ENOENT` without such a process, `EACCES` where it is another user's.
+    pub fn by_pid(pid: u32) -> Result<Self> {
+        Self::open(
+            Path::new(&format!("/proc/{pid}/ns/net")),
+            format!("of process {pid}"),
+        )
+    }
+
+    fn open(path: &Path, label: String) -> Result<Self> {
+        match File::open(path) {
+            Ok(file) => Ok(Self {
+                file: Arc::new(file),
+                label,
+            }),
+            Err(e) => Err(Error::from_io("netns", label, &e)),
+        }
+    }
+
+    /// What it was opened by, for messages.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Whether both are the same namespace.
+    ///
+    /// # Errors
+    /// Those of `fstat`.
+    pub fn is_same(&self, other: &Self) -> Result<bool> {
+        Ok(self.identity()? == other.identity()?)
+    }
+
+    fn identity(&self) -> Result<(u64, u64)> {
+        let meta = self.file.metadata();
+        let meta = meta.map_err(|e| Error::from_io("netns", &self.label, &e))?;
+        Ok((meta.dev(), meta.ino()))
+    }
+
+    /// Runs `f` inside, on a thread of its own that ends with it. Sockets made there stay in this
+    /// namespace wherever they are used.
+    ///
+    /// A namespace is a property of a thread (`setns`): the caller's is left alone. Entering
+    /// another one needs `CAP_SYS_ADMIN`, staying in the current one needs nothing.
+    ///
+    /// # Errors
+    /// Those of `setns`: `EPERM` without the capability, `EINVAL` for a file that is no network
+    /// namespace.
+    pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        let failed =
+            |errno: nix::Error| Error::from_errno("enter netns", &self.label, errno as i32);
+        let here = self.is_same(&Self::current()?)?;
+        thread::scope(|scope| {
+            let inside = || {
+                if !here {
+                    setns(&*self.file, CloneFlags::CLONE_NEWNET).map_err(failed)?;
+                }
+                Ok(f())
+            };
+            let thread = thread::Builder::new().name("netns".to_owned());
+            let thread = thread.spawn_scoped(scope, inside);
+            let thread = thread.map_err(|e| Error::from_io("enter netns", &self.label, &e))?;
+            thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+        })
+    }
+}
+
+impl AsFd for NetNs {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,320 @@
+//! The socket: it asks, or it listens.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use netlink_sys::SocketAddr;
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::extack::Verdict;
+use crate::message::{Message, Messages};
+use crate::{Error, NetNs, ParseError, Request, Result};
+
+// Flags of messages, in the width of the header's field.
+const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
+const ACK: u16 = libc::NLM_F_ACK as u16;
+const DUMP: u16 = libc::NLM_F_DUMP as u16;
+const DUMP_INTR: u16 = libc::NLM_F_DUMP_INTR as u16;
+
+// Types of messages that belong to netlink itself.
+const NOOP: u16 = libc::NLMSG_NOOP as u16;
+const ERROR: u16 = libc::NLMSG_ERROR as u16;
+const DONE: u16 = libc::NLMSG_DONE as u16;
+const OVERRUN: u16 = libc::NLMSG_OVERRUN as u16;
+
+/// How often a dump is tried before it is given up as ever changing.
+const DUMP_TRIES: u32 = 16;
+
+/// What a receive buffer begins with: the most the kernel packs into one datagram of a dump.
+const BUFFER: usize = 32 * 1024;
+
+/// What the kernel is asked to queue for a listener before it drops notifications, in bytes.
+const LISTEN_BACKLOG: usize = 1024 * 1024;
+
+/// A blocking netlink socket, for ever in the network namespace it was opened in.
+///
+/// Requests go out one at a time. An answer counts only if it comes from the kernel and bears the
+/// request's sequence number and this socket's port id; anything else is passed over.
+#[derive(Debug)]
+pub struct Socket {
+    wire: Wire,
+    port: u32,
+    seq: u32,
+}
+
+impl Socket {
+    /// Opens a generic netlink socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// Those of `socket`, `bind` and `setsockopt`.
+    pub fn generic() -> Result<Self> {
+        Self::open(NETLINK_GENERIC).map_err(|e| Error::from_io("open", "netlink socket", &e))
+    }
+
+    /// Opens a generic netlink socket in the network namespace `ns`.
+    ///
+    /// # Errors
+    /// As for [`Socket::generic`] and [`NetNs::run`].
+    pub fn generic_in(ns: &NetNs) -> Result<Self> {
+        ns.run(Self::generic)?
+    }
+
+    /// Opens an rtnetlink socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// As for [`Socket::generic`].
+    pub fn route() -> Result<Self> {
+        Self::open(NETLINK_ROUTE).map_err(|e| Error::from_io("open", "rtnetlink socket", &e))
+    }
+
+    /// Opens an rtnetlink socket in the network namespace `ns`.
+    ///
+    /// # Errors
+    /// As for [`Socket::generic_in`].
+    pub fn route_in(ns: &NetNs) -> Result<Self> {
+        ns.run(Self::route)?
+    }
+
+    fn open(protocol: isize) -> io::Result<Self> {
+        let mut socket = netlink_sys::Socket::new(protocol)?;
+        let port = socket.bind_auto()?.port_number();
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        socket.set_netlink_get_strict_chk(true)?;
+        Ok(Self {
+            wire: Wire {
+                socket,
+                buffer: Vec::with_capacity(BUFFER),
+            },
+            port,
+            seq: 0,
+        })
+    }
+
+    /// Sends a request and returns its one answer.
+    ///
+    /// # Errors
+    /// The kernel's refusal, or an answer that isn't exactly one.
+    pub fn ask(&mut self, request: &Request) -> Result<Message> {
+        let mut answers = self.exchange(request)?;
+        match (answers.pop(), answers.is_empty()) {
+            (Some(answer), true) => Ok(answer),
+            (None, _) => Err(request.malformed(ParseError::Answer("no answer but a bare ack"))),
+            _ => Err(request.malformed(ParseError::Answer("more than one answer"))),
+        }
+    }
+
+    /// Sends a request that is answered by an acknowledgement alone.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn tell(&mut self, request: &Request) -> Result<()> {
+        self.exchange(request).map(drop)
+    }
+
+    /// Asks for all of a kind. What changed while it was listed (`NLM_F_DUMP_INTR`) is listed
+    /// again, several times if it must be.
+    ///
+    /// # Errors
+    /// The kernel's refusal, at the beginning or at the end of the list; a list that kept changing.
+    pub fn dump(&mut self, request: &Request) -> Result<Vec<Message>> {
+        for _ in 0..DUMP_TRIES {
+            self.send(request, REQUEST | DUMP)?;
+            let mut whole = Vec::new();
+            let mut steady = true;
+            self.collect(request, |message| {
+                steady &= message.header.flags & DUMP_INTR == 0;
+                if !matches!(message.kind(), ERROR | DONE) {
+                    whole.push(message);
+                }
+            })?;
+            if steady {
+                return Ok(whole);
+            }
+        }
+        Err(Error::interrupted(request.op, &request.object))
+    }
+
+    /// Joins multicast groups; from then on the socket only listens.
+    ///
+    /// # Errors
+    /// Those of `NETLINK_ADD_MEMBERSHIP`: `EPERM` for a group that needs `CAP_NET_ADMIN`.
+    pub fn listen(self, groups: &[u32]) -> Result<Listener> {
+        let join = || -> io::Result<()> {
+            self.wire
+                .socket
+                .set_rx_buf_sz(libc::c_int::try_from(LISTEN_BACKLOG).unwrap_or(0))?;
+            groups
+                .iter()
+                .try_for_each(|&group| self.wire.socket.add_membership(group))
+        };
+        join().map_err(|e| Error::from_io("listen", format!("groups {groups:?}"), &e))?;
+        Ok(Listener {
+            wire: self.wire,
+            pending: Vec::new(),
+        })
+    }
+
+    fn exchange(&mut self, request: &Request) -> Result<Vec<Message>> {
+        self.send(request, REQUEST | ACK)?;
+        let mut answers = Vec::new();
+        self.collect(request, |message| {
+            if !matches!(message.kind(), ERROR | DONE) {
+                answers.push(message);
+            }
+        })?;
+        Ok(answers)
+    }
+
+    fn send(&mut self, request: &Request, flags: u16) -> Result<()> {
+        self.seq = self.seq.wrapping_add(1);
+        let bytes = request.encode(flags, self.seq, self.port)?;
+        let kernel = SocketAddr::new(0, 0);
+        let sent = self.wire.socket.send_to(&bytes, &kernel, 0);
+        sent.map(drop)
+            .map_err(|e| Error::from_io(request.op, &request.object, &e))
+    }
+
+    /// Hands over each message of the answer to the latest request, its end included.
+    fn collect(&mut self, request: &Request, mut each: impl FnMut(Message)) -> Result<()> {
+        loop {
+            let failed = |e| Error::from_io(request.op, &request.object, &e);
+            self.wire.receive().map_err(failed)?;
+            for message in Messages(&self.wire.buffer) {
+                let message = message.map_err(|e| request.malformed(e))?;
+                let header = message.header;
+                if (header.sequence_number, header.port_number) != (self.seq, self.port) {
+                    continue;
+                }
+                let verdict = match message.kind() {
+                    NOOP => continue,
+                    OVERRUN => return Err(failed(Errno::ENOBUFS.into())),
+                    ERROR => Verdict::of_ack(&message),
+                    DONE => Verdict::of_done(&message),
+                    _ => {
+                        each(message);
+                        continue;
+                    }
+                };
+                let verdict = verdict.map_err(|e| request.malformed(e))?;
+                if verdict.errno != 0 {
+                    return Err(Error::refused(request.op, &request.object, verdict));
+                }
+                each(message);
+                return Ok(());
+            }
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wire.socket.as_fd()
+    }
+}
+
+/// A socket that joined multicast groups. Its descriptor is readable when something came in.
+#[derive(Debug)]
+pub struct Listener {
+    wire: Wire,
+    /// What is left of the latest datagram, last message first.
+    pending: Vec<Message>,
+}
+
+impl Listener {
+    /// Waits for the next notification until `deadline`, or for ever without one; `None` means
+    /// that the deadline has passed. A deadline in the past makes it look without waiting.
+    ///
+    /// # Errors
+    /// [`Error::is_overrun`] where notifications were lost: list anew, then go on listening.
+    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Message>> {
+        loop {
+            if let Some(message) = self.pending.pop() {
+                return Ok(Some(message));
+            }
+            let failed = |e: io::Error| Error::from_io("listen", "", &e);
+            if !self.wire.wait(deadline).map_err(failed)? {
+                return Ok(None);
+            }
+            self.wire.receive().map_err(failed)?;
+            let messages: std::result::Result<Vec<_>, _> = Messages(&self.wire.buffer).collect();
+            self.pending = messages.map_err(|e| Error::malformed("listen", "", e))?;
+            self.pending
+                .retain(|message| !matches!(message.kind(), NOOP | ERROR | DONE));
+            self.pending.reverse();
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.wire.socket.as_fd()
+    }
+}
+
+/// Whole datagrams from the kernel, however long they are.
+struct Wire {
+    socket: netlink_sys::Socket,
+    buffer: Vec<u8>,
+}
+
+impl Wire {
+    /// Fills the buffer with the next datagram that the kernel sent.
+    fn receive(&mut self) -> io::Result<()> {
+        loop {
+            // The true length first: what does not fit is cut off and lost.
+            let (len, _) = self.once(libc::MSG_PEEK | libc::MSG_TRUNC)?;
+            self.buffer.clear();
+            self.buffer.reserve(len);
+            let (len, from) = self.once(libc::MSG_TRUNC)?;
+            if len > self.buffer.len() {
+                return Err(io::Error::other("a message grew while it was read"));
+            }
+            // Any process may send to a netlink socket; only the kernel does so from port 0.
+            if from.port_number() == 0 {
+                return Ok(());
+            }
+        }
+    }
+
+    fn once(&mut self, flags: libc::c_int) -> io::Result<(usize, SocketAddr)> {
+        loop {
+            self.buffer.clear();
+            match self.socket.recv_from(&mut self.buffer, flags) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                done => return done,
+            }
+        }
+    }
+
+    /// Waits until something can be read; `false` when the deadline came first.
+    fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
+        loop {
+            let left = match deadline {
+                None => PollTimeout::NONE,
+                Some(deadline) => {
+                    // Rounded up: an early wake-up would only poll again.
+                    let left = deadline.saturating_duration_since(Instant::now());
+                    let millis = left.as_nanos().div_ceil(1_000_000);
+                    PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)
+                }
+            };
+            let mut fds = [PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, left) {
+                Ok(0) if deadline.is_some_and(|at| at <= Instant::now()) => return Ok(false),
+                Ok(0) | Err(Errno::EINTR) => {}
+                Ok(_) => return Ok(true),
+                Err(e) => return Err(e.into()),
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Wire").field(&self.socket.as_fd()).finish()
+    }
+}

@@ -1,0 +1,222 @@
+//! Why a udmabuf could not be made, and what would help.
+
+use std::fs;
+use std::io;
+
+use crate::HugePage;
+
+/// Where the module keeps its limit on one buffer: 64 MiB up to 7.2, none from 7.3.
+const SIZE_LIMIT_MB: &str = "/sys/module/udmabuf/parameters/size_limit_mb";
+
+/// Why a udmabuf could not be made. The kernel's words are the source; [`Error::remedy`] says what
+/// would help.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A length of 0 (`udmabuf_create`: `EINVAL`).
+    #[error("udmabuf of 0 bytes")]
+    Empty,
+    /// The length is not a multiple of the page size (`udmabuf_create`: `EINVAL`).
+    #[error("udmabuf of {len} bytes: not a multiple of the {page} byte page")]
+    Unaligned {
+        /// Bytes asked for.
+        len: u64,
+        /// Bytes in a page of the kind asked for.
+        page: u64,
+    },
+    /// `/dev/udmabuf` could not be opened.
+    #[error("open /dev/udmabuf")]
+    Open {
+        /// What `open` answered.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel has no memory, or no hugepage, for it.
+    #[error("udmabuf of {len} bytes{}", of_pages(*.hugepages))]
+    Memory {
+        /// Bytes asked for.
+        len: u64,
+        /// The pages asked for.
+        hugepages: HugePage,
+        /// What the kernel answered.
+        #[source]
+        source: io::Error,
+    },
+    /// Over the module's limit on one buffer, its parameter `size_limit_mb`.
+    #[error("udmabuf of {len} bytes: over the size_limit_mb of {limit_mb}")]
+    TooLarge {
+        /// Bytes asked for.
+        len: u64,
+        /// The limit in MiB.
+        limit_mb: u64,
+        /// What `UDMABUF_CREATE` answered: `EINVAL`.
+        #[source]
+        source: io::Error,
+    },
+    /// `UDMABUF_CREATE` failed for another reason.
+    #[error("UDMABUF_CREATE of {len} bytes")]
+    Create {
+        /// Bytes asked for.
+        len: u64,
+        /// What the ioctl answered.
+        #[source]
+        source: io::Error,
+    },
+    /// The kernel made a buffer that could not be asked for its length.
+    #[error(transparent)]
+    Dmabuf(#[from] dmabuf::Error),
+}
+
+fn of_pages(hugepages: HugePage) -> &'static str {
+    match hugepages {
+        HugePage::None => "",
+        HugePage::Mb2 => " of 2 MiB hugepages",
+        HugePage::Gb1 => " of 1 GiB hugepages",
+    }
+}
+
+impl Error {
+    pub(crate) fn open(source: io::Error) -> Self {
+        Error::Open { source }
+    }
+
+    pub(crate) fn memory(len: u64, hugepages: HugePage, source: io::Error) -> Self {
+        Error::Memory {
+            len,
+            hugepages,
+            source,
+        }
+    }
+
+    /// `udmabuf_create` answers `EINVAL` for a buffer over the limit, and `memfd_pin_folios` fails
+    /// with `ENOMEM` (`EINVAL` where not even the first page was had) for want of pages.
+    pub(crate) fn create(len: u64, hugepages: HugePage, source: io::Error) -> Self {
+        let limit =
+            parameter(SIZE_LIMIT_MB).filter(|limit_mb| len > limit_mb.saturating_mul(1 << 20));
+        match (source.raw_os_error(), limit) {
+            (Some(libc::EINVAL), Some(limit_mb)) => Error::TooLarge {
+                len,
+                limit_mb,
+                source,
+            },
+            (Some(libc::ENOMEM), _) => Error::Memory {
+                len,
+                hugepages,
+                source,
+            },
+            (Some(libc::EINVAL), None) if hugepages != HugePage::None => Error::Memory {
+                len,
+                hugepages,
+                source,
+            },
+            _ => Error::Create { len, source },
+        }
+    }
+
+    /// What would help, in one line, where that is known: for a tool to print below the error.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Error::Empty => Some("ask for at least one page".to_owned()),
+            Error::Unaligned { len, page } => {
+                let up = len.checked_next_multiple_of(*page)?;
+                Some(format!("take {up} bytes"))
+            }
+            Error::Open { source } => open_remedy(source),
+            Error::Memory {
+                len,
+                hugepages,
+                source,
+            } => memory_remedy(*len, *hugepages, source),
+            Error::TooLarge { len, .. } => {
+                let mb = len.div_ceil(1 << 20);
+                Some(format!("echo {mb} > {SIZE_LIMIT_MB}, or ask for less"))
+            }
+            Error::Create { .. } | Error::Dmabuf(_) => None,
+        }
+    }
+}
+
+fn open_remedy(source: &io::Error) -> Option<String> {
+    let remedy = match source.raw_os_error()? {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => {
+            "modprobe udmabuf (CONFIG_UDMABUF); in a container, pass /dev/udmabuf into it"
+        }
+        libc::EACCES | libc::EPERM => "run as root, or as a member of group kvm",
+        _ => return None,
+    };
+    Some(remedy.to_owned())
+}
+
+fn memory_remedy(len: u64, hugepages: HugePage, source: &io::Error) -> Option<String> {
+    if hugepages == HugePage::None {
+        let short = matches!(source.raw_os_error(), Some(libc::ENOMEM));
+        return short.then(|| "ask for less memory".to_owned());
+    }
+    let want = len / hugepages.bytes();
+    let dir = format!(
+        "/sys/kernel/mm/hugepages/hugepages-{}kB",
+        hugepages.bytes() >> 10
+    );
+    let Some(reserved) = parameter(&format!("{dir}/nr_hugepages")) else {
+        return Some(
+            "this machine has no hugepages of that size: take the other, or none".to_owned(),
+        );
+    };
+    let free = parameter(&format!("{dir}/free_hugepages")).unwrap_or(0);
+    let total = reserved + want.saturating_sub(free);
+    Some(match hugepages {
+        HugePage::Mb2 => format!(
+            "{free} of {reserved} reserved hugepages are free, {want} needed: sysctl vm.nr_hugepages={total}"
+        ),
+        _ => format!(
+            "{free} of {reserved} reserved hugepages are free, {want} needed: echo {total} > {dir}/nr_hugepages"
+        ),
+    })
+}
+
+/// A number out of sysfs. A limit below 0 never happens: `size_limit_mb` is an int above 0.
+fn parameter(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::error::Error as _;
+
+    #[test]
+    fn a_missing_device_and_a_closed_one_have_remedies() {
+        let missing = Error::open(io::Error::from_raw_os_error(libc::ENOENT));
+        assert_eq!(missing.to_string(), "open /dev/udmabuf");
+        assert!(
+            missing
+                .source()
+                .unwrap()
+                .to_string()
+                .contains("No such file")
+        );
+        assert!(missing.remedy().unwrap().contains("modprobe udmabuf"));
+        let closed = Error::open(io::Error::from_raw_os_error(libc::EACCES));
+        assert!(closed.remedy().unwrap().contains("group kvm"));
+    }
+
+    #[test]
+    fn a_lack_of_hugepages_is_told_from_a_lack_of_memory() {
+        let error = |hugepages| {
+            Error::create(
+                1 << 30,
+                hugepages,
+                io::Error::from_raw_os_error(libc::ENOMEM),
+            )
+        };
+        assert_eq!(
+            error(HugePage::Mb2).to_string(),
+            "udmabuf of 1073741824 bytes of 2 MiB hugepages"
+        );
+        assert!(error(HugePage::Mb2).remedy().is_some());
+        assert_eq!(
+            error(HugePage::None).remedy().unwrap(),
+            "ask for less memory"
+        );
+    }
+}

@@ -1,0 +1,200 @@
+//! What `bind-rx` refuses, with which error number and in which words.
+
+use std::fs::{self, File};
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use netdev::{
+    BindOptions, Binding, ChannelsChange, Ethtool, HeaderSplit, Ifindex, Lease, Netdev, QueueId,
+    RingsChange,
+};
+use nix::libc::{EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE};
+use udmabuf::{HugePage, Udmabuf};
+
+use super::{Skip, ifindex, netkit, refused};
+use crate::bed::{self, NIC};
+use crate::tool::sh;
+use crate::xdp;
+
+const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+
+fn memory() -> Result<Udmabuf> {
+    Ok(Udmabuf::builder(1 << 20).build()?)
+}
+
+fn bind(ifindex: Ifindex, memory: impl AsFd, queue: QueueId) -> netdev::Result<Binding> {
+    Netdev::open()?.bind_rx(ifindex, memory, &[queue], BindOptions::default())
+}
+
+fn bind_nic() -> Result<netdev::Result<Binding>> {
+    Ok(bind(ifindex(NIC)?, memory()?, LAST))
+}
+
+pub(super) fn split_off() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ethtool -G {NIC} tcp-data-split off"))?;
+    refused(bind_nic()?, EINVAL, Some("tcp-data-split is disabled"))
+}
+
+pub(super) fn threshold_not_zero() -> Result<()> {
+    bed::wire()?;
+    sh(&format!(
+        "ethtool -G {NIC} tcp-data-split on hds-thresh 128"
+    ))?;
+    refused(bind_nic()?, EINVAL, Some("hds-thresh is not zero"))
+}
+
+pub(super) fn queue_out_of_range() -> Result<()> {
+    bed::wire()?;
+    bed::split()?;
+    let queue = QueueId::new(bed::QUEUES);
+    refused(bind(ifindex(NIC)?, memory()?, queue), EINVAL, None)
+}
+
+pub(super) fn no_such_device() -> Result<()> {
+    refused(
+        bind(Ifindex::new(4242), memory()?, QueueId::new(0)),
+        ENODEV,
+        None,
+    )
+}
+
+pub(super) fn device_without_queue_ops() -> Result<()> {
+    refused(
+        bind(ifindex("lo")?, memory()?, QueueId::new(0)),
+        EOPNOTSUPP,
+        None,
+    )
+}
+
+/// A netkit's own queue has no NIC behind it that could do DMA.
+pub(super) fn netkit_without_a_lease() -> Result<()> {
+    let netkit = netkit("nk0", 2)?;
+    refused(
+        bind(netkit, memory()?, QueueId::new(0)),
+        EOPNOTSUPP,
+        Some("DMA"),
+    )
+}
+
+pub(super) fn not_a_dmabuf() -> Result<()> {
+    bed::wire()?;
+    bed::split()?;
+    let null = File::open("/dev/null")?;
+    refused(bind(ifindex(NIC)?, null, LAST), EINVAL, None)
+}
+
+pub(super) fn xdp_attached() -> Result<()> {
+    bed::wire()?;
+    let _program = xdp::attach(ifindex(NIC)?.get())?;
+    bed::split()?;
+    refused(bind_nic()?, EEXIST, Some("XDP program attached"))
+}
+
+pub(super) fn already_bound() -> Result<()> {
+    bed::wire()?;
+    bed::split()?;
+    let _first = bind_nic()??;
+    refused(bind_nic()?, EEXIST, Some("already memory provider bound"))
+}
+
+pub(super) fn in_use_by_af_xdp() -> Result<()> {
+    bed::wire()?;
+    bed::split()?;
+    let _socket = xdp::socket(ifindex(NIC)?.get(), LAST.get()).context("AF_XDP socket")?;
+    refused(bind_nic()?, EBUSY, Some("AF_XDP"))
+}
+
+pub(super) fn leased_out() -> Result<()> {
+    bed::wire()?;
+    bed::split()?;
+    let netkit = netkit("nk0", 2)?;
+    Netdev::open()?.lease(
+        netkit,
+        Lease {
+            of: ifindex(NIC)?,
+            queue: LAST,
+            netns_id: None,
+        },
+    )?;
+    refused(bind_nic()?, EBUSY, Some("leased to a virtual netdev"))?;
+    // The same queue by its lease: granted.
+    bind(netkit, memory()?, QueueId::new(1))?.unbind();
+    Ok(())
+}
+
+pub(super) fn split_stays_on_while_bound() -> Result<()> {
+    bed::wire()?;
+    bed::split()?;
+    let _binding = bind_nic()??;
+    let off = RingsChange {
+        tcp_data_split: Some(HeaderSplit::Disabled),
+        ..RingsChange::default()
+    };
+    refused(
+        Ethtool::open()?.set_rings(ifindex(NIC)?, &off),
+        EINVAL,
+        None,
+    )
+}
+
+pub(super) fn channels_stay_while_bound() -> Result<()> {
+    bed::wire()?;
+    bed::split()?;
+    sh(&format!("ethtool -X {NIC} equal 1"))?;
+    let _binding = bind_nic()??;
+    let fewer = ChannelsChange {
+        combined: Some(1),
+        ..ChannelsChange::default()
+    };
+    refused(
+        Ethtool::open()?.set_channels(ifindex(NIC)?, &fewer),
+        EINVAL,
+        None,
+    )
+}
+
+fn bind_with_page_size(bytes: u32, pages: HugePage) -> Result<netdev::Result<Binding>> {
+    let memory = Udmabuf::builder(4 << 20).hugepages(pages).build()?;
+    let options = BindOptions {
+        rx_page_size: Some(bytes),
+    };
+    Ok(Netdev::open()?.bind_rx(ifindex(NIC)?, memory, &[LAST], options))
+}
+
+fn since_7_3() -> Result<()> {
+    if bed::kernel()? < (7, 3) {
+        return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
+    }
+    bed::wire()?;
+    bed::split()
+}
+
+pub(super) fn rx_page_size_not_a_power_of_two() -> Result<()> {
+    since_7_3()?;
+    fs::write("/proc/sys/vm/nr_hugepages", "8").context("nr_hugepages")?;
+    refused(bind_with_page_size(12_288, HugePage::Mb2)?, EINVAL, None)?;
+    refused(bind_with_page_size(2048, HugePage::Mb2)?, ERANGE, None)?;
+    // More than the NIC can fill.
+    refused(bind_with_page_size(1 << 20, HugePage::Mb2)?, EINVAL, None)
+}
+
+/// Plain pages are not contiguous: their scatter-gather entries are smaller than 64 KiB.
+pub(super) fn rx_page_size_unaligned_memory() -> Result<()> {
+    since_7_3()?;
+    refused(
+        bind_with_page_size(65_536, HugePage::None)?,
+        EINVAL,
+        Some("align"),
+    )
+}
+
+/// A kernel that doesn't know the attribute must say so, not ignore it.
+pub(super) fn rx_page_size_unsupported_by_kernel() -> Result<()> {
+    if bed::kernel()? >= (7, 3) {
+        return Err(Skip("this kernel knows rx-page-size".into()).into());
+    }
+    bed::wire()?;
+    bed::split()?;
+    refused(bind_with_page_size(4096, HugePage::None)?, EINVAL, None)
+}

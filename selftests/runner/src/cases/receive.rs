@@ -1,0 +1,308 @@
+//! What a receiver must do on a queue of the NIC itself.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Netdev, QueueType};
+use nix::sys::signal::Signal;
+
+use super::transfer::{all_in_dmabuf, nic_settings, number, send, start, summary, validated};
+use super::{Skip, ifindex, println_line};
+use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6};
+use crate::tool::{self, sh, until};
+
+const MIB: u64 = 1 << 20;
+
+/// How many rx queues of the NIC have a dmabuf.
+fn bound_queues() -> Result<usize> {
+    let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
+    Ok(queues
+        .iter()
+        .filter(|q| q.kind == QueueType::Rx && q.dmabuf.is_some())
+        .count())
+}
+
+fn wait_until_bound() -> Result<()> {
+    until("a binding", Duration::from_secs(10), || {
+        Ok(bound_queues()? > 0)
+    })
+}
+
+pub(super) fn direct() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    let summary = validated(
+        None,
+        &format!("-f {NIC}"),
+        &format!("{NIC_ADDRESS}:5000"),
+        32 * MIB,
+    )?;
+    all_in_dmabuf(&summary)?;
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    ensure!(bound_queues()? == 0, "the binding is still there");
+    Ok(())
+}
+
+pub(super) fn direct_ipv6() -> Result<()> {
+    bed::wire()?;
+    let to = format!("[{NIC_ADDRESS6}]:5000");
+    all_in_dmabuf(&validated(
+        None,
+        &format!("-f {NIC} --queue 1"),
+        &to,
+        4 * MIB,
+    )?)
+}
+
+pub(super) fn not_a_multiple_of_the_page() -> Result<()> {
+    bed::wire()?;
+    for (turn, bytes) in [1, 1447, 4095, 4097, 65_537, MIB - 1]
+        .into_iter()
+        .enumerate()
+    {
+        let to = format!("{NIC_ADDRESS}:{}", 5000 + turn);
+        all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, bytes)?)?;
+    }
+    Ok(())
+}
+
+/// Every fifth packet keeps its first 100 payload bytes beside its headers.
+pub(super) fn linear_bytes_in_stream_order() -> Result<()> {
+    bed::wire()?;
+    bed::parameter("unsplit_every", 5)?;
+    bed::parameter("unsplit_bytes", 100)?;
+    let summary = validated(
+        None,
+        &format!("-f {NIC}"),
+        &format!("{NIC_ADDRESS}:5000"),
+        4 * MIB,
+    )?;
+    let (linear, frags) = (
+        number(&summary, "/linear_bytes")?,
+        number(&summary, "/frag_bytes")?,
+    );
+    ensure!(
+        linear > 0 && frags > linear,
+        "linear {linear}, in the dmabuf {frags}"
+    );
+    Ok(())
+}
+
+/// Every fifth packet is not split at all, and yet comes from the bound queue.
+pub(super) fn wholly_linear_packets_in_stream_order() -> Result<()> {
+    bed::wire()?;
+    bed::parameter("unsplit_every", 5)?;
+    bed::parameter("unsplit_bytes", 0)?;
+    let summary = validated(
+        None,
+        &format!("-f {NIC}"),
+        &format!("{NIC_ADDRESS}:5000"),
+        4 * MIB,
+    )?;
+    let (bytes, frags) = (
+        number(&summary, "/bytes")?,
+        number(&summary, "/frag_bytes")?,
+    );
+    ensure!(
+        frags > 0 && frags < bytes,
+        "{frags} of {bytes} bytes in the dmabuf"
+    );
+    Ok(())
+}
+
+/// Nothing steers the flow, and RSS keeps off the bound queue: all of it is ordinary data.
+pub(super) fn unsteered() -> Result<()> {
+    bed::wire()?;
+    bed::split()?;
+    sh(&format!("ethtool -X {NIC} equal {}", bed::QUEUES - 1))?;
+    let line = format!("-f {NIC} --queue {} --no-config", bed::QUEUES - 1);
+    let summary = validated(None, &line, &format!("{NIC_ADDRESS}:5000"), 4 * MIB)?;
+    ensure!(
+        number(&summary, "/unsteered_bytes")? == 4 * MIB,
+        "not all of it was unsteered"
+    );
+    ensure!(number(&summary, "/frags")? == 0, "frags");
+
+    let line = format!("{line} --refuse-unsteered --listen {NIC_ADDRESS}:5001");
+    let receiver = start(None, &line)?;
+    // The receiver resets the connection: whether the sender sees it depends on the moment.
+    let sent = send(&format!("{NIC_ADDRESS}:5001 --bytes 1M"));
+    println_line(&format!("sender: {sent:?}"));
+    let complaint = receiver.end_within(Duration::from_secs(20))?.refused(1)?;
+    println_line(&complaint);
+    ensure!(
+        complaint.contains("steer"),
+        "the complaint names no steering"
+    );
+    Ok(())
+}
+
+/// A stopped receiver holds all frags of a small pool; when it goes on, the NIC gets them back.
+pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
+    bed::wire()?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let line = format!("-f {NIC} --size 4M --validate 251 --listen {to}");
+    let receiver = start(None, &line)?;
+    wait_until_bound()?;
+    let sender = tool::Running::start(tool::command(
+        Some(bed::PEER),
+        &tool::ours("devmem-tcp"),
+        &format!("send --wait 20 {to} --bytes 32M"),
+    ))?;
+    let failures = || -> Result<u64> {
+        let stats = Netdev::open()?.qstats(Some(ifindex(NIC)?), netdev::Scope::Device)?;
+        let device = stats.first().context("no qstats")?;
+        device.counters.rx_alloc_fail.context("no rx-alloc-fail")
+    };
+    until("the first bytes", Duration::from_secs(10), || {
+        let pools = Netdev::open()?.page_pools(Some(ifindex(NIC)?))?;
+        Ok(pools
+            .iter()
+            .any(|p| p.dmabuf.is_some() && p.inflight.unwrap_or(0) > 64))
+    })?;
+    receiver.signal(Signal::SIGSTOP)?;
+    let stopped = until("rx-alloc-fail", Duration::from_secs(15), || {
+        Ok(failures()? > 0)
+    });
+    receiver.signal(Signal::SIGCONT)?;
+    stopped?;
+    sender.end_within(Duration::from_secs(60))?.good("send")?;
+    let summary = summary(receiver)?;
+    ensure!(number(&summary, "/bytes")? == 32 * MIB, "bytes");
+    println_line(&format!("rx-alloc-fail {}", failures()?));
+    all_in_dmabuf(&summary)
+}
+
+pub(super) fn two_queues_one_dmabuf() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    let line = format!("-f {NIC} --queue 2 --queue 3 --connections 4 --validate 251");
+    let receiver = start(None, &format!("{line} --listen {NIC_ADDRESS}:5000"))?;
+    for _ in 0..4 {
+        send(&format!("{NIC_ADDRESS}:5000 --bytes 2M"))?;
+    }
+    let summary = summary(receiver)?;
+    ensure!(number(&summary, "/bytes")? == 8 * MIB, "bytes");
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    all_in_dmabuf(&summary)
+}
+
+pub(super) fn payload_to_a_file() -> Result<()> {
+    bed::wire()?;
+    let (input, output) = ("/tmp/input", "/tmp/output");
+    let payload: Vec<u8> = (0..3 * MIB + 17).map(|i| (i * i % 253) as u8).collect();
+    fs::write(input, &payload)?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 -o {output}"))?;
+    send(&format!("{NIC_ADDRESS}:5000 --input {input}"))?;
+    all_in_dmabuf(&summary(receiver)?)?;
+    ensure!(
+        fs::read(output)? == payload,
+        "the file is not what was sent"
+    );
+    Ok(())
+}
+
+pub(super) fn wrong_byte_is_named() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    let mut payload: Vec<u8> = (0..100_000).map(|i| ((i + 1) % 7) as u8).collect();
+    for byte in &mut payload {
+        if *byte == 0 {
+            *byte = b'\n';
+        }
+    }
+    payload[54_321] ^= 0x40;
+    fs::write("/tmp/input", &payload)?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 -v 7"))?;
+    // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
+    let sent = send(&format!("{NIC_ADDRESS}:5000 --input /tmp/input"));
+    println_line(&format!("sender: {sent:?}"));
+    let complaint = receiver.end_within(Duration::from_secs(20))?.refused(1)?;
+    println_line(&complaint);
+    ensure!(
+        complaint.contains("54321"),
+        "the complaint does not name byte 54321"
+    );
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    Ok(())
+}
+
+pub(super) fn killed_receiver_leaves_no_binding() -> Result<()> {
+    bed::wire()?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    wait_until_bound()?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(Duration::from_secs(5))?;
+    until("the end of the binding", Duration::from_secs(5), || {
+        Ok(bound_queues()? == 0)
+    })?;
+    // The queue serves the next one.
+    let to = format!("{NIC_ADDRESS}:5001");
+    all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, MIB)?)
+}
+
+pub(super) fn interrupted_receiver_restores_the_nic() -> Result<()> {
+    bed::wire()?;
+    for (turn, signal) in [Signal::SIGINT, Signal::SIGTERM].into_iter().enumerate() {
+        let before = nic_settings(NIC)?;
+        let to = format!("{NIC_ADDRESS}:{}", 5000 + turn);
+        let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
+        wait_until_bound()?;
+        ensure!(
+            nic_settings(NIC)? != before,
+            "the receiver did not set the NIC up"
+        );
+        until("a listener", Duration::from_secs(10), || {
+            Ok(sh("cat /proc/net/tcp")?.contains(" 0A "))
+        })?;
+        receiver.signal(signal)?;
+        let complaint = receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+        println_line(&complaint);
+        ensure!(
+            complaint.contains("signal"),
+            "the complaint names no signal"
+        );
+        ensure!(
+            nic_settings(NIC)? == before,
+            "{signal}: the NIC is not as it was before"
+        );
+    }
+    Ok(())
+}
+
+/// Larger pieces, fewer frags.
+pub(super) fn rx_page_size() -> Result<()> {
+    if bed::kernel()? < (7, 3) {
+        return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
+    }
+    fs::write("/proc/sys/vm/nr_hugepages", "64").context("nr_hugepages")?;
+    bed::wire()?;
+    sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
+    let frags = |line: &str, port: u16| -> Result<u64> {
+        let to = format!("{NIC_ADDRESS}:{port}");
+        let summary = validated(None, &format!("-f {NIC} --pages 2M {line}"), &to, 16 * MIB)?;
+        all_in_dmabuf(&summary)?;
+        number(&summary, "/frags")
+    };
+    let (small, large) = (frags("", 5000)?, frags("--rx-page-size 64K", 5001)?);
+    println_line(&format!(
+        "frags a MiB: {} of 4 KiB, {} of 64 KiB",
+        small / 16,
+        large / 16
+    ));
+    ensure!(
+        large * 4 < small,
+        "{small} frags of 4 KiB, {large} of 64 KiB"
+    );
+    Ok(())
+}

@@ -1,0 +1,194 @@
+//! What the tools say of bad input: the object and the kernel's words, then the remedy; exit status
+//! 2 for usage, 1 for the rest; the NIC as it was before.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::println_line;
+use super::transfer::{devmem_tcp, nic_settings, start};
+use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
+use crate::tool::{command, finish, sh, until};
+
+/// Holds if the line is refused with status 1, in two lines that contain these words.
+fn complains(mut run: Command, words: &[&str]) -> Result<()> {
+    run.stdin(std::process::Stdio::null());
+    let complaint = finish(run)?.refused(1)?;
+    println_line(complaint.trim_end());
+    for word in words {
+        ensure!(complaint.contains(word), "{word:?} is not in the complaint");
+    }
+    let lines: Vec<&str> = complaint.lines().collect();
+    ensure!(
+        lines.len() == 2,
+        "a complaint is one line and a remedy, not {}",
+        lines.len()
+    );
+    ensure!(lines[1].starts_with("  "), "the second line is no remedy");
+    Ok(())
+}
+
+fn tool(line: &str) -> Command {
+    command(None, &devmem_tcp(), line)
+}
+
+pub(super) fn unknown_device() -> Result<()> {
+    complains(tool("recv -f eth9 -l 127.0.0.1:5000"), &["eth9", "ENODEV"])?;
+    complains(
+        tool("lease --phys eth9 --queue 1 --netkit nk0"),
+        &["eth9", "ENODEV"],
+    )?;
+    complains(tool("show eth9"), &["eth9", "ENODEV"])?;
+    complains(
+        tool("recv -f lo --netns nowhere -l 127.0.0.1:5000"),
+        &["nowhere", "ENOENT"],
+    )
+}
+
+pub(super) fn queue_out_of_range() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000 --no-config");
+    bed::split()?;
+    complains(tool(&line), &["bind-rx", NIC, "queue 99", "EINVAL"])?;
+    sh(&format!("ethtool -G {NIC} tcp-data-split auto"))?;
+    // With the rule for that queue the driver is the first to refuse it.
+    let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000");
+    complains(tool(&line), &[NIC, "99", "(E"])?;
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    let line = format!("lease --phys {NIC} --queue 99 --netkit nk0");
+    complains(tool(&line), &["queue-create", "nk0", NIC, "99", "ERANGE"])
+}
+
+pub(super) fn device_without_devmem() -> Result<()> {
+    let line = "recv -f lo --queue 0 -l 127.0.0.1:5000 --no-config";
+    complains(tool(line), &["bind-rx", "lo", "EOPNOTSUPP"])?;
+    complains(
+        tool("recv -f lo -l 127.0.0.1:5000"),
+        &["lo", "leases no queue"],
+    )
+}
+
+pub(super) fn split_off_and_no_config() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ethtool -G {NIC} tcp-data-split off"))?;
+    let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --no-config");
+    complains(
+        tool(&line),
+        &["tcp-data-split is disabled", "EINVAL", "ethtool -G"],
+    )
+}
+
+pub(super) fn without_net_admin() -> Result<()> {
+    bed::wire()?;
+    bed::split()?;
+    let before = nic_settings(NIC)?;
+    let bare = |line: &str| {
+        let mut run = Command::new("setpriv");
+        run.args([
+            "--bounding-set=-net_admin,-sys_admin",
+            "--inh-caps=-net_admin,-sys_admin",
+        ]);
+        run.arg(devmem_tcp()).args(line.split(' '));
+        run
+    };
+    let recv = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
+    complains(bare(&recv), &[NIC, "EPERM", "CAP_NET_ADMIN"])?;
+    complains(
+        bare(&format!("{recv} --no-config")),
+        &["bind-rx", NIC, "EPERM", "CAP_NET_ADMIN"],
+    )?;
+    let lease = format!("lease --phys {NIC} --queue 1 --netkit nk0");
+    complains(bare(&lease), &["nk0", "EPERM", "CAP_NET_ADMIN"])?;
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    Ok(())
+}
+
+/// Its node hidden behind an empty /dev, in a mount namespace of the tool's own.
+pub(super) fn without_udmabuf() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    let mut run = Command::new("unshare");
+    let line = format!(
+        "mount -t tmpfs none /dev && exec {} recv -f {NIC} -l {NIC_ADDRESS}:5000",
+        devmem_tcp().display()
+    );
+    run.args(["--mount", "sh", "-c", &line]);
+    complains(run, &["/dev/udmabuf", "udmabuf"])?;
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    Ok(())
+}
+
+pub(super) fn over_the_size_limit() -> Result<()> {
+    bed::wire()?;
+    let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 65M");
+    complains(tool(&line), &["size_limit_mb"])?;
+    let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 5000");
+    complains(tool(&line), &["page"])
+}
+
+pub(super) fn port_in_use() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    let first = start(None, &format!("-f {NIC} --queue 1 -l {NIC_ADDRESS}:5000"))?;
+    until("a listener", Duration::from_secs(10), || {
+        Ok(sh("cat /proc/net/tcp")?.contains(" 0A "))
+    })?;
+    let during = nic_settings(NIC)?;
+    let line = format!("recv -f {NIC} --queue 2 -l {NIC_ADDRESS}:5000");
+    complains(tool(&line), &["5000", "EADDRINUSE"])?;
+    ensure!(
+        nic_settings(NIC)? == during,
+        "the second receiver left its settings behind"
+    );
+    first.signal(nix::sys::signal::Signal::SIGTERM)?;
+    first.end_within(Duration::from_secs(5))?.refused(1)?;
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    Ok(())
+}
+
+pub(super) fn bad_command_lines() -> Result<()> {
+    for line in [
+        "recv -f lo -l nonsense",
+        "recv -f lo -l 1.2.3.4",
+        "recv -f lo -l 1.2.3.4:99999",
+        "recv -f lo -l 1.2.3.4:5000 --size -1",
+        "recv -f lo -l 1.2.3.4:5000 --queue x",
+        "recv -l 1.2.3.4:5000",
+        "lease --phys eth1 --netkit nk0",
+        "send 1.2.3.4",
+        "nothing",
+        "",
+    ] {
+        let complaint = finish(tool(line))?.refused(2)?;
+        println_line(complaint.lines().next().unwrap_or_default());
+        ensure!(!complaint.is_empty(), "{line:?}: no complaint");
+    }
+    Ok(())
+}
+
+/// A netkit that was made for a lease goes when the lease is refused.
+pub(super) fn refused_lease_leaves_nothing() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    let line = format!("lease --phys {NIC} --queue 99 --netkit {GUEST} --netns {BOX}");
+    complains(tool(&line), &["queue-create", "ERANGE"])?;
+    let line = format!("lease --phys {NIC} --queue 1 --queue 99 --netkit {GUEST} --netns {BOX}");
+    complains(tool(&line), &["queue-create", "ERANGE"])?;
+    let left = sh("ip -o link show type netkit")? + &sh(&format!("ip -n {BOX} -o link show"))?;
+    ensure!(!left.contains("nk0"), "left behind: {left}");
+    Ok(())
+}

@@ -1,0 +1,112 @@
+//! One transfer: a receiver, a sender, and what the receiver counted.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::bed::PEER;
+use crate::tool::{self, Finished, Running, command, finish, ours};
+
+/// A receiver has so long to end after its sender.
+const END: Duration = Duration::from_secs(30);
+
+/// Our tool.
+pub(super) fn devmem_tcp() -> PathBuf {
+    ours("devmem-tcp")
+}
+
+/// A receiver that listens.
+pub(super) fn start(netns: Option<&str>, line: &str) -> Result<Running> {
+    Running::start(command(
+        netns,
+        &devmem_tcp(),
+        &format!("recv --json {line}"),
+    ))
+}
+
+/// Sends from the far end of the wire.
+pub(super) fn send(line: &str) -> Result<()> {
+    finish(command(
+        Some(PEER),
+        &devmem_tcp(),
+        &format!("send --wait 20 {line}"),
+    ))?
+    .good("send")
+    .map(drop)
+}
+
+/// The receiver's summary, once it has ended well.
+pub(super) fn summary(receiver: Running) -> Result<Value> {
+    parse(receiver.end_within(END)?)
+}
+
+fn parse(end: Finished) -> Result<Value> {
+    let text = end.good("recv")?;
+    super::println_line(text.trim_end());
+    serde_json::from_str(&text).with_context(|| format!("summary {text:?}"))
+}
+
+/// A transfer of the validation pattern from one end to the other.
+pub(super) fn validated(
+    netns: Option<&str>,
+    receiver: &str,
+    to: &str,
+    bytes: u64,
+) -> Result<Value> {
+    let running = start(netns, &format!("--validate 251 --listen {to} {receiver}"))?;
+    let sent = send(&format!("{to} --pattern 251 --bytes {bytes}"));
+    let summary = match sent {
+        Ok(()) => summary(running)?,
+        Err(error) => {
+            let end = running.end_within(Duration::from_secs(5))?;
+            return Err(error.context(format!("the receiver said {end:?}")));
+        }
+    };
+    ensure!(number(&summary, "/bytes")? == bytes, "sent {bytes} bytes");
+    ensure!(number(&summary, "/validated")? == 251, "not validated");
+    tokens_came_back(&summary)?;
+    Ok(summary)
+}
+
+/// Holds if every token that was issued was returned.
+pub(super) fn tokens_came_back(summary: &Value) -> Result<()> {
+    let (issued, returned) = (
+        number(summary, "/tokens/issued")?,
+        number(summary, "/tokens/returned")?,
+    );
+    ensure!(
+        issued == returned,
+        "{issued} tokens issued, {returned} returned"
+    );
+    Ok(())
+}
+
+/// Holds if every byte came through the dmabuf.
+pub(super) fn all_in_dmabuf(summary: &Value) -> Result<()> {
+    let (bytes, frag_bytes) = (number(summary, "/bytes")?, number(summary, "/frag_bytes")?);
+    ensure!(
+        bytes == frag_bytes,
+        "{frag_bytes} of {bytes} bytes in the dmabuf"
+    );
+    ensure!(number(summary, "/linear_bytes")? == 0, "linear bytes");
+    ensure!(number(summary, "/unsteered_bytes")? == 0, "unsteered bytes");
+    Ok(())
+}
+
+/// A number in the summary.
+pub(super) fn number(summary: &Value, pointer: &str) -> Result<u64> {
+    summary
+        .pointer(pointer)
+        .and_then(Value::as_u64)
+        .with_context(|| format!("no number {pointer} in {summary}"))
+}
+
+/// The NIC's settings that a receiver changes and must put back.
+pub(super) fn nic_settings(nic: &str) -> Result<String> {
+    let mut text = tool::sh(&format!("ethtool -g {nic}"))?;
+    text += &tool::sh(&format!("ethtool -x {nic}"))?;
+    text += &tool::sh(&format!("ethtool -n {nic}"))?;
+    Ok(text)
+}

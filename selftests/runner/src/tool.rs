@@ -1,0 +1,165 @@
+//! Commands that the cases run, and what they said.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// What a finished command left.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) status: ExitStatus,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Finished {
+    /// The command's output, if it ended well.
+    pub(crate) fn good(self, what: &str) -> Result<String> {
+        ensure!(
+            self.status.success(),
+            "{what}: {}\n{}{}",
+            self.status,
+            self.stdout,
+            self.stderr
+        );
+        Ok(self.stdout)
+    }
+
+    /// The command's complaint, if it ended with this exit status.
+    pub(crate) fn refused(self, code: i32) -> Result<String> {
+        ensure!(
+            self.status.code() == Some(code),
+            "expected exit status {code}, got {}\n{}{}",
+            self.status,
+            self.stdout,
+            self.stderr
+        );
+        Ok(self.stderr)
+    }
+}
+
+/// A program of ours, which lies beside the runner.
+pub(crate) fn ours(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap_or_default();
+    path.set_file_name(name);
+    path
+}
+
+/// The command line `line`, split at blanks, in the network namespace `netns` if one is named.
+pub(crate) fn command(netns: Option<&str>, program: &Path, line: &str) -> Command {
+    let mut command = match netns {
+        Some(netns) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", netns]).arg(program);
+            command
+        }
+        None => Command::new(program),
+    };
+    command.args(line.split_whitespace()).stdin(Stdio::null());
+    command
+}
+
+/// Runs a line such as `ip link set eth0 up` to its end; its failure is an error.
+pub(crate) fn sh(line: &str) -> Result<String> {
+    let (program, arguments) = line.split_once(' ').unwrap_or((line, ""));
+    finish(command(None, Path::new(program), arguments))?.good(line)
+}
+
+/// Runs a command to its end, whatever that is.
+pub(crate) fn finish(mut command: Command) -> Result<Finished> {
+    let out = command
+        .output()
+        .with_context(|| format!("{:?}", command.get_program()))?;
+    Ok(Finished {
+        status: out.status,
+        stdout: String::from_utf8_lossy(&out.stdout).into_owned(),
+        stderr: String::from_utf8_lossy(&out.stderr).into_owned(),
+    })
+}
+
+/// A command that goes on while the case does something else.
+#[derive(Debug)]
+pub(crate) struct Running {
+    child: Child,
+    stdout: JoinHandle<String>,
+    stderr: JoinHandle<String>,
+}
+
+impl Running {
+    /// Starts it.
+    pub(crate) fn start(mut command: Command) -> Result<Self> {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("{:?}", command.get_program()))?;
+        let stdout = drain(child.stdout.take().context("stdout")?);
+        let stderr = drain(child.stderr.take().context("stderr")?);
+        Ok(Self {
+            child,
+            stdout,
+            stderr,
+        })
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+        let pid = Pid::from_raw(self.child.id().try_into().context("pid")?);
+        kill(pid, signal).with_context(|| format!("sending {signal}"))
+    }
+
+    /// Waits for its end, at most this long.
+    pub(crate) fn end_within(mut self, limit: Duration) -> Result<Finished> {
+        let end = Instant::now() + limit;
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > end {
+                self.child.kill()?;
+                self.child.wait()?;
+                let said = (self.stdout.join(), self.stderr.join());
+                bail!("no end after {} s; it said {said:?}", limit.as_secs());
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        let status = self.child.wait()?;
+        let text = |reader: JoinHandle<String>| reader.join().ok().context("output reader");
+        Ok(Finished {
+            status,
+            stdout: text(self.stdout)?,
+            stderr: text(self.stderr)?,
+        })
+    }
+}
+
+fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        match from.read_to_end(&mut bytes) {
+            Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+            Err(error) => format!("reading the output: {error}"),
+        }
+    })
+}
+
+/// Waits until `true`, at most this long.
+pub(crate) fn until(
+    what: &str,
+    limit: Duration,
+    mut holds: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let end = Instant::now() + limit;
+    while !holds()? {
+        ensure!(
+            Instant::now() < end,
+            "{what}: not within {} s",
+            limit.as_secs()
+        );
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(())
+}

@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0
+/* swnic: which rx queue a frame goes to: ntuple rules first, then RSS. */
+#include <linux/etherdevice.h>
+#include <linux/if_vlan.h>
+#include <linux/ip.h>
+#include <linux/ipv6.h>
+#include <linux/tcp.h>
+#include <linux/unaligned.h>
+#include <net/ipv6.h>
+
+#include "swnic.h"
+
+/* The ports of TCP and UDP are in the same place. */
+struct swnic_ports {
+	__be16	src;
+	__be16	dst;
+};
+
+static u32 swnic_toeplitz(const u8 *key, const u8 *data, u32 len)
+{
+	u32 window = get_unaligned_be32(key);
+	u32 hash = 0;
+	u32 i;
+	int bit;
+
+	for (i = 0; i < len; i++) {
+		for (bit = 7; bit >= 0; bit--) {
+			if (data[i] & BIT(bit))
+				hash ^= window;
+			window = window << 1 | (key[i + 4] >> bit & 1);
+		}
+	}
+	return hash;
+}
+
+static u32 swnic_hash_add(u8 *input, u32 len, const void *field, u32 size)
+{
+	memcpy(input + len, field, size);
+	return len + size;
+}
+
+static u32 swnic_hash_fields(const struct swnic *sw,
+			     const struct swnic_pkt *pkt)
+{
+	if (pkt->proto == IPPROTO_TCP)
+		return sw->hash_fields[pkt->ip == 4 ? SWNIC_HASH_TCP4 :
+						      SWNIC_HASH_TCP6];
+	if (pkt->proto == IPPROTO_UDP)
+		return sw->hash_fields[pkt->ip == 4 ? SWNIC_HASH_UDP4 :
+						      SWNIC_HASH_UDP6];
+	return RXH_IP_SRC | RXH_IP_DST;
+}
+
+static u32 swnic_hash(const struct swnic *sw, const u8 *key, const u8 *data,
+		      const struct swnic_pkt *pkt, enum pkt_hash_types *type)
+{
+	const struct swnic_ports *ports = (const void *)(data + pkt->l4);
+	u32 fields = swnic_hash_fields(sw, pkt);
+	u8 input[SWNIC_RSS_KEY - 4];
+	u32 len = 0;
+
+	*type = PKT_HASH_TYPE_NONE;
+	if (pkt->ip == 4) {
+		const struct iphdr *ip = (const struct iphdr *)(data + pkt->l3);
+
+		if (fields & RXH_IP_SRC)
+			len = swnic_hash_add(input, len, &ip->saddr, 4);
+		if (fields & RXH_IP_DST)
+			len = swnic_hash_add(input, len, &ip->daddr, 4);
+	} else if (pkt->ip == 6) {
+		const struct ipv6hdr *ip6 = (const void *)(data + pkt->l3);
+
+		if (fields & RXH_IP_SRC)
+			len = swnic_hash_add(input, len, &ip6->saddr, 16);
+		if (fields & RXH_IP_DST)
+			len = swnic_hash_add(input, len, &ip6->daddr, 16);
+	} else {
+		return 0;
+	}
+	*type = PKT_HASH_TYPE_L3;
+	if (fields & RXH_L4_B_0_1)
+		len = swnic_hash_add(input, len, &ports->src, 2);
+	if (fields & RXH_L4_B_2_3)
+		len = swnic_hash_add(input, len, &ports->dst, 2);
+	if (fields & (RXH_L4_B_0_1 | RXH_L4_B_2_3))
+		*type = PKT_HASH_TYPE_L4;
+	return swnic_toeplitz(key, input, len);
+}
+
+static bool swnic_match4(const struct ethtool_tcpip4_spec *want,
+			 const struct ethtool_tcpip4_spec *mask,
+			 const struct iphdr *ip, const struct swnic_ports *p)
+{
+	return !((want->ip4src ^ ip->saddr) & mask->ip4src) &&
+	       !((want->ip4dst ^ ip->daddr) & mask->ip4dst) &&
+	       !((want->psrc ^ p->src) & mask->psrc) &&
+	       !((want->pdst ^ p->dst) & mask->pdst);
+}
+
+static bool swnic_match6(const struct ethtool_tcpip6_spec *want,
+			 const struct ethtool_tcpip6_spec *mask,
+			 const struct ipv6hdr *ip6, const struct swnic_ports *p)
+{
+	return !ipv6_masked_addr_cmp((struct in6_addr *)want->ip6src,
+				     (struct in6_addr *)mask->ip6src,
+				     &ip6->saddr) &&
+	       !ipv6_masked_addr_cmp((struct in6_addr *)want->ip6dst,
+				     (struct in6_addr *)mask->ip6dst,
+				     &ip6->daddr) &&
+	       !((want->psrc ^ p->src) & mask->psrc) &&
+	       !((want->pdst ^ p->dst) & mask->pdst);
+}
+
+static bool swnic_rule_match(const struct ethtool_rx_flow_spec *fs,
+			     const u8 *data, const struct swnic_pkt *pkt)
+{
+	const struct swnic_ports *ports = (const void *)(data + pkt->l4);
+	const void *l3 = data + pkt->l3;
+	u8 proto;
+
+	switch (fs->flow_type & ~FLOW_RSS) {
+	case TCP_V4_FLOW:
+	case UDP_V4_FLOW:
+		proto = (fs->flow_type & ~FLOW_RSS) == TCP_V4_FLOW ?
+			IPPROTO_TCP : IPPROTO_UDP;
+		return pkt->ip == 4 && pkt->proto == proto &&
+		       swnic_match4(&fs->h_u.tcp_ip4_spec,
+				    &fs->m_u.tcp_ip4_spec, l3, ports);
+	case TCP_V6_FLOW:
+	case UDP_V6_FLOW:
+		proto = (fs->flow_type & ~FLOW_RSS) == TCP_V6_FLOW ?
+			IPPROTO_TCP : IPPROTO_UDP;
+		return pkt->ip == 6 && pkt->proto == proto &&
+		       swnic_match6(&fs->h_u.tcp_ip6_spec,
+				    &fs->m_u.tcp_ip6_spec, l3, ports);
+	}
+	return false;
+}
+
+/* The rule of the lowest location wins. */
+static const struct swnic_rule *swnic_rule_find(const struct swnic *sw,
+						const u8 *data,
+						const struct swnic_pkt *pkt)
+{
+	u32 i;
+
+	if (!pkt->proto || !(sw->dev->features & NETIF_F_NTUPLE))
+		return NULL;
+	for (i = 0; i < SWNIC_MAX_RULES; i++)
+		if (sw->rules[i].used &&
+		    swnic_rule_match(&sw->rules[i].fs, data, pkt))
+			return &sw->rules[i];
+	return NULL;
+}
+
+/* Returns the rx queue, or a negative number for a frame to discard. */
+int swnic_steer(struct swnic *sw, const u8 *data, u32 len, u32 *hash,
+		enum pkt_hash_types *hash_type)
+{
+	const struct swnic_rule *rule;
+	const struct swnic_rss *rss;
+	struct swnic_pkt pkt;
+	int queue = 0;
+
+	swnic_parse(data, len, &pkt);
+	spin_lock(&sw->steer_lock);
+	rss = &sw->rss;
+	rule = swnic_rule_find(sw, data, &pkt);
+	if (rule && rule->fs.ring_cookie == RX_CLS_FLOW_DISC) {
+		queue = -1;
+		goto out;
+	}
+	if (rule)
+		queue = ethtool_get_flow_spec_ring(rule->fs.ring_cookie);
+	if (rule && rule->fs.flow_type & FLOW_RSS && rule->rss_context)
+		rss = sw->ctx[rule->rss_context];
+
+	*hash = swnic_hash(sw, rss->key, data, &pkt, hash_type);
+	if (!rule || rule->fs.flow_type & FLOW_RSS)
+		queue += rss->indir[*hash % SWNIC_RSS_INDIR];
+	if (queue >= sw->max_queues)
+		queue = -1;
+out:
+	spin_unlock(&sw->steer_lock);
+	if (queue < 0)
+		atomic64_inc(&sw->rx_missed);
+	return queue;
+}
+
+void swnic_rss_default(struct swnic *sw, u32 queues)
+{
+	u32 i;
+
+	spin_lock_bh(&sw->steer_lock);
+	for (i = 0; i < SWNIC_RSS_INDIR; i++)
+		sw->rss.indir[i] = ethtool_rxfh_indir_default(i, queues);
+	spin_unlock_bh(&sw->steer_lock);
+}
+
+void swnic_steer_init(struct swnic *sw)
+{
+	u32 i;
+
+	spin_lock_init(&sw->steer_lock);
+	for (i = 0; i < SWNIC_HASH_FLOWS; i++)
+		sw->hash_fields[i] = RXH_IP_SRC | RXH_IP_DST |
+				     RXH_L4_B_0_1 | RXH_L4_B_2_3;
+	netdev_rss_key_fill(sw->rss.key, SWNIC_RSS_KEY);
+	swnic_rss_default(sw, sw->max_queues);
+}

@@ -1,0 +1,240 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/* swnic: a software NIC for devmem TCP. Shared declarations. */
+#ifndef SWNIC_H
+#define SWNIC_H
+
+#include <linux/ethtool.h>
+#include <linux/netdevice.h>
+#include <linux/platform_device.h>
+#include <linux/skbuff.h>
+#include <linux/spinlock.h>
+#include <net/netmem.h>
+#include <net/xdp.h>
+
+#define SWNIC_MAX_PAIRS		16
+#define SWNIC_MAX_QUEUES	64
+#define SWNIC_MAX_MTU		9000
+#define SWNIC_MAX_RX_PAGE	SZ_64K
+#define SWNIC_MAX_HDS_THRESH	1024
+
+#define SWNIC_WIRE_SLOTS	1024	/* frames on the way to one rx queue */
+#define SWNIC_TX_SLOTS		256	/* packets waiting in one tx queue */
+
+#define SWNIC_RSS_INDIR		128
+#define SWNIC_RSS_KEY		40
+#define SWNIC_MAX_RSS_CTX	16	/* context 0, the default, included */
+#define SWNIC_MAX_RULES		64
+
+/* Largest frame that fits one page beside XDP's head- and tailroom. */
+#define SWNIC_XDP_MAX_FRAME						\
+	SKB_WITH_OVERHEAD(PAGE_SIZE - XDP_PACKET_HEADROOM)
+
+/* What crosses the wire: bytes, and what the receiver's hardware found when
+ * it chose the queue.
+ */
+struct swnic_frame {
+	u32			len;
+	u32			hash;
+	enum pkt_hash_types	hash_type;
+	u8			data[];
+};
+
+/* Frames on their way to one rx queue. Many senders, one receiver (NAPI). */
+struct swnic_wire {
+	spinlock_t		lock;	/* serialises senders */
+	u32			head;
+	u32			tail;
+	struct swnic_frame	**slots;
+	/* the sender's queues that found the wire full */
+	DECLARE_BITMAP(waiting, SWNIC_MAX_QUEUES);
+};
+
+/* Where things are in a frame. Offsets count from the Ethernet header. */
+struct swnic_pkt {
+	u16	l3;
+	u16	l4;
+	u16	payload;	/* TCP only: end of all headers */
+	u16	payload_len;	/* TCP only: without Ethernet padding */
+	u16	l3_end;
+	u8	ip;		/* 4, 6, or 0: not IP */
+	u8	proto;		/* TCP, UDP, or 0: other, or a fragment */
+};
+
+/* A payload buffer that several segments share. */
+struct swnic_buf {
+	netmem_ref	netmem;
+	u8		*va;
+	u32		off;
+	u32		refs;	/* handed out so far */
+};
+
+/* Segments of one flow on their way to becoming one packet. */
+struct swnic_agg {
+	struct sk_buff		*skb;
+	struct swnic_pkt	pkt;
+	u32			hash;
+	enum pkt_hash_types	hash_type;
+	u32			next_seq;
+	u32			payload;
+	u16			mss;
+	u16			segs;
+};
+
+/* Written by the queue's NAPI (stop and tx_drops also by the transmit path),
+ * read by anyone: 64-bit words on a 64-bit machine.
+ */
+struct swnic_stats {
+	u64	rx_packets;
+	u64	rx_bytes;
+	u64	rx_hw_drops;
+	u64	rx_alloc_fail;
+	u64	rx_csum_good;
+	u64	rx_csum_none;
+	u64	rx_csum_bad;
+	u64	gro_packets;
+	u64	gro_bytes;
+	u64	gro_wire_packets;
+	u64	gro_wire_bytes;
+	u64	tx_packets;
+	u64	tx_bytes;
+	u64	tx_drops;
+	u64	tx_csum_none;
+	u64	tx_needs_csum;
+	u64	gso_packets;
+	u64	gso_bytes;
+	u64	gso_wire_packets;
+	u64	gso_wire_bytes;
+	u64	tx_stop;
+	u64	tx_wake;
+};
+
+struct swnic_txq {
+	struct sk_buff		**slots;
+	u32			head;	/* written by ndo_start_xmit */
+	u32			tail;	/* written by NAPI */
+
+	/* The packet at @tail, when some of it is out already. */
+	bool			begun;
+	int			rxq;	/* of the peer; negative: discard */
+	u32			hash;
+	enum pkt_hash_types	hash_type;
+	u32			sent;	/* payload bytes */
+	u32			segs;
+	struct swnic_frame	*held;	/* built, but the wire was full */
+};
+
+/* One combined channel: an rx queue, a tx queue, and the NAPI of both. */
+struct swnic_channel {
+	struct napi_struct	napi;
+	struct swnic		*sw;
+	u32			idx;
+	bool			active;
+
+	struct swnic_wire	wire;
+	struct page_pool	*hdr_pool;
+	struct page_pool	*pool;		/* payload: maybe unreadable */
+	u32			buf_size;	/* of one netmem of @pool */
+	struct swnic_buf	buf;
+	struct swnic_agg	agg;
+	u32			tcp_data_seen;
+	struct xdp_rxq_info	xdp_rxq;
+
+	struct swnic_txq	tx;
+	struct swnic_stats	stats;
+};
+
+struct swnic_rss {
+	u32	indir[SWNIC_RSS_INDIR];
+	u8	key[SWNIC_RSS_KEY];
+};
+
+struct swnic_rule {
+	struct ethtool_rx_flow_spec	fs;
+	u32				rss_context;
+	bool				used;
+};
+
+/* Flow types whose hash fields can be chosen. */
+enum swnic_hash_flow {
+	SWNIC_HASH_TCP4,
+	SWNIC_HASH_UDP4,
+	SWNIC_HASH_TCP6,
+	SWNIC_HASH_UDP6,
+	SWNIC_HASH_FLOWS,
+};
+
+struct swnic {
+	struct net_device	*dev;
+	struct platform_device	*pdev;
+	struct swnic		*peer;
+	struct swnic_channel	*ch;
+	u32			max_queues;
+
+	bool			hds;
+	u32			hds_thresh;
+	struct bpf_prog		*xdp_prog;
+	atomic64_t		rx_missed;	/* reached no queue */
+
+	spinlock_t		steer_lock;	/* all below */
+	struct swnic_rss	rss;
+	struct swnic_rss	*ctx[SWNIC_MAX_RSS_CTX];
+	u32			hash_fields[SWNIC_HASH_FLOWS];
+	struct swnic_rule	rules[SWNIC_MAX_RULES];
+};
+
+/* main.c */
+extern unsigned int swnic_unsplit_every;
+extern unsigned int swnic_unsplit_bytes;
+
+static inline struct device *swnic_dma_dev(struct swnic *sw)
+{
+	return &sw->pdev->dev;
+}
+
+/* queue.c */
+extern const struct netdev_queue_mgmt_ops swnic_queue_mgmt_ops;
+int swnic_channels_alloc(struct swnic *sw);
+void swnic_channels_free(struct swnic *sw);
+int swnic_channels_up(struct swnic *sw, u32 from, u32 to);
+void swnic_channels_down(struct swnic *sw, u32 from, u32 to);
+void swnic_kick(struct swnic_channel *ch);
+
+/* tx.c */
+netdev_tx_t swnic_start_xmit(struct sk_buff *skb, struct net_device *dev);
+bool swnic_tx_poll(struct swnic_channel *ch, int budget);
+void swnic_tx_purge(struct swnic_channel *ch);
+void swnic_tx_bounce(struct swnic_channel *ch, const void *data, u32 len);
+struct swnic_frame *swnic_wire_pop(struct swnic_wire *wire);
+void swnic_wire_wake(struct swnic_channel *ch);
+void *swnic_dma_to_virt(struct swnic *sw, dma_addr_t addr);
+
+/* rx.c */
+int swnic_rx_poll(struct swnic_channel *ch, int budget);
+void swnic_rx_purge(struct swnic_channel *ch);
+struct sk_buff *swnic_rx_head(struct swnic_channel *ch, const void *data,
+			      u32 len);
+bool swnic_rx_payload(struct swnic_channel *ch, struct sk_buff *skb,
+		      const u8 *data, u32 len, bool pack);
+void swnic_rx_deliver(struct swnic_channel *ch, struct sk_buff *skb,
+		      u32 hash, enum pkt_hash_types hash_type);
+void swnic_buf_retire(struct swnic_channel *ch, bool in_napi);
+
+/* coalesce.c */
+bool swnic_coalesce(struct swnic_channel *ch, const struct swnic_frame *frame,
+		    const struct swnic_pkt *pkt);
+void swnic_coalesce_flush(struct swnic_channel *ch);
+
+/* parse.c */
+void swnic_parse(const u8 *data, u32 len, struct swnic_pkt *pkt);
+bool swnic_csum_ok(const u8 *data, const struct swnic_pkt *pkt);
+
+/* steer.c */
+int swnic_steer(struct swnic *sw, const u8 *data, u32 len, u32 *hash,
+		enum pkt_hash_types *hash_type);
+void swnic_steer_init(struct swnic *sw);
+void swnic_rss_default(struct swnic *sw, u32 queues);
+
+/* ethtool.c */
+extern const struct ethtool_ops swnic_ethtool_ops;
+
+#endif

@@ -1,0 +1,27 @@
+# Common to the scripts of this directory; sourced by each of them.
+# shellcheck shell=bash
+set -euo pipefail
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+top=$(cd "$here/../.." && pwd)
+cache=$top/target/vm
+
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
+die() { say "$@"; exit 1; }
+
+# Directory of the kernel that $KERNEL names; without it, of the newest one
+# seen when the archive was last read. Empty if that was never read.
+kernel_dir() {
+    local name=${KERNEL:-}
+    if [ -z "$name" ] && [ -e "$cache/newest" ]; then name=$(<"$cache/newest"); fi
+    [ -z "$name" ] || printf '%s/%s\n' "$cache" "$name"
+}
+
+# Holds the lock FILE on descriptor 9 for the rest of the script.
+lock() {
+    mkdir -p "$(dirname "$1")"
+    exec 9>"$1"
+    flock --nonblock 9 && return
+    say "waiting for another run that holds ${1#"$top/"}"
+    flock 9
+}

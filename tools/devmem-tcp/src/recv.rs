@@ -1,0 +1,272 @@
+//! `devmem-tcp recv`.
+
+mod nic_side;
+mod summary;
+
+use std::fs::File;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::thread;
+
+use anyhow::{Context, Result, bail};
+use devmem::DmabufId;
+use devmem::engine::{Config, Engine, Peer, Report, Until};
+use devmem::listen::{self, SocketOptions};
+use devmem::pattern::Pattern;
+use devmem::sink::{Discard, Memory, Sink, SinkError, Validate, Write};
+use dmabuf::{Dmabuf, Protection};
+use netdev::{BindOptions, Binding, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType};
+use nic::Applied;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use udmabuf::{HugePage, Udmabuf};
+
+use crate::args::{NetNsArg, Size, netns};
+use crate::remedy::Hint;
+use summary::Summary;
+
+/// A sink of any kind; the connections' sinks leave the engine with its report.
+type AnySink = Box<dyn Sink + Send>;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The device, a NIC or a netkit that leases one's queue
+    #[arg(long, short = 'f', value_name = "IF")]
+    dev: String,
+    /// The namespace of device and listener: a name, a path, or pid:PID
+    #[arg(long, value_name = "NETNS")]
+    netns: Option<NetNsArg>,
+    /// The rx queue of the device; may be given again [default: a NIC's last, all of a netkit's
+    /// leased ones]
+    #[arg(long = "queue", value_name = "N")]
+    queues: Vec<QueueId>,
+    /// Where to listen: ADDR:PORT, or [ADDR]:PORT
+    #[arg(long, short, value_name = "ADDR:PORT")]
+    listen: SocketAddr,
+    /// Only flows from this address
+    #[arg(long, value_name = "ADDR")]
+    from: Option<std::net::IpAddr>,
+    /// Size of the dmabuf
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    size: Size,
+    /// Pages that the dmabuf is made of
+    #[arg(long, value_enum, default_value_t = Pages::Small)]
+    pages: Pages,
+    /// Size of the pieces that the NIC fills (Linux 7.3; more than 4K wants larger pages)
+    #[arg(long, value_name = "SIZE")]
+    rx_page_size: Option<Size>,
+    /// Check that the payload is the pattern of this period
+    #[arg(long, short = 'v', value_name = "N")]
+    validate: Option<usize>,
+    /// Write the payload to this file, or to standard output if it is -
+    #[arg(long, short, value_name = "FILE", conflicts_with = "validate")]
+    output: Option<String>,
+    /// End when so many peers have closed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    connections: u32,
+    /// Leave header split, RSS and flow rules as they are
+    #[arg(long)]
+    no_config: bool,
+    /// Fail on payload that the NIC did not split from its headers
+    #[arg(long)]
+    refuse_linear: bool,
+    /// Fail on payload that was not steered to a bound queue
+    #[arg(long)]
+    refuse_unsteered: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Pages {
+    /// The system's page size
+    #[value(name = "4K")]
+    Small,
+    /// Huge pages of 2 MiB, which must be reserved
+    #[value(name = "2M")]
+    Huge,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let netns = netns(args.netns.as_ref())?;
+    let link = Link::open_in(&netns)?.by_name(&args.dev)?;
+    let queues = queues(args, &netns, &link)?;
+    let memory = memory(args)?;
+    let applied = if args.no_config {
+        None
+    } else {
+        nic_side::configure(args, &netns, &link, &queues)?
+    };
+    let outcome = receive(args, &netns, &link, &queues, &memory);
+    // After the binding is gone: the kernel keeps header split on while there is one.
+    if let Some(applied) = applied {
+        restore(applied, outcome.as_ref().err())?;
+    }
+    let summary = outcome?;
+    summary.print(args.json, args.output.as_deref() == Some("-"))?;
+    summary.verdict()
+}
+
+/// Puts the NIC back; an error that came before stays the first.
+fn restore(applied: Applied, before: Option<&anyhow::Error>) -> Result<()> {
+    match (applied.restore(), before) {
+        (Err(error), Some(before)) => bail!("{before:#}; then {error}"),
+        (result, _) => Ok(result?),
+    }
+}
+
+/// Binds, listens, receives, unbinds.
+fn receive(
+    args: &Args,
+    netns: &NetNs,
+    link: &LinkInfo,
+    queues: &[QueueId],
+    memory: &Udmabuf,
+) -> Result<Summary> {
+    let binding = bind(args, netns, link, queues, memory)?;
+    let options = SocketOptions {
+        reuse_address: true,
+        ..SocketOptions::default()
+    };
+    let listener = netns.run(|| listen::listen(args.listen, &options))??;
+    let engine = engine(args, listener, memory, &binding)?;
+    let stop = engine.stop_handle();
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
+    let signals_handle = signals.handle();
+    let watcher = thread::spawn(move || signals.forever().next().inspect(|_| stop.stop()));
+    let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
+    eprintln!(
+        "devmem-tcp: listening on {}, {} rx {} bound to dmabuf {} ({})",
+        args.listen,
+        link.name,
+        names.join(","),
+        binding.id(),
+        args.size,
+    );
+    let report: Result<Report<AnySink>, _> = engine.run();
+    signals_handle.close();
+    let signal = watcher.join().ok().flatten();
+    Ok(Summary::new(
+        args,
+        link,
+        queues,
+        report.context("recv")?,
+        signal,
+    ))
+}
+
+fn bind(
+    args: &Args,
+    netns: &NetNs,
+    link: &LinkInfo,
+    queues: &[QueueId],
+    memory: &Udmabuf,
+) -> Result<Binding> {
+    let rx_page_size = match args.rx_page_size {
+        Some(Size(bytes)) => Some(u32::try_from(bytes).context("--rx-page-size")?),
+        None => None,
+    };
+    let options = BindOptions { rx_page_size };
+    let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
+    let object = format!("{} queue {}", link.name, names.join(","));
+    Netdev::open_in(netns)?
+        .bind_rx(link.ifindex, memory, queues, options)
+        .map_err(|error| error.about(object).into())
+}
+
+fn engine(
+    args: &Args,
+    listener: TcpListener,
+    memory: &Udmabuf,
+    binding: &Binding,
+) -> Result<Engine<AnySink, impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>>> {
+    let config = Config {
+        until: Until::Peers(args.connections),
+        refuse_unsteered: args.refuse_unsteered,
+        refuse_linear: args.refuse_linear,
+        ..Config::default()
+    };
+    let mapping = Arc::new(memory.map(Protection::Read).context("mapping the dmabuf")?);
+    let memory = Memory::new().with(DmabufId::new(binding.id().get()), mapping);
+    let sink = sink_maker(args, memory)?;
+    Engine::new(listener, config, sink).context("recv")
+}
+
+/// What makes a sink for each connection.
+fn sink_maker(
+    args: &Args,
+    memory: Memory,
+) -> Result<impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>> {
+    let pattern = args
+        .validate
+        .map(Pattern::new)
+        .transpose()
+        .context("--validate")?;
+    let mut out: Option<Box<dyn io::Write + Send>> = match args.output.as_deref() {
+        None => None,
+        Some("-") => Some(Box::new(io::stdout())),
+        Some(path) => Some(Box::new(
+            File::create(path).with_context(|| path.to_owned())?,
+        )),
+    };
+    if out.is_some() && args.connections != 1 {
+        bail!(
+            "--output takes the payload of one connection, not of {}",
+            args.connections
+        );
+    }
+    Ok(move |_: &Peer| -> Result<AnySink, SinkError> {
+        Ok(match (&pattern, out.take()) {
+            (Some(pattern), _) => Box::new(Validate::new(pattern.clone(), memory.clone())),
+            (None, Some(out)) => Box::new(Write::new(out, memory.clone())),
+            (None, None) => Box::new(Discard),
+        })
+    })
+}
+
+fn memory(args: &Args) -> Result<Udmabuf> {
+    let pages = match args.pages {
+        Pages::Small => HugePage::None,
+        Pages::Huge => HugePage::Mb2,
+    };
+    Ok(Udmabuf::builder(args.size.0).hugepages(pages).build()?)
+}
+
+/// The queues that were named, or those that suit.
+fn queues(args: &Args, netns: &NetNs, link: &LinkInfo) -> Result<Vec<QueueId>> {
+    if !args.queues.is_empty() {
+        return Ok(args.queues.clone());
+    }
+    let mut queues = Netdev::open_in(netns)?.queues(Some(link.ifindex))?;
+    queues.retain(|queue| queue.kind == QueueType::Rx);
+    let ids = queues.iter().map(|queue| queue.id);
+    if link.is_physical() {
+        let free = queues
+            .iter()
+            .filter(|queue| queue.lease.is_none() && queue.dmabuf.is_none());
+        let last = free.map(|queue| queue.id).max();
+        return match last {
+            Some(last) if queues.len() > 1 => Ok(vec![last]),
+            _ => Err(Hint::new(
+                format!("recv {}: no rx queue is free for it", link.name),
+                format!("give it more queues: ethtool -L {} combined N", link.name),
+            )
+            .into()),
+        };
+    }
+    // A netkit's queue 0 is its own, the others are leases.
+    let leased: Vec<QueueId> = ids.filter(|id| id.get() > 0).collect();
+    if leased.is_empty() {
+        return Err(Hint::new(
+            format!("recv {}: a virtual device that leases no queue", link.name),
+            format!(
+                "lease one: devmem-tcp lease --phys IF --queue N --netkit {}",
+                link.name
+            ),
+        )
+        .into());
+    }
+    Ok(leased)
+}

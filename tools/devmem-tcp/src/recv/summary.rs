@@ -1,0 +1,190 @@
+//! What was received, in words and in JSON.
+
+use anyhow::{Result, bail};
+use devmem::engine::{End, Report};
+use netdev::{LinkInfo, QueueId};
+use serde::Serialize;
+
+use super::{AnySink, Args};
+use crate::report;
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// The end of a receiver.
+#[derive(Serialize)]
+pub(super) struct Summary {
+    device: String,
+    queues: Vec<QueueId>,
+    /// Payload bytes, all of them.
+    bytes: u64,
+    /// Of these, in the dmabuf.
+    frag_bytes: u64,
+    frags: u64,
+    /// In devmem packets, but beside the dmabuf.
+    linear_bytes: u64,
+    /// In packets that came by another queue.
+    unsteered_bytes: u64,
+    tokens: Tokens,
+    calls: Calls,
+    /// From the first byte to the last.
+    seconds: f64,
+    mib_per_second: f64,
+    calls_per_mib: f64,
+    /// The period of the pattern that all bytes were checked against.
+    validated: Option<usize>,
+    connections: Vec<Connection>,
+    /// The signal that ended it.
+    signal: Option<i32>,
+}
+
+#[derive(Serialize)]
+struct Tokens {
+    issued: u64,
+    returned: u64,
+}
+
+#[derive(Serialize)]
+struct Calls {
+    recvmsg: u64,
+    dontneed: u64,
+    epoll_wait: u64,
+}
+
+#[derive(Serialize)]
+struct Connection {
+    peer: String,
+    bytes: u64,
+    error: Option<String>,
+}
+
+impl Summary {
+    pub(super) fn new(
+        args: &Args,
+        link: &LinkInfo,
+        queues: &[QueueId],
+        report: Report<AnySink>,
+        signal: Option<i32>,
+    ) -> Self {
+        let stats = &report.stats;
+        let stream = &stats.stream;
+        let seconds = stats.elapsed().as_secs_f64();
+        let mib = stream.bytes as f64 / MIB;
+        let calls = stream.recvmsg_calls + stream.tokens.calls + stats.epoll_waits;
+        let per = |amount: f64, of: f64| if of > 0.0 { amount / of } else { 0.0 };
+        Self {
+            device: link.name.clone(),
+            queues: queues.to_vec(),
+            bytes: stream.bytes,
+            frag_bytes: stream.frag_bytes,
+            frags: stream.frags,
+            linear_bytes: stream.linear_bytes,
+            unsteered_bytes: stream.unsteered_bytes,
+            tokens: Tokens {
+                issued: stream.tokens.issued,
+                returned: stream.tokens.freed,
+            },
+            calls: Calls {
+                recvmsg: stream.recvmsg_calls,
+                dontneed: stream.tokens.calls,
+                epoll_wait: stats.epoll_waits,
+            },
+            seconds,
+            mib_per_second: per(mib, seconds),
+            calls_per_mib: per(calls as f64, mib),
+            validated: args.validate,
+            connections: report.connections.iter().map(connection).collect(),
+            signal,
+        }
+    }
+
+    /// To stdout, or to stderr if the payload went to stdout.
+    pub(super) fn print(&self, json: bool, stdout_taken: bool) -> Result<()> {
+        let text = if json {
+            serde_json::to_string(self)? + "\n"
+        } else {
+            self.to_text()
+        };
+        if stdout_taken {
+            eprint!("{text}");
+            Ok(())
+        } else {
+            report::text(&text)
+        }
+    }
+
+    /// An error unless every peer was received to its end and every token returned.
+    pub(super) fn verdict(&self) -> Result<()> {
+        for Connection { peer, bytes, error } in &self.connections {
+            if let Some(error) = error {
+                bail!("recv from {peer}, after {bytes} bytes: {error}");
+            }
+        }
+        let Tokens { issued, returned } = self.tokens;
+        if issued != returned {
+            bail!(
+                "recv {}: {issued} tokens issued, {returned} returned",
+                self.device
+            );
+        }
+        match self.signal {
+            Some(signal) => bail!("recv {}: ended by signal {signal}", self.device),
+            None => Ok(()),
+        }
+    }
+
+    fn to_text(&self) -> String {
+        let Self {
+            bytes,
+            frag_bytes,
+            frags,
+            linear_bytes,
+            unsteered_bytes,
+            ..
+        } = self;
+        let peers: Vec<&str> = self
+            .connections
+            .iter()
+            .map(|peer| peer.peer.as_str())
+            .collect();
+        let validated = match self.validated {
+            Some(period) => format!(", every byte validated (period {period})"),
+            None => String::new(),
+        };
+        let mean = frag_bytes.checked_div(*frags).unwrap_or(0);
+        let Calls {
+            recvmsg,
+            dontneed,
+            epoll_wait,
+        } = self.calls;
+        format!(
+            "received {bytes} bytes from {} in {:.2} s ({:.1} MiB/s){validated}\n  \
+             dmabuf     {frag_bytes} bytes in {frags} frags ({mean} bytes a frag)\n  \
+             linear     {linear_bytes} bytes\n  \
+             unsteered  {unsteered_bytes} bytes\n  \
+             tokens     {} issued, {} returned\n  \
+             calls      {recvmsg} recvmsg, {dontneed} dontneed, {epoll_wait} epoll_wait: \
+             {:.2} a MiB\n",
+            if peers.is_empty() {
+                "nobody".to_owned()
+            } else {
+                peers.join(", ")
+            },
+            self.seconds,
+            self.mib_per_second,
+            self.tokens.issued,
+            self.tokens.returned,
+            self.calls_per_mib,
+        )
+    }
+}
+
+fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
+    Connection {
+        peer: connection.peer.address.to_string(),
+        bytes: connection.stats.bytes,
+        error: match &connection.end {
+            End::Closed | End::Stopped => None,
+            End::Failed(error) => Some(format!("{:#}", anyhow::Error::msg(error.to_string()))),
+        },
+    }
+}

@@ -1,0 +1,119 @@
+//! `devmem-tcp send`: plain TCP, for tests and demonstrations.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use devmem::listen::{self, SocketOptions};
+use devmem::pattern::Pattern;
+use serde::Serialize;
+
+use crate::args::{NetNsArg, Size, netns};
+use crate::report;
+
+/// Bytes of one write.
+const CHUNK: usize = 1 << 20;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Where to: ADDR:PORT, or [ADDR]:PORT
+    to: SocketAddr,
+    /// How much of the validation pattern is sent
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "1M",
+        conflicts_with = "input"
+    )]
+    bytes: Size,
+    /// The pattern's period, as the receiver's --validate
+    #[arg(long, value_name = "N", default_value_t = Pattern::DEFAULT_PERIOD)]
+    pattern: usize,
+    /// Send this file instead, or standard input if it is -
+    #[arg(long, value_name = "FILE")]
+    input: Option<String>,
+    /// The device that the packets leave by
+    #[arg(long, value_name = "IF")]
+    dev: Option<String>,
+    /// Send from within this namespace: a name, a path, or pid:PID
+    #[arg(long, value_name = "NETNS")]
+    netns: Option<NetNsArg>,
+    /// Seconds to wait for the receiver to listen
+    #[arg(long, value_name = "S", default_value_t = 5)]
+    wait: u64,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Sent {
+    bytes: u64,
+    seconds: f64,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let mut source: Box<dyn Read> = match args.input.as_deref() {
+        Some("-") => Box::new(io::stdin()),
+        Some(path) => Box::new(File::open(path).with_context(|| format!("send {path}"))?),
+        None => {
+            let pattern = Pattern::new(args.pattern).context("send --pattern")?;
+            Box::new(PatternSource { pattern, offset: 0 }.take(args.bytes.0))
+        }
+    };
+    let options = SocketOptions {
+        device: args.dev.clone(),
+        ..SocketOptions::default()
+    };
+    let (to, wait) = (args.to, Duration::from_secs(args.wait));
+    let connect = || listen::connect(to, &options, wait);
+    let mut socket = netns(args.netns.as_ref())?.run(connect)??;
+    let start = Instant::now();
+    let mut chunk = vec![0; CHUNK];
+    let mut bytes = 0;
+    loop {
+        let length = source.read(&mut chunk).context("send: reading the input")?;
+        if length == 0 {
+            break;
+        }
+        let part = chunk.get(..length).unwrap_or_default();
+        socket
+            .write_all(part)
+            .with_context(|| format!("send to {to}, at byte {bytes}"))?;
+        bytes += length as u64;
+    }
+    // The receiver closes when it has all: only then is the transfer known to be whole.
+    socket
+        .shutdown(std::net::Shutdown::Write)
+        .context("shutdown")?;
+    match socket
+        .read(&mut [0])
+        .with_context(|| format!("send to {to}, after byte {bytes}"))?
+    {
+        0 => {}
+        _ => bail!("send to {to}: the receiver answered with data"),
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    let sent = Sent { bytes, seconds };
+    if args.json {
+        report::json(&sent)
+    } else {
+        report::text(&format!("sent {bytes} bytes to {to} in {seconds:.2} s\n"))
+    }
+}
+
+/// The validation pattern without end.
+struct PatternSource {
+    pattern: Pattern,
+    offset: u64,
+}
+
+impl Read for PatternSource {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.pattern.fill(self.offset, into);
+        self.offset += into.len() as u64;
+        Ok(into.len())
+    }
+}

@@ -1,0 +1,245 @@
+//! `devmem-tcp show`.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use netdev::{Ethtool, PagePool, Queue, QueueId};
+use serde::Serialize;
+
+use crate::report;
+use crate::snapshot::{End, LeaseView, Snapshot, Space};
+use crate::table::align;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Only this device, and all of its queues
+    device: Option<String>,
+    /// All queues, also those that are neither leased nor bound
+    #[arg(long)]
+    all: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    queues: Vec<Row<'a>>,
+    leases: &'a [LeaseView],
+    page_pools: Vec<PoolRow<'a>>,
+}
+
+#[derive(Serialize)]
+struct Row<'a> {
+    netns: &'a str,
+    device: &'a str,
+    driver: String,
+    #[serde(flatten)]
+    queue: &'a Queue,
+    /// The netkit queue that this one is leased to.
+    leased_to: Option<&'a End>,
+    /// The physical queue that this one is a lease of.
+    leased_from: Option<&'a End>,
+    /// The binding, also where only the other side of the lease shows it.
+    bound: Option<netdev::DmabufId>,
+}
+
+#[derive(Serialize)]
+struct PoolRow<'a> {
+    netns: &'a str,
+    device: &'a str,
+    #[serde(flatten)]
+    pool: &'a PagePool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let snapshot = Snapshot::take()?;
+    let leases = snapshot.leases()?;
+    let shown = select(args, &snapshot, &leases)?;
+    if args.json {
+        report::json(&shown)
+    } else {
+        report::text(&shown.to_text())
+    }
+}
+
+/// The rows that were asked for.
+fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> Result<Shown<'a>> {
+    let wanted = |name: &str| args.device.as_deref().is_none_or(|device| device == name);
+    let mut shown = Shown {
+        queues: Vec::new(),
+        leases,
+        page_pools: Vec::new(),
+    };
+    let mut found = false;
+    for space in &snapshot.spaces {
+        let mut drivers = BTreeMap::new();
+        found |= space.links.iter().any(|link| wanted(&link.name));
+        for queue in &space.queues {
+            let Some(link) = space
+                .device(queue.ifindex)
+                .filter(|link| wanted(&link.name))
+            else {
+                continue;
+            };
+            let (leased_to, leased_from, bound) = sides(leases, space, queue);
+            let plain = leased_to.is_none() && leased_from.is_none() && bound.is_none();
+            if plain && !args.all && args.device.is_none() {
+                continue;
+            }
+            let driver = drivers
+                .entry(queue.ifindex)
+                .or_insert_with(|| driver(space, queue));
+            shown.queues.push(Row {
+                netns: &space.name,
+                device: &link.name,
+                driver: driver.clone(),
+                queue,
+                leased_to,
+                leased_from,
+                bound,
+            });
+        }
+        for pool in &space.pools {
+            let link = pool.ifindex.and_then(|ifindex| space.device(ifindex));
+            let device = link.map_or("", |link| link.name.as_str());
+            let interesting = pool.dmabuf.is_some() || args.all || args.device.is_some();
+            if interesting && wanted(device) {
+                shown.page_pools.push(PoolRow {
+                    netns: &space.name,
+                    device,
+                    pool,
+                });
+            }
+        }
+    }
+    match &args.device {
+        Some(device) if !found => {
+            bail!("show {device}: No such device, here or in a named namespace (ENODEV)")
+        }
+        _ => Ok(shown),
+    }
+}
+
+/// The other end of the queue's lease, if it has one, and the binding on either side.
+fn sides<'a>(
+    leases: &'a [LeaseView],
+    space: &Space,
+    queue: &Queue,
+) -> (Option<&'a End>, Option<&'a End>, Option<netdev::DmabufId>) {
+    let is = |end: &End| {
+        end.netns.as_deref() == Some(&space.name)
+            && end.ifindex == queue.ifindex
+            && end.queue == queue.id
+    };
+    let to = leases.iter().find(|lease| is(&lease.phys));
+    let from = leases.iter().find(|lease| is(&lease.virt));
+    let bound = queue.dmabuf.or_else(|| from.and_then(|lease| lease.dmabuf));
+    (
+        to.map(|lease| &lease.virt),
+        from.map(|lease| &lease.phys),
+        bound,
+    )
+}
+
+/// The driver's name, or the kind of a device without one.
+fn driver(space: &Space, queue: &Queue) -> String {
+    let driver = Ethtool::open_in(&space.netns).and_then(|mut tool| tool.driver(queue.ifindex));
+    match driver {
+        Ok(driver) => driver.driver,
+        Err(_) => space
+            .device(queue.ifindex)
+            .and_then(|link| link.kind.clone())
+            .unwrap_or_else(|| "-".to_owned()),
+    }
+}
+
+impl Shown<'_> {
+    fn to_text(&self) -> String {
+        let mut rows = vec![words([
+            "NETNS", "DEVICE", "DRIVER", "RXQ", "NAPI", "LEASE", "DMABUF",
+        ])];
+        for row in &self.queues {
+            let lease = match (row.leased_to, row.leased_from) {
+                (Some(to), _) => format!("to {}", end(to)),
+                (None, Some(from)) => format!("from {}", end(from)),
+                (None, None) => "-".to_owned(),
+            };
+            rows.push(vec![
+                or_dash(Some(row.netns).filter(|name| !name.is_empty())),
+                row.device.to_owned(),
+                row.driver.clone(),
+                row.queue.id.to_string(),
+                or_dash(row.queue.napi),
+                lease,
+                or_dash(row.bound),
+            ]);
+        }
+        let mut text = match rows.len() {
+            1 => "no rx queue is leased or bound (--all shows the others)\n".to_owned(),
+            _ => align(&rows),
+        };
+        if !self.page_pools.is_empty() {
+            text.push('\n');
+            text += &align(&self.pool_rows());
+        }
+        text
+    }
+
+    fn pool_rows(&self) -> Vec<Vec<String>> {
+        let head = [
+            "NETNS",
+            "DEVICE",
+            "PAGE POOL",
+            "NAPI",
+            "INFLIGHT",
+            "INFLIGHT BYTES",
+            "DMABUF",
+        ];
+        let mut rows = vec![words(head)];
+        for PoolRow {
+            netns,
+            device,
+            pool,
+        } in &self.page_pools
+        {
+            rows.push(vec![
+                or_dash(Some(netns).filter(|name| !name.is_empty())),
+                or_dash(Some(device).filter(|name| !name.is_empty())),
+                pool.id.to_string(),
+                or_dash(pool.napi),
+                or_dash(pool.inflight),
+                or_dash(pool.inflight_mem),
+                or_dash(pool.dmabuf),
+            ]);
+        }
+        rows
+    }
+}
+
+fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(str::to_owned).to_vec()
+}
+
+fn or_dash(value: Option<impl ToString>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+/// `box/nk0 rx 1`.
+fn end(end: &End) -> String {
+    let End {
+        netns,
+        device,
+        ifindex,
+        queue,
+    } = end;
+    let device = device
+        .clone()
+        .unwrap_or_else(|| format!("ifindex {ifindex}"));
+    let queue: &QueueId = queue;
+    match netns.as_deref() {
+        Some("") => format!("{device} rx {queue}"),
+        Some(netns) => format!("{netns}/{device} rx {queue}"),
+        None => format!("{device} in a namespace without a name, rx {queue}"),
+    }
+}
