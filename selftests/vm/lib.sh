@@ -13,6 +13,7 @@ die() { say "$@"; exit 1; }
 # seen when the archive was last read. Empty if that was never read.
 kernel_dir() {
     local name=${KERNEL:-}
+    [[ $name =~ ^([0-9]+\.[0-9]+(\.[0-9]+)?)?$ ]] || die "KERNEL=$name: a version such as 7.2 or 7.2.12"
     if [ -z "$name" ] && [ -e "$cache/newest" ]; then name=$(<"$cache/newest"); fi
     [ -z "$name" ] || printf '%s/%s\n' "$cache" "$name"
 }

@@ -155,6 +155,8 @@ impl FromStr for MacAddr {
         let mut parts = text.split(':');
         for byte in &mut bytes {
             let part = parts.next().filter(|part| (1..=2).contains(&part.len()));
+            // Else a sign would pass for a digit.
+            let part = part.filter(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()));
             let part = part.and_then(|part| u8::from_str_radix(part, 16).ok());
             *byte = part.ok_or_else(wanted)?;
         }

@@ -115,8 +115,8 @@ const LOCATIONS: usize = 188;
 /// A structure that a fixed set of ethtool commands reads and writes, in full and no further.
 ///
 /// # Safety
-/// `self.cmd()` must be one of those commands: the kernel trusts it to know how long the structure
-/// is. Any bytes must make a valid value.
+/// `fits` must hold only where the structure's command makes the kernel stay within it: the kernel
+/// takes its length from the command. Any bytes must make a valid value.
 unsafe trait Argument {
     /// Whether the command is one that goes with this structure.
     fn fits(&self) -> bool;

@@ -17,6 +17,8 @@ mod generic;
 mod message;
 mod netns;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use attr::{Attr, Attrs, ParseError};

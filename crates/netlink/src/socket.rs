@@ -181,33 +181,53 @@ impl Socket {
     /// Hands over each message of the answer to the latest request, its end included.
     fn collect(&mut self, request: &Request, mut each: impl FnMut(Message)) -> Result<()> {
         loop {
-            let failed = |e| Error::from_io(request.op, &request.object, &e);
-            self.wire.receive().map_err(failed)?;
-            for message in Messages(&self.wire.buffer) {
-                let message = message.map_err(|e| request.malformed(e))?;
-                let header = message.header;
-                if (header.sequence_number, header.port_number) != (self.seq, self.port) {
-                    continue;
-                }
-                let verdict = match message.kind() {
-                    NOOP => continue,
-                    OVERRUN => return Err(failed(Errno::ENOBUFS.into())),
-                    ERROR => Verdict::of_ack(&message),
-                    DONE => Verdict::of_done(&message),
-                    _ => {
-                        each(message);
-                        continue;
-                    }
-                };
-                let verdict = verdict.map_err(|e| request.malformed(e))?;
-                if verdict.errno != 0 {
-                    return Err(Error::refused(request.op, &request.object, verdict));
-                }
-                each(message);
+            let received = self.wire.receive();
+            received.map_err(|e| Error::from_io(request.op, &request.object, &e))?;
+            if sort(&self.wire.buffer, request, (self.seq, self.port), &mut each)? {
                 return Ok(());
             }
         }
     }
+}
+
+/// Hands over the messages of a datagram that answer a request, and tells whether that was all.
+pub(crate) fn sort(
+    datagram: &[u8],
+    request: &Request,
+    (seq, port): (u32, u32),
+    each: &mut impl FnMut(Message),
+) -> Result<bool> {
+    for message in Messages(datagram) {
+        let message = message.map_err(|e| request.malformed(e))?;
+        let header = message.header;
+        // Late answers to an earlier request, or a notification.
+        if (header.sequence_number, header.port_number) != (seq, port) {
+            continue;
+        }
+        let verdict = match message.kind() {
+            NOOP => continue,
+            OVERRUN => {
+                return Err(Error::from_errno(
+                    request.op,
+                    &request.object,
+                    libc::ENOBUFS,
+                ));
+            }
+            ERROR => Verdict::of_ack(&message),
+            DONE => Verdict::of_done(&message),
+            _ => {
+                each(message);
+                continue;
+            }
+        };
+        let verdict = verdict.map_err(|e| request.malformed(e))?;
+        if verdict.errno != 0 {
+            return Err(Error::refused(request.op, &request.object, verdict));
+        }
+        each(message);
+        return Ok(true);
+    }
+    Ok(false)
 }
 
 impl AsFd for Socket {

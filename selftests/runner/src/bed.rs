@@ -9,6 +9,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use netdev::{Ethtool, HeaderSplit, Link, RingsChange};
 
 use crate::tool::{self, sh};
 
@@ -89,7 +90,18 @@ pub(crate) fn route_to_container() -> Result<()> {
 
 /// Header split on, threshold 0, as a bind wants it.
 pub(crate) fn split() -> Result<()> {
-    sh(&format!("ethtool -G {NIC} tcp-data-split on hds-thresh 0")).map(drop)
+    rings(HeaderSplit::Enabled, 0)
+}
+
+/// Header split and threshold; not every ethtool command knows the threshold.
+pub(crate) fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
+    let change = RingsChange {
+        tcp_data_split: Some(split),
+        hds_thresh: Some(threshold),
+        ..RingsChange::default()
+    };
+    let nic = Link::open()?.by_name(NIC)?.ifindex;
+    Ok(Ethtool::open()?.set_rings(nic, &change)?)
 }
 
 /// Sets a run-time parameter of the software NIC.

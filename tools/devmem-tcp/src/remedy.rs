@@ -70,6 +70,11 @@ const BY_TEXT: &[(&str, &str)] = &[
     ),
     // net_devmem_bind_dmabuf
     (
+        "Device doesn't support DMA",
+        "a queue that is leased out is bound through the netkit that leases it, a netkit's own \
+         queue 0 never: `devmem-tcp show` lists the leases",
+    ),
+    (
         "must be PAGE_SIZE aligned",
         "use a dmabuf whose pieces are whole pages",
     ),

@@ -2,11 +2,12 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use devmem::listen::{self, SocketOptions};
+use devmem::listen::{self, SocketError, SocketOptions};
 use devmem::pattern::Pattern;
 use serde::Serialize;
 
@@ -37,6 +38,9 @@ pub(crate) struct Args {
     /// The device that the packets leave by
     #[arg(long, value_name = "IF")]
     dev: Option<String>,
+    /// Where from: ADDR:PORT
+    #[arg(long, value_name = "ADDR:PORT")]
+    from: Option<SocketAddr>,
     /// Send from within this namespace: a name, a path, or pid:PID
     #[arg(long, value_name = "NETNS")]
     netns: Option<NetNsArg>,
@@ -63,13 +67,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Box::new(PatternSource { pattern, offset: 0 }.take(args.bytes.0))
         }
     };
-    let options = SocketOptions {
-        device: args.dev.clone(),
-        ..SocketOptions::default()
-    };
-    let (to, wait) = (args.to, Duration::from_secs(args.wait));
-    let connect = || listen::connect(to, &options, wait);
-    let mut socket = netns(args.netns.as_ref())?.run(connect)??;
+    let to = args.to;
+    let mut socket = netns(args.netns.as_ref())?.run(|| connect(args))??;
     let start = Instant::now();
     let mut chunk = vec![0; CHUNK];
     let mut bytes = 0;
@@ -101,6 +100,30 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         report::json(&sent)
     } else {
         report::text(&format!("sent {bytes} bytes to {to} in {seconds:.2} s\n"))
+    }
+}
+
+/// Connects; while nobody listens, again and again until the time is over.
+fn connect(args: &Args) -> Result<TcpStream, SocketError> {
+    let options = SocketOptions {
+        device: args.dev.clone(),
+        source: args.from,
+        ..SocketOptions::default()
+    };
+    let end = Instant::now() + Duration::from_secs(args.wait);
+    loop {
+        // At least a moment, also for those who don't want to wait.
+        let left = end
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(100));
+        match listen::connect(args.to, &options, left) {
+            Err(error)
+                if error.raw_os_error() == Some(libc::ECONNREFUSED) && Instant::now() < end =>
+            {
+                thread::sleep(Duration::from_millis(20));
+            }
+            outcome => return outcome,
+        }
     }
 }
 

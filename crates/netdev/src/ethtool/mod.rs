@@ -4,6 +4,8 @@ mod channels;
 mod driver;
 mod features;
 mod flow;
+#[cfg(test)]
+mod flow_tests;
 mod rings;
 mod rss;
 mod rules;

@@ -1,19 +1,15 @@
-//! Requests against the kernel's specification, flow rules against its structures.
-
-use std::net::{IpAddr, SocketAddr};
+//! Requests against the kernel's specification, answers against whatever bytes there may be.
 
 use netlink::{Attrs, Family, Request};
 use netlink_bindings::ethtool as oracle;
 use netlink_bindings::traits::NetlinkRequest;
 use proptest::collection::vec;
-use proptest::option;
 use proptest::prelude::*;
 
 use super::{
-    Action, Channels, ChannelsChange, Features, Flow, FlowRule, HeaderSplit, IpMatch, Location,
-    PortMatch, Rings, RingsChange, Rss, RssChange, about, cmd, equal_table, features, rss,
+    Channels, ChannelsChange, Features, HeaderSplit, Rings, RingsChange, Rss, RssChange, about,
+    cmd, equal_table, features, rss,
 };
-use crate::sys::{self, FlowSpec, RxNfc};
 use crate::{Ifindex, ParseError, QueueId, RssContextId};
 
 const ETH0: Ifindex = Ifindex::new(2);
@@ -26,12 +22,41 @@ fn to(cmd: u8) -> Request {
     about(&family(), cmd, "op", ETH0, "eth0".to_owned())
 }
 
-/// What is sent is what the generated encoder of the same operation sends; that one leaves out the
-/// padding at the very end.
+/// What is sent is what the generated encoder of the same operation sends, but for the command: the
+/// generator counts requests and replies as one list, the kernel each by itself. That encoder also
+/// leaves out the padding at the very end.
 fn assert_same(ours: &Request, oracle: &impl NetlinkRequest) {
     let mut padded = oracle.payload().to_vec();
     padded.resize(padded.len().next_multiple_of(4), 0);
-    assert_eq!(ours.body(), padded);
+    assert_eq!(ours.body()[1..], padded[1..]);
+}
+
+#[test]
+fn commands_are_counted_as_the_kernel_counts_requests() {
+    // The names of ethtool_netlink_generated.h, from ETHTOOL_MSG_USER_NONE on.
+    let kernel = "NONE STRSET_GET LINKINFO_GET LINKINFO_SET LINKMODES_GET LINKMODES_SET \
+         LINKSTATE_GET DEBUG_GET DEBUG_SET WOL_GET WOL_SET FEATURES_GET FEATURES_SET PRIVFLAGS_GET \
+         PRIVFLAGS_SET RINGS_GET RINGS_SET CHANNELS_GET CHANNELS_SET COALESCE_GET COALESCE_SET \
+         PAUSE_GET PAUSE_SET EEE_GET EEE_SET TSINFO_GET CABLE_TEST_ACT CABLE_TEST_TDR_ACT \
+         TUNNEL_INFO_GET FEC_GET FEC_SET MODULE_EEPROM_GET STATS_GET PHC_VCLOCKS_GET MODULE_GET \
+         MODULE_SET PSE_GET PSE_SET RSS_GET PLCA_GET_CFG PLCA_SET_CFG PLCA_GET_STATUS MM_GET MM_SET \
+         MODULE_FW_FLASH_ACT PHY_GET TSCONFIG_GET TSCONFIG_SET RSS_SET RSS_CREATE_ACT RSS_DELETE_ACT";
+    let kernel: Vec<_> = kernel.split_whitespace().collect();
+    let ours = [
+        ("FEATURES_GET", cmd::FEATURES_GET),
+        ("FEATURES_SET", cmd::FEATURES_SET),
+        ("RINGS_GET", cmd::RINGS_GET),
+        ("RINGS_SET", cmd::RINGS_SET),
+        ("CHANNELS_GET", cmd::CHANNELS_GET),
+        ("CHANNELS_SET", cmd::CHANNELS_SET),
+        ("RSS_GET", cmd::RSS_GET),
+        ("RSS_SET", cmd::RSS_SET),
+        ("RSS_CREATE_ACT", cmd::RSS_CREATE_ACT),
+        ("RSS_DELETE_ACT", cmd::RSS_DELETE_ACT),
+    ];
+    for (name, number) in ours {
+        assert_eq!(kernel[usize::from(number)], name);
+    }
 }
 
 #[test]
@@ -121,9 +146,6 @@ fn rss_is_changed_as_specified() {
         .push_context(5)
         .end_nested();
     assert_same(&about(cmd::RSS_DELETE_ACT), &spec);
-
-    let spec = oracle::Request::new().op_rss_create_act_do();
-    assert_eq!(spec.payload()[0], cmd::RSS_CREATE_ACT);
 }
 
 #[test]
@@ -240,144 +262,7 @@ fn tables_are_spread_evenly() {
     assert_eq!(equal_table(8, 0), []);
 }
 
-#[test]
-fn an_ipv4_rule_lies_where_the_kernel_looks() {
-    let to: SocketAddr = "1.2.3.4:5000".parse().unwrap();
-    let rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(15)));
-    let nfc = rule.encode(sys::cmd::SRXCLSRLINS).unwrap();
-    assert_eq!((nfc.cmd, nfc.fs.flow_type), (0x32, 1));
-    assert_eq!((nfc.fs.ring_cookie, nfc.fs.location), (15, u32::MAX));
-    // struct ethtool_tcpip4_spec: ip4src, ip4dst, psrc, pdst, tos.
-    assert_eq!(
-        nfc.fs.value[..12],
-        [0, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0x13, 0x88]
-    );
-    assert_eq!(
-        nfc.fs.mask[..12],
-        [0, 0, 0, 0, 255, 255, 255, 255, 0, 0, 255, 255]
-    );
-    assert!(
-        nfc.fs.value[12..]
-            .iter()
-            .chain(&nfc.fs.mask[12..])
-            .all(|&byte| byte == 0)
-    );
-}
-
-#[test]
-fn an_ipv6_rule_for_a_context_lies_where_the_kernel_looks() {
-    let to: SocketAddr = "[fd00::1]:5000".parse().unwrap();
-    let rule = FlowRule::tcp_to(to, Action::Context(RssContextId::new(3)));
-    let nfc = rule.encode(sys::cmd::SRXCLSRLINS).unwrap();
-    assert_eq!((nfc.fs.flow_type, nfc.fs.ring_cookie), (0x2000_0005, 0));
-    assert_eq!(nfc.count_or_context, 3);
-    // struct ethtool_tcpip6_spec: ip6src, ip6dst, psrc, pdst, tclass.
-    assert_eq!((nfc.fs.value[16], nfc.fs.value[31]), (0xfd, 1));
-    assert_eq!(nfc.fs.value[32..36], [0, 0, 0x13, 0x88]);
-    assert_eq!(
-        nfc.fs.mask[16..36],
-        [&[255; 16][..], &[0, 0, 255, 255]].concat()
-    );
-}
-
-#[test]
-fn a_mapped_address_and_wildcards_are_understood() {
-    let drop = |to: &str| FlowRule::tcp_to(to.parse().unwrap(), Action::Drop);
-    assert_eq!(drop("[::ffff:1.2.3.4]:80"), drop("1.2.3.4:80"));
-    let any = drop("0.0.0.0:0");
-    assert_eq!((any.flow, any.dst, any.dst_port), (Flow::Tcp4, None, None));
-    assert_eq!(
-        any.encode(sys::cmd::SRXCLSRLINS).unwrap().fs.ring_cookie,
-        u64::MAX
-    );
-}
-
-#[test]
-fn mixed_families_are_refused() {
-    let mut rule = FlowRule::tcp_to("1.2.3.4:80".parse().unwrap(), Action::Drop);
-    rule.src = Some(IpMatch::host("fd00::1".parse().unwrap()));
-    assert!(rule.encode(sys::cmd::SRXCLSRLINS).is_err());
-}
-
-fn ip(v4: bool) -> impl Strategy<Value = IpMatch> {
-    let mask = |mask: IpAddr| !mask.is_unspecified();
-    (any::<u128>(), any::<u128>())
-        .prop_map(move |(addr, bits)| match v4 {
-            true => IpMatch {
-                addr: ip4(addr),
-                mask: ip4(bits),
-            },
-            false => IpMatch {
-                addr: IpAddr::V6(addr.into()),
-                mask: IpAddr::V6(bits.into()),
-            },
-        })
-        .prop_filter("a mask without bits is no match", move |ip| mask(ip.mask))
-}
-
-fn ip4(bits: u128) -> IpAddr {
-    let [a, b, c, d, ..] = bits.to_ne_bytes();
-    IpAddr::from([a, b, c, d])
-}
-
-fn rule() -> impl Strategy<Value = FlowRule> {
-    let flow = prop_oneof![
-        Just(Flow::Tcp4),
-        Just(Flow::Tcp6),
-        Just(Flow::Udp4),
-        Just(Flow::Udp6),
-    ];
-    let action = prop_oneof![
-        any::<u32>().prop_map(|queue| Action::Queue(QueueId::new(queue))),
-        any::<u32>().prop_map(|context| Action::Context(RssContextId::new(context))),
-        Just(Action::Drop),
-    ];
-    let port = || (any::<u16>(), 1..=u16::MAX).prop_map(|(port, mask)| PortMatch { port, mask });
-    flow.prop_flat_map(move |flow| {
-        let v4 = matches!(flow, Flow::Tcp4 | Flow::Udp4);
-        (
-            (Just(flow), option::of(ip(v4)), option::of(ip(v4))),
-            (
-                option::of(port()),
-                option::of(port()),
-                action.clone(),
-                any::<u32>(),
-            ),
-        )
-    })
-    .prop_map(
-        |((flow, src, dst), (src_port, dst_port, action, location))| FlowRule {
-            flow,
-            src,
-            dst,
-            src_port,
-            dst_port,
-            action,
-            location: Location::At(location),
-        },
-    )
-}
-
 proptest! {
-    #[test]
-    fn a_rule_reads_back_as_it_was_written(rule in rule()) {
-        let nfc = rule.encode(sys::cmd::SRXCLSRLINS).unwrap();
-        prop_assert_eq!(FlowRule::decode(&nfc), Ok(rule));
-    }
-
-    #[test]
-    fn no_rule_of_the_kernel_makes_it_panic(
-        flow_type in prop_oneof![any::<u32>(), 0_u32..20],
-        value in any::<[u8; 32]>(),
-        ring_cookie in any::<u64>(),
-    ) {
-        let mut nfc = RxNfc::new(sys::cmd::GRXCLSRULE);
-        nfc.fs = FlowSpec { flow_type, ring_cookie, ..FlowSpec::EMPTY };
-        nfc.fs.value[..32].copy_from_slice(&value);
-        nfc.fs.mask[..32].copy_from_slice(&value);
-        let _ = FlowRule::decode(&nfc);
-    }
-
     #[test]
     fn no_bytes_make_a_parser_panic(bytes in vec(any::<u8>(), 0..256)) {
         let attrs = Attrs::new(&bytes);

@@ -204,7 +204,9 @@ impl Link {
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN` there, `EEXIST` where its name is taken.
     pub fn set_netns(&mut self, ifindex: Ifindex, ns: &NetNs) -> Result<()> {
-        let mut request = self.setting("link-netns", ifindex);
+        let object = format!("{} to {}", self.device(ifindex), ns.label());
+        let header = IfInfo::of(ifindex).encode();
+        let mut request = Request::new(libc::RTM_SETLINK, &header, "link-netns", object);
         request.attrs().put(ifla::NET_NS_FD, &fd(ns));
         self.socket.tell(&request)
     }

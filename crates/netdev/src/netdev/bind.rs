@@ -22,7 +22,7 @@ mod attr {
 pub struct BindOptions {
     /// The size of the pieces that the NIC writes to, in bytes: a power of two, at least a page
     /// and at most what the driver can; every entry of the dmabuf's sg table must be aligned to
-    /// it. `None` is a page. Since Linux 7.3; kernels before it refuse the attribute.
+    /// it. `None` is a page. Since Linux 7.3; kernels before it say "Unknown attribute type".
     pub rx_page_size: Option<u32>,
 }
 
@@ -36,8 +36,8 @@ impl Netdev {
     /// `EPERM` without `CAP_NET_ADMIN` in the user namespace of the network namespace; `EINVAL`
     /// where header split is off, hds-thresh not 0, a queue out of range, the list of queues
     /// empty, or the dmabuf not aligned; `EEXIST` with XDP attached or a queue bound; `EBUSY` for
-    /// a queue of AF_XDP or one leased out; `EOPNOTSUPP` for a device without DMA device or queue
-    /// operations; `ERANGE` for an `rx_page_size` that is too small or too large.
+    /// a queue of AF_XDP; `EOPNOTSUPP` for a device without DMA device or queue operations, and,
+    /// as `netdev_queue_get_dma_dev` comes first, for one that is leased out; `ERANGE` for an `rx_page_size` that is too small or too large.
     pub fn bind_rx(
         mut self,
         ifindex: Ifindex,

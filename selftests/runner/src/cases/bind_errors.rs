@@ -32,15 +32,13 @@ fn bind_nic() -> Result<netdev::Result<Binding>> {
 
 pub(super) fn split_off() -> Result<()> {
     bed::wire()?;
-    sh(&format!("ethtool -G {NIC} tcp-data-split off"))?;
+    bed::rings(HeaderSplit::Disabled, 0)?;
     refused(bind_nic()?, EINVAL, Some("tcp-data-split is disabled"))
 }
 
 pub(super) fn threshold_not_zero() -> Result<()> {
     bed::wire()?;
-    sh(&format!(
-        "ethtool -G {NIC} tcp-data-split on hds-thresh 128"
-    ))?;
+    bed::rings(HeaderSplit::Enabled, 128)?;
     refused(bind_nic()?, EINVAL, Some("hds-thresh is not zero"))
 }
 
@@ -117,7 +115,9 @@ pub(super) fn leased_out() -> Result<()> {
             netns_id: None,
         },
     )?;
-    refused(bind_nic()?, EBUSY, Some("leased to a virtual netdev"))?;
+    // The look-up of the DMA device (`netdev_queue_get_dma_dev`) fails before the check that would
+    // say EBUSY and "leased to a virtual netdev" (`netif_mp_open_rxq`).
+    refused(bind_nic()?, EOPNOTSUPP, Some("doesn't support DMA"))?;
     // The same queue by its lease: granted.
     bind(netkit, memory()?, QueueId::new(1))?.unbind();
     Ok(())

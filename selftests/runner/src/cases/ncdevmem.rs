@@ -1,10 +1,9 @@
 //! `ncdevmem`, as upstream's tests and the kernel series that brought leases call it.
 
 use std::fs;
-use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use netdev::{Lease, Link, Netdev, NetkitPair, QueueId};
 
 use super::transfer::{nic_settings, send};
@@ -33,11 +32,12 @@ pub(super) fn direct() -> Result<()> {
         bed::SENDER_ADDRESS
     );
     let receiver = Running::start(command(None, &ncdevmem, &line))?;
-    let source = format!("{NIC_ADDRESS}:5201 --input /tmp/payload");
-    // -c asks for flows from that port only; another port is steered by the three-tuple or not at all.
-    let sent = send_from_port(&source, 5201);
+    // -c asks for flows from that port only.
+    let from = format!("{}:5201", bed::SENDER_ADDRESS);
+    send(&format!(
+        "{NIC_ADDRESS}:5201 --input /tmp/payload --from {from}"
+    ))?;
     let end = receiver.end_within(Duration::from_secs(20))?;
-    sent?;
     println_line(&end.stderr);
     ensure!(
         end.good("ncdevmem")?.as_bytes() == payload(1 << 20),
@@ -71,23 +71,6 @@ pub(super) fn direct() -> Result<()> {
         nic_settings(NIC)? == before,
         "the NIC is not as it was before"
     );
-    Ok(())
-}
-
-/// Sends from a given port, which our own sender does not choose.
-fn send_from_port(line: &str, port: u16) -> Result<()> {
-    let (to, input) = line.split_once(" --input ").context("line")?;
-    let script = format!(
-        "for i in $(seq 100); do socat -u FILE:{input} TCP:{to},bind={}:{port},reuseaddr \
-         && exit 0; sleep 0.1; done; exit 1",
-        bed::SENDER_ADDRESS
-    );
-    let mut shell = std::process::Command::new("ip");
-    shell
-        .args(["netns", "exec", bed::PEER, "sh", "-c", &script])
-        .stderr(Stdio::null());
-    let status = shell.status().context("socat")?;
-    ensure!(status.success(), "socat: {status}");
     Ok(())
 }
 

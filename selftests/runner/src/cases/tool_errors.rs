@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use netdev::HeaderSplit;
 
 use super::println_line;
 use super::transfer::{devmem_tcp, nic_settings, start};
@@ -52,7 +53,7 @@ pub(super) fn queue_out_of_range() -> Result<()> {
     let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000 --no-config");
     bed::split()?;
     complains(tool(&line), &["bind-rx", NIC, "queue 99", "EINVAL"])?;
-    sh(&format!("ethtool -G {NIC} tcp-data-split auto"))?;
+    bed::rings(HeaderSplit::Auto, 0)?;
     // With the rule for that queue the driver is the first to refuse it.
     let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000");
     complains(tool(&line), &[NIC, "99", "(E"])?;
@@ -75,7 +76,7 @@ pub(super) fn device_without_devmem() -> Result<()> {
 
 pub(super) fn split_off_and_no_config() -> Result<()> {
     bed::wire()?;
-    sh(&format!("ethtool -G {NIC} tcp-data-split off"))?;
+    bed::rings(HeaderSplit::Disabled, 0)?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --no-config");
     complains(
         tool(&line),
@@ -146,7 +147,7 @@ pub(super) fn port_in_use() -> Result<()> {
     })?;
     let during = nic_settings(NIC)?;
     let line = format!("recv -f {NIC} --queue 2 -l {NIC_ADDRESS}:5000");
-    complains(tool(&line), &["5000", "EADDRINUSE"])?;
+    complains(tool(&line), &["5000", "Address already in use"])?;
     ensure!(
         nic_settings(NIC)? == during,
         "the second receiver left its settings behind"

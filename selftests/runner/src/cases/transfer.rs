@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use netdev::Ethtool;
 use serde_json::Value;
 
 use crate::bed::PEER;
-use crate::tool::{self, Finished, Running, command, finish, ours};
+use crate::tool::{Finished, Running, command, finish, ours};
 
 /// A receiver has so long to end after its sender.
 const END: Duration = Duration::from_secs(30);
@@ -105,8 +106,10 @@ pub(super) fn number(summary: &Value, pointer: &str) -> Result<u64> {
 
 /// The NIC's settings that a receiver changes and must put back.
 pub(super) fn nic_settings(nic: &str) -> Result<String> {
-    let mut text = tool::sh(&format!("ethtool -g {nic}"))?;
-    text += &tool::sh(&format!("ethtool -x {nic}"))?;
-    text += &tool::sh(&format!("ethtool -n {nic}"))?;
-    Ok(text)
+    let nic = super::ifindex(nic)?;
+    let mut ethtool = Ethtool::open()?;
+    let rings = ethtool.rings(nic)?;
+    let rss = ethtool.rss_contexts(nic)?;
+    let rules = ethtool.rules(nic)?;
+    Ok(format!("{rings:?}\n{rss:?}\n{rules:?}"))
 }

@@ -1,0 +1,57 @@
+# What there is to do with a checkout: `make help`. Every target does its own set-up.
+#
+# KERNEL=7.2, 7.3, 7.2.12 ...  the VM's kernel; default: the newest 7.x of Debian's archive
+# KERNEL_IMAGE=, KDIR=         a kernel of one's own: image and built tree (see selftests/vm/run)
+# ACCEL=kvm or tcg             instead of finding out
+# NO_INSTALL=1                 say which packages are missing, and install none
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+
+vm := selftests/vm
+cargo := $(vm)/cargo
+triple := x86_64-unknown-linux-gnu
+# Static binaries run in any guest. A target directory of their own: other
+# flags would have cargo build everything anew each time.
+static := CARGO_TARGET_DIR=target/static RUSTFLAGS='-C target-feature=+crt-static' \
+	$(cargo) build --release --target $(triple)
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+demo: vm-ready ## 256 MiB of TCP into a dmabuf through a leased queue, in the VM
+	@$(vm)/run -- env $(foreach v,DEMO_SIZE STRACE,$(if $($v),$v=$($v))) /host/demo
+
+test: test-host test-vm ## all tests: on this machine, then in the VM
+
+test-host: setup ## format, lints and tests on this machine
+	$(cargo) fmt --all --check
+	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
+	$(cargo) test --workspace --locked
+
+test-vm: vm-ready ## selftests in the VM, as KTAP; CASES=word for some of them
+	@$(vm)/test $(CASES)
+
+vm: vm-ready ## a shell in the VM (leave it with exit)
+	@$(vm)/run --interactive -- bash -i
+
+build: setup ## static binaries, in target/guest/bin
+	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests
+	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests)
+	@install selftests/demo target/guest/demo
+
+module: setup ## the software NIC for the VM's kernel
+	@$(vm)/module
+
+setup: ## install the packages that this takes, if any is missing
+	@$(vm)/setup
+
+vm-ready: build module
+
+clean: ## remove what cargo and the module's build made
+	rm -rf target/debug target/release target/static target/guest target/vm/*/module target/vm/*/swnic.ko
+
+distclean: ## remove all of target/, the VM's roots too
+	$(vm)/as-root rm -rf target
+
+.PHONY: help demo test test-host test-vm vm build module setup vm-ready clean distclean
