@@ -34,10 +34,11 @@ static bool swnic_wire_push(struct swnic_wire *wire, struct swnic_frame *frame)
 	bool room;
 
 	spin_lock(&wire->lock);
+	/* the receiver is done with the slot: pairs with swnic_wire_pop() */
 	room = wire->head - smp_load_acquire(&wire->tail) < SWNIC_WIRE_SLOTS;
 	if (room) {
 		wire->slots[wire->head % SWNIC_WIRE_SLOTS] = frame;
-		/* the slot before the index */
+		/* the slot before the index: pairs with swnic_wire_pop() */
 		smp_store_release(&wire->head, wire->head + 1);
 	}
 	spin_unlock(&wire->lock);
@@ -49,9 +50,11 @@ struct swnic_frame *swnic_wire_pop(struct swnic_wire *wire)
 {
 	struct swnic_frame *frame;
 
+	/* the index before the slot: pairs with swnic_wire_push() */
 	if (smp_load_acquire(&wire->head) == wire->tail)
 		return NULL;
 	frame = wire->slots[wire->tail % SWNIC_WIRE_SLOTS];
+	/* the slot may be filled again: pairs with swnic_wire_push() */
 	smp_store_release(&wire->tail, wire->tail + 1);
 	return frame;
 }
@@ -77,6 +80,7 @@ static bool swnic_wire_wait(struct swnic_channel *to, u32 txq)
 	struct swnic_wire *wire = &to->wire;
 
 	set_bit(txq, wire->waiting);
+	/* the bit before the look at the room: pairs with swnic_wire_wake() */
 	smp_mb__after_atomic();
 	if (!READ_ONCE(to->active))
 		return false;
@@ -344,13 +348,14 @@ static void swnic_tx_complete(struct swnic_channel *ch, bool ok, int budget)
 	tx->held = NULL;
 	tx->begun = false;
 	napi_consume_skb(skb, budget);
-	/* the slot is the sender's again */
+	/* the slot is the sender's again: pairs with swnic_tx_room() */
 	smp_store_release(&tx->tail, tx->tail + 1);
 }
 
 static u32 swnic_tx_room(const struct swnic_txq *tx)
 {
-	return SWNIC_TX_SLOTS - (READ_ONCE(tx->head) - READ_ONCE(tx->tail));
+	/* NAPI is done with the slot: pairs with swnic_tx_complete() */
+	return SWNIC_TX_SLOTS - (tx->head - smp_load_acquire(&tx->tail));
 }
 
 /* Returns whether there is more that could be sent at once. */
@@ -362,6 +367,7 @@ bool swnic_tx_poll(struct swnic_channel *ch, int budget)
 	enum swnic_tx_result res = SWNIC_TX_SENT;
 
 	while (frames < SWNIC_TX_BURST &&
+	       /* the index before the slot: pairs with swnic_start_xmit() */
 	       smp_load_acquire(&tx->head) != tx->tail) {
 		struct sk_buff *skb = tx->slots[tx->tail % SWNIC_TX_SLOTS];
 		u32 len = skb->len;
@@ -415,7 +421,7 @@ netdev_tx_t swnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	tx->slots[tx->head % SWNIC_TX_SLOTS] = skb;
 	/* before NAPI can find the packet and report it as completed */
 	doorbell = __netdev_tx_sent_queue(txq, skb->len, netdev_xmit_more());
-	/* the slot before the index */
+	/* the slot before the index: pairs with swnic_tx_poll() */
 	smp_store_release(&tx->head, tx->head + 1);
 	if (!netif_txq_maybe_stop(txq, swnic_tx_room(tx), 1,
 				  SWNIC_TX_SLOTS / 4))

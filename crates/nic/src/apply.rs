@@ -251,7 +251,17 @@ impl Applied {
                 Action::Context(context)
             }
         };
-        let location = self.ethtool.insert_rule(self.ifindex, &flow)?;
+        let location = self
+            .ethtool
+            .insert_rule(self.ifindex, &flow)
+            .map_err(|error| {
+                let target = match flow.action {
+                    Action::Queue(queue) => format!("queue {queue}"),
+                    Action::Context(context) => format!("context {context}"),
+                    Action::Drop => "nowhere".to_owned(),
+                };
+                error.about(format!("{} to {target}", self.device))
+            })?;
         self.steps.push(Step::Rule { location });
         Ok(())
     }

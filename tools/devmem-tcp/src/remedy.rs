@@ -7,11 +7,12 @@ const BY_TEXT: &[(&str, &str)] = &[
     // __netif_mp_open_rxq
     (
         "tcp-data-split is disabled",
-        "switch it on, on the physical device: ethtool -G IF tcp-data-split on hds-thresh 0",
+        "switch it on, on the physical device: ethtool -G IF tcp-data-split on",
     ),
     (
         "hds-thresh is not zero",
-        "set it, on the physical device: ethtool -G IF hds-thresh 0",
+        "set it, on the physical device: ethtool -G IF hds-thresh 0; `devmem-tcp recv` does both \
+         by itself, without --no-config",
     ),
     (
         "XDP program attached",
@@ -147,8 +148,13 @@ fn of_kernel(error: &netdev::Error) -> Option<String> {
         ("bind-rx", libc::EINVAL) => {
             Some("`devmem-tcp show IF` lists the device's queues".to_owned())
         }
-        ("rule-insert", libc::EOPNOTSUPP) => Some(
+        ("ntuple-insert", libc::EOPNOTSUPP) => Some(
             "the driver has no flow rules: steer the flow by other means and give --no-config"
+                .to_owned(),
+        ),
+        ("ntuple-insert", libc::EINVAL) => Some(
+            "the driver takes no such rule: `devmem-tcp show IF` lists the device's queues, \
+             `ethtool -k IF` says whether ntuple filters are on"
                 .to_owned(),
         ),
         ("netns", libc::ENOENT) => Some("`ip netns list` names the namespaces".to_owned()),

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 use netdev::{Ethtool, PagePool, Queue, QueueId};
 use serde::Serialize;
 
+use crate::remedy::Hint;
 use crate::report;
 use crate::snapshot::{End, LeaseView, Snapshot, Space};
 use crate::table::align;
@@ -114,9 +115,11 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
         }
     }
     match &args.device {
-        Some(device) if !found => {
-            bail!("show {device}: No such device, here or in a named namespace (ENODEV)")
-        }
+        Some(device) if !found => Err(Hint::new(
+            format!("show {device}: no such device (ENODEV), here or in a named namespace"),
+            "`ip link` lists the devices of this namespace, `ip netns` the named ones",
+        )
+        .into()),
         _ => Ok(shown),
     }
 }

@@ -13,6 +13,7 @@ use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6};
 use crate::tool::{self, sh, until};
 
 const MIB: u64 = 1 << 20;
+const TCP_RMEM: &str = "/proc/sys/net/ipv4/tcp_rmem";
 
 /// How many rx queues of the NIC have a dmabuf.
 fn bound_queues() -> Result<usize> {
@@ -144,8 +145,11 @@ pub(super) fn unsteered() -> Result<()> {
 /// A stopped receiver holds all frags of a small pool; when it goes on, the NIC gets them back.
 pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
     bed::wire()?;
+    // A window that is larger than the pool, from the first byte on.
+    let before = fs::read_to_string(TCP_RMEM).context(TCP_RMEM)?;
+    fs::write(TCP_RMEM, "4096 8388608 8388608").context(TCP_RMEM)?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let line = format!("-f {NIC} --size 4M --validate 251 --listen {to}");
+    let line = format!("-f {NIC} --size 1M --validate 251 --listen {to}");
     let receiver = start(None, &line)?;
     wait_until_bound()?;
     let sender = tool::Running::start(tool::command(
@@ -162,7 +166,7 @@ pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
         let pools = Netdev::open()?.page_pools(Some(ifindex(NIC)?))?;
         Ok(pools
             .iter()
-            .any(|p| p.dmabuf.is_some() && p.inflight.unwrap_or(0) > 64))
+            .any(|p| p.dmabuf.is_some() && p.inflight.unwrap_or(0) > 32))
     })?;
     receiver.signal(Signal::SIGSTOP)?;
     let stopped = until("rx-alloc-fail", Duration::from_secs(15), || {
@@ -174,6 +178,7 @@ pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
     let summary = summary(receiver)?;
     ensure!(number(&summary, "/bytes")? == 32 * MIB, "bytes");
     println_line(&format!("rx-alloc-fail {}", failures()?));
+    fs::write(TCP_RMEM, before).context(TCP_RMEM)?;
     all_in_dmabuf(&summary)
 }
 
