@@ -57,6 +57,7 @@ pub(crate) struct Totals {
     pub(crate) linear_bytes: u64,
     pub(crate) unsteered_bytes: usize,
     pub(crate) unknown_cmsgs: usize,
+    pub(crate) queued: Option<i32>,
 }
 
 /// The buffers of `recvmsg`: an iov for bytes that come in host memory, a control buffer for the
@@ -80,7 +81,10 @@ impl RecvBuffer {
     /// Ordinary data, that of connections not steered to a bound queue, fills the iov for real.
     pub fn with_capacity(iov: usize, frags: usize) -> Self {
         let frags = frags.max(1);
-        let words = frags.saturating_mul(cmsg::SPACE).div_ceil(size_of::<u64>());
+        let control = frags
+            .saturating_mul(cmsg::SPACE)
+            .saturating_add(cmsg::QUEUED_SPACE);
+        let words = control.div_ceil(size_of::<u64>());
         Self {
             // Zeroed by the allocator: pages stay unmapped until something is written there.
             iov: vec![0; iov.max(1)].into_boxed_slice(),
@@ -124,6 +128,7 @@ impl RecvBuffer {
                     totals.linear_bytes += u64::from(len);
                     self.records.push(Record::Inline(len));
                 }
+                Message::Queued(bytes) => totals.queued = Some(bytes),
                 Message::Unknown(unknown) => {
                     totals.unknown_cmsgs += 1;
                     if self.unknown.len() < UNKNOWN {

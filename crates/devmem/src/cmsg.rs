@@ -1,4 +1,5 @@
-//! Control messages of devmem TCP: `SCM_DEVMEM_DMABUF` and `SCM_DEVMEM_LINEAR`, out of raw bytes.
+//! Control messages of devmem TCP, `SCM_DEVMEM_DMABUF` and `SCM_DEVMEM_LINEAR`, and `TCP_CM_INQ`,
+//! out of raw bytes.
 //!
 //! The bytes come from `recvmsg` as `put_cmsg` (`net/core/scm.c`) laid them out: a `struct cmsghdr`,
 //! the payload, padding to the size of a long. They are read as untrusted input, by copies: no
@@ -17,6 +18,8 @@ const PAYLOAD: usize = 24;
 /// Bytes of a control buffer that one devmem message takes: `CMSG_SPACE(sizeof(struct
 /// dmabuf_cmsg))`, 40 on 64-bit machines.
 pub const SPACE: usize = align(HEADER + PAYLOAD);
+/// Bytes of a control buffer that `TCP_CM_INQ` takes: `CMSG_SPACE(sizeof(int))`.
+pub(crate) const QUEUED_SPACE: usize = align(HEADER + size_of::<i32>());
 
 /// `CMSG_ALIGN`.
 const fn align(len: usize) -> usize {
@@ -36,7 +39,7 @@ pub struct DmabufCmsg {
     pub dmabuf_id: u32,
 }
 
-/// A control message that is none of devmem's: a timestamp, `TCP_CM_INQ`, something newer.
+/// A control message that we have no use for: a timestamp, something newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown {
     /// `cmsg_level`.
@@ -54,6 +57,9 @@ pub enum Message {
     Dmabuf(DmabufCmsg),
     /// `SCM_DEVMEM_LINEAR`: this many bytes follow in the iov.
     Linear(u32),
+    /// `TCP_CM_INQ` (`tcp_inq_hint`): this many bytes are left to receive; 1 also stands for the
+    /// end of the stream.
+    Queued(i32),
     /// Anything else.
     Unknown(Unknown),
 }
@@ -80,8 +86,8 @@ pub enum CmsgError {
         /// Bytes left from there.
         left: usize,
     },
-    /// A devmem message with too short a payload.
-    #[error("control message at byte {at}: {len} bytes are no struct dmabuf_cmsg")]
+    /// A known message with too short a payload.
+    #[error("control message at byte {at}: {len} bytes of payload are too few")]
     Payload {
         /// Offset of the header.
         at: usize,
@@ -134,6 +140,13 @@ impl<'a> Messages<'a> {
                     len: payload.len(),
                 })
             }
+            (libc::SOL_TCP, libc::TCP_CM_INQ) => match payload.first_chunk() {
+                Some(queued) => Ok(Message::Queued(i32::from_ne_bytes(*queued))),
+                None => Err(CmsgError::Payload {
+                    at,
+                    len: payload.len(),
+                }),
+            },
             _ => Ok(Message::Unknown(Unknown {
                 level,
                 kind,
@@ -202,6 +215,10 @@ pub fn encode(message: &Message, control: &mut Vec<u8>) {
             payload.resize(PAYLOAD, 0);
             (libc::SOL_SOCKET, LINEAR)
         }
+        Message::Queued(bytes) => {
+            payload.extend(bytes.to_ne_bytes());
+            (libc::SOL_TCP, libc::TCP_CM_INQ)
+        }
         Message::Unknown(unknown) => {
             payload.resize(unknown.len, 0);
             (unknown.level, unknown.kind)
@@ -230,7 +247,9 @@ mod tests {
         });
         let unknown = (any::<i32>(), 100..200, 0..64usize)
             .prop_map(|(level, kind, len)| Message::Unknown(Unknown { level, kind, len }));
-        prop_oneof![frag, any::<u32>().prop_map(Message::Linear), unknown]
+        let linear = any::<u32>().prop_map(Message::Linear);
+        let queued = any::<i32>().prop_map(Message::Queued);
+        prop_oneof![frag, linear, queued, unknown]
     }
 
     proptest! {

@@ -2,9 +2,12 @@
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::sys;
 
 /// How a socket is set up before it listens or connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,8 +18,8 @@ pub struct SocketOptions {
     pub reuse_address: bool,
     /// Connections that wait to be accepted.
     pub backlog: i32,
-    /// `SO_RCVBUF` in bytes, inherited by accepted sockets: bounds what a peer may have on the way,
-    /// and so what its connection may take of the dmabuf. The kernel doubles it.
+    /// `SO_RCVBUFFORCE` in bytes, or `SO_RCVBUF` without CAP_NET_ADMIN, inherited by accepted
+    /// sockets; see [`recv_buffer_for`]. The kernel doubles it.
     pub recv_buffer: Option<usize>,
     /// Address and port to connect from.
     pub source: Option<SocketAddr>,
@@ -97,8 +100,8 @@ fn socket(address: SocketAddr, options: &SocketOptions) -> Result<Socket, Socket
             .map_err(SocketError::at("bind socket to device", device))?;
     }
     if let Some(bytes) = options.recv_buffer {
-        socket
-            .set_recv_buffer_size(bytes)
+        sys::set_recv_buffer(socket.as_fd(), bytes)
+            .or_else(|_| socket.set_recv_buffer_size(bytes))
             .map_err(SocketError::at("set a receive buffer of", bytes))?;
     }
     if options.reuse_address {
@@ -107,6 +110,23 @@ fn socket(address: SocketAddr, options: &SocketOptions) -> Result<Socket, Socket
             .map_err(SocketError::at("reuse address", address))?;
     }
     Ok(socket)
+}
+
+/// The receive buffer with which `connections` connections fit a dmabuf of `len` bytes, for
+/// [`SocketOptions::recv_buffer`]; none where the system's own limit (`tcp_rmem`) is small enough.
+///
+/// A receive buffer counts whole niovs, whatever the bytes in them. If those of all connections
+/// together exceed the dmabuf, packets received out of order can take all of it: then the NIC drops
+/// the very retransmissions that would set it free, and the connections stall with no token held.
+/// Half of the dmabuf is left to the NIC's ring and to tokens held.
+pub fn recv_buffer_for(len: u64, connections: u32) -> Option<usize> {
+    let limit = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").ok();
+    let limit = limit.and_then(|limits| limits.split_whitespace().nth(2)?.parse::<u64>().ok());
+    let share = len / 2 / u64::from(connections.max(1));
+    match limit {
+        Some(limit) if limit <= share => None,
+        _ => usize::try_from(share / 2).ok(),
+    }
 }
 
 /// Listens on `address`. An IPv6 socket takes IPv4 connections too, as mapped addresses
@@ -164,6 +184,24 @@ mod tests {
         assert!(error.to_string().ends_with(&taken.to_string()), "{error}");
         assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
         assert!(error.remedy().unwrap().contains("ss -ltnp"));
+    }
+
+    #[test]
+    fn small_memory_bounds_the_receive_buffer() {
+        assert_eq!(recv_buffer_for(64 << 12, 4), Some(16 << 10));
+        assert_eq!(recv_buffer_for(u64::MAX, 1), None);
+        let recv_buffer = Some(20_000);
+        let options = SocketOptions {
+            recv_buffer,
+            ..Default::default()
+        };
+        let listener = listen("127.0.0.1:0".parse().unwrap(), &options).unwrap();
+        assert_eq!(
+            socket2::SockRef::from(&listener)
+                .recv_buffer_size()
+                .unwrap(),
+            40_000
+        );
     }
 
     #[test]

@@ -164,13 +164,21 @@ impl<'a> Received<'a> {
         self.totals.linear_bytes
     }
 
-    /// Bytes of ordinary packets: traffic that was not steered to a bound queue. Either 0 or
+    /// Bytes of ordinary packets: they came by a queue that isn't bound, or by a bound one but
+    /// wholly in host memory, unsplit. The kernel tells no difference. Either 0 or
     /// [`Received::bytes`], since one call never mixes the two.
     pub fn unsteered(&self) -> usize {
         self.totals.unsteered_bytes
     }
 
-    /// Control messages that are none of devmem's, the first eight of them.
+    /// Was this all that the socket had? Known only if the stream was told to
+    /// [`report_queued`](crate::DevmemStream::report_queued); the end of the stream counts as
+    /// something left.
+    pub fn is_drained(&self) -> bool {
+        self.totals.queued == Some(0)
+    }
+
+    /// Control messages that nobody here has a use for, the first eight of them.
     pub fn unknown(&self) -> &'a [Unknown] {
         self.unknown
     }

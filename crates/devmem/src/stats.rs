@@ -35,7 +35,7 @@ pub struct StreamStats {
     pub frags: u64,
     /// Bytes of devmem packets that came in host memory (`SCM_DEVMEM_LINEAR`).
     pub linear_bytes: u64,
-    /// Bytes of ordinary packets: those not steered to a bound queue.
+    /// Bytes of ordinary packets: not steered to a bound queue, or not split at all.
     pub unsteered_bytes: u64,
     /// Control messages that were none of devmem's.
     pub unknown_cmsgs: u64,

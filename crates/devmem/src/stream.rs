@@ -92,9 +92,7 @@ impl<S: AsFd> DevmemStream<S> {
     /// [`RecvError`]; nothing of the stream is lost by [`RecvError::WouldBlock`] and
     /// [`RecvError::Recycle`].
     pub fn recv<'a>(&'a mut self, buffer: &'a mut RecvBuffer) -> Result<Received<'a>, RecvError> {
-        if self.recycler.is_due() {
-            self.flush()?;
-        }
+        self.flush_if_due()?;
         let filled = loop {
             let (iov, control) = buffer.parts_mut();
             self.stats.recvmsg_calls += 1;
@@ -136,6 +134,15 @@ impl<S: AsFd> DevmemStream<S> {
         self.stats.unknown_cmsgs += totals.unknown_cmsgs as u64;
     }
 
+    /// Has each `recvmsg` say how much it left in the socket (`TCP_INQ`), so that
+    /// [`Received::is_drained`] can tell without another call.
+    ///
+    /// # Errors
+    /// What `setsockopt` answers.
+    pub fn report_queued(&self) -> io::Result<()> {
+        sys::set_tcp_inq(self.socket.as_fd())
+    }
+
     /// Gives back a frag that outlived its [`Received`].
     ///
     /// # Panics
@@ -148,6 +155,18 @@ impl<S: AsFd> DevmemStream<S> {
     /// Frags that were given back and wait for the next flush.
     pub fn held(&self) -> u32 {
         self.recycler.held()
+    }
+
+    /// Flushes if the [`Thresholds`] are reached.
+    ///
+    /// # Errors
+    /// As [`flush`](Self::flush).
+    pub fn flush_if_due(&mut self) -> Result<(), RecycleError> {
+        if self.recycler.is_due() {
+            self.flush()
+        } else {
+            Ok(())
+        }
     }
 
     /// Hands all tokens given back to the kernel now: `SO_DEVMEM_DONTNEED`, in calls of at most
@@ -244,6 +263,7 @@ mod tests {
         let mut buffer = RecvBuffer::with_capacity(16, 1);
         let mut stream = DevmemStream::new(socket2::Socket::from(socket));
         stream.socket().set_nonblocking(true).unwrap();
+        stream.report_queued().unwrap();
         assert!(matches!(
             stream.recv(&mut buffer),
             Err(RecvError::WouldBlock)
@@ -255,9 +275,12 @@ mod tests {
             24
         );
         stream.socket_mut().set_nonblocking(false).unwrap();
-        assert_eq!(stream.recv(&mut buffer).unwrap().bytes(), 16);
+        let received = stream.recv(&mut buffer).unwrap();
+        assert_eq!((received.bytes(), received.is_drained()), (16, false));
+        drop(received);
         let received = stream.recv(&mut buffer).unwrap();
         assert_eq!((received.stream_offset(), received.unsteered()), (16, 8));
+        assert!(received.is_drained());
         drop(peer);
         drop(received);
         assert!(stream.recv(&mut buffer).unwrap().is_end());

@@ -1,5 +1,5 @@
-//! The three system calls that devmem TCP needs raw: `recvmsg` with control bytes as the kernel
-//! wrote them, `setsockopt` with its return value, and one `getsockopt`.
+//! The system calls that devmem TCP needs raw: `recvmsg` with control bytes as the kernel wrote
+//! them, `setsockopt` with its return value, and options that no crate knows.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -75,6 +75,36 @@ pub(crate) fn dontneed(socket: BorrowedFd<'_>, ranges: &[TokenRange]) -> io::Res
         )
     };
     u32::try_from(freed).map_err(|_| io::Error::last_os_error())
+}
+
+/// `TCP_INQ`: a `TCP_CM_INQ` message with each `recvmsg`.
+pub(crate) fn set_tcp_inq(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_int(socket, libc::SOL_TCP, libc::TCP_INQ, 1)
+}
+
+/// `SO_RCVBUFFORCE`: a receive buffer that `net.core.rmem_max` doesn't limit.
+pub(crate) fn set_recv_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
+}
+
+/// Sets an option that takes an int.
+fn set_int(socket: BorrowedFd<'_>, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the pointer and the length are those of `value`, which lives through the call.
+    let rc = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            option,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }
 
 /// `SO_INCOMING_NAPI_ID`: which rx queue's NAPI the last packet came through; 0 if none did.

@@ -8,7 +8,7 @@ use std::thread;
 use anyhow::{Context, Result, bail, ensure};
 use devmem::DmabufId;
 use devmem::engine::{Config, End, Engine, Peer, Report, Until};
-use devmem::listen::{SocketOptions, listen};
+use devmem::listen::{SocketOptions, listen, recv_buffer_for};
 use devmem::pattern::Pattern;
 use devmem::sink::{Memory, Sink, SinkError, Validate, Write};
 use dmabuf::{Dmabuf, Protection};
@@ -140,7 +140,7 @@ fn receive(args: &Args, ifindex: Ifindex, queues: &[QueueId], memory: &Udmabuf) 
     let address = SocketAddr::new(args.server, args.port);
     say(&format!("binding to address {address}"));
     let options = SocketOptions {
-        reuse_address: true,
+        recv_buffer: recv_buffer_for(PAGES * PAGE, 1),
         ..SocketOptions::default()
     };
     let listener = listen(address, &options)?;

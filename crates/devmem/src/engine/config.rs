@@ -34,7 +34,8 @@ pub struct Config {
     pub hold: Duration,
     /// Calls of `recvmsg` that a connection gets before the others have their turn. 16.
     pub budget: u32,
-    /// Ends a connection on which ordinary data arrives: bytes not steered to a bound queue.
+    /// Ends a connection on which ordinary packets arrive: not steered to a bound queue, or not
+    /// split at all.
     pub refuse_unsteered: bool,
     /// Ends a connection on which linear bytes arrive: devmem packets not wholly split.
     pub refuse_linear: bool,
@@ -82,8 +83,11 @@ pub enum ConnectionError {
     /// the socket was closed.
     #[error("{0} tokens were not given back")]
     Outstanding(u64),
-    /// Ordinary data, with [`Config::refuse_unsteered`].
-    #[error("{bytes} bytes at {offset} of the stream came by another queue: flow steering")]
+    /// Ordinary packets, with [`Config::refuse_unsteered`].
+    #[error(
+        "{bytes} bytes at {offset} of the stream came in ordinary packets: not steered to a bound \
+         queue, or not split"
+    )]
     Unsteered {
         /// Where in the stream.
         offset: u64,
@@ -91,7 +95,9 @@ pub enum ConnectionError {
         bytes: usize,
     },
     /// Linear bytes, with [`Config::refuse_linear`].
-    #[error("{bytes} bytes at {offset} of the stream or after came in host memory: header split")]
+    #[error(
+        "{bytes} bytes, at {offset} of the stream or after, came in host memory: not wholly split"
+    )]
     Linear {
         /// Where in the stream the `recvmsg` began that held them.
         offset: u64,

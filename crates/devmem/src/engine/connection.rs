@@ -30,7 +30,8 @@ pub(super) struct Open<S> {
 
 impl<S: Sink> Open<S> {
     /// Receives until there is nothing left, which is what an edge-triggered event obliges to, or
-    /// until the budget is spent.
+    /// until the budget is spent. That nothing is left the kernel says itself (`TCP_INQ`) or by
+    /// `EAGAIN`.
     pub(super) fn serve(&mut self, buffer: &mut RecvBuffer, config: &Config) -> Turn {
         for _ in 0..config.budget.max(1) {
             let mut received = match self.stream.recv(buffer) {
@@ -53,6 +54,12 @@ impl<S: Sink> Open<S> {
             }
             if let Err(error) = self.sink.consume(&mut received) {
                 return failed(error);
+            }
+            if received.is_drained() {
+                // What arrives from here on is a new edge, so no call is needed that would block.
+                drop(received);
+                let flushed = self.stream.flush_if_due();
+                return flushed.map_or_else(failed, |()| Turn::Drained);
             }
         }
         Turn::More

@@ -254,6 +254,9 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             .map_err(at("register a connection"))?;
         self.stats.connections += 1;
         let stream = DevmemStream::with_thresholds(socket, self.config.thresholds);
+        if let Err(error) = stream.report_queued() {
+            tracing::debug!(%error, "TCP_INQ");
+        }
         self.slots.push(match (self.open_sink)(&peer) {
             Ok(sink) => {
                 self.working += 1;

@@ -107,11 +107,14 @@ fn a_busy_peer_does_not_starve_a_quiet_one() {
     let engine = engine(config, |_: &Peer| Ok(Discard));
     let address = engine.local_addr();
     let stop = engine.stop_handle();
+    let (flooding, flooded) = std::sync::mpsc::channel();
     let flood = thread::spawn(move || {
         let mut socket = TcpStream::connect(address).unwrap();
+        flooding.send(()).unwrap();
         while socket.write_all(&[0; 65536]).is_ok() {}
     });
     let quiet = thread::spawn(move || {
+        flooded.recv().unwrap();
         let mut socket = TcpStream::connect(address).unwrap();
         socket.write_all(&[1; 100]).unwrap();
         socket.shutdown(std::net::Shutdown::Write).unwrap();

@@ -21,7 +21,7 @@ fn size(message: &Message) -> usize {
     match message {
         Dmabuf(frag) => frag.frag_size as usize,
         Linear(len) => *len as usize,
-        Message::Unknown(_) => 0,
+        Message::Queued(_) | Message::Unknown(_) => 0,
     }
 }
 
@@ -88,15 +88,16 @@ fn bytes_without_a_devmem_message_are_unsteered() {
 fn unknown_messages_are_reported() {
     let mut buffer = RecvBuffer::with_capacity(64, 8);
     let unknown = Unknown {
-        level: libc::SOL_TCP,
-        kind: 36,
-        len: 4,
+        level: libc::SOL_SOCKET,
+        kind: libc::SCM_TIMESTAMPNS,
+        len: 16,
     };
-    let messages = [frag(0, 0, 9), Message::Unknown(unknown)];
+    let messages = [frag(0, 0, 9), Message::Unknown(unknown), Message::Queued(0)];
     let (totals, mut recycler) = receive(&mut buffer, b"", &messages);
     assert_eq!(totals.unknown_cmsgs, 1);
     let received = Received::new(&buffer, totals, 0, STREAM, &mut recycler);
     assert_eq!(received.unknown(), [unknown]);
+    assert!(received.is_drained());
 }
 
 #[test]

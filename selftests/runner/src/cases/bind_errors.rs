@@ -176,7 +176,12 @@ pub(super) fn rx_page_size_not_a_power_of_two() -> Result<()> {
     refused(bind_with_page_size(12_288, HugePage::Mb2)?, EINVAL, None)?;
     refused(bind_with_page_size(2048, HugePage::Mb2)?, ERANGE, None)?;
     // More than the NIC can fill.
-    refused(bind_with_page_size(1 << 20, HugePage::Mb2)?, EINVAL, None)
+    let too_large = bind_with_page_size(1 << 20, HugePage::Mb2)?;
+    refused(
+        too_large,
+        ERANGE,
+        Some("rx page size must be a power of two from 4096 to 65536"),
+    )
 }
 
 /// Plain pages are not contiguous: their scatter-gather entries are smaller than 64 KiB.

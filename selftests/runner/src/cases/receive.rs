@@ -13,7 +13,6 @@ use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6};
 use crate::tool::{self, sh, until};
 
 const MIB: u64 = 1 << 20;
-const TCP_RMEM: &str = "/proc/sys/net/ipv4/tcp_rmem";
 
 /// How many rx queues of the NIC have a dmabuf.
 fn bound_queues() -> Result<usize> {
@@ -142,14 +141,12 @@ pub(super) fn unsteered() -> Result<()> {
     Ok(())
 }
 
-/// A stopped receiver holds all frags of a small pool; when it goes on, the NIC gets them back.
+/// A stopped receiver whose window is larger than its pool holds all frags; when it goes on, the NIC
+/// gets them back.
 pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
     bed::wire()?;
-    // A window that is larger than the pool, from the first byte on.
-    let before = fs::read_to_string(TCP_RMEM).context(TCP_RMEM)?;
-    fs::write(TCP_RMEM, "4096 8388608 8388608").context(TCP_RMEM)?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let line = format!("-f {NIC} --size 1M --validate 251 --listen {to}");
+    let line = format!("-f {NIC} --size 1M --recv-buffer 8M --validate 251 --listen {to}");
     let receiver = start(None, &line)?;
     wait_until_bound()?;
     let sender = tool::Running::start(tool::command(
@@ -178,7 +175,6 @@ pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
     let summary = summary(receiver)?;
     ensure!(number(&summary, "/bytes")? == 32 * MIB, "bytes");
     println_line(&format!("rx-alloc-fail {}", failures()?));
-    fs::write(TCP_RMEM, before).context(TCP_RMEM)?;
     all_in_dmabuf(&summary)
 }
 
