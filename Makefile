@@ -24,10 +24,13 @@ demo: vm-ready ## 256 MiB of TCP into a dmabuf through a leased queue, in the VM
 
 test: test-host test-vm ## all tests: on this machine, then in the VM
 
-test-host: setup ## format, lints and tests on this machine
+test-host: setup ## the tests that need no VM
+	$(cargo) test --workspace --locked
+
+# Apart from the tests: another rustfmt or clippy than ours may see things differently.
+lint: setup ## format and lints
 	$(cargo) fmt --all --check
 	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
-	$(cargo) test --workspace --locked
 
 test-vm: vm-ready ## selftests in the VM, as KTAP; CASES=word for some of them
 	@$(vm)/test $(CASES)
@@ -54,4 +57,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo test test-host test-vm vm build module setup vm-ready clean distclean
+.PHONY: help demo test test-host test-vm lint vm build module setup vm-ready clean distclean
