@@ -20,6 +20,7 @@ pub(super) struct Summary {
     /// Of these, in the dmabuf.
     frag_bytes: u64,
     frags: u64,
+    frags_per_mib: f64,
     /// In devmem packets, but beside the dmabuf.
     linear_bytes: u64,
     /// In packets that came by another queue.
@@ -77,6 +78,7 @@ impl Summary {
             bytes: stream.bytes,
             frag_bytes: stream.frag_bytes,
             frags: stream.frags,
+            frags_per_mib: per(stream.frags as f64, stream.frag_bytes as f64 / MIB),
             linear_bytes: stream.linear_bytes,
             unsteered_bytes: stream.unsteered_bytes,
             tokens: Tokens {
@@ -150,6 +152,7 @@ impl Summary {
             Some(period) => format!(", every byte validated (period {period})"),
             None => String::new(),
         };
+        let frags_per_mib = self.frags_per_mib;
         let mean = frag_bytes.checked_div(*frags).unwrap_or(0);
         let Calls {
             recvmsg,
@@ -158,7 +161,7 @@ impl Summary {
         } = self.calls;
         format!(
             "received {bytes} bytes from {} in {:.2} s ({:.1} MiB/s){validated}\n  \
-             dmabuf     {frag_bytes} bytes in {frags} frags ({mean} bytes a frag)\n  \
+             dmabuf     {frag_bytes} bytes in {frags} frags ({mean} bytes a frag, {frags_per_mib:.0} frags a MiB)\n  \
              linear     {linear_bytes} bytes\n  \
              unsteered  {unsteered_bytes} bytes\n  \
              tokens     {} issued, {} returned\n  \
