@@ -9,6 +9,9 @@ use netdev::{
 
 use crate::rss::without_queues;
 
+/// The device is not there (`ENODEV`).
+const ENODEV: i32 = libc::ENODEV;
+
 /// A NIC that could not be set up, or not be put back.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -31,6 +34,12 @@ pub enum Error {
     /// A new RSS context came without its number.
     #[error("rss-create-act {device}: the answer has no context")]
     NoContext {
+        /// The NIC.
+        device: String,
+    },
+    /// The NIC was removed, or moved to another namespace, before it could be put back.
+    #[error("{device} is gone from its namespace: what was changed on it was not put back")]
+    Gone {
         /// The NIC.
         device: String,
     },
@@ -178,7 +187,7 @@ impl Applied {
     ///
     /// # Errors
     ///
-    /// [`Error::NotRestored`]; all steps have been tried.
+    /// [`Error::NotRestored`], after all steps have been tried; [`Error::Gone`].
     pub fn restore(mut self) -> Result<(), Error> {
         self.take_back()
     }
@@ -270,6 +279,12 @@ impl Applied {
         let mut failures = Vec::new();
         while let Some(step) = self.steps.pop() {
             if let Err(error) = self.undo(&step) {
+                if error.raw_os_error() == Some(ENODEV) {
+                    self.steps.clear();
+                    return Err(Error::Gone {
+                        device: self.device.clone(),
+                    });
+                }
                 failures.push(format!("{step}: {error}"));
             }
         }

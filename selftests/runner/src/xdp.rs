@@ -11,7 +11,13 @@ use anyhow::{Context, Result};
 /// (`netif_xdp_attach`).
 pub(crate) fn attach(ifindex: u32) -> Result<OwnedFd> {
     let program = sys::load_pass_program().context("BPF_PROG_LOAD")?;
-    sys::link_generic(&program, ifindex).context("BPF_LINK_CREATE")
+    sys::link(&program, ifindex, sys::Hook::Generic).context("BPF_LINK_CREATE")
+}
+
+/// The same on the driver's own hook.
+pub(crate) fn attach_native(ifindex: u32) -> Result<OwnedFd> {
+    let program = sys::load_pass_program().context("BPF_PROG_LOAD")?;
+    sys::link(&program, ifindex, sys::Hook::Native).context("BPF_LINK_CREATE")
 }
 
 /// An AF_XDP socket, in copy mode, on this queue until it is dropped.
@@ -31,7 +37,17 @@ mod sys {
     const BPF_PROG_TYPE_XDP: u32 = 6;
     const BPF_XDP: u32 = 37;
     const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
-    const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+
+    /// Where on the device: the flags of BPF_LINK_CREATE.
+    #[derive(Clone, Copy)]
+    #[repr(u32)]
+    pub(super) enum Hook {
+        /// `XDP_FLAGS_SKB_MODE`
+        Generic = 1 << 1,
+        /// `XDP_FLAGS_DRV_MODE`
+        Native = 1 << 2,
+    }
+
     /// `r0 = XDP_PASS; exit`, as `struct bpf_insn`.
     const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
 
@@ -99,14 +115,14 @@ mod sys {
         )
     }
 
-    pub(super) fn link_generic(program: &OwnedFd, ifindex: u32) -> io::Result<OwnedFd> {
+    pub(super) fn link(program: &OwnedFd, ifindex: u32, hook: Hook) -> io::Result<OwnedFd> {
         bpf(
             BPF_LINK_CREATE,
             &LinkCreate {
                 prog_fd: program.as_raw_fd().unsigned_abs(),
                 target_ifindex: ifindex,
                 attach_type: BPF_XDP,
-                flags: XDP_FLAGS_SKB_MODE,
+                flags: hook as u32,
             },
         )
     }

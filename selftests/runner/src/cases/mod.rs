@@ -4,6 +4,7 @@ mod bind_errors;
 mod lease;
 mod lease_errors;
 mod ncdevmem;
+mod nic;
 mod receive;
 mod tool_errors;
 mod transfer;
@@ -62,6 +63,11 @@ pub(crate) const ALL: &[Case] = cases![
     lease::ends_with_the_netkit,
     ncdevmem::direct,
     ncdevmem::as_in_the_series,
+    nic::link_flap_while_receiving,
+    nic::moves_between_namespaces,
+    nic::removed_while_receiving,
+    nic::xdp_refused_while_bound,
+    nic::channels_stay_while_leased,
     bind_errors::split_off,
     bind_errors::threshold_not_zero,
     bind_errors::queue_out_of_range,

@@ -15,7 +15,7 @@ use crate::tool::{self, sh, until};
 const MIB: u64 = 1 << 20;
 
 /// How many rx queues of the NIC have a dmabuf.
-fn bound_queues() -> Result<usize> {
+pub(super) fn bound_queues() -> Result<usize> {
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     Ok(queues
         .iter()
@@ -23,7 +23,7 @@ fn bound_queues() -> Result<usize> {
         .count())
 }
 
-fn wait_until_bound() -> Result<()> {
+pub(super) fn wait_until_bound() -> Result<()> {
     until("a binding", Duration::from_secs(10), || {
         Ok(bound_queues()? > 0)
     })
