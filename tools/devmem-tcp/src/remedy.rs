@@ -170,3 +170,35 @@ fn kernel_too_old(since: &str, what: &str) -> String {
         .unwrap_or_default();
     format!("{what} need Linux {since} and CONFIG_NETKIT; this is {running}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_errno(op: &'static str, errno: i32) -> Option<String> {
+        remedy(&Error::from(netdev::Error::from_errno(op, "nk0", errno)))
+    }
+
+    /// Before Linux 7.1 the kernel does not know the operation at all (`genl_family_rcv_msg`).
+    #[test]
+    fn a_kernel_without_leases_is_named() {
+        let remedy = of_errno("queue-create", libc::EOPNOTSUPP).unwrap();
+        assert!(remedy.contains("Linux 7.1"), "{remedy}");
+    }
+
+    #[test]
+    fn what_is_unknown_has_no_remedy() {
+        assert_eq!(of_errno("queue-create", libc::ENOMEM), None);
+        assert_eq!(remedy(&Error::msg("tcp-data-split is disabled")), None);
+    }
+
+    #[test]
+    fn the_cause_counts_behind_a_context() {
+        let error = Error::from(netdev::Error::from_errno("bind-rx", "eth0", libc::EPERM));
+        assert!(
+            remedy(&error.context("recv"))
+                .unwrap()
+                .contains("CAP_NET_ADMIN")
+        );
+    }
+}

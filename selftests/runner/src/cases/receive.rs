@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::{Netdev, QueueType};
 use nix::sys::signal::Signal;
+use serde_json::Value;
 
 use super::transfer::{all_in_dmabuf, nic_settings, number, send, start, summary, validated};
 use super::{Skip, ifindex, println_line};
@@ -70,46 +71,39 @@ pub(super) fn not_a_multiple_of_the_page() -> Result<()> {
     Ok(())
 }
 
-/// Every fifth packet keeps its first 100 payload bytes beside its headers.
-pub(super) fn linear_bytes_in_stream_order() -> Result<()> {
+/// A transfer of which every fifth packet keeps so many payload bytes beside its headers; 0 is all.
+fn unsplit(bytes: u64) -> Result<Value> {
     bed::wire()?;
     bed::parameter("unsplit_every", 5)?;
-    bed::parameter("unsplit_bytes", 100)?;
-    let summary = validated(
-        None,
-        &format!("-f {NIC}"),
-        &format!("{NIC_ADDRESS}:5000"),
-        4 * MIB,
-    )?;
-    let (linear, frags) = (
-        number(&summary, "/linear_bytes")?,
-        number(&summary, "/frag_bytes")?,
-    );
+    bed::parameter("unsplit_bytes", bytes)?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    validated(None, &format!("-f {NIC}"), &to, 4 * MIB)
+}
+
+pub(super) fn linear_bytes_in_stream_order() -> Result<()> {
+    let summary = unsplit(100)?;
+    let linear = number(&summary, "/linear_bytes")?;
+    let frags = number(&summary, "/frag_bytes")?;
+    ensure!(linear > 0, "no linear bytes");
     ensure!(
-        linear > 0 && frags > linear,
+        frags + linear == 4 * MIB,
         "linear {linear}, in the dmabuf {frags}"
     );
     Ok(())
 }
 
-/// Every fifth packet is not split at all, and yet comes from the bound queue.
+/// A packet that is not split at all is ordinary data, though it comes from the bound queue.
 pub(super) fn wholly_linear_packets_in_stream_order() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("unsplit_every", 5)?;
-    bed::parameter("unsplit_bytes", 0)?;
-    let summary = validated(
-        None,
-        &format!("-f {NIC}"),
-        &format!("{NIC_ADDRESS}:5000"),
-        4 * MIB,
-    )?;
-    let (bytes, frags) = (
-        number(&summary, "/bytes")?,
-        number(&summary, "/frag_bytes")?,
+    let summary = unsplit(0)?;
+    let whole = number(&summary, "/unsteered_bytes")?;
+    let frags = number(&summary, "/frag_bytes")?;
+    ensure!(
+        whole > 0 && frags > 0,
+        "ordinary {whole}, in the dmabuf {frags}"
     );
     ensure!(
-        frags > 0 && frags < bytes,
-        "{frags} of {bytes} bytes in the dmabuf"
+        frags + whole == 4 * MIB,
+        "ordinary {whole}, in the dmabuf {frags}"
     );
     Ok(())
 }
