@@ -11,7 +11,7 @@ use crate::buffer::{ProtocolError, RecvBuffer, Totals};
 use crate::recycler::{RecycleError, Recycler, Thresholds};
 use crate::segment::{Received, StreamTag, Token, give_back_all};
 use crate::stats::StreamStats;
-use crate::sys;
+use crate::sys::{self, Filled, Wait};
 
 /// `ETOOSMALL` of `include/linux/errno.h`, which no user header has.
 const ETOOSMALL: i32 = 525;
@@ -57,7 +57,7 @@ impl From<io::Error> for RecvError {
 /// with the account of its tokens.
 ///
 /// Tokens given back are collected and reach the kernel when the [`Thresholds`] say so, at the
-/// next [`recv`](Self::recv); or by [`flush`](Self::flush), [`close`](Self::close) or drop.
+/// next [`recv`](Self::recv), or when that is about to sleep on a blocking socket; or by [`flush`](Self::flush), [`close`](Self::close) or drop.
 #[derive(Debug)]
 pub struct DevmemStream<S: AsFd> {
     socket: S,
@@ -84,7 +84,11 @@ impl<S: AsFd> DevmemStream<S> {
     }
 
     /// Receives what the socket has, as much as `buffer` has room for: one
-    /// `recvmsg(MSG_SOCK_DEVMEM)`, after a flush if one is due. An interrupted call is repeated.
+    /// `recvmsg(MSG_SOCK_DEVMEM)`, after a flush if one is due, and before a blocking socket
+    /// sleeps. An interrupted call is repeated.
+    ///
+    /// On a non-blocking socket [`RecvError::WouldBlock`] leaves tokens held: who waits for
+    /// readiness then calls [`flush`](Self::flush), at once or within a bounded time.
     ///
     /// The end of the stream is a [`Received`] of no bytes ([`Received::is_end`]).
     ///
@@ -93,14 +97,7 @@ impl<S: AsFd> DevmemStream<S> {
     /// [`RecvError::Recycle`].
     pub fn recv<'a>(&'a mut self, buffer: &'a mut RecvBuffer) -> Result<Received<'a>, RecvError> {
         self.flush_if_due()?;
-        let filled = loop {
-            let (iov, control) = buffer.parts_mut();
-            self.stats.recvmsg_calls += 1;
-            match sys::recvmsg(self.socket.as_fd(), iov, control) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => break done?,
-            }
-        };
+        let filled = self.recvmsg(buffer)?;
         let start = self.stats.bytes;
         let parsed = buffer.parse(filled);
         let (_, records, _) = buffer.parsed();
@@ -121,6 +118,30 @@ impl<S: AsFd> DevmemStream<S> {
                 give_back_all(records, self.tag, &mut self.recycler);
                 self.recycler.issued((self.recycler.held() - held) as usize);
                 Err(error.into())
+            }
+        }
+    }
+
+    /// One `recvmsg` that brings something. A blocking socket sleeps only when no token is held
+    /// back: the NIC might have nothing left to receive into.
+    fn recvmsg(&mut self, buffer: &mut RecvBuffer) -> Result<Filled, RecvError> {
+        let mut wait = match self.recycler.held() {
+            0 => Wait::AsSet,
+            _ => Wait::Never,
+        };
+        loop {
+            let (iov, control) = buffer.parts_mut();
+            self.stats.recvmsg_calls += 1;
+            match sys::recvmsg(self.socket.as_fd(), iov, control, wait) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && wait == Wait::Never => {
+                    if SockRef::from(&self.socket).nonblocking()? {
+                        return Err(RecvError::WouldBlock);
+                    }
+                    self.flush()?;
+                    wait = Wait::AsSet;
+                }
+                done => return Ok(done?),
             }
         }
     }

@@ -19,13 +19,27 @@ pub(crate) struct Filled {
     pub(crate) control: usize,
 }
 
+/// Whether a `recvmsg` may sleep.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// As the socket is set.
+    AsSet,
+    /// In no case (`MSG_DONTWAIT`).
+    Never,
+}
+
 /// `recvmsg(MSG_SOCK_DEVMEM)`, once. The control buffer is a slice of u64, which aligns it as
 /// `struct cmsghdr` wants.
 pub(crate) fn recvmsg(
     socket: BorrowedFd<'_>,
     iov: &mut [u8],
     control: &mut [u64],
+    wait: Wait,
 ) -> io::Result<Filled> {
+    let flags = match wait {
+        Wait::AsSet => MSG_SOCK_DEVMEM,
+        Wait::Never => MSG_SOCK_DEVMEM | libc::MSG_DONTWAIT,
+    };
     let mut vector = libc::iovec {
         iov_base: iov.as_mut_ptr().cast(),
         iov_len: iov.len(),
@@ -38,7 +52,7 @@ pub(crate) fn recvmsg(
     message.msg_controllen = size_of_val(control) as _;
     // SAFETY: `message` points at one iovec over `iov` and at `control`, both borrowed mutably for
     // the call, with their true lengths; every bit pattern the kernel writes is a valid u8 or u64.
-    let bytes = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, MSG_SOCK_DEVMEM) };
+    let bytes = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
     let bytes = usize::try_from(bytes).map_err(|_| io::Error::last_os_error())?;
     Ok(Filled {
         bytes,

@@ -65,10 +65,6 @@ pub(crate) struct Args {
     /// End when so many peers have closed
     #[arg(long, value_name = "N", default_value_t = 1)]
     connections: u32,
-    /// Receive buffer of each connection, which counts whole pages [default: the system's, or less
-    /// if those of all connections don't fit the dmabuf]
-    #[arg(long, value_name = "SIZE")]
-    recv_buffer: Option<Size>,
     /// Leave header split, RSS and flow rules as they are
     #[arg(long)]
     no_config: bool,
@@ -130,10 +126,7 @@ fn receive(
     memory: &Udmabuf,
 ) -> Result<Summary> {
     let binding = bind(args, netns, link, queues, memory)?;
-    let recv_buffer = match args.recv_buffer {
-        Some(Size(bytes)) => Some(usize::try_from(bytes).context("--recv-buffer")?),
-        None => listen::recv_buffer_for(args.size.0, args.connections),
-    };
+    let recv_buffer = listen::recv_buffer_for(args.size.0, args.connections);
     let options = SocketOptions {
         recv_buffer,
         ..SocketOptions::default()

@@ -1,6 +1,7 @@
 //! The cases, one function each.
 
 mod bind_errors;
+mod hold;
 mod lease;
 mod lease_errors;
 mod ncdevmem;
@@ -48,7 +49,7 @@ pub(crate) const ALL: &[Case] = cases![
     receive::linear_bytes_in_stream_order,
     receive::wholly_linear_packets_in_stream_order,
     receive::unsteered,
-    receive::pool_exhausted_and_refilled,
+    hold::pool_exhausted_and_refilled,
     receive::two_queues_one_dmabuf,
     receive::payload_to_a_file,
     receive::wrong_byte_is_named,

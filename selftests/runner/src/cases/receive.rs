@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::transfer::{all_in_dmabuf, nic_settings, number, send, start, summary, validated};
 use super::{Skip, ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6};
-use crate::tool::{self, sh, until};
+use crate::tool::{sh, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -133,43 +133,6 @@ pub(super) fn unsteered() -> Result<()> {
         "the complaint names no steering"
     );
     Ok(())
-}
-
-/// A stopped receiver whose window is larger than its pool holds all frags; when it goes on, the NIC
-/// gets them back.
-pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
-    bed::wire()?;
-    let to = format!("{NIC_ADDRESS}:5000");
-    let line = format!("-f {NIC} --size 1M --recv-buffer 8M --validate 251 --listen {to}");
-    let receiver = start(None, &line)?;
-    wait_until_bound()?;
-    let sender = tool::Running::start(tool::command(
-        Some(bed::PEER),
-        &tool::ours("devmem-tcp"),
-        &format!("send --wait 20 {to} --bytes 32M"),
-    ))?;
-    let failures = || -> Result<u64> {
-        let stats = Netdev::open()?.qstats(Some(ifindex(NIC)?), netdev::Scope::Device)?;
-        let device = stats.first().context("no qstats")?;
-        device.counters.rx_alloc_fail.context("no rx-alloc-fail")
-    };
-    until("the first bytes", Duration::from_secs(10), || {
-        let pools = Netdev::open()?.page_pools(Some(ifindex(NIC)?))?;
-        Ok(pools
-            .iter()
-            .any(|p| p.dmabuf.is_some() && p.inflight.unwrap_or(0) > 32))
-    })?;
-    receiver.signal(Signal::SIGSTOP)?;
-    let stopped = until("rx-alloc-fail", Duration::from_secs(15), || {
-        Ok(failures()? > 0)
-    });
-    receiver.signal(Signal::SIGCONT)?;
-    stopped?;
-    sender.end_within(Duration::from_secs(60))?.good("send")?;
-    let summary = summary(receiver)?;
-    ensure!(number(&summary, "/bytes")? == 32 * MIB, "bytes");
-    println_line(&format!("rx-alloc-fail {}", failures()?));
-    all_in_dmabuf(&summary)
 }
 
 pub(super) fn two_queues_one_dmabuf() -> Result<()> {
