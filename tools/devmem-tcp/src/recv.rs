@@ -41,7 +41,7 @@ pub(crate) struct Args {
     /// leased ones]
     #[arg(long = "queue", value_name = "N")]
     queues: Vec<QueueId>,
-    /// Where to listen: ADDR:PORT, or [ADDR]:PORT
+    /// Where to listen: ADDR:PORT, an IPv6 address in brackets
     #[arg(long, short, value_name = "ADDR:PORT")]
     listen: SocketAddr,
     /// Only flows from this address

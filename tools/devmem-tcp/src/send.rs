@@ -19,7 +19,7 @@ const CHUNK: usize = 1 << 20;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where to: ADDR:PORT, or [ADDR]:PORT
+    /// Where to: ADDR:PORT, an IPv6 address in brackets
     to: SocketAddr,
     /// How much of the validation pattern is sent
     #[arg(
