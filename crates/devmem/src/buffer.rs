@@ -129,6 +129,8 @@ impl RecvBuffer {
                     self.records.push(Record::Inline(len));
                 }
                 Message::Queued(bytes) => totals.queued = Some(bytes),
+                // Only an error queue has these.
+                Message::Error(_) => totals.unknown_cmsgs += 1,
                 Message::Unknown(unknown) => {
                     totals.unknown_cmsgs += 1;
                     if self.unknown.len() < UNKNOWN {

@@ -14,6 +14,9 @@ const DMABUF: i32 = libc::SCM_DEVMEM_DMABUF;
 const HEADER: usize = size_of::<usize>() + 8;
 /// `struct dmabuf_cmsg`: `u64 frag_offset; u32 frag_size, frag_token, dmabuf_id, flags`.
 const PAYLOAD: usize = 24;
+/// `struct sock_extended_err`: `u32 ee_errno; u8 ee_origin, ee_type, ee_code, ee_pad; u32 ee_info,
+/// ee_data`.
+const EXTENDED_ERROR: usize = 16;
 
 /// Bytes of a control buffer that one devmem message takes: `CMSG_SPACE(sizeof(struct
 /// dmabuf_cmsg))`, 40 on 64-bit machines.
@@ -39,6 +42,23 @@ pub struct DmabufCmsg {
     pub dmabuf_id: u32,
 }
 
+/// An entry of a socket's error queue: `struct sock_extended_err` (`include/uapi/linux/errqueue.h`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExtendedError {
+    /// `ee_errno`; 0 of a completion.
+    pub errno: u32,
+    /// `ee_origin`: `SO_EE_ORIGIN_ZEROCOPY` of a completion.
+    pub origin: u8,
+    /// `ee_type`.
+    pub kind: u8,
+    /// `ee_code`: `SO_EE_CODE_ZEROCOPY_COPIED` of a completion whose bytes were copied.
+    pub code: u8,
+    /// `ee_info`: of a completion the first send's number.
+    pub info: u32,
+    /// `ee_data`: of a completion the last send's number.
+    pub data: u32,
+}
+
 /// A control message that we have no use for: a timestamp, something newer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown {
@@ -60,6 +80,8 @@ pub enum Message {
     /// `TCP_CM_INQ` (`tcp_inq_hint`): this many bytes are left to receive; 1 also stands for the
     /// end of the stream.
     Queued(i32),
+    /// `IP_RECVERR` or `IPV6_RECVERR`, off a socket's error queue.
+    Error(ExtendedError),
     /// Anything else.
     Unknown(Unknown),
 }
@@ -147,6 +169,12 @@ impl<'a> Messages<'a> {
                     len: payload.len(),
                 }),
             },
+            (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR) => {
+                extended_error(payload).ok_or(CmsgError::Payload {
+                    at,
+                    len: payload.len(),
+                })
+            }
             _ => Ok(Message::Unknown(Unknown {
                 level,
                 kind,
@@ -188,6 +216,20 @@ fn devmem(kind: i32, payload: &[u8]) -> Option<Message> {
     }))
 }
 
+/// The address of who sent the error may follow; it has no use here.
+fn extended_error(payload: &[u8]) -> Option<Message> {
+    let (payload, _) = payload.split_first_chunk::<EXTENDED_ERROR>()?;
+    let [origin, kind, code, _] = field(payload, 4);
+    Some(Message::Error(ExtendedError {
+        errno: u32::from_ne_bytes(field(payload, 0)),
+        origin,
+        kind,
+        code,
+        info: u32::from_ne_bytes(field(payload, 8)),
+        data: u32::from_ne_bytes(field(payload, 12)),
+    }))
+}
+
 /// `N` bytes of a structure of fixed size; the compiler sees that they are there.
 #[inline]
 fn field<const N: usize, const SIZE: usize>(bytes: &[u8; SIZE], at: usize) -> [u8; N] {
@@ -219,6 +261,13 @@ pub fn encode(message: &Message, control: &mut Vec<u8>) {
             payload.extend(bytes.to_ne_bytes());
             (libc::SOL_TCP, libc::TCP_CM_INQ)
         }
+        Message::Error(error) => {
+            payload.extend(error.errno.to_ne_bytes());
+            payload.extend([error.origin, error.kind, error.code, 0]);
+            payload.extend(error.info.to_ne_bytes());
+            payload.extend(error.data.to_ne_bytes());
+            (libc::SOL_IPV6, libc::IPV6_RECVERR)
+        }
         Message::Unknown(unknown) => {
             payload.resize(unknown.len, 0);
             (unknown.level, unknown.kind)
@@ -249,7 +298,19 @@ mod tests {
             .prop_map(|(level, kind, len)| Message::Unknown(Unknown { level, kind, len }));
         let linear = any::<u32>().prop_map(Message::Linear);
         let queued = any::<i32>().prop_map(Message::Queued);
-        prop_oneof![frag, linear, queued, unknown]
+        let error = any::<(u32, u8, u8, u8, u32, u32)>().prop_map(
+            |(errno, origin, kind, code, info, data)| {
+                Message::Error(ExtendedError {
+                    errno,
+                    origin,
+                    kind,
+                    code,
+                    info,
+                    data,
+                })
+            },
+        );
+        prop_oneof![frag, linear, queued, error, unknown]
     }
 
     proptest! {
@@ -286,6 +347,7 @@ mod tests {
         assert_eq!(SPACE % size_of::<usize>(), 0);
         assert_eq!(PAYLOAD, size_of::<libc::dmabuf_cmsg>());
         assert_eq!(HEADER, size_of::<libc::cmsghdr>());
+        assert_eq!(EXTENDED_ERROR, size_of::<libc::sock_extended_err>());
         let mut control = Vec::new();
         encode(&Message::Linear(7), &mut control);
         assert_eq!(control.len(), SPACE);

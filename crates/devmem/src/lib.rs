@@ -34,13 +34,14 @@
 //! ```
 //!
 //! [`engine`] runs one listener and any number of connections on `mio` and hands the segments to a
-//! [`sink::Sink`]. This crate knows no netlink: who binds the queue, and how, is not its business.
+//! [`sink::Sink`]. [`send`] is the way back: from a dmabuf to the peer. This crate knows no netlink: who binds the queue, and how, is not its business.
 #![deny(unsafe_code)]
 
 pub mod cmsg;
 pub mod engine;
 pub mod listen;
 pub mod pattern;
+pub mod send;
 pub mod sink;
 
 mod buffer;

@@ -102,6 +102,79 @@ pub(crate) fn set_recv_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Resul
     set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
 }
 
+/// `SO_ZEROCOPY`: allows `MSG_ZEROCOPY`.
+pub(crate) fn set_zerocopy(socket: BorrowedFd<'_>) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)
+}
+
+/// `struct iovec` whose base is an offset into a dmabuf (`zerocopy_fill_skb_from_devmem`).
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct OffsetVec {
+    pub(crate) offset: usize,
+    pub(crate) len: usize,
+}
+
+/// `sendmsg(SCM_DEVMEM_DMABUF, MSG_ZEROCOPY)`, once, without sleeping or a signal: sends `vectors`
+/// of the dmabuf and says how many bytes were taken.
+pub(crate) fn sendmsg(
+    socket: BorrowedFd<'_>,
+    dmabuf: u32,
+    vectors: &[OffsetVec],
+) -> io::Result<usize> {
+    let mut control = [0u64; 3];
+    let length = size_of::<libc::cmsghdr>() + size_of::<u32>();
+    let header = libc::cmsghdr {
+        cmsg_len: length as _,
+        cmsg_level: libc::SOL_SOCKET,
+        cmsg_type: libc::SCM_DEVMEM_DMABUF,
+    };
+    let start = control.as_mut_ptr();
+    // SAFETY: a `cmsghdr` and a u32 take 20 of the 24 bytes, and a u64 is aligned as both want.
+    unsafe { start.cast::<libc::cmsghdr>().write(header) };
+    let payload = start.cast::<u8>().wrapping_add(size_of::<libc::cmsghdr>());
+    // SAFETY: see above; the offset is a multiple of 4.
+    #[allow(clippy::cast_ptr_alignment)]
+    unsafe {
+        payload.cast::<u32>().write(dmabuf);
+    };
+    // SAFETY: `msghdr` is made of integers and pointers, for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = vectors.as_ptr().cast_mut().cast();
+    message.msg_iovlen = vectors.len() as _;
+    message.msg_control = start.cast();
+    message.msg_controllen = size_of_val(&control) as _;
+    let flags = libc::MSG_ZEROCOPY | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+    // SAFETY: `OffsetVec` has the layout of `iovec` (repr(C), two words), and `message` names the
+    // slice and `control` with their true lengths. The kernel takes the bases for offsets, as the
+    // message says; where it doesn't, it reads memory at small addresses, which is EFAULT.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
+    usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// One message off the socket's error queue, without sleeping: its control bytes, and whether they
+/// were cut short. None if the queue is empty.
+pub(crate) fn error_queue(
+    socket: BorrowedFd<'_>,
+    control: &mut [u64],
+) -> io::Result<Option<(usize, bool)>> {
+    // SAFETY: `msghdr` is made of integers and pointers, for which all zeroes is a value.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_control = control.as_mut_ptr().cast();
+    message.msg_controllen = size_of_val(control) as _;
+    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
+    // SAFETY: `message` names no iovec, and `control`, borrowed mutably, with its true length.
+    let rc = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) };
+    if rc >= 0 {
+        let cut = message.msg_flags & libc::MSG_CTRUNC != 0;
+        return Ok(Some((message.msg_controllen as _, cut)));
+    }
+    match io::Error::last_os_error() {
+        error if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        error => Err(error),
+    }
+}
+
 /// Sets an option that takes an int.
 fn set_int(socket: BorrowedFd<'_>, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of `value`, which lives through the call.

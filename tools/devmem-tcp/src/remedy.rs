@@ -1,6 +1,7 @@
 //! What to do about an error, where that is known.
 
 use anyhow::Error;
+use devmem::send::PumpError;
 
 /// Extended-ack texts of the kernel, and what helps.
 const BY_TEXT: &[(&str, &str)] = &[
@@ -90,6 +91,9 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<devmem::listen::SocketError>() {
             return error.remedy();
         }
+        if let Some(PumpError::Send(error)) = cause.downcast_ref::<PumpError>() {
+            return error.remedy();
+        }
         if let Some(hint) = cause.downcast_ref::<Hint>() {
             return Some(hint.remedy.clone());
         }
@@ -148,6 +152,11 @@ fn of_kernel(error: &netdev::Error) -> Option<String> {
         ("bind-rx", libc::EINVAL) => {
             Some("`devmem-tcp show IF` lists the device's queues".to_owned())
         }
+        ("bind-tx", libc::EOPNOTSUPP) => Some(
+            "this device cannot send from device memory: its driver lacks netmem_tx, or it leases \
+             no queue"
+                .to_owned(),
+        ),
         ("ntuple-insert", libc::EOPNOTSUPP) => Some(
             "the driver has no flow rules: steer the flow by other means and give --no-config"
                 .to_owned(),

@@ -1,15 +1,20 @@
-//! `devmem-tcp send`: plain TCP, for tests and demonstrations.
+//! `devmem-tcp send`: from a dmabuf, or plain TCP.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use devmem::DmabufId;
 use devmem::listen::{self, SocketError, SocketOptions};
 use devmem::pattern::Pattern;
+use devmem::send::{DevmemSender, PumpConfig, pump};
+use dmabuf::{Dmabuf, Mapping, Protection};
+use netdev::{Binding, Link, Netdev};
 use serde::Serialize;
+use udmabuf::Udmabuf;
 
 use crate::args::{NetNsArg, Size, netns};
 use crate::report;
@@ -35,6 +40,16 @@ pub(crate) struct Args {
     /// Send this file instead, or standard input if it is -
     #[arg(long, value_name = "FILE")]
     input: Option<String>,
+    /// Send from a dmabuf of this size, bound to the device that --dev names
+    #[arg(
+        long,
+        value_name = "SIZE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "16M",
+        requires = "dev"
+    )]
+    dmabuf: Option<Size>,
     /// The device that the packets leave by
     #[arg(long, value_name = "IF")]
     dev: Option<String>,
@@ -47,6 +62,9 @@ pub(crate) struct Args {
     /// Seconds to wait for the receiver to listen
     #[arg(long, value_name = "S", default_value_t = 5)]
     wait: u64,
+    /// Seconds without progress after which a send from a dmabuf fails
+    #[arg(long, value_name = "S", default_value_t = 30)]
+    deadline: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -56,6 +74,42 @@ pub(crate) struct Args {
 struct Sent {
     bytes: u64,
     seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dmabuf: Option<FromDmabuf>,
+}
+
+/// What came of the sends from a dmabuf.
+#[derive(Serialize)]
+struct FromDmabuf {
+    id: u32,
+    sends: u64,
+    completed: u64,
+    copied: u64,
+    notifications: u64,
+    max_in_flight: u64,
+    max_bytes_in_flight: u64,
+}
+
+impl Sent {
+    fn to_text(&self, to: SocketAddr) -> String {
+        let Self { bytes, seconds, .. } = self;
+        let mut text = format!("sent {bytes} bytes to {to} in {seconds:.2} s\n");
+        if let Some(dmabuf) = &self.dmabuf {
+            let FromDmabuf {
+                id,
+                sends,
+                copied,
+                max_in_flight,
+                ..
+            } = dmabuf;
+            let most = Size(dmabuf.max_bytes_in_flight);
+            text += &format!(
+                "from dmabuf {id}: {sends} sends, {copied} copied; at most {max_in_flight} and \
+                 {most} in flight\n"
+            );
+        }
+        text
+    }
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -67,15 +121,44 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Box::new(PatternSource { pattern, offset: 0 }.take(args.bytes.0))
         }
     };
-    let to = args.to;
-    let mut socket = netns(args.netns.as_ref())?.run(|| connect(args))??;
+    let netns = netns(args.netns.as_ref())?;
+    let memory = match args.dmabuf {
+        Some(size) => Some(netns.run(|| DeviceMemory::new(size, args.dev.as_deref()))??),
+        None => None,
+    };
+    let socket = netns.run(|| connect(args))??;
     let start = Instant::now();
+    let (mut socket, bytes, dmabuf) = match &memory {
+        Some(memory) => from_dmabuf(args, memory, socket, &mut source)?,
+        None => from_host_memory(args, socket, &mut source)?,
+    };
+    await_end(args, &mut socket, bytes)?;
+    let seconds = start.elapsed().as_secs_f64();
+    let sent = Sent {
+        bytes,
+        seconds,
+        dmabuf,
+    };
+    if args.json {
+        report::json(&sent)
+    } else {
+        report::text(&sent.to_text(args.to))
+    }
+}
+
+/// Plain TCP.
+fn from_host_memory(
+    args: &Args,
+    mut socket: TcpStream,
+    source: &mut impl Read,
+) -> Result<(TcpStream, u64, Option<FromDmabuf>)> {
+    let to = args.to;
     let mut chunk = vec![0; CHUNK];
     let mut bytes = 0;
     loop {
         let length = source.read(&mut chunk).context("send: reading the input")?;
         if length == 0 {
-            break;
+            return Ok((socket, bytes, None));
         }
         let part = chunk.get(..length).unwrap_or_default();
         socket
@@ -83,23 +166,71 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             .with_context(|| format!("send to {to}, at byte {bytes}"))?;
         bytes += length as u64;
     }
-    // The receiver closes when it has all: only then is the transfer known to be whole.
-    socket
-        .shutdown(std::net::Shutdown::Write)
-        .context("shutdown")?;
+}
+
+/// A dmabuf that a device can send from.
+struct DeviceMemory {
+    binding: Binding,
+    mapping: Mapping,
+}
+
+impl DeviceMemory {
+    fn new(size: Size, device: Option<&str>) -> Result<Self> {
+        let device = device.context("send --dmabuf: --dev names the device to bind it to")?;
+        let ifindex = Link::open()?.by_name(device)?.ifindex;
+        let memory = Udmabuf::builder(size.0).build()?;
+        let mapping = memory
+            .map(Protection::ReadWrite)
+            .context("mapping the dmabuf")?;
+        let binding = Netdev::open()?
+            .bind_tx(ifindex, &memory)
+            .map_err(|error| error.about(device.to_owned()))?;
+        Ok(Self { binding, mapping })
+    }
+}
+
+/// Many sends in flight, from the dmabuf.
+fn from_dmabuf(
+    args: &Args,
+    memory: &DeviceMemory,
+    socket: TcpStream,
+    source: &mut impl Read,
+) -> Result<(TcpStream, u64, Option<FromDmabuf>)> {
+    let to = args.to;
+    let id = DmabufId::new(memory.binding.id().get());
+    let len = memory.mapping.len();
+    let mut sender = DevmemSender::new(socket, id, len as u64).context("SO_ZEROCOPY")?;
+    let config = PumpConfig {
+        // Four pieces, or more: one is filled while the others are on their way.
+        piece: CHUNK.min(len / 4),
+        deadline: Duration::from_secs(args.deadline),
+        ..PumpConfig::default()
+    };
+    let pumped = pump(&mut sender, &memory.mapping, source, &config);
+    let stats = sender.stats();
+    let bytes = pumped.with_context(|| format!("send to {to}, after {} bytes", stats.bytes))?;
+    let dmabuf = FromDmabuf {
+        id: id.get(),
+        sends: stats.sends,
+        completed: stats.completed,
+        copied: stats.copied,
+        notifications: stats.notifications,
+        max_in_flight: stats.max_in_flight,
+        max_bytes_in_flight: stats.max_bytes_in_flight,
+    };
+    Ok((sender.into_socket(), bytes, Some(dmabuf)))
+}
+
+/// The receiver closes when it has all: only then is the transfer known to be whole.
+fn await_end(args: &Args, socket: &mut TcpStream, bytes: u64) -> Result<()> {
+    let to = args.to;
+    socket.shutdown(Shutdown::Write).context("shutdown")?;
     match socket
         .read(&mut [0])
         .with_context(|| format!("send to {to}, after byte {bytes}"))?
     {
-        0 => {}
+        0 => Ok(()),
         _ => bail!("send to {to}: the receiver answered with data"),
-    }
-    let seconds = start.elapsed().as_secs_f64();
-    let sent = Sent { bytes, seconds };
-    if args.json {
-        report::json(&sent)
-    } else {
-        report::text(&format!("sent {bytes} bytes to {to} in {seconds:.2} s\n"))
     }
 }
 

@@ -21,7 +21,7 @@ fn size(message: &Message) -> usize {
     match message {
         Dmabuf(frag) => frag.frag_size as usize,
         Linear(len) => *len as usize,
-        Message::Queued(_) | Message::Unknown(_) => 0,
+        Message::Queued(_) | Message::Error(_) | Message::Unknown(_) => 0,
     }
 }
 

@@ -1,0 +1,450 @@
+//! Sending from a dmabuf.
+//!
+//! `sendmsg` with the control message `SCM_DEVMEM_DMABUF` and `MSG_ZEROCOPY` takes offsets into a
+//! dmabuf that was bound with `bind-tx` where it takes addresses otherwise
+//! (`zerocopy_fill_skb_from_devmem` in `net/core/datagram.c`). The bytes stay where they are until
+//! the peer has acknowledged them; then the error queue says so
+//! (`Documentation/networking/msg_zerocopy.rst`). [`DevmemSender`] keeps many sends in flight and
+//! knows which ranges are still the kernel's; [`Ring`] hands them out in turn; [`pump`] does both
+//! for a reader.
+//!
+//! ```no_run
+//! use devmem::{DmabufId, send::{DevmemSender, Until}};
+//! use std::time::Duration;
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (id, len) = (DmabufId::new(7), 4096);
+//! let socket = std::net::TcpStream::connect("192.0.2.1:5000")?;
+//! let mut sender = DevmemSender::new(socket, id, len)?;
+//! let accepted = sender.send(&[0..1000, 2000..3000])?;
+//! sender.drain(Duration::from_secs(10))?;
+//! # assert_eq!(accepted, 2000);
+//! # Ok(()) }
+//! ```
+
+mod flight;
+mod pump;
+mod ring;
+
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use socket2::SockRef;
+
+use crate::DmabufId;
+use crate::cmsg::{CmsgError, ExtendedError, Message, Messages};
+use crate::sys::{self, OffsetVec};
+use flight::InFlight;
+
+pub use flight::{InFlightRanges, UnknownCompletion};
+pub use pump::{PumpConfig, PumpError, pump};
+pub use ring::Ring;
+
+/// Ranges that one `sendmsg` takes: `UIO_MAXIOV`.
+pub const MAX_RANGES: usize = libc::UIO_MAXIOV as usize;
+
+/// `SO_EE_ORIGIN_ZEROCOPY` of `include/uapi/linux/errqueue.h`.
+const ZEROCOPY: u8 = 5;
+/// `SO_EE_CODE_ZEROCOPY_COPIED` of `include/uapi/linux/errqueue.h`.
+const COPIED: u8 = 1;
+
+/// Why something was not sent, or not completed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendError {
+    /// The socket's send buffer is full: [`DevmemSender::wait`] for [`Until::Room`].
+    #[error("no room to send now")]
+    WouldBlock,
+    /// `ENOBUFS` (`msg_zerocopy_alloc`, `sock_omalloc`): the socket's share of
+    /// `net.core.optmem_max` is taken by sends in flight. Wait for [`Until::Completion`].
+    #[error("sendmsg: no memory to keep account of one more send ({0})")]
+    TooManyInFlight(InFlightRanges),
+    /// A range is outside of the dmabuf; nothing was sent.
+    #[error("bytes {} to {} lie outside a dmabuf of {len} bytes", range.start, range.end)]
+    OutOfBounds {
+        /// The range.
+        range: Range<u64>,
+        /// Bytes of the dmabuf.
+        len: u64,
+    },
+    /// `ENODEV` (`net_devmem_get_binding`): the connection leaves by another device than the one
+    /// that the dmabuf is bound to.
+    #[error("sendmsg from {dmabuf}: the connection leaves by another device than its own")]
+    OtherDevice {
+        /// The dmabuf.
+        dmabuf: DmabufId,
+        /// What `sendmsg` answered.
+        #[source]
+        source: io::Error,
+    },
+    /// `EINVAL` (`tcp_sendmsg_locked`, `net_devmem_get_binding`): no such binding, or one for
+    /// receiving, or a device that can't gather.
+    #[error("sendmsg from {dmabuf}: it is not bound for sending, or the device can't send from it")]
+    NotBound {
+        /// The dmabuf.
+        dmabuf: DmabufId,
+        /// What `sendmsg` answered.
+        #[source]
+        source: io::Error,
+    },
+    /// Nothing was taken or completed for so long. The ranges in flight are still the kernel's.
+    #[error("no progress within {} s; {in_flight}", within.as_secs_f32())]
+    Deadline {
+        /// How long it was waited for.
+        within: Duration,
+        /// What may not be overwritten yet.
+        in_flight: InFlightRanges,
+    },
+    /// The error queue holds what can't be understood.
+    #[error("completion")]
+    Completion(#[from] CompletionError),
+    /// Any other error: a connection reset, a route that is gone.
+    #[error("send ({in_flight})")]
+    Io {
+        /// What was not acknowledged.
+        in_flight: InFlightRanges,
+        /// The kernel's words.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SendError {
+    /// What would help, in one line, where that is known.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::OtherDevice { .. } => {
+                "see ip route get ADDR: bind the dmabuf to the device that it names".to_owned()
+            }
+            Self::NotBound { .. } => {
+                "bind it with bind-tx and keep the binding while you send; the device needs \
+                 scatter-gather: ethtool -K IF tx-scatter-gather on"
+                    .to_owned()
+            }
+            Self::TooManyInFlight(_) => {
+                "allow more: sysctl net.core.optmem_max, or send larger pieces".to_owned()
+            }
+            Self::Deadline { .. } => "does the receiver still read? see ss -tnoi".to_owned(),
+            _ => return None,
+        })
+    }
+}
+
+/// What is wrong with an entry of the error queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CompletionError {
+    /// Bytes that are no control messages.
+    #[error(transparent)]
+    Cmsg(#[from] CmsgError),
+    /// The entry was cut short: it is larger than any known.
+    #[error("control messages cut short (MSG_CTRUNC)")]
+    Truncated,
+    /// A completion that says errno.
+    #[error("sends {first} to {last} failed: errno {errno}")]
+    Errno {
+        /// The first send's number.
+        first: u32,
+        /// The last send's number.
+        last: u32,
+        /// `ee_errno`.
+        errno: u32,
+    },
+    /// Sends that this sender never made: somebody else sends on the socket, too.
+    #[error(transparent)]
+    Unknown(#[from] UnknownCompletion),
+}
+
+/// What [`DevmemSender::wait`] waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Until {
+    /// The socket takes more bytes, or a send was completed.
+    Room,
+    /// A send was completed.
+    Completion,
+}
+
+/// The account of a sender.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SendStats {
+    /// Bytes that the socket took.
+    pub bytes: u64,
+    /// Calls of `sendmsg` that took any.
+    pub sends: u64,
+    /// Sends that were completed.
+    pub completed: u64,
+    /// Those of them whose bytes were copied on the way (`SO_EE_CODE_ZEROCOPY_COPIED`).
+    pub copied: u64,
+    /// Entries of the error queue that said so: each covers a range of sends.
+    pub notifications: u64,
+    /// The most sends that were in flight at once.
+    pub max_in_flight: u64,
+    /// The most bytes that were in flight at once.
+    pub max_bytes_in_flight: u64,
+}
+
+/// A connected TCP socket of any make that sends from one dmabuf, with the account of what is in
+/// flight. Nobody else may send on the socket with `MSG_ZEROCOPY`: the kernel numbers all such
+/// sends of a socket alike. No call sleeps but [`wait`](Self::wait) and [`drain`](Self::drain),
+/// whether the socket blocks or not.
+///
+/// The dmabuf's binding must stay until the last byte is accepted by the kernel, and the content of
+/// a range until its send is completed: bytes are sent anew when a packet is lost.
+#[derive(Debug)]
+pub struct DevmemSender<S: AsFd> {
+    socket: S,
+    dmabuf: DmabufId,
+    len: u64,
+    in_flight: InFlight,
+    /// Kept for its capacity.
+    vectors: Vec<OffsetVec>,
+    stats: SendStats,
+}
+
+impl<S: AsFd> DevmemSender<S> {
+    /// Takes a connected socket (`SO_ZEROCOPY` is set), the id that `bind-tx` answered, and the
+    /// dmabuf's length in bytes.
+    ///
+    /// # Errors
+    /// What `setsockopt` answers: `EOPNOTSUPP` if it is not TCP.
+    pub fn new(socket: S, dmabuf: DmabufId, len: u64) -> io::Result<Self> {
+        sys::set_zerocopy(socket.as_fd())?;
+        Ok(Self {
+            socket,
+            dmabuf,
+            len,
+            in_flight: InFlight::default(),
+            vectors: Vec::new(),
+            stats: SendStats::default(),
+        })
+    }
+
+    /// Sends `ranges` of the dmabuf, one after the other: one `sendmsg`. Returns the bytes that the
+    /// socket took, which may be fewer: at most [`MAX_RANGES`] ranges, and no more than its send
+    /// buffer has room for. Those are the kernel's until [`completions`](Self::completions) returns
+    /// them.
+    ///
+    /// # Errors
+    /// [`SendError`]; then nothing was taken.
+    pub fn send(&mut self, ranges: &[Range<u64>]) -> Result<u64, SendError> {
+        self.vectors.clear();
+        let mut asked = 0;
+        for range in ranges.iter().take(MAX_RANGES) {
+            let part = usize::try_from(range.start).ok();
+            let part = part.zip(range.end.checked_sub(range.start));
+            let Some((offset, len)) = part.filter(|_| range.end <= self.len) else {
+                return Err(SendError::OutOfBounds {
+                    range: range.clone(),
+                    len: self.len,
+                });
+            };
+            asked += len;
+            // It fits: the offset, which is larger or as large as a dmabuf can be, did.
+            let len = len as usize;
+            self.vectors.push(OffsetVec { offset, len });
+        }
+        if asked == 0 {
+            return Ok(0);
+        }
+        let taken = loop {
+            match sys::sendmsg(self.socket.as_fd(), self.dmabuf.get(), &self.vectors) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.refused(error)),
+                Ok(taken) => break taken as u64,
+            }
+        };
+        if taken > 0 {
+            self.in_flight.sent(ranges, taken);
+            let stats = &mut self.stats;
+            stats.bytes += taken;
+            stats.sends += 1;
+            stats.max_in_flight = stats.max_in_flight.max(self.in_flight.len() as u64);
+            stats.max_bytes_in_flight = stats.max_bytes_in_flight.max(self.in_flight.bytes());
+        }
+        Ok(taken)
+    }
+
+    fn refused(&self, source: io::Error) -> SendError {
+        let dmabuf = self.dmabuf;
+        match source.raw_os_error() {
+            Some(libc::EAGAIN) => SendError::WouldBlock,
+            Some(libc::ENOBUFS) => SendError::TooManyInFlight(self.in_flight.ranges()),
+            Some(libc::ENODEV) => SendError::OtherDevice { dmabuf, source },
+            Some(libc::EINVAL) => SendError::NotBound { dmabuf, source },
+            _ => self.failed(source),
+        }
+    }
+
+    fn failed(&self, source: io::Error) -> SendError {
+        SendError::Io {
+            in_flight: self.in_flight.ranges(),
+            source,
+        }
+    }
+
+    /// Reads the error queue to its end and returns how many bytes are no longer in flight: those
+    /// of the oldest sends, in the order in which they were sent. A send that is completed before
+    /// an older one counts when that is completed, too.
+    ///
+    /// # Errors
+    /// [`SendError::Completion`], [`SendError::Io`].
+    pub fn completions(&mut self) -> Result<u64, SendError> {
+        while self.completion()? {}
+        Ok(self.in_flight.take_back())
+    }
+
+    /// Reads one entry of the error queue; false if there is none.
+    fn completion(&mut self) -> Result<bool, SendError> {
+        // A completion takes 64 bytes, with the room for an offender's address. More is there in
+        // case that other options are set on the socket.
+        let mut control = [0; 64];
+        let entry = sys::error_queue(self.socket.as_fd(), &mut control);
+        let Some((len, cut)) = entry.map_err(|error| self.failed(error))? else {
+            return Ok(false);
+        };
+        if cut {
+            return Err(CompletionError::Truncated.into());
+        }
+        for message in Messages::new(sys::bytes(&control).get(..len).unwrap_or_default()) {
+            match message.map_err(CompletionError::from)? {
+                Message::Error(error) if error.origin == ZEROCOPY => {
+                    self.completed(&error)?;
+                }
+                other => tracing::debug!(?other, "on the error queue"),
+            }
+        }
+        Ok(true)
+    }
+
+    fn completed(&mut self, error: &ExtendedError) -> Result<(), CompletionError> {
+        let (first, last, errno) = (error.info, error.data, error.errno);
+        if errno != 0 {
+            return Err(CompletionError::Errno { first, last, errno });
+        }
+        let sends = u64::from(self.in_flight.completed(first, last)?);
+        tracing::trace!(first, last, copied = error.code & COPIED != 0, "completed");
+        self.stats.notifications += 1;
+        self.stats.completed += sends;
+        if error.code & COPIED != 0 {
+            self.stats.copied += sends;
+        }
+        Ok(())
+    }
+
+    /// Sleeps until there is something to do, at most `within`. Then [`send`](Self::send) more, or
+    /// read the [`completions`](Self::completions).
+    ///
+    /// # Errors
+    /// [`SendError::Deadline`], and [`SendError::Io`] for an error of the connection.
+    pub fn wait(&self, until: Until, within: Duration) -> Result<(), SendError> {
+        let events = match until {
+            Until::Room => PollFlags::POLLOUT,
+            Until::Completion => PollFlags::empty(), // POLLERR always counts
+        };
+        let end = Instant::now() + within;
+        loop {
+            let left = end.saturating_duration_since(Instant::now());
+            // Rounded up: a rest of less than a millisecond is not to be spun away.
+            let left = PollTimeout::try_from(left + Duration::from_micros(999));
+            let mut fd = [PollFd::new(self.socket.as_fd(), events)];
+            match poll(&mut fd, left.unwrap_or(PollTimeout::MAX)) {
+                Ok(0) if Instant::now() < end => {}
+                Ok(0) => {
+                    return Err(SendError::Deadline {
+                        within,
+                        in_flight: self.in_flight.ranges(),
+                    });
+                }
+                Ok(_) => return Ok(()),
+                Err(nix::errno::Errno::EINTR) => {}
+                Err(errno) => return Err(self.failed(errno.into())),
+            }
+        }
+    }
+
+    /// Waits until something was completed and returns the bytes that are no longer in flight; 0
+    /// if a younger send than the oldest was completed.
+    fn wait_for_completion(&mut self, within: Duration) -> Result<u64, SendError> {
+        let before = self.stats.notifications;
+        self.wait(Until::Completion, within)?;
+        // One entry covers all sends that were completed since the last: there is seldom a second,
+        // and if there is, the next poll says so.
+        self.completion()?;
+        if self.stats.notifications == before {
+            // POLLERR without an entry: the connection's own error.
+            match SockRef::from(&self.socket).take_error() {
+                Ok(Some(error)) | Err(error) => return Err(self.failed(error)),
+                Ok(None) => {}
+            }
+        }
+        Ok(self.in_flight.take_back())
+    }
+
+    /// Waits until nothing is in flight; an error if nothing is completed for as long as `within`.
+    ///
+    /// # Errors
+    /// [`SendError::Deadline`] names what is still in flight; [`SendError::Io`],
+    /// [`SendError::Completion`].
+    pub fn drain(&mut self, within: Duration) -> Result<(), SendError> {
+        let mut end = Instant::now() + within;
+        while self.in_flight.len() > 0 {
+            let left = end.saturating_duration_since(Instant::now());
+            let completed = self.stats.completed;
+            self.wait_for_completion(left)
+                .map_err(|error| match error {
+                    SendError::Deadline { in_flight, .. } => {
+                        SendError::Deadline { within, in_flight }
+                    }
+                    other => other,
+                })?;
+            if self.stats.completed > completed {
+                end = Instant::now() + within;
+            }
+        }
+        Ok(())
+    }
+
+    /// What may not be overwritten yet.
+    pub fn in_flight(&self) -> InFlightRanges {
+        self.in_flight.ranges()
+    }
+
+    /// Is any byte of `range` still in flight?
+    pub fn is_in_flight(&self, range: &Range<u64>) -> bool {
+        self.in_flight.overlaps(range)
+    }
+
+    /// Bytes of the dmabuf.
+    #[expect(
+        clippy::len_without_is_empty,
+        reason = "the kernel makes no empty dmabuf"
+    )]
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// What was counted so far.
+    pub fn stats(&self) -> SendStats {
+        self.stats
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> &S {
+        &self.socket
+    }
+
+    /// The socket, to register it for readiness: writable means room, an error means completions.
+    pub fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
+    /// The socket, with the account closed: what is in flight stays the kernel's.
+    pub fn into_socket(self) -> S {
+        self.socket
+    }
+}
+
+#[cfg(test)]
+mod tests;

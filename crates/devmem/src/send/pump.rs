@@ -1,0 +1,188 @@
+//! From a reader, through a dmabuf, to the peer.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use dmabuf::{Access, Mapping};
+
+use super::{DevmemSender, MAX_RANGES, Ring, SendError, Until};
+
+/// How to [`pump`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PumpConfig {
+    /// Bytes read and sent at once, at most; not 0. Should be a fraction of the dmabuf, so that one
+    /// piece is filled while others are in flight.
+    pub piece: usize,
+    /// Bytes of each range given to `sendmsg`: one for a whole piece if none.
+    pub chunk: Option<u64>,
+    /// An error after so long without a byte taken or a send completed.
+    pub deadline: Duration,
+}
+
+impl Default for PumpConfig {
+    /// Pieces of 1 MiB in one range, 30 s.
+    fn default() -> Self {
+        Self {
+            piece: 1 << 20,
+            chunk: None,
+            deadline: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Why a pump stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PumpError {
+    /// The reader failed.
+    #[error("reading the input")]
+    Source(#[source] io::Error),
+    /// The dmabuf could not be written to.
+    #[error(transparent)]
+    Memory(#[from] dmabuf::Error),
+    /// The socket took no more.
+    #[error(transparent)]
+    Send(#[from] SendError),
+}
+
+/// Reads `source` to its end, into the dmabuf that `mapping` maps, and sends it from there, until
+/// all is completed. Returns the bytes. What the reader gives is sent at once; sends are waited for
+/// only when the dmabuf has no room left.
+///
+/// # Errors
+/// [`PumpError`]. [`DevmemSender::stats`] then tells how much the socket took, and
+/// [`DevmemSender::in_flight`] what is still the kernel's.
+///
+/// # Panics
+/// If `mapping` is not as long as the sender's dmabuf.
+pub fn pump<S: AsFd>(
+    sender: &mut DevmemSender<S>,
+    mapping: &Mapping,
+    source: &mut impl Read,
+    config: &PumpConfig,
+) -> Result<u64, PumpError> {
+    assert_eq!(mapping.len() as u64, sender.len(), "another dmabuf");
+    let piece = config.piece.clamp(1, mapping.len());
+    let mut pump = Pump {
+        sender,
+        ring: Ring::new(mapping.len() as u64),
+        buffer: vec![0; piece],
+        ranges: Vec::new(),
+        config,
+    };
+    let mut bytes = 0;
+    loop {
+        let room = pump.room()?;
+        let filled = pump.fill(mapping, room, source)?;
+        if filled == 0 {
+            break;
+        }
+        bytes += filled;
+        pump.send()?;
+    }
+    pump.sender.drain(config.deadline)?;
+    Ok(bytes)
+}
+
+struct Pump<'a, S: AsFd> {
+    sender: &'a mut DevmemSender<S>,
+    ring: Ring,
+    buffer: Vec<u8>,
+    /// Kept for its capacity.
+    ranges: Vec<Range<u64>>,
+    config: &'a PumpConfig,
+}
+
+impl<S: AsFd> Pump<'_, S> {
+    /// Where the next piece goes.
+    fn room(&mut self) -> Result<Range<u64>, SendError> {
+        loop {
+            let room = self.ring.room(self.buffer.len() as u64);
+            if !room.is_empty() {
+                return Ok(room);
+            }
+            let freed = self.sender.wait_for_completion(self.config.deadline)?;
+            self.ring.freed(freed);
+        }
+    }
+
+    /// Fills at most `room`; what one read gives. 0 at the reader's end.
+    fn fill(
+        &mut self,
+        mapping: &Mapping,
+        room: Range<u64>,
+        source: &mut impl Read,
+    ) -> Result<u64, PumpError> {
+        let len = (room.end - room.start).min(self.buffer.len() as u64) as usize;
+        let buffer = self.buffer.get_mut(..len).unwrap_or_default();
+        let len = loop {
+            match source.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read.map_err(PumpError::Source)?,
+            }
+        };
+        if let Some(bytes) = buffer.get(..len).filter(|bytes| !bytes.is_empty()) {
+            let access = mapping.begin_access(Access::Write)?;
+            access.copy_from(room.start, bytes)?;
+            access.end()?;
+        }
+        self.ring.filled(len as u64);
+        Ok(len as u64)
+    }
+
+    /// Hands all that is filled to the socket.
+    fn send(&mut self) -> Result<(), SendError> {
+        loop {
+            let unsent = self.ring.unsent(u64::MAX);
+            if unsent.is_empty() {
+                return Ok(());
+            }
+            self.ranges.clear();
+            chop(unsent, self.config.chunk, &mut self.ranges);
+            match self.sender.send(&self.ranges) {
+                Ok(taken) => self.ring.sent(taken),
+                Err(SendError::WouldBlock) => {
+                    self.sender.wait(Until::Room, self.config.deadline)?;
+                    let freed = self.sender.completions()?;
+                    self.ring.freed(freed);
+                }
+                Err(SendError::TooManyInFlight(_)) if self.sender.in_flight.len() > 0 => {
+                    let freed = self.sender.wait_for_completion(self.config.deadline)?;
+                    self.ring.freed(freed);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Cuts `range` into chunks, at most as many as one call takes.
+fn chop(range: Range<u64>, chunk: Option<u64>, into: &mut Vec<Range<u64>>) {
+    let chunk = chunk.unwrap_or(u64::MAX).max(1);
+    let mut start = range.start;
+    while start < range.end && into.len() < MAX_RANGES {
+        let end = range.end.min(start.saturating_add(chunk));
+        into.push(start..end);
+        start = end;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::single_range_in_vec_init)] // one range is what is meant
+    fn chunks() {
+        let chopped = |range, chunk| {
+            let mut into = Vec::new();
+            chop(range, chunk, &mut into);
+            into
+        };
+        assert_eq!(chopped(5..12, Some(3)), [5..8, 8..11, 11..12]);
+        assert_eq!(chopped(5..12, None), [5..12]);
+        assert_eq!(chopped(0..5000, Some(1)).len(), MAX_RANGES);
+    }
+}

@@ -1,0 +1,113 @@
+//! What the sender does without a device: refusals, and a socket's own errors.
+#![allow(clippy::single_range_in_vec_init)] // sends of one range
+
+use super::*;
+use std::net::{TcpListener, TcpStream};
+
+fn pair() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    (near, listener.accept().unwrap().0)
+}
+
+#[test]
+#[allow(clippy::reversed_empty_ranges)] // they must be refused
+fn ranges_are_checked_before_anything_is_sent() {
+    let (near, _far) = pair();
+    let mut sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
+    for range in [8000..8193, u64::MAX..u64::MAX, 10..5, 8193..9000] {
+        let error = sender.send(&[0..10, range.clone()]).unwrap_err();
+        assert!(
+            matches!(error, SendError::OutOfBounds { .. }),
+            "{range:?}: {error}"
+        );
+    }
+    assert_eq!(sender.send(&[]).unwrap(), 0);
+    assert_eq!(sender.send(&[8192..8192]).unwrap(), 0);
+    assert_eq!(sender.stats(), SendStats::default());
+}
+
+/// No binding has this number: the kernel says so and takes nothing.
+#[test]
+fn a_dmabuf_that_is_not_bound_is_refused() {
+    let (near, _far) = pair();
+    let mut sender = DevmemSender::new(near, DmabufId::new(0xdead), 8192).unwrap();
+    match sender.send(&[0..100]) {
+        Err(error @ SendError::NotBound { .. }) => {
+            assert!(error.to_string().contains("dmabuf 57005"), "{error}");
+            assert!(error.remedy().is_some());
+        }
+        // Before Linux 6.16 the control message is unknown: EINVAL, too. Nothing else may come.
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(sender.in_flight().sends, 0);
+    sender.drain(Duration::ZERO).unwrap();
+}
+
+#[test]
+fn waiting_ends_at_the_deadline_or_with_room() {
+    let (near, _far) = pair();
+    let sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
+    sender.wait(Until::Room, Duration::from_secs(10)).unwrap();
+    let start = Instant::now();
+    let error = sender.wait(Until::Completion, Duration::from_millis(20));
+    assert!(
+        matches!(error, Err(SendError::Deadline { .. })),
+        "{error:?}"
+    );
+    assert!(start.elapsed() >= Duration::from_millis(20));
+}
+
+#[test]
+fn a_reset_is_the_connections_error() {
+    let (near, far) = pair();
+    let mut sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
+    SockRef::from(&far)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(far);
+    match sender.wait_for_completion(Duration::from_secs(10)) {
+        Err(SendError::Io { source, .. }) => {
+            assert_eq!(source.raw_os_error(), Some(libc::ECONNRESET));
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Completions of real zero-copy sends, of ordinary memory: the numbering is the same.
+#[test]
+fn the_kernels_completions_are_understood() {
+    let (near, mut far) = pair();
+    let mut sender = DevmemSender::new(near, DmabufId::new(1), 1 << 20).unwrap();
+    let bytes = vec![7; 100_000];
+    for (send, size) in [10_000usize, 20_000, 30_000].into_iter().enumerate() {
+        let sent = SockRef::from(sender.socket())
+            .send_with_flags(&bytes[..size], libc::MSG_ZEROCOPY)
+            .unwrap();
+        let start = send as u64 * 100_000;
+        sender
+            .in_flight
+            .sent(&[start..start + size as u64], sent as u64);
+        let mut into = vec![0; sent];
+        io::Read::read_exact(&mut far, &mut into).unwrap();
+    }
+    sender.stats.sends = 3;
+    sender.drain(Duration::from_secs(10)).unwrap();
+    let stats = sender.stats();
+    assert_eq!((stats.completed, stats.copied), (3, 3), "loopback copies");
+    assert!(!sender.is_in_flight(&(0..1 << 20)));
+}
+
+#[test]
+fn a_completion_of_nobodys_send_is_an_error() {
+    let (near, _far) = pair();
+    let mut sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
+    let sent = SockRef::from(sender.socket()).send_with_flags(&[7; 10], libc::MSG_ZEROCOPY);
+    assert_eq!(sent.unwrap(), 10);
+    let error = sender.wait(Until::Completion, Duration::from_secs(10));
+    error.unwrap();
+    assert!(matches!(
+        sender.completions(),
+        Err(SendError::Completion(CompletionError::Unknown(_)))
+    ));
+}
