@@ -5,13 +5,14 @@
 //! ```
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use netdev::{Ethtool, HeaderSplit, Link, RingsChange};
+use netdev::{AddressOptions, Ethtool, HeaderSplit, Link, NetNs, Prefix, RingsChange, Route};
 
-use crate::tool::{self, sh};
+use crate::{machine, tool};
 
 /// The end of the wire that sends, in namespace [`PEER`].
 pub(crate) const SENDER: &str = "eth0";
@@ -23,8 +24,12 @@ pub(crate) const QUEUES: u32 = 4;
 pub(crate) const PEER: &str = "peer";
 /// The namespace of the container.
 pub(crate) const BOX: &str = "box";
+/// The namespace of a second container, which few cases have.
+pub(crate) const BOX2: &str = "box2";
 /// The sender's address.
 pub(crate) const SENDER_ADDRESS: &str = "192.0.2.1";
+/// The sender's IPv6 address.
+const SENDER_ADDRESS6: &str = "2001:db8:2::1/64";
 /// The NIC's address.
 pub(crate) const NIC_ADDRESS: &str = "192.0.2.2";
 /// The NIC's IPv6 address; the sender's ends in 1.
@@ -46,44 +51,61 @@ pub(crate) fn wire() -> Result<()> {
 
 /// As [`wire`], with so many queues and further module parameters.
 pub(crate) fn wire_with(queues: u32, parameters: &str) -> Result<()> {
-    sh(&format!(
-        "insmod {} pairs=1 queues={queues} {parameters}",
-        module().display()
-    ))?;
-    sh(&format!("ip netns add {PEER}"))?;
-    sh(&format!("ip link set {SENDER} netns {PEER}"))?;
-    for line in [
-        format!("-n {PEER} address add {SENDER_ADDRESS}/24 dev {SENDER}"),
-        format!("-n {PEER} address add 2001:db8:2::1/64 dev {SENDER} nodad"),
-        format!("-n {PEER} link set {SENDER} up"),
-        format!("address add {NIC_ADDRESS}/24 dev {NIC}"),
-        format!("address add {NIC_ADDRESS6}/64 dev {NIC} nodad"),
-        format!("link set {NIC} up"),
-    ] {
-        sh(&format!("ip {line}"))?;
+    machine::load(&module(), &format!("pairs=1 queues={queues} {parameters}"))?;
+    machine::add_namespace(PEER)?;
+    let peer = NetNs::by_name(PEER)?;
+    let mut link = Link::open()?;
+    let sender = link.by_name(SENDER)?.ifindex;
+    link.set_netns(sender, &peer)?;
+    end_of_wire(
+        &mut Link::open_in(&peer)?,
+        SENDER,
+        &[&format!("{SENDER_ADDRESS}/24"), SENDER_ADDRESS6],
+    )?;
+    let addresses = [
+        &format!("{NIC_ADDRESS}/24"),
+        &format!("{NIC_ADDRESS6}/64") as &str,
+    ];
+    end_of_wire(&mut link, NIC, &addresses)
+}
+
+/// Addresses for an end of the wire, then up with it.
+fn end_of_wire(link: &mut Link, name: &str, addresses: &[&str]) -> Result<()> {
+    let ifindex = link.by_name(name)?.ifindex;
+    for address in addresses {
+        let options = AddressOptions { nodad: true };
+        link.add_address(ifindex, address.parse()?, options)?;
     }
-    Ok(())
+    Ok(link.set_up(ifindex)?)
 }
 
 /// The container's namespace, with nothing in it yet.
 pub(crate) fn container() -> Result<()> {
-    sh(&format!("ip netns add {BOX}"))?;
-    sh(&format!("ip -n {BOX} link set lo up"))?;
-    Ok(())
+    namespace(BOX)
+}
+
+/// A namespace, [`BOX`] or [`BOX2`], with nothing in it yet.
+pub(crate) fn namespace(name: &str) -> Result<()> {
+    machine::add_namespace(name)?;
+    let mut link = Link::open_in(&NetNs::by_name(name)?)?;
+    let lo = link.by_name("lo")?.ifindex;
+    Ok(link.set_up(lo)?)
 }
 
 /// Address and routes of a netkit pair whose guest end is already in the container.
 pub(crate) fn route_to_container() -> Result<()> {
-    for line in [
-        format!("link set {HOST} up"),
-        format!("-n {BOX} address add {BOX_ADDRESS}/32 dev {GUEST}"),
-        format!("-n {BOX} link set {GUEST} up"),
-        format!("-n {BOX} route add default dev {GUEST}"),
-        format!("route add {BOX_ADDRESS}/32 dev {HOST}"),
-        format!("-n {PEER} route add {BOX_ADDRESS}/32 via {NIC_ADDRESS}"),
-    ] {
-        sh(&format!("ip {line}"))?;
-    }
+    let container: Prefix = format!("{BOX_ADDRESS}/32").parse()?;
+    let mut link = Link::open()?;
+    let host = link.by_name(HOST)?.ifindex;
+    link.set_up(host)?;
+    let mut inside = Link::open_in(&NetNs::by_name(BOX)?)?;
+    let guest = inside.by_name(GUEST)?.ifindex;
+    inside.add_address(guest, container, AddressOptions::default())?;
+    inside.set_up(guest)?;
+    inside.add_route(&Route::on_link("0.0.0.0/0".parse()?, guest))?;
+    link.add_route(&Route::on_link(container, host))?;
+    let router: IpAddr = NIC_ADDRESS.parse()?;
+    Link::open_in(&NetNs::by_name(PEER)?)?.add_route(&Route::over(container, router))?;
     fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")?;
     Ok(())
 }
@@ -112,20 +134,18 @@ pub(crate) fn parameter(name: &str, value: u64) -> Result<()> {
 
 /// Removes what a case may have left: namespaces, netkits, the software NIC. Fails if it stays.
 pub(crate) fn clear() -> Result<()> {
-    for netns in [PEER, BOX] {
-        if Path::new("/run/netns").join(netns).exists() {
-            sh(&format!("ip netns delete {netns}"))?;
-        }
+    for netns in [PEER, BOX, BOX2] {
+        machine::delete_namespace(netns)?;
     }
     // A namespace is torn down some time after its name is gone, a killed receiver's sockets too.
-    let gone = |path: &str| !Path::new(path).exists();
     tool::until("unloading swnic", Duration::from_secs(20), || {
-        Ok(gone("/sys/module/swnic") || sh("rmmod swnic").is_ok())
+        Ok(!Path::new("/sys/module/swnic").exists() || machine::unload().is_ok())
     })?;
-    for line in sh("ip -o link show")?.lines() {
-        let name = line.split([':', '@']).nth(1).unwrap_or("").trim();
-        if name.starts_with("nk") && !gone(&format!("/sys/class/net/{name}")) {
-            sh(&format!("ip link delete {name}"))?;
+    let mut link = Link::open()?;
+    for left in link.list()? {
+        // The other end of a pair may have gone with the one before.
+        if left.name.starts_with("nk") && link.get(left.ifindex).is_ok() {
+            link.delete(left.ifindex)?;
         }
     }
     Ok(())

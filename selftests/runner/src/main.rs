@@ -11,6 +11,7 @@ mod cases;
 mod isolate;
 mod kmsg;
 mod ktap;
+mod machine;
 mod tool;
 mod xdp;
 

@@ -80,8 +80,8 @@ pub enum SendError {
         source: io::Error,
     },
     /// `EINVAL` (`tcp_sendmsg_locked`, `net_devmem_get_binding`): no such binding, or one for
-    /// receiving, or a device that can't gather.
-    #[error("sendmsg from {dmabuf}: it is not bound for sending, or the device can't send from it")]
+    /// receiving.
+    #[error("sendmsg from {dmabuf}: it is not bound for sending")]
     NotBound {
         /// The dmabuf.
         dmabuf: DmabufId,
@@ -119,14 +119,16 @@ impl SendError {
                 "see ip route get ADDR: bind the dmabuf to the device that it names".to_owned()
             }
             Self::NotBound { .. } => {
-                "bind it with bind-tx and keep the binding while you send; the device needs \
-                 scatter-gather: ethtool -K IF tx-scatter-gather on"
-                    .to_owned()
+                "bind it with bind-tx, and keep the binding while you send".to_owned()
             }
             Self::TooManyInFlight(_) => {
                 "allow more: sysctl net.core.optmem_max, or send larger pieces".to_owned()
             }
-            Self::Deadline { .. } => "does the receiver still read? see ss -tnoi".to_owned(),
+            Self::Deadline { .. } => {
+                "does the receiver still read? see ss -tnoi; does the device gather? ethtool -K IF \
+                 tx-scatter-gather on"
+                    .to_owned()
+            }
             _ => return None,
         })
     }

@@ -59,13 +59,30 @@ impl Netdev {
     /// can't lease; `ENODEV`, `ENONET` where device or namespace don't exist; `EOPNOTSUPP` where
     /// `virt` has leases from another device.
     pub fn lease(&mut self, virt: Ifindex, lease: Lease) -> Result<QueueId> {
+        self.queue_create(virt, QueueType::Rx, lease, QueueType::Rx)
+    }
+
+    /// As [`Netdev::lease`], with a say in the types: that of the new queue, and that of the
+    /// physical one. Up to Linux 7.3 no other than rx from rx is granted
+    /// (`netdev_nl_queue_create_doit`): this is the way to find out whether a kernel does.
+    ///
+    /// # Errors
+    /// As for [`Netdev::lease`]; `EINVAL` for a type that the kernel does not lease, with
+    /// [`ExtAck::offset`](netlink::ExtAck::offset) at it.
+    pub fn queue_create(
+        &mut self,
+        virt: Ifindex,
+        kind: QueueType,
+        lease: Lease,
+        of_kind: QueueType,
+    ) -> Result<QueueId> {
         let object = format!(
             "{} from {} queue {}",
             self.0.device(virt),
             self.owner(lease),
             lease.queue
         );
-        let request = queue_create(&self.0.family, virt, lease, object);
+        let request = queue_create(&self.0.family, (virt, kind), (lease, of_kind), object);
         self.0.ask(&request, parse_id)
     }
 
@@ -92,22 +109,23 @@ pub(super) fn queue_get(
     request
 }
 
+/// A request for a queue of `kind` on `virt` that leases what `lease` names, which is of `of_kind`.
 pub(super) fn queue_create(
     family: &Family,
-    virt: Ifindex,
-    lease: Lease,
+    (virt, kind): (Ifindex, QueueType),
+    (lease, of_kind): (Lease, QueueType),
     object: String,
 ) -> Request {
-    let rx = QueueType::Rx.raw();
     let mut request = family.request(cmd::QUEUE_CREATE, "queue-create", object);
     request
         .attrs()
         .u32(attr::IFINDEX, virt.get())
-        .u32(attr::TYPE, rx);
+        .u32(attr::TYPE, kind.raw());
     request.attrs().nest(attr::LEASE, |nest| {
         nest.u32(attr::LEASE_IFINDEX, lease.of.get());
         nest.nest(attr::LEASE_QUEUE, |queue| {
-            queue.u32(attr::ID, lease.queue.get()).u32(attr::TYPE, rx);
+            queue.u32(attr::ID, lease.queue.get());
+            queue.u32(attr::TYPE, of_kind.raw());
         });
         if let Some(nsid) = lease.netns_id {
             nest.i32(attr::LEASE_NETNS_ID, nsid);

@@ -103,7 +103,30 @@ fn a_lease_is_made_as_specified() {
             queue: QueueId::new(15),
             netns_id,
         };
-        assert_same(&queue::queue_create(&family(), NK0, lease, object()), &spec);
+        let (virt, leased) = ((NK0, QueueType::Rx), (lease, QueueType::Rx));
+        assert_same(
+            &queue::queue_create(&family(), virt, leased, object()),
+            &spec,
+        );
+    }
+}
+
+#[test]
+fn a_lease_says_both_types() {
+    let types = [QueueType::Rx, QueueType::Tx];
+    for (kind, of_kind) in types.into_iter().flat_map(|a| types.map(|b| (a, b))) {
+        let mut spec = oracle::Request::new().op_queue_create_do();
+        let encode = spec.encode().push_ifindex(7).push_type(kind.raw());
+        let lease = encode.nested_lease().push_ifindex(2).nested_queue();
+        let queue = lease.push_id(15).push_type(of_kind.raw());
+        queue.end_nested().end_nested();
+        let lease = Lease {
+            of: ETH0,
+            queue: QueueId::new(15),
+            netns_id: None,
+        };
+        let ours = queue::queue_create(&family(), (NK0, kind), (lease, of_kind), object());
+        assert_same(&ours, &spec);
     }
 }
 

@@ -3,10 +3,18 @@
 mod bind_errors;
 mod hold;
 mod lease;
+mod lease_ends;
 mod lease_errors;
+mod lease_grants;
+mod lease_nic;
+mod leasing;
 mod ncdevmem;
+mod ncdevmem_client;
+mod ncdevmem_probe;
 mod nic;
 mod receive;
+mod send;
+mod send_errors;
 mod tool_errors;
 mod transfer;
 
@@ -62,13 +70,76 @@ pub(crate) const ALL: &[Case] = cases![
     lease::of_an_existing_netkit,
     lease::shown_from_both_sides,
     lease::ends_with_the_netkit,
+    lease_grants::two_queues,
+    lease_grants::queue_zero,
+    lease_grants::of_either_layer,
+    lease_grants::in_one_namespace,
+    lease_grants::namespace_is_told,
+    lease_grants::devices_down,
+    lease_grants::to_two_containers,
+    lease_grants::virtual_side_is_silent,
+    lease_grants::other_queues_are_free,
+    lease_ends::nic_goes,
+    lease_ends::nic_goes_from_two_netkits,
+    lease_ends::nic_goes_from_a_single,
+    lease_ends::netkit_goes,
+    lease_ends::netkit_goes_and_another_leases,
+    lease_ends::one_netkit_of_two_goes,
+    lease_ends::container_goes,
+    lease_ends::one_container_of_two_goes,
+    lease_ends::not_by_a_flap_of_the_nic,
+    lease_ends::not_by_a_flap_of_the_netkit,
+    lease_ends::not_by_a_move_of_the_netkit,
+    lease_ends::not_by_a_move_of_the_nic,
+    lease_nic::channels_stay,
+    lease_nic::channels_stay_until_the_end,
+    lease_nic::channels_as_they_are,
+    lease_nic::channels_shrink_down_to_the_lease,
+    lease_nic::channels_grow,
+    lease_nic::netkit_has_no_channels,
+    lease_nic::bind_of_leased_queue,
+    lease_nic::af_xdp_of_leased_queue,
     ncdevmem::direct,
+    ncdevmem::linear_bytes_are_delivered,
+    ncdevmem::one_wrong_byte_fails,
+    ncdevmem::ipv6_and_the_table_that_was,
+    ncdevmem::signals_restore,
     ncdevmem::as_in_the_series,
+    ncdevmem_probe::passes_and_restores,
+    ncdevmem_probe::rx_page_size,
+    ncdevmem_probe::fails_without_devmem,
+    ncdevmem_probe::fails_over_a_leased_queue,
+    ncdevmem_probe::signals_restore,
+    ncdevmem_probe::bad_command_lines,
+    ncdevmem_client::to_a_plain_listener,
+    ncdevmem_client::ipv6_from_an_address_of_choice,
+    ncdevmem_client::to_a_dmabuf,
+    ncdevmem_client::through_a_leased_netkit,
+    ncdevmem_client::other_device,
+    ncdevmem_client::refusals_have_remedies,
+    ncdevmem_client::reset_in_mid_send,
+    ncdevmem_client::no_completion_in_time,
+    ncdevmem_client::signals_leave_nothing,
     nic::link_flap_while_receiving,
     nic::moves_between_namespaces,
     nic::removed_while_receiving,
     nic::xdp_refused_while_bound,
-    nic::channels_stay_while_leased,
+    send::dmabuf_to_dmabuf,
+    send::through_a_lease,
+    send::a_file_of_odd_length,
+    send::standard_input,
+    send::ranges_stay_the_kernels_until_acknowledged,
+    send::small_chunks_and_little_memory,
+    send_errors::bind_not_a_dmabuf,
+    send_errors::bind_device_without_netmem,
+    send_errors::bind_netkit_without_a_lease,
+    send_errors::bound_for_receiving,
+    send_errors::over_the_end,
+    send_errors::route_by_another_device,
+    send_errors::device_that_cannot_gather,
+    send_errors::not_a_page_multiple,
+    send_errors::silent_receiver,
+    send_errors::reset_by_the_receiver,
     bind_errors::split_off,
     bind_errors::threshold_not_zero,
     bind_errors::queue_out_of_range,
@@ -86,15 +157,22 @@ pub(crate) const ALL: &[Case] = cases![
     bind_errors::rx_page_size_unaligned_memory,
     bind_errors::rx_page_size_unsupported_by_kernel,
     lease_errors::already_leased,
+    lease_errors::already_leased_by_itself,
+    lease_errors::already_leased_by_a_single,
     lease_errors::already_bound,
     lease_errors::in_use_by_af_xdp,
     lease_errors::primary_end,
-    lease_errors::capacity,
+    lease_errors::no_room,
+    lease_errors::room_exhausted,
     lease_errors::two_nics,
+    lease_errors::two_nics_to_a_single,
     lease_errors::queue_out_of_range,
     lease_errors::virtual_lessor,
+    lease_errors::itself,
     lease_errors::physical_lessee,
     lease_errors::veth_lessee,
+    lease_errors::tx_lessee,
+    lease_errors::tx_lessor,
     lease_errors::no_such_namespace_id,
     lease_errors::no_such_device,
     tool_errors::unknown_device,
@@ -144,4 +222,64 @@ fn refused<T>(result: netdev::Result<T>, errno: i32, text: Option<&str>) -> Resu
 #[allow(clippy::print_stdout)] // the runner reads it and prints it behind `#`
 fn println_line(text: &str) {
     println!("{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::ALL;
+
+    /// `selftests/lease-conformance.md`: upstream's case, ours, and what ours asserts.
+    const CONFORMANCE: &str = include_str!("../../../lease-conformance.md");
+
+    /// What stands between backticks, as names do.
+    fn quoted(text: &str) -> impl Iterator<Item = &str> {
+        text.split('`').skip(1).step_by(2)
+    }
+
+    fn exists(name: &str) -> bool {
+        ALL.iter().any(|case| case.name == name)
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: HashSet<_> = ALL.iter().map(|case| case.name).collect();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn each_upstream_lease_case_has_a_twin() {
+        let mut upstream = HashSet::new();
+        let mut twins = HashSet::new();
+        for row in CONFORMANCE.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let [_, theirs, ours, asserted, _] = cells[..] else {
+                panic!("not three cells: {row}")
+            };
+            let ours: Vec<_> = quoted(ours).collect();
+            assert!(!ours.is_empty() && !asserted.is_empty(), "{row}");
+            assert!(upstream.insert(theirs), "{theirs} is there twice");
+            for name in ours {
+                assert!(exists(name), "{theirs}: no case is called {name}");
+                assert!(twins.insert(name), "{name} is the twin of two");
+            }
+        }
+        assert_eq!(upstream.len(), 45);
+    }
+
+    #[test]
+    fn the_text_beside_the_table_names_cases_that_are() {
+        let module_of = |name: &str| Some(name.split_once('.')?.0.to_owned());
+        let modules: HashSet<_> = ALL.iter().map(|case| module_of(case.name)).collect();
+        let text = CONFORMANCE.lines().filter(|line| !line.starts_with('|'));
+        for name in text.flat_map(quoted) {
+            let of_ours = name.contains('.') && modules.contains(&module_of(name));
+            let all_of_a_module = name.ends_with(".*");
+            assert!(
+                !of_ours || all_of_a_module || exists(name),
+                "no case is called {name}"
+            );
+        }
+    }
 }

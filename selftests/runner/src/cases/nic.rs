@@ -1,16 +1,17 @@
 //! What a NIC must survive, and refuse, while one of its queues is bound or leased.
 
+use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use netdev::{ChannelsChange, Ethtool, Lease, Netdev, QueueId};
-use nix::libc::EINVAL;
+use netdev::QueueId;
 use nix::sys::signal::Signal;
 
+use super::leasing::{set_down, set_up};
 use super::receive::{bound_queues, wait_until_bound};
 use super::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary, validated};
-use super::{ifindex, netkit, println_line, refused};
+use super::{ifindex, println_line};
 use crate::bed::{self, BOX, NIC, NIC_ADDRESS, PEER};
 use crate::tool::{Running, command, sh, until};
 use crate::xdp;
@@ -31,8 +32,9 @@ pub(super) fn link_flap_while_receiving() -> Result<()> {
         until("more payload", Duration::from_secs(30), || {
             Ok(received()? > before + 1000)
         })?;
-        sh(&format!("ip link set {NIC} down"))?;
-        sh(&format!("ip link set {NIC} up"))?;
+        // Not by commands, which take so long on a busy machine that the transfer may end.
+        set_down(None, NIC)?;
+        set_up(None, NIC)?;
         ensure!(bound_queues()? == 1, "the binding went with the link");
     }
     sender.end_within(Duration::from_secs(60))?.good("send")?;
@@ -44,7 +46,7 @@ pub(super) fn link_flap_while_receiving() -> Result<()> {
 /// Packets that the NIC has received.
 fn received() -> Result<u64> {
     let path = format!("/sys/class/net/{NIC}/statistics/rx_packets");
-    Ok(sh(&format!("cat {path}"))?.trim().parse()?)
+    Ok(fs::read_to_string(path)?.trim().parse()?)
 }
 
 /// Bound through a lease, the NIC goes to another namespace and comes back; the lease still serves.
@@ -113,26 +115,5 @@ pub(super) fn xdp_refused_while_bound() -> Result<()> {
     receiver.signal(Signal::SIGTERM)?;
     receiver.end_within(Duration::from_secs(5))?.refused(1)?;
     drop(xdp::attach_native(ifindex(NIC)?.get())?);
-    Ok(())
-}
-
-pub(super) fn channels_stay_while_leased() -> Result<()> {
-    bed::wire()?;
-    sh(&format!("ethtool -X {NIC} equal 1"))?;
-    let lease = Lease {
-        of: ifindex(NIC)?,
-        queue: LAST,
-        netns_id: None,
-    };
-    Netdev::open()?.lease(netkit("nk0", 2)?, lease)?;
-    let combined = |count| ChannelsChange {
-        combined: Some(count),
-        ..ChannelsChange::default()
-    };
-    let mut ethtool = Ethtool::open()?;
-    let nic = ifindex(NIC)?;
-    refused(ethtool.set_channels(nic, &combined(1)), EINVAL, None)?;
-    sh("ip link delete nk0")?;
-    ethtool.set_channels(nic, &combined(1))?;
     Ok(())
 }

@@ -1,0 +1,253 @@
+//! Leases asked for in a guest's name, and what the NIC then says of them.
+
+use anyhow::{Context, Result, bail, ensure};
+use netdev::{
+    Ifindex, Lease, LeaseInfo, Link, NetNs, Netdev, NetkitMode, NetkitPair, QueueId, QueueType,
+};
+use serde_json::Value;
+
+use super::transfer::devmem_tcp;
+use super::{ifindex, println_line};
+use crate::bed::NIC;
+use crate::tool::{command, finish};
+
+/// A netkit that leases, and a handle in its namespace, where the kernel looks it up.
+pub(super) struct Guest {
+    pub(super) ifindex: Ifindex,
+    pub(super) netns: NetNs,
+    /// The number of this namespace, which is the NIC's, in that of the guest; `None`: the same.
+    pub(super) nsid: Option<i32>,
+    pub(super) netdev: Netdev,
+}
+
+impl Guest {
+    /// The guest end of a new pair, in a namespace that is there already; both ends are up. The
+    /// other end stays here, and its name has an `h` more.
+    pub(super) fn pair(name: &str, rx_queues: u32, netns: &str) -> Result<Self> {
+        Self::pair_with(name, rx_queues, netns, NetkitMode::default())
+    }
+
+    /// As [`Guest::pair`], for the given layer.
+    pub(super) fn pair_with(
+        name: &str,
+        rx_queues: u32,
+        netns: &str,
+        mode: NetkitMode,
+    ) -> Result<Self> {
+        let guest = Self::pair_down(name, rx_queues, netns, mode)?;
+        set_up(None, &format!("{name}h"))?;
+        set_up(Some(netns), name)?;
+        Ok(guest)
+    }
+
+    /// As [`Guest::pair_with`], with both ends down.
+    pub(super) fn pair_down(
+        name: &str,
+        rx_queues: u32,
+        netns: &str,
+        mode: NetkitMode,
+    ) -> Result<Self> {
+        let mut pair = NetkitPair::new(format!("{name}h"), name);
+        pair.rx_queues = Some(rx_queues);
+        pair.mode = mode;
+        pair.peer_netns = Some(NetNs::by_name(netns)?);
+        Link::open()?.create_netkit(&pair)?;
+        Self::found(name, Some(netns))
+    }
+
+    /// A new single netkit, in this namespace and up.
+    pub(super) fn single(name: &str, rx_queues: u32) -> Result<Self> {
+        super::netkit(name, rx_queues)?;
+        set_up(None, name)?;
+        Self::found(name, None)
+    }
+
+    /// A device that is there already, in this namespace unless one is named.
+    pub(super) fn found(name: &str, netns: Option<&str>) -> Result<Self> {
+        let apart = netns.is_some();
+        let netns = self::netns(netns)?;
+        let mut link = Link::open_in(&netns)?;
+        Ok(Self {
+            ifindex: link.by_name(name)?.ifindex,
+            nsid: match apart {
+                true => Some(link.nsid_or_assign(&NetNs::current()?)?),
+                false => None,
+            },
+            netdev: Netdev::open_in(&netns)?,
+            netns,
+        })
+    }
+
+    /// Removes the netkit at its guest end.
+    pub(super) fn delete(&self) -> Result<()> {
+        Ok(Link::open_in(&self.netns)?.delete(self.ifindex)?)
+    }
+
+    /// Leases this queue of the NIC.
+    pub(super) fn lease(&mut self, queue: u32) -> Result<netdev::Result<QueueId>> {
+        Ok(self.lease_of(ifindex(NIC)?, queue))
+    }
+
+    /// Leases this queue of a device of this namespace.
+    pub(super) fn lease_of(&mut self, of: Ifindex, queue: u32) -> netdev::Result<QueueId> {
+        self.netdev.lease(self.ifindex, self.request(of, queue))
+    }
+
+    /// What is to be leased, in the guest's terms.
+    pub(super) fn request(&self, of: Ifindex, queue: u32) -> Lease {
+        Lease {
+            of,
+            queue: QueueId::new(queue),
+            netns_id: self.nsid,
+        }
+    }
+
+    /// Leases this queue of the NIC, as that queue of its own.
+    pub(super) fn granted(&mut self, queue: u32, own: u32) -> Result<()> {
+        let answer = self.lease(queue)??;
+        ensure!(
+            answer == QueueId::new(own),
+            "rx {queue} of {NIC} became queue {answer}, not {own}"
+        );
+        self.holds(queue, own)
+    }
+
+    /// Holds if this queue of the NIC says that it is leased as that queue of this guest.
+    pub(super) fn holds(&self, queue: u32, own: u32) -> Result<()> {
+        self.holds_of(&NetNs::current()?, queue, own)
+    }
+
+    /// As [`Guest::holds`], where the NIC is in another namespace.
+    pub(super) fn holds_of(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
+        let lease = lease_told(nic_netns, queue)?.context("no lease is told")?;
+        // The NIC's namespace knows the guest's by a number, which the question gave it.
+        let nsid = match nic_netns.is_same(&self.netns)? {
+            true => None,
+            false => Link::open_in(nic_netns)?.nsid(&self.netns)?,
+        };
+        let told = (lease.ifindex, lease.queue, lease.kind, lease.netns_id);
+        let expected = (self.ifindex, QueueId::new(own), QueueType::Rx, nsid);
+        ensure!(told == expected, "{told:?} is told, not {expected:?}");
+        ensure!(
+            nsid.is_none() == nic_netns.is_same(&self.netns)?,
+            "the guest's namespace has no number"
+        );
+        Ok(())
+    }
+}
+
+/// The namespace of this name, or this one.
+fn netns(name: Option<&str>) -> Result<NetNs> {
+    Ok(match name {
+        Some(name) => NetNs::by_name(name)?,
+        None => NetNs::current()?,
+    })
+}
+
+/// `ip -n NETNS link set NAME up`.
+pub(super) fn set_up(from: Option<&str>, name: &str) -> Result<()> {
+    let mut link = Link::open_in(&netns(from)?)?;
+    let ifindex = link.by_name(name)?.ifindex;
+    Ok(link.set_up(ifindex)?)
+}
+
+/// `ip -n NETNS link set NAME down`.
+pub(super) fn set_down(from: Option<&str>, name: &str) -> Result<()> {
+    let mut link = Link::open_in(&netns(from)?)?;
+    let ifindex = link.by_name(name)?.ifindex;
+    Ok(link.set_down(ifindex)?)
+}
+
+/// `ip -n NETNS link set NAME netns TO`.
+pub(super) fn move_to(from: Option<&str>, name: &str, to: Option<&str>) -> Result<()> {
+    let mut link = Link::open_in(&netns(from)?)?;
+    let ifindex = link.by_name(name)?.ifindex;
+    Ok(link.set_netns(ifindex, &netns(to)?)?)
+}
+
+/// `ip link delete NAME`, in this namespace.
+pub(super) fn delete(name: &str) -> Result<()> {
+    let mut link = Link::open()?;
+    let ifindex = link.by_name(name)?.ifindex;
+    Ok(link.delete(ifindex)?)
+}
+
+/// Where this queue of the NIC says that it is leased to.
+fn lease_told(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
+    let nic = Link::open_in(nic_netns)?.by_name(NIC)?.ifindex;
+    let mut netdev = Netdev::open_in(nic_netns)?;
+    let told = netdev.queue(nic, QueueType::Rx, QueueId::new(queue))?;
+    Ok(told.lease)
+}
+
+/// Whether this queue of the NIC is leased to nobody.
+pub(super) fn is_free(queue: u32) -> Result<bool> {
+    Ok(lease_told(&NetNs::current()?, queue)?.is_none())
+}
+
+/// Holds if this queue of the NIC is leased to nobody.
+pub(super) fn free(queue: u32) -> Result<()> {
+    ensure!(is_free(queue)?, "rx {queue} of {NIC} is leased");
+    Ok(())
+}
+
+/// Holds if there is no such device, in this namespace.
+pub(super) fn no_device(name: &str) -> Result<()> {
+    denied(
+        Link::open()?.by_name(name),
+        nix::libc::ENODEV,
+        Said::Nothing,
+    )
+}
+
+/// All that the kernel said beside an error number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Said {
+    Nothing,
+    /// Exactly this text.
+    Text(&'static str),
+    /// No text, but where the attribute is that it did not like: so many bytes into the request.
+    Attribute(u32),
+}
+
+/// Holds if the kernel refused with this error number and said this and no more.
+pub(super) fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()> {
+    let Err(error) = result else {
+        bail!("not refused, expected errno {errno}, {said:?}")
+    };
+    println_line(&format!("{error}"));
+    let ack = error.ext_ack();
+    let text = error.message();
+    let offset = ack.and_then(|ack| ack.offset());
+    let as_said = match said {
+        Said::Nothing => text.is_none() && offset.is_none(),
+        Said::Text(expected) => text == Some(expected),
+        Said::Attribute(expected) => text.is_none() && offset == Some(expected),
+    };
+    ensure!(
+        error.raw_os_error() == Some(errno) && as_said,
+        "expected errno {errno} and {said:?}, got: {error}, {ack:?}"
+    );
+    Ok(())
+}
+
+/// What `devmem-tcp lease --json` on the NIC printed.
+pub(super) fn tool(line: &str) -> Result<Value> {
+    let line = format!("lease --json --phys {NIC} {line}");
+    let text = finish(command(None, &devmem_tcp(), &line))?.good(&line)?;
+    println_line(text.trim_end());
+    serde_json::from_str(&text).context("JSON of lease")
+}
+
+/// Holds if `devmem-tcp lease` on the NIC ends with status 1 and exactly this error, a remedy aside.
+pub(super) fn tool_denied(line: &str, error: &str) -> Result<()> {
+    let line = format!("lease --phys {NIC} {line}");
+    let complaint = finish(command(None, &devmem_tcp(), &line))?.refused(1)?;
+    println_line(complaint.trim_end());
+    let first = complaint.lines().next();
+    ensure!(
+        first == Some(&format!("devmem-tcp: {error}")),
+        "expected {error:?}"
+    );
+    Ok(())
+}

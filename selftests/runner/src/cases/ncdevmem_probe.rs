@@ -1,0 +1,141 @@
+//! `ncdevmem -f IF`: the probe that upstream's suites ask first.
+
+use std::fs;
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use netdev::{HeaderSplit, Lease, Netdev, QueueId};
+use nix::sys::signal::Signal;
+
+use super::ncdevmem::{bound, ended, ncdevmem, same, settings};
+use super::{ifindex, netkit, println_line};
+use crate::bed::{self, NIC};
+use crate::tool::{Running, finish, sh};
+
+/// Holds if the probe of this line ends with this status; what it said.
+fn probe(line: &str, status: i32) -> Result<String> {
+    let end = finish(ncdevmem(None, line))?;
+    println_line(end.stderr.trim_end());
+    ensure!(end.stdout.is_empty(), "on stdout: {:?}", end.stdout);
+    end.refused(status)
+}
+
+/// Whatever header split, threshold and RSS are.
+pub(super) fn passes_and_restores() -> Result<()> {
+    bed::wire()?;
+    for (split, threshold) in [
+        (HeaderSplit::Auto, 0),
+        (HeaderSplit::Enabled, 0),
+        (HeaderSplit::Disabled, 0),
+        (HeaderSplit::Enabled, 200),
+    ] {
+        bed::rings(split, threshold)?;
+        let before = settings()?;
+        let said = probe(&format!("-f {NIC}"), 0)?;
+        for refusal in [
+            "header split off is refused",
+            "without queues is refused",
+            "bound queues away is refused",
+        ] {
+            ensure!(said.contains(refusal), "{refusal:?} is not said");
+        }
+        same(&before)?;
+        ensure!(bound()? == 0, "a binding is left");
+    }
+    sh(&format!("ethtool -X {NIC} weight 1 0 2 5"))?;
+    let before = settings()?;
+    let said = probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
+    ensure!(said.contains("queues 1..3"), "other queues than named");
+    same(&before)
+}
+
+/// From hugepages; before Linux 7.3 the kernel does not know the attribute.
+pub(super) fn rx_page_size() -> Result<()> {
+    bed::wire()?;
+    let before = settings()?;
+    let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
+    ensure!(complaint.contains("nr_hugepages"), "no remedy");
+    fs::write("/proc/sys/vm/nr_hugepages", "64")?;
+    if bed::kernel()? < (7, 3) {
+        let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
+        ensure!(complaint.contains("Linux 7.3"), "no remedy");
+    } else {
+        probe(&format!("-f {NIC} -b 16384"), 0)?;
+        probe(&format!("-f {NIC} -b 0x4000"), 0)?;
+        let complaint = probe(&format!("-f {NIC} -b 5000"), 1)?;
+        ensure!(complaint.contains("bind-rx"), "not the kernel's refusal");
+    }
+    same(&before)
+}
+
+pub(super) fn fails_without_devmem() -> Result<()> {
+    sh("ip link add v0 numrxqueues 4 numtxqueues 4 type veth peer name v1")?;
+    netkit("nk0", 2)?;
+    for device in ["lo", "v0", "nk0"] {
+        probe(&format!("-f {device}"), 1)?;
+        probe(&format!("-f {device} -t 1 -q 1"), 1)?;
+    }
+    sh("ip link delete v0")?;
+    ensure!(probe("-f eth9", 1)?.contains("ENODEV"), "not named");
+    Ok(())
+}
+
+/// In upstream's suites over netkit a leased queue may lie among those that the probe binds.
+pub(super) fn fails_over_a_leased_queue() -> Result<()> {
+    bed::wire()?;
+    let before = settings()?;
+    let lease = Lease {
+        of: ifindex(NIC)?,
+        queue: QueueId::new(bed::QUEUES - 1),
+        netns_id: None,
+    };
+    Netdev::open()?.lease(netkit("nk0", 2)?, lease)?;
+    let complaint = probe(&format!("-f {NIC}"), 1)?;
+    ensure!(complaint.contains("devmem-tcp show"), "no remedy");
+    same(&before)?;
+    // Those that are not leased are as good as before.
+    probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
+    same(&before)
+}
+
+/// At whatever step the signal comes.
+pub(super) fn signals_restore() -> Result<()> {
+    bed::wire()?;
+    let before = settings()?;
+    for delay in (0..16).map(|step| step * 15) {
+        let running = Running::start(ncdevmem(None, &format!("-f {NIC}")))?;
+        // Once its handlers are there: before that it has changed nothing.
+        sleep(Duration::from_millis(delay));
+        let signal = if delay % 2 == 0 {
+            Signal::SIGINT
+        } else {
+            Signal::SIGTERM
+        };
+        running.signal(signal)?;
+        let end = ended(running)?;
+        println_line(&format!("after {delay} ms: {}", end.status));
+        same(&before)?;
+        ensure!(bound()? == 0, "a binding is left");
+    }
+    Ok(())
+}
+
+pub(super) fn bad_command_lines() -> Result<()> {
+    for (line, word) in [
+        ("", "Missing -f"),
+        ("-f lo -x", "-x"),
+        ("-f lo -t 1", "-t and -q"),
+        ("-f lo -n", "-n"),
+        ("-f lo -c 192.0.2.1", "Missing -s"),
+        ("-f lo -s 192.0.2.1", "Missing -p"),
+        ("-f lo -s 192.0.2.1 -p 0", "port"),
+        ("-f lo -s 192.0.2.1 -p 5000 -l -t 1 -q 0", "-q 0"),
+        ("-f lo -s here -p 5000", "here"),
+        ("-f lo -b 4294967296", "-b"),
+    ] {
+        let complaint = probe(line, 1)?;
+        ensure!(complaint.contains(word), "{line:?}: {word:?} is not said");
+    }
+    Ok(())
+}

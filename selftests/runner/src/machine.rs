@@ -1,0 +1,73 @@
+//! Network namespaces and the software NIC's module, without a command for each step: to start one
+//! takes most of a second in an emulated guest.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
+use nix::errno::Errno;
+use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+
+/// Where named network namespaces are (`ip-netns(8)`).
+const NAMED: &str = "/run/netns";
+
+const NONE: Option<&Path> = None;
+
+/// `ip netns add NAME`.
+pub(crate) fn add_namespace(name: &str) -> Result<()> {
+    share_names().context(NAMED)?;
+    let path = Path::new(NAMED).join(name);
+    File::create_new(&path).with_context(|| format!("{}", path.display()))?;
+    // In a thread of its own, which alone changes its namespace, and ends.
+    let made = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let own = Path::new("/proc/thread-self/ns/net");
+        mount(Some(own), &path, NONE, MsFlags::MS_BIND, NONE)
+    });
+    let made = made.join().map_err(|_| anyhow!("the thread panicked"))?;
+    made.with_context(|| format!("namespace {name}"))
+}
+
+/// Makes the folder a shared mount, so that an unmount reaches the mount namespaces of
+/// `ip netns exec`, and no namespace lives on in them.
+fn share_names() -> Result<()> {
+    fs::create_dir_all(NAMED)?;
+    let share = MsFlags::MS_SHARED | MsFlags::MS_REC;
+    match mount(NONE, NAMED, NONE, share, NONE) {
+        // Not a mount yet.
+        Err(Errno::EINVAL) => {}
+        other => return Ok(other?),
+    }
+    let bind = MsFlags::MS_BIND | MsFlags::MS_REC;
+    mount(Some(NAMED), NAMED, NONE, bind, NONE)?;
+    Ok(mount(NONE, NAMED, NONE, share, NONE)?)
+}
+
+/// `ip netns delete NAME`, if there is one of that name.
+pub(crate) fn delete_namespace(name: &str) -> Result<()> {
+    let path: PathBuf = Path::new(NAMED).join(name);
+    if !path.exists() {
+        return Ok(());
+    }
+    match umount2(&path, MntFlags::MNT_DETACH) {
+        Ok(()) | Err(Errno::EINVAL) => {} // EINVAL: made, but not mounted
+        Err(errno) => return Err(errno).with_context(|| format!("namespace {name}")),
+    }
+    Ok(fs::remove_file(&path)?)
+}
+
+/// `insmod PATH PARAMETERS`.
+pub(crate) fn load(path: &Path, parameters: &str) -> Result<()> {
+    let file = File::open(path).with_context(|| format!("{}", path.display()))?;
+    let parameters = std::ffi::CString::new(parameters)?;
+    let loaded = finit_module(file, &parameters, ModuleInitFlags::empty());
+    loaded.with_context(|| format!("insmod {}", path.display()))
+}
+
+/// `rmmod swnic`.
+pub(crate) fn unload() -> Result<()> {
+    delete_module(c"swnic", DeleteModuleFlags::O_NONBLOCK).context("rmmod swnic")
+}
