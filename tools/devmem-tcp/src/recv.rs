@@ -94,12 +94,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let link = Link::open_in(&netns)?.by_name(&args.dev)?;
     let queues = queues(args, &netns, &link)?;
     let memory = memory(args)?;
+    // Before the first change to the NIC: from here on the signals end the receiver, not the process.
+    let signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
     let applied = if args.no_config {
         None
     } else {
         nic_side::configure(args, &netns, &link, &queues)?
     };
-    let outcome = receive(args, &netns, &link, &queues, &memory);
+    let outcome = receive(args, &netns, &link, &queues, &memory, signals);
     // After the binding is gone: the kernel keeps header split on while there is one.
     if let Some(applied) = applied {
         restore(applied, outcome.as_ref().err())?;
@@ -124,6 +126,7 @@ fn receive(
     link: &LinkInfo,
     queues: &[QueueId],
     memory: &Udmabuf,
+    mut signals: Signals,
 ) -> Result<Summary> {
     let binding = bind(args, netns, link, queues, memory)?;
     let recv_buffer = listen::recv_buffer_for(args.size.0, args.connections);
@@ -134,7 +137,6 @@ fn receive(
     let listener = netns.run(|| listen::listen(args.listen, &options))??;
     let engine = engine(args, listener, memory, &binding)?;
     let stop = engine.stop_handle();
-    let mut signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
     let signals_handle = signals.handle();
     let watcher = thread::spawn(move || signals.forever().next().inspect(|_| stop.stop()));
     let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
