@@ -1,7 +1,7 @@
 //! The system calls that make a udmabuf.
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
@@ -27,11 +27,9 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(bytes).unwrap_or(4096)
 }
 
+/// For reading: the ioctl wants no more.
 pub(crate) fn open_device() -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open("/dev/udmabuf")
+    File::open("/dev/udmabuf")
 }
 
 /// A memfd that may be sealed. `MFD_NOEXEC_SEAL` allows sealing too and spares the kernel's

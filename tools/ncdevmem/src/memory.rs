@@ -1,21 +1,59 @@
-//! The dmabuf of both directions: as large as upstream's.
+//! The dmabuf of both directions.
 
+use std::fs;
 use std::num::NonZeroU32;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use udmabuf::{HugePage, Udmabuf};
+use udmabuf::{Error, HugePage, Udmabuf};
 
-/// Pages of the dmabuf, as upstream's NUM_PAGES.
+use crate::say;
+
+/// Pages of a dmabuf of ordinary pages, as upstream's NUM_PAGES.
 const PAGES: u64 = 16_000;
+/// Pieces of a dmabuf of hugepages, up to 64 MiB: fewer than upstream's, as hugepages are few.
+const PIECES: u64 = 2048;
+/// How long to wait for hugepages that somebody is about to give back.
+const HUGEPAGES: Duration = Duration::from_secs(5);
 
 /// Out of ordinary pages; out of hugepages of 2 MiB where the NIC is to fill larger pieces, which
 /// want memory that is aligned to them.
 pub(crate) fn dmabuf(rx_page_size: Option<NonZeroU32>) -> Result<Udmabuf> {
     let page = HugePage::None.bytes();
-    let pages = match rx_page_size {
-        Some(size) if u64::from(size.get()) > page => HugePage::Mb2,
-        _ => HugePage::None,
-    };
-    let size = (PAGES * page).next_multiple_of(pages.bytes());
-    Ok(Udmabuf::builder(size).hugepages(pages).build()?)
+    match rx_page_size.map(|size| u64::from(size.get())) {
+        Some(size) if size > page => {
+            let size = (size * PIECES).min(PAGES * page);
+            of_hugepages(size.next_multiple_of(HugePage::Mb2.bytes()))
+        }
+        _ => Ok(Udmabuf::builder(PAGES * page).build()?),
+    }
+}
+
+/// The kernel frees a closed binding late, when the last packet that used it is freed
+/// (`__net_devmem_dmabuf_binding_free`): who runs after another waits a moment for its hugepages,
+/// if there are enough of them at all.
+fn of_hugepages(size: u64) -> Result<Udmabuf> {
+    let end = Instant::now() + HUGEPAGES;
+    let mut said = false;
+    loop {
+        let error = match Udmabuf::builder(size).hugepages(HugePage::Mb2).build() {
+            Ok(memory) => return Ok(memory),
+            Err(error) => error,
+        };
+        let reserved = reserved() >= size / HugePage::Mb2.bytes();
+        if !matches!(error, Error::Memory { .. }) || !reserved || Instant::now() > end {
+            return Err(error.into());
+        }
+        if !std::mem::replace(&mut said, true) {
+            say("waiting for hugepages in use");
+        }
+        sleep(Duration::from_millis(20));
+    }
+}
+
+/// Hugepages of 2 MiB that this machine has, free or not.
+fn reserved() -> u64 {
+    let count = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
+    count.map_or(0, |count| count.trim().parse().unwrap_or(0))
 }

@@ -58,6 +58,11 @@ const BY_TEXT: &[(&str, &str)] = &[
          queue 0 never: `devmem-tcp show` lists the leases",
     ),
     (
+        "DMA device mismatch",
+        "one of the queues may be leased out: `devmem-tcp show` lists the leases; name others, with \
+         -t and -q",
+    ),
+    (
         "Unknown attribute type",
         "this kernel does not know it: -b is of Linux 7.3",
     ),

@@ -6,7 +6,7 @@ use netdev::{BindOptions, Ifindex, Lease, Netdev, QueueId, QueueType};
 use nix::libc::{EBUSY, EINVAL, ENODEV, ENONET, EOPNOTSUPP, ERANGE};
 use udmabuf::Udmabuf;
 
-use super::leasing::{Guest, Said, denied, free, move_to, tool_denied};
+use super::leasing::{Guest, Said, denied, free, move_to, no_device, tool_denied};
 use super::{ifindex, println_line};
 use crate::bed::{self, BOX, GUEST, HOST, NIC, SENDER};
 use crate::tool::sh;
@@ -133,6 +133,7 @@ pub(super) fn no_room() -> Result<()> {
         &(boxed(LAST, "nk1") + " --rx-queues 1"),
         "queue-create nk1 from eth1 rx 3: netkit maximum queue limit reached (EINVAL)",
     )?;
+    no_device("nk1h")?;
     free(LAST)
 }
 

@@ -1,7 +1,7 @@
 //! What `queue-create` grants, and what the two ends then tell of it.
 
 use anyhow::{Result, ensure};
-use netdev::{Link, NetkitMode, QueueId, QueueType};
+use netdev::{Link, NetkitMode, Pairing, QueueId, QueueType};
 use nix::libc::ENOENT;
 
 use super::ifindex;
@@ -66,6 +66,11 @@ pub(super) fn in_one_namespace() -> Result<()> {
     delete(GUEST)?;
     let told = tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
     ensure!(number(&told, "/leases/0/queue")? == 1);
+    let made = Link::open()?.by_name(GUEST)?.netkit;
+    ensure!(
+        made.is_some_and(|netkit| netkit.pairing == Pairing::Single),
+        "the tool made a pair"
+    );
     Guest::found(GUEST, None)?.holds(LAST, 1)
 }
 

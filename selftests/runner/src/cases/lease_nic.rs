@@ -1,5 +1,7 @@
 //! What can and can't be done to a NIC, and to the netkit, while a queue is leased.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use netdev::{
     BindOptions, ChannelsChange, Ethtool, Ifindex, Netdev, QueueId, QueueType, RssChange,
@@ -11,6 +13,7 @@ use udmabuf::Udmabuf;
 use super::ifindex;
 use super::leasing::{Guest, Said, delete, denied, free};
 use crate::bed::{self, BOX, GUEST, HOST, NIC};
+use crate::tool::until;
 use crate::xdp;
 
 // netdev_queue_busy, asked by ethnl_set_channels for each queue that would go.
@@ -149,6 +152,10 @@ pub(super) fn af_xdp_of_leased_queue() -> Result<()> {
     let in_use = Said::Text("designated queue already in use by AF_XDP");
     denied(bind(), EBUSY, in_use)?;
     drop(socket);
+    // The kernel lets go of the queue later (`xp_release_deferred`).
+    until("a free queue", Duration::from_secs(10), || {
+        Ok(!queue(ifindex(NIC)?)?.xsk)
+    })?;
     bind()?.unbind();
     guest.holds(1, 1)
 }

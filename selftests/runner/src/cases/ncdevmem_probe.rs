@@ -103,11 +103,11 @@ pub(super) fn fails_over_a_leased_queue() -> Result<()> {
 pub(super) fn signals_restore() -> Result<()> {
     bed::wire()?;
     let before = settings()?;
-    for delay in (0..16).map(|step| step * 15) {
+    for delay in (0..8).map(|step| step * 25) {
         let running = Running::start(ncdevmem(None, &format!("-f {NIC}")))?;
         // Once its handlers are there: before that it has changed nothing.
         sleep(Duration::from_millis(delay));
-        let signal = if delay % 2 == 0 {
+        let signal = if delay % 50 == 0 {
             Signal::SIGINT
         } else {
             Signal::SIGTERM
