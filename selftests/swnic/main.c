@@ -7,7 +7,6 @@
  * "DMA" is a copy to or from phys_to_virt(dma_to_phys()), so the machine must
  * have no IOMMU between this device and its memory, and a dmabuf must be RAM.
  */
-#include <linux/bpf.h>
 #include <linux/etherdevice.h>
 #include <linux/iommu.h>
 #include <linux/module.h>
@@ -27,7 +26,7 @@ MODULE_PARM_DESC(pairs, "Number of device pairs (1 to 16)");
 
 static unsigned int queues = 16;
 module_param(queues, uint, 0444);
-MODULE_PARM_DESC(queues, "Combined channels of each device (1 to 64)");
+MODULE_PARM_DESC(queues, "Combined channels of each device (1 to 128)");
 
 unsigned int swnic_unsplit_every;
 module_param_named(unsplit_every, swnic_unsplit_every, uint, 0644);
@@ -80,30 +79,9 @@ static int swnic_change_mtu(struct net_device *dev, int new_mtu)
 {
 	struct swnic *sw = netdev_priv(dev);
 
-	if (sw->xdp_prog && new_mtu + ETH_HLEN > SWNIC_XDP_MAX_FRAME)
+	if (sw->xdp_prog && !swnic_xdp_fits(sw->xdp_prog, new_mtu))
 		return -EBUSY;
 	WRITE_ONCE(dev->mtu, new_mtu);
-	return 0;
-}
-
-/* The core refuses a program while a memory provider is installed, and one
- * that is not ready for fragments while header split is on (dev_xdp_install).
- * What gets here sees whole packets: nothing is split while a program runs.
- */
-static int swnic_bpf(struct net_device *dev, struct netdev_bpf *bpf)
-{
-	struct swnic *sw = netdev_priv(dev);
-	struct bpf_prog *old;
-
-	if (bpf->command != XDP_SETUP_PROG)
-		return -EINVAL;
-	if (bpf->prog && dev->mtu + ETH_HLEN > SWNIC_XDP_MAX_FRAME) {
-		NL_SET_ERR_MSG_MOD(bpf->extack, "MTU too large for XDP");
-		return -EINVAL;
-	}
-	old = xchg(&sw->xdp_prog, bpf->prog);
-	if (old)
-		bpf_prog_put(old);
 	return 0;
 }
 
@@ -250,7 +228,7 @@ static void swnic_setup(struct swnic *sw, const u8 *mac)
 	dev->stat_ops = &swnic_stat_ops;
 	dev->queue_mgmt_ops = &swnic_queue_mgmt_ops;
 	dev->netmem_tx = NETMEM_TX_DMA;
-	dev->xdp_features = NETDEV_XDP_ACT_BASIC;
+	dev->xdp_features = NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_RX_SG;
 	dev->min_mtu = ETH_MIN_MTU;
 	dev->max_mtu = SWNIC_MAX_MTU;
 	dev->priv_flags |= IFF_LIVE_ADDR_CHANGE | IFF_UNICAST_FLT;
@@ -305,6 +283,8 @@ static struct swnic *swnic_create(u8 pair, u8 end)
 	sw = netdev_priv(dev);
 	sw->dev = dev;
 	sw->max_queues = queues;
+	sw->rx_ring = SWNIC_WIRE_SLOTS;
+	sw->tx_ring = SWNIC_TX_SLOTS;
 
 	sw->pdev = swnic_dma_parent(pair * 2 + end);
 	if (IS_ERR(sw->pdev)) {

@@ -5,9 +5,7 @@
  * pool, whoever provides its memory. Everything else stays whole, in host
  * memory. Without a buffer a frame is dropped, and TCP sends it again.
  */
-#include <linux/bpf_trace.h>
 #include <linux/etherdevice.h>
-#include <linux/filter.h>
 #include <linux/if_vlan.h>
 #include <net/page_pool/helpers.h>
 
@@ -153,7 +151,7 @@ void swnic_rx_deliver(struct swnic_channel *ch, struct sk_buff *skb,
 	napi_gro_receive(&ch->napi, skb);
 }
 
-static void swnic_rx_no_buffer(struct swnic_channel *ch)
+void swnic_rx_no_buffer(struct swnic_channel *ch)
 {
 	ch->stats.rx_alloc_fail++;
 	ch->stats.rx_hw_drops++;
@@ -222,57 +220,6 @@ static void swnic_rx_partial(struct swnic_channel *ch,
 	}
 	skb->ip_summed = CHECKSUM_UNNECESSARY;
 	swnic_rx_deliver(ch, skb, frame->hash, frame->hash_type);
-}
-
-/* Every packet in one page of host memory while a program is attached. */
-static void swnic_rx_xdp(struct swnic_channel *ch, struct bpf_prog *prog,
-			 const struct swnic_frame *frame, bool csum_ok)
-{
-	struct net_device *dev = ch->sw->dev;
-	struct xdp_buff xdp;
-	struct sk_buff *skb;
-	struct page *page;
-	u32 act;
-
-	if (frame->len > SWNIC_XDP_MAX_FRAME) {
-		ch->stats.rx_hw_drops++;
-		return;
-	}
-	page = page_pool_dev_alloc_pages(ch->hdr_pool);
-	if (!page) {
-		swnic_rx_no_buffer(ch);
-		return;
-	}
-	xdp_init_buff(&xdp, PAGE_SIZE, &ch->xdp_rxq);
-	xdp_prepare_buff(&xdp, page_address(page), XDP_PACKET_HEADROOM,
-			 frame->len, true);
-	memcpy(xdp.data, frame->data, frame->len);
-
-	act = bpf_prog_run_xdp(prog, &xdp);
-	switch (act) {
-	case XDP_PASS:
-		skb = xdp_build_skb_from_buff(&xdp);
-		if (!skb) {
-			swnic_rx_no_buffer(ch);
-			break;
-		}
-		if (csum_ok)
-			skb->ip_summed = CHECKSUM_UNNECESSARY;
-		napi_gro_receive(&ch->napi, skb);
-		return;
-	case XDP_TX:
-		swnic_tx_bounce(ch, xdp.data, xdp.data_end - xdp.data);
-		break;
-	default:
-		bpf_warn_invalid_xdp_action(dev, prog, act);
-		fallthrough;
-	case XDP_ABORTED:
-		trace_xdp_exception(dev, prog, act);
-		fallthrough;
-	case XDP_DROP:
-		break;
-	}
-	page_pool_put_full_page(ch->hdr_pool, page, true);
 }
 
 static bool swnic_wants_split(const struct swnic *sw,

@@ -33,58 +33,72 @@ static u32 swnic_toeplitz(const u8 *key, const u8 *data, u32 len)
 	return hash;
 }
 
-static u32 swnic_hash_add(u8 *input, u32 len, const void *field, u32 size)
+/* What the hash of one packet is made from. */
+struct swnic_hash_input {
+	u8	bytes[SWNIC_RSS_KEY - 4];
+	u32	len;
+	u8	xfrm;
+};
+
+/* Source and destination, as far as they are wanted: @size bytes each, the one
+ * after the other in the packet. RXH_XFRM_SYM_XOR puts their XOR in the place
+ * of both, so that the two directions of a flow hash alike.
+ */
+static void swnic_hash_add(struct swnic_hash_input *in, const u8 *fields,
+			   u32 size, bool src, bool dst)
 {
-	memcpy(input + len, field, size);
-	return len + size;
+	u32 end, i, from;
+
+	for (end = 0; end < 2; end++) {
+		if (!(end ? dst : src))
+			continue;
+		for (i = 0; i < size; i++) {
+			from = end * size + i;
+			in->bytes[in->len] = fields[from];
+			if (in->xfrm & RXH_XFRM_SYM_XOR)
+				in->bytes[in->len] ^=
+					fields[(from + size) % (2 * size)];
+			in->len++;
+		}
+	}
 }
 
-static u32 swnic_hash_fields(const struct swnic *sw,
+static u32 swnic_hash_fields(const struct swnic_rss *rss,
 			     const struct swnic_pkt *pkt)
 {
 	if (pkt->proto == IPPROTO_TCP)
-		return sw->hash_fields[pkt->ip == 4 ? SWNIC_HASH_TCP4 :
-						      SWNIC_HASH_TCP6];
+		return rss->fields[pkt->ip == 4 ? SWNIC_HASH_TCP4 :
+						  SWNIC_HASH_TCP6];
 	if (pkt->proto == IPPROTO_UDP)
-		return sw->hash_fields[pkt->ip == 4 ? SWNIC_HASH_UDP4 :
-						      SWNIC_HASH_UDP6];
+		return rss->fields[pkt->ip == 4 ? SWNIC_HASH_UDP4 :
+						  SWNIC_HASH_UDP6];
 	return RXH_IP_SRC | RXH_IP_DST;
 }
 
-static u32 swnic_hash(const struct swnic *sw, const u8 *key, const u8 *data,
+static u32 swnic_hash(const struct swnic_rss *rss, const u8 *data,
 		      const struct swnic_pkt *pkt, enum pkt_hash_types *type)
 {
-	const struct swnic_ports *ports = (const void *)(data + pkt->l4);
-	u32 fields = swnic_hash_fields(sw, pkt);
-	u8 input[SWNIC_RSS_KEY - 4];
-	u32 len = 0;
+	struct swnic_hash_input in = { .xfrm = rss->input_xfrm };
+	u32 fields = swnic_hash_fields(rss, pkt);
+	const u8 *l3 = data + pkt->l3;
 
 	*type = PKT_HASH_TYPE_NONE;
-	if (pkt->ip == 4) {
-		const struct iphdr *ip = (const struct iphdr *)(data + pkt->l3);
-
-		if (fields & RXH_IP_SRC)
-			len = swnic_hash_add(input, len, &ip->saddr, 4);
-		if (fields & RXH_IP_DST)
-			len = swnic_hash_add(input, len, &ip->daddr, 4);
-	} else if (pkt->ip == 6) {
-		const struct ipv6hdr *ip6 = (const void *)(data + pkt->l3);
-
-		if (fields & RXH_IP_SRC)
-			len = swnic_hash_add(input, len, &ip6->saddr, 16);
-		if (fields & RXH_IP_DST)
-			len = swnic_hash_add(input, len, &ip6->daddr, 16);
-	} else {
+	if (pkt->ip == 4)
+		swnic_hash_add(&in, l3 + offsetof(struct iphdr, saddr), 4,
+			       fields & RXH_IP_SRC, fields & RXH_IP_DST);
+	else if (pkt->ip == 6)
+		swnic_hash_add(&in, l3 + offsetof(struct ipv6hdr, saddr), 16,
+			       fields & RXH_IP_SRC, fields & RXH_IP_DST);
+	else
 		return 0;
-	}
+
 	*type = PKT_HASH_TYPE_L3;
-	if (fields & RXH_L4_B_0_1)
-		len = swnic_hash_add(input, len, &ports->src, 2);
-	if (fields & RXH_L4_B_2_3)
-		len = swnic_hash_add(input, len, &ports->dst, 2);
-	if (fields & (RXH_L4_B_0_1 | RXH_L4_B_2_3))
+	if (fields & (RXH_L4_B_0_1 | RXH_L4_B_2_3)) {
 		*type = PKT_HASH_TYPE_L4;
-	return swnic_toeplitz(key, input, len);
+		swnic_hash_add(&in, data + pkt->l4, 2, fields & RXH_L4_B_0_1,
+			       fields & RXH_L4_B_2_3);
+	}
+	return swnic_toeplitz(rss->key, in.bytes, in.len);
 }
 
 static bool swnic_match4(const struct ethtool_tcpip4_spec *want,
@@ -175,7 +189,7 @@ int swnic_steer(struct swnic *sw, const u8 *data, u32 len, u32 *hash,
 	if (rule && rule->fs.flow_type & FLOW_RSS && rule->rss_context)
 		rss = sw->ctx[rule->rss_context];
 
-	*hash = swnic_hash(sw, rss->key, data, &pkt, hash_type);
+	*hash = swnic_hash(rss, data, &pkt, hash_type);
 	if (!rule || rule->fs.flow_type & FLOW_RSS)
 		queue += rss->indir[*hash % SWNIC_RSS_INDIR];
 	if (queue >= sw->max_queues)
@@ -203,8 +217,8 @@ void swnic_steer_init(struct swnic *sw)
 
 	spin_lock_init(&sw->steer_lock);
 	for (i = 0; i < SWNIC_HASH_FLOWS; i++)
-		sw->hash_fields[i] = RXH_IP_SRC | RXH_IP_DST |
-				     RXH_L4_B_0_1 | RXH_L4_B_2_3;
+		sw->rss.fields[i] = RXH_IP_SRC | RXH_IP_DST |
+				    RXH_L4_B_0_1 | RXH_L4_B_2_3;
 	netdev_rss_key_fill(sw->rss.key, SWNIC_RSS_KEY);
 	swnic_rss_default(sw, sw->max_queues);
 }

@@ -12,21 +12,23 @@
 #include <net/xdp.h>
 
 #define SWNIC_MAX_PAIRS		16
-#define SWNIC_MAX_QUEUES	64
+#define SWNIC_MAX_QUEUES	128
 #define SWNIC_MAX_MTU		9000
 #define SWNIC_MAX_RX_PAGE	SZ_64K
 #define SWNIC_MAX_HDS_THRESH	1024
 
+/* The largest rings, and the default. The smallest leaves room to stop in. */
 #define SWNIC_WIRE_SLOTS	1024	/* frames on the way to one rx queue */
 #define SWNIC_TX_SLOTS		256	/* packets waiting in one tx queue */
+#define SWNIC_MIN_RING		16
 
 #define SWNIC_RSS_INDIR		128
 #define SWNIC_RSS_KEY		40
-#define SWNIC_MAX_RSS_CTX	16	/* context 0, the default, included */
+#define SWNIC_MAX_RSS_CTX	64	/* context 0, the default, included */
 #define SWNIC_MAX_RULES		64
 
-/* Largest frame that fits one page beside XDP's head- and tailroom. */
-#define SWNIC_XDP_MAX_FRAME						\
+/* What of a frame fits one page beside XDP's head- and tailroom. */
+#define SWNIC_XDP_LINEAR						\
 	SKB_WITH_OVERHEAD(PAGE_SIZE - XDP_PACKET_HEADROOM)
 
 /* What crosses the wire: bytes, and what the receiver's hardware found when
@@ -143,17 +145,6 @@ struct swnic_channel {
 	struct swnic_stats	stats;
 };
 
-struct swnic_rss {
-	u32	indir[SWNIC_RSS_INDIR];
-	u8	key[SWNIC_RSS_KEY];
-};
-
-struct swnic_rule {
-	struct ethtool_rx_flow_spec	fs;
-	u32				rss_context;
-	bool				used;
-};
-
 /* Flow types whose hash fields can be chosen. */
 enum swnic_hash_flow {
 	SWNIC_HASH_TCP4,
@@ -163,6 +154,19 @@ enum swnic_hash_flow {
 	SWNIC_HASH_FLOWS,
 };
 
+struct swnic_rss {
+	u32	indir[SWNIC_RSS_INDIR];
+	u8	key[SWNIC_RSS_KEY];
+	u32	fields[SWNIC_HASH_FLOWS];	/* RXH_* */
+	u8	input_xfrm;			/* RXH_XFRM_* */
+};
+
+struct swnic_rule {
+	struct ethtool_rx_flow_spec	fs;
+	u32				rss_context;
+	bool				used;
+};
+
 struct swnic {
 	struct net_device	*dev;
 	struct platform_device	*pdev;
@@ -170,6 +174,8 @@ struct swnic {
 	struct swnic_channel	*ch;
 	u32			max_queues;
 
+	u32			rx_ring;	/* of SWNIC_WIRE_SLOTS */
+	u32			tx_ring;	/* of SWNIC_TX_SLOTS */
 	bool			hds;
 	u32			hds_thresh;
 	struct bpf_prog		*xdp_prog;
@@ -178,7 +184,6 @@ struct swnic {
 	spinlock_t		steer_lock;	/* all below */
 	struct swnic_rss	rss;
 	struct swnic_rss	*ctx[SWNIC_MAX_RSS_CTX];
-	u32			hash_fields[SWNIC_HASH_FLOWS];
 	struct swnic_rule	rules[SWNIC_MAX_RULES];
 };
 
@@ -203,10 +208,14 @@ void swnic_kick(struct swnic_channel *ch);
 netdev_tx_t swnic_start_xmit(struct sk_buff *skb, struct net_device *dev);
 bool swnic_tx_poll(struct swnic_channel *ch, int budget);
 void swnic_tx_purge(struct swnic_channel *ch);
-void swnic_tx_bounce(struct swnic_channel *ch, const void *data, u32 len);
-struct swnic_frame *swnic_wire_pop(struct swnic_wire *wire);
-void swnic_wire_wake(struct swnic_channel *ch);
 void *swnic_dma_to_virt(struct swnic *sw, dma_addr_t addr);
+
+/* wire.c */
+struct swnic_frame *swnic_frame_alloc(u32 len);
+bool swnic_wire_push(struct swnic_channel *to, struct swnic_frame *frame);
+struct swnic_frame *swnic_wire_pop(struct swnic_wire *wire);
+bool swnic_wire_wait(struct swnic_channel *to, u32 txq);
+void swnic_wire_wake(struct swnic_channel *ch);
 
 /* rx.c */
 int swnic_rx_poll(struct swnic_channel *ch, int budget);
@@ -217,7 +226,14 @@ bool swnic_rx_payload(struct swnic_channel *ch, struct sk_buff *skb,
 		      const u8 *data, u32 len, bool pack);
 void swnic_rx_deliver(struct swnic_channel *ch, struct sk_buff *skb,
 		      u32 hash, enum pkt_hash_types hash_type);
+void swnic_rx_no_buffer(struct swnic_channel *ch);
 void swnic_buf_retire(struct swnic_channel *ch, bool in_napi);
+
+/* xdp.c */
+int swnic_bpf(struct net_device *dev, struct netdev_bpf *bpf);
+bool swnic_xdp_fits(const struct bpf_prog *prog, int mtu);
+void swnic_rx_xdp(struct swnic_channel *ch, struct bpf_prog *prog,
+		  const struct swnic_frame *frame, bool csum_ok);
 
 /* coalesce.c */
 bool swnic_coalesce(struct swnic_channel *ch, const struct swnic_frame *frame,
@@ -233,6 +249,35 @@ int swnic_steer(struct swnic *sw, const u8 *data, u32 len, u32 *hash,
 		enum pkt_hash_types *hash_type);
 void swnic_steer_init(struct swnic *sw);
 void swnic_rss_default(struct swnic *sw, u32 queues);
+
+/* rss.c */
+u32 swnic_get_rx_ring_count(struct net_device *dev);
+u32 swnic_get_rxfh_key_size(struct net_device *dev);
+u32 swnic_get_rxfh_indir_size(struct net_device *dev);
+int swnic_get_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh);
+int swnic_set_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh,
+		   struct netlink_ext_ack *extack);
+int swnic_create_rxfh_context(struct net_device *dev,
+			      struct ethtool_rxfh_context *ctx,
+			      const struct ethtool_rxfh_param *rxfh,
+			      struct netlink_ext_ack *extack);
+int swnic_modify_rxfh_context(struct net_device *dev,
+			      struct ethtool_rxfh_context *ctx,
+			      const struct ethtool_rxfh_param *rxfh,
+			      struct netlink_ext_ack *extack);
+int swnic_remove_rxfh_context(struct net_device *dev,
+			      struct ethtool_rxfh_context *ctx, u32 rss_context,
+			      struct netlink_ext_ack *extack);
+int swnic_get_rxfh_fields(struct net_device *dev,
+			  struct ethtool_rxfh_fields *fields);
+int swnic_set_rxfh_fields(struct net_device *dev,
+			  const struct ethtool_rxfh_fields *fields,
+			  struct netlink_ext_ack *extack);
+
+/* ntuple.c */
+int swnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd,
+		    u32 *rule_locs);
+int swnic_set_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd);
 
 /* ethtool.c */
 extern const struct ethtool_ops swnic_ethtool_ops;

@@ -28,81 +28,6 @@ void *swnic_dma_to_virt(struct swnic *sw, dma_addr_t addr)
 	return pfn_valid(PHYS_PFN(phys)) ? phys_to_virt(phys) : NULL;
 }
 
-/* Consumes @frame if there was room. Softirqs are off: this is NAPI. */
-static bool swnic_wire_push(struct swnic_wire *wire, struct swnic_frame *frame)
-{
-	bool room;
-
-	spin_lock(&wire->lock);
-	/* the receiver is done with the slot: pairs with swnic_wire_pop() */
-	room = wire->head - smp_load_acquire(&wire->tail) < SWNIC_WIRE_SLOTS;
-	if (room) {
-		wire->slots[wire->head % SWNIC_WIRE_SLOTS] = frame;
-		/* the slot before the index: pairs with swnic_wire_pop() */
-		smp_store_release(&wire->head, wire->head + 1);
-	}
-	spin_unlock(&wire->lock);
-	return room;
-}
-
-/* Only the receiver's NAPI calls this, or who has disabled it. */
-struct swnic_frame *swnic_wire_pop(struct swnic_wire *wire)
-{
-	struct swnic_frame *frame;
-
-	/* the index before the slot: pairs with swnic_wire_push() */
-	if (smp_load_acquire(&wire->head) == wire->tail)
-		return NULL;
-	frame = wire->slots[wire->tail % SWNIC_WIRE_SLOTS];
-	/* the slot may be filled again: pairs with swnic_wire_push() */
-	smp_store_release(&wire->tail, wire->tail + 1);
-	return frame;
-}
-
-/* The receiver made room: whoever waited for it goes on. */
-void swnic_wire_wake(struct swnic_channel *ch)
-{
-	struct swnic *peer = ch->sw->peer;
-	u32 i;
-
-	/* Pairs with the barrier in swnic_wire_wait(): either we see the bit
-	 * or the sender sees the room.
-	 */
-	smp_mb();
-	for_each_set_bit(i, ch->wire.waiting, SWNIC_MAX_QUEUES)
-		if (test_and_clear_bit(i, ch->wire.waiting))
-			swnic_kick(&peer->ch[i]);
-}
-
-/* Returns false if room appeared while we were about to wait. */
-static bool swnic_wire_wait(struct swnic_channel *to, u32 txq)
-{
-	struct swnic_wire *wire = &to->wire;
-
-	set_bit(txq, wire->waiting);
-	/* the bit before the look at the room: pairs with swnic_wire_wake() */
-	smp_mb__after_atomic();
-	if (!READ_ONCE(to->active))
-		return false;
-	return READ_ONCE(wire->head) - READ_ONCE(wire->tail) >=
-	       SWNIC_WIRE_SLOTS;
-}
-
-static struct swnic_frame *swnic_frame_alloc(u32 len)
-{
-	struct swnic_frame *frame;
-	u32 wire_len = max_t(u32, len, ETH_ZLEN);
-
-	frame = kmalloc(struct_size(frame, data, wire_len),
-			GFP_ATOMIC | __GFP_NOWARN);
-	if (!frame)
-		return NULL;
-	frame->len = wire_len;
-	if (wire_len > len)
-		memset(frame->data + len, 0, wire_len - len);
-	return frame;
-}
-
 static bool swnic_copy_frag(struct swnic *sw, const skb_frag_t *frag, u32 off,
 			    u8 *to, u32 len)
 {
@@ -313,7 +238,7 @@ static enum swnic_tx_result swnic_tx_frame(struct swnic_channel *ch,
 		frame->hash_type = tx->hash_type;
 	}
 	len = frame->len;
-	while (!swnic_wire_push(&to->wire, frame)) {
+	while (!swnic_wire_push(to, frame)) {
 		tx->held = frame;
 		if (swnic_wire_wait(to, ch->idx))
 			return SWNIC_TX_BLOCKED;
@@ -352,10 +277,22 @@ static void swnic_tx_complete(struct swnic_channel *ch, bool ok, int budget)
 	smp_store_release(&tx->tail, tx->tail + 1);
 }
 
-static u32 swnic_tx_room(const struct swnic_txq *tx)
+/* None while a ring that was made smaller holds more than it now may. */
+static u32 swnic_tx_room(const struct swnic_channel *ch)
 {
+	const struct swnic_txq *tx = &ch->tx;
+	u32 ring = READ_ONCE(ch->sw->tx_ring);
+	u32 used;
+
 	/* NAPI is done with the slot: pairs with swnic_tx_complete() */
-	return SWNIC_TX_SLOTS - (tx->head - smp_load_acquire(&tx->tail));
+	used = tx->head - smp_load_acquire(&tx->tail);
+	return used < ring ? ring - used : 0;
+}
+
+/* As much room as wakes a queue that has stopped. */
+static u32 swnic_tx_start(const struct swnic_channel *ch)
+{
+	return READ_ONCE(ch->sw->tx_ring) / 4;
 }
 
 /* Returns whether there is more that could be sent at once. */
@@ -385,8 +322,8 @@ bool swnic_tx_poll(struct swnic_channel *ch, int budget)
 		pkts++;
 		bytes += len;
 	}
-	if (!netif_txq_completed_wake(txq, pkts, bytes, swnic_tx_room(tx),
-				      SWNIC_TX_SLOTS / 4))
+	if (!netif_txq_completed_wake(txq, pkts, bytes, swnic_tx_room(ch),
+				      swnic_tx_start(ch)))
 		ch->stats.tx_wake++;
 	return res != SWNIC_TX_BLOCKED && READ_ONCE(tx->head) != tx->tail;
 }
@@ -413,7 +350,7 @@ netdev_tx_t swnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 		dev_kfree_skb_any(skb);
 		return NETDEV_TX_OK;
 	}
-	if (unlikely(!swnic_tx_room(tx))) {
+	if (unlikely(!swnic_tx_room(ch))) {
 		netif_tx_stop_queue(txq);
 		return NETDEV_TX_BUSY;
 	}
@@ -423,38 +360,10 @@ netdev_tx_t swnic_start_xmit(struct sk_buff *skb, struct net_device *dev)
 	doorbell = __netdev_tx_sent_queue(txq, skb->len, netdev_xmit_more());
 	/* the slot before the index: pairs with swnic_tx_poll() */
 	smp_store_release(&tx->head, tx->head + 1);
-	if (!netif_txq_maybe_stop(txq, swnic_tx_room(tx), 1,
-				  SWNIC_TX_SLOTS / 4))
+	if (!netif_txq_maybe_stop(txq, swnic_tx_room(ch), 1,
+				  swnic_tx_start(ch)))
 		ch->stats.tx_stop++;
 	if (doorbell || netif_xmit_stopped(txq))
 		swnic_kick(ch);
 	return NETDEV_TX_OK;
-}
-
-/* XDP_TX: straight back over the wire. */
-void swnic_tx_bounce(struct swnic_channel *ch, const void *data, u32 len)
-{
-	struct swnic *peer = ch->sw->peer;
-	struct swnic_channel *to;
-	struct swnic_frame *frame;
-	int rxq;
-
-	frame = swnic_frame_alloc(len);
-	if (!frame)
-		goto drop;
-	memcpy(frame->data, data, len);
-	rxq = swnic_steer(peer, data, len, &frame->hash, &frame->hash_type);
-	if (rxq < 0)
-		goto drop;
-	to = &peer->ch[rxq];
-	if (!READ_ONCE(to->active) || !swnic_wire_push(&to->wire, frame))
-		goto drop;
-	swnic_kick(to);
-	ch->stats.tx_packets++;
-	ch->stats.tx_bytes += len;
-	return;
-
-drop:
-	kfree(frame);
-	ch->stats.tx_drops++;
 }
