@@ -35,6 +35,9 @@ lint: setup ## format and lints
 test-vm: vm-ready ## selftests in the VM, as KTAP; CASES=word for some of them
 	@$(vm)/test $(CASES)
 
+upstream: vm-ready ## the kernel's own suites in the VM, unmodified; SUITES=word for some of them
+	@selftests/upstream/run $(SUITES)
+
 vm: vm-ready ## a shell in the VM (leave it with exit)
 	@$(vm)/run --interactive -- bash -i
 
@@ -57,4 +60,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo test test-host test-vm lint vm build module setup vm-ready clean distclean
+.PHONY: help demo test test-host test-vm upstream lint vm build module setup vm-ready clean distclean

@@ -147,10 +147,14 @@ int swnic_remove_rxfh_context(struct net_device *dev,
 	return 0;
 }
 
-/* The core knows which contexts exist. */
+/* The core asks for the hash fields of contexts that may not exist
+ * (rss_prepare, ethtool_set_rxfh_fields).
+ */
 static struct swnic_rss *swnic_rss_of(struct swnic *sw, u32 context)
 {
-	return context ? sw->ctx[context] : &sw->rss;
+	if (!context)
+		return &sw->rss;
+	return context < SWNIC_MAX_RSS_CTX ? sw->ctx[context] : NULL;
 }
 
 static int swnic_hash_flow(u32 flow_type)
@@ -171,11 +175,14 @@ static int swnic_hash_flow(u32 flow_type)
 int swnic_get_rxfh_fields(struct net_device *dev,
 			  struct ethtool_rxfh_fields *fields)
 {
-	struct swnic *sw = netdev_priv(dev);
+	struct swnic_rss *rss = swnic_rss_of(netdev_priv(dev),
+					     fields->rss_context);
 	int flow = swnic_hash_flow(fields->flow_type);
 
+	if (!rss)
+		return -ENOENT;
 	if (flow >= 0) {
-		fields->data = swnic_rss_of(sw, fields->rss_context)->fields[flow];
+		fields->data = rss->fields[flow];
 		return 0;
 	}
 	switch (fields->flow_type) {
@@ -192,8 +199,11 @@ int swnic_set_rxfh_fields(struct net_device *dev,
 			  struct netlink_ext_ack *extack)
 {
 	struct swnic *sw = netdev_priv(dev);
+	struct swnic_rss *rss = swnic_rss_of(sw, fields->rss_context);
 	int flow = swnic_hash_flow(fields->flow_type);
 
+	if (!rss)
+		return -ENOENT;
 	if (flow < 0)
 		return flow;
 	if (fields->data & ~(RXH_IP_SRC | RXH_IP_DST |
@@ -202,7 +212,7 @@ int swnic_set_rxfh_fields(struct net_device *dev,
 		return -EOPNOTSUPP;
 	}
 	spin_lock_bh(&sw->steer_lock);
-	swnic_rss_of(sw, fields->rss_context)->fields[flow] = fields->data;
+	rss->fields[flow] = fields->data;
 	spin_unlock_bh(&sw->steer_lock);
 	return 0;
 }

@@ -27,3 +27,23 @@ lock() {
     say "waiting for another run that holds ${1#"$top/"}"
     flock 9
 }
+
+# in_root ROOT COMMAND...: runs COMMAND in ROOT, in mounts of its own, which end
+# with it: devices, processes, this machine's name servers and certificates, and
+# what $BIND lists: "TARGET SOURCE" a line.
+# shellcheck disable=SC2016 # expanded by the inner shell
+in_root() {
+    local root=$1
+    shift
+    "$(dirname "${BASH_SOURCE[0]}")/as-root" env BIND="${BIND:-}" unshare --mount -- sh -ec '
+        root=$1
+        shift
+        for path in /dev /proc /etc/resolv.conf /etc/ssl/certs; do
+            if [ -e "$path" ] && [ -e "$root$path" ]; then mount --rbind "$path" "$root$path"; fi
+        done
+        if [ -n "$BIND" ]; then
+            printf "%s\n" "$BIND" | while read -r target source; do mount --bind "$source" "$root$target"; done
+        fi
+        export HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin
+        exec chroot "$root" "$@"' - "$root" "$@"
+}
