@@ -30,7 +30,7 @@ function note(suite, case_, whose, verdict, text) {
     why[++whys] = suite " " case_ " (" whose "): " verdict (text ? ", " text : "")
 }
 
-function read_ktap(suite, whose,    file, line, plan, count, verdict, text, name, status) {
+function read_ktap(suite, whose,    file, line, plan, count, failed, verdict, text, name, status) {
     name = suite
     gsub("/", ".", name)
     file = results "/" name "." whose
@@ -40,6 +40,7 @@ function read_ktap(suite, whose,    file, line, plan, count, verdict, text, name
         if (line !~ /^(not )?ok [0-9]+ /) continue
         count++
         verdict = line ~ /^not/ ? "not ok" : "ok"
+        failed += verdict == "not ok"
         text = ""
         if (match(line, / # (SKIP|XFAIL)/)) {
             text = substr(line, RSTART + RLENGTH + 1)
@@ -57,6 +58,7 @@ function read_ktap(suite, whose,    file, line, plan, count, verdict, text, name
     else if (plan != count) note(suite, "(plan)", whose, "not ok", (count + 0) " of " plan " cases came, exit status " status)
     else if (!plan) note(suite, "(plan)", whose, "not ok", "no case at all")
     else if (status == "none") note(suite, "(end)", whose, "missing", "the suite did not end")
+    else if (status != 0 && !failed) note(suite, "(end)", whose, "not ok", "exit status " status)
 }
 
 function cell(i, whose) {
