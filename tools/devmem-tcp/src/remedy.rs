@@ -161,6 +161,9 @@ fn of_kernel(error: &netdev::Error) -> Option<String> {
             "the driver has no flow rules: steer the flow by other means and give --no-config"
                 .to_owned(),
         ),
+        ("ntuple-insert", libc::EEXIST) => {
+            Some("a rule steers these packets already: `ethtool -n IF` lists the rules".to_owned())
+        }
         ("ntuple-insert", libc::EINVAL) => Some(
             "the driver takes no such rule: `devmem-tcp show IF` lists the device's queues, \
              `ethtool -k IF` says whether ntuple filters are on"

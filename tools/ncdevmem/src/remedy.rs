@@ -108,6 +108,9 @@ fn of_kernel(error: &netdev::Error) -> Option<String> {
             "devmem needs a NIC with header split: name one with -f"
         }
         ("bind-rx", libc::EINVAL) => "`ethtool -l IF` counts the device's queues",
+        ("ntuple-insert", libc::EEXIST) => {
+            "a rule steers these packets already: `ethtool -n IF` lists the rules"
+        }
         ("ntuple-insert", libc::EOPNOTSUPP | libc::EINVAL) => {
             "the driver takes no such rule (`ethtool -k IF` says whether ntuple filters are on): \
              steer the flow by other means and give -n"

@@ -183,6 +183,7 @@ pub(crate) const ALL: &[Case] = cases![
     tool_errors::without_udmabuf,
     tool_errors::over_the_size_limit,
     tool_errors::port_in_use,
+    tool_errors::flow_in_use,
     tool_errors::bad_command_lines,
     tool_errors::refused_lease_leaves_nothing,
 ];

@@ -54,6 +54,8 @@ pub(super) fn passes_and_restores() -> Result<()> {
 pub(super) fn rx_page_size() -> Result<()> {
     bed::wire()?;
     let before = settings()?;
+    // A case before this one may have left some.
+    fs::write("/proc/sys/vm/nr_hugepages", "0")?;
     let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
     ensure!(complaint.contains("nr_hugepages"), "no remedy");
     fs::write("/proc/sys/vm/nr_hugepages", "64")?;

@@ -144,13 +144,27 @@ pub(super) fn over_the_size_limit() -> Result<()> {
 pub(super) fn port_in_use() -> Result<()> {
     bed::wire()?;
     let before = nic_settings(NIC)?;
+    let _first = std::net::TcpListener::bind((NIC_ADDRESS, 5000))?;
+    let line = format!("recv -f {NIC} --queue 2 -l {NIC_ADDRESS}:5000");
+    complains(tool(&line), &["5000", "Address already in use"])?;
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the receiver left its settings behind"
+    );
+    Ok(())
+}
+
+/// Two receivers want the same packets: the NIC has one rule for them, and the second is refused.
+pub(super) fn flow_in_use() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
     let first = start(None, &format!("-f {NIC} --queue 1 -l {NIC_ADDRESS}:5000"))?;
     until("a listener", Duration::from_secs(10), || {
         Ok(sh("cat /proc/net/tcp")?.contains(" 0A "))
     })?;
     let during = nic_settings(NIC)?;
     let line = format!("recv -f {NIC} --queue 2 -l {NIC_ADDRESS}:5000");
-    complains(tool(&line), &["5000", "Address already in use"])?;
+    complains(tool(&line), &["EEXIST", "ethtool -n"])?;
     ensure!(
         nic_settings(NIC)? == during,
         "the second receiver left its settings behind"
