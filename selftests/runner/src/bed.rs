@@ -143,9 +143,13 @@ pub(crate) fn clear() -> Result<()> {
     })?;
     let mut link = Link::open()?;
     for left in link.list()? {
-        // The other end of a pair may have gone with the one before.
-        if left.name.starts_with("nk") && link.get(left.ifindex).is_ok() {
-            link.delete(left.ifindex)?;
+        if !left.name.starts_with("nk") {
+            continue;
+        }
+        match link.delete(left.ifindex) {
+            // The other end went before it: with its namespace, at any moment, or in this loop.
+            Err(error) if error.raw_os_error() == Some(nix::libc::ENODEV) => {}
+            deleted => deleted?,
         }
     }
     Ok(())
