@@ -66,6 +66,37 @@ impl NetNs {
         )
     }
 
+    /// All that can be seen from here, each once: the current one, those with a name, and those of
+    /// processes that may be looked into, labelled `current`, by their name, and `pid:PID`.
+    ///
+    /// # Errors
+    /// Those of [`NetNs::current`]. What goes away meanwhile is left out.
+    pub fn visible() -> Result<Vec<Self>> {
+        let mut spaces = vec![Self::current()?];
+        let mut seen = vec![spaces[0].identity()?];
+        let names = files(NAMED).into_iter().map(|name| Self::by_name(&name));
+        let pids = files("/proc")
+            .into_iter()
+            .filter_map(|name| name.parse().ok());
+        let processes = pids.map(|pid: u32| {
+            Self::open(
+                Path::new(&format!("/proc/{pid}/ns/net")),
+                format!("pid:{pid}"),
+            )
+        });
+        for netns in names.chain(processes).flatten() {
+            // A name may be there without a namespace mounted on it, on a file of another device.
+            let Ok(identity) = netns.identity() else {
+                continue;
+            };
+            if identity.0 == seen[0].0 && !seen.contains(&identity) {
+                seen.push(identity);
+                spaces.push(netns);
+            }
+        }
+        Ok(spaces)
+    }
+
     fn open(path: &Path, label: String) -> Result<Self> {
         match File::open(path) {
             Ok(file) => Ok(Self {
@@ -89,7 +120,11 @@ impl NetNs {
         Ok(self.identity()? == other.identity()?)
     }
 
-    fn identity(&self) -> Result<(u64, u64)> {
+    /// What it is known by while it lives, whatever names it has: device and inode of its file.
+    ///
+    /// # Errors
+    /// Those of `fstat`.
+    pub fn identity(&self) -> Result<(u64, u64)> {
         let meta = self.file.metadata();
         let meta = meta.map_err(|e| Error::from_io("netns", &self.label, &e))?;
         Ok((meta.dev(), meta.ino()))
@@ -121,6 +156,16 @@ impl NetNs {
             thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
+}
+
+/// The names in a folder, sorted; none where it cannot be read.
+fn files(folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    names.sort_unstable();
+    names
 }
 
 impl AsFd for NetNs {

@@ -1,15 +1,40 @@
 //! What a NIC must look like to receive into device memory, as a plan that can be applied and
-//! taken back.
+//! taken back, whatever ends the one who applied it.
 //!
 //! A queue that is bound to a dmabuf wants TCP headers split from payload and no threshold below
 //! which they are not (`__netif_mp_open_rxq`), no traffic from RSS, and a rule that steers the
-//! receiver's flow to it. A [`Plan`] says which of these; [`Plan::apply`] makes them true and
-//! returns an [`Applied`], which puts the NIC back as it was when it is restored or dropped.
+//! receiver's flow to it. A [`Plan`] says which of these; [`Plan::apply`] makes them true, reads
+//! back what the driver kept, and returns an [`Applied`], which puts the NIC back as it was when it
+//! is restored or dropped.
+//!
+//! Several receivers can share a NIC. What it was before the first of them, and what each of them
+//! needs, stands in a journal under the [runtime directory](RunDir), written before each change.
+//! Whoever ends takes its own needs back: the NIC becomes what it was, with the needs of the others.
+//! A [guardian](guardian()) process does so for an owner that was killed, and [`restore`] for one
+//! whose guardian was killed too.
 
 #![forbid(unsafe_code)]
 
-mod apply;
+mod applied;
+mod claim;
+mod end;
+mod error;
+mod guardian;
+mod identity;
+mod journal;
+mod nic;
+mod owner;
+mod plan;
+mod restore;
 mod rss;
+mod rundir;
+mod settle;
 
-pub use apply::{Applied, Error, Plan, Step};
+pub use applied::Applied;
+pub use error::Error;
+pub use guardian::guardian;
+pub use owner::Owner;
+pub use plan::{Change, Plan};
+pub use restore::{Outcome, Restored, State, restore, state};
 pub use rss::without_queues;
+pub use rundir::{Locked, RunDir, RunDirError, boot_id};

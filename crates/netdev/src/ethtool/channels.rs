@@ -1,7 +1,7 @@
 //! Channels: how many queues a device has in use.
 
 use netlink::{Attrs, Request, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Ethtool, cmd};
 use crate::Ifindex;
@@ -42,7 +42,7 @@ impl Ethtool {
 }
 
 /// The channels of a device; `None` is what the driver does not have.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Channels {
     /// Channels for receiving only.

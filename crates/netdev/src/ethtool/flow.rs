@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use netlink::ParseError;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::sys::{FlowSpec, RxNfc};
 use crate::{QueueId, RssContextId};
@@ -16,7 +16,7 @@ const DROP: u64 = u64::MAX;
 const ANY_LOCATION: u32 = u32::MAX;
 
 /// The packets that a rule can be about (`TCP_V4_FLOW` and so on).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flow {
     /// TCP over IPv4.
@@ -55,7 +55,7 @@ impl Flow {
 }
 
 /// What happens to a packet that a rule is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// It goes to this rx queue.
@@ -67,7 +67,7 @@ pub enum Action {
 }
 
 /// Where in the table a rule is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Location {
     /// Where the driver puts it (`RX_CLS_LOC_ANY`), if it can choose.
@@ -77,7 +77,7 @@ pub enum Location {
 }
 
 /// Which addresses match: those that agree in all bits of the mask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpMatch {
     /// The address.
     pub addr: IpAddr,
@@ -97,7 +97,7 @@ impl IpMatch {
 }
 
 /// Which ports match: those that agree in all bits of the mask.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMatch {
     /// The port.
     pub port: u16,
@@ -116,7 +116,7 @@ impl PortMatch {
 }
 
 /// A flow rule: `ethtool -N eth0 flow-type tcp4 dst-ip 10.0.0.1 dst-port 5201 action 15`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRule {
     /// Which packets.
     pub flow: Flow,

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use netlink::{Attr, Attrs, Request, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Ethtool, cmd};
 use crate::Ifindex;
@@ -48,7 +48,7 @@ impl Ethtool {
 }
 
 /// Whether packets are split into headers and payload (`enum ethtool_tcp_data_split`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeaderSplit {
     /// The driver decides; the kernel's "unknown". Setting it takes a setting back.
@@ -89,7 +89,7 @@ impl fmt::Display for HeaderSplit {
 }
 
 /// The rings of a device; `None` is what the driver does not tell.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rings {
     /// Descriptors of an rx ring.

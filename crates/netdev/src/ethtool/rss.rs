@@ -1,7 +1,7 @@
 //! RSS: which queue a packet goes to that no flow rule is about.
 
 use netlink::{Attr, Attrs, Family, ParseError, Request, Result};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Ethtool, about, cmd};
 use crate::parse::Parsed;
@@ -108,7 +108,7 @@ pub(super) fn about_context(
 }
 
 /// The RSS of a device or of one of its contexts (`rss_fill_reply`).
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rss {
     /// Which context; `None` is the device itself.

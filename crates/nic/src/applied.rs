@@ -1,0 +1,326 @@
+//! A plan, applied and taken back.
+
+use netdev::{Action, FlowRule, NetNs, QueueId};
+
+use crate::claim::{Claim, Item};
+use crate::end::end_claim;
+use crate::guardian::Guardian;
+use crate::identity::Identity;
+use crate::journal::{Journal, Open};
+use crate::nic::{Nic, table_text};
+use crate::plan::{Change, Plan, rule_text, to_queue};
+use crate::{Error, Owner, RunDir, settle};
+
+/// A plan that holds; the NIC is put back when it is restored or dropped.
+#[derive(Debug)]
+#[must_use = "dropping it puts the NIC back as it was"]
+pub struct Applied {
+    netns: NetNs,
+    identity: Identity,
+    dir: RunDir,
+    file: String,
+    /// Its number in the journal; `None` when there is nothing to take back.
+    claim: Option<u64>,
+    changes: Vec<Change>,
+    guardian: Option<Guardian>,
+}
+
+impl Applied {
+    /// What was changed, in order. What was so already is not among it.
+    pub fn changes(&self) -> &[Change] {
+        &self.changes
+    }
+
+    /// Puts the NIC back as it was, but for what other receivers on it need.
+    ///
+    /// # Errors
+    /// [`Error::NotRestored`], after all steps have been tried; the guardian tries again once this
+    /// process has ended. [`Error::Gone`].
+    pub fn restore(mut self) -> Result<(), Error> {
+        self.take_back()
+    }
+
+    fn take_back(&mut self) -> Result<(), Error> {
+        let Some(id) = self.claim.take() else {
+            return Ok(());
+        };
+        let locked = self.dir.lock()?;
+        let result = match Open::named(&locked, &self.file)? {
+            None => Ok(()),
+            Some(mut open) => match self.nic()? {
+                Some(mut nic) => end_claim(&mut nic, &mut open, id),
+                None => {
+                    open.journal.claims.retain(|claim| claim.id != id);
+                    open.save()?;
+                    Err(Error::Gone {
+                        device: self.identity.name.clone(),
+                    })
+                }
+            },
+        };
+        if let (Ok(()) | Err(Error::Gone { .. }), Some(guardian)) = (&result, self.guardian.take())
+        {
+            guardian.dismiss();
+        }
+        result
+    }
+
+    /// The NIC, where it is now.
+    fn nic(&self) -> Result<Option<Nic>, Error> {
+        match Nic::open(&self.netns, self.identity.ifindex) {
+            Ok(nic) if nic.identity.is(&self.identity) => Ok(Some(nic)),
+            _ => Nic::find(&self.identity),
+        }
+    }
+}
+
+impl Drop for Applied {
+    fn drop(&mut self) {
+        if let Err(error) = self.take_back() {
+            tracing::error!("{error}");
+        }
+    }
+}
+
+/// Applies the plan for as long as the calling process wants.
+pub(crate) fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
+    let nic = Nic::open(netns, plan.ifindex)?;
+    let dir = RunDir::open()?;
+    let file = nic.identity.file();
+    let mut applied = Applied {
+        netns: netns.clone(),
+        identity: nic.identity.clone(),
+        dir,
+        file,
+        claim: None,
+        changes: Vec::new(),
+        guardian: None,
+    };
+    if plan.is_empty() {
+        return Ok(applied);
+    }
+    let owner = Owner::current().map_err(Error::Guardian)?;
+    let dir = applied.dir.clone();
+    let taken = take(plan, nic, &dir, Some(owner), |file, id| {
+        applied.guardian = Guardian::start(netns, &dir, file, id)?;
+        Ok(())
+    });
+    match taken {
+        Ok(taken) => {
+            applied.file = taken.file;
+            applied.claim = Some(taken.claim);
+            applied.changes = taken.changes;
+            Ok(applied)
+        }
+        Err(error) => {
+            // Unless there is something left for it to take back.
+            if !matches!(error, Error::NotRestored { .. }) {
+                if let Some(guardian) = applied.guardian.take() {
+                    guardian.dismiss();
+                }
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Applies the plan until it is restored by name.
+pub(crate) fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Error> {
+    let nic = Nic::open(netns, plan.ifindex)?;
+    let dir = RunDir::open()?;
+    Ok(take(plan, nic, &dir, None, |_, _| Ok(()))?.changes)
+}
+
+/// What came of a plan.
+struct Taken {
+    file: String,
+    claim: u64,
+    changes: Vec<Change>,
+}
+
+/// Enters the claim and makes it true; `ready` is called when its number is known and nothing is
+/// written or changed yet.
+fn take(
+    plan: Plan,
+    mut nic: Nic,
+    dir: &RunDir,
+    owner: Option<Owner>,
+    ready: impl FnOnce(&str, u64) -> Result<(), Error>,
+) -> Result<Taken, Error> {
+    let locked = dir.lock()?;
+    let mut open = Open::of(&locked, nic.identity.clone())?;
+    end_orphans(&mut nic, &mut open);
+    check_queues(&plan, &open.journal)?;
+    let id = open.journal.next_id();
+    ready(&open.file, id)?;
+    let Plan { needs, flows, .. } = plan;
+    open.journal.claims.push(Claim {
+        id,
+        owner,
+        needs,
+        items: Vec::new(),
+    });
+    open.save()?;
+    match make_true(&mut nic, &mut open, id, flows) {
+        Ok(changes) => Ok(Taken {
+            file: open.file,
+            claim: id,
+            changes,
+        }),
+        Err(error) => match end_claim(&mut nic, &mut open, id) {
+            Ok(()) => Err(error),
+            Err(Error::NotRestored { device, failures }) => Err(Error::NotRestored {
+                device,
+                failures: [vec![error.to_string()], failures].concat(),
+            }),
+            Err(other) => Err(other),
+        },
+    }
+}
+
+/// Takes back what those left who ended without doing it. What can't be is no reason to fail here.
+fn end_orphans(nic: &mut Nic, open: &mut Open<'_>) {
+    let orphans = open.journal.claims.iter().filter(|claim| claim.is_orphan());
+    for id in orphans.map(|claim| claim.id).collect::<Vec<_>>() {
+        if let Err(error) = end_claim(nic, open, id) {
+            tracing::warn!("{error}");
+        }
+    }
+}
+
+/// Fails if a receiver that runs has one of the plan's queues. What was applied to stay is nobody's.
+pub(crate) fn check_queues(plan: &Plan, journal: &Journal) -> Result<(), Error> {
+    for claim in &journal.claims {
+        let taken = plan
+            .needs
+            .reserved
+            .iter()
+            .find(|queue| claim.needs.reserved.contains(queue));
+        if let (Some(queue), Some(owner), false) = (taken, &claim.owner, claim.is_orphan()) {
+            return Err(Error::QueueTaken {
+                device: plan.device.clone(),
+                queue: *queue,
+                owner: owner.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The shared settings, then rules and contexts.
+fn make_true(
+    nic: &mut Nic,
+    open: &mut Open<'_>,
+    id: u64,
+    flows: Vec<(FlowRule, Vec<QueueId>)>,
+) -> Result<Vec<Change>, Error> {
+    let shared = settle::take(nic, open)?;
+    let shared = shared.into_iter().flatten().map(|(from, to)| Change {
+        from: Some(from),
+        to,
+    });
+    let mut changes: Vec<Change> = shared.collect();
+    for (flow, to) in flows {
+        let (rule, target) = match to.as_slice() {
+            [queue] => (to_queue(flow, *queue), format!("queue {queue}")),
+            queues => {
+                let size = nic.table()?.len();
+                let table: Vec<QueueId> = queues.iter().copied().cycle().take(size).collect();
+                let context = add_context(nic, open, id, table.clone())?;
+                changes.push(Change {
+                    from: None,
+                    to: format!("rss context {context} {}", table_text(&table)),
+                });
+                let flow = FlowRule {
+                    action: Action::Context(context),
+                    ..flow
+                };
+                (flow, format!("context {context}"))
+            }
+        };
+        let text = rule_text(&rule, &target);
+        let location = add_rule(nic, open, id, rule)?;
+        changes.push(Change {
+            from: None,
+            to: format!("{text}, at {location}"),
+        });
+    }
+    Ok(changes)
+}
+
+/// Notes a context, makes it, notes its number, reads it back.
+fn add_context(
+    nic: &mut Nic,
+    open: &mut Open<'_>,
+    id: u64,
+    table: Vec<QueueId>,
+) -> Result<netdev::RssContextId, Error> {
+    let before = nic.contexts()?.into_iter().map(|(id, _)| id).collect();
+    let item = |id| Item::Context {
+        table: table.clone(),
+        before,
+        id,
+    };
+    note(open, id, item(None))?;
+    let context = nic.create_context(&table)?;
+    renote(open, id, |item| {
+        if let Item::Context { id, .. } = item {
+            *id = Some(context);
+        }
+    })?;
+    nic.check_context(context, &table)?;
+    Ok(context)
+}
+
+/// Notes a rule, inserts it, notes its place, reads it back.
+fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: FlowRule) -> Result<u32, Error> {
+    // A driver without rules says so when it is given one.
+    let rules = nic.rules().unwrap_or_default().into_iter();
+    let before = rules.filter_map(|rule| match rule.location {
+        netdev::Location::At(location) => Some(location),
+        netdev::Location::Any => None,
+    });
+    let item = Item::Rule {
+        rule: rule.clone(),
+        before: before.collect(),
+        location: None,
+    };
+    note(open, id, item)?;
+    let location = match nic.insert_rule(&rule) {
+        Ok(location) => location,
+        Err(error) => {
+            // Refused, so that none of that kind is ours.
+            if let Some(claim) = open.journal.claim(id) {
+                claim.items.pop();
+            }
+            return Err(error);
+        }
+    };
+    renote(open, id, |item| {
+        if let Item::Rule { location: at, .. } = item {
+            *at = Some(location);
+        }
+    })?;
+    nic.check_rule(location, &rule)?;
+    Ok(location)
+}
+
+/// Writes down what is about to be made.
+fn note(open: &mut Open<'_>, id: u64, item: Item) -> Result<(), Error> {
+    if let Some(claim) = open.journal.claim(id) {
+        claim.items.push(item);
+    }
+    open.save()
+}
+
+/// Writes down what has become of the last one.
+fn renote(open: &mut Open<'_>, id: u64, change: impl FnOnce(&mut Item)) -> Result<(), Error> {
+    if let Some(item) = open
+        .journal
+        .claim(id)
+        .and_then(|claim| claim.items.last_mut())
+    {
+        change(item);
+    }
+    open.save()
+}

@@ -1,0 +1,74 @@
+//! What one owner needs of a NIC, and what it added to it.
+
+use netdev::{FlowRule, Location, QueueId, RssContextId};
+use serde::{Deserialize, Serialize};
+
+use crate::Owner;
+
+/// What a receiver needs of what all on the NIC share.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Needs {
+    /// Headers split from payload, whatever the payload's size.
+    pub(crate) split: bool,
+    /// Rx descriptors of a queue, at least.
+    pub(crate) rx_ring: Option<u32>,
+    /// Combined channels, at least.
+    pub(crate) channels: Option<u32>,
+    /// Queues that RSS puts nothing on.
+    pub(crate) reserved: Vec<QueueId>,
+}
+
+impl Needs {
+    pub(crate) fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// What was added for one owner alone. It is noted before it is made, when its number is not known
+/// yet: what was there already is noted beside it, to tell it by.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", deny_unknown_fields)]
+pub(crate) enum Item {
+    /// An RSS context.
+    Context {
+        table: Vec<QueueId>,
+        before: Vec<RssContextId>,
+        id: Option<RssContextId>,
+    },
+    /// A flow rule.
+    Rule {
+        rule: FlowRule,
+        before: Vec<u32>,
+        location: Option<u32>,
+    },
+}
+
+/// One owner's part in a NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Claim {
+    /// Its number in its journal.
+    pub(crate) id: u64,
+    /// Whose it is; `None`: nobody's, it holds until it is restored.
+    pub(crate) owner: Option<Owner>,
+    pub(crate) needs: Needs,
+    /// In the order in which they were made.
+    pub(crate) items: Vec<Item>,
+}
+
+impl Claim {
+    /// Whether its owner has ended without taking it back.
+    pub(crate) fn is_orphan(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| !owner.is_alive())
+    }
+}
+
+/// Whether both rules are about the same packets and do the same with them, wherever they stand.
+pub(crate) fn same_rule(a: &FlowRule, b: &FlowRule) -> bool {
+    let anywhere = |rule: &FlowRule| FlowRule {
+        location: Location::Any,
+        ..rule.clone()
+    };
+    anywhere(a) == anywhere(b)
+}

@@ -1,0 +1,123 @@
+//! The end of a claim.
+
+use crate::claim::{Item, same_rule};
+use crate::journal::{Journal, Open};
+use crate::nic::Nic;
+use crate::{Error, settle};
+
+/// Ends a claim: its rules and contexts go, the shared settings become what they were with what the
+/// others need. What cannot be taken back stays in the journal.
+pub(crate) fn end_claim(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(), Error> {
+    let mut failures = Vec::new();
+    let Some(claim) = open.journal.claim(id) else {
+        return Ok(());
+    };
+    let needs = std::mem::take(&mut claim.needs);
+    let mut left = Vec::new();
+    while let Some(item) = open.journal.claim(id).and_then(|claim| claim.items.pop()) {
+        if let Err(error) = remove(nic, &open.journal, &item) {
+            failures.push(error);
+            left.push(item);
+        }
+    }
+    left.reverse();
+    let kept = settle::leave(nic, open);
+    if let Some(claim) = open.journal.claim(id) {
+        claim.items = left;
+        if kept.table.is_some() {
+            claim.needs.reserved = needs.reserved;
+        }
+        if kept.rings.is_some() {
+            claim.needs.split = needs.split;
+            claim.needs.rx_ring = needs.rx_ring;
+        }
+        if kept.channels.is_some() {
+            claim.needs.channels = needs.channels;
+        }
+    }
+    failures.extend(
+        [kept.table, kept.rings, kept.channels]
+            .into_iter()
+            .flatten(),
+    );
+    if failures.is_empty() {
+        open.journal.claims.retain(|claim| claim.id != id);
+    }
+    open.save()?;
+    if failures.is_empty() {
+        return Ok(());
+    }
+    Err(Error::NotRestored {
+        device: nic.name(),
+        failures: failures.iter().map(Error::to_string).collect(),
+    })
+}
+
+/// Removes what was added for a claim, if it was, and is still what it was.
+fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
+    match item {
+        Item::Context { id: Some(id), .. } => {
+            let there = nic.contexts()?.iter().any(|(other, _)| other == id);
+            if there {
+                nic.delete_context(*id)
+            } else {
+                Ok(())
+            }
+        }
+        // Whoever made it did not live to note its number.
+        Item::Context { table, before, .. } => {
+            let others = contexts_of(journal);
+            let made = nic
+                .contexts()?
+                .into_iter()
+                .find(|(id, there)| there == table && !before.contains(id) && !others.contains(id));
+            made.map_or(Ok(()), |(id, _)| nic.delete_context(id))
+        }
+        Item::Rule {
+            rule,
+            location: Some(location),
+            ..
+        } => {
+            if !nic.delete_rule(*location, rule)? {
+                tracing::warn!(
+                    "{}: ntuple rule {location} is not ours any more: it stays",
+                    nic.identity.name
+                );
+            }
+            Ok(())
+        }
+        Item::Rule { rule, before, .. } => {
+            let others = locations_of(journal);
+            let made = nic.rules()?.into_iter().find_map(|there| {
+                let netdev::Location::At(location) = there.location else {
+                    return None;
+                };
+                let new = !before.contains(&location) && !others.contains(&location);
+                (new && same_rule(&there, rule)).then_some(location)
+            });
+            made.map_or(Ok(()), |location| nic.delete_rule(location, rule).map(drop))
+        }
+    }
+}
+
+/// The contexts that are known to be some claim's.
+fn contexts_of(journal: &Journal) -> Vec<netdev::RssContextId> {
+    let items = journal.claims.iter().flat_map(|claim| &claim.items);
+    items
+        .filter_map(|item| match item {
+            Item::Context { id, .. } => *id,
+            Item::Rule { .. } => None,
+        })
+        .collect()
+}
+
+/// The rules that are known to be some claim's.
+fn locations_of(journal: &Journal) -> Vec<u32> {
+    let items = journal.claims.iter().flat_map(|claim| &claim.items);
+    items
+        .filter_map(|item| match item {
+            Item::Rule { location, .. } => *location,
+            Item::Context { .. } => None,
+        })
+        .collect()
+}

@@ -1,0 +1,95 @@
+//! What can go wrong with a NIC's set-up.
+
+use std::io;
+
+use netdev::QueueId;
+
+use crate::{Owner, RunDirError};
+
+/// A NIC that could not be set up, or not be put back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The kernel or the driver refused.
+    #[error(transparent)]
+    Refused(#[from] netdev::Error),
+    /// The driver took a setting, but did not keep it.
+    #[error("{device}: the driver accepts {setting} and does not keep it: it is {kept}")]
+    NotKept {
+        /// The NIC.
+        device: String,
+        /// What was set, to what.
+        setting: String,
+        /// What it is.
+        kept: String,
+    },
+    /// All queues are to be kept free of RSS.
+    #[error("rss-set {device}: no queue is left for the other traffic")]
+    NoOtherQueue {
+        /// The NIC.
+        device: String,
+    },
+    /// A new RSS context came without its number.
+    #[error("rss-create-act {device}: the answer has no context")]
+    NoContext {
+        /// The NIC.
+        device: String,
+    },
+    /// Another receiver has the queue.
+    #[error("{device} queue {queue} belongs to {owner}")]
+    QueueTaken {
+        /// The NIC.
+        device: String,
+        /// The queue that both want.
+        queue: QueueId,
+        /// Who has it.
+        owner: Owner,
+    },
+    /// The NIC was removed, or is in a namespace that cannot be seen.
+    #[error("{device} is gone from its namespace: there is nothing to put back")]
+    Gone {
+        /// The NIC.
+        device: String,
+    },
+    /// Some steps could not be taken back; the NIC is not as it was.
+    #[error("{device} is not as it was: {}", failures.join("; "))]
+    NotRestored {
+        /// The NIC.
+        device: String,
+        /// What went wrong, each with the kernel's words.
+        failures: Vec<String>,
+    },
+    /// The journal could not be read or written; nothing was changed without it.
+    #[error(transparent)]
+    RunDir(#[from] RunDirError),
+    /// The process that watches over this one could not be started; nothing was changed.
+    #[error("starting the guardian")]
+    Guardian(#[source] io::Error),
+}
+
+impl Error {
+    /// What to do about it, where that is known and not said by the kernel's words.
+    pub fn remedy(&self) -> Option<String> {
+        Some(match self {
+            Self::QueueTaken { device, .. } => {
+                format!("`devmem-tcp show {device}` lists the queues: choose another one")
+            }
+            Self::NotRestored { device, .. } => {
+                format!("`devmem-tcp restore {device}` tries again")
+            }
+            Self::NotKept { .. } => "see the driver's log: dmesg".to_owned(),
+            Self::NoOtherQueue { device } => {
+                format!("give it more queues: ethtool -L {device} combined N")
+            }
+            Self::RunDir(RunDirError::Damaged { path, .. }) => format!(
+                "it said what was changed on a NIC: put that right (ethtool -g, -l, -x, -n IF), then \
+                 rm {}",
+                path.display()
+            ),
+            Self::RunDir(RunDirError::Io { .. } | RunDirError::NotOurs { .. }) => {
+                "name another runtime directory: DEVMEM_TCP_RUNTIME_DIR=DIR".to_owned()
+            }
+            _ => return None,
+        })
+    }
+}

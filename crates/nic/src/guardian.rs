@@ -1,0 +1,173 @@
+//! The guardian: a process that takes an owner's claim back when the owner is killed.
+//!
+//! It is the owner's own program, started anew under another name, in the NIC's network namespace.
+//! It waits for the end of a pipe, which the kernel closes whatever ends the owner.
+
+use std::env;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netdev::NetNs;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::end::end_claim;
+use crate::journal::Open;
+use crate::nic::Nic;
+use crate::{Error, RunDir};
+
+/// What the guardian is called: how the program knows that it is one.
+const NAME: &str = "devmem-guardian";
+/// What it hears when nothing is left to do. The end of the pipe without it is the owner's end.
+const DISMISSED: u8 = b'.';
+/// How long it tries: a binding ends some time after its owner.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Whether this program can be started as a guardian.
+static ABLE: AtomicBool = AtomicBool::new(false);
+
+/// To be called first in `main`: its answer, if there is one, is to be returned from there at once.
+///
+/// A program that does so has a guardian from [`crate::Plan::apply`] on, which is that program
+/// started anew. One that does not has none: what it changed when it was killed waits for
+/// [`crate::restore`].
+pub fn guardian() -> Option<ExitCode> {
+    let mut args = env::args_os();
+    if args.next().as_deref() != Some(OsStr::new(NAME)) {
+        ABLE.store(true, Ordering::Relaxed);
+        return None;
+    }
+    let args: Vec<OsString> = args.collect();
+    Some(match watch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&error);
+            ExitCode::FAILURE
+        }
+    })
+}
+
+/// A guardian that waits.
+#[derive(Debug)]
+pub(crate) struct Guardian(Child);
+
+impl Guardian {
+    /// Starts it, in the NIC's namespace; `None` where the program can't be one.
+    pub(crate) fn start(
+        netns: &NetNs,
+        dir: &RunDir,
+        file: &str,
+        claim: u64,
+    ) -> Result<Option<Self>, Error> {
+        if !ABLE.load(Ordering::Relaxed) {
+            tracing::debug!("no guardian: nic::guardian() was not called");
+            return Ok(None);
+        }
+        let mut command = Command::new("/proc/self/exe");
+        command
+            .arg0(NAME)
+            .arg(dir.path())
+            .arg(file)
+            .arg(claim.to_string())
+            .current_dir("/")
+            // Out of reach of the terminal's signals.
+            .process_group(0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null());
+        let child = netns.run(|| command.spawn())?;
+        child
+            .map(|child| Some(Self(child)))
+            .map_err(Error::Guardian)
+    }
+
+    /// Lets it go: there is nothing left to take back.
+    pub(crate) fn dismiss(mut self) {
+        let told = self
+            .0
+            .stdin
+            .take()
+            .map(|mut pipe| pipe.write_all(&[DISMISSED]));
+        let ended = self.0.wait();
+        if let (Some(Err(error)), _) | (_, Err(error)) = (told, ended) {
+            // It was killed before us.
+            tracing::debug!("guardian: {error}");
+        }
+    }
+}
+
+/// What the guardian does.
+fn watch(args: &[OsString]) -> Result<(), String> {
+    let [dir, file, claim] = args else {
+        return Err("this is no program to be started by hand".to_owned());
+    };
+    let (Some(file), Some(Ok(claim))) = (file.to_str(), claim.to_str().map(str::parse)) else {
+        return Err("no such claim".to_owned());
+    };
+    // The owner's matter: what is sent to all of a session or a control group ends the owner, which
+    // puts the NIC back by itself.
+    let ignored = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP]);
+    ignored.thread_block().map_err(|errno| errno.to_string())?;
+    // Else it goes by the name `exe`.
+    if let Err(error) = fs::write("/proc/self/comm", NAME) {
+        tracing::debug!("comm: {error}");
+    }
+    let mut heard = Vec::new();
+    // An error is the end of the pipe, too.
+    let _end = io::stdin().lock().read_to_end(&mut heard);
+    if heard.contains(&DISMISSED) {
+        return Ok(());
+    }
+    let dir = RunDir::at(dir).map_err(|error| error.to_string())?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match take_back(&dir, file, claim) {
+            Ok(true) => return Ok(()),
+            Ok(false) if Instant::now() > end => {
+                return Err(format!("{file}: its owner still runs"));
+            }
+            Err(error) if Instant::now() > end => return Err(error.to_string()),
+            _ => thread::sleep(Duration::from_millis(20)),
+        }
+    }
+}
+
+/// One attempt; `false`: the owner is still ending.
+fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<bool, Error> {
+    let locked = dir.lock()?;
+    let Some(mut open) = Open::named(&locked, file)? else {
+        return Ok(true);
+    };
+    let Some(claim) = open.journal.claim(id) else {
+        return Ok(true);
+    };
+    if !claim.is_orphan() {
+        return Ok(false);
+    }
+    let owner = claim.owner.clone();
+    let device = open.journal.nic.name.clone();
+    match Nic::find(&open.journal.nic)? {
+        Some(mut nic) => {
+            end_claim(&mut nic, &mut open, id)?;
+            if let Some(owner) = owner {
+                say(&format!(
+                    "{owner} was killed: what it changed on {device} is taken back"
+                ));
+            }
+        }
+        None => {
+            open.journal.claims.retain(|claim| claim.id != id);
+            open.save()?;
+        }
+    }
+    Ok(true)
+}
+
+fn say(text: &str) {
+    // Nobody is left to hear of it if stderr is closed.
+    let _closed = writeln!(io::stderr(), "{NAME}: {text}");
+}

@@ -1,0 +1,169 @@
+//! The journal of a NIC: what it was, what we may have made of it, and for whom.
+
+use netdev::QueueId;
+use serde::{Deserialize, Serialize};
+
+use crate::claim::Claim;
+use crate::identity::Identity;
+use crate::nic::RingValues;
+use crate::{Error, Locked, RunDir};
+
+/// The journals' names begin so.
+pub(crate) const PREFIX: &str = "nic-";
+/// Of what is written here; others are not understood.
+const VERSION: u32 = 1;
+
+/// A setting that all on the NIC share.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Setting<T> {
+    /// What it was before us.
+    pub(crate) before: T,
+    /// What we made of it, or were about to.
+    ours: Vec<T>,
+}
+
+impl<T: PartialEq + Clone> Setting<T> {
+    pub(crate) fn new(before: T) -> Self {
+        Self {
+            before,
+            ours: Vec::new(),
+        }
+    }
+
+    /// Whether `now` is what it was, or of our making: else somebody else has changed it.
+    pub(crate) fn knows(&self, now: &T) -> bool {
+        *now == self.before || self.ours.contains(now)
+    }
+
+    /// About to become `value`, from what it is now.
+    pub(crate) fn intend(&mut self, value: &T) {
+        if !self.ours.contains(value) {
+            self.ours.push(value.clone());
+        }
+    }
+
+    /// It became `value`.
+    pub(crate) fn became(&mut self, value: T) {
+        self.ours = vec![value];
+    }
+}
+
+/// What is written down about one NIC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Journal {
+    version: u32,
+    pub(crate) nic: Identity,
+    pub(crate) channels: Option<Setting<u32>>,
+    pub(crate) rings: Option<Setting<RingValues>>,
+    pub(crate) table: Option<Setting<Vec<QueueId>>>,
+    pub(crate) claims: Vec<Claim>,
+}
+
+impl Journal {
+    fn new(nic: Identity) -> Self {
+        Self {
+            version: VERSION,
+            nic,
+            channels: None,
+            rings: None,
+            table: None,
+            claims: Vec::new(),
+        }
+    }
+
+    /// A number for a new claim.
+    pub(crate) fn next_id(&self) -> u64 {
+        1 + self.claims.iter().map(|claim| claim.id).max().unwrap_or(0)
+    }
+
+    pub(crate) fn claim(&mut self, id: u64) -> Option<&mut Claim> {
+        self.claims.iter_mut().find(|claim| claim.id == id)
+    }
+
+    /// The queues that some claim keeps free of RSS.
+    pub(crate) fn reserved(&self) -> Vec<QueueId> {
+        let needs = self.claims.iter().map(|claim| &claim.needs);
+        needs.flat_map(|needs| needs.reserved.clone()).collect()
+    }
+}
+
+/// A journal and where it stands, under the lock.
+#[derive(Debug)]
+pub(crate) struct Open<'a> {
+    pub(crate) dir: &'a Locked,
+    pub(crate) file: String,
+    pub(crate) journal: Journal,
+}
+
+impl<'a> Open<'a> {
+    /// The journal of this name; `None` if there is none any more.
+    pub(crate) fn named(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
+        let journal: Option<Journal> = dir.read(file)?;
+        Ok(journal.map(|journal| Self {
+            dir,
+            file: file.to_owned(),
+            journal,
+        }))
+    }
+
+    /// The NIC's journal, or a new one, which is not written yet. Those of another boot are removed:
+    /// what they tell of ended with it.
+    pub(crate) fn of(dir: &'a Locked, nic: Identity) -> Result<Self, Error> {
+        for file in dir.names(PREFIX)? {
+            match Self::named(dir, &file) {
+                Ok(Some(open)) if open.journal.nic.is(&nic) => return Ok(open),
+                Ok(Some(open)) if !open.journal.nic.is_of_this_boot()? => dir.remove(&file)?,
+                // Damaged: whose it is stands in its name.
+                Err(error) if file == nic.file() => return Err(error),
+                _ => {}
+            }
+        }
+        Ok(Self {
+            dir,
+            file: nic.file(),
+            journal: Journal::new(nic),
+        })
+    }
+
+    /// The NIC's journal, for who only looks: an empty one if there is none.
+    pub(crate) fn look(dir: Option<&RunDir>, nic: &Identity) -> Result<Journal, Error> {
+        if let Some(dir) = dir {
+            for file in dir.names(PREFIX)? {
+                match dir.read::<Journal>(&file) {
+                    Ok(Some(journal)) if journal.nic.is(nic) => return Ok(journal),
+                    Err(error) if file == nic.file() => return Err(error.into()),
+                    _ => {}
+                }
+            }
+        }
+        Ok(Journal::new(nic.clone()))
+    }
+
+    /// Writes it down, or removes it when it holds nothing for anybody.
+    pub(crate) fn save(&self) -> Result<(), Error> {
+        if self.journal.claims.is_empty() {
+            self.dir.remove(&self.file)?;
+        } else {
+            self.dir.write(&self.file, &self.journal)?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_setting_knows_what_it_was_and_what_we_made_of_it() {
+        let mut setting = Setting::new(1);
+        assert!(setting.knows(&1) && !setting.knows(&2));
+        setting.intend(&2);
+        setting.intend(&3);
+        assert!(setting.knows(&2) && setting.knows(&3));
+        setting.became(3);
+        assert!(setting.knows(&1) && !setting.knows(&2) && setting.knows(&3));
+    }
+}

@@ -1,0 +1,329 @@
+//! One NIC, read and changed; what is changed is read back.
+
+use std::fmt;
+
+use netdev::{
+    ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, Link, NetNs, QueueId, Rings,
+    RingsChange, RssChange, RssContextId, equal_table,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::claim::same_rule;
+use crate::identity::Identity;
+
+/// What we change of the rings; `None` is what the driver does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RingValues {
+    pub(crate) rx: Option<u32>,
+    pub(crate) split: Option<HeaderSplit>,
+    pub(crate) threshold: Option<u32>,
+}
+
+impl RingValues {
+    fn of(rings: &Rings) -> Self {
+        Self {
+            rx: rings.rx,
+            split: rings.tcp_data_split,
+            threshold: rings.hds_thresh,
+        }
+    }
+
+    /// What `__netif_mp_open_rxq` asks for. A driver without a threshold refuses to have it set,
+    /// even to 0.
+    pub(crate) fn split(self) -> Self {
+        Self {
+            split: Some(HeaderSplit::Enabled),
+            threshold: self.threshold.map(|_| 0),
+            ..self
+        }
+    }
+}
+
+impl fmt::Display for RingValues {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let split = self.split.unwrap_or(HeaderSplit::Auto);
+        write!(f, "tcp-data-split {split}")?;
+        if let Some(threshold) = self.threshold {
+            write!(f, ", hds-thresh {threshold}")?;
+        }
+        match self.rx {
+            Some(rx) => write!(f, ", rx ring {rx}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl RingValues {
+    /// Both in words, without what is the same in both.
+    pub(crate) fn differ(from: &Self, to: &Self) -> (String, String) {
+        let mut words = (Vec::new(), Vec::new());
+        if from.split != to.split {
+            let split = |rings: &Self| rings.split.unwrap_or(HeaderSplit::Auto);
+            words.0.push(format!("tcp-data-split {}", split(from)));
+            words.1.push(split(to).to_string());
+        }
+        for (name, from, to) in [
+            ("hds-thresh", from.threshold, to.threshold),
+            ("rx ring", from.rx, to.rx),
+        ] {
+            if from != to {
+                words.0.push(format!("{name} {}", from.unwrap_or(0)));
+                words.1.push(to.unwrap_or(0).to_string());
+            }
+        }
+        (words.0.join(", "), words.1.join(", "))
+    }
+}
+
+/// The queues of a table in words.
+pub(crate) fn table_text(table: &[QueueId]) -> String {
+    let mut queues = table.to_vec();
+    queues.sort_unstable();
+    queues.dedup();
+    let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
+    format!("over queues {}", names.join(","))
+}
+
+/// A NIC where it is.
+#[derive(Debug)]
+pub(crate) struct Nic {
+    pub(crate) identity: Identity,
+    pub(crate) ethtool: Ethtool,
+}
+
+impl Nic {
+    /// The NIC of this number in this namespace.
+    pub(crate) fn open(netns: &NetNs, ifindex: Ifindex) -> Result<Self, Error> {
+        let link = Link::open_in(netns)?.get(ifindex)?;
+        Ok(Self {
+            identity: Identity::of(netns, &link)?,
+            ethtool: Ethtool::open_in(netns)?,
+        })
+    }
+
+    /// The NIC that this was, wherever it is now.
+    pub(crate) fn find(identity: &Identity) -> Result<Option<Self>, Error> {
+        let Some((netns, link)) = identity.find()? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            identity: Identity::of(&netns, &link)?,
+            ethtool: Ethtool::open_in(&netns)?,
+        }))
+    }
+
+    pub(crate) fn name(&self) -> String {
+        self.identity.name.clone()
+    }
+
+    fn ifindex(&self) -> Ifindex {
+        self.identity.ifindex
+    }
+
+    pub(crate) fn rings(&mut self) -> Result<RingValues, Error> {
+        Ok(RingValues::of(&self.ethtool.rings(self.ifindex())?))
+    }
+
+    /// Makes the rings so. The driver may round a size up.
+    pub(crate) fn set_rings(&mut self, to: &RingValues) -> Result<RingValues, Error> {
+        let now = self.rings()?;
+        let change = RingsChange {
+            rx: to.rx.filter(|_| to.rx != now.rx),
+            tcp_data_split: to.split.filter(|_| to.split != now.split),
+            hds_thresh: to.threshold.filter(|_| to.threshold != now.threshold),
+            ..RingsChange::default()
+        };
+        self.ethtool.set_rings(self.ifindex(), &change)?;
+        let kept = self.rings()?;
+        if kept.split == to.split && kept.threshold == to.threshold && kept.rx >= to.rx {
+            Ok(kept)
+        } else {
+            Err(self.not_kept(to, kept))
+        }
+    }
+
+    /// Makes the rings what they were. The driver's default first, since what reads as `on` may have
+    /// been the default; then, if that is not what it was, the very value.
+    pub(crate) fn reset_rings(&mut self, to: &RingValues) -> Result<RingValues, Error> {
+        let now = self.rings()?;
+        let change = RingsChange {
+            rx: to.rx.filter(|_| to.rx != now.rx),
+            tcp_data_split: to
+                .split
+                .filter(|_| to.split != now.split)
+                .map(|_| HeaderSplit::Auto),
+            hds_thresh: to.threshold,
+            ..RingsChange::default()
+        };
+        let default = self.ethtool.set_rings(self.ifindex(), &change);
+        if default.is_ok() && self.rings()? == *to {
+            return Ok(*to);
+        }
+        let kept = self.set_rings(to)?;
+        if kept == *to {
+            Ok(kept)
+        } else {
+            Err(self.not_kept(to, kept))
+        }
+    }
+
+    pub(crate) fn channels(&mut self) -> Result<u32, Error> {
+        let channels = self.ethtool.channels(self.ifindex())?;
+        Ok(channels.combined.unwrap_or(0))
+    }
+
+    /// How many rx queues it has.
+    pub(crate) fn rx_queues(&mut self) -> Result<u32, Error> {
+        Ok(self.ethtool.channels(self.ifindex())?.rx_queues())
+    }
+
+    pub(crate) fn set_channels(&mut self, to: u32) -> Result<(), Error> {
+        let change = ChannelsChange {
+            combined: Some(to),
+            ..ChannelsChange::default()
+        };
+        self.ethtool.set_channels(self.ifindex(), &change)?;
+        let kept = self.channels()?;
+        if kept == to {
+            Ok(())
+        } else {
+            Err(self.not_kept(format!("{to} channels"), kept))
+        }
+    }
+
+    pub(crate) fn table(&mut self) -> Result<Vec<QueueId>, Error> {
+        Ok(self.ethtool.rss(self.ifindex())?.table)
+    }
+
+    pub(crate) fn set_table(&mut self, to: &[QueueId]) -> Result<(), Error> {
+        self.write_table(to.to_vec())?;
+        let kept = self.table()?;
+        if kept == to {
+            Ok(())
+        } else {
+            let setting = format!("rss {}", table_text(to));
+            Err(self.not_kept(setting, table_text(&kept)))
+        }
+    }
+
+    /// Makes the table what it was. One that looks like the kernel's default is made by asking for
+    /// that: a table that was never set must not count as set from now on
+    /// (`netif_is_rxfh_configured`). No other takes that way, which for a moment would put traffic
+    /// on queues that were kept out.
+    pub(crate) fn reset_table(&mut self, to: &[QueueId]) -> Result<(), Error> {
+        let queues = self.rx_queues()?;
+        if to == equal_table(to.len(), queues) && self.default_table()? == to {
+            return Ok(());
+        }
+        self.set_table(to)
+    }
+
+    /// Goes back to the kernel's default table, whatever that is; says what it is.
+    pub(crate) fn default_table(&mut self) -> Result<Vec<QueueId>, Error> {
+        // A driver that refuses is asked for the very table next.
+        if let Err(error) = self.write_table(Vec::new()) {
+            tracing::debug!("{}: no default table: {error}", self.identity.name);
+        }
+        self.table()
+    }
+
+    fn write_table(&mut self, table: Vec<QueueId>) -> Result<(), Error> {
+        let change = RssChange {
+            table: Some(table),
+            ..RssChange::default()
+        };
+        Ok(self.ethtool.set_rss(self.ifindex(), None, &change)?)
+    }
+
+    /// The numbers of its RSS contexts.
+    pub(crate) fn contexts(&mut self) -> Result<Vec<(RssContextId, Vec<QueueId>)>, Error> {
+        let contexts = match self.ethtool.rss_contexts(self.ifindex()) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
+            contexts => contexts?,
+        };
+        let numbered = contexts.into_iter();
+        Ok(numbered
+            .filter_map(|rss| Some((rss.context?, rss.table)))
+            .collect())
+    }
+
+    pub(crate) fn create_context(&mut self, table: &[QueueId]) -> Result<RssContextId, Error> {
+        let change = RssChange {
+            table: Some(table.to_vec()),
+            ..RssChange::default()
+        };
+        let made = self.ethtool.create_rss_context(self.ifindex(), &change)?;
+        made.context.ok_or_else(|| Error::NoContext {
+            device: self.name(),
+        })
+    }
+
+    /// Fails if the driver made another context than was asked for.
+    pub(crate) fn check_context(
+        &mut self,
+        id: RssContextId,
+        table: &[QueueId],
+    ) -> Result<(), Error> {
+        let kept = self.ethtool.rss_context(self.ifindex(), id)?.table;
+        if kept == table {
+            return Ok(());
+        }
+        let setting = format!("rss context {id} {}", table_text(table));
+        Err(self.not_kept(setting, table_text(&kept)))
+    }
+
+    pub(crate) fn delete_context(&mut self, id: RssContextId) -> Result<(), Error> {
+        Ok(self.ethtool.delete_rss_context(self.ifindex(), id)?)
+    }
+
+    /// Its rules, of the kinds that are known.
+    pub(crate) fn rules(&mut self) -> Result<Vec<FlowRule>, Error> {
+        Ok(self.ethtool.rules(self.ifindex())?)
+    }
+
+    /// Adds a rule, says where.
+    pub(crate) fn insert_rule(&mut self, rule: &FlowRule) -> Result<u32, Error> {
+        let inserted = self.ethtool.insert_rule(self.ifindex(), rule);
+        inserted.map_err(|error| {
+            let target = match rule.action {
+                netdev::Action::Queue(queue) => format!("queue {queue}"),
+                netdev::Action::Context(context) => format!("context {context}"),
+                netdev::Action::Drop => "nowhere".to_owned(),
+            };
+            error
+                .about(format!("{} to {target}", self.identity.name))
+                .into()
+        })
+    }
+
+    /// Fails if the driver keeps another rule there, or none.
+    pub(crate) fn check_rule(&mut self, location: u32, rule: &FlowRule) -> Result<(), Error> {
+        let kept = match self.ethtool.rule(self.ifindex(), location) {
+            Ok(kept) if same_rule(&kept, rule) => return Ok(()),
+            Ok(kept) => format!("{kept:?}"),
+            Err(error) => error.to_string(),
+        };
+        Err(self.not_kept(format!("ntuple rule {location}"), kept))
+    }
+
+    /// Removes the rule there, if it is this one; says whether it was.
+    pub(crate) fn delete_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
+        let there = self.rules()?.into_iter().any(|there| {
+            there.location == netdev::Location::At(location) && same_rule(&there, rule)
+        });
+        if there {
+            self.ethtool.delete_rule(self.ifindex(), location)?;
+        }
+        Ok(there)
+    }
+
+    fn not_kept(&self, setting: impl fmt::Display, kept: impl fmt::Display) -> Error {
+        Error::NotKept {
+            device: self.name(),
+            setting: setting.to_string(),
+            kept: kept.to_string(),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What a NIC is to look like.
+
+use std::fmt;
+
+use netdev::{Action, FlowRule, Ifindex, NetNs, QueueId};
+use serde::Serialize;
+
+use crate::applied::{self, Applied};
+use crate::claim::{Claim, Needs};
+use crate::journal::Open;
+use crate::nic::{Nic, table_text};
+use crate::{Error, RunDir, settle};
+
+/// What a NIC is to look like.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub(crate) device: String,
+    pub(crate) ifindex: Ifindex,
+    pub(crate) needs: Needs,
+    pub(crate) flows: Vec<(FlowRule, Vec<QueueId>)>,
+}
+
+/// One thing that a plan changes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct Change {
+    /// What it is before; `None` if it is not there.
+    pub from: Option<String>,
+    /// What it becomes.
+    pub to: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.from {
+            Some(from) => write!(f, "{from} -> {}", self.to),
+            None => write!(f, "new {}", self.to),
+        }
+    }
+}
+
+impl Plan {
+    /// A plan for this NIC that changes nothing yet. The name is for people to read.
+    pub fn new(device: impl Into<String>, ifindex: Ifindex) -> Self {
+        Self {
+            device: device.into(),
+            ifindex,
+            needs: Needs::default(),
+            flows: Vec::new(),
+        }
+    }
+
+    /// Split headers from payload, whatever the payload's size.
+    #[must_use]
+    pub fn header_split(mut self) -> Self {
+        self.needs.split = true;
+        self
+    }
+
+    /// At least so many descriptors in each rx ring. The driver may take more.
+    #[must_use]
+    pub fn rx_ring(mut self, descriptors: u32) -> Self {
+        self.needs.rx_ring = Some(descriptors);
+        self
+    }
+
+    /// At least so many combined channels, that is queues.
+    #[must_use]
+    pub fn channels(mut self, combined: u32) -> Self {
+        self.needs.channels = Some(combined);
+        self
+    }
+
+    /// Let RSS put nothing on these queues.
+    #[must_use]
+    pub fn reserve(mut self, queues: &[QueueId]) -> Self {
+        self.needs.reserved.extend_from_slice(queues);
+        self
+    }
+
+    /// Steer a flow to these queues: by a rule to the one, or by a rule to an RSS context that
+    /// spreads it over several. The rule's own action does not count.
+    #[must_use]
+    pub fn steer(mut self, flow: FlowRule, to: &[QueueId]) -> Self {
+        self.flows.push((flow, to.to_vec()));
+        self
+    }
+
+    /// Whether it asks for nothing.
+    pub fn is_empty(&self) -> bool {
+        self.needs.is_empty() && self.flows.is_empty()
+    }
+
+    /// What [`Plan::apply`] would change now, in its order. Changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::QueueTaken`], [`Error::NoOtherQueue`]; what the kernel says when it is asked.
+    pub fn preview(&self, netns: &NetNs) -> Result<Vec<Change>, Error> {
+        let mut nic = Nic::open(netns, self.ifindex)?;
+        let mut journal = Open::look(RunDir::existing()?.as_ref(), &nic.identity)?;
+        applied::check_queues(self, &journal)?;
+        let mut claims = journal.claims.clone();
+        claims.retain(|claim| !claim.is_orphan());
+        claims.push(Claim {
+            id: 0,
+            owner: None,
+            needs: self.needs.clone(),
+            items: Vec::new(),
+        });
+        let shared = settle::preview(&mut nic, &mut journal, &claims)?;
+        let shared = shared.into_iter().flatten().map(|(from, to)| Change {
+            from: Some(from),
+            to,
+        });
+        let mut changes: Vec<Change> = shared.collect();
+        for (flow, to) in &self.flows {
+            changes.extend(new_items(flow, to));
+        }
+        Ok(changes)
+    }
+
+    /// Makes the NIC so, in the network namespace `netns`, for as long as the answer and the
+    /// calling process live.
+    ///
+    /// # Errors
+    /// The first step that is refused, or that the driver does not keep; those before it have been
+    /// taken back. [`Error::QueueTaken`] for a queue of another receiver.
+    pub fn apply(self, netns: &NetNs) -> Result<Applied, Error> {
+        applied::apply(self, netns)
+    }
+
+    /// Makes the NIC so until [`crate::restore`] is asked for it by name; says what was changed.
+    ///
+    /// # Errors
+    /// As for [`Plan::apply`].
+    pub fn apply_to_stay(self, netns: &NetNs) -> Result<Vec<Change>, Error> {
+        applied::apply_to_stay(self, netns)
+    }
+}
+
+/// What is added for a flow.
+pub(crate) fn new_items(flow: &FlowRule, to: &[QueueId]) -> Vec<Change> {
+    let new = |to: String| Change { from: None, to };
+    match to {
+        [queue] => vec![new(rule_text(flow, &format!("queue {queue}")))],
+        queues => vec![
+            new(format!("rss context {}", table_text(queues))),
+            new(rule_text(flow, "that context")),
+        ],
+    }
+}
+
+/// A rule in words.
+pub(crate) fn rule_text(rule: &FlowRule, target: &str) -> String {
+    let flow = format!("{:?}", rule.flow).to_lowercase();
+    let mut text = format!("ntuple rule {flow}");
+    for (name, ip) in [("src-ip", rule.src), ("dst-ip", rule.dst)] {
+        if let Some(ip) = ip {
+            text += &format!(" {name} {}", ip.addr);
+        }
+    }
+    for (name, port) in [("src-port", rule.src_port), ("dst-port", rule.dst_port)] {
+        if let Some(port) = port {
+            text += &format!(" {name} {}", port.port);
+        }
+    }
+    text + " to " + target
+}
+
+/// Where the flow goes, for the rule.
+pub(crate) fn to_queue(mut flow: FlowRule, queue: QueueId) -> FlowRule {
+    flow.action = Action::Queue(queue);
+    flow
+}

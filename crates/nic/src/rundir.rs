@@ -1,0 +1,275 @@
+//! The runtime directory: what has to outlive its process, as JSON files, changed under one lock.
+//!
+//! It is `/run/devmem-tcp`, or `$DEVMEM_TCP_RUNTIME_DIR`. A file is replaced as a whole (written
+//! beside it, then renamed), so that whoever is killed while he writes leaves the old one.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Where it is, unless the environment says otherwise.
+const DEFAULT: &str = "/run/devmem-tcp";
+/// What the environment says.
+const VARIABLE: &str = "DEVMEM_TCP_RUNTIME_DIR";
+/// The file that is locked; it holds nothing and stays.
+const LOCK: &str = "lock";
+/// Longer than any set-up of a NIC takes.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What is wrong with the runtime directory or a file in it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunDirError {
+    /// The file system refused.
+    #[error("{op} {}", path.display())]
+    Io {
+        /// What was to be done.
+        op: &'static str,
+        /// To which file.
+        path: PathBuf,
+        /// The kernel's words.
+        source: io::Error,
+    },
+    /// Others may write there: what it says cannot be trusted.
+    #[error("{}: others than its owner may write there, or it belongs to another user", path.display())]
+    NotOurs {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// A process holds the lock and does not let go.
+    #[error("{}: locked by another process for {} s", path.display(), PATIENCE.as_secs())]
+    Locked {
+        /// The lock.
+        path: PathBuf,
+    },
+    /// A file is not what was written there.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+}
+
+type Result<T> = std::result::Result<T, RunDirError>;
+
+/// The runtime directory.
+#[derive(Debug, Clone)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// The directory of this system, made if it is not there.
+    ///
+    /// # Errors
+    /// [`RunDirError::Io`] where it cannot be made, [`RunDirError::NotOurs`].
+    pub fn open() -> Result<Self> {
+        Self::at(Self::place())
+    }
+
+    /// The directory of this system, if it is there: for who only looks.
+    ///
+    /// # Errors
+    /// As for [`RunDir::open`].
+    pub fn existing() -> Result<Option<Self>> {
+        let path = Self::place();
+        match path.try_exists() {
+            Ok(false) => Ok(None),
+            _ => Self::check(path).map(Some),
+        }
+    }
+
+    /// This directory, made if it is not there.
+    ///
+    /// # Errors
+    /// As for [`RunDir::open`].
+    pub fn at(path: impl Into<PathBuf>) -> Result<Self> {
+        let path = path.into();
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(&path);
+        made.map_err(|source| failed("mkdir", &path, source))?;
+        Self::check(path)
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Keeps all others out until the answer is dropped.
+    ///
+    /// # Errors
+    /// [`RunDirError::Locked`] where that takes more than 30 s.
+    pub fn lock(&self) -> Result<Locked> {
+        let path = self.path.join(LOCK);
+        let opened = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o644)
+            .open(&path);
+        let mut file = opened.map_err(|source| failed("open", &path, source))?;
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => {
+                    return Ok(Locked {
+                        dir: self.path.clone(),
+                        _lock: lock,
+                    });
+                }
+                Err((_, Errno::EAGAIN)) if Instant::now() > end => {
+                    return Err(RunDirError::Locked { path });
+                }
+                Err((again, Errno::EAGAIN | Errno::EINTR)) => file = again,
+                Err((_, errno)) => return Err(failed("flock", &path, errno.into())),
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What is in a file, without the lock: for who only looks. `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`RunDirError::Damaged`] where that is no `T`.
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        read(&self.path.join(name))
+    }
+
+    /// The names of the files that begin with `prefix` and end with `.json`, sorted.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        names(&self.path, prefix)
+    }
+
+    fn place() -> PathBuf {
+        std::env::var_os(VARIABLE).map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from)
+    }
+
+    fn check(path: PathBuf) -> Result<Self> {
+        let meta = fs::metadata(&path).map_err(|source| failed("stat", &path, source))?;
+        let owner = nix::unistd::geteuid().as_raw();
+        if meta.permissions().mode() & 0o022 != 0 || (meta.uid() != owner && meta.uid() != 0) {
+            return Err(RunDirError::NotOurs { path });
+        }
+        Ok(Self { path })
+    }
+}
+
+/// The runtime directory while nobody else changes it.
+#[derive(Debug)]
+pub struct Locked {
+    dir: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Locked {
+    /// What is in a file; `None` if it is not there.
+    ///
+    /// # Errors
+    /// [`RunDirError::Damaged`] where that is no `T`.
+    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        read(&self.dir.join(name))
+    }
+
+    /// Replaces a file as a whole.
+    ///
+    /// # Errors
+    /// Those of the file system; then the old one is there.
+    pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
+        let path = self.dir.join(name);
+        let beside = self.dir.join(format!("{name}.tmp"));
+        let written = || -> io::Result<()> {
+            let mut text = serde_json::to_vec(value)?;
+            text.push(b'\n');
+            let mut file = OpenOptions::new()
+                .create(true)
+                .truncate(true)
+                .write(true)
+                .mode(0o644)
+                .open(&beside)?;
+            file.write_all(&text)?;
+            // Nothing on a tmpfs; elsewhere what outlives a crash of the machine.
+            file.sync_all()?;
+            fs::rename(&beside, &path)
+        };
+        written().map_err(|source| failed("write", &path, source))
+    }
+
+    /// Removes a file, if it is there.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        let path = self.dir.join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => {
+                Err(failed("remove", &path, source))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The names of the files that begin with `prefix` and end with `.json`, sorted.
+    ///
+    /// # Errors
+    /// Those of reading the directory.
+    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
+        names(&self.dir, prefix)
+    }
+}
+
+/// The kernel's number of this boot: what was noted under another one is history.
+///
+/// # Errors
+/// Those of reading it.
+pub fn boot_id() -> Result<String> {
+    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let text = fs::read_to_string(path).map_err(|source| failed("read", path, source))?;
+    Ok(text.trim().to_owned())
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read(path) {
+        Ok(text) => {
+            serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|source| RunDirError::Damaged {
+                    path: path.to_owned(),
+                    source,
+                })
+        }
+        Err(source) if source.kind() == ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed("read", path, source)),
+    }
+}
+
+fn names(dir: &Path, prefix: &str) -> Result<Vec<String>> {
+    let entries = fs::read_dir(dir).map_err(|source| failed("read", dir, source))?;
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|source| failed("read", dir, source))?;
+        names.extend(entry.file_name().into_string());
+    }
+    names.retain(|name| name.starts_with(prefix) && name.ends_with(".json"));
+    names.sort_unstable();
+    Ok(names)
+}
+
+fn failed(op: &'static str, path: &Path, source: io::Error) -> RunDirError {
+    RunDirError::Io {
+        op,
+        path: path.to_owned(),
+        source,
+    }
+}

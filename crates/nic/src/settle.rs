@@ -1,0 +1,319 @@
+//! The settings that all on a NIC share: what they were, with what the claims need.
+
+use netdev::QueueId;
+
+use crate::Error;
+use crate::claim::Claim;
+use crate::journal::{Journal, Open, Setting};
+use crate::nic::{Nic, RingValues, table_text};
+use crate::rss::without_queues;
+
+/// The rings that these claims need.
+pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
+    let wished = claims.iter().filter_map(|claim| claim.needs.rx_ring).max();
+    let goal = RingValues {
+        rx: wished.max(before.rx),
+        ..*before
+    };
+    match claims.iter().any(|claim| claim.needs.split) {
+        true => goal.split(),
+        false => goal,
+    }
+}
+
+/// The channels that these claims need.
+pub(crate) fn channels_goal(before: u32, claims: &[Claim]) -> u32 {
+    let wished = claims.iter().filter_map(|claim| claim.needs.channels).max();
+    before.max(wished.unwrap_or(0))
+}
+
+/// The table without the queues that are reserved; `None` if no queue is left for it.
+///
+/// The others are those that RSS used, so that none comes into use that was kept out of it; all
+/// `queues` of the NIC if it used only reserved ones.
+pub(crate) fn table_goal(
+    before: &[QueueId],
+    reserved: &[QueueId],
+    queues: u32,
+) -> Option<Vec<QueueId>> {
+    let mut others = before.to_vec();
+    others.sort_unstable();
+    others.dedup();
+    if others.iter().all(|queue| reserved.contains(queue)) {
+        others = (0..queues).map(QueueId::new).collect();
+    }
+    without_queues(before, reserved, &others)
+}
+
+/// Whether claims are added or end: what somebody else set meanwhile is built on, or left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Taking,
+    Leaving,
+}
+
+/// How a kind of setting is read and changed.
+struct Kind<T> {
+    slot: fn(&mut Journal) -> &mut Option<Setting<T>>,
+    needed: fn(&Claim) -> bool,
+    read: fn(&mut Nic) -> Result<T, Error>,
+    goal: fn(&mut Nic, &T, &[Claim]) -> Result<T, Error>,
+    set: fn(&mut Nic, &T) -> Result<T, Error>,
+    /// Back to what it was.
+    reset: fn(&mut Nic, &T) -> Result<T, Error>,
+    /// In words: what it was, what it becomes.
+    words: fn(&T, &T) -> (String, String),
+}
+
+const CHANNELS: Kind<u32> = Kind {
+    slot: |journal| &mut journal.channels,
+    needed: |claim| claim.needs.channels.is_some(),
+    read: Nic::channels,
+    goal: |_, before, claims| Ok(channels_goal(*before, claims)),
+    set: |nic, to| nic.set_channels(*to).map(|()| *to),
+    reset: |nic, to| nic.set_channels(*to).map(|()| *to),
+    words: |from, to| (format!("channels {from}"), to.to_string()),
+};
+
+const RINGS: Kind<RingValues> = Kind {
+    slot: |journal| &mut journal.rings,
+    needed: |claim| claim.needs.split || claim.needs.rx_ring.is_some(),
+    read: Nic::rings,
+    goal: |_, before, claims| Ok(rings_goal(before, claims)),
+    set: Nic::set_rings,
+    reset: Nic::reset_rings,
+    words: RingValues::differ,
+};
+
+const TABLE: Kind<Vec<QueueId>> = Kind {
+    slot: |journal| &mut journal.table,
+    // A change of the channels may change the table.
+    needed: |claim| !claim.needs.reserved.is_empty() || claim.needs.channels.is_some(),
+    read: Nic::table,
+    goal: |nic, before, claims| {
+        let needs = claims.iter().map(|claim| &claim.needs);
+        let reserved: Vec<QueueId> = needs.flat_map(|needs| needs.reserved.clone()).collect();
+        let queues = nic.rx_queues()?;
+        table_goal(before, &reserved, queues)
+            .ok_or_else(|| Error::NoOtherQueue { device: nic.name() })
+    },
+    set: |nic, to| nic.set_table(to).map(|()| to.clone()),
+    reset: |nic, to| nic.reset_table(to).map(|()| to.clone()),
+    words: |from, to| (format!("rss {}", table_text(from)), table_text(to)),
+};
+
+/// What would become of a setting: what it is, what it would be; `None` where it stays.
+pub(crate) type Step = Option<(String, String)>;
+
+impl<T: PartialEq + Clone> Kind<T> {
+    /// What `claims`, with the journal's own, would make of it. Changes nothing.
+    fn preview(
+        &self,
+        nic: &mut Nic,
+        journal: &mut Journal,
+        claims: &[Claim],
+    ) -> Result<Step, Error> {
+        if !claims.iter().any(self.needed) {
+            return Ok(None);
+        }
+        let now = (self.read)(nic)?;
+        let known = (self.slot)(journal)
+            .as_ref()
+            .filter(|setting| setting.knows(&now));
+        let before = known.map_or_else(|| now.clone(), |setting| setting.before.clone());
+        let goal = (self.goal)(nic, &before, claims)?;
+        Ok((goal != now).then(|| (self.words)(&now, &goal)))
+    }
+
+    /// Makes it what the journal's claims need; says what it was and what it is, if that differs.
+    fn settle(&self, nic: &mut Nic, open: &mut Open<'_>, way: Way) -> Result<Step, Error> {
+        let claims = open.journal.claims.clone();
+        if (self.slot)(&mut open.journal).is_none() && !claims.iter().any(self.needed) {
+            return Ok(None);
+        }
+        let now = (self.read)(nic)?;
+        let slot = (self.slot)(&mut open.journal);
+        let setting = match slot {
+            Some(setting) if setting.knows(&now) => setting,
+            // Somebody else has changed it, and that is what it was from now on.
+            Some(setting) if way == Way::Taking => {
+                *setting = Setting::new(now.clone());
+                setting
+            }
+            Some(setting) => {
+                let (now, _) = (self.words)(&now, &setting.before);
+                let device = &nic.identity.name;
+                tracing::warn!("{device}: somebody else has changed it: {now} stays");
+                *slot = None;
+                return Ok(None);
+            }
+            None if way == Way::Taking => slot.insert(Setting::new(now.clone())),
+            None => return Ok(None),
+        };
+        let goal = (self.goal)(nic, &setting.before, &claims)?;
+        if goal == now {
+            return Ok(None);
+        }
+        let back = goal == setting.before;
+        setting.intend(&goal);
+        open.save()?;
+        let made = match back {
+            true => (self.reset)(nic, &goal),
+            false => (self.set)(nic, &goal),
+        };
+        // Whatever a refusal left is of our making, too.
+        let kept = match &made {
+            Ok(kept) => kept.clone(),
+            Err(_) => (self.read)(nic).unwrap_or_else(|_| now.clone()),
+        };
+        if let Some(setting) = (self.slot)(&mut open.journal) {
+            setting.became(kept);
+        }
+        open.save()?;
+        made.map(|kept| Some((self.words)(&now, &kept)))
+    }
+}
+
+/// What these claims would change, before anything is.
+pub(crate) fn preview(
+    nic: &mut Nic,
+    journal: &mut Journal,
+    claims: &[Claim],
+) -> Result<Vec<Step>, Error> {
+    Ok(vec![
+        CHANNELS.preview(nic, journal, claims)?,
+        RINGS.preview(nic, journal, claims)?,
+        TABLE.preview(nic, journal, claims)?,
+    ])
+}
+
+/// What could not be taken back of the shared settings.
+#[derive(Debug, Default)]
+pub(crate) struct Kept {
+    pub(crate) table: Option<Error>,
+    pub(crate) rings: Option<Error>,
+    pub(crate) channels: Option<Error>,
+}
+
+/// Makes the shared settings what the claims that are left need.
+pub(crate) fn leave(nic: &mut Nic, open: &mut Open<'_>) -> Kept {
+    let mut kept = Kept {
+        table: TABLE.settle(nic, open, Way::Leaving).err(),
+        rings: RINGS.settle(nic, open, Way::Leaving).err(),
+        channels: None,
+    };
+    match CHANNELS.settle(nic, open, Way::Leaving) {
+        Ok(None) => {}
+        Ok(Some(_)) if open.journal.reserved().is_empty() => {
+            // Now that there are as many queues as before, it may be the default table again.
+            if let Some(table) = &open.journal.table {
+                kept.table = kept.table.or(nic.reset_table(&table.before).err());
+            }
+        }
+        Ok(Some(_)) => {}
+        Err(error) => kept.channels = Some(error),
+    }
+    kept
+}
+
+/// Makes the shared settings what the claims need; says what changed.
+pub(crate) fn take(nic: &mut Nic, open: &mut Open<'_>) -> Result<Vec<Step>, Error> {
+    // What the table was, before the channels change it.
+    if open.journal.table.is_none() && open.journal.claims.iter().any(TABLE.needed) {
+        open.journal.table = Some(Setting::new(nic.table()?));
+    }
+    let channels = CHANNELS.settle(nic, open, Way::Taking)?;
+    if channels.is_some() {
+        let table = nic.table()?;
+        if let Some(setting) = &mut open.journal.table {
+            setting.intend(&table);
+        }
+        open.save()?;
+    }
+    let rings = RINGS.settle(nic, open, Way::Taking)?;
+    let table = TABLE.settle(nic, open, Way::Taking)?;
+    Ok(vec![channels, rings, table])
+}
+
+#[cfg(test)]
+mod tests {
+    use netdev::HeaderSplit;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::claim::Needs;
+
+    fn ids(ids: impl IntoIterator<Item = u32>) -> Vec<QueueId> {
+        ids.into_iter().map(QueueId::new).collect()
+    }
+
+    fn claim(needs: Needs) -> Claim {
+        Claim {
+            id: 1,
+            owner: None,
+            needs,
+            items: Vec::new(),
+        }
+    }
+
+    const RINGS_BEFORE: RingValues = RingValues {
+        rx: Some(256),
+        split: Some(HeaderSplit::Disabled),
+        threshold: Some(512),
+    };
+
+    #[test]
+    fn without_claims_it_is_what_it_was() {
+        assert_eq!(rings_goal(&RINGS_BEFORE, &[]), RINGS_BEFORE);
+        assert_eq!(channels_goal(4, &[]), 4);
+        assert_eq!(table_goal(&ids([3, 1]), &[], 4), Some(ids([3, 1])));
+    }
+
+    #[test]
+    fn what_one_of_two_needs_stays_when_the_other_ends() {
+        let split = claim(Needs {
+            split: true,
+            ..Needs::default()
+        });
+        let ring = claim(Needs {
+            rx_ring: Some(1024),
+            channels: Some(8),
+            ..Needs::default()
+        });
+        let both = rings_goal(&RINGS_BEFORE, &[split.clone(), ring.clone()]);
+        assert_eq!(both.rx, Some(1024));
+        assert_eq!(both.split, Some(HeaderSplit::Enabled));
+        assert_eq!(both.threshold, Some(0));
+        let one = rings_goal(&RINGS_BEFORE, &[split]);
+        assert_eq!((one.rx, one.threshold), (Some(256), Some(0)));
+        assert_eq!(
+            rings_goal(&RINGS_BEFORE, std::slice::from_ref(&ring)).split,
+            RINGS_BEFORE.split
+        );
+        assert_eq!(channels_goal(4, &[ring]), 8);
+    }
+
+    #[test]
+    fn a_table_of_reserved_queues_alone_is_dealt_out_to_the_others() {
+        assert_eq!(table_goal(&ids([1, 1]), &ids([1]), 3), Some(ids([0, 2])));
+        assert_eq!(table_goal(&ids([0, 0]), &ids([0]), 1), None);
+    }
+
+    proptest! {
+        /// In whatever order two end, none sees its queue in the table before it has ended.
+        #[test]
+        fn each_keeps_its_queues_until_it_ends(
+            before in prop::collection::vec(0u32..8, 1..64),
+            one in 0u32..4,
+            other in 4u32..8,
+        ) {
+            let (before, one, other) = (ids(before), ids([one]), ids([other]));
+            let both: Vec<_> = one.iter().chain(&other).copied().collect();
+            let goal = table_goal(&before, &both, 9).unwrap();
+            prop_assert!(goal.iter().all(|queue| !both.contains(queue)));
+            let goal = table_goal(&before, &other, 9).unwrap();
+            prop_assert!(goal.iter().all(|queue| !other.contains(queue)));
+            prop_assert_eq!(table_goal(&before, &[], 9).unwrap(), before);
+        }
+    }
+}
