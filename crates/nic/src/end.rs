@@ -56,12 +56,19 @@ pub(crate) fn end_claim(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(
 /// Removes what was added for a claim, if it was, and is still what it was.
 fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
     match item {
-        Item::Context { id: Some(id), .. } => {
-            let there = nic.contexts()?.iter().any(|(other, _)| other == id);
-            if there {
-                nic.delete_context(*id)
-            } else {
-                Ok(())
+        Item::Context {
+            id: Some(id),
+            table,
+            ..
+        } => {
+            let mut contexts = nic.contexts()?.into_iter();
+            match contexts.find(|(other, _)| other == id) {
+                Some((_, there)) if there == *table => nic.delete_context(*id),
+                Some(_) => {
+                    stays(nic, &format!("rss context {id}"));
+                    Ok(())
+                }
+                None => Ok(()),
             }
         }
         // Whoever made it did not live to note its number.
@@ -79,10 +86,7 @@ fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
             ..
         } => {
             if !nic.delete_rule(*location, rule)? {
-                tracing::warn!(
-                    "{}: ntuple rule {location} is not ours any more: it stays",
-                    nic.identity.name
-                );
+                stays(nic, &format!("ntuple rule {location}"));
             }
             Ok(())
         }
@@ -98,6 +102,11 @@ fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
             made.map_or(Ok(()), |location| nic.delete_rule(location, rule).map(drop))
         }
     }
+}
+
+fn stays(nic: &Nic, what: &str) {
+    let device = &nic.identity.name;
+    tracing::warn!("{device}: {what} is not what was made there: if there is one, it stays");
 }
 
 /// The contexts that are known to be some claim's.

@@ -86,6 +86,13 @@ impl Error {
                  rm {}",
                 path.display()
             ),
+            Self::RunDir(RunDirError::Io { source, .. })
+                if source.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                "run it as root, or name a runtime directory of your own: \
+                 DEVMEM_TCP_RUNTIME_DIR=DIR"
+                    .to_owned()
+            }
             Self::RunDir(RunDirError::Io { .. } | RunDirError::NotOurs { .. }) => {
                 "name another runtime directory: DEVMEM_TCP_RUNTIME_DIR=DIR".to_owned()
             }

@@ -154,7 +154,29 @@ impl<'a> Open<'a> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
+    use netdev::{LinkInfo, NetNs};
+
     use super::*;
+    use crate::claim::Needs;
+    use crate::rundir::tests::Scratch;
+
+    fn claim() -> Claim {
+        Claim {
+            id: 7,
+            owner: None,
+            needs: Needs::default(),
+            items: Vec::new(),
+        }
+    }
+
+    /// The loopback device of this machine, which stands for a NIC here.
+    fn identity() -> Identity {
+        let netns = NetNs::current().unwrap();
+        let link: LinkInfo = netdev::Link::open().unwrap().by_name("lo").unwrap();
+        Identity::of(&netns, &link).unwrap()
+    }
 
     #[test]
     fn a_setting_knows_what_it_was_and_what_we_made_of_it() {
@@ -165,5 +187,55 @@ mod tests {
         assert!(setting.knows(&2) && setting.knows(&3));
         setting.became(3);
         assert!(setting.knows(&1) && !setting.knows(&2) && setting.knows(&3));
+    }
+
+    #[test]
+    fn it_is_there_while_somebody_has_a_claim() {
+        let scratch = Scratch::new("journal");
+        let locked = scratch.0.lock().unwrap();
+        let mut open = Open::of(&locked, identity()).unwrap();
+        open.journal.rings = Some(Setting::new(RingValues {
+            rx: Some(256),
+            split: None,
+            threshold: Some(0),
+        }));
+        open.journal.claims.push(claim());
+        open.save().unwrap();
+        assert_eq!(Open::of(&locked, identity()).unwrap().journal, open.journal);
+        assert_eq!(open.journal.next_id(), 8);
+        open.journal.claims.clear();
+        open.save().unwrap();
+        assert!(locked.names(PREFIX).unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_of_another_boot_is_history_and_a_damaged_one_is_not_passed_over() {
+        let scratch = Scratch::new("boots");
+        let locked = scratch.0.lock().unwrap();
+        let mut open = Open::of(&locked, identity()).unwrap();
+        open.journal.claims.push(claim());
+        open.save().unwrap();
+        let path = scratch.0.path().join(&open.file);
+        let text = fs::read_to_string(&path).unwrap();
+        let boot = crate::boot_id().unwrap();
+        fs::write(&path, text.replace(&boot, "another")).unwrap();
+        assert!(
+            Open::of(&locked, identity())
+                .unwrap()
+                .journal
+                .claims
+                .is_empty()
+        );
+        assert!(!path.exists());
+        for damaged in [
+            &text[..text.len() / 2],
+            "",
+            "{}",
+            "[]",
+            &text.replace("claims", "clowns"),
+        ] {
+            fs::write(&path, damaged).unwrap();
+            assert!(Open::of(&locked, identity()).is_err(), "{damaged}");
+        }
     }
 }

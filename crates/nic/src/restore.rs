@@ -68,7 +68,12 @@ pub fn restore(dir: &RunDir, only: Option<&str>) -> Result<Vec<Restored>, Error>
             }
         };
         let device = open.journal.nic.name.clone();
-        if only.is_none_or(|only| only == device) {
+        // It may have been given another name since.
+        let is_called = |name: &str| match open.journal.nic.find() {
+            Ok(Some((_, link))) => link.name == name,
+            _ => false,
+        };
+        if only.is_none_or(|only| only == device || is_called(only)) {
             let outcome = one(open, only.is_some()).unwrap_or_else(Outcome::Failed);
             all.push(Restored { device, outcome });
         }

@@ -121,6 +121,7 @@ impl RunDir {
         loop {
             match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
                 Ok(lock) => {
+                    self.sweep();
                     return Ok(Locked {
                         dir: self.path.clone(),
                         _lock: lock,
@@ -133,6 +134,18 @@ impl RunDir {
                 Err((_, errno)) => return Err(failed("flock", &path, errno.into())),
             }
             thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Removes what was left by those who were killed while they wrote.
+    fn sweep(&self) {
+        for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            let path = entry.path();
+            if path.extension().is_some_and(|extension| extension == "tmp") {
+                if let Err(error) = fs::remove_file(&path) {
+                    tracing::debug!("{}: {error}", path.display());
+                }
+            }
         }
     }
 
@@ -271,5 +284,84 @@ fn failed(op: &'static str, path: &Path, source: io::Error) -> RunDirError {
         op,
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A runtime directory for one test, removed with it.
+    pub(crate) struct Scratch(pub(crate) RunDir);
+
+    impl Scratch {
+        pub(crate) fn new(name: &str) -> Self {
+            let name = format!("devmem-tcp-{}-{name}", std::process::id());
+            Self(RunDir::at(std::env::temp_dir().join(name)).unwrap())
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _gone = fs::remove_dir_all(self.0.path());
+        }
+    }
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole() {
+        let scratch = Scratch::new("replaced");
+        let locked = scratch.0.lock().unwrap();
+        assert_eq!(locked.read::<Vec<u32>>("a.json").unwrap(), None);
+        locked.write("a.json", &vec![1, 2, 3]).unwrap();
+        // Whoever was killed while he wrote left this.
+        fs::write(scratch.0.path().join("a.json.tmp"), "[4").unwrap();
+        assert_eq!(locked.read("a.json").unwrap(), Some(vec![1, 2, 3]));
+        assert_eq!(locked.names("a").unwrap(), ["a.json"]);
+        locked.write("a.json", &vec![4]).unwrap();
+        assert_eq!(locked.read("a.json").unwrap(), Some(vec![4]));
+        let left = scratch.0.path().join("b.json.tmp");
+        fs::write(&left, "[").unwrap();
+        drop(locked);
+        let locked = scratch.0.lock().unwrap();
+        assert!(!left.exists());
+        locked.remove("a.json").unwrap();
+        locked.remove("a.json").unwrap();
+        assert!(locked.names("a").unwrap().is_empty());
+    }
+
+    #[test]
+    fn one_at_a_time() {
+        let scratch = Scratch::new("one");
+        let locked = scratch.0.lock().unwrap();
+        let (dir, waiting) = (scratch.0.clone(), thread::current());
+        let other = thread::spawn(move || {
+            let locked = dir.lock().unwrap();
+            waiting.unpark();
+            locked.read::<u32>("n.json").unwrap()
+        });
+        thread::sleep(Duration::from_millis(30));
+        locked.write("n.json", &7).unwrap();
+        drop(locked);
+        assert_eq!(other.join().unwrap(), Some(7));
+    }
+
+    #[test]
+    fn a_directory_that_others_write_to_is_not_trusted() {
+        let scratch = Scratch::new("trust");
+        let path = scratch.0.path();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
+        let refused = RunDir::at(path);
+        assert!(matches!(refused, Err(RunDirError::NotOurs { .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_in_a_file_is_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+            let scratch = Scratch::new("any");
+            fs::write(scratch.0.path().join("x.json"), bytes).unwrap();
+            let _answer = scratch.0.read::<crate::journal::Journal>("x.json");
+        }
     }
 }
