@@ -44,6 +44,7 @@ vm: vm-ready ## a shell in the VM (leave it with exit)
 build: setup ## static binaries, in target/guest/bin
 	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests
 	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests)
+	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
 	@install selftests/demo target/guest/demo
 
 module: setup ## the software NIC for the VM's kernel

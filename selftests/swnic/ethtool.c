@@ -52,7 +52,10 @@ static int swnic_set_ringparam(struct net_device *dev,
 			       struct kernel_ethtool_ringparam *kernel_ring,
 			       struct netlink_ext_ack *extack)
 {
+	bool hds = kernel_ring->tcp_data_split == ETHTOOL_TCP_DATA_SPLIT_ENABLED;
 	struct swnic *sw = netdev_priv(dev);
+	u32 settings = 0;
+	int err;
 
 	if (ring->rx_pending < SWNIC_MIN_RING ||
 	    ring->tx_pending < SWNIC_MIN_RING) {
@@ -60,11 +63,24 @@ static int swnic_set_ringparam(struct net_device *dev,
 				       SWNIC_MIN_RING);
 		return -EINVAL;
 	}
-	WRITE_ONCE(sw->rx_ring, ring->rx_pending);
-	WRITE_ONCE(sw->tx_ring, ring->tx_pending);
-	WRITE_ONCE(sw->hds, kernel_ring->tcp_data_split ==
-			    ETHTOOL_TCP_DATA_SPLIT_ENABLED);
-	WRITE_ONCE(sw->hds_thresh, kernel_ring->hds_thresh);
+	if (hds != sw->hds)
+		settings |= BIT(SWNIC_SET_SPLIT);
+	if (kernel_ring->hds_thresh != sw->hds_thresh)
+		settings |= BIT(SWNIC_SET_HDS_THRESH);
+	if (ring->rx_pending != sw->rx_ring || ring->tx_pending != sw->tx_ring)
+		settings |= BIT(SWNIC_SET_RINGS);
+	err = swnic_may_set(settings, extack);
+	if (err)
+		return err;
+
+	if (!swnic_forgets(SWNIC_SET_RINGS)) {
+		WRITE_ONCE(sw->rx_ring, ring->rx_pending);
+		WRITE_ONCE(sw->tx_ring, ring->tx_pending);
+	}
+	if (!swnic_forgets(SWNIC_SET_SPLIT))
+		WRITE_ONCE(sw->hds, hds);
+	if (!swnic_forgets(SWNIC_SET_HDS_THRESH))
+		WRITE_ONCE(sw->hds_thresh, kernel_ring->hds_thresh);
 	return 0;
 }
 
@@ -87,6 +103,12 @@ static int swnic_set_channels(struct net_device *dev,
 	u32 old = dev->real_num_rx_queues;
 	u32 new = ch->combined_count;
 	int err;
+
+	err = swnic_may_set(BIT(SWNIC_SET_CHANNELS), NULL);
+	if (err)
+		return err;
+	if (swnic_forgets(SWNIC_SET_CHANNELS))
+		return 0;
 
 	if (new > old && netif_running(dev)) {
 		err = swnic_channels_up(sw, old, new);

@@ -238,7 +238,10 @@ static void swnic_setup(struct swnic *sw, const u8 *mac)
 	dev->features = dev->hw_features | NETIF_F_RXCSUM | NETIF_F_HIGHDMA;
 	dev->vlan_features = NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_ALL_TSO |
 			     NETIF_F_GSO_ACCECN | NETIF_F_HIGHDMA;
-	dev->hw_features |= NETIF_F_GRO_HW;	/* off until asked for */
+	/* off until asked for; LRO does nothing even then */
+	dev->hw_features |= NETIF_F_GRO_HW | NETIF_F_LRO;
+
+	swnic_lack(dev);
 
 	netdev_lockdep_set_classes(dev);
 	eth_hw_addr_set(dev, mac);

@@ -16,7 +16,7 @@ int swnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd,
 		for (i = 0; i < SWNIC_MAX_RULES; i++)
 			n += sw->rules[i].used;
 		cmd->rule_cnt = n;
-		cmd->data = SWNIC_MAX_RULES | RX_CLS_LOC_SPECIAL;
+		cmd->data = swnic_rule_slots() | RX_CLS_LOC_SPECIAL;
 		return 0;
 	case ETHTOOL_GRXCLSRULE:
 		if (cmd->fs.location >= SWNIC_MAX_RULES ||
@@ -35,7 +35,7 @@ int swnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd,
 			rule_locs[n++] = i;
 		}
 		cmd->rule_cnt = n;
-		cmd->data = SWNIC_MAX_RULES;
+		cmd->data = swnic_rule_slots();
 		return 0;
 	}
 	return -EOPNOTSUPP;
@@ -57,19 +57,20 @@ static int swnic_rule_check(const struct ethtool_rx_flow_spec *fs)
 
 static int swnic_rule_place(const struct swnic *sw, u32 location)
 {
+	int slots = swnic_rule_slots();
 	int i;
 
-	if (location < SWNIC_MAX_RULES)
+	if (location < slots)
 		return location;
 	switch (location) {
 	case RX_CLS_LOC_ANY:
 	case RX_CLS_LOC_FIRST:
-		for (i = 0; i < SWNIC_MAX_RULES; i++)
+		for (i = 0; i < slots; i++)
 			if (!sw->rules[i].used)
 				return i;
 		return -ENOSPC;
 	case RX_CLS_LOC_LAST:
-		for (i = SWNIC_MAX_RULES - 1; i >= 0; i--)
+		for (i = slots - 1; i >= 0; i--)
 			if (!sw->rules[i].used)
 				return i;
 		return -ENOSPC;
@@ -142,8 +143,15 @@ static int swnic_rule_insert(struct swnic *sw, struct ethtool_rxnfc *cmd)
 		return place;
 	if (swnic_rule_exists(sw, fs, place))
 		return -EEXIST;
+	err = swnic_may_set(BIT(SWNIC_SET_RULE), NULL);
+	if (err)
+		return err;
 
 	fs->location = place;
+	if (swnic_forgets(SWNIC_SET_RULE))
+		return 0;
+	if (swnic_forgets(SWNIC_SET_RULE_QUEUE))
+		fs->ring_cookie = 0;
 	spin_lock_bh(&sw->steer_lock);
 	sw->rules[place].fs = *fs;
 	sw->rules[place].rss_context = cmd->rss_context;
@@ -154,8 +162,13 @@ static int swnic_rule_insert(struct swnic *sw, struct ethtool_rxnfc *cmd)
 
 static int swnic_rule_delete(struct swnic *sw, u32 location)
 {
+	int err;
+
 	if (location >= SWNIC_MAX_RULES || !sw->rules[location].used)
 		return -ENOENT;
+	err = swnic_may_set(BIT(SWNIC_SET_RULE_DELETE), NULL);
+	if (err || swnic_forgets(SWNIC_SET_RULE_DELETE))
+		return err;
 	spin_lock_bh(&sw->steer_lock);
 	sw->rules[location].used = false;
 	spin_unlock_bh(&sw->steer_lock);

@@ -109,7 +109,10 @@ static int swnic_channel_up(struct swnic_channel *ch)
 	struct swnic *sw = ch->sw;
 	int err;
 
-	netdev_queue_config(sw->dev, ch->idx, &qcfg);
+	if (sw->dev->queue_mgmt_ops)
+		netdev_queue_config(sw->dev, ch->idx, &qcfg);
+	else
+		qcfg.rx_page_size = PAGE_SIZE;
 	mem.buf_size = qcfg.rx_page_size;
 	mem.pool = swnic_payload_pool(sw, ch->idx, mem.buf_size);
 	if (IS_ERR(mem.pool))

@@ -63,10 +63,12 @@ int swnic_set_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh,
 	struct swnic *sw = netdev_priv(dev);
 	int err;
 
-	err = swnic_rss_check(rxfh, extack);
+	err = swnic_rss_check(rxfh, extack) ?:
+	      swnic_may_set(BIT(SWNIC_SET_RSS), extack);
 	if (err)
 		return err;
-	swnic_rss_update(sw, &sw->rss, rxfh);
+	if (!swnic_forgets(SWNIC_SET_RSS))
+		swnic_rss_update(sw, &sw->rss, rxfh);
 	return 0;
 }
 
@@ -80,7 +82,8 @@ int swnic_create_rxfh_context(struct net_device *dev,
 	u32 i;
 	int err;
 
-	err = swnic_rss_check(rxfh, extack);
+	err = swnic_rss_check(rxfh, extack) ?:
+	      swnic_may_set(BIT(SWNIC_SET_CTX_CREATE), extack);
 	if (err)
 		return err;
 	rss = kzalloc_obj(*rss);
@@ -134,11 +137,15 @@ int swnic_remove_rxfh_context(struct net_device *dev,
 {
 	struct swnic *sw = netdev_priv(dev);
 	struct swnic_rss *rss;
+	int err;
 
 	if (swnic_ctx_used(sw, rss_context)) {
 		NL_SET_ERR_MSG_MOD(extack, "a rule uses the context");
 		return -EBUSY;
 	}
+	err = swnic_may_set(BIT(SWNIC_SET_CTX_DELETE), extack);
+	if (err)
+		return err;
 	spin_lock_bh(&sw->steer_lock);
 	rss = sw->ctx[rss_context];
 	sw->ctx[rss_context] = NULL;

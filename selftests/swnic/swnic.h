@@ -279,6 +279,25 @@ int swnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd,
 		    u32 *rule_locs);
 int swnic_set_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd);
 
+/* fault.c */
+enum swnic_setting {			/* bits of two module parameters */
+	SWNIC_SET_SPLIT,
+	SWNIC_SET_HDS_THRESH,
+	SWNIC_SET_RINGS,
+	SWNIC_SET_CHANNELS,
+	SWNIC_SET_RSS,
+	SWNIC_SET_RULE,
+	SWNIC_SET_RULE_QUEUE,		/* forget only: queue 0 instead */
+	SWNIC_SET_RULE_DELETE,
+	SWNIC_SET_CTX_CREATE,		/* refuse only */
+	SWNIC_SET_CTX_DELETE,		/* refuse only */
+};
+
+void swnic_lack(struct net_device *dev);
+bool swnic_forgets(enum swnic_setting setting);
+int swnic_may_set(u32 settings, struct netlink_ext_ack *extack);
+u32 swnic_rule_slots(void);
+
 /* ethtool.c */
 extern const struct ethtool_ops swnic_ethtool_ops;
 

@@ -1,6 +1,6 @@
 //! What the handles of generic netlink families share: a socket and the family's number.
 
-use netlink::{Attrs, Family, NetNs, Request, Result, Socket};
+use netlink::{Attrs, Family, NetNs, Request, Result, Socket, Vocabulary};
 
 use crate::Ifindex;
 use crate::parse::Parsed;
@@ -14,16 +14,17 @@ pub(crate) struct Generic {
 }
 
 impl Generic {
-    pub(crate) fn open(name: &'static str) -> Result<Self> {
-        Self::over(Socket::generic()?, name)
+    pub(crate) fn open(name: &'static str, words: Vocabulary) -> Result<Self> {
+        Self::over(Socket::generic()?, name, words)
     }
 
-    pub(crate) fn open_in(name: &'static str, ns: &NetNs) -> Result<Self> {
-        Self::over(Socket::generic_in(ns)?, name)
+    pub(crate) fn open_in(name: &'static str, words: Vocabulary, ns: &NetNs) -> Result<Self> {
+        Self::over(Socket::generic_in(ns)?, name, words)
     }
 
-    fn over(mut socket: Socket, name: &'static str) -> Result<Self> {
+    fn over(mut socket: Socket, name: &'static str, words: Vocabulary) -> Result<Self> {
         let family = socket.family(name)?;
+        socket.set_vocabulary(words);
         Ok(Self { socket, family })
     }
 

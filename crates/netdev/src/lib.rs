@@ -16,6 +16,7 @@ mod ids;
 mod link;
 mod netdev;
 mod parse;
+mod remedy;
 mod sys;
 
 pub use ethtool::*;
@@ -23,3 +24,4 @@ pub use ids::*;
 pub use link::*;
 pub use netdev::*;
 pub use netlink::{Error, ExtAck, NetNs, ParseError, Result};
+pub use remedy::remedy;

@@ -243,13 +243,53 @@ pub(crate) fn driver(socket: impl AsFd, name: &str) -> io::Result<DrvInfo> {
         eedump_len: 0,
         regdump_len: 0,
     };
-    ethtool(socket, name, &mut info)?;
-    Ok(info)
+    let done = ethtool(socket, name, &mut info);
+    let words = || {
+        let driver = text(&info.driver);
+        ("ETHTOOL_GDRVINFO".to_owned(), format!("driver {driver}"))
+    };
+    told(name, &done, words);
+    done.map(|()| info)
 }
 
 /// A command on one flow rule, or on the table as a whole.
 pub(crate) fn rxnfc(socket: impl AsFd, name: &str, argument: &mut RxNfc) -> io::Result<()> {
-    ethtool(socket, name, argument)
+    let asked = *argument;
+    let done = ethtool(socket, name, argument);
+    told(name, &done, || (rule_words(&asked), rule_words(argument)));
+    done
+}
+
+/// Tells an ioctl in words, as netlink requests are.
+fn told<T>(name: &str, done: &io::Result<T>, words: impl FnOnce() -> (String, String)) {
+    if tracing::enabled!(target: "netlink", tracing::Level::DEBUG) {
+        let (asked, answer) = words();
+        match done {
+            Ok(_) => tracing::debug!(target: "netlink", "ioctl {name}: {asked} -> {answer}"),
+            Err(error) => tracing::debug!(target: "netlink", "ioctl {name}: {asked} -> {error}"),
+        }
+    }
+}
+
+/// `ETHTOOL_SRXCLSRLINS, location 1, queue 3`.
+fn rule_words(rule: &RxNfc) -> String {
+    let location = rule.fs.location;
+    let queue = rule.fs.ring_cookie;
+    match rule.cmd {
+        cmd::GRXCLSRLCNT => format!(
+            "ETHTOOL_GRXCLSRLCNT, rules {}, table {:#x}",
+            rule.count_or_context, rule.data
+        ),
+        cmd::GRXCLSRULE => {
+            format!("ETHTOOL_GRXCLSRULE, location {location:#x}, queue {queue:#x}")
+        }
+        cmd::SRXCLSRLDEL => format!("ETHTOOL_SRXCLSRLDEL, location {location:#x}"),
+        cmd::SRXCLSRLINS => format!(
+            "ETHTOOL_SRXCLSRLINS, flow type {:#x}, location {location:#x}, queue {queue:#x}",
+            rule.fs.flow_type
+        ),
+        other => format!("command {other:#x}"),
+    }
 }
 
 /// `ETHTOOL_GRXCLSRLALL`: the locations of at most `room` rules.
@@ -266,7 +306,13 @@ pub(crate) fn locations(socket: impl AsFd, name: &str, room: u32) -> io::Result<
     }
     // SAFETY: the kernel copies one `struct ethtool_rxnfc`, 192 bytes, and then at most `room`
     // locations from byte 188 on (`ethtool_rxnfc_copy_to_user`): the vector is that long.
-    unsafe { ethtool_raw(socket, name, words.as_mut_ptr().cast()) }?;
+    let done = unsafe { ethtool_raw(socket, name, words.as_mut_ptr().cast()) };
+    told(name, &done, || {
+        let count = words.get(COUNT).copied().unwrap_or(0);
+        let asked = format!("ETHTOOL_GRXCLSRLALL, room {room}");
+        (asked, format!("rules {count}"))
+    });
+    done?;
     let found = words.get(COUNT).copied().unwrap_or(0).min(room);
     let found = usize::try_from(found).unwrap_or(0);
     Ok(words.into_iter().skip(LOCATIONS / 4).take(found).collect())

@@ -5,7 +5,22 @@ use netlink_packet_generic::ctrl::nlas::{GenlCtrlAttrs, McastGrpAttrs};
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlHeader, GenlMessage};
 
-use crate::{ParseError, Request, Result, Socket};
+use crate::{ParseError, Phrase, Request, Result, Socket, Word};
+
+/// How the control family's messages read: `CTRL_ATTR_*`.
+const WORDS: &[Word] = &[
+    Word::number(1, "family-id"),
+    Word::text(2, "family-name"),
+    Word::number(3, "version"),
+];
+
+/// The control family's vocabulary, until the socket speaks another one.
+pub(crate) fn vocabulary(_: u16, _: u8) -> Phrase {
+    Phrase {
+        header: 4,
+        words: WORDS,
+    }
+}
 
 /// A generic netlink family as the running kernel numbers it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,6 +19,7 @@ mod netns;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod words;
 mod write;
 
 pub use attr::{Attr, Attrs, ParseError};
@@ -28,4 +29,5 @@ pub use generic::Family;
 pub use message::{Message, Request};
 pub use netns::NetNs;
 pub use socket::{Listener, Socket};
+pub use words::{Phrase, Vocabulary, Word};
 pub use write::Writer;

@@ -11,7 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::extack::Verdict;
 use crate::message::{Message, Messages};
-use crate::{Error, NetNs, ParseError, Request, Result};
+use crate::words::{self, Asked, Vocabulary};
+use crate::{Error, NetNs, ParseError, Request, Result, generic};
 
 // Flags of messages, in the width of the header's field.
 const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
@@ -43,6 +44,7 @@ pub struct Socket {
     wire: Wire,
     port: u32,
     seq: u32,
+    vocabulary: Option<Vocabulary>,
 }
 
 impl Socket {
@@ -51,7 +53,10 @@ impl Socket {
     /// # Errors
     /// Those of `socket`, `bind` and `setsockopt`.
     pub fn generic() -> Result<Self> {
-        Self::open(NETLINK_GENERIC).map_err(|e| Error::from_io("open", "netlink socket", &e))
+        let socket = Self::open(NETLINK_GENERIC);
+        let mut socket = socket.map_err(|e| Error::from_io("open", "netlink socket", &e))?;
+        socket.set_vocabulary(generic::vocabulary);
+        Ok(socket)
     }
 
     /// Opens a generic netlink socket in the network namespace `ns`.
@@ -91,7 +96,14 @@ impl Socket {
             },
             port,
             seq: 0,
+            vocabulary: None,
         })
+    }
+
+    /// Gives the socket words for its requests and answers, which are told as `tracing` events
+    /// with target `netlink`, level `DEBUG`. Without, they are told by operation and object alone.
+    pub fn set_vocabulary(&mut self, vocabulary: Vocabulary) {
+        self.vocabulary = Some(vocabulary);
     }
 
     /// Sends a request and returns its one answer.
@@ -121,6 +133,12 @@ impl Socket {
     /// # Errors
     /// The kernel's refusal, at the beginning or at the end of the list; a list that kept changing.
     pub fn dump(&mut self, request: &Request) -> Result<Vec<Message>> {
+        let listed = self.list(request);
+        words::tell(self.vocabulary, Asked::All, request, &listed);
+        listed
+    }
+
+    fn list(&mut self, request: &Request) -> Result<Vec<Message>> {
         for _ in 0..DUMP_TRIES {
             self.send(request, REQUEST | DUMP)?;
             let mut whole = Vec::new();
@@ -159,6 +177,12 @@ impl Socket {
     }
 
     fn exchange(&mut self, request: &Request) -> Result<Vec<Message>> {
+        let answers = self.answers(request);
+        words::tell(self.vocabulary, Asked::One, request, &answers);
+        answers
+    }
+
+    fn answers(&mut self, request: &Request) -> Result<Vec<Message>> {
         self.send(request, REQUEST | ACK)?;
         let mut answers = Vec::new();
         self.collect(request, |message| {

@@ -7,8 +7,8 @@ use crate::end::end_claim;
 use crate::guardian::Guardian;
 use crate::identity::Identity;
 use crate::journal::{Journal, Open};
-use crate::nic::{Nic, table_text};
-use crate::plan::{Change, Plan, rule_text, to_queue};
+use crate::nic::{Nic, rule_text, table_text};
+use crate::plan::{Change, Plan, to_queue};
 use crate::{Error, Owner, RunDir, settle};
 
 /// A plan that holds; the NIC is put back when it is restored or dropped.
@@ -221,8 +221,8 @@ fn make_true(
     });
     let mut changes: Vec<Change> = shared.collect();
     for (flow, to) in flows {
-        let (rule, target) = match to.as_slice() {
-            [queue] => (to_queue(flow, *queue), format!("queue {queue}")),
+        let rule = match to.as_slice() {
+            [queue] => to_queue(flow, *queue),
             queues => {
                 let size = nic.table()?.len();
                 let table: Vec<QueueId> = queues.iter().copied().cycle().take(size).collect();
@@ -231,14 +231,13 @@ fn make_true(
                     from: None,
                     to: format!("rss context {context} {}", table_text(&table)),
                 });
-                let flow = FlowRule {
+                FlowRule {
                     action: Action::Context(context),
                     ..flow
-                };
-                (flow, format!("context {context}"))
+                }
             }
         };
-        let text = rule_text(&rule, &target);
+        let text = rule_text(&rule);
         let location = add_rule(nic, open, id, rule)?;
         changes.push(Change {
             from: None,
@@ -268,7 +267,13 @@ fn add_context(
             *id = Some(context);
         }
     })?;
-    nic.check_context(context, &table)?;
+    // Ours whatever the driver made of it; what can't be removed now stays noted.
+    if let Err(error) = nic.check_context(context, &table) {
+        if nic.delete_context(context).is_ok() {
+            forget(open, id);
+        }
+        return Err(error);
+    }
     Ok(context)
 }
 
@@ -276,13 +281,15 @@ fn add_context(
 fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: FlowRule) -> Result<u32, Error> {
     // A driver without rules says so when it is given one.
     let rules = nic.rules().unwrap_or_default().into_iter();
-    let before = rules.filter_map(|rule| match rule.location {
-        netdev::Location::At(location) => Some(location),
-        netdev::Location::Any => None,
-    });
+    let before: Vec<u32> = rules
+        .filter_map(|rule| match rule.location {
+            netdev::Location::At(location) => Some(location),
+            netdev::Location::Any => None,
+        })
+        .collect();
     let item = Item::Rule {
         rule: rule.clone(),
-        before: before.collect(),
+        before: before.clone(),
         location: None,
     };
     note(open, id, item)?;
@@ -290,9 +297,7 @@ fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: FlowRule) -> Resu
         Ok(location) => location,
         Err(error) => {
             // Refused, so that none of that kind is ours.
-            if let Some(claim) = open.journal.claim(id) {
-                claim.items.pop();
-            }
+            forget(open, id);
             return Err(error);
         }
     };
@@ -301,7 +306,13 @@ fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: FlowRule) -> Resu
             *at = Some(location);
         }
     })?;
-    nic.check_rule(location, &rule)?;
+    // Ours whatever the driver made of it, if nothing was there before.
+    if let Err(error) = nic.check_rule(location, &rule) {
+        if !before.contains(&location) && nic.delete_any_rule(location).is_ok() {
+            forget(open, id);
+        }
+        return Err(error);
+    }
     Ok(location)
 }
 
@@ -311,6 +322,13 @@ fn note(open: &mut Open<'_>, id: u64, item: Item) -> Result<(), Error> {
         claim.items.push(item);
     }
     open.save()
+}
+
+/// The last one is not there any more, or never was.
+fn forget(open: &mut Open<'_>, id: u64) {
+    if let Some(claim) = open.journal.claim(id) {
+        claim.items.pop();
+    }
 }
 
 /// Writes down what has become of the last one.

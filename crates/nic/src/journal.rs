@@ -33,7 +33,13 @@ impl<T: PartialEq + Clone> Setting<T> {
 
     /// Whether `now` is what it was, or of our making: else somebody else has changed it.
     pub(crate) fn knows(&self, now: &T) -> bool {
-        *now == self.before || self.ours.contains(now)
+        self.knows_part(now, |value| value)
+    }
+
+    /// The same of a part of it.
+    pub(crate) fn knows_part<P: PartialEq>(&self, now: &T, part: impl Fn(&T) -> &P) -> bool {
+        let mut known = self.ours.iter().chain([&self.before]);
+        known.any(|known| part(known) == part(now))
     }
 
     /// About to become `value`, from what it is now.

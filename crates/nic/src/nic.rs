@@ -3,8 +3,8 @@
 use std::fmt;
 
 use netdev::{
-    ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, Link, NetNs, QueueId, Rings,
-    RingsChange, RssChange, RssContextId, equal_table,
+    Action, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, Link, Location, NetNs,
+    QueueId, Rings, RingsChange, RssChange, RssContextId, equal_table,
 };
 use serde::{Deserialize, Serialize};
 
@@ -84,6 +84,36 @@ pub(crate) fn table_text(table: &[QueueId]) -> String {
     queues.dedup();
     let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
     format!("over queues {}", names.join(","))
+}
+
+/// Where a rule sends its packets, in words.
+fn target_text(rule: &FlowRule) -> String {
+    match rule.action {
+        Action::Queue(queue) => format!("to queue {queue}"),
+        Action::Context(context) => format!("to context {context}"),
+        Action::Drop => "to nowhere".to_owned(),
+    }
+}
+
+/// A rule in words, as `ethtool -N` takes it.
+pub(crate) fn rule_text(rule: &FlowRule) -> String {
+    format!("{} {}", flow_text(rule), target_text(rule))
+}
+
+/// The packets of a rule in words.
+pub(crate) fn flow_text(rule: &FlowRule) -> String {
+    let mut text = format!("ntuple rule {}", format!("{:?}", rule.flow).to_lowercase());
+    for (name, ip) in [("src-ip", rule.src), ("dst-ip", rule.dst)] {
+        if let Some(ip) = ip {
+            text += &format!(" {name} {}", ip.addr);
+        }
+    }
+    for (name, port) in [("src-port", rule.src_port), ("dst-port", rule.dst_port)] {
+        if let Some(port) = port {
+            text += &format!(" {name} {}", port.port);
+        }
+    }
+    text
 }
 
 /// A NIC where it is.
@@ -275,7 +305,11 @@ impl Nic {
     }
 
     pub(crate) fn delete_context(&mut self, id: RssContextId) -> Result<(), Error> {
-        Ok(self.ethtool.delete_rss_context(self.ifindex(), id)?)
+        self.ethtool.delete_rss_context(self.ifindex(), id)?;
+        match self.contexts()?.iter().any(|(there, _)| *there == id) {
+            true => Err(self.not_kept(format!("the end of rss context {id}"), "still there")),
+            false => Ok(()),
+        }
     }
 
     /// Its rules, of the kinds that are known.
@@ -287,13 +321,8 @@ impl Nic {
     pub(crate) fn insert_rule(&mut self, rule: &FlowRule) -> Result<u32, Error> {
         let inserted = self.ethtool.insert_rule(self.ifindex(), rule);
         inserted.map_err(|error| {
-            let target = match rule.action {
-                netdev::Action::Queue(queue) => format!("queue {queue}"),
-                netdev::Action::Context(context) => format!("context {context}"),
-                netdev::Action::Drop => "nowhere".to_owned(),
-            };
             error
-                .about(format!("{} to {target}", self.identity.name))
+                .about(format!("{} {}", self.identity.name, target_text(rule)))
                 .into()
         })
     }
@@ -302,21 +331,36 @@ impl Nic {
     pub(crate) fn check_rule(&mut self, location: u32, rule: &FlowRule) -> Result<(), Error> {
         let kept = match self.ethtool.rule(self.ifindex(), location) {
             Ok(kept) if same_rule(&kept, rule) => return Ok(()),
-            Ok(kept) => format!("{kept:?}"),
+            Ok(kept) => rule_text(&kept),
             Err(error) => error.to_string(),
         };
-        Err(self.not_kept(format!("ntuple rule {location}"), kept))
+        let setting = format!("{}, at {location}", rule_text(rule));
+        Err(self.not_kept(setting, kept))
     }
 
     /// Removes the rule there, if it is this one; says whether it was.
     pub(crate) fn delete_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
-        let there = self.rules()?.into_iter().any(|there| {
-            there.location == netdev::Location::At(location) && same_rule(&there, rule)
-        });
-        if there {
-            self.ethtool.delete_rule(self.ifindex(), location)?;
+        if !self.has_rule(location, rule)? {
+            return Ok(false);
         }
-        Ok(there)
+        self.ethtool.delete_rule(self.ifindex(), location)?;
+        match self.has_rule(location, rule)? {
+            true => Err(self.not_kept(format!("the end of ntuple rule {location}"), "still there")),
+            false => Ok(true),
+        }
+    }
+
+    /// Removes whatever rule is there.
+    pub(crate) fn delete_any_rule(&mut self, location: u32) -> Result<(), Error> {
+        Ok(self.ethtool.delete_rule(self.ifindex(), location)?)
+    }
+
+    fn has_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
+        let at = Location::At(location);
+        let rules = self.rules()?;
+        Ok(rules
+            .iter()
+            .any(|there| there.location == at && same_rule(there, rule)))
     }
 
     fn not_kept(&self, setting: impl fmt::Display, kept: impl fmt::Display) -> Error {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::applied::{self, Applied};
 use crate::claim::{Claim, Needs};
 use crate::journal::Open;
-use crate::nic::{Nic, table_text};
+use crate::nic::{Nic, flow_text, rule_text, table_text};
 use crate::{Error, RunDir, settle};
 
 /// What a NIC is to look like.
@@ -142,29 +142,12 @@ impl Plan {
 pub(crate) fn new_items(flow: &FlowRule, to: &[QueueId]) -> Vec<Change> {
     let new = |to: String| Change { from: None, to };
     match to {
-        [queue] => vec![new(rule_text(flow, &format!("queue {queue}")))],
+        [queue] => vec![new(rule_text(&to_queue(flow.clone(), *queue)))],
         queues => vec![
             new(format!("rss context {}", table_text(queues))),
-            new(rule_text(flow, "that context")),
+            new(format!("{} to that context", flow_text(flow))),
         ],
     }
-}
-
-/// A rule in words.
-pub(crate) fn rule_text(rule: &FlowRule, target: &str) -> String {
-    let flow = format!("{:?}", rule.flow).to_lowercase();
-    let mut text = format!("ntuple rule {flow}");
-    for (name, ip) in [("src-ip", rule.src), ("dst-ip", rule.dst)] {
-        if let Some(ip) = ip {
-            text += &format!(" {name} {}", ip.addr);
-        }
-    }
-    for (name, port) in [("src-port", rule.src_port), ("dst-port", rule.dst_port)] {
-        if let Some(port) = port {
-            text += &format!(" {name} {}", port.port);
-        }
-    }
-    text + " to " + target
 }
 
 /// Where the flow goes, for the rule.

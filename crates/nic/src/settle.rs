@@ -45,7 +45,7 @@ pub(crate) fn table_goal(
     without_queues(before, reserved, &others)
 }
 
-/// Whether claims are added or end: what somebody else set meanwhile is built on, or left.
+/// Whether claims are added or end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
     Taking,
@@ -54,6 +54,8 @@ enum Way {
 
 /// How a kind of setting is read and changed.
 struct Kind<T> {
+    /// What somebody else has made of it is what it was, from now on.
+    adopt: fn(&mut Setting<T>, &T),
     slot: fn(&mut Journal) -> &mut Option<Setting<T>>,
     needed: fn(&Claim) -> bool,
     read: fn(&mut Nic) -> Result<T, Error>,
@@ -66,6 +68,7 @@ struct Kind<T> {
 }
 
 const CHANNELS: Kind<u32> = Kind {
+    adopt: |setting, now| setting.before = *now,
     slot: |journal| &mut journal.channels,
     needed: |claim| claim.needs.channels.is_some(),
     read: Nic::channels,
@@ -76,6 +79,18 @@ const CHANNELS: Kind<u32> = Kind {
 };
 
 const RINGS: Kind<RingValues> = Kind {
+    // The other values are not his.
+    adopt: |setting, now| {
+        if !setting.knows_part(now, |rings| &rings.rx) {
+            setting.before.rx = now.rx;
+        }
+        if !setting.knows_part(now, |rings| &rings.split) {
+            setting.before.split = now.split;
+        }
+        if !setting.knows_part(now, |rings| &rings.threshold) {
+            setting.before.threshold = now.threshold;
+        }
+    },
     slot: |journal| &mut journal.rings,
     needed: |claim| claim.needs.split || claim.needs.rx_ring.is_some(),
     read: Nic::rings,
@@ -86,6 +101,7 @@ const RINGS: Kind<RingValues> = Kind {
 };
 
 const TABLE: Kind<Vec<QueueId>> = Kind {
+    adopt: |setting, now| setting.before.clone_from(now),
     slot: |journal| &mut journal.table,
     // A change of the channels may change the table.
     needed: |claim| !claim.needs.reserved.is_empty() || claim.needs.channels.is_some(),
@@ -117,12 +133,27 @@ impl<T: PartialEq + Clone> Kind<T> {
             return Ok(None);
         }
         let now = (self.read)(nic)?;
-        let known = (self.slot)(journal)
-            .as_ref()
-            .filter(|setting| setting.knows(&now));
-        let before = known.map_or_else(|| now.clone(), |setting| setting.before.clone());
+        let before = match (self.slot)(journal) {
+            Some(setting) => {
+                self.heed(setting, &now);
+                setting.before.clone()
+            }
+            None => now.clone(),
+        };
         let goal = (self.goal)(nic, &before, claims)?;
         Ok((goal != now).then(|| (self.words)(&now, &goal)))
+    }
+
+    /// Takes what somebody else has made of it for what it was; says what that is, if it is so.
+    fn heed(&self, setting: &mut Setting<T>, now: &T) -> Option<String> {
+        let before = setting.before.clone();
+        if !setting.knows(now) {
+            (self.adopt)(setting, now);
+        }
+        (setting.before != before).then(|| {
+            let (was, is) = (self.words)(&before, &setting.before);
+            format!("{was} -> {is}")
+        })
     }
 
     /// Makes it what the journal's claims need; says what it was and what it is, if that differs.
@@ -133,23 +164,14 @@ impl<T: PartialEq + Clone> Kind<T> {
         }
         let now = (self.read)(nic)?;
         let slot = (self.slot)(&mut open.journal);
-        let setting = match slot {
-            Some(setting) if setting.knows(&now) => setting,
-            // Somebody else has changed it, and that is what it was from now on.
-            Some(setting) if way == Way::Taking => {
-                *setting = Setting::new(now.clone());
-                setting
-            }
-            Some(setting) => {
-                let (now, _) = (self.words)(&now, &setting.before);
-                let device = &nic.identity.name;
-                tracing::warn!("{device}: somebody else has changed it: {now} stays");
-                *slot = None;
-                return Ok(None);
-            }
-            None if way == Way::Taking => slot.insert(Setting::new(now.clone())),
-            None => return Ok(None),
-        };
+        if slot.is_none() && way == Way::Leaving {
+            return Ok(None);
+        }
+        let setting = slot.get_or_insert_with(|| Setting::new(now.clone()));
+        if let Some(words) = self.heed(setting, &now) {
+            let device = &nic.identity.name;
+            tracing::warn!("{device}: somebody else has changed it: {words}, which stays");
+        }
         let goal = (self.goal)(nic, &setting.before, &claims)?;
         if goal == now {
             return Ok(None);

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -31,9 +32,9 @@ pub(crate) struct End {
 }
 
 /// Runs `selftests --case NAME` in a process group, which is killed when the case has ended.
-pub(crate) fn run_case(name: &str, deadline: Duration) -> Result<End> {
+pub(crate) fn run_case(program: &Path, name: &str, deadline: Duration) -> Result<End> {
     let (reader, writer) = pipe().context("pipe")?;
-    let mut child = Command::new(std::env::current_exe().context("own path")?)
+    let mut child = Command::new(program)
         .args(["--case", name])
         .stdin(Stdio::null())
         .stdout(writer.try_clone().context("pipe")?)

@@ -7,20 +7,26 @@
 #![deny(unsafe_code)]
 
 mod bed;
+mod bench;
 mod cases;
 mod isolate;
 mod kmsg;
 mod ktap;
 mod machine;
+mod small;
+mod state;
 mod tool;
 mod xdp;
 
 use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
+use netdev::QueueId;
 
 use cases::{Case, Skip};
 use ktap::{Ktap, Verdict};
@@ -28,28 +34,63 @@ use ktap::{Ktap, Verdict};
 /// Status of a case's process that cannot hold here; its reason is on the last line of stdout.
 const EXIT_SKIP: u8 = 4;
 
+/// A case that takes longer says so.
+const LONG: Duration = Duration::from_secs(5);
+
 #[derive(Parser)]
 #[command(about = "Runs the devmem-tcp selftests in this VM and prints KTAP")]
 struct Args {
-    /// Run only the cases whose name contains this
-    filter: Option<String>,
+    /// Run only the cases whose name contains one of these
+    filter: Vec<String>,
     /// Name the cases and end
     #[arg(long)]
     list: bool,
+    /// Run every Nth of them only, from the Ith on, and leave the others to other VMs
+    #[arg(long, value_name = "I/N", value_parser = share, default_value = "1/1")]
+    share: (usize, usize),
     /// Seconds a case may take before it is killed and fails
-    #[arg(long, default_value_t = 90)]
+    #[arg(long, default_value_t = 180)]
     deadline: u64,
     /// Run this one case here and now (how the runner starts its cases)
     #[arg(long, hide = true)]
     case: Option<String>,
+    /// Receive, at `--listen` on these queues, to this end (how some cases start a receiver)
+    #[arg(long, hide = true, requires = "listen")]
+    receive: Option<small::Grief>,
+    #[arg(long, hide = true)]
+    listen: Option<SocketAddr>,
+    #[arg(long = "queue", hide = true)]
+    queues: Vec<QueueId>,
+    #[command(flatten)]
+    bench: bench::Args,
+}
+
+/// `2/3`: the second of three shares.
+fn share(text: &str) -> Result<(usize, usize), String> {
+    let (first, of) = text.split_once('/').unwrap_or((text, "1"));
+    match (first.parse(), of.parse()) {
+        (Ok(first), Ok(of)) if (1..=of).contains(&first) => Ok((first, of)),
+        _ => Err(format!("{text:?} is no share such as 1/2")),
+    }
 }
 
 fn main() -> ExitCode {
+    // A small receiver of this program has a guardian, too.
+    if let Some(code) = nic::guardian() {
+        return code;
+    }
     let args = Args::parse();
     if let Some(name) = &args.case {
         return run_here(name);
     }
-    match run_all(&args) {
+    let done = match (args.receive, args.listen) {
+        (Some(grief), Some(address)) => small::receive(grief, address, &args.queues).map(|()| true),
+        _ => args.bench.run().and_then(|done| match done {
+            true => Ok(true),
+            false => run_all(&args),
+        }),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -84,17 +125,14 @@ fn run_here(name: &str) -> ExitCode {
 /// Runs the chosen cases one after the other; true if none failed.
 fn run_all(args: &Args) -> Result<bool> {
     let wanted = |case: &&Case| {
-        args.filter
-            .as_ref()
-            .is_none_or(|part| case.name.contains(part))
+        args.filter.is_empty() || args.filter.iter().any(|part| case.name.contains(part))
     };
-    let chosen: Vec<&Case> = cases::ALL.iter().filter(wanted).collect();
+    let mut chosen: Vec<&Case> = cases::ALL.iter().filter(wanted).collect();
     if chosen.is_empty() {
-        bail!(
-            "no case's name contains {:?}",
-            args.filter.as_deref().unwrap_or("")
-        );
+        bail!("no case's name contains any of {:?}", args.filter);
     }
+    let (first, step) = args.share;
+    chosen = chosen.into_iter().skip(first - 1).step_by(step).collect();
     let mut out = io::stdout().lock();
     if args.list {
         for case in chosen {
@@ -102,10 +140,12 @@ fn run_all(args: &Args) -> Result<bool> {
         }
         return Ok(true);
     }
+    let program = machine::stage()?;
     let mut kernel = kmsg::Kmsg::open().context("the kernel's log")?;
     let mut ktap = Ktap::begin(out, chosen.len())?;
     for case in chosen {
         let verdict = run_apart(
+            &program,
             case,
             Duration::from_secs(args.deadline),
             &mut kernel,
@@ -118,12 +158,15 @@ fn run_all(args: &Args) -> Result<bool> {
 
 /// Runs one case in a process of its own and clears up behind it.
 fn run_apart<W: io::Write>(
+    program: &Path,
     case: &Case,
     deadline: Duration,
     kernel: &mut kmsg::Kmsg,
     ktap: &mut Ktap<W>,
 ) -> Result<Verdict> {
-    let end = isolate::run_case(case.name, deadline)?;
+    let begun = Instant::now();
+    let end = isolate::run_case(program, case.name, deadline)?;
+    let took = begun.elapsed();
     let mut verdict = match end.status {
         isolate::Status::Exited(0) => Verdict::Passed,
         isolate::Status::Exited(code) if code == i32::from(EXIT_SKIP) => {
@@ -142,7 +185,12 @@ fn run_apart<W: io::Write>(
     if !matches!(verdict, Verdict::Skipped(_)) {
         ktap.note(&end.output)?;
     }
-    if let Err(error) = bed::clear() {
+    if took > LONG {
+        ktap.note(&format!("took {:.0} s", took.as_secs_f32()))?;
+    }
+    // A guardian that was left behind would go on for some time.
+    let cleared = state::clear().and_then(|()| bed::clear());
+    if let Err(error) = cleared {
         ktap.note(&format!("clearing up: {error:#}"))?;
         verdict = Verdict::Failed;
     }

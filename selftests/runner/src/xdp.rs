@@ -1,9 +1,12 @@
-//! The rivals of a memory provider: an XDP program on the device, an AF_XDP socket on the queue.
+//! BPF: the rivals of a memory provider (an XDP program on the device, an AF_XDP socket on the
+//! queue), and which programs there are.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
+
+pub(crate) use sys::Hook;
 
 /// A program that passes every packet, on the device's generic hook until it is dropped.
 ///
@@ -20,6 +23,37 @@ pub(crate) fn attach_native(ifindex: u32) -> Result<OwnedFd> {
     sys::link(&program, ifindex, sys::Hook::Native).context("BPF_LINK_CREATE")
 }
 
+/// The ids of all BPF programs that are loaded.
+pub(crate) fn programs() -> io::Result<Vec<u32>> {
+    let mut ids = Vec::new();
+    while let Some(id) = sys::next_program(ids.last().copied().unwrap_or(0))? {
+        ids.push(id);
+    }
+    Ok(ids)
+}
+
+/// The program alone, attached to nothing.
+pub(crate) fn program() -> Result<OwnedFd> {
+    sys::load_pass_program().context("BPF_PROG_LOAD")
+}
+
+/// Attaches it by rtnetlink, as `ip link set dev IF xdpgeneric` or `xdpdrv` does: until it is
+/// detached.
+pub(crate) fn attach_by_netlink(ifindex: u32, program: &OwnedFd, hook: Hook) -> Result<()> {
+    /// `IFLA_XDP`, and in it `IFLA_XDP_FD` and `IFLA_XDP_FLAGS`.
+    const XDP: u16 = 43;
+    const FD: u16 = 1;
+    const FLAGS: u16 = 3;
+    // struct ifinfomsg
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+    let mut request = netlink::Request::new(nix::libc::RTM_SETLINK, &header, "link-set", "xdp");
+    request.attrs().nest(XDP, |nest| {
+        nest.i32(FD, program.as_raw_fd()).u32(FLAGS, hook as u32);
+    });
+    Ok(netlink::Socket::route()?.tell(&request)?)
+}
+
 /// An AF_XDP socket, in copy mode, on this queue until it is dropped.
 pub(crate) fn socket(ifindex: u32, queue: u32) -> io::Result<sys::XdpSocket> {
     sys::XdpSocket::bind(ifindex, queue)
@@ -33,15 +67,16 @@ mod sys {
     use nix::libc;
 
     const BPF_PROG_LOAD: libc::c_long = 5;
+    const BPF_PROG_GET_NEXT_ID: libc::c_long = 11;
     const BPF_LINK_CREATE: libc::c_long = 28;
     const BPF_PROG_TYPE_XDP: u32 = 6;
     const BPF_XDP: u32 = 37;
     const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
-    /// Where on the device: the flags of BPF_LINK_CREATE.
+    /// Where on the device: the flags of BPF_LINK_CREATE and of IFLA_XDP.
     #[derive(Clone, Copy)]
     #[repr(u32)]
-    pub(super) enum Hook {
+    pub(crate) enum Hook {
         /// `XDP_FLAGS_SKB_MODE`
         Generic = 1 << 1,
         /// `XDP_FLAGS_DRV_MODE`
@@ -76,6 +111,40 @@ mod sys {
         target_ifindex: u32,
         attach_type: u32,
         flags: u32,
+    }
+
+    /// The part that BPF_PROG_GET_NEXT_ID reads and writes (`bpf_obj_get_next_id`).
+    #[repr(C)]
+    struct NextId {
+        start_id: u32,
+        next_id: u32,
+        open_flags: u32,
+    }
+
+    /// The least id of a program above this one.
+    pub(super) fn next_program(above: u32) -> io::Result<Option<u32>> {
+        let mut attributes = NextId {
+            start_id: above,
+            next_id: 0,
+            open_flags: 0,
+        };
+        // SAFETY: `attributes` outlives the call, and its size is what the kernel reads and writes
+        // at most.
+        let status = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                BPF_PROG_GET_NEXT_ID,
+                &raw mut attributes,
+                size_of_val(&attributes),
+            )
+        };
+        if status == 0 {
+            return Ok(Some(attributes.next_id));
+        }
+        match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            error => Err(error),
+        }
     }
 
     fn bpf<T>(command: libc::c_long, attributes: &T) -> io::Result<OwnedFd> {

@@ -44,6 +44,17 @@ impl fmt::Display for Size {
     }
 }
 
+/// Pages that a dmabuf is made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Pages {
+    /// The system's page size
+    #[value(name = "4K")]
+    Small,
+    /// Huge pages of 2 MiB, which must be reserved
+    #[value(name = "2M")]
+    Huge,
+}
+
 /// A network namespace: a name as in `ip netns`, a path, or `pid:PID`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NetNsArg {

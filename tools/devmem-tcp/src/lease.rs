@@ -1,11 +1,23 @@
 //! `devmem-tcp lease`.
 
-use anyhow::{Context, Result, bail};
-use netdev::{Ifindex, Lease, Link, LinkInfo, NetNs, Netdev, NetkitPair, NetkitSingle, QueueId};
-use serde::Serialize;
+mod choose;
+mod leased;
+mod outcome;
+mod planned;
+mod steps;
+
+use anyhow::{Result, bail};
+use netdev::{Link, LinkInfo, NetNs, Prefix, QueueId};
 
 use crate::args::{NetNsArg, netns};
+use crate::remedy::Hint;
 use crate::report;
+use crate::way::plan::Way;
+use crate::way::record::{Device, Records};
+use choose::QueueList;
+use leased::{Leased, LeasedQueue};
+use outcome::all_or_nothing;
+use steps::Site;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -13,8 +25,15 @@ pub(crate) struct Args {
     #[arg(long, value_name = "IF")]
     phys: String,
     /// An rx queue of it; may be given again for more queues
-    #[arg(long = "queue", value_name = "N", required = true)]
+    #[arg(long = "queue", value_name = "N", required_unless_present_any = ["ranges", "count"])]
     queues: Vec<QueueId>,
+    /// Many rx queues of it: 3-7,9
+    #[arg(id = "ranges", long = "queues", value_name = "LIST")]
+    ranges: Option<QueueList>,
+    /// So many rx queues of it that nobody has, its last ones
+    #[arg(long, value_name = "N", conflicts_with_all = ["queues", "ranges"],
+          value_parser = clap::value_parser!(u32).range(1..=1023))]
+    count: Option<u32>,
     /// The netkit device that gets the queues: taken if it exists, else made
     #[arg(long, value_name = "IF")]
     netkit: String,
@@ -30,6 +49,16 @@ pub(crate) struct Args {
     /// Rx queues of a device that is made, its own included [default: one more than are leased]
     #[arg(long, value_name = "N")]
     rx_queues: Option<u32>,
+    /// An address for the guest; routes and forwarding are set up so that the NIC's traffic for it
+    /// gets there. May be given again
+    #[arg(long = "address", value_name = "ADDR[/LEN]")]
+    addresses: Vec<Prefix>,
+    /// Where the guest's route through the netkit leads to; may be given again [default: anywhere]
+    #[arg(long = "route", value_name = "NET/LEN", requires = "addresses")]
+    routes: Vec<Prefix>,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -41,73 +70,51 @@ enum Kind {
     Single,
 }
 
-/// What was leased, as it is printed.
-#[derive(Serialize)]
-struct Leased {
-    phys: String,
-    phys_ifindex: Ifindex,
-    netkit: String,
-    ifindex: Ifindex,
-    netns: String,
-    made: bool,
-    host_end: Option<String>,
-    leases: Vec<LeasedQueue>,
-}
-
-#[derive(Serialize)]
-struct LeasedQueue {
-    /// The queue of the physical NIC.
-    phys_queue: QueueId,
-    /// The queue of the netkit, as the kernel answered.
-    queue: QueueId,
-}
-
 pub(crate) fn run(args: &Args) -> Result<()> {
     let here = NetNs::current()?;
     let guest_netns = netns(args.netns.as_ref())?;
     let phys = Link::open()?.by_name(&args.phys)?;
-    let (guest, made) = match find(args, &here, &guest_netns)? {
-        Some(guest) => (guest, None),
-        None => make(args, &guest_netns)?,
-    };
-    let leased = lease(args, &phys, guest.ifindex, &here, &guest_netns);
-    let leases = match (leased, &made) {
-        (Ok(leases), _) => leases,
-        (Err(error), None) => return Err(error),
-        (Err(error), Some(made)) => {
-            // Removing the device ends those leases that were granted before the refusal.
-            made.remove(&guest_netns)
-                .context(format!("after: {error:#}"))?;
-            return Err(error);
-        }
-    };
-    let leased = Leased {
-        phys_ifindex: phys.ifindex,
-        phys: phys.name,
-        netkit: args.netkit.clone(),
-        ifindex: guest.ifindex,
-        netns: guest_netns.label().to_owned(),
-        host_end: made.as_ref().and_then(|made| made.host_end.clone()),
-        made: made.is_some(),
-        leases,
-    };
-    if args.json {
-        report::json(&leased)
-    } else {
-        report::text(&leased.to_text())
+    let mut records = Records::open()?;
+    let found = find(args, &here, &guest_netns)?;
+    let mut site = site(args, phys, here, guest_netns, found.as_ref())?;
+    if !args.addresses.is_empty() {
+        check_way(args, &site, found.as_ref())?;
     }
-}
-
-/// A device of ours, to be removed if it can't be used.
-struct Made {
-    guest: Ifindex,
-    host_end: Option<String>,
-}
-
-impl Made {
-    fn remove(&self, guest_netns: &NetNs) -> Result<()> {
-        Link::open_in(guest_netns)?.delete(self.guest)?;
-        Ok(())
+    let queues = queues(args, &site)?;
+    if !args.dry_run {
+        planned::clear_namesake(&site, &mut records)?;
+    }
+    let way = way(args, &site, &records)?;
+    let steps = planned::steps(args.rx_queues, &mut site, found.as_ref(), &queues, &way)?;
+    let record = planned::record(&site, found.as_ref(), &way, &records)?;
+    if args.dry_run {
+        site.leases = queues
+            .iter()
+            .map(|&phys_queue| LeasedQueue {
+                phys_queue,
+                queue: None,
+            })
+            .collect();
+    } else {
+        all_or_nothing(&mut site, &steps, record, &mut records)?;
+    }
+    let told = steps.iter().map(|step| site.describe(step)).collect();
+    let leased = Leased {
+        phys_ifindex: site.phys.ifindex,
+        phys: site.phys.name,
+        netkit: site.netkit,
+        ifindex: site.guest,
+        netns: site.guest_netns.label().to_owned(),
+        made: site.made,
+        host_end: site.host_end,
+        leases: site.leases,
+        addresses: args.addresses.clone(),
+        dry_run: args.dry_run,
+        steps: told,
+    };
+    match args.json {
+        true => report::json(&leased),
+        false => report::text(&leased.to_text(&steps)),
     }
 }
 
@@ -140,88 +147,115 @@ fn by_name(netns: &NetNs, name: &str) -> Result<Option<LinkInfo>> {
     }
 }
 
-/// Makes the netkit: the guest end in its namespace, the other end of a pair here.
-fn make(args: &Args, guest_netns: &NetNs) -> Result<(LinkInfo, Option<Made>)> {
-    let leases = u32::try_from(args.queues.len()).context("so many queues")?;
-    let rx_queues = Some(args.rx_queues.unwrap_or(1 + leases));
-    let mut guest_links = Link::open_in(guest_netns)?;
-    let (guest, host_end) = match args.kind {
-        Kind::Single => {
-            let mut single = NetkitSingle::new(args.netkit.clone());
-            single.rx_queues = rx_queues;
-            (guest_links.create_netkit_single(&single)?, None)
-        }
-        Kind::Pair => {
-            let host_end = args
-                .host_end
-                .clone()
-                .unwrap_or_else(|| format!("{}h", args.netkit));
-            let mut pair = NetkitPair::new(host_end.clone(), args.netkit.clone());
-            pair.rx_queues = rx_queues;
-            pair.peer_netns = args.netns.as_ref().map(NetNsArg::open).transpose()?;
-            (Link::open()?.create_netkit(&pair)?.peer, Some(host_end))
-        }
+/// Where the steps are done: the ends of the netkit, as far as they are there.
+fn site(
+    args: &Args,
+    phys: LinkInfo,
+    here: NetNs,
+    guest_netns: NetNs,
+    found: Option<&LinkInfo>,
+) -> Result<Site> {
+    let mut links = Link::open()?;
+    let mut guest_links = Link::open_in(&guest_netns)?;
+    let host = match found {
+        Some(guest) => host_end_of(guest, &mut guest_links, &mut links, &here, &guest_netns)?,
+        None => None,
     };
-    let made = Made { guest, host_end };
-    match guest_links.get(guest) {
-        Ok(link) => Ok((link, Some(made))),
-        Err(error) => {
-            made.remove(guest_netns)?;
-            Err(error.into())
-        }
-    }
+    let host_end = match (found, args.kind) {
+        (Some(_), _) => host.as_ref().map(|link| link.name.clone()),
+        (None, Kind::Single) => None,
+        (None, Kind::Pair) => Some(
+            args.host_end
+                .clone()
+                .unwrap_or_else(|| format!("{}h", args.netkit)),
+        ),
+    };
+    Ok(Site {
+        phys,
+        here,
+        guest_netns,
+        links,
+        guest_links,
+        netkit: args.netkit.clone(),
+        host_end,
+        made: found.is_none(),
+        host: host.map(|link| link.ifindex),
+        guest: found.map(|link| link.ifindex),
+        leases: Vec::new(),
+    })
 }
 
-/// Asks for the leases, in the netkit's namespace, where the kernel looks the device up.
-fn lease(
-    args: &Args,
-    phys: &LinkInfo,
-    guest: Ifindex,
+/// The host end of a pair, if it is here.
+fn host_end_of(
+    guest: &LinkInfo,
+    guest_links: &mut Link,
+    links: &mut Link,
     here: &NetNs,
     guest_netns: &NetNs,
-) -> Result<Vec<LeasedQueue>> {
-    let netns_id = if here.is_same(guest_netns)? {
-        None
-    } else {
-        Some(Link::open_in(guest_netns)?.nsid_or_assign(here)?)
+) -> Result<Option<LinkInfo>> {
+    let Some(host) = guest.link else {
+        return Ok(None);
     };
-    let mut netdev = Netdev::open_in(guest_netns)?;
-    let mut leases = Vec::new();
-    for &phys_queue in &args.queues {
-        let lease = Lease {
-            of: phys.ifindex,
-            queue: phys_queue,
-            netns_id,
-        };
-        let object = format!("{} from {} rx {phys_queue}", args.netkit, phys.name);
-        let queue = netdev
-            .lease(guest, lease)
-            .map_err(|error| error.about(object))?;
-        leases.push(LeasedQueue { phys_queue, queue });
+    let is_here = match guest.link_netns_id {
+        None => here.is_same(guest_netns)?,
+        Some(id) => guest_links.nsid(here)? == Some(id),
+    };
+    match is_here {
+        true => Ok(Some(links.get(host)?)),
+        false => Ok(None),
     }
-    Ok(leases)
 }
 
-impl Leased {
-    fn to_text(&self) -> String {
-        let Self {
-            netkit,
-            phys,
-            netns,
-            ifindex,
-            ..
-        } = self;
-        let mut text = String::new();
-        if self.made {
-            text += &match &self.host_end {
-                Some(host) => format!("made netkit pair {host} (here) and {netkit}"),
-                None => format!("made netkit single {netkit}"),
-            };
-            text += &format!(" (ifindex {ifindex}, namespace {netns})\n");
-        }
-        for LeasedQueue { phys_queue, queue } in &self.leases {
-            text += &format!("leased {phys} rx {phys_queue} to {netkit} rx {queue}\n");
-        }
-        text
+/// Whether there can be a way to the guest at all.
+fn check_way(args: &Args, site: &Site, found: Option<&LinkInfo>) -> Result<()> {
+    let netkit = &args.netkit;
+    if args.kind == Kind::Single || found.is_some_and(|it| it.link.is_none()) {
+        return Err(Hint::new(
+            format!("lease {netkit}: a single netkit has no data path: --address has no meaning"),
+            "make a pair; or bring the packets into the guest by another device, and lease \
+             without --address",
+        )
+        .into());
     }
+    if site.here.is_same(&site.guest_netns)? {
+        return Err(Hint::new(
+            format!("lease {netkit}: the guest of --address is this namespace"),
+            "name another one with --netns: an address of this one needs no way into a guest",
+        )
+        .into());
+    }
+    if site.host_end.is_none() {
+        return Err(Hint::new(
+            format!("lease {netkit}: its host end is in another namespace than the NIC"),
+            "lease from a netkit whose host end is here; or set the way up yourself",
+        )
+        .into());
+    }
+    Ok(())
+}
+
+fn queues(args: &Args, site: &Site) -> Result<Vec<QueueId>> {
+    if let Some(count) = args.count {
+        return choose::free(&site.phys, count);
+    }
+    let mut queues = args.queues.clone();
+    if let Some(QueueList(more)) = &args.ranges {
+        queues.extend(more);
+    }
+    let mut queues = choose::named(queues)?;
+    if !site.made && queues.len() > 1 {
+        choose::doubtful_first(&site.phys, &mut queues)?;
+    }
+    Ok(queues)
+}
+
+fn way(args: &Args, site: &Site, records: &Records) -> Result<Way> {
+    let Some(host_end) = site.host_end.clone().filter(|_| !args.addresses.is_empty()) else {
+        return Ok(Way::default());
+    };
+    let host = Device {
+        name: host_end,
+        ifindex: site.host,
+    };
+    Way::plan((&args.addresses, &args.routes), &site.phys, &host, records)
 }

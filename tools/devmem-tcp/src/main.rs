@@ -3,27 +3,39 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod doctor;
+mod exit;
+mod generated;
 mod lease;
+mod log;
+mod plan;
 mod recv;
 mod remedy;
 mod report;
+mod restore;
 mod send;
 mod show;
 mod snapshot;
+mod style;
 mod table;
+mod unlease;
+mod way;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
+use clap::{CommandFactory, Parser, Subcommand};
 
 #[derive(Parser)]
 #[command(
     version,
-    about = "TCP payload straight into device memory, over leased NIC queues"
+    about = "TCP payload straight into device memory, over leased NIC queues",
+    after_help = exit::CODES
 )]
 struct Cli {
+    /// Tell each netlink request and its answer in words, on stderr
+    #[arg(long, short, global = true)]
+    verbose: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -32,32 +44,56 @@ struct Cli {
 enum Command {
     /// Lease rx queues of a physical NIC into a netkit device
     Lease(lease::Args),
+    /// End leases: delete their netkit, put back what was set up for it
+    Unlease(unlease::Args),
     /// List queues, leases (both sides), bindings and page pools
     Show(show::Args),
+    /// Say whether receiving, sending and leasing would work, and what to do where not
+    Doctor(doctor::Args),
     /// Receive TCP payload into a dmabuf
     Recv(recv::Args),
-    /// Send TCP payload, by plain sends
+    /// Send TCP payload, plainly or from a dmabuf
     Send(send::Args),
+    /// Say what `apply` would change on a NIC
+    Plan(plan::Args),
+    /// Set a NIC up for a receiver that can't do it itself, until `restore`
+    Apply(plan::ApplyArgs),
+    /// Put back what killed receivers, or `apply`, left changed on the NICs
+    Restore(restore::Args),
+    /// Print a shell's completions
+    Completions(generated::CompletionsArgs),
+    /// Print the man page, or write one for each subcommand
+    Man(generated::ManArgs),
 }
 
 fn main() -> ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr)
-        .init();
-    let result = match Cli::parse().command {
+    if let Some(code) = nic::guardian() {
+        return code;
+    }
+    let cli = Cli::parse();
+    log::init(cli.verbose);
+    let result = match cli.command {
         Command::Lease(args) => lease::run(&args),
+        Command::Unlease(args) => unlease::run(&args),
         Command::Show(args) => show::run(&args),
+        Command::Doctor(args) => match doctor::run(&args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Recv(args) => recv::run(&args),
         Command::Send(args) => send::run(&args),
+        Command::Plan(args) => plan::run(&args),
+        Command::Apply(args) => plan::apply(&args),
+        Command::Restore(args) => restore::run(&args),
+        Command::Completions(args) => generated::completions(&args, Cli::command()),
+        Command::Man(args) => generated::man(&args, Cli::command()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // Nobody is left to hear of it if stderr is closed.
             let _closed = complain(&error);
-            ExitCode::FAILURE
+            exit::code(&error)
         }
     }
 }
@@ -66,7 +102,8 @@ fn main() -> ExitCode {
 fn complain(error: &anyhow::Error) -> io::Result<()> {
     let mut stderr = io::stderr().lock();
     writeln!(stderr, "devmem-tcp: {error:#}")?;
-    if let Some(remedy) = remedy::remedy(error) {
+    let went = exit::went(error).and_then(|went| went.remedy.clone());
+    if let Some(remedy) = went.or_else(|| remedy::remedy(error)) {
         writeln!(stderr, "  {remedy}")?;
     }
     Ok(())

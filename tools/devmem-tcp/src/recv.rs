@@ -1,6 +1,10 @@
 //! `devmem-tcp recv`.
 
+mod followed;
+mod netns_end;
 mod nic_side;
+mod progress;
+mod removal;
 mod summary;
 
 use std::fs::File;
@@ -17,14 +21,17 @@ use devmem::pattern::Pattern;
 use devmem::sink::{Discard, Memory, Sink, SinkError, Validate, Write};
 use dmabuf::{Dmabuf, Protection};
 use netdev::{BindOptions, Binding, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType};
-use nic::Applied;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use udmabuf::{HugePage, Udmabuf};
 
-use crate::args::{NetNsArg, Size, netns};
+use crate::args::{NetNsArg, Pages, Size, netns};
+use crate::exit::Went;
 use crate::remedy::Hint;
-use summary::Summary;
+use crate::snapshot::{NicBehind, nic_behind};
+use progress::RateLine;
+use removal::{Cause, Watch};
+use summary::{Cpu, Summary};
 
 /// A sink of any kind; the connections' sinks leave the engine with its report.
 type AnySink = Box<dyn Sink + Send>;
@@ -57,7 +64,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE")]
     rx_page_size: Option<Size>,
     /// Check that the payload is the pattern of this period
-    #[arg(long, short = 'v', value_name = "N")]
+    #[arg(long, value_name = "N")]
     validate: Option<usize>,
     /// Write the payload to this file, or to standard output if it is -
     #[arg(long, short, value_name = "FILE", conflicts_with = "validate")]
@@ -68,114 +75,189 @@ pub(crate) struct Args {
     /// Leave header split, RSS and flow rules as they are
     #[arg(long)]
     no_config: bool,
+    /// Receive nothing and change nothing; say what would change on the NIC
+    #[arg(long, conflicts_with = "no_config")]
+    dry_run: bool,
     /// Fail on payload that the NIC did not split from its headers
     #[arg(long)]
     refuse_linear: bool,
     /// Fail on payload that was not steered to a bound queue
     #[arg(long)]
     refuse_unsteered: bool,
+    /// Tell each second how it goes, also where stderr is no terminal
+    #[arg(long)]
+    progress: bool,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-enum Pages {
-    /// The system's page size
-    #[value(name = "4K")]
-    Small,
-    /// Huge pages of 2 MiB, which must be reserved
-    #[value(name = "2M")]
-    Huge,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let netns = netns(args.netns.as_ref())?;
     let link = Link::open_in(&netns)?.by_name(&args.dev)?;
     let queues = queues(args, &netns, &link)?;
+    let place = Place {
+        netns,
+        link,
+        queues,
+    };
+    if args.dry_run {
+        return dry_run(args, &place);
+    }
     let memory = memory(args)?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
     let signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
-    let applied = if args.no_config {
-        None
-    } else {
-        nic_side::configure(args, &netns, &link, &queues)?
+    let nic = match nic_behind(&place.netns, &place.link, &place.queues) {
+        // Who leaves the NIC alone need not be able to see it.
+        Err(error) if args.no_config => {
+            tracing::debug!("the NIC behind {}: {error:#}", place.link.name);
+            None
+        }
+        nic => nic?,
     };
-    let outcome = receive(args, &netns, &link, &queues, &memory, signals);
-    // After the binding is gone: the kernel keeps header split on while there is one.
-    if let Some(applied) = applied {
-        restore(applied, outcome.as_ref().err())?;
+    let watch = Watch::start(args.netns.as_ref(), &place.netns, &place.link, nic.as_ref())?;
+    let (received, restored) = configured(args, &place, nic.as_ref(), &memory, signals, &watch);
+    let verdict = received.as_ref().map(Summary::verdict);
+    let good = matches!(verdict, Ok(Ok(()))) && restored.is_ok();
+    // What went after all was received is no matter any more.
+    let cause = watch.end().filter(|_| !good);
+    if let Ok(summary) = &received {
+        let gone = cause.as_ref().map(|cause| cause.what);
+        summary.print(gone, args.json, args.output.as_deref() == Some("-"))?;
     }
-    let summary = outcome?;
-    summary.print(args.json, args.output.as_deref() == Some("-"))?;
-    summary.verdict()
+    if let Some(cause) = cause {
+        return Err(went(&place.link.name, cause, received, restored).into());
+    }
+    match (received.and_then(|summary| summary.verdict()), restored) {
+        (Err(before), Err(error)) => bail!("{before:#}; then {error:#}"),
+        (received, restored) => received.and(restored),
+    }
 }
 
-/// Puts the NIC back; an error that came before stays the first.
-fn restore(applied: Applied, before: Option<&anyhow::Error>) -> Result<()> {
-    match (applied.restore(), before) {
-        (Err(error), Some(before)) => bail!("{before:#}; then {error}"),
-        (result, _) => Ok(result?),
+/// `--dry-run`: what would change on the NIC.
+fn dry_run(args: &Args, place: &Place) -> Result<()> {
+    match nic_behind(&place.netns, &place.link, &place.queues)? {
+        Some(nic) => {
+            let changes = nic_side::plan(args, &nic).preview(&nic.netns)?;
+            crate::plan::print(&nic.device, changes, false, args.json)
+        }
+        None => {
+            nic_side::out_of_reach(&place.link);
+            crate::plan::print(&place.link.name, Vec::new(), false, args.json)
+        }
+    }
+}
+
+/// What is received on.
+struct Place {
+    netns: NetNs,
+    link: LinkInfo,
+    queues: Vec<QueueId>,
+}
+
+impl Place {
+    /// `3,4`.
+    fn queue_list(&self) -> String {
+        let queues: Vec<String> = self.queues.iter().map(QueueId::to_string).collect();
+        queues.join(",")
+    }
+}
+
+/// Sets the NIC up, receives, and puts the NIC back: what came of the one and of the other.
+fn configured(
+    args: &Args,
+    place: &Place,
+    nic: Option<&NicBehind>,
+    memory: &Udmabuf,
+    signals: Signals,
+    watch: &Watch,
+) -> (Result<Summary>, Result<()>) {
+    let applied = match args.no_config {
+        true => Ok(None),
+        false => nic_side::configure(args, &place.link, nic),
+    };
+    let applied = match applied {
+        Ok(applied) => applied,
+        Err(error) => return (Err(error), Ok(())),
+    };
+    let received = receive(args, place, memory, signals, watch);
+    // After the binding is gone: the kernel keeps header split on while there is one.
+    let restored = applied.map_or(Ok(()), |applied| applied.restore().map_err(Into::into));
+    (received, restored)
+}
+
+/// The error of something that went away, in one line: what, and what there is of the payload.
+fn went(device: &str, cause: Cause, received: Result<Summary>, restored: Result<()>) -> Went {
+    let mut text = format!("recv {device}: {}; ", cause.text);
+    match received {
+        Ok(summary) => text += &summary.until_then(),
+        Err(error) => text += &format!("nothing was received ({error:#})"),
+    }
+    if let Err(error) = restored {
+        // A NIC that is gone is not put back, which need not be said twice.
+        let gone = error.downcast_ref::<nic::Error>();
+        if !matches!(gone, Some(nic::Error::Gone { .. })) {
+            text += &format!("; then {error:#}");
+        }
+    }
+    Went {
+        what: cause.what,
+        text,
+        remedy: cause.remedy,
     }
 }
 
 /// Binds, listens, receives, unbinds.
 fn receive(
     args: &Args,
-    netns: &NetNs,
-    link: &LinkInfo,
-    queues: &[QueueId],
+    place: &Place,
     memory: &Udmabuf,
     mut signals: Signals,
+    watch: &Watch,
 ) -> Result<Summary> {
-    let binding = bind(args, netns, link, queues, memory)?;
+    let binding = bind(args, place, memory)?;
     let recv_buffer = listen::recv_buffer_for(args.size.0, args.connections);
     let options = SocketOptions {
         recv_buffer,
         ..SocketOptions::default()
     };
-    let listener = netns.run(|| listen::listen(args.listen, &options))??;
+    let listener = place
+        .netns
+        .run(|| listen::listen(args.listen, &options))??;
     let engine = engine(args, listener, memory, &binding)?;
     let stop = engine.stop_handle();
+    watch.attend(
+        engine.stop_handle(),
+        RateLine::new(engine.progress(), args.progress),
+    );
     let signals_handle = signals.handle();
     let watcher = thread::spawn(move || signals.forever().next().inspect(|_| stop.stop()));
-    let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
     eprintln!(
         "devmem-tcp: listening on {}, {} rx {} bound to dmabuf {} ({})",
         args.listen,
-        link.name,
-        names.join(","),
+        place.link.name,
+        place.queue_list(),
         binding.id(),
         args.size,
     );
+    let before = Cpu::now();
     let report: Result<Report<AnySink>, _> = engine.run();
+    let cpu = Cpu::now().since(before);
     signals_handle.close();
     let signal = watcher.join().ok().flatten();
-    Ok(Summary::new(
-        args,
-        link,
-        queues,
-        report.context("recv")?,
-        signal,
-    ))
+    let report = report.context("recv")?;
+    Ok(Summary::new(args, place, report, cpu, signal))
 }
 
-fn bind(
-    args: &Args,
-    netns: &NetNs,
-    link: &LinkInfo,
-    queues: &[QueueId],
-    memory: &Udmabuf,
-) -> Result<Binding> {
+fn bind(args: &Args, place: &Place, memory: &Udmabuf) -> Result<Binding> {
     let rx_page_size = match args.rx_page_size {
         Some(Size(bytes)) => Some(u32::try_from(bytes).context("--rx-page-size")?),
         None => None,
     };
     let options = BindOptions { rx_page_size };
-    let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
-    let object = format!("{} queue {}", link.name, names.join(","));
-    Netdev::open_in(netns)?
-        .bind_rx(link.ifindex, memory, queues, options)
+    let object = format!("{} queue {}", place.link.name, place.queue_list());
+    Netdev::open_in(&place.netns)?
+        .bind_rx(place.link.ifindex, memory, &place.queues, options)
         .map_err(|error| error.about(object).into())
 }
 

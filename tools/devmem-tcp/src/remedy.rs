@@ -3,82 +3,21 @@
 use anyhow::Error;
 use devmem::send::PumpError;
 
-/// Extended-ack texts of the kernel, and what helps.
-const BY_TEXT: &[(&str, &str)] = &[
-    // __netif_mp_open_rxq
+/// What the kernel's texts want of this tool's options.
+const OURS: &[(&str, &str)] = &[
     (
         "tcp-data-split is disabled",
-        "switch it on, on the physical device: ethtool -G IF tcp-data-split on",
+        "switch it on, on the physical device: ethtool -G IF tcp-data-split on; `devmem-tcp recv` \
+         does it by itself, without --no-config",
     ),
     (
         "hds-thresh is not zero",
-        "set it, on the physical device: ethtool -G IF hds-thresh 0; `devmem-tcp recv` does both \
-         by itself, without --no-config",
-    ),
-    (
-        "XDP program attached",
-        "detach it: ip link set dev IF xdp off",
-    ),
-    (
-        "already memory provider bound",
-        "another process has this queue: `devmem-tcp show` lists the bindings; choose another queue",
-    ),
-    (
-        "already in use by AF_XDP",
-        "an AF_XDP socket has this queue: choose another queue",
-    ),
-    (
-        "rx_page_size",
-        "leave --rx-page-size away, or choose one that the driver supports",
-    ),
-    // netif_mp_open_rxq
-    (
-        "rx queue index out of range",
-        "`devmem-tcp show IF` lists the device's queues",
-    ),
-    (
-        "leased to a virtual netdev",
-        "bind through the netkit device that leases it: `devmem-tcp show` names it",
-    ),
-    // netdev_queue_busy
-    (
-        "in use by",
-        "`devmem-tcp show` lists who has it; choose another queue",
-    ),
-    (
-        "leased",
-        "`devmem-tcp show` lists the leases; one ends when its netkit is deleted",
-    ),
-    // netdev_can_lease_queue, netdev_can_create_queue
-    (
-        "Lease device is a virtual device",
-        "--phys names a physical NIC, one with a bus device",
-    ),
-    (
-        "does not support queue management operations",
-        "the NIC's driver has no queue API: devmem needs one",
-    ),
-    (
-        "netkit can only lease against the peer device",
-        "name the other end of the pair",
+        "set it, on the physical device: ethtool -G IF hds-thresh 0; `devmem-tcp recv` does it by \
+         itself, without --no-config",
     ),
     (
         "netkit maximum queue limit reached",
         "make the netkit with more rx queues: --rx-queues, one more than it leases",
-    ),
-    (
-        "Leasing queues from different devices",
-        "use one netkit for each NIC",
-    ),
-    // net_devmem_bind_dmabuf
-    (
-        "Device doesn't support DMA",
-        "a queue that is leased out is bound through the netkit that leases it, a netkit's own \
-         queue 0 never: `devmem-tcp show` lists the leases",
-    ),
-    (
-        "must be PAGE_SIZE aligned",
-        "use a dmabuf whose pieces are whole pages",
     ),
 ];
 
@@ -99,7 +38,7 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
         }
         match cause.downcast_ref::<nic::Error>() {
             Some(nic::Error::Refused(error)) => of_kernel(error),
-            Some(_) => None,
+            Some(error) => error.remedy(),
             None => cause.downcast_ref::<netdev::Error>().and_then(of_kernel),
         }
     })
@@ -129,78 +68,27 @@ impl std::fmt::Display for Hint {
 
 impl std::error::Error for Hint {}
 
+/// The netdev crate's, unless this tool has an option to name.
 fn of_kernel(error: &netdev::Error) -> Option<String> {
-    if let Some(text) = error.message() {
-        if let Some((_, remedy)) = BY_TEXT.iter().find(|(part, _)| text.contains(part)) {
-            return Some((*remedy).to_owned());
-        }
+    let text = error.message().unwrap_or_default();
+    if let Some((_, remedy)) = OURS.iter().find(|(part, _)| text.contains(part)) {
+        return Some((*remedy).to_owned());
     }
     match (error.op(), error.raw_os_error()?) {
-        (_, libc::EPERM | libc::EACCES) => Some(
-            "run it as root, or with CAP_NET_ADMIN (for a lease: in the initial user namespace)"
-                .to_owned(),
-        ),
-        ("queue-create", libc::EOPNOTSUPP) => Some(kernel_too_old("7.1", "queue leases")),
-        ("queue-create", libc::ERANGE) => {
-            Some("`devmem-tcp show IF` lists the physical device's queues".to_owned())
-        }
-        ("bind-rx", libc::EOPNOTSUPP) => Some(
-            "this device cannot receive into device memory: its driver has no queue API, or it \
-             leases no queue"
-                .to_owned(),
-        ),
-        ("bind-rx", libc::EINVAL) => {
-            Some("`devmem-tcp show IF` lists the device's queues".to_owned())
-        }
-        ("bind-tx", libc::EOPNOTSUPP) => Some(
-            "this device cannot send from device memory: its driver lacks netmem_tx, or it leases \
-             no queue"
-                .to_owned(),
-        ),
         ("ntuple-insert", libc::EOPNOTSUPP) => Some(
             "the driver has no flow rules: steer the flow by other means and give --no-config"
                 .to_owned(),
         ),
-        ("ntuple-insert", libc::EEXIST) => {
-            Some("a rule steers these packets already: `ethtool -n IF` lists the rules".to_owned())
-        }
-        ("ntuple-insert", libc::EINVAL) => Some(
-            "the driver takes no such rule: `devmem-tcp show IF` lists the device's queues, \
-             `ethtool -k IF` says whether ntuple filters are on"
-                .to_owned(),
-        ),
-        ("netns", libc::ENOENT) => Some("`ip netns list` names the namespaces".to_owned()),
-        (_, libc::ENODEV) => Some("`ip link` lists the devices of this namespace".to_owned()),
-        _ => None,
+        _ => netdev::remedy(error),
     }
-}
-
-/// The running kernel beside the one that has the feature.
-fn kernel_too_old(since: &str, what: &str) -> String {
-    let running = nix::sys::utsname::uname()
-        .map(|name| name.release().to_string_lossy().into_owned())
-        .unwrap_or_default();
-    format!("{what} need Linux {since} and CONFIG_NETKIT; this is {running}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn of_errno(op: &'static str, errno: i32) -> Option<String> {
-        remedy(&Error::from(netdev::Error::from_errno(op, "nk0", errno)))
-    }
-
-    /// Before Linux 7.1 the kernel does not know the operation at all (`genl_family_rcv_msg`).
     #[test]
-    fn a_kernel_without_leases_is_named() {
-        let remedy = of_errno("queue-create", libc::EOPNOTSUPP).unwrap();
-        assert!(remedy.contains("Linux 7.1"), "{remedy}");
-    }
-
-    #[test]
-    fn what_is_unknown_has_no_remedy() {
-        assert_eq!(of_errno("queue-create", libc::ENOMEM), None);
+    fn words_alone_have_no_remedy() {
         assert_eq!(remedy(&Error::msg("tcp-data-split is disabled")), None);
     }
 
@@ -212,5 +100,11 @@ mod tests {
                 .unwrap()
                 .contains("CAP_NET_ADMIN")
         );
+    }
+
+    #[test]
+    fn an_option_of_this_tool_is_named() {
+        let error = netdev::Error::from_errno("ntuple-insert", "eth0", libc::EOPNOTSUPP);
+        assert!(remedy(&error.into()).unwrap().contains("--no-config"));
     }
 }

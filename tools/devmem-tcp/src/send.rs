@@ -74,7 +74,6 @@ pub(crate) struct Args {
 struct Sent {
     bytes: u64,
     seconds: f64,
-    #[serde(skip_serializing_if = "Option::is_none")]
     dmabuf: Option<FromDmabuf>,
 }
 

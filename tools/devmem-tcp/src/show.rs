@@ -1,5 +1,10 @@
 //! `devmem-tcp show`.
 
+mod change;
+mod clock;
+mod ears;
+mod watch;
+
 use std::collections::BTreeMap;
 
 use anyhow::Result;
@@ -9,6 +14,7 @@ use serde::Serialize;
 use crate::remedy::Hint;
 use crate::report;
 use crate::snapshot::{End, LeaseView, Snapshot, Space};
+use crate::style::Style;
 use crate::table::align;
 
 #[derive(clap::Args)]
@@ -18,7 +24,10 @@ pub(crate) struct Args {
     /// All queues, also those that are neither leased nor bound
     #[arg(long)]
     all: bool,
-    /// Print JSON
+    /// Go on, and tell each change, in a line of its own, until Ctrl-C
+    #[arg(long, short, conflicts_with = "all")]
+    watch: bool,
+    /// Print JSON; with --watch an object a line
     #[arg(long)]
     json: bool,
 }
@@ -54,6 +63,9 @@ struct PoolRow<'a> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
+    if args.watch {
+        return watch::run(args.device.as_deref(), args.json);
+    }
     let snapshot = Snapshot::take()?;
     let leases = snapshot.leases()?;
     let shown = select(args, &snapshot, &leases)?;
@@ -116,7 +128,7 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
     }
     match &args.device {
         Some(device) if !found => Err(Hint::new(
-            format!("show {device}: no such device (ENODEV), here or in a named namespace"),
+            format!("show {device}: no such device (ENODEV), here or in another namespace that can be seen"),
             "`ip link` lists the devices of this namespace, `ip netns` the named ones",
         )
         .into()),
@@ -159,7 +171,7 @@ fn driver(space: &Space, queue: &Queue) -> String {
 
 impl Shown<'_> {
     fn to_text(&self) -> String {
-        let mut rows = vec![words([
+        let mut rows = vec![heads([
             "NETNS", "DEVICE", "DRIVER", "RXQ", "NAPI", "LEASE", "DMABUF",
         ])];
         for row in &self.queues {
@@ -199,7 +211,7 @@ impl Shown<'_> {
             "INFLIGHT BYTES",
             "DMABUF",
         ];
-        let mut rows = vec![words(head)];
+        let mut rows = vec![heads(head)];
         for PoolRow {
             netns,
             device,
@@ -220,8 +232,9 @@ impl Shown<'_> {
     }
 }
 
-fn words<const N: usize>(words: [&str; N]) -> Vec<String> {
-    words.map(str::to_owned).to_vec()
+/// A table's first line.
+fn heads<const N: usize>(words: [&str; N]) -> Vec<String> {
+    words.map(|word| Style::stdout().bold(word)).to_vec()
 }
 
 fn or_dash(value: Option<impl ToString>) -> String {
@@ -235,6 +248,7 @@ fn end(end: &End) -> String {
         device,
         ifindex,
         queue,
+        identity: _,
     } = end;
     let device = device
         .clone()

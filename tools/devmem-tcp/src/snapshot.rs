@@ -1,20 +1,14 @@
 //! What is there: devices, queues, leases seen from both sides, page pools, in all namespaces that
-//! have a name.
+//! have a name or a process, and may be looked into.
 //!
 //! The kernel shows a lease from the physical side only (`netdev_nl_queue_fill_lease`); the netkit's
 //! side is put together here.
-
-use std::fs;
-use std::io::ErrorKind;
 
 use anyhow::{Context, Result};
 use netdev::{
     DmabufId, Ifindex, Link, LinkInfo, NetNs, Netdev, PagePool, Queue, QueueId, QueueType,
 };
 use serde::Serialize;
-
-/// Where `ip netns` keeps its names.
-const NETNS_DIR: &str = "/run/netns";
 
 /// All namespaces that were looked into.
 #[derive(Debug)]
@@ -26,12 +20,16 @@ pub(crate) struct Snapshot {
 #[derive(Debug)]
 pub(crate) struct Space {
     pub(crate) netns: NetNs,
-    /// Empty for the one that the caller is in.
+    pub(crate) identity: Identity,
+    /// As in `ip netns`, or `pid:PID`; empty for the one that the caller is in.
     pub(crate) name: String,
     pub(crate) links: Vec<LinkInfo>,
     pub(crate) queues: Vec<Queue>,
     pub(crate) pools: Vec<PagePool>,
 }
+
+/// What a namespace is known by while it lives, whatever it is called.
+pub(crate) type Identity = (u64, u64);
 
 /// One end of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -42,6 +40,9 @@ pub(crate) struct End {
     pub(crate) device: Option<String>,
     pub(crate) ifindex: Ifindex,
     pub(crate) queue: QueueId,
+    /// The namespace; `None` if it was not looked into.
+    #[serde(skip)]
+    pub(crate) identity: Option<Identity>,
 }
 
 /// A lease, both ends.
@@ -54,19 +55,21 @@ pub(crate) struct LeaseView {
 }
 
 impl Snapshot {
-    /// Looks into this namespace and those that have a name.
+    /// Looks into this namespace, then into all others that can be seen.
+    ///
+    /// The namespaces live at least as long as this: who keeps it for long keeps leases alive.
     pub(crate) fn take() -> Result<Self> {
-        let here = NetNs::current()?;
-        let mut spaces = Vec::new();
-        for name in names()? {
-            // A name may go away between the listing and the opening, or be none at all.
-            if let Ok(netns) = NetNs::by_name(&name) {
-                if !netns.is_same(&here)? {
-                    spaces.push(Space::look(netns, name)?);
-                }
+        let mut visible = NetNs::visible()?.into_iter();
+        let here = visible.next().context("no namespace at all")?;
+        let mut spaces = vec![Space::look(here, String::new())?];
+        for netns in visible {
+            let name = netns.label().to_owned();
+            match Space::look(netns, name) {
+                Ok(space) => spaces.push(space),
+                // Gone meanwhile, or another user's.
+                Err(error) => tracing::debug!("passed over: {error:#}"),
             }
         }
-        spaces.insert(0, Space::look(here, String::new())?);
         Ok(Self { spaces })
     }
 
@@ -107,6 +110,7 @@ impl Snapshot {
                             device: None,
                             ifindex: lease.ifindex,
                             queue: lease.queue,
+                            identity: None,
                         },
                     },
                     dmabuf: queue.dmabuf,
@@ -136,6 +140,7 @@ impl Space {
         queues.retain(|queue| queue.kind == QueueType::Rx);
         let pools = netdev.page_pools(None).with_context(in_netns)?;
         Ok(Self {
+            identity: netns.identity()?,
             netns,
             name,
             links,
@@ -149,26 +154,68 @@ impl Space {
         self.links.iter().find(|link| link.ifindex == ifindex)
     }
 
-    fn end(&self, ifindex: Ifindex, queue: QueueId) -> End {
+    pub(crate) fn end(&self, ifindex: Ifindex, queue: QueueId) -> End {
         End {
             netns: Some(self.name.clone()),
             device: self.device(ifindex).map(|link| link.name.clone()),
             ifindex,
             queue,
+            identity: Some(self.identity),
         }
     }
 }
 
-/// The names of `ip netns`.
-fn names() -> Result<Vec<String>> {
-    let entries = match fs::read_dir(NETNS_DIR) {
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.context(NETNS_DIR)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        names.extend(entry.context(NETNS_DIR)?.file_name().into_string());
+/// A physical NIC and the queues of it that are received on.
+#[derive(Debug, Clone)]
+pub(crate) struct NicBehind {
+    pub(crate) netns: NetNs,
+    pub(crate) ifindex: Ifindex,
+    pub(crate) device: String,
+    pub(crate) queues: Vec<QueueId>,
+}
+
+/// The NIC whose queues these queues of a device are: its own, or those that it leases. `None` if
+/// that NIC is out of reach, in a namespace that can't be looked into: so it is within a container.
+pub(crate) fn nic_behind(
+    netns: &NetNs,
+    link: &LinkInfo,
+    queues: &[QueueId],
+) -> Result<Option<NicBehind>> {
+    if link.is_physical() {
+        return Ok(Some(NicBehind {
+            netns: netns.clone(),
+            ifindex: link.ifindex,
+            device: link.name.clone(),
+            queues: queues.to_vec(),
+        }));
     }
-    names.sort_unstable();
-    Ok(names)
+    let mut snapshot = Snapshot::take()?;
+    let virt = snapshot.include(netns.clone(), netns.label().to_owned())?;
+    let virt = snapshot.spaces.get(virt).map(|space| space.name.clone());
+    let mut behind: Option<NicBehind> = None;
+    for lease in snapshot.leases()? {
+        let ours = lease.virt.ifindex == link.ifindex && lease.virt.netns == virt;
+        if !ours || !queues.contains(&lease.virt.queue) {
+            continue;
+        }
+        // All leases of one netkit come from one NIC.
+        if let Some(nic) = &mut behind {
+            nic.queues.push(lease.phys.queue);
+            continue;
+        }
+        let name = lease.phys.netns.as_deref();
+        let space = snapshot
+            .spaces
+            .iter()
+            .find(|space| Some(&*space.name) == name);
+        if let (Some(space), Some(device)) = (space, lease.phys.device) {
+            behind = Some(NicBehind {
+                netns: space.netns.clone(),
+                ifindex: lease.phys.ifindex,
+                device,
+                queues: vec![lease.phys.queue],
+            });
+        }
+    }
+    Ok(behind)
 }

@@ -1,22 +1,22 @@
 //! Aligned columns.
 
-/// Rows as lines of columns two blanks apart, each as wide as its widest cell.
+use crate::style::width;
+
+/// Rows as lines of columns two blanks apart, each as wide as its widest cell. Cells may be
+/// coloured.
 pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let mut widths: Vec<usize> = Vec::new();
     for row in rows {
         widths.resize(widths.len().max(row.len()), 0);
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
+        for (widest, cell) in widths.iter_mut().zip(row) {
+            *widest = (*widest).max(width(cell));
         }
     }
     let mut text = String::new();
     for row in rows {
-        let line: Vec<String> = row
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
-        text.push_str(line.join("  ").trim_end());
+        let cells = row.iter().zip(&widths);
+        let padded = cells.map(|(cell, widest)| cell.clone() + &" ".repeat(widest - width(cell)));
+        text.push_str(padded.collect::<Vec<_>>().join("  ").trim_end());
         text.push('\n');
     }
     text
@@ -31,5 +31,14 @@ mod tests {
             vec!["ccc".into(), "d".into()],
         ];
         assert_eq!(super::align(&rows), "a    bb\nccc  d\n");
+    }
+
+    #[test]
+    fn colours_do_not_widen_a_column() {
+        let rows = [
+            vec!["\x1b[1ma\x1b[0m".into(), "b".into()],
+            vec!["cc".into(), "d".into()],
+        ];
+        assert_eq!(super::align(&rows), "\x1b[1ma\x1b[0m   b\ncc  d\n");
     }
 }

@@ -35,6 +35,9 @@ struct Device {
 }
 
 fn main() -> ExitCode {
+    if let Some(code) = nic::guardian() {
+        return code;
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)

@@ -18,6 +18,7 @@
 
 mod config;
 mod connection;
+mod progress;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ use connection::{Open, Turn};
 pub use config::{
     Config, Connection, ConnectionError, End, EngineError, Peer, Report, Stats, Until,
 };
+pub use progress::Progress;
 
 const LISTENER: Token = Token(0);
 const WAKER: Token = Token(1);
@@ -94,6 +96,7 @@ pub struct Engine<S, F> {
     /// When to try again to accept.
     accept_at: Option<Instant>,
     stats: Stats,
+    progress: Progress,
 }
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
@@ -137,12 +140,18 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             holding: VecDeque::new(),
             accept_at: None,
             stats: Stats::default(),
+            progress: Progress::default(),
         })
     }
 
     /// What ends it from elsewhere.
     pub fn stop_handle(&self) -> StopHandle {
         self.stop.clone()
+    }
+
+    /// What it has received so far, for another thread to read.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// Where it listens.
@@ -253,6 +262,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             .register(&mut socket, Token(FIRST + index), Interest::READABLE)
             .map_err(at("register a connection"))?;
         self.stats.connections += 1;
+        self.progress.connected();
         let stream = DevmemStream::with_thresholds(socket, self.config.thresholds);
         if let Err(error) = stream.report_queued() {
             tracing::debug!(%error, "TCP_INQ");
@@ -305,7 +315,9 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             };
             let bytes = open.stream.stats().bytes;
             let turn = open.serve(&mut self.buffer, &self.config);
-            any |= open.stream.stats().bytes > bytes;
+            let new = open.stream.stats().bytes - bytes;
+            any |= new > 0;
+            self.progress.received(new);
             if open.stream.held() > 0 && !std::mem::replace(&mut open.holding, true) {
                 self.holding.push_back((index, now));
             }

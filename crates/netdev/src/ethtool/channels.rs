@@ -1,9 +1,9 @@
 //! Channels: how many queues a device has in use.
 
-use netlink::{Attrs, Request, Result};
+use netlink::{Attrs, Request, Result, Word};
 use serde::{Deserialize, Serialize};
 
-use super::{Ethtool, cmd};
+use super::{Ethtool, HEADER, cmd};
 use crate::Ifindex;
 use crate::parse::Parsed;
 
@@ -18,6 +18,19 @@ mod attr {
     pub(super) const OTHER: u16 = 8;
     pub(super) const COMBINED: u16 = 9;
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    HEADER,
+    Word::number(attr::RX_MAX, "rx-max"),
+    Word::number(attr::TX_MAX, "tx-max"),
+    Word::number(attr::OTHER_MAX, "other-max"),
+    Word::number(attr::COMBINED_MAX, "combined-max"),
+    Word::number(attr::RX, "rx"),
+    Word::number(attr::TX, "tx"),
+    Word::number(attr::OTHER, "other"),
+    Word::number(attr::COMBINED, "combined"),
+];
 
 impl Ethtool {
     /// The channels of a device (`channels_prepare_data`).

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use netlink::{Attr, Attrs, Family, Request, Result};
+use netlink::{Attr, Attrs, Family, Request, Result, Word};
 use serde::Serialize;
 
-use super::{Ethtool, cmd, header};
+use super::{Ethtool, HEADER, cmd, header};
 use crate::Ifindex;
 use crate::parse::{Parsed, required};
 
@@ -22,6 +22,30 @@ mod attr {
     pub(super) const BIT_NAME: u16 = 2;
     pub(super) const BIT_VALUE: u16 = 3;
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    HEADER,
+    Word::bytes(attr::HW, "hw"),
+    Word::nest(attr::WANTED, "wanted", BITSET),
+    Word::bytes(attr::ACTIVE, "active"),
+    Word::bytes(attr::NOCHANGE, "nochange"),
+];
+
+/// How a bit set reads, of those that change something.
+const BITSET: &[Word] = &[
+    Word::flag(attr::NOMASK, "nomask"),
+    Word::nest(attr::BITS, "bits", BITS),
+];
+
+/// How its bits read.
+const BITS: &[Word] = &[Word::nest(attr::BIT, "bit", BIT)];
+
+/// How one reads.
+const BIT: &[Word] = &[
+    Word::text(attr::BIT_NAME, "name"),
+    Word::flag(attr::BIT_VALUE, "value"),
+];
 
 impl Ethtool {
     /// The features of a device (`features_prepare_data`).

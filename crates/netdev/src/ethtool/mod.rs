@@ -12,7 +12,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use netlink::{Family, NetNs, Request, Result};
+use netlink::{Family, NetNs, Phrase, Request, Result, Word};
 
 pub use channels::{Channels, ChannelsChange};
 pub use driver::DriverInfo;
@@ -49,6 +49,29 @@ mod header {
     pub(super) const OMIT_REPLY: u32 = 1 << 1;
 }
 
+/// How it reads.
+const HEADER: Word = Word::nest(header::NEST, "header", HEADER_WORDS);
+
+/// How its own attributes read.
+const HEADER_WORDS: &[Word] = &[
+    Word::number(header::DEV_INDEX, "dev-index"),
+    // The answer's.
+    Word::text(2, "dev-name"),
+    Word::number(header::FLAGS, "flags"),
+];
+
+/// How each command's requests and answers read.
+fn vocabulary(_: u16, cmd: u8) -> Phrase {
+    let words = match cmd {
+        cmd::FEATURES_GET | cmd::FEATURES_SET => features::WORDS,
+        cmd::RINGS_GET | cmd::RINGS_SET => rings::WORDS,
+        cmd::CHANNELS_GET | cmd::CHANNELS_SET => channels::WORDS,
+        cmd::RSS_GET | cmd::RSS_SET | cmd::RSS_CREATE_ACT | cmd::RSS_DELETE_ACT => rss::WORDS,
+        _ => &[HEADER],
+    };
+    Phrase { header: 4, words }
+}
+
 /// A handle on ethtool: rings, channels, RSS, features, flow rules.
 ///
 /// Virtual devices have hardly any of it: this is about the physical device, in the network
@@ -64,7 +87,7 @@ impl Ethtool {
     /// # Errors
     /// `ENOENT` for a kernel without `CONFIG_ETHTOOL_NETLINK`, and those of a socket.
     pub fn open() -> Result<Self> {
-        Generic::open(Self::NAME).map(Self)
+        Generic::open(Self::NAME, vocabulary).map(Self)
     }
 
     /// Opens one in the network namespace `ns`.
@@ -72,7 +95,7 @@ impl Ethtool {
     /// # Errors
     /// As for [`Ethtool::open`] and [`NetNs::run`].
     pub fn open_in(ns: &NetNs) -> Result<Self> {
-        Generic::open_in(Self::NAME, ns).map(Self)
+        Generic::open_in(Self::NAME, vocabulary, ns).map(Self)
     }
 
     fn about(&self, cmd: u8, op: &'static str, ifindex: Ifindex) -> Request {

@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use netlink::{Attr, Attrs, Request, Result};
+use netlink::{Attr, Attrs, Request, Result, Word};
 use serde::{Deserialize, Serialize};
 
-use super::{Ethtool, cmd};
+use super::{Ethtool, HEADER, cmd};
 use crate::Ifindex;
 use crate::parse::Parsed;
 
@@ -23,6 +23,26 @@ mod attr {
     pub(super) const HDS_THRESH: u16 = 17;
     pub(super) const HDS_THRESH_MAX: u16 = 18;
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    HEADER,
+    Word::number(attr::RX_MAX, "rx-max"),
+    Word::number(attr::TX_MAX, "tx-max"),
+    Word::number(attr::RX, "rx"),
+    Word::number(attr::TX, "tx"),
+    Word::number(attr::RX_BUF_LEN, "rx-buf-len"),
+    Word::choice(
+        attr::TCP_DATA_SPLIT,
+        "tcp-data-split",
+        &["unknown", "disabled", "enabled"],
+    ),
+    Word::number(attr::CQE_SIZE, "cqe-size"),
+    Word::number(attr::TX_PUSH, "tx-push"),
+    Word::number(attr::RX_PUSH, "rx-push"),
+    Word::number(attr::HDS_THRESH, "hds-thresh"),
+    Word::number(attr::HDS_THRESH_MAX, "hds-thresh-max"),
+];
 
 impl Ethtool {
     /// The rings of a device (`rings_prepare_data`).

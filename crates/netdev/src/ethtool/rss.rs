@@ -1,9 +1,9 @@
 //! RSS: which queue a packet goes to that no flow rule is about.
 
-use netlink::{Attr, Attrs, Family, ParseError, Request, Result};
+use netlink::{Attr, Attrs, Family, ParseError, Request, Result, Word};
 use serde::{Deserialize, Serialize};
 
-use super::{Ethtool, about, cmd};
+use super::{Ethtool, HEADER, about, cmd};
 use crate::parse::Parsed;
 use crate::{Ifindex, QueueId, RssContextId};
 
@@ -15,6 +15,16 @@ mod attr {
     pub(super) const HKEY: u16 = 5;
     pub(super) const INPUT_XFRM: u16 = 6;
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    HEADER,
+    Word::number(attr::CONTEXT, "context"),
+    Word::number(attr::HFUNC, "hfunc"),
+    Word::bytes(attr::INDIR, "indir"),
+    Word::bytes(attr::HKEY, "hkey"),
+    Word::number(attr::INPUT_XFRM, "input-xfrm"),
+];
 
 impl Ethtool {
     /// The RSS of a device, not that of its additional contexts (`rss_prepare_get`).

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink::{Attr, Attrs, Request, Result};
+use netlink::{Attr, Attrs, Phrase, Request, Result, Word};
 use serde::Serialize;
 
 use super::Link;
@@ -21,6 +21,25 @@ mod nda {
     pub(super) const DST: u16 = 1;
     pub(super) const LLADDR: u16 = 2;
 }
+
+/// How those of an address read.
+pub(super) const WORDS: Phrase = Phrase {
+    header: HEADER,
+    words: &[
+        Word::address(ifa::ADDRESS, "address"),
+        Word::address(ifa::LOCAL, "local"),
+        Word::number(ifa::FLAGS, "flags"),
+    ],
+};
+
+/// How those of a neighbour read.
+pub(super) const NEIGHBOUR_WORDS: Phrase = Phrase {
+    header: 12,
+    words: &[
+        Word::address(nda::DST, "dst"),
+        Word::address(nda::LLADDR, "lladdr"),
+    ],
+};
 
 /// Length of a `struct ifaddrmsg`.
 const HEADER: usize = 8;
@@ -204,7 +223,7 @@ pub(super) fn octets(addr: IpAddr) -> Vec<u8> {
 }
 
 /// An address of either family.
-fn parse_ip(attr: &Attr<'_>) -> Parsed<IpAddr> {
+pub(super) fn parse_ip(attr: &Attr<'_>) -> Parsed<IpAddr> {
     let v4 = attr.array::<4>().map(IpAddr::from);
     v4.or_else(|_| attr.array::<16>().map(IpAddr::from))
 }

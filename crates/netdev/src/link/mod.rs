@@ -1,24 +1,28 @@
 //! rtnetlink: links, their addresses, routes and namespaces.
 
 mod addr;
+mod events;
 mod info;
 mod netkit;
 mod nsid;
+mod proxy;
 mod route;
 #[cfg(test)]
 mod tests;
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink::{Attrs, Error, NetNs, Request, Result, Socket};
+use netlink::{Attrs, Error, NetNs, Phrase, Request, Result, Socket, Word};
 
 pub use addr::{Address, AddressOptions};
+pub use events::{LinkEvent, LinkEvents};
 pub use info::{LinkInfo, Xdp, XdpMode};
 pub use netkit::{
     NetkitEnds, NetkitInfo, NetkitMode, NetkitPair, NetkitPolicy, NetkitScrub, NetkitSingle,
     Pairing,
 };
-pub use route::Route;
+pub use proxy::Proxy;
+pub use route::{Route, RouteInfo};
 
 use crate::parse::Parsed;
 use crate::{Ifindex, sys};
@@ -35,6 +39,8 @@ mod ifla {
     pub(super) const NUM_RX_QUEUES: u16 = 32;
     pub(super) const LINK_NETNSID: u16 = 37;
     pub(super) const XDP: u16 = 43;
+    pub(super) const NEW_NETNSID: u16 = 45;
+    pub(super) const NEW_IFINDEX: u16 = 49;
     pub(super) const MIN_MTU: u16 = 50;
     pub(super) const MAX_MTU: u16 = 51;
     pub(super) const PARENT_DEV_NAME: u16 = 56;
@@ -42,6 +48,41 @@ mod ifla {
 
     pub(super) const INFO_KIND: u16 = 1;
     pub(super) const INFO_DATA: u16 = 2;
+}
+
+/// How they read.
+const WORDS: Phrase = Phrase {
+    header: IfInfo::LEN,
+    words: &[
+        Word::text(ifla::IFNAME, "ifname"),
+        Word::address(ifla::ADDRESS, "address"),
+        Word::number(ifla::MTU, "mtu"),
+        Word::number(ifla::LINK, "link"),
+        Word::nest(ifla::LINKINFO, "linkinfo", INFO_WORDS),
+        Word::number(ifla::NET_NS_FD, "net-ns-fd"),
+        Word::number(ifla::NUM_TX_QUEUES, "num-tx-queues"),
+        Word::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
+        Word::signed(ifla::LINK_NETNSID, "link-netnsid"),
+        Word::text(ifla::PARENT_DEV_NAME, "parent-dev-name"),
+    ],
+};
+
+/// How those of a kind of links read.
+const INFO_WORDS: &[Word] = &[
+    Word::text(ifla::INFO_KIND, "kind"),
+    // Of the kinds only this one is made here.
+    Word::nest(ifla::INFO_DATA, "data", netkit::WORDS),
+];
+
+/// How the requests and answers of each type read.
+fn vocabulary(kind: u16, _: u8) -> Phrase {
+    match kind {
+        libc::RTM_NEWADDR..=libc::RTM_GETADDR => addr::WORDS,
+        libc::RTM_NEWROUTE..=libc::RTM_GETROUTE => route::WORDS,
+        libc::RTM_NEWNEIGH..=libc::RTM_GETNEIGH => addr::NEIGHBOUR_WORDS,
+        libc::RTM_NEWNSID..=libc::RTM_GETNSID => nsid::WORDS,
+        _ => WORDS,
+    }
 }
 
 /// `struct ifinfomsg`: what each message about a link begins with.
@@ -92,9 +133,7 @@ impl Link {
     /// # Errors
     /// Those of a socket.
     pub fn open() -> Result<Self> {
-        Ok(Self {
-            socket: Socket::route()?,
-        })
+        Ok(Self::over(Socket::route()?))
     }
 
     /// Opens one in the network namespace `ns`.
@@ -102,9 +141,12 @@ impl Link {
     /// # Errors
     /// As for [`Link::open`] and [`NetNs::run`].
     pub fn open_in(ns: &NetNs) -> Result<Self> {
-        Ok(Self {
-            socket: Socket::route_in(ns)?,
-        })
+        Ok(Self::over(Socket::route_in(ns)?))
+    }
+
+    fn over(mut socket: Socket) -> Self {
+        socket.set_vocabulary(vocabulary);
+        Self { socket }
     }
 
     /// A link by its number (`rtnl_getlink`).

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use netlink::{Attr, NetNs, Request, Result, Writer};
+use netlink::{Attr, NetNs, Request, Result, Word, Writer};
 use serde::Serialize;
 
 use super::{IfInfo, Link, check_name, fd, ifla};
@@ -22,6 +22,27 @@ mod attr {
     pub(super) const TAILROOM: u16 = 9;
     pub(super) const PAIRING: u16 = 10;
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    Word::message(attr::PEER_INFO, "peer-info", IfInfo::LEN, PEER_WORDS),
+    Word::number(attr::PRIMARY, "primary"),
+    Word::number(attr::POLICY, "policy"),
+    Word::number(attr::PEER_POLICY, "peer-policy"),
+    Word::choice(attr::MODE, "mode", &["l2", "l3"]),
+    Word::number(attr::SCRUB, "scrub"),
+    Word::number(attr::PEER_SCRUB, "peer-scrub"),
+    Word::number(attr::HEADROOM, "headroom"),
+    Word::number(attr::TAILROOM, "tailroom"),
+    Word::choice(attr::PAIRING, "pairing", &["pair", "single"]),
+];
+
+/// How the request for the other end reads.
+const PEER_WORDS: &[Word] = &[
+    Word::text(ifla::IFNAME, "ifname"),
+    Word::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
+    Word::number(ifla::NET_NS_FD, "net-ns-fd"),
+];
 
 /// Defines an enum of the kernel's numbers.
 macro_rules! numbers {

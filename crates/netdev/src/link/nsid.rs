@@ -1,6 +1,6 @@
 //! Numbers by which one network namespace knows another.
 
-use netlink::{Attrs, Error, NetNs, ParseError, Request, Result};
+use netlink::{Attrs, Error, NetNs, ParseError, Phrase, Request, Result, Word};
 
 use super::{Link, fd};
 
@@ -9,6 +9,15 @@ mod netnsa {
     pub(super) const NSID: u16 = 1;
     pub(super) const FD: u16 = 3;
 }
+
+/// How they read.
+pub(super) const WORDS: Phrase = Phrase {
+    header: HEADER.len(),
+    words: &[
+        Word::signed(netnsa::NSID, "nsid"),
+        Word::number(netnsa::FD, "fd"),
+    ],
+};
 
 /// What stands for no number, and for any (`NETNSA_NSID_NOT_ASSIGNED`).
 const NOT_ASSIGNED: i32 = -1;

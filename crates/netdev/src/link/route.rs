@@ -1,21 +1,40 @@
 //! Routes.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink::{Request, Result};
+use netlink::{Attrs, Phrase, Request, Result, Word};
+use serde::Serialize;
 
 use super::Link;
-use super::addr::{family, family_byte, octets};
-use crate::{Ifindex, Prefix};
+use super::addr::{family, family_byte, octets, parse_ip};
+use crate::parse::Parsed;
+use crate::{Ifindex, ParseError, Prefix};
 
 /// Attributes: `RTA_*`.
 mod rta {
     pub(super) const DST: u16 = 1;
     pub(super) const OIF: u16 = 4;
     pub(super) const GATEWAY: u16 = 5;
+    pub(super) const PRIORITY: u16 = 6;
     pub(super) const PREFSRC: u16 = 7;
     pub(super) const TABLE: u16 = 15;
 }
+
+/// How they read.
+pub(super) const WORDS: Phrase = Phrase {
+    header: HEADER,
+    words: &[
+        Word::address(rta::DST, "dst"),
+        Word::number(rta::OIF, "oif"),
+        Word::address(rta::GATEWAY, "gateway"),
+        Word::number(rta::PRIORITY, "priority"),
+        Word::address(rta::PREFSRC, "prefsrc"),
+        Word::number(rta::TABLE, "table"),
+    ],
+};
+
+/// Length of a `struct rtmsg`.
+const HEADER: usize = 12;
 
 /// A unicast route: `ip route add 10.0.1.0/24 via 10.0.0.2 dev eth0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +87,7 @@ impl Route {
         let family = family_byte(family(self.dst.addr));
         let protocol = if deleting { 0 } else { libc::RTPROT_STATIC };
         let len = self.dst.len;
-        let mut header = [0; 12];
+        let mut header = [0; HEADER];
         let fields = [
             family,
             len,
@@ -103,7 +122,76 @@ impl Route {
     }
 }
 
+/// A route as it is (`fib_dump_info`, `rt6_fill_node`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RouteInfo {
+    /// Where to; a length of 0 is the default route.
+    pub dst: Prefix,
+    /// Over which router; of a route with several next hops none is told.
+    pub via: Option<IpAddr>,
+    /// Through which link; of a route with several next hops none is told.
+    pub oif: Option<Ifindex>,
+    /// From which address, unless the socket has another one.
+    pub src: Option<IpAddr>,
+    /// In which table: 254 is the main one, 255 that of the host's own addresses.
+    pub table: u32,
+    /// Who made it (`RTPROT_*`): 2 the kernel, 4 an administrator, 9 a router's advertisement.
+    pub protocol: u8,
+    /// What becomes of the packets (`RTN_*`): 1 they are sent on, 2 they are this host's.
+    pub kind: u8,
+    /// Its place among others to the same destination: the lowest counts.
+    pub priority: Option<u32>,
+}
+
+impl RouteInfo {
+    /// `None` for a route of another family than IPv4 and IPv6.
+    pub(super) fn parse(header: &[u8], attrs: Attrs<'_>) -> Parsed<Option<Self>> {
+        let &[family, len, _, _, table, protocol, _, kind, ..] = header else {
+            return Err(ParseError::Header { left: header.len() });
+        };
+        let any: IpAddr = match libc::c_int::from(family) {
+            libc::AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+            libc::AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+            _ => return Ok(None),
+        };
+        let mut route = Self {
+            dst: Prefix { addr: any, len },
+            via: None,
+            oif: None,
+            src: None,
+            table: table.into(),
+            protocol,
+            kind,
+            priority: None,
+        };
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                rta::DST => route.dst.addr = parse_ip(&attr)?,
+                rta::GATEWAY => route.via = Some(parse_ip(&attr)?),
+                rta::OIF => route.oif = Some(Ifindex::new(attr.u32()?)),
+                rta::PREFSRC => route.src = Some(parse_ip(&attr)?),
+                rta::TABLE => route.table = attr.u32()?,
+                rta::PRIORITY => route.priority = Some(attr.u32()?),
+                _ => {}
+            }
+        }
+        Ok(Some(route))
+    }
+}
+
 impl Link {
+    /// All IPv4 and IPv6 routes, of all tables (`inet_dump_fib`, `inet6_dump_fib`).
+    ///
+    /// # Errors
+    /// Those of a dump.
+    pub fn routes(&mut self) -> Result<Vec<RouteInfo>> {
+        let request = Request::new(libc::RTM_GETROUTE, &[0; HEADER], "route-get", "");
+        let routes = self.dump(&request, HEADER, RouteInfo::parse)?;
+        Ok(routes.into_iter().flatten().collect())
+    }
+
     /// Adds a route (`inet_rtm_newroute`, `inet6_rtm_newroute`).
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{
     Address, AddressOptions, IfInfo, LinkInfo, NetkitMode, NetkitPair, NetkitPolicy, NetkitSingle,
-    Pairing, Route, XdpMode, addr, check_name,
+    Pairing, Proxy, Route, RouteInfo, XdpMode, addr, check_name, proxy,
 };
 use crate::{Ifindex, MacAddr, Prefix};
 
@@ -122,6 +122,46 @@ fn a_neighbour_is_added_as_specified() {
         &addr::neighbour(Ifindex::new(7), addr, mac, String::new()),
         &spec,
     );
+}
+
+#[test]
+fn a_proxy_is_added_and_removed_as_specified() {
+    let addr = "fd00::2".parse().unwrap();
+    let mut header = rt_neigh::Ndmsg::new();
+    header.ndm_family = u8::try_from(libc::AF_INET6).unwrap();
+    (header.ndm_ifindex, header.ndm_flags) = (7, 0x08);
+    let encode = |kind| proxy::proxy(kind, "", Ifindex::new(7), addr, String::new());
+    let mut spec = rt_neigh::Request::new().op_newneigh_do(&header);
+    spec.encode().push_dst(addr).end_nested();
+    assert_same(&encode(libc::RTM_NEWNEIGH), &spec);
+    let mut spec = rt_neigh::Request::new().op_delneigh_do(&header);
+    spec.encode().push_dst(addr).end_nested();
+    assert_same(&encode(libc::RTM_DELNEIGH), &spec);
+    let told = Proxy::parse(encode(0).body(), Attrs::new(&[]));
+    assert!(told.is_err(), "{told:?}");
+    let request = encode(0);
+    let (header, attrs) = request.body().split_at(12);
+    let told = Proxy::parse(header, Attrs::new(attrs)).unwrap();
+    assert_eq!((told.ifindex, told.addr), (Ifindex::new(7), addr));
+}
+
+#[test]
+fn a_route_is_read() {
+    let header = [10, 0, 0, 0, 254, 9, 0, 1, 0, 0, 0, 0];
+    let mut attrs = Writer::new();
+    let router = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1];
+    attrs.put(5, &router).u32(4, 7).u32(6, 1024).u32(15, 300);
+    let route = RouteInfo::parse(&header, Attrs::new(attrs.bytes()));
+    let route = route.unwrap().unwrap();
+    assert_eq!(route.dst.to_string(), "::/0");
+    assert_eq!(route.via, Some(router.into()));
+    assert_eq!(
+        (route.oif, route.priority),
+        (Some(Ifindex::new(7)), Some(1024))
+    );
+    assert_eq!((route.table, route.protocol, route.kind), (300, 9, 1));
+    let of_another_family = RouteInfo::parse(&[45; 12], Attrs::new(&[]));
+    assert_eq!(of_another_family, Ok(None));
 }
 
 #[test]
@@ -273,6 +313,8 @@ proptest! {
     ) {
         let _ = LinkInfo::parse(&header, Attrs::new(&bytes));
         let _ = Address::parse(&header, Attrs::new(&bytes));
+        let _ = Proxy::parse(&header, Attrs::new(&bytes));
+        let _ = RouteInfo::parse(&header, Attrs::new(&bytes));
         let _ = super::nsid::parse(Attrs::new(&bytes));
     }
 

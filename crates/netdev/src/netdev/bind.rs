@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use netlink::{Attrs, Family, Request, Result};
+use netlink::{Attrs, Family, Request, Result, Word};
 
 use super::{Netdev, cmd, queue};
 use crate::parse::{Parsed, required};
@@ -16,6 +16,15 @@ mod attr {
     pub(super) const ID: u16 = 4;
     pub(super) const RX_PAGE_SIZE: u16 = 5;
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    Word::number(attr::IFINDEX, "ifindex"),
+    Word::nest(attr::QUEUES, "queues", queue::WORDS),
+    Word::number(attr::FD, "fd"),
+    Word::number(attr::ID, "id"),
+    Word::number(attr::RX_PAGE_SIZE, "rx-page-size"),
+];
 
 /// How to bind for receiving.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

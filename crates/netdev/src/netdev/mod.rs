@@ -9,7 +9,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use netlink::{Attrs, Family, NetNs, Request, Result};
+use netlink::{Attrs, Family, NetNs, Phrase, Request, Result, Word};
 use serde::Serialize;
 
 pub use bind::{BindOptions, Binding};
@@ -51,6 +51,29 @@ mod attr {
     pub(super) const XSK_FEATURES: u16 = 6;
 }
 
+/// How they read.
+const WORDS: &[Word] = &[
+    Word::number(attr::IFINDEX, "ifindex"),
+    Word::number(attr::XDP_FEATURES, "xdp-features"),
+    Word::number(attr::XDP_ZC_MAX_SEGS, "xdp-zc-max-segs"),
+    Word::number(attr::XDP_RX_METADATA_FEATURES, "xdp-rx-metadata-features"),
+    Word::number(attr::XSK_FEATURES, "xsk-features"),
+];
+
+/// How each command's requests and answers read.
+fn vocabulary(_: u16, cmd: u8) -> Phrase {
+    let words = match cmd {
+        cmd::PAGE_POOL_GET => page_pool::WORDS,
+        cmd::PAGE_POOL_STATS_GET => page_pool::STATS_WORDS,
+        cmd::QUEUE_GET | cmd::QUEUE_CREATE => queue::WORDS,
+        cmd::NAPI_GET => napi::WORDS,
+        cmd::QSTATS_GET => qstats::WORDS,
+        cmd::BIND_RX | cmd::BIND_TX => bind::WORDS,
+        _ => WORDS,
+    };
+    Phrase { header: 4, words }
+}
+
 /// A handle on the netdev family: queues, leases, bindings, page pools, statistics.
 ///
 /// What it sees and touches is in the network namespace it was opened in.
@@ -65,7 +88,7 @@ impl Netdev {
     /// # Errors
     /// `ENOENT` where the kernel has no netdev family (before 6.3), and those of a socket.
     pub fn open() -> Result<Self> {
-        Generic::open(Self::NAME).map(Self)
+        Generic::open(Self::NAME, vocabulary).map(Self)
     }
 
     /// Opens one in the network namespace `ns`.
@@ -73,7 +96,7 @@ impl Netdev {
     /// # Errors
     /// As for [`Netdev::open`] and [`NetNs::run`].
     pub fn open_in(ns: &NetNs) -> Result<Self> {
-        Generic::open_in(Self::NAME, ns).map(Self)
+        Generic::open_in(Self::NAME, vocabulary, ns).map(Self)
     }
 
     /// One device (`netdev_nl_dev_get_doit`).

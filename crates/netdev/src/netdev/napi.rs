@@ -1,6 +1,6 @@
 //! NAPI instances: who polls a queue.
 
-use netlink::{Attrs, Result};
+use netlink::{Attrs, Result, Word};
 use serde::Serialize;
 
 use super::{Netdev, cmd};
@@ -18,6 +18,18 @@ mod attr {
     pub(super) const IRQ_SUSPEND_TIMEOUT: u16 = 7;
     pub(super) const THREADED: u16 = 8;
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    Word::number(attr::IFINDEX, "ifindex"),
+    Word::number(attr::ID, "id"),
+    Word::number(attr::IRQ, "irq"),
+    Word::number(attr::PID, "pid"),
+    Word::number(attr::DEFER_HARD_IRQS, "defer-hard-irqs"),
+    Word::number(attr::GRO_FLUSH_TIMEOUT, "gro-flush-timeout"),
+    Word::number(attr::IRQ_SUSPEND_TIMEOUT, "irq-suspend-timeout"),
+    Word::number(attr::THREADED, "threaded"),
+];
 
 impl Netdev {
     /// One NAPI instance (`netdev_nl_napi_get_doit`).

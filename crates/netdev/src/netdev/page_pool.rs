@@ -1,6 +1,6 @@
 //! Page pools: where an rx queue's memory comes from.
 
-use netlink::{Attrs, Family, Request, Result};
+use netlink::{Attrs, Family, Request, Result, Word};
 use serde::Serialize;
 
 use super::{IoUring, Netdev, cmd};
@@ -21,6 +21,20 @@ mod attr {
     /// `NETDEV_A_PAGE_POOL_STATS_INFO`.
     pub(super) const STATS_INFO: u16 = 1;
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    Word::number(attr::ID, "id"),
+    Word::number(attr::IFINDEX, "ifindex"),
+    Word::number(attr::NAPI_ID, "napi-id"),
+    Word::number(attr::INFLIGHT, "inflight"),
+    Word::number(attr::INFLIGHT_MEM, "inflight-mem"),
+    Word::number(attr::DETACH_TIME, "detach-time"),
+    Word::number(attr::DMABUF, "dmabuf"),
+];
+
+/// How those of statistics read.
+pub(super) const STATS_WORDS: &[Word] = &[Word::nest(attr::STATS_INFO, "info", WORDS)];
 
 impl Netdev {
     /// One page pool (`netdev_nl_page_pool_get_doit`).

@@ -1,6 +1,6 @@
 //! Statistics per queue and per device.
 
-use netlink::{Attrs, Result};
+use netlink::{Attrs, Result, Word};
 use serde::Serialize;
 
 use super::{Netdev, cmd};
@@ -23,6 +23,14 @@ pub enum Scope {
     /// Each active queue, probably since the last reconfiguration.
     Queue,
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    Word::number(attr::IFINDEX, "ifindex"),
+    Word::choice(attr::QUEUE_TYPE, "queue-type", &["rx", "tx"]),
+    Word::number(attr::QUEUE_ID, "queue-id"),
+    Word::number(attr::SCOPE, "scope"),
+];
 
 impl Netdev {
     /// Statistics of one device or of all (`netdev_nl_qstats_get_dumpit`). Devices whose driver

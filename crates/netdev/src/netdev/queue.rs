@@ -1,6 +1,6 @@
 //! Queues and their leases.
 
-use netlink::{Attr, Attrs, Family, Request, Result};
+use netlink::{Attr, Attrs, Family, Request, Result, Word};
 use serde::Serialize;
 
 use super::{Netdev, cmd};
@@ -26,6 +26,31 @@ pub(super) mod attr {
     /// `NETDEV_A_IO_URING_PROVIDER_INFO_RX_BUF_LEN`.
     pub(super) const RX_BUF_LEN: u16 = 1;
 }
+
+/// How they read.
+pub(super) const WORDS: &[Word] = &[
+    Word::number(attr::ID, "id"),
+    Word::number(attr::IFINDEX, "ifindex"),
+    Word::choice(attr::TYPE, "type", &["rx", "tx"]),
+    Word::number(attr::NAPI_ID, "napi-id"),
+    Word::number(attr::DMABUF, "dmabuf"),
+    Word::flag(attr::IO_URING, "io-uring"),
+    Word::flag(attr::XSK, "xsk"),
+    Word::nest(attr::LEASE, "lease", LEASE_WORDS),
+];
+
+/// How those of a lease read.
+const LEASE_WORDS: &[Word] = &[
+    Word::number(attr::LEASE_IFINDEX, "ifindex"),
+    Word::nest(attr::LEASE_QUEUE, "queue", QUEUE_WORDS),
+    Word::signed(attr::LEASE_NETNS_ID, "netns-id"),
+];
+
+/// Those of the queue in a lease.
+const QUEUE_WORDS: &[Word] = &[
+    Word::number(attr::ID, "id"),
+    Word::choice(attr::TYPE, "type", &["rx", "tx"]),
+];
 
 impl Netdev {
     /// One queue (`netdev_nl_queue_get_doit`).

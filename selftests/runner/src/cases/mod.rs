@@ -1,22 +1,40 @@
 //! The cases, one function each.
 
 mod bind_errors;
+mod doctor;
+mod doctor_fault;
+mod doctor_machine;
+mod doctor_netkit;
+mod doctor_nic;
+mod feel;
+mod footprint;
 mod hold;
+mod json;
 mod lease;
 mod lease_ends;
 mod lease_errors;
 mod lease_grants;
 mod lease_nic;
+mod lease_notes;
+mod lease_rounds;
+mod lease_way;
 mod leasing;
 mod ncdevmem;
 mod ncdevmem_client;
 mod ncdevmem_probe;
 mod nic;
+mod nic_journal;
+mod nic_plan;
+mod nic_restored;
+mod nic_shared;
 mod receive;
+mod removal;
+mod round;
 mod send;
 mod send_errors;
 mod tool_errors;
 mod transfer;
+mod watch;
 
 use anyhow::{Result, bail, ensure};
 use netdev::{Ifindex, Link, NetkitSingle};
@@ -91,6 +109,26 @@ pub(crate) const ALL: &[Case] = cases![
     lease_ends::not_by_a_flap_of_the_netkit,
     lease_ends::not_by_a_move_of_the_netkit,
     lease_ends::not_by_a_move_of_the_nic,
+    lease_rounds::by_name,
+    lease_rounds::by_name_pod_first,
+    lease_rounds::by_path,
+    lease_rounds::by_path_pod_first,
+    lease_rounds::by_pid,
+    lease_rounds::by_pid_pod_first,
+    lease_rounds::beside_the_nic,
+    lease_way::many_queues,
+    lease_way::switches_are_shared,
+    lease_way::what_others_set_stays,
+    lease_way::refused_half_way,
+    lease_way::refused_at_once,
+    lease_way::dry_runs,
+    lease_way::large_receive_offload,
+    lease_notes::netkits_that_went,
+    lease_notes::netkit_of_somebody_else,
+    lease_notes::bound,
+    lease_notes::stopped_half_way,
+    lease_notes::damaged_notes,
+    lease_notes::nic_that_went,
     lease_nic::channels_stay,
     lease_nic::channels_stay_until_the_end,
     lease_nic::channels_as_they_are,
@@ -124,6 +162,54 @@ pub(crate) const ALL: &[Case] = cases![
     nic::moves_between_namespaces,
     nic::removed_while_receiving,
     nic::xdp_refused_while_bound,
+    removal::nic_while_receiving,
+    removal::nic_while_idle,
+    removal::nic_behind_a_lease,
+    removal::nic_that_has_moved,
+    removal::netkit_while_receiving,
+    removal::namespace_by_name_while_receiving,
+    removal::namespace_by_path,
+    removal::namespace_from_within,
+    removal::namespace_by_pid,
+    watch::lease_and_bind,
+    watch::direct_bind_and_namespace,
+    watch::namespace_without_a_name,
+    feel::verbose_names_requests,
+    feel::colours_on_a_terminal_only,
+    feel::completions_and_man_pages,
+    feel::dry_run,
+    feel::progress_once_a_second,
+    json::plans,
+    json::leases_and_transfers,
+    nic_restored::after_return,
+    nic_restored::after_error,
+    nic_restored::after_panic,
+    nic_restored::after_abort,
+    nic_restored::after_sigint,
+    nic_restored::after_sigterm,
+    nic_restored::after_sigterm_while_setting_up,
+    nic_restored::after_sigkill,
+    nic_restored::after_sigkill_while_setting_up,
+    nic_restored::after_sigkill_of_both,
+    nic_restored::after_sigkill_of_both_while_setting_up,
+    nic_restored::after_sigkill_of_both_while_restoring,
+    nic_restored::after_sigkill_of_the_guardian,
+    nic_shared::two_receivers_end,
+    nic_shared::two_receivers_at_once,
+    nic_shared::two_want_the_same_queue,
+    nic_shared::changes_of_others_stay,
+    nic_journal::damaged,
+    nic_journal::of_another_boot,
+    nic_journal::of_another_nic,
+    nic_journal::of_a_nic_that_is_gone,
+    nic_journal::of_a_nic_that_moved,
+    nic_journal::no_place_for_it,
+    nic_plan::looking_changes_nothing,
+    nic_plan::applied_to_stay,
+    nic_plan::driver_that_does_not_keep,
+    nic_plan::driver_that_refuses,
+    nic_plan::rule_table_is_full,
+    nic_plan::driver_that_refuses_the_way_back,
     send::dmabuf_to_dmabuf,
     send::through_a_lease,
     send::a_file_of_odd_length,
@@ -175,6 +261,58 @@ pub(crate) const ALL: &[Case] = cases![
     lease_errors::tx_lessor,
     lease_errors::no_such_namespace_id,
     lease_errors::no_such_device,
+    doctor::healthy,
+    doctor::of_all_nics,
+    doctor::in_another_namespace,
+    doctor::schema,
+    doctor::changes_nothing,
+    doctor_nic::link_down,
+    doctor_nic::no_carrier,
+    doctor_nic::xdp_by_a_link,
+    doctor_nic::xdp_by_netlink,
+    doctor_nic::small_mtu,
+    doctor_nic::no_coalescing,
+    doctor_nic::split_off_and_threshold,
+    doctor_nic::one_channel,
+    doctor_nic::queue_bound,
+    doctor_nic::queue_in_af_xdp_use,
+    doctor_nic::no_such_queue,
+    doctor_nic::all_queues_leased,
+    doctor_nic::only_free_queue_is_rss,
+    doctor_nic::rss_context_has_the_queue,
+    doctor_nic::ntuple_off,
+    doctor_nic::rule_table_full,
+    doctor_nic::rule_for_the_queue,
+    doctor_nic::ring_larger_than_the_buffer,
+    doctor_nic::scatter_gather_off,
+    doctor_nic::driver_without_queue_api,
+    doctor_nic::driver_without_split,
+    doctor_nic::driver_without_ntuple,
+    doctor_nic::driver_without_netmem_tx,
+    doctor_nic::driver_without_rss,
+    doctor_nic::driver_without_rx_page_size,
+    doctor_nic::other_devices,
+    doctor_nic::journal_of_a_dead_receiver,
+    doctor_machine::no_udmabuf_node,
+    doctor_machine::udmabuf_of_another_user,
+    doctor_machine::udmabuf_size_limit,
+    doctor_machine::more_than_the_memory,
+    doctor_machine::no_hugepages,
+    doctor_machine::receive_buffers_larger_than_the_pool,
+    doctor_machine::receive_buffers_too_small,
+    doctor_machine::optmem_too_small,
+    doctor_machine::no_capability,
+    doctor_machine::user_namespace,
+    doctor_machine::root_without_the_capability,
+    doctor_netkit::healthy,
+    doctor_netkit::without_a_lease,
+    doctor_netkit::without_room_for_a_lease,
+    doctor_netkit::the_other_end_was_named,
+    doctor_netkit::ends_down,
+    doctor_netkit::forwarding_off,
+    doctor_netkit::fault_of_the_nic_behind,
+    doctor_netkit::asked_from_within,
+    doctor_netkit::bound_by_another,
     tool_errors::unknown_device,
     tool_errors::queue_out_of_range,
     tool_errors::device_without_devmem,
@@ -189,7 +327,7 @@ pub(crate) const ALL: &[Case] = cases![
 ];
 
 /// A device's number, in this namespace.
-fn ifindex(name: &str) -> Result<Ifindex> {
+pub(crate) fn ifindex(name: &str) -> Result<Ifindex> {
     Ok(Link::open()?.by_name(name)?.ifindex)
 }
 

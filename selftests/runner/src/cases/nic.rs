@@ -44,7 +44,7 @@ pub(super) fn link_flap_while_receiving() -> Result<()> {
 }
 
 /// Packets that the NIC has received.
-fn received() -> Result<u64> {
+pub(super) fn received() -> Result<u64> {
     let path = format!("/sys/class/net/{NIC}/statistics/rx_packets");
     Ok(fs::read_to_string(path)?.trim().parse()?)
 }
@@ -88,8 +88,7 @@ pub(super) fn removed_while_receiving() -> Result<()> {
             !Path::new("/sys/class/net").join(NIC).exists(),
             "round {round}: {NIC} is still there"
         );
-        receiver.signal(Signal::SIGTERM)?;
-        println_line(&receiver.end_within(Duration::from_secs(10))?.refused(1)?);
+        println_line(&receiver.end_within(Duration::from_secs(2))?.refused(3)?);
         sender.signal(Signal::SIGKILL)?;
         sender.end_within(Duration::from_secs(5))?;
         bed::clear()?;

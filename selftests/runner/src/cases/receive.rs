@@ -178,7 +178,10 @@ pub(super) fn wrong_byte_is_named() -> Result<()> {
     }
     payload[54_321] ^= 0x40;
     fs::write("/tmp/input", &payload)?;
-    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 -v 7"))?;
+    let receiver = start(
+        None,
+        &format!("-f {NIC} -l {NIC_ADDRESS}:5000 --validate 7"),
+    )?;
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
     let sent = send(&format!("{NIC_ADDRESS}:5000 --input /tmp/input"));
     println_line(&format!("sender: {sent:?}"));

@@ -2,10 +2,13 @@
 
 use anyhow::{Result, bail};
 use devmem::engine::{End, Report};
-use netdev::{LinkInfo, QueueId};
+use netdev::QueueId;
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike};
 use serde::Serialize;
 
-use super::{AnySink, Args};
+use super::{AnySink, Args, Place};
+use crate::exit::Gone;
 use crate::report;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -30,12 +33,24 @@ pub(super) struct Summary {
     /// From the first byte to the last.
     seconds: f64,
     mib_per_second: f64,
+    cpu: Cpu,
     calls_per_mib: f64,
     /// The period of the pattern that all bytes were checked against.
     validated: Option<usize>,
     connections: Vec<Connection>,
     /// The signal that ended it.
     signal: Option<i32>,
+    /// Whether all peers that were asked for came and closed.
+    complete: bool,
+}
+
+/// As it is printed.
+#[derive(Serialize)]
+struct Printed<'a> {
+    #[serde(flatten)]
+    summary: &'a Summary,
+    /// What went away under the receiver and so ended it.
+    gone: Option<Gone>,
 }
 
 #[derive(Serialize)]
@@ -51,6 +66,35 @@ struct Calls {
     epoll_wait: u64,
 }
 
+/// Processor time of the receive loop, in seconds.
+#[derive(Debug, Clone, Copy, Default, Serialize)]
+pub(super) struct Cpu {
+    user: f64,
+    system: f64,
+}
+
+impl Cpu {
+    /// This process's until now; nothing where the system does not say.
+    pub(super) fn now() -> Self {
+        let seconds = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
+        getrusage(UsageWho::RUSAGE_SELF).map_or_else(
+            |_| Self::default(),
+            |usage| Self {
+                user: seconds(usage.user_time()),
+                system: seconds(usage.system_time()),
+            },
+        )
+    }
+
+    /// What has been spent since an earlier moment.
+    pub(super) fn since(self, earlier: Self) -> Self {
+        Self {
+            user: self.user - earlier.user,
+            system: self.system - earlier.system,
+        }
+    }
+}
+
 #[derive(Serialize)]
 struct Connection {
     peer: String,
@@ -61,9 +105,9 @@ struct Connection {
 impl Summary {
     pub(super) fn new(
         args: &Args,
-        link: &LinkInfo,
-        queues: &[QueueId],
+        place: &Place,
         report: Report<AnySink>,
+        cpu: Cpu,
         signal: Option<i32>,
     ) -> Self {
         let stats = &report.stats;
@@ -71,10 +115,13 @@ impl Summary {
         let seconds = stats.elapsed().as_secs_f64();
         let mib = stream.bytes as f64 / MIB;
         let calls = stream.recvmsg_calls + stream.tokens.calls + stats.epoll_waits;
+        let closed = report.connections.iter();
+        let closed = closed.filter(|connection| matches!(connection.end, End::Closed));
+        let complete = closed.count() >= args.connections as usize;
         let per = |amount: f64, of: f64| if of > 0.0 { amount / of } else { 0.0 };
         Self {
-            device: link.name.clone(),
-            queues: queues.to_vec(),
+            device: place.link.name.clone(),
+            queues: place.queues.clone(),
             bytes: stream.bytes,
             frag_bytes: stream.frag_bytes,
             frags: stream.frags,
@@ -92,17 +139,34 @@ impl Summary {
             },
             seconds,
             mib_per_second: per(mib, seconds),
+            cpu,
             calls_per_mib: per(calls as f64, mib),
             validated: args.validate,
             connections: report.connections.iter().map(connection).collect(),
             signal,
+            complete,
         }
     }
 
+    /// What had been received when something went: for the error's one line.
+    pub(super) fn until_then(&self) -> String {
+        let Tokens { issued, returned } = self.tokens;
+        let tokens = match (issued, returned) {
+            _ if self.bytes == 0 => return "nothing had been received".to_owned(),
+            (0, _) => "no token was issued".to_owned(),
+            (issued, returned) if issued == returned => {
+                format!("all {issued} tokens were returned")
+            }
+            _ => format!("{returned} of {issued} tokens were returned"),
+        };
+        format!("{} bytes were received until then, {tokens}", self.bytes)
+    }
+
     /// To stdout, or to stderr if the payload went to stdout.
-    pub(super) fn print(&self, json: bool, stdout_taken: bool) -> Result<()> {
+    pub(super) fn print(&self, gone: Option<Gone>, json: bool, stdout_taken: bool) -> Result<()> {
         let text = if json {
-            serde_json::to_string(self)? + "\n"
+            let summary = self;
+            serde_json::to_string(&Printed { summary, gone })? + "\n"
         } else {
             self.to_text()
         };
@@ -130,7 +194,8 @@ impl Summary {
         }
         match self.signal {
             Some(signal) => bail!("recv {}: ended by signal {signal}", self.device),
-            None => Ok(()),
+            None if self.complete => Ok(()),
+            None => bail!("recv {}: stopped before its peers had closed", self.device),
         }
     }
 

@@ -1,0 +1,208 @@
+//! What happens to links, as the kernel tells it.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use netlink::{Attrs, Error, Listener, Message, Result};
+use serde::Serialize;
+
+use super::{IfInfo, Link, LinkInfo, ifla};
+use crate::parse::{Parsed, required};
+use crate::{Ifindex, ParseError};
+
+/// `RTNLGRP_LINK`.
+const GROUP: u32 = 1;
+
+impl Link {
+    /// Listens to what happens to the links of this handle's network namespace; the handle becomes
+    /// the listener's. Needs no privilege.
+    ///
+    /// # Errors
+    /// Those of `NETLINK_ADD_MEMBERSHIP`.
+    pub fn events(self) -> Result<LinkEvents> {
+        Ok(LinkEvents {
+            listener: self.socket.listen(&[GROUP])?,
+        })
+    }
+}
+
+/// A socket that hears of links in its network namespace.
+#[derive(Debug)]
+pub struct LinkEvents {
+    listener: Listener,
+}
+
+impl LinkEvents {
+    /// Waits for the next event until `deadline`, or for ever without one; `None` means that the
+    /// deadline has passed.
+    ///
+    /// # Errors
+    /// [`Error::is_overrun`] where events were lost.
+    pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<LinkEvent>> {
+        while let Some(message) = self.listener.next(deadline)? {
+            let event = LinkEvent::of(&message);
+            if let Some(event) = event.map_err(|e| Error::malformed("listen", "links", e))? {
+                return Ok(Some(event));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl AsFd for LinkEvents {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Something that happened to a link.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+#[non_exhaustive]
+pub enum LinkEvent {
+    /// It appeared, or something about it changed (`rtmsg_ifinfo` with `RTM_NEWLINK`).
+    Changed(Box<LinkInfo>),
+    /// It is gone for good (`unregister_netdevice_many_notify`).
+    Deleted {
+        /// Its number in this namespace.
+        ifindex: Ifindex,
+        /// Its name.
+        name: String,
+    },
+    /// It went to another network namespace (`__dev_change_net_namespace`).
+    Moved {
+        /// Its number in this namespace.
+        ifindex: Ifindex,
+        /// Its name.
+        name: String,
+        /// By which number this namespace knows the other one.
+        to: i32,
+        /// Its number there; `None` where it stays the same.
+        new_ifindex: Option<Ifindex>,
+    },
+}
+
+impl LinkEvent {
+    /// `None` for a message about something else than a link itself: of a bridge's port, say,
+    /// whose end is told as `RTM_DELLINK`, too, in the family `AF_BRIDGE`.
+    fn of(message: &Message) -> Parsed<Option<Self>> {
+        let (header, attrs) = message.split(IfInfo::LEN)?;
+        Self::parse(message.kind(), header, attrs)
+    }
+
+    pub(super) fn parse(kind: u16, header: &[u8], attrs: Attrs<'_>) -> Parsed<Option<Self>> {
+        let unspec = u8::try_from(libc::AF_UNSPEC).unwrap_or_default();
+        if header.first() != Some(&unspec) {
+            return Ok(None);
+        }
+        match kind {
+            libc::RTM_NEWLINK => {
+                let link = LinkInfo::parse(header, attrs)?;
+                Ok(Some(Self::Changed(Box::new(link))))
+            }
+            libc::RTM_DELLINK => Self::end(header, attrs).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// `RTM_DELLINK`: for good, unless it says where to.
+    fn end(header: &[u8], attrs: Attrs<'_>) -> Parsed<Self> {
+        let ifindex = header.get(4..8).and_then(|bytes| bytes.try_into().ok());
+        let ifindex = ifindex.ok_or(ParseError::Header { left: header.len() })?;
+        let ifindex = Ifindex::new(u32::from_ne_bytes(ifindex));
+        let (mut name, mut to, mut new_ifindex) = (None, None, None);
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                ifla::IFNAME => name = Some(attr.str()?.to_owned()),
+                ifla::NEW_NETNSID => to = Some(attr.i32()?),
+                ifla::NEW_IFINDEX => new_ifindex = Some(Ifindex::new(attr.u32()?)),
+                _ => {}
+            }
+        }
+        let name = required(name, ifla::IFNAME)?;
+        Ok(match to {
+            None => Self::Deleted { ifindex, name },
+            Some(to) => Self::Moved {
+                ifindex,
+                name,
+                to,
+                new_ifindex,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink::Writer;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn header(family: u8, ifindex: u32) -> Vec<u8> {
+        let mut header = IfInfo::of(Ifindex::new(ifindex)).encode();
+        header[0] = family;
+        header.to_vec()
+    }
+
+    fn parse(kind: u16, family: u8, attrs: &Writer) -> Parsed<Option<LinkEvent>> {
+        LinkEvent::parse(kind, &header(family, 7), Attrs::new(attrs.bytes()))
+    }
+
+    fn named() -> Writer {
+        let mut attrs = Writer::new();
+        attrs.str(ifla::IFNAME, "eth1");
+        attrs
+    }
+
+    #[test]
+    fn an_end_and_a_move_are_two_things() {
+        let ifindex = Ifindex::new(7);
+        let name = "eth1".to_owned();
+        let mut attrs = named();
+        let end = parse(libc::RTM_DELLINK, 0, &attrs).unwrap();
+        assert_eq!(
+            end,
+            Some(LinkEvent::Deleted {
+                ifindex,
+                name: name.clone()
+            })
+        );
+        attrs.i32(ifla::NEW_NETNSID, 3).u32(ifla::NEW_IFINDEX, 9);
+        let moved = parse(libc::RTM_DELLINK, 0, &attrs).unwrap();
+        let new_ifindex = Some(Ifindex::new(9));
+        assert_eq!(
+            moved,
+            Some(LinkEvent::Moved {
+                ifindex,
+                name,
+                to: 3,
+                new_ifindex
+            })
+        );
+    }
+
+    #[test]
+    fn a_port_that_leaves_its_bridge_is_not_a_link_that_goes() {
+        let bridge = u8::try_from(libc::AF_BRIDGE).unwrap();
+        assert_eq!(parse(libc::RTM_DELLINK, bridge, &named()), Ok(None));
+    }
+
+    #[test]
+    fn other_messages_of_the_group_are_passed_over() {
+        assert_eq!(parse(libc::RTM_NEWADDR, 0, &named()), Ok(None));
+        assert!(matches!(
+            parse(libc::RTM_NEWLINK, 0, &named()),
+            Ok(Some(LinkEvent::Changed(link))) if link.name == "eth1"
+        ));
+        assert!(parse(libc::RTM_DELLINK, 0, &Writer::new()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes(kind in 0u16..40, header in prop::collection::vec(any::<u8>(), 0..20), attrs in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = LinkEvent::parse(kind, &header, Attrs::new(&attrs));
+        }
+    }
+}

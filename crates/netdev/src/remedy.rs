@@ -1,0 +1,181 @@
+//! What to do about a refusal of the kernel, where that is known: one table for all tools.
+//!
+//! The words name no option of any tool. `IF` stands for the device, of a leased queue the physical
+//! one.
+
+use netlink::Error;
+
+/// Texts of extended acks, and what helps. The first that is part of the kernel's text counts.
+const BY_TEXT: &[(&str, &str)] = &[
+    // __netif_mp_open_rxq
+    (
+        "tcp-data-split is disabled",
+        "switch it on, on the physical device: ethtool -G IF tcp-data-split on",
+    ),
+    (
+        "hds-thresh is not zero",
+        "set it, on the physical device: ethtool -G IF hds-thresh 0",
+    ),
+    (
+        "XDP program attached",
+        "detach it: ip link set dev IF xdp off",
+    ),
+    (
+        "already memory provider bound",
+        "another process has this queue: `devmem-tcp show` lists the bindings; choose another queue",
+    ),
+    (
+        "already in use by AF_XDP",
+        "an AF_XDP socket has this queue: choose another queue",
+    ),
+    (
+        "rx_page_size",
+        "leave the rx page size away, or choose one that the driver supports",
+    ),
+    // netif_mp_open_rxq
+    (
+        "rx queue index out of range",
+        "`devmem-tcp show IF` or `ethtool -l IF` count the device's queues",
+    ),
+    (
+        "leased to a virtual netdev",
+        "bind through the netkit device that leases it: `devmem-tcp show` names it",
+    ),
+    // netdev_queue_busy
+    (
+        "in use by",
+        "`devmem-tcp show` lists who has it; choose another queue",
+    ),
+    (
+        "leased",
+        "`devmem-tcp show` lists the leases; one ends when its netkit is deleted",
+    ),
+    // netdev_can_lease_queue, netdev_can_create_queue, netkit_queue_create
+    (
+        "Lease device is a virtual device",
+        "lease from a physical NIC, one with a bus device",
+    ),
+    (
+        "does not support queue management operations",
+        "the NIC's driver has no queue API: devmem needs one",
+    ),
+    (
+        "netkit can only lease against the peer device",
+        "name the other end of the pair",
+    ),
+    (
+        "netkit maximum queue limit reached",
+        "make the netkit with more rx queues, one more than it leases",
+    ),
+    (
+        "Leasing queues from different devices",
+        "use one netkit for each NIC",
+    ),
+    // netdev_nl_bind_tx_doit
+    (
+        "Driver does not support netmem TX",
+        "this device cannot send from device memory: its driver lacks it",
+    ),
+    (
+        "No DMA-capable device found",
+        "a netkit sends through the NIC whose queue it leases: lease one first",
+    ),
+    // net_devmem_bind_dmabuf, netdev_nl_get_dma_dev
+    (
+        "Device doesn't support DMA",
+        "a queue that is leased out is bound through the netkit that leases it, a netkit's own \
+         queue 0 never: `devmem-tcp show` lists the leases",
+    ),
+    (
+        "DMA device mismatch",
+        "one of the queues may be leased out: `devmem-tcp show` lists the leases; choose others",
+    ),
+    (
+        "must be PAGE_SIZE aligned",
+        "use a dmabuf whose pieces are whole pages",
+    ),
+];
+
+/// What helps against this error, in one line, if that is known: for a tool to print below it.
+pub fn remedy(error: &Error) -> Option<String> {
+    if let Some(text) = error.message() {
+        if let Some((_, remedy)) = BY_TEXT.iter().find(|(part, _)| text.contains(part)) {
+            return Some((*remedy).to_owned());
+        }
+    }
+    let remedy = match (error.op(), error.raw_os_error()?) {
+        (_, libc::EPERM | libc::EACCES) => {
+            "run it as root, or with CAP_NET_ADMIN (for a lease: in the initial user namespace)"
+        }
+        ("queue-create", libc::EOPNOTSUPP) => {
+            return Some(kernel_too_old("7.1", "queue leases"));
+        }
+        ("queue-create", libc::ERANGE) | ("bind-rx", libc::EINVAL) => {
+            "`devmem-tcp show IF` or `ethtool -l IF` count the device's queues"
+        }
+        ("bind-rx", libc::EOPNOTSUPP) => {
+            "this device cannot receive into device memory: its driver has no queue API, or it \
+             leases no queue"
+        }
+        ("bind-tx", libc::EOPNOTSUPP) => {
+            "this device cannot send from device memory: its driver lacks netmem_tx, or it leases \
+             no queue"
+        }
+        ("ntuple-insert", libc::EOPNOTSUPP) => {
+            "the driver has no flow rules: steer the flow by other means"
+        }
+        ("ntuple-insert", libc::EEXIST) => {
+            "a rule steers these packets already: `ethtool -n IF` lists the rules"
+        }
+        ("ntuple-insert", libc::EINVAL) => {
+            "the driver takes no such rule: `ethtool -l IF` counts the device's queues, `ethtool \
+             -k IF` says whether ntuple filters are on"
+        }
+        ("ntuple-insert", libc::ENOSPC) => {
+            "the table of rules is full: `ethtool -n IF` lists them, `ethtool -N IF delete N` \
+             deletes one"
+        }
+        ("netns", libc::ENOENT) => "`ip netns list` names the namespaces",
+        (_, libc::ENODEV) => "`ip link` lists the devices of this namespace",
+        _ => return None,
+    };
+    Some(remedy.to_owned())
+}
+
+/// The running kernel beside the one that has the feature.
+fn kernel_too_old(since: &str, what: &str) -> String {
+    let running = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    format!(
+        "{what} need Linux {since} and CONFIG_NETKIT; this is {}",
+        running.trim_end()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_errno(op: &'static str, errno: i32) -> Option<String> {
+        remedy(&Error::from_errno(op, "nk0", errno))
+    }
+
+    /// Before Linux 7.1 the kernel does not know the operation at all (`genl_family_rcv_msg`).
+    #[test]
+    fn a_kernel_without_leases_is_named() {
+        let remedy = of_errno("queue-create", libc::EOPNOTSUPP).unwrap();
+        assert!(remedy.contains("Linux 7.1"), "{remedy}");
+    }
+
+    #[test]
+    fn privilege_is_named_whatever_was_asked() {
+        for op in ["bind-rx", "queue-create", "rings-set"] {
+            assert!(of_errno(op, libc::EPERM).unwrap().contains("CAP_NET_ADMIN"));
+        }
+    }
+
+    #[test]
+    fn what_is_unknown_has_no_remedy() {
+        assert_eq!(of_errno("queue-create", libc::ENOMEM), None);
+        assert_eq!(of_errno("rss-get", libc::EOPNOTSUPP), None);
+    }
+}

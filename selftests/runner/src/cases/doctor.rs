@@ -1,0 +1,153 @@
+//! The doctor on what is healthy, and that it changes nothing.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+
+use super::doctor_fault::{Report, as_user};
+use super::leasing::Guest;
+use super::transfer::{devmem_tcp, validated};
+use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
+use crate::state::Observer;
+use crate::tool::{command, finish, sh};
+
+/// What it says would work, works.
+pub(super) fn healthy() -> Result<()> {
+    bed::wire()?;
+    let report = Report::of(NIC)?;
+    report.healthy()?;
+    for area in ["receives", "sends", "leases"] {
+        ensure!(report.json[area] == true, "not {area}: {}", report.json);
+    }
+    let to = format!("{NIC_ADDRESS}:5000");
+    validated(None, &format!("-f {NIC}"), &to, 1 << 20).map(drop)
+}
+
+/// Without a device it has a line for each NIC, and ends well if one would do.
+pub(super) fn of_all_nics() -> Result<()> {
+    bed::wire()?;
+    let report = Report::of("")?;
+    report.healthy()?;
+    let nics = report.json["nics"].as_array().context("nics")?;
+    let nic = nics.iter().find(|nic| nic["device"] == NIC);
+    let nic = nic.with_context(|| format!("no {NIC} in {nics:?}"))?;
+    ensure!(nic["receives"] == true && nic["driver"] == "swnic", "{nic}");
+    sh(&format!("ip link set dev {NIC} down"))?;
+    let report = Report::of("")?;
+    ensure!(report.code == Some(1), "with its only NIC down");
+    ensure!(
+        report.json["nics"][0]["failed"][0] == "link.up",
+        "{}",
+        report.json
+    );
+    Ok(())
+}
+
+pub(super) fn in_another_namespace() -> Result<()> {
+    bed::wire()?;
+    Report::of(&format!("{SENDER} --netns {PEER}"))?.healthy()?;
+    Report::of(&format!("{SENDER} --netns /run/netns/{PEER}"))?.healthy()
+}
+
+/// Each check has a name of its own and says what must be true; remedies are there where something
+/// is wrong.
+pub(super) fn schema() -> Result<()> {
+    bed::wire()?;
+    let report = Report::of(NIC)?;
+    let checks = report.json["checks"].as_array().context("checks")?;
+    let mut seen = HashSet::new();
+    for check in checks {
+        let text = |key: &str| {
+            check[key]
+                .as_str()
+                .with_context(|| format!("{key} of {check}"))
+        };
+        ensure!(seen.insert(text("id")?), "twice: {check}");
+        ensure!(
+            !text("what")?.is_empty() && !text("found")?.is_empty(),
+            "{check}"
+        );
+        ensure!(["ok", "warn", "fail"].contains(&text("status")?), "{check}");
+        let areas = check["areas"].as_array().context("areas")?;
+        ensure!(!areas.is_empty(), "{check}");
+        let known = |area| ["rx", "tx", "lease"].iter().any(|known| area == known);
+        ensure!(areas.iter().all(known), "{check}");
+        let needs = check["status"] != "ok";
+        ensure!(!needs || check["remedy"].is_string(), "no remedy: {check}");
+        ensure!(
+            check["device"].is_null() || check["device"] == NIC,
+            "{check}"
+        );
+    }
+    ensure!(seen.len() > 30, "{} checks", seen.len());
+    Ok(())
+}
+
+/// Neither on the NIC nor in the machine's settings, whatever state the NIC is in.
+pub(super) fn changes_nothing() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    let mut nic = Observer::of(NIC)?;
+    let look = |line: &str| -> Result<()> {
+        finish(command(None, &devmem_tcp(), &format!("doctor {line}"))).map(drop)
+    };
+    for prepare in [
+        "",
+        "ethtool -K eth1 ntuple off",
+        "ip link set dev eth1 down",
+    ] {
+        if !prepare.is_empty() {
+            sh(prepare)?;
+        }
+        let before = (nic.state()?, settings()?, sh("ip -d link")?);
+        look(NIC)?;
+        look("")?;
+        finish(as_user(&devmem_tcp(), &format!("doctor {NIC}"), false))?;
+        nic.same(&before.0)?;
+        ensure!(settings()? == before.1, "settings after {prepare:?}");
+        ensure!(sh("ip -d link")? == before.2, "links after {prepare:?}");
+    }
+    sh(&format!("ip link set dev {NIC} up"))?;
+    // Split on is what a bind wants: here a trial would succeed if it could.
+    bed::split()?;
+    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    let before = (nic.state()?, sh("ip -d link")?);
+    look(NIC)?;
+    look(&format!("{GUEST} --netns {BOX}"))?;
+    nic.same(&before.0)?;
+    ensure!(sh("ip -d link")? == before.1, "links with a lease");
+    Ok(())
+}
+
+/// The settings under `/proc/sys` that a check reads or a remedy sets, and udmabuf's.
+fn settings() -> Result<String> {
+    let mut text = String::new();
+    for folder in [
+        "/proc/sys/net/core",
+        "/proc/sys/net/ipv4",
+        "/proc/sys/net/ipv4/conf/all",
+        "/proc/sys/net/ipv4/conf/eth1",
+        "/proc/sys/net/ipv6/conf/all",
+        "/proc/sys/vm",
+        "/sys/module/udmabuf/parameters",
+    ] {
+        let mut files: Vec<_> = fs::read_dir(folder)?
+            .flatten()
+            .map(|file| file.path())
+            .collect();
+        files.sort();
+        for file in files {
+            // Some cannot be read, some change by themselves.
+            let value = fs::read_to_string(&file).unwrap_or_default();
+            if !Path::new("/proc/sys/net/ipv4")
+                .join("tcp_fastopen_key")
+                .eq(&file)
+            {
+                text += &format!("{} {value}", file.display());
+            }
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,217 @@
+//! A fault made on purpose: the doctor names it, and what it says to paste cures it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+
+use super::println_line;
+use super::transfer::devmem_tcp;
+use crate::tool::{command, finish};
+
+/// What the doctor said of something.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) json: Value,
+    /// Its exit status.
+    pub(super) code: Option<i32>,
+}
+
+impl Report {
+    /// `devmem-tcp doctor LINE --json`
+    pub(super) fn of(line: &str) -> Result<Self> {
+        let line = format!("doctor {line} --json");
+        Self::by(command(None, &devmem_tcp(), &line))
+    }
+
+    /// What this command prints, a doctor's.
+    pub(super) fn by(run: Command) -> Result<Self> {
+        let end = finish(run)?;
+        let json = serde_json::from_str(&end.stdout);
+        let json = json.with_context(|| format!("not JSON: {end:?}"))?;
+        Ok(Self {
+            json,
+            code: end.status.code(),
+        })
+    }
+
+    /// A check by its name; `None` where it did not apply.
+    pub(super) fn check(&self, id: &str) -> Option<&Value> {
+        let mut checks = self.json["checks"].as_array()?.iter();
+        checks.find(|check| check["id"] == id)
+    }
+
+    /// `ok`, `warn`, `fail`.
+    pub(super) fn status(&self, id: &str) -> &str {
+        self.check(id)
+            .and_then(|check| check["status"].as_str())
+            .unwrap_or("absent")
+    }
+
+    /// What it says to paste.
+    pub(super) fn remedy(&self, id: &str) -> Result<&str> {
+        let check = self.check(id).with_context(|| format!("no {id}"))?;
+        check["remedy"]
+            .as_str()
+            .with_context(|| format!("no remedy: {check}"))
+    }
+
+    /// The checks that failed.
+    pub(super) fn failed(&self) -> Vec<&str> {
+        let checks = self.json["checks"].as_array().into_iter().flatten();
+        let failed = checks.filter(|check| check["status"] == "fail");
+        failed.filter_map(|check| check["id"].as_str()).collect()
+    }
+
+    /// What is not `ok`, for people.
+    pub(super) fn complaints(&self) -> String {
+        let checks = self.json["checks"].as_array().into_iter().flatten();
+        let bad = checks.filter(|check| check["status"] != "ok");
+        let bad = bad.map(|check| format!("{} {}", check["id"], check["found"]));
+        format!(
+            "{} {}",
+            bad.collect::<Vec<_>>().join("; "),
+            self.json["nics"]
+        )
+    }
+
+    /// Holds if it would receive, and the exit status says so.
+    pub(super) fn healthy(&self) -> Result<()> {
+        ensure!(
+            self.failed().is_empty() && self.code == Some(0) && self.json["receives"] == true,
+            "not healthy, status {:?}: {}",
+            self.code,
+            self.complaints()
+        );
+        Ok(())
+    }
+}
+
+/// How bad a fault is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Bad {
+    /// Receiving would not work.
+    NoRx,
+    /// Receiving would, something else would not.
+    OtherFails,
+    /// It is only worth a warning.
+    Warns,
+}
+
+impl Bad {
+    fn status(self) -> &'static str {
+        match self {
+            Self::NoRx | Self::OtherFails => "fail",
+            Self::Warns => "warn",
+        }
+    }
+
+    fn code(self) -> i32 {
+        i32::from(self == Self::NoRx)
+    }
+}
+
+/// Holds if the doctor names this fault of `doctor LINE`, as JSON and as text, and no other.
+/// Returns what it says to paste, taken from the text.
+pub(super) fn named(line: &str, id: &str, bad: Bad) -> Result<String> {
+    named_by(|line| command(None, &devmem_tcp(), line), line, id, bad)
+}
+
+/// As [`named`], with the doctor run in a way of its own.
+pub(super) fn named_by(
+    doctor: impl Fn(&str) -> Command,
+    line: &str,
+    id: &str,
+    bad: Bad,
+) -> Result<String> {
+    let report = Report::by(doctor(&format!("doctor {line} --json")))?;
+    let check = report.check(id).with_context(|| format!("no {id}"))?;
+    println_line(&format!("{id}: {}", check["found"]));
+    ensure!(
+        report.status(id) == bad.status(),
+        "{id} is not {}: {check}",
+        bad.status()
+    );
+    ensure!(
+        report.code == Some(bad.code()) && report.json["receives"] == (bad.code() == 0),
+        "status {:?}, and receives {}",
+        report.code,
+        report.json["receives"]
+    );
+    let failed = report.failed();
+    ensure!(
+        failed == [id] || (bad == Bad::Warns && failed.is_empty()),
+        "other checks failed: {failed:?}: {}",
+        report.complaints()
+    );
+    let text = finish(doctor(&format!("doctor {line}")))?;
+    ensure!(text.status.code() == report.code, "text: {}", text.status);
+    let pasted = pasted(&text.stdout, id)?;
+    ensure!(
+        pasted == report.remedy(id)?,
+        "the text says {pasted:?}, the JSON {:?}",
+        report.remedy(id)?
+    );
+    println_line(&format!("  {pasted}"));
+    Ok(pasted)
+}
+
+/// The line below that of a check in the doctor's text.
+fn pasted(text: &str, id: &str) -> Result<String> {
+    let mut lines = text.lines();
+    let named = lines.find(|line| line.split_whitespace().nth(1) == Some(id));
+    let Some(remedy) = named.and_then(|_| lines.next()) else {
+        bail!("{id} has no remedy in the text: {text}")
+    };
+    ensure!(remedy.starts_with("      "), "no remedy: {remedy:?}");
+    Ok(remedy.trim().to_owned())
+}
+
+/// Runs what was pasted, as a shell does.
+pub(super) fn paste(remedy: &str) -> Result<()> {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", remedy]).stdin(Stdio::null());
+    finish(shell)?.good(remedy).map(drop)
+}
+
+/// Holds if the doctor names the fault, and pasting its remedy cures it.
+pub(super) fn cured(line: &str, id: &str, bad: Bad) -> Result<()> {
+    let remedy = named(line, id, bad)?;
+    paste(&remedy)?;
+    let after = Report::of(line)?;
+    after.healthy()?;
+    ensure!(
+        after.status(id) == "ok",
+        "{id} is still {}",
+        after.status(id)
+    );
+    Ok(())
+}
+
+/// Holds if the doctor names the fault, and pasting its remedy, which is the doctor asked another
+/// way, finds all well.
+pub(super) fn avoided(line: &str, id: &str) -> Result<()> {
+    let remedy = named(line, id, Bad::NoRx)?;
+    ensure!(remedy.contains(" doctor "), "not the doctor: {remedy}");
+    paste(&remedy)
+}
+
+/// Holds if the doctor names a fault that nothing cures.
+pub(super) fn incurable(line: &str, id: &str, bad: Bad) -> Result<()> {
+    let remedy = named(line, id, bad)?;
+    ensure!(remedy.contains("no setting helps"), "a cure? {remedy}");
+    Ok(())
+}
+
+/// Runs a program without `CAP_NET_ADMIN` or with nothing but that, as user 1000.
+pub(super) fn as_user(program: &Path, line: &str, net_admin: bool) -> Command {
+    let mut run = Command::new("setpriv");
+    run.args(["--reuid=1000", "--regid=1000", "--clear-groups"]);
+    if net_admin {
+        run.args(["--inh-caps=+net_admin", "--ambient-caps=+net_admin"]);
+    }
+    run.arg(program).args(line.split_whitespace());
+    run.stdin(Stdio::null());
+    run
+}

@@ -1,0 +1,114 @@
+//! Faults of a netkit that is to be received on.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::doctor_fault::{Bad, Report, avoided, cured, named};
+use super::leasing::Guest;
+use super::println_line;
+use super::transfer::{devmem_tcp, start, validated};
+use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
+use crate::tool::{command, sh, until};
+
+fn line() -> String {
+    format!("{GUEST} --netns {BOX}")
+}
+
+/// The NIC and a container with a pair that leases the NIC's last queue, and routes into it.
+fn leased() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    bed::route_to_container()
+}
+
+/// What it says would work, works; the checks are the netkit's, and those of the NIC behind it.
+pub(super) fn healthy() -> Result<()> {
+    leased()?;
+    let report = Report::of(&line())?;
+    report.healthy()?;
+    let device = |id: &str| report.check(id).map(|check| check["device"].clone());
+    ensure!(
+        device("netkit.lease") == Some(GUEST.into()),
+        "{}",
+        report.json
+    );
+    ensure!(
+        device("split.settable") == Some(NIC.into()),
+        "{}",
+        report.json
+    );
+    let receiver = format!("--netns {BOX} -f {GUEST}");
+    validated(None, &receiver, &format!("{BOX_ADDRESS}:5000"), 1 << 20).map(drop)
+}
+
+pub(super) fn without_a_lease() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    Guest::pair(GUEST, 2, BOX)?;
+    cured(&line(), "netkit.lease", Bad::NoRx)
+}
+
+/// Made without room for a lease: it must be made again.
+pub(super) fn without_room_for_a_lease() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    Guest::pair(GUEST, 1, BOX)?;
+    cured(&line(), "netkit.lease", Bad::NoRx)
+}
+
+pub(super) fn the_other_end_was_named() -> Result<()> {
+    leased()?;
+    avoided(HOST, "netkit.kind")
+}
+
+pub(super) fn ends_down() -> Result<()> {
+    leased()?;
+    sh(&format!("ip link set dev {HOST} down"))?;
+    cured(&line(), "netkit.up", Bad::NoRx)?;
+    sh(&format!("ip -n {BOX} link set dev {GUEST} down"))?;
+    cured(&line(), "netkit.up", Bad::NoRx)
+}
+
+/// Routes lead into the container, and the NIC does not forward.
+pub(super) fn forwarding_off() -> Result<()> {
+    leased()?;
+    for value in ["ipv4.ip_forward=0", "ipv6.conf.all.forwarding=0"] {
+        sh(&format!("sysctl -w net.{value}"))?;
+    }
+    cured(&line(), "netkit.forwarding", Bad::NoRx)
+}
+
+/// What is wrong with the NIC is told of the NIC, with a command that works from here.
+pub(super) fn fault_of_the_nic_behind() -> Result<()> {
+    leased()?;
+    sh(&format!("ethtool -K {NIC} ntuple off"))?;
+    cured(&line(), "ntuple.on", Bad::NoRx)
+}
+
+/// Asked from within the container, by its own name there, the NIC's faults need its namespace.
+pub(super) fn asked_from_within() -> Result<()> {
+    leased()?;
+    let within = command(Some(BOX), &devmem_tcp(), &format!("doctor {GUEST} --json"));
+    let report = Report::by(within)?;
+    println_line(&format!("{:?}", report.check("netkit.nic")));
+    report.healthy()
+}
+
+pub(super) fn bound_by_another() -> Result<()> {
+    leased()?;
+    let receiver = start(
+        None,
+        &format!("--netns {BOX} -f {GUEST} -l {BOX_ADDRESS}:5000"),
+    )?;
+    until("a binding", Duration::from_secs(10), || {
+        Ok(Report::of(&line())?.status("queues.free") == "fail")
+    })?;
+    let remedy = named(&line(), "queues.free", Bad::NoRx)?;
+    ensure!(remedy.contains("receiver"), "{remedy}");
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+    Report::of(&line())?.healthy()
+}

@@ -1,0 +1,235 @@
+//! Faults of the NIC and of its driver.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Action, Ethtool, FlowRule, HeaderSplit, QueueId, RssChange};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::doctor_fault::{Bad, Report, avoided, cured, incurable, named, paste};
+use super::leasing::Guest;
+use super::transfer::{devmem_tcp, nic_settings, start};
+use super::{ifindex, println_line};
+use crate::bed::{self, NIC, NIC_ADDRESS};
+use crate::state::guardian;
+use crate::tool::{sh, until};
+use crate::xdp::{self, Hook};
+
+pub(super) fn link_down() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ip link set dev {NIC} down"))?;
+    cured(NIC, "link.up", Bad::NoRx)
+}
+
+/// The other end is down: nothing that can be pasted here helps, and it says so.
+pub(super) fn no_carrier() -> Result<()> {
+    bed::wire()?;
+    sh("ip -n peer link set dev eth0 down")?;
+    let remedy = named(NIC, "link.carrier", Bad::NoRx)?;
+    ensure!(remedy.contains("other end"), "{remedy}");
+    sh("ip -n peer link set dev eth0 up")?;
+    Report::of(NIC)?.healthy()
+}
+
+/// A BPF link holds the program: `ip link` could not detach it.
+pub(super) fn xdp_by_a_link() -> Result<()> {
+    bed::wire()?;
+    let _link = xdp::attach(ifindex(NIC)?.get())?;
+    cured(NIC, "link.xdp", Bad::NoRx)
+}
+
+pub(super) fn xdp_by_netlink() -> Result<()> {
+    bed::wire()?;
+    let program = xdp::program()?;
+    for hook in [Hook::Generic, Hook::Native] {
+        xdp::attach_by_netlink(ifindex(NIC)?.get(), &program, hook)?;
+        cured(NIC, "link.xdp", Bad::NoRx)?;
+    }
+    Ok(())
+}
+
+pub(super) fn small_mtu() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ip link set dev {NIC} mtu 1000"))?;
+    cured(NIC, "link.mtu", Bad::Warns)
+}
+
+pub(super) fn no_coalescing() -> Result<()> {
+    bed::wire()?;
+    cured(NIC, "link.coalesce", Bad::Warns)
+}
+
+/// The threshold, too, which ethtool cannot set before its version 6.15.
+pub(super) fn split_off_and_threshold() -> Result<()> {
+    bed::wire()?;
+    bed::rings(HeaderSplit::Disabled, 0)?;
+    cured(NIC, "split.on", Bad::Warns)?;
+    sh(&format!("{} restore {NIC}", devmem_tcp().display()))?;
+    bed::rings(HeaderSplit::Enabled, 128)?;
+    cured(NIC, "split.threshold", Bad::Warns)
+}
+
+pub(super) fn one_channel() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ethtool -L {NIC} combined 1"))?;
+    cured(NIC, "queues.count", Bad::NoRx)
+}
+
+/// Bound by another process: the doctor asked about another queue is content.
+pub(super) fn queue_bound() -> Result<()> {
+    bed::wire()?;
+    let receiver = start(None, &format!("-f {NIC} --queue 2 -l {NIC_ADDRESS}:5000"))?;
+    until("a binding", Duration::from_secs(10), || {
+        Ok(Report::of(&format!("{NIC} --queue 2"))?.status("queues.free") == "fail")
+    })?;
+    let line = format!("{NIC} --queue 2");
+    avoided(&line, "queues.free")?;
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+    Report::of(&line)?.healthy()
+}
+
+pub(super) fn queue_in_af_xdp_use() -> Result<()> {
+    bed::wire()?;
+    let _socket = xdp::socket(ifindex(NIC)?.get(), 3)?;
+    avoided(&format!("{NIC} --queue 3"), "queues.free")
+}
+
+pub(super) fn no_such_queue() -> Result<()> {
+    bed::wire()?;
+    avoided(&format!("{NIC} --queue 99"), "queues.free")
+}
+
+/// Both of the queues in use are leased out, and the device has two more.
+pub(super) fn all_queues_leased() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ethtool -L {NIC} combined 2"))?;
+    let mut guest = Guest::single("nk0", 3)?;
+    guest.granted(0, 1)?;
+    guest.granted(1, 2)?;
+    cured(NIC, "queues.free", Bad::NoRx)
+}
+
+/// One queue is free, and all the other traffic comes to it.
+pub(super) fn only_free_queue_is_rss() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ethtool -L {NIC} combined 2"))?;
+    Guest::single("nk0", 2)?.granted(0, 1)?;
+    cured(NIC, "rss.others", Bad::NoRx)
+}
+
+pub(super) fn rss_context_has_the_queue() -> Result<()> {
+    bed::wire()?;
+    let change = RssChange {
+        table: Some(vec![QueueId::new(3)]),
+        ..RssChange::default()
+    };
+    Ethtool::open()?.create_rss_context(ifindex(NIC)?, &change)?;
+    cured(NIC, "rss.contexts", Bad::Warns)
+}
+
+pub(super) fn ntuple_off() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ethtool -K {NIC} ntuple off"))?;
+    cured(NIC, "ntuple.on", Bad::NoRx)
+}
+
+fn rule(port: u16, queue: u32) -> Result<u32> {
+    let to = format!("{NIC_ADDRESS}:{port}").parse()?;
+    let rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(queue)));
+    Ok(Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?)
+}
+
+pub(super) fn rule_table_full() -> Result<()> {
+    bed::wire()?;
+    bed::parameter("rules", 2)?;
+    rule(6000, 0)?;
+    rule(6001, 1)?;
+    cured(NIC, "ntuple.room", Bad::NoRx)
+}
+
+pub(super) fn rule_for_the_queue() -> Result<()> {
+    bed::wire()?;
+    rule(6000, 3)?;
+    cured(NIC, "ntuple.others", Bad::Warns)
+}
+
+pub(super) fn ring_larger_than_the_buffer() -> Result<()> {
+    bed::wire()?;
+    cured(&format!("{NIC} --size 4M"), "pool.ring", Bad::Warns)
+}
+
+pub(super) fn scatter_gather_off() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ethtool -K {NIC} sg off"))?;
+    cured(NIC, "driver.netmem-tx", Bad::OtherFails)
+}
+
+/// A driver that lacks what devmem needs, one thing at a time (see the software NIC's `lacks`).
+fn lacking(what: u32, id: &str, bad: Bad) -> Result<()> {
+    bed::wire_with(bed::QUEUES, &format!("lacks={what}"))?;
+    incurable(NIC, id, bad)
+}
+
+pub(super) fn driver_without_queue_api() -> Result<()> {
+    lacking(1, "driver.queue-api", Bad::NoRx)
+}
+
+pub(super) fn driver_without_split() -> Result<()> {
+    lacking(2, "split.settable", Bad::NoRx)
+}
+
+pub(super) fn driver_without_ntuple() -> Result<()> {
+    lacking(4, "ntuple.on", Bad::NoRx)
+}
+
+pub(super) fn driver_without_netmem_tx() -> Result<()> {
+    lacking(8, "driver.netmem-tx", Bad::OtherFails)
+}
+
+pub(super) fn driver_without_rss() -> Result<()> {
+    lacking(16, "rss.table", Bad::NoRx)
+}
+
+/// It does without: niovs of one size will do.
+pub(super) fn driver_without_rx_page_size() -> Result<()> {
+    bed::wire_with(bed::QUEUES, "lacks=32")?;
+    Report::of(NIC)?.healthy()?;
+    bed::split()?;
+    Report::of(NIC)?.healthy()
+}
+
+/// Other devices than NICs, which the kernel makes by itself.
+pub(super) fn other_devices() -> Result<()> {
+    sh("ip link add nkdummy type dummy")?;
+    sh("ip link add nkveth0 type veth peer name nkveth1")?;
+    for device in ["lo", "nkdummy", "nkveth0"] {
+        let report = Report::of(device)?;
+        ensure!(report.code == Some(1), "{device}: {:?}", report.code);
+        ensure!(report.failed().contains(&"netkit.kind"), "{}", report.json);
+        let found = report.check("netkit.kind").context("netkit.kind")?;
+        println_line(&format!("{device}: {}", found["found"]));
+    }
+    sh("ip link del nkdummy")?;
+    sh("ip link del nkveth0").map(drop)
+}
+
+/// Pasted, the remedy of a receiver's remains puts them back.
+pub(super) fn journal_of_a_dead_receiver() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    until("a guardian", Duration::from_secs(10), || {
+        Ok(nic_settings(NIC)?.contains("5000") && guardian().is_ok())
+    })?;
+    let watching = Pid::from_raw(guardian()?);
+    kill(watching, Signal::SIGKILL)?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(Duration::from_secs(5))?;
+    let remedy = Report::of(NIC)?.remedy("journal.left")?.to_owned();
+    println_line(&remedy);
+    paste(&remedy)?;
+    ensure!(nic_settings(NIC)? == before, "not as before");
+    Report::of(NIC)?.healthy()
+}

@@ -1,0 +1,224 @@
+//! Leases that end otherwise than they were made: by themselves, under a receiver, by another's hand,
+//! in the middle of their making; and what was noted of them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+
+use super::lease_rounds::{BESIDE, BESIDE6, LAST, ROUTED, leased, receive, unlease, unleased};
+use super::lease_way::{begin, boxed, foreign, forwarding, says, unlease_refused};
+use super::leasing::{delete, free, is_free, no_device};
+use super::println_line;
+use super::receive::wait_until_bound;
+use super::transfer::{devmem_tcp, start};
+use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC};
+use crate::tool::{Running, command, until};
+use crate::{machine, state};
+
+/// A namespace is torn down some time after its name is gone.
+const TEARDOWN: Duration = Duration::from_secs(10);
+
+/// What leases have noted.
+fn notes() -> Result<Vec<PathBuf>> {
+    let mut files = state::journals()?;
+    files.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("lease-") && name.ends_with(".json")
+    });
+    Ok(files)
+}
+
+/// The one note of a lease.
+fn note() -> Result<PathBuf> {
+    notes()?.pop().context("no note of a lease")
+}
+
+/// One with its container, one by another's hand: what they left is cleared away on demand.
+pub(super) fn netkits_that_went() -> Result<()> {
+    let before = begin()?;
+    leased(&boxed(&format!(
+        "--queue 2 --address {ROUTED} --address {BESIDE6}"
+    )))?;
+    leased(&format!(
+        "--netkit nk1 --netns {BOX2} --queue 3 --address {BESIDE}"
+    ))?;
+    let nothing = unlease("--all-stale")?.good("unlease")?;
+    says(&nothing, "no lease left anything")?;
+    machine::delete_namespace(BOX)?;
+    until("the end of the lease", TEARDOWN, || is_free(2))?;
+    let would = unlease("--all-stale --dry-run")?.good("unlease")?;
+    println_line(&would);
+    says(&would, "would remove proxy entry 2001:db8:2::77 on eth1")?;
+    let done = unlease("--all-stale")?.good("unlease")?;
+    println_line(&done);
+    says(&done, "nk1 still needs it")?;
+    says(&done, "removed proxy entry 2001:db8:2::77 on eth1")?;
+    ensure!(forwarding()? == "1", "the other's way is cut");
+    delete("nk1h")?;
+    // A new lease takes over what the old one noted of the NIC.
+    bed::container()?;
+    leased(&boxed(&format!("--queue 3 --address {ROUTED}")))?;
+    let gone = unlease("nk1 --netns box2")?.good("unlease")?;
+    println_line(&gone);
+    says(&gone, "had gone by itself")?;
+    ensure!(forwarding()? == "1", "the other's way is cut");
+    unleased(&format!("{GUEST} --netns {BOX}"))?;
+    before.same()?;
+
+    // A netkit of the same name: what the old one left is cleared away before its note is lost.
+    leased(&boxed(&format!("--queue 2 --address {BESIDE6}")))?;
+    delete(HOST)?;
+    leased(&boxed(&format!("--queue 2 --address {ROUTED}")))?;
+    unleased(&format!("{GUEST} --netns {BOX}"))?;
+    before.same()
+}
+
+/// It is deleted only on demand.
+pub(super) fn netkit_of_somebody_else() -> Result<()> {
+    let before = begin()?;
+    foreign(2)?;
+    let line = boxed(&format!(
+        "--queue {LAST} --address {ROUTED} --address {BESIDE}"
+    ));
+    let leased = leased(&line)?;
+    ensure!(leased["made"] == false, "{leased}");
+    receive(BOX, GUEST, format!("{ROUTED}:5000").parse()?, 64 << 10)?;
+    let complaint = unlease_refused(&format!("{GUEST} --netns {BOX}"))?;
+    says(&complaint, "was not made by")?;
+    says(&complaint, "eth1 rx 3")?;
+    says(&complaint, "--delete")?;
+    ensure!(!is_free(LAST)?, "the lease has ended");
+    receive(BOX, GUEST, format!("{ROUTED}:5001").parse()?, 64 << 10)?;
+    unleased(&format!("{HOST} --delete"))?;
+    before.same()?;
+    // One that nothing is known of, and that leases nothing.
+    foreign(1)?;
+    unlease_refused(&format!("{GUEST} --netns {BOX}"))?;
+    unleased(&format!("{GUEST} --netns {BOX} --delete"))?;
+    before.same()?;
+    says(&unlease_refused(NIC)?, "a physical device, not a netkit")?;
+    says(&unlease_refused("nk0")?, "(ENODEV)")?;
+    says(&unlease_refused("nk0 --netns none")?, "(ENOENT)")
+}
+
+/// A receiver is not pulled from under its feet, unless one says so.
+pub(super) fn bound() -> Result<()> {
+    let before = begin()?;
+    leased(&boxed(&format!("--queue {LAST} --address {ROUTED}")))?;
+    let receiver = start(
+        None,
+        &format!("--netns {BOX} -f {GUEST} --listen {ROUTED}:5000"),
+    )?;
+    wait_until_bound()?;
+    let complaint = unlease_refused(&format!("{GUEST} --netns {BOX}"))?;
+    says(&complaint, "dmabuf")?;
+    says(&complaint, "devmem-tcp (pid ")?;
+    let would = unlease(&format!("{GUEST} --netns {BOX} --dry-run"))?.refused(1)?;
+    says(&would, "without --force")?;
+    ensure!(!is_free(LAST)?, "the lease has ended");
+    println_line(&unlease(&format!("{GUEST} --netns {BOX} --force"))?.good("unlease")?);
+    free(LAST)?;
+    let end = receiver.end_within(Duration::from_secs(10))?;
+    println_line(end.stderr.trim_end());
+    ensure!(end.status.code() == Some(4), "{}", end.status);
+    before.soon_again()
+}
+
+/// Killed at any moment, it leaves what `unlease` clears away; told to end, it leaves nothing.
+pub(super) fn stopped_half_way() -> Result<()> {
+    let before = begin()?;
+    let way = format!("--address {ROUTED} --address {BESIDE} --address {BESIDE6}");
+    let line = format!(
+        "lease --phys {NIC} {}",
+        boxed(&format!("--queue {LAST} {way}"))
+    );
+    let (mut done, mut none, mut half) = (0, 0, 0);
+    for turn in 0..24 {
+        let signal = [Signal::SIGKILL, Signal::SIGTERM][turn % 2];
+        let running = Running::start(command(None, &devmem_tcp(), &line))?;
+        // From the moment on at which it has noted what it will change.
+        until("a note, or the end", TEARDOWN, || Ok(!notes()?.is_empty()))?;
+        thread::sleep(Duration::from_millis(5 * turn as u64));
+        // It may have ended already.
+        let _ended = running.signal(signal);
+        let end = running.end_within(TEARDOWN)?;
+        let noted = !notes()?.is_empty();
+        let what = format!("turn {turn}, {signal}, {}", end.status);
+        match (end.status.success(), noted) {
+            (true, _) => done += 1,
+            (false, false) => none += 1,
+            (false, true) if signal == Signal::SIGKILL => half += 1,
+            (false, true) => bail!("{what}: something is left"),
+        }
+        if noted {
+            unlease(&format!("{GUEST} --netns {BOX}"))?.good(&what)?;
+        } else {
+            ensure!(!end.status.success(), "{what}: without a note");
+        }
+        clear_of_half_written()
+            .and_then(|()| before.same())
+            .context(what)?;
+    }
+    println_line(&format!(
+        "{done} were done, {none} had not begun or were taken back, {half} killed"
+    ));
+    Ok(())
+}
+
+/// What a killed writer left beside a note goes with the next lock.
+fn clear_of_half_written() -> Result<()> {
+    unlease("--all-stale")?.good("unlease").map(drop)
+}
+
+/// A note that cannot be read is put aside: the netkit is then as somebody else's. One of another
+/// boot is no note.
+pub(super) fn damaged_notes() -> Result<()> {
+    let before = begin()?;
+    let line = boxed(&format!("--queue {LAST} --address {BESIDE}"));
+    let end = format!("{GUEST} --netns {BOX}");
+    leased(&line)?;
+    let note = self::note()?;
+    let whole = fs::read_to_string(&note)?;
+    fs::write(&note, &whole[..whole.len() / 2])?;
+    let complaint = unlease_refused(&end)?;
+    says(&complaint, "is damaged")?;
+    says(&complaint, "was not made by")?;
+    let aside = note.with_extension("damaged");
+    ensure!(aside.exists() && !note.exists(), "not put aside");
+    // Mended by hand, it counts again.
+    fs::remove_file(&aside)?;
+    fs::write(&note, &whole)?;
+    unleased(&end)?;
+    before.same()?;
+
+    leased(&line)?;
+    let whole = fs::read_to_string(&note)?;
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    ensure!(whole.contains(boot.trim()), "no boot in {whole}");
+    fs::write(&note, whole.replace(boot.trim(), "another"))?;
+    says(&unlease_refused(&end)?, "was not made by")?;
+    ensure!(!note.exists(), "a note of another boot stays");
+    fs::write(&note, &whole)?;
+    unleased(&end)?;
+    before.same()
+}
+
+/// With the NIC go its leases and their netkits; the notes are cleared away.
+pub(super) fn nic_that_went() -> Result<()> {
+    begin()?;
+    leased(&boxed(&format!(
+        "--queue {LAST} --address {ROUTED} --address {BESIDE6}"
+    )))?;
+    machine::unload()?;
+    no_device(HOST)?;
+    let gone = unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?;
+    println_line(&gone);
+    says(&gone, "had gone by itself")?;
+    let left = state::journals()?;
+    ensure!(left.is_empty(), "{left:?}");
+    unlease_refused(&format!("{GUEST} --netns {BOX}")).map(drop)
+}

@@ -1,0 +1,235 @@
+//! Plans that are only looked at, plans that stay, and plans that a driver does not go along with.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use netdev::HeaderSplit;
+use nix::sys::signal::Signal;
+
+use super::println_line;
+use super::receive::bound_queues;
+use super::round::{STEP, restore, signal, somebody_elses};
+use super::transfer::devmem_tcp;
+use crate::bed::{self, NIC, NIC_ADDRESS};
+use crate::state::{self, Observer};
+use crate::tool::{Finished, Running, command, finish, until};
+
+/// Bits of the software NIC's parameters `forget` and `refuse`.
+mod setting {
+    pub(super) const SPLIT: u64 = 1;
+    pub(super) const THRESHOLD: u64 = 2;
+    pub(super) const RINGS: u64 = 4;
+    pub(super) const CHANNELS: u64 = 8;
+    pub(super) const TABLE: u64 = 16;
+    pub(super) const RULE: u64 = 32;
+    pub(super) const RULE_QUEUE: u64 = 64;
+    pub(super) const RULE_END: u64 = 128;
+    pub(super) const CONTEXT: u64 = 256;
+    pub(super) const CONTEXT_END: u64 = 512;
+}
+
+fn tool(line: &str) -> Command {
+    command(None, &devmem_tcp(), line)
+}
+
+/// A receiver on two queues, which takes every kind of change.
+fn recv() -> Command {
+    let line = format!("recv -f {NIC} --size 4M --queue 2 --queue 3 -l {NIC_ADDRESS}:5000");
+    tool(&line)
+}
+
+/// A receiver on one queue, to which a rule goes directly.
+fn recv_one() -> Command {
+    let line = format!("recv -f {NIC} --size 4M --queue 3 -l {NIC_ADDRESS}:5000");
+    tool(&line)
+}
+
+/// `plan` and each `--dry-run` say what would change, and change nothing.
+pub(super) fn looking_changes_nothing() -> Result<()> {
+    bed::wire()?;
+    somebody_elses()?;
+    bed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let wish = format!("{NIC} --queue 2 --queue 3 --flow {NIC_ADDRESS}:5000 --rx-ring 1024");
+    let mut said = Vec::new();
+    for line in [
+        &format!("plan {wish}"),
+        &format!("apply --dry-run {wish}"),
+        &format!("recv --dry-run -f {NIC} --queue 2 --queue 3 -l {NIC_ADDRESS}:5000"),
+        &format!("plan --json {wish}"),
+        &format!("restore --dry-run {NIC}"),
+    ] {
+        said.push(finish(tool(line))?.good(line)?);
+        println_line(said.last().map_or("", |text| text.trim_end()));
+        observer.same(&before)?;
+        state::nothing_left()?;
+    }
+    for said in &said[..4] {
+        for part in ["split", "rss", "rule", "context"] {
+            ensure!(said.contains(part), "no {part} in {said}");
+        }
+    }
+    Ok(())
+}
+
+/// What `apply` does stays when it has ended, and under a receiver that comes and goes, until
+/// `restore` is told.
+pub(super) fn applied_to_stay() -> Result<()> {
+    bed::wire_with(bed::QUEUES * 2, "")?;
+    set_channels(bed::QUEUES)?;
+    somebody_elses()?;
+    bed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!(
+        "apply {NIC} --channels 6 --queue 4 --queue 5 --flow {NIC_ADDRESS}:6000 --rx-ring 1024"
+    );
+    println_line(finish(tool(&line))?.good("apply")?.trim_end());
+    let applied = observer.state()?;
+    let changed = before.differs(&applied);
+    for part in [state::RINGS, state::CHANNELS, state::RSS, state::RULES] {
+        ensure!(changed.contains(&part), "{part} did not change");
+    }
+    ensure!(state::guardians()?.is_empty(), "a guardian of nobody");
+
+    let receiver = Running::start(recv())?;
+    until("bindings", STEP, || Ok(bound_queues()? == 2))?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    until("the receiver's part", STEP, || {
+        Ok(observer.state()?.like(&applied).is_ok() && state::guardians()?.is_empty())
+    })?;
+    // Of all NICs only what the dead have left: that is none.
+    finish(tool("restore"))?.good("restore")?;
+    observer.same(&applied)?;
+    println_line(restore()?.good("restore")?.trim_end());
+    observer.soon_same(&before)
+}
+
+/// Holds if it failed, named this, and left the NIC as it was.
+fn fails(end: Finished, what: &str) -> Result<()> {
+    let said = end.refused(1)?;
+    println_line(said.trim_end());
+    let found = said.to_lowercase().contains(what);
+    ensure!(found, "it does not name {what:?}: {said}");
+    Ok(())
+}
+
+/// The driver says yes and does nothing, or something else: that is named, all else taken back.
+pub(super) fn driver_that_does_not_keep() -> Result<()> {
+    bed::wire_with(bed::QUEUES * 2, "")?;
+    somebody_elses()?;
+    bed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let more = format!("apply {NIC} --queue 3 --rx-ring 1024");
+    for (bits, what, command) in [
+        (setting::SPLIT, "tcp-data-split", recv()),
+        (setting::THRESHOLD, "hds-thresh", recv()),
+        (setting::TABLE, "rss", recv()),
+        (setting::RULE, "rule", recv()),
+        (setting::RULE_QUEUE, "rule", recv_one()),
+        (setting::RINGS, "rx", tool(&more)),
+    ] {
+        bed::rings(HeaderSplit::Disabled, 100)?;
+        set_rx_ring(500)?;
+        let before = observer.state()?;
+        bed::parameter("forget", bits)?;
+        let end = finish(command);
+        bed::parameter("forget", 0)?;
+        fails(end?, what)
+            .and_then(|()| observer.soon_same(&before))
+            .with_context(|| format!("forget {bits}"))?;
+    }
+    let line = format!("apply {NIC} --channels 8 --rx-ring 1024");
+    set_channels(bed::QUEUES)?;
+    let before = observer.state()?;
+    bed::parameter("forget", setting::CHANNELS)?;
+    let end = finish(tool(&line));
+    bed::parameter("forget", 0)?;
+    fails(end?, "channels")?;
+    observer.soon_same(&before)
+}
+
+/// A refusal at each step: those before it are taken back.
+pub(super) fn driver_that_refuses() -> Result<()> {
+    bed::wire()?;
+    bed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for (bits, what) in [
+        (setting::SPLIT, "rings-set"),
+        (setting::TABLE, "rss-set"),
+        (setting::CONTEXT, "rss-create"),
+        (setting::RULE, "ntuple-insert"),
+    ] {
+        bed::parameter("refuse", bits)?;
+        let end = finish(recv());
+        bed::parameter("refuse", 0)?;
+        fails(end?, what)
+            .and_then(|()| observer.soon_same(&before))
+            .with_context(|| format!("refuse {bits}"))?;
+    }
+    Ok(())
+}
+
+/// No room for the rule: from the first on, or because others have taken it.
+pub(super) fn rule_table_is_full() -> Result<()> {
+    bed::wire()?;
+    somebody_elses()?;
+    let mut observer = Observer::of(NIC)?;
+    for size in [2, 0] {
+        bed::parameter("rules", size)?;
+        let before = observer.state()?;
+        fails(finish(recv())?, "full").and_then(|()| observer.soon_same(&before))?;
+    }
+    Ok(())
+}
+
+/// The driver refuses to put back, or only says that it does: what could not be done is named, what
+/// could be is done, and `restore` does the rest when it can be.
+pub(super) fn driver_that_refuses_the_way_back() -> Result<()> {
+    bed::wire()?;
+    bed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for (parameter, bits, what) in [
+        ("refuse", setting::RULE_END, "rule"),
+        ("refuse", setting::CONTEXT_END, "context"),
+        ("refuse", setting::SPLIT, "rings-set"),
+        ("forget", setting::RULE_END, "rule"),
+        ("forget", setting::TABLE, "rss"),
+        ("forget", setting::THRESHOLD, "hds-thresh"),
+    ] {
+        let receiver = Running::start(recv())?;
+        until("bindings", STEP, || Ok(bound_queues()? == 2))?;
+        // It would go on trying for some time.
+        signal(state::guardian()?, Signal::SIGKILL)?;
+        bed::parameter(parameter, bits)?;
+        receiver.signal(Signal::SIGTERM)?;
+        let end = receiver.end_within(STEP);
+        let failed = fails(end?, what).and_then(|()| fails(restore()?, what));
+        bed::parameter(parameter, 0)?;
+        failed
+            .and_then(|()| restore()?.good("restore"))
+            .and_then(|_| observer.soon_same(&before))
+            .with_context(|| format!("{parameter} {bits}"))?;
+    }
+    Ok(())
+}
+
+fn set_rx_ring(rx: u32) -> Result<()> {
+    let change = netdev::RingsChange {
+        rx: Some(rx),
+        ..netdev::RingsChange::default()
+    };
+    Ok(netdev::Ethtool::open()?.set_rings(super::ifindex(NIC)?, &change)?)
+}
+
+fn set_channels(combined: u32) -> Result<()> {
+    let change = netdev::ChannelsChange {
+        combined: Some(combined),
+        ..netdev::ChannelsChange::default()
+    };
+    Ok(netdev::Ethtool::open()?.set_channels(super::ifindex(NIC)?, &change)?)
+}

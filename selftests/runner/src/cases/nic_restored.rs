@@ -1,0 +1,234 @@
+//! However a receiver ends, its NIC is afterwards what it was before.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::TcpListener;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::println_line;
+use super::round::{
+    Flood, Round, connect, kill_guardian, pattern, restore, rounds, signal, slow_rounds,
+};
+use crate::state;
+
+/// The peer closes.
+pub(super) fn after_return() -> Result<()> {
+    rounds(|round| {
+        let receiver = round.recv("--validate 251")?;
+        let mut stream = connect(receiver.address)?;
+        ensure!(
+            round.observer.same(&round.before).is_err(),
+            "the receiver did not set the NIC up"
+        );
+        stream.write_all(&pattern(200_000, None)?)?;
+        drop(stream);
+        receiver.end()?.good("recv").map(drop)
+    })
+}
+
+/// In turn: a byte is wrong, the port is taken, the bind is refused, the output can't be written.
+pub(super) fn after_error() -> Result<()> {
+    rounds(|round| {
+        let taken = match round.number % 4 {
+            1 => Some(TcpListener::bind(round.address()?)?),
+            _ => None,
+        };
+        let line = match round.number % 4 {
+            2 => "--rx-page-size 12345",
+            3 => "--output /dev/full",
+            _ => "--validate 251",
+        };
+        let receiver = round.recv(line)?;
+        if matches!(round.number % 4, 0 | 3) {
+            let mut stream = connect(receiver.address)?;
+            // It may end before it has read all of this.
+            let _reset = stream.write_all(&pattern(200_000, Some(100_000))?);
+            receiver.end()?.refused(1)?;
+        } else {
+            receiver.end()?.refused(1)?;
+        }
+        drop(taken);
+        Ok(())
+    })
+}
+
+/// A sink panics while payload flows, in a receiver that is no more than the crates.
+pub(super) fn after_panic() -> Result<()> {
+    rounds(|round| {
+        let receiver = round.start(small_receiver(round, "panic")?)?;
+        let flood = Flood::start(connect(receiver.address)?)?;
+        let end = receiver.end()?;
+        ensure!(end.status.code() == Some(101), "no panic: {end:?}");
+        drop(flood);
+        Ok(())
+    })
+}
+
+/// A sink aborts: nothing unwinds, and only the guardian is left.
+pub(super) fn after_abort() -> Result<()> {
+    rounds(|round| {
+        let receiver = round.start(small_receiver(round, "abort")?)?;
+        let flood = Flood::start(connect(receiver.address)?)?;
+        receiver.killed_by(Signal::SIGABRT)?;
+        drop(flood);
+        Ok(())
+    })
+}
+
+/// The runner itself, as a receiver whose sink does this.
+fn small_receiver(round: &Round, what: &str) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--receive", what, "--listen", &round.address()?.to_string()]);
+    for queue in round.queues() {
+        command.args(["--queue", &queue.to_string()]);
+    }
+    Ok(command)
+}
+
+pub(super) fn after_sigint() -> Result<()> {
+    after_signal(Signal::SIGINT)
+}
+
+pub(super) fn after_sigterm() -> Result<()> {
+    after_signal(Signal::SIGTERM)
+}
+
+/// A signal that the receiver ends by in good order.
+fn after_signal(signal: Signal) -> Result<()> {
+    rounds(|round| {
+        let receiver = round.recv("")?;
+        let flood = round.under_way(&receiver)?;
+        receiver.signal(signal)?;
+        let said = receiver.end()?.refused(1)?;
+        ensure!(said.contains("signal"), "no signal in {said:?}");
+        drop(flood);
+        Ok(())
+    })
+}
+
+/// A signal at any moment of the set-up, from the start of the process on.
+pub(super) fn after_sigterm_while_setting_up() -> Result<()> {
+    slow_rounds(|round| {
+        let receiver = round.recv("")?;
+        round.setting_up()?;
+        receiver.signal(Signal::SIGTERM)?;
+        // By the signal itself where it came before the handlers.
+        let end = receiver.end()?;
+        ensure!(!end.status.success(), "it ended well: {end:?}");
+        Ok(())
+    })
+}
+
+/// Nothing in the process can do anything any more; the guardian can.
+pub(super) fn after_sigkill() -> Result<()> {
+    rounds(|round| {
+        let receiver = round.recv("")?;
+        let flood = round.under_way(&receiver)?;
+        receiver.signal(Signal::SIGKILL)?;
+        receiver.killed_by(Signal::SIGKILL)?;
+        drop(flood);
+        Ok(())
+    })
+}
+
+/// Killed between two changes, or in one.
+pub(super) fn after_sigkill_while_setting_up() -> Result<()> {
+    slow_rounds(|round| {
+        let receiver = round.recv("")?;
+        round.setting_up()?;
+        receiver.signal(Signal::SIGKILL)?;
+        receiver.killed_by(Signal::SIGKILL)
+    })
+}
+
+/// Both are killed, in either order or at once.
+pub(super) fn after_sigkill_of_both() -> Result<()> {
+    rounds(|round| {
+        let receiver = round.recv("")?;
+        let flood = round.under_way(&receiver)?;
+        let guardian = state::guardian()?;
+        if round.number % 2 == 0 {
+            signal(guardian, Signal::SIGKILL)?;
+            receiver.signal(Signal::SIGKILL)?;
+        } else {
+            signal(guardian, Signal::SIGSTOP)?;
+            receiver.signal(Signal::SIGKILL)?;
+            signal(guardian, Signal::SIGKILL)?;
+        }
+        receiver.killed_by(Signal::SIGKILL)?;
+        drop(flood);
+        left_then_restored(round)
+    })
+}
+
+/// Both are killed between two changes, or in one.
+pub(super) fn after_sigkill_of_both_while_setting_up() -> Result<()> {
+    let mut cuts = BTreeMap::<_, u32>::new();
+    slow_rounds(|round| {
+        let receiver = round.recv("")?;
+        round.setting_up()?;
+        for guardian in state::guardians()? {
+            signal(guardian, Signal::SIGKILL)?;
+        }
+        receiver.signal(Signal::SIGKILL)?;
+        receiver.killed_by(Signal::SIGKILL)?;
+        let now = round.observer.state()?;
+        *cuts.entry(round.before.differs(&now)).or_default() += 1;
+        restore()?.good("restore").map(drop)
+    })?;
+    // On a machine of another speed the moments are others.
+    println_line(&format!("changed when it was killed, how often: {cuts:?}"));
+    Ok(())
+}
+
+/// The guardian is killed while it puts the NIC back.
+pub(super) fn after_sigkill_of_both_while_restoring() -> Result<()> {
+    slow_rounds(|round| {
+        let receiver = round.recv("")?;
+        round.until_bound()?;
+        let guardian = state::guardian()?;
+        receiver.signal(Signal::SIGKILL)?;
+        receiver.killed_by(Signal::SIGKILL)?;
+        thread::sleep(Duration::from_millis(u64::from(round.number) * 6));
+        // It may have finished.
+        let _gone = signal(guardian, Signal::SIGKILL);
+        restore()?.good("restore").map(drop)
+    })
+}
+
+/// A guardian that is killed leaves the receiver to put the NIC back itself.
+pub(super) fn after_sigkill_of_the_guardian() -> Result<()> {
+    rounds(|round| {
+        let receiver = round.recv("")?;
+        let flood = round.under_way(&receiver)?;
+        kill_guardian()?;
+        receiver.signal(Signal::SIGTERM)?;
+        receiver.end()?.refused(1)?;
+        drop(flood);
+        Ok(())
+    })
+}
+
+/// The NIC is as the receiver left it, until `restore` is called, twice.
+fn left_then_restored(round: &mut Round) -> Result<()> {
+    ensure!(
+        round.observer.same(&round.before).is_err(),
+        "the NIC is as it was, though nobody was left to put it back"
+    );
+    ensure!(!state::journals()?.is_empty(), "nothing is written down");
+    let said = restore()?.good("restore")?;
+    if round.number == 0 {
+        println_line(said.trim_end());
+    }
+    round.observer.same(&round.before)?;
+    if round.number == 1 {
+        let said = restore()?.good("restore with nothing to do")?;
+        println_line(said.trim_end());
+    }
+    Ok(())
+}

@@ -1,0 +1,337 @@
+//! What the cases share that start and end a receiver again and again: rounds on one NIC, each of
+//! which must leave it, to the byte, as it was.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use devmem::pattern::Pattern;
+use netdev::{Action, Ethtool, FlowRule, HeaderSplit, NetNs, QueueId, RingsChange, RssChange};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{setsockopt, sockopt};
+use nix::unistd::Pid;
+
+use super::ifindex;
+use super::receive::bound_queues;
+use super::transfer::devmem_tcp;
+use crate::bed::{self, NIC, NIC_ADDRESS, PEER};
+use crate::state::{self, Observer, State};
+use crate::tool::{Finished, Running, command, finish, until};
+
+/// How often each case does it.
+pub(super) const ROUNDS: u32 = 20;
+
+/// Milliseconds that a slow driver takes for a setting.
+const SLOW: u64 = 20;
+
+/// A step may take so long.
+pub(super) const STEP: Duration = Duration::from_secs(15);
+
+/// A receiver that waits for its peer, one of many.
+pub(super) struct Round {
+    /// Its number, from 0.
+    pub(super) number: u32,
+    /// Looks at the NIC.
+    pub(super) observer: Observer,
+    /// What the NIC was at the beginning.
+    pub(super) before: State,
+}
+
+/// Rounds on a NIC at its defaults, then as many on one that somebody has set up for himself.
+pub(super) fn rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+    rounds_at(0, round)
+}
+
+/// As [`rounds`], with a driver that takes some time for each setting, as real ones do.
+pub(super) fn slow_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+    rounds_at(SLOW, round)
+}
+
+fn rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+    bed::wire()?;
+    bed::parameter("slow_ms", slow)?;
+    for number in 0..ROUNDS {
+        if number == ROUNDS / 2 {
+            defaults_are_defaults()?;
+            somebody_elses()?;
+        }
+        if number >= ROUNDS / 2 {
+            somebody_elses_rings(number)?;
+        }
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        let mut this = Round {
+            number,
+            observer,
+            before,
+        };
+        round(&mut this)
+            .and_then(|()| this.observer.soon_same(&this.before))
+            .with_context(|| format!("round {number}"))?;
+    }
+    Ok(())
+}
+
+/// A table that nobody has set counts as such (`netif_is_rxfh_configured`): it may follow the number
+/// of channels, which a table that was set forbids (`ethtool_check_max_channel`).
+fn defaults_are_defaults() -> Result<()> {
+    let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
+    for combined in [bed::QUEUES / 2, bed::QUEUES] {
+        let change = netdev::ChannelsChange {
+            combined: Some(combined),
+            ..netdev::ChannelsChange::default()
+        };
+        ethtool
+            .set_channels(nic, &change)
+            .context("the RSS table counts as set")?;
+    }
+    Ok(())
+}
+
+/// What a careful operator may have made of his NIC: a table and a key of his own, which use the
+/// queue that receivers want, a context, and rules to both.
+pub(super) fn somebody_elses() -> Result<()> {
+    let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
+    let was = ethtool.rss(nic)?;
+    let table = [3, 1, 0, 3, 2, 0, 3, 1].map(QueueId::new).into_iter();
+    let change = RssChange {
+        table: Some(table.cycle().take(was.table.len()).collect()),
+        key: Some((0..was.key.len()).map(|i| (i * 37 + 5) as u8).collect()),
+        ..RssChange::default()
+    };
+    ethtool.set_rss(nic, None, &change)?;
+    let change = RssChange {
+        table: Some([1, 2].map(QueueId::new).to_vec()),
+        ..RssChange::default()
+    };
+    let context = ethtool.create_rss_context(nic, &change)?.context;
+    let spread = Action::Context(context.context("a context without number")?);
+    for (port, action) in [(7001, spread), (7002, Action::Queue(QueueId::new(1)))] {
+        let to = SocketAddr::new(NIC_ADDRESS.parse()?, port);
+        ethtool.insert_rule(nic, &FlowRule::tcp_to(to, action))?;
+    }
+    Ok(())
+}
+
+/// Rings of odd sizes, in turn not split, as the driver likes, and split above a threshold.
+fn somebody_elses_rings(turn: u32) -> Result<()> {
+    let (split, threshold) = match turn % 3 {
+        0 => (HeaderSplit::Disabled, 200),
+        1 => (HeaderSplit::Auto, 0),
+        _ => (HeaderSplit::Enabled, 64),
+    };
+    let change = RingsChange {
+        rx: Some(1000 - turn),
+        tx: Some(100 + turn),
+        tcp_data_split: Some(split),
+        hds_thresh: Some(threshold),
+        ..RingsChange::default()
+    };
+    Ok(Ethtool::open()?.set_rings(ifindex(NIC)?, &change)?)
+}
+
+/// A receiver under way.
+pub(super) struct Receiver {
+    pub(super) running: Running,
+    /// Where it listens, or will.
+    pub(super) address: SocketAddr,
+}
+
+impl Round {
+    /// Where this round's receiver listens: each has a port of its own.
+    pub(super) fn address(&self) -> Result<SocketAddr> {
+        let port = 5000 + u16::try_from(self.number)?;
+        Ok(SocketAddr::new(NIC_ADDRESS.parse()?, port))
+    }
+
+    /// `devmem-tcp recv`, each third time on two queues, which takes a context.
+    pub(super) fn recv(&self, line: &str) -> Result<Receiver> {
+        let line = format!("recv --json --size 4M {line}");
+        let mut command = command(None, &devmem_tcp(), &line);
+        command.args(["-f", NIC, "--listen", &self.address()?.to_string()]);
+        for queue in self.queues() {
+            command.args(["--queue", &queue.to_string()]);
+        }
+        self.start(command)
+    }
+
+    /// The queues that this round's receiver wants.
+    pub(super) fn queues(&self) -> Vec<QueueId> {
+        let from = if self.number % 3 == 2 { 2 } else { 1 };
+        let all = bed::QUEUES - from..bed::QUEUES;
+        all.map(QueueId::new).collect()
+    }
+
+    /// A receiver of another kind, at the same address.
+    pub(super) fn start(&self, command: Command) -> Result<Receiver> {
+        Ok(Receiver {
+            running: Running::start(command)?,
+            address: self.address()?,
+        })
+    }
+
+    /// Waits until all queues of the round are bound.
+    pub(super) fn until_bound(&self) -> Result<()> {
+        let want = self.queues().len();
+        until("a binding", STEP, || Ok(bound_queues()? == want))
+    }
+
+    /// Takes the receiver to the point of its life that is this round's: bound, connected, or
+    /// receiving since more or less long.
+    pub(super) fn under_way(&self, receiver: &Receiver) -> Result<Option<Flood>> {
+        self.until_bound()?;
+        if self.number % 4 == 0 {
+            return Ok(None);
+        }
+        let flood = Flood::start(connect(receiver.address)?)?;
+        if self.number % 4 > 1 {
+            flood.wait_for(u64::from(self.number) * 100_000)?;
+        }
+        Ok(Some(flood))
+    }
+
+    /// Takes the receiver, by the driver's time for a setting more or less, to the point of its
+    /// set-up that is this round's: some time after its start, its plan written down, rings, RSS or
+    /// rules changed.
+    pub(super) fn setting_up(&mut self) -> Result<()> {
+        let number = u64::from(self.number);
+        let change = match number % 5 {
+            0 => {
+                thread::sleep(Duration::from_millis(number * 20));
+                return Ok(());
+            }
+            1 => None,
+            2 => Some(state::RINGS),
+            3 => Some(state::RSS),
+            _ => Some(state::RULES),
+        };
+        until("a change", STEP, || {
+            Ok(match change {
+                None => !state::journals()?.is_empty(),
+                Some(part) => self.before.differs(&self.observer.state()?).contains(&part),
+            } || bound_queues()? > 0)
+        })?;
+        thread::sleep(Duration::from_millis(SLOW / 2 * (number % 4)));
+        Ok(())
+    }
+}
+
+impl Receiver {
+    /// Sends it a signal.
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+        self.running.signal(signal)
+    }
+
+    /// Its end.
+    pub(super) fn end(self) -> Result<Finished> {
+        self.running.end_within(STEP)
+    }
+
+    /// Its end by this very signal.
+    pub(super) fn killed_by(self, signal: Signal) -> Result<()> {
+        let end = self.end()?;
+        ensure!(by(end.status, signal), "not by {signal}: {end:?}");
+        Ok(())
+    }
+}
+
+fn by(status: ExitStatus, signal: Signal) -> bool {
+    std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal as i32)
+}
+
+/// Sends a signal to the process.
+pub(super) fn signal(pid: i32, signal: Signal) -> Result<()> {
+    kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {pid}"))
+}
+
+/// `devmem-tcp restore`, and what it said.
+pub(super) fn restore() -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), &format!("restore {NIC}")))
+}
+
+/// Kills the guardian, which must be there.
+pub(super) fn kill_guardian() -> Result<()> {
+    signal(state::guardian()?, Signal::SIGKILL)
+}
+
+/// A connection from the far end of the wire, as soon as somebody listens.
+pub(super) fn connect(to: SocketAddr) -> Result<TcpStream> {
+    let peer = NetNs::by_name(PEER)?;
+    let end = Instant::now() + STEP;
+    peer.run(|| {
+        loop {
+            match TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
+                Ok(stream) => return Ok(stream),
+                Err(error) if Instant::now() > end => {
+                    return Err(anyhow!("nobody listens at {to}: {error}"));
+                }
+                Err(_) => thread::sleep(Duration::from_millis(5)),
+            }
+        }
+    })?
+}
+
+/// The validation pattern, from its beginning, or with one wrong byte.
+pub(super) fn pattern(bytes: usize, wrong: Option<usize>) -> Result<Vec<u8>> {
+    let mut out = vec![0; bytes];
+    Pattern::new(251)?.fill(0, &mut out);
+    if let Some(byte) = wrong.and_then(|at| out.get_mut(at)) {
+        *byte ^= 0x40;
+    }
+    Ok(out)
+}
+
+/// A sender that goes on until its peer is gone.
+pub(super) struct Flood {
+    thread: Option<JoinHandle<()>>,
+    sent: Arc<AtomicU64>,
+    stream: TcpStream,
+}
+
+impl Flood {
+    pub(super) fn start(stream: TcpStream) -> Result<Self> {
+        let sent = Arc::<AtomicU64>::default();
+        // Abortive at its end: nothing of it lingers.
+        let abort = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&stream, sockopt::Linger, &abort)?;
+        stream.set_write_timeout(Some(STEP))?;
+        let (mut writer, count) = (stream.try_clone()?, Arc::clone(&sent));
+        let chunk = vec![7; 32 << 10];
+        let thread = thread::spawn(move || {
+            while let Ok(written) = writer.write(&chunk) {
+                count.fetch_add(written as u64, Ordering::Relaxed);
+            }
+        });
+        Ok(Self {
+            thread: Some(thread),
+            sent,
+            stream,
+        })
+    }
+
+    /// Waits until so many more bytes are sent.
+    pub(super) fn wait_for(&self, bytes: u64) -> Result<()> {
+        let goal = self.sent.load(Ordering::Relaxed) + bytes;
+        until("payload", STEP, || {
+            Ok(self.sent.load(Ordering::Relaxed) >= goal)
+        })
+    }
+}
+
+impl Drop for Flood {
+    fn drop(&mut self) {
+        // It may be over by itself.
+        let _gone = self.stream.shutdown(std::net::Shutdown::Both);
+        if let Some(thread) = self.thread.take() {
+            let _ended = thread.join();
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! What a NIC is set to, to the byte, and what the machine holds beside it because of that.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use netdev::{Ethtool, FlowRule, Ifindex, Link, Location, NetNs, RuleTable};
+use netlink::{Family, Request, Socket};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::tool::until;
+
+/// Commands of the ethtool family: `ETHTOOL_MSG_*_GET`.
+mod cmd {
+    pub(super) const FEATURES: u8 = 11;
+    pub(super) const RINGS: u8 = 15;
+    pub(super) const CHANNELS: u8 = 17;
+    pub(super) const RSS: u8 = 38;
+}
+
+/// The header is attribute 1 of every message, and the device's number attribute 1 of that.
+const HEADER: u16 = 1;
+const DEV_INDEX: u16 = 1;
+
+/// Where set-ups are written down while they hold.
+const RUNTIME: &str = "/run/devmem-tcp";
+
+/// What the process that watches a receiver calls itself.
+const GUARDIAN: &str = "devmem-guardian";
+
+/// What is left behind may take so long to go by itself.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What a [`State`] is made of, where cases name it.
+pub(crate) const RINGS: &str = "rings";
+/// How many there are.
+pub(crate) const CHANNELS: &str = "channels";
+/// Table, key and so on, and those of the contexts.
+pub(crate) const RSS: &str = "RSS";
+/// Flow rules.
+pub(crate) const RULES: &str = "rules";
+
+/// Looks at one NIC again and again, with the same sockets.
+#[derive(Debug)]
+pub(crate) struct Observer {
+    socket: Socket,
+    family: Family,
+    ethtool: Ethtool,
+    nic: Ifindex,
+}
+
+/// What there was to see: raw answers of the kernel, and the rules.
+///
+/// The answer about RSS holds table, key, hash function, input transformation and hash fields of
+/// the device and of each context (`rss_fill_reply`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct State {
+    raw: Vec<(&'static str, Vec<Vec<u8>>)>,
+    table: RuleTable,
+    rules: Vec<FlowRule>,
+    in_words: String,
+}
+
+impl Observer {
+    /// Of the device of this name, in this namespace.
+    pub(crate) fn of(name: &str) -> Result<Self> {
+        Self::in_namespace(&NetNs::current()?, name)
+    }
+
+    /// Of the device of this name there.
+    pub(crate) fn in_namespace(netns: &NetNs, name: &str) -> Result<Self> {
+        let mut socket = Socket::generic_in(netns)?;
+        let family = socket.family("ethtool")?;
+        Ok(Self {
+            socket,
+            family,
+            ethtool: Ethtool::open_in(netns)?,
+            nic: Link::open_in(netns)?.by_name(name)?.ifindex,
+        })
+    }
+
+    /// All of it.
+    pub(crate) fn state(&mut self) -> Result<State> {
+        let raw = vec![
+            (RINGS, self.ask(cmd::RINGS, "rings-get")?),
+            (CHANNELS, self.ask(cmd::CHANNELS, "channels-get")?),
+            ("features", self.ask(cmd::FEATURES, "features-get")?),
+            (RSS, self.dump(cmd::RSS, "rss-get")?),
+        ];
+        Ok(State {
+            raw,
+            table: self.ethtool.rule_table(self.nic)?,
+            rules: self.ethtool.rules(self.nic)?,
+            in_words: self.in_words()?,
+        })
+    }
+
+    fn ask(&mut self, cmd: u8, op: &'static str) -> Result<Vec<Vec<u8>>> {
+        let request = self.request(cmd, op);
+        Ok(vec![self.socket.ask(&request)?.payload().to_vec()])
+    }
+
+    fn dump(&mut self, cmd: u8, op: &'static str) -> Result<Vec<Vec<u8>>> {
+        let request = self.request(cmd, op);
+        let messages = self.socket.dump(&request)?;
+        Ok(messages.iter().map(|m| m.payload().to_vec()).collect())
+    }
+
+    fn request(&self, cmd: u8, op: &'static str) -> Request {
+        let mut request = self.family.request(cmd, op, "the NIC");
+        let nic = self.nic.get();
+        request.attrs().nest(HEADER, |nest| {
+            nest.u32(DEV_INDEX, nic);
+        });
+        request
+    }
+
+    /// For people, where two states differ.
+    fn in_words(&mut self) -> Result<String> {
+        let mut words = String::new();
+        writeln!(words, "{:?}", self.ethtool.rings(self.nic)?)?;
+        writeln!(words, "{:?}", self.ethtool.channels(self.nic)?)?;
+        for rss in self.ethtool.rss_contexts(self.nic)? {
+            let table: Vec<u32> = rss.table.iter().map(|queue| queue.get()).collect();
+            let context = rss.context;
+            writeln!(words, "rss {context:?} {table:?} key {:02x?}", rss.key)?;
+        }
+        for rule in self.ethtool.rules(self.nic)? {
+            writeln!(words, "{rule:?}")?;
+        }
+        Ok(words)
+    }
+
+    /// Holds if the NIC is as it was.
+    pub(crate) fn same(&mut self, before: &State) -> Result<()> {
+        before.compare(&self.state()?)
+    }
+
+    /// Holds if the NIC is soon as it was, nobody watches any more, and nothing is written down.
+    ///
+    /// # Errors
+    /// What is different, or left, after [`GRACE`].
+    pub(crate) fn soon_same(&mut self, before: &State) -> Result<()> {
+        let soon = until("what a set-up leaves", GRACE, || {
+            Ok(self.same(before).is_ok() && nothing_left().is_ok())
+        });
+        if soon.is_err() {
+            self.same(before)?;
+            nothing_left()?;
+        }
+        soon
+    }
+}
+
+impl State {
+    /// Holds if both are the same; else says in what they differ.
+    fn compare(&self, now: &Self) -> Result<()> {
+        let different = self.differs(now);
+        ensure!(
+            different.is_empty(),
+            "not as before: {different:?}\nbefore:\n{}now:\n{}",
+            self.in_words,
+            now.in_words
+        );
+        Ok(())
+    }
+
+    /// Holds if both are the same but for where rules stand.
+    pub(crate) fn like(&self, wanted: &Self) -> Result<()> {
+        wanted.anywhere().compare(&self.anywhere())
+    }
+
+    /// With rules that stand nowhere in particular.
+    fn anywhere(&self) -> Self {
+        let mut state = self.clone();
+        for rule in &mut state.rules {
+            rule.location = Location::Any;
+        }
+        state.rules.sort_by_cached_key(|rule| format!("{rule:?}"));
+        state
+    }
+
+    /// In what both differ.
+    pub(crate) fn differs(&self, other: &Self) -> Vec<&'static str> {
+        let raw = self.raw.iter().zip(&other.raw);
+        let raw = raw.filter(|(a, b)| a != b).map(|((what, _), _)| *what);
+        let same = self.table == other.table && self.rules == other.rules;
+        let rules = (!same).then_some(RULES);
+        raw.chain(rules).collect()
+    }
+}
+
+/// Holds if there is no guardian, and nothing written down.
+pub(crate) fn nothing_left() -> Result<()> {
+    let guardians = guardians()?;
+    ensure!(guardians.is_empty(), "guardians {guardians:?} are left");
+    let files = journals()?;
+    ensure!(files.is_empty(), "{files:?} are left in {RUNTIME}");
+    Ok(())
+}
+
+/// The guardians that are alive.
+pub(crate) fn guardians() -> Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process that ends meanwhile, and a zombie, have none.
+        let line = fs::read(Path::new("/proc").join(&name).join("cmdline"));
+        if line.is_ok_and(|line| line.starts_with(GUARDIAN.as_bytes())) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+/// The one guardian that there is.
+pub(crate) fn guardian() -> Result<i32> {
+    match guardians()?[..] {
+        [pid] => Ok(pid),
+        ref other => bail!("guardians: {other:?}"),
+    }
+}
+
+/// What is written down: the files in the runtime directory, but for locks.
+pub(crate) fn journals() -> Result<Vec<std::path::PathBuf>> {
+    let entries = match fs::read_dir(RUNTIME) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.context(RUNTIME)?,
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        if !path.to_string_lossy().ends_with("lock") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+/// The one file that there is.
+pub(crate) fn journal() -> Result<std::path::PathBuf> {
+    match &journals()?[..] {
+        [one] => Ok(one.clone()),
+        other => bail!("written down: {other:?}"),
+    }
+}
+
+/// Ends what is left: guardians, and what is written down.
+pub(crate) fn clear() -> Result<()> {
+    for pid in guardians()? {
+        // It may end meanwhile.
+        let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    match fs::remove_dir_all(RUNTIME) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(RUNTIME),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,153 @@
+//! `devmem-tcp doctor`: what must be true to receive into device memory, to send from it, and to
+//! lease a queue; and what to do where it is not. It changes nothing.
+//!
+//! Each check is a small function in the table of its file; what the kernel would refuse is found
+//! by requests that it must refuse.
+
+mod driver;
+mod left;
+mod line;
+mod link;
+mod machine;
+mod memory;
+mod netkit;
+mod nic;
+mod place;
+mod print;
+mod probe;
+mod queues;
+mod steering;
+
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use netdev::{Link, QueueId};
+
+use crate::args::{NetNsArg, Pages, Size, netns};
+use crate::report;
+use crate::style::Style;
+use line::{Area, Line, Status};
+use machine::Machine;
+use netkit::Netkit;
+use nic::Nic;
+use place::Place;
+use print::{Report, Summary, works};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The device to receive on, a NIC or a netkit that leases one's queue [default: a line for
+    /// each NIC]
+    #[arg(value_name = "IF")]
+    device: Option<String>,
+    /// The namespace of the device: a name, a path, or pid:PID
+    #[arg(long, value_name = "NETNS")]
+    netns: Option<NetNsArg>,
+    /// The rx queue to receive on; may be given again [default: as for recv]
+    #[arg(long = "queue", value_name = "N", requires = "device")]
+    queues: Vec<QueueId>,
+    /// Size of the dmabuf
+    #[arg(long, value_name = "SIZE", default_value = "64M")]
+    size: Size,
+    /// Pages that it is made of
+    #[arg(long, value_enum, default_value_t = Pages::Small)]
+    pages: Pages,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Success only if receiving would work.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let place = Place::new(netns(args.netns.as_ref())?)?;
+    let machine = Machine::look(place.clone(), args.size.0, args.pages, again(args, &place));
+    let mut checks = line::run(machine::CHECKS, &machine, None);
+    checks.extend(line::run(memory::CHECKS, &machine, None));
+    checks.extend(line::run(left::CHECKS, &machine, None));
+    let report = match &args.device {
+        Some(name) => {
+            checks.extend(device(&machine, place, name, &args.queues)?);
+            Report {
+                device: Some(name.clone()),
+                receives: works(&checks, Area::Rx),
+                sends: works(&checks, Area::Tx),
+                leases: works(&checks, Area::Lease),
+                checks,
+                nics: Vec::new(),
+            }
+        }
+        None => all(&machine, &place, checks)?,
+    };
+    if args.json {
+        report::json(&report)?;
+    } else {
+        report::text(&report.text(Style::stdout()))?;
+    }
+    Ok(match report.receives {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// The arguments of the present run, for a remedy that is another run; without the size.
+fn again(args: &Args, place: &Place) -> String {
+    let mut words: Vec<String> = args.device.iter().cloned().collect();
+    if let Some(netns) = place.argument() {
+        words.push(format!("--netns {netns}"));
+    }
+    words.extend(args.queues.iter().map(|queue| format!("--queue {queue}")));
+    words.join(" ")
+}
+
+/// All checks of a NIC, or of a netkit and of the NIC behind it.
+fn device(machine: &Machine, place: Place, name: &str, queues: &[QueueId]) -> Result<Vec<Line>> {
+    let link = Link::open_in(&place.netns)?.by_name(name)?;
+    if link.is_physical() {
+        let nic = Nic::look(machine, place, link, queues, None)?;
+        return Ok(of_nic(&nic));
+    }
+    let netkit = Netkit::look(machine, place, link, queues)?;
+    let mut lines = line::run(netkit::CHECKS, &netkit, Some(name));
+    if let Some(nic) = netkit.nic(machine) {
+        lines.extend(of_nic(&nic?));
+    }
+    Ok(lines)
+}
+
+fn of_nic(nic: &Nic) -> Vec<Line> {
+    let tables = [
+        driver::CHECKS,
+        link::CHECKS,
+        queues::CHECKS,
+        steering::CHECKS,
+    ];
+    let run = |table: &&[line::Check<Nic>]| line::run(table, nic, Some(nic.name()));
+    tables.iter().flat_map(run).collect()
+}
+
+/// The checks of the machine, and a line for each NIC.
+fn all(machine: &Machine, place: &Place, checks: Vec<Line>) -> Result<Report> {
+    let mut nics = Vec::new();
+    netkit::each_nic(machine, place, |nic| {
+        let lines = of_nic(&nic);
+        let can = |area| works(&checks, area) && works(&lines, area);
+        let failed = lines.iter().filter(|line| line.status == Status::Fail);
+        nics.push(Summary {
+            device: nic.name().to_owned(),
+            driver: nic.driver.clone(),
+            receives: can(Area::Rx),
+            sends: can(Area::Tx),
+            leases: can(Area::Lease),
+            failed: failed.map(|line| line.id).collect(),
+        });
+        ControlFlow::Continue(())
+    })?;
+    Ok(Report {
+        device: None,
+        receives: nics.iter().any(|nic| nic.receives),
+        sends: nics.iter().any(|nic| nic.sends),
+        leases: nics.iter().any(|nic| nic.leases),
+        checks,
+        nics,
+    })
+}

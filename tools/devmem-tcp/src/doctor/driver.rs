@@ -1,0 +1,132 @@
+//! The driver and header split.
+
+use netdev::HeaderSplit;
+
+use super::line::{Area, Check, Finding};
+use super::nic::Nic;
+use super::probe::{QueueApi, Settable};
+
+pub(super) const CHECKS: &[Check<Nic>] = &[
+    Check {
+        id: "driver.queue-api",
+        areas: &[Area::Rx, Area::Lease],
+        what: "the driver can restart one queue on other memory (queue_mgmt_ops)",
+        run: queue_api,
+    },
+    Check {
+        id: "driver.dma",
+        areas: &[Area::Rx, Area::Lease],
+        what: "the device has a DMA device",
+        run: dma,
+    },
+    Check {
+        id: "driver.netmem-tx",
+        areas: &[Area::Tx],
+        what: "the driver sends from unreadable memory (netmem_tx), in pieces",
+        run: sends,
+    },
+    Check {
+        id: "split.settable",
+        areas: &[Area::Rx],
+        what: "the driver can split headers from payload",
+        run: split_settable,
+    },
+    Check {
+        id: "split.on",
+        areas: &[Area::Rx],
+        what: "tcp-data-split is on",
+        run: split_on,
+    },
+    Check {
+        id: "split.threshold",
+        areas: &[Area::Rx],
+        what: "hds-thresh is 0",
+        run: threshold,
+    },
+];
+
+fn queue_api(nic: &Nic) -> Option<Finding> {
+    let driver = &nic.driver;
+    let lacks = "no setting helps: take a NIC whose driver has queue_mgmt_ops (bnxt, fbnic, gve, \
+                 mlx5 …), or a later kernel";
+    Some(match &nic.queue_api {
+        QueueApi::There => Finding::ok(format!("{driver} has it")),
+        QueueApi::Likely(why) => Finding::ok(format!("{driver} may have it; {why}")),
+        QueueApi::Missing => Finding::fail(format!("{driver} has none")).remedy(lacks),
+        QueueApi::NoDma => return None,
+        QueueApi::NoDevmem => Finding::fail("the kernel refuses any dmabuf")
+            .remedy("boot a kernel with CONFIG_NET_DEVMEM=y"),
+        QueueApi::Unknown(why) => Finding::warn(format!("not known: {why}")),
+    })
+}
+
+fn dma(nic: &Nic) -> Option<Finding> {
+    Some(match nic.queue_api {
+        QueueApi::NoDma => {
+            Finding::fail("it has none").remedy("no setting helps: devmem needs a NIC on a bus")
+        }
+        QueueApi::Missing | QueueApi::Unknown(_) | QueueApi::NoDevmem => return None,
+        _ => Finding::ok(nic.link.parent.clone().unwrap_or_default()),
+    })
+}
+
+fn sends(nic: &Nic) -> Option<Finding> {
+    const GATHER: &str = "tx-scatter-gather";
+    let lacks = "no setting helps: take a NIC whose driver has it";
+    Some(match (&nic.netmem_tx, nic.feature(GATHER)) {
+        (Ok(()), (true, _)) => Finding::ok("it does"),
+        (Ok(()), (false, true)) => {
+            Finding::fail("scatter-gather is off").remedy(nic.ethtool("-K", "sg on"))
+        }
+        (Ok(()), (false, false)) => Finding::fail("it has no scatter-gather").remedy(lacks),
+        (Err(error), _) => Finding::fail(
+            error
+                .message()
+                .map_or_else(|| error.to_string(), str::to_owned),
+        )
+        .remedy(lacks),
+    })
+}
+
+fn is_on(nic: &Nic) -> bool {
+    let split = nic
+        .rings
+        .as_ref()
+        .ok()
+        .and_then(|rings| rings.tcp_data_split);
+    split == Some(HeaderSplit::Enabled)
+}
+
+/// What switches header split on and the threshold off: ethtool 6.14 cannot do the latter.
+fn apply(nic: &Nic) -> String {
+    let arguments = format!("apply {} --header-split", nic.name());
+    nic.place.ours(&arguments)
+}
+
+fn split_settable(nic: &Nic) -> Option<Finding> {
+    Some(match &nic.splits {
+        _ if is_on(nic) => Finding::ok("it does"),
+        Settable::Yes => Finding::ok("it can be set"),
+        Settable::No(why) => Finding::fail(why.clone())
+            .remedy("no setting helps: take a NIC whose driver splits headers"),
+        Settable::Unknown(why) => Finding::warn(format!("not known: {why}")),
+    })
+}
+
+fn split_on(nic: &Nic) -> Option<Finding> {
+    let split = nic.rings.as_ref().ok()?.tcp_data_split?;
+    Some(match &nic.splits {
+        _ if is_on(nic) => Finding::ok("on"),
+        Settable::No(_) => return None,
+        _ => Finding::warn(format!("{split}; `recv` switches it on by itself")).remedy(apply(nic)),
+    })
+}
+
+fn threshold(nic: &Nic) -> Option<Finding> {
+    let bytes = nic.rings.as_ref().ok()?.hds_thresh?;
+    Some(match &nic.splits {
+        _ if bytes == 0 => Finding::ok("0"),
+        Settable::No(why) => Finding::fail(format!("{bytes}: {why}")),
+        _ => Finding::warn(format!("{bytes}; `recv` sets it to 0 by itself")).remedy(apply(nic)),
+    })
+}

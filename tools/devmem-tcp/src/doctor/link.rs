@@ -1,0 +1,146 @@
+//! The link: up, its mtu, XDP, coalescing.
+
+use std::fs;
+
+use netdev::{Xdp, XdpMode};
+
+use super::line::{Area, Check, Finding};
+use super::nic::Nic;
+
+/// A niov, where the memory is not of larger pieces.
+const PAGE: u32 = 4096;
+/// Headers of IPv4 and TCP with time stamps.
+const HEADERS: u32 = 52;
+/// The driver's name for what packs payload of several packets into one piece.
+const COALESCE: &str = "rx-gro-hw";
+
+pub(super) const CHECKS: &[Check<Nic>] = &[
+    Check {
+        id: "link.up",
+        areas: &[Area::Rx, Area::Tx],
+        what: "the link is up",
+        run: up,
+    },
+    Check {
+        id: "link.carrier",
+        areas: &[Area::Rx, Area::Tx],
+        what: "the link has a carrier",
+        run: carrier,
+    },
+    Check {
+        id: "link.xdp",
+        areas: &[Area::Rx],
+        what: "no XDP program is attached",
+        run: xdp,
+    },
+    Check {
+        id: "link.mtu",
+        areas: &[Area::Rx],
+        what: "the mtu is large enough for IPv6, and for payload worth its headers",
+        run: mtu,
+    },
+    Check {
+        id: "link.coalesce",
+        areas: &[Area::Rx],
+        what: "the payload of a packet, or of several, fills whole pages",
+        run: coalesce,
+    },
+];
+
+fn up(nic: &Nic) -> Option<Finding> {
+    Some(if nic.link.up {
+        Finding::ok("up")
+    } else {
+        let command = format!("ip link set dev {} up", nic.name());
+        Finding::fail("down").remedy(nic.place.command(&command))
+    })
+}
+
+fn carrier(nic: &Nic) -> Option<Finding> {
+    match (nic.link.up, nic.link.running) {
+        (false, _) => None,
+        (true, true) => Some(Finding::ok("it has")),
+        (true, false) => Some(
+            Finding::fail("none: nothing is on the other end of the wire, or it is down")
+                .remedy("see to the cable and to the other end"),
+        ),
+    }
+}
+
+/// `__netif_mp_open_rxq` refuses, and while a queue is bound `dev_xdp_install` does.
+fn xdp(nic: &Nic) -> Option<Finding> {
+    let Some(Xdp { mode, prog_id, .. }) = nic.link.xdp else {
+        return Some(Finding::ok("none"));
+    };
+    let (words, flag) = match mode {
+        XdpMode::Driver => ("in the driver", "xdpdrv"),
+        XdpMode::Generic => ("generic", "xdpgeneric"),
+        XdpMode::Hardware => ("in the NIC", "xdpoffload"),
+        _ => ("several", "xdp"),
+    };
+    let Some(id) = prog_id else {
+        return Some(Finding::fail(words).remedy(format!("bpftool net show dev {}", nic.name())));
+    };
+    let found = format!("program {id}, {words}");
+    let remedy = match link_of(id) {
+        // What a link has attached, only its end detaches (`dev_xdp_attach`).
+        Some(link) => format!("bpftool link detach id {link}"),
+        None => format!("ip link set dev {} {flag} off", nic.name()),
+    };
+    Some(Finding::fail(found).remedy(nic.place.command(&remedy)))
+}
+
+/// The BPF link that holds this program, by what the processes' descriptors tell of themselves
+/// (`bpf_link_show_fdinfo`).
+fn link_of(program: u32) -> Option<String> {
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    let folders = processes.map(|process| process.path().join("fdinfo"));
+    let mut infos = folders
+        .filter_map(|folder| fs::read_dir(folder).ok())
+        .flat_map(|infos| infos.flatten())
+        .filter_map(|info| fs::read_to_string(info.path()).ok());
+    infos.find_map(|info| {
+        let field = |name: &str| {
+            let value = |line: &str| Some(line.strip_prefix(name)?.trim().to_owned());
+            info.lines().find_map(value)
+        };
+        let ours = field("prog_id:")? == program.to_string();
+        field("link_id:").filter(|_| ours)
+    })
+}
+
+fn mtu(nic: &Nic) -> Option<Finding> {
+    let mtu = nic.link.mtu;
+    let found = format!("{mtu}");
+    Some(if mtu >= 1280 {
+        Finding::ok(found)
+    } else {
+        let command = format!("ip link set dev {} mtu 1500", nic.name());
+        Finding::warn(found + ": too small for IPv6, and pages stay all but empty")
+            .remedy(nic.place.command(&command))
+    })
+}
+
+/// A packet's payload takes whole niovs, unless the NIC packs it with that of the next.
+fn coalesce(nic: &Nic) -> Option<Finding> {
+    let payload = nic.link.mtu.saturating_sub(HEADERS).max(1);
+    let pages = payload.div_ceil(PAGE);
+    let full = payload * 100 / (pages * PAGE);
+    let found = format!("{payload} bytes of payload fill {full} % of {pages} × {PAGE}");
+    Some(match nic.feature(COALESCE) {
+        (true, _) => Finding::ok(format!(
+            "{COALESCE} is on: pages are filled by several packets"
+        )),
+        _ if full >= 60 => Finding::ok(found),
+        (false, true) => Finding::warn(format!("{found}, {COALESCE} is off"))
+            .remedy(nic.ethtool("-K", &format!("{COALESCE} on"))),
+        (false, false) => match nic.link.max_mtu {
+            Some(max) if max >= PAGE + HEADERS => {
+                let command = format!("ip link set dev {} mtu {}", nic.name(), PAGE + HEADERS);
+                Finding::warn(format!("{found}; the other end needs the same mtu"))
+                    .remedy(nic.place.command(&command))
+            }
+            _ => Finding::warn(found + ", and neither mtu nor coalescing can change it"),
+        },
+    })
+}

@@ -1,0 +1,308 @@
+//! The machine: its kernel, and what this process may do.
+
+use std::fs::{self, File};
+use std::process::Command;
+
+use netdev::{BindOptions, Error, Ifindex, Lease, Netdev, QueueId};
+
+use super::line::{Area, Check, Finding};
+use super::place::{Place, program};
+use crate::args::Pages;
+
+/// What is known of the machine.
+#[derive(Debug)]
+pub(super) struct Machine {
+    /// Where the device is.
+    pub(super) place: Place,
+    /// Bytes of the dmabuf.
+    pub(super) size: u64,
+    /// Whether it is to be of hugepages.
+    pub(super) huge: bool,
+    /// What comes behind `doctor` on a command line like the present one.
+    pub(super) arguments: String,
+    /// Of `uname -r`.
+    release: String,
+    /// The kernel's configuration, where it can be read.
+    config: Option<String>,
+    bind: Answer,
+    lease: Answer,
+}
+
+/// What the kernel says to a request for a device that is not there.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    /// It looked for the device.
+    Allowed,
+    /// `EPERM`
+    Forbidden,
+    /// It does not know the operation.
+    Unknown,
+    Other(String),
+}
+
+impl Machine {
+    pub(super) fn look(place: Place, size: u64, pages: Pages, arguments: String) -> Self {
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let release = release.trim().to_owned();
+        Self {
+            bind: Answer::of(bind(&place)),
+            lease: Answer::of(lease(&place)),
+            config: config(&release),
+            place,
+            size,
+            huge: matches!(pages, Pages::Huge),
+            arguments,
+            release,
+        }
+    }
+
+    /// Major and minor version of the kernel.
+    pub(super) fn version(&self) -> (u32, u32) {
+        let mut parts = self.release.split(['.', '-', '+']).map(str::parse);
+        match (parts.next(), parts.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+            _ => (0, 0),
+        }
+    }
+
+    /// Whether a netkit can be made without loading a module.
+    pub(super) fn has_netkit(&self) -> bool {
+        self.option("CONFIG_NETKIT") == Some('y') || fs::metadata("/sys/module/netkit").is_ok()
+    }
+
+    /// Whether the kernel was built with this option: `y`, `m` or `n`; `None` if nobody says.
+    fn option(&self, name: &str) -> Option<char> {
+        let config = self.config.as_ref()?;
+        let value = |line: &str| line.strip_prefix(name)?.strip_prefix('=')?.chars().next();
+        Some(config.lines().find_map(value).unwrap_or('n'))
+    }
+}
+
+impl Answer {
+    fn of(error: Option<Error>) -> Self {
+        let Some(error) = error else {
+            return Self::Other("granted, though there is no such device".to_owned());
+        };
+        match error.raw_os_error() {
+            Some(libc::ENODEV) => Self::Allowed,
+            Some(libc::EPERM) => Self::Forbidden,
+            Some(libc::EOPNOTSUPP | libc::ENOENT) => Self::Unknown,
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+/// No device has this number: the kernel's own begin at 1, and none was ever given this one.
+const NOBODY: u32 = i32::MAX as u32;
+
+/// Asks for a binding to no device: privilege is looked at first, `GENL_UNS_ADMIN_PERM`.
+fn bind(place: &Place) -> Option<Error> {
+    let refused = || {
+        let null = File::open("/dev/null");
+        let null = null.map_err(|e| Error::from_io("open", "/dev/null", &e))?;
+        let queues = [QueueId::new(0)];
+        let netdev = Netdev::open_in(&place.netns)?;
+        netdev.bind_rx(Ifindex::new(NOBODY), null, &queues, BindOptions::default())
+    };
+    refused().err()
+}
+
+/// Asks for a lease to no device: `GENL_ADMIN_PERM`, which counts in the initial user namespace.
+fn lease(place: &Place) -> Option<Error> {
+    let lease = Lease {
+        of: Ifindex::new(NOBODY),
+        queue: QueueId::new(0),
+        netns_id: None,
+    };
+    let asked = Netdev::open_in(&place.netns)
+        .and_then(|mut netdev| netdev.lease(Ifindex::new(NOBODY), lease));
+    asked.err()
+}
+
+/// Where distributions keep it; `/proc/config.gz` last, as it wants gzip.
+fn config(release: &str) -> Option<String> {
+    let paths = [
+        format!("/boot/config-{release}"),
+        format!("/lib/modules/{release}/config"),
+        format!("/lib/modules/{release}/build/.config"),
+    ];
+    let readable = paths.iter().find_map(|path| fs::read_to_string(path).ok());
+    readable.or_else(|| {
+        fs::metadata("/proc/config.gz").ok()?;
+        let mut gzip = Command::new("gzip");
+        let out = gzip.args(["-dc", "/proc/config.gz"]).output().ok()?;
+        String::from_utf8(out.stdout).ok()
+    })
+}
+
+/// The checks of the kernel, then those of privilege.
+pub(super) const CHECKS: &[Check<Machine>] = &[
+    Check {
+        id: "kernel.version",
+        areas: &[Area::Rx],
+        what: "Linux 6.12 or later",
+        run: version,
+    },
+    Check {
+        id: "kernel.devmem",
+        areas: &[Area::Rx, Area::Tx],
+        what: "CONFIG_NET_DEVMEM",
+        run: devmem,
+    },
+    Check {
+        id: "kernel.lease",
+        areas: &[Area::Lease],
+        what: "queue leases, of Linux 7.1",
+        run: leases,
+    },
+    Check {
+        id: "kernel.netkit",
+        areas: &[Area::Lease],
+        what: "CONFIG_NETKIT",
+        run: netkit,
+    },
+    Check {
+        id: "privilege.bind",
+        areas: &[Area::Rx],
+        what: "CAP_NET_ADMIN in the user namespace that the network namespace belongs to",
+        run: may_bind,
+    },
+    Check {
+        id: "privilege.lease",
+        areas: &[Area::Lease],
+        what: "CAP_NET_ADMIN in the initial user namespace",
+        run: may_lease,
+    },
+];
+
+fn version(machine: &Machine) -> Option<Finding> {
+    let found = format!("Linux {}", machine.release);
+    Some(if machine.version() >= (6, 12) {
+        Finding::ok(found)
+    } else {
+        Finding::fail(found).remedy("boot Linux 6.12 or later, for leases 7.1 or later")
+    })
+}
+
+fn devmem(machine: &Machine) -> Option<Finding> {
+    let rebuild = "boot a kernel with CONFIG_NET_DEVMEM=y";
+    Some(match (machine.option("CONFIG_NET_DEVMEM"), &machine.bind) {
+        (_, Answer::Unknown) => Finding::fail("the kernel does not know bind-rx").remedy(rebuild),
+        (Some('y'), _) => Finding::ok("CONFIG_NET_DEVMEM=y"),
+        (Some(_), _) => Finding::fail("CONFIG_NET_DEVMEM is not set").remedy(rebuild),
+        (None, _) => Finding::ok("no configuration to read; the kernel knows bind-rx"),
+    })
+}
+
+fn leases(machine: &Machine) -> Option<Finding> {
+    Some(match &machine.lease {
+        Answer::Unknown => Finding::fail(format!(
+            "the kernel does not know queue-create: Linux {}",
+            machine.release
+        ))
+        .remedy("boot Linux 7.1 or later"),
+        _ => Finding::ok("the kernel knows queue-create"),
+    })
+}
+
+fn netkit(machine: &Machine) -> Option<Finding> {
+    let loaded = fs::metadata("/sys/module/netkit").is_ok();
+    Some(match machine.option("CONFIG_NETKIT") {
+        Some('y') => Finding::ok("CONFIG_NETKIT=y"),
+        Some('m') => Finding::ok("CONFIG_NETKIT=m, loaded when it is needed"),
+        Some(_) => Finding::fail("CONFIG_NETKIT is not set").remedy("boot a kernel with it"),
+        None if loaded => Finding::ok("the module is there"),
+        None => Finding::warn("no configuration to read").remedy("modprobe netkit"),
+    })
+}
+
+fn may_bind(machine: &Machine) -> Option<Finding> {
+    Some(match &machine.bind {
+        Answer::Forbidden => {
+            Finding::fail(format!("not granted, {}", who())).remedy(become_root(machine))
+        }
+        Answer::Other(error) => Finding::warn(error.clone()),
+        Answer::Allowed | Answer::Unknown => Finding::ok(format!("granted, {}", who())),
+    })
+}
+
+fn may_lease(machine: &Machine) -> Option<Finding> {
+    Some(match &machine.lease {
+        Answer::Forbidden if !initial_user_namespace() => {
+            Finding::fail(format!("not granted, {}", who()))
+                .remedy("leases are made from the initial user namespace: run `devmem-tcp lease` on the host, not in here")
+        }
+        Answer::Forbidden => Finding::fail(format!("not granted, {}", who())).remedy(become_root(machine)),
+        Answer::Other(error) => Finding::warn(error.clone()),
+        Answer::Allowed => Finding::ok(format!("granted, {}", who())),
+        Answer::Unknown => return None,
+    })
+}
+
+/// `proc_ns.h`: `PROC_USER_INIT_INO`.
+fn initial_user_namespace() -> bool {
+    let link = fs::read_link("/proc/self/ns/user");
+    link.is_ok_and(|link| link.as_os_str() == "user:[4026531837]")
+}
+
+fn who() -> String {
+    let uid = nix::unistd::geteuid();
+    let place = if initial_user_namespace() {
+        "the initial user namespace"
+    } else {
+        "a user namespace of its own"
+    };
+    format!("uid {uid} in {place}")
+}
+
+fn become_root(machine: &Machine) -> String {
+    if nix::unistd::geteuid().is_root() {
+        "give this container CAP_NET_ADMIN over its network namespace, or run it on the host"
+            .to_owned()
+    } else {
+        format!("sudo {} doctor {}", program(), machine.arguments)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(release: &str, config: Option<&str>) -> Machine {
+        Machine {
+            place: Place::new(netdev::NetNs::current().unwrap()).unwrap(),
+            size: 0,
+            huge: false,
+            arguments: String::new(),
+            release: release.to_owned(),
+            config: config.map(str::to_owned),
+            bind: Answer::Allowed,
+            lease: Answer::Allowed,
+        }
+    }
+
+    #[test]
+    fn a_release_has_a_version() {
+        assert_eq!(machine("7.3.4+deb13-cloud-amd64", None).version(), (7, 3));
+        assert_eq!(machine("6.12-rc1", None).version(), (6, 12));
+        assert_eq!(machine("strange", None).version(), (0, 0));
+    }
+
+    #[test]
+    fn an_option_that_is_not_there_is_off() {
+        let text = "CONFIG_NETKIT=m\n# CONFIG_FOO is not set\nCONFIG_NETKIT_X=y\n";
+        let machine = machine("7.3.0", Some(text));
+        assert_eq!(machine.option("CONFIG_NETKIT"), Some('m'));
+        assert_eq!(machine.option("CONFIG_FOO"), Some('n'));
+        assert_eq!(machine.option("CONFIG_NET"), Some('n'));
+    }
+
+    #[test]
+    fn what_the_kernel_says_to_nobodys_device() {
+        let of = |errno| Answer::of(Some(Error::from_errno("bind-rx", "", errno)));
+        assert_eq!(of(libc::ENODEV), Answer::Allowed);
+        assert_eq!(of(libc::EPERM), Answer::Forbidden);
+        assert_eq!(of(libc::EOPNOTSUPP), Answer::Unknown);
+        assert!(matches!(Answer::of(None), Answer::Other(_)));
+    }
+}

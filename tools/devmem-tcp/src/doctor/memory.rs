@@ -1,0 +1,232 @@
+//! The memory: udmabuf and its limits, hugepages, what the kernel grants a socket.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use udmabuf::{HugePage, Udmabuf};
+
+use super::line::{Area, Check, Finding};
+use super::machine::Machine;
+use super::place::program;
+use crate::args::Size;
+
+const DEVICE: &str = "/dev/udmabuf";
+const SIZE_LIMIT_MB: &str = "/sys/module/udmabuf/parameters/size_limit_mb";
+const HUGEPAGES: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
+
+pub(super) const CHECKS: &[Check<Machine>] = &[
+    Check {
+        id: "udmabuf.device",
+        areas: &[Area::Rx, Area::Tx],
+        what: "/dev/udmabuf is there and can be opened",
+        run: device,
+    },
+    Check {
+        id: "udmabuf.limit",
+        areas: &[Area::Rx, Area::Tx],
+        what: "one buffer may be as large as is asked for",
+        run: limit,
+    },
+    Check {
+        id: "udmabuf.seals",
+        areas: &[Area::Rx, Area::Tx],
+        what: "a memfd can be sealed and made a dmabuf",
+        run: seals,
+    },
+    Check {
+        id: "memory.free",
+        areas: &[Area::Rx, Area::Tx],
+        what: "there is memory for the buffer",
+        run: free,
+    },
+    Check {
+        id: "memory.hugepages",
+        areas: &[Area::Rx, Area::Tx],
+        what: "hugepages for the buffer are reserved and free",
+        run: hugepages,
+    },
+    Check {
+        id: "memory.memlock",
+        areas: &[Area::Tx],
+        what: "RLIMIT_MEMLOCK",
+        run: memlock,
+    },
+    Check {
+        id: "socket.optmem",
+        areas: &[Area::Tx],
+        what: "net.core.optmem_max has room for sends in flight",
+        run: optmem,
+    },
+    Check {
+        id: "socket.rmem",
+        areas: &[Area::Rx],
+        what: "net.ipv4.tcp_rmem lets a connection fill a link and not the pool",
+        run: rmem,
+    },
+];
+
+/// A number out of proc or sysfs.
+fn number(path: &str) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn device(_: &Machine) -> Option<Finding> {
+    let error = match fs::File::open(DEVICE) {
+        Ok(_) => return Some(Finding::ok(DEVICE)),
+        Err(error) => error,
+    };
+    let found = format!("{DEVICE}: {error}");
+    let misc = fs::read_to_string("/proc/misc").unwrap_or_default();
+    let minor = misc.lines().find_map(|line| {
+        let (minor, name) = line.trim().split_once(' ')?;
+        (name.trim() == "udmabuf").then(|| minor.to_owned())
+    });
+    let uid = nix::unistd::geteuid();
+    Some(Finding::fail(found).remedy(match (error.kind(), minor) {
+        (ErrorKind::PermissionDenied, _) => format!("chown {uid} {DEVICE}"),
+        // The driver is there, and nobody made the node: a /dev of a container.
+        (_, Some(minor)) => format!("mknod -m 600 {DEVICE} c 10 {minor}"),
+        (_, None) => "modprobe udmabuf".to_owned(),
+    }))
+}
+
+/// `udmabuf_create`: more pages than the limit are `EINVAL`.
+fn limit(machine: &Machine) -> Option<Finding> {
+    let limit_mb = number(SIZE_LIMIT_MB)?;
+    let size = Size(machine.size);
+    let found = format!("{limit_mb} MiB, {size} asked for");
+    Some(if machine.size <= limit_mb.saturating_mul(1 << 20) {
+        Finding::ok(found)
+    } else {
+        let want = machine.size.div_ceil(1 << 20);
+        Finding::fail(found).remedy(format!("echo {want} > {SIZE_LIMIT_MB}"))
+    })
+}
+
+/// Makes a small one and drops it: no change to the machine.
+fn seals(_: &Machine) -> Option<Finding> {
+    let page = HugePage::None.bytes();
+    match Udmabuf::builder(page).build() {
+        Ok(_) => Some(Finding::ok("a page was sealed, made a dmabuf and dropped")),
+        // `udmabuf.device` says it.
+        Err(udmabuf::Error::Open { .. }) => None,
+        Err(error) => {
+            let words = anyhow::Error::from(error);
+            Some(Finding::fail(format!("{words:#}")))
+        }
+    }
+}
+
+fn free(machine: &Machine) -> Option<Finding> {
+    if machine.huge {
+        return None;
+    }
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
+    let available = kib << 10;
+    let found = format!(
+        "{} available, {} asked for",
+        mib(available),
+        mib(machine.size)
+    );
+    Some(if available > machine.size {
+        Finding::ok(found)
+    } else {
+        let half = (available / 2) >> 20;
+        Finding::fail(found).remedy(format!(
+            "{} doctor {} --size {half}M",
+            program(),
+            machine.arguments
+        ))
+    })
+}
+
+fn hugepages(machine: &Machine) -> Option<Finding> {
+    let size = 2 << 20;
+    let (Some(free), Some(reserved)) = (
+        number(&format!("{HUGEPAGES}/free_hugepages")),
+        number(&format!("{HUGEPAGES}/nr_hugepages")),
+    ) else {
+        let none = "the kernel has none of 2 MiB";
+        return Some(match machine.huge {
+            true => Finding::fail(none).remedy("take ordinary pages: leave --pages away"),
+            false => Finding::ok(none.to_owned() + "; ordinary pages are asked for"),
+        });
+    };
+    let want = machine.size.div_ceil(size);
+    let found = format!("{free} of {reserved} are free");
+    Some(match (machine.huge, free >= want) {
+        (_, true) => Finding::ok(found),
+        (false, false) => Finding::ok(found + "; ordinary pages are asked for"),
+        (true, false) => Finding::fail(format!("{found}, {want} are needed")).remedy(format!(
+            "sysctl -w vm.nr_hugepages={}",
+            reserved + want - free
+        )),
+    })
+}
+
+/// Neither a udmabuf's pages (`udmabuf_create`) nor those of a dmabuf that is sent
+/// (`msg_zerocopy_alloc`) count towards it.
+fn memlock(_: &Machine) -> Option<Finding> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits
+        .lines()
+        .find_map(|line| line.strip_prefix("Max locked memory"))?;
+    let soft = line.split_whitespace().next()?;
+    let soft = soft
+        .parse()
+        .map_or_else(|_| soft.to_owned(), |bytes| Size(bytes).to_string());
+    Some(Finding::ok(format!(
+        "{soft}; a dmabuf does not count towards it"
+    )))
+}
+
+/// A notification in flight takes of it (`sock_omalloc`), or the send is `ENOBUFS`.
+fn optmem(machine: &Machine) -> Option<Finding> {
+    const WANT: u64 = 64 << 10;
+    let read = || number("/proc/sys/net/core/optmem_max");
+    let bytes = machine.place.netns.run(read).ok()??;
+    let found = Size(bytes).to_string();
+    Some(if bytes >= WANT {
+        Finding::ok(found)
+    } else {
+        let command = "sysctl -w net.core.optmem_max=131072";
+        Finding::warn(format!("{found}: few sends fit in flight"))
+            .remedy(machine.place.command(command))
+    })
+}
+
+/// The kernel counts whole niovs towards a receive buffer: what all connections may hold must fit
+/// the pool, or the NIC runs dry.
+fn rmem(machine: &Machine) -> Option<Finding> {
+    const LEAST: u64 = 1 << 20;
+    let read = || fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").ok();
+    let limits = machine.place.netns.run(read).ok()??;
+    let most: u64 = limits.split_whitespace().nth(2)?.parse().ok()?;
+    let room = machine.size / 2;
+    let found = format!("{} at most, a pool of {}", mib(most), mib(machine.size));
+    let remedy = |max: u64| {
+        let command = format!("sysctl -w net.ipv4.tcp_rmem='4096 131072 {max}'");
+        machine.place.command(&command)
+    };
+    Some(if most < LEAST.min(room) {
+        Finding::warn(found + ": a connection will be slow").remedy(remedy(room.min(32 << 20)))
+    } else if most > room {
+        Finding::warn(found + ": one connection can take more than half of it, and the NIC runs dry; `recv` sets a smaller buffer itself")
+            .remedy(remedy(room))
+    } else {
+        Finding::ok(found)
+    })
+}
+
+/// Bytes, readable: a tenth of a MiB is exact enough.
+fn mib(bytes: u64) -> String {
+    if bytes % (1 << 20) == 0 {
+        Size(bytes).to_string()
+    } else {
+        format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+    }
+}

@@ -1,0 +1,365 @@
+//! A netkit to receive on: the lease behind it, and the way into it.
+
+use std::fs;
+use std::ops::ControlFlow;
+
+use anyhow::Result;
+use netdev::{Link, LinkInfo, NetNs, Netdev, QueueId, QueueType};
+
+use super::line::{Area, Check, Finding};
+use super::machine::Machine;
+use super::nic::{Nic, Through, is_free};
+use super::place::Place;
+use super::probe::{self, QueueApi};
+use crate::snapshot::{NicBehind, nic_behind};
+
+/// What is known of a virtual device.
+#[derive(Debug)]
+pub(super) struct Netkit {
+    place: Place,
+    link: LinkInfo,
+    /// Its leased queues that are to be received on.
+    queues: Vec<QueueId>,
+    /// The NIC behind them, where it can be seen.
+    behind: Option<(Place, LinkInfo, Vec<QueueId>)>,
+    /// The other end of a pair, where it can be seen.
+    other: Option<(Place, LinkInfo)>,
+    /// What leases a queue to it.
+    lease: Option<String>,
+    /// How a bind would fare, where the NIC cannot be asked.
+    trial: Option<QueueApi>,
+}
+
+impl Netkit {
+    pub(super) fn look(
+        machine: &Machine,
+        place: Place,
+        link: LinkInfo,
+        asked: &[QueueId],
+    ) -> Result<Self> {
+        let mut all = Netdev::open_in(&place.netns)?.queues(Some(link.ifindex))?;
+        all.retain(|queue| queue.kind == QueueType::Rx && queue.id.get() > 0);
+        let mut queues: Vec<QueueId> = all.iter().map(|queue| queue.id).collect();
+        if !link.up {
+            // Queues of a device that is down are not listed, yet they are leases.
+            queues = (1..link.rx_queues).map(QueueId::new).collect();
+        }
+        queues.retain(|queue| asked.is_empty() || asked.contains(queue));
+        let behind = match nic_behind(&place.netns, &link, &queues)? {
+            Some(nic) => Some(found(nic)?),
+            None => None,
+        };
+        if !link.up && behind.is_none() {
+            queues.clear();
+        }
+        let other = other_end(&place, &link)?;
+        let lease = match (queues.is_empty(), is_lessee(&link)) {
+            (true, true) => lease(machine, &place, &link, other.as_ref())?,
+            _ => None,
+        };
+        let trial = match (queues.first(), &behind) {
+            (Some(queue), None) => Some(probe::queue_api(machine, &place, &link, *queue)),
+            _ => None,
+        };
+        Ok(Self {
+            other,
+            place,
+            link,
+            queues,
+            behind,
+            lease,
+            trial,
+        })
+    }
+
+    /// The NIC behind it, asked for everything.
+    pub(super) fn nic(&self, machine: &Machine) -> Option<netdev::Result<Nic>> {
+        let (place, link, queues) = self.behind.clone()?;
+        let through = Through {
+            place: self.place.clone(),
+            link: self.link.clone(),
+            queue: *self.queues.first()?,
+        };
+        Some(Nic::look(machine, place, link, &queues, Some(&through)))
+    }
+}
+
+fn found(nic: NicBehind) -> Result<(Place, LinkInfo, Vec<QueueId>)> {
+    let link = Link::open_in(&nic.netns)?.get(nic.ifindex)?;
+    Ok((Place::new(nic.netns)?, link, nic.queues))
+}
+
+/// Whether a queue can be leased to it (`netkit_queue_create`).
+fn is_lessee(link: &LinkInfo) -> bool {
+    link.netkit
+        .as_ref()
+        .is_some_and(|netkit| netkit.can_lease())
+}
+
+/// The other end of a netkit pair, in whatever visible namespace it is.
+fn other_end(place: &Place, link: &LinkInfo) -> Result<Option<(Place, LinkInfo)>> {
+    let (Some(_), Some(other)) = (&link.netkit, link.link) else {
+        return Ok(None);
+    };
+    let get = |netns: &NetNs| -> netdev::Result<LinkInfo> { Link::open_in(netns)?.get(other) };
+    let Some(id) = link.link_netns_id else {
+        return Ok(Some((place.clone(), get(&place.netns)?)));
+    };
+    let mut here = Link::open_in(&place.netns)?;
+    for netns in NetNs::visible()? {
+        if matches!(here.nsid(&netns), Ok(Some(nsid)) if nsid == id) {
+            return Ok(match get(&netns) {
+                Ok(link) => Some((Place::new(netns)?, link)),
+                Err(_) => None,
+            });
+        }
+    }
+    Ok(None)
+}
+
+/// The command that leases a free queue of a NIC of the present namespace to it.
+fn lease(
+    machine: &Machine,
+    place: &Place,
+    link: &LinkInfo,
+    other: Option<&(Place, LinkInfo)>,
+) -> Result<Option<String>> {
+    let here = Place::new(NetNs::current()?)?;
+    let mut command = None;
+    let _first = each_nic(machine, &here, |nic| {
+        let suits = !matches!(nic.queue_api, QueueApi::Missing | QueueApi::NoDma);
+        let queue = nic.queues.iter().rfind(|queue| is_free(queue));
+        let Some(queue) = queue.filter(|_| suits && nic.queues.len() > 1) else {
+            return ControlFlow::Continue(());
+        };
+        command = Some(format!(
+            "lease --phys {} --queue {} --netkit {}",
+            nic.name(),
+            queue.id,
+            link.name
+        ));
+        ControlFlow::Break(())
+    });
+    let Some(mut command) = command else {
+        return Ok(None);
+    };
+    if let Some(netns) = place.argument() {
+        command += &format!(" --netns {netns}");
+    }
+    if link.rx_queues > 1 {
+        return Ok(Some(here.ours(&command)));
+    }
+    // It has no room for a lease, and never will: it must be made again.
+    let up = |place: &Place, name: &str| place.command(&format!("ip link set dev {name} up"));
+    let mut commands = vec![place.command(&format!("ip link delete {}", link.name))];
+    match other {
+        Some((end, other)) if end.argument().is_none() => {
+            commands.push(here.ours(&format!("{command} --host-end {}", other.name)));
+            commands.push(up(end, &other.name));
+        }
+        _ => commands.push(here.ours(&command)),
+    }
+    commands.push(up(place, &link.name));
+    Ok(Some(commands.join(" && ")))
+}
+
+/// Every physical NIC of a namespace in turn, until told to stop.
+pub(super) fn each_nic(
+    machine: &Machine,
+    place: &Place,
+    mut tell: impl FnMut(Nic) -> ControlFlow<()>,
+) -> netdev::Result<()> {
+    for link in Link::open_in(&place.netns)?.list()? {
+        if link.is_virtual() {
+            continue;
+        }
+        let nic = Nic::look(machine, place.clone(), link, &[], None)?;
+        if tell(nic).is_break() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+pub(super) const CHECKS: &[Check<Netkit>] = &[
+    Check {
+        id: "netkit.kind",
+        areas: &[Area::Rx, Area::Tx, Area::Lease],
+        what: "the device is a NIC, or the end of a netkit that leases",
+        run: kind,
+    },
+    Check {
+        id: "netkit.lease",
+        areas: &[Area::Rx, Area::Tx],
+        what: "the netkit leases a queue",
+        run: leased,
+    },
+    Check {
+        id: "netkit.nic",
+        areas: &[Area::Rx],
+        what: "the NIC behind the lease can take a binding",
+        run: nic,
+    },
+    Check {
+        id: "netkit.up",
+        areas: &[Area::Rx, Area::Tx],
+        what: "both ends are up",
+        run: up,
+    },
+    Check {
+        id: "netkit.forwarding",
+        areas: &[Area::Rx],
+        what: "the NIC's packets for the netkit are forwarded to it",
+        run: forwarding,
+    },
+];
+
+fn kind(netkit: &Netkit) -> Option<Finding> {
+    let link = &netkit.link;
+    Some(match (&link.netkit, is_lessee(link)) {
+        (Some(_), true) => Finding::ok("a netkit that can lease"),
+        (Some(_), false) => Finding::fail("the primary end of a pair: it leases nothing").remedy(
+            match &netkit.other {
+                Some((place, other)) => {
+                    let at = place.argument().map(|netns| format!(" --netns {netns}"));
+                    let command = format!("doctor {}{}", other.name, at.unwrap_or_default());
+                    netkit.place.ours(&command)
+                }
+                None => "name its other end".to_owned(),
+            },
+        ),
+        (None, _) => Finding::fail(format!(
+            "a virtual device of kind {}",
+            link.kind.as_deref().unwrap_or("unknown")
+        ))
+        .remedy("receive on a NIC, or on a netkit that leases one's queue"),
+    })
+}
+
+fn leased(netkit: &Netkit) -> Option<Finding> {
+    if !is_lessee(&netkit.link) {
+        return None;
+    }
+    let finding = match netkit.queues[..] {
+        [] => Finding::fail("none"),
+        _ => {
+            let names: Vec<String> = netkit.queues.iter().map(QueueId::to_string).collect();
+            return Some(Finding::ok(format!("rx {}", names.join(", "))));
+        }
+    };
+    Some(match &netkit.lease {
+        Some(command) => finding.remedy(command.clone()),
+        None => finding.remedy("no NIC here has a queue to lease: `devmem-tcp doctor` lists them"),
+    })
+}
+
+fn nic(netkit: &Netkit) -> Option<Finding> {
+    if let Some((_, link, queues)) = &netkit.behind {
+        let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
+        return Some(Finding::ok(format!(
+            "{} rx {}",
+            link.name,
+            names.join(", ")
+        )));
+    }
+    let hidden = "it is in a namespace that cannot be seen from here";
+    Some(match netkit.trial.as_ref()? {
+        QueueApi::There | QueueApi::Likely(_) => {
+            Finding::ok(format!("{hidden}; nothing speaks against it"))
+        }
+        QueueApi::Missing | QueueApi::NoDma | QueueApi::NoDevmem => {
+            Finding::fail(format!("{hidden}, and takes no binding"))
+        }
+        QueueApi::Unknown(why) => Finding::warn(format!("not known: {why}")),
+    })
+}
+
+fn up(netkit: &Netkit) -> Option<Finding> {
+    let ends = std::iter::once((&netkit.place, &netkit.link))
+        .chain(netkit.other.as_ref().map(|(place, link)| (place, link)));
+    let mut down = ends.filter(|(_, link)| !link.up);
+    Some(match down.next() {
+        None => Finding::ok("they are"),
+        Some((place, link)) => {
+            let command = format!("ip link set dev {} up", link.name);
+            Finding::fail(format!("{} is down", link.name)).remedy(place.command(&command))
+        }
+    })
+}
+
+/// Where routes lead over the other end, the NIC must forward (`ip_route_input_slow`,
+/// `ip6_forward`); a program that redirects needs neither.
+fn forwarding(netkit: &Netkit) -> Option<Finding> {
+    let (place, other) = netkit.other.as_ref()?;
+    let (_, nic, _) = netkit.behind.as_ref()?;
+    let over = |table: &str, column: usize| {
+        let table = fs::read_to_string(format!("/proc/thread-self/net/{table}"));
+        let is = |line: &str| line.split_whitespace().nth(column) == Some(&*other.name);
+        table.is_ok_and(|table| table.lines().any(is))
+    };
+    let off = |path: String| fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
+    let in_netns = place.netns.run(|| {
+        // fe80::/64 and ff00::/8 are there in any case, local addresses have prefixes of 128 and
+        // the device lo.
+        let v4 = over("route", 0);
+        let v6 = fs::read_to_string("/proc/thread-self/net/ipv6_route")
+            .is_ok_and(|table| table.lines().any(|line| is_global_over(line, &other.name)));
+        let v4_off = off(format!("/proc/sys/net/ipv4/conf/{}/forwarding", nic.name));
+        let v6_off = off("/proc/sys/net/ipv6/conf/all/forwarding".to_owned());
+        (v4, v6, v4_off, v6_off)
+    });
+    let command = |setting: String| place.command(&format!("sysctl -w {setting}=1"));
+    Some(match in_netns.ok()? {
+        (true, _, true, _) => Finding::fail(format!(
+            "IPv4 routes lead over {}, and {} does not forward",
+            other.name, nic.name
+        ))
+        .remedy(command(format!("net.ipv4.conf.{}.forwarding", nic.name))),
+        (_, true, _, true) => Finding::fail(format!(
+            "IPv6 routes lead over {}, and forwarding is off",
+            other.name
+        ))
+        .remedy(command("net.ipv6.conf.all.forwarding".to_owned())),
+        (false, false, ..) => Finding::ok(format!("no route leads over {}", other.name)),
+        _ => Finding::ok("it is"),
+    })
+}
+
+/// Whether a line of `ipv6_route` is a route of other than link-local scope over this device.
+fn is_global_over(line: &str, device: &str) -> bool {
+    let mut columns = line.split_whitespace();
+    let global = columns
+        .next()
+        .is_some_and(|dst| !dst.starts_with("fe80") && !dst.starts_with("ff"));
+    global && columns.next_back() == Some(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_global_over;
+
+    #[test]
+    fn link_local_routes_lead_nowhere() {
+        let line = |dst: &str| {
+            format!(
+                "{dst} 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000400 00000001 00000000 00000001     nk0h"
+            )
+        };
+        assert!(is_global_over(
+            &line("20010db8000200000000000000000000"),
+            "nk0h"
+        ));
+        assert!(!is_global_over(
+            &line("20010db8000200000000000000000000"),
+            "nk0"
+        ));
+        assert!(!is_global_over(
+            &line("fe800000000000000000000000000000"),
+            "nk0h"
+        ));
+        assert!(!is_global_over(
+            &line("ff000000000000000000000000000000"),
+            "nk0h"
+        ));
+    }
+}

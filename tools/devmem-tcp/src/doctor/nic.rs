@@ -1,0 +1,156 @@
+//! A physical NIC: all that the kernel tells of it, asked once.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use netdev::{
+    Channels, Ethtool, Features, FlowRule, Link, LinkInfo, Netdev, PagePool, Queue, QueueId,
+    QueueType, Result, Rings, Rss, RuleTable,
+};
+
+use super::machine::Machine;
+use super::place::Place;
+use super::probe::{self, QueueApi, Settable};
+
+/// What is known of a NIC.
+#[derive(Debug)]
+pub(super) struct Nic {
+    pub(super) place: Place,
+    pub(super) link: LinkInfo,
+    /// The queues to receive on: those that were asked for, or the last free one.
+    pub(super) wanted: Vec<QueueId>,
+    /// Whether they were asked for.
+    pub(super) asked: bool,
+    /// Whether they are leased to the netkit that was asked about.
+    pub(super) through_netkit: bool,
+    /// Rx queues; none while the link is down.
+    pub(super) queues: Vec<Queue>,
+    pub(super) rings: Result<Rings>,
+    pub(super) channels: Result<Channels>,
+    /// That of the device, then those of its contexts.
+    pub(super) rss: Result<Vec<Rss>>,
+    pub(super) features: Result<Features>,
+    pub(super) table: Result<RuleTable>,
+    pub(super) rules: Vec<FlowRule>,
+    pub(super) pools: Vec<PagePool>,
+    pub(super) driver: String,
+    pub(super) queue_api: QueueApi,
+    pub(super) netmem_tx: Result<()>,
+    pub(super) splits: Settable,
+    /// Bytes of the dmabuf.
+    pub(super) size: u64,
+}
+
+/// The netkit queue that a NIC's queue is leased to: through it is bound.
+#[derive(Debug, Clone)]
+pub(super) struct Through {
+    pub(super) place: Place,
+    pub(super) link: LinkInfo,
+    pub(super) queue: QueueId,
+}
+
+impl Nic {
+    /// Asks for everything. What the driver does not tell is an error that the checks read.
+    pub(super) fn look(
+        machine: &Machine,
+        place: Place,
+        link: LinkInfo,
+        asked: &[QueueId],
+        through: Option<&Through>,
+    ) -> Result<Self> {
+        let link = settled(&place, link)?;
+        let mut netdev = Netdev::open_in(&place.netns)?;
+        let mut ethtool = Ethtool::open_in(&place.netns)?;
+        let at = link.ifindex;
+        let mut queues = netdev.queues(Some(at))?;
+        queues.retain(|queue| queue.kind == QueueType::Rx);
+        let last = queues.iter().rfind(|queue| is_free(queue));
+        let wanted = match asked {
+            [] => last.map(|queue| queue.id).into_iter().collect(),
+            asked => asked.to_vec(),
+        };
+        let rings = ethtool.rings(at);
+        let queue_api = match through {
+            Some(Through { place, link, queue }) => probe::queue_api(machine, place, link, *queue),
+            // That took a queue API (`netdev_can_lease_queue`, `netif_mp_open_rxq`).
+            None if queues
+                .iter()
+                .any(|queue| queue.lease.is_some() || queue.dmabuf.is_some()) =>
+            {
+                QueueApi::There
+            }
+            None => {
+                let queue = last.map_or(QueueId::new(0), |queue| queue.id);
+                probe::queue_api(machine, &place, &link, queue)
+            }
+        };
+        Ok(Self {
+            asked: !asked.is_empty(),
+            wanted,
+            through_netkit: through.is_some(),
+            queue_api,
+            netmem_tx: probe::netmem_tx(&place, &link),
+            splits: probe::splits(&mut ethtool, at, rings.as_ref().ok()),
+            rings,
+            channels: ethtool.channels(at),
+            rss: ethtool.rss_contexts(at),
+            features: ethtool.features(at),
+            table: ethtool.rule_table(at),
+            rules: ethtool.rules(at).unwrap_or_default(),
+            pools: netdev.page_pools(Some(at)).unwrap_or_default(),
+            driver: driver_name(&mut ethtool, &link),
+            queues,
+            place,
+            link,
+            size: machine.size,
+        })
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.link.name
+    }
+
+    /// `ethtool FLAG IF REST`, to be pasted.
+    pub(super) fn ethtool(&self, flag: &str, rest: &str) -> String {
+        let command = format!("ethtool {flag} {} {rest}", self.name());
+        self.place.command(&command)
+    }
+
+    /// Whether a feature is on, and whether it can be set.
+    pub(super) fn feature(&self, name: &str) -> (bool, bool) {
+        let features = self.features.as_ref().ok();
+        let in_set = |set: Option<&std::collections::BTreeSet<String>>| {
+            set.is_some_and(|set| set.contains(name))
+        };
+        (
+            in_set(features.map(|features| &features.active)),
+            in_set(features.map(|features| &features.hw)),
+        )
+    }
+}
+
+/// The link once it has a carrier, or has had time for one: the kernel tells of it up to a second
+/// late (`linkwatch_schedule_work`).
+fn settled(place: &Place, mut link: LinkInfo) -> Result<LinkInfo> {
+    let end = Instant::now() + Duration::from_millis(1500);
+    let mut asker = None;
+    while link.up && !link.running && Instant::now() < end {
+        thread::sleep(Duration::from_millis(50));
+        let asker = match &mut asker {
+            Some(asker) => asker,
+            none => none.insert(Link::open_in(&place.netns)?),
+        };
+        link = asker.get(link.ifindex)?;
+    }
+    Ok(link)
+}
+
+/// Whether nothing has the queue: no memory provider, no lease, no AF_XDP socket.
+pub(super) fn is_free(queue: &Queue) -> bool {
+    queue.dmabuf.is_none() && queue.io_uring.is_none() && queue.lease.is_none() && !queue.xsk
+}
+
+fn driver_name(ethtool: &mut Ethtool, link: &LinkInfo) -> String {
+    let driver = ethtool.driver(link.ifindex).map(|info| info.driver);
+    driver.unwrap_or_else(|_| link.kind.clone().unwrap_or_else(|| "?".to_owned()))
+}

@@ -1,0 +1,115 @@
+//! The report, as text and as JSON.
+
+use serde::Serialize;
+
+use super::line::{Area, Line, Status};
+use crate::style::Style;
+use crate::table::align;
+
+/// What the doctor found. Its JSON is documented in `docs/json.md`.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    /// The device that was asked about.
+    pub(super) device: Option<String>,
+    /// Whether receiving would work; without a device, on at least one NIC.
+    pub(super) receives: bool,
+    /// The same of sending.
+    pub(super) sends: bool,
+    /// The same of leasing a queue.
+    pub(super) leases: bool,
+    pub(super) checks: Vec<Line>,
+    /// Without a device: every physical NIC.
+    pub(super) nics: Vec<Summary>,
+}
+
+/// A NIC in one line.
+#[derive(Debug, Serialize)]
+pub(super) struct Summary {
+    pub(super) device: String,
+    pub(super) driver: String,
+    pub(super) receives: bool,
+    pub(super) sends: bool,
+    pub(super) leases: bool,
+    /// The checks that failed.
+    pub(super) failed: Vec<&'static str>,
+}
+
+/// Whether nothing bars this area.
+pub(super) fn works(lines: &[Line], area: Area) -> bool {
+    !lines.iter().any(|line| line.bars(area))
+}
+
+impl Report {
+    pub(super) fn text(&self, style: Style) -> String {
+        let rows: Vec<Vec<String>> = self.checks.iter().map(|line| row(line, style)).collect();
+        // A remedy stands below its line, and by itself: it is to be pasted.
+        let mut text = String::new();
+        for (line, aligned) in self.checks.iter().zip(align(&rows).lines()) {
+            text += aligned;
+            text.push('\n');
+            if let Some(remedy) = line.remedy.as_ref().filter(|_| line.status != Status::Ok) {
+                text += &format!("      {remedy}\n");
+            }
+        }
+        if !self.nics.is_empty() {
+            text.push('\n');
+            let rows: Vec<_> = self.nics.iter().map(|nic| nic.row(style)).collect();
+            text += &align(&rows);
+        }
+        text + &self.verdict()
+    }
+
+    fn verdict(&self) -> String {
+        let words = |works, what| match works {
+            true => format!("{what} would work"),
+            false => format!("{what} would not work"),
+        };
+        let of = self.device.as_deref().unwrap_or(match self.nics[..] {
+            [] => "no NIC",
+            _ => "this machine",
+        });
+        let areas = [
+            words(self.receives, "receiving"),
+            words(self.sends, "sending"),
+            words(self.leases, "leasing"),
+        ];
+        format!("\n{of}: {}\n", areas.join(", "))
+    }
+}
+
+fn row(line: &Line, style: Style) -> Vec<String> {
+    vec![
+        mark(line.status, style),
+        line.id.to_owned(),
+        line.device.clone().unwrap_or_else(|| "-".to_owned()),
+        line.found.clone(),
+    ]
+}
+
+fn mark(status: Status, style: Style) -> String {
+    match status {
+        Status::Ok => style.good("ok"),
+        Status::Warn => style.warn("warn"),
+        Status::Fail => style.bad("FAIL"),
+    }
+}
+
+impl Summary {
+    fn row(&self, style: Style) -> Vec<String> {
+        let status = if self.receives {
+            Status::Ok
+        } else {
+            Status::Fail
+        };
+        let failed = match self.failed[..] {
+            [] => "everything would work".to_owned(),
+            _ => self.failed.join(", "),
+        };
+        vec![
+            mark(status, style),
+            self.device.clone(),
+            self.driver.clone(),
+            failed,
+        ]
+    }
+}

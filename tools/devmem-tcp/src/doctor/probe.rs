@@ -1,0 +1,144 @@
+//! What a driver can, found by requests that the kernel must refuse.
+
+use std::fs::File;
+use std::panic::resume_unwind;
+use std::thread;
+
+use netdev::{
+    BindOptions, Error, Ethtool, HeaderSplit, Ifindex, Lease, Link, LinkInfo, Netdev, NetkitSingle,
+    QueueId, Result, Rings, RingsChange,
+};
+use nix::sched::{CloneFlags, unshare};
+
+use super::machine::Machine;
+use super::place::Place;
+
+/// How far a binding would come.
+#[derive(Debug)]
+pub(super) enum QueueApi {
+    /// The driver has one.
+    There,
+    /// The device has a lock of its own, as those have whose driver has one, and nothing speaks
+    /// against it; and why no more is known.
+    Likely(String),
+    /// The driver has none.
+    Missing,
+    /// The device has no DMA device.
+    NoDma,
+    /// The kernel was built without devmem.
+    NoDevmem,
+    /// It could not be asked.
+    Unknown(String),
+}
+
+/// Asks for a binding of `/dev/null`: `netdev_nl_bind_rx_doit` looks at the device's lock, at the
+/// queue and at its DMA device before `net_devmem_bind_dmabuf` looks at the descriptor.
+pub(super) fn queue_api(
+    machine: &Machine,
+    place: &Place,
+    link: &LinkInfo,
+    queue: QueueId,
+) -> QueueApi {
+    let null = match File::open("/dev/null") {
+        Ok(null) => null,
+        Err(error) => return QueueApi::Unknown(format!("/dev/null: {error}")),
+    };
+    let bind =
+        |netdev: Netdev| netdev.bind_rx(link.ifindex, null, &[queue], BindOptions::default());
+    let Err(error) = Netdev::open_in(&place.netns).and_then(bind) else {
+        return QueueApi::Unknown("the kernel bound /dev/null".to_owned());
+    };
+    let at_attribute = error.ext_ack().is_some_and(|ack| ack.offset().is_some());
+    match (error.raw_os_error(), at_attribute, error.message()) {
+        (Some(libc::EOPNOTSUPP), true, _) => QueueApi::Missing,
+        (Some(libc::EOPNOTSUPP), _, Some(text)) if text.contains("DMA") => QueueApi::NoDma,
+        (Some(libc::EOPNOTSUPP), ..) => QueueApi::NoDevmem,
+        // The descriptor is none of a dmabuf (`dma_buf_get`).
+        (Some(libc::EINVAL), false, _) if link.is_virtual() => QueueApi::There,
+        (Some(libc::EINVAL), false, _) if machine.has_netkit() => can_lease(place, link),
+        // Making a netkit to ask by would load a module.
+        (Some(libc::EINVAL), false, _) => {
+            QueueApi::Likely("it takes netkit to ask, which is not loaded".to_owned())
+        }
+        (Some(libc::EPERM), ..) => QueueApi::Unknown("that takes CAP_NET_ADMIN".to_owned()),
+        _ => QueueApi::Unknown(error.to_string()),
+    }
+}
+
+/// Asks for a lease of a queue with a number that none has: `netdev_can_lease_queue` looks at the
+/// driver before `netdev_nl_queue_create_doit` looks at the number.
+///
+/// The lessee is a netkit in a network namespace of this thread's own, which ends with it: nobody
+/// else sees either.
+fn can_lease(place: &Place, link: &LinkInfo) -> QueueApi {
+    let ask = || -> Result<QueueId> {
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::from_errno("unshare", "netns", errno as i32))?;
+        let mut own = Link::open()?;
+        let lessee = own.create_netkit_single(&NetkitSingle::new("nk0"))?;
+        let lease = Lease {
+            of: link.ifindex,
+            queue: QueueId::new(i32::MAX as u32),
+            netns_id: Some(own.nsid_or_assign(&place.netns)?),
+        };
+        Netdev::open()?.lease(lessee, lease)
+    };
+    let asked = thread::scope(|scope| scope.spawn(ask).join());
+    let asked = asked.unwrap_or_else(|panic| resume_unwind(panic));
+    match asked {
+        Ok(_) => QueueApi::Unknown("the kernel leased a queue that is not".to_owned()),
+        Err(error) => match (error.raw_os_error(), error.message()) {
+            (Some(libc::ERANGE), _) => QueueApi::There,
+            (_, Some(text)) if text.contains("queue management") => QueueApi::Missing,
+            _ => QueueApi::Likely(error.to_string()),
+        },
+    }
+}
+
+/// Asks for a binding of `/dev/null` to send from: `netdev_nl_bind_tx_doit` looks at the device
+/// first. `Ok` where it is the descriptor that is refused.
+pub(super) fn netmem_tx(place: &Place, link: &LinkInfo) -> Result<()> {
+    let null = File::open("/dev/null").map_err(|e| Error::from_io("open", "/dev/null", &e))?;
+    let bind = |netdev: Netdev| netdev.bind_tx(link.ifindex, null);
+    match Netdev::open_in(&place.netns).and_then(bind) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Whether header split can be set.
+#[derive(Debug)]
+pub(super) enum Settable {
+    Yes,
+    No(String),
+    Unknown(String),
+}
+
+/// Asks for header split together with a ring that is larger than any: `ethnl_set_rings_validate`
+/// says first what the driver can't, then `ethnl_set_rings` refuses the ring.
+pub(super) fn splits(ethtool: &mut Ethtool, ifindex: Ifindex, rings: Option<&Rings>) -> Settable {
+    let Some(rings) = rings else {
+        return Settable::No("the driver has no rings to set".to_owned());
+    };
+    if rings.rx_max == Some(u32::MAX) {
+        return Settable::Unknown("a ring may have any size".to_owned());
+    }
+    let change = RingsChange {
+        rx: Some(u32::MAX),
+        tcp_data_split: Some(HeaderSplit::Enabled),
+        // A driver without a threshold refuses to have it set, even to 0.
+        hds_thresh: rings.hds_thresh.filter(|&bytes| bytes > 0).map(|_| 0),
+        ..RingsChange::default()
+    };
+    match ethtool.set_rings(ifindex, &change) {
+        Ok(()) => Settable::Unknown("the driver took a ring of any size".to_owned()),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::EOPNOTSUPP) => {
+                let words = error.message().map(str::to_owned);
+                Settable::No(words.unwrap_or_else(|| "the driver has no rings to set".to_owned()))
+            }
+            Some(libc::EPERM) => Settable::Unknown("that takes CAP_NET_ADMIN".to_owned()),
+            _ => Settable::Yes,
+        },
+    }
+}

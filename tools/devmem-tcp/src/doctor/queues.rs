@@ -1,0 +1,245 @@
+//! Queues: how many, which are free, and what else comes to them.
+
+use netdev::{Queue, QueueId};
+
+use super::line::{Area, Check, Finding};
+use super::nic::{Nic, is_free};
+
+pub(super) const CHECKS: &[Check<Nic>] = &[
+    Check {
+        id: "queues.count",
+        areas: &[Area::Rx, Area::Lease],
+        what: "there is more than one rx queue",
+        run: count,
+    },
+    Check {
+        id: "queues.free",
+        areas: &[Area::Rx, Area::Lease],
+        what: "the queue is not bound, leased or in AF_XDP use",
+        run: free,
+    },
+    Check {
+        id: "rss.table",
+        areas: &[Area::Rx],
+        what: "there is an RSS table to keep the queue out of",
+        run: table,
+    },
+    Check {
+        id: "rss.others",
+        areas: &[Area::Rx],
+        what: "a queue is left for the other traffic",
+        run: others,
+    },
+    Check {
+        id: "rss.contexts",
+        areas: &[Area::Rx],
+        what: "no other RSS context has the queue",
+        run: contexts,
+    },
+    Check {
+        id: "pool.ring",
+        areas: &[Area::Rx],
+        what: "the buffer is larger than what waits in the NIC's ring",
+        run: ring,
+    },
+    Check {
+        id: "pool.left",
+        areas: &[Area::Rx],
+        what: "no page pool of an earlier receiver is left",
+        run: left,
+    },
+];
+
+/// `ethtool -L`, for so many rx queues; `None` where the device can't have that many.
+fn grow(nic: &Nic, queues: u32) -> Option<String> {
+    let channels = nic.channels.as_ref().ok()?;
+    let combined = channels.combined_max.unwrap_or(0);
+    let (kind, max) = if combined > 0 {
+        ("combined", combined)
+    } else {
+        ("rx", channels.rx_max.unwrap_or(0))
+    };
+    (queues <= max).then(|| nic.ethtool("-L", &format!("{kind} {queues}")))
+}
+
+fn count(nic: &Nic) -> Option<Finding> {
+    let now = match &nic.channels {
+        Ok(channels) => channels.rx_queues(),
+        Err(_) => u32::try_from(nic.queues.len()).ok()?,
+    };
+    let found = format!("{now}");
+    Some(match (now, grow(nic, 2)) {
+        (2.., _) => Finding::ok(found),
+        (_, Some(command)) => Finding::fail(found).remedy(command),
+        (_, None) => Finding::fail(found + ", and the device has no more")
+            .remedy("no setting helps: one queue must be left for the other traffic"),
+    })
+}
+
+/// Who has it.
+fn holder(queue: &Queue) -> String {
+    let id = queue.id;
+    match (&queue.lease, queue.dmabuf) {
+        (_, Some(dmabuf)) => format!("{id} is bound to dmabuf {dmabuf}"),
+        (Some(lease), _) => match lease.netns_id {
+            Some(nsid) => format!("{id} is leased to ifindex {} of nsid {nsid}", lease.ifindex),
+            None => format!("{id} is leased to ifindex {}", lease.ifindex),
+        },
+        _ if queue.xsk => format!("{id} is in AF_XDP use"),
+        _ => format!("{id} is in use by io_uring"),
+    }
+}
+
+fn names(queues: &[QueueId]) -> String {
+    let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
+    names.join(", ")
+}
+
+fn free(nic: &Nic) -> Option<Finding> {
+    if !nic.link.up || nic.queues.is_empty() {
+        return None;
+    }
+    let frees: Vec<QueueId> = ids(nic, is_free);
+    let busy: Vec<&Queue> = nic.queues.iter().filter(|queue| !is_free(queue)).collect();
+    if !nic.asked {
+        let held: Vec<String> = busy.iter().map(|queue| holder(queue)).collect();
+        return Some(match frees[..] {
+            [] => {
+                // One to receive on, one for the other traffic.
+                let more = u32::try_from(nic.queues.len()).ok()? + 2;
+                let remedy = grow(nic, more).unwrap_or_else(|| {
+                    "`devmem-tcp show` names who has them: a lease ends with its netkit, a binding \
+                     with its process"
+                        .to_owned()
+                });
+                Finding::fail(format!("none: {}", held.join(", "))).remedy(remedy)
+            }
+            _ => Finding::ok(format!("free: {}", names(&frees))),
+        });
+    }
+    let mut remedy = format!("doctor {}", nic.name());
+    match frees.last() {
+        Some(other) => remedy += &format!(" --queue {other}"),
+        None => remedy = String::new(),
+    }
+    let last = nic.queues.iter().map(|queue| queue.id).max()?;
+    let out: Vec<QueueId> = nic.wanted.iter().copied().filter(|id| *id > last).collect();
+    // A leased queue is bound through its netkit: only a binding is in the way.
+    let in_the_way = |queue: &&&Queue| {
+        nic.wanted.contains(&queue.id)
+            && !(nic.through_netkit && queue.dmabuf.is_none() && queue.lease.is_some())
+    };
+    let held: Vec<String> = busy
+        .iter()
+        .filter(in_the_way)
+        .map(|queue| holder(queue))
+        .collect();
+    let finding = if !out.is_empty() {
+        Finding::fail(format!("{}: the last one is {last}", names(&out)))
+    } else if held.is_empty() {
+        return Some(Finding::ok(format!("{} can be had", names(&nic.wanted))));
+    } else {
+        Finding::fail(held.join(", "))
+    };
+    Some(if nic.through_netkit {
+        finding.remedy("end the receiver that has it: `devmem-tcp show` lists the bindings")
+    } else if remedy.is_empty() {
+        finding
+    } else {
+        finding.remedy(nic.place.ours(&remedy))
+    })
+}
+
+fn ids(nic: &Nic, which: impl Fn(&Queue) -> bool) -> Vec<QueueId> {
+    let queues = nic.queues.iter().filter(|queue| which(queue));
+    queues.map(|queue| queue.id).collect()
+}
+
+fn table(nic: &Nic) -> Option<Finding> {
+    let without = "no setting helps: receive with --no-config, and steer by other means";
+    Some(match nic.rss.as_ref().map(|all| all.first()) {
+        Ok(Some(rss)) if !rss.table.is_empty() => {
+            Finding::ok(format!("{} entries", rss.table.len()))
+        }
+        Ok(_) => Finding::fail("the driver has none").remedy(without),
+        Err(error) => Finding::fail(error.to_string()).remedy(without),
+    })
+}
+
+/// Traffic that no rule steers must not come to the queue, nor to one whose packets nobody but its
+/// owner can read.
+fn others(nic: &Nic) -> Option<Finding> {
+    let rss = nic.rss.as_ref().ok()?.first()?;
+    if nic.wanted.is_empty() || nic.queues.len() < 2 {
+        return None;
+    }
+    let rest = ids(nic, |queue| {
+        is_free(queue) && !nic.wanted.contains(&queue.id)
+    });
+    let wanted = names(&nic.wanted);
+    if rest.is_empty() {
+        let more = u32::try_from(nic.queues.len()).ok()? + 1;
+        let finding = Finding::fail(format!("all but {wanted} are bound or leased"));
+        return Some(match grow(nic, more) {
+            Some(command) => finding.remedy(command),
+            None => finding,
+        });
+    }
+    let mixed = rss.table.iter().any(|entry| nic.wanted.contains(entry));
+    Some(Finding::ok(if mixed {
+        format!("RSS uses {wanted}, too: `recv` keeps it out while it runs")
+    } else {
+        format!("RSS keeps {wanted} out")
+    }))
+}
+
+fn contexts(nic: &Nic) -> Option<Finding> {
+    let contexts = nic.rss.as_ref().ok()?.iter().filter(|rss| {
+        rss.context.is_some() && rss.table.iter().any(|entry| nic.wanted.contains(entry))
+    });
+    let with: Vec<String> = contexts
+        .filter_map(|rss| Some(rss.context?.to_string()))
+        .collect();
+    Some(match with.first() {
+        None => Finding::ok("none"),
+        Some(context) => Finding::warn(format!(
+            "context {}: its flows would come, too",
+            with.join(", ")
+        ))
+        .remedy(nic.ethtool("-X", &format!("context {context} delete"))),
+    })
+}
+
+fn ring(nic: &Nic) -> Option<Finding> {
+    let entries = u64::from(nic.rings.as_ref().ok()?.rx?);
+    let queues = nic.wanted.len().max(1) as u64;
+    let waiting = entries * queues * 4096;
+    let found = format!("a ring of {entries} holds {} KiB", waiting >> 10);
+    Some(if nic.size >= 2 * waiting {
+        Finding::ok(found)
+    } else {
+        // The largest ring, a power of two, that takes half of the buffer at most.
+        let fits = (nic.size / 2 / queues / 4096).max(1);
+        let fits = 1_u64 << fits.ilog2();
+        Finding::warn(format!("{found}, the buffer {} KiB", nic.size >> 10))
+            .remedy(nic.ethtool("-G", &format!("rx {fits}")))
+    })
+}
+
+/// A pool that was detached lives on while sockets hold frags of it
+/// (`page_pool_release_retry`).
+fn left(nic: &Nic) -> Option<Finding> {
+    let left = nic.pools.iter().filter(|pool| pool.detach_time.is_some());
+    let ids: Vec<String> = left
+        .map(|pool| format!("{} with {} in flight", pool.id, pool.inflight.unwrap_or(0)))
+        .collect();
+    Some(if ids.is_empty() {
+        Finding::ok("none")
+    } else {
+        Finding::warn(format!(
+            "page pool {}: a connection that is gone still holds its memory",
+            ids.join(", ")
+        ))
+        .remedy(nic.place.command("ss -tn state fin-wait-1"))
+    })
+}

@@ -1,0 +1,92 @@
+//! Exit codes: what a script can tell apart without reading the words.
+//!
+//! 0 is good, 2 a wrong command line (clap's), 1 any other failure; what went away under a
+//! receiver has a code of its own.
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// In words, for the help and the man page.
+pub(crate) const CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong command line; 3 the physical NIC went away while it was
+received on; 4 the netkit did; 5 its network namespace did.";
+
+/// What went away while it was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Gone {
+    /// The physical NIC, and with it what leases from it.
+    Nic,
+    /// The virtual device that was received on.
+    Device,
+    /// The network namespace, or the process that it was named by.
+    Netns,
+}
+
+impl Gone {
+    fn code(self) -> u8 {
+        match self {
+            Self::Nic => 3,
+            Self::Device => 4,
+            Self::Netns => 5,
+        }
+    }
+}
+
+/// The error of something that went away, in one line.
+#[derive(Debug)]
+pub(crate) struct Went {
+    pub(crate) what: Gone,
+    pub(crate) text: String,
+    /// What to do about it, where there is something.
+    pub(crate) remedy: Option<String>,
+}
+
+impl fmt::Display for Went {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Went {}
+
+/// What went away, wherever in an error's chain it is said.
+pub(crate) fn went(error: &anyhow::Error) -> Option<&Went> {
+    // A context can be downcast, too, but is no link of the chain.
+    let went = error.downcast_ref::<Went>();
+    went.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
+}
+
+/// The code of an error.
+pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
+    went(error).map_or(ExitCode::FAILURE, |went| went.what.code().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::*;
+
+    fn example() -> Went {
+        Went {
+            what: Gone::Device,
+            text: "recv nk0: nk0 was deleted".to_owned(),
+            remedy: None,
+        }
+    }
+
+    #[test]
+    fn what_went_has_its_code_under_any_context() {
+        let same = |error: anyhow::Error, code: u8| {
+            assert_eq!(
+                format!("{:?}", super::code(&error)),
+                format!("{:?}", ExitCode::from(code))
+            );
+        };
+        same(example().into(), 4);
+        same(anyhow::Error::from(example()).context("then this"), 4);
+        same(anyhow!("that").context(example()), 4);
+        same(anyhow!("that"), 1);
+    }
+}

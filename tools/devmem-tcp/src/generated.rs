@@ -1,0 +1,132 @@
+//! `devmem-tcp completions` and `devmem-tcp man`: what is generated from the command line's
+//! definition.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use clap::Command;
+use clap_complete::Shell;
+use clap_mangen::Man;
+
+use crate::report;
+
+#[derive(clap::Args)]
+pub(crate) struct CompletionsArgs {
+    /// The shell
+    shell: Shell,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ManArgs {
+    /// Write all pages into this folder, one for each subcommand; else the first is printed
+    #[arg(value_name = "DIR")]
+    folder: Option<PathBuf>,
+}
+
+/// Prints a shell's completions.
+pub(crate) fn completions(args: &CompletionsArgs, mut cli: Command) -> Result<()> {
+    let name = cli.get_name().to_owned();
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut cli, name, &mut script);
+    report::text(&String::from_utf8_lossy(&script))
+}
+
+/// Prints the man page, or writes all of them.
+pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<()> {
+    let Some(folder) = &args.folder else {
+        let (_, page) = page(&cli)?;
+        return report::text(&page);
+    };
+    fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+    for (name, page) in pages(cli)? {
+        let path = folder.join(name);
+        fs::write(&path, page).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
+}
+
+/// All pages and their files' names: `devmem-tcp.1`, `devmem-tcp-recv.1`.
+fn pages(mut cli: Command) -> Result<Vec<(String, String)>> {
+    // Gives each subcommand its whole name and the global options.
+    cli.build();
+    let commands = cli
+        .get_subcommands()
+        .filter(|command| !command.is_hide_set());
+    let commands = commands.filter(|command| command.get_name() != "help");
+    [&cli].into_iter().chain(commands).map(page).collect()
+}
+
+fn page(command: &Command) -> Result<(String, String)> {
+    let name = command
+        .get_display_name()
+        .unwrap_or_else(|| command.get_name());
+    let name = name.to_owned();
+    let mut page = Vec::new();
+    let man = Man::new(command.clone())
+        .title(name.to_uppercase())
+        .section("1");
+    man.render(&mut page).context("man page")?;
+    Ok((
+        format!("{name}.1"),
+        String::from_utf8_lossy(&page).into_owned(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use clap::ValueEnum;
+
+    use super::*;
+    use crate::Cli;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn each_subcommand_has_a_page_that_names_its_options() {
+        let pages = pages(Cli::command()).unwrap();
+        let recv = pages
+            .iter()
+            .find(|(name, _)| name == "devmem-tcp-recv.1")
+            .unwrap();
+        for option in ["refuse", "validate", "verbose"] {
+            assert!(recv.1.contains(option), "{option}");
+        }
+        assert!(pages.iter().any(|(name, _)| name == "devmem-tcp.1"));
+        for command in Cli::command().get_subcommands() {
+            let name = format!("devmem-tcp-{}.1", command.get_name());
+            assert!(pages.iter().any(|(page, _)| *page == name), "{name}");
+        }
+    }
+
+    #[test]
+    fn each_subcommand_with_json_is_documented() {
+        let documented = include_str!("../../../docs/json.md");
+        for command in Cli::command().get_subcommands() {
+            let json = command.get_arguments().any(|arg| arg.get_id() == "json");
+            let section = format!("\n## {}\n", command.get_name());
+            assert_eq!(
+                documented.contains(&section),
+                json,
+                "{}",
+                command.get_name()
+            );
+        }
+    }
+
+    #[test]
+    fn each_shell_has_completions() {
+        for shell in Shell::value_variants() {
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "devmem-tcp", &mut script);
+            assert!(
+                String::from_utf8(script).unwrap().contains("validate"),
+                "{shell}"
+            );
+        }
+    }
+}

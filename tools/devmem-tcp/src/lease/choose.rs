@@ -1,0 +1,132 @@
+//! Which queues are leased.
+
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use netdev::{Ifindex, LinkInfo, Netdev, Queue, QueueId, QueueType};
+
+use crate::remedy::Hint;
+
+/// More than any NIC has, and than a netkit takes (`NETKIT_NUM_RX_QUEUES_MAX`).
+const MOST: u32 = 1024;
+
+/// Queues as a list of numbers and ranges: `3-7,9`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct QueueList(pub(super) Vec<QueueId>);
+
+impl FromStr for QueueList {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |text: &str| -> Result<u32, String> {
+            text.parse()
+                .map_err(|_| format!("{text:?} is not the number of a queue"))
+        };
+        let mut queues = Vec::new();
+        for part in text.split(',') {
+            let (first, last) = match part.split_once('-') {
+                Some((first, last)) => (number(first)?, number(last)?),
+                None => (number(part)?, number(part)?),
+            };
+            if first > last || last - first >= MOST {
+                return Err(format!("{part:?} is no range of queues"));
+            }
+            queues.extend((first..=last).map(QueueId::new));
+        }
+        Ok(Self(queues))
+    }
+}
+
+/// Queues that were named, each once.
+pub(super) fn named(queues: Vec<QueueId>) -> Result<Vec<QueueId>> {
+    let mut sorted = queues.clone();
+    sorted.sort_unstable();
+    if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        bail!("lease: queue {} is named twice", pair[0]);
+    }
+    Ok(queues)
+}
+
+/// So many queues of the NIC that nobody has, the last ones, in ascending order. Queue 0 is left to
+/// the host.
+pub(super) fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
+    let queues = rx_queues(phys.ifindex)?;
+    if queues.is_empty() {
+        return Err(Hint::new(
+            format!(
+                "lease {}: its queues are told only while it is up",
+                phys.name
+            ),
+            format!("ip link set {} up; or name the queues", phys.name),
+        )
+        .into());
+    }
+    let (all, wanted) = (queues.len(), usize::try_from(count)?);
+    let mut free: Vec<QueueId> = queues
+        .iter()
+        .filter(|queue| is_free(queue) && queue.id.get() > 0)
+        .map(|queue| queue.id)
+        .collect();
+    free.sort_unstable();
+    if free.len() < wanted {
+        return Err(Hint::new(
+            format!(
+                "lease {}: {} of its {all} rx queues can be leased, not {count}",
+                phys.name,
+                free.len()
+            ),
+            format!(
+                "`devmem-tcp show {name} --all` says who has the others (queue 0 stays with the \
+                 host); for more: ethtool -L {name} combined N",
+                name = phys.name
+            ),
+        )
+        .into());
+    }
+    Ok(free.split_off(free.len() - wanted))
+}
+
+/// Puts those queues first that the kernel will refuse, so that it does before it has granted any:
+/// what is granted to a netkit that stays cannot be taken back.
+pub(super) fn doubtful_first(phys: &LinkInfo, queues: &mut [QueueId]) -> Result<()> {
+    let known = rx_queues(phys.ifindex)?;
+    let good = |id: &QueueId| known.iter().any(|queue| queue.id == *id && is_free(queue));
+    // Stable: the others stay in their order.
+    queues.sort_by_key(good);
+    Ok(())
+}
+
+fn rx_queues(of: Ifindex) -> Result<Vec<Queue>> {
+    let mut queues = Netdev::open()?.queues(Some(of))?;
+    queues.retain(|queue| queue.kind == QueueType::Rx);
+    Ok(queues)
+}
+
+fn is_free(queue: &Queue) -> bool {
+    queue.lease.is_none() && queue.dmabuf.is_none() && queue.io_uring.is_none() && !queue.xsk
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists() {
+        let list = |text: &str| -> Result<Vec<u32>, String> {
+            let QueueList(queues) = text.parse()?;
+            Ok(queues.into_iter().map(QueueId::get).collect())
+        };
+        assert_eq!(list("3"), Ok(vec![3]));
+        assert_eq!(list("3-5,1"), Ok(vec![3, 4, 5, 1]));
+        for text in ["", "3-", "-3", "5-3", "a", "1,,2", "0-4294967295"] {
+            assert!(list(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn no_queue_twice() {
+        let ids = |ids: [u32; 3]| ids.map(QueueId::new).to_vec();
+        assert!(named(ids([3, 1, 2])).is_ok());
+        assert!(named(ids([3, 1, 3])).is_err());
+    }
+}

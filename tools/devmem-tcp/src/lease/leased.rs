@@ -1,0 +1,73 @@
+//! What was leased, or would be.
+
+use netdev::{Ifindex, Prefix, QueueId};
+use serde::Serialize;
+
+use super::steps::Step;
+
+/// What was leased, as it is printed.
+#[derive(Serialize)]
+pub(super) struct Leased {
+    pub(super) phys: String,
+    pub(super) phys_ifindex: Ifindex,
+    pub(super) netkit: String,
+    /// `null` for a netkit that would be made.
+    pub(super) ifindex: Option<Ifindex>,
+    pub(super) netns: String,
+    pub(super) made: bool,
+    /// The end of a pair that stays here, where that is known.
+    pub(super) host_end: Option<String>,
+    pub(super) leases: Vec<LeasedQueue>,
+    /// The guest's addresses.
+    pub(super) addresses: Vec<Prefix>,
+    /// Whether nothing was done.
+    pub(super) dry_run: bool,
+    /// What was done, or would be.
+    pub(super) steps: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct LeasedQueue {
+    /// The queue of the physical NIC.
+    pub(super) phys_queue: QueueId,
+    /// The queue of the netkit, as the kernel answered; `null` if it was not asked.
+    pub(super) queue: Option<QueueId>,
+}
+
+impl Leased {
+    /// For people.
+    pub(super) fn to_text(&self, steps: &[Step]) -> String {
+        if self.dry_run {
+            let would = self.steps.iter().map(|step| format!("would {step}\n"));
+            return would.collect();
+        }
+        let Self {
+            netkit,
+            phys,
+            netns,
+            ..
+        } = self;
+        let mut text = String::new();
+        if let (true, Some(ifindex)) = (self.made, self.ifindex) {
+            text += &match &self.host_end {
+                Some(host) => format!("made netkit pair {host} (here) and {netkit}"),
+                None => format!("made netkit single {netkit}"),
+            };
+            text += &format!(" (ifindex {ifindex}, namespace {netns})\n");
+        }
+        for LeasedQueue { phys_queue, queue } in &self.leases {
+            let queue = queue.map(|queue| queue.to_string()).unwrap_or_default();
+            text += &format!("leased {phys} rx {phys_queue} to {netkit} rx {queue}\n");
+        }
+        for (step, told) in steps.iter().zip(&self.steps) {
+            if matches!(step, Step::Switch(_) | Step::Proxy(_) | Step::LosesLro) {
+                text += &format!("{told}\n");
+            }
+        }
+        for address in &self.addresses {
+            let host = self.host_end.as_deref().unwrap_or_default();
+            text += &format!("{address} in {netns} is reached through {phys} and {host}\n");
+        }
+        text
+    }
+}

@@ -1,0 +1,103 @@
+//! All of the steps, or none.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use anyhow::{Context, Error, Result, anyhow};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::steps::{Site, Step};
+use crate::way::record::{Record, Records};
+
+/// Notes what will be changed, and does the steps; after a refusal takes all of them back.
+pub(super) fn all_or_nothing(
+    site: &mut Site,
+    steps: &[Step],
+    record: Option<Record>,
+    records: &mut Records,
+) -> Result<()> {
+    // From here on a signal ends the steps, not the process between two of them.
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).context("signal handlers")?;
+    }
+    let before = match &record {
+        Some(record) => {
+            let file = record.file();
+            let before = records.all().iter().find(|it| it.file() == file).cloned();
+            records.write(record.clone())?;
+            before
+        }
+        None => None,
+    };
+    let Err((done, error)) = take(site, steps, record.as_ref(), records, &stop) else {
+        return Ok(());
+    };
+    let failures = take_back(site, &steps[..done]);
+    if let (Some(record), true) = (&record, failures.is_empty()) {
+        match before {
+            Some(before) => records.write(before)?,
+            None => records.remove(record)?,
+        }
+    }
+    Err(failed(site, error, &failures))
+}
+
+/// Does the steps; if one fails, says how many were done before.
+fn take(
+    site: &mut Site,
+    steps: &[Step],
+    record: Option<&Record>,
+    records: &mut Records,
+    stop: &AtomicBool,
+) -> Result<(), (usize, Error)> {
+    for (done, step) in steps.iter().enumerate() {
+        if stop.load(Ordering::Relaxed) {
+            return Err((done, anyhow!("lease {}: interrupted", site.netkit)));
+        }
+        site.take(step).map_err(|error| (done, error))?;
+        if let (Step::Make { .. }, Some(record)) = (step, record) {
+            let mut record = record.clone();
+            record.anchor.ifindex = if record.pair { site.host } else { site.guest };
+            let written = records.write(record);
+            written.map_err(|error| (done + 1, error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Takes the steps back, the last one first; what can't be taken back is said.
+fn take_back(site: &mut Site, steps: &[Step]) -> Vec<String> {
+    let mut failures = Vec::new();
+    for step in steps.iter().rev() {
+        if let Err(error) = site.take_back(step) {
+            failures.push(format!("{error:#}"));
+        }
+    }
+    failures
+}
+
+/// The first error, and in its wake what remains of the steps before it.
+fn failed(site: &Site, error: Error, failures: &[String]) -> Error {
+    let mut remains = Vec::new();
+    if !failures.is_empty() {
+        remains.push(format!("taking it back: {}", failures.join("; ")));
+    }
+    if !site.made && !site.leases.is_empty() {
+        let queues: Vec<String> = site
+            .leases
+            .iter()
+            .map(|lease| lease.phys_queue.to_string())
+            .collect();
+        remains.push(format!(
+            "rx {} of {} stay leased, since {} was there before and stays",
+            queues.join(", "),
+            site.phys.name,
+            site.netkit
+        ));
+    }
+    match remains.is_empty() {
+        true => error,
+        false => error.context(format!("lease {}: {}", site.netkit, remains.join("; "))),
+    }
+}

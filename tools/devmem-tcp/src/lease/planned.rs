@@ -1,0 +1,159 @@
+//! What a lease takes, worked out before the first change: its steps, and what is noted of them.
+
+use anyhow::Result;
+use netdev::{LinkInfo, Prefix, QueueId};
+
+use super::steps::{End, Site, Step};
+use crate::remedy::Hint;
+use crate::unlease::{Ending, Place};
+use crate::way::plan::Way;
+use crate::way::record::{Device, ProxyEntry, Record, Records};
+
+/// What is to be done, in order. The leases come first for a netkit that is made, since they are
+/// what the kernel is most likely to refuse, and last for one that stays, since they cannot be
+/// taken back.
+pub(super) fn steps(
+    rx_queues: Option<u32>,
+    site: &mut Site,
+    found: Option<&LinkInfo>,
+    queues: &[QueueId],
+    way: &Way,
+) -> Result<Vec<Step>> {
+    let mut steps = Vec::new();
+    let leases = queues.iter().copied().map(Step::Lease);
+    if site.made {
+        let rx_queues = match rx_queues {
+            Some(rx_queues) => rx_queues,
+            None => 1 + u32::try_from(queues.len())?,
+        };
+        steps.push(Step::Make { rx_queues });
+        steps.extend(leases.clone());
+    } else if let Some(guest) = found {
+        room(site, guest, queues)?;
+    }
+    if !way.is_none() {
+        if site.made && site.phys.mtu != DEFAULT_MTU {
+            steps.push(Step::Mtu(site.phys.mtu));
+        }
+        let host_up = match site.host {
+            Some(host) => site.links.get(host)?.up,
+            None => false,
+        };
+        for (end, up) in [
+            (End::Host, host_up),
+            (End::Guest, found.is_some_and(|it| it.up)),
+        ] {
+            if !up {
+                steps.push(Step::Up(end));
+            }
+        }
+        if way.loses_lro {
+            steps.push(Step::LosesLro);
+        }
+        let off = way.switches.iter().filter(|switch| switch.off);
+        steps.extend(off.cloned().map(Step::Switch));
+        steps.extend(way.addresses.iter().copied().map(Step::Address));
+        steps.extend(way.routes.iter().copied().map(Step::Inside));
+        steps.extend(way.addresses.iter().copied().map(Step::Outside));
+        steps.extend(way.proxies.iter().copied().map(Step::Proxy));
+    }
+    if !site.made {
+        steps.extend(leases);
+    }
+    Ok(steps)
+}
+
+/// What the kernel gives a netkit.
+const DEFAULT_MTU: u32 = 1500;
+
+/// Refuses what the kernel would refuse only after it has granted a part. A single queue is left to
+/// the kernel.
+fn room(site: &Site, guest: &LinkInfo, queues: &[QueueId]) -> Result<()> {
+    let guest_netns = Place::Entered(site.guest_netns.clone());
+    let has = Ending::of(&site.here, guest.ifindex, &guest_netns)?.len();
+    let free = usize::try_from(guest.rx_queues)?.saturating_sub(1 + has);
+    if queues.len() > 1 && free < queues.len() {
+        return Err(Hint::new(
+            format!(
+                "lease {}: it has room for {free} more leases, not for {}",
+                guest.name,
+                queues.len()
+            ),
+            "make a netkit with more rx queues: one more than it leases",
+        )
+        .into());
+    }
+    Ok(())
+}
+
+/// What is to be noted before the first change: nothing, if nothing outlives the netkit.
+pub(super) fn record(
+    site: &Site,
+    found: Option<&LinkInfo>,
+    way: &Way,
+    records: &Records,
+) -> Result<Option<Record>> {
+    let guest = Device {
+        name: site.netkit.clone(),
+        ifindex: found.map(|link| link.ifindex),
+    };
+    let (anchor, pair, netns) = match &site.host_end {
+        Some(name) => {
+            let host = Device {
+                name: name.clone(),
+                ifindex: site.host,
+            };
+            (host, true, &site.here)
+        }
+        None => (guest, false, &site.guest_netns),
+    };
+    let netkit = (site.netkit.as_str(), site.guest_netns.label());
+    let mut record = records.begin(netkit, site.made, (anchor, pair), netns)?;
+    // What an earlier lease of the same netkit noted stays.
+    let earlier = records.all().iter().find(|it| {
+        it.anchor_netns == record.anchor_netns
+            && it.anchor.ifindex.is_some()
+            && it.anchor.ifindex == record.anchor.ifindex
+    });
+    if let Some(earlier) = earlier {
+        record = earlier.clone();
+    }
+    let addresses = way.addresses.iter().map(Prefix::to_string);
+    record.addresses.extend(addresses);
+    for note in way.switches.iter().filter_map(|switch| switch.note.clone()) {
+        let known = |change: &_| note.is_same_as(change);
+        if !record.settings.iter().any(known) {
+            record.settings.push(note);
+        }
+    }
+    let nic = Device {
+        name: site.phys.name.clone(),
+        ifindex: Some(site.phys.ifindex),
+    };
+    let entries = way.proxies.iter().map(|&addr| ProxyEntry {
+        device: nic.clone(),
+        addr,
+    });
+    record.proxies.extend(entries);
+    if way.lro {
+        record.lro = Some(nic);
+    }
+    let needed = site.made || earlier.is_some() || !way.is_none();
+    Ok(needed.then_some(record))
+}
+
+/// Clears away what an earlier netkit of this name has left, which went by itself: its note would
+/// be lost with this one's.
+pub(super) fn clear_namesake(site: &Site, records: &mut Records) -> Result<()> {
+    let (name, netns) = match &site.host_end {
+        Some(name) => (name, &site.here),
+        None => (&site.netkit, &site.guest_netns),
+    };
+    let netns = netns.identity()?;
+    for stale in records.stale()? {
+        if stale.anchor.name == *name && stale.anchor_netns == netns {
+            records.clear(&stale, false)?;
+        }
+    }
+    Ok(())
+}

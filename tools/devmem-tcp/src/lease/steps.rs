@@ -1,0 +1,235 @@
+//! The steps of a lease, each of which can be told, done and taken back.
+
+use std::net::IpAddr;
+
+use anyhow::{Context, Result};
+use netdev::{
+    AddressOptions, Error, Ethtool, Ifindex, Lease, Link, LinkInfo, NetNs, Netdev, NetkitPair,
+    NetkitSingle, Prefix, QueueId, Route,
+};
+
+use super::leased::LeasedQueue;
+use crate::remedy::Hint;
+use crate::way::plan::Switch;
+use crate::way::record::LRO;
+
+/// An end of a netkit pair; a single has only the guest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Host,
+    Guest,
+}
+
+/// One thing to be done.
+#[derive(Debug, Clone)]
+pub(super) enum Step {
+    /// Makes the netkit with so many rx queues.
+    Make { rx_queues: u32 },
+    /// Leases a queue of the NIC.
+    Lease(QueueId),
+    /// Gives both ends the NIC's largest packet.
+    Mtu(u32),
+    /// Sets an end up, which is down.
+    Up(End),
+    /// Notes that with the next steps the kernel switches the NIC's large receive offload off.
+    LosesLro,
+    /// Puts a switch on, which is off.
+    Switch(Switch),
+    /// Gives the guest an address.
+    Address(Prefix),
+    /// Gives the guest a route through its end.
+    Inside(Prefix),
+    /// Leads what is for the guest to the host end.
+    Outside(Prefix),
+    /// Lets the NIC answer for the guest.
+    Proxy(IpAddr),
+}
+
+/// What the steps are done to.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) phys: LinkInfo,
+    pub(super) here: NetNs,
+    pub(super) guest_netns: NetNs,
+    pub(super) links: Link,
+    pub(super) guest_links: Link,
+    /// The guest end's name.
+    pub(super) netkit: String,
+    /// The host end's name; `None` for a single, and for a pair whose host end is not here.
+    pub(super) host_end: Option<String>,
+    /// Whether the netkit is made for this lease.
+    pub(super) made: bool,
+    pub(super) host: Option<Ifindex>,
+    pub(super) guest: Option<Ifindex>,
+    pub(super) leases: Vec<LeasedQueue>,
+}
+
+impl Site {
+    /// Does a step.
+    pub(super) fn take(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Make { rx_queues } => self.make(*rx_queues)?,
+            Step::Lease(queue) => self.lease(*queue)?,
+            Step::Mtu(mtu) => {
+                let (host, guest) = (self.host()?, self.guest()?);
+                self.links.set_mtu(host, *mtu)?;
+                self.guest_links.set_mtu(guest, *mtu)?;
+            }
+            Step::Up(End::Host) => self.links.set_up(self.host()?)?,
+            Step::Up(End::Guest) => self.guest_links.set_up(self.guest()?)?,
+            Step::LosesLro => {}
+            Step::Switch(switch) => match &switch.note {
+                Some(change) => change.set()?,
+                None => switch.key.write(&switch.device, "1")?,
+            },
+            Step::Address(address) => {
+                // Nobody else can have it on this link, and a lease waits for nothing.
+                let options = AddressOptions { nodad: true };
+                let guest = self.guest()?;
+                self.guest_links.add_address(guest, *address, options)?;
+            }
+            Step::Inside(to) => {
+                let route = Route::on_link(*to, self.guest()?);
+                let added = self.guest_links.add_route(&route);
+                added.map_err(|error| taken(error, self.guest_netns.label(), "--route"))?;
+            }
+            Step::Outside(address) => {
+                let route = self.outside(*address)?;
+                let added = self.links.add_route(&route);
+                added.map_err(|error| taken(error, "", "--address"))?;
+            }
+            Step::Proxy(addr) => self.links.add_proxy(self.phys.ifindex, *addr)?,
+        }
+        Ok(())
+    }
+
+    /// Takes a step back. What goes with a netkit that was made goes with it.
+    pub(super) fn take_back(&mut self, step: &Step) -> Result<()> {
+        match step {
+            Step::Make { .. } => self.guest_links.delete(self.guest()?)?,
+            Step::Switch(switch) => {
+                if let (Some(change), true) = (&switch.note, switch.off) {
+                    switch.key.write(&switch.device, &change.before)?;
+                }
+            }
+            Step::LosesLro => Ethtool::open()?.set_feature(self.phys.ifindex, LRO, true)?,
+            Step::Proxy(addr) => self.links.delete_proxy(self.phys.ifindex, *addr)?,
+            _ if self.made => {}
+            Step::Up(End::Host) => self.links.set_down(self.host()?)?,
+            Step::Up(End::Guest) => self.guest_links.set_down(self.guest()?)?,
+            Step::Address(address) => {
+                let guest = self.guest()?;
+                self.guest_links.delete_address(guest, *address)?;
+            }
+            Step::Inside(to) => {
+                let route = Route::on_link(*to, self.guest()?);
+                self.guest_links.delete_route(&route)?;
+            }
+            Step::Outside(address) => self.links.delete_route(&self.outside(*address)?)?,
+            // The kernel has no operation for it; the error says so.
+            Step::Lease(_) => {}
+            // Only of a netkit that was made.
+            Step::Mtu(_) => {}
+        }
+        Ok(())
+    }
+
+    /// Says what a step does.
+    pub(super) fn describe(&self, step: &Step) -> String {
+        let (phys, netkit) = (&self.phys.name, &self.netkit);
+        let netns = self.guest_netns.label();
+        let host = self.host_end.as_deref().unwrap_or("its host end");
+        match step {
+            Step::Make { rx_queues } => {
+                let what = match &self.host_end {
+                    Some(host) => format!("pair {host} (here) and {netkit}"),
+                    None => format!("single {netkit}"),
+                };
+                format!("make netkit {what} (namespace {netns}, {rx_queues} rx queues)")
+            }
+            Step::Lease(queue) => format!("lease {phys} rx {queue} to {netkit}"),
+            Step::Mtu(mtu) => format!("set the mtu of {host} and {netkit} to {mtu}"),
+            Step::Up(End::Host) => format!("set {host} up"),
+            Step::Up(End::Guest) => format!("set {netkit} up"),
+            Step::LosesLro => format!("let {phys} lose {LRO}, as the kernel wants of a router"),
+            Step::Switch(switch) => format!("set {} = 1", switch.key.name(&switch.device)),
+            Step::Address(address) => format!("add address {address} to {netkit}"),
+            Step::Inside(to) => format!("add route {to} through {netkit} in namespace {netns}"),
+            Step::Outside(to) => format!("add route {} through {host}", Prefix::host(to.addr)),
+            Step::Proxy(addr) => format!("answer for {addr} on {phys}"),
+        }
+    }
+
+    fn make(&mut self, rx_queues: u32) -> Result<()> {
+        match self.host_end.clone() {
+            None => {
+                let mut single = NetkitSingle::new(self.netkit.clone());
+                single.rx_queues = Some(rx_queues);
+                self.guest = Some(self.guest_links.create_netkit_single(&single)?);
+            }
+            Some(host_end) => {
+                let mut pair = NetkitPair::new(host_end, self.netkit.clone());
+                pair.rx_queues = Some(rx_queues);
+                pair.peer_netns = Some(self.guest_netns.clone());
+                let ends = self.links.create_netkit(&pair)?;
+                self.host = Some(ends.primary);
+                self.guest = Some(ends.peer);
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks for the lease, in the netkit's namespace, where the kernel looks the device up.
+    fn lease(&mut self, phys_queue: QueueId) -> Result<()> {
+        let netns_id = match self.here.is_same(&self.guest_netns)? {
+            true => None,
+            false => Some(self.guest_links.nsid_or_assign(&self.here)?),
+        };
+        let lease = Lease {
+            of: self.phys.ifindex,
+            queue: phys_queue,
+            netns_id,
+        };
+        let object = format!("{} from {} rx {phys_queue}", self.netkit, self.phys.name);
+        let queue = Netdev::open_in(&self.guest_netns)?
+            .lease(self.guest()?, lease)
+            .map_err(|error| error.about(object))?;
+        self.leases.push(LeasedQueue {
+            phys_queue,
+            queue: Some(queue),
+        });
+        Ok(())
+    }
+
+    fn outside(&self, address: Prefix) -> Result<Route> {
+        Ok(Route::on_link(Prefix::host(address.addr), self.host()?))
+    }
+
+    fn host(&self) -> Result<Ifindex> {
+        self.host.context("the netkit has no host end here")
+    }
+
+    fn guest(&self) -> Result<Ifindex> {
+        self.guest.context("the netkit is not there")
+    }
+}
+
+/// The error of a route that leads elsewhere already.
+fn taken(error: Error, netns: &str, option: &str) -> anyhow::Error {
+    if error.raw_os_error() != Some(libc::EEXIST) {
+        return error.into();
+    }
+    let (place, ip) = match netns {
+        "" => ("on this host".to_owned(), "ip route show".to_owned()),
+        netns => (
+            format!("in namespace {netns}"),
+            format!("ip -n {netns} route"),
+        ),
+    };
+    let text = format!("{error}, {place}");
+    Hint::new(
+        text,
+        format!("`{ip}` says where it leads; choose another {option}"),
+    )
+    .into()
+}

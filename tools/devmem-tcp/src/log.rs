@@ -1,0 +1,67 @@
+//! Diagnostics on standard error, as a person reads them.
+
+use std::fmt;
+use std::io;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
+
+use crate::style::Style;
+
+/// What netlink requests and ioctls are told as (`netlink::Socket::set_vocabulary`).
+const NETLINK: &str = "netlink";
+
+/// Warnings; with `--verbose` each netlink request and its answer, too; or what `RUST_LOG` says.
+pub(crate) fn init(verbose: bool) {
+    let unless_told = if verbose {
+        "info,netlink=debug"
+    } else {
+        "warn"
+    };
+    let filter = match EnvFilter::try_from_default_env() {
+        Ok(filter) if !verbose => filter,
+        _ => EnvFilter::new(unless_told),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .event_format(Lines {
+            style: Style::stderr(),
+        })
+        .init();
+}
+
+/// A line for each event: whose it is, how grave it is, and what it says.
+struct Lines {
+    style: Style,
+}
+
+impl<S, N> FormatEvent<S, N> for Lines
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        let meta = event.metadata();
+        let head = match *meta.level() {
+            _ if meta.target() == NETLINK => self.style.dim("netlink: "),
+            Level::ERROR => format!("devmem-tcp: {}: ", self.style.bad("error")),
+            Level::WARN => format!("devmem-tcp: {}: ", self.style.warn("warning")),
+            _ => "devmem-tcp: ".to_owned(),
+        };
+        writer.write_str(&head)?;
+        let mut fields = String::new();
+        context
+            .field_format()
+            .format_fields(Writer::new(&mut fields), event)?;
+        writeln!(writer, "{fields}")
+    }
+}

@@ -1,0 +1,120 @@
+//! `devmem-tcp plan` and `devmem-tcp apply`: a NIC set up for somebody else's receiver.
+
+use std::fmt::Write;
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::Result;
+use netdev::{Action, FlowRule, IpMatch, Link, QueueId};
+use nic::{Change, Plan};
+use serde::Serialize;
+
+use crate::args::{NetNsArg, netns};
+use crate::report;
+
+#[derive(clap::Args)]
+#[group(id = "wish", required = true, multiple = true, args = ["queues", "header_split", "channels", "rx_ring"])]
+pub(crate) struct Args {
+    /// The physical NIC
+    #[arg(value_name = "IF")]
+    device: String,
+    /// The namespace that it is in: a name, a path, or pid:PID
+    #[arg(long, value_name = "NETNS")]
+    netns: Option<NetNsArg>,
+    /// An rx queue for payload: RSS puts nothing on it, and headers are split; may be given again
+    #[arg(long = "queue", value_name = "N")]
+    queues: Vec<QueueId>,
+    /// Steer TCP to this address to the queues; may be given again
+    #[arg(long = "flow", value_name = "ADDR:PORT", requires = "queues")]
+    flows: Vec<SocketAddr>,
+    /// Only flows from this address
+    #[arg(long, value_name = "ADDR", requires = "flows")]
+    from: Option<IpAddr>,
+    /// Split headers from payload, whatever the payload's size
+    #[arg(long)]
+    header_split: bool,
+    /// At least so many combined channels
+    #[arg(long, value_name = "N")]
+    channels: Option<u32>,
+    /// At least so many descriptors in each rx ring
+    #[arg(long, value_name = "N")]
+    rx_ring: Option<u32>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args)]
+pub(crate) struct ApplyArgs {
+    #[command(flatten)]
+    plan: Args,
+    /// Change nothing, say what would change
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What changes, as it is printed.
+#[derive(Serialize)]
+pub(crate) struct Changes<'a> {
+    device: &'a str,
+    /// Whether it was done.
+    applied: bool,
+    changes: Vec<Change>,
+}
+
+/// `devmem-tcp plan`: says what `apply` would do.
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let netns = netns(args.netns.as_ref())?;
+    let plan = plan(args, &netns)?;
+    print(&args.device, plan.preview(&netns)?, false, args.json)
+}
+
+/// `devmem-tcp apply`: does it, until `devmem-tcp restore IF`.
+pub(crate) fn apply(args: &ApplyArgs) -> Result<()> {
+    if args.dry_run {
+        return run(&args.plan);
+    }
+    let args = &args.plan;
+    let netns = netns(args.netns.as_ref())?;
+    let changes = plan(args, &netns)?.apply_to_stay(&netns)?;
+    print(&args.device, changes, true, args.json)
+}
+
+fn plan(args: &Args, netns: &netdev::NetNs) -> Result<Plan> {
+    let link = Link::open_in(netns)?.by_name(&args.device)?;
+    let mut plan = Plan::new(link.name, link.ifindex).reserve(&args.queues);
+    if args.header_split || !args.queues.is_empty() {
+        plan = plan.header_split();
+    }
+    if let Some(channels) = args.channels {
+        plan = plan.channels(channels);
+    }
+    if let Some(descriptors) = args.rx_ring {
+        plan = plan.rx_ring(descriptors);
+    }
+    for flow in &args.flows {
+        let mut rule = FlowRule::tcp_to(*flow, Action::Drop);
+        rule.src = args.from.map(IpMatch::host);
+        plan = plan.steer(rule, &args.queues);
+    }
+    Ok(plan)
+}
+
+/// The changes, one a line.
+pub(crate) fn print(device: &str, changes: Vec<Change>, applied: bool, json: bool) -> Result<()> {
+    if json {
+        return report::json(&Changes {
+            device,
+            applied,
+            changes,
+        });
+    }
+    let mut text = String::new();
+    if changes.is_empty() {
+        writeln!(text, "{device}: nothing changes")?;
+    }
+    let would = if applied { "" } else { "would change: " };
+    for change in changes {
+        writeln!(text, "{device}: {would}{change}")?;
+    }
+    report::text(&text)
+}

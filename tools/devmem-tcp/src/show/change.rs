@@ -1,0 +1,369 @@
+//! What differs between two looks.
+
+use netdev::{DmabufId, Ifindex};
+use serde::Serialize;
+
+use crate::snapshot::{End, Identity, LeaseView, Snapshot};
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum What {
+    /// The watch has begun: from here on nothing is missed.
+    Watching,
+    DeviceCame,
+    DeviceWent,
+    Leased,
+    /// One end of a lease went to another namespace, with its device.
+    LeaseMoved,
+    LeaseEnded,
+    Bound,
+    Unbound,
+}
+
+impl What {
+    pub(super) fn words(self) -> &'static str {
+        match self {
+            Self::Watching => "watching",
+            Self::DeviceCame => "device came",
+            Self::DeviceWent => "device went",
+            Self::Leased => "leased",
+            Self::LeaseMoved => "lease moved",
+            Self::LeaseEnded => "lease ended",
+            Self::Bound => "bound",
+            Self::Unbound => "unbound",
+        }
+    }
+}
+
+/// A NIC or a netkit: what can lease queues, or have them leased.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Device {
+    /// The namespace's name, empty for the present one.
+    pub(super) netns: String,
+    pub(super) device: String,
+    pub(super) ifindex: Ifindex,
+    /// `netkit`, or `physical`.
+    pub(super) kind: &'static str,
+    #[serde(skip)]
+    identity: Identity,
+}
+
+impl Device {
+    fn is(&self, other: &Self) -> bool {
+        (self.identity, self.ifindex) == (other.identity, other.ifindex)
+    }
+}
+
+/// A binding: of a physical queue, and of the netkit's that leases it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Bound {
+    phys: End,
+    virt: Option<End>,
+    dmabuf: DmabufId,
+}
+
+impl Bound {
+    fn is(&self, other: &Self) -> bool {
+        // A NIC may move while it is bound, and a dmabuf be bound to several queues.
+        let place = same_place(&self.phys, &other.phys) || same_virt(&self.virt, &other.virt);
+        self.dmabuf == other.dmabuf
+            && (place
+                || (self.phys.ifindex, self.phys.queue) == (other.phys.ifindex, other.phys.queue))
+    }
+}
+
+/// A change, without its time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Change {
+    pub(super) what: What,
+    /// The physical queue.
+    pub(super) phys: Option<End>,
+    /// The netkit's queue that leases it.
+    pub(super) virt: Option<End>,
+    pub(super) dmabuf: Option<DmabufId>,
+    /// The device that came or went.
+    pub(super) device: Option<Device>,
+}
+
+impl Change {
+    pub(super) fn new(what: What) -> Self {
+        Self {
+            what,
+            phys: None,
+            virt: None,
+            dmabuf: None,
+            device: None,
+        }
+    }
+
+    /// Whether it is about the device of this name, at either end.
+    pub(super) fn names(&self, device: &str) -> bool {
+        let ends = [&self.phys, &self.virt].into_iter().flatten();
+        let names = ends.filter_map(|end| end.device.as_deref());
+        let came = self.device.iter().map(|device| device.device.as_str());
+        names.chain(came).any(|name| name == device)
+    }
+}
+
+/// What of a snapshot can change.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Scene {
+    devices: Vec<Device>,
+    leases: Vec<LeaseView>,
+    bound: Vec<Bound>,
+}
+
+impl Scene {
+    pub(super) fn of(snapshot: &Snapshot) -> anyhow::Result<Self> {
+        let leases = snapshot.leases()?;
+        let (mut devices, mut bound) = (Vec::new(), Vec::new());
+        for space in &snapshot.spaces {
+            for link in &space.links {
+                let kind = match link.kind.as_deref() {
+                    Some("netkit") => "netkit",
+                    _ if link.is_physical() => "physical",
+                    _ => continue,
+                };
+                devices.push(Device {
+                    netns: space.name.clone(),
+                    device: link.name.clone(),
+                    ifindex: link.ifindex,
+                    kind,
+                    identity: space.identity,
+                });
+            }
+            for queue in &space.queues {
+                let Some(dmabuf) = queue.dmabuf else { continue };
+                let end = space.end(queue.ifindex, queue.id);
+                // Should the netkit's side tell of the binding, too, it is still one.
+                if leases.iter().any(|lease| same_place(&lease.virt, &end)) {
+                    continue;
+                }
+                let lease = leases.iter().find(|lease| same_place(&lease.phys, &end));
+                bound.push(Bound {
+                    virt: lease.map(|lease| lease.virt.clone()),
+                    phys: end,
+                    dmabuf,
+                });
+            }
+        }
+        Ok(Self {
+            devices,
+            leases,
+            bound,
+        })
+    }
+
+    /// A namespace that lasts a moment longer than its name can't be looked into any more: the far
+    /// end of a lease is then what it was.
+    pub(super) fn remember(&mut self, before: &Self) {
+        let known = |phys: &End, virt: &End| {
+            let old = before.leases.iter().find(|old| same_place(&old.phys, phys));
+            let old = old.map(|old| old.virt.clone());
+            old.filter(|old| (old.ifindex, old.queue) == (virt.ifindex, virt.queue))
+        };
+        for lease in &mut self.leases {
+            if lease.virt.identity.is_none() {
+                lease.virt = known(&lease.phys, &lease.virt).unwrap_or(lease.virt.clone());
+            }
+        }
+        for bound in &mut self.bound {
+            let virt = bound.virt.as_mut().filter(|virt| virt.identity.is_none());
+            if let Some(virt) = virt {
+                *virt = known(&bound.phys, virt).unwrap_or(virt.clone());
+            }
+        }
+    }
+
+    /// How this differs from what was before. Ends come first, the inner before the outer, then
+    /// what began, the outer before the inner.
+    pub(super) fn since(&self, before: &Self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        for old in without(&before.bound, &self.bound, Bound::is) {
+            changes.push(binding(What::Unbound, old));
+        }
+        for old in without(&before.leases, &self.leases, same_lease) {
+            changes.push(lease(What::LeaseEnded, old));
+        }
+        for old in without(&before.devices, &self.devices, Device::is) {
+            changes.push(device(What::DeviceWent, old));
+        }
+        for new in without(&self.devices, &before.devices, Device::is) {
+            changes.push(device(What::DeviceCame, new));
+        }
+        for new in &self.leases {
+            match before.leases.iter().find(|old| same_lease(old, new)) {
+                None => changes.push(lease(What::Leased, new)),
+                Some(old) if !same_ends(old, new) => changes.push(lease(What::LeaseMoved, new)),
+                Some(_) => {}
+            }
+        }
+        for new in without(&self.bound, &before.bound, Bound::is) {
+            changes.push(binding(What::Bound, new));
+        }
+        changes
+    }
+}
+
+/// Those of one list that have no like in another.
+fn without<'a, T>(
+    these: &'a [T],
+    those: &'a [T],
+    same: impl Fn(&T, &T) -> bool,
+) -> impl Iterator<Item = &'a T> {
+    these
+        .iter()
+        .filter(move |this| !those.iter().any(|that| same(this, that)))
+}
+
+fn same_place(one: &End, other: &End) -> bool {
+    let place = |end: &End| (end.identity, end.ifindex, end.queue);
+    one.identity.is_some() && place(one) == place(other)
+}
+
+fn same_virt(one: &Option<End>, other: &Option<End>) -> bool {
+    matches!((one, other), (Some(one), Some(other)) if same_place(one, other))
+}
+
+/// A lease is the same while one of its ends is where it was: the other may have moved.
+fn same_lease(one: &LeaseView, other: &LeaseView) -> bool {
+    same_place(&one.phys, &other.phys) || same_place(&one.virt, &other.virt)
+}
+
+fn same_ends(one: &LeaseView, other: &LeaseView) -> bool {
+    let virt = |lease: &LeaseView| (lease.virt.identity, lease.virt.ifindex, lease.virt.queue);
+    same_place(&one.phys, &other.phys) && virt(one) == virt(other)
+}
+
+fn binding(what: What, bound: &Bound) -> Change {
+    Change {
+        phys: Some(bound.phys.clone()),
+        virt: bound.virt.clone(),
+        dmabuf: Some(bound.dmabuf),
+        ..Change::new(what)
+    }
+}
+
+fn lease(what: What, lease: &LeaseView) -> Change {
+    Change {
+        phys: Some(lease.phys.clone()),
+        virt: Some(lease.virt.clone()),
+        dmabuf: lease.dmabuf,
+        ..Change::new(what)
+    }
+}
+
+fn device(what: What, device: &Device) -> Change {
+    Change {
+        device: Some(device.clone()),
+        ..Change::new(what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netdev::QueueId;
+
+    use super::*;
+
+    fn end(inode: u64, device: &str, ifindex: u32, queue: u32) -> End {
+        End {
+            netns: Some(format!("ns{inode}")),
+            device: Some(device.to_owned()),
+            ifindex: Ifindex::new(ifindex),
+            queue: QueueId::new(queue),
+            identity: Some((4, inode)),
+        }
+    }
+
+    fn leased(phys: End, virt: End) -> Scene {
+        Scene {
+            leases: vec![LeaseView {
+                phys,
+                virt,
+                dmabuf: None,
+            }],
+            ..Scene::default()
+        }
+    }
+
+    fn whats(new: &Scene, old: &Scene) -> Vec<What> {
+        new.since(old).iter().map(|change| change.what).collect()
+    }
+
+    #[test]
+    fn a_lease_begins_is_bound_and_ends() {
+        let empty = Scene::default();
+        let lease = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
+        let mut bound = lease.clone();
+        bound.bound.push(Bound {
+            phys: end(1, "eth1", 3, 3),
+            virt: Some(end(2, "nk0", 2, 1)),
+            dmabuf: DmabufId::new(7),
+        });
+        assert_eq!(whats(&lease, &empty), [What::Leased]);
+        assert_eq!(whats(&bound, &lease), [What::Bound]);
+        assert_eq!(whats(&lease, &bound), [What::Unbound]);
+        assert_eq!(whats(&empty, &lease), [What::LeaseEnded]);
+        // All at once: the inner end first.
+        assert_eq!(whats(&empty, &bound), [What::Unbound, What::LeaseEnded]);
+        assert_eq!(whats(&bound, &bound), []);
+    }
+
+    #[test]
+    fn another_binding_of_the_same_queue_is_an_end_and_a_beginning() {
+        let bound = |dmabuf| Scene {
+            bound: vec![Bound {
+                phys: end(1, "eth1", 3, 3),
+                virt: None,
+                dmabuf: DmabufId::new(dmabuf),
+            }],
+            ..Scene::default()
+        };
+        assert_eq!(whats(&bound(2), &bound(1)), [What::Unbound, What::Bound]);
+    }
+
+    #[test]
+    fn a_move_ends_no_lease() {
+        let here = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
+        let nic_moved = leased(end(5, "eth1", 8, 3), end(2, "nk0", 2, 1));
+        let guest_moved = leased(end(1, "eth1", 3, 3), end(6, "nk0", 4, 1));
+        assert_eq!(whats(&nic_moved, &here), [What::LeaseMoved]);
+        assert_eq!(whats(&guest_moved, &here), [What::LeaseMoved]);
+        assert_eq!(
+            whats(&guest_moved, &nic_moved),
+            [What::LeaseEnded, What::Leased]
+        );
+    }
+
+    #[test]
+    fn a_namespace_that_is_called_otherwise_is_the_same() {
+        let here = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
+        let mut renamed = here.clone();
+        renamed.leases[0].virt.netns = Some("pid:77".to_owned());
+        assert_eq!(whats(&renamed, &here), []);
+    }
+
+    #[test]
+    fn an_end_out_of_sight_is_what_it_was() {
+        let here = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
+        let mut unseen = here.clone();
+        unseen.leases[0].virt = End {
+            netns: None,
+            device: None,
+            identity: None,
+            ..end(2, "nk0", 2, 1)
+        };
+        unseen.remember(&here);
+        assert_eq!(unseen, here);
+    }
+
+    #[test]
+    fn a_change_names_the_devices_at_both_ends() {
+        let empty = Scene::default();
+        let lease = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
+        let change = &lease.since(&empty)[0];
+        assert!(change.names("eth1") && change.names("nk0") && !change.names("eth2"));
+    }
+}

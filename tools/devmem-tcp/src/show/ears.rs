@@ -1,0 +1,215 @@
+//! Sockets in all namespaces that can be seen, which hear that something has changed there.
+//!
+//! A socket keeps its namespace alive, and with it the netkits and leases in it. So each is closed
+//! as soon as its namespace is not to be seen any more: a watch must not change what it watches.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use netdev::{Events, Group, Link, LinkEvents, NetNs, Netdev, Queue};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use crate::snapshot::Identity;
+
+/// Where `ip netns` keeps the names.
+const NAMED: &str = "/run/netns";
+
+/// No notification is sent for a lease (`netdev_nl_queue_create_doit`), none for the binding of a
+/// queue whose device is down, nor for a namespace without a name: these are looked for, twice a
+/// second.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// One namespace's sockets.
+struct Ear {
+    identity: Identity,
+    pools: Events,
+    links: LinkEvents,
+    /// To look for leases, where there are physical devices, which alone tell of them.
+    queues: Option<(Netdev, Vec<Queue>)>,
+}
+
+impl Ear {
+    fn open(netns: &NetNs) -> netdev::Result<Self> {
+        let pools = Netdev::open_in(netns)?.events(&[Group::Mgmt, Group::PagePool])?;
+        // Listening before what is there is looked at.
+        let links = Link::open_in(netns)?.events()?;
+        let mut ear = Self {
+            identity: netns.identity()?,
+            pools,
+            links,
+            queues: None,
+        };
+        ear.mind_queues(netns)?;
+        Ok(ear)
+    }
+
+    fn mind_queues(&mut self, netns: &NetNs) -> netdev::Result<()> {
+        let links = Link::open_in(netns)?.list()?;
+        let physical = links.iter().any(netdev::LinkInfo::is_physical);
+        if physical && self.queues.is_none() {
+            self.queues = Some((Netdev::open_in(netns)?, Vec::new()));
+        } else if !physical {
+            self.queues = None;
+        }
+        Ok(())
+    }
+
+    /// Takes all that was heard; whether that was anything. What was lost counts, too.
+    fn drain(&mut self) -> bool {
+        let now = Some(Instant::now());
+        let mut any = false;
+        // An error is one of lost events: there was something, and what is left comes next time.
+        while let Some(heard) = self.pools.next(now).transpose() {
+            any = true;
+            if heard.is_err() {
+                break;
+            }
+        }
+        while let Some(heard) = self.links.next(now).transpose() {
+            any = true;
+            if heard.is_err() {
+                break;
+            }
+        }
+        any
+    }
+
+    /// Whether a queue's lease or binding is other than at the last look.
+    fn looks_different(&mut self) -> bool {
+        let Some((netdev, before)) = &mut self.queues else {
+            return false;
+        };
+        match netdev.queues(None) {
+            Ok(queues) => std::mem::replace(before, queues) != *before,
+            // A device went in the midst of it.
+            Err(_) => true,
+        }
+    }
+}
+
+/// The ears.
+pub(super) struct Ears {
+    ears: Vec<Ear>,
+    /// Hears of names that come and go; none where it can't be had.
+    names: Option<Inotify>,
+    named: bool,
+    looked: Instant,
+}
+
+impl Ears {
+    pub(super) fn open() -> Result<Self> {
+        let flags = InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC;
+        let mut ears = Self {
+            ears: Vec::new(),
+            names: Inotify::init(flags).ok(),
+            named: false,
+            looked: Instant::now(),
+        };
+        ears.refresh()?;
+        Ok(ears)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.ears.len()
+    }
+
+    /// Waits until something has changed, somewhere, or may have. `false` when `end` became
+    /// readable.
+    pub(super) fn wait(&mut self, end: impl AsFd) -> Result<bool> {
+        loop {
+            let left = (self.looked + LOOK).saturating_duration_since(Instant::now());
+            let mut fds = vec![PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+            fds.extend(self.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+            let timeout = left.as_nanos().div_ceil(1_000_000);
+            match poll(
+                &mut fds,
+                PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX),
+            ) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(errno).context("poll"),
+            }
+            if fds.first().and_then(PollFd::any) == Some(true) {
+                return Ok(false);
+            }
+            if self.heard()? {
+                return Ok(true);
+            }
+        }
+    }
+
+    fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let ears = self.ears.iter();
+        let sockets = ears.flat_map(|ear| [ear.pools.as_fd(), ear.links.as_fd()]);
+        sockets.chain(self.names.iter().map(AsFd::as_fd))
+    }
+
+    fn heard(&mut self) -> Result<bool> {
+        let mut any = false;
+        for ear in &mut self.ears {
+            any |= ear.drain();
+        }
+        let mut names = false;
+        while self
+            .names
+            .as_ref()
+            .is_some_and(|names| names.read_events().is_ok())
+        {
+            names = true;
+        }
+        if names || any || self.looked.elapsed() >= LOOK {
+            self.looked = Instant::now();
+            any |= self.refresh()? | names;
+            for ear in &mut self.ears {
+                any |= ear.looks_different();
+            }
+        }
+        Ok(any)
+    }
+
+    /// Opens ears for what has come into sight, closes those of what has gone out of it; whether
+    /// there was any.
+    fn refresh(&mut self) -> Result<bool> {
+        self.watch_names();
+        let visible = NetNs::visible()?;
+        let mut identities = Vec::new();
+        let mut any = false;
+        for netns in &visible {
+            let Ok(identity) = netns.identity() else {
+                continue;
+            };
+            identities.push(identity);
+            if let Some(ear) = self.ears.iter_mut().find(|ear| ear.identity == identity) {
+                if ear.mind_queues(netns).is_err() {
+                    any = true;
+                }
+                continue;
+            }
+            match Ear::open(netns) {
+                Ok(ear) => {
+                    self.ears.push(ear);
+                    any = true;
+                }
+                // Gone meanwhile, or another user's.
+                Err(error) => tracing::debug!("passed over: {error}"),
+            }
+        }
+        let before = self.ears.len();
+        self.ears.retain(|ear| identities.contains(&ear.identity));
+        Ok(any || before != self.ears.len())
+    }
+
+    /// The folder of names is there from the first name on.
+    fn watch_names(&mut self) {
+        let flags = AddWatchFlags::IN_CREATE
+            | AddWatchFlags::IN_DELETE
+            | AddWatchFlags::IN_MOVED_TO
+            | AddWatchFlags::IN_ATTRIB;
+        if let Some(names) = self.names.as_ref().filter(|_| !self.named) {
+            self.named = names.add_watch(Path::new(NAMED), flags).is_ok();
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! `devmem-tcp unlease`.
+//!
+//! The kernel has no operation that ends a lease: it ends when the netkit goes (`netkit_uninit`,
+//! `netkit_queue_unlease`) or the NIC. So a netkit that `lease` made is deleted, and what was set up
+//! for it outside of it is put back.
+
+mod ending;
+mod holder;
+mod target;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+use crate::args::NetNsArg;
+use crate::remedy::Hint;
+use crate::report;
+use crate::way::record::{Cleared, Records, clear_stale};
+pub(crate) use ending::Ending;
+pub(crate) use target::Place;
+use target::Target;
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The netkit device that leases, or the host end of its pair
+    #[arg(required_unless_present = "all_stale")]
+    netkit: Option<String>,
+    /// The namespace of that device: a name, a path, or pid:PID [default: this one, then that of
+    /// the lease]
+    #[arg(long, value_name = "NETNS", requires = "netkit")]
+    netns: Option<NetNsArg>,
+    /// Delete the netkit also if `devmem-tcp lease` found it there and did not make it
+    #[arg(long, requires = "netkit")]
+    delete: bool,
+    /// Even while a process receives through it
+    #[arg(long, requires = "netkit")]
+    force: bool,
+    /// Clear away what leases left whose netkits went by themselves
+    #[arg(long, conflicts_with = "netkit")]
+    all_stale: bool,
+    /// Say what would be done, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was done to one netkit, as it is printed.
+#[derive(Debug, Serialize)]
+struct Unleased {
+    netkit: String,
+    netns: String,
+    /// Whether the netkit was made for its leases.
+    made: bool,
+    /// Whether it was there; `false` if it had gone by itself.
+    found: bool,
+    /// Whether it was deleted.
+    deleted: bool,
+    /// The leases that ended by that.
+    leases: Vec<Ending>,
+    #[serde(flatten)]
+    cleared: Cleared,
+    /// Whether nothing was done.
+    dry_run: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let done = match &args.netkit {
+        Some(netkit) => vec![one(args, netkit)?],
+        None => stale(args.dry_run)?,
+    };
+    if args.json {
+        return match args.all_stale {
+            true => report::json(&done),
+            false => done.iter().try_for_each(report::json),
+        };
+    }
+    if done.is_empty() {
+        return report::text("no lease left anything behind\n");
+    }
+    done.iter()
+        .try_for_each(|unleased| report::text(&unleased.to_text()))
+}
+
+fn stale(dry_run: bool) -> Result<Vec<Unleased>> {
+    let cleared = clear_stale(dry_run)?;
+    let told = cleared.into_iter().map(|(record, cleared)| Unleased {
+        netkit: record.netkit,
+        netns: record.netns,
+        made: record.made,
+        found: false,
+        deleted: false,
+        leases: Vec::new(),
+        cleared,
+        dry_run,
+    });
+    Ok(told.collect())
+}
+
+fn one(args: &Args, netkit: &str) -> Result<Unleased> {
+    let mut records = Records::open()?;
+    let target = Target::find(netkit, args.netns.as_ref(), &records)?;
+    let mut unleased = Unleased {
+        netkit: target.name.clone(),
+        netns: target.netns.clone(),
+        made: target.record.as_ref().is_some_and(|record| record.made),
+        found: target.is_there(),
+        deleted: false,
+        leases: target.leases()?,
+        cleared: Cleared::default(),
+        dry_run: args.dry_run,
+    };
+    if unleased.found {
+        may_delete(args, &unleased, &target)?;
+        if !args.dry_run {
+            target.delete()?;
+            unleased.deleted = true;
+            ending::wait(&target.name, &unleased.leases)?;
+        }
+    }
+    if let Some(record) = &target.record {
+        unleased.cleared = records.clear(record, args.dry_run)?;
+    }
+    Ok(unleased)
+}
+
+/// Refuses to delete what is another's, or in use.
+fn may_delete(args: &Args, unleased: &Unleased, target: &Target) -> Result<()> {
+    let netkit = &unleased.netkit;
+    let leases: Vec<String> = unleased.leases.iter().map(Ending::to_string).collect();
+    let leases = match leases.is_empty() {
+        true => "it leases no queue of a NIC that can be seen from here".to_owned(),
+        false => format!("its leases are {}", leases.join(", ")),
+    };
+    if !unleased.made && !args.delete {
+        return Err(Hint::new(
+            format!(
+                "unlease {netkit}: the kernel ends a lease only with its netkit, and this one was \
+                 not made by `devmem-tcp lease`; {leases}"
+            ),
+            format!("--delete deletes {netkit} all the same, both ends"),
+        )
+        .into());
+    }
+    let Some(dmabuf) = unleased.leases.iter().find_map(Ending::bound) else {
+        return Ok(());
+    };
+    if args.force {
+        return Ok(());
+    }
+    let holders = holder::find(target.guest_netns());
+    let by = match holders.is_empty() {
+        true => "by a process that cannot be told from here".to_owned(),
+        false => format!("likely by {}", holders.join(", ")),
+    };
+    if args.dry_run {
+        bail!(
+            "unlease {netkit}: {dmabuf} is bound to it, {by}: without --force it would be refused"
+        );
+    }
+    Err(Hint::new(
+        format!("unlease {netkit}: {dmabuf} is bound to it, {by}; {leases}"),
+        "end that process first; --force deletes the netkit under it",
+    )
+    .into())
+}
+
+impl Unleased {
+    fn to_text(&self) -> String {
+        let Self { netkit, netns, .. } = self;
+        let place = match netns.as_str() {
+            "current" => String::new(),
+            netns => format!(" (namespace {netns})"),
+        };
+        let line = |now: &str, past: &str, what: &dyn std::fmt::Display| match self.dry_run {
+            true => format!("would {now} {what}\n"),
+            false => format!("{past} {what}\n"),
+        };
+        let mut text = match self.found {
+            true => line(
+                "delete netkit",
+                "deleted netkit",
+                &format!("{netkit}{place}"),
+            ),
+            false => format!("netkit {netkit}{place} had gone by itself\n"),
+        };
+        for lease in &self.leases {
+            text += &line("end the lease of", "ended the lease of", lease);
+        }
+        for setting in &self.cleared.restored {
+            text += &line("put back", "put back", setting);
+        }
+        for proxy in &self.cleared.proxies {
+            text += &line("remove proxy entry", "removed proxy entry", proxy);
+        }
+        for kept in &self.cleared.kept {
+            text += &format!("left {kept}\n");
+        }
+        text
+    }
+}

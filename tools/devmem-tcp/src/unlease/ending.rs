@@ -1,0 +1,130 @@
+//! Leases that end with their netkit.
+
+use std::fmt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use netdev::{DmabufId, Ifindex, Link, NetNs, Netdev, QueueId, QueueType};
+use serde::Serialize;
+
+use super::target::Place;
+use crate::remedy::Hint;
+
+/// Longer than the stop and start of a queue takes.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// After so long one says what is waited for.
+const TELL: Duration = Duration::from_secs(1);
+
+/// A lease, seen from the NIC.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Ending {
+    pub(super) phys: String,
+    pub(super) phys_queue: QueueId,
+    /// The netkit's queue.
+    pub(super) queue: QueueId,
+    /// The binding on it.
+    pub(super) dmabuf: Option<DmabufId>,
+    /// Whether an io_uring instance receives through it.
+    pub(super) io_uring: bool,
+    /// The namespace of the NIC.
+    #[serde(skip)]
+    pub(super) netns: NetNs,
+    #[serde(skip)]
+    pub(super) ifindex: Ifindex,
+}
+
+impl Ending {
+    /// The leases, of the NICs in `netns`, of the netkit that has this number in that place.
+    pub(crate) fn of(netns: &NetNs, guest: Ifindex, place: &Place) -> Result<Vec<Self>> {
+        let mut links = Link::open_in(netns)?;
+        let queues = Netdev::open_in(netns)?.queues(None)?;
+        // After the listing, which gives the guest's namespace its id (`netdev_nl_queue_fill_lease`).
+        let nsid = match place {
+            Place::Id(nsid) => *nsid,
+            Place::Entered(entered) if entered.is_same(netns)? => None,
+            Place::Entered(entered) => match links.nsid(entered)? {
+                None => return Ok(Vec::new()),
+                nsid => nsid,
+            },
+        };
+        let mut leases = Vec::new();
+        for queue in queues {
+            let Some(lease) = &queue.lease else { continue };
+            let its = lease.ifindex == guest && lease.netns_id == nsid;
+            if queue.kind != QueueType::Rx || !its {
+                continue;
+            }
+            leases.push(Self {
+                phys: links.get(queue.ifindex)?.name,
+                phys_queue: queue.id,
+                queue: lease.queue,
+                dmabuf: queue.dmabuf,
+                io_uring: queue.io_uring.is_some(),
+                netns: netns.clone(),
+                ifindex: queue.ifindex,
+            });
+        }
+        Ok(leases)
+    }
+
+    /// Who receives through it, in words.
+    pub(super) fn bound(&self) -> Option<String> {
+        match (self.dmabuf, self.io_uring) {
+            (Some(id), _) => Some(format!("dmabuf {id}")),
+            (None, true) => Some("an io_uring instance".to_owned()),
+            (None, false) => None,
+        }
+    }
+
+    /// Whether the NIC's queue is free again, or gone.
+    fn has_ended(&self) -> Result<bool> {
+        let queue =
+            Netdev::open_in(&self.netns)?.queue(self.ifindex, QueueType::Rx, self.phys_queue);
+        match queue {
+            Ok(queue) => Ok(queue.lease.is_none() && queue.dmabuf.is_none()),
+            // The NIC is gone, or down, or has fewer queues by now.
+            Err(error)
+                if matches!(
+                    error.raw_os_error(),
+                    Some(libc::ENODEV | libc::ENOENT | libc::EINVAL)
+                ) =>
+            {
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} rx {}", self.phys, self.phys_queue)
+    }
+}
+
+/// Waits until the NIC's queues are free again.
+pub(super) fn wait(netkit: &str, leases: &[Ending]) -> Result<()> {
+    let begin = Instant::now();
+    let mut told = false;
+    for lease in leases {
+        while !lease.has_ended()? {
+            if begin.elapsed() > PATIENCE {
+                return Err(Hint::new(
+                    format!(
+                        "unlease {netkit}: it is deleted, but {lease} is not free after {} s",
+                        PATIENCE.as_secs()
+                    ),
+                    "`devmem-tcp show` says who has it; the kernel's log may say why",
+                )
+                .into());
+            }
+            if !told && begin.elapsed() > TELL {
+                eprintln!("devmem-tcp: {netkit} is deleted; waiting for {lease} to be free");
+                told = true;
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,248 @@
+//! What the way takes: worked out before anything is changed.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::Result;
+use netdev::{Address, Ethtool, Ifindex, Link, LinkInfo, Prefix, RouteInfo};
+
+use super::record::{Device, LRO, Records};
+use super::setting::{Change, Key};
+use crate::remedy::Hint;
+
+/// Routes that a router's advertisement brought (`RTPROT_RA`).
+const BY_ADVERTISEMENT: u8 = 9;
+/// `RT_TABLE_LOCAL`.
+const LOCAL: u32 = 255;
+
+/// A switch to be put on.
+#[derive(Debug, Clone)]
+pub(crate) struct Switch {
+    pub(crate) device: String,
+    pub(crate) key: Key,
+    /// What is to be noted of it; `None` for a device that is made for the lease and goes with it,
+    /// and for a switch that is on already.
+    pub(crate) note: Option<Change>,
+    /// Whether it is off now.
+    pub(crate) off: bool,
+}
+
+/// The way to a guest.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Way {
+    /// The guest's addresses.
+    pub(crate) addresses: Vec<Prefix>,
+    /// Where the guest's routes lead to.
+    pub(crate) routes: Vec<Prefix>,
+    pub(crate) switches: Vec<Switch>,
+    /// Addresses that the NIC must answer for, and does not yet.
+    pub(crate) proxies: Vec<IpAddr>,
+    /// Whether the NIC had large receive offload before it forwarded for a lease.
+    pub(crate) lro: bool,
+    /// Whether it has it now.
+    pub(crate) loses_lro: bool,
+}
+
+impl Way {
+    /// Works out what the guest's addresses take. `host` is the host end of the pair, in this
+    /// namespace as the NIC is.
+    pub(crate) fn plan(
+        (addresses, routes): (&[Prefix], &[Prefix]),
+        phys: &LinkInfo,
+        host: &Device,
+        records: &Records,
+    ) -> Result<Self> {
+        let mut links = Link::open()?;
+        let own = links.addresses(None)?;
+        let mut way = Self {
+            addresses: addresses.to_vec(),
+            routes: guest_routes(addresses, routes)?,
+            ..Self::default()
+        };
+        let known = links.proxies()?;
+        let mut keys = Vec::new();
+        for &address in addresses {
+            if let Some(taken) = own.iter().find(|own| own.prefix.addr == address.addr) {
+                return Err(taken_here(&mut links, taken).into());
+            }
+            let v4 = address.addr.is_ipv4();
+            keys.push(if v4 { Key::Forward4 } else { Key::Forward6 });
+            if !in_subnet_of(address.addr, phys.ifindex, &own) {
+                continue;
+            }
+            let known = known
+                .iter()
+                .any(|entry| entry.ifindex == phys.ifindex && entry.addr == address.addr);
+            if !known {
+                way.proxies.push(address.addr);
+            }
+            if !v4 {
+                keep_advertised_routes(&mut links)?;
+                keys.extend([Key::Router6, Key::ProxyNdp]);
+            }
+        }
+        let mut seen = Vec::new();
+        for key in keys {
+            if seen.contains(&key) {
+                continue;
+            }
+            seen.push(key);
+            let nic = Device {
+                name: phys.name.clone(),
+                ifindex: Some(phys.ifindex),
+            };
+            way.switch(&nic, key, records)?;
+            if matches!(key, Key::Forward4 | Key::Forward6) {
+                way.switch(host, key, records)?;
+            }
+        }
+        let forwards = way
+            .switches
+            .iter()
+            .any(|switch| switch.device == phys.name && switch.note.is_some());
+        if forwards {
+            let features = Ethtool::open()?.features(phys.ifindex)?;
+            way.loses_lro = features.active.contains(LRO);
+            way.lro = way.loses_lro || records.noted_lro(phys.ifindex);
+        }
+        Ok(way)
+    }
+
+    /// Whether the guest is to have no way.
+    pub(crate) fn is_none(&self) -> bool {
+        self.addresses.is_empty()
+    }
+
+    fn switch(&mut self, device: &Device, key: Key, records: &Records) -> Result<()> {
+        let (mut note, mut off) = (None, true);
+        if let Some(ifindex) = device.ifindex {
+            let earlier = records.noted(Some(ifindex), key)?;
+            note = Change::needed(&device.name, Some(ifindex), key, earlier)?;
+            off = key.read(&device.name)? != "1";
+        }
+        self.switches.push(Switch {
+            device: device.name.clone(),
+            key,
+            note,
+            off,
+        });
+        Ok(())
+    }
+}
+
+/// The guest's routes: those that were named, else a default route for each family.
+fn guest_routes(addresses: &[Prefix], named: &[Prefix]) -> Result<Vec<Prefix>> {
+    let has = |v4: bool| addresses.iter().any(|it| it.addr.is_ipv4() == v4);
+    for route in named {
+        if !has(route.addr.is_ipv4()) {
+            let text = format!("lease: --route {route}: no --address of its family");
+            return Err(Hint::new(text, "name an address for the guest, too").into());
+        }
+    }
+    let mut routes = named.to_vec();
+    let defaults = [
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+    ];
+    for addr in defaults {
+        let v4 = addr.is_ipv4();
+        if has(v4) && !named.iter().any(|route| route.addr.is_ipv4() == v4) {
+            routes.push(Prefix { addr, len: 0 });
+        }
+    }
+    Ok(routes)
+}
+
+fn taken_here(links: &mut Link, taken: &Address) -> Hint {
+    let addr = taken.prefix.addr;
+    let device = links
+        .get(taken.ifindex)
+        .map_or_else(|_| format!("ifindex {}", taken.ifindex), |link| link.name);
+    Hint::new(
+        format!("lease: {addr} is an address of this host, on {device}"),
+        "give the guest an address of its own",
+    )
+}
+
+/// Whether hosts behind the device look for the address on their own link.
+fn in_subnet_of(addr: IpAddr, device: Ifindex, own: &[Address]) -> bool {
+    own.iter()
+        .filter(|own| own.ifindex == device && own.scope < libc::RT_SCOPE_LINK)
+        .any(|own| contains(own.prefix, addr))
+}
+
+/// Whether an address is in a network.
+fn contains(network: Prefix, addr: IpAddr) -> bool {
+    let (network_bits, bits, width) = match (network.addr, addr) {
+        (IpAddr::V4(network), IpAddr::V4(addr)) => {
+            (u32::from(network).into(), u32::from(addr).into(), 32)
+        }
+        (IpAddr::V6(network), IpAddr::V6(addr)) => (u128::from(network), u128::from(addr), 128),
+        _ => return false,
+    };
+    let free = width - u32::from(network.len).min(width);
+    (network_bits ^ bits).checked_shr(free).unwrap_or(0) == 0
+}
+
+/// Refuses to make a router out of a host that has its routes from one: the kernel would drop them
+/// at that moment (`rt6_purge_dflt_routers`), for good.
+fn keep_advertised_routes(links: &mut Link) -> Result<()> {
+    let by_router = |route: &RouteInfo| {
+        route.dst.len == 0 && route.protocol == BY_ADVERTISEMENT && route.table != LOCAL
+    };
+    for route in links.routes()?.iter().filter(|route| by_router(route)) {
+        let Some(ifindex) = route.oif else { continue };
+        let device = links.get(ifindex)?.name;
+        let key = "accept_ra";
+        let path = format!("/proc/sys/net/ipv6/conf/{device}/{key}");
+        if std::fs::read_to_string(path).is_ok_and(|value| value.trim() == "2") {
+            continue;
+        }
+        return Err(Hint::new(
+            format!(
+                "lease: for an IPv6 address in the NIC's own subnet the NIC must become a router, \
+                 and the default route of {device} would go with that"
+            ),
+            format!("keep it: sysctl net.ipv6.conf.{device}.{key}=2; or take another subnet"),
+        )
+        .into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn prefixes(texts: &[&str]) -> Vec<Prefix> {
+        texts.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_address_is_in_its_network() {
+        let holds =
+            |network: &str, addr: &str| contains(network.parse().unwrap(), addr.parse().unwrap());
+        assert!(holds("192.0.2.1/24", "192.0.2.255"));
+        assert!(!holds("192.0.2.1/24", "192.0.3.1"));
+        assert!(holds("192.0.2.1/32", "192.0.2.1"));
+        assert!(!holds("192.0.2.1/32", "192.0.2.0"));
+        assert!(holds("0.0.0.0/0", "203.0.113.9"));
+        assert!(holds("2001:db8::1/64", "2001:db8::ffff"));
+        assert!(!holds("2001:db8::1/64", "2001:db8:0:1::1"));
+        assert!(holds("::/0", "2001:db8::1") && !holds("::/0", "192.0.2.1"));
+    }
+
+    #[test]
+    fn a_family_without_a_route_gets_the_default_one() {
+        let both = prefixes(&["192.0.2.9", "2001:db8::9"]);
+        assert_eq!(
+            guest_routes(&both, &[]).unwrap(),
+            prefixes(&["0.0.0.0/0", "::/0"])
+        );
+        let named = prefixes(&["198.51.100.0/24"]);
+        assert_eq!(
+            guest_routes(&both, &named).unwrap(),
+            prefixes(&["198.51.100.0/24", "::/0"])
+        );
+        assert!(guest_routes(&both[1..], &named).is_err());
+    }
+}
