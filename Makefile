@@ -38,6 +38,9 @@ test-vm: vm-ready ## selftests in the VM, as KTAP; CASES=word for some of them
 upstream: vm-ready ## the kernel's own suites in the VM, unmodified; SUITES=word for some of them
 	@selftests/upstream/run $(SUITES)
 
+bench: vm-ready ## what receivers cost, ours and others, side by side in the VM
+	@selftests/bench/run
+
 vm: vm-ready ## a shell in the VM (leave it with exit)
 	@$(vm)/run --interactive -- bash -i
 
@@ -61,4 +64,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo test test-host test-vm upstream lint vm build module setup vm-ready clean distclean
+.PHONY: help demo test test-host test-vm upstream bench lint vm build module setup vm-ready clean distclean

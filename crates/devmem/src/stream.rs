@@ -164,6 +164,16 @@ impl<S: AsFd> DevmemStream<S> {
         sys::set_tcp_inq(self.socket.as_fd())
     }
 
+    /// Lets the socket count as readable only when so many bytes wait (`SO_RCVLOWAT`), its window is
+    /// nearly closed, or its peer has closed. The kernel takes at most half of the receive buffer.
+    /// Fewer bytes can be received all the same, but nothing tells of them.
+    ///
+    /// # Errors
+    /// What `setsockopt` answers.
+    pub fn set_low_water(&self, bytes: usize) -> io::Result<()> {
+        sys::set_low_water(self.socket.as_fd(), bytes)
+    }
+
     /// Gives back a frag that outlived its [`Received`].
     ///
     /// # Panics

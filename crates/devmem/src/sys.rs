@@ -96,6 +96,13 @@ pub(crate) fn set_tcp_inq(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_int(socket, libc::SOL_TCP, libc::TCP_INQ, 1)
 }
 
+/// `SO_RCVLOWAT`: a socket counts as readable only when so many bytes wait, or its window is nearly
+/// closed, or its peer has closed (`tcp_set_rcvlowat`, `tcp_epollin_ready`).
+pub(crate) fn set_low_water(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
+    set_int(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
+}
+
 /// `SO_RCVBUFFORCE`: a receive buffer that `net.core.rmem_max` doesn't limit.
 pub(crate) fn set_recv_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);

@@ -75,6 +75,21 @@ id!(
     RssContextId
 );
 
+/// Queues for people to read, runs of them as such: `0-14,20`. In order, each once.
+pub fn queue_list(queues: &[QueueId]) -> String {
+    let mut numbers: Vec<u32> = queues.iter().map(|queue| queue.get()).collect();
+    numbers.sort_unstable();
+    numbers.dedup();
+    let runs = numbers.chunk_by(|one, next| one.checked_add(1) == Some(*next));
+    let words = runs.filter_map(|run| match run {
+        [] => None,
+        [one] => Some(one.to_string()),
+        [first, second] => Some(format!("{first},{second}")),
+        [first, .., last] => Some(format!("{first}-{last}")),
+    });
+    words.collect::<Vec<_>>().join(",")
+}
+
 /// Which way a queue carries packets (`enum netdev_queue_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -232,5 +247,22 @@ impl FromStr for Prefix {
 impl Serialize for Prefix {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_of_queues_are_told_as_such() {
+        let list = |ids: &[u32]| {
+            let ids: Vec<QueueId> = ids.iter().copied().map(QueueId::new).collect();
+            queue_list(&ids)
+        };
+        assert_eq!(list(&[]), "");
+        assert_eq!(list(&[3]), "3");
+        assert_eq!(list(&[4, 3, 3]), "3,4");
+        assert_eq!(list(&[0, 1, 2, 3, 0, 20, u32::MAX]), "0-3,20,4294967295");
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use netdev::{
     Action, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, Link, Location, NetNs,
-    QueueId, Rings, RingsChange, RssChange, RssContextId, equal_table,
+    QueueId, Rings, RingsChange, RssChange, RssContextId, equal_table, queue_list,
 };
 use serde::{Deserialize, Serialize};
 
@@ -79,11 +79,7 @@ impl RingValues {
 
 /// The queues of a table in words.
 pub(crate) fn table_text(table: &[QueueId]) -> String {
-    let mut queues = table.to_vec();
-    queues.sort_unstable();
-    queues.dedup();
-    let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
-    format!("over queues {}", names.join(","))
+    format!("over queues {}", queue_list(table))
 }
 
 /// Where a rule sends its packets, in words.

@@ -228,7 +228,7 @@ pub(crate) fn guardian() -> Result<i32> {
     }
 }
 
-/// What is written down: the files in the runtime directory, but for locks.
+/// What is written down of NICs: the files in the runtime directory, but for locks and leases.
 pub(crate) fn journals() -> Result<Vec<std::path::PathBuf>> {
     let entries = match fs::read_dir(RUNTIME) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -237,7 +237,8 @@ pub(crate) fn journals() -> Result<Vec<std::path::PathBuf>> {
     let mut files = Vec::new();
     for entry in entries {
         let path = entry?.path();
-        if !path.to_string_lossy().ends_with("lock") {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !name.ends_with("lock") && !name.starts_with("lease-") {
             files.push(path);
         }
     }

@@ -20,7 +20,7 @@ use devmem::listen::{self, SocketOptions};
 use devmem::pattern::Pattern;
 use devmem::sink::{Discard, Memory, Sink, SinkError, Validate, Write};
 use dmabuf::{Dmabuf, Protection};
-use netdev::{BindOptions, Binding, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType};
+use netdev::{BindOptions, Binding, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use udmabuf::{HugePage, Udmabuf};
@@ -155,14 +155,6 @@ struct Place {
     queues: Vec<QueueId>,
 }
 
-impl Place {
-    /// `3,4`.
-    fn queue_list(&self) -> String {
-        let queues: Vec<String> = self.queues.iter().map(QueueId::to_string).collect();
-        queues.join(",")
-    }
-}
-
 /// Sets the NIC up, receives, and puts the NIC back: what came of the one and of the other.
 fn configured(
     args: &Args,
@@ -236,7 +228,7 @@ fn receive(
         "devmem-tcp: listening on {}, {} rx {} bound to dmabuf {} ({})",
         args.listen,
         place.link.name,
-        place.queue_list(),
+        queue_list(&place.queues),
         binding.id(),
         args.size,
     );
@@ -255,7 +247,7 @@ fn bind(args: &Args, place: &Place, memory: &Udmabuf) -> Result<Binding> {
         None => None,
     };
     let options = BindOptions { rx_page_size };
-    let object = format!("{} queue {}", place.link.name, place.queue_list());
+    let object = format!("{} queue {}", place.link.name, queue_list(&place.queues));
     Netdev::open_in(&place.netns)?
         .bind_rx(place.link.ifindex, memory, &place.queues, options)
         .map_err(|error| error.about(object).into())
@@ -271,7 +263,7 @@ fn engine(
         until: Until::Peers(args.connections),
         refuse_unsteered: args.refuse_unsteered,
         refuse_linear: args.refuse_linear,
-        ..Config::default()
+        ..Config::for_pool(args.size.0, args.connections)
     };
     let mapping = Arc::new(memory.map(Protection::Read).context("mapping the dmabuf")?);
     let memory = Memory::new().with(DmabufId::new(binding.id().get()), mapping);
@@ -323,6 +315,18 @@ fn memory(args: &Args) -> Result<Udmabuf> {
 fn queues(args: &Args, netns: &NetNs, link: &LinkInfo) -> Result<Vec<QueueId>> {
     if !args.queues.is_empty() {
         return Ok(args.queues.clone());
+    }
+    if !link.up {
+        // Of a device that is down the kernel lists no queue (`netdev_nl_queue_dump_one`).
+        let within = match &args.netns {
+            Some(NetNsArg::Name(name)) => format!("-n {name} "),
+            _ => String::new(),
+        };
+        return Err(Hint::new(
+            format!("recv {}: the device is down", link.name),
+            format!("set it up: ip {within}link set {} up", link.name),
+        )
+        .into());
     }
     let mut queues = Netdev::open_in(netns)?.queues(Some(link.ifindex))?;
     queues.retain(|queue| queue.kind == QueueType::Rx);

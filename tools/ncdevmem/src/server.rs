@@ -50,13 +50,14 @@ fn receive(
         ..SocketOptions::default()
     };
     let listener = listen(address, &options)?;
+    let pool = memory.len();
     let mapping = Arc::new(memory.map(Protection::Read).context("mapping the dmabuf")?);
     let memory = Memory::new().with(DmabufId::new(binding.id().get()), mapping);
     let config = Config {
         until: Until::Peers(1),
         refuse_unsteered: true,
         refuse_linear: server.fail_on_linear,
-        ..Config::default()
+        ..Config::for_pool(pool, 1)
     };
     let engine = Engine::new(listener, config, sink(server, memory)?)?;
     say(&format!("Waiting or connection on {address}"));

@@ -32,6 +32,11 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// How long a token given back may wait for others. 2 ms, in steps of a millisecond.
     pub hold: Duration,
+    /// Bytes that a busy connection lets gather before it wakes the loop (`SO_RCVLOWAT`); 0 has each
+    /// packet wake it. 1 MiB, of which the kernel takes at most half of the receive buffer.
+    pub gather: usize,
+    /// How long fewer bytes than that may wait. 2 ms, in steps of a millisecond.
+    pub patience: Duration,
     /// Calls of `recvmsg` that a connection gets before the others have their turn. 16.
     pub budget: u32,
     /// Ends a connection on which ordinary packets arrive: not steered to a bound queue, or not
@@ -49,9 +54,28 @@ impl Default for Config {
             frags: 1024,
             thresholds: Thresholds::default(),
             hold: Duration::from_millis(2),
+            gather: 1 << 20,
+            patience: Duration::from_millis(2),
             budget: 16,
             refuse_unsteered: false,
             refuse_linear: false,
+        }
+    }
+}
+
+impl Config {
+    /// For a dmabuf of `len` bytes that so many connections share: no more is left to gather than a
+    /// small part of what their receive buffers hold
+    /// ([`recv_buffer_for`](crate::listen::recv_buffer_for)), of which the packets' niovs take more
+    /// than the bytes in them.
+    pub fn for_pool(len: u64, connections: u32) -> Self {
+        let share = len / 32 / u64::from(connections.max(1));
+        let default = Self::default();
+        Self {
+            gather: default
+                .gather
+                .min(usize::try_from(share).unwrap_or(usize::MAX)),
+            ..default
         }
     }
 }

@@ -1,5 +1,7 @@
 //! One connection of an engine: its stream, its sink, and what becomes of both.
 
+use std::time::Instant;
+
 use mio::net::TcpStream;
 
 use super::config::{Config, Connection, ConnectionError, End, Peer};
@@ -26,9 +28,42 @@ pub(super) struct Open<S> {
     pub(super) ready: bool,
     /// In the list of those that hold tokens.
     pub(super) holding: bool,
+    pub(super) gathering: Gathering,
+}
+
+/// Whether a connection lets bytes gather before it wakes the loop. Nothing tells of fewer, so one
+/// that gathers is looked at when it has been silent for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gathering {
+    /// Each packet wakes the loop.
+    Off,
+    /// It gathers; drained last at this time.
+    On(Instant),
+    /// It gathers, and was made ready because it had been silent.
+    Looking,
 }
 
 impl<S: Sink> Open<S> {
+    /// Decides, after a turn that left nothing to read, whether to gather from now on: after many
+    /// bytes yes, after a silence with few bytes no.
+    pub(super) fn gather(&mut self, new: u64, now: Instant, config: &Config) {
+        let much = new >= (config.gather / 8) as u64;
+        let (low_water, next) = match self.gathering {
+            _ if config.gather == 0 => return,
+            Gathering::Off if much => (config.gather, Gathering::On(now)),
+            Gathering::Off => return,
+            Gathering::Looking if !much => (1, Gathering::Off),
+            Gathering::On(_) | Gathering::Looking => {
+                self.gathering = Gathering::On(now);
+                return;
+            }
+        };
+        match self.stream.set_low_water(low_water) {
+            Ok(()) => self.gathering = next,
+            Err(error) => tracing::debug!(%error, "SO_RCVLOWAT"),
+        }
+    }
+
     /// Receives until there is nothing left, which is what an edge-triggered event obliges to, or
     /// until the budget is spent. That nothing is left the kernel says itself (`TCP_INQ`) or by
     /// `EAGAIN`.

@@ -35,7 +35,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use crate::buffer::RecvBuffer;
 use crate::sink::{Sink, SinkError};
 use crate::stream::DevmemStream;
-use connection::{Open, Turn};
+use connection::{Gathering, Open, Turn};
 
 pub use config::{
     Config, Connection, ConnectionError, End, EngineError, Peer, Report, Stats, Until,
@@ -93,6 +93,8 @@ pub struct Engine<S, F> {
     ready: VecDeque<usize>,
     /// Connections that hold tokens, and since when.
     holding: VecDeque<(usize, Instant)>,
+    /// Connections that gather, and since when they have been silent, or longer.
+    gathering: VecDeque<(usize, Instant)>,
     /// When to try again to accept.
     accept_at: Option<Instant>,
     stats: Stats,
@@ -138,6 +140,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             working: 0,
             ready: VecDeque::new(),
             holding: VecDeque::new(),
+            gathering: VecDeque::new(),
             accept_at: None,
             stats: Stats::default(),
             progress: Progress::default(),
@@ -202,6 +205,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             }
             self.serve(now);
             self.flush_overdue();
+            self.look_at_silent();
         }
         Ok(())
     }
@@ -217,7 +221,10 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             .holding
             .front()
             .map(|(_, since)| *since + self.config.hold);
-        let due = [held_until, self.accept_at].into_iter().flatten().min();
+        let silent = self.gathering.front();
+        let look_at = silent.map(|(_, since)| *since + self.config.patience);
+        let due = [held_until, look_at, self.accept_at];
+        let due = due.into_iter().flatten().min();
         let timeout = match due {
             _ if !self.ready.is_empty() => Some(Duration::ZERO),
             Some(due) => Some(due.saturating_duration_since(Instant::now())),
@@ -276,6 +283,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                     sink,
                     ready: false,
                     holding: false,
+                    gathering: Gathering::Off,
                 };
                 Slot::Open(Box::new(open))
             }
@@ -323,7 +331,17 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             }
             match turn {
                 Turn::More => self.ready.push_back(index),
-                Turn::Drained => open.ready = false,
+                Turn::Drained => {
+                    open.ready = false;
+                    let before = open.gathering;
+                    open.gather(new, now, &self.config);
+                    // One entry for each that gathers; an entry that is out of date is renewed.
+                    if matches!(open.gathering, Gathering::On(_))
+                        && !matches!(before, Gathering::On(_))
+                    {
+                        self.gathering.push_back((index, now));
+                    }
+                }
                 Turn::Ended(end) => self.end(index, end),
             }
         }
@@ -350,6 +368,37 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             open.holding = false;
             if let Err(error) = open.stream.flush() {
                 self.end(index, End::Failed(error.into()));
+            }
+        }
+    }
+
+    /// Makes those ready that gather and have been silent for too long.
+    fn look_at_silent(&mut self) {
+        if self.gathering.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        while let Some((index, since)) = self.gathering.front().copied() {
+            if now.saturating_duration_since(since) < self.config.patience {
+                break;
+            }
+            self.gathering.pop_front();
+            let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
+                continue;
+            };
+            match open.gathering {
+                Gathering::On(drained) if drained > since || open.ready => {
+                    self.gathering.push_back((index, drained.max(since)));
+                    if open.ready {
+                        // Its turn renews it.
+                        break;
+                    }
+                }
+                Gathering::On(_) => {
+                    open.gathering = Gathering::Looking;
+                    self.make_ready(index);
+                }
+                Gathering::Off | Gathering::Looking => {}
             }
         }
     }

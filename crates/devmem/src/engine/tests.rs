@@ -262,3 +262,59 @@ fn a_sink_of_ones_own_sees_every_segment() {
     sender.join().unwrap();
     assert_eq!(report.connections[0].sink.as_ref().unwrap().0, 5000);
 }
+
+/// With nothing but the low-water mark to wake it, the loop wakes for much at a time.
+#[test]
+fn a_busy_connection_wakes_the_loop_for_much_at_a_time() {
+    const LEN: usize = 64 << 20;
+    let wakes = |gather| {
+        let mut config = peers(1);
+        config.gather = gather;
+        config.patience = Duration::from_secs(60);
+        let engine = engine(config, |_: &Peer| Ok(Discard));
+        let sender = send(engine.local_addr(), vec![0; LEN]);
+        let report = engine.run().unwrap();
+        sender.join().unwrap();
+        assert_eq!(report.stats.stream.bytes, LEN as u64);
+        report.stats.epoll_waits
+    };
+    // The kernel takes at most half of the receive buffer for a mark.
+    assert!(wakes(256 << 10) <= (LEN / (64 << 10)) as u64);
+}
+
+/// Tells how much it has got.
+struct Tell {
+    tell: std::sync::mpsc::Sender<usize>,
+    total: usize,
+}
+
+impl Sink for Tell {
+    fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
+        self.total += received.bytes();
+        let _gone = self.tell.send(self.total);
+        Ok(())
+    }
+}
+
+/// What is less than the mark is received after the patience, and without a mark at once.
+#[test]
+fn few_bytes_behind_many_do_not_wait_for_more() {
+    let mut config = peers(1);
+    config.gather = 256 << 10;
+    let (tell, told) = std::sync::mpsc::channel();
+    let engine = engine(config, move |_: &Peer| {
+        let tell = tell.clone();
+        Ok(Tell { tell, total: 0 })
+    });
+    let address = engine.local_addr();
+    let running = thread::spawn(move || engine.run().unwrap());
+    let mut socket = TcpStream::connect(address).unwrap();
+    let mut sent = 0;
+    for len in [4 << 20, 100, 100, 4 << 20, 1] {
+        socket.write_all(&vec![0; len]).unwrap();
+        sent += len;
+        while told.recv_timeout(Duration::from_secs(20)).unwrap() < sent {}
+    }
+    drop(socket);
+    assert_eq!(running.join().unwrap().stats.stream.bytes, sent as u64);
+}

@@ -54,14 +54,14 @@ pub(crate) const ALL: &[Contender] = &[
         bound: false,
         chatty: false,
         program: "devmem-tcp",
-        line: "recv --no-config --dev {nic} --queue {queue} --listen {addr}:{port}",
+        line: "recv --json --no-config --dev {nic} --queue {queue} --listen {addr}:{port}",
     },
     Contender {
         name: VALIDATING,
         bound: false,
         chatty: false,
         program: "devmem-tcp",
-        line: "recv --no-config --dev {nic} --queue {queue} --listen {addr}:{port} --validate 7",
+        line: "recv --json --no-config --dev {nic} --queue {queue} --listen {addr}:{port} --validate 7",
     },
     Contender {
         name: UPSTREAM,
@@ -97,10 +97,7 @@ impl Contender {
             .replace("{port}", &to.port().to_string())
             .replace("{nic}", NIC)
             .replace("{queue}", &QUEUE.to_string());
-        command
-            .args(line.split(' '))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        command.args(line.split(' ')).stdin(Stdio::null());
         command
     }
 }

@@ -77,20 +77,33 @@ impl Table {
         let cost = |all, value: &dyn Fn(&Sample) -> f64| median_of(&self.costs, all, value);
         let bytes = cost(true, &|sample| sample.bytes as f64)?;
         let scale = GIB / bytes;
-        let in_loop = |value: &dyn Fn(&Sample) -> f64| -> Result<f64> {
-            Ok((cost(true, value)? - cost(false, value)?) * scale)
-        };
-        let counted = self
+        // What it tells of its loop, or else all without what a transfer of nothing costs.
+        let told = self
             .costs
             .iter()
-            .find(|sample| sample.who == who && sample.calls.is_some());
+            .any(|sample| sample.who == who && sample.in_loop.is_some());
+        let in_loop = |value: &dyn Fn((f64, f64)) -> f64| -> Result<f64> {
+            let of_loop = |sample: &Sample| value(sample.in_loop.unwrap_or_default());
+            let of_all = |sample: &Sample| value((sample.user, sample.system));
+            Ok(scale
+                * match told {
+                    true => cost(true, &of_loop)?,
+                    false => cost(true, &of_all)? - cost(false, &of_all)?,
+                })
+        };
+        let calls = |all: bool| {
+            let mut of = self.costs.iter();
+            let of =
+                of.find(|it| it.who == who && it.calls.is_some() && (it.bytes > NOTHING) == all);
+            of.and_then(|it| Some((it.calls? as f64, it.bytes as f64)))
+        };
+        let counted = calls(true).zip(calls(false));
         Ok(Row {
-            loop_cpu: in_loop(&|sample| sample.user + sample.system)?,
-            user: in_loop(&|sample| sample.user)?,
-            system: in_loop(&|sample| sample.system)?,
+            loop_cpu: in_loop(&|(user, system)| user + system)?,
+            user: in_loop(&|(user, _)| user)?,
+            system: in_loop(&|(_, system)| system)?,
             setup: cost(false, &|sample| sample.user + sample.system)?,
-            calls: counted
-                .map(|sample| sample.calls.unwrap_or(0) as f64 * GIB / sample.bytes as f64),
+            calls: counted.map(|((all, bytes), (nothing, _))| (all - nothing) * GIB / bytes),
             goodput: median_of(&self.speeds, true, &|sample| {
                 sample.bytes as f64 / sample.seconds / (1 << 20) as f64
             })?,
@@ -229,6 +242,7 @@ mod tests {
             seconds: 2.0,
             user: 0.0,
             system,
+            in_loop: None,
             memory: 1,
             calls: None,
         };

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use devmem::pattern::Pattern;
 use netdev::NetNs;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
+use serde_json::Value;
 
 use super::Sample;
 use super::contender::Contender;
@@ -20,6 +21,8 @@ use crate::bed::PEER;
 const LISTENS: Duration = Duration::from_secs(20);
 /// Where strace writes.
 const CALLS: &str = "/tmp/bench.strace";
+/// What the receiver prints as its result.
+const RESULT: &str = "/tmp/bench.stdout";
 /// What the receiver says.
 const WORDS: &str = "/tmp/bench.stderr";
 /// The pattern's period: that of upstream's `-v 7`.
@@ -36,11 +39,14 @@ pub(super) fn transfer(
 ) -> Result<Sample> {
     let before = children()?;
     let mut command = contender.command(address, count_calls.then_some(CALLS));
-    let words = fs::File::create(WORDS).context(WORDS)?;
-    command.stderr(match contender.chatty {
-        true => Stdio::null(),
-        false => Stdio::from(words),
-    });
+    let keep = |path: &str| -> Result<Stdio> {
+        let file = fs::File::create(path).context(path.to_owned())?;
+        Ok(match contender.chatty {
+            true => Stdio::null(),
+            false => Stdio::from(file),
+        })
+    };
+    command.stdout(keep(RESULT)?).stderr(keep(WORDS)?);
     let mut receiver = command.spawn().context("starting it")?;
     let sent = NetNs::by_name(PEER)?.run(|| send(address, bytes, receiver.id()));
     let (seconds, memory) = match sent? {
@@ -61,12 +67,20 @@ pub(super) fn transfer(
         seconds,
         user: after.0 - before.0,
         system: after.1 - before.1,
+        in_loop: in_loop(),
         memory,
         calls: match count_calls {
             true => Some(calls()?),
             false => None,
         },
     })
+}
+
+/// What it says that its loop cost, if it does.
+fn in_loop() -> Option<(f64, f64)> {
+    let result: Value = serde_json::from_str(&fs::read_to_string(RESULT).ok()?).ok()?;
+    let seconds = |name| result.pointer(name)?.as_f64();
+    Some((seconds("/cpu/user")?, seconds("/cpu/system")?))
 }
 
 /// The end of what the receiver said.

@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use netdev::{Link, NetNs, Netdev};
 
 use super::doctor_fault::{Report, as_user};
 use super::leasing::Guest;
@@ -101,24 +102,53 @@ pub(super) fn changes_nothing() -> Result<()> {
         if !prepare.is_empty() {
             sh(prepare)?;
         }
-        let before = (nic.state()?, settings()?, sh("ip -d link")?);
+        let before = (nic.state()?, settings()?, links()?);
         look(NIC)?;
         look("")?;
         finish(as_user(&devmem_tcp(), &format!("doctor {NIC}"), false))?;
         nic.same(&before.0)?;
-        ensure!(settings()? == before.1, "settings after {prepare:?}");
-        ensure!(sh("ip -d link")? == before.2, "links after {prepare:?}");
+        same(&before.1, &settings()?)?;
+        same(&before.2, &links()?)?;
     }
     sh(&format!("ip link set dev {NIC} up"))?;
     // Split on is what a bind wants: here a trial would succeed if it could.
     bed::split()?;
     Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
-    let before = (nic.state()?, sh("ip -d link")?);
+    let before = (nic.state()?, links()?);
     look(NIC)?;
     look(&format!("{GUEST} --netns {BOX}"))?;
     nic.same(&before.0)?;
-    ensure!(sh("ip -d link")? == before.1, "links with a lease");
+    same(&before.1, &links()?)
+}
+
+/// Holds if both texts are the same, line by line.
+fn same(before: &str, after: &str) -> Result<()> {
+    let gone = before.lines().filter(|line| !after.contains(line));
+    let new = after.lines().filter(|line| !before.contains(line));
+    let changes: Vec<_> = gone
+        .map(|line| ("before", line))
+        .chain(new.map(|line| ("now", line)))
+        .collect();
+    ensure!(before == after, "{changes:#?}");
     Ok(())
+}
+
+/// Devices, but for what they do by themselves when a wire comes or goes; numbers of namespaces; page
+/// pools, which are new ones when a queue was restarted.
+fn links() -> Result<String> {
+    let mut link = Link::open()?;
+    let mut text = String::new();
+    for one in link.list()? {
+        let (netkit, xdp) = (one.netkit, one.xdp);
+        text += &format!("{} {} {} {netkit:?} {xdp:?}\n", one.name, one.up, one.mtu);
+    }
+    for netns in [PEER, BOX] {
+        text += &format!("{netns} {:?}\n", link.nsid(&NetNs::by_name(netns)?)?);
+    }
+    for pool in Netdev::open()?.page_pools(None)? {
+        text += &format!("pool {} of {:?}\n", pool.id, pool.ifindex);
+    }
+    Ok(text)
 }
 
 /// The settings under `/proc/sys` that a check reads or a remedy sets, and udmabuf's.

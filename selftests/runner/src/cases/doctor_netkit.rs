@@ -1,16 +1,20 @@
 //! Faults of a netkit that is to be received on.
 
+use std::fs;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::doctor_fault::{Bad, Report, avoided, cured, named};
 use super::leasing::Guest;
 use super::println_line;
 use super::transfer::{devmem_tcp, start, validated};
 use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
-use crate::tool::{command, sh, until};
+use crate::tool::{Running, command, finish, sh, until};
 
 fn line() -> String {
     format!("{GUEST} --netns {BOX}")
@@ -78,6 +82,8 @@ pub(super) fn forwarding_off() -> Result<()> {
     for value in ["ipv4.ip_forward=0", "ipv6.conf.all.forwarding=0"] {
         sh(&format!("sysctl -w net.{value}"))?;
     }
+    cured(&line(), "netkit.forwarding", Bad::NoRx)?;
+    sh(&format!("ip -6 route add 2001:db8:9::/64 dev {HOST}"))?;
     cured(&line(), "netkit.forwarding", Bad::NoRx)
 }
 
@@ -95,6 +101,48 @@ pub(super) fn asked_from_within() -> Result<()> {
     let report = Report::by(within)?;
     println_line(&format!("{:?}", report.check("netkit.nic")));
     report.healthy()
+}
+
+/// In a container with a user namespace of its own the NIC is out of sight, and a lease enough.
+pub(super) fn from_a_container() -> Result<()> {
+    bed::wire()?;
+    let mut run = Command::new("unshare");
+    run.args("--user --map-root-user --net --pid --mount-proc --fork sleep 60".split(' '));
+    let pod = Running::start(run)?;
+    let mut pid = String::new();
+    until("the container", Duration::from_secs(10), || {
+        let id = pod.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        pid = children.trim().to_owned();
+        let asleep = fs::read_to_string(format!("/proc/{pid}/comm"));
+        Ok(!pid.is_empty() && asleep.is_ok_and(|name| name.trim() == "sleep"))
+    })?;
+    let tool = devmem_tcp();
+    let lease = format!("lease --phys {NIC} --queue 3 --netkit {GUEST} --netns pid:{pid}");
+    finish(command(None, &tool, &lease))?.good("lease")?;
+    sh(&format!(
+        "nsenter -t {pid} --net ip link set dev {GUEST} up"
+    ))?;
+    sh(&format!("ip link set dev {HOST} up"))?;
+    let within = format!("-t {pid} --user --net --pid --mount {}", tool.display());
+    let line = format!("{within} doctor {GUEST} --json");
+    let report = Report::by(command(None, Path::new("nsenter"), &line))?;
+    let found = report
+        .check("netkit.nic")
+        .map(|check| check["found"].clone());
+    println_line(&format!("{found:?}"));
+    ensure!(report.json["receives"] == true, "{}", report.complaints());
+    ensure!(
+        report.failed() == ["privilege.lease"],
+        "{}",
+        report.complaints()
+    );
+    ensure!(
+        found.is_some_and(|found| found.to_string().contains("cannot be seen")),
+        "seen"
+    );
+    kill(Pid::from_raw(pid.parse()?), Signal::SIGKILL)?;
+    pod.end_within(Duration::from_secs(5)).map(drop)
 }
 
 pub(super) fn bound_by_another() -> Result<()> {

@@ -4,15 +4,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, HeaderSplit, QueueId, RssChange};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 
-use super::doctor_fault::{Bad, Report, avoided, cured, incurable, named, paste};
+use super::doctor_fault::{Bad, Report, avoided, cured, incurable, named};
 use super::leasing::Guest;
-use super::transfer::{devmem_tcp, nic_settings, start};
+use super::transfer::{devmem_tcp, start};
 use super::{ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::state::guardian;
 use crate::tool::{sh, until};
 use crate::xdp::{self, Hook};
 
@@ -213,23 +211,4 @@ pub(super) fn other_devices() -> Result<()> {
     }
     sh("ip link del nkdummy")?;
     sh("ip link del nkveth0").map(drop)
-}
-
-/// Pasted, the remedy of a receiver's remains puts them back.
-pub(super) fn journal_of_a_dead_receiver() -> Result<()> {
-    bed::wire()?;
-    let before = nic_settings(NIC)?;
-    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
-    until("a guardian", Duration::from_secs(10), || {
-        Ok(nic_settings(NIC)?.contains("5000") && guardian().is_ok())
-    })?;
-    let watching = Pid::from_raw(guardian()?);
-    kill(watching, Signal::SIGKILL)?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(Duration::from_secs(5))?;
-    let remedy = Report::of(NIC)?.remedy("journal.left")?.to_owned();
-    println_line(&remedy);
-    paste(&remedy)?;
-    ensure!(nic_settings(NIC)? == before, "not as before");
-    Report::of(NIC)?.healthy()
 }

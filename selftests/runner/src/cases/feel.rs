@@ -135,6 +135,18 @@ pub(super) fn dry_run() -> Result<()> {
     Ok(())
 }
 
+/// `show --watch | head -1`: who has read enough need not wait for the next change.
+pub(super) fn watch_ends_with_its_reader() -> Result<()> {
+    let line = format!(
+        "timeout 10 {} show --watch | head -1; echo ${{PIPESTATUS[0]}}",
+        devmem_tcp().display()
+    );
+    let mut run = Command::new("bash");
+    run.args(["-c", &line]);
+    let said = finish(run)?.good("bash")?;
+    says(&said, &["watching", "\n0\n"])
+}
+
 /// A line a second, no more.
 pub(super) fn progress_once_a_second() -> Result<()> {
     bed::wire()?;

@@ -142,7 +142,7 @@ pub(super) fn stopped_half_way() -> Result<()> {
         let running = Running::start(command(None, &devmem_tcp(), &line))?;
         // From the moment on at which it has noted what it will change.
         until("a note, or the end", TEARDOWN, || Ok(!notes()?.is_empty()))?;
-        thread::sleep(Duration::from_millis(5 * turn as u64));
+        thread::sleep(Duration::from_millis(turn as u64));
         // It may have ended already.
         let _ended = running.signal(signal);
         let end = running.end_within(TEARDOWN)?;

@@ -4,7 +4,6 @@
 use std::fs;
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -23,7 +22,7 @@ use super::round::{connect, pattern};
 use super::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary};
 use crate::bed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use crate::machine;
-use crate::tool::{Finished, command, finish, until};
+use crate::tool::{Finished, command, finish};
 
 /// How often each case does it; there are two for each way of naming a namespace.
 const ROUNDS: u32 = 25;
@@ -72,16 +71,14 @@ impl Pod {
     }
 
     fn process() -> Result<Self> {
-        let child = Command::new("unshare")
-            .args(["--net", "sleep", "1000"])
-            .stdin(Stdio::null())
-            .spawn()
-            .context("unshare")?;
-        let inode = |path: String| Ok::<_, anyhow::Error>(fs::metadata(path)?.ino());
-        let pid = child.id();
-        until("a namespace of its own", Duration::from_secs(10), || {
-            Ok(inode(format!("/proc/{pid}/ns/net"))? != inode("/proc/self/ns/net".into())?)
-        })?;
+        // What a thread starts is in its namespace.
+        let child = thread::spawn(|| -> Result<Child> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let mut sleep = Command::new("sleep");
+            let sleep = sleep.arg("1000").stdin(Stdio::null());
+            sleep.spawn().context("sleep")
+        });
+        let child = child.join().map_err(|_| anyhow!("the thread panicked"))??;
         Ok(Self::Process(child))
     }
 
@@ -111,8 +108,12 @@ impl Pod {
     }
 }
 
-/// The wire, and the sender's routes to the guest.
+/// The wire, and the sender's routes to the guest. This host is no router.
 pub(super) fn wire() -> Result<()> {
+    for family in ["ipv4", "ipv6"] {
+        let path = format!("/proc/sys/net/{family}/conf/all/forwarding");
+        fs::write(&path, "0").context(path)?;
+    }
     bed::wire()?;
     let mut peer = Link::open_in(&NetNs::by_name(PEER)?)?;
     for (to, over) in [(ROUTED, NIC_ADDRESS), (ROUTED6, NIC_ADDRESS6)] {

@@ -1,28 +1,19 @@
-//! Leases that share something, are refused, are somebody else's, or lost what they were noted in.
+//! Many queues, and ways that share something, are refused or only asked about.
 
 use std::fs;
-use std::path::PathBuf;
-use std::thread;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use netdev::{Ethtool, Ifindex, Link, NetNs, NetkitPair, Prefix, Route};
-use nix::sys::signal::Signal;
 
 use super::footprint::Footprint;
 use super::lease_rounds::{
-    BESIDE, BESIDE6, LAST, ROUTED, ROUTED6, lease, leased, receive, unlease, unleased, wire,
+    BESIDE, BESIDE6, LAST, ROUTED, ROUTED6, lease, leased, unlease, unleased, wire,
 };
-use super::leasing::{delete, free, is_free, no_device};
-use super::receive::wait_until_bound;
-use super::transfer::{devmem_tcp, start};
+use super::transfer::devmem_tcp;
 use super::{Skip, println_line};
 use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC};
-use crate::tool::{Running, command, finish, until};
-use crate::{machine, state};
+use crate::tool::{command, finish};
 
-/// A namespace is torn down some time after its name is gone.
-const TEARDOWN: Duration = Duration::from_secs(10);
 /// The sysctl of the NIC that every IPv4 way needs.
 const FORWARDING: &str = "/proc/sys/net/ipv4/conf/eth1/forwarding";
 const ALL_FORWARDING: &str = "/proc/sys/net/ipv4/conf/all/forwarding";

@@ -7,14 +7,19 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::println_line;
+use super::receive::bound_queues;
 use super::round::{
-    Flood, Round, connect, kill_guardian, pattern, restore, rounds, signal, slow_rounds,
+    Flood, Round, STEP, connect, kill_guardian, pattern, restore, rounds, signal, slow_rounds,
+    somebody_elses,
 };
-use crate::state;
+use super::transfer::devmem_tcp;
+use crate::bed::{self, BOX, BOX_ADDRESS, NIC};
+use crate::state::{self, Observer};
+use crate::tool::{Running, command, finish, until};
 
 /// The peer closes.
 pub(super) fn after_return() -> Result<()> {
@@ -212,6 +217,42 @@ pub(super) fn after_sigkill_of_the_guardian() -> Result<()> {
         drop(flood);
         Ok(())
     })
+}
+
+/// Bound through a lease: what is set up is the NIC behind the netkit.
+pub(super) fn of_a_leased_queue() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    let last = bed::QUEUES - 1;
+    let line = format!("lease --phys {NIC} --queue {last} --netkit nk0 --netns {BOX}");
+    finish(command(None, &devmem_tcp(), &line))?.good("lease")?;
+    bed::route_to_container()?;
+    somebody_elses()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("recv --netns {BOX} -f nk0 --size 4M -l {BOX_ADDRESS}:5000");
+    for turn in 0..6 {
+        let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
+        until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+        ensure!(observer.same(&before).is_err(), "nothing was set up");
+        let by = if turn % 3 == 0 {
+            Signal::SIGTERM
+        } else {
+            Signal::SIGKILL
+        };
+        if turn % 3 == 2 {
+            kill_guardian()?;
+        }
+        receiver.signal(by)?;
+        receiver.end_within(STEP)?;
+        if turn % 3 == 2 {
+            restore()?.good("restore")?;
+        }
+        observer
+            .soon_same(&before)
+            .with_context(|| format!("turn {turn}"))?;
+    }
+    Ok(())
 }
 
 /// The NIC is as the receiver left it, until `restore` is called, twice.

@@ -71,6 +71,11 @@ pub(super) fn device_without_devmem() -> Result<()> {
     complains(
         tool("recv -f lo -l 127.0.0.1:5000"),
         &["lo", "leases no queue"],
+    )?;
+    sh("ip link add nkdown type dummy")?;
+    complains(
+        tool("recv -f nkdown -l 127.0.0.1:5000"),
+        &["nkdown", "is down", "ip link set nkdown up"],
     )
 }
 

@@ -287,42 +287,55 @@ fn up(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-/// Where routes lead over the other end, the NIC must forward (`ip_route_input_slow`,
-/// `ip6_forward`); a program that redirects needs neither.
+/// Where routes lead over the other end, the NIC must forward: for IPv4 by its own setting
+/// (`ip_route_input_slow`), for IPv6 by that or by the one for all (`ip6_forward`). A program that
+/// redirects needs neither.
 fn forwarding(netkit: &Netkit) -> Option<Finding> {
     let (place, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
-    let over = |table: &str, column: usize| {
-        let table = fs::read_to_string(format!("/proc/thread-self/net/{table}"));
-        let is = |line: &str| line.split_whitespace().nth(column) == Some(&*other.name);
-        table.is_ok_and(|table| table.lines().any(is))
+    let end = &other.name;
+    let v4 = format!("net/ipv4/conf/{}/forwarding", nic.name);
+    let v6 = format!("net/ipv6/conf/{}/force_forwarding", nic.name);
+    let on = |setting: &str| {
+        let value = fs::read_to_string(format!("/proc/sys/{setting}"));
+        value.is_ok_and(|value| value.trim() != "0")
     };
-    let off = |path: String| fs::read_to_string(path).is_ok_and(|value| value.trim() == "0");
-    let in_netns = place.netns.run(|| {
-        // fe80::/64 and ff00::/8 are there in any case, local addresses have prefixes of 128 and
-        // the device lo.
-        let v4 = over("route", 0);
-        let v6 = fs::read_to_string("/proc/thread-self/net/ipv6_route")
-            .is_ok_and(|table| table.lines().any(|line| is_global_over(line, &other.name)));
-        let v4_off = off(format!("/proc/sys/net/ipv4/conf/{}/forwarding", nic.name));
-        let v6_off = off("/proc/sys/net/ipv6/conf/all/forwarding".to_owned());
-        (v4, v6, v4_off, v6_off)
+    let lead = |table: &str, is: fn(&str, &str) -> bool| {
+        let table = fs::read_to_string(format!("/proc/thread-self/net/{table}"));
+        table.is_ok_and(|table| table.lines().any(|line| is(line, end)))
+    };
+    let looked = place.netns.run(|| {
+        let v4 = lead("route", is_over).then(|| on(&v4));
+        let all = || on("net/ipv6/conf/all/forwarding");
+        let v6 = lead("ipv6_route", is_global_over).then(|| on(&v6) || all());
+        (v4, v6)
     });
-    let command = |setting: String| place.command(&format!("sysctl -w {setting}=1"));
-    Some(match in_netns.ok()? {
-        (true, _, true, _) => Finding::fail(format!(
-            "IPv4 routes lead over {}, and {} does not forward",
-            other.name, nic.name
-        ))
-        .remedy(command(format!("net.ipv4.conf.{}.forwarding", nic.name))),
-        (_, true, _, true) => Finding::fail(format!(
-            "IPv6 routes lead over {}, and forwarding is off",
-            other.name
-        ))
-        .remedy(command("net.ipv6.conf.all.forwarding".to_owned())),
-        (false, false, ..) => Finding::ok(format!("no route leads over {}", other.name)),
-        _ => Finding::ok("it is"),
+    let off = |version: &str, setting: &str| {
+        let found = format!(
+            "{version} routes lead over {end}, and {} does not forward",
+            nic.name
+        );
+        Finding::fail(found).remedy(place.command(&format!("sysctl -w {}=1", sysctl(setting))))
+    };
+    Some(match looked.ok()? {
+        (Some(false), _) => off("IPv4", &v4),
+        (_, Some(false)) => off("IPv6", &v6),
+        (None, None) => Finding::ok(format!("no route leads over {end}")),
+        _ => Finding::ok("they are"),
     })
+}
+
+/// As `sysctl` takes it: with dots, unless a device's name has one.
+fn sysctl(path: &str) -> String {
+    match path.contains('.') {
+        true => path.to_owned(),
+        false => path.replace('/', "."),
+    }
+}
+
+/// Whether a line of `route` is a route over this device.
+fn is_over(line: &str, device: &str) -> bool {
+    line.split_whitespace().next() == Some(device)
 }
 
 /// Whether a line of `ipv6_route` is a route of other than link-local scope over this device.
@@ -336,7 +349,17 @@ fn is_global_over(line: &str, device: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_global_over;
+    use super::{is_global_over, sysctl};
+
+    #[test]
+    fn a_dot_in_a_name_stays_one() {
+        assert_eq!(
+            sysctl("net/ipv4/conf/eth1/forwarding"),
+            "net.ipv4.conf.eth1.forwarding"
+        );
+        let vlan = "net/ipv4/conf/eth1.5/forwarding";
+        assert_eq!(sysctl(vlan), vlan);
+    }
 
     #[test]
     fn link_local_routes_lead_nowhere() {

@@ -1,6 +1,8 @@
 //! Queues: how many, which are free, and what else comes to them.
 
-use netdev::{Queue, QueueId};
+use std::collections::BTreeMap;
+
+use netdev::{Queue, QueueId, queue_list};
 
 use super::line::{Area, Check, Finding};
 use super::nic::{Nic, is_free};
@@ -76,77 +78,73 @@ fn count(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Who has it.
-fn holder(queue: &Queue) -> String {
-    let id = queue.id;
-    match (&queue.lease, queue.dmabuf) {
-        (_, Some(dmabuf)) => format!("{id} is bound to dmabuf {dmabuf}"),
-        (Some(lease), _) => match lease.netns_id {
-            Some(nsid) => format!("{id} is leased to ifindex {} of nsid {nsid}", lease.ifindex),
-            None => format!("{id} is leased to ifindex {}", lease.ifindex),
-        },
-        _ if queue.xsk => format!("{id} is in AF_XDP use"),
-        _ => format!("{id} is in use by io_uring"),
+/// Who has them: `0-2 are leased to ifindex 7, 3 is in AF_XDP use`.
+fn holders<'a>(queues: impl Iterator<Item = &'a Queue>) -> String {
+    let mut by_holder: BTreeMap<String, Vec<QueueId>> = BTreeMap::new();
+    for queue in queues {
+        by_holder.entry(holder(queue)).or_default().push(queue.id);
     }
+    let words = by_holder.iter().map(|(holder, queues)| {
+        let verb = if queues.len() == 1 { "is" } else { "are" };
+        format!("{} {verb} {holder}", queue_list(queues))
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
-fn names(queues: &[QueueId]) -> String {
-    let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
-    names.join(", ")
+fn holder(queue: &Queue) -> String {
+    match (&queue.lease, queue.dmabuf) {
+        (_, Some(dmabuf)) => format!("bound to dmabuf {dmabuf}"),
+        (Some(lease), _) => match lease.netns_id {
+            Some(nsid) => format!("leased to ifindex {} of nsid {nsid}", lease.ifindex),
+            None => format!("leased to ifindex {}", lease.ifindex),
+        },
+        _ if queue.xsk => "in AF_XDP use".to_owned(),
+        _ => "in use by io_uring".to_owned(),
+    }
 }
 
 fn free(nic: &Nic) -> Option<Finding> {
     if !nic.link.up || nic.queues.is_empty() {
         return None;
     }
-    let frees: Vec<QueueId> = ids(nic, is_free);
-    let busy: Vec<&Queue> = nic.queues.iter().filter(|queue| !is_free(queue)).collect();
-    if !nic.asked {
-        let held: Vec<String> = busy.iter().map(|queue| holder(queue)).collect();
-        return Some(match frees[..] {
-            [] => {
-                // One to receive on, one for the other traffic.
-                let more = u32::try_from(nic.queues.len()).ok()? + 2;
-                let remedy = grow(nic, more).unwrap_or_else(|| {
-                    "`devmem-tcp show` names who has them: a lease ends with its netkit, a binding \
-                     with its process"
-                        .to_owned()
-                });
-                Finding::fail(format!("none: {}", held.join(", "))).remedy(remedy)
-            }
-            _ => Finding::ok(format!("free: {}", names(&frees))),
-        });
+    let frees = ids(nic, is_free);
+    if nic.asked {
+        return these(nic, &frees);
     }
-    let mut remedy = format!("doctor {}", nic.name());
-    match frees.last() {
-        Some(other) => remedy += &format!(" --queue {other}"),
-        None => remedy = String::new(),
+    if !frees.is_empty() {
+        return Some(Finding::ok(format!("free: {}", queue_list(&frees))));
     }
+    // One to receive on, one for the other traffic.
+    let more = u32::try_from(nic.queues.len()).ok()? + 2;
+    let end = "`devmem-tcp show` names who has them: a lease ends with its netkit, a binding with \
+               its process";
+    let remedy = grow(nic, more).unwrap_or_else(|| end.to_owned());
+    Some(Finding::fail(format!("none: {}", holders(nic.queues.iter()))).remedy(remedy))
+}
+
+/// Of the queues that were asked for.
+fn these(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
     let last = nic.queues.iter().map(|queue| queue.id).max()?;
-    let out: Vec<QueueId> = nic.wanted.iter().copied().filter(|id| *id > last).collect();
+    let beyond: Vec<QueueId> = nic.wanted.iter().copied().filter(|id| *id > last).collect();
     // A leased queue is bound through its netkit: only a binding is in the way.
-    let in_the_way = |queue: &&&Queue| {
-        nic.wanted.contains(&queue.id)
-            && !(nic.through_netkit && queue.dmabuf.is_none() && queue.lease.is_some())
+    let lease_is_ours = |queue: &Queue| nic.through_netkit && queue.dmabuf.is_none();
+    let in_the_way =
+        |queue: &&Queue| nic.wanted.contains(&queue.id) && !is_free(queue) && !lease_is_ours(queue);
+    let held = holders(nic.queues.iter().filter(in_the_way));
+    let finding = match (&beyond[..], &held[..]) {
+        ([], "") => {
+            let wanted = queue_list(&nic.wanted);
+            return Some(Finding::ok(format!("{wanted} can be had")));
+        }
+        ([], held) => Finding::fail(held),
+        (beyond, _) => Finding::fail(format!("{}: the last one is {last}", queue_list(beyond))),
     };
-    let held: Vec<String> = busy
-        .iter()
-        .filter(in_the_way)
-        .map(|queue| holder(queue))
-        .collect();
-    let finding = if !out.is_empty() {
-        Finding::fail(format!("{}: the last one is {last}", names(&out)))
-    } else if held.is_empty() {
-        return Some(Finding::ok(format!("{} can be had", names(&nic.wanted))));
-    } else {
-        Finding::fail(held.join(", "))
-    };
-    Some(if nic.through_netkit {
-        finding.remedy("end the receiver that has it: `devmem-tcp show` lists the bindings")
-    } else if remedy.is_empty() {
-        finding
-    } else {
-        finding.remedy(nic.place.ours(&remedy))
+    Some(match frees.last() {
+        Some(free) if !nic.through_netkit => {
+            let another = format!("doctor {} --queue {free}", nic.name());
+            finding.remedy(nic.place.ours(&another))
+        }
+        _ => finding.remedy("end the receiver that has it: `devmem-tcp show` lists the bindings"),
     })
 }
 
@@ -176,7 +174,7 @@ fn others(nic: &Nic) -> Option<Finding> {
     let rest = ids(nic, |queue| {
         is_free(queue) && !nic.wanted.contains(&queue.id)
     });
-    let wanted = names(&nic.wanted);
+    let wanted = queue_list(&nic.wanted);
     if rest.is_empty() {
         let more = u32::try_from(nic.queues.len()).ok()? + 1;
         let finding = Finding::fail(format!("all but {wanted} are bound or leased"));
@@ -226,8 +224,8 @@ fn ring(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// A pool that was detached lives on while sockets hold frags of it
-/// (`page_pool_release_retry`).
+/// A pool that was detached lives on while sockets hold frags of it (`page_pool_release_retry`):
+/// connections that were closed before their frags were given back, and whose peer is silent.
 fn left(nic: &Nic) -> Option<Finding> {
     let left = nic.pools.iter().filter(|pool| pool.detach_time.is_some());
     let ids: Vec<String> = left
@@ -240,6 +238,6 @@ fn left(nic: &Nic) -> Option<Finding> {
             "page pool {}: a connection that is gone still holds its memory",
             ids.join(", ")
         ))
-        .remedy(nic.place.command("ss -tn state fin-wait-1"))
+        .remedy(nic.place.command("ss -K state fin-wait-1"))
     })
 }

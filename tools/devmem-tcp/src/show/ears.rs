@@ -3,6 +3,7 @@
 //! A socket keeps its namespace alive, and with it the netkits and leases in it. So each is closed
 //! as soon as its namespace is not to be seen any more: a watch must not change what it watches.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -118,11 +119,16 @@ impl Ears {
     }
 
     /// Waits until something has changed, somewhere, or may have. `false` when `end` became
-    /// readable.
+    /// readable, or who reads standard output has gone.
     pub(super) fn wait(&mut self, end: impl AsFd) -> Result<bool> {
         loop {
             let left = (self.looked + LOOK).saturating_duration_since(Instant::now());
-            let mut fds = vec![PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+            let stdout = io::stdout();
+            let mut fds = vec![
+                PollFd::new(end.as_fd(), PollFlags::POLLIN),
+                // A pipe without a reader is an error, which is always told.
+                PollFd::new(stdout.as_fd(), PollFlags::empty()),
+            ];
             fds.extend(self.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
             let timeout = left.as_nanos().div_ceil(1_000_000);
             match poll(
@@ -132,7 +138,7 @@ impl Ears {
                 Ok(_) | Err(Errno::EINTR) => {}
                 Err(errno) => return Err(errno).context("poll"),
             }
-            if fds.first().and_then(PollFd::any) == Some(true) {
+            if fds.iter().take(2).any(|fd| fd.any() == Some(true)) {
                 return Ok(false);
             }
             if self.heard()? {
