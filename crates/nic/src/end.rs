@@ -13,17 +13,20 @@ pub(crate) fn end_claim(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(
         return Ok(());
     };
     let needs = std::mem::take(&mut claim.needs);
-    let mut left = Vec::new();
-    while let Some(item) = open.journal.claim(id).and_then(|claim| claim.items.pop()) {
-        if let Err(error) = remove(nic, &open.journal, &item) {
-            failures.push(error);
-            left.push(item);
+    // Noted until it is gone: who is killed here has left it to the next one.
+    let mut left = claim.items.clone();
+    while let Some(item) = left.pop() {
+        match remove(nic, &open.journal, &item) {
+            Ok(()) => {
+                if let Some(claim) = open.journal.claim(id) {
+                    claim.items.retain(|other| *other != item);
+                }
+            }
+            Err(error) => failures.push(error),
         }
     }
-    left.reverse();
     let kept = settle::leave(nic, open);
     if let Some(claim) = open.journal.claim(id) {
-        claim.items = left;
         if kept.table.is_some() {
             claim.needs.reserved = needs.reserved;
         }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::claim::Claim;
 use crate::identity::Identity;
 use crate::nic::RingValues;
-use crate::{Error, Locked, RunDir};
+use crate::{Error, Locked, RunDir, RunDirError};
 
 /// The journals' names begin so.
 pub(crate) const PREFIX: &str = "nic-";
@@ -106,8 +106,8 @@ pub(crate) struct Open<'a> {
 impl<'a> Open<'a> {
     /// The journal of this name; `None` if there is none any more.
     pub(crate) fn named(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
-        let journal: Option<Journal> = dir.read(file)?;
-        Ok(journal.map(|journal| Self {
+        let journal = dir.read(file)?.map(|journal| known(journal, file));
+        Ok(journal.transpose()?.map(|journal| Self {
             dir,
             file: file.to_owned(),
             journal,
@@ -137,9 +137,10 @@ impl<'a> Open<'a> {
     pub(crate) fn look(dir: Option<&RunDir>, nic: &Identity) -> Result<Journal, Error> {
         if let Some(dir) = dir {
             for file in dir.names(PREFIX)? {
-                match dir.read::<Journal>(&file) {
+                let journal = dir.read(&file).map_err(Error::from);
+                match journal.and_then(|it| it.map(|it| known(it, &file)).transpose()) {
                     Ok(Some(journal)) if journal.nic.is(nic) => return Ok(journal),
-                    Err(error) if file == nic.file() => return Err(error.into()),
+                    Err(error) if file == nic.file() => return Err(error),
                     _ => {}
                 }
             }
@@ -156,6 +157,18 @@ impl<'a> Open<'a> {
         }
         Ok(())
     }
+}
+
+/// Fails on one of another version of this crate, which may mean something else by the same words.
+fn known(journal: Journal, file: &str) -> Result<Journal, Error> {
+    if journal.version == VERSION {
+        return Ok(journal);
+    }
+    let why = format!("version {}, not {VERSION}", journal.version);
+    Err(Error::RunDir(RunDirError::Damaged {
+        path: file.into(),
+        source: serde::de::Error::custom(why),
+    }))
 }
 
 #[cfg(test)]
@@ -239,6 +252,7 @@ mod tests {
             "{}",
             "[]",
             &text.replace("claims", "clowns"),
+            &text.replace("\"version\":1", "\"version\":2"),
         ] {
             fs::write(&path, damaged).unwrap();
             assert!(Open::of(&locked, identity()).is_err(), "{damaged}");

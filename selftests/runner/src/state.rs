@@ -228,8 +228,18 @@ pub(crate) fn guardian() -> Result<i32> {
     }
 }
 
-/// What is written down of NICs: the files in the runtime directory, but for locks and leases.
+/// What is written down of NICs.
 pub(crate) fn journals() -> Result<Vec<std::path::PathBuf>> {
+    let mut files = written_down()?;
+    files.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        !name.starts_with("lease-")
+    });
+    Ok(files)
+}
+
+/// What is written down: the files in the runtime directory, but for the lock.
+pub(crate) fn written_down() -> Result<Vec<std::path::PathBuf>> {
     let entries = match fs::read_dir(RUNTIME) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.context(RUNTIME)?,
@@ -238,7 +248,7 @@ pub(crate) fn journals() -> Result<Vec<std::path::PathBuf>> {
     for entry in entries {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if !name.ends_with("lock") && !name.starts_with("lease-") {
+        if !name.ends_with("lock") {
             files.push(path);
         }
     }

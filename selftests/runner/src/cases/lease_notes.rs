@@ -24,7 +24,7 @@ const TEARDOWN: Duration = Duration::from_secs(10);
 
 /// What leases have noted.
 fn notes() -> Result<Vec<PathBuf>> {
-    let mut files = state::journals()?;
+    let mut files = state::written_down()?;
     files.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("lease-") && name.ends_with(".json")
@@ -218,7 +218,7 @@ pub(super) fn nic_that_went() -> Result<()> {
     let gone = unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?;
     println_line(&gone);
     says(&gone, "had gone by itself")?;
-    let left = state::journals()?;
+    let left = state::written_down()?;
     ensure!(left.is_empty(), "{left:?}");
     unlease_refused(&format!("{GUEST} --netns {BOX}")).map(drop)
 }
