@@ -114,7 +114,7 @@ fn measure(args: &Args, path: &PathBuf) -> Result<()> {
                     round + 1,
                     contender.name
                 ));
-                for bytes in [args.bench_mib * MIB, NOTHING] {
+                for bytes in [args.bench_mib * MIB / contender.smaller, NOTHING] {
                     keep(&one(contender, gro, address, bytes, false)?)?;
                 }
             }

@@ -14,6 +14,8 @@ pub(crate) struct Contender {
     pub(crate) bound: bool,
     /// Whether it writes a line a frag, which nobody wants to pay for.
     pub(crate) chatty: bool,
+    /// It gets a transfer this many times smaller: a slow one would take most of the time.
+    pub(crate) smaller: u64,
     /// Its program, beside the runner's.
     program: &'static str,
     /// Its command line: `{addr}`, `{port}`, `{nic}` and `{queue}` stand for these.
@@ -39,6 +41,7 @@ pub(crate) const ALL: &[Contender] = &[
         name: TRUNC,
         bound: true,
         chatty: false,
+        smaller: 1,
         program: "bare",
         line: "trunc {addr} {port}",
     },
@@ -46,6 +49,7 @@ pub(crate) const ALL: &[Contender] = &[
         name: BARE,
         bound: true,
         chatty: false,
+        smaller: 1,
         program: "bare",
         line: "devmem {addr} {port}",
     },
@@ -53,6 +57,7 @@ pub(crate) const ALL: &[Contender] = &[
         name: OURS,
         bound: false,
         chatty: false,
+        smaller: 1,
         program: "devmem-tcp",
         line: "recv --json --no-config --dev {nic} --queue {queue} --listen {addr}:{port}",
     },
@@ -60,6 +65,7 @@ pub(crate) const ALL: &[Contender] = &[
         name: VALIDATING,
         bound: false,
         chatty: false,
+        smaller: 1,
         program: "devmem-tcp",
         line: "recv --json --no-config --dev {nic} --queue {queue} --listen {addr}:{port} --validate 7",
     },
@@ -67,6 +73,7 @@ pub(crate) const ALL: &[Contender] = &[
         name: UPSTREAM,
         bound: false,
         chatty: true,
+        smaller: 4,
         program: "ncdevmem-upstream",
         line: "-l -n -f {nic} -s {addr} -p {port} -t {queue} -q 1 -v 7",
     },
@@ -74,6 +81,7 @@ pub(crate) const ALL: &[Contender] = &[
         name: COPY,
         bound: false,
         chatty: false,
+        smaller: 1,
         program: "bare",
         line: "copy {addr} {port}",
     },
