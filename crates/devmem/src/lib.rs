@@ -46,13 +46,17 @@ pub mod sink;
 
 mod buffer;
 mod recycler;
+mod returns;
 mod segment;
 mod stats;
 mod stream;
 mod sys;
+mod telemetry;
 
 pub use buffer::{ProtocolError, RecvBuffer};
-pub use recycler::{MAX_FRAGS, MAX_RANGES, RecycleError, Thresholds};
+pub use recycler::{Kept, MAX_FRAGS, MAX_RANGES, RecycleError, Thresholds};
+pub use returns::ReturnHandle;
 pub use segment::{DmabufId, Frag, Received, Segment, Token};
 pub use stats::{StreamStats, TokenStats};
 pub use stream::{DevmemStream, RecvError};
+pub use telemetry::{Bucket, Histogram, Telemetry};

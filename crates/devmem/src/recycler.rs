@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::returns::Returns;
 use crate::segment::Token;
 use crate::stats::TokenStats;
 
@@ -102,8 +103,20 @@ pub(crate) struct Recycler {
     ranges: Vec<TokenRange>,
     frags: u32,
     bytes: u64,
+    /// Bytes in frags issued and not given back to us: those that somebody keeps.
+    kept_bytes: u64,
     thresholds: Thresholds,
     stats: TokenStats,
+    pub(crate) returns: Returns,
+}
+
+/// Frags that were received and have not been given back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// How many.
+    pub frags: u64,
+    /// Bytes in them.
+    pub bytes: u64,
 }
 
 impl Recycler {
@@ -115,9 +128,22 @@ impl Recycler {
             ranges,
             frags: 0,
             bytes: 0,
+            kept_bytes: 0,
             thresholds,
             stats: TokenStats::default(),
+            returns: Returns::default(),
         }
+    }
+
+    /// Takes what was given back from elsewhere.
+    #[inline]
+    pub(crate) fn collect(&mut self) {
+        if !self.returns.any() {
+            return;
+        }
+        let mut returns = std::mem::take(&mut self.returns);
+        returns.collect(|token| self.push(token));
+        self.returns = returns;
     }
 
     pub(crate) fn stats(&self) -> &TokenStats {
@@ -129,9 +155,19 @@ impl Recycler {
         self.frags
     }
 
-    /// The kernel issued `count` tokens.
-    pub(crate) fn issued(&mut self, count: usize) {
+    /// Frags issued, neither given back nor asked to be freed.
+    pub(crate) fn kept(&self) -> Kept {
+        let TokenStats { issued, asked, .. } = self.stats;
+        Kept {
+            frags: issued.saturating_sub(asked + u64::from(self.frags)),
+            bytes: self.kept_bytes,
+        }
+    }
+
+    /// The kernel issued `count` tokens, of frags of `bytes` together.
+    pub(crate) fn issued(&mut self, count: usize, bytes: u64) {
         self.stats.issued += count as u64;
+        self.kept_bytes += bytes;
     }
 
     #[inline]
@@ -139,6 +175,7 @@ impl Recycler {
         let (id, len) = token.into_parts();
         self.frags += 1;
         self.bytes += u64::from(len);
+        self.kept_bytes = self.kept_bytes.saturating_sub(u64::from(len));
         match self.ranges.last_mut() {
             Some(last) if last.start.checked_add(last.count) == Some(id) => last.count += 1,
             _ => self.ranges.push(TokenRange {

@@ -6,6 +6,7 @@ use std::fmt;
 use crate::buffer::{Record, RecvBuffer, Totals};
 use crate::cmsg::{DmabufCmsg, Unknown};
 use crate::recycler::Recycler;
+use crate::returns::ReturnHandle;
 
 /// Which binding's dmabuf a frag lies in: the id that netlink's `bind-rx` answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -193,6 +194,12 @@ impl<'a> Received<'a> {
         token.check(self.stream);
         self.recycler.push(token);
     }
+
+    /// What gives frags of this stream back later, or from another thread: for who takes a frag out
+    /// and keeps it.
+    pub fn return_handle(&mut self) -> ReturnHandle {
+        self.recycler.returns.handle(self.stream)
+    }
 }
 
 impl<'a> Iterator for Received<'a> {
@@ -227,6 +234,15 @@ impl Drop for Received<'_> {
     fn drop(&mut self) {
         give_back_all(self.records.as_slice(), self.stream, self.recycler);
     }
+}
+
+/// How many frags there are in `records`, and bytes in them.
+pub(crate) fn frags_of(records: &[Record]) -> (usize, u64) {
+    let sizes = records.iter().filter_map(|record| match record {
+        Record::Frag(frag) => Some(u64::from(frag.frag_size)),
+        Record::Inline(_) => None,
+    });
+    sizes.fold((0, 0), |(frags, bytes), size| (frags + 1, bytes + size))
 }
 
 /// Gives back every frag of `records`: those that nobody will take out any more.

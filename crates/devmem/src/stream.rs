@@ -2,16 +2,19 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
-use crate::buffer::{ProtocolError, RecvBuffer, Totals};
-use crate::recycler::{RecycleError, Recycler, Thresholds};
-use crate::segment::{Received, StreamTag, Token, give_back_all};
+use crate::buffer::{ProtocolError, Record, RecvBuffer, Totals};
+use crate::recycler::{Kept, RecycleError, Recycler, Thresholds};
+use crate::returns::ReturnHandle;
+use crate::segment::{Received, StreamTag, Token, frags_of, give_back_all};
 use crate::stats::StreamStats;
 use crate::sys::{self, Filled, Wait};
+use crate::telemetry::{Clock, Telemetry};
 
 /// `ETOOSMALL` of `include/linux/errno.h`, which no user header has.
 const ETOOSMALL: i32 = 525;
@@ -64,6 +67,8 @@ pub struct DevmemStream<S: AsFd> {
     recycler: Recycler,
     tag: StreamTag,
     stats: StreamStats,
+    telemetry: Box<Telemetry>,
+    clock: Clock,
 }
 
 impl<S: AsFd> DevmemStream<S> {
@@ -80,6 +85,8 @@ impl<S: AsFd> DevmemStream<S> {
             recycler: Recycler::new(thresholds),
             tag: StreamTag(NEXT.fetch_add(1, Ordering::Relaxed)),
             stats: StreamStats::default(),
+            telemetry: Box::default(),
+            clock: Clock::default(),
         }
     }
 
@@ -96,6 +103,7 @@ impl<S: AsFd> DevmemStream<S> {
     /// [`RecvError`]; nothing of the stream is lost by [`RecvError::WouldBlock`] and
     /// [`RecvError::Recycle`].
     pub fn recv<'a>(&'a mut self, buffer: &'a mut RecvBuffer) -> Result<Received<'a>, RecvError> {
+        self.recycler.collect();
         self.flush_if_due()?;
         let filled = self.recvmsg(buffer)?;
         let start = self.stats.bytes;
@@ -103,8 +111,8 @@ impl<S: AsFd> DevmemStream<S> {
         let (_, records, _) = buffer.parsed();
         match parsed {
             Ok(totals) => {
-                self.recycler.issued(totals.frags);
-                self.count(&totals);
+                self.recycler.issued(totals.frags, totals.frag_bytes);
+                self.count(&totals, records);
                 Ok(Received::new(
                     buffer,
                     totals,
@@ -114,9 +122,9 @@ impl<S: AsFd> DevmemStream<S> {
                 ))
             }
             Err(error) => {
-                let held = self.recycler.held();
+                let (frags, bytes) = frags_of(records);
+                self.recycler.issued(frags, bytes);
                 give_back_all(records, self.tag, &mut self.recycler);
-                self.recycler.issued((self.recycler.held() - held) as usize);
                 Err(error.into())
             }
         }
@@ -146,7 +154,8 @@ impl<S: AsFd> DevmemStream<S> {
         }
     }
 
-    fn count(&mut self, totals: &Totals) {
+    fn count(&mut self, totals: &Totals, records: &[Record]) {
+        self.telemetry.received(records, totals);
         self.stats.bytes += totals.bytes as u64;
         self.stats.frag_bytes += totals.frag_bytes;
         self.stats.frags += totals.frags as u64;
@@ -183,6 +192,33 @@ impl<S: AsFd> DevmemStream<S> {
         self.recycler.push(token);
     }
 
+    /// What gives frags back from wherever it is.
+    pub fn return_handle(&mut self) -> ReturnHandle {
+        self.recycler.returns.handle(self.tag)
+    }
+
+    /// Has `notify` called, on the thread that gives them back, when frags have come back by a
+    /// [`ReturnHandle`] and none were waiting. To be set before the first handle is made; the next
+    /// [`flush`](Self::flush) or [`recv`](Self::recv) collects them.
+    pub fn on_return(&mut self, notify: impl Fn() + Send + Sync + 'static) {
+        self.recycler.returns.on_return(Arc::new(notify));
+    }
+
+    /// Takes what came back by a [`ReturnHandle`]; it is held from then on.
+    pub fn collect_returned(&mut self) {
+        self.recycler.collect();
+    }
+
+    /// Frags that were received and not given back: kept by somebody.
+    pub fn kept(&self) -> Kept {
+        self.recycler.kept()
+    }
+
+    /// Bytes of the stream received so far.
+    pub fn bytes(&self) -> u64 {
+        self.stats.bytes
+    }
+
     /// Frags that were given back and wait for the next flush.
     pub fn held(&self) -> u32 {
         self.recycler.held()
@@ -207,6 +243,11 @@ impl<S: AsFd> DevmemStream<S> {
     /// [`RecycleError::Refused`]: what was not accepted is still held.
     /// [`RecycleError::Unequal`]: what is missing stays outstanding.
     pub fn flush(&mut self) -> Result<(), RecycleError> {
+        self.recycler.collect();
+        let held = self.recycler.held();
+        if held > 0 {
+            self.telemetry.flushed(held, self.clock.lap());
+        }
         self.recycler.flush(&mut self.socket.as_fd())
     }
 
@@ -216,6 +257,18 @@ impl<S: AsFd> DevmemStream<S> {
             tokens: *self.recycler.stats(),
             ..self.stats
         }
+    }
+
+    /// How it was received so far, as histograms.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Tells what time it is, so that [`Telemetry::hold_time`] can be measured without a look at the
+    /// clock: to be called by whoever has looked at it, before a turn of [`recv`](Self::recv) and
+    /// before a [`flush`](Self::flush).
+    pub fn clock(&mut self, now: Instant) {
+        self.clock.set(now, self.recycler.held() > 0);
     }
 
     /// The socket.
@@ -235,6 +288,16 @@ impl<S: AsFd> DevmemStream<S> {
     /// What `getsockopt` answers.
     pub fn incoming_napi_id(&self) -> io::Result<Option<u32>> {
         sys::incoming_napi_id(self.socket.as_fd()).map(|id| (id != 0).then_some(id))
+    }
+
+    /// `SO_MEMINFO` (`SK_MEMINFO_RMEM_ALLOC`): bytes of memory that the receive queue takes, in order or
+    /// not. Most of it are the niovs of packets that were not read yet, each whole, with some host
+    /// memory for each packet.
+    ///
+    /// # Errors
+    /// What `getsockopt` answers.
+    pub fn receive_memory(&self) -> io::Result<u64> {
+        sys::receive_memory(self.socket.as_fd()).map(u64::from)
     }
 
     /// Flushes and closes.
@@ -262,6 +325,7 @@ impl<S: AsFd> DevmemStream<S> {
 
 impl<S: AsFd> Drop for DevmemStream<S> {
     fn drop(&mut self) {
+        self.recycler.collect();
         if self.recycler.held() == 0 {
             return;
         }

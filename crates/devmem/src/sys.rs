@@ -3,7 +3,8 @@
 #![allow(unsafe_code)]
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::time::Duration;
 
 use crate::recycler::TokenRange;
 
@@ -201,6 +202,35 @@ fn set_int(socket: BorrowedFd<'_>, level: i32, option: i32, value: libc::c_int) 
     }
 }
 
+/// As in the kernel's `asm/socket.h`; the libc crate has none.
+#[cfg(not(target_arch = "sparc64"))]
+const SO_MEMINFO: libc::c_int = 55;
+#[cfg(target_arch = "sparc64")]
+const SO_MEMINFO: libc::c_int = 0x39;
+
+/// `SO_MEMINFO`, of which the first number is `SK_MEMINFO_RMEM_ALLOC` (`sk_get_meminfo`): bytes of memory
+/// that the receive queue takes.
+pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    let mut rmem_alloc: u32 = 0;
+    let mut len = size_of::<u32>() as libc::socklen_t;
+    // SAFETY: the option writes no more than `len` bytes, and `rmem_alloc` and `len` live through the
+    // call.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_MEMINFO,
+            (&raw mut rmem_alloc).cast(),
+            &raw mut len,
+        )
+    };
+    if rc == 0 {
+        Ok(rmem_alloc)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// `SO_INCOMING_NAPI_ID`: which rx queue's NAPI the last packet came through; 0 if none did.
 pub(crate) fn incoming_napi_id(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut id: u32 = 0;
@@ -220,4 +250,42 @@ pub(crate) fn incoming_napi_id(socket: BorrowedFd<'_>) -> io::Result<u32> {
     } else {
         Err(io::Error::last_os_error())
     }
+}
+
+/// `struct epoll_params` (`include/uapi/linux/eventpoll.h`).
+#[repr(C)]
+struct EpollParams {
+    busy_poll_usecs: u32,
+    busy_poll_budget: u16,
+    prefer_busy_poll: u8,
+    pad: u8,
+}
+
+/// `EPIOCSPARAMS`: has `epoll_wait` poll the NAPI instances of its sockets for so long before it
+/// sleeps (`ep_eventpoll_bp_ioctl`, since Linux 6.9). A budget of 0 is the kernel's default.
+pub(crate) fn set_busy_poll(epoll: RawFd, time: Duration) -> io::Result<()> {
+    const EPIOCSPARAMS: libc::Ioctl = 0x4008_8a01;
+    let params = EpollParams {
+        busy_poll_usecs: u32::try_from(time.as_micros()).unwrap_or(u32::MAX),
+        busy_poll_budget: 0,
+        prefer_busy_poll: 0,
+        pad: 0,
+    };
+    // SAFETY: the ioctl reads a `struct epoll_params`, which `params` is laid out as.
+    let rc = unsafe { libc::ioctl(epoll, EPIOCSPARAMS, &raw const params) };
+    if rc == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// `sched_setaffinity`: keeps the calling thread to one processor.
+pub(crate) fn keep_to(cpu: usize) -> io::Result<()> {
+    let mut cpus = nix::sched::CpuSet::new();
+    cpus.set(cpu)?;
+    Ok(nix::sched::sched_setaffinity(
+        nix::unistd::Pid::from_raw(0),
+        &cpus,
+    )?)
 }

@@ -1,9 +1,9 @@
 //! Why a udmabuf could not be made, and what would help.
 
-use std::fs;
 use std::io;
 
 use crate::HugePage;
+use crate::free::{self, Reserved, parameter};
 
 /// Where the module keeps its limit on one buffer: 64 MiB up to 7.2, none from 7.3.
 const SIZE_LIMIT_MB: &str = "/sys/module/udmabuf/parameters/size_limit_mb";
@@ -69,7 +69,7 @@ pub enum Error {
 
 fn of_pages(hugepages: HugePage) -> &'static str {
     match hugepages {
-        HugePage::None => "",
+        HugePage::None | HugePage::Transparent => "",
         HugePage::Mb2 => " of 2 MiB hugepages",
         HugePage::Gb1 => " of 1 GiB hugepages",
     }
@@ -104,11 +104,13 @@ impl Error {
                 hugepages,
                 source,
             },
-            (Some(libc::EINVAL), None) if hugepages != HugePage::None => Error::Memory {
-                len,
-                hugepages,
-                source,
-            },
+            (Some(libc::EINVAL), None) if matches!(hugepages, HugePage::Mb2 | HugePage::Gb1) => {
+                Error::Memory {
+                    len,
+                    hugepages,
+                    source,
+                }
+            }
             _ => Error::Create { len, source },
         }
     }
@@ -148,35 +150,25 @@ fn open_remedy(source: &io::Error) -> Option<String> {
 }
 
 fn memory_remedy(len: u64, hugepages: HugePage, source: &io::Error) -> Option<String> {
-    if hugepages == HugePage::None {
+    if matches!(hugepages, HugePage::None | HugePage::Transparent) {
         let short = matches!(source.raw_os_error(), Some(libc::ENOMEM));
         return short.then(|| "ask for less memory".to_owned());
     }
     let want = len / hugepages.bytes();
-    let dir = format!(
-        "/sys/kernel/mm/hugepages/hugepages-{}kB",
-        hugepages.bytes() >> 10
-    );
-    let Some(reserved) = parameter(&format!("{dir}/nr_hugepages")) else {
+    let Some(pages) = Reserved::of(hugepages) else {
         return Some(
             "this machine has no hugepages of that size: take the other, or none".to_owned(),
         );
     };
-    let free = parameter(&format!("{dir}/free_hugepages")).unwrap_or(0);
+    let (free, reserved) = (pages.free, pages.all);
     let total = reserved + want.saturating_sub(free);
-    Some(match hugepages {
-        HugePage::Mb2 => format!(
-            "{free} of {reserved} reserved hugepages are free, {want} needed: sysctl vm.nr_hugepages={total}"
-        ),
-        _ => format!(
-            "{free} of {reserved} reserved hugepages are free, {want} needed: echo {total} > {dir}/nr_hugepages"
-        ),
-    })
-}
-
-/// A number out of sysfs. A limit below 0 never happens: `size_limit_mb` is an int above 0.
-fn parameter(path: &str) -> Option<u64> {
-    fs::read_to_string(path).ok()?.trim().parse().ok()
+    let how = match hugepages {
+        HugePage::Mb2 => format!("sysctl vm.nr_hugepages={total}"),
+        _ => format!("echo {total} > {}/nr_hugepages", free::directory(hugepages)),
+    };
+    Some(format!(
+        "{free} of {reserved} reserved hugepages are free, {want} needed: {how}"
+    ))
 }
 
 #[cfg(test)]

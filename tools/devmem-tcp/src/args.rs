@@ -47,6 +47,9 @@ impl fmt::Display for Size {
 /// Pages that a dmabuf is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Pages {
+    /// Reserved huge pages where enough are free, else transparent ones where memory allows, else
+    /// the system's page size
+    Auto,
     /// The system's page size
     #[value(name = "4K")]
     Small,

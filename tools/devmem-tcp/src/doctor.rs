@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64M")]
     size: Size,
     /// Pages that it is made of
-    #[arg(long, value_enum, default_value_t = Pages::Small)]
+    #[arg(long, value_enum, default_value_t = Pages::Auto)]
     pages: Pages,
     /// Print JSON
     #[arg(long)]

@@ -1,40 +1,36 @@
 //! `devmem-tcp recv`.
 
 mod followed;
+mod memory;
 mod netns_end;
 mod nic_side;
 mod progress;
+mod receiver;
 mod removal;
+mod sinks;
 mod summary;
 
-use std::fs::File;
-use std::io;
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::thread;
 
 use anyhow::{Context, Result, bail};
-use devmem::DmabufId;
-use devmem::engine::{Config, Engine, Peer, Report, Until};
+use devmem::engine::Report;
 use devmem::listen::{self, SocketOptions};
-use devmem::pattern::Pattern;
-use devmem::sink::{Discard, Memory, Sink, SinkError, Validate, Write};
-use dmabuf::{Dmabuf, Protection};
 use netdev::{BindOptions, Binding, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use udmabuf::{HugePage, Udmabuf};
+use udmabuf::Udmabuf;
 
-use crate::args::{NetNsArg, Pages, Size, netns};
+use crate::args::{NetNsArg, Size, netns};
 use crate::exit::Went;
 use crate::remedy::Hint;
 use crate::snapshot::{NicBehind, nic_behind};
+use memory::MemoryArgs;
 use progress::RateLine;
+use receiver::{Receiver, ThreadArgs};
 use removal::{Cause, Watch};
+use sinks::{AnySink, SinkArgs};
 use summary::{Cpu, Summary};
-
-/// A sink of any kind; the connections' sinks leave the engine with its report.
-type AnySink = Box<dyn Sink + Send>;
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -48,27 +44,24 @@ pub(crate) struct Args {
     /// leased ones]
     #[arg(long = "queue", value_name = "N")]
     queues: Vec<QueueId>,
-    /// Where to listen: ADDR:PORT, an IPv6 address in brackets
-    #[arg(long, short, value_name = "ADDR:PORT")]
-    listen: SocketAddr,
+    /// Where to listen: ADDR:PORT, an IPv6 address in brackets; may be given again
+    #[arg(long, short, value_name = "ADDR:PORT", required = true)]
+    listen: Vec<SocketAddr>,
     /// Only flows from this address
     #[arg(long, value_name = "ADDR")]
     from: Option<std::net::IpAddr>,
-    /// Size of the dmabuf
-    #[arg(long, value_name = "SIZE", default_value = "64M")]
-    size: Size,
-    /// Pages that the dmabuf is made of
-    #[arg(long, value_enum, default_value_t = Pages::Small)]
-    pages: Pages,
+    #[command(flatten)]
+    memory: MemoryArgs,
+    /// Give each queue a dmabuf of its own, instead of one to all
+    #[arg(long)]
+    dmabuf_per_queue: bool,
+    #[command(flatten)]
+    threads: ThreadArgs,
     /// Size of the pieces that the NIC fills (Linux 7.3; more than 4K wants larger pages)
     #[arg(long, value_name = "SIZE")]
     rx_page_size: Option<Size>,
-    /// Check that the payload is the pattern of this period
-    #[arg(long, value_name = "N")]
-    validate: Option<usize>,
-    /// Write the payload to this file, or to standard output if it is -
-    #[arg(long, short, value_name = "FILE", conflicts_with = "validate")]
-    output: Option<String>,
+    #[command(flatten)]
+    sinks: SinkArgs,
     /// End when so many peers have closed
     #[arg(long, value_name = "N", default_value_t = 1)]
     connections: u32,
@@ -104,7 +97,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.dry_run {
         return dry_run(args, &place);
     }
-    let memory = memory(args)?;
+    let dmabufs = match args.dmabuf_per_queue {
+        true => place.queues.len(),
+        false => 1,
+    };
+    let memory = (0..dmabufs).map(|_| args.memory.make());
+    let memory = memory.collect::<Result<Vec<_>>>()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
     let signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
     let nic = match nic_behind(&place.netns, &place.link, &place.queues) {
@@ -123,7 +121,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let cause = watch.end().filter(|_| !good);
     if let Ok(summary) = &received {
         let gone = cause.as_ref().map(|cause| cause.what);
-        summary.print(gone, args.json, args.output.as_deref() == Some("-"))?;
+        summary.print(gone, args.json, args.sinks.to_stdout())?;
     }
     if let Some(cause) = cause {
         return Err(went(&place.link.name, cause, received, restored).into());
@@ -160,7 +158,7 @@ fn configured(
     args: &Args,
     place: &Place,
     nic: Option<&NicBehind>,
-    memory: &Udmabuf,
+    memory: &[Udmabuf],
     signals: Signals,
     watch: &Watch,
 ) -> (Result<Summary>, Result<()>) {
@@ -172,7 +170,7 @@ fn configured(
         Ok(applied) => applied,
         Err(error) => return (Err(error), Ok(())),
     };
-    let received = receive(args, place, memory, signals, watch);
+    let received = receive(args, place, nic, memory, signals, watch);
     // After the binding is gone: the kernel keeps header split on while there is one.
     let restored = applied.map_or(Ok(()), |applied| applied.restore().map_err(Into::into));
     (received, restored)
@@ -203,20 +201,26 @@ fn went(device: &str, cause: Cause, received: Result<Summary>, restored: Result<
 fn receive(
     args: &Args,
     place: &Place,
-    memory: &Udmabuf,
+    nic: Option<&NicBehind>,
+    memory: &[Udmabuf],
     mut signals: Signals,
     watch: &Watch,
 ) -> Result<Summary> {
-    let binding = bind(args, place, memory)?;
-    let recv_buffer = listen::recv_buffer_for(args.size.0, args.connections);
+    let bound = bind(args, place, memory)?;
+    let pool = args.memory.size.0.saturating_mul(memory.len() as u64);
+    let recv_buffer = listen::recv_buffer_for(pool, args.connections);
     let options = SocketOptions {
         recv_buffer,
         ..SocketOptions::default()
     };
-    let listener = place
-        .netns
-        .run(|| listen::listen(args.listen, &options))??;
-    let engine = engine(args, listener, memory, &binding)?;
+    let listeners = place.netns.run(|| {
+        let addresses = args.listen.iter();
+        addresses
+            .map(|address| listen::listen(*address, &options))
+            .collect::<Result<Vec<_>, _>>()
+    })??;
+    let workers = receiver::workers(&args.threads, &place.queues, nic)?;
+    let engine = Receiver::new(args, listeners, &bound, workers).context("recv")?;
     let stop = engine.stop_handle();
     watch.attend(
         engine.stop_handle(),
@@ -226,11 +230,11 @@ fn receive(
     let watcher = thread::spawn(move || signals.forever().next().inspect(|_| stop.stop()));
     eprintln!(
         "devmem-tcp: listening on {}, {} rx {} bound to dmabuf {} ({})",
-        args.listen,
+        list(&args.listen),
         place.link.name,
         queue_list(&place.queues),
-        binding.id(),
-        args.size,
+        list(bound.iter().map(|(binding, _)| binding.id())),
+        args.memory.size,
     );
     let before = Cpu::now();
     let report: Result<Report<AnySink>, _> = engine.run();
@@ -241,74 +245,35 @@ fn receive(
     Ok(Summary::new(args, place, report, cpu, signal))
 }
 
-fn bind(args: &Args, place: &Place, memory: &Udmabuf) -> Result<Binding> {
+/// Binds one dmabuf to all queues, or each to its own.
+fn bind<'a>(
+    args: &Args,
+    place: &Place,
+    memory: &'a [Udmabuf],
+) -> Result<Vec<(Binding, &'a Udmabuf)>> {
     let rx_page_size = match args.rx_page_size {
         Some(Size(bytes)) => Some(u32::try_from(bytes).context("--rx-page-size")?),
         None => None,
     };
-    let options = BindOptions { rx_page_size };
-    let object = format!("{} queue {}", place.link.name, queue_list(&place.queues));
-    Netdev::open_in(&place.netns)?
-        .bind_rx(place.link.ifindex, memory, &place.queues, options)
-        .map_err(|error| error.about(object).into())
+    let queues = match args.dmabuf_per_queue {
+        true => place.queues.chunks(1),
+        false => place.queues.chunks(place.queues.len().max(1)),
+    };
+    let bind = |(memory, queues): (&'a Udmabuf, &[QueueId])| {
+        let options = BindOptions { rx_page_size };
+        let object = format!("{} queue {}", place.link.name, queue_list(queues));
+        let binding = Netdev::open_in(&place.netns)?
+            .bind_rx(place.link.ifindex, memory, queues, options)
+            .map_err(|error| error.about(object))?;
+        Ok((binding, memory))
+    };
+    memory.iter().zip(queues).map(bind).collect()
 }
 
-fn engine(
-    args: &Args,
-    listener: TcpListener,
-    memory: &Udmabuf,
-    binding: &Binding,
-) -> Result<Engine<AnySink, impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>>> {
-    let config = Config {
-        until: Until::Peers(args.connections),
-        refuse_unsteered: args.refuse_unsteered,
-        refuse_linear: args.refuse_linear,
-        ..Config::for_pool(args.size.0, args.connections)
-    };
-    let mapping = Arc::new(memory.map(Protection::Read).context("mapping the dmabuf")?);
-    let memory = Memory::new().with(DmabufId::new(binding.id().get()), mapping);
-    let sink = sink_maker(args, memory)?;
-    Engine::new(listener, config, sink).context("recv")
-}
-
-/// What makes a sink for each connection.
-fn sink_maker(
-    args: &Args,
-    memory: Memory,
-) -> Result<impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>> {
-    let pattern = args
-        .validate
-        .map(Pattern::new)
-        .transpose()
-        .context("--validate")?;
-    let mut out: Option<Box<dyn io::Write + Send>> = match args.output.as_deref() {
-        None => None,
-        Some("-") => Some(Box::new(io::stdout())),
-        Some(path) => Some(Box::new(
-            File::create(path).with_context(|| path.to_owned())?,
-        )),
-    };
-    if out.is_some() && args.connections != 1 {
-        bail!(
-            "--output takes the payload of one connection, not of {}",
-            args.connections
-        );
-    }
-    Ok(move |_: &Peer| -> Result<AnySink, SinkError> {
-        Ok(match (&pattern, out.take()) {
-            (Some(pattern), _) => Box::new(Validate::new(pattern.clone(), memory.clone())),
-            (None, Some(out)) => Box::new(Write::new(out, memory.clone())),
-            (None, None) => Box::new(Discard),
-        })
-    })
-}
-
-fn memory(args: &Args) -> Result<Udmabuf> {
-    let pages = match args.pages {
-        Pages::Small => HugePage::None,
-        Pages::Huge => HugePage::Mb2,
-    };
-    Ok(Udmabuf::builder(args.size.0).hugepages(pages).build()?)
+/// One after the other, with commas.
+fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
+    let items = items.into_iter().map(|item| item.to_string());
+    items.collect::<Vec<_>>().join(", ")
 }
 
 /// The queues that were named, or those that suit.

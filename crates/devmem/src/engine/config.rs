@@ -1,14 +1,8 @@
-//! What an engine is told, and what it reports.
+//! What an engine is told.
 
-use std::io;
-use std::net::SocketAddr;
-use std::ops::AddAssign;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::recycler::{RecycleError, Thresholds};
-use crate::sink::SinkError;
-use crate::stats::StreamStats;
-use crate::stream::RecvError;
+use crate::recycler::Thresholds;
 
 /// When an engine has done its work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +26,19 @@ pub struct Config {
     pub thresholds: Thresholds,
     /// How long a token given back may wait for others. 2 ms, in steps of a millisecond.
     pub hold: Duration,
+    /// Frags that all connections together may hold back so; beyond, those go that wait longest. 2,048.
+    pub held: u32,
+    /// What a sink may keep of one connection. One that keeps more is not served until some came
+    /// back, so that the others find the NIC with memory. 1,024 frags or 4 MiB.
+    pub keep: Thresholds,
+    /// How long a connection may wait for its sink that way, before it ends. For ever, unless said
+    /// otherwise; a warning names it after a second.
+    pub stalled: Option<Duration>,
+    /// How long a connection that has ended waits for frags that its sink keeps. 5 s.
+    pub returns: Duration,
+    /// Polls the NIC for so long before each sleep (`EPIOCSPARAMS`, from Linux 6.9 on), at the price of
+    /// a processor. Not, unless said otherwise.
+    pub busy_poll: Option<Duration>,
     /// Bytes that a busy connection lets gather before it wakes the loop (`SO_RCVLOWAT`); 0 has each
     /// packet wake it. 1 MiB, of which the kernel takes at most half of the receive buffer.
     pub gather: usize,
@@ -54,6 +61,14 @@ impl Default for Config {
             frags: 1024,
             thresholds: Thresholds::default(),
             hold: Duration::from_millis(2),
+            held: 2048,
+            keep: Thresholds {
+                frags: 1024,
+                bytes: 4 << 20,
+            },
+            stalled: None,
+            returns: Duration::from_secs(5),
+            busy_poll: None,
             gather: 1 << 20,
             patience: Duration::from_millis(2),
             budget: 16,
@@ -64,157 +79,28 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For a dmabuf of `len` bytes that so many connections share: no more is left to gather than a
-    /// small part of what their receive buffers hold
-    /// ([`recv_buffer_for`](crate::listen::recv_buffer_for)), of which the packets' niovs take more
-    /// than the bytes in them.
+    /// For a dmabuf of `len` bytes in niovs of a page, that so many connections share. Its half that is left
+    /// by the receive buffers ([`recv_buffer_for`](crate::listen::recv_buffer_for)) is shared out: to tokens
+    /// held back, to frags kept by sinks, and to the NIC's ring. And no more bytes are left to gather than a small
+    /// part of what the receive buffers hold, of which the packets' niovs take more than the bytes in them.
     pub fn for_pool(len: u64, connections: u32) -> Self {
-        let share = len / 32 / u64::from(connections.max(1));
+        let connections = u64::from(connections.max(1));
+        let niovs = len / PAGE;
+        let of_niovs = |part: u64| u32::try_from((niovs / part).max(1)).unwrap_or(u32::MAX);
         let default = Self::default();
+        let gather = usize::try_from(len / 32 / connections).unwrap_or(usize::MAX);
         Self {
-            gather: default
-                .gather
-                .min(usize::try_from(share).unwrap_or(usize::MAX)),
+            gather: default.gather.min(gather),
+            thresholds: Thresholds::for_pool(len, PAGE),
+            held: default.held.min(of_niovs(8)),
+            keep: Thresholds {
+                frags: of_niovs(8 * connections),
+                bytes: (len / 8 / connections).max(1),
+            },
             ..default
         }
     }
 }
 
-/// A connection that was accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Peer {
-    /// Its number in order of arrival, from 0.
-    pub index: usize,
-    /// Where it comes from.
-    pub address: SocketAddr,
-}
-
-/// Why a connection failed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectionError {
-    /// Nothing could be received any more: a reset by the peer, for one.
-    #[error(transparent)]
-    Recv(#[from] RecvError),
-    /// The sink took no more, or could not be made.
-    #[error(transparent)]
-    Sink(#[from] SinkError),
-    /// Tokens could not be given back.
-    #[error(transparent)]
-    Recycle(#[from] RecycleError),
-    /// Tokens were dropped by the sink, or not freed by the kernel: frags that the NIC lacked till
-    /// the socket was closed.
-    #[error("{0} tokens were not given back")]
-    Outstanding(u64),
-    /// Ordinary packets, with [`Config::refuse_unsteered`].
-    #[error(
-        "{bytes} bytes at {offset} of the stream came in ordinary packets: not steered to a bound \
-         queue, or not split"
-    )]
-    Unsteered {
-        /// Where in the stream.
-        offset: u64,
-        /// Bytes of this `recvmsg`.
-        bytes: usize,
-    },
-    /// Linear bytes, with [`Config::refuse_linear`].
-    #[error(
-        "{bytes} bytes, at {offset} of the stream or after, came in host memory: not wholly split"
-    )]
-    Linear {
-        /// Where in the stream the `recvmsg` began that held them.
-        offset: u64,
-        /// Linear bytes of this `recvmsg`.
-        bytes: u64,
-    },
-}
-
-/// How a connection ended.
-#[derive(Debug)]
-pub enum End {
-    /// The peer closed its side, all bytes went to the sink and all tokens back to the kernel.
-    Closed,
-    /// The engine was stopped meanwhile.
-    Stopped,
-    /// It failed; the tokens went back as far as the kernel took them.
-    Failed(ConnectionError),
-}
-
-/// The outcome of one connection.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Connection<S> {
-    /// Who it was.
-    pub peer: Peer,
-    /// What was received, and the account of its tokens.
-    pub stats: StreamStats,
-    /// How it ended.
-    pub end: End,
-    /// The sink that took its segments; none if it could not be made.
-    pub sink: Option<S>,
-}
-
-/// What an engine counted.
-#[derive(Debug, Clone, Copy, Default)]
-#[non_exhaustive]
-pub struct Stats {
-    /// The sum over all streams.
-    pub stream: StreamStats,
-    /// Calls of `epoll_wait`.
-    pub epoll_waits: u64,
-    /// Connections accepted.
-    pub connections: u64,
-    /// When the first bytes were received, to the wake-up.
-    pub first_byte: Option<Instant>,
-    /// When the last bytes had been received and consumed, to the wake-up.
-    pub last_byte: Option<Instant>,
-}
-
-impl Stats {
-    /// From the first byte to the last.
-    pub fn elapsed(&self) -> Duration {
-        match (self.first_byte, self.last_byte) {
-            (Some(first), Some(last)) => last.saturating_duration_since(first),
-            _ => Duration::ZERO,
-        }
-    }
-
-    /// Bytes a second over [`Stats::elapsed`]; 0 where that is no time.
-    pub fn rate(&self) -> f64 {
-        let seconds = self.elapsed().as_secs_f64();
-        if seconds > 0.0 {
-            self.stream.bytes as f64 / seconds
-        } else {
-            0.0
-        }
-    }
-}
-
-impl AddAssign<StreamStats> for Stats {
-    fn add_assign(&mut self, stream: StreamStats) {
-        self.stream += stream;
-    }
-}
-
-/// What an engine did.
-#[derive(Debug)]
-#[non_exhaustive]
-pub struct Report<S> {
-    /// The sums.
-    pub stats: Stats,
-    /// Each connection, in order of arrival.
-    pub connections: Vec<Connection<S>>,
-}
-
-/// Why an engine could not go on. Its connections were closed and their tokens given back.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EngineError {
-    /// epoll, eventfd, or the registration of a socket.
-    #[error("{0}")]
-    Poll(&'static str, #[source] io::Error),
-    /// The listening socket.
-    #[error("accept a connection")]
-    Accept(#[source] io::Error),
-}
+/// Bytes of a niov, unless its binding asked for larger ones.
+const PAGE: u64 = 4096;

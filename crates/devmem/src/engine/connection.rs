@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use mio::net::TcpStream;
 
-use super::config::{Config, Connection, ConnectionError, End, Peer};
+use super::config::Config;
+use super::report::{Connection, ConnectionError, End, Peer};
 use crate::buffer::RecvBuffer;
 use crate::sink::Sink;
 use crate::stream::{DevmemStream, RecvError};
@@ -15,6 +16,8 @@ pub(super) enum Turn {
     More,
     /// Nothing to read until the next event.
     Drained,
+    /// The sink keeps too much: nothing more until some of it came back.
+    Full,
     /// The connection is over.
     Ended(End),
 }
@@ -29,6 +32,10 @@ pub(super) struct Open<S> {
     /// In the list of those that hold tokens.
     pub(super) holding: bool,
     pub(super) gathering: Gathering,
+    /// Not served since, as its sink keeps too much.
+    pub(super) paused: Option<Instant>,
+    /// Over, but for frags that its sink keeps.
+    pub(super) closing: Option<End>,
 }
 
 /// Whether a connection lets bytes gather before it wakes the loop. Nothing tells of fewer, so one
@@ -44,6 +51,19 @@ pub(super) enum Gathering {
 }
 
 impl<S: Sink> Open<S> {
+    pub(super) fn new(peer: Peer, stream: DevmemStream<TcpStream>, sink: S) -> Self {
+        Self {
+            peer,
+            stream,
+            sink,
+            ready: false,
+            holding: false,
+            gathering: Gathering::Off,
+            paused: None,
+            closing: None,
+        }
+    }
+
     /// Decides, after a turn that left nothing to read, whether to gather from now on: after many
     /// bytes yes, after a silence with few bytes no.
     pub(super) fn gather(&mut self, new: u64, now: Instant, config: &Config) {
@@ -69,6 +89,9 @@ impl<S: Sink> Open<S> {
     /// `EAGAIN`.
     pub(super) fn serve(&mut self, buffer: &mut RecvBuffer, config: &Config) -> Turn {
         for _ in 0..config.budget.max(1) {
+            if self.keeps_too_much(config) {
+                return Turn::Full;
+            }
             let mut received = match self.stream.recv(buffer) {
                 Ok(received) => received,
                 Err(RecvError::WouldBlock) => return Turn::Drained,
@@ -100,11 +123,21 @@ impl<S: Sink> Open<S> {
         Turn::More
     }
 
+    /// Does the sink keep more than it may?
+    pub(super) fn keeps_too_much(&self, config: &Config) -> bool {
+        let kept = self.stream.kept();
+        kept.frags >= u64::from(config.keep.frags.max(1)) || kept.bytes >= config.keep.bytes.max(1)
+    }
+
     /// Gives all tokens back and closes. A stream that did not come to its end is closed
     /// abortively: what was not read would otherwise keep the dmabuf for as long as TCP retries.
     pub(super) fn end(mut self, end: End) -> Connection<S> {
         let flushed = self.stream.flush();
         let stats = self.stream.stats();
+        let telemetry = Box::new(self.stream.telemetry().clone());
+        if let Ok(Some(id)) = self.stream.incoming_napi_id() {
+            self.peer.napi_id = Some(id);
+        }
         let outstanding = stats.tokens.outstanding();
         let end = match (end, flushed) {
             (End::Failed(error), _) => End::Failed(error),
@@ -124,6 +157,7 @@ impl<S: Sink> Open<S> {
         Connection {
             peer: self.peer,
             stats,
+            telemetry,
             end,
             sink: Some(self.sink),
         }

@@ -1,9 +1,13 @@
-//! The event loop: one listener, any number of connections, one thread, on `mio`.
+//! The event loop: any number of listeners and connections on one thread, on `mio`; or several such
+//! loops, a thread each ([`Workers`]).
 //!
 //! `mio` reports edges: a connection that became readable is not reported again until it has been
 //! drained. So an event puts it on a ready list, where it gets turns of a fixed number of calls,
 //! one after the other with all that are ready, until `recvmsg` would block. The loop sleeps only
 //! when the list is empty, and not longer than a token may be held.
+//!
+//! A sink may keep frags and give them back later ([`ReturnHandle`](crate::ReturnHandle)). Who keeps
+//! too many is not served until some came back: its own peer waits, not the others.
 //!
 //! ```no_run
 //! use devmem::engine::{Config, Engine};
@@ -18,83 +22,118 @@
 
 mod config;
 mod connection;
+mod monitor;
 mod progress;
+mod report;
+mod serve;
+mod source;
+mod stop;
 #[cfg(test)]
 mod tests;
+mod timers;
+mod workers;
 
 use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Token, Waker};
 
 use crate::buffer::RecvBuffer;
 use crate::sink::{Sink, SinkError};
 use crate::stream::DevmemStream;
-use connection::{Gathering, Open, Turn};
+use crate::sys;
+use crate::telemetry::Telemetry;
+use connection::{Gathering, Open};
+use monitor::Seen;
+use report::at;
+use source::{ACCEPT_PAUSE, Accepted, Handover, Listeners, Source, Waiting};
+use stop::Returned;
+use timers::Timers;
 
-pub use config::{
-    Config, Connection, ConnectionError, End, EngineError, Peer, Report, Stats, Until,
-};
+pub use config::{Config, Until};
+pub use monitor::{Group, Look, Monitor, Snapshot};
 pub use progress::Progress;
+pub use report::{Connection, ConnectionError, End, EngineError, Peer, Report, Stats};
+pub use stop::StopHandle;
+pub use workers::{Worker, Workers};
 
-const LISTENER: Token = Token(0);
-const WAKER: Token = Token(1);
-/// The token of connection 0.
-const FIRST: usize = 2;
-/// How long to wait before accepting again when the process is out of fds or memory.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// Ends an engine from another thread, or from a signal handler's.
-#[derive(Debug, Clone)]
-pub struct StopHandle {
-    stopped: Arc<AtomicBool>,
-    waker: Arc<Waker>,
-}
-
-impl StopHandle {
-    /// Has the engine give all tokens back, close its connections and return. May be called at any
-    /// time, any number of times.
-    pub fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        if let Err(error) = self.waker.wake() {
-            tracing::warn!(%error, "wake the event loop");
-        }
-    }
-}
+/// A connection's token is its number.
+const LISTENER: Token = Token(usize::MAX - 2);
+const WAKER: Token = Token(usize::MAX - 1);
+/// A connection that waits for its sink for so long is worth a warning.
+const PAUSE_WARNING: Duration = Duration::from_secs(1);
 
 /// A place in the list of connections: at work, or over.
 enum Slot<S> {
     Open(Box<Open<S>>),
-    Over(Connection<S>),
+    Over(Box<Connection<S>>),
     /// While one turns into the other.
     Vacant,
 }
 
-/// A listener and its connections; see the [module](self).
+/// What an engine sleeps on, and what others reach it by.
+struct Base {
+    poll: Poll,
+    waker: Arc<Waker>,
+    seen: Seen,
+}
+
+impl Base {
+    fn new() -> Result<Self, EngineError> {
+        let poll = Poll::new().map_err(at("open an epoll instance"))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(at("open an eventfd"))?;
+        Ok(Self {
+            poll,
+            waker: Arc::new(waker),
+            seen: Seen::default(),
+        })
+    }
+
+    fn monitor(&self) -> Monitor {
+        Monitor::new(&self.seen, Arc::clone(&self.waker))
+    }
+}
+
+/// Listeners and their connections; see the [module](self).
 ///
 /// `F` makes the sink of each connection.
 pub struct Engine<S, F> {
     config: Config,
     open_sink: F,
-    poll: Poll,
-    listener: Option<TcpListener>,
-    address: SocketAddr,
-    stop: StopHandle,
+    base: Base,
+    source: Source,
+    /// Where the first listener listens.
+    address: Option<SocketAddr>,
+    worker: usize,
+    stopped: Arc<AtomicBool>,
+    returned: Arc<Returned>,
     buffer: RecvBuffer,
     slots: Vec<Slot<S>>,
     /// Connections at work.
     working: usize,
+    /// Connections that are over, for others to read.
+    finished: Arc<AtomicUsize>,
+    /// No more connections are taken.
+    ending: bool,
     /// Connections that may have something to read.
     ready: VecDeque<usize>,
-    /// Connections that hold tokens, and since when.
-    holding: VecDeque<(usize, Instant)>,
+    /// Tokens that all connections hold.
+    held: u32,
+    /// Connections that hold tokens.
+    holding: Timers,
     /// Connections that gather, and since when they have been silent, or longer.
-    gathering: VecDeque<(usize, Instant)>,
+    gathering: Timers,
+    /// Connections whose sinks keep too much, until a warning.
+    paused: Timers,
+    /// The same, until they end.
+    stalled: Timers,
+    /// Connections that are over, but for frags that their sinks keep.
+    closing: Timers,
     /// When to try again to accept.
     accept_at: Option<Instant>,
     stats: Stats,
@@ -112,44 +151,85 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         config: Config,
         open_sink: F,
     ) -> Result<Self, EngineError> {
-        let poll = Poll::new().map_err(at("open an epoll instance"))?;
-        let waker = Waker::new(poll.registry(), WAKER).map_err(at("open an eventfd"))?;
-        listener
-            .set_nonblocking(true)
-            .map_err(at("set the listener non-blocking"))?;
-        let mut listener = TcpListener::from_std(listener);
-        let address = listener
-            .local_addr()
-            .map_err(at("get the listener's address"))?;
-        poll.registry()
-            .register(&mut listener, LISTENER, Interest::READABLE)
-            .map_err(at("register the listener"))?;
-        let stop = StopHandle {
-            stopped: Arc::default(),
-            waker: Arc::new(waker),
-        };
+        let source = Source::Listeners(Listeners::default());
+        let stopped = Arc::default();
+        let base = Base::new()?;
+        let mut engine = Self::with_source(base, source, 0, stopped, config, open_sink)?;
+        engine.listen_too(listener)?;
+        Ok(engine)
+    }
+
+    /// One that `Workers` hands connections to.
+    fn worker(
+        base: Base,
+        worker: usize,
+        handover: Arc<Handover>,
+        stopped: Arc<AtomicBool>,
+        config: Config,
+        open_sink: F,
+    ) -> Result<Self, EngineError> {
+        let source = Source::Handover(handover);
+        Self::with_source(base, source, worker, stopped, config, open_sink)
+    }
+
+    fn with_source(
+        base: Base,
+        source: Source,
+        worker: usize,
+        stopped: Arc<AtomicBool>,
+        config: Config,
+        open_sink: F,
+    ) -> Result<Self, EngineError> {
+        if let Some(time) = config.busy_poll {
+            let set = sys::set_busy_poll(base.poll.as_raw_fd(), time);
+            set.map_err(at("have epoll poll the NIC"))?;
+        }
+        let stalled = config.stalled.unwrap_or_default();
         Ok(Self {
             buffer: RecvBuffer::with_capacity(config.iov, config.frags),
-            config,
             open_sink,
-            poll,
-            listener: Some(listener),
-            address,
-            stop,
+            source,
+            address: None,
+            worker,
+            stopped,
+            returned: Arc::new(Returned::new(Arc::clone(&base.waker))),
+            base,
             slots: Vec::new(),
             working: 0,
+            finished: Arc::default(),
+            ending: false,
             ready: VecDeque::new(),
-            holding: VecDeque::new(),
-            gathering: VecDeque::new(),
+            held: 0,
+            holding: Timers::new(config.hold),
+            gathering: Timers::new(config.patience),
+            paused: Timers::new(PAUSE_WARNING),
+            stalled: Timers::new(stalled.saturating_sub(PAUSE_WARNING)),
+            closing: Timers::new(config.returns),
             accept_at: None,
             stats: Stats::default(),
             progress: Progress::default(),
+            config,
         })
+    }
+
+    /// Takes another listening socket over: another address, another device.
+    ///
+    /// # Errors
+    /// [`EngineError::Poll`].
+    pub fn listen_too(&mut self, listener: std::net::TcpListener) -> Result<(), EngineError> {
+        if let Source::Listeners(listeners) = &mut self.source {
+            let address = listeners.add(self.base.poll.registry(), listener, LISTENER)?;
+            self.address.get_or_insert(address);
+        }
+        Ok(())
     }
 
     /// What ends it from elsewhere.
     pub fn stop_handle(&self) -> StopHandle {
-        self.stop.clone()
+        StopHandle::new(
+            Arc::clone(&self.stopped),
+            vec![Arc::clone(&self.base.waker)],
+        )
     }
 
     /// What it has received so far, for another thread to read.
@@ -157,9 +237,15 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         self.progress.clone()
     }
 
-    /// Where it listens.
+    /// What takes a look at its connections, from another thread.
+    pub fn monitor(&self) -> Monitor {
+        self.base.monitor()
+    }
+
+    /// Where it listens; of several, the first.
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+            .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
     /// Receives until [`Config::until`] is reached or somebody stops it.
@@ -168,276 +254,191 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     /// [`EngineError`]; the connections at work are closed and their tokens given back. What
     /// befalls a single connection is no error here but its [`End`].
     pub fn run(mut self) -> Result<Report<S>, EngineError> {
-        let outcome = self.turn_until_done();
+        let mut outcome = self.turn_until(Self::is_done);
+        self.ending = true;
         for index in 0..self.slots.len() {
             self.end(index, End::Stopped);
+        }
+        // For frags that sinks keep.
+        if outcome.is_ok() {
+            outcome = self.turn_until(|engine| engine.working == 0);
+        }
+        for index in 0..self.slots.len() {
+            self.close(index);
         }
         outcome?;
         let mut report = Report {
             stats: self.stats,
+            telemetry: Telemetry::default(),
             connections: Vec::new(),
         };
         for slot in self.slots {
             if let Slot::Over(connection) = slot {
                 report.stats += connection.stats;
-                report.connections.push(connection);
+                report.telemetry += &connection.telemetry;
+                report.connections.push(*connection);
             }
         }
         Ok(report)
     }
 
-    fn turn_until_done(&mut self) -> Result<(), EngineError> {
+    fn turn_until(&mut self, done: fn(&Self) -> bool) -> Result<(), EngineError> {
         let mut events = Events::with_capacity(256);
-        while !self.is_done() {
+        let mut returned = Vec::new();
+        while !done(self) {
             self.wait(&mut events)?;
-            if self.stop.stopped.load(Ordering::SeqCst) {
-                return Ok(());
-            }
             for event in &events {
                 match event.token() {
                     LISTENER => self.accept_at = Some(Instant::now()),
-                    Token(token) => self.make_ready(token.wrapping_sub(FIRST)),
+                    WAKER => {}
+                    Token(index) => self.make_ready(index),
                 }
             }
             let now = Instant::now();
-            if self.accept_at.is_some_and(|at| at <= now) {
-                self.accept()?;
+            self.returned.take(&mut returned);
+            for index in returned.drain(..) {
+                self.take_back(index, now);
             }
+            self.accept(now)?;
             self.serve(now);
-            self.flush_overdue();
-            self.look_at_silent();
+            self.look_at_timers();
+            if self.base.seen.is_wanted() {
+                self.show();
+            }
         }
         Ok(())
     }
 
+    /// What a [`Monitor`] asked for.
+    fn show(&self) {
+        let mut snapshot = Snapshot::new();
+        for slot in &self.slots {
+            match slot {
+                Slot::Open(open) => snapshot.add_working(open),
+                Slot::Over(over) => snapshot.add_ended(over),
+                Slot::Vacant => {}
+            }
+        }
+        self.base.seen.tell(snapshot);
+    }
+
     fn is_done(&self) -> bool {
-        matches!(self.config.until, Until::Peers(peers) if self.slots.len() >= peers as usize)
-            && self.working == 0
+        if self.stopped.load(Ordering::SeqCst) {
+            return true;
+        }
+        let over = match (&self.source, self.config.until) {
+            (Source::Handover(handover), _) => handover.is_over(),
+            (_, Until::Peers(peers)) => self.slots.len() >= peers as usize,
+            (_, Until::Stopped) => false,
+        };
+        over && self.working == 0
     }
 
     /// Sleeps until something happens, or is due.
     fn wait(&mut self, events: &mut Events) -> Result<(), EngineError> {
-        let held_until = self
-            .holding
-            .front()
-            .map(|(_, since)| *since + self.config.hold);
-        let silent = self.gathering.front();
-        let look_at = silent.map(|(_, since)| *since + self.config.patience);
-        let due = [held_until, look_at, self.accept_at];
-        let due = due.into_iter().flatten().min();
-        let timeout = match due {
+        let timers = [
+            &self.holding,
+            &self.gathering,
+            &self.paused,
+            &self.stalled,
+            &self.closing,
+        ];
+        let due = timers.into_iter().filter_map(Timers::next_due);
+        let timeout = match due.chain(self.accept_at).min() {
             _ if !self.ready.is_empty() => Some(Duration::ZERO),
             Some(due) => Some(due.saturating_duration_since(Instant::now())),
             None => None,
         };
         self.stats.epoll_waits += 1;
-        match self.poll.poll(events, timeout) {
+        match self.base.poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(()),
             done => done.map_err(at("wait for events")),
         }
     }
 
-    /// Accepts all that wait: the listener's events are edges too.
-    fn accept(&mut self) -> Result<(), EngineError> {
-        self.accept_at = None;
-        while let Some(listener) = &self.listener {
-            match listener.accept() {
-                Ok((socket, address)) => self.open(socket, address)?,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-                Err(error) if is_of_the_peer(&error) => {}
-                Err(error) if is_shortage(&error) => {
-                    tracing::warn!(%error, "accept a connection");
-                    self.accept_at = Some(Instant::now() + ACCEPT_PAUSE);
-                    break;
+    /// Takes new connections.
+    fn accept(&mut self, now: Instant) -> Result<(), EngineError> {
+        if self.ending {
+            return Ok(());
+        }
+        match &mut self.source {
+            Source::Handover(handover) => {
+                let handover = Arc::clone(handover);
+                while let Some((number, accepted)) = handover.take() {
+                    self.open(number, accepted)?;
                 }
-                Err(error) => return Err(EngineError::Accept(error)),
+                return Ok(());
             }
-            if matches!(self.config.until, Until::Peers(peers) if self.slots.len() >= peers as usize)
-            {
-                // Who comes later is refused by the kernel rather than left waiting.
-                self.listener = None;
+            Source::Listeners(_) if self.accept_at.is_none_or(|at| at > now) => return Ok(()),
+            Source::Listeners(listeners) => {
+                self.accept_at = None;
+                let mut listeners = std::mem::take(listeners);
+                let waiting = listeners.accept(|accepted| {
+                    self.open(self.slots.len(), accepted)?;
+                    Ok(match self.config.until {
+                        Until::Peers(peers) => self.slots.len() < peers as usize,
+                        Until::Stopped => true,
+                    })
+                })?;
+                match waiting {
+                    Waiting::None => {}
+                    Waiting::Shortage => self.accept_at = Some(Instant::now() + ACCEPT_PAUSE),
+                    Waiting::Enough => listeners.close(),
+                }
+                self.source = Source::Listeners(listeners);
             }
         }
         Ok(())
     }
 
-    fn open(&mut self, mut socket: TcpStream, address: SocketAddr) -> Result<(), EngineError> {
+    /// Takes a connection, the engine's next, which over all workers has a number of its own.
+    fn open(&mut self, number: usize, accepted: Accepted) -> Result<(), EngineError> {
         let index = self.slots.len();
-        let peer = Peer { index, address };
-        self.poll
+        let Accepted {
+            mut socket,
+            address,
+        } = accepted;
+        self.base
+            .poll
             .registry()
-            .register(&mut socket, Token(FIRST + index), Interest::READABLE)
+            .register(&mut socket, Token(index), Interest::READABLE)
             .map_err(at("register a connection"))?;
         self.stats.connections += 1;
         self.progress.connected();
-        let stream = DevmemStream::with_thresholds(socket, self.config.thresholds);
+        let local = socket.local_addr();
+        let mut stream = DevmemStream::with_thresholds(socket, self.config.thresholds);
+        let peer = Peer {
+            index: number,
+            address,
+            local: local.unwrap_or_else(|_| self.local_addr()),
+            napi_id: stream.incoming_napi_id().ok().flatten(),
+            worker: self.worker,
+        };
+        let returned = Arc::clone(&self.returned);
+        stream.on_return(move || returned.tell(index));
         if let Err(error) = stream.report_queued() {
             tracing::debug!(%error, "TCP_INQ");
         }
         self.slots.push(match (self.open_sink)(&peer) {
             Ok(sink) => {
                 self.working += 1;
-                let open = Open {
-                    peer,
-                    stream,
-                    sink,
-                    ready: false,
-                    holding: false,
-                    gathering: Gathering::Off,
-                };
-                Slot::Open(Box::new(open))
+                Slot::Open(Box::new(Open::new(peer, stream, sink)))
             }
             Err(error) => {
                 let end = End::Failed(error.into());
                 let stats = stream.stats();
+                let telemetry = Box::new(stream.telemetry().clone());
                 let _nothing_held = stream.abort();
-                Slot::Over(Connection {
+                self.finished.fetch_add(1, Ordering::Relaxed);
+                Slot::Over(Box::new(Connection {
                     peer,
                     stats,
+                    telemetry,
                     end,
                     sink: None,
-                })
+                }))
             }
         });
         Ok(())
     }
-
-    fn make_ready(&mut self, index: usize) {
-        if let Some(Slot::Open(open)) = self.slots.get_mut(index) {
-            if !std::mem::replace(&mut open.ready, true) {
-                self.ready.push_back(index);
-            }
-        }
-    }
-
-    /// One turn for each connection that is ready.
-    fn serve(&mut self, now: Instant) {
-        let before = self.ready.len();
-        let mut any = false;
-        for _ in 0..before {
-            let Some(index) = self.ready.pop_front() else {
-                break;
-            };
-            let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
-                continue;
-            };
-            let bytes = open.stream.stats().bytes;
-            let turn = open.serve(&mut self.buffer, &self.config);
-            let new = open.stream.stats().bytes - bytes;
-            any |= new > 0;
-            self.progress.received(new);
-            if open.stream.held() > 0 && !std::mem::replace(&mut open.holding, true) {
-                self.holding.push_back((index, now));
-            }
-            match turn {
-                Turn::More => self.ready.push_back(index),
-                Turn::Drained => {
-                    open.ready = false;
-                    let before = open.gathering;
-                    open.gather(new, now, &self.config);
-                    // One entry for each that gathers; an entry that is out of date is renewed.
-                    if matches!(open.gathering, Gathering::On(_))
-                        && !matches!(before, Gathering::On(_))
-                    {
-                        self.gathering.push_back((index, now));
-                    }
-                }
-                Turn::Ended(end) => self.end(index, end),
-            }
-        }
-        if any {
-            self.stats.first_byte.get_or_insert(now);
-            self.stats.last_byte = Some(Instant::now());
-        }
-    }
-
-    /// Gives back what has been held long enough.
-    fn flush_overdue(&mut self) {
-        if self.holding.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        while let Some((index, since)) = self.holding.front().copied() {
-            if now.saturating_duration_since(since) < self.config.hold {
-                break;
-            }
-            self.holding.pop_front();
-            let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
-                continue;
-            };
-            open.holding = false;
-            if let Err(error) = open.stream.flush() {
-                self.end(index, End::Failed(error.into()));
-            }
-        }
-    }
-
-    /// Makes those ready that gather and have been silent for too long.
-    fn look_at_silent(&mut self) {
-        if self.gathering.is_empty() {
-            return;
-        }
-        let now = Instant::now();
-        while let Some((index, since)) = self.gathering.front().copied() {
-            if now.saturating_duration_since(since) < self.config.patience {
-                break;
-            }
-            self.gathering.pop_front();
-            let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
-                continue;
-            };
-            match open.gathering {
-                Gathering::On(drained) if drained > since || open.ready => {
-                    self.gathering.push_back((index, drained.max(since)));
-                    if open.ready {
-                        // Its turn renews it.
-                        break;
-                    }
-                }
-                Gathering::On(_) => {
-                    open.gathering = Gathering::Looking;
-                    self.make_ready(index);
-                }
-                Gathering::Off | Gathering::Looking => {}
-            }
-        }
-    }
-
-    /// Ends a connection, if it is still at work.
-    fn end(&mut self, index: usize, end: End) {
-        let Some(slot) = self.slots.get_mut(index) else {
-            return;
-        };
-        *slot = match std::mem::replace(slot, Slot::Vacant) {
-            Slot::Open(open) => {
-                self.working -= 1;
-                Slot::Over(open.end(end))
-            }
-            over => over,
-        };
-    }
-}
-
-fn at(operation: &'static str) -> impl FnOnce(io::Error) -> EngineError {
-    move |error| EngineError::Poll(operation, error)
-}
-
-/// Errors of `accept` that concern one peer only (`accept(2)`: network errors already pending on
-/// the new socket).
-fn is_of_the_peer(error: &io::Error) -> bool {
-    use io::ErrorKind::{
-        ConnectionAborted, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
-    };
-    matches!(
-        error.kind(),
-        Interrupted | ConnectionAborted | NetworkDown | NetworkUnreachable | HostUnreachable
-    ) || matches!(error.raw_os_error(), Some(libc::EPROTO | libc::EPERM))
-}
-
-/// Errors of `accept` that pass when something is freed.
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
-    )
 }

@@ -7,6 +7,7 @@ use std::thread;
 use socket2::SockRef;
 
 use super::*;
+use std::io;
 use crate::listen::{SocketOptions, listen};
 use crate::pattern::Pattern;
 use crate::sink::{Discard, Memory, Validate, Write};

@@ -61,7 +61,7 @@ fn holding(ids: impl IntoIterator<Item = u32>) -> (Recycler, Kernel) {
     let (mut recycler, mut kernel) = (Recycler::new(Thresholds::default()), Kernel::default());
     for id in ids {
         kernel.held_by_user.insert(id);
-        recycler.issued(1);
+        recycler.issued(1, 4096);
         recycler.push(token(id));
     }
     (recycler, kernel)
@@ -168,7 +168,7 @@ proptest! {
         let mut user = Vec::new();
         for (count, at) in steps {
             for _ in 0..count {
-                recycler.issued(1);
+                recycler.issued(1, 4096);
                 user.push(kernel.issue());
             }
             let split = at.index(user.len() + 1);

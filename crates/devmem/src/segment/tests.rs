@@ -31,7 +31,7 @@ fn receive(buffer: &mut RecvBuffer, iov: &[u8], messages: &[Message]) -> (Totals
     let filled = buffer.fill(bytes, iov, messages);
     let totals = buffer.parse(filled).unwrap();
     let mut recycler = Recycler::new(Thresholds::default());
-    recycler.issued(totals.frags);
+    recycler.issued(totals.frags, totals.frag_bytes);
     (totals, recycler)
 }
 

@@ -152,15 +152,15 @@ fn hugepages(machine: &Machine) -> Option<Finding> {
     ) else {
         let none = "the kernel has none of 2 MiB";
         return Some(match machine.huge {
-            true => Finding::fail(none).remedy("take ordinary pages: leave --pages away"),
-            false => Finding::ok(none.to_owned() + "; ordinary pages are asked for"),
+            true => Finding::fail(none).remedy("take others: leave --pages away"),
+            false => Finding::ok(none.to_owned() + "; they are not asked for"),
         });
     };
     let want = machine.size.div_ceil(size);
     let found = format!("{free} of {reserved} are free");
     Some(match (machine.huge, free >= want) {
         (_, true) => Finding::ok(found),
-        (false, false) => Finding::ok(found + "; ordinary pages are asked for"),
+        (false, false) => Finding::ok(found + "; they are not asked for"),
         (true, false) => Finding::fail(format!("{found}, {want} are needed")).remedy(format!(
             "sysctl -w vm.nr_hugepages={}",
             reserved + want - free

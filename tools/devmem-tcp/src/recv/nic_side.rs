@@ -35,10 +35,12 @@ pub(super) fn out_of_reach(link: &LinkInfo) {
 
 /// What the NIC must look like.
 pub(super) fn plan(args: &Args, nic: &NicBehind) -> Plan {
-    let mut flow = FlowRule::tcp_to(args.listen, Action::Drop);
-    flow.src = args.from.map(IpMatch::host);
-    Plan::new(&nic.device, nic.ifindex)
+    let plan = Plan::new(&nic.device, nic.ifindex)
         .header_split()
-        .reserve(&nic.queues)
-        .steer(flow, &nic.queues)
+        .reserve(&nic.queues);
+    args.listen.iter().fold(plan, |plan, address| {
+        let mut flow = FlowRule::tcp_to(*address, Action::Drop);
+        flow.src = args.from.map(IpMatch::host);
+        plan.steer(flow, &nic.queues)
+    })
 }

@@ -18,7 +18,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::followed::Followed;
 use super::netns_end::NetnsEnd;
-use super::progress::RateLine;
+use super::observer::Observer;
+use super::pool::State;
 use crate::args::NetNsArg;
 use crate::exit::Gone;
 use crate::snapshot::NicBehind;
@@ -36,11 +37,11 @@ pub(super) struct Cause {
     pub(super) remedy: Option<String>,
 }
 
-/// What is to be ended, and told of progress, once there is an engine.
+/// What is to be ended, and looked at, once there is an engine.
 #[derive(Default)]
 struct Engine {
     stop: Option<StopHandle>,
-    rate: Option<RateLine>,
+    observer: Option<Observer>,
     /// The engine was told to stop, or will be as soon as there is one.
     stopped: bool,
 }
@@ -68,7 +69,7 @@ impl Watch {
         let run = move || {
             let cause = watched.until_gone(&ended, &theirs);
             if cause.is_some() {
-                let mut engine = theirs.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut engine = lock(&theirs);
                 engine.stopped = true;
                 if let Some(stop) = &engine.stop {
                     stop.stop();
@@ -84,23 +85,27 @@ impl Watch {
         })
     }
 
-    /// Has this engine stopped when something goes, or has gone, and its progress told.
-    pub(super) fn attend(&self, stop: StopHandle, rate: Option<RateLine>) {
-        let mut engine = self.engine.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Has this engine stopped when something goes, or has gone, and looked at meanwhile.
+    pub(super) fn attend(&self, stop: StopHandle, observer: Observer) {
+        let mut engine = lock(&self.engine);
         if engine.stopped {
             stop.stop();
         }
         engine.stop = Some(stop);
-        engine.rate = rate;
+        engine.observer = Some(observer);
+    }
+
+    /// Ends the look at the engine, before its binding is gone: how much memory was taken.
+    pub(super) fn observed(&self) -> Option<State> {
+        let observer = lock(&self.engine).observer.take();
+        observer.map(Observer::end)
     }
 
     /// Ends the watch; what has gone until now.
     pub(super) fn end(self) -> Option<Cause> {
+        self.observed();
         drop(self.end);
         let (mut watched, cause) = self.thread.join().ok()?;
-        if let Some(rate) = &mut lock(&self.engine).rate {
-            rate.clear();
-        }
         cause.or_else(|| watched.look())
     }
 }
@@ -158,8 +163,8 @@ impl Watched {
             if fds.first().and_then(PollFd::any) == Some(true) {
                 return None;
             }
-            if let Some(rate) = &mut lock(engine).rate {
-                rate.tick();
+            if let Some(observer) = &mut lock(engine).observer {
+                observer.tick();
             }
         }
     }

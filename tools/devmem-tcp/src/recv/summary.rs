@@ -7,6 +7,8 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::Serialize;
 
+use super::pool::State;
+use super::spread::Spreads;
 use super::{AnySink, Args, Place};
 use crate::exit::Gone;
 use crate::report;
@@ -24,6 +26,8 @@ pub(super) struct Summary {
     frag_bytes: u64,
     frags: u64,
     frags_per_mib: f64,
+    /// Of the calls of recvmsg that brought some.
+    frags_per_call: f64,
     /// In devmem packets, but beside the dmabuf.
     linear_bytes: u64,
     /// In packets that came by another queue.
@@ -35,6 +39,9 @@ pub(super) struct Summary {
     mib_per_second: f64,
     cpu: Cpu,
     calls_per_mib: f64,
+    telemetry: Spreads,
+    /// How much of the dmabufs was taken, and how often the NIC found nothing.
+    memory: State,
     /// The period of the pattern that all bytes were checked against.
     validated: Option<usize>,
     connections: Vec<Connection>,
@@ -57,6 +64,7 @@ struct Printed<'a> {
 struct Tokens {
     issued: u64,
     returned: u64,
+    per_dontneed: f64,
 }
 
 #[derive(Serialize)]
@@ -109,6 +117,7 @@ impl Summary {
         report: Report<AnySink>,
         cpu: Cpu,
         signal: Option<i32>,
+        memory: Option<State>,
     ) -> Self {
         let stats = &report.stats;
         let stream = &stats.stream;
@@ -126,11 +135,13 @@ impl Summary {
             frag_bytes: stream.frag_bytes,
             frags: stream.frags,
             frags_per_mib: per(stream.frags as f64, stream.frag_bytes as f64 / MIB),
+            frags_per_call: report.telemetry.frags_per_call.mean().unwrap_or(0.0),
             linear_bytes: stream.linear_bytes,
             unsteered_bytes: stream.unsteered_bytes,
             tokens: Tokens {
                 issued: stream.tokens.issued,
                 returned: stream.tokens.freed,
+                per_dontneed: per(stream.tokens.freed as f64, stream.tokens.calls as f64),
             },
             calls: Calls {
                 recvmsg: stream.recvmsg_calls,
@@ -141,7 +152,9 @@ impl Summary {
             mib_per_second: per(mib, seconds),
             cpu,
             calls_per_mib: per(calls as f64, mib),
-            validated: args.validate,
+            telemetry: (&report.telemetry).into(),
+            memory: memory.unwrap_or_default(),
+            validated: args.sinks.validate,
             connections: report.connections.iter().map(connection).collect(),
             signal,
             complete,

@@ -1,0 +1,287 @@
+//! A look at a running engine, from another thread: taken by the engine itself between two turns of
+//! its loop, when somebody asks. While nobody does, it costs one relaxed load a turn.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use mio::Waker;
+
+use super::connection::Open;
+use super::report::{Connection, Peer};
+use super::stop::wake;
+use crate::recycler::Kept;
+use crate::stats::StreamStats;
+use crate::telemetry::Telemetry;
+
+/// Asks an engine, or the engines of several threads, how it goes.
+#[derive(Debug, Clone)]
+pub struct Monitor {
+    engines: Vec<(Arc<Shared>, Arc<Waker>)>,
+}
+
+/// One connection at work.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Look {
+    /// Who it is; the NAPI id is the latest.
+    pub peer: Peer,
+    /// What was received, and the account of its tokens.
+    pub stats: StreamStats,
+    /// How it was received.
+    pub telemetry: Telemetry,
+    /// Frags given back that wait for the next flush.
+    pub held: u32,
+    /// Frags that its sink has, or had at some time and never gave back.
+    pub kept: Kept,
+    /// For how long it has not been served, because its sink keeps too much.
+    pub paused: Option<Duration>,
+    /// Bytes of memory, whole niovs among it, that its receive queue takes (`SO_MEMINFO`,
+    /// `SK_MEMINFO_RMEM_ALLOC`): in order or not, never read yet. 0 where the kernel does not say.
+    pub queued: u64,
+}
+
+/// The sum over several connections, those that have ended included.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Group {
+    /// Connections at work.
+    pub working: usize,
+    /// Connections that have ended.
+    pub ended: usize,
+    /// What was received.
+    pub stats: StreamStats,
+    /// How it was received.
+    pub telemetry: Telemetry,
+}
+
+/// How an engine was doing at one moment.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// When the look was taken; of several engines, the last one.
+    pub taken: Instant,
+    /// The connections at work, in order of arrival.
+    pub connections: Vec<Look>,
+    /// All connections by the NAPI instance, and so the rx queue, that their packets come by; those of
+    /// which the kernel does not say it are under `None`.
+    pub by_napi: BTreeMap<Option<u32>, Group>,
+    /// Engines that did not answer in time, as one does not whose sink is busy.
+    pub missing: usize,
+}
+
+impl Monitor {
+    pub(super) fn new(shared: &Seen, waker: Arc<Waker>) -> Self {
+        let engines = vec![(Arc::clone(&shared.0), waker)];
+        Self { engines }
+    }
+
+    /// One that asks the engines of all of these.
+    pub fn of_all(monitors: impl IntoIterator<Item = Monitor>) -> Self {
+        let engines = monitors.into_iter().flat_map(|monitor| monitor.engines);
+        Self {
+            engines: engines.collect(),
+        }
+    }
+
+    /// Wakes the engine and waits for its look, at most so long. `None` if nobody answered: all have
+    /// ended, or are busy with a sink.
+    pub fn snapshot(&self, timeout: Duration) -> Option<Snapshot> {
+        let deadline = Instant::now() + timeout;
+        let asked: Vec<_> = self
+            .engines
+            .iter()
+            .map(|(shared, waker)| shared.ask(waker))
+            .collect();
+        let mut whole: Option<Snapshot> = None;
+        let mut missing = 0;
+        for ((shared, _), asked) in self.engines.iter().zip(asked) {
+            match asked.map(|asked| shared.answer(asked, deadline)) {
+                // It has ended.
+                None => {}
+                Some(None) => missing += 1,
+                Some(Some(snapshot)) => match &mut whole {
+                    Some(whole) => whole.merge(snapshot),
+                    None => whole = Some(snapshot),
+                },
+            }
+        }
+        let mut whole = whole?;
+        whole.missing = missing;
+        Some(whole)
+    }
+}
+
+impl Snapshot {
+    pub(super) fn new() -> Self {
+        Self {
+            taken: Instant::now(),
+            connections: Vec::new(),
+            by_napi: BTreeMap::new(),
+            missing: 0,
+        }
+    }
+
+    /// Adds a connection at work.
+    pub(super) fn add_working<S>(&mut self, open: &Open<S>) {
+        let stream = &open.stream;
+        let mut peer = open.peer;
+        if let Ok(Some(id)) = stream.incoming_napi_id() {
+            peer.napi_id = Some(id);
+        }
+        let look = Look {
+            peer,
+            stats: stream.stats(),
+            telemetry: stream.telemetry().clone(),
+            held: stream.held(),
+            kept: stream.kept(),
+            paused: open
+                .paused
+                .map(|since| self.taken.saturating_duration_since(since)),
+            queued: stream.receive_memory().unwrap_or(0),
+        };
+        let group = self.by_napi.entry(peer.napi_id).or_default();
+        group.working += 1;
+        group.stats += look.stats;
+        group.telemetry += &look.telemetry;
+        self.connections.push(look);
+    }
+
+    /// Adds one that has ended.
+    pub(super) fn add_ended<S>(&mut self, ended: &Connection<S>) {
+        let group = self.by_napi.entry(ended.peer.napi_id).or_default();
+        group.ended += 1;
+        group.stats += ended.stats;
+        group.telemetry += &ended.telemetry;
+    }
+
+    /// Takes in what another engine told at about the same time.
+    pub fn merge(&mut self, other: Snapshot) {
+        self.taken = self.taken.max(other.taken);
+        self.connections.extend(other.connections);
+        self.connections.sort_by_key(|look| look.peer.index);
+        for (napi, group) in other.by_napi {
+            self.by_napi.entry(napi).or_default().add(&group);
+        }
+        self.missing += other.missing;
+    }
+
+    /// The sum over all connections.
+    pub fn total(&self) -> Group {
+        let mut total = Group::default();
+        self.by_napi.values().for_each(|group| total.add(group));
+        total
+    }
+
+    /// Frags that wait for the next flush, over all connections.
+    pub fn held(&self) -> u64 {
+        self.connections
+            .iter()
+            .map(|look| u64::from(look.held))
+            .sum()
+    }
+
+    /// Frags that sinks keep, over all connections.
+    pub fn kept(&self) -> u64 {
+        self.connections.iter().map(|look| look.kept.frags).sum()
+    }
+
+    /// Memory of all receive queues, in bytes.
+    pub fn queued(&self) -> u64 {
+        self.connections.iter().map(|look| look.queued).sum()
+    }
+}
+
+impl Group {
+    fn add(&mut self, other: &Self) {
+        self.working += other.working;
+        self.ended += other.ended;
+        self.stats += other.stats;
+        self.telemetry += &other.telemetry;
+    }
+}
+
+/// Between those who ask and the engine.
+#[derive(Debug, Default)]
+struct Shared {
+    wanted: AtomicBool,
+    answer: Mutex<Answer>,
+    answered: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Answer {
+    /// Looks taken so far.
+    number: u64,
+    /// The last one, unless its only asker has it.
+    snapshot: Option<Snapshot>,
+    /// How many wait for one.
+    waiting: usize,
+    /// There will be no more.
+    over: bool,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Answer> {
+        self.answer.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Asks for a look: the number of the last one before it, or none if the engine has ended.
+    fn ask(&self, waker: &Waker) -> Option<u64> {
+        let mut answer = self.lock();
+        if answer.over {
+            return None;
+        }
+        answer.waiting += 1;
+        self.wanted.store(true, Ordering::Release);
+        wake(waker);
+        Some(answer.number)
+    }
+
+    fn answer(&self, asked: u64, deadline: Instant) -> Option<Snapshot> {
+        let timeout = deadline.saturating_duration_since(Instant::now());
+        let pending = |answer: &mut Answer| answer.number == asked && !answer.over;
+        let waited = self
+            .answered
+            .wait_timeout_while(self.lock(), timeout, pending);
+        let (mut answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        answer.waiting -= 1;
+        match answer.waiting {
+            _ if answer.number == asked => None,
+            0 => answer.snapshot.take(),
+            _ => answer.snapshot.clone(),
+        }
+    }
+}
+
+/// The engine's side.
+#[derive(Debug, Default)]
+pub(super) struct Seen(Arc<Shared>);
+
+impl Seen {
+    /// Does somebody want a look?
+    #[inline]
+    pub(super) fn is_wanted(&self) -> bool {
+        self.0.wanted.load(Ordering::Relaxed)
+    }
+
+    /// Hands it to all who wait.
+    pub(super) fn tell(&self, snapshot: Snapshot) {
+        let mut answer = self.0.lock();
+        self.0.wanted.store(false, Ordering::Relaxed);
+        answer.number += 1;
+        answer.snapshot = (answer.waiting > 0).then_some(snapshot);
+        self.0.answered.notify_all();
+    }
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        self.0.lock().over = true;
+        self.0.answered.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests;

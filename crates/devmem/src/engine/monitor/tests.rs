@@ -1,0 +1,124 @@
+//! Looks at an engine over loopback.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::thread;
+
+use super::*;
+use crate::Received;
+use crate::engine::{Config, Engine, Until};
+use crate::listen::{SocketOptions, listen};
+use crate::sink::{Discard, Sink, SinkError};
+
+const PATIENCE: Duration = Duration::from_secs(5);
+
+fn engine<S: Sink>(
+    sink: impl FnMut(&Peer) -> Result<S, SinkError>,
+) -> Engine<S, impl FnMut(&Peer) -> Result<S, SinkError>> {
+    let any = "127.0.0.1:0".parse().unwrap();
+    let listener = listen(any, &SocketOptions::default()).unwrap();
+    let config = Config {
+        until: Until::Stopped,
+        ..Config::default()
+    };
+    Engine::new(listener, config, sink).unwrap()
+}
+
+/// Looks until there are so many bytes: they arrive when they arrive.
+fn look_until(monitor: &Monitor, bytes: u64) -> Snapshot {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let snapshot = monitor.snapshot(PATIENCE).unwrap();
+        if snapshot.total().stats.bytes == bytes {
+            return snapshot;
+        }
+        assert!(Instant::now() < deadline, "{snapshot:?}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn it_shows_connections_at_work_and_over() {
+    let engine = engine(|_| Ok(Discard));
+    let (monitor, stop, to) = (engine.monitor(), engine.stop_handle(), engine.local_addr());
+    let running = thread::spawn(move || engine.run().unwrap());
+    let empty = monitor.snapshot(PATIENCE).unwrap();
+    assert_eq!((empty.connections.len(), empty.missing), (0, 0));
+    let mut first = TcpStream::connect(to).unwrap();
+    let mut second = TcpStream::connect(to).unwrap();
+    first.write_all(&[0; 1000]).unwrap();
+    second.write_all(&[0; 300]).unwrap();
+    let both = look_until(&monitor, 1300);
+    let bytes: Vec<_> = both
+        .connections
+        .iter()
+        .map(|look| look.stats.bytes)
+        .collect();
+    assert!(bytes == [1000, 300] || bytes == [300, 1000], "{bytes:?}");
+    assert_eq!((both.held(), both.kept(), both.queued()), (0, 0, 0));
+    drop(first);
+    let deadline = Instant::now() + PATIENCE;
+    let left = loop {
+        let left = monitor.snapshot(PATIENCE).unwrap();
+        if left.total().ended == 1 {
+            break left;
+        }
+        assert!(Instant::now() < deadline, "{left:?}");
+    };
+    let total = left.total();
+    assert_eq!((total.working, total.stats.bytes), (1, 1300));
+    stop.stop();
+    let report = running.join().unwrap();
+    assert_eq!(report.stats.stream.bytes, 1300);
+    // Nobody is left to answer, and nobody is waited for.
+    let asked = Instant::now();
+    assert!(monitor.snapshot(PATIENCE).is_none());
+    assert!(asked.elapsed() < PATIENCE);
+}
+
+/// A sink that takes its time.
+struct Slow(Duration);
+
+impl Sink for Slow {
+    fn consume(&mut self, _: &mut Received<'_>) -> Result<(), SinkError> {
+        thread::sleep(self.0);
+        Ok(())
+    }
+}
+
+#[test]
+fn a_busy_engine_is_not_waited_for() {
+    let busy = engine(|_| Ok(Slow(Duration::from_millis(500))));
+    let idle = engine(|_| Ok(Discard));
+    let (to, stops) = (busy.local_addr(), [busy.stop_handle(), idle.stop_handle()]);
+    let all = Monitor::of_all([busy.monitor(), idle.monitor()]);
+    let running = thread::spawn(move || busy.run().unwrap());
+    let other = thread::spawn(move || idle.run().unwrap());
+    assert_eq!(all.snapshot(PATIENCE).unwrap().missing, 0);
+    let mut peer = TcpStream::connect(to).unwrap();
+    peer.write_all(&[0; 10]).unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while all.snapshot(Duration::from_millis(20)).unwrap().missing == 0 {
+        assert!(Instant::now() < deadline);
+    }
+    // It answers when it is free again.
+    assert_eq!(all.snapshot(PATIENCE).unwrap().missing, 0);
+    stops.iter().for_each(|stop| stop.stop());
+    running.join().unwrap();
+    other.join().unwrap();
+}
+
+#[test]
+fn who_is_not_asked_is_not_woken() {
+    let engine = engine(|_| Ok(Discard));
+    let (monitor, stop) = (engine.monitor(), engine.stop_handle());
+    let running = thread::spawn(move || engine.run().unwrap());
+    thread::sleep(Duration::from_millis(50));
+    let waits = |report: crate::engine::Report<Discard>| report.stats.epoll_waits;
+    for _ in 0..10 {
+        monitor.snapshot(PATIENCE).unwrap();
+    }
+    stop.stop();
+    // One for each look, one for the stop, one to begin with.
+    assert!((2..=12).contains(&waits(running.join().unwrap())));
+}

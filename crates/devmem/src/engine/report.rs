@@ -1,0 +1,212 @@
+//! What an engine reports.
+
+use std::io;
+use std::net::SocketAddr;
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+use crate::recycler::{Kept, RecycleError};
+use crate::sink::SinkError;
+use crate::stats::StreamStats;
+use crate::stream::RecvError;
+use crate::telemetry::Telemetry;
+
+/// A connection that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Peer {
+    /// Its number in order of arrival, from 0.
+    pub index: usize,
+    /// Where it comes from.
+    pub address: SocketAddr,
+    /// Whom it connected to.
+    pub local: SocketAddr,
+    /// The NAPI instance, and so the rx queue, that its first packets came by
+    /// (`SO_INCOMING_NAPI_ID`); none if that is not known, as behind a virtual device.
+    pub napi_id: Option<u32>,
+    /// The thread that serves it, counted from 0.
+    pub worker: usize,
+}
+
+/// Why a connection failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// Nothing could be received any more: a reset by the peer, for one.
+    #[error(transparent)]
+    Recv(#[from] RecvError),
+    /// The sink took no more, or could not be made.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// Tokens could not be given back.
+    #[error(transparent)]
+    Recycle(#[from] RecycleError),
+    /// Tokens were dropped by the sink, or not freed by the kernel: frags that the NIC lacked till
+    /// the socket was closed.
+    #[error("its sink did not give {0} frags back")]
+    Outstanding(u64),
+    /// The sink keeps more than [`Config::keep`](super::Config::keep), and gave nothing back for
+    /// [`Config::stalled`](super::Config::stalled).
+    #[error(
+        "its sink keeps {} frags ({} bytes) and gives none back: nothing was received for {} s",
+        kept.frags, kept.bytes, waited.as_secs_f32()
+    )]
+    Stalled {
+        /// What it keeps.
+        kept: Kept,
+        /// For how long nothing was received.
+        waited: Duration,
+    },
+    /// Ordinary packets, with [`Config::refuse_unsteered`](super::Config::refuse_unsteered).
+    #[error(
+        "{bytes} bytes at {offset} of the stream came in ordinary packets: not steered to a bound \
+         queue, or not split"
+    )]
+    Unsteered {
+        /// Where in the stream.
+        offset: u64,
+        /// Bytes of this `recvmsg`.
+        bytes: usize,
+    },
+    /// Linear bytes, with [`Config::refuse_linear`](super::Config::refuse_linear).
+    #[error(
+        "{bytes} bytes, at {offset} of the stream or after, came in host memory: not wholly split"
+    )]
+    Linear {
+        /// Where in the stream the `recvmsg` began that held them.
+        offset: u64,
+        /// Linear bytes of this `recvmsg`.
+        bytes: u64,
+    },
+}
+
+/// How a connection ended.
+#[derive(Debug)]
+pub enum End {
+    /// The peer closed its side, all bytes went to the sink and all tokens back to the kernel.
+    Closed,
+    /// The engine was stopped meanwhile.
+    Stopped,
+    /// It failed; the tokens went back as far as the kernel took them.
+    Failed(ConnectionError),
+}
+
+/// The outcome of one connection.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Connection<S> {
+    /// Who it was.
+    pub peer: Peer,
+    /// What was received, and the account of its tokens.
+    pub stats: StreamStats,
+    /// How it was received.
+    pub telemetry: Box<Telemetry>,
+    /// How it ended.
+    pub end: End,
+    /// The sink that took its segments; none if it could not be made.
+    pub sink: Option<S>,
+}
+
+/// What an engine counted.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct Stats {
+    /// The sum over all streams.
+    pub stream: StreamStats,
+    /// Calls of `epoll_wait`.
+    pub epoll_waits: u64,
+    /// Connections accepted.
+    pub connections: u64,
+    /// When the first bytes were received, to the wake-up.
+    pub first_byte: Option<Instant>,
+    /// When the last bytes had been received and consumed, to the wake-up.
+    pub last_byte: Option<Instant>,
+}
+
+impl Stats {
+    /// From the first byte to the last.
+    pub fn elapsed(&self) -> Duration {
+        match (self.first_byte, self.last_byte) {
+            (Some(first), Some(last)) => last.saturating_duration_since(first),
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Bytes a second over [`Stats::elapsed`]; 0 where that is no time.
+    pub fn rate(&self) -> f64 {
+        let seconds = self.elapsed().as_secs_f64();
+        if seconds > 0.0 {
+            self.stream.bytes as f64 / seconds
+        } else {
+            0.0
+        }
+    }
+}
+
+impl AddAssign<StreamStats> for Stats {
+    fn add_assign(&mut self, stream: StreamStats) {
+        self.stream += stream;
+    }
+}
+
+impl AddAssign for Stats {
+    /// The sum of two engines that ran side by side.
+    fn add_assign(&mut self, other: Self) {
+        self.stream += other.stream;
+        self.epoll_waits += other.epoll_waits;
+        self.connections += other.connections;
+        let first = [self.first_byte, other.first_byte];
+        self.first_byte = first.into_iter().flatten().min();
+        self.last_byte = self.last_byte.max(other.last_byte);
+    }
+}
+
+/// What an engine did.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Report<S> {
+    /// The sums.
+    pub stats: Stats,
+    /// How it was received, over all streams.
+    pub telemetry: Telemetry,
+    /// Each connection, in order of arrival.
+    pub connections: Vec<Connection<S>>,
+}
+
+impl<S> Report<S> {
+    /// Of engines that ran side by side.
+    pub(super) fn sum(reports: Vec<Self>) -> Self {
+        let mut sum = Self {
+            stats: Stats::default(),
+            telemetry: Telemetry::default(),
+            connections: Vec::new(),
+        };
+        for report in reports {
+            sum.stats += report.stats;
+            sum.telemetry += &report.telemetry;
+            sum.connections.extend(report.connections);
+        }
+        sum.connections
+            .sort_unstable_by_key(|connection| connection.peer.index);
+        sum
+    }
+}
+
+/// Why an engine could not go on. Its connections were closed and their tokens given back.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    /// epoll, eventfd, or the registration of a socket.
+    #[error("{0}")]
+    Poll(&'static str, #[source] io::Error),
+    /// The listening socket.
+    #[error("accept a connection")]
+    Accept(#[source] io::Error),
+    /// A thread could not be started, or not be kept to its processor.
+    #[error("start a worker on processor {0:?}")]
+    Worker(Option<usize>, #[source] io::Error),
+}
+
+pub(super) fn at(operation: &'static str) -> impl FnOnce(io::Error) -> EngineError {
+    move |error| EngineError::Poll(operation, error)
+}

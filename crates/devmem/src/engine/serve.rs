@@ -1,0 +1,244 @@
+//! What an engine does with its connections: turns, time limits, ends.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::connection::Turn;
+use super::{ConnectionError, End, Engine, Gathering, Open, Peer, Slot};
+use crate::sink::{Sink, SinkError};
+
+impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
+    fn at_work(&mut self, index: usize) -> Option<&mut Open<S>> {
+        match self.slots.get_mut(index) {
+            Some(Slot::Open(open)) => Some(open),
+            _ => None,
+        }
+    }
+
+    pub(super) fn make_ready(&mut self, index: usize) {
+        if let Some(Slot::Open(open)) = self.slots.get_mut(index) {
+            let waits = open.paused.is_some() || open.closing.is_some();
+            if !waits && !std::mem::replace(&mut open.ready, true) {
+                self.ready.push_back(index);
+            }
+        }
+    }
+
+    /// One turn for each connection that is ready.
+    pub(super) fn serve(&mut self, now: Instant) {
+        let before = self.ready.len();
+        let mut any = false;
+        for _ in 0..before {
+            let Some(index) = self.ready.pop_front() else {
+                break;
+            };
+            let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
+                continue;
+            };
+            let (bytes, held) = (open.stream.bytes(), open.stream.held());
+            open.stream.clock(now);
+            let turn = open.serve(&mut self.buffer, &self.config);
+            let new = open.stream.bytes() - bytes;
+            any |= new > 0;
+            self.progress.received(new);
+            match turn {
+                Turn::More => self.ready.push_back(index),
+                Turn::Drained => {
+                    open.ready = false;
+                    let before = open.gathering;
+                    open.gather(new, now, &self.config);
+                    // One entry for each that gathers; an entry that is out of date is renewed.
+                    if matches!(open.gathering, Gathering::On(_))
+                        && !matches!(before, Gathering::On(_))
+                    {
+                        self.gathering.push(index, now);
+                    }
+                }
+                Turn::Full => {
+                    open.ready = false;
+                    open.paused = Some(now);
+                    self.paused.push(index, now);
+                }
+                Turn::Ended(end) => {
+                    self.account(index, held, now);
+                    self.end(index, end);
+                    continue;
+                }
+            }
+            self.account(index, held, now);
+        }
+        if any {
+            self.stats.first_byte.get_or_insert(now);
+            self.stats.last_byte = Some(Instant::now());
+        }
+    }
+
+    /// Counts what a connection holds, that held `before`, and sets its time limit.
+    fn account(&mut self, index: usize, before: u32, now: Instant) {
+        let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
+            return;
+        };
+        let held = open.stream.held();
+        self.held = (self.held + held).saturating_sub(before);
+        if held > 0 && !std::mem::replace(&mut open.holding, true) {
+            self.holding.push(index, now);
+        }
+    }
+
+    /// Takes the frags that a connection's sink gave back from elsewhere.
+    pub(super) fn take_back(&mut self, index: usize, now: Instant) {
+        let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
+            return;
+        };
+        let before = open.stream.held();
+        open.stream.collect_returned();
+        let flushed = open.stream.flush_if_due();
+        if open.paused.is_some() && !open.keeps_too_much(&self.config) {
+            open.paused = None;
+            self.make_ready(index);
+        }
+        self.account(index, before, now);
+        match (flushed, self.at_work(index)) {
+            (Err(error), Some(open)) if open.closing.is_none() => {
+                self.end(index, End::Failed(error.into()));
+            }
+            (_, Some(open)) if open.closing.is_some() && open.stream.kept().frags == 0 => {
+                self.close(index);
+            }
+            _ => {}
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn look_at_timers(&mut self) {
+        let timers = [&self.gathering, &self.paused, &self.stalled, &self.closing];
+        if self.holding.is_empty() && timers.iter().all(|timers| timers.is_empty()) {
+            return;
+        }
+        let now = Instant::now();
+        self.flush_overdue(now);
+        self.look_at_silent(now);
+        self.look_at_paused(now);
+        while let Some((index, _)) = self.closing.pop_due(now) {
+            self.close(index);
+        }
+    }
+
+    /// Gives back what has been held long enough, or what is too much in all.
+    fn flush_overdue(&mut self, now: Instant) {
+        while let Some((index, _)) = match self.held > self.config.held {
+            true => self.holding.pop(),
+            false => self.holding.pop_due(now),
+        } {
+            let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
+                continue;
+            };
+            open.holding = false;
+            let before = open.stream.held();
+            open.stream.clock(now);
+            let flushed = open.stream.flush();
+            self.account(index, before, now);
+            if let Err(error) = flushed {
+                self.end(index, End::Failed(error.into()));
+            }
+        }
+    }
+
+    /// Makes those ready that gather and have been silent for too long.
+    fn look_at_silent(&mut self, now: Instant) {
+        while let Some((index, since)) = self.gathering.pop_due(now) {
+            let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
+                continue;
+            };
+            match open.gathering {
+                Gathering::On(drained) if drained > since || open.ready => {
+                    self.gathering.push(index, drained.max(since));
+                    if open.ready {
+                        // Its turn renews it.
+                        break;
+                    }
+                }
+                Gathering::On(_) => {
+                    open.gathering = Gathering::Looking;
+                    self.make_ready(index);
+                }
+                Gathering::Off | Gathering::Looking => {}
+            }
+        }
+    }
+
+    /// Warns of connections whose sinks keep too much for too long, and ends them.
+    fn look_at_paused(&mut self, now: Instant) {
+        while let Some((index, since)) = self.paused.pop_due(now) {
+            let limit = self.config.stalled;
+            let Some(open) = self.at_work(index) else {
+                continue;
+            };
+            if open.paused != Some(since) {
+                continue;
+            }
+            let kept = open.stream.kept();
+            tracing::warn!(
+                peer = %open.peer.address, frags = kept.frags, bytes = kept.bytes,
+                "nothing is received until the connection's sink gives frags back"
+            );
+            if limit.is_some() {
+                self.stalled.push(index, now);
+            }
+        }
+        while let Some((index, since)) = self.stalled.pop_due(now) {
+            let Some(open) = self.at_work(index) else {
+                continue;
+            };
+            // Of an earlier pause, if that was after the warning.
+            let Some(paused) = open.paused.filter(|paused| *paused < since) else {
+                continue;
+            };
+            let error = ConnectionError::Stalled {
+                kept: open.stream.kept(),
+                waited: now.saturating_duration_since(paused),
+            };
+            self.end(index, End::Failed(error));
+        }
+    }
+
+    /// Ends a connection, if it is still at work: at once, or when its sink has given back what it
+    /// keeps.
+    pub(super) fn end(&mut self, index: usize, end: End) {
+        let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
+            return;
+        };
+        if open.closing.is_some() {
+            return;
+        }
+        open.ready = false;
+        open.paused = None;
+        let before = open.stream.held();
+        open.stream.collect_returned();
+        let kept = open.stream.kept().frags;
+        open.closing = Some(end);
+        let now = Instant::now();
+        self.account(index, before, now);
+        match kept {
+            0 => self.close(index),
+            _ => self.closing.push(index, now),
+        }
+    }
+
+    /// Closes a connection that has been ended.
+    pub(super) fn close(&mut self, index: usize) {
+        let Some(slot) = self.slots.get_mut(index) else {
+            return;
+        };
+        *slot = match std::mem::replace(slot, Slot::Vacant) {
+            Slot::Open(mut open) => {
+                self.working -= 1;
+                self.finished.fetch_add(1, Ordering::Relaxed);
+                self.held = self.held.saturating_sub(open.stream.held());
+                let end = open.closing.take().unwrap_or(End::Stopped);
+                Slot::Over(Box::new(open.end(end)))
+            }
+            over => over,
+        };
+    }
+}

@@ -1,0 +1,155 @@
+//! Where an engine's connections come from: its own listeners, or a thread that hands them over.
+
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+
+use super::report::{EngineError, at};
+
+/// How long to wait before accepting again when the process is out of fds or memory.
+pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// A connection as `accept` returned it.
+#[derive(Debug)]
+pub(super) struct Accepted {
+    pub(super) socket: TcpStream,
+    pub(super) address: SocketAddr,
+}
+
+/// What became of the connections that waited.
+pub(super) enum Waiting {
+    /// All were accepted.
+    None,
+    /// The process is out of fds or memory: try again after [`ACCEPT_PAUSE`].
+    Shortage,
+    /// No more are wanted.
+    Enough,
+}
+
+/// Listening sockets.
+#[derive(Debug, Default)]
+pub(super) struct Listeners(Vec<TcpListener>);
+
+impl Listeners {
+    /// Takes one over, and says where it listens.
+    pub(super) fn add(
+        &mut self,
+        registry: &Registry,
+        listener: std::net::TcpListener,
+        token: Token,
+    ) -> Result<SocketAddr, EngineError> {
+        listener
+            .set_nonblocking(true)
+            .map_err(at("set the listener non-blocking"))?;
+        let mut listener = TcpListener::from_std(listener);
+        let address = listener
+            .local_addr()
+            .map_err(at("get the listener's address"))?;
+        registry
+            .register(&mut listener, token, Interest::READABLE)
+            .map_err(at("register the listener"))?;
+        self.0.push(listener);
+        Ok(address)
+    }
+
+    /// Who comes from now on is refused by the kernel rather than left waiting.
+    pub(super) fn close(&mut self) {
+        self.0.clear();
+    }
+
+    /// Accepts all that wait, since the listeners' events are edges too, for as long as `open` wants
+    /// more.
+    pub(super) fn accept(
+        &self,
+        mut open: impl FnMut(Accepted) -> Result<bool, EngineError>,
+    ) -> Result<Waiting, EngineError> {
+        for listener in &self.0 {
+            loop {
+                match listener.accept() {
+                    Ok((socket, address)) => {
+                        if !open(Accepted { socket, address })? {
+                            return Ok(Waiting::Enough);
+                        }
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                    Err(error) if is_of_the_peer(&error) => {}
+                    Err(error) if is_shortage(&error) => {
+                        tracing::warn!(%error, "accept a connection");
+                        return Ok(Waiting::Shortage);
+                    }
+                    Err(error) => return Err(EngineError::Accept(error)),
+                }
+            }
+        }
+        Ok(Waiting::None)
+    }
+}
+
+/// Connections on their way from the thread that accepts to a worker, with their numbers.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    accepted: Mutex<VecDeque<(usize, Accepted)>>,
+    closed: AtomicBool,
+}
+
+impl Handover {
+    pub(super) fn put(&self, index: usize, accepted: Accepted) {
+        let queue = self.accepted.lock();
+        queue
+            .unwrap_or_else(PoisonError::into_inner)
+            .push_back((index, accepted));
+    }
+
+    /// Nothing more will come.
+    pub(super) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn take(&self) -> Option<(usize, Accepted)> {
+        let queue = self.accepted.lock();
+        queue.unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Is it closed and empty?
+    pub(super) fn is_over(&self) -> bool {
+        // In this order: what is put last is put before it is closed.
+        let closed = self.closed.load(Ordering::SeqCst);
+        let queue = self.accepted.lock();
+        closed && queue.unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+}
+
+/// Where connections come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The engine accepts them.
+    Listeners(Listeners),
+    /// It is a worker, and is handed them.
+    Handover(Arc<Handover>),
+}
+
+/// Errors of `accept` that concern one peer only (`accept(2)`: network errors already pending on
+/// the new socket).
+fn is_of_the_peer(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionAborted, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
+    };
+    matches!(
+        error.kind(),
+        Interrupted | ConnectionAborted | NetworkDown | NetworkUnreachable | HostUnreachable
+    ) || matches!(error.raw_os_error(), Some(libc::EPROTO | libc::EPERM))
+}
+
+/// Errors of `accept` that pass when something is freed.
+fn is_shortage(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+    )
+}

@@ -1,0 +1,335 @@
+//! Several engines, a thread each, fed by one that accepts.
+
+use std::cell::Cell;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use mio::{Events, Poll, Waker};
+
+use super::report::at;
+use super::source::{ACCEPT_PAUSE, Accepted, Handover, Listeners, Waiting};
+use super::stop::wake;
+use super::{
+    Base, Config, Engine, EngineError, LISTENER, Monitor, Peer, Progress, Report, StopHandle, Until,
+};
+use crate::recycler::Thresholds;
+use crate::sink::{Sink, SinkError};
+use crate::sys;
+
+/// A thread that serves connections.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Worker {
+    /// The NAPI instances, and so the rx queues, whose connections it gets.
+    pub napi_ids: Vec<u32>,
+    /// The processor that it keeps to (`sched_setaffinity`), or any.
+    pub cpu: Option<usize>,
+}
+
+/// Engines side by side: each on a thread of its own, with an epoll instance, a receive buffer and
+/// connections of its own. Nothing is shared between them while data flows.
+///
+/// A connection goes to the worker that its NAPI id is named for; where none is, or the id is not
+/// known, to one of those with the fewest connections.
+pub struct Workers<F> {
+    config: Config,
+    workers: Vec<(Worker, Base)>,
+    open_sink: F,
+    base: Base,
+    listeners: Listeners,
+    address: Option<SocketAddr>,
+    stopped: Arc<AtomicBool>,
+    progress: Progress,
+}
+
+/// What the accepting thread knows of a worker.
+struct Hand {
+    napi_ids: Vec<u32>,
+    handover: Arc<Handover>,
+    waker: Arc<Waker>,
+    /// Connections that it was given.
+    given: Cell<usize>,
+    /// Those of them that are over.
+    finished: Arc<AtomicUsize>,
+}
+
+impl<F> Workers<F> {
+    /// Takes listening sockets over; without a `worker` there is one. `open_sink` is called for each
+    /// connection, by the thread that serves it.
+    ///
+    /// # Errors
+    /// [`EngineError::Poll`].
+    pub fn new(
+        listeners: impl IntoIterator<Item = TcpListener>,
+        config: Config,
+        mut workers: Vec<Worker>,
+        open_sink: F,
+    ) -> Result<Self, EngineError> {
+        let base = Base::new()?;
+        if workers.is_empty() {
+            workers.push(Worker::default());
+        }
+        let workers = workers.into_iter().map(|worker| Ok((worker, Base::new()?)));
+        let mut ours = Listeners::default();
+        let mut address = None;
+        for listener in listeners {
+            let at = ours.add(base.poll.registry(), listener, LISTENER)?;
+            address.get_or_insert(at);
+        }
+        Ok(Self {
+            config,
+            workers: workers.collect::<Result<_, EngineError>>()?,
+            open_sink,
+            base,
+            listeners: ours,
+            address,
+            stopped: Arc::default(),
+            progress: Progress::default(),
+        })
+    }
+
+    /// What ends them from elsewhere.
+    pub fn stop_handle(&self) -> StopHandle {
+        let bases = self.workers.iter().map(|(_, base)| base);
+        let wakers = bases
+            .chain([&self.base])
+            .map(|base| Arc::clone(&base.waker));
+        StopHandle::new(Arc::clone(&self.stopped), wakers.collect())
+    }
+
+    /// What all of them have received so far, for another thread to read.
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
+    }
+
+    /// What takes a look at all their connections, from another thread.
+    pub fn monitor(&self) -> Monitor {
+        Monitor::of_all(self.workers.iter().map(|(_, base)| base.monitor()))
+    }
+
+    /// Where the first listener listens.
+    pub fn local_addr(&self) -> Option<SocketAddr> {
+        self.address
+    }
+
+    /// Receives until [`Config::until`] is reached or somebody stops it, and accepts on the calling
+    /// thread meanwhile.
+    ///
+    /// # Errors
+    /// The first of any thread's; the others are stopped then.
+    ///
+    /// # Panics
+    /// If a sink does, after the other workers have been stopped.
+    pub fn run<S>(self) -> Result<Report<S>, EngineError>
+    where
+        S: Sink + Send,
+        F: Fn(&Peer) -> Result<S, SinkError> + Sync,
+    {
+        let all = self.stop_handle();
+        let Self {
+            config,
+            workers,
+            open_sink,
+            mut base,
+            mut listeners,
+            stopped,
+            progress,
+            ..
+        } = self;
+        let part = share(&config, workers.len());
+        let mut hands = Vec::new();
+        let mut engines = Vec::new();
+        for (number, (worker, base)) in workers.into_iter().enumerate() {
+            let handover = Arc::new(Handover::default());
+            let (taken, stopped) = (Arc::clone(&handover), Arc::clone(&stopped));
+            let mut engine =
+                Engine::worker(base, number, taken, stopped, part.clone(), &open_sink)?;
+            engine.progress = progress.clone();
+            hands.push(Hand::to(&engine, &worker, handover));
+            engines.push((engine, worker.cpu));
+        }
+        let running = AtomicUsize::new(engines.len());
+        thread::scope(|scope| {
+            let mut threads = Vec::new();
+            let mut failed = None;
+            for (number, (engine, cpu)) in engines.into_iter().enumerate() {
+                let over = WhenOver {
+                    all: all.clone(),
+                    running: &running,
+                    good: false,
+                };
+                let run = move || run_one(engine, cpu, over);
+                let thread = thread::Builder::new().name(format!("rx worker {number}"));
+                match thread.spawn_scoped(scope, run) {
+                    Ok(thread) => threads.push(thread),
+                    Err(error) => {
+                        failed = Some(EngineError::Worker(cpu, error));
+                        all.stop();
+                        break;
+                    }
+                }
+            }
+            let accepted = match failed {
+                None => accept_all(&mut base.poll, &mut listeners, &config, &stopped, &hands),
+                Some(error) => Err(error),
+            };
+            drop(listeners);
+            if accepted.is_err() {
+                all.stop();
+            }
+            for hand in &hands {
+                hand.handover.close();
+            }
+            all.wake();
+            let attended = attend(&mut base.poll, &running, &stopped);
+            let reports = threads.into_iter().map(|thread| thread.join());
+            let reports: Vec<_> = reports.collect();
+            let reports = reports
+                .into_iter()
+                .map(|joined| joined.unwrap_or_else(|panic| resume_unwind(panic)));
+            let reports: Vec<Report<S>> = reports.collect::<Result<_, _>>()?;
+            accepted.and(attended)?;
+            Ok(Report::sum(reports))
+        })
+    }
+}
+
+impl Hand {
+    /// What feeds an engine.
+    fn to<S, F>(engine: &Engine<S, F>, worker: &Worker, handover: Arc<Handover>) -> Self {
+        Self {
+            napi_ids: worker.napi_ids.clone(),
+            handover,
+            waker: Arc::clone(&engine.base.waker),
+            given: Cell::new(0),
+            finished: Arc::clone(&engine.finished),
+        }
+    }
+}
+
+/// Tells the accepting thread when a worker ends, and stops the others if that was by an error or a
+/// panic.
+struct WhenOver<'a> {
+    all: StopHandle,
+    running: &'a AtomicUsize,
+    good: bool,
+}
+
+impl Drop for WhenOver<'_> {
+    fn drop(&mut self) {
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        match self.good {
+            true => self.all.wake(),
+            false => self.all.stop(),
+        }
+    }
+}
+
+/// One worker's thread.
+fn run_one<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
+    engine: Engine<S, F>,
+    cpu: Option<usize>,
+    mut over: WhenOver<'_>,
+) -> Result<Report<S>, EngineError> {
+    if let Some(cpu) = cpu {
+        sys::keep_to(cpu).map_err(|error| EngineError::Worker(Some(cpu), error))?;
+    }
+    let report = engine.run()?;
+    over.good = true;
+    Ok(report)
+}
+
+/// Accepts and hands over, until there are enough or somebody stops it.
+fn accept_all(
+    poll: &mut Poll,
+    listeners: &mut Listeners,
+    config: &Config,
+    stopped: &AtomicBool,
+    hands: &[Hand],
+) -> Result<(), EngineError> {
+    let mut events = Events::with_capacity(16);
+    let mut number = 0;
+    let mut accept_at = None;
+    let wanted = |number: usize| match config.until {
+        Until::Peers(peers) => number < peers as usize,
+        Until::Stopped => true,
+    };
+    while wanted(number) && !stopped.load(Ordering::SeqCst) {
+        let pause =
+            accept_at.map(|at: Instant| at.saturating_duration_since(Instant::now()) + TICK);
+        match poll.poll(&mut events, pause) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            done => done.map_err(at("wait for connections"))?,
+        }
+        if events.iter().any(|event| event.token() == LISTENER) {
+            accept_at = Some(Instant::now());
+        }
+        if accept_at.is_none_or(|at| at > Instant::now()) {
+            continue;
+        }
+        let waiting = listeners.accept(|accepted| {
+            hand_over(hands, number, accepted);
+            number += 1;
+            Ok(wanted(number))
+        })?;
+        accept_at = match waiting {
+            Waiting::Shortage => Some(Instant::now() + ACCEPT_PAUSE),
+            Waiting::None | Waiting::Enough => None,
+        };
+    }
+    Ok(())
+}
+
+/// Waits until all workers are over, or somebody stops them.
+fn attend(poll: &mut Poll, running: &AtomicUsize, stopped: &AtomicBool) -> Result<(), EngineError> {
+    let mut events = Events::with_capacity(16);
+    while running.load(Ordering::SeqCst) > 0 && !stopped.load(Ordering::SeqCst) {
+        match poll.poll(&mut events, None) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            done => done.map_err(at("wait for workers"))?,
+        }
+    }
+    Ok(())
+}
+
+/// What a wait may be late by.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Gives a connection to the worker of its queue, or to the one with the fewest.
+fn hand_over(hands: &[Hand], number: usize, accepted: Accepted) {
+    let napi_id = sys::incoming_napi_id(accepted.socket.as_fd()).ok();
+    let load = |hand: &&Hand| hand.given.get() - hand.finished.load(Ordering::Relaxed);
+    let own = hands
+        .iter()
+        .filter(|hand| napi_id.is_some_and(|id| hand.napi_ids.contains(&id)));
+    let Some(hand) = own
+        .min_by_key(load)
+        .or_else(|| hands.iter().min_by_key(load))
+    else {
+        return;
+    };
+    hand.given.set(hand.given.get() + 1);
+    hand.handover.put(number, accepted);
+    wake(&hand.waker);
+}
+
+/// Limits for all connections, shared out.
+fn share(config: &Config, workers: usize) -> Config {
+    let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
+    Config {
+        held: (config.held / workers).max(1),
+        thresholds: Thresholds {
+            frags: (config.thresholds.frags / workers).max(1),
+            ..config.thresholds
+        },
+        ..config.clone()
+    }
+}
+
+#[cfg(test)]
+#[path = "workers/tests.rs"]
+mod tests;

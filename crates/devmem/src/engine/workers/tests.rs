@@ -1,0 +1,150 @@
+//! Workers over loopback: ordinary data, whose packets come by no NAPI instance.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
+
+use super::*;
+use crate::Received;
+use crate::engine::End;
+use crate::listen::{SocketOptions, listen};
+use crate::pattern::Pattern;
+use crate::sink::{Discard, Memory, Validate};
+
+fn listener() -> TcpListener {
+    listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap()
+}
+
+fn peers(count: u32) -> Config {
+    Config {
+        until: Until::Peers(count),
+        ..Config::default()
+    }
+}
+
+fn send(to: SocketAddr, len: usize) -> thread::JoinHandle<()> {
+    thread::spawn(move || {
+        let mut payload = vec![0; len];
+        Pattern::default().fill(0, &mut payload);
+        TcpStream::connect(to).unwrap().write_all(&payload).unwrap();
+    })
+}
+
+#[test]
+fn connections_are_spread_and_each_has_one_worker() {
+    let listeners = [listener(), listener()];
+    let addresses = [0, 1].map(|i: usize| listeners[i].local_addr().unwrap());
+    let seen = Mutex::new(Vec::new());
+    let open = |peer: &Peer| {
+        let thread = thread::current().name().map(str::to_owned);
+        seen.lock().unwrap().push((peer.worker, thread));
+        Ok(Validate::new(Pattern::default(), Memory::new()))
+    };
+    let two = vec![Worker::default(), Worker::default()];
+    let workers = Workers::new(listeners, peers(8), two, &open).unwrap();
+    assert_eq!(workers.local_addr(), Some(addresses[0]));
+    let senders: Vec<_> = (0..8)
+        .map(|i| send(addresses[i % 2], 300_000 + i))
+        .collect();
+    let report = workers.run().unwrap();
+    senders
+        .into_iter()
+        .for_each(|sender| sender.join().unwrap());
+    let total: u64 = (0..8).map(|i| 300_000 + i).sum();
+    assert_eq!(
+        (report.stats.stream.bytes, report.stats.connections),
+        (total, 8)
+    );
+    for (index, connection) in report.connections.iter().enumerate() {
+        assert_eq!(connection.peer.index, index);
+        assert!(matches!(connection.end, End::Closed));
+        assert!(addresses.contains(&connection.peer.local));
+    }
+    for (worker, thread) in seen.into_inner().unwrap() {
+        assert_eq!(thread, Some(format!("rx worker {worker}")));
+    }
+    for worker in [0, 1] {
+        let theirs = report.connections.iter();
+        assert!(theirs.filter(|it| it.peer.worker == worker).count() > 0);
+    }
+}
+
+/// All connections are accepted, one of them never closes: the thread that accepts has nothing left
+/// to do but to pass the wish on.
+#[test]
+fn a_stop_reaches_workers_that_have_all_their_connections() {
+    let listener = listener();
+    let to = listener.local_addr().unwrap();
+    let open = |_: &Peer| Ok(Discard);
+    let workers = Workers::new([listener], peers(1), vec![Worker::default(); 3], open).unwrap();
+    let stop = workers.stop_handle();
+    let progress = workers.progress();
+    let idle = thread::spawn(move || {
+        let mut socket = TcpStream::connect(to).unwrap();
+        socket.write_all(&[0; 1000]).unwrap();
+        while progress.bytes() < 1000 {
+            thread::yield_now();
+        }
+        stop.stop();
+        let _reset = socket.read(&mut [0]);
+    });
+    let report = workers.run().unwrap();
+    idle.join().unwrap();
+    assert!(matches!(report.connections[0].end, End::Stopped));
+}
+
+struct Panics(bool);
+
+impl Sink for Panics {
+    fn consume(&mut self, _: &mut Received<'_>) -> Result<(), SinkError> {
+        assert!(!self.0, "a sink that panics");
+        Ok(())
+    }
+}
+
+#[test]
+fn a_panic_ends_all_workers() {
+    let listener = listener();
+    let to = listener.local_addr().unwrap();
+    let open = |peer: &Peer| Ok(Panics(peer.index == 1));
+    let config = Config {
+        until: Until::Stopped,
+        ..Config::default()
+    };
+    let workers = Workers::new([listener], config, vec![Worker::default(); 2], open).unwrap();
+    let over = AtomicBool::new(false);
+    let panicked = thread::scope(|scope| {
+        let run = scope.spawn(|| workers.run().map(drop));
+        let senders: Vec<_> = (0..2)
+            .map(|_| {
+                thread::spawn(move || {
+                    let mut socket = TcpStream::connect(to).unwrap();
+                    while socket.write_all(&[0; 1000]).is_ok() {}
+                })
+            })
+            .collect();
+        let panicked = run.join().is_err();
+        over.store(true, Ordering::SeqCst);
+        senders
+            .into_iter()
+            .for_each(|sender| sender.join().unwrap());
+        panicked
+    });
+    assert!(panicked && over.into_inner());
+}
+
+#[test]
+fn a_processor_that_is_not_there_is_named() {
+    let open = |_: &Peer| Ok(Discard);
+    let worker = Worker {
+        cpu: Some(1023),
+        ..Worker::default()
+    };
+    let workers = Workers::new([listener()], peers(1), vec![worker], open).unwrap();
+    let error = workers.run().unwrap_err();
+    assert!(
+        matches!(error, EngineError::Worker(Some(1023), _)),
+        "{error}"
+    );
+}

@@ -1,0 +1,47 @@
+use super::{Memory, Sink, SinkError};
+use crate::segment::Received;
+
+/// The CRC-32 of the stream: that of zlib, gzip and Ethernet, `cksum -a crc32b`. Frags are copied
+/// piece by piece, and the sum taken of the copies.
+#[derive(Debug, Clone)]
+pub struct Checksum {
+    hasher: crc32fast::Hasher,
+    memory: Memory,
+    bytes: u64,
+}
+
+impl Checksum {
+    /// Of an empty stream, with frags in `memory`.
+    pub fn new(memory: Memory) -> Self {
+        Self {
+            hasher: crc32fast::Hasher::new(),
+            memory,
+            bytes: 0,
+        }
+    }
+
+    /// The sum of what came so far; 0 of nothing.
+    pub fn crc32(&self) -> u32 {
+        self.hasher.clone().finalize()
+    }
+
+    /// Bytes of the stream that the sum is of.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Sink for Checksum {
+    fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
+        let Self {
+            hasher,
+            memory,
+            bytes,
+        } = self;
+        memory.read_all(received, |part| {
+            part.read_with(|piece| hasher.update(piece))?;
+            *bytes += part.len() as u64;
+            Ok(())
+        })
+    }
+}

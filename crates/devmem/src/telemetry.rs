@@ -1,0 +1,338 @@
+//! What was received, by size and by number: histograms that cost an addition a frag.
+//!
+//! All of it is counted where it happens and looked at when somebody asks: nothing is allocated,
+//! formatted or timed for a frag.
+
+use std::ops::AddAssign;
+use std::time::{Duration, Instant};
+
+use crate::buffer::{Record, Totals};
+
+/// Buckets of a [`Histogram`].
+const BUCKETS: usize = 32;
+
+/// How often which values came, by their order of magnitude: bucket 0 counts zeros, bucket `n` the
+/// values from 2^(n-1) to 2^n - 1, the last one all from 2^30 on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Histogram {
+    buckets: [u64; BUCKETS],
+    sum: u64,
+    min: u64,
+    max: u64,
+}
+
+/// A range of values and how many fell into it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Bucket {
+    /// The least value.
+    pub from: u64,
+    /// The greatest value.
+    pub to: u64,
+    /// How many values there were.
+    pub count: u64,
+}
+
+impl Default for Histogram {
+    fn default() -> Self {
+        Self {
+            buckets: [0; BUCKETS],
+            sum: 0,
+            min: u64::MAX,
+            max: 0,
+        }
+    }
+}
+
+#[inline]
+fn bucket(value: u64) -> usize {
+    ((u64::BITS - value.leading_zeros()) as usize).min(BUCKETS - 1)
+}
+
+impl Histogram {
+    /// Counts a value.
+    #[inline]
+    pub fn record(&mut self, value: u64) {
+        self.tally(value);
+        self.widen(value, value, value);
+    }
+
+    /// Half of [`record`](Self::record), for each of many values at once; the other half is
+    /// [`widen`](Self::widen), for all of them together.
+    #[inline]
+    pub(crate) fn tally(&mut self, value: u64) {
+        self.buckets[bucket(value)] += 1;
+    }
+
+    /// The least, the greatest and the sum of values that were tallied.
+    #[inline]
+    pub(crate) fn widen(&mut self, least: u64, greatest: u64, sum: u64) {
+        self.min = self.min.min(least);
+        self.max = self.max.max(greatest);
+        self.sum = self.sum.saturating_add(sum);
+    }
+
+    /// How many values were counted.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// Their sum.
+    pub fn sum(&self) -> u64 {
+        self.sum
+    }
+
+    /// The least; none of no values.
+    pub fn min(&self) -> Option<u64> {
+        (self.count() > 0).then_some(self.min)
+    }
+
+    /// The greatest; none of no values.
+    pub fn max(&self) -> Option<u64> {
+        (self.count() > 0).then_some(self.max)
+    }
+
+    /// Their mean; none of no values.
+    pub fn mean(&self) -> Option<f64> {
+        let count = self.count();
+        (count > 0).then(|| self.sum as f64 / count as f64)
+    }
+
+    /// A value that at least this part (0 to 1) of the values does not exceed: the greatest that the
+    /// bucket may hold where that part is reached, so at most twice as large as the exact one, and
+    /// never beyond the least and the greatest value. None of no values.
+    pub fn quantile(&self, part: f64) -> Option<u64> {
+        let count = self.count();
+        let rank = ((part.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count.max(1));
+        let mut below = 0;
+        let reached = self.buckets().find(|bucket| {
+            below += bucket.count;
+            below >= rank
+        })?;
+        Some(reached.to.min(self.max).max(self.min))
+    }
+
+    /// The buckets in which there is something, in order.
+    pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
+        let counts = self.buckets.iter().enumerate();
+        counts
+            .filter(|(_, count)| **count > 0)
+            .map(|(index, &count)| Bucket {
+                from: if index == 0 { 0 } else { 1 << (index - 1) },
+                to: match index {
+                    last if last == BUCKETS - 1 => u64::MAX,
+                    index => (1 << index) - 1,
+                },
+                count,
+            })
+    }
+}
+
+impl AddAssign<&Histogram> for Histogram {
+    fn add_assign(&mut self, other: &Self) {
+        for (bucket, count) in self.buckets.iter_mut().zip(other.buckets) {
+            *bucket += count;
+        }
+        self.widen(other.min, other.max, other.sum);
+    }
+}
+
+/// How a stream was received, or several together: about a KiB.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Telemetry {
+    /// Bytes of each frag.
+    pub frag_size: Histogram,
+    /// Frags of each `recvmsg` that brought some.
+    pub frags_per_call: Histogram,
+    /// Frags held at each flush.
+    pub held_at_flush: Histogram,
+    /// Microseconds between the first of a batch of frags given back and its flush, by the clock that
+    /// the stream was told ([`DevmemStream::clock`](crate::DevmemStream::clock)): 0 within one
+    /// reading of it. Nothing where no clock was told.
+    pub hold_time: Histogram,
+}
+
+impl AddAssign<&Telemetry> for Telemetry {
+    fn add_assign(&mut self, other: &Self) {
+        self.frag_size += &other.frag_size;
+        self.frags_per_call += &other.frags_per_call;
+        self.held_at_flush += &other.held_at_flush;
+        self.hold_time += &other.hold_time;
+    }
+}
+
+impl Telemetry {
+    /// Counts the frags that one `recvmsg` brought.
+    pub(crate) fn received(&mut self, records: &[Record], totals: &Totals) {
+        if totals.frags == 0 {
+            return;
+        }
+        let (mut least, mut greatest) = (u32::MAX, 0);
+        for record in records {
+            if let Record::Frag(frag) = record {
+                self.frag_size.tally(frag.frag_size.into());
+                least = least.min(frag.frag_size);
+                greatest = greatest.max(frag.frag_size);
+            }
+        }
+        self.frag_size
+            .widen(least.into(), greatest.into(), totals.frag_bytes);
+        self.frags_per_call.record(totals.frags as u64);
+    }
+
+    /// Counts a flush of so many frags.
+    pub(crate) fn flushed(&mut self, frags: u32, after: Option<Duration>) {
+        if frags == 0 {
+            return;
+        }
+        self.held_at_flush.record(frags.into());
+        if let Some(after) = after {
+            let micros = u64::try_from(after.as_micros()).unwrap_or(u64::MAX);
+            self.hold_time.record(micros);
+        }
+    }
+}
+
+/// The clock of a stream: readings that somebody else took.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Clock {
+    now: Option<Instant>,
+    since: Option<Instant>,
+}
+
+impl Clock {
+    /// It is this late; does the stream hold anything yet?
+    #[inline]
+    pub(crate) fn set(&mut self, now: Instant, holds: bool) {
+        self.now = Some(now);
+        if !holds {
+            self.since = self.now;
+        }
+    }
+
+    /// How long the batch was held that goes now; another one begins.
+    pub(crate) fn lap(&mut self) -> Option<Duration> {
+        let (now, since) = (self.now?, self.since?);
+        self.since = self.now;
+        Some(now.saturating_duration_since(since))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn histogram(values: &[u64]) -> Histogram {
+        let mut histogram = Histogram::default();
+        values.iter().for_each(|&value| histogram.record(value));
+        histogram
+    }
+
+    /// Small and large ones alike.
+    fn values() -> impl Strategy<Value = Vec<u64>> {
+        let value = (0_u32..40).prop_flat_map(|bits| 0..1_u64 << bits);
+        prop::collection::vec(value, 0..200)
+    }
+
+    #[test]
+    fn of_nothing_there_is_nothing_to_say() {
+        let empty = Histogram::default();
+        assert_eq!((empty.count(), empty.sum()), (0, 0));
+        assert_eq!(
+            (empty.min(), empty.max(), empty.quantile(0.5)),
+            (None, None, None)
+        );
+        assert_eq!((empty.mean(), empty.buckets().next()), (None, None));
+    }
+
+    #[test]
+    fn buckets_are_powers_of_two() {
+        let found: Vec<_> = histogram(&[0, 1, 2, 3, 4, 4096, 1 << 30, u64::MAX])
+            .buckets()
+            .map(|bucket| (bucket.from, bucket.to, bucket.count))
+            .collect();
+        let expected = [
+            (0, 0, 1),
+            (1, 1, 1),
+            (2, 3, 2),
+            (4, 7, 1),
+            (4096, 8191, 1),
+            (1 << 30, u64::MAX, 2),
+        ];
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn it_fits_beside_a_connection() {
+        assert!(size_of::<Telemetry>() <= 1536, "{}", size_of::<Telemetry>());
+    }
+
+    #[test]
+    fn a_clock_measures_from_the_first_of_a_batch() {
+        let (start, ms) = (Instant::now(), Duration::from_millis(1));
+        let mut clock = Clock::default();
+        assert_eq!(clock.lap(), None);
+        clock.set(start, false);
+        clock.set(start + ms, false);
+        // Given back at some time after this reading, flushed at that one.
+        clock.set(start + 3 * ms, true);
+        assert_eq!(clock.lap(), Some(2 * ms));
+        assert_eq!(clock.lap(), Some(Duration::ZERO));
+    }
+
+    proptest! {
+        #[test]
+        fn each_value_is_counted_once(values in values()) {
+            let histogram = histogram(&values);
+            prop_assert_eq!(histogram.count(), values.len() as u64);
+            prop_assert_eq!(histogram.sum(), values.iter().sum::<u64>());
+            prop_assert_eq!(histogram.min(), values.iter().copied().min());
+            prop_assert_eq!(histogram.max(), values.iter().copied().max());
+            let mut above = None;
+            for bucket in histogram.buckets() {
+                prop_assert!(above.is_none_or(|above| bucket.from > above));
+                let within = values.iter().filter(|value| (bucket.from..=bucket.to).contains(value));
+                prop_assert_eq!(within.count() as u64, bucket.count);
+                above = Some(bucket.to);
+            }
+        }
+
+        #[test]
+        fn a_quantile_is_at_most_twice_the_exact_one(mut values in values(), part in 0.0..=1.0) {
+            let found = histogram(&values).quantile(part);
+            values.sort_unstable();
+            let rank = ((part * values.len() as f64).ceil() as usize).max(1);
+            let exact = values.get(rank - 1).copied();
+            match (found, exact) {
+                (None, None) => {}
+                (Some(found), Some(exact)) => {
+                    prop_assert!(exact <= found, "{exact} > {found}");
+                    let open = exact >= 1 << 30;
+                    prop_assert!(open || found <= exact * 2, "{found} of {exact}");
+                    prop_assert!(Some(&found) <= values.last());
+                }
+                _ => prop_assert!(false, "{found:?} {exact:?}"),
+            }
+        }
+
+        #[test]
+        fn two_merged_are_as_one(left in values(), right in values()) {
+            let mut merged = histogram(&left);
+            merged += &histogram(&right);
+            let both: Vec<_> = left.into_iter().chain(right).collect();
+            prop_assert_eq!(merged, histogram(&both));
+        }
+
+        #[test]
+        fn tallied_is_recorded(values in values()) {
+            let mut tallied = Histogram::default();
+            values.iter().for_each(|&value| tallied.tally(value));
+            if let (Some(&least), Some(&greatest)) = (values.iter().min(), values.iter().max()) {
+                tallied.widen(least, greatest, values.iter().sum());
+            }
+            prop_assert_eq!(tallied, histogram(&values));
+        }
+    }
+}

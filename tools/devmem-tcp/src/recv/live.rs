@@ -1,0 +1,378 @@
+//! `recv --live`: how it goes, once a second, as a view on a terminal, as plain lines, or as JSON.
+
+mod draw;
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use devmem::engine::{Look, Monitor, Snapshot};
+use serde::Serialize;
+
+use super::pool::{PATIENCE, State};
+use super::spread::Spreads;
+use draw::Screen;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MIB: f64 = (1 << 20) as f64;
+
+/// How a second went.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Second {
+    /// Since the receiver was ready, in seconds.
+    at: f64,
+    bytes: u64,
+    /// In the last second.
+    mib_per_second: f64,
+    /// Since the first bytes.
+    mean_mib_per_second: f64,
+    frags: u64,
+    tokens: Tokens,
+    /// At work, the busiest first.
+    connections: Vec<Connection>,
+    /// Connections that have ended.
+    ended: usize,
+    queues: Vec<Queue>,
+    memory: State,
+    telemetry: Spreads,
+    /// Threads that did not answer, as one does not whose sink is busy: what they do is as it was.
+    missing: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+struct Tokens {
+    issued: u64,
+    returned: u64,
+    /// Given back to us, on their way to the kernel.
+    held: u64,
+    /// With sinks.
+    kept: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Connection {
+    peer: String,
+    /// The NIC's queue that its packets come by.
+    queue: Option<u32>,
+    napi_id: Option<u32>,
+    bytes: u64,
+    mib_per_second: f64,
+    frags: u64,
+    tokens: Tokens,
+    /// Memory of its receive queue.
+    queued_bytes: u64,
+    /// For how long it has not been served, as its sink keeps too much.
+    paused_seconds: Option<f64>,
+}
+
+/// The connections of a queue, those that have ended included.
+#[derive(Debug, Clone, Serialize)]
+struct Queue {
+    queue: Option<u32>,
+    napi_id: Option<u32>,
+    connections: usize,
+    ended: usize,
+    bytes: u64,
+    mib_per_second: f64,
+    frags: u64,
+    alloc_fail: Option<u64>,
+    hw_drops: Option<u64>,
+}
+
+/// What was counted at an earlier look.
+#[derive(Debug, Default)]
+struct Before {
+    at: Option<Instant>,
+    bytes: u64,
+    connections: BTreeMap<usize, u64>,
+    queues: BTreeMap<Option<u32>, u64>,
+}
+
+impl Before {
+    fn rate(&self, now: Instant, bytes: u64, before: u64) -> f64 {
+        let since = self.at.map(|at| now.saturating_duration_since(at));
+        let seconds = since.unwrap_or_default().as_secs_f64();
+        match seconds > 0.0 {
+            true => bytes.saturating_sub(before) as f64 / MIB / seconds,
+            false => 0.0,
+        }
+    }
+}
+
+enum Out {
+    Screen(Screen),
+    Lines,
+    Json,
+}
+
+/// Tells each second how it goes.
+pub(super) struct Live {
+    monitor: Monitor,
+    out: Out,
+    /// Standard output has the payload.
+    to_stderr: bool,
+    began: Instant,
+    next: Instant,
+    /// The last answer, for when none comes.
+    last: Option<Snapshot>,
+    before: Before,
+    /// The last look at which nothing had come yet.
+    empty: Option<Instant>,
+}
+
+impl Live {
+    pub(super) fn new(title: String, monitor: Monitor, json: bool, to_stderr: bool) -> Self {
+        let terminal = match to_stderr {
+            true => io::stderr().is_terminal(),
+            false => io::stdout().is_terminal(),
+        };
+        let now = Instant::now();
+        Self {
+            monitor,
+            out: match (json, terminal) {
+                (true, _) => Out::Json,
+                (false, true) => Out::Screen(Screen::new(title, to_stderr)),
+                (false, false) => Out::Lines,
+            },
+            to_stderr,
+            began: now,
+            next: now + SECOND,
+            last: None,
+            before: Before {
+                at: Some(now),
+                ..Before::default()
+            },
+            empty: Some(now),
+        }
+    }
+
+    /// Tells it if a second has passed.
+    pub(super) fn tick(&mut self, memory: &State) {
+        let now = Instant::now();
+        if now < self.next {
+            return;
+        }
+        self.next = (self.next + SECOND).max(now);
+        let missing = match self.monitor.snapshot(PATIENCE) {
+            Some(snapshot) => self.last.insert(snapshot).missing,
+            None => 1,
+        };
+        let Some(snapshot) = self.last.take() else {
+            return;
+        };
+        let second = self.second(&snapshot, memory, missing);
+        match &mut self.out {
+            Out::Screen(screen) => {
+                let text = screen.draw(&second, &snapshot.total().telemetry);
+                self.write(&text);
+            }
+            Out::Lines => self.write(&second.line()),
+            Out::Json => {
+                if let Ok(line) = serde_json::to_string(&second) {
+                    self.write(&(line + "\n"));
+                }
+            }
+        }
+        self.last = Some(snapshot);
+    }
+
+    /// Takes the view off the terminal, for what is printed next.
+    pub(super) fn clear(&mut self) {
+        if let Out::Screen(screen) = &mut self.out {
+            let text = screen.erase();
+            self.write(&text);
+        }
+    }
+
+    fn write(&self, text: &str) {
+        // Nobody is left to read it if that is closed.
+        let _closed = match self.to_stderr {
+            true => io::stderr().write_all(text.as_bytes()),
+            false => {
+                let mut out = io::stdout().lock();
+                out.write_all(text.as_bytes()).and_then(|()| out.flush())
+            }
+        };
+    }
+
+    fn second(&mut self, snapshot: &Snapshot, memory: &State, missing: usize) -> Second {
+        let total = snapshot.total();
+        let now = match missing {
+            0 => snapshot.taken,
+            _ => Instant::now(),
+        };
+        let bytes = total.stats.bytes;
+        if bytes == 0 {
+            self.empty = Some(now);
+        }
+        let since_empty = Before {
+            at: self.empty,
+            ..Before::default()
+        };
+        let mut connections: Vec<_> = snapshot
+            .connections
+            .iter()
+            .map(|look| self.connection(look, now, memory))
+            .collect();
+        connections.sort_by(|a, b| {
+            let by_rate = b.mib_per_second.total_cmp(&a.mib_per_second);
+            by_rate.then(b.bytes.cmp(&a.bytes))
+        });
+        let second = Second {
+            at: now.saturating_duration_since(self.began).as_secs_f64(),
+            bytes,
+            mib_per_second: self.before.rate(now, bytes, self.before.bytes),
+            mean_mib_per_second: since_empty.rate(now, bytes, 0),
+            frags: total.stats.frags,
+            tokens: Tokens {
+                issued: total.stats.tokens.issued,
+                returned: total.stats.tokens.freed,
+                held: snapshot.held(),
+                kept: snapshot.kept(),
+            },
+            connections,
+            ended: total.ended,
+            queues: self.queues(snapshot, now, memory),
+            memory: memory.clone(),
+            telemetry: (&total.telemetry).into(),
+            missing,
+        };
+        let looks = snapshot.connections.iter();
+        let groups = snapshot.by_napi.iter();
+        self.before = Before {
+            at: Some(now),
+            bytes,
+            connections: looks.map(|look| (look.peer.index, look.stats.bytes)).collect(),
+            queues: groups.map(|(napi, group)| (*napi, group.stats.bytes)).collect(),
+        };
+        second
+    }
+
+    fn connection(&self, look: &Look, now: Instant, memory: &State) -> Connection {
+        let before = self.before.connections.get(&look.peer.index);
+        let bytes = look.stats.bytes;
+        Connection {
+            peer: look.peer.address.to_string(),
+            queue: queue_of(memory, look.peer.napi_id),
+            napi_id: look.peer.napi_id,
+            bytes,
+            mib_per_second: self.before.rate(now, bytes, before.copied().unwrap_or(0)),
+            frags: look.stats.frags,
+            tokens: Tokens {
+                issued: look.stats.tokens.issued,
+                returned: look.stats.tokens.freed,
+                held: look.held.into(),
+                kept: look.kept.frags,
+            },
+            queued_bytes: look.queued,
+            paused_seconds: look.paused.map(|paused| paused.as_secs_f64()),
+        }
+    }
+
+    /// The queues that are received on, and whatever else connections come by.
+    fn queues(&self, snapshot: &Snapshot, now: Instant, memory: &State) -> Vec<Queue> {
+        let known = memory.queues.iter().map(|queue| queue.napi);
+        let mut ids: Vec<Option<u32>> = known.flatten().map(Some).collect();
+        for id in snapshot.by_napi.keys() {
+            if !ids.contains(id) {
+                ids.push(*id);
+            }
+        }
+        let one = |napi: Option<u32>| {
+            let group = snapshot.by_napi.get(&napi).cloned().unwrap_or_default();
+            let before = self.before.queues.get(&napi).copied().unwrap_or(0);
+            let queue = memory.queues.iter();
+            let queue = queue
+                .filter(|_| napi.is_some())
+                .find(|queue| queue.napi == napi);
+            Queue {
+                queue: queue.map(|queue| queue.id.get()),
+                napi_id: napi,
+                connections: group.working,
+                ended: group.ended,
+                bytes: group.stats.bytes,
+                mib_per_second: self.before.rate(now, group.stats.bytes, before),
+                frags: group.stats.frags,
+                alloc_fail: queue.and_then(|queue| queue.alloc_fail),
+                hw_drops: queue.and_then(|queue| queue.hw_drops),
+            }
+        };
+        ids.into_iter().map(one).collect()
+    }
+}
+
+/// The NIC's queue that this NAPI instance serves.
+fn queue_of(memory: &State, napi: Option<u32>) -> Option<u32> {
+    let napi = napi?;
+    let queue = memory.queues.iter().find(|queue| queue.napi == Some(napi));
+    queue.map(|queue| queue.id.get())
+}
+
+impl Second {
+    /// In one plain line.
+    fn line(&self) -> String {
+        let Self {
+            bytes,
+            mib_per_second,
+            mean_mib_per_second,
+            tokens,
+            ..
+        } = self;
+        let mut line = format!(
+            "received {:.1} MiB, {mib_per_second:.1} MiB/s, {mean_mib_per_second:.1} on average, {}, \
+             {} tokens held, {} kept",
+            *bytes as f64 / MIB,
+            plural(self.connections.len(), "connection"),
+            tokens.held,
+            tokens.kept,
+        );
+        for pool in &self.memory.pools {
+            if let Some(in_use) = pool.in_use {
+                line += &format!(", {in_use} of {} niovs taken", pool.niovs);
+            }
+        }
+        if let Some(failed) = self.memory.alloc_fail {
+            line += &format!(", {failed} allocations failed");
+        }
+        line + "\n"
+    }
+}
+
+fn plural(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rate_is_of_the_time_between() {
+        let now = Instant::now();
+        let before = Before {
+            at: now.checked_sub(Duration::from_secs(2)),
+            ..Before::default()
+        };
+        assert!((before.rate(now, 5 << 20, 1 << 20) - 2.0).abs() < 0.01);
+        assert!(Before::default().rate(now, 1, 0).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_plain_line() {
+        let second = Second {
+            bytes: 3 << 20,
+            mib_per_second: 1.5,
+            mean_mib_per_second: 1.25,
+            ..Second::default()
+        };
+        assert_eq!(
+            second.line(),
+            "received 3.0 MiB, 1.5 MiB/s, 1.2 on average, 0 connections, 0 tokens held, 0 kept\n"
+        );
+        let json = serde_json::to_value(&second).unwrap();
+        assert_eq!(json["bytes"], 3 << 20);
+    }
+}

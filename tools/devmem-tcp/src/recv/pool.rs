@@ -1,0 +1,323 @@
+//! How much of the dmabufs is taken, by whom, and a word before the NIC has nothing left.
+//!
+//! A page pool's `inflight` (`page_pool_inflight`) counts what it took from the dmabuf and did not
+//! give back to it: also niovs that came back to the pool's own ring and cache, which are as good as
+//! free. Where the kernel counts them (`CONFIG_PAGE_POOL_STATS`), they are taken off.
+
+mod nic;
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use devmem::engine::{Look, Monitor, Snapshot};
+use netdev::{DmabufId, QueueId};
+use serde::Serialize;
+use tracing::subscriber::{NoSubscriber, with_default};
+
+use crate::snapshot::NicBehind;
+use nic::Nic;
+
+/// Between two looks at the counters of drops, and at our own where the NIC is out of reach.
+const SECOND: Duration = Duration::from_secs(1);
+/// How long the engine may take to answer.
+pub(super) const PATIENCE: Duration = Duration::from_millis(300);
+/// What is said once is said again only after so long without a cause.
+const EPISODE: Duration = Duration::from_secs(10);
+
+/// What is known of the memory that is received into.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub(super) struct State {
+    /// Each dmabuf.
+    pub(super) pools: Vec<Pool>,
+    /// Times that a queue of ours found no buffer, since we began; `None` where nobody says.
+    pub(super) alloc_fail: Option<u64>,
+    /// Packets that got lost in the NIC on the way to a queue of ours, since we began.
+    pub(super) hw_drops: Option<u64>,
+    /// Warnings given.
+    pub(super) warnings: u32,
+    /// The NIC's queues that are received on.
+    #[serde(skip)]
+    pub(super) queues: Vec<Queue>,
+}
+
+/// A dmabuf and how much of it is taken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(super) struct Pool {
+    pub(super) dmabuf: DmabufId,
+    pub(super) niovs: u64,
+    /// Niovs that the page pools have; `None` where the NIC is out of reach.
+    pub(super) inflight: Option<u64>,
+    pub(super) peak_inflight: Option<u64>,
+    /// Of these, the ones that are not in the pools' own ring and cache.
+    pub(super) in_use: Option<u64>,
+    pub(super) peak_in_use: Option<u64>,
+    #[serde(skip)]
+    starving: bool,
+}
+
+/// A queue of the NIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Queue {
+    pub(super) id: QueueId,
+    pub(super) napi: Option<u32>,
+    pub(super) alloc_fail: Option<u64>,
+    pub(super) hw_drops: Option<u64>,
+}
+
+/// Looks at them.
+pub(super) struct Watcher {
+    device: String,
+    nic: Option<Nic>,
+    niov: u64,
+    monitor: Monitor,
+    state: State,
+    own_at: Option<Instant>,
+    failing: Option<Instant>,
+}
+
+impl Watcher {
+    /// For dmabufs of these lengths in niovs of `niov` bytes, received into by these queues.
+    pub(super) fn new(
+        device: &str,
+        nic: Option<&NicBehind>,
+        dmabufs: &[(DmabufId, u64)],
+        niov: u64,
+        monitor: Monitor,
+    ) -> Self {
+        let pools = dmabufs.iter().map(|&(dmabuf, len)| Pool {
+            dmabuf,
+            niovs: len / niov.max(1),
+            inflight: None,
+            peak_inflight: None,
+            in_use: None,
+            peak_in_use: None,
+            starving: false,
+        });
+        let mut state = State {
+            pools: pools.collect(),
+            ..State::default()
+        };
+        Self {
+            device: nic.map_or(device, |nic| &nic.device).to_owned(),
+            nic: nic.and_then(|nic| Nic::open(nic, &mut state)),
+            niov: niov.max(1),
+            monitor,
+            state,
+            own_at: None,
+            failing: None,
+        }
+    }
+
+    pub(super) fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Looks, a few times a second: what must be said about it, if anything.
+    pub(super) fn tick(&mut self) -> Vec<String> {
+        let failed = self.state.alloc_fail.unwrap_or(0);
+        // What is asked for a few times a second is not worth a line each time in the log.
+        with_default(NoSubscriber::new(), || self.look());
+        let mut warnings = self.near_the_end();
+        warnings.extend(self.failures(failed));
+        self.state.warnings += warnings.len() as u32;
+        warnings
+    }
+
+    /// The last look.
+    pub(super) fn end(mut self) -> State {
+        if let Some(nic) = &mut self.nic {
+            with_default(NoSubscriber::new(), || nic.count_drops(&mut self.state));
+        }
+        self.state
+    }
+
+    fn look(&mut self) {
+        match &mut self.nic {
+            Some(nic) => {
+                if !nic.look(&mut self.state) {
+                    self.nic = None;
+                }
+            }
+            None => self.look_at_our_own(),
+        }
+        for pool in &mut self.state.pools {
+            pool.peak_inflight = pool.peak_inflight.max(pool.inflight);
+            pool.peak_in_use = pool.peak_in_use.max(pool.in_use);
+        }
+    }
+
+    /// Where the kernel does not tell: the tokens that we have, and the sockets' receive queues. Of
+    /// several dmabufs nobody knows then which of them it is.
+    fn look_at_our_own(&mut self) {
+        if self.own_at.is_some_and(|at| at.elapsed() < SECOND) {
+            return;
+        }
+        self.own_at = Some(Instant::now());
+        let [pool] = &mut self.state.pools[..] else {
+            return;
+        };
+        if let Some(snapshot) = self.monitor.snapshot(PATIENCE) {
+            let holders = Holders::of(&snapshot, self.niov);
+            let ours = holders.queued + holders.held + holders.kept;
+            pool.in_use = Some(ours.min(pool.niovs));
+        }
+    }
+
+    /// A warning for each pool of which seven eighths are taken, once until a quarter of it is free
+    /// again.
+    fn near_the_end(&mut self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for pool in &mut self.state.pools {
+            let Some(in_use) = pool.in_use else { continue };
+            let starving = in_use * 8 >= pool.niovs * 7;
+            if starving && !pool.starving {
+                let snapshot = self.monitor.snapshot(PATIENCE);
+                let holders = snapshot.as_ref().map(|all| Holders::of(all, self.niov));
+                warnings.push(starved(&self.device, pool, in_use, holders));
+                pool.starving = true;
+            } else if in_use * 4 < pool.niovs * 3 {
+                pool.starving = false;
+            }
+        }
+        warnings
+    }
+
+    /// A warning when the NIC begins to find no buffers.
+    fn failures(&mut self, before: u64) -> Option<String> {
+        let now = self.state.alloc_fail?;
+        if now <= before {
+            return None;
+        }
+        let first = self.failing.is_none_or(|at| at.elapsed() >= EPISODE);
+        self.failing = Some(Instant::now());
+        let drops = match self.state.hw_drops {
+            Some(drops) => format!(" and dropped {drops} packets"),
+            None => String::new(),
+        };
+        first.then(|| {
+            format!(
+                "recv {}: the NIC found no memory to receive into {now} times{drops}: peers send \
+                 again what was lost\n  give it more: --size; or fewer peers at a time",
+                self.device
+            )
+        })
+    }
+}
+
+/// Who has a dmabuf's niovs, about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Holders {
+    /// In the sockets' receive queues.
+    queued: u64,
+    /// Given back, on their way to the kernel.
+    held: u64,
+    /// With sinks.
+    kept: u64,
+    /// Connections whose sinks keep so much that they are not served.
+    paused: usize,
+    /// Engines that did not answer.
+    missing: usize,
+    /// Who has most, and how many.
+    most: Option<(String, u64)>,
+}
+
+impl Holders {
+    fn of(snapshot: &Snapshot, niov: u64) -> Self {
+        let of_one = |look: &Look| look.queued / niov + u64::from(look.held) + look.kept.frags;
+        let most = snapshot.connections.iter().max_by_key(|look| of_one(look));
+        let paused = snapshot.connections.iter();
+        Self {
+            queued: snapshot.queued() / niov,
+            held: snapshot.held(),
+            kept: snapshot.kept(),
+            paused: paused.filter(|look| look.paused.is_some()).count(),
+            missing: snapshot.missing,
+            most: most.map(|look| (look.peer.address.to_string(), of_one(look))),
+        }
+    }
+}
+
+/// The warning, and what to do about it on a second line.
+fn starved(device: &str, pool: &Pool, in_use: u64, holders: Option<Holders>) -> String {
+    let Pool { dmabuf, niovs, .. } = pool;
+    let mut text = format!(
+        "recv {device}: {in_use} of the {niovs} niovs of dmabuf {dmabuf} are taken; the NIC will soon \
+         have nothing to receive into: "
+    );
+    let Some(holders) = holders else {
+        text += "the receiver is busy with a sink and does not answer, so the sockets' receive queues \
+                 fill up\n  give it a faster sink, or fewer peers at a time";
+        return text;
+    };
+    let Holders {
+        queued, held, kept, ..
+    } = holders;
+    let ring = in_use.saturating_sub(queued + held + kept);
+    let _infallible = write!(
+        text,
+        "about {queued} are in the sockets' receive queues, {kept} with sinks, {held} about to be \
+         given back, {ring} in the NIC's ring"
+    );
+    if let Some((peer, most)) = &holders.most {
+        let _infallible = write!(text, "; most of them, {most}, came from {peer}");
+    }
+    if holders.missing > 0 {
+        text += "; a thread is busy with a sink and did not answer";
+    }
+    text += match queued.max(held).max(kept).max(ring) {
+        most if most == ring => {
+            "\n  the dmabuf is small for the NIC's ring: --size; or a smaller ring: ethtool -G IF rx N"
+        }
+        most if most == queued && holders.paused == 0 => {
+            "\n  the receiver does not keep up: --size for a larger dmabuf, --thread-per-queue for more \
+             processors, or fewer peers at a time"
+        }
+        _ => {
+            "\n  the sink keeps more than the dmabuf can spare: --size, or a sink that gives back sooner"
+        }
+    };
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pool() -> Pool {
+        Pool {
+            dmabuf: DmabufId::new(3),
+            niovs: 512,
+            inflight: Some(512),
+            peak_inflight: None,
+            in_use: None,
+            peak_in_use: None,
+            starving: false,
+        }
+    }
+
+    fn said(queued: u64, kept: u64, held: u64) -> String {
+        let holders = Holders {
+            queued,
+            held,
+            kept,
+            most: Some(("192.0.2.1:7".to_owned(), 300)),
+            ..Holders::default()
+        };
+        starved("eth1", &pool(), 450, Some(holders))
+    }
+
+    #[test]
+    fn who_has_it_is_named_with_a_remedy() {
+        let queues = said(400, 20, 0);
+        assert!(queues.starts_with("recv eth1: 450 of the 512 niovs of dmabuf 3 are taken"));
+        assert!(queues.contains("about 400 are in the sockets' receive queues, 20 with sinks"));
+        assert!(
+            queues.contains(" 30 in the NIC's ring; most of them, 300, came from 192.0.2.1:7\n")
+        );
+        assert!(queues.contains("--thread-per-queue"));
+        assert!(said(10, 400, 5).contains("the sink keeps"));
+        assert!(said(10, 10, 5).contains("ethtool -G"));
+        let busy = starved("eth1", &pool(), 450, None);
+        assert!(busy.contains("busy with a sink") && busy.lines().count() == 2);
+    }
+}

@@ -1,0 +1,80 @@
+//! Where the payload goes.
+
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use devmem::DmabufId;
+use devmem::engine::Peer;
+use devmem::pattern::Pattern;
+use devmem::sink::{Discard, Memory, Sink, SinkError, Validate, Write};
+use dmabuf::{Dmabuf, Protection};
+use netdev::Binding;
+use udmabuf::Udmabuf;
+
+/// A sink of any kind; the connections' sinks leave the engine with its report.
+pub(super) type AnySink = Box<dyn Sink + Send>;
+
+#[derive(clap::Args)]
+pub(super) struct SinkArgs {
+    /// Check that the payload is the pattern of this period
+    #[arg(long, value_name = "N")]
+    pub(super) validate: Option<usize>,
+    /// Write the payload to this file, or to standard output if it is -
+    #[arg(long, short, value_name = "FILE", conflicts_with = "validate")]
+    output: Option<String>,
+}
+
+impl SinkArgs {
+    /// Whether the payload goes to standard output, which is then nobody else's.
+    pub(super) fn to_stdout(&self) -> bool {
+        self.output.as_deref() == Some("-")
+    }
+
+    /// Maps the bound dmabufs, if the sinks read them.
+    pub(super) fn map<'a>(
+        &self,
+        bound: impl IntoIterator<Item = (&'a Binding, &'a Udmabuf)>,
+    ) -> Result<Memory> {
+        let mut memory = Memory::new();
+        if self.validate.is_none() && self.output.is_none() {
+            return Ok(memory);
+        }
+        for (binding, dmabuf) in bound {
+            let mapping = dmabuf.map(Protection::Read).context("mapping the dmabuf")?;
+            memory = memory.with(DmabufId::new(binding.id().get()), Arc::new(mapping));
+        }
+        Ok(memory)
+    }
+
+    /// What makes a sink for each of so many connections.
+    pub(super) fn maker(
+        &self,
+        connections: u32,
+        memory: Memory,
+    ) -> Result<impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>> {
+        let pattern = self
+            .validate
+            .map(Pattern::new)
+            .transpose()
+            .context("--validate")?;
+        let mut out: Option<Box<dyn io::Write + Send>> = match self.output.as_deref() {
+            None => None,
+            Some("-") => Some(Box::new(io::stdout())),
+            Some(path) => Some(Box::new(
+                File::create(path).with_context(|| path.to_owned())?,
+            )),
+        };
+        if out.is_some() && connections != 1 {
+            bail!("--output takes the payload of one connection, not of {connections}");
+        }
+        Ok(move |_: &Peer| -> Result<AnySink, SinkError> {
+            Ok(match (&pattern, out.take()) {
+                (Some(pattern), _) => Box::new(Validate::new(pattern.clone(), memory.clone())),
+                (None, Some(out)) => Box::new(Write::new(out, memory.clone())),
+                (None, None) => Box::new(Discard),
+            })
+        })
+    }
+}
