@@ -1,13 +1,17 @@
 //! `devmem-tcp recv`.
 
 mod followed;
+mod live;
 mod memory;
 mod netns_end;
 mod nic_side;
+mod observer;
+mod pool;
 mod progress;
 mod receiver;
 mod removal;
 mod sinks;
+mod spread;
 mod summary;
 
 use std::net::SocketAddr;
@@ -26,7 +30,7 @@ use crate::exit::Went;
 use crate::remedy::Hint;
 use crate::snapshot::{NicBehind, nic_behind};
 use memory::MemoryArgs;
-use progress::RateLine;
+use observer::Observer;
 use receiver::{Receiver, ThreadArgs};
 use removal::{Cause, Watch};
 use sinks::{AnySink, SinkArgs};
@@ -80,6 +84,9 @@ pub(crate) struct Args {
     /// Tell each second how it goes, also where stderr is no terminal
     #[arg(long)]
     progress: bool,
+    /// Show each second how it goes: in place on a terminal, else a line; with --json as JSON
+    #[arg(long, conflicts_with = "progress")]
+    live: bool,
     /// Print the summary as JSON
     #[arg(long)]
     json: bool,
@@ -222,10 +229,7 @@ fn receive(
     let workers = receiver::workers(&args.threads, &place.queues, nic)?;
     let engine = Receiver::new(args, listeners, &bound, workers).context("recv")?;
     let stop = engine.stop_handle();
-    watch.attend(
-        engine.stop_handle(),
-        RateLine::new(engine.progress(), args.progress),
-    );
+    watch.attend(engine.stop_handle(), Observer::new(args, place, nic, &engine, &bound));
     let signals_handle = signals.handle();
     let watcher = thread::spawn(move || signals.forever().next().inspect(|_| stop.stop()));
     eprintln!(
@@ -239,10 +243,11 @@ fn receive(
     let before = Cpu::now();
     let report: Result<Report<AnySink>, _> = engine.run();
     let cpu = Cpu::now().since(before);
+    let memory = watch.observed();
     signals_handle.close();
     let signal = watcher.join().ok().flatten();
     let report = report.context("recv")?;
-    Ok(Summary::new(args, place, report, cpu, signal))
+    Ok(Summary::new(args, place, report, cpu, signal, memory))
 }
 
 /// Binds one dmabuf to all queues, or each to its own.

@@ -63,12 +63,15 @@ impl<F> Workers<F> {
     ///
     /// # Errors
     /// [`EngineError::Poll`].
-    pub fn new(
+    pub fn new<S>(
         listeners: impl IntoIterator<Item = TcpListener>,
         config: Config,
         mut workers: Vec<Worker>,
         open_sink: F,
-    ) -> Result<Self, EngineError> {
+    ) -> Result<Self, EngineError>
+    where
+        F: Fn(&Peer) -> Result<S, SinkError> + Sync,
+    {
         let base = Base::new()?;
         if workers.is_empty() {
             workers.push(Worker::default());

@@ -19,11 +19,14 @@ impl Memory {
         Self::default()
     }
 
-    /// Adds the mapping of a dmabuf. One dmabuf bound twice is added twice. Touches the mapping
-    /// ([`Mapping::touch`]), so that this is not left to the first frag.
+    /// Adds the mapping of a dmabuf. One dmabuf bound twice is added twice. The mapping is touched
+    /// ([`Mapping::touch`]), so that what this costs does not fall to the first frag.
     #[must_use]
     pub fn with(mut self, dmabuf: DmabufId, mapping: Arc<Mapping>) -> Self {
-        mapping.touch();
+        if let Err(error) = mapping.touch() {
+            // Who reads meets it again.
+            tracing::debug!(%error, %dmabuf, "first access");
+        }
         self.regions.push((dmabuf, mapping));
         self
     }
@@ -105,7 +108,8 @@ impl Part<'_> {
     #[inline]
     pub fn copy_to(&self, from: usize, out: &mut [u8]) -> Result<(), SinkError> {
         assert!(
-            from.checked_add(out.len()).is_some_and(|end| end <= self.len()),
+            from.checked_add(out.len())
+                .is_some_and(|end| end <= self.len()),
             "{} bytes at {from} of a part of {}",
             out.len(),
             self.len()

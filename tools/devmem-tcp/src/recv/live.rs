@@ -242,8 +242,12 @@ impl Live {
         self.before = Before {
             at: Some(now),
             bytes,
-            connections: looks.map(|look| (look.peer.index, look.stats.bytes)).collect(),
-            queues: groups.map(|(napi, group)| (*napi, group.stats.bytes)).collect(),
+            connections: looks
+                .map(|look| (look.peer.index, look.stats.bytes))
+                .collect(),
+            queues: groups
+                .map(|(napi, group)| (*napi, group.stats.bytes))
+                .collect(),
         };
         second
     }

@@ -1,19 +1,53 @@
 //! What is told while it is received: a line or a view each second, and warnings.
 
+use netdev::Binding;
+use udmabuf::Udmabuf;
+
 use super::live::Live;
 use super::pool::{State, Watcher};
 use super::progress::RateLine;
+use super::receiver::Receiver;
+use super::{Args, Place};
+use crate::snapshot::NicBehind;
 use crate::style::Style;
+
+/// Bytes of a niov, unless it was bound otherwise: a page.
+const NIOV: u64 = 4096;
 
 /// All that a running receiver is looked at by. It runs on the thread that watches for what may go
 /// away, a few times a second, and not on those that receive.
 pub(super) struct Observer {
-    pub(super) memory: Watcher,
-    pub(super) rate: Option<RateLine>,
-    pub(super) live: Option<Live>,
+    memory: Watcher,
+    rate: Option<RateLine>,
+    live: Option<Live>,
 }
 
 impl Observer {
+    pub(super) fn new(
+        args: &Args,
+        place: &Place,
+        nic: Option<&NicBehind>,
+        receiver: &Receiver,
+        bound: &[(Binding, &Udmabuf)],
+    ) -> Self {
+        let niov = args.rx_page_size.map_or(NIOV, |size| size.0);
+        let dmabufs: Vec<_> = bound
+            .iter()
+            .map(|(binding, _)| (binding.id(), args.memory.size.0))
+            .collect();
+        let device = &place.link.name;
+        let live = || {
+            let title = format!("recv {device}");
+            Live::new(title, receiver.monitor(), args.json, args.sinks.to_stdout())
+        };
+        let rate = || RateLine::new(receiver.progress(), args.progress);
+        Self {
+            memory: Watcher::new(device, nic, &dmabufs, niov, receiver.monitor()),
+            live: args.live.then(live),
+            rate: if args.live { None } else { rate() },
+        }
+    }
+
     pub(super) fn tick(&mut self) {
         let warnings = self.memory.tick();
         if !warnings.is_empty() {

@@ -8,12 +8,14 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use serde::Serialize;
 
 use super::pool::State;
-use super::spread::Spreads;
+use super::spread::{Spread, Spreads};
 use super::{AnySink, Args, Place};
 use crate::exit::Gone;
 use crate::report;
 
 const MIB: f64 = (1 << 20) as f64;
+/// Peers that the summary names.
+const NAMED: usize = 4;
 
 /// The end of a receiver.
 #[derive(Serialize)]
@@ -163,7 +165,9 @@ impl Summary {
 
     /// What had been received when something went: for the error's one line.
     pub(super) fn until_then(&self) -> String {
-        let Tokens { issued, returned } = self.tokens;
+        let Tokens {
+            issued, returned, ..
+        } = self.tokens;
         let tokens = match (issued, returned) {
             _ if self.bytes == 0 => return "nothing had been received".to_owned(),
             (0, _) => "no token was issued".to_owned(),
@@ -198,7 +202,9 @@ impl Summary {
                 bail!("recv from {peer}, after {bytes} bytes: {error}");
             }
         }
-        let Tokens { issued, returned } = self.tokens;
+        let Tokens {
+            issued, returned, ..
+        } = self.tokens;
         if issued != returned {
             bail!(
                 "recv {}: {issued} tokens issued, {returned} returned",
@@ -217,20 +223,15 @@ impl Summary {
             bytes,
             frag_bytes,
             frags,
+            frags_per_mib,
             linear_bytes,
             unsteered_bytes,
             ..
         } = self;
-        let peers: Vec<&str> = self
-            .connections
-            .iter()
-            .map(|peer| peer.peer.as_str())
-            .collect();
         let validated = match self.validated {
             Some(period) => format!(", every byte validated (period {period})"),
             None => String::new(),
         };
-        let frags_per_mib = self.frags_per_mib;
         let mean = frag_bytes.checked_div(*frags).unwrap_or(0);
         let Calls {
             recvmsg,
@@ -244,18 +245,70 @@ impl Summary {
              unsteered  {unsteered_bytes} bytes\n  \
              tokens     {} issued, {} returned\n  \
              calls      {recvmsg} recvmsg, {dontneed} dontneed, {epoll_wait} epoll_wait: \
-             {:.2} a MiB\n",
-            if peers.is_empty() {
-                "nobody".to_owned()
-            } else {
-                peers.join(", ")
-            },
+             {:.2} a MiB\n{}{}",
+            self.peers(),
             self.seconds,
             self.mib_per_second,
             self.tokens.issued,
             self.tokens.returned,
             self.calls_per_mib,
+            self.telemetry(),
+            self.memory(),
         )
+    }
+
+    /// The first few, and how many more.
+    fn peers(&self) -> String {
+        let peers = self.connections.iter().map(|peer| peer.peer.as_str());
+        let named = peers.take(NAMED).collect::<Vec<_>>().join(", ");
+        match self.connections.len() {
+            0 => "nobody".to_owned(),
+            all if all > NAMED => format!("{named} and {} more", all - NAMED),
+            _ => named,
+        }
+    }
+
+    fn telemetry(&self) -> String {
+        let Spreads {
+            frag_size,
+            frags_per_call,
+            held_at_flush,
+            hold_time_us,
+        } = &self.telemetry;
+        let mut text = String::new();
+        let mut line = |name: &str, spread: &Spread, unit: &str| {
+            if let Some(spread) = spread.to_text() {
+                text += &format!("  {name:<10} {spread}{unit}\n");
+            }
+        };
+        line("frag size", frag_size, " bytes");
+        let per_call = format!(" ({:.1} on average)", self.frags_per_call);
+        line("a recvmsg", frags_per_call, &format!(" frags{per_call}"));
+        let per_call = format!(" ({:.1} a dontneed)", self.tokens.per_dontneed);
+        line("a flush", held_at_flush, &format!(" tokens{per_call}"));
+        line("held for", hold_time_us, " µs");
+        text
+    }
+
+    fn memory(&self) -> String {
+        let mut text = String::new();
+        for pool in &self.memory.pools {
+            if let (Some(in_use), niovs) = (pool.peak_in_use, pool.niovs) {
+                text += &format!("  memory     {in_use} of {niovs} niovs taken at most");
+                if let Some(inflight) = pool.peak_inflight {
+                    text += &format!(" ({inflight} with the pool's own)");
+                }
+                text += "\n";
+            }
+        }
+        if let Some(failed) = self.memory.alloc_fail {
+            let drops = match self.memory.hw_drops {
+                Some(drops) => format!(", {drops} packets dropped"),
+                None => String::new(),
+            };
+            text += &format!("  nic        {failed} failed allocations{drops}\n");
+        }
+        text
     }
 }
 

@@ -76,13 +76,39 @@ impl Screen {
         lines.extend(second.memory.pools.iter().map(|pool| self.pool(pool)));
         lines.push(self.counters(second));
         lines.push(String::new());
-        lines.extend(self.table(&["queue", "MiB/s", "GiB", "connections", "alloc-fail", "drops"], second.queues.iter().map(queue)));
+        lines.extend(self.table(
+            &[
+                "queue",
+                "MiB/s",
+                "GiB",
+                "connections",
+                "alloc-fail",
+                "drops",
+            ],
+            second.queues.iter().map(queue),
+        ));
         lines.push(String::new());
         let histograms = [
-            ("frag bytes", &telemetry.frag_size, &second.telemetry.frag_size),
-            ("frags a call", &telemetry.frags_per_call, &second.telemetry.frags_per_call),
-            ("held at flush", &telemetry.held_at_flush, &second.telemetry.held_at_flush),
-            ("held for µs", &telemetry.hold_time, &second.telemetry.hold_time_us),
+            (
+                "frag bytes",
+                &telemetry.frag_size,
+                &second.telemetry.frag_size,
+            ),
+            (
+                "frags a call",
+                &telemetry.frags_per_call,
+                &second.telemetry.frags_per_call,
+            ),
+            (
+                "held at flush",
+                &telemetry.held_at_flush,
+                &second.telemetry.held_at_flush,
+            ),
+            (
+                "held for µs",
+                &telemetry.hold_time,
+                &second.telemetry.hold_time_us,
+            ),
         ];
         let bars = histograms.map(|(name, histogram, spread)| {
             let spread = spread.to_text().unwrap_or_default();
@@ -96,7 +122,16 @@ impl Screen {
             let shown = if all > room { room - 1 } else { all };
             let rows = second.connections.iter().take(shown).map(connection);
             lines.extend(self.table(
-                &["peer", "queue", "MiB/s", "GiB", "frags", "held", "kept", "queued KiB"],
+                &[
+                    "peer",
+                    "queue",
+                    "MiB/s",
+                    "GiB",
+                    "frags",
+                    "held",
+                    "kept",
+                    "queued KiB",
+                ],
                 rows,
             ));
             if shown < all {
@@ -112,7 +147,8 @@ impl Screen {
         let mut text = format!(
             "{}  {}  {:.1} on average, {:.2} GiB in {}:{:02}, {}",
             self.style.bold(&self.title),
-            self.style.good(&format!("{:.1} MiB/s", second.mib_per_second)),
+            self.style
+                .good(&format!("{:.1} MiB/s", second.mib_per_second)),
             second.mean_mib_per_second,
             gib(second.bytes),
             at / 60,
@@ -328,6 +364,9 @@ mod tests {
         }
         let lines = screen.lines(&second, &Telemetry::default(), 23);
         let last = lines.last().unwrap();
-        assert!(last.starts_with("and ") && last.ends_with(" more"), "{last}");
+        assert!(
+            last.starts_with("and ") && last.ends_with(" more"),
+            "{last}"
+        );
     }
 }

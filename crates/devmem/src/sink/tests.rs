@@ -1,0 +1,102 @@
+//! Sinks over what a socket brings in host memory, in any cut. What they read out of a dmabuf is
+//! the same [`Part`]s, which need a kernel that makes one.
+
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
+
+use proptest::prelude::*;
+
+use super::{Checksum, Gather, Memory, Sink, SinkError, Validate, Write};
+use crate::pattern::Pattern;
+use crate::{DevmemStream, RecvBuffer};
+
+/// Sends `pieces` over the loopback, receives at most `iov` bytes a call, and hands all of it to
+/// `sink`.
+fn play<S: Sink>(pieces: &[Vec<u8>], iov: usize, mut sink: S) -> Result<S, SinkError> {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (socket, _) = listener.accept().unwrap();
+    for piece in pieces {
+        peer.write_all(piece).unwrap();
+    }
+    drop(peer);
+    let mut stream = DevmemStream::new(socket);
+    let mut buffer = RecvBuffer::with_capacity(iov, 1);
+    loop {
+        let mut received = stream.recv(&mut buffer).unwrap();
+        if received.is_end() {
+            sink.finish()?;
+            return Ok(sink);
+        }
+        sink.consume(&mut received)?;
+    }
+}
+
+/// Bit by bit, as the standard has it: the polynomial reversed, ones before and after.
+fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
+            (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
+        })
+    })
+}
+
+#[test]
+fn the_checksum_is_everybodys() {
+    let sum = |bytes: &[u8]| play(&[bytes.to_vec()], 64, Checksum::new(Memory::new())).unwrap();
+    assert_eq!(sum(b"123456789").crc32(), 0xcbf4_3926, "the check value");
+    assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    assert_eq!((sum(b"").crc32(), sum(b"").bytes()), (0, 0));
+}
+
+#[test]
+fn what_is_too_long_for_its_region_is_refused() {
+    let gather = || Gather::with_capacity(8, Memory::new());
+    let exact = play(&[b"12345678".to_vec()], 3, gather()).unwrap();
+    assert_eq!(exact.into_bytes(), b"12345678");
+    let error = play(&[b"123456789".to_vec()], 3, gather()).unwrap_err();
+    assert!(matches!(error, SinkError::Full { capacity: 8 }), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "the stream is longer than the 8 bytes that there is room for"
+    );
+}
+
+#[test]
+fn a_region_of_somebody_elses_is_filled_from_its_begin() {
+    let mut region = [0xff; 6];
+    let filled = {
+        let gather = Gather::new(&mut region[..], Memory::new());
+        let gather = play(&[b"abc".to_vec()], 2, gather).unwrap();
+        assert_eq!(gather.bytes(), b"abc");
+        gather.into_inner().1
+    };
+    assert_eq!((filled, &region), (3, b"abc\xff\xff\xff"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn each_sink_takes_the_stream_whole_and_in_order(
+        pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..5000), 0..6),
+        iov in 1..6000usize,
+    ) {
+        let whole = pieces.concat();
+        let checksum = play(&pieces, iov, Checksum::new(Memory::new())).unwrap();
+        prop_assert_eq!((checksum.crc32(), checksum.bytes()), (crc32(&whole), whole.len() as u64));
+        let gather = Gather::with_capacity(whole.len(), Memory::new());
+        prop_assert_eq!(&play(&pieces, iov, gather).unwrap().into_bytes(), &whole);
+        let write = play(&pieces, iov, Write::new(Vec::new(), Memory::new())).unwrap();
+        prop_assert_eq!(&write.into_inner(), &whole);
+    }
+
+    #[test]
+    fn a_pattern_validates_in_any_cut(len in 0..20_000usize, iov in 1..6000usize) {
+        let pattern = Pattern::default();
+        let mut whole = vec![0; len];
+        pattern.fill(0, &mut whole);
+        let validate = play(&[whole], iov, Validate::new(pattern, Memory::new())).unwrap();
+        prop_assert_eq!(validate.validated(), len as u64);
+    }
+}
