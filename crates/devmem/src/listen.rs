@@ -118,11 +118,24 @@ fn socket(address: SocketAddr, options: &SocketOptions) -> Result<Socket, Socket
 /// A receive buffer counts whole niovs, whatever the bytes in them. If those of all connections
 /// together exceed the dmabuf, packets received out of order can take all of it: then the NIC drops
 /// the very retransmissions that would set it free, and the connections stall with no token held.
-/// Half of the dmabuf is left to the NIC's ring and to tokens held.
+/// Half of the dmabuf is left to the NIC's ring and to tokens held; who knows the ring can leave
+/// less: [`recv_buffer_beside`].
 pub fn recv_buffer_for(len: u64, connections: u32) -> Option<usize> {
+    recv_buffer_of(len / 2, connections)
+}
+
+/// The same, where the NIC's rx rings take `rings` bytes of the dmabuf: a quarter of it is left to
+/// tokens held and to frags that sinks keep. Larger windows mean fewer, fuller calls.
+pub fn recv_buffer_beside(len: u64, rings: u64, connections: u32) -> Option<usize> {
+    let ours = (len - len / 4).saturating_sub(rings);
+    recv_buffer_of(ours.max(len / 2), connections)
+}
+
+/// Shares `len` bytes out.
+fn recv_buffer_of(len: u64, connections: u32) -> Option<usize> {
     let limit = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").ok();
     let limit = limit.and_then(|limits| limits.split_whitespace().nth(2)?.parse::<u64>().ok());
-    let share = len / 2 / u64::from(connections.max(1));
+    let share = len / u64::from(connections.max(1));
     match limit {
         Some(limit) if limit <= share => None,
         _ => usize::try_from(share / 2).ok(),
@@ -190,6 +203,8 @@ mod tests {
     fn small_memory_bounds_the_receive_buffer() {
         assert_eq!(recv_buffer_for(64 << 12, 4), Some(16 << 10));
         assert_eq!(recv_buffer_for(u64::MAX, 1), None);
+        assert_eq!(recv_buffer_beside(64 << 12, 0, 4), Some(24 << 10));
+        assert_eq!(recv_buffer_beside(64 << 12, 1 << 30, 4), Some(16 << 10));
         let recv_buffer = Some(20_000);
         let options = SocketOptions {
             recv_buffer,

@@ -20,7 +20,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use devmem::engine::Report;
 use devmem::listen::{self, SocketOptions};
-use netdev::{BindOptions, Binding, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list};
+use netdev::{BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use udmabuf::Udmabuf;
@@ -215,7 +215,10 @@ fn receive(
 ) -> Result<Summary> {
     let bound = bind(args, place, memory)?;
     let pool = args.memory.size.0.saturating_mul(memory.len() as u64);
-    let recv_buffer = listen::recv_buffer_for(pool, args.connections);
+    let recv_buffer = match rings(args, nic) {
+        Some(rings) => listen::recv_buffer_beside(pool, rings, args.connections),
+        None => listen::recv_buffer_for(pool, args.connections),
+    };
     let options = SocketOptions {
         recv_buffer,
         ..SocketOptions::default()
@@ -248,6 +251,16 @@ fn receive(
     let signal = watcher.join().ok().flatten();
     let report = report.context("recv")?;
     Ok(Summary::new(args, place, report, cpu, signal, memory))
+}
+
+/// Bytes of the dmabufs that the NIC's rings keep filled, if the NIC can be asked.
+fn rings(args: &Args, nic: Option<&NicBehind>) -> Option<u64> {
+    let nic = nic?;
+    let rings = Ethtool::open_in(&nic.netns)
+        .and_then(|mut ethtool| ethtool.rings(nic.ifindex))
+        .ok()?;
+    let niov = args.rx_page_size.map_or(4096, |size| size.0);
+    Some(u64::from(rings.rx?) * niov * nic.queues.len() as u64)
 }
 
 /// Binds one dmabuf to all queues, or each to its own.

@@ -42,6 +42,9 @@ pub struct Config {
     /// Bytes that a busy connection lets gather before it wakes the loop (`SO_RCVLOWAT`); 0 has each
     /// packet wake it. 1 MiB, of which the kernel takes at most half of the receive buffer.
     pub gather: usize,
+    /// The same in frags, by the mean size of those that came so far: a frag takes a whole niov,
+    /// however few its bytes are. 4,096.
+    pub gather_frags: u32,
     /// How long fewer bytes than that may wait. 2 ms, in steps of a millisecond.
     pub patience: Duration,
     /// Calls of `recvmsg` that a connection gets before the others have their turn. 16.
@@ -70,6 +73,7 @@ impl Default for Config {
             returns: Duration::from_secs(5),
             busy_poll: None,
             gather: 1 << 20,
+            gather_frags: 4096,
             patience: Duration::from_millis(2),
             budget: 16,
             refuse_unsteered: false,
@@ -81,16 +85,15 @@ impl Default for Config {
 impl Config {
     /// For a dmabuf of `len` bytes in niovs of a page, that so many connections share. Its half that is left
     /// by the receive buffers ([`recv_buffer_for`](crate::listen::recv_buffer_for)) is shared out: to tokens
-    /// held back, to frags kept by sinks, and to the NIC's ring. And no more bytes are left to gather than a small
-    /// part of what the receive buffers hold, of which the packets' niovs take more than the bytes in them.
+    /// held back, to frags kept by sinks, and to the NIC's ring. No more is left to gather than two thirds
+    /// of what the receive buffers hold.
     pub fn for_pool(len: u64, connections: u32) -> Self {
         let connections = u64::from(connections.max(1));
         let niovs = len / PAGE;
         let of_niovs = |part: u64| u32::try_from((niovs / part).max(1)).unwrap_or(u32::MAX);
         let default = Self::default();
-        let gather = usize::try_from(len / 32 / connections).unwrap_or(usize::MAX);
         Self {
-            gather: default.gather.min(gather),
+            gather_frags: default.gather_frags.min(of_niovs(3 * connections)),
             thresholds: Thresholds::for_pool(len, PAGE),
             held: default.held.min(of_niovs(8)),
             keep: Thresholds {

@@ -64,13 +64,22 @@ impl<S: Sink> Open<S> {
         }
     }
 
+    /// Bytes to gather.
+    fn low_water(&self, config: &Config) -> usize {
+        let stats = self.stream.stats();
+        let mean = stats.frag_bytes.checked_div(stats.frags);
+        let bytes = mean.map_or(u64::MAX, |mean| mean * u64::from(config.gather_frags));
+        config.gather.min(usize::try_from(bytes).unwrap_or(usize::MAX))
+    }
+
     /// Decides, after a turn that left nothing to read, whether to gather from now on: after many
     /// bytes yes, after a silence with few bytes no.
     pub(super) fn gather(&mut self, new: u64, now: Instant, config: &Config) {
-        let much = new >= (config.gather / 8) as u64;
+        let gather = self.low_water(config);
+        let much = new >= (gather / 8) as u64;
         let (low_water, next) = match self.gathering {
             _ if config.gather == 0 => return,
-            Gathering::Off if much => (config.gather, Gathering::On(now)),
+            Gathering::Off if much => (gather, Gathering::On(now)),
             Gathering::Off => return,
             Gathering::Looking if !much => (1, Gathering::Off),
             Gathering::On(_) | Gathering::Looking => {

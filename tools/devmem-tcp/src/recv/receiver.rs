@@ -31,6 +31,9 @@ pub(super) struct ThreadArgs {
     /// Poll the NIC for so many microseconds before each sleep (Linux 6.9)
     #[arg(long, value_name = "USEC")]
     busy_poll: Option<u32>,
+    /// Let payload of a busy connection wait so many milliseconds for more: fewer wake-ups
+    #[arg(long, value_name = "MS", default_value_t = 2)]
+    patience: u32,
 }
 
 /// One engine, or one a thread.
@@ -52,6 +55,7 @@ impl Receiver {
             until: Until::Peers(args.connections),
             refuse_unsteered: args.refuse_unsteered,
             refuse_linear: args.refuse_linear,
+            patience: Duration::from_millis(args.threads.patience.into()),
             busy_poll: args
                 .threads
                 .busy_poll

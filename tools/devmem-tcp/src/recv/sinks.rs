@@ -5,16 +5,51 @@ use std::io;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use devmem::DmabufId;
 use devmem::engine::Peer;
 use devmem::pattern::Pattern;
-use devmem::sink::{Discard, Memory, Sink, SinkError, Validate, Write};
+use devmem::sink::{Checksum, Discard, Memory, Sink, SinkError, Validate, Write};
+use devmem::{DmabufId, Received};
 use dmabuf::{Dmabuf, Protection};
 use netdev::Binding;
 use udmabuf::Udmabuf;
 
 /// A sink of any kind; the connections' sinks leave the engine with its report.
-pub(super) type AnySink = Box<dyn Sink + Send>;
+pub(super) enum AnySink {
+    Discard(Discard),
+    Validate(Validate),
+    Write(Write<Box<dyn io::Write + Send>>),
+    Checksum(Checksum),
+}
+
+impl AnySink {
+    /// The sum of what it took, where it makes one.
+    pub(super) fn crc32(&self) -> Option<u32> {
+        match self {
+            AnySink::Checksum(checksum) => Some(checksum.crc32()),
+            _ => None,
+        }
+    }
+}
+
+impl Sink for AnySink {
+    fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
+        match self {
+            AnySink::Discard(sink) => sink.consume(received),
+            AnySink::Validate(sink) => sink.consume(received),
+            AnySink::Write(sink) => sink.consume(received),
+            AnySink::Checksum(sink) => sink.consume(received),
+        }
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        match self {
+            AnySink::Discard(sink) => sink.finish(),
+            AnySink::Validate(sink) => sink.finish(),
+            AnySink::Write(sink) => sink.finish(),
+            AnySink::Checksum(sink) => sink.finish(),
+        }
+    }
+}
 
 #[derive(clap::Args)]
 pub(super) struct SinkArgs {
@@ -24,6 +59,9 @@ pub(super) struct SinkArgs {
     /// Write the payload to this file, or to standard output if it is -
     #[arg(long, short, value_name = "FILE", conflicts_with = "validate")]
     output: Option<String>,
+    /// Sum up the payload of each connection: the CRC-32 of `cksum -a crc32b` and zlib
+    #[arg(long, conflicts_with_all = ["validate", "output"])]
+    checksum: bool,
 }
 
 impl SinkArgs {
@@ -38,7 +76,7 @@ impl SinkArgs {
         bound: impl IntoIterator<Item = (&'a Binding, &'a Udmabuf)>,
     ) -> Result<Memory> {
         let mut memory = Memory::new();
-        if self.validate.is_none() && self.output.is_none() {
+        if !self.checksum && self.validate.is_none() && self.output.is_none() {
             return Ok(memory);
         }
         for (binding, dmabuf) in bound {
@@ -69,11 +107,14 @@ impl SinkArgs {
         if out.is_some() && connections != 1 {
             bail!("--output takes the payload of one connection, not of {connections}");
         }
+        let checksum = self.checksum;
         Ok(move |_: &Peer| -> Result<AnySink, SinkError> {
+            let memory = memory.clone();
             Ok(match (&pattern, out.take()) {
-                (Some(pattern), _) => Box::new(Validate::new(pattern.clone(), memory.clone())),
-                (None, Some(out)) => Box::new(Write::new(out, memory.clone())),
-                (None, None) => Box::new(Discard),
+                (Some(pattern), _) => AnySink::Validate(Validate::new(pattern.clone(), memory)),
+                (None, Some(out)) => AnySink::Write(Write::new(out, memory)),
+                (None, None) if checksum => AnySink::Checksum(Checksum::new(memory)),
+                (None, None) => AnySink::Discard(Discard),
             })
         })
     }

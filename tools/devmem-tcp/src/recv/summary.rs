@@ -110,6 +110,8 @@ struct Connection {
     peer: String,
     bytes: u64,
     error: Option<String>,
+    /// Of the payload, with `--checksum`.
+    crc32: Option<u32>,
 }
 
 impl Summary {
@@ -197,8 +199,9 @@ impl Summary {
 
     /// An error unless every peer was received to its end and every token returned.
     pub(super) fn verdict(&self) -> Result<()> {
-        for Connection { peer, bytes, error } in &self.connections {
-            if let Some(error) = error {
+        for connection in &self.connections {
+            let Connection { peer, bytes, .. } = connection;
+            if let Some(error) = &connection.error {
                 bail!("recv from {peer}, after {bytes} bytes: {error}");
             }
         }
@@ -245,7 +248,7 @@ impl Summary {
              unsteered  {unsteered_bytes} bytes\n  \
              tokens     {} issued, {} returned\n  \
              calls      {recvmsg} recvmsg, {dontneed} dontneed, {epoll_wait} epoll_wait: \
-             {:.2} a MiB\n{}{}",
+             {:.2} a MiB\n{}{}{}",
             self.peers(),
             self.seconds,
             self.mib_per_second,
@@ -254,6 +257,7 @@ impl Summary {
             self.calls_per_mib,
             self.telemetry(),
             self.memory(),
+            self.checksums(),
         )
     }
 
@@ -290,6 +294,15 @@ impl Summary {
         text
     }
 
+    fn checksums(&self) -> String {
+        let sum = |connection: &Connection| {
+            let Connection { peer, bytes, .. } = connection;
+            let crc32 = connection.crc32?;
+            Some(format!("  crc32      {crc32:08x} of {bytes} bytes from {peer}\n"))
+        };
+        self.connections.iter().filter_map(sum).collect()
+    }
+
     fn memory(&self) -> String {
         let mut text = String::new();
         for pool in &self.memory.pools {
@@ -320,5 +333,6 @@ fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
             End::Closed | End::Stopped => None,
             End::Failed(error) => Some(format!("{:#}", anyhow::Error::msg(error.to_string()))),
         },
+        crc32: connection.sink.as_ref().and_then(AnySink::crc32),
     }
 }

@@ -3,7 +3,7 @@
 
 use devmem::{Histogram, Telemetry};
 
-use super::{Connection, MIB, Queue, Second, plural};
+use super::{Connection, Queue, Second, plural};
 use crate::recv::pool::Pool;
 use crate::style::{Style, width};
 use crate::table::align;
@@ -56,7 +56,7 @@ impl Screen {
         self.drawn = lines.len();
         for line in lines {
             text += &cut(&line, columns.saturating_sub(1));
-            text += "\x1b[K\r\n";
+            text += "\x1b[K\n";
         }
         text + "\x1b[J"
     }
@@ -80,7 +80,7 @@ impl Screen {
             &[
                 "queue",
                 "MiB/s",
-                "GiB",
+                "bytes",
                 "connections",
                 "alloc-fail",
                 "drops",
@@ -123,14 +123,7 @@ impl Screen {
             let rows = second.connections.iter().take(shown).map(connection);
             lines.extend(self.table(
                 &[
-                    "peer",
-                    "queue",
-                    "MiB/s",
-                    "GiB",
-                    "frags",
-                    "held",
-                    "kept",
-                    "queued KiB",
+                    "peer", "queue", "MiB/s", "bytes", "frags", "held", "kept", "queued",
                 ],
                 rows,
             ));
@@ -145,12 +138,12 @@ impl Screen {
     fn head(&self, second: &Second) -> String {
         let at = second.at as u64;
         let mut text = format!(
-            "{}  {}  {:.1} on average, {:.2} GiB in {}:{:02}, {}",
+            "{}  {}  {:.1} on average, {} in {}:{:02}, {}",
             self.style.bold(&self.title),
             self.style
                 .good(&format!("{:.1} MiB/s", second.mib_per_second)),
             second.mean_mib_per_second,
-            gib(second.bytes),
+            amount(second.bytes),
             at / 60,
             at % 60,
             plural(second.connections.len(), "connection"),
@@ -219,7 +212,7 @@ fn queue(queue: &Queue) -> Vec<String> {
     vec![
         name,
         format!("{:.1}", queue.mib_per_second),
-        format!("{:.2}", gib(queue.bytes)),
+        amount(queue.bytes),
         queue.connections.to_string(),
         or_dash(queue.alloc_fail),
         or_dash(queue.hw_drops),
@@ -235,16 +228,21 @@ fn connection(connection: &Connection) -> Vec<String> {
             Some(seconds) => format!("paused {seconds:.0} s"),
             None => format!("{:.1}", connection.mib_per_second),
         },
-        format!("{:.2}", gib(connection.bytes)),
+        amount(connection.bytes),
         connection.frags.to_string(),
         connection.tokens.held.to_string(),
         connection.tokens.kept.to_string(),
-        (connection.queued_bytes >> 10).to_string(),
+        amount(connection.queued_bytes),
     ]
 }
 
-fn gib(bytes: u64) -> f64 {
-    bytes as f64 / MIB / 1024.0
+/// `1.5 GiB`.
+fn amount(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    match units.iter().find(|(shift, _)| bytes >> shift > 0) {
+        Some((shift, unit)) => format!("{:.1} {unit}", bytes as f64 / (1_u64 << shift) as f64),
+        None => format!("{bytes} B"),
+    }
 }
 
 /// `######------`.
@@ -338,6 +336,12 @@ mod tests {
         assert_eq!(cut("abcdef", 3), "abc");
         assert_eq!(cut("\x1b[1mabcdef\x1b[0mgh", 3), "\x1b[1mabc\x1b[0m");
         assert_eq!(cut("abc", 3), "abc");
+    }
+
+    #[test]
+    fn amounts() {
+        let said = [0, 1023, 1024, 3 << 19, 5 << 40].map(amount);
+        assert_eq!(said, ["0 B", "1023 B", "1.0 KiB", "1.5 MiB", "5120.0 GiB"]);
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl Nic {
 
     /// False if nothing can be seen any more.
     pub(super) fn look(&mut self, state: &mut State) -> bool {
-        match self.look_at_pools(state) {
+        let due = self.drops_at.is_none_or(|at| at.elapsed() >= SECOND);
+        match self.look_at_pools(state, due) {
             Ok(()) => {}
             Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.pools.clear(),
             Err(error) => {
@@ -70,14 +71,14 @@ impl Nic {
             }
         }
         let scarce = |pool: &Pool| pool.in_use.is_some_and(|in_use| in_use * 2 > pool.niovs);
-        let due = self.drops_at.is_none_or(|at| at.elapsed() >= SECOND);
         if due || state.pools.iter().any(scarce) {
             self.count_drops(state);
         }
         true
     }
 
-    fn look_at_pools(&mut self, state: &mut State) -> netdev::Result<()> {
+    /// How many niovs are in flight; and while that is many, or when it is due, how many are taken.
+    fn look_at_pools(&mut self, state: &mut State, due: bool) -> netdev::Result<()> {
         if self.pools.is_empty() {
             let all = self.netdev.page_pools(Some(self.ifindex))?;
             for pool in all.iter().filter(|pool| pool.detach_time.is_none()) {
@@ -91,14 +92,16 @@ impl Nic {
         for &(id, index) in &self.pools {
             inflight[index] += self.netdev.page_pool(id)?.inflight.unwrap_or(0);
         }
+        for (pool, inflight) in state.pools.iter_mut().zip(&inflight) {
+            pool.inflight = Some(*inflight);
+        }
         let scarce = |(pool, inflight): (&Pool, &u64)| inflight * 2 > pool.niovs;
-        let cached = match state.pools.iter().zip(&inflight).any(scarce) {
-            true => self.cached(state.pools.len()),
-            false => vec![0; state.pools.len()],
-        };
-        for ((pool, inflight), cached) in state.pools.iter_mut().zip(inflight).zip(cached) {
-            pool.inflight = Some(inflight);
-            pool.in_use = Some(inflight.saturating_sub(cached));
+        if due || state.pools.iter().zip(&inflight).any(scarce) {
+            let cached = self.cached(state.pools.len());
+            let taken = inflight.iter().zip(cached);
+            for (pool, (inflight, cached)) in state.pools.iter_mut().zip(taken) {
+                pool.in_use = Some(inflight.saturating_sub(cached));
+            }
         }
         Ok(())
     }
