@@ -60,3 +60,8 @@ pub use segment::{DmabufId, Frag, Received, Segment, Token};
 pub use stats::{StreamStats, TokenStats};
 pub use stream::{DevmemStream, RecvError};
 pub use telemetry::{Bucket, Histogram, Telemetry};
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -233,20 +233,35 @@ pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<u32> {
 
 /// `SO_INCOMING_NAPI_ID`: which rx queue's NAPI the last packet came through; 0 if none did.
 pub(crate) fn incoming_napi_id(socket: BorrowedFd<'_>) -> io::Result<u32> {
-    let mut id: u32 = 0;
-    let mut len = size_of::<u32>() as libc::socklen_t;
-    // SAFETY: the option writes one int, and `id` and `len` live through the call.
+    get_int(socket, libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID).map(|id| id as u32)
+}
+
+/// `TCP_WINDOW_CLAMP`: the most that the window grows to, in bytes.
+pub(crate) fn window_clamp(socket: BorrowedFd<'_>) -> io::Result<libc::c_int> {
+    get_int(socket, libc::SOL_TCP, libc::TCP_WINDOW_CLAMP)
+}
+
+/// Sets it; at least half of the least receive buffer (`tcp_set_window_clamp`).
+pub(crate) fn set_window_clamp(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
+    set_int(socket, libc::SOL_TCP, libc::TCP_WINDOW_CLAMP, bytes)
+}
+
+/// Gets an option that is an int.
+fn get_int(socket: BorrowedFd<'_>, level: i32, option: i32) -> io::Result<libc::c_int> {
+    let mut value: libc::c_int = 0;
+    let mut len = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the option writes one int, and `value` and `len` live through the call.
     let rc = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_INCOMING_NAPI_ID,
-            (&raw mut id).cast(),
+            level,
+            option,
+            (&raw mut value).cast(),
             &raw mut len,
         )
     };
     if rc == 0 {
-        Ok(id)
+        Ok(value)
     } else {
         Err(io::Error::last_os_error())
     }

@@ -149,6 +149,11 @@ impl From<DmabufFd> for OwnedFd {
     }
 }
 
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -25,3 +25,8 @@ pub use link::*;
 pub use netdev::*;
 pub use netlink::{Error, ExtAck, NetNs, ParseError, Result};
 pub use remedy::remedy;
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -31,3 +31,8 @@ pub use netns::NetNs;
 pub use socket::{Listener, Socket};
 pub use words::{Phrase, Vocabulary, Word};
 pub use write::Writer;
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

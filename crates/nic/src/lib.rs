@@ -38,3 +38,8 @@ pub use plan::{Change, Plan};
 pub use restore::{Outcome, Restored, State, restore, state};
 pub use rss::without_queues;
 pub use rundir::{Locked, RunDir, RunDirError, boot_id};
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

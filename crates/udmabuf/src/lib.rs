@@ -171,6 +171,11 @@ impl From<Udmabuf> for OwnedFd {
     }
 }
 
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(test)]
 mod tests {
     use super::*;

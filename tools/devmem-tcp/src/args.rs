@@ -31,6 +31,18 @@ impl FromStr for Size {
     }
 }
 
+impl Size {
+    /// As it is written on a command line.
+    pub(crate) fn flag(self) -> String {
+        let units = [(30, "G"), (20, "M"), (10, "K")];
+        let fits = |(shift, _): &&(u32, &str)| self.0 > 0 && self.0 % (1 << shift) == 0;
+        match units.iter().find(fits) {
+            Some((shift, unit)) => format!("{}{unit}", self.0 >> shift),
+            None => self.0.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];

@@ -215,6 +215,7 @@ fn receive(
 ) -> Result<Summary> {
     let bound = bind(args, place, memory)?;
     let pool = args.memory.size.0.saturating_mul(memory.len() as u64);
+    warn_of_a_small_pool(args, pool);
     let recv_buffer = match rings(args, nic) {
         Some(rings) => listen::recv_buffer_beside(pool, rings, args.connections),
         None => listen::recv_buffer_for(pool, args.connections),
@@ -259,8 +260,37 @@ fn rings(args: &Args, nic: Option<&NicBehind>) -> Option<u64> {
     let rings = Ethtool::open_in(&nic.netns)
         .and_then(|mut ethtool| ethtool.rings(nic.ifindex))
         .ok()?;
-    let niov = args.rx_page_size.map_or(4096, |size| size.0);
-    Some(u64::from(rings.rx?) * niov * nic.queues.len() as u64)
+    Some(u64::from(rings.rx?) * niov(args) * nic.queues.len() as u64)
+}
+
+/// Niovs that a connection should find: a first window's worth of small segments. As many again are
+/// the NIC's rings'.
+const NIOVS_EACH: u64 = 16;
+
+/// Says before anything is received what would only be seen as slowness.
+fn warn_of_a_small_pool(args: &Args, pool: u64) {
+    let connections = u64::from(args.connections);
+    let wanted = connections.saturating_mul(2 * NIOVS_EACH * niov(args));
+    if pool < wanted {
+        let size = Size(wanted.next_power_of_two() / bindings(args, pool));
+        tracing::warn!(
+            "{} of memory are few for {connections} connections and the NIC's rings: {} niovs; the \
+             connections will wait for one another. Give it more: --size {}",
+            Size(pool),
+            pool / niov(args),
+            size.flag(),
+        );
+    }
+}
+
+/// How many dmabufs a pool of so many bytes consists of.
+fn bindings(args: &Args, pool: u64) -> u64 {
+    (pool / args.memory.size.0.max(1)).max(1)
+}
+
+/// Bytes that the NIC fills at a time.
+fn niov(args: &Args) -> u64 {
+    args.rx_page_size.map_or(4096, |size| size.0.max(1))
 }
 
 /// Binds one dmabuf to all queues, or each to its own.

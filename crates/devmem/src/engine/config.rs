@@ -83,9 +83,9 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For a dmabuf of `len` bytes in niovs of a page, that so many connections share. Its half that is left
-    /// by the receive buffers ([`recv_buffer_for`](crate::listen::recv_buffer_for)) is shared out: to tokens
-    /// held back, to frags kept by sinks, and to the NIC's ring. No more is left to gather than two thirds
+    /// For a dmabuf of `len` bytes in niovs of a page, that so many connections share. What is left
+    /// by the receive buffers ([`recv_buffer_for`](crate::listen::recv_buffer_for)) is shared out: a sixteenth
+    /// to tokens held back, another to frags kept by sinks, the rest to the NIC's ring. No more is left to gather than two thirds
     /// of what the receive buffers hold.
     pub fn for_pool(len: u64, connections: u32) -> Self {
         let connections = u64::from(connections.max(1));
@@ -95,10 +95,10 @@ impl Config {
         Self {
             gather_frags: default.gather_frags.min(of_niovs(3 * connections)),
             thresholds: Thresholds::for_pool(len, PAGE),
-            held: default.held.min(of_niovs(8)),
+            held: default.held.min(of_niovs(16)),
             keep: Thresholds {
-                frags: of_niovs(8 * connections),
-                bytes: (len / 8 / connections).max(1),
+                frags: of_niovs(16 * connections),
+                bytes: (len / 16 / connections).max(1),
             },
             ..default
         }

@@ -10,6 +10,9 @@ use crate::buffer::RecvBuffer;
 use crate::sink::Sink;
 use crate::stream::{DevmemStream, RecvError};
 
+/// After so many bytes, more than a first window, segments of full size have come.
+const MEASURED: u64 = 16 << 10;
+
 /// What a turn came to.
 pub(super) enum Turn {
     /// There may be more to read: another turn, when the others have had theirs.
@@ -34,6 +37,8 @@ pub(super) struct Open<S> {
     pub(super) gathering: Gathering,
     /// Not served since, as its sink keeps too much.
     pub(super) paused: Option<Instant>,
+    /// A part of its window was taken off.
+    pub(super) spared: bool,
     /// Over, but for frags that its sink keeps.
     pub(super) closing: Option<End>,
 }
@@ -60,6 +65,7 @@ impl<S: Sink> Open<S> {
             holding: false,
             gathering: Gathering::Off,
             paused: None,
+            spared: false,
             closing: None,
         }
     }
@@ -69,7 +75,9 @@ impl<S: Sink> Open<S> {
         let stats = self.stream.stats();
         let mean = stats.frag_bytes.checked_div(stats.frags);
         let bytes = mean.map_or(u64::MAX, |mean| mean * u64::from(config.gather_frags));
-        config.gather.min(usize::try_from(bytes).unwrap_or(usize::MAX))
+        config
+            .gather
+            .min(usize::try_from(bytes).unwrap_or(usize::MAX))
     }
 
     /// Decides, after a turn that left nothing to read, whether to gather from now on: after many
@@ -90,6 +98,17 @@ impl<S: Sink> Open<S> {
         match self.stream.set_low_water(low_water) {
             Ok(()) => self.gathering = next,
             Err(error) => tracing::debug!(%error, "SO_RCVLOWAT"),
+        }
+    }
+
+    /// Makes the window safer, once, when the kernel has made it.
+    pub(super) fn spare_window(&mut self) {
+        if self.spared || self.stream.bytes() < MEASURED {
+            return;
+        }
+        self.spared = true;
+        if let Err(error) = self.stream.spare_window() {
+            tracing::debug!(%error, "TCP_WINDOW_CLAMP");
         }
     }
 

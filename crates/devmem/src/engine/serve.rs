@@ -40,6 +40,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             let turn = open.serve(&mut self.buffer, &self.config);
             let new = open.stream.bytes() - bytes;
             any |= new > 0;
+            open.spare_window();
             self.progress.received(new);
             match turn {
                 Turn::More => self.ready.push_back(index),

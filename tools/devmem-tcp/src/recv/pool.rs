@@ -256,7 +256,7 @@ fn starved(device: &str, pool: &Pool, in_use: u64, holders: Option<Holders>) -> 
     let _infallible = write!(
         text,
         "about {queued} are in the sockets' receive queues, {kept} with sinks, {held} about to be \
-         given back, {ring} in the NIC's ring"
+         given back, {ring} in the NIC's ring or on their way back"
     );
     if let Some((peer, most)) = &holders.most {
         let _infallible = write!(text, "; most of them, {most}, came from {peer}");
@@ -311,9 +311,9 @@ mod tests {
         let queues = said(400, 20, 0);
         assert!(queues.starts_with("recv eth1: 450 of the 512 niovs of dmabuf 3 are taken"));
         assert!(queues.contains("about 400 are in the sockets' receive queues, 20 with sinks"));
-        assert!(
-            queues.contains(" 30 in the NIC's ring; most of them, 300, came from 192.0.2.1:7\n")
-        );
+        assert!(queues.contains(
+            " 30 in the NIC's ring or on their way back; most of them, 300, came from 192.0.2.1:7\n"
+        ));
         assert!(queues.contains("--thread-per-queue"));
         assert!(said(10, 400, 5).contains("the sink keeps"));
         assert!(said(10, 10, 5).contains("ethtool -G"));

@@ -298,7 +298,9 @@ impl Summary {
         let sum = |connection: &Connection| {
             let Connection { peer, bytes, .. } = connection;
             let crc32 = connection.crc32?;
-            Some(format!("  crc32      {crc32:08x} of {bytes} bytes from {peer}\n"))
+            Some(format!(
+                "  crc32      {crc32:08x} of {bytes} bytes from {peer}\n"
+            ))
         };
         self.connections.iter().filter_map(sum).collect()
     }
@@ -325,13 +327,24 @@ impl Summary {
     }
 }
 
+/// An error and what it came of, as `{:#}` of `anyhow` has it.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
+
 fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
     Connection {
         peer: connection.peer.address.to_string(),
         bytes: connection.stats.bytes,
         error: match &connection.end {
             End::Closed | End::Stopped => None,
-            End::Failed(error) => Some(format!("{:#}", anyhow::Error::msg(error.to_string()))),
+            End::Failed(error) => Some(with_sources(error)),
         },
         crc32: connection.sink.as_ref().and_then(AnySink::crc32),
     }
