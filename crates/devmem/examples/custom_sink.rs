@@ -9,6 +9,7 @@
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
 use devmem::engine::{Config, End, Engine, Peer};
@@ -98,8 +99,13 @@ fn main() -> Result<ExitCode> {
         recv_buffer: recv_buffer_for(SIZE, 1),
         ..Default::default()
     };
+    let config = Config {
+        // A worker that fails gives nothing back: then the connection is to end, too.
+        stalled: Some(Duration::from_secs(3)),
+        ..Config::for_pool(SIZE, 1)
+    };
     let sink = move |_: &Peer| Ok(HandOver(to.clone()));
-    let engine = Engine::new(listen(address, &options)?, Config::for_pool(SIZE, 1), sink)?;
+    let engine = Engine::new(listen(address, &options)?, config, sink)?;
     let report = engine.run()?;
 
     // The binding first: the kernel keeps header split on while there is one.

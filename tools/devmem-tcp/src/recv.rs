@@ -213,7 +213,6 @@ fn receive(
     mut signals: Signals,
     watch: &Watch,
 ) -> Result<Summary> {
-    let bound = bind(args, place, memory)?;
     let pool = args.memory.size.0.saturating_mul(memory.len() as u64);
     warn_of_a_small_pool(args, pool);
     let recv_buffer = match rings(args, nic) {
@@ -224,6 +223,7 @@ fn receive(
         recv_buffer,
         ..SocketOptions::default()
     };
+    let bound = bind(args, place, memory)?;
     let listeners = place.netns.run(|| {
         let addresses = args.listen.iter();
         addresses

@@ -39,8 +39,8 @@ pub(super) struct Open<S> {
     pub(super) paused: Option<Instant>,
     /// A part of its window was taken off.
     pub(super) spared: bool,
-    /// Over, but for frags that its sink keeps.
-    pub(super) closing: Option<End>,
+    /// Over, but for frags that its sink keeps, since this moment.
+    pub(super) closing: Option<(End, Instant)>,
 }
 
 /// Whether a connection lets bytes gather before it wakes the loop. Nothing tells of fewer, so one

@@ -72,8 +72,17 @@ const PAUSE_WARNING: Duration = Duration::from_secs(1);
 enum Slot<S> {
     Open(Box<Open<S>>),
     Over(Box<Connection<S>>),
-    /// While one turns into the other.
+    /// Free for another.
     Vacant,
+}
+
+/// Takes the connections of several engines that are over.
+type TakeOfAll<S> = Arc<dyn Fn(Connection<S>) + Send + Sync>;
+
+/// Who takes connections that are over.
+enum OnEnd<S> {
+    OfOne(Box<dyn FnMut(Connection<S>) + Send>),
+    OfAll(TakeOfAll<S>),
 }
 
 /// What an engine sleeps on, and what others reach it by.
@@ -114,6 +123,13 @@ pub struct Engine<S, F> {
     returned: Arc<Returned>,
     buffer: RecvBuffer,
     slots: Vec<Slot<S>>,
+    vacant: Vec<usize>,
+    /// Who gets connections that are over; without it they are kept for the report.
+    on_end: Option<OnEnd<S>>,
+    /// The sums over those that were not kept.
+    past: Snapshot,
+    /// Connections accepted so far.
+    accepted: usize,
     /// Connections at work.
     working: usize,
     /// Connections that are over, for others to read.
@@ -195,6 +211,10 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             returned: Arc::new(Returned::new(Arc::clone(&base.waker))),
             base,
             slots: Vec::new(),
+            vacant: Vec::new(),
+            on_end: None,
+            past: Snapshot::new(),
+            accepted: 0,
             working: 0,
             finished: Arc::default(),
             ending: false,
@@ -222,6 +242,12 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             self.address.get_or_insert(address);
         }
         Ok(())
+    }
+
+    /// Hands each connection to `take` when it is over, instead of keeping it for the report: for who
+    /// receives for ever. The sums are still in the report.
+    pub fn on_end(&mut self, take: impl FnMut(Connection<S>) + Send + 'static) {
+        self.on_end = Some(OnEnd::OfOne(Box::new(take)));
     }
 
     /// What ends it from elsewhere.
@@ -272,6 +298,9 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             telemetry: Telemetry::default(),
             connections: Vec::new(),
         };
+        let past = self.past.total();
+        report.stats += past.stats;
+        report.telemetry += &past.telemetry;
         for slot in self.slots {
             if let Slot::Over(connection) = slot {
                 report.stats += connection.stats;
@@ -312,6 +341,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     /// What a [`Monitor`] asked for.
     fn show(&self) {
         let mut snapshot = Snapshot::new();
+        snapshot.merge(self.past.clone());
         for slot in &self.slots {
             match slot {
                 Slot::Open(open) => snapshot.add_working(open),
@@ -328,7 +358,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         }
         let over = match (&self.source, self.config.until) {
             (Source::Handover(handover), _) => handover.is_over(),
-            (_, Until::Peers(peers)) => self.slots.len() >= peers as usize,
+            (_, Until::Peers(peers)) => self.accepted >= peers as usize,
             (_, Until::Stopped) => false,
         };
         over && self.working == 0
@@ -374,9 +404,9 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 self.accept_at = None;
                 let mut listeners = std::mem::take(listeners);
                 let waiting = listeners.accept(|accepted| {
-                    self.open(self.slots.len(), accepted)?;
+                    self.open(self.accepted, accepted)?;
                     Ok(match self.config.until {
-                        Until::Peers(peers) => self.slots.len() < peers as usize,
+                        Until::Peers(peers) => self.accepted < peers as usize,
                         Until::Stopped => true,
                     })
                 })?;
@@ -393,7 +423,11 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
 
     /// Takes a connection, the engine's next, which over all workers has a number of its own.
     fn open(&mut self, number: usize, accepted: Accepted) -> Result<(), EngineError> {
-        let index = self.slots.len();
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::Vacant);
+            self.slots.len() - 1
+        });
+        self.accepted += 1;
         let Accepted {
             mut socket,
             address,
@@ -419,26 +453,28 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         if let Err(error) = stream.report_queued() {
             tracing::debug!(%error, "TCP_INQ");
         }
-        self.slots.push(match (self.open_sink)(&peer) {
+        match (self.open_sink)(&peer) {
             Ok(sink) => {
                 self.working += 1;
-                Slot::Open(Box::new(Open::new(peer, stream, sink)))
+                if let Some(slot) = self.slots.get_mut(index) {
+                    *slot = Slot::Open(Box::new(Open::new(peer, stream, sink)));
+                }
             }
             Err(error) => {
                 let end = End::Failed(error.into());
                 let stats = stream.stats();
                 let telemetry = Box::new(stream.telemetry().clone());
                 let _nothing_held = stream.abort();
-                self.finished.fetch_add(1, Ordering::Relaxed);
-                Slot::Over(Box::new(Connection {
+                let connection = Connection {
                     peer,
                     stats,
                     telemetry,
                     end,
                     sink: None,
-                }))
+                };
+                self.over(index, connection);
             }
-        });
+        }
         Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::connection::Turn;
-use super::{ConnectionError, End, Engine, Gathering, Open, Peer, Slot};
+use super::{Connection, ConnectionError, End, Engine, Gathering, OnEnd, Open, Peer, Slot};
 use crate::sink::{Sink, SinkError};
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
@@ -35,6 +35,10 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
                 continue;
             };
+            if !open.ready {
+                // It has ended meanwhile.
+                continue;
+            }
             let (bytes, held) = (open.stream.bytes(), open.stream.held());
             open.stream.clock(now);
             let turn = open.serve(&mut self.buffer, &self.config);
@@ -120,8 +124,12 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         self.flush_overdue(now);
         self.look_at_silent(now);
         self.look_at_paused(now);
-        while let Some((index, _)) = self.closing.pop_due(now) {
-            self.close(index);
+        while let Some((index, since)) = self.closing.pop_due(now) {
+            // Not another one, that has its place now.
+            let closing = self.at_work(index).and_then(|open| open.closing.as_ref());
+            if closing.is_some_and(|(_, closing)| *closing == since) {
+                self.close(index);
+            }
         }
     }
 
@@ -217,8 +225,8 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         let before = open.stream.held();
         open.stream.collect_returned();
         let kept = open.stream.kept().frags;
-        open.closing = Some(end);
         let now = Instant::now();
+        open.closing = Some((end, now));
         self.account(index, before, now);
         match kept {
             0 => self.close(index),
@@ -231,15 +239,31 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         let Some(slot) = self.slots.get_mut(index) else {
             return;
         };
-        *slot = match std::mem::replace(slot, Slot::Vacant) {
+        match std::mem::replace(slot, Slot::Vacant) {
             Slot::Open(mut open) => {
                 self.working -= 1;
-                self.finished.fetch_add(1, Ordering::Relaxed);
                 self.held = self.held.saturating_sub(open.stream.held());
-                let end = open.closing.take().unwrap_or(End::Stopped);
-                Slot::Over(Box::new(open.end(end)))
+                let end = open.closing.take().map_or(End::Stopped, |(end, _)| end);
+                self.over(index, open.end(end));
             }
-            over => over,
-        };
+            other => *slot = other,
+        }
+    }
+
+    /// Keeps a connection that is over for the report, or hands it out and its place to another.
+    pub(super) fn over(&mut self, index: usize, connection: Connection<S>) {
+        self.finished.fetch_add(1, Ordering::Relaxed);
+        match (&mut self.on_end, self.slots.get_mut(index)) {
+            (Some(take), _) => {
+                self.past.add_ended(&connection);
+                self.vacant.push(index);
+                match take {
+                    OnEnd::OfOne(take) => take(connection),
+                    OnEnd::OfAll(take) => take(connection),
+                }
+            }
+            (None, Some(slot)) => *slot = Slot::Over(Box::new(connection)),
+            (None, None) => {}
+        }
     }
 }

@@ -15,7 +15,8 @@ use super::report::at;
 use super::source::{ACCEPT_PAUSE, Accepted, Handover, Listeners, Waiting};
 use super::stop::wake;
 use super::{
-    Base, Config, Engine, EngineError, LISTENER, Monitor, Peer, Progress, Report, StopHandle, Until,
+    Base, Config, Connection, Engine, EngineError, LISTENER, Monitor, OnEnd, Peer, Progress,
+    Report, StopHandle, TakeOfAll, Until,
 };
 use crate::recycler::Thresholds;
 use crate::sink::{Sink, SinkError};
@@ -132,6 +133,33 @@ impl<F> Workers<F> {
         S: Sink + Send,
         F: Fn(&Peer) -> Result<S, SinkError> + Sync,
     {
+        self.run_with(None)
+    }
+
+    /// The same, but each connection is handed to `take` when it is over, by the thread that served
+    /// it, instead of being kept for the report ([`Engine::on_end`]).
+    ///
+    /// # Errors
+    /// As [`run`](Self::run).
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    pub fn run_forgetting<S>(
+        self,
+        take: impl Fn(Connection<S>) + Send + Sync + 'static,
+    ) -> Result<Report<S>, EngineError>
+    where
+        S: Sink + Send,
+        F: Fn(&Peer) -> Result<S, SinkError> + Sync,
+    {
+        self.run_with(Some(Arc::new(take)))
+    }
+
+    fn run_with<S>(self, take: Option<TakeOfAll<S>>) -> Result<Report<S>, EngineError>
+    where
+        S: Sink + Send,
+        F: Fn(&Peer) -> Result<S, SinkError> + Sync,
+    {
         let all = self.stop_handle();
         let Self {
             config,
@@ -152,6 +180,7 @@ impl<F> Workers<F> {
             let mut engine =
                 Engine::worker(base, number, taken, stopped, part.clone(), &open_sink)?;
             engine.progress = progress.clone();
+            engine.on_end = take.clone().map(OnEnd::OfAll);
             hands.push(Hand::to(&engine, &worker, handover));
             engines.push((engine, worker.cpu));
         }

@@ -78,6 +78,32 @@ fn a_run_is_one_range_in_either_direction() {
     }
 }
 
+/// As they come, not only when they go: a batch takes no room for each token of it.
+#[test]
+fn a_run_is_one_range_from_the_start() {
+    let (recycler, _) = holding(0..1000);
+    assert_eq!(recycler.ranges.len(), 1);
+}
+
+/// The calls that a long transfer takes, by a receiver that flushes when that is due.
+#[test]
+fn a_call_gives_a_full_batch_back() {
+    const FRAGS: u64 = 10_000;
+    let (mut recycler, mut kernel) = holding([]);
+    for _ in 0..FRAGS {
+        recycler.issued(1, 4096);
+        recycler.push(token(kernel.issue()));
+        if recycler.is_due() {
+            recycler.flush(&mut kernel).unwrap();
+        }
+    }
+    recycler.flush(&mut kernel).unwrap();
+    let (stats, batch) = (recycler.stats(), Thresholds::default().frags);
+    assert_eq!(stats.freed, FRAGS);
+    assert_eq!(stats.calls, FRAGS.div_ceil(batch.into()));
+    assert_eq!(stats.ranges, stats.calls);
+}
+
 #[test]
 fn the_limits_of_a_call_are_kept() {
     let (mut recycler, mut kernel) = holding(0..2500);

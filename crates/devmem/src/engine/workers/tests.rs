@@ -94,6 +94,42 @@ fn a_stop_reaches_workers_that_have_all_their_connections() {
     assert!(matches!(report.connections[0].end, End::Stopped));
 }
 
+/// Whoever receives for ever keeps nothing of those that have gone; and their places are free.
+#[test]
+fn connections_that_are_over_are_handed_out() {
+    let listener = listener();
+    let to = listener.local_addr().unwrap();
+    let open = |_: &Peer| Ok(Discard);
+    let workers = Workers::new([listener], peers(30), vec![Worker::default(); 2], open).unwrap();
+    let monitor = workers.monitor();
+    let (over, is_over) = std::sync::mpsc::channel();
+    let sender = thread::spawn(move || {
+        let mut all = Vec::new();
+        for i in 0..30 {
+            send(to, 1000 + i).join().unwrap();
+            let connection: Connection<Discard> = is_over.recv().unwrap();
+            all.push((connection.peer.index, connection.stats.bytes));
+            // With the last one accepted, workers without work end.
+            if i < 29 {
+                let snapshot = monitor.snapshot(Duration::from_secs(5)).unwrap();
+                assert_eq!(snapshot.total().ended, i + 1);
+            }
+        }
+        all
+    });
+    let report = workers
+        .run_forgetting(move |connection| over.send(connection).unwrap())
+        .unwrap();
+    let all = sender.join().unwrap();
+    assert_eq!(
+        all,
+        (0..30).map(|i| (i, 1000 + i as u64)).collect::<Vec<_>>()
+    );
+    assert!(report.connections.is_empty());
+    assert_eq!(report.stats.stream.bytes, (1000..1030).sum::<u64>());
+    assert_eq!(report.telemetry.frags_per_call.count(), 0);
+}
+
 struct Panics(bool);
 
 impl Sink for Panics {
