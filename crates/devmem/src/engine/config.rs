@@ -45,7 +45,8 @@ pub struct Config {
     /// The same in frags, by the mean size of those that came so far: a frag takes a whole niov,
     /// however few its bytes are. 4,096.
     pub gather_frags: u32,
-    /// How long fewer bytes than that may wait. 2 ms, in steps of a millisecond.
+    /// How long fewer bytes than that may wait. 2 ms, in steps of a millisecond; four times as long where
+    /// much was found after such a wait: in a stream that comes steadily, but slowly.
     pub patience: Duration,
     /// Calls of `recvmsg` that a connection gets before the others have their turn. 16.
     pub budget: u32,

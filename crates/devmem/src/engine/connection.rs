@@ -35,6 +35,8 @@ pub(super) struct Open<S> {
     /// In the list of those that hold tokens.
     pub(super) holding: bool,
     pub(super) gathering: Gathering,
+    /// It gathers, and a look at it after a silence found much: it may wait longer.
+    pub(super) steady: bool,
     /// Not served since, as its sink keeps too much.
     pub(super) paused: Option<Instant>,
     /// A part of its window was taken off.
@@ -64,6 +66,7 @@ impl<S: Sink> Open<S> {
             ready: false,
             holding: false,
             gathering: Gathering::Off,
+            steady: false,
             paused: None,
             spared: false,
             closing: None,
@@ -85,6 +88,9 @@ impl<S: Sink> Open<S> {
     pub(super) fn gather(&mut self, new: u64, now: Instant, config: &Config) {
         let gather = self.low_water(config);
         let much = new >= (gather / 8) as u64;
+        if self.gathering == Gathering::Looking {
+            self.steady = much;
+        }
         let (low_water, next) = match self.gathering {
             _ if config.gather == 0 => return,
             Gathering::Off if much => (gather, Gathering::On(now)),

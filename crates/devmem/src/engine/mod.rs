@@ -68,6 +68,9 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// A connection that waits for its sink for so long is worth a warning.
 const PAUSE_WARNING: Duration = Duration::from_secs(1);
 
+/// A connection that is known to be steady waits so many times as long for more.
+const STEADY: u32 = 4;
+
 /// A place in the list of connections: at work, or over.
 enum Slot<S> {
     Open(Box<Open<S>>),
@@ -142,8 +145,9 @@ pub struct Engine<S, F> {
     held: u32,
     /// Connections that hold tokens.
     holding: Timers,
-    /// Connections that gather, and since when they have been silent, or longer.
-    gathering: Timers,
+    /// Connections that gather, and since when they have been silent, or longer: the steady ones in the
+    /// second.
+    gathering: [Timers; 2],
     /// Connections whose sinks keep too much, until a warning.
     paused: Timers,
     /// The same, until they end.
@@ -221,7 +225,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             ready: VecDeque::new(),
             held: 0,
             holding: Timers::new(config.hold),
-            gathering: Timers::new(config.patience),
+            gathering: [1, STEADY].map(|times| Timers::new(config.patience * times)),
             paused: Timers::new(PAUSE_WARNING),
             stalled: Timers::new(stalled.saturating_sub(PAUSE_WARNING)),
             closing: Timers::new(config.returns),
@@ -329,8 +333,9 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 self.take_back(index, now);
             }
             self.accept(now)?;
+            // First: who is found to be due gets its turn without another look at the events.
+            self.look_at_timers(now);
             self.serve(now);
-            self.look_at_timers();
             if self.base.seen.is_wanted() {
                 self.show();
             }
@@ -366,9 +371,11 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
 
     /// Sleeps until something happens, or is due.
     fn wait(&mut self, events: &mut Events) -> Result<(), EngineError> {
+        let [gathering, steady] = &self.gathering;
         let timers = [
             &self.holding,
-            &self.gathering,
+            gathering,
+            steady,
             &self.paused,
             &self.stalled,
             &self.closing,

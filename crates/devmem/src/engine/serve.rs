@@ -56,7 +56,15 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                     if matches!(open.gathering, Gathering::On(_))
                         && !matches!(before, Gathering::On(_))
                     {
-                        self.gathering.push(index, now);
+                        self.gathering[usize::from(open.steady)].push(index, now);
+                    }
+                    // Nothing will come for a while that these could wait for.
+                    if open.steady {
+                        if let Err(error) = open.stream.flush() {
+                            self.account(index, held, now);
+                            self.end(index, End::Failed(error.into()));
+                            continue;
+                        }
                     }
                 }
                 Turn::Full => {
@@ -116,13 +124,21 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
 
     /// Does what is due.
     pub(super) fn look_at_timers(&mut self) {
-        let timers = [&self.gathering, &self.paused, &self.stalled, &self.closing];
+        let [gathering, steady] = &self.gathering;
+        let timers = [
+            gathering,
+            steady,
+            &self.paused,
+            &self.stalled,
+            &self.closing,
+        ];
         if self.holding.is_empty() && timers.iter().all(|timers| timers.is_empty()) {
             return;
         }
         let now = Instant::now();
         self.flush_overdue(now);
-        self.look_at_silent(now);
+        self.look_at_silent(false, now);
+        self.look_at_silent(true, now);
         self.look_at_paused(now);
         while let Some((index, since)) = self.closing.pop_due(now) {
             // Not another one, that has its place now.
@@ -154,14 +170,15 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     }
 
     /// Makes those ready that gather and have been silent for too long.
-    fn look_at_silent(&mut self, now: Instant) {
-        while let Some((index, since)) = self.gathering.pop_due(now) {
+    fn look_at_silent(&mut self, steady: bool, now: Instant) {
+        let of = usize::from(steady);
+        while let Some((index, since)) = self.gathering[of].pop_due(now) {
             let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
                 continue;
             };
             match open.gathering {
                 Gathering::On(drained) if drained > since || open.ready => {
-                    self.gathering.push(index, drained.max(since));
+                    self.gathering[of].push(index, drained.max(since));
                     if open.ready {
                         // Its turn renews it.
                         break;

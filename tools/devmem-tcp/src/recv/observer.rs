@@ -53,9 +53,7 @@ impl Observer {
         if !warnings.is_empty() {
             self.clear();
         }
-        for warning in warnings {
-            eprintln!("devmem-tcp: {}: {warning}", Style::stderr().warn("warning"));
-        }
+        warnings.iter().for_each(|warning| warn(warning));
         if let Some(rate) = &mut self.rate {
             rate.tick();
         }
@@ -77,6 +75,12 @@ impl Observer {
     /// The end: the terminal as it was, and how much memory was taken.
     pub(super) fn end(mut self) -> State {
         self.clear();
-        self.memory.end()
+        let (memory, warning) = self.memory.end();
+        warning.iter().for_each(|warning| warn(warning));
+        memory
     }
+}
+
+fn warn(text: &str) {
+    eprintln!("devmem-tcp: {}: {text}", Style::stderr().warn("warning"));
 }

@@ -123,12 +123,15 @@ impl Watcher {
         warnings
     }
 
-    /// The last look.
-    pub(super) fn end(mut self) -> State {
+    /// The last look, and what must be said after it.
+    pub(super) fn end(mut self) -> (State, Option<String>) {
+        let failed = self.state.alloc_fail.unwrap_or(0);
         if let Some(nic) = &mut self.nic {
             with_default(NoSubscriber::new(), || nic.count_drops(&mut self.state));
         }
-        self.state
+        let warning = self.failures(failed);
+        self.state.warnings += u32::from(warning.is_some());
+        (self.state, warning)
     }
 
     fn look(&mut self) {
@@ -237,6 +240,9 @@ impl Holders {
     }
 }
 
+/// What to do about a busy receiver.
+const BUSY: &str = "\n  give it a faster sink, or fewer peers at a time";
+
 /// The warning, and what to do about it on a second line.
 fn starved(device: &str, pool: &Pool, in_use: u64, holders: Option<Holders>) -> String {
     let Pool { dmabuf, niovs, .. } = pool;
@@ -246,8 +252,8 @@ fn starved(device: &str, pool: &Pool, in_use: u64, holders: Option<Holders>) -> 
     );
     let Some(holders) = holders else {
         text += "the receiver is busy with a sink and does not answer, so the sockets' receive queues \
-                 fill up\n  give it a faster sink, or fewer peers at a time";
-        return text;
+                 fill up";
+        return text + BUSY;
     };
     let Holders {
         queued, held, kept, ..
@@ -262,7 +268,9 @@ fn starved(device: &str, pool: &Pool, in_use: u64, holders: Option<Holders>) -> 
         let _infallible = write!(text, "; most of them, {most}, came from {peer}");
     }
     if holders.missing > 0 {
-        text += "; a thread is busy with a sink and did not answer";
+        text += "; a thread is busy with a sink and does not answer, so the receive queues of its sockets \
+                 fill up";
+        return text + BUSY;
     }
     text += match queued.max(held).max(kept).max(ring) {
         most if most == ring => {
@@ -317,6 +325,14 @@ mod tests {
         assert!(queues.contains("--thread-per-queue"));
         assert!(said(10, 400, 5).contains("the sink keeps"));
         assert!(said(10, 10, 5).contains("ethtool -G"));
+        let one = Holders {
+            missing: 1,
+            ..Holders::default()
+        };
+        let one = starved("eth1", &pool(), 450, Some(one));
+        assert!(
+            one.contains("a thread is busy") && !one.contains("ethtool") && one.ends_with(BUSY)
+        );
         let busy = starved("eth1", &pool(), 450, None);
         assert!(busy.contains("busy with a sink") && busy.lines().count() == 2);
     }
