@@ -79,6 +79,7 @@ impl Default for Pattern {
 
 /// The first bad byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub struct Mismatch {
     /// Where it stands in the stream, counted from 0.
     pub offset: u64,

@@ -112,6 +112,7 @@ pub(crate) struct Recycler {
 
 /// Frags that were received and have not been given back.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Kept {
     /// How many.
     pub frags: u64,

@@ -79,6 +79,7 @@ impl Token {
 /// A part of the stream that lies in a dmabuf.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the token of a frag must go back"]
+#[non_exhaustive]
 pub struct Frag {
     /// Where it begins: a byte offset into the dmabuf.
     pub offset: u64,

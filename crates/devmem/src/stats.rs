@@ -4,6 +4,7 @@ use std::ops::AddAssign;
 
 /// The account of a socket's tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TokenStats {
     /// Tokens that the kernel issued, one a frag.
     pub issued: u64,
@@ -26,6 +27,7 @@ impl TokenStats {
 
 /// The account of a stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct StreamStats {
     /// Bytes of the stream: frag, linear and unsteered bytes together.
     pub bytes: u64,

@@ -183,8 +183,9 @@ impl<S: AsFd> DevmemStream<S> {
         sys::set_low_water(self.socket.as_fd(), bytes)
     }
 
-    /// Takes a quarter off the window that the kernel offers (`TCP_WINDOW_CLAMP`): to be called once, when
-    /// segments of full size have come.
+    /// Takes a quarter off the window that the kernel offers (`TCP_WINDOW_CLAMP`), unless it is still
+    /// `spared`, the answer of an earlier call; what it is now, in bytes. To be called when the first bytes have
+    /// come, and again when segments of full size have: until then the kernel makes it anew.
     ///
     /// The kernel reckons how many bytes of the stream fit the receive buffer from one packet
     /// (`tcp_measure_rcv_mss`), which is often a long one, put together by GRO: 17 segments with one
@@ -194,9 +195,14 @@ impl<S: AsFd> DevmemStream<S> {
     ///
     /// # Errors
     /// What `getsockopt` and `setsockopt` answer.
-    pub fn spare_window(&self) -> io::Result<()> {
+    pub fn spare_window(&self, spared: Option<u32>) -> io::Result<u32> {
         let clamp = sys::window_clamp(self.socket.as_fd())?;
-        sys::set_window_clamp(self.socket.as_fd(), clamp - clamp / 4)
+        if spared == Some(clamp) {
+            return Ok(clamp);
+        }
+        let rest = clamp - clamp / 4;
+        sys::set_window_clamp(self.socket.as_fd(), rest)?;
+        Ok(rest)
     }
 
     /// Gives back a frag that outlived its [`Received`].

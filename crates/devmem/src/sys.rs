@@ -237,12 +237,13 @@ pub(crate) fn incoming_napi_id(socket: BorrowedFd<'_>) -> io::Result<u32> {
 }
 
 /// `TCP_WINDOW_CLAMP`: the most that the window grows to, in bytes.
-pub(crate) fn window_clamp(socket: BorrowedFd<'_>) -> io::Result<libc::c_int> {
-    get_int(socket, libc::SOL_TCP, libc::TCP_WINDOW_CLAMP)
+pub(crate) fn window_clamp(socket: BorrowedFd<'_>) -> io::Result<u32> {
+    get_int(socket, libc::SOL_TCP, libc::TCP_WINDOW_CLAMP).map(|bytes| bytes as u32)
 }
 
 /// Sets it; at least half of the least receive buffer (`tcp_set_window_clamp`).
-pub(crate) fn set_window_clamp(socket: BorrowedFd<'_>, bytes: libc::c_int) -> io::Result<()> {
+pub(crate) fn set_window_clamp(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
+    let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     set_int(socket, libc::SOL_TCP, libc::TCP_WINDOW_CLAMP, bytes)
 }
 

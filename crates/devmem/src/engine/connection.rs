@@ -13,6 +13,17 @@ use crate::stream::{DevmemStream, RecvError};
 /// After so many bytes, more than a first window, segments of full size have come.
 const MEASURED: u64 = 16 << 10;
 
+/// What was done about a connection's window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Spared {
+    /// Nothing yet.
+    No,
+    /// It is this now, unless the kernel makes it anew.
+    To(u32),
+    /// All.
+    ForGood,
+}
+
 /// What a turn came to.
 pub(super) enum Turn {
     /// There may be more to read: another turn, when the others have had theirs.
@@ -39,8 +50,8 @@ pub(super) struct Open<S> {
     pub(super) steady: bool,
     /// Not served since, as its sink keeps too much.
     pub(super) paused: Option<Instant>,
-    /// A part of its window was taken off.
-    pub(super) spared: bool,
+    /// What was left of its window.
+    spared: Spared,
     /// Over, but for frags that its sink keeps, since this moment.
     pub(super) closing: Option<(End, Instant)>,
 }
@@ -68,7 +79,7 @@ impl<S: Sink> Open<S> {
             gathering: Gathering::Off,
             steady: false,
             paused: None,
-            spared: false,
+            spared: Spared::No,
             closing: None,
         }
     }
@@ -107,15 +118,24 @@ impl<S: Sink> Open<S> {
         }
     }
 
-    /// Makes the window safer, once, when the kernel has made it.
+    /// Makes the window safer: when the first bytes have come, and once more when segments of full size
+    /// surely have.
     pub(super) fn spare_window(&mut self) {
-        if self.spared || self.stream.bytes() < MEASURED {
-            return;
-        }
-        self.spared = true;
-        if let Err(error) = self.stream.spare_window() {
-            tracing::debug!(%error, "TCP_WINDOW_CLAMP");
-        }
+        let bytes = self.stream.bytes();
+        let before = match self.spared {
+            Spared::No if bytes > 0 => None,
+            Spared::To(window) if bytes >= MEASURED => Some(window),
+            _ => return,
+        };
+        let window = self.stream.spare_window(before);
+        self.spared = match (window, before) {
+            (Ok(window), None) => Spared::To(window),
+            (Ok(_), Some(_)) => Spared::ForGood,
+            (Err(error), _) => {
+                tracing::debug!(%error, "TCP_WINDOW_CLAMP");
+                Spared::ForGood
+            }
+        };
     }
 
     /// Receives until there is nothing left, which is what an edge-triggered event obliges to, or

@@ -123,19 +123,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     }
 
     /// Does what is due.
-    pub(super) fn look_at_timers(&mut self) {
-        let [gathering, steady] = &self.gathering;
-        let timers = [
-            gathering,
-            steady,
-            &self.paused,
-            &self.stalled,
-            &self.closing,
-        ];
-        if self.holding.is_empty() && timers.iter().all(|timers| timers.is_empty()) {
-            return;
-        }
-        let now = Instant::now();
+    pub(super) fn look_at_timers(&mut self, now: Instant) {
         self.flush_overdue(now);
         self.look_at_silent(false, now);
         self.look_at_silent(true, now);

@@ -23,10 +23,6 @@ impl Timers {
         self.since.push_back((index, since));
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.since.is_empty()
-    }
-
     /// When the first is due.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.since.front().map(|(_, since)| *since + self.after)

@@ -7,6 +7,7 @@ use std::ops::Range;
 /// A completion that names sends which are not in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("completion of sends {first} to {last}, which are not all in flight")]
+#[non_exhaustive]
 pub struct UnknownCompletion {
     /// The first send's number.
     pub first: u32,

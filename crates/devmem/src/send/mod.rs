@@ -63,6 +63,7 @@ pub enum Until {
 
 /// The account of a sender.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SendStats {
     /// Bytes that the socket took.
     pub bytes: u64,
