@@ -183,7 +183,7 @@ impl<S: AsFd> DevmemStream<S> {
         sys::set_low_water(self.socket.as_fd(), bytes)
     }
 
-    /// Takes a quarter off the window that the kernel offers (`TCP_WINDOW_CLAMP`), unless it is still
+    /// Takes a third off the window that the kernel offers (`TCP_WINDOW_CLAMP`), unless it is still
     /// `spared`, the answer of an earlier call; what it is now, in bytes. To be called when the first bytes have
     /// come, and again when segments of full size have: until then the kernel makes it anew.
     ///
@@ -200,7 +200,7 @@ impl<S: AsFd> DevmemStream<S> {
         if spared == Some(clamp) {
             return Ok(clamp);
         }
-        let rest = clamp - clamp / 4;
+        let rest = clamp - clamp / 3;
         sys::set_window_clamp(self.socket.as_fd(), rest)?;
         Ok(rest)
     }

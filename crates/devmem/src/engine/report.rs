@@ -202,9 +202,12 @@ pub enum EngineError {
     /// The listening socket.
     #[error("accept a connection")]
     Accept(#[source] io::Error),
-    /// A thread could not be started, or not be kept to its processor.
-    #[error("start a worker on processor {0:?}")]
-    Worker(Option<usize>, #[source] io::Error),
+    /// A thread could not be started.
+    #[error("start a worker")]
+    Spawn(#[source] io::Error),
+    /// A thread could not be kept to its processor.
+    #[error("keep a worker to processor {0}")]
+    Pin(usize, #[source] io::Error),
 }
 
 pub(super) fn at(operation: &'static str) -> impl FnOnce(io::Error) -> EngineError {

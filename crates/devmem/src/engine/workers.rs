@@ -199,7 +199,7 @@ impl<F> Workers<F> {
                 match thread.spawn_scoped(scope, run) {
                     Ok(thread) => threads.push(thread),
                     Err(error) => {
-                        failed = Some(EngineError::Worker(cpu, error));
+                        failed = Some(EngineError::Spawn(error));
                         all.stop();
                         break;
                     }
@@ -268,7 +268,7 @@ fn run_one<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
     mut over: WhenOver<'_>,
 ) -> Result<Report<S>, EngineError> {
     if let Some(cpu) = cpu {
-        sys::keep_to(cpu).map_err(|error| EngineError::Worker(Some(cpu), error))?;
+        sys::keep_to(cpu).map_err(|error| EngineError::Pin(cpu, error))?;
     }
     let report = engine.run()?;
     over.good = true;

@@ -179,8 +179,5 @@ fn a_processor_that_is_not_there_is_named() {
     };
     let workers = Workers::new([listener()], peers(1), vec![worker], open).unwrap();
     let error = workers.run().unwrap_err();
-    assert!(
-        matches!(error, EngineError::Worker(Some(1023), _)),
-        "{error}"
-    );
+    assert!(matches!(error, EngineError::Pin(1023, _)), "{error}");
 }
