@@ -28,9 +28,15 @@ test-host: setup ## the tests that need no VM
 	$(cargo) test --workspace --locked
 
 # Apart from the tests: another rustfmt or clippy than ours may see things differently.
-lint: setup ## format and lints
+lint: setup ## format, lints, documentation, and the public API as crates/*/api.txt have it
 	$(cargo) fmt --all --check
+	$(cargo) fmt --manifest-path selftests/api/Cargo.toml --check
 	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(cargo) doc --workspace --no-deps --locked
+	@selftests/api/run --where-possible
+
+api: setup ## write the public API to crates/*/api.txt, where a change of it shows
+	@selftests/api/run --update
 
 test-vm: vm-ready ## selftests in the VM, as KTAP; CASES=word for some of them
 	@$(vm)/test $(CASES)
@@ -45,8 +51,9 @@ vm: vm-ready ## a shell in the VM (leave it with exit)
 	@$(vm)/run --interactive -- bash -i
 
 build: setup ## static binaries, in target/guest/bin
-	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests
-	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests)
+	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p devmem --bins --examples
+	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests \
+		$(patsubst crates/devmem/%.rs,%,$(wildcard crates/devmem/examples/*.rs)))
 	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
 	@install selftests/demo target/guest/demo
 
@@ -64,4 +71,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo test test-host test-vm upstream bench lint vm build module setup vm-ready clean distclean
+.PHONY: help demo test test-host test-vm upstream bench lint api vm build module setup vm-ready clean distclean

@@ -117,7 +117,16 @@ impl RecvBuffer {
             bytes,
             ..Totals::default()
         };
-        for message in Messages::new(messages) {
+        let mut messages = Messages::new(messages);
+        loop {
+            while let Some(frag) = messages.next_frag() {
+                totals.frags += 1;
+                totals.frag_bytes += u64::from(frag.frag_size);
+                self.records.push(Record::Frag(frag));
+            }
+            let Some(message) = messages.next() else {
+                break;
+            };
             match message? {
                 Message::Dmabuf(frag) => {
                     totals.frags += 1;

@@ -29,7 +29,7 @@ pub(crate) const BOX2: &str = "box2";
 /// The sender's address.
 pub(crate) const SENDER_ADDRESS: &str = "192.0.2.1";
 /// The sender's IPv6 address.
-const SENDER_ADDRESS6: &str = "2001:db8:2::1/64";
+pub(crate) const SENDER_ADDRESS6: &str = "2001:db8:2::1";
 /// The NIC's address.
 pub(crate) const NIC_ADDRESS: &str = "192.0.2.2";
 /// The NIC's IPv6 address; the sender's ends in 1.
@@ -60,7 +60,10 @@ pub(crate) fn wire_with(queues: u32, parameters: &str) -> Result<()> {
     end_of_wire(
         &mut Link::open_in(&peer)?,
         SENDER,
-        &[&format!("{SENDER_ADDRESS}/24"), SENDER_ADDRESS6],
+        &[
+            &format!("{SENDER_ADDRESS}/24"),
+            &format!("{SENDER_ADDRESS6}/64"),
+        ],
     )?;
     let addresses = [
         &format!("{NIC_ADDRESS}/24"),

@@ -19,14 +19,12 @@ mod tool;
 mod xdp;
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use netdev::QueueId;
 
 use cases::{Case, Skip};
 use ktap::{Ktap, Verdict};
@@ -54,13 +52,8 @@ struct Args {
     /// Run this one case here and now (how the runner starts its cases)
     #[arg(long, hide = true)]
     case: Option<String>,
-    /// Receive, at `--listen` on these queues, to this end (how some cases start a receiver)
-    #[arg(long, hide = true, requires = "listen")]
-    receive: Option<small::Grief>,
-    #[arg(long, hide = true)]
-    listen: Option<SocketAddr>,
-    #[arg(long = "queue", hide = true)]
-    queues: Vec<QueueId>,
+    #[command(flatten)]
+    small: small::Args,
     #[command(flatten)]
     bench: bench::Args,
 }
@@ -83,13 +76,13 @@ fn main() -> ExitCode {
     if let Some(name) = &args.case {
         return run_here(name);
     }
-    let done = match (args.receive, args.listen) {
-        (Some(grief), Some(address)) => small::receive(grief, address, &args.queues).map(|()| true),
-        _ => args.bench.run().and_then(|done| match done {
+    let done = args.small.run().and_then(|done| match done {
+        true => Ok(true),
+        false => match args.bench.run()? {
             true => Ok(true),
             false => run_all(&args),
-        }),
-    };
+        },
+    });
     match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,

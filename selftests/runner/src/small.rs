@@ -1,57 +1,139 @@
-//! The smallest receiver that there can be: the crates, and a sink that comes to grief.
+//! Small receivers, no more than the crates, with sinks of their own: how cases see what the tools'
+//! sinks never do.
+
+mod outcome;
+mod sinks;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Result, bail};
-use devmem::Received;
-use devmem::engine::{Config, Engine, Peer};
+use anyhow::{Context, Result};
+use devmem::engine::{Config, Engine, Peer, Until, Worker, Workers};
 use devmem::listen::{SocketOptions, listen, recv_buffer_for};
-use devmem::sink::{Sink, SinkError};
-use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId};
+use devmem::sink::Memory;
+use dmabuf::{Dmabuf, Protection};
+use netdev::{Action, BindOptions, FlowRule, Ifindex, NetNs, Netdev, QueueId, QueueType};
 use nic::Plan;
 use udmabuf::Udmabuf;
 
 use crate::bed::NIC;
+pub(crate) use outcome::{Ended, Outcome};
+use sinks::{Kind, Sinks};
 
-/// Bytes of device memory.
-const SIZE: u64 = 4 << 20;
-
-/// How a sink ends the process.
-#[derive(Debug, Clone, Copy, clap::ValueEnum)]
-pub(crate) enum Grief {
-    /// It panics.
-    Panic,
-    /// It aborts.
-    Abort,
+/// How such a receiver is started.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Receive, at `--listen` on these queues, with such sinks
+    #[arg(long, hide = true, requires = "listen")]
+    receive: Option<Kind>,
+    #[arg(long, hide = true)]
+    listen: Vec<SocketAddr>,
+    #[arg(long = "queue", hide = true)]
+    queues: Vec<QueueId>,
+    /// The port of the peer whose sink is such; without, all are
+    #[arg(long, hide = true)]
+    culprit: Option<u16>,
+    #[arg(long, hide = true, default_value_t = 1)]
+    peers: u32,
+    /// Bytes of device memory
+    #[arg(long, hide = true, default_value_t = 4 << 20)]
+    pool: u64,
+    /// A thread for each queue
+    #[arg(long, hide = true)]
+    workers: bool,
+    /// Milliseconds that a token may be held
+    #[arg(long, hide = true)]
+    hold: Option<u64>,
+    /// Milliseconds after which a sink that keeps too much is given up
+    #[arg(long, hide = true)]
+    stalled: Option<u64>,
+    /// Milliseconds that an ended connection waits for what its sink keeps
+    #[arg(long, hide = true)]
+    returns: Option<u64>,
+    /// Say how many frags it took when so many bytes of all peers have come
+    #[arg(long, hide = true)]
+    tell: Option<u64>,
 }
 
-impl Sink for Grief {
-    fn consume(&mut self, _: &mut Received<'_>) -> Result<(), SinkError> {
-        match self {
-            Self::Panic => panic!("a sink that panics"),
-            Self::Abort => std::process::abort(),
+impl Args {
+    /// Receives, if that was asked for; prints an [`Outcome`].
+    pub(crate) fn run(&self) -> Result<bool> {
+        let Some(kind) = self.receive else {
+            return Ok(false);
+        };
+        let memory = Udmabuf::builder(self.pool).build()?;
+        let nic = crate::cases::ifindex(NIC)?;
+        let mut plan = Plan::new(NIC, nic).header_split().reserve(&self.queues);
+        for address in &self.listen {
+            plan = plan.steer(FlowRule::tcp_to(*address, Action::Drop), &self.queues);
         }
+        // Declared before the binding, so dropped after it.
+        let applied = plan.apply(&NetNs::current()?)?;
+        let options = BindOptions::default();
+        let binding = Netdev::open()?.bind_rx(nic, &memory, &self.queues, options)?;
+        let mapping = Arc::new(memory.map(Protection::Read).context("mapping")?);
+        let mapped = Memory::new().with(binding.id().get().into(), mapping);
+        let outcome = self.receive(nic, Sinks::new(kind, mapped, self));
+        binding.unbind();
+        applied.restore()?;
+        outcome?.print()?;
+        Ok(true)
     }
-}
 
-/// Receives on the NIC until the first payload comes.
-pub(crate) fn receive(grief: Grief, address: SocketAddr, queues: &[QueueId]) -> Result<()> {
-    let memory = Udmabuf::builder(SIZE).build()?;
-    let nic = crate::cases::ifindex(NIC)?;
-    // Declared before the binding, so dropped after it.
-    let applied = Plan::new(NIC, nic)
-        .header_split()
-        .reserve(queues)
-        .steer(FlowRule::tcp_to(address, Action::Drop), queues)
-        .apply(&NetNs::current()?)?;
-    let binding = Netdev::open()?.bind_rx(nic, &memory, queues, BindOptions::default())?;
-    let options = SocketOptions {
-        recv_buffer: recv_buffer_for(SIZE, 1),
-        ..SocketOptions::default()
-    };
-    let sink = |_: &Peer| Ok(grief);
-    Engine::new(listen(address, &options)?, Config::default(), sink)?.run()?;
-    binding.unbind();
-    applied.restore()?;
-    bail!("no payload came")
+    fn receive(&self, nic: Ifindex, sinks: Sinks) -> Result<Outcome> {
+        let options = SocketOptions {
+            recv_buffer: recv_buffer_for(self.pool, self.peers),
+            ..SocketOptions::default()
+        };
+        let listeners = self.listen.iter().map(|at| listen(*at, &options));
+        let listeners: Vec<_> = listeners.collect::<Result<_, _>>()?;
+        let report = if self.workers {
+            let workers = self.one_for_each_queue(nic)?;
+            Workers::new(listeners, self.config(), workers, |peer: &Peer| sinks.open(peer))?.run()?
+        } else {
+            let mut listeners = listeners.into_iter();
+            let first = listeners.next().context("--listen")?;
+            let mut engine = Engine::new(first, self.config(), |peer| sinks.open(peer))?;
+            for more in listeners {
+                engine.listen_too(more)?;
+            }
+            engine.run()?
+        };
+        Ok(Outcome::new(&report))
+    }
+
+    fn config(&self) -> Config {
+        let mut config = Config {
+            until: Until::Peers(self.peers),
+            stalled: self.stalled.map(Duration::from_millis),
+            ..Config::for_pool(self.pool, self.peers)
+        };
+        if let Some(hold) = self.hold {
+            config.hold = Duration::from_millis(hold);
+        }
+        if let Some(returns) = self.returns {
+            config.returns = Duration::from_millis(returns);
+        }
+        config
+    }
+
+    fn one_for_each_queue(&self, nic: Ifindex) -> Result<Vec<Worker>> {
+        let queues = Netdev::open()?.queues(Some(nic))?;
+        let of = |id: &QueueId| {
+            let queue = queues
+                .iter()
+                .find(|queue| queue.kind == QueueType::Rx && queue.id == *id);
+            let napi = queue.and_then(|queue| queue.napi);
+            let napi_ids = vec![
+                napi.with_context(|| format!("queue {id} has no NAPI"))?
+                    .get(),
+            ];
+            Ok(Worker {
+                napi_ids,
+                cpu: None,
+            })
+        };
+        self.queues.iter().map(of).collect()
+    }
 }

@@ -20,7 +20,9 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use devmem::engine::Report;
 use devmem::listen::{self, SocketOptions};
-use netdev::{BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list};
+use netdev::{
+    BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use udmabuf::Udmabuf;
@@ -233,7 +235,10 @@ fn receive(
     let workers = receiver::workers(&args.threads, &place.queues, nic)?;
     let engine = Receiver::new(args, listeners, &bound, workers).context("recv")?;
     let stop = engine.stop_handle();
-    watch.attend(engine.stop_handle(), Observer::new(args, place, nic, &engine, &bound));
+    watch.attend(
+        engine.stop_handle(),
+        Observer::new(args, place, nic, &engine, &bound),
+    );
     let signals_handle = signals.handle();
     let watcher = thread::spawn(move || signals.forever().next().inspect(|_| stop.stop()));
     eprintln!(

@@ -1,13 +1,12 @@
 //! The loop over loopback: ordinary data, which takes every path but that of frags.
 
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
 
 use socket2::SockRef;
 
 use super::*;
-use std::io;
 use crate::listen::{SocketOptions, listen};
 use crate::pattern::Pattern;
 use crate::sink::{Discard, Memory, Validate, Write};

@@ -3,8 +3,7 @@
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use super::QUEUE;
-use crate::bed::NIC;
+use super::sweep::Point;
 use crate::tool::ours;
 
 /// A receiver.
@@ -18,78 +17,72 @@ pub(crate) struct Contender {
     pub(crate) smaller: u64,
     /// Its program, beside the runner's.
     program: &'static str,
-    /// Its command line: `{addr}`, `{port}`, `{nic}` and `{queue}` stand for these.
+    /// Its command line: `{addr}`, `{port}`, `{dev}` and `{queue}` stand for these.
     line: &'static str,
 }
 
 /// The receiver that the others are compared with.
-pub(crate) const BARE: &str = "bare loop";
+pub(crate) const BARE: Contender = Contender {
+    name: "bare loop",
+    bound: true,
+    chatty: false,
+    smaller: 1,
+    program: "bare",
+    line: "devmem {addr} {port}",
+};
 /// Upstream's, validating.
-pub(crate) const UPSTREAM: &str = "ncdevmem, upstream, validating";
+pub(crate) const UPSTREAM: Contender = Contender {
+    name: "ncdevmem, upstream, validating",
+    bound: false,
+    chatty: true,
+    smaller: 4,
+    program: "ncdevmem-upstream",
+    line: "-l -n -f {dev} -s {addr} -p {port} -t {queue} -q 1 -v 7",
+};
 /// Ours.
-pub(crate) const OURS: &str = "devmem-tcp recv";
+pub(crate) const OURS: Contender = Contender {
+    name: "devmem-tcp recv",
+    bound: false,
+    chatty: false,
+    smaller: 1,
+    program: "devmem-tcp",
+    line: "recv --json --no-config --dev {dev} --listen {addr}:{port}",
+};
 /// Ours, validating.
-pub(crate) const VALIDATING: &str = "devmem-tcp recv, validating";
+pub(crate) const VALIDATING: Contender = Contender {
+    name: "devmem-tcp recv, validating",
+    line: "recv --json --no-config --dev {dev} --listen {addr}:{port} --validate 7",
+    ..OURS
+};
 /// Plain copy.
-pub(crate) const COPY: &str = "recv with copy";
+pub(crate) const COPY: Contender = Contender {
+    name: "recv with copy",
+    bound: false,
+    line: "copy {addr} {port}",
+    ..BARE
+};
 /// What the kernel does when it discards.
-pub(crate) const TRUNC: &str = "recv with MSG_TRUNC";
+pub(crate) const TRUNC: Contender = Contender {
+    name: "recv with MSG_TRUNC",
+    line: "trunc {addr} {port}",
+    ..BARE
+};
 
 /// All of them, in the order of a round.
-pub(crate) const ALL: &[Contender] = &[
-    Contender {
-        name: TRUNC,
-        bound: true,
-        chatty: false,
-        smaller: 1,
-        program: "bare",
-        line: "trunc {addr} {port}",
-    },
-    Contender {
-        name: BARE,
-        bound: true,
-        chatty: false,
-        smaller: 1,
-        program: "bare",
-        line: "devmem {addr} {port}",
-    },
-    Contender {
-        name: OURS,
-        bound: false,
-        chatty: false,
-        smaller: 1,
-        program: "devmem-tcp",
-        line: "recv --json --no-config --dev {nic} --queue {queue} --listen {addr}:{port}",
-    },
-    Contender {
-        name: VALIDATING,
-        bound: false,
-        chatty: false,
-        smaller: 1,
-        program: "devmem-tcp",
-        line: "recv --json --no-config --dev {nic} --queue {queue} --listen {addr}:{port} --validate 7",
-    },
-    Contender {
-        name: UPSTREAM,
-        bound: false,
-        chatty: true,
-        smaller: 4,
-        program: "ncdevmem-upstream",
-        line: "-l -n -f {nic} -s {addr} -p {port} -t {queue} -q 1 -v 7",
-    },
-    Contender {
-        name: COPY,
-        bound: false,
-        chatty: false,
-        smaller: 1,
-        program: "bare",
-        line: "copy {addr} {port}",
-    },
-];
+pub(crate) const ALL: [Contender; 6] = [TRUNC, BARE, OURS, VALIDATING, UPSTREAM, COPY];
+
+/// Where a receiver listens, and on what.
+pub(crate) struct Place {
+    pub(crate) device: &'static str,
+    pub(crate) netns: Option<&'static str>,
+    /// Those of the device.
+    pub(crate) queues: Vec<u32>,
+    pub(crate) listen: SocketAddr,
+}
 
 impl Contender {
     /// Its process, which listens there.
-    pub(crate) fn command(&self, to: SocketAddr, calls: Option<&str>) -> Command {
+    pub(crate) fn command(&self, place: &Place, point: &Point, calls: Option<&str>) -> Command {
         let program = ours(self.program);
         let mut command = match calls {
             Some(file) => {
@@ -99,13 +92,35 @@ impl Contender {
             }
             None => Command::new(program),
         };
-        let line = self
+        let queue = place.queues.first().copied().unwrap_or_default();
+        let mut line = self
             .line
-            .replace("{addr}", &to.ip().to_string())
-            .replace("{port}", &to.port().to_string())
-            .replace("{nic}", NIC)
-            .replace("{queue}", &QUEUE.to_string());
-        command.args(line.split(' ')).stdin(Stdio::null());
+            .replace("{addr}", &place.listen.ip().to_string())
+            .replace("{port}", &place.listen.port().to_string())
+            .replace("{dev}", place.device)
+            .replace("{queue}", &queue.to_string());
+        if self.program == OURS.program {
+            line += &our_options(place, point);
+        }
+        command.args(line.split_whitespace()).stdin(Stdio::null());
         command
     }
+}
+
+/// What our receiver is told of a point.
+fn our_options(place: &Place, point: &Point) -> String {
+    let mut line = format!(
+        " --connections {} --size {}M",
+        point.connections, point.pool
+    );
+    for queue in &place.queues {
+        line += &format!(" --queue {queue}");
+    }
+    if let Some(netns) = place.netns {
+        line += &format!(" --netns {netns}");
+    }
+    if let Some(kib) = point.rx_page {
+        line += &format!(" --pages 2M --rx-page-size {kib}K");
+    }
+    line
 }

@@ -1,258 +1,193 @@
-//! The comparison, from what was measured.
+//! The comparison, from what was measured: a table, what shall hold, JSON, and pictures.
+
+mod figures;
+mod targets;
 
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
+use serde::Serialize;
 
-use super::contender::{ALL, BARE, COPY, OURS, TRUNC, UPSTREAM, VALIDATING};
-use super::{NOTHING, Sample};
+use super::Counts;
+use super::contender::BARE;
+use super::plot;
+use super::sweep::Series;
+use figures::{Measured, Row};
+use targets::{Target, targets};
 
-const GIB: f64 = (1u64 << 30) as f64;
+/// What is to be known of the figures, whoever reads them.
+const NOTES: &str = "\
+CPU/GiB   the receiver's, from the first byte to the last; its parts are told apart by the kernel's
+          ticks. An emulated guest counts instructions for time, 2 ns each.
+set-up    CPU of a transfer of 4 KiB: to make, bind and free the dmabuf, to start and end.
+calls     all system calls (strace), in a transfer of its own, without those to begin and end.
+mem       the most private memory that it ever had.
+alloc     packets for which the NIC had no buffer; retr  TCP segments sent again: the worst of all
+          transfers, in both guests.
+connections  Each gets a sixteenth of a transfer at least: 64 and 256 together get more than one.
+          At the sender lost-tail probes (tcp_early_retrans) are off, and its qdisc is a pfifo: an
+          emulated end is often late, and nothing is lost.
+MiB/s     Where there are two processors, the sender has one and the receiver the other, each with
+          its NIC's work.
+copy      The kernel copies by `rep movsb`, which an emulated CPU counts an instruction a byte: one
+          GiB is 2.15 s. A CPU that moves words (clearcpuid=erms,fsrm) is measured apart; a real one
+          is neither: it is as fast as its memory.";
 
-/// Prints the tables. Of several files the first gives CPU time and calls, the last goodput: an
-/// emulated guest that counts instructions, and one that runs as fast as it can.
+/// Prints the comparison, and leaves it in a folder, too.
 #[allow(clippy::print_stdout)]
-pub(crate) fn report(paths: &[PathBuf]) -> Result<()> {
-    let read = |path: &PathBuf| -> Result<Vec<Sample>> {
-        let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        let lines = text.lines().map(serde_json::from_str);
-        Ok(lines.collect::<Result<_, _>>()?)
+pub(crate) fn report(cost: &Path, words: &Path, speed: &Path, out: Option<&Path>) -> Result<()> {
+    let measured = Measured::read(cost, words, speed)?;
+    let rows = measured.rows()?;
+    let targets = targets(&measured, &rows);
+    let text = text(&rows, &targets);
+    println!("{text}");
+    let Some(out) = out else {
+        return Ok(());
     };
-    let (first, last) = (
-        paths.first().context("a file")?,
-        paths.last().context("a file")?,
-    );
-    let (costs, speeds) = (read(first)?, read(last)?);
-    for gro in [false, true] {
-        let of = |samples: &[Sample]| -> Vec<Sample> {
-            samples
-                .iter()
-                .filter(|sample| sample.gro == gro)
-                .cloned()
-                .collect()
-        };
-        let table = Table {
-            costs: of(&costs),
-            speeds: of(&speeds),
-        };
-        ensure!(!table.costs.is_empty(), "nothing was measured");
-        println!(
-            "\n{} receive coalescing (rx-gro-hw)\n\n{}",
-            if gro { "with" } else { "without" },
-            table.text()?
-        );
+    let keep = |name: &str, text: &str| {
+        let path = out.join(name);
+        fs::write(&path, text).with_context(|| path.display().to_string())
+    };
+    let all = Comparison {
+        rows: &rows,
+        targets: &targets,
+    };
+    keep("bench.json", &(serde_json::to_string_pretty(&all)? + "\n"))?;
+    keep("bench.txt", &(text + "\n"))?;
+    for (name, picture) in pictures(&rows) {
+        keep(&format!("{name}.svg"), &picture)?;
     }
     Ok(())
 }
 
-/// What was measured, of one kind of NIC.
-struct Table {
-    costs: Vec<Sample>,
-    speeds: Vec<Sample>,
+#[derive(Serialize)]
+struct Comparison<'a> {
+    rows: &'a [Row],
+    targets: &'a [Target],
 }
 
-/// Of one contender.
-struct Row {
-    /// CPU seconds a GiB, in the loop.
-    loop_cpu: f64,
-    user: f64,
-    system: f64,
-    /// CPU seconds to begin and end.
-    setup: f64,
-    calls: Option<f64>,
-    goodput: f64,
-    memory: f64,
-}
-
-impl Table {
-    fn row(&self, who: &str) -> Result<Row> {
-        let median_of = |samples: &[Sample], all: bool, value: &dyn Fn(&Sample) -> f64| {
-            let of = samples.iter().filter(|sample| {
-                sample.who == who && sample.calls.is_none() && (sample.bytes > NOTHING) == all
-            });
-            median(of.map(value).collect()).with_context(|| format!("nothing of {who}"))
-        };
-        let cost = |all, value: &dyn Fn(&Sample) -> f64| median_of(&self.costs, all, value);
-        let bytes = cost(true, &|sample| sample.bytes as f64)?;
-        let scale = GIB / bytes;
-        // What it tells of its loop, or else all without what a transfer of nothing costs.
-        let told = self
-            .costs
-            .iter()
-            .any(|sample| sample.who == who && sample.in_loop.is_some());
-        let in_loop = |value: &dyn Fn((f64, f64)) -> f64| -> Result<f64> {
-            let of_loop = |sample: &Sample| value(sample.in_loop.unwrap_or_default());
-            let of_all = |sample: &Sample| value((sample.user, sample.system));
-            Ok(scale
-                * match told {
-                    true => cost(true, &of_loop)?,
-                    false => cost(true, &of_all)? - cost(false, &of_all)?,
-                })
-        };
-        let calls = |all: bool| {
-            let mut of = self.costs.iter();
-            let of =
-                of.find(|it| it.who == who && it.calls.is_some() && (it.bytes > NOTHING) == all);
-            of.and_then(|it| Some((it.calls? as f64, it.bytes as f64)))
-        };
-        let counted = calls(true).zip(calls(false));
-        Ok(Row {
-            loop_cpu: in_loop(&|(user, system)| user + system)?,
-            user: in_loop(&|(user, _)| user)?,
-            system: in_loop(&|(_, system)| system)?,
-            setup: cost(false, &|sample| sample.user + sample.system)?,
-            calls: counted.map(|((all, bytes), (nothing, _))| (all - nothing) * GIB / bytes),
-            goodput: median_of(&self.speeds, true, &|sample| {
-                sample.bytes as f64 / sample.seconds / (1 << 20) as f64
-            })?,
-            memory: cost(true, &|sample| sample.memory as f64)?,
-        })
-    }
-
-    fn text(&self) -> Result<String> {
-        let bare = self.row(BARE)?;
-        let mut text = format!(
-            "{:<32} {:>9} {:>6} {:>8} {:>8} {:>9} {:>10} {:>9} {:>9}\n",
-            "", "CPU/GiB", "/bare", "user", "system", "set-up", "calls/GiB", "MiB/s", "mem KiB"
+fn text(rows: &[Row], targets: &[Target]) -> String {
+    let mut text = String::new();
+    for gro in [false, true] {
+        let of: Vec<&Row> = rows.iter().filter(|row| row.at.gro == gro).collect();
+        let compare = of.iter().filter(|row| row.series == Series::Compare);
+        let with = if gro { "with" } else { "without" };
+        let _infallible = write!(
+            text,
+            "\n{with} receive coalescing (rx-gro-hw)\n\n{}",
+            head()
         );
-        for contender in ALL {
-            let row = self.row(contender.name)?;
-            let calls = row
-                .calls
-                .map_or("-".to_owned(), |calls| format!("{calls:.0}"));
-            writeln!(
-                text,
-                "{:<32} {:>8.3}s {:>6.2} {:>7.3}s {:>7.3}s {:>8.3}s {calls:>10} {:>9.1} {:>9.0}",
-                contender.name,
-                row.loop_cpu,
-                row.loop_cpu / bare.loop_cpu,
-                row.user,
-                row.system,
-                row.setup,
-                row.goodput,
-                row.memory,
-            )?;
+        let bare = of.iter().find(|row| row.who == BARE.name);
+        let bare = bare.map(|row| row.cpu);
+        for row in compare {
+            text += &line(&row.who, row, bare);
         }
-        text.push('\n');
-        text += &self.targets()?;
-        Ok(text)
+        for series in Series::SWEEPS {
+            let of: Vec<_> = of.iter().filter(|row| row.series == series).collect();
+            if !of.is_empty() {
+                let _infallible = writeln!(text, "devmem-tcp recv, by {}", series.name());
+            }
+            for row in of {
+                text += &line(&format!("  {}", series.place(&row.at).1), row, bare);
+            }
+        }
     }
+    let _infallible = write!(
+        text,
+        "\n{NOTES}\n\n{:<56} {:<4} {:>9}  {:<16}\n{}",
+        "targets",
+        "gro",
+        "figure",
+        "target",
+        targets::text(targets)
+    );
+    text
+}
 
-    /// What shall hold, each with its figure.
-    fn targets(&self) -> Result<String> {
-        let (ours, validating) = (self.row(OURS)?, self.row(VALIDATING)?);
-        let (bare, upstream) = (self.row(BARE)?, self.row(UPSTREAM)?);
-        let (copy, trunc) = (self.row(COPY)?, self.row(TRUNC)?);
-        let mut text = String::new();
-        let mut line = |what: &str, figure: f64, most: bool, target: f64| {
-            let holds = if most {
-                figure <= target
-            } else {
-                figure >= target
+fn head() -> String {
+    format!(
+        "{:<31}{:>8}{:>7}{:>8}{:>8}{:>8}{:>9}{:>10}{:>12}{:>14}{:>8}{:>8}{:>7}{:>6}\n",
+        "",
+        "CPU/GiB",
+        "/bare",
+        "user",
+        "system",
+        "set-up",
+        "calls/GiB",
+        "frags/MiB",
+        "frags/recv",
+        "tokens/return",
+        "MiB/s",
+        "mem KiB",
+        "alloc",
+        "retr"
+    )
+}
+
+fn line(what: &str, row: &Row, bare: Option<f64>) -> String {
+    let some = |value: Option<f64>, digits: usize| {
+        value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
+    };
+    format!(
+        "{what:<31}{:>7.3}s{:>7}{:>7.3}s{:>7.3}s{:>8}{:>9}{:>10}{:>12}{:>14}{:>8.1}{:>8}{:>7}{:>6}\n",
+        row.cpu,
+        some(bare.map(|bare| row.cpu / bare), 2),
+        row.user,
+        row.system,
+        row.setup.map_or("-".to_owned(), |it| format!("{it:.3}s")),
+        some(row.calls, 0),
+        some(row.frags_per_mib, 0),
+        some(row.frags_per_recvmsg, 1),
+        some(row.tokens_per_dontneed, 1),
+        row.goodput,
+        row.memory,
+        row.alloc_fail,
+        row.retransmitted,
+    )
+}
+
+/// Each with its name.
+fn pictures(rows: &[Row]) -> Vec<(&'static str, String)> {
+    let of = |series| rows.iter().filter(move |row| row.series == series);
+    let mut pictures = Vec::new();
+    let bars: Vec<_> = of(Series::Compare)
+        .map(|row| (row.who.as_str(), row.at.gro, row.cpu))
+        .collect();
+    if !bars.is_empty() {
+        let title = "What receiving a GiB costs";
+        let axis = "CPU seconds a GiB in the receive loop, by a clock of instructions; logarithmic";
+        pictures.push(("cpu", plot::bars(title, axis, &bars)));
+    }
+    for series in Series::SWEEPS {
+        let (title, x) = match series {
+            Series::Compare => continue,
+            Series::Connections => ("By the number of connections", "connections"),
+            Series::Queues => ("By the number of queues, 4 connections", "rx queues"),
+            Series::Netkit => ("Direct, and through a leased queue", ""),
+            Series::RxPageSize => (
+                "By the size of the pieces that the NIC fills",
+                "rx-page-size",
+            ),
+            Series::Pool => ("By the size of the dmabuf", "dmabuf"),
+        };
+        let points = |value: fn(&Row) -> f64| -> Vec<plot::Dot> {
+            let dot = |row: &Row| plot::Dot {
+                place: series.place(&row.at),
+                gro: row.at.gro,
+                value: value(row),
             };
-            let word = if most { "at most" } else { "at least" };
-            let verdict = if holds { "met" } else { "NOT MET" };
-            writeln!(
-                text,
-                "{what:<58} {figure:>8.4}  {word} {target:<8.4} {verdict}"
-            )
+            of(series).map(dot).collect()
         };
-        if let (Some(ours), Some(theirs)) = (validating.calls, upstream.calls) {
-            line(
-                "system calls, against upstream, validating",
-                ours / theirs,
-                true,
-                1.0 / 300.0,
-            )?;
+        let (cpu, goodput) = (points(|row| row.cpu), points(|row| row.goodput));
+        if !cpu.is_empty() {
+            let panels = [
+                ("CPU seconds a GiB", &cpu[..]),
+                ("MiB a second", &goodput[..]),
+            ];
+            pictures.push((series.name(), plot::panels(title, x, &panels)));
         }
-        line(
-            "CPU in the loop, against the bare loop",
-            ours.loop_cpu / bare.loop_cpu,
-            true,
-            1.05,
-        )?;
-        line(
-            "the same, validating",
-            validating.loop_cpu / bare.loop_cpu,
-            true,
-            1.5,
-        )?;
-        line(
-            "CPU in the loop, against upstream, both validating",
-            validating.loop_cpu / upstream.loop_cpu,
-            true,
-            1.0 / 20.0,
-        )?;
-        line(
-            "CPU in the loop, against recv with copy",
-            ours.loop_cpu / copy.loop_cpu,
-            true,
-            0.4,
-        )?;
-        line(
-            "goodput, against MSG_TRUNC",
-            ours.goodput / trunc.goodput,
-            false,
-            0.95,
-        )?;
-        line(
-            "the same, validating",
-            validating.goodput / trunc.goodput,
-            false,
-            0.85,
-        )?;
-        line(
-            "set-up and tear-down, against upstream",
-            ours.setup / upstream.setup,
-            true,
-            0.5,
-        )?;
-        Ok(text)
     }
-}
-
-/// The middle one, or the mean of the two in the middle; `None` of none.
-fn median(mut values: Vec<f64>) -> Option<f64> {
-    values.sort_unstable_by(f64::total_cmp);
-    let upper = values.get(values.len() / 2)?;
-    let lower = values.get((values.len() - 1) / 2)?;
-    Some((upper + lower) / 2.0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn medians() {
-        assert_eq!(median(vec![]), None);
-        assert_eq!(median(vec![3.0, 1.0, 2.0]), Some(2.0));
-        assert_eq!(median(vec![4.0, 1.0, 2.0, 3.0]), Some(2.5));
-    }
-
-    /// What it costs to begin and end is taken off.
-    #[test]
-    fn a_row_is_about_the_loop() {
-        let sample = |bytes, system| Sample {
-            who: BARE.to_owned(),
-            gro: false,
-            bytes,
-            seconds: 2.0,
-            user: 0.0,
-            system,
-            in_loop: None,
-            memory: 1,
-            calls: None,
-        };
-        let costs = vec![sample(1 << 30, 5.0), sample(NOTHING, 1.0)];
-        let table = Table {
-            speeds: costs.clone(),
-            costs,
-        };
-        let row = table.row(BARE).unwrap();
-        assert_eq!((row.loop_cpu, row.setup, row.goodput), (4.0, 1.0, 512.0));
-        assert!(table.row(OURS).is_err());
-    }
+    pictures
 }

@@ -1,44 +1,49 @@
-//! One transfer, from a thread of ours to a receiver's process.
+//! One transfer, from threads of ours to a receiver's process.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::process::Stdio;
-use std::thread;
-use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
-use devmem::pattern::Pattern;
+use anyhow::{Context, Result, ensure};
 use netdev::NetNs;
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use serde_json::Value;
 
-use super::Sample;
-use super::contender::Contender;
+use super::contender::{Contender, Place};
+use super::sender::Job;
+use super::sweep::Point;
+use super::{Cost, Counts};
 use crate::bed::PEER;
 
-/// A receiver has so long until it listens.
-const LISTENS: Duration = Duration::from_secs(20);
 /// Where strace writes.
 const CALLS: &str = "/tmp/bench.strace";
 /// What the receiver prints as its result.
 const RESULT: &str = "/tmp/bench.stdout";
 /// What the receiver says.
 const WORDS: &str = "/tmp/bench.stderr";
-/// The pattern's period: that of upstream's `-v 7`.
-const PERIOD: usize = 7;
-/// Bytes of a write, a multiple of the period.
-const PIECE: usize = PERIOD << 15;
 
-/// Sends so many bytes to a contender, and says what that cost it.
+/// How a transfer is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Look {
+    /// As little as can be.
+    Fleeting,
+    /// What the loop costs, too.
+    Loop,
+    /// How many system calls there are, too.
+    Calls,
+}
+
+/// Sends so many bytes to a contender, from this source port on, and says what that cost it.
 pub(super) fn transfer(
     contender: &Contender,
-    address: SocketAddr,
+    place: &Place,
+    point: &Point,
     bytes: u64,
-    count_calls: bool,
-) -> Result<Sample> {
+    port: u16,
+    look: Look,
+) -> Result<Cost> {
     let before = children()?;
-    let mut command = contender.command(address, count_calls.then_some(CALLS));
+    let count_calls = look == Look::Calls;
+    let mut command = contender.command(place, point, count_calls.then_some(CALLS));
     let keep = |path: &str| -> Result<Stdio> {
         let file = fs::File::create(path).context(path.to_owned())?;
         Ok(match contender.chatty {
@@ -48,8 +53,15 @@ pub(super) fn transfer(
     };
     command.stdout(keep(RESULT)?).stderr(keep(WORDS)?);
     let mut receiver = command.spawn().context("starting it")?;
-    let sent = NetNs::by_name(PEER)?.run(|| send(address, bytes, receiver.id()));
-    let (seconds, memory) = match sent? {
+    let job = Job {
+        to: place.listen,
+        bytes,
+        connections: point.connections,
+        port,
+        receiver: receiver.id(),
+        settle: look == Look::Loop,
+    };
+    let sent = match NetNs::by_name(PEER)?.run(|| job.run())? {
         Ok(sent) => sent,
         Err(error) => {
             receiver.kill()?;
@@ -60,27 +72,37 @@ pub(super) fn transfer(
     let status = receiver.wait()?;
     ensure!(status.success(), "{status}: {}", last_words());
     let after = children()?;
-    Ok(Sample {
-        who: String::new(),
-        gro: false,
-        bytes,
-        seconds,
-        user: after.0 - before.0,
-        system: after.1 - before.1,
-        in_loop: in_loop(),
-        memory,
+    let told = fs::read_to_string(RESULT).context(RESULT)?;
+    let told = serde_json::from_str(&told).unwrap_or(Value::Null);
+    Ok(Cost {
+        seconds: sent.seconds,
+        cpu: after.0 + after.1 - before.0 - before.1,
+        in_loop: sent.cpu,
+        user: user(&told).unwrap_or(after.0 - before.0),
+        memory: sent.memory,
         calls: match count_calls {
             true => Some(calls()?),
             false => None,
         },
+        counts: counts(&told),
+        ..Cost::default()
     })
 }
 
-/// What it says that its loop cost, if it does.
-fn in_loop() -> Option<(f64, f64)> {
-    let result: Value = serde_json::from_str(&fs::read_to_string(RESULT).ok()?).ok()?;
-    let seconds = |name| result.pointer(name)?.as_f64();
-    Some((seconds("/cpu/user")?, seconds("/cpu/system")?))
+/// CPU seconds in user mode that it says its loop cost. Those who do not say it spend none to speak
+/// of elsewhere.
+fn user(told: &Value) -> Option<f64> {
+    told.pointer("/cpu/user")?.as_f64()
+}
+
+/// What it says that it counted: the bare loop in its words, ours in its own.
+fn counts(told: &Value) -> Option<Counts> {
+    let either = |one, other| told.pointer(one).or_else(|| told.pointer(other))?.as_u64();
+    Some(Counts {
+        recvmsg: either("/recv", "/calls/recvmsg")?,
+        frags: either("/frags", "/frags")?,
+        dontneed: either("/dontneed", "/calls/dontneed")?,
+    })
 }
 
 /// The end of what the receiver said.
@@ -98,43 +120,6 @@ fn children() -> Result<(f64, f64)> {
     Ok((seconds(usage.user_time()), seconds(usage.system_time())))
 }
 
-/// Connects, sends, waits for the receiver's close; seconds, and the receiver's memory.
-fn send(address: SocketAddr, bytes: u64, receiver: u32) -> Result<(f64, u64)> {
-    let end = Instant::now() + LISTENS;
-    let mut socket = loop {
-        match TcpStream::connect_timeout(&address, Duration::from_secs(5)) {
-            Ok(socket) => break socket,
-            Err(error) if Instant::now() > end => return Err(error).context("connecting"),
-            Err(_) => thread::sleep(Duration::from_millis(20)),
-        }
-    };
-    let mut piece = vec![0; PIECE];
-    Pattern::new(PERIOD)?.fill(0, &mut piece);
-    let begin = Instant::now();
-    let mut left = bytes;
-    while left > 0 {
-        let now = left.min(PIECE as u64);
-        socket.write_all(&piece[..usize::try_from(now)?])?;
-        left -= now;
-    }
-    let memory = memory(receiver)?;
-    socket.shutdown(Shutdown::Write)?;
-    socket.set_read_timeout(Some(Duration::from_secs(120)))?;
-    match socket.read(&mut [0]) {
-        Ok(0) => Ok((begin.elapsed().as_secs_f64(), memory)),
-        Ok(_) => bail!("it answered"),
-        Err(error) => Err(error).context("waiting for its close"),
-    }
-}
-
-/// The most anonymous memory that a process had, as far as that can be told: what it has now.
-fn memory(pid: u32) -> Result<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/status")).context("its status")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.context("RssAnon")?.parse().context("RssAnon")
-}
-
 /// The total in strace's table.
 fn calls() -> Result<u64> {
     let text = fs::read_to_string(CALLS).context(CALLS)?;
@@ -147,4 +132,26 @@ fn calls() -> Result<u64> {
         .context("calls")?
         .parse()
         .context("calls")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn receivers_tell_in_two_ways() {
+        let counts_of = |text| counts(&serde_json::from_str(text).unwrap());
+        let expected = Some(Counts {
+            recvmsg: 3,
+            frags: 9,
+            dontneed: 2,
+        });
+        let bare = r#"{"bytes":1,"frags":9,"linear":0,"recv":3,"dontneed":2,"ranges":2}"#;
+        assert_eq!(counts_of(bare), expected);
+        let ours = r#"{"frags":9,"calls":{"recvmsg":3,"dontneed":2},"cpu":{"user":1,"system":2}}"#;
+        assert_eq!(counts_of(ours), expected);
+        assert_eq!(counts_of("null"), None);
+        let told: Value = serde_json::from_str(ours).unwrap();
+        assert_eq!(user(&told), Some(1.0));
+    }
 }

@@ -122,7 +122,7 @@ fn rows(text: &str) -> BTreeMap<String, String> {
 }
 
 /// Holds if the text, one value a line, is as the section says.
-fn documented(section: &str, text: &str) -> Result<()> {
+pub(super) fn documented(section: &str, text: &str) -> Result<()> {
     let schema = Schema::of(section)?;
     for line in text.lines() {
         let value = serde_json::from_str(line).with_context(|| format!("{section}: {line}"))?;

@@ -2,12 +2,16 @@
 
 mod all;
 mod bind_errors;
+mod counts;
+mod crowd;
 mod doctor;
 mod doctor_fault;
 mod doctor_left;
 mod doctor_machine;
 mod doctor_netkit;
 mod doctor_nic;
+mod engine;
+mod examples;
 mod feel;
 mod footprint;
 mod hold;
@@ -34,6 +38,9 @@ mod removal;
 mod round;
 mod send;
 mod send_errors;
+mod sinks;
+mod telemetry;
+mod threads;
 mod tool_errors;
 mod transfer;
 mod watch;

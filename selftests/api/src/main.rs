@@ -1,0 +1,97 @@
+//! `api FILE.json`: the public API of a crate, an item a line, out of what rustdoc says of it.
+
+use std::error::Error;
+use std::fs;
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Exit status for a format that is not the one read here.
+const OTHER_FORMAT: u8 = 3;
+
+fn main() -> ExitCode {
+    let Some(path) = std::env::args().nth(1) else {
+        eprintln!("usage: api FILE.json");
+        return ExitCode::from(2);
+    };
+    match run(&path) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("api: {path}: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(path: &str) -> Result<ExitCode, Box<dyn Error>> {
+    let text = fs::read_to_string(path)?;
+    let json: serde_json::Value = serde_json::from_str(&text)?;
+    let found = json["format_version"]
+        .as_u64()
+        .ok_or("not rustdoc's JSON")?;
+    if found != u64::from(FORMAT) {
+        eprintln!("api: {path}: rustdoc's JSON of format {found}, where {FORMAT} is read");
+        return Ok(ExitCode::from(OTHER_FORMAT));
+    }
+    let api = public_api::Builder::from_rustdoc_json(path)
+        .omit_blanket_impls(true)
+        .omit_auto_trait_impls(false)
+        .omit_auto_derived_impls(false)
+        .sorted(true)
+        .build()?;
+    let mut out = std::io::stdout().lock();
+    for line in telling(api.items().map(ToString::to_string)) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Without what is said already, or is the compiler's own business: methods of the usual traits, and
+/// traits that nobody asks for by name. `Send` and `Sync` stay, which are lost unnoticed.
+fn telling(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+    let mut usual = false;
+    lines.filter(move |line| {
+        let implemented = line.strip_prefix("impl").map(without_parameters);
+        if let Some(implemented) = implemented {
+            let starts = |of: &[&str]| of.iter().any(|path| implemented.starts_with(path));
+            usual = implemented.contains(" for ") && starts(USUAL);
+            return !starts(OWN);
+        }
+        let method = line.starts_with("pub fn ") || line.starts_with("pub unsafe fn ");
+        usual &= method;
+        !usual
+    })
+}
+
+/// What follows `impl` and its parameters, and a negation.
+fn without_parameters(rest: &str) -> &str {
+    let mut depth = 0;
+    let end = rest.find(|c| {
+        depth += i32::from(c == '<') - i32::from(c == '>');
+        depth == 0 && c != '>'
+    });
+    end.map_or(rest, |end| &rest[end..])
+        .trim_start_matches([' ', '!'])
+}
+
+/// Traits whose methods are known.
+const USUAL: &[&str] = &[
+    "core::clone::",
+    "core::cmp::",
+    "core::default::",
+    "core::error::",
+    "core::fmt::",
+    "core::hash::",
+    "serde_core::",
+];
+
+/// Traits of the compiler's own, which change from one version to the next.
+const OWN: &[&str] = &[
+    "core::marker::Freeze ",
+    "core::marker::StructuralPartialEq ",
+    "core::marker::Unpin ",
+    "core::marker::UnsafeUnpin ",
+    "core::panic::unwind_safe::",
+];
+
+/// The format that this version of `public-api` reads.
+const FORMAT: u32 = 57;

@@ -1,0 +1,223 @@
+//! The NIC as all transfers find it, so that nothing is set up between two of them.
+//!
+//! RSS keeps to the lower half of the queues. Payload comes by the upper half: the address and port
+//! that it is sent to say whether by the last one, by the last two or four, with the source ports
+//! dealt out among them, or through a netkit, by one that is leased out.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use netdev::{
+    Action, BindOptions, Ethtool, FlowRule, Ifindex, Link, NetNs, Netdev, PortMatch, QueueId,
+};
+use nic::{Applied, Plan};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use udmabuf::{HugePage, Udmabuf};
+
+use super::contender::{Contender, Place};
+use super::meters::Meters;
+use super::sweep::Point;
+use super::transfer::{Look, transfer};
+use super::{Cost, MIB};
+use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
+use crate::tool::{command, finish, ours};
+
+/// Rx queues of each end of the wire.
+const QUEUES: u32 = 16;
+/// The queue that the netkit leases.
+const LEASED: u32 = 8;
+/// The container's address, in the subnet of the wire.
+const BOX_ADDRESS: &str = "192.0.2.9";
+/// Where the queues' number is this port's less the next.
+const PORT: u16 = 5000;
+/// Huge pages for two receivers' buffers: one's are given back some time after its end.
+const HUGE_PAGES: u32 = 80;
+/// The source ports of a transfer begin at a multiple of this, past [`FIRST_PORT`].
+const PORTS: u16 = 256;
+const FIRST_PORT: u16 = 10 * 1024;
+
+/// The bed of the whole measurement.
+pub(super) struct Ground {
+    nic: Ifindex,
+    netns: [NetNs; 3],
+    applied: Applied,
+    gro: Option<bool>,
+    /// Transfers so far.
+    transfers: u16,
+}
+
+impl Ground {
+    pub(super) fn prepare() -> Result<Self> {
+        let path = "/proc/sys/vm/nr_hugepages";
+        fs::write(path, HUGE_PAGES.to_string()).context(path)?;
+        bed::wire_with(QUEUES, "")?;
+        quiet_nic()?;
+        bed::container()?;
+        let nic = Link::open()?.by_name(NIC)?.ifindex;
+        let lease = format!(
+            "lease --phys {NIC} --queue {LEASED} --netkit {GUEST} --netns {BOX} --address {BOX_ADDRESS}"
+        );
+        finish(command(None, &ours("devmem-tcp"), &lease))?.good(&lease)?;
+        let payload: Vec<QueueId> = (QUEUES / 2..QUEUES).map(QueueId::new).collect();
+        let mut plan = Plan::new(NIC, nic).header_split().reserve(&payload);
+        for queues in [1, 2, 4] {
+            let to = SocketAddr::new(NIC_ADDRESS.parse()?, port(queues));
+            for (at, queue) in queues_of(queues).into_iter().enumerate() {
+                let rule = FlowRule {
+                    src_port: Some(PortMatch {
+                        port: u16::try_from(at)?,
+                        mask: u16::try_from(queues - 1)?,
+                    })
+                    .filter(|_| queues > 1),
+                    ..FlowRule::tcp_to(to, Action::Drop)
+                };
+                plan = plan.steer(rule, &[QueueId::new(queue)]);
+            }
+        }
+        let rule = FlowRule::tcp_to(SocketAddr::new(BOX_ADDRESS.parse()?, port(1)), Action::Drop);
+        let here = NetNs::current()?;
+        Ok(Self {
+            nic,
+            applied: plan.steer(rule, &[QueueId::new(LEASED)]).apply(&here)?,
+            netns: [here, NetNs::by_name(PEER)?, NetNs::by_name(BOX)?],
+            gro: None,
+            transfers: 0,
+        })
+    }
+
+    /// One transfer to one contender.
+    pub(super) fn transfer(
+        &mut self,
+        contender: &Contender,
+        point: &Point,
+        bytes: u64,
+        look: Look,
+    ) -> Result<Cost> {
+        if self.gro != Some(point.gro) {
+            Ethtool::open()?.set_feature(self.nic, "rx-gro-hw", point.gro)?;
+            self.gro = Some(point.gro);
+        }
+        let place = place(point)?;
+        // Whoever does not bind the queue finds it bound.
+        let _bound = match contender.bound {
+            true => Some(self.bound(&place, point)?),
+            false => None,
+        };
+        let port = FIRST_PORT + self.transfers % 128 * PORTS;
+        self.transfers = self.transfers.wrapping_add(1);
+        let before = Meters::read(self.nic, &self.netns)?;
+        let cost = transfer(contender, &place, point, bytes, port, look)?;
+        let meters = Meters::read(self.nic, &self.netns)?.since(&before);
+        Ok(Cost {
+            alloc_fail: meters.alloc_fail,
+            retransmitted: meters.retransmitted,
+            reasons: meters.reasons,
+            ..cost
+        })
+    }
+
+    /// A binding to memory of small pages, which all kernels and NICs have.
+    fn bound(&self, place: &Place, point: &Point) -> Result<(netdev::Binding, Udmabuf)> {
+        let memory = Udmabuf::builder(point.pool * MIB)
+            .hugepages(HugePage::None)
+            .build()?;
+        let queues: Vec<QueueId> = place.queues.iter().copied().map(QueueId::new).collect();
+        let binding =
+            Netdev::open()?.bind_rx(self.nic, &memory, &queues, BindOptions::default())?;
+        Ok((binding, memory))
+    }
+
+    pub(super) fn restore(self) -> Result<()> {
+        self.applied.restore()?;
+        let unlease = format!("unlease {GUEST} --netns {BOX}");
+        finish(command(None, &ours("devmem-tcp"), &unlease))?.good(&unlease)?;
+        Ok(())
+    }
+}
+
+/// The NIC's last queues, so many.
+fn queues_of(queues: u32) -> Vec<u32> {
+    (QUEUES - queues..QUEUES).collect()
+}
+
+/// Where those listen that receive by so many queues.
+fn port(queues: u32) -> u16 {
+    PORT - 1 + u16::try_from(queues).unwrap_or(1)
+}
+
+fn place(point: &Point) -> Result<Place> {
+    let listen = |address: &str, queues| -> Result<SocketAddr> {
+        let address: IpAddr = address.parse()?;
+        Ok(SocketAddr::new(address, port(queues)))
+    };
+    Ok(match point.netkit {
+        false => Place {
+            device: NIC,
+            netns: None,
+            queues: queues_of(point.queues),
+            listen: listen(NIC_ADDRESS, point.queues)?,
+        },
+        true => Place {
+            device: GUEST,
+            netns: Some(BOX),
+            queues: vec![1],
+            listen: listen(BOX_ADDRESS, 1)?,
+        },
+    })
+}
+
+/// Whose processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Side {
+    Sender,
+    Receiver,
+}
+
+/// Keeps a thread to its side's processor, where there are two: the ends of the wire play two
+/// machines. What it starts stays there, too.
+pub(super) fn pin(thread: Pid, side: Side) -> Result<()> {
+    let all = sched_getaffinity(Pid::from_raw(1))?;
+    if !all.is_set(1)? {
+        return Ok(());
+    }
+    let mut one = CpuSet::new();
+    one.set(match side {
+        Side::Sender => 0,
+        Side::Receiver => 1,
+    })?;
+    Ok(sched_setaffinity(thread, &one)?)
+}
+
+/// The NIC's work in threads of the kernel, on both ends. The sender's machine loses nothing: it has
+/// a queue that drops no packet for having waited (an emulated machine is slow), and as an end is
+/// often late, no probes for lost tails.
+fn quiet_nic() -> Result<()> {
+    fs::write(format!("/sys/class/net/{NIC}/threaded"), "1").context("threaded NAPI")?;
+    // `ip netns exec` mounts the namespace's own /sys.
+    let line = format!(
+        "echo 1 > /sys/class/net/{SENDER}/threaded && \
+         echo 0 > /proc/sys/net/ipv4/tcp_early_retrans && \
+         tc qdisc replace dev {SENDER} root pfifo limit 100000"
+    );
+    let mut command = Command::new("ip");
+    command.args(["netns", "exec", PEER, "sh", "-c", &line]);
+    finish(command)?.good(&line)?;
+    pin(Pid::from_raw(0), Side::Receiver)?;
+    for process in fs::read_dir("/proc")? {
+        let process = process?;
+        let Ok(pid) = process.file_name().to_string_lossy().parse() else {
+            continue;
+        };
+        let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+        // napi/eth0-8193: one for each queue that is up.
+        match name.strip_prefix("napi/") {
+            Some(device) if device.starts_with(NIC) => pin(Pid::from_raw(pid), Side::Receiver)?,
+            Some(device) if device.starts_with(SENDER) => pin(Pid::from_raw(pid), Side::Sender)?,
+            _ => {}
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,202 @@
+//! The far end: as many connections as asked for, all of one thread, as those of many threads would
+//! leave little of an emulated machine's processors to the receiver.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use devmem::listen::{SocketOptions, connect};
+use devmem::pattern::Pattern;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+
+use super::ground::{Side, pin};
+use super::meters::{peak_memory, settled_cpu};
+use crate::bed::SENDER_ADDRESS;
+
+/// A receiver has so long until it listens.
+const LISTENS: Duration = Duration::from_secs(20);
+/// A peer that takes nothing, or does not close, for so long never will.
+const SILENCE: Duration = Duration::from_secs(120);
+/// The pattern's period: that of upstream's `-v 7`.
+const PERIOD: usize = 7;
+/// Bytes of a write, a multiple of the period.
+const PIECE: usize = PERIOD << 17;
+
+/// What is to be sent.
+pub(super) struct Job {
+    pub(super) to: SocketAddr,
+    /// By all connections together.
+    pub(super) bytes: u64,
+    pub(super) connections: u32,
+    /// The source port of the first; the others have the next ones.
+    pub(super) port: u16,
+    /// The receiver's process.
+    pub(super) receiver: u32,
+    /// Whether to wait, before the first byte and after the last, until it has nothing to do: that
+    /// tells what it spent in between, and makes the transfer last longer.
+    pub(super) settle: bool,
+}
+
+/// What came of it.
+pub(super) struct Sent {
+    /// From the first byte to the last close.
+    pub(super) seconds: f64,
+    /// The receiver's memory, in KiB, when all was sent.
+    pub(super) memory: u64,
+    /// CPU seconds that it spent on what was sent, if it was to settle.
+    pub(super) cpu: Option<f64>,
+}
+
+impl Job {
+    /// Connects, sends, waits for the receiver's close.
+    pub(super) fn run(&self) -> Result<Sent> {
+        pin(Pid::from_raw(0), Side::Sender)?;
+        let sockets = self.connect()?;
+        let before = self.settled()?;
+        let begin = Instant::now();
+        self.write(&sockets)?;
+        let memory = peak_memory(self.receiver)?;
+        let after = self.settled()?;
+        for socket in &sockets {
+            socket.shutdown(Shutdown::Write)?;
+        }
+        for socket in &sockets {
+            closed(socket)?;
+        }
+        Ok(Sent {
+            seconds: begin.elapsed().as_secs_f64(),
+            memory,
+            cpu: before.zip(after).map(|(before, after)| after - before),
+        })
+    }
+
+    /// Writes to each of them in turn what it takes.
+    fn write(&self, sockets: &[TcpStream]) -> Result<()> {
+        let mut piece = vec![0; PIECE];
+        Pattern::new(PERIOD)?.fill(0, &mut piece);
+        let share = self.bytes / u64::from(self.connections);
+        let mut open: Vec<(&TcpStream, u64)> = sockets.iter().map(|it| (it, 0)).collect();
+        for socket in sockets {
+            socket.set_nonblocking(true)?;
+        }
+        while !open.is_empty() {
+            let mut any = false;
+            for (socket, sent) in &mut open {
+                let from = usize::try_from(*sent % PIECE as u64)?;
+                let len = usize::try_from(share - *sent)?.min(PIECE - from);
+                let mut socket = *socket;
+                match socket.write(&piece[from..from + len]) {
+                    Ok(written) => {
+                        *sent += written as u64;
+                        any = true;
+                    }
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error).context("sending"),
+                }
+            }
+            open.retain(|(_, sent)| *sent < share);
+            if !any {
+                until_writable(&open)?;
+            }
+        }
+        for socket in sockets {
+            socket.set_nonblocking(false)?;
+        }
+        Ok(())
+    }
+
+    fn settled(&self) -> Result<Option<f64>> {
+        if !self.settle {
+            return Ok(None);
+        }
+        let end = Instant::now() + SILENCE;
+        while !all_acknowledged(self.to.port())? {
+            ensure!(Instant::now() < end, "bytes are not acknowledged");
+            thread::sleep(Duration::from_millis(10));
+        }
+        settled_cpu(self.receiver).map(Some)
+    }
+
+    fn connect(&self) -> Result<Vec<TcpStream>> {
+        let end = Instant::now() + LISTENS;
+        let mut sockets = Vec::new();
+        while sockets.len() < self.connections as usize {
+            let port = self.port + u16::try_from(sockets.len())?;
+            let options = SocketOptions {
+                source: Some(SocketAddr::new(SENDER_ADDRESS.parse()?, port)),
+                ..SocketOptions::default()
+            };
+            match connect(self.to, &options, Duration::from_secs(5)) {
+                Ok(socket) => {
+                    socket.set_write_timeout(Some(SILENCE))?;
+                    socket.set_read_timeout(Some(SILENCE))?;
+                    sockets.push(socket);
+                }
+                Err(error) if Instant::now() > end => return Err(error.into()),
+                Err(_) => thread::sleep(Duration::from_millis(20)),
+            }
+        }
+        Ok(sockets)
+    }
+}
+
+/// Waits until one of them takes something.
+fn until_writable(open: &[(&TcpStream, u64)]) -> Result<()> {
+    let fds = open.iter().map(|(socket, _)| socket.as_fd());
+    let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)).collect();
+    let timeout = PollTimeout::try_from(SILENCE)?;
+    ensure!(poll(&mut fds, timeout)? > 0, "nobody takes anything");
+    Ok(())
+}
+
+/// Whether nothing that was sent to this port waits for an acknowledgement.
+fn all_acknowledged(port: u16) -> Result<bool> {
+    // A thread's own: the namespace is the thread's.
+    let path = "/proc/thread-self/net/tcp";
+    let text = fs::read_to_string(path).context(path)?;
+    Ok(waiting(&text, port) == 0)
+}
+
+/// Connections to this port with unacknowledged bytes: `sl local:port remote:port state tx:rx ...`.
+fn waiting(table: &str, port: u16) -> usize {
+    let port = format!(":{port:04X}");
+    let waits = |line: &&str| {
+        let mut fields = line.split_whitespace().skip(2);
+        let to = fields.next().is_some_and(|remote| remote.ends_with(&port));
+        let queues = fields.nth(1).unwrap_or_default();
+        to && queues
+            .split(':')
+            .next()
+            .is_some_and(|tx| tx.contains(|digit| digit != '0'))
+    };
+    table.lines().filter(waits).count()
+}
+
+/// Waits for the peer's close.
+fn closed(mut socket: &TcpStream) -> Result<()> {
+    match socket.read(&mut [0]) {
+        Ok(0) => Ok(()),
+        Ok(_) => bail!("it answered"),
+        Err(error) => Err(error).context("waiting for its close"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_acknowledged() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr\n\
+             0: 010200C0:2900 020200C0:1388 01 00000000:00000000 00:0\n\
+             1: 010200C0:2901 020200C0:1388 01 000005A8:00000000 00:0\n\
+             2: 010200C0:2902 020200C0:1389 01 000005A8:00000000 00:0\n";
+        assert_eq!((waiting(table, 5000), waiting(table, 5001)), (1, 1));
+        assert_eq!(waiting(table, 5002), 0);
+    }
+}

@@ -1,0 +1,368 @@
+//! Receivers, small ones and the tool, and peers at the far end of the wire that each do as they
+//! please.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use devmem::listen::{SocketOptions, connect};
+use netdev::{NetNs, Netdev, QueueId, Scope};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use super::round::pattern;
+use super::transfer::{devmem_tcp, number};
+use super::{ifindex, println_line};
+use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
+use crate::small::{Ended, Outcome};
+use crate::state::{Observer, State};
+use crate::tool::{Running, command, until};
+
+/// The queue that payload goes to.
+pub(super) const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+/// The port of the first peer.
+pub(super) const FIRST: u16 = 6000;
+/// A step may take so long.
+const STEP: Duration = Duration::from_secs(20);
+
+/// Where receivers listen.
+pub(super) fn address() -> Result<SocketAddr> {
+    Ok(SocketAddr::new(NIC_ADDRESS.parse()?, 5000))
+}
+
+/// The wire, with queues at the sender that drop nothing: by default they do, of a burst
+/// (`fq_codel`).
+pub(super) fn wire_that_keeps_all() -> Result<()> {
+    const QUEUE: &str = "/proc/sys/net/core/default_qdisc";
+    let before = fs::read_to_string(QUEUE)?;
+    fs::write(QUEUE, "pfifo_fast")?;
+    let wired = bed::wire();
+    fs::write(QUEUE, before.trim())?;
+    wired
+}
+
+/// A receiver, and the NIC as it was before it.
+pub(super) struct Receiver {
+    running: Running,
+    observer: Observer,
+    before: State,
+}
+
+impl Receiver {
+    /// Starts this program on a NIC loaded afresh.
+    pub(super) fn start(program: &Path, line: &str) -> Result<Self> {
+        bed::wire()?;
+        Self::start_here(program, line)
+    }
+
+    /// As [`Receiver::start`], on the NIC as it is.
+    pub(super) fn start_here(program: &Path, line: &str) -> Result<Self> {
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        Ok(Self {
+            running: Running::start(command(None, program, line))?,
+            observer,
+            before,
+        })
+    }
+
+    /// A small one, on one queue unless the line says otherwise.
+    pub(super) fn small(line: &str) -> Result<Self> {
+        bed::wire()?;
+        Self::small_here(line)
+    }
+
+    /// As [`Receiver::small`], on the NIC as it is.
+    pub(super) fn small_here(line: &str) -> Result<Self> {
+        Self::start_here(&std::env::current_exe()?, &small_line(line)?)
+    }
+
+    /// Its process.
+    pub(super) fn id(&self) -> u32 {
+        self.running.id()
+    }
+
+    /// What a small one says at its end.
+    pub(super) fn outcome(self) -> Result<Outcome> {
+        let text = self.end(0)?.0;
+        println_line(text.trim_end());
+        serde_json::from_str(&text).with_context(|| format!("outcome {text:?}"))
+    }
+
+    /// What it prints and says, if it ends with this status. The NIC is then as it was, and none
+    /// of its memory is out.
+    pub(super) fn end(mut self, code: i32) -> Result<(String, String)> {
+        let end = self.running.end_within(STEP)?;
+        ensure!(end.status.code() == Some(code), "it ended with {end:?}");
+        self.observer.soon_same(&self.before)?;
+        until("the end of all pools of device memory", STEP, || {
+            free_deferred()?;
+            let pools = Netdev::open()?.page_pools(None)?;
+            Ok(pools.iter().all(|pool| pool.dmabuf.is_none()))
+        })?;
+        Ok((end.stdout, end.stderr))
+    }
+}
+
+/// Has each processor free the packets that were read on another one: they wait, with their niovs,
+/// until it next receives any (`skb_attempt_defer_free`, `net_rx_action`).
+fn free_deferred() -> Result<()> {
+    let all = sched_getaffinity(Pid::from_raw(0))?;
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let own = socket.local_addr()?;
+    for cpu in (0..CpuSet::count()).filter(|cpu| all.is_set(*cpu).unwrap_or(false)) {
+        let mut only = CpuSet::new();
+        only.set(cpu)?;
+        sched_setaffinity(Pid::from_raw(0), &only)?;
+        socket.send_to(&[0], own)?;
+    }
+    Ok(sched_setaffinity(Pid::from_raw(0), &all)?)
+}
+
+/// The command line of a small receiver.
+pub(super) fn small_line(line: &str) -> Result<String> {
+    let listen = address()?;
+    Ok(format!(
+        "--listen {listen} {} --receive {line}",
+        queue(line)
+    ))
+}
+
+/// The queue, unless the line names any.
+fn queue(line: &str) -> String {
+    match line.contains("--queue") {
+        true => String::new(),
+        false => format!("--queue {LAST}"),
+    }
+}
+
+/// The connection of that peer in an outcome, by its port.
+pub(super) fn of(outcome: &Outcome, port: u16) -> Result<&Ended> {
+    let mut peers = outcome.peers.iter();
+    let found = peers.find(|peer| peer.port == port);
+    found.with_context(|| format!("no peer {port}"))
+}
+
+/// Holds if so many bytes came, all of them right, and the peer closed and every token went back.
+pub(super) fn whole(peer: &Ended, bytes: u64) -> Result<()> {
+    let right = (peer.bytes, peer.right) == (bytes, bytes);
+    let tokens = peer.freed == peer.frags && peer.frags > 0;
+    ensure!(
+        right && tokens && peer.error.is_none(),
+        "not {bytes} bytes, whole: {peer:?}"
+    );
+    Ok(())
+}
+
+/// The tool as the receiver of so many peers, with some options; it validates.
+pub(super) fn recv(peers: u16, line: &str) -> Result<Receiver> {
+    bed::wire()?;
+    recv_here(peers, line)
+}
+
+pub(super) fn recv_here(peers: u16, line: &str) -> Result<Receiver> {
+    let line = format!(
+        "recv --json -f {NIC} {} --listen {} --validate 251 --connections {peers} {line}",
+        queue(line),
+        address()?
+    );
+    Receiver::start_here(&devmem_tcp(), &line)
+}
+
+/// The tool's summary, and what it said, if it ended with this status.
+pub(super) fn summary(receiver: Receiver, code: i32) -> Result<(Value, String)> {
+    let (text, said) = receiver.end(code)?;
+    println_line(text.trim_end());
+    println_line(said.trim_end());
+    let summary = serde_json::from_str(&text).with_context(|| format!("summary {text:?}"))?;
+    Ok((summary, said))
+}
+
+/// How the connection of that peer ended: its bytes, and its error.
+pub(super) fn ended(summary: &Value, port: u16) -> Result<(u64, Option<String>)> {
+    let peers = summary["connections"].as_array().context("connections")?;
+    let suffix = format!(":{port}");
+    let mut found = peers.iter();
+    let found = found.find(|peer| {
+        let name = peer["peer"].as_str();
+        name.is_some_and(|name| name.ends_with(&suffix))
+    });
+    let found = found.with_context(|| format!("no peer {port}"))?;
+    let error = found["error"].as_str().map(str::to_owned);
+    Ok((number(found, "/bytes")?, error))
+}
+
+/// Holds if these peers' connections were received to their ends.
+pub(super) fn ended_well(
+    summary: &Value,
+    numbers: impl IntoIterator<Item = u16>,
+    bytes: usize,
+) -> Result<()> {
+    for number in numbers {
+        let end = ended(summary, FIRST + number)?;
+        ensure!(end == (bytes as u64, None), "peer {number}: {end:?}");
+    }
+    Ok(())
+}
+
+/// Peer number `number` connects, as soon as somebody listens.
+pub(super) fn peer(number: u16) -> Result<TcpStream> {
+    peer_at(number, address()?)
+}
+
+/// As [`peer`], to another address.
+pub(super) fn peer_at(number: u16, to: SocketAddr) -> Result<TcpStream> {
+    NetNs::by_name(PEER)?.run(|| connected(number, to))?
+}
+
+/// So many peers connect.
+pub(super) fn peers(count: u16) -> Result<Vec<TcpStream>> {
+    let to = address()?;
+    NetNs::by_name(PEER)?.run(|| (0..count).map(|number| connected(number, to)).collect())?
+}
+
+fn connected(number: u16, to: SocketAddr) -> Result<TcpStream> {
+    let from = match to {
+        SocketAddr::V4(_) => SENDER_ADDRESS,
+        SocketAddr::V6(_) => SENDER_ADDRESS6,
+    };
+    let source = SocketAddr::new(from.parse()?, FIRST + number);
+    let options = SocketOptions {
+        source: Some(source),
+        ..SocketOptions::default()
+    };
+    let end = Instant::now() + STEP;
+    loop {
+        match connect(to, &options, Duration::from_secs(2)) {
+            Ok(stream) => return Ok(stream),
+            Err(error) if Instant::now() > end => {
+                return Err(anyhow!("nobody listens at {to}: {error}"));
+            }
+            Err(_) => thread::sleep(Duration::from_millis(5)),
+        }
+    }
+}
+
+/// A peer that sends so many bytes of the pattern, closes its side, and waits until the receiver
+/// has closed its own.
+pub(super) fn send(mut stream: TcpStream, bytes: usize) -> JoinHandle<Result<()>> {
+    thread::spawn(move || {
+        stream.set_write_timeout(Some(STEP))?;
+        stream.write_all(&pattern(bytes, None)?)?;
+        close(stream)
+    })
+}
+
+/// All of them send so much, at the same time, but for a little at first: a window is the kernel's
+/// until the receiver has seen the first of a connection.
+pub(super) fn send_together(peers: Vec<TcpStream>, bytes: usize) -> Result<()> {
+    const FIRST: usize = 8 << 10;
+    let payload = Arc::new(pattern(bytes, None)?);
+    let seen = Arc::new(Barrier::new(peers.len()));
+    let senders = peers.into_iter().map(|mut stream| {
+        let (payload, seen) = (Arc::clone(&payload), Arc::clone(&seen));
+        thread::spawn(move || {
+            let (first, rest) = payload.split_at(FIRST.min(payload.len()));
+            let sent = stream.write_all(first);
+            seen.wait();
+            thread::sleep(Duration::from_millis(200));
+            sent?;
+            stream.set_write_timeout(Some(STEP))?;
+            stream.write_all(rest)?;
+            close(stream)
+        })
+    });
+    let senders: Vec<_> = senders.collect();
+    senders.into_iter().try_for_each(joined)
+}
+
+/// Closes a peer's side and waits until the receiver has closed its own.
+pub(super) fn close(stream: TcpStream) -> Result<()> {
+    stream.shutdown(Shutdown::Write)?;
+    closed(stream)
+}
+
+/// Waits until the receiver has closed its side.
+pub(super) fn closed(mut stream: TcpStream) -> Result<()> {
+    stream.set_read_timeout(Some(STEP))?;
+    let answer = stream.read(&mut [0]).context("the receiver's end")?;
+    ensure!(answer == 0, "the receiver answered with data");
+    Ok(())
+}
+
+/// What came of a peer.
+pub(super) fn joined(sender: JoinHandle<Result<()>>) -> Result<()> {
+    sender.join().map_err(|_| anyhow!("a sender panicked"))?
+}
+
+/// Frames that the NIC had no buffer for.
+fn without_buffer() -> Result<u64> {
+    let stats = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Device)?;
+    let device = stats.first().context("no qstats")?;
+    device.counters.rx_alloc_fail.context("no rx-alloc-fail")
+}
+
+/// What TCP counts there: `RetransSegs`, say.
+fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
+    let mut counters = BTreeMap::new();
+    for file in ["snmp", "netstat"] {
+        let path = format!("/proc/thread-self/net/{file}");
+        let text = netns.run(|| fs::read_to_string(&path))??;
+        let lines: Vec<&str> = text.lines().collect();
+        for rows in lines.chunks(2).filter(|rows| rows[0].starts_with("Tcp")) {
+            let [names, values] = rows else { continue };
+            let values = values.split_whitespace().map(str::parse);
+            for (name, value) in names.split_whitespace().zip(values) {
+                // Some are less than 0, and the first is a name.
+                counters.insert(name.to_owned(), value.unwrap_or(0));
+            }
+        }
+    }
+    Ok(counters)
+}
+
+/// What TCP counts at both ends.
+pub(super) struct Wire(Vec<(NetNs, BTreeMap<String, u64>)>);
+
+impl Wire {
+    pub(super) fn now() -> Result<Self> {
+        let ends = [NetNs::by_name(PEER)?, NetNs::current()?];
+        let ends = ends.into_iter().map(|end| {
+            let counters = tcp_counters(&end)?;
+            Ok((end, counters))
+        });
+        Ok(Self(ends.collect::<Result<_>>()?))
+    }
+
+    /// Holds if the NIC always had memory since.
+    ///
+    /// What was sent twice is told only: on a slow machine a time-out is soon early.
+    pub(super) fn always_had_memory(&self) -> Result<()> {
+        const TOLD: [&str; 5] = [
+            "OutSegs",
+            "RetransSegs",
+            "TCPTimeouts",
+            "TCPSpuriousRTOs",
+            "TCPRcvQDrop",
+        ];
+        for (end, before) in &self.0 {
+            let now = tcp_counters(end)?;
+            let since = |name: &str| {
+                let count = |counters: &BTreeMap<String, u64>| counters.get(name).copied();
+                count(&now).unwrap_or(0) - count(before).unwrap_or(0)
+            };
+            let told = TOLD.map(|name| format!("{name} {}", since(name)));
+            println_line(&told.join(", "));
+        }
+        let failures = without_buffer()?;
+        ensure!(failures == 0, "{failures} frames without a buffer");
+        Ok(())
+    }
+}

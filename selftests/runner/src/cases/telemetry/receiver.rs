@@ -1,0 +1,148 @@
+//! A receiver that is read from while it runs, peers of it, and ways to hold it up.
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::NetNs;
+use nix::sys::ptrace;
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+use crate::bed::{NIC, NIC_ADDRESS, PEER};
+use crate::cases::receive::wait_until_bound;
+use crate::cases::transfer::devmem_tcp;
+use crate::tool::{Finished, Running, until};
+
+/// Nothing here takes longer.
+pub(super) const SOON: Duration = Duration::from_secs(10);
+
+/// A receiver whose output can be read while it runs.
+pub(super) struct Receiver {
+    pub(super) running: Running,
+    out: PathBuf,
+    err: PathBuf,
+}
+
+impl Receiver {
+    pub(super) fn start(line: &str) -> Result<Self> {
+        Self::within("exec", &format!("-f {NIC} {line}"))
+    }
+
+    /// By way of another command.
+    pub(super) fn within(way: &str, line: &str) -> Result<Self> {
+        let (out, err) = ("/tmp/telemetry.out", "/tmp/telemetry.err");
+        let tool = devmem_tcp();
+        let line = format!("{way} {} recv {line} >{out} 2>{err}", tool.display());
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &line]);
+        let running = Running::start(shell)?;
+        wait_until_bound()?;
+        let started = Self {
+            running,
+            out: out.into(),
+            err: err.into(),
+        };
+        until("a listener", SOON, || {
+            Ok(started.said()?.contains("listening"))
+        })?;
+        Ok(started)
+    }
+
+    pub(super) fn said(&self) -> Result<String> {
+        fs::read_to_string(&self.err).context("stderr")
+    }
+
+    /// The lines of its standard output that are whole.
+    pub(super) fn lines(&self) -> Result<Vec<String>> {
+        let text = fs::read_to_string(&self.out).context("stdout")?;
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        Ok(whole.lines().map(str::to_owned).collect())
+    }
+
+    /// The next `--live` line of which this holds.
+    pub(super) fn line(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+        let before = self.lines()?.len();
+        let mut found = None;
+        until(what, SOON, || {
+            let lines = self.lines()?;
+            for line in lines.iter().skip(before) {
+                let line: Value = serde_json::from_str(line)?;
+                if holds(&line) {
+                    found = Some(line);
+                    return Ok(true);
+                }
+            }
+            Ok(false)
+        })
+        .with_context(|| format!("{:?}", self.lines()))?;
+        found.context("no line")
+    }
+
+    /// Its end, with what it printed.
+    pub(super) fn end(self) -> Result<Finished> {
+        let mut end = self.running.end_within(SOON)?;
+        end.stdout = fs::read_to_string(&self.out)?;
+        end.stderr = fs::read_to_string(&self.err)?;
+        Ok(end)
+    }
+}
+
+/// A connection from the far end of the wire that has sent so much.
+pub(super) fn connect(port: u16, bytes: usize) -> Result<TcpStream> {
+    connect_to(NIC_ADDRESS, port, bytes)
+}
+
+pub(super) fn connect_to(address: &str, port: u16, bytes: usize) -> Result<TcpStream> {
+    let peer = NetNs::by_name(PEER)?;
+    let mut stream = peer.run(|| TcpStream::connect((address, port)))??;
+    stream.set_nodelay(true)?;
+    stream.write_all(&vec![7; bytes])?;
+    Ok(stream)
+}
+
+/// Packets that were read are freed at once, not by the processor that received them, some time
+/// later (`skb_attempt_defer_free`): each still takes a niov.
+pub(super) struct FreedAtOnce(String);
+
+impl FreedAtOnce {
+    const LIMIT: &str = "/proc/sys/net/core/skb_defer_max";
+
+    pub(super) fn set() -> Result<Self> {
+        let before = fs::read_to_string(Self::LIMIT).context(Self::LIMIT)?;
+        fs::write(Self::LIMIT, "0").context(Self::LIMIT)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for FreedAtOnce {
+    fn drop(&mut self) {
+        let _as_it_is = fs::write(Self::LIMIT, &self.0);
+    }
+}
+
+/// A thread that stands still, and no other of its process.
+pub(super) struct Halted(Pid);
+
+impl Halted {
+    pub(super) fn at(pid: u32) -> Result<Self> {
+        let pid = Pid::from_raw(pid.try_into().context("pid")?);
+        ptrace::attach(pid).context("ptrace")?;
+        let stopped = waitpid(pid, None)?;
+        ensure!(
+            matches!(stopped, WaitStatus::Stopped(_, Signal::SIGSTOP)),
+            "{stopped:?}"
+        );
+        Ok(Self(pid))
+    }
+
+    pub(super) fn go_on(self) -> Result<()> {
+        Ok(ptrace::detach(self.0, None)?)
+    }
+}

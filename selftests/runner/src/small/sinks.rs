@@ -1,0 +1,231 @@
+//! Sinks that check what comes, and then do with the frags what no sink of ours does.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use devmem::engine::Peer;
+use devmem::pattern::{Pattern, Validator};
+use devmem::sink::{Memory, Sink, SinkError};
+use devmem::{Received, ReturnHandle, Segment, Token};
+
+use super::Args;
+
+/// How long a [`Kind::Late`] one gives nothing back after its connection's end.
+const LATE: Duration = Duration::from_millis(200);
+
+/// What a sink does with the frags.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Kind {
+    /// It panics.
+    Panic,
+    /// It aborts.
+    Abort,
+    /// It gives them back at once.
+    Fair,
+    /// It keeps them for ever.
+    Miser,
+    /// It keeps them until all other peers are done; then another thread gives them back.
+    Last,
+    /// It keeps them all till after its peer's end; then another thread gives them back.
+    Late,
+}
+
+/// What makes them.
+pub(super) struct Sinks {
+    kind: Kind,
+    memory: Memory,
+    culprit: Option<u16>,
+    shared: Arc<Shared>,
+}
+
+/// What all sinks know of each other.
+#[derive(Debug)]
+struct Shared {
+    /// Fair peers that are not done yet.
+    others: AtomicU64,
+    bytes: AtomicU64,
+    frags: AtomicU64,
+    tell: u64,
+}
+
+impl Sinks {
+    pub(super) fn new(kind: Kind, memory: Memory, args: &Args) -> Self {
+        let culprits = args.culprit.map_or(args.peers, |_| 1);
+        Self {
+            kind,
+            memory,
+            culprit: args.culprit,
+            shared: Arc::new(Shared {
+                others: u64::from(args.peers - culprits).into(),
+                bytes: 0.into(),
+                frags: 0.into(),
+                tell: args.tell.unwrap_or(u64::MAX),
+            }),
+        }
+    }
+
+    /// One for this peer.
+    pub(super) fn open(&self, peer: &Peer) -> Result<Checked, SinkError> {
+        let guilty = self.culprit.is_none_or(|port| port == peer.address.port());
+        let kind = if guilty { self.kind } else { Kind::Fair };
+        let (keeper, kept) = channel();
+        if kind == Kind::Last {
+            let shared = Arc::clone(&self.shared);
+            thread::spawn(move || give_back_last(&shared, &kept));
+        } else if kind == Kind::Late {
+            thread::spawn(move || give_back_late(kept));
+        }
+        Ok(Checked {
+            kind,
+            validator: Validator::new(Pattern::default()),
+            memory: self.memory.clone(),
+            shared: Arc::clone(&self.shared),
+            keeper: Some(keeper),
+            keeps: Vec::new(),
+            kept: Arc::default(),
+            most_kept: 0,
+            threads: BTreeSet::new(),
+        })
+    }
+}
+
+/// Frags on their way back, and the count to take them from.
+struct Kept {
+    handle: ReturnHandle,
+    tokens: Vec<Token>,
+    count: Arc<AtomicU64>,
+}
+
+impl Kept {
+    fn give_back(self) {
+        let frags = self.tokens.len() as u64;
+        self.handle.give_back_all(self.tokens);
+        self.count.fetch_sub(frags, Ordering::Relaxed);
+    }
+}
+
+fn give_back_last(shared: &Shared, kept: &Receiver<Kept>) {
+    while shared.others.load(Ordering::SeqCst) > 0 {
+        thread::sleep(Duration::from_millis(10));
+    }
+    kept.iter().for_each(Kept::give_back);
+}
+
+fn give_back_late(kept: Receiver<Kept>) {
+    // Until the sink has no more.
+    let all: Vec<Kept> = kept.into_iter().collect();
+    thread::sleep(LATE);
+    all.into_iter().for_each(Kept::give_back);
+}
+
+/// A sink that checks for the pattern.
+pub(super) struct Checked {
+    kind: Kind,
+    validator: Validator,
+    memory: Memory,
+    shared: Arc<Shared>,
+    /// Takes what is kept, until the peer's end.
+    keeper: Option<Sender<Kept>>,
+    /// What a [`Kind::Miser`] has.
+    keeps: Vec<Token>,
+    kept: Arc<AtomicU64>,
+    most_kept: u64,
+    threads: BTreeSet<String>,
+}
+
+impl Checked {
+    /// Bytes that were those of the pattern.
+    pub(super) fn right(&self) -> u64 {
+        self.validator.offset()
+    }
+
+    pub(super) fn most_kept(&self) -> u64 {
+        self.most_kept.max(self.keeps.len() as u64)
+    }
+
+    pub(super) fn threads(&self) -> Vec<String> {
+        self.threads.iter().cloned().collect()
+    }
+
+    /// Checks all, and takes the frags out.
+    fn check(&mut self, received: &mut Received<'_>) -> Result<Vec<Token>, SinkError> {
+        let mut tokens = Vec::new();
+        let mut reading = self.memory.read();
+        for segment in received {
+            match segment {
+                Segment::Inline(bytes) => self.validator.check(bytes)?,
+                Segment::Frag(frag) => {
+                    let access = reading.of(frag.dmabuf)?;
+                    let len = frag.len as usize;
+                    self.validator.check_dmabuf(access, frag.offset, len)?;
+                    tokens.push(frag.token);
+                }
+            }
+        }
+        reading.end()?;
+        Ok(tokens)
+    }
+
+    fn keep(&mut self, handle: ReturnHandle, tokens: Vec<Token>) {
+        let (frags, count) = (tokens.len() as u64, Arc::clone(&self.kept));
+        let kept = count.fetch_add(frags, Ordering::Relaxed) + frags;
+        self.most_kept = self.most_kept.max(kept);
+        if let Some(keeper) = &self.keeper {
+            // Only a thread that panicked does not listen: then the frags are missed.
+            let _gone = keeper.send(Kept {
+                handle,
+                tokens,
+                count,
+            });
+        }
+    }
+}
+
+impl Sink for Checked {
+    fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
+        let name = thread::current().name().unwrap_or_default().to_owned();
+        self.threads.insert(name);
+        let (bytes, frags) = (received.bytes() as u64, received.frags() as u64);
+        match self.kind {
+            Kind::Panic => panic!("a sink that panics"),
+            Kind::Abort => std::process::abort(),
+            _ => {}
+        }
+        let tokens = self.check(received)?;
+        match self.kind {
+            Kind::Miser => self.keeps.extend(tokens),
+            Kind::Last | Kind::Late => self.keep(received.return_handle(), tokens),
+            _ => tokens
+                .into_iter()
+                .for_each(|token| received.give_back(token)),
+        }
+        self.shared.tell(bytes, frags);
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        self.keeper = None;
+        if self.kind == Kind::Fair {
+            self.shared.others.fetch_sub(1, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Counts, and says once how many frags there were.
+    fn tell(&self, bytes: u64, frags: u64) {
+        let frags = self.frags.fetch_add(frags, Ordering::SeqCst) + frags;
+        let before = self.bytes.fetch_add(bytes, Ordering::SeqCst);
+        if before < self.tell && before + bytes >= self.tell {
+            // In one piece, which a trace shows as one call.
+            let text = format!("{frags} frags\n");
+            let _closed = std::io::stderr().write_all(text.as_bytes());
+        }
+    }
+}
