@@ -90,7 +90,10 @@ impl Args {
         let listeners: Vec<_> = listeners.collect::<Result<_, _>>()?;
         let report = if self.workers {
             let workers = self.one_for_each_queue(nic)?;
-            Workers::new(listeners, self.config(), workers, |peer: &Peer| sinks.open(peer))?.run()?
+            Workers::new(listeners, self.config(), workers, |peer: &Peer| {
+                sinks.open(peer)
+            })?
+            .run()?
         } else {
             let mut listeners = listeners.into_iter();
             let first = listeners.next().context("--listen")?;

@@ -31,8 +31,8 @@ pub struct Config {
     /// What a sink may keep of one connection. One that keeps more is not served until some came
     /// back, so that the others find the NIC with memory. 1,024 frags or 4 MiB.
     pub keep: Thresholds,
-    /// How long a connection may wait for its sink that way, before it ends. For ever, unless said
-    /// otherwise; a warning names it after a second.
+    /// How long a connection may wait for its sink that way, before it ends: a second at least. For
+    /// ever, unless said otherwise; a warning names it after a second.
     pub stalled: Option<Duration>,
     /// How long a connection that has ended waits for frags that its sink keeps. 5 s.
     pub returns: Duration,

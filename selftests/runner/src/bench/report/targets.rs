@@ -85,6 +85,16 @@ impl Found<'_> {
         }
     }
 
+    /// What no target is set for: how near a receiver could come.
+    fn told(&self, what: &str, figure: Option<f64>) -> Target {
+        Target {
+            what: format!("    {what}"),
+            gro: Some(self.gro),
+            figure,
+            limit: None,
+        }
+    }
+
     fn compare(&self, targets: &mut Vec<Target>) {
         let cpu = |one, other| self.ratio(one, other, |row| Some(row.cpu));
         let (ours, validating) = (OURS.name, VALIDATING.name);
@@ -108,6 +118,10 @@ impl Found<'_> {
             cpu(validating, UPSTREAM.name),
             Limit::AtMost(1.0 / 20.0),
         ));
+        targets.push(self.told(
+            "of the bare loop, which does not validate",
+            cpu(BARE.name, UPSTREAM.name),
+        ));
         self.against_copy(targets);
         let at = &Point {
             gro: self.gro,
@@ -127,6 +141,7 @@ impl Found<'_> {
             goodput(validating),
             Limit::AtLeast(0.85),
         ));
+        targets.push(self.told("of the bare loop", goodput(BARE.name)));
         targets.push(self.target(
             "set-up and tear-down, against upstream",
             self.ratio(ours, UPSTREAM.name, |row| row.setup),
@@ -135,22 +150,21 @@ impl Found<'_> {
     }
 
     fn against_copy(&self, targets: &mut Vec<Target>) {
-        let counted = self.ratio(OURS.name, COPY.name, |row| Some(row.cpu));
+        let counted = |who| self.ratio(who, COPY.name, |row| Some(row.cpu));
         let words = |who| self.measured.words(who, self.gro);
         let words = words(OURS.name).zip(words(COPY.name));
         // The target is about receive coalescing.
         targets.push(Target {
             what: "CPU in the loop, against recv with copy".to_owned(),
             gro: Some(self.gro),
-            figure: counted,
+            figure: counted(OURS.name),
             limit: self.gro.then_some(Limit::AtMost(0.4)),
         });
-        targets.push(Target {
-            what: "the same, on a CPU that copies by words".to_owned(),
-            gro: Some(self.gro),
-            figure: words.map(|(ours, copy)| ours / copy),
-            limit: None,
-        });
+        targets.push(self.told("of the bare loop", counted(BARE.name)));
+        targets.push(self.told(
+            "ours, on a CPU that copies by words",
+            words.map(|(ours, copy)| ours / copy),
+        ));
     }
 
     fn sweeps(&self, targets: &mut Vec<Target>) {
