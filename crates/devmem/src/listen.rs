@@ -128,8 +128,8 @@ pub fn recv_buffer_for(len: u64, connections: u32) -> Option<usize> {
 /// tokens held and to frags that sinks keep. Larger windows mean fewer, fuller calls.
 ///
 /// A packet is charged with its head, too, which takes nothing of the dmabuf: a fifth of the charge. And
-/// the window that the kernel first offers is a quarter too large for single segments
-/// ([`spare_window`](crate::DevmemStream::spare_window)), which the buffer must take until it is made smaller.
+/// the engine has a third less offered than the kernel would
+/// ([`spare_window`](crate::DevmemStream::spare_window)). So the buffers may count half as much again.
 pub fn recv_buffer_beside(len: u64, rings: u64, connections: u32) -> Option<usize> {
     let ours = (len - len / 8).saturating_sub(rings);
     recv_buffer_of((ours + ours / 16 * 9).max(len / 2), connections)

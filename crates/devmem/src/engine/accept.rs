@@ -1,0 +1,107 @@
+//! How an engine comes by its connections.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use mio::{Interest, Token};
+
+use super::connection::Open;
+use super::report::at;
+use super::source::{ACCEPT_PAUSE, Accepted, Source, Waiting};
+use super::{Connection, End, Engine, EngineError, Peer, Slot, Until};
+use crate::sink::{Sink, SinkError};
+use crate::stream::DevmemStream;
+
+impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
+    /// Takes new connections.
+    pub(super) fn accept(&mut self, now: Instant) -> Result<(), EngineError> {
+        if self.ending {
+            return Ok(());
+        }
+        match &mut self.source {
+            Source::Handover(handover) => {
+                let handover = Arc::clone(handover);
+                while let Some((number, accepted)) = handover.take() {
+                    self.open(number, accepted)?;
+                }
+                return Ok(());
+            }
+            Source::Listeners(_) if self.accept_at.is_none_or(|at| at > now) => return Ok(()),
+            Source::Listeners(listeners) => {
+                self.accept_at = None;
+                let mut listeners = std::mem::take(listeners);
+                let waiting = listeners.accept(|accepted| {
+                    self.open(self.accepted, accepted)?;
+                    Ok(match self.config.until {
+                        Until::Peers(peers) => self.accepted < peers as usize,
+                        Until::Stopped => true,
+                    })
+                })?;
+                match waiting {
+                    Waiting::None => {}
+                    Waiting::Shortage => self.accept_at = Some(Instant::now() + ACCEPT_PAUSE),
+                    Waiting::Enough => listeners.close(),
+                }
+                self.source = Source::Listeners(listeners);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a connection, the engine's next, which over all workers has a number of its own.
+    fn open(&mut self, number: usize, accepted: Accepted) -> Result<(), EngineError> {
+        let index = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(Slot::Vacant);
+            self.slots.len() - 1
+        });
+        self.accepted += 1;
+        let Accepted {
+            mut socket,
+            address,
+        } = accepted;
+        self.base
+            .poll
+            .registry()
+            .register(&mut socket, Token(index), Interest::READABLE)
+            .map_err(at("register a connection"))?;
+        self.stats.connections += 1;
+        self.progress.connected();
+        let local = socket.local_addr();
+        let mut stream = DevmemStream::with_thresholds(socket, self.config.thresholds);
+        let peer = Peer {
+            index: number,
+            address,
+            local: local.unwrap_or_else(|_| self.local_addr()),
+            napi_id: stream.incoming_napi_id().ok().flatten(),
+            worker: self.worker,
+        };
+        let returned = Arc::clone(&self.returned);
+        stream.on_return(move || returned.tell(index));
+        if let Err(error) = stream.report_queued() {
+            tracing::debug!(%error, "TCP_INQ");
+        }
+        match (self.open_sink)(&peer) {
+            Ok(sink) => {
+                self.working += 1;
+                if let Some(slot) = self.slots.get_mut(index) {
+                    *slot = Slot::Open(Box::new(Open::new(peer, stream, sink)));
+                }
+            }
+            Err(error) => {
+                let end = End::Failed(error.into());
+                let stats = stream.stats();
+                let telemetry = Box::new(stream.telemetry().clone());
+                let _nothing_held = stream.abort();
+                let connection = Connection {
+                    peer,
+                    stats,
+                    telemetry,
+                    end,
+                    sink: None,
+                };
+                self.over(index, connection);
+            }
+        }
+        Ok(())
+    }
+}
