@@ -284,22 +284,7 @@ pub(super) fn live_on_a_terminal() -> Result<()> {
     bed::wire()?;
     for (port, signal) in [(5000, None), (5001, Some(Signal::SIGINT))] {
         let said = on_a_terminal(port, signal)?;
-        println_line(&said.escape_debug().to_string());
-        let settings: Vec<_> = said
-            .lines()
-            .filter_map(|line| line.trim_end().strip_prefix("settings "))
-            .collect();
-        let [before, after] = settings[..] else {
-            anyhow::bail!("no settings in {said}")
-        };
-        ensure!(before == after, "{before} became {after}");
-        ensure!(!said.contains("\x1b[?"), "a mode of the terminal was set");
-        ensure!(said.matches("MiB/s\x1b").count() >= 2, "no view");
-        // Drawn over what was there, taken away at the end, and then the summary.
-        let (view, _) = said
-            .split_once("received 1000000 bytes")
-            .context("no summary")?;
-        ensure!(view.ends_with("A\r\x1b[J"), "the view was not taken off");
+        drawn_and_taken_off(&said).with_context(|| said.escape_debug().to_string())?;
     }
     let receiver = Receiver::start(&format!("--live -l {NIC_ADDRESS}:5002"))?;
     let peer = connect(5002, 1_000_000)?;
@@ -312,6 +297,25 @@ pub(super) fn live_on_a_terminal() -> Result<()> {
         .lines()
         .filter(|line| line.contains("on average, 1 connection"));
     ensure!(lines.count() >= 1, "no plain line");
+    Ok(())
+}
+
+/// The view of a terminal whose settings stay as they were, up to the summary.
+fn drawn_and_taken_off(said: &str) -> Result<()> {
+    let settings: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("settings "))
+        .collect();
+    let [before, after] = settings[..] else {
+        anyhow::bail!("no settings")
+    };
+    ensure!(before == after, "{before} became {after}");
+    ensure!(!said.contains("\x1b[?"), "a mode of the terminal was set");
+    ensure!(said.matches("MiB/s\x1b").count() >= 2, "no view");
+    let (view, _) = said
+        .split_once("received 1000000 bytes")
+        .context("no summary")?;
+    ensure!(view.ends_with("A\r\x1b[J"), "the view was not taken off");
     Ok(())
 }
 
