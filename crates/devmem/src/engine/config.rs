@@ -18,7 +18,7 @@ pub enum Until {
 pub struct Config {
     /// When to end: with the first peer, unless said otherwise.
     pub until: Until,
-    /// Bytes of the iov: the most that one `recvmsg` returns. 1 MiB.
+    /// Bytes of the iov: the most that one `recvmsg` returns. 2 MiB.
     pub iov: usize,
     /// Frags that one `recvmsg` may return. 1,024.
     pub frags: usize,
@@ -40,7 +40,7 @@ pub struct Config {
     /// a processor. Not, unless said otherwise.
     pub busy_poll: Option<Duration>,
     /// Bytes that a busy connection lets gather before it wakes the loop (`SO_RCVLOWAT`); 0 has each
-    /// packet wake it. 1 MiB, of which the kernel takes at most half of the receive buffer.
+    /// packet wake it. 2 MiB, of which the kernel takes at most half of the receive buffer.
     pub gather: usize,
     /// The same in frags, by the mean size of those that came so far: a frag takes a whole niov,
     /// however few its bytes are. 4,096.
@@ -61,7 +61,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             until: Until::Peers(1),
-            iov: 1 << 20,
+            iov: 2 << 20,
             frags: 1024,
             thresholds: Thresholds::default(),
             hold: Duration::from_millis(2),
@@ -73,7 +73,7 @@ impl Default for Config {
             stalled: None,
             returns: Duration::from_secs(5),
             busy_poll: None,
-            gather: 1 << 20,
+            gather: 2 << 20,
             gather_frags: 4096,
             patience: Duration::from_millis(2),
             budget: 16,
