@@ -40,7 +40,6 @@
 pub mod cmsg;
 pub mod engine;
 pub mod listen;
-pub mod pattern;
 pub mod send;
 pub mod sink;
 
@@ -54,6 +53,7 @@ mod sys;
 mod telemetry;
 
 pub use buffer::{ProtocolError, RecvBuffer};
+pub use payload::pattern;
 pub use recycler::{Kept, MAX_FRAGS, MAX_RANGES, RecycleError, Thresholds};
 pub use returns::ReturnHandle;
 pub use segment::{DmabufId, Frag, Received, Segment, Token};

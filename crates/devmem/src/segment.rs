@@ -14,7 +14,7 @@ pub struct DmabufId(u32);
 
 impl DmabufId {
     /// The id as netlink gave it.
-    pub fn new(id: u32) -> Self {
+    pub const fn new(id: u32) -> Self {
         Self(id)
     }
 

@@ -31,11 +31,16 @@ pub(crate) struct End {
     pub(crate) output: String,
 }
 
-/// Runs `selftests --case NAME` in a process group, which is killed when the case has ended.
-pub(crate) fn run_case(program: &Path, name: &str, deadline: Duration) -> Result<End> {
+/// Runs `selftests --case NAME --with MEMORY` in a process group, which is killed when the case has ended.
+pub(crate) fn run_case(
+    program: &Path,
+    name: &str,
+    memory: &str,
+    deadline: Duration,
+) -> Result<End> {
     let (reader, writer) = pipe().context("pipe")?;
     let mut child = Command::new(program)
-        .args(["--case", name])
+        .args(["--case", name, "--with", memory])
         .stdin(Stdio::null())
         .stdout(writer.try_clone().context("pipe")?)
         .stderr(writer)

@@ -13,6 +13,7 @@ mod isolate;
 mod kmsg;
 mod ktap;
 mod machine;
+mod memory;
 mod small;
 mod state;
 mod tool;
@@ -28,6 +29,7 @@ use clap::Parser;
 
 use cases::{Case, Skip};
 use ktap::{Ktap, Verdict};
+use memory::Kind;
 
 /// Status of a case's process that cannot hold here; its reason is on the last line of stdout.
 const EXIT_SKIP: u8 = 4;
@@ -40,6 +42,9 @@ const LONG: Duration = Duration::from_secs(5);
 struct Args {
     /// Run only the cases whose name contains one of these
     filter: Vec<String>,
+    /// With these kinds of memory: all cases with udmabuf, those that can do with any with each
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "udmabuf,heap,fd,socket")]
+    memories: Vec<Kind>,
     /// Name the cases and end
     #[arg(long)]
     list: bool,
@@ -52,6 +57,9 @@ struct Args {
     /// Run this one case here and now (how the runner starts its cases)
     #[arg(long, hide = true)]
     case: Option<String>,
+    /// With this memory
+    #[arg(long, hide = true, value_enum, default_value = "udmabuf")]
+    with: Kind,
     #[command(flatten)]
     small: small::Args,
     #[command(flatten)]
@@ -74,6 +82,7 @@ fn main() -> ExitCode {
     }
     let args = Args::parse();
     if let Some(name) = &args.case {
+        memory::choose(args.with);
         return run_here(name);
     }
     let done = args.small.run().and_then(|done| match done {
@@ -115,36 +124,58 @@ fn run_here(name: &str) -> ExitCode {
     }
 }
 
+/// A case, and the memory that it receives into.
+struct Turn {
+    case: &'static Case,
+    memory: Kind,
+    name: String,
+}
+
+/// Those that were asked for.
+fn turns(args: &Args) -> Vec<Turn> {
+    let turn = |case: &'static Case, memory: Kind| match memory {
+        Kind::Udmabuf => Some(case.name.to_owned()),
+        _ if case.any_memory => Some(format!("{}({})", case.name, memory.name())),
+        _ => None,
+    }
+    .map(|name| Turn { case, memory, name });
+    let with = |memory: &Kind| {
+        let memory = *memory;
+        cases::ALL.iter().filter_map(move |case| turn(case, memory))
+    };
+    let wanted = |turn: &Turn| {
+        args.filter.is_empty() || args.filter.iter().any(|part| turn.name.contains(part))
+    };
+    let (first, step) = args.share;
+    let all = args.memories.iter().flat_map(with).filter(wanted);
+    all.skip(first - 1).step_by(step).collect()
+}
+
 /// Runs the chosen cases one after the other; true if none failed.
 fn run_all(args: &Args) -> Result<bool> {
-    let wanted = |case: &&Case| {
-        args.filter.is_empty() || args.filter.iter().any(|part| case.name.contains(part))
-    };
-    let mut chosen: Vec<&Case> = cases::ALL.iter().filter(wanted).collect();
-    if chosen.is_empty() {
-        bail!("no case's name contains any of {:?}", args.filter);
-    }
-    let (first, step) = args.share;
-    chosen = chosen.into_iter().skip(first - 1).step_by(step).collect();
+    let chosen = turns(args);
     let mut out = io::stdout().lock();
     if args.list {
-        for case in chosen {
-            io::Write::write_all(&mut out, format!("{}\n", case.name).as_bytes())?;
+        for turn in chosen {
+            io::Write::write_all(&mut out, format!("{}\n", turn.name).as_bytes())?;
         }
         return Ok(true);
+    }
+    if chosen.is_empty() && args.share.0 == 1 {
+        bail!("no case's name contains any of {:?}", args.filter);
     }
     let program = machine::stage()?;
     let mut kernel = kmsg::Kmsg::open().context("the kernel's log")?;
     let mut ktap = Ktap::begin(out, chosen.len())?;
-    for case in chosen {
+    for turn in chosen {
         let verdict = run_apart(
             &program,
-            case,
+            &turn,
             Duration::from_secs(args.deadline),
             &mut kernel,
             &mut ktap,
         )?;
-        ktap.verdict(case.name, &verdict)?;
+        ktap.verdict(&turn.name, &verdict)?;
     }
     Ok(ktap.end()?)
 }
@@ -152,13 +183,13 @@ fn run_all(args: &Args) -> Result<bool> {
 /// Runs one case in a process of its own and clears up behind it.
 fn run_apart<W: io::Write>(
     program: &Path,
-    case: &Case,
+    turn: &Turn,
     deadline: Duration,
     kernel: &mut kmsg::Kmsg,
     ktap: &mut Ktap<W>,
 ) -> Result<Verdict> {
     let begun = Instant::now();
-    let end = isolate::run_case(program, case.name, deadline)?;
+    let end = isolate::run_case(program, turn.case.name, turn.memory.name(), deadline)?;
     let took = begun.elapsed();
     let mut verdict = match end.status {
         isolate::Status::Exited(0) => Verdict::Passed,

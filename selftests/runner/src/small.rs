@@ -13,9 +13,9 @@ use devmem::engine::{Config, Engine, Peer, Until, Worker, Workers};
 use devmem::listen::{SocketOptions, listen, recv_buffer_for};
 use devmem::sink::Memory;
 use dmabuf::{Dmabuf, Protection};
+use memory::{AnyMemory, Choice};
 use netdev::{Action, BindOptions, FlowRule, Ifindex, NetNs, Netdev, QueueId, QueueType};
 use nic::Plan;
-use udmabuf::Udmabuf;
 
 use crate::bed::NIC;
 pub(crate) use outcome::{Ended, Outcome};
@@ -39,6 +39,9 @@ pub(crate) struct Args {
     /// Bytes of device memory
     #[arg(long, hide = true, default_value_t = 4 << 20)]
     pool: u64,
+    /// Whose it is
+    #[arg(long, hide = true, default_value = "udmabuf")]
+    memory: Choice,
     /// A thread for each queue
     #[arg(long, hide = true)]
     workers: bool,
@@ -62,7 +65,7 @@ impl Args {
         let Some(kind) = self.receive else {
             return Ok(false);
         };
-        let memory = Udmabuf::builder(self.pool).build()?;
+        let memory = AnyMemory::make(&self.memory, Some(self.pool), None)?;
         let nic = crate::cases::ifindex(NIC)?;
         let mut plan = Plan::new(NIC, nic).header_split().reserve(&self.queues);
         for address in &self.listen {

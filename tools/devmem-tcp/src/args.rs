@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use netdev::NetNs;
+use udmabuf::HugePage;
 
 /// A size in bytes: `4096`, `64K`, `256M`, `1G` (powers of 1,024).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +69,17 @@ pub(crate) enum Pages {
     /// Huge pages of 2 MiB, which must be reserved
     #[value(name = "2M")]
     Huge,
+}
+
+impl Pages {
+    /// Those that were asked for; `None` for the best that are to be had.
+    pub(crate) fn choice(self) -> Option<HugePage> {
+        match self {
+            Pages::Auto => None,
+            Pages::Small => Some(HugePage::None),
+            Pages::Huge => Some(HugePage::Mb2),
+        }
+    }
 }
 
 /// A network namespace: a name as in `ip netns`, a path, or `pid:PID`.

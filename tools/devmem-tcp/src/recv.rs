@@ -17,6 +17,7 @@ mod summary;
 use std::net::SocketAddr;
 use std::thread;
 
+use ::memory::AnyMemory;
 use anyhow::{Context, Result, bail};
 use devmem::engine::Report;
 use devmem::listen::{self, SocketOptions};
@@ -25,7 +26,6 @@ use netdev::{
 };
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use udmabuf::Udmabuf;
 
 use crate::args::{NetNsArg, Size, netns};
 use crate::exit::Went;
@@ -110,8 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         true => place.queues.len(),
         false => 1,
     };
-    let memory = (0..dmabufs).map(|_| args.memory.make());
-    let memory = memory.collect::<Result<Vec<_>>>()?;
+    let memory = args.memory.make(dmabufs)?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
     let signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
     let nic = match nic_behind(&place.netns, &place.link, &place.queues) {
@@ -167,7 +166,7 @@ fn configured(
     args: &Args,
     place: &Place,
     nic: Option<&NicBehind>,
-    memory: &[Udmabuf],
+    memory: &[AnyMemory],
     signals: Signals,
     watch: &Watch,
 ) -> (Result<Summary>, Result<()>) {
@@ -211,12 +210,12 @@ fn receive(
     args: &Args,
     place: &Place,
     nic: Option<&NicBehind>,
-    memory: &[Udmabuf],
+    memory: &[AnyMemory],
     mut signals: Signals,
     watch: &Watch,
 ) -> Result<Summary> {
-    let pool = args.memory.size.0.saturating_mul(memory.len() as u64);
-    warn_of_a_small_pool(args, pool);
+    let pool = memory::pool(memory);
+    warn_of_a_small_pool(args, memory);
     let recv_buffer = match rings(args, nic) {
         Some(rings) => listen::recv_buffer_beside(pool, rings, args.connections),
         None => listen::recv_buffer_for(pool, args.connections),
@@ -247,7 +246,7 @@ fn receive(
         place.link.name,
         queue_list(&place.queues),
         list(bound.iter().map(|(binding, _)| binding.id())),
-        args.memory.size,
+        args.memory.told(memory),
     );
     let before = Cpu::now();
     let report: Result<Report<AnySink>, _> = engine.run();
@@ -273,24 +272,20 @@ fn rings(args: &Args, nic: Option<&NicBehind>) -> Option<u64> {
 const NIOVS_EACH: u64 = 16;
 
 /// Says before anything is received what would only be seen as slowness.
-fn warn_of_a_small_pool(args: &Args, pool: u64) {
+fn warn_of_a_small_pool(args: &Args, memory: &[AnyMemory]) {
+    let pool = memory::pool(memory);
     let connections = u64::from(args.connections);
     let wanted = connections.saturating_mul(2 * NIOVS_EACH * niov(args));
     if pool < wanted {
-        let size = Size(wanted.next_power_of_two() / bindings(args, pool));
+        let size = Size(wanted.next_power_of_two() / memory.len().max(1) as u64);
         tracing::warn!(
             "{} of memory are few for {connections} connections and the NIC's rings: {} niovs; the \
-             connections will wait for one another. Give it more: --size {}",
+             connections will wait for one another. {}",
             Size(pool),
             pool / niov(args),
-            size.flag(),
+            args.memory.enlarge(size),
         );
     }
-}
-
-/// How many dmabufs a pool of so many bytes consists of.
-fn bindings(args: &Args, pool: u64) -> u64 {
-    (pool / args.memory.size.0.max(1)).max(1)
 }
 
 /// Bytes that the NIC fills at a time.
@@ -302,8 +297,8 @@ fn niov(args: &Args) -> u64 {
 fn bind<'a>(
     args: &Args,
     place: &Place,
-    memory: &'a [Udmabuf],
-) -> Result<Vec<(Binding, &'a Udmabuf)>> {
+    memory: &'a [AnyMemory],
+) -> Result<Vec<(Binding, &'a AnyMemory)>> {
     let rx_page_size = match args.rx_page_size {
         Some(Size(bytes)) => Some(u32::try_from(bytes).context("--rx-page-size")?),
         None => None,
@@ -312,7 +307,7 @@ fn bind<'a>(
         true => place.queues.chunks(1),
         false => place.queues.chunks(place.queues.len().max(1)),
     };
-    let bind = |(memory, queues): (&'a Udmabuf, &[QueueId])| {
+    let bind = |(memory, queues): (&'a AnyMemory, &[QueueId])| {
         let options = BindOptions { rx_page_size };
         let object = format!("{} queue {}", place.link.name, queue_list(queues));
         let binding = Netdev::open_in(&place.netns)?

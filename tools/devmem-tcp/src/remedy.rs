@@ -24,8 +24,17 @@ const OURS: &[(&str, &str)] = &[
 /// A line that says what to try, if there is one.
 pub(crate) fn remedy(error: &Error) -> Option<String> {
     error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<memory::Error>() {
+            return error.remedy();
+        }
         if let Some(error) = cause.downcast_ref::<udmabuf::Error>() {
             return error.remedy();
+        }
+        if let Some(error) = cause.downcast_ref::<dmabuf::Error>() {
+            return of_mapping(error);
+        }
+        if let Some(error) = cause.downcast_ref::<cuda::Error>() {
+            return error.remedy().map(str::to_owned);
         }
         if let Some(error) = cause.downcast_ref::<devmem::listen::SocketError>() {
             return error.remedy();
@@ -67,6 +76,23 @@ impl std::fmt::Display for Hint {
 }
 
 impl std::error::Error for Hint {}
+
+/// Of memory that the processor is to read or write. An exporter without `mmap` answers `EINVAL`
+/// (`dma_buf_mmap_internal`), other than that what its driver likes.
+fn of_mapping(error: &dmabuf::Error) -> Option<String> {
+    let dmabuf::Error::Map { source, .. } = error else {
+        return None;
+    };
+    let remedy = match source.raw_os_error()? {
+        libc::EACCES => "that fd is for reading or for writing only: have one opened for both",
+        libc::ENOMEM => "there is no room to map it: take a smaller --size, or raise ulimit -v",
+        _ => {
+            "the processor cannot reach it there: take --memory of another kind, or receive without \
+             --validate, --checksum and --output"
+        }
+    };
+    Some(remedy.to_owned())
+}
 
 /// The netdev crate's, unless this tool has an option to name.
 fn of_kernel(error: &netdev::Error) -> Option<String> {

@@ -12,15 +12,19 @@ use devmem::listen::{self, SocketError, SocketOptions};
 use devmem::pattern::Pattern;
 use devmem::send::{DevmemSender, PumpConfig, pump};
 use dmabuf::{Dmabuf, Mapping, Protection};
+use memory::{AnyMemory, Choice};
 use netdev::{Binding, Link, Netdev};
 use serde::Serialize;
-use udmabuf::Udmabuf;
 
 use crate::args::{NetNsArg, Size, netns};
+use crate::remedy::Hint;
 use crate::report;
 
 /// Bytes of one write.
 const CHUNK: usize = 1 << 20;
+
+/// Of a dmabuf that is made.
+const DEFAULT_SIZE: Size = Size(16 << 20);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -40,16 +44,20 @@ pub(crate) struct Args {
     /// Send this file instead, or standard input if it is -
     #[arg(long, value_name = "FILE")]
     input: Option<String>,
-    /// Send from a dmabuf of this size, bound to the device that --dev names
+    /// Send from a dmabuf, bound to the device that --dev names; its size [default: 16M], or what
+    /// one that is passed must have at least
     #[arg(
         long,
         value_name = "SIZE",
         num_args = 0..=1,
         require_equals = true,
-        default_missing_value = "16M",
         requires = "dev"
     )]
-    dmabuf: Option<Size>,
+    dmabuf: Option<Option<Size>>,
+    /// What it is made of: udmabuf, heap:NAME, drm:/dev/dri/cardN, fd:N, or socket:PATH to connect
+    /// to and be passed an fd
+    #[arg(long, value_name = "MEMORY", default_value_t, requires = "dmabuf")]
+    memory: Choice,
     /// The device that the packets leave by
     #[arg(long, value_name = "IF")]
     dev: Option<String>,
@@ -122,7 +130,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let netns = netns(args.netns.as_ref())?;
     let memory = match args.dmabuf {
-        Some(size) => Some(netns.run(|| DeviceMemory::new(size, args.dev.as_deref()))??),
+        Some(size) => Some(netns.run(|| DeviceMemory::new(size, args))??),
         None => None,
     };
     let socket = netns.run(|| connect(args))??;
@@ -174,10 +182,11 @@ struct DeviceMemory {
 }
 
 impl DeviceMemory {
-    fn new(size: Size, device: Option<&str>) -> Result<Self> {
+    fn new(size: Option<Size>, args: &Args) -> Result<Self> {
+        let device = args.dev.as_deref();
         let device = device.context("send --dmabuf: --dev names the device to bind it to")?;
         let ifindex = Link::open()?.by_name(device)?.ifindex;
-        let memory = Udmabuf::builder(size.0).build()?;
+        let memory = make(size, &args.memory)?;
         let mapping = memory
             .map(Protection::ReadWrite)
             .context("mapping the dmabuf")?;
@@ -186,6 +195,19 @@ impl DeviceMemory {
             .map_err(|error| error.about(device.to_owned()))?;
         Ok(Self { binding, mapping })
     }
+}
+
+/// The memory to send from. The processor fills it, which a GPU's does not allow.
+fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
+    if let Choice::Cuda(_) = choice {
+        return Err(Hint::new(
+            format!("send --memory {choice}: the processor is to fill it, and cannot reach it"),
+            "take --memory of another kind",
+        )
+        .into());
+    }
+    let made = size.or((!choice.is_passed()).then_some(DEFAULT_SIZE));
+    Ok(AnyMemory::make(choice, made.map(|size| size.0), None)?)
 }
 
 /// Many sends in flight, from the dmabuf.

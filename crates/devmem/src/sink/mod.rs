@@ -1,7 +1,8 @@
 //! Where the segments go: checked, written out, summed up, gathered, or dropped.
 //!
 //! Anything that implements [`Sink`] may take them; those here read frags where they lie, through a
-//! [`Memory`] of the bound dmabufs' mappings, and give each back as soon as it has been read.
+//! [`Memory`] of the bound dmabufs' mappings, and give each back as soon as it has been read. Those of
+//! [`device`] leave that to whatever device has the memory.
 //!
 //! ```
 //! use devmem::Received;
@@ -23,6 +24,7 @@
 //! ```
 
 mod checksum;
+pub mod device;
 mod discard;
 mod gather;
 mod memory;
@@ -57,6 +59,9 @@ pub enum SinkError {
     /// The dmabuf could not be read.
     #[error(transparent)]
     Memory(#[from] dmabuf::Error),
+    /// The device that was to work on the payload did not.
+    #[error(transparent)]
+    Device(#[from] payload::DeviceError),
     /// The payload could not be written out.
     #[error("write payload")]
     Write(#[source] io::Error),

@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::round::pattern;
 use super::transfer::{devmem_tcp, number};
 use super::{ifindex, println_line};
+use crate::memory;
 use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
 use crate::small::{Ended, Outcome};
 use crate::state::{Observer, State};
@@ -128,10 +129,13 @@ fn free_deferred() -> Result<()> {
 
 /// The command line of a small receiver.
 pub(super) fn small_line(line: &str) -> Result<String> {
-    let listen = address()?;
+    const DEFAULT: u64 = 4 << 20;
+    let (listen, queue) = (address()?, queue(line));
+    let mut words = line.split_whitespace();
+    let pool = words.find(|word| *word == "--pool").and(words.next());
+    let memory = memory::option(pool.map_or(Ok(DEFAULT), str::parse)?)?;
     Ok(format!(
-        "--listen {listen} {} --receive {line}",
-        queue(line)
+        "--listen {listen} {queue} {memory} --receive {line}"
     ))
 }
 
@@ -173,7 +177,7 @@ pub(super) fn recv_here(peers: u16, line: &str) -> Result<Receiver> {
         queue(line),
         address()?
     );
-    Receiver::start_here(&devmem_tcp(), &line)
+    Receiver::start_here(&devmem_tcp(), &memory::recv_line(&line)?)
 }
 
 /// The tool's summary, and what it said, if it ended with this status.

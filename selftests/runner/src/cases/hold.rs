@@ -10,7 +10,6 @@ use devmem::{DevmemStream, RecvBuffer, RecvError, Segment, Token};
 use dmabuf::{Access, Dmabuf, Mapping, Protection};
 use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId, Scope};
 use nic::Plan;
-use udmabuf::Udmabuf;
 
 use super::transfer::devmem_tcp;
 use super::{ifindex, println_line};
@@ -30,7 +29,7 @@ fn failures() -> Result<u64> {
 /// 256 pages, all of them taken, then given back: not a byte is lost.
 pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
     bed::wire()?;
-    let memory = Udmabuf::builder(MIB).build()?;
+    let memory = crate::memory::make(MIB)?;
     let mapping = memory.map(Protection::Read)?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:5000").parse()?;
     let nic = ifindex(NIC)?;

@@ -2,6 +2,7 @@
 
 mod all;
 mod bind_errors;
+mod collective;
 mod counts;
 mod crowd;
 mod doctor;
@@ -54,6 +55,8 @@ pub(crate) use all::ALL;
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) run: fn() -> Result<()>,
+    /// Whether its receivers take memory of any kind: it runs once for each.
+    pub(crate) any_memory: bool,
 }
 
 /// Why a case cannot hold here: an error that is no failure.

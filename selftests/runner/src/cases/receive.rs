@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::transfer::{all_in_dmabuf, nic_settings, number, send, start, summary, validated};
 use super::{Skip, ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6};
+use crate::memory;
 use crate::tool::{sh, until};
 
 const MIB: u64 = 1 << 20;
@@ -251,7 +252,7 @@ pub(super) fn rx_page_size() -> Result<()> {
     sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
     let frags = |line: &str, port: u16| -> Result<u64> {
         let to = format!("{NIC_ADDRESS}:{port}");
-        let summary = validated(None, &format!("-f {NIC} --pages 2M {line}"), &to, 16 * MIB)?;
+        let summary = validated(None, &format!("-f {NIC} {} {line}", memory::pages("2M")), &to, 16 * MIB)?;
         all_in_dmabuf(&summary)?;
         number(&summary, "/frags")
     };

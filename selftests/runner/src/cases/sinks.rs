@@ -123,7 +123,7 @@ fn gathered(report: Report<Gather>) -> Result<Vec<u8>> {
 fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
     let nic = ifindex(NIC)?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:{}", 5000 + capacity % 2).parse()?;
-    let buffer = Udmabuf::builder(16 * MIB).build()?;
+    let buffer = crate::memory::make(16 * MIB)?;
     let applied = Plan::new(NIC, nic)
         .header_split()
         .reserve(&[QUEUE])

@@ -8,6 +8,7 @@ use netdev::Ethtool;
 use serde_json::Value;
 
 use crate::bed::PEER;
+use crate::memory;
 use crate::tool::{Finished, Running, command, finish, ours};
 
 /// A receiver has so long to end after its sender.
@@ -20,11 +21,8 @@ pub(super) fn devmem_tcp() -> PathBuf {
 
 /// A receiver that listens.
 pub(super) fn start(netns: Option<&str>, line: &str) -> Result<Running> {
-    Running::start(command(
-        netns,
-        &devmem_tcp(),
-        &format!("recv --json {line}"),
-    ))
+    let line = memory::recv_line(&format!("recv --json {line}"))?;
+    Running::start(command(netns, &devmem_tcp(), &line))
 }
 
 /// Sends from the far end of the wire.

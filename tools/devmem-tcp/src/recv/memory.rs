@@ -1,29 +1,96 @@
-//! The dmabuf that is received into.
+//! The dmabufs that are received into.
 
-use anyhow::Result;
-use udmabuf::{HugePage, Udmabuf};
+use std::collections::HashSet;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use ::memory::{AnyMemory, Choice};
+use anyhow::{Context, Result};
+use dmabuf::Dmabuf;
 
 use crate::args::{Pages, Size};
+use crate::remedy::Hint;
 
 #[derive(clap::Args)]
 pub(super) struct MemoryArgs {
-    /// Size of the dmabuf
-    #[arg(long, value_name = "SIZE", default_value = "64M")]
-    pub(super) size: Size,
-    /// Pages that the dmabuf is made of
+    /// What is received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda[:N], fd:N, or
+    /// socket:PATH to connect to and be passed an fd
+    #[arg(long, value_name = "MEMORY", default_value_t)]
+    pub(super) memory: Choice,
+    /// Size of the dmabuf [default: 64M]; of one that is passed (fd, socket), what it must have at
+    /// least: all of it is used
+    #[arg(long, value_name = "SIZE")]
+    size: Option<Size>,
+    /// Pages that a udmabuf is made of
     #[arg(long, value_enum, default_value_t = Pages::Auto)]
-    pub(super) pages: Pages,
+    pages: Pages,
 }
 
 impl MemoryArgs {
-    /// Makes the dmabuf.
-    pub(super) fn make(&self) -> Result<Udmabuf> {
-        let builder = Udmabuf::builder(self.size.0);
-        let builder = match self.pages {
-            Pages::Auto => builder,
-            Pages::Small => builder.hugepages(HugePage::None),
-            Pages::Huge => builder.hugepages(HugePage::Mb2),
-        };
-        Ok(builder.build()?)
+    /// Makes so many dmabufs.
+    pub(super) fn make(&self, count: usize) -> Result<Vec<AnyMemory>> {
+        if count > 1 && matches!(self.memory, Choice::Fd(_)) {
+            return Err(Hint::new(
+                format!(
+                    "recv --memory {}: one dmabuf, of {count} needed",
+                    self.memory
+                ),
+                "leave --dmabuf-per-queue away, or have them passed: --memory socket:PATH",
+            )
+            .into());
+        }
+        let make = || self.memory_of(self.size.map(|size| size.0));
+        let memory = (0..count).map(|_| make());
+        let memory = memory.collect::<Result<Vec<_>>>()?;
+        match distinct(&memory)? {
+            true => Ok(memory),
+            false => Err(Hint::new(
+                format!(
+                    "recv --memory {}: the same dmabuf was passed twice",
+                    self.memory
+                ),
+                "have the helper pass another each time, or leave --dmabuf-per-queue away",
+            )
+            .into()),
+        }
     }
+
+    fn memory_of(&self, len: Option<u64>) -> Result<AnyMemory> {
+        Ok(AnyMemory::make(&self.memory, len, self.pages.choice())?)
+    }
+
+    /// What to do where there is too little of it.
+    pub(super) fn enlarge(&self, size: Size) -> String {
+        match self.memory.is_passed() {
+            true => format!("Pass a larger one, of {} or more", size.flag()),
+            false => format!("Give it more: --size {}", size.flag()),
+        }
+    }
+
+    /// The size of one and, unless it is a udmabuf, where it is from.
+    pub(super) fn told(&self, memory: &[AnyMemory]) -> String {
+        let size = Size(memory.first().map_or(0, Dmabuf::len));
+        match &self.memory {
+            Choice::Udmabuf => size.to_string(),
+            other => format!("{size} of {other}"),
+        }
+    }
+}
+
+/// Bytes of all of them.
+pub(super) fn pool(memory: &[AnyMemory]) -> u64 {
+    memory.iter().map(Dmabuf::len).sum()
+}
+
+/// Whether no two are the same: two bindings would hand out each other's niovs. A dmabuf is known by
+/// its inode (`dma_buf_getfile`).
+fn distinct(memory: &[AnyMemory]) -> Result<bool> {
+    let inode = |memory: &AnyMemory| {
+        let file = File::from(memory.as_fd().try_clone_to_owned()?);
+        let metadata = file.metadata()?;
+        Ok((metadata.dev(), metadata.ino()))
+    };
+    let inodes: std::io::Result<HashSet<_>> = memory.iter().map(inode).collect();
+    Ok(inodes.context("telling dmabufs apart")?.len() == memory.len())
 }

@@ -1,7 +1,8 @@
 //! What is told while it is received: a line or a view each second, and warnings.
 
+use ::memory::AnyMemory;
+use dmabuf::Dmabuf;
 use netdev::Binding;
-use udmabuf::Udmabuf;
 
 use super::live::Live;
 use super::pool::{State, Watcher};
@@ -28,12 +29,12 @@ impl Observer {
         place: &Place,
         nic: Option<&NicBehind>,
         receiver: &Receiver,
-        bound: &[(Binding, &Udmabuf)],
+        bound: &[(Binding, &AnyMemory)],
     ) -> Self {
         let niov = args.rx_page_size.map_or(NIOV, |size| size.0);
         let dmabufs: Vec<_> = bound
             .iter()
-            .map(|(binding, _)| (binding.id(), args.memory.size.0))
+            .map(|(binding, memory)| (binding.id(), memory.len()))
             .collect();
         let device = &place.link.name;
         let live = || {

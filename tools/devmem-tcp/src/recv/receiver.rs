@@ -4,14 +4,15 @@ use std::net::TcpListener;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use ::memory::AnyMemory;
 use anyhow::{Context, Result};
 use devmem::engine::{
     Config, Engine, EngineError, Monitor, Peer, Progress, Report, StopHandle, Until, Worker,
     Workers,
 };
 use devmem::sink::SinkError;
+use dmabuf::Dmabuf;
 use netdev::{Binding, Netdev, QueueId, QueueType};
-use udmabuf::Udmabuf;
 
 use super::Args;
 use super::sinks::AnySink;
@@ -47,10 +48,10 @@ impl Receiver {
     pub(super) fn new(
         args: &Args,
         listeners: Vec<TcpListener>,
-        bound: &[(Binding, &Udmabuf)],
+        bound: &[(Binding, &AnyMemory)],
         workers: Vec<Worker>,
     ) -> Result<Self> {
-        let pool = args.memory.size.0.saturating_mul(bound.len() as u64);
+        let pool = bound.iter().map(|(_, memory)| memory.len()).sum();
         let config = Config {
             until: Until::Peers(args.connections),
             refuse_unsteered: args.refuse_unsteered,

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io;
 use std::sync::Arc;
 
+use ::memory::AnyMemory;
 use anyhow::{Context, Result, bail};
 use devmem::engine::Peer;
 use devmem::pattern::Pattern;
@@ -11,7 +12,6 @@ use devmem::sink::{Checksum, Discard, Memory, Sink, SinkError, Validate, Write};
 use devmem::{DmabufId, Received};
 use dmabuf::{Dmabuf, Protection};
 use netdev::Binding;
-use udmabuf::Udmabuf;
 
 /// A sink of any kind; the connections' sinks leave the engine with its report.
 pub(super) enum AnySink {
@@ -73,7 +73,7 @@ impl SinkArgs {
     /// Maps the bound dmabufs, if the sinks read them.
     pub(super) fn map<'a>(
         &self,
-        bound: impl IntoIterator<Item = (&'a Binding, &'a Udmabuf)>,
+        bound: impl IntoIterator<Item = (&'a Binding, &'a AnyMemory)>,
     ) -> Result<Memory> {
         let mut memory = Memory::new();
         if !self.checksum && self.validate.is_none() && self.output.is_none() {

@@ -18,6 +18,7 @@ use serde_json::Value;
 use crate::bed::{NIC, NIC_ADDRESS, PEER};
 use crate::cases::receive::wait_until_bound;
 use crate::cases::transfer::devmem_tcp;
+use crate::memory;
 use crate::tool::{Finished, Running, until};
 
 /// Nothing here takes longer.
@@ -39,6 +40,7 @@ impl Receiver {
     pub(super) fn within(way: &str, line: &str) -> Result<Self> {
         let (out, err) = ("/tmp/telemetry.out", "/tmp/telemetry.err");
         let tool = devmem_tcp();
+        let line = memory::recv_line(line)?;
         let line = format!("{way} {} recv {line} >{out} 2>{err}", tool.display());
         let mut shell = Command::new("sh");
         shell.args(["-c", &line]);

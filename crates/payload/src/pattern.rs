@@ -54,6 +54,55 @@ impl Pattern {
         self.period
     }
 
+    /// The byte that stands at `offset` of the stream.
+    pub fn byte(&self, offset: u64) -> u8 {
+        self.expected(offset, 1)[0]
+    }
+
+    /// Are `bytes` what stands at byte `offset` of the stream and after?
+    ///
+    /// # Errors
+    /// The first byte that differs.
+    pub fn check(&self, offset: u64, bytes: &[u8]) -> Result<(), Mismatch> {
+        let mut at = offset;
+        for piece in bytes.chunks(PIECE) {
+            let expected = self.expected(at, piece.len());
+            if piece != expected {
+                return Err(first_difference(at, expected, piece));
+            }
+            at += piece.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Are the `len` bytes at `from` of a dmabuf what stands at byte `offset` of the stream and
+    /// after? They are compared where they lie.
+    ///
+    /// # Errors
+    /// The first byte that differs, or what the dmabuf answers.
+    pub fn check_dmabuf(
+        &self,
+        offset: u64,
+        access: &CpuAccess<'_>,
+        from: u64,
+        len: usize,
+    ) -> Result<(), CheckError> {
+        let mut done = 0;
+        while done < len {
+            let now = PIECE.min(len - done);
+            let from = from.saturating_add(done as u64);
+            let at = offset + done as u64;
+            let expected = self.expected(at, now);
+            if !access.equals(from, expected)? {
+                let mut got = [0; PIECE];
+                access.copy_to(from, &mut got[..now])?;
+                return Err(first_difference(at, expected, &got[..now]).into());
+            }
+            done += now;
+        }
+        Ok(())
+    }
+
     /// Writes what stands at byte `offset` of the stream and after.
     pub fn fill(&self, offset: u64, out: &mut [u8]) {
         let mut at = offset;
@@ -89,6 +138,17 @@ pub struct Mismatch {
     pub got: u8,
 }
 
+impl Mismatch {
+    /// A byte that was found to be wrong.
+    pub fn new(offset: u64, expected: u8, got: u8) -> Self {
+        Self {
+            offset,
+            expected,
+            got,
+        }
+    }
+}
+
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Mismatch {
@@ -105,7 +165,6 @@ impl fmt::Display for Mismatch {
 
 /// Why a check failed.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum CheckError {
     /// A byte differs.
     #[error(transparent)]
@@ -138,15 +197,8 @@ impl Validator {
     /// # Errors
     /// The first byte that differs.
     pub fn check(&mut self, bytes: &[u8]) -> Result<(), Mismatch> {
-        let mut at = self.offset;
-        for piece in bytes.chunks(PIECE) {
-            let expected = self.pattern.expected(at, piece.len());
-            if piece != expected {
-                return Err(first_difference(at, expected, piece));
-            }
-            at += piece.len() as u64;
-        }
-        self.offset = at;
+        self.pattern.check(self.offset, bytes)?;
+        self.offset += bytes.len() as u64;
         Ok(())
     }
 
@@ -160,19 +212,8 @@ impl Validator {
         offset: u64,
         len: usize,
     ) -> Result<(), CheckError> {
-        let mut done = 0;
-        while done < len {
-            let now = PIECE.min(len - done);
-            let from = offset.saturating_add(done as u64);
-            let at = self.offset + done as u64;
-            let expected = self.pattern.expected(at, now);
-            if !access.equals(from, expected)? {
-                let mut got = [0; PIECE];
-                access.copy_to(from, &mut got[..now])?;
-                return Err(first_difference(at, expected, &got[..now]).into());
-            }
-            done += now;
-        }
+        self.pattern
+            .check_dmabuf(self.offset, access, offset, len)?;
         self.offset += len as u64;
         Ok(())
     }

@@ -1,0 +1,144 @@
+//! A GPU's memory as a dmabuf.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+
+use dmabuf::Dmabuf;
+
+use crate::error::Error;
+use crate::gpu::Gpu;
+use crate::sys::{self, Memory};
+use crate::worker::Worker;
+
+/// How memory is allocated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Allocation {
+    /// By `cuMemAlloc`.
+    #[default]
+    Plain,
+    /// By the driver's functions for virtual memory (`cuMemCreate`, `cuMemMap`), told to be reached
+    /// by peers (`gpuDirectRDMACapable`).
+    Virtual,
+}
+
+/// The way by which a NIC reaches a GPU's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Mapping {
+    /// PCIe's, asked for (`CU_MEM_RANGE_FLAG_DMA_BUF_MAPPING_TYPE_PCIE`, CUDA 12.8): on machines
+    /// whose processor reaches the GPU by another way.
+    Pcie,
+    /// The only one.
+    Default,
+}
+
+/// Memory of a GPU as a dmabuf. Dropped, it is freed once the last [`Worker`] on it has gone; what
+/// is done with other fds of the dmabuf after that is between the kernel and the driver.
+pub struct Buffer {
+    fd: OwnedFd,
+    memory: Arc<Memory>,
+    gpu: Gpu,
+    allocation: Allocation,
+    mapping: Mapping,
+}
+
+impl Buffer {
+    pub(crate) fn new(gpu: &Gpu, len: u64, allocation: Allocation) -> Result<Self, Error> {
+        let page = sys::page_size();
+        let info = gpu.info();
+        if len == 0 {
+            return Err(Error::Empty);
+        }
+        if len % page != 0 {
+            return Err(Error::Unaligned { len, page });
+        }
+        if !info.dmabuf {
+            return Err(Error::NoExport {
+                ordinal: info.ordinal,
+                name: info.name.clone(),
+            });
+        }
+        let memory = match allocation {
+            Allocation::Plain => Memory::plain(gpu.context(), len)?,
+            Allocation::Virtual => Memory::with_addresses(gpu.context(), len)?,
+        };
+        let (fd, pcie) = memory.export()?;
+        Ok(Self {
+            fd,
+            memory: Arc::new(memory),
+            gpu: gpu.clone(),
+            allocation,
+            mapping: if pcie { Mapping::Pcie } else { Mapping::Default },
+        })
+    }
+
+    /// The GPU whose memory it is.
+    pub fn gpu(&self) -> &Gpu {
+        &self.gpu
+    }
+
+    /// How it was allocated.
+    pub fn allocation(&self) -> Allocation {
+        self.allocation
+    }
+
+    /// The way by which a NIC reaches it.
+    pub fn mapping(&self) -> Mapping {
+        self.mapping
+    }
+
+    /// Where it is: a `CUdeviceptr`, for whoever uses the same GPU in this process.
+    pub fn address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    /// Copies bytes of the host to byte `offset` of the buffer (`cuMemcpyHtoD`).
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`]; what the driver answers.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.memory.write(offset, bytes)
+    }
+
+    /// Copies from byte `offset` of the buffer to the host (`cuMemcpyDtoH`).
+    ///
+    /// # Errors
+    /// As [`Buffer::write`].
+    pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.memory.read(offset, out)
+    }
+
+    /// The GPU at work on this memory, with a region of `destination_len` bytes, 0 for none, to
+    /// gather into. It keeps the memory, not the fd.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn worker(&self, destination_len: u64) -> Result<Worker, Error> {
+        Worker::new(&self.gpu, Arc::clone(&self.memory), destination_len)
+    }
+}
+
+impl AsFd for Buffer {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Dmabuf for Buffer {
+    fn len(&self) -> u64 {
+        self.memory.len()
+    }
+}
+
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Buffer")
+            .field("gpu", &self.gpu.info().ordinal)
+            .field("len", &self.memory.len())
+            .field("allocation", &self.allocation)
+            .field("mapping", &self.mapping)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,197 @@
+//! Why a GPU did not do it, and what would help.
+
+use std::fmt;
+
+/// What the driver answered: a `CUresult`, with the driver's own name and text for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DriverError {
+    code: i32,
+    name: String,
+    text: String,
+}
+
+impl DriverError {
+    pub(crate) fn new(code: i32, name: String, text: String) -> Self {
+        Self { code, name, text }
+    }
+
+    /// The `CUresult`.
+    pub fn code(&self) -> i32 {
+        self.code
+    }
+
+    /// Does it end the context, and all that is in it? The codes of which the driver's
+    /// documentation says that no call succeeds after them, and those of a device that is gone.
+    pub fn is_lost(&self) -> bool {
+        matches!(
+            self.code,
+            4 // DEINITIALIZED
+                | 46 // DEVICE_UNAVAILABLE
+                | 214 // ECC_UNCORRECTABLE
+                | 220 // NVLINK_UNCORRECTABLE
+                | 226 // CONTAINED
+                | 700 // ILLEGAL_ADDRESS
+                | 702 // LAUNCH_TIMEOUT
+                | 709 // CONTEXT_IS_DESTROYED
+                | 710 // ASSERT
+                | 714..=719 // HARDWARE_STACK_ERROR to LAUNCH_FAILED
+                | 721 // TENSOR_MEMORY_LEAK
+                | 810 // MPS_CLIENT_TERMINATED
+                | 911 // EXTERNAL_DEVICE
+                | 999 // UNKNOWN
+        )
+    }
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.text, self.name)
+    }
+}
+
+impl std::error::Error for DriverError {}
+
+/// Why a GPU did not do it. The driver's words are the source; [`Error::remedy`] says what would
+/// help, where that is known.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// This program is linked statically, and so has no loader for libraries.
+    #[error("load {library}: this program is linked statically")]
+    Static {
+        /// The library.
+        library: String,
+    },
+    /// The driver's library is not there, or can't be loaded.
+    #[error("load {library}")]
+    Library {
+        /// The library.
+        library: String,
+        /// What the loader says.
+        #[source]
+        source: libloading::Error,
+    },
+    /// The driver's library has no such function: it is older than CUDA 11.7.
+    #[error("{library} has no {symbol}")]
+    Symbol {
+        /// The library.
+        library: String,
+        /// The function.
+        symbol: &'static str,
+    },
+    /// No GPU of that number.
+    #[error("no GPU {ordinal}: the driver has {count}")]
+    NoDevice {
+        /// The number asked for, from 0.
+        ordinal: u32,
+        /// How many there are.
+        count: u32,
+    },
+    /// `CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED` is 0: the driver can't make dmabufs of this GPU's
+    /// memory.
+    #[error("GPU {ordinal} ({name}): its driver exports no dmabufs")]
+    NoExport {
+        /// The GPU's number.
+        ordinal: u32,
+        /// Its name.
+        name: String,
+    },
+    /// A length of 0.
+    #[error("GPU memory of 0 bytes")]
+    Empty,
+    /// The length is not a multiple of the page size, as `cuMemGetHandleForAddressRange` wants it.
+    #[error("GPU memory of {len} bytes: not a multiple of the {page} byte page")]
+    Unaligned {
+        /// Bytes asked for.
+        len: u64,
+        /// Bytes in a page of the host.
+        page: u64,
+    },
+    /// A copy would go past the end of the memory.
+    #[error("{len} bytes at offset {offset} lie outside GPU memory of {size} bytes")]
+    OutOfBounds {
+        /// First byte asked for.
+        offset: u64,
+        /// Number of bytes asked for.
+        len: u64,
+        /// Length of the memory.
+        size: u64,
+    },
+    /// The driver refused.
+    #[error("{operation}")]
+    Driver {
+        /// What was asked of it, and of what.
+        operation: String,
+        /// What it answered.
+        #[source]
+        source: DriverError,
+    },
+    /// The GPU, or this process's context on it, is lost, with all that its memory held. Every call
+    /// says so from then on, and none asks the driver any more.
+    #[error("GPU {ordinal} is lost")]
+    Lost {
+        /// The GPU's number.
+        ordinal: u32,
+        /// What the driver answered first.
+        #[source]
+        source: DriverError,
+    },
+}
+
+const OUT_OF_MEMORY: i32 = 2;
+const NO_DEVICE: i32 = 100;
+const UNSUPPORTED_PTX: i32 = 222;
+const SYSTEM_DRIVER_MISMATCH: i32 = 803;
+
+impl Error {
+    /// Nothing can be done with the GPU any more, in this process.
+    pub fn is_lost(&self) -> bool {
+        matches!(self, Error::Lost { .. })
+    }
+
+    /// What would help.
+    pub fn remedy(&self) -> Option<&'static str> {
+        Some(match self {
+            Error::Static { .. } => "take a build that is not static (no crt-static)",
+            Error::Library { .. } => "install NVIDIA's driver; in a container, pass it the GPU",
+            Error::Symbol { .. } => "install a driver of release 515 (CUDA 11.7) or later",
+            Error::NoExport { .. } => {
+                "take the driver's open kernel modules (nvidia-open), on a GPU of Turing or later"
+            }
+            Error::Unaligned { .. } => "take a multiple of the page size",
+            Error::Driver { source, .. } => match source.code {
+                OUT_OF_MEMORY => "take less memory, or another GPU: nvidia-smi shows who has it",
+                NO_DEVICE => "see whether nvidia-smi lists a GPU",
+                UNSUPPORTED_PTX => "install a driver of release 515 (CUDA 11.7) or later",
+                SYSTEM_DRIVER_MISMATCH => "reboot: library and kernel module are of two releases",
+                _ => return None,
+            },
+            Error::Lost { .. } => "start again; the kernel log (NVRM: Xid) says what happened",
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_says_what_and_the_drivers_words() {
+        let words = |code| DriverError::new(code, "CUDA_ERROR_X".into(), "went wrong".into());
+        assert_eq!(words(1).to_string(), "went wrong (CUDA_ERROR_X)");
+        for lost in [46, 214, 700, 716, 719, 999] {
+            assert!(words(lost).is_lost(), "{lost}");
+        }
+        for harmless in [1, 2, 100, 222, 304, 600, 713, 720, 801] {
+            assert!(!words(harmless).is_lost(), "{harmless}");
+        }
+        let error = Error::Driver {
+            operation: "cuMemAlloc of 4096 bytes on GPU 0".into(),
+            source: words(OUT_OF_MEMORY),
+        };
+        assert_eq!(error.to_string(), "cuMemAlloc of 4096 bytes on GPU 0");
+        assert!(error.remedy().unwrap().contains("nvidia-smi"));
+        assert!(!error.is_lost());
+    }
+}

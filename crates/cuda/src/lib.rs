@@ -1,0 +1,35 @@
+//! Memory of NVIDIA GPUs as dmabufs, and what a GPU does to payload in it.
+//!
+//! The driver's library is found at run time: without one, [`Driver::load`] says so, and nothing is
+//! needed to build. The kernels are embedded as PTX, which the driver compiles for its GPU.
+//!
+//! ```no_run
+//! use cuda::Gpu;
+//! use payload::{Batch, Device};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let memory = Gpu::open(0)?.allocate(64 << 20)?; // a dmabuf: bind it to a queue, receive
+//! let mut gpu = memory.worker(1 << 20)?;
+//! let mut batch = Batch::default();
+//! batch.push(4096, 1448, 0);
+//! batch.push(20480, 1000, 1448);
+//! gpu.gather(&batch)?; // 2448 bytes in a row, at gpu.destination()
+//! # Ok(()) }
+//! ```
+#![deny(unsafe_code)]
+
+mod buffer;
+mod error;
+mod gpu;
+mod parts;
+mod sys;
+mod worker;
+
+pub use buffer::{Allocation, Buffer, Mapping};
+pub use error::{DriverError, Error};
+pub use gpu::{DeviceInfo, Driver, Gpu, Version};
+pub use worker::Worker;
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

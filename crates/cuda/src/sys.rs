@@ -1,0 +1,15 @@
+//! The driver's C interface: its functions, and the things that they make, each of which goes back
+//! when it is dropped.
+#![allow(unsafe_code)]
+
+mod api;
+mod context;
+mod device;
+mod memory;
+mod work;
+
+pub(crate) use api::{Address, LIBRARY};
+pub(crate) use context::Context;
+pub(crate) use device::{Attribute, Driver};
+pub(crate) use memory::{Memory, Pinned, page_size};
+pub(crate) use work::{Argument, Event, Kernel, Module, Stream};

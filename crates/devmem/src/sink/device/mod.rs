@@ -1,0 +1,69 @@
+//! Sinks that have a [`Device`] do the work: the CPU need not read the dmabuf, nor be able to.
+//!
+//! The frags of one `recvmsg` become a [`Batch`] of descriptors, and a call of the device for each
+//! dmabuf that they lie in. They are given back when the device is done. Bytes that came in host
+//! memory are the CPU's to handle.
+
+mod batcher;
+mod checksum;
+mod gather;
+#[cfg(test)]
+mod tests;
+mod validate;
+mod write;
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use payload::Device;
+
+use crate::segment::DmabufId;
+
+pub use batcher::{Batcher, Order, Run};
+pub use checksum::Checksum;
+pub use gather::Gather;
+pub use validate::Validate;
+pub use write::Write;
+
+/// A device that several sinks use, one at a time.
+#[derive(Clone)]
+pub struct SharedDevice(Arc<Mutex<dyn Device>>);
+
+impl SharedDevice {
+    /// Shares `device`.
+    pub fn new(device: impl Device + 'static) -> Self {
+        Self(Arc::new(Mutex::new(device)))
+    }
+
+    /// The device, once nobody else uses it.
+    pub fn lock(&self) -> MutexGuard<'_, dyn Device + 'static> {
+        // A panic elsewhere does not make the device another: it says itself what it can't do.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for SharedDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SharedDevice").finish_non_exhaustive()
+    }
+}
+
+/// The devices that read the dmabufs that frags may lie in, by the id their binding was given.
+#[derive(Debug, Clone, Default)]
+pub struct Devices {
+    devices: Vec<(DmabufId, SharedDevice)>,
+}
+
+impl Devices {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds what reads a dmabuf: its source region is that dmabuf.
+    #[must_use]
+    pub fn with(mut self, dmabuf: DmabufId, device: SharedDevice) -> Self {
+        self.devices.push((dmabuf, device));
+        self
+    }
+}

@@ -1,0 +1,56 @@
+use super::{Batcher, Devices, Order, Run};
+use crate::pattern::{Mismatch, Pattern};
+use crate::segment::Received;
+use crate::sink::{Sink, SinkError};
+
+/// Compares the stream with a [`Pattern`], as [`crate::sink::Validate`] does.
+#[derive(Debug, Clone)]
+pub struct Validate {
+    pattern: Pattern,
+    batcher: Batcher,
+    validated: u64,
+}
+
+impl Validate {
+    /// Checks for `pattern`, with frags in the dmabufs of `devices`.
+    pub fn new(pattern: Pattern, devices: Devices) -> Self {
+        Self {
+            pattern,
+            batcher: Batcher::new(devices, Order::Any),
+            validated: 0,
+        }
+    }
+
+    /// Bytes of the stream that were right so far.
+    pub fn validated(&self) -> u64 {
+        self.validated
+    }
+}
+
+impl Sink for Validate {
+    fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
+        let Self {
+            pattern,
+            batcher,
+            validated,
+        } = self;
+        let end = received.stream_offset() + received.bytes() as u64;
+        // Runs come in any order: what counts is the first wrong byte of all.
+        let mut first: Option<Mismatch> = None;
+        batcher.run_all(received, |run| {
+            let found = match run {
+                Run::Inline { at, bytes } => pattern.check(at, bytes).err(),
+                Run::Frags { device, batch } => device.lock().validate(batch, pattern)?,
+            };
+            let earlier = |found: &Mismatch| first.is_none_or(|first| found.offset < first.offset);
+            first = found.filter(earlier).or(first);
+            Ok(())
+        })?;
+        if let Some(mismatch) = first {
+            *validated = mismatch.offset;
+            return Err(mismatch.into());
+        }
+        *validated = end;
+        Ok(())
+    }
+}

@@ -1,0 +1,178 @@
+//! The word that chooses memory.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use crate::heap;
+use crate::passed::SocketName;
+
+/// Where memory comes from, as it is written on a command line: `udmabuf`, `heap:NAME`,
+/// `drm:/dev/dri/…`, `cuda`, `cuda:N`, `fd:N`, `socket:PATH`.
+///
+/// [`FromStr`] reads it and [`Display`](fmt::Display) writes it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Choice {
+    /// This machine's own memory, by `/dev/udmabuf`.
+    #[default]
+    Udmabuf,
+    /// A heap of `/dev/dma_heap`.
+    Heap(heap::Name),
+    /// A dumb buffer of the DRM device with this node.
+    Drm(PathBuf),
+    /// Memory of the GPU with this number, as the CUDA driver counts them.
+    Cuda(u32),
+    /// A dmabuf that this process was started with, under this number.
+    Fd(u32),
+    /// A dmabuf that whoever listens on this Unix socket passes.
+    Socket(SocketName),
+}
+
+impl Choice {
+    /// Whether the memory exists already, and has the length that it has.
+    pub fn is_passed(&self) -> bool {
+        matches!(self, Choice::Fd(_) | Choice::Socket(_))
+    }
+}
+
+/// Why a word chooses no memory.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseChoiceError {
+    /// It begins with no kind of memory.
+    #[error("{0:?} is none of udmabuf, heap:NAME, drm:/dev/dri/…, cuda, cuda:N, fd:N, socket:PATH")]
+    Kind(String),
+    /// No number, or too large a one.
+    #[error("{0:?} is not the number of {1}")]
+    Number(String, &'static str),
+    /// A heap cannot have this name.
+    #[error(transparent)]
+    Heap(#[from] heap::NameError),
+    /// A DRM device is named by the path of its node.
+    #[error("{0:?} is not the path of a node, as /dev/dri/card0")]
+    Node(String),
+    /// A Unix socket cannot have this name.
+    #[error("{0:?} names no Unix socket: a path of 1 to 107 bytes, or @ and an abstract name")]
+    Socket(String),
+}
+
+impl FromStr for Choice {
+    type Err = ParseChoiceError;
+
+    fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
+        match (text, text.split_once(':')) {
+            ("udmabuf", _) => Ok(Choice::Udmabuf),
+            ("cuda", _) => Ok(Choice::Cuda(0)),
+            (_, Some(("cuda", gpu))) => number(gpu, u32::MAX, "a GPU").map(Choice::Cuda),
+            (_, Some(("fd", fd))) => number(fd, i32::MAX as u32, "an fd").map(Choice::Fd),
+            (_, Some(("heap", name))) => Ok(Choice::Heap(name.parse()?)),
+            (_, Some(("drm", node))) => match Path::new(node) {
+                path if path.is_absolute() && !node.contains('\0') => Ok(Choice::Drm(path.into())),
+                _ => Err(ParseChoiceError::Node(node.to_owned())),
+            },
+            (_, Some(("socket", name))) => match SocketName::new(name) {
+                Some(name) => Ok(Choice::Socket(name)),
+                None => Err(ParseChoiceError::Socket(name.to_owned())),
+            },
+            _ => Err(ParseChoiceError::Kind(text.to_owned())),
+        }
+    }
+}
+
+/// Of decimal digits only: `u32`'s own reading takes a sign, too.
+fn number(text: &str, most: u32, of: &'static str) -> Result<u32, ParseChoiceError> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|&n| digits && n <= most);
+    number.ok_or_else(|| ParseChoiceError::Number(text.to_owned(), of))
+}
+
+impl fmt::Display for Choice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Choice::Udmabuf => f.write_str("udmabuf"),
+            Choice::Heap(name) => write!(f, "heap:{name}"),
+            Choice::Drm(node) => write!(f, "drm:{}", node.display()),
+            Choice::Cuda(gpu) => write!(f, "cuda:{gpu}"),
+            Choice::Fd(fd) => write!(f, "fd:{fd}"),
+            Choice::Socket(name) => write!(f, "socket:{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn error(text: &str) -> String {
+        text.parse::<Choice>().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_kind_is_read() {
+        let is = |text: &str, choice| assert_eq!(text.parse(), Ok(choice));
+        is("udmabuf", Choice::Udmabuf);
+        is("heap:system", Choice::Heap("system".parse().unwrap()));
+        is("drm:/dev/dri/card0", Choice::Drm("/dev/dri/card0".into()));
+        is("cuda", Choice::Cuda(0));
+        is("cuda:3", Choice::Cuda(3));
+        is("fd:0", Choice::Fd(0));
+        is("fd:2147483647", Choice::Fd(i32::MAX as u32));
+        let socket = |name| Choice::Socket(SocketName::new(name).unwrap());
+        is("socket:/run/memory", socket("/run/memory"));
+        is("socket:a:b", socket("a:b"));
+        is("socket:@abstract", socket("@abstract"));
+        assert_eq!(Choice::default(), Choice::Udmabuf);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        for text in ["", "heap", "UDMABUF", "udmabuf:", "fd", "gpu:0", " cuda"] {
+            assert!(error(text).contains("is none of udmabuf, heap:NAME"));
+        }
+        for text in ["fd:", "fd:-1", "fd:+3", "fd:2147483648", "fd:3x", "fd: 3"] {
+            assert!(error(text).ends_with("is not the number of an fd"));
+        }
+        for text in ["cuda:", "cuda:+1", "cuda:4294967296", "cuda:0x1"] {
+            assert!(error(text).ends_with("is not the number of a GPU"));
+        }
+        for text in ["heap:", "heap:.", "heap:..", "heap:a/b", "heap:../udmabuf"] {
+            assert!(error(text).contains("is not the name of a heap"));
+        }
+        for text in ["drm:", "drm:card0", "drm:dri/card0", "drm:/dev/\0"] {
+            assert!(error(text).contains("is not the path of a node"));
+        }
+        let long = format!("socket:/{}", "x".repeat(107));
+        for text in ["socket:", "socket:@", "socket:a\0b", &long] {
+            assert!(error(text).contains("names no Unix socket"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_word_is_too_odd(text in any::<String>()) {
+            let _any: Result<Choice, _> = text.parse();
+        }
+
+        #[test]
+        fn what_is_read_is_written_and_read_again(
+            kind in prop::sample::select(vec!["heap:", "drm:/", "cuda:", "fd:", "socket:"]),
+            rest in "[0-9]{1,5}|[ -~]{0,20}|\\PC{0,12}",
+        ) {
+            if let Ok(choice) = format!("{kind}{rest}").parse::<Choice>() {
+                let again = choice.to_string().parse();
+                prop_assert_eq!(again, Ok(choice));
+            }
+        }
+
+        #[test]
+        fn a_heap_is_a_file_of_its_directory(name in any::<String>()) {
+            if let Ok(Choice::Heap(name)) = format!("heap:{name}").parse::<Choice>() {
+                let node = name.node();
+                prop_assert_eq!(node.parent(), Some(Path::new("/dev/dma_heap")));
+                prop_assert!(node.file_name().is_some_and(|file| file == name.as_str()));
+            }
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Memory of a DRM device: a dumb buffer (`drivers/gpu/drm/drm_dumb_buffers.c`), made a dmabuf by
+//! PRIME (`drivers/gpu/drm/drm_prime.c`).
+//!
+//! Dumb buffers are what every display driver has in common, in memory that the device reads by
+//! itself: of a GPU with memory of its own that may be there or in the machine's. They are made on
+//! the primary node (`/dev/dri/cardN`); a render node refuses them (`drm_ioctl_permit`).
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use dmabuf::{Dmabuf, DmabufFd};
+
+use crate::len::{BadLen, check};
+use crate::sys::{self, CreateDumb};
+
+/// Where the nodes are.
+const DIRECTORY: &str = "/dev/dri";
+
+/// Why a DRM device gave no memory; [`Error::remedy`] says what would help.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A length that no dumb buffer has.
+    #[error("drm:{}", .node.display())]
+    Len {
+        /// The device's node.
+        node: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: BadLen,
+    },
+    /// Dumb buffers are counted in 32 bits.
+    #[error("drm:{}: {len} bytes: a dumb buffer has less than 4 GiB", .node.display())]
+    TooLarge {
+        /// The device's node.
+        node: PathBuf,
+        /// Bytes asked for.
+        len: u64,
+    },
+    /// The node could not be opened.
+    #[error("open {}", .node.display())]
+    Open {
+        /// The device's node.
+        node: PathBuf,
+        /// What `open` answered.
+        #[source]
+        source: io::Error,
+    },
+    /// A node by which the device only renders.
+    #[error("{} is a render node, which makes no dumb buffers", .node.display())]
+    Render {
+        /// The node.
+        node: PathBuf,
+        /// The device's primary node, where sysfs knows it.
+        primary: Option<PathBuf>,
+    },
+    /// The driver makes none.
+    #[error("{}: driver {driver} makes no dumb buffers", .node.display())]
+    NoDumb {
+        /// The device's node.
+        node: PathBuf,
+        /// The driver's name.
+        driver: String,
+        /// What `DRM_IOCTL_MODE_CREATE_DUMB` answered.
+        #[source]
+        source: io::Error,
+    },
+    /// `DRM_IOCTL_MODE_CREATE_DUMB` failed.
+    #[error("DRM_IOCTL_MODE_CREATE_DUMB of {len} bytes on {}", .node.display())]
+    Create {
+        /// The device's node.
+        node: PathBuf,
+        /// Bytes asked for.
+        len: u64,
+        /// What the ioctl answered.
+        #[source]
+        source: io::Error,
+    },
+    /// `DRM_IOCTL_PRIME_HANDLE_TO_FD` failed: the driver does not export its buffers.
+    #[error("DRM_IOCTL_PRIME_HANDLE_TO_FD on {}", .node.display())]
+    Export {
+        /// The device's node.
+        node: PathBuf,
+        /// What the ioctl answered.
+        #[source]
+        source: io::Error,
+    },
+    /// The device exported a buffer that could not be asked for its length.
+    #[error(transparent)]
+    Dmabuf(#[from] dmabuf::Error),
+}
+
+impl Error {
+    /// What would help, in one line, where that is known.
+    pub fn remedy(&self) -> Option<String> {
+        match self {
+            Error::Len { source, .. } => source.remedy(),
+            Error::TooLarge { .. } => Some("ask for less than 4 GiB".to_owned()),
+            Error::Open { node, source } => open_remedy(node, source),
+            Error::Render { primary, .. } => Some(match primary {
+                Some(primary) => {
+                    format!("take the device's primary node: drm:{}", primary.display())
+                }
+                None => "take the device's primary node, /dev/dri/cardN".to_owned(),
+            }),
+            Error::NoDumb { .. } => {
+                Some("take another device, or memory of another kind".to_owned())
+            }
+            Error::Create { source, .. } => match source.raw_os_error()? {
+                libc::ENOMEM | libc::ENOSPC => Some("ask for less memory".to_owned()),
+                libc::ENOTTY => Some("that node is no DRM device's: see /dev/dri".to_owned()),
+                _ => None,
+            },
+            Error::Export { source, .. } => {
+                let cannot = matches!(
+                    source.raw_os_error()?,
+                    libc::ENOSYS | libc::EOPNOTSUPP | libc::ENODEV
+                );
+                cannot.then(|| "the driver exports no dmabufs: take another device".to_owned())
+            }
+            Error::Dmabuf(_) => None,
+        }
+    }
+}
+
+fn open_remedy(node: &Path, source: &io::Error) -> Option<String> {
+    match source.raw_os_error()? {
+        libc::ENOENT | libc::ENODEV | libc::ENXIO => Some(match &primary_nodes()[..] {
+            [] => "no DRM device is here: load a driver (for a try, without a GPU: modprobe \
+                   vgem); in a container, pass /dev/dri into it"
+                .to_owned(),
+            nodes => {
+                let words = nodes.iter().map(|node| format!("drm:{}", node.display()));
+                let words = words.collect::<Vec<_>>().join(", ");
+                format!("take one that is there: {words}")
+            }
+        }),
+        libc::EACCES | libc::EPERM => Some(format!(
+            "run as root, or as a member of the group that {} belongs to (video)",
+            node.display()
+        )),
+        _ => None,
+    }
+}
+
+/// The primary nodes of this machine, in the order of their names.
+pub fn primary_nodes() -> Vec<PathBuf> {
+    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+    let primary = |entry: &fs::DirEntry| {
+        let name = entry.file_name();
+        name.to_str().is_some_and(|name| name.starts_with("card"))
+    };
+    let mut nodes: Vec<PathBuf> = entries.filter(primary).map(|entry| entry.path()).collect();
+    nodes.sort();
+    nodes
+}
+
+/// The name of the driver behind a node (`DRM_IOCTL_VERSION`).
+///
+/// # Errors
+/// [`Error::Open`].
+pub fn driver(node: &Path) -> Result<String, Error> {
+    Ok(name_of(open(node)?.as_fd()))
+}
+
+fn open(node: &Path) -> Result<OwnedFd, Error> {
+    sys::open(node).map_err(|source| Error::Open {
+        node: node.to_owned(),
+        source,
+    })
+}
+
+fn name_of(device: BorrowedFd<'_>) -> String {
+    sys::drm_driver(device).unwrap_or_else(|_| "unknown".to_owned())
+}
+
+/// A dumb buffer's memory, as a dmabuf. The device's node need not stay open: the dmabuf keeps the
+/// buffer (`drm_gem_dmabuf_export`), and both go together.
+#[derive(Debug)]
+pub struct Dumb {
+    fd: DmabufFd,
+}
+
+impl Dumb {
+    /// Has the device make a buffer of at least `len` bytes: not 0, a multiple of the page size,
+    /// less than 4 GiB. Where the driver's lines are longer than 4 KiB, the buffer is longer, too.
+    ///
+    /// # Errors
+    /// [`Error`] names the step; [`Error::remedy`] says what would help, where that is known.
+    pub fn create(node: &Path, len: u64) -> Result<Self, Error> {
+        let at = || node.to_owned();
+        check(len).map_err(|source| Error::Len { node: at(), source })?;
+        let shape = CreateDumb::of(len).ok_or_else(|| Error::TooLarge { node: at(), len })?;
+        let device = open(node)?;
+        let device = device.as_fd();
+        let handle =
+            sys::create_dumb(device, shape).map_err(|source| refused(node, device, len, source))?;
+        let fd =
+            sys::export(device, handle).map_err(|source| Error::Export { node: at(), source })?;
+        // With the node goes its handle, and with that all but the dmabuf.
+        let fd = DmabufFd::new(fd)?;
+        Ok(Self { fd })
+    }
+}
+
+/// `drm_ioctl_permit` answers a render node `EACCES`; `drm_mode_create_dumb` says `ENOSYS` where the
+/// driver makes none.
+fn refused(node: &Path, device: BorrowedFd<'_>, len: u64, source: io::Error) -> Error {
+    let at = || node.to_owned();
+    match source.raw_os_error() {
+        Some(libc::EACCES) => Error::Render {
+            node: at(),
+            primary: primary_of(device),
+        },
+        Some(libc::ENOSYS | libc::EOPNOTSUPP) => Error::NoDumb {
+            node: at(),
+            driver: name_of(device),
+            source,
+        },
+        _ => Error::Create {
+            node: at(),
+            len,
+            source,
+        },
+    }
+}
+
+/// The primary node of the device that a render node belongs to: its neighbour in sysfs.
+fn primary_of(device: BorrowedFd<'_>) -> Option<PathBuf> {
+    let (major, minor) = sys::device_number(device)?;
+    let nodes = fs::read_dir(format!("/sys/dev/char/{major}:{minor}/device/drm")).ok()?;
+    let name = |entry: fs::DirEntry| entry.file_name().to_str().map(str::to_owned);
+    let names = nodes.flatten().filter_map(name);
+    let card = names.into_iter().find(|name| name.starts_with("card"))?;
+    Some(Path::new(DIRECTORY).join(card))
+}
+
+impl AsFd for Dumb {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Dmabuf for Dumb {
+    fn len(&self) -> u64 {
+        self.fd.len()
+    }
+}
+
+impl From<Dumb> for OwnedFd {
+    fn from(buffer: Dumb) -> Self {
+        buffer.fd.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_are_checked_before_anything_is_opened() {
+        let node = Path::new("/dev/null");
+        let refused = |len| Dumb::create(node, len).unwrap_err();
+        assert_eq!(refused(0).to_string(), "drm:/dev/null");
+        assert_eq!(refused(100).remedy().unwrap(), "take 4096 bytes");
+        assert!(refused(1 << 32).to_string().contains("less than 4 GiB"));
+    }
+
+    #[test]
+    fn a_node_that_is_none() {
+        let error = Dumb::create(Path::new("/dev/null"), 4096).unwrap_err();
+        assert!(matches!(error, Error::Create { .. }), "{error}");
+        assert!(error.remedy().unwrap().contains("no DRM device's"));
+        let error = Dumb::create(Path::new("/dev/dri/no-such-card"), 4096).unwrap_err();
+        assert_eq!(error.to_string(), "open /dev/dri/no-such-card");
+        let remedy = error.remedy().unwrap();
+        assert!(
+            remedy.contains("there") || remedy.contains("vgem"),
+            "{remedy}"
+        );
+    }
+
+    #[test]
+    fn any_length_has_a_shape() {
+        for len in [4096, 8192, 64 << 20, (1 << 32) - 4096] {
+            let shape = CreateDumb::of(len).unwrap();
+            let bytes = u64::from(shape.width) * u64::from(shape.bpp / 8) * u64::from(shape.height);
+            assert_eq!(bytes, len);
+        }
+    }
+}

@@ -1,0 +1,33 @@
+//! Device memory of any kind, chosen by a word: udmabuf, dma-heap, DRM, CUDA, an fd.
+//!
+//! [`Choice`] is the word, [`AnyMemory`] the memory. Whether a NIC can use it is for the NIC's
+//! driver and the kernel to say, when it is bound.
+//!
+//! ```no_run
+//! use dmabuf::Dmabuf;
+//! use memory::{AnyMemory, Choice};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let choice: Choice = "heap:system".parse()?;
+//! let memory = AnyMemory::make(&choice, Some(64 << 20), None)?;
+//! assert_eq!(memory.len(), 64 << 20);
+//! # Ok(()) }
+//! ```
+#![deny(unsafe_code)]
+
+mod any;
+mod choice;
+pub mod drm;
+pub mod heap;
+mod len;
+pub mod passed;
+mod sys;
+
+pub use any::{AnyMemory, DEFAULT_LEN, Error};
+pub use choice::{Choice, ParseChoiceError};
+pub use len::BadLen;
+
+/// The examples of the README are compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,87 @@
+use std::fs::File;
+use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixListener;
+use std::thread;
+
+use super::*;
+
+/// What comes of connecting to a helper that does `serve`.
+fn from_helper(name: &str, serve: impl FnOnce(UnixStream) + Send) -> Error {
+    let name = format!("@devmem-tcp-{name}-{}", std::process::id());
+    let socket = SocketName::new(&name).unwrap();
+    let listener = UnixListener::bind_addr(&socket.address().unwrap()).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| serve(listener.accept().unwrap().0));
+        received(&socket).unwrap_err()
+    })
+}
+
+fn null() -> File {
+    File::open("/dev/null").unwrap()
+}
+
+#[test]
+fn a_number_that_nothing_has_is_refused() {
+    let error = inherited(1 << 20).unwrap_err();
+    assert_eq!(error.to_string(), "fd:1048576");
+    assert!(error.remedy().unwrap().contains("FD_CLOEXEC"));
+}
+
+#[test]
+fn what_is_no_dmabuf_is_named_and_left_open() {
+    let null = null();
+    let number = null.as_raw_fd().unsigned_abs();
+    let error = inherited(number).unwrap_err();
+    let text = format!("fd:{number}: not a dmabuf, but /dev/null");
+    assert_eq!(error.to_string(), text);
+    null.metadata().unwrap();
+}
+
+#[test]
+fn nobody_listens() {
+    let socket = SocketName::new("/nowhere/at/all").unwrap();
+    let error = received(&socket).unwrap_err();
+    assert_eq!(error.to_string(), "connect to Unix socket /nowhere/at/all");
+    assert!(error.remedy().unwrap().contains("start the helper"));
+}
+
+#[test]
+fn a_helper_passes_something_else() {
+    let error = from_helper("other", |stream| pass(&stream, null()).unwrap());
+    let text = error.to_string();
+    assert!(text.ends_with("is not a dmabuf, but /dev/null"), "{text}");
+}
+
+#[test]
+fn a_helper_passes_nothing_and_goes() {
+    let error = from_helper("nothing", drop);
+    assert!(matches!(error, Error::Count { fds: 0, .. }), "{error}");
+    let error = from_helper("bytes", |mut stream| stream.write_all(b"none").unwrap());
+    assert!(matches!(error, Error::Count { fds: 0, .. }), "{error}");
+}
+
+#[test]
+fn a_helper_greets_first() {
+    let error = from_helper("greeting", |mut stream| {
+        stream.write_all(b"here it comes: ").unwrap();
+        pass(&stream, null()).unwrap();
+    });
+    assert!(matches!(error, Error::PassedOther { .. }), "{error}");
+}
+
+#[test]
+fn a_helper_passes_too_many() {
+    let before = open_fds();
+    let error = from_helper("many", |stream| {
+        let null = null();
+        sys::send_fds(stream.as_fd(), &[null.as_fd(); 200]).unwrap();
+    });
+    assert!(matches!(error, Error::Count { fds: 200, .. }), "{error}");
+    // Other tests run beside this one, and have a few.
+    assert!(open_fds() < before + 100);
+}
+
+fn open_fds() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}

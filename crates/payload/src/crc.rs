@@ -1,0 +1,119 @@
+//! CRC-32 of parts: what it takes to sum up a stream in pieces, each by somebody else.
+//!
+//! A CRC is the remainder of a polynomial over two elements, here with the bits of the number
+//! reversed: bit 31 stands for x⁰. Without the ones before and after, that of zlib is linear: the sum
+//! (by exclusive or) of the parts' sums, each times x for every bit that follows the part.
+
+/// Of Ethernet, gzip and zlib, without x³², reversed.
+pub const POLYNOMIAL: u32 = 0xedb8_8320;
+
+/// x⁰.
+const ONE: u32 = 1 << 31;
+
+/// The product of two remainders.
+pub const fn multiply(a: u32, b: u32) -> u32 {
+    let (mut product, mut shifted, mut bit) = (0, b, ONE);
+    while bit != 0 {
+        if a & bit != 0 {
+            product ^= shifted;
+        }
+        // Times x.
+        shifted = (shifted >> 1) ^ (POLYNOMIAL & (shifted & 1).wrapping_neg());
+        bit >>= 1;
+    }
+    product
+}
+
+/// x to the eight times `bytes`: what a sum is multiplied by for `bytes` that follow it.
+pub const fn power(bytes: u64) -> u32 {
+    // x⁸, x¹⁶, x³² …: the powers whose exponents' bits are in `bytes`.
+    let (mut power, mut square, mut bits) = (ONE, ONE >> 8, bytes);
+    while bits != 0 {
+        if bits & 1 != 0 {
+            power = multiply(power, square);
+        }
+        square = multiply(square, square);
+        bits >>= 1;
+    }
+    power
+}
+
+/// A sum without ones before and after, once `bytes` of zero have followed.
+pub const fn advance(sum: u32, bytes: u64) -> u32 {
+    multiply(sum, power(bytes))
+}
+
+/// The CRC-32 of `len` bytes whose sum without ones before and after is `sum`.
+pub const fn complete(sum: u32, len: u64) -> u32 {
+    !(sum ^ advance(!0, len))
+}
+
+/// The CRC-32 of two parts of a stream, one after the other, the second of `len` bytes.
+pub const fn combine(first: u32, second: u32, len: u64) -> u32 {
+    advance(first, len) ^ second
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bit by bit, with nothing before and after.
+    fn plain(bytes: &[u8]) -> u32 {
+        bytes.iter().fold(0, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
+                (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg())
+            })
+        })
+    }
+
+    #[test]
+    fn the_check_value_is_everybodys() {
+        let digits = b"123456789";
+        assert_eq!(complete(plain(digits), 9), 0xcbf4_3926);
+        assert_eq!(complete(0, 0), 0);
+        assert_eq!(power(0), ONE);
+        assert_eq!(power(4), POLYNOMIAL, "x to the 32, less the polynomial");
+        // The multiplicative group has 2³² - 1 elements.
+        assert_eq!(power(u64::from(u32::MAX)), ONE);
+    }
+
+    proptest! {
+        #[test]
+        fn parts_come_to_the_whole(
+            bytes in prop::collection::vec(any::<u8>(), 0..3000),
+            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        ) {
+            let whole = crc32fast::hash(&bytes);
+            prop_assert_eq!(complete(plain(&bytes), bytes.len() as u64), whole);
+            let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let (mut combined, mut linear) = (0, 0);
+            for cut in cuts.windows(2) {
+                let part = &bytes[cut[0]..cut[1]];
+                combined = combine(combined, crc32fast::hash(part), part.len() as u64);
+                linear ^= advance(plain(part), (bytes.len() - cut[1]) as u64);
+            }
+            prop_assert_eq!(combined, whole);
+            prop_assert_eq!(complete(linear, bytes.len() as u64), whole);
+        }
+
+        #[test]
+        fn remainders_multiply_as_numbers_do(a: u32, b: u32, c: u32, n: u32, m: u32) {
+            prop_assert_eq!(multiply(a, b), multiply(b, a));
+            prop_assert_eq!(multiply(multiply(a, b), c), multiply(a, multiply(b, c)));
+            prop_assert_eq!(multiply(a, b ^ c), multiply(a, b) ^ multiply(a, c));
+            prop_assert_eq!(multiply(a, power(0)), a);
+            let sum = u64::from(n) + u64::from(m);
+            prop_assert_eq!(multiply(power(n.into()), power(m.into())), power(sum));
+        }
+
+        #[test]
+        fn long_streams_combine_as_everybodys(first: u32, second: u32, len: u64) {
+            let mut hasher = crc32fast::Hasher::new_with_initial_len(first, 1);
+            hasher.combine(&crc32fast::Hasher::new_with_initial_len(second, len));
+            prop_assert_eq!(combine(first, second, len), hasher.finalize());
+        }
+    }
+}
