@@ -1,6 +1,7 @@
 # What there is to do with a checkout: `make help`. Every target does its own set-up.
 #
 # KERNEL=7.2, 7.3, 7.2.12 ...  the VM's kernel; default: the newest 7.x of Debian's archive
+# FLAVOUR=amd64                with more drivers than cloud-amd64, DRM's vgem among them
 # KERNEL_IMAGE=, KDIR=         a kernel of one's own: image and built tree (see selftests/vm/run)
 # ACCEL=kvm or tcg             instead of finding out
 # NO_INSTALL=1                 say which packages are missing, and install none
@@ -38,6 +39,15 @@ lint: setup ## format, lints, documentation, and the public API as crates/*/api.
 api: setup ## write the public API to crates/*/api.txt, where a change of it shows
 	@selftests/api/run --update
 
+ptx: ## the GPU kernels' PTX, after a change of crates/cuda/src/kernels; fetches NVIDIA's compiler from PyPI
+	@selftests/ptx/run
+
+# FAKE=1 has the fake of the driver do it, which says so; GPU_ARGS=... more options (--help).
+gpu: setup ## what a GPU makes of payload: compared with the processor's work, and measured
+	$(cargo) build --release --locked -p gpu $(if $(FAKE),-p fakecuda)
+	@target/release/gpu --json target/gpu.json \
+		$(if $(FAKE),--library target/release/libfakecuda.so --region 64 --batches 300) $(GPU_ARGS)
+
 test-vm: vm-ready ## selftests in the VM, as KTAP; CASES=word for some of them
 	@$(vm)/test $(CASES)
 
@@ -50,15 +60,19 @@ bench: vm-ready ## what receivers cost, ours and others, side by side in the VM
 vm: vm-ready ## a shell in the VM (leave it with exit)
 	@$(vm)/run --interactive -- bash -i
 
-build: setup ## static binaries, in target/guest/bin
+build: setup ## static binaries, in target/guest/bin, and what plays a GPU's driver, in target/guest/fake
 	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p devmem --bins --examples
 	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests \
-		$(patsubst crates/devmem/%.rs,%,$(wildcard crates/devmem/examples/*.rs)))
-	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
+		$(patsubst crates/devmem/%.rs,%,$(subst /main.rs,.rs,$(wildcard crates/devmem/examples/*.rs crates/devmem/examples/*/main.rs))))
+	$(cargo) build --locked -p devmem-tcp -p fakecuda # a static program loads no library
+	$(cargo) build --locked -p devmem --example collective
+	@install -D -t target/guest/fake target/debug/devmem-tcp target/debug/examples/collective
+	@install target/debug/libfakecuda.so target/guest/fake/libcuda.so.1
+	@strip --strip-debug target/guest/bin/* target/guest/fake/* # a guest reads them anew each time: 20 MB otherwise
 	@install selftests/demo target/guest/demo
 
-module: setup ## the software NIC for the VM's kernel
-	@$(vm)/module
+module: setup ## the software NIC for the VM's kernel, of both flavours
+	@$(foreach flavour,cloud-amd64 amd64,FLAVOUR=$(flavour) $(vm)/module &&) true
 
 setup: ## install the packages that this takes, if any is missing
 	@$(vm)/setup
@@ -66,9 +80,9 @@ setup: ## install the packages that this takes, if any is missing
 vm-ready: build module
 
 clean: ## remove what cargo and the module's build made
-	rm -rf target/debug target/release target/static target/guest target/vm/*/module target/vm/*/swnic.ko
+	rm -rf target/debug target/release target/static target/guest target/vm/*/*/module target/vm/*/*/swnic.ko
 
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo test test-host test-vm upstream bench lint api vm build module setup vm-ready clean distclean
+.PHONY: help demo gpu test test-host test-vm upstream bench lint api ptx vm build module setup vm-ready clean distclean

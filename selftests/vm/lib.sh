@@ -5,10 +5,16 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 top=$(cd "$here/../.." && pwd)
 cache=$top/target/vm
+# The flavours of Debian's kernel that a root has: one that boots quickly, and one with more
+# drivers, DRM's vgem among them. Both have virtio and virtiofs built in: no initramfs.
+flavours=(cloud-amd64 amd64)
+flavour=${FLAVOUR:-${flavours[0]}}
 PATH=$PATH:/usr/sbin:/sbin # chroot, also for ordinary users
 
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$@"; exit 1; }
+
+[[ " ${flavours[*]} " = *" $flavour "* ]] || die "FLAVOUR=$flavour: one of ${flavours[*]}"
 
 # Directory of the kernel that $KERNEL names; without it, of the newest one
 # seen when the archive was last read. Empty if that was never read.

@@ -70,7 +70,11 @@ impl Buffer {
             memory: Arc::new(memory),
             gpu: gpu.clone(),
             allocation,
-            mapping: if pcie { Mapping::Pcie } else { Mapping::Default },
+            mapping: if pcie {
+                Mapping::Pcie
+            } else {
+                Mapping::Default
+            },
         })
     }
 
@@ -92,6 +96,14 @@ impl Buffer {
     /// Where it is: a `CUdeviceptr`, for whoever uses the same GPU in this process.
     pub fn address(&self) -> u64 {
         self.memory.address()
+    }
+
+    /// Another dmabuf of the same memory, by a call of `cuMemGetHandleForAddressRange` of its own.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn export(&self) -> Result<OwnedFd, Error> {
+        self.memory.export().map(|(fd, _)| fd)
     }
 
     /// Copies bytes of the host to byte `offset` of the buffer (`cuMemcpyHtoD`).

@@ -34,7 +34,8 @@ impl DriverError {
                 | 702 // LAUNCH_TIMEOUT
                 | 709 // CONTEXT_IS_DESTROYED
                 | 710 // ASSERT
-                | 714..=719 // HARDWARE_STACK_ERROR to LAUNCH_FAILED
+                | 714
+                ..=719 // HARDWARE_STACK_ERROR to LAUNCH_FAILED
                 | 721 // TENSOR_MEMORY_LEAK
                 | 810 // MPS_CLIENT_TERMINATED
                 | 911 // EXTERNAL_DEVICE

@@ -8,7 +8,7 @@ mod device;
 mod memory;
 mod work;
 
-pub(crate) use api::{Address, LIBRARY};
+pub(crate) use api::LIBRARY;
 pub(crate) use context::Context;
 pub(crate) use device::{Attribute, Driver};
 pub(crate) use memory::{Memory, Pinned, page_size};

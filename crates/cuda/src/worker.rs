@@ -96,11 +96,7 @@ impl Slice {
 }
 
 impl Worker {
-    pub(crate) fn new(
-        gpu: &Gpu,
-        source: Arc<Memory>,
-        destination_len: u64,
-    ) -> Result<Self, Error> {
+    pub(crate) fn new(gpu: &Gpu, source: Arc<Memory>, destination_len: u64) -> Result<Self, Error> {
         let context = gpu.context();
         let module = gpu.module()?;
         let tables = tables::tables();
@@ -174,8 +170,7 @@ impl Worker {
         self.end.since(&self.begin)
     }
 
-    /// Has a kernel work on the batch, and waits for it. `blocks` is how many there are at most;
-    /// `arguments` come between the parts and their number.
+    /// Has a kernel work on the batch, cut where that `side` of a piece is best cut, and waits for it.
     fn run(&mut self, batch: &Batch, side: Side, task: &Task) -> Result<(), Error> {
         self.elapsed = None;
         self.gpu.see_writes()?;
@@ -195,10 +190,9 @@ impl Worker {
 
     fn enqueue(&mut self, batch: &Batch, side: Side, task: &Task) -> Result<(), Error> {
         let multiprocessors = self.gpu.info().multiprocessors;
-        let longest = part_len(batch.bytes(), multiprocessors);
-        let mut parts = Parts::new(batch, longest, side);
+        let mut parts = Parts::new(batch, part_len(batch.bytes(), multiprocessors), side);
         let most = match task {
-            Task::Gather(_) => u32::MAX,
+            Task::Gather { .. } => u32::MAX,
             Task::Validate { .. } | Task::Crc32 { .. } => BLOCKS * multiprocessors.max(1),
         };
         if let Some(clear) = task.clear() {
@@ -214,42 +208,11 @@ impl Worker {
             if !std::mem::replace(&mut timed, true) {
                 self.begin.record(&self.stream)?;
             }
-            let slice = &mut self.slices[turn];
-            let list = slice.device.address();
             let blocks = count.div_ceil(PARTS_PER_BLOCK).min(most);
-            let (kernel, arguments) = match *task {
-                Task::Gather(destination) => (
-                    &self.gather,
-                    vec![
-                        Argument::Long(self.source.address()),
-                        Argument::Long(destination),
-                        Argument::Long(list),
-                        Argument::Word(count),
-                    ],
-                ),
-                Task::Validate { period } => (
-                    &self.validate,
-                    vec![
-                        Argument::Long(self.source.address()),
-                        Argument::Long(list),
-                        Argument::Word(count),
-                        Argument::Word(period),
-                        Argument::Long(self.results.address()),
-                    ],
-                ),
-                Task::Crc32 { end } => (
-                    &self.crc32,
-                    vec![
-                        Argument::Long(self.source.address()),
-                        Argument::Long(list),
-                        Argument::Word(count),
-                        Argument::Long(end),
-                        Argument::Long(self.tables.address()),
-                        Argument::Long(self.results.address()),
-                    ],
-                ),
-            };
+            let list = self.slices[turn].device.address();
+            let (kernel, arguments) = self.call(task, list, count);
             self.stream.launch(kernel, (blocks, THREADS), &arguments)?;
+            let slice = &mut self.slices[turn];
             slice.done.record(&self.stream)?;
             slice.busy = true;
         }
@@ -261,6 +224,26 @@ impl Worker {
             self.stream.download(&mut self.answer, &self.results, len)?;
         }
         Ok(())
+    }
+
+    /// The kernel of a task, and its arguments in the order in which it takes them.
+    fn call(&self, task: &Task, list: u64, count: u32) -> (&Kernel, Vec<Argument>) {
+        use Argument::{Long, Word};
+        let source = Long(self.source.address());
+        let (list, count) = (Long(list), Word(count));
+        let results = Long(self.results.address());
+        match *task {
+            Task::Gather { to } => (&self.gather, vec![source, Long(to), list, count]),
+            Task::Validate { period } => (
+                &self.validate,
+                vec![source, list, count, Word(period), results],
+            ),
+            Task::Crc32 { end } => {
+                let tables = Long(self.tables.address());
+                let arguments = vec![source, list, count, Long(end), tables, results];
+                (&self.crc32, arguments)
+            }
+        }
     }
 
     /// The bad byte of which the GPU has found the place.
@@ -288,22 +271,19 @@ impl Worker {
 /// What a kernel is to do.
 #[derive(Debug, Clone, Copy)]
 enum Task {
-    /// To this address.
-    Gather(u64),
-    Validate {
-        period: u32,
-    },
-    /// The stream ends there.
-    Crc32 {
-        end: u64,
-    },
+    /// To that address.
+    Gather { to: u64 },
+    /// Against the pattern of that period.
+    Validate { period: u32 },
+    /// Of a stream that ends there.
+    Crc32 { end: u64 },
 }
 
 impl Task {
     /// What the results are before, word by word.
     fn clear(&self) -> Option<u32> {
         match self {
-            Task::Gather(_) => None,
+            Task::Gather { .. } => None,
             Task::Validate { .. } => Some(u32::MAX),
             Task::Crc32 { .. } => Some(0),
         }
@@ -340,8 +320,8 @@ impl Device for Worker {
         if batch.is_empty() {
             return Ok(());
         }
-        let task = Task::Gather(self.destination());
-        self.run(batch, Side::Destination, &task)
+        let to = self.destination();
+        self.run(batch, Side::Destination, &Task::Gather { to })
             .map_err(doing("gather on the GPU"))
     }
 

@@ -165,14 +165,16 @@ fn connect_remedy(source: &io::Error) -> Option<String> {
     Some(remedy.to_owned())
 }
 
-/// A second fd on the dmabuf that this process was started with under the number `fd`, which itself
-/// stays open until the process ends.
+/// A second fd on the dmabuf that this process was started with under the number `fd`. The number
+/// itself stays open until the process ends, but not in processes that it starts from now on.
 ///
 /// # Errors
 /// [`Error::Inherit`], [`Error::NotDmabuf`], [`Error::Dmabuf`].
 pub fn inherited(fd: u32) -> Result<DmabufFd, Error> {
     let own = sys::duplicate(fd).map_err(|source| Error::Inherit { fd, source })?;
-    dmabuf(own).map_err(|error| error.at(|what| Error::NotDmabuf { fd, what }))
+    let memory = dmabuf(own).map_err(|error| error.at(|what| Error::NotDmabuf { fd, what }))?;
+    sys::close_on_exec(fd).map_err(|source| Error::Inherit { fd, source })?;
+    Ok(memory)
 }
 
 /// Connects to a Unix stream socket and takes the dmabuf that is passed over it.
@@ -181,6 +183,10 @@ pub fn inherited(fd: u32) -> Result<DmabufFd, Error> {
 /// [`Error::Connect`], [`Error::Receive`] if none comes within 10 s, [`Error::Count`],
 /// [`Error::PassedOther`], [`Error::Dmabuf`].
 pub fn received(socket: &SocketName) -> Result<DmabufFd, Error> {
+    received_within(socket, PATIENCE)
+}
+
+fn received_within(socket: &SocketName, patience: Duration) -> Result<DmabufFd, Error> {
     let name = || socket.clone();
     let connect = || UnixStream::connect_addr(&socket.address()?);
     let stream = connect().map_err(|source| Error::Connect {
@@ -188,7 +194,7 @@ pub fn received(socket: &SocketName) -> Result<DmabufFd, Error> {
         source,
     })?;
     let receive = || {
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(patience))?;
         sys::receive_fds(stream.as_fd())
     };
     let fds = receive().map_err(|source| Error::Receive {

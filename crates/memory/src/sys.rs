@@ -128,6 +128,13 @@ pub(crate) fn duplicate(number: u32) -> io::Result<OwnedFd> {
     own(fd)
 }
 
+/// Has programs that this process executes not find this number open.
+pub(crate) fn close_on_exec(number: u32) -> io::Result<()> {
+    let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+    // SAFETY: F_SETFD takes an int, no pointer.
+    done(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })
+}
+
 /// `dma_heap_ioctl_allocate`; for reading and writing, so that it can be mapped for both.
 pub(crate) fn heap_allocate(heap: BorrowedFd<'_>, len: u64) -> io::Result<OwnedFd> {
     let mut allocation = HeapAllocation {

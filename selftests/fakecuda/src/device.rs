@@ -36,18 +36,50 @@ const NAMES: [(c_int, &CStr, &CStr); 12] = [
     (1, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
     (3, c"CUDA_ERROR_NOT_INITIALIZED", c"initialization error"),
-    (46, c"CUDA_ERROR_DEVICE_UNAVAILABLE", c"CUDA-capable device(s) is/are busy or unavailable"),
-    (100, c"CUDA_ERROR_NO_DEVICE", c"no CUDA-capable device is detected"),
+    (
+        46,
+        c"CUDA_ERROR_DEVICE_UNAVAILABLE",
+        c"CUDA-capable device(s) is/are busy or unavailable",
+    ),
+    (
+        100,
+        c"CUDA_ERROR_NO_DEVICE",
+        c"no CUDA-capable device is detected",
+    ),
     (101, c"CUDA_ERROR_INVALID_DEVICE", c"invalid device ordinal"),
-    (201, c"CUDA_ERROR_INVALID_CONTEXT", c"invalid device context"),
-    (214, c"CUDA_ERROR_ECC_UNCORRECTABLE", c"uncorrectable ECC error encountered"),
-    (304, c"CUDA_ERROR_OPERATING_SYSTEM", c"OS call failed or operation not supported on this OS"),
-    (700, c"CUDA_ERROR_ILLEGAL_ADDRESS", c"an illegal memory access was encountered"),
-    (719, c"CUDA_ERROR_LAUNCH_FAILED", c"unspecified launch failure"),
+    (
+        201,
+        c"CUDA_ERROR_INVALID_CONTEXT",
+        c"invalid device context",
+    ),
+    (
+        214,
+        c"CUDA_ERROR_ECC_UNCORRECTABLE",
+        c"uncorrectable ECC error encountered",
+    ),
+    (
+        304,
+        c"CUDA_ERROR_OPERATING_SYSTEM",
+        c"OS call failed or operation not supported on this OS",
+    ),
+    (
+        700,
+        c"CUDA_ERROR_ILLEGAL_ADDRESS",
+        c"an illegal memory access was encountered",
+    ),
+    (
+        719,
+        c"CUDA_ERROR_LAUNCH_FAILED",
+        c"unspecified launch failure",
+    ),
     (801, c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
 ];
 
-fn words(code: c_int, out: *mut *const c_char, which: impl Fn(&(c_int, &'static CStr, &'static CStr)) -> &'static CStr) -> c_int {
+fn words(
+    code: c_int,
+    out: *mut *const c_char,
+    which: impl Fn(&(c_int, &'static CStr, &'static CStr)) -> &'static CStr,
+) -> c_int {
     let words = NAMES.iter().find(|words| words.0 == code);
     let text = words.map_or(std::ptr::null(), |words| which(words).as_ptr());
     match put(out, text) {
@@ -83,12 +115,16 @@ extern "C" fn cuInit(_flags: c_uint) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDriverGetVersion(out: *mut c_int) -> c_int {
-    call("cuDriverGetVersion", Needs::Nothing, |state| put(out, state.version))
+    call("cuDriverGetVersion", Needs::Nothing, |state| {
+        put(out, state.version)
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDeviceGetCount(out: *mut c_int) -> c_int {
-    call("cuDeviceGetCount", Needs::Driver, |state| put(out, state.devices))
+    call("cuDeviceGetCount", Needs::Driver, |state| {
+        put(out, state.devices)
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -128,11 +164,11 @@ extern "C" fn cuDeviceGetAttribute(out: *mut c_int, attribute: c_int, which: c_i
     call("cuDeviceGetAttribute", Needs::Driver, |state| {
         device(state, which)?;
         let value = match attribute {
-            16 => 2, // MULTIPROCESSOR_COUNT
-            75 => 7, // COMPUTE_CAPABILITY_MAJOR
-            76 => 5, // COMPUTE_CAPABILITY_MINOR
-            117 => 1, // GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS: by the host
-            118 => state.ordering, // GPU_DIRECT_RDMA_WRITES_ORDERING
+            16 => 2,                          // MULTIPROCESSOR_COUNT
+            75 => 7,                          // COMPUTE_CAPABILITY_MAJOR
+            76 => 5,                          // COMPUTE_CAPABILITY_MINOR
+            117 => 1,                         // GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS: by the host
+            118 => state.ordering,            // GPU_DIRECT_RDMA_WRITES_ORDERING
             124 => c_int::from(state.dmabuf), // DMA_BUF_SUPPORTED
             _ => return Err(INVALID_VALUE),
         };
@@ -154,7 +190,9 @@ extern "C" fn cuDevicePrimaryCtxRetain(out: *mut *mut c_void, which: c_int) -> c
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDevicePrimaryCtxRelease_v2(which: c_int) -> c_int {
-    let code = call("cuDevicePrimaryCtxRelease", Needs::Driver, |state| device(state, which));
+    let code = call("cuDevicePrimaryCtxRelease", Needs::Driver, |state| {
+        device(state, which)
+    });
     // It is released even with an error to tell.
     let mut state = state();
     state.contexts -= 1;
@@ -191,6 +229,10 @@ extern "C" fn cuCtxPopCurrent_v2(out: *mut *mut c_void) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn cuFlushGPUDirectRDMAWrites(target: c_int, scope: c_int) -> c_int {
     call("cuFlushGPUDirectRDMAWrites", Needs::Context, |_| {
-        if (target, scope) == (0, 100) { Ok(()) } else { Err(INVALID_VALUE) }
+        if (target, scope) == (0, 100) {
+            Ok(())
+        } else {
+            Err(INVALID_VALUE)
+        }
     })
 }

@@ -1,8 +1,8 @@
 //! A `libcuda.so.1` without a GPU: the driver's C interface over host memory, with faults on demand.
 //!
 //! Memory is that of memfds: where `/dev/udmabuf` is, it is exported as true dmabufs, else as the
-//! memfd itself. The kernels are the GPU's own source, compiled for the CPU (`kernels.c`); what is
-//! enqueued is done at once. It checks what the true driver would: that a context is current, that
+//! memfd itself. The kernels are the GPU's own source, compiled for the CPU (`kernels.c`). What is
+//! enqueued is done as late as can be: when somebody waits for it. It checks what the true driver would: that a context is current, that
 //! handles and addresses are its own, that nothing is asked of a lost device.
 //!
 //! Set by the environment when `cuInit` is called, or by [`fakecuda_set`]:
@@ -21,12 +21,13 @@
 
 mod device;
 mod memory;
+mod queue;
 mod state;
 mod work;
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
-use state::{State, state};
+use state::state;
 
 /// Sets a variable of the environment's, as `FAKECUDA_` and `name`; 1 if there is no such or the
 /// value is none for it.
@@ -48,6 +49,12 @@ pub extern "C" fn fakecuda_reset() {
     state().reset();
 }
 
+/// Forgets what is held, contexts apart: what could not be given back because it was told to fail.
+#[unsafe(no_mangle)]
+pub extern "C" fn fakecuda_forget() {
+    state().forget();
+}
+
 /// Calls since the last reset.
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecuda_calls() -> u64 {
@@ -57,7 +64,10 @@ pub extern "C" fn fakecuda_calls() -> u64 {
 /// The function that failed as it was told to, or null.
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecuda_failed() -> *const c_char {
-    state().failed.as_ref().map_or(std::ptr::null(), |name| name.as_ptr())
+    state()
+        .failed
+        .as_ref()
+        .map_or(std::ptr::null(), |name| name.as_ptr())
 }
 
 /// Writes to `out` what is held: contexts, memory, streams and so on, each with its number; nothing

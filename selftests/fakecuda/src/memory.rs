@@ -5,7 +5,9 @@ use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use crate::device::put;
-use crate::state::{INVALID_VALUE, NOT_SUPPORTED, Needs, OPERATING_SYSTEM, OUT_OF_MEMORY, Region, call};
+use crate::state::{
+    INVALID_VALUE, NOT_SUPPORTED, Needs, OPERATING_SYSTEM, OUT_OF_MEMORY, Region, call,
+};
 
 const PAGE: u64 = 4096;
 const GRANULARITY: usize = 2 << 20;
@@ -45,7 +47,10 @@ fn memfd(len: usize) -> Result<OwnedFd, c_int> {
 fn map(at: u64, len: usize, fd: Option<&OwnedFd>) -> Result<u64, c_int> {
     let (protection, flags) = match fd {
         Some(_) => (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED),
-        None => (libc::PROT_NONE, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE),
+        None => (
+            libc::PROT_NONE,
+            libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE,
+        ),
     };
     let fixed = if at == 0 { 0 } else { libc::MAP_FIXED };
     let fd = fd.map_or(-1, AsRawFd::as_raw_fd);
@@ -63,20 +68,28 @@ fn unmap(at: u64, len: usize) {
     unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(at as usize), len) };
 }
 
-/// Memory with pages after it that nobody may touch: who goes too far is told by a signal.
-fn map_guarded(len: usize, fd: &OwnedFd) -> Result<u64, c_int> {
-    let start = map(0, len + GRANULARITY, None)?;
-    map(start, len, Some(fd))
+/// Addresses with others before and after them that nobody may touch: who goes too far is told by a
+/// signal.
+fn reserve(len: usize) -> Result<u64, c_int> {
+    Ok(map(0, len + 2 * GRANULARITY, None)? + GRANULARITY as u64)
+}
+
+fn unreserve(at: u64, len: usize) {
+    unmap(at - GRANULARITY as u64, len + 2 * GRANULARITY);
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemAlloc_v2(out: *mut u64, len: usize) -> c_int {
     call("cuMemAlloc", Needs::Context, |state| {
         if len == 0 || len > 4 << 30 {
-            return Err(if len == 0 { INVALID_VALUE } else { OUT_OF_MEMORY });
+            return Err(if len == 0 {
+                INVALID_VALUE
+            } else {
+                OUT_OF_MEMORY
+            });
         }
         let memory = memfd(len)?;
-        let start = map_guarded(len, &memory)?;
+        let start = map(reserve(len)?, len, Some(&memory))?;
         state.regions.insert(start, Region { len, memory });
         put(out, start)
     })
@@ -86,7 +99,8 @@ extern "C" fn cuMemAlloc_v2(out: *mut u64, len: usize) -> c_int {
 extern "C" fn cuMemFree_v2(at: u64) -> c_int {
     call("cuMemFree", Needs::Context, |state| {
         let region = state.regions.remove(&at).ok_or(INVALID_VALUE)?;
-        unmap(at, region.len + GRANULARITY);
+        state.no_work();
+        unreserve(at, region.len);
         Ok(())
     })
 }
@@ -114,7 +128,7 @@ extern "C" fn cuMemCreate(out: *mut u64, len: usize, prop: *const c_int, flags: 
         // SAFETY: a `CUmemAllocationProp` begins with an int, its type.
         let pinned = unsafe { prop.read() } == 1;
         // SAFETY: byte 25 is `allocFlags.gpuDirectRDMACapable`.
-        let rdma = unsafe { prop.cast::<u8>().add(25).read() } == 1;
+        let rdma = unsafe { prop.cast::<u8>().wrapping_add(25).read() } == 1;
         if !pinned || !rdma {
             return Err(INVALID_VALUE);
         }
@@ -144,7 +158,7 @@ extern "C" fn cuMemAddressReserve(
         if len == 0 || len % GRANULARITY != 0 || flags != 0 {
             return Err(INVALID_VALUE);
         }
-        let start = map(0, len + GRANULARITY, None)?;
+        let start = reserve(len)?;
         state.reserved.insert(start, len);
         put(out, start)
     })
@@ -157,7 +171,7 @@ extern "C" fn cuMemAddressFree(at: u64, len: usize) -> c_int {
             return Err(INVALID_VALUE);
         }
         state.reserved.remove(&at);
-        unmap(at, len + GRANULARITY);
+        unreserve(at, len);
         Ok(())
     })
 }
@@ -190,6 +204,7 @@ extern "C" fn cuMemSetAccess(at: u64, len: usize, access: *const c_void, count: 
 extern "C" fn cuMemUnmap(at: u64, len: usize) -> c_int {
     call("cuMemUnmap", Needs::Driver, |state| {
         let region = state.mapped.remove(&at).ok_or(INVALID_VALUE)?;
+        state.no_work();
         if region.len != len {
             return Err(INVALID_VALUE);
         }
@@ -245,7 +260,7 @@ extern "C" fn cuMemHostAlloc(out: *mut *mut c_void, len: usize, _flags: c_uint) 
             return Err(INVALID_VALUE);
         }
         let memory = memfd(len)?;
-        let start = map_guarded(len.next_multiple_of(GRANULARITY), &memory)?;
+        let start = map(reserve(len)?, len, Some(&memory))?;
         state.pinned.insert(start, len);
         put(out, std::ptr::with_exposed_provenance_mut(start as usize))
     })
@@ -256,7 +271,8 @@ extern "C" fn cuMemFreeHost(at: *mut c_void) -> c_int {
     call("cuMemFreeHost", Needs::Context, |state| {
         let at = at.addr() as u64;
         let len = state.pinned.remove(&at).ok_or(INVALID_VALUE)?;
-        unmap(at, len.next_multiple_of(GRANULARITY) + GRANULARITY);
+        state.no_work();
+        unreserve(at, len);
         Ok(())
     })
 }

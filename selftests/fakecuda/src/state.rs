@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, c_int};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+
+use crate::queue::{DEFAULT, Event, Stream};
 
 pub(crate) const INVALID_VALUE: c_int = 1;
 pub(crate) const OUT_OF_MEMORY: c_int = 2;
@@ -21,7 +22,10 @@ pub(crate) const NOT_SUPPORTED: c_int = 801;
 
 /// Ends the context that it happens in.
 fn ends_context(code: c_int) -> bool {
-    matches!(code, 46 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911 | 999)
+    matches!(
+        code,
+        46 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911 | 999
+    )
 }
 
 /// Some bytes: of `cuMemAlloc`, or mapped.
@@ -47,6 +51,10 @@ pub(crate) struct State {
     pub(crate) failed: Option<CString>,
     fault: Option<Fault>,
     lost: Option<c_int>,
+    /// Calls that a lost device was asked for, other than to let it go.
+    late: usize,
+    /// What was given back while work was under way.
+    pub(crate) under_work: usize,
     pub(crate) contexts: i64,
     /// By address.
     pub(crate) regions: BTreeMap<u64, Region>,
@@ -54,8 +62,8 @@ pub(crate) struct State {
     pub(crate) created: BTreeMap<u64, Region>,
     pub(crate) mapped: BTreeMap<u64, Region>,
     pub(crate) pinned: BTreeMap<u64, usize>,
-    pub(crate) streams: BTreeMap<u64, ()>,
-    pub(crate) events: BTreeMap<u64, Option<Instant>>,
+    pub(crate) streams: BTreeMap<u64, Stream>,
+    pub(crate) events: BTreeMap<u64, Event>,
     pub(crate) modules: BTreeMap<u64, String>,
     last: u64,
 }
@@ -103,6 +111,8 @@ impl State {
             failed: None,
             fault: None,
             lost: None,
+            late: 0,
+            under_work: 0,
             contexts: 0,
             regions: BTreeMap::new(),
             reserved: BTreeMap::new(),
@@ -119,6 +129,8 @@ impl State {
     fn begin(&mut self, function: &str, needs: Needs) -> Result<(), c_int> {
         self.calls += 1;
         if let Some(code) = self.lost {
+            let parting = ["cuCtxPopCurrent", "cuDevicePrimaryCtxRelease"];
+            self.late += usize::from(!parting.contains(&function));
             return Err(code);
         }
         if let Some(fault) = &mut self.fault {
@@ -129,7 +141,11 @@ impl State {
                 let code = fault.code;
                 self.fault = None;
                 self.failed = CString::new(function).ok();
-                self.lost = Some(code).filter(|code| ends_context(*code) && self.contexts > 0);
+                // Who waits has waited, and is told of an error of earlier work.
+                if function.ends_with("Synchronize") {
+                    self.finish_all();
+                }
+                self.lose(code);
                 return Err(code);
             }
         }
@@ -142,18 +158,30 @@ impl State {
         Ok(())
     }
 
+    /// After a code that ends the context, there is no other.
+    pub(crate) fn lose(&mut self, code: c_int) {
+        if ends_context(code) && self.contexts > 0 {
+            self.lost = Some(code);
+        }
+    }
+
     /// Without a context there is nothing in it, and it is not lost.
     pub(crate) fn end_context(&mut self) {
         if self.lost.take().is_some() {
-            self.regions.clear();
-            self.reserved.clear();
-            self.created.clear();
-            self.mapped.clear();
-            self.pinned.clear();
-            self.streams.clear();
-            self.events.clear();
-            self.modules.clear();
+            self.forget();
         }
+    }
+
+    /// Lets go of all but contexts. Mappings stay: somebody may look there yet.
+    pub(crate) fn forget(&mut self) {
+        self.regions.clear();
+        self.reserved.clear();
+        self.created.clear();
+        self.mapped.clear();
+        self.pinned.clear();
+        self.streams.clear();
+        self.events.clear();
+        self.modules.clear();
     }
 
     /// A number that was never one before.
@@ -172,6 +200,8 @@ impl State {
         self.calls = 0;
         self.failed = None;
         self.fault = None;
+        self.late = 0;
+        self.under_work = 0;
     }
 
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Option<()> {
@@ -203,12 +233,16 @@ impl State {
             ("created", self.created.len()),
             ("mapped", self.mapped.len()),
             ("pinned", self.pinned.len()),
-            ("streams", self.streams.len()),
+            ("streams", self.streams.range(DEFAULT + 1..).count()),
             ("events", self.events.len()),
             ("modules", self.modules.len()),
+            ("calls of a lost device", self.late),
+            ("given back under work", self.under_work),
         ];
         let held = counts.iter().filter(|(_, count)| *count > 0);
-        let held: Vec<_> = held.map(|(what, count)| format!("{count} {what}")).collect();
+        let held: Vec<_> = held
+            .map(|(what, count)| format!("{count} {what}"))
+            .collect();
         held.join(", ")
     }
 
@@ -217,7 +251,10 @@ impl State {
         for regions in [&self.regions, &self.mapped] {
             if let Some((start, region)) = regions.range(..=address).next_back() {
                 let at = address - start;
-                if at.checked_add(len as u64).is_some_and(|end| end <= region.len as u64) {
+                if at
+                    .checked_add(len as u64)
+                    .is_some_and(|end| end <= region.len as u64)
+                {
                     return Ok((region, at));
                 }
             }

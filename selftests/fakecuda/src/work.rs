@@ -1,17 +1,17 @@
-//! Copies, streams, events, kernels: all done when they are asked for.
+//! Copies, streams, events, kernels.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
-use std::time::Instant;
 
 use crate::device::put;
-use crate::state::{INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NOT_FOUND, NOT_READY, Needs, State, call};
+use crate::queue::{DEFAULT, Work};
+use crate::state::{INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NOT_FOUND, Needs, State, call};
 
-unsafe extern "C" {
-    /// Of `kernels.c`.
-    fn fakecuda_run(kernel: c_int, blocks: u32, threads: u32, arguments: *mut *mut c_void);
-}
-
-const KERNELS: [&str; 3] = ["devmem_gather", "devmem_validate", "devmem_crc32"];
+/// The kernels, and how long their arguments are.
+const KERNELS: [(&str, &[usize]); 3] = [
+    ("devmem_gather", &[8, 8, 8, 4]),
+    ("devmem_validate", &[8, 8, 4, 4, 8]),
+    ("devmem_crc32", &[8, 8, 4, 8, 8, 8]),
+];
 /// Handles of kernels: this and their index.
 const KERNEL: usize = 0x100;
 
@@ -23,42 +23,52 @@ fn handle(number: u64) -> *mut c_void {
     std::ptr::without_provenance_mut(number as usize)
 }
 
-fn stream(state: &State, stream: *mut c_void) -> Result<(), c_int> {
-    state.streams.get(&number(stream)).copied().ok_or(INVALID_HANDLE)
-}
-
-/// Where "the GPU" has so many bytes.
-fn device(state: &State, at: u64, len: usize) -> Result<*mut u8, c_int> {
-    state.region(at, len)?;
-    Ok(std::ptr::with_exposed_provenance_mut(at as usize))
+/// A stream that was made.
+fn stream(state: &State, stream: *mut c_void) -> Result<u64, c_int> {
+    let number = number(stream);
+    let known = number != DEFAULT && state.streams.contains_key(&number);
+    if known {
+        Ok(number)
+    } else {
+        Err(INVALID_HANDLE)
+    }
 }
 
 /// Does the GPU copy from or to that memory of the host by itself?
-fn pinned(state: &State, at: *const c_void, len: usize) -> Result<(), c_int> {
-    let at = at.addr() as u64;
+fn pinned(state: &State, at: *const c_void, len: usize) -> Result<u64, c_int> {
+    let at = at.expose_provenance() as u64;
     let found = state.pinned.range(..=at).next_back();
     let fits = found.is_some_and(|(start, size)| at - start + len as u64 <= *size as u64);
-    if fits { Ok(()) } else { Err(INVALID_VALUE) }
+    if fits { Ok(at) } else { Err(INVALID_VALUE) }
 }
 
-fn copy(to: *mut u8, from: *const u8, len: usize) {
-    // SAFETY: what is the GPU's was found to be so; the rest is the caller's, who says that it is
-    // `len` bytes.
-    unsafe { std::ptr::copy(from, to, len) };
-}
+/// Bytes of a copy to the device that may be under way still when the call returns.
+const STAGE: usize = 64 << 10;
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, len: usize) -> c_int {
     call("cuMemcpyHtoD", Needs::Context, |state| {
-        copy(device(state, to, len)?, from.cast(), len);
-        Ok(())
+        state.region(to, len)?;
+        let mut bytes = vec![0; len];
+        // SAFETY: the caller says that there are so many.
+        unsafe { std::ptr::copy_nonoverlapping(from.cast(), bytes.as_mut_ptr(), len) };
+        state.enqueue(DEFAULT, Work::Bytes { to, bytes })?;
+        if len > STAGE {
+            state.finish(DEFAULT)
+        } else {
+            Ok(())
+        }
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, len: usize) -> c_int {
     call("cuMemcpyDtoH", Needs::Context, |state| {
-        copy(to.cast(), device(state, from, len)?, len);
+        state.region(from, len)?;
+        state.finish(DEFAULT)?;
+        let from: *const u8 = std::ptr::with_exposed_provenance(from as usize);
+        // SAFETY: the device has so many, and the caller says that there is room for them.
+        unsafe { std::ptr::copy_nonoverlapping(from, to.cast(), len) };
         Ok(())
     })
 }
@@ -71,10 +81,10 @@ extern "C" fn cuMemcpyHtoDAsync_v2(
     in_stream: *mut c_void,
 ) -> c_int {
     call("cuMemcpyHtoDAsync", Needs::Context, |state| {
-        stream(state, in_stream)?;
-        pinned(state, from, len)?;
-        copy(device(state, to, len)?, from.cast(), len);
-        Ok(())
+        let stream = stream(state, in_stream)?;
+        state.region(to, len)?;
+        let from = pinned(state, from, len)?;
+        state.enqueue(stream, Work::Copy { to, from, len })
     })
 }
 
@@ -86,10 +96,10 @@ extern "C" fn cuMemcpyDtoHAsync_v2(
     in_stream: *mut c_void,
 ) -> c_int {
     call("cuMemcpyDtoHAsync", Needs::Context, |state| {
-        stream(state, in_stream)?;
-        pinned(state, to, len)?;
-        copy(to.cast(), device(state, from, len)?, len);
-        Ok(())
+        let stream = stream(state, in_stream)?;
+        state.region(from, len)?;
+        let to = pinned(state, to, len)?;
+        state.enqueue(stream, Work::Copy { to, from, len })
     })
 }
 
@@ -101,9 +111,10 @@ extern "C" fn cuMemcpyDtoDAsync_v2(
     in_stream: *mut c_void,
 ) -> c_int {
     call("cuMemcpyDtoDAsync", Needs::Context, |state| {
-        stream(state, in_stream)?;
-        copy(device(state, to, len)?, device(state, from, len)?, len);
-        Ok(())
+        let stream = stream(state, in_stream)?;
+        state.region(to, len)?;
+        state.region(from, len)?;
+        state.enqueue(stream, Work::Copy { to, from, len })
     })
 }
 
@@ -115,13 +126,9 @@ extern "C" fn cuMemsetD32Async(
     in_stream: *mut c_void,
 ) -> c_int {
     call("cuMemsetD32Async", Needs::Context, |state| {
-        stream(state, in_stream)?;
-        let to = device(state, to, 4 * count)?;
-        for i in 0..count {
-            let bytes = value.to_le_bytes();
-            copy(to.wrapping_add(4 * i), bytes.as_ptr(), 4);
-        }
-        Ok(())
+        let stream = stream(state, in_stream)?;
+        state.region(to, 4 * count)?;
+        state.enqueue(stream, Work::Fill { to, value, count })
     })
 }
 
@@ -129,7 +136,7 @@ extern "C" fn cuMemsetD32Async(
 extern "C" fn cuStreamCreate(out: *mut *mut c_void, _flags: c_uint) -> c_int {
     call("cuStreamCreate", Needs::Context, |state| {
         let new = state.handle();
-        state.streams.insert(new, ());
+        state.streams.insert(new, crate::queue::Stream::default());
         put(out, handle(new))
     })
 }
@@ -137,21 +144,30 @@ extern "C" fn cuStreamCreate(out: *mut *mut c_void, _flags: c_uint) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamDestroy_v2(old: *mut c_void) -> c_int {
     call("cuStreamDestroy", Needs::Context, |state| {
-        state.streams.remove(&number(old)).ok_or(INVALID_HANDLE)
+        let stream = stream(state, old)?;
+        state.streams.remove(&stream);
+        Ok(())
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamSynchronize(which: *mut c_void) -> c_int {
-    call("cuStreamSynchronize", Needs::Context, |state| stream(state, which))
+    call("cuStreamSynchronize", Needs::Context, |state| {
+        state.finish(number(which))
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamWaitEvent(which: *mut c_void, event: *mut c_void, flags: c_uint) -> c_int {
     call("cuStreamWaitEvent", Needs::Context, |state| {
-        stream(state, which)?;
-        let known = state.events.contains_key(&number(event));
-        if known && flags == 0 { Ok(()) } else { Err(INVALID_HANDLE) }
+        let stream = stream(state, which)?;
+        if flags != 0 {
+            return Err(INVALID_VALUE);
+        }
+        match state.place(number(event))? {
+            Some(place) => state.enqueue(stream, Work::Wait(place)),
+            None => Ok(()),
+        }
     })
 }
 
@@ -159,7 +175,7 @@ extern "C" fn cuStreamWaitEvent(which: *mut c_void, event: *mut c_void, flags: c
 extern "C" fn cuEventCreate(out: *mut *mut c_void, _flags: c_uint) -> c_int {
     call("cuEventCreate", Needs::Context, |state| {
         let new = state.handle();
-        state.events.insert(new, None);
+        state.events.insert(new, crate::queue::Event::default());
         put(out, handle(new))
     })
 }
@@ -167,34 +183,36 @@ extern "C" fn cuEventCreate(out: *mut *mut c_void, _flags: c_uint) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn cuEventDestroy_v2(old: *mut c_void) -> c_int {
     call("cuEventDestroy", Needs::Context, |state| {
-        state.events.remove(&number(old)).map(drop).ok_or(INVALID_HANDLE)
+        state
+            .events
+            .remove(&number(old))
+            .map(drop)
+            .ok_or(INVALID_HANDLE)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventRecord(event: *mut c_void, in_stream: *mut c_void) -> c_int {
     call("cuEventRecord", Needs::Context, |state| {
-        stream(state, in_stream)?;
-        let event = state.events.get_mut(&number(event)).ok_or(INVALID_HANDLE)?;
-        *event = Some(Instant::now());
-        Ok(())
+        let stream = stream(state, in_stream)?;
+        state.mark(stream, number(event))
     })
-}
-
-fn passed(state: &State, event: *mut c_void) -> Result<Instant, c_int> {
-    let event = state.events.get(&number(event)).ok_or(INVALID_HANDLE)?;
-    event.ok_or(NOT_READY)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventSynchronize(event: *mut c_void) -> c_int {
-    call("cuEventSynchronize", Needs::Context, |state| passed(state, event).map(drop))
+    call("cuEventSynchronize", Needs::Context, |state| {
+        state
+            .place(number(event))?
+            .map_or(Ok(()), |place| state.come_to(place))
+    })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventElapsedTime(out: *mut f32, from: *mut c_void, to: *mut c_void) -> c_int {
     call("cuEventElapsedTime", Needs::Context, |state| {
-        let elapsed = passed(state, to)?.saturating_duration_since(passed(state, from)?);
+        let (from, to) = (state.passed(number(from))?, state.passed(number(to))?);
+        let elapsed = to.saturating_duration_since(from);
         put(out, (elapsed.as_secs_f64() * 1e3) as f32)
     })
 }
@@ -209,7 +227,9 @@ extern "C" fn cuModuleLoadDataEx(
 ) -> c_int {
     call("cuModuleLoadDataEx", Needs::Context, |state| {
         // SAFETY: PTX is a C string.
-        let ptx = unsafe { CStr::from_ptr(image) }.to_string_lossy().into_owned();
+        let ptx = unsafe { CStr::from_ptr(image) }
+            .to_string_lossy()
+            .into_owned();
         if !ptx.contains(".target sm_") {
             return Err(INVALID_PTX);
         }
@@ -222,7 +242,11 @@ extern "C" fn cuModuleLoadDataEx(
 #[unsafe(no_mangle)]
 extern "C" fn cuModuleUnload(old: *mut c_void) -> c_int {
     call("cuModuleUnload", Needs::Context, |state| {
-        state.modules.remove(&number(old)).map(drop).ok_or(INVALID_HANDLE)
+        state
+            .modules
+            .remove(&number(old))
+            .map(drop)
+            .ok_or(INVALID_HANDLE)
     })
 }
 
@@ -236,9 +260,12 @@ extern "C" fn cuModuleGetFunction(
         let ptx = state.modules.get(&number(module)).ok_or(INVALID_HANDLE)?;
         // SAFETY: the name is a C string.
         let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
-        let index = KERNELS.iter().position(|kernel| *kernel == name);
+        let index = KERNELS.iter().position(|(kernel, _)| *kernel == name);
         let index = index.filter(|_| ptx.contains(&format!(".entry {name}(")));
-        put(out, std::ptr::without_provenance_mut(KERNEL + index.ok_or(NOT_FOUND)?))
+        put(
+            out,
+            std::ptr::without_provenance_mut(KERNEL + index.ok_or(NOT_FOUND)?),
+        )
     })
 }
 
@@ -257,15 +284,30 @@ extern "C" fn cuLaunchKernel(
     _extra: *mut *mut c_void,
 ) -> c_int {
     call("cuLaunchKernel", Needs::Context, |state| {
-        stream(state, in_stream)?;
+        let stream = stream(state, in_stream)?;
         let index = kernel.addr().wrapping_sub(KERNEL);
-        let flat = [blocks_y, blocks_z, threads_y, threads_z].iter().all(|n| *n == 1);
-        if index >= KERNELS.len() || !flat || blocks == 0 || threads != 256 {
-            return Err(INVALID_VALUE);
-        }
-        // SAFETY: the arguments are those of the kernel, as the caller has them for the GPU; the
-        // state is locked, so that no other runs.
-        unsafe { fakecuda_run(index as c_int, blocks, threads, arguments) };
-        Ok(())
+        let flat = [blocks_y, blocks_z, threads_y, threads_z]
+            .iter()
+            .all(|n| *n == 1);
+        let known = KERNELS
+            .get(index)
+            .filter(|_| flat && blocks > 0 && threads == 256);
+        let (_, lengths) = known.ok_or(INVALID_VALUE)?;
+        let value = |(i, len): (usize, &usize)| {
+            let mut value = 0;
+            let to = (&raw mut value).cast::<u8>();
+            // SAFETY: the caller has a pointer for each argument.
+            let from = unsafe { arguments.wrapping_add(i).read() };
+            // SAFETY: it is to a value of that length, which `value` has room for.
+            unsafe { std::ptr::copy_nonoverlapping(from.cast(), to, *len) };
+            value
+        };
+        let kernel = Work::Kernel {
+            index: index as c_int,
+            blocks,
+            threads,
+            arguments: lengths.iter().enumerate().map(value).collect(),
+        };
+        state.enqueue(stream, kernel)
     })
 }

@@ -19,8 +19,8 @@ const STAGE: &str = "/tmp/stage";
 
 const NONE: Option<&Path> = None;
 
-/// The running program, as a copy in memory, with all that lies beside it, and the module above: to
-/// start one from a folder that the host shares takes twice as long.
+/// The running program, as a copy in memory, with all that lies beside it, the module above, and
+/// what plays a GPU: to start one from a folder that the host shares takes twice as long.
 pub(crate) fn stage() -> Result<PathBuf> {
     let program = std::env::current_exe().context("own path")?;
     let (Some(from), Some(name)) = (program.parent(), program.file_name()) else {
@@ -39,6 +39,11 @@ pub(crate) fn stage() -> Result<PathBuf> {
     }
     if let Some(above) = from.parent() {
         copy(&above.join("swnic.ko"), Path::new(STAGE))?;
+        let fake = Path::new(STAGE).join("fake");
+        fs::create_dir_all(&fake)?;
+        for file in ["devmem-tcp", "collective", "libcuda.so.1"] {
+            copy(&above.join("fake").join(file), &fake)?;
+        }
     }
     Ok(bin.join(name))
 }

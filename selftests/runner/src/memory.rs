@@ -84,11 +84,13 @@ fn bytes(text: &str) -> Result<u64> {
     Ok(number.parse::<u64>()? << unit)
 }
 
-/// `--pages` for the tool: memory of other kinds has those that it has.
-pub(crate) fn pages(pages: &str) -> String {
+/// What a line of `devmem-tcp recv` says so that its memory is in pieces of 64 KiB at least: that of
+/// other kinds has the pieces that it has.
+pub(crate) fn pages_of_64_kib() -> Result<&'static str> {
     match chosen() {
-        Kind::Udmabuf => format!("--pages {pages}"),
-        _ => String::new(),
+        Kind::Udmabuf => Ok("--pages 2M"),
+        Kind::Drm => Err(Skip(format!("{DRM_MODULE}'s memory is in pages of 4 KiB")).into()),
+        _ => Ok(""),
     }
 }
 

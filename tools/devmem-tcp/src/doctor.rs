@@ -15,12 +15,14 @@ mod nic;
 mod place;
 mod print;
 mod probe;
+mod providers;
 mod queues;
 mod steering;
 
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
+use ::memory::{Choice, DEFAULT_LEN};
 use anyhow::Result;
 use netdev::{Link, QueueId};
 
@@ -28,7 +30,7 @@ use crate::args::{NetNsArg, Pages, Size, netns};
 use crate::report;
 use crate::style::Style;
 use line::{Area, Line, Status};
-use machine::Machine;
+use machine::{Machine, Wanted};
 use netkit::Netkit;
 use nic::Nic;
 use place::Place;
@@ -46,10 +48,14 @@ pub(crate) struct Args {
     /// The rx queue to receive on; may be given again [default: as for recv]
     #[arg(long = "queue", value_name = "N", requires = "device")]
     queues: Vec<QueueId>,
-    /// Size of the dmabuf
-    #[arg(long, value_name = "SIZE", default_value = "64M")]
-    size: Size,
-    /// Pages that it is made of
+    /// What is to be received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda[:N], fd:N, or
+    /// socket:PATH
+    #[arg(long, value_name = "MEMORY", default_value_t)]
+    memory: Choice,
+    /// Size of the dmabuf [default: 64M]; of one that is passed, what it must have at least
+    #[arg(long, value_name = "SIZE")]
+    size: Option<Size>,
+    /// Pages that a udmabuf is made of
     #[arg(long, value_enum, default_value_t = Pages::Auto)]
     pages: Pages,
     /// Print JSON
@@ -60,9 +66,10 @@ pub(crate) struct Args {
 /// Success only if receiving would work.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let place = Place::new(netns(args.netns.as_ref())?)?;
-    let machine = Machine::look(place.clone(), args.size.0, args.pages, again(args, &place));
+    let machine = Machine::look(place.clone(), wanted(args), again(args, &place));
     let mut checks = line::run(machine::CHECKS, &machine, None);
     checks.extend(line::run(memory::CHECKS, &machine, None));
+    checks.extend(line::run(providers::CHECKS, &machine, None));
     checks.extend(line::run(left::CHECKS, &machine, None));
     let report = match &args.device {
         Some(name) => {
@@ -89,14 +96,36 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
+/// The memory that is asked about.
+fn wanted(args: &Args) -> Wanted {
+    Wanted {
+        memory: args.memory.clone(),
+        size: args.size.map_or(DEFAULT_LEN, |size| size.0),
+        given: args.size.is_some(),
+        huge: matches!(args.pages, Pages::Huge),
+    }
+}
+
 /// The arguments of the present run, for a remedy that is another run; without the size.
 fn again(args: &Args, place: &Place) -> String {
     let mut words: Vec<String> = args.device.iter().cloned().collect();
     if let Some(netns) = place.argument() {
         words.push(format!("--netns {netns}"));
     }
+    if args.memory != Choice::default() {
+        words.push(format!("--memory {}", quoted(&args.memory.to_string())));
+    }
     words.extend(args.queues.iter().map(|queue| format!("--queue {queue}")));
     words.join(" ")
+}
+
+/// As a shell takes it for one word.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
+    match word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    }
 }
 
 /// All checks of a NIC, or of a netkit and of the NIC behind it.

@@ -42,10 +42,6 @@ impl Context {
         })
     }
 
-    pub(crate) fn ordinal(&self) -> u32 {
-        self.ordinal
-    }
-
     /// Makes it this thread's current context until the guard is dropped, and gives the thread back
     /// the one it had.
     pub(super) fn enter(&self) -> Result<Entered<'_>, Error> {
@@ -57,7 +53,7 @@ impl Context {
         self.check(code, || "cuCtxPushCurrent".into())?;
         Ok(Entered {
             context: self,
-            thread: PhantomData,
+            _thread: PhantomData,
         })
     }
 
@@ -91,11 +87,15 @@ impl Context {
     /// Gives something back, which can't be refused: with the context lost it is gone already, and
     /// the driver is not asked.
     pub(super) fn give_back(&self, operation: &'static str, call: impl FnOnce(&Api) -> Result32) {
-        let Ok(entered) = self.enter() else { return };
-        let outcome = self.check(call(&self.api), || operation.into());
-        drop(entered);
+        if self.lost.get().is_some() {
+            return;
+        }
+        let outcome = self.enter().and_then(|_entered| {
+            let code = call(&self.api);
+            self.check(code, || operation.into())
+        });
         if let Err(error) = outcome {
-            tracing::warn!(%error, "give back what a GPU had");
+            tracing::warn!(%error, operation, "give back what a GPU had");
         }
     }
 }
@@ -116,14 +116,17 @@ impl Drop for Context {
 pub(super) struct Entered<'a> {
     context: &'a Context,
     /// Current in this thread, and no other.
-    thread: PhantomData<*mut ()>,
+    _thread: PhantomData<*mut ()>,
 }
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
         let mut handle = std::ptr::null_mut();
-        let _ = self.thread;
         // SAFETY: writes one handle, for which there is room; pops what `enter` pushed.
-        unsafe { (self.context.api.context_pop)(&raw mut handle) };
+        let code = unsafe { (self.context.api.context_pop)(&raw mut handle) };
+        // It is popped in any case. What it has to tell is an error of earlier work.
+        if let Err(error) = self.context.check(code, || "cuCtxPopCurrent".into()) {
+            tracing::warn!(%error, "leave a GPU's context");
+        }
     }
 }

@@ -243,14 +243,19 @@ impl Memory {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// Copies from the host. Returns when it is done.
+    /// Copies from the host. Returns when it is done: the copy by itself returns with the last bytes
+    /// under way still, and streams of ours don't wait for that (CUDA driver API, "API
+    /// synchronization behavior").
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let to = self.at(offset, bytes.len() as u64)?;
         let _entered = self.context.enter()?;
         // SAFETY: reads `bytes`, writes what `at` has found to lie inside.
         let code = unsafe { (self.context.api.copy_in)(to, bytes.as_ptr().cast(), bytes.len()) };
         self.context
-            .check(code, || format!("cuMemcpyHtoD of {} bytes", bytes.len()))
+            .check(code, || format!("cuMemcpyHtoD of {} bytes", bytes.len()))?;
+        // SAFETY: null stands for the stream that the copy was in.
+        let code = unsafe { (self.context.api.stream_wait)(std::ptr::null_mut()) };
+        self.context.check(code, || "cuStreamSynchronize".into())
     }
 
     /// Copies to the host. Returns when it is done.

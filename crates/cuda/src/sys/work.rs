@@ -154,8 +154,7 @@ impl Stream {
     pub(crate) fn wait_for(&self, event: &Event) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: both live.
-        let code =
-            unsafe { (self.context.api.stream_wait_event)(self.handle, event.handle, 0) };
+        let code = unsafe { (self.context.api.stream_wait_event)(self.handle, event.handle, 0) };
         self.context.check(code, || "cuStreamWaitEvent".into())
     }
 
@@ -212,9 +211,8 @@ impl Event {
         let _entered = self.context.enter()?;
         let mut ms = 0f32;
         // SAFETY: writes one float; both events live.
-        let code = unsafe {
-            (self.context.api.event_elapsed)(&raw mut ms, earlier.handle, self.handle)
-        };
+        let code =
+            unsafe { (self.context.api.event_elapsed)(&raw mut ms, earlier.handle, self.handle) };
         self.context.check(code, || "cuEventElapsedTime".into())?;
         Ok(Duration::from_secs_f64(f64::from(ms.max(0.0)) / 1e3))
     }

@@ -24,11 +24,10 @@ use clap::Parser;
 use devmem::engine::{Config, End, Engine, Peer, Until};
 use devmem::listen::{SocketOptions, listen, recv_buffer_for};
 use devmem::sink::SinkError;
-use dmabuf::{Dmabuf, Protection};
+use memory::{AnyMemory, Choice};
 use netdev::{Action, BindOptions, FlowRule, Link, NetNs, Netdev, QueueId};
 use nic::Plan;
-use payload::{Device, Host};
-use udmabuf::Udmabuf;
+use payload::Device;
 
 use frame::HEADER;
 use gather::{Counts, Gatherer, HandOver, Shared};
@@ -55,6 +54,9 @@ struct Args {
     /// Connections that they come over
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     connections: u32,
+    /// What is received into, as `devmem-tcp recv --memory` has it
+    #[arg(long, default_value_t)]
+    memory: Choice,
     /// Tensors that the region has room for
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: u32,
@@ -94,9 +96,9 @@ fn main() -> Result<ExitCode> {
     let nic = Link::open()?.by_name(&args.device)?.ifindex;
 
     // The memory, and the device that reads it, with room for the slots and for a header.
-    let memory = Udmabuf::builder(SIZE).build()?;
+    let memory = AnyMemory::make(&args.memory, Some(SIZE), None)?;
     let region = shape.bytes * u64::from(shape.slots) + HEADER as u64;
-    let device = Host::new(Arc::new(memory.map(Protection::Read)?), region)?;
+    let device = memory.device(region)?;
 
     // The NIC and the binding, as in the receiver example.
     let plan = Plan::new(&args.device, nic)
@@ -109,19 +111,13 @@ fn main() -> Result<ExitCode> {
     // The thread that gathers, and sinks that hand over to it.
     let shared = Arc::new(Shared::default());
     let using = move |device: &mut dyn Device, tensor, place| used(device, place, &shape, tensor);
-    let mut gatherer = Gatherer::new(
-        Box::new(device),
-        Ring::new(shape),
-        Arc::clone(&shared),
-        using,
-    );
+    let mut gatherer = Gatherer::new(device, Ring::new(shape), Arc::clone(&shared), using);
     let refused: Vec<Arc<OnceLock<String>>> =
         (0..args.connections).map(|_| Arc::default()).collect();
     refused
         .iter()
         .for_each(|refused| gatherer.add(Arc::clone(refused)));
     let (to, arrivals) = channel();
-    let worker = thread::spawn(move || gatherer.run(&arrivals));
     let mut next = refused.into_iter().enumerate();
     let sink = move |_: &Peer| {
         let next = next.next();
@@ -140,11 +136,21 @@ fn main() -> Result<ExitCode> {
     };
     let config = Config {
         until: Until::Peers(args.connections),
-        // A tensor that never gets whole, or a thread that has ended: then nothing comes back.
+        // A tensor that never gets whole: then nothing comes back of those that wait for its slot.
         stalled: Some(Duration::from_secs(10)),
         ..Config::for_pool(SIZE, args.connections)
     };
-    let report = Engine::new(listen(address, &options)?, config, sink)?.run()?;
+    let engine = Engine::new(listen(address, &options)?, config, sink)?;
+    let stop = engine.stop_handle();
+    let worker = thread::spawn(move || {
+        let worked = gatherer.run(&arrivals);
+        if worked.is_err() {
+            // The device is lost, say: nothing that comes is of use any more.
+            stop.stop();
+        }
+        worked
+    });
+    let report = engine.run()?;
 
     // The binding first: the kernel keeps header split on while there is one.
     binding.unbind();

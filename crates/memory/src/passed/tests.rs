@@ -62,6 +62,24 @@ fn a_helper_passes_nothing_and_goes() {
 }
 
 #[test]
+fn a_helper_says_nothing() {
+    let name = format!("@devmem-tcp-silent-{}", std::process::id());
+    let socket = SocketName::new(&name).unwrap();
+    let _listener = UnixListener::bind_addr(&socket.address().unwrap()).unwrap();
+    let error = received_within(&socket, Duration::from_millis(20)).unwrap_err();
+    assert!(error.to_string().starts_with("receive an fd from"));
+    assert!(error.remedy().unwrap().contains("the helper has 10s"));
+}
+
+#[test]
+fn a_helper_only_talks() {
+    let error = from_helper("talk", |mut stream| {
+        while stream.write_all(&[7; 64]).is_ok() {}
+    });
+    assert!(matches!(error, Error::Count { fds: 0, .. }), "{error}");
+}
+
+#[test]
 fn a_helper_greets_first() {
     let error = from_helper("greeting", |mut stream| {
         stream.write_all(b"here it comes: ").unwrap();

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -13,22 +14,40 @@ use super::println_line;
 use crate::bed::{self, NIC};
 use crate::tool::{ours, sh};
 
+/// Bytes that the NIC writes to.
+const MEMORY: u64 = 32 << 20;
 const TENSORS: u32 = 12;
 /// Of a tensor: no multiple of anything.
 const BYTES: usize = 1_000_003;
 const CONNECTIONS: u16 = 4;
 const SLOTS: u32 = 3;
 
-/// The example, on a NIC that leaves a part of some packets beside the dmabuf.
-fn start(connections: u16, tensors: u32) -> Result<Receiver> {
+/// The example's command line, and a NIC that leaves a part of some packets beside the dmabuf.
+fn wire(connections: u16, tensors: u32) -> Result<String> {
     bed::wire()?;
     bed::parameter("unsplit_every", 7)?;
     bed::parameter("unsplit_bytes", 33)?;
-    let line = format!(
+    Ok(format!(
         "{NIC} {LAST} {} --tensors {tensors} --bytes {BYTES} --connections {connections} --slots {SLOTS}",
         address()?
-    );
+    ))
+}
+
+fn start(connections: u16, tensors: u32) -> Result<Receiver> {
+    let line = wire(connections, tensors)?;
+    let line = format!("{line} {}", crate::memory::option(MEMORY)?);
     Receiver::start_here(&ours("collective"), &line)
+}
+
+/// In a GPU's memory, which is the fake's.
+fn start_on_gpu(faults: &str) -> Result<Receiver> {
+    let mut fake = ours("");
+    fake.set_file_name("../fake");
+    let fake = fake.canonicalize()?;
+    let fake = fake.display();
+    let line = wire(CONNECTIONS, TENSORS)?;
+    let line = format!("LD_LIBRARY_PATH={fake} {faults} {fake}/collective {line} --memory cuda");
+    Receiver::start_here(Path::new("/usr/bin/env"), &line)
 }
 
 fn header(tensor: u32, offset: u64, len: u64) -> Vec<u8> {
@@ -75,25 +94,62 @@ fn send(mut stream: TcpStream, parts: Vec<Vec<u8>>, late: bool) -> JoinHandle<Re
     })
 }
 
-/// All tensors come to the sums of what was sent, each from its slot; batches are gathered while
-/// more is received, and every frag goes back from the thread that gathers.
-pub(super) fn tensors_over_connections() -> Result<()> {
-    let mut tensors = vec![0; BYTES * TENSORS as usize];
-    File::open("/dev/urandom")?.read_exact(&mut tensors)?;
-    let receiver = start(CONNECTIONS, TENSORS)?;
+/// Has all peers send, and says whether all was taken.
+fn send_all(tensors: &[u8]) -> Result<Result<()>> {
     let senders = peers(CONNECTIONS)?.into_iter().enumerate();
     let senders = senders.map(|(share, stream)| {
         let late = share + 1 == usize::from(CONNECTIONS);
-        send(stream, parts(&tensors, share), late)
+        send(stream, parts(tensors, share), late)
     });
     let senders: Vec<_> = senders.collect();
-    let sent = senders.into_iter().try_for_each(joined);
+    Ok(senders.into_iter().try_for_each(joined))
+}
+
+fn tensors() -> Result<Vec<u8>> {
+    let mut tensors = vec![0; BYTES * TENSORS as usize];
+    File::open("/dev/urandom")?.read_exact(&mut tensors)?;
+    Ok(tensors)
+}
+
+/// All tensors come to the sums of what was sent, each from its slot; batches are gathered while
+/// more is received, and every frag goes back from the thread that gathers.
+pub(super) fn tensors_over_connections() -> Result<()> {
+    let tensors = tensors()?;
+    let receiver = start(CONNECTIONS, TENSORS)?;
+    let sent = send_all(&tensors)?;
     let (_, said) = receiver.end(0)?;
-    println_line(said.trim_end());
     sent?;
+    whole(&tensors, &said)
+}
+
+/// The same where a GPU's driver says that it gathers, which the CPU cannot map.
+pub(super) fn tensors_in_a_gpus_memory() -> Result<()> {
+    let tensors = tensors()?;
+    let receiver = start_on_gpu("")?;
+    let sent = send_all(&tensors)?;
+    let (_, said) = receiver.end(0)?;
+    sent?;
+    whole(&tensors, &said)
+}
+
+/// The receiver ends, says what became of the GPU, and leaves the NIC as it was.
+pub(super) fn gpu_is_lost_midway() -> Result<()> {
+    // CUDA_ERROR_ILLEGAL_ADDRESS, at a gather somewhere in the middle.
+    let receiver = start_on_gpu("FAKECUDA_FAIL=cuLaunchKernel:40:700")?;
+    // Whether the peers see it depends on the moment.
+    let _sent = send_all(&tensors()?)?;
+    let (_, said) = receiver.end(1)?;
+    println_line(said.trim_end());
+    ensure!(said.contains("ILLEGAL_ADDRESS"), "not what it was");
+    Ok(())
+}
+
+/// Holds if that is what the example says of such tensors.
+fn whole(tensors: &[u8], said: &str) -> Result<()> {
+    println_line(said.trim_end());
     let mut told: Vec<&str> = said.lines().collect();
     let last = told.pop().context("it said nothing")?;
-    let expected = zlib(&tensors)?;
+    let expected = zlib(tensors)?;
     let expected = expected.iter().enumerate().map(|(tensor, sum)| {
         let slot = tensor as u32 % SLOTS;
         format!("tensor {tensor}: {BYTES} bytes, crc32 {sum}, slot {slot}")
@@ -165,7 +221,7 @@ pub(super) fn headers_are_not_believed() -> Result<()> {
     let (_, said) = receiver.end(1)?;
     println_line(said.trim_end());
     for (number, (_, why)) in bad.iter().enumerate() {
-        let mut complaints = said.split(|c| c == ';' || c == '\n');
+        let mut complaints = said.split([';', '\n']);
         let connection = format!("connection {number}: ");
         let found = complaints.find(|complaint| complaint.contains(&connection));
         let found = found.with_context(|| format!("nothing of connection {number}"))?;

@@ -2,9 +2,11 @@
 
 mod all;
 mod bind_errors;
+mod by_device;
 mod collective;
 mod counts;
 mod crowd;
+mod cuda;
 mod doctor;
 mod doctor_fault;
 mod doctor_left;
@@ -26,6 +28,7 @@ mod lease_notes;
 mod lease_rounds;
 mod lease_way;
 mod leasing;
+mod memory;
 mod ncdevmem;
 mod ncdevmem_client;
 mod ncdevmem_probe;

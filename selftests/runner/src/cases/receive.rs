@@ -67,7 +67,8 @@ pub(super) fn not_a_multiple_of_the_page() -> Result<()> {
         .enumerate()
     {
         let to = format!("{NIC_ADDRESS}:{}", 5000 + turn);
-        all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, bytes)?)?;
+        let line = format!("-f {NIC} --size 4M");
+        all_in_dmabuf(&validated(None, &line, &to, bytes)?)?;
     }
     Ok(())
 }
@@ -247,12 +248,13 @@ pub(super) fn rx_page_size() -> Result<()> {
     if bed::kernel()? < (7, 3) {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
     }
+    let pages = memory::pages_of_64_kib()?;
     fs::write("/proc/sys/vm/nr_hugepages", "64").context("nr_hugepages")?;
     bed::wire()?;
     sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
     let frags = |line: &str, port: u16| -> Result<u64> {
         let to = format!("{NIC_ADDRESS}:{port}");
-        let summary = validated(None, &format!("-f {NIC} {} {line}", memory::pages("2M")), &to, 16 * MIB)?;
+        let summary = validated(None, &format!("-f {NIC} {pages} {line}"), &to, 16 * MIB)?;
         all_in_dmabuf(&summary)?;
         number(&summary, "/frags")
     };

@@ -25,7 +25,7 @@ const MIB: u64 = 1 << 20;
 const QUEUE: QueueId = QueueId::new(bed::QUEUES - 1);
 
 /// Bytes that repeat nowhere, so that none can be mistaken for another.
-fn file(name: &str, len: usize, seed: u32) -> Result<String> {
+pub(super) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
     let mut state = seed;
     let bytes = (0..len).map(|_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -67,7 +67,7 @@ pub(super) fn checksum_of_each_peer() -> Result<()> {
 }
 
 /// What the summary says of the peer that sent so many bytes.
-fn sum_of_bytes(summary: &Value, bytes: u64) -> Result<u64> {
+pub(super) fn sum_of_bytes(summary: &Value, bytes: u64) -> Result<u64> {
     let peers = summary["connections"].as_array().into_iter().flatten();
     let mut of = peers.filter(|peer| peer["bytes"] == bytes);
     let peer = of
@@ -77,7 +77,7 @@ fn sum_of_bytes(summary: &Value, bytes: u64) -> Result<u64> {
 }
 
 /// The sum as Python makes it.
-fn zlib(path: &str) -> Result<u64> {
+pub(super) fn zlib(path: &str) -> Result<u64> {
     let script = "/tmp/crc32.py";
     let text = format!("import zlib\nprint(zlib.crc32(open('{path}', 'rb').read()))\n");
     fs::write(script, text)?;

@@ -13,7 +13,7 @@ use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use crate::tool::{command, finish, sh, until};
 
 /// Holds if the line is refused with status 1, in two lines that contain these words.
-fn complains(mut run: Command, words: &[&str]) -> Result<()> {
+pub(super) fn complains(mut run: Command, words: &[&str]) -> Result<()> {
     run.stdin(std::process::Stdio::null());
     let complaint = finish(run)?.refused(1)?;
     println_line(complaint.trim_end());

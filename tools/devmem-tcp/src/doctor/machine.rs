@@ -3,21 +3,19 @@
 use std::fs::{self, File};
 use std::process::Command;
 
+use memory::Choice;
 use netdev::{BindOptions, Error, Ifindex, Lease, Netdev, QueueId};
 
 use super::line::{Area, Check, Finding};
 use super::place::{Place, program};
-use crate::args::Pages;
 
 /// What is known of the machine.
 #[derive(Debug)]
 pub(super) struct Machine {
     /// Where the device is.
     pub(super) place: Place,
-    /// Bytes of the dmabuf.
-    pub(super) size: u64,
-    /// Whether it is to be of hugepages.
-    pub(super) huge: bool,
+    /// The memory that is asked about.
+    pub(super) wanted: Wanted,
     /// What comes behind `doctor` on a command line like the present one.
     pub(super) arguments: String,
     /// Of `uname -r`.
@@ -26,6 +24,25 @@ pub(super) struct Machine {
     config: Option<String>,
     bind: Answer,
     lease: Answer,
+}
+
+/// Memory that is asked about.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Wanted {
+    pub(super) memory: Choice,
+    /// Bytes of the dmabuf.
+    pub(super) size: u64,
+    /// Whether that is what somebody said, and not a default.
+    pub(super) given: bool,
+    /// Whether it is to be of hugepages.
+    pub(super) huge: bool,
+}
+
+impl Wanted {
+    /// Whether the checks of udmabuf apply.
+    pub(super) fn is_udmabuf(&self) -> bool {
+        self.memory == Choice::Udmabuf
+    }
 }
 
 /// What the kernel says to a request for a device that is not there.
@@ -41,7 +58,7 @@ enum Answer {
 }
 
 impl Machine {
-    pub(super) fn look(place: Place, size: u64, pages: Pages, arguments: String) -> Self {
+    pub(super) fn look(place: Place, wanted: Wanted, arguments: String) -> Self {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let release = release.trim().to_owned();
         Self {
@@ -49,8 +66,7 @@ impl Machine {
             lease: Answer::of(lease(&place)),
             config: config(&release),
             place,
-            size,
-            huge: matches!(pages, Pages::Huge),
+            wanted,
             arguments,
             release,
         }
@@ -271,8 +287,7 @@ mod tests {
     fn machine(release: &str, config: Option<&str>) -> Machine {
         Machine {
             place: Place::new(netdev::NetNs::current().unwrap()).unwrap(),
-            size: 0,
-            huge: false,
+            wanted: Wanted::default(),
             arguments: String::new(),
             release: release.to_owned(),
             config: config.map(str::to_owned),

@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 
+use ::memory::Choice;
 use udmabuf::{HugePage, Udmabuf};
 
 use super::line::{Area, Check, Finding};
@@ -70,7 +71,10 @@ fn number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-fn device(_: &Machine) -> Option<Finding> {
+fn device(machine: &Machine) -> Option<Finding> {
+    if !machine.wanted.is_udmabuf() {
+        return None;
+    }
     let error = match fs::File::open(DEVICE) {
         Ok(_) => return Some(Finding::ok(DEVICE)),
         Err(error) => error,
@@ -92,19 +96,25 @@ fn device(_: &Machine) -> Option<Finding> {
 
 /// `udmabuf_create`: more pages than the limit are `EINVAL`.
 fn limit(machine: &Machine) -> Option<Finding> {
+    if !machine.wanted.is_udmabuf() {
+        return None;
+    }
     let limit_mb = number(SIZE_LIMIT_MB)?;
-    let size = Size(machine.size);
+    let size = Size(machine.wanted.size);
     let found = format!("{limit_mb} MiB, {size} asked for");
-    Some(if machine.size <= limit_mb.saturating_mul(1 << 20) {
+    Some(if machine.wanted.size <= limit_mb.saturating_mul(1 << 20) {
         Finding::ok(found)
     } else {
-        let want = machine.size.div_ceil(1 << 20);
+        let want = machine.wanted.size.div_ceil(1 << 20);
         Finding::fail(found).remedy(format!("echo {want} > {SIZE_LIMIT_MB}"))
     })
 }
 
 /// Makes a small one and drops it: no change to the machine.
-fn seals(_: &Machine) -> Option<Finding> {
+fn seals(machine: &Machine) -> Option<Finding> {
+    if !machine.wanted.is_udmabuf() {
+        return None;
+    }
     let page = HugePage::None.bytes();
     match Udmabuf::builder(page).build() {
         Ok(_) => Some(Finding::ok("a page was sealed, made a dmabuf and dropped")),
@@ -118,7 +128,8 @@ fn seals(_: &Machine) -> Option<Finding> {
 }
 
 fn free(machine: &Machine) -> Option<Finding> {
-    if machine.huge {
+    let of_pages = matches!(machine.wanted.memory, Choice::Udmabuf | Choice::Heap(_));
+    if machine.wanted.huge || !of_pages {
         return None;
     }
     let info = fs::read_to_string("/proc/meminfo").ok()?;
@@ -130,9 +141,9 @@ fn free(machine: &Machine) -> Option<Finding> {
     let found = format!(
         "{} available, {} asked for",
         mib(available),
-        mib(machine.size)
+        mib(machine.wanted.size)
     );
-    Some(if available > machine.size {
+    Some(if available > machine.wanted.size {
         Finding::ok(found)
     } else {
         let half = (available / 2) >> 20;
@@ -145,20 +156,23 @@ fn free(machine: &Machine) -> Option<Finding> {
 }
 
 fn hugepages(machine: &Machine) -> Option<Finding> {
+    if !machine.wanted.is_udmabuf() {
+        return None;
+    }
     let size = 2 << 20;
     let (Some(free), Some(reserved)) = (
         number(&format!("{HUGEPAGES}/free_hugepages")),
         number(&format!("{HUGEPAGES}/nr_hugepages")),
     ) else {
         let none = "the kernel has none of 2 MiB";
-        return Some(match machine.huge {
+        return Some(match machine.wanted.huge {
             true => Finding::fail(none).remedy("take others: leave --pages away"),
             false => Finding::ok(none.to_owned() + "; they are not asked for"),
         });
     };
-    let want = machine.size.div_ceil(size);
+    let want = machine.wanted.size.div_ceil(size);
     let found = format!("{free} of {reserved} are free");
-    Some(match (machine.huge, free >= want) {
+    Some(match (machine.wanted.huge, free >= want) {
         (_, true) => Finding::ok(found),
         (false, false) => Finding::ok(found + "; they are not asked for"),
         (true, false) => Finding::fail(format!("{found}, {want} are needed")).remedy(format!(
@@ -206,8 +220,12 @@ fn rmem(machine: &Machine) -> Option<Finding> {
     let read = || fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").ok();
     let limits = machine.place.netns.run(read).ok()??;
     let most: u64 = limits.split_whitespace().nth(2)?.parse().ok()?;
-    let room = machine.size / 2;
-    let found = format!("{} at most, a pool of {}", mib(most), mib(machine.size));
+    let room = machine.wanted.size / 2;
+    let found = format!(
+        "{} at most, a pool of {}",
+        mib(most),
+        mib(machine.wanted.size)
+    );
     let remedy = |max: u64| {
         let command = format!("sysctl -w net.ipv4.tcp_rmem='4096 131072 {max}'");
         machine.place.command(&command)

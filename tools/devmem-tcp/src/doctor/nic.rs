@@ -102,7 +102,7 @@ impl Nic {
             queues,
             place,
             link,
-            size: machine.size,
+            size: machine.wanted.size,
         })
     }
 

@@ -63,10 +63,10 @@ impl Receiver {
                 .map(|time| Duration::from_micros(time.into())),
             ..Config::for_pool(pool, args.connections)
         };
-        let memory = args
+        let reader = args
             .sinks
-            .map(bound.iter().map(|(binding, memory)| (binding, *memory)))?;
-        let open = args.sinks.maker(args.connections, memory)?;
+            .reader(bound.iter().map(|(binding, memory)| (binding, *memory)))?;
+        let open = args.sinks.maker(args.connections, reader)?;
         if workers.is_empty() {
             let mut listeners = listeners.into_iter();
             let first = listeners.next().context("--listen")?;

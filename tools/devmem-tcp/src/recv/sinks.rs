@@ -8,6 +8,7 @@ use ::memory::AnyMemory;
 use anyhow::{Context, Result, bail};
 use devmem::engine::Peer;
 use devmem::pattern::Pattern;
+use devmem::sink::device::{self, Devices, SharedDevice};
 use devmem::sink::{Checksum, Discard, Memory, Sink, SinkError, Validate, Write};
 use devmem::{DmabufId, Received};
 use dmabuf::{Dmabuf, Protection};
@@ -17,39 +18,85 @@ use netdev::Binding;
 pub(super) enum AnySink {
     Discard(Discard),
     Validate(Validate),
-    Write(Write<Box<dyn io::Write + Send>>),
+    Write(Write<Output>),
     Checksum(Checksum),
+    DeviceValidate(device::Validate),
+    DeviceWrite(device::Write<Output>),
+    DeviceChecksum(device::Checksum),
 }
+
+type Output = Box<dyn io::Write + Send>;
 
 impl AnySink {
     /// The sum of what it took, where it makes one.
     pub(super) fn crc32(&self) -> Option<u32> {
         match self {
             AnySink::Checksum(checksum) => Some(checksum.crc32()),
+            AnySink::DeviceChecksum(checksum) => Some(checksum.crc32()),
             _ => None,
+        }
+    }
+
+    fn inner(&mut self) -> &mut dyn Sink {
+        match self {
+            AnySink::Discard(sink) => sink,
+            AnySink::Validate(sink) => sink,
+            AnySink::Write(sink) => sink,
+            AnySink::Checksum(sink) => sink,
+            AnySink::DeviceValidate(sink) => sink,
+            AnySink::DeviceWrite(sink) => sink,
+            AnySink::DeviceChecksum(sink) => sink,
         }
     }
 }
 
 impl Sink for AnySink {
     fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
-        match self {
-            AnySink::Discard(sink) => sink.consume(received),
-            AnySink::Validate(sink) => sink.consume(received),
-            AnySink::Write(sink) => sink.consume(received),
-            AnySink::Checksum(sink) => sink.consume(received),
-        }
+        self.inner().consume(received)
     }
 
     fn finish(&mut self) -> Result<(), SinkError> {
-        match self {
-            AnySink::Discard(sink) => sink.finish(),
-            AnySink::Validate(sink) => sink.finish(),
-            AnySink::Write(sink) => sink.finish(),
-            AnySink::Checksum(sink) => sink.finish(),
+        self.inner().finish()
+    }
+}
+
+/// Who reads the payload.
+#[derive(Clone)]
+pub(super) enum Reader {
+    /// The CPU, by mappings.
+    Cpu(Memory),
+    /// The devices whose memory it is.
+    Devices(Devices),
+}
+
+impl Reader {
+    fn validate(&self, pattern: &Pattern) -> AnySink {
+        let pattern = pattern.clone();
+        match self.clone() {
+            Self::Cpu(memory) => AnySink::Validate(Validate::new(pattern, memory)),
+            Self::Devices(devices) => {
+                AnySink::DeviceValidate(device::Validate::new(pattern, devices))
+            }
+        }
+    }
+
+    fn write(&self, out: Output) -> AnySink {
+        match self.clone() {
+            Self::Cpu(memory) => AnySink::Write(Write::new(out, memory)),
+            Self::Devices(devices) => AnySink::DeviceWrite(device::Write::new(out, devices)),
+        }
+    }
+
+    fn checksum(&self) -> AnySink {
+        match self.clone() {
+            Self::Cpu(memory) => AnySink::Checksum(Checksum::new(memory)),
+            Self::Devices(devices) => AnySink::DeviceChecksum(device::Checksum::new(devices)),
         }
     }
 }
+
+/// Bytes that a device gathers at once, on their way to `--output`: what one `recvmsg` brings.
+const STAGING: u64 = 1 << 20;
 
 #[derive(clap::Args)]
 pub(super) struct SinkArgs {
@@ -62,6 +109,9 @@ pub(super) struct SinkArgs {
     /// Sum up the payload of each connection: the CRC-32 of `cksum -a crc32b` and zlib
     #[arg(long, conflicts_with_all = ["validate", "output"])]
     checksum: bool,
+    /// Leave it to the memory's device to read payload, where the CPU could, too
+    #[arg(long, hide = true)]
+    by_device: bool,
 }
 
 impl SinkArgs {
@@ -70,34 +120,46 @@ impl SinkArgs {
         self.output.as_deref() == Some("-")
     }
 
-    /// Maps the bound dmabufs, if the sinks read them.
-    pub(super) fn map<'a>(
+    /// Maps the bound dmabufs, if the sinks read them; those that the CPU can't map are left to their
+    /// devices.
+    pub(super) fn reader<'a>(
         &self,
         bound: impl IntoIterator<Item = (&'a Binding, &'a AnyMemory)>,
-    ) -> Result<Memory> {
-        let mut memory = Memory::new();
-        if !self.checksum && self.validate.is_none() && self.output.is_none() {
-            return Ok(memory);
+    ) -> Result<Reader> {
+        let (mut memory, mut devices) = (Memory::new(), Devices::new());
+        let mut by_device = self.by_device;
+        let unread = !self.checksum && self.validate.is_none() && self.output.is_none();
+        for (binding, dmabuf) in bound.into_iter().filter(|_| !unread) {
+            let id = DmabufId::new(binding.id().get());
+            if self.by_device || !dmabuf.on_host() {
+                let staging = self.output.as_ref().map_or(0, |_| STAGING);
+                let device = dmabuf.device(staging).context("a device for the payload")?;
+                devices = devices.with(id, SharedDevice::new(device));
+                by_device = true;
+            } else {
+                let mapping = dmabuf.map(Protection::Read).context("mapping the dmabuf")?;
+                memory = memory.with(id, Arc::new(mapping));
+            }
         }
-        for (binding, dmabuf) in bound {
-            let mapping = dmabuf.map(Protection::Read).context("mapping the dmabuf")?;
-            memory = memory.with(DmabufId::new(binding.id().get()), Arc::new(mapping));
-        }
-        Ok(memory)
+        // All dmabufs are of one kind.
+        Ok(match by_device {
+            true => Reader::Devices(devices),
+            false => Reader::Cpu(memory),
+        })
     }
 
     /// What makes a sink for each of so many connections.
     pub(super) fn maker(
         &self,
         connections: u32,
-        memory: Memory,
+        reader: Reader,
     ) -> Result<impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>> {
         let pattern = self
             .validate
             .map(Pattern::new)
             .transpose()
             .context("--validate")?;
-        let mut out: Option<Box<dyn io::Write + Send>> = match self.output.as_deref() {
+        let mut out: Option<Output> = match self.output.as_deref() {
             None => None,
             Some("-") => Some(Box::new(io::stdout())),
             Some(path) => Some(Box::new(
@@ -109,11 +171,10 @@ impl SinkArgs {
         }
         let checksum = self.checksum;
         Ok(move |_: &Peer| -> Result<AnySink, SinkError> {
-            let memory = memory.clone();
             Ok(match (&pattern, out.take()) {
-                (Some(pattern), _) => AnySink::Validate(Validate::new(pattern.clone(), memory)),
-                (None, Some(out)) => AnySink::Write(Write::new(out, memory)),
-                (None, None) if checksum => AnySink::Checksum(Checksum::new(memory)),
+                (Some(pattern), _) => reader.validate(pattern),
+                (None, Some(out)) => reader.write(out),
+                (None, None) if checksum => reader.checksum(),
                 (None, None) => AnySink::Discard(Discard),
             })
         })

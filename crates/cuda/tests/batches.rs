@@ -1,0 +1,285 @@
+//! The kernels' own source, as the fake driver runs it, held against the CPU's twin.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::{Chance, Fake};
+use cuda::{Allocation, Buffer, Worker};
+use dmabuf::Dmabuf;
+use payload::pattern::Pattern;
+use payload::{Batch, BatchError, Device, DeviceError, Host};
+
+const MIB: u64 = 1 << 20;
+const BATCHES: usize = 10_000;
+
+/// Bytes of the regions: the end of the source is the end of its allocation, after which the fake
+/// has pages that must not be touched.
+const SOURCE: u64 = 2 * MIB;
+const DESTINATION: u64 = 300_000;
+
+fn buffer(fake: &Fake, allocation: Allocation) -> Buffer {
+    fake.gpu().allocate_as(SOURCE, allocation).unwrap()
+}
+
+/// The same bytes in both.
+fn pair(buffer: &Buffer, bytes: &[u8]) -> (Worker, Host) {
+    buffer.write(0, bytes).unwrap();
+    let worker = buffer.worker(DESTINATION).unwrap();
+    (worker, twin(bytes))
+}
+
+fn twin(bytes: &[u8]) -> Host {
+    Host::of_bytes(Arc::<[u8]>::from(bytes), DESTINATION).unwrap()
+}
+
+fn destination(worker: &mut Worker) -> Vec<u8> {
+    let mut bytes = vec![0; DESTINATION as usize];
+    worker.read(0, &mut bytes).unwrap();
+    bytes
+}
+
+/// A place in the source, often near an end.
+fn source(chance: &mut Chance, len: u64) -> u64 {
+    let room = SOURCE - len + 1;
+    match chance.below(8) {
+        0 => chance.below(room.min(20)),
+        1 => room - 1 - chance.below(room.min(20)),
+        _ => chance.below(room),
+    }
+}
+
+/// Pieces in any order, that share none of the destination's bytes but touch.
+fn scattered(chance: &mut Chance) -> Batch {
+    let mut pieces = Vec::new();
+    let mut end = chance.below(50);
+    for _ in 0..chance.below(40) {
+        let len = chance.len().min(DESTINATION - end);
+        if len == 0 {
+            break;
+        }
+        pieces.push((source(chance, len), len as u32, end));
+        end += len;
+        if chance.once_in(4) {
+            end = (end + chance.below(600)).min(DESTINATION);
+        }
+    }
+    for i in (1..pieces.len()).rev() {
+        pieces.swap(i, chance.below(i as u64 + 1) as usize);
+    }
+    let mut batch = Batch::with_capacity(pieces.len());
+    for (source, len, destination) in pieces {
+        batch.push(source, len, destination);
+    }
+    batch
+}
+
+/// Pieces that follow each other from `begin`.
+fn stream(chance: &mut Chance, begin: u64, pieces: u64) -> Batch {
+    let mut batch = Batch::default();
+    let mut at = begin;
+    for _ in 0..pieces {
+        let len = chance.len();
+        batch.push(source(chance, len), len as u32, at);
+        at += len;
+    }
+    batch
+}
+
+#[test]
+fn gathers_are_the_twins() {
+    let fake = Fake::new();
+    let mut chance = Chance::new();
+    for allocation in [Allocation::Plain, Allocation::Virtual] {
+        let buffer = buffer(&fake, allocation);
+        let bytes = chance.bytes(SOURCE as usize);
+        let (mut worker, mut host) = pair(&buffer, &bytes);
+        for turn in 0..BATCHES / 2 {
+            let batch = scattered(&mut chance);
+            if turn % 64 == 0 {
+                let bytes = chance.bytes(DESTINATION as usize);
+                worker.write(0, &bytes).unwrap();
+                host.write(0, &bytes).unwrap();
+            }
+            worker.gather(&batch).unwrap();
+            host.gather(&batch).unwrap();
+            // What no piece belongs to is compared as well.
+            assert!(
+                destination(&mut worker) == host.destination(),
+                "turn {turn}: {batch:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn sums_are_the_twins() {
+    let fake = Fake::new();
+    let mut chance = Chance::new();
+    let buffer = buffer(&fake, Allocation::Plain);
+    let bytes = chance.bytes(SOURCE as usize);
+    let (mut worker, mut host) = pair(&buffer, &bytes);
+    for turn in 0..BATCHES {
+        let begin = chance.next() >> chance.below(64) >> 1;
+        let pieces = chance.below(20);
+        let batch = stream(&mut chance, begin, pieces);
+        assert_eq!(
+            worker.crc32(&batch).unwrap(),
+            host.crc32(&batch).unwrap(),
+            "turn {turn}: {batch:?}"
+        );
+    }
+}
+
+/// Byte `i` of the source is the pattern's at `i + ahead`; then some bytes are spoilt.
+#[test]
+fn first_bad_bytes_are_the_twins() {
+    let fake = Fake::new();
+    let mut chance = Chance::new();
+    let buffer = buffer(&fake, Allocation::Plain);
+    let mut worker = buffer.worker(0).unwrap();
+    let mut bad = 0;
+    for turn in 0..BATCHES / 50 {
+        let period = 1 + chance.below(256) as usize;
+        let ahead = chance.next() >> chance.below(64) >> 1;
+        let pattern = Pattern::new(period).unwrap();
+        let mut bytes = vec![0; SOURCE as usize];
+        pattern.fill(ahead, &mut bytes);
+        for _ in 0..chance.below(60) {
+            let at = chance.below(SOURCE) as usize;
+            bytes[at] ^= 1 << chance.below(8);
+        }
+        buffer.write(0, &bytes).unwrap();
+        let mut host = twin(&bytes);
+        for _ in 0..50 {
+            let mut batch = Batch::default();
+            for _ in 0..chance.below(20) {
+                let len = chance.len();
+                let from = source(&mut chance, len);
+                // Now and then at a place where it doesn't belong.
+                let skew = if chance.once_in(100) {
+                    chance.below(500)
+                } else {
+                    0
+                };
+                batch.push(from, len as u32, from + ahead + skew);
+            }
+            let found = worker.validate(&batch, &pattern).unwrap();
+            let expected = host.validate(&batch, &pattern).unwrap();
+            assert_eq!(found, expected, "turn {turn}: period {period} {batch:?}");
+            bad += usize::from(found.is_some());
+        }
+    }
+    assert!(bad > BATCHES / 20 && bad < BATCHES * 19 / 20, "{bad}");
+}
+
+/// More parts than are told at once, and pieces longer than a part.
+#[test]
+fn large_batches_are_the_twins() {
+    let fake = Fake::new();
+    let mut chance = Chance::new();
+    let buffer = buffer(&fake, Allocation::Plain);
+    let bytes = chance.bytes(SOURCE as usize);
+    let (mut worker, mut host) = pair(&buffer, &bytes);
+    worker.set_timing(true);
+
+    let mut many = Batch::default();
+    for i in 0..70_000u64 {
+        let len = 1 + i % 4;
+        many.push(
+            chance.below(SOURCE - 4),
+            len as u32,
+            4 * i + chance.below(5 - len),
+        );
+    }
+    worker.gather(&many).unwrap();
+    assert!(worker.elapsed().is_some());
+    host.gather(&many).unwrap();
+    assert!(destination(&mut worker) == host.destination());
+
+    let mut long = Batch::default();
+    long.push(3, SOURCE as u32 - 3, 77);
+    long.push(0, SOURCE as u32, 77 + SOURCE - 3);
+    let mut one = stream(&mut chance, 1 << 50, 60_000);
+    one.push(1, 1, one.bytes() + (1 << 50));
+    for batch in [&long, &one] {
+        assert_eq!(worker.crc32(batch).unwrap(), host.crc32(batch).unwrap());
+        let pattern = Pattern::default();
+        assert_eq!(
+            worker.validate(batch, &pattern).unwrap(),
+            host.validate(batch, &pattern).unwrap()
+        );
+    }
+}
+
+/// What was refused leaves nothing in the way of what comes after it.
+#[test]
+fn a_refused_call_is_over() {
+    let fake = Fake::new();
+    let mut chance = Chance::new();
+    let buffer = buffer(&fake, Allocation::Plain);
+    let bytes = chance.bytes(SOURCE as usize);
+    let (mut worker, mut host) = pair(&buffer, &bytes);
+    worker.set_timing(true);
+    for nth in 1u64.. {
+        let mut refused = Batch::default();
+        refused.push(5, 1000 + nth as u32, nth);
+        fake.set("FAIL", &format!("*:{nth}:2"));
+        if worker.gather(&refused).is_ok() && fake.failed().is_none() {
+            assert!(nth > 10, "{nth}");
+            break;
+        }
+        let pieces = 1 + chance.below(20);
+        let batch = stream(&mut chance, 0, pieces);
+        fake.reset();
+        assert_eq!(worker.crc32(&batch).unwrap(), host.crc32(&batch).unwrap());
+    }
+}
+
+#[test]
+fn a_batch_that_makes_no_sense_is_refused() {
+    let fake = Fake::new();
+    let buffer = buffer(&fake, Allocation::Plain);
+    let mut worker = buffer.worker(DESTINATION).unwrap();
+    let before = fake.calls();
+    let of = |pieces: &[(u64, u32, u64)]| {
+        let mut batch = Batch::default();
+        for (source, len, destination) in pieces {
+            batch.push(*source, *len, *destination);
+        }
+        batch
+    };
+    for (batch, wanted) in [
+        (of(&[(0, 0, 0)]), "no bytes"),
+        (of(&[(SOURCE - 1, 2, 0)]), "leave the source"),
+        (of(&[(u64::MAX, 2, 0)]), "leave the source"),
+        (of(&[(0, 2, DESTINATION - 1)]), "leave the destination"),
+        (of(&[(0, 9, 8), (0, 9, 0)]), "overlap"),
+    ] {
+        let error = worker.gather(&batch).unwrap_err();
+        assert!(matches!(error, DeviceError::Batch(_)), "{error:?}");
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+    let error = worker.crc32(&of(&[(0, 2, 0), (0, 2, 3)])).unwrap_err();
+    assert!(
+        matches!(error, DeviceError::Batch(BatchError::Gap { .. })),
+        "{error}"
+    );
+    for (offset, len) in [(DESTINATION, 1), (DESTINATION - 1, 2), (u64::MAX, 1)] {
+        let mut out = vec![0; len];
+        let error = worker.read(offset, &mut out).unwrap_err();
+        assert!(matches!(error, DeviceError::Memory(_)), "{error}");
+        let error = worker.write(offset, &out).unwrap_err();
+        assert!(error.to_string().contains("lie outside"), "{error}");
+    }
+    assert!(buffer.read(SOURCE, &mut [0]).is_err());
+    assert!(worker.copy(DESTINATION + 1).is_err());
+    let empty = Batch::default();
+    worker.gather(&empty).unwrap();
+    assert_eq!(worker.crc32(&empty).unwrap(), 0);
+    assert_eq!(worker.validate(&empty, &Pattern::default()).unwrap(), None);
+    // Two of them for the copy, which is checked by what has the memory, with its events around.
+    assert!(fake.calls() - before < 30, "the GPU was asked");
+    assert_eq!(buffer.len(), SOURCE);
+}

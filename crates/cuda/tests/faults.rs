@@ -1,0 +1,264 @@
+//! Every call of the driver's, failing: a clear error, nothing left behind, nothing asked of a GPU
+//! that is lost.
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::error::Error as StdError;
+use std::os::fd::AsFd;
+
+use common::{Fake, chain, fds};
+use cuda::{Allocation, Driver, Error, Mapping};
+use payload::pattern::Pattern;
+use payload::{Batch, Device};
+
+const MIB: u64 = 1 << 20;
+
+fn batch() -> Batch {
+    let mut batch = Batch::default();
+    batch.push(5, 5000, 0);
+    batch.push(9000, 100, 5000);
+    batch
+}
+
+/// All that can be done with a GPU, once. Says how many calls it took before anything was given back.
+fn everything(fake: &Fake, allocation: Allocation) -> Result<u64, Box<dyn StdError>> {
+    let driver = fake.driver()?;
+    driver.version()?;
+    driver.devices()?;
+    let gpu = driver.open(0)?;
+    let buffer = gpu.allocate_as(MIB, allocation)?;
+    buffer.export()?;
+    let pattern = Pattern::default();
+    let mut bytes = vec![0; MIB as usize];
+    pattern.fill(0, &mut bytes);
+    buffer.write(0, &bytes)?;
+    let mut worker = buffer.worker(MIB)?;
+    let batch = batch();
+    worker.set_timing(true);
+    worker.gather(&batch)?;
+    worker.set_timing(false);
+    worker.crc32(&batch)?;
+    let found = worker.validate(&batch, &pattern)?;
+    assert_eq!(found.map(|mismatch| mismatch.offset), Some(0));
+    worker.copy(MIB)?;
+    worker.write(3, &[1])?;
+    worker.read(3, &mut [0])?;
+    // It lives on without the buffer.
+    buffer.read(0, &mut bytes[..10])?;
+    drop(buffer);
+    worker.gather(&batch)?;
+    Ok(fake.calls())
+}
+
+#[test]
+fn any_call_may_fail() {
+    let fake = Fake::new();
+    for allocation in [Allocation::Plain, Allocation::Virtual] {
+        fake.reset();
+        fake.set("ORDERING", "0");
+        let work = everything(&fake, allocation).unwrap();
+        assert_eq!(fake.held(), "");
+        let calls = fake.calls();
+        assert!(work > 100 && calls > work + 50, "{work} of {calls}");
+        // Out of memory; and two codes that end the context.
+        for code in [2, 700, 46] {
+            for nth in 1..=calls {
+                fail(&fake, allocation, nth, code, nth > work);
+            }
+        }
+    }
+}
+
+/// `late`: the work is done, and an error of giving something back has nobody to go to.
+fn fail(fake: &Fake, allocation: Allocation, nth: u64, code: i32, late: bool) {
+    fake.reset();
+    fake.set("ORDERING", "0");
+    fake.set("FAIL", &format!("*:{nth}:{code}"));
+    let fds_before = fds();
+    let outcome = everything(fake, allocation);
+    let failed = fake.failed().unwrap();
+    let case = format!("call {nth}, {failed}, answers {code}");
+    // It is popped in any case.
+    let unseen = late || failed == "cuCtxPopCurrent";
+    match &outcome {
+        Ok(_) => assert!(unseen, "{case}: unseen"),
+        Err(error) => {
+            let text = chain(error.as_ref());
+            let (words, lost) = match code {
+                2 => ("out of memory (CUDA_ERROR_OUT_OF_MEMORY)", false),
+                700 => (
+                    "an illegal memory access was encountered (CUDA_ERROR_ILLEGAL_ADDRESS)",
+                    true,
+                ),
+                _ => ("(CUDA_ERROR_DEVICE_UNAVAILABLE)", true),
+            };
+            assert!(text.ends_with(words), "{case}: {text}");
+            let in_context = text.contains("GPU 0 is lost");
+            assert!(text.contains(&failed) || in_context, "{case}: {text}");
+            assert!(lost || !in_context, "{case}: {text}");
+            assert!(lost || !unseen, "{case}: {text}");
+        }
+    }
+    // What could not be given back, because its giving back failed, is the driver's own.
+    if !late || code != 2 {
+        assert_eq!(fake.held(), "", "{case}");
+    }
+    fake.forget();
+    assert_eq!(fds(), fds_before, "{case}: fds");
+}
+
+#[test]
+fn a_lost_gpu_stays_lost() {
+    let fake = Fake::new();
+    let gpu = fake.gpu();
+    let buffer = gpu.allocate(MIB).unwrap();
+    let mut worker = buffer.worker(MIB).unwrap();
+    worker.gather(&batch()).unwrap();
+    fake.set("FAIL", "cuStreamSynchronize:1:719");
+    let first = worker.gather(&batch()).unwrap_err();
+    assert!(first.is_lost());
+    assert_eq!(
+        chain(&first),
+        "gather on the GPU: GPU 0 is lost: unspecified launch failure (CUDA_ERROR_LAUNCH_FAILED)"
+    );
+    let calls = fake.calls();
+    for error in [
+        worker.gather(&batch()).unwrap_err(),
+        worker.crc32(&batch()).unwrap_err(),
+        worker.validate(&batch(), &Pattern::default()).unwrap_err(),
+        worker.read(0, &mut [0]).unwrap_err(),
+        worker.write(0, &[0]).unwrap_err(),
+    ] {
+        assert!(error.is_lost());
+        assert!(
+            chain(&error).ends_with("(CUDA_ERROR_LAUNCH_FAILED)"),
+            "{error}"
+        );
+    }
+    for error in [
+        worker.copy(1).unwrap_err(),
+        buffer.read(0, &mut [0]).unwrap_err(),
+        gpu.allocate(MIB).unwrap_err(),
+        buffer.worker(0).unwrap_err(),
+    ] {
+        assert!(error.is_lost(), "{error:?}");
+        assert!(error.remedy().unwrap().contains("kernel log"));
+    }
+    drop((worker, buffer));
+    assert_eq!(fake.calls(), calls, "a lost GPU was asked");
+    drop(gpu);
+    assert_eq!(fake.held(), "");
+}
+
+#[test]
+fn the_mapping_is_pcies_where_there_is_a_choice() {
+    let fake = Fake::new();
+    assert_eq!(
+        fake.gpu().allocate(MIB).unwrap().mapping(),
+        Mapping::Default
+    );
+    fake.set("PCIE", "1");
+    assert_eq!(fake.gpu().allocate(MIB).unwrap().mapping(), Mapping::Pcie);
+    for unknown in [1, 801] {
+        fake.set(
+            "FAIL",
+            &format!("cuMemGetHandleForAddressRange:1:{unknown}"),
+        );
+        assert_eq!(
+            fake.gpu().allocate(MIB).unwrap().mapping(),
+            Mapping::Default
+        );
+    }
+    assert_eq!(fake.held(), "");
+}
+
+#[test]
+fn any_thread_may_use_it() {
+    let fake = Fake::new();
+    let buffer = fake.gpu().allocate(MIB).unwrap();
+    let mut worker = buffer.worker(MIB).unwrap();
+    for _ in 0..3 {
+        worker = std::thread::spawn(move || {
+            worker.gather(&batch()).unwrap();
+            worker
+        })
+        .join()
+        .unwrap();
+    }
+    std::thread::spawn(move || drop((worker, buffer)))
+        .join()
+        .unwrap();
+    assert_eq!(fake.held(), "");
+}
+
+#[test]
+fn writes_are_flushed_where_they_must_be() {
+    let fake = Fake::new();
+    for (ordering, calls) in [("0", true), ("100", false)] {
+        fake.set("ORDERING", ordering);
+        let mut worker = fake.gpu().allocate(MIB).unwrap().worker(MIB).unwrap();
+        fake.set("FAIL", "cuFlushGPUDirectRDMAWrites:1:801");
+        let outcome = worker.gather(&batch());
+        assert_eq!(outcome.is_err(), calls, "{outcome:?}");
+        fake.reset();
+    }
+}
+
+#[test]
+fn what_cannot_be_had_is_said() {
+    let fake = Fake::new();
+    let driver = fake.driver().unwrap();
+    assert_eq!(driver.version().unwrap().to_string(), "12.8");
+    let devices = driver.devices().unwrap();
+    assert_eq!(devices.len(), 1);
+    assert_eq!(
+        (devices[0].compute, devices[0].pci.as_str()),
+        ((7, 5), "0000:fa:00.0")
+    );
+
+    let error = driver.open(1).unwrap_err();
+    assert_eq!(error.to_string(), "no GPU 1: the driver has 1");
+    let gpu = driver.open(0).unwrap();
+    assert!(matches!(gpu.allocate(0).unwrap_err(), Error::Empty));
+    let error = gpu.allocate(4097).unwrap_err();
+    assert!(
+        matches!(error, Error::Unaligned { len: 4097, .. }),
+        "{error}"
+    );
+    let error = gpu.allocate(1 << 40).unwrap_err();
+    assert!(chain(&error).contains("out of memory"), "{}", chain(&error));
+    assert!(error.remedy().is_some());
+    let buffer = gpu.allocate(8192).unwrap();
+    assert!(dmabuf::Dmabuf::len(&buffer) == 8192 && buffer.as_fd().try_clone_to_owned().is_ok());
+
+    // The fake's are true ones where this machine makes such.
+    if std::path::Path::new("/dev/udmabuf").exists() {
+        let exported = dmabuf::DmabufFd::new(buffer.export().unwrap()).unwrap();
+        assert_eq!(dmabuf::Dmabuf::len(&exported), 8192);
+    }
+
+    fake.set("DMABUF", "0");
+    let error = driver.open(0).unwrap().allocate(8192).unwrap_err();
+    assert!(error.to_string().contains("exports no dmabufs"), "{error}");
+    assert!(error.remedy().unwrap().contains("open kernel modules"));
+
+    fake.set("DEVICES", "0");
+    let error = fake.driver().unwrap_err();
+    assert_eq!(
+        chain(&error),
+        "cuInit: no CUDA-capable device is detected (CUDA_ERROR_NO_DEVICE)"
+    );
+}
+
+#[test]
+fn a_driver_that_is_not_there_or_too_old_is_said() {
+    let error = Driver::load_from("libno-such-driver.so.1").unwrap_err();
+    assert_eq!(error.to_string(), "load libno-such-driver.so.1");
+    assert!(chain(&error).contains("cannot open shared object file"));
+    assert!(error.remedy().unwrap().contains("install"));
+    // A library that is there, and has nothing of it.
+    let error = Driver::load_from("libm.so.6").unwrap_err();
+    assert_eq!(error.to_string(), "libm.so.6 has no cuInit");
+    assert!(error.remedy().unwrap().contains("515"));
+}

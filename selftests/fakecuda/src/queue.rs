@@ -1,0 +1,192 @@
+//! Work that is enqueued, and done when somebody waits for it: as late as a GPU may be, so that who
+//! does not wait is found out.
+
+use std::collections::VecDeque;
+use std::ffi::{c_int, c_void};
+use std::time::Instant;
+
+use crate::state::{INVALID_HANDLE, NOT_READY, State};
+
+const ILLEGAL_ADDRESS: c_int = 700;
+
+unsafe extern "C" {
+    /// Of `kernels.c`.
+    fn fakecuda_run(kernel: c_int, blocks: u32, threads: u32, arguments: *mut *mut c_void);
+}
+
+/// Something to do. Addresses are numbers here; those of the host are exposed by who passes them.
+pub(crate) enum Work {
+    /// From anywhere to anywhere.
+    Copy { to: u64, from: u64, len: usize },
+    /// From a stage of the driver's own.
+    Bytes { to: u64, bytes: Vec<u8> },
+    /// Words.
+    Fill { to: u64, value: u32, count: usize },
+    /// Values of the arguments, each as long as it is.
+    Kernel {
+        index: c_int,
+        blocks: u32,
+        threads: u32,
+        arguments: Vec<u64>,
+    },
+    /// An event.
+    Mark(u64),
+    /// Another stream must have come there.
+    Wait(Place),
+}
+
+/// So many pieces of work of a stream.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    stream: u64,
+    count: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Stream {
+    queue: VecDeque<Work>,
+    done: u64,
+}
+
+#[derive(Default)]
+pub(crate) struct Event {
+    place: Option<Place>,
+    passed: Option<Instant>,
+}
+
+/// The stream of calls that name none.
+pub(crate) const DEFAULT: u64 = 0;
+
+impl State {
+    fn stream(&mut self, stream: u64) -> Result<&mut Stream, c_int> {
+        if stream == DEFAULT {
+            return Ok(self.streams.entry(DEFAULT).or_default());
+        }
+        self.streams.get_mut(&stream).ok_or(INVALID_HANDLE)
+    }
+
+    pub(crate) fn enqueue(&mut self, stream: u64, work: Work) -> Result<(), c_int> {
+        self.stream(stream)?.queue.push_back(work);
+        Ok(())
+    }
+
+    pub(crate) fn mark(&mut self, stream: u64, event: u64) -> Result<(), c_int> {
+        let to = self.stream(stream)?;
+        let count = to.done + to.queue.len() as u64 + 1;
+        let marked = self.events.get_mut(&event).ok_or(INVALID_HANDLE)?;
+        *marked = Event {
+            place: Some(Place { stream, count }),
+            passed: None,
+        };
+        self.enqueue(stream, Work::Mark(event))
+    }
+
+    /// Where an event is; nowhere if it is in no stream.
+    pub(crate) fn place(&self, event: u64) -> Result<Option<Place>, c_int> {
+        Ok(self.events.get(&event).ok_or(INVALID_HANDLE)?.place)
+    }
+
+    pub(crate) fn passed(&self, event: u64) -> Result<Instant, c_int> {
+        let event = self.events.get(&event).ok_or(INVALID_HANDLE)?;
+        event.passed.ok_or(NOT_READY)
+    }
+
+    /// Does all that a stream has to do.
+    pub(crate) fn finish(&mut self, stream: u64) -> Result<(), c_int> {
+        let to = self.stream(stream)?;
+        let count = to.done + to.queue.len() as u64;
+        self.come_to(Place { stream, count })
+    }
+
+    pub(crate) fn finish_all(&mut self) {
+        let streams: Vec<_> = self.streams.keys().copied().collect();
+        for stream in streams {
+            // Errors of the work are told by another call.
+            let _ = self.finish(stream);
+        }
+    }
+
+    pub(crate) fn come_to(&mut self, place: Place) -> Result<(), c_int> {
+        loop {
+            let stream = self.stream(place.stream)?;
+            if stream.done >= place.count {
+                return Ok(());
+            }
+            let Some(work) = stream.queue.pop_front() else {
+                return Ok(());
+            };
+            stream.done += 1;
+            if let Err(code) = self.work(work) {
+                self.lose(code);
+                return Err(code);
+            }
+        }
+    }
+
+    fn work(&mut self, work: Work) -> Result<(), c_int> {
+        match work {
+            Work::Copy { to, from, len } => {
+                self.touch(to, len)?;
+                self.touch(from, len)?;
+                copy(to, pointer(from), len);
+            }
+            Work::Bytes { to, bytes } => {
+                self.touch(to, bytes.len())?;
+                copy(to, bytes.as_ptr(), bytes.len());
+            }
+            Work::Fill { to, value, count } => {
+                self.touch(to, 4 * count)?;
+                for i in 0..count as u64 {
+                    copy(to + 4 * i, value.to_le_bytes().as_ptr(), 4);
+                }
+            }
+            Work::Kernel {
+                index,
+                blocks,
+                threads,
+                mut arguments,
+            } => {
+                let values = arguments.iter_mut();
+                let mut pointers: Vec<*mut c_void> = values
+                    .map(|value| std::ptr::from_mut(value).cast())
+                    .collect();
+                // SAFETY: as many arguments as the kernel takes; the state is locked, so that no
+                // other runs. What it touches is the business of who launched it: beyond its memory
+                // are pages that nobody may touch.
+                unsafe { fakecuda_run(index, blocks, threads, pointers.as_mut_ptr()) };
+            }
+            Work::Mark(event) => {
+                if let Some(event) = self.events.get_mut(&event) {
+                    event.passed = Some(Instant::now());
+                }
+            }
+            Work::Wait(place) => self.come_to(place)?,
+        }
+        Ok(())
+    }
+
+    /// Memory that a GPU copies from and to by itself must be there when it does.
+    fn touch(&self, at: u64, len: usize) -> Result<(), c_int> {
+        let pinned = self.pinned.range(..=at).next_back();
+        let of_host = pinned.is_some_and(|(start, size)| at - start + len as u64 <= *size as u64);
+        if of_host || self.region(at, len).is_ok() {
+            return Ok(());
+        }
+        Err(ILLEGAL_ADDRESS)
+    }
+
+    /// Something is given back: work that is under way may need it.
+    pub(crate) fn no_work(&mut self) {
+        let under_way = self.streams.values().any(|stream| !stream.queue.is_empty());
+        self.under_work += usize::from(under_way);
+    }
+}
+
+fn pointer(at: u64) -> *mut u8 {
+    std::ptr::with_exposed_provenance_mut(at as usize)
+}
+
+fn copy(to: u64, from: *const u8, len: usize) {
+    // SAFETY: both were found to be memory that is there, or are the caller's own bytes.
+    unsafe { std::ptr::copy(from, pointer(to), len) };
+}

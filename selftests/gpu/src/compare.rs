@@ -1,0 +1,233 @@
+//! Random batches, done by the GPU and by the processor: the same must come of them.
+
+use anyhow::{Context, Result, bail, ensure};
+use cuda::{Buffer, Worker};
+use payload::pattern::Pattern;
+use payload::{Batch, Device, DeviceError, Host};
+use serde::Serialize;
+
+use crate::random::Random;
+
+/// Bytes of source and destination.
+pub(crate) const REGION: u64 = 1 << 20;
+
+/// What was compared.
+#[derive(Debug, Default, Serialize)]
+pub(crate) struct Compared {
+    /// Batches of each operation.
+    pub(crate) batches: u64,
+    /// Pieces in them.
+    pub(crate) pieces: u64,
+    /// Bytes in them.
+    pub(crate) bytes: u64,
+    /// Batches that both refused, for the same reason.
+    pub(crate) refused: u64,
+    /// Batches in which both found the same wrong byte.
+    pub(crate) mismatches: u64,
+}
+
+/// Compares so many batches of each operation, each over fresh bytes.
+pub(crate) fn compare(memory: &Buffer, batches: u64, random: &mut Random) -> Result<Compared> {
+    let mut pair = Pair {
+        memory,
+        gpu: memory.worker(REGION).context("worker")?,
+        source: vec![0; REGION as usize],
+        destination: vec![0; REGION as usize],
+    };
+    let mut compared = Compared::default();
+    for number in 0..batches {
+        let gathered = pair.gather(random);
+        let summed = gathered.and_then(|batch| pair.crc32(random).map(|sum| (batch, sum)));
+        let validated = summed.and_then(|done| pair.validate(random).map(|valid| (done, valid)));
+        let ((gathered, summed), (validated, found)) =
+            validated.with_context(|| format!("batch {number}"))?;
+        for batch in [&gathered, &summed, &validated] {
+            compared.pieces += batch.len() as u64;
+            compared.bytes += batch.bytes();
+        }
+        compared.mismatches += u64::from(found);
+        if number % 16 == 0 {
+            pair.refuse(random)
+                .with_context(|| format!("batch {number}, spoilt"))?;
+            compared.refused += 1;
+        }
+        compared.batches += 1;
+    }
+    Ok(compared)
+}
+
+/// The GPU, and what the processor is to make its own work of.
+struct Pair<'a> {
+    memory: &'a Buffer,
+    gpu: Worker,
+    source: Vec<u8>,
+    destination: Vec<u8>,
+}
+
+impl Pair<'_> {
+    /// The processor, over what the GPU has; both know of the source's present bytes.
+    fn twin(&mut self) -> Result<Host> {
+        self.memory
+            .write(0, &self.source)
+            .context("fill the source")?;
+        let mut host = Host::of_bytes(self.source.as_slice(), REGION)?;
+        host.write(0, &self.destination)?;
+        Ok(host)
+    }
+
+    /// The whole destination is compared: a byte beside the pieces counts as well.
+    fn gather(&mut self, random: &mut Random) -> Result<Batch> {
+        random.fill(&mut self.source);
+        random.fill(&mut self.destination);
+        let batch = scattered(random);
+        let mut host = self.twin()?;
+        self.gpu.write(0, &self.destination)?;
+        self.gpu.gather(&batch).context("gather")?;
+        host.gather(&batch)?;
+        self.gpu.read(0, &mut self.destination)?;
+        if self.destination != host.destination() {
+            let mut pairs = self.destination.iter().zip(host.destination());
+            let at = pairs.position(|(ours, other)| ours != other);
+            bail!("gathered otherwise than by the processor, from byte {at:?}: {batch:?}");
+        }
+        Ok(batch)
+    }
+
+    fn crc32(&mut self, random: &mut Random) -> Result<Batch> {
+        random.fill(&mut self.source);
+        let batch = following(random);
+        let mut host = self.twin()?;
+        let sums = (
+            self.gpu.crc32(&batch).context("crc32")?,
+            host.crc32(&batch)?,
+        );
+        ensure!(
+            sums.0 == sums.1,
+            "{:08x}, not {:08x}: {batch:?}",
+            sums.0,
+            sums.1
+        );
+        Ok(batch)
+    }
+
+    /// The pattern lies where the pieces are; later pieces may spoil earlier ones, and some bytes are
+    /// changed. Says whether one was wrong.
+    fn validate(&mut self, random: &mut Random) -> Result<(Batch, bool)> {
+        let batch = following(random);
+        let period = 1 + random.below(300) as usize;
+        let pattern = Pattern::new(period)?;
+        for piece in batch.descriptors() {
+            let from = piece.source as usize;
+            let room = &mut self.source[from..from + piece.len as usize];
+            pattern.fill(piece.destination, room);
+        }
+        for _ in 0..random.below(3) {
+            let pieces = batch.descriptors();
+            if !pieces.is_empty() {
+                let piece = pieces[random.below(pieces.len() as u64) as usize];
+                let at = piece.source + random.below(piece.len.into());
+                self.source[at as usize] ^= 1 << random.below(8);
+            }
+        }
+        let mut host = self.twin()?;
+        let found = (
+            self.gpu.validate(&batch, &pattern).context("validate")?,
+            host.validate(&batch, &pattern)?,
+        );
+        ensure!(
+            found.0 == found.1,
+            "{:?}, not {:?}: {batch:?}",
+            found.0,
+            found.1
+        );
+        Ok((batch, found.1.is_some()))
+    }
+
+    /// A batch that makes no sense.
+    fn refuse(&mut self, random: &mut Random) -> Result<()> {
+        let mut batch = scattered(random);
+        match random.below(4) {
+            0 => batch.push(0, 0, 0),
+            1 => batch.push(REGION - 1, 2, 0),
+            2 => batch.push(0, 2, REGION - 1),
+            _ => (0..2).for_each(|_| batch.push(0, 9, 9)),
+        }
+        let mut host = Host::of_bytes(self.source.as_slice(), REGION)?;
+        match (self.gpu.gather(&batch), host.gather(&batch)) {
+            (Err(DeviceError::Batch(ours)), Err(DeviceError::Batch(other))) if ours == other => {
+                Ok(())
+            }
+            (ours, other) => bail!("{ours:?}, not {other:?}: {batch:?}"),
+        }
+    }
+}
+
+/// How many pieces: mostly few, at times many.
+fn count(random: &mut Random) -> u64 {
+    match random.below(8) {
+        0 => random.below(2),
+        1 => random.below(2000),
+        _ => 1 + random.below(64),
+    }
+}
+
+/// Bytes of a piece: single ones, packets, pages, large ones.
+fn length(random: &mut Random) -> u64 {
+    1 + match random.below(8) {
+        0 => random.below(20),
+        1 => random.below(70_000),
+        2 => 4095,
+        _ => random.below(5000),
+    }
+}
+
+/// A place for so many bytes in the source, at times on a page's begin.
+fn place(random: &mut Random, len: u64) -> u64 {
+    let at = random.below(REGION - len + 1);
+    match random.once_in(3) {
+        true => at & !4095,
+        false => at,
+    }
+}
+
+/// Pieces for a gather: apart in the destination, told in any order.
+fn scattered(random: &mut Random) -> Batch {
+    let most = count(random);
+    let (mut pieces, mut at) = (Vec::new(), 0);
+    for _ in 0..most {
+        at += match random.once_in(2) {
+            true => 0,
+            false => random.below(100),
+        };
+        let len = length(random);
+        if at + len > REGION {
+            break;
+        }
+        pieces.push((place(random, len), len as u32, at));
+        at += len;
+    }
+    if random.once_in(2) {
+        random.shuffle(&mut pieces);
+    }
+    let mut batch = Batch::default();
+    for (source, len, destination) in pieces {
+        batch.push(source, len, destination);
+    }
+    batch
+}
+
+/// Pieces of a stream, from any place of it on.
+fn following(random: &mut Random) -> Batch {
+    let mut batch = Batch::default();
+    let mut at = match random.below(3) {
+        0 => 0,
+        1 => random.below(1 << 20),
+        _ => random.number() >> 1,
+    };
+    for _ in 0..count(random) {
+        let len = length(random);
+        batch.push(place(random, len), len as u32, at);
+        at += len;
+    }
+    batch
+}

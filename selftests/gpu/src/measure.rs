@@ -1,0 +1,295 @@
+//! How fast the GPU is at it, against a plain copy within its memory.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use cuda::{Buffer, Worker};
+use payload::pattern::Pattern;
+use payload::{Batch, Device, Host};
+use serde::Serialize;
+
+use crate::random::Random;
+
+/// Bytes of a piece.
+pub(crate) const LENGTHS: [u64; 7] = [
+    1 << 10,
+    2 << 10,
+    4 << 10,
+    8 << 10,
+    16 << 10,
+    32 << 10,
+    64 << 10,
+];
+/// Pieces of a batch.
+pub(crate) const COUNTS: [u64; 7] = [16, 64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10];
+/// Of a niov: a shorter piece has one to itself, as a segment has.
+const PAGE: u64 = 4096;
+/// Runs before those that count.
+const WARM: usize = 2;
+
+/// One length, one count. Times are medians, in nanoseconds: the GPU's own, unless said otherwise.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Cell {
+    pub(crate) length: u64,
+    pub(crate) count: u64,
+    /// A plain copy of as many bytes, within the GPU's memory.
+    pub(crate) copy: u64,
+    pub(crate) gather: u64,
+    /// From the call to its return.
+    pub(crate) gather_call: u64,
+    pub(crate) crc32: u64,
+    pub(crate) crc32_call: u64,
+    pub(crate) validate: u64,
+    pub(crate) validate_call: u64,
+}
+
+impl Cell {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.length * self.count
+    }
+}
+
+/// All cells that fit the region, each checked against the processor.
+pub(crate) fn measure(
+    memory: &Buffer,
+    region: u64,
+    repeats: usize,
+    random: &mut Random,
+) -> Result<Vec<Cell>> {
+    let mut bench = Bench {
+        memory,
+        gpu: memory.worker(region).context("worker")?,
+        source: vec![0; region as usize].into(),
+        repeats,
+    };
+    bench.gpu.set_timing(true);
+    let mut cells = Vec::new();
+    for length in LENGTHS {
+        bench.fill(|bytes| random.fill(bytes))?;
+        let counts = COUNTS.into_iter();
+        for count in counts.filter(|count| count * length.max(PAGE) <= region) {
+            let cell = bench.cell(length, count, random);
+            cells.push(cell.with_context(|| format!("{count} pieces of {length} bytes"))?);
+        }
+    }
+    // A piece's place in the stream is that in the source: then all batches of it are right.
+    let pattern = Pattern::default();
+    bench.fill(|bytes| pattern.fill(0, bytes))?;
+    for cell in &mut cells {
+        (cell.validate, cell.validate_call) = bench.validate(cell, &pattern, random)?;
+    }
+    Ok(cells)
+}
+
+struct Bench<'a> {
+    memory: &'a Buffer,
+    gpu: Worker,
+    source: Arc<[u8]>,
+    repeats: usize,
+}
+
+impl Bench<'_> {
+    fn fill(&mut self, fill: impl FnOnce(&mut [u8])) -> Result<()> {
+        fill(Arc::get_mut(&mut self.source).context("somebody has the source")?);
+        self.memory
+            .write(0, &self.source)
+            .context("fill the source")
+    }
+
+    /// A gather and a sum, each of other pieces, with a plain copy after each.
+    fn cell(&mut self, length: u64, count: u64, random: &mut Random) -> Result<Cell> {
+        let (mut copy, mut gather, mut crc32) = <(Times, Times, Times)>::default();
+        let (mut batch, mut sum) = (Batch::default(), 0);
+        for _ in 0..WARM + self.repeats {
+            batch = self.batch(length, count, random, false);
+            sum = crc32.time(&mut self.gpu, |gpu| gpu.crc32(&batch))?;
+            copy.add(self.gpu.copy(length * count)?);
+            gather.time(&mut self.gpu, |gpu| gpu.gather(&batch))?;
+            copy.add(self.gpu.copy(length * count)?);
+        }
+        // What was copied last lies over it.
+        self.gpu.gather(&batch)?;
+        self.check(&batch, sum)?;
+        Ok(Cell {
+            length,
+            count,
+            copy: copy.median(2 * WARM),
+            gather: gather.median(WARM),
+            gather_call: gather.calls().median(WARM),
+            crc32: crc32.median(WARM),
+            crc32_call: crc32.calls().median(WARM),
+            validate: 0,
+            validate_call: 0,
+        })
+    }
+
+    fn validate(
+        &mut self,
+        cell: &Cell,
+        pattern: &Pattern,
+        random: &mut Random,
+    ) -> Result<(u64, u64)> {
+        let mut times = Times::default();
+        for _ in 0..WARM + self.repeats {
+            let batch = self.batch(cell.length, cell.count, random, true);
+            let found = times.time(&mut self.gpu, |gpu| gpu.validate(&batch, pattern))?;
+            ensure!(found.is_none(), "{found:?} where all is right");
+        }
+        Ok((times.median(WARM), times.calls().median(WARM)))
+    }
+
+    /// Pieces at other places each time, so that no cache has them; their destinations follow each
+    /// other, or are what the source's places are.
+    fn batch(&self, length: u64, count: u64, random: &mut Random, in_place: bool) -> Batch {
+        let slot = length.max(PAGE);
+        let slots = self.source.len() as u64 / slot;
+        // The begin of a shuffle.
+        let mut order: Vec<u32> = (0..slots as u32).collect();
+        let mut batch = Batch::with_capacity(count as usize);
+        for piece in 0..count {
+            let other = piece + random.below(slots - piece);
+            order.swap(piece as usize, other as usize);
+            let source = u64::from(order[piece as usize]) * slot;
+            let destination = if in_place { source } else { piece * length };
+            batch.push(source, length as u32, destination);
+        }
+        batch
+    }
+
+    /// The last batch of a cell, by the processor.
+    fn check(&mut self, batch: &Batch, sum: u32) -> Result<()> {
+        let mut host = Host::of_bytes(Arc::clone(&self.source), batch.bytes())?;
+        host.gather(batch)?;
+        let twin = host.crc32(batch)?;
+        ensure!(sum == twin, "the sum is {sum:08x}, not {twin:08x}");
+        let mut read = vec![0; 16 << 20];
+        for (number, expected) in host.destination().chunks(read.len()).enumerate() {
+            let at = number * read.len();
+            let ours = &mut read[..expected.len()];
+            self.gpu.read(at as u64, ours)?;
+            ensure!(ours == expected, "gathered otherwise, after byte {at}");
+        }
+        Ok(())
+    }
+}
+
+/// What several runs took.
+#[derive(Debug, Default)]
+struct Times {
+    gpu: Vec<u64>,
+    call: Vec<u64>,
+}
+
+impl Times {
+    fn add(&mut self, time: Duration) {
+        self.gpu.push(nanoseconds(time));
+    }
+
+    fn time<T, E>(
+        &mut self,
+        gpu: &mut Worker,
+        work: impl FnOnce(&mut Worker) -> Result<T, E>,
+    ) -> Result<T>
+    where
+        E: std::error::Error + Send + Sync + 'static,
+    {
+        let begin = Instant::now();
+        let done = work(gpu)?;
+        self.call.push(nanoseconds(begin.elapsed()));
+        self.add(gpu.elapsed().context("no time was taken")?);
+        Ok(done)
+    }
+
+    fn calls(self) -> Self {
+        Self {
+            gpu: self.call,
+            call: Vec::new(),
+        }
+    }
+
+    /// Without the first ones.
+    fn median(&self, without: usize) -> u64 {
+        median(self.gpu.get(without..).unwrap_or_default())
+    }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// At least 1, so that it can be divided by.
+fn median(times: &[u64]) -> u64 {
+    let mut sorted = times.to_vec();
+    sorted.sort_unstable();
+    sorted
+        .get(sorted.len() / 2)
+        .map_or(1, |time| (*time).max(1))
+}
+
+/// What it takes to have memory and to pass it on.
+#[derive(Debug, Serialize)]
+pub(crate) struct Passing {
+    pub(crate) bytes: u64,
+    /// How it was allocated.
+    pub(crate) allocation: &'static str,
+    /// To allocate it and have its first fd; medians in nanoseconds.
+    pub(crate) allocate: u64,
+    /// To have another fd.
+    pub(crate) export: u64,
+    /// To take an fd over, which somebody else made: is it a dmabuf, and how long?
+    pub(crate) take_over: u64,
+    /// To let go of it.
+    pub(crate) free: u64,
+}
+
+/// Measures that, of memory of several sizes.
+pub(crate) fn passing(gpu: &cuda::Gpu, most: u64, repeats: usize) -> Result<Vec<Passing>> {
+    let kinds = [
+        ("cuMemAlloc", cuda::Allocation::Plain),
+        ("cuMemCreate", cuda::Allocation::Virtual),
+    ];
+    let mut passing = Vec::new();
+    for bytes in [2 << 20, 64 << 20, 1 << 30]
+        .into_iter()
+        .filter(|bytes| *bytes <= most)
+    {
+        for (allocation, kind) in kinds {
+            let mut times = [const { Vec::new() }; 4];
+            for _ in 0..repeats {
+                let timed = once(gpu, bytes, kind)
+                    .with_context(|| format!("{bytes} bytes by {allocation}"))?;
+                times
+                    .iter_mut()
+                    .zip(timed)
+                    .for_each(|(times, time)| times.push(nanoseconds(time)));
+            }
+            let [allocate, export, take_over, free] = times.map(|times| median(&times));
+            passing.push(Passing {
+                bytes,
+                allocation,
+                allocate,
+                export,
+                take_over,
+                free,
+            });
+        }
+    }
+    Ok(passing)
+}
+
+fn once(gpu: &cuda::Gpu, bytes: u64, kind: cuda::Allocation) -> Result<[Duration; 4]> {
+    let mut clock = Instant::now();
+    let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed();
+    let memory = gpu.allocate_as(bytes, kind)?;
+    let allocate = lap();
+    let fd = memory.export()?;
+    let export = lap();
+    let taken = dmabuf::DmabufFd::new(fd);
+    let take_over = lap();
+    // The fake's are none where there is no udmabuf.
+    drop(taken);
+    lap();
+    drop(memory);
+    Ok([allocate, export, take_over, lap()])
+}

@@ -1,0 +1,189 @@
+//! What was measured, for people.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use crate::compare::Compared;
+use crate::measure::{COUNTS, Cell, LENGTHS, Passing};
+
+/// All of it.
+#[derive(Debug, Serialize)]
+pub(crate) struct Report {
+    pub(crate) gpu: String,
+    /// No GPU ran it.
+    pub(crate) fake: bool,
+    pub(crate) compute: (u32, u32),
+    pub(crate) driver: String,
+    pub(crate) command: String,
+    pub(crate) seed: u64,
+    /// By the way that memory was allocated.
+    pub(crate) compared: Vec<(&'static str, Compared)>,
+    pub(crate) cells: Vec<Cell>,
+    pub(crate) passing: Vec<Passing>,
+}
+
+/// Of a plain copy, from this length on, a gather is to reach so many hundredths.
+const TARGET: (u64, f64) = (4096, 80.0);
+
+impl Report {
+    /// Bytes that the GPU's memory reads and writes in a nanosecond, at the fastest of the copies
+    /// that no cache holds.
+    fn traffic(&self) -> f64 {
+        const UNCACHED: u64 = 256 << 20;
+        let large = self
+            .cells
+            .iter()
+            .map(Cell::bytes)
+            .max()
+            .unwrap_or(0)
+            .min(UNCACHED);
+        let large = self.cells.iter().filter(|cell| cell.bytes() >= large);
+        large
+            .map(|cell| 2.0 * rate(cell, cell.copy))
+            .fold(0.0, f64::max)
+    }
+
+    /// The tables.
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        let (major, minor) = self.compute;
+        let _ = writeln!(
+            text,
+            "{}, compute capability {major}.{minor}, driver for CUDA {}",
+            self.gpu, self.driver
+        );
+        if self.fake {
+            text += "This is the fake of the driver: no GPU ran any of this, and no time below is one's.\n";
+        }
+        let _ = writeln!(text, "{}  (seed {})\n", self.command, self.seed);
+        for (allocation, compared) in &self.compared {
+            let _ = writeln!(
+                text,
+                "{} random batches each of gather, crc32 and validate as by the processor, in memory of {allocation}: \
+                 {} pieces, {} bytes; {} wrong bytes found, {} senseless batches refused.",
+                compared.batches,
+                compared.pieces,
+                compared.bytes,
+                compared.mismatches,
+                compared.refused
+            );
+        }
+        if !self.cells.is_empty() {
+            self.rates(&mut text);
+        }
+        self.passings(&mut text);
+        text
+    }
+
+    fn rates(&self, text: &mut String) {
+        let traffic = self.traffic();
+        let floor = |cell: &Cell, bytes: u64, time: u64| {
+            time as f64 * traffic / (bytes * cell.bytes()) as f64
+        };
+        let _ = writeln!(
+            text,
+            "\nA copy within the GPU's memory reads and writes {traffic:.0} GB/s. Payload in GB/s by the GPU's clock:"
+        );
+        self.table(text, "plain copy", |cell| rate(cell, cell.copy));
+        self.table(text, "gather", |cell| rate(cell, cell.gather));
+        self.table(text, "gather, % of a copy of as many bytes", of_copy);
+        self.table(text, "gather, times the floor", |cell| {
+            floor(cell, 2, cell.gather)
+        });
+        self.table(text, "gather, the whole call", |cell| {
+            rate(cell, cell.gather_call)
+        });
+        self.table(text, "crc32", |cell| rate(cell, cell.crc32));
+        self.table(text, "crc32, times the floor", |cell| {
+            floor(cell, 1, cell.crc32)
+        });
+        self.table(text, "crc32, the whole call", |cell| {
+            rate(cell, cell.crc32_call)
+        });
+        self.table(text, "validate", |cell| rate(cell, cell.validate));
+        self.table(text, "validate, times the floor", |cell| {
+            floor(cell, 1, cell.validate)
+        });
+        self.table(text, "validate, the whole call", |cell| {
+            rate(cell, cell.validate_call)
+        });
+        let (length, target) = TARGET;
+        let counted = self.cells.iter().filter(|cell| cell.length >= length);
+        let (met, missed): (Vec<&Cell>, Vec<&Cell>) =
+            counted.partition(|cell| of_copy(cell) >= target);
+        let _ = writeln!(
+            text,
+            "\nA gather of pieces from {length} bytes on reaches {target} % of a copy in {} of {} cells{}",
+            met.len(),
+            met.len() + missed.len(),
+            match missed
+                .iter()
+                .min_by(|a, b| of_copy(a).total_cmp(&of_copy(b)))
+            {
+                None => ".".to_owned(),
+                Some(cell) => format!(
+                    "; least, {:.0} %, with {} pieces of {} bytes.",
+                    of_copy(cell),
+                    cell.count,
+                    cell.length
+                ),
+            }
+        );
+    }
+
+    fn table(&self, text: &mut String, title: &str, value: impl Fn(&Cell) -> f64) {
+        let _ = write!(text, "\n{title}\n{:>8}", "bytes");
+        for count in COUNTS {
+            let _ = write!(text, "{count:>9}");
+        }
+        text.push('\n');
+        for length in LENGTHS {
+            let _ = write!(text, "{length:>8}");
+            for count in COUNTS {
+                let mut cells = self.cells.iter();
+                let cell = cells.find(|cell| (cell.length, cell.count) == (length, count));
+                let _ = match cell.map(&value) {
+                    Some(value) if value < 10.0 => write!(text, "{value:>9.2}"),
+                    Some(value) => write!(text, "{value:>9.0}"),
+                    None => write!(text, "{:>9}", "-"),
+                };
+            }
+            text.push('\n');
+        }
+    }
+
+    fn passings(&self, text: &mut String) {
+        if self.passing.is_empty() {
+            return;
+        }
+        let _ = writeln!(
+            text,
+            "\nmicroseconds to have memory, and to pass it on (what a NIC's driver makes of it is not among them)\n\
+             {:>12} {:>12} {:>14} {:>12} {:>12} {:>12}",
+            "bytes", "by", "allocated, fd", "another fd", "taken over", "freed"
+        );
+        for row in &self.passing {
+            let us = |time: u64| time as f64 / 1e3;
+            let _ = writeln!(
+                text,
+                "{:>12} {:>12} {:>14.1} {:>12.1} {:>12.1} {:>12.1}",
+                row.bytes,
+                row.allocation,
+                us(row.allocate),
+                us(row.export),
+                us(row.take_over),
+                us(row.free)
+            );
+        }
+    }
+}
+
+/// Gigabytes in a second.
+fn rate(cell: &Cell, time: u64) -> f64 {
+    cell.bytes() as f64 / time as f64
+}
+
+fn of_copy(cell: &Cell) -> f64 {
+    100.0 * cell.copy as f64 / cell.gather as f64
+}

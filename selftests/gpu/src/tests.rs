@@ -1,0 +1,35 @@
+//! All of it over the fake of the driver: what is compared and how is right, whoever does the work.
+
+// Not called: that it is a dependency has the library built.
+use fakecuda as _;
+
+use super::*;
+
+fn args(line: &[&str]) -> Args {
+    Args::parse_from([&["gpu"], line].concat())
+}
+
+#[test]
+fn the_fakes_work_is_the_processors_and_is_called_the_fakes() {
+    let tests = std::env::current_exe().unwrap();
+    let library = tests.with_file_name("libfakecuda.so");
+    let driver = Driver::load_from(library.to_str().unwrap()).unwrap();
+    let args = args(&["--batches", "20", "--repeats", "1", "--region", "1"]);
+    let report = run(&args, &driver).unwrap();
+    assert!(report.fake);
+    let text = report.text();
+    assert!(text.contains("no GPU ran any of this"), "{text}");
+    for (_, compared) in &report.compared {
+        assert_eq!((compared.batches, compared.refused), (20, 2));
+        assert!(compared.pieces > 0 && compared.bytes > 0);
+    }
+    // 16 pieces of up to 64 KiB fill the MiB, and 256 that each have a page.
+    let fits = |cell: &measure::Cell| cell.count * cell.length.max(4096) <= 1 << 20;
+    assert!(report.cells.iter().all(fits));
+    assert_eq!(report.cells.len(), 3 + 3 + 3 + 2 + 2 + 1 + 1);
+    assert!(
+        serde_json::to_string(&report)
+            .unwrap()
+            .contains("\"fake\":true")
+    );
+}

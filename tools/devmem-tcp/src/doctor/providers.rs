@@ -1,0 +1,149 @@
+//! Where else memory can come from: heaps, DRM devices, GPUs, other processes.
+//!
+//! Where none is there, that is told and bars nothing: only the memory that was asked for must be.
+
+use std::path::Path;
+
+use ::memory::drm::{self, Dumb};
+use ::memory::heap::{self, Heap};
+use ::memory::{AnyMemory, Choice};
+use cuda::{DeviceInfo, Driver};
+
+use super::line::{Area, Check, Finding};
+use super::machine::Machine;
+use crate::args::Size;
+
+const BOTH: &[Area] = &[Area::Rx, Area::Tx];
+
+pub(super) const CHECKS: &[Check<Machine>] = &[
+    Check {
+        id: "memory.chosen",
+        areas: BOTH,
+        what: "the memory that --memory names can be had",
+        run: chosen,
+    },
+    Check {
+        id: "memory.heaps",
+        areas: BOTH,
+        what: "heaps in /dev/dma_heap, for --memory heap:NAME",
+        run: heaps,
+    },
+    Check {
+        id: "memory.drm",
+        areas: BOTH,
+        what: "DRM devices that make dumb buffers, for --memory drm:/dev/dri/cardN",
+        run: devices,
+    },
+    Check {
+        id: "memory.cuda",
+        areas: BOTH,
+        what: "NVIDIA GPUs whose driver exports dmabufs, for --memory cuda:N",
+        run: gpus,
+    },
+];
+
+/// Makes a page of it and drops it; what is passed is looked at, if that does not use it up.
+fn chosen(machine: &Machine) -> Option<Finding> {
+    let choice = &machine.wanted.memory;
+    let len = match choice {
+        // The checks of udmabuf say it.
+        Choice::Udmabuf => return None,
+        Choice::Socket(_) => {
+            let found = format!("{choice}: not asked, as a helper would pass memory in vain");
+            return Some(Finding::ok(found));
+        }
+        Choice::Fd(_) => machine.wanted.given.then_some(machine.wanted.size),
+        _ => Some(udmabuf::HugePage::None.bytes()),
+    };
+    Some(match AnyMemory::make(choice, len, None) {
+        Ok(_) if choice.is_passed() => Finding::ok(format!("{choice}: a dmabuf, large enough")),
+        Ok(_) => Finding::ok(format!("{choice}: a page was made a dmabuf and dropped")),
+        Err(error) => {
+            let remedy = error.remedy();
+            failed(Finding::fail(words(error)), remedy)
+        }
+    })
+}
+
+fn failed(finding: Finding, remedy: Option<String>) -> Finding {
+    match remedy {
+        Some(remedy) => finding.remedy(remedy),
+        None => finding,
+    }
+}
+
+/// An error and what it comes from, in a line.
+fn words(error: impl std::error::Error + Send + Sync + 'static) -> String {
+    format!("{:#}", anyhow::Error::from(error))
+}
+
+fn heaps(_: &Machine) -> Option<Finding> {
+    let page = udmabuf::HugePage::None.bytes();
+    let one = |name: heap::Name| match Heap::allocate(&name, page) {
+        Ok(_) => name.to_string(),
+        Err(error) => format!("{name} gives nothing ({})", words(error)),
+    };
+    Some(list(heap::names().into_iter().map(one)))
+}
+
+fn devices(_: &Machine) -> Option<Finding> {
+    let one = |node: &Path| {
+        let page = udmabuf::HugePage::None.bytes();
+        let name = node.display();
+        match (drm::driver(node), Dumb::create(node, page)) {
+            (Ok(driver), Ok(_)) => format!("{name} ({driver})"),
+            (_, Err(error)) => words(error),
+            (Err(error), _) => words(error),
+        }
+    };
+    let nodes = drm::primary_nodes();
+    Some(list(nodes.iter().map(|node| one(node))))
+}
+
+fn gpus(_: &Machine) -> Option<Finding> {
+    let asked = Driver::load().and_then(|driver| {
+        let devices = driver.devices()?;
+        Ok((driver.version()?, devices))
+    });
+    let (version, devices) = match asked {
+        Ok(asked) => asked,
+        Err(error) => return Some(Finding::ok(format!("none: {}", words(error)))),
+    };
+    let found = match &devices[..] {
+        [] => format!("none, though there is a driver, of CUDA {version}"),
+        devices => {
+            let devices: Vec<String> = devices.iter().map(gpu).collect();
+            format!("a driver of CUDA {version}; {}", devices.join("; "))
+        }
+    };
+    let Some(mute) = devices.iter().find(|device| !device.dmabuf) else {
+        return Some(Finding::ok(found));
+    };
+    let error = cuda::Error::NoExport {
+        ordinal: mute.ordinal,
+        name: mute.name.clone(),
+    };
+    let remedy = error.remedy().map(str::to_owned);
+    Some(failed(Finding::warn(found), remedy))
+}
+
+fn gpu(device: &DeviceInfo) -> String {
+    let DeviceInfo {
+        ordinal, name, pci, ..
+    } = device;
+    let memory = Size(device.memory >> 20 << 20);
+    let exports = match device.dmabuf {
+        true => "",
+        false => ", exports no dmabufs",
+    };
+    format!("{ordinal}: {name} at {pci}, {memory}{exports}")
+}
+
+/// One after the other, or that there is none.
+fn list(items: impl Iterator<Item = String>) -> Finding {
+    let items: Vec<String> = items.collect();
+    Finding::ok(match &items[..] {
+        [] => "none".to_owned(),
+        items => items.join("; "),
+    })
+}
