@@ -48,7 +48,7 @@ gpu: setup ## what a GPU makes of payload: compared with the processor's work, a
 	@target/release/gpu --json target/gpu.json \
 		$(if $(FAKE),--library target/release/libfakecuda.so --region 64 --batches 300) $(GPU_ARGS)
 
-test-vm: vm-ready ## selftests in the VM, as KTAP; CASES=word for some of them
+test-vm: vm-ready test-ready ## selftests in the VM, as KTAP; CASES=word for some of them
 	@$(vm)/test $(CASES)
 
 upstream: vm-ready ## the kernel's own suites in the VM, unmodified; SUITES=word for some of them
@@ -60,24 +60,30 @@ bench: vm-ready ## what receivers cost, ours and others, side by side in the VM
 vm: vm-ready ## a shell in the VM (leave it with exit)
 	@$(vm)/run --interactive -- bash -i
 
-build: setup ## static binaries, in target/guest/bin, and what plays a GPU's driver, in target/guest/fake
+build: setup ## static binaries, in target/guest/bin
 	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p devmem --bins --examples
 	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests \
 		$(patsubst crates/devmem/%.rs,%,$(subst /main.rs,.rs,$(wildcard crates/devmem/examples/*.rs crates/devmem/examples/*/main.rs))))
-	$(cargo) build --locked -p devmem-tcp -p fakecuda # a static program loads no library
-	$(cargo) build --locked -p devmem --example collective
-	@install -D -t target/guest/fake target/debug/devmem-tcp target/debug/examples/collective
-	@install target/debug/libfakecuda.so target/guest/fake/libcuda.so.1
-	@strip --strip-debug target/guest/bin/* target/guest/fake/* # a guest reads them anew each time: 20 MB otherwise
+	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
 	@install selftests/demo target/guest/demo
 
-module: setup ## the software NIC for the VM's kernel, of both flavours
-	@$(foreach flavour,cloud-amd64 amd64,FLAVOUR=$(flavour) $(vm)/module &&) true
+module: setup ## the software NIC for the VM's kernel
+	@$(vm)/module
 
 setup: ## install the packages that this takes, if any is missing
 	@$(vm)/setup
 
 vm-ready: build module
+
+# What the tests take beside: what plays a GPU's driver, programs that can load it (static ones
+# cannot), and the NIC for the kernel that has DRM.
+test-ready: setup
+	$(cargo) build --locked -p devmem-tcp -p fakecuda
+	$(cargo) build --locked -p devmem --example collective
+	@install -D -t target/guest/fake target/debug/devmem-tcp target/debug/examples/collective
+	@install target/debug/libfakecuda.so target/guest/fake/libcuda.so.1
+	@strip --strip-debug target/guest/fake/*
+	@FLAVOUR=amd64 $(vm)/module
 
 clean: ## remove what cargo and the module's build made
 	rm -rf target/debug target/release target/static target/guest target/vm/*/*/module target/vm/*/*/swnic.ko
@@ -85,4 +91,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo gpu test test-host test-vm upstream bench lint api ptx vm build module setup vm-ready clean distclean
+.PHONY: help demo gpu test test-host test-vm upstream bench lint api ptx vm build module setup vm-ready test-ready clean distclean

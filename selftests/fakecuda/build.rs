@@ -26,6 +26,9 @@ fn main() {
     run(Command::new("cc")
         .args(["-std=gnu11", "-O2", "-fPIC", "-Wall", "-Werror"])
         .args(["-Wno-unknown-pragmas", "-Wno-maybe-uninitialized"])
+        // A GPU refuses an access that is not aligned; so does this, by a trap.
+        .args(["-fsanitize=alignment,shift"])
+        .args(["-fsanitize-undefined-trap-on-error"])
         .args(["-fno-strict-aliasing", "-c", "src/kernels.c", "-o"])
         .arg(&object));
     // Never one of an earlier build besides.

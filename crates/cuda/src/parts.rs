@@ -38,6 +38,8 @@ pub(crate) struct Parts<'a> {
     rest: Descriptor,
     longest: u64,
     side: Side,
+    /// Each piece is a part.
+    uncut: bool,
 }
 
 impl<'a> Parts<'a> {
@@ -48,7 +50,20 @@ impl<'a> Parts<'a> {
             rest: Descriptor::default(),
             longest,
             side,
+            uncut: u64::from(batch.longest()) <= longest,
         }
+    }
+
+    /// The next `most` parts as they lie in the batch, where none is cut: they need but be copied.
+    /// A call takes them all one way or the other.
+    pub(crate) fn uncut(&mut self, most: usize) -> Option<&'a [Descriptor]> {
+        if !self.uncut {
+            return None;
+        }
+        let all = self.pieces.as_slice();
+        let (now, later) = all.split_at(most.min(all.len()));
+        self.pieces = later.iter();
+        Some(now)
     }
 }
 
@@ -112,6 +127,19 @@ mod tests {
             assert_eq!(now.len, 0);
             assert_eq!(expected.next(), None);
         }
+    }
+
+    #[test]
+    fn what_is_short_stays_as_it_is() {
+        let mut batch = Batch::with_capacity(3);
+        for i in 0..3 {
+            batch.push(i, 4096, 5000 * i);
+        }
+        let mut parts = Parts::new(&batch, 4096, Side::Source);
+        assert_eq!(parts.uncut(2).unwrap(), &batch.descriptors()[..2]);
+        assert_eq!(parts.uncut(2).unwrap(), &batch.descriptors()[2..]);
+        assert_eq!(parts.uncut(2).unwrap(), &[]);
+        assert_eq!(Parts::new(&batch, 4095, Side::Source).uncut(2), None);
     }
 
     #[test]

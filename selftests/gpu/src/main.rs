@@ -89,6 +89,7 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
         ("cuMemAlloc", Allocation::Plain),
         ("cuMemCreate", Allocation::Virtual),
     ] {
+        eprintln!("comparing {} batches of each kind in memory of {name}", args.batches);
         let memory = gpu.allocate_as(compare::REGION, kind)?;
         let same = compare::compare(&memory, args.batches, &mut random);
         compared.push((
@@ -99,6 +100,7 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
     let region = (args.region << 20).min(info.memory / 4) / GRAIN * GRAIN;
     let (mut cells, mut passing) = (Vec::new(), Vec::new());
     if args.repeats > 0 {
+        eprintln!("measuring in {} MiB", region >> 20);
         let memory = gpu.allocate(region)?;
         cells = measure::measure(&memory, region, args.repeats, &mut random)?;
         drop(memory);

@@ -42,7 +42,7 @@ const LONG: Duration = Duration::from_secs(5);
 struct Args {
     /// Run only the cases whose name contains one of these
     filter: Vec<String>,
-    /// With these kinds of memory: all cases with udmabuf, those that can do with any with each
+    /// Those that are about one of these kinds of memory, once for each
     #[arg(long, value_enum, value_delimiter = ',', default_value = "udmabuf,heap,fd,socket")]
     memories: Vec<Kind>,
     /// Name the cases and end
@@ -133,15 +133,17 @@ struct Turn {
 
 /// Those that were asked for.
 fn turns(args: &Args) -> Vec<Turn> {
-    let turn = |case: &'static Case, memory: Kind| match memory {
-        Kind::Udmabuf => Some(case.name.to_owned()),
-        _ if case.any_memory => Some(format!("{}({})", case.name, memory.name())),
-        _ => None,
-    }
-    .map(|name| Turn { case, memory, name });
+    let turn = |case: &'static Case, memory: Kind| {
+        let name = match memory {
+            Kind::Udmabuf => case.name.to_owned(),
+            _ => format!("{}({})", case.name, memory.name()),
+        };
+        Turn { case, memory, name }
+    };
     let with = |memory: &Kind| {
         let memory = *memory;
-        cases::ALL.iter().filter_map(move |case| turn(case, memory))
+        let about = cases::ALL.iter().filter(move |case| case.memories.contains(&memory));
+        about.map(move |case| turn(case, memory))
     };
     let wanted = |turn: &Turn| {
         args.filter.is_empty() || args.filter.iter().any(|part| turn.name.contains(part))

@@ -48,7 +48,7 @@ pub(crate) struct Args {
     /// The rx queue to receive on; may be given again [default: as for recv]
     #[arg(long = "queue", value_name = "N", requires = "device")]
     queues: Vec<QueueId>,
-    /// What is to be received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda[:N], fd:N, or
+    /// What is to be received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, fd:N, or
     /// socket:PATH
     #[arg(long, value_name = "MEMORY", default_value_t)]
     memory: Choice,

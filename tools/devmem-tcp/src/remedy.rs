@@ -129,6 +129,24 @@ mod tests {
     }
 
     #[test]
+    fn memory_that_the_processor_cannot_reach_is_left_there() {
+        let map = |errno| {
+            let source = std::io::Error::from_raw_os_error(errno);
+            let error = dmabuf::Error::Map { len: 4096, source };
+            remedy(&Error::from(error).context("mapping the dmabuf")).unwrap()
+        };
+        assert!(map(libc::EINVAL).contains("--validate"));
+        assert!(map(libc::EACCES).contains("opened for both"));
+        let odd = memory::heap::Error::Allocate {
+            heap: "system".parse().unwrap(),
+            len: 4096,
+            source: std::io::Error::from_raw_os_error(libc::ENOMEM),
+        };
+        let odd = Error::from(memory::Error::from(odd)).context("recv");
+        assert!(remedy(&odd).unwrap().contains("another heap"));
+    }
+
+    #[test]
     fn an_option_of_this_tool_is_named() {
         let error = netdev::Error::from_errno("ntuple-insert", "eth0", libc::EOPNOTSUPP);
         assert!(remedy(&error.into()).unwrap().contains("--no-config"));

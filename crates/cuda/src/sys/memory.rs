@@ -9,6 +9,7 @@ use payload::Descriptor;
 use super::api::{AccessDesc, Address, AllocationProp, Location};
 use super::context::Context;
 use crate::error::Error;
+use crate::parts::Parts;
 
 /// What allocations are rounded up to: a page of a GPU's memory. Nobody else's bytes share the last
 /// one, which the NIC can reach as a whole.
@@ -294,16 +295,22 @@ impl Pinned {
         })
     }
 
-    /// Writes descriptors from its begin, until there are no more or there is no more room, and
+    /// Writes the next parts from its begin, until there are no more or there is no more room, and
     /// says how many.
-    pub(crate) fn fill(&mut self, from: &mut impl Iterator<Item = Descriptor>) -> usize {
+    pub(crate) fn fill(&mut self, parts: &mut Parts<'_>) -> usize {
         let mut to = self.start.cast::<Descriptor>();
         let room = self.len / size_of::<Descriptor>();
+        if let Some(uncut) = parts.uncut(room) {
+            let len = size_of_val(uncut);
+            // SAFETY: they are at most `room`; no reference to what is written to exists.
+            unsafe { std::ptr::copy_nonoverlapping(uncut.as_ptr().cast(), to.cast::<u8>(), len) };
+            return uncut.len();
+        }
         let mut count = 0;
         while count < room {
-            let Some(descriptor) = from.next() else { break };
+            let Some(part) = parts.next() else { break };
             // SAFETY: `count` of `room` descriptors are before it; no reference to it exists.
-            unsafe { to.write_unaligned(descriptor) };
+            unsafe { to.write_unaligned(part) };
             to = to.wrapping_add(1);
             count += 1;
         }

@@ -73,9 +73,12 @@ fn a_helper_says_nothing() {
 
 #[test]
 fn a_helper_only_talks() {
-    let error = from_helper("talk", |mut stream| {
-        while stream.write_all(&[7; 64]).is_ok() {}
-    });
+    let error = from_helper(
+        "talk",
+        |mut stream| {
+            while stream.write_all(&[7; 64]).is_ok() {}
+        },
+    );
     assert!(matches!(error, Error::Count { fds: 0, .. }), "{error}");
 }
 

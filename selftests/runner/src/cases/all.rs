@@ -1,6 +1,7 @@
 //! All cases, by name.
 
 use super::Case;
+use crate::memory::Kind;
 
 /// Names each function's case after its module and itself.
 macro_rules! cases {
@@ -8,11 +9,12 @@ macro_rules! cases {
         &[$(Case {
             name: concat!(stringify!($module), ".", stringify!($function)),
             run: super::$module::$function,
-            any_memory: cases!(@ $($memory)?),
+            memories: cases!(@ $($memory)?),
         },)*]
     };
-    (@) => { false };
-    (@ any_memory) => { true };
+    (@) => { &[Kind::Udmabuf] };
+    (@ any_memory) => { &[Kind::Udmabuf, Kind::Heap, Kind::Fd, Kind::Socket, Kind::Drm] };
+    (@ drm_too) => { &[Kind::Udmabuf, Kind::Drm] };
 }
 
 /// All cases, in the order in which they run. Those that receive, and look at what is received, run
@@ -55,10 +57,10 @@ pub(crate) const ALL: &[Case] = cases![
     memory::heaps_that_give_none,
     memory::fds_that_are_none,
     memory::helpers_that_pass_none,
-    memory::drm_devices_that_give_none,
-    memory::freed_at_the_end,
-    memory::not_for_other_programs,
-    memory::sent_from_each_kind,
+    memory::drm_devices_that_give_none on drm_too,
+    memory::freed_at_the_end on drm_too,
+    memory::not_for_other_programs on drm_too,
+    memory::sent_from_each_kind on drm_too,
     memory::doctor_asks_for_it,
     examples::receiver,
     examples::two_queues,

@@ -41,9 +41,7 @@ fn start(connections: u16, tensors: u32) -> Result<Receiver> {
 
 /// In a GPU's memory, which is the fake's.
 fn start_on_gpu(faults: &str) -> Result<Receiver> {
-    let mut fake = ours("");
-    fake.set_file_name("../fake");
-    let fake = fake.canonicalize()?;
+    let fake = ours("../fake").canonicalize()?;
     let fake = fake.display();
     let line = wire(CONNECTIONS, TENSORS)?;
     let line = format!("LD_LIBRARY_PATH={fake} {faults} {fake}/collective {line} --memory cuda");

@@ -133,7 +133,6 @@ pub(super) fn refusals_say_what_is_missing() -> Result<()> {
         ("FAKECUDA_DEVICES=0", "cuda", "GPU"),
         ("", "cuda:7", "7"),
         ("FAKECUDA_DMABUF=0", "cuda", "dmabuf"),
-        ("FAKECUDA_FAIL=cuInit:1:100", "cuda", "cuInit"),
         ("FAKECUDA_FAIL=cuMemAlloc_v2:1:2", "cuda", "OUT_OF_MEMORY"),
         (
             "FAKECUDA_FAIL=cuMemGetHandleForAddressRange:1:801",

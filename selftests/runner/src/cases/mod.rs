@@ -52,14 +52,15 @@ mod watch;
 use anyhow::{Result, bail, ensure};
 use netdev::{Ifindex, Link, NetkitSingle};
 
+use crate::memory::Kind;
 pub(crate) use all::ALL;
 
 /// A name and what must hold.
 pub(crate) struct Case {
     pub(crate) name: &'static str,
     pub(crate) run: fn() -> Result<()>,
-    /// Whether its receivers take memory of any kind: it runs once for each.
-    pub(crate) any_memory: bool,
+    /// The kinds of memory that it is about: it runs once for each.
+    pub(crate) memories: &'static [Kind],
 }
 
 /// Why a case cannot hold here: an error that is no failure.

@@ -14,7 +14,7 @@ use crate::remedy::Hint;
 
 #[derive(clap::Args)]
 pub(super) struct MemoryArgs {
-    /// What is received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda[:N], fd:N, or
+    /// What is received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, fd:N, or
     /// socket:PATH to connect to and be passed an fd
     #[arg(long, value_name = "MEMORY", default_value_t)]
     pub(super) memory: Choice,
