@@ -89,7 +89,10 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
         ("cuMemAlloc", Allocation::Plain),
         ("cuMemCreate", Allocation::Virtual),
     ] {
-        eprintln!("comparing {} batches of each kind in memory of {name}", args.batches);
+        eprintln!(
+            "comparing {} batches of each kind in memory of {name}",
+            args.batches
+        );
         let memory = gpu.allocate_as(compare::REGION, kind)?;
         let same = compare::compare(&memory, args.batches, &mut random);
         compared.push((

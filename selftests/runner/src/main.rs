@@ -43,7 +43,12 @@ struct Args {
     /// Run only the cases whose name contains one of these
     filter: Vec<String>,
     /// Those that are about one of these kinds of memory, once for each
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "udmabuf,heap,fd,socket")]
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        default_value = "udmabuf,heap,fd,socket"
+    )]
     memories: Vec<Kind>,
     /// Name the cases and end
     #[arg(long)]
@@ -142,7 +147,9 @@ fn turns(args: &Args) -> Vec<Turn> {
     };
     let with = |memory: &Kind| {
         let memory = *memory;
-        let about = cases::ALL.iter().filter(move |case| case.memories.contains(&memory));
+        let about = cases::ALL
+            .iter()
+            .filter(move |case| case.memories.contains(&memory));
         about.map(move |case| turn(case, memory))
     };
     let wanted = |turn: &Turn| {
