@@ -20,8 +20,8 @@ macro_rules! cases {
 }
 
 /// All cases, in the order in which they run. Those that receive, and look at what is received, run
-/// on memory of each kind; how an fd is
-/// passed over a socket makes no difference once it is there: a third of them do for that.
+/// on memory of each kind. Of those with an fd, a part runs with one that was passed over a socket,
+/// too: once it is there, it is an fd like any other.
 pub(crate) const ALL: &[Case] = cases![
     receive::direct on and_passed,
     receive::direct_ipv6 on and_passed,

@@ -300,8 +300,14 @@ fn open_in(pid: u32) -> Result<Vec<(String, String, bool)>> {
             .unwrap_or_default()
             .to_string_lossy()
             .into_owned();
-        let what = fs::read_link(&path)?.to_string_lossy().into_owned();
-        let info = fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"))?;
+        // It may be closed meanwhile.
+        let (Ok(what), Ok(info)) = (
+            fs::read_link(&path),
+            fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}")),
+        ) else {
+            continue;
+        };
+        let what = what.to_string_lossy().into_owned();
         let flags = info.lines().find_map(|line| line.strip_prefix("flags:"));
         let flags = u32::from_str_radix(flags.context("no flags")?.trim(), 8)?;
         all.push((number, what, flags & 0o2_000_000 == 0));
