@@ -114,7 +114,7 @@ impl Receiver {
 
 /// Has each processor free the packets that were read on another one: they wait, with their niovs,
 /// until it next receives any (`skb_attempt_defer_free`, `net_rx_action`).
-fn free_deferred() -> Result<()> {
+pub(super) fn free_deferred() -> Result<()> {
     let all = sched_getaffinity(Pid::from_raw(0))?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     let own = socket.local_addr()?;

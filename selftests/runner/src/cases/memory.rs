@@ -14,6 +14,7 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 
+use super::crowd::free_deferred;
 use super::doctor_fault::Report;
 use super::receive::bound_queues;
 use super::tool_errors::complains;
@@ -265,6 +266,7 @@ fn bound(memory: &str) -> Result<Running> {
 /// Waits until no dmabuf is left.
 fn until_free() -> Result<()> {
     until("memory to be free", SOON, || {
+        free_deferred()?;
         Ok(dmabuf_bytes()? == 0 && bound_queues()? == 0)
     })
 }
