@@ -1,5 +1,6 @@
 # awk -v results=DIR -f table.awk SKIPS JOBS: reads the KTAP that `guest` left in DIR,
-# prints a table of suite, case and verdicts, and fails unless all is well.
+# prints a table of suite, case and verdicts, what a case that failed said of it, and
+# fails unless all is well.
 # SKIPS has "suite case | reason" lines, JOBS "suite=whose".
 
 FILENAME != "-" {
@@ -13,7 +14,7 @@ FILENAME != "-" {
 { split($0, job, "="); read_ktap(job[1], job[2]) }
 
 # One result: the case in the order of its first appearance.
-function note(suite, case_, whose, verdict, text) {
+function note(suite, case_, whose, verdict, text, said_before) {
     if (!((suite, case_) in known)) {
         known[suite, case_] = ++rows
         suite_of[rows] = suite
@@ -27,16 +28,17 @@ function note(suite, case_, whose, verdict, text) {
         return
     }
     bad++
-    why[++whys] = suite " " case_ " (" whose "): " verdict (text ? ", " text : "")
+    why[++whys] = suite " " case_ " (" whose "): " verdict (text ? ", " text : "") said_before
 }
 
-function read_ktap(suite, whose,    file, line, plan, count, failed, verdict, text, name, status) {
+function read_ktap(suite, whose,    file, line, plan, count, failed, verdict, text, said_before, name, status) {
     name = suite
     gsub("/", ".", name)
     file = results "/" name "." whose
     plan = -1
     while ((getline line < (file ".tap")) > 0) {
         if (line ~ /^1\.\.[0-9]+$/) plan = substr(line, 4) + 0
+        if (line ~ /^# /) said_before = said_before "\n    " line
         if (line !~ /^(not )?ok [0-9]+ /) continue
         count++
         verdict = line ~ /^not/ ? "not ok" : "ok"
@@ -48,7 +50,8 @@ function read_ktap(suite, whose,    file, line, plan, count, failed, verdict, te
             line = substr(line, 1, RSTART - 1)
         }
         sub(/^(not )?ok [0-9]+ [^.]*\.?/, "", line)
-        note(suite, line, whose, verdict, text)
+        note(suite, line, whose, verdict, text, said_before)
+        said_before = ""
     }
     close(file ".tap")
     status = "none"
