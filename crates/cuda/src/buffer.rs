@@ -19,19 +19,26 @@ pub enum Allocation {
     #[default]
     Plain,
     /// By the driver's functions for virtual memory (`cuMemCreate`, `cuMemMap`), told to be reached
-    /// by peers (`gpuDirectRDMACapable`).
+    /// by peers (`gpuDirectRDMACapable`) where that is possible
+    /// ([`DeviceInfo::rdma_virtual`](crate::DeviceInfo::rdma_virtual)).
     Virtual,
 }
 
 /// The way by which a NIC reaches a GPU's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Mapping {
-    /// PCIe's, asked for (`CU_MEM_RANGE_FLAG_DMA_BUF_MAPPING_TYPE_PCIE`, CUDA 12.8): on machines
-    /// whose processor reaches the GPU by another way.
-    Pcie,
-    /// The only one.
+    /// The driver's own choice. Most machines have but one way.
+    #[default]
     Default,
+    /// PCIe's (`CU_MEM_RANGE_FLAG_DMA_BUF_MAPPING_TYPE_PCIE`, CUDA 12.8), on machines whose processor
+    /// reaches the GPU by another way, too (C2C, as GB200's). A NIC that is not behind the GPU's own
+    /// root port cannot use it: binding fails then, with 524 (`ENOTSUPP`).
+    ///
+    /// This crate cannot order what the NIC writes before a kernel that reads it: payload comes by
+    /// PCIe, its completion by the other way, and `cuFlushGPUDirectRDMAWrites` does not order such
+    /// paths (`cuda.h`). Nothing about it has been measured.
+    Pcie,
 }
 
 /// Memory of a GPU as a dmabuf. Dropped, it is freed once the last [`Worker`] on it has gone; what
@@ -45,7 +52,12 @@ pub struct Buffer {
 }
 
 impl Buffer {
-    pub(crate) fn new(gpu: &Gpu, len: u64, allocation: Allocation) -> Result<Self, Error> {
+    pub(crate) fn new(
+        gpu: &Gpu,
+        len: u64,
+        allocation: Allocation,
+        mapping: Mapping,
+    ) -> Result<Self, Error> {
         let page = sys::page_size();
         let info = gpu.info();
         if len == 0 {
@@ -62,19 +74,14 @@ impl Buffer {
         }
         let memory = match allocation {
             Allocation::Plain => Memory::plain(gpu.context(), len)?,
-            Allocation::Virtual => Memory::with_addresses(gpu.context(), len)?,
+            Allocation::Virtual => Memory::with_addresses(gpu.context(), len, info.rdma_virtual)?,
         };
-        let (fd, pcie) = memory.export()?;
         Ok(Self {
-            fd,
+            fd: memory.export(mapping)?,
             memory: Arc::new(memory),
             gpu: gpu.clone(),
             allocation,
-            mapping: if pcie {
-                Mapping::Pcie
-            } else {
-                Mapping::Default
-            },
+            mapping,
         })
     }
 
@@ -103,10 +110,14 @@ impl Buffer {
     /// # Errors
     /// What the driver answers.
     pub fn export(&self) -> Result<OwnedFd, Error> {
-        self.memory.export().map(|(fd, _)| fd)
+        self.memory.export(self.mapping)
     }
 
     /// Copies bytes of the host to byte `offset` of the buffer (`cuMemcpyHtoD`).
+    ///
+    /// It is done in the legacy default stream of the GPU's primary context: it waits for what others
+    /// in this process have in blocking streams there, and may spoil a stream capture of theirs in
+    /// global mode.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`]; what the driver answers.
@@ -114,7 +125,8 @@ impl Buffer {
         self.memory.write(offset, bytes)
     }
 
-    /// Copies from byte `offset` of the buffer to the host (`cuMemcpyDtoH`).
+    /// Copies from byte `offset` of the buffer to the host (`cuMemcpyDtoH`), in the same stream as
+    /// [`Buffer::write`].
     ///
     /// # Errors
     /// As [`Buffer::write`].

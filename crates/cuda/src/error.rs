@@ -21,12 +21,12 @@ impl DriverError {
     }
 
     /// Does it end the context, and all that is in it? The codes of which the driver's
-    /// documentation says that no call succeeds after them, and those of a device that is gone.
+    /// documentation says that no call succeeds after them, and 999 (UNKNOWN), of which it says
+    /// nothing.
     pub fn is_lost(&self) -> bool {
         matches!(
             self.code,
             4 // DEINITIALIZED
-                | 46 // DEVICE_UNAVAILABLE
                 | 214 // ECC_UNCORRECTABLE
                 | 220 // NVLINK_UNCORRECTABLE
                 | 226 // CONTAINED
@@ -38,7 +38,6 @@ impl DriverError {
                 ..=719 // HARDWARE_STACK_ERROR to LAUNCH_FAILED
                 | 721 // TENSOR_MEMORY_LEAK
                 | 810 // MPS_CLIENT_TERMINATED
-                | 911 // EXTERNAL_DEVICE
                 | 999 // UNKNOWN
         )
     }
@@ -127,6 +126,15 @@ pub enum Error {
         #[source]
         source: DriverError,
     },
+    /// The driver refused [`Mapping::Pcie`](crate::Mapping::Pcie).
+    #[error("{operation}, by PCIe's way")]
+    NoPcie {
+        /// What was asked of it, and of what.
+        operation: String,
+        /// What it answered.
+        #[source]
+        source: DriverError,
+    },
     /// The GPU, or this process's context on it, is lost, with all that its memory held. Every call
     /// says so from then on, and none asks the driver any more.
     #[error("GPU {ordinal} is lost")]
@@ -141,8 +149,11 @@ pub enum Error {
 
 const OUT_OF_MEMORY: i32 = 2;
 const NO_DEVICE: i32 = 100;
+const JIT_COMPILER_NOT_FOUND: i32 = 221;
 const UNSUPPORTED_PTX: i32 = 222;
+const SYSTEM_NOT_READY: i32 = 802;
 const SYSTEM_DRIVER_MISMATCH: i32 = 803;
+const COMPAT_NOT_SUPPORTED_ON_DEVICE: i32 = 804;
 
 impl Error {
     /// Nothing can be done with the GPU any more, in this process.
@@ -164,9 +175,24 @@ impl Error {
                 OUT_OF_MEMORY => "take less memory, or another GPU: nvidia-smi shows who has it",
                 NO_DEVICE => "see whether nvidia-smi lists a GPU",
                 UNSUPPORTED_PTX => "install a driver of release 515 (CUDA 11.7) or later",
+                JIT_COMPILER_NOT_FOUND => {
+                    "install the driver's libnvidia-ptxjitcompiler; in a container, pass it \
+                     (NVIDIA_DRIVER_CAPABILITIES=compute)"
+                }
+                SYSTEM_NOT_READY => {
+                    "see whether nvidia-fabricmanager runs, which GPUs behind NVSwitch (HGX) wait for"
+                }
                 SYSTEM_DRIVER_MISMATCH => "reboot: library and kernel module are of two releases",
+                COMPAT_NOT_SUPPORTED_ON_DEVICE => {
+                    "take the libcuda of the installed driver: another's (cuda-compat) does not work \
+                     with this GPU"
+                }
                 _ => return None,
             },
+            Error::NoPcie { .. } => {
+                "leave out :pcie: this machine has one way only, or its driver is older than CUDA 12.8, \
+                 which does not know it"
+            }
             Error::Lost { .. } => "start again; the kernel log (NVRM: Xid) says what happened",
             _ => return None,
         })
@@ -181,10 +207,10 @@ mod tests {
     fn an_error_says_what_and_the_drivers_words() {
         let words = |code| DriverError::new(code, "CUDA_ERROR_X".into(), "went wrong".into());
         assert_eq!(words(1).to_string(), "went wrong (CUDA_ERROR_X)");
-        for lost in [46, 214, 700, 716, 719, 999] {
+        for lost in [214, 700, 716, 719, 999] {
             assert!(words(lost).is_lost(), "{lost}");
         }
-        for harmless in [1, 2, 100, 222, 304, 600, 713, 720, 801] {
+        for harmless in [1, 2, 46, 100, 222, 304, 600, 713, 720, 801, 911] {
             assert!(!words(harmless).is_lost(), "{harmless}");
         }
         let error = Error::Driver {
@@ -194,5 +220,16 @@ mod tests {
         assert_eq!(error.to_string(), "cuMemAlloc of 4096 bytes on GPU 0");
         assert!(error.remedy().unwrap().contains("nvidia-smi"));
         assert!(!error.is_lost());
+        for (code, word) in [
+            (221, "ptxjit"),
+            (802, "fabricmanager"),
+            (804, "cuda-compat"),
+        ] {
+            let error = Error::Driver {
+                operation: "cuInit".into(),
+                source: words(code),
+            };
+            assert!(error.remedy().unwrap().contains(word), "{code}");
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::buffer::{Allocation, Buffer};
+use crate::buffer::{Allocation, Buffer, Mapping};
 use crate::error::Error;
 use crate::sys::{self, Attribute, Context, Module};
 
@@ -51,6 +51,9 @@ pub struct DeviceInfo {
     /// Whether the driver makes dmabufs of its memory
     /// (`CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED`).
     pub dmabuf: bool,
+    /// Whether memory of [`Allocation::Virtual`] can be told to be reached by peers
+    /// (`CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED`).
+    pub rdma_virtual: bool,
 }
 
 /// NVIDIA's driver, found and loaded at run time.
@@ -110,6 +113,7 @@ impl Driver {
             ),
             multiprocessors: number(Attribute::Multiprocessors)?,
             dmabuf: number(Attribute::DmabufSupported)? != 0,
+            rdma_virtual: number(Attribute::RdmaVirtual)? != 0,
         })
     }
 
@@ -173,15 +177,20 @@ impl Gpu {
     /// # Errors
     /// [`Error::Empty`], [`Error::Unaligned`], [`Error::NoExport`]; what the driver answers.
     pub fn allocate(&self, len: u64) -> Result<Buffer, Error> {
-        self.allocate_as(len, Allocation::Plain)
+        self.allocate_as(len, Allocation::default(), Mapping::default())
     }
 
-    /// The same, allocated one way or the other.
+    /// The same, allocated and reached one way or the other.
     ///
     /// # Errors
-    /// As [`Gpu::allocate`].
-    pub fn allocate_as(&self, len: u64, allocation: Allocation) -> Result<Buffer, Error> {
-        Buffer::new(self, len, allocation)
+    /// As [`Gpu::allocate`]; [`Error::NoPcie`].
+    pub fn allocate_as(
+        &self,
+        len: u64,
+        allocation: Allocation,
+        mapping: Mapping,
+    ) -> Result<Buffer, Error> {
+        Buffer::new(self, len, allocation, mapping)
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {

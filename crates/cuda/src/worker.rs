@@ -31,7 +31,8 @@ const SLICE: usize = 16 << 10;
 /// its own, holds them against a pattern, sums them up.
 ///
 /// A call brings the batch to the GPU, runs a kernel, brings the result back, and waits for it once.
-/// It may be made from any thread; whatever context that has stays its.
+/// It may be made from any thread; whatever context that has stays its. Reads and writes of the
+/// region are done as [`Buffer::write`](crate::Buffer::write) is.
 pub struct Worker {
     // In this order they go: the streams wait before what they work on is freed.
     upload: Stream,
@@ -143,27 +144,28 @@ impl Worker {
     }
 
     /// How long the GPU was at the last call: from the begin of its first kernel to the end of its
-    /// last, by the GPU's own clock, without the way there and back.
+    /// last, by the GPU's own clock, without the way there and back. The clock starts before the
+    /// kernel is told: of a small batch, the launch's submission is much of it.
     pub fn elapsed(&self) -> Option<Duration> {
         self.elapsed
     }
 
-    /// Copies the first `len` bytes of the source to the begin of the destination
+    /// Copies `len` bytes at `offset` of the source to the begin of the destination
     /// (`cuMemcpyDtoDAsync`), and says how long the GPU was at it: what a gather is to be measured
     /// by.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`]; what the driver answers.
-    pub fn copy(&mut self, len: u64) -> Result<Duration, Error> {
+    pub fn copy(&mut self, offset: u64, len: u64) -> Result<Duration, Error> {
         let Some(destination) = &self.destination else {
             return Err(Error::OutOfBounds {
-                offset: 0,
+                offset,
                 len,
                 size: 0,
             });
         };
         self.begin.record(&self.stream)?;
-        let copied = self.stream.copy(destination, &self.source, len);
+        let copied = self.stream.copy(destination, &self.source, offset, len);
         let copied = copied.and_then(|()| self.end.record(&self.stream));
         let waited = self.stream.wait();
         copied.and(waited)?;

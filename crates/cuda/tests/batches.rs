@@ -6,7 +6,7 @@ mod common;
 use std::sync::Arc;
 
 use common::{Chance, Fake};
-use cuda::{Allocation, Buffer, Worker};
+use cuda::{Allocation, Buffer, Mapping, Worker};
 use dmabuf::Dmabuf;
 use payload::pattern::Pattern;
 use payload::{Batch, BatchError, Device, DeviceError, Host};
@@ -20,7 +20,9 @@ const SOURCE: u64 = 2 * MIB;
 const DESTINATION: u64 = 300_000;
 
 fn buffer(fake: &Fake, allocation: Allocation) -> Buffer {
-    fake.gpu().allocate_as(SOURCE, allocation).unwrap()
+    let gpu = fake.gpu();
+    gpu.allocate_as(SOURCE, allocation, Mapping::Default)
+        .unwrap()
 }
 
 /// The same bytes in both.
@@ -274,12 +276,13 @@ fn a_batch_that_makes_no_sense_is_refused() {
         assert!(error.to_string().contains("lie outside"), "{error}");
     }
     assert!(buffer.read(SOURCE, &mut [0]).is_err());
-    assert!(worker.copy(DESTINATION + 1).is_err());
+    assert!(worker.copy(0, DESTINATION + 1).is_err());
+    assert!(worker.copy(SOURCE, 1).is_err());
     let empty = Batch::default();
     worker.gather(&empty).unwrap();
     assert_eq!(worker.crc32(&empty).unwrap(), 0);
     assert_eq!(worker.validate(&empty, &Pattern::default()).unwrap(), None);
-    // Two of them for the copy, which is checked by what has the memory, with its events around.
+    // Two of them for each copy, which is checked by what has the memory, with its events around.
     assert!(fake.calls() - before < 30, "the GPU was asked");
     assert_eq!(buffer.len(), SOURCE);
 }

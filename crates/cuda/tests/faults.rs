@@ -27,7 +27,7 @@ fn everything(fake: &Fake, allocation: Allocation) -> Result<u64, Box<dyn StdErr
     driver.version()?;
     driver.devices()?;
     let gpu = driver.open(0)?;
-    let buffer = gpu.allocate_as(MIB, allocation)?;
+    let buffer = gpu.allocate_as(MIB, allocation, Mapping::Default)?;
     buffer.export()?;
     let pattern = Pattern::default();
     let mut bytes = vec![0; MIB as usize];
@@ -41,7 +41,7 @@ fn everything(fake: &Fake, allocation: Allocation) -> Result<u64, Box<dyn StdErr
     worker.crc32(&batch)?;
     let found = worker.validate(&batch, &pattern)?;
     assert_eq!(found.map(|mismatch| mismatch.offset), Some(0));
-    worker.copy(MIB)?;
+    worker.copy(0, MIB)?;
     worker.write(3, &[1])?;
     worker.read(3, &mut [0])?;
     // It lives on without the buffer.
@@ -62,7 +62,7 @@ fn any_call_may_fail() {
         let calls = fake.calls();
         assert!(work > 100 && calls > work + 50, "{work} of {calls}");
         // Out of memory; and two codes that end the context.
-        for code in [2, 700, 46] {
+        for code in [2, 700, 214] {
             for nth in 1..=calls {
                 fail(&fake, allocation, nth, code, nth > work);
             }
@@ -91,7 +91,7 @@ fn fail(fake: &Fake, allocation: Allocation, nth: u64, code: i32, late: bool) {
                     "an illegal memory access was encountered (CUDA_ERROR_ILLEGAL_ADDRESS)",
                     true,
                 ),
-                _ => ("(CUDA_ERROR_DEVICE_UNAVAILABLE)", true),
+                _ => ("(CUDA_ERROR_ECC_UNCORRECTABLE)", true),
             };
             assert!(text.ends_with(words), "{case}: {text}");
             let in_context = text.contains("GPU 0 is lost");
@@ -137,7 +137,7 @@ fn a_lost_gpu_stays_lost() {
         );
     }
     for error in [
-        worker.copy(1).unwrap_err(),
+        worker.copy(0, 1).unwrap_err(),
         buffer.read(0, &mut [0]).unwrap_err(),
         gpu.allocate(MIB).unwrap_err(),
         buffer.worker(0).unwrap_err(),
@@ -152,23 +152,52 @@ fn a_lost_gpu_stays_lost() {
 }
 
 #[test]
-fn the_mapping_is_pcies_where_there_is_a_choice() {
+fn pcies_mapping_is_asked_for_only_if_chosen() {
     let fake = Fake::new();
-    assert_eq!(
-        fake.gpu().allocate(MIB).unwrap().mapping(),
-        Mapping::Default
-    );
+    let map = |mapping| fake.gpu().allocate_as(MIB, Allocation::Plain, mapping);
     fake.set("PCIE", "1");
-    assert_eq!(fake.gpu().allocate(MIB).unwrap().mapping(), Mapping::Pcie);
-    for unknown in [1, 801] {
-        fake.set(
-            "FAIL",
-            &format!("cuMemGetHandleForAddressRange:1:{unknown}"),
-        );
+    let plain = fake.gpu().allocate(MIB).unwrap();
+    assert_eq!((plain.mapping(), fake.flags()), (Mapping::Default, 0));
+    let buffer = map(Mapping::Pcie).unwrap();
+    assert_eq!((buffer.mapping(), fake.flags()), (Mapping::Pcie, 1));
+    plain.export().unwrap();
+    assert_eq!(fake.flags(), 0);
+    buffer.export().unwrap();
+    assert_eq!(fake.flags(), 1);
+    drop((plain, buffer));
+
+    // Refused, it is not done the other way.
+    let fds_before = fds();
+    let refused = |code| {
+        let error = map(Mapping::Pcie).unwrap_err();
+        assert!(matches!(error, Error::NoPcie { .. }), "{error:?}");
+        assert!(error.remedy().unwrap().contains("leave out :pcie"));
+        assert!(chain(&error).contains("by PCIe's way: "), "{code}");
         assert_eq!(
-            fake.gpu().allocate(MIB).unwrap().mapping(),
-            Mapping::Default
+            (fake.flags(), fake.held(), fds()),
+            (1, String::new(), fds_before)
         );
+    };
+    fake.set("FAIL", "cuMemGetHandleForAddressRange:1:1");
+    refused(1);
+    fake.set("PCIE", "0");
+    refused(801);
+    fake.set("FAIL", "cuMemGetHandleForAddressRange:1:2");
+    let error = map(Mapping::Pcie).unwrap_err();
+    assert!(error.remedy().unwrap().contains("less memory"), "{error:?}");
+    assert_eq!(fake.held(), "");
+}
+
+#[test]
+fn virtual_memory_is_told_of_peers_where_it_can_be() {
+    let fake = Fake::new();
+    for able in [true, false] {
+        fake.set("RDMA_VIRTUAL", if able { "1" } else { "0" });
+        let gpu = fake.gpu();
+        assert_eq!(gpu.info().rdma_virtual, able);
+        // The fake refuses any other value of the flag.
+        gpu.allocate_as(MIB, Allocation::Virtual, Mapping::Default)
+            .unwrap();
     }
     assert_eq!(fake.held(), "");
 }

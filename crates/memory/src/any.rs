@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use cuda::Gpu;
+use cuda::{Allocation, Gpu};
 use dmabuf::{Dmabuf, DmabufFd, Mapping, Protection};
 use payload::{Device, DeviceError, Host};
 use udmabuf::{HugePage, Udmabuf};
@@ -103,7 +103,10 @@ impl AnyMemory {
             Choice::Drm(node) => Self::Drm(Dumb::create(node, bytes)?),
             Choice::Fd(fd) => passed(passed::inherited(*fd)?)?,
             Choice::Socket(socket) => passed(passed::received(socket)?)?,
-            Choice::Cuda(gpu) => Self::Cuda(Gpu::open(*gpu)?.allocate(bytes)?),
+            Choice::Cuda(gpu, mapping) => {
+                let gpu = Gpu::open(*gpu)?;
+                Self::Cuda(gpu.allocate_as(bytes, Allocation::default(), *mapping)?)
+            }
         })
     }
 

@@ -4,11 +4,13 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use cuda::Mapping;
+
 use crate::heap;
 use crate::passed::SocketName;
 
 /// Where memory comes from, as it is written on a command line: `udmabuf`, `heap:NAME`,
-/// `drm:/dev/dri/…`, `cuda`, `cuda:N`, `fd:N`, `socket:PATH`.
+/// `drm:/dev/dri/…`, `cuda`, `cuda:N`, `cuda:N:pcie`, `fd:N`, `socket:PATH`.
 ///
 /// [`FromStr`] reads it and [`Display`](fmt::Display) writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -21,8 +23,8 @@ pub enum Choice {
     Heap(heap::Name),
     /// A dumb buffer of the DRM device with this node.
     Drm(PathBuf),
-    /// Memory of the GPU with this number, as the CUDA driver counts them.
-    Cuda(u32),
+    /// Memory of the GPU with this number, as the CUDA driver counts them, reached that way.
+    Cuda(u32, Mapping),
     /// A dmabuf that this process was started with, under this number.
     Fd(u32),
     /// A dmabuf that whoever listens on this Unix socket passes.
@@ -41,7 +43,10 @@ impl Choice {
 #[non_exhaustive]
 pub enum ParseChoiceError {
     /// It begins with no kind of memory.
-    #[error("{0:?} is none of udmabuf, heap:NAME, drm:/dev/dri/…, cuda, cuda:N, fd:N, socket:PATH")]
+    #[error(
+        "{0:?} is none of udmabuf, heap:NAME, drm:/dev/dri/…, cuda, cuda:N, cuda:N:pcie, fd:N, \
+         socket:PATH"
+    )]
     Kind(String),
     /// No number, or too large a one.
     #[error("{0:?} is not the number of {1}")]
@@ -63,8 +68,14 @@ impl FromStr for Choice {
     fn from_str(text: &str) -> Result<Self, ParseChoiceError> {
         match (text, text.split_once(':')) {
             ("udmabuf", _) => Ok(Choice::Udmabuf),
-            ("cuda", _) => Ok(Choice::Cuda(0)),
-            (_, Some(("cuda", gpu))) => number(gpu, u32::MAX, "a GPU").map(Choice::Cuda),
+            ("cuda", _) => Ok(Choice::Cuda(0, Mapping::Default)),
+            (_, Some(("cuda", gpu))) => {
+                let (gpu, mapping) = match gpu.strip_suffix(":pcie") {
+                    Some(gpu) => (gpu, Mapping::Pcie),
+                    None => (gpu, Mapping::Default),
+                };
+                Ok(Choice::Cuda(number(gpu, u32::MAX, "a GPU")?, mapping))
+            }
             (_, Some(("fd", fd))) => number(fd, i32::MAX as u32, "an fd").map(Choice::Fd),
             (_, Some(("heap", name))) => Ok(Choice::Heap(name.parse()?)),
             (_, Some(("drm", node))) => match Path::new(node) {
@@ -93,7 +104,8 @@ impl fmt::Display for Choice {
             Choice::Udmabuf => f.write_str("udmabuf"),
             Choice::Heap(name) => write!(f, "heap:{name}"),
             Choice::Drm(node) => write!(f, "drm:{}", node.display()),
-            Choice::Cuda(gpu) => write!(f, "cuda:{gpu}"),
+            Choice::Cuda(gpu, Mapping::Pcie) => write!(f, "cuda:{gpu}:pcie"),
+            Choice::Cuda(gpu, _) => write!(f, "cuda:{gpu}"),
             Choice::Fd(fd) => write!(f, "fd:{fd}"),
             Choice::Socket(name) => write!(f, "socket:{name}"),
         }
@@ -115,8 +127,9 @@ mod tests {
         is("udmabuf", Choice::Udmabuf);
         is("heap:system", Choice::Heap("system".parse().unwrap()));
         is("drm:/dev/dri/card0", Choice::Drm("/dev/dri/card0".into()));
-        is("cuda", Choice::Cuda(0));
-        is("cuda:3", Choice::Cuda(3));
+        is("cuda", Choice::Cuda(0, Mapping::Default));
+        is("cuda:3", Choice::Cuda(3, Mapping::Default));
+        is("cuda:3:pcie", Choice::Cuda(3, Mapping::Pcie));
         is("fd:0", Choice::Fd(0));
         is("fd:2147483647", Choice::Fd(i32::MAX as u32));
         let socket = |name| Choice::Socket(SocketName::new(name).unwrap());
@@ -134,7 +147,17 @@ mod tests {
         for text in ["fd:", "fd:-1", "fd:+3", "fd:2147483648", "fd:3x", "fd: 3"] {
             assert!(error(text).ends_with("is not the number of an fd"));
         }
-        for text in ["cuda:", "cuda:+1", "cuda:4294967296", "cuda:0x1"] {
+        for text in [
+            "cuda:",
+            "cuda:+1",
+            "cuda:4294967296",
+            "cuda:0x1",
+            "cuda:pcie",
+            "cuda::pcie",
+            "cuda:0:",
+            "cuda:0:PCIE",
+            "cuda:0:pcie:pcie",
+        ] {
             assert!(error(text).ends_with("is not the number of a GPU"));
         }
         for text in ["heap:", "heap:.", "heap:..", "heap:a/b", "heap:../udmabuf"] {
@@ -158,7 +181,7 @@ mod tests {
         #[test]
         fn what_is_read_is_written_and_read_again(
             kind in prop::sample::select(vec!["heap:", "drm:/", "cuda:", "fd:", "socket:"]),
-            rest in "[0-9]{1,5}|[ -~]{0,20}|\\PC{0,12}",
+            rest in "[0-9]{1,5}(:pcie)?|[ -~]{0,20}|\\PC{0,12}",
         ) {
             if let Ok(choice) = format!("{kind}{rest}").parse::<Choice>() {
                 let again = choice.to_string().parse();

@@ -32,15 +32,10 @@ fn device(state: &State, device: c_int) -> Result<(), c_int> {
     }
 }
 
-const NAMES: [(c_int, &CStr, &CStr); 12] = [
+const NAMES: [(c_int, &CStr, &CStr); 11] = [
     (1, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
     (3, c"CUDA_ERROR_NOT_INITIALIZED", c"initialization error"),
-    (
-        46,
-        c"CUDA_ERROR_DEVICE_UNAVAILABLE",
-        c"CUDA-capable device(s) is/are busy or unavailable",
-    ),
     (
         100,
         c"CUDA_ERROR_NO_DEVICE",
@@ -164,11 +159,12 @@ extern "C" fn cuDeviceGetAttribute(out: *mut c_int, attribute: c_int, which: c_i
     call("cuDeviceGetAttribute", Needs::Driver, |state| {
         device(state, which)?;
         let value = match attribute {
-            16 => 2,                          // MULTIPROCESSOR_COUNT
-            75 => 7,                          // COMPUTE_CAPABILITY_MAJOR
-            76 => 5,                          // COMPUTE_CAPABILITY_MINOR
-            117 => 1,                         // GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS: by the host
-            118 => state.ordering,            // GPU_DIRECT_RDMA_WRITES_ORDERING
+            16 => 2,                                // MULTIPROCESSOR_COUNT
+            75 => 7,                                // COMPUTE_CAPABILITY_MAJOR
+            76 => 5,                                // COMPUTE_CAPABILITY_MINOR
+            110 => c_int::from(state.rdma_virtual), // GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED
+            117 => 1,              // GPU_DIRECT_RDMA_FLUSH_WRITES_OPTIONS: by the host
+            118 => state.ordering, // GPU_DIRECT_RDMA_WRITES_ORDERING
             124 => c_int::from(state.dmabuf), // DMA_BUF_SUPPORTED
             _ => return Err(INVALID_VALUE),
         };

@@ -14,6 +14,7 @@
 //! | `FAKECUDA_VERSION=11040` | what `cuDriverGetVersion` answers |
 //! | `FAKECUDA_DMABUF=0` | the driver exports no dmabufs |
 //! | `FAKECUDA_PCIE=1` | it knows the flag for PCIe's mapping |
+//! | `FAKECUDA_RDMA_VIRTUAL=0` | memory of `cuMemCreate` can't be told to be reached by peers |
 //! | `FAKECUDA_ORDERING=0` | writes of peers must be flushed |
 //!
 //! After a code that ends a context, every call answers that code until the context is released.
@@ -59,6 +60,12 @@ pub extern "C" fn fakecuda_forget() {
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecuda_calls() -> u64 {
     state().calls
+}
+
+/// The flags that `cuMemGetHandleForAddressRange` was called with last.
+#[unsafe(no_mangle)]
+pub extern "C" fn fakecuda_flags() -> u64 {
+    state().flags
 }
 
 /// The function that failed as it was told to, or null.

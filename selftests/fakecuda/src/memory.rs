@@ -128,8 +128,8 @@ extern "C" fn cuMemCreate(out: *mut u64, len: usize, prop: *const c_int, flags: 
         // SAFETY: a `CUmemAllocationProp` begins with an int, its type.
         let pinned = unsafe { prop.read() } == 1;
         // SAFETY: byte 25 is `allocFlags.gpuDirectRDMACapable`.
-        let rdma = unsafe { prop.cast::<u8>().wrapping_add(25).read() } == 1;
-        if !pinned || !rdma {
+        let rdma = unsafe { prop.cast::<u8>().wrapping_add(25).read() };
+        if !pinned || rdma != u8::from(state.rdma_virtual) {
             return Err(INVALID_VALUE);
         }
         let handle = state.handle();
@@ -221,6 +221,7 @@ extern "C" fn cuMemGetHandleForAddressRange(
     flags: u64,
 ) -> c_int {
     call("cuMemGetHandleForAddressRange", Needs::Driver, |state| {
+        state.flags = flags;
         if kind != 1 || at % PAGE != 0 || len as u64 % PAGE != 0 || flags > 1 {
             return Err(INVALID_VALUE);
         }

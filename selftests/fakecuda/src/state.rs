@@ -24,7 +24,7 @@ pub(crate) const NOT_SUPPORTED: c_int = 801;
 fn ends_context(code: c_int) -> bool {
     matches!(
         code,
-        46 | 214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 911 | 999
+        214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 999
     )
 }
 
@@ -46,8 +46,11 @@ pub(crate) struct State {
     pub(crate) version: c_int,
     pub(crate) dmabuf: bool,
     pub(crate) pcie: bool,
+    pub(crate) rdma_virtual: bool,
     pub(crate) ordering: c_int,
     pub(crate) calls: u64,
+    /// Of the last export.
+    pub(crate) flags: u64,
     pub(crate) failed: Option<CString>,
     fault: Option<Fault>,
     lost: Option<c_int>,
@@ -106,8 +109,10 @@ impl State {
             version: 12080,
             dmabuf: true,
             pcie: false,
+            rdma_virtual: true,
             ordering: 100,
             calls: 0,
+            flags: 0,
             failed: None,
             fault: None,
             lost: None,
@@ -196,6 +201,7 @@ impl State {
         self.version = new.version;
         self.dmabuf = new.dmabuf;
         self.pcie = new.pcie;
+        self.rdma_virtual = new.rdma_virtual;
         self.ordering = new.ordering;
         self.calls = 0;
         self.failed = None;
@@ -218,6 +224,7 @@ impl State {
             "VERSION" => self.version = value.parse().ok()?,
             "DMABUF" => self.dmabuf = value != "0",
             "PCIE" => self.pcie = value != "0",
+            "RDMA_VIRTUAL" => self.rdma_virtual = value != "0",
             "ORDERING" => self.ordering = value.parse().ok()?,
             _ => return None,
         }

@@ -13,9 +13,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cuda::{Allocation, Driver};
+use cuda::{Allocation, Driver, Mapping};
 
 use random::Random;
 use report::Report;
@@ -84,7 +84,7 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
     let mut random = Random::new(seed);
     let gpu = driver.open(args.device)?;
     let info = gpu.info();
-    let mut compared = Vec::new();
+    let (mut compared, mut kinds, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
     for (name, kind) in [
         ("cuMemAlloc", Allocation::Plain),
         ("cuMemCreate", Allocation::Virtual),
@@ -93,21 +93,34 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
             "comparing {} batches of each kind in memory of {name}",
             args.batches
         );
-        let memory = gpu.allocate_as(compare::REGION, kind)?;
+        let memory = match gpu.allocate_as(compare::REGION, kind, Mapping::Default) {
+            Ok(memory) => memory,
+            Err(error) if error.is_lost() => return Err(error.into()),
+            Err(error) => {
+                let why = format!("{:#}", anyhow::Error::from(error));
+                eprintln!("LEFT OUT: memory of {name}: {why}");
+                left_out.push((name, why));
+                continue;
+            }
+        };
+        kinds.push((name, kind));
         let same = compare::compare(&memory, args.batches, &mut random);
         compared.push((
             name,
             same.with_context(|| format!("{name}, --seed {seed}"))?,
         ));
     }
+    let Some(&(_, kind)) = kinds.first() else {
+        bail!("the GPU's memory is to be had in no way: nothing was run");
+    };
     let region = (args.region << 20).min(info.memory / 4) / GRAIN * GRAIN;
     let (mut cells, mut passing) = (Vec::new(), Vec::new());
     if args.repeats > 0 {
         eprintln!("measuring in {} MiB", region >> 20);
-        let memory = gpu.allocate(region)?;
+        let memory = gpu.allocate_as(region, kind, Mapping::Default)?;
         cells = measure::measure(&memory, region, args.repeats, &mut random)?;
         drop(memory);
-        passing = measure::passing(&gpu, region, args.repeats)?;
+        passing = measure::passing(&gpu, &kinds, region, args.repeats)?;
     }
     let report = Report {
         gpu: info.name.clone(),
@@ -117,6 +130,7 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
         command: std::env::args().collect::<Vec<_>>().join(" "),
         seed,
         compared,
+        left_out,
         cells,
         passing,
     };

@@ -1,10 +1,14 @@
 //! How fast the GPU is at it, against a plain copy within its memory.
+//!
+//! Each run reads pieces, and each copy bytes, at other places of the region, so that no cache has
+//! them if the region is much larger than it. A copy follows each gather, and both write to the same
+//! place.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cuda::{Buffer, Worker};
+use cuda::{Allocation, Buffer, Gpu, Mapping, Worker};
 use payload::pattern::Pattern;
 use payload::{Batch, Device, Host};
 use serde::Serialize;
@@ -33,7 +37,7 @@ const WARM: usize = 2;
 pub(crate) struct Cell {
     pub(crate) length: u64,
     pub(crate) count: u64,
-    /// A plain copy of as many bytes, within the GPU's memory.
+    /// A plain copy of as many bytes, within the GPU's memory, from another place each time.
     pub(crate) copy: u64,
     pub(crate) gather: u64,
     /// From the call to its return.
@@ -97,16 +101,20 @@ impl Bench<'_> {
             .context("fill the source")
     }
 
-    /// A gather and a sum, each of other pieces, with a plain copy after each.
+    /// Gathers, with a plain copy after each, and then sums.
     fn cell(&mut self, length: u64, count: u64, random: &mut Random) -> Result<Cell> {
         let (mut copy, mut gather, mut crc32) = <(Times, Times, Times)>::default();
+        let bytes = length * count;
+        let places = (self.source.len() as u64 - bytes) / PAGE + 1;
+        for _ in 0..WARM + self.repeats {
+            let batch = self.batch(length, count, random, false);
+            gather.time(&mut self.gpu, |gpu| gpu.gather(&batch))?;
+            copy.add(self.gpu.copy(random.below(places) * PAGE, bytes)?);
+        }
         let (mut batch, mut sum) = (Batch::default(), 0);
         for _ in 0..WARM + self.repeats {
             batch = self.batch(length, count, random, false);
             sum = crc32.time(&mut self.gpu, |gpu| gpu.crc32(&batch))?;
-            copy.add(self.gpu.copy(length * count)?);
-            gather.time(&mut self.gpu, |gpu| gpu.gather(&batch))?;
-            copy.add(self.gpu.copy(length * count)?);
         }
         // What was copied last lies over it.
         self.gpu.gather(&batch)?;
@@ -114,7 +122,7 @@ impl Bench<'_> {
         Ok(Cell {
             length,
             count,
-            copy: copy.median(2 * WARM),
+            copy: copy.median(WARM),
             gather: gather.median(WARM),
             gather_call: gather.calls().median(WARM),
             crc32: crc32.median(WARM),
@@ -244,17 +252,18 @@ pub(crate) struct Passing {
 }
 
 /// Measures that, of memory of several sizes.
-pub(crate) fn passing(gpu: &cuda::Gpu, most: u64, repeats: usize) -> Result<Vec<Passing>> {
-    let kinds = [
-        ("cuMemAlloc", cuda::Allocation::Plain),
-        ("cuMemCreate", cuda::Allocation::Virtual),
-    ];
+pub(crate) fn passing(
+    gpu: &Gpu,
+    kinds: &[(&'static str, Allocation)],
+    most: u64,
+    repeats: usize,
+) -> Result<Vec<Passing>> {
     let mut passing = Vec::new();
     for bytes in [2 << 20, 64 << 20, 1 << 30]
         .into_iter()
         .filter(|bytes| *bytes <= most)
     {
-        for (allocation, kind) in kinds {
+        for &(allocation, kind) in kinds {
             let mut times = [const { Vec::new() }; 4];
             for _ in 0..repeats {
                 let timed = once(gpu, bytes, kind)
@@ -278,10 +287,10 @@ pub(crate) fn passing(gpu: &cuda::Gpu, most: u64, repeats: usize) -> Result<Vec<
     Ok(passing)
 }
 
-fn once(gpu: &cuda::Gpu, bytes: u64, kind: cuda::Allocation) -> Result<[Duration; 4]> {
+fn once(gpu: &Gpu, bytes: u64, kind: Allocation) -> Result<[Duration; 4]> {
     let mut clock = Instant::now();
     let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed();
-    let memory = gpu.allocate_as(bytes, kind)?;
+    let memory = gpu.allocate_as(bytes, kind, Mapping::Default)?;
     let allocate = lap();
     let fd = memory.export()?;
     let export = lap();

@@ -19,6 +19,8 @@ pub(crate) struct Report {
     pub(crate) seed: u64,
     /// By the way that memory was allocated.
     pub(crate) compared: Vec<(&'static str, Compared)>,
+    /// Ways by which there was no memory, and why.
+    pub(crate) left_out: Vec<(&'static str, String)>,
     pub(crate) cells: Vec<Cell>,
     pub(crate) passing: Vec<Passing>,
 }
@@ -69,6 +71,9 @@ impl Report {
                 compared.refused
             );
         }
+        for (allocation, why) in &self.left_out {
+            let _ = writeln!(text, "LEFT OUT: memory of {allocation}: {why}");
+        }
         if !self.cells.is_empty() {
             self.rates(&mut text);
         }
@@ -83,7 +88,9 @@ impl Report {
         };
         let _ = writeln!(
             text,
-            "\nA copy within the GPU's memory reads and writes {traffic:.0} GB/s. Payload in GB/s by the GPU's clock:"
+            "\nA copy within the GPU's memory reads and writes {traffic:.0} GB/s. Payload in GB/s by the GPU's clock.\n\
+             Each run reads pieces, and each copy bytes, at other places of the region: no cache has them, \
+             if the region is much larger than it."
         );
         self.table(text, "plain copy", |cell| rate(cell, cell.copy));
         self.table(text, "gather", |cell| rate(cell, cell.gather));

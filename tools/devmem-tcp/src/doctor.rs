@@ -48,8 +48,8 @@ pub(crate) struct Args {
     /// The rx queue to receive on; may be given again [default: as for recv]
     #[arg(long = "queue", value_name = "N", requires = "device")]
     queues: Vec<QueueId>,
-    /// What is to be received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, fd:N, or
-    /// socket:PATH
+    /// What is to be received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, cuda:N:pcie,
+    /// fd:N, or socket:PATH
     #[arg(long, value_name = "MEMORY", default_value_t)]
     memory: Choice,
     /// Size of the dmabuf [default: 64M]; of one that is passed, what it must have at least

@@ -199,7 +199,7 @@ impl DeviceMemory {
 
 /// The memory to send from. The processor fills it, which a GPU's does not allow.
 fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
-    if let Choice::Cuda(_) = choice {
+    if let Choice::Cuda(..) = choice {
         return Err(Hint::new(
             format!("send --memory {choice}: the processor is to fill it, and cannot reach it"),
             "take --memory of another kind",

@@ -13,6 +13,7 @@ pub(crate) enum Attribute {
     Multiprocessors = 16,
     ComputeMajor = 75,
     ComputeMinor = 76,
+    RdmaVirtual = 110,
     FlushOptions = 117,
     WritesOrdering = 118,
     DmabufSupported = 124,

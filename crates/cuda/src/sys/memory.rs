@@ -8,6 +8,7 @@ use payload::Descriptor;
 
 use super::api::{AccessDesc, Address, AllocationProp, Location};
 use super::context::Context;
+use crate::buffer::Mapping;
 use crate::error::Error;
 use crate::parts::Parts;
 
@@ -125,8 +126,12 @@ impl Memory {
         })
     }
 
-    /// By `cuMemCreate`, at addresses of its own, and fit for peers on PCIe.
-    pub(crate) fn with_addresses(context: &Arc<Context>, len: u64) -> Result<Self, Error> {
+    /// By `cuMemCreate`, at addresses of its own, and, with `rdma`, fit for peers on PCIe.
+    pub(crate) fn with_addresses(
+        context: &Arc<Context>,
+        len: u64,
+        rdma: bool,
+    ) -> Result<Self, Error> {
         let _entered = context.enter()?;
         let location = || Location {
             kind: MEM_LOCATION_TYPE_DEVICE,
@@ -138,7 +143,7 @@ impl Memory {
             location: location(),
             win32: std::ptr::null(),
             compression: 0,
-            gpudirect_rdma: 1,
+            gpudirect_rdma: u8::from(rdma),
             usage: 0,
             reserved: [0; 4],
         };
@@ -210,22 +215,14 @@ impl Memory {
         Ok(self.address + offset)
     }
 
-    /// A dmabuf of all of it, and whether it is reached by PCIe's way, the BAR1, on machines where
-    /// processor and GPU have one of their own. Drivers before CUDA 12.8 know no such flag, and
-    /// later ones refuse it on machines that have but one way.
-    pub(crate) fn export(&self) -> Result<(OwnedFd, bool), Error> {
+    /// A dmabuf of all of it. Drivers before CUDA 12.8 don't know PCIe's mapping, and later ones
+    /// refuse it on machines that have but one way.
+    pub(crate) fn export(&self, mapping: Mapping) -> Result<OwnedFd, Error> {
+        let flags = match mapping {
+            Mapping::Default => 0,
+            Mapping::Pcie => RANGE_FLAG_PCIE,
+        };
         let _entered = self.context.enter()?;
-        match self.export_by(RANGE_FLAG_PCIE) {
-            Err(Error::Driver { source, .. })
-                if matches!(source.code(), INVALID_VALUE | NOT_SUPPORTED) =>
-            {
-                Ok((self.export_by(0)?, false))
-            }
-            done => Ok((done?, true)),
-        }
-    }
-
-    fn export_by(&self, flags: u64) -> Result<OwnedFd, Error> {
         let mut fd: c_int = -1;
         // SAFETY: for this type of handle, writes one int.
         let code = unsafe {
@@ -237,8 +234,16 @@ impl Memory {
                 flags,
             )
         };
-        self.context.check(code, || {
+        let done = self.context.check(code, || {
             format!("cuMemGetHandleForAddressRange of {} bytes", self.len)
+        });
+        done.map_err(|error| match (mapping, error) {
+            (Mapping::Pcie, Error::Driver { operation, source })
+                if matches!(source.code(), INVALID_VALUE | NOT_SUPPORTED) =>
+            {
+                Error::NoPcie { operation, source }
+            }
+            (_, error) => error,
         })?;
         // SAFETY: the driver has just opened it for us, and knows it no more.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })

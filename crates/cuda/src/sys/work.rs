@@ -90,9 +90,15 @@ impl Stream {
             .check(code, || format!("cuMemcpyDtoHAsync of {len} bytes"))
     }
 
-    /// The first `len` bytes of `from` to the begin of `to`, both on the GPU.
-    pub(crate) fn copy(&self, to: &Memory, from: &Memory, len: u64) -> Result<(), Error> {
-        let (to, from) = (to.at(0, len)?, from.at(0, len)?);
+    /// `len` bytes at `offset` of `from` to the begin of `to`, both on the GPU.
+    pub(crate) fn copy(
+        &self,
+        to: &Memory,
+        from: &Memory,
+        offset: u64,
+        len: u64,
+    ) -> Result<(), Error> {
+        let (to, from) = (to.at(0, len)?, from.at(offset, len)?);
         let _entered = self.context.enter()?;
         // SAFETY: both have `len` bytes, and stay until the stream has been waited for.
         let code = unsafe { (self.context.api.copy_async)(to, from, len as usize, self.handle) };

@@ -68,6 +68,11 @@ impl Fake {
         self.function::<extern "C" fn() -> u64>("fakecuda_calls")()
     }
 
+    /// Those that `cuMemGetHandleForAddressRange` was called with last.
+    pub fn flags(&self) -> u64 {
+        self.function::<extern "C" fn() -> u64>("fakecuda_flags")()
+    }
+
     /// The function that failed as it was told to.
     pub fn failed(&self) -> Option<String> {
         let failed = self.function::<extern "C" fn() -> *const c_char>("fakecuda_failed")();

@@ -133,6 +133,7 @@ pub(super) fn refusals_say_what_is_missing() -> Result<()> {
         ("FAKECUDA_DEVICES=0", "cuda", "GPU"),
         ("", "cuda:7", "7"),
         ("FAKECUDA_DMABUF=0", "cuda", "dmabuf"),
+        ("", "cuda:0:pcie", "leave out :pcie"),
         ("FAKECUDA_FAIL=cuMemAlloc:1:2", "cuda", "OUT_OF_MEMORY"),
     ] {
         let receiver = recv_here(faults, &format!("--memory {line}"))?;

@@ -60,6 +60,7 @@ pub(super) fn words_that_choose_none() -> Result<()> {
         "drm:card0",
         "cuda:x",
         "cuda:-1",
+        "cuda:pcie",
         "fd:",
         "fd:-1",
         "fd:+3",

@@ -14,8 +14,8 @@ use crate::remedy::Hint;
 
 #[derive(clap::Args)]
 pub(super) struct MemoryArgs {
-    /// What is received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, fd:N, or
-    /// socket:PATH to connect to and be passed an fd
+    /// What is received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, cuda:N:pcie,
+    /// fd:N, or socket:PATH to connect to and be passed an fd
     #[arg(long, value_name = "MEMORY", default_value_t)]
     pub(super) memory: Choice,
     /// Size of the dmabuf [default: 64M]; of one that is passed (fd, socket), what it must have at
