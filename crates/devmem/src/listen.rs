@@ -48,6 +48,8 @@ pub struct SocketError {
     source: io::Error,
 }
 
+const CONNECT: &str = "connect to";
+
 impl SocketError {
     fn at<T: ToString>(operation: &'static str, object: T) -> impl FnOnce(io::Error) -> Self {
         move |source| Self {
@@ -66,6 +68,11 @@ impl SocketError {
     pub fn remedy(&self) -> Option<String> {
         let object = &self.object;
         Some(match self.raw_os_error()? {
+            libc::EACCES | libc::EPERM if self.operation == CONNECT => {
+                format!(
+                    "a route or a firewall forbids it: see ip route get {object}, nft list ruleset"
+                )
+            }
             libc::EADDRINUSE => format!("see who listens there: ss -ltnp | grep {}", port(object)),
             libc::EADDRNOTAVAIL => {
                 "no device here has that address: see ip address, or give another".to_owned()
@@ -184,7 +191,7 @@ pub fn connect(
     }
     socket
         .connect_timeout(&address.into(), timeout)
-        .map_err(SocketError::at("connect to", address))?;
+        .map_err(SocketError::at(CONNECT, address))?;
     Ok(socket.into())
 }
 

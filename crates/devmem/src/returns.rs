@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::segment::{StreamTag, Token};
 
@@ -27,7 +27,8 @@ impl ReturnHandle {
         self.give_back_all([token]);
     }
 
-    /// Gives frags back, under one lock and with one wake-up.
+    /// Gives frags back, under one lock and with one wake-up. The iterator is not to block: the
+    /// stream waits for it.
     ///
     /// # Panics
     /// If a token was issued by another stream.
@@ -47,18 +48,31 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     fn put(&self, tokens: impl IntoIterator<Item = Token>) {
-        let mut inbox = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = inbox.len();
-        for token in tokens {
-            token.check(self.stream);
-            inbox.push(token);
+        let mut putting = Putting {
+            inbox: self,
+            tokens: Some(self.tokens.lock().unwrap_or_else(PoisonError::into_inner)),
+        };
+        let ours = |token: &Token| token.check(self.stream);
+        if let Some(inbox) = &mut putting.tokens {
+            inbox.extend(tokens.into_iter().inspect(ours));
         }
-        let first = before == 0 && !inbox.is_empty();
-        if first {
-            self.any.store(true, Ordering::Release);
-        }
-        drop(inbox);
-        if let (true, Some(notify)) = (first, &self.notify) {
+    }
+}
+
+/// Tells of what was put, also if the iterator panics, or a token is another stream's.
+struct Putting<'a> {
+    inbox: &'a Inbox,
+    tokens: Option<MutexGuard<'a, Vec<Token>>>,
+}
+
+impl Drop for Putting<'_> {
+    fn drop(&mut self) {
+        let Some(tokens) = self.tokens.take() else {
+            return;
+        };
+        let first = !tokens.is_empty() && !self.inbox.any.swap(true, Ordering::Release);
+        drop(tokens);
+        if let (true, Some(notify)) = (first, &self.inbox.notify) {
             notify();
         }
     }
@@ -119,5 +133,50 @@ impl Returns {
 impl fmt::Debug for Returns {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Returns").field(&self.inbox).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::AtomicU32;
+
+    use super::*;
+    use crate::cmsg::DmabufCmsg;
+
+    const OURS: StreamTag = StreamTag(1);
+
+    fn token(id: u32, stream: StreamTag) -> Token {
+        let frag = DmabufCmsg {
+            frag_offset: 0,
+            frag_size: 1,
+            frag_token: id,
+            dmabuf_id: 1,
+        };
+        Token::new(&frag, stream)
+    }
+
+    #[test]
+    fn what_was_put_before_a_panic_comes_back_and_is_told_of() {
+        let told = Arc::new(AtomicU32::new(0));
+        let mut returns = Returns::default();
+        let counter = Arc::clone(&told);
+        returns.on_return(Arc::new(move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+        }));
+        let handle = returns.handle(OURS);
+        let collected = |returns: &mut Returns| {
+            let mut ids = Vec::new();
+            returns.collect(|token| ids.push(token.into_parts().0));
+            (ids, told.load(Ordering::Relaxed))
+        };
+        let tokens = [token(1, OURS), token(2, StreamTag(2)), token(3, OURS)];
+        let put = AssertUnwindSafe(|| handle.give_back_all(tokens));
+        assert!(catch_unwind(put).is_err());
+        assert_eq!(collected(&mut returns), (vec![1], 1));
+        handle.give_back(token(4, OURS));
+        handle.give_back(token(5, OURS));
+        assert_eq!(collected(&mut returns), (vec![4, 5], 2));
+        assert_eq!(collected(&mut returns), (vec![], 2));
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 use dmabuf::{Dmabuf, DmabufFd};
 
-use crate::len::{BadLen, check};
+use crate::len::{BadLen, check_len};
 use crate::sys::{self, CreateDumb};
 
 /// Where the nodes are.
@@ -191,7 +191,7 @@ impl Dumb {
     /// [`Error`] names the step; [`Error::remedy`] says what would help, where that is known.
     pub fn create(node: &Path, len: u64) -> Result<Self, Error> {
         let at = || node.to_owned();
-        check(len).map_err(|source| Error::Len { node: at(), source })?;
+        check_len(len).map_err(|source| Error::Len { node: at(), source })?;
         let shape = CreateDumb::of(len).ok_or_else(|| Error::TooLarge { node: at(), len })?;
         let device = open(node)?;
         let device = device.as_fd();

@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 use dmabuf::{Dmabuf, DmabufFd};
 
-use crate::len::{BadLen, check};
+use crate::len::{BadLen, check_len};
 use crate::sys;
 
 /// Where the heaps are.
@@ -168,7 +168,7 @@ impl Heap {
     /// [`Error`] names the step; [`Error::remedy`] says what would help, where that is known.
     pub fn allocate(heap: &Name, len: u64) -> Result<Self, Error> {
         let name = || heap.clone();
-        check(len).map_err(|source| Error::Len {
+        check_len(len).map_err(|source| Error::Len {
             heap: name(),
             source,
         })?;

@@ -32,9 +32,12 @@ impl BadLen {
     }
 }
 
-/// Exporters round up by themselves (`PAGE_ALIGN`): who asked would have another length than he
-/// thinks.
-pub(crate) fn check(len: u64) -> Result<(), BadLen> {
+/// Whether a dmabuf can have so many bytes. Exporters round up by themselves (`PAGE_ALIGN`): who asked
+/// would have another length than he thinks.
+///
+/// # Errors
+/// [`BadLen`].
+pub fn check_len(len: u64) -> Result<(), BadLen> {
     let page = sys::page_size();
     match len {
         0 => Err(BadLen::Empty),

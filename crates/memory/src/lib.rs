@@ -25,7 +25,7 @@ mod sys;
 
 pub use any::{AnyMemory, DEFAULT_LEN, Error};
 pub use choice::{Choice, ParseChoiceError};
-pub use len::BadLen;
+pub use len::{BadLen, check_len};
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

@@ -193,10 +193,7 @@ fn received_within(socket: &SocketName, patience: Duration) -> Result<DmabufFd, 
         socket: name(),
         source,
     })?;
-    let receive = || {
-        stream.set_read_timeout(Some(patience))?;
-        sys::receive_fds(stream.as_fd())
-    };
+    let receive = || sys::receive_fds(&stream, patience);
     let fds = receive().map_err(|source| Error::Receive {
         socket: name(),
         source,

@@ -5,7 +5,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -210,11 +212,15 @@ pub(crate) fn drm_driver(device: BorrowedFd<'_>) -> io::Result<String> {
 /// Messages without an fd that are read over before one with some.
 const GREETINGS: usize = 64;
 
-/// Waits for a message with fds: none if the other end closes before it sends any, or only talks.
-pub(crate) fn receive_fds(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
+/// Waits so long for a message with fds: none if the other end closes before it sends any, or only
+/// talks.
+pub(crate) fn receive_fds(socket: &UnixStream, patience: Duration) -> io::Result<Vec<OwnedFd>> {
+    let began = Instant::now();
     // `SCM_MAX_FD` of them fit a message: with room for all, none is cut off.
     let mut control = cmsg_space!([RawFd; 253]);
     for _ in 0..GREETINGS {
+        let left = patience.saturating_sub(began.elapsed());
+        socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
         let mut bytes = [0; 64];
         let mut parts = [IoSliceMut::new(&mut bytes)];
         let received = recvmsg::<()>(
@@ -228,7 +234,11 @@ pub(crate) fn receive_fds(socket: BorrowedFd<'_>) -> io::Result<Vec<OwnedFd>> {
             received => received?,
         };
         let mut fds = Vec::new();
-        for message in received.cmsgs()? {
+        let messages = received.cmsgs().map_err(|_| {
+            // MSG_CTRUNC, although there was room.
+            io::Error::other("the kernel kept fds back: too many are open (ulimit -n), or a security module refused")
+        })?;
+        for message in messages {
             if let ControlMessageOwned::ScmRights(numbers) = message {
                 fds.extend(numbers);
             }

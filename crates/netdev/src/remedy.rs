@@ -5,6 +5,9 @@
 
 use netlink::Error;
 
+/// Of the kernel's own (`include/linux/errno.h`), which drivers return all the same.
+const ENOTSUPP: i32 = 524;
+
 /// Texts of extended acks, and what helps. The first that is part of the kernel's text counts.
 const BY_TEXT: &[(&str, &str)] = &[
     // __netif_mp_open_rxq
@@ -116,6 +119,14 @@ pub fn remedy(error: &Error) -> Option<String> {
         ("bind-rx", libc::EOPNOTSUPP) => {
             "this device cannot receive into device memory: its driver has no queue API, or it \
              leases no queue"
+        }
+        ("bind-rx" | "bind-tx", libc::ENOMEM) => {
+            "the memory could not be mapped for the NIC: take a smaller dmabuf; of a GPU no more can be \
+             mapped than its BAR1 has free (nvidia-smi -q -d MEMORY), and Resizable BAR enlarges that"
+        }
+        ("bind-rx" | "bind-tx", ENOTSUPP) => {
+            "the exporter finds no way between this NIC and its memory: take a NIC nearer to the device, or \
+             another mapping of its memory"
         }
         ("bind-tx", libc::EOPNOTSUPP) => {
             "this device cannot send from device memory: its driver lacks netmem_tx, or it leases \

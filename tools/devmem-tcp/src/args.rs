@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use devmem::pattern::Pattern;
 use netdev::NetNs;
 use udmabuf::HugePage;
 
@@ -54,6 +55,15 @@ impl fmt::Display for Size {
             Some((shift, unit)) => write!(f, "{} {unit}", self.0 >> shift),
             None => write!(f, "{} B", self.0),
         }
+    }
+}
+
+/// A pattern's period.
+pub(crate) fn period(text: &str) -> Result<usize, String> {
+    let period = text.parse().map_err(|error| format!("{error}"))?;
+    match Pattern::new(period) {
+        Ok(_) => Ok(period),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -102,7 +102,7 @@ fn wanted(args: &Args) -> Wanted {
         memory: args.memory.clone(),
         size: args.size.map_or(DEFAULT_LEN, |size| size.0),
         given: args.size.is_some(),
-        huge: matches!(args.pages, Pages::Huge),
+        pages: args.pages.choice(),
     }
 }
 

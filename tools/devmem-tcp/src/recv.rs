@@ -10,12 +10,13 @@ mod pool;
 mod progress;
 mod receiver;
 mod removal;
+mod signal;
 mod sinks;
 mod spread;
 mod summary;
+mod told;
 
 use std::net::SocketAddr;
-use std::thread;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result, bail};
@@ -24,8 +25,6 @@ use devmem::listen::{self, SocketOptions};
 use netdev::{
     BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
 
 use crate::args::{NetNsArg, Size, netns};
 use crate::exit::Went;
@@ -35,7 +34,8 @@ use memory::MemoryArgs;
 use observer::Observer;
 use receiver::{Receiver, ThreadArgs};
 use removal::{Cause, Watch};
-use sinks::{AnySink, SinkArgs};
+use signal::Signal;
+use sinks::{AnySink, Output, SinkArgs};
 use summary::{Cpu, Summary};
 
 #[derive(clap::Args)]
@@ -64,8 +64,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     threads: ThreadArgs,
     /// Size of the pieces that the NIC fills (Linux 7.3; more than 4K wants larger pages)
-    #[arg(long, value_name = "SIZE")]
-    rx_page_size: Option<Size>,
+    #[arg(long, value_name = "SIZE", value_parser = rx_page_size)]
+    rx_page_size: Option<u32>,
     #[command(flatten)]
     sinks: SinkArgs,
     /// End when so many peers have closed
@@ -94,7 +94,13 @@ pub(crate) struct Args {
     json: bool,
 }
 
+fn rx_page_size(text: &str) -> Result<u32, String> {
+    let Size(bytes) = text.parse()?;
+    u32::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
+    args.sinks.check(args.connections);
     let netns = netns(args.netns.as_ref())?;
     let link = Link::open_in(&netns)?.by_name(&args.dev)?;
     let queues = queues(args, &netns, &link)?;
@@ -111,8 +117,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         false => 1,
     };
     let memory = args.memory.make(dmabufs)?;
+    let out = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
-    let signals = Signals::new([SIGINT, SIGTERM]).context("signal handlers")?;
+    let signal = Signal::attend().context("signal handlers")?;
     let nic = match nic_behind(&place.netns, &place.link, &place.queues) {
         // Who leaves the NIC alone need not be able to see it.
         Err(error) if args.no_config => {
@@ -122,7 +129,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         nic => nic?,
     };
     let watch = Watch::start(args.netns.as_ref(), &place.netns, &place.link, nic.as_ref())?;
-    let (received, restored) = configured(args, &place, nic.as_ref(), &memory, signals, &watch);
+    let (received, restored) =
+        configured(args, &place, nic.as_ref(), &memory, out, &signal, &watch);
     let verdict = received.as_ref().map(Summary::verdict);
     let good = matches!(verdict, Ok(Ok(()))) && restored.is_ok();
     // What went after all was received is no matter any more.
@@ -167,7 +175,8 @@ fn configured(
     place: &Place,
     nic: Option<&NicBehind>,
     memory: &[AnyMemory],
-    signals: Signals,
+    out: Option<Output>,
+    signal: &Signal,
     watch: &Watch,
 ) -> (Result<Summary>, Result<()>) {
     let applied = match args.no_config {
@@ -178,7 +187,7 @@ fn configured(
         Ok(applied) => applied,
         Err(error) => return (Err(error), Ok(())),
     };
-    let received = receive(args, place, nic, memory, signals, watch);
+    let received = receive(args, place, nic, memory, out, signal, watch);
     // After the binding is gone: the kernel keeps header split on while there is one.
     let restored = applied.map_or(Ok(()), |applied| applied.restore().map_err(Into::into));
     (received, restored)
@@ -211,7 +220,8 @@ fn receive(
     place: &Place,
     nic: Option<&NicBehind>,
     memory: &[AnyMemory],
-    mut signals: Signals,
+    out: Option<Output>,
+    signal: &Signal,
     watch: &Watch,
 ) -> Result<Summary> {
     let pool = memory::pool(memory);
@@ -232,14 +242,12 @@ fn receive(
             .collect::<Result<Vec<_>, _>>()
     })??;
     let workers = receiver::workers(&args.threads, &place.queues, nic)?;
-    let engine = Receiver::new(args, listeners, &bound, workers).context("recv")?;
-    let stop = engine.stop_handle();
+    let engine = Receiver::new(args, listeners, &bound, out, workers).context("recv")?;
+    signal.stops(engine.stop_handle());
     watch.attend(
         engine.stop_handle(),
         Observer::new(args, place, nic, &engine, &bound),
     );
-    let signals_handle = signals.handle();
-    let watcher = thread::spawn(move || signals.forever().next().inspect(|_| stop.stop()));
     eprintln!(
         "devmem-tcp: listening on {}, {} rx {} bound to dmabuf {} ({})",
         list(&args.listen),
@@ -252,10 +260,15 @@ fn receive(
     let report: Result<Report<AnySink>, _> = engine.run();
     let cpu = Cpu::now().since(before);
     let memory = watch.observed();
-    signals_handle.close();
-    let signal = watcher.join().ok().flatten();
     let report = report.context("recv")?;
-    Ok(Summary::new(args, place, report, cpu, signal, memory))
+    Ok(Summary::new(
+        args,
+        place,
+        report,
+        cpu,
+        signal.came(),
+        memory,
+    ))
 }
 
 /// Bytes of the dmabufs that the NIC's rings keep filled, if the NIC can be asked.
@@ -290,7 +303,7 @@ fn warn_of_a_small_pool(args: &Args, memory: &[AnyMemory]) {
 
 /// Bytes that the NIC fills at a time.
 fn niov(args: &Args) -> u64 {
-    args.rx_page_size.map_or(4096, |size| size.0.max(1))
+    args.rx_page_size.map_or(4096, |bytes| bytes.max(1).into())
 }
 
 /// Binds one dmabuf to all queues, or each to its own.
@@ -299,16 +312,14 @@ fn bind<'a>(
     place: &Place,
     memory: &'a [AnyMemory],
 ) -> Result<Vec<(Binding, &'a AnyMemory)>> {
-    let rx_page_size = match args.rx_page_size {
-        Some(Size(bytes)) => Some(u32::try_from(bytes).context("--rx-page-size")?),
-        None => None,
-    };
     let queues = match args.dmabuf_per_queue {
         true => place.queues.chunks(1),
         false => place.queues.chunks(place.queues.len().max(1)),
     };
     let bind = |(memory, queues): (&'a AnyMemory, &[QueueId])| {
-        let options = BindOptions { rx_page_size };
+        let options = BindOptions {
+            rx_page_size: args.rx_page_size,
+        };
         let object = format!("{} queue {}", place.link.name, queue_list(queues));
         let binding = Netdev::open_in(&place.netns)?
             .bind_rx(place.link.ifindex, memory, queues, options)

@@ -39,6 +39,9 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<devmem::listen::SocketError>() {
             return error.remedy();
         }
+        if let Some(error) = cause.downcast_ref::<devmem::engine::EngineError>() {
+            return error.remedy().map(str::to_owned);
+        }
         if let Some(PumpError::Send(error)) = cause.downcast_ref::<PumpError>() {
             return error.remedy();
         }
@@ -85,10 +88,10 @@ fn of_mapping(error: &dmabuf::Error) -> Option<String> {
     };
     let remedy = match source.raw_os_error()? {
         libc::EACCES => "that fd is for reading or for writing only: have one opened for both",
-        libc::ENOMEM => "there is no room to map it: take a smaller --size, or raise ulimit -v",
+        libc::ENOMEM => "there is no room to map it: take a smaller dmabuf, or raise ulimit -v",
         _ => {
-            "the processor cannot reach it there: take --memory of another kind, or receive without \
-             --validate, --checksum and --output"
+            "the processor cannot reach it there: take --memory of another kind, or, to receive, leave \
+             --validate, --checksum and --output out"
         }
     };
     Some(remedy.to_owned())

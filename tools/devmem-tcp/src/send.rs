@@ -16,7 +16,7 @@ use memory::{AnyMemory, Choice};
 use netdev::{Binding, Link, Netdev};
 use serde::Serialize;
 
-use crate::args::{NetNsArg, Size, netns};
+use crate::args::{NetNsArg, Size, netns, period};
 use crate::remedy::Hint;
 use crate::report;
 
@@ -39,7 +39,7 @@ pub(crate) struct Args {
     )]
     bytes: Size,
     /// The pattern's period, as the receiver's --validate
-    #[arg(long, value_name = "N", default_value_t = Pattern::DEFAULT_PERIOD)]
+    #[arg(long, value_name = "N", default_value_t = Pattern::DEFAULT_PERIOD, value_parser = period)]
     pattern: usize,
     /// Send this file instead, or standard input if it is -
     #[arg(long, value_name = "FILE")]
@@ -262,15 +262,15 @@ fn connect(args: &Args) -> Result<TcpStream, SocketError> {
         source: args.from,
         ..SocketOptions::default()
     };
-    let end = Instant::now() + Duration::from_secs(args.wait);
+    let (began, wait) = (Instant::now(), Duration::from_secs(args.wait));
     loop {
         // At least a moment, also for those who don't want to wait.
-        let left = end
-            .saturating_duration_since(Instant::now())
+        let left = wait
+            .saturating_sub(began.elapsed())
             .max(Duration::from_millis(100));
         match listen::connect(args.to, &options, left) {
             Err(error)
-                if error.raw_os_error() == Some(libc::ECONNREFUSED) && Instant::now() < end =>
+                if error.raw_os_error() == Some(libc::ECONNREFUSED) && began.elapsed() < wait =>
             {
                 thread::sleep(Duration::from_millis(20));
             }

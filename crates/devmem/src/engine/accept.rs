@@ -16,6 +16,8 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     /// Takes new connections.
     pub(super) fn accept(&mut self, now: Instant) -> Result<(), EngineError> {
         if self.ending {
+            // Or the loop would not sleep until what is left has ended.
+            self.accept_at = None;
             return Ok(());
         }
         match &mut self.source {

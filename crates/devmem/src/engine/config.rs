@@ -84,18 +84,24 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For a dmabuf of `len` bytes in niovs of a page, that so many connections share. What is left
+    /// For a dmabuf of `len` bytes in niovs of a page, that so many connections share, as
+    /// [`Config::for_pool_in`].
+    pub fn for_pool(len: u64, connections: u32) -> Self {
+        Self::for_pool_in(len, PAGE, connections)
+    }
+
+    /// For a dmabuf of `len` bytes in niovs of so many, that so many connections share. What is left
     /// by the receive buffers ([`recv_buffer_for`](crate::listen::recv_buffer_for)) is shared out: a sixteenth
     /// to tokens held back, another to frags kept by sinks, the rest to the NIC's ring. No more is left to gather than two thirds
     /// of what the receive buffers hold.
-    pub fn for_pool(len: u64, connections: u32) -> Self {
+    pub fn for_pool_in(len: u64, niov: u64, connections: u32) -> Self {
         let connections = u64::from(connections.max(1));
-        let niovs = len / PAGE;
+        let niovs = len / niov.max(1);
         let of_niovs = |part: u64| u32::try_from((niovs / part).max(1)).unwrap_or(u32::MAX);
         let default = Self::default();
         Self {
             gather_frags: default.gather_frags.min(of_niovs(3 * connections)),
-            thresholds: Thresholds::for_pool(len, PAGE),
+            thresholds: Thresholds::for_pool(len, niov),
             held: default.held.min(of_niovs(16)),
             keep: Thresholds {
                 frags: of_niovs(16 * connections),

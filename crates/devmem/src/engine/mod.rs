@@ -50,7 +50,7 @@ use crate::sys;
 use crate::telemetry::Telemetry;
 use connection::{Gathering, Open};
 use monitor::Seen;
-use report::at;
+use report::{BUSY_POLL, at};
 use source::{Handover, Listeners, Source};
 use stop::Returned;
 use timers::Timers;
@@ -202,7 +202,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     ) -> Result<Self, EngineError> {
         if let Some(time) = config.busy_poll {
             let set = sys::set_busy_poll(base.poll.as_raw_fd(), time);
-            set.map_err(at("have epoll poll the NIC"))?;
+            set.map_err(at(BUSY_POLL))?;
         }
         let stalled = config.stalled.unwrap_or_default();
         Ok(Self {
@@ -225,7 +225,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             ready: VecDeque::new(),
             held: 0,
             holding: Timers::new(config.hold),
-            gathering: [1, STEADY].map(|times| Timers::new(config.patience * times)),
+            gathering: [1, STEADY].map(|times| Timers::new(config.patience.saturating_mul(times))),
             paused: Timers::new(PAUSE_WARNING),
             stalled: Timers::new(stalled.saturating_sub(PAUSE_WARNING)),
             closing: Timers::new(config.returns),

@@ -88,7 +88,7 @@ impl Monitor {
     /// Wakes the engine and waits for its look, at most so long. `None` if nobody answered: all have
     /// ended, or are busy with a sink.
     pub fn snapshot(&self, timeout: Duration) -> Option<Snapshot> {
-        let deadline = Instant::now() + timeout;
+        let deadline = Instant::now().checked_add(timeout);
         let asked: Vec<_> = self
             .engines
             .iter()
@@ -239,8 +239,9 @@ impl Shared {
         Some(answer.number)
     }
 
-    fn answer(&self, asked: u64, deadline: Instant) -> Option<Snapshot> {
-        let timeout = deadline.saturating_duration_since(Instant::now());
+    fn answer(&self, asked: u64, deadline: Option<Instant>) -> Option<Snapshot> {
+        let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
+        let timeout = deadline.map_or(Duration::MAX, left);
         let pending = |answer: &mut Answer| answer.number == asked && !answer.over;
         let waited = self
             .answered

@@ -227,6 +227,9 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         }
         open.ready = false;
         open.paused = None;
+        if !matches!(end, End::Closed) {
+            open.sink.abandon();
+        }
         let before = open.stream.held();
         open.stream.collect_returned();
         let kept = open.stream.kept().frags;

@@ -12,7 +12,7 @@ use mio::{Interest, Registry, Token};
 
 use super::report::{EngineError, at};
 
-/// How long to wait before accepting again when the process is out of fds or memory.
+/// How long to wait before accepting again when it can't be done now.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// A connection as `accept` returned it.
@@ -26,7 +26,7 @@ pub(super) struct Accepted {
 pub(super) enum Waiting {
     /// All were accepted.
     None,
-    /// The process is out of fds or memory: try again after [`ACCEPT_PAUSE`].
+    /// The process is out of fds or memory, or may not: try again after [`ACCEPT_PAUSE`].
     Shortage,
     /// No more are wanted.
     Enough,
@@ -143,13 +143,14 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     matches!(
         error.kind(),
         Interrupted | ConnectionAborted | NetworkDown | NetworkUnreachable | HostUnreachable
-    ) || matches!(error.raw_os_error(), Some(libc::EPROTO | libc::EPERM))
+    ) || matches!(error.raw_os_error(), Some(libc::EPROTO))
 }
 
-/// Errors of `accept` that pass when something is freed.
+/// Errors of `accept` that pass when something is freed; or that may pass, if a security module
+/// refuses, which leaves the connection where it is.
 fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
-        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS)
+        Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EPERM)
     )
 }

@@ -201,6 +201,60 @@ fn a_reset_is_an_outcome() {
 }
 
 #[test]
+fn a_sink_is_told_of_an_end_that_is_not_the_peers() {
+    struct Told(Arc<AtomicBool>);
+    impl Sink for Told {
+        fn consume(&mut self, _: &mut Received<'_>) -> Result<(), SinkError> {
+            Ok(())
+        }
+        fn abandon(&mut self) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    for stopped in [false, true] {
+        let told = Arc::new(AtomicBool::new(false));
+        let sinks = Arc::clone(&told);
+        let engine = engine(peers(1), move |_: &Peer| Ok(Told(Arc::clone(&sinks))));
+        let (stop, progress) = (engine.stop_handle(), engine.progress());
+        let mut peer = TcpStream::connect(engine.local_addr()).unwrap();
+        peer.write_all(&[0; 10]).unwrap();
+        let closer = thread::spawn(move || {
+            while progress.bytes() < 10 {
+                thread::yield_now();
+            }
+            match stopped {
+                true => stop.stop(),
+                false => peer.shutdown(std::net::Shutdown::Write).unwrap(),
+            }
+            peer
+        });
+        engine.run().unwrap();
+        let _peer = closer.join().unwrap();
+        assert_eq!(told.load(Ordering::SeqCst), stopped);
+    }
+}
+
+/// No clock goes so far.
+#[test]
+fn for_ever_is_a_duration_too() {
+    let config = Config {
+        hold: Duration::MAX,
+        returns: Duration::MAX,
+        patience: Duration::MAX,
+        gather: 4096,
+        ..peers(1)
+    };
+    let engine = engine(config, validate);
+    let monitor = engine.monitor();
+    let looker = thread::spawn(move || monitor.snapshot(Duration::MAX).is_some());
+    let sender = send(engine.local_addr(), pattern(1 << 20));
+    let report = engine.run().unwrap();
+    sender.join().unwrap();
+    looker.join().unwrap();
+    assert_eq!(report.stats.stream.bytes, 1 << 20);
+}
+
+#[test]
 fn a_stop_before_any_peer_ends_the_loop() {
     let config = Config {
         until: Until::Stopped,

@@ -23,9 +23,9 @@ impl Timers {
         self.since.push_back((index, since));
     }
 
-    /// When the first is due.
+    /// When the first is due, if a clock goes that far.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.since.front().map(|(_, since)| *since + self.after)
+        self.since.front()?.1.checked_add(self.after)
     }
 
     /// Takes the first out, if it is due.

@@ -29,6 +29,7 @@ mod ring;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -234,19 +235,19 @@ impl<S: AsFd> DevmemSender<S> {
     ///
     /// # Errors
     /// [`SendError::Deadline`], and [`SendError::Io`] for an error of the connection.
-    pub fn wait(&self, until: Until, within: Duration) -> Result<(), SendError> {
-        let events = match until {
+    pub fn wait(&self, what: Until, within: Duration) -> Result<(), SendError> {
+        let events = match what {
             Until::Room => PollFlags::POLLOUT,
             Until::Completion => PollFlags::empty(), // POLLERR always counts
         };
-        let end = Instant::now() + within;
+        let end = Instant::now().checked_add(within);
         loop {
-            let left = end.saturating_duration_since(Instant::now());
+            let left = until(end);
             // Rounded up: a rest of less than a millisecond is not to be spun away.
-            let left = PollTimeout::try_from(left + Duration::from_micros(999));
+            let left = PollTimeout::try_from(left.saturating_add(Duration::from_micros(999)));
             let mut fd = [PollFd::new(self.socket.as_fd(), events)];
             match poll(&mut fd, left.unwrap_or(PollTimeout::MAX)) {
-                Ok(0) if Instant::now() < end => {}
+                Ok(0) if !until(end).is_zero() => {}
                 Ok(0) => {
                     return Err(SendError::Deadline {
                         within,
@@ -264,18 +265,29 @@ impl<S: AsFd> DevmemSender<S> {
     /// if a younger send than the oldest was completed.
     fn wait_for_completion(&mut self, within: Duration) -> Result<u64, SendError> {
         let before = self.stats.notifications;
-        self.wait(Until::Completion, within)?;
-        // One entry covers all sends that were completed since the last: there is seldom a second,
-        // and if there is, the next poll says so.
-        self.completion()?;
-        if self.stats.notifications == before {
+        let end = Instant::now().checked_add(within);
+        loop {
+            self.wait(Until::Completion, until(end))
+                .map_err(of_all(within))?;
+            // One entry covers all sends that were completed since the last: there is seldom a second,
+            // and if there is, the next poll says so.
+            self.completion()?;
+            if self.stats.notifications > before {
+                return Ok(self.in_flight.take_back());
+            }
             // POLLERR without an entry: the connection's own error.
             match SockRef::from(&self.socket).take_error() {
                 Ok(Some(error)) | Err(error) => return Err(self.failed(error)),
                 Ok(None) => {}
             }
+            // POLLHUP: the connection is over, and poll does not sleep any more; who still has
+            // packets of it completes them when he frees them.
+            if until(end).is_zero() {
+                let in_flight = self.in_flight.ranges();
+                return Err(SendError::Deadline { within, in_flight });
+            }
+            thread::sleep(Duration::from_millis(1));
         }
-        Ok(self.in_flight.take_back())
     }
 
     /// Waits until nothing is in flight; an error if nothing is completed for as long as `within`.
@@ -284,19 +296,13 @@ impl<S: AsFd> DevmemSender<S> {
     /// [`SendError::Deadline`] names what is still in flight; [`SendError::Io`],
     /// [`SendError::Completion`].
     pub fn drain(&mut self, within: Duration) -> Result<(), SendError> {
-        let mut end = Instant::now() + within;
+        let mut end = Instant::now().checked_add(within);
         while self.in_flight.len() > 0 {
-            let left = end.saturating_duration_since(Instant::now());
             let completed = self.stats.completed;
-            self.wait_for_completion(left)
-                .map_err(|error| match error {
-                    SendError::Deadline { in_flight, .. } => {
-                        SendError::Deadline { within, in_flight }
-                    }
-                    other => other,
-                })?;
+            self.wait_for_completion(until(end))
+                .map_err(of_all(within))?;
             if self.stats.completed > completed {
-                end = Instant::now() + within;
+                end = Instant::now().checked_add(within);
             }
         }
         Ok(())
@@ -339,6 +345,20 @@ impl<S: AsFd> DevmemSender<S> {
     /// The socket, with the account closed: what is in flight stays the kernel's.
     pub fn into_socket(self) -> S {
         self.socket
+    }
+}
+
+/// The time that is left; all there is, if a clock does not go as far as the end.
+fn until(end: Option<Instant>) -> Duration {
+    let left = |end: Instant| end.saturating_duration_since(Instant::now());
+    end.map_or(Duration::MAX, left)
+}
+
+/// A deadline that passed is the whole one, not what was left of it at the last look.
+fn of_all(within: Duration) -> impl Fn(SendError) -> SendError {
+    move |error| match error {
+        SendError::Deadline { in_flight, .. } => SendError::Deadline { within, in_flight },
+        other => other,
     }
 }
 

@@ -48,7 +48,7 @@ fn a_dmabuf_that_is_not_bound_is_refused() {
 fn waiting_ends_at_the_deadline_or_with_room() {
     let (near, _far) = pair();
     let sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
-    sender.wait(Until::Room, Duration::from_secs(10)).unwrap();
+    sender.wait(Until::Room, Duration::MAX).unwrap();
     let start = Instant::now();
     let error = sender.wait(Until::Completion, Duration::from_millis(20));
     assert!(
@@ -110,4 +110,29 @@ fn a_completion_of_nobodys_send_is_an_error() {
         sender.completions(),
         Err(SendError::Completion(CompletionError::Unknown(_)))
     ));
+}
+
+/// As when a driver still has packets of a connection that is over: poll reports that at once, each
+/// time.
+#[test]
+fn what_a_dead_socket_has_in_flight_is_not_waited_for_past_the_deadline() {
+    let (near, far) = pair();
+    let mut sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
+    sender.in_flight.sent(&[0..10], 10);
+    SockRef::from(&far)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(far);
+    let error = sender.drain(Duration::from_secs(10)).unwrap_err();
+    assert!(matches!(error, SendError::Io { .. }), "{error}");
+    let within = Duration::from_millis(20);
+    let error = sender.drain(within).unwrap_err();
+    let SendError::Deadline {
+        within: told,
+        in_flight,
+    } = error
+    else {
+        panic!("{error}");
+    };
+    assert_eq!((told, in_flight.sends), (within, 1));
 }

@@ -102,6 +102,12 @@ pub trait Sink {
     fn finish(&mut self) -> Result<(), SinkError> {
         Ok(())
     }
+
+    /// The connection ends otherwise: nothing follows. A sink that keeps frags of its own accord
+    /// gives them back now, or the engine waits for them ([`Config::returns`]).
+    ///
+    /// [`Config::returns`]: crate::engine::Config::returns
+    fn abandon(&mut self) {}
 }
 
 impl<T: Sink + ?Sized> Sink for Box<T> {
@@ -111,5 +117,9 @@ impl<T: Sink + ?Sized> Sink for Box<T> {
 
     fn finish(&mut self) -> Result<(), SinkError> {
         (**self).finish()
+    }
+
+    fn abandon(&mut self) {
+        (**self).abandon();
     }
 }

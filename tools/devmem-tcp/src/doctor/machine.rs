@@ -5,6 +5,7 @@ use std::process::Command;
 
 use memory::Choice;
 use netdev::{BindOptions, Error, Ifindex, Lease, Netdev, QueueId};
+use udmabuf::HugePage;
 
 use super::line::{Area, Check, Finding};
 use super::place::{Place, program};
@@ -34,11 +35,16 @@ pub(super) struct Wanted {
     pub(super) size: u64,
     /// Whether that is what somebody said, and not a default.
     pub(super) given: bool,
-    /// Whether it is to be of hugepages.
-    pub(super) huge: bool,
+    /// The pages that it is to be of, if not the best that are to be had.
+    pub(super) pages: Option<HugePage>,
 }
 
 impl Wanted {
+    /// Whether it is to be of hugepages.
+    pub(super) fn is_huge(&self) -> bool {
+        self.pages == Some(HugePage::Mb2)
+    }
+
     /// Whether the checks of udmabuf apply.
     pub(super) fn is_udmabuf(&self) -> bool {
         self.memory == Choice::Udmabuf

@@ -129,7 +129,7 @@ fn seals(machine: &Machine) -> Option<Finding> {
 
 fn free(machine: &Machine) -> Option<Finding> {
     let of_pages = matches!(machine.wanted.memory, Choice::Udmabuf | Choice::Heap(_));
-    if machine.wanted.huge || !of_pages {
+    if machine.wanted.is_huge() || !of_pages {
         return None;
     }
     let info = fs::read_to_string("/proc/meminfo").ok()?;
@@ -165,14 +165,14 @@ fn hugepages(machine: &Machine) -> Option<Finding> {
         number(&format!("{HUGEPAGES}/nr_hugepages")),
     ) else {
         let none = "the kernel has none of 2 MiB";
-        return Some(match machine.wanted.huge {
+        return Some(match machine.wanted.is_huge() {
             true => Finding::fail(none).remedy("take others: leave --pages away"),
             false => Finding::ok(none.to_owned() + "; they are not asked for"),
         });
     };
     let want = machine.wanted.size.div_ceil(size);
     let found = format!("{free} of {reserved} are free");
-    Some(match (machine.wanted.huge, free >= want) {
+    Some(match (machine.wanted.is_huge(), free >= want) {
         (_, true) => Finding::ok(found),
         (false, false) => Finding::ok(found + "; they are not asked for"),
         (true, false) => Finding::fail(format!("{found}, {want} are needed")).remedy(format!(

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ::memory::drm::{self, Dumb};
 use ::memory::heap::{self, Heap};
-use ::memory::{AnyMemory, Choice};
+use ::memory::{AnyMemory, Choice, check_len};
 use cuda::{DeviceInfo, Driver};
 
 use super::line::{Area, Check, Finding};
@@ -45,6 +45,10 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
 /// Makes a page of it and drops it; what is passed is looked at, if that does not use it up.
 fn chosen(machine: &Machine) -> Option<Finding> {
     let choice = &machine.wanted.memory;
+    if let (false, Err(error)) = (choice.is_passed(), check_len(machine.wanted.size)) {
+        let remedy = error.remedy();
+        return Some(failed(Finding::fail(format!("{choice}: {error}")), remedy));
+    }
     let len = match choice {
         // The checks of udmabuf say it.
         Choice::Udmabuf => return None,
@@ -55,7 +59,7 @@ fn chosen(machine: &Machine) -> Option<Finding> {
         Choice::Fd(_) => machine.wanted.given.then_some(machine.wanted.size),
         _ => Some(udmabuf::HugePage::None.bytes()),
     };
-    Some(match AnyMemory::make(choice, len, None) {
+    Some(match AnyMemory::make(choice, len, machine.wanted.pages) {
         Ok(_) if choice.is_passed() => Finding::ok(format!("{choice}: a dmabuf, large enough")),
         Ok(_) => Finding::ok(format!("{choice}: a page was made a dmabuf and dropped")),
         Err(error) => {

@@ -3,7 +3,7 @@
 mod draw;
 
 use std::collections::BTreeMap;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use devmem::engine::{Look, Monitor, Snapshot};
@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::pool::{PATIENCE, State};
 use super::spread::Spreads;
+use super::told;
 use draw::Screen;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -185,14 +186,10 @@ impl Live {
     }
 
     fn write(&self, text: &str) {
-        // Nobody is left to read it if that is closed.
-        let _closed = match self.to_stderr {
-            true => io::stderr().write_all(text.as_bytes()),
-            false => {
-                let mut out = io::stdout().lock();
-                out.write_all(text.as_bytes()).and_then(|()| out.flush())
-            }
-        };
+        match self.to_stderr {
+            true => told::to_stderr(text),
+            false => told::to_stdout(text),
+        }
     }
 
     fn second(&mut self, snapshot: &Snapshot, memory: &State, missing: usize) -> Second {

@@ -68,6 +68,14 @@ impl MemoryArgs {
         }
     }
 
+    /// The same, before it is known how much would do.
+    pub(super) fn larger(&self) -> &'static str {
+        match self.memory.is_passed() {
+            true => "pass a larger dmabuf",
+            false => "--size for a larger dmabuf",
+        }
+    }
+
     /// The size of one and, unless it is a udmabuf, where it is from.
     pub(super) fn told(&self, memory: &[AnyMemory]) -> String {
         let size = Size(memory.first().map_or(0, Dmabuf::len));

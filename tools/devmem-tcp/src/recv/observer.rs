@@ -8,12 +8,9 @@ use super::live::Live;
 use super::pool::{State, Watcher};
 use super::progress::RateLine;
 use super::receiver::Receiver;
-use super::{Args, Place};
+use super::{Args, Place, told};
 use crate::snapshot::NicBehind;
 use crate::style::Style;
-
-/// Bytes of a niov, unless it was bound otherwise: a page.
-const NIOV: u64 = 4096;
 
 /// All that a running receiver is looked at by. It runs on the thread that watches for what may go
 /// away, a few times a second, and not on those that receive.
@@ -31,19 +28,20 @@ impl Observer {
         receiver: &Receiver,
         bound: &[(Binding, &AnyMemory)],
     ) -> Self {
-        let niov = args.rx_page_size.map_or(NIOV, |size| size.0);
+        let niov = super::niov(args);
         let dmabufs: Vec<_> = bound
             .iter()
             .map(|(binding, memory)| (binding.id(), memory.len()))
             .collect();
         let device = &place.link.name;
+        let larger = args.memory.larger();
         let live = || {
             let title = format!("recv {device}");
             Live::new(title, receiver.monitor(), args.json, args.sinks.to_stdout())
         };
         let rate = || RateLine::new(receiver.progress(), args.progress);
         Self {
-            memory: Watcher::new(device, nic, &dmabufs, niov, receiver.monitor()),
+            memory: Watcher::new(device, nic, &dmabufs, niov, larger, receiver.monitor()),
             live: args.live.then(live),
             rate: if args.live { None } else { rate() },
         }
@@ -83,5 +81,6 @@ impl Observer {
 }
 
 fn warn(text: &str) {
-    eprintln!("devmem-tcp: {}: {text}", Style::stderr().warn("warning"));
+    let warning = Style::stderr().warn("warning");
+    told::to_stderr(&format!("devmem-tcp: {warning}: {text}\n"));
 }

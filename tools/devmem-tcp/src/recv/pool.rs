@@ -69,6 +69,8 @@ pub(super) struct Watcher {
     device: String,
     nic: Option<Nic>,
     niov: u64,
+    /// How to have a larger dmabuf.
+    larger: &'static str,
     monitor: Monitor,
     state: State,
     own_at: Option<Instant>,
@@ -82,6 +84,7 @@ impl Watcher {
         nic: Option<&NicBehind>,
         dmabufs: &[(DmabufId, u64)],
         niov: u64,
+        larger: &'static str,
         monitor: Monitor,
     ) -> Self {
         let pools = dmabufs.iter().map(|&(dmabuf, len)| Pool {
@@ -101,6 +104,7 @@ impl Watcher {
             device: nic.map_or(device, |nic| &nic.device).to_owned(),
             nic: nic.and_then(|nic| Nic::open(nic, &mut state)),
             niov: niov.max(1),
+            larger,
             monitor,
             state,
             own_at: None,
@@ -176,7 +180,7 @@ impl Watcher {
             if starving && !pool.starving {
                 let snapshot = self.monitor.snapshot(PATIENCE);
                 let holders = snapshot.as_ref().map(|all| Holders::of(all, self.niov));
-                warnings.push(starved(&self.device, pool, in_use, holders));
+                warnings.push(starved(&self.device, pool, in_use, self.larger, holders));
                 pool.starving = true;
             } else if in_use * 4 < pool.niovs * 3 {
                 pool.starving = false;
@@ -200,8 +204,8 @@ impl Watcher {
         first.then(|| {
             format!(
                 "recv {}: the NIC found no memory to receive into {now} times{drops}: peers send \
-                 again what was lost\n  give it more: --size; or fewer peers at a time",
-                self.device
+                 again what was lost\n  give it more: {}; or fewer peers at a time",
+                self.device, self.larger
             )
         })
     }
@@ -244,7 +248,13 @@ impl Holders {
 const BUSY: &str = "\n  give it a faster sink, or fewer peers at a time";
 
 /// The warning, and what to do about it on a second line.
-fn starved(device: &str, pool: &Pool, in_use: u64, holders: Option<Holders>) -> String {
+fn starved(
+    device: &str,
+    pool: &Pool,
+    in_use: u64,
+    larger: &str,
+    holders: Option<Holders>,
+) -> String {
     let Pool { dmabuf, niovs, .. } = pool;
     let mut text = format!(
         "recv {device}: {in_use} of the {niovs} niovs of dmabuf {dmabuf} are taken; the NIC will soon \
@@ -272,17 +282,19 @@ fn starved(device: &str, pool: &Pool, in_use: u64, holders: Option<Holders>) -> 
                  fill up";
         return text + BUSY;
     }
-    text += match queued.max(held).max(kept).max(ring) {
+    text += &match queued.max(held).max(kept).max(ring) {
         most if most == ring => {
-            "\n  the dmabuf is small for the NIC's ring: --size; or a smaller ring: ethtool -G IF rx N"
+            format!(
+                "\n  the dmabuf is small for the NIC's ring: {larger}; or a smaller ring: ethtool -G IF rx N"
+            )
         }
-        most if most == queued && holders.paused == 0 => {
-            "\n  the receiver does not keep up: --size for a larger dmabuf, --thread-per-queue for more \
-             processors, or fewer peers at a time"
-        }
-        _ => {
-            "\n  the sink keeps more than the dmabuf can spare: --size, or a sink that gives back sooner"
-        }
+        most if most == queued && holders.paused == 0 => format!(
+            "\n  the receiver does not keep up: {larger}, --thread-per-queue for more processors, or fewer \
+             peers at a time"
+        ),
+        _ => format!(
+            "\n  the sink keeps more than the dmabuf can spare: {larger}, or a sink that gives back sooner"
+        ),
     };
     text
 }
@@ -290,6 +302,8 @@ fn starved(device: &str, pool: &Pool, in_use: u64, holders: Option<Holders>) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const LARGER: &str = "a larger one";
 
     fn pool() -> Pool {
         Pool {
@@ -311,7 +325,7 @@ mod tests {
             most: Some(("192.0.2.1:7".to_owned(), 300)),
             ..Holders::default()
         };
-        starved("eth1", &pool(), 450, Some(holders))
+        starved("eth1", &pool(), 450, LARGER, Some(holders))
     }
 
     #[test]
@@ -323,17 +337,18 @@ mod tests {
             " 30 in the NIC's ring or on their way back; most of them, 300, came from 192.0.2.1:7\n"
         ));
         assert!(queues.contains("--thread-per-queue"));
-        assert!(said(10, 400, 5).contains("the sink keeps"));
+        let sink = said(10, 400, 5);
+        assert!(sink.contains("the sink keeps") && sink.contains(": a larger one, or a sink"));
         assert!(said(10, 10, 5).contains("ethtool -G"));
         let one = Holders {
             missing: 1,
             ..Holders::default()
         };
-        let one = starved("eth1", &pool(), 450, Some(one));
+        let one = starved("eth1", &pool(), 450, LARGER, Some(one));
         assert!(
             one.contains("a thread is busy") && !one.contains("ethtool") && one.ends_with(BUSY)
         );
-        let busy = starved("eth1", &pool(), 450, None);
+        let busy = starved("eth1", &pool(), 450, LARGER, None);
         assert!(busy.contains("busy with a sink") && busy.lines().count() == 2);
     }
 }

@@ -1,9 +1,11 @@
 //! A line a second on how it goes.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use devmem::engine::Progress;
+
+use super::told;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: f64 = (1 << 20) as f64;
@@ -47,15 +49,14 @@ impl RateLine {
             true => format!("\r\x1b[K{text}"),
             false => format!("devmem-tcp: {text}\n"),
         };
-        // Nobody is left to read it if stderr is closed.
-        let _closed = io::stderr().write_all(text.as_bytes());
+        told::to_stderr(&text);
         self.written = true;
     }
 
     /// Takes the line off a terminal, for what is printed next.
     pub(super) fn clear(&mut self) {
         if self.terminal && std::mem::take(&mut self.written) {
-            let _closed = io::stderr().write_all(b"\r\x1b[K");
+            told::to_stderr("\r\x1b[K");
         }
     }
 }

@@ -15,7 +15,7 @@ use dmabuf::Dmabuf;
 use netdev::{Binding, Netdev, QueueId, QueueType};
 
 use super::Args;
-use super::sinks::AnySink;
+use super::sinks::{AnySink, Output};
 use crate::snapshot::NicBehind;
 
 type Open = Box<dyn FnMut(&Peer) -> Result<AnySink, SinkError> + Send>;
@@ -49,6 +49,7 @@ impl Receiver {
         args: &Args,
         listeners: Vec<TcpListener>,
         bound: &[(Binding, &AnyMemory)],
+        out: Option<Output>,
         workers: Vec<Worker>,
     ) -> Result<Self> {
         let pool = bound.iter().map(|(_, memory)| memory.len()).sum();
@@ -61,12 +62,12 @@ impl Receiver {
                 .threads
                 .busy_poll
                 .map(|time| Duration::from_micros(time.into())),
-            ..Config::for_pool(pool, args.connections)
+            ..Config::for_pool_in(pool, super::niov(args), args.connections)
         };
         let reader = args
             .sinks
             .reader(bound.iter().map(|(binding, memory)| (binding, *memory)))?;
-        let open = args.sinks.maker(args.connections, reader)?;
+        let open = args.sinks.maker(reader, out)?;
         if workers.is_empty() {
             let mut listeners = listeners.into_iter();
             let first = listeners.next().context("--listen")?;

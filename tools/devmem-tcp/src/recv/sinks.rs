@@ -5,7 +5,8 @@ use std::io;
 use std::sync::Arc;
 
 use ::memory::AnyMemory;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use clap::error::ErrorKind;
 use devmem::engine::Peer;
 use devmem::pattern::Pattern;
 use devmem::sink::device::{self, Devices, SharedDevice};
@@ -13,6 +14,8 @@ use devmem::sink::{Checksum, Discard, Memory, Sink, SinkError, Validate, Write};
 use devmem::{DmabufId, Received};
 use dmabuf::{Dmabuf, Protection};
 use netdev::Binding;
+
+use crate::args::period;
 
 /// A sink of any kind; the connections' sinks leave the engine with its report.
 pub(super) enum AnySink {
@@ -25,7 +28,8 @@ pub(super) enum AnySink {
     DeviceChecksum(device::Checksum),
 }
 
-type Output = Box<dyn io::Write + Send>;
+/// What the payload is written to.
+pub(super) type Output = Box<dyn io::Write + Send>;
 
 impl AnySink {
     /// The sum of what it took, where it makes one.
@@ -57,6 +61,10 @@ impl Sink for AnySink {
 
     fn finish(&mut self) -> Result<(), SinkError> {
         self.inner().finish()
+    }
+
+    fn abandon(&mut self) {
+        self.inner().abandon();
     }
 }
 
@@ -101,7 +109,7 @@ const STAGING: u64 = 1 << 20;
 #[derive(clap::Args)]
 pub(super) struct SinkArgs {
     /// Check that the payload is the pattern of this period
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = period)]
     pub(super) validate: Option<usize>,
     /// Write the payload to this file, or to standard output if it is -
     #[arg(long, short, value_name = "FILE", conflicts_with = "validate")]
@@ -115,6 +123,26 @@ pub(super) struct SinkArgs {
 }
 
 impl SinkArgs {
+    /// Refuses what does not go together, before anything is done.
+    pub(super) fn check(&self, connections: u32) {
+        if self.output.is_some() && connections != 1 {
+            let text =
+                format!("--output takes the payload of one connection, not of {connections}\n");
+            clap::Error::raw(ErrorKind::ArgumentConflict, text).exit();
+        }
+    }
+
+    /// Opens what the payload is written to.
+    pub(super) fn open(&self) -> Result<Option<Output>> {
+        let Some(path) = self.output.as_deref() else {
+            return Ok(None);
+        };
+        Ok(Some(match path {
+            "-" => Box::new(io::stdout()),
+            path => Box::new(File::create(path).with_context(|| format!("create {path}"))?),
+        }))
+    }
+
     /// Whether the payload goes to standard output, which is then nobody else's.
     pub(super) fn to_stdout(&self) -> bool {
         self.output.as_deref() == Some("-")
@@ -148,27 +176,17 @@ impl SinkArgs {
         })
     }
 
-    /// What makes a sink for each of so many connections.
+    /// What makes a sink for each connection; the first writes to `out`, if there is one.
     pub(super) fn maker(
         &self,
-        connections: u32,
         reader: Reader,
+        mut out: Option<Output>,
     ) -> Result<impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>> {
         let pattern = self
             .validate
             .map(Pattern::new)
             .transpose()
             .context("--validate")?;
-        let mut out: Option<Output> = match self.output.as_deref() {
-            None => None,
-            Some("-") => Some(Box::new(io::stdout())),
-            Some(path) => Some(Box::new(
-                File::create(path).with_context(|| path.to_owned())?,
-            )),
-        };
-        if out.is_some() && connections != 1 {
-            bail!("--output takes the payload of one connection, not of {connections}");
-        }
         let checksum = self.checksum;
         Ok(move |_: &Peer| -> Result<AnySink, SinkError> {
             Ok(match (&pattern, out.take()) {

@@ -1,6 +1,6 @@
 //! What was received, in words and in JSON.
 
-use anyhow::{Result, bail};
+use anyhow::{Error, Result, bail};
 use devmem::engine::{End, Report};
 use netdev::QueueId;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -11,6 +11,7 @@ use super::pool::State;
 use super::spread::{Spread, Spreads};
 use super::{AnySink, Args, Place};
 use crate::exit::Gone;
+use crate::remedy::Hint;
 use crate::report;
 
 const MIB: f64 = (1 << 20) as f64;
@@ -110,6 +111,9 @@ struct Connection {
     peer: String,
     bytes: u64,
     error: Option<String>,
+    /// What to do about it.
+    #[serde(skip)]
+    remedy: Option<&'static str>,
     /// Of the payload, with `--checksum`.
     crc32: Option<u32>,
 }
@@ -202,7 +206,11 @@ impl Summary {
         for connection in &self.connections {
             let Connection { peer, bytes, .. } = connection;
             if let Some(error) = &connection.error {
-                bail!("recv from {peer}, after {bytes} bytes: {error}");
+                let text = format!("recv from {peer}, after {bytes} bytes: {error}");
+                return Err(match connection.remedy {
+                    Some(remedy) => Hint::new(text, remedy).into(),
+                    None => Error::msg(text),
+                });
             }
         }
         let Tokens {
@@ -339,13 +347,15 @@ fn with_sources(error: &dyn std::error::Error) -> String {
 }
 
 fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
+    let error = match &connection.end {
+        End::Closed | End::Stopped => None,
+        End::Failed(error) => Some(error),
+    };
     Connection {
         peer: connection.peer.address.to_string(),
         bytes: connection.stats.bytes,
-        error: match &connection.end {
-            End::Closed | End::Stopped => None,
-            End::Failed(error) => Some(with_sources(error)),
-        },
+        error: error.map(|error| with_sources(error)),
+        remedy: error.and_then(|error| error.remedy()),
         crc32: connection.sink.as_ref().and_then(AnySink::crc32),
     }
 }
