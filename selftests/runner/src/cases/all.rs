@@ -35,6 +35,7 @@ pub(crate) const ALL: &[Case] = cases![
     receive::wrong_byte_is_named on and_passed,
     receive::killed_receiver_leaves_no_binding on and_passed,
     receive::interrupted_receiver_restores_the_nic on and_passed,
+    receive::stuck_in_a_write_ends_by_a_second_signal,
     receive::rx_page_size on and_passed,
     sinks::checksum_of_each_peer on and_passed,
     sinks::gathered_in_one_piece on and_passed,

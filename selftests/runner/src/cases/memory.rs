@@ -392,6 +392,17 @@ pub(super) fn doctor_asks_for_it() -> Result<()> {
     let fd = lend(&lent)?;
     for (memory, status, words) in [
         ("heap:nowhere".to_owned(), "fail", "/dev/dma_heap/nowhere"),
+        (
+            "heap:system --pages 2M".to_owned(),
+            "fail",
+            "of udmabuf only",
+        ),
+        (
+            "heap:system --size 5000".to_owned(),
+            "fail",
+            "not a multiple",
+        ),
+        ("udmabuf --size 0".to_owned(), "fail", "0 bytes"),
         (format!("fd:{fd}"), "ok", "large enough"),
         (format!("fd:{fd} --size 4M"), "fail", "4194304 are wanted"),
         ("socket:/tmp/nowhere".to_owned(), "ok", "not asked"),

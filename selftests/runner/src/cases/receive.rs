@@ -1,6 +1,8 @@
 //! What a receiver must do on a queue of the NIC itself.
 
 use std::fs;
+use std::io::Read;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -8,11 +10,14 @@ use netdev::{Netdev, QueueType};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::transfer::{all_in_dmabuf, nic_settings, number, send, start, summary, validated};
+use super::nic::received;
+use super::transfer::{
+    all_in_dmabuf, devmem_tcp, nic_settings, number, send, start, summary, validated,
+};
 use super::{Skip, ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6};
+use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use crate::memory;
-use crate::tool::{sh, until};
+use crate::tool::{Running, command, sh, until};
 
 const MIB: u64 = 1 << 20;
 
@@ -242,6 +247,40 @@ pub(super) fn interrupted_receiver_restores_the_nic() -> Result<()> {
             "{signal}: the NIC is not as it was before"
         );
     }
+    Ok(())
+}
+
+/// Who reads the output has stopped, so that nothing but its end frees the receiver: the guardian then
+/// puts the NIC back.
+pub(super) fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    let output = "/tmp/stuck";
+    sh(&format!("mkfifo {output}"))?;
+    let mut reader = fs::File::options().read(true).write(true).open(output)?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let receiver = start(None, &format!("-f {NIC} -l {to} -o {output}"))?;
+    let line = format!("send --wait 20 {to} --bytes 8M");
+    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    until("payload", Duration::from_secs(20), || Ok(received()? > 100))?;
+    // As far as it goes: a pipe has 64 KiB.
+    thread::sleep(Duration::from_secs(1));
+    receiver.signal(Signal::SIGTERM)?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(bound_queues()? == 1, "it was not stuck");
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(Duration::from_secs(5))?.refused(143)?;
+    until("the NIC as it was", Duration::from_secs(10), || {
+        Ok(bound_queues()? == 0 && nic_settings(NIC)? == before)
+    })?;
+    sender.signal(Signal::SIGKILL)?;
+    sender.end_within(Duration::from_secs(5))?;
+    let mut first = [0; 6];
+    reader.read_exact(&mut first)?;
+    ensure!(
+        first == [1, 2, 3, 4, 5, 6],
+        "the output begins with {first:?}"
+    );
     Ok(())
 }
 

@@ -184,7 +184,13 @@ pub(super) fn flow_in_use() -> Result<()> {
 }
 
 pub(super) fn bad_command_lines() -> Result<()> {
+    let kept = "/tmp/kept";
+    std::fs::write(kept, "kept")?;
     for line in [
+        "recv -f lo -l 1.2.3.4:5000 --connections 2 --output /tmp/kept",
+        "recv -f lo -l 1.2.3.4:5000 --validate 0",
+        "recv -f lo -l 1.2.3.4:5000 --rx-page-size 4G",
+        "send 1.2.3.4:5000 --pattern 0",
         "recv -f lo -l nonsense",
         "recv -f lo -l 1.2.3.4",
         "recv -f lo -l 1.2.3.4:99999",
@@ -200,6 +206,10 @@ pub(super) fn bad_command_lines() -> Result<()> {
         println_line(complaint.lines().next().unwrap_or_default());
         ensure!(!complaint.is_empty(), "{line:?}: no complaint");
     }
+    ensure!(
+        std::fs::read(kept)? == b"kept",
+        "a refused command line emptied the output"
+    );
     Ok(())
 }
 
