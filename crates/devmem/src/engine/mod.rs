@@ -68,9 +68,6 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// A connection that waits for its sink for so long is worth a warning.
 const PAUSE_WARNING: Duration = Duration::from_secs(1);
 
-/// A connection that is known to be steady waits so many times as long for more.
-const STEADY: u32 = 4;
-
 /// A place in the list of connections: at work, or over.
 enum Slot<S> {
     Open(Box<Open<S>>),
@@ -225,7 +222,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             ready: VecDeque::new(),
             held: 0,
             holding: Timers::new(config.hold),
-            gathering: [1, STEADY].map(|times| Timers::new(config.patience.saturating_mul(times))),
+            gathering: [config.patience, config.steady_patience()].map(Timers::new),
             paused: Timers::new(PAUSE_WARNING),
             stalled: Timers::new(stalled.saturating_sub(PAUSE_WARNING)),
             closing: Timers::new(config.returns),

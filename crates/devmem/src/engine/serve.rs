@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::connection::Turn;
-use super::{Connection, ConnectionError, End, Engine, Gathering, OnEnd, Open, Peer, STEADY, Slot};
+use super::{Connection, ConnectionError, End, Engine, Gathering, OnEnd, Open, Peer, Slot};
 use crate::sink::{Sink, SinkError};
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
@@ -59,7 +59,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                         self.gathering[usize::from(open.steady)].push(index, now);
                     }
                     // They would be due before more comes that they could wait for.
-                    if open.steady && self.config.hold < self.config.patience * STEADY {
+                    if open.steady && self.config.hold < self.config.steady_patience() {
                         if let Err(error) = open.stream.flush() {
                             self.account(index, held, now);
                             self.end(index, End::Failed(error.into()));
