@@ -173,9 +173,10 @@ impl<'a> Received<'a> {
         self.totals.unsteered_bytes
     }
 
-    /// Was this all that the socket had? Known only if the stream was told to
-    /// [`report_queued`](crate::DevmemStream::report_queued); the end of the stream counts as
-    /// something left.
+    /// Were these all the bytes that the socket had? Known only if the stream was told to
+    /// [`report_queued`](crate::DevmemStream::report_queued). The peer's close counts as something
+    /// left, a reset or another error does not (`tcp_inq_hint`): a loop that waits for edges may stop
+    /// here only if no event told of an error or a hang-up.
     pub fn is_drained(&self) -> bool {
         self.totals.queued == Some(0)
     }

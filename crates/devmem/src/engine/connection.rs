@@ -43,6 +43,9 @@ pub(super) struct Open<S> {
     pub(super) sink: S,
     /// In the list of those that may have something to read.
     pub(super) ready: bool,
+    /// An event told of the stream's end or of an error. No other event follows, so it must be read to
+    /// that end.
+    pub(super) ended_by_peer: bool,
     /// In the list of those that hold tokens.
     pub(super) holding: bool,
     pub(super) gathering: Gathering,
@@ -75,6 +78,7 @@ impl<S: Sink> Open<S> {
             stream,
             sink,
             ready: false,
+            ended_by_peer: false,
             holding: false,
             gathering: Gathering::Off,
             steady: false,
@@ -167,7 +171,7 @@ impl<S: Sink> Open<S> {
             if let Err(error) = self.sink.consume(&mut received) {
                 return failed(error);
             }
-            if received.is_drained() {
+            if received.is_drained() && !self.ended_by_peer {
                 // What arrives from here on is a new edge, so no call is needed that would block.
                 drop(received);
                 let flushed = self.stream.flush_if_due();

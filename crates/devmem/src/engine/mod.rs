@@ -3,8 +3,10 @@
 //!
 //! `mio` reports edges: a connection that became readable is not reported again until it has been
 //! drained. So an event puts it on a ready list, where it gets turns of a fixed number of calls,
-//! one after the other with all that are ready, until `recvmsg` would block. The loop sleeps only
-//! when the list is empty, and not longer than a token may be held.
+//! one after the other with all that are ready, until `recvmsg` would block, or says by `TCP_INQ`
+//! that nothing is left. `TCP_INQ` counts no reset (`tcp_inq_hint`): after an event that tells of an
+//! end, only an error or the end of the stream will do. The loop sleeps only when the list is empty,
+//! and not longer than a token may be held.
 //!
 //! A sink may keep frags and give them back later ([`ReturnHandle`](crate::ReturnHandle)). Who keeps
 //! too many is not served until some came back: its own peer waits, not the others.
@@ -321,7 +323,10 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 match event.token() {
                     LISTENER => self.accept_at = Some(Instant::now()),
                     WAKER => {}
-                    Token(index) => self.make_ready(index),
+                    Token(index) => {
+                        let ended = event.is_error() || event.is_read_closed();
+                        self.on_event(index, ended);
+                    }
                 }
             }
             let now = Instant::now();

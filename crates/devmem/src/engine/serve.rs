@@ -15,6 +15,16 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         }
     }
 
+    /// What an edge said: that there is something to read, or (`ended`) an end of the stream, in order
+    /// or by an error, perhaps with bytes before it.
+    pub(super) fn on_event(&mut self, index: usize, ended: bool) {
+        if let Some(open) = self.at_work(index) {
+            // Kept also while the connection waits for its sink: there will be no other edge.
+            open.ended_by_peer |= ended;
+        }
+        self.make_ready(index);
+    }
+
     pub(super) fn make_ready(&mut self, index: usize) {
         if let Some(Slot::Open(open)) = self.slots.get_mut(index) {
             let waits = open.paused.is_some() || open.closing.is_some();

@@ -48,6 +48,15 @@ fn validate(_peer: &Peer) -> Result<Validate, SinkError> {
     Ok(Validate::new(Pattern::default(), Memory::new()))
 }
 
+/// What `run` returns, unless it takes so long: a test that would hang fails instead.
+fn within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, ended) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let _gone = done.send(run());
+    });
+    ended.recv_timeout(limit).expect("it did not end in time")
+}
+
 #[test]
 fn a_stream_is_validated_to_its_end() {
     let engine = engine(peers(1), validate);
@@ -198,6 +207,27 @@ fn a_reset_is_an_outcome() {
         "{end:?}"
     );
     assert!(matches!(report.connections[1].end, End::Closed));
+}
+
+/// Both are there when the engine first looks: nothing else will ever wake it.
+#[test]
+fn a_reset_right_behind_the_last_bytes_ends_the_connection() {
+    let engine = engine(peers(1), |_: &Peer| Ok(Discard));
+    let mut peer = TcpStream::connect(engine.local_addr()).unwrap();
+    peer.write_all(&[1; 10]).unwrap();
+    SockRef::from(&peer)
+        .set_linger(Some(Duration::ZERO))
+        .unwrap();
+    drop(peer);
+    let report = within(Duration::from_secs(10), || engine.run()).unwrap();
+    let connection = &report.connections[0];
+    assert_eq!(connection.stats.bytes, 10);
+    assert!(
+        matches!(&connection.end, End::Failed(ConnectionError::Recv(RecvError::Io(error)))
+            if error.kind() == io::ErrorKind::ConnectionReset),
+        "{:?}",
+        connection.end
+    );
 }
 
 #[test]
