@@ -6,9 +6,8 @@ use std::time::Instant;
 use mio::{Interest, Token};
 
 use super::connection::Open;
-use super::report::at;
 use super::source::{ACCEPT_PAUSE, Accepted, Source, Waiting};
-use super::{Connection, End, Engine, EngineError, Peer, Slot, Until};
+use super::{Connection, ConnectionError, End, Engine, EngineError, Peer, Slot, Until};
 use crate::sink::{Sink, SinkError};
 use crate::stream::DevmemStream;
 
@@ -24,7 +23,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             Source::Handover(handover) => {
                 let handover = Arc::clone(handover);
                 while let Some((number, accepted)) = handover.take() {
-                    self.open(number, accepted)?;
+                    self.open(number, accepted);
                 }
                 return Ok(());
             }
@@ -32,8 +31,9 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             Source::Listeners(listeners) => {
                 self.accept_at = None;
                 let mut listeners = std::mem::take(listeners);
-                let waiting = listeners.accept(|accepted| {
-                    self.open(self.accepted, accepted)?;
+                let config = self.config.clone();
+                let waiting = listeners.accept(&config, |accepted| {
+                    self.open(self.accepted, accepted);
                     Ok(match self.config.until {
                         Until::Peers(peers) => self.accepted < peers as usize,
                         Until::Stopped => true,
@@ -51,7 +51,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     }
 
     /// Takes a connection, the engine's next, which over all workers has a number of its own.
-    fn open(&mut self, number: usize, accepted: Accepted) -> Result<(), EngineError> {
+    fn open(&mut self, number: usize, accepted: Accepted) {
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(Slot::Vacant);
             self.slots.len() - 1
@@ -61,11 +61,8 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             mut socket,
             address,
         } = accepted;
-        self.base
-            .poll
-            .registry()
-            .register(&mut socket, Token(index), Interest::READABLE)
-            .map_err(at("register a connection"))?;
+        let registry = self.base.poll.registry();
+        let registered = registry.register(&mut socket, Token(index), Interest::READABLE);
         self.stats.connections += 1;
         self.progress.connected();
         let local = socket.local_addr();
@@ -82,15 +79,24 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         if let Err(error) = stream.report_queued() {
             tracing::debug!(%error, "TCP_INQ");
         }
-        match (self.open_sink)(&peer) {
+        let sink = match registered {
+            Ok(()) => (self.open_sink)(&peer).map_err(ConnectionError::from),
+            Err(error) => Err(ConnectionError::Register(error)),
+        };
+        match sink {
             Ok(sink) => {
                 self.working += 1;
+                let now = Instant::now();
                 if let Some(slot) = self.slots.get_mut(index) {
-                    *slot = Slot::Open(Box::new(Open::new(peer, stream, sink)));
+                    *slot = Slot::Open(Box::new(Open::new(peer, stream, sink, now)));
+                }
+                if let Some(limit) = self.config.idle_timeout {
+                    let due = now.checked_add(limit);
+                    self.look_at_idle = [self.look_at_idle, due].into_iter().flatten().min();
                 }
             }
             Err(error) => {
-                let end = End::Failed(error.into());
+                let end = End::Failed(error);
                 let stats = stream.stats();
                 let telemetry = Box::new(stream.telemetry().clone());
                 let _nothing_held = stream.abort();
@@ -104,6 +110,5 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 self.over(index, connection);
             }
         }
-        Ok(())
     }
 }

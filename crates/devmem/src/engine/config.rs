@@ -1,6 +1,11 @@
 //! What an engine is told.
 
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
 
 use crate::recycler::Thresholds;
 
@@ -11,6 +16,51 @@ pub enum Until {
     Peers(u32),
     /// When somebody calls [`StopHandle::stop`](super::StopHandle::stop).
     Stopped,
+}
+
+/// TCP keepalive: when a silent peer is asked whether it is still there (`tcp_keepalive_timer`). Whole
+/// seconds, of 1 to 32,767 (`MAX_TCP_KEEPIDLE`); what is less or more is taken for those.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[doc(alias = "SO_KEEPALIVE")]
+pub struct Keepalive {
+    /// Silence before the first probe. 30 s.
+    #[doc(alias = "TCP_KEEPIDLE")]
+    pub idle: Duration,
+    /// Time between probes. 10 s.
+    #[doc(alias = "TCP_KEEPINTVL")]
+    pub interval: Duration,
+    /// Probes without an answer that end the connection with `ETIMEDOUT`: 1 to 127. 3.
+    #[doc(alias = "TCP_KEEPCNT")]
+    pub probes: u32,
+}
+
+impl Default for Keepalive {
+    /// A peer that is gone is noticed after a minute.
+    fn default() -> Self {
+        Self::after(Duration::from_secs(30))
+    }
+}
+
+impl Keepalive {
+    /// Asks after `idle` of silence, and three times in as long again.
+    pub fn after(idle: Duration) -> Self {
+        Self {
+            idle,
+            interval: idle / 3,
+            probes: 3,
+        }
+    }
+
+    /// Sets it on a socket; what a listener accepts inherits it.
+    pub(super) fn set_on(&self, socket: impl AsFd) -> io::Result<()> {
+        const SECOND: Duration = Duration::from_secs(1);
+        let seconds = |time: Duration| time.clamp(SECOND, 32_767 * SECOND);
+        let parameters = TcpKeepalive::new()
+            .with_time(seconds(self.idle))
+            .with_interval(seconds(self.interval))
+            .with_retries(self.probes.clamp(1, 127));
+        SockRef::from(&socket).set_tcp_keepalive(&parameters)
+    }
 }
 
 /// How an [`Engine`](super::Engine) receives.
@@ -31,6 +81,15 @@ pub struct Config {
     /// What a sink may keep of one connection. One that keeps more is not served until some came
     /// back, so that the others find the NIC with memory. 1,024 frags or 4 MiB.
     pub keep: Thresholds,
+    /// Keepalive of every connection, set on the listeners, from which connections inherit it. Without,
+    /// a peer that vanished is waited for without end.
+    pub keepalive: Option<Keepalive>,
+    /// How long a connection may bring nothing, while it would be served, before it ends with
+    /// [`ConnectionError::Silent`](super::ConnectionError::Silent). No limit, unless said otherwise.
+    pub idle_timeout: Option<Duration>,
+    /// The only address that connections are accepted from; an IPv4 address and the IPv6 address that
+    /// maps it are one. Others are reset, counted and named in the [`Report`](super::Report).
+    pub from: Option<IpAddr>,
     /// How long a connection may wait for its sink that way, before it ends: a second at least. For
     /// ever, unless said otherwise; a warning names it after a second.
     pub stalled: Option<Duration>,
@@ -70,6 +129,9 @@ impl Default for Config {
                 frags: 1024,
                 bytes: 4 << 20,
             },
+            keepalive: Some(Keepalive::default()),
+            idle_timeout: None,
+            from: None,
             stalled: None,
             returns: Duration::from_secs(5),
             busy_poll: None,
@@ -109,6 +171,12 @@ impl Config {
             },
             ..default
         }
+    }
+
+    /// Whether a connection from there is wanted.
+    pub(super) fn accepts(&self, peer: SocketAddr) -> bool {
+        let from = self.from.as_ref().map(IpAddr::to_canonical);
+        from.is_none_or(|from| from == peer.ip().to_canonical())
     }
 
     /// [`Config::patience`] with a connection that is known to be steady.

@@ -48,6 +48,8 @@ pub(super) struct Open<S> {
     pub(super) ended_by_peer: bool,
     /// In the list of those that hold tokens.
     pub(super) holding: bool,
+    /// When it last brought bytes, or began, or was served again after a pause.
+    pub(super) active: Instant,
     pub(super) gathering: Gathering,
     /// It gathers, and a look at it after a silence found much: it may wait longer.
     pub(super) steady: bool,
@@ -72,7 +74,7 @@ pub(super) enum Gathering {
 }
 
 impl<S: Sink> Open<S> {
-    pub(super) fn new(peer: Peer, stream: DevmemStream<TcpStream>, sink: S) -> Self {
+    pub(super) fn new(peer: Peer, stream: DevmemStream<TcpStream>, sink: S, now: Instant) -> Self {
         Self {
             peer,
             stream,
@@ -80,6 +82,7 @@ impl<S: Sink> Open<S> {
             ready: false,
             ended_by_peer: false,
             holding: false,
+            active: now,
             gathering: Gathering::Off,
             steady: false,
             paused: None,

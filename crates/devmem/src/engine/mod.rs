@@ -57,10 +57,10 @@ use source::{Handover, Listeners, Source};
 use stop::Returned;
 use timers::Timers;
 
-pub use config::{Config, Until};
+pub use config::{Config, Keepalive, Until};
 pub use monitor::{Group, Look, Monitor, Snapshot};
 pub use progress::Progress;
-pub use report::{Connection, ConnectionError, End, EngineError, Peer, Report, Stats};
+pub use report::{Connection, ConnectionError, End, EngineError, Peer, Report, Stats, Strangers};
 pub use stop::StopHandle;
 pub use workers::{Worker, Workers};
 
@@ -153,6 +153,8 @@ pub struct Engine<S, F> {
     stalled: Timers,
     /// Connections that are over, but for frags that their sinks keep.
     closing: Timers,
+    /// When a connection may have been silent for too long ([`Config::idle_timeout`]).
+    look_at_idle: Option<Instant>,
     /// When to try again to accept.
     accept_at: Option<Instant>,
     stats: Stats,
@@ -228,6 +230,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             paused: Timers::new(PAUSE_WARNING),
             stalled: Timers::new(stalled.saturating_sub(PAUSE_WARNING)),
             closing: Timers::new(config.returns),
+            look_at_idle: None,
             accept_at: None,
             stats: Stats::default(),
             progress: Progress::default(),
@@ -241,7 +244,8 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     /// [`EngineError::Poll`].
     pub fn listen_too(&mut self, listener: std::net::TcpListener) -> Result<(), EngineError> {
         if let Source::Listeners(listeners) = &mut self.source {
-            let address = listeners.add(self.base.poll.registry(), listener, LISTENER)?;
+            let address =
+                listeners.add(self.base.poll.registry(), listener, LISTENER, &self.config)?;
             self.address.get_or_insert(address);
         }
         Ok(())
@@ -300,6 +304,10 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             stats: self.stats,
             telemetry: Telemetry::default(),
             connections: Vec::new(),
+            strangers: match self.source {
+                Source::Listeners(listeners) => listeners.strangers,
+                Source::Handover(_) => Strangers::default(),
+            },
         };
         let past = self.past.total();
         report.stats += past.stats;
@@ -383,7 +391,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             &self.closing,
         ];
         let due = timers.into_iter().filter_map(Timers::next_due);
-        let timeout = match due.chain(self.accept_at).min() {
+        let timeout = match due.chain(self.accept_at).chain(self.look_at_idle).min() {
             _ if !self.ready.is_empty() => Some(Duration::ZERO),
             Some(due) => Some(due.saturating_duration_since(Instant::now())),
             None => None,

@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
+use mio::net::TcpStream;
+use socket2::SockRef;
+
 use crate::recycler::{Kept, RecycleError};
 use crate::sink::SinkError;
 use crate::stats::StreamStats;
@@ -35,6 +38,15 @@ pub enum ConnectionError {
     /// Nothing could be received any more: a reset by the peer, for one.
     #[error(transparent)]
     Recv(#[from] RecvError),
+    /// Nothing came for [`Config::idle_timeout`](super::Config::idle_timeout).
+    #[error("nothing came for {} s", waited.as_secs_f32())]
+    Silent {
+        /// For how long.
+        waited: Duration,
+    },
+    /// epoll took no more sockets (`epoll_ctl`: `ENOMEM`, or `ENOSPC` at `fs.epoll.max_user_watches`).
+    #[error("wait for events of the connection")]
+    Register(#[source] io::Error),
     /// The sink took no more, or could not be made.
     #[error(transparent)]
     Sink(#[from] SinkError),
@@ -81,6 +93,19 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
+    /// Whether the peer fell silent: nothing came for too long, or keepalive had no answer
+    /// (`tcp_write_err`: `ETIMEDOUT`, or what ICMP said meanwhile).
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::Silent { .. } => true,
+            Self::Recv(RecvError::Io(error)) => matches!(
+                error.raw_os_error(),
+                Some(libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH)
+            ),
+            _ => false,
+        }
+    }
+
     /// What would help, in one line, where that is known.
     pub fn remedy(&self) -> Option<&'static str> {
         Some(match self {
@@ -90,6 +115,9 @@ impl ConnectionError {
             }
             Self::Linear { .. } => {
                 "the NIC leaves payload with the headers: see tcp-data-split and hds-thresh (ethtool -g IF)"
+            }
+            Self::Register(source) if source.raw_os_error() == Some(libc::ENOSPC) => {
+                "allow more: sysctl fs.epoll.max_user_watches"
             }
             Self::Stalled { .. } => "take a sink that gives back sooner, or a larger dmabuf",
             Self::Sink(SinkError::ForeignDmabuf(_)) => {
@@ -194,6 +222,32 @@ pub struct Report<S> {
     pub telemetry: Telemetry,
     /// Each connection, in order of arrival.
     pub connections: Vec<Connection<S>>,
+    /// Connections that were refused ([`Config::from`](super::Config::from)).
+    pub strangers: Strangers,
+}
+
+/// Connections from addresses that nothing is accepted from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Strangers {
+    /// How many.
+    pub count: u64,
+    /// The first of them, at most 16.
+    pub first: Vec<SocketAddr>,
+}
+
+impl Strangers {
+    /// Resets a connection, and counts it. The first are warned of; a scan is not to fill a log.
+    pub(super) fn refuse(&mut self, socket: &TcpStream, address: SocketAddr) {
+        self.count += 1;
+        if self.first.len() < 16 {
+            tracing::warn!(peer = %address, "refused: another address than the one expected");
+            self.first.push(address);
+        }
+        if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+            tracing::debug!(%error, "SO_LINGER");
+        }
+    }
 }
 
 impl<S> Report<S> {
@@ -203,6 +257,7 @@ impl<S> Report<S> {
             stats: Stats::default(),
             telemetry: Telemetry::default(),
             connections: Vec::new(),
+            strangers: Strangers::default(),
         };
         for report in reports {
             sum.stats += report.stats;

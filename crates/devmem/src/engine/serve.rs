@@ -53,7 +53,10 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             open.stream.clock(now);
             let turn = open.serve(&mut self.buffer, &self.config);
             let new = open.stream.bytes() - bytes;
-            any |= new > 0;
+            if new > 0 {
+                any = true;
+                open.active = now;
+            }
             open.spare_window();
             self.progress.received(new);
             match turn {
@@ -118,6 +121,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         let flushed = open.stream.flush_if_due();
         if open.paused.is_some() && !open.keeps_too_much(&self.config) {
             open.paused = None;
+            open.active = now;
             self.make_ready(index);
         }
         self.account(index, before, now);
@@ -138,6 +142,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         self.look_at_silent(false, now);
         self.look_at_silent(true, now);
         self.look_at_paused(now);
+        self.look_at_idle(now);
         while let Some((index, since)) = self.closing.pop_due(now) {
             // Not another one, that has its place now.
             let closing = self.at_work(index).and_then(|open| open.closing.as_ref());
@@ -188,6 +193,34 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 }
                 Gathering::Off | Gathering::Looking => {}
             }
+        }
+    }
+
+    /// Ends connections that have brought nothing for too long. Who waits for its sink, or has ended,
+    /// is not the one to blame. All are looked at, at the first moment at which one may be due.
+    fn look_at_idle(&mut self, now: Instant) {
+        let Some(limit) = self.config.idle_timeout else {
+            return;
+        };
+        if self.look_at_idle.is_none_or(|due| due > now) {
+            return;
+        }
+        self.look_at_idle = None;
+        for index in 0..self.slots.len() {
+            let Some(open) = self.at_work(index) else {
+                continue;
+            };
+            if open.paused.is_some() || open.closing.is_some() || open.ready {
+                open.active = now;
+            }
+            let waited = now.saturating_duration_since(open.active);
+            if waited >= limit {
+                let error = ConnectionError::Silent { waited };
+                self.end(index, End::Failed(error));
+                continue;
+            }
+            let due = open.active.checked_add(limit);
+            self.look_at_idle = [self.look_at_idle, due].into_iter().flatten().min();
         }
     }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
-use super::report::{EngineError, at};
-
+use super::config::Config;
+use super::report::{EngineError, Strangers, at};
 /// How long to wait before accepting again when it can't be done now.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,7 +34,13 @@ pub(super) enum Waiting {
 
 /// Listening sockets.
 #[derive(Debug, Default)]
-pub(super) struct Listeners(Vec<TcpListener>);
+pub(super) struct Listeners {
+    sockets: Vec<TcpListener>,
+    /// Connections that were refused ([`Config::from`]).
+    pub(super) strangers: Strangers,
+    /// Nothing can be accepted now, and a warning said so.
+    short: bool,
+}
 
 impl Listeners {
     /// Takes one over, and says where it listens.
@@ -43,7 +49,13 @@ impl Listeners {
         registry: &Registry,
         listener: std::net::TcpListener,
         token: Token,
+        config: &Config,
     ) -> Result<SocketAddr, EngineError> {
+        if let Some(keepalive) = config.keepalive {
+            keepalive
+                .set_on(&listener)
+                .map_err(at("set the listener's keepalive"))?;
+        }
         listener
             .set_nonblocking(true)
             .map_err(at("set the listener non-blocking"))?;
@@ -54,25 +66,30 @@ impl Listeners {
         registry
             .register(&mut listener, token, Interest::READABLE)
             .map_err(at("register the listener"))?;
-        self.0.push(listener);
+        self.sockets.push(listener);
         Ok(address)
     }
 
     /// Who comes from now on is refused by the kernel rather than left waiting.
     pub(super) fn close(&mut self) {
-        self.0.clear();
+        self.sockets.clear();
     }
 
     /// Accepts all that wait, since the listeners' events are edges too, for as long as `open` wants
     /// more.
     pub(super) fn accept(
-        &self,
+        &mut self,
+        config: &Config,
         mut open: impl FnMut(Accepted) -> Result<bool, EngineError>,
     ) -> Result<Waiting, EngineError> {
-        for listener in &self.0 {
+        for listener in &self.sockets {
             loop {
                 match listener.accept() {
+                    Ok((socket, address)) if !config.accepts(address) => {
+                        self.strangers.refuse(&socket, address);
+                    }
                     Ok((socket, address)) => {
+                        self.short = false;
                         if !open(Accepted { socket, address })? {
                             return Ok(Waiting::Enough);
                         }
@@ -80,7 +97,10 @@ impl Listeners {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if is_of_the_peer(&error) => {}
                     Err(error) if is_shortage(&error) => {
-                        tracing::warn!(%error, "accept a connection");
+                        // It is tried again many times a second: said once.
+                        if !std::mem::replace(&mut self.short, true) {
+                            tracing::warn!(%error, "connections wait: accept");
+                        }
                         return Ok(Waiting::Shortage);
                     }
                     Err(error) => return Err(EngineError::Accept(error)),

@@ -230,6 +230,107 @@ fn a_reset_right_behind_the_last_bytes_ends_the_connection() {
     );
 }
 
+/// Of two silent peers and one that sends now and then, the silent ones end.
+#[test]
+fn a_silent_peer_ends_after_its_time() {
+    let limit = Duration::from_millis(300);
+    let mut config = peers(3);
+    config.idle_timeout = Some(limit);
+    let engine = engine(config, |_: &Peer| Ok(Discard));
+    let address = engine.local_addr();
+    let mut silent = TcpStream::connect(address).unwrap();
+    silent.write_all(&[1; 10]).unwrap();
+    let mute = TcpStream::connect(address).unwrap();
+    let slow = thread::spawn(move || {
+        let mut slow = TcpStream::connect(address).unwrap();
+        for _ in 0..20 {
+            slow.write_all(&[1; 10]).unwrap();
+            thread::sleep(Duration::from_millis(50));
+        }
+    });
+    let report = within(Duration::from_secs(20), || engine.run()).unwrap();
+    slow.join().unwrap();
+    for (index, bytes) in [(0, 10), (1, 0)] {
+        let Connection { end, stats, .. } = &report.connections[index];
+        assert_eq!(stats.bytes, bytes);
+        let End::Failed(error @ ConnectionError::Silent { waited }) = end else {
+            panic!("{end:?}")
+        };
+        assert!(error.is_silence() && *waited >= limit, "{error}");
+    }
+    assert!(matches!(report.connections[2].end, End::Closed));
+    assert_eq!(report.connections[2].stats.bytes, 200);
+    drop((silent, mute));
+}
+
+#[test]
+fn connections_inherit_the_listeners_keepalive() {
+    let wanted = Keepalive {
+        idle: Duration::from_secs(7),
+        interval: Duration::from_millis(1),
+        probes: 500,
+    };
+    for keepalive in [None, Some(wanted)] {
+        let config = Config {
+            keepalive,
+            ..peers(1)
+        };
+        let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
+        let same = listener.try_clone().unwrap();
+        let _engine = Engine::new(listener, config, |_: &Peer| Ok(Discard)).unwrap();
+        let _peer = TcpStream::connect(same.local_addr().unwrap()).unwrap();
+        same.set_nonblocking(false).unwrap();
+        let (socket, _) = same.accept().unwrap();
+        let socket = SockRef::from(&socket);
+        assert_eq!(socket.keepalive().unwrap(), keepalive.is_some());
+        if keepalive.is_some() {
+            let (idle, interval) = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());
+            assert_eq!(idle.unwrap(), Duration::from_secs(7));
+            assert_eq!(interval.unwrap(), Duration::from_secs(1));
+            assert_eq!(socket.tcp_keepalive_retries().unwrap(), 127);
+        }
+    }
+}
+
+/// A stranger is reset, takes no peer's place, and brings nothing.
+#[test]
+fn strangers_are_refused_counted_and_named() {
+    let mut config = peers(1);
+    config.from = Some("::ffff:127.0.0.2".parse().unwrap());
+    let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
+    let one = Engine::new(listener, config.clone(), |_: &Peer| Ok(Discard)).unwrap();
+    let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
+    let many = Workers::new([listener], config, vec![], |_: &Peer| Ok(Discard)).unwrap();
+    let address = one.local_addr();
+    let running = thread::spawn(move || one.run().unwrap());
+    check_strangers(address, || running.join().unwrap());
+    let address = many.local_addr().unwrap();
+    let running = thread::spawn(move || many.run().unwrap());
+    check_strangers(address, || running.join().unwrap());
+}
+
+fn check_strangers(address: SocketAddr, report: impl FnOnce() -> Report<Discard>) {
+    let mut strangers = Vec::new();
+    for _ in 0..20 {
+        let mut stranger = TcpStream::connect(address).unwrap();
+        strangers.push(stranger.local_addr().unwrap());
+        let answer = io::Read::read(&mut stranger, &mut [0]);
+        let error = answer.expect_err("a stranger was served");
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
+    let options = SocketOptions {
+        source: Some("127.0.0.2:0".parse().unwrap()),
+        ..SocketOptions::default()
+    };
+    let mut peer = crate::listen::connect(address, &options, Duration::from_secs(5)).unwrap();
+    peer.write_all(&[2; 7]).unwrap();
+    drop(peer);
+    let report = report();
+    assert_eq!(report.stats.stream.bytes, 7);
+    assert_eq!((report.connections.len(), report.strangers.count), (1, 20));
+    assert_eq!(report.strangers.first, strangers[..16]);
+}
+
 #[test]
 fn a_sink_is_told_of_an_end_that_is_not_the_peers() {
     struct Told(Arc<AtomicBool>);

@@ -81,7 +81,7 @@ impl<F> Workers<F> {
         let mut ours = Listeners::default();
         let mut address = None;
         for listener in listeners {
-            let at = ours.add(base.poll.registry(), listener, LISTENER)?;
+            let at = ours.add(base.poll.registry(), listener, LISTENER, &config)?;
             address.get_or_insert(at);
         }
         Ok(Self {
@@ -209,6 +209,7 @@ impl<F> Workers<F> {
                 None => accept_all(&mut base.poll, &mut listeners, &config, &stopped, &hands),
                 Some(error) => Err(error),
             };
+            let strangers = std::mem::take(&mut listeners.strangers);
             drop(listeners);
             if accepted.is_err() {
                 all.stop();
@@ -225,7 +226,9 @@ impl<F> Workers<F> {
                 .map(|joined| joined.unwrap_or_else(|panic| resume_unwind(panic)));
             let reports: Vec<Report<S>> = reports.collect::<Result<_, _>>()?;
             accepted.and(attended)?;
-            Ok(Report::sum(reports))
+            let mut report = Report::sum(reports);
+            report.strangers = strangers;
+            Ok(report)
         })
     }
 }
@@ -303,7 +306,7 @@ fn accept_all(
         if accept_at.is_none_or(|at| at > Instant::now()) {
             continue;
         }
-        let waiting = listeners.accept(|accepted| {
+        let waiting = listeners.accept(config, |accepted| {
             hand_over(hands, number, accepted);
             number += 1;
             Ok(wanted(number))
