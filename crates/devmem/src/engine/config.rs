@@ -99,13 +99,15 @@ pub struct Config {
     /// a processor. Not, unless said otherwise.
     pub busy_poll: Option<Duration>,
     /// Bytes that a busy connection lets gather before it wakes the loop (`SO_RCVLOWAT`); 0 has each
-    /// packet wake it. 2 MiB, of which the kernel takes at most half of the receive buffer.
+    /// packet wake it. 2 MiB, of which the kernel takes at most half of the receive buffer. Less than
+    /// 8 KiB, by the limit in frags too, is not worth a wait and taken for 0.
     pub gather: usize,
     /// The same in frags, by the mean size of those that came so far: a frag takes a whole niov,
     /// however few its bytes are. 4,096.
     pub gather_frags: u32,
     /// How long fewer bytes than that may wait. 2 ms, in steps of a millisecond; four times as long where
-    /// much was found after such a wait: in a stream that comes steadily, but slowly.
+    /// such a wait found what the rate so far had promised: in a stream that comes steadily, but slowly.
+    /// A peer that waits for answers is not let wait, but for rare tries.
     pub patience: Duration,
     /// Calls of `recvmsg` that a connection gets before the others have their turn. 16.
     pub budget: u32,
@@ -181,12 +183,9 @@ impl Config {
 
     /// [`Config::patience`] with a connection that is known to be steady.
     pub(super) fn steady_patience(&self) -> Duration {
-        self.patience.saturating_mul(STEADY)
+        self.patience.saturating_mul(super::gathering::STEADY)
     }
 }
-
-/// A connection that is known to be steady waits so many times as long for more.
-const STEADY: u32 = 4;
 
 /// Bytes of a niov, unless its binding asked for larger ones.
 const PAGE: u64 = 4096;

@@ -5,6 +5,7 @@ use std::time::Instant;
 use mio::net::TcpStream;
 
 use super::config::Config;
+use super::gathering::{Gathering, Limits, Mark};
 use super::report::{Connection, ConnectionError, End, Peer};
 use crate::buffer::RecvBuffer;
 use crate::sink::Sink;
@@ -51,26 +52,12 @@ pub(super) struct Open<S> {
     /// When it last brought bytes, or began, or was served again after a pause.
     pub(super) active: Instant,
     pub(super) gathering: Gathering,
-    /// It gathers, and a look at it after a silence found much: it may wait longer.
-    pub(super) steady: bool,
     /// Not served since, as its sink keeps too much.
     pub(super) paused: Option<Instant>,
     /// What was left of its window.
     spared: Spared,
     /// Over, but for frags that its sink keeps, since this moment.
     pub(super) closing: Option<(End, Instant)>,
-}
-
-/// Whether a connection lets bytes gather before it wakes the loop. Nothing tells of fewer, so one
-/// that gathers is looked at when it has been silent for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Gathering {
-    /// Each packet wakes the loop.
-    Off,
-    /// It gathers; drained last at this time.
-    On(Instant),
-    /// It gathers, and was made ready because it had been silent.
-    Looking,
 }
 
 impl<S: Sink> Open<S> {
@@ -83,8 +70,7 @@ impl<S: Sink> Open<S> {
             ended_by_peer: false,
             holding: false,
             active: now,
-            gathering: Gathering::Off,
-            steady: false,
+            gathering: Gathering::new(),
             paused: None,
             spared: Spared::No,
             closing: None,
@@ -92,36 +78,28 @@ impl<S: Sink> Open<S> {
     }
 
     /// Bytes to gather.
-    fn low_water(&self, config: &Config) -> usize {
+    fn low_water(&self, config: &Config) -> u64 {
         let stats = self.stream.stats();
         let mean = stats.frag_bytes.checked_div(stats.frags);
         let bytes = mean.map_or(u64::MAX, |mean| mean * u64::from(config.gather_frags));
-        config
-            .gather
-            .min(usize::try_from(bytes).unwrap_or(usize::MAX))
+        bytes.min(config.gather as u64)
     }
 
-    /// Decides, after a turn that left nothing to read, whether to gather from now on: after many
-    /// bytes yes, after a silence with few bytes no.
-    pub(super) fn gather(&mut self, new: u64, now: Instant, config: &Config) {
-        let gather = self.low_water(config);
-        let much = new >= (gather / 8) as u64;
-        if self.gathering == Gathering::Looking {
-            self.steady = much;
-        }
-        let (low_water, next) = match self.gathering {
-            _ if config.gather == 0 => return,
-            Gathering::Off if much => (gather, Gathering::On(now)),
-            Gathering::Off => return,
-            Gathering::Looking if !much => (1, Gathering::Off),
-            Gathering::On(_) | Gathering::Looking => {
-                self.gathering = Gathering::On(now);
-                return;
-            }
+    /// Decides, after a turn that left nothing to read, whether to gather from now on.
+    pub(super) fn gather(&mut self, now: Instant, config: &Config) {
+        let limits = Limits {
+            mark: self.low_water(config),
+            patience: config.patience,
         };
-        match self.stream.set_low_water(low_water) {
-            Ok(()) => self.gathering = next,
-            Err(error) => tracing::debug!(%error, "SO_RCVLOWAT"),
+        let total = self.stream.bytes();
+        let low_water = match self.gathering.drained(total, now, limits) {
+            None => return,
+            Some(Mark::One) => 1,
+            Some(Mark::Bytes(bytes)) => usize::try_from(bytes).unwrap_or(usize::MAX),
+        };
+        if let Err(error) = self.stream.set_low_water(low_water) {
+            tracing::debug!(%error, "SO_RCVLOWAT");
+            self.gathering.refused(now, limits);
         }
     }
 

@@ -25,6 +25,7 @@
 mod accept;
 mod config;
 mod connection;
+mod gathering;
 mod monitor;
 mod progress;
 mod report;
@@ -50,7 +51,7 @@ use crate::buffer::RecvBuffer;
 use crate::sink::{Sink, SinkError};
 use crate::sys;
 use crate::telemetry::Telemetry;
-use connection::{Gathering, Open};
+use connection::Open;
 use monitor::Seen;
 use report::{BUSY_POLL, at};
 use source::{Handover, Listeners, Source};

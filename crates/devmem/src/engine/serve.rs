@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::connection::Turn;
-use super::{Connection, ConnectionError, End, Engine, Gathering, OnEnd, Open, Peer, Slot};
+use super::{Connection, ConnectionError, End, Engine, OnEnd, Open, Peer, Slot};
 use crate::sink::{Sink, SinkError};
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
@@ -63,16 +63,15 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 Turn::More => self.ready.push_back(index),
                 Turn::Drained => {
                     open.ready = false;
-                    let before = open.gathering;
-                    open.gather(new, now, &self.config);
+                    let listed = open.gathering.waits_since().is_some();
+                    open.gather(now, &self.config);
+                    let steady = open.gathering.is_steady();
                     // One entry for each that gathers; an entry that is out of date is renewed.
-                    if matches!(open.gathering, Gathering::On(_))
-                        && !matches!(before, Gathering::On(_))
-                    {
-                        self.gathering[usize::from(open.steady)].push(index, now);
+                    if !listed && open.gathering.waits_since().is_some() {
+                        self.gathering[usize::from(steady)].push(index, now);
                     }
                     // They would be due before more comes that they could wait for.
-                    if open.steady && self.config.hold < self.config.steady_patience() {
+                    if steady && self.config.hold < self.config.steady_patience() {
                         if let Err(error) = open.stream.flush() {
                             self.account(index, held, now);
                             self.end(index, End::Failed(error.into()));
@@ -179,19 +178,18 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
                 continue;
             };
-            match open.gathering {
-                Gathering::On(drained) if drained > since || open.ready => {
-                    self.gathering[of].push(index, drained.max(since));
-                    if open.ready {
-                        // Its turn renews it.
-                        break;
-                    }
+            let Some(drained) = open.gathering.waits_since() else {
+                continue;
+            };
+            if open.ready || drained > since {
+                self.gathering[of].push(index, drained.max(since));
+                if open.ready {
+                    // Its turn renews it.
+                    break;
                 }
-                Gathering::On(_) => {
-                    open.gathering = Gathering::Looking;
-                    self.make_ready(index);
-                }
-                Gathering::Off | Gathering::Looking => {}
+            } else {
+                open.gathering.look();
+                self.make_ready(index);
             }
         }
     }

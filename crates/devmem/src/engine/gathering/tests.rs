@@ -1,0 +1,222 @@
+//! The decision, held against a model of a socket: packets come at times of their own, and wake as
+//! the mark and the patience say.
+
+use super::*;
+
+const MARK: u64 = 2 << 20;
+const PATIENCE: Duration = Duration::from_millis(2);
+const LIMITS: Limits = Limits {
+    mark: MARK,
+    patience: PATIENCE,
+};
+
+/// A socket, the connection's decision, and a clock.
+struct Model {
+    gathering: Gathering,
+    limits: Limits,
+    start: Instant,
+    now: Duration,
+    total: u64,
+    queued: u64,
+    mark: u64,
+    wakes: u64,
+}
+
+impl Model {
+    fn new(limits: Limits) -> Self {
+        Self {
+            gathering: Gathering::new(),
+            limits,
+            start: Instant::now(),
+            now: Duration::ZERO,
+            total: 0,
+            queued: 0,
+            mark: 1,
+            wakes: 0,
+        }
+    }
+
+    /// When the engine would look, if nothing else wakes it.
+    fn look_at(&self) -> Option<Duration> {
+        let patience = match self.gathering.is_steady() {
+            true => self.limits.patience * STEADY,
+            false => self.limits.patience,
+        };
+        let since = self.gathering.waits_since()?;
+        Some(since.duration_since(self.start) + patience)
+    }
+
+    fn drain(&mut self) {
+        self.wakes += 1;
+        self.total += self.queued;
+        self.queued = 0;
+        let at = self.start + self.now;
+        match self.gathering.drained(self.total, at, self.limits) {
+            Some(Mark::Bytes(bytes)) => self.mark = bytes,
+            Some(Mark::One) => self.mark = 1,
+            None => {}
+        }
+    }
+
+    /// Time goes on to `until`, and nothing comes.
+    fn wait(&mut self, until: Duration) {
+        while let Some(due) = self.look_at().filter(|due| *due <= until) {
+            self.now = due;
+            self.gathering.look();
+            self.drain();
+        }
+        self.now = until;
+    }
+
+    /// A packet comes `after` what happened last.
+    fn packet(&mut self, after: Duration, bytes: u64) {
+        self.wait(self.now + after);
+        self.queued += bytes;
+        if self.queued >= self.mark {
+            self.drain();
+        }
+    }
+
+    /// A peer sends `bytes` in packets, and waits until all were read: how long that took after
+    /// the last packet.
+    fn request(&mut self, gap: Duration, bytes: u64) -> Duration {
+        const PACKET: u64 = 16 << 10;
+        let mut left = bytes;
+        while left > 0 {
+            let packet = left.min(PACKET);
+            self.packet(gap, packet);
+            left -= packet;
+        }
+        let sent = self.now;
+        while self.queued > 0 {
+            let due = self.look_at().expect("nothing will ever read it");
+            self.wait(due);
+        }
+        self.now - sent
+    }
+}
+
+const fn micros(micros: u64) -> Duration {
+    Duration::from_micros(micros)
+}
+
+/// A receiver that keeps up is woken for one packet at a time: a single turn never brings much.
+#[test]
+fn a_stream_that_is_kept_up_with_gathers() {
+    for (gap, patience) in [(micros(300), 2), (micros(300), 20), (micros(20), 2)] {
+        let patience = Duration::from_millis(patience);
+        let mut model = Model::new(Limits {
+            mark: MARK,
+            patience,
+        });
+        for _ in 0..10_000 {
+            model.packet(gap, 24 << 10);
+        }
+        let waits = model.now.as_micros() / patience.as_micros();
+        let marks = u128::from(model.total / MARK);
+        assert!(
+            u128::from(model.wakes) <= waits + marks + 10,
+            "{} wakes in {:?}",
+            model.wakes,
+            model.now
+        );
+    }
+}
+
+/// As with a receiver that is late, and finds much at each turn.
+#[test]
+fn much_at_a_time_gathers_at_once() {
+    let mut model = Model::new(LIMITS);
+    model.packet(micros(100), MARK / 8);
+    assert_eq!(model.mark, MARK);
+}
+
+/// At most one in a hundred may be late, of requests of any size.
+#[test]
+fn requests_keep_their_latency() {
+    for kib in [1, 16, 64, 256, 1024] {
+        for answer in [micros(10), micros(200), micros(2500)] {
+            let mut model = Model::new(LIMITS);
+            let mut late = Vec::new();
+            const REQUESTS: usize = 5_000;
+            for number in 0..REQUESTS {
+                model.wait(model.now + answer);
+                if model.request(micros(5), kib << 10) > Duration::ZERO {
+                    late.push(number);
+                }
+            }
+            assert!(
+                late.len() <= REQUESTS / 100,
+                "{kib} KiB, {answer:?} between: {} late, {:?}",
+                late.len(),
+                &late[..late.len().min(20)]
+            );
+        }
+    }
+}
+
+#[test]
+fn an_echo_of_few_bytes_never_gathers() {
+    let mut model = Model::new(LIMITS);
+    for _ in 0..100_000 {
+        assert_eq!(model.request(micros(30), 64), Duration::ZERO);
+    }
+    assert_eq!(model.wakes, 100_000);
+}
+
+/// With a mark of a few frags no wake-up would be saved, and silence would be looked at for ever.
+#[test]
+fn a_mark_of_next_to_nothing_is_none() {
+    for mark in [0, 7, LEAST - 1] {
+        let patience = PATIENCE;
+        let mut model = Model::new(Limits { mark, patience });
+        for _ in 0..1000 {
+            model.packet(micros(1), 1448);
+        }
+        assert_eq!((model.mark, model.wakes), (1, 1000));
+    }
+}
+
+#[test]
+fn a_silent_connection_is_looked_at_once() {
+    let mut model = Model::new(LIMITS);
+    for _ in 0..1000 {
+        model.packet(micros(50), 24 << 10);
+    }
+    assert_eq!(model.mark, MARK);
+    model.wait(model.now + Duration::from_millis(20));
+    let wakes = model.wakes;
+    model.wait(model.now + Duration::from_secs(3600));
+    assert_eq!((model.wakes, model.mark, model.queued), (wakes, 1, 0));
+}
+
+/// A stream that stops and goes on, for ever.
+#[test]
+fn a_stream_with_pauses_gathers_again() {
+    let mut model = Model::new(LIMITS);
+    for _ in 0..20 {
+        for _ in 0..10_000 {
+            model.packet(micros(50), 24 << 10);
+        }
+        model.wait(model.now + Duration::from_secs(1));
+    }
+    assert!(model.wakes < 20 * 10_000 / 20, "{} wakes", model.wakes);
+}
+
+#[test]
+fn a_mark_that_is_refused_is_not_asked_for_at_once_again() {
+    let mut gathering = Gathering::new();
+    let start = Instant::now();
+    let at = |micros| start + Duration::from_micros(micros);
+    let mut total = 0;
+    let mut asked = 0;
+    for turn in 0..100 {
+        total += MARK;
+        let now = at(turn * 100);
+        if gathering.drained(total, now, LIMITS).is_some() {
+            asked += 1;
+            gathering.refused(now, LIMITS);
+        }
+    }
+    assert!((1..=3).contains(&asked), "{asked}");
+}
