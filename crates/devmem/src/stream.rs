@@ -185,7 +185,8 @@ impl<S: AsFd> DevmemStream<S> {
 
     /// Takes a third off the window that the kernel offers (`TCP_WINDOW_CLAMP`), unless it is still
     /// `spared`, the answer of an earlier call; what it is now, in bytes. To be called when the first bytes have
-    /// come, and again when segments of full size have: until then the kernel makes it anew.
+    /// come, and again from time to time: the kernel computes it again when longer segments come, and as
+    /// the receive buffer grows.
     ///
     /// The kernel reckons how many bytes of the stream fit the receive buffer from one packet
     /// (`tcp_measure_rcv_mss`), which is often a long one, put together by GRO: 17 segments with one

@@ -7,23 +7,10 @@ use mio::net::TcpStream;
 use super::config::Config;
 use super::gathering::{Gathering, Limits, Mark};
 use super::report::{Connection, ConnectionError, End, Peer};
+use super::window::WindowLooks;
 use crate::buffer::RecvBuffer;
 use crate::sink::Sink;
 use crate::stream::{DevmemStream, RecvError};
-
-/// After so many bytes, more than a first window, segments of full size have come.
-const MEASURED: u64 = 16 << 10;
-
-/// What was done about a connection's window.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spared {
-    /// Nothing yet.
-    No,
-    /// It is this now, unless the kernel makes it anew.
-    To(u32),
-    /// All.
-    ForGood,
-}
 
 /// What a turn came to.
 pub(super) enum Turn {
@@ -54,8 +41,9 @@ pub(super) struct Open<S> {
     pub(super) gathering: Gathering,
     /// Not served since, as its sink keeps too much.
     pub(super) paused: Option<Instant>,
-    /// What was left of its window.
-    spared: Spared,
+    /// What was left of its window, at the last look.
+    spared: Option<u32>,
+    window_looks: WindowLooks,
     /// Over, but for frags that its sink keeps, since this moment.
     pub(super) closing: Option<(End, Instant)>,
 }
@@ -72,7 +60,8 @@ impl<S: Sink> Open<S> {
             active: now,
             gathering: Gathering::new(),
             paused: None,
-            spared: Spared::No,
+            spared: None,
+            window_looks: WindowLooks::new(),
             closing: None,
         }
     }
@@ -97,30 +86,25 @@ impl<S: Sink> Open<S> {
             Some(Mark::One) => 1,
             Some(Mark::Bytes(bytes)) => usize::try_from(bytes).unwrap_or(usize::MAX),
         };
-        if let Err(error) = self.stream.set_low_water(low_water) {
-            tracing::debug!(%error, "SO_RCVLOWAT");
-            self.gathering.refused(now, limits);
+        match self.stream.set_low_water(low_water) {
+            // Longer segments may have come, and the option itself may change the window.
+            Ok(()) => self.window_looks.restart(),
+            Err(error) => {
+                tracing::debug!(%error, "SO_RCVLOWAT");
+                self.gathering.refused(now, limits);
+            }
         }
     }
 
-    /// Makes the window safer: when the first bytes have come, and once more when segments of full size
-    /// surely have.
+    /// Takes a third off the window, where the kernel has made it whole again.
     pub(super) fn spare_window(&mut self) {
-        let bytes = self.stream.bytes();
-        let before = match self.spared {
-            Spared::No if bytes > 0 => None,
-            Spared::To(window) if bytes >= MEASURED => Some(window),
-            _ => return,
-        };
-        let window = self.stream.spare_window(before);
-        self.spared = match (window, before) {
-            (Ok(window), None) => Spared::To(window),
-            (Ok(_), Some(_)) => Spared::ForGood,
-            (Err(error), _) => {
-                tracing::debug!(%error, "TCP_WINDOW_CLAMP");
-                Spared::ForGood
-            }
-        };
+        if !self.window_looks.is_due(self.stream.bytes()) {
+            return;
+        }
+        match self.stream.spare_window(self.spared) {
+            Ok(window) => self.spared = Some(window),
+            Err(error) => tracing::debug!(%error, "TCP_WINDOW_CLAMP"),
+        }
     }
 
     /// Receives until there is nothing left, which is what an edge-triggered event obliges to, or

@@ -35,6 +35,7 @@ mod stop;
 #[cfg(test)]
 mod tests;
 mod timers;
+mod window;
 mod workers;
 
 use std::collections::VecDeque;

@@ -57,14 +57,18 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 any = true;
                 open.active = now;
             }
-            open.spare_window();
             self.progress.received(new);
             match turn {
-                Turn::More => self.ready.push_back(index),
+                Turn::More => {
+                    open.spare_window();
+                    self.ready.push_back(index);
+                }
                 Turn::Drained => {
                     open.ready = false;
                     let listed = open.gathering.waits_since().is_some();
                     open.gather(now, &self.config);
+                    // After it: the mark is one of the things that change the window.
+                    open.spare_window();
                     let steady = open.gathering.is_steady();
                     // One entry for each that gathers; an entry that is out of date is renewed.
                     if !listed && open.gathering.waits_since().is_some() {

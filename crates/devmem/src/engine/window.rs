@@ -1,0 +1,72 @@
+//! When to look at a connection's window again.
+//!
+//! [`DevmemStream::spare_window`](crate::DevmemStream::spare_window) takes a third off it, but not for
+//! long: the kernel computes the clamp again whenever a segment longer than all before comes
+//! (`tcp_measure_rcv_mss`), as when a bulk transfer follows small messages, and may raise it with
+//! `SO_RCVLOWAT` (`tcp_set_rcvlowat`) or as the receive buffer grows (`tcp_rcv_space_adjust`).
+
+/// Bytes between looks where much may have changed.
+const SHORTEST: u64 = 16 << 10;
+/// Bytes between looks in a long stream: at most one call in so many.
+const LONGEST: u64 = 4 << 20;
+
+/// The next look, in bytes of the stream.
+#[derive(Debug)]
+pub(super) struct WindowLooks {
+    next: u64,
+    interval: u64,
+}
+
+impl WindowLooks {
+    /// The first when the first bytes have come.
+    pub(super) fn new() -> Self {
+        Self {
+            next: 1,
+            interval: SHORTEST,
+        }
+    }
+
+    /// Something changed that the window may follow: a look now, and others soon.
+    pub(super) fn restart(&mut self) {
+        *self = Self::new();
+    }
+
+    /// Whether it is time for a look, after so many bytes of the stream.
+    pub(super) fn is_due(&mut self, bytes: u64) -> bool {
+        if bytes < self.next {
+            return false;
+        }
+        self.next = bytes.saturating_add(self.interval);
+        self.interval = (self.interval * 2).min(LONGEST);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looks(looks: &mut WindowLooks, bytes: impl Iterator<Item = u64>) -> usize {
+        bytes.filter(|bytes| looks.is_due(*bytes)).count()
+    }
+
+    #[test]
+    fn looks_are_many_at_first_and_few_later() {
+        let mut window = WindowLooks::new();
+        assert!(!window.is_due(0));
+        assert_eq!(looks(&mut window, (0..MIB).step_by(1000)), 7);
+        assert_eq!(looks(&mut window, (MIB..1024 * MIB).step_by(100_000)), 256);
+    }
+
+    /// Small messages, then much: the end of the first was once the last look.
+    #[test]
+    fn bulk_after_small_messages_is_looked_at() {
+        let mut window = WindowLooks::new();
+        looks(&mut window, (0..64 * MIB).step_by(100));
+        window.restart();
+        let bulk = 64 * MIB..65 * MIB;
+        assert_eq!(looks(&mut window, bulk.step_by(32 << 10)), 6);
+    }
+
+    const MIB: u64 = 1 << 20;
+}
