@@ -39,6 +39,23 @@ pub enum ProtocolError {
     },
 }
 
+/// The most that one call may bring, where that is less than the buffer has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RecvLimit {
+    /// Frags; at least 1.
+    pub frags: usize,
+    /// Bytes of the stream; at least 1.
+    pub bytes: usize,
+}
+
+impl RecvLimit {
+    /// What the buffer has room for.
+    pub const NONE: Self = Self {
+        frags: usize::MAX,
+        bytes: usize::MAX,
+    };
+}
+
 /// One segment, parsed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Record {
@@ -94,9 +111,16 @@ impl RecvBuffer {
         }
     }
 
-    /// Where `recvmsg` may write.
-    pub(crate) fn parts_mut(&mut self) -> (&mut [u8], &mut [u64]) {
-        (&mut self.iov, &mut self.control)
+    /// Where `recvmsg` may write, for as much as `limit` allows.
+    pub(crate) fn parts_mut(&mut self, limit: RecvLimit) -> (&mut [u8], &mut [u64]) {
+        let control = limit
+            .frags
+            .max(1)
+            .saturating_mul(cmsg::SPACE)
+            .saturating_add(cmsg::QUEUED_SPACE);
+        let words = control.div_ceil(size_of::<u64>()).min(self.control.len());
+        let bytes = limit.bytes.clamp(1, self.iov.len());
+        (&mut self.iov[..bytes], &mut self.control[..words])
     }
 
     /// The segments found by [`RecvBuffer::parse`], the iov's filled part they refer to, and unknown

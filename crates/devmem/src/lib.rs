@@ -52,7 +52,7 @@ mod stream;
 mod sys;
 mod telemetry;
 
-pub use buffer::{ProtocolError, RecvBuffer};
+pub use buffer::{ProtocolError, RecvBuffer, RecvLimit};
 pub use payload::pattern;
 pub use recycler::{Kept, MAX_FRAGS, MAX_RANGES, RecycleError, Thresholds};
 pub use returns::ReturnHandle;

@@ -1,8 +1,12 @@
 //! Tokens that come back from elsewhere: from another thread, or after the call that brought them.
 
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::segment::{StreamTag, Token};
 
@@ -13,7 +17,7 @@ pub(crate) type Notify = Arc<dyn Fn() + Send + Sync>;
 /// of the connection. Cheap to clone.
 ///
 /// The tokens reach the kernel with the stream's next flush. An [engine](crate::engine) is woken for
-/// that; who runs a stream by himself may be told by
+/// that, as is a blocking [`recv`](crate::DevmemStream::recv); who waits for a stream by other means may be told by
 /// [`DevmemStream::on_return`](crate::DevmemStream::on_return).
 #[derive(Debug, Clone)]
 pub struct ReturnHandle(Arc<Inbox>);
@@ -44,6 +48,8 @@ pub(crate) struct Inbox {
     /// Whether there are any, to be seen without the lock.
     any: AtomicBool,
     notify: Option<Notify>,
+    /// Wakes a blocking stream; made when one first sleeps while frags are kept.
+    bell: OnceLock<EventFd>,
 }
 
 impl Inbox {
@@ -72,8 +78,17 @@ impl Drop for Putting<'_> {
         };
         let first = !tokens.is_empty() && !self.inbox.any.swap(true, Ordering::Release);
         drop(tokens);
-        if let (true, Some(notify)) = (first, &self.inbox.notify) {
+        if !first {
+            return;
+        }
+        if let Some(notify) = &self.inbox.notify {
             notify();
+        }
+        // Pairs with the fence of `Returns::bell`: either the bell is seen here, or the tokens there.
+        fence(Ordering::SeqCst);
+        if let Some(bell) = self.inbox.bell.get() {
+            // A full counter, the only error, wakes as well.
+            let _full = bell.write(1);
         }
     }
 }
@@ -105,6 +120,7 @@ impl Returns {
                 tokens: Mutex::default(),
                 any: AtomicBool::new(false),
                 notify: self.notify.clone(),
+                bell: OnceLock::new(),
             })
         });
         ReturnHandle(Arc::clone(inbox))
@@ -115,6 +131,31 @@ impl Returns {
     pub(crate) fn any(&self) -> bool {
         let inbox = self.inbox.as_ref();
         inbox.is_some_and(|inbox| inbox.any.load(Ordering::Relaxed))
+    }
+
+    /// What becomes readable when something comes back, for who is about to sleep: none if nobody
+    /// could give anything back, or if something has come back already.
+    pub(crate) fn bell(&self) -> io::Result<Option<BorrowedFd<'_>>> {
+        let Some(inbox) = &self.inbox else {
+            return Ok(None);
+        };
+        let bell = match inbox.bell.get() {
+            Some(bell) => bell,
+            None => {
+                let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+                let new = EventFd::from_value_and_flags(0, flags)?;
+                inbox.bell.get_or_init(|| new)
+            }
+        };
+        // Nothing rang so far, or it no longer counts: what came back is looked for next.
+        let _empty = bell.read();
+        fence(Ordering::SeqCst);
+        Ok((!inbox.any.load(Ordering::Acquire)).then(|| bell.as_fd()))
+    }
+
+    /// Whether frags may come back from elsewhere.
+    pub(crate) fn is_used(&self) -> bool {
+        self.inbox.is_some()
     }
 
     /// Hands what has come back to `take`.
@@ -154,6 +195,31 @@ mod tests {
             dmabuf_id: 1,
         };
         Token::new(&frag, stream)
+    }
+
+    /// However the two meet, what came back is seen or the bell rings.
+    #[test]
+    fn a_return_is_seen_or_rings() {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        let mut returns = Returns::default();
+        let handle = returns.handle(OURS);
+        assert!(returns.is_used());
+        for id in 0..2000 {
+            let handle = handle.clone();
+            let other = std::thread::spawn(move || handle.give_back(token(id, OURS)));
+            while !returns.any() {
+                let Some(bell) = returns.bell().unwrap() else {
+                    break;
+                };
+                let mut fds = [PollFd::new(bell, PollFlags::POLLIN)];
+                let rang = poll(&mut fds, PollTimeout::from(5000u16)).unwrap();
+                assert_eq!(rang, 1, "asleep with token {id} there");
+            }
+            let mut ids = Vec::new();
+            returns.collect(|token| ids.push(token.into_parts().0));
+            assert_eq!(ids, [id]);
+            other.join().unwrap();
+        }
     }
 
     #[test]

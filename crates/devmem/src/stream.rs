@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
-use crate::buffer::{ProtocolError, Record, RecvBuffer, Totals};
+use crate::buffer::{ProtocolError, Record, RecvBuffer, RecvLimit, Totals};
 use crate::recycler::{Kept, RecycleError, Recycler, Thresholds};
 use crate::returns::ReturnHandle;
 use crate::segment::{Received, StreamTag, Token, frags_of, give_back_all};
@@ -92,7 +94,8 @@ impl<S: AsFd> DevmemStream<S> {
 
     /// Receives what the socket has, as much as `buffer` has room for: one
     /// `recvmsg(MSG_SOCK_DEVMEM)`, after a flush if one is due, and before a blocking socket
-    /// sleeps. An interrupted call is repeated.
+    /// sleeps; there what a [`ReturnHandle`] gives back meanwhile goes to the kernel at once. An
+    /// interrupted call is repeated.
     ///
     /// On a non-blocking socket [`RecvError::WouldBlock`] leaves tokens held: who waits for
     /// readiness then calls [`flush`](Self::flush), at once or within a bounded time.
@@ -103,9 +106,22 @@ impl<S: AsFd> DevmemStream<S> {
     /// [`RecvError`]; nothing of the stream is lost by [`RecvError::WouldBlock`] and
     /// [`RecvError::Recycle`].
     pub fn recv<'a>(&'a mut self, buffer: &'a mut RecvBuffer) -> Result<Received<'a>, RecvError> {
+        self.recv_at_most(buffer, RecvLimit::NONE)
+    }
+
+    /// As [`recv`](Self::recv), but no more than `limit`: for who may keep only so much. The rest comes
+    /// with later calls.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_at_most<'a>(
+        &'a mut self,
+        buffer: &'a mut RecvBuffer,
+        limit: RecvLimit,
+    ) -> Result<Received<'a>, RecvError> {
         self.recycler.collect();
         self.flush_if_due()?;
-        let filled = self.recvmsg(buffer)?;
+        let filled = self.recvmsg(buffer, limit)?;
         let start = self.stats.bytes;
         let parsed = buffer.parse(filled);
         let (_, records, _) = buffer.parsed();
@@ -132,13 +148,15 @@ impl<S: AsFd> DevmemStream<S> {
 
     /// One `recvmsg` that brings something. A blocking socket sleeps only when no token is held
     /// back: the NIC might have nothing left to receive into.
-    fn recvmsg(&mut self, buffer: &mut RecvBuffer) -> Result<Filled, RecvError> {
+    fn recvmsg(&mut self, buffer: &mut RecvBuffer, limit: RecvLimit) -> Result<Filled, RecvError> {
+        // Whoever keeps frags may give them back while this sleeps.
+        let shared = self.recycler.returns.is_used();
         let mut wait = match self.recycler.held() {
-            0 => Wait::AsSet,
+            0 if !shared => Wait::AsSet,
             _ => Wait::Never,
         };
         loop {
-            let (iov, control) = buffer.parts_mut();
+            let (iov, control) = buffer.parts_mut(limit);
             self.stats.recvmsg_calls += 1;
             match sys::recvmsg(self.socket.as_fd(), iov, control, wait) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -147,10 +165,47 @@ impl<S: AsFd> DevmemStream<S> {
                         return Err(RecvError::WouldBlock);
                     }
                     self.flush()?;
-                    wait = Wait::AsSet;
+                    if shared {
+                        self.sleep()?;
+                    } else {
+                        wait = Wait::AsSet;
+                    }
                 }
                 done => return Ok(done?),
             }
+        }
+    }
+
+    /// Sleeps until the socket is readable, as long as it is set to (`SO_RCVTIMEO`). Frags that come
+    /// back meanwhile go to the kernel at once: they may be what the NIC lacks to bring more.
+    fn sleep(&mut self) -> Result<(), RecvError> {
+        let limit = SockRef::from(&self.socket).read_timeout()?;
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
+        loop {
+            if let Some(bell) = self.recycler.returns.bell()? {
+                let timeout = match deadline {
+                    Some(deadline) => {
+                        let left = deadline.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            return Err(RecvError::WouldBlock);
+                        }
+                        // Rounded up, and bounded: what is left is looked at again.
+                        let millis = left.as_millis().saturating_add(1).min(60_000);
+                        PollTimeout::from(u16::try_from(millis).unwrap_or(u16::MAX))
+                    }
+                    None => PollTimeout::NONE,
+                };
+                let mut fds = [
+                    PollFd::new(self.socket.as_fd(), PollFlags::POLLIN),
+                    PollFd::new(bell, PollFlags::POLLIN),
+                ];
+                match poll(&mut fds, timeout) {
+                    Ok(_) if fds[0].any() == Some(true) => return Ok(()),
+                    Ok(_) | Err(Errno::EINTR) => {}
+                    Err(error) => return Err(io::Error::from(error).into()),
+                }
+            }
+            self.flush()?;
         }
     }
 
@@ -360,6 +415,37 @@ impl<S: AsFd> Drop for DevmemStream<S> {
 
 #[cfg(test)]
 mod tests {
+    /// With a handle about, a blocking socket sleeps in `poll`, and keeps its time-out.
+    #[test]
+    fn a_blocking_socket_that_shares_its_frags_waits_as_it_is_set() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, _) = listener.accept().unwrap();
+        let mut buffer = RecvBuffer::with_capacity(16, 1);
+        let mut stream = DevmemStream::new(socket);
+        let _handle = stream.return_handle();
+        let limit = Duration::from_millis(50);
+        stream.socket().set_read_timeout(Some(limit)).unwrap();
+        let began = Instant::now();
+        assert!(matches!(
+            stream.recv(&mut buffer),
+            Err(RecvError::WouldBlock)
+        ));
+        assert!(began.elapsed() >= limit);
+        stream.socket().set_read_timeout(None).unwrap();
+        let late = std::thread::spawn(move || {
+            std::thread::sleep(limit);
+            SockRef::from(&peer).send(b"hello").unwrap();
+        });
+        let limit = RecvLimit { frags: 1, bytes: 3 };
+        let received = stream.recv_at_most(&mut buffer, limit).unwrap();
+        assert_eq!(received.bytes(), 3);
+        drop(received);
+        assert_eq!(stream.recv(&mut buffer).unwrap().bytes(), 2);
+        late.join().unwrap();
+        assert!(stream.recv(&mut buffer).unwrap().is_end());
+    }
+
     use super::*;
     use std::net::{TcpListener, TcpStream};
 

@@ -8,7 +8,7 @@ use super::config::Config;
 use super::gathering::{Gathering, Limits, Mark};
 use super::report::{Connection, ConnectionError, End, Peer};
 use super::window::WindowLooks;
-use crate::buffer::RecvBuffer;
+use crate::buffer::{RecvBuffer, RecvLimit};
 use crate::sink::Sink;
 use crate::stream::{DevmemStream, RecvError};
 
@@ -39,6 +39,8 @@ pub(super) struct Open<S> {
     /// When it last brought bytes, or began, or was served again after a pause.
     pub(super) active: Instant,
     pub(super) gathering: Gathering,
+    /// Whether its sink was seen to keep frags beyond a call; not known before the first.
+    keeps: Option<bool>,
     /// Not served since, as its sink keeps too much.
     pub(super) paused: Option<Instant>,
     /// What was left of its window, at the last look.
@@ -59,6 +61,7 @@ impl<S: Sink> Open<S> {
             holding: false,
             active: now,
             gathering: Gathering::new(),
+            keeps: None,
             paused: None,
             spared: None,
             window_looks: WindowLooks::new(),
@@ -115,7 +118,8 @@ impl<S: Sink> Open<S> {
             if self.keeps_too_much(config) {
                 return Turn::Full;
             }
-            let mut received = match self.stream.recv(buffer) {
+            let limit = self.limit(config);
+            let mut received = match self.stream.recv_at_most(buffer, limit) {
                 Ok(received) => received,
                 Err(RecvError::WouldBlock) => return Turn::Drained,
                 Err(error) => return failed(error),
@@ -136,14 +140,34 @@ impl<S: Sink> Open<S> {
             if let Err(error) = self.sink.consume(&mut received) {
                 return failed(error);
             }
-            if received.is_drained() && !self.ended_by_peer {
+            let (frags, drained) = (received.frags(), received.is_drained());
+            drop(received);
+            self.keeps = match self.stream.kept().frags {
+                0 if frags > 0 => self.keeps.or(Some(false)),
+                0 => self.keeps,
+                _ => Some(true),
+            };
+            if drained && !self.ended_by_peer {
                 // What arrives from here on is a new edge, so no call is needed that would block.
-                drop(received);
                 let flushed = self.stream.flush_if_due();
                 return flushed.map_or_else(failed, |()| Turn::Drained);
             }
         }
         Turn::More
+    }
+
+    /// What one call may bring: as much as the sink may still keep, if it keeps frags, or if that is
+    /// not known yet.
+    fn limit(&self, config: &Config) -> RecvLimit {
+        if self.keeps == Some(false) {
+            return RecvLimit::NONE;
+        }
+        let kept = self.stream.kept();
+        let left = |most: u64, kept: u64| usize::try_from(most.saturating_sub(kept).max(1));
+        RecvLimit {
+            frags: left(config.keep.frags.into(), kept.frags).unwrap_or(usize::MAX),
+            bytes: left(config.keep.bytes, kept.bytes).unwrap_or(usize::MAX),
+        }
     }
 
     /// Does the sink keep more than it may?

@@ -144,7 +144,7 @@ proptest! {
             .collect();
         let filled = buffer.fill(bytes, b"", &messages);
         if let Some((at, value)) = flip {
-            let control = crate::sys::bytes_mut(buffer.parts_mut().1);
+            let control = crate::sys::bytes_mut(buffer.parts_mut(crate::RecvLimit::NONE).1);
             control[at.index(control.len())] = value;
         }
         let mut recycler = Recycler::new(Thresholds::default());
