@@ -134,12 +134,13 @@ pub fn recv_buffer_for(len: u64, connections: u32) -> Option<usize> {
 /// The same, where the NIC's rx rings take `rings` bytes of the dmabuf: an eighth of it is left to
 /// tokens held and to frags that sinks keep. Larger windows mean fewer, fuller calls.
 ///
-/// A packet is charged with its head, too, which takes nothing of the dmabuf: a fifth of the charge. And
-/// the engine has a third less offered than the kernel would
-/// ([`spare_window`](crate::DevmemStream::spare_window)). So the buffers may count half as much again.
+/// A packet is charged with its head, too, which takes nothing of the dmabuf. But of a long packet that
+/// GRO put together the charge is next to nothing but niovs: a full receive buffer is as many bytes of
+/// the dmabuf. So the buffers of all connections may be full at the same time, as they are when the
+/// receiver is late, and the NIC still finds memory.
 pub fn recv_buffer_beside(len: u64, rings: u64, connections: u32) -> Option<usize> {
     let ours = (len - len / 8).saturating_sub(rings);
-    recv_buffer_of((ours + ours / 16 * 9).max(len / 2), connections)
+    recv_buffer_of(ours.max(len / 2), connections)
 }
 
 /// Shares `len` bytes out.
@@ -214,7 +215,7 @@ mod tests {
     fn small_memory_bounds_the_receive_buffer() {
         assert_eq!(recv_buffer_for(64 << 12, 4), Some(16 << 10));
         assert_eq!(recv_buffer_for(u64::MAX, 1), None);
-        assert_eq!(recv_buffer_beside(64 << 12, 0, 4), Some(44_800));
+        assert_eq!(recv_buffer_beside(64 << 12, 0, 4), Some(28 << 10));
         assert_eq!(recv_buffer_beside(64 << 12, 1 << 30, 4), Some(16 << 10));
         let recv_buffer = Some(20_000);
         let options = SocketOptions {

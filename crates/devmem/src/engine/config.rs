@@ -19,7 +19,8 @@ pub enum Until {
 }
 
 /// TCP keepalive: when a silent peer is asked whether it is still there (`tcp_keepalive_timer`). Whole
-/// seconds, of 1 to 32,767 (`MAX_TCP_KEEPIDLE`); what is less or more is taken for those.
+/// seconds, of 1 to 32,767 (`MAX_TCP_KEEPIDLE`); what is less or more is taken for those. Probes that this
+/// system can't send, as without a link, don't count: only [`Config::idle_timeout`] notices that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[doc(alias = "SO_KEEPALIVE")]
 pub struct Keepalive {
@@ -68,6 +69,15 @@ impl Keepalive {
 pub struct Config {
     /// When to end: with the first peer, unless said otherwise.
     pub until: Until,
+    /// Keepalive of every connection, set on the listeners, from which connections inherit it. Without,
+    /// a peer that vanished is waited for without end.
+    pub keepalive: Option<Keepalive>,
+    /// How long a connection may bring nothing, while it would be served, before it ends with
+    /// [`ConnectionError::Silent`](super::ConnectionError::Silent). No limit, unless said otherwise.
+    pub idle_timeout: Option<Duration>,
+    /// The only address that connections are accepted from; an IPv4 address and the IPv6 address that
+    /// maps it are one. Others are reset, counted and named in the [`Report`](super::Report).
+    pub from: Option<IpAddr>,
     /// Bytes of the iov: the most that one `recvmsg` returns. 2 MiB.
     pub iov: usize,
     /// Frags that one `recvmsg` may return. 1,024.
@@ -79,17 +89,9 @@ pub struct Config {
     /// Frags that all connections together may hold back so; beyond, those go that wait longest. 2,048.
     pub held: u32,
     /// What a sink may keep of one connection. One that keeps more is not served until some came
-    /// back, so that the others find the NIC with memory. 1,024 frags or 4 MiB.
+    /// back, so that the others find the NIC with memory; nor does a call bring more than is left of this,
+    /// where the sink is known to keep frags. 1,024 frags or 4 MiB.
     pub keep: Thresholds,
-    /// Keepalive of every connection, set on the listeners, from which connections inherit it. Without,
-    /// a peer that vanished is waited for without end.
-    pub keepalive: Option<Keepalive>,
-    /// How long a connection may bring nothing, while it would be served, before it ends with
-    /// [`ConnectionError::Silent`](super::ConnectionError::Silent). No limit, unless said otherwise.
-    pub idle_timeout: Option<Duration>,
-    /// The only address that connections are accepted from; an IPv4 address and the IPv6 address that
-    /// maps it are one. Others are reset, counted and named in the [`Report`](super::Report).
-    pub from: Option<IpAddr>,
     /// How long a connection may wait for its sink that way, before it ends: a second at least. For
     /// ever, unless said otherwise; a warning names it after a second.
     pub stalled: Option<Duration>,
@@ -148,16 +150,20 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For a dmabuf of `len` bytes in niovs of a page, that so many connections share, as
-    /// [`Config::for_pool_in`].
+    /// For a dmabuf of `len` bytes in niovs of a page of this system, that so many connections share,
+    /// as [`Config::for_pool_in`].
     pub fn for_pool(len: u64, connections: u32) -> Self {
-        Self::for_pool_in(len, PAGE, connections)
+        Self::for_pool_in(len, page_size(), connections)
     }
 
     /// For a dmabuf of `len` bytes in niovs of so many, that so many connections share. What is left
     /// by the receive buffers ([`recv_buffer_for`](crate::listen::recv_buffer_for)) is shared out: a sixteenth
-    /// to tokens held back, another to frags kept by sinks, the rest to the NIC's ring. No more is left to gather than two thirds
-    /// of what the receive buffers hold.
+    /// to tokens held back, another to frags kept by sinks, the rest to the NIC's ring. No more is left
+    /// to gather than a third of the niovs, which is two thirds of a window. A sink may keep 8 frags of a connection
+    /// even where that is more than its share, or one that waits for a whole header would wait for ever.
+    ///
+    /// Where connections have several dmabufs, each by the queue that it comes through, the smallest
+    /// and all connections count: all may come through one queue.
     pub fn for_pool_in(len: u64, niov: u64, connections: u32) -> Self {
         let connections = u64::from(connections.max(1));
         let niovs = len / niov.max(1);
@@ -168,8 +174,8 @@ impl Config {
             thresholds: Thresholds::for_pool(len, niov),
             held: default.held.min(of_niovs(16)),
             keep: Thresholds {
-                frags: of_niovs(16 * connections),
-                bytes: (len / 16 / connections).max(1),
+                frags: of_niovs(16 * connections).max(KEPT_AT_LEAST),
+                bytes: (len / 16 / connections).max(u64::from(KEPT_AT_LEAST) * niov),
             },
             ..default
         }
@@ -187,5 +193,41 @@ impl Config {
     }
 }
 
-/// Bytes of a niov, unless its binding asked for larger ones.
-const PAGE: u64 = 4096;
+/// Frags that a sink may always keep of a connection.
+const KEPT_AT_LEAST: u32 = 8;
+
+/// Bytes of a niov, unless its binding asked for larger ones: `PAGE_SIZE` of this system.
+pub fn page_size() -> u64 {
+    let size = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE);
+    let size = size
+        .ok()
+        .flatten()
+        .and_then(|size| u64::try_from(size).ok());
+    size.filter(|size| *size > 0).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    /// A frag or two were all that a sink could keep of 1,024 connections: too few for a header.
+    #[test]
+    fn a_sink_may_keep_a_header_of_any_connection() {
+        for connections in [1, 256, 683, 1024, 65_536] {
+            let keep = Config::for_pool(64 * MIB, connections).keep;
+            assert!(keep.frags >= 8 && keep.bytes >= 8 * 4096, "{keep:?}");
+        }
+        let keep = Config::for_pool_in(64 * MIB, 16 << 10, 1).keep;
+        assert_eq!((keep.frags, keep.bytes), (256, 4 * MIB));
+    }
+
+    #[test]
+    fn limits_follow_the_size_of_a_niov() {
+        let [small, large] = [4096, 65_536].map(|niov| Config::for_pool_in(16 * MIB, niov, 4));
+        assert_eq!((small.held, large.held), (256, 16));
+        assert_eq!((small.gather_frags, large.gather_frags), (341, 21));
+        assert!(page_size().is_power_of_two());
+    }
+}

@@ -59,7 +59,7 @@ use source::{Handover, Listeners, Source};
 use stop::Returned;
 use timers::Timers;
 
-pub use config::{Config, Keepalive, Until};
+pub use config::{Config, Keepalive, Until, page_size};
 pub use monitor::{Group, Look, Monitor, Snapshot};
 pub use progress::Progress;
 pub use report::{Connection, ConnectionError, End, EngineError, Peer, Report, Stats, Strangers};

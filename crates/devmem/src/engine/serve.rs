@@ -95,6 +95,10 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 }
             }
             self.account(index, held, now);
+            if self.held > self.config.held {
+                // Or the turns of many connections together could hold the whole pool.
+                self.flush_overdue(now);
+            }
         }
         if any {
             self.stats.first_byte.get_or_insert(now);
