@@ -9,7 +9,7 @@ use std::process::ExitCode;
 /// In words, for the help and the man page.
 pub(crate) const CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong command line; 3 the physical NIC went away while it was
-received on; 4 the netkit did; 5 its network namespace did.";
+received on; 4 the netkit did; 5 its network namespace did; 6 the peer fell silent.";
 
 /// What went away while it was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
@@ -57,9 +57,32 @@ pub(crate) fn went(error: &anyhow::Error) -> Option<&Went> {
     went.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }
 
+/// The error of a peer that fell silent, in one line.
+#[derive(Debug)]
+pub(crate) struct Silent(pub(crate) String);
+
+impl Silent {
+    const CODE: u8 = 6;
+}
+
+impl fmt::Display for Silent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Silent {}
+
 /// The code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
-    went(error).map_or(ExitCode::FAILURE, |went| went.what.code().into())
+    if let Some(went) = went(error) {
+        return went.what.code().into();
+    }
+    let silent = error.is::<Silent>() || error.chain().any(|cause| cause.is::<Silent>());
+    match silent {
+        true => Silent::CODE.into(),
+        false => ExitCode::FAILURE,
+    }
 }
 
 #[cfg(test)]
@@ -88,5 +111,9 @@ mod tests {
         same(anyhow::Error::from(example()).context("then this"), 4);
         same(anyhow!("that").context(example()), 4);
         same(anyhow!("that"), 1);
+        let silent = || anyhow::Error::from(Silent("recv: nothing came".to_owned()));
+        same(silent(), 6);
+        same(silent().context("then this"), 6);
+        same(anyhow!("that").context(Silent("this".to_owned())), 6);
     }
 }

@@ -17,6 +17,7 @@ mod summary;
 mod told;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result, bail};
@@ -25,6 +26,7 @@ use devmem::listen::{self, SocketOptions};
 use netdev::{
     BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list,
 };
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::args::{NetNsArg, Size, netns};
 use crate::exit::Went;
@@ -53,7 +55,7 @@ pub(crate) struct Args {
     /// Where to listen: ADDR:PORT, an IPv6 address in brackets; may be given again
     #[arg(long, short, value_name = "ADDR:PORT", required = true)]
     listen: Vec<SocketAddr>,
-    /// Only flows from this address
+    /// Only connections from this address: others are reset, counted and named
     #[arg(long, value_name = "ADDR")]
     from: Option<std::net::IpAddr>,
     #[command(flatten)]
@@ -71,6 +73,13 @@ pub(crate) struct Args {
     /// End when so many peers have closed
     #[arg(long, value_name = "N", default_value_t = 1)]
     connections: u32,
+    /// End a connection that has brought nothing for so many seconds (exit code 6)
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    idle_timeout: Option<Duration>,
+    /// Ask a peer that has been silent for so many seconds whether it is still there, and end its
+    /// connection after as long again without an answer (exit code 6); 0 never asks
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    keepalive: Duration,
     /// Leave header split, RSS and flow rules as they are
     #[arg(long)]
     no_config: bool,
@@ -99,7 +108,14 @@ fn rx_page_size(text: &str) -> Result<u32, String> {
     u32::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
 }
 
+/// Seconds, a fraction of one at least, unless they are 0.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
 pub(crate) fn run(args: &Args) -> Result<()> {
+    allow_fds(args.connections);
     args.sinks.check(args.connections);
     let netns = netns(args.netns.as_ref())?;
     let link = Link::open_in(&netns)?.by_name(&args.dev)?;
@@ -145,6 +161,28 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     match (received.and_then(|summary| summary.verdict()), restored) {
         (Err(before), Err(error)) => bail!("{before:#}; then {error:#}"),
         (received, restored) => received.and(restored),
+    }
+}
+
+/// Raises the limit of open files, as far as it may be, to what so many connections take.
+fn allow_fds(connections: u32) {
+    const OTHERS: u64 = 64;
+    let wanted = u64::from(connections) + OTHERS;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        if soft >= wanted {
+            return Ok(());
+        }
+        setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard)?;
+        if hard < wanted {
+            tracing::warn!(
+                "{hard} files may be open, of which {connections} connections want {wanted}: some will \
+                 wait for others to end. See ulimit -Hn"
+            );
+        }
+        Ok(())
+    });
+    if let Err(error) = raised {
+        tracing::warn!("RLIMIT_NOFILE: {error}");
     }
 }
 
@@ -271,13 +309,17 @@ fn receive(
     ))
 }
 
-/// Bytes of the dmabufs that the NIC's rings keep filled, if the NIC can be asked.
+/// Bytes of a dmabuf that the NIC's rings keep filled, if the NIC can be asked.
 fn rings(args: &Args, nic: Option<&NicBehind>) -> Option<u64> {
     let nic = nic?;
     let rings = Ethtool::open_in(&nic.netns)
         .and_then(|mut ethtool| ethtool.rings(nic.ifindex))
         .ok()?;
-    Some(u64::from(rings.rx?) * niov(args) * nic.queues.len() as u64)
+    let queues = match args.dmabuf_per_queue {
+        true => 1,
+        false => nic.queues.len() as u64,
+    };
+    Some(u64::from(rings.rx?) * niov(args) * queues)
 }
 
 /// Niovs that a connection should find: a first window's worth of small segments. As many again are
@@ -290,7 +332,7 @@ fn warn_of_a_small_pool(args: &Args, memory: &[AnyMemory]) {
     let connections = u64::from(args.connections);
     let wanted = connections.saturating_mul(2 * NIOVS_EACH * niov(args));
     if pool < wanted {
-        let size = Size(wanted.next_power_of_two() / memory.len().max(1) as u64);
+        let size = Size(wanted.next_power_of_two());
         tracing::warn!(
             "{} of memory are few for {connections} connections and the NIC's rings: {} niovs; the \
              connections will wait for one another. {}",
@@ -303,7 +345,10 @@ fn warn_of_a_small_pool(args: &Args, memory: &[AnyMemory]) {
 
 /// Bytes that the NIC fills at a time.
 fn niov(args: &Args) -> u64 {
-    args.rx_page_size.map_or(4096, |bytes| bytes.max(1).into())
+    match args.rx_page_size {
+        Some(bytes) => bytes.max(1).into(),
+        None => devmem::engine::page_size(),
+    }
 }
 
 /// Binds one dmabuf to all queues, or each to its own.

@@ -74,6 +74,19 @@ impl Receiver {
         })
     }
 
+    /// As [`Receiver::start_here`], by a shell, which execs it.
+    pub(super) fn start_shell(line: &str) -> Result<Self> {
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        let mut shell = std::process::Command::new("bash");
+        shell.args(["-c", line]);
+        Ok(Self {
+            running: Running::start(shell)?,
+            observer,
+            before,
+        })
+    }
+
     /// A small one, on one queue unless the line says otherwise.
     pub(super) fn small(line: &str) -> Result<Self> {
         bed::wire()?;

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use devmem::listen::{SocketOptions, listen, recv_buffer_for};
 use devmem::pattern::{Pattern, Validator};
 use devmem::{DevmemStream, RecvBuffer, RecvError, Segment, Token};
@@ -28,6 +28,17 @@ fn failures() -> Result<u64> {
 
 /// 256 pages, all of them taken, then given back: not a byte is lost.
 pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
+    holding(receive)
+}
+
+/// All of them are kept by another thread, which gives them back while the receiver sleeps in a
+/// blocking call: nothing more can come before they are back.
+pub(super) fn frags_back_while_it_sleeps() -> Result<()> {
+    holding(receive_and_sleep)
+}
+
+/// A receiver of 16 MiB through 1 MiB of memory.
+fn holding(receive: fn(DevmemStream<std::net::TcpStream>, &Mapping) -> Result<()>) -> Result<()> {
     bed::wire()?;
     let memory = crate::memory::make(MIB)?;
     let mapping = memory.map(Protection::Read)?;
@@ -56,6 +67,69 @@ pub(super) fn pool_exhausted_and_refilled() -> Result<()> {
     applied.restore()?;
     received?;
     sender.end_within(Duration::from_secs(20))?.good("send")?;
+    Ok(())
+}
+
+/// Hands every frag's token to a thread that waits until the NIC fails to find a buffer.
+fn receive_and_sleep(
+    mut stream: DevmemStream<std::net::TcpStream>,
+    mapping: &Mapping,
+) -> Result<()> {
+    let mut buffer = RecvBuffer::new();
+    let mut validator = Validator::new(Pattern::default());
+    // Hangs fail by the case's deadline; a time-out would hide one.
+    stream.socket().set_read_timeout(None)?;
+    let handle = stream.return_handle();
+    let (keep, kept) = std::sync::mpsc::channel::<Vec<Token>>();
+    let keeper = std::thread::spawn(move || -> Result<usize> {
+        let mut waited = Vec::new();
+        while failures()? == 0 {
+            while let Ok(tokens) = kept.recv_timeout(Duration::from_millis(10)) {
+                waited.extend(tokens);
+            }
+        }
+        // The receiver sleeps by now.
+        std::thread::sleep(Duration::from_millis(200));
+        waited.extend(kept.try_iter().flatten());
+        let count = waited.len();
+        handle.give_back_all(waited);
+        kept.into_iter()
+            .for_each(|tokens| handle.give_back_all(tokens));
+        Ok(count)
+    });
+    loop {
+        let mut received = stream.recv(&mut buffer)?;
+        if received.is_end() {
+            break;
+        }
+        let access = mapping.begin_access(Access::Read)?;
+        let mut tokens = Vec::new();
+        while let Some(segment) = received.next() {
+            match segment {
+                Segment::Inline(bytes) => bail!("{} bytes beside the dmabuf", bytes.len()),
+                Segment::Frag(frag) => {
+                    validator.check_dmabuf(&access, frag.offset, frag.len as usize)?;
+                    tokens.push(frag.token);
+                }
+            }
+        }
+        access.end()?;
+        drop(received);
+        keep.send(tokens).context("the keeper is gone")?;
+    }
+    drop(keep);
+    let waited = keeper
+        .join()
+        .map_err(|_| anyhow!("the keeper panicked"))??;
+    println_line(&format!("{waited} tokens were kept while it slept"));
+    ensure!(waited > 32, "the pool was empty with so few tokens held");
+    ensure!(
+        validator.offset() == 16 * MIB,
+        "{} bytes",
+        validator.offset()
+    );
+    let stats = stream.close()?;
+    ensure!(stats.tokens.outstanding() == 0, "{:?}", stats.tokens);
     Ok(())
 }
 

@@ -37,6 +37,8 @@ mod nic_journal;
 mod nic_plan;
 mod nic_restored;
 mod nic_shared;
+mod peers;
+mod pool;
 mod receive;
 mod removal;
 mod round;

@@ -86,9 +86,10 @@ impl MemoryArgs {
     }
 }
 
-/// Bytes of all of them.
+/// Bytes that all connections may have to share: those of the smallest, as all may come through its
+/// queue.
 pub(super) fn pool(memory: &[AnyMemory]) -> u64 {
-    memory.iter().map(Dmabuf::len).sum()
+    memory.iter().map(Dmabuf::len).min().unwrap_or(0)
 }
 
 /// Whether no two are the same: two bindings would hand out each other's niovs. A dmabuf is known by

@@ -7,8 +7,8 @@ use std::time::Duration;
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
 use devmem::engine::{
-    Config, Engine, EngineError, Monitor, Peer, Progress, Report, StopHandle, Until, Worker,
-    Workers,
+    Config, Engine, EngineError, Keepalive, Monitor, Peer, Progress, Report, StopHandle, Until,
+    Worker, Workers,
 };
 use devmem::sink::SinkError;
 use dmabuf::Dmabuf;
@@ -52,9 +52,12 @@ impl Receiver {
         out: Option<Output>,
         workers: Vec<Worker>,
     ) -> Result<Self> {
-        let pool = bound.iter().map(|(_, memory)| memory.len()).sum();
+        let pool = bound.iter().map(|(_, memory)| memory.len()).min();
         let config = Config {
             until: Until::Peers(args.connections),
+            keepalive: (!args.keepalive.is_zero()).then(|| Keepalive::after(args.keepalive)),
+            idle_timeout: args.idle_timeout.filter(|limit| !limit.is_zero()),
+            from: args.from,
             refuse_unsteered: args.refuse_unsteered,
             refuse_linear: args.refuse_linear,
             patience: Duration::from_millis(args.threads.patience.into()),
@@ -62,7 +65,7 @@ impl Receiver {
                 .threads
                 .busy_poll
                 .map(|time| Duration::from_micros(time.into())),
-            ..Config::for_pool_in(pool, super::niov(args), args.connections)
+            ..Config::for_pool_in(pool.unwrap_or(0), super::niov(args), args.connections)
         };
         let reader = args
             .sinks

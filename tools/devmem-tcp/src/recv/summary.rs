@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::pool::State;
 use super::spread::{Spread, Spreads};
 use super::{AnySink, Args, Place};
-use crate::exit::Gone;
+use crate::exit::{Gone, Silent};
 use crate::remedy::Hint;
 use crate::report;
 
@@ -48,6 +48,8 @@ pub(super) struct Summary {
     /// The period of the pattern that all bytes were checked against.
     validated: Option<usize>,
     connections: Vec<Connection>,
+    /// Connections from other addresses than `--from`.
+    refused: Refused,
     /// The signal that ended it.
     signal: Option<i32>,
     /// Whether all peers that were asked for came and closed.
@@ -107,6 +109,12 @@ impl Cpu {
 }
 
 #[derive(Serialize)]
+struct Refused {
+    count: u64,
+    first: Vec<String>,
+}
+
+#[derive(Serialize)]
 struct Connection {
     peer: String,
     bytes: u64,
@@ -114,6 +122,9 @@ struct Connection {
     /// What to do about it.
     #[serde(skip)]
     remedy: Option<&'static str>,
+    /// The peer fell silent: an exit code of its own.
+    #[serde(skip)]
+    silent: bool,
     /// Of the payload, with `--checksum`.
     crc32: Option<u32>,
 }
@@ -164,6 +175,15 @@ impl Summary {
             memory: memory.unwrap_or_default(),
             validated: args.sinks.validate,
             connections: report.connections.iter().map(connection).collect(),
+            refused: Refused {
+                count: report.strangers.count,
+                first: report
+                    .strangers
+                    .first
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+            },
             signal,
             complete,
         }
@@ -208,6 +228,7 @@ impl Summary {
             if let Some(error) = &connection.error {
                 let text = format!("recv from {peer}, after {bytes} bytes: {error}");
                 return Err(match connection.remedy {
+                    _ if connection.silent => Silent(text).into(),
                     Some(remedy) => Hint::new(text, remedy).into(),
                     None => Error::msg(text),
                 });
@@ -256,7 +277,7 @@ impl Summary {
              unsteered  {unsteered_bytes} bytes\n  \
              tokens     {} issued, {} returned\n  \
              calls      {recvmsg} recvmsg, {dontneed} dontneed, {epoll_wait} epoll_wait: \
-             {:.2} a MiB\n{}{}{}",
+             {:.2} a MiB\n{}{}{}{}",
             self.peers(),
             self.seconds,
             self.mib_per_second,
@@ -266,7 +287,26 @@ impl Summary {
             self.telemetry(),
             self.memory(),
             self.checksums(),
+            self.refused(),
         )
+    }
+
+    fn refused(&self) -> String {
+        let Refused { count, first } = &self.refused;
+        match count {
+            0 => String::new(),
+            _ => {
+                let more = count.saturating_sub(first.len() as u64);
+                let more = match more {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                format!(
+                    "  refused    {count} from elsewhere: {}{more}\n",
+                    first.join(", ")
+                )
+            }
+        }
     }
 
     /// The first few, and how many more.
@@ -356,6 +396,7 @@ fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
         bytes: connection.stats.bytes,
         error: error.map(|error| with_sources(error)),
         remedy: error.and_then(|error| error.remedy()),
+        silent: error.is_some_and(|error| error.is_silence()),
         crc32: connection.sink.as_ref().and_then(AnySink::crc32),
     }
 }

@@ -1,0 +1,125 @@
+//! The NIC always finds memory, however many connections share the pool and however late the receiver
+//! is: what all receive queues together can hold leaves enough.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Result;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::crowd::{
+    Wire, close, ended_well, joined, peers, recv_here, summary, wire_that_keeps_all,
+};
+use super::println_line;
+use super::round::pattern;
+use super::transfer::tokens_came_back;
+use crate::bed::NIC;
+use crate::tool::{sh, until};
+
+const MIB: usize = 1 << 20;
+/// More than any receive buffers hold.
+const ALL: usize = 48 * MIB;
+
+/// How the NIC and the kernel put packets together.
+#[derive(Debug, Clone, Copy)]
+struct Packets {
+    gro: bool,
+    coalescing: bool,
+}
+
+impl Packets {
+    fn set(self) -> Result<()> {
+        let word = |on| if on { "on" } else { "off" };
+        sh(&format!("ethtool -K {NIC} gro {}", word(self.gro)))?;
+        sh(&format!(
+            "ethtool -K {NIC} rx-gro-hw {}",
+            word(self.coalescing)
+        ))?;
+        Ok(())
+    }
+}
+
+/// All peers send as fast as they can to a receiver that is stopped, until nothing moves any more;
+/// then it goes on.
+fn late(count: u16, packets: Packets) -> Result<()> {
+    packets.set()?;
+    let each = ALL / usize::from(count);
+    let receiver = recv_here(count, "")?;
+    let peers = peers(count)?;
+    let process = Pid::from_raw(i32::try_from(receiver.id())?);
+    // All of them are accepted.
+    thread::sleep(Duration::from_millis(300));
+    kill(process, Signal::SIGSTOP)?;
+    let wire = Wire::now()?;
+    let sent = sending(peers, each)?;
+    settled()?;
+    let stalled = wire.always_had_memory();
+    kill(process, Signal::SIGCONT)?;
+    sent.into_iter().try_for_each(joined)?;
+    stalled?;
+    wire.always_had_memory()?;
+    let (summary, _) = summary(receiver, 0)?;
+    ended_well(&summary, 0..count, each)?;
+    tokens_came_back(&summary)
+}
+
+type Sender = thread::JoinHandle<Result<()>>;
+
+/// All at once.
+fn sending(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
+    let payload = Arc::new(pattern(bytes, None)?);
+    let begin = Arc::new(Barrier::new(peers.len()));
+    let senders = peers.into_iter().map(|mut stream| {
+        let (payload, begin) = (Arc::clone(&payload), Arc::clone(&begin));
+        thread::spawn(move || {
+            begin.wait();
+            stream.write_all(&payload)?;
+            close(stream)
+        })
+    });
+    Ok(senders.collect())
+}
+
+/// Until the NIC has received nothing for a while.
+fn settled() -> Result<()> {
+    let packets = || -> Result<u64> {
+        let path = format!("/sys/class/net/{NIC}/statistics/rx_bytes");
+        Ok(std::fs::read_to_string(path)?.trim().parse()?)
+    };
+    let mut before = packets()?;
+    until("silence", Duration::from_secs(30), || {
+        thread::sleep(Duration::from_millis(400));
+        let now = packets()?;
+        // Keepalives and window probes are few.
+        let silent = now - std::mem::replace(&mut before, now) < 16 << 10;
+        Ok(silent)
+    })
+}
+
+/// At the default size, with packets of every kind.
+pub(super) fn late_receiver_of_few() -> Result<()> {
+    late_receiver(&[1, 2, 8])
+}
+
+pub(super) fn late_receiver_of_many() -> Result<()> {
+    late_receiver(&[64, 256])
+}
+
+fn late_receiver(counts: &[u16]) -> Result<()> {
+    wire_that_keeps_all()?;
+    for packets in [(true, false), (false, false), (true, true)] {
+        let packets = Packets {
+            gro: packets.0,
+            coalescing: packets.1,
+        };
+        for count in counts {
+            println_line(&format!("{count} connections, {packets:?}"));
+            late(*count, packets)?;
+        }
+    }
+    Ok(())
+}
