@@ -67,6 +67,7 @@ pub(crate) const ALL: &[Case] = cases![
     peers::more_connections_than_files,
     pool::late_receiver_of_few,
     pool::late_receiver_of_many,
+    pool::window_of_bulk_after_small_messages,
     memory::words_that_choose_none,
     memory::heaps_that_give_none,
     memory::fds_that_are_none,

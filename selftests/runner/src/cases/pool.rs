@@ -7,12 +7,12 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::crowd::{
-    Wire, close, ended_well, joined, peers, recv_here, summary, wire_that_keeps_all,
+    Wire, close, ended_well, joined, peer, peers, recv_here, summary, wire_that_keeps_all,
 };
 use super::println_line;
 use super::round::pattern;
@@ -65,6 +65,57 @@ fn late(count: u16, packets: Packets) -> Result<()> {
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, 0..count, each)?;
     tokens_came_back(&summary)
+}
+
+/// A third stays off a connection's window when much follows small messages: segments longer than all
+/// before have the kernel compute it again (`tcp_measure_rcv_mss`).
+pub(super) fn window_of_bulk_after_small_messages() -> Result<()> {
+    const SMALL: usize = 100;
+    const BULK: usize = 16 * MIB;
+    wire_that_keeps_all()?;
+    let receiver = recv_here(1, "--size 16M")?;
+    let process = Pid::from_raw(i32::try_from(receiver.id())?);
+    let mut stream = peer(0)?;
+    stream.set_nodelay(true)?;
+    let payload = Arc::new(pattern(400 * SMALL + BULK, None)?);
+    for message in payload[..400 * SMALL].chunks(SMALL) {
+        stream.write_all(message)?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    let sent = thread::spawn(move || {
+        stream.write_all(&payload[400 * SMALL..])?;
+        close(stream)
+    });
+    let listening = || sh("ss -Htnmi state established sport = :5000");
+    until("some of the bulk", Duration::from_secs(20), || {
+        Ok(word_after(&listening()?, "bytes_received:")? > (2 * MIB) as u64)
+    })?;
+    kill(process, Signal::SIGSTOP)?;
+    settled()?;
+    let queued = listening();
+    kill(process, Signal::SIGCONT)?;
+    let queued = queued?;
+    let (taken, all) = (
+        word_after(&queued, "skmem:(r")?,
+        word_after(&queued, ",rb")?,
+    );
+    println_line(&format!("{taken} of {all} bytes taken by a full window"));
+    joined(sent)?;
+    let (summary, _) = summary(receiver, 0)?;
+    ended_well(&summary, [0], 400 * SMALL + BULK)?;
+    tokens_came_back(&summary)?;
+    ensure!(taken > all / 2, "the window was never full");
+    ensure!(taken < all / 10 * 8, "the window has its third back");
+    Ok(())
+}
+
+/// The number behind a word.
+fn word_after(text: &str, word: &str) -> Result<u64> {
+    let (_, rest) = text
+        .split_once(word)
+        .with_context(|| format!("no {word:?} in {text:?}"))?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Ok(digits.parse()?)
 }
 
 type Sender = thread::JoinHandle<Result<()>>;
