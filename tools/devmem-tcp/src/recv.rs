@@ -10,16 +10,16 @@ mod pool;
 mod progress;
 mod receiver;
 mod removal;
-mod signal;
 mod sinks;
 mod spread;
 mod summary;
-mod told;
 
 use std::net::SocketAddr;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result, bail};
+use common::signals::Signals;
+use common::sink::{AnySink, Output};
 use devmem::engine::Report;
 use devmem::listen::{self, SocketOptions};
 use netdev::{
@@ -34,8 +34,7 @@ use memory::MemoryArgs;
 use observer::Observer;
 use receiver::{Receiver, ThreadArgs};
 use removal::{Cause, Watch};
-use signal::Signal;
-use sinks::{AnySink, Output, SinkArgs};
+use sinks::SinkArgs;
 use summary::{Cpu, Summary};
 
 #[derive(clap::Args)]
@@ -119,7 +118,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let memory = args.memory.make(dmabufs)?;
     let out = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
-    let signal = Signal::attend().context("signal handlers")?;
+    let signals = Signals::catch().context("signal handlers")?;
     let nic = match nic_behind(&place.netns, &place.link, &place.queues) {
         // Who leaves the NIC alone need not be able to see it.
         Err(error) if args.no_config => {
@@ -130,7 +129,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let watch = Watch::start(args.netns.as_ref(), &place.netns, &place.link, nic.as_ref())?;
     let (received, restored) =
-        configured(args, &place, nic.as_ref(), &memory, out, &signal, &watch);
+        configured(args, &place, nic.as_ref(), &memory, out, &signals, &watch);
     let verdict = received.as_ref().map(Summary::verdict);
     let good = matches!(verdict, Ok(Ok(()))) && restored.is_ok();
     // What went after all was received is no matter any more.
@@ -176,7 +175,7 @@ fn configured(
     nic: Option<&NicBehind>,
     memory: &[AnyMemory],
     out: Option<Output>,
-    signal: &Signal,
+    signals: &Signals,
     watch: &Watch,
 ) -> (Result<Summary>, Result<()>) {
     let applied = match args.no_config {
@@ -187,7 +186,7 @@ fn configured(
         Ok(applied) => applied,
         Err(error) => return (Err(error), Ok(())),
     };
-    let received = receive(args, place, nic, memory, out, signal, watch);
+    let received = receive(args, place, nic, memory, out, signals, watch);
     // After the binding is gone: the kernel keeps header split on while there is one.
     let restored = applied.map_or(Ok(()), |applied| applied.restore().map_err(Into::into));
     (received, restored)
@@ -221,7 +220,7 @@ fn receive(
     nic: Option<&NicBehind>,
     memory: &[AnyMemory],
     out: Option<Output>,
-    signal: &Signal,
+    signals: &Signals,
     watch: &Watch,
 ) -> Result<Summary> {
     let pool = memory::pool(memory);
@@ -243,7 +242,7 @@ fn receive(
     })??;
     let workers = receiver::workers(&args.threads, &place.queues, nic)?;
     let engine = Receiver::new(args, listeners, &bound, out, workers).context("recv")?;
-    signal.stops(engine.stop_handle());
+    signals.stop_engine(engine.stop_handle());
     watch.attend(
         engine.stop_handle(),
         Observer::new(args, place, nic, &engine, &bound),
@@ -266,7 +265,7 @@ fn receive(
         place,
         report,
         cpu,
-        signal.came(),
+        signals.received(),
         memory,
     ))
 }

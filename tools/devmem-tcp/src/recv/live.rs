@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
+use common::told;
 use devmem::engine::{Look, Monitor, Snapshot};
 use serde::Serialize;
 
 use super::pool::{PATIENCE, State};
 use super::spread::Spreads;
-use super::told;
 use draw::Screen;
 
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,6 +1,7 @@
 //! What is told while it is received: a line or a view each second, and warnings.
 
 use ::memory::AnyMemory;
+use common::told;
 use dmabuf::Dmabuf;
 use netdev::Binding;
 
@@ -8,7 +9,7 @@ use super::live::Live;
 use super::pool::{State, Watcher};
 use super::progress::RateLine;
 use super::receiver::Receiver;
-use super::{Args, Place, told};
+use super::{Args, Place};
 use crate::snapshot::NicBehind;
 use crate::style::Style;
 

@@ -3,9 +3,8 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
+use common::told;
 use devmem::engine::Progress;
-
-use super::told;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: f64 = (1 << 20) as f64;

@@ -1,6 +1,8 @@
 //! What was received, in words and in JSON.
 
 use anyhow::{Error, Result, bail};
+use common::sink::AnySink;
+use common::with_sources;
 use devmem::engine::{End, Report};
 use netdev::QueueId;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -9,7 +11,7 @@ use serde::Serialize;
 
 use super::pool::State;
 use super::spread::{Spread, Spreads};
-use super::{AnySink, Args, Place};
+use super::{Args, Place};
 use crate::exit::Gone;
 use crate::remedy::Hint;
 use crate::report;
@@ -333,17 +335,6 @@ impl Summary {
         }
         text
     }
-}
-
-/// An error and what it came of, as `{:#}` of `anyhow` has it.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }
 
 fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {

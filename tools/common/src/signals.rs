@@ -1,5 +1,7 @@
-//! SIGINT and SIGTERM end the receiver, not the process; a second one the process, too, which may be
-//! stuck in a write that nobody takes. The guardian of the NIC then puts it back.
+//! SIGINT and SIGTERM as a reason to stop a receiver in good order.
+//!
+//! The first signal stops the engine. A second one ends the process, which may be stuck in a write
+//! that nobody reads; the guardian then restores the NIC.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -7,7 +9,7 @@ use std::thread;
 
 use devmem::engine::StopHandle;
 use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::iterator::Signals;
+use signal_hook::iterator;
 use signal_hook::low_level::exit;
 
 #[derive(Default)]
@@ -16,13 +18,16 @@ struct State {
     stop: Option<StopHandle>,
 }
 
-/// What has come of them.
-pub(super) struct Signal(Arc<Mutex<State>>);
+/// SIGINT and SIGTERM, caught.
+pub struct Signals(Arc<Mutex<State>>);
 
-impl Signal {
-    /// From here on they end what [`Signal::stops`] names.
-    pub(super) fn attend() -> io::Result<Self> {
-        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+impl Signals {
+    /// Catches both signals from here on.
+    ///
+    /// # Errors
+    /// Of `sigaction`, or of starting a thread.
+    pub fn catch() -> io::Result<Self> {
+        let mut signals = iterator::Signals::new([SIGINT, SIGTERM])?;
         let state = Arc::new(Mutex::new(State::default()));
         let theirs = Self(Arc::clone(&state));
         let run = move || {
@@ -42,8 +47,8 @@ impl Signal {
         Ok(Self(state))
     }
 
-    /// Stops this engine when one comes, or has come.
-    pub(super) fn stops(&self, stop: StopHandle) {
+    /// Stops this engine when a signal comes, or has come.
+    pub fn stop_engine(&self, stop: StopHandle) {
         let mut state = self.lock();
         if state.came.is_some() {
             stop.stop();
@@ -51,8 +56,8 @@ impl Signal {
         state.stop = Some(stop);
     }
 
-    /// The one that came, if any.
-    pub(super) fn came(&self) -> Option<i32> {
+    /// The signal that came last, if any.
+    pub fn received(&self) -> Option<i32> {
         self.lock().came
     }
 

@@ -12,7 +12,8 @@ fn takes(fd: impl AsFd) -> bool {
     matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1..))
 }
 
-pub(super) fn to_stderr(text: &str) {
+/// Writes to standard error, if it takes it at once.
+pub fn to_stderr(text: &str) {
     let mut err = io::stderr().lock();
     if takes(&err) {
         // Nobody is left to read it if that is closed.
@@ -20,7 +21,8 @@ pub(super) fn to_stderr(text: &str) {
     }
 }
 
-pub(super) fn to_stdout(text: &str) {
+/// Writes to standard output, if it takes it at once.
+pub fn to_stdout(text: &str) {
     let mut out = io::stdout().lock();
     if takes(&out) {
         let _closed = out.write_all(text.as_bytes()).and_then(|()| out.flush());
