@@ -4,7 +4,7 @@
 //! that nobody reads; the guardian then restores the NIC.
 
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use devmem::engine::StopHandle;
@@ -12,56 +12,76 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator;
 use signal_hook::low_level::exit;
 
+/// What a second signal is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Second {
+    /// It ends the process at once, with status 128 and its number.
+    Ends,
+    /// It is counted like the first, as what the process does takes a moment only and must be undone.
+    Waits,
+}
+
 #[derive(Default)]
 struct State {
-    came: Option<i32>,
-    stop: Option<StopHandle>,
+    first: Option<i32>,
+    engine: Option<StopHandle>,
 }
 
 /// SIGINT and SIGTERM, caught.
+#[derive(Clone)]
 pub struct Signals(Arc<Mutex<State>>);
 
 impl Signals {
-    /// Catches both signals from here on.
+    /// Catches both signals from here on, in a thread that ends with the process.
     ///
     /// # Errors
     /// Of `sigaction`, or of starting a thread.
-    pub fn catch() -> io::Result<Self> {
+    pub fn catch(second: Second) -> io::Result<Self> {
         let mut signals = iterator::Signals::new([SIGINT, SIGTERM])?;
-        let state = Arc::new(Mutex::new(State::default()));
-        let theirs = Self(Arc::clone(&state));
+        let caught = Self(Arc::default());
+        let theirs = caught.clone();
         let run = move || {
             for signal in signals.forever() {
-                let mut state = theirs.lock();
-                if state.came.replace(signal).is_some() {
+                if theirs.is_second(signal) && second == Second::Ends {
                     exit(128 + signal);
-                }
-                if let Some(stop) = &state.stop {
-                    stop.stop();
                 }
             }
         };
-        thread::Builder::new()
-            .name("signals".to_owned())
-            .spawn(run)?;
-        Ok(Self(state))
+        let thread = thread::Builder::new().name("signals".to_owned());
+        thread.spawn(run)?;
+        Ok(caught)
     }
 
     /// Stops this engine when a signal comes, or has come.
-    pub fn stop_engine(&self, stop: StopHandle) {
+    pub fn stop_engine(&self, engine: StopHandle) {
         let mut state = self.lock();
-        if state.came.is_some() {
-            stop.stop();
+        if state.first.is_some() {
+            engine.stop();
         }
-        state.stop = Some(stop);
+        state.engine = Some(engine);
     }
 
-    /// The signal that came last, if any.
+    /// The first signal that came, if any.
     pub fn received(&self) -> Option<i32> {
-        self.lock().came
+        self.lock().first
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    /// Takes note of a signal; whether it follows another.
+    fn is_second(&self, signal: i32) -> bool {
+        let mut state = self.lock();
+        match state.first {
+            Some(_) => true,
+            None => {
+                state.first = Some(signal);
+                if let Some(engine) = &state.engine {
+                    engine.stop();
+                }
+                false
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

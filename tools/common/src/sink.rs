@@ -1,11 +1,11 @@
 //! Payload sinks of any kind.
 
-use std::io;
-
 use devmem::Received;
 use devmem::pattern::Pattern;
 use devmem::sink::device::{self, Devices};
 use devmem::sink::{Checksum, Discard, Memory, Sink, SinkError, Validate, Write};
+
+use crate::Output;
 
 /// A sink of any kind; the connections' sinks leave the engine with its report.
 pub enum AnySink {
@@ -24,9 +24,6 @@ pub enum AnySink {
     /// The same, by the memory's device.
     DeviceChecksum(device::Checksum),
 }
-
-/// What the payload is written to.
-pub type Output = Box<dyn io::Write + Send>;
 
 impl AnySink {
     /// The CRC-32 of what the sink took, where it makes one.
@@ -56,8 +53,15 @@ impl Sink for AnySink {
         self.inner().consume(received)
     }
 
+    /// Closes the output: its peer is told that all went well only if it did.
     fn finish(&mut self) -> Result<(), SinkError> {
-        self.inner().finish()
+        self.inner().finish()?;
+        let output = match self {
+            AnySink::Write(write) => write.get_mut(),
+            AnySink::DeviceWrite(write) => write.get_mut(),
+            _ => return Ok(()),
+        };
+        output.close().map_err(SinkError::Write)
     }
 
     fn abandon(&mut self) {

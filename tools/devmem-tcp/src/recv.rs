@@ -17,9 +17,10 @@ mod summary;
 use std::net::SocketAddr;
 
 use ::memory::AnyMemory;
-use anyhow::{Context, Result, bail};
-use common::signals::Signals;
-use common::sink::{AnySink, Output};
+use anyhow::{Context, Result};
+use common::Output;
+use common::signals::{Second, Signals};
+use common::sink::AnySink;
 use devmem::engine::Report;
 use devmem::listen::{self, SocketOptions};
 use netdev::{
@@ -27,8 +28,9 @@ use netdev::{
 };
 
 use crate::args::{NetNsArg, Size, netns};
-use crate::exit::Went;
+use crate::exit::{self, Went};
 use crate::remedy::Hint;
+use crate::report;
 use crate::snapshot::{NicBehind, nic_behind};
 use memory::MemoryArgs;
 use observer::Observer;
@@ -118,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let memory = args.memory.make(dmabufs)?;
     let out = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
-    let signals = Signals::catch().context("signal handlers")?;
+    let signals = Signals::catch(Second::Ends).context("signal handlers")?;
     let nic = match nic_behind(&place.netns, &place.link, &place.queues) {
         // Who leaves the NIC alone need not be able to see it.
         Err(error) if args.no_config => {
@@ -134,17 +136,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let good = matches!(verdict, Ok(Ok(()))) && restored.is_ok();
     // What went after all was received is no matter any more.
     let cause = watch.end().filter(|_| !good);
-    if let Ok(summary) = &received {
+    let printed = received.as_ref().map_or(Ok(()), |summary| {
         let gone = cause.as_ref().map(|cause| cause.what);
-        summary.print(gone, args.json, args.sinks.to_stdout())?;
-    }
-    if let Some(cause) = cause {
-        return Err(went(&place.link.name, cause, received, restored).into());
-    }
-    match (received.and_then(|summary| summary.verdict()), restored) {
-        (Err(before), Err(error)) => bail!("{before:#}; then {error:#}"),
-        (received, restored) => received.and(restored),
-    }
+        summary.print(gone, args.json, args.sinks.to_stdout())
+    });
+    let ended = match cause {
+        Some(cause) => Err(went(&place.link.name, cause, received, restored).into()),
+        None => exit::all([received.and_then(|summary| summary.verdict()), restored]),
+    };
+    exit::all([ended, printed])
 }
 
 /// `--dry-run`: what would change on the NIC.
@@ -247,14 +247,14 @@ fn receive(
         engine.stop_handle(),
         Observer::new(args, place, nic, &engine, &bound),
     );
-    eprintln!(
-        "devmem-tcp: listening on {}, {} rx {} bound to dmabuf {} ({})",
+    report::say(format_args!(
+        "listening on {}, {} rx {} bound to dmabuf {} ({})",
         list(&args.listen),
         place.link.name,
         queue_list(&place.queues),
         list(bound.iter().map(|(binding, _)| binding.id())),
         args.memory.told(memory),
-    );
+    ));
     let before = Cpu::now();
     let report: Result<Report<AnySink>, _> = engine.run();
     let cpu = Cpu::now().since(before);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use common::told;
+use common::stdio::{self, Stream};
 use devmem::engine::{Look, Monitor, Snapshot};
 use serde::Serialize;
 
@@ -110,8 +110,7 @@ enum Out {
 pub(super) struct Live {
     monitor: Monitor,
     out: Out,
-    /// Standard output has the payload.
-    to_stderr: bool,
+    stream: &'static Stream,
     began: Instant,
     next: Instant,
     /// The last answer, for when none comes.
@@ -122,6 +121,7 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// On standard output, or on standard error where the other has the payload.
     pub(super) fn new(title: String, monitor: Monitor, json: bool, to_stderr: bool) -> Self {
         let terminal = match to_stderr {
             true => io::stderr().is_terminal(),
@@ -135,7 +135,10 @@ impl Live {
                 (false, true) => Out::Screen(Screen::new(title, to_stderr)),
                 (false, false) => Out::Lines,
             },
-            to_stderr,
+            stream: match to_stderr {
+                true => stdio::stderr(),
+                false => stdio::stdout(),
+            },
             began: now,
             next: now + SECOND,
             last: None,
@@ -154,6 +157,11 @@ impl Live {
             return;
         }
         self.next = (self.next + SECOND).max(now);
+        // Nobody has read the last one yet, so this second is left out: what is drawn is drawn over
+        // what was, and a line begins where another ends.
+        if !self.stream.is_idle() {
+            return;
+        }
         let missing = match self.monitor.snapshot(PATIENCE) {
             Some(snapshot) => self.last.insert(snapshot).missing,
             None => 1,
@@ -165,12 +173,14 @@ impl Live {
         match &mut self.out {
             Out::Screen(screen) => {
                 let text = screen.draw(&second, &snapshot.total().telemetry);
-                self.write(&text);
+                self.stream.post(&text);
             }
-            Out::Lines => self.write(&second.line()),
+            Out::Lines => {
+                self.stream.post(&second.line());
+            }
             Out::Json => {
                 if let Ok(line) = serde_json::to_string(&second) {
-                    self.write(&(line + "\n"));
+                    self.stream.post(&(line + "\n"));
                 }
             }
         }
@@ -181,14 +191,7 @@ impl Live {
     pub(super) fn clear(&mut self) {
         if let Out::Screen(screen) = &mut self.out {
             let text = screen.erase();
-            self.write(&text);
-        }
-    }
-
-    fn write(&self, text: &str) {
-        match self.to_stderr {
-            true => told::to_stderr(text),
-            false => told::to_stdout(text),
+            self.stream.post(&text);
         }
     }
 

@@ -1,7 +1,9 @@
 //! What is told while it is received: a line or a view each second, and warnings.
 
+use std::time::Duration;
+
 use ::memory::AnyMemory;
-use common::told;
+use common::stdio;
 use dmabuf::Dmabuf;
 use netdev::Binding;
 
@@ -12,6 +14,9 @@ use super::receiver::Receiver;
 use super::{Args, Place};
 use crate::snapshot::NicBehind;
 use crate::style::Style;
+
+/// How long a terminal may take for a few lines.
+const TAKEN: Duration = Duration::from_millis(50);
 
 /// All that a running receiver is looked at by. It runs on the thread that watches for what may go
 /// away, a few times a second, and not on those that receive.
@@ -29,6 +34,8 @@ impl Observer {
         receiver: &Receiver,
         bound: &[(Binding, &AnyMemory)],
     ) -> Self {
+        // From here on a log line waits for nobody either.
+        stdio::stderr().post("");
         let niov = super::niov(args);
         let dmabufs: Vec<_> = bound
             .iter()
@@ -70,6 +77,9 @@ impl Observer {
         if let Some(live) = &mut self.live {
             live.clear();
         }
+        // Before what is written to another stream of the same terminal.
+        stdio::stdout().settle(TAKEN);
+        stdio::stderr().settle(TAKEN);
     }
 
     /// The end: the terminal as it was, and how much memory was taken.
@@ -83,5 +93,5 @@ impl Observer {
 
 fn warn(text: &str) {
     let warning = Style::stderr().warn("warning");
-    told::to_stderr(&format!("devmem-tcp: {warning}: {text}\n"));
+    stdio::stderr().post(&format!("devmem-tcp: {warning}: {text}\n"));
 }

@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
-use common::told;
+use common::stdio;
 use devmem::engine::Progress;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -43,19 +43,22 @@ impl RateLine {
         if bytes == 0 || (bytes == before && !self.terminal) {
             return;
         }
+        // A line that is still there says more than two that nobody reads.
+        if !stdio::stderr().is_idle() {
+            return;
+        }
         let text = line(bytes, bytes - before, elapsed, self.progress.connections());
         let text = match self.terminal {
             true => format!("\r\x1b[K{text}"),
             false => format!("devmem-tcp: {text}\n"),
         };
-        told::to_stderr(&text);
-        self.written = true;
+        self.written |= stdio::stderr().post(&text);
     }
 
     /// Takes the line off a terminal, for what is printed next.
     pub(super) fn clear(&mut self) {
         if self.terminal && std::mem::take(&mut self.written) {
-            told::to_stderr("\r\x1b[K");
+            stdio::stderr().post("\r\x1b[K");
         }
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
-use common::sink::{AnySink, Output};
+use common::Output;
+use common::sink::AnySink;
 use devmem::engine::{
     Config, Engine, EngineError, Monitor, Peer, Progress, Report, StopHandle, Until, Worker,
     Workers,

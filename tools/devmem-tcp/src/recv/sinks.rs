@@ -1,13 +1,12 @@
 //! Where the payload goes.
 
-use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
-use common::sink::{AnySink, Output, Reader};
+use common::Output;
+use common::sink::{AnySink, Reader};
 use devmem::DmabufId;
 use devmem::engine::Peer;
 use devmem::pattern::Pattern;
@@ -53,8 +52,8 @@ impl SinkArgs {
             return Ok(None);
         };
         Ok(Some(match path {
-            "-" => Box::new(io::stdout()),
-            path => Box::new(File::create(path).with_context(|| format!("create {path}"))?),
+            "-" => Output::stdout()?,
+            path => Output::create(path)?,
         }))
     }
 

@@ -1,8 +1,8 @@
 //! What was received, in words and in JSON.
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use common::sink::AnySink;
-use common::with_sources;
+use common::{stdio, with_sources};
 use devmem::engine::{End, Report};
 use netdev::QueueId;
 use nix::sys::resource::{UsageWho, getrusage};
@@ -195,11 +195,13 @@ impl Summary {
         } else {
             self.to_text()
         };
-        if stdout_taken {
-            eprint!("{text}");
-            Ok(())
-        } else {
-            report::text(&text)
+        if !stdout_taken {
+            return report::text(&text);
+        }
+        match stdio::stderr().print(&text) {
+            // Words for whom nobody is left to read them; a program that asked for JSON lacks it.
+            Err(error) if json => Err(error).context("stderr"),
+            _ => Ok(()),
         }
     }
 
