@@ -6,11 +6,16 @@
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use devmem::engine::StopHandle;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator;
 use signal_hook::low_level::exit;
+
+/// A signal of the same number that follows so soon is the same request: `timeout(1)` signals its
+/// child, then the process group that the child is in.
+const SAME: Duration = Duration::from_millis(200);
 
 /// What a second signal is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +28,7 @@ pub enum Second {
 
 #[derive(Default)]
 struct State {
-    first: Option<i32>,
+    first: Option<(i32, Instant)>,
     engine: Option<StopHandle>,
 }
 
@@ -63,16 +68,16 @@ impl Signals {
 
     /// The first signal that came, if any.
     pub fn received(&self) -> Option<i32> {
-        self.lock().first
+        self.lock().first.map(|(signal, _)| signal)
     }
 
     /// Takes note of a signal; whether it follows another.
     fn is_second(&self, signal: i32) -> bool {
         let mut state = self.lock();
         match state.first {
-            Some(_) => true,
+            Some((first, at)) => first != signal || at.elapsed() > SAME,
             None => {
-                state.first = Some(signal);
+                state.first = Some((signal, Instant::now()));
                 if let Some(engine) = &state.engine {
                     engine.stop();
                 }
@@ -83,5 +88,24 @@ impl Signals {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_signal_at_once_is_one_request() {
+        let caught = Signals(Arc::default());
+        assert!(!caught.is_second(SIGTERM));
+        assert!(!caught.is_second(SIGTERM));
+        assert!(
+            caught.is_second(SIGINT),
+            "another signal is another request"
+        );
+        thread::sleep(SAME + Duration::from_millis(1));
+        assert!(caught.is_second(SIGTERM));
+        assert_eq!(caught.received(), Some(SIGTERM));
     }
 }
