@@ -26,11 +26,21 @@ pub enum AnySink {
 }
 
 impl AnySink {
-    /// The CRC-32 of what the sink took, where it makes one.
-    pub fn crc32(&self) -> Option<u32> {
+    /// The CRC-32 of what the sink took, and of how many bytes that is, where it makes one.
+    pub fn crc32(&self) -> Option<(u32, u64)> {
         match self {
-            AnySink::Checksum(checksum) => Some(checksum.crc32()),
-            AnySink::DeviceChecksum(checksum) => Some(checksum.crc32()),
+            AnySink::Checksum(checksum) => Some((checksum.crc32(), checksum.bytes())),
+            AnySink::DeviceChecksum(checksum) => Some((checksum.crc32(), checksum.bytes())),
+            _ => None,
+        }
+    }
+
+    /// Bytes of the stream that were compared and right, up to the first wrong one; none where the
+    /// sink compares none.
+    pub fn validated(&self) -> Option<u64> {
+        match self {
+            AnySink::Validate(validate) => Some(validate.validated()),
+            AnySink::DeviceValidate(validate) => Some(validate.validated()),
             _ => None,
         }
     }

@@ -122,6 +122,16 @@ fn finish(server: &Server, report: &Report<AnySink>, signal: Option<i32>) -> Res
         stream.tokens.outstanding()
     );
     if server.validation.is_some() && stream.bytes > 0 {
+        let sinks = report
+            .connections
+            .iter()
+            .filter_map(|peer| peer.sink.as_ref());
+        let validated: u64 = sinks.filter_map(AnySink::validated).sum();
+        ensure!(
+            validated == stream.bytes,
+            "{validated} of {} bytes were validated",
+            stream.bytes
+        );
         // On stdout, where upstream's says it, once for each frag.
         stdio::stdout()
             .print("Validated buffer\n")

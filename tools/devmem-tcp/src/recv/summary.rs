@@ -47,8 +47,10 @@ pub(super) struct Summary {
     telemetry: Spreads,
     /// How much of the dmabufs was taken, and how often the NIC found nothing.
     memory: State,
-    /// The period of the pattern that all bytes were checked against.
-    validated: Option<usize>,
+    /// The period of the pattern that `--validate` asked for.
+    validate_period: Option<usize>,
+    /// Bytes that were compared with it and right.
+    validated_bytes: Option<u64>,
     connections: Vec<Connection>,
     /// The signal that ended it.
     signal: Option<i32>,
@@ -116,8 +118,12 @@ struct Connection {
     /// What to do about it.
     #[serde(skip)]
     remedy: Option<&'static str>,
-    /// Of the payload, with `--checksum`.
+    /// Of its bytes, those that were compared with the pattern and right.
+    validated_bytes: Option<u64>,
+    /// Of the bytes that the sink took, with `--checksum`.
     crc32: Option<u32>,
+    /// How many these are.
+    crc32_bytes: Option<u64>,
 }
 
 impl Summary {
@@ -137,6 +143,7 @@ impl Summary {
         let closed = report.connections.iter();
         let closed = closed.filter(|connection| matches!(connection.end, End::Closed));
         let complete = closed.count() >= args.connections as usize;
+        let connections: Vec<_> = report.connections.iter().map(connection).collect();
         let per = |amount: f64, of: f64| if of > 0.0 { amount / of } else { 0.0 };
         Self {
             device: place.link.name.clone(),
@@ -164,8 +171,12 @@ impl Summary {
             calls_per_mib: per(calls as f64, mib),
             telemetry: (&report.telemetry).into(),
             memory: memory.unwrap_or_default(),
-            validated: args.sinks.validate,
-            connections: report.connections.iter().map(connection).collect(),
+            validate_period: args.sinks.validate,
+            validated_bytes: args.sinks.validate.map(|_| {
+                let validated = connections.iter().filter_map(|peer| peer.validated_bytes);
+                validated.sum()
+            }),
+            connections,
             signal,
             complete,
         }
@@ -243,10 +254,7 @@ impl Summary {
             unsteered_bytes,
             ..
         } = self;
-        let validated = match self.validated {
-            Some(period) => format!(", every byte validated (period {period})"),
-            None => String::new(),
-        };
+        let validated = self.validated();
         let mean = frag_bytes.checked_div(*frags).unwrap_or(0);
         let Calls {
             recvmsg,
@@ -271,6 +279,23 @@ impl Summary {
             self.memory(),
             self.checksums(),
         )
+    }
+
+    /// What was found to be right: a claim of all bytes only where all were compared and nothing
+    /// failed.
+    fn validated(&self) -> String {
+        let (Some(period), Some(validated)) = (self.validate_period, self.validated_bytes) else {
+            return String::new();
+        };
+        let all = validated == self.bytes;
+        match all && self.connections.iter().all(|peer| peer.error.is_none()) {
+            _ if self.bytes == 0 => String::new(),
+            true => format!(", every byte validated (period {period})"),
+            false => format!(
+                ", {validated} of {} bytes validated (period {period})",
+                self.bytes
+            ),
+        }
     }
 
     /// The first few, and how many more.
@@ -309,10 +334,16 @@ impl Summary {
     fn checksums(&self) -> String {
         let sum = |connection: &Connection| {
             let Connection { peer, bytes, .. } = connection;
-            let crc32 = connection.crc32?;
-            Some(format!(
-                "  crc32      {crc32:08x} of {bytes} bytes from {peer}\n"
-            ))
+            let (crc32, of) = (connection.crc32?, connection.crc32_bytes?);
+            Some(match connection.error {
+                None if of == *bytes => {
+                    format!("  crc32      {crc32:08x} of {bytes} bytes from {peer}\n")
+                }
+                _ => format!(
+                    "  crc32      {crc32:08x} of the first {of} of {bytes} bytes from {peer}: not its \
+                     whole stream\n"
+                ),
+            })
         };
         self.connections.iter().filter_map(sum).collect()
     }
@@ -344,11 +375,15 @@ fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
         End::Closed | End::Stopped => None,
         End::Failed(error) => Some(error),
     };
+    let sink = connection.sink.as_ref();
+    let crc32 = sink.and_then(AnySink::crc32);
     Connection {
         peer: connection.peer.address.to_string(),
         bytes: connection.stats.bytes,
         error: error.map(|error| with_sources(error)),
         remedy: error.and_then(|error| error.remedy()),
-        crc32: connection.sink.as_ref().and_then(AnySink::crc32),
+        validated_bytes: sink.and_then(AnySink::validated),
+        crc32: crc32.map(|(crc32, _)| crc32),
+        crc32_bytes: crc32.map(|(_, bytes)| bytes),
     }
 }
