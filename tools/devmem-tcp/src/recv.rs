@@ -1,5 +1,6 @@
 //! `devmem-tcp recv`.
 
+mod beside;
 mod followed;
 mod live;
 mod memory;

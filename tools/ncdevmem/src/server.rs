@@ -68,7 +68,7 @@ fn receive(
     say(&format!("Waiting or connection on {address}"));
     signals.stop_engine(engine.stop_handle());
     let report = engine.run()?;
-    finish(server, &report, signals.received())
+    finish(device, server, &report, signals.received())
 }
 
 /// Where the payload goes: into validation, or to standard output.
@@ -91,7 +91,12 @@ fn sink(
 }
 
 /// Upstream's closing words, and whether it went well.
-fn finish(server: &Server, report: &Report<AnySink>, signal: Option<i32>) -> Result<()> {
+fn finish(
+    device: &Device,
+    server: &Server,
+    report: &Report<AnySink>,
+    signal: Option<i32>,
+) -> Result<()> {
     let stream = &report.stats.stream;
     for connection in &report.connections {
         if let End::Failed(error) = &connection.end {
@@ -116,6 +121,13 @@ fn finish(server: &Server, report: &Report<AnySink>, signal: Option<i32>) -> Res
         "frags={} frag_bytes={} linear_bytes={} tokens_returned={}",
         stream.frags, stream.frag_bytes, stream.linear_bytes, stream.tokens.freed
     ));
+    if stream.frags == 0 && stream.bytes > 0 {
+        say(&format!(
+            "warning: all {} bytes came beside the dmabuf, nothing into it: see tcp-data-split and \
+             hds-thresh (ethtool -g {}); -L refuses them",
+            stream.bytes, device.name
+        ));
+    }
     ensure!(
         stream.tokens.outstanding() == 0,
         "{} tokens were not returned",

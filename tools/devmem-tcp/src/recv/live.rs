@@ -36,8 +36,10 @@ pub(super) struct Second {
     queues: Vec<Queue>,
     memory: State,
     telemetry: Spreads,
-    /// Threads that did not answer, as one does not whose sink is busy: what they do is as it was.
+    /// Threads that did not answer in time: their part is as of their last answer.
     missing: usize,
+    /// The last warning of peers whose payload all came beside the dmabuf.
+    warning: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -151,7 +153,7 @@ impl Live {
     }
 
     /// Tells it if a second has passed.
-    pub(super) fn tick(&mut self, memory: &State) {
+    pub(super) fn tick(&mut self, memory: &State, warning: Option<&str>) {
         let now = Instant::now();
         if now < self.next {
             return;
@@ -169,7 +171,10 @@ impl Live {
         let Some(snapshot) = self.last.take() else {
             return;
         };
-        let second = self.second(&snapshot, memory, missing);
+        let second = Second {
+            warning: warning.map(str::to_owned),
+            ..self.second(&snapshot, memory, missing)
+        };
         match &mut self.out {
             Out::Screen(screen) => {
                 let text = screen.draw(&second, &snapshot.total().telemetry);
@@ -236,6 +241,7 @@ impl Live {
             memory: memory.clone(),
             telemetry: (&total.telemetry).into(),
             missing,
+            warning: None,
         };
         let looks = snapshot.connections.iter();
         let groups = snapshot.by_napi.iter();

@@ -7,6 +7,7 @@ use common::stdio;
 use dmabuf::Dmabuf;
 use netdev::Binding;
 
+use super::beside::Beside;
 use super::live::Live;
 use super::pool::{State, Watcher};
 use super::progress::RateLine;
@@ -22,6 +23,7 @@ const TAKEN: Duration = Duration::from_millis(50);
 /// away, a few times a second, and not on those that receive.
 pub(super) struct Observer {
     memory: Watcher,
+    beside: Beside,
     rate: Option<RateLine>,
     live: Option<Live>,
 }
@@ -49,6 +51,7 @@ impl Observer {
         };
         let rate = || RateLine::new(receiver.progress(), args.progress);
         Self {
+            beside: Beside::new(device, receiver, args.refuse_unsteered),
             memory: Watcher::new(device, nic, &dmabufs, niov, larger, receiver.monitor()),
             live: args.live.then(live),
             rate: if args.live { None } else { rate() },
@@ -56,7 +59,8 @@ impl Observer {
     }
 
     pub(super) fn tick(&mut self) {
-        let warnings = self.memory.tick();
+        let mut warnings = self.memory.tick();
+        warnings.extend(self.beside.tick());
         if !warnings.is_empty() {
             self.clear();
         }
@@ -65,7 +69,7 @@ impl Observer {
             rate.tick();
         }
         if let Some(live) = &mut self.live {
-            live.tick(self.memory.state());
+            live.tick(self.memory.state(), self.beside.warning());
         }
     }
 
@@ -86,7 +90,8 @@ impl Observer {
     pub(super) fn end(mut self) -> State {
         self.clear();
         let (memory, warning) = self.memory.end();
-        warning.iter().for_each(|warning| warn(warning));
+        let warnings = warning.into_iter().chain(self.beside.end());
+        warnings.for_each(|warning| warn(&warning));
         memory
     }
 }

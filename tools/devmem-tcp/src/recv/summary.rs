@@ -9,6 +9,7 @@ use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::Serialize;
 
+use super::beside;
 use super::pool::State;
 use super::spread::{Spread, Spreads};
 use super::{Args, Place};
@@ -52,6 +53,8 @@ pub(super) struct Summary {
     /// Bytes that were compared with it and right.
     validated_bytes: Option<u64>,
     connections: Vec<Connection>,
+    /// What a good end does not show: payload of whole peers came beside the dmabuf.
+    warning: Option<String>,
     /// The signal that ended it.
     signal: Option<i32>,
     /// Whether all peers that were asked for came and closed.
@@ -177,6 +180,7 @@ impl Summary {
                 validated.sum()
             }),
             connections,
+            warning: beside::warning(&report),
             signal,
             complete,
         }
@@ -268,7 +272,7 @@ impl Summary {
              unsteered  {unsteered_bytes} bytes\n  \
              tokens     {} issued, {} returned\n  \
              calls      {recvmsg} recvmsg, {dontneed} dontneed, {epoll_wait} epoll_wait: \
-             {:.2} a MiB\n{}{}{}",
+             {:.2} a MiB\n{}{}{}{}",
             self.peers(),
             self.seconds,
             self.mib_per_second,
@@ -278,6 +282,7 @@ impl Summary {
             self.telemetry(),
             self.memory(),
             self.checksums(),
+            self.warning(),
         )
     }
 
@@ -348,15 +353,20 @@ impl Summary {
         self.connections.iter().filter_map(sum).collect()
     }
 
+    fn warning(&self) -> String {
+        let warning = self.warning.as_ref();
+        warning.map_or(String::new(), |text| format!("  warning    {text}\n"))
+    }
+
     fn memory(&self) -> String {
         let mut text = String::new();
         for pool in &self.memory.pools {
             if let (Some(in_use), niovs) = (pool.peak_in_use, pool.niovs) {
-                text += &format!("  memory     {in_use} of {niovs} niovs taken at most");
+                text += &format!("  memory     {in_use} of {niovs} niovs taken");
                 if let Some(inflight) = pool.peak_inflight {
                     text += &format!(" ({inflight} with the pool's own)");
                 }
-                text += "\n";
+                text += ", the most seen at a look; there are 1 to 5 a second\n";
             }
         }
         if let Some(failed) = self.memory.alloc_fail {
