@@ -63,12 +63,12 @@ impl RateLine {
     }
 }
 
-/// `received 1280.0 MiB, 640.0 MiB/s, 1 connection`.
+/// `received 1280.0 MiB, 640.0 MiB/s, 1 connection accepted`.
 fn line(bytes: u64, since: u64, elapsed: Duration, connections: u64) -> String {
     let total = bytes as f64 / MIB;
     let rate = since as f64 / MIB / elapsed.as_secs_f64().max(f64::EPSILON);
     let plural = if connections == 1 { "" } else { "s" };
-    format!("received {total:.1} MiB, {rate:.1} MiB/s, {connections} connection{plural}")
+    format!("received {total:.1} MiB, {rate:.1} MiB/s, {connections} connection{plural} accepted")
 }
 
 #[cfg(test)]
@@ -80,8 +80,8 @@ mod tests {
         let half = Duration::from_millis(500);
         assert_eq!(
             line(3 << 20, 1 << 20, half, 1),
-            "received 3.0 MiB, 2.0 MiB/s, 1 connection"
+            "received 3.0 MiB, 2.0 MiB/s, 1 connection accepted"
         );
-        assert!(line(1, 1, half, 2).ends_with("2 connections"));
+        assert!(line(1, 1, half, 2).ends_with("2 connections accepted"));
     }
 }
