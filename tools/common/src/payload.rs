@@ -131,26 +131,28 @@ mod tests {
     use std::time::Duration;
 
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::unistd::pipe;
 
     use super::*;
     use crate::with_sources;
 
     #[test]
     fn a_write_is_there_at_once_without_a_newline() {
-        let (reader, writer) = io::pipe().unwrap();
+        let (reader, writer) = pipe().unwrap();
+        let mut reader = File::from(reader);
         let mut output = Output::new(writer, "a pipe");
         output.write_all(b"10 bytes: ").unwrap();
         let mut got = [0; 10];
-        (&reader).read_exact(&mut got).unwrap();
+        reader.read_exact(&mut got).unwrap();
         assert_eq!(&got, b"10 bytes: ");
         output.close().unwrap();
-        assert_eq!((&reader).read(&mut got).unwrap(), 0, "still open");
+        assert_eq!(reader.read(&mut got).unwrap(), 0, "still open");
         output.close().unwrap();
     }
 
     #[test]
     fn what_would_not_block_is_waited_for() {
-        let (reader, writer) = io::pipe().unwrap();
+        let (reader, writer) = pipe().unwrap();
         for end in [reader.as_fd(), writer.as_fd()] {
             fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
         }
@@ -161,7 +163,7 @@ mod tests {
             Output::new(writer, "a pipe").write_all(&sent).unwrap();
         });
         let mut got = Vec::new();
-        Input(reader.into()).read_to_end(&mut got).unwrap();
+        Input(reader).read_to_end(&mut got).unwrap();
         assert!(got == expected, "{} bytes", got.len());
         writing.join().unwrap();
     }

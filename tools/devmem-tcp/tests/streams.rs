@@ -2,12 +2,13 @@
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::Read;
 use std::process::{Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe;
 
 fn tool(line: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_devmem-tcp"));
@@ -44,7 +45,7 @@ fn closed_output_is_an_error() {
 #[test]
 fn output_that_would_not_block_is_waited_for() {
     let expected = tool("completions bash").output().unwrap().stdout;
-    let (mut reader, writer) = io::pipe().unwrap();
+    let (reader, writer) = pipe().unwrap();
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
     fcntl(&writer, FcntlArg::F_SETPIPE_SZ(4096)).unwrap();
     assert!(expected.len() > 8192);
@@ -58,7 +59,7 @@ fn output_that_would_not_block_is_waited_for() {
     };
     thread::sleep(Duration::from_millis(300));
     let mut got = Vec::new();
-    reader.read_to_end(&mut got).unwrap();
+    File::from(reader).read_to_end(&mut got).unwrap();
     let mut said = String::new();
     run.stderr
         .take()
@@ -72,7 +73,7 @@ fn output_that_would_not_block_is_waited_for() {
 /// Neither an error's text nor a log line that nobody reads is a reason to panic.
 #[test]
 fn nobody_reads_stderr() {
-    let (reader, writer) = io::pipe().unwrap();
+    let (reader, writer) = pipe().unwrap();
     drop(reader);
     let mut run = tool("-v recv -f nosuchdevice -l 127.0.0.1:1");
     let status = run.stderr(writer).status().unwrap();
