@@ -73,8 +73,45 @@ impl fmt::Display for Silent {
 
 impl std::error::Error for Silent {}
 
+/// Several failures, one after the other: code and remedy are those of the first.
+#[derive(Debug)]
+struct Several {
+    first: anyhow::Error,
+    text: String,
+}
+
+impl fmt::Display for Several {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl std::error::Error for Several {}
+
+/// All failures among these as one.
+pub(crate) fn all(results: impl IntoIterator<Item = anyhow::Result<()>>) -> anyhow::Result<()> {
+    let mut failures = results.into_iter().filter_map(Result::err);
+    let Some(first) = failures.next() else {
+        return Ok(());
+    };
+    let mut text = format!("{first:#}");
+    for failure in failures {
+        text += &format!("; then {failure:#}");
+    }
+    Err(Several { first, text }.into())
+}
+
+/// The first of several failures, or the only one.
+pub(crate) fn first(error: &anyhow::Error) -> &anyhow::Error {
+    match error.downcast_ref::<Several>() {
+        Some(several) => first(&several.first),
+        None => error,
+    }
+}
+
 /// The code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
+    let error = first(error);
     if let Some(went) = went(error) {
         return went.what.code().into();
     }
@@ -115,5 +152,18 @@ mod tests {
         same(silent(), 6);
         same(silent().context("then this"), 6);
         same(anyhow!("that").context(Silent("this".to_owned())), 6);
+        same(
+            all([Err(example().into()), Err(anyhow!("that"))]).unwrap_err(),
+            4,
+        );
+    }
+
+    #[test]
+    fn all_failures_are_told_in_one_line() {
+        assert!(all([Ok(()), Ok(())]).is_ok());
+        let one = all([Ok(()), Err(anyhow!("b").context("a"))]).unwrap_err();
+        let two = all([Err(one), Ok(()), Err(anyhow!("c"))]).unwrap_err();
+        assert_eq!(format!("{two:#}"), "a: b; then c");
+        assert_eq!(first(&two).to_string(), "a");
     }
 }

@@ -1,8 +1,8 @@
 //! Diagnostics on standard error, as a person reads them.
 
 use std::fmt;
-use std::io;
 
+use common::stdio::Log;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
@@ -27,7 +27,7 @@ pub(crate) fn init(verbose: bool) {
     };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| Log)
         .event_format(Lines {
             style: Style::stderr(),
         })

@@ -1,6 +1,8 @@
 //! `devmem-tcp`: lease NIC queues, receive TCP payload into device memory.
 
 #![forbid(unsafe_code)]
+// They panic where nobody reads: see `common::stdio`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod doctor;
@@ -21,8 +23,8 @@ mod table;
 mod unlease;
 mod way;
 
-use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
@@ -66,6 +68,9 @@ enum Command {
     Man(generated::ManArgs),
 }
 
+/// How long a reader may take for the last warnings.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 fn main() -> ExitCode {
     if let Some(code) = nic::guardian() {
         return code;
@@ -88,23 +93,23 @@ fn main() -> ExitCode {
         Command::Completions(args) => generated::completions(&args, Cli::command()),
         Command::Man(args) => generated::man(&args, Cli::command()),
     };
-    match result {
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // Nobody is left to hear of it if stderr is closed.
-            let _closed = complain(&error);
+            complain(&error);
             exit::code(&error)
         }
-    }
+    };
+    // Warnings that were not waited for, unless nobody reads them.
+    common::stdio::stderr().settle(LAST_WORDS);
+    code
 }
 
 /// The error on one line, and on a second, where one is known, the remedy.
-fn complain(error: &anyhow::Error) -> io::Result<()> {
-    let mut stderr = io::stderr().lock();
-    writeln!(stderr, "devmem-tcp: {error:#}")?;
-    let went = exit::went(error).and_then(|went| went.remedy.clone());
-    if let Some(remedy) = went.or_else(|| remedy::remedy(error)) {
-        writeln!(stderr, "  {remedy}")?;
-    }
-    Ok(())
+fn complain(error: &anyhow::Error) {
+    let first = exit::first(error);
+    let went = exit::went(first).and_then(|went| went.remedy.clone());
+    let remedy = went.or_else(|| remedy::remedy(first));
+    let remedy = remedy.map_or(String::new(), |remedy| format!("\n  {remedy}"));
+    report::say(format_args!("{error:#}{remedy}"));
 }

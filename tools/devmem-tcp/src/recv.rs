@@ -1,5 +1,6 @@
 //! `devmem-tcp recv`.
 
+mod beside;
 mod followed;
 mod live;
 mod memory;
@@ -10,17 +11,18 @@ mod pool;
 mod progress;
 mod receiver;
 mod removal;
-mod signal;
 mod sinks;
 mod spread;
 mod summary;
-mod told;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::memory::AnyMemory;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
+use common::Output;
+use common::signals::{Second, Signals};
+use common::sink::AnySink;
 use devmem::engine::Report;
 use devmem::listen::{self, SocketOptions};
 use netdev::{
@@ -29,15 +31,15 @@ use netdev::{
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::args::{NetNsArg, Size, netns};
-use crate::exit::Went;
+use crate::exit::{self, Went};
 use crate::remedy::Hint;
+use crate::report;
 use crate::snapshot::{NicBehind, nic_behind};
 use memory::MemoryArgs;
 use observer::Observer;
 use receiver::{Receiver, ThreadArgs};
 use removal::{Cause, Watch};
-use signal::Signal;
-use sinks::{AnySink, Output, SinkArgs};
+use sinks::SinkArgs;
 use summary::{Cpu, Summary};
 
 #[derive(clap::Args)]
@@ -135,7 +137,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let memory = args.memory.make(dmabufs)?;
     let out = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
-    let signal = Signal::attend().context("signal handlers")?;
+    let signals = Signals::catch(Second::Ends).context("signal handlers")?;
     let nic = match nic_behind(&place.netns, &place.link, &place.queues) {
         // Who leaves the NIC alone need not be able to see it.
         Err(error) if args.no_config => {
@@ -146,22 +148,20 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     };
     let watch = Watch::start(args.netns.as_ref(), &place.netns, &place.link, nic.as_ref())?;
     let (received, restored) =
-        configured(args, &place, nic.as_ref(), &memory, out, &signal, &watch);
+        configured(args, &place, nic.as_ref(), &memory, out, &signals, &watch);
     let verdict = received.as_ref().map(Summary::verdict);
     let good = matches!(verdict, Ok(Ok(()))) && restored.is_ok();
     // What went after all was received is no matter any more.
     let cause = watch.end().filter(|_| !good);
-    if let Ok(summary) = &received {
+    let printed = received.as_ref().map_or(Ok(()), |summary| {
         let gone = cause.as_ref().map(|cause| cause.what);
-        summary.print(gone, args.json, args.sinks.to_stdout())?;
-    }
-    if let Some(cause) = cause {
-        return Err(went(&place.link.name, cause, received, restored).into());
-    }
-    match (received.and_then(|summary| summary.verdict()), restored) {
-        (Err(before), Err(error)) => bail!("{before:#}; then {error:#}"),
-        (received, restored) => received.and(restored),
-    }
+        summary.print(gone, args.json, args.sinks.to_stdout())
+    });
+    let ended = match cause {
+        Some(cause) => Err(went(&place.link.name, cause, received, restored).into()),
+        None => exit::all([received.and_then(|summary| summary.verdict()), restored]),
+    };
+    exit::all([ended, printed])
 }
 
 /// Raises the limit of open files, as far as it may be, to what so many connections take.
@@ -214,7 +214,7 @@ fn configured(
     nic: Option<&NicBehind>,
     memory: &[AnyMemory],
     out: Option<Output>,
-    signal: &Signal,
+    signals: &Signals,
     watch: &Watch,
 ) -> (Result<Summary>, Result<()>) {
     let applied = match args.no_config {
@@ -225,7 +225,7 @@ fn configured(
         Ok(applied) => applied,
         Err(error) => return (Err(error), Ok(())),
     };
-    let received = receive(args, place, nic, memory, out, signal, watch);
+    let received = receive(args, place, nic, memory, out, signals, watch);
     // After the binding is gone: the kernel keeps header split on while there is one.
     let restored = applied.map_or(Ok(()), |applied| applied.restore().map_err(Into::into));
     (received, restored)
@@ -259,7 +259,7 @@ fn receive(
     nic: Option<&NicBehind>,
     memory: &[AnyMemory],
     out: Option<Output>,
-    signal: &Signal,
+    signals: &Signals,
     watch: &Watch,
 ) -> Result<Summary> {
     let pool = memory::pool(memory);
@@ -281,19 +281,19 @@ fn receive(
     })??;
     let workers = receiver::workers(&args.threads, &place.queues, nic)?;
     let engine = Receiver::new(args, listeners, &bound, out, workers).context("recv")?;
-    signal.stops(engine.stop_handle());
+    signals.stop_engine(engine.stop_handle());
     watch.attend(
         engine.stop_handle(),
         Observer::new(args, place, nic, &engine, &bound),
     );
-    eprintln!(
-        "devmem-tcp: listening on {}, {} rx {} bound to dmabuf {} ({})",
+    report::say(format_args!(
+        "listening on {}, {} rx {} bound to dmabuf {} ({})",
         list(&args.listen),
         place.link.name,
         queue_list(&place.queues),
         list(bound.iter().map(|(binding, _)| binding.id())),
         args.memory.told(memory),
-    );
+    ));
     let before = Cpu::now();
     let report: Result<Report<AnySink>, _> = engine.run();
     let cpu = Cpu::now().since(before);
@@ -304,7 +304,7 @@ fn receive(
         place,
         report,
         cpu,
-        signal.came(),
+        signals.received(),
         memory,
     ))
 }

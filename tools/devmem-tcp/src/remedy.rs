@@ -1,6 +1,7 @@
 //! What to do about an error, where that is known.
 
 use anyhow::Error;
+pub(crate) use common::Hint;
 use devmem::send::PumpError;
 
 /// What the kernel's texts want of this tool's options.
@@ -46,7 +47,7 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
             return error.remedy();
         }
         if let Some(hint) = cause.downcast_ref::<Hint>() {
-            return Some(hint.remedy.clone());
+            return Some(hint.remedy().to_owned());
         }
         match cause.downcast_ref::<nic::Error>() {
             Some(nic::Error::Refused(error)) => of_kernel(error),
@@ -55,30 +56,6 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
         }
     })
 }
-
-/// An error of ours that knows its own remedy.
-#[derive(Debug)]
-pub(crate) struct Hint {
-    text: String,
-    remedy: String,
-}
-
-impl Hint {
-    pub(crate) fn new(text: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self {
-            text: text.into(),
-            remedy: remedy.into(),
-        }
-    }
-}
-
-impl std::fmt::Display for Hint {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.text)
-    }
-}
-
-impl std::error::Error for Hint {}
 
 /// Of memory that the processor is to read or write. An exporter without `mmap` answers `EINVAL`
 /// (`dma_buf_mmap_internal`), other than that what its driver likes.

@@ -1,16 +1,14 @@
-//! Results on stdout.
+//! Results on stdout, the rest on stderr.
 
-use std::io::{self, Write};
+use std::fmt;
 
 use anyhow::{Context, Result};
+use common::stdio;
 use serde::Serialize;
 
 /// Text, as it is.
 pub(crate) fn text(text: &str) -> Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("stdout")
+    stdio::stdout().print(text).context("stdout")
 }
 
 /// One JSON value on one line.
@@ -18,4 +16,9 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_string(value).context("JSON")?;
     line.push('\n');
     text(&line)
+}
+
+/// A line on stderr.
+pub(crate) fn say(text: impl fmt::Display) {
+    stdio::say("devmem-tcp", text);
 }

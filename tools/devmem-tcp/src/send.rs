@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use common::Input;
 use devmem::DmabufId;
 use devmem::listen::{self, SocketError, SocketOptions};
 use devmem::pattern::Pattern;
@@ -121,7 +122,7 @@ impl Sent {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let mut source: Box<dyn Read> = match args.input.as_deref() {
-        Some("-") => Box::new(io::stdin()),
+        Some("-") => Box::new(Input::stdin()?),
         Some(path) => Box::new(File::open(path).with_context(|| format!("send {path}"))?),
         None => {
             let pattern = Pattern::new(args.pattern).context("send --pattern")?;

@@ -3,10 +3,10 @@
 //! It changes nothing about the NIC, and the binding ends with the process: a signal may end it
 //! where it stands.
 
-use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use common::Input;
 use devmem::DmabufId;
 use devmem::listen::{SocketOptions, connect};
 use devmem::send::{DevmemSender, PumpConfig, pump};
@@ -23,6 +23,7 @@ const CONNECT: Duration = Duration::from_secs(30);
 const COMPLETION: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(device: &Device, client: &Client) -> Result<()> {
+    let mut input = Input::stdin()?;
     let memory = memory::dmabuf(None)?;
     let binding = Netdev::open()?.bind_tx(device.ifindex, &memory)?;
     say(&format!("got tx dmabuf id={}", binding.id()));
@@ -45,7 +46,7 @@ pub(crate) fn run(device: &Device, client: &Client) -> Result<()> {
         deadline: COMPLETION,
         ..PumpConfig::default()
     };
-    let sent = pump(&mut sender, &mapping, &mut io::stdin().lock(), &config);
+    let sent = pump(&mut sender, &mapping, &mut input, &config);
     let stats = sender.stats();
     say(&format!(
         "sent={} sends={} completed={} copied={} max_in_flight={}",

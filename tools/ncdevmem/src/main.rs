@@ -5,10 +5,11 @@
 //! differs, and why, is in `docs/ncdevmem.md`.
 
 #![forbid(unsafe_code)]
+// They panic where nobody reads: see `common::stdio`.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
 mod client;
-mod interrupt;
 mod memory;
 mod nic_side;
 mod probe;
@@ -17,12 +18,13 @@ mod remedy;
 mod server;
 
 use std::env;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
+use common::stdio;
 use netdev::{Ifindex, Link};
 use tracing_subscriber::EnvFilter;
 
@@ -42,7 +44,7 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn"));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr)
+        .with_writer(|| stdio::Log)
         .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
         .init();
     let args = match Args::try_parse() {
@@ -52,10 +54,9 @@ fn main() -> ExitCode {
     match args.job().map_err(anyhow::Error::from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            say(&format!("{error:#}"));
-            if let Some(remedy) = remedy::remedy(&error) {
-                let _closed = writeln!(io::stderr(), "  {remedy}");
-            }
+            let remedy = remedy::remedy(&error);
+            let remedy = remedy.map_or(String::new(), |remedy| format!("\n  {remedy}"));
+            say(&format!("{error:#}{remedy}"));
             ExitCode::FAILURE
         }
     }
@@ -66,8 +67,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
     if let (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
     {
-        say(&format!("unknown option: {option}"));
-        let _closed = writeln!(io::stderr(), "  see ncdevmem --help");
+        say(&format!("unknown option: {option}\n  see ncdevmem --help"));
         return ExitCode::FAILURE;
     }
     // Nobody is left to hear of it if the output is closed.
@@ -98,6 +98,5 @@ fn run(job: Job) -> Result<()> {
 
 /// A line on stderr, as upstream's.
 fn say(text: &str) {
-    // Nobody is left to hear of it if stderr is closed.
-    let _closed = writeln!(io::stderr(), "ncdevmem: {text}");
+    stdio::say("ncdevmem", text);
 }

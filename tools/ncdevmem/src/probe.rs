@@ -5,6 +5,7 @@
 //! queues. It is left as it was.
 
 use anyhow::{Context, Result, bail};
+use common::signals::{Second, Signals};
 use netdev::{
     BindOptions, Binding, Channels, ChannelsChange, Ethtool, HeaderSplit, Ifindex, NetNs, Netdev,
     QueueId, Rings, RingsChange,
@@ -13,12 +14,12 @@ use nic::Plan;
 use udmabuf::Udmabuf;
 
 use crate::args::Probe;
-use crate::interrupt::Interrupt;
 use crate::nic_side::put_back;
 use crate::{Device, memory, queues, say};
 
 pub(crate) fn run(device: &Device, probe: &Probe) -> Result<()> {
-    let mut interrupt = Interrupt::install()?;
+    // No guardian would switch header split on again after a process that has ended.
+    let signals = Signals::catch(Second::Waits).context("signal handlers")?;
     let bench = Bench {
         device,
         queues: queues::for_probe(device, probe.queues)?,
@@ -28,7 +29,7 @@ pub(crate) fn run(device: &Device, probe: &Probe) -> Result<()> {
         },
     };
     let off = SplitOff::apply(device.ifindex)?;
-    let outcome = bench.check(&mut interrupt);
+    let outcome = bench.check(&signals);
     match (off.restore(), outcome) {
         (Err(error), Err(before)) => Err(before.context(format!("{error}; and before that"))),
         (Err(error), Ok(())) => Err(error.into()),
@@ -51,28 +52,28 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Header split is off when it begins.
-    fn check(&self, interrupt: &mut Interrupt) -> Result<()> {
+    fn check(&self, signals: &Signals) -> Result<()> {
         refused(
             "binding with header split off",
             self.bind(&self.queues).map(drop),
         )?;
-        interrupt.check()?;
+        check(signals)?;
         let netns = NetNs::current()?;
         let applied = Plan::new(&self.device.name, self.device.ifindex)
             .header_split()
             .reserve(&self.queues)
             .apply(&netns)?;
         say("header split is on, RSS is off the queues");
-        let outcome = self.check_split(interrupt);
+        let outcome = self.check_split(signals);
         put_back(applied.restore(), outcome)
     }
 
-    fn check_split(&self, interrupt: &mut Interrupt) -> Result<()> {
+    fn check_split(&self, signals: &Signals) -> Result<()> {
         refused("binding without queues", self.bind(&[]).map(drop))?;
-        interrupt.check()?;
+        check(signals)?;
         let binding = self.bind(&self.queues)?;
         say(&format!("got dmabuf id={}", binding.id()));
-        interrupt.check()?;
+        check(signals)?;
         self.check_channels()
         // The binding goes first, then the settings: while it is there, they can't be taken back.
     }
@@ -129,6 +130,14 @@ fn without(channels: &Channels, bound: &[QueueId]) -> Option<ChannelsChange> {
             ..ChannelsChange::default()
         }
     })
+}
+
+/// Between two steps: an error if a signal has come.
+fn check(signals: &Signals) -> Result<()> {
+    match signals.received() {
+        Some(signal) => bail!("ended by signal {signal}"),
+        None => Ok(()),
+    }
 }
 
 /// Holds if the kernel, or the driver, said no.

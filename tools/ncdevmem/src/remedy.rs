@@ -1,6 +1,7 @@
 //! What to do about an error, where that is known.
 
 use anyhow::Error;
+use common::Hint;
 use devmem::listen::SocketError;
 use devmem::send::PumpError;
 
@@ -11,6 +12,9 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<udmabuf::Error>() {
             return error.remedy();
+        }
+        if let Some(hint) = cause.downcast_ref::<Hint>() {
+            return Some(hint.remedy().to_owned());
         }
         if cause.is::<UsageError>() {
             return Some("see ncdevmem --help".to_owned());

@@ -1,32 +1,36 @@
 //! The receiver.
 
-use std::io::{self, Write as _};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, bail, ensure};
+use common::signals::{Second, Signals};
+use common::sink::{AnySink, Reader};
+use common::{Hint, Output, stdio, with_sources};
 use devmem::DmabufId;
-use devmem::engine::{Config, End, Engine, Peer, Report, Until};
+use devmem::engine::{Config, End, Engine, Peer, Report, Until, page_size};
 use devmem::listen::{SocketOptions, listen, recv_buffer_for};
 use devmem::pattern::Pattern;
-use devmem::sink::{Memory, Sink, SinkError, Validate, Write};
+use devmem::sink::{Discard, Memory, SinkError};
 use dmabuf::{Dmabuf, Protection};
 use netdev::{BindOptions, Netdev, QueueId};
 use nic::Applied;
 use udmabuf::Udmabuf;
 
 use crate::args::Server;
-use crate::interrupt::Interrupt;
 use crate::nic_side::{configure, put_back};
 use crate::{Device, memory, queues, say};
 
-type AnySink = Box<dyn Sink + Send>;
-
 pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
-    let interrupt = Interrupt::install()?;
+    // Before the NIC is changed: output that can't be.
+    let output = match server.validation {
+        None => Some(Output::stdout()?),
+        Some(_) => None,
+    };
+    let signals = Signals::catch(Second::Ends).context("signal handlers")?;
     let queues = queues::for_server(device, server.queues)?;
     let memory = memory::dmabuf(server.rx_page_size)?;
     let applied = configure(device, server, &queues)?;
-    let outcome = receive(device, server, &queues, &memory, interrupt);
+    let outcome = receive(device, server, &queues, &memory, output, &signals);
     put_back(applied.map_or(Ok(()), Applied::restore), outcome)
 }
 
@@ -35,7 +39,8 @@ fn receive(
     server: &Server,
     queues: &[QueueId],
     memory: &Udmabuf,
-    interrupt: Interrupt,
+    output: Option<Output>,
+    signals: &Signals,
 ) -> Result<()> {
     let options = BindOptions {
         rx_page_size: server.rx_page_size.map(Into::into),
@@ -51,48 +56,63 @@ fn receive(
     };
     let listener = listen(address, &options)?;
     let pool = memory.len();
+    let niov = server
+        .rx_page_size
+        .map_or_else(page_size, |bytes| bytes.get().into());
     let mapping = Arc::new(memory.map(Protection::Read).context("mapping the dmabuf")?);
     let memory = Memory::new().with(DmabufId::new(binding.id().get()), mapping);
     let config = Config {
         until: Until::Peers(1),
         refuse_unsteered: true,
         refuse_linear: server.fail_on_linear,
-        ..Config::for_pool(pool, 1)
+        ..Config::for_pool_in(pool, niov, 1)
     };
-    let engine = Engine::new(listener, config, sink(server, memory)?)?;
+    let engine = Engine::new(listener, config, sink(server, memory, output)?)?;
     say(&format!("Waiting or connection on {address}"));
-    let watch = interrupt.stops(engine.stop_handle());
-    let report = engine.run();
-    let signal = watch.end();
-    finish(server, &report?, signal)
+    signals.stop_engine(engine.stop_handle());
+    let report = engine.run()?;
+    finish(device, server, &report, signals.received())
 }
 
 /// Where the payload goes: into validation, or to standard output.
 fn sink(
     server: &Server,
     memory: Memory,
+    mut output: Option<Output>,
 ) -> Result<impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>> {
     let period = server.validation.map(|period| period.get() as usize);
     let pattern = period.map(Pattern::new).transpose().context("-v")?;
+    let reader = Reader::Cpu(memory);
     Ok(move |peer: &Peer| -> Result<AnySink, SinkError> {
         say(&format!("Got connection from {}", peer.address));
-        Ok(match &pattern {
-            Some(pattern) => Box::new(Validate::new(pattern.clone(), memory.clone())),
-            None => Box::new(Write::new(io::stdout(), memory.clone())),
+        Ok(match (&pattern, output.take()) {
+            (Some(pattern), _) => reader.validate(pattern),
+            (None, Some(output)) => reader.write(output),
+            (None, None) => AnySink::Discard(Discard),
         })
     })
 }
 
 /// Upstream's closing words, and whether it went well.
-fn finish(server: &Server, report: &Report<AnySink>, signal: Option<i32>) -> Result<()> {
+fn finish(
+    device: &Device,
+    server: &Server,
+    report: &Report<AnySink>,
+    signal: Option<i32>,
+) -> Result<()> {
     let stream = &report.stats.stream;
     for connection in &report.connections {
         if let End::Failed(error) = &connection.end {
-            bail!(
-                "from {}, after {} bytes: {error}",
+            let text = format!(
+                "from {}, after {} bytes: {}",
                 connection.peer.address,
-                connection.stats.bytes
+                connection.stats.bytes,
+                with_sources(error)
             );
+            return Err(match error.remedy() {
+                Some(remedy) => Hint::new(text, remedy).into(),
+                None => Error::msg(text),
+            });
         }
     }
     if let Some(signal) = signal {
@@ -104,14 +124,33 @@ fn finish(server: &Server, report: &Report<AnySink>, signal: Option<i32>) -> Res
         "frags={} frag_bytes={} linear_bytes={} tokens_returned={}",
         stream.frags, stream.frag_bytes, stream.linear_bytes, stream.tokens.freed
     ));
+    if stream.frags == 0 && stream.bytes > 0 {
+        say(&format!(
+            "warning: all {} bytes came beside the dmabuf, nothing into it: see tcp-data-split and \
+             hds-thresh (ethtool -g {}); -L refuses them",
+            stream.bytes, device.name
+        ));
+    }
     ensure!(
         stream.tokens.outstanding() == 0,
         "{} tokens were not returned",
         stream.tokens.outstanding()
     );
     if server.validation.is_some() && stream.bytes > 0 {
+        let sinks = report
+            .connections
+            .iter()
+            .filter_map(|peer| peer.sink.as_ref());
+        let validated: u64 = sinks.filter_map(AnySink::validated).sum();
+        ensure!(
+            validated == stream.bytes,
+            "{validated} of {} bytes were validated",
+            stream.bytes
+        );
         // On stdout, where upstream's says it, once for each frag.
-        writeln!(io::stdout(), "Validated buffer").context("standard output")?;
+        stdio::stdout()
+            .print("Validated buffer\n")
+            .context("standard output")?;
     }
     say("ok");
     Ok(())

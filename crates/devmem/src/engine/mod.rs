@@ -301,6 +301,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         for index in 0..self.slots.len() {
             self.close(index);
         }
+        self.base.seen.end(self.look());
         outcome?;
         let mut report = Report {
             stats: self.stats,
@@ -349,14 +350,14 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             self.look_at_timers(now);
             self.serve(now);
             if self.base.seen.is_wanted() {
-                self.show();
+                self.base.seen.tell(self.look());
             }
         }
         Ok(())
     }
 
-    /// What a [`Monitor`] asked for.
-    fn show(&self) {
+    /// What a [`Monitor`] asks for.
+    fn look(&self) -> Snapshot {
         let mut snapshot = Snapshot::new();
         snapshot.merge(self.past.clone());
         for slot in &self.slots {
@@ -366,7 +367,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 Slot::Vacant => {}
             }
         }
-        self.base.seen.tell(snapshot);
+        snapshot
     }
 
     fn is_done(&self) -> bool {

@@ -60,14 +60,15 @@ pub struct Group {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// When the look was taken; of several engines, the last one.
+    /// When the look was taken; of several engines, the latest look.
     pub taken: Instant,
     /// The connections at work, in order of arrival.
     pub connections: Vec<Look>,
     /// All connections by the NAPI instance, and so the rx queue, that their packets come by; those of
     /// which the kernel does not say it are under `None`.
     pub by_napi: BTreeMap<Option<u32>, Group>,
-    /// Engines that did not answer in time, as one does not whose sink is busy.
+    /// Engines that did not answer in time: one whose sink is busy, for example. Their part is as of
+    /// their last answer.
     pub missing: usize,
 }
 
@@ -85,8 +86,9 @@ impl Monitor {
         }
     }
 
-    /// Wakes the engine and waits for its look, at most so long. `None` if nobody answered: all have
-    /// ended, or are busy with a sink.
+    /// Wakes the engines and waits for their looks, at most so long. The part of an engine that has
+    /// ended is what it ended with; that of one that does not answer in time is as of its last
+    /// answer. `None` if none has ended or answered.
     pub fn snapshot(&self, timeout: Duration) -> Option<Snapshot> {
         let deadline = Instant::now().checked_add(timeout);
         let asked: Vec<_> = self
@@ -97,17 +99,18 @@ impl Monitor {
         let mut whole: Option<Snapshot> = None;
         let mut missing = 0;
         for ((shared, _), asked) in self.engines.iter().zip(asked) {
-            match asked.map(|asked| shared.answer(asked, deadline)) {
-                // It has ended.
-                None => {}
-                Some(None) => missing += 1,
-                Some(Some(snapshot)) => match &mut whole {
-                    Some(whole) => whole.merge(snapshot),
-                    None => whole = Some(snapshot),
-                },
+            let in_time = asked.is_none_or(|asked| shared.wait(asked, deadline));
+            missing += usize::from(!in_time);
+            match (shared.last(), &mut whole) {
+                (Some(last), Some(whole)) => whole.merge(last),
+                (last @ Some(_), None) => whole = last,
+                (None, _) => {}
             }
         }
-        let mut whole = whole?;
+        if missing == self.engines.len() {
+            return None;
+        }
+        let mut whole = whole.unwrap_or_else(Snapshot::new);
         whole.missing = missing;
         Some(whole)
     }
@@ -214,10 +217,8 @@ struct Shared {
 struct Answer {
     /// Looks taken so far.
     number: u64,
-    /// The last one, unless its only asker has it.
+    /// The last one.
     snapshot: Option<Snapshot>,
-    /// How many wait for one.
-    waiting: usize,
     /// There will be no more.
     over: bool,
 }
@@ -229,17 +230,17 @@ impl Shared {
 
     /// Asks for a look: the number of the last one before it, or none if the engine has ended.
     fn ask(&self, waker: &Waker) -> Option<u64> {
-        let mut answer = self.lock();
+        let answer = self.lock();
         if answer.over {
             return None;
         }
-        answer.waiting += 1;
         self.wanted.store(true, Ordering::Release);
         wake(waker);
         Some(answer.number)
     }
 
-    fn answer(&self, asked: u64, deadline: Option<Instant>) -> Option<Snapshot> {
+    /// Waits for the look that was asked for, or the engine's end; false if neither came in time.
+    fn wait(&self, asked: u64, deadline: Option<Instant>) -> bool {
         let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         let timeout = deadline.map_or(Duration::MAX, left);
         let pending = |answer: &mut Answer| answer.number == asked && !answer.over;
@@ -247,12 +248,20 @@ impl Shared {
             .answered
             .wait_timeout_while(self.lock(), timeout, pending);
         let (mut answer, _) = waited.unwrap_or_else(PoisonError::into_inner);
-        answer.waiting -= 1;
-        match answer.waiting {
-            _ if answer.number == asked => None,
-            0 => answer.snapshot.take(),
-            _ => answer.snapshot.clone(),
-        }
+        !pending(&mut answer)
+    }
+
+    fn last(&self) -> Option<Snapshot> {
+        self.lock().snapshot.clone()
+    }
+
+    fn put(&self, snapshot: Snapshot) -> MutexGuard<'_, Answer> {
+        let mut answer = self.lock();
+        self.wanted.store(false, Ordering::Relaxed);
+        answer.number += 1;
+        answer.snapshot = Some(snapshot);
+        self.answered.notify_all();
+        answer
     }
 }
 
@@ -267,13 +276,14 @@ impl Seen {
         self.0.wanted.load(Ordering::Relaxed)
     }
 
-    /// Hands it to all who wait.
+    /// Hands a look to all who wait.
     pub(super) fn tell(&self, snapshot: Snapshot) {
-        let mut answer = self.0.lock();
-        self.0.wanted.store(false, Ordering::Relaxed);
-        answer.number += 1;
-        answer.snapshot = (answer.waiting > 0).then_some(snapshot);
-        self.0.answered.notify_all();
+        drop(self.0.put(snapshot));
+    }
+
+    /// The last look: what the engine ended with, for all who ask later.
+    pub(super) fn end(&self, snapshot: Snapshot) {
+        self.0.put(snapshot).over = true;
     }
 }
 

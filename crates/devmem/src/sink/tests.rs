@@ -13,6 +13,11 @@ use crate::{DevmemStream, RecvBuffer};
 /// Sends `pieces` over the loopback, receives at most `iov` bytes a call, and hands all of it to
 /// `sink`.
 fn play<S: Sink>(pieces: &[Vec<u8>], iov: usize, mut sink: S) -> Result<S, SinkError> {
+    play_into(pieces, iov, &mut sink)?;
+    Ok(sink)
+}
+
+fn play_into<S: Sink>(pieces: &[Vec<u8>], iov: usize, sink: &mut S) -> Result<(), SinkError> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = listener.accept().unwrap();
@@ -25,8 +30,7 @@ fn play<S: Sink>(pieces: &[Vec<u8>], iov: usize, mut sink: S) -> Result<S, SinkE
     loop {
         let mut received = stream.recv(&mut buffer).unwrap();
         if received.is_end() {
-            sink.finish()?;
-            return Ok(sink);
+            return sink.finish();
         }
         sink.consume(&mut received)?;
     }
@@ -72,6 +76,24 @@ fn a_region_of_somebody_elses_is_filled_from_its_begin() {
         gather.into_inner().1
     };
     assert_eq!((filled, &region), (3, b"abc\xff\xff\xff"));
+}
+
+/// What was right is counted up to the wrong byte itself, not to the piece that it is in, and no
+/// further whatever follows.
+#[test]
+fn what_was_validated_ends_at_the_wrong_byte() {
+    let pattern = Pattern::new(7).unwrap();
+    let mut whole = vec![0; 20_000];
+    pattern.fill(0, &mut whole);
+    whole[12_345] ^= 0x40;
+    let mut validate = Validate::new(pattern, Memory::new());
+    let error = play_into(&[whole], 6000, &mut validate).unwrap_err();
+    assert!(matches!(error, SinkError::Mismatch(found) if found.offset == 12_345));
+    assert_eq!(validate.validated(), 12_345);
+    let mut more = vec![0; 100];
+    Pattern::new(7).unwrap().fill(12_000, &mut more);
+    play_into(&[more], 100, &mut validate).unwrap();
+    assert_eq!(validate.validated(), 12_345);
 }
 
 proptest! {

@@ -1,11 +1,12 @@
 use super::{Memory, Part, Sink, SinkError};
-use crate::pattern::{Pattern, Validator};
+use crate::pattern::{Mismatch, Pattern, Validator};
 use crate::segment::Received;
 
 /// Compares the stream with a [`Pattern`], in place.
 #[derive(Debug, Clone)]
 pub struct Validate {
     validator: Validator,
+    wrong: Option<Mismatch>,
     memory: Memory,
 }
 
@@ -14,20 +15,26 @@ impl Validate {
     pub fn new(pattern: Pattern, memory: Memory) -> Self {
         Self {
             validator: Validator::new(pattern),
+            wrong: None,
             memory,
         }
     }
 
-    /// Bytes of the stream that were right so far.
+    /// Bytes of the stream that were compared and right, up to the first wrong one.
     pub fn validated(&self) -> u64 {
-        self.validator.offset()
+        self.wrong
+            .map_or(self.validator.offset(), |wrong| wrong.offset)
     }
 }
 
 impl Sink for Validate {
     fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
-        let Self { validator, memory } = self;
-        memory.read_all(received, |part| {
+        let Self {
+            validator,
+            wrong,
+            memory,
+        } = self;
+        let checked = memory.read_all(received, |part| {
             match part {
                 Part::Inline(bytes) => validator.check(bytes)?,
                 Part::Frag {
@@ -37,6 +44,10 @@ impl Sink for Validate {
                 } => validator.check_dmabuf(access, offset, len)?,
             }
             Ok(())
-        })
+        });
+        if let Err(SinkError::Mismatch(mismatch)) = &checked {
+            wrong.get_or_insert(*mismatch);
+        }
+        checked
     }
 }

@@ -3,8 +3,10 @@ use std::io;
 use super::{Memory, Part, Sink, SinkError};
 use crate::segment::Received;
 
-/// Writes the stream out: to a file, to stdout, to anything that blocks until it has taken it.
-/// What one `recvmsg` brought has been written when it has been consumed.
+/// Writes the stream out: to a file, to a pipe, to anything that blocks until it has taken it.
+/// What one `recvmsg` brought was handed to the writer when it has been consumed. A writer that
+/// buffers (standard output of the standard library, for one) keeps it from a peer's partner until
+/// the stream ends.
 #[derive(Debug)]
 pub struct Write<W> {
     staging: Staging<W>,
@@ -18,6 +20,11 @@ impl<W: io::Write> Write<W> {
             staging: Staging::new(writer),
             memory,
         }
+    }
+
+    /// The writer, as it is used.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.staging.writer
     }
 
     /// The writer.

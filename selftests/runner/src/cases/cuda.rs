@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use super::crowd::{Receiver, summary};
 use super::println_line;
 use super::sinks::{file, sum_of_bytes, zlib};
-use super::transfer::{all_in_dmabuf, number, send, tokens_came_back};
+use super::transfer::{all_in_dmabuf, all_validated, number, send, tokens_came_back};
 use crate::bed::{self, NIC, NIC_ADDRESS};
 use crate::tool::ours;
 
@@ -44,7 +45,7 @@ pub(super) fn validated() -> Result<()> {
         send(&format!("{NIC_ADDRESS}:5000 --pattern 251 --bytes 4M"))?;
         let (summary, _) = summary(receiver, 0)?;
         ensure!(number(&summary, "/bytes")? == 4 * MIB, "bytes");
-        ensure!(number(&summary, "/validated")? == 251, "not validated");
+        all_validated(&summary)?;
         tokens_came_back(&summary)?;
         match beside {
             false => all_in_dmabuf(&summary)?,
@@ -102,9 +103,13 @@ pub(super) fn wrong_byte_is_named() -> Result<()> {
         "{:?}",
         send(&format!("{NIC_ADDRESS}:5000 --input {sent}"))
     ));
-    let (_, said) = receiver.end(1)?;
+    let (printed, said) = receiver.end(1)?;
     println_line(said.trim_end());
     ensure!(said.contains("54321"), "byte 54321 is not named");
+    let summary: Value = serde_json::from_str(&printed)?;
+    let right = number(&summary, "/validated_bytes")?;
+    ensure!(right == 54_321, "{right} bytes are said to be right");
+    ensure!(number(&summary, "/bytes")? > right, "{summary}");
     Ok(())
 }
 

@@ -167,7 +167,7 @@ pub(super) fn progress_once_a_second() -> Result<()> {
     let lines = end
         .stderr
         .lines()
-        .filter(|line| line.ends_with("1 connection"));
+        .filter(|line| line.ends_with("1 connection accepted"));
     let lines = lines.filter(|line| line.contains("MiB/s")).count() as u64;
     ensure!(
         (1..=seconds).contains(&lines),

@@ -19,7 +19,7 @@ use super::footprint::Footprint;
 use super::leasing::free;
 use super::println_line;
 use super::round::{connect, pattern};
-use super::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary};
+use super::transfer::{all_in_dmabuf, all_validated, devmem_tcp, number, start, summary};
 use crate::bed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use crate::machine;
 use crate::tool::{Finished, command, finish};
@@ -157,7 +157,7 @@ pub(super) fn receive(netns: &str, netkit: &str, to: SocketAddr, bytes: usize) -
     }
     let summary = summary(receiver)?;
     ensure!(number(&summary, "/bytes")? == bytes as u64, "{summary}");
-    ensure!(number(&summary, "/validated")? == 251, "not validated");
+    all_validated(&summary)?;
     all_in_dmabuf(&summary)
 }
 

@@ -1,6 +1,7 @@
 //! The cases, one function each.
 
 mod all;
+mod beside;
 mod bind_errors;
 mod by_device;
 mod collective;
@@ -45,11 +46,13 @@ mod round;
 mod send;
 mod send_errors;
 mod sinks;
+mod streams;
 mod telemetry;
 mod threads;
 mod tool_errors;
 mod transfer;
 mod watch;
+mod wrong_byte;
 
 use anyhow::{Result, bail, ensure};
 use netdev::{Ifindex, Link, NetkitSingle};

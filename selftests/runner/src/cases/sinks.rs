@@ -1,9 +1,11 @@
 //! What sinks make of a stream that came through a dmabuf, and what its pages are.
 
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use devmem::DmabufId;
@@ -13,13 +15,18 @@ use devmem::sink::{Gather, Memory, SinkError};
 use dmabuf::{Dmabuf, Protection};
 use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId};
 use nic::Plan;
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use udmabuf::{HugePage, Udmabuf};
 
-use super::transfer::{all_in_dmabuf, number, send, start, summary, tokens_came_back, validated};
+use super::round::connect;
+use super::transfer::{
+    all_in_dmabuf, devmem_tcp, number, send, start, summary, tokens_came_back, validated,
+};
 use super::{ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::tool::sh;
+use crate::memory;
+use crate::tool::{Running, command, sh};
 
 const MIB: u64 = 1 << 20;
 const QUEUE: QueueId = QueueId::new(bed::QUEUES - 1);
@@ -62,6 +69,46 @@ pub(super) fn checksum_of_each_peer() -> Result<()> {
         let python = zlib(path)?;
         println_line(&format!("{path}: {ours:08x}, zlib {python:08x}"));
         ensure!(ours == python, "{path}: {ours:08x}, not {python:08x}");
+    }
+    Ok(())
+}
+
+/// A peer that resets: the sum is of the bytes that the sink took, and says so.
+pub(super) fn checksum_of_a_peer_that_fails() -> Result<()> {
+    bed::wire()?;
+    for (port, json) in [(5000, "--json"), (5001, "")] {
+        let path = file("reset", 1_000_001, 7)?;
+        let bytes = fs::read(&path)?;
+        let to = format!("{NIC_ADDRESS}:{port}");
+        let line = memory::recv_line(&format!("recv {json} -f {NIC} -l {to} --checksum"))?;
+        let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
+        let mut peer = connect(to.parse()?)?;
+        peer.write_all(&bytes)?;
+        thread::sleep(Duration::from_secs(2));
+        let abort = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&peer, sockopt::Linger, &abort)?;
+        drop(peer);
+        let end = receiver.end_within(Duration::from_secs(20))?;
+        println_line(end.stdout.trim_end());
+        let (printed, _said) = (end.stdout.clone(), end.refused(1)?);
+        if json.is_empty() {
+            let claim = printed.lines().find(|line| line.contains("crc32"));
+            let claim = claim.context("no sum")?;
+            ensure!(
+                claim.contains("of the first ") && claim.contains("not its"),
+                "{claim}"
+            );
+            continue;
+        }
+        let summary: Value = serde_json::from_str(&printed)?;
+        let of = number(&summary, "/connections/0/crc32_bytes")? as usize;
+        ensure!(of > 0 && of <= bytes.len(), "{of} bytes");
+        fs::write(&path, &bytes[..of])?;
+        let (ours, python) = (number(&summary, "/connections/0/crc32")?, zlib(&path)?);
+        ensure!(ours == python, "{ours:08x} of {of} bytes, not {python:08x}");
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What a receiver tells about itself, against what the kernel says.
 
-mod receiver;
+pub(super) mod receiver;
 
 use std::process::Command;
 use std::time::Duration;
@@ -129,6 +129,60 @@ pub(super) fn live_of_two_queues() -> Result<()> {
     healthy(&serde_json::from_str(summary)?)
 }
 
+/// Two queues with a thread each, of which one is done: what it did still counts.
+pub(super) fn live_with_a_thread_that_is_done() -> Result<()> {
+    const PEERS: u64 = 12;
+    bed::wire()?;
+    let line = format!(
+        "--live --json --queue 2 --queue 3 --thread-per-queue -l {NIC_ADDRESS}:5000 --connections {PEERS}"
+    );
+    let receiver = Receiver::start(&line)?;
+    let peers = (0..PEERS).map(|_| connect(5000, 100_000));
+    let peers = peers.collect::<Result<Vec<_>>>()?;
+    let before = receiver.line("all bytes, all tokens back", |line| {
+        let tokens = &line["tokens"];
+        line["bytes"] == PEERS * 100_000 && tokens["issued"] == tokens["returned"]
+    })?;
+    let of = |queue: u64| {
+        let all = before["connections"].as_array().into_iter().flatten();
+        let of = all.filter(move |one| one["queue"] == queue);
+        of.filter_map(|one| one["peer"].as_str().map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    let (leaving, staying) = (of(2), of(3));
+    ensure!(
+        !leaving.is_empty() && !staying.is_empty(),
+        "all on one queue"
+    );
+    let (gone, left): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| {
+        let address = peer.local_addr().map(|address| address.to_string());
+        address.is_ok_and(|address| leaving.contains(&address))
+    });
+    drop(gone);
+    let ended = leaving.len() as u64;
+    // The first lines may still come from before.
+    std::thread::sleep(Duration::from_millis(1500));
+    for _ in 0..2 {
+        let line = receiver.line("another line", |_| true)?;
+        println_line(&line.to_string());
+        is(&line, "/ended", ended)?;
+        is(&line, "/missing", 0)?;
+        is(&line, "/bytes", PEERS * 100_000)?;
+        for pointer in ["/frags", "/tokens/issued", "/tokens/returned"] {
+            is(&line, pointer, number(&before, pointer)?)?;
+        }
+        is(&line, "/queues/0/bytes", ended * 100_000)?;
+        is(&line, "/queues/0/ended", ended)?;
+        is(
+            &line,
+            "/telemetry/frag_size/count",
+            number(&before, "/frags")?,
+        )?;
+    }
+    drop(left);
+    receiver.end()?.good("recv").map(drop)
+}
+
 /// From where neither the NIC nor its namespace can be seen, it goes by what it has itself.
 pub(super) fn nic_out_of_reach() -> Result<()> {
     bed::wire()?;
@@ -248,7 +302,12 @@ pub(super) fn warning_before_the_pool_starves() -> Result<()> {
     let inflight = pool()?.inflight.unwrap_or(0);
     ensure!(inflight >= NIOVS * 7 / 8, "{inflight} of {NIOVS} in flight");
     let said = receiver.said()?;
-    for word in ["of the 64 niovs", "does not answer", "\n  "] {
+    for word in [
+        "of the 64 niovs",
+        "does not answer",
+        "\n  ",
+        "more processors",
+    ] {
         ensure!(said.contains(word), "{word:?} is not in {said}");
     }
     ensure!(

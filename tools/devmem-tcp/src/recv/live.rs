@@ -6,12 +6,12 @@ use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
+use common::stdio::{self, Stream};
 use devmem::engine::{Look, Monitor, Snapshot};
 use serde::Serialize;
 
 use super::pool::{PATIENCE, State};
 use super::spread::Spreads;
-use super::told;
 use draw::Screen;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -36,8 +36,10 @@ pub(super) struct Second {
     queues: Vec<Queue>,
     memory: State,
     telemetry: Spreads,
-    /// Threads that did not answer, as one does not whose sink is busy: what they do is as it was.
+    /// Threads that did not answer in time: their part is as of their last answer.
     missing: usize,
+    /// The last warning of peers whose payload all came beside the dmabuf.
+    warning: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -110,8 +112,7 @@ enum Out {
 pub(super) struct Live {
     monitor: Monitor,
     out: Out,
-    /// Standard output has the payload.
-    to_stderr: bool,
+    stream: &'static Stream,
     began: Instant,
     next: Instant,
     /// The last answer, for when none comes.
@@ -122,6 +123,7 @@ pub(super) struct Live {
 }
 
 impl Live {
+    /// On standard output, or on standard error where the other has the payload.
     pub(super) fn new(title: String, monitor: Monitor, json: bool, to_stderr: bool) -> Self {
         let terminal = match to_stderr {
             true => io::stderr().is_terminal(),
@@ -135,7 +137,10 @@ impl Live {
                 (false, true) => Out::Screen(Screen::new(title, to_stderr)),
                 (false, false) => Out::Lines,
             },
-            to_stderr,
+            stream: match to_stderr {
+                true => stdio::stderr(),
+                false => stdio::stdout(),
+            },
             began: now,
             next: now + SECOND,
             last: None,
@@ -148,12 +153,17 @@ impl Live {
     }
 
     /// Tells it if a second has passed.
-    pub(super) fn tick(&mut self, memory: &State) {
+    pub(super) fn tick(&mut self, memory: &State, warning: Option<&str>) {
         let now = Instant::now();
         if now < self.next {
             return;
         }
         self.next = (self.next + SECOND).max(now);
+        // Nobody has read the last one yet, so this second is left out: what is drawn is drawn over
+        // what was, and a line begins where another ends.
+        if !self.stream.is_idle() {
+            return;
+        }
         let missing = match self.monitor.snapshot(PATIENCE) {
             Some(snapshot) => self.last.insert(snapshot).missing,
             None => 1,
@@ -161,16 +171,21 @@ impl Live {
         let Some(snapshot) = self.last.take() else {
             return;
         };
-        let second = self.second(&snapshot, memory, missing);
+        let second = Second {
+            warning: warning.map(str::to_owned),
+            ..self.second(&snapshot, memory, missing)
+        };
         match &mut self.out {
             Out::Screen(screen) => {
                 let text = screen.draw(&second, &snapshot.total().telemetry);
-                self.write(&text);
+                self.stream.post(&text);
             }
-            Out::Lines => self.write(&second.line()),
+            Out::Lines => {
+                self.stream.post(&second.line());
+            }
             Out::Json => {
                 if let Ok(line) = serde_json::to_string(&second) {
-                    self.write(&(line + "\n"));
+                    self.stream.post(&(line + "\n"));
                 }
             }
         }
@@ -181,14 +196,7 @@ impl Live {
     pub(super) fn clear(&mut self) {
         if let Out::Screen(screen) = &mut self.out {
             let text = screen.erase();
-            self.write(&text);
-        }
-    }
-
-    fn write(&self, text: &str) {
-        match self.to_stderr {
-            true => told::to_stderr(text),
-            false => told::to_stdout(text),
+            self.stream.post(&text);
         }
     }
 
@@ -233,6 +241,7 @@ impl Live {
             memory: memory.clone(),
             telemetry: (&total.telemetry).into(),
             missing,
+            warning: None,
         };
         let looks = snapshot.connections.iter();
         let groups = snapshot.by_napi.iter();

@@ -1,21 +1,29 @@
 //! What is told while it is received: a line or a view each second, and warnings.
 
+use std::time::Duration;
+
 use ::memory::AnyMemory;
+use common::stdio;
 use dmabuf::Dmabuf;
 use netdev::Binding;
 
+use super::beside::Beside;
 use super::live::Live;
 use super::pool::{State, Watcher};
 use super::progress::RateLine;
 use super::receiver::Receiver;
-use super::{Args, Place, told};
+use super::{Args, Place};
 use crate::snapshot::NicBehind;
 use crate::style::Style;
+
+/// How long a terminal may take for a few lines.
+const TAKEN: Duration = Duration::from_millis(50);
 
 /// All that a running receiver is looked at by. It runs on the thread that watches for what may go
 /// away, a few times a second, and not on those that receive.
 pub(super) struct Observer {
     memory: Watcher,
+    beside: Beside,
     rate: Option<RateLine>,
     live: Option<Live>,
 }
@@ -28,6 +36,8 @@ impl Observer {
         receiver: &Receiver,
         bound: &[(Binding, &AnyMemory)],
     ) -> Self {
+        // From here on a log line waits for nobody either.
+        stdio::stderr().post("");
         let niov = super::niov(args);
         let dmabufs: Vec<_> = bound
             .iter()
@@ -41,6 +51,7 @@ impl Observer {
         };
         let rate = || RateLine::new(receiver.progress(), args.progress);
         Self {
+            beside: Beside::new(device, receiver, args.refuse_unsteered),
             memory: Watcher::new(device, nic, &dmabufs, niov, larger, receiver.monitor()),
             live: args.live.then(live),
             rate: if args.live { None } else { rate() },
@@ -48,7 +59,8 @@ impl Observer {
     }
 
     pub(super) fn tick(&mut self) {
-        let warnings = self.memory.tick();
+        let mut warnings = self.memory.tick();
+        warnings.extend(self.beside.tick());
         if !warnings.is_empty() {
             self.clear();
         }
@@ -57,7 +69,7 @@ impl Observer {
             rate.tick();
         }
         if let Some(live) = &mut self.live {
-            live.tick(self.memory.state());
+            live.tick(self.memory.state(), self.beside.warning());
         }
     }
 
@@ -69,18 +81,22 @@ impl Observer {
         if let Some(live) = &mut self.live {
             live.clear();
         }
+        // Before what is written to another stream of the same terminal.
+        stdio::stdout().settle(TAKEN);
+        stdio::stderr().settle(TAKEN);
     }
 
     /// The end: the terminal as it was, and how much memory was taken.
     pub(super) fn end(mut self) -> State {
         self.clear();
         let (memory, warning) = self.memory.end();
-        warning.iter().for_each(|warning| warn(warning));
+        let warnings = warning.into_iter().chain(self.beside.end());
+        warnings.for_each(|warning| warn(&warning));
         memory
     }
 }
 
 fn warn(text: &str) {
     let warning = Style::stderr().warn("warning");
-    told::to_stderr(&format!("devmem-tcp: {warning}: {text}\n"));
+    stdio::stderr().post(&format!("devmem-tcp: {warning}: {text}\n"));
 }

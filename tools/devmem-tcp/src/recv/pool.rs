@@ -47,9 +47,11 @@ pub(super) struct Pool {
     pub(super) niovs: u64,
     /// Niovs that the page pools have; `None` where the NIC is out of reach.
     pub(super) inflight: Option<u64>,
+    /// The most seen at a look, five times a second.
     pub(super) peak_inflight: Option<u64>,
     /// Of these, the ones that are not in the pools' own ring and cache.
     pub(super) in_use: Option<u64>,
+    /// The most seen at a look: once a second, or as `peak_inflight` while more than half is in flight.
     pub(super) peak_in_use: Option<u64>,
     #[serde(skip)]
     starving: bool,
@@ -174,12 +176,16 @@ impl Watcher {
     /// again.
     fn near_the_end(&mut self) -> Vec<String> {
         let mut warnings = Vec::new();
+        let several = self.state.pools.len() > 1;
         for pool in &mut self.state.pools {
             let Some(in_use) = pool.in_use else { continue };
             let starving = in_use * 8 >= pool.niovs * 7;
             if starving && !pool.starving {
                 let snapshot = self.monitor.snapshot(PATIENCE);
-                let holders = snapshot.as_ref().map(|all| Holders::of(all, self.niov));
+                let holders = snapshot.as_ref().map(|all| Holders {
+                    several,
+                    ..Holders::of(all, self.niov)
+                });
                 warnings.push(starved(&self.device, pool, in_use, self.larger, holders));
                 pool.starving = true;
             } else if in_use * 4 < pool.niovs * 3 {
@@ -226,6 +232,8 @@ struct Holders {
     missing: usize,
     /// Who has most, and how many.
     most: Option<(String, u64)>,
+    /// There are several dmabufs, and nobody knows which part of this is of which.
+    several: bool,
 }
 
 impl Holders {
@@ -240,12 +248,13 @@ impl Holders {
             paused: paused.filter(|look| look.paused.is_some()).count(),
             missing: snapshot.missing,
             most: most.map(|look| (look.peer.address.to_string(), of_one(look))),
+            several: false,
         }
     }
 }
 
-/// What to do about a busy receiver.
-const BUSY: &str = "\n  give it a faster sink, or fewer peers at a time";
+/// What to do about a receiver that does not answer: busy in a sink, or without a processor.
+const BUSY: &str = "\n  give it a faster sink, more processors (--thread-per-queue, --pin), or fewer peers at a time";
 
 /// The warning, and what to do about it on a second line.
 fn starved(
@@ -261,25 +270,43 @@ fn starved(
          have nothing to receive into: "
     );
     let Some(holders) = holders else {
-        text += "the receiver is busy with a sink and does not answer, so the sockets' receive queues \
-                 fill up";
+        text += "the receiver does not answer, so the sockets' receive queues fill up";
         return text + BUSY;
     };
     let Holders {
         queued, held, kept, ..
     } = holders;
-    let ring = in_use.saturating_sub(queued + held + kept);
+    let ring = match holders.several {
+        true => 0,
+        false => in_use.saturating_sub(queued + held + kept),
+    };
+    let of_all = if holders.several {
+        "of all dmabufs, "
+    } else {
+        ""
+    };
     let _infallible = write!(
         text,
-        "about {queued} are in the sockets' receive queues, {kept} with sinks, {held} about to be \
-         given back, {ring} in the NIC's ring or on their way back"
+        "{of_all}about {queued} are in the sockets' receive queues, {kept} with sinks, {held} about to \
+         be given back"
     );
+    if !holders.several {
+        let _infallible = write!(text, ", {ring} in the NIC's ring or on their way back");
+    }
     if let Some((peer, most)) = &holders.most {
-        let _infallible = write!(text, "; most of them, {most}, came from {peer}");
+        let all = queued + held + kept + ring;
+        let percent = most * 100 / all.max(1);
+        let _infallible = write!(
+            text,
+            "; the most by one peer are {most} ({percent} %), from {peer}"
+        );
     }
     if holders.missing > 0 {
-        text += "; a thread is busy with a sink and does not answer, so the receive queues of its sockets \
-                 fill up";
+        let _infallible = write!(
+            text,
+            "; {} of the threads did not answer, so the receive queues of their sockets fill up",
+            holders.missing
+        );
         return text + BUSY;
     }
     text += &match queued.max(held).max(kept).max(ring) {
@@ -334,7 +361,8 @@ mod tests {
         assert!(queues.starts_with("recv eth1: 450 of the 512 niovs of dmabuf 3 are taken"));
         assert!(queues.contains("about 400 are in the sockets' receive queues, 20 with sinks"));
         assert!(queues.contains(
-            " 30 in the NIC's ring or on their way back; most of them, 300, came from 192.0.2.1:7\n"
+            " 30 in the NIC's ring or on their way back; the most by one peer are 300 (66 %), from \
+             192.0.2.1:7\n"
         ));
         assert!(queues.contains("--thread-per-queue"));
         let sink = said(10, 400, 5);
@@ -346,9 +374,22 @@ mod tests {
         };
         let one = starved("eth1", &pool(), 450, LARGER, Some(one));
         assert!(
-            one.contains("a thread is busy") && !one.contains("ethtool") && one.ends_with(BUSY)
+            one.contains("1 of the threads did not answer")
+                && !one.contains("ethtool")
+                && one.ends_with(BUSY)
         );
+        let both = Holders {
+            queued: 400,
+            several: true,
+            ..Holders::default()
+        };
+        let both = starved("eth1", &pool(), 450, LARGER, Some(both));
+        assert!(both.contains("of all dmabufs, about 400 are in") && !both.contains("ring"));
         let busy = starved("eth1", &pool(), 450, LARGER, None);
-        assert!(busy.contains("busy with a sink") && busy.lines().count() == 2);
+        assert!(busy.contains("does not answer") && busy.lines().count() == 2);
+        assert!(
+            !busy.contains("a sink and"),
+            "no sink need be at fault: {busy}"
+        );
     }
 }

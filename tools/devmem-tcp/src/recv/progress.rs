@@ -3,9 +3,8 @@
 use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
+use common::stdio;
 use devmem::engine::Progress;
-
-use super::told;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: f64 = (1 << 20) as f64;
@@ -44,29 +43,32 @@ impl RateLine {
         if bytes == 0 || (bytes == before && !self.terminal) {
             return;
         }
+        // A line that is still there says more than two that nobody reads.
+        if !stdio::stderr().is_idle() {
+            return;
+        }
         let text = line(bytes, bytes - before, elapsed, self.progress.connections());
         let text = match self.terminal {
             true => format!("\r\x1b[K{text}"),
             false => format!("devmem-tcp: {text}\n"),
         };
-        told::to_stderr(&text);
-        self.written = true;
+        self.written |= stdio::stderr().post(&text);
     }
 
     /// Takes the line off a terminal, for what is printed next.
     pub(super) fn clear(&mut self) {
         if self.terminal && std::mem::take(&mut self.written) {
-            told::to_stderr("\r\x1b[K");
+            stdio::stderr().post("\r\x1b[K");
         }
     }
 }
 
-/// `received 1280.0 MiB, 640.0 MiB/s, 1 connection`.
+/// `received 1280.0 MiB, 640.0 MiB/s, 1 connection accepted`.
 fn line(bytes: u64, since: u64, elapsed: Duration, connections: u64) -> String {
     let total = bytes as f64 / MIB;
     let rate = since as f64 / MIB / elapsed.as_secs_f64().max(f64::EPSILON);
     let plural = if connections == 1 { "" } else { "s" };
-    format!("received {total:.1} MiB, {rate:.1} MiB/s, {connections} connection{plural}")
+    format!("received {total:.1} MiB, {rate:.1} MiB/s, {connections} connection{plural} accepted")
 }
 
 #[cfg(test)]
@@ -78,8 +80,8 @@ mod tests {
         let half = Duration::from_millis(500);
         assert_eq!(
             line(3 << 20, 1 << 20, half, 1),
-            "received 3.0 MiB, 2.0 MiB/s, 1 connection"
+            "received 3.0 MiB, 2.0 MiB/s, 1 connection accepted"
         );
-        assert!(line(1, 1, half, 2).ends_with("2 connections"));
+        assert!(line(1, 1, half, 2).ends_with("2 connections accepted"));
     }
 }

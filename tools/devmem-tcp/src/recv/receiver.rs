@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
+use common::Output;
+use common::sink::AnySink;
 use devmem::engine::{
     Config, Engine, EngineError, Keepalive, Monitor, Peer, Progress, Report, StopHandle, Until,
     Worker, Workers,
@@ -15,7 +17,6 @@ use dmabuf::Dmabuf;
 use netdev::{Binding, Netdev, QueueId, QueueType};
 
 use super::Args;
-use super::sinks::{AnySink, Output};
 use crate::snapshot::NicBehind;
 
 type Open = Box<dyn FnMut(&Peer) -> Result<AnySink, SinkError> + Send>;

@@ -1,107 +1,21 @@
 //! Where the payload goes.
 
-use std::fs::File;
-use std::io;
 use std::sync::Arc;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
 use clap::error::ErrorKind;
+use common::Output;
+use common::sink::{AnySink, Reader};
+use devmem::DmabufId;
 use devmem::engine::Peer;
 use devmem::pattern::Pattern;
-use devmem::sink::device::{self, Devices, SharedDevice};
-use devmem::sink::{Checksum, Discard, Memory, Sink, SinkError, Validate, Write};
-use devmem::{DmabufId, Received};
+use devmem::sink::device::{Devices, SharedDevice};
+use devmem::sink::{Discard, Memory, SinkError};
 use dmabuf::{Dmabuf, Protection};
 use netdev::Binding;
 
 use crate::args::period;
-
-/// A sink of any kind; the connections' sinks leave the engine with its report.
-pub(super) enum AnySink {
-    Discard(Discard),
-    Validate(Validate),
-    Write(Write<Output>),
-    Checksum(Checksum),
-    DeviceValidate(device::Validate),
-    DeviceWrite(device::Write<Output>),
-    DeviceChecksum(device::Checksum),
-}
-
-/// What the payload is written to.
-pub(super) type Output = Box<dyn io::Write + Send>;
-
-impl AnySink {
-    /// The sum of what it took, where it makes one.
-    pub(super) fn crc32(&self) -> Option<u32> {
-        match self {
-            AnySink::Checksum(checksum) => Some(checksum.crc32()),
-            AnySink::DeviceChecksum(checksum) => Some(checksum.crc32()),
-            _ => None,
-        }
-    }
-
-    fn inner(&mut self) -> &mut dyn Sink {
-        match self {
-            AnySink::Discard(sink) => sink,
-            AnySink::Validate(sink) => sink,
-            AnySink::Write(sink) => sink,
-            AnySink::Checksum(sink) => sink,
-            AnySink::DeviceValidate(sink) => sink,
-            AnySink::DeviceWrite(sink) => sink,
-            AnySink::DeviceChecksum(sink) => sink,
-        }
-    }
-}
-
-impl Sink for AnySink {
-    fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
-        self.inner().consume(received)
-    }
-
-    fn finish(&mut self) -> Result<(), SinkError> {
-        self.inner().finish()
-    }
-
-    fn abandon(&mut self) {
-        self.inner().abandon();
-    }
-}
-
-/// Who reads the payload.
-#[derive(Clone)]
-pub(super) enum Reader {
-    /// The CPU, by mappings.
-    Cpu(Memory),
-    /// The devices whose memory it is.
-    Devices(Devices),
-}
-
-impl Reader {
-    fn validate(&self, pattern: &Pattern) -> AnySink {
-        let pattern = pattern.clone();
-        match self.clone() {
-            Self::Cpu(memory) => AnySink::Validate(Validate::new(pattern, memory)),
-            Self::Devices(devices) => {
-                AnySink::DeviceValidate(device::Validate::new(pattern, devices))
-            }
-        }
-    }
-
-    fn write(&self, out: Output) -> AnySink {
-        match self.clone() {
-            Self::Cpu(memory) => AnySink::Write(Write::new(out, memory)),
-            Self::Devices(devices) => AnySink::DeviceWrite(device::Write::new(out, devices)),
-        }
-    }
-
-    fn checksum(&self) -> AnySink {
-        match self.clone() {
-            Self::Cpu(memory) => AnySink::Checksum(Checksum::new(memory)),
-            Self::Devices(devices) => AnySink::DeviceChecksum(device::Checksum::new(devices)),
-        }
-    }
-}
 
 /// Bytes that a device gathers at once, on their way to `--output`: what one `recvmsg` brings.
 const STAGING: u64 = 1 << 20;
@@ -138,8 +52,8 @@ impl SinkArgs {
             return Ok(None);
         };
         Ok(Some(match path {
-            "-" => Box::new(io::stdout()),
-            path => Box::new(File::create(path).with_context(|| format!("create {path}"))?),
+            "-" => Output::stdout()?,
+            path => Output::create(path)?,
         }))
     }
 

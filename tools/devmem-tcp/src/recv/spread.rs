@@ -1,15 +1,18 @@
-//! Histograms in a few numbers.
+//! Quantiles of histograms.
+//!
+//! A histogram has buckets between powers of two, so a quantile is known as an upper bound: the
+//! greatest value of its bucket, or of all.
 
 use devmem::{Histogram, Telemetry};
 use serde::Serialize;
 
-/// How the values of a histogram lie; `None` where there were none.
+/// The values of a histogram in a few numbers; `None` where there were none.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Spread {
     pub(super) count: u64,
     pub(super) min: Option<u64>,
     pub(super) mean: Option<f64>,
-    /// Half of them are no greater; to within a factor of 2, as the next two.
+    /// Upper bound of the median, less than twice as large; the next two likewise.
     pub(super) p50: Option<u64>,
     pub(super) p90: Option<u64>,
     pub(super) p99: Option<u64>,
@@ -30,7 +33,7 @@ impl From<&Histogram> for Spread {
     }
 }
 
-/// All that was counted so.
+/// The histograms of a receiver.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub(super) struct Spreads {
     pub(super) frag_size: Spread,
@@ -51,12 +54,12 @@ impl From<&Telemetry> for Spreads {
 }
 
 impl Spread {
-    /// `1428 p50, 4096 p99, 4096 at most`, or nothing.
+    /// `p50 <= 2047, p99 <= 4096, max 4096`, or nothing.
     pub(super) fn to_text(&self) -> Option<String> {
         let (p50, p99, max) = (self.p50?, self.p99?, self.max?);
         Some(match self.min {
             Some(min) if min == max => format!("{max} each"),
-            _ => format!("p50 {p50}, p99 {p99}, max {max}"),
+            _ => format!("p50 <= {p50}, p99 <= {p99}, max {max}"),
         })
     }
 }
@@ -77,7 +80,7 @@ mod tests {
         histogram.record(4096);
         assert_eq!(
             Spread::from(&histogram).to_text().as_deref(),
-            Some("p50 2047, p99 4096, max 4096")
+            Some("p50 <= 2047, p99 <= 4096, max 4096")
         );
     }
 }

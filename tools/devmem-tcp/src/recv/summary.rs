@@ -1,15 +1,18 @@
 //! What was received, in words and in JSON.
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context, Error, Result, bail};
+use common::sink::AnySink;
+use common::{stdio, with_sources};
 use devmem::engine::{End, Report};
 use netdev::QueueId;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
 use serde::Serialize;
 
+use super::beside;
 use super::pool::State;
 use super::spread::{Spread, Spreads};
-use super::{AnySink, Args, Place};
+use super::{Args, Place};
 use crate::exit::{Gone, Silent};
 use crate::remedy::Hint;
 use crate::report;
@@ -45,11 +48,15 @@ pub(super) struct Summary {
     telemetry: Spreads,
     /// How much of the dmabufs was taken, and how often the NIC found nothing.
     memory: State,
-    /// The period of the pattern that all bytes were checked against.
-    validated: Option<usize>,
+    /// The period of the pattern that `--validate` asked for.
+    validate_period: Option<usize>,
+    /// Bytes that were compared with it and right.
+    validated_bytes: Option<u64>,
     connections: Vec<Connection>,
     /// Connections from other addresses than `--from`.
     refused: Refused,
+    /// What a good end does not show: payload of whole peers came beside the dmabuf.
+    warning: Option<String>,
     /// The signal that ended it.
     signal: Option<i32>,
     /// Whether all peers that were asked for came and closed.
@@ -125,8 +132,12 @@ struct Connection {
     /// The peer fell silent: an exit code of its own.
     #[serde(skip)]
     silent: bool,
-    /// Of the payload, with `--checksum`.
+    /// Of its bytes, those that were compared with the pattern and right.
+    validated_bytes: Option<u64>,
+    /// Of the bytes that the sink took, with `--checksum`.
     crc32: Option<u32>,
+    /// How many these are.
+    crc32_bytes: Option<u64>,
 }
 
 impl Summary {
@@ -146,6 +157,7 @@ impl Summary {
         let closed = report.connections.iter();
         let closed = closed.filter(|connection| matches!(connection.end, End::Closed));
         let complete = closed.count() >= args.connections as usize;
+        let connections: Vec<_> = report.connections.iter().map(connection).collect();
         let per = |amount: f64, of: f64| if of > 0.0 { amount / of } else { 0.0 };
         Self {
             device: place.link.name.clone(),
@@ -173,8 +185,12 @@ impl Summary {
             calls_per_mib: per(calls as f64, mib),
             telemetry: (&report.telemetry).into(),
             memory: memory.unwrap_or_default(),
-            validated: args.sinks.validate,
-            connections: report.connections.iter().map(connection).collect(),
+            validate_period: args.sinks.validate,
+            validated_bytes: args.sinks.validate.map(|_| {
+                let validated = connections.iter().filter_map(|peer| peer.validated_bytes);
+                validated.sum()
+            }),
+            connections,
             refused: Refused {
                 count: report.strangers.count,
                 first: report
@@ -184,6 +200,7 @@ impl Summary {
                     .map(ToString::to_string)
                     .collect(),
             },
+            warning: beside::warning(&report),
             signal,
             complete,
         }
@@ -213,11 +230,13 @@ impl Summary {
         } else {
             self.to_text()
         };
-        if stdout_taken {
-            eprint!("{text}");
-            Ok(())
-        } else {
-            report::text(&text)
+        if !stdout_taken {
+            return report::text(&text);
+        }
+        match stdio::stderr().print(&text) {
+            // Words for whom nobody is left to read them; a program that asked for JSON lacks it.
+            Err(error) if json => Err(error).context("stderr"),
+            _ => Ok(()),
         }
     }
 
@@ -260,10 +279,7 @@ impl Summary {
             unsteered_bytes,
             ..
         } = self;
-        let validated = match self.validated {
-            Some(period) => format!(", every byte validated (period {period})"),
-            None => String::new(),
-        };
+        let validated = self.validated();
         let mean = frag_bytes.checked_div(*frags).unwrap_or(0);
         let Calls {
             recvmsg,
@@ -277,7 +293,7 @@ impl Summary {
              unsteered  {unsteered_bytes} bytes\n  \
              tokens     {} issued, {} returned\n  \
              calls      {recvmsg} recvmsg, {dontneed} dontneed, {epoll_wait} epoll_wait: \
-             {:.2} a MiB\n{}{}{}{}",
+             {:.2} a MiB\n{}{}{}{}{}",
             self.peers(),
             self.seconds,
             self.mib_per_second,
@@ -288,6 +304,7 @@ impl Summary {
             self.memory(),
             self.checksums(),
             self.refused(),
+            self.warning(),
         )
     }
 
@@ -306,6 +323,23 @@ impl Summary {
                     first.join(", ")
                 )
             }
+        }
+    }
+
+    /// What was found to be right: a claim of all bytes only where all were compared and nothing
+    /// failed.
+    fn validated(&self) -> String {
+        let (Some(period), Some(validated)) = (self.validate_period, self.validated_bytes) else {
+            return String::new();
+        };
+        let all = validated == self.bytes;
+        match all && self.connections.iter().all(|peer| peer.error.is_none()) {
+            _ if self.bytes == 0 => String::new(),
+            true => format!(", every byte validated (period {period})"),
+            false => format!(
+                ", {validated} of {} bytes validated (period {period})",
+                self.bytes
+            ),
         }
     }
 
@@ -345,23 +379,34 @@ impl Summary {
     fn checksums(&self) -> String {
         let sum = |connection: &Connection| {
             let Connection { peer, bytes, .. } = connection;
-            let crc32 = connection.crc32?;
-            Some(format!(
-                "  crc32      {crc32:08x} of {bytes} bytes from {peer}\n"
-            ))
+            let (crc32, of) = (connection.crc32?, connection.crc32_bytes?);
+            Some(match connection.error {
+                None if of == *bytes => {
+                    format!("  crc32      {crc32:08x} of {bytes} bytes from {peer}\n")
+                }
+                _ => format!(
+                    "  crc32      {crc32:08x} of the first {of} of {bytes} bytes from {peer}: not its \
+                     whole stream\n"
+                ),
+            })
         };
         self.connections.iter().filter_map(sum).collect()
+    }
+
+    fn warning(&self) -> String {
+        let warning = self.warning.as_ref();
+        warning.map_or(String::new(), |text| format!("  warning    {text}\n"))
     }
 
     fn memory(&self) -> String {
         let mut text = String::new();
         for pool in &self.memory.pools {
             if let (Some(in_use), niovs) = (pool.peak_in_use, pool.niovs) {
-                text += &format!("  memory     {in_use} of {niovs} niovs taken at most");
+                text += &format!("  memory     {in_use} of {niovs} niovs taken");
                 if let Some(inflight) = pool.peak_inflight {
                     text += &format!(" ({inflight} with the pool's own)");
                 }
-                text += "\n";
+                text += ", the most seen at a look; there are 1 to 5 a second\n";
             }
         }
         if let Some(failed) = self.memory.alloc_fail {
@@ -375,28 +420,21 @@ impl Summary {
     }
 }
 
-/// An error and what it came of, as `{:#}` of `anyhow` has it.
-fn with_sources(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
-}
-
 fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
     let error = match &connection.end {
         End::Closed | End::Stopped => None,
         End::Failed(error) => Some(error),
     };
+    let sink = connection.sink.as_ref();
+    let crc32 = sink.and_then(AnySink::crc32);
     Connection {
         peer: connection.peer.address.to_string(),
         bytes: connection.stats.bytes,
         error: error.map(|error| with_sources(error)),
         remedy: error.and_then(|error| error.remedy()),
         silent: error.is_some_and(|error| error.is_silence()),
-        crc32: connection.sink.as_ref().and_then(AnySink::crc32),
+        validated_bytes: sink.and_then(AnySink::validated),
+        crc32: crc32.map(|(crc32, _)| crc32),
+        crc32_bytes: crc32.map(|(_, bytes)| bytes),
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::target::Place;
 use crate::remedy::Hint;
+use crate::report;
 
 /// Longer than the stop and start of a queue takes.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -120,7 +121,9 @@ pub(super) fn wait(netkit: &str, leases: &[Ending]) -> Result<()> {
                 .into());
             }
             if !told && begin.elapsed() > TELL {
-                eprintln!("devmem-tcp: {netkit} is deleted; waiting for {lease} to be free");
+                report::say(format_args!(
+                    "{netkit} is deleted; waiting for {lease} to be free"
+                ));
                 told = true;
             }
             thread::sleep(Duration::from_millis(5));

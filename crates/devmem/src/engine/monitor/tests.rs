@@ -70,10 +70,39 @@ fn it_shows_connections_at_work_and_over() {
     stop.stop();
     let report = running.join().unwrap();
     assert_eq!(report.stats.stream.bytes, 1300);
-    // Nobody is left to answer, and nobody is waited for.
+    // Nobody is left to be waited for, and what was received stays.
     let asked = Instant::now();
-    assert!(monitor.snapshot(PATIENCE).is_none());
+    let total = monitor.snapshot(PATIENCE).unwrap().total();
     assert!(asked.elapsed() < PATIENCE);
+    assert_eq!((total.ended, total.stats.bytes), (2, 1300));
+}
+
+#[test]
+fn an_engine_that_has_ended_still_counts() {
+    let (first, second) = (engine(|_| Ok(Discard)), engine(|_| Ok(Discard)));
+    let all = Monitor::of_all([first.monitor(), second.monitor()]);
+    let stops = [first.stop_handle(), second.stop_handle()];
+    let peers = [first.local_addr(), second.local_addr()].map(|to| {
+        let mut peer = TcpStream::connect(to).unwrap();
+        peer.write_all(&[0; 1000]).unwrap();
+        peer
+    });
+    let first = thread::spawn(move || first.run().unwrap());
+    let second = thread::spawn(move || second.run().unwrap());
+    look_until(&all, 2000);
+    stops[0].stop();
+    first.join().unwrap();
+    let left = all.snapshot(PATIENCE).unwrap();
+    let total = left.total();
+    assert_eq!(
+        (total.stats.bytes, total.working, total.ended),
+        (2000, 1, 1)
+    );
+    assert_eq!((left.connections.len(), left.missing), (1, 0));
+    drop(peers);
+    stops[1].stop();
+    second.join().unwrap();
+    assert_eq!(all.snapshot(PATIENCE).unwrap().total().stats.bytes, 2000);
 }
 
 /// A sink that takes its time.
@@ -97,10 +126,18 @@ fn a_busy_engine_is_not_waited_for() {
     assert_eq!(all.snapshot(PATIENCE).unwrap().missing, 0);
     let mut peer = TcpStream::connect(to).unwrap();
     peer.write_all(&[0; 10]).unwrap();
+    look_until(&all, 10);
+    peer.write_all(&[0; 10]).unwrap();
     let deadline = Instant::now() + PATIENCE;
-    while all.snapshot(Duration::from_millis(20)).unwrap().missing == 0 {
+    // Its part is as it was, not as if it had none.
+    let without = loop {
+        let snapshot = all.snapshot(Duration::from_millis(20)).unwrap();
+        if snapshot.missing > 0 {
+            break snapshot;
+        }
         assert!(Instant::now() < deadline);
-    }
+    };
+    assert_eq!(without.total().stats.bytes, 10);
     // It answers when it is free again.
     assert_eq!(all.snapshot(PATIENCE).unwrap().missing, 0);
     stops.iter().for_each(|stop| stop.stop());

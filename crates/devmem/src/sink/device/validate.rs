@@ -21,7 +21,7 @@ impl Validate {
         }
     }
 
-    /// Bytes of the stream that were right so far.
+    /// Bytes of the stream that were compared and right, up to the first wrong one.
     pub fn validated(&self) -> u64 {
         self.validated
     }
@@ -34,14 +34,18 @@ impl Sink for Validate {
             batcher,
             validated,
         } = self;
-        let end = received.stream_offset() + received.bytes() as u64;
+        // Counted where they are compared: what no run brought is not validated.
+        let mut compared = 0;
         // Runs come in any order: what counts is the first wrong byte of all.
         let mut first: Option<Mismatch> = None;
         batcher.run_all(received, |run| {
-            let found = match run {
-                Run::Inline { at, bytes } => pattern.check(at, bytes).err(),
-                Run::Frags { device, batch } => device.lock().validate(batch, pattern)?,
+            let (found, len) = match run {
+                Run::Inline { at, bytes } => (pattern.check(at, bytes).err(), bytes.len() as u64),
+                Run::Frags { device, batch } => {
+                    (device.lock().validate(batch, pattern)?, batch.bytes())
+                }
             };
+            compared += len;
             let earlier = |found: &Mismatch| first.is_none_or(|first| found.offset < first.offset);
             first = found.filter(earlier).or(first);
             Ok(())
@@ -50,7 +54,7 @@ impl Sink for Validate {
             *validated = mismatch.offset;
             return Err(mismatch.into());
         }
-        *validated = end;
+        *validated += compared;
         Ok(())
     }
 }

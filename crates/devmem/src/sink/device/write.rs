@@ -28,6 +28,11 @@ impl<W: io::Write> Write<W> {
         }
     }
 
+    /// The writer, as it is used.
+    pub fn get_mut(&mut self) -> &mut W {
+        &mut self.writer
+    }
+
     /// The writer.
     pub fn into_inner(self) -> W {
         self.writer

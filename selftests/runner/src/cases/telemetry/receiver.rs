@@ -22,22 +22,22 @@ use crate::memory;
 use crate::tool::{Finished, Running, until};
 
 /// Nothing here takes longer.
-pub(super) const SOON: Duration = Duration::from_secs(10);
+pub(in crate::cases) const SOON: Duration = Duration::from_secs(10);
 
 /// A receiver whose output can be read while it runs.
-pub(super) struct Receiver {
-    pub(super) running: Running,
+pub(in crate::cases) struct Receiver {
+    pub(in crate::cases) running: Running,
     out: PathBuf,
     err: PathBuf,
 }
 
 impl Receiver {
-    pub(super) fn start(line: &str) -> Result<Self> {
+    pub(in crate::cases) fn start(line: &str) -> Result<Self> {
         Self::within("exec", &format!("-f {NIC} {line}"))
     }
 
     /// By way of another command.
-    pub(super) fn within(way: &str, line: &str) -> Result<Self> {
+    pub(in crate::cases) fn within(way: &str, line: &str) -> Result<Self> {
         let (out, err) = ("/tmp/telemetry.out", "/tmp/telemetry.err");
         let tool = devmem_tcp();
         let line = memory::recv_line(line)?;
@@ -57,19 +57,23 @@ impl Receiver {
         Ok(started)
     }
 
-    pub(super) fn said(&self) -> Result<String> {
+    pub(in crate::cases) fn said(&self) -> Result<String> {
         fs::read_to_string(&self.err).context("stderr")
     }
 
     /// The lines of its standard output that are whole.
-    pub(super) fn lines(&self) -> Result<Vec<String>> {
+    pub(in crate::cases) fn lines(&self) -> Result<Vec<String>> {
         let text = fs::read_to_string(&self.out).context("stdout")?;
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         Ok(whole.lines().map(str::to_owned).collect())
     }
 
     /// The next `--live` line of which this holds.
-    pub(super) fn line(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
+    pub(in crate::cases) fn line(
+        &self,
+        what: &str,
+        holds: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
         let before = self.lines()?.len();
         let mut found = None;
         until(what, SOON, || {
@@ -88,7 +92,7 @@ impl Receiver {
     }
 
     /// Its end, with what it printed.
-    pub(super) fn end(self) -> Result<Finished> {
+    pub(in crate::cases) fn end(self) -> Result<Finished> {
         let mut end = self.running.end_within(SOON)?;
         end.stdout = fs::read_to_string(&self.out)?;
         end.stderr = fs::read_to_string(&self.err)?;
@@ -97,11 +101,11 @@ impl Receiver {
 }
 
 /// A connection from the far end of the wire that has sent so much.
-pub(super) fn connect(port: u16, bytes: usize) -> Result<TcpStream> {
+pub(in crate::cases) fn connect(port: u16, bytes: usize) -> Result<TcpStream> {
     connect_to(NIC_ADDRESS, port, bytes)
 }
 
-pub(super) fn connect_to(address: &str, port: u16, bytes: usize) -> Result<TcpStream> {
+pub(in crate::cases) fn connect_to(address: &str, port: u16, bytes: usize) -> Result<TcpStream> {
     let peer = NetNs::by_name(PEER)?;
     let mut stream = peer.run(|| TcpStream::connect((address, port)))??;
     stream.set_nodelay(true)?;
@@ -111,12 +115,12 @@ pub(super) fn connect_to(address: &str, port: u16, bytes: usize) -> Result<TcpSt
 
 /// Packets that were read are freed at once, not by the processor that received them, some time
 /// later (`skb_attempt_defer_free`): each still takes a niov.
-pub(super) struct FreedAtOnce(String);
+pub(in crate::cases) struct FreedAtOnce(String);
 
 impl FreedAtOnce {
     const LIMIT: &str = "/proc/sys/net/core/skb_defer_max";
 
-    pub(super) fn set() -> Result<Self> {
+    pub(in crate::cases) fn set() -> Result<Self> {
         let before = fs::read_to_string(Self::LIMIT).context(Self::LIMIT)?;
         fs::write(Self::LIMIT, "0").context(Self::LIMIT)?;
         Ok(Self(before))
@@ -130,10 +134,10 @@ impl Drop for FreedAtOnce {
 }
 
 /// A thread that stands still, and no other of its process.
-pub(super) struct Halted(Pid);
+pub(in crate::cases) struct Halted(Pid);
 
 impl Halted {
-    pub(super) fn at(pid: u32) -> Result<Self> {
+    pub(in crate::cases) fn at(pid: u32) -> Result<Self> {
         let pid = Pid::from_raw(pid.try_into().context("pid")?);
         ptrace::attach(pid).context("ptrace")?;
         let stopped = waitpid(pid, None)?;
@@ -144,7 +148,7 @@ impl Halted {
         Ok(Self(pid))
     }
 
-    pub(super) fn go_on(self) -> Result<()> {
+    pub(in crate::cases) fn go_on(self) -> Result<()> {
         Ok(ptrace::detach(self.0, None)?)
     }
 }

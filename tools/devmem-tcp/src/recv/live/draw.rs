@@ -152,7 +152,8 @@ impl Screen {
             text += &format!(", {} ended", second.ended);
         }
         if second.missing > 0 {
-            text += &self.style.warn("  busy with a sink: no answer");
+            let threads = plural(second.missing, "thread");
+            text += &self.style.warn(&format!("  no answer from {threads}"));
         }
         text
     }
@@ -170,7 +171,7 @@ impl Screen {
             _ => self.style.bad(&bar),
         };
         format!(
-            "dmabuf {} [{bar}] {in_use} of {niovs} niovs taken, {peak} at most",
+            "dmabuf {} [{bar}] {in_use} of {niovs} niovs taken, {peak} the most seen",
             pool.dmabuf
         )
     }
