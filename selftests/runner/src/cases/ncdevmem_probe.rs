@@ -1,6 +1,5 @@
 //! `ncdevmem -f IF`: the probe that upstream's suites ask first.
 
-use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use nix::sys::signal::Signal;
 use super::ncdevmem::{bound, ended, ncdevmem, same, settings};
 use super::{ifindex, netkit, println_line};
 use crate::bed::{self, NIC};
+use crate::sysctl;
 use crate::tool::{Running, finish, sh};
 
 /// Holds if the probe of this line ends with this status; what it said.
@@ -54,11 +54,9 @@ pub(super) fn passes_and_restores() -> Result<()> {
 pub(super) fn rx_page_size() -> Result<()> {
     bed::wire()?;
     let before = settings()?;
-    // A case before this one may have left some.
-    fs::write("/proc/sys/vm/nr_hugepages", "0")?;
     let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
     ensure!(complaint.contains("nr_hugepages"), "no remedy");
-    fs::write("/proc/sys/vm/nr_hugepages", "64")?;
+    let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
     if bed::kernel()? < (7, 3) {
         let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
         ensure!(complaint.contains("Linux 7.3"), "no remedy");

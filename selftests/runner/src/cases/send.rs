@@ -19,6 +19,7 @@ use udmabuf::Udmabuf;
 use super::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary};
 use super::{ifindex, println_line};
 use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
+use crate::sysctl;
 use crate::tool::{command, finish, ours, sh};
 
 const MIB: u64 = 1 << 20;
@@ -201,13 +202,7 @@ pub(super) fn ranges_stay_the_kernels_until_acknowledged() -> Result<()> {
 /// `ENOBUFS` is waited out.
 pub(super) fn small_chunks_and_little_memory() -> Result<()> {
     bed::wire()?;
-    sh("sysctl -qw net.core.optmem_max=2048")?;
-    let outcome = small_chunks();
-    sh("sysctl -qw net.core.optmem_max=131072")?;
-    outcome
-}
-
-fn small_chunks() -> Result<()> {
+    let _little = sysctl::set("net.core.optmem_max", "2048")?;
     let mut out = outgoing(MIB)?;
     let content = pattern(100_001);
     let mut far = out.far;

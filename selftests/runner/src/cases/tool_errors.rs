@@ -10,6 +10,7 @@ use netdev::HeaderSplit;
 use super::println_line;
 use super::transfer::{devmem_tcp, nic_settings, start};
 use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
+use crate::sysctl;
 use crate::tool::{command, finish, sh, until};
 
 /// Holds if the line is refused with status 1, in two lines that contain these words.
@@ -138,8 +139,7 @@ pub(super) fn without_udmabuf() -> Result<()> {
 /// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
 pub(super) fn over_the_size_limit() -> Result<()> {
     bed::wire()?;
-    let limit = "/sys/module/udmabuf/parameters/size_limit_mb";
-    std::fs::write(limit, "64")?;
+    let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 65M");
     complains(tool(&line), &["size_limit_mb"])?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 5000");
