@@ -27,14 +27,17 @@ test: test-host test-vm ## all tests: on this machine, then in the VM
 
 test-host: setup ## the tests that need no VM
 	$(cargo) test --workspace --locked
+	@selftests/upstream/table.test
 
 # Apart from the tests: another rustfmt or clippy than ours may see things differently.
-lint: setup ## format, lints, documentation, and the public API as crates/*/api.txt have it
+lint: setup ## format, lints, documentation, shell scripts, and the public API as crates/*/api.txt have it
 	$(cargo) fmt --all --check
 	$(cargo) fmt --manifest-path selftests/api/Cargo.toml --check
 	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(cargo) doc --workspace --no-deps --locked
 	@selftests/api/run --where-possible
+	@$(vm)/setup shellcheck
+	@.ci/shellcheck
 
 api: setup ## write the public API to crates/*/api.txt, where a change of it shows
 	@selftests/api/run --update
