@@ -39,6 +39,9 @@ lint: setup ## format, lints, documentation, shell scripts, and the public API a
 	@$(vm)/setup shellcheck
 	@.ci/shellcheck
 
+oldest: setup ## check that all of it builds with the oldest Rust that Cargo.toml names: Debian's, in the VM's root
+	$(cargo) --oldest check --workspace --all-targets --locked
+
 api: setup ## write the public API to crates/*/api.txt, where a change of it shows
 	@selftests/api/run --update
 
@@ -94,4 +97,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo gpu test test-host test-vm upstream bench lint api ptx vm build module setup vm-ready test-ready clean distclean
+.PHONY: help demo gpu test test-host test-vm upstream bench lint oldest api ptx vm build module setup vm-ready test-ready clean distclean
