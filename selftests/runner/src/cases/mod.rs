@@ -47,6 +47,7 @@ mod telemetry;
 mod threads;
 mod tool_errors;
 mod transfer;
+mod udmabufs;
 mod watch;
 
 use anyhow::{Result, bail, ensure};
