@@ -311,7 +311,7 @@ fn without_buffer() -> Result<u64> {
 }
 
 /// What TCP counts there: `RetransSegs`, say.
-fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
+pub(super) fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
     let mut counters = BTreeMap::new();
     for file in ["snmp", "netstat"] {
         let path = format!("/proc/thread-self/net/{file}");
