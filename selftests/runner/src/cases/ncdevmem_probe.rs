@@ -11,7 +11,7 @@ use super::ncdevmem::{bound, ended, ncdevmem, same, settings};
 use super::{ifindex, netkit, println_line};
 use crate::bed::{self, NIC};
 use crate::sysctl;
-use crate::tool::{Running, finish, sh};
+use crate::tool::{Running, finish, sh, until};
 
 /// Holds if the probe of this line ends with this status; what it said.
 fn probe(line: &str, status: i32) -> Result<String> {
@@ -99,22 +99,31 @@ pub(super) fn fails_over_a_leased_queue() -> Result<()> {
     same(&before)
 }
 
-/// At whatever step the signal comes.
+/// At whatever step the signal comes, once the NIC is not what it was any more. The driver is slow,
+/// so that there is time for it.
 pub(super) fn signals_restore() -> Result<()> {
     bed::wire()?;
+    bed::parameter("slow_ms", 200)?;
     let before = settings()?;
-    for delay in (0..8).map(|step| step * 25) {
+    for step in 0..8 {
         let running = Running::start(ncdevmem(None, &format!("-f {NIC}")))?;
-        // Once its handlers are there: before that it has changed nothing.
-        sleep(Duration::from_millis(delay));
-        let signal = if delay % 50 == 0 {
+        until("a change of the NIC", Duration::from_secs(10), || {
+            Ok(settings()? != before || bound()? > 0)
+        })?;
+        sleep(Duration::from_millis(step * 20));
+        let signal = if step % 2 == 0 {
             Signal::SIGINT
         } else {
             Signal::SIGTERM
         };
         running.signal(signal)?;
         let end = ended(running)?;
-        println_line(&format!("after {delay} ms: {}", end.status));
+        println_line(&format!("step {step}: {}", end.status));
+        let said = end.refused(1)?;
+        ensure!(
+            said.contains("signal"),
+            "it did not end by {signal}: {said}"
+        );
         same(&before)?;
         ensure!(bound()? == 0, "a binding is left");
     }
