@@ -195,6 +195,7 @@ pub(crate) const ALL: &[Case] = cases![
     nic_restored::after_error,
     nic_restored::after_panic,
     nic_restored::after_abort,
+    nic_restored::after_stderr_was_full,
     nic_restored::after_sigint,
     nic_restored::after_sigterm,
     nic_restored::after_sigterm_while_setting_up,
