@@ -27,14 +27,20 @@ test: test-host test-vm ## all tests: on this machine, then in the VM
 
 test-host: setup ## the tests that need no VM
 	$(cargo) test --workspace --locked
+	@selftests/upstream/table.test
 
 # Apart from the tests: another rustfmt or clippy than ours may see things differently.
-lint: setup ## format, lints, documentation, and the public API as crates/*/api.txt have it
+lint: setup ## format, lints, documentation, shell scripts, and the public API as crates/*/api.txt have it
 	$(cargo) fmt --all --check
 	$(cargo) fmt --manifest-path selftests/api/Cargo.toml --check
 	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(cargo) doc --workspace --no-deps --locked
 	@selftests/api/run --where-possible
+	@$(vm)/setup shellcheck
+	@.ci/shellcheck
+
+oldest: setup ## check that all of it builds with the oldest Rust that Cargo.toml names: Debian's, in the VM's root
+	$(cargo) --oldest check --workspace --all-targets --locked
 
 api: setup ## write the public API to crates/*/api.txt, where a change of it shows
 	@selftests/api/run --update
@@ -91,4 +97,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo gpu test test-host test-vm upstream bench lint api ptx vm build module setup vm-ready test-ready clean distclean
+.PHONY: help demo gpu test test-host test-vm upstream bench lint oldest api ptx vm build module setup vm-ready test-ready clean distclean

@@ -1,13 +1,21 @@
 # awk -v results=DIR -f table.awk SKIPS JOBS: reads the KTAP that `guest` left in DIR,
 # prints a table of suite, case and verdicts, what a case that failed said of it, and
 # fails unless all is well.
-# SKIPS has "suite case | reason" lines, JOBS "suite=whose".
+# SKIPS has lines `suite case | "what the suite says": why`, JOBS "suite=whose". A SKIP passes only
+# if it says exactly that.
 
 FILENAME != "-" {
     if ($0 ~ /^#/ || !NF) next
     at = index($0, " | ")
     split(substr($0, 1, at), name, " ")
-    reason[name[1], name[2]] = substr($0, at + 3)
+    why_skipped = substr($0, at + 3)
+    if (!at || !match(why_skipped, /^"[^"]+": ./)) {
+        print FILENAME ": not a line `suite case | \"text\": why`: " $0
+        malformed = 1
+        exit 1
+    }
+    listed_text[name[1], name[2]] = substr(why_skipped, 2, RLENGTH - 5)
+    reason[name[1], name[2]] = substr(why_skipped, RLENGTH)
     next
 }
 
@@ -22,10 +30,13 @@ function note(suite, case_, whose, verdict, text, said_before) {
     }
     said[suite, case_, whose] = verdict
     if (verdict == "ok") { good++; return }
-    if ((verdict == "SKIP" || verdict == "XFAIL") && (suite, case_) in reason) {
-        listed++
-        used[suite, case_] = text
-        return
+    if (verdict == "SKIP" && (suite, case_) in reason) {
+        if (text == listed_text[suite, case_]) {
+            listed++
+            used[suite, case_] = text
+            return
+        }
+        said_before = "\n    the listed reason is: " listed_text[suite, case_] said_before
     }
     bad++
     why[++whys] = suite " " case_ " (" whose "): " verdict (text ? ", " text : "") said_before
@@ -69,6 +80,7 @@ function cell(i, whose) {
 }
 
 END {
+    if (malformed) exit 1
     wide = 4
     for (i = 1; i <= rows; i++) if (length(case_of[i]) > wide) wide = length(case_of[i])
     form = "%-20s %-" wide "s  %-7s  %s\n"

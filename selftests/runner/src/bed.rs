@@ -109,7 +109,15 @@ pub(crate) fn route_to_container() -> Result<()> {
     link.add_route(&Route::on_link(container, host))?;
     let router: IpAddr = NIC_ADDRESS.parse()?;
     Link::open_in(&NetNs::by_name(PEER)?)?.add_route(&Route::over(container, router))?;
-    fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")?;
+    forward(&[NIC, HOST])
+}
+
+/// Has these devices forward IPv4. Not `ip_forward`, which is of all devices and outlives them.
+pub(crate) fn forward(devices: &[&str]) -> Result<()> {
+    for device in devices {
+        let path = format!("/proc/sys/net/ipv4/conf/{device}/forwarding");
+        fs::write(&path, "1").context(path)?;
+    }
     Ok(())
 }
 

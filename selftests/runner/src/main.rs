@@ -2,7 +2,7 @@
 //!
 //! Each case runs in a process of its own, with a deadline, on a software NIC loaded afresh: a case
 //! that panics, hangs or leaves something behind fails alone. A warning that the kernel logs
-//! meanwhile fails the case, too.
+//! meanwhile fails the case, too, and so does a setting of the machine that is not what it was.
 
 #![deny(unsafe_code)]
 
@@ -16,6 +16,7 @@ mod machine;
 mod memory;
 mod small;
 mod state;
+mod sysctl;
 mod tool;
 mod xdp;
 
@@ -175,6 +176,7 @@ fn run_all(args: &Args) -> Result<bool> {
     }
     let program = machine::stage()?;
     let mut kernel = kmsg::Kmsg::open().context("the kernel's log")?;
+    let settings = sysctl::Snapshot::take().context("the machine's settings")?;
     let mut ktap = Ktap::begin(out, chosen.len())?;
     for turn in chosen {
         let verdict = run_apart(
@@ -182,6 +184,7 @@ fn run_all(args: &Args) -> Result<bool> {
             &turn,
             Duration::from_secs(args.deadline),
             &mut kernel,
+            &settings,
             &mut ktap,
         )?;
         ktap.verdict(&turn.name, &verdict)?;
@@ -195,6 +198,7 @@ fn run_apart<W: io::Write>(
     turn: &Turn,
     deadline: Duration,
     kernel: &mut kmsg::Kmsg,
+    settings: &sysctl::Snapshot,
     ktap: &mut Ktap<W>,
 ) -> Result<Verdict> {
     let begun = Instant::now();
@@ -225,6 +229,13 @@ fn run_apart<W: io::Write>(
     let cleared = state::clear().and_then(|()| bed::clear());
     if let Err(error) = cleared {
         ktap.note(&format!("clearing up: {error:#}"))?;
+        verdict = Verdict::Failed;
+    }
+    for left in sysctl::Snapshot::take()?.differences(settings) {
+        ktap.note(&left.to_string())?;
+        if let Err(error) = left.put_back() {
+            ktap.note(&format!("{error:#}"))?;
+        }
         verdict = Verdict::Failed;
     }
     let complaints = kernel.complaints().context("the kernel's log")?;

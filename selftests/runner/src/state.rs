@@ -194,6 +194,17 @@ impl State {
     }
 }
 
+/// Holds if no NIC was touched since the case began, not even for a moment: whoever changes one
+/// opens the runtime directory first, to write down what it was, and nobody removes that directory
+/// before the case has ended.
+pub(crate) fn untouched() -> Result<()> {
+    ensure!(
+        !Path::new(RUNTIME).exists(),
+        "{RUNTIME} is there: a NIC was set up, or was about to be"
+    );
+    Ok(())
+}
+
 /// Holds if there is no guardian, and nothing written down.
 pub(crate) fn nothing_left() -> Result<()> {
     let guardians = guardians()?;

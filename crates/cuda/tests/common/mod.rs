@@ -45,7 +45,7 @@ impl Fake {
 
     fn function<T: Copy>(&self, name: &str) -> T {
         // SAFETY: the callers below name the types that fakecuda has.
-        *unsafe { self.library.get::<T>(name) }.unwrap()
+        *unsafe { self.library.get::<T>(name.as_bytes()) }.unwrap()
     }
 
     pub fn reset(&self) {

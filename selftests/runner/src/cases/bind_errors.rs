@@ -1,6 +1,6 @@
 //! What `bind-rx` refuses, with which error number and in which words.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
@@ -13,6 +13,7 @@ use udmabuf::{HugePage, Udmabuf};
 
 use super::{Skip, ifindex, netkit, refused};
 use crate::bed::{self, NIC};
+use crate::sysctl;
 use crate::tool::sh;
 use crate::xdp;
 
@@ -172,7 +173,7 @@ fn since_7_3() -> Result<()> {
 
 pub(super) fn rx_page_size_not_a_power_of_two() -> Result<()> {
     since_7_3()?;
-    fs::write("/proc/sys/vm/nr_hugepages", "8").context("nr_hugepages")?;
+    let _reserved = sysctl::set("vm.nr_hugepages", "8")?;
     refused(bind_with_page_size(12_288, HugePage::Mb2)?, EINVAL, None)?;
     refused(bind_with_page_size(2048, HugePage::Mb2)?, ERANGE, None)?;
     // More than the NIC can fill.

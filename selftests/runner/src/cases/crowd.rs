@@ -24,6 +24,7 @@ use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
 use crate::memory;
 use crate::small::{Ended, Outcome};
 use crate::state::{Observer, State};
+use crate::sysctl;
 use crate::tool::{Running, command, until};
 
 /// The queue that payload goes to.
@@ -41,12 +42,8 @@ pub(super) fn address() -> Result<SocketAddr> {
 /// The wire, with queues at the sender that drop nothing: by default they do, of a burst
 /// (`fq_codel`).
 pub(super) fn wire_that_keeps_all() -> Result<()> {
-    const QUEUE: &str = "/proc/sys/net/core/default_qdisc";
-    let before = fs::read_to_string(QUEUE)?;
-    fs::write(QUEUE, "pfifo_fast")?;
-    let wired = bed::wire();
-    fs::write(QUEUE, before.trim())?;
-    wired
+    let _queue = sysctl::set("net.core.default_qdisc", "pfifo_fast")?;
+    bed::wire()
 }
 
 /// A receiver, and the NIC as it was before it.
@@ -327,7 +324,7 @@ fn without_buffer() -> Result<u64> {
 }
 
 /// What TCP counts there: `RetransSegs`, say.
-fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
+pub(super) fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
     let mut counters = BTreeMap::new();
     for file in ["snmp", "netstat"] {
         let path = format!("/proc/thread-self/net/{file}");

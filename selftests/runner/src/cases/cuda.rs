@@ -12,6 +12,7 @@ use super::println_line;
 use super::sinks::{file, sum_of_bytes, zlib};
 use super::transfer::{all_in_dmabuf, all_validated, number, send, tokens_came_back};
 use crate::bed::{self, NIC, NIC_ADDRESS};
+use crate::state;
 use crate::tool::ours;
 
 const MIB: u64 = 1 << 20;
@@ -145,6 +146,7 @@ pub(super) fn refusals_say_what_is_missing() -> Result<()> {
         let (_, said) = receiver.end(1)?;
         println_line(&format!("{faults} {line}:\n{}", said.trim_end()));
         ensure!(said.contains(words), "{words:?} is not in {said:?}");
+        state::untouched()?;
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use super::doctor_fault::{Bad, Report, as_user, avoided, cured, named, named_by,
 use super::println_line;
 use super::transfer::devmem_tcp;
 use crate::bed::{self, NIC};
+use crate::sysctl;
 use crate::tool::sh;
 
 /// A `/dev` of this case's own, with nothing in it but `null`.
@@ -57,62 +58,42 @@ pub(super) fn udmabuf_of_another_user() -> Result<()> {
 /// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
 pub(super) fn udmabuf_size_limit() -> Result<()> {
     bed::wire()?;
-    let limit = "/sys/module/udmabuf/parameters/size_limit_mb";
-    let before = fs::read_to_string(limit)?;
-    fs::write(limit, "64")?;
-    cured(&format!("{NIC} --size 100M"), "udmabuf.limit", Bad::NoRx)?;
-    Ok(fs::write(limit, before)?)
+    let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
+    cured(&format!("{NIC} --size 100M"), "udmabuf.limit", Bad::NoRx)
 }
 
 pub(super) fn more_than_the_memory() -> Result<()> {
     bed::wire()?;
-    let limit = "/sys/module/udmabuf/parameters/size_limit_mb";
-    let before = fs::read_to_string(limit)?;
-    fs::write(limit, i32::MAX.to_string())?;
-    avoided(&format!("{NIC} --size 64G"), "memory.free")?;
-    Ok(fs::write(limit, before)?)
+    let _none = sysctl::set_parameter("udmabuf", "size_limit_mb", &i32::MAX.to_string())?;
+    avoided(&format!("{NIC} --size 64G"), "memory.free")
 }
 
 pub(super) fn no_hugepages() -> Result<()> {
     bed::wire()?;
-    sh("sysctl -w vm.nr_hugepages=1")?;
+    let _one = sysctl::set("vm.nr_hugepages", "1")?;
     cured(
         &format!("{NIC} --pages 2M --size 32M"),
         "memory.hugepages",
         Bad::NoRx,
-    )?;
-    sh("sysctl -w vm.nr_hugepages=0").map(drop)
-}
-
-/// A setting under `/proc/sys/net`, put back after `f`.
-fn with(setting: &str, value: &str, f: impl FnOnce() -> Result<()>) -> Result<()> {
-    let path = format!("/proc/sys/net/{setting}");
-    let before = fs::read_to_string(&path)?;
-    fs::write(&path, value)?;
-    let outcome = f();
-    fs::write(&path, before)?;
-    outcome
+    )
 }
 
 pub(super) fn receive_buffers_larger_than_the_pool() -> Result<()> {
     bed::wire()?;
-    with("ipv4/tcp_rmem", "4096 131072 134217728", || {
-        cured(NIC, "socket.rmem", Bad::Warns)
-    })
+    let _large = sysctl::set("net.ipv4.tcp_rmem", "4096 131072 134217728")?;
+    cured(NIC, "socket.rmem", Bad::Warns)
 }
 
 pub(super) fn receive_buffers_too_small() -> Result<()> {
     bed::wire()?;
-    with("ipv4/tcp_rmem", "4096 65536 65536", || {
-        cured(NIC, "socket.rmem", Bad::Warns)
-    })
+    let _small = sysctl::set("net.ipv4.tcp_rmem", "4096 65536 65536")?;
+    cured(NIC, "socket.rmem", Bad::Warns)
 }
 
 pub(super) fn optmem_too_small() -> Result<()> {
     bed::wire()?;
-    with("core/optmem_max", "20480", || {
-        cured(NIC, "socket.optmem", Bad::Warns)
-    })
+    let _small = sysctl::set("net.core.optmem_max", "20480")?;
+    cured(NIC, "socket.optmem", Bad::Warns)
 }
 
 /// There is no sudo in the VM: the shell that pastes is root's, and has it as a function.

@@ -79,9 +79,7 @@ pub(super) fn ends_down() -> Result<()> {
 /// Routes lead into the container, and the NIC does not forward.
 pub(super) fn forwarding_off() -> Result<()> {
     leased()?;
-    for value in ["ipv4.ip_forward=0", "ipv6.conf.all.forwarding=0"] {
-        sh(&format!("sysctl -w net.{value}"))?;
-    }
+    sh(&format!("sysctl -w net.ipv4.conf.{NIC}.forwarding=0"))?;
     cured(&line(), "netkit.forwarding", Bad::NoRx)?;
     sh(&format!("ip -6 route add 2001:db8:9::/64 dev {HOST}"))?;
     cured(&line(), "netkit.forwarding", Bad::NoRx)

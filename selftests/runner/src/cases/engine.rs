@@ -18,8 +18,9 @@ use super::crowd::{
 use super::round::pattern;
 use super::transfer::{all_in_dmabuf, number, tokens_came_back};
 use super::{ifindex, println_line};
-use crate::bed::{self, NIC};
+use crate::bed::{self, NIC, PEER};
 use crate::small::Outcome;
+use crate::tool::sh;
 
 const MIB: usize = 1 << 20;
 /// The port of the peer at fault.
@@ -89,9 +90,22 @@ pub(super) fn frags_back_after_the_end() -> Result<()> {
     Ok(())
 }
 
-/// A frag for every byte, while another peer sends at full speed.
+/// Segments that `ss` says that peer has sent with payload, each of them once or more.
+fn data_segments(number: u16) -> Result<u64> {
+    let port = FIRST + number;
+    let said = sh(&format!("ip netns exec {PEER} ss -tinH sport = :{port}"))?;
+    let mut words = said.split_whitespace();
+    let count = words.find_map(|word| word.strip_prefix("data_segs_out:"));
+    Ok(count
+        .with_context(|| format!("no data_segs_out in {said}"))?
+        .parse()?)
+}
+
+/// A frag for nearly every byte, while another peer sends at full speed.
 pub(super) fn one_byte_at_a_time() -> Result<()> {
     const BYTES: usize = 600;
+    // Of payload in a segment, with time stamps, at an MTU of 1,500.
+    const MSS: usize = 1448;
     let receiver = recv(2, "--size 4M")?;
     let mut slow = peer(0)?;
     slow.set_nodelay(true)?;
@@ -101,10 +115,19 @@ pub(super) fn one_byte_at_a_time() -> Result<()> {
         thread::sleep(Duration::from_micros(200));
     }
     joined(fast)?;
+    let segments = data_segments(0)?;
     close(slow)?;
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, [0], BYTES)?;
     ended_well(&summary, [1], 4 * MIB)?;
+    // Where the sender is held up, two bytes may leave in one.
+    ensure!(segments > BYTES as u64 * 3 / 4, "only {segments} segments");
+    let frags = number(&summary, "/frags")?;
+    let least = segments + (4 * MIB / MSS) as u64;
+    println_line(&format!(
+        "{segments} segments, {frags} frags, at least {least}"
+    ));
+    ensure!(frags >= least, "{frags} frags, not {least} or more");
     tokens_came_back(&summary)?;
     all_in_dmabuf(&summary)
 }

@@ -136,7 +136,7 @@ pub(super) fn stopped_half_way() -> Result<()> {
         "lease --phys {NIC} {}",
         boxed(&format!("--queue {LAST} {way}"))
     );
-    let (mut done, mut none, mut half) = (0, 0, 0);
+    let (mut done, mut taken_back, mut half) = (0, 0, 0);
     for turn in 0..24 {
         let signal = [Signal::SIGKILL, Signal::SIGTERM][turn % 2];
         let running = Running::start(command(None, &devmem_tcp(), &line))?;
@@ -150,7 +150,8 @@ pub(super) fn stopped_half_way() -> Result<()> {
         let what = format!("turn {turn}, {signal}, {}", end.status);
         match (end.status.success(), noted) {
             (true, _) => done += 1,
-            (false, false) => none += 1,
+            (false, false) if signal == Signal::SIGTERM => taken_back += 1,
+            (false, false) => bail!("{what}: killed, and nothing is noted any more"),
             (false, true) if signal == Signal::SIGKILL => half += 1,
             (false, true) => bail!("{what}: something is left"),
         }
@@ -164,8 +165,12 @@ pub(super) fn stopped_half_way() -> Result<()> {
             .context(what)?;
     }
     println_line(&format!(
-        "{done} were done, {none} had not begun or were taken back, {half} killed"
+        "{done} were done, {taken_back} were taken back, {half} left half done"
     ));
+    ensure!(
+        taken_back > 0 && half > 0,
+        "none was stopped half-way by each signal"
+    );
     Ok(())
 }
 

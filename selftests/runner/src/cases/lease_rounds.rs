@@ -112,7 +112,8 @@ impl Pod {
 pub(super) fn wire() -> Result<()> {
     for family in ["ipv4", "ipv6"] {
         let path = format!("/proc/sys/net/{family}/conf/all/forwarding");
-        fs::write(&path, "0").context(path)?;
+        let forwarding = fs::read_to_string(&path).context(path.clone())?;
+        ensure!(forwarding.trim() == "0", "{path} is {forwarding:?}");
     }
     bed::wire()?;
     let mut peer = Link::open_in(&NetNs::by_name(PEER)?)?;

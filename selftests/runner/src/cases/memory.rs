@@ -18,7 +18,7 @@ use super::crowd::free_deferred;
 use super::doctor_fault::Report;
 use super::receive::bound_queues;
 use super::tool_errors::complains;
-use super::transfer::{devmem_tcp, nic_settings, send};
+use super::transfer::{devmem_tcp, send};
 use super::{Skip, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
 use crate::state;
@@ -85,7 +85,6 @@ pub(super) fn words_that_choose_none() -> Result<()> {
 
 pub(super) fn heaps_that_give_none() -> Result<()> {
     bed::wire()?;
-    let before = nic_settings(NIC)?;
     complains(
         recv("heap:nowhere"),
         &["/dev/dma_heap/nowhere", "heap:system"],
@@ -110,13 +109,11 @@ pub(super) fn heaps_that_give_none() -> Result<()> {
     );
     hidden.args(["--mount", "sh", "-c", &line]);
     complains(hidden, &["/dev/dma_heap/system", "no heap is here"])?;
-    ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
-    Ok(())
+    state::untouched()
 }
 
 pub(super) fn fds_that_are_none() -> Result<()> {
     bed::wire()?;
-    let before = nic_settings(NIC)?;
     complains(
         recv("fd:987"),
         &["fd:987", "Bad file descriptor", "FD_CLOEXEC"],
@@ -142,8 +139,7 @@ pub(super) fn fds_that_are_none() -> Result<()> {
     )?;
     let line = format!("fd:{number} --dmabuf-per-queue --queue 2 --queue 3");
     complains(recv(&line), &["one dmabuf, of 2 needed", "socket:PATH"])?;
-    ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
-    Ok(())
+    state::untouched()
 }
 
 /// Serves each that connects in this way, until the case ends.
@@ -162,7 +158,6 @@ fn helper(name: &str, serve: impl Fn(UnixStream) -> Result<()> + Send + 'static)
 
 pub(super) fn helpers_that_pass_none() -> Result<()> {
     bed::wire()?;
-    let before = nic_settings(NIC)?;
     complains(
         recv("socket:/tmp/nowhere"),
         &["/tmp/nowhere", "start the helper first"],
@@ -189,8 +184,7 @@ pub(super) fn helpers_that_pass_none() -> Result<()> {
     let same = helper("same", move |stream| Ok(passed::pass(&stream, &memory)?))?;
     let line = format!("{same} --dmabuf-per-queue --queue 2 --queue 3");
     complains(recv(&line), &["the same dmabuf was passed twice"])?;
-    ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
-    Ok(())
+    state::untouched()
 }
 
 /// The card of the module that makes one without hardware; a skip where the kernel has none.
@@ -207,7 +201,6 @@ fn card() -> Result<&'static str> {
 pub(super) fn drm_devices_that_give_none() -> Result<()> {
     let card = card()?;
     bed::wire()?;
-    let before = nic_settings(NIC)?;
     let names =
         fs::read_dir("/dev/dri")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let render = names.into_iter().find(|name| name.starts_with("renderD"));
@@ -226,8 +219,7 @@ pub(super) fn drm_devices_that_give_none() -> Result<()> {
     )?;
     complains(recv(&format!("drm:{card} --size 5000")), &["page", "8192"])?;
     complains(recv(&format!("drm:{card} --size 4G")), &["4 GiB"])?;
-    ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
-    Ok(())
+    state::untouched()
 }
 
 /// Each kind that is here, of so many bytes, as on a command line.

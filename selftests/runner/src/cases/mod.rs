@@ -51,6 +51,7 @@ mod telemetry;
 mod threads;
 mod tool_errors;
 mod transfer;
+mod udmabufs;
 mod watch;
 mod wrong_byte;
 

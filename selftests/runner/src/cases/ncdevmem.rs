@@ -264,6 +264,5 @@ pub(super) fn series() -> Result<()> {
     ] {
         sh(&format!("ip {line}"))?;
     }
-    fs::write("/proc/sys/net/ipv4/ip_forward", "1")?;
-    Ok(())
+    bed::forward(&[NIC, "nk1"])
 }

@@ -1,6 +1,5 @@
 //! `ncdevmem -f IF`: the probe that upstream's suites ask first.
 
-use std::fs;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -11,7 +10,8 @@ use nix::sys::signal::Signal;
 use super::ncdevmem::{bound, ended, ncdevmem, same, settings};
 use super::{ifindex, netkit, println_line};
 use crate::bed::{self, NIC};
-use crate::tool::{Running, finish, sh};
+use crate::sysctl;
+use crate::tool::{Running, finish, sh, until};
 
 /// Holds if the probe of this line ends with this status; what it said.
 fn probe(line: &str, status: i32) -> Result<String> {
@@ -54,11 +54,9 @@ pub(super) fn passes_and_restores() -> Result<()> {
 pub(super) fn rx_page_size() -> Result<()> {
     bed::wire()?;
     let before = settings()?;
-    // A case before this one may have left some.
-    fs::write("/proc/sys/vm/nr_hugepages", "0")?;
     let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
     ensure!(complaint.contains("nr_hugepages"), "no remedy");
-    fs::write("/proc/sys/vm/nr_hugepages", "64")?;
+    let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
     if bed::kernel()? < (7, 3) {
         let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
         ensure!(complaint.contains("Linux 7.3"), "no remedy");
@@ -101,22 +99,31 @@ pub(super) fn fails_over_a_leased_queue() -> Result<()> {
     same(&before)
 }
 
-/// At whatever step the signal comes.
+/// At whatever step the signal comes, once the NIC is not what it was any more. The driver is slow,
+/// so that there is time for it.
 pub(super) fn signals_restore() -> Result<()> {
     bed::wire()?;
+    bed::parameter("slow_ms", 200)?;
     let before = settings()?;
-    for delay in (0..8).map(|step| step * 25) {
+    for step in 0..8 {
         let running = Running::start(ncdevmem(None, &format!("-f {NIC}")))?;
-        // Once its handlers are there: before that it has changed nothing.
-        sleep(Duration::from_millis(delay));
-        let signal = if delay % 50 == 0 {
+        until("a change of the NIC", Duration::from_secs(10), || {
+            Ok(settings()? != before || bound()? > 0)
+        })?;
+        sleep(Duration::from_millis(step * 20));
+        let signal = if step % 2 == 0 {
             Signal::SIGINT
         } else {
             Signal::SIGTERM
         };
         running.signal(signal)?;
         let end = ended(running)?;
-        println_line(&format!("after {delay} ms: {}", end.status));
+        println_line(&format!("step {step}: {}", end.status));
+        let said = end.refused(1)?;
+        ensure!(
+            said.contains("signal"),
+            "it did not end by {signal}: {said}"
+        );
         same(&before)?;
         ensure!(bound()? == 0, "a binding is left");
     }

@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Link, NetNs};
+use netdev::{Action, Ethtool, FlowRule, Link, NetNs, QueueId, RssChange};
 use nix::sys::signal::Signal;
 
+use super::ifindex;
 use super::println_line;
 use super::receive::bound_queues;
 use super::round::{STEP, restore, signal};
@@ -128,13 +129,15 @@ pub(super) fn of_another_boot() -> Result<()> {
     left.put_right()
 }
 
-/// The NIC is gone, and another one has its name.
+/// The NIC is gone, and another one has its name. Somebody has set that one up just as the dead
+/// receiver had the old one: whoever takes the one for the other undoes that.
 pub(super) fn of_another_nic() -> Result<()> {
-    bed::wire()?;
     for again in [false, true] {
+        bed::wire()?;
         let left = left()?;
         bed::clear()?;
         bed::wire()?;
+        as_a_receiver_has_it()?;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         if again {
@@ -147,15 +150,34 @@ pub(super) fn of_another_nic() -> Result<()> {
         }
         gone(&left)?;
         observer.soon_same(&before)?;
+        bed::clear()?;
     }
+    Ok(())
+}
+
+/// Header split, a queue that RSS leaves alone, and a rule to it, at the place where [`recv`] has it.
+fn as_a_receiver_has_it() -> Result<()> {
+    bed::split()?;
+    let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
+    let last = bed::QUEUES - 1;
+    let others = (0..last).map(QueueId::new);
+    let len = ethtool.rss(nic)?.table.len();
+    let change = RssChange {
+        table: Some(others.cycle().take(len).collect()),
+        ..RssChange::default()
+    };
+    ethtool.set_rss(nic, None, &change)?;
+    let to = format!("{NIC_ADDRESS}:5000").parse()?;
+    ethtool.insert_rule(
+        nic,
+        &FlowRule::tcp_to(to, Action::Queue(QueueId::new(last))),
+    )?;
     Ok(())
 }
 
 /// `restore` says that the NIC is gone, and forgets it.
 fn gone(left: &Left) -> Result<()> {
-    if !left.journal.exists() {
-        return Ok(());
-    }
+    ensure!(left.journal.exists(), "the journal went by itself");
     let said = restore()?.good("restore")?;
     println_line(said.trim_end());
     ensure!(said.contains("gone"), "it does not say so: {said}");
@@ -167,7 +189,6 @@ pub(super) fn of_a_nic_that_is_gone() -> Result<()> {
     bed::wire()?;
     let left = left()?;
     bed::clear()?;
-    ensure!(left.journal.exists(), "the journal went by itself");
     gone(&left)
 }
 

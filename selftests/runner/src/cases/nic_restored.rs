@@ -1,11 +1,12 @@
 //! However a receiver ends, its NIC is afterwards what it was before.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::Write;
 use std::net::TcpListener;
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
@@ -74,13 +75,57 @@ pub(super) fn after_panic() -> Result<()> {
     })
 }
 
-/// A sink aborts: nothing unwinds, and only the guardian is left.
+/// Nothing unwinds, and only the guardian is left: `abort`, a bad instruction, the terminal's quit
+/// key and its end, and an output that grows beyond the size that is allowed (`SIGXFSZ`), in
+/// the midst of payload.
 pub(super) fn after_abort() -> Result<()> {
     rounds(|round| {
-        let receiver = round.start(small_receiver(round, "abort")?)?;
-        let flood = Flood::start(connect(receiver.address)?)?;
-        receiver.killed_by(Signal::SIGABRT)?;
+        let by = match round.number % 5 {
+            0 => Signal::SIGABRT,
+            1 => Signal::SIGILL,
+            2 => Signal::SIGQUIT,
+            3 => Signal::SIGHUP,
+            _ => return after_file_size_limit(round),
+        };
+        let receiver = round.recv("")?;
+        let flood = round.under_way(&receiver)?;
+        receiver.signal(by)?;
+        receiver.killed_by(by)?;
         drop(flood);
+        Ok(())
+    })
+}
+
+/// The limit is set before the receiver starts, as a service manager does.
+fn after_file_size_limit(round: &Round) -> Result<()> {
+    const LIMIT: u64 = 100_000;
+    let output = "/tmp/limited";
+    let mut limited = Command::new("prlimit");
+    limited.arg(format!("--fsize={LIMIT}")).arg(devmem_tcp());
+    let receiver = round.start(round.recv_line(limited, &format!("--output {output}"))?)?;
+    let flood = Flood::start(connect(receiver.address)?)?;
+    receiver.killed_by(Signal::SIGXFSZ)?;
+    drop(flood);
+    let written = fs::metadata(output)?.len();
+    ensure!(written == LIMIT, "{written} bytes were written");
+    Ok(fs::remove_file(output)?)
+}
+
+/// Where the diagnostics go is full: whatever becomes of the receiver.
+pub(super) fn after_stderr_was_full() -> Result<()> {
+    rounds(|round| {
+        let mut command = round.recv_line(Command::new(devmem_tcp()), "")?;
+        command.stderr(fs::File::options().write(true).open("/dev/full")?);
+        let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
+        // If it gets as far as that.
+        let until_end = Instant::now() + STEP;
+        while child.try_wait()?.is_none() && bound_queues()? < round.queues().len() {
+            ensure!(Instant::now() < until_end, "no binding, and no end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        let _ended = signal(i32::try_from(child.id())?, Signal::SIGTERM);
+        let end = child.wait()?;
+        ensure!(!end.success(), "it ended well");
         Ok(())
     })
 }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, QueueId, RingsChange, RssChange};
+use netdev::{Action, Ethtool, FlowRule, Ifindex, QueueId, RingsChange, RssChange};
 use nix::sys::signal::Signal;
 
 use super::ifindex;
@@ -202,19 +202,17 @@ pub(super) fn changes_of_others_stay() -> Result<()> {
     bed::wire()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    // The same changes with no receiver there: what they alone make of the NIC.
+    let ring = ethtool.rings(nic)?.rx;
+    let place = changes_of_others(&mut ethtool, nic)?;
+    let wanted = observer.state()?;
+    ethtool.delete_rule(nic, place)?;
+    set_ring_and_table(&mut ethtool, nic, ring, Vec::new())?;
+    observer.same(&before)?;
+
     let receiver = flow(3, 5003)?;
-    let change = RingsChange {
-        rx: Some(333),
-        ..RingsChange::default()
-    };
-    ethtool.set_rings(nic, &change)?;
-    let change = RssChange {
-        table: Some(vec![QueueId::new(1)]),
-        ..RssChange::default()
-    };
-    ethtool.set_rss(nic, None, &change)?;
-    let theirs = FlowRule::tcp_to(SocketAddr::new(NIC_ADDRESS.parse()?, 7003), Action::Drop);
-    let place = ethtool.insert_rule(nic, &theirs)?;
+    changes_of_others(&mut ethtool, nic)?;
     receiver.goes_on()?;
 
     receiver.receiver.signal(Signal::SIGTERM)?;
@@ -235,9 +233,32 @@ pub(super) fn changes_of_others_stay() -> Result<()> {
         table.iter().all(|queue| queue.get() == 1),
         "the table is not theirs any more: {table:?}"
     );
-    let rules = ethtool.rules(nic)?;
-    ensure!(rules.len() == 1, "rules: {rules:?}");
-    ethtool.delete_rule(nic, place)?;
-    let now = observer.state()?;
-    observer.soon_same(&now)
+    soon_like(&mut observer, &wanted)?;
+    state::nothing_left()
+}
+
+/// What somebody else changes: the rings, the RSS table, and a rule more.
+fn changes_of_others(ethtool: &mut Ethtool, nic: Ifindex) -> Result<u32> {
+    set_ring_and_table(ethtool, nic, Some(333), vec![QueueId::new(1)])?;
+    let theirs = FlowRule::tcp_to(SocketAddr::new(NIC_ADDRESS.parse()?, 7003), Action::Drop);
+    Ok(ethtool.insert_rule(nic, &theirs)?)
+}
+
+/// An empty table is that of the driver.
+fn set_ring_and_table(
+    ethtool: &mut Ethtool,
+    nic: Ifindex,
+    rx: Option<u32>,
+    table: Vec<QueueId>,
+) -> Result<()> {
+    let change = RingsChange {
+        rx,
+        ..RingsChange::default()
+    };
+    ethtool.set_rings(nic, &change)?;
+    let change = RssChange {
+        table: Some(table),
+        ..RssChange::default()
+    };
+    Ok(ethtool.set_rss(nic, None, &change)?)
 }

@@ -5,7 +5,7 @@ use std::io::Read;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use netdev::{Netdev, QueueType};
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -17,6 +17,7 @@ use super::transfer::{
 use super::{Skip, ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use crate::memory;
+use crate::sysctl;
 use crate::tool::{Running, command, sh, until};
 
 const MIB: u64 = 1 << 20;
@@ -290,7 +291,7 @@ pub(super) fn rx_page_size() -> Result<()> {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
     }
     let pages = memory::pages_of_64_kib()?;
-    fs::write("/proc/sys/vm/nr_hugepages", "64").context("nr_hugepages")?;
+    let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
     bed::wire()?;
     sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
     let frags = |line: &str, port: u16| -> Result<u64> {

@@ -151,13 +151,18 @@ impl Round {
 
     /// `devmem-tcp recv`, each third time on two queues, which takes a context.
     pub(super) fn recv(&self, line: &str) -> Result<Receiver> {
-        let line = format!("recv --json --size 4M {line}");
-        let mut command = command(None, &devmem_tcp(), &line);
+        self.start(self.recv_line(command(None, &devmem_tcp(), ""), line)?)
+    }
+
+    /// The command line of that, behind what begins with the tool or what starts the tool.
+    pub(super) fn recv_line(&self, mut command: Command, line: &str) -> Result<Command> {
+        command.args(["recv", "--json", "--size", "4M"]);
+        command.args(line.split_whitespace());
         command.args(["-f", NIC, "--listen", &self.address()?.to_string()]);
         for queue in self.queues() {
             command.args(["--queue", &queue.to_string()]);
         }
-        self.start(command)
+        Ok(command)
     }
 
     /// The queues that this round's receiver wants.

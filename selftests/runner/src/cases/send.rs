@@ -16,9 +16,11 @@ use netdev::{Binding, NetNs, Netdev};
 use serde_json::Value;
 use udmabuf::Udmabuf;
 
+use super::crowd::tcp_counters;
 use super::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary};
 use super::{ifindex, println_line};
 use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
+use crate::sysctl;
 use crate::tool::{command, finish, ours, sh};
 
 const MIB: u64 = 1 << 20;
@@ -41,16 +43,23 @@ fn all_completed(sent: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Both ends in device memory, over a wire that loses a packet in a hundred: bytes are sent anew
-/// from where they lie.
+/// Both ends in device memory, over a wire that loses some packets: bytes are sent anew from where
+/// they lie.
 pub(super) fn dmabuf_to_dmabuf() -> Result<()> {
     bed::wire()?;
+    let far = NetNs::by_name(PEER)?;
+    let resent = || -> Result<u64> {
+        let counters = tcp_counters(&far)?;
+        counters.get("RetransSegs").copied().context("RetransSegs")
+    };
     for (port, loss) in [(5000, false), (5001, true)] {
         if loss {
+            // Of some 700 long packets.
             sh(&format!(
-                "ip netns exec {PEER} tc qdisc add dev {SENDER} root netem loss 1%"
+                "ip netns exec {PEER} tc qdisc add dev {SENDER} root netem loss 3%"
             ))?;
         }
+        let before = resent()?;
         let to = format!("{NIC_ADDRESS}:{port}");
         let receiver = start(None, &format!("--validate 251 --listen {to} -f {NIC}"))?;
         let sent = from_dmabuf(Some(PEER), &format!("{to} --dev {SENDER} --bytes 32M"))?;
@@ -62,6 +71,9 @@ pub(super) fn dmabuf_to_dmabuf() -> Result<()> {
             number(&sent, "/dmabuf/max_in_flight")? > 1,
             "one send, one wait"
         );
+        let resent = resent()? - before;
+        println_line(&format!("{resent} segments were sent again"));
+        ensure!(!loss || resent > 0, "nothing was lost, nothing sent again");
     }
     Ok(())
 }
@@ -198,17 +210,15 @@ pub(super) fn ranges_stay_the_kernels_until_acknowledged() -> Result<()> {
 }
 
 /// Chunks of 3 bytes, as many as one call takes, and almost no memory to keep account of sends in:
-/// `ENOBUFS` is waited out.
+/// `ENOBUFS` is waited out. Acknowledgements take 2 ms, so that sends are in flight at all.
 pub(super) fn small_chunks_and_little_memory() -> Result<()> {
     bed::wire()?;
-    sh("sysctl -qw net.core.optmem_max=2048")?;
-    let outcome = small_chunks();
-    sh("sysctl -qw net.core.optmem_max=131072")?;
-    outcome
-}
-
-fn small_chunks() -> Result<()> {
+    sh(&format!(
+        "ip netns exec {PEER} tc qdisc add dev {SENDER} root netem delay 2ms"
+    ))?;
+    let _little = sysctl::set("net.core.optmem_max", "2048")?;
     let mut out = outgoing(MIB)?;
+    let few = until_enobufs(&mut out)?;
     let content = pattern(100_001);
     let mut far = out.far;
     let receiver = thread::spawn(move || -> Result<Vec<u8>> {
@@ -229,11 +239,37 @@ fn small_chunks() -> Result<()> {
         &config,
     )?;
     ensure!(bytes == content.len() as u64, "{bytes} bytes were sent");
-    println_line(&format!("{:?}", out.sender.stats()));
+    let stats = out.sender.stats();
+    println_line(&format!("{stats:?}"));
+    // All of a piece would have been in flight, 200 sends, if nothing had refused them.
+    ensure!(stats.max_in_flight <= 4 * few, "not held up: {stats:?}");
     drop(out.sender);
     let received = receiver.join().ok().context("receiver")??;
     ensure!(received == content, "other bytes arrived");
     Ok(())
+}
+
+/// Sends a byte at a time until the kernel has no memory to keep account of one more, and reads them
+/// at the far end: how many were in flight.
+fn until_enobufs(out: &mut Outgoing) -> Result<u64> {
+    // Else the bytes would wait for each other, and go as one send.
+    out.sender.socket().set_nodelay(true)?;
+    let mut sent = 0;
+    let in_flight = loop {
+        let byte = sent..sent + 1;
+        match out.sender.send(std::slice::from_ref(&byte)) {
+            Ok(bytes) => sent += bytes,
+            Err(error @ SendError::TooManyInFlight(_)) => {
+                println_line(&format!("after {sent} bytes: {error}"));
+                break out.sender.in_flight().sends;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        ensure!(sent < 4096, "no ENOBUFS in {sent} sends");
+    };
+    out.sender.drain(SOON)?;
+    out.far.read_exact(&mut vec![0; usize::try_from(sent)?])?;
+    Ok(in_flight as u64)
 }
 
 /// Standard input, as it comes.

@@ -253,9 +253,9 @@ fn healthy(summary: &Value) -> Result<()> {
     }
     let flushes = number(summary, "/telemetry/held_at_flush/count")?;
     is(summary, "/telemetry/hold_time_us/count", flushes)?;
-    // 2 ms, and what a slow machine adds: microseconds in any case.
+    // 2 ms are due, or 8 in a steady stream, and a slow machine adds some.
     let held = number(summary, "/telemetry/hold_time_us/p50")?;
-    ensure!(held < 500_000, "tokens were held for {held} us");
+    ensure!(held < 20_000, "tokens were held for {held} us");
     is(summary, "/memory/warnings", 0)?;
     is(summary, "/memory/alloc_fail", 0)
 }

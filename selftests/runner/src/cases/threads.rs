@@ -2,18 +2,24 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Netdev, QueueType};
+use netdev::{NetNs, Netdev, QueueType};
 
-use super::crowd::{Receiver, ended_well, joined, peer, peer_at, recv, send, summary};
+use super::crowd::{
+    Receiver, close, ended_well, joined, peer, peer_at, recv, recv_here, send, summary,
+    tcp_counters,
+};
 use super::receive::bound_queues;
+use super::round::pattern;
 use super::transfer::{all_in_dmabuf, tokens_came_back};
 use super::{ifindex, println_line};
-use crate::bed::{NIC, NIC_ADDRESS6};
+use crate::bed::{self, NIC, NIC_ADDRESS6};
 use crate::tool::until;
 
 const MIB: usize = 1 << 20;
@@ -25,6 +31,11 @@ fn eight_peers(receiver: Receiver) -> Result<()> {
         .map(|number| Ok(send(peer(number)?, MIB)))
         .collect::<Result<_>>()?;
     senders.into_iter().try_for_each(joined)?;
+    received_eight(receiver)
+}
+
+/// All of them are in the summary, and all in device memory.
+fn received_eight(receiver: Receiver) -> Result<()> {
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, 0..8, MIB)?;
     tokens_came_back(&summary)?;
@@ -56,13 +67,31 @@ fn processors(receiver: &Receiver) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// A thread for each queue, each on a processor of its own, which polls the NIC before it sleeps.
+/// A thread for each queue, each on a processor of its own, which polls the NIC before it sleeps:
+/// that the kernel counts.
 pub(super) fn pinned_and_polling() -> Result<()> {
-    let receiver = recv(
+    bed::wire()?;
+    let own = NetNs::current()?;
+    let polled = || -> Result<u64> {
+        let counters = tcp_counters(&own)?;
+        counters
+            .get("BusyPollRxPackets")
+            .copied()
+            .context("BusyPollRxPackets")
+    };
+    let before = polled()?;
+    let receiver = recv_here(8, &format!("{BOTH} --thread-per-queue"))?;
+    until_bound()?;
+    eight_peers(receiver)?;
+    let asleep = polled()? - before;
+    ensure!(asleep == 0, "{asleep} packets were polled for, unasked");
+
+    let receiver = recv_here(
         8,
-        &format!("{BOTH} --thread-per-queue --pin 0,1 --busy-poll 50"),
+        &format!("{BOTH} --thread-per-queue --pin 0,1 --busy-poll 5000"),
     )?;
     until_bound()?;
+    let mut trickle = peer(0)?;
     until(
         "workers that keep to a processor",
         Duration::from_secs(10),
@@ -71,7 +100,22 @@ pub(super) fn pinned_and_polling() -> Result<()> {
             Ok(processors(&receiver)? == BTreeSet::from(expected))
         },
     )?;
-    eight_peers(receiver)
+    // Little, and often: while a thread polls, the NIC's packets are the thread's.
+    trickle.set_nodelay(true)?;
+    for part in pattern(MIB, None)?.chunks(MIB / 256) {
+        trickle.write_all(part)?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    let others: Vec<_> = (1..8)
+        .map(|number| Ok(send(peer(number)?, MIB)))
+        .collect::<Result<_>>()?;
+    close(trickle)?;
+    others.into_iter().try_for_each(joined)?;
+    received_eight(receiver)?;
+    let packets = polled()? - before;
+    println_line(&format!("{packets} packets came by polling"));
+    ensure!(packets > 20, "{packets} packets came by polling");
+    Ok(())
 }
 
 /// Each queue receives into memory of its own, and every frag is found there.

@@ -10,6 +10,8 @@ use netdev::HeaderSplit;
 use super::println_line;
 use super::transfer::{devmem_tcp, nic_settings, start};
 use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
+use crate::state;
+use crate::sysctl;
 use crate::tool::{command, finish, sh, until};
 
 /// Holds if the line is refused with status 1, in two lines that contain these words.
@@ -120,7 +122,6 @@ pub(super) fn without_net_admin() -> Result<()> {
 /// Its node hidden behind an empty /dev, in a mount namespace of the tool's own.
 pub(super) fn without_udmabuf() -> Result<()> {
     bed::wire()?;
-    let before = nic_settings(NIC)?;
     let mut run = Command::new("unshare");
     let line = format!(
         "mount -t tmpfs none /dev && exec {} recv -f {NIC} -l {NIC_ADDRESS}:5000",
@@ -128,22 +129,18 @@ pub(super) fn without_udmabuf() -> Result<()> {
     );
     run.args(["--mount", "sh", "-c", &line]);
     complains(run, &["/dev/udmabuf", "udmabuf"])?;
-    ensure!(
-        nic_settings(NIC)? == before,
-        "the NIC is not as it was before"
-    );
-    Ok(())
+    state::untouched()
 }
 
 /// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
 pub(super) fn over_the_size_limit() -> Result<()> {
     bed::wire()?;
-    let limit = "/sys/module/udmabuf/parameters/size_limit_mb";
-    std::fs::write(limit, "64")?;
+    let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 65M");
     complains(tool(&line), &["size_limit_mb"])?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 5000");
-    complains(tool(&line), &["page"])
+    complains(tool(&line), &["page"])?;
+    state::untouched()
 }
 
 pub(super) fn port_in_use() -> Result<()> {

@@ -1,0 +1,280 @@
+//! Settings of the whole machine that a case must leave as they were.
+//!
+//! Compared after each case with what they were before the first one:
+//!
+//! - all of `net.*` in the runner's network namespace, and all of `vm.*`, but for [`VOLATILE`];
+//! - the parameters of the modules in [`MODULES`];
+//! - transparent huge pages, in [`HUGEPAGES`].
+//!
+//! A setting that a device or a module brings with it is new, not changed. A device that is still
+//! there is a difference. The software NIC's own parameters are not looked at: the module is loaded
+//! afresh for each case.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// Where the kernel shows its settings.
+const SYSCTLS: &str = "/proc/sys";
+
+/// Modules whose parameters cases change.
+const MODULES: &[&str] = &["udmabuf"];
+
+/// Which pages the kernel takes by itself.
+const HUGEPAGES: &[&str] = &[
+    "/sys/kernel/mm/transparent_hugepage/enabled",
+    "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+];
+
+/// Settings that change without anybody's doing, and files whose reading does something.
+const VOLATILE: &[&str] = &[
+    // Drawn when the first NIC with RSS is registered (`netdev_rss_key_fill`).
+    "net/core/netdev_rss_key",
+    // Reading it has each processor fold its counters (`vmstat_refresh`).
+    "vm/stat_refresh",
+];
+
+/// Settings that exist for each device: `net.ipv4.conf.eth1.forwarding`.
+const BY_DEVICE: &[&str] = &[
+    "net/ipv4/conf/",
+    "net/ipv4/neigh/",
+    "net/ipv6/conf/",
+    "net/ipv6/neigh/",
+];
+
+/// The settings at one moment: the value of each, by its path.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Snapshot(BTreeMap<PathBuf, String>);
+
+/// A setting that is not what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Difference {
+    path: PathBuf,
+    before: Option<String>,
+    now: Option<String>,
+}
+
+impl Snapshot {
+    /// Reads them all.
+    ///
+    /// # Errors
+    /// Those of listing a folder: a file that can't be read has no value to compare.
+    pub(crate) fn take() -> Result<Self> {
+        let mut found = Self::default();
+        for folder in ["net", "vm"] {
+            found.read_folder(&Path::new(SYSCTLS).join(folder))?;
+        }
+        for module in MODULES {
+            let parameters = Path::new("/sys/module").join(module).join("parameters");
+            if parameters.exists() {
+                found.read_folder(&parameters)?;
+            }
+        }
+        for path in HUGEPAGES {
+            found.read_file(Path::new(path));
+        }
+        Ok(found)
+    }
+
+    fn read_folder(&mut self, folder: &Path) -> Result<()> {
+        let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+        for entry in entries {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                self.read_folder(&path)?;
+            } else if !VOLATILE.iter().any(|volatile| path.ends_with(volatile)) {
+                self.read_file(&path);
+            }
+        }
+        Ok(())
+    }
+
+    /// Some can only be written (`net.ipv4.route.flush`), some are not set (`stable_secret`).
+    fn read_file(&mut self, path: &Path) {
+        if let Ok(value) = fs::read_to_string(path) {
+            self.0.insert(path.to_owned(), value.trim_end().to_owned());
+        }
+    }
+
+    /// The settings that are not what they were in `before`.
+    pub(crate) fn differences(&self, before: &Self) -> Vec<Difference> {
+        let difference =
+            |path: &PathBuf, before: Option<&String>, now: Option<&String>| Difference {
+                path: path.clone(),
+                before: before.cloned(),
+                now: now.cloned(),
+            };
+        let changed = before.0.iter().filter_map(|(path, was)| {
+            let now = self.0.get(path);
+            (now != Some(was)).then(|| difference(path, Some(was), now))
+        });
+        let left = self.0.iter().filter_map(|(path, now)| {
+            let new = !before.0.contains_key(path) && of_a_device(path);
+            new.then(|| difference(path, None, Some(now)))
+        });
+        changed.chain(left).collect()
+    }
+}
+
+fn of_a_device(path: &Path) -> bool {
+    let name = path.strip_prefix(SYSCTLS).unwrap_or(path);
+    let name = name.to_string_lossy();
+    BY_DEVICE.iter().any(|folder| name.starts_with(folder))
+}
+
+impl Difference {
+    /// Writes the value that it was, so that the next case finds it.
+    ///
+    /// # Errors
+    /// Those of the write. A setting that is new or gone is left alone.
+    pub(crate) fn put_back(&self) -> Result<()> {
+        match (&self.before, &self.now) {
+            (Some(before), Some(_)) => write(&self.path, before),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let path = self.path.display();
+        match (&self.before, &self.now) {
+            (Some(before), Some(now)) => write!(f, "{path} was {before:?}, the case left {now:?}"),
+            (Some(before), None) => write!(f, "{path} was {before:?}, and is gone"),
+            (None, now) => {
+                let now = now.as_deref().unwrap_or_default();
+                write!(f, "{path} is new, of a device that the case left: {now:?}")
+            }
+        }
+    }
+}
+
+/// Sets one, and puts it back when the answer is dropped.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Changed {
+    path: PathBuf,
+    before: String,
+}
+
+/// `set("vm.nr_hugepages", "64")`, until the answer is dropped.
+pub(crate) fn set(name: &str, value: &str) -> Result<Changed> {
+    Changed::at(&Path::new(SYSCTLS).join(name.replace('.', "/")), value)
+}
+
+/// A module's parameter, until the answer is dropped.
+pub(crate) fn set_parameter(module: &str, name: &str, value: &str) -> Result<Changed> {
+    let parameters = Path::new("/sys/module").join(module).join("parameters");
+    Changed::at(&parameters.join(name), value)
+}
+
+impl Changed {
+    fn at(path: &Path, value: &str) -> Result<Self> {
+        let before = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+        write(path, value)?;
+        Ok(Self {
+            path: path.to_owned(),
+            before: before.trim_end().to_owned(),
+        })
+    }
+}
+
+impl Drop for Changed {
+    fn drop(&mut self) {
+        // The runner compares, and fails the case.
+        if let Err(error) = write(&self.path, &self.before) {
+            eprintln!("putting back: {error:#}");
+        }
+    }
+}
+
+/// Of a choice (`always [madvise] never`), what is between the brackets.
+fn write(path: &Path, value: &str) -> Result<()> {
+    let chosen = value
+        .split_once('[')
+        .and_then(|(_, rest)| rest.split_once(']'));
+    let value = chosen.map_or(value, |(chosen, _)| chosen);
+    fs::write(path, value).with_context(|| format!("writing {value:?} to {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(settings: &[(&str, &str)]) -> Snapshot {
+        let settings = settings.iter();
+        Snapshot(
+            settings
+                .map(|(path, value)| (path.into(), (*value).to_owned()))
+                .collect(),
+        )
+    }
+
+    fn told(before: &Snapshot, now: &Snapshot) -> Vec<String> {
+        let differences = now.differences(before).into_iter();
+        differences
+            .map(|difference| difference.to_string())
+            .collect()
+    }
+
+    #[test]
+    fn what_differs_is_told_with_both_values() {
+        let before = snapshot(&[
+            ("/proc/sys/net/ipv4/ip_forward", "0"),
+            ("/proc/sys/vm/nr_hugepages", "0"),
+            ("/proc/sys/vm/swappiness", "60"),
+        ]);
+        let now = snapshot(&[
+            ("/proc/sys/net/ipv4/ip_forward", "1"),
+            ("/proc/sys/vm/nr_hugepages", "0"),
+        ]);
+        assert_eq!(
+            told(&before, &now),
+            [
+                "/proc/sys/net/ipv4/ip_forward was \"0\", the case left \"1\"",
+                "/proc/sys/vm/swappiness was \"60\", and is gone",
+            ]
+        );
+        assert!(told(&before, &before).is_empty());
+    }
+
+    #[test]
+    fn what_a_module_brings_is_no_difference_what_a_device_brings_is() {
+        let now = snapshot(&[
+            ("/proc/sys/net/bridge/bridge-nf-call-arptables", "1"),
+            ("/proc/sys/net/ipv4/conf/v0/forwarding", "0"),
+        ]);
+        let told = told(&Snapshot::default(), &now);
+        assert_eq!(told.len(), 1);
+        assert!(told[0].contains("conf/v0/forwarding is new"), "{told:?}");
+    }
+
+    #[test]
+    fn a_setting_is_put_back_when_it_is_dropped() {
+        let path = std::env::temp_dir().join(format!("sysctl.{}", std::process::id()));
+        fs::write(&path, "always [madvise] never\n").unwrap();
+        let changed = Changed::at(&path, "always").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "always");
+        drop(changed);
+        assert_eq!(fs::read_to_string(&path).unwrap(), "madvise");
+        let difference = Difference {
+            path: path.clone(),
+            before: Some("64".to_owned()),
+            now: Some("madvise".to_owned()),
+        };
+        difference.put_back().unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "64");
+        fs::remove_file(path).unwrap();
+    }
+
+    #[test]
+    fn this_machines_settings_can_be_read() {
+        let taken = Snapshot::take().unwrap();
+        let has = |path: &str| taken.0.contains_key(Path::new(path));
+        assert!(has("/proc/sys/vm/nr_hugepages") && has("/proc/sys/net/ipv4/ip_forward"));
+        assert!(!has("/proc/sys/vm/stat_refresh"));
+    }
+}
