@@ -52,7 +52,7 @@ impl Keepalive {
         }
     }
 
-    /// Sets it on a socket; what a listener accepts inherits it.
+    /// Sets it on a socket.
     pub(super) fn set_on(&self, socket: impl AsFd) -> io::Result<()> {
         const SECOND: Duration = Duration::from_secs(1);
         let seconds = |time: Duration| time.clamp(SECOND, 32_767 * SECOND);
@@ -69,8 +69,7 @@ impl Keepalive {
 pub struct Config {
     /// When to end: with the first peer, unless said otherwise.
     pub until: Until,
-    /// Keepalive of every connection, set on the listeners, from which connections inherit it. Without,
-    /// a peer that vanished is waited for without end.
+    /// Keepalive of every connection. Without, a peer that vanished is waited for without end.
     pub keepalive: Option<Keepalive>,
     /// How long a connection may bring nothing, while it would be served, before it ends with
     /// [`ConnectionError::Silent`](super::ConnectionError::Silent). No limit, unless said otherwise.

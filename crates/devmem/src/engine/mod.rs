@@ -246,8 +246,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     /// [`EngineError::Poll`].
     pub fn listen_too(&mut self, listener: std::net::TcpListener) -> Result<(), EngineError> {
         if let Source::Listeners(listeners) = &mut self.source {
-            let address =
-                listeners.add(self.base.poll.registry(), listener, LISTENER, &self.config)?;
+            let address = listeners.add(self.base.poll.registry(), listener, LISTENER)?;
             self.address.get_or_insert(address);
         }
         Ok(())

@@ -49,13 +49,7 @@ impl Listeners {
         registry: &Registry,
         listener: std::net::TcpListener,
         token: Token,
-        config: &Config,
     ) -> Result<SocketAddr, EngineError> {
-        if let Some(keepalive) = config.keepalive {
-            keepalive
-                .set_on(&listener)
-                .map_err(at("set the listener's keepalive"))?;
-        }
         listener
             .set_nonblocking(true)
             .map_err(at("set the listener non-blocking"))?;
@@ -90,6 +84,12 @@ impl Listeners {
                     }
                     Ok((socket, address)) => {
                         self.short = false;
+                        // Not on the listener: those that came before would not inherit it.
+                        if let Some(Err(error)) =
+                            config.keepalive.map(|keepalive| keepalive.set_on(&socket))
+                        {
+                            tracing::warn!(%error, peer = %address, "SO_KEEPALIVE");
+                        }
                         if !open(Accepted { socket, address })? {
                             return Ok(Waiting::Enough);
                         }

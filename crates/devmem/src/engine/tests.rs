@@ -263,8 +263,9 @@ fn a_silent_peer_ends_after_its_time() {
     drop((silent, mute));
 }
 
+/// Also one that came before the engine was made, which inherits nothing.
 #[test]
-fn connections_inherit_the_listeners_keepalive() {
+fn connections_have_keepalive() {
     let wanted = Keepalive {
         idle: Duration::from_secs(7),
         interval: Duration::from_millis(1),
@@ -276,12 +277,18 @@ fn connections_inherit_the_listeners_keepalive() {
             ..peers(1)
         };
         let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
-        let same = listener.try_clone().unwrap();
-        let _engine = Engine::new(listener, config, |_: &Peer| Ok(Discard)).unwrap();
-        let _peer = TcpStream::connect(same.local_addr().unwrap()).unwrap();
-        same.set_nonblocking(false).unwrap();
-        let (socket, _) = same.accept().unwrap();
-        let socket = SockRef::from(&socket);
+        let _early = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut listeners = Listeners::default();
+        let base = Base::new().unwrap();
+        let registry = base.poll.registry();
+        listeners.add(registry, listener, LISTENER).unwrap();
+        let mut accepted = Vec::new();
+        let taken = listeners.accept(&config, |new| {
+            accepted.push(new.socket);
+            Ok(true)
+        });
+        assert!(taken.is_ok());
+        let socket = SockRef::from(&accepted[0]);
         assert_eq!(socket.keepalive().unwrap(), keepalive.is_some());
         if keepalive.is_some() {
             let (idle, interval) = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());

@@ -81,7 +81,7 @@ impl<F> Workers<F> {
         let mut ours = Listeners::default();
         let mut address = None;
         for listener in listeners {
-            let at = ours.add(base.poll.registry(), listener, LISTENER, &config)?;
+            let at = ours.add(base.poll.registry(), listener, LISTENER)?;
             address.get_or_insert(at);
         }
         Ok(Self {
