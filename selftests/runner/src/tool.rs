@@ -119,6 +119,11 @@ impl Running {
         kill(pid, signal).with_context(|| format!("sending {signal}"))
     }
 
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_some())
+    }
+
     /// Waits for its end, at most this long.
     pub(crate) fn end_within(mut self, limit: Duration) -> Result<Finished> {
         let end = Instant::now() + limit;

@@ -11,8 +11,10 @@ use serde::Serialize;
 use crate::args::{NetNsArg, netns};
 use crate::report;
 
+// Not `#[group(...)]`: that is the group of all arguments, and the NIC's name alone would do.
 #[derive(clap::Args)]
-#[group(id = "wish", required = true, multiple = true, args = ["queues", "header_split", "channels", "rx_ring"])]
+#[command(group = clap::ArgGroup::new("wish").required(true).multiple(true)
+    .args(["queues", "header_split", "channels", "rx_ring"]))]
 pub(crate) struct Args {
     /// The physical NIC
     #[arg(value_name = "IF")]
