@@ -40,6 +40,8 @@ struct Turn {
     posted: String,
     /// The thread is there.
     threaded: bool,
+    /// Lines of the log for which there was no room.
+    lost: u64,
 }
 
 static STDOUT: Stream = Stream::new(1, "standard output");
@@ -60,6 +62,11 @@ pub fn say(program: &str, text: impl fmt::Display) {
     let _unread = STDERR.print(&format!("{program}: {text}\n"));
 }
 
+/// The same, left to the stream's thread: from within a receiver, which no reader may hold up.
+pub fn tell(program: &str, text: impl fmt::Display) {
+    STDERR.post(&format!("{program}: {text}\n"));
+}
+
 impl Stream {
     const fn new(number: i32, name: &'static str) -> Self {
         Self {
@@ -69,6 +76,7 @@ impl Stream {
                 taken: false,
                 posted: String::new(),
                 threaded: false,
+                lost: 0,
             }),
             changed: Condvar::new(),
         }
@@ -126,7 +134,11 @@ impl Stream {
         loop {
             let turn = self.changed.wait_while(self.lock(), waits);
             let mut turn = turn.unwrap_or_else(PoisonError::into_inner);
-            let text = std::mem::take(&mut turn.posted);
+            let mut text = std::mem::take(&mut turn.posted);
+            let lost = std::mem::take(&mut turn.lost);
+            if lost > 0 {
+                text += &format!("{lost} more lines were lost: nobody read them\n");
+            }
             turn.taken = true;
             drop(turn);
             // What is posted is told to whoever reads it; who must know prints.
@@ -160,9 +172,10 @@ impl io::Write for Log {
     /// Never fails: who formats the log complains of that on the very stream that failed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
-        let threaded = STDERR.lock().threaded;
-        if !(threaded && STDERR.post(&text)) {
+        if !STDERR.lock().threaded {
             let _unread = STDERR.print(&text);
+        } else if !STDERR.post(&text) {
+            STDERR.lock().lost += 1;
         }
         Ok(bytes.len())
     }

@@ -286,7 +286,7 @@ fn receive(
         engine.stop_handle(),
         Observer::new(args, place, nic, &engine, &bound),
     );
-    report::say(format_args!(
+    report::tell(format_args!(
         "listening on {}, {} rx {} bound to dmabuf {} ({})",
         list(&args.listen),
         place.link.name,

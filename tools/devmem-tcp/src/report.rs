@@ -22,3 +22,8 @@ pub(crate) fn json(value: &impl Serialize) -> Result<()> {
 pub(crate) fn say(text: impl fmt::Display) {
     stdio::say("devmem-tcp", text);
 }
+
+/// The same, from within a receiver, which no reader of it may hold up.
+pub(crate) fn tell(text: impl fmt::Display) {
+    stdio::tell("devmem-tcp", text);
+}

@@ -100,3 +100,8 @@ fn run(job: Job) -> Result<()> {
 fn say(text: &str) {
     stdio::say("ncdevmem", text);
 }
+
+/// The same, from within a receiver, which no reader of it may hold up.
+fn tell(text: &str) {
+    stdio::tell("ncdevmem", text);
+}

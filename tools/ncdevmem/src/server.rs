@@ -18,7 +18,7 @@ use udmabuf::Udmabuf;
 
 use crate::args::Server;
 use crate::nic_side::{configure, put_back};
-use crate::{Device, memory, queues, say};
+use crate::{Device, memory, queues, say, tell};
 
 pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
     // Before the NIC is changed: output that can't be.
@@ -30,8 +30,13 @@ pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
     let queues = queues::for_server(device, server.queues)?;
     let memory = memory::dmabuf(server.rx_page_size)?;
     let applied = configure(device, server, &queues)?;
-    let outcome = receive(device, server, &queues, &memory, output, &signals);
-    put_back(applied.map_or(Ok(()), Applied::restore), outcome)
+    let received = receive(device, server, &queues, &memory, output, &signals);
+    // First: who reads what is said from here on may take his time.
+    let restored = applied.map_or(Ok(()), Applied::restore);
+    let outcome = received.and_then(|report| finish(device, server, &report, signals.received()));
+    put_back(restored, outcome)?;
+    say("ok");
+    Ok(())
 }
 
 fn receive(
@@ -41,15 +46,15 @@ fn receive(
     memory: &Udmabuf,
     output: Option<Output>,
     signals: &Signals,
-) -> Result<()> {
+) -> Result<Report<AnySink>> {
     let options = BindOptions {
         rx_page_size: server.rx_page_size.map(Into::into),
     };
     let binding = Netdev::open()?.bind_rx(device.ifindex, memory, queues, options)?;
-    say(&format!("got dmabuf id={}", binding.id()));
+    tell(&format!("got dmabuf id={}", binding.id()));
 
     let address = server.address.on(device.ifindex);
-    say(&format!("binding to address {address}"));
+    tell(&format!("binding to address {address}"));
     let options = SocketOptions {
         recv_buffer: recv_buffer_for(memory.len(), 1),
         ..SocketOptions::default()
@@ -68,10 +73,9 @@ fn receive(
         ..Config::for_pool_in(pool, niov, 1)
     };
     let engine = Engine::new(listener, config, sink(server, memory, output)?)?;
-    say(&format!("Waiting or connection on {address}"));
+    tell(&format!("Waiting or connection on {address}"));
     signals.stop_engine(engine.stop_handle());
-    let report = engine.run()?;
-    finish(device, server, &report, signals.received())
+    Ok(engine.run()?)
 }
 
 /// Where the payload goes: into validation, or to standard output.
@@ -84,7 +88,7 @@ fn sink(
     let pattern = period.map(Pattern::new).transpose().context("-v")?;
     let reader = Reader::Cpu(memory);
     Ok(move |peer: &Peer| -> Result<AnySink, SinkError> {
-        say(&format!("Got connection from {}", peer.address));
+        tell(&format!("Got connection from {}", peer.address));
         Ok(match (&pattern, output.take()) {
             (Some(pattern), _) => reader.validate(pattern),
             (None, Some(output)) => reader.write(output),
@@ -152,6 +156,5 @@ fn finish(
             .print("Validated buffer\n")
             .context("standard output")?;
     }
-    say("ok");
     Ok(())
 }

@@ -4,7 +4,8 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
@@ -231,6 +232,57 @@ pub(super) fn nobody_reads_stderr() -> Result<()> {
         let len = fs::metadata(output)?.len();
         ensure!(len == 1 << 20, "{program}: {len} bytes of payload");
         ensure!(nic_settings(NIC)? == before, "{program}: not as it was");
+    }
+    Ok(())
+}
+
+/// Fills a pipe up, by way of an open file of its own: `O_NONBLOCK` is shared otherwise.
+fn fill(pipe: &OwnedFd) -> Result<()> {
+    let again = File::options()
+        .write(true)
+        .custom_flags(nix::libc::O_NONBLOCK)
+        .open(format!("/proc/self/fd/{}", pipe.as_raw_fd()))?;
+    while (&again).write(b".").is_ok() {}
+    Ok(())
+}
+
+/// Nothing that is said waits for a reader of it while something is received or the NIC is not put
+/// back.
+pub(super) fn stderr_that_is_full() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
+        let (reader, writer) = small_pipe()?;
+        let full = writer.try_clone()?;
+        // What upstream's words say before the NIC is touched may wait.
+        let from_the_start = program == "devmem-tcp";
+        if from_the_start {
+            fill(&full)?;
+        }
+        let output = "/tmp/streams.out";
+        let mut command = receiver(program, port);
+        command.stdout(File::create(output)?).stderr(writer);
+        let mut child = command.spawn()?;
+        drop(command);
+        until_listening()?;
+        if !from_the_start {
+            fill(&full)?;
+        }
+        drop(full);
+        send(&format!("{NIC_ADDRESS}:{port} --bytes 1M"))?;
+        until("the NIC as it was", SOON, || {
+            Ok(bound_queues()? == 0 && nic_settings(NIC)? == before)
+        })
+        .context(program)?;
+        let mut said = String::new();
+        File::from(reader).read_to_string(&mut said)?;
+        let status = child.wait()?;
+        println_line(said.replace("..", "").trim_end());
+        ensure!(status.success(), "{program}: {status}");
+        let words = ["listening on", "Got connection from"];
+        ensure!(words.iter().any(|words| said.contains(words)), "{said}");
+        let len = fs::metadata(output)?.len();
+        ensure!(len == 1 << 20, "{program}: {len} bytes of payload");
     }
     Ok(())
 }

@@ -128,52 +128,56 @@ pub(super) fn rx_page_size() -> Result<()> {
     Ok(())
 }
 
-/// Peers on both queues, each with a wrong byte of its own, and one without: each is judged by its
-/// own bytes, on a thread and a dmabuf for both, or for each.
 pub(super) fn two_queues() -> Result<()> {
+    peers_on_two_queues("")
+}
+
+pub(super) fn two_queues_with_a_dmabuf_each() -> Result<()> {
+    peers_on_two_queues("--thread-per-queue --dmabuf-per-queue --size 16M")
+}
+
+/// Peers on both queues, each with a wrong byte of its own, and one without: each is judged by its
+/// own bytes.
+fn peers_on_two_queues(line: &str) -> Result<()> {
     const WRONG: usize = 8;
-    for line in ["", "--thread-per-queue --dmabuf-per-queue --size 16M"] {
-        bed::wire()?;
-        let line = format!(
-            "--queue 2 --queue 3 {line} --connections {} --validate 251",
-            WRONG + 1
-        );
-        let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 {line}"))?;
-        let to = format!("{NIC_ADDRESS}:5000").parse()?;
-        let mut places = Vec::new();
-        for turn in 0..=WRONG {
-            let mut peer = connect(to)?;
-            let wrong = (turn < WRONG).then_some(10_000 + turn);
-            places.push((peer.local_addr()?.to_string(), wrong));
-            // The receiver ends at the bad byte.
-            let _sent = peer.write_all(&pattern(30_000, wrong)?);
-        }
-        let used = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Queue)?;
-        let used = used.iter().filter(|stats| {
-            let ours = stats.queue.is_some_and(|of| matches!(of.id.get(), 2 | 3));
-            ours && stats.counters.rx_packets.unwrap_or(0) > 0
-        });
-        ensure!(used.count() == 2, "not both queues have received");
-        let end = receiver.end_within(END)?;
-        println_line(end.stdout.trim_end());
-        let summary: Value = serde_json::from_str(&end.stdout)?;
-        end.refused(1)?;
-        let mut sum = 0;
-        for (address, wrong) in places {
-            let peers = summary["connections"].as_array().into_iter().flatten();
-            let mut peers = peers.filter(|peer| peer["peer"] == address.as_str());
-            let peer = peers.next().with_context(|| format!("no {address}"))?;
-            let right = wrong.unwrap_or(30_000) as u64;
-            ensure!(
-                peer["validated_bytes"] == right,
-                "{peer}, wrong at {wrong:?}"
-            );
-            ensure!(peer["error"].is_null() == wrong.is_none(), "{peer}");
-            sum += right;
-        }
-        ensure!(number(&summary, "/validated_bytes")? == sum, "the sum");
-        tokens_came_back(&summary)?;
-        bed::clear()?;
+    bed::wire()?;
+    let line = format!(
+        "--queue 2 --queue 3 {line} --connections {} --validate 251",
+        WRONG + 1
+    );
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 {line}"))?;
+    let to = format!("{NIC_ADDRESS}:5000").parse()?;
+    let mut places = Vec::new();
+    for turn in 0..=WRONG {
+        let mut peer = connect(to)?;
+        let wrong = (turn < WRONG).then_some(10_000 + turn);
+        places.push((peer.local_addr()?.to_string(), wrong));
+        // The receiver ends at the bad byte.
+        let _sent = peer.write_all(&pattern(30_000, wrong)?);
     }
-    Ok(())
+    let used = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Queue)?;
+    let used = used.iter().filter(|stats| {
+        let ours = stats.queue.is_some_and(|of| matches!(of.id.get(), 2 | 3));
+        ours && stats.counters.rx_packets.unwrap_or(0) > 0
+    });
+    ensure!(used.count() == 2, "not both queues have received");
+    let end = receiver.end_within(END)?;
+    println_line(end.stdout.trim_end());
+    let summary: Value = serde_json::from_str(&end.stdout)?;
+    end.refused(1)?;
+    let mut sum = 0;
+    for (address, wrong) in places {
+        let peers = summary["connections"].as_array().into_iter().flatten();
+        let mut peers = peers.filter(|peer| peer["peer"] == address.as_str());
+        let peer = peers.next().with_context(|| format!("no {address}"))?;
+        let right = wrong.unwrap_or(30_000) as u64;
+        ensure!(
+            peer["validated_bytes"] == right,
+            "{peer}, wrong at {wrong:?}"
+        );
+        ensure!(peer["error"].is_null() == wrong.is_none(), "{peer}");
+        sum += right;
+    }
+    ensure!(number(&summary, "/validated_bytes")? == sum, "the sum");
+    tokens_came_back(&summary)
 }

@@ -36,7 +36,7 @@ pub(super) struct Summary {
     frags_per_call: f64,
     /// In devmem packets, but beside the dmabuf.
     linear_bytes: u64,
-    /// In packets that came by another queue.
+    /// In ordinary packets: by another queue, or not split at all.
     unsteered_bytes: u64,
     tokens: Tokens,
     calls: Calls,
@@ -86,7 +86,7 @@ struct Calls {
     epoll_wait: u64,
 }
 
-/// Processor time of the receive loop, in seconds.
+/// Processor time of the process while it received, in seconds.
 #[derive(Debug, Clone, Copy, Default, Serialize)]
 pub(super) struct Cpu {
     user: f64,
@@ -245,7 +245,12 @@ impl Summary {
         for connection in &self.connections {
             let Connection { peer, bytes, .. } = connection;
             if let Some(error) = &connection.error {
-                let text = format!("recv from {peer}, after {bytes} bytes: {error}");
+                let failed = self.connections.iter().filter(|peer| peer.error.is_some());
+                let others = match failed.count() {
+                    1 => String::new(),
+                    all => format!("; {} more connections failed", all - 1),
+                };
+                let text = format!("recv from {peer}, after {bytes} bytes: {error}{others}");
                 return Err(match connection.remedy {
                     _ if connection.silent => Silent(text).into(),
                     Some(remedy) => Hint::new(text, remedy).into(),
