@@ -57,6 +57,10 @@ upstream: vm-ready ## the kernel's own suites in the VM, unmodified; SUITES=word
 bench: vm-ready ## what receivers cost, ours and others, side by side in the VM
 	@selftests/bench/run
 
+bench-host: setup ## user space alone: time per frag, validation against memcmp; target/criterion-summary.json
+	$(cargo) bench --locked -p hostbench --bench receive
+	@selftests/bench/host
+
 vm: vm-ready ## a shell in the VM (leave it with exit)
 	@$(vm)/run --interactive -- bash -i
 
@@ -91,4 +95,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo gpu test test-host test-vm upstream bench lint api ptx vm build module setup vm-ready test-ready clean distclean
+.PHONY: help demo gpu test test-host test-vm upstream bench bench-host lint api ptx vm build module setup vm-ready test-ready clean distclean
