@@ -196,6 +196,15 @@ impl<'a> Received<'a> {
         self.recycler.push(token);
     }
 
+    /// Where the next segment begins, if it is a frag.
+    #[inline]
+    pub(crate) fn next_frag(&self) -> Option<(DmabufId, u64)> {
+        match self.records.as_slice().first()? {
+            Record::Frag(frag) => Some((DmabufId::new(frag.dmabuf_id), frag.frag_offset)),
+            Record::Inline(_) => None,
+        }
+    }
+
     /// What gives frags of this stream back later, or from another thread: for who takes a frag out
     /// and keeps it.
     pub fn return_handle(&mut self) -> ReturnHandle {

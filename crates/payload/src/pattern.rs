@@ -80,6 +80,7 @@ impl Pattern {
     ///
     /// # Errors
     /// The first byte that differs, or what the dmabuf answers.
+    #[inline]
     pub fn check_dmabuf(
         &self,
         offset: u64,
@@ -94,9 +95,7 @@ impl Pattern {
             let at = offset + done as u64;
             let expected = self.expected(at, now);
             if !access.equals(from, expected)? {
-                let mut got = [0; PIECE];
-                access.copy_to(from, &mut got[..now])?;
-                return Err(first_difference(at, expected, &got[..now]).into());
+                return Err(difference_in(access, from, at, expected));
             }
             done += now;
         }
@@ -113,6 +112,7 @@ impl Pattern {
     }
 
     /// The `len` bytes, at most [`PIECE`], that stand at `offset`.
+    #[inline]
     fn expected(&self, offset: u64, len: usize) -> &[u8] {
         let phase = (offset % self.period as u64) as usize;
         &self.table[phase..phase + len]
@@ -206,6 +206,7 @@ impl Validator {
     ///
     /// # Errors
     /// The first byte that differs, or what the dmabuf answers.
+    #[inline]
     pub fn check_dmabuf(
         &mut self,
         access: &CpuAccess<'_>,
@@ -216,6 +217,18 @@ impl Validator {
             .check_dmabuf(self.offset, access, offset, len)?;
         self.offset += len as u64;
         Ok(())
+    }
+}
+
+/// The first byte at `from` of the dmabuf that differs from `expected`, which has at most [`PIECE`]
+/// bytes and stands at `at` of the stream.
+#[cold]
+fn difference_in(access: &CpuAccess<'_>, from: u64, at: u64, expected: &[u8]) -> CheckError {
+    let mut got = [0; PIECE];
+    let got = &mut got[..expected.len()];
+    match access.copy_to(from, got) {
+        Ok(()) => first_difference(at, expected, got).into(),
+        Err(error) => error.into(),
     }
 }
 

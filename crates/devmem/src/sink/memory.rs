@@ -55,6 +55,9 @@ impl Memory {
             match segment {
                 Segment::Inline(bytes) => visit(Part::Inline(bytes))?,
                 Segment::Frag(frag) => {
+                    if let Some(next) = received.next_frag() {
+                        reading.prefetch(next);
+                    }
                     let visited = reading.of(frag.dmabuf).and_then(|access| {
                         visit(Part::Frag {
                             access,
@@ -164,6 +167,16 @@ impl<'a> Reading<'a> {
         match &self.open {
             Some((_, access)) => Ok(access),
             None => Err(SinkError::ForeignDmabuf(dmabuf)),
+        }
+    }
+
+    /// Fetches the first bytes of the frag that is read next, if its dmabuf is open.
+    #[inline]
+    fn prefetch(&self, (dmabuf, offset): (DmabufId, u64)) {
+        if let Some((open, access)) = &self.open {
+            if *open == dmabuf {
+                access.prefetch(offset);
+            }
         }
     }
 
