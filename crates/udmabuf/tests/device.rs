@@ -27,7 +27,7 @@ fn bytes_survive_in_a_buffer() {
     let memory = Udmabuf::builder(1 << 20).build().unwrap();
     assert_eq!(memory.len(), 1 << 20);
     let writer = memory.map(Protection::ReadWrite).unwrap();
-    let access = writer.begin_access(Access::Write).unwrap();
+    let mut access = writer.begin_access(Access::Write).unwrap();
     access.copy_from(12_345, b"device memory").unwrap();
     access.end().unwrap();
 
@@ -67,7 +67,7 @@ fn hugepages_are_taken_or_their_lack_is_named() {
         Ok(memory) => {
             assert_eq!(memory.len(), 4 << 20);
             let mapping = memory.map(Protection::ReadWrite).unwrap();
-            let access = mapping.begin_access(Access::ReadWrite).unwrap();
+            let mut access = mapping.begin_access(Access::ReadWrite).unwrap();
             access.copy_from((4 << 20) - 3, b"end").unwrap();
             assert!(access.equals((4 << 20) - 3, b"end").unwrap());
             access.end().unwrap();
