@@ -64,7 +64,7 @@ bench: vm-ready ## what receivers cost, ours and others, side by side in the VM
 	@selftests/bench/run
 
 bench-host: setup ## user space alone: time per frag, validation against memcmp; target/criterion-summary.json
-	$(cargo) bench --locked -p devmem --bench receive
+	$(cargo) bench --locked -p hostbench --bench receive
 	@selftests/bench/host
 
 vm: vm-ready ## a shell in the VM (leave it with exit)

@@ -155,7 +155,8 @@ pub(crate) fn sendmsg(
     let flags = libc::MSG_ZEROCOPY | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
     // SAFETY: `OffsetVec` has the layout of `iovec` (repr(C), two words), and `message` names the
     // slice and `control` with their true lengths. The kernel takes the bases for offsets, as the
-    // message says; where it doesn't, it reads memory at small addresses, which is EFAULT.
+    // message says. Where it would take them for addresses it only reads there: that is no matter of
+    // memory safety, but of what is sent, and `DevmemSender::new` refuses such sockets.
     let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }

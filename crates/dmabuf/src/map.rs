@@ -180,10 +180,22 @@ impl CpuAccess<'_> {
 
     /// Copies `bytes` to byte `offset` of the buffer.
     ///
+    /// An access may be shared to read by it. To write, it must be held alone, so that no other thread
+    /// reads or writes by it at the same time:
+    ///
+    /// ```compile_fail,E0596
+    /// fn shared(access: &dmabuf::CpuAccess<'_>) {
+    ///     let _ = access.copy_from(0, b"bytes");
+    /// }
+    /// ```
+    ///
+    /// Several accesses to one buffer are like several devices: who writes the same bytes at the same
+    /// time is for their owners to settle, and which of them are seen is not defined.
+    ///
     /// # Errors
     /// [`Error::OutOfBounds`], with nothing copied; [`Error::ReadOnly`].
     #[inline]
-    pub fn copy_from(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+    pub fn copy_from(&mut self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         if !self.access.writes() {
             return Err(Error::ReadOnly);
         }
@@ -322,7 +334,7 @@ mod tests {
     #[test]
     fn bytes_written_are_read() {
         let mapping = mapping(16384, Protection::ReadWrite);
-        let access = access(&mapping, Access::ReadWrite);
+        let mut access = access(&mapping, Access::ReadWrite);
         let bytes: Vec<u8> = (0..10_000u32).map(|i| i as u8).collect();
         access.copy_from(123, &bytes).unwrap();
         let mut read = vec![0; bytes.len()];
@@ -340,7 +352,7 @@ mod tests {
     #[test]
     fn nothing_outside_is_touched() {
         let mapping = mapping(4096, Protection::ReadWrite);
-        let access = access(&mapping, Access::ReadWrite);
+        let mut access = access(&mapping, Access::ReadWrite);
         access.copy_from(4095, &[1]).unwrap();
         access.copy_to(4096, &mut []).unwrap();
         for (offset, len) in [
@@ -369,7 +381,7 @@ mod tests {
             mapping.begin_access(Access::Write),
             Err(Error::ReadOnly)
         ));
-        let reading = access(&mapping, Access::Read);
+        let mut reading = access(&mapping, Access::Read);
         assert!(matches!(reading.copy_from(0, &[1]), Err(Error::ReadOnly)));
         let writing = access(&mapping, Access::Write);
         assert!(matches!(

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
@@ -14,6 +14,9 @@ use super::config::Config;
 use super::report::{EngineError, Strangers, at};
 /// How long to wait before accepting again when it can't be done now.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a shortage is not warned of again.
+const WARN_AGAIN: Duration = Duration::from_secs(60);
 
 /// A connection as `accept` returned it.
 #[derive(Debug)]
@@ -38,8 +41,8 @@ pub(super) struct Listeners {
     sockets: Vec<TcpListener>,
     /// Connections that were refused ([`Config::from`]).
     pub(super) strangers: Strangers,
-    /// Nothing can be accepted now, and a warning said so.
-    short: bool,
+    /// When a warning said last that nothing can be accepted.
+    warned: Option<Instant>,
 }
 
 impl Listeners {
@@ -83,7 +86,6 @@ impl Listeners {
                         self.strangers.refuse(&socket, address);
                     }
                     Ok((socket, address)) => {
-                        self.short = false;
                         // Not on the listener: those that came before would not inherit it.
                         if let Some(Err(error)) =
                             config.keepalive.map(|keepalive| keepalive.set_on(&socket))
@@ -97,8 +99,9 @@ impl Listeners {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if is_of_the_peer(&error) => {}
                     Err(error) if is_shortage(&error) => {
-                        // It is tried again many times a second: said once.
-                        if !std::mem::replace(&mut self.short, true) {
+                        // It is tried again many times a second.
+                        if self.warned.is_none_or(|at| at.elapsed() > WARN_AGAIN) {
+                            self.warned = Some(Instant::now());
                             tracing::warn!(%error, "connections wait: accept");
                         }
                         return Ok(Waiting::Shortage);

@@ -33,7 +33,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use socket2::SockRef;
+use socket2::{Protocol, SockRef, Type};
 
 use crate::DmabufId;
 use crate::cmsg::{ExtendedError, Message, Messages};
@@ -104,9 +104,27 @@ impl<S: AsFd> DevmemSender<S> {
     /// Takes a connected socket (`SO_ZEROCOPY` is set), the id that `bind-tx` answered, and the
     /// dmabuf's length in bytes.
     ///
+    /// The kernel reads the offsets of a send as addresses of this process where it does not know
+    /// that they are offsets: on a socket of another protocol, which ignores the control message; in
+    /// the first segment of TCP fast open, before there is a connection; and for dmabuf 0, which
+    /// stands for none. Small addresses are not mapped in most programs, but in one that is not
+    /// position-independent they are its code and data, which the peer would be sent. So all
+    /// three are refused here.
+    ///
     /// # Errors
-    /// What `setsockopt` answers: `EOPNOTSUPP` if it is not TCP.
+    /// What `setsockopt` answers; `EOPNOTSUPP` for a socket other than TCP, `ENOTCONN` before it is
+    /// connected, or the error that its connection ended with, `EINVAL` for dmabuf 0.
     pub fn new(socket: S, dmabuf: DmabufId, len: u64) -> io::Result<Self> {
+        if dmabuf.get() == 0 {
+            return Err(io::Error::from_raw_os_error(libc::EINVAL));
+        }
+        let options = SockRef::from(&socket);
+        if options.protocol()? != Some(Protocol::TCP) || options.r#type()? != Type::STREAM {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        if let Err(error) = options.peer_addr() {
+            return Err(options.take_error()?.unwrap_or(error));
+        }
         sys::set_zerocopy(socket.as_fd())?;
         Ok(Self {
             socket,
@@ -120,15 +138,17 @@ impl<S: AsFd> DevmemSender<S> {
 
     /// Sends `ranges` of the dmabuf, one after the other: one `sendmsg`. Returns the bytes that the
     /// socket took, which may be fewer: at most [`MAX_RANGES`] ranges, and no more than its send
-    /// buffer has room for. Those are the kernel's until [`completions`](Self::completions) returns
+    /// buffer has room for. Empty ranges don't count. Those are the kernel's until [`completions`](Self::completions) returns
     /// them.
     ///
     /// # Errors
     /// [`SendError`]; then nothing was taken.
     pub fn send(&mut self, ranges: &[Range<u64>]) -> Result<u64, SendError> {
         self.vectors.clear();
-        let mut asked = 0;
-        for range in ranges.iter().take(MAX_RANGES) {
+        for range in ranges {
+            if self.vectors.len() == MAX_RANGES {
+                break;
+            }
             let part = usize::try_from(range.start).ok();
             let part = part.zip(range.end.checked_sub(range.start));
             let Some((offset, len)) = part.filter(|_| range.end <= self.len) else {
@@ -137,12 +157,15 @@ impl<S: AsFd> DevmemSender<S> {
                     len: self.len,
                 });
             };
-            asked += len;
+            // The kernel makes a frag of no bytes of an empty one (`zerocopy_fill_skb_from_devmem`).
+            if len == 0 {
+                continue;
+            }
             // It fits: the offset, which is larger or as large as a dmabuf can be, did.
             let len = len as usize;
             self.vectors.push(OffsetVec { offset, len });
         }
-        if asked == 0 {
+        if self.vectors.is_empty() {
             return Ok(0);
         }
         let taken = loop {

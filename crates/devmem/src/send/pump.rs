@@ -124,7 +124,7 @@ impl<S: AsFd> Pump<'_, S> {
             }
         };
         if let Some(bytes) = buffer.get(..len).filter(|bytes| !bytes.is_empty()) {
-            let access = mapping.begin_access(Access::Write)?;
+            let mut access = mapping.begin_access(Access::Write)?;
             access.copy_from(room.start, bytes)?;
             access.end()?;
         }

@@ -27,6 +27,58 @@ fn ranges_are_checked_before_anything_is_sent() {
     assert_eq!(sender.stats(), SendStats::default());
 }
 
+/// The kernel would make a frag of no bytes of one, and refuse one at the dmabuf's end.
+#[test]
+fn empty_ranges_are_left_out() {
+    let (near, _far) = pair();
+    let mut sender = DevmemSender::new(near, DmabufId::new(0xdead), 8192).unwrap();
+    let error = sender.send(&[5..5, 0..10, 10..10, 20..30, 8192..8192]);
+    assert!(
+        matches!(error, Err(SendError::NotBound { .. })),
+        "{error:?}"
+    );
+    let sent = sender
+        .vectors
+        .iter()
+        .map(|vector| (vector.offset, vector.len));
+    assert_eq!(sent.collect::<Vec<_>>(), [(0, 10), (20, 10)]);
+    // They take none of the room that one call has.
+    let mut ranges = vec![7..7; MAX_RANGES];
+    ranges.extend(vec![7..8; MAX_RANGES + 1]);
+    let error = sender.send(&ranges);
+    assert!(
+        matches!(error, Err(SendError::NotBound { .. })),
+        "{error:?}"
+    );
+    assert_eq!(sender.vectors.len(), MAX_RANGES);
+    // Nor are they taken for the sender's own.
+    let error = sender.send(&[0..10, 9000..9000]);
+    assert!(
+        matches!(error, Err(SendError::OutOfBounds { .. })),
+        "{error:?}"
+    );
+}
+
+/// Where the kernel would read a program's memory instead of the dmabuf.
+#[test]
+fn what_would_send_the_programs_own_memory_is_refused() {
+    let refused = |outcome: io::Result<u64>| outcome.unwrap_err().raw_os_error();
+    let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    udp.connect(udp.local_addr().unwrap()).unwrap();
+    let sender = |udp| DevmemSender::new(udp, DmabufId::new(1), 8192).map(|sender| sender.len());
+    assert_eq!(refused(sender(udp)), Some(libc::EOPNOTSUPP));
+
+    let (near, far) = pair();
+    let sender = |socket, id| DevmemSender::new(socket, id, 8192).map(|sender| sender.len());
+    let none = DmabufId::new(0);
+    assert_eq!(refused(sender(near, none)), Some(libc::EINVAL));
+    // A socket that waits for its first segment to connect is no peer's yet.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, Type::STREAM, None).unwrap();
+    let one = DmabufId::new(1);
+    assert_eq!(refused(sender(socket.into(), one)), Some(libc::ENOTCONN));
+    assert_eq!(sender(far, one).unwrap(), 8192);
+}
+
 /// No binding has this number: the kernel says so and takes nothing.
 #[test]
 fn a_dmabuf_that_is_not_bound_is_refused() {

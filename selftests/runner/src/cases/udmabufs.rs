@@ -16,7 +16,7 @@ pub(super) fn bytes_survive() -> Result<()> {
     let memory = Udmabuf::builder(MIB).build()?;
     ensure!(memory.len() == MIB, "{} bytes", memory.len());
     let writer = memory.map(Protection::ReadWrite)?;
-    let access = writer.begin_access(Access::Write)?;
+    let mut access = writer.begin_access(Access::Write)?;
     access.copy_from(12_345, b"device memory")?;
     access.end()?;
     let clone: OwnedFd = memory.as_fd().try_clone_to_owned()?;
@@ -62,7 +62,7 @@ pub(super) fn hugepages() -> Result<()> {
     let memory = build()?;
     ensure!(memory.len() == 4 * MIB, "{} bytes", memory.len());
     let mapping = memory.map(Protection::ReadWrite)?;
-    let access = mapping.begin_access(Access::ReadWrite)?;
+    let mut access = mapping.begin_access(Access::ReadWrite)?;
     access.copy_from(4 * MIB - 3, b"end")?;
     ensure!(access.equals(4 * MIB - 3, b"end")?, "other bytes");
     access.end()?;
