@@ -71,7 +71,7 @@ fn late(count: u16, packets: Packets) -> Result<()> {
 /// before have the kernel compute it again (`tcp_measure_rcv_mss`). What the peer is offered says so.
 pub(super) fn window_of_bulk_after_small_messages() -> Result<()> {
     const SMALL: usize = 100;
-    const BULK: usize = 64 * MIB;
+    const BULK: usize = 192 * MIB;
     wire_that_keeps_all()?;
     let receiver = recv_here(1, "--size 16M")?;
     let mut stream = peer(0)?;
@@ -87,12 +87,16 @@ pub(super) fn window_of_bulk_after_small_messages() -> Result<()> {
     });
     let mut offered = Vec::new();
     let mut buffer = 0;
-    until("most of the bulk", Duration::from_secs(30), || {
+    until("most of the bulk", Duration::from_secs(60), || {
         let sender = sh(&format!("ip netns exec {PEER} ss -Htni dport = :5000"))?;
         let done = sent.is_finished();
-        if !done && word_after(&sender, "bytes_acked:")? > (BULK / 4) as u64 {
+        // It may end between two looks.
+        let acked = word_after(&sender, "bytes_acked:").unwrap_or(0);
+        let receiver = sh("ss -Htnmi sport = :5000")?;
+        let bytes = word_after(&receiver, ",rb").unwrap_or(0);
+        if acked > (2 * MIB) as u64 && bytes > 0 {
+            buffer = bytes;
             offered.push(word_after(&sender, "snd_wnd:")?);
-            buffer = word_after(&sh("ss -Htnmi sport = :5000")?, ",rb")?;
         }
         Ok(done || offered.len() >= 5)
     })?;
