@@ -65,6 +65,7 @@ pub(crate) const ALL: &[Case] = cases![
     beside::short_stream,
     beside::one_of_two_peers,
     counts::tokens_go_back_in_batches_of_few_ranges on any_memory,
+    counts::tokens_of_single_messages_go_back_in_time,
     counts::idle_connections_hold_nothing on any_memory,
     engine::sink_that_keeps_a_few on any_memory,
     engine::sink_that_keeps_all on any_memory,

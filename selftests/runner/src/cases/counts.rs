@@ -8,9 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::crowd::{FIRST, Receiver, close, joined, of, peer, send, small_line, whole};
+use super::crowd::{
+    FIRST, Receiver, close, joined, of, peer, recv, send, small_line, summary, whole,
+};
 use super::println_line;
 use super::round::pattern;
+use super::transfer::number;
 use crate::tool::until;
 
 const MIB: u64 = 1 << 20;
@@ -101,6 +104,29 @@ pub(super) fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
         seen.ranges,
         seen.freed
     );
+    Ok(())
+}
+
+/// Messages that come singly: each one's token goes back by itself, 2 ms after it came.
+pub(super) fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
+    const MESSAGES: usize = 40;
+    const MESSAGE: usize = 500;
+    let receiver = recv(1, "--size 4M")?;
+    let mut stream = peer(0)?;
+    stream.set_nodelay(true)?;
+    for message in pattern(MESSAGES * MESSAGE, None)?.chunks(MESSAGE) {
+        stream.write_all(message)?;
+        thread::sleep(Duration::from_millis(50));
+    }
+    close(stream)?;
+    let (summary, _) = summary(receiver, 0)?;
+    let held = |name: &str| number(&summary, &format!("/telemetry/hold_time_us/{name}"));
+    // A busy machine may let two of them wait for it.
+    let flushes = held("count")?;
+    ensure!(flushes >= MESSAGES as u64 / 2, "only {flushes} flushes");
+    let p50 = held("p50")?;
+    println_line(&format!("{flushes} flushes, half of them within {p50} us"));
+    ensure!((1000..20_000).contains(&p50), "held for {p50} us");
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use super::round::{
 use super::transfer::devmem_tcp;
 use crate::bed::{self, BOX, BOX_ADDRESS, NIC};
 use crate::state::{self, Observer};
-use crate::tool::{Running, command, finish, until};
+use crate::tool::{Running, command, finish, sh, until};
 
 /// The peer closes.
 pub(super) fn after_return() -> Result<()> {
@@ -96,13 +96,14 @@ pub(super) fn after_abort() -> Result<()> {
     })
 }
 
-/// The limit is set before the receiver starts, as a service manager does.
+/// The limit is set once its memory is there: to that, it applies, too.
 fn after_file_size_limit(round: &Round) -> Result<()> {
     const LIMIT: u64 = 100_000;
     let output = "/tmp/limited";
-    let mut limited = Command::new("prlimit");
-    limited.arg(format!("--fsize={LIMIT}")).arg(devmem_tcp());
-    let receiver = round.start(round.recv_line(limited, &format!("--output {output}"))?)?;
+    let receiver = round.recv(&format!("--output {output}"))?;
+    round.until_bound()?;
+    let pid = receiver.running.id();
+    sh(&format!("prlimit --pid {pid} --fsize={LIMIT}"))?;
     let flood = Flood::start(connect(receiver.address)?)?;
     receiver.killed_by(Signal::SIGXFSZ)?;
     drop(flood);
