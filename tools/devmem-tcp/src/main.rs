@@ -28,6 +28,8 @@ use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use style::Style;
+
 #[derive(Parser)]
 #[command(
     version,
@@ -75,7 +77,25 @@ fn main() -> ExitCode {
     if let Some(code) = nic::guardian() {
         return code;
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => error.exit(),
+        // Of clap's own printing of help and version no error is seen.
+        Err(help) => {
+            let text = help.render();
+            let text = match Style::stdout().is_on() {
+                true => text.ansi().to_string(),
+                false => text.to_string(),
+            };
+            return match report::text(&text) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => {
+                    complain(&error);
+                    ExitCode::FAILURE
+                }
+            };
+        }
+    };
     log::init(cli.verbose);
     let result = match cli.command {
         Command::Lease(args) => lease::run(&args),

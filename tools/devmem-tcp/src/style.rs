@@ -24,6 +24,11 @@ impl Style {
         }
     }
 
+    /// Whether text is coloured at all.
+    pub(crate) fn is_on(self) -> bool {
+        self.on
+    }
+
     /// What is as it should be, or has come.
     pub(crate) fn good(self, text: &str) -> String {
         self.paint("32", text)

@@ -23,13 +23,15 @@ fn complaint(output: &Output) -> String {
 
 #[test]
 fn output_that_cannot_be_written_is_an_error() {
-    let full = File::create("/dev/full").unwrap();
-    let said = complaint(&tool("completions bash").stdout(full).output().unwrap());
-    assert!(said.contains("stdout: No space left on device"), "{said}");
-    let not_for_writing = File::open("/dev/null").unwrap();
-    let run = tool("completions bash").stdout(not_for_writing).output();
-    let said = complaint(&run.unwrap());
-    assert!(said.contains("stdout: Bad file descriptor"), "{said}");
+    for line in ["completions bash", "recv --help", "--version"] {
+        let full = File::create("/dev/full").unwrap();
+        let said = complaint(&tool(line).stdout(full).output().unwrap());
+        assert!(said.contains("stdout: No space left on device"), "{said}");
+        let not_for_writing = File::open("/dev/null").unwrap();
+        let said = complaint(&tool(line).stdout(not_for_writing).output().unwrap());
+        assert!(said.contains("stdout: Bad file descriptor"), "{said}");
+        assert!(tool(line).output().unwrap().status.success());
+    }
 }
 
 /// The standard library puts `/dev/null` in its place.

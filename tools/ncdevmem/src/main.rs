@@ -70,12 +70,17 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
         say(&format!("unknown option: {option}\n  see ncdevmem --help"));
         return ExitCode::FAILURE;
     }
-    // Nobody is left to hear of it if the output is closed.
-    let _closed = error.print();
     if error.use_stderr() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
+        // Nobody is left to hear of it if that is closed.
+        let _closed = error.print();
+        return ExitCode::FAILURE;
+    }
+    match stdio::stdout().print(&error.render().to_string()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("standard output: {error}"));
+            ExitCode::FAILURE
+        }
     }
 }
 

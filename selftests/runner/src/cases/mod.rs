@@ -47,6 +47,7 @@ mod round;
 mod send;
 mod send_errors;
 mod shortage;
+mod signals;
 mod sinks;
 mod streams;
 mod telemetry;

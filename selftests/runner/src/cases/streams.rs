@@ -1,12 +1,11 @@
 //! Readers of a receiver's streams that are slow, gone, or wait for a few bytes; streams that are
-//! closed or full; signals in pairs.
+//! closed or full.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,13 +23,13 @@ use super::println_line;
 use super::receive::bound_queues;
 use super::round::{connect, pattern};
 use super::transfer::{devmem_tcp, nic_settings, number, send, tokens_came_back};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER};
+use crate::bed::{self, NIC, NIC_ADDRESS};
 use crate::tool::{Finished, Running, command, ours, until};
 
-const SOON: Duration = Duration::from_secs(15);
+pub(super) const SOON: Duration = Duration::from_secs(15);
 
 /// A receiver of either program, by what it is called: listening at the NIC's address.
-fn receiver(program: &str, port: u16) -> Command {
+pub(super) fn receiver(program: &str, port: u16) -> Command {
     match program {
         "ncdevmem" => {
             let line = format!("-l -f {NIC} -s {NIC_ADDRESS} -p {port}");
@@ -44,7 +43,7 @@ fn receiver(program: &str, port: u16) -> Command {
 }
 
 /// Runs it with this as its standard output, and waits until it listens.
-fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> Result<Started> {
+pub(super) fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> Result<Started> {
     let err = "/tmp/streams.err";
     let child = command
         .stdout(stdout)
@@ -57,22 +56,22 @@ fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> Result<Star
 }
 
 /// A process that writes where somebody else reads.
-struct Started {
+pub(super) struct Started {
     child: std::process::Child,
     err: &'static str,
 }
 
 impl Started {
-    fn signal(&self, signal: Signal) -> Result<()> {
+    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
         super::round::signal(self.child.id().try_into()?, signal)
     }
 
-    fn ended(&mut self) -> Result<bool> {
+    pub(super) fn ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
 
     /// Its end and what it said on standard error.
-    fn end(mut self) -> Result<Finished> {
+    pub(super) fn end(mut self) -> Result<Finished> {
         if let Err(error) = until("an end", SOON, || self.ended()) {
             self.child.kill()?;
             self.child.wait()?;
@@ -237,7 +236,7 @@ pub(super) fn nobody_reads_stderr() -> Result<()> {
 }
 
 /// Fills a pipe up, by way of an open file of its own: `O_NONBLOCK` is shared otherwise.
-fn fill(pipe: &OwnedFd) -> Result<()> {
+pub(super) fn fill(pipe: &OwnedFd) -> Result<()> {
     let again = File::options()
         .write(true)
         .custom_flags(nix::libc::O_NONBLOCK)
@@ -288,7 +287,7 @@ pub(super) fn stderr_that_is_full() -> Result<()> {
 }
 
 /// A pipe of a page, which one second of `--live --json` does not fit into.
-fn small_pipe() -> Result<(OwnedFd, OwnedFd)> {
+pub(super) fn small_pipe() -> Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe()?;
     fcntl(writer.as_fd(), FcntlArg::F_SETPIPE_SZ(4096))?;
     Ok((reader, writer))
@@ -332,72 +331,6 @@ pub(super) fn live_that_nobody_reads() -> Result<()> {
     ensure!(number(&summary, "/bytes")? == PEERS as u64 * 1000, "bytes");
     ensure!(number(&summary, "/signal")? == 15, "{summary}");
     tokens_came_back(&summary)
-}
-
-/// `timeout` sends its signal to the receiver and to the process group that it is in: one request,
-/// after which the receiver ends in good order. So are two by hand, the second of which comes while the
-/// NIC is put back.
-pub(super) fn timeout_is_one_signal() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("slow_ms", 100)?;
-    let before = nic_settings(NIC)?;
-    for (port, program) in [(4000, "devmem-tcp"), (4001, "ncdevmem")] {
-        let receiver = listening_into(receiver(program, port), Stdio::null())?;
-        receiver.signal(Signal::SIGTERM)?;
-        thread::sleep(Duration::from_millis(20));
-        receiver.signal(Signal::SIGTERM)?;
-        let said = receiver.end()?.refused(1)?;
-        ensure!(said.contains("ended by signal 15"), "{program}: {said}");
-        ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
-    }
-    for turn in 0..10 {
-        let port = 5000 + turn;
-        let line = match turn % 2 {
-            0 => format!(
-                "2 {} recv --json -f {NIC} -l {NIC_ADDRESS}:{port}",
-                devmem_tcp().display()
-            ),
-            _ => format!(
-                "2 {} -l -f {NIC} -s {NIC_ADDRESS} -p {port}",
-                ours("ncdevmem").display()
-            ),
-        };
-        let run = Running::start(command(None, Path::new("timeout"), &line))?;
-        let end = run.end_within(SOON)?;
-        println_line(end.stderr.trim_end());
-        ensure!(end.status.code() == Some(124), "{end:?}");
-        ensure!(end.stderr.contains("ended by signal 15"), "{end:?}");
-        if turn % 2 == 0 {
-            documented("recv", &end.stdout)?;
-        }
-        ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
-    }
-    Ok(())
-}
-
-/// Stuck in a write that nobody reads, `ncdevmem` ends by a second signal, and the guardian puts the
-/// NIC back.
-pub(super) fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
-    bed::wire()?;
-    let before = nic_settings(NIC)?;
-    let (reader, writer) = small_pipe()?;
-    let mut receiver = listening_into(receiver("ncdevmem", 5000), writer)?;
-    let line = format!("send --wait 20 {NIC_ADDRESS}:5000 --bytes 8M");
-    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
-    thread::sleep(Duration::from_secs(2));
-    receiver.signal(Signal::SIGTERM)?;
-    thread::sleep(Duration::from_secs(1));
-    ensure!(!receiver.ended()?, "it was not stuck");
-    ensure!(bound_queues()? == 1, "it was not stuck");
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end()?.refused(143)?;
-    until("the NIC as it was", SOON, || {
-        Ok(bound_queues()? == 0 && nic_settings(NIC)? == before)
-    })?;
-    drop(reader);
-    sender.signal(Signal::SIGKILL)?;
-    sender.end_within(SOON)?;
-    Ok(())
 }
 
 /// The kernel's words get to whoever reads the error.

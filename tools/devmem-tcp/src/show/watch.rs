@@ -6,12 +6,15 @@
 
 use std::io;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
 use super::change::{Change, Scene, What};
@@ -35,7 +38,12 @@ struct Line {
 
 pub(super) fn run(device: Option<&str>, json: bool) -> Result<()> {
     let (signalled, signal) = UnixStream::pair().context("socketpair")?;
+    // A second one ends the process, which may be stuck in a line that nobody reads.
+    let again = Arc::new(AtomicBool::new(false));
     for number in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&again))
+            .and_then(|_| flag::register(number, Arc::clone(&again)))
+            .context("signal handlers")?;
         pipe::register(number, signal.try_clone().context("dup")?).context("signal handlers")?;
     }
     match watch(device, json, &signalled) {

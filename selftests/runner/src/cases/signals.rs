@@ -1,0 +1,107 @@
+//! Signals in pairs: one request where `timeout` sends both, and the end of what is stuck.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::json::documented;
+use super::println_line;
+use super::receive::bound_queues;
+use super::streams::{SOON, fill, listening_into, receiver, small_pipe};
+use super::transfer::{devmem_tcp, nic_settings};
+use crate::bed::{self, NIC, NIC_ADDRESS, PEER};
+use crate::tool::{Running, command, ours, until};
+
+/// `timeout` sends its signal to the receiver and to the process group that it is in: one request,
+/// after which the receiver ends in good order. So are two by hand, the second of which comes while the
+/// NIC is put back.
+pub(super) fn timeout_is_one_signal() -> Result<()> {
+    bed::wire()?;
+    bed::parameter("slow_ms", 100)?;
+    let before = nic_settings(NIC)?;
+    for (port, program) in [(4000, "devmem-tcp"), (4001, "ncdevmem")] {
+        let receiver = listening_into(receiver(program, port), Stdio::null())?;
+        receiver.signal(Signal::SIGTERM)?;
+        thread::sleep(Duration::from_millis(20));
+        receiver.signal(Signal::SIGTERM)?;
+        let said = receiver.end()?.refused(1)?;
+        ensure!(said.contains("ended by signal 15"), "{program}: {said}");
+        ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
+    }
+    for turn in 0..10 {
+        let port = 5000 + turn;
+        let line = match turn % 2 {
+            0 => format!(
+                "2 {} recv --json -f {NIC} -l {NIC_ADDRESS}:{port}",
+                devmem_tcp().display()
+            ),
+            _ => format!(
+                "2 {} -l -f {NIC} -s {NIC_ADDRESS} -p {port}",
+                ours("ncdevmem").display()
+            ),
+        };
+        let run = Running::start(command(None, Path::new("timeout"), &line))?;
+        let end = run.end_within(SOON)?;
+        println_line(end.stderr.trim_end());
+        ensure!(end.status.code() == Some(124), "{end:?}");
+        ensure!(end.stderr.contains("ended by signal 15"), "{end:?}");
+        if turn % 2 == 0 {
+            documented("recv", &end.stdout)?;
+        }
+        ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
+    }
+    Ok(())
+}
+
+/// Stuck in a write that nobody reads, `ncdevmem` ends by a second signal, and the guardian puts the
+/// NIC back.
+pub(super) fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
+    bed::wire()?;
+    let before = nic_settings(NIC)?;
+    let (reader, writer) = small_pipe()?;
+    let mut receiver = listening_into(receiver("ncdevmem", 5000), writer)?;
+    let line = format!("send --wait 20 {NIC_ADDRESS}:5000 --bytes 8M");
+    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    thread::sleep(Duration::from_secs(2));
+    receiver.signal(Signal::SIGTERM)?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(!receiver.ended()?, "it was not stuck");
+    ensure!(bound_queues()? == 1, "it was not stuck");
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end()?.refused(143)?;
+    until("the NIC as it was", SOON, || {
+        Ok(bound_queues()? == 0 && nic_settings(NIC)? == before)
+    })?;
+    drop(reader);
+    sender.signal(Signal::SIGKILL)?;
+    sender.end_within(SOON)?;
+    Ok(())
+}
+
+/// `show --watch`, stuck in a line that nobody reads, ends by a second Ctrl-C.
+pub(super) fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
+    let (reader, writer) = small_pipe()?;
+    fill(&writer)?;
+    let mut command = command(None, &devmem_tcp(), "show --watch");
+    let mut child = command.stdout(writer).spawn()?;
+    drop(command);
+    thread::sleep(Duration::from_secs(1));
+    for _ in 0..2 {
+        ensure!(child.try_wait()?.is_none(), "it was not stuck");
+        super::round::signal(child.id().try_into()?, Signal::SIGINT)?;
+        thread::sleep(Duration::from_millis(500));
+    }
+    if let Err(error) = until("an end", SOON, || Ok(child.try_wait()?.is_some())) {
+        child.kill()?;
+        child.wait()?;
+        return Err(error);
+    }
+    drop(reader);
+    let status = child.wait()?;
+    ensure!(status.code() == Some(130), "{status}");
+    Ok(())
+}
