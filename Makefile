@@ -11,6 +11,8 @@
 
 vm := selftests/vm
 cargo := $(vm)/cargo
+# This machine's own, wherever it came from.
+own_cargo := PATH="$$PATH:$${CARGO_HOME:-$$HOME/.cargo}/bin" cargo
 triple := x86_64-unknown-linux-gnu
 # Static binaries run in any guest. A target directory of their own: other
 # flags would have cargo build everything anew each time.
@@ -30,7 +32,7 @@ test-host: setup ## the tests that need no VM
 	@selftests/upstream/table.test
 
 # Apart from the tests: another rustfmt or clippy than ours may see things differently.
-lint: setup ## format, lints, documentation, shell scripts, and the public API as crates/*/api.txt have it
+lint: setup ## format, lints, documentation, shell scripts, the PTX assembled, the public API as in crates/*/api.txt
 	$(cargo) fmt --all --check
 	$(cargo) fmt --manifest-path selftests/api/Cargo.toml --check
 	$(cargo) clippy --workspace --all-targets --locked -- -D warnings
@@ -38,6 +40,7 @@ lint: setup ## format, lints, documentation, shell scripts, and the public API a
 	@selftests/api/run --where-possible
 	@$(vm)/setup shellcheck
 	@.ci/shellcheck
+	@selftests/ptx/run --assemble
 
 oldest: setup ## check that all of it builds with the oldest Rust that Cargo.toml names: Debian's, in the VM's root
 	$(cargo) --oldest check --workspace --all-targets --locked
@@ -48,11 +51,15 @@ api: setup ## write the public API to crates/*/api.txt, where a change of it sho
 ptx: ## the GPU kernels' PTX, after a change of crates/cuda/src/kernels; fetches NVIDIA's compiler from PyPI
 	@selftests/ptx/run
 
+# Of this machine only cargo and a linker, no package of the VM's.
 # FAKE=1 has the fake of the driver do it, which says so; GPU_ARGS=... more options (--help).
-gpu: setup ## what a GPU makes of payload: compared with the processor's work, and measured
-	$(cargo) build --release --locked -p gpu $(if $(FAKE),-p fakecuda)
+gpu: ## what a GPU makes of payload: compared with the processor's work, and measured
+	$(own_cargo) build --release --locked -p gpu $(if $(FAKE),-p fakecuda)
 	@target/release/gpu --json target/gpu.json \
 		$(if $(FAKE),--library target/release/libfakecuda.so --region 64 --batches 300) $(GPU_ARGS)
+
+gpu-kit: ## the same as a folder, target/gpu-kit, to run on a machine that has only NVIDIA's driver
+	@selftests/gpu/kit
 
 test-vm: vm-ready test-ready ## selftests in the VM, as KTAP; CASES=word for some of them
 	@$(vm)/test $(CASES)
@@ -63,8 +70,8 @@ upstream: vm-ready ## the kernel's own suites in the VM, unmodified; SUITES=word
 bench: vm-ready ## what receivers cost, ours and others, side by side in the VM
 	@selftests/bench/run
 
-bench-host: setup ## user space alone: time per frag, validation against memcmp; target/criterion-summary.json
-	$(cargo) bench --locked -p hostbench --bench receive
+bench-host: ## user space alone: time per frag, validation against memcmp; target/criterion-summary.json
+	$(own_cargo) bench --locked -p hostbench --bench receive
 	@selftests/bench/host
 
 vm: vm-ready ## a shell in the VM (leave it with exit)
@@ -101,4 +108,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo gpu test test-host test-vm upstream bench bench-host lint oldest api ptx vm build module setup vm-ready test-ready clean distclean
+.PHONY: help demo gpu gpu-kit test test-host test-vm upstream bench bench-host lint oldest api ptx vm build module setup vm-ready test-ready clean distclean

@@ -37,4 +37,6 @@ if failed:
     sys.exit(1)
 ptx = text("nvrtcGetPTXSize", "nvrtcGetPTX")
 with open(out, "w") as file:
-    file.write(f"// crc32 of payload.cu: {zlib.crc32(code):08x}\n{ptx}")
+    # An edit of the source shows by the first number, one of the PTX itself by the second.
+    file.write(f"// crc32 of payload.cu: {zlib.crc32(code):08x}\n")
+    file.write(f"// crc32 of what follows: {zlib.crc32(ptx.encode()):08x}\n{ptx}")

@@ -41,47 +41,32 @@ pub enum Mapping {
     Pcie,
 }
 
-/// Memory of a GPU as a dmabuf. Dropped, it is freed once the last [`Worker`] on it has gone; what
-/// is done with other fds of the dmabuf after that is between the kernel and the driver.
-pub struct Buffer {
-    fd: OwnedFd,
+/// Memory of a GPU, which may be made a dmabuf ([`DeviceMemory::export`]) or be worked on without.
+/// Dropped, it is freed once the last [`Worker`] on it has gone.
+pub struct DeviceMemory {
     memory: Arc<Memory>,
     gpu: Gpu,
     allocation: Allocation,
-    mapping: Mapping,
 }
 
-impl Buffer {
-    pub(crate) fn new(
-        gpu: &Gpu,
-        len: u64,
-        allocation: Allocation,
-        mapping: Mapping,
-    ) -> Result<Self, Error> {
+impl DeviceMemory {
+    pub(crate) fn new(gpu: &Gpu, len: u64, allocation: Allocation) -> Result<Self, Error> {
         let page = sys::page_size();
-        let info = gpu.info();
         if len == 0 {
             return Err(Error::Empty);
         }
         if len % page != 0 {
             return Err(Error::Unaligned { len, page });
         }
-        if !info.dmabuf {
-            return Err(Error::NoExport {
-                ordinal: info.ordinal,
-                name: info.name.clone(),
-            });
-        }
+        let rdma = gpu.info().rdma_virtual;
         let memory = match allocation {
             Allocation::Plain => Memory::plain(gpu.context(), len)?,
-            Allocation::Virtual => Memory::with_addresses(gpu.context(), len, info.rdma_virtual)?,
+            Allocation::Virtual => Memory::with_addresses(gpu.context(), len, rdma)?,
         };
         Ok(Self {
-            fd: memory.export(mapping)?,
             memory: Arc::new(memory),
             gpu: gpu.clone(),
             allocation,
-            mapping,
         })
     }
 
@@ -95,6 +80,96 @@ impl Buffer {
         self.allocation
     }
 
+    /// Where it is: a `CUdeviceptr`, for whoever uses the same GPU in this process.
+    pub fn address(&self) -> u64 {
+        self.memory.address()
+    }
+
+    /// Bytes of it, not 0.
+    #[expect(clippy::len_without_is_empty, reason = "no memory is empty")]
+    pub fn len(&self) -> u64 {
+        self.memory.len()
+    }
+
+    /// A dmabuf of all of it (`cuMemGetHandleForAddressRange`).
+    ///
+    /// # Errors
+    /// [`Error::NoExport`], [`Error::NoPcie`]; what the driver answers.
+    pub fn export(&self, mapping: Mapping) -> Result<OwnedFd, Error> {
+        let info = self.gpu.info();
+        if !info.dmabuf {
+            return Err(Error::NoExport {
+                ordinal: info.ordinal,
+                name: info.name.clone(),
+            });
+        }
+        self.memory.export(mapping)
+    }
+
+    /// Copies bytes of the host to byte `offset` of the memory (`cuMemcpyHtoD`).
+    ///
+    /// It is done in the legacy default stream of the GPU's primary context: it waits for what others
+    /// in this process have in blocking streams there, and may spoil a stream capture of theirs in
+    /// global mode.
+    ///
+    /// # Errors
+    /// [`Error::OutOfBounds`]; what the driver answers.
+    pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
+        self.memory.write(offset, bytes)
+    }
+
+    /// Copies from byte `offset` of the memory to the host (`cuMemcpyDtoH`), in the same stream as
+    /// [`DeviceMemory::write`].
+    ///
+    /// # Errors
+    /// As [`DeviceMemory::write`].
+    pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
+        self.memory.read(offset, out)
+    }
+
+    /// The GPU at work on this memory, with a region of `destination_len` bytes, 0 for none, to
+    /// gather into. It keeps the memory.
+    ///
+    /// # Errors
+    /// What the driver answers.
+    pub fn worker(&self, destination_len: u64) -> Result<Worker, Error> {
+        Worker::new(&self.gpu, Arc::clone(&self.memory), destination_len)
+    }
+}
+
+/// Memory of a GPU as a dmabuf. Dropped, it is freed once the last [`Worker`] on it has gone; what
+/// is done with other fds of the dmabuf after that is between the kernel and the driver.
+pub struct Buffer {
+    fd: OwnedFd,
+    memory: DeviceMemory,
+    mapping: Mapping,
+}
+
+impl Buffer {
+    pub(crate) fn new(
+        gpu: &Gpu,
+        len: u64,
+        allocation: Allocation,
+        mapping: Mapping,
+    ) -> Result<Self, Error> {
+        let memory = DeviceMemory::new(gpu, len, allocation)?;
+        Ok(Self {
+            fd: memory.export(mapping)?,
+            memory,
+            mapping,
+        })
+    }
+
+    /// The GPU whose memory it is.
+    pub fn gpu(&self) -> &Gpu {
+        self.memory.gpu()
+    }
+
+    /// How it was allocated.
+    pub fn allocation(&self) -> Allocation {
+        self.memory.allocation()
+    }
+
     /// The way by which a NIC reaches it.
     pub fn mapping(&self) -> Mapping {
         self.mapping
@@ -103,6 +178,11 @@ impl Buffer {
     /// Where it is: a `CUdeviceptr`, for whoever uses the same GPU in this process.
     pub fn address(&self) -> u64 {
         self.memory.address()
+    }
+
+    /// The memory itself.
+    pub fn memory(&self) -> &DeviceMemory {
+        &self.memory
     }
 
     /// Another dmabuf of the same memory, by a call of `cuMemGetHandleForAddressRange` of its own.
@@ -140,7 +220,7 @@ impl Buffer {
     /// # Errors
     /// What the driver answers.
     pub fn worker(&self, destination_len: u64) -> Result<Worker, Error> {
-        Worker::new(&self.gpu, Arc::clone(&self.memory), destination_len)
+        self.memory.worker(destination_len)
     }
 }
 
@@ -159,10 +239,20 @@ impl Dmabuf for Buffer {
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Buffer")
-            .field("gpu", &self.gpu.info().ordinal)
+            .field("gpu", &self.gpu().info().ordinal)
             .field("len", &self.memory.len())
-            .field("allocation", &self.allocation)
+            .field("allocation", &self.allocation())
             .field("mapping", &self.mapping)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DeviceMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceMemory")
+            .field("gpu", &self.gpu.info().ordinal)
+            .field("len", &self.len())
+            .field("allocation", &self.allocation)
             .finish_non_exhaustive()
     }
 }

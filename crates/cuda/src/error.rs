@@ -22,7 +22,8 @@ impl DriverError {
 
     /// Does it end the context, and all that is in it? The codes of which the driver's
     /// documentation says that no call succeeds after them, and 999 (UNKNOWN), of which it says
-    /// nothing.
+    /// nothing. The export of a dmabuf is an exception: it answers 999 for some refusals, and an
+    /// [`Error`] of it is then not [`Error::Lost`].
     pub fn is_lost(&self) -> bool {
         matches!(
             self.code,
@@ -38,7 +39,7 @@ impl DriverError {
                 ..=719 // HARDWARE_STACK_ERROR to LAUNCH_FAILED
                 | 721 // TENSOR_MEMORY_LEAK
                 | 810 // MPS_CLIENT_TERMINATED
-                | 999 // UNKNOWN
+                | UNKNOWN
         )
     }
 }
@@ -154,6 +155,7 @@ const UNSUPPORTED_PTX: i32 = 222;
 const SYSTEM_NOT_READY: i32 = 802;
 const SYSTEM_DRIVER_MISMATCH: i32 = 803;
 const COMPAT_NOT_SUPPORTED_ON_DEVICE: i32 = 804;
+pub(crate) const UNKNOWN: i32 = 999;
 
 impl Error {
     /// Nothing can be done with the GPU any more, in this process.
@@ -186,6 +188,11 @@ impl Error {
                 COMPAT_NOT_SUPPORTED_ON_DEVICE => {
                     "take the libcuda of the installed driver: another's (cuda-compat) does not work \
                      with this GPU"
+                }
+                // Of an export: elsewhere the GPU is lost.
+                UNKNOWN => {
+                    "see the kernel log (NVRM) for why; the driver's open kernel modules (nvidia-open) \
+                     export dmabufs, others and some virtual machines do not"
                 }
                 _ => return None,
             },

@@ -4,7 +4,7 @@ use std::ffi::CStr;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::buffer::{Allocation, Buffer, Mapping};
+use crate::buffer::{Allocation, Buffer, DeviceMemory, Mapping};
 use crate::error::Error;
 use crate::sys::{self, Attribute, Context, Module};
 
@@ -190,7 +190,23 @@ impl Gpu {
         allocation: Allocation,
         mapping: Mapping,
     ) -> Result<Buffer, Error> {
+        // Before memory is taken for nothing.
+        if !self.0.info.dmabuf {
+            return Err(Error::NoExport {
+                ordinal: self.0.info.ordinal,
+                name: self.0.info.name.clone(),
+            });
+        }
         Buffer::new(self, len, allocation, mapping)
+    }
+
+    /// Memory that is no dmabuf, or not yet ([`DeviceMemory::export`]): for work of the GPU alone,
+    /// where a driver exports nothing.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Unaligned`]; what the driver answers.
+    pub fn allocate_memory(&self, len: u64, allocation: Allocation) -> Result<DeviceMemory, Error> {
+        DeviceMemory::new(self, len, allocation)
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {
@@ -232,9 +248,15 @@ mod tests {
     #[test]
     fn the_ptx_is_that_of_the_kernels() {
         let source = include_bytes!("kernels/payload.cu");
-        let first = PTX.lines().next().unwrap();
+        let (first, rest) = PTX.trim_end_matches('\0').split_once('\n').unwrap();
         let expected = format!("// crc32 of payload.cu: {:08x}", crc32fast::hash(source));
         assert_eq!(first, expected, "kernels/payload.cu has changed: make ptx");
+        let (second, body) = rest.split_once('\n').unwrap();
+        let expected = format!(
+            "// crc32 of what follows: {:08x}",
+            crc32fast::hash(body.as_bytes())
+        );
+        assert_eq!(second, expected, "kernels/payload.ptx was edited: make ptx");
         for kernel in ["devmem_gather", "devmem_validate", "devmem_crc32"] {
             assert!(PTX.contains(&format!(".entry {kernel}(")), "{kernel}");
         }

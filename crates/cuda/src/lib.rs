@@ -24,7 +24,7 @@ mod parts;
 mod sys;
 mod worker;
 
-pub use buffer::{Allocation, Buffer, Mapping};
+pub use buffer::{Allocation, Buffer, DeviceMemory, Mapping};
 pub use error::{DriverError, Error};
 pub use gpu::{DeviceInfo, Driver, Gpu, Version};
 pub use worker::Worker;

@@ -188,6 +188,28 @@ fn pcies_mapping_is_asked_for_only_if_chosen() {
     assert_eq!(fake.held(), "");
 }
 
+/// Drivers answer an export with 999 that they refuse for a reason of the machine: a process goes on
+/// with the GPU. From any other call 999 is the end.
+#[test]
+fn an_export_that_fails_for_no_known_reason_loses_no_gpu() {
+    let fake = Fake::new();
+    let gpu = fake.gpu();
+    fake.set("FAIL", "cuMemGetHandleForAddressRange:1:999");
+    let error = gpu.allocate(MIB).unwrap_err();
+    assert!(matches!(error, Error::Driver { .. }), "{error:?}");
+    assert!(chain(&error).ends_with("(CUDA_ERROR_UNKNOWN)"), "{error}");
+    assert!(error.remedy().unwrap().contains("nvidia-open"), "{error}");
+
+    let memory = gpu.allocate_memory(MIB, Allocation::Plain).unwrap();
+    let mut worker = memory.worker(MIB).unwrap();
+    worker.gather(&batch()).unwrap();
+    memory.export(Mapping::Default).unwrap();
+    fake.set("FAIL", "cuStreamSynchronize:1:999");
+    assert!(worker.gather(&batch()).unwrap_err().is_lost());
+    drop((memory, worker, gpu));
+    assert_eq!(fake.held(), "");
+}
+
 #[test]
 fn virtual_memory_is_told_of_peers_where_it_can_be() {
     let fake = Fake::new();

@@ -184,6 +184,18 @@ pub(crate) fn error_queue(
     }
 }
 
+/// `SIOCOUTQ`, which is `TIOCOUTQ`: bytes that were not acknowledged (`tcp_ioctl`).
+pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one int, and `bytes` lives through the call.
+    let rc = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if rc == 0 {
+        Ok(u64::from(bytes.unsigned_abs()))
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// Sets an option that takes an int.
 fn set_int(socket: BorrowedFd<'_>, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of `value`, which lives through the call.

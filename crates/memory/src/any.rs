@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cuda::{Allocation, Gpu};
 use dmabuf::{Dmabuf, DmabufFd, Mapping, Protection};
 use payload::{Device, DeviceError, Host};
-use udmabuf::{HugePage, Udmabuf};
+use udmabuf::{Available, HugePage, Udmabuf};
 
 use crate::drm::Dumb;
 use crate::heap::Heap;
@@ -70,6 +70,37 @@ impl Error {
             Error::Passed(error) => error.remedy(),
             Error::Pages { .. } => Some("leave the pages to it".to_owned()),
         }
+    }
+}
+
+impl Error {
+    /// The memory that there is, if it was too little for what was asked.
+    pub fn available(&self) -> Option<&Available> {
+        match self {
+            Error::Udmabuf(udmabuf::Error::Available { available, .. })
+            | Error::Heap(heap::Error::Available { available, .. }) => Some(available),
+            _ => None,
+        }
+    }
+}
+
+/// Whether there is memory for `count` buffers of `len` bytes, as [`AnyMemory::make`] would make them,
+/// before a page of it is taken. Of memory that isn't this machine's own nothing is known, and all
+/// is well.
+///
+/// # Errors
+/// One that has [`Error::available`].
+pub fn check_available(
+    choice: &Choice,
+    len: Option<u64>,
+    count: u64,
+    pages: Option<HugePage>,
+) -> Result<(), Error> {
+    let bytes = len.unwrap_or(DEFAULT_LEN).saturating_mul(count);
+    match choice {
+        Choice::Udmabuf => Ok(udmabuf::check_available(bytes, pages)?),
+        Choice::Heap(name) => Ok(heap::check_available(name, bytes)?),
+        _ => Ok(()),
     }
 }
 

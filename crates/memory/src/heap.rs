@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dmabuf::{Dmabuf, DmabufFd};
+use udmabuf::Available;
 
 use crate::len::{BadLen, check_len};
 use crate::sys;
@@ -81,14 +82,14 @@ pub enum Error {
         source: io::Error,
     },
     /// More than the machine has to spare; the kernel would kill processes to find it.
-    #[error("heap:{heap}: {len} bytes, of {available} that are available")]
+    #[error("heap:{heap}: {len} bytes of memory, of which {available}")]
     Available {
         /// The heap.
         heap: Name,
         /// Bytes asked for.
         len: u64,
-        /// `MemAvailable` of `/proc/meminfo`.
-        available: u64,
+        /// Those that there are.
+        available: Available,
     },
     /// `DMA_HEAP_IOCTL_ALLOC` failed (`dma_heap_ioctl_allocate`).
     #[error("DMA_HEAP_IOCTL_ALLOC of {len} bytes from heap {heap}")]
@@ -112,7 +113,10 @@ impl Error {
         match self {
             Error::Len { source, .. } => source.remedy(),
             Error::Open { heap, source } => open_remedy(heap, source),
-            Error::Available { .. } => Some("ask for less memory".to_owned()),
+            Error::Available { available, .. } => {
+                let most = available.advice(1) >> 20;
+                Some(format!("ask for {most} MiB or less"))
+            }
             Error::Allocate { source, .. } => match source.raw_os_error()? {
                 libc::ENOMEM => Some("ask for less memory, or take another heap".to_owned()),
                 libc::ENOTTY => Some("that node is not a heap".to_owned()),
@@ -155,6 +159,23 @@ pub fn names() -> Vec<Name> {
     names
 }
 
+/// Whether the machine has `len` bytes to spare, before a page of them is taken: for several buffers,
+/// ask with the sum of their lengths. [`Heap::allocate`] asks by itself.
+///
+/// # Errors
+/// [`Error::Available`].
+pub fn check_available(heap: &Name, len: u64) -> Result<(), Error> {
+    // A heap's pages count towards no control group.
+    match Available::on_machine() {
+        Some(available) if !available.holds(len) => Err(Error::Available {
+            heap: heap.clone(),
+            len,
+            available,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// A dmabuf of a heap's memory.
 #[derive(Debug)]
 pub struct Heap {
@@ -177,13 +198,7 @@ impl Heap {
             source,
         })?;
         // `system_heap_allocate` takes page after page, with the killer of processes behind it.
-        if let Some(available) = available().filter(|&available| len > available) {
-            return Err(Error::Available {
-                heap: name(),
-                len,
-                available,
-            });
-        }
+        check_available(heap, len)?;
         let fd = sys::heap_allocate(node.as_fd(), len).map_err(|source| Error::Allocate {
             heap: name(),
             len,
@@ -192,19 +207,6 @@ impl Heap {
         let fd = DmabufFd::new(fd)?;
         Ok(Self { fd })
     }
-}
-
-/// Bytes that can be had without swapping, where the kernel says.
-fn available() -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = |line: &str| Some(line.strip_prefix("MemAvailable:")?.trim().to_owned());
-    let kib: u64 = info
-        .lines()
-        .find_map(line)?
-        .trim_end_matches(" kB")
-        .parse()
-        .ok()?;
-    kib.checked_mul(1024)
 }
 
 impl AsFd for Heap {

@@ -23,9 +23,10 @@ mod len;
 pub mod passed;
 mod sys;
 
-pub use any::{AnyMemory, DEFAULT_LEN, Error};
+pub use any::{AnyMemory, DEFAULT_LEN, Error, check_available};
 pub use choice::{Choice, ParseChoiceError};
 pub use len::{BadLen, check_len};
+pub use udmabuf::Available;
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

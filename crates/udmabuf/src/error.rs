@@ -3,10 +3,8 @@
 use std::io;
 
 use crate::HugePage;
-use crate::free::{self, Reserved, parameter};
-
-/// Where the module keeps its limit on one buffer: 64 MiB up to 7.2, none from 7.3.
-const SIZE_LIMIT_MB: &str = "/sys/module/udmabuf/parameters/size_limit_mb";
+use crate::available::Available;
+use crate::free::{self, Reserved, SIZE_LIMIT_MB};
 
 /// Why a udmabuf could not be made. The kernel's words are the source; [`Error::remedy`] says what
 /// would help.
@@ -30,6 +28,14 @@ pub enum Error {
         /// What `open` answered.
         #[source]
         source: io::Error,
+    },
+    /// More than there is to take; the kernel would kill processes to find it. Nothing was made.
+    #[error("{len} bytes of memory, of which {available}")]
+    Available {
+        /// Bytes asked for.
+        len: u64,
+        /// Those that there are.
+        available: Available,
     },
     /// The kernel has no memory, or no hugepage, for it.
     #[error("udmabuf of {len} bytes{}", of_pages(*.hugepages))]
@@ -91,12 +97,11 @@ impl Error {
     /// `udmabuf_create` answers `EINVAL` for a buffer over the limit, and `memfd_pin_folios` fails
     /// with `ENOMEM` (`EINVAL` where not even the first page was had) for want of pages.
     pub(crate) fn create(len: u64, hugepages: HugePage, source: io::Error) -> Self {
-        let limit =
-            parameter(SIZE_LIMIT_MB).filter(|limit_mb| len > limit_mb.saturating_mul(1 << 20));
+        let limit = free::size_limit().filter(|limit| len > *limit);
         match (source.raw_os_error(), limit) {
-            (Some(libc::EINVAL), Some(limit_mb)) => Error::TooLarge {
+            (Some(libc::EINVAL), Some(limit)) => Error::TooLarge {
                 len,
-                limit_mb,
+                limit_mb: limit >> 20,
                 source,
             },
             (Some(libc::ENOMEM), _) => Error::Memory {
@@ -124,6 +129,10 @@ impl Error {
                 Some(format!("take {up} bytes"))
             }
             Error::Open { source } => open_remedy(source),
+            Error::Available { available, .. } => {
+                let most = available.advice(1) >> 20;
+                Some(format!("ask for {most} MiB or less"))
+            }
             Error::Memory {
                 len,
                 hugepages,

@@ -25,6 +25,7 @@
 //! cheap as well, but leaves pages uncleared, which `memfd_pin_folios` then hands out as they are.
 #![deny(unsafe_code)]
 
+mod available;
 mod error;
 mod free;
 mod sys;
@@ -33,6 +34,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use dmabuf::{Dmabuf, DmabufFd};
 
+pub use available::Available;
 pub use error::Error;
 
 /// The pages a udmabuf is made of. Larger pages mean fewer entries in its sg table, which a NIC
@@ -98,6 +100,7 @@ impl Builder {
             });
         }
         if let Some(hugepages) = self.hugepages {
+            check_available(self.len, self.hugepages)?;
             return self.build_of(hugepages);
         }
         if free::suffice(HugePage::Mb2, self.len) {
@@ -107,6 +110,7 @@ impl Builder {
                 done => return done,
             }
         }
+        check_available(self.len, None)?;
         self.build_of(HugePage::Transparent)
     }
 
@@ -117,7 +121,11 @@ impl Builder {
             sys::memfd(hugepages).map_err(|source| Error::memory(self.len, hugepages, source))?;
         sys::size_and_seal(&memory, self.len)
             .map_err(|source| Error::memory(self.len, hugepages, source))?;
-        if hugepages == HugePage::Transparent && sys::collapse(&memory, self.len).is_err() {
+        // Over the limit nothing is made: no page is worth to be touched.
+        let untouched = size_limit().is_some_and(|limit| self.len > limit);
+        if hugepages == HugePage::Transparent
+            && (untouched || sys::collapse(&memory, self.len).is_err())
+        {
             hugepages = HugePage::None;
         }
         let fd = sys::create(device.as_fd(), memory.as_fd(), self.len)
@@ -126,6 +134,32 @@ impl Builder {
             fd: DmabufFd::new(fd)?,
             hugepages,
         })
+    }
+}
+
+/// The most bytes that the module lets one udmabuf have (`size_limit_mb`), if it has a limit: 64 MiB
+/// up to Linux 7.2, none from 7.3 on.
+pub fn size_limit() -> Option<u64> {
+    free::size_limit()
+}
+
+/// Whether there is memory for a udmabuf of `len` bytes, before a page of it is taken: for several,
+/// ask with the sum of their lengths. [`Builder::build`] asks by itself. Hugepages that are reserved
+/// and free count as had; where a kernel doesn't say how much memory it has, all is well.
+///
+/// # Errors
+/// [`Error::Available`].
+pub fn check_available(len: u64, hugepages: Option<HugePage>) -> Result<(), Error> {
+    let missing = match hugepages {
+        // As `Builder::build` chooses.
+        None if free::suffice(HugePage::Mb2, len) => 0,
+        None | Some(HugePage::None | HugePage::Transparent) => len,
+        // To be reserved yet, if at all.
+        Some(reserved) => len.saturating_sub(free::bytes(reserved)),
+    };
+    match Available::to_process() {
+        Some(available) if !available.holds(missing) => Err(Error::Available { len, available }),
+        _ => Ok(()),
     }
 }
 

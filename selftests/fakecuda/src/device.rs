@@ -32,7 +32,7 @@ fn device(state: &State, device: c_int) -> Result<(), c_int> {
     }
 }
 
-const NAMES: [(c_int, &CStr, &CStr); 11] = [
+const NAMES: [(c_int, &CStr, &CStr); 12] = [
     (1, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
     (3, c"CUDA_ERROR_NOT_INITIALIZED", c"initialization error"),
@@ -68,6 +68,7 @@ const NAMES: [(c_int, &CStr, &CStr); 11] = [
         c"unspecified launch failure",
     ),
     (801, c"CUDA_ERROR_NOT_SUPPORTED", c"operation not supported"),
+    (999, c"CUDA_ERROR_UNKNOWN", c"unknown error"),
 ];
 
 fn words(

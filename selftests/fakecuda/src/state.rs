@@ -19,12 +19,13 @@ pub(crate) const INVALID_HANDLE: c_int = 400;
 pub(crate) const NOT_FOUND: c_int = 500;
 pub(crate) const NOT_READY: c_int = 600;
 pub(crate) const NOT_SUPPORTED: c_int = 801;
+pub(crate) const UNKNOWN: c_int = 999;
 
 /// Ends the context that it happens in.
 fn ends_context(code: c_int) -> bool {
     matches!(
         code,
-        214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | 999
+        214 | 220 | 226 | 700 | 702 | 709 | 710 | 714..=719 | 721 | 810 | UNKNOWN
     )
 }
 
@@ -150,7 +151,10 @@ impl State {
                 if function.ends_with("Synchronize") {
                     self.finish_all();
                 }
-                self.lose(code);
+                // There it stands for refusals, too.
+                if (function, code) != ("cuMemGetHandleForAddressRange", UNKNOWN) {
+                    self.lose(code);
+                }
                 return Err(code);
             }
         }

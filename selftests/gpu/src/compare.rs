@@ -1,7 +1,9 @@
 //! Random batches, done by the GPU and by the processor: the same must come of them.
 
+use std::time::Instant;
+
 use anyhow::{Context, Result, bail, ensure};
-use cuda::{Buffer, Worker};
+use cuda::{DeviceMemory, Worker};
 use payload::pattern::Pattern;
 use payload::{Batch, Device, DeviceError, Host};
 use serde::Serialize;
@@ -26,8 +28,14 @@ pub(crate) struct Compared {
     pub(crate) mismatches: u64,
 }
 
-/// Compares so many batches of each operation, each over fresh bytes.
-pub(crate) fn compare(memory: &Buffer, batches: u64, random: &mut Random) -> Result<Compared> {
+/// Compares so many batches of each operation, each over fresh bytes; fewer, but at least one, if the
+/// time is up before.
+pub(crate) fn compare(
+    memory: &DeviceMemory,
+    batches: u64,
+    end: Instant,
+    random: &mut Random,
+) -> Result<Compared> {
     let mut pair = Pair {
         memory,
         gpu: memory.worker(REGION).context("worker")?,
@@ -36,6 +44,9 @@ pub(crate) fn compare(memory: &Buffer, batches: u64, random: &mut Random) -> Res
     };
     let mut compared = Compared::default();
     for number in 0..batches {
+        if number > 0 && Instant::now() > end {
+            break;
+        }
         let gathered = pair.gather(random);
         let summed = gathered.and_then(|batch| pair.crc32(random).map(|sum| (batch, sum)));
         let validated = summed.and_then(|done| pair.validate(random).map(|valid| (done, valid)));
@@ -58,7 +69,7 @@ pub(crate) fn compare(memory: &Buffer, batches: u64, random: &mut Random) -> Res
 
 /// The GPU, and what the processor is to make its own work of.
 struct Pair<'a> {
-    memory: &'a Buffer,
+    memory: &'a DeviceMemory,
     gpu: Worker,
     source: Vec<u8>,
     destination: Vec<u8>,

@@ -12,10 +12,11 @@ mod tests;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use cuda::{Allocation, Driver, Mapping};
+use cuda::{Allocation, DeviceMemory, Driver, Gpu, Mapping};
 
 use random::Random;
 use report::Report;
@@ -39,8 +40,11 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 15)]
     repeats: usize,
     /// MiB that are measured in; a quarter of the GPU's memory at most
-    #[arg(long, value_name = "MIB", default_value_t = 4096)]
+    #[arg(long, value_name = "MIB", default_value_t = 1024)]
     region: u64,
+    /// Minutes after which nothing more is begun: two fifths of them to compare, the rest to measure
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    minutes: u64,
     /// The seed of all random numbers, to do the same again
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -79,61 +83,102 @@ fn nothing(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn run(args: &Args, driver: &Driver) -> Result<Report> {
-    let seed = args.seed.map_or_else(Random::seed, Ok).context("a seed")?;
-    let mut random = Random::new(seed);
-    let gpu = driver.open(args.device)?;
-    let info = gpu.info();
-    let (mut compared, mut kinds, mut left_out) = (Vec::new(), Vec::new(), Vec::new());
-    for (name, kind) in [
+/// Memory of one kind, to work in, and whether the driver makes a dmabuf of it.
+struct Kind {
+    name: &'static str,
+    allocation: Allocation,
+    memory: DeviceMemory,
+    exported: bool,
+}
+
+/// What there is of the kinds; why there is no more goes to the report.
+fn kinds(gpu: &Gpu, report: &mut Report) -> Result<Vec<Kind>> {
+    let mut kinds = Vec::new();
+    for (name, allocation) in [
         ("cuMemAlloc", Allocation::Plain),
         ("cuMemCreate", Allocation::Virtual),
     ] {
-        eprintln!(
-            "comparing {} batches of each kind in memory of {name}",
-            args.batches
-        );
-        let memory = match gpu.allocate_as(compare::REGION, kind, Mapping::Default) {
+        let memory = match gpu.allocate_memory(compare::REGION, allocation) {
             Ok(memory) => memory,
             Err(error) if error.is_lost() => return Err(error.into()),
             Err(error) => {
                 let why = format!("{:#}", anyhow::Error::from(error));
                 eprintln!("LEFT OUT: memory of {name}: {why}");
-                left_out.push((name, why));
+                report.left_out.push((name, why));
                 continue;
             }
         };
-        kinds.push((name, kind));
-        let same = compare::compare(&memory, args.batches, &mut random);
-        compared.push((
+        let exported = match memory.export(Mapping::Default) {
+            Ok(_) => true,
+            Err(error) if error.is_lost() => return Err(error.into()),
+            Err(error) => {
+                let why = format!("{:#}", anyhow::Error::from(error));
+                eprintln!("NO DMABUF: memory of {name}: {why}");
+                report.not_exported.push((name, why));
+                false
+            }
+        };
+        kinds.push(Kind {
             name,
-            same.with_context(|| format!("{name}, --seed {seed}"))?,
-        ));
+            allocation,
+            memory,
+            exported,
+        });
     }
-    let Some(&(_, kind)) = kinds.first() else {
-        bail!("the GPU's memory is to be had in no way: nothing was run");
-    };
-    let region = (args.region << 20).min(info.memory / 4) / GRAIN * GRAIN;
-    let (mut cells, mut passing) = (Vec::new(), Vec::new());
-    if args.repeats > 0 {
-        eprintln!("measuring in {} MiB", region >> 20);
-        let memory = gpu.allocate_as(region, kind, Mapping::Default)?;
-        cells = measure::measure(&memory, region, args.repeats, &mut random)?;
-        drop(memory);
-        passing = measure::passing(&gpu, &kinds, region, args.repeats)?;
-    }
-    let report = Report {
+    Ok(kinds)
+}
+
+fn run(args: &Args, driver: &Driver) -> Result<Report> {
+    let seed = args.seed.map_or_else(Random::seed, Ok).context("a seed")?;
+    let mut random = Random::new(seed);
+    let began = Instant::now();
+    let after = |fifths: u64| began + Duration::from_secs(args.minutes * 60 * fifths / 5);
+    let gpu = driver.open(args.device)?;
+    let info = gpu.info();
+    let mut report = Report {
         gpu: info.name.clone(),
         fake: info.name.contains("fake"),
         compute: info.compute,
         driver: driver.version()?.to_string(),
         command: std::env::args().collect::<Vec<_>>().join(" "),
         seed,
-        compared,
-        left_out,
-        cells,
-        passing,
+        batches: args.batches,
+        compared: Vec::new(),
+        left_out: Vec::new(),
+        not_exported: Vec::new(),
+        cells: Vec::new(),
+        cells_left_out: 0,
+        passing: Vec::new(),
+        seconds: 0.0,
     };
+    let kinds = kinds(&gpu, &mut report)?;
+    let Some(first) = kinds.first() else {
+        bail!("the GPU's memory is to be had in no way: nothing was run");
+    };
+    for (number, kind) in kinds.iter().enumerate() {
+        let name = kind.name;
+        eprintln!(
+            "comparing {} batches of each kind in memory of {name}",
+            args.batches
+        );
+        // Each has its share of the time, whatever the one before took.
+        let end = after(2 * (number as u64 + 1) / kinds.len() as u64);
+        let same = compare::compare(&kind.memory, args.batches, end, &mut random);
+        let same = same.with_context(|| format!("{name}, --seed {seed}"))?;
+        report.compared.push((name, same));
+    }
+    if args.repeats > 0 {
+        let region = (args.region << 20).min(info.memory / 4) / GRAIN * GRAIN;
+        eprintln!("measuring in {} MiB", region >> 20);
+        let memory = gpu.allocate_memory(region, first.allocation)?;
+        (report.cells, report.cells_left_out) =
+            measure::measure(&memory, region, args.repeats, after(5), &mut random)?;
+        drop(memory);
+        let exported = kinds.iter().filter(|kind| kind.exported);
+        let exported: Vec<_> = exported.map(|kind| (kind.name, kind.allocation)).collect();
+        report.passing = measure::passing(&gpu, &exported, region, args.repeats)?;
+    }
+    report.seconds = began.elapsed().as_secs_f64();
     if let Some(path) = &args.json {
         let json = serde_json::to_string(&report)?;
         fs::write(path, json + "\n").with_context(|| path.display().to_string())?;

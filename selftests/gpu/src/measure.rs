@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use cuda::{Allocation, Buffer, Gpu, Mapping, Worker};
+use cuda::{Allocation, DeviceMemory, Gpu, Mapping, Worker};
 use payload::pattern::Pattern;
 use payload::{Batch, Device, Host};
 use serde::Serialize;
@@ -54,13 +54,15 @@ impl Cell {
     }
 }
 
-/// All cells that fit the region, each checked against the processor.
+/// All cells that fit the region, each checked against the processor, and how many were left out
+/// because the time was up: the longest pieces are.
 pub(crate) fn measure(
-    memory: &Buffer,
+    memory: &DeviceMemory,
     region: u64,
     repeats: usize,
+    end: Instant,
     random: &mut Random,
-) -> Result<Vec<Cell>> {
+) -> Result<(Vec<Cell>, usize)> {
     let mut bench = Bench {
         memory,
         gpu: memory.worker(region).context("worker")?,
@@ -68,11 +70,19 @@ pub(crate) fn measure(
         repeats,
     };
     bench.gpu.set_timing(true);
-    let mut cells = Vec::new();
+    let (mut cells, mut left_out) = (Vec::new(), 0);
+    // Validation, which comes last, takes about as long as one of the three operations before.
+    let end_of_others = Instant::now() + end.saturating_duration_since(Instant::now()) * 3 / 4;
     for length in LENGTHS {
-        bench.fill(|bytes| random.fill(bytes))?;
+        if Instant::now() < end_of_others {
+            bench.fill(|bytes| random.fill(bytes))?;
+        }
         let counts = COUNTS.into_iter();
         for count in counts.filter(|count| count * length.max(PAGE) <= region) {
+            if Instant::now() > end_of_others {
+                left_out += 1;
+                continue;
+            }
             let cell = bench.cell(length, count, random);
             cells.push(cell.with_context(|| format!("{count} pieces of {length} bytes"))?);
         }
@@ -80,14 +90,20 @@ pub(crate) fn measure(
     // A piece's place in the stream is that in the source: then all batches of it are right.
     let pattern = Pattern::default();
     bench.fill(|bytes| pattern.fill(0, bytes))?;
-    for cell in &mut cells {
-        (cell.validate, cell.validate_call) = bench.validate(cell, &pattern, random)?;
+    let mut validated = Vec::new();
+    for mut cell in cells {
+        if Instant::now() > end {
+            left_out += 1;
+            continue;
+        }
+        (cell.validate, cell.validate_call) = bench.validate(&cell, &pattern, random)?;
+        validated.push(cell);
     }
-    Ok(cells)
+    Ok((validated, left_out))
 }
 
 struct Bench<'a> {
-    memory: &'a Buffer,
+    memory: &'a DeviceMemory,
     gpu: Worker,
     source: Arc<[u8]>,
     repeats: usize,

@@ -17,12 +17,20 @@ pub(crate) struct Report {
     pub(crate) driver: String,
     pub(crate) command: String,
     pub(crate) seed: u64,
+    /// Batches that were to be compared, of each operation and kind of memory.
+    pub(crate) batches: u64,
     /// By the way that memory was allocated.
     pub(crate) compared: Vec<(&'static str, Compared)>,
     /// Ways by which there was no memory, and why.
     pub(crate) left_out: Vec<(&'static str, String)>,
+    /// Ways by which there was memory, of which the driver made no dmabuf, and why.
+    pub(crate) not_exported: Vec<(&'static str, String)>,
     pub(crate) cells: Vec<Cell>,
+    /// Cells that there was no time for.
+    pub(crate) cells_left_out: usize,
     pub(crate) passing: Vec<Passing>,
+    /// What all of it took.
+    pub(crate) seconds: f64,
 }
 
 /// Of a plain copy, from this length on, a gather is to reach so many hundredths.
@@ -71,13 +79,34 @@ impl Report {
                 compared.refused
             );
         }
+        for (allocation, compared) in &self.compared {
+            if compared.batches < self.batches {
+                let _ = writeln!(
+                    text,
+                    "LEFT OUT: {} of {} batches in memory of {allocation}: the time was up (--minutes)",
+                    self.batches - compared.batches,
+                    self.batches
+                );
+            }
+        }
         for (allocation, why) in &self.left_out {
             let _ = writeln!(text, "LEFT OUT: memory of {allocation}: {why}");
+        }
+        for (allocation, why) in &self.not_exported {
+            let _ = writeln!(text, "NO DMABUF: memory of {allocation}: {why}");
+        }
+        if self.cells_left_out > 0 {
+            let _ = writeln!(
+                text,
+                "LEFT OUT: {} measurements: the time was up (--minutes)",
+                self.cells_left_out
+            );
         }
         if !self.cells.is_empty() {
             self.rates(&mut text);
         }
         self.passings(&mut text);
+        let _ = writeln!(text, "\n{:.0} s in all.", self.seconds);
         text
     }
 

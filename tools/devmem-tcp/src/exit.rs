@@ -21,6 +21,8 @@ pub(crate) enum Gone {
     Device,
     /// The network namespace, or the process that it was named by.
     Netns,
+    /// The peer: it vanished, or takes and says nothing any more.
+    Silent,
 }
 
 impl Gone {
@@ -29,6 +31,7 @@ impl Gone {
             Self::Nic => 3,
             Self::Device => 4,
             Self::Netns => 5,
+            Self::Silent => 6,
         }
     }
 }
@@ -56,22 +59,6 @@ pub(crate) fn went(error: &anyhow::Error) -> Option<&Went> {
     let went = error.downcast_ref::<Went>();
     went.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }
-
-/// The error of a peer that fell silent, in one line.
-#[derive(Debug)]
-pub(crate) struct Silent(pub(crate) String);
-
-impl Silent {
-    const CODE: u8 = 6;
-}
-
-impl fmt::Display for Silent {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Silent {}
 
 /// Several failures, one after the other: code and remedy are those of the first.
 #[derive(Debug)]
@@ -111,15 +98,7 @@ pub(crate) fn first(error: &anyhow::Error) -> &anyhow::Error {
 
 /// The code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
-    let error = first(error);
-    if let Some(went) = went(error) {
-        return went.what.code().into();
-    }
-    let silent = error.is::<Silent>() || error.chain().any(|cause| cause.is::<Silent>());
-    match silent {
-        true => Silent::CODE.into(),
-        false => ExitCode::FAILURE,
-    }
+    went(first(error)).map_or(ExitCode::FAILURE, |went| went.what.code().into())
 }
 
 #[cfg(test)]
@@ -148,10 +127,6 @@ mod tests {
         same(anyhow::Error::from(example()).context("then this"), 4);
         same(anyhow!("that").context(example()), 4);
         same(anyhow!("that"), 1);
-        let silent = || anyhow::Error::from(Silent("recv: nothing came".to_owned()));
-        same(silent(), 6);
-        same(silent().context("then this"), 6);
-        same(anyhow!("that").context(Silent("this".to_owned())), 6);
         same(
             all([Err(example().into()), Err(anyhow!("that"))]).unwrap_err(),
             4,

@@ -15,6 +15,7 @@ mod recv;
 mod remedy;
 mod report;
 mod restore;
+mod room;
 mod send;
 mod show;
 mod snapshot;

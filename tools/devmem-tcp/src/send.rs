@@ -6,20 +6,23 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use common::Input;
 use devmem::DmabufId;
 use devmem::listen::{self, SocketError, SocketOptions};
 use devmem::pattern::Pattern;
-use devmem::send::{DevmemSender, PumpConfig, pump};
+use devmem::send::{
+    DevmemSender, PumpConfig, PumpError, SendError, pump, unacknowledged, watch_peer,
+};
 use dmabuf::{Dmabuf, Mapping, Protection};
 use memory::{AnyMemory, Choice};
 use netdev::{Binding, Link, Netdev};
 use serde::Serialize;
 
 use crate::args::{NetNsArg, Size, netns, period};
+use crate::exit::{Gone, Went};
 use crate::remedy::Hint;
-use crate::report;
+use crate::{report, room};
 
 /// Bytes of one write.
 const CHUNK: usize = 1 << 20;
@@ -71,12 +74,25 @@ pub(crate) struct Args {
     /// Seconds to wait for the receiver to listen
     #[arg(long, value_name = "S", default_value_t = 5)]
     wait: u64,
-    /// Seconds without progress after which a send from a dmabuf fails
-    #[arg(long, value_name = "S", default_value_t = 30)]
-    deadline: u64,
+    /// Seconds without progress after which the receiver counts as silent, and sending fails; 0 waits
+    /// for ever, unless the receiver has vanished
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        visible_alias = "deadline",
+        default_value_t = 30
+    )]
+    idle_timeout: u64,
     /// Print JSON
     #[arg(long)]
     json: bool,
+}
+
+impl Args {
+    /// How long the receiver may be silent; `None` if for ever.
+    fn idle(&self) -> Option<Duration> {
+        (self.idle_timeout > 0).then(|| Duration::from_secs(self.idle_timeout))
+    }
 }
 
 #[derive(Serialize)]
@@ -135,6 +151,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let socket = netns.run(|| connect(args))??;
+    // Later than what is waited for here, whose error knows more: for as long as the input has nothing.
+    let twice = args.idle().map(|idle| idle.saturating_mul(2));
+    watch_peer(&socket, twice).context("TCP keepalive")?;
     let start = Instant::now();
     let (mut socket, bytes, dmabuf) = match &memory {
         Some(memory) => from_dmabuf(args, memory, socket, &mut source)?,
@@ -160,19 +179,27 @@ fn from_host_memory(
     mut socket: TcpStream,
     source: &mut impl Read,
 ) -> Result<(TcpStream, u64, Option<FromDmabuf>)> {
-    let to = args.to;
     let mut chunk = vec![0; CHUNK];
     let mut bytes = 0;
+    socket
+        .set_write_timeout(args.idle())
+        .context("SO_SNDTIMEO")?;
     loop {
         let length = source.read(&mut chunk).context("send: reading the input")?;
         if length == 0 {
             return Ok((socket, bytes, None));
         }
-        let part = chunk.get(..length).unwrap_or_default();
-        socket
-            .write_all(part)
-            .with_context(|| format!("send to {to}, at byte {bytes}"))?;
-        bytes += length as u64;
+        let mut part = chunk.get(..length).unwrap_or_default();
+        while !part.is_empty() {
+            match socket.write(part) {
+                Ok(taken) => {
+                    part = part.get(taken..).unwrap_or_default();
+                    bytes += taken as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(args, &socket, bytes, error)),
+            }
+        }
     }
 }
 
@@ -208,7 +235,10 @@ fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
         .into());
     }
     let made = size.or((!choice.is_passed()).then_some(DEFAULT_SIZE));
-    Ok(AnyMemory::make(choice, made.map(|size| size.0), None)?)
+    let len = made.map(|size| size.0);
+    let flag = |size: Size| format!("--dmabuf={}", size.flag());
+    room::check(choice, len, 1, None, "send", flag)?;
+    Ok(AnyMemory::make(choice, len, None)?)
 }
 
 /// Many sends in flight, from the dmabuf.
@@ -225,12 +255,23 @@ fn from_dmabuf(
     let config = PumpConfig {
         // Four pieces, or more: one is filled while the others are on their way.
         piece: CHUNK.min(len / 4),
-        deadline: Duration::from_secs(args.deadline),
+        deadline: args.idle().unwrap_or(Duration::MAX),
         ..PumpConfig::default()
     };
     let pumped = pump(&mut sender, &memory.mapping, source, &config);
     let stats = sender.stats();
-    let bytes = pumped.with_context(|| format!("send to {to}, after {} bytes", stats.bytes))?;
+    let bytes = pumped.map_err(|error| {
+        let silent = match &error {
+            PumpError::Send(SendError::Deadline { .. }) => true,
+            PumpError::Send(SendError::Io { source, .. }) => timed_out(source),
+            _ => false,
+        };
+        let text = format!("send to {to}, after {} bytes", stats.bytes);
+        match silent {
+            true => silence(format!("{text}: {:#}", Error::from(error))),
+            false => Error::from(error).context(text),
+        }
+    })?;
     let dmabuf = FromDmabuf {
         id: id.get(),
         sends: stats.sends,
@@ -243,17 +284,65 @@ fn from_dmabuf(
     Ok((sender.into_socket(), bytes, Some(dmabuf)))
 }
 
-/// The receiver closes when it has all: only then is the transfer known to be whole.
+/// The receiver closes when it has all: only then is the transfer known to be whole. Until then it is
+/// waited for as long as it goes on to take bytes.
 fn await_end(args: &Args, socket: &mut TcpStream, bytes: u64) -> Result<()> {
     let to = args.to;
     socket.shutdown(Shutdown::Write).context("shutdown")?;
-    match socket
-        .read(&mut [0])
-        .with_context(|| format!("send to {to}, after byte {bytes}"))?
-    {
-        0 => Ok(()),
-        _ => bail!("send to {to}: the receiver answered with data"),
+    let look = args.idle().map(|idle| idle.min(Duration::from_secs(1)));
+    socket.set_read_timeout(look).context("SO_RCVTIMEO")?;
+    let (mut left, mut since) = (u64::MAX, Instant::now());
+    loop {
+        let error = match socket.read(&mut [0]) {
+            Ok(0) => return Ok(()),
+            Ok(_) => bail!("send to {to}: the receiver answered with data"),
+            Err(error) => error,
+        };
+        match error.kind() {
+            io::ErrorKind::Interrupted => continue,
+            io::ErrorKind::WouldBlock => {}
+            _ => return Err(failed(args, socket, bytes, error)),
+        }
+        let now = unacknowledged(&*socket).context("SIOCOUTQ")?;
+        if now < left {
+            (left, since) = (now, Instant::now());
+        } else if args.idle().is_some_and(|idle| since.elapsed() >= idle) {
+            return Err(failed(args, socket, bytes, error));
+        }
     }
+}
+
+/// The error of a socket, after so many bytes that it took.
+fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Error {
+    let text = format!("send to {}, after {bytes} bytes", args.to);
+    // The time of `SO_SNDTIMEO` and `SO_RCVTIMEO` is over.
+    if error.kind() == io::ErrorKind::WouldBlock {
+        let what = match unacknowledged(socket) {
+            Ok(0) => "it has all of them, and does not close".to_owned(),
+            Ok(left) => format!("{left} bytes that it did not acknowledge"),
+            Err(error) => error.to_string(),
+        };
+        let idle = args.idle_timeout;
+        return silence(format!(
+            "{text}: nothing of the receiver for {idle} s ({what})"
+        ));
+    }
+    match timed_out(&error) {
+        true => silence(format!("{text}: {error}")),
+        false => Error::from(error).context(text),
+    }
+}
+
+/// TCP itself gave up: the peer is gone, or its window stayed closed.
+fn timed_out(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::ETIMEDOUT)
+}
+
+fn silence(text: String) -> Error {
+    let remedy = "does the receiver still read? see ss -tnoi; --idle-timeout waits longer; from a dmabuf: does the \
+                  device gather? ethtool -K IF tx-scatter-gather on";
+    let (what, remedy) = (Gone::Silent, Some(remedy.to_owned()));
+    Went { what, text, remedy }.into()
 }
 
 /// Connects; while nobody listens, again and again until the time is over.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use common::Input;
 use devmem::DmabufId;
 use devmem::listen::{SocketOptions, connect};
-use devmem::send::{DevmemSender, PumpConfig, pump};
+use devmem::send::{DevmemSender, PumpConfig, pump, watch_peer};
 use dmabuf::{Dmabuf, Protection};
 use netdev::Netdev;
 
@@ -39,6 +39,8 @@ pub(crate) fn run(device: &Device, client: &Client) -> Result<()> {
     };
     say(&format!("Connect to {server} (via {})", device.name));
     let socket = connect(server, &options, CONNECT)?;
+    // For as long as standard input has nothing; later than the completion's own error, which knows more.
+    watch_peer(&socket, Some(2 * COMPLETION)).context("TCP keepalive")?;
     let id = DmabufId::new(binding.id().get());
     let mut sender = DevmemSender::new(socket, id, memory.len()).context("SO_ZEROCOPY")?;
     let config = PumpConfig {

@@ -42,7 +42,8 @@ fn of_hugepages(size: u64) -> Result<Udmabuf> {
             Err(error) => error,
         };
         let reserved = reserved() >= size / HugePage::Mb2.bytes();
-        if !matches!(error, Error::Memory { .. }) || !reserved || Instant::now() > end {
+        let short = matches!(error, Error::Memory { .. } | Error::Available { .. });
+        if !short || !reserved || Instant::now() > end {
             return Err(error.into());
         }
         if !std::mem::replace(&mut said, true) {

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::api::{Api, Device, Handle, Result32};
 use super::device::Driver;
-use crate::error::{DriverError, Error};
+use crate::error::{DriverError, Error, UNKNOWN};
 
 /// The primary context of a GPU, which the CUDA runtime of the same process uses too: memory is
 /// shared with it.
@@ -71,10 +71,28 @@ impl Context {
             let first = self.lost.get_or_init(|| source);
             return Err(self.lost(first));
         }
-        Err(Error::Driver {
-            operation: format!("{} on GPU {}", operation(), self.ordinal),
+        Err(self.refused(operation(), source))
+    }
+
+    /// The same, of a call that asks the kernel's side of the driver for something and starts nothing
+    /// on the GPU: 999 (UNKNOWN) is what it passes on there for a refusal that it has no code for,
+    /// and no end of the context. If the context has ended, the next call says so.
+    pub(super) fn check_request(
+        &self,
+        code: Result32,
+        operation: impl FnOnce() -> String,
+    ) -> Result<(), Error> {
+        match code {
+            UNKNOWN => Err(self.refused(operation(), self.api.words(code))),
+            code => self.check(code, operation),
+        }
+    }
+
+    fn refused(&self, operation: String, source: DriverError) -> Error {
+        Error::Driver {
+            operation: format!("{operation} on GPU {}", self.ordinal),
             source,
-        })
+        }
     }
 
     fn lost(&self, source: &DriverError) -> Error {

@@ -234,7 +234,7 @@ impl Memory {
                 flags,
             )
         };
-        let done = self.context.check(code, || {
+        let done = self.context.check_request(code, || {
             format!("cuMemGetHandleForAddressRange of {} bytes", self.len)
         });
         done.map_err(|error| match (mapping, error) {

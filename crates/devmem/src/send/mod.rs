@@ -23,6 +23,7 @@
 
 mod error;
 mod flight;
+mod liveness;
 mod pump;
 mod ring;
 
@@ -42,6 +43,7 @@ use flight::InFlight;
 
 pub use error::{CompletionError, SendError};
 pub use flight::{InFlightRanges, UnknownCompletion};
+pub use liveness::{unacknowledged, watch_peer};
 pub use pump::{PumpConfig, PumpError, pump};
 pub use ring::Ring;
 

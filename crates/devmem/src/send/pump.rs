@@ -3,11 +3,11 @@
 use std::io::{self, Read};
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dmabuf::{Access, Mapping};
 
-use super::{DevmemSender, MAX_RANGES, Ring, SendError, Until};
+use super::{DevmemSender, MAX_RANGES, Ring, SendError, Until, of_all};
 
 /// How to [`pump`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,6 +134,9 @@ impl<S: AsFd> Pump<'_, S> {
 
     /// Hands all that is filled to the socket.
     fn send(&mut self) -> Result<(), SendError> {
+        let within = self.config.deadline;
+        // A wake-up is no progress: only bytes that were taken or given back are.
+        let mut progress = Instant::now();
         loop {
             let unsent = self.ring.unsent(u64::MAX);
             if unsent.is_empty() {
@@ -141,18 +144,29 @@ impl<S: AsFd> Pump<'_, S> {
             }
             self.ranges.clear();
             chop(unsent, self.config.chunk, &mut self.ranges);
-            match self.sender.send(&self.ranges) {
-                Ok(taken) => self.ring.sent(taken),
+            let left = within.saturating_sub(progress.elapsed());
+            let moved = match self.sender.send(&self.ranges) {
+                Ok(taken) => {
+                    self.ring.sent(taken);
+                    taken
+                }
                 Err(SendError::WouldBlock) => {
-                    self.sender.wait(Until::Room, self.config.deadline)?;
+                    let room = self.sender.wait(Until::Room, left);
+                    room.map_err(of_all(within))?;
                     let freed = self.sender.completions()?;
                     self.ring.freed(freed);
+                    freed
                 }
                 Err(SendError::TooManyInFlight(_)) if self.sender.in_flight.len() > 0 => {
-                    let freed = self.sender.wait_for_completion(self.config.deadline)?;
+                    let freed = self.sender.wait_for_completion(left);
+                    let freed = freed.map_err(of_all(within))?;
                     self.ring.freed(freed);
+                    freed
                 }
                 Err(error) => return Err(error),
+            };
+            if moved > 0 {
+                progress = Instant::now();
             }
         }
     }

@@ -30,6 +30,7 @@ mod lease_rounds;
 mod lease_way;
 mod leasing;
 mod memory;
+mod memory_size;
 mod ncdevmem;
 mod ncdevmem_client;
 mod ncdevmem_probe;

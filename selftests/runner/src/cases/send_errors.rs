@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
@@ -14,7 +15,7 @@ use udmabuf::Udmabuf;
 use super::send::{connection, outgoing};
 use super::transfer::devmem_tcp;
 use super::{ifindex, println_line, refused};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS};
+use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
 use crate::tool::{command, finish, sh};
 
 const MIB: u64 = 1 << 20;
@@ -142,16 +143,81 @@ pub(super) fn not_a_page_multiple() -> Result<()> {
     complains("send 192.0.2.1:5000 --dmabuf --dev nosuch0", &["nosuch0"])
 }
 
-/// A receiver that never reads: the deadline's error names the ranges in flight.
+/// `send` as it ends when its receiver falls silent, within a few seconds of 2: status 6, and words.
+fn falls_silent(line: &str, words: &[&str]) -> Result<()> {
+    let begin = Instant::now();
+    let line = format!("send {line} --idle-timeout 2");
+    let complaint = finish(command(None, &devmem_tcp(), &line))?.refused(6)?;
+    let took = begin.elapsed();
+    println_line(&format!("{:.1} s: {complaint}", took.as_secs_f32()));
+    for word in words.iter().chain(&["ss -tnoi", "--idle-timeout"]) {
+        ensure!(complaint.contains(word), "{word:?} is not in the complaint");
+    }
+    ensure!(took > Duration::from_secs(2), "too early");
+    // Emulated, on a busy machine.
+    ensure!(took < Duration::from_secs(20), "too late");
+    Ok(())
+}
+
+/// A receiver that never reads: the error names the ranges in flight, or what is left.
 pub(super) fn silent_receiver() -> Result<()> {
     bed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
-    complains(
-        &format!("send {address} --dmabuf --dev {NIC} --bytes 64M --deadline 2"),
-        &["no progress within 2 s", "in flight, bytes", "ss -tnoi"],
+    falls_silent(
+        &format!("{address} --dmabuf --dev {NIC} --bytes 64M"),
+        &["no progress within 2 s", "in flight, bytes"],
+    )?;
+    falls_silent(
+        &format!("{address} --bytes 64M"),
+        &["nothing of the receiver for 2 s", "did not acknowledge"],
     )?;
     drop(listener);
+    Ok(())
+}
+
+/// One that takes all, and neither closes nor says a word; and one that answers late, but not too late.
+pub(super) fn receiver_that_does_not_close() -> Result<()> {
+    bed::wire()?;
+    let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
+    let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
+    let serve = |pause: Duration| {
+        let listener = listener.try_clone()?;
+        Ok::<_, anyhow::Error>(thread::spawn(move || -> std::io::Result<()> {
+            let (mut socket, _) = listener.accept()?;
+            std::io::copy(&mut socket, &mut std::io::sink())?;
+            thread::sleep(pause);
+            Ok(())
+        }))
+    };
+    let late = serve(Duration::from_secs(1))?;
+    let line = format!("send {address} --bytes 1M --idle-timeout 5");
+    finish(command(None, &devmem_tcp(), &line))?.good("send")?;
+    let never = serve(Duration::from_secs(30))?;
+    falls_silent(
+        &format!("{address} --bytes 1M"),
+        &["it has all of them, and does not close"],
+    )?;
+    ensure!(late.join().is_ok_and(|served| served.is_ok()), "no server");
+    drop(never);
+    Ok(())
+}
+
+/// One whose machine is gone from one moment to the next: no reset comes, no acknowledgement.
+pub(super) fn receiver_that_vanishes() -> Result<()> {
+    bed::wire()?;
+    let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
+    let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
+    let vanish = move || -> Result<()> {
+        let (mut socket, _) = listener.accept()?;
+        std::io::Read::read_exact(&mut socket, &mut [0; 4096])?;
+        sh(&format!("ip -n {PEER} link set {SENDER} down"))?;
+        thread::sleep(Duration::from_secs(30));
+        Ok(())
+    };
+    let peer = thread::spawn(vanish);
+    falls_silent(&format!("{address} --bytes 1G"), &["after"])?;
+    ensure!(!peer.is_finished(), "the peer ended: {:?}", peer.join());
     Ok(())
 }
 

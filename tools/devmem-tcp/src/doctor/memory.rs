@@ -3,13 +3,14 @@
 use std::fs;
 use std::io::ErrorKind;
 
-use ::memory::Choice;
+use ::memory::{Available, Choice, check_available};
 use udmabuf::{HugePage, Udmabuf};
 
 use super::line::{Area, Check, Finding};
-use super::machine::Machine;
+use super::machine::{Machine, Wanted};
 use super::place::program;
 use crate::args::Size;
+use crate::room;
 
 const DEVICE: &str = "/dev/udmabuf";
 const SIZE_LIMIT_MB: &str = "/sys/module/udmabuf/parameters/size_limit_mb";
@@ -127,31 +128,28 @@ fn seals(machine: &Machine) -> Option<Finding> {
     }
 }
 
+/// What `recv` and `send` ask, too.
 fn free(machine: &Machine) -> Option<Finding> {
     let of_pages = matches!(machine.wanted.memory, Choice::Udmabuf | Choice::Heap(_));
     if machine.wanted.is_huge() || !of_pages {
         return None;
     }
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let line = info
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
-    let kib: u64 = line.trim().trim_end_matches(" kB").parse().ok()?;
-    let available = kib << 10;
-    let found = format!(
-        "{} available, {} asked for",
-        mib(available),
-        mib(machine.wanted.size)
-    );
-    Some(if available > machine.wanted.size {
-        Finding::ok(found)
-    } else {
-        let half = (available / 2) >> 20;
-        Finding::fail(found).remedy(format!(
-            "{} doctor {} --size {half}M",
+    let available = Available::to_process()?;
+    let found = format!("{available}, {} asked for", mib(machine.wanted.size));
+    let Wanted {
+        memory,
+        size,
+        pages,
+        ..
+    } = &machine.wanted;
+    Some(match check_available(memory, Some(*size), 1, *pages) {
+        Ok(()) => Finding::ok(found),
+        Err(_) => Finding::fail(found).remedy(format!(
+            "{} doctor {} --size {}",
             program(),
-            machine.arguments
-        ))
+            machine.arguments,
+            Size(room::advice(&available, 1, memory)).flag()
+        )),
     })
 }
 

@@ -11,6 +11,7 @@ use dmabuf::Dmabuf;
 
 use crate::args::{Pages, Size};
 use crate::remedy::Hint;
+use crate::room;
 
 #[derive(clap::Args)]
 pub(super) struct MemoryArgs {
@@ -40,7 +41,10 @@ impl MemoryArgs {
             )
             .into());
         }
-        let make = || self.memory_of(self.size.map(|size| size.0));
+        let (len, pages) = (self.size.map(|size| size.0), self.pages.choice());
+        let flags = |size: Size| format!("--size {}", size.flag());
+        room::check(&self.memory, len, count, pages, "recv", flags)?;
+        let make = || self.memory_of(len);
         let memory = (0..count).map(|_| make());
         let memory = memory.collect::<Result<Vec<_>>>()?;
         match distinct(&memory)? {

@@ -13,7 +13,7 @@ use super::beside;
 use super::pool::State;
 use super::spread::{Spread, Spreads};
 use super::{Args, Place};
-use crate::exit::{Gone, Silent};
+use crate::exit::{Gone, Went};
 use crate::remedy::Hint;
 use crate::report;
 
@@ -252,7 +252,12 @@ impl Summary {
                 };
                 let text = format!("recv from {peer}, after {bytes} bytes: {error}{others}");
                 return Err(match connection.remedy {
-                    _ if connection.silent => Silent(text).into(),
+                    remedy if connection.silent => Went {
+                        what: Gone::Silent,
+                        text,
+                        remedy: remedy.map(str::to_owned),
+                    }
+                    .into(),
                     Some(remedy) => Hint::new(text, remedy).into(),
                     None => Error::msg(text),
                 });

@@ -1,0 +1,43 @@
+//! Whether there is memory for a dmabuf, before a page of it is taken.
+
+use anyhow::Result;
+use memory::{Available, Choice, check_available};
+use udmabuf::HugePage;
+
+use crate::args::Size;
+use crate::remedy::Hint;
+
+/// Refuses `count` dmabufs of `len` bytes that there is no memory for. `flag` writes the option that
+/// asks for a size.
+pub(crate) fn check(
+    choice: &Choice,
+    len: Option<u64>,
+    count: usize,
+    pages: Option<HugePage>,
+    command: &str,
+    flag: impl FnOnce(Size) -> String,
+) -> Result<()> {
+    let count = count as u64;
+    let Err(error) = check_available(choice, len, count, pages) else {
+        return Ok(());
+    };
+    let Some(available) = error.available() else {
+        return Err(error.into());
+    };
+    let of = match count {
+        1 => String::new(),
+        count => format!(", {count} dmabufs"),
+    };
+    let text = format!("{command}{of}: {error}");
+    let advice = flag(Size(advice(available, count, choice)));
+    Err(Hint::new(text, format!("take less: {advice}")).into())
+}
+
+/// How much each of `count` dmabufs can have, by all limits.
+pub(crate) fn advice(available: &Available, count: u64, choice: &Choice) -> u64 {
+    let limit = match choice {
+        Choice::Udmabuf => udmabuf::size_limit(),
+        _ => None,
+    };
+    available.advice(count).min(limit.unwrap_or(u64::MAX))
+}
