@@ -41,6 +41,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 })?;
                 match waiting {
                     Waiting::None => {}
+                    Waiting::More => self.accept_at = Some(now),
                     Waiting::Shortage => self.accept_at = Some(Instant::now() + ACCEPT_PAUSE),
                     Waiting::Enough => listeners.close(),
                 }

@@ -43,11 +43,11 @@ impl Default for Keepalive {
 }
 
 impl Keepalive {
-    /// Asks after `idle` of silence, and three times in as long again.
+    /// Asks after `idle` of silence, and gives up after as long again, to the second, but 3 s at least.
     pub fn after(idle: Duration) -> Self {
         Self {
             idle,
-            interval: idle / 3,
+            interval: Duration::from_secs(idle.as_secs().div_ceil(3)),
             probes: 3,
         }
     }
@@ -108,7 +108,8 @@ pub struct Config {
     pub gather_frags: u32,
     /// How long fewer bytes than that may wait. 2 ms, in steps of a millisecond; four times as long where
     /// such a wait found what the rate so far had promised: in a stream that comes steadily, but slowly.
-    /// A peer that waits for answers is not let wait, but for rare tries.
+    /// A peer that waits for answers is not let wait, but for rare tries; only requests that by themselves take
+    /// as long as twice that, or longer, may take up to twice as long. 0 is no gathering.
     pub patience: Duration,
     /// Calls of `recvmsg` that a connection gets before the others have their turn. 16.
     pub budget: u32,
@@ -158,7 +159,7 @@ impl Config {
     /// For a dmabuf of `len` bytes in niovs of so many, that so many connections share. What is left
     /// by the receive buffers ([`recv_buffer_for`](crate::listen::recv_buffer_for)) is shared out: a sixteenth
     /// to tokens held back, another to frags kept by sinks, the rest to the NIC's ring. No more is left
-    /// to gather than a third of the niovs, which is two thirds of a window. A sink may keep 8 frags of a connection
+    /// to gather than a fifth of the niovs, which is less than two thirds of the windows. A sink may keep 8 frags of a connection
     /// even where that is more than its share, or one that waits for a whole header would wait for ever.
     ///
     /// Where connections have several dmabufs, each by the queue that it comes through, the smallest
@@ -169,7 +170,7 @@ impl Config {
         let of_niovs = |part: u64| u32::try_from((niovs / part).max(1)).unwrap_or(u32::MAX);
         let default = Self::default();
         Self {
-            gather_frags: default.gather_frags.min(of_niovs(3 * connections)),
+            gather_frags: default.gather_frags.min(of_niovs(5 * connections)),
             thresholds: Thresholds::for_pool(len, niov),
             held: default.held.min(of_niovs(16)),
             keep: Thresholds {
@@ -226,7 +227,7 @@ mod tests {
     fn limits_follow_the_size_of_a_niov() {
         let [small, large] = [4096, 65_536].map(|niov| Config::for_pool_in(16 * MIB, niov, 4));
         assert_eq!((small.held, large.held), (256, 16));
-        assert_eq!((small.gather_frags, large.gather_frags), (341, 21));
+        assert_eq!((small.gather_frags, large.gather_frags), (204, 12));
         assert!(page_size().is_power_of_two());
     }
 }

@@ -36,8 +36,11 @@ pub(super) struct Open<S> {
     pub(super) ended_by_peer: bool,
     /// In the list of those that hold tokens.
     pub(super) holding: bool,
-    /// When it last brought bytes, or began, or was served again after a pause.
+    /// When it last brought bytes, or began, or was served again after a pause. Kept up to date if there
+    /// is an idle timeout.
     pub(super) active: Instant,
+    /// It has been silent for too long, unless its next turn brings something.
+    pub(super) suspected: bool,
     pub(super) gathering: Gathering,
     /// Whether its sink was seen to keep frags beyond a call; not known before the first.
     keeps: Option<bool>,
@@ -60,6 +63,7 @@ impl<S: Sink> Open<S> {
             ended_by_peer: false,
             holding: false,
             active: now,
+            suspected: false,
             gathering: Gathering::new(),
             keeps: None,
             paused: None,

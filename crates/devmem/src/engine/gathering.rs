@@ -5,26 +5,31 @@
 //! peer that waits for an answer sends no more, and each of its requests would be late by as long. The
 //! two are told apart by trying: a stream goes on at its rate while bytes gather, a request does not.
 //!
-//! - Off: several wake-ups within `patience` that together brought enough, or a single one that brought
-//!   much, begin to gather.
+//! - Off: several wake-ups in `patience` or a little more, that together brought enough, begin to gather.
+//!   They also tell the rate.
 //! - Gathering: fewer bytes than the mark wake nothing, so the engine looks at a connection that has
-//!   been silent for `patience`. What it finds is held against the rate so far. Less than a quarter, or
-//!   next to nothing, ends it, and the next try comes later each time, so that an exchange of requests
-//!   and answers pays for a vanishing part of them.
-//! - Steady: a look that found enough. It may wait four times as long.
+//!   been silent for `patience`. What it finds is held against the rate: half of it is a stream's, less is a
+//!   request's, or a pause. Looks never lower the rate, since a peer that waits sends no faster than it is
+//!   looked at. The second that finds too little ends it, and the next try comes later each time, so that
+//!   an exchange of requests and answers pays for a vanishing part of them.
+//! - Steady: a look that found enough. It may wait four times as long, in which a peer that waits for
+//!   answers still sends one request.
 
 use std::time::{Duration, Instant};
 
-/// Wake-ups within the patience that make gathering worth it: at least so many.
-const WAKES: u32 = 3;
+/// Wake-ups after a first one that make gathering worth it: at least so many.
+const WAKES: u32 = 2;
 /// Bytes within the patience that make it worth it, where the mark is not smaller than twice that.
 const ENOUGH: u64 = 32 << 10;
 /// The least mark. With a lower one, a few small frags would do.
 const LEAST: u64 = 8 << 10;
 /// The longest time between tries, in units of the patience.
-const LONGEST_REST: u32 = 256;
-/// Waits in a row that went well, after which an earlier failure is forgotten.
+const LONGEST_REST: u32 = 512;
+/// Looks in a row that went well, after which earlier failures are forgotten; or so many times as many
+/// wake-ups by the mark, of which a large request may bring several.
 const TRUSTED: u32 = 16;
+/// Looks that found too little, after which each packet wakes the loop again.
+const STRIKES: u32 = 2;
 /// A steady connection waits so many times as long.
 pub(super) const STEADY: u32 = 4;
 
@@ -89,8 +94,10 @@ pub(super) struct Gathering {
     rest: u32,
     /// No try before this moment.
     not_before: Option<Instant>,
-    /// Waits that went well since the last that did not.
+    /// Waits that went well since the last that did not, a look counted for many wake-ups by the mark.
     good: u32,
+    /// Looks that found too little, since all went well.
+    strikes: u32,
 }
 
 /// What the socket's mark should become.
@@ -113,6 +120,7 @@ impl Gathering {
             rest: 0,
             not_before: None,
             good: 0,
+            strikes: 0,
         }
     }
 
@@ -144,19 +152,30 @@ impl Gathering {
         match self.state {
             State::Off => self.count(new, now, limits),
             State::On(before) => {
-                self.went_well(new, now.saturating_duration_since(before), limits);
+                let rate = limits.rate(new, now.saturating_duration_since(before));
+                self.rate = self.rate.midpoint(rate);
+                self.went_well(1);
                 self.state = State::On(now);
                 None
             }
             State::Looking(before) => {
                 let waited = now.saturating_duration_since(before);
                 let expected = limits.expected(self.rate, waited);
-                if new < limits.enough() || new < expected / 4 {
-                    self.give_up(now, limits);
-                    return Some(Mark::One);
+                let enough = new >= limits.enough();
+                if enough && new >= expected / 2 {
+                    let rate = self.rate.midpoint(limits.rate(new, waited));
+                    self.rate = self.rate.max(rate);
+                    self.steady = true;
+                    self.went_well(TRUSTED);
+                } else {
+                    self.strikes += 1;
+                    self.good = 0;
+                    self.steady = false;
+                    if !enough || self.strikes >= STRIKES {
+                        self.give_up(now, limits);
+                        return Some(Mark::One);
+                    }
                 }
-                self.steady = true;
-                self.went_well(new, waited, limits);
                 self.state = State::On(now);
                 None
             }
@@ -170,49 +189,39 @@ impl Gathering {
 
     /// Counts a wake-up, and begins to gather where that would have saved some.
     fn count(&mut self, new: u64, now: Instant, limits: Limits) -> Option<Mark> {
-        if limits.mark < LEAST || new == 0 {
+        if limits.mark < LEAST || limits.patience.is_zero() || new == 0 {
             return None;
         }
-        let age = |window: &Window| now.saturating_duration_since(window.since);
-        let window = self.window.filter(|w| age(w) <= limits.patience);
-        let since = self.window.map(|window| age(&window));
-        let mut window = match window {
-            Some(window) => window,
-            // What it brought was sent before; it begins the next window.
-            None => {
-                self.window = Some(Window {
-                    since: now,
-                    wakes: 0,
-                    bytes: 0,
-                });
-                let much = new >= limits.enough().max(limits.mark / 8);
-                let time = since.unwrap_or(limits.patience).max(limits.patience);
-                return much.then(|| self.begin(new, time, now, limits))?;
-            }
+        let next = Window {
+            since: now,
+            wakes: 0,
+            bytes: 0,
         };
+        // What the first one brought was sent before.
+        let mut window = self.window.replace(next)?;
+        let age = now.saturating_duration_since(window.since);
         window.wakes += 1;
         window.bytes += new;
-        self.window = Some(window);
-        let often = window.wakes >= WAKES && window.bytes >= limits.enough();
-        let much = new >= limits.enough().max(limits.mark / 8);
-        (often || much).then(|| self.begin(window.bytes, age(&window), now, limits))?
-    }
-
-    fn begin(&mut self, bytes: u64, time: Duration, now: Instant, limits: Limits) -> Option<Mark> {
-        if self.not_before.is_some_and(|moment| now < moment) {
+        if age < limits.patience {
+            self.window = Some(window);
             return None;
         }
-        self.rate = limits.rate(bytes, time);
+        let worth = window.wakes >= WAKES && window.bytes >= limits.enough();
+        let late = age > limits.patience * 2;
+        if !worth || late || self.not_before.is_some_and(|moment| now < moment) {
+            return None;
+        }
+        self.rate = limits.rate(window.bytes, age);
         self.window = None;
         self.state = State::On(now);
         Some(Mark::Bytes(limits.mark))
     }
 
-    fn went_well(&mut self, new: u64, time: Duration, limits: Limits) {
-        self.rate = self.rate.midpoint(limits.rate(new, time));
-        self.good = self.good.saturating_add(1);
-        if self.good >= TRUSTED {
+    fn went_well(&mut self, weight: u32) {
+        self.good = self.good.saturating_add(weight);
+        if self.good >= TRUSTED * TRUSTED {
             self.rest = 0;
+            self.strikes = 0;
         }
     }
 
@@ -221,6 +230,7 @@ impl Gathering {
         self.steady = false;
         self.window = None;
         self.good = 0;
+        self.strikes = 0;
         self.rest = (self.rest * 2).clamp(1, LONGEST_REST);
         self.not_before = now.checked_add(limits.patience.saturating_mul(self.rest));
     }

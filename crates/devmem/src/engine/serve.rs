@@ -55,7 +55,11 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             let new = open.stream.bytes() - bytes;
             if new > 0 {
                 any = true;
-                open.active = now;
+                if self.config.idle_timeout.is_some() {
+                    // The sink may have taken its time, for which the peer is not to blame.
+                    open.active = Instant::now();
+                    open.suspected = false;
+                }
             }
             self.progress.received(new);
             match turn {
@@ -161,10 +165,15 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
 
     /// Gives back what has been held long enough, or what is too much in all.
     fn flush_overdue(&mut self, now: Instant) {
-        while let Some((index, _)) = match self.held > self.config.held {
-            true => self.holding.pop(),
-            false => self.holding.pop_due(now),
-        } {
+        // Each at most once: one whose tokens the kernel refuses comes back to the list.
+        for _ in 0..self.holding.len() {
+            let first = match self.held > self.config.held {
+                true => self.holding.pop(),
+                false => self.holding.pop_due(now),
+            };
+            let Some((index, _)) = first else {
+                break;
+            };
             let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
                 continue;
             };
@@ -189,12 +198,11 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             let Some(drained) = open.gathering.waits_since() else {
                 continue;
             };
-            if open.ready || drained > since {
-                self.gathering[of].push(index, drained.max(since));
-                if open.ready {
-                    // Its turn renews it.
-                    break;
-                }
+            if open.ready {
+                // Its turn, which comes next, drains it or brings it back here.
+                self.gathering[of].push(index, now);
+            } else if drained > since {
+                self.gathering[of].push(index, drained);
             } else {
                 open.gathering.look();
                 self.make_ready(index);
@@ -203,7 +211,8 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     }
 
     /// Ends connections that have brought nothing for too long. Who waits for its sink, or has ended,
-    /// is not the one to blame. All are looked at, at the first moment at which one may be due.
+    /// is not the one to blame; nor is one whose bytes are there and were not read, as when this process
+    /// was stopped: each gets a turn before it ends. All are looked at, when the first may be due.
     fn look_at_idle(&mut self, now: Instant) {
         let Some(limit) = self.config.idle_timeout else {
             return;
@@ -218,14 +227,23 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             };
             if open.paused.is_some() || open.closing.is_some() || open.ready {
                 open.active = now;
+                open.suspected = false;
             }
             let waited = now.saturating_duration_since(open.active);
-            if waited >= limit {
+            if waited >= limit && open.suspected {
                 let error = ConnectionError::Silent { waited };
                 self.end(index, End::Failed(error));
                 continue;
             }
-            let due = open.active.checked_add(limit);
+            let due = if waited >= limit {
+                open.suspected = true;
+                self.make_ready(index);
+                Some(now)
+            } else {
+                // Not for each of thousands a look of its own.
+                let active = open.active.checked_add(limit);
+                active.max(now.checked_add(limit / 16))
+            };
             self.look_at_idle = [self.look_at_idle, due].into_iter().flatten().min();
         }
     }

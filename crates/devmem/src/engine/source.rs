@@ -15,6 +15,9 @@ use super::report::{EngineError, Strangers, at};
 /// How long to wait before accepting again when it can't be done now.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// Connections of a listener that are accepted before others have their turn.
+const AT_ONCE: u32 = 64;
+
 /// How long a shortage is not warned of again.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 
@@ -29,6 +32,8 @@ pub(super) struct Accepted {
 pub(super) enum Waiting {
     /// All were accepted.
     None,
+    /// Many were accepted, and there may be more: the others have their turn first.
+    More,
     /// The process is out of fds or memory, or may not: try again after [`ACCEPT_PAUSE`].
     Shortage,
     /// No more are wanted.
@@ -72,15 +77,18 @@ impl Listeners {
         self.sockets.clear();
     }
 
-    /// Accepts all that wait, since the listeners' events are edges too, for as long as `open` wants
-    /// more.
+    /// Accepts those that wait, for as long as `open` wants more. The listeners' events are edges too: to
+    /// be called again until there are none.
     pub(super) fn accept(
         &mut self,
         config: &Config,
         mut open: impl FnMut(Accepted) -> Result<bool, EngineError>,
     ) -> Result<Waiting, EngineError> {
         for listener in &self.sockets {
-            loop {
+            for accepted in 0.. {
+                if accepted == AT_ONCE {
+                    return Ok(Waiting::More);
+                }
                 match listener.accept() {
                     Ok((socket, address)) if !config.accepts(address) => {
                         self.strangers.refuse(&socket, address);

@@ -263,6 +263,49 @@ fn a_silent_peer_ends_after_its_time() {
     drop((silent, mute));
 }
 
+/// A sink that takes longer than the idle timeout is not a reason to end anybody: neither its own peer,
+/// nor others, whose bytes wait meanwhile.
+#[test]
+fn a_slow_sink_makes_no_peer_silent() {
+    struct Slow(bool);
+    impl Sink for Slow {
+        fn consume(&mut self, _: &mut Received<'_>) -> Result<(), SinkError> {
+            if std::mem::take(&mut self.0) {
+                thread::sleep(Duration::from_millis(900));
+            }
+            Ok(())
+        }
+    }
+    const PEERS: u32 = 20;
+    let mut config = peers(PEERS);
+    config.idle_timeout = Some(Duration::from_millis(600));
+    let engine = engine(config, |peer: &Peer| Ok(Slow(peer.index == 0)));
+    let address = engine.local_addr();
+    let senders: Vec<_> = (0..PEERS)
+        .map(|_| {
+            let mut socket = TcpStream::connect(address).unwrap();
+            thread::spawn(move || {
+                for _ in 0..20 {
+                    socket.write_all(&[1; 10]).unwrap();
+                    thread::sleep(Duration::from_millis(100));
+                }
+            })
+        })
+        .collect();
+    let report = within(Duration::from_secs(30), || engine.run()).unwrap();
+    senders
+        .into_iter()
+        .for_each(|sender| sender.join().unwrap());
+    for connection in &report.connections {
+        assert!(
+            matches!(connection.end, End::Closed),
+            "{:?}",
+            connection.end
+        );
+    }
+    assert_eq!(report.stats.stream.bytes, u64::from(PEERS) * 200);
+}
+
 /// Also one that came before the engine was made, which inherits nothing.
 #[test]
 fn connections_have_keepalive() {
@@ -455,23 +498,29 @@ fn a_sink_of_ones_own_sees_every_segment() {
     assert_eq!(report.connections[0].sink.as_ref().unwrap().0, 5000);
 }
 
-/// With nothing but the low-water mark to wake it, the loop wakes for much at a time.
+/// A stream that is kept up with: without gathering, each write is a wake-up.
 #[test]
 fn a_busy_connection_wakes_the_loop_for_much_at_a_time() {
-    const LEN: usize = 64 << 20;
+    const WRITES: usize = 1500;
     let wakes = |gather| {
         let mut config = peers(1);
         config.gather = gather;
-        config.patience = Duration::from_secs(60);
         let engine = engine(config, |_: &Peer| Ok(Discard));
-        let sender = send(engine.local_addr(), vec![0; LEN]);
+        let address = engine.local_addr();
+        let sender = thread::spawn(move || {
+            let mut socket = TcpStream::connect(address).unwrap();
+            for _ in 0..WRITES {
+                socket.write_all(&[0; 48 << 10]).unwrap();
+                thread::sleep(Duration::from_micros(300));
+            }
+        });
         let report = engine.run().unwrap();
         sender.join().unwrap();
-        assert_eq!(report.stats.stream.bytes, LEN as u64);
-        report.stats.epoll_waits
+        assert_eq!(report.stats.stream.bytes as usize, WRITES * (48 << 10));
+        report.stats.epoll_waits as usize
     };
-    // The kernel takes at most half of the receive buffer for a mark.
-    assert!(wakes(256 << 10) <= (LEN / (64 << 10)) as u64);
+    let (without, with) = (wakes(0), wakes(2 << 20));
+    assert!(with * 3 <= without * 2, "{with} wakes, {without} without");
 }
 
 /// Tells how much it has got.

@@ -312,6 +312,7 @@ fn accept_all(
             Ok(wanted(number))
         })?;
         accept_at = match waiting {
+            Waiting::More => Some(Instant::now()),
             Waiting::Shortage => Some(Instant::now() + ACCEPT_PAUSE),
             Waiting::None | Waiting::Enough => None,
         };
