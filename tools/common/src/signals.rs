@@ -30,6 +30,8 @@ pub enum Second {
 struct State {
     first: Option<(i32, Instant)>,
     engine: Option<StopHandle>,
+    /// Nothing is left to be stopped or restored.
+    done: bool,
 }
 
 /// SIGINT and SIGTERM, caught.
@@ -66,12 +68,18 @@ impl Signals {
         state.engine = Some(engine);
     }
 
+    /// Nothing is left to be stopped or restored: from here on a signal ends the process at once, which may
+    /// be stuck in the printing of its results.
+    pub fn done(&self) {
+        self.lock().done = true;
+    }
+
     /// The first signal that came, if any.
     pub fn received(&self) -> Option<i32> {
         self.lock().first.map(|(signal, _)| signal)
     }
 
-    /// Takes note of a signal; whether it follows another.
+    /// Takes note of a signal; whether it follows another, or comes when all is done.
     fn is_second(&self, signal: i32) -> bool {
         let mut state = self.lock();
         match state.first {
@@ -81,7 +89,7 @@ impl Signals {
                 if let Some(engine) = &state.engine {
                     engine.stop();
                 }
-                false
+                state.done
             }
         }
     }
@@ -107,5 +115,12 @@ mod tests {
         thread::sleep(SAME + Duration::from_millis(1));
         assert!(caught.is_second(SIGTERM));
         assert_eq!(caught.received(), Some(SIGTERM));
+    }
+
+    #[test]
+    fn a_signal_after_the_end_is_the_last() {
+        let caught = Signals(Arc::default());
+        caught.done();
+        assert!(caught.is_second(SIGTERM));
     }
 }

@@ -99,7 +99,9 @@ impl Stream {
     /// Leaves text to the stream's thread. False if so much waits already that the text was dropped.
     pub fn post(&'static self, text: &str) -> bool {
         let mut turn = self.lock();
-        if turn.posted.len() + text.len() > PENDING || !self.threaded(&mut turn) {
+        // What is longer than that on its own goes where nothing waits.
+        let full = !turn.posted.is_empty() && turn.posted.len() + text.len() > PENDING;
+        if full || !self.threaded(&mut turn) {
             return false;
         }
         turn.posted += text;

@@ -121,7 +121,8 @@ fn main() -> ExitCode {
             exit::code(&error)
         }
     };
-    // Warnings that were not waited for, unless nobody reads them.
+    // What was not waited for, unless nobody reads it.
+    common::stdio::stdout().settle(LAST_WORDS);
     common::stdio::stderr().settle(LAST_WORDS);
     code
 }

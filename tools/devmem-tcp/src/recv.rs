@@ -79,7 +79,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     idle_timeout: Option<Duration>,
     /// Ask a peer that has been silent for so many seconds whether it is still there, and end its
-    /// connection after as long again without an answer (exit code 6); 0 never asks
+    /// connection after about as long again without an answer (exit code 6); 0 never asks
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     keepalive: Duration,
     /// Leave header split, RSS and flow rules as they are
@@ -149,6 +149,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let watch = Watch::start(args.netns.as_ref(), &place.netns, &place.link, nic.as_ref())?;
     let (received, restored) =
         configured(args, &place, nic.as_ref(), &memory, out, &signals, &watch);
+    signals.done();
     let verdict = received.as_ref().map(Summary::verdict);
     let good = matches!(verdict, Ok(Ok(()))) && restored.is_ok();
     // What went after all was received is no matter any more.
@@ -164,22 +165,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     exit::all([ended, printed])
 }
 
-/// Raises the limit of open files, as far as it may be, to what so many connections take.
+/// Raises the limit of open files as far as it may be, and says if so many connections might not do.
 fn allow_fds(connections: u32) {
+    // Queues, threads and dmabufs take some, too.
     const OTHERS: u64 = 64;
     let wanted = u64::from(connections) + OTHERS;
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        if soft >= wanted {
-            return Ok(());
-        }
-        setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard)?;
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
         if hard < wanted {
             tracing::warn!(
                 "{hard} files may be open, of which {connections} connections want {wanted}: some will \
                  wait for others to end. See ulimit -Hn"
             );
         }
-        Ok(())
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     });
     if let Err(error) = raised {
         tracing::warn!("RLIMIT_NOFILE: {error}");

@@ -33,6 +33,7 @@ pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
     let received = receive(device, server, &queues, &memory, output, &signals);
     // First: who reads what is said from here on may take his time.
     let restored = applied.map_or(Ok(()), Applied::restore);
+    signals.done();
     let outcome = received.and_then(|report| finish(device, server, &report, signals.received()));
     put_back(restored, outcome)?;
     say("ok");
