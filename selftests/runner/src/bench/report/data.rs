@@ -60,6 +60,8 @@ pub(super) struct Row {
     pub(super) setup: Vec<f64>,
     /// The part of it in user mode.
     pub(super) setup_user: Option<f64>,
+    /// CPU seconds in the loop for a transfer of 4 KiB.
+    pub(super) first: Vec<f64>,
     /// By the receiver's own counts.
     pub(super) frags_per_mib: Vec<f64>,
     pub(super) frags_per_recvmsg: Vec<f64>,

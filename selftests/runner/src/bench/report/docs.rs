@@ -20,6 +20,7 @@ CPU s/GiB    CPU seconds a GiB of payload: the CPU clock of the receiver's proce
 /bare        The same against the better of the two bare loops, by the median of the rounds' ratios.
 user         The part in user mode, as the kernel's ticks tell (getrusage); left out where these were too few.
 set-up       CPU seconds of a process that receives 4 KiB, from its start to its end (getrusage): the mean of two.
+first        CPU seconds in the loop for the first 4 KiB. They are in CPU s/GiB, too: ncdevmem then maps all of its memory.
 calls/GiB    All system calls from the first byte to the last, by the tracepoint raw_syscalls:sys_enter
              (perf_event_open), in transfers of their own, which with two processors come after all others. Nothing
              stops the receiver.

@@ -123,6 +123,7 @@ fn row(guest: Guest, samples: &[&Sample]) -> Option<Row> {
         check: check(&counted),
         setup: by_round(&nothing, |it| it.cost.cpu),
         setup_user: share(&nothing, |it| (it.cost.user_of_process, it.cost.cpu)),
+        first: values(nothing.iter().map(|it| it.cost.in_loop)),
         frags_per_mib: by_counts(frags, |it| Some(it.bytes as f64 / MIB)),
         frags_per_recvmsg: by_counts(frags, |it| Some(it.cost.counts?.recvmsg as f64)),
         tokens_per_dontneed: by_counts(frags, |it| Some(it.cost.counts?.dontneed as f64)),

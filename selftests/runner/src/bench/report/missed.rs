@@ -65,9 +65,9 @@ fn cpu(data: &Data, target: &Target, gro: bool) -> Option<String> {
     let of = |row: &Row| {
         let (calls, sleeps) = (median(&row.calls), median(&row.wakeups));
         format!(
-            "{:.3} s a GiB ({} in user mode), {} system calls and {} sleeps a GiB",
+            "{:.3} s a GiB{}, {} system calls and {} sleeps a GiB",
             median(&row.cpu).unwrap_or(0.0),
-            percent(row.user),
+            in_user_mode(row.user),
             calls.map_or("?".to_owned(), |it| format!("{it:.0}")),
             sleeps.map_or("?".to_owned(), |it| format!("{it:.0}")),
         )
@@ -78,6 +78,13 @@ fn cpu(data: &Data, target: &Target, gro: bool) -> Option<String> {
         bare.who,
         of(bare)
     ))
+}
+
+fn in_user_mode(share: Option<f64>) -> String {
+    match share {
+        Some(_) => format!(" ({} in user mode)", percent(share)),
+        None => String::new(),
+    }
 }
 
 /// What the calls are.
@@ -105,8 +112,7 @@ fn goodput(data: &Data, gro: bool) -> Option<String> {
     let bare = data.better_bare(Guest::TwoCpu, gro)?;
     let against = Spread::of(&ratios(&bare.goodput, &trunc.goodput))?;
     Some(format!(
-        "`MSG_TRUNC` itself came to {} MiB/s; the better bare loop (*{}*), which a receiver cannot do less than, \
-         to {against} of it.",
+        "`MSG_TRUNC` itself came to {} MiB/s; the better bare loop (*{}*) to {against} of it.",
         Spread::of(&trunc.goodput)?.text(1),
         bare.who,
     ))
@@ -152,11 +158,11 @@ fn setup(data: &Data, gro: bool) -> Option<String> {
         .map(|values| median(values))
         .sum();
     Some(format!(
-        "Ours takes {} s, of which {} in user mode, upstream's {} s. The kernel alone takes {kernel:.3} s \
+        "Ours takes {} s{}, upstream's {} s. The kernel alone takes {kernel:.3} s \
          to make 64 MiB of 4 KiB pages a dmabuf ({make:.3}), bind a queue to it ({bind:.3}), unbind it ({unbind:.3}) and free it ({free:.3}), \
          whichever receiver asks for it. For pages of 2 MiB it takes {:.3} s, which is why `recv` takes these where it can.",
         Spread::of(&ours.setup)?.text(3),
-        percent(ours.setup_user),
+        in_user_mode(ours.setup_user),
         Spread::of(&quiet.setup)?.text(3),
         huge?
     ))

@@ -122,6 +122,9 @@ impl Target {
         let Some(figure) = self.figure else {
             return "-".to_owned();
         };
+        if matches!(self.about, About::Lost | About::Memory) {
+            return format!("{:.0}", figure.median);
+        }
         match self.limit {
             Some(Limit::AtMost(limit)) if limit > 0.0 && limit < 0.1 => {
                 let part = |value: f64| 1.0 / value.max(1e-9);
@@ -206,6 +209,8 @@ mod tests {
         assert_eq!(small.figure_text(), "1/300 (1/300 to 1/300)");
         assert_eq!(small.limit_text(), "at most 1/200");
         assert_eq!(target(0.5, 1.0).figure_text(), "0.500");
+        let count = Target::new(About::Lost, "x", Spread::of(&[27.0]), Limit::AtMost(0.0));
+        assert_eq!(count.figure_text(), "27");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub(super) fn targets(data: &Data) -> Vec<Target> {
                 ),
                 Target::new(
                     About::CpuValidating,
-                    "the same, validating",
+                    "CPU in the loop, validating, against the better bare loop",
                     validating,
                     Limit::AtMost(limit),
                 ),
@@ -75,11 +75,11 @@ pub(super) fn targets(data: &Data) -> Vec<Target> {
                 ),
                 Target::new(
                     About::GoodputValidating,
-                    "the same, validating",
+                    "goodput, validating, against MSG_TRUNC",
                     against(VALIDATING.name),
                     Limit::AtLeast(0.85),
                 ),
-                Target::told("    of the better bare loop", {
+                Target::told("goodput of the better bare loop, against MSG_TRUNC", {
                     let bare = data.better_bare(Guest::TwoCpu, gro);
                     ratio(bare.map(|row| &row.goodput[..]), goodput(TRUNC.name))
                 }),
@@ -133,24 +133,30 @@ pub(super) fn others(data: &Data) -> Vec<Target> {
                     false => Target::told(copy, cpu(OURS.name, COPY.name)),
                 },
                 Target::told(
-                    "    on a processor that copies by words",
+                    "the same on a processor that copies by words",
                     ratio(words(OURS.name), words(COPY.name)),
                 ),
                 Target::told(
-                    "validating, against ncdevmem",
+                    "CPU in the loop, validating, against ncdevmem",
                     cpu(VALIDATING.name, UPSTREAM.name),
                 ),
                 Target::told(
-                    "validating, against the quiet ncdevmem",
+                    "CPU in the loop, validating, against the quiet ncdevmem",
                     cpu(VALIDATING.name, QUIET.name),
                 ),
                 Target::told(
-                    "validating, against iou-zcrx",
+                    "CPU in the loop, validating, against iou-zcrx",
                     cpu(VALIDATING.name, IOU_ZCRX.name),
                 ),
-                Target::told("pages of 2 MiB, against 4 KiB", cpu(HUGE.name, OURS.name)),
-                Target::told("    validating", cpu(HUGE_VALIDATING.name, VALIDATING.name)),
-                Target::told("    set-up and tear-down", {
+                Target::told(
+                    "CPU in the loop, pages of 2 MiB against 4 KiB",
+                    cpu(HUGE.name, OURS.name),
+                ),
+                Target::told(
+                    "CPU in the loop, validating, pages of 2 MiB against 4 KiB",
+                    cpu(HUGE_VALIDATING.name, VALIDATING.name),
+                ),
+                Target::told("set-up and tear-down, pages of 2 MiB against 4 KiB", {
                     let setup = |who| row(who).map(|row| &row.setup[..]);
                     ratio(setup(HUGE.name), setup(OURS.name))
                 }),
@@ -278,7 +284,7 @@ fn host(data: &Data) -> [Target; 3] {
             Limit::AtMost(15.0),
         ),
         target(
-            "    allocations of it",
+            "allocations per frag, on the host",
             of(|it| it.recv_frag_allocations),
             Limit::AtMost(0.0),
         ),

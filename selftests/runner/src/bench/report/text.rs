@@ -18,6 +18,7 @@ pub(super) fn costs(data: &Data, guest: Guest, gro: bool) -> String {
         ("/bare", 7, by_bare),
         ("user", 7, |_, row| percent(row.user)),
         ("set-up s", 27, |_, row| spread(&row.setup, 3)),
+        ("first s", 9, |_, row| some(median(&row.first), 4)),
         ("mem KiB", 9, |_, row| row.memory.to_string()),
         ("alloc", 7, |_, row| row.alloc_fail.to_string()),
         ("retr", 6, |_, row| row.retransmitted.to_string()),
