@@ -67,12 +67,17 @@ test-vm: vm-ready test-ready ## selftests in the VM, as KTAP; CASES=word for som
 upstream: vm-ready ## the kernel's own suites in the VM, unmodified; SUITES=word for some of them
 	@selftests/upstream/run $(SUITES)
 
-bench: vm-ready ## what receivers cost, ours and others, side by side in the VM
+bench: vm-ready ## what receivers cost, ours and others, side by side in the VM; about a quarter of an hour
 	@selftests/bench/run
 
 bench-host: ## user space alone: time per frag, validation against memcmp; target/criterion-summary.json
 	$(own_cargo) bench --locked -p hostbench --bench receive
 	@selftests/bench/host
+
+# DATA=docs/performance/data.json writes them anew from the committed figures.
+performance-docs: setup ## write docs/performance.md, its figures and pictures from the last run of `make bench`
+	@$(cargo) run --quiet --locked -p selftests -- --bench-out docs --bench-docs \
+		"$(or $(DATA),target/vm/$(or $(KERNEL),$$(cat target/vm/newest))/bench/performance/data.json)" >/dev/null
 
 vm: vm-ready ## a shell in the VM (leave it with exit)
 	@$(vm)/run --interactive -- bash -i
@@ -108,4 +113,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo gpu gpu-kit test test-host test-vm upstream bench bench-host lint oldest api ptx vm build module setup vm-ready test-ready clean distclean
+.PHONY: help demo gpu gpu-kit test test-host test-vm upstream bench bench-host performance-docs lint oldest api ptx vm build module setup vm-ready test-ready clean distclean

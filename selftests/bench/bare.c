@@ -2,6 +2,7 @@
 /* The least that a program can do: what the receivers are measured by.
  *
  *   bare devmem ADDR PORT   recvmsg and SO_DEVMEM_DONTNEED, at the kernel's limits, nothing else
+ *   bare lowat ADDR PORT    the same, and SO_RCVLOWAT: woken for 2 MiB, or after 8 ms
  *   bare trunc ADDR PORT    recv with MSG_TRUNC: the kernel discards, no token is issued
  *   bare copy ADDR PORT     recv into 256 KiB of memory
  *
@@ -15,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #define SCM_DEVMEM_LINEAR 78
@@ -26,6 +28,10 @@
 #define RANGES 128 /* MAX_DONTNEED_TOKENS */
 #define IOV (4 << 20)
 #define COPY (256 << 10)
+
+#define LOWAT (2 << 20)
+#define BUFFER (8 << 20) /* fixed: SO_RCVLOWAT makes the window no larger than itself otherwise */
+#define PATIENCE 8000 /* microseconds */
 
 struct frag {
 	uint64_t offset;
@@ -46,7 +52,27 @@ static void die(const char *what)
 	exit(1);
 }
 
-static int connection(const char *addr, const char *port)
+/* Before the connection: the window's scale depends on it. */
+static void set_buffer(int fd)
+{
+	int buffer = BUFFER;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &buffer, sizeof(buffer)))
+		die("SO_RCVBUFFORCE");
+}
+
+/* Woken for LOWAT bytes or after PATIENCE; or else by the first byte. */
+static void gather(int fd, int on)
+{
+	struct timeval patience = { .tv_usec = on ? PATIENCE : 0 };
+	int lowat = on ? LOWAT : 1;
+
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &lowat, sizeof(lowat)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience)))
+		die("gathering");
+}
+
+static int connection(const char *addr, const char *port, int gathers)
 {
 	struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = htons(atoi(port)) };
 	int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1, peer;
@@ -54,11 +80,15 @@ static int connection(const char *addr, const char *port)
 	if (fd < 0 || inet_pton(AF_INET, addr, &to.sin_addr) != 1)
 		die("address");
 	setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (gathers)
+		set_buffer(fd);
 	if (bind(fd, (struct sockaddr *)&to, sizeof(to)) || listen(fd, 1))
 		die("listen");
 	peer = accept(fd, NULL, NULL);
 	if (peer < 0)
 		die("accept");
+	if (gathers)
+		gather(peer, 1);
 	close(fd);
 	return peer;
 }
@@ -77,6 +107,7 @@ static void devmem(int fd, char *memory)
 {
 	static char control[CMSG_SPACE(sizeof(struct frag)) * FRAGS];
 	struct range ranges[RANGES];
+	int silent = 0;
 
 	for (;;) {
 		struct iovec iov = { memory, IOV };
@@ -87,10 +118,19 @@ static void devmem(int fd, char *memory)
 		int n = 0;
 
 		count.recv++;
+		if (got < 0 && errno == EAGAIN && !silent) {
+			gather(fd, 0); /* nothing within PATIENCE: sleep until something comes */
+			silent = 1;
+			continue;
+		}
 		if (got < 0)
 			die("recvmsg");
 		if (!got)
 			return;
+		if (silent) {
+			gather(fd, 1);
+			silent = 0;
+		}
 		count.bytes += got;
 		for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); c; c = CMSG_NXTHDR(&msg, c)) {
 			struct frag *frag = (struct frag *)CMSG_DATA(c);
@@ -119,10 +159,11 @@ static void plain(int fd, char *memory, size_t len, int flags)
 {
 	ssize_t got;
 
-	while ((got = recv(fd, memory, len, flags)) > 0) {
-		count.bytes += got;
+	do {
+		got = recv(fd, memory, len, flags);
 		count.recv++;
-	}
+		count.bytes += got > 0 ? got : 0;
+	} while (got > 0);
 	if (got < 0)
 		die("recv");
 }
@@ -133,11 +174,11 @@ int main(int argc, char **argv)
 	int fd;
 
 	if (argc != 4 || !memory) {
-		fprintf(stderr, "bare devmem|trunc|copy ADDR PORT\n");
+		fprintf(stderr, "bare devmem|lowat|trunc|copy ADDR PORT\n");
 		return 2;
 	}
-	fd = connection(argv[2], argv[3]);
-	if (!strcmp(argv[1], "devmem"))
+	fd = connection(argv[2], argv[3], !strcmp(argv[1], "lowat"));
+	if (!strcmp(argv[1], "devmem") || !strcmp(argv[1], "lowat"))
 		devmem(fd, memory);
 	else if (!strcmp(argv[1], "trunc"))
 		plain(fd, memory, IOV, MSG_TRUNC);

@@ -1,30 +1,37 @@
 //! What receivers cost, side by side: the same transfer, on the same NIC, one after the other.
 //!
-//! Each round runs every contender once, so that what changes with time strikes all of them. A
-//! receiver's CPU time is that of its threads, from before the first byte is sent until it has nothing
-//! to do any more; what it costs to begin and end is told by a transfer of next to nothing. The NIC's
-//! work is left to NAPI threads of the kernel, which nobody is charged with.
+//! Each round runs every contender once, in an order that moves on by one from round to round, so that
+//! what changes with time, and what one leaves to the next, strikes all of them. A round 0 comes before,
+//! which is written down as such, and left out of every figure. A receiver's CPU time is that of its
+//! process from before the first byte is sent until it has nothing to do any more, or has closed the
+//! connection; what it costs to begin and end is told by a transfer of next to nothing. The NIC's
+//! work is left to NAPI threads of the kernel, which no receiver is charged with.
 
 mod contender;
+mod counters;
+mod echo;
 mod ground;
 mod meters;
 mod plot;
 mod report;
+mod sample;
 mod sender;
 mod sweep;
 mod transfer;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use udmabuf::HugePage;
 
-use contender::Contender;
+use contender::{Contender, HUGE, OURS};
+use counters::Anchor;
 use ground::Ground;
-pub(crate) use report::report;
+pub(crate) use report::Report;
+use sample::{About, Cost, Counts, Guest, Kind, Line, Parts, Sample};
 use sweep::{Point, Series};
 use transfer::Look;
 
@@ -33,6 +40,7 @@ const NOTHING: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
 #[derive(clap::Args)]
+#[group(id = "benchmark")]
 pub(crate) struct Args {
     /// Compare the receivers, and write what was measured to this file, a JSON object a line
     #[arg(long, value_name = "FILE", hide = true)]
@@ -46,29 +54,53 @@ pub(crate) struct Args {
     /// Rounds of the sweeps
     #[arg(long, value_name = "N", default_value_t = 3, hide = true)]
     bench_sweeps: u32,
-    /// Count the system calls, too, in one more transfer of 16 MiB each, and of nothing
+    /// Which guest this is: that decides what is measured, and how
+    #[arg(long, value_enum, default_value = "two-cpu", hide = true)]
+    bench_guest: Guest,
+    /// Only without, or only with, receive coalescing
     #[arg(long, hide = true)]
-    bench_calls: bool,
-    /// Look what the loop costs, and by transfers of nothing what it costs to begin and end
+    bench_gro: Option<bool>,
+    /// Measure the echo, and the parts of set-up and tear-down, too
     #[arg(long, hide = true)]
-    bench_cost: bool,
+    bench_echo_too: bool,
     /// Only contenders and series with one of these words in their names
     #[arg(long, value_name = "WORD", hide = true)]
     bench_only: Vec<String>,
-    /// Print the comparison of what was measured earlier by the clock of instructions, by the same
-    /// without instructions that move strings of bytes, and by an ordinary clock
-    #[arg(long, value_names = ["COST", "WORDS", "SPEED"], num_args = 3, hide = true)]
-    bench_report: Vec<PathBuf>,
-    /// Where to leave the comparison as JSON and as pictures
-    #[arg(long, value_name = "DIR", hide = true)]
-    bench_out: Option<PathBuf>,
+    /// Answer one connection with what it sends
+    #[arg(long, value_name = "ADDR:PORT", hide = true)]
+    bench_echo: Option<SocketAddr>,
+    /// Have each packet wake the loop that answers
+    #[arg(long, hide = true)]
+    bench_no_gather: bool,
+    #[command(flatten)]
+    report: Report,
+}
+
+impl Guest {
+    /// The transfers of a round to each receiver.
+    fn kinds(self) -> &'static [Kind] {
+        match self {
+            Self::OneCpu => &[
+                Kind::Whole,
+                Kind::Counted,
+                // To bind memory of 4 KiB pages costs by turns more and less: a round has both.
+                Kind::Nothing,
+                Kind::Nothing,
+            ],
+            Self::Words => &[Kind::Whole],
+            Self::TwoCpu => &[Kind::Whole, Kind::Settled],
+        }
+    }
 }
 
 impl Args {
     /// Does what was asked for; `false` if nothing was.
     pub(crate) fn run(&self) -> Result<bool> {
-        if let [cost, words, speed] = &self.bench_report[..] {
-            report(cost, words, speed, self.bench_out.as_deref())?;
+        if let Some(at) = self.bench_echo {
+            echo::serve(at, !self.bench_no_gather)?;
+            return Ok(true);
+        }
+        if self.report.run()? {
             return Ok(true);
         }
         let Some(path) = &self.bench else {
@@ -81,56 +113,10 @@ impl Args {
     fn wants(&self, name: &str) -> bool {
         self.bench_only.is_empty() || self.bench_only.iter().any(|word| name.contains(word))
     }
-}
 
-/// One transfer's cost.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Sample {
-    /// The contender.
-    pub(crate) who: String,
-    /// What it was a part of.
-    pub(crate) series: Series,
-    /// Under which conditions.
-    #[serde(flatten)]
-    pub(crate) at: Point,
-    pub(crate) bytes: u64,
-    #[serde(flatten)]
-    pub(crate) cost: Cost,
-}
-
-/// What a transfer took.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub(crate) struct Cost {
-    /// From the first byte sent to the receiver's last close.
-    pub(crate) seconds: f64,
-    /// CPU time of the receiver's process from its start to its end, in seconds.
-    pub(crate) cpu: f64,
-    /// That from its first byte to its last.
-    pub(crate) in_loop: Option<f64>,
-    /// Of that, in user mode, as the kernel's ticks tell.
-    pub(crate) user: f64,
-    /// The most memory that it had, without what it shares, in KiB.
-    pub(crate) memory: u64,
-    /// Its system calls, where they were counted.
-    pub(crate) calls: Option<u64>,
-    /// What it counted itself, if it did.
-    pub(crate) counts: Option<Counts>,
-    /// Times that the NIC had no buffer for a packet meanwhile.
-    pub(crate) alloc_fail: u64,
-    /// TCP segments sent again meanwhile, at either end.
-    pub(crate) retransmitted: u64,
-    /// What TCP dropped or timed out meanwhile, by its own names.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(crate) reasons: BTreeMap<String, u64>,
-}
-
-/// What a receiver counts.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Counts {
-    pub(crate) recvmsg: u64,
-    pub(crate) frags: u64,
-    /// Calls of `setsockopt(SO_DEVMEM_DONTNEED)`.
-    pub(crate) dontneed: u64,
+    fn wants_gro(&self, gro: bool) -> bool {
+        self.bench_gro.is_none_or(|wanted| wanted == gro)
+    }
 }
 
 /// The measurement under way.
@@ -150,61 +136,115 @@ impl<'a> Bench<'a> {
     }
 
     fn run(mut self) -> Result<()> {
+        let args = self.args;
+        let kernel = nix::sys::utsname::uname().context("uname")?;
+        self.write(&Line::About(About {
+            kernel: kernel.release().to_string_lossy().into_owned(),
+            guest: args.bench_guest,
+            mib: args.bench_mib,
+            rounds: args.bench_rounds,
+            sweeps: args.bench_sweeps,
+        }))?;
         for gro in [false, true] {
-            self.compare(gro)?;
+            if args.wants_gro(gro) {
+                self.compare(gro, args.bench_guest.kinds(), true)?;
+            }
         }
         for series in Series::SWEEPS {
-            if !self.args.wants(series.name()) || !series.is_possible()? {
-                continue;
+            if args.wants(series.name()) && series.is_possible()? {
+                self.sweep(series)?;
             }
-            for round in 1..=self.args.bench_sweeps {
-                say(&format!("{}, round {round}", series.name()));
-                for point in series.points() {
-                    // Many connections get more: else they would be over before their windows grow.
-                    let least = self.whole() / 16 * u64::from(point.connections);
-                    let bytes = self.whole().max(least);
-                    self.transfer(&contender::OURS, series, &point, bytes, self.look())?;
+        }
+        if args.bench_echo_too {
+            self.echo()?;
+            for pages in [HugePage::None, HugePage::Mb2] {
+                for _ in 0..2 * args.bench_rounds {
+                    let parts = self.ground.parts(pages)?;
+                    self.write(&Line::Parts(parts))?;
+                }
+            }
+        }
+        if args.bench_guest == Guest::TwoCpu {
+            let _anchor = Anchor::new()?;
+            for gro in [false, true] {
+                if args.wants_gro(gro) {
+                    self.compare(gro, &[Kind::Counted], false)?;
                 }
             }
         }
         self.ground.restore()
     }
 
-    /// The contenders, one after the other.
-    fn compare(&mut self, gro: bool) -> Result<()> {
+    /// The contenders, one after the other, some rounds; the first may be to warm up.
+    fn compare(&mut self, gro: bool, kinds: &[Kind], warms_up: bool) -> Result<()> {
         let args = self.args;
         let point = Point {
             gro,
             ..Point::default()
         };
-        let all = contender::ALL.iter();
-        let chosen: Vec<_> = all.filter(|it| args.wants(it.name)).collect();
-        for round in 1..=args.bench_rounds {
+        let sets_up = args.bench_guest == Guest::OneCpu;
+        let wanted = |it: &&Contender| args.wants(it.name) && (sets_up || !it.setup_only);
+        let mut chosen: Vec<_> = contender::ALL.iter().filter(wanted).collect();
+        for round in u32::from(!warms_up)..=args.bench_rounds {
             for contender in &chosen {
                 say(&format!("gro {gro}, round {round}: {}", contender.name));
-                let bytes = self.whole() / contender.smaller;
-                self.transfer(contender, Series::Compare, &point, bytes, self.look())?;
-                if args.bench_cost {
-                    self.transfer(contender, Series::Compare, &point, NOTHING, self.look())?;
+                let bytes = contender.bytes(self.whole());
+                let of = |kind| (Series::Compare, kind, round);
+                if round == 0 {
+                    self.transfer(contender, of(Kind::WarmUp), &point, bytes)?;
+                    continue;
+                }
+                for kind in kinds {
+                    match kind {
+                        Kind::Nothing => self.transfer(contender, of(*kind), &point, NOTHING)?,
+                        _ if contender.setup_only => {}
+                        _ => self.transfer(contender, of(*kind), &point, bytes)?,
+                    }
                 }
             }
-        }
-        if args.bench_calls {
-            for contender in &chosen {
-                say(&format!("gro {gro}, system calls: {}", contender.name));
-                for bytes in [16 * MIB, NOTHING] {
-                    self.transfer(contender, Series::Compare, &point, bytes, Look::Calls)?;
-                }
+            if round > 0 && !chosen.is_empty() {
+                chosen.rotate_left(1);
             }
         }
         Ok(())
     }
 
-    fn look(&self) -> Look {
-        match self.args.bench_cost {
-            true => Look::Loop,
-            false => Look::Fleeting,
+    /// One condition varied, for our receiver.
+    fn sweep(&mut self, series: Series) -> Result<()> {
+        let points = series.points().into_iter();
+        let mut points: Vec<_> = points.filter(|it| self.args.wants_gro(it.gro)).collect();
+        for round in 1..=self.args.bench_sweeps {
+            say(&format!("{}, round {round}", series.name()));
+            for point in &points {
+                // Many connections get more: else they would be over before their windows grow.
+                let least = self.whole() / 16 * u64::from(point.connections);
+                let bytes = self.whole().max(least);
+                let contender = match point.rx_page {
+                    Some(_) => &HUGE,
+                    None => &OURS,
+                };
+                self.transfer(contender, (series, Kind::Whole, round), point, bytes)?;
+            }
+            if !points.is_empty() {
+                points.rotate_left(1);
+            }
         }
+        Ok(())
+    }
+
+    /// With gathering and without, in turn.
+    fn echo(&mut self) -> Result<()> {
+        let mut nth = 0;
+        for round in 0..=self.args.bench_rounds {
+            say(&format!("echo, round {round}"));
+            let first = round % 2 == 0;
+            for gathers in [first, !first] {
+                let echo = echo::measure(&mut self.ground, gathers, round, nth)?;
+                self.write(&Line::Echo(echo))?;
+                nth += 1;
+            }
+        }
+        Ok(())
     }
 
     fn whole(&self) -> u64 {
@@ -215,23 +255,32 @@ impl<'a> Bench<'a> {
     fn transfer(
         &mut self,
         contender: &Contender,
-        series: Series,
+        (series, kind, round): (Series, Kind, u32),
         point: &Point,
         bytes: u64,
-        look: Look,
     ) -> Result<()> {
+        let look = Look {
+            settles: self.args.bench_guest != Guest::TwoCpu
+                || matches!(kind, Kind::Settled | Kind::Counted),
+            counts: kind == Kind::Counted,
+        };
         let cost = self
             .ground
             .transfer(contender, point, bytes, look)
             .with_context(|| format!("{}, {bytes} bytes, {point:?}", contender.name))?;
-        let sample = Sample {
+        self.write(&Line::Sample(Box::new(Sample {
             who: contender.name.to_owned(),
             series,
+            kind,
+            round,
             at: *point,
             bytes,
             cost,
-        };
-        serde_json::to_writer(&mut self.out, &sample)?;
+        })))
+    }
+
+    fn write(&mut self, line: &Line) -> Result<()> {
+        serde_json::to_writer(&mut self.out, line)?;
         Ok(self.out.write_all(b"\n")?)
     }
 }

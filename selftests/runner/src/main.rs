@@ -245,3 +245,15 @@ fn run_apart<W: io::Write>(
     }
     Ok(verdict)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Args;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+}

@@ -23,6 +23,7 @@ use sinks::{Kind, Sinks};
 
 /// How such a receiver is started.
 #[derive(clap::Args)]
+#[group(id = "small")]
 pub(crate) struct Args {
     /// Receive, at `--listen` on these queues, with such sinks
     #[arg(long, hide = true, requires = "listen")]

@@ -7,13 +7,16 @@
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use netdev::{
     Action, BindOptions, Ethtool, FlowRule, Ifindex, Link, NetNs, Netdev, PortMatch, QueueId,
+    QueueType,
 };
 use nic::{Applied, Plan};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 use udmabuf::{HugePage, Udmabuf};
 
@@ -21,9 +24,9 @@ use super::contender::{Contender, Place};
 use super::meters::Meters;
 use super::sweep::Point;
 use super::transfer::{Look, transfer};
-use super::{Cost, MIB};
+use super::{Cost, MIB, Parts};
 use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
-use crate::tool::{command, finish, ours};
+use crate::tool::{command, finish, ours, until};
 
 /// Rx queues of each end of the wire.
 const QUEUES: u32 = 16;
@@ -96,11 +99,9 @@ impl Ground {
         bytes: u64,
         look: Look,
     ) -> Result<Cost> {
-        if self.gro != Some(point.gro) {
-            Ethtool::open()?.set_feature(self.nic, "rx-gro-hw", point.gro)?;
-            self.gro = Some(point.gro);
-        }
+        self.coalesce(point.gro)?;
         let place = place(point)?;
+        self.until_free(&place)?;
         // Whoever does not bind the queue finds it bound.
         let _bound = match contender.bound {
             true => Some(self.bound(&place, point)?),
@@ -117,6 +118,57 @@ impl Ground {
             reasons: meters.reasons,
             ..cost
         })
+    }
+
+    /// io_uring gives a queue back some time after its process has ended.
+    pub(super) fn until_free(&self, place: &Place) -> Result<()> {
+        let taken = |queue: &netdev::Queue| {
+            let of = queue.kind == QueueType::Rx && place.queues.contains(&queue.id.get());
+            of && (queue.io_uring.is_some() || queue.dmabuf.is_some())
+        };
+        // A netkit's queues are another device's.
+        let nic = self.nic;
+        until("a free queue", Duration::from_secs(20), || {
+            let queues = Netdev::open()?.queues(Some(nic))?;
+            Ok(place.netns.is_some() || !queues.iter().any(taken))
+        })
+    }
+
+    /// What of a receiver's set-up and tear-down the kernel takes: CPU seconds to make the memory of
+    /// these pages, to bind the queue to it, to unbind it, and to free the memory.
+    pub(super) fn parts(&self, pages: HugePage) -> Result<Parts> {
+        let point = Point::default();
+        let queues: Vec<QueueId> = queues_of(1).into_iter().map(QueueId::new).collect();
+        self.until_free(&place(&point)?)?;
+        let mut at = vec![own_cpu()?];
+        let memory = Udmabuf::builder(point.pool * MIB)
+            .hugepages(pages)
+            .build()?;
+        at.push(own_cpu()?);
+        let binding =
+            Netdev::open()?.bind_rx(self.nic, &memory, &queues, BindOptions::default())?;
+        at.push(own_cpu()?);
+        binding.unbind();
+        at.push(own_cpu()?);
+        drop(memory);
+        at.push(own_cpu()?);
+        let [make, bind, unbind, free] = [0, 1, 2, 3].map(|part| at[part + 1] - at[part]);
+        Ok(Parts {
+            huge: pages != HugePage::None,
+            make,
+            bind,
+            unbind,
+            free,
+        })
+    }
+
+    /// The NIC as it is without receive coalescing, or with it.
+    pub(super) fn coalesce(&mut self, gro: bool) -> Result<()> {
+        if self.gro != Some(gro) {
+            Ethtool::open()?.set_feature(self.nic, "rx-gro-hw", gro)?;
+            self.gro = Some(gro);
+        }
+        Ok(())
     }
 
     /// A binding to memory of small pages, which all kernels and NICs have.
@@ -138,8 +190,14 @@ impl Ground {
     }
 }
 
+/// CPU seconds of this thread.
+fn own_cpu() -> Result<f64> {
+    let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
+    Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
+}
+
 /// The NIC's last queues, so many.
-fn queues_of(queues: u32) -> Vec<u32> {
+pub(super) fn queues_of(queues: u32) -> Vec<u32> {
     (QUEUES - queues..QUEUES).collect()
 }
 
@@ -148,7 +206,7 @@ fn port(queues: u32) -> u16 {
     PORT - 1 + u16::try_from(queues).unwrap_or(1)
 }
 
-fn place(point: &Point) -> Result<Place> {
+pub(super) fn place(point: &Point) -> Result<Place> {
     let listen = |address: &str, queues| -> Result<SocketAddr> {
         let address: IpAddr = address.parse()?;
         Ok(SocketAddr::new(address, port(queues)))

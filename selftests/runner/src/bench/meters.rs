@@ -7,6 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use netdev::{Ifindex, NetNs, Netdev, Scope};
+use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
+
+use super::counters::{Calls, Counters};
 
 /// A process that spends less than [`IDLE`] seconds in this time has nothing to do.
 const SETTLING: Duration = Duration::from_millis(30);
@@ -90,50 +94,101 @@ fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     numbers.nth(at)?.parse().ok()
 }
 
-/// CPU seconds of a process's threads, as soon as they have hardly anything to do.
-pub(super) fn settled_cpu(pid: u32) -> Result<f64> {
-    let mut before = cpu(pid)?;
-    loop {
-        thread::sleep(SETTLING);
-        let now = cpu(pid)?;
-        if now - before < IDLE {
-            return Ok(now);
-        }
-        before = now;
+/// Reads what a receiver's process has spent.
+pub(super) struct Meter {
+    process: u32,
+    clock: ClockId,
+    counters: Option<Counters>,
+}
+
+/// What a process has spent so far.
+#[derive(Debug, Clone)]
+pub(super) struct Spent {
+    /// CPU seconds of all its threads, those included that have ended.
+    pub(super) cpu: f64,
+    /// Times that its threads went to sleep; `None` once the process has ended.
+    pub(super) wakeups: Option<u64>,
+    /// Where they are counted.
+    pub(super) calls: Option<Calls>,
+}
+
+impl Spent {
+    /// The difference of two readings.
+    pub(super) fn between((after, before): (u64, u64)) -> u64 {
+        after.saturating_sub(before)
     }
 }
 
-/// What they have spent until they were last descheduled, to the nanosecond
-/// (`proc_pid_schedstat`).
-fn cpu(pid: u32) -> Result<f64> {
-    let tasks = format!("/proc/{pid}/task");
-    let mut nanoseconds = 0;
-    for task in fs::read_dir(&tasks).context(tasks)? {
-        // One that has ended meanwhile did nothing of note.
-        if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
-            let spent = text.split_whitespace().next().context("schedstat")?;
-            nanoseconds += spent.parse::<u64>().context("schedstat")?;
+impl Meter {
+    pub(super) fn new(process: u32, counters: Option<Counters>) -> Result<Self> {
+        let pid = Pid::from_raw(i32::try_from(process).context("pid")?);
+        Ok(Self {
+            process,
+            clock: clock_getcpuclockid(pid).context("CPU clock of the receiver")?,
+            counters,
+        })
+    }
+
+    /// What it has spent up to now.
+    pub(super) fn read(&self) -> Result<Spent> {
+        Ok(Spent {
+            cpu: self.cpu()?,
+            wakeups: wakeups(self.process),
+            calls: self.calls()?,
+        })
+    }
+
+    /// Its system calls, if they are counted: also after its end.
+    pub(super) fn calls(&self) -> Result<Option<Calls>> {
+        self.counters.as_ref().map(Counters::read).transpose()
+    }
+
+    /// The same as soon as it has hardly anything to do.
+    pub(super) fn settled(&self) -> Result<Spent> {
+        let mut before = self.cpu()?;
+        loop {
+            thread::sleep(SETTLING);
+            let now = self.cpu()?;
+            if now - before < IDLE {
+                return self.read();
+            }
+            before = now;
         }
     }
-    Ok(nanoseconds as f64 / 1e9)
+
+    /// The most memory that it has had and does not share with files or dmabufs, in KiB: all that
+    /// was ever resident at once (`VmHWM`), without what of it are files.
+    pub(super) fn peak_memory(&self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.process);
+        let text = fs::read_to_string(&path).context(path)?;
+        own_memory(&text).context("memory in a process's status")
+    }
+
+    fn cpu(&self) -> Result<f64> {
+        let time = clock_gettime(self.clock).context("CPU clock of the receiver")?;
+        Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
+    }
 }
 
-/// The most memory that a process has had and does not share with files or dmabufs, in KiB: all that
-/// was ever resident at once (`VmHWM`), without what of it are files.
-pub(super) fn peak_memory(pid: u32) -> Result<u64> {
-    let path = format!("/proc/{pid}/status");
-    let text = fs::read_to_string(&path).context(path)?;
-    own_memory(&text).context("memory in a process's status")
+/// How often the threads of a process gave their processor up by themselves.
+fn wakeups(process: u32) -> Option<u64> {
+    let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let of = |task: std::io::Result<fs::DirEntry>| -> Option<u64> {
+        let text = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
+        field(&text, "voluntary_ctxt_switches:")
+    };
+    tasks.map(of).sum()
 }
 
 fn own_memory(status: &str) -> Option<u64> {
-    let number = |name: &str| -> Option<u64> {
-        let mut lines = status.lines();
-        let line = lines.find_map(|line| line.strip_prefix(name))?;
-        line.split_whitespace().next()?.parse().ok()
-    };
-    let shared = number("RssFile:")? + number("RssShmem:")?;
-    Some(number("VmHWM:")?.saturating_sub(shared))
+    let shared = field(status, "RssFile:")? + field(status, "RssShmem:")?;
+    Some(field(status, "VmHWM:")?.saturating_sub(shared))
+}
+
+/// A number of `/proc/PID/status`.
+fn field(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    line.split_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -154,5 +209,19 @@ mod tests {
                       RssFile:\t 2000 kB\nRssShmem:\t 1000 kB\n";
         assert_eq!(own_memory(status), Some(6000));
         assert_eq!(own_memory("VmHWM: 1 kB"), None);
+    }
+    #[test]
+    fn who_sleeps_is_told_from_who_is_preempted() {
+        let status = "voluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t7\n";
+        assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(12));
+        assert_eq!(wakeups(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_process_that_computes_spends() {
+        let meter = Meter::new(std::process::id(), None).unwrap();
+        let before = meter.read().unwrap();
+        while meter.cpu().unwrap() - before.cpu < 1e-3 {}
+        assert!(meter.read().unwrap().cpu > before.cpu);
     }
 }

@@ -23,7 +23,7 @@ pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> Strin
             names.push(name);
         }
     }
-    let (left, right, top, row) = (264.0, 70.0, 84.0, 46.0);
+    let (left, right, top, row) = (310.0, 70.0, 84.0, 46.0);
     let bottom = top + row * names.len() as f64;
     let values = || bars.iter().map(|bar| bar.2.max(1e-6));
     let low = values().fold(f64::INFINITY, f64::min).log10().floor();

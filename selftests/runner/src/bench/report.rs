@@ -1,193 +1,145 @@
-//! The comparison, from what was measured: a table, what shall hold, JSON, and pictures.
+//! The comparison, from what was measured: tables, what shall hold, JSON, pictures and the text of
+//! `docs/performance.md`. All of it follows from the JSON: nothing is written by hand.
 
-mod figures;
+mod data;
+mod docs;
+mod fold;
+mod missed;
+mod pictures;
+mod spread;
+mod target;
 mod targets;
+mod text;
 
-use std::fmt::Write;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use serde::Serialize;
+use anyhow::{Context, Result, ensure};
 
-use super::Counts;
-use super::contender::BARE;
-use super::plot;
-use super::sweep::Series;
-use figures::{Measured, Row};
-use targets::{Target, targets};
+use data::{Data, Host};
 
-/// What is to be known of the figures, whoever reads them.
-const NOTES: &str = "\
-CPU/GiB   the receiver's, from the first byte to the last; its parts are told apart by the kernel's
-          ticks. An emulated guest counts instructions for time, 2 ns each.
-set-up    CPU of a transfer of 4 KiB: to make, bind and free the dmabuf, to start and end.
-calls     all system calls (strace), in a transfer of its own, without those to begin and end.
-mem       the most private memory that it ever had.
-alloc     packets for which the NIC had no buffer; retr  TCP segments sent again: the worst of all
-          transfers, in both guests.
-connections  Each gets a sixteenth of a transfer at least: 64 and 256 together get more than one.
-          At the sender lost-tail probes (tcp_early_retrans) are off, and its qdisc is a pfifo: an
-          emulated end is often late, and nothing is lost.
-MiB/s     Where there are two processors, the sender has one and the receiver the other, each with
-          its NIC's work.
-copy      The kernel copies by `rep movsb`, which an emulated CPU counts an instruction a byte: one
-          GiB is 2.15 s. A CPU that moves words (clearcpuid=erms,fsrm) is measured apart; a real one
-          is neither: it is as fast as its memory.";
-
-/// Prints the comparison, and leaves it in a folder, too.
-#[allow(clippy::print_stdout)]
-pub(crate) fn report(cost: &Path, words: &Path, speed: &Path, out: Option<&Path>) -> Result<()> {
-    let measured = Measured::read(cost, words, speed)?;
-    let rows = measured.rows()?;
-    let targets = targets(&measured, &rows);
-    let text = text(&rows, &targets);
-    println!("{text}");
-    let Some(out) = out else {
-        return Ok(());
-    };
-    let keep = |name: &str, text: &str| {
-        let path = out.join(name);
-        fs::write(&path, text).with_context(|| path.display().to_string())
-    };
-    let all = Comparison {
-        rows: &rows,
-        targets: &targets,
-    };
-    keep("bench.json", &(serde_json::to_string_pretty(&all)? + "\n"))?;
-    keep("bench.txt", &(text + "\n"))?;
-    for (name, picture) in pictures(&rows) {
-        keep(&format!("{name}.svg"), &picture)?;
-    }
-    Ok(())
+/// What to make of measurements.
+#[derive(clap::Args)]
+#[group(id = "report")]
+pub(crate) struct Report {
+    /// Print the comparison of what guests wrote, these files in the order of their tables
+    #[arg(long, value_name = "FILE", num_args = 1.., hide = true)]
+    bench_report: Vec<PathBuf>,
+    /// With what `cargo bench` said of the host, if there is such a file
+    #[arg(long, value_name = "FILE", hide = true)]
+    bench_host: Option<PathBuf>,
+    /// Print the comparison of a run's figures
+    #[arg(
+        long,
+        value_name = "DATA",
+        hide = true,
+        conflicts_with = "bench_report"
+    )]
+    bench_docs: Option<PathBuf>,
+    /// Where to leave the text, and next to it the figures and pictures
+    #[arg(long, value_name = "DIR", hide = true)]
+    bench_out: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Comparison<'a> {
-    rows: &'a [Row],
-    targets: &'a [Target],
-}
-
-fn text(rows: &[Row], targets: &[Target]) -> String {
-    let mut text = String::new();
-    for gro in [false, true] {
-        let of: Vec<&Row> = rows.iter().filter(|row| row.at.gro == gro).collect();
-        let compare = of.iter().filter(|row| row.series == Series::Compare);
-        let with = if gro { "with" } else { "without" };
-        let _infallible = write!(
-            text,
-            "\n{with} receive coalescing (rx-gro-hw)\n\n{}",
-            head()
-        );
-        let bare = of.iter().find(|row| row.who == BARE.name);
-        let bare = bare.map(|row| row.cpu);
-        for row in compare {
-            text += &line(&row.who, row, bare);
-        }
-        for series in Series::SWEEPS {
-            let of: Vec<_> = of.iter().filter(|row| row.series == series).collect();
-            if !of.is_empty() {
-                let _infallible = writeln!(text, "devmem-tcp recv, by {}", series.name());
-            }
-            for row in of {
-                text += &line(&format!("  {}", series.place(&row.at).1), row, bare);
+impl Report {
+    /// Does what was asked for; `false` if nothing was.
+    #[allow(clippy::print_stdout)]
+    pub(crate) fn run(&self) -> Result<bool> {
+        let data = match &self.bench_docs {
+            Some(path) => read(path)?,
+            None if self.bench_report.is_empty() => return Ok(false),
+            None => self.fold()?,
+        };
+        println!("{}", docs::terminal(&data));
+        if let Some(out) = &self.bench_out {
+            for (name, text) in files(&data)? {
+                let path = out.join(name);
+                let folder = path.parent().unwrap_or(out);
+                fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+                fs::write(&path, text).with_context(|| path.display().to_string())?;
             }
         }
+        Ok(true)
     }
-    let _infallible = write!(
-        text,
-        "\n{NOTES}\n\n{:<56} {:<4} {:>9}  {:<16}\n{}",
-        "targets",
-        "gro",
-        "figure",
-        "target",
-        targets::text(targets)
-    );
-    text
-}
 
-fn head() -> String {
-    format!(
-        "{:<31}{:>8}{:>7}{:>8}{:>8}{:>8}{:>9}{:>10}{:>12}{:>14}{:>8}{:>8}{:>7}{:>6}\n",
-        "",
-        "CPU/GiB",
-        "/bare",
-        "user",
-        "system",
-        "set-up",
-        "calls/GiB",
-        "frags/MiB",
-        "frags/recv",
-        "tokens/return",
-        "MiB/s",
-        "mem KiB",
-        "alloc",
-        "retr"
-    )
-}
-
-fn line(what: &str, row: &Row, bare: Option<f64>) -> String {
-    let some = |value: Option<f64>, digits: usize| {
-        value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
-    };
-    format!(
-        "{what:<31}{:>7.3}s{:>7}{:>7.3}s{:>7.3}s{:>8}{:>9}{:>10}{:>12}{:>14}{:>8.1}{:>8}{:>7}{:>6}\n",
-        row.cpu,
-        some(bare.map(|bare| row.cpu / bare), 2),
-        row.user,
-        row.system,
-        row.setup.map_or("-".to_owned(), |it| format!("{it:.3}s")),
-        some(row.calls, 0),
-        some(row.frags_per_mib, 0),
-        some(row.frags_per_recvmsg, 1),
-        some(row.tokens_per_dontneed, 1),
-        row.goodput,
-        row.memory,
-        row.alloc_fail,
-        row.retransmitted,
-    )
-}
-
-/// Each with its name.
-fn pictures(rows: &[Row]) -> Vec<(&'static str, String)> {
-    let of = |series| rows.iter().filter(move |row| row.series == series);
-    let mut pictures = Vec::new();
-    let bars: Vec<_> = of(Series::Compare)
-        .map(|row| (row.who.as_str(), row.at.gro, row.cpu))
-        .collect();
-    if !bars.is_empty() {
-        let title = "What receiving a GiB costs";
-        let axis = "CPU seconds a GiB in the receive loop, by a clock of instructions; logarithmic";
-        pictures.push(("cpu", plot::bars(title, axis, &bars)));
+    fn fold(&self) -> Result<Data> {
+        let mut lines = Vec::new();
+        for path in &self.bench_report {
+            let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            for line in text.lines() {
+                let line = serde_json::from_str(line);
+                lines.push(line.with_context(|| path.display().to_string())?);
+            }
+        }
+        let host = self.bench_host.as_deref().filter(|path| path.exists());
+        Data::fold(&lines, host.map(host_of).transpose()?)
     }
-    for series in Series::SWEEPS {
-        let (title, x) = match series {
-            Series::Compare => continue,
-            Series::Connections => ("By the number of connections", "connections"),
-            Series::Queues => ("By the number of queues, 4 connections", "rx queues"),
-            Series::Netkit => ("Direct, and through a leased queue", ""),
-            Series::RxPageSize => (
-                "By the size of the pieces that the NIC fills",
-                "rx-page-size",
-            ),
-            Series::Pool => ("By the size of the dmabuf", "dmabuf"),
-        };
-        let points = |value: fn(&Row) -> f64| -> Vec<plot::Dot> {
-            let dot = |row: &Row| plot::Dot {
-                place: series.place(&row.at),
-                gro: row.at.gro,
-                value: value(row),
-            };
-            of(series).map(dot).collect()
-        };
-        let (cpu, goodput) = (points(|row| row.cpu), points(|row| row.goodput));
-        if !cpu.is_empty() {
-            let panels = [
-                ("CPU seconds a GiB", &cpu[..]),
-                ("MiB a second", &goodput[..]),
-            ];
-            pictures.push((series.name(), plot::panels(title, x, &panels)));
+}
+
+fn host_of(path: &Path) -> Result<Host> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let host: Host = serde_json::from_str(&text).with_context(|| path.display().to_string())?;
+    let some = host.recv_frag_ns.is_some() || host.validate_fraction_of_memcmp.is_some();
+    ensure!(some, "{}: none of its figures is known", path.display());
+    Ok(host)
+}
+
+fn read(path: &Path) -> Result<Data> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| path.display().to_string())
+}
+
+/// The text, the figures and the pictures, by their names below `docs`.
+fn files(data: &Data) -> Result<Vec<(String, String)>> {
+    let pictures = pictures::pictures(data);
+    let names: Vec<&str> = pictures.iter().map(|(name, _)| *name).collect();
+    let mut files = vec![
+        ("performance.md".to_owned(), docs::markdown(data, &names)),
+        ("performance/data.json".to_owned(), data.json()?),
+    ];
+    let pictures = pictures.into_iter();
+    files.extend(pictures.map(|(name, picture)| (format!("performance/{name}.svg"), picture)));
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The committed text and pictures say what the committed figures say, and nothing else.
+    #[test]
+    fn docs_follow_from_the_data() {
+        let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");
+        let data = read(&docs.join("performance/data.json")).unwrap();
+        let files = files(&data).unwrap();
+        for (name, expected) in &files {
+            let found = fs::read_to_string(docs.join(name)).unwrap_or_default();
+            let lines = || found.lines().zip(expected.lines()).enumerate();
+            let first = lines().find(|(_, (found, expected))| found != expected);
+            assert!(
+                found == *expected,
+                "docs/{name} is not what `make performance-docs` writes from docs/performance/data.json; \
+                 first difference (line, found, expected): {first:?}"
+            );
+        }
+        for entry in fs::read_dir(docs.join("performance")).unwrap() {
+            let name = entry.unwrap().file_name().to_string_lossy().into_owned();
+            let known = files
+                .iter()
+                .any(|(it, _)| *it == format!("performance/{name}"));
+            assert!(
+                known,
+                "docs/performance/{name}: the data has no such picture"
+            );
         }
     }
-    pictures
+
+    #[test]
+    fn figures_survive_being_written() {
+        let data = fold::tests::some();
+        let json = data.json().unwrap();
+        let back: Data = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.json().unwrap(), json);
+        assert_eq!(docs::markdown(&back, &[]), docs::markdown(&data, &[]));
+    }
 }

@@ -14,32 +14,31 @@ use devmem::pattern::Pattern;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
+use super::contender::Payload;
 use super::ground::{Side, pin};
-use super::meters::{peak_memory, settled_cpu};
+use super::meters::{Meter, Spent};
 use crate::bed::SENDER_ADDRESS;
 
 /// A receiver has so long until it listens.
 const LISTENS: Duration = Duration::from_secs(20);
 /// A peer that takes nothing, or does not close, for so long never will.
 const SILENCE: Duration = Duration::from_secs(120);
-/// The pattern's period: that of upstream's `-v 7`.
-const PERIOD: usize = 7;
-/// Bytes of a write, a multiple of the period.
-const PIECE: usize = PERIOD << 17;
+/// Bytes of a write, about.
+const PIECE: usize = 1 << 20;
 
 /// What is to be sent.
-pub(super) struct Job {
+pub(super) struct Job<'a> {
     pub(super) to: SocketAddr,
     /// By all connections together.
     pub(super) bytes: u64,
     pub(super) connections: u32,
     /// The source port of the first; the others have the next ones.
     pub(super) port: u16,
+    pub(super) payload: Payload,
     /// The receiver's process.
-    pub(super) receiver: u32,
-    /// Whether to wait, before the first byte and after the last, until it has nothing to do: that
-    /// tells what it spent in between, and makes the transfer last longer.
-    pub(super) settle: bool,
+    pub(super) receiver: &'a Meter,
+    /// Whether to wait, after the last byte, until it has nothing to do.
+    pub(super) settles: bool,
 }
 
 /// What came of it.
@@ -48,20 +47,25 @@ pub(super) struct Sent {
     pub(super) seconds: f64,
     /// The receiver's memory, in KiB, when all was sent.
     pub(super) memory: u64,
-    /// CPU seconds that it spent on what was sent, if it was to settle.
-    pub(super) cpu: Option<f64>,
+    /// What it had spent before the first byte.
+    pub(super) before: Spent,
+    /// What it had spent when all was received, if it settled.
+    pub(super) after: Option<Spent>,
 }
 
-impl Job {
+impl Job<'_> {
     /// Connects, sends, waits for the receiver's close.
     pub(super) fn run(&self) -> Result<Sent> {
         pin(Pid::from_raw(0), Side::Sender)?;
         let sockets = self.connect()?;
-        let before = self.settled()?;
+        let before = self.receiver.settled()?;
         let begin = Instant::now();
         self.write(&sockets)?;
-        let memory = peak_memory(self.receiver)?;
-        let after = self.settled()?;
+        let memory = self.receiver.peak_memory()?;
+        let after = match self.settles {
+            true => Some(self.settled()?),
+            false => None,
+        };
         for socket in &sockets {
             socket.shutdown(Shutdown::Write)?;
         }
@@ -71,14 +75,14 @@ impl Job {
         Ok(Sent {
             seconds: begin.elapsed().as_secs_f64(),
             memory,
-            cpu: before.zip(after).map(|(before, after)| after - before),
+            before,
+            after,
         })
     }
 
     /// Writes to each of them in turn what it takes.
     fn write(&self, sockets: &[TcpStream]) -> Result<()> {
-        let mut piece = vec![0; PIECE];
-        Pattern::new(PERIOD)?.fill(0, &mut piece);
+        let piece = self.payload.piece()?;
         let share = self.bytes / u64::from(self.connections);
         let mut open: Vec<(&TcpStream, u64)> = sockets.iter().map(|it| (it, 0)).collect();
         for socket in sockets {
@@ -87,8 +91,8 @@ impl Job {
         while !open.is_empty() {
             let mut any = false;
             for (socket, sent) in &mut open {
-                let from = usize::try_from(*sent % PIECE as u64)?;
-                let len = usize::try_from(share - *sent)?.min(PIECE - from);
+                let from = usize::try_from(*sent % piece.len() as u64)?;
+                let len = usize::try_from(share - *sent)?.min(piece.len() - from);
                 let mut socket = *socket;
                 match socket.write(&piece[from..from + len]) {
                     Ok(written) => {
@@ -110,16 +114,14 @@ impl Job {
         Ok(())
     }
 
-    fn settled(&self) -> Result<Option<f64>> {
-        if !self.settle {
-            return Ok(None);
-        }
+    /// What the receiver has spent when it has taken all.
+    fn settled(&self) -> Result<Spent> {
         let end = Instant::now() + SILENCE;
         while !all_acknowledged(self.to.port())? {
             ensure!(Instant::now() < end, "bytes are not acknowledged");
             thread::sleep(Duration::from_millis(10));
         }
-        settled_cpu(self.receiver).map(Some)
+        self.receiver.settled()
     }
 
     fn connect(&self) -> Result<Vec<TcpStream>> {
@@ -142,6 +144,20 @@ impl Job {
             }
         }
         Ok(sockets)
+    }
+}
+
+impl Payload {
+    /// What is written again and again: some periods of it.
+    fn piece(self) -> Result<Vec<u8>> {
+        Ok(match self {
+            Self::Seven => {
+                let mut piece = vec![0; PIECE / 7 * 7];
+                Pattern::new(7)?.fill(0, &mut piece);
+                piece
+            }
+            Self::Letters => (b'a'..=b'z').cycle().take(PIECE / 26 * 26).collect(),
+        })
     }
 }
 
@@ -189,6 +205,16 @@ fn closed(mut socket: &TcpStream) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_piece_ends_where_the_next_begins() {
+        let seven = Payload::Seven.piece().unwrap();
+        assert_eq!(seven[..7], [1, 2, 3, 4, 5, 6, b'\n']);
+        assert_eq!(seven[seven.len() - 7..], seven[..7]);
+        let letters = Payload::Letters.piece().unwrap();
+        assert_eq!((letters[0], letters[25], letters[26]), (b'a', b'z', b'a'));
+        assert_eq!(letters.last(), Some(&b'z'));
+    }
 
     #[test]
     fn what_is_not_acknowledged() {

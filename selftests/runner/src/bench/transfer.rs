@@ -1,7 +1,8 @@
 //! One transfer, from threads of ours to a receiver's process.
 
 use std::fs;
-use std::process::Stdio;
+use std::io::Write;
+use std::process::{Child, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use netdev::NetNs;
@@ -9,13 +10,13 @@ use nix::sys::resource::{Usage, UsageWho, getrusage};
 use serde_json::Value;
 
 use super::contender::{Contender, Place};
-use super::sender::Job;
+use super::counters::Counters;
+use super::meters::{Meter, Spent};
+use super::sender::{Job, Sent};
 use super::sweep::Point;
 use super::{Cost, Counts};
 use crate::bed::PEER;
 
-/// Where strace writes.
-const CALLS: &str = "/tmp/bench.strace";
 /// What the receiver prints as its result.
 const RESULT: &str = "/tmp/bench.stdout";
 /// What the receiver says.
@@ -23,13 +24,12 @@ const WORDS: &str = "/tmp/bench.stderr";
 
 /// How a transfer is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
-    /// As little as can be.
-    Fleeting,
-    /// What the loop costs, too.
-    Loop,
-    /// How many system calls there are, too.
-    Calls,
+pub(super) struct Look {
+    /// Whether to wait, after the last byte, until the receiver has nothing to do, and then say what
+    /// it spent: that makes the transfer last longer.
+    pub(super) settles: bool,
+    /// Whether its system calls are counted, which costs.
+    pub(super) counts: bool,
 }
 
 /// Sends so many bytes to a contender, from this source port on, and says what that cost it.
@@ -42,8 +42,7 @@ pub(super) fn transfer(
     look: Look,
 ) -> Result<Cost> {
     let before = children()?;
-    let count_calls = look == Look::Calls;
-    let mut command = contender.command(place, point, count_calls.then_some(CALLS));
+    let mut command = contender.command(place, point, look.counts);
     let keep = |path: &str| -> Result<Stdio> {
         let file = fs::File::create(path).context(path.to_owned())?;
         Ok(match contender.chatty {
@@ -53,13 +52,15 @@ pub(super) fn transfer(
     };
     command.stdout(keep(RESULT)?).stderr(keep(WORDS)?);
     let mut receiver = command.spawn().context("starting it")?;
+    let meter = Meter::new(receiver.id(), counters(&mut receiver, look)?)?;
     let job = Job {
         to: place.listen,
         bytes,
         connections: point.connections,
         port,
-        receiver: receiver.id(),
-        settle: look == Look::Loop,
+        payload: contender.payload,
+        receiver: &meter,
+        settles: look.settles,
     };
     let sent = match NetNs::by_name(PEER)?.run(|| job.run())? {
         Ok(sent) => sent,
@@ -74,19 +75,52 @@ pub(super) fn transfer(
     let after = children()?;
     let told = fs::read_to_string(RESULT).context(RESULT)?;
     let told = serde_json::from_str(&told).unwrap_or(Value::Null);
+    let process = (after.0 - before.0, after.1 - before.1);
     Ok(Cost {
-        seconds: sent.seconds,
-        cpu: after.0 + after.1 - before.0 - before.1,
-        in_loop: sent.cpu,
-        user: user(&told).unwrap_or(after.0 - before.0),
-        memory: sent.memory,
-        calls: match count_calls {
-            true => Some(calls()?),
-            false => None,
-        },
+        cpu: process.0 + process.1,
+        user_of_process: process.0,
+        user: user(&told).unwrap_or(process.0),
         counts: counts(&told),
-        ..Cost::default()
+        calls_of_process: meter.calls()?,
+        ..in_loop(sent)
     })
+}
+
+/// What was spent from the first byte to the end.
+fn in_loop(sent: Sent) -> Cost {
+    let Sent {
+        seconds,
+        memory,
+        before,
+        after,
+    } = sent;
+    let Some(after) = after else {
+        return Cost {
+            seconds,
+            memory,
+            ..Cost::default()
+        };
+    };
+    let calls = after.calls.zip(before.calls);
+    Cost {
+        seconds,
+        memory,
+        in_loop: Some(after.cpu - before.cpu),
+        wakeups: after.wakeups.zip(before.wakeups).map(Spent::between),
+        calls: calls.map(|(after, before)| after.since(&before)),
+        ..Cost::default()
+    }
+}
+
+/// Counts the system calls of a process that waits to become the receiver, and lets it go on.
+fn counters(receiver: &mut Child, look: Look) -> Result<Option<Counters>> {
+    if !look.counts {
+        return Ok(None);
+    }
+    let counters = Counters::of(receiver.id())?;
+    let mut gate = receiver.stdin.take().context("its standard input")?;
+    gate.write_all(b"go\n").context("starting the receiver")?;
+    Ok(Some(counters))
 }
 
 /// CPU seconds in user mode that it says its loop cost. Those who do not say it spend none to speak
@@ -102,6 +136,7 @@ fn counts(told: &Value) -> Option<Counts> {
         recvmsg: either("/recv", "/calls/recvmsg")?,
         frags: either("/frags", "/frags")?,
         dontneed: either("/dontneed", "/calls/dontneed")?,
+        epoll_wait: either("/epoll_wait", "/calls/epoll_wait"),
     })
 }
 
@@ -120,20 +155,6 @@ fn children() -> Result<(f64, f64)> {
     Ok((seconds(usage.user_time()), seconds(usage.system_time())))
 }
 
-/// The total in strace's table.
-fn calls() -> Result<u64> {
-    let text = fs::read_to_string(CALLS).context(CALLS)?;
-    let total = text.lines().rev().find(|line| line.ends_with("total"));
-    let fields = total.context("strace's total")?.split_whitespace();
-    // % time, seconds, usecs/call, calls, (errors,) total
-    fields
-        .into_iter()
-        .nth(3)
-        .context("calls")?
-        .parse()
-        .context("calls")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -141,15 +162,20 @@ mod tests {
     #[test]
     fn receivers_tell_in_two_ways() {
         let counts_of = |text| counts(&serde_json::from_str(text).unwrap());
-        let expected = Some(Counts {
+        let expected = Counts {
             recvmsg: 3,
             frags: 9,
             dontneed: 2,
-        });
+            epoll_wait: None,
+        };
         let bare = r#"{"bytes":1,"frags":9,"linear":0,"recv":3,"dontneed":2,"ranges":2}"#;
-        assert_eq!(counts_of(bare), expected);
-        let ours = r#"{"frags":9,"calls":{"recvmsg":3,"dontneed":2},"cpu":{"user":1,"system":2}}"#;
-        assert_eq!(counts_of(ours), expected);
+        assert_eq!(counts_of(bare), Some(expected));
+        let ours = r#"{"frags":9,"calls":{"recvmsg":3,"dontneed":2,"epoll_wait":5},"cpu":{"user":1,"system":2}}"#;
+        let expected = Counts {
+            epoll_wait: Some(5),
+            ..expected
+        };
+        assert_eq!(counts_of(ours), Some(expected));
         assert_eq!(counts_of("null"), None);
         let told: Value = serde_json::from_str(ours).unwrap();
         assert_eq!(user(&told), Some(1.0));

@@ -1,348 +1,321 @@
-//! What shall hold, each with its figure.
+//! The targets, each with its figure.
 
-use std::fmt::Write;
-
-use serde::Serialize;
-
-use super::figures::{Measured, Row};
-use crate::bench::contender::{BARE, COPY, OURS, TRUNC, UPSTREAM, VALIDATING};
+use super::data::{Data, Host, Row};
+use super::spread::{Spread, ratios};
+use super::target::{About, Limit, Target};
+use crate::bench::Guest;
+use crate::bench::contender::{
+    COPY, HUGE, HUGE_VALIDATING, IOU_ZCRX, OURS, QUIET, QUIET_PRINTING, TRUNC, UPSTREAM, VALIDATING,
+};
 use crate::bench::sweep::{Point, Series};
 
 /// KiB that a receiver may have beside the dmabuf, and more for each connection.
 const MEMORY: u64 = 8 << 10;
 const MEMORY_OF_CONNECTION: u64 = 16;
 
-/// One line: a figure, and what it may be.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub(super) struct Target {
-    pub(super) what: String,
-    /// With receive coalescing, without, or no matter.
-    pub(super) gro: Option<bool>,
-    /// `None`: it was not measured.
-    pub(super) figure: Option<f64>,
-    /// `None` for what is told only to be known.
-    pub(super) limit: Option<Limit>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum Limit {
-    AtMost(f64),
-    AtLeast(f64),
-}
-
-impl Target {
-    /// Whether it is met, where it can be.
-    pub(super) fn is_met(&self) -> Option<bool> {
-        let figure = self.figure?;
-        Some(match self.limit? {
-            Limit::AtMost(limit) => figure <= limit,
-            Limit::AtLeast(limit) => figure >= limit,
-        })
-    }
-}
-
-/// All of them.
-pub(super) fn targets(measured: &Measured, rows: &[Row]) -> Vec<Target> {
+/// The targets for the receive path.
+pub(super) fn targets(data: &Data) -> Vec<Target> {
     let mut targets = Vec::new();
     for gro in [false, true] {
-        let found = Found {
-            measured,
-            rows,
-            gro,
-        };
-        found.compare(&mut targets);
-        found.sweeps(&mut targets);
+        let cpu = Spread::of(&against_bare(data, Guest::OneCpu, OURS.name, gro));
+        let validating = Spread::of(&against_bare(data, Guest::OneCpu, VALIDATING.name, gro));
+        let limit = if gro { 1.4 } else { 1.3 };
+        targets.extend(
+            [
+                Target::new(
+                    About::Cpu,
+                    "CPU in the loop, against the better bare loop",
+                    cpu,
+                    Limit::AtMost(1.05),
+                ),
+                Target::new(
+                    About::CpuValidating,
+                    "CPU in the loop, validating, against the better bare loop",
+                    validating,
+                    Limit::AtMost(limit),
+                ),
+            ]
+            .map(|it| it.in_guest(Guest::OneCpu, gro)),
+        );
     }
-    targets.extend(memory(rows));
+    for (guest, limit) in [(Guest::OneCpu, 1.0 / 200.0), (Guest::TwoCpu, 1.0 / 40.0)] {
+        for gro in [false, true] {
+            let calls = |who| data.compared(guest, who, gro).map(|row| &row.calls[..]);
+            let target = Target::new(
+                About::Calls,
+                "system calls, against the quiet ncdevmem, both validating",
+                ratio(calls(VALIDATING.name), calls(QUIET.name)),
+                Limit::AtMost(limit),
+            );
+            targets.push(Target {
+                each: true,
+                ..target.in_guest(guest, gro)
+            });
+        }
+    }
+    for gro in [false, true] {
+        let goodput = |who| {
+            let row = data.compared(Guest::TwoCpu, who, gro);
+            row.map(|row| &row.goodput[..])
+        };
+        let against = |who| ratio(goodput(who), goodput(TRUNC.name));
+        targets.extend(
+            [
+                Target::new(
+                    About::CpuTwo,
+                    "CPU, against the better bare loop",
+                    Spread::of(&against_bare(data, Guest::TwoCpu, OURS.name, gro)),
+                    Limit::AtMost(1.0),
+                ),
+                Target::new(
+                    About::Goodput,
+                    "goodput, against MSG_TRUNC on the same queue",
+                    against(OURS.name),
+                    Limit::AtLeast(0.95),
+                ),
+                Target::new(
+                    About::GoodputValidating,
+                    "goodput, validating, against MSG_TRUNC",
+                    against(VALIDATING.name),
+                    Limit::AtLeast(0.85),
+                ),
+                Target::told("goodput of the better bare loop, against MSG_TRUNC", {
+                    let bare = data.better_bare(Guest::TwoCpu, gro);
+                    ratio(bare.map(|row| &row.goodput[..]), goodput(TRUNC.name))
+                }),
+            ]
+            .map(|it| it.in_guest(Guest::TwoCpu, gro)),
+        );
+    }
+    targets.push(many(data, 256, true));
+    targets.push(echo(data));
+    targets.extend(host(data));
+    for gro in [false, true] {
+        let setup = |who| {
+            data.compared(Guest::OneCpu, who, gro)
+                .map(|it| &it.setup[..])
+        };
+        let target = Target::new(
+            About::Setup,
+            "set-up and tear-down, against the quiet ncdevmem, both discarding",
+            ratio(setup(OURS.name), setup(QUIET_PRINTING.name)),
+            Limit::AtMost(0.5),
+        );
+        targets.push(target.in_guest(Guest::OneCpu, gro));
+    }
     targets
 }
 
-/// The rows of one kind of NIC.
-struct Found<'a> {
-    measured: &'a Measured,
-    rows: &'a [Row],
-    gro: bool,
-}
-
-impl Found<'_> {
-    fn row(&self, who: &str) -> Option<&Row> {
-        let mut rows = self.rows.iter();
-        rows.find(|row| row.who == who && row.series == Series::Compare && row.at.gro == self.gro)
-    }
-
-    /// One contender's figure against another's.
-    fn ratio(&self, one: &str, other: &str, figure: fn(&Row) -> Option<f64>) -> Option<f64> {
-        Some(figure(self.row(one)?)? / figure(self.row(other)?)?)
-    }
-
-    fn target(&self, what: impl Into<String>, figure: Option<f64>, limit: Limit) -> Target {
-        Target {
-            what: what.into(),
-            gro: Some(self.gro),
-            figure,
-            limit: Some(limit),
-        }
-    }
-
-    /// What no target is set for: how near a receiver could come.
-    fn told(&self, what: &str, figure: Option<f64>) -> Target {
-        Target {
-            what: format!("    {what}"),
-            gro: Some(self.gro),
-            figure,
-            limit: None,
-        }
-    }
-
-    fn compare(&self, targets: &mut Vec<Target>) {
-        let cpu = |one, other| self.ratio(one, other, |row| Some(row.cpu));
-        let (ours, validating) = (OURS.name, VALIDATING.name);
-        targets.push(self.target(
-            "system calls, against upstream, both validating",
-            self.ratio(validating, UPSTREAM.name, |row| row.calls),
-            Limit::AtMost(1.0 / 300.0),
-        ));
-        targets.push(self.target(
-            "CPU in the loop, against the bare loop",
-            cpu(ours, BARE.name),
-            Limit::AtMost(1.05),
-        ));
-        targets.push(self.target(
-            "the same, validating",
-            cpu(validating, BARE.name),
-            Limit::AtMost(1.5),
-        ));
-        targets.push(self.target(
-            "CPU in the loop, against upstream, both validating",
-            cpu(validating, UPSTREAM.name),
-            Limit::AtMost(1.0 / 20.0),
-        ));
-        targets.push(self.told(
-            "of the bare loop, which does not validate",
-            cpu(BARE.name, UPSTREAM.name),
-        ));
-        self.against_copy(targets);
-        let at = &Point {
-            gro: self.gro,
-            ..Point::default()
+/// Further targets and comparisons, printed in a table of their own.
+pub(super) fn others(data: &Data) -> Vec<Target> {
+    let mut targets = Vec::new();
+    for gro in [false, true] {
+        let row = |who| data.compared(Guest::OneCpu, who, gro);
+        let cpu = |one, other| {
+            let cpu = |who| row(who).map(|row| &row.cpu[..]);
+            ratio(cpu(one), cpu(other))
         };
-        let goodput = |who| {
-            let trunc = (TRUNC.name, Series::Compare, at);
-            self.measured.goodput((who, Series::Compare, at), trunc)
+        let words = |who| {
+            let row = data.compared(Guest::Words, who, gro);
+            row.map(|row| &row.cpu[..])
         };
-        targets.push(self.target(
-            "goodput, against MSG_TRUNC on the same queue",
-            goodput(ours),
-            Limit::AtLeast(0.95),
-        ));
-        targets.push(self.target(
-            "the same, validating",
-            goodput(validating),
-            Limit::AtLeast(0.85),
-        ));
-        targets.push(self.told("of the bare loop", goodput(BARE.name)));
-        targets.push(self.target(
-            "set-up and tear-down, against upstream",
-            self.ratio(ours, UPSTREAM.name, |row| row.setup),
-            Limit::AtMost(0.5),
-        ));
-    }
-
-    fn against_copy(&self, targets: &mut Vec<Target>) {
-        let counted = |who| self.ratio(who, COPY.name, |row| Some(row.cpu));
-        let words = |who| self.measured.words(who, self.gro);
-        let words = words(OURS.name).zip(words(COPY.name));
-        // The target is about receive coalescing.
-        targets.push(Target {
-            what: "CPU in the loop, against recv with copy".to_owned(),
-            gro: Some(self.gro),
-            figure: counted(OURS.name),
-            limit: self.gro.then_some(Limit::AtMost(0.4)),
-        });
-        targets.push(self.told("of the bare loop", counted(BARE.name)));
-        targets.push(self.told(
-            "ours, on a CPU that copies by words",
-            words.map(|(ours, copy)| ours / copy),
-        ));
-    }
-
-    fn sweeps(&self, targets: &mut Vec<Target>) {
-        let with = |connections| {
-            let of = self.rows.iter().filter(|row| row.at.gro == self.gro);
-            let mut of = of.filter(|row| row.series == Series::Connections);
-            of.find(|row| row.at.connections == connections)
-        };
+        let copy = "CPU in the loop, against recv with copy";
+        targets.extend(
+            [
+                // The limit is about receive coalescing.
+                match gro {
+                    true => Target::new(
+                        About::Copy,
+                        copy,
+                        cpu(OURS.name, COPY.name),
+                        Limit::AtMost(0.4),
+                    ),
+                    false => Target::told(copy, cpu(OURS.name, COPY.name)),
+                },
+                Target::told(
+                    "the same on a processor that copies by words",
+                    ratio(words(OURS.name), words(COPY.name)),
+                ),
+                Target::told(
+                    "CPU in the loop, validating, against ncdevmem",
+                    cpu(VALIDATING.name, UPSTREAM.name),
+                ),
+                Target::told(
+                    "CPU in the loop, validating, against the quiet ncdevmem",
+                    cpu(VALIDATING.name, QUIET.name),
+                ),
+                Target::told(
+                    "CPU in the loop, validating, against iou-zcrx",
+                    cpu(VALIDATING.name, IOU_ZCRX.name),
+                ),
+                Target::told(
+                    "CPU in the loop, pages of 2 MiB against 4 KiB",
+                    cpu(HUGE.name, OURS.name),
+                ),
+                Target::told(
+                    "CPU in the loop, validating, pages of 2 MiB against 4 KiB",
+                    cpu(HUGE_VALIDATING.name, VALIDATING.name),
+                ),
+                Target::told("set-up and tear-down, pages of 2 MiB against 4 KiB", {
+                    let setup = |who| row(who).map(|row| &row.setup[..]);
+                    ratio(setup(HUGE.name), setup(OURS.name))
+                }),
+            ]
+            .map(|it| it.in_guest(Guest::OneCpu, gro)),
+        );
         for connections in [64, 256] {
-            let pair = with(connections).zip(with(1));
-            targets.push(self.target(
-                format!("CPU in the loop, {connections} connections against 1"),
-                pair.map(|(many, one)| many.cpu / one.cpu),
-                Limit::AtMost(1.15),
-            ));
-            targets.push(self.target(
-                format!("{connections} connections: no buffer at the NIC, times"),
-                with(connections).map(|row| row.alloc_fail as f64),
-                Limit::AtMost(0.0),
-            ));
-            targets.push(self.target(
-                format!("{connections} connections: segments sent again"),
-                with(connections).map(|row| row.retransmitted as f64),
-                Limit::AtMost(0.0),
-            ));
+            if (connections, gro) != (256, true) {
+                targets.push(many(data, connections, gro));
+            }
+            targets.extend(lost(data, connections, gro));
         }
-        let at = |netkit| Point {
-            gro: self.gro,
-            netkit,
-            ..Point::default()
+        let netkit = |netkit| {
+            let at = Point {
+                gro,
+                netkit,
+                ..Point::default()
+            };
+            let row = data.row(Guest::TwoCpu, OURS.name, Series::Netkit, &at);
+            row.map(|row| &row.goodput[..])
         };
-        let (netkit, direct) = (at(true), at(false));
-        targets.push(self.target(
+        let target = Target::new(
+            About::Netkit,
             "goodput, through a netkit's lease against direct",
-            self.measured.goodput(
-                (OURS.name, Series::Netkit, &netkit),
-                (OURS.name, Series::Netkit, &direct),
-            ),
+            ratio(netkit(true), netkit(false)),
             Limit::AtLeast(0.9),
-        ));
+        );
+        targets.push(target.in_guest(Guest::TwoCpu, gro));
+    }
+    targets.extend(memory(data));
+    targets
+}
+
+/// Round by round.
+fn ratio(one: Option<&[f64]>, other: Option<&[f64]>) -> Option<Spread> {
+    Spread::of(&ratios(one?, other?))
+}
+
+/// A receiver's CPU against that of the better bare loop of the same guest, round by round.
+pub(super) fn against_bare(data: &Data, guest: Guest, who: &str, gro: bool) -> Vec<f64> {
+    let pair = data
+        .compared(guest, who, gro)
+        .zip(data.better_bare(guest, gro));
+    pair.map_or_else(Vec::new, |(one, bare)| ratios(&one.cpu, &bare.cpu))
+}
+
+pub(super) fn with_connections(
+    data: &Data,
+    guest: Guest,
+    connections: u32,
+    gro: bool,
+) -> Option<&Row> {
+    let at = Point {
+        connections,
+        gro,
+        ..Point::default()
+    };
+    data.row(guest, OURS.name, Series::Connections, &at)
+}
+
+fn many(data: &Data, connections: u32, gro: bool) -> Target {
+    let with = |connections| {
+        let row = with_connections(data, Guest::OneCpu, connections, gro);
+        row.map(|row| &row.cpu[..])
+    };
+    let target = Target::new(
+        About::Connections,
+        format!("CPU in the loop, {connections} connections against 1"),
+        ratio(with(connections), with(1)),
+        Limit::AtMost(1.15),
+    );
+    target.in_guest(Guest::OneCpu, gro)
+}
+
+/// Packets that the NIC had no buffer for, and segments sent again, in either guest: the most.
+fn lost(data: &Data, connections: u32, gro: bool) -> [Target; 2] {
+    let rows =
+        [Guest::OneCpu, Guest::TwoCpu].map(|guest| with_connections(data, guest, connections, gro));
+    let most = |value: fn(&Row) -> u64| {
+        let values = rows.iter().flatten().map(|row| value(row) as f64);
+        let most = values.reduce(f64::max);
+        most.and_then(|most| Spread::of(&[most]))
+    };
+    let target = |what: &str, figure| Target {
+        gro: Some(gro),
+        ..Target::new(
+            About::Lost,
+            format!("{connections} connections: {what}"),
+            figure,
+            Limit::AtMost(0.0),
+        )
+    };
+    [
+        target("no buffer at the NIC, times", most(|row| row.alloc_fail)),
+        target("segments sent again", most(|row| row.retransmitted)),
+    ]
+}
+
+fn echo(data: &Data) -> Target {
+    let of = |gathers| {
+        let of = data.echo.iter().find(|it| it.gathers == gathers);
+        of.map(|it| &it.p99[..])
+    };
+    Target {
+        guest: Some(Guest::OneCpu),
+        ..Target::new(
+            About::Echo,
+            "p99 of a 64-byte echo, against the same with gathering off",
+            ratio(of(true), of(false)),
+            Limit::AtMost(1.1),
+        )
     }
 }
 
-/// The most memory, by the number of connections.
-fn memory(rows: &[Row]) -> Vec<Target> {
-    let ours = |row: &&Row| row.who == OURS.name || row.who == VALIDATING.name;
+fn host(data: &Data) -> [Target; 3] {
+    let of = |value: fn(&Host) -> Option<f64>| {
+        let value = data.host.as_ref().and_then(value);
+        value.and_then(|value| Spread::of(&[value]))
+    };
+    let target = |what, figure, limit| Target::new(About::UserSpace, what, figure, limit);
+    [
+        target(
+            "user space per frag, on the host, in ns",
+            of(|it| it.recv_frag_ns),
+            Limit::AtMost(15.0),
+        ),
+        target(
+            "allocations per frag, on the host",
+            of(|it| it.recv_frag_allocations),
+            Limit::AtMost(0.0),
+        ),
+        target(
+            "validation on the host, bytes a second against memcmp",
+            of(|it| it.validate_fraction_of_memcmp),
+            Limit::AtLeast(0.8),
+        ),
+    ]
+}
+
+/// The most memory of ours, by the number of connections.
+fn memory(data: &Data) -> Vec<Target> {
     let mut most = std::collections::BTreeMap::<u32, u64>::new();
-    for row in rows.iter().filter(ours) {
+    let is_ours = |row: &&Row| row.who.starts_with(OURS.name);
+    for row in data.rows.iter().filter(is_ours) {
         let entry = most.entry(row.at.connections).or_default();
         *entry = row.memory.max(*entry);
     }
-    let target = |(connections, memory): (u32, u64)| Target {
-        what: format!("memory beside the dmabuf, KiB, {connections} connections"),
-        gro: None,
-        figure: Some(memory as f64),
-        limit: Some(Limit::AtMost(
-            (MEMORY + MEMORY_OF_CONNECTION * u64::from(connections)) as f64,
-        )),
+    let target = |(connections, memory): (u32, u64)| {
+        let most = MEMORY + MEMORY_OF_CONNECTION * u64::from(connections);
+        Target::new(
+            About::Memory,
+            format!("memory beside the dmabuf, KiB, {connections} connections"),
+            Spread::of(&[memory as f64]),
+            Limit::AtMost(most as f64),
+        )
     };
     most.into_iter().map(target).collect()
 }
 
-/// A line each, and at the end how many are met.
-pub(super) fn text(targets: &[Target]) -> String {
-    let mut text = String::new();
-    for target in targets {
-        let gro = target.gro.map_or("", |gro| if gro { "yes" } else { "no" });
-        let figure = target.figure.map_or("-".to_owned(), number);
-        let limit = match target.limit {
-            Some(Limit::AtMost(limit)) => format!("at most  {}", number(limit)),
-            Some(Limit::AtLeast(limit)) => format!("at least {}", number(limit)),
-            None => String::new(),
-        };
-        let verdict = match (target.limit, target.is_met()) {
-            (None, _) => "",
-            (_, Some(true)) => "met",
-            (_, Some(false)) => "NOT MET",
-            (_, None) => "not measured",
-        };
-        let what = &target.what;
-        let line = format!("{what:<56} {gro:<4} {figure:>9}  {limit:<16} {verdict}");
-        let _infallible = writeln!(text, "{}", line.trim_end());
-    }
-    let limited = targets.iter().filter(|it| it.limit.is_some());
-    let met = limited.clone().filter(|it| it.is_met() == Some(true));
-    let _infallible = write!(text, "{} of {} met", met.count(), limited.count());
-    text
-}
-
-/// With as many digits as say something.
-fn number(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        small if small < 0.1 => format!("{value:.5}"),
-        middle if middle < 100.0 => format!("{value:.3}"),
-        _ => format!("{value:.0}"),
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::super::figures::tests::sample;
-    use super::*;
-    use crate::bench::Sample;
-
-    fn all(samples: Vec<Sample>) -> Vec<Target> {
-        let measured = Measured {
-            words: Vec::new(),
-            speed: samples.clone(),
-            cost: samples,
-        };
-        targets(&measured, &measured.rows().unwrap())
-    }
-
-    fn figure(targets: &[Target], what: &str) -> (Option<f64>, Option<bool>) {
-        let mut of = targets.iter().filter(|it| it.gro != Some(false));
-        let it = of.find(|it| it.what == what).unwrap();
-        (it.figure, it.is_met())
-    }
-
-    #[test]
-    fn a_ratio_is_met_or_not() {
-        let targets = all(vec![
-            sample(BARE.name, 1 << 30, 0.0, 2.0),
-            sample(OURS.name, 1 << 30, 0.0, 2.0),
-            sample(VALIDATING.name, 1 << 30, 0.0, 4.0),
-        ]);
-        let of = |what| figure(&targets, what);
-        assert_eq!(
-            of("CPU in the loop, against the bare loop"),
-            (Some(1.0), Some(true))
-        );
-        assert_eq!(of("the same, validating"), (Some(2.0), Some(false)));
-        assert_eq!(of("CPU in the loop, against recv with copy"), (None, None));
-    }
-
-    #[test]
-    fn many_connections_against_one() {
-        let with = |connections, system, retransmitted| {
-            let mut sample = sample(OURS.name, 1 << 30, 0.0, system);
-            sample.series = Series::Connections;
-            sample.at.connections = connections;
-            sample.cost.retransmitted = retransmitted;
-            sample.cost.memory = 9 << 10;
-            sample
-        };
-        let targets = all(vec![with(1, 1.0, 5), with(64, 1.25, 0), with(256, 1.0, 1)]);
-        let of = |what: String| figure(&targets, &what);
-        let ratio = of("CPU in the loop, 64 connections against 1".to_owned());
-        assert_eq!(ratio, (Some(1.25), Some(false)));
-        let again = |n| of(format!("{n} connections: segments sent again"));
-        assert_eq!(again(64), (Some(0.0), Some(true)));
-        assert_eq!(again(256), (Some(1.0), Some(false)));
-        // 8 MiB and 16 KiB a connection.
-        let memory = |n| of(format!("memory beside the dmabuf, KiB, {n} connections")).1;
-        assert_eq!((memory(1), memory(64)), (Some(false), Some(true)));
-    }
-
-    #[test]
-    fn lines() {
-        let target = |figure, limit| Target {
-            what: "x".to_owned(),
-            gro: Some(true),
-            figure,
-            limit,
-        };
-        let text = text(&[
-            target(Some(0.5), Some(Limit::AtMost(0.4))),
-            target(Some(0.5), Some(Limit::AtLeast(0.4))),
-            target(None, Some(Limit::AtMost(1.0))),
-            target(Some(2.0), None),
-        ]);
-        let ends: Vec<_> = text.lines().map(|it| it.rsplit("  ").next()).collect();
-        let ends: Vec<_> = ends.into_iter().flatten().map(str::trim).collect();
-        assert!(ends[0].ends_with("NOT MET"), "{text}");
-        assert!(ends[1].ends_with("met"), "{text}");
-        assert!(ends[2].ends_with("not measured"), "{text}");
-        assert!(ends[3].ends_with("2.000"), "{text}");
-        assert_eq!(ends[4], "1 of 3 met");
-    }
-}
+#[path = "targets_tests.rs"]
+mod tests;

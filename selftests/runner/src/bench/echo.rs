@@ -1,0 +1,218 @@
+//! Latency: 64 bytes there and back over a devmem connection, with gathering and without.
+//!
+//! The receiver is the library's engine as the tool configures it, with a sink that writes what it
+//! reads to the same connection. It asks for one message after the other.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use devmem::Received;
+use devmem::engine::{Config, End, Engine, Peer};
+use devmem::listen::{SocketOptions, connect, listen, recv_buffer_for};
+use devmem::sink::{Memory, Sink, SinkError};
+use dmabuf::{Dmabuf, Protection};
+use netdev::{BindOptions, NetNs, Netdev, QueueId};
+use nix::sys::socket::{SockaddrStorage, getpeername};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use udmabuf::{HugePage, Udmabuf};
+
+use super::MIB;
+use super::ground::{Ground, Side, pin, place, queues_of};
+use super::sweep::Point;
+use crate::bed::{NIC, PEER, SENDER_ADDRESS};
+use crate::cases::ifindex;
+
+/// Bytes of a message.
+const MESSAGE: usize = 64;
+/// Messages before those that are timed.
+const WARM_UP: usize = 100;
+/// Messages that are timed.
+const MESSAGES: usize = 1000;
+/// The source ports of these connections begin here, and go up to 1,000.
+const FIRST_PORT: u16 = 9000;
+/// A receiver has so long until it listens, and to answer.
+const LISTENS: Duration = Duration::from_secs(20);
+
+/// What one connection's messages took.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct Echo {
+    /// Whether the engine lets payload gather.
+    pub(crate) gathers: bool,
+    pub(crate) round: u32,
+    pub(crate) messages: usize,
+    /// Microseconds there and back.
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+/// One connection's messages.
+pub(super) fn measure(ground: &mut Ground, gathers: bool, round: u32, nth: u16) -> Result<Echo> {
+    ground.coalesce(true)?;
+    let place = place(&Point::default())?;
+    ground.until_free(&place)?;
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--bench-echo", &place.listen.to_string()]);
+    if !gathers {
+        command.arg("--bench-no-gather");
+    }
+    let mut server = command.stdin(Stdio::null()).spawn().context("the echo")?;
+    let ask = || -> Result<Vec<Duration>> {
+        pin(Pid::from_raw(0), Side::Sender)?;
+        ask(place.listen, FIRST_PORT + nth % 1000)
+    };
+    let times = NetNs::by_name(PEER)?.run(ask)?;
+    if times.is_err() {
+        server.kill()?;
+    }
+    let status = server.wait()?;
+    let mut times = times?;
+    ensure!(status.success(), "the echo: {status}");
+    times.sort_unstable();
+    let quantile = |parts: usize| -> f64 {
+        let at = (times.len() * parts).div_ceil(1000).max(1) - 1;
+        times.get(at).map_or(0.0, |it| it.as_secs_f64() * 1e6)
+    };
+    Ok(Echo {
+        gathers,
+        round,
+        messages: times.len(),
+        p50: quantile(500),
+        p99: quantile(990),
+        max: quantile(1000),
+    })
+}
+
+/// Sends messages, each when the last one has come back.
+fn ask(to: SocketAddr, port: u16) -> Result<Vec<Duration>> {
+    let options = SocketOptions {
+        source: Some(SocketAddr::new(SENDER_ADDRESS.parse()?, port)),
+        ..SocketOptions::default()
+    };
+    let end = Instant::now() + LISTENS;
+    let mut socket = loop {
+        match connect(to, &options, Duration::from_secs(5)) {
+            Ok(socket) => break socket,
+            Err(error) if Instant::now() > end => return Err(error.into()),
+            Err(_) => thread::sleep(Duration::from_millis(20)),
+        }
+    };
+    socket.set_nodelay(true)?;
+    socket.set_read_timeout(Some(LISTENS))?;
+    let mut times = Vec::with_capacity(MESSAGES);
+    for number in 0..WARM_UP + MESSAGES {
+        let message = [u8::try_from(number % 251)?; MESSAGE];
+        let mut answer = [0; MESSAGE];
+        let begin = Instant::now();
+        socket.write_all(&message).context("asking")?;
+        socket.read_exact(&mut answer).context("its answer")?;
+        let took = begin.elapsed();
+        ensure!(answer == message, "message {number}: another answer");
+        if number >= WARM_UP {
+            times.push(took);
+        }
+    }
+    Ok(times)
+}
+
+/// Answers one connection.
+pub(super) fn serve(at: SocketAddr, gathers: bool) -> Result<()> {
+    let size = Point::default().pool * MIB;
+    let queues: Vec<QueueId> = queues_of(1).into_iter().map(QueueId::new).collect();
+    let memory = Udmabuf::builder(size).hugepages(HugePage::None).build()?;
+    let binding =
+        Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &queues, BindOptions::default())?;
+    let mapping = Arc::new(memory.map(Protection::Read).context("mapping")?);
+    let mapped = Memory::new().with(binding.id().get().into(), mapping);
+    let options = SocketOptions {
+        recv_buffer: recv_buffer_for(size, 1),
+        ..SocketOptions::default()
+    };
+    let mut config = Config::for_pool(size, 1);
+    if !gathers {
+        config.gather = 0;
+    }
+    let sink = move |peer: &Peer| {
+        Ok(Answer {
+            memory: mapped.clone(),
+            peer: peer.address,
+            socket: None,
+            message: Vec::new(),
+        })
+    };
+    let report = Engine::new(listen(at, &options)?, config, sink)?.run()?;
+    binding.unbind();
+    for ended in report.connections {
+        if let End::Failed(error) = ended.end {
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// Writes what came to where it came from.
+struct Answer {
+    memory: Memory,
+    peer: SocketAddr,
+    /// A second descriptor of the connection, from the first message on.
+    socket: Option<TcpStream>,
+    message: Vec<u8>,
+}
+
+impl Sink for Answer {
+    fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
+        let Self {
+            memory, message, ..
+        } = self;
+        message.clear();
+        memory.read_all(received, |part| {
+            part.read_with(|bytes| message.extend_from_slice(bytes))
+        })?;
+        let socket = match self.socket.take() {
+            Some(socket) => socket,
+            None => connection_to(self.peer).map_err(SinkError::Write)?,
+        };
+        let socket = self.socket.insert(socket);
+        socket.write_all(&self.message).map_err(SinkError::Write)
+    }
+}
+
+/// Another descriptor of this process's connection to a peer.
+fn connection_to(peer: SocketAddr) -> std::io::Result<TcpStream> {
+    let is_it = |fd: i32| {
+        let address = getpeername::<SockaddrStorage>(fd);
+        address.is_ok_and(|it| {
+            let v4 = it.as_sockaddr_in().map(|it| SocketAddr::from(*it));
+            v4 == Some(peer)
+        })
+    };
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let fd = entry?.file_name().to_string_lossy().parse().unwrap_or(-1);
+        if is_it(fd) {
+            let socket = TcpStream::from(sys::duplicate(fd)?);
+            socket.set_nodelay(true)?;
+            return Ok(socket);
+        }
+    }
+    Err(std::io::ErrorKind::NotConnected.into())
+}
+
+#[allow(unsafe_code)]
+mod sys {
+    use std::io;
+    use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+
+    pub(super) fn duplicate(fd: RawFd) -> io::Result<OwnedFd> {
+        // SAFETY: the descriptor was found in /proc/self/fd as a connected socket. Only the engine
+        // closes it, which runs in this thread, and waits for the sink that asks.
+        let fd = unsafe { BorrowedFd::borrow_raw(fd) };
+        fd.try_clone_to_owned()
+    }
+}

@@ -1,0 +1,253 @@
+//! The text of `docs/performance.md`, and what `make bench` prints.
+
+use std::fmt::Write;
+
+use super::data::Data;
+use super::missed;
+use super::target;
+use super::target::{Target, gro_text, guest_text, processors, summary};
+use super::targets::{others, targets};
+use super::text;
+use crate::bench::Guest;
+use crate::bench::contender::ALL;
+
+/// What the columns mean, and which instrument each figure comes from.
+const COLUMNS: &str = "\
+CPU s/GiB    CPU seconds a GiB of payload: the CPU clock of the receiver's process (CLOCK_PROCESS_CPUTIME_ID),
+             from before the first byte until the receiver has nothing to do any more, in transfers where nothing is
+             counted. With one processor the guest counts instructions for time, 2 ns each. The NIC's work is done by
+             threads of the kernel (threaded NAPI) and is not in it.
+/bare        The same against the better of the two bare loops, by the median of the rounds' ratios.
+user         The part in user mode, as the kernel's ticks tell (getrusage); left out where these were too few.
+set-up       CPU seconds of a process that receives 4 KiB, from its start to its end (getrusage): the mean of two.
+first        CPU seconds in the loop for the first 4 KiB. They are in CPU s/GiB, too: ncdevmem then maps all of its memory.
+calls/GiB    All system calls from the first byte to the last, by the tracepoint raw_syscalls:sys_enter
+             (perf_event_open), in transfers of their own, which with two processors come after all others. Nothing
+             stops the receiver.
+sleeps/GiB   Voluntary context switches: how often the receiver went to sleep, and was woken.
+frags        The receiver's own counts: a MiB, a call of recvmsg, a call of SO_DEVMEM_DONTNEED.
+MiB/s        From the first byte sent to the receiver's close, by the guest's clock, in transfers of their own.
+             /TRUNC: against MSG_TRUNC.
+mem          The most private memory that a receiver ever had (VmHWM without files).
+alloc, retr  Packets that the NIC had no buffer for (qstats), and TCP segments sent again: the worst transfer.";
+
+/// What `make bench` prints.
+pub(super) fn terminal(data: &Data) -> String {
+    let (targets, others) = (targets(data), others(data));
+    let mut text = String::new();
+    for guest in [Guest::OneCpu, Guest::TwoCpu] {
+        for gro in [false, true] {
+            let _infallible = writeln!(
+                text,
+                "\n{}, {} receive coalescing (rx-gro-hw)\n\n{}",
+                title(guest),
+                gro_text(Some(gro)),
+                text::costs(data, guest, gro) + "\n" + &text::counts(data, guest, gro)
+            );
+        }
+    }
+    let _infallible = write!(
+        text,
+        "{COLUMNS}\n\nsystem calls counted / by the receivers' own counts\n{}\n\
+         set-up and tear-down\n{}\necho of 64 bytes\n{}\n{}\n{}",
+        text::checks(data),
+        text::setup(data),
+        text::echo(data),
+        target::text("targets", &targets),
+        target::text("beside these", &others),
+    );
+    for line in disagreements(data) {
+        let _infallible = writeln!(text, "{line}");
+    }
+    text
+}
+
+fn title(guest: Guest) -> &'static str {
+    match guest {
+        Guest::OneCpu => "One processor, a clock of instructions",
+        Guest::Words => "The same, copying by words",
+        Guest::TwoCpu => "Two processors, an ordinary clock",
+    }
+}
+
+/// The document, with these pictures next to it.
+pub(super) fn markdown(data: &Data, pictures: &[&str]) -> String {
+    let (targets, others) = (targets(data), others(data));
+    let mut text = intro(data);
+    for name in pictures {
+        let _infallible = writeln!(text, "![{name}](performance/{name}.svg)");
+    }
+    let _infallible = write!(
+        text,
+        "\n## Targets\n\n{}: the median of the rounds, with the least and the most; *each round* where no round may miss it. \
+         A ratio is taken round by round.\n\n{}",
+        summary(&targets),
+        table(&targets)
+    );
+    let missed = missed::why(data, &targets);
+    if !missed.is_empty() {
+        text += "\n## Where a target is not met\n\n";
+        for why in missed {
+            let _infallible = writeln!(text, "- {why}");
+        }
+    }
+    let _infallible = write!(
+        text,
+        "\n## What else is compared\n\n{}.\n\n{}",
+        summary(&others),
+        table(&others)
+    );
+    for guest in [Guest::OneCpu, Guest::TwoCpu] {
+        let _infallible = write!(text, "\n## {}\n", title(guest));
+        for gro in [false, true] {
+            let with = gro_text(Some(gro));
+            let (costs, counts) = (
+                text::costs(data, guest, gro),
+                text::counts(data, guest, gro),
+            );
+            let kinds = text::kinds(data, guest, gro);
+            let _infallible = write!(
+                text,
+                "\n{} receive coalescing (`rx-gro-hw`):\n\n```text\n{costs}```\n\n```text\n{counts}```\n\n\
+                 System calls a GiB, by kind, {with} receive coalescing:\n\n```text\n{kinds}```\n",
+                capital(with)
+            );
+        }
+    }
+    let _infallible = write!(
+        text,
+        "\n## What the columns mean\n\n```text\n{COLUMNS}\n```\n{}",
+        rest(data)
+    );
+    text
+}
+
+fn capital(word: &str) -> String {
+    let mut chars = word.chars();
+    let first = chars.next().map(|it| it.to_ascii_uppercase());
+    first.into_iter().chain(chars).collect()
+}
+
+fn intro(data: &Data) -> String {
+    let Data {
+        kernel,
+        mib,
+        rounds,
+        sweeps,
+        ..
+    } = data;
+    let of = |name: &str| ALL.iter().find(|it| it.name == name);
+    let bytes = |name: &str| of(name).map_or(0, |it| it.bytes(mib << 20) >> 10);
+    let upstream = bytes(crate::bench::contender::UPSTREAM.name);
+    let zcrx = bytes(crate::bench::contender::IOU_ZCRX.name);
+    format!(
+        "<!-- Written by `make performance-docs` from performance/data.json: do not edit. -->\n\
+         # What receiving costs\n\n\
+         `make bench` measures receivers side by side, one after the other on the same queue of the software NIC, in an emulated VM:\n\n\
+         | receiver | |\n|---|---|\n\
+         | `devmem-tcp recv` | this toolkit's, with its default settings |\n\
+         | `ncdevmem` | upstream's, built from the kernel's source. It prints a line for each frag (to `/dev/null` here), and is charged for that |\n\
+         | `ncdevmem`, quiet | the same source with these prints compiled away ([quiet.h](../selftests/bench/quiet.h)) |\n\
+         | `iou-zcrx` | the kernel's test of zero-copy receive with io_uring, as it is |\n\
+         | bare loop | `recvmsg` and `SO_DEVMEM_DONTNEED` at the kernel's limits and nothing else ([bare.c](../selftests/bench/bare.c)); a second one also sets `SO_RCVLOWAT`. \
+         Ours is compared with whichever costs less |\n\
+         | `recv` | plain TCP, with a copy, and with `MSG_TRUNC`, which has the kernel throw the payload away |\n\n\
+         *Validating* receivers compare every byte, the others discard the payload; only receivers of one kind are compared. Their memory is \
+         64 MiB of 4 KiB pages (`iou-zcrx`: 32 MiB, its fixed size), except in the rows that say 2 MiB pages.\n\n\
+         These figures are of Linux {kernel}: {rounds} rounds of {mib} MiB a transfer ({upstream} KiB for `ncdevmem`, which is slow, and {zcrx} KiB for `iou-zcrx`, \
+         the most that it can compare), {sweeps} where one condition is varied. Each round runs every receiver, in an order that moves on by one from round to round. \
+         One transfer to each comes before the first round and is in none of the figures.\n\n\
+         There are two guests. **One processor**: the clock counts instructions, 2 ns each (`-icount`), so that CPU times \
+         do not depend on how busy the machine is. It says how many instructions a receiver and the kernel take, and nothing about \
+         caches or memory. **Two processors**: the sender has one, the receiver and its side of the NIC the other, and the clock is \
+         the machine's: times vary from round to round with whatever else the machine does. No figure says how fast hardware is. \
+         Without receive coalescing a frag is one packet; with it the NIC packs frags full. Both exist in the field.\n\n"
+    )
+}
+
+fn table(targets: &[Target]) -> String {
+    let mut text =
+        "| | processors | coalescing | figure | target | |\n|---|---|---|---|---|---|\n".to_owned();
+    for target in targets {
+        let _infallible = writeln!(
+            text,
+            "| {} | {} | {} | {} | {} | {} |",
+            target.what.trim(),
+            guest_text(target.guest),
+            gro_text(target.gro),
+            target.figure_text(),
+            target.limit_text(),
+            match target.verdict() {
+                "NOT MET" => "**not met**",
+                other => other,
+            }
+        );
+    }
+    text
+}
+
+/// What is told beside the tables of the guests.
+fn rest(data: &Data) -> String {
+    let mut text = format!(
+        "\n## Whether the system calls are right\n\n\
+         The tracepoints' counts against the receivers' own, of all counted transfers together, from the start of each process to its end. \
+         They must be equal, but for `setsockopt`, which also sets other options. Receivers that are not listed do not count.\n\n\
+         ```text\n{}```\n\n",
+        text::checks(data)
+    );
+    let disagreements = disagreements(data);
+    text += match disagreements.is_empty() {
+        true => "All of them agree.\n",
+        false => "They disagree here:\n\n",
+    };
+    for line in disagreements {
+        let _infallible = writeln!(text, "- {line}");
+    }
+    let _infallible = write!(
+        text,
+        "\nCounting costs the receiver CPU time (at each system call, and more at each context switch), so CPU times \
+         come from transfers without it. What it costs:\n\n```text\n{}```\n\n\
+         ## Set-up and tear-down\n\n\
+         The kernel's part was measured by a program that only makes the memory, binds a queue to it, unbinds it, and frees it \
+         (CLOCK_THREAD_CPUTIME_ID).\n\n```text\n{}```\n\n\
+         ## Latency\n\n\
+         {} messages of 64 bytes a round, one after the other, there and back over a devmem connection, in the guest of one processor; \
+         100 before them are not timed, and a round before the first is in none of the figures. The receiver is the engine with a sink that answers, with its default settings and with `gather` 0.\n\n\
+         ```text\n{}```\n\n\
+         ## User space alone\n\n{}",
+        text::overhead(data),
+        text::setup(data),
+        data.echo.first().map_or(0, |it| it.messages),
+        text::echo(data),
+        host(data)
+    );
+    text
+}
+
+fn host(data: &Data) -> String {
+    let Some(host) = &data.host else {
+        return "`cargo bench` was not run for these figures.\n".to_owned();
+    };
+    let some =
+        |value: Option<f64>| value.map_or("not measured".to_owned(), |it| format!("{it:.2}"));
+    format!(
+        "`cargo bench` on the host, with no kernel in the path. To take a frag out of a control message, discard and recycle it: \
+         {} ns. Allocations of that, a frag: {}. Validation, against a `memcmp` of the same memory: {} of its bytes a second.\n",
+        some(host.recv_frag_ns),
+        some(host.recv_frag_allocations),
+        some(host.validate_fraction_of_memcmp)
+    )
+}
+
+fn disagreements(data: &Data) -> Vec<String> {
+    let rows = text::disagreements(data).into_iter();
+    let line = |row: &super::data::Row| {
+        format!(
+            "{}, {}, {} receive coalescing: its own count of system calls and the tracepoints' DISAGREE",
+            row.who,
+            processors(row.guest),
+            gro_text(Some(row.at.gro))
+        )
+    };
+    rows.map(line).collect()
+}

@@ -1,0 +1,204 @@
+//! What the data says about a target that is not met.
+
+use super::data::{Data, Row};
+use super::spread::{Spread, median, ratios};
+use super::target::{About, Target, gro_text, processors};
+use super::targets::with_connections;
+use super::text::percent;
+use crate::bench::Guest;
+use crate::bench::contender::{OURS, QUIET, QUIET_PRINTING, TRUNC, VALIDATING};
+
+/// A paragraph for each target that is not met.
+pub(super) fn why(data: &Data, targets: &[Target]) -> Vec<String> {
+    let missed = targets.iter().filter(|it| it.is_met() == Some(false));
+    missed.map(|it| paragraph(data, it)).collect()
+}
+
+fn paragraph(data: &Data, target: &Target) -> String {
+    let mut place = Vec::new();
+    if let Some(guest) = target.guest {
+        place.push(processors(guest).to_owned());
+    }
+    if let Some(gro) = target.gro {
+        place.push(format!("{} coalescing", gro_text(Some(gro))));
+    }
+    let place = match place.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", place.join(", ")),
+    };
+    let head = format!(
+        "**{}**{place}: {}, for {}.",
+        target.what.trim(),
+        target.figure_text(),
+        target.limit_text()
+    );
+    match detail(data, target) {
+        Some(detail) => format!("{head} {detail}"),
+        None => head,
+    }
+}
+
+fn detail(data: &Data, target: &Target) -> Option<String> {
+    let gro = target.gro.unwrap_or(true);
+    match target.about {
+        About::Cpu | About::CpuValidating | About::CpuTwo => cpu(data, target, gro),
+        About::Calls => calls(data, target.guest?, gro),
+        About::Goodput | About::GoodputValidating => goodput(data, gro),
+        About::Connections => connections(data, gro),
+        About::Echo => echo(data),
+        About::Setup => setup(data, gro),
+        _ => None,
+    }
+}
+
+/// Where the difference is: in user mode or in the kernel, in frags or in calls.
+fn cpu(data: &Data, target: &Target, gro: bool) -> Option<String> {
+    let guest = target.guest?;
+    let who = match target.about {
+        About::CpuValidating => VALIDATING.name,
+        _ => OURS.name,
+    };
+    let (ours, bare) = (
+        data.compared(guest, who, gro)?,
+        data.better_bare(guest, gro)?,
+    );
+    let of = |row: &Row| {
+        let (calls, sleeps) = (median(&row.calls), median(&row.wakeups));
+        format!(
+            "{:.3} s a GiB{}, {} system calls and {} sleeps a GiB",
+            median(&row.cpu).unwrap_or(0.0),
+            in_user_mode(row.user),
+            calls.map_or("?".to_owned(), |it| format!("{it:.0}")),
+            sleeps.map_or("?".to_owned(), |it| format!("{it:.0}")),
+        )
+    };
+    Some(format!(
+        "`{who}` takes {}; the better loop (*{}*) {}.",
+        of(ours),
+        bare.who,
+        of(bare)
+    ))
+}
+
+fn in_user_mode(share: Option<f64>) -> String {
+    match share {
+        Some(_) => format!(" ({} in user mode)", percent(share)),
+        None => String::new(),
+    }
+}
+
+/// What the calls are.
+fn calls(data: &Data, guest: Guest, gro: bool) -> Option<String> {
+    let (ours, quiet) = (
+        data.compared(guest, VALIDATING.name, gro)?,
+        data.compared(guest, QUIET.name, gro)?,
+    );
+    let kinds = ours.calls_by.iter();
+    let kinds: Vec<String> = kinds
+        .map(|(kind, count)| format!("{count:.0} {kind}"))
+        .collect();
+    Some(format!(
+        "Of ours a GiB takes {} calls ({}), of the quiet `ncdevmem` {}.",
+        Spread::of(&ours.calls)?.text(0),
+        kinds.join(", "),
+        Spread::of(&quiet.calls)?.text(0)
+    ))
+}
+
+/// How far the rounds are apart, and where the bare loops are.
+fn goodput(data: &Data, gro: bool) -> Option<String> {
+    let row = |who| data.compared(Guest::TwoCpu, who, gro);
+    let trunc = row(TRUNC.name)?;
+    let bare = data.better_bare(Guest::TwoCpu, gro)?;
+    let against = Spread::of(&ratios(&bare.goodput, &trunc.goodput))?;
+    Some(format!(
+        "`MSG_TRUNC` itself came to {} MiB/s; the better bare loop (*{}*) to {against} of it.",
+        Spread::of(&trunc.goodput)?.text(1),
+        bare.who,
+    ))
+}
+
+/// What a call brings.
+fn connections(data: &Data, gro: bool) -> Option<String> {
+    let with = |connections| with_connections(data, Guest::OneCpu, connections, gro);
+    let (one, many) = (with(1)?, with(256)?);
+    Some(format!(
+        "A call of `recvmsg` brings {:.0} frags of one connection and {:.0} of 256; a MiB takes {:.0} and {:.0} frags, a GiB {:.0} and {:.0} sleeps.",
+        median(&one.frags_per_recvmsg)?,
+        median(&many.frags_per_recvmsg)?,
+        median(&one.frags_per_mib)?,
+        median(&many.frags_per_mib)?,
+        median(&one.wakeups)?,
+        median(&many.wakeups)?
+    ))
+}
+
+fn echo(data: &Data) -> Option<String> {
+    let of = |gathers| data.echo.iter().find(|it| it.gathers == gathers);
+    let (on, off) = (of(true)?, of(false)?);
+    Some(format!(
+        "The median is {} µs with gathering and {} µs without.",
+        Spread::of(&on.p50)?.text(1),
+        Spread::of(&off.p50)?.text(1)
+    ))
+}
+
+/// What the kernel takes of it.
+fn setup(data: &Data, gro: bool) -> Option<String> {
+    let row = |who| data.compared(Guest::OneCpu, who, gro);
+    let (ours, quiet) = (row(OURS.name)?, row(QUIET_PRINTING.name)?);
+    let parts = data.parts.iter().find(|it| !it.huge)?;
+    let part = |values: &[f64]| median(values);
+    let (make, bind) = (part(&parts.make)?, part(&parts.bind)?);
+    let (unbind, free) = (part(&parts.unbind)?, part(&parts.free)?);
+    let kernel = make + bind + unbind + free;
+    let huge = data.parts.iter().find(|it| it.huge)?;
+    let huge: Option<f64> = [&huge.make, &huge.bind, &huge.unbind, &huge.free]
+        .into_iter()
+        .map(|values| median(values))
+        .sum();
+    Some(format!(
+        "Ours takes {} s{}, upstream's {} s. The kernel alone takes {kernel:.3} s \
+         to make 64 MiB of 4 KiB pages a dmabuf ({make:.3}), bind a queue to it ({bind:.3}), unbind it ({unbind:.3}) and free it ({free:.3}), \
+         whichever receiver asks for it. For pages of 2 MiB it takes {:.3} s, which is why `recv` takes these where it can.",
+        Spread::of(&ours.setup)?.text(3),
+        in_user_mode(ours.setup_user),
+        Spread::of(&quiet.setup)?.text(3),
+        huge?
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fold::tests::{compared, of};
+    use super::super::targets::targets;
+    use super::*;
+
+    #[test]
+    fn a_missed_target_is_explained_by_its_figures() {
+        let mut ours = compared(Guest::OneCpu, OURS.name);
+        ours.cpu = vec![2.0, 2.2, 2.4];
+        ours.calls = vec![300.0];
+        let bare = compared(Guest::OneCpu, "bare loop");
+        let data = of(vec![ours, bare]);
+        let missed = why(&data, &targets(&data));
+        let [one] = &missed[..] else {
+            panic!("{missed:?}");
+        };
+        assert!(
+            one.contains("2.200 (2.000 to 2.400), for at most 1.05."),
+            "{one}"
+        );
+        assert!(one.contains("300 system calls"), "{one}");
+        assert!(one.contains("*bare loop*"), "{one}");
+    }
+
+    #[test]
+    fn a_met_target_is_not_explained() {
+        let data = of(vec![
+            compared(Guest::OneCpu, OURS.name),
+            compared(Guest::OneCpu, "bare loop"),
+        ]);
+        assert_eq!(why(&data, &targets(&data)), Vec::<String>::new());
+    }
+}
