@@ -1,5 +1,5 @@
 //! The receive path allocates nothing once it runs.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, clippy::unwrap_used)]
 
 #[path = "../benches/kernel/mod.rs"]
 mod kernel;

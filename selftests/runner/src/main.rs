@@ -176,7 +176,7 @@ fn run_all(args: &Args) -> Result<bool> {
     }
     let program = machine::stage()?;
     let mut kernel = kmsg::Kmsg::open().context("the kernel's log")?;
-    let settings = sysctl::Snapshot::take().context("the machine's settings")?;
+    let mut settings = sysctl::Snapshot::take().context("the machine's settings")?;
     let mut ktap = Ktap::begin(out, chosen.len())?;
     for turn in chosen {
         let verdict = run_apart(
@@ -184,7 +184,7 @@ fn run_all(args: &Args) -> Result<bool> {
             &turn,
             Duration::from_secs(args.deadline),
             &mut kernel,
-            &settings,
+            &mut settings,
             &mut ktap,
         )?;
         ktap.verdict(&turn.name, &verdict)?;
@@ -198,7 +198,7 @@ fn run_apart<W: io::Write>(
     turn: &Turn,
     deadline: Duration,
     kernel: &mut kmsg::Kmsg,
-    settings: &sysctl::Snapshot,
+    settings: &mut sysctl::Snapshot,
     ktap: &mut Ktap<W>,
 ) -> Result<Verdict> {
     let begun = Instant::now();
@@ -231,13 +231,15 @@ fn run_apart<W: io::Write>(
         ktap.note(&format!("clearing up: {error:#}"))?;
         verdict = Verdict::Failed;
     }
-    for left in sysctl::Snapshot::take()?.differences(settings) {
+    let now = sysctl::Snapshot::take()?;
+    for left in now.differences(settings) {
         ktap.note(&left.to_string())?;
         if let Err(error) = left.put_back() {
             ktap.note(&format!("{error:#}"))?;
         }
         verdict = Verdict::Failed;
     }
+    settings.go_on_from(now);
     let complaints = kernel.complaints().context("the kernel's log")?;
     if !complaints.is_empty() {
         ktap.note(&complaints)?;

@@ -71,7 +71,7 @@ pub(crate) unsafe extern "C" fn recvmsg(_: c_int, message: *mut libc::msghdr, _:
             call.control.len(),
             message.msg_control,
         );
-        assert!(message.msg_controllen as usize >= len);
+        assert!(message.msg_controllen >= len as _);
         if std::mem::replace(&mut call.written, to) != to {
             // SAFETY: the caller's control buffer is as long as it says, which was just compared.
             unsafe { to.cast::<u8>().copy_from(from, len) };

@@ -200,6 +200,8 @@ pub(super) fn driver_without_rx_page_size() -> Result<()> {
 
 /// Other devices than NICs, which the kernel makes by itself.
 pub(super) fn other_devices() -> Result<()> {
+    // By itself the module makes a device, which stays.
+    sh("modprobe dummy numdummies=0")?;
     sh("ip link add nkdummy type dummy")?;
     sh("ip link add nkveth0 type veth peer name nkveth1")?;
     for device in ["lo", "nkdummy", "nkveth0"] {

@@ -104,7 +104,7 @@ fn receive_and_sleep(
         }
         let access = mapping.begin_access(Access::Read)?;
         let mut tokens = Vec::new();
-        while let Some(segment) = received.next() {
+        for segment in received.by_ref() {
             match segment {
                 Segment::Inline(bytes) => bail!("{} bytes beside the dmabuf", bytes.len()),
                 Segment::Frag(frag) => {

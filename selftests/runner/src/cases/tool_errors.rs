@@ -74,6 +74,8 @@ pub(super) fn device_without_devmem() -> Result<()> {
         tool("recv -f lo -l 127.0.0.1:5000"),
         &["lo", "leases no queue"],
     )?;
+    // By itself the module makes a device, which stays.
+    sh("modprobe dummy numdummies=0")?;
     sh("ip link add nkdown type dummy")?;
     complains(
         tool("recv -f nkdown -l 127.0.0.1:5000"),
