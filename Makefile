@@ -74,7 +74,7 @@ bench-host: ## user space alone: time per frag, validation against memcmp; targe
 	$(own_cargo) bench --locked -p hostbench --bench receive
 	@selftests/bench/host
 
-# DATA=docs/performance/data.json writes them anew from the committed figures.
+# DATA=docs/performance/data.json: from the committed figures.
 performance-docs: setup ## write docs/performance.md, its figures and pictures from the last run of `make bench`
 	@$(cargo) run --quiet --locked -p selftests -- --bench-out docs --bench-docs \
 		"$(or $(DATA),target/vm/$(or $(KERNEL),$$(cat target/vm/newest))/bench/performance/data.json)" >/dev/null

@@ -33,7 +33,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! [`engine`] runs one listener and any number of connections on `mio` and hands the segments to a
+//! [`engine`] runs any number of listeners and connections on `mio`, on one thread or several, and hands the segments to a
 //! [`sink::Sink`]. [`send`] is the way back: from a dmabuf to the peer. This crate knows no netlink: who binds the queue, and how, is not its business.
 #![deny(unsafe_code)]
 

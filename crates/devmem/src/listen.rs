@@ -136,12 +136,18 @@ pub fn recv_buffer_for(len: u64, connections: u32) -> Option<usize> {
 ///
 /// A packet is charged with its head, too, which takes nothing of the dmabuf. But of a long packet that
 /// GRO put together the charge is next to nothing but niovs: a full receive buffer is as many bytes of
-/// the dmabuf. So the buffers of all connections may be full at the same time, as they are when the
+/// the dmabuf, and the last packet that it takes may exceed it: by up to 17 niovs (`MAX_SKB_FRAGS`), of
+/// `niov` bytes each. So the buffers of all connections may be full at the same time, as they are when the
 /// receiver is late, and the NIC still finds memory.
-pub fn recv_buffer_beside(len: u64, rings: u64, connections: u32) -> Option<usize> {
+pub fn recv_buffer_beside(len: u64, niov: u64, rings: u64, connections: u32) -> Option<usize> {
     let ours = (len - len / 8).saturating_sub(rings);
-    recv_buffer_of(ours.max(len / 2), connections)
+    let packets = MAX_SKB_FRAGS * niov * u64::from(connections);
+    let beside_packets = len.saturating_sub(rings + packets);
+    recv_buffer_of(ours.min(beside_packets).max(len / 2), connections)
 }
+
+/// Frags of a packet, as Debian's kernels and most others are configured (`CONFIG_MAX_SKB_FRAGS`).
+const MAX_SKB_FRAGS: u64 = 17;
 
 /// Shares `len` bytes out.
 fn recv_buffer_of(len: u64, connections: u32) -> Option<usize> {
@@ -215,8 +221,18 @@ mod tests {
     fn small_memory_bounds_the_receive_buffer() {
         assert_eq!(recv_buffer_for(64 << 12, 4), Some(16 << 10));
         assert_eq!(recv_buffer_for(u64::MAX, 1), None);
-        assert_eq!(recv_buffer_beside(64 << 12, 0, 4), Some(28 << 10));
-        assert_eq!(recv_buffer_beside(64 << 12, 1 << 30, 4), Some(16 << 10));
+        assert_eq!(recv_buffer_beside(64 << 12, 512, 0, 4), Some(28 << 10));
+        assert_eq!(
+            recv_buffer_beside(64 << 12, 4096, 1 << 30, 4),
+            Some(16 << 10)
+        );
+        // 256 connections, each with a packet of 17 niovs beyond its buffer, and a ring of 256.
+        let (pool, rings) = (64 << 20, 1 << 20);
+        let each = recv_buffer_beside(pool, 4096, rings, 256).unwrap() as u64 * 2;
+        assert!(
+            (each + 17 * 4096) * 256 + rings <= pool && each > 150_000,
+            "{each}"
+        );
         let recv_buffer = Some(20_000);
         let options = SocketOptions {
             recv_buffer,

@@ -133,7 +133,7 @@ impl Returns {
         inbox.is_some_and(|inbox| inbox.any.load(Ordering::Relaxed))
     }
 
-    /// What becomes readable when something comes back, for who is about to sleep: none if nobody
+    /// What becomes readable when something comes back, for who is about to sleep: none if no handle is left that
     /// could give anything back, or if something has come back already.
     pub(crate) fn bell(&self) -> io::Result<Option<BorrowedFd<'_>>> {
         let Some(inbox) = &self.inbox else {

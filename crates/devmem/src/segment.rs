@@ -173,7 +173,7 @@ impl<'a> Received<'a> {
         self.totals.unsteered_bytes
     }
 
-    /// Were these all the bytes that the socket had? Known only if the stream was told to
+    /// Were these all the bytes that the socket had? Known only after a call of
     /// [`report_queued`](crate::DevmemStream::report_queued). The peer's close counts as something
     /// left, a reset or another error does not (`tcp_inq_hint`): a loop that waits for edges may stop
     /// here only if no event told of an error or a hang-up.

@@ -28,7 +28,7 @@ pub(crate) struct Compared {
     pub(crate) mismatches: u64,
 }
 
-/// Compares so many batches of each operation, each over fresh bytes; fewer, but at least one, if the
+/// Compares this many batches of each operation, each over fresh bytes; fewer, but at least one, if the
 /// time is up before.
 pub(crate) fn compare(
     memory: &DeviceMemory,

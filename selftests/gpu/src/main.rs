@@ -153,7 +153,7 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
     };
     let kinds = kinds(&gpu, &mut report)?;
     let Some(first) = kinds.first() else {
-        bail!("the GPU's memory is to be had in no way: nothing was run");
+        bail!("no memory of the GPU could be allocated: nothing was run");
     };
     for (number, kind) in kinds.iter().enumerate() {
         let name = kind.name;

@@ -4,7 +4,7 @@
 //! what changes with time, and what one leaves to the next, strikes all of them. A round 0 comes before,
 //! which is written down as such, and left out of every figure. A receiver's CPU time is that of its
 //! process from before the first byte is sent until it has nothing to do any more, or has closed the
-//! connection; what it costs to begin and end is told by a transfer of next to nothing. The NIC's
+//! connection; what it costs to begin and end is measured by a transfer of next to nothing. The NIC's
 //! work is left to NAPI threads of the kernel, which no receiver is charged with.
 
 mod contender;

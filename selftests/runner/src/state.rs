@@ -195,7 +195,7 @@ impl State {
 }
 
 /// Holds if no NIC was touched since the case began, not even for a moment: whoever changes one
-/// opens the runtime directory first, to write down what it was, and nobody removes that directory
+/// opens the runtime directory first, to write down what it was, and that directory is not removed
 /// before the case has ended.
 pub(crate) fn untouched() -> Result<()> {
     ensure!(

@@ -1,7 +1,7 @@
 //! What the receiving tools share: signals, payload sinks, standard streams, errors in words.
 
 #![deny(unsafe_code)]
-// They panic where nobody reads: see `common::stdio`.
+// They panic when the stream is closed: see `common::stdio`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod error;

@@ -1,7 +1,7 @@
 //! SIGINT and SIGTERM as a reason to stop a receiver in good order.
 //!
-//! The first signal stops the engine. A second one ends the process, which may be stuck in a write
-//! that nobody reads; the guardian then restores the NIC.
+//! The first signal stops the engine. A second one ends the process, which may be stuck in a write to a
+//! full pipe; the guardian then restores the NIC.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

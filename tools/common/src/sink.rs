@@ -63,7 +63,7 @@ impl Sink for AnySink {
         self.inner().consume(received)
     }
 
-    /// Closes the output: its peer is told that all went well only if it did.
+    /// Closes the output; an error of `close` fails the connection.
     fn finish(&mut self) -> Result<(), SinkError> {
         self.inner().finish()?;
         let output = match self {

@@ -34,7 +34,7 @@ pub struct Stream {
 /// Whose turn it is to write.
 #[derive(Debug)]
 struct Turn {
-    /// Somebody writes.
+    /// A write is under way.
     taken: bool,
     /// Posted, for the stream's thread to write.
     posted: String,
@@ -57,7 +57,7 @@ pub fn stderr() -> &'static Stream {
     &STDERR
 }
 
-/// A line of a program on standard error. Nobody is left to read of it if that can't be written.
+/// Prints a line of a program on standard error. Errors are ignored: there is no other place to report them.
 pub fn say(program: &str, text: impl fmt::Display) {
     let _unread = STDERR.print(&format!("{program}: {text}\n"));
 }
@@ -139,11 +139,11 @@ impl Stream {
             let mut text = std::mem::take(&mut turn.posted);
             let lost = std::mem::take(&mut turn.lost);
             if lost > 0 {
-                text += &format!("{lost} more lines were lost: nobody read them\n");
+                text += &format!("{lost} more lines were lost: they were not read in time\n");
             }
             turn.taken = true;
             drop(turn);
-            // What is posted is told to whoever reads it; who must know prints.
+            // Errors of posted text are ignored; text that must arrive is printed.
             let _unread = self.write(&text);
             self.lock().taken = false;
             self.changed.notify_all();

@@ -9,7 +9,8 @@ use std::process::ExitCode;
 /// In words, for the help and the man page.
 pub(crate) const CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong command line; 3 the physical NIC went away while it was
-received on; 4 the netkit did; 5 its network namespace did; 6 the peer fell silent.";
+received on; 4 the netkit did; 5 its network namespace did; 6 the peer fell silent; 128 and
+the signal's number: ended by a second SIGINT or SIGTERM, or by one while results are printed.";
 
 /// What went away while it was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]

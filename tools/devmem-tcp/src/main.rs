@@ -1,7 +1,7 @@
 //! `devmem-tcp`: lease NIC queues, receive TCP payload into device memory.
 
 #![forbid(unsafe_code)]
-// They panic where nobody reads: see `common::stdio`.
+// They panic when the stream is closed: see `common::stdio`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
@@ -121,7 +121,7 @@ fn main() -> ExitCode {
             exit::code(&error)
         }
     };
-    // What was not waited for, unless nobody reads it.
+    // Posted text gets a last chance to be written.
     common::stdio::stdout().settle(LAST_WORDS);
     common::stdio::stderr().settle(LAST_WORDS);
     code

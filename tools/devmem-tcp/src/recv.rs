@@ -75,10 +75,11 @@ pub(crate) struct Args {
     /// End when so many peers have closed
     #[arg(long, value_name = "N", default_value_t = 1)]
     connections: u32,
-    /// End a connection that has brought nothing for so many seconds (exit code 6)
+    /// End a connection that has brought nothing for this many seconds (exit code 6) [default: never;
+    /// 0: never]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     idle_timeout: Option<Duration>,
-    /// Ask a peer that has been silent for so many seconds whether it is still there, and end its
+    /// Ask a peer that has been silent for this many seconds whether it is still there, and end its
     /// connection after about as long again without an answer (exit code 6); 0 never asks
     #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
     keepalive: Duration,
@@ -110,7 +111,7 @@ fn rx_page_size(text: &str) -> Result<u32, String> {
     u32::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
 }
 
-/// Seconds, a fraction of one at least, unless they are 0.
+/// Seconds, which may have a fraction; 0 is allowed.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
     Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
@@ -165,7 +166,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     exit::all([ended, printed])
 }
 
-/// Raises the limit of open files as far as it may be, and says if so many connections might not do.
+/// Raises the limit of open files as far as it may be, and warns if that is too few for the connections.
 fn allow_fds(connections: u32) {
     // Queues, threads and dmabufs take some, too.
     const OTHERS: u64 = 64;
@@ -263,7 +264,7 @@ fn receive(
     let pool = memory::pool(memory);
     warn_of_a_small_pool(args, memory);
     let recv_buffer = match rings(args, nic) {
-        Some(rings) => listen::recv_buffer_beside(pool, rings, args.connections),
+        Some(rings) => listen::recv_buffer_beside(pool, niov(args), rings, args.connections),
         None => listen::recv_buffer_for(pool, args.connections),
     };
     let options = SocketOptions {

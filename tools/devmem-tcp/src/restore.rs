@@ -92,12 +92,7 @@ fn row(device: String, outcome: Outcome) -> Row {
 
 /// The error, its causes, and what to do about it: of several there may be several remedies.
 fn with_remedy(error: &nic::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text += &format!(": {error}");
-        cause = error.source();
-    }
+    let text = common::with_sources(error);
     match error.remedy() {
         Some(remedy) => format!("{text} ({remedy})"),
         None => text,

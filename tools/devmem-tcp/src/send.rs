@@ -312,7 +312,7 @@ fn await_end(args: &Args, socket: &mut TcpStream, bytes: u64) -> Result<()> {
     }
 }
 
-/// The error of a socket, after so many bytes that it took.
+/// The error of a socket, after `bytes` that it took.
 fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Error {
     let text = format!("send to {}, after {bytes} bytes", args.to);
     // The time of `SO_SNDTIMEO` and `SO_RCVTIMEO` is over.
@@ -333,9 +333,13 @@ fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Erro
     }
 }
 
-/// TCP itself gave up: the peer is gone, or its window stayed closed.
+/// TCP itself gave up: the peer is gone (`tcp_write_err`: `ETIMEDOUT`, or what ICMP said meanwhile), or its
+/// window stayed closed.
 fn timed_out(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(libc::ETIMEDOUT)
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ETIMEDOUT | libc::EHOSTUNREACH | libc::ENETUNREACH)
+    )
 }
 
 fn silence(text: String) -> Error {

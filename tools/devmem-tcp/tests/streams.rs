@@ -1,4 +1,4 @@
-//! Standard streams that are closed, full, not to be waited for, or read by nobody.
+//! Standard streams that are closed, full, non-blocking or unread.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
@@ -72,7 +72,7 @@ fn output_that_would_not_block_is_waited_for() {
     assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
 }
 
-/// Neither an error's text nor a log line that nobody reads is a reason to panic.
+/// An error or a log line on a closed stream does not panic.
 #[test]
 fn nobody_reads_stderr() {
     let (reader, writer) = pipe().unwrap();

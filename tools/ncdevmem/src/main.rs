@@ -5,7 +5,7 @@
 //! differs, and why, is in `docs/ncdevmem.md`.
 
 #![forbid(unsafe_code)]
-// They panic where nobody reads: see `common::stdio`.
+// They panic when the stream is closed: see `common::stdio`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod args;
@@ -71,7 +71,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
         return ExitCode::FAILURE;
     }
     if error.use_stderr() {
-        // Nobody is left to hear of it if that is closed.
+        // Ignored: there is no other place to report it.
         let _closed = error.print();
         return ExitCode::FAILURE;
     }

@@ -1,4 +1,4 @@
-//! What an engine is told.
+//! Engine configuration.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -150,7 +150,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// For a dmabuf of `len` bytes in niovs of a page of this system, that so many connections share,
+    /// For a dmabuf of `len` bytes in niovs of a page of this system, shared by this many connections,
     /// as [`Config::for_pool_in`].
     pub fn for_pool(len: u64, connections: u32) -> Self {
         Self::for_pool_in(len, page_size(), connections)

@@ -3,7 +3,7 @@
 //! A wake-up costs four or five system calls, whatever it brings. A receiver that keeps up with a
 //! stream would be woken for each packet; one that waits for more is woken once per `patience`. But a
 //! peer that waits for an answer sends no more, and each of its requests would be late by as long. The
-//! two are told apart by trying: a stream goes on at its rate while bytes gather, a request does not.
+//! two are distinguished by trying: a stream goes on at its rate while bytes gather, a request does not.
 //!
 //! - Off: several wake-ups in `patience` or a little more, that together brought enough, begin to gather.
 //!   They also tell the rate.
@@ -17,7 +17,7 @@
 
 use std::time::{Duration, Instant};
 
-/// Wake-ups after a first one that make gathering worth it: at least so many.
+/// Wake-ups after a first one that make gathering worth it: at least this many.
 const WAKES: u32 = 2;
 /// Bytes within the patience that make it worth it, where the mark is not smaller than twice that.
 const ENOUGH: u64 = 32 << 10;
@@ -25,12 +25,12 @@ const ENOUGH: u64 = 32 << 10;
 const LEAST: u64 = 8 << 10;
 /// The longest time between tries, in units of the patience.
 const LONGEST_REST: u32 = 512;
-/// Looks in a row that went well, after which earlier failures are forgotten; or so many times as many
+/// Looks in a row that went well, after which earlier failures are forgotten; or 16 times as many
 /// wake-ups by the mark, of which a large request may bring several.
 const TRUSTED: u32 = 16;
 /// Looks that found too little, after which each packet wakes the loop again.
 const STRIKES: u32 = 2;
-/// A steady connection waits so many times as long.
+/// A steady connection waits longer by this factor.
 pub(super) const STEADY: u32 = 4;
 
 /// What a connection may let gather.
@@ -124,7 +124,7 @@ impl Gathering {
         }
     }
 
-    /// When it was drained last, if it gathers and nobody looks at it.
+    /// When it was drained last, if it gathers and is not being looked at.
     pub(super) fn waits_since(&self) -> Option<Instant> {
         match self.state {
             State::On(drained) => Some(drained),

@@ -22,7 +22,7 @@ pub struct Peer {
     pub index: usize,
     /// Where it comes from.
     pub address: SocketAddr,
-    /// Whom it connected to.
+    /// Local address of the connection.
     pub local: SocketAddr,
     /// The NAPI instance, and so the rx queue, that its first packets came by
     /// (`SO_INCOMING_NAPI_ID`); none if that is not known, as behind a virtual device.

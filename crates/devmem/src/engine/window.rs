@@ -7,7 +7,7 @@
 
 /// Bytes between looks where much may have changed.
 const SHORTEST: u64 = 16 << 10;
-/// Bytes between looks in a long stream: at most one call in so many.
+/// Bytes between looks in a long stream: at most one call in this many.
 const LONGEST: u64 = 4 << 20;
 
 /// The next look, in bytes of the stream.
@@ -31,7 +31,7 @@ impl WindowLooks {
         *self = Self::new();
     }
 
-    /// Whether it is time for a look, after so many bytes of the stream.
+    /// Whether it is time for a look, after this many bytes of the stream.
     pub(super) fn is_due(&mut self, bytes: u64) -> bool {
         if bytes < self.next {
             return false;

@@ -64,7 +64,7 @@ pub(crate) fn freed() -> u64 {
 #[unsafe(no_mangle)]
 pub(crate) unsafe extern "C" fn recvmsg(_: c_int, message: *mut libc::msghdr, _: c_int) -> isize {
     CALL.with_borrow_mut(|call| {
-        // SAFETY: the caller's promise; nobody else has the header during the call.
+        // SAFETY: the caller's promise; no other reference to the header exists during the call.
         let message = unsafe { &mut *message };
         let (from, len, to) = (
             call.control.as_ptr(),
@@ -135,7 +135,7 @@ impl Memory {
         let fd = unsafe { libc::memfd_create(c"frags".as_ptr(), libc::MFD_CLOEXEC) };
         assert!(fd >= 0, "memfd_create: {}", std::io::Error::last_os_error());
         let memory = Self {
-            // SAFETY: the fd was just made, and is nobody else's.
+            // SAFETY: the fd was just made, and has no other owner.
             file: unsafe { File::from_raw_fd(fd) },
             len: bytes.len() as u64,
         };
@@ -149,7 +149,7 @@ impl Memory {
             "mmap: {}",
             std::io::Error::last_os_error()
         );
-        // SAFETY: the mapping has so many bytes, is never unmapped, and nobody writes to the file
+        // SAFETY: the mapping is this long, is never unmapped, and no write follows to the file
         // any more.
         (mapping, unsafe {
             std::slice::from_raw_parts(at.cast(), bytes.len())

@@ -212,7 +212,7 @@ mod sys {
             if fd < 0 {
                 return Err(io::Error::last_os_error());
             }
-            // SAFETY: the kernel has just opened this descriptor for us, and nobody else knows it.
+            // SAFETY: the kernel has just opened this descriptor, and it has no other owner.
             let fd = unsafe { OwnedFd::from_raw_fd(fd) };
             Ok(Self(File::from(fd)))
         }

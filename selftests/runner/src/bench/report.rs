@@ -25,7 +25,7 @@ pub(crate) struct Report {
     /// Print the comparison of what guests wrote, these files in the order of their tables
     #[arg(long, value_name = "FILE", num_args = 1.., hide = true)]
     bench_report: Vec<PathBuf>,
-    /// With what `cargo bench` said of the host, if there is such a file
+    /// With what `make bench-host` said of the host, if there is such a file
     #[arg(long, value_name = "FILE", hide = true)]
     bench_host: Option<PathBuf>,
     /// Print the comparison of a run's figures

@@ -99,7 +99,7 @@ pub(super) fn short_stream() -> Result<()> {
     summary(receiver.end()?, "all 102400 bytes came beside").map(drop)
 }
 
-/// Two peers, of whom one is steered: the other is named.
+/// Two peers, one of them steered: the other is named.
 pub(super) fn one_of_two_peers() -> Result<()> {
     bed::wire()?;
     let tool = devmem_tcp();

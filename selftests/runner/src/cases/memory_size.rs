@@ -74,7 +74,7 @@ pub(super) fn more_than_the_machine_has() -> Result<()> {
     cured(&line, &option)?;
     let line = format!("send {NIC_ADDRESS}:5000 --wait 0 --dev {NIC} --dmabuf=SIZE");
     let option = refused(&line, "100G")?;
-    // Now there is memory, and nobody who listens.
+    // Now there is memory, and no listener.
     let said = finish(tool(&line.replace("--dmabuf=SIZE", &option)))?.refused(1)?;
     ensure!(said.contains("refused"), "{said}");
     Ok(())

@@ -129,7 +129,7 @@ pub(super) fn of_another_boot() -> Result<()> {
     left.put_right()
 }
 
-/// The NIC is gone, and another one has its name. Somebody has set that one up just as the dead
+/// The NIC is gone, and another one has its name. Another program has set that one up just as the dead
 /// receiver had the old one: whoever takes the one for the other undoes that.
 pub(super) fn of_another_nic() -> Result<()> {
     for again in [false, true] {

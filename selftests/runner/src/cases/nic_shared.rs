@@ -237,7 +237,7 @@ pub(super) fn changes_of_others_stay() -> Result<()> {
     state::nothing_left()
 }
 
-/// What somebody else changes: the rings, the RSS table, and a rule more.
+/// What another program changes: the rings, the RSS table, and a rule more.
 fn changes_of_others(ethtool: &mut Ethtool, nic: Ifindex) -> Result<u32> {
     set_ring_and_table(ethtool, nic, Some(333), vec![QueueId::new(1)])?;
     let theirs = FlowRule::tcp_to(SocketAddr::new(NIC_ADDRESS.parse()?, 7003), Action::Drop);

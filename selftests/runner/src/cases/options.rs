@@ -190,7 +190,7 @@ pub(super) fn recv_patience() -> Result<()> {
     Ok(())
 }
 
-/// `send --wait`: nobody comes to listen.
+/// `send --wait`: no listener comes.
 pub(super) fn send_wait_runs_out() -> Result<()> {
     bed::wire()?;
     for wait in [0, 2] {

@@ -170,7 +170,7 @@ pub(super) fn strangers_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// What connects the expected peer, once somebody listens.
+/// Connects the expected peer, once there is a listener.
 fn peer_that_waits() -> Result<impl FnOnce() -> Result<TcpStream>> {
     until("a listener", Duration::from_secs(20), || {
         Ok(sh("ss -Hltn sport = :5000")?.contains(":5000"))

@@ -263,8 +263,8 @@ pub(super) fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
     let receiver = start(None, &format!("-f {NIC} -l {to} -o {output}"))?;
     let line = format!("send --wait 20 {to} --bytes 8M");
     let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
-    // As far as it goes: a pipe has 64 KiB, which are 46 packets, and a window that nobody reads from
-    // does not grow.
+    // As far as it goes: a pipe has 64 KiB, which are 46 packets, and an unread window does
+    // not grow.
     until("payload", Duration::from_secs(20), || Ok(received()? > 60))?;
     thread::sleep(Duration::from_secs(1));
     receiver.signal(Signal::SIGTERM)?;

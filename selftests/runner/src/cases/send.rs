@@ -43,7 +43,7 @@ fn all_completed(sent: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Both ends in device memory, over a wire that loses some packets: bytes are sent anew from where
+/// Both ends in device memory, over a wire that loses some packets: bytes are sent again from where
 /// they lie.
 pub(super) fn dmabuf_to_dmabuf() -> Result<()> {
     bed::wire()?;

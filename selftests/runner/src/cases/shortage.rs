@@ -32,7 +32,7 @@ fn listening() -> Result<bool> {
     Ok(sh("ss -tlnH sport = :5000")?.contains("LISTEN"))
 }
 
-/// Somebody ends the listening socket, as `ss --kill` does.
+/// The listening socket is ended from outside, as `ss --kill` does.
 pub(super) fn listener_is_killed() -> Result<()> {
     bed::wire()?;
     let mut observer = Observer::of(NIC)?;

@@ -58,7 +58,7 @@ pub(super) fn timeout_is_one_signal() -> Result<()> {
     Ok(())
 }
 
-/// Stuck in a write that nobody reads, `ncdevmem` ends by a second signal, and the guardian puts the
+/// Stuck in a write to a full pipe, `ncdevmem` ends by a second signal, and the guardian puts the
 /// NIC back.
 pub(super) fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
     bed::wire()?;
@@ -85,7 +85,7 @@ pub(super) fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
     Ok(())
 }
 
-/// `show --watch`, stuck in a line that nobody reads, ends by a second Ctrl-C.
+/// `show --watch`, stuck in a write to a full pipe, ends by a second Ctrl-C.
 pub(super) fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
     let (reader, writer) = small_pipe()?;
     fill(&writer)?;

@@ -55,7 +55,7 @@ pub(super) fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> 
     Ok(Started { child, err })
 }
 
-/// A process that writes where somebody else reads.
+/// A process whose output the test reads.
 pub(super) struct Started {
     child: std::process::Child,
     err: &'static str,
@@ -210,7 +210,7 @@ pub(super) fn summary_that_cannot_be_printed() -> Result<()> {
     Ok(())
 }
 
-/// What is said on standard error that nobody reads is no reason to end.
+/// Unread standard error is no reason to end.
 pub(super) fn nobody_reads_stderr() -> Result<()> {
     bed::wire()?;
     let before = nic_settings(NIC)?;

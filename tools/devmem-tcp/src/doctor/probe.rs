@@ -83,8 +83,15 @@ fn can_lease(place: &Place, link: &LinkInfo) -> QueueApi {
         };
         Netdev::open()?.lease(lessee, lease)
     };
-    let asked = thread::scope(|scope| scope.spawn(ask).join());
-    let asked = asked.unwrap_or_else(|panic| resume_unwind(panic));
+    let asked = thread::scope(|scope| {
+        let asking = thread::Builder::new().spawn_scoped(scope, ask)?;
+        Ok(asking.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    });
+    let asked = match asked {
+        Ok(asked) => asked,
+        // No thread can be had now.
+        Err(error) => return QueueApi::Unknown(std::io::Error::to_string(&error)),
+    };
     match asked {
         Ok(_) => QueueApi::Unknown("the kernel leased a queue that is not".to_owned()),
         Err(error) => match (error.raw_os_error(), error.message()) {

@@ -159,7 +159,7 @@ impl Live {
             return;
         }
         self.next = (self.next + SECOND).max(now);
-        // Nobody has read the last one yet, so this second is left out: what is drawn is drawn over
+        // The last one was not read yet, so this second is left out: what is drawn is drawn over
         // what was, and a line begins where another ends.
         if !self.stream.is_idle() {
             return;

@@ -36,7 +36,7 @@ impl Observer {
         receiver: &Receiver,
         bound: &[(Binding, &AnyMemory)],
     ) -> Self {
-        // From here on a log line waits for nobody either.
+        // From here on log lines are posted, too.
         stdio::stderr().post("");
         let niov = super::niov(args);
         let dmabufs: Vec<_> = bound

@@ -232,7 +232,7 @@ struct Holders {
     missing: usize,
     /// Who has most, and how many.
     most: Option<(String, u64)>,
-    /// There are several dmabufs, and nobody knows which part of this is of which.
+    /// There are several dmabufs, and these counts are not known for each.
     several: bool,
 }
 

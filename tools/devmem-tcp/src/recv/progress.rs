@@ -43,7 +43,7 @@ impl RateLine {
         if bytes == 0 || (bytes == before && !self.terminal) {
             return;
         }
-        // A line that is still there says more than two that nobody reads.
+        // While a line is still unread, a second one would say nothing more.
         if !stdio::stderr().is_idle() {
             return;
         }

@@ -33,7 +33,7 @@ pub(super) struct ThreadArgs {
     /// Poll the NIC for so many microseconds before each sleep (Linux 6.9)
     #[arg(long, value_name = "USEC")]
     busy_poll: Option<u32>,
-    /// Let payload of a busy connection wait so many milliseconds for more, four times as many where it
+    /// Let payload of a busy connection wait this many milliseconds for more, four times as many where it
     /// comes steadily: fewer wake-ups; 0 lets none wait
     #[arg(long, value_name = "MS", default_value_t = 2)]
     patience: u32,

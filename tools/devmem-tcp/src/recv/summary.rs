@@ -234,7 +234,7 @@ impl Summary {
             return report::text(&text);
         }
         match stdio::stderr().print(&text) {
-            // Words for whom nobody is left to read them; a program that asked for JSON lacks it.
+            // An unread summary in words is no failure; a program that asked for JSON needs it.
             Err(error) if json => Err(error).context("stderr"),
             _ => Ok(()),
         }

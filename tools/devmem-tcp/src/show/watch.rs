@@ -38,7 +38,7 @@ struct Line {
 
 pub(super) fn run(device: Option<&str>, json: bool) -> Result<()> {
     let (signalled, signal) = UnixStream::pair().context("socketpair")?;
-    // A second one ends the process, which may be stuck in a line that nobody reads.
+    // A second signal ends the process, which may be stuck in a write to a full pipe.
     let again = Arc::new(AtomicBool::new(false));
     for number in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&again))

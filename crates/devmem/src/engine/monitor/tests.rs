@@ -70,7 +70,7 @@ fn it_shows_connections_at_work_and_over() {
     stop.stop();
     let report = running.join().unwrap();
     assert_eq!(report.stats.stream.bytes, 1300);
-    // Nobody is left to be waited for, and what was received stays.
+    // No engine is left to wait for, and what was received stays.
     let asked = Instant::now();
     let total = monitor.snapshot(PATIENCE).unwrap().total();
     assert!(asked.elapsed() < PATIENCE);

@@ -24,7 +24,7 @@ pub(super) struct Data {
     pub(super) rows: Vec<Row>,
     pub(super) echo: Vec<Latency>,
     pub(super) parts: Vec<Parts>,
-    /// What `cargo bench` measured on the host, if it did.
+    /// What `make bench-host` measured on the host, if it did.
     pub(super) host: Option<Host>,
 }
 
@@ -113,14 +113,11 @@ pub(super) struct Parts {
     pub(super) free: Vec<f64>,
 }
 
-/// What `cargo bench` says of the path in user space, with no kernel in it.
+/// What `make bench-host` says of the path in user space, with no kernel in it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Host {
     /// To take a frag out of the control message, discard and recycle it.
     pub(super) recv_frag_ns: Option<f64>,
-    /// Allocations of that, a frag.
-    #[serde(default)]
-    pub(super) recv_frag_allocations: Option<f64>,
     /// Bytes a second, by those of a `memcmp` of the same memory.
     pub(super) validate_fraction_of_memcmp: Option<f64>,
 }

@@ -145,7 +145,7 @@ fn intro(data: &Data) -> String {
          # What receiving costs\n\n\
          `make bench` measures receivers side by side, one after the other on the same queue of the software NIC, in an emulated VM:\n\n\
          | receiver | |\n|---|---|\n\
-         | `devmem-tcp recv` | this toolkit's, with its default settings |\n\
+         | `devmem-tcp recv` | this toolkit's, with `--no-config`; pages and size as below, else its default settings |\n\
          | `ncdevmem` | upstream's, built from the kernel's source. It prints a line for each frag (to `/dev/null` here), and is charged for that |\n\
          | `ncdevmem`, quiet | the same source with these prints compiled away ([quiet.h](../selftests/bench/quiet.h)) |\n\
          | `iou-zcrx` | the kernel's test of zero-copy receive with io_uring, as it is |\n\
@@ -153,14 +153,15 @@ fn intro(data: &Data) -> String {
          Ours is compared with whichever costs less |\n\
          | `recv` | plain TCP, with a copy, and with `MSG_TRUNC`, which has the kernel throw the payload away |\n\n\
          *Validating* receivers compare every byte, the others discard the payload; only receivers of one kind are compared. Their memory is \
-         64 MiB of 4 KiB pages (`iou-zcrx`: 32 MiB, its fixed size), except in the rows that say 2 MiB pages.\n\n\
+         64 MiB of 4 KiB pages (`ncdevmem`: 62.5 MiB, `iou-zcrx`: 32 MiB, their fixed sizes), except in the rows that say otherwise.\n\n\
          These figures are of Linux {kernel}: {rounds} rounds of {mib} MiB a transfer ({upstream} KiB for `ncdevmem`, which is slow, and {zcrx} KiB for `iou-zcrx`, \
          the most that it can compare), {sweeps} where one condition is varied. Each round runs every receiver, in an order that moves on by one from round to round. \
-         One transfer to each comes before the first round and is in none of the figures.\n\n\
-         There are two guests. **One processor**: the clock counts instructions, 2 ns each (`-icount`), so that CPU times \
+         One transfer to each comes before the first round and is in none of the figures, but not where one condition is varied.\n\n\
+         There are three guests. **One processor**: the clock counts instructions, 2 ns each (`-icount`), so that CPU times \
          do not depend on how busy the machine is. It says how many instructions a receiver and the kernel take, and nothing about \
          caches or memory. **Two processors**: the sender has one, the receiver and its side of the NIC the other, and the clock is \
-         the machine's: times vary from round to round with whatever else the machine does. No figure says how fast hardware is. \
+         the machine's: times vary from round to round with whatever else the machine does. The third is the first with the instructions that move strings of bytes masked \
+         (`clearcpuid=erms,fsrm`), so that the kernel copies by words; only ours, `recv` and the bare loops run there. No figure says how fast hardware is. \
          Without receive coalescing a frag is one packet; with it the NIC packs frags full. Both exist in the field.\n\n"
     )
 }
@@ -186,7 +187,7 @@ fn table(targets: &[Target]) -> String {
     text
 }
 
-/// What is told beside the tables of the guests.
+/// The sections after the guests' tables.
 fn rest(data: &Data) -> String {
     let mut text = format!(
         "\n## Whether the system calls are right\n\n\
@@ -226,15 +227,15 @@ fn rest(data: &Data) -> String {
 
 fn host(data: &Data) -> String {
     let Some(host) = &data.host else {
-        return "`cargo bench` was not run for these figures.\n".to_owned();
+        return "`make bench-host` was not run for these figures.\n".to_owned();
     };
     let some =
         |value: Option<f64>| value.map_or("not measured".to_owned(), |it| format!("{it:.2}"));
     format!(
-        "`cargo bench` on the host, with no kernel in the path. To take a frag out of a control message, discard and recycle it: \
-         {} ns. Allocations of that, a frag: {}. Validation, against a `memcmp` of the same memory: {} of its bytes a second.\n",
+        "`make bench-host`, with no kernel in the path. To take a frag out of a control message, discard and recycle it, 64 a call: \
+         {} ns. Validation, against a `memcmp` of the same memory: {} of its bytes a second. That a frag allocates nothing is a test \
+         (selftests/hostbench/tests/no_allocation.rs).\n",
         some(host.recv_frag_ns),
-        some(host.recv_frag_allocations),
         some(host.validate_fraction_of_memcmp)
     )
 }

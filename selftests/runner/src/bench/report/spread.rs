@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What is told of the values of several rounds.
+/// Median, least and most of several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
     pub(super) min: f64,

@@ -271,7 +271,7 @@ fn echo(data: &Data) -> Target {
     }
 }
 
-fn host(data: &Data) -> [Target; 3] {
+fn host(data: &Data) -> [Target; 2] {
     let of = |value: fn(&Host) -> Option<f64>| {
         let value = data.host.as_ref().and_then(value);
         value.and_then(|value| Spread::of(&[value]))
@@ -282,11 +282,6 @@ fn host(data: &Data) -> [Target; 3] {
             "user space per frag, on the host, in ns",
             of(|it| it.recv_frag_ns),
             Limit::AtMost(15.0),
-        ),
-        target(
-            "allocations per frag, on the host",
-            of(|it| it.recv_frag_allocations),
-            Limit::AtMost(0.0),
         ),
         target(
             "validation on the host, bytes a second against memcmp",

@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use devmem::listen::{SocketOptions, connect as connect_from};
 use netdev::NetNs;
 use nix::sys::ptrace;
 use nix::sys::signal::Signal;
@@ -15,7 +17,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::bed::{NIC, NIC_ADDRESS, PEER};
+use crate::bed::{NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS};
 use crate::cases::receive::wait_until_bound;
 use crate::cases::transfer::devmem_tcp;
 use crate::memory;
@@ -106,8 +108,18 @@ pub(in crate::cases) fn connect(port: u16, bytes: usize) -> Result<TcpStream> {
 }
 
 pub(in crate::cases) fn connect_to(address: &str, port: u16, bytes: usize) -> Result<TcpStream> {
+    // Ports that differ in many bits: the NIC's hash spreads them over its queues, whatever its key.
+    static NUMBER: AtomicU16 = AtomicU16::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let from = 20_000 + number.wrapping_mul(977) % 20_000;
+    let options = SocketOptions {
+        source: Some(SocketAddr::new(SENDER_ADDRESS.parse()?, from)),
+        ..SocketOptions::default()
+    };
+    let to = SocketAddr::new(address.parse()?, port);
     let peer = NetNs::by_name(PEER)?;
-    let mut stream = peer.run(|| TcpStream::connect((address, port)))??;
+    let connected = peer.run(|| connect_from(to, &options, Duration::from_secs(10)))?;
+    let mut stream = connected?;
     stream.set_nodelay(true)?;
     stream.write_all(&vec![7; bytes])?;
     Ok(stream)
