@@ -130,24 +130,24 @@ impl NetNs {
         Ok((meta.dev(), meta.ino()))
     }
 
-    /// Runs `f` inside, on a thread of its own that ends with it. Sockets made there stay in this
-    /// namespace wherever they are used.
+    /// Runs `f` inside: on this thread, if that is in this namespace, else on one of its own that ends
+    /// with it. Sockets made there stay in this namespace wherever they are used.
     ///
     /// A namespace is a property of a thread (`setns`): the caller's is left alone. Entering
     /// another one needs `CAP_SYS_ADMIN`, staying in the current one needs nothing.
     ///
     /// # Errors
     /// Those of `setns`: `EPERM` without the capability, `EINVAL` for a file that is no network
-    /// namespace.
+    /// namespace; `EAGAIN` if no thread can be had.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         let failed =
             |errno: nix::Error| Error::from_errno("enter netns", &self.label, errno as i32);
-        let here = self.is_same(&Self::current()?)?;
+        if self.is_same(&Self::current()?)? {
+            return Ok(f());
+        }
         thread::scope(|scope| {
             let inside = || {
-                if !here {
-                    setns(&*self.file, CloneFlags::CLONE_NEWNET).map_err(failed)?;
-                }
+                setns(&*self.file, CloneFlags::CLONE_NEWNET).map_err(failed)?;
                 Ok(f())
             };
             let thread = thread::Builder::new().name("netns".to_owned());

@@ -49,15 +49,17 @@ impl Identity {
         format!("nic-{}-{}.json", self.netns.1, self.ifindex)
     }
 
-    /// Where it is now: in the namespace where it was, or in another one that can be seen.
+    /// Where it is now, if anywhere: in the namespace where it was, or in another one that can be seen.
     pub(crate) fn find(&self) -> Result<Option<(NetNs, LinkInfo)>, Error> {
         let mut spaces = NetNs::visible()?;
         // Where it was comes first.
         spaces.sort_by_key(|netns| netns.identity().ok() != Some(self.netns));
         for netns in spaces {
-            // A namespace that goes meanwhile, or that may not be entered, has nothing for us.
-            let Ok(link) = Link::open_in(&netns).and_then(|mut link| link.get(self.ifindex)) else {
-                continue;
+            let link = match Link::open_in(&netns).and_then(|mut link| link.get(self.ifindex)) {
+                Ok(link) => link,
+                Err(error) if is_not_there(&error) => continue,
+                // Not knowing is not absence: what was changed stays noted.
+                Err(error) => return Err(error.into()),
             };
             if self.is(&Self::of(&netns, &link)?) {
                 return Ok(Some((netns, link)));
@@ -65,4 +67,13 @@ impl Identity {
         }
         Ok(None)
     }
+}
+
+/// Whether an error says that a namespace has no such device: `ENODEV`, or that the namespace went meanwhile
+/// or may not be entered.
+fn is_not_there(error: &netdev::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ENODEV | libc::ENOENT | libc::EINVAL | libc::EPERM | libc::EACCES)
+    )
 }

@@ -23,6 +23,9 @@ use crate::small::Outcome;
 use crate::tool::sh;
 
 const MIB: usize = 1 << 20;
+/// The key that the definition of RSS has for examples ("Verifying the RSS Hash Calculation").
+const HASH_KEY: &str = "6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:\
+                        ae:7b:30:b4:77:cb:2d:a3:80:30:f2:0c:6a:42:b7:3b:be:ac:01:fa";
 /// The port of the peer at fault.
 const CULPRIT: u16 = FIRST;
 
@@ -203,7 +206,10 @@ pub(super) fn peer_on_the_wrong_queue() -> Result<()> {
 pub(super) fn thread_of_the_queue() -> Result<()> {
     const PEERS: u16 = 24;
     let second = SocketAddr::new(address()?.ip(), 5001);
-    let receiver = Receiver::small(&format!(
+    bed::wire()?;
+    // By a key of chance, 24 ports in a row may all be hashed to one queue.
+    sh(&format!("ethtool -X {NIC} hkey {HASH_KEY}"))?;
+    let receiver = Receiver::small_here(&format!(
         "fair --workers --queue 2 --queue 3 --listen {second} --peers {PEERS} --pool 16777216"
     ))?;
     let senders: Vec<_> = (0..PEERS)

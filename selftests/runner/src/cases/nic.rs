@@ -68,6 +68,8 @@ pub(super) fn moves_between_namespaces() -> Result<()> {
     receiver.signal(Signal::SIGTERM)?;
     println_line(&receiver.end_within(Duration::from_secs(5))?.refused(1)?);
     sh(&format!("ip address add {NIC_ADDRESS}/24 dev {NIC}"))?;
+    // A device in another namespace has other settings.
+    bed::forward(&[NIC])?;
     let to = format!("{}:5001", bed::BOX_ADDRESS);
     let line = format!("--netns {BOX} -f nk0");
     all_in_dmabuf(&validated(None, &line, &to, 4 * MIB)?)

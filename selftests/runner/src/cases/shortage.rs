@@ -194,7 +194,7 @@ fn sweep(receiver: impl Fn() -> Command, queues: usize) -> Result<Vec<String>> {
         observer
             .soon_same(&before)
             .with_context(|| format!("room for {room}"))?;
-        if said.contains("signal") {
+        if said.contains("ended by signal") {
             return Ok(complaints);
         }
         complaints.push(said);
