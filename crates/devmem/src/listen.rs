@@ -221,7 +221,7 @@ mod tests {
     fn small_memory_bounds_the_receive_buffer() {
         assert_eq!(recv_buffer_for(64 << 12, 4), Some(16 << 10));
         assert_eq!(recv_buffer_for(u64::MAX, 1), None);
-        assert_eq!(recv_buffer_beside(64 << 12, 512, 0, 4), Some(28 << 10));
+        assert_eq!(recv_buffer_beside(64 << 12, 256, 0, 4), Some(28 << 10));
         assert_eq!(
             recv_buffer_beside(64 << 12, 4096, 1 << 30, 4),
             Some(16 << 10)
