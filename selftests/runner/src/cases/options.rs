@@ -357,7 +357,7 @@ pub(super) fn apply_in_another_namespace() -> Result<()> {
     here.soon_same(&before.0)
 }
 
-/// What a receiver was told by a wrong `--netns` or a wrong word is no reason to touch anything.
+/// A wrong `--netns` or a wrong word is refused before anything is touched.
 pub(super) fn apply_of_nothing() -> Result<()> {
     bed::wire()?;
     for line in [
