@@ -9,9 +9,11 @@
 //!   They also tell the rate.
 //! - Gathering: fewer bytes than the mark wake nothing, so the engine looks at a connection that has
 //!   been silent for `patience`. What it finds is held against the rate: half of it is a stream's, less is a
-//!   request's, or a pause. Looks never lower the rate, since a peer that waits sends no faster than it is
+//!   request's. Looks never lower the rate, since a peer that waits sends no faster than it is
 //!   looked at. The second that finds too little ends it, and the next try comes later each time, so that
 //!   an exchange of requests and answers pays for a vanishing part of them.
+//! - Paused: a look found nothing at all, so nothing was late. The next packet wakes; if it brings
+//!   enough at once, the stream goes on and gathers again, or else it is off.
 //! - Steady: a look that found enough. It may wait four times as long, in which a peer that waits for
 //!   answers still sends one request.
 
@@ -25,9 +27,11 @@ const ENOUGH: u64 = 32 << 10;
 const LEAST: u64 = 8 << 10;
 /// The longest time between tries, in units of the patience.
 const LONGEST_REST: u32 = 512;
-/// Looks in a row that went well, after which earlier failures are forgotten; or 16 times as many
-/// wake-ups by the mark, of which a large request may bring several.
-const TRUSTED: u32 = 16;
+/// Looks in a row that went well, after which earlier failures are forgotten. A sender that shares its
+/// processor with others pauses every now and then.
+const TRUSTED: u32 = 8;
+/// So many wake-ups by the mark count as one such look: a large request may bring several.
+const MARKS: u32 = 16;
 /// Looks that found too little, after which each packet wakes the loop again.
 const STRIKES: u32 = 2;
 /// A steady connection waits longer by this factor.
@@ -69,6 +73,8 @@ enum State {
     On(Instant),
     /// As `On`, but being looked at after a silence.
     Looking(Instant),
+    /// Nothing came while bytes were to gather; each packet wakes the loop.
+    Paused,
 }
 
 /// Wake-ups since a moment, while each packet wakes the loop.
@@ -128,7 +134,7 @@ impl Gathering {
     pub(super) fn waits_since(&self) -> Option<Instant> {
         match self.state {
             State::On(drained) => Some(drained),
-            State::Off | State::Looking(_) => None,
+            State::Off | State::Looking(_) | State::Paused => None,
         }
     }
 
@@ -158,6 +164,19 @@ impl Gathering {
                 self.state = State::On(now);
                 None
             }
+            State::Paused if new >= limits.enough() => {
+                self.state = State::On(now);
+                Some(Mark::Bytes(limits.mark))
+            }
+            State::Paused => {
+                self.state = State::Off;
+                self.count(new, now, limits)
+            }
+            State::Looking(_) if new == 0 => {
+                self.state = State::Paused;
+                self.steady = false;
+                Some(Mark::One)
+            }
             State::Looking(before) => {
                 let waited = now.saturating_duration_since(before);
                 let expected = limits.expected(self.rate, waited);
@@ -166,15 +185,17 @@ impl Gathering {
                     let rate = self.rate.midpoint(limits.rate(new, waited));
                     self.rate = self.rate.max(rate);
                     self.steady = true;
-                    self.went_well(TRUSTED);
+                    self.went_well(MARKS);
                 } else {
                     self.strikes += 1;
                     self.good = 0;
                     self.steady = false;
-                    if !enough || self.strikes >= STRIKES {
+                    if self.strikes >= STRIKES {
                         self.give_up(now, limits);
-                        return Some(Mark::One);
+                    } else {
+                        self.state = State::Paused;
                     }
+                    return Some(Mark::One);
                 }
                 self.state = State::On(now);
                 None
@@ -219,7 +240,7 @@ impl Gathering {
 
     fn went_well(&mut self, weight: u32) {
         self.good = self.good.saturating_add(weight);
-        if self.good >= TRUSTED * TRUSTED {
+        if self.good >= TRUSTED * MARKS {
             self.rest = 0;
             self.strikes = 0;
         }

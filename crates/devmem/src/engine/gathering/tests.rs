@@ -226,6 +226,32 @@ fn a_stream_with_pauses_gathers_again() {
     assert!(model.wakes < 20 * 10_000 / 20, "{} wakes", model.wakes);
 }
 
+/// A sender that shares its processor with the NIC's: bursts, and nothing for as long as a few waits.
+#[test]
+fn a_stream_of_bursts_gathers() {
+    let mut model = Model::new(LIMITS);
+    let mut random = 1_u64;
+    let mut random = |from: u64, to: u64| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        from + (random >> 33) % (to - from)
+    };
+    for _ in 0..200 {
+        for _ in 0..random(50, 200) {
+            model.packet(micros(random(100, 1_000)), random(16_000, 64_000));
+        }
+        model.wait(model.now + micros(random(9_000, 16_000)));
+    }
+    let waits = model.now.as_micros() / (PATIENCE * STEADY).as_micros();
+    assert!(
+        u128::from(model.wakes) <= waits * 3 / 2,
+        "{} wakes in {:?}: {waits} waits",
+        model.wakes,
+        model.now
+    );
+}
+
 #[test]
 fn a_mark_that_is_refused_is_not_asked_for_at_once_again() {
     let mut gathering = Gathering::new();
