@@ -6,16 +6,16 @@
 //! two are distinguished by trying: a stream goes on at its rate while bytes gather, a request does not.
 //!
 //! - Off: several wake-ups in `patience` or a little more, that together brought enough, begin to gather.
-//!   They also tell the rate.
-//! - Gathering: fewer bytes than the mark wake nothing, so the engine looks at a connection that has
-//!   been silent for `patience`. What it finds is held against the rate: half of it is a stream's, less is a
-//!   request's. Looks never lower the rate, since a peer that waits sends no faster than it is
-//!   looked at. The second that finds too little ends it, and the next try comes later each time, so that
-//!   an exchange of requests and answers pays for a vanishing part of them.
-//! - Paused: a look found nothing at all, so nothing was late. The next packet wakes; if it brings
-//!   enough at once, the stream goes on and gathers again, or else it is off.
-//! - Steady: a look that found enough. It may wait four times as long, in which a peer that waits for
-//!   answers still sends one request.
+//!   What comes meanwhile tells the pace, as it is when nobody waits for more.
+//! - On: fewer bytes than the mark wake nothing, so the engine looks at a connection that has
+//!   been silent for `patience`. The pace since it began to gather is held against the one before: a stream
+//!   keeps it, an exchange of requests and answers does not. The second look that finds it fallen
+//!   behind ends it, and the next try comes later each time, so that such an exchange pays for a
+//!   vanishing part of its requests.
+//! - Steady: on, and a look found the pace kept. It may wait four times as long, in which a peer that waits
+//!   for answers still sends one request.
+//! - Paused: a look found nothing at all, so nothing was late; or it was the first that found too little.
+//!   Each packet wakes; a wake-up that brings enough goes on to gather.
 
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,10 @@ const TRUSTED: u32 = 8;
 const MARKS: u32 = 16;
 /// Looks that found too little, after which each packet wakes the loop again.
 const STRIKES: u32 = 2;
+/// Units of the patience after which what went on before tells nothing of what goes on.
+const GAP: u32 = 16;
+/// Units of the patience over which a pace is taken, about.
+const MEMORY: u32 = 16;
 /// A steady connection waits longer by this factor.
 pub(super) const STEADY: u32 = 4;
 
@@ -50,29 +54,16 @@ impl Limits {
     fn enough(&self) -> u64 {
         ENOUGH.min(self.mark / 2)
     }
-
-    /// What comes within `time`, at `rate` bytes per patience.
-    fn expected(&self, rate: u64, time: Duration) -> u64 {
-        let patience = self.patience.as_nanos().max(1);
-        let bytes = u128::from(rate) * time.as_nanos() / patience;
-        u64::try_from(bytes).unwrap_or(u64::MAX)
-    }
-
-    /// Bytes per patience, where `bytes` came within `time`.
-    fn rate(&self, bytes: u64, time: Duration) -> u64 {
-        let rate = u128::from(bytes) * self.patience.as_nanos() / time.as_nanos().max(1);
-        u64::try_from(rate).unwrap_or(u64::MAX)
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     /// Each packet wakes the loop.
     Off,
-    /// Only the mark does; drained last at this moment.
-    On(Instant),
+    /// Only the mark does.
+    On,
     /// As `On`, but being looked at after a silence.
-    Looking(Instant),
+    Looking,
     /// Nothing came while bytes were to gather; each packet wakes the loop.
     Paused,
 }
@@ -85,17 +76,55 @@ struct Window {
     bytes: u64,
 }
 
+/// Bytes that came, and how long that took, as of late.
+#[derive(Debug, Clone, Copy, Default)]
+struct Pace {
+    bytes: u64,
+    time: Duration,
+}
+
+impl Pace {
+    fn add(&mut self, bytes: u64, time: Duration, limits: Limits) {
+        if time > limits.patience * GAP {
+            // Not a part of what goes on: that begins anew.
+            *self = Self::default();
+            return;
+        }
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.time += time;
+        if self.time > limits.patience * MEMORY {
+            self.bytes /= 2;
+            self.time /= 2;
+        }
+    }
+
+    /// Bytes that come within `time` at this pace; none, if it is not known.
+    fn within(&self, time: Duration) -> u64 {
+        let bytes = u128::from(self.bytes) * time.as_nanos();
+        let bytes = bytes.checked_div(self.time.as_nanos()).unwrap_or(0);
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    /// Whether it falls short of two thirds of another.
+    fn is_far_below(&self, other: Self) -> bool {
+        self.bytes < other.within(self.time) / 3 * 2
+    }
+}
+
 /// Decides for one connection. It makes no system calls: who calls it sets the mark, and says if that
 /// failed.
 #[derive(Debug)]
 pub(super) struct Gathering {
     state: State,
     steady: bool,
-    /// Bytes of the stream when it was drained last.
+    /// Bytes of the stream when it was drained last, and when that was.
     total: u64,
+    drained: Option<Instant>,
     window: Option<Window>,
-    /// Bytes per patience, as of late.
-    rate: u64,
+    /// Since it began to gather, or ceased to.
+    pace: Pace,
+    /// The pace before it began to gather.
+    before: Pace,
     /// Units of the patience that the last failed try is followed by.
     rest: u32,
     /// No try before this moment.
@@ -121,8 +150,10 @@ impl Gathering {
             state: State::Off,
             steady: false,
             total: 0,
+            drained: None,
             window: None,
-            rate: 0,
+            pace: Pace::default(),
+            before: Pace::default(),
             rest: 0,
             not_before: None,
             good: 0,
@@ -133,8 +164,8 @@ impl Gathering {
     /// When it was drained last, if it gathers and is not being looked at.
     pub(super) fn waits_since(&self) -> Option<Instant> {
         match self.state {
-            State::On(drained) => Some(drained),
-            State::Off | State::Looking(_) | State::Paused => None,
+            State::On => self.drained,
+            State::Off | State::Looking | State::Paused => None,
         }
     }
 
@@ -145,8 +176,8 @@ impl Gathering {
 
     /// It has been silent for its time: it gets a turn, whatever there is.
     pub(super) fn look(&mut self) {
-        if let State::On(drained) = self.state {
-            self.state = State::Looking(drained);
+        if self.state == State::On {
+            self.state = State::Looking;
         }
     }
 
@@ -155,52 +186,46 @@ impl Gathering {
     pub(super) fn drained(&mut self, total: u64, now: Instant, limits: Limits) -> Option<Mark> {
         let new = total.saturating_sub(self.total);
         self.total = total;
+        let earlier = self.pace;
+        if let Some(before) = self.drained.replace(now) {
+            let time = now.saturating_duration_since(before);
+            self.pace.add(new, time, limits);
+        }
         match self.state {
-            State::Off => self.count(new, now, limits),
-            State::On(before) => {
-                let rate = limits.rate(new, now.saturating_duration_since(before));
-                self.rate = self.rate.midpoint(rate);
+            State::Off => self.count(new, earlier, now, limits),
+            State::On => {
                 self.went_well(1);
-                self.state = State::On(now);
                 None
             }
-            State::Paused if new >= limits.enough() => {
-                self.state = State::On(now);
-                Some(Mark::Bytes(limits.mark))
-            }
-            State::Paused => {
-                self.state = State::Off;
-                self.count(new, now, limits)
-            }
-            State::Looking(_) if new == 0 => {
-                self.state = State::Paused;
-                self.steady = false;
-                Some(Mark::One)
-            }
-            State::Looking(before) => {
-                let waited = now.saturating_duration_since(before);
-                let expected = limits.expected(self.rate, waited);
-                let enough = new >= limits.enough();
-                if enough && new >= expected / 2 {
-                    let rate = self.rate.midpoint(limits.rate(new, waited));
-                    self.rate = self.rate.max(rate);
+            State::Looking if new == 0 => Some(self.pause()),
+            State::Looking => {
+                if new >= limits.enough() && !self.pace.is_far_below(self.before) {
                     self.steady = true;
                     self.went_well(MARKS);
-                } else {
-                    self.strikes += 1;
-                    self.good = 0;
-                    self.steady = false;
-                    if self.strikes >= STRIKES {
-                        self.give_up(now, limits);
-                    } else {
-                        self.state = State::Paused;
-                    }
+                    self.state = State::On;
+                    return None;
+                }
+                self.strikes += 1;
+                self.good = 0;
+                if self.strikes >= STRIKES {
+                    self.give_up(now, limits);
                     return Some(Mark::One);
                 }
-                self.state = State::On(now);
-                None
+                Some(self.pause())
             }
+            State::Paused if new >= limits.enough() => {
+                self.state = State::On;
+                Some(Mark::Bytes(limits.mark))
+            }
+            State::Paused => self.count(new, earlier, now, limits),
         }
+    }
+
+    /// Each packet wakes the loop, until one brings much.
+    fn pause(&mut self) -> Mark {
+        self.state = State::Paused;
+        self.steady = false;
+        Mark::One
     }
 
     /// The socket took no such mark: each packet goes on to wake.
@@ -209,7 +234,7 @@ impl Gathering {
     }
 
     /// Counts a wake-up, and begins to gather where that would have saved some.
-    fn count(&mut self, new: u64, now: Instant, limits: Limits) -> Option<Mark> {
+    fn count(&mut self, new: u64, earlier: Pace, now: Instant, limits: Limits) -> Option<Mark> {
         if limits.mark < LEAST || limits.patience.is_zero() || new == 0 {
             return None;
         }
@@ -232,9 +257,13 @@ impl Gathering {
         if !worth || late || self.not_before.is_some_and(|moment| now < moment) {
             return None;
         }
-        self.rate = limits.rate(window.bytes, age);
+        if self.state == State::Off {
+            // Without the first piece of a request, whose time has only begun.
+            self.before = earlier;
+            self.pace = Pace::default();
+        }
         self.window = None;
-        self.state = State::On(now);
+        self.state = State::On;
         Some(Mark::Bytes(limits.mark))
     }
 
@@ -252,6 +281,7 @@ impl Gathering {
         self.window = None;
         self.good = 0;
         self.strikes = 0;
+        self.pace = Pace::default();
         self.rest = (self.rest * 2).clamp(1, LONGEST_REST);
         self.not_before = now.checked_add(limits.patience.saturating_mul(self.rest));
     }

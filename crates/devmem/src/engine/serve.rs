@@ -7,6 +7,9 @@ use super::connection::Turn;
 use super::{Connection, ConnectionError, End, Engine, OnEnd, Open, Peer, Slot};
 use crate::sink::{Sink, SinkError};
 
+/// Bytes of a turn after which the time is read anew.
+const MUCH: u64 = 64 << 10;
+
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     fn at_work(&mut self, index: usize) -> Option<&mut Open<S>> {
         match self.slots.get_mut(index) {
@@ -69,6 +72,11 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 }
                 Turn::Drained => {
                     open.ready = false;
+                    // A turn that brought much took its time.
+                    let now = match new < MUCH {
+                        true => now,
+                        false => Instant::now(),
+                    };
                     let listed = open.gathering.waits_since().is_some();
                     open.gather(now, &self.config);
                     // After it: the mark is one of the things that change the window.

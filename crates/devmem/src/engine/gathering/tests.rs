@@ -252,6 +252,26 @@ fn a_stream_of_bursts_gathers() {
     );
 }
 
+/// A sender and a receiver that have one processor between them: each gets it for some milliseconds.
+#[test]
+fn a_stream_by_turns_gathers() {
+    let mut model = Model::new(LIMITS);
+    for turn in 0..1_000 {
+        let (packets, pause) = [(30, 14_000), (5, 3_000), (4, 2_500), (14, 7_000)][turn % 4];
+        for _ in 0..packets {
+            model.packet(micros(250), 65_160);
+        }
+        model.wait(model.now + micros(pause));
+    }
+    let waits = model.now.as_micros() / (PATIENCE * STEADY).as_micros();
+    assert!(
+        u128::from(model.wakes) <= waits * 2,
+        "{} wakes in {:?}: {waits} waits",
+        model.wakes,
+        model.now
+    );
+}
+
 #[test]
 fn a_mark_that_is_refused_is_not_asked_for_at_once_again() {
     let mut gathering = Gathering::new();
