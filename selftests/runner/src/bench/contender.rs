@@ -88,7 +88,7 @@ pub(crate) const UPSTREAM: Contender = Contender {
     role: Role::Validates,
     bound: false,
     chatty: true,
-    smaller: 4,
+    smaller: 16,
     program: "ncdevmem-upstream",
     line: "-l -n -f {dev} -s {addr} -p {port} -t {queue} -q 1 -v 7",
     ..BARE
@@ -237,7 +237,7 @@ mod tests {
     #[test]
     fn a_transfer_is_no_longer_than_a_receiver_can_take() {
         assert_eq!(OURS.bytes(64 * MIB), 64 * MIB);
-        assert_eq!(UPSTREAM.bytes(64 * MIB), 16 * MIB);
+        assert_eq!(UPSTREAM.bytes(64 * MIB), 4 * MIB);
         assert_eq!(IOU_ZCRX.bytes(64 * MIB), 2 * MIB);
         assert_eq!(IOU_ZCRX.bytes(MIB), MIB);
     }

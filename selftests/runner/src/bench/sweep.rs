@@ -41,6 +41,8 @@ pub(crate) enum Series {
     /// The contenders, one connection, one queue.
     Compare,
     Connections,
+    /// The same in a dmabuf of 256 MiB: a connection's part of it is as many times larger.
+    Roomy,
     Queues,
     Netkit,
     RxPageSize,
@@ -49,8 +51,9 @@ pub(crate) enum Series {
 
 impl Series {
     /// Those that vary one condition, for our receiver.
-    pub(crate) const SWEEPS: [Self; 5] = [
+    pub(crate) const SWEEPS: [Self; 6] = [
         Self::Connections,
+        Self::Roomy,
         Self::Queues,
         Self::Netkit,
         Self::RxPageSize,
@@ -61,6 +64,7 @@ impl Series {
         match self {
             Self::Compare => "compare",
             Self::Connections => "connections",
+            Self::Roomy => "roomy",
             Self::Queues => "queues",
             Self::Netkit => "netkit",
             Self::RxPageSize => "rx-page-size",
@@ -70,7 +74,9 @@ impl Series {
 
     /// Whether this kernel can do it.
     pub(crate) fn is_possible(self) -> Result<bool> {
-        Ok(self != Self::RxPageSize || bed::kernel()? >= (7, 3))
+        // Before 7.3 udmabuf makes 64 MiB at most, unless told otherwise.
+        let recent = matches!(self, Self::RxPageSize | Self::Roomy);
+        Ok(!recent || bed::kernel()? >= (7, 3))
     }
 
     /// What of a point it varies: its place, and how that is called.
@@ -78,7 +84,7 @@ impl Series {
         let number = |value: u32, unit: &str| (f64::from(value), format!("{value}{unit}"));
         match self {
             Self::Compare => (0.0, String::new()),
-            Self::Connections => number(point.connections, ""),
+            Self::Connections | Self::Roomy => number(point.connections, ""),
             Self::Queues => number(point.queues, ""),
             Self::Netkit => match point.netkit {
                 false => (1.0, "direct".to_owned()),
@@ -100,6 +106,11 @@ impl Series {
             Self::Compare => Vec::new(),
             Self::Connections => both(&[1, 4, 16, 64, 256].map(|connections| Point {
                 connections,
+                ..some()
+            })),
+            Self::Roomy => both(&[1, 256].map(|connections| Point {
+                connections,
+                pool: 256,
                 ..some()
             })),
             // Each queue has the same number of connections.

@@ -35,7 +35,7 @@ pub(super) fn pictures(data: &Data) -> Vec<(&'static str, String)> {
     }
     for series in Series::SWEEPS {
         let (title, x) = match series {
-            Series::Compare => continue,
+            Series::Compare | Series::Roomy => continue,
             Series::Connections => ("By the number of connections", "connections"),
             Series::Queues => ("By the number of queues, 4 connections", "rx queues"),
             Series::Netkit => ("Direct, and through a leased queue", ""),

@@ -120,6 +120,7 @@ fn label(series: Series) -> &'static str {
     match series {
         Series::Compare => "",
         Series::Connections => "recv, connections:",
+        Series::Roomy => "recv, dmabuf of 256 MiB, connections:",
         Series::Queues => "recv, queues:",
         Series::Netkit => "recv,",
         Series::RxPageSize => "recv, 2 MiB pages, rx-page-size:",
