@@ -17,6 +17,7 @@ mod link;
 mod netdev;
 mod parse;
 mod remedy;
+mod shell;
 mod sys;
 
 pub use ethtool::*;
@@ -25,6 +26,7 @@ pub use link::*;
 pub use netdev::*;
 pub use netlink::{Error, ExtAck, NetNs, ParseError, Result};
 pub use remedy::remedy;
+pub use shell::{shell_command, shell_word};
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

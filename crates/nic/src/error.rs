@@ -2,7 +2,7 @@
 
 use std::io;
 
-use netdev::QueueId;
+use netdev::{QueueId, shell_word};
 
 use crate::{Owner, RunDirError};
 
@@ -72,19 +72,25 @@ impl Error {
     pub fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::QueueTaken { device, .. } => {
-                format!("`devmem-tcp show {device}` lists the queues: choose another one")
+                format!(
+                    "`devmem-tcp show {}` lists the queues: choose another one",
+                    shell_word(device)
+                )
             }
             Self::NotRestored { device, .. } => {
-                format!("`devmem-tcp restore {device}` tries again")
+                format!("`devmem-tcp restore {}` tries again", shell_word(device))
             }
             Self::NotKept { .. } => "see the driver's log: dmesg".to_owned(),
             Self::NoOtherQueue { device } => {
-                format!("give it more queues: ethtool -L {device} combined N")
+                format!(
+                    "give it more queues: ethtool -L {} combined N",
+                    shell_word(device)
+                )
             }
             Self::RunDir(RunDirError::Damaged { path, .. }) => format!(
                 "it said what was changed on a NIC: put that right (ethtool -g, -l, -x, -n IF), then \
                  rm {}",
-                path.display()
+                shell_word(&path.to_string_lossy())
             ),
             Self::RunDir(RunDirError::Io { source, .. })
                 if source.kind() == io::ErrorKind::PermissionDenied =>

@@ -1,5 +1,7 @@
 //! The journal of a NIC: what it was, what we may have made of it, and for whom.
 
+use std::path::Path;
+
 use netdev::QueueId;
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +108,9 @@ pub(crate) struct Open<'a> {
 impl<'a> Open<'a> {
     /// The journal of this name; `None` if there is none any more.
     pub(crate) fn named(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
-        let journal = dir.read(file)?.map(|journal| known(journal, file));
+        let journal = dir
+            .read(file)?
+            .map(|journal| known(journal, dir.path(), file));
         Ok(journal.transpose()?.map(|journal| Self {
             dir,
             file: file.to_owned(),
@@ -138,7 +142,8 @@ impl<'a> Open<'a> {
         if let Some(dir) = dir {
             for file in dir.names(PREFIX)? {
                 let journal = dir.read(&file).map_err(Error::from);
-                match journal.and_then(|it| it.map(|it| known(it, &file)).transpose()) {
+                let known = |it| known(it, dir.path(), &file);
+                match journal.and_then(|it| it.map(known).transpose()) {
                     Ok(Some(journal)) if journal.nic.is(nic) => return Ok(journal),
                     Err(error) if file == nic.file() => return Err(error),
                     _ => {}
@@ -160,13 +165,13 @@ impl<'a> Open<'a> {
 }
 
 /// Fails on one of another version of this crate, which may mean something else by the same words.
-fn known(journal: Journal, file: &str) -> Result<Journal, Error> {
+fn known(journal: Journal, dir: &Path, file: &str) -> Result<Journal, Error> {
     if journal.version == VERSION {
         return Ok(journal);
     }
     let why = format!("version {}, not {VERSION}", journal.version);
     Err(Error::RunDir(RunDirError::Damaged {
-        path: file.into(),
+        path: dir.join(file),
         source: serde::de::Error::custom(why),
     }))
 }

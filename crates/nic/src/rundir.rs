@@ -187,6 +187,11 @@ pub struct Locked {
 }
 
 impl Locked {
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.dir
+    }
+
     /// What is in a file; `None` if it is not there.
     ///
     /// # Errors

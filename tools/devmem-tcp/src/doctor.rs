@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use ::memory::{Choice, DEFAULT_LEN};
 use anyhow::Result;
-use netdev::{Link, QueueId};
+use netdev::{Link, QueueId, shell_command};
 
 use crate::args::{NetNsArg, Pages, Size, netns};
 use crate::report;
@@ -109,23 +109,17 @@ fn wanted(args: &Args) -> Wanted {
 /// The arguments of the present run, for a remedy that is another run; without the size.
 fn again(args: &Args, place: &Place) -> String {
     let mut words: Vec<String> = args.device.iter().cloned().collect();
+    let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
     if let Some(netns) = place.argument() {
-        words.push(format!("--netns {netns}"));
+        option("--netns", netns.to_owned());
     }
     if args.memory != Choice::default() {
-        words.push(format!("--memory {}", quoted(&args.memory.to_string())));
+        option("--memory", args.memory.to_string());
     }
-    words.extend(args.queues.iter().map(|queue| format!("--queue {queue}")));
-    words.join(" ")
-}
-
-/// As a shell takes it for one word.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+:@".contains(c);
-    match word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', "'\\''")),
+    for queue in &args.queues {
+        option("--queue", queue.to_string());
     }
+    shell_command(words.iter().map(String::as_str))
 }
 
 /// All checks of a NIC, or of a netkit and of the NIC behind it.

@@ -6,6 +6,7 @@
 
 mod args;
 mod doctor;
+mod enter;
 mod exit;
 mod generated;
 mod lease;

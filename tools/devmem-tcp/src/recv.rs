@@ -27,10 +27,12 @@ use devmem::engine::Report;
 use devmem::listen::{self, SocketOptions};
 use netdev::{
     BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list,
+    shell_command, shell_word,
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::args::{NetNsArg, Size, netns};
+use crate::enter::{enter, within};
 use crate::exit::{self, Went};
 use crate::remedy::Hint;
 use crate::report;
@@ -386,13 +388,15 @@ fn queues(args: &Args, netns: &NetNs, link: &LinkInfo) -> Result<Vec<QueueId>> {
     }
     if !link.up {
         // Of a device that is down the kernel lists no queue (`netdev_nl_queue_dump_one`).
-        let within = match &args.netns {
-            Some(NetNsArg::Name(name)) => format!("-n {name} "),
-            _ => String::new(),
-        };
         return Err(Hint::new(
             format!("recv {}: the device is down", link.name),
-            format!("set it up: ip {within}link set {} up", link.name),
+            format!(
+                "set it up: {}",
+                within(
+                    netns,
+                    &shell_command(["ip", "link", "set", "dev", &link.name, "up"])
+                )
+            ),
         )
         .into());
     }
@@ -408,7 +412,13 @@ fn queues(args: &Args, netns: &NetNs, link: &LinkInfo) -> Result<Vec<QueueId>> {
             Some(last) if queues.len() > 1 => Ok(vec![last]),
             _ => Err(Hint::new(
                 format!("recv {}: no rx queue is free for it", link.name),
-                format!("give it more queues: ethtool -L {} combined N", link.name),
+                format!(
+                    "give it more queues: {}",
+                    within(
+                        netns,
+                        &shell_command(["ethtool", "-L", &link.name, "combined", "N"])
+                    )
+                ),
             )
             .into()),
         };
@@ -416,11 +426,14 @@ fn queues(args: &Args, netns: &NetNs, link: &LinkInfo) -> Result<Vec<QueueId>> {
     // A netkit's queue 0 is its own, the others are leases.
     let leased: Vec<QueueId> = ids.filter(|id| id.get() > 0).collect();
     if leased.is_empty() {
+        let at = enter(netns).map_or_else(String::new, |(_, argument)| {
+            format!(" --netns {}", shell_word(&argument))
+        });
         return Err(Hint::new(
             format!("recv {}: a virtual device that leases no queue", link.name),
             format!(
-                "lease one: devmem-tcp lease --phys IF --queue N --netkit {}",
-                link.name
+                "lease one: devmem-tcp lease --phys IF --queue N --netkit {}{at}",
+                shell_word(&link.name)
             ),
         )
         .into());

@@ -9,6 +9,7 @@ mod holder;
 mod target;
 
 use anyhow::{Result, bail};
+use netdev::shell_word;
 use serde::Serialize;
 
 use crate::args::NetNsArg;
@@ -138,7 +139,10 @@ fn may_delete(args: &Args, unleased: &Unleased, target: &Target) -> Result<()> {
                 "unlease {netkit}: the kernel ends a lease only with its netkit, and this one was \
                  not made by `devmem-tcp lease`; {leases}"
             ),
-            format!("--delete deletes {netkit} all the same, both ends"),
+            format!(
+                "--delete deletes {} all the same, both ends",
+                shell_word(netkit)
+            ),
         )
         .into());
     }

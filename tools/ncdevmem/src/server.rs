@@ -133,7 +133,8 @@ fn finish(
         say(&format!(
             "warning: all {} bytes came beside the dmabuf, nothing into it: see tcp-data-split and \
              hds-thresh (ethtool -g {}); -L refuses them",
-            stream.bytes, device.name
+            stream.bytes,
+            netdev::shell_word(&device.name)
         ));
     }
     ensure!(

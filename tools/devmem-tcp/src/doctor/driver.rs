@@ -1,6 +1,6 @@
 //! The driver and header split.
 
-use netdev::HeaderSplit;
+use netdev::{HeaderSplit, shell_word};
 
 use super::line::{Area, Check, Finding};
 use super::nic::Nic;
@@ -99,7 +99,7 @@ fn is_on(nic: &Nic) -> bool {
 
 /// What switches header split on and the threshold off: ethtool 6.14 cannot do the latter.
 fn apply(nic: &Nic) -> String {
-    let arguments = format!("apply {} --header-split", nic.name());
+    let arguments = format!("apply {} --header-split", shell_word(nic.name()));
     nic.place.ours(&arguments)
 }
 

@@ -1,5 +1,7 @@
 //! What others left behind.
 
+use netdev::shell_word;
+
 use super::line::{Area, Check, Finding};
 use super::machine::Machine;
 use super::place::program;
@@ -26,6 +28,8 @@ fn journals(_: &Machine) -> Option<Finding> {
     };
     Some(match states.iter().find_map(left) {
         None => Finding::ok("none"),
-        Some((why, device)) => Finding::warn(why).remedy(format!("{} restore {device}", program())),
+        Some((why, device)) => {
+            Finding::warn(why).remedy(format!("{} restore {}", program(), shell_word(&device)))
+        }
     })
 }

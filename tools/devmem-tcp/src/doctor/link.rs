@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use netdev::{Xdp, XdpMode};
+use netdev::{Xdp, XdpMode, shell_word};
 
 use super::line::{Area, Check, Finding};
 use super::nic::Nic;
@@ -51,7 +51,7 @@ fn up(nic: &Nic) -> Option<Finding> {
     Some(if nic.link.up {
         Finding::ok("up")
     } else {
-        let command = format!("ip link set dev {} up", nic.name());
+        let command = format!("ip link set dev {} up", shell_word(nic.name()));
         Finding::fail("down").remedy(nic.place.command(&command))
     })
 }
@@ -79,20 +79,21 @@ fn xdp(nic: &Nic) -> Option<Finding> {
         _ => ("several", "xdp"),
     };
     let Some(id) = prog_id else {
-        return Some(Finding::fail(words).remedy(format!("bpftool net show dev {}", nic.name())));
+        let command = format!("bpftool net show dev {}", shell_word(nic.name()));
+        return Some(Finding::fail(words).remedy(nic.place.command(&command)));
     };
     let found = format!("program {id}, {words}");
     let remedy = match link_of(id) {
         // What a link has attached, only its end detaches (`dev_xdp_attach`).
         Some(link) => format!("bpftool link detach id {link}"),
-        None => format!("ip link set dev {} {flag} off", nic.name()),
+        None => format!("ip link set dev {} {flag} off", shell_word(nic.name())),
     };
     Some(Finding::fail(found).remedy(nic.place.command(&remedy)))
 }
 
 /// The BPF link that holds this program, by what the processes' descriptors tell of themselves
 /// (`bpf_link_show_fdinfo`).
-fn link_of(program: u32) -> Option<String> {
+fn link_of(program: u32) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let folders = processes.map(|process| process.path().join("fdinfo"));
     let mut infos = folders
@@ -100,12 +101,12 @@ fn link_of(program: u32) -> Option<String> {
         .flat_map(|infos| infos.flatten())
         .filter_map(|info| fs::read_to_string(info.path()).ok());
     infos.find_map(|info| {
-        let field = |name: &str| {
-            let value = |line: &str| Some(line.strip_prefix(name)?.trim().to_owned());
+        // A process writes some of such files itself, as those of a FUSE: only numbers are taken.
+        let field = |name: &str| -> Option<u32> {
+            let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
             info.lines().find_map(value)
         };
-        let ours = field("prog_id:")? == program.to_string();
-        field("link_id:").filter(|_| ours)
+        field("link_id:").filter(|_| field("prog_id:") == Some(program))
     })
 }
 
@@ -115,7 +116,7 @@ fn mtu(nic: &Nic) -> Option<Finding> {
     Some(if mtu >= 1280 {
         Finding::ok(found)
     } else {
-        let command = format!("ip link set dev {} mtu 1500", nic.name());
+        let command = format!("ip link set dev {} mtu 1500", shell_word(nic.name()));
         Finding::warn(found + ": too small for IPv6, and pages stay all but empty")
             .remedy(nic.place.command(&command))
     })
@@ -136,7 +137,11 @@ fn coalesce(nic: &Nic) -> Option<Finding> {
             .remedy(nic.ethtool("-K", &format!("{COALESCE} on"))),
         (false, false) => match nic.link.max_mtu {
             Some(max) if max >= PAGE + HEADERS => {
-                let command = format!("ip link set dev {} mtu {}", nic.name(), PAGE + HEADERS);
+                let command = format!(
+                    "ip link set dev {} mtu {}",
+                    shell_word(nic.name()),
+                    PAGE + HEADERS
+                );
                 Finding::warn(format!("{found}; the other end needs the same mtu"))
                     .remedy(nic.place.command(&command))
             }

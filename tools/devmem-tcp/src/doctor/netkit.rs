@@ -4,12 +4,12 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use netdev::{Link, LinkInfo, NetNs, Netdev, QueueId, QueueType};
+use netdev::{Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, shell_command, shell_word};
 
 use super::line::{Area, Check, Finding};
 use super::machine::Machine;
 use super::nic::{Nic, Through, is_free};
-use super::place::Place;
+use super::place::{Place, program};
 use super::probe::{self, QueueApi};
 use crate::snapshot::{NicBehind, nic_behind};
 
@@ -134,9 +134,9 @@ fn lease(
         };
         command = Some(format!(
             "lease --phys {} --queue {} --netkit {}",
-            nic.name(),
+            shell_word(nic.name()),
             queue.id,
-            link.name
+            shell_word(&link.name)
         ));
         ControlFlow::Break(())
     });
@@ -144,17 +144,19 @@ fn lease(
         return Ok(None);
     };
     if let Some(netns) = place.argument() {
-        command += &format!(" --netns {netns}");
+        command += &format!(" --netns {}", shell_word(netns));
     }
     if link.rx_queues > 1 {
         return Ok(Some(here.ours(&command)));
     }
     // It has no room for a lease, and never will: it must be made again.
-    let up = |place: &Place, name: &str| place.command(&format!("ip link set dev {name} up"));
-    let mut commands = vec![place.command(&format!("ip link delete {}", link.name))];
+    let up = |place: &Place, name: &str| {
+        place.command(&shell_command(["ip", "link", "set", "dev", name, "up"]))
+    };
+    let mut commands = vec![place.command(&shell_command(["ip", "link", "delete", &link.name]))];
     match other {
         Some((end, other)) if end.argument().is_none() => {
-            commands.push(here.ours(&format!("{command} --host-end {}", other.name)));
+            commands.push(here.ours(&format!("{command} --host-end {}", shell_word(&other.name))));
             commands.push(up(end, &other.name));
         }
         _ => commands.push(here.ours(&command)),
@@ -221,9 +223,9 @@ fn kind(netkit: &Netkit) -> Option<Finding> {
         (Some(_), false) => Finding::fail("the primary end of a pair: it leases nothing").remedy(
             match &netkit.other {
                 Some((place, other)) => {
-                    let at = place.argument().map(|netns| format!(" --netns {netns}"));
-                    let command = format!("doctor {}{}", other.name, at.unwrap_or_default());
-                    netkit.place.ours(&command)
+                    let mut words = vec!["doctor", &other.name];
+                    words.extend(place.argument().iter().flat_map(|at| ["--netns", at]));
+                    format!("{} {}", program(), shell_command(words))
                 }
                 None => "name its other end".to_owned(),
             },
@@ -281,7 +283,7 @@ fn up(netkit: &Netkit) -> Option<Finding> {
     Some(match down.next() {
         None => Finding::ok("they are"),
         Some((place, link)) => {
-            let command = format!("ip link set dev {} up", link.name);
+            let command = shell_command(["ip", "link", "set", "dev", &link.name, "up"]);
             Finding::fail(format!("{} is down", link.name)).remedy(place.command(&command))
         }
     })
@@ -327,10 +329,11 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
 
 /// As `sysctl` takes it: with dots, unless a device's name has one.
 fn sysctl(path: &str) -> String {
-    match path.contains('.') {
+    let name = match path.contains('.') {
         true => path.to_owned(),
         false => path.replace('/', "."),
-    }
+    };
+    shell_word(&name).into_owned()
 }
 
 /// Whether a line of `route` is a route over this device.

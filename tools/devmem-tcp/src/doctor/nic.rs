@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use netdev::{
     Channels, Ethtool, Features, FlowRule, Link, LinkInfo, Netdev, PagePool, Queue, QueueId,
-    QueueType, Result, Rings, Rss, RuleTable,
+    QueueType, Result, Rings, Rss, RuleTable, shell_word,
 };
 
 use super::machine::Machine;
@@ -112,7 +112,7 @@ impl Nic {
 
     /// `ethtool FLAG IF REST`, to be pasted.
     pub(super) fn ethtool(&self, flag: &str, rest: &str) -> String {
-        let command = format!("ethtool {flag} {} {rest}", self.name());
+        let command = format!("ethtool {flag} {} {rest}", shell_word(self.name()));
         self.place.command(&command)
     }
 

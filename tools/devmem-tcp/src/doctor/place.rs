@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use netdev::NetNs;
+use netdev::{NetNs, shell_word};
+
+use crate::enter::enter;
 
 /// A network namespace and the words that enter it.
 #[derive(Debug, Clone)]
@@ -14,15 +16,12 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(netns: NetNs) -> Result<Self, netdev::Error> {
-        let (enter, argument) = if netns.is_same(&NetNs::current()?)? {
-            (String::new(), None)
-        } else {
-            let (enter, argument) = words(&netns);
-            (enter, Some(argument))
-        };
+        // The present one is told from others by an error, too.
+        netns.is_same(&NetNs::current()?)?;
+        let (enter, argument) = enter(&netns).unzip();
         Ok(Self {
             netns,
-            enter,
+            enter: enter.unwrap_or_default(),
             argument,
         })
     }
@@ -43,28 +42,11 @@ impl Place {
     }
 }
 
-/// What enters a namespace other than the present one, and what `--netns` takes for it.
-fn words(netns: &NetNs) -> (String, String) {
-    let label = netns.label();
-    let named = NetNs::by_name(label).and_then(|named| named.is_same(netns));
-    if matches!(named, Ok(true)) {
-        return (format!("ip netns exec {label} "), label.to_owned());
-    }
-    let digits: String = label.chars().filter(char::is_ascii_digit).collect();
-    let path = if label.contains('/') {
-        label.to_owned()
-    } else {
-        format!("/proc/{digits}/ns/net")
-    };
-    (format!("nsenter --net={path} "), path)
-}
-
 /// How this program was called: by its name, or by its path.
 pub(super) fn program() -> String {
     let called = std::env::args().next().unwrap_or_default();
-    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
-    if !called.is_empty() && called.chars().all(plain) && Path::new(&called).has_root() {
-        called
+    if Path::new(&called).has_root() {
+        shell_word(&called).into_owned()
     } else {
         "devmem-tcp".to_owned()
     }

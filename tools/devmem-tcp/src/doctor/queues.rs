@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use netdev::{Queue, QueueId, queue_list};
+use netdev::{Queue, QueueId, queue_list, shell_word};
 
 use super::line::{Area, Check, Finding};
 use super::nic::{Nic, is_free};
@@ -141,7 +141,7 @@ fn these(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
     };
     Some(match frees.last() {
         Some(free) if !nic.through_netkit => {
-            let another = format!("doctor {} --queue {free}", nic.name());
+            let another = format!("doctor {} --queue {free}", shell_word(nic.name()));
             finding.remedy(nic.place.ours(&another))
         }
         _ => finding.remedy("end the receiver that has it: `devmem-tcp show` lists the bindings"),

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
-use netdev::{Ifindex, LinkInfo, Netdev, Queue, QueueId, QueueType};
+use netdev::{Ifindex, LinkInfo, Netdev, Queue, QueueId, QueueType, shell_command, shell_word};
 
 use crate::remedy::Hint;
 
@@ -57,7 +57,10 @@ pub(super) fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
                 "lease {}: its queues are told only while it is up",
                 phys.name
             ),
-            format!("ip link set {} up; or name the queues", phys.name),
+            format!(
+                "{}; or name the queues",
+                shell_command(["ip", "link", "set", "dev", &phys.name, "up"])
+            ),
         )
         .into());
     }
@@ -78,7 +81,7 @@ pub(super) fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
             format!(
                 "`devmem-tcp show {name} --all` says who has the others (queue 0 stays with the \
                  host); for more: ethtool -L {name} combined N",
-                name = phys.name
+                name = shell_word(&phys.name)
             ),
         )
         .into());

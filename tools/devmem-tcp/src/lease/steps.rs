@@ -9,6 +9,7 @@ use netdev::{
 };
 
 use super::leased::LeasedQueue;
+use crate::enter::{enter, within};
 use crate::remedy::Hint;
 use crate::way::plan::Switch;
 use crate::way::record::LRO;
@@ -91,12 +92,12 @@ impl Site {
             Step::Inside(to) => {
                 let route = Route::on_link(*to, self.guest()?);
                 let added = self.guest_links.add_route(&route);
-                added.map_err(|error| taken(error, self.guest_netns.label(), "--route"))?;
+                added.map_err(|error| taken(error, &self.guest_netns, "--route"))?;
             }
             Step::Outside(address) => {
                 let route = self.outside(*address)?;
                 let added = self.links.add_route(&route);
-                added.map_err(|error| taken(error, "", "--address"))?;
+                added.map_err(|error| taken(error, &self.here, "--address"))?;
             }
             Step::Proxy(addr) => self.links.add_proxy(self.phys.ifindex, *addr)?,
         }
@@ -215,17 +216,15 @@ impl Site {
 }
 
 /// The error of a route that leads elsewhere already.
-fn taken(error: Error, netns: &str, option: &str) -> anyhow::Error {
+fn taken(error: Error, netns: &NetNs, option: &str) -> anyhow::Error {
     if error.raw_os_error() != Some(libc::EEXIST) {
         return error.into();
     }
-    let (place, ip) = match netns {
-        "" => ("on this host".to_owned(), "ip route show".to_owned()),
-        netns => (
-            format!("in namespace {netns}"),
-            format!("ip -n {netns} route"),
-        ),
+    let place = match enter(netns) {
+        None => "on this host".to_owned(),
+        Some(_) => format!("in namespace {}", netns.label()),
     };
+    let ip = within(netns, "ip route show");
     let text = format!("{error}, {place}");
     Hint::new(
         text,

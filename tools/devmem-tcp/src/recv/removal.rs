@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use devmem::engine::StopHandle;
-use netdev::{LinkInfo, NetNs};
+use netdev::{LinkInfo, NetNs, shell_word};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -206,7 +206,9 @@ impl Watched {
                     "{nic}, the NIC whose queue {device} leases, was removed, and {device} with it"
                 ),
                 Some(format!(
-                    "when {nic} is back: devmem-tcp lease --phys {nic} --queue N --netkit {device}"
+                    "when {nic} is back: devmem-tcp lease --phys {} --queue N --netkit {}",
+                    shell_word(nic),
+                    shell_word(device)
                 )),
             ),
         };
@@ -228,7 +230,9 @@ impl Watched {
             what: Gone::Device,
             text: format!("{device} was deleted, and its lease{from} has ended"),
             remedy: Some(format!(
-                "make it anew: devmem-tcp lease --phys {phys} --queue N --netkit {device}"
+                "make it anew: devmem-tcp lease --phys {} --queue N --netkit {}",
+                shell_word(phys),
+                shell_word(device)
             )),
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
-use netdev::{Address, Ethtool, Ifindex, Link, LinkInfo, Prefix, RouteInfo};
+use netdev::{Address, Ethtool, Ifindex, Link, LinkInfo, Prefix, RouteInfo, shell_word};
 
 use super::record::{Device, LRO, Records};
 use super::setting::{Change, Key};
@@ -202,7 +202,10 @@ fn keep_advertised_routes(links: &mut Link) -> Result<()> {
                 "lease: for an IPv6 address in the NIC's own subnet the NIC must become a router, \
                  and the default route of {device} would go with that"
             ),
-            format!("keep it: sysctl net.ipv6.conf.{device}.{key}=2; or take another subnet"),
+            format!(
+                "keep it: sysctl -w {}=2; or take another subnet",
+                shell_word(&format!("net/ipv6/conf/{device}/{key}"))
+            ),
         )
         .into());
     }
