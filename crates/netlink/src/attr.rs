@@ -195,6 +195,17 @@ impl<'a> Attr<'a> {
             .ok_or(ParseError::Text { kind: self.kind })
     }
 
+    /// The same of a name that may be any bytes, as those of devices: what is no UTF-8 in it is
+    /// replaced (U+FFFD).
+    ///
+    /// # Errors
+    /// [`ParseError::Text`] without an end.
+    pub fn lossy_str(&self) -> Result<String, ParseError> {
+        let text = std::ffi::CStr::from_bytes_until_nul(self.payload);
+        let text = text.map_err(|_| ParseError::Text { kind: self.kind })?;
+        Ok(text.to_string_lossy().into_owned())
+    }
+
     /// The attributes nested in this one.
     pub fn nested(&self) -> Attrs<'a> {
         Attrs(self.payload)

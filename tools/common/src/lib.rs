@@ -10,6 +10,7 @@ pub mod signals;
 pub mod sink;
 pub mod stdio;
 mod sys;
+pub mod text;
 
 pub use error::{Hint, with_sources};
 pub use payload::{Input, Output};

@@ -4,7 +4,8 @@
 //! 2. An error is an error: `EBADF` is none to the standard library's streams.
 //! 3. Streams that are set to `O_NONBLOCK`, as a shell or a parent may leave them, are waited for.
 //! 4. Text of one call is not mixed with that of another, whichever thread it comes from.
-//! 5. Who [posts](Stream::post) never waits: a thread of the stream's writes it out.
+//! 5. What a terminal would act on is [shown](crate::text) as text, unless it is printed raw.
+//! 6. Who [posts](Stream::post) never waits: a thread of the stream's writes it out.
 
 use std::fmt;
 use std::io;
@@ -18,6 +19,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd;
 
 use crate::sys;
+use crate::text::shown;
 
 /// Posted bytes that may wait for a reader.
 const PENDING: usize = 1 << 16;
@@ -82,11 +84,20 @@ impl Stream {
         }
     }
 
-    /// Writes text after all that was posted, and waits until the stream has taken it.
+    /// Writes text after all that was posted, and waits until the stream has taken it. Control
+    /// characters in it are [shown](crate::text::shown) as text.
     ///
     /// # Errors
     /// Of `write`; `EBADF` for a stream that was closed when the program was started.
     pub fn print(&self, text: &str) -> io::Result<()> {
+        self.print_raw(&shown(text))
+    }
+
+    /// The same of text that is for a program, or is none but our own.
+    ///
+    /// # Errors
+    /// As for [`Stream::print`].
+    pub fn print_raw(&self, text: &str) -> io::Result<()> {
         let waits = |turn: &mut Turn| turn.taken || !turn.posted.is_empty();
         let turn = self.changed.wait_while(self.lock(), waits);
         turn.unwrap_or_else(PoisonError::into_inner).taken = true;
@@ -97,7 +108,13 @@ impl Stream {
     }
 
     /// Leaves text to the stream's thread. False if so much waits already that the text was dropped.
+    /// Control characters in it are [shown](crate::text::shown) as text.
     pub fn post(&'static self, text: &str) -> bool {
+        self.post_raw(&shown(text))
+    }
+
+    /// The same of text that is for a program, or moves a terminal's cursor.
+    pub fn post_raw(&'static self, text: &str) -> bool {
         let mut turn = self.lock();
         // What is longer than that on its own goes where nothing waits.
         let full = !turn.posted.is_empty() && turn.posted.len() + text.len() > PENDING;

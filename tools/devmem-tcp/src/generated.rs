@@ -29,14 +29,14 @@ pub(crate) fn completions(args: &CompletionsArgs, mut cli: Command) -> Result<()
     let name = cli.get_name().to_owned();
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut cli, name, &mut script);
-    report::text(&String::from_utf8_lossy(&script))
+    report::raw(&String::from_utf8_lossy(&script))
 }
 
 /// Prints the man page, or writes all of them.
 pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<()> {
     let Some(folder) = &args.folder else {
         let (_, page) = page(&cli)?;
-        return report::text(&page);
+        return report::raw(&page);
     };
     fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     for (name, page) in pages(cli)? {

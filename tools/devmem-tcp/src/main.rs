@@ -89,7 +89,7 @@ fn main() -> ExitCode {
                 true => text.ansi().to_string(),
                 false => text.to_string(),
             };
-            return match report::text(&text) {
+            return match report::raw(&text) {
                 Ok(()) => ExitCode::SUCCESS,
                 Err(error) => {
                     complain(&error);

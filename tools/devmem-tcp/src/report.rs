@@ -6,16 +6,21 @@ use anyhow::{Context, Result};
 use common::stdio;
 use serde::Serialize;
 
-/// Text, as it is.
+/// Text for people: what a terminal would act on is shown as text.
 pub(crate) fn text(text: &str) -> Result<()> {
     stdio::stdout().print(text).context("stdout")
+}
+
+/// What is for a program, or a page of our own: as it is.
+pub(crate) fn raw(text: &str) -> Result<()> {
+    stdio::stdout().print_raw(text).context("stdout")
 }
 
 /// One JSON value on one line.
 pub(crate) fn json(value: &impl Serialize) -> Result<()> {
     let mut line = serde_json::to_string(value).context("JSON")?;
     line.push('\n');
-    text(&line)
+    raw(&line)
 }
 
 /// A line on stderr.

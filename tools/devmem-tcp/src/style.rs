@@ -3,6 +3,8 @@
 use std::env;
 use std::io::{self, IsTerminal};
 
+use common::text;
+
 /// Whether and how a stream's text is coloured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Style {
@@ -57,7 +59,7 @@ impl Style {
     /// An SGR sequence around the text (ECMA-48, 8.3.117).
     fn paint(self, sgr: &str, text: &str) -> String {
         if self.on && !text.is_empty() {
-            format!("\x1b[{sgr}m{text}\x1b[0m")
+            format!("{}{text}{}", text::colour(sgr), text::colour("0"))
         } else {
             text.to_owned()
         }
@@ -70,20 +72,6 @@ fn wanted() -> bool {
     !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// How many columns a text takes: its characters without the sequences of [`Style`].
-pub(crate) fn width(text: &str) -> usize {
-    let mut width = 0;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        if c == '\x1b' {
-            chars.by_ref().find(|&end| end == 'm');
-        } else {
-            width += 1;
-        }
-    }
-    width
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,14 +79,13 @@ mod tests {
     #[test]
     fn paints_only_when_on() {
         assert_eq!(Style { on: false }.bad("gone"), "gone");
-        assert_eq!(Style { on: true }.bad("gone"), "\x1b[31mgone\x1b[0m");
+        let gone = Style { on: true }.bad("gone");
+        assert_eq!(text::shown(&gone), "\x1b[31mgone\x1b[0m");
         assert_eq!(Style { on: true }.good(""), "");
     }
 
     #[test]
     fn a_colour_takes_no_room() {
-        assert_eq!(width(&Style { on: true }.bold("höher")), 5);
-        assert_eq!(width("plain"), 5);
-        assert_eq!(width("\x1b[1"), 0);
+        assert_eq!(text::width(&Style { on: true }.bold("höher")), 5);
     }
 }

@@ -1,12 +1,14 @@
 //! Aligned columns.
 
-use crate::style::width;
+use common::text::{on_one_line, width};
 
 /// Rows as lines of columns two blanks apart, each as wide as its widest cell. Cells may be
 /// coloured.
 pub(crate) fn align(rows: &[Vec<String>]) -> String {
+    let one_line = |row: &Vec<String>| row.iter().map(|cell| on_one_line(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(one_line).collect();
     let mut widths: Vec<usize> = Vec::new();
-    for row in rows {
+    for row in &rows {
         widths.resize(widths.len().max(row.len()), 0);
         for (widest, cell) in widths.iter_mut().zip(row) {
             *widest = (*widest).max(width(cell));
@@ -24,6 +26,8 @@ pub(crate) fn align(rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use common::text::{colour, shown};
+
     #[test]
     fn aligns() {
         let rows = [
@@ -36,9 +40,20 @@ mod tests {
     #[test]
     fn colours_do_not_widen_a_column() {
         let rows = [
-            vec!["\x1b[1ma\x1b[0m".into(), "b".into()],
+            vec![format!("{}a{}", colour("1"), colour("0")), "b".into()],
             vec!["cc".into(), "d".into()],
         ];
-        assert_eq!(super::align(&rows), "\x1b[1ma\x1b[0m   b\ncc  d\n");
+        let aligned = shown(&super::align(&rows));
+        assert_eq!(aligned, "\x1b[1ma\x1b[0m   b\ncc  d\n");
+    }
+
+    #[test]
+    fn a_cell_is_one_line_and_as_wide_as_it_is_shown() {
+        let rows = [
+            vec!["\x1b\n".into(), "b".into()],
+            vec!["cc".into(), "d".into()],
+        ];
+        let aligned = shown(&super::align(&rows));
+        assert_eq!(aligned, "\\u{1b}\\n  b\ncc        d\n");
     }
 }

@@ -75,7 +75,7 @@ fn misunderstood(error: &clap::Error) -> ExitCode {
         let _closed = error.print();
         return ExitCode::FAILURE;
     }
-    match stdio::stdout().print(&error.render().to_string()) {
+    match stdio::stdout().print_raw(&error.render().to_string()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&format!("standard output: {error}"));

@@ -114,7 +114,7 @@ impl LinkEvent {
         for attr in attrs {
             let attr = attr?;
             match attr.kind() {
-                ifla::IFNAME => name = Some(attr.str()?.to_owned()),
+                ifla::IFNAME => name = Some(attr.lossy_str()?),
                 ifla::NEW_NETNSID => to = Some(attr.i32()?),
                 ifla::NEW_IFINDEX => new_ifindex = Some(Ifindex::new(attr.u32()?)),
                 _ => {}

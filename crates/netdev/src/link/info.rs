@@ -95,7 +95,7 @@ impl LinkInfo {
         for attr in attrs {
             let attr = attr?;
             match attr.kind() {
-                ifla::IFNAME => name = Some(attr.str()?.to_owned()),
+                ifla::IFNAME => name = Some(attr.lossy_str()?),
                 _ => link.take(&attr)?,
             }
         }

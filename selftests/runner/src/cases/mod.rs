@@ -31,6 +31,7 @@ mod lease_way;
 mod leasing;
 mod memory;
 mod memory_size;
+mod names;
 mod ncdevmem;
 mod ncdevmem_client;
 mod ncdevmem_probe;

@@ -178,14 +178,14 @@ impl Live {
         match &mut self.out {
             Out::Screen(screen) => {
                 let text = screen.draw(&second, &snapshot.total().telemetry);
-                self.stream.post(&text);
+                self.stream.post_raw(&text);
             }
             Out::Lines => {
                 self.stream.post(&second.line());
             }
             Out::Json => {
                 if let Ok(line) = serde_json::to_string(&second) {
-                    self.stream.post(&(line + "\n"));
+                    self.stream.post_raw(&(line + "\n"));
                 }
             }
         }
@@ -196,7 +196,7 @@ impl Live {
     pub(super) fn clear(&mut self) {
         if let Out::Screen(screen) = &mut self.out {
             let text = screen.erase();
-            self.stream.post(&text);
+            self.stream.post_raw(&text);
         }
     }
 

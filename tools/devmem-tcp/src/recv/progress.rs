@@ -52,13 +52,13 @@ impl RateLine {
             true => format!("\r\x1b[K{text}"),
             false => format!("devmem-tcp: {text}\n"),
         };
-        self.written |= stdio::stderr().post(&text);
+        self.written |= stdio::stderr().post_raw(&text);
     }
 
     /// Takes the line off a terminal, for what is printed next.
     pub(super) fn clear(&mut self) {
         if self.terminal && std::mem::take(&mut self.written) {
-            stdio::stderr().post("\r\x1b[K");
+            stdio::stderr().post_raw("\r\x1b[K");
         }
     }
 }

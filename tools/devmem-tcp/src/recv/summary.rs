@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Error, Result, bail};
 use common::sink::AnySink;
+use common::text::shown;
 use common::{stdio, with_sources};
 use devmem::engine::{End, Report};
 use netdev::QueueId;
@@ -230,10 +231,14 @@ impl Summary {
         } else {
             self.to_text()
         };
+        let text = match json {
+            true => text,
+            false => shown(&text),
+        };
         if !stdout_taken {
-            return report::text(&text);
+            return report::raw(&text);
         }
-        match stdio::stderr().print(&text) {
+        match stdio::stderr().print_raw(&text) {
             // An unread summary in words is no failure; a program that asked for JSON needs it.
             Err(error) if json => Err(error).context("stderr"),
             _ => Ok(()),

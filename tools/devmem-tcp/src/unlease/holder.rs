@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
+use common::text::on_one_line;
 use netdev::NetNs;
 
 /// `NETLINK_GENERIC`, as in `/proc/net/netlink`.
@@ -25,8 +26,9 @@ pub(super) fn find(netns: Option<&NetNs>) -> Vec<String> {
             continue;
         };
         if pid != std::process::id() && holds(&entry.path(), &sockets) {
-            let comm = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-            holders.push(format!("{} (pid {pid})", comm.trim()));
+            let comm = fs::read(entry.path().join("comm")).unwrap_or_default();
+            let comm = String::from_utf8_lossy(&comm);
+            holders.push(format!("{} (pid {pid})", on_one_line(comm.trim())));
         }
     }
     holders

@@ -1,11 +1,12 @@
 //! The view on a terminal: drawn in place, over what was drawn before. No mode of the terminal is
 //! changed, so that there is nothing to restore, whatever ends the receiver.
 
+use common::text::shown;
 use devmem::{Histogram, Telemetry};
 
 use super::{Connection, Queue, Second, plural};
 use crate::recv::pool::Pool;
-use crate::style::{Style, width};
+use crate::style::Style;
 use crate::table::align;
 
 /// Lines of a terminal that does not say.
@@ -55,7 +56,7 @@ impl Screen {
         let lines = self.lines(second, telemetry, rows.saturating_sub(1));
         self.drawn = lines.len();
         for line in lines {
-            text += &cut(&line, columns.saturating_sub(1));
+            text += &cut(&shown(&line), columns.saturating_sub(1));
             text += "\x1b[K\n";
         }
         text + "\x1b[J"
@@ -272,11 +273,8 @@ fn bars(histogram: &Histogram) -> String {
     text
 }
 
-/// The text's first columns, and no colour that goes on behind them.
+/// The first columns of text as it is shown, and no colour that goes on behind them.
 fn cut(text: &str, columns: usize) -> String {
-    if width(text) <= columns {
-        return text.to_owned();
-    }
     let mut cut = String::new();
     let mut chars = text.chars();
     let mut taken = 0;

@@ -1,0 +1,101 @@
+//! Text for people, with nothing in it that a terminal acts on but our own colours.
+//!
+//! Names of devices, namespaces and processes come from outside and may hold control characters. Text
+//! is made as if they did not, and every stream shows them escaped: see [`shown`].
+
+use std::fmt::Write;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
+/// What tells colours of our own from those in a name: a number that nobody can know before.
+static OURS: LazyLock<String> = LazyLock::new(|| {
+    let number = RandomState::new().hash_one(std::process::id());
+    format!(";{number}m")
+});
+
+/// Begins what sets a colour (ECMA-48, 8.3.117).
+const SGR: &str = "\x1b[";
+
+/// What sets a colour of our own: [`shown`] makes the terminal's sequence of it.
+pub fn colour(sgr: &str) -> String {
+    format!("{SGR}{sgr}{}", *OURS)
+}
+
+/// Text as a terminal may have it: control characters, and what changes the direction of text, as
+/// escapes of Rust (`\u{1b}`), line feeds and our own [colours](colour) as they are.
+pub fn shown(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some((sgr, after)) = split_colour(rest) {
+            let _infallible = write!(shown, "{SGR}{sgr}m");
+            rest = after;
+            continue;
+        }
+        match c {
+            c if c != '\n' && acts(c) => shown.extend(c.escape_default()),
+            c => shown.push(c),
+        }
+        rest = rest.get(c.len_utf8()..).unwrap_or_default();
+    }
+    shown
+}
+
+/// A name or a cell of a table: as [`shown`], on one line.
+pub fn on_one_line(text: &str) -> String {
+    text.replace('\n', "\\n")
+}
+
+/// How many columns a text takes when it is shown: its characters without our own colours.
+pub fn width(text: &str) -> usize {
+    let mut width = 0;
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some((_, after)) = split_colour(rest) {
+            rest = after;
+            continue;
+        }
+        width += if acts(c) { c.escape_default().len() } else { 1 };
+        rest = rest.get(c.len_utf8()..).unwrap_or_default();
+    }
+    width
+}
+
+/// A colour of our own at the beginning, and what comes behind it.
+fn split_colour(text: &str) -> Option<(&str, &str)> {
+    let text = text.strip_prefix(SGR)?;
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (sgr, rest) = text.split_at(digits);
+    Some((sgr, rest.strip_prefix(OURS.as_str())?))
+}
+
+/// Whether a terminal does something else with it than to show it.
+fn acts(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn colours_of_a_name_are_none() {
+        let name = "a\x1b[31mb\x1b]0;title\x07\r\u{9b}2J\u{202e}";
+        assert_eq!(
+            shown(name),
+            r"a\u{1b}[31mb\u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}"
+        );
+        let ours = format!("{}h\u{f6}her{}\n", colour("31"), colour("0"));
+        assert_eq!(shown(&ours), "\x1b[31mh\u{f6}her\x1b[0m\n");
+        assert_eq!(shown("\x1b[31;7m"), r"\u{1b}[31;7m");
+    }
+
+    #[test]
+    fn a_width_is_that_of_what_is_shown() {
+        for text in ["plain", "h\u{f6}her", "a\x1b[2Jb", "\t", "\x1b[", "\x1b[1"] {
+            assert_eq!(width(text), shown(text).chars().count(), "{text:?}");
+        }
+        assert_eq!(width(&format!("{}ab{}", colour("1"), colour("0"))), 2);
+    }
+}
