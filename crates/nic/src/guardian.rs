@@ -126,8 +126,14 @@ fn watch(args: &[OsString]) -> Result<(), String> {
     let end = Instant::now() + PATIENCE;
     loop {
         match take_back(&dir, file, claim) {
-            Ok(true) => return Ok(()),
-            Ok(false) if Instant::now() > end => {
+            Ok(Some(done)) => {
+                // Not under the lock: a terminal may be stopped.
+                if let Done::TakenBack(text) = done {
+                    say(&text);
+                }
+                return Ok(());
+            }
+            Ok(None) if Instant::now() > end => {
                 return Err(format!("{file}: its owner still runs"));
             }
             Err(error) if Instant::now() > end => return Err(error.to_string()),
@@ -136,35 +142,44 @@ fn watch(args: &[OsString]) -> Result<(), String> {
     }
 }
 
-/// One attempt; `false`: the owner is still ending.
-fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<bool, Error> {
+/// What came of an attempt.
+enum Done {
+    /// There was nothing to take back.
+    Nothing,
+    /// All of it was, in words.
+    TakenBack(String),
+}
+
+/// One attempt; `None`: the owner is still ending.
+fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<Option<Done>, Error> {
     let locked = dir.lock()?;
     let Some(mut open) = Open::named(&locked, file)? else {
-        return Ok(true);
+        return Ok(Some(Done::Nothing));
     };
     let Some(claim) = open.journal.claim(id) else {
-        return Ok(true);
+        return Ok(Some(Done::Nothing));
     };
     if !claim.is_orphan() {
-        return Ok(false);
+        return Ok(None);
     }
     let owner = claim.owner.clone();
     let device = open.journal.nic.name.clone();
     match Nic::find(&open.journal.nic)? {
         Some(mut nic) => {
             end_claim(&mut nic, &mut open, id)?;
-            if let Some(owner) = owner {
-                say(&format!(
+            Ok(Some(match owner {
+                Some(owner) => Done::TakenBack(format!(
                     "{owner} was killed: what it changed on {device} is taken back"
-                ));
-            }
+                )),
+                None => Done::Nothing,
+            }))
         }
         None => {
             open.journal.claims.retain(|claim| claim.id != id);
             open.save()?;
+            Ok(Some(Done::Nothing))
         }
     }
-    Ok(true)
 }
 
 fn say(text: &str) {

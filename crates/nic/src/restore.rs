@@ -130,6 +130,8 @@ pub struct State {
     pub device: String,
     /// What is wrong with the journal.
     pub damaged: Option<String>,
+    /// What to do about that.
+    pub remedy: Option<String>,
     /// Whose settings are in force; `None`: they were applied to stay.
     pub owners: Vec<Option<Owner>>,
     /// Who ended without putting it back.
@@ -149,12 +151,17 @@ pub fn state() -> Result<Vec<State>, Error> {
         let mut state = State {
             device: file.clone(),
             damaged: None,
+            remedy: None,
             owners: Vec::new(),
             orphans: Vec::new(),
         };
         match dir.read::<Journal>(&file) {
             Ok(None) => continue,
-            Err(error) => state.damaged = Some(Error::from(error).to_string()),
+            Err(error) => {
+                let error = Error::from(error);
+                state.remedy = error.remedy();
+                state.damaged = Some(error.to_string());
+            }
             Ok(Some(journal)) => {
                 state.device = journal.nic.name;
                 for claim in journal.claims {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::unistd::AccessFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,6 +22,10 @@ const DEFAULT: &str = "/run/devmem-tcp";
 const VARIABLE: &str = "DEVMEM_TCP_RUNTIME_DIR";
 /// The file that is locked; it holds nothing and stays.
 const LOCK: &str = "lock";
+/// What files of ours begin with: NICs and leases.
+const WRITTEN: [&str; 2] = ["nic-", "lease-"];
+/// How a file ends that is written, and not yet renamed.
+const BESIDE: &str = ".tmp";
 /// Longer than any set-up of a NIC takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -110,43 +115,105 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::Locked`] where that takes more than 30 s.
     pub fn lock(&self) -> Result<Locked> {
-        let path = self.path.join(LOCK);
-        let opened = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o644)
-            .open(&path);
-        let mut file = opened.map_err(|source| failed("open", &path, source))?;
         let end = Instant::now() + PATIENCE;
         loop {
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => {
-                    self.sweep();
-                    return Ok(Locked {
-                        dir: self.path.clone(),
-                        _lock: lock,
-                    });
-                }
-                Err((_, Errno::EAGAIN)) if Instant::now() > end => {
-                    return Err(RunDirError::Locked { path });
-                }
-                Err((again, Errno::EAGAIN | Errno::EINTR)) => file = again,
-                Err((_, errno)) => return Err(failed("flock", &path, errno.into())),
+            if let Some(lock) = self.try_lock()? {
+                self.sweep();
+                return Ok(Locked {
+                    dir: self.path.clone(),
+                    _lock: lock,
+                });
+            }
+            if Instant::now() > end {
+                let path = self.path.join(LOCK);
+                return Err(RunDirError::Locked { path });
             }
             thread::sleep(Duration::from_millis(10));
         }
     }
 
-    /// Removes what was left by those who were killed while they wrote.
+    /// The lock, if it can be had now. Whoever can open its file can hold it, so that is for its owner
+    /// alone; one that others could open, as earlier versions made it, is replaced by the first who has
+    /// it: a lock that another user holds or waits for is then no lock any more.
+    fn try_lock(&self) -> Result<Option<Flock<File>>> {
+        let path = self.path.join(LOCK);
+        let opened = OpenOptions::new()
+            .create(true)
+            .append(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
+            .open(&path);
+        let file = opened.map_err(|source| failed("open", &path, source))?;
+        let meta = file.metadata();
+        let meta = meta.map_err(|source| failed("stat", &path, source))?;
+        let loose = meta.permissions().mode() & 0o077 != 0;
+        if loose {
+            // From now on nobody else opens it.
+            let mended = file.set_permissions(fs::Permissions::from_mode(0o600));
+            mended.map_err(|source| failed("chmod", &path, source))?;
+        }
+        let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, Errno::EAGAIN | Errno::EINTR)) => return Ok(None),
+            Err((_, errno)) => return Err(failed("flock", &path, errno.into())),
+        };
+        if loose {
+            // Those who wait for this one see that it is not the file of that name any more.
+            fs::remove_file(&path).map_err(|source| failed("remove", &path, source))?;
+            return Ok(None);
+        }
+        let there = fs::metadata(&path).ok().map(|it| (it.dev(), it.ino()));
+        Ok(Some(lock).filter(|_| there == Some((meta.dev(), meta.ino()))))
+    }
+
+    /// Removes what was left by those who were killed while they wrote, and nothing else.
     fn sweep(&self) {
+        let ours = |name: &str| {
+            let whole = name.strip_suffix(BESIDE);
+            whole.is_some_and(|it| {
+                it.ends_with(".json") && WRITTEN.iter().any(|p| it.starts_with(p))
+            })
+        };
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
+            if !entry.file_name().to_str().is_some_and(ours) {
+                continue;
+            }
             let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == "tmp") {
-                if let Err(error) = fs::remove_file(&path) {
-                    tracing::debug!("{}: {error}", path.display());
-                }
+            if let Err(error) = fs::remove_file(&path) {
+                tracing::debug!("{}: {error}", path.display());
             }
         }
+    }
+
+    /// Fails as [`RunDir::open`] and [`Locked::write`] would, for who only looks: what it makes to find
+    /// out, it removes at once.
+    ///
+    /// # Errors
+    /// As for [`RunDir::open`]; [`RunDirError::Io`] where nothing can be written.
+    pub fn check_writable() -> Result<PathBuf> {
+        let place = Self::place();
+        let path = std::path::absolute(&place).map_err(|source| failed("find", &place, source))?;
+        let probe = format!(".devmem-tcp-{}", std::process::id());
+        if path.symlink_metadata().is_ok() && !path.is_file() {
+            let path = Self::check(path)?.path;
+            let lock = path.join(LOCK);
+            match nix::unistd::access(&lock, AccessFlags::W_OK) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(errno) => return Err(failed("open", &lock, errno.into())),
+            }
+            let probe = path.join(probe);
+            let written = fs::write(&probe, [b'\n'; 4096]);
+            let _never_made = fs::remove_file(&probe);
+            written.map_err(|source| failed("write", &probe, source))?;
+            return Ok(path);
+        }
+        let there = path.ancestors().find(|it| it.symlink_metadata().is_ok());
+        let probe = there.unwrap_or(Path::new("/")).join(probe);
+        let made = DirBuilder::new().mode(0o700).create(&probe);
+        let written = made.and_then(|()| fs::write(probe.join(LOCK), [b'\n'; 4096]));
+        let _never_made = fs::remove_dir_all(&probe);
+        written.map_err(|source| failed("mkdir", &path, source))?;
+        Ok(path)
     }
 
     /// What is in a file, without the lock: for who only looks. `None` if it is not there.
@@ -171,10 +238,15 @@ impl RunDir {
 
     fn check(path: PathBuf) -> Result<Self> {
         let meta = fs::metadata(&path).map_err(|source| failed("stat", &path, source))?;
+        if !meta.is_dir() {
+            return Err(failed("open", &path, Errno::ENOTDIR.into()));
+        }
         let owner = nix::unistd::geteuid().as_raw();
         if meta.permissions().mode() & 0o022 != 0 || (meta.uid() != owner && meta.uid() != 0) {
             return Err(RunDirError::NotOurs { path });
         }
+        // Else it would be another one for a guardian, who works elsewhere.
+        let path = fs::canonicalize(&path).map_err(|source| failed("find", &path, source))?;
         Ok(Self { path })
     }
 }
@@ -206,7 +278,7 @@ impl Locked {
     /// Those of the file system; then the old one is there.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let path = self.dir.join(name);
-        let beside = self.dir.join(format!("{name}.tmp"));
+        let beside = self.dir.join(format!("{name}{BESIDE}"));
         let written = || -> io::Result<()> {
             let mut text = serde_json::to_vec(value)?;
             text.push(b'\n');
@@ -326,11 +398,20 @@ pub(crate) mod tests {
         assert_eq!(locked.names("a").unwrap(), ["a.json"]);
         locked.write("a.json", &vec![4]).unwrap();
         assert_eq!(locked.read("a.json").unwrap(), Some(vec![4]));
-        let left = scratch.0.path().join("b.json.tmp");
-        fs::write(&left, "[").unwrap();
+        let place = |name: &str| scratch.0.path().join(name);
+        let names = [
+            "nic-1-2.json.tmp",
+            "lease-1-nk0.json.tmp",
+            "b.json.tmp",
+            "nic.tmp",
+        ];
+        for name in names {
+            fs::write(place(name), "[").unwrap();
+        }
         drop(locked);
         let locked = scratch.0.lock().unwrap();
-        assert!(!left.exists());
+        let left: Vec<bool> = names.iter().map(|name| place(name).exists()).collect();
+        assert_eq!(left, [false, false, true, true]);
         locked.remove("a.json").unwrap();
         locked.remove("a.json").unwrap();
         assert!(locked.names("a").unwrap().is_empty());
@@ -350,6 +431,40 @@ pub(crate) mod tests {
         locked.write("n.json", &7).unwrap();
         drop(locked);
         assert_eq!(other.join().unwrap(), Some(7));
+    }
+
+    #[test]
+    fn a_lock_is_for_its_owner_alone() {
+        let scratch = Scratch::new("mode");
+        let path = scratch.0.path().join(LOCK);
+        let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
+        drop(scratch.0.lock().unwrap());
+        assert_eq!(mode(), 0o600);
+        // As earlier versions made it, with another user's hand on it.
+        fs::remove_file(&path).unwrap();
+        let loose = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .mode(0o644)
+            .open(&path)
+            .unwrap();
+        let another = File::open(&path).unwrap();
+        drop(scratch.0.lock().unwrap());
+        assert_eq!(mode(), 0o600);
+        let held = Flock::lock(another, FlockArg::LockExclusiveNonblock).unwrap();
+        drop(scratch.0.lock().unwrap());
+        drop((held, loose));
+    }
+
+    #[test]
+    fn a_relative_directory_is_one_place() {
+        let scratch = Scratch::new("relative");
+        let here = std::env::current_dir().unwrap();
+        let up = "../".repeat(here.components().count());
+        let relative = format!("{up}{}", scratch.0.path().display());
+        let relative = RunDir::at(relative).unwrap();
+        assert!(relative.path().is_absolute());
+        assert_eq!(relative.path(), fs::canonicalize(scratch.0.path()).unwrap());
     }
 
     #[test]

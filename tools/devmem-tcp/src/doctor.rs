@@ -143,6 +143,7 @@ fn of_nic(nic: &Nic) -> Vec<Line> {
         link::CHECKS,
         queues::CHECKS,
         steering::CHECKS,
+        left::OF_NIC,
     ];
     let run = |table: &&[line::Check<Nic>]| line::run(table, nic, Some(nic.name()));
     tables.iter().flat_map(run).collect()

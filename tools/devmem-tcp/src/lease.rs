@@ -98,6 +98,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         all_or_nothing(&mut site, &steps, record, &mut records)?;
     }
+    // Nobody has to wait for who reads what is told now.
+    drop(records);
     let told = steps.iter().map(|step| site.describe(step)).collect();
     let leased = Leased {
         phys_ifindex: site.phys.ifindex,

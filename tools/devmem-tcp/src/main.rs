@@ -99,6 +99,12 @@ fn main() -> ExitCode {
         }
     };
     log::init(cli.verbose);
+    // From here on the log waits for no reader: others wait for the lock under which it is written.
+    common::stdio::stderr().post("");
+    let goes_on = matches!(
+        cli.command,
+        Command::Recv(_) | Command::Send(_) | Command::Show(_)
+    );
     let result = match cli.command {
         Command::Lease(args) => lease::run(&args),
         Command::Unlease(args) => unlease::run(&args),
@@ -122,7 +128,10 @@ fn main() -> ExitCode {
             exit::code(&error)
         }
     };
-    // Posted text gets a last chance to be written.
+    // Posted text gets a last chance to be written; of what does not go on for long, all of it.
+    if !goes_on {
+        let _unread = common::stdio::stderr().print("");
+    }
     common::stdio::stdout().settle(LAST_WORDS);
     common::stdio::stderr().settle(LAST_WORDS);
     code

@@ -17,8 +17,6 @@ mod queues;
 mod remedy;
 mod server;
 
-use std::env;
-use std::io::{self, IsTerminal};
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -45,8 +43,11 @@ fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(|| stdio::Log)
-        .with_ansi(io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none())
+        // What a terminal would act on is shown as text, colours of others too.
+        .with_ansi(false)
         .init();
+    // From here on the log waits for no reader: others wait for the lock under which it is written.
+    stdio::stderr().post("");
     let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => return misunderstood(&error),

@@ -46,6 +46,7 @@ mod pool;
 mod receive;
 mod removal;
 mod round;
+mod rundir;
 mod send;
 mod send_errors;
 mod shortage;

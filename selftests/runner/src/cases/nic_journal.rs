@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, Link, NetNs, QueueId, RssChange};
 use nix::sys::signal::Signal;
 
+use super::doctor_fault::Report;
 use super::ifindex;
 use super::println_line;
 use super::receive::bound_queues;
@@ -46,7 +47,7 @@ fn left() -> Result<Left> {
     })
 }
 
-fn recv(port: u16) -> std::process::Command {
+pub(super) fn recv(port: u16) -> std::process::Command {
     let line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:{port}");
     command(None, &devmem_tcp(), &line)
 }
@@ -96,6 +97,12 @@ pub(super) fn damaged() -> Result<()> {
         left.observer.same(&left.bent)?;
         ensure!(fs::read(&left.journal)? == *version, "it was written anew");
     }
+    // The doctor says so of this NIC, and how to go on; that names the file.
+    let report = Report::of(NIC)?;
+    ensure!(report.status("journal.nic") == "fail", "{}", report.json);
+    let remedy = report.remedy("journal.nic")?;
+    let rm = format!("rm {}", left.journal.display());
+    ensure!(remedy.ends_with(&rm), "{remedy}");
     // Nor is anything changed on top of it.
     names(Running::start(recv(5001))?.end_within(STEP)?, &name)?;
     left.observer.same(&left.bent)?;

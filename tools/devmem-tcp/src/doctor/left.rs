@@ -1,17 +1,64 @@
 //! What others left behind.
 
 use netdev::shell_word;
+use nic::{Plan, RunDir, RunDirError};
 
 use super::line::{Area, Check, Finding};
 use super::machine::Machine;
+use super::nic::Nic;
 use super::place::program;
 
-pub(super) const CHECKS: &[Check<Machine>] = &[Check {
-    id: "journal.left",
+pub(super) const CHECKS: &[Check<Machine>] = &[
+    Check {
+        id: "journal.place",
+        areas: &[Area::Rx, Area::Lease],
+        what: "what is changed can be written down",
+        run: place,
+    },
+    Check {
+        id: "journal.left",
+        areas: &[Area::Rx],
+        what: "no NIC is still set up for a receiver that is gone",
+        run: journals,
+    },
+];
+
+/// Of one NIC.
+pub(super) const OF_NIC: &[Check<Nic>] = &[Check {
+    id: "journal.nic",
     areas: &[Area::Rx],
-    what: "no NIC is still set up for a receiver that is gone",
-    run: journals,
+    what: "what is written down of the NIC can be read",
+    run: of_nic,
 }];
+
+/// `recv`, `lease` and `apply` change nothing that they can't write down before.
+fn place(_: &Machine) -> Option<Finding> {
+    Some(match RunDir::check_writable() {
+        Ok(path) => Finding::ok(path.display().to_string()),
+        Err(error) => {
+            let error = nic::Error::from(error);
+            failed(&error)
+        }
+    })
+}
+
+/// As `recv` reads it, if there is a place to read from.
+fn of_nic(nic: &Nic) -> Option<Finding> {
+    let plan = Plan::new(nic.name(), nic.link.ifindex);
+    Some(match plan.preview(&nic.place.netns) {
+        Err(error @ nic::Error::RunDir(RunDirError::Damaged { .. })) => failed(&error),
+        // All else is another check's.
+        _ => Finding::ok("it can"),
+    })
+}
+
+fn failed(error: &nic::Error) -> Finding {
+    let finding = Finding::fail(common::with_sources(error));
+    match error.remedy() {
+        Some(remedy) => finding.remedy(remedy),
+        None => finding,
+    }
+}
 
 fn journals(_: &Machine) -> Option<Finding> {
     let states = match nic::state() {
@@ -24,12 +71,11 @@ fn journals(_: &Machine) -> Option<Finding> {
             (None, 0) => return None,
             (None, _) => format!("{} is set up for a receiver that is gone", state.device),
         };
-        Some((why, state.device.clone()))
+        let restore = format!("{} restore {}", program(), shell_word(&state.device));
+        Some((why, state.remedy.clone().unwrap_or(restore)))
     };
     Some(match states.iter().find_map(left) {
         None => Finding::ok("none"),
-        Some((why, device)) => {
-            Finding::warn(why).remedy(format!("{} restore {}", program(), shell_word(&device)))
-        }
+        Some((why, remedy)) => Finding::warn(why).remedy(remedy),
     })
 }

@@ -121,7 +121,7 @@ pub(super) fn wait(netkit: &str, leases: &[Ending]) -> Result<()> {
                 .into());
             }
             if !told && begin.elapsed() > TELL {
-                report::say(format_args!(
+                report::tell(format_args!(
                     "{netkit} is deleted; waiting for {lease} to be free"
                 ));
                 told = true;
