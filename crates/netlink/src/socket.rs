@@ -86,6 +86,8 @@ impl Socket {
     fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = netlink_sys::Socket::new(protocol)?;
         let port = socket.bind_auto()?.port_number();
+        // Others' datagrams are refused from now on, where they were sent (`netlink_getsockbyportid`).
+        socket.connect(&kernel())?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
         socket.set_netlink_get_strict_chk(true)?;
@@ -196,8 +198,7 @@ impl Socket {
     fn send(&mut self, request: &Request, flags: u16) -> Result<()> {
         self.seq = self.seq.wrapping_add(1);
         let bytes = request.encode(flags, self.seq, self.port)?;
-        let kernel = SocketAddr::new(0, 0);
-        let sent = self.wire.socket.send_to(&bytes, &kernel, 0);
+        let sent = self.wire.socket.send_to(&bytes, &kernel(), 0);
         sent.map(drop)
             .map_err(|e| Error::from_io(request.op, &request.object, &e))
     }
@@ -212,6 +213,11 @@ impl Socket {
             }
         }
     }
+}
+
+/// Where the kernel is.
+fn kernel() -> SocketAddr {
+    SocketAddr::new(0, 0)
 }
 
 /// Hands over the messages of a datagram that answer a request, and tells whether that was all.
@@ -283,7 +289,13 @@ impl Listener {
             if !self.wire.wait(deadline).map_err(failed)? {
                 return Ok(None);
             }
-            self.wire.receive().map_err(failed)?;
+            // What was there may be another's, who sent it to a group.
+            if !self.wire.receive_now().map_err(failed)? {
+                match deadline {
+                    Some(at) if at <= Instant::now() => return Ok(None),
+                    _ => continue,
+                }
+            }
             let messages: std::result::Result<Vec<_>, _> = Messages(&self.wire.buffer).collect();
             self.pending = messages.map_err(|e| Error::malformed("listen", "", e))?;
             self.pending
@@ -308,20 +320,30 @@ struct Wire {
 impl Wire {
     /// Fills the buffer with the next datagram that the kernel sent.
     fn receive(&mut self) -> io::Result<()> {
-        loop {
-            // The true length first: what does not fit is cut off and lost.
-            let (len, _) = self.once(libc::MSG_PEEK | libc::MSG_TRUNC)?;
-            self.buffer.clear();
-            self.buffer.reserve(len);
-            let (len, from) = self.once(libc::MSG_TRUNC)?;
-            if len > self.buffer.len() {
-                return Err(io::Error::other("a message grew while it was read"));
-            }
-            // Any process may send to a netlink socket; only the kernel does so from port 0.
-            if from.port_number() == 0 {
-                return Ok(());
-            }
+        while !self.take(0)? {}
+        Ok(())
+    }
+
+    /// The same without waiting; `false` if there was none, or another's.
+    fn receive_now(&mut self) -> io::Result<bool> {
+        match self.take(libc::MSG_DONTWAIT) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            taken => taken,
         }
+    }
+
+    /// Fills the buffer with the next datagram; whether the kernel sent it.
+    fn take(&mut self, flags: libc::c_int) -> io::Result<bool> {
+        // The true length first: what does not fit is cut off and lost.
+        let (len, _) = self.once(flags | libc::MSG_PEEK | libc::MSG_TRUNC)?;
+        self.buffer.clear();
+        self.buffer.reserve(len);
+        let (len, from) = self.once(flags | libc::MSG_TRUNC)?;
+        if len > self.buffer.len() {
+            return Err(io::Error::other("a message grew while it was read"));
+        }
+        // Whoever may send to a group reaches its members; only the kernel does so from port 0.
+        Ok(from.port_number() == 0)
     }
 
     fn once(&mut self, flags: libc::c_int) -> io::Result<(usize, SocketAddr)> {

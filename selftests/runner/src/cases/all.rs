@@ -353,6 +353,7 @@ pub(crate) const ALL: &[Case] = cases![
     rundir::relative_directory,
     rundir::files_of_others_stay,
     rundir::doctor_finds_no_place,
+    sockets::datagrams_of_others,
     doctor_left::journal_of_a_dead_receiver,
     doctor_left::pool_of_a_dead_connection,
     doctor_machine::no_udmabuf_node,

@@ -52,6 +52,7 @@ mod send_errors;
 mod shortage;
 mod signals;
 mod sinks;
+mod sockets;
 mod streams;
 mod telemetry;
 mod threads;
