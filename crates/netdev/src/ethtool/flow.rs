@@ -115,6 +115,15 @@ impl PortMatch {
     }
 }
 
+/// Which classes of service match: those that agree in all bits of the mask.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TosMatch {
+    /// The type of service of IPv4, the traffic class of IPv6.
+    pub tos: u8,
+    /// The bits that count.
+    pub mask: u8,
+}
+
 /// A flow rule: `ethtool -N eth0 flow-type tcp4 dst-ip 10.0.0.1 dst-port 5201 action 15`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRule {
@@ -128,6 +137,9 @@ pub struct FlowRule {
     pub src_port: Option<PortMatch>,
     /// To which port.
     pub dst_port: Option<PortMatch>,
+    /// Of which class of service.
+    #[serde(default)]
+    pub tos: Option<TosMatch>,
     /// What happens to them.
     pub action: Action,
     /// Where in the table the rule is, or shall be.
@@ -149,6 +161,7 @@ impl FlowRule {
             dst: (!addr.is_unspecified()).then(|| IpMatch::host(addr)),
             src_port: None,
             dst_port: (dst.port() != 0).then(|| PortMatch::exact(dst.port())),
+            tos: None,
             action,
             location: Location::Any,
         }
@@ -169,6 +182,10 @@ impl FlowRule {
                 put(&mut nfc.fs.value, at, &matched.port.to_be_bytes());
                 put(&mut nfc.fs.mask, at, &matched.mask.to_be_bytes());
             }
+        }
+        if let Some(matched) = self.tos {
+            put(&mut nfc.fs.value, 2 * len + 4, &[matched.tos]);
+            put(&mut nfc.fs.mask, 2 * len + 4, &[matched.mask]);
         }
         nfc.fs.flow_type = self.flow.raw();
         match self.action {
@@ -194,9 +211,11 @@ impl FlowRule {
         let flow = Flow::of(fs.flow_type & !FLOW_RSS).ok_or(unknown.clone())?;
         let len = flow.address_len();
         let action = match fs.ring_cookie {
-            _ if fs.flow_type & FLOW_RSS != 0 => {
-                Action::Context(RssContextId::new(nfc.count_or_context))
-            }
+            _ if fs.flow_type & FLOW_RSS != 0 => match fs.ring_cookie {
+                0 => Action::Context(RssContextId::new(nfc.count_or_context)),
+                // An offset to the queues of the context's table, or a drop.
+                _ => return Err(unknown),
+            },
             DROP => Action::Drop,
             // The upper half may name a virtual function.
             queue => Action::Queue(QueueId::new(u32::try_from(queue).map_err(|_| unknown)?)),
@@ -207,6 +226,7 @@ impl FlowRule {
             dst: get_ip(fs, len, len),
             src_port: get_port(fs, 2 * len),
             dst_port: get_port(fs, 2 * len + 2),
+            tos: get_tos(fs, 2 * len + 4),
             action,
             location: Location::At(fs.location),
         })
@@ -250,4 +270,10 @@ fn get_port(fs: &FlowSpec, at: usize) -> Option<PortMatch> {
     };
     let (port, mask) = (read(&fs.value)?, read(&fs.mask)?);
     (mask != 0).then_some(PortMatch { port, mask })
+}
+
+/// A class of service, unless no bit of it counts.
+fn get_tos(fs: &FlowSpec, at: usize) -> Option<TosMatch> {
+    let (tos, mask) = (*fs.value.get(at)?, *fs.mask.get(at)?);
+    (mask != 0).then_some(TosMatch { tos, mask })
 }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use proptest::option;
 use proptest::prelude::*;
 
-use super::{Action, Flow, FlowRule, IpMatch, Location, PortMatch};
+use super::{Action, Flow, FlowRule, IpMatch, Location, PortMatch, TosMatch};
 use crate::sys::{self, FlowSpec, RxNfc};
 use crate::{QueueId, RssContextId};
 
@@ -61,6 +61,25 @@ fn a_mapped_address_and_wildcards_are_understood() {
     );
 }
 
+/// Both would else be taken for rules of ours, and deleted as such.
+#[test]
+fn what_a_rule_says_beside_is_not_passed_over() {
+    let to: SocketAddr = "1.2.3.4:5000".parse().unwrap();
+    let rule = FlowRule::tcp_to(to, Action::Context(RssContextId::new(1)));
+    let mut nfc = rule.encode(sys::cmd::SRXCLSRLINS).unwrap();
+    // struct ethtool_tcpip4_spec: tos.
+    (nfc.fs.value[12], nfc.fs.mask[12]) = (0x28, 0xfc);
+    let there = FlowRule::decode(&nfc).unwrap();
+    let tos = Some(TosMatch {
+        tos: 0x28,
+        mask: 0xfc,
+    });
+    assert_eq!((there.tos, rule.tos), (tos, None));
+    // The queues of the context's table are counted from there (`cap_rss_rxnfc_adds`).
+    nfc.fs.ring_cookie = 2;
+    assert!(FlowRule::decode(&nfc).is_err());
+}
+
 #[test]
 fn mixed_families_are_refused() {
     let mut rule = FlowRule::tcp_to("1.2.3.4:80".parse().unwrap(), Action::Drop);
@@ -101,6 +120,7 @@ fn rule() -> impl Strategy<Value = FlowRule> {
         any::<u32>().prop_map(|context| Action::Context(RssContextId::new(context))),
         Just(Action::Drop),
     ];
+    let tos = || (any::<u8>(), 1..=u8::MAX).prop_map(|(tos, mask)| TosMatch { tos, mask });
     let port = || (any::<u16>(), 1..=u16::MAX).prop_map(|(port, mask)| PortMatch { port, mask });
     flow.prop_flat_map(move |flow| {
         let v4 = matches!(flow, Flow::Tcp4 | Flow::Udp4);
@@ -109,18 +129,20 @@ fn rule() -> impl Strategy<Value = FlowRule> {
             (
                 option::of(port()),
                 option::of(port()),
+                option::of(tos()),
                 action.clone(),
                 any::<u32>(),
             ),
         )
     })
     .prop_map(
-        |((flow, src, dst), (src_port, dst_port, action, location))| FlowRule {
+        |((flow, src, dst), (src_port, dst_port, tos, action, location))| FlowRule {
             flow,
             src,
             dst,
             src_port,
             dst_port,
+            tos,
             action,
             location: Location::At(location),
         },

@@ -17,7 +17,7 @@ use netlink::{Family, NetNs, Phrase, Request, Result, Word};
 pub use channels::{Channels, ChannelsChange};
 pub use driver::DriverInfo;
 pub use features::Features;
-pub use flow::{Action, Flow, FlowRule, IpMatch, Location, PortMatch};
+pub use flow::{Action, Flow, FlowRule, IpMatch, Location, PortMatch, TosMatch};
 pub use rings::{HeaderSplit, Rings, RingsChange};
 pub use rss::{Rss, RssChange, equal_table};
 pub use rules::RuleTable;
