@@ -292,9 +292,22 @@ fn rule_words(rule: &RxNfc) -> String {
     }
 }
 
+/// Where rules are, and for how many the table has room, as `ETHTOOL_GRXCLSRLALL` tells both.
+#[derive(Debug)]
+pub(crate) struct Locations {
+    pub(crate) rules: Vec<u32>,
+    /// 0 where the driver does not say.
+    pub(crate) size: u64,
+}
+
 /// `ETHTOOL_GRXCLSRLALL`: the locations of at most `room` rules.
-pub(crate) fn locations(socket: impl AsFd, name: &str, room: u32) -> io::Result<Vec<u32>> {
+///
+/// Only where `room` is their number the answer is good: with more room `mlx5e_ethtool_get_all_flows`
+/// fails, and `gve_get_flow_rule_ids` leaves zeroes behind the last; with less, the former leaves
+/// rules out and says nothing.
+pub(crate) fn locations(socket: impl AsFd, name: &str, room: u32) -> io::Result<Locations> {
     const COUNT: usize = LOCATIONS / 4 - 1;
+    const DATA: usize = std::mem::offset_of!(RxNfc, data) / 4;
     let len = usize::try_from(room).unwrap_or(usize::MAX).max(1);
     // The structure's padding is the array's first place, so one more word is enough for each.
     let mut words = vec![0_u32; (LOCATIONS / 4).saturating_add(len)];
@@ -315,5 +328,14 @@ pub(crate) fn locations(socket: impl AsFd, name: &str, room: u32) -> io::Result<
     done?;
     let found = words.get(COUNT).copied().unwrap_or(0).min(room);
     let found = usize::try_from(found).unwrap_or(0);
-    Ok(words.into_iter().skip(LOCATIONS / 4).take(found).collect())
+    let half = |at: usize| words.get(at).map_or([0; 4], |word| word.to_ne_bytes());
+    let (first, second) = (half(DATA), half(DATA + 1));
+    let mut size = [0; 8];
+    for (to, from) in size.iter_mut().zip(first.into_iter().chain(second)) {
+        *to = from;
+    }
+    Ok(Locations {
+        size: u64::from_ne_bytes(size),
+        rules: words.into_iter().skip(LOCATIONS / 4).take(found).collect(),
+    })
 }

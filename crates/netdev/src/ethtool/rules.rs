@@ -12,6 +12,9 @@ use crate::{Ifindex, ParseError};
 /// In the table's size: the driver can choose a rule's place (`RX_CLS_LOC_SPECIAL`).
 const SPECIAL: u64 = 0x8000_0000;
 
+/// How often a table is listed at most while rules come and go.
+const LISTINGS: usize = 16;
+
 /// A table of flow rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
@@ -25,33 +28,61 @@ pub struct RuleTable {
 }
 
 impl Ethtool {
-    /// The table of flow rules (`ETHTOOL_GRXCLSRLCNT`).
+    /// The table of flow rules (`ETHTOOL_GRXCLSRLCNT`). Its size is told by some drivers only with
+    /// the list of the rules (`ETHTOOL_GRXCLSRLALL`): mlx5, ixgbe, igb.
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a device without flow rules.
     pub fn rule_table(&mut self, ifindex: Ifindex) -> Result<RuleTable> {
         let name = self.name(ifindex, "ntuple-get")?;
-        self.table(&name)
+        let table = self.table(&name)?;
+        match table.size {
+            Some(_) => Ok(table),
+            None => Ok(self.listed(&name)?.0),
+        }
     }
 
-    /// All rules of the kinds that [`super::Flow`] has; others are left out
+    /// The places of all rules, of kinds that [`super::Flow`] lacks, too
     /// (`ETHTOOL_GRXCLSRLALL`).
     ///
     /// # Errors
-    /// As for [`Ethtool::rule_table`]; `EMSGSIZE` where rules are added meanwhile.
+    /// As for [`Ethtool::rule_table`].
+    pub fn rule_places(&mut self, ifindex: Ifindex) -> Result<Vec<u32>> {
+        let name = self.name(ifindex, "ntuple-get")?;
+        Ok(self.listed(&name)?.1)
+    }
+
+    /// All rules of the kinds that [`super::Flow`] has; others are left out, and so are those that
+    /// are deleted while they are listed (`ETHTOOL_GRXCLSRLALL`).
+    ///
+    /// # Errors
+    /// As for [`Ethtool::rule_table`].
     pub fn rules(&mut self, ifindex: Ifindex) -> Result<Vec<FlowRule>> {
         let name = self.name(ifindex, "ntuple-get")?;
-        let table = self.table(&name)?;
-        let locations = sys::locations(&self.0.socket, &name, table.count);
-        let locations = locations.map_err(|e| Error::from_io("ntuple-get", &name, &e))?;
         let mut rules = Vec::new();
-        for location in locations {
-            // Another kind of rule is none of ours.
-            if let Ok(rule) = self.read(&name, location)? {
-                rules.push(rule);
+        for location in self.listed(&name)?.1 {
+            match self.read(&name, location) {
+                Ok(Ok(rule)) => rules.push(rule),
+                // Another kind of rule is none of ours.
+                Ok(Err(_)) => {}
+                Err(error) if is_no_rule(&error) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(rules)
+    }
+
+    /// Whether a rule is at this place, of whatever kind.
+    ///
+    /// # Errors
+    /// What the driver says, other than that there is none.
+    pub fn has_rule(&mut self, ifindex: Ifindex, location: u32) -> Result<bool> {
+        let name = self.name(ifindex, "ntuple-get")?;
+        match self.read(&name, location) {
+            Ok(_) => Ok(true),
+            Err(error) if is_no_rule(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// One rule (`ETHTOOL_GRXCLSRULE`).
@@ -106,6 +137,36 @@ impl Ethtool {
         })
     }
 
+    /// The table and where its rules are, listed again while rules come and go.
+    fn listed(&self, name: &str) -> Result<(RuleTable, Vec<u32>)> {
+        let mut table = self.table(name)?;
+        let mut listed = None;
+        for _ in 0..LISTINGS {
+            let answer = sys::locations(&self.0.socket, name, table.count);
+            let now = self.table(name)?;
+            // With the wrong count rules are left out, or the driver fails: `EMSGSIZE` of most,
+            // `EINVAL` of mlx5, which may also mean something else.
+            let settled = now.count == table.count;
+            match answer {
+                Ok(locations) => {
+                    let size = u32::try_from(locations.size & !SPECIAL).ok();
+                    table.size = table.size.or(size.filter(|&size| size != 0));
+                    let complete = locations.rules.len() as u64 == u64::from(table.count);
+                    listed = Some((table, locations.rules));
+                    if settled && complete {
+                        break;
+                    }
+                }
+                Err(error) if settled && error.raw_os_error() != Some(libc::EMSGSIZE) => {
+                    return Err(Error::from_io("ntuple-get", name, &error));
+                }
+                Err(_) => {}
+            }
+            table = now;
+        }
+        listed.ok_or_else(|| Error::from_errno("ntuple-get", name, libc::EMSGSIZE))
+    }
+
     fn read(&self, name: &str, location: u32) -> Result<std::result::Result<FlowRule, ParseError>> {
         let mut nfc = RxNfc::new(cmd::GRXCLSRULE);
         nfc.fs.location = location;
@@ -117,4 +178,10 @@ impl Ethtool {
     fn command(&self, name: &str, nfc: &mut RxNfc) -> io::Result<()> {
         sys::rxnfc(&self.0.socket, name, nfc)
     }
+}
+
+/// Whether an error says that no rule is at a place: `ENOENT` of most drivers, `EINVAL` of gve, bnxt and
+/// fbnic.
+fn is_no_rule(error: &Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL))
 }
