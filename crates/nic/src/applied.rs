@@ -2,13 +2,15 @@
 
 use netdev::{Action, FlowRule, NetNs, QueueId};
 
-use crate::claim::{Claim, Item};
+use crate::added::{add_context, add_rule};
+use crate::claim::Claim;
 use crate::end::end_claim;
 use crate::guardian::Guardian;
 use crate::identity::Identity;
 use crate::journal::{Journal, Open};
-use crate::nic::{Nic, rule_text, table_text};
+use crate::nic::Nic;
 use crate::plan::{Change, Plan, to_queue};
+use crate::values::{rule_text, table_text};
 use crate::{Error, Owner, RunDir, settle};
 
 /// A plan that holds; the NIC is put back when it is restored or dropped.
@@ -245,100 +247,4 @@ fn make_true(
         });
     }
     Ok(changes)
-}
-
-/// Notes a context, makes it, notes its number, reads it back.
-fn add_context(
-    nic: &mut Nic,
-    open: &mut Open<'_>,
-    id: u64,
-    table: Vec<QueueId>,
-) -> Result<netdev::RssContextId, Error> {
-    let before = nic.contexts()?.into_iter().map(|(id, _)| id).collect();
-    let item = |id| Item::Context {
-        table: table.clone(),
-        before,
-        id,
-    };
-    note(open, id, item(None))?;
-    let context = nic.create_context(&table)?;
-    renote(open, id, |item| {
-        if let Item::Context { id, .. } = item {
-            *id = Some(context);
-        }
-    })?;
-    // Ours whatever the driver made of it; what can't be removed now stays noted.
-    if let Err(error) = nic.check_context(context, &table) {
-        if nic.delete_context(context).is_ok() {
-            forget(open, id);
-        }
-        return Err(error);
-    }
-    Ok(context)
-}
-
-/// Notes a rule, inserts it, notes its place, reads it back.
-fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: FlowRule) -> Result<u32, Error> {
-    // A driver without rules says so when it is given one.
-    let rules = nic.rules().unwrap_or_default().into_iter();
-    let before: Vec<u32> = rules
-        .filter_map(|rule| match rule.location {
-            netdev::Location::At(location) => Some(location),
-            netdev::Location::Any => None,
-        })
-        .collect();
-    let item = Item::Rule {
-        rule: rule.clone(),
-        before: before.clone(),
-        location: None,
-    };
-    note(open, id, item)?;
-    let location = match nic.insert_rule(&rule) {
-        Ok(location) => location,
-        Err(error) => {
-            // Refused, so that none of that kind is ours.
-            forget(open, id);
-            return Err(error);
-        }
-    };
-    renote(open, id, |item| {
-        if let Item::Rule { location: at, .. } = item {
-            *at = Some(location);
-        }
-    })?;
-    // Ours whatever the driver made of it, if nothing was there before.
-    if let Err(error) = nic.check_rule(location, &rule) {
-        if !before.contains(&location) && nic.delete_any_rule(location).is_ok() {
-            forget(open, id);
-        }
-        return Err(error);
-    }
-    Ok(location)
-}
-
-/// Writes down what is about to be made.
-fn note(open: &mut Open<'_>, id: u64, item: Item) -> Result<(), Error> {
-    if let Some(claim) = open.journal.claim(id) {
-        claim.items.push(item);
-    }
-    open.save()
-}
-
-/// The last one is not there any more, or never was.
-fn forget(open: &mut Open<'_>, id: u64) {
-    if let Some(claim) = open.journal.claim(id) {
-        claim.items.pop();
-    }
-}
-
-/// Writes down what has become of the last one.
-fn renote(open: &mut Open<'_>, id: u64, change: impl FnOnce(&mut Item)) -> Result<(), Error> {
-    if let Some(item) = open
-        .journal
-        .claim(id)
-        .and_then(|claim| claim.items.last_mut())
-    {
-        change(item);
-    }
-    open.save()
 }

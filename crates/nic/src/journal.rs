@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
 use crate::identity::Identity;
-use crate::nic::RingValues;
+use crate::values::RingValues;
 use crate::{Error, Locked, RunDir, RunDirError};
 
 /// The journals' names begin so.

@@ -15,6 +15,7 @@
 
 #![forbid(unsafe_code)]
 
+mod added;
 mod applied;
 mod claim;
 mod end;
@@ -24,11 +25,13 @@ mod identity;
 mod journal;
 mod nic;
 mod owner;
+mod place;
 mod plan;
 mod restore;
 mod rss;
 mod rundir;
 mod settle;
+mod values;
 
 pub use applied::Applied;
 pub use error::Error;

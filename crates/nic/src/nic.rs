@@ -3,113 +3,23 @@
 use std::fmt;
 
 use netdev::{
-    Action, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, Link, Location, NetNs,
-    QueueId, Rings, RingsChange, RssChange, RssContextId, equal_table, queue_list,
+    ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, Link, NetNs, QueueId, RingsChange,
+    RssChange, RssContextId, equal_table,
 };
-use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::claim::same_rule;
 use crate::identity::Identity;
+use crate::place::Places;
+use crate::values::{RingValues, rule_text, table_text, target_text};
 
-/// What we change of the rings; `None` is what the driver does not have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct RingValues {
-    pub(crate) rx: Option<u32>,
-    pub(crate) split: Option<HeaderSplit>,
-    pub(crate) threshold: Option<u32>,
-}
-
-impl RingValues {
-    fn of(rings: &Rings) -> Self {
-        Self {
-            rx: rings.rx,
-            split: rings.tcp_data_split,
-            threshold: rings.hds_thresh,
-        }
-    }
-
-    /// What `__netif_mp_open_rxq` asks for. A driver without a threshold refuses to have it set,
-    /// even to 0.
-    pub(crate) fn split(self) -> Self {
-        Self {
-            split: Some(HeaderSplit::Enabled),
-            threshold: self.threshold.map(|_| 0),
-            ..self
-        }
-    }
-}
-
-impl fmt::Display for RingValues {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let split = self.split.unwrap_or(HeaderSplit::Auto);
-        write!(f, "tcp-data-split {split}")?;
-        if let Some(threshold) = self.threshold {
-            write!(f, ", hds-thresh {threshold}")?;
-        }
-        match self.rx {
-            Some(rx) => write!(f, ", rx ring {rx}"),
-            None => Ok(()),
-        }
-    }
-}
-
-impl RingValues {
-    /// Both in words, without what is the same in both.
-    pub(crate) fn differ(from: &Self, to: &Self) -> (String, String) {
-        let mut words = (Vec::new(), Vec::new());
-        if from.split != to.split {
-            let split = |rings: &Self| rings.split.unwrap_or(HeaderSplit::Auto);
-            words.0.push(format!("tcp-data-split {}", split(from)));
-            words.1.push(split(to).to_string());
-        }
-        for (name, from, to) in [
-            ("hds-thresh", from.threshold, to.threshold),
-            ("rx ring", from.rx, to.rx),
-        ] {
-            if from != to {
-                words.0.push(format!("{name} {}", from.unwrap_or(0)));
-                words.1.push(to.unwrap_or(0).to_string());
-            }
-        }
-        (words.0.join(", "), words.1.join(", "))
-    }
-}
-
-/// The queues of a table in words.
-pub(crate) fn table_text(table: &[QueueId]) -> String {
-    format!("over queues {}", queue_list(table))
-}
-
-/// Where a rule sends its packets, in words.
-fn target_text(rule: &FlowRule) -> String {
-    match rule.action {
-        Action::Queue(queue) => format!("to queue {queue}"),
-        Action::Context(context) => format!("to context {context}"),
-        Action::Drop => "to nowhere".to_owned(),
-    }
-}
-
-/// A rule in words, as `ethtool -N` takes it.
-pub(crate) fn rule_text(rule: &FlowRule) -> String {
-    format!("{} {}", flow_text(rule), target_text(rule))
-}
-
-/// The packets of a rule in words.
-pub(crate) fn flow_text(rule: &FlowRule) -> String {
-    let mut text = format!("ntuple rule {}", format!("{:?}", rule.flow).to_lowercase());
-    for (name, ip) in [("src-ip", rule.src), ("dst-ip", rule.dst)] {
-        if let Some(ip) = ip {
-            text += &format!(" {name} {}", ip.addr);
-        }
-    }
-    for (name, port) in [("src-port", rule.src_port), ("dst-port", rule.dst_port)] {
-        if let Some(port) = port {
-            text += &format!(" {name} {}", port.port);
-        }
-    }
-    text
+/// Who says where a new rule goes.
+#[derive(Debug)]
+pub(crate) enum Placing {
+    /// The driver.
+    Driver,
+    /// Whoever adds it, to one of these.
+    Ours(Places),
 }
 
 /// A NIC where it is.
@@ -313,14 +223,39 @@ impl Nic {
         Ok(self.ethtool.rules(self.ifindex())?)
     }
 
-    /// Adds a rule, says where.
-    pub(crate) fn insert_rule(&mut self, rule: &FlowRule) -> Result<u32, Error> {
+    /// Where its rules are, of all kinds, and how new ones get their place. A driver without rules has
+    /// none: it says so when it is given one.
+    pub(crate) fn rule_table(&mut self) -> Result<(Vec<u32>, Placing), Error> {
+        let table = match self.ethtool.rule_table(self.ifindex()) {
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+                return Ok((Vec::new(), Placing::Driver));
+            }
+            table => table?,
+        };
+        let taken = self.ethtool.rule_places(self.ifindex())?;
+        let placing = match table.chooses {
+            true => Placing::Driver,
+            false => Placing::Ours(Places::new(taken.iter().copied(), table.size)),
+        };
+        Ok((taken, placing))
+    }
+
+    /// Whether a rule is at this place, of whatever kind.
+    pub(crate) fn has_any_rule(&mut self, location: u32) -> Result<bool, Error> {
+        Ok(self.ethtool.has_rule(self.ifindex(), location)?)
+    }
+
+    /// Adds a rule where it says, or where the driver puts it; says where.
+    pub(crate) fn insert_rule(&mut self, rule: &FlowRule) -> Result<u32, netdev::Error> {
         let inserted = self.ethtool.insert_rule(self.ifindex(), rule);
-        inserted.map_err(|error| {
-            error
-                .about(format!("{} {}", self.identity.name, target_text(rule)))
-                .into()
-        })
+        inserted
+            .map_err(|error| error.about(format!("{} {}", self.identity.name, target_text(rule))))
+    }
+
+    /// The error of a table without a free place, as a driver that looks for one gives it.
+    pub(crate) fn no_place_for(&self, rule: &FlowRule) -> netdev::Error {
+        let object = format!("{} {}", self.identity.name, target_text(rule));
+        netdev::Error::from_errno("ntuple-insert", object, libc::ENOSPC)
     }
 
     /// Fails if the driver keeps another rule there, or none.
@@ -352,11 +287,17 @@ impl Nic {
     }
 
     fn has_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
-        let at = Location::At(location);
-        let rules = self.rules()?;
-        Ok(rules
-            .iter()
-            .any(|there| there.location == at && same_rule(there, rule)))
+        if !self.has_any_rule(location)? {
+            return Ok(false);
+        }
+        match self.ethtool.rule(self.ifindex(), location) {
+            Ok(there) => Ok(same_rule(&there, rule)),
+            // One of a kind that is not known.
+            Err(error) if error.raw_os_error().is_none() => Ok(false),
+            // Deleted meanwhile.
+            Err(_) if !self.has_any_rule(location)? => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn not_kept(&self, setting: impl fmt::Display, kept: impl fmt::Display) -> Error {

@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::applied::{self, Applied};
 use crate::claim::{Claim, Needs};
 use crate::journal::Open;
-use crate::nic::{Nic, flow_text, rule_text, table_text};
+use crate::nic::Nic;
+use crate::values::{flow_text, rule_text, table_text};
 use crate::{Error, RunDir, settle};
 
 /// What a NIC is to look like.

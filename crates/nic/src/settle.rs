@@ -5,8 +5,9 @@ use netdev::QueueId;
 use crate::Error;
 use crate::claim::Claim;
 use crate::journal::{Journal, Open, Setting};
-use crate::nic::{Nic, RingValues, table_text};
+use crate::nic::Nic;
 use crate::rss::without_queues;
+use crate::values::{RingValues, table_text};
 
 /// The rings that these claims need.
 pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
