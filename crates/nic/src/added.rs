@@ -1,12 +1,11 @@
 //! Rules and contexts that are added for one owner: each is noted before it is made, and read back.
 
-use netdev::{FlowRule, Location, QueueId, RssContextId};
+use netdev::{FlowRule, QueueId, RssContextId};
 
 use crate::Error;
 use crate::claim::Item;
 use crate::journal::Open;
-use crate::nic::{Nic, Placing};
-use crate::place::Places;
+use crate::nic::Nic;
 
 /// Notes a context, makes it, notes its number, reads it back.
 pub(crate) fn add_context(
@@ -45,79 +44,37 @@ pub(crate) fn add_rule(
     id: u64,
     rule: FlowRule,
 ) -> Result<u32, Error> {
-    let (before, placing) = nic.rule_table()?;
+    let before = nic.rule_places()?;
     let item = Item::Rule {
         rule: rule.clone(),
         before: before.clone(),
         location: None,
     };
     note(open, id, item)?;
-    let inserted = match placing {
-        Placing::Driver => nic.insert_rule(&rule).map_err(Error::from),
-        Placing::Ours(places) => insert_at_a_free_place(nic, open, id, &rule, places),
-    };
-    let location = match inserted {
-        Ok(location) => location,
+    let inserted = nic.insert_rule(&rule, |place| note_place(open, id, place));
+    let place = match inserted {
+        Ok(place) => place,
         Err(error) => {
             // Refused, so that none of that kind is ours.
             forget(open, id);
             return Err(error);
         }
     };
-    note_location(open, id, location)?;
+    note_place(open, id, place)?;
     // Ours whatever the driver made of it, if nothing was there before.
-    if let Err(error) = nic.check_rule(location, &rule) {
-        if !before.contains(&location) && nic.delete_any_rule(location).is_ok() {
+    if let Err(error) = nic.check_rule(place, &rule) {
+        if !before.contains(&place) && nic.delete_any_rule(place).is_ok() {
             forget(open, id);
         }
         return Err(error);
     }
-    Ok(location)
+    Ok(place)
 }
 
-/// Tries free places, one after the other, each noted first and looked at once more: the list may have
-/// been old, and a driver may replace what it finds there.
-fn insert_at_a_free_place(
-    nic: &mut Nic,
-    open: &mut Open<'_>,
-    id: u64,
-    rule: &FlowRule,
-    mut places: Places,
-) -> Result<u32, Error> {
-    let mut place = places.first();
-    let mut refusal = None;
-    while let Some(at) = place {
-        if nic.has_any_rule(at)? {
-            place = places.after_clash(at);
-            continue;
-        }
-        note_location(open, id, at)?;
-        let placed = FlowRule {
-            location: Location::At(at),
-            ..rule.clone()
-        };
-        let error = match nic.insert_rule(&placed) {
-            Ok(location) => return Ok(location),
-            Err(error) => error,
-        };
-        place = match error.raw_os_error() {
-            // Of the rule itself, unless another one has come there.
-            Some(libc::EEXIST | libc::EBUSY) if nic.has_any_rule(at)? => places.after_clash(at),
-            Some(libc::ENOSPC | libc::ERANGE | libc::E2BIG) => places.after_refusal(at),
-            _ => return Err(error.into()),
-        };
-        refusal = refusal.or(Some(error));
-    }
-    Err(match refusal {
-        Some(error) => error.into(),
-        None => nic.no_place_for(rule).into(),
-    })
-}
-
-fn note_location(open: &mut Open<'_>, id: u64, location: u32) -> Result<(), Error> {
+fn note_place(open: &mut Open<'_>, id: u64, place: u32) -> Result<(), Error> {
     renote(open, id, |item| {
-        if let Item::Rule { location: at, .. } = item {
-            *at = Some(location);
+        if let Item::Rule { location, .. } = item {
+            *location = Some(place);
         }
     })
 }

@@ -25,7 +25,6 @@ mod identity;
 mod journal;
 mod nic;
 mod owner;
-mod place;
 mod plan;
 mod restore;
 mod rss;

@@ -10,17 +10,7 @@ use netdev::{
 use crate::Error;
 use crate::claim::same_rule;
 use crate::identity::Identity;
-use crate::place::Places;
 use crate::values::{RingValues, rule_text, table_text, target_text};
-
-/// Who says where a new rule goes.
-#[derive(Debug)]
-pub(crate) enum Placing {
-    /// The driver.
-    Driver,
-    /// Whoever adds it, to one of these.
-    Ours(Places),
-}
 
 /// A NIC where it is.
 #[derive(Debug)]
@@ -223,39 +213,30 @@ impl Nic {
         Ok(self.ethtool.rules(self.ifindex())?)
     }
 
-    /// Where its rules are, of all kinds, and how new ones get their place. A driver without rules has
-    /// none: it says so when it is given one.
-    pub(crate) fn rule_table(&mut self) -> Result<(Vec<u32>, Placing), Error> {
-        let table = match self.ethtool.rule_table(self.ifindex()) {
-            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-                return Ok((Vec::new(), Placing::Driver));
+    /// Where its rules are, of all kinds.
+    pub(crate) fn rule_places(&mut self) -> Result<Vec<u32>, Error> {
+        match self.ethtool.rule_places(self.ifindex()) {
+            // A driver without rules says so when it is given one.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
+            places => Ok(places?),
+        }
+    }
+
+    /// Adds a rule, says where. Where the driver does not choose, `note` is given the place first.
+    pub(crate) fn insert_rule(
+        &mut self,
+        rule: &FlowRule,
+        note: impl FnMut(u32) -> Result<(), Error>,
+    ) -> Result<u32, Error> {
+        let ifindex = self.ifindex();
+        let inserted = self.ethtool.insert_rule_noted(ifindex, rule, note);
+        inserted.map_err(|error| match error {
+            Error::Refused(error) => {
+                let object = format!("{} {}", self.identity.name, target_text(rule));
+                error.about(object).into()
             }
-            table => table?,
-        };
-        let taken = self.ethtool.rule_places(self.ifindex())?;
-        let placing = match table.chooses {
-            true => Placing::Driver,
-            false => Placing::Ours(Places::new(taken.iter().copied(), table.size)),
-        };
-        Ok((taken, placing))
-    }
-
-    /// Whether a rule is at this place, of whatever kind.
-    pub(crate) fn has_any_rule(&mut self, location: u32) -> Result<bool, Error> {
-        Ok(self.ethtool.has_rule(self.ifindex(), location)?)
-    }
-
-    /// Adds a rule where it says, or where the driver puts it; says where.
-    pub(crate) fn insert_rule(&mut self, rule: &FlowRule) -> Result<u32, netdev::Error> {
-        let inserted = self.ethtool.insert_rule(self.ifindex(), rule);
-        inserted
-            .map_err(|error| error.about(format!("{} {}", self.identity.name, target_text(rule))))
-    }
-
-    /// The error of a table without a free place, as a driver that looks for one gives it.
-    pub(crate) fn no_place_for(&self, rule: &FlowRule) -> netdev::Error {
-        let object = format!("{} {}", self.identity.name, target_text(rule));
-        netdev::Error::from_errno("ntuple-insert", object, libc::ENOSPC)
+            other => other,
+        })
     }
 
     /// Fails if the driver keeps another rule there, or none.
@@ -287,7 +268,7 @@ impl Nic {
     }
 
     fn has_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
-        if !self.has_any_rule(location)? {
+        if !self.ethtool.has_rule(self.ifindex(), location)? {
             return Ok(false);
         }
         match self.ethtool.rule(self.ifindex(), location) {
@@ -295,7 +276,7 @@ impl Nic {
             // One of a kind that is not known.
             Err(error) if error.raw_os_error().is_none() => Ok(false),
             // Deleted meanwhile.
-            Err(_) if !self.has_any_rule(location)? => Ok(false),
+            Err(_) if !self.ethtool.has_rule(self.ifindex(), location)? => Ok(false),
             Err(error) => Err(error.into()),
         }
     }

@@ -6,6 +6,7 @@ mod features;
 mod flow;
 #[cfg(test)]
 mod flow_tests;
+mod places;
 mod rings;
 mod rss;
 mod rules;

@@ -5,12 +5,15 @@ use std::io;
 use netlink::{Error, Result};
 use serde::Serialize;
 
-use super::{Ethtool, FlowRule};
+use super::places::Places;
+use super::{Ethtool, FlowRule, Location};
 use crate::sys::{self, RxNfc, cmd};
 use crate::{Ifindex, ParseError};
 
 /// In the table's size: the driver can choose a rule's place (`RX_CLS_LOC_SPECIAL`).
 const SPECIAL: u64 = 0x8000_0000;
+
+const INSERT: &str = "ntuple-insert";
 
 /// How often a table is listed at most while rules come and go.
 const LISTINGS: usize = 16;
@@ -97,16 +100,77 @@ impl Ethtool {
 
     /// Adds a rule and returns its place in the table (`ETHTOOL_SRXCLSRLINS`).
     ///
+    /// At [`Location::Any`] the driver chooses, or, as most don't, a free place is looked for, from the
+    /// top downwards as `ethtool -N` does.
+    ///
     /// # Errors
     /// `EINVAL` for a queue, a context or a place that does not exist; `ENOSPC` for a full table;
     /// `EOPNOTSUPP` for what the device can't. The ioctl knows no texts.
     pub fn insert_rule(&mut self, ifindex: Ifindex, rule: &FlowRule) -> Result<u32> {
-        let op = "ntuple-insert";
-        let name = self.name(ifindex, op)?;
+        self.insert_rule_noted(ifindex, rule, |_| Ok(()))
+    }
+
+    /// The same. Where the driver does not choose, `note` is given each place before the rule is put
+    /// there: until then no rule was.
+    ///
+    /// # Errors
+    /// As for [`Ethtool::insert_rule`]; those of `note`, before anything is put there.
+    pub fn insert_rule_noted<E: From<Error>>(
+        &mut self,
+        ifindex: Ifindex,
+        rule: &FlowRule,
+        mut note: impl FnMut(u32) -> std::result::Result<(), E>,
+    ) -> std::result::Result<u32, E> {
+        let name = self.name(ifindex, INSERT)?;
+        if rule.location != Location::Any {
+            return Ok(self.insert(&name, rule)?);
+        }
+        let table = match self.table(&name) {
+            // A driver without rules says so when it is given one.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => None,
+            table => Some(table?).filter(|table| !table.chooses),
+        };
+        if table.is_none() {
+            return Ok(self.insert(&name, rule)?);
+        }
+        // The list may be old, and a driver may replace what it finds: each place is looked at once more.
+        let (table, taken) = self.listed(&name)?;
+        let mut places = Places::new(taken, table.size);
+        let mut place = places.first();
+        let mut refusal = None;
+        while let Some(at) = place {
+            if self.has_rule(ifindex, at)? {
+                place = places.after_clash(at);
+                continue;
+            }
+            note(at)?;
+            let placed = FlowRule {
+                location: Location::At(at),
+                ..rule.clone()
+            };
+            let error = match self.insert(&name, &placed) {
+                Ok(location) => return Ok(location),
+                Err(error) => error,
+            };
+            place = match error.raw_os_error() {
+                // Of the rule itself, unless another one has come there.
+                Some(libc::EEXIST | libc::EBUSY) if self.has_rule(ifindex, at)? => {
+                    places.after_clash(at)
+                }
+                Some(libc::ENOSPC | libc::ERANGE | libc::E2BIG) => places.after_refusal(at),
+                _ => return Err(error.into()),
+            };
+            refusal = refusal.or(Some(error));
+        }
+        let full = || Error::from_errno(INSERT, &name, libc::ENOSPC);
+        Err(refusal.unwrap_or_else(full).into())
+    }
+
+    fn insert(&self, name: &str, rule: &FlowRule) -> Result<u32> {
         let nfc = rule.encode(cmd::SRXCLSRLINS);
-        let mut nfc = nfc.map_err(|why| Error::invalid(op, &name, why))?;
-        self.command(&name, &mut nfc)
-            .map_err(|e| Error::from_io(op, &name, &e))?;
+        let mut nfc = nfc.map_err(|why| Error::invalid(INSERT, name, why))?;
+        self.command(name, &mut nfc)
+            .map_err(|e| Error::from_io(INSERT, name, &e))?;
         Ok(nfc.fs.location)
     }
 

@@ -9,14 +9,14 @@ use std::collections::BTreeSet;
 
 /// The places of a table that a rule could go to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Places {
+pub(super) struct Places {
     taken: BTreeSet<u32>,
     /// Places there are; `None` where the driver does not say.
     size: Option<u32>,
 }
 
 impl Places {
-    pub(crate) fn new(taken: impl IntoIterator<Item = u32>, size: Option<u32>) -> Self {
+    pub(super) fn new(taken: impl IntoIterator<Item = u32>, size: Option<u32>) -> Self {
         Self {
             taken: taken.into_iter().collect(),
             size,
@@ -26,7 +26,7 @@ impl Places {
     /// The place to begin with; `None` if all are taken.
     ///
     /// Of a table of unknown size only the lowest free place is sure to exist, if any does.
-    pub(crate) fn first(&self) -> Option<u32> {
+    pub(super) fn first(&self) -> Option<u32> {
         match self.size {
             Some(size) => self.highest_below(size),
             None => self.lowest(),
@@ -34,7 +34,7 @@ impl Places {
     }
 
     /// The place to try after `place`, where a rule was found after all.
-    pub(crate) fn after_clash(&mut self, place: u32) -> Option<u32> {
+    pub(super) fn after_clash(&mut self, place: u32) -> Option<u32> {
         self.taken.insert(place);
         match self.size {
             Some(_) => self.highest_below(place),
@@ -45,7 +45,7 @@ impl Places {
     /// The place to try after `place`, for which the driver said that it has no room: it may have less
     /// than it told. In the lower half each time, and in the end the lowest, so that a table that is full
     /// is asked a few times only.
-    pub(crate) fn after_refusal(&self, place: u32) -> Option<u32> {
+    pub(super) fn after_refusal(&self, place: u32) -> Option<u32> {
         self.size?;
         self.highest_below(place / 2 + 1)
             .or_else(|| self.lowest())
