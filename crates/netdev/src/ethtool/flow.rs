@@ -167,6 +167,24 @@ impl FlowRule {
         }
     }
 
+    /// Rules for all TCP packets that a socket which listens on `at` takes, of these only those from
+    /// `from` if that is given: two for `[::]`, whose socket takes IPv4, too (`IPV6_V6ONLY` is off), none
+    /// where the addresses are of families that don't meet. Port 0 stands for any.
+    pub fn tcp_to_listener(at: SocketAddr, from: Option<IpAddr>, action: Action) -> Vec<Self> {
+        let mut to = vec![at];
+        if at.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
+            to.push((Ipv4Addr::UNSPECIFIED, at.port()).into());
+        }
+        let from = from.map(|from| from.to_canonical());
+        let rules = to.into_iter().map(|to| Self {
+            src: from.map(IpMatch::host),
+            ..Self::tcp_to(to, action)
+        });
+        let meet =
+            |rule: &Self| from.is_none_or(|from| from.is_ipv4() == (rule.flow == Flow::Tcp4));
+        rules.filter(meet).collect()
+    }
+
     /// As the kernel wants it; an error is an address of the wrong family.
     pub(crate) fn encode(&self, cmd: u32) -> Result<RxNfc, &'static str> {
         let mut nfc = RxNfc::new(cmd);

@@ -61,6 +61,34 @@ fn a_mapped_address_and_wildcards_are_understood() {
     );
 }
 
+/// Whatever a socket takes, a rule is about, and nothing else.
+#[test]
+fn an_address_stands_for_all_that_its_socket_takes() {
+    let flows = |at: &str, from: Option<&str>| -> Vec<(Flow, bool, bool)> {
+        let from = from.map(|from| from.parse().unwrap());
+        let rules = FlowRule::tcp_to_listener(at.parse().unwrap(), from, Action::Drop);
+        let flows = rules.iter();
+        flows
+            .map(|rule| (rule.flow, rule.src.is_some(), rule.dst.is_some()))
+            .collect()
+    };
+    let (v4, v6) = (Flow::Tcp4, Flow::Tcp6);
+    assert_eq!(flows("1.2.3.4:5", None), [(v4, false, true)]);
+    assert_eq!(flows("0.0.0.0:5", None), [(v4, false, false)]);
+    assert_eq!(flows("[fd00::1]:5", None), [(v6, false, true)]);
+    assert_eq!(
+        flows("[::]:5", None),
+        [(v6, false, false), (v4, false, false)]
+    );
+    assert_eq!(flows("[::ffff:1.2.3.4]:5", None), [(v4, false, true)]);
+    assert_eq!(flows("[::ffff:0.0.0.0]:5", None), [(v4, false, false)]);
+    assert_eq!(flows("[::]:5", Some("1.2.3.4")), [(v4, true, false)]);
+    assert_eq!(flows("[::]:5", Some("::ffff:1.2.3.4")), [(v4, true, false)]);
+    assert_eq!(flows("[::]:5", Some("fd00::1")), [(v6, true, false)]);
+    assert_eq!(flows("1.2.3.4:5", Some("fd00::1")), []);
+    assert_eq!(flows("[fd00::1]:5", Some("1.2.3.4")), []);
+}
+
 /// Both would else be taken for rules of ours, and deleted as such.
 #[test]
 fn what_a_rule_says_beside_is_not_passed_over() {
