@@ -1,49 +1,132 @@
 //! Rules and contexts that are added for one owner: each is noted before it is made, and read back.
 
-use netdev::{FlowRule, QueueId, RssContextId};
+use netdev::{Action, FlowRule, QueueId, RssContextId};
 
-use crate::Error;
 use crate::claim::Item;
 use crate::journal::Open;
 use crate::nic::Nic;
+use crate::spread::{Spread, spread};
+use crate::values::{flow_text, rule_text, table_text};
+use crate::{Change, Error};
 
-/// Notes a context, makes it, notes its number, reads it back.
-pub(crate) fn add_context(
+/// Adds rules for flows, and contexts where they go to several queues; says what was added.
+pub(crate) fn add_flows(
     nic: &mut Nic,
     open: &mut Open<'_>,
     id: u64,
-    table: Vec<QueueId>,
-) -> Result<RssContextId, Error> {
+    flows: Vec<(FlowRule, Vec<QueueId>)>,
+) -> Result<Vec<Change>, Error> {
+    let mut changes = Vec::new();
+    let mut new = |to: String| changes.push(Change { from: None, to });
+    let device = nic.name();
+    let queues: Vec<&[QueueId]> = flows.iter().map(|(_, to)| to.as_slice()).collect();
+    let new_context = |queues: &[QueueId]| {
+        let size = nic.table()?.len();
+        let table: Vec<QueueId> = queues.iter().copied().cycle().take(size).collect();
+        let context = add_context(nic, open, id, &table)?;
+        if let Some(context) = context {
+            new(format!("rss context {context} {}", table_text(&table)));
+        }
+        Ok(context)
+    };
+    let ways = spread(&queues, new_context, |queues| no_contexts(&device, queues))?;
+    for ((flow, _), way) in flows.into_iter().zip(ways) {
+        let action = match way {
+            Spread::Queue(queue) => Action::Queue(queue),
+            Spread::Context(context) => Action::Context(context),
+        };
+        let rule = FlowRule { action, ..flow };
+        let text = rule_text(&rule);
+        let place = add_rule(nic, open, id, rule)?;
+        new(format!("{text}, at {place}"));
+    }
+    Ok(changes)
+}
+
+/// What [`add_flows`] would add.
+pub(crate) fn preview_flows(
+    nic: &mut Nic,
+    flows: &[(FlowRule, Vec<QueueId>)],
+) -> Result<Vec<Change>, Error> {
+    let mut changes = Vec::new();
+    let mut new = |to: String| changes.push(Change { from: None, to });
+    let device = nic.name();
+    let queues: Vec<&[QueueId]> = flows.iter().map(|(_, to)| to.as_slice()).collect();
+    let new_context = |queues: &[QueueId]| {
+        let room = nic.has_room_for_context()?;
+        if room {
+            new(format!("rss context {}", table_text(queues)));
+        }
+        Ok(room.then_some(()))
+    };
+    let ways = spread(&queues, new_context, |queues| no_contexts(&device, queues))?;
+    for ((flow, _), way) in flows.iter().zip(ways) {
+        new(match way {
+            Spread::Context(()) => format!("{} to that context", flow_text(flow)),
+            Spread::Queue(queue) => rule_text(&FlowRule {
+                action: Action::Queue(queue),
+                ..flow.clone()
+            }),
+        });
+    }
+    Ok(changes)
+}
+
+fn no_contexts(device: &str, queues: &[QueueId]) -> Error {
+    Error::NoContexts {
+        device: device.to_owned(),
+        queues: queues.to_vec(),
+    }
+}
+
+/// Notes a context, makes it, notes its number, reads it back; `None` where the driver has none, or
+/// none left.
+fn add_context(
+    nic: &mut Nic,
+    open: &mut Open<'_>,
+    id: u64,
+    table: &[QueueId],
+) -> Result<Option<RssContextId>, Error> {
     let before = nic.contexts()?.into_iter().map(|(id, _)| id).collect();
     let item = |id| Item::Context {
-        table: table.clone(),
+        table: table.to_vec(),
         before,
         id,
     };
     note(open, id, item(None))?;
-    let context = nic.create_context(&table)?;
+    let context = match nic.create_context(table) {
+        Err(Error::Refused(error)) if is_no_context(&error) => {
+            tracing::debug!("{}: {error}", nic.identity.name);
+            forget(open, id);
+            return Ok(None);
+        }
+        context => context?,
+    };
     renote(open, id, |item| {
         if let Item::Context { id, .. } = item {
             *id = Some(context);
         }
     })?;
     // Ours whatever the driver made of it; what can't be removed now stays noted.
-    if let Err(error) = nic.check_context(context, &table) {
+    if let Err(error) = nic.check_context(context, table) {
         if nic.delete_context(context).is_ok() {
             forget(open, id);
         }
         return Err(error);
     }
-    Ok(context)
+    Ok(Some(context))
+}
+
+/// The driver has no contexts, or all are taken (`ethnl_rss_create_doit`: `EBUSY` of `xa_alloc`).
+fn is_no_context(error: &netdev::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::EBUSY | libc::ENOSPC)
+    )
 }
 
 /// Inserts a rule at a place of its own, reads it back; says where it is.
-pub(crate) fn add_rule(
-    nic: &mut Nic,
-    open: &mut Open<'_>,
-    id: u64,
-    rule: FlowRule,
-) -> Result<u32, Error> {
+fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: FlowRule) -> Result<u32, Error> {
     let before = nic.rule_places()?;
     let item = Item::Rule {
         rule: rule.clone(),

@@ -1,16 +1,15 @@
 //! A plan, applied and taken back.
 
-use netdev::{Action, FlowRule, NetNs, QueueId};
+use netdev::{FlowRule, NetNs, QueueId};
 
-use crate::added::{add_context, add_rule};
+use crate::added::add_flows;
 use crate::claim::Claim;
 use crate::end::end_claim;
 use crate::guardian::Guardian;
 use crate::identity::Identity;
 use crate::journal::{Journal, Open};
 use crate::nic::Nic;
-use crate::plan::{Change, Plan, to_queue};
-use crate::values::{rule_text, table_text};
+use crate::plan::{Change, Plan};
 use crate::{Error, Owner, RunDir, settle};
 
 /// A plan that holds; the NIC is put back when it is restored or dropped.
@@ -222,29 +221,6 @@ fn make_true(
         to,
     });
     let mut changes: Vec<Change> = shared.collect();
-    for (flow, to) in flows {
-        let rule = match to.as_slice() {
-            [queue] => to_queue(flow, *queue),
-            queues => {
-                let size = nic.table()?.len();
-                let table: Vec<QueueId> = queues.iter().copied().cycle().take(size).collect();
-                let context = add_context(nic, open, id, table.clone())?;
-                changes.push(Change {
-                    from: None,
-                    to: format!("rss context {context} {}", table_text(&table)),
-                });
-                FlowRule {
-                    action: Action::Context(context),
-                    ..flow
-                }
-            }
-        };
-        let text = rule_text(&rule);
-        let location = add_rule(nic, open, id, rule)?;
-        changes.push(Change {
-            from: None,
-            to: format!("{text}, at {location}"),
-        });
-    }
+    changes.extend(add_flows(nic, open, id, flows)?);
     Ok(changes)
 }

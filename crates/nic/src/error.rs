@@ -2,7 +2,7 @@
 
 use std::io;
 
-use netdev::{QueueId, shell_word};
+use netdev::{QueueId, queue_list, shell_word};
 
 use crate::{Owner, RunDirError};
 
@@ -34,6 +34,17 @@ pub enum Error {
     NoContext {
         /// The NIC.
         device: String,
+    },
+    /// One flow cannot be spread over several queues.
+    #[error(
+        "{device}: the driver has no RSS context for queues {}, and there are fewer flows than queues",
+        queue_list(queues)
+    )]
+    NoContexts {
+        /// The NIC.
+        device: String,
+        /// The queues that the flows are to go to.
+        queues: Vec<QueueId>,
     },
     /// Another receiver has the queue.
     #[error("{device} queue {queue} belongs to {owner}")]
@@ -86,6 +97,10 @@ impl Error {
                     "give it more queues: ethtool -L {} combined N",
                     shell_word(device)
                 )
+            }
+            Self::NoContexts { .. } => {
+                "take one queue, or an address for each queue: --listen again, with another port"
+                    .to_owned()
             }
             Self::RunDir(RunDirError::Damaged { path, .. }) => format!(
                 "it said what was changed on a NIC: put that right (ethtool -g, -l, -x, -n IF), then \

@@ -30,6 +30,7 @@ mod restore;
 mod rss;
 mod rundir;
 mod settle;
+mod spread;
 mod values;
 
 pub use applied::Applied;

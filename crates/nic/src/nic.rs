@@ -186,6 +186,15 @@ impl Nic {
         })
     }
 
+    /// Whether a context more can be made.
+    pub(crate) fn has_room_for_context(&mut self) -> Result<bool, Error> {
+        match self.ethtool.has_room_for_rss_context(self.ifindex()) {
+            // Who may not make one is told so when he tries.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(true),
+            room => Ok(room?),
+        }
+    }
+
     /// Fails if the driver made another context than was asked for.
     pub(crate) fn check_context(
         &mut self,

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-use netdev::{Action, FlowRule, Ifindex, NetNs, QueueId};
+use netdev::{FlowRule, Ifindex, NetNs, QueueId};
 use serde::Serialize;
 
+use crate::added::preview_flows;
 use crate::applied::{self, Applied};
 use crate::claim::{Claim, Needs};
 use crate::journal::Open;
 use crate::nic::Nic;
-use crate::values::{flow_text, rule_text, table_text};
 use crate::{Error, RunDir, settle};
 
 /// What a NIC is to look like.
@@ -80,10 +80,15 @@ impl Plan {
     }
 
     /// Steer a flow to these queues: by a rule to the one, or by a rule to an RSS context that
-    /// spreads it over several. The rule's own action does not count.
+    /// spreads it over several, which all flows to the same queues share. Where the driver has no context
+    /// for them, each flow goes to one of the queues, in turn. The rule's own action does not count; a flow that is steered so already
+    /// is not steered again.
     #[must_use]
     pub fn steer(mut self, flow: FlowRule, to: &[QueueId]) -> Self {
-        self.flows.push((flow, to.to_vec()));
+        let flow = (flow, to.to_vec());
+        if !self.flows.contains(&flow) {
+            self.flows.push(flow);
+        }
         self
     }
 
@@ -114,9 +119,7 @@ impl Plan {
             to,
         });
         let mut changes: Vec<Change> = shared.collect();
-        for (flow, to) in &self.flows {
-            changes.extend(new_items(flow, to));
-        }
+        changes.extend(preview_flows(&mut nic, &self.flows)?);
         Ok(changes)
     }
 
@@ -137,22 +140,4 @@ impl Plan {
     pub fn apply_to_stay(self, netns: &NetNs) -> Result<Vec<Change>, Error> {
         applied::apply_to_stay(self, netns)
     }
-}
-
-/// What is added for a flow.
-pub(crate) fn new_items(flow: &FlowRule, to: &[QueueId]) -> Vec<Change> {
-    let new = |to: String| Change { from: None, to };
-    match to {
-        [queue] => vec![new(rule_text(&to_queue(flow.clone(), *queue)))],
-        queues => vec![
-            new(format!("rss context {}", table_text(queues))),
-            new(format!("{} to that context", flow_text(flow))),
-        ],
-    }
-}
-
-/// Where the flow goes, for the rule.
-pub(crate) fn to_queue(mut flow: FlowRule, queue: QueueId) -> FlowRule {
-    flow.action = Action::Queue(queue);
-    flow
 }

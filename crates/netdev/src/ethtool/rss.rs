@@ -84,6 +84,32 @@ impl Ethtool {
         self.0.ask(&request, Rss::parse)
     }
 
+    /// Whether an additional context could be created now. Asks for one that the kernel must refuse, for a
+    /// queue in its table that no device has: `ethnl_rss_create_validate` looks first at whether the
+    /// driver has contexts, and that many; `rss_set_prep_indir` then at the table.
+    ///
+    /// # Errors
+    /// `EPERM` without `CAP_NET_ADMIN`; those of a dump.
+    pub fn has_room_for_rss_context(&mut self, ifindex: Ifindex) -> Result<bool> {
+        let used = self.rss_contexts(ifindex)?;
+        let used = used.iter().filter(|rss| rss.context.is_some()).count();
+        let next = RssContextId::new(u32::try_from(used).unwrap_or(u32::MAX).saturating_add(1));
+        let mut request = self.about_context(cmd::RSS_CREATE_ACT, "rss-create", ifindex, next);
+        let impossible = RssChange {
+            table: Some(vec![QueueId::new(u32::MAX)]),
+            ..RssChange::default()
+        };
+        impossible.write(&mut request);
+        match self.0.ask(&request, Rss::parse) {
+            Ok(_) => Err(request.invalid("the kernel took an impossible table")),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::EOPNOTSUPP | libc::ERANGE) => Ok(false),
+                Some(libc::EINVAL) => Ok(true),
+                _ => Err(error),
+            },
+        }
+    }
+
     /// Deletes an additional context (`ethnl_rss_delete_doit`).
     ///
     /// # Errors
