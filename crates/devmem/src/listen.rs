@@ -106,17 +106,22 @@ fn socket(address: SocketAddr, options: &SocketOptions) -> Result<Socket, Socket
             .bind_device(Some(device.as_bytes()))
             .map_err(SocketError::at("bind socket to device", device))?;
     }
-    if let Some(bytes) = options.recv_buffer {
-        sys::set_recv_buffer(socket.as_fd(), bytes)
-            .or_else(|_| socket.set_recv_buffer_size(bytes))
-            .map_err(SocketError::at("set a receive buffer of", bytes))?;
-    }
+    set_recv_buffer(&socket, options)?;
     if options.reuse_address {
         socket
             .set_reuse_address(true)
             .map_err(SocketError::at("reuse address", address))?;
     }
     Ok(socket)
+}
+
+fn set_recv_buffer(socket: &Socket, options: &SocketOptions) -> Result<(), SocketError> {
+    let Some(bytes) = options.recv_buffer else {
+        return Ok(());
+    };
+    sys::set_recv_buffer(socket.as_fd(), bytes)
+        .or_else(|_| socket.set_recv_buffer_size(bytes))
+        .map_err(SocketError::at("set a receive buffer of", bytes))
 }
 
 /// The receive buffer with which `connections` connections fit a dmabuf of `len` bytes, for
@@ -160,12 +165,34 @@ fn recv_buffer_of(len: u64, connections: u32) -> Option<usize> {
     }
 }
 
-/// Listens on `address`. An IPv6 socket takes IPv4 connections too, as mapped addresses
-/// (`::ffff:192.0.2.1`): `[::]:5000` is every address of both, `[::ffff:192.0.2.1]:5000` is one.
+/// A socket that has its address, and does not listen yet: nobody can connect.
+#[derive(Debug)]
+pub struct Bound {
+    socket: Socket,
+    address: SocketAddr,
+}
+
+impl Bound {
+    /// Listens. The device and the reuse of addresses stay what they are.
+    ///
+    /// # Errors
+    /// [`SocketError`], which names the step and the address.
+    pub fn listen(self, options: &SocketOptions) -> Result<TcpListener, SocketError> {
+        set_recv_buffer(&self.socket, options)?;
+        self.socket
+            .listen(options.backlog)
+            .map_err(SocketError::at("listen on", self.address))?;
+        Ok(self.socket.into())
+    }
+}
+
+/// Takes `address`, to listen there later: that it is in use, or nobody's, shows now. An IPv6 socket
+/// takes IPv4 connections too, as mapped addresses (`::ffff:192.0.2.1`): `[::]:5000` is every address of
+/// both, `[::ffff:192.0.2.1]:5000` is one.
 ///
 /// # Errors
 /// [`SocketError`], which names the step and the address.
-pub fn listen(address: SocketAddr, options: &SocketOptions) -> Result<TcpListener, SocketError> {
+pub fn bind(address: SocketAddr, options: &SocketOptions) -> Result<Bound, SocketError> {
     let socket = socket(address, options)?;
     if address.is_ipv6() {
         socket
@@ -175,10 +202,15 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> Result<TcpListene
     socket
         .bind(&address.into())
         .map_err(SocketError::at("bind", address))?;
-    socket
-        .listen(options.backlog)
-        .map_err(SocketError::at("listen on", address))?;
-    Ok(socket.into())
+    Ok(Bound { socket, address })
+}
+
+/// Listens on `address`: [`bind`] and [`Bound::listen`].
+///
+/// # Errors
+/// [`SocketError`], which names the step and the address.
+pub fn listen(address: SocketAddr, options: &SocketOptions) -> Result<TcpListener, SocketError> {
+    bind(address, options)?.listen(options)
 }
 
 /// Connects to `address`, within `timeout`.
@@ -205,6 +237,25 @@ pub fn connect(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_is_taken_before_anybody_can_connect() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let options = SocketOptions::default();
+        let bound = bind(any, &options).unwrap();
+        let at = bound.socket.local_addr().unwrap().as_socket().unwrap();
+        let wait = Duration::from_secs(1);
+        assert_eq!(
+            connect(at, &options, wait).unwrap_err().raw_os_error(),
+            Some(libc::ECONNREFUSED)
+        );
+        let _listener = bound.listen(&options).unwrap();
+        connect(at, &options, wait).unwrap();
+        assert_eq!(
+            bind(at, &options).unwrap_err().raw_os_error(),
+            Some(libc::EADDRINUSE)
+        );
+    }
 
     #[test]
     fn a_port_in_use_is_named() {
