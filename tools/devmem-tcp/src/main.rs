@@ -4,11 +4,13 @@
 // They panic when the stream is closed: see `common::stdio`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
+mod address;
 mod args;
 mod doctor;
 mod enter;
 mod exit;
 mod generated;
+mod holder;
 mod lease;
 mod log;
 mod plan;

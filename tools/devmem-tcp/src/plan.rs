@@ -4,11 +4,13 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use netdev::{Action, FlowRule, IpMatch, Link, QueueId};
+use netdev::{Action, FlowRule, Link, QueueId};
 use nic::{Change, Plan};
 use serde::Serialize;
 
+use crate::address::Target;
 use crate::args::{NetNsArg, netns};
+use crate::remedy::Hint;
 use crate::report;
 
 // Not `#[group(...)]`: that is the group of all arguments, and the NIC's name alone would do.
@@ -25,9 +27,10 @@ pub(crate) struct Args {
     /// An rx queue for payload: RSS puts nothing on it, and headers are split; may be given again
     #[arg(long = "queue", value_name = "N")]
     queues: Vec<QueueId>,
-    /// Steer TCP to this address to the queues; may be given again
+    /// Steer TCP to this address to the queues, as a socket that listens there takes it; ADDR:any takes
+    /// all ports, ssh included; may be given again
     #[arg(long = "flow", value_name = "ADDR:PORT", requires = "queues")]
-    flows: Vec<SocketAddr>,
+    flows: Vec<Target>,
     /// Only flows from this address
     #[arg(long, value_name = "ADDR", requires = "flows")]
     from: Option<IpAddr>,
@@ -94,11 +97,25 @@ fn plan(args: &Args, netns: &netdev::NetNs) -> Result<Plan> {
         plan = plan.rx_ring(descriptors);
     }
     for flow in &args.flows {
-        let mut rule = FlowRule::tcp_to(*flow, Action::Drop);
-        rule.src = args.from.map(IpMatch::host);
-        plan = plan.steer(rule, &args.queues);
+        let rules = flows(flow.on_the_wire(), args.from)?;
+        for rule in rules {
+            plan = plan.steer(rule, &args.queues);
+        }
     }
     Ok(plan)
+}
+
+/// The rules for all that a socket at this address takes, without where they lead to.
+pub(crate) fn flows(at: SocketAddr, from: Option<IpAddr>) -> Result<Vec<FlowRule>> {
+    let rules = FlowRule::tcp_to_listener(at, from, Action::Drop);
+    match (rules.is_empty(), from) {
+        (true, Some(from)) => Err(Hint::new(
+            format!("--from {from}: nothing from there can come to {at}"),
+            "give two addresses of one family",
+        )
+        .into()),
+        _ => Ok(rules),
+    }
 }
 
 /// The changes, one a line.

@@ -9,14 +9,15 @@ mod nic_side;
 mod observer;
 mod pool;
 mod progress;
+mod queues;
 mod receiver;
 mod removal;
 mod sinks;
 mod spread;
 mod summary;
 
-use std::net::SocketAddr;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
@@ -25,16 +26,12 @@ use common::signals::{Second, Signals};
 use common::sink::AnySink;
 use devmem::engine::Report;
 use devmem::listen::{self, SocketOptions};
-use netdev::{
-    BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, queue_list,
-    shell_command, shell_word,
-};
+use netdev::{BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, queue_list};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+use crate::address::Address;
 use crate::args::{NetNsArg, Size, netns};
-use crate::enter::{enter, within};
 use crate::exit::{self, Went};
-use crate::remedy::Hint;
 use crate::report;
 use crate::snapshot::{NicBehind, nic_behind};
 use memory::MemoryArgs;
@@ -56,9 +53,10 @@ pub(crate) struct Args {
     /// leased ones]
     #[arg(long = "queue", value_name = "N")]
     queues: Vec<QueueId>,
-    /// Where to listen: ADDR:PORT, an IPv6 address in brackets; may be given again
+    /// Where to listen: ADDR:PORT, an IPv6 address in brackets, a link-local one with its device if
+    /// that is another one ([fe80::1%eth1]:5000); [::] takes IPv4, too; may be given again
     #[arg(long, short, value_name = "ADDR:PORT", required = true)]
-    listen: Vec<SocketAddr>,
+    listen: Vec<Address>,
     /// Only connections from this address: others are reset, counted and named
     #[arg(long, value_name = "ADDR")]
     from: Option<std::net::IpAddr>,
@@ -124,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     args.sinks.check(args.connections);
     let netns = netns(args.netns.as_ref())?;
     let link = Link::open_in(&netns)?.by_name(&args.dev)?;
-    let queues = queues(args, &netns, &link)?;
+    let queues = queues::choose(args, &netns, &link)?;
     let place = Place {
         netns,
         link,
@@ -137,6 +135,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         true => place.queues.len(),
         false => 1,
     };
+    let sockets = addresses(args, &place)?;
     let memory = args.memory.make(dmabufs)?;
     let out = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
@@ -149,9 +148,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         nic => nic?,
     };
+    if let Some(nic) = &nic {
+        queues::wait_until_free(&place, nic)?;
+    }
     let watch = Watch::start(args.netns.as_ref(), &place.netns, &place.link, nic.as_ref())?;
-    let (received, restored) =
-        configured(args, &place, nic.as_ref(), &memory, out, &signals, &watch);
+    let (received, restored) = configured(
+        args,
+        &place,
+        nic.as_ref(),
+        Taken {
+            sockets,
+            memory: &memory,
+            out,
+        },
+        &signals,
+        &watch,
+    );
     signals.done();
     let verdict = received.as_ref().map(Summary::verdict);
     let good = matches!(verdict, Ok(Ok(()))) && restored.is_ok();
@@ -191,7 +203,7 @@ fn allow_fds(connections: u32) {
 fn dry_run(args: &Args, place: &Place) -> Result<()> {
     match nic_behind(&place.netns, &place.link, &place.queues)? {
         Some(nic) => {
-            let changes = nic_side::plan(args, &nic).preview(&nic.netns)?;
+            let changes = nic_side::plan(args, &nic)?.preview(&nic.netns)?;
             crate::plan::print(&nic.device, changes, false, args.json)
         }
         None => {
@@ -208,13 +220,30 @@ struct Place {
     queues: Vec<QueueId>,
 }
 
+/// What there is before the NIC is changed.
+struct Taken<'a> {
+    sockets: Vec<listen::Bound>,
+    memory: &'a [AnyMemory],
+    out: Option<Output>,
+}
+
+/// Takes the addresses, so that one that is in use is found before the NIC is changed.
+fn addresses(args: &Args, place: &Place) -> Result<Vec<listen::Bound>> {
+    let resolve = |address: &Address| address.resolve(&place.netns, place.link.ifindex);
+    let addresses: Vec<_> = args.listen.iter().map(resolve).collect::<Result<_>>()?;
+    let bind = |address| listen::bind(address, &SocketOptions::default());
+    let bound = place
+        .netns
+        .run(|| addresses.into_iter().map(bind).collect::<Result<_, _>>())?;
+    Ok(bound?)
+}
+
 /// Sets the NIC up, receives, and puts the NIC back: what came of the one and of the other.
 fn configured(
     args: &Args,
     place: &Place,
     nic: Option<&NicBehind>,
-    memory: &[AnyMemory],
-    out: Option<Output>,
+    taken: Taken<'_>,
     signals: &Signals,
     watch: &Watch,
 ) -> (Result<Summary>, Result<()>) {
@@ -226,7 +255,7 @@ fn configured(
         Ok(applied) => applied,
         Err(error) => return (Err(error), Ok(())),
     };
-    let received = receive(args, place, nic, memory, out, signals, watch);
+    let received = receive(args, place, nic, taken, signals, watch);
     // After the binding is gone: the kernel keeps header split on while there is one.
     let restored = applied.map_or(Ok(()), |applied| applied.restore().map_err(Into::into));
     (received, restored)
@@ -258,11 +287,15 @@ fn receive(
     args: &Args,
     place: &Place,
     nic: Option<&NicBehind>,
-    memory: &[AnyMemory],
-    out: Option<Output>,
+    taken: Taken<'_>,
     signals: &Signals,
     watch: &Watch,
 ) -> Result<Summary> {
+    let Taken {
+        sockets,
+        memory,
+        out,
+    } = taken;
     let pool = memory::pool(memory);
     warn_of_a_small_pool(args, memory);
     let recv_buffer = match rings(args, nic) {
@@ -274,12 +307,8 @@ fn receive(
         ..SocketOptions::default()
     };
     let bound = bind(args, place, memory)?;
-    let listeners = place.netns.run(|| {
-        let addresses = args.listen.iter();
-        addresses
-            .map(|address| listen::listen(*address, &options))
-            .collect::<Result<Vec<_>, _>>()
-    })??;
+    let listeners = sockets.into_iter().map(|socket| socket.listen(&options));
+    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
     let workers = receiver::workers(&args.threads, &place.queues, nic)?;
     let engine = Receiver::new(args, listeners, &bound, out, workers).context("recv")?;
     signals.stop_engine(engine.stop_handle());
@@ -362,81 +391,42 @@ fn bind<'a>(
         true => place.queues.chunks(1),
         false => place.queues.chunks(place.queues.len().max(1)),
     };
-    let bind = |(memory, queues): (&'a AnyMemory, &[QueueId])| {
-        let options = BindOptions {
-            rx_page_size: args.rx_page_size,
-        };
-        let object = format!("{} queue {}", place.link.name, queue_list(queues));
-        let binding = Netdev::open_in(&place.netns)?
-            .bind_rx(place.link.ifindex, memory, queues, options)
-            .map_err(|error| error.about(object))?;
-        Ok((binding, memory))
-    };
+    let bind = |(memory, queues)| Ok((bind_one(args, place, memory, queues)?, memory));
     memory.iter().zip(queues).map(bind).collect()
+}
+
+fn bind_one(args: &Args, place: &Place, memory: &AnyMemory, queues: &[QueueId]) -> Result<Binding> {
+    let options = BindOptions {
+        rx_page_size: args.rx_page_size,
+    };
+    let end = Instant::now() + queues::PATIENCE;
+    loop {
+        let netdev = Netdev::open_in(&place.netns)?;
+        let error = match netdev.bind_rx(place.link.ifindex, memory, queues, options) {
+            Ok(binding) => return Ok(binding),
+            Err(error) => error,
+        };
+        // Through a netkit the other binding may not be seen, only met (`__netif_mp_open_rxq`).
+        let bound = error
+            .message()
+            .is_some_and(|text| text.contains("already memory provider bound"));
+        if bound && Instant::now() < end {
+            thread::sleep(queues::TICK);
+            continue;
+        }
+        let queues = queue_list(queues);
+        let who = match bound {
+            true => queues::holders(place),
+            false => String::new(),
+        };
+        return Err(error
+            .about(format!("{} queue {queues}{who}", place.link.name))
+            .into());
+    }
 }
 
 /// One after the other, with commas.
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items = items.into_iter().map(|item| item.to_string());
     items.collect::<Vec<_>>().join(", ")
-}
-
-/// The queues that were named, or those that suit.
-fn queues(args: &Args, netns: &NetNs, link: &LinkInfo) -> Result<Vec<QueueId>> {
-    if !args.queues.is_empty() {
-        return Ok(args.queues.clone());
-    }
-    if !link.up {
-        // Of a device that is down the kernel lists no queue (`netdev_nl_queue_dump_one`).
-        return Err(Hint::new(
-            format!("recv {}: the device is down", link.name),
-            format!(
-                "set it up: {}",
-                within(
-                    netns,
-                    &shell_command(["ip", "link", "set", "dev", &link.name, "up"])
-                )
-            ),
-        )
-        .into());
-    }
-    let mut queues = Netdev::open_in(netns)?.queues(Some(link.ifindex))?;
-    queues.retain(|queue| queue.kind == QueueType::Rx);
-    let ids = queues.iter().map(|queue| queue.id);
-    if link.is_physical() {
-        let free = queues
-            .iter()
-            .filter(|queue| queue.lease.is_none() && queue.dmabuf.is_none());
-        let last = free.map(|queue| queue.id).max();
-        return match last {
-            Some(last) if queues.len() > 1 => Ok(vec![last]),
-            _ => Err(Hint::new(
-                format!("recv {}: no rx queue is free for it", link.name),
-                format!(
-                    "give it more queues: {}",
-                    within(
-                        netns,
-                        &shell_command(["ethtool", "-L", &link.name, "combined", "N"])
-                    )
-                ),
-            )
-            .into()),
-        };
-    }
-    // A netkit's queue 0 is its own, the others are leases.
-    let leased: Vec<QueueId> = ids.filter(|id| id.get() > 0).collect();
-    if leased.is_empty() {
-        let at = enter(netns).map_or_else(String::new, |(_, argument)| {
-            format!(" --netns {}", shell_word(&argument))
-        });
-        return Err(Hint::new(
-            format!("recv {}: a virtual device that leases no queue", link.name),
-            format!(
-                "lease one: devmem-tcp lease --phys IF --queue N --netkit {}{at}",
-                shell_word(&link.name)
-            ),
-        )
-        .into());
-    }
-    Ok(leased)
 }

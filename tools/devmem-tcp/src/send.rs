@@ -16,9 +16,10 @@ use devmem::send::{
 };
 use dmabuf::{Dmabuf, Mapping, Protection};
 use memory::{AnyMemory, Choice};
-use netdev::{Binding, Link, Netdev};
+use netdev::{Binding, Ifindex, Link, NetNs, Netdev};
 use serde::Serialize;
 
+use crate::address::Address;
 use crate::args::{NetNsArg, Size, netns, period};
 use crate::exit::{Gone, Went};
 use crate::remedy::Hint;
@@ -32,8 +33,9 @@ const DEFAULT_SIZE: Size = Size(16 << 20);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where to: ADDR:PORT, an IPv6 address in brackets
-    to: SocketAddr,
+    /// Where to: ADDR:PORT, an IPv6 address in brackets, a link-local one with the device to send by, if
+    /// --dev names none ([fe80::1%eth1]:5000)
+    to: Address,
     /// How much of the validation pattern is sent
     #[arg(
         long,
@@ -115,7 +117,7 @@ struct FromDmabuf {
 }
 
 impl Sent {
-    fn to_text(&self, to: SocketAddr) -> String {
+    fn to_text(&self, to: &Address) -> String {
         let Self { bytes, seconds, .. } = self;
         let mut text = format!("sent {bytes} bytes to {to} in {seconds:.2} s\n");
         if let Some(dmabuf) = &self.dmabuf {
@@ -150,7 +152,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         Some(size) => Some(netns.run(|| DeviceMemory::new(size, args))??),
         None => None,
     };
-    let socket = netns.run(|| connect(args))??;
+    let socket = connect(args, &netns)?;
     // Later than what is waited for here, whose error knows more: for as long as the input has nothing.
     let twice = args.idle().map(|idle| idle.saturating_mul(2));
     watch_peer(&socket, twice).context("TCP keepalive")?;
@@ -169,7 +171,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.json {
         report::json(&sent)
     } else {
-        report::text(&sent.to_text(args.to))
+        report::text(&sent.to_text(&args.to))
     }
 }
 
@@ -248,7 +250,7 @@ fn from_dmabuf(
     socket: TcpStream,
     source: &mut impl Read,
 ) -> Result<(TcpStream, u64, Option<FromDmabuf>)> {
-    let to = args.to;
+    let to = &args.to;
     let id = DmabufId::new(memory.binding.id().get());
     let len = memory.mapping.len();
     let mut sender = DevmemSender::new(socket, id, len as u64).context("SO_ZEROCOPY")?;
@@ -287,7 +289,7 @@ fn from_dmabuf(
 /// The receiver closes when it has all: only then is the transfer known to be whole. Until then it is
 /// waited for as long as it goes on to take bytes.
 fn await_end(args: &Args, socket: &mut TcpStream, bytes: u64) -> Result<()> {
-    let to = args.to;
+    let to = &args.to;
     socket.shutdown(Shutdown::Write).context("shutdown")?;
     let look = args.idle().map(|idle| idle.min(Duration::from_secs(1)));
     socket.set_read_timeout(look).context("SO_RCVTIMEO")?;
@@ -350,19 +352,34 @@ fn silence(text: String) -> Error {
 }
 
 /// Connects; while nobody listens, again and again until the time is over.
-fn connect(args: &Args) -> Result<TcpStream, SocketError> {
+fn connect(args: &Args, netns: &NetNs) -> Result<TcpStream> {
+    let link = match &args.dev {
+        Some(name) => Some(Link::open_in(netns)?.by_name(name)?),
+        None => None,
+    };
+    let device = link.as_ref().map_or(Ifindex::new(0), |link| link.ifindex);
+    let to = args.to.resolve(netns, device)?;
     let options = SocketOptions {
-        device: args.dev.clone(),
+        // The name itself: `sock_setbindtodevice` has no room for a long alternative one.
+        device: link.map(|link| link.name),
         source: args.from,
         ..SocketOptions::default()
     };
+    Ok(netns.run(|| patiently(args, to, &options))??)
+}
+
+fn patiently(
+    args: &Args,
+    to: SocketAddr,
+    options: &SocketOptions,
+) -> Result<TcpStream, SocketError> {
     let (began, wait) = (Instant::now(), Duration::from_secs(args.wait));
     loop {
         // At least a moment, also for those who don't want to wait.
         let left = wait
             .saturating_sub(began.elapsed())
             .max(Duration::from_millis(100));
-        match listen::connect(args.to, &options, left) {
+        match listen::connect(to, options, left) {
             Err(error)
                 if error.raw_os_error() == Some(libc::ECONNREFUSED) && began.elapsed() < wait =>
             {

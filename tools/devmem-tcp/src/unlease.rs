@@ -5,7 +5,6 @@
 //! for it outside of it is put back.
 
 mod ending;
-mod holder;
 mod target;
 
 use anyhow::{Result, bail};
@@ -13,6 +12,7 @@ use netdev::shell_word;
 use serde::Serialize;
 
 use crate::args::NetNsArg;
+use crate::holder;
 use crate::remedy::Hint;
 use crate::report;
 use crate::way::record::{Cleared, Records, clear_stale};

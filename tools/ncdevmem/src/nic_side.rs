@@ -1,7 +1,9 @@
 //! What a receiver does to the NIC.
 
+use std::net::IpAddr;
+
 use anyhow::{Context, Result};
-use netdev::{Action, Ethtool, FlowRule, IpMatch, NetNs, PortMatch, QueueId};
+use netdev::{Action, Ethtool, FlowRule, NetNs, PortMatch, QueueId};
 use nic::{Applied, Error, Plan};
 
 use crate::args::Server;
@@ -30,29 +32,37 @@ pub(crate) fn configure(
     }
     let first = queues.get(..1).context("-q: no queue")?;
     let address = server.address.on(device.ifindex);
-    let mut flow = FlowRule::tcp_to(address, Action::Drop);
-    if let Some(client) = server.client {
-        flow.src = Some(IpMatch::host(client));
-        flow.src_port = Some(PortMatch::exact(server.address.port));
-    }
     let netns = NetNs::current()?;
     let plan = Plan::new(&device.name, device.ifindex)
         .header_split()
         .reserve(queues);
-    match plan.clone().steer(flow.clone(), first).apply(&netns) {
-        Err(error) if server.client.is_some() && of_the_rule(&error) => {
+    let steered = |client: Option<IpAddr>| {
+        let flows = FlowRule::tcp_to_listener(address, client, Action::Drop);
+        flows.into_iter().fold(plan.clone(), |plan, mut flow| {
+            if client.is_some() {
+                flow.src_port = Some(PortMatch::exact(server.address.port));
+            }
+            plan.steer(flow, first)
+        })
+    };
+    match steered(server.client).apply(&netns) {
+        Err(error) if server.client.is_some() && rule_is_too_much(&error) => {
             // The five-tuple is more than some NICs can match: try the three-tuple, as upstream does.
             say(&format!("{error}: without the client's address, then"));
-            flow.src = None;
-            flow.src_port = None;
-            Ok(Some(plan.steer(flow, first).apply(&netns)?))
+            Ok(Some(steered(None).apply(&netns)?))
         }
         applied => Ok(Some(applied?)),
     }
 }
 
-fn of_the_rule(error: &Error) -> bool {
-    matches!(error, Error::Refused(error) if error.op() == "ntuple-insert")
+/// Whether the NIC can't match such a rule; one that is there already, or has no room, is no reason to take
+/// more than what was asked for.
+fn rule_is_too_much(error: &Error) -> bool {
+    let Error::Refused(error) = error else {
+        return false;
+    };
+    let errno = error.raw_os_error();
+    error.op() == "ntuple-insert" && matches!(errno, Some(libc::EOPNOTSUPP | libc::EINVAL))
 }
 
 /// Takes back what was done to the NIC, whatever came of it; both failures if there are two.

@@ -8,7 +8,7 @@ use common::sink::{AnySink, Reader};
 use common::{Hint, Output, stdio, with_sources};
 use devmem::DmabufId;
 use devmem::engine::{Config, End, Engine, Peer, Report, Until, page_size};
-use devmem::listen::{SocketOptions, listen, recv_buffer_for};
+use devmem::listen::{Bound, SocketOptions, bind, recv_buffer_for};
 use devmem::pattern::Pattern;
 use devmem::sink::{Discard, Memory, SinkError};
 use dmabuf::{Dmabuf, Protection};
@@ -28,9 +28,11 @@ pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
     };
     let signals = Signals::catch(Second::Ends).context("signal handlers")?;
     let queues = queues::for_server(device, server.queues)?;
+    // That the address is in use shows before the NIC is changed.
+    let socket = bind(server.address.on(device.ifindex), &SocketOptions::default())?;
     let memory = memory::dmabuf(server.rx_page_size)?;
     let applied = configure(device, server, &queues)?;
-    let received = receive(device, server, &queues, &memory, output, &signals);
+    let received = receive(device, server, &queues, &memory, socket, output, &signals);
     // First: who reads what is said from here on may take his time.
     let restored = applied.map_or(Ok(()), Applied::restore);
     signals.done();
@@ -45,6 +47,7 @@ fn receive(
     server: &Server,
     queues: &[QueueId],
     memory: &Udmabuf,
+    socket: Bound,
     output: Option<Output>,
     signals: &Signals,
 ) -> Result<Report<AnySink>> {
@@ -60,7 +63,7 @@ fn receive(
         recv_buffer: recv_buffer_for(memory.len(), 1),
         ..SocketOptions::default()
     };
-    let listener = listen(address, &options)?;
+    let listener = socket.listen(&options)?;
     let pool = memory.len();
     let niov = server
         .rx_page_size

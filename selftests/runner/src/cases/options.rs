@@ -35,7 +35,7 @@ fn run(line: &str) -> Result<Finished> {
     finish(tool(line))
 }
 
-fn says(text: &str, words: &[&str]) -> Result<()> {
+pub(super) fn says(text: &str, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(text.contains(word), "{word:?} is not in\n{text}");
     }

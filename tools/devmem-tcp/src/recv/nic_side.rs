@@ -1,10 +1,11 @@
 //! The physical NIC behind the device that is received on.
 
 use anyhow::Result;
-use netdev::{Action, FlowRule, IpMatch, LinkInfo};
+use netdev::LinkInfo;
 use nic::{Applied, Plan};
 
 use super::Args;
+use crate::plan::flows;
 use crate::snapshot::NicBehind;
 
 /// Sets the NIC up: header split, RSS off the queues, the flow to them.
@@ -19,7 +20,7 @@ pub(super) fn configure(
         out_of_reach(link);
         return Ok(None);
     };
-    let applied = plan(args, nic).apply(&nic.netns)?;
+    let applied = plan(args, nic)?.apply(&nic.netns)?;
     for change in applied.changes() {
         tracing::info!("{}: {change}", nic.device);
     }
@@ -34,13 +35,14 @@ pub(super) fn out_of_reach(link: &LinkInfo) {
 }
 
 /// What the NIC must look like.
-pub(super) fn plan(args: &Args, nic: &NicBehind) -> Plan {
-    let plan = Plan::new(&nic.device, nic.ifindex)
+pub(super) fn plan(args: &Args, nic: &NicBehind) -> Result<Plan> {
+    let mut plan = Plan::new(&nic.device, nic.ifindex)
         .header_split()
         .reserve(&nic.queues);
-    args.listen.iter().fold(plan, |plan, address| {
-        let mut flow = FlowRule::tcp_to(*address, Action::Drop);
-        flow.src = args.from.map(IpMatch::host);
-        plan.steer(flow, &nic.queues)
-    })
+    for address in &args.listen {
+        for flow in flows(address.on_the_wire(), args.from)? {
+            plan = plan.steer(flow, &nic.queues);
+        }
+    }
+    Ok(plan)
 }

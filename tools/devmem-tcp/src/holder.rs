@@ -14,7 +14,7 @@ use netdev::NetNs;
 const GENERIC: &str = "16";
 
 /// The processes that may have it: `devmem-tcp (pid 123)`.
-pub(super) fn find(netns: Option<&NetNs>) -> Vec<String> {
+pub(crate) fn find(netns: Option<&NetNs>) -> Vec<String> {
     let sockets = netns.and_then(|netns| netns.run(generic_sockets).ok());
     let Some(sockets) = sockets.filter(|sockets| !sockets.is_empty()) else {
         return Vec::new();
