@@ -25,7 +25,9 @@ help: ## list the targets
 demo: vm-ready ## 256 MiB of TCP into a dmabuf through a leased queue, in the VM
 	@$(vm)/run -- env $(foreach v,DEMO_SIZE STRACE,$(if $($v),$v=$($v))) /host/demo
 
-test: test-host test-vm ## all tests: on this machine, then in the VM
+# DRIVER=mlx5, gve, bnxt, ice, fbnic: receive, NIC, doctor and lease cases in the VM, with the
+# software NIC behaving as one of that driver's (selftests/swnic/DRIVERS.md).
+test: $(if $(DRIVER),,test-host) test-vm ## all tests: on this machine, then in the VM; DRIVER=mlx5: with that driver's behaviour
 
 test-host: setup ## the tests that need no VM
 	$(cargo) test --workspace --locked
@@ -62,7 +64,7 @@ gpu-kit: ## the same as a folder, target/gpu-kit, to run on a machine that has o
 	@selftests/gpu/kit
 
 test-vm: vm-ready test-ready ## selftests in the VM, as KTAP; CASES=word for some of them
-	@$(vm)/test $(CASES)
+	@$(if $(DRIVER),DRIVER=$(DRIVER)) $(vm)/test $(CASES)
 
 upstream: vm-ready ## the kernel's own suites in the VM, unmodified; SUITES=word for some of them
 	@selftests/upstream/run $(SUITES)

@@ -104,6 +104,16 @@ static void swnic_get_stats64(struct net_device *dev,
 	s->rx_missed_errors = atomic64_read(&sw->rx_missed);
 }
 
+/* The core keeps the new features if this succeeds. */
+static int swnic_set_features(struct net_device *dev,
+			      netdev_features_t features)
+{
+	if (dev->features & ~features & NETIF_F_NTUPLE &&
+	    swnic_driver->rules.off_flushes)
+		swnic_rules_flush(netdev_priv(dev));
+	return 0;
+}
+
 static const struct net_device_ops swnic_netdev_ops = {
 	.ndo_open		= swnic_open,
 	.ndo_stop		= swnic_stop,
@@ -112,6 +122,7 @@ static const struct net_device_ops swnic_netdev_ops = {
 	.ndo_set_mac_address	= eth_mac_addr,
 	.ndo_change_mtu		= swnic_change_mtu,
 	.ndo_get_stats64	= swnic_get_stats64,
+	.ndo_set_features	= swnic_set_features,
 	.ndo_bpf		= swnic_bpf,
 };
 
@@ -241,7 +252,7 @@ static void swnic_setup(struct swnic *sw, const u8 *mac)
 	/* off until asked for; LRO does nothing even then */
 	dev->hw_features |= NETIF_F_GRO_HW | NETIF_F_LRO;
 
-	swnic_lack(dev);
+	swnic_driver_play(dev);
 
 	netdev_lockdep_set_classes(dev);
 	eth_hw_addr_set(dev, mac);
@@ -299,10 +310,14 @@ static struct swnic *swnic_create(u8 pair, u8 end)
 	err = swnic_channels_alloc(sw);
 	if (err)
 		goto err_unregister_parent;
-	swnic_steer_init(sw);
+	err = swnic_steer_init(sw);
+	if (err)
+		goto err_free_channels;
 	swnic_setup(sw, mac);
 	return sw;
 
+err_free_channels:
+	swnic_channels_free(sw);
 err_unregister_parent:
 	platform_device_unregister(sw->pdev);
 err_free_netdev:
@@ -313,10 +328,8 @@ err_free_netdev:
 static void swnic_destroy(struct swnic *sw)
 {
 	struct platform_device *pdev = sw->pdev;
-	u32 i;
 
-	for (i = 1; i < SWNIC_MAX_RSS_CTX; i++)
-		kfree(sw->ctx[i]);
+	swnic_steer_free(sw);
 	swnic_channels_free(sw);
 	free_netdev(sw->dev);
 	platform_device_unregister(pdev);
@@ -384,6 +397,9 @@ static int __init swnic_init(void)
 		       SWNIC_MAX_PAIRS, SWNIC_MAX_QUEUES);
 		return -EINVAL;
 	}
+	err = swnic_driver_choose();
+	if (err)
+		return err;
 	for (i = 0; i < pairs; i++) {
 		err = swnic_pair_add(i);
 		if (err)

@@ -5,77 +5,104 @@
 
 #include "swnic.h"
 
+static int swnic_rule_get(const struct swnic *sw, struct ethtool_rxnfc *cmd)
+{
+	u32 at = cmd->fs.location;
+
+	if (at >= sw->rules_end || !sw->rules[at].used)
+		return swnic_driver->rules.get_error;
+	cmd->fs = sw->rules[at].fs;
+	cmd->rss_context = sw->rules[at].rss_context;
+	return 0;
+}
+
+/* Drivers differ in what becomes of rule_cnt, the room that there is. */
+static int swnic_rule_list(const struct swnic *sw, struct ethtool_rxnfc *cmd,
+			   u32 *rule_locs)
+{
+	const struct swnic_rules_driver *driver = &swnic_driver->rules;
+	u32 room = cmd->rule_cnt;
+	u32 i, at, n = 0;
+
+	for (i = 0; i < sw->rules_end; i++) {
+		at = driver->newest_first ? sw->rules_end - 1 - i : i;
+		if (!sw->rules[at].used)
+			continue;
+		if (n == room) {
+			if (driver->list == SWNIC_LIST_CUT ||
+			    driver->list == SWNIC_LIST_EXACT)
+				break;
+			return -EMSGSIZE;
+		}
+		rule_locs[n++] = at;
+	}
+	if (n < room && driver->list == SWNIC_LIST_EXACT)
+		return -EINVAL;
+	cmd->data = driver->size_in_list ? swnic_rule_slots() : sw->rules_used;
+	if (driver->list != SWNIC_LIST_UNCOUNTED)
+		cmd->rule_cnt = n;
+	return 0;
+}
+
 int swnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd,
 		    u32 *rule_locs)
 {
+	const struct swnic_rules_driver *driver = &swnic_driver->rules;
 	struct swnic *sw = netdev_priv(dev);
-	u32 i, n = 0;
 
 	switch (cmd->cmd) {
 	case ETHTOOL_GRXCLSRLCNT:
-		for (i = 0; i < SWNIC_MAX_RULES; i++)
-			n += sw->rules[i].used;
-		cmd->rule_cnt = n;
-		cmd->data = swnic_rule_slots() | RX_CLS_LOC_SPECIAL;
+		cmd->rule_cnt = sw->rules_used;
+		if (driver->size_in_count)
+			cmd->data = swnic_rule_slots();
+		if (driver->chooser != SWNIC_CHOOSES_USER)
+			cmd->data |= RX_CLS_LOC_SPECIAL;
 		return 0;
 	case ETHTOOL_GRXCLSRULE:
-		if (cmd->fs.location >= SWNIC_MAX_RULES ||
-		    !sw->rules[cmd->fs.location].used)
-			return -ENOENT;
-		i = cmd->fs.location;
-		cmd->fs = sw->rules[i].fs;
-		cmd->rss_context = sw->rules[i].rss_context;
-		return 0;
+		return swnic_rule_get(sw, cmd);
 	case ETHTOOL_GRXCLSRLALL:
-		for (i = 0; i < SWNIC_MAX_RULES; i++) {
-			if (!sw->rules[i].used)
-				continue;
-			if (n == cmd->rule_cnt)
-				return -EMSGSIZE;
-			rule_locs[n++] = i;
-		}
-		cmd->rule_cnt = n;
-		cmd->data = swnic_rule_slots();
-		return 0;
+		return swnic_rule_list(sw, cmd, rule_locs);
 	}
 	return -EOPNOTSUPP;
 }
 
-/* Addresses and ports of TCP and UDP are all that rules can ask for. */
-static int swnic_rule_check(const struct ethtool_rx_flow_spec *fs)
+static int swnic_rule_free_place(const struct swnic *sw, bool from_top)
 {
-	switch (fs->flow_type & ~FLOW_RSS) {
-	case TCP_V4_FLOW:
-	case UDP_V4_FLOW:
-		return fs->m_u.tcp_ip4_spec.tos ? -EOPNOTSUPP : 0;
-	case TCP_V6_FLOW:
-	case UDP_V6_FLOW:
-		return fs->m_u.tcp_ip6_spec.tclass ? -EOPNOTSUPP : 0;
+	u32 slots = swnic_rule_slots();
+	u32 i, at;
+
+	for (i = 0; i < slots; i++) {
+		at = from_top ? slots - 1 - i : i;
+		if (!sw->rules[at].used)
+			return at;
 	}
-	return -EOPNOTSUPP;
+	return swnic_driver->rules.full_error;
 }
 
 static int swnic_rule_place(const struct swnic *sw, u32 location)
 {
-	int slots = swnic_rule_slots();
-	int i;
+	const struct swnic_rules_driver *driver = &swnic_driver->rules;
 
-	if (location < slots)
+	if (driver->chooser == SWNIC_CHOOSES_DRIVER) {
+		if (location != RX_CLS_LOC_ANY)
+			return driver->place_error;
+		return swnic_rule_free_place(sw, driver->from_top);
+	}
+	if (location < swnic_rule_slots()) {
+		if (sw->rules[location].used && !driver->replaces)
+			return driver->place_error;
 		return location;
+	}
+	if (driver->chooser == SWNIC_CHOOSES_USER)
+		return driver->place_error;
 	switch (location) {
 	case RX_CLS_LOC_ANY:
 	case RX_CLS_LOC_FIRST:
-		for (i = 0; i < slots; i++)
-			if (!sw->rules[i].used)
-				return i;
-		return -ENOSPC;
+		return swnic_rule_free_place(sw, false);
 	case RX_CLS_LOC_LAST:
-		for (i = slots - 1; i >= 0; i--)
-			if (!sw->rules[i].used)
-				return i;
-		return -ENOSPC;
+		return swnic_rule_free_place(sw, true);
 	}
-	return -EINVAL;
+	return driver->place_error;
 }
 
 /* Where the rule may send packets: every queue must exist. With a context the
@@ -108,31 +135,70 @@ static int swnic_rule_check_target(const struct swnic *sw,
 }
 
 /* Two rules for the same packets: the second would never be used. */
-static bool swnic_rule_exists(const struct swnic *sw,
-			      const struct ethtool_rx_flow_spec *fs, u32 place)
+static int swnic_rule_check_others(const struct swnic *sw,
+				   const struct ethtool_rx_flow_spec *fs,
+				   u32 place)
 {
+	const struct swnic_rules_driver *driver = &swnic_driver->rules;
 	const struct ethtool_rx_flow_spec *old;
 	u32 i;
 
-	for (i = 0; i < SWNIC_MAX_RULES; i++) {
+	for (i = 0; i < sw->rules_end; i++) {
 		old = &sw->rules[i].fs;
-		if (sw->rules[i].used && i != place &&
-		    !((old->flow_type ^ fs->flow_type) & ~FLOW_RSS) &&
-		    !memcmp(&old->h_u, &fs->h_u, sizeof(fs->h_u)) &&
-		    !memcmp(&old->m_u, &fs->m_u, sizeof(fs->m_u)))
-			return true;
+		if (!sw->rules[i].used ||
+		    (old->flow_type ^ fs->flow_type) & ~FLOW_RSS ||
+		    memcmp(&old->h_u, &fs->h_u, sizeof(fs->h_u)) ||
+		    memcmp(&old->m_u, &fs->m_u, sizeof(fs->m_u)))
+			continue;
+		if (i != place)
+			return driver->duplicate_error;
+		if (old->ring_cookie == fs->ring_cookie)
+			return driver->again_error;
 	}
-	return false;
+	return 0;
+}
+
+static void swnic_rule_put(struct swnic *sw, u32 place,
+			   const struct ethtool_rxnfc *cmd)
+{
+	struct swnic_rule *rule = &sw->rules[place];
+
+	spin_lock_bh(&sw->steer_lock);
+	sw->rules_used += !rule->used;
+	rule->fs = cmd->fs;
+	rule->rss_context = cmd->fs.flow_type & FLOW_RSS ? cmd->rss_context : 0;
+	rule->used = true;
+	sw->rules_end = max(sw->rules_end, place + 1);
+	spin_unlock_bh(&sw->steer_lock);
+}
+
+static void swnic_rule_remove(struct swnic *sw, u32 place)
+{
+	spin_lock_bh(&sw->steer_lock);
+	sw->rules_used -= sw->rules[place].used;
+	sw->rules[place].used = false;
+	while (sw->rules_end && !sw->rules[sw->rules_end - 1].used)
+		sw->rules_end--;
+	spin_unlock_bh(&sw->steer_lock);
+}
+
+void swnic_rules_flush(struct swnic *sw)
+{
+	while (sw->rules_end)
+		swnic_rule_remove(sw, sw->rules_end - 1);
 }
 
 static int swnic_rule_insert(struct swnic *sw, struct ethtool_rxnfc *cmd)
 {
+	const struct swnic_rules_driver *driver = &swnic_driver->rules;
 	struct ethtool_rx_flow_spec *fs = &cmd->fs;
 	int err, place;
 
-	if (!(sw->dev->features & NETIF_F_NTUPLE))
-		return -EOPNOTSUPP;
-	err = swnic_rule_check(fs);
+	if (driver->down_error && !netif_running(sw->dev))
+		return driver->down_error;
+	if (driver->off_error && !(sw->dev->features & NETIF_F_NTUPLE))
+		return driver->off_error;
+	err = swnic_rule_check(sw, fs);
 	if (err)
 		return err;
 	err = swnic_rule_check_target(sw, cmd);
@@ -141,8 +207,11 @@ static int swnic_rule_insert(struct swnic *sw, struct ethtool_rxnfc *cmd)
 	place = swnic_rule_place(sw, fs->location);
 	if (place < 0)
 		return place;
-	if (swnic_rule_exists(sw, fs, place))
-		return -EEXIST;
+	err = swnic_rule_check_others(sw, fs, place);
+	if (err && driver->replaces_first)
+		swnic_rule_remove(sw, place);
+	if (err)
+		return err;
 	err = swnic_may_set(BIT(SWNIC_SET_RULE), NULL);
 	if (err)
 		return err;
@@ -152,11 +221,7 @@ static int swnic_rule_insert(struct swnic *sw, struct ethtool_rxnfc *cmd)
 		return 0;
 	if (swnic_forgets(SWNIC_SET_RULE_QUEUE))
 		fs->ring_cookie = 0;
-	spin_lock_bh(&sw->steer_lock);
-	sw->rules[place].fs = *fs;
-	sw->rules[place].rss_context = cmd->rss_context;
-	sw->rules[place].used = true;
-	spin_unlock_bh(&sw->steer_lock);
+	swnic_rule_put(sw, place, cmd);
 	return 0;
 }
 
@@ -164,14 +229,12 @@ static int swnic_rule_delete(struct swnic *sw, u32 location)
 {
 	int err;
 
-	if (location >= SWNIC_MAX_RULES || !sw->rules[location].used)
-		return -ENOENT;
+	if (location >= sw->rules_end || !sw->rules[location].used)
+		return swnic_driver->rules.delete_error;
 	err = swnic_may_set(BIT(SWNIC_SET_RULE_DELETE), NULL);
 	if (err || swnic_forgets(SWNIC_SET_RULE_DELETE))
 		return err;
-	spin_lock_bh(&sw->steer_lock);
-	sw->rules[location].used = false;
-	spin_unlock_bh(&sw->steer_lock);
+	swnic_rule_remove(sw, location);
 	return 0;
 }
 
@@ -187,4 +250,3 @@ int swnic_set_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd)
 	}
 	return -EOPNOTSUPP;
 }
-

@@ -123,7 +123,7 @@ static bool swnic_ctx_used(const struct swnic *sw, u32 id)
 {
 	u32 i;
 
-	for (i = 0; i < SWNIC_MAX_RULES; i++)
+	for (i = 0; i < sw->rules_end; i++)
 		if (sw->rules[i].used &&
 		    sw->rules[i].fs.flow_type & FLOW_RSS &&
 		    sw->rules[i].rss_context == id)

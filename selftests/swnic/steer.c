@@ -125,6 +125,39 @@ static bool swnic_match6(const struct ethtool_tcpip6_spec *want,
 	       !((want->pdst ^ p->dst) & mask->pdst);
 }
 
+static bool swnic_match_ip4(const struct ethtool_usrip4_spec *want,
+			    const struct ethtool_usrip4_spec *mask,
+			    const struct iphdr *ip)
+{
+	return !((want->ip4src ^ ip->saddr) & mask->ip4src) &&
+	       !((want->ip4dst ^ ip->daddr) & mask->ip4dst) &&
+	       !((want->proto ^ ip->protocol) & mask->proto);
+}
+
+static bool swnic_match_ip6(const struct ethtool_usrip6_spec *want,
+			    const struct ethtool_usrip6_spec *mask,
+			    const struct ipv6hdr *ip6)
+{
+	return !ipv6_masked_addr_cmp((struct in6_addr *)want->ip6src,
+				     (struct in6_addr *)mask->ip6src,
+				     &ip6->saddr) &&
+	       !ipv6_masked_addr_cmp((struct in6_addr *)want->ip6dst,
+				     (struct in6_addr *)mask->ip6dst,
+				     &ip6->daddr) &&
+	       !((want->l4_proto ^ ip6->nexthdr) & mask->l4_proto);
+}
+
+static bool swnic_match_ether(const struct ethhdr *want,
+			      const struct ethhdr *mask,
+			      const struct ethhdr *eth)
+{
+	return ether_addr_equal_masked(want->h_dest, eth->h_dest,
+				       mask->h_dest) &&
+	       ether_addr_equal_masked(want->h_source, eth->h_source,
+				       mask->h_source) &&
+	       !((want->h_proto ^ eth->h_proto) & mask->h_proto);
+}
+
 static bool swnic_rule_match(const struct ethtool_rx_flow_spec *fs,
 			     const u8 *data, const struct swnic_pkt *pkt)
 {
@@ -147,24 +180,48 @@ static bool swnic_rule_match(const struct ethtool_rx_flow_spec *fs,
 		return pkt->ip == 6 && pkt->proto == proto &&
 		       swnic_match6(&fs->h_u.tcp_ip6_spec,
 				    &fs->m_u.tcp_ip6_spec, l3, ports);
+	case IP_USER_FLOW:
+		return pkt->ip == 4 && swnic_match_ip4(&fs->h_u.usr_ip4_spec,
+						       &fs->m_u.usr_ip4_spec,
+						       l3);
+	case IPV6_USER_FLOW:
+		return pkt->ip == 6 && swnic_match_ip6(&fs->h_u.usr_ip6_spec,
+						       &fs->m_u.usr_ip6_spec,
+						       l3);
+	case ETHER_FLOW:
+		return swnic_match_ether(&fs->h_u.ether_spec,
+					 &fs->m_u.ether_spec,
+					 (const void *)data);
 	}
 	return false;
 }
 
-/* The rule of the lowest location wins. */
+/* The rule of the lowest location wins, among those with the most fields where
+ * the driver has it so.
+ */
 static const struct swnic_rule *swnic_rule_find(const struct swnic *sw,
 						const u8 *data,
 						const struct swnic_pkt *pkt)
 {
-	u32 i;
+	const struct swnic_rules_driver *driver = &swnic_driver->rules;
+	const struct swnic_rule *best = NULL;
+	u32 i, fields, most = 0;
 
-	if (!pkt->proto || !(sw->dev->features & NETIF_F_NTUPLE))
+	if (driver->off_error && !(sw->dev->features & NETIF_F_NTUPLE))
 		return NULL;
-	for (i = 0; i < SWNIC_MAX_RULES; i++)
-		if (sw->rules[i].used &&
-		    swnic_rule_match(&sw->rules[i].fs, data, pkt))
+	for (i = 0; i < sw->rules_end; i++) {
+		if (!sw->rules[i].used ||
+		    !swnic_rule_match(&sw->rules[i].fs, data, pkt))
+			continue;
+		if (!driver->most_fields_win)
 			return &sw->rules[i];
-	return NULL;
+		fields = hweight32(swnic_rule_fields(&sw->rules[i].fs));
+		if (best && fields <= most)
+			continue;
+		best = &sw->rules[i];
+		most = fields;
+	}
+	return best;
 }
 
 /* Returns the rx queue, or a negative number for a frame to discard. */
@@ -211,9 +268,14 @@ void swnic_rss_default(struct swnic *sw, u32 queues)
 	spin_unlock_bh(&sw->steer_lock);
 }
 
-void swnic_steer_init(struct swnic *sw)
+int swnic_steer_init(struct swnic *sw)
 {
 	u32 i;
+
+	sw->rules = kvcalloc(swnic_driver->rules.slots, sizeof(*sw->rules),
+			     GFP_KERNEL);
+	if (!sw->rules)
+		return -ENOMEM;
 
 	spin_lock_init(&sw->steer_lock);
 	for (i = 0; i < SWNIC_HASH_FLOWS; i++)
@@ -221,4 +283,14 @@ void swnic_steer_init(struct swnic *sw)
 				    RXH_L4_B_0_1 | RXH_L4_B_2_3;
 	netdev_rss_key_fill(sw->rss.key, SWNIC_RSS_KEY);
 	swnic_rss_default(sw, sw->max_queues);
+	return 0;
+}
+
+void swnic_steer_free(struct swnic *sw)
+{
+	u32 i;
+
+	for (i = 1; i < SWNIC_MAX_RSS_CTX; i++)
+		kfree(sw->ctx[i]);
+	kvfree(sw->rules);
 }

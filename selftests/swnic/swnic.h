@@ -9,7 +9,10 @@
 #include <linux/skbuff.h>
 #include <linux/spinlock.h>
 #include <net/netmem.h>
+#include <net/netdev_queues.h>
 #include <net/xdp.h>
+
+#include "driver.h"
 
 #define SWNIC_MAX_PAIRS		16
 #define SWNIC_MAX_QUEUES	128
@@ -25,7 +28,6 @@
 #define SWNIC_RSS_INDIR		128
 #define SWNIC_RSS_KEY		40
 #define SWNIC_MAX_RSS_CTX	64	/* context 0, the default, included */
-#define SWNIC_MAX_RULES		64
 
 /* What of a frame fits one page beside XDP's head- and tailroom. */
 #define SWNIC_XDP_LINEAR						\
@@ -184,7 +186,9 @@ struct swnic {
 	spinlock_t		steer_lock;	/* all below */
 	struct swnic_rss	rss;
 	struct swnic_rss	*ctx[SWNIC_MAX_RSS_CTX];
-	struct swnic_rule	rules[SWNIC_MAX_RULES];
+	struct swnic_rule	*rules;		/* as many as the driver has */
+	u32			rules_used;
+	u32			rules_end;	/* behind the last used one */
 };
 
 /* main.c */
@@ -247,7 +251,8 @@ bool swnic_csum_ok(const u8 *data, const struct swnic_pkt *pkt);
 /* steer.c */
 int swnic_steer(struct swnic *sw, const u8 *data, u32 len, u32 *hash,
 		enum pkt_hash_types *hash_type);
-void swnic_steer_init(struct swnic *sw);
+int swnic_steer_init(struct swnic *sw);
+void swnic_steer_free(struct swnic *sw);
 void swnic_rss_default(struct swnic *sw, u32 queues);
 
 /* rss.c */
@@ -278,9 +283,18 @@ int swnic_set_rxfh_fields(struct net_device *dev,
 int swnic_get_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd,
 		    u32 *rule_locs);
 int swnic_set_rxnfc(struct net_device *dev, struct ethtool_rxnfc *cmd);
+void swnic_rules_flush(struct swnic *sw);
+
+/* rule.c */
+u32 swnic_rule_fields(const struct ethtool_rx_flow_spec *fs);
+int swnic_rule_check(const struct swnic *sw, struct ethtool_rx_flow_spec *fs);
+
+/* driver.c */
+int swnic_driver_choose(void);
+void swnic_driver_play(struct net_device *dev);
 
 /* fault.c */
-enum swnic_setting {			/* bits of two module parameters */
+enum swnic_setting {			/* names of two module parameters */
 	SWNIC_SET_SPLIT,
 	SWNIC_SET_HDS_THRESH,
 	SWNIC_SET_RINGS,
@@ -293,7 +307,8 @@ enum swnic_setting {			/* bits of two module parameters */
 	SWNIC_SET_CTX_DELETE,		/* refuse only */
 };
 
-void swnic_lack(struct net_device *dev);
+void swnic_lack(struct net_device *dev, struct ethtool_ops *ops,
+		struct netdev_queue_mgmt_ops *queue_ops);
 bool swnic_forgets(enum swnic_setting setting);
 int swnic_may_set(u32 settings, struct netlink_ext_ack *extack);
 u32 swnic_rule_slots(void);

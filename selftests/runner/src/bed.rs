@@ -4,6 +4,7 @@
 //! netns peer: eth0 192.0.2.1 ──wire── eth1 192.0.2.2 :this netns: nk0h ──netkit── nk0 198.51.100.2 :netns box
 //! ```
 
+use std::fmt::Display;
 use std::fs;
 use std::net::IpAddr;
 use std::path::Path;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use netdev::{AddressOptions, Ethtool, HeaderSplit, Link, NetNs, Prefix, RingsChange, Route};
 
+use crate::driver::Driver;
 use crate::{machine, tool};
 
 /// The end of the wire that sends, in namespace [`PEER`].
@@ -51,7 +53,9 @@ pub(crate) fn wire() -> Result<()> {
 
 /// As [`wire`], with so many queues and further module parameters.
 pub(crate) fn wire_with(queues: u32, parameters: &str) -> Result<()> {
-    machine::load(&module(), &format!("pairs=1 queues={queues} {parameters}"))?;
+    let driver = Driver::played().parameter();
+    let parameters = format!("pairs=1 queues={queues} {driver} {parameters}");
+    machine::load(&module(), &parameters)?;
     machine::add_namespace(PEER)?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;
@@ -138,8 +142,9 @@ pub(crate) fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
 }
 
 /// Sets a run-time parameter of the software NIC.
-pub(crate) fn parameter(name: &str, value: u64) -> Result<()> {
-    fs::write(Path::new(PARAMETERS).join(name), value.to_string())
+pub(crate) fn parameter(name: &str, value: impl Display) -> Result<()> {
+    // Nothing at all would not be written.
+    fs::write(Path::new(PARAMETERS).join(name), format!("{value}\n"))
         .with_context(|| format!("swnic parameter {name}"))
 }
 

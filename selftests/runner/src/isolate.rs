@@ -31,16 +31,11 @@ pub(crate) struct End {
     pub(crate) output: String,
 }
 
-/// Runs `selftests --case NAME --with MEMORY` in a process group, which is killed when the case has ended.
-pub(crate) fn run_case(
-    program: &Path,
-    name: &str,
-    memory: &str,
-    deadline: Duration,
-) -> Result<End> {
+/// Runs one case of this program in a process group, which is killed when the case has ended.
+pub(crate) fn run_case(program: &Path, arguments: &[&str], deadline: Duration) -> Result<End> {
     let (reader, writer) = pipe().context("pipe")?;
     let mut child = Command::new(program)
-        .args(["--case", name, "--with", memory])
+        .args(arguments)
         .stdin(Stdio::null())
         .stdout(writer.try_clone().context("pipe")?)
         .stderr(writer)

@@ -9,6 +9,7 @@
 mod bed;
 mod bench;
 mod cases;
+mod driver;
 mod isolate;
 mod kmsg;
 mod ktap;
@@ -29,6 +30,7 @@ use anyhow::{Context, Result, bail};
 use clap::Parser;
 
 use cases::{Case, Skip};
+use driver::Driver;
 use ktap::{Ktap, Verdict};
 use memory::Kind;
 
@@ -51,6 +53,9 @@ struct Args {
         default_value = "udmabuf,heap,fd,socket"
     )]
     memories: Vec<Kind>,
+    /// Have the software NIC behave as one of this driver's
+    #[arg(long, value_enum, default_value = "swnic")]
+    driver: Driver,
     /// Name the cases and end
     #[arg(long)]
     list: bool,
@@ -89,6 +94,7 @@ fn main() -> ExitCode {
     let args = Args::parse();
     if let Some(name) = &args.case {
         memory::choose(args.with);
+        args.driver.play();
         return run_here(name);
     }
     let done = args.small.run().and_then(|done| match done {
@@ -137,6 +143,20 @@ struct Turn {
     name: String,
 }
 
+impl Turn {
+    /// What the runner starts itself with, to run it.
+    fn arguments(&self, driver: Driver) -> [&str; 6] {
+        [
+            "--case",
+            self.case.name,
+            "--with",
+            self.memory.name(),
+            "--driver",
+            driver.name(),
+        ]
+    }
+}
+
 /// Those that were asked for.
 fn turns(args: &Args) -> Vec<Turn> {
     let turn = |case: &'static Case, memory: Kind| {
@@ -153,8 +173,9 @@ fn turns(args: &Args) -> Vec<Turn> {
             .filter(move |case| case.memories.contains(&memory));
         about.map(move |case| turn(case, memory))
     };
-    let wanted = |turn: &Turn| {
-        args.filter.is_empty() || args.filter.iter().any(|part| turn.name.contains(part))
+    let wanted = |turn: &Turn| match args.filter.is_empty() {
+        true => args.driver.runs(turn.case.name),
+        false => args.filter.iter().any(|part| turn.name.contains(part)),
     };
     let (first, step) = args.share;
     let all = args.memories.iter().flat_map(with).filter(wanted);
@@ -182,6 +203,7 @@ fn run_all(args: &Args) -> Result<bool> {
         let verdict = run_apart(
             &program,
             &turn,
+            args.driver,
             Duration::from_secs(args.deadline),
             &mut kernel,
             &mut settings,
@@ -196,13 +218,14 @@ fn run_all(args: &Args) -> Result<bool> {
 fn run_apart<W: io::Write>(
     program: &Path,
     turn: &Turn,
+    driver: Driver,
     deadline: Duration,
     kernel: &mut kmsg::Kmsg,
     settings: &mut sysctl::Snapshot,
     ktap: &mut Ktap<W>,
 ) -> Result<Verdict> {
     let begun = Instant::now();
-    let end = isolate::run_case(program, turn.case.name, turn.memory.name(), deadline)?;
+    let end = isolate::run_case(program, &turn.arguments(driver), deadline)?;
     let took = begun.elapsed();
     let mut verdict = match end.status {
         isolate::Status::Exited(0) => Verdict::Passed,

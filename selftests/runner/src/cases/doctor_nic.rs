@@ -165,34 +165,34 @@ pub(super) fn scatter_gather_off() -> Result<()> {
 }
 
 /// A driver that lacks what devmem needs, one thing at a time (see the software NIC's `lacks`).
-fn lacking(what: u32, id: &str, bad: Bad) -> Result<()> {
+fn lacking(what: &str, id: &str, bad: Bad) -> Result<()> {
     bed::wire_with(bed::QUEUES, &format!("lacks={what}"))?;
     incurable(NIC, id, bad)
 }
 
 pub(super) fn driver_without_queue_api() -> Result<()> {
-    lacking(1, "driver.queue-api", Bad::NoRx)
+    lacking("queue-ops", "driver.queue-api", Bad::NoRx)
 }
 
 pub(super) fn driver_without_split() -> Result<()> {
-    lacking(2, "split.settable", Bad::NoRx)
+    lacking("split", "split.settable", Bad::NoRx)
 }
 
 pub(super) fn driver_without_ntuple() -> Result<()> {
-    lacking(4, "ntuple.on", Bad::NoRx)
+    lacking("ntuple", "ntuple.on", Bad::NoRx)
 }
 
 pub(super) fn driver_without_netmem_tx() -> Result<()> {
-    lacking(8, "driver.netmem-tx", Bad::OtherFails)
+    lacking("netmem-tx", "driver.netmem-tx", Bad::OtherFails)
 }
 
 pub(super) fn driver_without_rss() -> Result<()> {
-    lacking(16, "rss.table", Bad::NoRx)
+    lacking("rss", "rss.table", Bad::NoRx)
 }
 
 /// It does without: niovs of one size will do.
 pub(super) fn driver_without_rx_page_size() -> Result<()> {
-    bed::wire_with(bed::QUEUES, "lacks=32")?;
+    bed::wire_with(bed::QUEUES, "lacks=rx-page-size")?;
     Report::of(NIC)?.healthy()?;
     bed::split()?;
     Report::of(NIC)?.healthy()

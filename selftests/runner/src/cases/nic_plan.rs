@@ -14,20 +14,6 @@ use crate::bed::{self, NIC, NIC_ADDRESS};
 use crate::state::{self, Observer};
 use crate::tool::{Finished, Running, command, finish, until};
 
-/// Bits of the software NIC's parameters `forget` and `refuse`.
-mod setting {
-    pub(super) const SPLIT: u64 = 1;
-    pub(super) const THRESHOLD: u64 = 2;
-    pub(super) const RINGS: u64 = 4;
-    pub(super) const CHANNELS: u64 = 8;
-    pub(super) const TABLE: u64 = 16;
-    pub(super) const RULE: u64 = 32;
-    pub(super) const RULE_QUEUE: u64 = 64;
-    pub(super) const RULE_END: u64 = 128;
-    pub(super) const CONTEXT: u64 = 256;
-    pub(super) const CONTEXT_END: u64 = 512;
-}
-
 fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
@@ -128,30 +114,30 @@ pub(super) fn driver_that_does_not_keep() -> Result<()> {
     bed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let more = format!("apply {NIC} --queue 3 --rx-ring 1024");
-    for (bits, what, command) in [
-        (setting::SPLIT, "tcp-data-split", recv()),
-        (setting::THRESHOLD, "hds-thresh", recv()),
-        (setting::TABLE, "rss", recv()),
-        (setting::RULE, "rule", recv()),
-        (setting::RULE_QUEUE, "rule", recv_one()),
-        (setting::RINGS, "rx", tool(&more)),
+    for (setting, what, command) in [
+        ("split", "tcp-data-split", recv()),
+        ("hds-thresh", "hds-thresh", recv()),
+        ("rss", "rss", recv()),
+        ("rule", "rule", recv()),
+        ("rule-queue", "rule", recv_one()),
+        ("rings", "rx", tool(&more)),
     ] {
         bed::rings(HeaderSplit::Disabled, 100)?;
         set_rx_ring(500)?;
         let before = observer.state()?;
-        bed::parameter("forget", bits)?;
+        bed::parameter("forget", setting)?;
         let end = at_once(command);
-        bed::parameter("forget", 0)?;
+        bed::parameter("forget", "")?;
         fails(end?, what)
             .and_then(|()| observer.soon_same(&before))
-            .with_context(|| format!("forget {bits}"))?;
+            .with_context(|| format!("forget {setting}"))?;
     }
     let line = format!("apply {NIC} --channels 8 --rx-ring 1024");
     set_channels(bed::QUEUES)?;
     let before = observer.state()?;
-    bed::parameter("forget", setting::CHANNELS)?;
+    bed::parameter("forget", "channels")?;
     let end = finish(tool(&line));
-    bed::parameter("forget", 0)?;
+    bed::parameter("forget", "")?;
     fails(end?, "channels")?;
     observer.soon_same(&before)
 }
@@ -162,18 +148,18 @@ pub(super) fn driver_that_refuses() -> Result<()> {
     bed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    for (bits, what) in [
-        (setting::SPLIT, "rings-set"),
-        (setting::TABLE, "rss-set"),
-        (setting::CONTEXT, "rss-create"),
-        (setting::RULE, "ntuple-insert"),
+    for (setting, what) in [
+        ("split", "rings-set"),
+        ("rss", "rss-set"),
+        ("context", "rss-create"),
+        ("rule", "ntuple-insert"),
     ] {
-        bed::parameter("refuse", bits)?;
+        bed::parameter("refuse", setting)?;
         let end = at_once(recv());
-        bed::parameter("refuse", 0)?;
+        bed::parameter("refuse", "")?;
         fails(end?, what)
             .and_then(|()| observer.soon_same(&before))
-            .with_context(|| format!("refuse {bits}"))?;
+            .with_context(|| format!("refuse {setting}"))?;
     }
     Ok(())
 }
@@ -198,12 +184,12 @@ pub(super) fn driver_that_refuses_the_way_back() -> Result<()> {
     bed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    for (parameter, bits, what) in [
-        ("refuse", setting::RULE_END, "rule"),
-        ("refuse", setting::CONTEXT_END, "context"),
-        ("refuse", setting::SPLIT, "rings-set"),
-        ("forget", setting::RULE_END, "rule"),
-        ("forget", setting::TABLE, "rss"),
+    for (parameter, setting, what) in [
+        ("refuse", "rule-delete", "rule"),
+        ("refuse", "context-delete", "context"),
+        ("refuse", "split", "rings-set"),
+        ("forget", "rule-delete", "rule"),
+        ("forget", "rss", "rss"),
         // Not rings: the kernel takes them for set, and does not ask the driver again
         // (`ethnl_set_rings` compares with `dev->cfg`).
     ] {
@@ -211,15 +197,15 @@ pub(super) fn driver_that_refuses_the_way_back() -> Result<()> {
         until("bindings", STEP, || Ok(bound_queues()? == 2))?;
         // It would go on trying for some time.
         signal(state::guardian()?, Signal::SIGKILL)?;
-        bed::parameter(parameter, bits)?;
+        bed::parameter(parameter, setting)?;
         receiver.signal(Signal::SIGTERM)?;
         let end = receiver.end_within(STEP);
         let failed = fails(end?, what).and_then(|()| fails(restore()?, what));
-        bed::parameter(parameter, 0)?;
+        bed::parameter(parameter, "")?;
         failed
             .and_then(|()| restore()?.good("restore"))
             .and_then(|_| observer.soon_same(&before))
-            .with_context(|| format!("{parameter} {bits}"))?;
+            .with_context(|| format!("{parameter} {setting}"))?;
     }
     Ok(())
 }
