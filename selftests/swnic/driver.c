@@ -3,6 +3,7 @@
  * kernel's tree that each value was taken from.
  */
 #include <linux/ethtool.h>
+#include <linux/log2.h>
 #include <linux/module.h>
 #include <linux/netdevice.h>
 
@@ -38,6 +39,18 @@ static const struct swnic_driver swnic_drivers[] = {
 			.delete_error		= -ENOENT,
 			.off_error		= -EOPNOTSUPP,
 		},
+		.rss	= {
+			.entries		= 128,
+			.key			= 40,
+			.contexts		= 64,
+			.xfrm			= RXH_XFRM_SYM_XOR,
+			.context_key		= true,
+			.context_fields		= true,
+			.fields			= true,
+		},
+		.channels = {
+			.kind			= SWNIC_CHANNELS_COMBINED,
+		},
 	},
 	{
 		.name	= "mlx5",
@@ -61,6 +74,20 @@ static const struct swnic_driver swnic_drivers[] = {
 			.again_error		= 0,
 			.get_error		= -ENOENT,
 			.delete_error		= -ENOENT,
+		},
+		.rss	= {
+			.entries		= 256,
+			.spread			= 4,
+			.key			= 40,
+			.contexts		= 16,
+			.xfrm			= RXH_XFRM_SYM_OR_XOR,
+			.context_key		= true,
+			.context_fields		= true,
+			.fields			= true,
+		},
+		.channels = {
+			.kind			= SWNIC_CHANNELS_COMBINED,
+			.restarts		= true,
 		},
 	},
 	{
@@ -89,6 +116,14 @@ static const struct swnic_driver swnic_drivers[] = {
 			.delete_error		= -EINVAL,
 			.off_error		= -EOPNOTSUPP,
 		},
+		.rss	= {
+			.entries		= 128,
+			.key			= 40,
+		},
+		.channels = {
+			.kind			= SWNIC_CHANNELS_APART,
+			.restarts		= true,
+		},
 	},
 	{
 		.name	= "bnxt",
@@ -112,6 +147,20 @@ static const struct swnic_driver swnic_drivers[] = {
 			.delete_error		= -ENOENT,
 			.off_error		= -EPERM,
 			.down_error		= -EAGAIN,
+		},
+		.rss	= {
+			.entries		= 64,
+			.step			= 64,
+			.key			= 40,
+			.contexts		= 33,
+			.context_key		= true,
+			.fields			= true,
+			.restarts		= true,
+			.down_error		= -EAGAIN,
+		},
+		.channels = {
+			.kind			= SWNIC_CHANNELS_EITHER,
+			.restarts		= true,
 		},
 	},
 	{
@@ -143,6 +192,18 @@ static const struct swnic_driver swnic_drivers[] = {
 			.delete_error		= -ENOENT,
 			.off_error		= -EOPNOTSUPP,
 		},
+		.rss	= {
+			.entries		= 2048,
+			.key			= 52,
+			.xfrm			= RXH_XFRM_SYM_XOR,
+			.fields			= true,
+		},
+		.channels = {
+			.kind			= SWNIC_CHANNELS_MIXED,
+			.other			= 1,
+			.restarts		= true,
+			.rules_error		= -EOPNOTSUPP,
+		},
 	},
 	{
 		.name	= "fbnic",
@@ -164,6 +225,17 @@ static const struct swnic_driver swnic_drivers[] = {
 			.full_error		= -ENOSPC,
 			.get_error		= -EINVAL,
 			.delete_error		= -EINVAL,
+		},
+		.rss	= {
+			.entries		= 256,
+			.key			= 40,
+			.contexts		= 2,
+			.fields			= true,
+		},
+		.channels = {
+			.kind			= SWNIC_CHANNELS_ANY,
+			.other			= 2,
+			.restarts		= true,
 		},
 	},
 };
@@ -187,6 +259,40 @@ int swnic_driver_choose(void)
 	return -EINVAL;
 }
 
+/* Entries of an RSS table with so many rx queues. */
+u32 swnic_rss_entries(u32 queues)
+{
+	const struct swnic_rss_driver *rss = &swnic_driver->rss;
+
+	if (rss->spread)
+		return max(rss->entries,
+			   roundup_pow_of_two(queues * rss->spread));
+	if (rss->step)
+		return roundup(queues, rss->step);
+	return rss->entries;
+}
+
+static void swnic_play_rss(struct ethtool_ops *ops)
+{
+	const struct swnic_rss_driver *rss = &swnic_driver->rss;
+
+	ops->supported_input_xfrm = rss->xfrm;
+	ops->rxfh_max_num_contexts = rss->contexts;
+	ops->rxfh_per_ctx_key = rss->context_key;
+	ops->rxfh_per_ctx_fields = rss->context_fields;
+	if (rss->contexts)
+		ops->rxfh_indir_space = SWNIC_MAX_RSS_INDIR;
+	if (!rss->contexts) {
+		ops->create_rxfh_context = NULL;
+		ops->modify_rxfh_context = NULL;
+		ops->remove_rxfh_context = NULL;
+	}
+	if (!rss->fields) {
+		ops->get_rxfh_fields = NULL;
+		ops->set_rxfh_fields = NULL;
+	}
+}
+
 static struct ethtool_ops swnic_own_ethtool_ops;
 static struct netdev_queue_mgmt_ops swnic_own_queue_ops;
 
@@ -206,6 +312,8 @@ void swnic_driver_play(struct net_device *dev)
 		dev->features &= ~NETIF_F_NTUPLE;
 	if (rules->ntuple == SWNIC_NTUPLE_FIXED)
 		dev->hw_features &= ~NETIF_F_NTUPLE;
+
+	swnic_play_rss(ops);
 
 	swnic_lack(dev, ops, &swnic_own_queue_ops);
 }

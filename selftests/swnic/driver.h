@@ -74,9 +74,45 @@ struct swnic_rules_driver {
 	int	down_error;		/* while the device is down */
 };
 
+struct swnic_rss_driver {
+	/* Entries of a table: a number; or else, rounded up to a power of two,
+	 * @spread a channel, or @step for each @step channels or part of it;
+	 * at least @entries.
+	 */
+	u32	entries;
+	u32	spread;
+	u32	step;
+	u32	key;			/* bytes */
+	u32	contexts;		/* the device's own included; 0: none */
+	u8	xfrm;			/* RXH_XFRM_* */
+	bool	context_key;		/* each context has its own */
+	bool	context_fields;		/* each context has its own */
+	bool	fields;			/* of the hash, can be looked at */
+	bool	restarts;		/* all queues, for a new table or key */
+	int	down_error;		/* a context while the device is down */
+};
+
+/* How rx and tx queues can be told apart. */
+enum swnic_channels {
+	SWNIC_CHANNELS_COMBINED,	/* not at all */
+	SWNIC_CHANNELS_APART,		/* there are no combined ones */
+	SWNIC_CHANNELS_EITHER,		/* either all combined, or none */
+	SWNIC_CHANNELS_MIXED,		/* rx or tx beyond the combined ones */
+	SWNIC_CHANNELS_ANY,		/* the same, or none combined */
+};
+
+struct swnic_channels_driver {
+	enum swnic_channels kind;
+	u32	other;			/* vectors, of which none can go */
+	bool	restarts;		/* all queues, not only those that go */
+	int	rules_error;		/* while there are rules */
+};
+
 struct swnic_driver {
 	const char			*name;
 	struct swnic_rules_driver	rules;
+	struct swnic_rss_driver		rss;
+	struct swnic_channels_driver	channels;
 };
 
 /* The one that is played. */

@@ -3,6 +3,7 @@
 #include <linux/ethtool.h>
 #include <linux/ethtool_netlink.h>
 #include <linux/etherdevice.h>
+#include <linux/version.h>
 #include <net/netdev_lock.h>
 
 #include "swnic.h"
@@ -87,10 +88,78 @@ static int swnic_set_ringparam(struct net_device *dev,
 static void swnic_get_channels(struct net_device *dev,
 			       struct ethtool_channels *ch)
 {
+	const struct swnic_channels_driver *driver = &swnic_driver->channels;
+	u32 rx = dev->real_num_rx_queues, tx = dev->real_num_tx_queues;
 	struct swnic *sw = netdev_priv(dev);
 
-	ch->max_combined = sw->max_queues;
-	ch->combined_count = dev->real_num_rx_queues;
+	ch->max_other = driver->other;
+	ch->other_count = driver->other;
+	if (driver->kind != SWNIC_CHANNELS_APART)
+		ch->max_combined = sw->max_queues;
+	if (driver->kind != SWNIC_CHANNELS_COMBINED) {
+		ch->max_rx = sw->max_queues;
+		ch->max_tx = sw->max_queues;
+	}
+	ch->combined_count = sw->apart ? 0 : min(rx, tx);
+	ch->rx_count = rx - ch->combined_count;
+	ch->tx_count = tx - ch->combined_count;
+}
+
+/* The core has seen to the maxima, and that there are rx and tx queues. */
+static int swnic_check_channels(const struct swnic *sw,
+				const struct ethtool_channels *ch)
+{
+	const struct swnic_channels_driver *driver = &swnic_driver->channels;
+
+	if (driver->rules_error && sw->rules_used)
+		return driver->rules_error;
+	if (ch->other_count != driver->other)
+		return -EINVAL;
+	if (driver->kind == SWNIC_CHANNELS_EITHER && ch->combined_count &&
+	    (ch->rx_count || ch->tx_count))
+		return -EINVAL;
+	if (driver->kind == SWNIC_CHANNELS_MIXED && ch->rx_count &&
+	    ch->tx_count)
+		return -EINVAL;
+	if (driver->kind == SWNIC_CHANNELS_ANY && ch->combined_count &&
+	    ch->rx_count && ch->tx_count)
+		return -EINVAL;
+	if (ch->combined_count + max(ch->rx_count, ch->tx_count) >
+	    sw->max_queues)
+		return -EINVAL;
+	return 0;
+}
+
+/* Can all tables become so long or short without a loss? Only since Linux 7.3
+ * the core knows.
+ */
+static bool swnic_rss_can_resize(struct swnic *sw, u32 entries)
+{
+	if (entries == sw->rss_entries)
+		return true;
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+	if (swnic_driver->rss.contexts &&
+	    ethtool_rxfh_ctxs_can_resize(sw->dev, entries))
+		return false;
+	return ethtool_rxfh_indir_can_resize(sw->dev, sw->rss.indir,
+					     sw->rss_entries, entries);
+#else
+	return !netif_is_rxfh_configured(sw->dev) &&
+	       xa_empty(&sw->dev->ethtool->rss_ctx);
+#endif
+}
+
+static void swnic_follow_channels(struct swnic *sw, u32 entries)
+{
+	if (entries != sw->rss_entries) {
+		swnic_rss_resize(sw, entries);
+#if LINUX_VERSION_CODE >= KERNEL_VERSION(7, 3, 0)
+		if (swnic_driver->rss.contexts)
+			ethtool_rxfh_ctxs_resize(sw->dev, entries);
+#endif
+	}
+	if (!netif_is_rxfh_configured(sw->dev))
+		swnic_rss_default(sw, sw->dev->real_num_rx_queues);
 }
 
 /* The core has refused to take away a queue that is bound, leased, or the
@@ -99,35 +168,41 @@ static void swnic_get_channels(struct net_device *dev,
 static int swnic_set_channels(struct net_device *dev,
 			      struct ethtool_channels *ch)
 {
+	u32 rx = ch->combined_count + ch->rx_count;
+	u32 tx = ch->combined_count + ch->tx_count;
+	u32 old = swnic_live_channels(dev), new = max(rx, tx);
 	struct swnic *sw = netdev_priv(dev);
-	u32 old = dev->real_num_rx_queues;
-	u32 new = ch->combined_count;
+	u32 entries = swnic_rss_entries(rx);
+	bool up = netif_running(dev);
 	int err;
 
-	err = swnic_may_set(BIT(SWNIC_SET_CHANNELS), NULL);
+	err = swnic_check_channels(sw, ch) ?:
+	      swnic_may_set(BIT(SWNIC_SET_CHANNELS), NULL);
 	if (err)
 		return err;
 	if (swnic_forgets(SWNIC_SET_CHANNELS))
 		return 0;
+	if (!swnic_rss_can_resize(sw, entries))
+		return -EINVAL;
 
-	if (new > old && netif_running(dev)) {
+	if (new > old && up) {
 		err = swnic_channels_up(sw, old, new);
 		if (err)
 			return err;
 	}
-	err = netif_set_real_num_queues(dev, new, new);
+	err = netif_set_real_num_queues(dev, tx, rx);
 	if (err) {
-		if (new > old && netif_running(dev))
+		if (new > old && up)
 			swnic_channels_down(sw, old, new);
 		return err;
 	}
-	if (!netif_is_rxfh_configured(dev))
-		swnic_rss_default(sw, new);
-	if (new > old && netif_running(dev))
+	sw->apart = !ch->combined_count;
+	swnic_follow_channels(sw, entries);
+	if (up)
 		netif_tx_wake_all_queues(dev);
-	if (new < old && netif_running(dev))
+	if (new < old && up)
 		swnic_channels_down(sw, new, old);
-	return 0;
+	return swnic_driver->channels.restarts ? swnic_restart(sw) : 0;
 }
 
 const struct ethtool_ops swnic_ethtool_ops = {
@@ -135,11 +210,6 @@ const struct ethtool_ops swnic_ethtool_ops = {
 				  ETHTOOL_RING_USE_HDS_THRS,
 	/* netif_set_real_num_queues() */
 	.op_needs_rtnl		= ETHTOOL_OP_NEEDS_RTNL_SCHANNELS,
-	.supported_input_xfrm	= RXH_XFRM_SYM_XOR,
-	.rxfh_per_ctx_fields	= 1,
-	.rxfh_per_ctx_key	= 1,
-	.cap_rss_rxnfc_adds	= 1,
-	.rxfh_max_num_contexts	= SWNIC_MAX_RSS_CTX,
 	.get_drvinfo		= swnic_get_drvinfo,
 	.get_link		= ethtool_op_get_link,
 	.get_link_ksettings	= swnic_get_link_ksettings,

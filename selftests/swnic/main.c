@@ -57,7 +57,7 @@ static int swnic_open(struct net_device *dev)
 	struct swnic *sw = netdev_priv(dev);
 	int err;
 
-	err = swnic_channels_up(sw, 0, dev->real_num_rx_queues);
+	err = swnic_channels_up(sw, 0, swnic_live_channels(dev));
 	if (err)
 		return err;
 	netif_tx_start_all_queues(dev);
@@ -71,7 +71,7 @@ static int swnic_stop(struct net_device *dev)
 
 	swnic_update_carrier(sw, false);
 	netif_tx_stop_all_queues(dev);
-	swnic_channels_down(sw, 0, dev->real_num_rx_queues);
+	swnic_channels_down(sw, 0, swnic_live_channels(dev));
 	return 0;
 }
 
@@ -217,10 +217,10 @@ static void swnic_get_base_stats(struct net_device *dev,
 
 	swnic_zero_rx_stats(rx);
 	swnic_zero_tx_stats(tx);
-	for (i = dev->real_num_rx_queues; i < sw->max_queues; i++) {
+	for (i = dev->real_num_rx_queues; i < sw->max_queues; i++)
 		swnic_fill_rx_stats(&sw->ch[i].stats, rx);
+	for (i = dev->real_num_tx_queues; i < sw->max_queues; i++)
 		swnic_fill_tx_stats(&sw->ch[i].stats, tx);
-	}
 	rx->hw_drops += atomic64_read(&sw->rx_missed);
 }
 
@@ -297,6 +297,7 @@ static struct swnic *swnic_create(u8 pair, u8 end)
 	sw = netdev_priv(dev);
 	sw->dev = dev;
 	sw->max_queues = queues;
+	sw->apart = swnic_driver->channels.kind == SWNIC_CHANNELS_APART;
 	sw->rx_ring = SWNIC_WIRE_SLOTS;
 	sw->tx_ring = SWNIC_TX_SLOTS;
 

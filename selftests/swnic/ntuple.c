@@ -125,7 +125,7 @@ static int swnic_rule_check_target(const struct swnic *sw,
 			rss = sw->ctx[cmd->rss_context];
 		if (!rss)
 			return -EINVAL;
-		for (i = 0; i < SWNIC_RSS_INDIR; i++)
+		for (i = 0; i < sw->rss_entries; i++)
 			last = max(last, rss->indir[i]);
 	}
 	if (ethtool_get_flow_spec_ring_vf(fs->ring_cookie) ||

@@ -162,6 +162,8 @@ static void swnic_channel_down(struct swnic_channel *ch)
 {
 	struct net_device *dev = ch->sw->dev;
 
+	if (!ch->hdr_pool)
+		return;		/* it could not be brought up again */
 	swnic_queue_pause(ch);
 	netif_queue_set_napi(dev, ch->idx, NETDEV_QUEUE_TYPE_RX, NULL);
 	netif_queue_set_napi(dev, ch->idx, NETDEV_QUEUE_TYPE_TX, NULL);
@@ -203,6 +205,25 @@ int swnic_channels_up(struct swnic *sw, u32 from, u32 to)
 			return err;
 		}
 	}
+	return 0;
+}
+
+/* As drivers do that take everything down to change something. What is on its
+ * way is lost; memory providers stay.
+ */
+int swnic_restart(struct swnic *sw)
+{
+	u32 live = swnic_live_channels(sw->dev);
+	int err;
+
+	if (!netif_running(sw->dev))
+		return 0;
+	netif_tx_stop_all_queues(sw->dev);
+	swnic_channels_down(sw, 0, live);
+	err = swnic_channels_up(sw, 0, live);
+	if (err)
+		return err;
+	netif_tx_wake_all_queues(sw->dev);
 	return 0;
 }
 

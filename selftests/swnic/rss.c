@@ -12,12 +12,14 @@ u32 swnic_get_rx_ring_count(struct net_device *dev)
 
 u32 swnic_get_rxfh_key_size(struct net_device *dev)
 {
-	return SWNIC_RSS_KEY;
+	return swnic_driver->rss.key;
 }
 
 u32 swnic_get_rxfh_indir_size(struct net_device *dev)
 {
-	return SWNIC_RSS_INDIR;
+	struct swnic *sw = netdev_priv(dev);
+
+	return sw->rss_entries;
 }
 
 int swnic_get_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh)
@@ -27,9 +29,10 @@ int swnic_get_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh)
 	rxfh->hfunc = ETH_RSS_HASH_TOP;
 	rxfh->input_xfrm = sw->rss.input_xfrm;
 	if (rxfh->indir)
-		memcpy(rxfh->indir, sw->rss.indir, sizeof(sw->rss.indir));
+		memcpy(rxfh->indir, sw->rss.indir,
+		       sw->rss_entries * sizeof(*rxfh->indir));
 	if (rxfh->key)
-		memcpy(rxfh->key, sw->rss.key, sizeof(sw->rss.key));
+		memcpy(rxfh->key, sw->rss.key, swnic_driver->rss.key);
 	return 0;
 }
 
@@ -49,9 +52,10 @@ static void swnic_rss_update(struct swnic *sw, struct swnic_rss *rss,
 {
 	spin_lock_bh(&sw->steer_lock);
 	if (rxfh->indir)
-		memcpy(rss->indir, rxfh->indir, sizeof(rss->indir));
+		memcpy(rss->indir, rxfh->indir,
+		       sw->rss_entries * sizeof(*rss->indir));
 	if (rxfh->key)
-		memcpy(rss->key, rxfh->key, sizeof(rss->key));
+		memcpy(rss->key, rxfh->key, swnic_driver->rss.key);
 	if (rxfh->input_xfrm != RXH_XFRM_NO_CHANGE)
 		rss->input_xfrm = rxfh->input_xfrm;
 	spin_unlock_bh(&sw->steer_lock);
@@ -69,7 +73,18 @@ int swnic_set_rxfh(struct net_device *dev, struct ethtool_rxfh_param *rxfh,
 		return err;
 	if (!swnic_forgets(SWNIC_SET_RSS))
 		swnic_rss_update(sw, &sw->rss, rxfh);
-	return 0;
+	return swnic_driver->rss.restarts ? swnic_restart(sw) : 0;
+}
+
+static int swnic_ctx_check(const struct swnic *sw,
+			   const struct ethtool_rxfh_param *rxfh,
+			   struct netlink_ext_ack *extack)
+{
+	if (swnic_driver->rss.down_error && !netif_running(sw->dev)) {
+		NL_SET_ERR_MSG_MOD(extack, "the device is down");
+		return swnic_driver->rss.down_error;
+	}
+	return swnic_rss_check(rxfh, extack);
 }
 
 int swnic_create_rxfh_context(struct net_device *dev,
@@ -82,14 +97,14 @@ int swnic_create_rxfh_context(struct net_device *dev,
 	u32 i;
 	int err;
 
-	err = swnic_rss_check(rxfh, extack) ?:
+	err = swnic_ctx_check(sw, rxfh, extack) ?:
 	      swnic_may_set(BIT(SWNIC_SET_CTX_CREATE), extack);
 	if (err)
 		return err;
-	rss = kzalloc_obj(*rss);
+	rss = kvzalloc(sizeof(*rss), GFP_KERNEL);
 	if (!rss)
 		return -ENOMEM;
-	for (i = 0; i < SWNIC_RSS_INDIR; i++)
+	for (i = 0; i < sw->rss_entries; i++)
 		rss->indir[i] =
 			ethtool_rxfh_indir_default(i, dev->real_num_rx_queues);
 	memcpy(rss->key, sw->rss.key, sizeof(rss->key));
@@ -98,8 +113,9 @@ int swnic_create_rxfh_context(struct net_device *dev,
 
 	ctx->hfunc = ETH_RSS_HASH_TOP;
 	ctx->input_xfrm = rss->input_xfrm;
-	memcpy(ethtool_rxfh_context_indir(ctx), rss->indir, sizeof(rss->indir));
-	memcpy(ethtool_rxfh_context_key(ctx), rss->key, sizeof(rss->key));
+	memcpy(ethtool_rxfh_context_indir(ctx), rss->indir,
+	       sw->rss_entries * sizeof(*rss->indir));
+	memcpy(ethtool_rxfh_context_key(ctx), rss->key, swnic_driver->rss.key);
 	sw->ctx[rxfh->rss_context] = rss;
 	return 0;
 }
@@ -112,7 +128,7 @@ int swnic_modify_rxfh_context(struct net_device *dev,
 	struct swnic *sw = netdev_priv(dev);
 	int err;
 
-	err = swnic_rss_check(rxfh, extack);
+	err = swnic_ctx_check(sw, rxfh, extack);
 	if (err)
 		return err;
 	swnic_rss_update(sw, sw->ctx[rxfh->rss_context], rxfh);
@@ -150,7 +166,7 @@ int swnic_remove_rxfh_context(struct net_device *dev,
 	rss = sw->ctx[rss_context];
 	sw->ctx[rss_context] = NULL;
 	spin_unlock_bh(&sw->steer_lock);
-	kfree(rss);
+	kvfree(rss);
 	return 0;
 }
 

@@ -35,29 +35,34 @@ static u32 swnic_toeplitz(const u8 *key, const u8 *data, u32 len)
 
 /* What the hash of one packet is made from. */
 struct swnic_hash_input {
-	u8	bytes[SWNIC_RSS_KEY - 4];
+	u8	bytes[36];	/* addresses and ports of IPv6 */
 	u32	len;
 	u8	xfrm;
 };
 
 /* Source and destination, as far as they are wanted: @size bytes each, the one
  * after the other in the packet. RXH_XFRM_SYM_XOR puts their XOR in the place
- * of both, so that the two directions of a flow hash alike.
+ * of both, RXH_XFRM_SYM_OR_XOR their OR and their XOR, so that the two
+ * directions of a flow hash alike.
  */
 static void swnic_hash_add(struct swnic_hash_input *in, const u8 *fields,
 			   u32 size, bool src, bool dst)
 {
 	u32 end, i, from;
+	u8 other;
 
 	for (end = 0; end < 2; end++) {
 		if (!(end ? dst : src))
 			continue;
 		for (i = 0; i < size; i++) {
 			from = end * size + i;
+			other = fields[(from + size) % (2 * size)];
 			in->bytes[in->len] = fields[from];
-			if (in->xfrm & RXH_XFRM_SYM_XOR)
-				in->bytes[in->len] ^=
-					fields[(from + size) % (2 * size)];
+			if (in->xfrm & RXH_XFRM_SYM_OR_XOR && !end)
+				in->bytes[in->len] |= other;
+			else if (in->xfrm & (RXH_XFRM_SYM_XOR |
+					     RXH_XFRM_SYM_OR_XOR))
+				in->bytes[in->len] ^= other;
 			in->len++;
 		}
 	}
@@ -75,11 +80,10 @@ static u32 swnic_hash_fields(const struct swnic_rss *rss,
 	return RXH_IP_SRC | RXH_IP_DST;
 }
 
-static u32 swnic_hash(const struct swnic_rss *rss, const u8 *data,
+static u32 swnic_hash(const struct swnic_rss *rss, u32 fields, const u8 *data,
 		      const struct swnic_pkt *pkt, enum pkt_hash_types *type)
 {
 	struct swnic_hash_input in = { .xfrm = rss->input_xfrm };
-	u32 fields = swnic_hash_fields(rss, pkt);
 	const u8 *l3 = data + pkt->l3;
 
 	*type = PKT_HASH_TYPE_NONE;
@@ -228,8 +232,8 @@ static const struct swnic_rule *swnic_rule_find(const struct swnic *sw,
 int swnic_steer(struct swnic *sw, const u8 *data, u32 len, u32 *hash,
 		enum pkt_hash_types *hash_type)
 {
+	const struct swnic_rss *rss, *key, *fields;
 	const struct swnic_rule *rule;
-	const struct swnic_rss *rss;
 	struct swnic_pkt pkt;
 	int queue = 0;
 
@@ -246,9 +250,13 @@ int swnic_steer(struct swnic *sw, const u8 *data, u32 len, u32 *hash,
 	if (rule && rule->fs.flow_type & FLOW_RSS && rule->rss_context)
 		rss = sw->ctx[rule->rss_context];
 
-	*hash = swnic_hash(rss, data, &pkt, hash_type);
+	/* What contexts do not have of their own they have of the device. */
+	key = swnic_driver->rss.context_key ? rss : &sw->rss;
+	fields = swnic_driver->rss.context_fields ? rss : &sw->rss;
+	*hash = swnic_hash(key, swnic_hash_fields(fields, &pkt), data, &pkt,
+			   hash_type);
 	if (!rule || rule->fs.flow_type & FLOW_RSS)
-		queue += rss->indir[*hash % SWNIC_RSS_INDIR];
+		queue += rss->indir[*hash % sw->rss_entries];
 	if (queue >= sw->max_queues)
 		queue = -1;
 out:
@@ -263,8 +271,30 @@ void swnic_rss_default(struct swnic *sw, u32 queues)
 	u32 i;
 
 	spin_lock_bh(&sw->steer_lock);
-	for (i = 0; i < SWNIC_RSS_INDIR; i++)
+	for (i = 0; i < sw->rss_entries; i++)
 		sw->rss.indir[i] = ethtool_rxfh_indir_default(i, queues);
+	spin_unlock_bh(&sw->steer_lock);
+}
+
+static void swnic_rss_unfold(struct swnic_rss *rss, u32 from, u32 to)
+{
+	u32 i;
+
+	for (i = from; i < to; i++)
+		rss->indir[i] = rss->indir[i % from];
+}
+
+/* Longer tables repeat what was there, shorter ones were a repetition. */
+void swnic_rss_resize(struct swnic *sw, u32 entries)
+{
+	u32 i;
+
+	spin_lock_bh(&sw->steer_lock);
+	swnic_rss_unfold(&sw->rss, sw->rss_entries, entries);
+	for (i = 1; i < SWNIC_MAX_RSS_CTX; i++)
+		if (sw->ctx[i])
+			swnic_rss_unfold(sw->ctx[i], sw->rss_entries, entries);
+	sw->rss_entries = entries;
 	spin_unlock_bh(&sw->steer_lock);
 }
 
@@ -281,7 +311,8 @@ int swnic_steer_init(struct swnic *sw)
 	for (i = 0; i < SWNIC_HASH_FLOWS; i++)
 		sw->rss.fields[i] = RXH_IP_SRC | RXH_IP_DST |
 				    RXH_L4_B_0_1 | RXH_L4_B_2_3;
-	netdev_rss_key_fill(sw->rss.key, SWNIC_RSS_KEY);
+	netdev_rss_key_fill(sw->rss.key, swnic_driver->rss.key);
+	sw->rss_entries = swnic_rss_entries(sw->max_queues);
 	swnic_rss_default(sw, sw->max_queues);
 	return 0;
 }
@@ -291,6 +322,6 @@ void swnic_steer_free(struct swnic *sw)
 	u32 i;
 
 	for (i = 1; i < SWNIC_MAX_RSS_CTX; i++)
-		kfree(sw->ctx[i]);
+		kvfree(sw->ctx[i]);
 	kvfree(sw->rules);
 }

@@ -25,8 +25,9 @@
 #define SWNIC_TX_SLOTS		256	/* packets waiting in one tx queue */
 #define SWNIC_MIN_RING		16
 
-#define SWNIC_RSS_INDIR		128
-#define SWNIC_RSS_KEY		40
+/* As much as any driver has. */
+#define SWNIC_MAX_RSS_INDIR	2048
+#define SWNIC_MAX_RSS_KEY	52
 #define SWNIC_MAX_RSS_CTX	64	/* context 0, the default, included */
 
 /* What of a frame fits one page beside XDP's head- and tailroom. */
@@ -157,8 +158,8 @@ enum swnic_hash_flow {
 };
 
 struct swnic_rss {
-	u32	indir[SWNIC_RSS_INDIR];
-	u8	key[SWNIC_RSS_KEY];
+	u32	indir[SWNIC_MAX_RSS_INDIR];
+	u8	key[SWNIC_MAX_RSS_KEY];
 	u32	fields[SWNIC_HASH_FLOWS];	/* RXH_* */
 	u8	input_xfrm;			/* RXH_XFRM_* */
 };
@@ -183,13 +184,21 @@ struct swnic {
 	struct bpf_prog		*xdp_prog;
 	atomic64_t		rx_missed;	/* reached no queue */
 
+	bool			apart;		/* no channel is combined */
+
 	spinlock_t		steer_lock;	/* all below */
+	u32			rss_entries;	/* of each table */
 	struct swnic_rss	rss;
 	struct swnic_rss	*ctx[SWNIC_MAX_RSS_CTX];
 	struct swnic_rule	*rules;		/* as many as the driver has */
 	u32			rules_used;
 	u32			rules_end;	/* behind the last used one */
 };
+
+static inline u32 swnic_live_channels(const struct net_device *dev)
+{
+	return max(dev->real_num_rx_queues, dev->real_num_tx_queues);
+}
 
 /* main.c */
 extern unsigned int swnic_unsplit_every;
@@ -206,6 +215,7 @@ int swnic_channels_alloc(struct swnic *sw);
 void swnic_channels_free(struct swnic *sw);
 int swnic_channels_up(struct swnic *sw, u32 from, u32 to);
 void swnic_channels_down(struct swnic *sw, u32 from, u32 to);
+int swnic_restart(struct swnic *sw);
 void swnic_kick(struct swnic_channel *ch);
 
 /* tx.c */
@@ -254,6 +264,7 @@ int swnic_steer(struct swnic *sw, const u8 *data, u32 len, u32 *hash,
 int swnic_steer_init(struct swnic *sw);
 void swnic_steer_free(struct swnic *sw);
 void swnic_rss_default(struct swnic *sw, u32 queues);
+void swnic_rss_resize(struct swnic *sw, u32 entries);
 
 /* rss.c */
 u32 swnic_get_rx_ring_count(struct net_device *dev);
@@ -292,6 +303,7 @@ int swnic_rule_check(const struct swnic *sw, struct ethtool_rx_flow_spec *fs);
 /* driver.c */
 int swnic_driver_choose(void);
 void swnic_driver_play(struct net_device *dev);
+u32 swnic_rss_entries(u32 queues);
 
 /* fault.c */
 enum swnic_setting {			/* names of two module parameters */

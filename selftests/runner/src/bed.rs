@@ -53,7 +53,12 @@ pub(crate) fn wire() -> Result<()> {
 
 /// As [`wire`], with so many queues and further module parameters.
 pub(crate) fn wire_with(queues: u32, parameters: &str) -> Result<()> {
-    let driver = Driver::played().parameter();
+    wire_as(Driver::played(), queues, parameters)
+}
+
+/// As [`wire_with`], with this driver's behaviour.
+pub(crate) fn wire_as(driver: Driver, queues: u32, parameters: &str) -> Result<()> {
+    let driver = driver.parameter();
     let parameters = format!("pairs=1 queues={queues} {driver} {parameters}");
     machine::load(&module(), &parameters)?;
     machine::add_namespace(PEER)?;

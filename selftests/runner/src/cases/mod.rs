@@ -14,6 +14,7 @@ mod doctor_left;
 mod doctor_machine;
 mod doctor_netkit;
 mod doctor_nic;
+mod drivers;
 mod early;
 mod engine;
 mod examples;

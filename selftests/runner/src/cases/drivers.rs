@@ -1,0 +1,257 @@
+//! The drivers that the software NIC can play do what `selftests/swnic/DRIVERS.md` says of them.
+
+use anyhow::{Context, Result, ensure};
+use netdev::{
+    Action, ChannelsChange, Ethtool, FlowRule, Ifindex, IpMatch, Location, QueueId, RssChange,
+};
+use nix::errno::Errno;
+
+use super::{ifindex, println_line};
+use crate::bed::{self, NIC, QUEUES};
+use crate::driver::Driver;
+
+const ALL: [Driver; 5] = [
+    Driver::Mlx5,
+    Driver::Gve,
+    Driver::Bnxt,
+    Driver::Ice,
+    Driver::Fbnic,
+];
+
+/// What came of something: a number, or how it was refused.
+type Outcome = std::result::Result<u32, Errno>;
+
+/// A NIC of that driver, its ntuple rules switched on.
+fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
+    bed::clear()?;
+    bed::wire_as(driver, queues, "")?;
+    let mut ethtool = Ethtool::open()?;
+    let nic = ifindex(NIC)?;
+    if matches!(driver, Driver::Mlx5 | Driver::Gve) {
+        ethtool.set_feature(nic, "rx-ntuple-filter", true)?;
+    }
+    Ok((ethtool, nic))
+}
+
+fn outcome<T>(result: netdev::Result<T>, value: impl Fn(T) -> u32) -> Outcome {
+    let errno = |error: netdev::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    result.map(value).map_err(errno)
+}
+
+fn rule(port: u16, location: Location) -> Result<FlowRule> {
+    let to = format!("192.0.2.2:{port}").parse()?;
+    let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(1)));
+    rule.location = location;
+    Ok(rule)
+}
+
+/// Each driver's outcome of the same steps.
+fn each(
+    expected: [(Driver, &[Outcome]); ALL.len()],
+    steps: fn(&mut Ethtool, Ifindex) -> Result<Vec<Outcome>>,
+) -> Result<()> {
+    for (driver, expected) in expected {
+        let (mut ethtool, nic) = nic(driver, QUEUES)?;
+        let found = steps(&mut ethtool, nic).with_context(|| format!("{driver:?}"))?;
+        println_line(&format!("{driver:?}: {found:?}"));
+        ensure!(found == expected, "{driver:?}: expected {expected:?}");
+    }
+    Ok(())
+}
+
+/// Who chooses the place of a rule, and what becomes of the rule that has it.
+pub(super) fn rule_places() -> Result<()> {
+    let full = Err(Errno::ENOSPC);
+    let bad = Err(Errno::EINVAL);
+    each(
+        [
+            (Driver::Mlx5, &[full, Ok(5), Ok(5), Ok(1), full, Ok(0)]),
+            (Driver::Gve, &[bad, Ok(5), bad, Ok(1), bad, Ok(64)]),
+            (Driver::Bnxt, &[Ok(0), bad, bad, Ok(1), bad, Ok(5120)]),
+            (Driver::Ice, &[full, Ok(5), Ok(5), Ok(1), full, Ok(512)]),
+            (Driver::Fbnic, &[Ok(47), bad, bad, Ok(1), bad, Ok(48)]),
+        ],
+        |ethtool, nic| {
+            let mut insert = |port, location| -> Result<Outcome> {
+                let inserted = ethtool.insert_rule(nic, &rule(port, location)?);
+                Ok(outcome(inserted, |place| place))
+            };
+            let mut found = vec![
+                insert(5000, Location::Any)?,
+                insert(5001, Location::At(5))?,
+                insert(5002, Location::At(5))?,
+            ];
+            let beyond = insert(5003, Location::At(10_000))?;
+            let table = ethtool.rule_table(nic)?;
+            found.extend([Ok(table.count), beyond, Ok(table.size.unwrap_or(0))]);
+            ensure!(found[0].is_ok() == table.chooses, "{table:?}");
+            Ok(found)
+        },
+    )
+}
+
+/// The same packets again, a mask in part, other fields than the first rule's, a ninth address.
+pub(super) fn rules_that_are_refused() -> Result<()> {
+    let bad = Err(Errno::EINVAL);
+    let exists = Err(Errno::EEXIST);
+    let not = Err(Errno::EOPNOTSUPP);
+    each(
+        [
+            (Driver::Mlx5, &[exists, Ok(0), Ok(0), Ok(0), Ok(0)]),
+            (Driver::Gve, &[bad, Ok(0), Ok(0), Ok(0), not]),
+            (Driver::Bnxt, &[exists, Ok(0), Ok(0), Ok(0), Ok(0)]),
+            (Driver::Ice, &[bad, not, bad, Ok(0), Ok(0)]),
+            (
+                Driver::Fbnic,
+                &[Ok(0), Ok(0), Ok(0), Err(Errno::ENOSPC), Ok(0)],
+            ),
+        ],
+        |ethtool, nic| {
+            let chooses = ethtool.rule_table(nic)?.chooses;
+            let mut next = 0;
+            let mut insert = |mut rule: FlowRule| -> Outcome {
+                next += 1;
+                rule.location = match chooses {
+                    true => Location::Any,
+                    false => Location::At(next),
+                };
+                outcome(ethtool.insert_rule(nic, &rule), |_| 0)
+            };
+            let first = rule(5000, Location::Any)?;
+            ensure!(insert(first.clone()) == Ok(0), "the first rule");
+            let mut found = vec![insert(first.clone())];
+
+            let mut partly = first.clone();
+            partly.dst = Some(IpMatch {
+                addr: "192.0.2.0".parse()?,
+                mask: "255.255.255.0".parse()?,
+            });
+            found.push(insert(partly));
+
+            let mut fewer = first.clone();
+            fewer.dst = None;
+            found.push(insert(fewer));
+
+            let mut last = Ok(0);
+            for host in 10..20 {
+                let mut other = first.clone();
+                other.dst = Some(IpMatch::host(format!("192.0.2.{host}").parse()?));
+                last = insert(other);
+            }
+            found.push(last);
+
+            let mut drop = rule(5001, Location::Any)?;
+            drop.action = Action::Drop;
+            found.push(insert(drop));
+            Ok(found)
+        },
+    )
+}
+
+/// Length of the table and the key, how many contexts there are, how long the table is with more
+/// channels, and whether a table that was set lets it become short again.
+pub(super) fn tables_and_contexts() -> Result<()> {
+    const MANY: u32 = 70;
+    for (driver, entries, key, contexts, with_many) in [
+        (Driver::Mlx5, 256, 40, 15, 512),
+        (Driver::Gve, 128, 40, 0, 128),
+        (Driver::Bnxt, 64, 40, 32, 128),
+        (Driver::Ice, 2048, 52, 0, 2048),
+        (Driver::Fbnic, 256, 40, 1, 256),
+    ] {
+        let (mut ethtool, nic) = nic(driver, MANY)?;
+        set_channels(&mut ethtool, nic, QUEUES)?;
+        let rss = ethtool.rss(nic)?;
+        let found = (rss.table.len(), rss.key.len());
+        ensure!(found == (entries, key), "{driver:?}: {found:?}");
+
+        let mut made = Vec::new();
+        while let Ok(rss) = ethtool.create_rss_context(nic, &RssChange::default()) {
+            made.push(rss.context.context("its number")?);
+        }
+        ensure!(
+            made.len() == contexts,
+            "{driver:?}: {} contexts",
+            made.len()
+        );
+
+        set_channels(&mut ethtool, nic, MANY)?;
+        let found = ethtool.rss(nic)?.table.len();
+        ensure!(found == with_many, "{driver:?}: {found} entries");
+        for context in made {
+            ethtool.delete_rss_context(nic, context)?;
+        }
+
+        // A table that says something else in its second half cannot be folded.
+        let mut table: Vec<_> = (0..with_many)
+            .map(|i| QueueId::new(u32::from(i == 0)))
+            .collect();
+        if let Some(last) = table.last_mut() {
+            *last = QueueId::new(2);
+        }
+        let change = RssChange {
+            table: Some(table.clone()),
+            ..RssChange::default()
+        };
+        ethtool.set_rss(nic, None, &change)?;
+        let fewer = set_channels(&mut ethtool, nic, QUEUES);
+        println_line(&format!("{driver:?}: {fewer:?}"));
+        ensure!(fewer.is_ok() == (entries == with_many), "{driver:?}");
+        ensure!(ethtool.rss(nic)?.table == table, "{driver:?}: the table");
+    }
+    Ok(())
+}
+
+/// So many rx queues, and as many for tx.
+fn set_channels(ethtool: &mut Ethtool, nic: Ifindex, count: u32) -> Result<()> {
+    let apart = ethtool.channels(nic)?.combined_max.is_none();
+    let change = match apart {
+        true => ChannelsChange {
+            rx: Some(count),
+            tx: Some(count),
+            ..ChannelsChange::default()
+        },
+        false => ChannelsChange {
+            combined: Some(count),
+            ..ChannelsChange::default()
+        },
+    };
+    Ok(ethtool.set_channels(nic, &change)?)
+}
+
+/// Which channels there are, and which can be had: so many combined, rx and tx.
+pub(super) fn channels() -> Result<()> {
+    let bad = Err(Errno::EINVAL);
+    each(
+        [
+            (Driver::Mlx5, &[Ok(4), bad, bad, bad, Ok(3)]),
+            (Driver::Gve, &[Ok(0), bad, bad, Ok(0), bad]),
+            (Driver::Bnxt, &[Ok(4), bad, bad, Ok(0), Ok(3)]),
+            (Driver::Ice, &[Ok(4), Ok(1), bad, bad, Ok(3)]),
+            (Driver::Fbnic, &[Ok(4), Ok(1), bad, Ok(0), Ok(3)]),
+        ],
+        |ethtool, nic| {
+            let combined = |ethtool: &mut Ethtool| -> Result<u32> {
+                Ok(ethtool.channels(nic)?.combined.unwrap_or(0))
+            };
+            let mut found = vec![Ok(combined(ethtool)?)];
+            for (both, rx, tx) in [(1, 2, 0), (1, 1, 1), (0, 2, 3), (3, 0, 0)] {
+                let change = ChannelsChange {
+                    combined: Some(both),
+                    rx: Some(rx),
+                    tx: Some(tx),
+                    ..ChannelsChange::default()
+                };
+                let set = outcome(ethtool.set_channels(nic, &change), |()| 0);
+                if set.is_ok() {
+                    let channels = ethtool.channels(nic)?;
+                    ensure!(channels.rx_queues() == both + rx, "{channels:?}");
+                    found.push(Ok(combined(ethtool)?));
+                } else {
+                    found.push(set);
+                }
+            }
+            Ok(found)
+        },
+    )
+}
