@@ -45,6 +45,9 @@ fn rule(port: u16, location: Location) -> Result<FlowRule> {
     Ok(rule)
 }
 
+/// `RX_CLS_LOC_ANY`, said to the driver itself: [`Location::Any`] finds a place without its help, too.
+const ANY: Location = Location::At(u32::MAX);
+
 /// Each driver's outcome of the same steps.
 fn each(
     expected: [(Driver, &[Outcome]); ALL.len()],
@@ -77,7 +80,7 @@ pub(super) fn rule_places() -> Result<()> {
                 Ok(outcome(inserted, |place| place))
             };
             let mut found = vec![
-                insert(5000, Location::Any)?,
+                insert(5000, ANY)?,
                 insert(5001, Location::At(5))?,
                 insert(5002, Location::At(5))?,
             ];
