@@ -17,6 +17,9 @@ MODULE_PARM_DESC(driver, "Which driver to behave as: mlx5, gve, bnxt, ice, fbnic
 			 BIT(TCP_V6_FLOW) | BIT(UDP_V6_FLOW))
 #define SWNIC_L3_FLOWS	(BIT(IP_USER_FLOW) | BIT(IPV6_USER_FLOW))
 
+#define SWNIC_SPLIT_PARAMS	(ETHTOOL_RING_USE_TCP_DATA_SPLIT |	\
+				 ETHTOOL_RING_USE_HDS_THRS)
+
 static const struct swnic_driver swnic_drivers[] = {
 	{
 		.name	= "swnic",
@@ -51,6 +54,19 @@ static const struct swnic_driver swnic_drivers[] = {
 		.channels = {
 			.kind			= SWNIC_CHANNELS_COMBINED,
 		},
+		.rings	= {
+			.params			= SWNIC_SPLIT_PARAMS,
+			.rx_min			= 16,
+			.tx_min			= 16,
+			.hds_thresh_max		= 1024,
+		},
+		.queues	= {
+			.ops			= true,
+			.rx_page_size		= true,
+		},
+		.gro_hw		= SWNIC_OFFLOAD_OFF,
+		.lro		= SWNIC_OFFLOAD_OFF,
+		.netmem_tx	= NETMEM_TX_DMA,
 	},
 	{
 		.name	= "mlx5",
@@ -89,6 +105,23 @@ static const struct swnic_driver swnic_drivers[] = {
 			.kind			= SWNIC_CHANNELS_COMBINED,
 			.restarts		= true,
 		},
+		.rings	= {
+			.params			= SWNIC_SPLIT_PARAMS,
+			.split			= SWNIC_SPLIT_GRO,
+			.round			= SWNIC_ROUND_UP,
+			.rx_min			= 16,
+			.tx_min			= 64,
+			.restarts		= true,
+		},
+		.queues	= {
+			.ops			= true,
+			.rx_page_size		= true,
+			.down_error		= -ENODEV,
+		},
+		.gro_hw		= SWNIC_OFFLOAD_OFF,
+		.lro		= SWNIC_OFFLOAD_OFF,
+		.netmem_tx	= NETMEM_TX_DMA,
+		.port		= true,
 	},
 	{
 		.name	= "gve",
@@ -124,6 +157,22 @@ static const struct swnic_driver swnic_drivers[] = {
 			.kind			= SWNIC_CHANNELS_APART,
 			.restarts		= true,
 		},
+		.rings	= {
+			.params			= ETHTOOL_RING_USE_TCP_DATA_SPLIT,
+			.split			= SWNIC_SPLIT_KEPT,
+			.round			= SWNIC_ROUND_REFUSE,
+			.rx_min			= 512,
+			.tx_min			= 256,
+			.restarts		= true,
+		},
+		.queues	= {
+			.ops			= true,
+			.first			= 1,
+			.down_error		= -EAGAIN,
+		},
+		.gro_hw		= SWNIC_OFFLOAD_ON,
+		.lro		= SWNIC_OFFLOAD_NONE,
+		.netmem_tx	= NETMEM_TX_DMA,
 	},
 	{
 		.name	= "bnxt",
@@ -162,6 +211,24 @@ static const struct swnic_driver swnic_drivers[] = {
 			.kind			= SWNIC_CHANNELS_EITHER,
 			.restarts		= true,
 		},
+		.rings	= {
+			.params			= SWNIC_SPLIT_PARAMS,
+			.split			= SWNIC_SPLIT_AUTO,
+			.rx_min			= 16,
+			.tx_min			= MAX_SKB_FRAGS + 2,
+			.hds_thresh		= 640,
+			.hds_thresh_max		= 1023,
+			.restarts		= true,
+		},
+		.queues	= {
+			.ops			= true,
+			.rx_page_size		= true,
+			.down_error		= -ENETDOWN,
+		},
+		.gro_hw		= SWNIC_OFFLOAD_ON,
+		.lro		= SWNIC_OFFLOAD_OFF,
+		.netmem_tx	= NETMEM_TX_DMA,
+		.port		= true,
 	},
 	{
 		.name	= "ice",
@@ -204,6 +271,17 @@ static const struct swnic_driver swnic_drivers[] = {
 			.restarts		= true,
 			.rules_error		= -EOPNOTSUPP,
 		},
+		.rings	= {
+			.params			= ETHTOOL_RING_USE_TCP_DATA_SPLIT,
+			.round			= SWNIC_ROUND_MULTIPLE,
+			.rx_min			= 64,
+			.tx_min			= 64,
+			.restarts		= true,
+		},
+		.gro_hw		= SWNIC_OFFLOAD_NONE,
+		.lro		= SWNIC_OFFLOAD_NONE,
+		.netmem_tx	= NETMEM_TX_NONE,
+		.port		= true,
 	},
 	{
 		.name	= "fbnic",
@@ -237,6 +315,22 @@ static const struct swnic_driver swnic_drivers[] = {
 			.other			= 2,
 			.restarts		= true,
 		},
+		.rings	= {
+			.params			= SWNIC_SPLIT_PARAMS,
+			.split			= SWNIC_SPLIT_FIXED,
+			.round			= SWNIC_ROUND_UP,
+			.rx_min			= 64,
+			.tx_min			= 64,
+			.hds_thresh		= 1536,
+			.hds_thresh_max		= 3584,
+			.restarts		= true,
+		},
+		.queues	= {
+			.ops			= true,
+		},
+		.gro_hw		= SWNIC_OFFLOAD_NONE,
+		.lro		= SWNIC_OFFLOAD_NONE,
+		.netmem_tx	= NETMEM_TX_DMA,
 	},
 };
 
@@ -293,6 +387,28 @@ static void swnic_play_rss(struct ethtool_ops *ops)
 	}
 }
 
+static void swnic_play_offload(struct net_device *dev, netdev_features_t bit,
+			       enum swnic_offload offload)
+{
+	if (offload != SWNIC_OFFLOAD_NONE)
+		dev->hw_features |= bit;
+	if (offload == SWNIC_OFFLOAD_ON)
+		dev->features |= bit;
+}
+
+static void swnic_play_queues(struct net_device *dev,
+			      struct netdev_queue_mgmt_ops *ops)
+{
+	if (!swnic_driver->queues.ops) {
+		dev->queue_mgmt_ops = NULL;
+		dev->request_ops_lock = true;	/* as with them */
+	}
+	if (!swnic_driver->queues.rx_page_size) {
+		ops->supported_params = 0;
+		ops->ndo_validate_qcfg = NULL;
+	}
+}
+
 static struct ethtool_ops swnic_own_ethtool_ops;
 static struct netdev_queue_mgmt_ops swnic_own_queue_ops;
 
@@ -314,6 +430,12 @@ void swnic_driver_play(struct net_device *dev)
 		dev->hw_features &= ~NETIF_F_NTUPLE;
 
 	swnic_play_rss(ops);
+	ops->supported_ring_params = swnic_driver->rings.params;
+	dev->cfg->hds_thresh = swnic_driver->rings.hds_thresh;
+	swnic_play_queues(dev, &swnic_own_queue_ops);
+	swnic_play_offload(dev, NETIF_F_GRO_HW, swnic_driver->gro_hw);
+	swnic_play_offload(dev, NETIF_F_LRO, swnic_driver->lro);
+	dev->netmem_tx = swnic_driver->netmem_tx;
 
 	swnic_lack(dev, ops, &swnic_own_queue_ops);
 }

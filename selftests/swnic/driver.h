@@ -5,6 +5,7 @@
 #ifndef SWNIC_DRIVER_H
 #define SWNIC_DRIVER_H
 
+#include <linux/netdevice.h>
 #include <linux/types.h>
 
 /* Who chooses the place of a rule. */
@@ -108,11 +109,58 @@ struct swnic_channels_driver {
 	int	rules_error;		/* while there are rules */
 };
 
+/* What header split hangs on, and how it is told. */
+enum swnic_split {
+	SWNIC_SPLIT_SET,	/* what is set; auto is off */
+	SWNIC_SPLIT_KEPT,	/* what is set; auto leaves it as it is */
+	SWNIC_SPLIT_GRO,	/* set while GRO_HW is on; not told by the driver */
+	SWNIC_SPLIT_AUTO,	/* on or auto, which is on for large packets */
+	SWNIC_SPLIT_FIXED,	/* always on */
+};
+
+/* A size that is asked for. */
+enum swnic_round {
+	SWNIC_ROUND_NOT,
+	SWNIC_ROUND_UP,		/* to a power of two */
+	SWNIC_ROUND_REFUSE,	/* what is not a power of two: EINVAL */
+	SWNIC_ROUND_MULTIPLE,	/* up to a multiple of 32 */
+};
+
+struct swnic_rings_driver {
+	u32	params;			/* ETHTOOL_RING_USE_* */
+	enum swnic_split split;
+	enum swnic_round round;
+	u32	rx_min;
+	u32	tx_min;
+	u32	hds_thresh;		/* at first */
+	u32	hds_thresh_max;
+	bool	restarts;		/* all queues, for a new setting */
+};
+
+enum swnic_offload {
+	SWNIC_OFFLOAD_NONE,
+	SWNIC_OFFLOAD_OFF,	/* at first */
+	SWNIC_OFFLOAD_ON,
+};
+
+struct swnic_queues_driver {
+	bool	ops;			/* one can be restarted by itself */
+	bool	rx_page_size;		/* can be chosen */
+	u32	first;			/* that can be: others ERANGE */
+	int	down_error;		/* while the device is down */
+};
+
 struct swnic_driver {
 	const char			*name;
 	struct swnic_rules_driver	rules;
 	struct swnic_rss_driver		rss;
 	struct swnic_channels_driver	channels;
+	struct swnic_rings_driver	rings;
+	struct swnic_queues_driver	queues;
+	enum swnic_offload		gro_hw;
+	enum swnic_offload		lro;
+	enum netmem_tx_mode		netmem_tx;
+	bool				port;	/* ndo_get_phys_port_name */
 };
 
 /* The one that is played. */

@@ -3,6 +3,7 @@
 #include <linux/ethtool.h>
 #include <linux/ethtool_netlink.h>
 #include <linux/etherdevice.h>
+#include <linux/log2.h>
 #include <linux/version.h>
 #include <net/netdev_lock.h>
 
@@ -28,6 +29,26 @@ static int swnic_get_link_ksettings(struct net_device *dev,
 	return 0;
 }
 
+/* Does a packet of the MTU need more than one page? */
+static bool swnic_is_jumbo(const struct net_device *dev)
+{
+	return READ_ONCE(dev->mtu) + ETH_HLEN > SWNIC_XDP_LINEAR;
+}
+
+/* Does the hardware split headers off, whatever is set? */
+bool swnic_splits(const struct swnic *sw)
+{
+	switch (swnic_driver->rings.split) {
+	case SWNIC_SPLIT_FIXED:
+		return true;
+	case SWNIC_SPLIT_AUTO:
+		return READ_ONCE(sw->hds) || swnic_is_jumbo(sw->dev) ||
+		       sw->dev->features & (NETIF_F_LRO | NETIF_F_GRO_HW);
+	default:
+		return READ_ONCE(sw->hds);
+	}
+}
+
 static void swnic_get_ringparam(struct net_device *dev,
 				struct ethtool_ringparam *ring,
 				struct kernel_ethtool_ringparam *kernel_ring,
@@ -39,10 +60,61 @@ static void swnic_get_ringparam(struct net_device *dev,
 	ring->rx_pending = sw->rx_ring;
 	ring->tx_max_pending = SWNIC_TX_SLOTS;
 	ring->tx_pending = sw->tx_ring;
-	kernel_ring->hds_thresh_max = SWNIC_MAX_HDS_THRESH;
+	kernel_ring->hds_thresh_max = swnic_driver->rings.hds_thresh_max;
 	kernel_ring->hds_thresh = sw->hds_thresh;
-	kernel_ring->tcp_data_split = sw->hds ? ETHTOOL_TCP_DATA_SPLIT_ENABLED :
-						ETHTOOL_TCP_DATA_SPLIT_DISABLED;
+	/* or else the core tells what is set */
+	if (swnic_driver->rings.split != SWNIC_SPLIT_GRO)
+		kernel_ring->tcp_data_split = swnic_splits(sw) ?
+			ETHTOOL_TCP_DATA_SPLIT_ENABLED :
+			ETHTOOL_TCP_DATA_SPLIT_DISABLED;
+}
+
+static int swnic_round_ring(u32 *size)
+{
+	switch (swnic_driver->rings.round) {
+	case SWNIC_ROUND_NOT:
+		break;
+	case SWNIC_ROUND_UP:
+		*size = *size ? roundup_pow_of_two(*size) : 0;
+		break;
+	case SWNIC_ROUND_REFUSE:
+		return is_power_of_2(*size) ? 0 : -EINVAL;
+	case SWNIC_ROUND_MULTIPLE:
+		*size = roundup(*size, 32);
+		break;
+	}
+	return 0;
+}
+
+/* What @sw->hds is to be when @split is set, or an error. */
+static int swnic_wanted_split(const struct swnic *sw, u8 split,
+			      struct netlink_ext_ack *extack)
+{
+	bool on = split == ETHTOOL_TCP_DATA_SPLIT_ENABLED;
+	bool off = split == ETHTOOL_TCP_DATA_SPLIT_DISABLED;
+
+	switch (swnic_driver->rings.split) {
+	case SWNIC_SPLIT_SET:
+		break;
+	case SWNIC_SPLIT_KEPT:
+		return on || (!off && sw->hds);
+	case SWNIC_SPLIT_GRO:
+		if (!on || sw->dev->features & NETIF_F_GRO_HW)
+			break;
+		NL_SET_ERR_MSG_MOD(extack,
+				   "TCP-data-split is not supported when GRO HW is disabled");
+		return -EINVAL;
+	case SWNIC_SPLIT_AUTO:
+		if (off && sw->dev->cfg->hds_config != split)
+			return -EINVAL;
+		break;
+	case SWNIC_SPLIT_FIXED:
+		if (!off)
+			break;
+		NL_SET_ERR_MSG_MOD(extack, "Cannot disable TCP data split");
+		return -EINVAL;
+	}
+	return on;
 }
 
 /* The core has checked the maxima, memory providers, and XDP already
@@ -53,17 +125,25 @@ static int swnic_set_ringparam(struct net_device *dev,
 			       struct kernel_ethtool_ringparam *kernel_ring,
 			       struct netlink_ext_ack *extack)
 {
-	bool hds = kernel_ring->tcp_data_split == ETHTOOL_TCP_DATA_SPLIT_ENABLED;
+	const struct swnic_rings_driver *driver = &swnic_driver->rings;
 	struct swnic *sw = netdev_priv(dev);
 	u32 settings = 0;
-	int err;
+	int err, hds;
 
-	if (ring->rx_pending < SWNIC_MIN_RING ||
-	    ring->tx_pending < SWNIC_MIN_RING) {
-		NL_SET_ERR_MSG_FMT_MOD(extack, "a ring has at least %u entries",
-				       SWNIC_MIN_RING);
+	err = swnic_round_ring(&ring->rx_pending) ?:
+	      swnic_round_ring(&ring->tx_pending);
+	if (err)
+		return err;
+	if (ring->rx_pending < driver->rx_min ||
+	    ring->tx_pending < driver->tx_min) {
+		NL_SET_ERR_MSG_FMT_MOD(extack,
+				       "an rx ring has at least %u entries, a tx ring %u",
+				       driver->rx_min, driver->tx_min);
 		return -EINVAL;
 	}
+	hds = swnic_wanted_split(sw, kernel_ring->tcp_data_split, extack);
+	if (hds < 0)
+		return hds;
 	if (hds != sw->hds)
 		settings |= BIT(SWNIC_SET_SPLIT);
 	if (kernel_ring->hds_thresh != sw->hds_thresh)
@@ -82,7 +162,11 @@ static int swnic_set_ringparam(struct net_device *dev,
 		WRITE_ONCE(sw->hds, hds);
 	if (!swnic_forgets(SWNIC_SET_HDS_THRESH))
 		WRITE_ONCE(sw->hds_thresh, kernel_ring->hds_thresh);
-	return 0;
+	err = driver->restarts && settings ? swnic_restart(sw) : 0;
+	/* GRO_HW may have been kept on for the split alone. */
+	if (!err && driver->split == SWNIC_SPLIT_GRO)
+		netdev_update_features(dev);
+	return err;
 }
 
 static void swnic_get_channels(struct net_device *dev,
@@ -206,10 +290,9 @@ static int swnic_set_channels(struct net_device *dev,
 }
 
 const struct ethtool_ops swnic_ethtool_ops = {
-	.supported_ring_params	= ETHTOOL_RING_USE_TCP_DATA_SPLIT |
-				  ETHTOOL_RING_USE_HDS_THRS,
-	/* netif_set_real_num_queues() */
-	.op_needs_rtnl		= ETHTOOL_OP_NEEDS_RTNL_SCHANNELS,
+	/* netif_set_real_num_queues(), netdev_update_features() */
+	.op_needs_rtnl		= ETHTOOL_OP_NEEDS_RTNL_SCHANNELS |
+				  ETHTOOL_OP_NEEDS_RTNL_SRINGPARAM,
 	.get_drvinfo		= swnic_get_drvinfo,
 	.get_link		= ethtool_op_get_link,
 	.get_link_ksettings	= swnic_get_link_ksettings,

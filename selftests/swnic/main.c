@@ -104,6 +104,21 @@ static void swnic_get_stats64(struct net_device *dev,
 	s->rx_missed_errors = atomic64_read(&sw->rx_missed);
 }
 
+static netdev_features_t swnic_fix_features(struct net_device *dev,
+					    netdev_features_t features)
+{
+	struct swnic *sw = netdev_priv(dev);
+
+	if (swnic_driver->rings.split != SWNIC_SPLIT_GRO)
+		return features;
+	if (sw->xdp_prog)
+		features &= ~(NETIF_F_LRO | NETIF_F_GRO_HW);
+	if (dev->cfg_pending &&
+	    dev->cfg_pending->hds_config == ETHTOOL_TCP_DATA_SPLIT_ENABLED)
+		features |= NETIF_F_GRO_HW;
+	return features;
+}
+
 /* The core keeps the new features if this succeeds. */
 static int swnic_set_features(struct net_device *dev,
 			      netdev_features_t features)
@@ -114,6 +129,16 @@ static int swnic_set_features(struct net_device *dev,
 	return 0;
 }
 
+static int swnic_get_phys_port_name(struct net_device *dev, char *name,
+				    size_t len)
+{
+	struct swnic *sw = netdev_priv(dev);
+
+	if (!swnic_driver->port)
+		return -EOPNOTSUPP;
+	return snprintf(name, len, "p%d", sw->pdev->id) < len ? 0 : -EINVAL;
+}
+
 static const struct net_device_ops swnic_netdev_ops = {
 	.ndo_open		= swnic_open,
 	.ndo_stop		= swnic_stop,
@@ -122,7 +147,9 @@ static const struct net_device_ops swnic_netdev_ops = {
 	.ndo_set_mac_address	= eth_mac_addr,
 	.ndo_change_mtu		= swnic_change_mtu,
 	.ndo_get_stats64	= swnic_get_stats64,
+	.ndo_fix_features	= swnic_fix_features,
 	.ndo_set_features	= swnic_set_features,
+	.ndo_get_phys_port_name	= swnic_get_phys_port_name,
 	.ndo_bpf		= swnic_bpf,
 };
 
@@ -238,7 +265,6 @@ static void swnic_setup(struct swnic *sw, const u8 *mac)
 	dev->ethtool_ops = &swnic_ethtool_ops;
 	dev->stat_ops = &swnic_stat_ops;
 	dev->queue_mgmt_ops = &swnic_queue_mgmt_ops;
-	dev->netmem_tx = NETMEM_TX_DMA;
 	dev->xdp_features = NETDEV_XDP_ACT_BASIC | NETDEV_XDP_ACT_RX_SG;
 	dev->min_mtu = ETH_MIN_MTU;
 	dev->max_mtu = SWNIC_MAX_MTU;
@@ -249,9 +275,6 @@ static void swnic_setup(struct swnic *sw, const u8 *mac)
 	dev->features = dev->hw_features | NETIF_F_RXCSUM | NETIF_F_HIGHDMA;
 	dev->vlan_features = NETIF_F_SG | NETIF_F_HW_CSUM | NETIF_F_ALL_TSO |
 			     NETIF_F_GSO_ACCECN | NETIF_F_HIGHDMA;
-	/* off until asked for; LRO does nothing even then */
-	dev->hw_features |= NETIF_F_GRO_HW | NETIF_F_LRO;
-
 	swnic_driver_play(dev);
 
 	netdev_lockdep_set_classes(dev);
@@ -298,6 +321,7 @@ static struct swnic *swnic_create(u8 pair, u8 end)
 	sw->dev = dev;
 	sw->max_queues = queues;
 	sw->apart = swnic_driver->channels.kind == SWNIC_CHANNELS_APART;
+	sw->hds_thresh = swnic_driver->rings.hds_thresh;
 	sw->rx_ring = SWNIC_WIRE_SLOTS;
 	sw->tx_ring = SWNIC_TX_SLOTS;
 

@@ -270,6 +270,8 @@ static int swnic_queue_mem_alloc(struct net_device *dev,
 	struct swnic_queue_mem *mem = per_queue_mem;
 	struct swnic *sw = netdev_priv(dev);
 
+	if (swnic_driver->queues.down_error && !netif_running(dev))
+		return swnic_driver->queues.down_error;
 	mem->buf_size = qcfg->rx_page_size;
 	mem->pool = swnic_payload_pool(sw, idx, mem->buf_size);
 	return PTR_ERR_OR_ZERO(mem->pool);
@@ -299,6 +301,8 @@ static int swnic_queue_stop(struct net_device *dev, void *per_queue_mem,
 	struct swnic *sw = netdev_priv(dev);
 	struct swnic_channel *ch = &sw->ch[idx];
 
+	if (idx < swnic_driver->queues.first)
+		return -ERANGE;
 	swnic_queue_pause(ch);
 	page_pool_disable_direct_recycling(ch->pool);
 	mem->pool = ch->pool;

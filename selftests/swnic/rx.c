@@ -226,7 +226,7 @@ static bool swnic_wants_split(const struct swnic *sw,
 			      const struct swnic_frame *frame,
 			      const struct swnic_pkt *pkt)
 {
-	return READ_ONCE(sw->hds) && pkt->payload_len &&
+	return swnic_splits(sw) && pkt->payload_len &&
 	       frame->len > READ_ONCE(sw->hds_thresh);
 }
 

@@ -18,12 +18,10 @@
 #define SWNIC_MAX_QUEUES	128
 #define SWNIC_MAX_MTU		9000
 #define SWNIC_MAX_RX_PAGE	SZ_64K
-#define SWNIC_MAX_HDS_THRESH	1024
 
-/* The largest rings, and the default. The smallest leaves room to stop in. */
+/* The largest rings, and the default. */
 #define SWNIC_WIRE_SLOTS	1024	/* frames on the way to one rx queue */
 #define SWNIC_TX_SLOTS		256	/* packets waiting in one tx queue */
-#define SWNIC_MIN_RING		16
 
 /* As much as any driver has. */
 #define SWNIC_MAX_RSS_INDIR	2048
@@ -326,6 +324,7 @@ int swnic_may_set(u32 settings, struct netlink_ext_ack *extack);
 u32 swnic_rule_slots(void);
 
 /* ethtool.c */
+bool swnic_splits(const struct swnic *sw);
 extern const struct ethtool_ops swnic_ethtool_ops;
 
 #endif

@@ -31,6 +31,11 @@ int swnic_bpf(struct net_device *dev, struct netdev_bpf *bpf)
 				   "MTU too large for XDP without frags");
 		return -EINVAL;
 	}
+	if (bpf->prog && swnic_driver->rings.split == SWNIC_SPLIT_GRO &&
+	    dev->features & (NETIF_F_LRO | NETIF_F_GRO_HW)) {
+		NL_SET_ERR_MSG_MOD(bpf->extack, "HW-GRO or LRO is on");
+		return -EINVAL;
+	}
 	old = xchg(&sw->xdp_prog, bpf->prog);
 	if (old)
 		bpf_prog_put(old);

@@ -135,15 +135,23 @@ pub(crate) fn split() -> Result<()> {
     rings(HeaderSplit::Enabled, 0)
 }
 
-/// Header split and threshold; not every ethtool command knows the threshold.
+/// Header split and threshold, as far as the driver has them: not all have a threshold, or can
+/// switch header split off.
 pub(crate) fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
+    let nic = Link::open()?.by_name(NIC)?.ifindex;
+    let mut ethtool = Ethtool::open()?;
+    let driver = Driver::played();
+    if split == HeaderSplit::Enabled && driver.splits_by_hw_gro() {
+        ethtool.set_feature(nic, "rx-gro-hw", true)?;
+    }
+    let off = split == HeaderSplit::Disabled && !driver.switches_split_off();
+    let limit = ethtool.rings(nic)?.hds_thresh_max;
     let change = RingsChange {
-        tcp_data_split: Some(split),
-        hds_thresh: Some(threshold),
+        tcp_data_split: Some(if off { HeaderSplit::Auto } else { split }),
+        hds_thresh: limit.map(|limit| threshold.min(limit)),
         ..RingsChange::default()
     };
-    let nic = Link::open()?.by_name(NIC)?.ifindex;
-    Ok(Ethtool::open()?.set_rings(nic, &change)?)
+    Ok(ethtool.set_rings(nic, &change)?)
 }
 
 /// Sets a run-time parameter of the software NIC.

@@ -76,6 +76,16 @@ impl Driver {
         format!("driver={}", self.name())
     }
 
+    /// Whether header split can be switched on only while `rx-gro-hw` is on.
+    pub(crate) fn splits_by_hw_gro(self) -> bool {
+        self == Self::Mlx5
+    }
+
+    /// Whether header split can be switched off: else, what was set can be taken back.
+    pub(crate) fn switches_split_off(self) -> bool {
+        !matches!(self, Self::Bnxt | Self::Fbnic)
+    }
+
     /// Whether a case of this name runs with it, if no cases are named.
     pub(crate) fn runs(self, case: &str) -> bool {
         let module = case.split('.').next().unwrap_or(case);

@@ -267,6 +267,8 @@ pub(crate) const ALL: &[Case] = cases![
     drivers::rules_that_are_refused,
     drivers::tables_and_contexts,
     drivers::channels,
+    drivers::rings,
+    drivers::queues_that_restart,
     nic_plan::looking_changes_nothing,
     nic_plan::applied_to_stay,
     nic_plan::driver_that_does_not_keep,

@@ -2,9 +2,11 @@
 
 use anyhow::{Context, Result, ensure};
 use netdev::{
-    Action, ChannelsChange, Ethtool, FlowRule, Ifindex, IpMatch, Location, QueueId, RssChange,
+    Action, BindOptions, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, IpMatch, Link,
+    Location, Netdev, QueueId, RingsChange, RssChange,
 };
 use nix::errno::Errno;
+use udmabuf::Udmabuf;
 
 use super::{ifindex, println_line};
 use crate::bed::{self, NIC, QUEUES};
@@ -258,3 +260,109 @@ pub(super) fn channels() -> Result<()> {
         },
     )
 }
+
+/// What the driver tells of header split and its threshold, at first, set on, set off, and set to
+/// auto; and a ring of 600 entries.
+pub(super) fn rings() -> Result<()> {
+    const ON: Told = Ok(Some(HeaderSplit::Enabled));
+    const OFF: Told = Ok(Some(HeaderSplit::Disabled));
+    const BAD: Outcome = Err(Errno::EINVAL);
+    const REFUSED: Told = Err(Errno::EINVAL);
+    for (driver, told, threshold, ring) in [
+        // Its header split needs HW-GRO.
+        (
+            Driver::Mlx5,
+            [Ok(None), REFUSED, OFF, Ok(None)],
+            Some((0, 0)),
+            Ok(1024),
+        ),
+        // Auto leaves what was set.
+        (Driver::Gve, [OFF, ON, OFF, OFF], None, BAD),
+        // HW-GRO is on, and splits.
+        (
+            Driver::Bnxt,
+            [ON, ON, REFUSED, ON],
+            Some((640, 1023)),
+            Ok(600),
+        ),
+        (Driver::Ice, [OFF, ON, OFF, OFF], None, Ok(608)),
+        (
+            Driver::Fbnic,
+            [ON, ON, REFUSED, ON],
+            Some((1536, 3584)),
+            Ok(1024),
+        ),
+    ] {
+        let (mut ethtool, nic) = nic(driver, QUEUES)?;
+        let first = ethtool.rings(nic)?;
+        let mut found = vec![Ok(first.tcp_data_split)];
+        for split in [
+            HeaderSplit::Enabled,
+            HeaderSplit::Disabled,
+            HeaderSplit::Auto,
+        ] {
+            let change = RingsChange {
+                tcp_data_split: Some(split),
+                ..RingsChange::default()
+            };
+            found.push(match outcome(ethtool.set_rings(nic, &change), |()| 0) {
+                Ok(_) => Ok(ethtool.rings(nic)?.tcp_data_split),
+                Err(errno) => Err(errno),
+            });
+        }
+        println_line(&format!("{driver:?}: {found:?}"));
+        ensure!(found == told, "{driver:?}: expected {told:?}");
+
+        let thresholds = first.hds_thresh.zip(first.hds_thresh_max);
+        ensure!(thresholds == threshold, "{driver:?}: {thresholds:?}");
+
+        let change = RingsChange {
+            rx: Some(600),
+            ..RingsChange::default()
+        };
+        let set = outcome(ethtool.set_rings(nic, &change), |()| 0);
+        let rx = ethtool.rings(nic)?.rx.unwrap_or(0);
+        ensure!(set.map(|_| rx) == ring, "{driver:?}: {set:?}, {rx} entries");
+    }
+    Ok(())
+}
+
+/// Which queues can be bound: the first, the second, and that while the device is down.
+pub(super) fn queues_that_restart() -> Result<()> {
+    let none = Err(Errno::EOPNOTSUPP);
+    each(
+        [
+            (Driver::Mlx5, &[Ok(0), Ok(0), Err(Errno::ENODEV)]),
+            (
+                Driver::Gve,
+                &[Err(Errno::ERANGE), Ok(0), Err(Errno::EAGAIN)],
+            ),
+            (Driver::Bnxt, &[Ok(0), Ok(0), Err(Errno::ENETDOWN)]),
+            (Driver::Ice, &[none, none, none]),
+            (Driver::Fbnic, &[Ok(0), Ok(0), Ok(0)]),
+        ],
+        |ethtool, nic| {
+            // mlx5 splits no headers without; the others' bindings do not mind, if they have it.
+            let _none = ethtool.set_feature(nic, "rx-gro-hw", true);
+            let threshold = ethtool.rings(nic)?.hds_thresh;
+            let split = RingsChange {
+                tcp_data_split: Some(HeaderSplit::Enabled),
+                hds_thresh: threshold.map(|_| 0),
+                ..RingsChange::default()
+            };
+            ethtool.set_rings(nic, &split)?;
+            let memory = Udmabuf::builder(1 << 20).build()?;
+            let bind = |queue: u32| -> Result<Outcome> {
+                let queue = [QueueId::new(queue)];
+                let bound = Netdev::open()?.bind_rx(nic, &memory, &queue, BindOptions::default());
+                Ok(outcome(bound, |_| 0))
+            };
+            let up = [bind(0)?, bind(1)?];
+            Link::open()?.set_down(nic)?;
+            Ok(vec![up[0], up[1], bind(1)?])
+        },
+    )
+}
+
+/// Header split as the driver tells it, or how the setting was refused.
+type Told = std::result::Result<Option<HeaderSplit>, Errno>;
