@@ -70,7 +70,7 @@ pub fn restore(dir: &RunDir, only: Option<&str>) -> Result<Vec<Restored>, Error>
         let device = open.journal.nic.name.clone();
         // It may have been given another name since.
         let is_called = |name: &str| match open.journal.nic.find() {
-            Ok(Some((_, link))) => link.name == name,
+            Ok(Some((_, link))) => link.is_called(name),
             _ => false,
         };
         if only.is_none_or(|only| only == device || is_called(only)) {

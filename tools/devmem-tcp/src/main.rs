@@ -6,6 +6,7 @@
 
 mod address;
 mod args;
+mod below;
 mod doctor;
 mod enter;
 mod exit;

@@ -37,7 +37,7 @@ pub(crate) struct Args {
     /// Split headers from payload, whatever the payload's size
     #[arg(long)]
     header_split: bool,
-    /// At least so many combined channels
+    /// At least so many channels that receive: combined ones, or rx where there are only those
     #[arg(long, value_name = "N")]
     channels: Option<u32>,
     /// At least so many descriptors in each rx ring

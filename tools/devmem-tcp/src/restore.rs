@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::{Result, bail};
+use netdev::Link;
 use nic::{Outcome, Owner, RunDir, State};
 use serde::Serialize;
 
@@ -35,7 +36,11 @@ pub(crate) struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let wanted = |device: &str| args.device.as_deref().is_none_or(|only| only == device);
+    let own = args.device.as_deref().map(own_name);
+    let wanted = |device: &str| match (&args.device, &own) {
+        (Some(given), Some(own)) => device == given || device == own,
+        _ => true,
+    };
     let rows: Vec<Row> = if args.dry_run {
         let states = nic::state()?.into_iter();
         states
@@ -60,6 +65,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         bail!("restore: {}", failed.join("; "))
     }
+}
+
+/// The name of the device that is called so, if it is here.
+fn own_name(given: &str) -> String {
+    let link = Link::open().and_then(|mut link| link.by_name(given));
+    link.map_or_else(|_| given.to_owned(), |link| link.name)
 }
 
 fn found(state: State) -> Row {

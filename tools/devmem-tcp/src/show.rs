@@ -8,7 +8,7 @@ mod watch;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use netdev::{Ethtool, PagePool, Queue, QueueId};
+use netdev::{Ethtool, LinkInfo, PagePool, Queue, QueueId};
 use serde::Serialize;
 
 use crate::remedy::Hint;
@@ -64,7 +64,11 @@ struct PoolRow<'a> {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     if args.watch {
-        return watch::run(args.device.as_deref(), args.json);
+        let device = match &args.device {
+            Some(name) => Some(own_name(&Snapshot::take()?, name)),
+            None => None,
+        };
+        return watch::run(device.as_deref(), args.json);
     }
     let snapshot = Snapshot::take()?;
     let leases = snapshot.leases()?;
@@ -76,9 +80,19 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
+/// The name that changes are told by of the device that is called so; what was given if none is there yet.
+fn own_name(snapshot: &Snapshot, name: &str) -> String {
+    let mut links = snapshot.spaces.iter().flat_map(|space| &space.links);
+    let link = links.find(|link| link.is_called(name));
+    link.map_or_else(|| name.to_owned(), |link| link.name.clone())
+}
+
 /// The rows that were asked for.
 fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> Result<Shown<'a>> {
-    let wanted = |name: &str| args.device.as_deref().is_none_or(|device| device == name);
+    let wanted = |link: &LinkInfo| {
+        let device = args.device.as_deref();
+        device.is_none_or(|device| link.is_called(device))
+    };
     let mut shown = Shown {
         queues: Vec::new(),
         leases,
@@ -87,12 +101,9 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
     let mut found = false;
     for space in &snapshot.spaces {
         let mut drivers = BTreeMap::new();
-        found |= space.links.iter().any(|link| wanted(&link.name));
+        found |= space.links.iter().any(wanted);
         for queue in &space.queues {
-            let Some(link) = space
-                .device(queue.ifindex)
-                .filter(|link| wanted(&link.name))
-            else {
+            let Some(link) = space.device(queue.ifindex).filter(|link| wanted(link)) else {
                 continue;
             };
             let (leased_to, leased_from, bound) = sides(leases, space, queue);
@@ -117,7 +128,7 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
             let link = pool.ifindex.and_then(|ifindex| space.device(ifindex));
             let device = link.map_or("", |link| link.name.as_str());
             let interesting = pool.dmabuf.is_some() || args.all || args.device.is_some();
-            if interesting && wanted(device) {
+            if interesting && link.map_or(args.device.is_none(), wanted) {
                 shown.page_pools.push(PoolRow {
                     netns: &space.name,
                     device,

@@ -15,6 +15,9 @@ pub struct LinkInfo {
     pub ifindex: Ifindex,
     /// Its name.
     pub name: String,
+    /// Other names that it is found by.
+    #[serde(skip)]
+    pub alt_names: Vec<String>,
     /// What kind of virtual link it is: `netkit`, `veth`; `None` for most of the others.
     pub kind: Option<String>,
     /// Bits `IFF_*`.
@@ -41,6 +44,9 @@ pub struct LinkInfo {
     pub tx_queues: u32,
     /// The link that it is tied to: of a netkit pair the other end.
     pub link: Option<Ifindex>,
+    /// The link that it is a part of: a bond, a team, a bridge.
+    #[serde(skip)]
+    pub master: Option<Ifindex>,
     /// The network namespace of that link, as numbered here; `None`: this one.
     pub link_netns_id: Option<i32>,
     /// What is special to a netkit.
@@ -54,6 +60,11 @@ impl LinkInfo {
     /// same way when it leases a queue (`netif_is_queue_leasee`, `netdev_can_lease_queue`).
     pub fn is_physical(&self) -> bool {
         self.parent.is_some()
+    }
+
+    /// Whether this is its name, or another one that it is found by.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.alt_names.iter().any(|other| other == name)
     }
 
     /// Whether it is a link without a device behind it.
@@ -74,6 +85,7 @@ impl LinkInfo {
         let mut link = Self {
             ifindex: Ifindex::new(u32::from_ne_bytes(field(4)?)),
             name: String::new(),
+            alt_names: Vec::new(),
             kind: None,
             flags,
             up: has(flags, libc::IFF_UP),
@@ -87,6 +99,7 @@ impl LinkInfo {
             rx_queues: 0,
             tx_queues: 0,
             link: None,
+            master: None,
             link_netns_id: None,
             netkit: None,
             xdp: None,
@@ -111,6 +124,8 @@ impl LinkInfo {
             ifla::MIN_MTU => self.min_mtu = Some(attr.u32()?),
             ifla::MAX_MTU => self.max_mtu = Some(attr.u32()?).filter(|&mtu| mtu != 0),
             ifla::LINK => self.link = Some(Ifindex::new(attr.u32()?)).filter(|l| l.get() != 0),
+            ifla::MASTER => self.master = Some(Ifindex::new(attr.u32()?)),
+            ifla::PROP_LIST => self.take_names(attr)?,
             ifla::LINK_NETNSID => self.link_netns_id = Some(attr.i32()?),
             ifla::NUM_RX_QUEUES => self.rx_queues = attr.u32()?,
             ifla::NUM_TX_QUEUES => self.tx_queues = attr.u32()?,
@@ -119,6 +134,16 @@ impl LinkInfo {
             ifla::LINKINFO => self.take_info(attr)?,
             ifla::XDP => self.xdp = Xdp::parse(attr)?,
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn take_names(&mut self, nest: &Attr<'_>) -> Parsed<()> {
+        for attr in nest.nested() {
+            let attr = attr?;
+            if attr.kind() == ifla::ALT_IFNAME {
+                self.alt_names.push(attr.str()?.to_owned());
+            }
         }
         Ok(())
     }

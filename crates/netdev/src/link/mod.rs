@@ -33,6 +33,7 @@ mod ifla {
     pub(super) const IFNAME: u16 = 3;
     pub(super) const MTU: u16 = 4;
     pub(super) const LINK: u16 = 5;
+    pub(super) const MASTER: u16 = 10;
     pub(super) const LINKINFO: u16 = 18;
     pub(super) const NET_NS_FD: u16 = 28;
     pub(super) const NUM_TX_QUEUES: u16 = 31;
@@ -43,6 +44,8 @@ mod ifla {
     pub(super) const NEW_IFINDEX: u16 = 49;
     pub(super) const MIN_MTU: u16 = 50;
     pub(super) const MAX_MTU: u16 = 51;
+    pub(super) const PROP_LIST: u16 = 52;
+    pub(super) const ALT_IFNAME: u16 = 53;
     pub(super) const PARENT_DEV_NAME: u16 = 56;
     pub(super) const PARENT_DEV_BUS_NAME: u16 = 57;
 
@@ -63,6 +66,7 @@ const WORDS: Phrase = Phrase {
         Word::number(ifla::NUM_TX_QUEUES, "num-tx-queues"),
         Word::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
         Word::signed(ifla::LINK_NETNSID, "link-netnsid"),
+        Word::text(ifla::ALT_IFNAME, "alt-ifname"),
         Word::text(ifla::PARENT_DEV_NAME, "parent-dev-name"),
     ],
 };
@@ -158,15 +162,17 @@ impl Link {
         self.ask(&request, LinkInfo::parse)
     }
 
-    /// A link by its name, or by an alternative one.
+    /// A link by its name, or by an alternative one, which may be longer (`rtnl_dev_get`).
     ///
     /// # Errors
     /// `ENODEV` where there is none: `eth9: no such device (ENODEV)`.
     pub fn by_name(&mut self, name: &str) -> Result<LinkInfo> {
-        check_name(name)?;
-        let mut request = Request::new(libc::RTM_GETLINK, &IfInfo::default().encode(), "", name);
-        request.attrs().str(ifla::IFNAME, name);
-        self.ask(&request, LinkInfo::parse)
+        /// `ALTIFNAMSIZ`, without the byte that ends it.
+        const ROOM: usize = 127;
+        if name.is_empty() || name.len() > ROOM || name.contains('\0') {
+            return Err(not_a_name(name));
+        }
+        self.ask(&by_name(name), LinkInfo::parse)
     }
 
     /// All links (`rtnl_dump_ifinfo`).
@@ -299,16 +305,22 @@ impl Link {
 /// The flag of a link that is up, in the width of the message's field.
 const IFF_UP: u32 = libc::IFF_UP as u32;
 
+fn by_name(name: &str) -> Request {
+    let mut request = Request::new(libc::RTM_GETLINK, &IfInfo::default().encode(), "", name);
+    request.attrs().str(ifla::ALT_IFNAME, name);
+    request
+}
+
+fn not_a_name(name: &str) -> Error {
+    Error::invalid("", format!("'{name}'"), "not the name of a network device")
+}
+
 /// Refuses what no link can be called (`dev_valid_name`).
 fn check_name(name: &str) -> Result<()> {
     let room = libc::IFNAMSIZ - 1;
     let odd = |c: char| c.is_ascii_whitespace() || matches!(c, '/' | ':' | '\0' | '\x0b');
     if name.is_empty() || name.len() > room || matches!(name, "." | "..") || name.contains(odd) {
-        return Err(Error::invalid(
-            "",
-            format!("'{name}'"),
-            "not the name of a network device",
-        ));
+        return Err(not_a_name(name));
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::{
     Address, AddressOptions, IfInfo, LinkInfo, NetkitMode, NetkitPair, NetkitPolicy, NetkitSingle,
-    Pairing, Proxy, Route, RouteInfo, XdpMode, addr, check_name, proxy,
+    Pairing, Proxy, Route, RouteInfo, XdpMode, addr, by_name, check_name, ifla, proxy,
 };
 use crate::{Ifindex, MacAddr, Prefix};
 
@@ -303,6 +303,31 @@ fn text_forms_go_both_ways() {
     ] {
         assert!(text.parse::<MacAddr>().is_err(), "{text:?}");
     }
+}
+
+#[test]
+fn a_link_is_asked_for_by_any_of_its_names() {
+    let name = "rail0-of-the-left-hand-switch";
+    let mut spec = rt_link::Request::new().op_getlink_do(&rt_link::Ifinfomsg::new());
+    spec.encode()
+        .push_alt_ifname(c"rail0-of-the-left-hand-switch");
+    assert_same(&by_name(name), &spec);
+    let mut writer = Writer::new();
+    writer.str(ifla::IFNAME, "eth1").u32(ifla::MASTER, 9);
+    writer.nest(ifla::PROP_LIST, |names| {
+        names
+            .str(ifla::ALT_IFNAME, name)
+            .str(ifla::ALT_IFNAME, "rail0");
+    });
+    let header = IfInfo::of(Ifindex::new(7)).encode();
+    let link = LinkInfo::parse(&header, Attrs::new(writer.bytes())).unwrap();
+    assert!(
+        ["eth1", "rail0", name]
+            .iter()
+            .all(|name| link.is_called(name))
+    );
+    assert!(!link.is_called("rail"));
+    assert_eq!(link.master, Some(Ifindex::new(9)));
 }
 
 proptest! {

@@ -11,6 +11,7 @@ use super::machine::Machine;
 use super::nic::{Nic, Through, is_free};
 use super::place::{Place, program};
 use super::probe::{self, QueueApi};
+use crate::below;
 use crate::snapshot::{NicBehind, nic_behind};
 
 /// What is known of a virtual device.
@@ -230,11 +231,14 @@ fn kind(netkit: &Netkit) -> Option<Finding> {
                 None => "name its other end".to_owned(),
             },
         ),
-        (None, _) => Finding::fail(format!(
-            "a virtual device of kind {}",
-            link.kind.as_deref().unwrap_or("unknown")
-        ))
-        .remedy("receive on a NIC, or on a netkit that leases one's queue"),
+        (None, _) => match below::refusal(&netkit.place.netns, link) {
+            Ok(Some(refusal)) => Finding::fail(refusal.to_string()).remedy(refusal.remedy()),
+            _ => Finding::fail(format!(
+                "a virtual device of kind {}",
+                link.kind.as_deref().unwrap_or("unknown")
+            ))
+            .remedy("receive on a NIC, or on a netkit that leases one's queue"),
+        },
     })
 }
 

@@ -10,6 +10,7 @@ use netdev::{
 };
 
 use super::{Args, Place};
+use crate::below;
 use crate::enter::{enter, within};
 use crate::holder;
 use crate::remedy::Hint;
@@ -25,6 +26,11 @@ pub(super) fn choose(args: &Args, netns: &NetNs, link: &LinkInfo) -> Result<Vec<
     if !link.up {
         // Of a device that is down the kernel lists no queue (`netdev_nl_queue_dump_one`).
         return Err(down(netns, link).into());
+    }
+    if link.is_virtual() && link.netkit.is_none() {
+        if let Some(refusal) = below::refusal(netns, link)? {
+            return Err(refusal.into());
+        }
     }
     let queues = rx_queues(netns, link.ifindex)?;
     match (args.queues.is_empty(), link.is_physical()) {
