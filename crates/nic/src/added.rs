@@ -7,7 +7,7 @@ use crate::journal::Open;
 use crate::nic::Nic;
 use crate::spread::{Spread, spread};
 use crate::values::{flow_text, rule_text, table_text};
-use crate::{Change, Error};
+use crate::{Change, Error, settle};
 
 /// Adds rules for flows, and contexts where they go to several queues; says what was added.
 pub(crate) fn add_flows(
@@ -17,7 +17,6 @@ pub(crate) fn add_flows(
     flows: Vec<(FlowRule, Vec<QueueId>)>,
 ) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
-    let mut new = |to: String| changes.push(Change { from: None, to });
     let device = nic.name();
     let queues: Vec<&[QueueId]> = flows.iter().map(|(_, to)| to.as_slice()).collect();
     let new_context = |queues: &[QueueId]| {
@@ -25,7 +24,7 @@ pub(crate) fn add_flows(
         let table: Vec<QueueId> = queues.iter().copied().cycle().take(size).collect();
         let context = add_context(nic, open, id, &table)?;
         if let Some(context) = context {
-            new(format!("rss context {context} {}", table_text(&table)));
+            changes.push(new(format!("rss context {context} {}", table_text(&table))));
         }
         Ok(context)
     };
@@ -37,10 +36,42 @@ pub(crate) fn add_flows(
         };
         let rule = FlowRule { action, ..flow };
         let text = rule_text(&rule);
-        let place = add_rule(nic, open, id, rule)?;
-        new(format!("{text}, at {place}"));
+        let place = match add_rule(nic, open, id, &rule) {
+            Err(Error::Refused(error)) if may_be_off(nic, &error)? => {
+                if let Some((from, to)) = switch_on(nic, open, id)? {
+                    changes.push(Change {
+                        from: Some(from),
+                        to,
+                    });
+                }
+                add_rule(nic, open, id, &rule)
+            }
+            place => place,
+        }?;
+        changes.push(new(format!("{text}, at {place}")));
     }
     Ok(changes)
+}
+
+fn new(to: String) -> Change {
+    Change { from: None, to }
+}
+
+/// Whether a rule may be refused because rules are switched off: `EPERM` of bnxt, `EOPNOTSUPP` of most. Not
+/// all drivers mind: mlx5 takes rules all the same.
+fn may_be_off(nic: &mut Nic, error: &netdev::Error) -> Result<bool, Error> {
+    let off = matches!(
+        error.raw_os_error(),
+        Some(libc::EOPNOTSUPP | libc::EPERM | libc::EINVAL)
+    );
+    Ok(off && error.op() == "ntuple-insert" && !nic.ntuple()?.0)
+}
+
+fn switch_on(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<settle::Step, Error> {
+    if let Some(claim) = open.journal.claim(id) {
+        claim.needs.ntuple = true;
+    }
+    settle::take_ntuple(nic, open)
 }
 
 /// What [`add_flows`] would add.
@@ -49,25 +80,30 @@ pub(crate) fn preview_flows(
     flows: &[(FlowRule, Vec<QueueId>)],
 ) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
-    let mut new = |to: String| changes.push(Change { from: None, to });
+    if !flows.is_empty() && !nic.ntuple()?.0 {
+        changes.push(Change {
+            from: Some("ntuple off".to_owned()),
+            to: "on, if the driver takes no rule otherwise".to_owned(),
+        });
+    }
     let device = nic.name();
     let queues: Vec<&[QueueId]> = flows.iter().map(|(_, to)| to.as_slice()).collect();
     let new_context = |queues: &[QueueId]| {
         let room = nic.has_room_for_context()?;
         if room {
-            new(format!("rss context {}", table_text(queues)));
+            changes.push(new(format!("rss context {}", table_text(queues))));
         }
         Ok(room.then_some(()))
     };
     let ways = spread(&queues, new_context, |queues| no_contexts(&device, queues))?;
     for ((flow, _), way) in flows.iter().zip(ways) {
-        new(match way {
+        changes.push(new(match way {
             Spread::Context(()) => format!("{} to that context", flow_text(flow)),
             Spread::Queue(queue) => rule_text(&FlowRule {
                 action: Action::Queue(queue),
                 ..flow.clone()
             }),
-        });
+        }));
     }
     Ok(changes)
 }
@@ -126,7 +162,13 @@ fn is_no_context(error: &netdev::Error) -> bool {
 }
 
 /// Inserts a rule at a place of its own, reads it back; says where it is.
-fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: FlowRule) -> Result<u32, Error> {
+fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: &FlowRule) -> Result<u32, Error> {
+    // Who builds on what was switched on for another one needs it, too.
+    if open.journal.ntuple.is_some() {
+        if let Some(claim) = open.journal.claim(id) {
+            claim.needs.ntuple = true;
+        }
+    }
     let before = nic.rule_places()?;
     let item = Item::Rule {
         rule: rule.clone(),
@@ -134,7 +176,7 @@ fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: FlowRule) -> Resu
         location: None,
     };
     note(open, id, item)?;
-    let inserted = nic.insert_rule(&rule, |place| note_place(open, id, place));
+    let inserted = nic.insert_rule(rule, |place| note_place(open, id, place));
     let place = match inserted {
         Ok(place) => place,
         Err(error) => {
@@ -145,7 +187,7 @@ fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: FlowRule) -> Resu
     };
     note_place(open, id, place)?;
     // Ours whatever the driver made of it, if nothing was there before.
-    if let Err(error) = nic.check_rule(place, &rule) {
+    if let Err(error) = nic.check_rule(place, rule) {
         if !before.contains(&place) && nic.delete_any_rule(place).is_ok() {
             forget(open, id);
         }

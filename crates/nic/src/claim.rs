@@ -13,10 +13,13 @@ pub(crate) struct Needs {
     pub(crate) split: bool,
     /// Rx descriptors of a queue, at least.
     pub(crate) rx_ring: Option<u32>,
-    /// Combined channels, at least.
+    /// Rx queues, at least.
     pub(crate) channels: Option<u32>,
     /// Queues that RSS puts nothing on.
     pub(crate) reserved: Vec<QueueId>,
+    /// Flow rules switched on, without which the driver refused one.
+    #[serde(default)]
+    pub(crate) ntuple: bool,
 }
 
 impl Needs {

@@ -3,6 +3,7 @@
 use crate::claim::{Item, same_rule};
 use crate::journal::{Journal, Open};
 use crate::nic::Nic;
+use crate::values::same_spread;
 use crate::{Error, settle};
 
 /// Ends a claim: its rules and contexts go, the shared settings become what they were with what the
@@ -37,9 +38,12 @@ pub(crate) fn end_claim(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(
         if kept.channels.is_some() {
             claim.needs.channels = needs.channels;
         }
+        if kept.ntuple.is_some() {
+            claim.needs.ntuple = needs.ntuple;
+        }
     }
     failures.extend(
-        [kept.table, kept.rings, kept.channels]
+        [kept.table, kept.rings, kept.channels, kept.ntuple]
             .into_iter()
             .flatten(),
     );
@@ -66,7 +70,7 @@ fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
         } => {
             let mut contexts = nic.contexts()?.into_iter();
             match contexts.find(|(other, _)| other == id) {
-                Some((_, there)) if there == *table => nic.delete_context(*id),
+                Some((_, there)) if same_spread(&there, table) => nic.delete_context(*id),
                 Some(_) => {
                     stays(nic, &format!("rss context {id}"));
                     Ok(())
@@ -77,10 +81,9 @@ fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
         // Whoever made it did not live to note its number.
         Item::Context { table, before, .. } => {
             let others = contexts_of(journal);
-            let made = nic
-                .contexts()?
-                .into_iter()
-                .find(|(id, there)| there == table && !before.contains(id) && !others.contains(id));
+            let made = nic.contexts()?.into_iter().find(|(id, there)| {
+                same_spread(there, table) && !before.contains(id) && !others.contains(id)
+            });
             made.map_or(Ok(()), |(id, _)| nic.delete_context(id))
         }
         Item::Rule {

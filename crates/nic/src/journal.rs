@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
 use crate::identity::Identity;
-use crate::values::RingValues;
+use crate::values::{ChannelCounts, RingValues};
 use crate::{Error, Locked, RunDir, RunDirError};
 
 /// The journals' names begin so.
@@ -23,6 +23,13 @@ pub(crate) struct Setting<T> {
     pub(crate) before: T,
     /// What we made of it, or were about to.
     ours: Vec<T>,
+    /// What was asked for last, and what the driver made of that, if that was something else.
+    #[serde(default = "none")]
+    rounded: Option<(T, T)>,
+}
+
+fn none<T>() -> Option<T> {
+    None
 }
 
 impl<T: PartialEq + Clone> Setting<T> {
@@ -30,6 +37,7 @@ impl<T: PartialEq + Clone> Setting<T> {
         Self {
             before,
             ours: Vec::new(),
+            rounded: None,
         }
     }
 
@@ -51,9 +59,22 @@ impl<T: PartialEq + Clone> Setting<T> {
         }
     }
 
-    /// It became `value`.
-    pub(crate) fn became(&mut self, value: T) {
+    /// It became `value`, when `goal` was asked for.
+    pub(crate) fn became(&mut self, goal: &T, value: T) {
+        self.rounded = (*goal != value).then(|| (goal.clone(), value.clone()));
         self.ours = vec![value];
+    }
+
+    /// A request was refused, and left `value`.
+    pub(crate) fn stayed(&mut self, value: T) {
+        self.rounded = None;
+        self.ours = vec![value];
+    }
+
+    /// Whether `now` is what the driver makes of `goal`: to ask for it again would change nothing.
+    pub(crate) fn is_made(&self, goal: &T, now: &T) -> bool {
+        let made = self.rounded.as_ref();
+        goal == now || made.is_some_and(|(asked, kept)| asked == goal && kept == now)
     }
 }
 
@@ -63,9 +84,15 @@ impl<T: PartialEq + Clone> Setting<T> {
 pub(crate) struct Journal {
     version: u32,
     pub(crate) nic: Identity,
-    pub(crate) channels: Option<Setting<u32>>,
+    pub(crate) channels: Option<Setting<ChannelCounts>>,
     pub(crate) rings: Option<Setting<RingValues>>,
     pub(crate) table: Option<Setting<Vec<QueueId>>>,
+    /// Whether flow rules are switched on.
+    #[serde(default)]
+    pub(crate) ntuple: Option<Setting<bool>>,
+    /// Where rules were when they were switched on for a claim.
+    #[serde(default)]
+    pub(crate) rules_before: Vec<u32>,
     pub(crate) claims: Vec<Claim>,
 }
 
@@ -77,6 +104,8 @@ impl Journal {
             channels: None,
             rings: None,
             table: None,
+            ntuple: None,
+            rules_before: Vec::new(),
             claims: Vec::new(),
         }
     }
@@ -209,8 +238,22 @@ mod tests {
         setting.intend(&2);
         setting.intend(&3);
         assert!(setting.knows(&2) && setting.knows(&3));
-        setting.became(3);
+        setting.became(&3, 3);
         assert!(setting.knows(&1) && !setting.knows(&2) && setting.knows(&3));
+        assert!(setting.is_made(&3, &3) && !setting.is_made(&3, &4));
+    }
+
+    #[test]
+    fn what_a_driver_rounds_is_not_asked_for_again() {
+        let mut setting = Setting::new(256);
+        setting.became(&1000, 1024);
+        assert!(setting.is_made(&1000, &1024) && setting.knows(&1024));
+        assert!(!setting.is_made(&2000, &1024) && !setting.is_made(&1000, &2048));
+        setting.stayed(512);
+        assert!(setting.knows(&512) && !setting.is_made(&1000, &512));
+        // Whatever came between: the next request is another one.
+        setting.became(&256, 256);
+        assert!(!setting.is_made(&1000, &1024));
     }
 
     #[test]

@@ -10,7 +10,10 @@ use netdev::{
 use crate::Error;
 use crate::claim::same_rule;
 use crate::identity::Identity;
-use crate::values::{RingValues, rule_text, table_text, target_text};
+use crate::values::{ChannelCounts, RingValues, rule_text, shortest, table_text, target_text};
+
+/// The kernel's name of `ethtool -K IF ntuple` (`NETIF_F_NTUPLE`).
+const NTUPLE: &str = "rx-ntuple-filter";
 
 /// A NIC where it is.
 #[derive(Debug)]
@@ -95,9 +98,8 @@ impl Nic {
         }
     }
 
-    pub(crate) fn channels(&mut self) -> Result<u32, Error> {
-        let channels = self.ethtool.channels(self.ifindex())?;
-        Ok(channels.combined.unwrap_or(0))
+    pub(crate) fn channels(&mut self) -> Result<ChannelCounts, Error> {
+        Ok(ChannelCounts::of(&self.ethtool.channels(self.ifindex())?))
     }
 
     /// How many rx queues it has.
@@ -105,14 +107,18 @@ impl Nic {
         Ok(self.ethtool.channels(self.ifindex())?.rx_queues())
     }
 
-    pub(crate) fn set_channels(&mut self, to: u32) -> Result<(), Error> {
+    pub(crate) fn set_channels(&mut self, to: &ChannelCounts) -> Result<(), Error> {
+        let now = self.channels()?;
+        let changed = |to: u32, now: u32| Some(to).filter(|_| to != now);
         let change = ChannelsChange {
-            combined: Some(to),
+            combined: changed(to.combined, now.combined),
+            rx: changed(to.rx, now.rx),
+            tx: changed(to.tx, now.tx),
             ..ChannelsChange::default()
         };
         self.ethtool.set_channels(self.ifindex(), &change)?;
         let kept = self.channels()?;
-        if kept == to {
+        if kept == *to {
             Ok(())
         } else {
             Err(self.not_kept(format!("{to} channels"), kept))
@@ -124,7 +130,7 @@ impl Nic {
     }
 
     pub(crate) fn set_table(&mut self, to: &[QueueId]) -> Result<(), Error> {
-        self.write_table(to.to_vec())?;
+        self.write_table(shortest(to).to_vec())?;
         let kept = self.table()?;
         if kept == to {
             Ok(())
@@ -177,7 +183,7 @@ impl Nic {
 
     pub(crate) fn create_context(&mut self, table: &[QueueId]) -> Result<RssContextId, Error> {
         let change = RssChange {
-            table: Some(table.to_vec()),
+            table: Some(shortest(table).to_vec()),
             ..RssChange::default()
         };
         let made = self.ethtool.create_rss_context(self.ifindex(), &change)?;
@@ -220,6 +226,19 @@ impl Nic {
     /// Its rules, of the kinds that are known.
     pub(crate) fn rules(&mut self) -> Result<Vec<FlowRule>, Error> {
         Ok(self.ethtool.rules(self.ifindex())?)
+    }
+
+    /// Whether flow rules are switched on, and whether that can be switched. A device without the feature
+    /// counts as one that has it on.
+    pub(crate) fn ntuple(&mut self) -> Result<(bool, bool), Error> {
+        let features = self.ethtool.features(self.ifindex())?;
+        let switchable = features.hw.contains(NTUPLE);
+        let on = features.active.contains(NTUPLE) || !switchable;
+        Ok((on, switchable))
+    }
+
+    pub(crate) fn set_ntuple(&mut self, on: bool) -> Result<(), Error> {
+        Ok(self.ethtool.set_feature(self.ifindex(), NTUPLE, on)?)
     }
 
     /// Where its rules are, of all kinds.

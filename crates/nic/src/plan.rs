@@ -65,10 +65,10 @@ impl Plan {
         self
     }
 
-    /// At least so many combined channels, that is queues.
+    /// At least so many rx queues: channels of both directions, or of receiving where there are only those.
     #[must_use]
-    pub fn channels(mut self, combined: u32) -> Self {
-        self.needs.channels = Some(combined);
+    pub fn channels(mut self, queues: u32) -> Self {
+        self.needs.channels = Some(queues);
         self
     }
 

@@ -7,7 +7,7 @@ use crate::claim::Claim;
 use crate::journal::{Journal, Open, Setting};
 use crate::nic::Nic;
 use crate::rss::without_queues;
-use crate::values::{RingValues, table_text};
+use crate::values::{ChannelCounts, RingValues, fit, table_text};
 
 /// The rings that these claims need.
 pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
@@ -23,9 +23,9 @@ pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
 }
 
 /// The channels that these claims need.
-pub(crate) fn channels_goal(before: u32, claims: &[Claim]) -> u32 {
+pub(crate) fn channels_goal(before: ChannelCounts, claims: &[Claim]) -> ChannelCounts {
     let wished = claims.iter().filter_map(|claim| claim.needs.channels).max();
-    before.max(wished.unwrap_or(0))
+    before.with_rx_queues(wished.unwrap_or(0))
 }
 
 /// The table without the queues that are reserved; `None` if no queue is left for it.
@@ -68,14 +68,14 @@ struct Kind<T> {
     words: fn(&T, &T) -> (String, String),
 }
 
-const CHANNELS: Kind<u32> = Kind {
+const CHANNELS: Kind<ChannelCounts> = Kind {
     adopt: |setting, now| setting.before = *now,
     slot: |journal| &mut journal.channels,
     needed: |claim| claim.needs.channels.is_some(),
     read: Nic::channels,
     goal: |_, before, claims| Ok(channels_goal(*before, claims)),
-    set: |nic, to| nic.set_channels(*to).map(|()| *to),
-    reset: |nic, to| nic.set_channels(*to).map(|()| *to),
+    set: |nic, to| nic.set_channels(to).map(|()| *to),
+    reset: |nic, to| nic.set_channels(to).map(|()| *to),
     words: |from, to| (format!("channels {from}"), to.to_string()),
 };
 
@@ -111,12 +111,28 @@ const TABLE: Kind<Vec<QueueId>> = Kind {
         let needs = claims.iter().map(|claim| &claim.needs);
         let reserved: Vec<QueueId> = needs.flat_map(|needs| needs.reserved.clone()).collect();
         let queues = nic.rx_queues()?;
-        table_goal(before, &reserved, queues)
-            .ok_or_else(|| Error::NoOtherQueue { device: nic.name() })
+        let goal = table_goal(before, &reserved, queues)
+            .ok_or_else(|| Error::NoOtherQueue { device: nic.name() })?;
+        // With more channels some drivers have longer tables.
+        Ok(fit(&goal, nic.table()?.len()))
     },
     set: |nic, to| nic.set_table(to).map(|()| to.clone()),
     reset: |nic, to| nic.reset_table(to).map(|()| to.clone()),
     words: |from, to| (format!("rss {}", table_text(from)), table_text(to)),
+};
+
+const NTUPLE: Kind<bool> = Kind {
+    adopt: |setting, now| setting.before = *now,
+    slot: |journal| &mut journal.ntuple,
+    needed: |claim| claim.needs.ntuple,
+    read: |nic| Ok(nic.ntuple()?.0),
+    goal: |_, before, claims| Ok(*before || claims.iter().any(|claim| claim.needs.ntuple)),
+    set: |nic, to| nic.set_ntuple(*to).map(|()| *to),
+    reset: |nic, to| nic.set_ntuple(*to).map(|()| *to),
+    words: |from, to| {
+        let word = |on: &bool| if *on { "on" } else { "off" };
+        (format!("ntuple {}", word(from)), word(to).to_owned())
+    },
 };
 
 /// What would become of a setting: what it is, what it would be; `None` where it stays.
@@ -142,7 +158,9 @@ impl<T: PartialEq + Clone> Kind<T> {
             None => now.clone(),
         };
         let goal = (self.goal)(nic, &before, claims)?;
-        Ok((goal != now).then(|| (self.words)(&now, &goal)))
+        let setting = (self.slot)(journal).as_ref();
+        let made = setting.is_some_and(|setting| setting.is_made(&goal, &now));
+        Ok((goal != now && !made).then(|| (self.words)(&now, &goal)))
     }
 
     /// Takes what somebody else has made of it for what it was; says what that is, if it is so.
@@ -174,7 +192,7 @@ impl<T: PartialEq + Clone> Kind<T> {
             tracing::warn!("{device}: somebody else has changed it: {words}, which stays");
         }
         let goal = (self.goal)(nic, &setting.before, &claims)?;
-        if goal == now {
+        if setting.is_made(&goal, &now) {
             return Ok(None);
         }
         let back = goal == setting.before;
@@ -185,12 +203,15 @@ impl<T: PartialEq + Clone> Kind<T> {
             false => (self.set)(nic, &goal),
         };
         // Whatever a refusal left is of our making, too.
-        let kept = match &made {
-            Ok(kept) => kept.clone(),
-            Err(_) => (self.read)(nic).unwrap_or_else(|_| now.clone()),
+        let left = match &made {
+            Ok(_) => None,
+            Err(_) => Some((self.read)(nic).unwrap_or_else(|_| now.clone())),
         };
         if let Some(setting) = (self.slot)(&mut open.journal) {
-            setting.became(kept);
+            match (&made, left) {
+                (Ok(kept), _) => setting.became(&goal, kept.clone()),
+                (Err(_), left) => setting.stayed(left.unwrap_or_else(|| now.clone())),
+            }
         }
         open.save()?;
         made.map(|kept| Some((self.words)(&now, &kept)))
@@ -216,6 +237,7 @@ pub(crate) struct Kept {
     pub(crate) table: Option<Error>,
     pub(crate) rings: Option<Error>,
     pub(crate) channels: Option<Error>,
+    pub(crate) ntuple: Option<Error>,
 }
 
 /// Makes the shared settings what the claims that are left need.
@@ -224,19 +246,64 @@ pub(crate) fn leave(nic: &mut Nic, open: &mut Open<'_>) -> Kept {
         table: TABLE.settle(nic, open, Way::Leaving).err(),
         rings: RINGS.settle(nic, open, Way::Leaving).err(),
         channels: None,
+        ntuple: leave_ntuple(nic, open).err(),
     };
     match CHANNELS.settle(nic, open, Way::Leaving) {
         Ok(None) => {}
-        Ok(Some(_)) if open.journal.reserved().is_empty() => {
-            // Now that there are as many queues as before, it may be the default table again.
-            if let Some(table) = &open.journal.table {
-                kept.table = kept.table.or(nic.reset_table(&table.before).err());
-            }
+        Ok(Some(_)) => {
+            let table = match open.journal.reserved().is_empty() {
+                true => default_again(nic, open),
+                false => follow(nic, open).and_then(|()| {
+                    let _changed = TABLE.settle(nic, open, Way::Leaving)?;
+                    Ok(())
+                }),
+            };
+            kept.table = kept.table.or(table.err());
         }
-        Ok(Some(_)) => {}
         Err(error) => kept.channels = Some(error),
     }
     kept
+}
+
+/// Now that there are as many queues as before, it may be the default table again.
+fn default_again(nic: &mut Nic, open: &Open<'_>) -> Result<(), Error> {
+    match &open.journal.table {
+        Some(table) => nic.reset_table(&table.before),
+        None => Ok(()),
+    }
+}
+
+/// Takes the table that a change of the channels has made for one of ours.
+fn follow(nic: &mut Nic, open: &mut Open<'_>) -> Result<(), Error> {
+    let table = nic.table()?;
+    if let Some(setting) = &mut open.journal.table {
+        setting.intend(&table);
+    }
+    open.save()
+}
+
+/// Switches flow rules on for a claim; says what changed.
+pub(crate) fn take_ntuple(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Error> {
+    if open.journal.ntuple.is_none() {
+        open.journal.rules_before = nic.rule_places()?;
+    }
+    NTUPLE.settle(nic, open, Way::Taking)
+}
+
+/// Switches flow rules off again, unless others have added some meanwhile: many drivers would remove them.
+fn leave_ntuple(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Error> {
+    let needed = open.journal.claims.iter().any(NTUPLE.needed);
+    if open.journal.ntuple.is_some() && !needed && nic.ntuple()?.0 {
+        let places = nic.rule_places()?;
+        let before = &open.journal.rules_before;
+        if let Some(place) = places.iter().find(|place| !before.contains(place)) {
+            let device = &nic.identity.name;
+            tracing::warn!("{device}: ntuple stays on: somebody has added rule {place} meanwhile");
+            open.journal.ntuple = None;
+            return Ok(None);
+        }
+    }
+    NTUPLE.settle(nic, open, Way::Leaving)
 }
 
 /// Makes the shared settings what the claims need; says what changed.
@@ -247,11 +314,7 @@ pub(crate) fn take(nic: &mut Nic, open: &mut Open<'_>) -> Result<Vec<Step>, Erro
     }
     let channels = CHANNELS.settle(nic, open, Way::Taking)?;
     if channels.is_some() {
-        let table = nic.table()?;
-        if let Some(setting) = &mut open.journal.table {
-            setting.intend(&table);
-        }
-        open.save()?;
+        follow(nic, open)?;
     }
     let rings = RINGS.settle(nic, open, Way::Taking)?;
     let table = TABLE.settle(nic, open, Way::Taking)?;
@@ -285,10 +348,16 @@ mod tests {
         threshold: Some(512),
     };
 
+    const COMBINED: ChannelCounts = ChannelCounts {
+        combined: 4,
+        rx: 0,
+        tx: 0,
+    };
+
     #[test]
     fn without_claims_it_is_what_it_was() {
         assert_eq!(rings_goal(&RINGS_BEFORE, &[]), RINGS_BEFORE);
-        assert_eq!(channels_goal(4, &[]), 4);
+        assert_eq!(channels_goal(COMBINED, &[]), COMBINED);
         assert_eq!(table_goal(&ids([3, 1]), &[], 4), Some(ids([3, 1])));
     }
 
@@ -313,7 +382,11 @@ mod tests {
             rings_goal(&RINGS_BEFORE, std::slice::from_ref(&ring)).split,
             RINGS_BEFORE.split
         );
-        assert_eq!(channels_goal(4, &[ring]), 8);
+        let more = ChannelCounts {
+            combined: 8,
+            ..COMBINED
+        };
+        assert_eq!(channels_goal(COMBINED, &[ring]), more);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use netdev::{Action, FlowRule, HeaderSplit, QueueId, Rings, queue_list};
+use netdev::{Action, Channels, FlowRule, HeaderSplit, QueueId, Rings, queue_list};
 use serde::{Deserialize, Serialize};
 
 /// What we change of the rings; `None` is what the driver does not have.
@@ -70,6 +70,77 @@ impl RingValues {
     }
 }
 
+/// How many channels there are. Some drivers have only such as serve both ways, some only the others
+/// (gve), some either or both (bnxt, ice).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ChannelCounts {
+    pub(crate) combined: u32,
+    pub(crate) rx: u32,
+    pub(crate) tx: u32,
+}
+
+impl ChannelCounts {
+    pub(crate) fn of(channels: &Channels) -> Self {
+        Self {
+            combined: channels.combined.unwrap_or(0),
+            rx: channels.rx.unwrap_or(0),
+            tx: channels.tx.unwrap_or(0),
+        }
+    }
+
+    /// With so many rx queues at least, of the kind that is in use.
+    pub(crate) fn with_rx_queues(self, wanted: u32) -> Self {
+        let more = wanted.saturating_sub(self.combined.saturating_add(self.rx));
+        match self.combined {
+            0 => Self {
+                rx: self.rx + more,
+                ..self
+            },
+            _ => Self {
+                combined: self.combined + more,
+                ..self
+            },
+        }
+    }
+}
+
+impl fmt::Display for ChannelCounts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.combined, self.rx, self.tx) {
+            (combined, 0, 0) => combined.fmt(f),
+            (0, rx, tx) => write!(f, "rx {rx} tx {tx}"),
+            (combined, rx, tx) => write!(f, "combined {combined} rx {rx} tx {tx}"),
+        }
+    }
+}
+
+/// A table as the device has it whose table has `len` entries: a shorter one is repeated, as the kernel and
+/// drivers do (`rss_set_prep_indir`, `ethtool_rxfh_indir_resize`), a longer one cut off.
+pub(crate) fn fit(table: &[QueueId], len: usize) -> Vec<QueueId> {
+    table.iter().copied().cycle().take(len).collect()
+}
+
+/// The beginning of a table that, repeated, is the table. The kernel takes a table as long as it was given for
+/// one that must not become shorter, which keeps drivers from having fewer channels
+/// (`ethtool_rxfh_can_resize`).
+pub(crate) fn shortest(table: &[QueueId]) -> &[QueueId] {
+    let divides = |len: &usize| table.len() % len == 0;
+    let mut beginnings = (1..table.len()).filter(divides).map(|len| &table[..len]);
+    let found = beginnings.find(|beginning| same_spread(beginning, table));
+    found.unwrap_or(table)
+}
+
+/// Whether both spread alike, though one may be a repetition of the other.
+pub(crate) fn same_spread(one: &[QueueId], other: &[QueueId]) -> bool {
+    let (short, long) = if one.len() <= other.len() {
+        (one, other)
+    } else {
+        (other, one)
+    };
+    fit(short, long.len()) == long
+}
+
 /// The queues of a table in words.
 pub(crate) fn table_text(table: &[QueueId]) -> String {
     format!("over queues {}", queue_list(table))
@@ -103,4 +174,53 @@ pub(crate) fn flow_text(rule: &FlowRule) -> String {
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn channels_grow_in_the_kind_that_is_in_use() {
+        let channels = |combined, rx, tx| ChannelCounts { combined, rx, tx };
+        assert_eq!(channels(4, 0, 0).with_rx_queues(6), channels(6, 0, 0));
+        assert_eq!(channels(0, 4, 2).with_rx_queues(6), channels(0, 6, 2));
+        assert_eq!(channels(4, 1, 0).with_rx_queues(6), channels(5, 1, 0));
+        assert_eq!(channels(4, 0, 0).with_rx_queues(3), channels(4, 0, 0));
+        assert_eq!(channels(0, 4, 4).to_string(), "rx 4 tx 4");
+        assert_eq!(channels(4, 0, 0).to_string(), "4");
+    }
+
+    #[test]
+    fn the_shortest_form_of_a_table() {
+        let table =
+            |queues: &[u32]| -> Vec<QueueId> { queues.iter().copied().map(QueueId::new).collect() };
+        assert_eq!(shortest(&table(&[0, 1, 0, 1])), table(&[0, 1]));
+        assert_eq!(shortest(&table(&[2, 2, 2])), table(&[2]));
+        assert_eq!(shortest(&table(&[0, 1, 0])), table(&[0, 1, 0]));
+        assert_eq!(shortest(&table(&[])), table(&[]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_that_grows_and_shrinks_is_what_it_was(
+            table in prop::collection::vec(0u32..8, 1..20),
+            times in 1usize..5,
+        ) {
+            let table: Vec<QueueId> = table.into_iter().map(QueueId::new).collect();
+            let grown = fit(&table, table.len() * times);
+            prop_assert!(same_spread(&table, &grown) && same_spread(&grown, &table));
+            prop_assert_eq!(fit(&grown, table.len()), table.clone());
+            let short = shortest(&grown);
+            prop_assert!(short.len() <= table.len() && grown.len() % short.len() == 0);
+            prop_assert_eq!(fit(short, grown.len()), grown.clone());
+            prop_assert_eq!(shortest(short), short);
+            let mut other = grown;
+            let last = other.last_mut().unwrap();
+            *last = QueueId::new(last.get() + 1);
+            prop_assert!(!same_spread(&table, &other));
+        }
+    }
 }

@@ -16,7 +16,7 @@ const SPECIAL: u64 = 0x8000_0000;
 const INSERT: &str = "ntuple-insert";
 
 /// How often a table is listed at most while rules come and go.
-const LISTINGS: usize = 16;
+const LISTINGS: usize = 32;
 
 /// A table of flow rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -209,26 +209,23 @@ impl Ethtool {
             let answer = sys::locations(&self.0.socket, name, table.count);
             let now = self.table(name)?;
             // With the wrong count rules are left out, or the driver fails: `EMSGSIZE` of most,
-            // `EINVAL` of mlx5, which may also mean something else.
-            let settled = now.count == table.count;
+            // `EINVAL` of mlx5.
             match answer {
                 Ok(locations) => {
                     let size = u32::try_from(locations.size & !SPECIAL).ok();
                     table.size = table.size.or(size.filter(|&size| size != 0));
                     let complete = locations.rules.len() as u64 == u64::from(table.count);
-                    listed = Some((table, locations.rules));
-                    if settled && complete {
+                    listed = Some(Ok((table, locations.rules)));
+                    if complete && now.count == table.count {
                         break;
                     }
                 }
-                Err(error) if settled && error.raw_os_error() != Some(libc::EMSGSIZE) => {
-                    return Err(Error::from_io("ntuple-get", name, &error));
-                }
-                Err(_) => {}
+                Err(error) if matches!(listed, Some(Ok(_))) => drop(error),
+                Err(error) => listed = Some(Err(Error::from_io("ntuple-get", name, &error))),
             }
             table = now;
         }
-        listed.ok_or_else(|| Error::from_errno("ntuple-get", name, libc::EMSGSIZE))
+        listed.unwrap_or_else(|| Ok((table, Vec::new())))
     }
 
     fn read(&self, name: &str, location: u32) -> Result<std::result::Result<FlowRule, ParseError>> {

@@ -70,7 +70,7 @@ pub(super) fn rule_places() -> Result<()> {
     let bad = Err(Errno::EINVAL);
     each(
         [
-            (Driver::Mlx5, &[full, Ok(5), Ok(5), Ok(1), full, Ok(0)]),
+            (Driver::Mlx5, &[full, Ok(5), Ok(5), Ok(1), full, Ok(1024)]),
             (Driver::Gve, &[bad, Ok(5), bad, Ok(1), bad, Ok(64)]),
             (Driver::Bnxt, &[Ok(0), bad, bad, Ok(1), bad, Ok(5120)]),
             (Driver::Ice, &[full, Ok(5), Ok(5), Ok(1), full, Ok(512)]),

@@ -166,7 +166,8 @@ pub(super) fn driver_that_refuses() -> Result<()> {
 
 /// No room for the rule: from the first on, or because others have taken it.
 pub(super) fn rule_table_is_full() -> Result<()> {
-    bed::wire()?;
+    // Before the rules of others: where they choose the place, they would take the last.
+    bed::wire_with(bed::QUEUES, "rules=2")?;
     somebody_elses()?;
     let mut observer = Observer::of(NIC)?;
     for size in [2, 0] {
