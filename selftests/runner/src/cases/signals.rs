@@ -6,6 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
+use netdev::Link;
 use nix::sys::signal::Signal;
 
 use super::json::documented;
@@ -106,5 +107,32 @@ pub(super) fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
     drop(reader);
     let status = child.wait()?;
     ensure!(status.code() == Some(130), "{status}");
+    Ok(())
+}
+
+/// `lease`, stuck in a write to a full pipe when its work is done, ends by a signal.
+pub(super) fn stuck_lease_ends_by_a_signal() -> Result<()> {
+    bed::wire()?;
+    let (reader, writer) = small_pipe()?;
+    fill(&writer)?;
+    let line = format!("lease --json --phys {NIC} --queue 3 --netkit nk0");
+    let mut command = command(None, &devmem_tcp(), &line);
+    let mut child = command.stdout(writer).spawn()?;
+    drop(command);
+    until("the lease", SOON, || {
+        Ok(Link::open()?.by_name("nk0").is_ok())
+    })?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(child.try_wait()?.is_none(), "it was not stuck");
+    super::round::signal(child.id().try_into()?, Signal::SIGTERM)?;
+    if let Err(error) = until("an end", SOON, || Ok(child.try_wait()?.is_some())) {
+        child.kill()?;
+        child.wait()?;
+        return Err(error);
+    }
+    drop(reader);
+    let status = child.wait()?;
+    ensure!(status.code() == Some(143), "{status}");
+    ensure!(Link::open()?.by_name("nk0").is_ok(), "the lease is gone");
     Ok(())
 }

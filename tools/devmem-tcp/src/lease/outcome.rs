@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::{Context, Error, Result, anyhow};
 use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use super::steps::{Site, Step};
 use crate::way::record::{Record, Records};
@@ -16,11 +17,31 @@ pub(super) fn all_or_nothing(
     record: Option<Record>,
     records: &mut Records,
 ) -> Result<()> {
-    // From here on a signal ends the steps, not the process between two of them.
-    let stop = Arc::new(AtomicBool::new(false));
+    let (stop, over) = signals().context("signal handlers")?;
+    let done = noted(site, steps, record, records, &stop);
+    over.store(true, Ordering::Relaxed);
+    done
+}
+
+/// What a signal sets, and what is to be set when it may end the process. From here on it ends the
+/// steps, not the process between two of them; afterwards the process, which may be stuck in the printing
+/// of what was done.
+fn signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
+    let [stop, over] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     for signal in [SIGINT, SIGTERM] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).context("signal handlers")?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&over))?;
+        flag::register(signal, Arc::clone(&stop))?;
     }
+    Ok((stop, over))
+}
+
+fn noted(
+    site: &mut Site,
+    steps: &[Step],
+    record: Option<Record>,
+    records: &mut Records,
+    stop: &AtomicBool,
+) -> Result<()> {
     let before = match &record {
         Some(record) => {
             let file = record.file();
@@ -30,7 +51,7 @@ pub(super) fn all_or_nothing(
         }
         None => None,
     };
-    let Err((done, error)) = take(site, steps, record.as_ref(), records, &stop) else {
+    let Err((done, error)) = take(site, steps, record.as_ref(), records, stop) else {
         return Ok(());
     };
     let failures = take_back(site, &steps[..done]);
