@@ -11,7 +11,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use netdev::{AddressOptions, Ethtool, HeaderSplit, Link, NetNs, Prefix, RingsChange, Route};
+use netdev::{
+    AddressOptions, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Link, NetNs, Prefix,
+    RingsChange, Route,
+};
 
 use crate::driver::Driver;
 use crate::{machine, tool};
@@ -152,6 +155,49 @@ pub(crate) fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
         ..RingsChange::default()
     };
     Ok(ethtool.set_rings(nic, &change)?)
+}
+
+/// Sizes of the rings, as near to these as the driver takes them, with header split and threshold
+/// as [`rings`] sets them.
+pub(crate) fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<()> {
+    let driver = Driver::played();
+    let change = RingsChange {
+        rx: Some(driver.ring(rx)),
+        tx: Some(driver.ring(tx)),
+        ..RingsChange::default()
+    };
+    let nic = Link::open()?.by_name(NIC)?.ifindex;
+    Ethtool::open()?.set_rings(nic, &change)?;
+    rings(split, threshold)
+}
+
+/// So many channels: combined ones, or rx and tx where the driver has those only.
+pub(crate) fn channels(count: u32) -> Result<netdev::Result<()>> {
+    let nic = Link::open()?.by_name(NIC)?.ifindex;
+    let mut ethtool = Ethtool::open()?;
+    let apart = ethtool.channels(nic)?.combined_max.is_none();
+    let change = match apart {
+        true => ChannelsChange {
+            rx: Some(count),
+            tx: Some(count),
+            ..ChannelsChange::default()
+        },
+        false => ChannelsChange {
+            combined: Some(count),
+            ..ChannelsChange::default()
+        },
+    };
+    Ok(ethtool.set_channels(nic, &change))
+}
+
+/// A rule that somebody makes, who switches ntuple on where it is off.
+pub(crate) fn insert_rule(rule: &FlowRule) -> Result<u32> {
+    let nic = Link::open()?.by_name(NIC)?.ifindex;
+    let mut ethtool = Ethtool::open()?;
+    if Driver::played().switches_ntuple_on() {
+        ethtool.set_feature(nic, "rx-ntuple-filter", true)?;
+    }
+    Ok(ethtool.insert_rule(nic, rule)?)
 }
 
 /// Sets a run-time parameter of the software NIC.

@@ -12,7 +12,6 @@ pub(crate) const MODULES: &[&str] = &[
     "nic_plan",
     "nic_restored",
     "nic_shared",
-    "round",
     "doctor",
     "doctor_left",
     "doctor_machine",
@@ -26,6 +25,53 @@ pub(crate) const MODULES: &[&str] = &[
     "lease_notes",
     "lease_rounds",
     "lease_way",
+];
+
+/// Cases that cannot hold with a driver, by the beginnings of their names, and why.
+const SKIPS: &[(Driver, &[&str], &str)] = &[
+    (
+        Driver::Ice,
+        &[
+            "receive.",
+            "nic.",
+            "nic_journal.",
+            "nic_restored.",
+            "nic_shared.",
+            "doctor_left.",
+            "doctor_machine.",
+            "doctor_netkit.",
+            "doctor_nic.",
+            "lease.",
+            "lease_ends.",
+            "lease_errors.",
+            "lease_grants.",
+            "lease_nic.",
+            "lease_notes.",
+            "lease_rounds.",
+            "lease_way.",
+        ],
+        "ice has no queue management: nothing can be bound or leased",
+    ),
+    (
+        Driver::Gve,
+        &["receive.rx_page_size"],
+        "gve has no rx-page-size",
+    ),
+    (
+        Driver::Fbnic,
+        &["receive.rx_page_size"],
+        "fbnic has no rx-page-size",
+    ),
+    (
+        Driver::Gve,
+        &["lease_way.large_receive_offload"],
+        "gve has no LRO",
+    ),
+    (
+        Driver::Fbnic,
+        &["lease_way.large_receive_offload"],
+        "fbnic has no LRO",
+    ),
 ];
 
 /// A driver of the kernel's tree, or the software NIC's own behaviour.
@@ -86,16 +132,51 @@ impl Driver {
         !matches!(self, Self::Bnxt | Self::Fbnic)
     }
 
+    /// Whether there are no rules until `rx-ntuple-filter` is switched on.
+    pub(crate) fn switches_ntuple_on(self) -> bool {
+        self == Self::Gve
+    }
+
+    /// How many RSS contexts there can be beside the device's own.
+    pub(crate) fn contexts(self) -> u32 {
+        match self {
+            Self::Swnic => 63,
+            Self::Mlx5 => 15,
+            Self::Bnxt => 32,
+            Self::Fbnic => 1,
+            Self::Gve | Self::Ice => 0,
+        }
+    }
+
+    /// The size of a ring that is set, if this is what is asked for.
+    pub(crate) fn ring(self, size: u32) -> u32 {
+        match self {
+            Self::Swnic | Self::Bnxt => size,
+            Self::Mlx5 | Self::Fbnic => size.next_power_of_two().max(64),
+            // It refuses what is not a power of two.
+            Self::Gve => size.next_power_of_two().max(256),
+            Self::Ice => size.next_multiple_of(32).max(64),
+        }
+    }
+
     /// Whether a case of this name runs with it, if no cases are named.
     pub(crate) fn runs(self, case: &str) -> bool {
         let module = case.split('.').next().unwrap_or(case);
         self == Self::Swnic || MODULES.contains(&module)
     }
+
+    /// Why a case of this name cannot hold with it, if that is so.
+    pub(crate) fn skips(self, case: &str) -> Option<&'static str> {
+        let about = |names: &[&str]| names.iter().any(|name| case.starts_with(name));
+        let mut skips = SKIPS.iter();
+        let (_, _, why) = skips.find(|(driver, names, _)| *driver == self && about(names))?;
+        Some(why)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::MODULES;
+    use super::{MODULES, SKIPS};
     use crate::cases::ALL;
 
     #[test]
@@ -105,6 +186,16 @@ mod tests {
             assert!(
                 ALL.iter().any(|case| case.name.starts_with(&prefix)),
                 "no case is in {module}"
+            );
+        }
+    }
+
+    #[test]
+    fn cases_that_are_skipped_are_cases() {
+        for name in SKIPS.iter().flat_map(|(_, names, _)| *names) {
+            assert!(
+                ALL.iter().any(|case| case.name.starts_with(name)),
+                "no case is called {name}"
             );
         }
     }

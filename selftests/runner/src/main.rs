@@ -200,6 +200,10 @@ fn run_all(args: &Args) -> Result<bool> {
     let mut settings = sysctl::Snapshot::take().context("the machine's settings")?;
     let mut ktap = Ktap::begin(out, chosen.len())?;
     for turn in chosen {
+        if let Some(why) = args.driver.skips(turn.case.name) {
+            ktap.verdict(&turn.name, &Verdict::Skipped(why.to_owned()))?;
+            continue;
+        }
         let verdict = run_apart(
             &program,
             &turn,

@@ -5,8 +5,7 @@ use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
 use netdev::{
-    BindOptions, Binding, ChannelsChange, Ethtool, HeaderSplit, Ifindex, Lease, Netdev, QueueId,
-    RingsChange,
+    BindOptions, Binding, Ethtool, HeaderSplit, Ifindex, Lease, Netdev, QueueId, RingsChange,
 };
 use nix::libc::{EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE};
 use udmabuf::{HugePage, Udmabuf};
@@ -144,15 +143,7 @@ pub(super) fn channels_stay_while_bound() -> Result<()> {
     bed::split()?;
     sh(&format!("ethtool -X {NIC} equal 1"))?;
     let _binding = bind_nic()??;
-    let fewer = ChannelsChange {
-        combined: Some(1),
-        ..ChannelsChange::default()
-    };
-    refused(
-        Ethtool::open()?.set_channels(ifindex(NIC)?, &fewer),
-        EINVAL,
-        None,
-    )
+    refused(bed::channels(1)?, EINVAL, None)
 }
 
 fn bind_with_page_size(bytes: u32, pages: HugePage) -> Result<netdev::Result<Binding>> {

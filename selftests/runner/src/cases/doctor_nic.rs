@@ -70,7 +70,7 @@ pub(super) fn split_off_and_threshold() -> Result<()> {
 
 pub(super) fn one_channel() -> Result<()> {
     bed::wire()?;
-    sh(&format!("ethtool -L {NIC} combined 1"))?;
+    bed::channels(1)??;
     cured(NIC, "queues.count", Bad::NoRx)
 }
 
@@ -102,7 +102,7 @@ pub(super) fn no_such_queue() -> Result<()> {
 /// Both of the queues in use are leased out, and the device has two more.
 pub(super) fn all_queues_leased() -> Result<()> {
     bed::wire()?;
-    sh(&format!("ethtool -L {NIC} combined 2"))?;
+    bed::channels(2)??;
     let mut guest = Guest::single("nk0", 3)?;
     guest.granted(0, 1)?;
     guest.granted(1, 2)?;
@@ -112,7 +112,7 @@ pub(super) fn all_queues_leased() -> Result<()> {
 /// One queue is free, and all the other traffic comes to it.
 pub(super) fn only_free_queue_is_rss() -> Result<()> {
     bed::wire()?;
-    sh(&format!("ethtool -L {NIC} combined 2"))?;
+    bed::channels(2)??;
     Guest::single("nk0", 2)?.granted(0, 1)?;
     cured(NIC, "rss.others", Bad::NoRx)
 }
@@ -136,7 +136,7 @@ pub(super) fn ntuple_off() -> Result<()> {
 fn rule(port: u16, queue: u32) -> Result<u32> {
     let to = format!("{NIC_ADDRESS}:{port}").parse()?;
     let rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(queue)));
-    Ok(Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?)
+    bed::insert_rule(&rule)
 }
 
 pub(super) fn rule_table_full() -> Result<()> {

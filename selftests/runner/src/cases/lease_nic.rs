@@ -40,28 +40,19 @@ fn rss_on_queue_zero() -> Result<()> {
     Ok(ethtool.set_rss(nic, None, &change)?)
 }
 
-fn channels(device: Ifindex, count: u32) -> Result<netdev::Result<()>> {
-    let change = ChannelsChange {
-        combined: Some(count),
-        ..ChannelsChange::default()
-    };
-    Ok(Ethtool::open()?.set_channels(device, &change))
-}
-
 pub(super) fn channels_stay() -> Result<()> {
     bed::wire()?;
     let guest = leasing()?;
-    denied(channels(ifindex(NIC)?, 1)?, EINVAL, LEASED)?;
+    denied(bed::channels(1)?, EINVAL, LEASED)?;
     guest.holds(1, 1)
 }
 
 pub(super) fn channels_stay_until_the_end() -> Result<()> {
     bed::wire()?;
-    let nic = ifindex(NIC)?;
     leasing()?;
-    denied(channels(nic, 1)?, EINVAL, LEASED)?;
+    denied(bed::channels(1)?, EINVAL, LEASED)?;
     delete(HOST)?;
-    channels(nic, 1)??;
+    bed::channels(1)??;
     Ok(())
 }
 
@@ -69,30 +60,28 @@ pub(super) fn channels_stay_until_the_end() -> Result<()> {
 pub(super) fn channels_as_they_are() -> Result<()> {
     bed::wire()?;
     let guest = leasing()?;
-    channels(ifindex(NIC)?, bed::QUEUES)??;
+    bed::channels(bed::QUEUES)??;
     guest.holds(1, 1)
 }
 
 /// Queues behind the leased one can go, it can't.
 pub(super) fn channels_shrink_down_to_the_lease() -> Result<()> {
     bed::wire()?;
-    let nic = ifindex(NIC)?;
     let guest = leasing()?;
     for count in [3, 2] {
-        channels(nic, count)??;
+        bed::channels(count)??;
         guest.holds(1, 1)?;
     }
-    denied(channels(nic, 1)?, EINVAL, LEASED)?;
+    denied(bed::channels(1)?, EINVAL, LEASED)?;
     guest.holds(1, 1)
 }
 
 /// Queues behind the leased one can come, and are free.
 pub(super) fn channels_grow() -> Result<()> {
     bed::wire()?;
-    let nic = ifindex(NIC)?;
-    channels(nic, 2)??;
+    bed::channels(2)??;
     let guest = leasing()?;
-    channels(nic, 3)??;
+    bed::channels(3)??;
     guest.holds(1, 1)?;
     free(2)
 }
@@ -101,11 +90,12 @@ pub(super) fn channels_grow() -> Result<()> {
 pub(super) fn netkit_has_no_channels() -> Result<()> {
     bed::wire()?;
     let guest = leasing()?;
-    denied(channels(ifindex(HOST)?, 1)?, EOPNOTSUPP, Said::Nothing)?;
     let change = ChannelsChange {
         combined: Some(1),
         ..ChannelsChange::default()
     };
+    let answer = Ethtool::open()?.set_channels(ifindex(HOST)?, &change);
+    denied(answer, EOPNOTSUPP, Said::Nothing)?;
     let answer = Ethtool::open_in(&guest.netns)?.set_channels(guest.ifindex, &change);
     denied(answer, EOPNOTSUPP, Said::Nothing)?;
     guest.holds(1, 1)

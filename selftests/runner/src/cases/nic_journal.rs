@@ -175,11 +175,7 @@ fn as_a_receiver_has_it() -> Result<()> {
     };
     ethtool.set_rss(nic, None, &change)?;
     let to = format!("{NIC_ADDRESS}:5000").parse()?;
-    ethtool.insert_rule(
-        nic,
-        &FlowRule::tcp_to(to, Action::Queue(QueueId::new(last))),
-    )?;
-    Ok(())
+    bed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(last)))).map(drop)
 }
 
 /// `restore` says that the NIC is gone, and forgets it.

@@ -63,7 +63,7 @@ pub(super) fn looking_changes_nothing() -> Result<()> {
 /// `restore` is told.
 pub(super) fn applied_to_stay() -> Result<()> {
     bed::wire_with(bed::QUEUES * 2, "")?;
-    set_channels(bed::QUEUES)?;
+    bed::channels(bed::QUEUES)??;
     somebody_elses()?;
     bed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
@@ -133,7 +133,7 @@ pub(super) fn driver_that_does_not_keep() -> Result<()> {
             .with_context(|| format!("forget {setting}"))?;
     }
     let line = format!("apply {NIC} --channels 8 --rx-ring 1024");
-    set_channels(bed::QUEUES)?;
+    bed::channels(bed::QUEUES)??;
     let before = observer.state()?;
     bed::parameter("forget", "channels")?;
     let end = finish(tool(&line));
@@ -217,12 +217,4 @@ fn set_rx_ring(rx: u32) -> Result<()> {
         ..netdev::RingsChange::default()
     };
     Ok(netdev::Ethtool::open()?.set_rings(super::ifindex(NIC)?, &change)?)
-}
-
-fn set_channels(combined: u32) -> Result<()> {
-    let change = netdev::ChannelsChange {
-        combined: Some(combined),
-        ..netdev::ChannelsChange::default()
-    };
-    Ok(netdev::Ethtool::open()?.set_channels(super::ifindex(NIC)?, &change)?)
 }

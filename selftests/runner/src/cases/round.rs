@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use devmem::pattern::Pattern;
-use netdev::{Action, Ethtool, FlowRule, HeaderSplit, NetNs, QueueId, RingsChange, RssChange};
+use netdev::{Action, Ethtool, FlowRule, HeaderSplit, NetNs, QueueId, RssChange};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
@@ -20,6 +20,7 @@ use super::ifindex;
 use super::receive::bound_queues;
 use super::transfer::devmem_tcp;
 use crate::bed::{self, NIC, NIC_ADDRESS, PEER};
+use crate::driver::Driver;
 use crate::state::{self, Observer, State};
 use crate::tool::{Finished, Running, command, finish, until};
 
@@ -80,15 +81,8 @@ fn rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Resu
 /// A table that nobody has set counts as such (`netif_is_rxfh_configured`): it may follow the number
 /// of channels, which a table that was set forbids (`ethtool_check_max_channel`).
 fn defaults_are_defaults() -> Result<()> {
-    let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
-    for combined in [bed::QUEUES / 2, bed::QUEUES] {
-        let change = netdev::ChannelsChange {
-            combined: Some(combined),
-            ..netdev::ChannelsChange::default()
-        };
-        ethtool
-            .set_channels(nic, &change)
-            .context("the RSS table counts as set")?;
+    for count in [bed::QUEUES / 2, bed::QUEUES] {
+        bed::channels(count)?.context("the RSS table counts as set")?;
     }
     Ok(())
 }
@@ -109,11 +103,15 @@ pub(super) fn somebody_elses() -> Result<()> {
         table: Some([1, 2].map(QueueId::new).to_vec()),
         ..RssChange::default()
     };
-    let context = ethtool.create_rss_context(nic, &change)?.context;
-    let spread = Action::Context(context.context("a context without number")?);
-    for (port, action) in [(7001, spread), (7002, Action::Queue(QueueId::new(1)))] {
+    let mut rules = vec![(7002, Action::Queue(QueueId::new(1)))];
+    // The only context, where there is one, is the receivers'.
+    if Driver::played().contexts() > 1 {
+        let context = ethtool.create_rss_context(nic, &change)?.context;
+        rules.push((7001, Action::Context(context.context("no number")?)));
+    }
+    for (port, action) in rules {
         let to = SocketAddr::new(NIC_ADDRESS.parse()?, port);
-        ethtool.insert_rule(nic, &FlowRule::tcp_to(to, action))?;
+        bed::insert_rule(&FlowRule::tcp_to(to, action))?;
     }
     Ok(())
 }
@@ -125,14 +123,7 @@ fn somebody_elses_rings(turn: u32) -> Result<()> {
         1 => (HeaderSplit::Auto, 0),
         _ => (HeaderSplit::Enabled, 64),
     };
-    let change = RingsChange {
-        rx: Some(1000 - turn),
-        tx: Some(100 + turn),
-        tcp_data_split: Some(split),
-        hds_thresh: Some(threshold),
-        ..RingsChange::default()
-    };
-    Ok(Ethtool::open()?.set_rings(ifindex(NIC)?, &change)?)
+    bed::rings_of(1000 - turn, 100 + turn, split, threshold)
 }
 
 /// A receiver under way.
