@@ -24,7 +24,7 @@ pub use ethtool::*;
 pub use ids::*;
 pub use link::*;
 pub use netdev::*;
-pub use netlink::{Error, ExtAck, NetNs, ParseError, Result};
+pub use netlink::{Error, ExtAck, NetNs, ParseError, Result, SeenNetNs, Visible};
 pub use remedy::remedy;
 pub use shell::{shell_command, shell_word};
 

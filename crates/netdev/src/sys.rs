@@ -197,6 +197,31 @@ fn check(status: libc::c_int) -> io::Result<()> {
     }
 }
 
+/// `SO_NETNS_COOKIE` of most architectures: since Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The number of the socket's network namespace, which no other one gets in this boot
+/// (`sock_net(sk)->net_cookie`).
+pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut len: libc::socklen_t = 8;
+    // SAFETY: the descriptor is open as long as it is borrowed, and the kernel writes `len` bytes at most,
+    // which `cookie` has, and the length itself.
+    check(unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut len,
+        )
+    })?;
+    match len {
+        8 => Ok(cookie),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
 /// The name of a device in the socket's network namespace (`dev_ifname`).
 pub(crate) fn name_of(socket: impl AsFd, ifindex: Ifindex) -> io::Result<String> {
     let mut request = ifreq("")?;

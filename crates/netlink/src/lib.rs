@@ -19,6 +19,7 @@ mod netns;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod visible;
 mod words;
 mod write;
 
@@ -29,6 +30,7 @@ pub use generic::Family;
 pub use message::{Message, Request};
 pub use netns::NetNs;
 pub use socket::{Listener, Socket};
+pub use visible::{SeenNetNs, Visible};
 pub use words::{Phrase, Vocabulary, Word};
 pub use write::Writer;
 

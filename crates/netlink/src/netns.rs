@@ -4,13 +4,13 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::panic::resume_unwind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
 use nix::sched::{CloneFlags, setns};
 
-use crate::{Error, Result};
+use crate::{Error, Result, SeenNetNs};
 
 /// Where `ip netns` keeps the names.
 const NAMED: &str = "/run/netns";
@@ -19,6 +19,7 @@ const NAMED: &str = "/run/netns";
 #[derive(Debug, Clone)]
 pub struct NetNs {
     file: Arc<File>,
+    path: PathBuf,
     label: String,
 }
 
@@ -66,45 +67,28 @@ impl NetNs {
         )
     }
 
-    /// All that can be seen from here, each once: the current one, those with a name, and those of
-    /// processes that may be looked into, labelled `current`, by their name, and `pid:PID`.
-    ///
-    /// # Errors
-    /// Those of [`NetNs::current`]. What goes away meanwhile is left out.
-    pub fn visible() -> Result<Vec<Self>> {
-        let mut spaces = vec![Self::current()?];
-        let mut seen = vec![spaces[0].identity()?];
-        let names = files(NAMED).into_iter().map(|name| Self::by_name(&name));
-        let pids = files("/proc")
-            .into_iter()
-            .filter_map(|name| name.parse().ok());
-        let processes = pids.map(|pid: u32| {
-            Self::open(
-                Path::new(&format!("/proc/{pid}/ns/net")),
-                format!("pid:{pid}"),
-            )
-        });
-        for netns in names.chain(processes).flatten() {
-            // A name may be there without a namespace mounted on it, on a file of another device.
-            let Ok(identity) = netns.identity() else {
-                continue;
-            };
-            if identity.0 == seen[0].0 && !seen.contains(&identity) {
-                seen.push(identity);
-                spaces.push(netns);
-            }
-        }
-        Ok(spaces)
-    }
-
-    fn open(path: &Path, label: String) -> Result<Self> {
+    pub(crate) fn open(path: &Path, label: String) -> Result<Self> {
         match File::open(path) {
             Ok(file) => Ok(Self {
                 file: Arc::new(file),
+                path: path.to_owned(),
                 label,
             }),
             Err(e) => Err(Error::from_io("netns", label, &e)),
         }
+    }
+
+    /// What is known of it without holding it open. It may be that it is not found again by that, as
+    /// when it was opened by a path that is gone.
+    ///
+    /// # Errors
+    /// Those of `fstat`.
+    pub fn seen(&self) -> Result<SeenNetNs> {
+        Ok(SeenNetNs::new(
+            self.identity()?,
+            self.label.clone(),
+            self.path.clone(),
+        ))
     }
 
     /// What it was opened by, for messages.
@@ -156,16 +140,6 @@ impl NetNs {
             thread.join().unwrap_or_else(|panic| resume_unwind(panic))
         })
     }
-}
-
-/// The names in a folder, sorted; none where it cannot be read.
-fn files(folder: &str) -> Vec<String> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut names: Vec<String> = entries
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect();
-    names.sort_unstable();
-    names
 }
 
 impl AsFd for NetNs {

@@ -62,6 +62,18 @@ pub enum Error {
         /// The NIC.
         device: String,
     },
+    /// The NIC was not found, and may be somewhere.
+    #[error(
+        "{device} is in no namespace that can be seen from here, and may be in another: what was changed \
+         on it stays noted{}",
+        why.as_ref().map(|why| format!(" ({why})")).unwrap_or_default()
+    )]
+    Hidden {
+        /// The NIC.
+        device: String,
+        /// What kept it from being found, where that is known.
+        why: Option<netdev::Error>,
+    },
     /// Some steps could not be taken back; the NIC is not as it was.
     #[error("{device} is not as it was: {}", failures.join("; "))]
     NotRestored {
@@ -73,6 +85,21 @@ pub enum Error {
     /// The journal could not be read or written; nothing was changed without it.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
+    /// Somebody has set the NIC up who keeps what it was in another directory: neither could tell what the
+    /// other makes of it.
+    #[error(
+        "{device} is set up by {}, whose journal is in another runtime directory",
+        pid.map_or("a process".to_owned(), |pid| format!("process {pid}"))
+    )]
+    OtherRunDir {
+        /// The NIC.
+        device: String,
+        /// Who has, where that can be seen.
+        pid: Option<u32>,
+    },
+    /// It could not be said that the NIC is set up, nor who else has done it.
+    #[error("sockets of other receivers")]
+    Presence(#[source] io::Error),
     /// The process that watches over this one could not be started; nothing was changed.
     #[error("starting the guardian")]
     Guardian(#[source] io::Error),
@@ -88,9 +115,19 @@ impl Error {
                     shell_word(device)
                 )
             }
+            Self::OtherRunDir { .. } => {
+                "use the same one, DEVMEM_TCP_RUNTIME_DIR=DIR, in a mount namespace that has it; or end \
+                 that process first"
+                    .to_owned()
+            }
             Self::NotRestored { device, .. } => {
                 format!("`devmem-tcp restore {}` tries again", shell_word(device))
             }
+            Self::Hidden { device, .. } => format!(
+                "run it where the NIC can be seen, as root of the host; `devmem-tcp restore --force {}` \
+                 forgets what is noted",
+                shell_word(device)
+            ),
             Self::NotKept { .. } => "see the driver's log: dmesg".to_owned(),
             Self::NoOtherQueue { device } => {
                 format!(

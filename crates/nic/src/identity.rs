@@ -1,12 +1,22 @@
 //! Which NIC it is.
 
-use netdev::{Ifindex, Link, LinkInfo, NetNs};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use netdev::{Ifindex, Link, LinkInfo, NetNs, SeenNetNs};
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, boot_id};
 
-/// What tells a NIC from others, one of the same name too: the kernel gives no number twice in a
-/// boot until it has given all, and a NIC keeps its number when it moves where that is free.
+/// Searches that are made when namespaces come and go meanwhile.
+const TRIES: u32 = 3;
+
+/// What tells a NIC from others, one of the same name too. In a namespace the kernel gives no number
+/// twice until it has given all, and a NIC keeps its number when it moves where that is free. A
+/// physical one that got another number on its way is known by its device, and which port of that it
+/// is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
@@ -17,26 +27,49 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     parent: Option<String>,
     bus: Option<String>,
+    /// Its device since that has its driver: see [`device`].
+    #[serde(default)]
+    device: Option<u64>,
+    /// Its own address and port, among those of its device.
+    #[serde(default)]
+    port: (Option<String>, Option<String>),
 }
 
 impl Identity {
     pub(crate) fn of(netns: &NetNs, link: &LinkInfo) -> Result<Self, Error> {
-        Ok(Self {
+        let mut identity = Self {
             boot: boot_id()?,
             netns: netns.identity()?,
             ifindex: link.ifindex,
             name: link.name.clone(),
             parent: link.parent.clone(),
             bus: link.parent_bus.clone(),
-        })
+            device: None,
+            port: (
+                link.permanent_mac.map(|mac| mac.to_string()),
+                link.port.clone(),
+            ),
+        };
+        if let Sysfs::There(device) = identity.sysfs() {
+            identity.device = Some(device);
+        }
+        Ok(identity)
     }
 
-    /// Whether both are one NIC, wherever it is now and whatever its name is.
+    /// Whether both are one NIC, wherever it is now and whatever its name and number are.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        self.boot == other.boot
-            && self.ifindex == other.ifindex
-            && self.parent == other.parent
-            && self.bus == other.bus
+        let of = |it: &Self| (it.boot.clone(), it.parent.clone(), it.bus.clone());
+        if of(self) != of(other) {
+            return false;
+        }
+        let same_device = match (self.device, other.device) {
+            (Some(one), Some(other)) => Some(one == other),
+            _ => None,
+        };
+        match self.ifindex == other.ifindex {
+            true => same_device.unwrap_or(true),
+            false => same_device == Some(true) && self.port == other.port,
+        }
     }
 
     /// Whether it was met in this boot of the machine.
@@ -49,31 +82,167 @@ impl Identity {
         format!("nic-{}-{}.json", self.netns.1, self.ifindex)
     }
 
-    /// Where it is now, if anywhere: in the namespace where it was, or in another one that can be seen.
+    /// Whether a journal of this name may be its own.
+    pub(crate) fn may_have(&self, file: &str) -> bool {
+        let whole = self.file();
+        let stem = whole.trim_end_matches(".json");
+        let rest = file
+            .strip_prefix(stem)
+            .and_then(|it| it.strip_suffix(".json"));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    }
+
+    /// Where it is now: in the namespace where it was, or in another one that can be seen. `None` if
+    /// it is gone for sure.
+    ///
+    /// # Errors
+    /// [`Error::Hidden`] where it may be somewhere else.
     pub(crate) fn find(&self) -> Result<Option<(NetNs, LinkInfo)>, Error> {
-        let mut spaces = NetNs::visible()?;
-        // Where it was comes first.
-        spaces.sort_by_key(|netns| netns.identity().ok() != Some(self.netns));
-        for netns in spaces {
-            let link = match Link::open_in(&netns).and_then(|mut link| link.get(self.ifindex)) {
-                Ok(link) => link,
-                Err(error) if is_not_there(&error) => continue,
-                // Not knowing is not absence: what was changed stays noted.
-                Err(error) => return Err(error.into()),
+        let mut tries = TRIES;
+        loop {
+            let (found, why) = self.search()?;
+            if found.is_some() {
+                return Ok(found);
+            }
+            let why = match (self.sysfs(), why) {
+                // Its settings went with it.
+                (Sysfs::Gone, _) | (Sysfs::Unknown, None) => return Ok(None),
+                (Sysfs::There(device), why) if self.device == Some(device) => why,
+                // The device was taken from its driver, or away, since.
+                (Sysfs::There(_), _) if self.device.is_some() => return Ok(None),
+                (_, why) => why,
             };
-            if self.is(&Self::of(&netns, &link)?) {
-                return Ok(Some((netns, link)));
+            tries -= 1;
+            if tries == 0 {
+                return Err(Error::Hidden {
+                    device: self.name.clone(),
+                    why,
+                });
             }
         }
-        Ok(None)
+    }
+
+    /// One look at each namespace, and why it may have been passed over.
+    fn search(&self) -> Result<Found, Error> {
+        let visible = NetNs::visible_or_held()?;
+        let mut why = visible.hidden;
+        let (home, away): (Vec<_>, Vec<_>) = visible
+            .spaces
+            .iter()
+            .partition(|seen| seen.identity() == self.netns);
+        for seen in home.into_iter().chain(away) {
+            match self.find_in(seen) {
+                Ok(None) => {}
+                Ok(found) => return Ok((found, None)),
+                // Not knowing is not absence.
+                Err(Error::Refused(error)) => why = Some(error),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((None, why))
+    }
+
+    fn find_in(&self, seen: &SeenNetNs) -> Result<Option<(NetNs, LinkInfo)>, Error> {
+        let netns = seen.open()?;
+        let mut links = Link::open_in(&netns)?;
+        let same = |link: &LinkInfo| Ok::<_, Error>(self.is(&Self::of(&netns, link)?));
+        match links.get(self.ifindex) {
+            Ok(link) if same(&link)? => return Ok(Some((netns, link))),
+            Ok(_) => {}
+            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {}
+            Err(error) => return Err(error.into()),
+        }
+        if self.device.is_none() {
+            return Ok(None);
+        }
+        let mut candidates = links.list()?.into_iter();
+        let found = candidates.find_map(|link| match link.parent == self.parent {
+            true => match same(&link) {
+                Ok(is) => is.then_some(Ok(link)),
+                Err(error) => Some(Err(error)),
+            },
+            false => None,
+        });
+        Ok(found.transpose()?.map(|link| (netns, link)))
+    }
+
+    /// What sysfs says of its device, which all namespaces see.
+    fn sysfs(&self) -> Sysfs {
+        let (Some(bus), Some(parent)) = (&self.bus, &self.parent) else {
+            return Sysfs::Unknown;
+        };
+        let all = Path::new("/sys/bus").join(bus).join("devices");
+        match device(&all.join(parent)) {
+            Ok(device) => Sysfs::There(device),
+            Err(error) if error.kind() == ErrorKind::NotFound && all.is_dir() => Sysfs::Gone,
+            Err(_) => Sysfs::Unknown,
+        }
     }
 }
 
-/// Whether an error says that a namespace has no such device: `ENODEV`, or that the namespace went meanwhile
-/// or may not be entered.
-fn is_not_there(error: &netdev::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::ENODEV | libc::ENOENT | libc::EINVAL | libc::EPERM | libc::EACCES)
-    )
+/// A NIC and where it is, or why it may be where nobody looked.
+type Found = (Option<(NetNs, LinkInfo)>, Option<netdev::Error>);
+
+/// What sysfs says of a device.
+enum Sysfs {
+    /// It is there: see [`device`].
+    There(u64),
+    Gone,
+    /// It has none, or there is no sysfs.
+    Unknown,
+}
+
+/// A number for a device as it is bound to its driver now: the inode of the link to the driver, which is
+/// made anew each time (`driver_sysfs_add`), or of the device's folder where no driver of its bus has
+/// it. kernfs gives no number twice in a boot (`kernfs_ino`).
+fn device(folder: &Path) -> std::io::Result<u64> {
+    let folder: PathBuf = folder.canonicalize()?;
+    match fs::symlink_metadata(folder.join("driver")) {
+        Ok(link) => Ok(link.ino()),
+        Err(_) => Ok(fs::metadata(folder)?.ino()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn eth0() -> Identity {
+        Identity {
+            boot: "b".to_owned(),
+            netns: (4, 1),
+            ifindex: Ifindex::new(3),
+            name: "eth0".to_owned(),
+            parent: Some("0000:01:00.0".to_owned()),
+            bus: Some("pci".to_owned()),
+            device: Some(77),
+            port: (Some("00:00:5e:00:53:01".to_owned()), None),
+        }
+    }
+
+    #[test]
+    fn a_nic_that_moved_is_the_same_under_another_number() {
+        let mut moved = eth0();
+        (moved.netns, moved.ifindex, moved.name) = ((4, 2), Ifindex::new(9), "rail0".to_owned());
+        assert!(eth0().is(&moved) && moved.is(&eth0()));
+    }
+
+    #[test]
+    fn another_is_another() {
+        let others: [fn(&mut Identity); 5] = [
+            |it| it.boot = "c".to_owned(),
+            |it| it.parent = Some("0000:02:00.0".to_owned()),
+            // The driver was bound anew.
+            |it| it.device = Some(78),
+            // The second port of its device.
+            |it| (it.ifindex, it.port.0) = (Ifindex::new(4), None),
+            // A journal of an earlier version, and another number.
+            |it| (it.ifindex, it.device) = (Ifindex::new(4), None),
+        ];
+        for change in others {
+            let mut other = eth0();
+            change(&mut other);
+            assert!(!eth0().is(&other) && !other.is(&eth0()), "{other:?}");
+        }
+    }
 }

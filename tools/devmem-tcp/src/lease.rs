@@ -74,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let here = NetNs::current()?;
     let guest_netns = netns(args.netns.as_ref())?;
     let phys = Link::open()?.by_name(&args.phys)?;
-    let mut records = Records::open()?;
+    let mut records = Records::open(args.dry_run)?;
     let found = find(args, &here, &guest_netns)?;
     let mut site = site(args, phys, here, guest_netns, found.as_ref())?;
     if !args.addresses.is_empty() {

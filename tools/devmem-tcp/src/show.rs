@@ -170,7 +170,8 @@ fn sides<'a>(
 
 /// The driver's name, or the kind of a device without one.
 fn driver(space: &Space, queue: &Queue) -> String {
-    let driver = Ethtool::open_in(&space.netns).and_then(|mut tool| tool.driver(queue.ifindex));
+    let opened = space.netns.open().and_then(|it| Ethtool::open_in(&it));
+    let driver = opened.and_then(|mut tool| tool.driver(queue.ifindex));
     match driver {
         Ok(driver) => driver.driver,
         Err(_) => space

@@ -7,6 +7,7 @@
 use anyhow::{Context, Result};
 use netdev::{
     DmabufId, Ifindex, Link, LinkInfo, NetNs, Netdev, PagePool, Queue, QueueId, QueueType,
+    SeenNetNs,
 };
 use serde::Serialize;
 
@@ -19,8 +20,7 @@ pub(crate) struct Snapshot {
 /// One network namespace.
 #[derive(Debug)]
 pub(crate) struct Space {
-    pub(crate) netns: NetNs,
-    pub(crate) identity: Identity,
+    pub(crate) netns: SeenNetNs,
     /// As in `ip netns`, or `pid:PID`; empty for the one that the caller is in.
     pub(crate) name: String,
     pub(crate) links: Vec<LinkInfo>,
@@ -57,14 +57,14 @@ pub(crate) struct LeaseView {
 impl Snapshot {
     /// Looks into this namespace, then into all others that can be seen.
     ///
-    /// The namespaces live at least as long as this: who keeps it for long keeps leases alive.
+    /// None of them is held open.
     pub(crate) fn take() -> Result<Self> {
-        let mut visible = NetNs::visible()?.into_iter();
+        let mut visible = NetNs::visible()?.spaces.into_iter();
         let here = visible.next().context("no namespace at all")?;
         let mut spaces = vec![Space::look(here, String::new())?];
-        for netns in visible {
-            let name = netns.label().to_owned();
-            match Space::look(netns, name) {
+        for seen in visible {
+            let name = seen.label().to_owned();
+            match Space::look(seen, name) {
                 Ok(space) => spaces.push(space),
                 // Gone meanwhile, or another user's.
                 Err(error) => tracing::debug!("passed over: {error:#}"),
@@ -74,13 +74,13 @@ impl Snapshot {
     }
 
     /// Looks into one namespace more, if it is not among them; says which it is.
-    pub(crate) fn include(&mut self, netns: NetNs, name: String) -> Result<usize> {
-        for (index, space) in self.spaces.iter().enumerate() {
-            if space.netns.is_same(&netns)? {
-                return Ok(index);
-            }
+    pub(crate) fn include(&mut self, netns: &NetNs, name: String) -> Result<usize> {
+        let identity = netns.identity()?;
+        let known = self.spaces.iter();
+        if let Some(index) = known.map(Space::identity).position(|it| it == identity) {
+            return Ok(index);
         }
-        self.spaces.push(Space::look(netns, name)?);
+        self.spaces.push(Space::look(netns.seen()?, name)?);
         Ok(self.spaces.len() - 1)
     }
 
@@ -96,7 +96,7 @@ impl Snapshot {
                     Some(id) => {
                         let links = match &mut links {
                             Some(links) => links,
-                            empty => empty.insert(Link::open_in(&space.netns)?),
+                            empty => empty.insert(Link::open_in(&space.netns.open()?)?),
                         };
                         self.by_nsid(links, id)?
                     }
@@ -123,8 +123,10 @@ impl Snapshot {
     /// The namespace that has this id in the namespace of `links`.
     fn by_nsid(&self, links: &mut Link, id: i32) -> Result<Option<&Space>> {
         for space in &self.spaces {
-            if links.nsid(&space.netns)? == Some(id) {
-                return Ok(Some(space));
+            match space.netns.open() {
+                Ok(netns) if links.nsid(&netns)? == Some(id) => return Ok(Some(space)),
+                // It went, or is another's: then it has no name here.
+                _ => {}
             }
         }
         Ok(None)
@@ -132,7 +134,8 @@ impl Snapshot {
 }
 
 impl Space {
-    fn look(netns: NetNs, name: String) -> Result<Self> {
+    fn look(seen: SeenNetNs, name: String) -> Result<Self> {
+        let netns = seen.open()?;
         let in_netns = || format!("namespace {}", netns.label());
         let links = Link::open_in(&netns)?.list().with_context(in_netns)?;
         let mut netdev = Netdev::open_in(&netns)?;
@@ -140,13 +143,17 @@ impl Space {
         queues.retain(|queue| queue.kind == QueueType::Rx);
         let pools = netdev.page_pools(None).with_context(in_netns)?;
         Ok(Self {
-            identity: netns.identity()?,
-            netns,
+            netns: seen,
             name,
             links,
             queues,
             pools,
         })
+    }
+
+    /// Which namespace it is.
+    pub(crate) fn identity(&self) -> Identity {
+        self.netns.identity()
     }
 
     /// The device's name.
@@ -160,7 +167,7 @@ impl Space {
             device: self.device(ifindex).map(|link| link.name.clone()),
             ifindex,
             queue,
-            identity: Some(self.identity),
+            identity: Some(self.identity()),
         }
     }
 }
@@ -190,7 +197,7 @@ pub(crate) fn nic_behind(
         }));
     }
     let mut snapshot = Snapshot::take()?;
-    let virt = snapshot.include(netns.clone(), netns.label().to_owned())?;
+    let virt = snapshot.include(netns, netns.label().to_owned())?;
     let virt = snapshot.spaces.get(virt).map(|space| space.name.clone());
     let mut behind: Option<NicBehind> = None;
     for lease in snapshot.leases()? {
@@ -210,7 +217,7 @@ pub(crate) fn nic_behind(
             .find(|space| Some(&*space.name) == name);
         if let (Some(space), Some(device)) = (space, lease.phys.device) {
             behind = Some(NicBehind {
-                netns: space.netns.clone(),
+                netns: space.netns.open()?,
                 ifindex: lease.phys.ifindex,
                 device,
                 queues: vec![lease.phys.queue],

@@ -99,7 +99,7 @@ fn stale(dry_run: bool) -> Result<Vec<Unleased>> {
 }
 
 fn one(args: &Args, netkit: &str) -> Result<Unleased> {
-    let mut records = Records::open()?;
+    let mut records = Records::open(args.dry_run)?;
     let target = Target::find(netkit, args.netns.as_ref(), &records)?;
     let mut unleased = Unleased {
         netkit: target.name.clone(),

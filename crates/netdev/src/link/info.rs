@@ -34,6 +34,10 @@ pub struct LinkInfo {
     pub max_mtu: Option<u32>,
     /// Its Ethernet address.
     pub mac: Option<MacAddr>,
+    /// The Ethernet address that it was made with, where it has one.
+    pub permanent_mac: Option<MacAddr>,
+    /// Which port of its device it is, where the driver says so.
+    pub port: Option<String>,
     /// The device on a bus that it belongs to: a NIC has one, a virtual link has none.
     pub parent: Option<String>,
     /// That bus.
@@ -94,6 +98,8 @@ impl LinkInfo {
             min_mtu: None,
             max_mtu: None,
             mac: None,
+            permanent_mac: None,
+            port: None,
             parent: None,
             parent_bus: None,
             rx_queues: 0,
@@ -120,6 +126,8 @@ impl LinkInfo {
         match attr.kind() {
             // Links without Ethernet have addresses of other lengths, or none.
             ifla::ADDRESS => self.mac = attr.array().map(MacAddr).ok(),
+            ifla::PERM_ADDRESS => self.permanent_mac = attr.array().map(MacAddr).ok(),
+            ifla::PHYS_PORT_NAME => self.port = Some(attr.lossy_str()?),
             ifla::MTU => self.mtu = attr.u32()?,
             ifla::MIN_MTU => self.min_mtu = Some(attr.u32()?),
             ifla::MAX_MTU => self.max_mtu = Some(attr.u32()?).filter(|&mtu| mtu != 0),

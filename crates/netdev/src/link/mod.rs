@@ -39,6 +39,7 @@ mod ifla {
     pub(super) const NUM_TX_QUEUES: u16 = 31;
     pub(super) const NUM_RX_QUEUES: u16 = 32;
     pub(super) const LINK_NETNSID: u16 = 37;
+    pub(super) const PHYS_PORT_NAME: u16 = 38;
     pub(super) const XDP: u16 = 43;
     pub(super) const NEW_NETNSID: u16 = 45;
     pub(super) const NEW_IFINDEX: u16 = 49;
@@ -46,6 +47,7 @@ mod ifla {
     pub(super) const MAX_MTU: u16 = 51;
     pub(super) const PROP_LIST: u16 = 52;
     pub(super) const ALT_IFNAME: u16 = 53;
+    pub(super) const PERM_ADDRESS: u16 = 54;
     pub(super) const PARENT_DEV_NAME: u16 = 56;
     pub(super) const PARENT_DEV_BUS_NAME: u16 = 57;
 
@@ -151,6 +153,17 @@ impl Link {
     fn over(mut socket: Socket) -> Self {
         socket.set_vocabulary(vocabulary);
         Self { socket }
+    }
+
+    /// A number for the network namespace that this handle acts in, which no other one gets while the
+    /// machine runs: an inode's number ([`NetNs::identity`]) is used again (`SO_NETNS_COOKIE`).
+    ///
+    /// # Errors
+    /// `ENOPROTOOPT` before Linux 5.14.
+    #[doc(alias = "SO_NETNS_COOKIE")]
+    pub fn netns_cookie(&self) -> Result<u64> {
+        let cookie = sys::netns_cookie(&self.socket);
+        cookie.map_err(|e| Error::from_io("netns-cookie", "", &e))
     }
 
     /// A link by its number (`rtnl_getlink`).

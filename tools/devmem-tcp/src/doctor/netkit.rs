@@ -107,7 +107,8 @@ fn other_end(place: &Place, link: &LinkInfo) -> Result<Option<(Place, LinkInfo)>
         return Ok(Some((place.clone(), get(&place.netns)?)));
     };
     let mut here = Link::open_in(&place.netns)?;
-    for netns in NetNs::visible()? {
+    for seen in NetNs::visible()?.spaces {
+        let Ok(netns) = seen.open() else { continue };
         if matches!(here.nsid(&netns), Ok(Some(nsid)) if nsid == id) {
             return Ok(match get(&netns) {
                 Ok(link) => Some((Place::new(netns)?, link)),

@@ -150,7 +150,7 @@ pub(super) fn clear_namesake(site: &Site, records: &mut Records) -> Result<()> {
         None => (&site.netkit, &site.guest_netns),
     };
     let netns = netns.identity()?;
-    for stale in records.stale()? {
+    for stale in records.stale(false)? {
         if stale.anchor.name == *name && stale.anchor_netns == netns {
             records.clear(&stale, false)?;
         }

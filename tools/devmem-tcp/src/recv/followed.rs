@@ -83,7 +83,7 @@ impl Followed {
 
     /// It went to the namespace that its old one knows by this number.
     fn follow(&mut self, nsid: i32, ifindex: Ifindex) {
-        let there = visible().into_iter().find(|netns| {
+        let there = visible().find(|netns| {
             let known = Link::open_in(&self.netns).and_then(|mut link| link.nsid(netns));
             known.is_ok_and(|known| known == Some(nsid))
         });
@@ -134,8 +134,11 @@ impl AsFd for Followed {
     }
 }
 
-fn visible() -> Vec<NetNs> {
-    NetNs::visible().unwrap_or_default()
+/// One after the other: none is held open.
+fn visible() -> impl Iterator<Item = NetNs> {
+    let seen = NetNs::visible().map(|visible| visible.spaces);
+    let seen = seen.unwrap_or_default().into_iter();
+    seen.filter_map(|seen| seen.open().ok())
 }
 
 /// The link, if it is there.

@@ -130,7 +130,7 @@ impl Scene {
                     device: link.name.clone(),
                     ifindex: link.ifindex,
                     kind,
-                    identity: space.identity,
+                    identity: space.identity(),
                 });
             }
             for queue in &space.queues {

@@ -180,21 +180,18 @@ impl Ears {
     /// there was any.
     fn refresh(&mut self) -> Result<bool> {
         self.watch_names();
-        let visible = NetNs::visible()?;
+        let visible = NetNs::visible()?.spaces;
         let mut identities = Vec::new();
         let mut any = false;
-        for netns in &visible {
-            let Ok(identity) = netns.identity() else {
-                continue;
-            };
+        for seen in &visible {
+            let identity = seen.identity();
             identities.push(identity);
             if let Some(ear) = self.ears.iter_mut().find(|ear| ear.identity == identity) {
-                if ear.mind_queues(netns).is_err() {
-                    any = true;
-                }
+                let minded = seen.open().and_then(|netns| ear.mind_queues(&netns));
+                any |= minded.is_err();
                 continue;
             }
-            match Ear::open(netns) {
+            match seen.open().and_then(|netns| Ear::open(&netns)) {
                 Ok(ear) => {
                     self.ears.push(ear);
                     any = true;

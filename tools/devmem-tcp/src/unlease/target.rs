@@ -122,19 +122,20 @@ impl Target {
             end: None,
             guest: None,
         };
-        for netns in NetNs::visible()? {
-            if netns.identity()? != record.anchor_netns {
-                continue;
+        let found = match here.identity()? == record.anchor_netns {
+            true => {
+                let anchor = record.find_anchor(&mut Link::open()?)?;
+                anchor.map(|anchor| (here.clone(), anchor))
             }
-            let Some(anchor) = record.find_anchor(&mut Link::open_in(&netns)?)? else {
-                continue;
-            };
-            target.end = Some((netns.clone(), anchor.ifindex));
-            match record.pair {
-                true => target.guest_of(here, &netns, &anchor)?,
-                false => target.guest = Some((anchor.ifindex, Place::Entered(netns))),
-            }
-            break;
+            false => record.find_elsewhere()?,
+        };
+        let Some((netns, anchor)) = found else {
+            return Ok(target);
+        };
+        target.end = Some((netns.clone(), anchor.ifindex));
+        match record.pair {
+            true => target.guest_of(here, &netns, &anchor)?,
+            false => target.guest = Some((anchor.ifindex, Place::Entered(netns))),
         }
         Ok(target)
     }
@@ -161,7 +162,8 @@ impl Target {
         };
         let mut links = Link::open()?;
         let mut place = Place::Id(host.link_netns_id);
-        for netns in NetNs::visible()? {
+        for seen in NetNs::visible()?.spaces {
+            let Ok(netns) = seen.open() else { continue };
             let found = match host.link_netns_id {
                 None => here.is_same(&netns)?,
                 Some(id) => links.nsid(&netns)? == Some(id),
@@ -201,8 +203,9 @@ impl Target {
         let (true, Place::Entered(_)) = (leases.is_empty(), place) else {
             return Ok(leases);
         };
-        for other in NetNs::visible()?.iter().skip(1) {
-            let leases = Ending::of(other, *guest, place)?;
+        for other in NetNs::visible()?.spaces.iter().skip(1) {
+            let Ok(other) = other.open() else { continue };
+            let leases = Ending::of(&other, *guest, place)?;
             if !leases.is_empty() {
                 return Ok(leases);
             }

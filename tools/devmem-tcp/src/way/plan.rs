@@ -102,7 +102,7 @@ impl Way {
         if forwards {
             let features = Ethtool::open()?.features(phys.ifindex)?;
             way.loses_lro = features.active.contains(LRO);
-            way.lro = way.loses_lro || records.noted_lro(phys.ifindex);
+            way.lro = way.loses_lro || records.noted_lro(phys.ifindex)?;
         }
         Ok(way)
     }

@@ -15,6 +15,8 @@ use netdev::{Ethtool, Ifindex, Link, LinkInfo, NetNs};
 use nic::{Locked, RunDir, RunDirError, boot_id};
 use serde::{Deserialize, Serialize};
 
+use crate::remedy::Hint;
+
 use super::setting::{Change, Key, Restored};
 
 /// The feature that a NIC loses when it forwards (`dev_disable_lro`), as `ethtool -k` has it in the
@@ -55,6 +57,9 @@ pub(crate) struct Record {
     pub(crate) pair: bool,
     /// The namespace that the anchor is in: device and inode.
     pub(crate) anchor_netns: (u64, u64),
+    /// The same by a number that is not used again.
+    #[serde(default)]
+    pub(crate) anchor_cookie: Option<u64>,
     /// The guest's addresses, for people to read.
     pub(crate) addresses: Vec<String>,
     /// Switches that were put on, of devices in the anchor's namespace.
@@ -72,8 +77,19 @@ impl Record {
         format!("{PREFIX}{}-{}.json", self.anchor_netns.1, self.anchor.name)
     }
 
+    /// Whether the anchor's namespace is that of `links`, and not one that got its inode.
+    fn is_in(&self, links: &Link) -> bool {
+        match (self.anchor_cookie, links.netns_cookie()) {
+            (Some(known), Ok(cookie)) => known == cookie,
+            _ => true,
+        }
+    }
+
     /// The anchor, if it is still there, in the namespace of `links`.
     pub(crate) fn find_anchor(&self, links: &mut Link) -> Result<Option<LinkInfo>> {
+        if !self.is_in(links) {
+            return Ok(None);
+        }
         let found = match self.anchor.ifindex {
             // Numbers are not used twice in a namespace until they run out (`dev_index_reserve`).
             Some(ifindex) => links.get(ifindex),
@@ -83,6 +99,38 @@ impl Record {
             Ok(link) => Ok(Some(link).filter(|link| link.kind.as_deref() == Some("netkit"))),
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Record {
+    /// The anchor in a namespace other than the present one, if it is there.
+    ///
+    /// # Errors
+    /// Where it may be in a namespace that can't be seen or entered.
+    pub(crate) fn find_elsewhere(&self) -> Result<Option<(NetNs, LinkInfo)>> {
+        let visible = NetNs::visible_or_held()?;
+        let mut spaces = visible.spaces.iter();
+        let unknown = |why: Option<netdev::Error>| {
+            let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
+            Hint::new(
+                format!(
+                    "{}: namespace {} can't be looked into from here, so the netkit may live{why}",
+                    self.netkit, self.netns
+                ),
+                "do it as root of the host, where all processes can be seen",
+            )
+        };
+        match spaces.find(|seen| seen.identity() == self.anchor_netns) {
+            Some(seen) => {
+                let netns = seen.open().map_err(|error| unknown(Some(error)))?;
+                let links = Link::open_in(&netns);
+                let mut links = links.map_err(|error| unknown(Some(error)))?;
+                let found = self.find_anchor(&mut links)?;
+                Ok(found.map(|link| (netns, link)))
+            }
+            None if visible.hidden.is_some() => Err(unknown(visible.hidden).into()),
+            None => Ok(None),
         }
     }
 }
@@ -101,7 +149,8 @@ pub(crate) struct Cleared {
 /// All records, under the lock.
 #[derive(Debug)]
 pub(crate) struct Records {
-    locked: Locked,
+    /// `None` for who only looks.
+    locked: Option<Locked>,
     boot: String,
     here: NetNs,
     links: Link,
@@ -110,23 +159,38 @@ pub(crate) struct Records {
 
 impl Records {
     /// Reads them and keeps others out. Those of another boot are history and go; what cannot be
-    /// read is put aside, with a warning.
-    pub(crate) fn open() -> Result<Self> {
-        let dir = RunDir::open()?;
+    /// read is put aside, with a warning. A dry run changes nothing of this, and keeps nobody out.
+    pub(crate) fn open(dry_run: bool) -> Result<Self> {
+        let dir = match dry_run {
+            true => RunDir::existing()?,
+            false => Some(RunDir::open()?),
+        };
+        let locked = match &dir {
+            Some(dir) if !dry_run => Some(dir.lock()?),
+            _ => None,
+        };
         let mut records = Self {
-            locked: dir.lock()?,
+            locked,
             boot: boot_id()?,
             here: NetNs::current()?,
             links: Link::open()?,
             all: Vec::new(),
         };
-        for name in records.locked.names(PREFIX)? {
-            match records.locked.read::<Record>(&name) {
+        let Some(dir) = dir else { return Ok(records) };
+        for name in dir.names(PREFIX)? {
+            match dir.read::<Record>(&name) {
                 Ok(Some(record)) if record.boot == records.boot && record.file() == name => {
                     records.all.push(record);
                 }
-                Ok(Some(_)) => records.locked.remove(&name)?,
+                Ok(Some(_)) => {
+                    if let Some(locked) = &records.locked {
+                        locked.remove(&name)?;
+                    }
+                }
                 Ok(None) => {}
+                Err(error @ RunDirError::Damaged { .. }) if dry_run => {
+                    tracing::warn!("{error}: it would be put aside");
+                }
                 Err(error @ RunDirError::Damaged { .. }) => {
                     let path = dir.path().join(&name);
                     let aside = path.with_extension("damaged");
@@ -158,6 +222,7 @@ impl Records {
             anchor,
             pair,
             anchor_netns: anchor_netns.identity()?,
+            anchor_cookie: Link::open_in(anchor_netns)?.netns_cookie().ok(),
             addresses: Vec::new(),
             settings: Vec::new(),
             proxies: Vec::new(),
@@ -168,7 +233,7 @@ impl Records {
     /// Notes a record, in place of one of the same device.
     pub(crate) fn write(&mut self, record: Record) -> Result<()> {
         let file = record.file();
-        self.locked.write(&file, &record)?;
+        self.locked()?.write(&file, &record)?;
         self.all.retain(|other| other.file() != file);
         self.all.push(record);
         Ok(())
@@ -177,9 +242,13 @@ impl Records {
     /// Forgets a record.
     pub(crate) fn remove(&mut self, record: &Record) -> Result<()> {
         let file = record.file();
-        self.locked.remove(&file)?;
+        self.locked()?.remove(&file)?;
         self.all.retain(|other| other.file() != file);
         Ok(())
+    }
+
+    fn locked(&self) -> Result<&Locked> {
+        self.locked.as_ref().context("a dry run writes nothing")
     }
 
     /// All of them.
@@ -190,9 +259,11 @@ impl Records {
     /// The one of this anchor.
     pub(crate) fn of_anchor(&self, netns: &NetNs, anchor: &LinkInfo) -> Result<Option<&Record>> {
         let identity = netns.identity()?;
+        let links = Link::open_in(netns)?;
         Ok(self.all.iter().find(|record| {
             let known = record.anchor.ifindex;
             record.anchor_netns == identity
+                && record.is_in(&links)
                 && known.map_or(record.anchor.name == anchor.name, |it| it == anchor.ifindex)
         }))
     }
@@ -205,34 +276,42 @@ impl Records {
         Ok(changes.find(|change| change.is_same(ifindex, key)))
     }
 
-    /// Whether the large receive offload of this NIC went off for a lease.
-    pub(crate) fn noted_lro(&self, nic: Ifindex) -> bool {
-        let mut noted = self.all.iter().filter_map(|record| record.lro.as_ref());
-        noted.any(|device| device.ifindex == Some(nic))
+    /// Whether the large receive offload of this NIC, which is here, went off for a lease.
+    pub(crate) fn noted_lro(&self, nic: Ifindex) -> Result<bool> {
+        let here = self.here.identity()?;
+        let mut ours = self.all.iter().filter(|record| record.anchor_netns == here);
+        Ok(ours.any(|record| {
+            let device = record.lro.as_ref();
+            device.is_some_and(|device| device.ifindex == Some(nic))
+        }))
     }
 
-    /// Whether the netkit of this record is there. One in a namespace that cannot be seen is not.
-    fn lives(&mut self, record: &Record) -> Result<bool> {
+    /// The netkit of this record, if it is there.
+    ///
+    /// # Errors
+    /// Where it may be in a namespace that can't be seen or entered: not found is not gone.
+    fn find(&mut self, record: &Record) -> Result<Option<(NetNs, LinkInfo)>> {
         if record.anchor_netns == self.here.identity()? {
-            return Ok(record.find_anchor(&mut self.links)?.is_some());
+            let found = record.find_anchor(&mut self.links)?;
+            return Ok(found.map(|link| (self.here.clone(), link)));
         }
-        for netns in NetNs::visible()? {
-            if netns.identity()? == record.anchor_netns {
-                return Ok(record.find_anchor(&mut Link::open_in(&netns)?)?.is_some());
-            }
-        }
-        Ok(false)
+        record.find_elsewhere()
     }
 
-    /// The records whose netkit went by itself and that can be cleared from here.
-    pub(crate) fn stale(&mut self) -> Result<Vec<Record>> {
+    /// The records whose netkit went by itself and that can be cleared from here. With `sure`, an error
+    /// where that is not known of one.
+    pub(crate) fn stale(&mut self, sure: bool) -> Result<Vec<Record>> {
         let here = self.here.identity()?;
         let mut stale = Vec::new();
         for record in self.all.clone() {
             // What is outside of this namespace's reach is left to who is there.
-            let reachable = record.anchor_netns == here || !record.pair;
-            if reachable && !self.lives(&record)? {
-                stale.push(record);
+            if record.anchor_netns != here && record.pair {
+                continue;
+            }
+            match self.find(&record) {
+                Ok(None) => stale.push(record),
+                Err(error) if sure => return Err(error),
+                _ => {}
             }
         }
         Ok(stale)
@@ -283,7 +362,11 @@ impl Records {
             }
         }
         if let Some(nic) = &record.lro {
-            match self.lro_back(nic, !needed.is_empty(), dry_run) {
+            // Of another NIC's leases this one needs nothing.
+            let forwards = needed.iter().any(|(of, key, _)| {
+                *of == nic.ifindex && matches!(key, Key::Forward4 | Key::Forward6 | Key::Router6)
+            });
+            match self.lro_back(nic, forwards, dry_run) {
                 Ok(Some(text)) => cleared.restored.push(text),
                 Ok(None) => {}
                 Err(error) => failures.push(format!("{error:#}")),
@@ -310,7 +393,8 @@ impl Records {
             .cloned()
             .collect();
         for other in others {
-            if self.lives(&other)? {
+            // Where that is not known it may need them.
+            if !matches!(self.find(&other), Ok(None)) {
                 let switches = other.settings.iter();
                 needed.extend(
                     switches.map(|change| (change.ifindex, change.key, other.netkit.clone())),
@@ -372,19 +456,16 @@ impl Records {
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        if dry_run {
-            return Ok(Some(Restored::Back));
-        }
-        Ok(Some(change.restore(&link.name)?))
+        Ok(Some(change.restore(&link.name, dry_run)?))
     }
 }
 
 /// Clears away what leases left whose netkits went by themselves; a line for each thing done.
 pub(crate) fn clear_stale(dry_run: bool) -> Result<Vec<(Record, Cleared)>> {
-    let mut records = Records::open()?;
+    let mut records = Records::open(dry_run)?;
     let mut done = Vec::new();
     let mut failures = BTreeSet::new();
-    for record in records.stale()? {
+    for record in records.stale(true)? {
         match records.clear(&record, dry_run) {
             Ok(cleared) => done.push((record, cleared)),
             Err(error) => {

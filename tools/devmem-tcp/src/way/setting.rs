@@ -143,8 +143,8 @@ impl Change {
         }
     }
 
-    /// Puts it back, on the device of this name.
-    pub(crate) fn restore(&self, device: &str) -> Result<Restored> {
+    /// Puts it back, on the device of this name; a dry run says only what would come of it.
+    pub(crate) fn restore(&self, device: &str, dry_run: bool) -> Result<Restored> {
         let now = self.key.read(device)?;
         if now == self.before {
             return Ok(Restored::Back);
@@ -152,7 +152,9 @@ impl Change {
         if now != ON || self.was_overruled() {
             return Ok(Restored::Others);
         }
-        self.key.write(device, &self.before)?;
+        if !dry_run {
+            self.key.write(device, &self.before)?;
+        }
         Ok(Restored::Back)
     }
 
@@ -195,7 +197,7 @@ mod tests {
             assert_eq!(change.before, "0");
             assert!(change.is_same(Some(Ifindex::new(1)), Key::ProxyNdp));
             assert!(!change.is_same(None, Key::ProxyNdp));
-            assert_eq!(change.restore("lo").unwrap(), Restored::Back);
+            assert_eq!(change.restore("lo", false).unwrap(), Restored::Back);
         }
         let error = Change::needed("none such", None, Key::Forward4, None).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));

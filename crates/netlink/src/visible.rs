@@ -1,0 +1,316 @@
+//! Network namespaces that can be seen from here, with none of them held open.
+//!
+//! A namespace lives while a process is in it, a mount or a descriptor keeps it, or a socket is of it.
+//! The first three can be found in `/proc`: see [`NetNs::visible`].
+
+use std::collections::{BTreeMap, HashSet};
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use crate::{Error, NetNs, Result};
+
+/// Where `ip netns` keeps the names.
+const NAMED: &str = "/run/netns";
+/// Ways to a namespace that are remembered: the first may be gone when it is opened.
+const WAYS: usize = 4;
+
+/// A network namespace that was seen: which it was, and where. Nothing is held open by it, so the
+/// namespace may go meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenNetNs {
+    identity: (u64, u64),
+    label: String,
+    paths: Vec<PathBuf>,
+}
+
+impl SeenNetNs {
+    pub(crate) fn new(identity: (u64, u64), label: String, path: PathBuf) -> Self {
+        Self {
+            identity,
+            label,
+            paths: vec![path],
+        }
+    }
+
+    /// What it was found by: `current`, its name, `pid:PID`, or the path of a mount or of a descriptor.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    /// Device and inode of its file: see [`NetNs::identity`].
+    pub fn identity(&self) -> (u64, u64) {
+        self.identity
+    }
+
+    /// Opens it.
+    ///
+    /// # Errors
+    /// `ENOENT` if it is not where it was seen any more, be it gone or only out of sight; those of
+    /// opening the file.
+    pub fn open(&self) -> Result<NetNs> {
+        let mut failed = None;
+        for path in &self.paths {
+            match NetNs::open(path, self.label.clone()) {
+                Ok(netns) if netns.identity()? == self.identity => return Ok(netns),
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(failed.unwrap_or_else(|| Error::from_errno("netns", &self.label, libc::ENOENT)))
+    }
+}
+
+/// What was seen.
+#[derive(Debug)]
+pub struct Visible {
+    /// Each once, the current one first.
+    pub spaces: Vec<SeenNetNs>,
+    /// Why there may be more, if there may: a process that could not be looked into.
+    pub hidden: Option<Error>,
+}
+
+impl NetNs {
+    /// All that can be seen from here: the current one, those with a name, those of processes,
+    /// and those that a mount keeps in the mount namespace of any process, as container engines
+    /// make them. Without privilege, those of other users' processes are hidden.
+    ///
+    /// # Errors
+    /// Those of [`NetNs::current`], and of reading `/proc`. What goes away meanwhile is left out.
+    pub fn visible() -> Result<Visible> {
+        Search::new()?.run(false)
+    }
+
+    /// As [`NetNs::visible`], and those that a process holds open: for who must know whether there is
+    /// one, and has the time to look at every descriptor.
+    ///
+    /// # Errors
+    /// As for [`NetNs::visible`].
+    pub fn visible_or_held() -> Result<Visible> {
+        Search::new()?.run(true)
+    }
+}
+
+/// A search, as far as it has come.
+struct Search {
+    /// The file system of namespaces.
+    device: u64,
+    found: BTreeMap<u64, usize>,
+    spaces: Vec<SeenNetNs>,
+    mounts: HashSet<u64>,
+    hidden: Option<Error>,
+}
+
+impl Search {
+    fn new() -> Result<Self> {
+        let here = NetNs::current()?;
+        let identity = here.identity()?;
+        let mut search = Self {
+            device: identity.0,
+            found: BTreeMap::new(),
+            spaces: Vec::new(),
+            mounts: HashSet::new(),
+            hidden: None,
+        };
+        let path = PathBuf::from("/proc/thread-self/ns/net");
+        search.add(identity.1, path, here.label());
+        Ok(search)
+    }
+
+    fn run(mut self, descriptors: bool) -> Result<Visible> {
+        for name in files(Path::new(NAMED)).unwrap_or_default() {
+            let path = Path::new(NAMED).join(&name);
+            // A name may be there without a namespace mounted on it, on a file of another device.
+            if let Ok(meta) = fs::metadata(&path) {
+                if meta.dev() == self.device {
+                    self.add(meta.ino(), path, &name.to_string_lossy());
+                }
+            }
+        }
+        let names = files(Path::new("/proc"));
+        let names = names.map_err(|e| Error::from_io("list", "/proc", &e))?;
+        let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
+        let mut pids: Vec<u32> = numbers.collect();
+        pids.sort_unstable();
+        for &pid in &pids {
+            let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+            let ino = fs::metadata(&path).map(|meta| meta.ino());
+            if let Some(ino) = self.unless_hidden(pid, ino) {
+                self.add(ino, path, &format!("pid:{pid}"));
+            }
+        }
+        self.mounted("self", "");
+        for &pid in &pids {
+            let of = pid.to_string();
+            self.mounted(&of, &format!("/proc/{pid}/root"));
+        }
+        if descriptors {
+            for &pid in &pids {
+                self.held(pid);
+            }
+        }
+        Ok(Visible {
+            spaces: self.spaces,
+            hidden: self.hidden,
+        })
+    }
+
+    /// Those that are mounted in the mount namespace of a process, whose root is at `root`.
+    fn mounted(&mut self, process: &str, root: &str) {
+        let namespace = fs::metadata(format!("/proc/{process}/ns/mnt"));
+        // One that is hidden has been told.
+        let Ok(namespace) = namespace else { return };
+        if !self.mounts.insert(namespace.ino()) {
+            return;
+        }
+        let Ok(table) = fs::read(format!("/proc/{process}/mountinfo")) else {
+            return;
+        };
+        for line in table.split(|byte| *byte == b'\n') {
+            if let Some((ino, place)) = mount_of_a_namespace(line) {
+                let mut path = OsString::from(root);
+                path.push(&place);
+                let path = PathBuf::from(path);
+                let label = path.to_string_lossy().into_owned();
+                self.add(ino, path, &label);
+            }
+        }
+    }
+
+    /// Those that a process has a descriptor of.
+    fn held(&mut self, pid: u32) {
+        let folder = PathBuf::from(format!("/proc/{pid}/fd"));
+        let Some(names) = self.unless_hidden(pid, files(&folder)) else {
+            return;
+        };
+        for name in names {
+            let path = folder.join(name);
+            let target = fs::read_link(&path);
+            if let Some(ino) = target.ok().and_then(|it| inode_of(it.as_os_str())) {
+                let label = path.to_string_lossy().into_owned();
+                self.add(ino, path, &label);
+            }
+        }
+    }
+
+    /// Notes that a process could not be looked into; one that has ended hides nothing.
+    fn unless_hidden<T>(&mut self, pid: u32, answer: std::io::Result<T>) -> Option<T> {
+        let error = match answer {
+            Ok(answer) => return Some(answer),
+            Err(error) => error,
+        };
+        let ended =
+            error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH);
+        if !ended && self.hidden.is_none() {
+            let object = format!("of process {pid}");
+            self.hidden = Some(Error::from_io("netns", object, &error));
+        }
+        None
+    }
+
+    fn add(&mut self, ino: u64, path: PathBuf, label: &str) {
+        if let Some(known) = self.found.get(&ino).and_then(|at| self.spaces.get_mut(*at)) {
+            if known.paths.len() < WAYS && !known.paths.contains(&path) {
+                known.paths.push(path);
+            }
+            return;
+        }
+        self.found.insert(ino, self.spaces.len());
+        self.spaces.push(SeenNetNs {
+            identity: (self.device, ino),
+            label: label.to_owned(),
+            paths: vec![path],
+        });
+    }
+}
+
+/// The names in a folder, sorted.
+fn files(folder: &Path) -> std::io::Result<Vec<OsString>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        names.push(entry?.file_name());
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// The inode and the place of a network namespace that a line of `mountinfo` tells of
+/// (`show_mountinfo`, `ns_dname`): `42 29 0:4 net:[4026532281] /run/netns/box rw - nsfs nsfs rw`.
+fn mount_of_a_namespace(line: &[u8]) -> Option<(u64, OsString)> {
+    let mut fields = line.split(|byte| *byte == b' ');
+    let root = fields.nth(3)?;
+    let place = fields.next()?;
+    let mut rest = fields.skip_while(|field| *field != b"-");
+    if rest.nth(1)? != b"nsfs" {
+        return None;
+    }
+    Some((inode_of(OsStr::from_bytes(root))?, unescaped(place)))
+}
+
+/// The inode of `net:[4026532281]`.
+fn inode_of(text: &OsStr) -> Option<u64> {
+    let text = text.to_str()?.strip_prefix("net:[")?;
+    text.strip_suffix(']')?.parse().ok()
+}
+
+/// Without the escapes of the kernel (`mangle_path`): `\040` is a blank.
+fn unescaped(text: &[u8]) -> OsString {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        let digits = after.get(..3).filter(|_| byte == b'\\');
+        let code = digits.and_then(|digits| {
+            let text = std::str::from_utf8(digits).ok()?;
+            u8::from_str_radix(text, 8).ok()
+        });
+        let (byte, after) = match code {
+            Some(code) => (code, after.get(3..).unwrap_or_default()),
+            None => (byte, after),
+        };
+        bytes.push(byte);
+        rest = after;
+    }
+    OsString::from_vec(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo() {
+        let line = br"42 29 0:4 net:[4026532281] /run/a\040b\134 rw shared:7 - nsfs nsfs rw";
+        let found = mount_of_a_namespace(line);
+        assert_eq!(found, Some((4_026_532_281, OsString::from("/run/a b\\"))));
+        for other in [
+            &br"42 29 0:4 mnt:[4026532281] /run/x rw - nsfs nsfs rw"[..],
+            br"42 29 0:4 net:[4026532281] /run/x rw - tmpfs tmpfs rw",
+            b"42 29 0:4",
+            b"",
+        ] {
+            assert_eq!(mount_of_a_namespace(other), None);
+        }
+        assert_eq!(unescaped(br"\04"), OsString::from(r"\04"));
+        assert_eq!(unescaped(br"\777"), OsString::from(r"\777"));
+    }
+
+    #[test]
+    fn the_present_one_is_the_first_and_there_once() {
+        let here = NetNs::current().unwrap().identity().unwrap();
+        let seen = NetNs::visible_or_held().unwrap().spaces;
+        assert_eq!(seen[0].identity(), here);
+        assert_eq!(seen[0].label(), "current");
+        assert!(seen.iter().skip(1).all(|other| other.identity() != here));
+        assert!(
+            seen[0]
+                .open()
+                .unwrap()
+                .is_same(&NetNs::current().unwrap())
+                .unwrap()
+        );
+    }
+}
