@@ -9,7 +9,9 @@ use crate::guardian::Guardian;
 use crate::identity::Identity;
 use crate::journal::{Journal, Open};
 use crate::nic::Nic;
+use crate::owner::Life;
 use crate::plan::{Change, Plan};
+use crate::presence::{Kind, Presence};
 use crate::{Error, Owner, RunDir, settle};
 
 /// A plan that holds; the NIC is put back when it is restored or dropped.
@@ -24,6 +26,10 @@ pub struct Applied {
     claim: Option<u64>,
     changes: Vec<Change>,
     guardian: Option<Guardian>,
+    /// Says that its process lives, for as long as it is held.
+    life: Option<Life>,
+    /// Says so to those with other runtime directories.
+    presence: Option<Presence>,
 }
 
 impl Applied {
@@ -45,25 +51,31 @@ impl Applied {
         let Some(id) = self.claim.take() else {
             return Ok(());
         };
-        let locked = self.dir.lock()?;
-        let result = match Open::named(&locked, &self.file)? {
-            None => Ok(()),
-            Some(mut open) => match self.nic()? {
-                Some(mut nic) => end_claim(&mut nic, &mut open, id),
-                None => {
-                    open.journal.claims.retain(|claim| claim.id != id);
-                    open.save()?;
-                    Err(Error::Gone {
-                        device: self.identity.name.clone(),
-                    })
-                }
-            },
-        };
-        if let (Ok(()) | Err(Error::Gone { .. }), Some(guardian)) = (&result, self.guardian.take())
-        {
-            guardian.dismiss();
+        let result = self.end(id);
+        if let Some(guardian) = self.guardian.take() {
+            match result {
+                Ok(()) | Err(Error::Gone { .. }) => guardian.dismiss(),
+                // It tries again when this process has ended.
+                Err(_) => guardian.stay(),
+            }
         }
         result
+    }
+
+    /// Ends the claim, under the lock.
+    fn end(&self, id: u64) -> Result<(), Error> {
+        let locked = self.dir.lock()?;
+        let Some(mut open) = Open::named(&locked, &self.file)? else {
+            return Ok(());
+        };
+        if let Some(mut nic) = self.nic()? {
+            return end_claim(&mut nic, &mut open, id);
+        }
+        open.forget(id);
+        open.save()?;
+        Err(Error::Gone {
+            device: self.identity.name.clone(),
+        })
     }
 
     /// The NIC, where it is now.
@@ -96,28 +108,35 @@ pub(crate) fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
         claim: None,
         changes: Vec::new(),
         guardian: None,
+        life: None,
+        presence: None,
     };
     if plan.is_empty() {
         return Ok(applied);
     }
     let owner = Owner::current().map_err(Error::Guardian)?;
     let dir = applied.dir.clone();
+    let ifindex = plan.ifindex;
+    applied.presence = Some(Presence::announce(netns, ifindex, dir.path(), Kind::Owner)?);
+    Presence::check(netns, (ifindex, &plan.device), dir.path())?;
     let taken = take(plan, nic, &dir, Some(owner), |file, id| {
-        applied.guardian = Guardian::start(netns, &dir, file, id)?;
+        applied.guardian = Guardian::start(netns, &dir, (file, ifindex), id)?;
         Ok(())
     });
     match taken {
         Ok(taken) => {
             applied.file = taken.file;
             applied.claim = Some(taken.claim);
+            applied.life = taken.life;
             applied.changes = taken.changes;
             Ok(applied)
         }
         Err(error) => {
             // Unless there is something left for it to take back.
-            if !matches!(error, Error::NotRestored { .. }) {
-                if let Some(guardian) = applied.guardian.take() {
-                    guardian.dismiss();
+            if let Some(guardian) = applied.guardian.take() {
+                match error {
+                    Error::NotRestored { .. } => guardian.stay(),
+                    _ => guardian.dismiss(),
                 }
             }
             Err(error)
@@ -129,6 +148,7 @@ pub(crate) fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
 pub(crate) fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Error> {
     let nic = Nic::open(netns, plan.ifindex)?;
     let dir = RunDir::open()?;
+    Presence::check(netns, (plan.ifindex, &plan.device), dir.path())?;
     Ok(take(plan, nic, &dir, None, |_, _| Ok(()))?.changes)
 }
 
@@ -137,6 +157,7 @@ struct Taken {
     file: String,
     claim: u64,
     changes: Vec<Change>,
+    life: Option<Life>,
 }
 
 /// Enters the claim and makes it true; `ready` is called when its number is known and nothing is
@@ -145,7 +166,7 @@ fn take(
     plan: Plan,
     mut nic: Nic,
     dir: &RunDir,
-    owner: Option<Owner>,
+    mut owner: Option<Owner>,
     ready: impl FnOnce(&str, u64) -> Result<(), Error>,
 ) -> Result<Taken, Error> {
     let locked = dir.lock()?;
@@ -153,6 +174,10 @@ fn take(
     end_orphans(&mut nic, &mut open);
     check_queues(&plan, &open.journal)?;
     let id = open.journal.next_id();
+    let life = match &mut owner {
+        Some(owner) => Some(owner.live(&locked, lock_name(&open.file, id))?),
+        None => None,
+    };
     ready(&open.file, id)?;
     let Plan { needs, flows, .. } = plan;
     open.journal.claims.push(Claim {
@@ -167,6 +192,7 @@ fn take(
             file: open.file,
             claim: id,
             changes,
+            life,
         }),
         Err(error) => match end_claim(&mut nic, &mut open, id) {
             Ok(()) => Err(error),
@@ -177,6 +203,11 @@ fn take(
             Err(other) => Err(other),
         },
     }
+}
+
+/// The file by whose lock the owner of a claim is seen to live.
+fn lock_name(file: &str, id: u64) -> String {
+    format!("{}-{id}.lock", file.trim_end_matches(".json"))
 }
 
 /// Takes back what those left who ended without doing it. What can't be is no reason to fail here.

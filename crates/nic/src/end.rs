@@ -48,7 +48,7 @@ pub(crate) fn end_claim(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(
             .flatten(),
     );
     if failures.is_empty() {
-        open.journal.claims.retain(|claim| claim.id != id);
+        open.forget(id);
     }
     open.save()?;
     if failures.is_empty() {

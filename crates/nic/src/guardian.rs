@@ -7,24 +7,31 @@ use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netdev::NetNs;
+use netdev::{Ifindex, NetNs};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::end::end_claim;
 use crate::journal::Open;
 use crate::nic::Nic;
+use crate::presence::{Kind, Presence};
 use crate::{Error, RunDir};
 
 /// What the guardian is called: how the program knows that it is one.
 const NAME: &str = "devmem-guardian";
 /// What it hears when nothing is left to do. The end of the pipe without it is the owner's end.
 const DISMISSED: u8 = b'.';
+/// What it says when it watches.
+const WATCHING: u8 = b'!';
 /// How long it tries: a binding ends some time after its owner.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -61,7 +68,7 @@ impl Guardian {
     pub(crate) fn start(
         netns: &NetNs,
         dir: &RunDir,
-        file: &str,
+        (file, nic): (&str, Ifindex),
         claim: u64,
     ) -> Result<Option<Self>, Error> {
         if !ABLE.load(Ordering::Relaxed) {
@@ -74,15 +81,47 @@ impl Guardian {
             .arg(dir.path())
             .arg(file)
             .arg(claim.to_string())
+            .arg(nic.to_string())
             .current_dir("/")
             // Out of reach of the terminal's signals.
             .process_group(0)
             .stdin(Stdio::piped())
-            .stdout(Stdio::null());
+            .stdout(Stdio::piped());
         let child = netns.run(|| command.spawn())?;
-        child
-            .map(|child| Some(Self(child)))
-            .map_err(Error::Guardian)
+        let mut guardian = Self(child.map_err(Error::Guardian)?);
+        guardian.is_watching().map_err(Error::Guardian)?;
+        Ok(Some(guardian))
+    }
+
+    /// Waits until it watches: a program that was started may still fail, or never get to it.
+    fn is_watching(&mut self) -> io::Result<()> {
+        let end = Instant::now() + PATIENCE;
+        let mut heard = [0];
+        let result = match self.0.stdout.take() {
+            None => Err(io::ErrorKind::BrokenPipe.into()),
+            Some(mut pipe) => match readable(&pipe, end) {
+                Ok(true) => pipe.read_exact(&mut heard),
+                Ok(false) => Err(io::ErrorKind::TimedOut.into()),
+                Err(error) => Err(error),
+            },
+        };
+        if let Err(error) = result {
+            let _ended = self.0.kill();
+            let status = self.0.wait()?;
+            return Err(io::Error::new(
+                error.kind(),
+                format!("it does not watch ({error}; {status})"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Leaves it until this process ends: there is something left to take back then.
+    pub(crate) fn stay(mut self) {
+        // The pipe stays open as long as this process lives.
+        if let Some(pipe) = self.0.stdin.take() {
+            std::mem::forget(pipe);
+        }
     }
 
     /// Lets it go: there is nothing left to take back.
@@ -102,7 +141,7 @@ impl Guardian {
 
 /// What the guardian does.
 fn watch(args: &[OsString]) -> Result<(), String> {
-    let [dir, file, claim] = args else {
+    let [dir, file, claim, nic] = args else {
         return Err("this is no program to be started by hand".to_owned());
     };
     let (Some(file), Some(Ok(claim))) = (file.to_str(), claim.to_str().map(str::parse)) else {
@@ -116,14 +155,27 @@ fn watch(args: &[OsString]) -> Result<(), String> {
     if let Err(error) = fs::write("/proc/self/comm", NAME) {
         tracing::debug!("comm: {error}");
     }
+    // As its owner does, for the time between the ends of both.
+    let ifindex = nic.to_str().and_then(|nic| nic.parse().ok());
+    let presence = ifindex.and_then(|nic: Ifindex| {
+        let here = NetNs::current().map_err(Error::from);
+        let said =
+            here.and_then(|here| Presence::announce(&here, nic, Path::new(dir), Kind::Guardian));
+        said.map_err(|error| tracing::debug!("{error}")).ok()
+    });
+    // From here on it can be relied upon. An owner that was killed meanwhile does not hear it.
+    let mut stdout = io::stdout().lock();
+    let _unheard = stdout.write_all(&[WATCHING]).and_then(|()| stdout.flush());
     let mut heard = Vec::new();
     // An error is the end of the pipe, too.
     let _end = io::stdin().lock().read_to_end(&mut heard);
     if heard.contains(&DISMISSED) {
         return Ok(());
     }
+    // Held until all is done.
+    let _presence = presence;
     let dir = RunDir::at(dir).map_err(|error| error.to_string())?;
-    let end = Instant::now() + PATIENCE;
+    let mut end = Instant::now() + PATIENCE;
     loop {
         match take_back(&dir, file, claim) {
             Ok(Some(done)) => {
@@ -133,11 +185,26 @@ fn watch(args: &[OsString]) -> Result<(), String> {
                 }
                 return Ok(());
             }
-            Ok(None) if Instant::now() > end => {
-                return Err(format!("{file}: its owner still runs"));
-            }
+            // Its time begins when its owner has ended.
+            Ok(None) => end = Instant::now() + PATIENCE,
             Err(error) if Instant::now() > end => return Err(error.to_string()),
-            _ => thread::sleep(Duration::from_millis(20)),
+            Err(_) => {}
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether there is something to read, or an end, before then.
+fn readable(pipe: &impl AsFd, end: Instant) -> io::Result<bool> {
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            Ok(0) if Instant::now() < end => {}
+            Err(Errno::EINTR) => {}
+            Ok(ready) => return Ok(ready > 0),
+            Err(errno) => return Err(errno.into()),
         }
     }
 }
@@ -175,7 +242,7 @@ fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<Option<Done>, Error> {
             }))
         }
         None => {
-            open.journal.claims.retain(|claim| claim.id != id);
+            open.forget(id);
             open.save()?;
             Ok(Some(Done::Nothing))
         }
@@ -185,4 +252,31 @@ fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<Option<Done>, Error> {
 fn say(text: &str) {
     // Nobody is left to hear of it if stderr is closed.
     let _closed = writeln!(io::stderr(), "{NAME}: {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn started(script: &str) -> Guardian {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        Guardian(command.spawn().unwrap())
+    }
+
+    #[test]
+    fn one_that_watches_says_so() {
+        let mut guardian = started("printf '!'; read line");
+        guardian.is_watching().unwrap();
+        guardian.dismiss();
+    }
+
+    #[test]
+    fn one_that_ended_before_is_an_error() {
+        let mut guardian = started("exit 7");
+        let error = guardian.is_watching().unwrap_err();
+        assert!(error.to_string().contains("does not watch"), "{error}");
+        assert!(error.to_string().contains('7'), "{error}");
+    }
 }

@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::claim::Claim;
 use crate::identity::Identity;
 use crate::values::{ChannelCounts, RingValues};
-use crate::{Error, Locked, RunDir, RunDirError};
+use crate::{Error, Locked, RunDir, RunDirError, rundir};
 
 /// The journals' names begin so.
 pub(crate) const PREFIX: &str = "nic-";
-/// Of what is written here; others are not understood.
-const VERSION: u32 = 1;
+/// Of what is written here. Those of an earlier one are understood, later ones are not.
+const VERSION: u32 = 2;
 
 /// A setting that all on the NIC share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,10 +137,7 @@ pub(crate) struct Open<'a> {
 impl<'a> Open<'a> {
     /// The journal of this name; `None` if there is none any more.
     pub(crate) fn named(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
-        let journal = dir
-            .read(file)?
-            .map(|journal| known(journal, dir.path(), file));
-        Ok(journal.transpose()?.map(|journal| Self {
+        Ok(read(dir.path(), file)?.map(|journal| Self {
             dir,
             file: file.to_owned(),
             journal,
@@ -155,13 +152,13 @@ impl<'a> Open<'a> {
                 Ok(Some(open)) if open.journal.nic.is(&nic) => return Ok(open),
                 Ok(Some(open)) if !open.journal.nic.is_of_this_boot()? => dir.remove(&file)?,
                 // Damaged: whose it is stands in its name.
-                Err(error) if file == nic.file() => return Err(error),
+                Err(error) if nic.may_have(&file) => return Err(error),
                 _ => {}
             }
         }
         Ok(Self {
             dir,
-            file: nic.file(),
+            file: free_name(dir, &nic)?,
             journal: Journal::new(nic),
         })
     }
@@ -170,16 +167,27 @@ impl<'a> Open<'a> {
     pub(crate) fn look(dir: Option<&RunDir>, nic: &Identity) -> Result<Journal, Error> {
         if let Some(dir) = dir {
             for file in dir.names(PREFIX)? {
-                let journal = dir.read(&file).map_err(Error::from);
-                let known = |it| known(it, dir.path(), &file);
-                match journal.and_then(|it| it.map(known).transpose()) {
+                match read(dir.path(), &file) {
                     Ok(Some(journal)) if journal.nic.is(nic) => return Ok(journal),
-                    Err(error) if file == nic.file() => return Err(error),
+                    Err(error) if nic.may_have(&file) => return Err(error),
                     _ => {}
                 }
             }
         }
         Ok(Journal::new(nic.clone()))
+    }
+
+    /// Ends a claim: nothing is left of it. To be saved.
+    pub(crate) fn forget(&mut self, id: u64) {
+        let claims = self.journal.claims.iter();
+        let locks = claims.filter(|claim| claim.id == id);
+        let locks = locks.filter_map(|claim| claim.owner.as_ref()?.lock().map(str::to_owned));
+        for lock in locks.collect::<Vec<_>>() {
+            if let Err(error) = self.dir.remove(&lock) {
+                tracing::debug!("{error}");
+            }
+        }
+        self.journal.claims.retain(|claim| claim.id != id);
     }
 
     /// Writes it down, or removes it when it holds nothing for anybody.
@@ -193,10 +201,33 @@ impl<'a> Open<'a> {
     }
 }
 
-/// Fails on one of another version of this crate, which may mean something else by the same words.
-fn known(journal: Journal, dir: &Path, file: &str) -> Result<Journal, Error> {
-    if journal.version == VERSION {
-        return Ok(journal);
+/// A name for the journal of a NIC that has none. A NIC that came to this number has its journal under the
+/// name of where it was; one that left it may have left its own under this.
+fn free_name(dir: &Locked, nic: &Identity) -> Result<String, Error> {
+    let taken = dir.names(PREFIX)?;
+    let whole = nic.file();
+    let stem = whole.trim_end_matches(".json");
+    let mut names = (2..).map(|n: u32| format!("{stem}-{n}.json"));
+    Ok(match taken.contains(&whole) {
+        false => whole,
+        true => names.find(|name| !taken.contains(name)).unwrap_or(whole),
+    })
+}
+
+/// The journal in a file; `None` if there is none. Fails on one of a later version of this crate, which
+/// may mean something else by the same words.
+pub(crate) fn read(dir: &Path, file: &str) -> Result<Option<Journal>, Error> {
+    let Some(mut journal) = rundir::read::<Journal>(&dir.join(file))? else {
+        return Ok(None);
+    };
+    if (1..=VERSION).contains(&journal.version) {
+        journal.version = VERSION;
+        for claim in &mut journal.claims {
+            if let Some(owner) = &mut claim.owner {
+                owner.found_in(dir);
+            }
+        }
+        return Ok(Some(journal));
     }
     let why = format!("version {}, not {VERSION}", journal.version);
     Err(Error::RunDir(RunDirError::Damaged {
@@ -300,7 +331,7 @@ mod tests {
             "{}",
             "[]",
             &text.replace("claims", "clowns"),
-            &text.replace("\"version\":1", "\"version\":2"),
+            &text.replace("\"version\":2", "\"version\":3"),
         ] {
             fs::write(&path, damaged).unwrap();
             assert!(Open::of(&locked, identity()).is_err(), "{damaged}");

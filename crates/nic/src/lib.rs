@@ -26,6 +26,7 @@ mod journal;
 mod nic;
 mod owner;
 mod plan;
+mod presence;
 mod restore;
 mod rss;
 mod rundir;
@@ -38,7 +39,7 @@ pub use error::Error;
 pub use guardian::guardian;
 pub use owner::Owner;
 pub use plan::{Change, Plan};
-pub use restore::{Outcome, Restored, State, restore, state};
+pub use restore::{Outcome, Restored, State, restore, state, would_restore};
 pub use rss::without_queues;
 pub use rundir::{Locked, RunDir, RunDirError, boot_id};
 

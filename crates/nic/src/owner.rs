@@ -1,11 +1,16 @@
 //! Who changed a NIC, and whether he is still there.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+
+use crate::{Locked, RunDirError};
 
 /// A process, known by more than its number, which another one may get.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,6 +24,19 @@ pub struct Owner {
     start: u64,
     /// Its name.
     pub command: String,
+    /// A file that it holds a lock on as long as it lives, whatever namespaces it is in; journals of
+    /// earlier versions have none.
+    #[serde(default)]
+    lock: Option<String>,
+    /// Where that is.
+    #[serde(skip)]
+    dir: PathBuf,
+}
+
+/// A process's lock on its own life: the kernel lets it go when the process ends.
+#[derive(Debug)]
+pub(crate) struct Life {
+    _lock: Flock<File>,
 }
 
 impl Owner {
@@ -33,11 +51,53 @@ impl Owner {
             pid_namespace: pid_namespace()?,
             start: stat.start,
             command: stat.command,
+            lock: None,
+            dir: PathBuf::new(),
         })
     }
 
-    /// Whether it still runs. One of another PID namespace can't be seen and counts as running.
+    /// Takes the lock by which others see that it lives: a new file of this name.
+    pub(crate) fn live(&mut self, dir: &Locked, name: String) -> Result<Life, RunDirError> {
+        dir.remove(&name)?;
+        let life = Life {
+            _lock: dir.hold(&name)?,
+        };
+        (self.lock, self.dir) = (Some(name), dir.path().to_owned());
+        Ok(life)
+    }
+
+    /// The name of its lock.
+    pub(crate) fn lock(&self) -> Option<&str> {
+        self.lock.as_deref()
+    }
+
+    /// Says where the journal is that it stands in.
+    pub(crate) fn found_in(&mut self, dir: &Path) {
+        self.dir = dir.to_owned();
+    }
+
+    /// Whether it holds its lock; `None` if that is not known.
+    fn holds(&self) -> Option<bool> {
+        // Whoever could name a file elsewhere could do worse.
+        let path = self.dir.join(self.lock.as_ref()?);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Some(false),
+            Err(_) => return None,
+        };
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Ok(_) => Some(false),
+            Err((_, Errno::EAGAIN)) => Some(true),
+            Err(_) => None,
+        }
+    }
+
+    /// Whether it still runs: it holds the lock that it took. One of an earlier version, which took none,
+    /// is looked for by its number; in another PID namespace it can't be seen, and counts as running.
     pub fn is_alive(&self) -> bool {
+        if let Some(holds) = self.holds() {
+            return holds;
+        }
         if pid_namespace().ok() != Some(self.pid_namespace) {
             return true;
         }
@@ -93,6 +153,7 @@ impl Stat {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::rundir::tests::Scratch;
 
     #[test]
     fn a_name_with_brackets() {
@@ -110,5 +171,23 @@ mod tests {
         assert!(owner.is_alive());
         owner.start += 1;
         assert!(!owner.is_alive());
+    }
+
+    #[test]
+    fn who_holds_its_lock_lives_whatever_its_number() {
+        let scratch = Scratch::new("life");
+        let locked = scratch.0.lock().unwrap();
+        let mut owner = Owner::current().unwrap();
+        let life = owner.live(&locked, "nic-1-2-1.lock".to_owned()).unwrap();
+        let path = scratch.0.path().join("nic-1-2-1.lock");
+        assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        // As in a PID namespace that is gone, or never was.
+        (owner.pid_namespace, owner.start, owner.pid) = (1, 0, 1);
+        assert!(owner.is_alive());
+        drop((locked, life));
+        assert!(!owner.is_alive());
+        // Its file goes with the next one that changes something.
+        drop(scratch.0.lock().unwrap());
+        assert!(!path.exists() && !owner.is_alive());
     }
 }

@@ -1,6 +1,7 @@
 //! What a NIC is to look like.
 
 use std::fmt;
+use std::path::Path;
 
 use netdev::{FlowRule, Ifindex, NetNs, QueueId};
 use serde::Serialize;
@@ -10,6 +11,7 @@ use crate::applied::{self, Applied};
 use crate::claim::{Claim, Needs};
 use crate::journal::Open;
 use crate::nic::Nic;
+use crate::presence::Presence;
 use crate::{Error, RunDir, settle};
 
 /// What a NIC is to look like.
@@ -103,7 +105,10 @@ impl Plan {
     /// [`Error::QueueTaken`], [`Error::NoOtherQueue`]; what the kernel says when it is asked.
     pub fn preview(&self, netns: &NetNs) -> Result<Vec<Change>, Error> {
         let mut nic = Nic::open(netns, self.ifindex)?;
-        let mut journal = Open::look(RunDir::existing()?.as_ref(), &nic.identity)?;
+        let dir = RunDir::existing()?;
+        let place = dir.as_ref().map_or(Path::new(""), RunDir::path);
+        Presence::check(netns, (self.ifindex, &self.device), place)?;
+        let mut journal = Open::look(dir.as_ref(), &nic.identity)?;
         applied::check_queues(self, &journal)?;
         let mut claims = journal.claims.clone();
         claims.retain(|claim| !claim.is_orphan());

@@ -3,12 +3,17 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use netdev::{Link, NetNs};
 use serde::Serialize;
 
+use crate::claim::{Claim, Item};
 use crate::end::end_claim;
-use crate::journal::{Journal, Open, PREFIX};
+use crate::identity::Identity;
+use crate::journal::{self, Journal, Open, PREFIX};
 use crate::nic::Nic;
-use crate::{Error, Owner, RunDir};
+use crate::presence::Presence;
+use crate::values::{rule_text, table_text};
+use crate::{Change, Error, Owner, RunDir, settle};
 
 /// How long a binding of a killed process may take to go.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -43,70 +48,202 @@ pub enum Outcome {
     Gone,
     /// It is of another boot, which ended all settings: the journal was removed.
     OtherBoot,
+    /// The NIC may be somewhere, and was forgotten by force: its journal was removed.
+    Forgotten,
+    /// Of [`would_restore`]: it would be as it was before these, but for what `kept` need.
+    Would {
+        /// What would be changed; of what was added, it may be gone already.
+        changes: Vec<Change>,
+        /// Who ended without putting it back; `None`: it was applied to stay.
+        ended: Vec<Option<Owner>>,
+        /// Who still needs it otherwise; `None`: what was applied to stay.
+        kept: Vec<Option<Owner>>,
+    },
     /// It could not be put back, or its journal not be read.
     Failed(Error),
 }
 
 /// Finishes what ended processes have left on all NICs, or on the one called `only`; on that one,
-/// what was applied to stay ends, too.
+/// what was applied to stay ends, too. With `force`, all that was changed is taken back, also what a process
+/// that runs needs, and a NIC that can't be found is forgotten.
 ///
 /// # Errors
-/// Those of the runtime directory. What goes wrong with one NIC is in its own outcome.
-pub fn restore(dir: &RunDir, only: Option<&str>) -> Result<Vec<Restored>, Error> {
+/// Those of the runtime directory, and of looking for the NIC. What goes wrong with one NIC is in its own
+/// outcome.
+pub fn restore(dir: &RunDir, only: Option<&str>, force: bool) -> Result<Vec<Restored>, Error> {
+    let wanted = Wanted::named(only, force)?;
     let locked = dir.lock()?;
     let mut all = Vec::new();
     for file in locked.names(PREFIX)? {
-        let open = match Open::named(&locked, &file) {
-            Ok(Some(open)) => open,
-            Ok(None) => continue,
-            Err(error) => {
-                all.push(Restored {
-                    device: file,
-                    outcome: Outcome::Failed(error),
-                });
-                continue;
+        let (device, outcome) = match Open::named(&locked, &file) {
+            Ok(Some(open)) if !wanted.is(&open.journal) => continue,
+            Ok(Some(open)) => {
+                let device = open.journal.nic.name.clone();
+                (device, wanted.take_back(open))
             }
+            Ok(None) => continue,
+            Err(error) => (file, Err(error)),
         };
-        let device = open.journal.nic.name.clone();
-        // It may have been given another name since.
-        let is_called = |name: &str| match open.journal.nic.find() {
-            Ok(Some((_, link))) => link.is_called(name),
-            _ => false,
-        };
-        if only.is_none_or(|only| only == device || is_called(only)) {
-            let outcome = one(open, only.is_some()).unwrap_or_else(Outcome::Failed);
-            all.push(Restored { device, outcome });
-        }
+        all.push(Restored {
+            device,
+            outcome: outcome.unwrap_or_else(Outcome::Failed),
+        });
     }
     Ok(all)
 }
 
-/// One NIC.
-fn one(mut open: Open<'_>, all_but_running: bool) -> Result<Outcome, Error> {
-    if !open.journal.nic.is_of_this_boot()? {
-        open.dir.remove(&open.file)?;
-        return Ok(Outcome::OtherBoot);
-    }
-    let Some(mut nic) = Nic::find(&open.journal.nic)? else {
-        open.dir.remove(&open.file)?;
-        return Ok(Outcome::Gone);
+/// What [`restore`] would do. Changes nothing.
+///
+/// # Errors
+/// As for [`restore`].
+pub fn would_restore(only: Option<&str>, force: bool) -> Result<Vec<Restored>, Error> {
+    let wanted = Wanted::named(only, force)?;
+    let Some(dir) = RunDir::existing()? else {
+        return Ok(Vec::new());
     };
-    let (over, kept): (Vec<_>, Vec<_>) = open
-        .journal
-        .claims
-        .clone()
-        .into_iter()
-        .partition(|claim| claim.is_orphan() || (all_but_running && claim.owner.is_none()));
-    let kept = kept.into_iter().map(|claim| claim.owner).collect();
-    if over.is_empty() {
-        return Ok(Outcome::InUse { kept });
+    let mut all = Vec::new();
+    for file in dir.names(PREFIX)? {
+        let (device, outcome) = match journal::read(dir.path(), &file) {
+            Ok(Some(journal)) if !wanted.is(&journal) => continue,
+            Ok(Some(journal)) => (journal.nic.name.clone(), wanted.would(journal)),
+            Ok(None) => continue,
+            Err(error) => (file, Err(error)),
+        };
+        all.push(Restored {
+            device,
+            outcome: outcome.unwrap_or_else(Outcome::Failed),
+        });
     }
-    let mut ended = Vec::new();
-    for claim in over {
-        end_with_patience(&mut nic, &mut open, claim.id)?;
-        ended.push(claim.owner);
+    Ok(all)
+}
+
+/// What is to be restored.
+struct Wanted<'a> {
+    only: Option<&'a str>,
+    /// The device of that name, if it is here.
+    here: Option<Identity>,
+    force: bool,
+}
+
+impl<'a> Wanted<'a> {
+    fn named(only: Option<&'a str>, force: bool) -> Result<Self, Error> {
+        let here = match only.map(|name| Link::open()?.by_name(name)) {
+            None => None,
+            Some(Ok(link)) => Some(Identity::of(&NetNs::current()?, &link)?),
+            Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => None,
+            Some(Err(error)) => return Err(error.into()),
+        };
+        Ok(Self { only, here, force })
     }
-    Ok(Outcome::Restored { ended, kept })
+
+    /// Whether this journal is meant. A device goes before a name: it may have been given another one
+    /// since it was noted, and its old one may be another's.
+    fn is(&self, journal: &Journal) -> bool {
+        let Some(only) = self.only else { return true };
+        if let Some(here) = &self.here {
+            if journal.nic.is(here) {
+                return true;
+            }
+        }
+        let noted = journal.nic.name == only;
+        // Of the name's old owner no more than its journal is left.
+        if !matches!(journal.nic.is_of_this_boot(), Ok(true)) {
+            return noted;
+        }
+        match journal.nic.find() {
+            Ok(Some((_, link))) => self.here.is_none() && link.name == only,
+            Ok(None) => noted,
+            Err(_) => self.here.is_none() && noted,
+        }
+    }
+
+    /// The claims that end, and those that stay.
+    fn split(&self, journal: &Journal) -> (Vec<Claim>, Vec<Claim>) {
+        let named = self.only.is_some();
+        journal
+            .claims
+            .iter()
+            .cloned()
+            .partition(|claim| self.force || claim.is_orphan() || (named && claim.owner.is_none()))
+    }
+
+    /// One NIC.
+    fn take_back(&self, mut open: Open<'_>) -> Result<Outcome, Error> {
+        if !open.journal.nic.is_of_this_boot()? {
+            open.dir.remove(&open.file)?;
+            return Ok(Outcome::OtherBoot);
+        }
+        let (netns, link) = match open.journal.nic.find() {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                open.dir.remove(&open.file)?;
+                return Ok(Outcome::Gone);
+            }
+            Err(Error::Hidden { .. }) if self.force => {
+                open.dir.remove(&open.file)?;
+                return Ok(Outcome::Forgotten);
+            }
+            Err(error) => return Err(error),
+        };
+        let mut nic = Nic::open(&netns, link.ifindex)?;
+        let (over, kept) = self.split(&open.journal);
+        let kept = owners(kept);
+        if over.is_empty() {
+            return Ok(Outcome::InUse { kept });
+        }
+        Presence::check(&netns, (link.ifindex, &link.name), open.dir.path())?;
+        for claim in &over {
+            end_with_patience(&mut nic, &mut open, claim.id)?;
+        }
+        let ended = owners(over);
+        Ok(Outcome::Restored { ended, kept })
+    }
+
+    /// What would come of one NIC.
+    fn would(&self, mut journal: Journal) -> Result<Outcome, Error> {
+        if !journal.nic.is_of_this_boot()? {
+            return Ok(Outcome::OtherBoot);
+        }
+        let mut nic = match Nic::find(&journal.nic) {
+            Ok(Some(nic)) => nic,
+            Ok(None) => return Ok(Outcome::Gone),
+            Err(Error::Hidden { .. }) if self.force => return Ok(Outcome::Forgotten),
+            Err(error) => return Err(error),
+        };
+        let (over, kept) = self.split(&journal);
+        if over.is_empty() {
+            let kept = owners(kept);
+            return Ok(Outcome::InUse { kept });
+        }
+        let items = over.iter().flat_map(|claim| &claim.items);
+        let mut changes: Vec<Change> = items.map(removed).collect();
+        let shared = settle::preview(&mut nic, &mut journal, &kept)?;
+        changes.extend(shared.into_iter().flatten().map(|(from, to)| Change {
+            from: Some(from),
+            to,
+        }));
+        Ok(Outcome::Would {
+            changes,
+            ended: owners(over),
+            kept: owners(kept),
+        })
+    }
+}
+
+fn owners(claims: Vec<Claim>) -> Vec<Option<Owner>> {
+    claims.into_iter().map(|claim| claim.owner).collect()
+}
+
+/// The end of what was added.
+fn removed(item: &Item) -> Change {
+    let what = match item {
+        Item::Rule { rule, .. } => rule_text(rule),
+        Item::Context { table, .. } => format!("rss context {}", table_text(table)),
+    };
+    Change {
+        from: Some(what),
+        to: "removed".to_owned(),
+    }
 }
 
 /// A binding ends some time after its owner, and only then the kernel lets header split go.
@@ -155,10 +292,9 @@ pub fn state() -> Result<Vec<State>, Error> {
             owners: Vec::new(),
             orphans: Vec::new(),
         };
-        match dir.read::<Journal>(&file) {
+        match journal::read(dir.path(), &file) {
             Ok(None) => continue,
             Err(error) => {
-                let error = Error::from(error);
                 state.remedy = error.remedy();
                 state.damaged = Some(error.to_string());
             }

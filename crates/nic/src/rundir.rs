@@ -166,19 +166,28 @@ impl RunDir {
         Ok(Some(lock).filter(|_| there == Some((meta.dev(), meta.ino()))))
     }
 
-    /// Removes what was left by those who were killed while they wrote, and nothing else.
+    /// Removes what was left by those who were killed while they wrote, and the locks of those who have
+    /// ended, and nothing else.
     fn sweep(&self) {
-        let ours = |name: &str| {
+        let unfinished = |name: &str| {
             let whole = name.strip_suffix(BESIDE);
             whole.is_some_and(|it| {
                 it.ends_with(".json") && WRITTEN.iter().any(|p| it.starts_with(p))
             })
         };
+        let is_let_go = |name: &str, path: &Path| {
+            let free = || {
+                let file = File::open(path).ok()?;
+                Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
+            };
+            name.starts_with(WRITTEN[0]) && name.ends_with(".lock") && free().is_some()
+        };
         for entry in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            if !entry.file_name().to_str().is_some_and(ours) {
+            let (path, name) = (entry.path(), entry.file_name());
+            let Some(name) = name.to_str() else { continue };
+            if !unfinished(name) && !is_let_go(name, &path) {
                 continue;
             }
-            let path = entry.path();
             if let Err(error) = fs::remove_file(&path) {
                 tracing::debug!("{}: {error}", path.display());
             }
@@ -296,6 +305,19 @@ impl Locked {
         written().map_err(|source| failed("write", &path, source))
     }
 
+    /// Makes a file, which only its owner may open, and holds a lock on it.
+    pub(crate) fn hold(&self, name: &str) -> Result<Flock<File>> {
+        let path = self.dir.join(name);
+        let made = OpenOptions::new()
+            .create_new(true)
+            .append(true)
+            .mode(0o600)
+            .open(&path);
+        let file = made.map_err(|source| failed("open", &path, source))?;
+        let held = Flock::lock(file, FlockArg::LockExclusiveNonblock);
+        held.map_err(|(_, errno)| failed("flock", &path, errno.into()))
+    }
+
     /// Removes a file, if it is there.
     ///
     /// # Errors
@@ -329,7 +351,7 @@ pub fn boot_id() -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
         Ok(text) => {
             serde_json::from_slice(&text)

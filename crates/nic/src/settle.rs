@@ -146,7 +146,8 @@ impl<T: PartialEq + Clone> Kind<T> {
         journal: &mut Journal,
         claims: &[Claim],
     ) -> Result<Step, Error> {
-        if !claims.iter().any(self.needed) {
+        // As `settle` has it: what nobody needs any more goes back.
+        if (self.slot)(journal).is_none() && !claims.iter().any(self.needed) {
             return Ok(None);
         }
         let now = (self.read)(nic)?;

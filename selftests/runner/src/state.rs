@@ -169,6 +169,17 @@ impl State {
         Ok(())
     }
 
+    /// Holds if both are the same, of a NIC that has another number by now, which the raw answers have.
+    pub(crate) fn same_in_words(&self, now: &Self) -> Result<()> {
+        ensure!(
+            (&self.in_words, &self.table, &self.rules) == (&now.in_words, &now.table, &now.rules),
+            "not as before:\n{}now:\n{}",
+            self.in_words,
+            now.in_words
+        );
+        Ok(())
+    }
+
     /// Holds if both are the same but for where rules stand.
     pub(crate) fn like(&self, wanted: &Self) -> Result<()> {
         wanted.anywhere().compare(&self.anywhere())

@@ -3,8 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::{Result, bail};
-use netdev::Link;
-use nic::{Outcome, Owner, RunDir, State};
+use nic::{Change, Outcome, Owner, RunDir};
 use serde::Serialize;
 
 use crate::report;
@@ -14,7 +13,10 @@ pub(crate) struct Args {
     /// Only this NIC; what `devmem-tcp apply` did to it ends, too
     #[arg(value_name = "IF")]
     device: Option<String>,
-    /// Change nothing, say what there is to restore
+    /// Also what a process that runs has set up, and forget a NIC that can't be found
+    #[arg(long, requires = "device")]
+    force: bool,
+    /// Change nothing, say what would be done
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -26,8 +28,12 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 pub(crate) struct Row {
     device: String,
-    /// `restored`, `in-use`, `gone`, `other-boot`, `failed`, or, of a dry run, `found`.
+    /// `restored`, `in-use`, `gone`, `forgotten`, `other-boot`, `failed`, or, of a dry run, `found`.
     outcome: &'static str,
+    /// What would be changed.
+    changes: Vec<String>,
+    /// Whether nothing was done.
+    dry_run: bool,
     /// Who ended without putting it back, or was applied to stay.
     ended: Vec<String>,
     /// Who still needs it.
@@ -36,24 +42,15 @@ pub(crate) struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let own = args.device.as_deref().map(own_name);
-    let wanted = |device: &str| match (&args.device, &own) {
-        (Some(given), Some(own)) => device == given || device == own,
-        _ => true,
+    let only = args.device.as_deref();
+    let restored = match args.dry_run {
+        true => nic::would_restore(only, args.force)?,
+        false => nic::restore(&RunDir::open()?, only, args.force)?,
     };
-    let rows: Vec<Row> = if args.dry_run {
-        let states = nic::state()?.into_iter();
-        states
-            .filter(|state| wanted(&state.device))
-            .map(found)
-            .collect()
-    } else {
-        let restored = nic::restore(&RunDir::open()?, args.device.as_deref())?;
-        restored
-            .into_iter()
-            .map(|one| row(one.device, one.outcome))
-            .collect()
-    };
+    let restored = restored.into_iter();
+    let rows: Vec<Row> = restored
+        .map(|one| row(one.device, one.outcome, args.dry_run))
+        .collect();
     if args.json {
         report::json(&rows)?;
     } else {
@@ -67,24 +64,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The name of the device that is called so, if it is here.
-fn own_name(given: &str) -> String {
-    let link = Link::open().and_then(|mut link| link.by_name(given));
-    link.map_or_else(|_| given.to_owned(), |link| link.name)
-}
-
-fn found(state: State) -> Row {
-    Row {
-        device: state.device,
-        outcome: "found",
-        ended: names(state.orphans.into_iter().map(Some)),
-        kept: names(state.owners),
-        error: state.damaged,
-    }
-}
-
-fn row(device: String, outcome: Outcome) -> Row {
+fn row(device: String, outcome: Outcome, dry_run: bool) -> Row {
+    let mut planned = Vec::new();
     let (outcome, ended, kept, error) = match outcome {
+        Outcome::Would {
+            changes,
+            ended,
+            kept,
+        } => {
+            planned = changes.iter().map(Change::to_string).collect();
+            ("found", ended, kept, None)
+        }
+        Outcome::Forgotten => ("forgotten", Vec::new(), Vec::new(), None),
         Outcome::Restored { ended, kept } => ("restored", ended, kept, None),
         Outcome::InUse { kept } => ("in-use", Vec::new(), kept, None),
         Outcome::Gone => ("gone", Vec::new(), Vec::new(), None),
@@ -95,6 +86,8 @@ fn row(device: String, outcome: Outcome) -> Row {
     Row {
         device,
         outcome,
+        changes: planned,
+        dry_run,
         ended: names(ended),
         kept: names(kept),
         error,
@@ -121,16 +114,20 @@ fn text(only: Option<&str>, rows: &[Row]) -> Result<String> {
     let mut text = String::new();
     for row in rows {
         let Row { device, .. } = row;
+        let was = if row.dry_run { "would be" } else { "was" };
         let (ended, kept) = (row.ended.join(", "), row.kept.join(", "));
         match row.outcome {
             "restored" => write!(text, "{device}: as it was before {ended}")?,
             "in-use" => write!(text, "{device}: nothing to restore")?,
-            "gone" => write!(text, "{device}: the NIC is gone, its journal was removed")?,
-            "other-boot" => write!(text, "{device}: of another boot, its journal was removed")?,
-            "found" if !ended.is_empty() => {
+            "gone" => write!(text, "{device}: the NIC is gone, its journal {was} removed")?,
+            "forgotten" => write!(text, "{device}: not found, its journal {was} removed")?,
+            "other-boot" => write!(text, "{device}: of another boot, its journal {was} removed")?,
+            "found" => {
+                for change in &row.changes {
+                    writeln!(text, "{device}: would change: {change}")?;
+                }
                 write!(text, "{device}: would be put back from {ended}")?;
             }
-            "found" => write!(text, "{device}: nothing to restore")?,
             // The error is told at the end.
             _ => continue,
         }

@@ -1,5 +1,6 @@
 //! The cases, one function each.
 
+mod alive;
 mod all;
 mod beside;
 mod bind_errors;
@@ -17,10 +18,12 @@ mod doctor_netkit;
 mod doctor_nic;
 mod drivers;
 mod early;
+mod elsewhere;
 mod engine;
 mod examples;
 mod feel;
 mod footprint;
+mod hidden;
 mod hold;
 mod json;
 mod lease;

@@ -46,7 +46,10 @@ fn place(_: &Machine) -> Option<Finding> {
 fn of_nic(nic: &Nic) -> Option<Finding> {
     let plan = Plan::new(nic.name(), nic.link.ifindex);
     Some(match plan.preview(&nic.place.netns) {
-        Err(error @ nic::Error::RunDir(RunDirError::Damaged { .. })) => failed(&error),
+        Err(
+            error @ (nic::Error::RunDir(RunDirError::Damaged { .. })
+            | nic::Error::OtherRunDir { .. }),
+        ) => failed(&error),
         // All else is another check's.
         _ => Finding::ok("it can"),
     })

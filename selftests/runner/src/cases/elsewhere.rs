@@ -1,0 +1,132 @@
+//! Receivers whose runtime directories differ, as in two mount namespaces: they see each other.
+
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::nic_journal::recv;
+use super::receive::bound_queues;
+use super::round::{STEP, restore, signal};
+use super::transfer::devmem_tcp;
+use super::{ifindex, println_line};
+use crate::bed::{self, NIC, NIC_ADDRESS};
+use crate::state::{self, Observer};
+use crate::tool::{Running, command, finish, until};
+
+/// The tool in a mount namespace of its own, with a /run of its own.
+fn elsewhere(line: &str) -> Command {
+    let mut unshare = Command::new("unshare");
+    let tool = devmem_tcp();
+    let script = format!(
+        "mount -t tmpfs tmpfs /run && exec {} {line}",
+        tool.display()
+    );
+    unshare
+        .args(["-m", "sh", "-c", &script])
+        .stdin(Stdio::null());
+    unshare
+}
+
+fn other_queue() -> String {
+    format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001")
+}
+
+/// The second is refused, as the doctor says, until the first and its guardian have ended.
+pub(super) fn second_is_refused() -> Result<()> {
+    bed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let first = Running::start(recv(5000))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let bent = observer.state()?;
+    for line in [
+        other_queue(),
+        format!("apply {NIC} --queue 2"),
+        format!("plan {NIC} --queue 2"),
+        format!("doctor {NIC} --queue 2"),
+    ] {
+        let end = finish(elsewhere(&line))?;
+        let said = format!("{}{}", end.stdout, end.stderr);
+        end.refused(1).with_context(|| line.clone())?;
+        let named = format!("process {}", first.id());
+        ensure!(
+            said.contains(&named),
+            "{line}: {named} is not named: {said}"
+        );
+        observer.same(&bent)?;
+    }
+    // One with the same directory is not.
+    let same = Running::start(command(None, &devmem_tcp(), &other_queue()))?;
+    until("both bindings", STEP, || Ok(bound_queues()? == 2))?;
+    same.signal(Signal::SIGTERM)?;
+    same.end_within(STEP)?.refused(1)?;
+    // Its guardian, which puts the NIC back in a moment, counts as it does.
+    let guardian = state::guardian()?;
+    signal(guardian, Signal::SIGSTOP)?;
+    first.signal(Signal::SIGKILL)?;
+    until("its end", STEP, || Ok(bound_queues()? == 0))?;
+    let refused = finish(elsewhere(&other_queue()));
+    // It has the receiver's standard error, too.
+    signal(guardian, Signal::SIGCONT)?;
+    refused?.refused(1)?;
+    first.end_within(STEP)?;
+    observer.soon_same(&before)?;
+    let second = Running::start(elsewhere(&other_queue()))?;
+    until("its binding", STEP, || Ok(bound_queues()? == 1))?;
+    second.signal(Signal::SIGTERM)?;
+    second.end_within(STEP)?.refused(1)?;
+    observer.soon_same(&before)
+}
+
+/// What was applied to stay is not taken from under a receiver with another directory.
+pub(super) fn restore_waits_for_the_other() -> Result<()> {
+    bed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let apply = format!("apply {NIC} --header-split --queue 3");
+    finish(command(None, &devmem_tcp(), &apply))?.good("apply")?;
+    let other = Running::start(elsewhere(&other_queue()))?;
+    until("its binding", STEP, || Ok(bound_queues()? == 1))?;
+    let bent = observer.state()?;
+    let line = format!("restore {NIC}");
+    let refused = finish(command(None, &devmem_tcp(), &line))?.refused(1)?;
+    println_line(refused.trim_end());
+    ensure!(refused.contains("another runtime directory"), "{refused}");
+    observer.same(&bent)?;
+    other.signal(Signal::SIGTERM)?;
+    other.end_within(STEP)?.refused(1)?;
+    until("its guardian's end", STEP, || {
+        Ok(state::guardians()?.is_empty())
+    })?;
+    println_line(restore()?.good("restore")?.trim_end());
+    finish(command(None, &devmem_tcp(), &line))?.good("restore")?;
+    observer.soon_same(&before)
+}
+
+/// Any user can have a socket of such a name: it keeps nobody out.
+pub(super) fn name_of_another_user() -> Result<()> {
+    bed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let name = format!("devmem-tcp/{}/0-0/1.0", ifindex(NIC)?);
+    let script = format!(
+        "import socket, time; s = socket.socket(socket.AF_UNIX); s.bind('\\0{name}'); \
+         s.listen(); time.sleep(100)"
+    );
+    let mut python = Command::new("setpriv");
+    python.args(["--reuid=1000", "--regid=1000", "--clear-groups"]);
+    python.args(["python3", "-c", &script]).stdin(Stdio::null());
+    let user = Running::start(python)?;
+    until("the user's socket", STEP, || {
+        Ok(std::fs::read_to_string("/proc/net/unix")?.contains(&name))
+    })?;
+    let receiver = Running::start(recv(5000))?;
+    let bound = until("a binding", STEP, || Ok(bound_queues()? == 1));
+    user.signal(Signal::SIGKILL)?;
+    user.end_within(STEP)?;
+    receiver.signal(Signal::SIGTERM)?;
+    let end = receiver.end_within(STEP)?;
+    bound.with_context(|| end.stderr)?;
+    observer.soon_same(&before)
+}
