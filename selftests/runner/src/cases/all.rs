@@ -280,6 +280,7 @@ pub(crate) const ALL: &[Case] = cases![
     drivers::channels,
     drivers::rings,
     drivers::queues_that_restart,
+    drivers::receives_and_restores,
     nic_plan::looking_changes_nothing,
     nic_plan::applied_to_stay,
     nic_plan::driver_that_does_not_keep,

@@ -8,9 +8,11 @@ use netdev::{
 use nix::errno::Errno;
 use udmabuf::Udmabuf;
 
+use super::transfer::{all_in_dmabuf, validated};
 use super::{ifindex, println_line};
-use crate::bed::{self, NIC, QUEUES};
+use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
 use crate::driver::Driver;
+use crate::state::Observer;
 
 const ALL: [Driver; 5] = [
     Driver::Mlx5,
@@ -362,6 +364,30 @@ pub(super) fn queues_that_restart() -> Result<()> {
             Ok(vec![up[0], up[1], bind(1)?])
         },
     )
+}
+
+/// Receives a little with each driver that can, on one queue and on two; the NIC is then as it was.
+pub(super) fn receives_and_restores() -> Result<()> {
+    for driver in ALL.into_iter().filter(|driver| *driver != Driver::Ice) {
+        bed::clear()?;
+        bed::wire_as(driver, QUEUES, "")?;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        for (queues, port) in [("--queue 3", 5000), ("--queue 2 --queue 3", 5001)] {
+            // Without contexts, a rule goes to one queue: two queues take two.
+            let (listen, port) = match queues.len() > 10 && driver.contexts() == 0 {
+                true => (format!("--listen {NIC_ADDRESS}:{}", port + 1), port),
+                false => (String::new(), port),
+            };
+            let to = format!("{NIC_ADDRESS}:{port}");
+            let line = format!("-f {NIC} {queues} {listen}");
+            validated(None, &line, &to, 1 << 20)
+                .and_then(|summary| all_in_dmabuf(&summary))
+                .and_then(|()| observer.soon_same(&before))
+                .with_context(|| format!("{driver:?}, {queues}"))?;
+        }
+    }
+    Ok(())
 }
 
 /// Header split as the driver tells it, or how the setting was refused.
