@@ -2,7 +2,7 @@
 
 use netdev::{Action, FlowRule, QueueId, RssContextId};
 
-use crate::claim::Item;
+use crate::claim::{Item, same_rule};
 use crate::journal::Open;
 use crate::nic::Nic;
 use crate::spread::{Spread, spread};
@@ -29,12 +29,17 @@ pub(crate) fn add_flows(
         Ok(context)
     };
     let ways = spread(&queues, new_context, |queues| no_contexts(&device, queues))?;
+    let there = nic.rules().unwrap_or_default();
     for ((flow, _), way) in flows.into_iter().zip(ways) {
         let action = match way {
             Spread::Queue(queue) => Action::Queue(queue),
             Spread::Context(context) => Action::Context(context),
         };
         let rule = FlowRule { action, ..flow };
+        // Somebody's, who wants the same: it was so before, and stays.
+        if there.iter().any(|other| same_rule(other, &rule)) {
+            continue;
+        }
         let text = rule_text(&rule);
         let place = match add_rule(nic, open, id, &rule) {
             Err(Error::Refused(error)) if may_be_off(nic, &error)? => {
@@ -96,14 +101,21 @@ pub(crate) fn preview_flows(
         Ok(room.then_some(()))
     };
     let ways = spread(&queues, new_context, |queues| no_contexts(&device, queues))?;
+    let there = nic.rules().unwrap_or_default();
     for ((flow, _), way) in flows.iter().zip(ways) {
-        changes.push(new(match way {
-            Spread::Context(()) => format!("{} to that context", flow_text(flow)),
-            Spread::Queue(queue) => rule_text(&FlowRule {
+        let rule = match way {
+            Spread::Context(()) => {
+                changes.push(new(format!("{} to that context", flow_text(flow))));
+                continue;
+            }
+            Spread::Queue(queue) => FlowRule {
                 action: Action::Queue(queue),
                 ..flow.clone()
-            }),
-        }));
+            },
+        };
+        if !there.iter().any(|other| same_rule(other, &rule)) {
+            changes.push(new(rule_text(&rule)));
+        }
     }
     Ok(changes)
 }

@@ -1,9 +1,9 @@
 //! A plan, applied and taken back.
 
-use netdev::{FlowRule, NetNs, QueueId};
+use netdev::{Action, FlowRule, Location, NetNs, QueueId};
 
 use crate::added::add_flows;
-use crate::claim::Claim;
+use crate::claim::{Claim, Item, same_packets};
 use crate::end::end_claim;
 use crate::guardian::Guardian;
 use crate::identity::Identity;
@@ -12,6 +12,7 @@ use crate::nic::Nic;
 use crate::owner::Life;
 use crate::plan::{Change, Plan};
 use crate::presence::{Kind, Presence};
+use crate::values::rule_text;
 use crate::{Error, Owner, RunDir, settle};
 
 /// A plan that holds; the NIC is put back when it is restored or dropped.
@@ -173,6 +174,7 @@ fn take(
     let mut open = Open::of(&locked, nic.identity.clone())?;
     end_orphans(&mut nic, &mut open);
     check_queues(&plan, &open.journal)?;
+    check_flows(&plan, &mut nic, &open.journal)?;
     let id = open.journal.next_id();
     let life = match &mut owner {
         Some(owner) => Some(owner.live(&locked, lock_name(&open.file, id))?),
@@ -235,6 +237,44 @@ pub(crate) fn check_queues(plan: &Plan, journal: &Journal) -> Result<(), Error> 
                 owner: owner.clone(),
             });
         }
+    }
+    Ok(())
+}
+
+/// Fails if a rule has the plan's packets already and leads them elsewhere: which of the two rules counts
+/// depends on the driver, if it takes both.
+pub(crate) fn check_flows(plan: &Plan, nic: &mut Nic, journal: &Journal) -> Result<(), Error> {
+    if plan.flows.is_empty() {
+        return Ok(());
+    }
+    let rules = match nic.rules() {
+        // A driver without rules says so when it is given one.
+        Err(Error::Refused(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Vec::new(),
+        rules => rules?,
+    };
+    for (flow, queues) in &plan.flows {
+        let leads_there = |rule: &&FlowRule| match queues.as_slice() {
+            [queue] => rule.action == Action::Queue(*queue),
+            _ => false,
+        };
+        let mut same = rules.iter().filter(|rule| same_packets(rule, flow));
+        let Some(rule) = same.find(|rule| !leads_there(rule)) else {
+            continue;
+        };
+        let place = match rule.location {
+            Location::At(place) => place,
+            Location::Any => continue,
+        };
+        let is_there =
+            |item: &Item| matches!(item, Item::Rule { location: Some(at), .. } if *at == place);
+        let mut claims = journal.claims.iter();
+        let claim = claims.find(|claim| claim.items.iter().any(is_there));
+        return Err(Error::FlowTaken {
+            device: plan.device.clone(),
+            place,
+            rule: rule_text(rule),
+            owner: claim.map(|claim| claim.owner.clone()),
+        });
     }
     Ok(())
 }

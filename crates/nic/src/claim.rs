@@ -67,6 +67,15 @@ impl Claim {
     }
 }
 
+/// Whether both rules are about the same packets, whatever they do with them.
+pub(crate) fn same_packets(a: &FlowRule, b: &FlowRule) -> bool {
+    let alike = FlowRule {
+        action: a.action,
+        ..b.clone()
+    };
+    same_rule(a, &alike)
+}
+
 /// Whether both rules are about the same packets and do the same with them, wherever they stand.
 pub(crate) fn same_rule(a: &FlowRule, b: &FlowRule) -> bool {
     let anywhere = |rule: &FlowRule| FlowRule {

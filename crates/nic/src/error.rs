@@ -46,6 +46,21 @@ pub enum Error {
         /// The queues that the flows are to go to.
         queues: Vec<QueueId>,
     },
+    /// A rule has the same packets and leads them elsewhere.
+    #[error(
+        "{device}: rule {place}{} has these packets already: {rule}",
+        of(owner)
+    )]
+    FlowTaken {
+        /// The NIC.
+        device: String,
+        /// Where that rule is.
+        place: u32,
+        /// The rule, in words.
+        rule: String,
+        /// Whose it is, if that is known; `Some(None)`: it was applied to stay.
+        owner: Option<Option<Owner>>,
+    },
     /// Another receiver has the queue.
     #[error("{device} queue {queue} belongs to {owner}")]
     QueueTaken {
@@ -120,6 +135,22 @@ impl Error {
                  that process first"
                     .to_owned()
             }
+            Self::FlowTaken {
+                device,
+                place,
+                owner,
+                ..
+            } => match owner {
+                Some(Some(_)) => "end that receiver, or take another address or port".to_owned(),
+                Some(None) => format!(
+                    "`devmem-tcp restore {}` ends what was applied; or take another address or port",
+                    shell_word(device)
+                ),
+                None => format!(
+                    "take another address or port; if nobody needs that rule: ethtool -N {} delete {place}",
+                    shell_word(device)
+                ),
+            },
             Self::NotRestored { device, .. } => {
                 format!("`devmem-tcp restore {}` tries again", shell_word(device))
             }
@@ -156,5 +187,14 @@ impl Error {
             }
             _ => return None,
         })
+    }
+}
+
+/// Whose a rule is, behind its place.
+fn of(owner: &Option<Option<Owner>>) -> String {
+    match owner {
+        Some(Some(owner)) => format!(" of {owner}"),
+        Some(None) => " of devmem-tcp apply".to_owned(),
+        None => String::new(),
     }
 }

@@ -102,7 +102,7 @@ impl Plan {
     /// What [`Plan::apply`] would change now, in its order. Changes nothing.
     ///
     /// # Errors
-    /// [`Error::QueueTaken`], [`Error::NoOtherQueue`]; what the kernel says when it is asked.
+    /// [`Error::QueueTaken`], [`Error::FlowTaken`], [`Error::NoOtherQueue`]; what the kernel says when it is asked.
     pub fn preview(&self, netns: &NetNs) -> Result<Vec<Change>, Error> {
         let mut nic = Nic::open(netns, self.ifindex)?;
         let dir = RunDir::existing()?;
@@ -110,6 +110,7 @@ impl Plan {
         Presence::check(netns, (self.ifindex, &self.device), place)?;
         let mut journal = Open::look(dir.as_ref(), &nic.identity)?;
         applied::check_queues(self, &journal)?;
+        applied::check_flows(self, &mut nic, &journal)?;
         let mut claims = journal.claims.clone();
         claims.retain(|claim| !claim.is_orphan());
         claims.push(Claim {
@@ -133,7 +134,8 @@ impl Plan {
     ///
     /// # Errors
     /// The first step that is refused, or that the driver does not keep; those before it have been
-    /// taken back. [`Error::QueueTaken`] for a queue of another receiver.
+    /// taken back. [`Error::QueueTaken`] for a queue of another receiver, [`Error::FlowTaken`] for packets
+    /// that another rule has.
     pub fn apply(self, netns: &NetNs) -> Result<Applied, Error> {
         applied::apply(self, netns)
     }

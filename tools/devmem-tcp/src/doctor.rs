@@ -8,6 +8,7 @@ mod driver;
 mod left;
 mod line;
 mod link;
+mod listening;
 mod machine;
 mod memory;
 mod netkit;
@@ -19,6 +20,7 @@ mod providers;
 mod queues;
 mod steering;
 
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
@@ -26,10 +28,12 @@ use ::memory::{Choice, DEFAULT_LEN};
 use anyhow::Result;
 use netdev::{Link, QueueId, shell_command};
 
+use crate::address::Address;
 use crate::args::{NetNsArg, Pages, Size, netns};
 use crate::report;
 use crate::style::Style;
 use line::{Area, Line, Status};
+use listening::Listening;
 use machine::{Machine, Wanted};
 use netkit::Netkit;
 use nic::Nic;
@@ -48,6 +52,12 @@ pub(crate) struct Args {
     /// The rx queue to receive on; may be given again [default: as for recv]
     #[arg(long = "queue", value_name = "N", requires = "device")]
     queues: Vec<QueueId>,
+    /// Where is to be listened, as for recv; may be given again
+    #[arg(long, short, value_name = "ADDR:PORT", requires = "device")]
+    listen: Vec<Address>,
+    /// Only connections from this address
+    #[arg(long, value_name = "ADDR", requires = "listen")]
+    from: Option<IpAddr>,
     /// What is to be received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, cuda:N:pcie,
     /// fd:N, or socket:PATH
     #[arg(long, value_name = "MEMORY", default_value_t)]
@@ -103,6 +113,8 @@ fn wanted(args: &Args) -> Wanted {
         size: args.size.map_or(DEFAULT_LEN, |size| size.0),
         given: args.size.is_some(),
         pages: args.pages.choice(),
+        listen: args.listen.clone(),
+        from: args.from,
     }
 }
 
@@ -119,18 +131,32 @@ fn again(args: &Args, place: &Place) -> String {
     for queue in &args.queues {
         option("--queue", queue.to_string());
     }
+    for address in &args.listen {
+        option("--listen", address.to_string());
+    }
+    if let Some(from) = args.from {
+        option("--from", from.to_string());
+    }
     shell_command(words.iter().map(String::as_str))
 }
 
 /// All checks of a NIC, or of a netkit and of the NIC behind it.
 fn device(machine: &Machine, place: Place, name: &str, queues: &[QueueId]) -> Result<Vec<Line>> {
     let link = Link::open_in(&place.netns)?.by_name(name)?;
+    let listening = Listening {
+        place: place.clone(),
+        link: link.clone(),
+        wanted: machine.wanted.clone(),
+    };
+    let mut lines = line::run(listening::CHECKS, &listening, Some(&link.name));
     if link.is_physical() {
         let nic = Nic::look(machine, place, link, queues, None)?;
-        return Ok(of_nic(&nic));
+        lines.extend(of_nic(&nic));
+        return Ok(lines);
     }
+    let name = link.name.clone();
     let netkit = Netkit::look(machine, place, link, queues)?;
-    let mut lines = line::run(netkit::CHECKS, &netkit, Some(name));
+    lines.extend(line::run(netkit::CHECKS, &netkit, Some(&name)));
     if let Some(nic) = netkit.nic(machine) {
         lines.extend(of_nic(&nic?));
     }
@@ -143,6 +169,7 @@ fn of_nic(nic: &Nic) -> Vec<Line> {
         link::CHECKS,
         queues::CHECKS,
         steering::CHECKS,
+        listening::OF_NIC,
         left::OF_NIC,
     ];
     let run = |table: &&[line::Check<Nic>]| line::run(table, nic, Some(nic.name()));

@@ -11,6 +11,7 @@ mod counts;
 mod crowd;
 mod cuda;
 mod doctor;
+mod doctor_agrees;
 mod doctor_fault;
 mod doctor_left;
 mod doctor_machine;

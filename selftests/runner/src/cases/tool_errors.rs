@@ -167,7 +167,8 @@ pub(super) fn flow_in_use() -> Result<()> {
     })?;
     let during = nic_settings(NIC)?;
     let line = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
-    complains(tool(&line), &["EEXIST", "ethtool -n"])?;
+    let pid = first.id().to_string();
+    complains(tool(&line), &["rule 0", "has these packets", &pid])?;
     ensure!(
         nic_settings(NIC)? == during,
         "the second receiver left its settings behind"

@@ -1,6 +1,7 @@
 //! The machine: its kernel, and what this process may do.
 
 use std::fs::{self, File};
+use std::net::IpAddr;
 use std::process::Command;
 
 use memory::Choice;
@@ -9,6 +10,7 @@ use udmabuf::HugePage;
 
 use super::line::{Area, Check, Finding};
 use super::place::{Place, program};
+use crate::address::Address;
 
 /// What is known of the machine.
 #[derive(Debug)]
@@ -37,6 +39,10 @@ pub(super) struct Wanted {
     pub(super) given: bool,
     /// The pages that it is to be of, if not the best that are to be had.
     pub(super) pages: Option<HugePage>,
+    /// Where is to be listened; nowhere yet if nobody said so.
+    pub(super) listen: Vec<Address>,
+    /// From where connections may come.
+    pub(super) from: Option<IpAddr>,
 }
 
 impl Wanted {

@@ -7,6 +7,7 @@ use netdev::{
     Channels, Ethtool, Features, FlowRule, Link, LinkInfo, Netdev, PagePool, Queue, QueueId,
     QueueType, Result, Rings, Rss, RuleTable, shell_word,
 };
+use nic::Held;
 
 use super::machine::Machine;
 use super::place::Place;
@@ -32,6 +33,12 @@ pub(super) struct Nic {
     pub(super) features: Result<Features>,
     pub(super) table: Result<RuleTable>,
     pub(super) rules: Vec<FlowRule>,
+    /// Whether it was said where is to be listened.
+    pub(super) listens: bool,
+    /// What of these and of the queues is somebody's.
+    pub(super) held: Held,
+    /// How `recv` would fare with it, up to the first change.
+    pub(super) preview: std::result::Result<(), nic::Error>,
     pub(super) pools: Vec<PagePool>,
     pub(super) driver: String,
     pub(super) queue_api: QueueApi,
@@ -84,7 +91,12 @@ impl Nic {
                 probe::queue_api(machine, &place, &link, queue)
             }
         };
+        let held = nic::held(&place.netns, at).unwrap_or_default();
+        let preview = machine.wanted.plan(&link, &wanted).preview(&place.netns);
         Ok(Self {
+            held,
+            preview: preview.map(drop),
+            listens: !machine.wanted.listen.is_empty(),
             asked: !asked.is_empty(),
             wanted,
             through_netkit: through.is_some(),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use netdev::{Queue, QueueId, queue_list, shell_word};
+use netdev::{Queue, QueueId, RssContextId, queue_list, shell_word};
 
 use super::line::{Area, Check, Finding};
 use super::nic::{Nic, is_free};
@@ -55,12 +55,12 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
 /// `ethtool -L`, for so many rx queues; `None` where the device can't have that many.
 fn grow(nic: &Nic, queues: u32) -> Option<String> {
     let channels = nic.channels.as_ref().ok()?;
-    let combined = channels.combined_max.unwrap_or(0);
-    let (kind, max) = if combined > 0 {
-        ("combined", combined)
-    } else {
-        ("rx", channels.rx_max.unwrap_or(0))
+    // The kind that is in use, if both can be had (bnxt, ice).
+    let (kind, max) = match channels.combined.unwrap_or(0) {
+        0 => ("rx", channels.rx_max),
+        _ => ("combined", channels.combined_max),
     };
+    let max = max.unwrap_or(0);
     (queues <= max).then(|| nic.ethtool("-L", &format!("{kind} {queues}")))
 }
 
@@ -131,13 +131,23 @@ fn these(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
     let in_the_way =
         |queue: &&Queue| nic.wanted.contains(&queue.id) && !is_free(queue) && !lease_is_ours(queue);
     let held = holders(nic.queues.iter().filter(in_the_way));
+    let mut once = nic.wanted.clone();
+    once.sort_unstable();
+    once.dedup();
     let finding = match (&beyond[..], &held[..]) {
+        _ if once.len() < nic.wanted.len() => {
+            return Some(Finding::fail("a queue is named twice").remedy("name each queue once"));
+        }
         ([], "") => {
             let wanted = queue_list(&nic.wanted);
             return Some(Finding::ok(format!("{wanted} can be had")));
         }
         ([], held) => Finding::fail(held),
-        (beyond, _) => Finding::fail(format!("{}: the last one is {last}", queue_list(beyond))),
+        (beyond, _) => {
+            let all: Vec<QueueId> = nic.queues.iter().map(|queue| queue.id).collect();
+            let (beyond, all) = (queue_list(beyond), queue_list(&all));
+            Finding::fail(format!("{beyond}: {} has rx queues {all}", nic.name()))
+        }
     };
     Some(match frees.last() {
         Some(free) if !nic.through_netkit => {
@@ -195,16 +205,18 @@ fn contexts(nic: &Nic) -> Option<Finding> {
     let contexts = nic.rss.as_ref().ok()?.iter().filter(|rss| {
         rss.context.is_some() && rss.table.iter().any(|entry| nic.wanted.contains(entry))
     });
-    let with: Vec<String> = contexts
-        .filter_map(|rss| Some(rss.context?.to_string()))
-        .collect();
-    Some(match with.first() {
-        None => Finding::ok("none"),
-        Some(context) => Finding::warn(format!(
-            "context {}: its flows would come, too",
-            with.join(", ")
-        ))
-        .remedy(nic.ethtool("-X", &format!("context {context} delete"))),
+    let with: Vec<RssContextId> = contexts.filter_map(|rss| rss.context).collect();
+    // Never one of a receiver that runs.
+    let is_held = |id: &RssContextId| nic.held.contexts.iter().any(|(held, _)| held == id);
+    let list = with.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let found = format!("context {}: its flows would come, too", list.join(", "));
+    Some(match (with.iter().find(|id| !is_held(id)), with.first()) {
+        (Some(context), _) => Finding::warn(found)
+            .remedy(nic.ethtool("-X", &format!("context {context} delete"))),
+        (None, Some(_)) => Finding::warn(found).remedy(
+            "take another queue, or end the receiver that has it: `devmem-tcp show` lists the bindings",
+        ),
+        (None, None) => Finding::ok("none"),
     })
 }
 

@@ -1,6 +1,6 @@
 //! Flow rules: whether the NIC has them, and room for one more.
 
-use netdev::{Action, FlowRule, Location};
+use netdev::{Action, FlowRule, Location, shell_word};
 
 use super::line::{Area, Check, Finding};
 use super::nic::Nic;
@@ -32,7 +32,11 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
 fn on(nic: &Nic) -> Option<Finding> {
     let otherwise = "no setting helps: receive with --no-config, and steer by other means";
     Some(match (nic.feature(NTUPLE), &nic.table) {
-        ((false, true), _) => Finding::fail("off").remedy(nic.ethtool("-K", "ntuple on")),
+        // Some drivers take rules all the same (mlx5).
+        ((false, true), _) => {
+            Finding::warn("off; `recv` switches it on by itself where the driver wants that")
+                .remedy(nic.ethtool("-K", "ntuple on"))
+        }
         ((true, _), Ok(_)) => Finding::ok("on"),
         (_, Err(error)) => Finding::fail(error.to_string()).remedy(otherwise),
         ((false, false), Ok(_)) => Finding::fail("the driver has no rules").remedy(otherwise),
@@ -48,18 +52,30 @@ fn room(nic: &Nic) -> Option<Finding> {
         )));
     };
     let found = format!("{count} rules of {size}");
+    if count < size {
+        return Some(Finding::ok(found));
+    }
+    // Never one of a receiver that runs.
     let locations = nic.rules.iter().filter_map(location);
-    Some(match (count < size, locations.max()) {
-        (true, _) if !table.chooses => {
-            Finding::warn(found + "; the driver wants each rule's place named")
-        }
-        (true, _) => Finding::ok(found),
-        (false, Some(last)) => {
+    let others = locations.filter(|place| !is_held(nic, *place));
+    Some(match (others.max(), nic.held.rules.first()) {
+        (Some(last), _) => {
             Finding::fail(found).remedy(nic.ethtool("-N", &format!("delete {last}")))
         }
-        (false, None) => Finding::fail(found)
+        (None, Some((_, Some(owner)))) => Finding::fail(format!("{found}, {owner} has some"))
+            .remedy("end a receiver that has rules: `devmem-tcp show` lists the bindings"),
+        (None, Some((_, None))) => {
+            let restore = format!("restore {}", shell_word(nic.name()));
+            Finding::fail(found).remedy(nic.place.ours(&restore))
+        }
+        (None, None) => Finding::fail(found)
             .remedy("`ethtool -n` lists the rules, `ethtool -N IF delete N` deletes one"),
     })
+}
+
+/// Whether a rule is a receiver's that runs, or was applied to stay.
+fn is_held(nic: &Nic, place: u32) -> bool {
+    nic.held.rules.iter().any(|(held, _)| *held == place)
 }
 
 fn location(rule: &FlowRule) -> Option<u32> {
@@ -76,9 +92,19 @@ fn others(nic: &Nic) -> Option<Finding> {
         return None;
     }
     let here = |rule: &&FlowRule| matches!(rule.action, Action::Queue(queue) if nic.wanted.contains(&queue));
-    Some(match nic.rules.iter().filter(here).find_map(location) {
-        None => Finding::ok("none"),
-        Some(at) => Finding::warn(format!("rule {at} does"))
+    let places: Vec<u32> = nic.rules.iter().filter(here).filter_map(location).collect();
+    let somebodys = places.iter().find(|place| !is_held(nic, **place));
+    Some(match (somebodys, places.first()) {
+        (Some(at), _) => Finding::warn(format!("rule {at} does"))
             .remedy(nic.ethtool("-N", &format!("delete {at}"))),
+        (None, Some(at)) => {
+            let held = nic.held.rules.iter().find(|(place, _)| place == at);
+            match held.and_then(|(_, owner)| owner.as_ref()) {
+                Some(owner) => Finding::warn(format!("rule {at} of {owner} does"))
+                    .remedy("end that receiver, or take another queue"),
+                None => Finding::ok(format!("rule {at} does, of `devmem-tcp apply`")),
+            }
+        }
+        (None, None) => Finding::ok("none"),
     })
 }

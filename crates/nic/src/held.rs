@@ -1,0 +1,58 @@
+//! What on a NIC is somebody's: of receivers that run, and of what was applied to stay.
+
+use netdev::{Ifindex, NetNs, QueueId, RssContextId};
+
+use crate::claim::Item;
+use crate::journal::Open;
+use crate::nic::Nic;
+use crate::{Error, Owner, RunDir};
+
+/// Something, and whose it is; `None`: it was applied to stay.
+type Of<T> = Vec<(T, Option<Owner>)>;
+
+/// What on a NIC is somebody's.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct Held {
+    /// Queues that RSS puts nothing on for them.
+    pub queues: Of<QueueId>,
+    /// The places of their flow rules.
+    pub rules: Of<u32>,
+    /// Their RSS contexts.
+    pub contexts: Of<RssContextId>,
+}
+
+impl Held {
+    /// The receiver that runs and has this queue.
+    pub fn queue_owner(&self, queue: QueueId) -> Option<&Owner> {
+        let mut held = self.queues.iter().filter(|(held, _)| *held == queue);
+        held.find_map(|(_, owner)| owner.as_ref())
+    }
+}
+
+/// What on this NIC is somebody's. Changes nothing.
+///
+/// # Errors
+/// [`Error::RunDir`] for what is written down and can't be read; what the kernel says of the NIC.
+pub fn held(netns: &NetNs, ifindex: Ifindex) -> Result<Held, Error> {
+    let nic = Nic::open(netns, ifindex)?;
+    let journal = Open::look(RunDir::existing()?.as_ref(), &nic.identity)?;
+    let mut held = Held::default();
+    for claim in journal.claims.iter().filter(|claim| !claim.is_orphan()) {
+        let owned = |queue: &QueueId| (*queue, claim.owner.clone());
+        held.queues.extend(claim.needs.reserved.iter().map(owned));
+        for item in &claim.items {
+            match item {
+                Item::Rule {
+                    location: Some(place),
+                    ..
+                } => held.rules.push((*place, claim.owner.clone())),
+                Item::Context { id: Some(id), .. } => {
+                    held.contexts.push((*id, claim.owner.clone()));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(held)
+}

@@ -1,0 +1,306 @@
+//! `doctor` says that receiving works if and only if `recv` with the same options then does: states of the
+//! NIC, one after the other, good ones and bad ones.
+
+use std::net::TcpListener;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use netdev::{Action, Ethtool, FlowRule, Location, QueueId, RssChange};
+use nix::sys::signal::Signal;
+
+use super::doctor_fault::Report;
+use super::receive::bound_queues;
+use super::round::{STEP, restore};
+use super::transfer::devmem_tcp;
+use super::{ifindex, println_line};
+use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, QUEUES, SENDER_ADDRESS};
+use crate::driver::Driver;
+use crate::state::Observer;
+use crate::tool::{Running, command, finish, sh, until};
+use crate::xdp;
+
+/// A state, what is asked for in it, and whether that works.
+struct State {
+    driver: Driver,
+    parameters: &'static str,
+    prepare: fn() -> Result<Box<dyn std::any::Any>>,
+    options: &'static str,
+    works: bool,
+}
+
+const LISTEN: &str = "-l 192.0.2.2:5000";
+
+fn state(options: &'static str, works: bool) -> State {
+    State {
+        driver: Driver::Swnic,
+        parameters: "",
+        prepare: nothing,
+        options,
+        works,
+    }
+}
+
+impl State {
+    fn of(mut self, driver: Driver) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    fn with(mut self, parameters: &'static str) -> Self {
+        self.parameters = parameters;
+        self
+    }
+
+    fn after(mut self, prepare: fn() -> Result<Box<dyn std::any::Any>>) -> Self {
+        self.prepare = prepare;
+        self
+    }
+
+    /// Holds if both say what is expected, and the NIC is afterwards what it was.
+    fn check(&self) -> Result<()> {
+        bed::clear()?;
+        bed::wire_as(self.driver, QUEUES, self.parameters)?;
+        let _kept = (self.prepare)()?;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        let line = format!("{NIC} {LISTEN} {}", self.options);
+        let report = Report::of(&line)?;
+        let bound = bound_queues()?;
+        let receiver = Running::start(command(None, &devmem_tcp(), &format!("recv -f {line}")))?;
+        let (works, said) = works(receiver, bound)?;
+        println_line(&format!(
+            "{:?} {} {}: doctor {:?}, recv {works}; {} / {}",
+            self.driver,
+            self.parameters,
+            self.options,
+            report.code,
+            report.complaints().trim(),
+            said.trim_end(),
+        ));
+        ensure!(works == self.works, "recv: {works}");
+        let code = i32::from(!works);
+        ensure!(report.code == Some(code), "doctor: {:?}", report.code);
+        observer.same(&before)
+    }
+}
+
+/// Whether it comes to bind a queue more; ends it.
+fn works(mut receiver: Running, bound: usize) -> Result<(bool, String)> {
+    let mut works = false;
+    until("bound, or at its end", Duration::from_secs(15), || {
+        works = bound_queues()? > bound;
+        Ok(works || receiver.has_ended()?)
+    })?;
+    if works {
+        // It may be bound and not yet listen.
+        std::thread::sleep(Duration::from_millis(300));
+        works = !receiver.has_ended()?;
+        receiver
+            .signal(Signal::SIGTERM)
+            .or_else(|error| match works {
+                true => Err(error),
+                false => Ok(()),
+            })?;
+    }
+    Ok((works, receiver.end_within(STEP)?.stderr))
+}
+
+type Kept = Result<Box<dyn std::any::Any>>;
+
+fn nothing() -> Kept {
+    Ok(Box::new(()))
+}
+
+fn shell(line: &str) -> Kept {
+    sh(line)?;
+    nothing()
+}
+
+fn ntuple_off() -> Kept {
+    shell("ethtool -K eth1 ntuple off")
+}
+
+fn port_taken() -> Kept {
+    Ok(Box::new(TcpListener::bind((NIC_ADDRESS, 5000))?))
+}
+
+fn link_down() -> Kept {
+    shell("ip link set eth1 down")
+}
+
+fn program() -> Kept {
+    Ok(Box::new(xdp::attach(ifindex(NIC)?.get())?))
+}
+
+fn rule(port: u16, queue: u32, location: Location) -> Result<u32> {
+    let to = format!("{NIC_ADDRESS}:{port}").parse()?;
+    let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(queue)));
+    rule.location = location;
+    Ok(Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?)
+}
+
+fn same_packets() -> Kept {
+    rule(5000, 1, Location::Any)?;
+    nothing()
+}
+
+fn same_rule() -> Kept {
+    rule(5000, 3, Location::Any)?;
+    nothing()
+}
+
+fn full() -> Kept {
+    for place in 0..4 {
+        rule(7000 + place, 1, Location::Any)?;
+    }
+    nothing()
+}
+
+fn all_but_one() -> Kept {
+    for place in 0..3 {
+        rule(7000 + place, 1, Location::Any)?;
+    }
+    nothing()
+}
+
+/// The context that there is.
+fn context() -> Kept {
+    Ethtool::open()?.create_rss_context(ifindex(NIC)?, &RssChange::default())?;
+    nothing()
+}
+
+fn one_channel() -> Kept {
+    shell("ethtool -L eth1 combined 1")
+}
+
+/// A receiver that runs, and ends when it is dropped.
+struct Other(Option<Running>);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        if let Some(other) = self.0.take() {
+            let _ended = other.signal(Signal::SIGTERM);
+            let _ended = other.end_within(STEP);
+        }
+    }
+}
+
+fn receiver(options: &str) -> Kept {
+    let line = format!("recv -f {NIC} --size 4M {options}");
+    let other = Other(Some(Running::start(command(None, &devmem_tcp(), &line))?));
+    until("a binding", STEP, || Ok(bound_queues()? > 0))?;
+    Ok(Box::new(other))
+}
+
+fn receiver_on_the_queue() -> Kept {
+    receiver("--queue 3 -l 192.0.2.2:6000")
+}
+
+fn receiver_on_another() -> Kept {
+    receiver("--queue 2 -l 192.0.2.2:6000")
+}
+
+fn applied() -> Kept {
+    let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:6000");
+    finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
+    Ok(Box::new(Restored))
+}
+
+struct Restored;
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        let _restored = restore();
+    }
+}
+
+fn all(states: &[State]) -> Result<()> {
+    let mut wrong = Vec::new();
+    for state in states {
+        if let Err(error) = state.check() {
+            let what = format!("{:?} {} {}", state.driver, state.parameters, state.options);
+            wrong.push(format!("{what}: {error:#}"));
+        }
+    }
+    bed::clear().context("clearing")?;
+    match &wrong[..] {
+        [] => Ok(()),
+        wrong => bail!("{} disagree:\n{}", wrong.len(), wrong.join("\n")),
+    }
+}
+
+/// What is asked for: queues, addresses.
+pub(super) fn on_options() -> Result<()> {
+    let v6 = format!("-l [{NIC_ADDRESS6}]:5000 --from {SENDER_ADDRESS}");
+    let v6: &'static str = Box::leak(v6.into_boxed_str());
+    all(&[
+        state("", true),
+        state("--queue 3", true),
+        state("--queue 2 --queue 3", true),
+        state("--queue 99", false),
+        state("--queue 3 --queue 99", false),
+        state("--queue 3 --queue 3", false),
+        state("--from 192.0.2.1", true),
+        state("--from 2001:db8:2::1", false),
+        state(v6, false),
+        state("-l 192.0.2.77:5000", false),
+        state("-l 192.0.2.2:5001", true),
+        state("-l [::]:5001", true),
+        state("", false).after(port_taken),
+        state("-l [::]:5000", false),
+    ])
+}
+
+/// What is there already.
+pub(super) fn on_others() -> Result<()> {
+    all(&[
+        state("--queue 3", false).after(link_down),
+        state("--queue 3", false).after(program),
+        state("--queue 3", false).after(same_packets),
+        state("--queue 3", true).after(same_rule),
+        state("--queue 3", false).with("rules=4").after(full),
+        state("--queue 3", true).with("rules=4").after(all_but_one),
+        state("--queue 3", false).after(receiver_on_the_queue),
+        state("", true).after(receiver_on_the_queue),
+        state("--queue 3", true).after(receiver_on_another),
+        state("--queue 2 --queue 3", false).after(receiver_on_another),
+        state("--queue 3", true).after(applied),
+        state("", false).after(one_channel),
+        state("", false).with("lacks=queue-ops"),
+        state("", false).with("lacks=split"),
+        state("", false).with("lacks=ntuple"),
+        state("", false).with("lacks=rss"),
+        state("", true).with("lacks=ntuple-on"),
+    ])
+}
+
+/// What drivers want.
+pub(super) fn on_drivers() -> Result<()> {
+    let mut states = Vec::new();
+    for driver in [
+        Driver::Mlx5,
+        Driver::Gve,
+        Driver::Bnxt,
+        Driver::Ice,
+        Driver::Fbnic,
+    ] {
+        let two = matches!(driver, Driver::Mlx5 | Driver::Bnxt | Driver::Fbnic);
+        states.extend([
+            state("--queue 3", true).of(driver),
+            state("--queue 2 --queue 3", two).of(driver),
+            state("--queue 2 --queue 3 -l 192.0.2.2:5001", true).of(driver),
+            state("--queue 3", false).of(driver).after(same_packets),
+        ]);
+    }
+    for driver in [Driver::Mlx5, Driver::Gve, Driver::Bnxt, Driver::Ice] {
+        states.push(state("--queue 3", true).of(driver).after(ntuple_off));
+    }
+    for driver in [Driver::Mlx5, Driver::Bnxt, Driver::Ice] {
+        let full = state("--queue 3", false).with("rules=4").after(full);
+        let left = state("--queue 3", true).with("rules=4").after(all_but_one);
+        states.extend([full.of(driver), left.of(driver)]);
+    }
+    let fbnic = state("--queue 2 --queue 3", false).of(Driver::Fbnic);
+    states.push(fbnic.after(context));
+    all(&states)
+}

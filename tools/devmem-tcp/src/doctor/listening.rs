@@ -1,0 +1,169 @@
+//! Where is to be listened, and what `recv` would make of the NIC for that, up to the first change.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use devmem::listen::{self, SocketOptions};
+use netdev::{Action, FlowRule, LinkInfo, QueueId};
+use nic::{Error, Plan};
+
+use super::line::{Area, Check, Finding};
+use super::machine::Wanted;
+use super::nic::{Nic, is_free};
+use super::place::Place;
+use crate::address::Address;
+use crate::plan::flows;
+use crate::remedy;
+
+/// The addresses, in the namespace of the device that is received on.
+#[derive(Debug)]
+pub(super) struct Listening {
+    pub(super) place: Place,
+    pub(super) link: LinkInfo,
+    pub(super) wanted: Wanted,
+}
+
+pub(super) const CHECKS: &[Check<Listening>] = &[
+    Check {
+        id: "listen.address",
+        areas: &[Area::Rx],
+        what: "the addresses can be listened on",
+        run: address,
+    },
+    Check {
+        id: "listen.from",
+        areas: &[Area::Rx],
+        what: "connections from the one address can come to the others",
+        run: from,
+    },
+];
+
+/// Of the NIC: what `recv` finds before it changes anything.
+pub(super) const OF_NIC: &[Check<Nic>] = &[
+    Check {
+        id: "queues.owner",
+        areas: &[Area::Rx],
+        what: "no other receiver has the queue",
+        run: owner,
+    },
+    Check {
+        id: "ntuple.flow",
+        areas: &[Area::Rx],
+        what: "no other rule has the packets",
+        run: flow,
+    },
+    Check {
+        id: "rss.spread",
+        areas: &[Area::Rx],
+        what: "a flow can be spread over the queues",
+        run: spread,
+    },
+];
+
+/// An address that nobody has a rule for (RFC 7600's dummy address, the discard port).
+const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 9);
+
+impl Wanted {
+    /// What `recv` would make of a NIC, with these queues. Where no address was named, one is made up
+    /// that stands for any: a rule for it is as much as there must be.
+    pub(super) fn plan(&self, nic: &LinkInfo, queues: &[QueueId]) -> Plan {
+        let plan = Plan::new(&nic.name, nic.ifindex)
+            .header_split()
+            .reserve(queues);
+        let mut flows: Vec<FlowRule> = self
+            .listen
+            .iter()
+            .flat_map(|at| FlowRule::tcp_to_listener(at.on_the_wire(), self.from, Action::Drop))
+            .collect();
+        if self.listen.is_empty() {
+            flows.push(FlowRule::tcp_to(ANY, Action::Drop));
+        }
+        let steer = |plan: Plan, flow| plan.steer(flow, queues);
+        match queues {
+            [] => plan,
+            _ => flows.into_iter().fold(plan, steer),
+        }
+    }
+}
+
+fn address(listening: &Listening) -> Option<Finding> {
+    let Listening {
+        place,
+        link,
+        wanted,
+    } = listening;
+    if wanted.listen.is_empty() {
+        return None;
+    }
+    // All of them at once, as `recv` has them.
+    let bind = |address: &Address| -> anyhow::Result<listen::Bound> {
+        let at = address.resolve(&place.netns, link.ifindex)?;
+        Ok(place
+            .netns
+            .run(|| listen::bind(at, &SocketOptions::default()))??)
+    };
+    let bound: anyhow::Result<Vec<_>> = wanted.listen.iter().map(bind).collect();
+    Some(match bound {
+        Ok(_) => Finding::ok("they can"),
+        Err(error) => failed(&error),
+    })
+}
+
+fn from(listening: &Listening) -> Option<Finding> {
+    let wanted = &listening.wanted;
+    wanted.from?;
+    let mut listen = wanted.listen.iter();
+    let never = listen.find_map(|address| flows(address.on_the_wire(), wanted.from).err());
+    Some(match never {
+        None => Finding::ok("they can"),
+        Some(error) => failed(&error),
+    })
+}
+
+fn failed(error: &anyhow::Error) -> Finding {
+    let finding = Finding::fail(format!("{error:#}"));
+    match remedy::remedy(error) {
+        Some(remedy) => finding.remedy(remedy),
+        None => finding,
+    }
+}
+
+fn owner(nic: &Nic) -> Option<Finding> {
+    match &nic.preview {
+        Err(Error::QueueTaken { queue, .. }) => {
+            // One that is bound, too, is another check's.
+            let there = nic.queues.iter().find(|there| there.id == *queue);
+            there
+                .is_none_or(|there| is_free(there) || nic.through_netkit)
+                .then(|| refused(nic))
+        }
+        _ if nic.wanted.is_empty() => None,
+        _ => Some(Finding::ok("none")),
+    }
+}
+
+fn flow(nic: &Nic) -> Option<Finding> {
+    match &nic.preview {
+        Err(Error::FlowTaken { .. }) => Some(refused(nic)),
+        _ if !nic.listens => None,
+        _ => Some(Finding::ok("none")),
+    }
+}
+
+fn spread(nic: &Nic) -> Option<Finding> {
+    match &nic.preview {
+        Err(Error::NoContexts { .. }) => Some(refused(nic)),
+        _ if nic.wanted.len() < 2 => None,
+        _ => Some(Finding::ok("it can")),
+    }
+}
+
+/// What `recv` would say, with what it would say to do.
+fn refused(nic: &Nic) -> Finding {
+    match &nic.preview {
+        Ok(()) => Finding::ok("it can"),
+        Err(error) => {
+            let remedy = error.remedy().unwrap_or_default();
+            Finding::fail(error.to_string()).remedy(remedy)
+        }
+    }
+}
