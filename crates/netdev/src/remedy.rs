@@ -142,7 +142,8 @@ pub fn remedy(error: &Error) -> Option<String> {
             "the driver takes no such rule: `ethtool -l IF` counts the device's queues, `ethtool \
              -k IF` says whether ntuple filters are on"
         }
-        ("ntuple-insert", libc::ENOSPC) => {
+        // bnxt says `ENOMEM` (`bnxt_insert_ntp_filter`).
+        ("ntuple-insert", libc::ENOSPC | libc::ENOMEM) => {
             "the table of rules is full: `ethtool -n IF` lists them, `ethtool -N IF delete N` \
              deletes one"
         }

@@ -4,7 +4,7 @@ use netdev::{Action, FlowRule, QueueId, RssContextId};
 
 use crate::claim::{Item, same_rule};
 use crate::journal::Open;
-use crate::nic::Nic;
+use crate::nic::{NTUPLE, Nic};
 use crate::spread::{Spread, spread};
 use crate::values::{flow_text, rule_text, table_text};
 use crate::{Change, Error, settle};
@@ -69,7 +69,7 @@ fn may_be_off(nic: &mut Nic, error: &netdev::Error) -> Result<bool, Error> {
         error.raw_os_error(),
         Some(libc::EOPNOTSUPP | libc::EPERM | libc::EINVAL)
     );
-    Ok(off && error.op() == "ntuple-insert" && !nic.ntuple()?.0)
+    Ok(off && error.op() == "ntuple-insert" && !nic.feature(NTUPLE)?)
 }
 
 fn switch_on(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<settle::Step, Error> {
@@ -85,7 +85,7 @@ pub(crate) fn preview_flows(
     flows: &[(FlowRule, Vec<QueueId>)],
 ) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
-    if !flows.is_empty() && !nic.ntuple()?.0 {
+    if !flows.is_empty() && !nic.feature(NTUPLE)? {
         changes.push(Change {
             from: Some("ntuple off".to_owned()),
             to: "on, if the driver takes no rule otherwise".to_owned(),

@@ -286,7 +286,7 @@ fn make_true(
     id: u64,
     flows: Vec<(FlowRule, Vec<QueueId>)>,
 ) -> Result<Vec<Change>, Error> {
-    let shared = settle::take(nic, open)?;
+    let shared = settle::take(nic, open, id)?;
     let shared = shared.into_iter().flatten().map(|(from, to)| Change {
         from: Some(from),
         to,

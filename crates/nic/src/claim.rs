@@ -20,6 +20,9 @@ pub(crate) struct Needs {
     /// Flow rules switched on, without which the driver refused one.
     #[serde(default)]
     pub(crate) ntuple: bool,
+    /// Packets coalesced by the NIC, without which the driver refused header split.
+    #[serde(default)]
+    pub(crate) gro_hw: bool,
 }
 
 impl Needs {

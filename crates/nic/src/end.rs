@@ -34,6 +34,7 @@ pub(crate) fn end_claim(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(
         if kept.rings.is_some() {
             claim.needs.split = needs.split;
             claim.needs.rx_ring = needs.rx_ring;
+            claim.needs.gro_hw = needs.gro_hw;
         }
         if kept.channels.is_some() {
             claim.needs.channels = needs.channels;

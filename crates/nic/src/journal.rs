@@ -90,6 +90,12 @@ pub(crate) struct Journal {
     /// Whether flow rules are switched on.
     #[serde(default)]
     pub(crate) ntuple: Option<Setting<bool>>,
+    /// Whether the NIC coalesces packets.
+    #[serde(default)]
+    pub(crate) gro_hw: Option<Setting<bool>>,
+    /// Header split was on by itself before it was asked for, which reads the same.
+    #[serde(default)]
+    pub(crate) split_was_auto: Option<bool>,
     /// Where rules were when they were switched on for a claim.
     #[serde(default)]
     pub(crate) rules_before: Vec<u32>,
@@ -105,6 +111,8 @@ impl Journal {
             rings: None,
             table: None,
             ntuple: None,
+            gro_hw: None,
+            split_was_auto: None,
             rules_before: Vec::new(),
             claims: Vec::new(),
         }

@@ -13,13 +13,16 @@ use crate::identity::Identity;
 use crate::values::{ChannelCounts, RingValues, rule_text, shortest, table_text, target_text};
 
 /// The kernel's name of `ethtool -K IF ntuple` (`NETIF_F_NTUPLE`).
-const NTUPLE: &str = "rx-ntuple-filter";
+pub(crate) const NTUPLE: &str = "rx-ntuple-filter";
+/// That of `ethtool -K IF rx-gro-hw` (`NETIF_F_GRO_HW`).
+pub(crate) const GRO_HW: &str = "rx-gro-hw";
 
 /// A NIC where it is.
 #[derive(Debug)]
 pub(crate) struct Nic {
     pub(crate) identity: Identity,
     pub(crate) ethtool: Ethtool,
+    netns: NetNs,
 }
 
 impl Nic {
@@ -29,6 +32,7 @@ impl Nic {
         Ok(Self {
             identity: Identity::of(netns, &link)?,
             ethtool: Ethtool::open_in(netns)?,
+            netns: netns.clone(),
         })
     }
 
@@ -40,6 +44,7 @@ impl Nic {
         Ok(Some(Self {
             identity: Identity::of(&netns, &link)?,
             ethtool: Ethtool::open_in(&netns)?,
+            netns,
         }))
     }
 
@@ -79,10 +84,8 @@ impl Nic {
         let now = self.rings()?;
         let change = RingsChange {
             rx: to.rx.filter(|_| to.rx != now.rx),
-            tcp_data_split: to
-                .split
-                .filter(|_| to.split != now.split)
-                .map(|_| HeaderSplit::Auto),
+            // Some drivers tell of it only while it is set (mlx5).
+            tcp_data_split: (to.split != now.split).then_some(HeaderSplit::Auto),
             hds_thresh: to.threshold,
             ..RingsChange::default()
         };
@@ -96,6 +99,33 @@ impl Nic {
         } else {
             Err(self.not_kept(to, kept))
         }
+    }
+
+    /// Asks for header split although it reads as on: only what was asked for counts for a binding
+    /// (`__netif_mp_open_rxq`). Says whether it was on by itself until now.
+    pub(crate) fn ask_for_split(&mut self) -> Result<bool, Error> {
+        let mut changes = Ethtool::open_in(&self.netns)?.ring_changes()?;
+        self.set_split(HeaderSplit::Enabled)?;
+        Ok(changes.is_changed(self.ifindex())?)
+    }
+
+    /// Leaves header split to the driver, and no other than it was.
+    pub(crate) fn leave_split(&mut self, was: Option<HeaderSplit>) -> Result<(), Error> {
+        self.set_split(HeaderSplit::Auto)?;
+        let kept = self.rings()?;
+        if kept.split == was {
+            Ok(())
+        } else {
+            Err(self.not_kept("tcp-data-split auto", kept))
+        }
+    }
+
+    fn set_split(&mut self, split: HeaderSplit) -> Result<(), Error> {
+        let change = RingsChange {
+            tcp_data_split: Some(split),
+            ..RingsChange::default()
+        };
+        Ok(self.ethtool.set_rings(self.ifindex(), &change)?)
     }
 
     pub(crate) fn channels(&mut self) -> Result<ChannelCounts, Error> {
@@ -228,17 +258,14 @@ impl Nic {
         Ok(self.ethtool.rules(self.ifindex())?)
     }
 
-    /// Whether flow rules are switched on, and whether that can be switched. A device without the feature
-    /// counts as one that has it on.
-    pub(crate) fn ntuple(&mut self) -> Result<(bool, bool), Error> {
+    /// Whether a feature is on, and whether it can be switched. One that can't counts as on.
+    pub(crate) fn feature(&mut self, name: &str) -> Result<bool, Error> {
         let features = self.ethtool.features(self.ifindex())?;
-        let switchable = features.hw.contains(NTUPLE);
-        let on = features.active.contains(NTUPLE) || !switchable;
-        Ok((on, switchable))
+        Ok(features.active.contains(name) || !features.hw.contains(name))
     }
 
-    pub(crate) fn set_ntuple(&mut self, on: bool) -> Result<(), Error> {
-        Ok(self.ethtool.set_feature(self.ifindex(), NTUPLE, on)?)
+    pub(crate) fn set_feature(&mut self, name: &str, on: bool) -> Result<(), Error> {
+        Ok(self.ethtool.set_feature(self.ifindex(), name, on)?)
     }
 
     /// Where its rules are, of all kinds.

@@ -1,11 +1,11 @@
 //! The settings that all on a NIC share: what they were, with what the claims need.
 
-use netdev::QueueId;
+use netdev::{HeaderSplit, QueueId};
 
 use crate::Error;
 use crate::claim::Claim;
 use crate::journal::{Journal, Open, Setting};
-use crate::nic::Nic;
+use crate::nic::{self, Nic};
 use crate::rss::without_queues;
 use crate::values::{ChannelCounts, RingValues, fit, table_text};
 
@@ -125,15 +125,27 @@ const NTUPLE: Kind<bool> = Kind {
     adopt: |setting, now| setting.before = *now,
     slot: |journal| &mut journal.ntuple,
     needed: |claim| claim.needs.ntuple,
-    read: |nic| Ok(nic.ntuple()?.0),
+    read: |nic| nic.feature(nic::NTUPLE),
     goal: |_, before, claims| Ok(*before || claims.iter().any(|claim| claim.needs.ntuple)),
-    set: |nic, to| nic.set_ntuple(*to).map(|()| *to),
-    reset: |nic, to| nic.set_ntuple(*to).map(|()| *to),
-    words: |from, to| {
-        let word = |on: &bool| if *on { "on" } else { "off" };
-        (format!("ntuple {}", word(from)), word(to).to_owned())
-    },
+    set: |nic, to| nic.set_feature(nic::NTUPLE, *to).map(|()| *to),
+    reset: |nic, to| nic.set_feature(nic::NTUPLE, *to).map(|()| *to),
+    words: |from, to| (format!("ntuple {}", switch(from)), switch(to).to_owned()),
 };
+
+const GRO_HW: Kind<bool> = Kind {
+    adopt: |setting, now| setting.before = *now,
+    slot: |journal| &mut journal.gro_hw,
+    needed: |claim| claim.needs.gro_hw,
+    read: |nic| nic.feature(nic::GRO_HW),
+    goal: |_, before, claims| Ok(*before || claims.iter().any(|claim| claim.needs.gro_hw)),
+    set: |nic, to| nic.set_feature(nic::GRO_HW, *to).map(|()| *to),
+    reset: |nic, to| nic.set_feature(nic::GRO_HW, *to).map(|()| *to),
+    words: |from, to| (format!("rx-gro-hw {}", switch(from)), switch(to).to_owned()),
+};
+
+fn switch(on: &bool) -> &'static str {
+    if *on { "on" } else { "off" }
+}
 
 /// What would become of a setting: what it is, what it would be; `None` where it stays.
 pub(crate) type Step = Option<(String, String)>;
@@ -245,7 +257,7 @@ pub(crate) struct Kept {
 pub(crate) fn leave(nic: &mut Nic, open: &mut Open<'_>) -> Kept {
     let mut kept = Kept {
         table: TABLE.settle(nic, open, Way::Leaving).err(),
-        rings: RINGS.settle(nic, open, Way::Leaving).err(),
+        rings: leave_rings(nic, open).err(),
         channels: None,
         ntuple: leave_ntuple(nic, open).err(),
     };
@@ -283,6 +295,60 @@ fn follow(nic: &mut Nic, open: &mut Open<'_>) -> Result<(), Error> {
     open.save()
 }
 
+/// The rings that the claims need, and what the driver wants before it splits headers.
+fn take_rings(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(Step, Step), Error> {
+    // Who builds on what was switched on for another one needs it, too.
+    let mut needs_gro_hw = open.journal.gro_hw.is_some();
+    let rings = match RINGS.settle(nic, open, Way::Taking) {
+        Err(Error::Refused(error)) if wants_gro_hw(&error) && !nic.feature(nic::GRO_HW)? => {
+            needs_gro_hw = true;
+            None
+        }
+        rings => Some(rings?),
+    };
+    if let Some(claim) = open.journal.claim(id).filter(|claim| claim.needs.split) {
+        claim.needs.gro_hw = needs_gro_hw;
+    }
+    let gro_hw = GRO_HW.settle(nic, open, Way::Taking)?;
+    let rings = match rings {
+        Some(rings) => rings,
+        None => RINGS.settle(nic, open, Way::Taking)?,
+    };
+    let splits = open.journal.claims.iter().any(|claim| claim.needs.split);
+    if splits && open.journal.split_was_auto.is_none() {
+        let was = open.journal.rings.as_ref().map(|rings| rings.before.split);
+        if was == Some(Some(HeaderSplit::Enabled)) {
+            // What reads as on may be the driver's choice. Until that is known, it is taken for one.
+            open.journal.split_was_auto = Some(true);
+            open.save()?;
+            open.journal.split_was_auto = Some(nic.ask_for_split()?);
+            open.save()?;
+        }
+    }
+    Ok((gro_hw, rings))
+}
+
+/// As mlx5 says it (`mlx5e_ethtool_set_tcp_data_split`).
+fn wants_gro_hw(error: &netdev::Error) -> bool {
+    let text = error.message().unwrap_or_default();
+    error.op() == "rings-set" && text.contains("GRO HW")
+}
+
+/// The rings that the claims that are left need.
+fn leave_rings(nic: &mut Nic, open: &mut Open<'_>) -> Result<(), Error> {
+    RINGS.settle(nic, open, Way::Leaving)?;
+    let splits = open.journal.claims.iter().any(|claim| claim.needs.split);
+    if !splits && open.journal.split_was_auto == Some(true) {
+        let was = open.journal.rings.as_ref();
+        nic.leave_split(was.and_then(|rings| rings.before.split))?;
+    }
+    if !splits {
+        open.journal.split_was_auto = None;
+    }
+    GRO_HW.settle(nic, open, Way::Leaving)?;
+    Ok(())
+}
+
 /// Switches flow rules on for a claim; says what changed.
 pub(crate) fn take_ntuple(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Error> {
     if open.journal.ntuple.is_none() {
@@ -294,7 +360,7 @@ pub(crate) fn take_ntuple(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Er
 /// Switches flow rules off again, unless others have added some meanwhile: many drivers would remove them.
 fn leave_ntuple(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Error> {
     let needed = open.journal.claims.iter().any(NTUPLE.needed);
-    if open.journal.ntuple.is_some() && !needed && nic.ntuple()?.0 {
+    if open.journal.ntuple.is_some() && !needed && nic.feature(nic::NTUPLE)? {
         let places = nic.rule_places()?;
         let before = &open.journal.rules_before;
         if let Some(place) = places.iter().find(|place| !before.contains(place)) {
@@ -308,7 +374,7 @@ fn leave_ntuple(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Error> {
 }
 
 /// Makes the shared settings what the claims need; says what changed.
-pub(crate) fn take(nic: &mut Nic, open: &mut Open<'_>) -> Result<Vec<Step>, Error> {
+pub(crate) fn take(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<Vec<Step>, Error> {
     // What the table was, before the channels change it.
     if open.journal.table.is_none() && open.journal.claims.iter().any(TABLE.needed) {
         open.journal.table = Some(Setting::new(nic.table()?));
@@ -317,9 +383,9 @@ pub(crate) fn take(nic: &mut Nic, open: &mut Open<'_>) -> Result<Vec<Step>, Erro
     if channels.is_some() {
         follow(nic, open)?;
     }
-    let rings = RINGS.settle(nic, open, Way::Taking)?;
+    let (gro_hw, rings) = take_rings(nic, open, id)?;
     let table = TABLE.settle(nic, open, Way::Taking)?;
-    Ok(vec![channels, rings, table])
+    Ok(vec![channels, gro_hw, rings, table])
 }
 
 #[cfg(test)]

@@ -1,11 +1,13 @@
 //! Addresses on the command line that flow rules are made of.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 use anyhow::Result;
 use netdev::{Ifindex, Link, NetNs};
+
+use crate::remedy::Hint;
 
 /// An address and a port. A link-local address may name its device: `[fe80::1%eth1]:5000`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +67,45 @@ impl Address {
     pub(crate) fn on_the_wire(&self) -> SocketAddr {
         (self.ip, self.port).into()
     }
+}
+
+/// All of them for sockets, which must not be in each other's way.
+pub(crate) fn resolve_all(
+    addresses: &[Address],
+    netns: &NetNs,
+    device: Ifindex,
+) -> Result<Vec<SocketAddr>> {
+    let mut all: Vec<SocketAddr> = Vec::new();
+    for address in addresses {
+        let at = address.resolve(netns, device)?;
+        // Before they listen, sockets may have the same address (`SO_REUSEADDR`).
+        if let Some(other) = all.iter().find(|other| overlap(other, &at)) {
+            return Err(Hint::new(
+                format!("--listen {address}: {other} takes its connections already"),
+                "leave one of the two out",
+            )
+            .into());
+        }
+        all.push(at);
+    }
+    Ok(all)
+}
+
+/// Whether there are connections that could come to either.
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let covers = |one: &SocketAddr, other: &SocketAddr| match (one.ip(), other.ip().to_canonical())
+    {
+        // Sockets for IPv6 take IPv4, too.
+        (IpAddr::V6(Ipv6Addr::UNSPECIFIED), _) => true,
+        (any, IpAddr::V4(_)) if any.to_canonical() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) => true,
+        (one, other) => one.to_canonical() == other,
+    };
+    let scope = |at: &SocketAddr| match at {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(at) => at.scope_id(),
+    };
+    let apart = one.ip() == other.ip() && scope(one) != scope(other);
+    one.port() == other.port() && !apart && (covers(one, other) || covers(other, one))
 }
 
 impl FromStr for Address {
@@ -173,6 +214,34 @@ mod tests {
         let all: Target = "192.0.2.1:any".parse().unwrap();
         assert_eq!(all.on_the_wire().port(), 0);
         assert!("192.0.2.1:any".parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn addresses_that_are_in_each_others_way() {
+        let overlap = |one: &str, other: &str| {
+            let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
+            assert_eq!(overlap(&one, &other), overlap(&other, &one));
+            overlap(&one, &other)
+        };
+        for (one, other) in [
+            ("1.2.3.4:5", "1.2.3.4:5"),
+            ("0.0.0.0:5", "1.2.3.4:5"),
+            ("[::]:5", "1.2.3.4:5"),
+            ("[::]:5", "0.0.0.0:5"),
+            ("[::]:5", "[fd00::1]:5"),
+            ("[::ffff:1.2.3.4]:5", "1.2.3.4:5"),
+            ("[::ffff:0.0.0.0]:5", "1.2.3.4:5"),
+        ] {
+            assert!(overlap(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("1.2.3.4:5", "1.2.3.4:6"),
+            ("1.2.3.4:5", "1.2.3.5:5"),
+            ("0.0.0.0:5", "[fd00::1]:5"),
+            ("[fe80::1%1]:5", "[fe80::1%2]:5"),
+        ] {
+            assert!(!overlap(one, other), "{one} {other}");
+        }
     }
 
     #[test]

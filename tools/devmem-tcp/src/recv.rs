@@ -29,7 +29,7 @@ use devmem::listen::{self, SocketOptions};
 use netdev::{BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, queue_list};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::address::Address;
+use crate::address::{Address, resolve_all};
 use crate::args::{NetNsArg, Size, netns};
 use crate::exit::{self, Went};
 use crate::report;
@@ -229,8 +229,7 @@ struct Taken<'a> {
 
 /// Takes the addresses, so that one that is in use is found before the NIC is changed.
 fn addresses(args: &Args, place: &Place) -> Result<Vec<listen::Bound>> {
-    let resolve = |address: &Address| address.resolve(&place.netns, place.link.ifindex);
-    let addresses: Vec<_> = args.listen.iter().map(resolve).collect::<Result<_>>()?;
+    let addresses = resolve_all(&args.listen, &place.netns, place.link.ifindex)?;
     let bind = |address| listen::bind(address, &SocketOptions::default());
     let bound = place
         .netns

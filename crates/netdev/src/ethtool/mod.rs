@@ -19,7 +19,7 @@ pub use channels::{Channels, ChannelsChange};
 pub use driver::DriverInfo;
 pub use features::Features;
 pub use flow::{Action, Flow, FlowRule, IpMatch, Location, PortMatch, TosMatch};
-pub use rings::{HeaderSplit, Rings, RingsChange};
+pub use rings::{HeaderSplit, RingChanges, Rings, RingsChange};
 pub use rss::{Rss, RssChange, equal_table};
 pub use rules::RuleTable;
 

@@ -1,11 +1,12 @@
 //! Rings: their sizes, and header split.
 
 use std::fmt;
+use std::time::Instant;
 
-use netlink::{Attr, Attrs, Request, Result, Word};
+use netlink::{Attr, Attrs, Listener, Request, Result, Word};
 use serde::{Deserialize, Serialize};
 
-use super::{Ethtool, HEADER, cmd};
+use super::{Ethtool, HEADER, cmd, header};
 use crate::Ifindex;
 use crate::parse::Parsed;
 
@@ -65,6 +66,68 @@ impl Ethtool {
         change.write(&mut request);
         self.0.socket.tell(&request)
     }
+}
+
+/// Hears of changes of rings, from when it was made.
+#[derive(Debug)]
+pub struct RingChanges {
+    listener: Listener,
+    family: u16,
+}
+
+impl Ethtool {
+    /// Begins to listen for changes of rings; the handle becomes the listener's.
+    ///
+    /// # Errors
+    /// Those of joining a multicast group.
+    pub fn ring_changes(self) -> Result<RingChanges> {
+        let group = self.0.family.group("monitor")?;
+        let family = self.0.family.id();
+        Ok(RingChanges {
+            listener: self.0.socket.listen(&[group])?,
+            family,
+        })
+    }
+}
+
+impl RingChanges {
+    /// Whether the rings of a device have been changed since the last look. A request that changes nothing
+    /// is granted and not told of (`ethnl_default_set_doit`), which tells what was set already from
+    /// what a driver does by itself: [`Ethtool::rings`] reads the same.
+    ///
+    /// # Errors
+    /// [`Error::is_overrun`](netlink::Error::is_overrun) where some were lost.
+    pub fn is_changed(&mut self, ifindex: Ifindex) -> Result<bool> {
+        /// `ETHTOOL_MSG_RINGS_NTF`.
+        const RINGS_NTF: u8 = 17;
+        let mut changed = false;
+        // They are sent before the request is answered.
+        while let Some(message) = self.listener.next(Some(Instant::now()))? {
+            let about = message.generic().and_then(|(cmd, attrs)| {
+                let ours = message.kind() == self.family && cmd == RINGS_NTF;
+                Ok(ours && device(attrs)? == Some(ifindex))
+            });
+            changed |= about.map_err(|e| netlink::Error::malformed("listen", "ethtool", e))?;
+        }
+        Ok(changed)
+    }
+}
+
+/// The device that a message is about.
+fn device(attrs: Attrs<'_>) -> Parsed<Option<Ifindex>> {
+    for attr in attrs {
+        let attr = attr?;
+        if attr.kind() != header::NEST {
+            continue;
+        }
+        for attr in attr.nested() {
+            let attr = attr?;
+            if attr.kind() == header::DEV_INDEX {
+                return Ok(Some(Ifindex::new(attr.u32()?)));
+            }
+        }
+    }
+    Ok(None)
 }
 
 /// Whether packets are split into headers and payload (`enum ethtool_tcp_data_split`).

@@ -61,8 +61,16 @@ impl State {
         bed::clear()?;
         bed::wire_as(self.driver, QUEUES, self.parameters)?;
         let _kept = (self.prepare)()?;
-        let mut observer = Observer::of(NIC)?;
-        let before = observer.state()?;
+        // A NIC without rules has no list of them to compare.
+        let lists = self.parameters != "lacks=ntuple" && self.parameters != "lacks=rss";
+        let mut seen = match lists {
+            true => {
+                let mut observer = Observer::of(NIC)?;
+                let before = observer.state()?;
+                Some((observer, before))
+            }
+            false => None,
+        };
         let line = format!("{NIC} {LISTEN} {}", self.options);
         let report = Report::of(&line)?;
         let bound = bound_queues()?;
@@ -80,7 +88,10 @@ impl State {
         ensure!(works == self.works, "recv: {works}");
         let code = i32::from(!works);
         ensure!(report.code == Some(code), "doctor: {:?}", report.code);
-        observer.same(&before)
+        match &mut seen {
+            Some((observer, before)) => observer.same(before),
+            None => Ok(()),
+        }
     }
 }
 
@@ -284,21 +295,24 @@ pub(super) fn on_drivers() -> Result<()> {
         Driver::Ice,
         Driver::Fbnic,
     ] {
+        // It has no queue API.
+        let binds = driver != Driver::Ice;
         let two = matches!(driver, Driver::Mlx5 | Driver::Bnxt | Driver::Fbnic);
         states.extend([
-            state("--queue 3", true).of(driver),
+            state("--queue 3", binds).of(driver),
             state("--queue 2 --queue 3", two).of(driver),
-            state("--queue 2 --queue 3 -l 192.0.2.2:5001", true).of(driver),
-            state("--queue 3", false).of(driver).after(same_packets),
+            state("--queue 2 --queue 3 -l 192.0.2.2:5001", binds).of(driver),
         ]);
-    }
-    for driver in [Driver::Mlx5, Driver::Gve, Driver::Bnxt, Driver::Ice] {
-        states.push(state("--queue 3", true).of(driver).after(ntuple_off));
-    }
-    for driver in [Driver::Mlx5, Driver::Bnxt, Driver::Ice] {
-        let full = state("--queue 3", false).with("rules=4").after(full);
-        let left = state("--queue 3", true).with("rules=4").after(all_but_one);
-        states.extend([full.of(driver), left.of(driver)]);
+        if driver != Driver::Fbnic {
+            states.push(state("--queue 3", binds).of(driver).after(ntuple_off));
+        }
+        // gve's rules are off at first.
+        if driver != Driver::Gve {
+            states.push(state("--queue 3", false).of(driver).after(same_packets));
+            let full = state("--queue 3", false).with("rules=4").after(full);
+            let left = state("--queue 3", binds).with("rules=4").after(all_but_one);
+            states.extend([full.of(driver), left.of(driver)]);
+        }
     }
     let fbnic = state("--queue 2 --queue 3", false).of(Driver::Fbnic);
     states.push(fbnic.after(context));

@@ -10,7 +10,7 @@ use super::line::{Area, Check, Finding};
 use super::machine::Wanted;
 use super::nic::{Nic, is_free};
 use super::place::Place;
-use crate::address::Address;
+use crate::address::resolve_all;
 use crate::plan::flows;
 use crate::remedy;
 
@@ -95,13 +95,15 @@ fn address(listening: &Listening) -> Option<Finding> {
         return None;
     }
     // All of them at once, as `recv` has them.
-    let bind = |address: &Address| -> anyhow::Result<listen::Bound> {
-        let at = address.resolve(&place.netns, link.ifindex)?;
-        Ok(place
+    let bind = || -> anyhow::Result<Vec<listen::Bound>> {
+        let all = resolve_all(&wanted.listen, &place.netns, link.ifindex)?;
+        let bind = |at| listen::bind(at, &SocketOptions::default());
+        let bound = place
             .netns
-            .run(|| listen::bind(at, &SocketOptions::default()))??)
+            .run(|| all.into_iter().map(bind).collect::<Result<_, _>>())?;
+        Ok(bound?)
     };
-    let bound: anyhow::Result<Vec<_>> = wanted.listen.iter().map(bind).collect();
+    let bound = bind();
     Some(match bound {
         Ok(_) => Finding::ok("they can"),
         Err(error) => failed(&error),
