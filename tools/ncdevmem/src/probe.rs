@@ -56,6 +56,8 @@ impl Bench<'_> {
         refused(
             "binding with header split off",
             self.bind(&self.queues).map(drop),
+            // __netif_mp_open_rxq
+            |error| says(error, "tcp-data-split is disabled"),
         )?;
         check(signals)?;
         let netns = NetNs::current()?;
@@ -69,7 +71,12 @@ impl Bench<'_> {
     }
 
     fn check_split(&self, signals: &Signals) -> Result<()> {
-        refused("binding without queues", self.bind(&[]).map(drop))?;
+        refused(
+            "binding without queues",
+            self.bind(&[]).map(drop),
+            // netdev_nl_bind_rx_doit
+            |error| error.ext_ack().is_some_and(|ack| ack.missing().is_some()),
+        )?;
         check(signals)?;
         let binding = self.bind(&self.queues)?;
         say(&format!("got dmabuf id={}", binding.id()));
@@ -103,7 +110,10 @@ impl Bench<'_> {
                 .set_channels(ifindex, &back)
                 .context("the bound queues could be taken away, and could not be put back")?;
         }
-        refused("taking the bound queues away", changed)
+        refused("taking the bound queues away", changed, |error| {
+            // ethtool_check_max_channel
+            says(error, "existing memory provider setting")
+        })
     }
 }
 
@@ -140,15 +150,26 @@ fn check(signals: &Signals) -> Result<()> {
     }
 }
 
-/// Holds if the kernel, or the driver, said no.
-fn refused(what: &str, result: netdev::Result<()>) -> Result<()> {
+/// Holds if the kernel said no for the reason that was asked about: any other refusal says nothing of that.
+fn refused(
+    what: &str,
+    result: netdev::Result<()>,
+    reason: impl Fn(&netdev::Error) -> bool,
+) -> Result<()> {
     match result {
-        Err(error) => {
+        Err(error) if reason(&error) => {
             say(&format!("{what} is refused, as it must be: {error}"));
             Ok(())
         }
+        Err(error) => {
+            Err(anyhow::Error::from(error).context(format!("{what} is refused for another reason")))
+        }
         Ok(()) => bail!("{what} should have been refused"),
     }
+}
+
+fn says(error: &netdev::Error, words: &str) -> bool {
+    error.message().is_some_and(|text| text.contains(words))
 }
 
 /// Header split switched off, until it is dropped.

@@ -100,6 +100,19 @@ pub(super) fn fails_over_a_leased_queue() -> Result<()> {
     same(&before)
 }
 
+/// What is refused for another reason than the one that is asked about says nothing of that.
+pub(super) fn refused_for_another_reason() -> Result<()> {
+    bed::wire()?;
+    let before = settings()?;
+    let complaint = probe(&format!("-f {NIC} -t 99 -q 1"), 1)?;
+    ensure!(
+        complaint.contains("for another reason") && complaint.contains("bind-rx"),
+        "not said: {complaint}"
+    );
+    ensure!(!complaint.contains("as it must be"), "counted: {complaint}");
+    same(&before)
+}
+
 /// At whatever step the signal comes, from the moment on at which it is written down what the NIC
 /// was. The driver is slow, so that there is time for it: the rings and the RSS table take 600 ms.
 pub(super) fn signals_restore() -> Result<()> {

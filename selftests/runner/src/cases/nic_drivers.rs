@@ -4,7 +4,10 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, ChannelsChange, Ethtool, FlowRule, Ifindex, QueueId, RssChange, equal_table};
+use netdev::{
+    Action, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, QueueId, RingsChange,
+    RssChange, equal_table,
+};
 use nix::sys::signal::Signal;
 
 use super::options::says;
@@ -102,6 +105,78 @@ pub(super) fn ntuple_that_others_use() -> Result<()> {
         "it is gone"
     );
     state::nothing_left()
+}
+
+/// Header split that is on by itself must be asked for all the same, and is by itself again afterwards;
+/// what somebody had asked for stays asked for, which reads the same.
+pub(super) fn split_by_itself() -> Result<()> {
+    for driver in [Driver::Bnxt, Driver::Fbnic] {
+        for asked in [false, true] {
+            let (_, at) = nic(driver, QUEUES)?;
+            if asked {
+                ensure!(changes(at, HeaderSplit::Enabled)?, "it was asked for");
+            }
+            split_round(at, asked).with_context(|| format!("{driver:?}, asked for: {asked}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn split_round(at: Ifindex, asked: bool) -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let receiver = start(None, &format!("-f {NIC} --queue 3 -l {to} --refuse-linear"))?;
+    wait_until_bound()?;
+    send(&format!("{to} --bytes 1M"))?;
+    all_in_dmabuf(&summary(receiver)?)?;
+    observer.soon_same(&before)?;
+    let setting = match asked {
+        true => HeaderSplit::Enabled,
+        false => HeaderSplit::Auto,
+    };
+    ensure!(!changes(at, setting)?, "it is not {setting} any more");
+    Ok(())
+}
+
+/// Whether this setting is another one than there was.
+fn changes(at: Ifindex, split: HeaderSplit) -> Result<bool> {
+    let mut changes = Ethtool::open()?.ring_changes()?;
+    let change = RingsChange {
+        tcp_data_split: Some(split),
+        ..RingsChange::default()
+    };
+    Ethtool::open()?.set_rings(at, &change)?;
+    Ok(changes.is_changed(at)?)
+}
+
+/// A ring size that is rounded is set once, whoever comes and goes then.
+pub(super) fn rounded_rings() -> Result<()> {
+    for driver in [Driver::Mlx5, Driver::Bnxt] {
+        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        let small = RingsChange {
+            rx: Some(256),
+            ..RingsChange::default()
+        };
+        ethtool.set_rings(at, &small)?;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        let line = format!("apply {NIC} --queue 2 --rx-ring 500");
+        println_line(finish(tool(&line))?.good("apply")?.trim_end());
+        let rx = ethtool.rings(at)?.rx;
+        ensure!(rx >= Some(500), "{rx:?}");
+        let mut changes = Ethtool::open()?.ring_changes()?;
+        let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
+        let receiver = Running::start(tool(&line))?;
+        wait_until_bound()?;
+        ensure!(!changes.is_changed(at)?, "set again: {driver:?}, {rx:?}");
+        receiver.signal(Signal::SIGTERM)?;
+        receiver.end_within(STEP)?.refused(1)?;
+        ensure!(!changes.is_changed(at)?, "set again at its end");
+        restore()?.good("restore")?;
+        observer.soon_same(&before)?;
+    }
+    Ok(())
 }
 
 /// Channels for receiving only: there are no others to ask for.
