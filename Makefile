@@ -66,6 +66,9 @@ gpu-kit: ## the same as a folder, target/gpu-kit, to run on a machine that has o
 test-vm: vm-ready test-ready ## selftests in the VM, as KTAP; CASES=word for some of them
 	@$(if $(DRIVER),DRIVER=$(DRIVER)) $(vm)/test $(CASES)
 
+test-drivers: vm-ready ## a few cases in the VM, with each driver's behaviour
+	@for driver in mlx5 gve bnxt ice fbnic; do DRIVER=$$driver $(vm)/test --brief || exit; done
+
 upstream: vm-ready ## the kernel's own suites in the VM, unmodified; SUITES=word for some of them
 	@selftests/upstream/run $(SUITES)
 
@@ -115,4 +118,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo gpu gpu-kit test test-host test-vm upstream bench bench-host performance-docs lint oldest api ptx vm build module setup vm-ready test-ready clean distclean
+.PHONY: help demo gpu gpu-kit test test-host test-vm test-drivers upstream bench bench-host performance-docs lint oldest api ptx vm build module setup vm-ready test-ready clean distclean

@@ -27,6 +27,21 @@ pub(crate) const MODULES: &[&str] = &[
     "lease_way",
 ];
 
+/// A few of those cases, which say in a minute or two whether the tools cope with a driver.
+pub(crate) const BRIEF: &[&str] = &[
+    "receive.direct",
+    "receive.direct_ipv6",
+    "receive.two_queues_one_dmabuf",
+    "lease.across_namespaces",
+    "nic_shared.two_receivers_end",
+    "nic_plan.looking_changes_nothing",
+    "nic_plan.applied_to_stay",
+    "nic_restored.after_sigkill_of_both",
+    "doctor.changes_nothing",
+    "doctor_nic.split_off_and_threshold",
+    "doctor_nic.rule_for_the_queue",
+];
+
 /// Cases that cannot hold with a driver, by the beginnings of their names, and why.
 const SKIPS: &[(Driver, &[&str], &str)] = &[
     (
@@ -176,7 +191,7 @@ impl Driver {
 
 #[cfg(test)]
 mod tests {
-    use super::{MODULES, SKIPS};
+    use super::{BRIEF, Driver, MODULES, SKIPS};
     use crate::cases::ALL;
 
     #[test]
@@ -187,6 +202,14 @@ mod tests {
                 ALL.iter().any(|case| case.name.starts_with(&prefix)),
                 "no case is in {module}"
             );
+        }
+    }
+
+    #[test]
+    fn the_few_cases_are_of_the_selection() {
+        for name in BRIEF {
+            assert!(ALL.iter().any(|case| case.name == *name), "{name}");
+            assert!(Driver::Mlx5.runs(name), "{name}");
         }
     }
 

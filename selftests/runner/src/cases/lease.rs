@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Netdev, QueueType};
+use netdev::{Action, FlowRule, Netdev, QueueId, QueueType};
 use serde_json::Value;
 
 use super::transfer::{all_in_dmabuf, devmem_tcp, nic_settings, number, start, validated};
@@ -78,8 +78,8 @@ pub(super) fn across_namespaces() -> Result<()> {
     bed::route_to_container()?;
     bed::split()?;
     sh(&format!("ethtool -X {NIC} equal {QUEUE}"))?;
-    let rule = format!("flow-type tcp4 dst-ip {BOX_ADDRESS} dst-port 5000 action {QUEUE}");
-    sh(&format!("ethtool -N {NIC} {rule}"))?;
+    let to = format!("{BOX_ADDRESS}:5000").parse()?;
+    bed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(QUEUE))))?;
     let before = nic_settings(NIC)?;
     let to = format!("{BOX_ADDRESS}:5000");
     all_in_dmabuf(&validated(

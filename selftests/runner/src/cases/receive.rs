@@ -16,6 +16,7 @@ use super::transfer::{
 };
 use super::{Skip, ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
+use crate::driver::Driver;
 use crate::memory;
 use crate::sysctl;
 use crate::tool::{Running, command, sh, until};
@@ -149,9 +150,19 @@ pub(super) fn two_queues_one_dmabuf() -> Result<()> {
     bed::wire()?;
     let before = nic_settings(NIC)?;
     let line = format!("-f {NIC} --queue 2 --queue 3 --connections 4 --validate 251");
-    let receiver = start(None, &format!("{line} --listen {NIC_ADDRESS}:5000"))?;
-    for _ in 0..4 {
-        send(&format!("{NIC_ADDRESS}:5000 --bytes 2M"))?;
+    // Without contexts a flow goes to one queue: it takes a second one.
+    let ports: &[u16] = match Driver::played().contexts() {
+        0 => &[5000, 5001],
+        _ => &[5000],
+    };
+    let to: Vec<String> = ports
+        .iter()
+        .map(|port| format!("{NIC_ADDRESS}:{port}"))
+        .collect();
+    let listen = to.join(" --listen ");
+    let receiver = start(None, &format!("{line} --listen {listen}"))?;
+    for to in to.iter().cycle().take(4) {
+        send(&format!("{to} --bytes 2M"))?;
     }
     let summary = summary(receiver)?;
     ensure!(number(&summary, "/bytes")? == 8 * MIB, "bytes");

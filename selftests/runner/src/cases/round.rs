@@ -150,8 +150,15 @@ impl Round {
         command.args(["recv", "--json", "--size", "4M"]);
         command.args(line.split_whitespace());
         command.args(["-f", NIC, "--listen", &self.address()?.to_string()]);
-        for queue in self.queues() {
+        let queues = self.queues();
+        for queue in &queues {
             command.args(["--queue", &queue.to_string()]);
+        }
+        // Without contexts a flow goes to one queue: it takes a second one.
+        if queues.len() > 1 && Driver::played().contexts() == 0 {
+            let mut second = self.address()?;
+            second.set_port(second.port() + 1000);
+            command.args(["--listen", &second.to_string()]);
         }
         Ok(command)
     }
