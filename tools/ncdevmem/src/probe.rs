@@ -63,11 +63,22 @@ impl Bench<'_> {
         let netns = NetNs::current()?;
         let applied = Plan::new(&self.device.name, self.device.ifindex)
             .header_split()
-            .reserve(&self.queues)
+            .reserve(&self.reserved()?)
             .apply(&netns)?;
         say("header split is on, RSS is off the queues");
         let outcome = self.check_split(signals);
         put_back(applied.restore(), outcome)
+    }
+
+    /// The queues to be bound, and those above: else RSS is what keeps them from being taken away. As
+    /// upstream's `configure_rss`.
+    fn reserved(&self) -> Result<Vec<QueueId>> {
+        let count = Ethtool::open()?.channels(self.device.ifindex)?.rx_queues();
+        let first = self.queues.first().map_or(count, |first| first.get());
+        let above = (first.max(1)..count).map(QueueId::new);
+        let mut all = self.queues.clone();
+        all.extend(above.filter(|queue| !self.queues.contains(queue)));
+        Ok(all)
     }
 
     fn check_split(&self, signals: &Signals) -> Result<()> {

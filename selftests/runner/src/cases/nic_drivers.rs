@@ -35,7 +35,7 @@ fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
 /// Rules that are switched off are switched on where the driver wants that, and off again, whatever ends
 /// the receiver.
 pub(super) fn ntuple_off() -> Result<()> {
-    for driver in [Driver::Gve, Driver::Bnxt, Driver::Ice, Driver::Mlx5] {
+    for driver in [Driver::Gve, Driver::Bnxt, Driver::Mlx5] {
         let (mut ethtool, at) = nic(driver, QUEUES)?;
         ethtool.set_feature(at, NTUPLE, false)?;
         ntuple_round(&mut ethtool, at, driver != Driver::Mlx5)
@@ -259,7 +259,7 @@ fn table_round(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Res
 
 /// Where one flow cannot be spread over two queues, two can be given one each.
 pub(super) fn without_contexts() -> Result<()> {
-    for driver in [Driver::Gve, Driver::Ice, Driver::Fbnic] {
+    for driver in [Driver::Gve, Driver::Fbnic] {
         let (mut ethtool, at) = nic(driver, QUEUES)?;
         if driver == Driver::Fbnic {
             // There is one, and it is taken.
