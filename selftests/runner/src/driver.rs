@@ -151,6 +151,11 @@ impl Driver {
         !matches!(self, Self::Bnxt | Self::Fbnic)
     }
 
+    /// Whether packets up to some size can be left whole.
+    pub(crate) fn has_threshold(self) -> bool {
+        matches!(self, Self::Swnic | Self::Bnxt | Self::Fbnic)
+    }
+
     /// Whether there are no rules until `rx-ntuple-filter` is switched on.
     pub(crate) fn switches_ntuple_on(self) -> bool {
         self == Self::Gve

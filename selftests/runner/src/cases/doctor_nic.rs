@@ -11,6 +11,7 @@ use super::leasing::Guest;
 use super::transfer::{devmem_tcp, start};
 use super::{ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS};
+use crate::driver::Driver;
 use crate::tool::{sh, until};
 use crate::xdp::{self, Hook};
 
@@ -61,11 +62,16 @@ pub(super) fn no_coalescing() -> Result<()> {
 /// The threshold, too, which ethtool cannot set before its version 6.15.
 pub(super) fn split_off_and_threshold() -> Result<()> {
     bed::wire()?;
-    bed::rings(HeaderSplit::Disabled, 0)?;
-    cured(NIC, "split.on", Bad::Warns)?;
-    sh(&format!("{} restore {NIC}", devmem_tcp().display()))?;
+    if Driver::played().switches_split_off() {
+        bed::rings(HeaderSplit::Disabled, 0)?;
+        cured(NIC, "split.on", Bad::Warns)?;
+        sh(&format!("{} restore {NIC}", devmem_tcp().display()))?;
+    }
     bed::rings(HeaderSplit::Enabled, 128)?;
-    cured(NIC, "split.threshold", Bad::Warns)
+    if Driver::played().has_threshold() {
+        cured(NIC, "split.threshold", Bad::Warns)?;
+    }
+    Ok(())
 }
 
 pub(super) fn one_channel() -> Result<()> {
