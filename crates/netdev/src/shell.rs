@@ -128,7 +128,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_word_is_one_word(text in any::<String>()) {
-            prop_assume!(!text.chars().any(|c| acts_on_a_terminal(c)));
+            prop_assume!(!text.chars().any(acts_on_a_terminal));
             prop_assert_eq!(shlex::split(&shell_word(&text)), Some(vec![text]));
         }
 

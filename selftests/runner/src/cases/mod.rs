@@ -31,6 +31,7 @@ mod lease;
 mod lease_ends;
 mod lease_errors;
 mod lease_grants;
+mod lease_known;
 mod lease_nic;
 mod lease_notes;
 mod lease_rounds;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -67,7 +68,8 @@ pub(super) fn nobody_reads_the_log() -> Result<()> {
     let line =
         format!("-v lease --phys {NIC} --queue 3 --netkit nk0 --netns box --address 192.0.2.9");
     let mut lease = command(None, &devmem_tcp(), &line);
-    let (mut reader, writer) = std::io::pipe()?;
+    let (reader, writer) = nix::unistd::pipe()?;
+    let mut reader = fs::File::from(reader);
     fill(&writer)?;
     lease.stderr(writer.try_clone()?).stdout(Stdio::piped());
     let mut child = lease.spawn()?;
@@ -94,7 +96,7 @@ pub(super) fn nobody_reads_the_log() -> Result<()> {
 }
 
 /// Fills a pipe to the brim.
-fn fill(writer: &std::io::PipeWriter) -> Result<()> {
+fn fill(writer: &OwnedFd) -> Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_truncate(fcntl(writer, FcntlArg::F_GETFL)?);
     fcntl(writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;

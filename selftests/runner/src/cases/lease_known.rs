@@ -1,0 +1,158 @@
+//! What a lease is known by, so that another's is left alone; and dry runs, which leave all alone.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail, ensure};
+use netdev::{Ethtool, Link, NetNs, NetkitSingle};
+
+use super::lease_way::{boxed, says};
+use super::transfer::devmem_tcp;
+use super::{Skip, ifindex, println_line};
+use crate::bed::{self, BOX, BOX2, NIC, PEER};
+use crate::machine;
+use crate::tool::{Finished, command, finish, sh};
+
+const RUNTIME: &str = "/run/devmem-tcp";
+const LRO: &str = "rx-lro";
+
+fn tool(line: &str) -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), line))
+}
+
+/// A namespace gets the inode of one that is gone, and a netkit in it the number that a leased one had
+/// there: it is another's, and stays.
+pub(super) fn namespace_that_got_the_inode() -> Result<()> {
+    const TRIES: u32 = 50;
+    bed::wire()?;
+    bed::container()?;
+    let identity = |name: &str| -> Result<(u64, u64)> { Ok(NetNs::by_name(name)?.identity()?) };
+    let old = identity(BOX)?;
+    let line = format!("lease --phys {NIC} --queue 3 --netkit nk0 --kind single --netns {BOX}");
+    tool(&line)?.good(&line)?;
+    machine::delete_namespace(BOX)?;
+    let mut tries = 0;
+    while !matches!(identity(BOX), Ok(new) if new == old) {
+        ensure!(tries < TRIES, "no namespace got the inode {}", old.1);
+        tries += 1;
+        if Path::new("/run/netns").join(BOX).exists() {
+            machine::delete_namespace(BOX)?;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
+        bed::container()?;
+    }
+    println_line(&format!("inode {} again, after {tries}", old.1));
+    // The kernel gives the first number that is free, as before.
+    let mut single = NetkitSingle::new("nk0");
+    single.rx_queues = Some(2);
+    Link::open_in(&NetNs::by_name(BOX)?)?.create_netkit_single(&single)?;
+    let gone = tool("unlease --all-stale --dry-run")?.good("unlease")?;
+    says(&gone, "nk0")?;
+    let refused = tool(&format!("unlease nk0 --netns {BOX}"))?.refused(1)?;
+    println_line(refused.trim_end());
+    says(&refused, "was not made by `devmem-tcp lease`")?;
+    sh("ip -n box link show dev nk0")?;
+    tool("unlease --all-stale")?.good("unlease")?;
+    Ok(())
+}
+
+/// Two NICs that forward for a lease each: one gets its large receive offload back when its own lease
+/// ends, whatever the other needs.
+pub(super) fn offload_of_each_nic() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    bed::namespace(BOX2)?;
+    let peer = NetNs::by_name(PEER)?;
+    let mut inside = Link::open_in(&peer)?;
+    let sender = inside.by_name("eth0")?.ifindex;
+    inside.set_netns(sender, &NetNs::current()?)?;
+    sh("ip link set dev eth0 up")?;
+    let mut ethtool = Ethtool::open()?;
+    for nic in ["eth0", "eth1"] {
+        let nic = ifindex(nic)?;
+        if !ethtool.features(nic)?.hw.contains(LRO) {
+            return Err(Skip("this NIC has no large receive offload".to_owned()).into());
+        }
+        ethtool.set_feature(nic, LRO, true)?;
+    }
+    let mut on =
+        |nic: &str| -> Result<bool> { Ok(ethtool.features(ifindex(nic)?)?.active.contains(LRO)) };
+    let one = boxed("--phys eth1 --queue 3 --address 198.51.100.7");
+    tool(&format!("lease {one}"))?.good("lease")?;
+    let other = format!("--phys eth0 --queue 3 --netkit nk1 --netns {BOX2} --address 203.0.113.7");
+    tool(&format!("lease {other}"))?.good("lease")?;
+    ensure!(!on("eth0")? && !on("eth1")?, "routers with it");
+    println_line(tool("unlease nk0 --netns box")?.good("unlease")?.trim_end());
+    ensure!(
+        on("eth1")? && !on("eth0")?,
+        "eth1 {} eth0 {}",
+        on("eth1")?,
+        on("eth0")?
+    );
+    tool("unlease nk1 --netns box2")?.good("unlease")?;
+    ensure!(on("eth0")?, "eth0 has it not back");
+    Ok(())
+}
+
+/// The runtime directory, file by file; nothing if it is not there.
+fn noted() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut files = BTreeMap::new();
+    if Path::new(RUNTIME).exists() {
+        for entry in fs::read_dir(RUNTIME)? {
+            let path = entry?.path();
+            files.insert(path.clone(), fs::read(path)?);
+        }
+    }
+    Ok(files)
+}
+
+pub(super) fn dry_runs_change_nothing() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    let lines = [
+        format!(
+            "lease --phys {NIC} {} --dry-run",
+            boxed("--queue 3 --address 192.0.2.9")
+        ),
+        "unlease --all-stale --dry-run".to_owned(),
+        "restore --dry-run".to_owned(),
+        format!("restore {NIC} --dry-run"),
+    ];
+    for line in &lines {
+        println_line(tool(line)?.good(line)?.trim_end());
+        ensure!(!Path::new(RUNTIME).exists(), "{line}: made {RUNTIME}");
+    }
+    let line = format!(
+        "lease --phys {NIC} {}",
+        boxed("--queue 3 --address 192.0.2.9")
+    );
+    tool(&line)?.good(&line)?;
+    // One of another boot, one that is damaged, one that somebody was about to write.
+    let lease = noted()?
+        .into_iter()
+        .find(|(path, _)| path.to_string_lossy().contains("lease-"));
+    let Some((path, text)) = lease else {
+        bail!("no note of a lease")
+    };
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let text = String::from_utf8(text)?.replace(boot.trim(), "another");
+    fs::write(path.with_file_name("lease-1-nk7.json"), text)?;
+    fs::write(path.with_file_name("lease-1-nk8.json"), "{")?;
+    fs::write(path.with_file_name("lease-1-nk9.json.tmp"), "{")?;
+    let before = noted()?;
+    let unlease = format!("unlease nk0 --netns {BOX} --dry-run");
+    for line in lines[1..].iter().chain([&unlease]) {
+        let said = tool(line)?.good(line)?;
+        println_line(said.trim_end());
+        ensure!(noted()? == before, "{line}: changed {RUNTIME}");
+    }
+    let said = tool(&unlease)?.good("unlease")?;
+    says(&said, "would put back net.ipv4.conf.eth1.forwarding = 0")?;
+    // What somebody else has set since would stay.
+    fs::write("/proc/sys/net/ipv4/conf/eth1/forwarding", "0")?;
+    let said = tool(&unlease)?.good("unlease")?;
+    ensure!(!said.contains("somebody else"), "{said}");
+    tool(&format!("unlease nk0 --netns {BOX}"))?.good("unlease")?;
+    Ok(())
+}
