@@ -6,7 +6,9 @@
 //! journal and goes with the process: `@devmem-tcp/IFINDEX/DEVICE-INODE/PID.N`, of a guardian with `-guardian` behind it. Whoever wants to change
 //! the NIC, and has another directory, refuses.
 //!
-//! Any user can have a socket of such a name, so only those of the same user, and of root, count.
+//! Any user can have a socket of such a name, so only those of the same user, and of root, count. To find
+//! that out takes a connection, and any user can make those, too: a thread takes them, or they would fill the
+//! socket's queue, and nobody could ask any more.
 
 use std::fs;
 use std::io;
@@ -15,12 +17,15 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use netdev::{Ifindex, NetNs};
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, UnixAddr, UnixCredentials, connect, getsockopt, socket,
-    sockopt,
+    AddressFamily, Shutdown, SockFlag, SockType, UnixAddr, UnixCredentials, connect, getsockopt,
+    shutdown, socket, sockopt,
 };
 
 use crate::Error;
@@ -47,7 +52,30 @@ impl Kind {
 /// A socket that says so, as long as it is held.
 #[derive(Debug)]
 pub(crate) struct Presence {
-    _socket: UnixListener,
+    socket: Arc<UnixListener>,
+    taker: Option<JoinHandle<()>>,
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        // `unix_accept` fails from here on.
+        let ended = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        if let (Ok(()), Some(taker)) = (ended, self.taker.take()) {
+            let _panicked = taker.join();
+        }
+    }
+}
+
+/// Takes whoever asks, until the socket is shut down.
+fn take(socket: &UnixListener) {
+    loop {
+        match socket.accept() {
+            Ok(asked) => drop(asked),
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
+            // Out of descriptors, say.
+            Err(_) => thread::sleep(Duration::from_millis(100)),
+        }
+    }
 }
 
 impl Presence {
@@ -76,8 +104,14 @@ impl Presence {
             });
             bound.unwrap_or_else(|| Err(taken()))
         };
-        let socket = netns.run(bind)?.map_err(Error::Presence)?;
-        Ok(Self { _socket: socket })
+        let socket = Arc::new(netns.run(bind)?.map_err(Error::Presence)?);
+        let taken = Arc::clone(&socket);
+        let taker = thread::Builder::new().name("presence".to_owned());
+        let taker = taker.spawn(move || take(&taken));
+        Ok(Self {
+            socket,
+            taker: Some(taker.map_err(Error::Presence)?),
+        })
     }
 
     /// Fails if somebody has set the NIC up whose journal is in another directory.
@@ -185,5 +219,24 @@ mod tests {
         check(&other).unwrap();
         let elsewhere = Path::new("/none/such");
         Presence::check(&netns, (nic, "eth9"), elsewhere).unwrap();
+    }
+
+    /// Whoever asks leaves a connection behind, and the kernel holds `net.core.somaxconn` of them.
+    #[test]
+    fn it_can_be_asked_any_number_of_times() {
+        let (one, other) = (Scratch::new("asked-1"), Scratch::new("asked-2"));
+        let netns = NetNs::current().unwrap();
+        let nic = Ifindex::new(0x7100_0000 + std::process::id() % 0xffff);
+        let _present = Presence::announce(&netns, nic, one.0.path(), Kind::Owner).unwrap();
+        let directory = directory(one.0.path()).unwrap();
+        let name = format!("{}{directory}/{}.0", about(nic), std::process::id());
+        let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
+        let most: u32 = most.trim().parse().unwrap();
+        for _ in 0..most + 10 {
+            // A moment's crowd is none.
+            let asked = (0..1000).any(|_| trusted(&name).is_some());
+            assert!(asked);
+        }
+        assert!(Presence::check(&netns, (nic, "eth9"), other.0.path()).is_err());
     }
 }
