@@ -273,7 +273,7 @@ pub(crate) fn check_flows(plan: &Plan, nic: &mut Nic, journal: &Journal) -> Resu
             device: plan.device.clone(),
             place,
             rule: rule_text(rule),
-            owner: claim.map(|claim| claim.owner.clone()),
+            owner: claim.map(|claim| claim.owner.clone().map(Box::new)),
         });
     }
     Ok(())

@@ -59,7 +59,7 @@ pub enum Error {
         /// The rule, in words.
         rule: String,
         /// Whose it is, if that is known; `Some(None)`: it was applied to stay.
-        owner: Option<Option<Owner>>,
+        owner: Option<Option<Box<Owner>>>,
     },
     /// Another receiver has the queue.
     #[error("{device} queue {queue} belongs to {owner}")]
@@ -191,7 +191,7 @@ impl Error {
 }
 
 /// Whose a rule is, behind its place.
-fn of(owner: &Option<Option<Owner>>) -> String {
+fn of(owner: &Option<Option<Box<Owner>>>) -> String {
     match owner {
         Some(Some(owner)) => format!(" of {owner}"),
         Some(None) => " of devmem-tcp apply".to_owned(),

@@ -7,7 +7,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Error, Result, ensure};
 use devmem::listen::{SocketOptions, connect};
 use netdev::{Link, NetNs};
 use nix::libc;
@@ -137,20 +137,25 @@ pub(super) fn strangers_are_refused() -> Result<()> {
     let receiver = recv_here(1, &format!("--size 4M --from {SENDER_ADDRESS}"))?;
     // Not before it listens.
     let expected = peer_that_waits()?;
-    let strangers: Vec<SocketAddr> = (0..3)
-        .map(|_| {
+    let strangers: Vec<SocketAddr> = (7000..7003)
+        .map(|port| {
+            let name = SocketAddr::new(OTHER.parse()?, port);
             let options = SocketOptions {
-                source: Some(SocketAddr::new(OTHER.parse()?, 0)),
+                source: Some(name),
                 ..SocketOptions::default()
             };
             let to = address()?;
-            let mut stranger =
-                NetNs::by_name(PEER)?.run(|| connect(to, &options, Duration::from_secs(2)))??;
-            let name = stranger.local_addr()?;
-            stranger.set_read_timeout(Some(Duration::from_secs(10)))?;
-            let answer = std::io::Read::read(&mut stranger, &mut [0]);
-            let reset = answer.err().context("a stranger was served")?;
-            ensure!(reset.raw_os_error() == Some(libc::ECONNRESET), "{reset}");
+            let patience = Duration::from_secs(10);
+            let connected = NetNs::by_name(PEER)?.run(|| connect(to, &options, patience))?;
+            let answer = connected.map_err(Error::from).and_then(|mut stranger| {
+                stranger.set_read_timeout(Some(patience))?;
+                Ok(std::io::Read::read(&mut stranger, &mut [0])?)
+            });
+            // A reset may come before it is seen that the connection was there.
+            let error = answer.err().context("a stranger was served")?;
+            let errno = error.root_cause().downcast_ref::<std::io::Error>();
+            let errno = errno.and_then(std::io::Error::raw_os_error);
+            ensure!(errno == Some(libc::ECONNRESET), "{error:#}");
             Ok(name)
         })
         .collect::<Result<_>>()?;
