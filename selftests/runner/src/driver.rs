@@ -1,7 +1,7 @@
 //! The driver whose behaviour the software NIC has (`selftests/swnic/DRIVERS.md`), what that driver
 //! lacks, and the cases that are run with it.
 
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
 /// The modules of the cases that are about receiving, NICs, `doctor` and leases: they run with
 /// each driver. All others run with the software NIC's own behaviour only, unless they are named.
@@ -111,17 +111,17 @@ pub(crate) enum Driver {
 }
 
 /// That of this process's case.
-static PLAYED: OnceLock<Driver> = OnceLock::new();
+static PLAYED: Mutex<Driver> = Mutex::new(Driver::Swnic);
 
 impl Driver {
     /// The one that the case of this process runs with.
     pub(crate) fn played() -> Self {
-        *PLAYED.get().unwrap_or(&Self::Swnic)
+        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Chooses it for the case that this process runs.
+    /// Chooses it for the case that this process runs, from its next NIC on.
     pub(crate) fn play(self) {
-        let _once = PLAYED.set(self);
+        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner) = self;
     }
 
     /// Its name, as the module's parameter takes it.

@@ -284,6 +284,7 @@ pub(crate) const ALL: &[Case] = cases![
     drivers::rings,
     drivers::queues_that_restart,
     drivers::receives_and_restores,
+    nic_chance::rounds,
     nic_plan::looking_changes_nothing,
     nic_plan::applied_to_stay,
     nic_plan::driver_that_does_not_keep,

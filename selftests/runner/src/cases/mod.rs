@@ -44,6 +44,7 @@ mod ncdevmem;
 mod ncdevmem_client;
 mod ncdevmem_probe;
 mod nic;
+mod nic_chance;
 mod nic_drivers;
 mod nic_flows;
 mod nic_journal;
