@@ -1,5 +1,6 @@
 //! The table of flow rules, by ioctl: netlink has none.
 
+use std::collections::BTreeSet;
 use std::io;
 
 use netlink::{Error, Result};
@@ -201,10 +202,13 @@ impl Ethtool {
         })
     }
 
-    /// The table and where its rules are, listed again while rules come and go.
+    /// The table and where its rules are. While rules come and go it is listed until two lists agree, or
+    /// else until some have been made: then wherever a rule was seen. One list may leave rules out
+    /// without a word: mlx5 cuts it off where there are more than were counted.
     fn listed(&self, name: &str) -> Result<(RuleTable, Vec<u32>)> {
         let mut table = self.table(name)?;
-        let mut listed = None;
+        let (mut last, mut seen) = (None, BTreeSet::new());
+        let mut failed = None;
         for _ in 0..LISTINGS {
             let answer = sys::locations(&self.0.socket, name, table.count);
             let now = self.table(name)?;
@@ -214,18 +218,25 @@ impl Ethtool {
                 Ok(locations) => {
                     let size = u32::try_from(locations.size & !SPECIAL).ok();
                     table.size = table.size.or(size.filter(|&size| size != 0));
-                    let complete = locations.rules.len() as u64 == u64::from(table.count);
-                    listed = Some(Ok((table, locations.rules)));
-                    if complete && now.count == table.count {
-                        break;
+                    let places = locations.rules;
+                    let complete = places.len() as u64 == u64::from(table.count);
+                    if complete && now.count == table.count && last.as_ref() == Some(&places) {
+                        return Ok((table, places));
                     }
+                    seen.extend(&places);
+                    last = Some(places);
                 }
-                Err(error) if matches!(listed, Some(Ok(_))) => drop(error),
-                Err(error) => listed = Some(Err(Error::from_io("ntuple-get", name, &error))),
+                Err(error) => failed = Some(Error::from_io("ntuple-get", name, &error)),
             }
-            table = now;
+            table = RuleTable {
+                size: table.size,
+                ..now
+            };
         }
-        listed.unwrap_or_else(|| Ok((table, Vec::new())))
+        match (last, failed) {
+            (None, Some(error)) => Err(error),
+            _ => Ok((table, seen.into_iter().collect())),
+        }
     }
 
     fn read(&self, name: &str, location: u32) -> Result<std::result::Result<FlowRule, ParseError>> {
