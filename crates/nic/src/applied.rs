@@ -173,6 +173,7 @@ fn take(
     let locked = dir.lock()?;
     let mut open = Open::of(&locked, nic.identity.clone())?;
     end_orphans(&mut nic, &mut open);
+    check_there(&plan, &mut nic)?;
     check_queues(&plan, &open.journal)?;
     check_flows(&plan, &mut nic, &open.journal)?;
     let id = open.journal.next_id();
@@ -219,6 +220,28 @@ fn end_orphans(nic: &mut Nic, open: &mut Open<'_>) {
         if let Err(error) = end_claim(nic, open, id) {
             tracing::warn!("{error}");
         }
+    }
+}
+
+/// Fails for a queue that the NIC does not have, nor will have with the channels of the plan.
+pub(crate) fn check_there(plan: &Plan, nic: &mut Nic) -> Result<(), Error> {
+    let now = match nic.rx_queues() {
+        // It tells of no channels.
+        Err(Error::Refused(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
+            return Ok(());
+        }
+        now => now?,
+    };
+    let count = now.max(plan.needs.channels.unwrap_or(0));
+    let flows = plan.flows.iter().flat_map(|(_, queues)| queues);
+    let mut queues = plan.needs.reserved.iter().chain(flows);
+    match queues.find(|queue| queue.get() >= count) {
+        None => Ok(()),
+        Some(queue) => Err(Error::NoSuchQueue {
+            device: plan.device.clone(),
+            queue: *queue,
+            count,
+        }),
     }
 }
 

@@ -35,6 +35,16 @@ pub enum Error {
         /// The NIC.
         device: String,
     },
+    /// A queue that the NIC does not have.
+    #[error("{device} has rx queues 0-{}: there is no {queue}", count.saturating_sub(1))]
+    NoSuchQueue {
+        /// The NIC.
+        device: String,
+        /// The queue that was named.
+        queue: QueueId,
+        /// How many it has, or is to have.
+        count: u32,
+    },
     /// One flow cannot be spread over several queues.
     #[error(
         "{device}: the driver has no RSS context for queues {}, and there are fewer flows than queues",
@@ -166,6 +176,10 @@ impl Error {
                     shell_word(device)
                 )
             }
+            Self::NoSuchQueue { device, .. } => format!(
+                "name another; `ethtool -l {}` says how many there can be",
+                shell_word(device)
+            ),
             Self::NoContexts { .. } => {
                 "take one queue, or an address for each queue: --listen again, with another port"
                     .to_owned()

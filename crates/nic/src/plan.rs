@@ -102,13 +102,14 @@ impl Plan {
     /// What [`Plan::apply`] would change now, in its order. Changes nothing.
     ///
     /// # Errors
-    /// [`Error::QueueTaken`], [`Error::FlowTaken`], [`Error::NoOtherQueue`]; what the kernel says when it is asked.
+    /// [`Error::NoSuchQueue`], [`Error::QueueTaken`], [`Error::FlowTaken`], [`Error::NoOtherQueue`]; what the kernel says when it is asked.
     pub fn preview(&self, netns: &NetNs) -> Result<Vec<Change>, Error> {
         let mut nic = Nic::open(netns, self.ifindex)?;
         let dir = RunDir::existing()?;
         let place = dir.as_ref().map_or(Path::new(""), RunDir::path);
         Presence::check(netns, (self.ifindex, &self.device), place)?;
         let mut journal = Open::look(dir.as_ref(), &nic.identity)?;
+        applied::check_there(self, &mut nic)?;
         applied::check_queues(self, &journal)?;
         applied::check_flows(self, &mut nic, &journal)?;
         let mut claims = journal.claims.clone();

@@ -30,14 +30,28 @@ fn refused(line: &str, words: &[&str]) -> Result<()> {
 /// Queues that are not there, that are named twice, of a device that is down.
 pub(super) fn wrong_queues() -> Result<()> {
     bed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
     let recv = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
     let there = format!("{NIC} has rx queues 0-3");
     refused(&format!("{recv} --queue 99"), &["--queue 99", &there])?;
     refused(&format!("{recv} --queue 3 --queue 99"), &["99", &there])?;
     refused(&format!("{recv} --queue 3 --queue 3"), &["3", "twice"])?;
-    sh(&format!("ip link set {NIC} down"))?;
+    state::untouched()?;
+    for line in [
+        format!("apply {NIC} --queue 99"),
+        format!("plan {NIC} --queue 3 --queue 99 --flow {NIC_ADDRESS}:5000"),
+    ] {
+        refused(&line, &["99", &there])?;
+    }
+    let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 99 -q 1");
+    let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
+    says(&said, &["99", &there])?;
+    let line = format!("ip link set {NIC} down");
+    sh(&line)?;
     refused(&format!("{recv} --queue 3"), &["is down", "ip link set"])?;
-    state::untouched()
+    state::nothing_left()?;
+    observer.same(&before)
 }
 
 /// A port in use, an address that is nobody's.
