@@ -85,7 +85,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         planned::clear_namesake(&site, &mut records)?;
     }
     let way = way(args, &site, &records)?;
-    let steps = planned::steps(args.rx_queues, &mut site, found.as_ref(), &queues, &way)?;
+    let steps = planned::steps(
+        args.rx_queues,
+        &mut site,
+        found.as_ref(),
+        &queues,
+        (&way, &records),
+    )?;
     let record = planned::record(&site, found.as_ref(), &way, &records)?;
     if args.dry_run {
         site.leases = queues

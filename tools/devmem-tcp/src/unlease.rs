@@ -194,6 +194,9 @@ impl Unleased {
         for setting in &self.cleared.restored {
             text += &line("put back", "put back", setting);
         }
+        for rule in &self.cleared.rules {
+            text += &line("remove rule", "removed rule", rule);
+        }
         for proxy in &self.cleared.proxies {
             text += &line("remove proxy entry", "removed proxy entry", proxy);
         }

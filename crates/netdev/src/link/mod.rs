@@ -7,6 +7,7 @@ mod netkit;
 mod nsid;
 mod proxy;
 mod route;
+mod rule;
 #[cfg(test)]
 mod tests;
 
@@ -23,6 +24,7 @@ pub use netkit::{
 };
 pub use proxy::Proxy;
 pub use route::{Route, RouteInfo};
+pub use rule::{Rule, RuleAction};
 
 use crate::parse::Parsed;
 use crate::{Ifindex, sys};
@@ -86,6 +88,7 @@ fn vocabulary(kind: u16, _: u8) -> Phrase {
         libc::RTM_NEWADDR..=libc::RTM_GETADDR => addr::WORDS,
         libc::RTM_NEWROUTE..=libc::RTM_GETROUTE => route::WORDS,
         libc::RTM_NEWNEIGH..=libc::RTM_GETNEIGH => addr::NEIGHBOUR_WORDS,
+        libc::RTM_NEWRULE..=libc::RTM_GETRULE => rule::WORDS,
         libc::RTM_NEWNSID..=libc::RTM_GETNSID => nsid::WORDS,
         _ => WORDS,
     }

@@ -404,6 +404,8 @@ pub(crate) const ALL: &[Case] = cases![
     lease_known::namespace_that_got_the_inode,
     lease_known::offload_of_each_nic,
     lease_known::dry_runs_change_nothing,
+    lease_fence::of_the_nic,
+    lease_fence::of_two_guests,
     doctor_left::journal_of_a_dead_receiver,
     doctor_left::pool_of_a_dead_connection,
     doctor_machine::no_udmabuf_node,

@@ -30,6 +30,7 @@ mod json;
 mod lease;
 mod lease_ends;
 mod lease_errors;
+mod lease_fence;
 mod lease_grants;
 mod lease_known;
 mod lease_nic;

@@ -60,7 +60,10 @@ impl Leased {
             text += &format!("leased {phys} rx {phys_queue} to {netkit} rx {queue}\n");
         }
         for (step, told) in steps.iter().zip(&self.steps) {
-            if matches!(step, Step::Switch(_) | Step::Proxy(_) | Step::LosesLro) {
+            if matches!(
+                step,
+                Step::Switch(_) | Step::Proxy(_) | Step::LosesLro | Step::Rule(_)
+            ) {
                 text += &format!("{told}\n");
             }
         }

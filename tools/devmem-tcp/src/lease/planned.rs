@@ -17,7 +17,7 @@ pub(super) fn steps(
     site: &mut Site,
     found: Option<&LinkInfo>,
     queues: &[QueueId],
-    way: &Way,
+    (way, records): (&Way, &Records),
 ) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     let leases = queues.iter().copied().map(Step::Lease);
@@ -49,6 +49,11 @@ pub(super) fn steps(
         }
         if way.loses_lro {
             steps.push(Step::LosesLro);
+        }
+        for rule in &way.rules {
+            if !records.has_rule(rule)? {
+                steps.push(Step::Rule(rule.clone()));
+            }
         }
         let off = way.switches.iter().filter(|switch| switch.off);
         steps.extend(off.cloned().map(Step::Switch));
@@ -135,6 +140,11 @@ pub(super) fn record(
         addr,
     });
     record.proxies.extend(entries);
+    for rule in &way.rules {
+        if !record.rules.contains(rule) {
+            record.rules.push(rule.clone());
+        }
+    }
     if way.lro {
         record.lro = Some(nic);
     }

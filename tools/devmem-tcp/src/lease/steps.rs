@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use anyhow::{Context, Result};
 use netdev::{
     AddressOptions, Error, Ethtool, Ifindex, Lease, Link, LinkInfo, NetNs, Netdev, NetkitPair,
-    NetkitSingle, Prefix, QueueId, Route,
+    NetkitSingle, Prefix, QueueId, Route, Rule,
 };
 
 use super::leased::LeasedQueue;
@@ -34,6 +34,8 @@ pub(super) enum Step {
     Up(End),
     /// Notes that with the next steps the kernel switches the NIC's large receive offload off.
     LosesLro,
+    /// Makes a rule that keeps others' packets out, or lets the guest's pass.
+    Rule(Rule),
     /// Puts a switch on, which is off.
     Switch(Switch),
     /// Gives the guest an address.
@@ -79,6 +81,11 @@ impl Site {
             Step::Up(End::Host) => self.links.set_up(self.host()?)?,
             Step::Up(End::Guest) => self.guest_links.set_up(self.guest()?)?,
             Step::LosesLro => {}
+            Step::Rule(rule) => match self.links.add_rule(rule) {
+                // Left by a lease that nobody knows of any more.
+                Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+                added => added?,
+            },
             Step::Switch(switch) => match &switch.note {
                 Some(change) => change.set()?,
                 None => switch.key.write(&switch.device, "1")?,
@@ -113,6 +120,7 @@ impl Site {
                     switch.key.write(&switch.device, &change.before)?;
                 }
             }
+            Step::Rule(rule) => self.links.delete_rule(rule)?,
             Step::LosesLro => Ethtool::open()?.set_feature(self.phys.ifindex, LRO, true)?,
             Step::Proxy(addr) => self.links.delete_proxy(self.phys.ifindex, *addr)?,
             _ if self.made => {}
@@ -153,6 +161,7 @@ impl Site {
             Step::Up(End::Host) => format!("set {host} up"),
             Step::Up(End::Guest) => format!("set {netkit} up"),
             Step::LosesLro => format!("let {phys} lose {LRO}, as the kernel wants of a router"),
+            Step::Rule(rule) => format!("add rule {rule}"),
             Step::Switch(switch) => format!("set {} = 1", switch.key.name(&switch.device)),
             Step::Address(address) => format!("add address {address} to {netkit}"),
             Step::Inside(to) => format!("add route {to} through {netkit} in namespace {netns}"),

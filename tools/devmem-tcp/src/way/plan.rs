@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
-use netdev::{Address, Ethtool, Ifindex, Link, LinkInfo, Prefix, RouteInfo, shell_word};
+use netdev::{Address, Ethtool, Ifindex, Link, LinkInfo, Prefix, RouteInfo, Rule, shell_word};
 
+use super::fence::{self, Fenced};
 use super::record::{Device, LRO, Records};
 use super::setting::{Change, Key};
 use crate::remedy::Hint;
@@ -34,6 +35,8 @@ pub(crate) struct Way {
     /// Where the guest's routes lead to.
     pub(crate) routes: Vec<Prefix>,
     pub(crate) switches: Vec<Switch>,
+    /// What keeps this host from forwarding more than that.
+    pub(crate) rules: Vec<Rule>,
     /// Addresses that the NIC must answer for, and does not yet.
     pub(crate) proxies: Vec<IpAddr>,
     /// Whether the NIC had large receive offload before it forwarded for a lease.
@@ -95,6 +98,7 @@ impl Way {
                 way.switch(host, key, records)?;
             }
         }
+        way.rules = way.fence(phys, host)?;
         let forwards = way
             .switches
             .iter()
@@ -105,6 +109,29 @@ impl Way {
             way.lro = way.loses_lro || records.noted_lro(phys.ifindex)?;
         }
         Ok(way)
+    }
+
+    /// The rules for what forwards for a lease, and did not before.
+    fn fence(&self, phys: &LinkInfo, host: &Device) -> Result<Vec<Rule>> {
+        let mut rules = Vec::new();
+        for v4 in [true, false] {
+            let addresses = self.addresses.iter().map(|it| it.addr);
+            let addresses: Vec<IpAddr> = addresses.filter(|it| it.is_ipv4() == v4).collect();
+            let key = if v4 { Key::Forward4 } else { Key::Forward6 };
+            let ours = |device: &str, made: bool| {
+                let mut its = self.switches.iter().filter(|it| it.device == device);
+                its.any(|it| it.key == key && (made || it.note.is_some()))
+            };
+            // A router of all its devices is one already (`ip6_forward`).
+            if v4 || Key::Router6.read("all")? == "0" {
+                let fenced = Fenced {
+                    nic: ours(&phys.name, false),
+                    host: ours(&host.name, host.ifindex.is_none()),
+                };
+                rules.extend(fence::rules(&phys.name, &host.name, &addresses, fenced));
+            }
+        }
+        Ok(rules)
     }
 
     /// Whether the guest is to have no way.

@@ -11,7 +11,7 @@ use std::fs;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use netdev::{Ethtool, Ifindex, Link, LinkInfo, NetNs};
+use netdev::{Ethtool, Ifindex, Link, LinkInfo, NetNs, Rule};
 use nic::{Locked, RunDir, RunDirError, boot_id};
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +64,9 @@ pub(crate) struct Record {
     pub(crate) addresses: Vec<String>,
     /// Switches that were put on, of devices in the anchor's namespace.
     pub(crate) settings: Vec<Change>,
+    /// Policy routing rules that were made there.
+    #[serde(default)]
+    pub(crate) rules: Vec<Rule>,
     /// Proxy entries that were made there.
     pub(crate) proxies: Vec<ProxyEntry>,
     /// The NIC whose large receive offload the kernel switched off, as it does for one that
@@ -142,6 +145,8 @@ pub(crate) struct Cleared {
     pub(crate) restored: Vec<String>,
     /// Switches that were left, each with the reason.
     pub(crate) kept: Vec<String>,
+    /// Policy routing rules that were removed, as `ip rule` has them.
+    pub(crate) rules: Vec<String>,
     /// Proxy entries that were removed: `192.0.2.9 on eth0`.
     pub(crate) proxies: Vec<String>,
 }
@@ -225,6 +230,7 @@ impl Records {
             anchor_cookie: Link::open_in(anchor_netns)?.netns_cookie().ok(),
             addresses: Vec::new(),
             settings: Vec::new(),
+            rules: Vec::new(),
             proxies: Vec::new(),
             lro: None,
         })
@@ -361,6 +367,14 @@ impl Records {
                 Err(error) => failures.push(format!("{error:#}")),
             }
         }
+        // Behind the switches: until then they keep others' packets out.
+        for rule in self.rules_of_nobody(record)? {
+            match self.drop_rule(&rule, dry_run) {
+                Ok(true) => cleared.rules.push(rule.to_string()),
+                Ok(false) => {}
+                Err(error) => failures.push(format!("{error:#}")),
+            }
+        }
         if let Some(nic) = &record.lro {
             // Of another NIC's leases this one needs nothing.
             let forwards = needed.iter().any(|(of, key, _)| {
@@ -402,6 +416,40 @@ impl Records {
             }
         }
         Ok(needed)
+    }
+
+    /// The rules that no other lease needs.
+    fn rules_of_nobody(&mut self, record: &Record) -> Result<Vec<Rule>> {
+        let mut rules = record.rules.clone();
+        let others = self.all.iter().filter(|other| {
+            other.file() != record.file() && other.anchor_netns == record.anchor_netns
+        });
+        for other in others.cloned().collect::<Vec<_>>() {
+            // Where that is not known it may need them.
+            if !matches!(self.find(&other), Ok(None)) {
+                rules.retain(|rule| !other.rules.contains(rule));
+            }
+        }
+        Ok(rules)
+    }
+
+    /// Removes a rule; whether there was one, which a dry run does not ask.
+    fn drop_rule(&mut self, rule: &Rule, dry_run: bool) -> Result<bool> {
+        if dry_run {
+            return Ok(true);
+        }
+        match self.links.delete_rule(rule) {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether a lease has made this rule here.
+    pub(crate) fn has_rule(&self, rule: &Rule) -> Result<bool> {
+        let here = self.here.identity()?;
+        let mut ours = self.all.iter().filter(|record| record.anchor_netns == here);
+        Ok(ours.any(|record| record.rules.contains(rule)))
     }
 
     /// Removes a proxy entry; whether there was one.

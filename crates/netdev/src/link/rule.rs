@@ -1,0 +1,146 @@
+//! Policy routing rules, as far as they fence in what a device forwards.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use netlink::{Phrase, Request, Result, Word};
+use serde::{Deserialize, Serialize};
+
+use super::Link;
+use super::addr::{family_byte, octets};
+
+/// Attributes: `FRA_*`.
+mod fra {
+    pub(super) const DST: u16 = 1;
+    pub(super) const SRC: u16 = 2;
+    pub(super) const IIFNAME: u16 = 3;
+    pub(super) const GOTO: u16 = 4;
+    pub(super) const PRIORITY: u16 = 6;
+}
+
+/// How they read.
+pub(super) const WORDS: Phrase = Phrase {
+    header: HEADER,
+    words: &[
+        Word::address(fra::DST, "dst"),
+        Word::address(fra::SRC, "src"),
+        Word::text(fra::IIFNAME, "iif"),
+        Word::number(fra::GOTO, "goto"),
+        Word::number(fra::PRIORITY, "priority"),
+    ],
+};
+
+/// Length of a `struct fib_rule_hdr`.
+const HEADER: usize = 12;
+
+/// `RTM_NEWRULE`, `RTM_DELRULE`.
+const NEW: u16 = libc::RTM_NEWRULE;
+const DELETE: u16 = libc::RTM_DELRULE;
+
+/// What a rule does with the packets that it is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleAction {
+    /// Goes on with the rules from this priority on (`FR_ACT_GOTO`).
+    Goto(u32),
+    /// Does nothing (`FR_ACT_NOP`): others go to it.
+    Nop,
+    /// Drops them without a word (`FR_ACT_BLACKHOLE`).
+    Blackhole,
+}
+
+/// A rule: `ip rule add pref 11 iif eth1 blackhole`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rule {
+    /// Whether it is one of IPv4; else of IPv6.
+    pub v4: bool,
+    /// Its place: those of lower numbers come first.
+    pub priority: u32,
+    /// Packets that came in by the device of this name; `None`: all.
+    pub iif: Option<String>,
+    /// Packets from this address.
+    pub src: Option<IpAddr>,
+    /// Packets to this address.
+    pub dst: Option<IpAddr>,
+    /// What is done with them.
+    pub action: RuleAction,
+}
+
+impl fmt::Display for Rule {
+    /// As `ip rule` has it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let family = if self.v4 { "" } else { "-6 " };
+        write!(f, "{family}pref {}", self.priority)?;
+        for (word, addr) in [("from", self.src), ("to", self.dst)] {
+            if let Some(addr) = addr {
+                write!(f, " {word} {addr}")?;
+            }
+        }
+        if let Some(iif) = &self.iif {
+            write!(f, " iif {iif}")?;
+        }
+        match self.action {
+            RuleAction::Goto(priority) => write!(f, " goto {priority}"),
+            RuleAction::Nop => f.write_str(" nop"),
+            RuleAction::Blackhole => f.write_str(" blackhole"),
+        }
+    }
+}
+
+impl Link {
+    /// Adds a rule (`fib_newrule`).
+    ///
+    /// # Errors
+    /// `EEXIST` where there is one like it.
+    pub fn add_rule(&mut self, rule: &Rule) -> Result<()> {
+        let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
+        let request = request(NEW, "rule-add", rule).flags(flags);
+        self.socket.tell(&request)
+    }
+
+    /// Removes a rule (`fib_delrule`).
+    ///
+    /// # Errors
+    /// `ENOENT` where there is none like it.
+    pub fn delete_rule(&mut self, rule: &Rule) -> Result<()> {
+        self.socket.tell(&request(DELETE, "rule-delete", rule))
+    }
+}
+
+fn request(kind: u16, op: &'static str, rule: &Rule) -> Request {
+    let family = if rule.v4 {
+        libc::AF_INET
+    } else {
+        libc::AF_INET6
+    };
+    let whole = |addr: Option<IpAddr>| match addr {
+        None => 0,
+        Some(IpAddr::V4(_)) => 32,
+        Some(IpAddr::V6(_)) => 128,
+    };
+    // FR_ACT_GOTO, FR_ACT_NOP, FR_ACT_BLACKHOLE.
+    let action = match rule.action {
+        RuleAction::Goto(_) => 2,
+        RuleAction::Nop => 3,
+        RuleAction::Blackhole => 6,
+    };
+    let mut header = [0; HEADER];
+    header[..3].copy_from_slice(&[family_byte(family), whole(rule.dst), whole(rule.src)]);
+    header[7] = action;
+    let mut request = Request::new(kind, &header, op, rule.to_string());
+    let attrs = request.attrs();
+    attrs.u32(fra::PRIORITY, rule.priority);
+    if let Some(iif) = &rule.iif {
+        attrs.str(fra::IIFNAME, iif);
+    }
+    for (kind, addr) in [(fra::SRC, rule.src), (fra::DST, rule.dst)] {
+        if let Some(addr) = addr {
+            attrs.put(kind, &octets(addr));
+        }
+    }
+    if let RuleAction::Goto(priority) = rule.action {
+        attrs.u32(fra::GOTO, priority);
+    }
+    request
+}
