@@ -61,7 +61,7 @@ pub(crate) const ALL: &[Case] = cases![
     signals::timeout_is_one_signal,
     signals::stuck_ncdevmem_ends_by_a_second_signal,
     signals::stuck_watch_ends_by_a_second_signal,
-    signals::stuck_lease_ends_by_a_signal,
+    signals::stuck_lease_ends_by_a_second_signal,
     beside::warned_while_it_comes,
     beside::few_bytes,
     beside::short_stream,

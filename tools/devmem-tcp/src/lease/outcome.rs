@@ -17,22 +17,26 @@ pub(super) fn all_or_nothing(
     record: Option<Record>,
     records: &mut Records,
 ) -> Result<()> {
-    let (stop, over) = signals().context("signal handlers")?;
+    let (stop, ends) = signals().context("signal handlers")?;
     let done = noted(site, steps, record, records, &stop);
-    over.store(true, Ordering::Relaxed);
+    // Who comes now is the first to be heard; or he was heard, and too late.
+    for signal in [SIGINT, SIGTERM] {
+        flag::register(signal, Arc::clone(&ends)).context("signal handlers")?;
+    }
+    ends.fetch_or(stop.load(Ordering::Relaxed), Ordering::Relaxed);
     done
 }
 
-/// What a signal sets, and what is to be set when it may end the process. From here on it ends the
-/// steps, not the process between two of them; afterwards the process, which may be stuck in the printing
-/// of what was done.
+/// What a signal sets, and what is to be set when the next one may end the process. From here on they
+/// end the steps, not the process between two of them; afterwards a second one ends the process, which may
+/// be stuck in the printing of what was done.
 fn signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
-    let [stop, over] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let [stop, ends] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&over))?;
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&ends))?;
         flag::register(signal, Arc::clone(&stop))?;
     }
-    Ok((stop, over))
+    Ok((stop, ends))
 }
 
 fn noted(
