@@ -284,6 +284,7 @@ pub(crate) const ALL: &[Case] = cases![
     drivers::rings,
     drivers::queues_that_restart,
     drivers::receives_and_restores,
+    drivers::that_cannot_receive,
     nic_chance::rounds,
     nic_plan::looking_changes_nothing,
     nic_plan::applied_to_stay,

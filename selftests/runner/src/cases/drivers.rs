@@ -8,11 +8,13 @@ use netdev::{
 use nix::errno::Errno;
 use udmabuf::Udmabuf;
 
-use super::transfer::{all_in_dmabuf, validated};
+use super::doctor_fault::Report;
+use super::transfer::{all_in_dmabuf, devmem_tcp, validated};
 use super::{ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
 use crate::driver::Driver;
 use crate::state::Observer;
+use crate::tool::{command, finish};
 
 const ALL: [Driver; 5] = [
     Driver::Mlx5,
@@ -388,6 +390,26 @@ pub(super) fn receives_and_restores() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A driver without queue management: the doctor says so, a receiver is refused for it, and the NIC
+/// is as it was.
+pub(super) fn that_cannot_receive() -> Result<()> {
+    bed::wire_as(Driver::Ice, QUEUES, "")?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let report = Report::of(NIC)?;
+    ensure!(report.code == Some(1), "{:?}", report.code);
+    ensure!(
+        report.status("driver.queue-api") == "fail",
+        "{}",
+        report.json
+    );
+    let line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:5000");
+    let said = finish(command(None, &devmem_tcp(), &line))?.refused(1)?;
+    println_line(&said);
+    ensure!(said.contains(NIC), "{said}");
+    observer.soon_same(&before)
 }
 
 /// Header split as the driver tells it, or how the setting was refused.
