@@ -321,8 +321,10 @@ fn take_rings(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(Step, Step
             // What reads as on may be the driver's choice. Until that is known, it is taken for one.
             open.journal.split_was_auto = Some(true);
             open.save()?;
-            open.journal.split_was_auto = Some(nic.ask_for_split()?);
+            let asked = nic.ask_for_split();
+            open.journal.split_was_auto = asked.as_ref().ok().copied();
             open.save()?;
+            asked?;
         }
     }
     Ok((gro_hw, rings))

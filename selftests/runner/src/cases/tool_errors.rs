@@ -78,7 +78,7 @@ pub(super) fn device_without_devmem() -> Result<()> {
     sh("ip link add nkdown type dummy")?;
     complains(
         tool("recv -f nkdown -l 127.0.0.1:5000"),
-        &["nkdown", "is down", "ip link set nkdown up"],
+        &["nkdown", "is down", "ip link set dev nkdown up"],
     )
 }
 

@@ -8,7 +8,7 @@ use nic::{Error, Plan};
 
 use super::line::{Area, Check, Finding};
 use super::machine::Wanted;
-use super::nic::{Nic, is_free};
+use super::nic::Nic;
 use super::place::Place;
 use crate::address::resolve_all;
 use crate::plan::flows;
@@ -134,9 +134,8 @@ fn owner(nic: &Nic) -> Option<Finding> {
         Err(Error::QueueTaken { queue, .. }) => {
             // One that is bound, too, is another check's.
             let there = nic.queues.iter().find(|there| there.id == *queue);
-            there
-                .is_none_or(|there| is_free(there) || nic.through_netkit)
-                .then(|| refused(nic))
+            let bound = there.is_some_and(|there| there.dmabuf.is_some());
+            (!bound).then(|| refused(nic))
         }
         _ if nic.wanted.is_empty() => None,
         _ => Some(Finding::ok("none")),
