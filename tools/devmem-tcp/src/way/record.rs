@@ -6,18 +6,21 @@
 //! shared, each lease that needs it notes the value from before the first of them; the last one
 //! to end puts it back.
 
-use std::collections::BTreeSet;
+mod clear;
+
 use std::fs;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use netdev::{Ethtool, Ifindex, Link, LinkInfo, NetNs, Rule};
+use netdev::{Ifindex, Link, LinkInfo, NetNs, Rule};
 use nic::{Locked, RunDir, RunDirError, boot_id};
 use serde::{Deserialize, Serialize};
 
 use crate::remedy::Hint;
 
-use super::setting::{Change, Key, Restored};
+use super::setting::{Change, Key};
+
+pub(crate) use clear::{Cleared, clear_stale};
 
 /// The feature that a NIC loses when it forwards (`dev_disable_lro`), as `ethtool -k` has it in the
 /// kernel's own names.
@@ -136,19 +139,6 @@ impl Record {
             None => Ok(None),
         }
     }
-}
-
-/// What was done when a lease was cleared away, for the report.
-#[derive(Debug, Default, Serialize)]
-pub(crate) struct Cleared {
-    /// Switches that are again what they were: `net.ipv4.conf.eth0.forwarding = 0`.
-    pub(crate) restored: Vec<String>,
-    /// Switches that were left, each with the reason.
-    pub(crate) kept: Vec<String>,
-    /// Policy routing rules that were removed, as `ip rule` has them.
-    pub(crate) rules: Vec<String>,
-    /// Proxy entries that were removed: `192.0.2.9 on eth0`.
-    pub(crate) proxies: Vec<String>,
 }
 
 /// All records, under the lock.
@@ -323,206 +313,10 @@ impl Records {
         Ok(stale)
     }
 
-    /// Puts back what the lease of this record changed outside of its netkit, as far as no other
-    /// one needs it, and forgets the record. The netkit itself must be gone.
-    ///
-    /// If something fails, the rest is done all the same and the record stays.
-    pub(crate) fn clear(&mut self, record: &Record, dry_run: bool) -> Result<Cleared> {
-        let mut cleared = Cleared::default();
-        let mut failures = Vec::new();
-        let needed = self.needed_by_others(record)?;
-        for proxy in &record.proxies {
-            let text = format!("{} on {}", proxy.addr, proxy.device.name);
-            match self.drop_proxy(proxy, dry_run) {
-                Ok(true) => cleared.proxies.push(text),
-                Ok(false) => {}
-                Err(error) => failures.push(format!("{error:#}")),
-            }
-        }
-        for change in &record.settings {
-            let other = needed
-                .iter()
-                .find(|(ifindex, key, _)| change.is_same(*ifindex, *key));
-            let done = match other {
-                Some((.., netkit)) => {
-                    cleared
-                        .kept
-                        .push(format!("{change}: {netkit} still needs it"));
-                    continue;
-                }
-                None => self.put_back(change, dry_run),
-            };
-            match done {
-                Ok(Some(Restored::Back)) => {
-                    cleared
-                        .restored
-                        .push(format!("{change} = {}", change.before));
-                }
-                Ok(Some(Restored::Others)) => {
-                    let text = format!("{change}: somebody else has set it since");
-                    cleared.kept.push(text);
-                }
-                // With the device its switches went.
-                Ok(None) => {}
-                Err(error) => failures.push(format!("{error:#}")),
-            }
-        }
-        // Behind the switches: until then they keep others' packets out.
-        for rule in self.rules_of_nobody(record)? {
-            match self.drop_rule(&rule, dry_run) {
-                Ok(true) => cleared.rules.push(rule.to_string()),
-                Ok(false) => {}
-                Err(error) => failures.push(format!("{error:#}")),
-            }
-        }
-        if let Some(nic) = &record.lro {
-            // Of another NIC's leases this one needs nothing.
-            let forwards = needed.iter().any(|(of, key, _)| {
-                *of == nic.ifindex && matches!(key, Key::Forward4 | Key::Forward6 | Key::Router6)
-            });
-            match self.lro_back(nic, forwards, dry_run) {
-                Ok(Some(text)) => cleared.restored.push(text),
-                Ok(None) => {}
-                Err(error) => failures.push(format!("{error:#}")),
-            }
-        }
-        if !failures.is_empty() {
-            anyhow::bail!("not everything was put back: {}", failures.join("; "));
-        }
-        if !dry_run {
-            self.remove(record)?;
-        }
-        Ok(cleared)
-    }
-
-    /// The switches that other leases need, whose netkits are there.
-    fn needed_by_others(&mut self, record: &Record) -> Result<Vec<(Option<Ifindex>, Key, String)>> {
-        let mut needed = Vec::new();
-        let others: Vec<Record> = self
-            .all
-            .iter()
-            .filter(|other| {
-                other.file() != record.file() && other.anchor_netns == record.anchor_netns
-            })
-            .cloned()
-            .collect();
-        for other in others {
-            // Where that is not known it may need them.
-            if !matches!(self.find(&other), Ok(None)) {
-                let switches = other.settings.iter();
-                needed.extend(
-                    switches.map(|change| (change.ifindex, change.key, other.netkit.clone())),
-                );
-            }
-        }
-        Ok(needed)
-    }
-
-    /// The rules that no other lease needs.
-    fn rules_of_nobody(&mut self, record: &Record) -> Result<Vec<Rule>> {
-        let mut rules = record.rules.clone();
-        let others = self.all.iter().filter(|other| {
-            other.file() != record.file() && other.anchor_netns == record.anchor_netns
-        });
-        for other in others.cloned().collect::<Vec<_>>() {
-            // Where that is not known it may need them.
-            if !matches!(self.find(&other), Ok(None)) {
-                rules.retain(|rule| !other.rules.contains(rule));
-            }
-        }
-        Ok(rules)
-    }
-
-    /// Removes a rule; whether there was one, which a dry run does not ask.
-    fn drop_rule(&mut self, rule: &Rule, dry_run: bool) -> Result<bool> {
-        if dry_run {
-            return Ok(true);
-        }
-        match self.links.delete_rule(rule) {
-            Ok(()) => Ok(true),
-            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
-    }
-
     /// Whether a lease has made this rule here.
     pub(crate) fn has_rule(&self, rule: &Rule) -> Result<bool> {
         let here = self.here.identity()?;
         let mut ours = self.all.iter().filter(|record| record.anchor_netns == here);
         Ok(ours.any(|record| record.rules.contains(rule)))
-    }
-
-    /// Removes a proxy entry; whether there was one.
-    fn drop_proxy(&mut self, proxy: &ProxyEntry, dry_run: bool) -> Result<bool> {
-        let Some(ifindex) = proxy.device.ifindex else {
-            return Ok(false);
-        };
-        let entries = self.links.proxies()?;
-        let there = entries
-            .iter()
-            .any(|entry| entry.ifindex == ifindex && entry.addr == proxy.addr);
-        if there && !dry_run {
-            self.links.delete_proxy(ifindex, proxy.addr)?;
-        }
-        Ok(there)
-    }
-
-    /// Switches a NIC's large receive offload on again, unless it still forwards; what was done.
-    fn lro_back(&mut self, nic: &Device, needed: bool, dry_run: bool) -> Result<Option<String>> {
-        let Some(ifindex) = nic.ifindex.filter(|_| !needed) else {
-            return Ok(None);
-        };
-        let link = match self.links.get(ifindex) {
-            Ok(link) => link,
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        let mut ethtool = Ethtool::open()?;
-        if ethtool.features(ifindex)?.active.contains(LRO) {
-            return Ok(None);
-        }
-        if !dry_run {
-            // Somebody else has made a router of it since: then it stays off.
-            for key in [Key::Forward4, Key::Router6] {
-                if key.read(&link.name).is_ok_and(|value| value != "0") {
-                    return Ok(None);
-                }
-            }
-            ethtool.set_feature(ifindex, LRO, true)?;
-        }
-        Ok(Some(format!("{LRO} of {} = on", link.name)))
-    }
-
-    /// Puts a switch back; `None` if its device is gone.
-    fn put_back(&mut self, change: &Change, dry_run: bool) -> Result<Option<Restored>> {
-        let Some(ifindex) = change.ifindex else {
-            return Ok(None);
-        };
-        // By its number: the device may have another name by now.
-        let link = match self.links.get(ifindex) {
-            Ok(link) => link,
-            Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
-        Ok(Some(change.restore(&link.name, dry_run)?))
-    }
-}
-
-/// Clears away what leases left whose netkits went by themselves; a line for each thing done.
-pub(crate) fn clear_stale(dry_run: bool) -> Result<Vec<(Record, Cleared)>> {
-    let mut records = Records::open(dry_run)?;
-    let mut done = Vec::new();
-    let mut failures = BTreeSet::new();
-    for record in records.stale(true)? {
-        match records.clear(&record, dry_run) {
-            Ok(cleared) => done.push((record, cleared)),
-            Err(error) => {
-                failures.insert(format!("{}: {error:#}", record.netkit));
-            }
-        }
-    }
-    match failures.is_empty() {
-        true => Ok(done),
-        false => anyhow::bail!("{}", failures.into_iter().collect::<Vec<_>>().join("; ")),
     }
 }
