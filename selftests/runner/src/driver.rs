@@ -78,6 +78,36 @@ const SKIPS: &[(Driver, &[&str], &str)] = &[
         "gve has no rx-page-size",
     ),
     (
+        Driver::Bnxt,
+        &["doctor_nic.driver_without_split"],
+        "bnxt has header split on by itself",
+    ),
+    (
+        Driver::Fbnic,
+        &["doctor_nic.driver_without_split"],
+        "fbnic has header split on by itself",
+    ),
+    (
+        Driver::Gve,
+        &["lease_nic.bind_of_leased_queue"],
+        "gve cannot restart queue 0",
+    ),
+    (
+        Driver::Gve,
+        &["doctor_nic.rss_context_has_the_queue"],
+        "gve has no RSS contexts",
+    ),
+    (
+        Driver::Fbnic,
+        &["doctor_nic.no_coalescing"],
+        "fbnic has no rx-gro-hw",
+    ),
+    (
+        Driver::Fbnic,
+        &["doctor_nic.ntuple_off"],
+        "fbnic cannot switch ntuple off",
+    ),
+    (
         Driver::Fbnic,
         &["receive.rx_page_size"],
         "fbnic has no rx-page-size",

@@ -56,6 +56,9 @@ pub(super) fn small_mtu() -> Result<()> {
 
 pub(super) fn no_coalescing() -> Result<()> {
     bed::wire()?;
+    if matches!(Driver::played(), Driver::Gve | Driver::Bnxt) {
+        sh(&format!("ethtool -K {NIC} rx-gro-hw off"))?;
+    }
     cured(NIC, "link.coalesce", Bad::Warns)
 }
 
