@@ -85,7 +85,7 @@ impl Stream {
     }
 
     /// Writes text after all that was posted, and waits until the stream has taken it. Control
-    /// characters in it are [shown](crate::text::shown) as text.
+    /// characters in it are [shown] as text.
     ///
     /// # Errors
     /// Of `write`; `EBADF` for a stream that was closed when the program was started.
@@ -108,7 +108,7 @@ impl Stream {
     }
 
     /// Leaves text to the stream's thread. False if so much waits already that the text was dropped.
-    /// Control characters in it are [shown](crate::text::shown) as text.
+    /// Control characters in it are [shown] as text.
     pub fn post(&'static self, text: &str) -> bool {
         self.post_raw(&shown(text))
     }

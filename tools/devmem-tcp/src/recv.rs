@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long = "queue", value_name = "N")]
     queues: Vec<QueueId>,
     /// Where to listen: ADDR:PORT, an IPv6 address in brackets, a link-local one with its device if
-    /// that is another one ([fe80::1%eth1]:5000); [::] takes IPv4, too; may be given again
+    /// that is another one ([fe80::1%eth1]:5000); :: takes IPv4, too; may be given again
     #[arg(long, short, value_name = "ADDR:PORT", required = true)]
     listen: Vec<Address>,
     /// Only connections from this address: others are reset, counted and named
