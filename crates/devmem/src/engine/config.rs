@@ -107,7 +107,7 @@ pub struct Config {
     /// however few its bytes are. 4,096.
     pub gather_frags: u32,
     /// How long fewer bytes than that may wait. 2 ms, in steps of a millisecond; four times as long where
-    /// such a wait found what the rate so far had promised: in a stream that comes steadily, but slowly.
+    /// such a wait found that the stream kept its pace: it comes steadily, but slowly.
     /// A peer that waits for answers is not let wait, but for rare tries; only requests that by themselves take
     /// as long as twice that, or longer, may take up to twice as long. 0 is no gathering.
     pub patience: Duration,
