@@ -165,7 +165,7 @@ fn recv_buffer_of(len: u64, connections: u32) -> Option<usize> {
     }
 }
 
-/// A socket that has its address, and does not listen yet: nobody can connect.
+/// A bound socket that does not listen yet: connections to it are refused.
 #[derive(Debug)]
 pub struct Bound {
     socket: Socket,
@@ -186,7 +186,7 @@ impl Bound {
     }
 }
 
-/// Takes `address`, to listen there later: that it is in use, or nobody's, shows now. An IPv6 socket
+/// Binds `address`, to listen on it later: fails now if it is in use or not local. An IPv6 socket
 /// takes IPv4 connections too, as mapped addresses (`::ffff:192.0.2.1`): `[::]:5000` is every address of
 /// both, `[::ffff:192.0.2.1]:5000` is one.
 ///

@@ -157,7 +157,7 @@ impl Error {
                     shell_word(device)
                 ),
                 None => format!(
-                    "take another address or port; if nobody needs that rule: ethtool -N {} delete {place}",
+                    "take another address or port; if no other program needs that rule: ethtool -N {} delete {place}",
                     shell_word(device)
                 ),
             },

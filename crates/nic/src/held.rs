@@ -1,4 +1,4 @@
-//! What on a NIC is somebody's: of receivers that run, and of what was applied to stay.
+//! The rules, contexts and queues of a NIC that belong to a running receiver, or to `apply`.
 
 use netdev::{Ifindex, NetNs, QueueId, RssContextId};
 
@@ -10,7 +10,7 @@ use crate::{Error, Owner, RunDir};
 /// Something, and whose it is; `None`: it was applied to stay.
 type Of<T> = Vec<(T, Option<Owner>)>;
 
-/// What on a NIC is somebody's.
+/// What of a NIC belongs to whom.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Held {

@@ -6,7 +6,7 @@
 //! two are distinguished by trying: a stream goes on at its rate while bytes gather, a request does not.
 //!
 //! - Off: several wake-ups in `patience` or a little more, that together brought enough, begin to gather.
-//!   What comes meanwhile tells the pace, as it is when nobody waits for more.
+//!   The bytes that arrive meanwhile give the pace of the stream while each packet wakes the loop.
 //! - On: fewer bytes than the mark wake nothing, so the engine looks at a connection that has
 //!   been silent for `patience`. The pace since it began to gather is held against the one before: a stream
 //!   keeps it, an exchange of requests and answers does not. The second look that finds it fallen
@@ -86,7 +86,7 @@ struct Pace {
 impl Pace {
     fn add(&mut self, bytes: u64, time: Duration, limits: Limits) {
         if time > limits.patience * GAP {
-            // Not a part of what goes on: that begins anew.
+            // After so long a silence the pace is counted from zero.
             *self = Self::default();
             return;
         }

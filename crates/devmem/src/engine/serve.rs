@@ -7,7 +7,7 @@ use super::connection::Turn;
 use super::{Connection, ConnectionError, End, Engine, OnEnd, Open, Peer, Slot};
 use crate::sink::{Sink, SinkError};
 
-/// Bytes of a turn after which the time is read anew.
+/// A turn that brought this many bytes took long enough for the clock to be read again after it.
 const MUCH: u64 = 64 << 10;
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {

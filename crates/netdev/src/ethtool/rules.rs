@@ -32,7 +32,7 @@ pub struct RuleTable {
 }
 
 impl Ethtool {
-    /// The table of flow rules (`ETHTOOL_GRXCLSRLCNT`). Its size is told by some drivers only with
+    /// The table of flow rules (`ETHTOOL_GRXCLSRLCNT`). Some drivers give its size only with
     /// the list of the rules (`ETHTOOL_GRXCLSRLALL`): mlx5, ixgbe, igb.
     ///
     /// # Errors
