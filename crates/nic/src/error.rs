@@ -184,6 +184,10 @@ impl Error {
                 "take one queue, or an address for each queue: --listen again, with another port"
                     .to_owned()
             }
+            Self::RunDir(RunDirError::Locked { path }) => format!(
+                "see who holds it: lslocks -u -o PID,COMMAND,PATH | grep {}; then wait for it, or end it",
+                shell_word(&path.to_string_lossy())
+            ),
             Self::RunDir(RunDirError::Damaged { path, .. }) => format!(
                 "it said what was changed on a NIC: put that right (ethtool -g, -l, -x, -n IF), then \
                  rm {}",
