@@ -42,11 +42,14 @@ impl Available {
         len <= self.bytes - self.bytes / 16
     }
 
-    /// How long each of `count` buffers may be, in whole MiB, so that half of the memory is left; at
-    /// least 1.
+    /// How long each of `count` buffers may be so that half of the memory is left: a round number of MiB,
+    /// which does not change with every page that is allocated elsewhere; at least 1.
     pub fn advice(&self, count: u64) -> u64 {
         const MIB: u64 = 1 << 20;
-        (self.bytes / 2 / count.max(1) / MIB).max(1) * MIB
+        let most = (self.bytes / 2 / count.max(1) / MIB).max(1);
+        // Its first three bits.
+        let rest = most.ilog2().saturating_sub(2);
+        (most >> rest << rest) * MIB
     }
 }
 
@@ -161,6 +164,12 @@ mod tests {
         };
         assert!(!available.holds(3 << 30));
         assert_eq!(available.advice(1), 1536 << 20);
+        let less = Available {
+            bytes: 1607 << 20,
+            cgroup: None,
+        };
+        assert_eq!(less.advice(1), 768 << 20);
+        assert_eq!(less.advice(10_000), 1 << 20);
         assert!(available.holds(available.advice(4) * 4));
         assert_eq!(available.to_string(), "3072 MiB are available");
     }
