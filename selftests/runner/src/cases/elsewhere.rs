@@ -1,13 +1,15 @@
 //! Receivers whose runtime directories differ, as in two mount namespaces: they see each other.
 
 use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::nic_journal::recv;
 use super::receive::bound_queues;
-use super::round::{STEP, restore};
+use super::round::{STEP, restore, signal};
 use super::transfer::devmem_tcp;
 use super::{ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS};
@@ -61,11 +63,17 @@ pub(super) fn second_is_refused() -> Result<()> {
     until("both bindings", STEP, || Ok(bound_queues()? == 2))?;
     same.signal(Signal::SIGTERM)?;
     same.end_within(STEP)?.refused(1)?;
-    // Its guardian counts as it does, while it puts the NIC back, which takes this driver its time.
-    bed::parameter("slow_ms", 2000)?;
+    // Its guardian counts as it does, until the NIC is put back: it is stopped while it is at that. Not
+    // before: it would be told to go on as its process group becomes orphaned (`kill_orphaned_pgrp`).
+    until("one guardian", STEP, || Ok(state::guardians()?.len() == 1))?;
+    let guardian = state::guardian()?;
+    bed::parameter("slow_ms", 1000)?;
     first.signal(Signal::SIGKILL)?;
-    let refused = Running::start(elsewhere(&other_queue()))?.end_within(STEP);
+    thread::sleep(Duration::from_millis(500));
+    signal(guardian, Signal::SIGSTOP)?;
     bed::parameter("slow_ms", 0)?;
+    let refused = Running::start(elsewhere(&other_queue()))?.end_within(STEP);
+    signal(guardian, Signal::SIGCONT)?;
     let refused = refused?.refused(1)?;
     println_line(refused.trim_end());
     ensure!(refused.contains("another runtime directory"), "{refused}");
