@@ -10,7 +10,7 @@ use crate::{Error, Owner, RunDir};
 /// Something, and whose it is; `None`: it was applied to stay.
 type Of<T> = Vec<(T, Option<Owner>)>;
 
-/// What of a NIC belongs to whom.
+/// Rules, contexts and queues of a NIC, each with its owner.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Held {
@@ -30,7 +30,7 @@ impl Held {
     }
 }
 
-/// What on this NIC is somebody's. Changes nothing.
+/// Reads the owners of the rules, contexts and queues of this NIC. Changes nothing.
 ///
 /// # Errors
 /// [`Error::RunDir`] for what is written down and can't be read; what the kernel says of the NIC.

@@ -180,7 +180,7 @@ impl Identity {
     }
 }
 
-/// A NIC and where it is, or why it may be where nobody looked.
+/// A NIC and its place, or why it may be in a namespace that could not be searched.
 type Found = (Option<(NetNs, LinkInfo)>, Option<netdev::Error>);
 
 /// What sysfs says of a device.
@@ -193,7 +193,7 @@ enum Sysfs {
 }
 
 /// A number for a device as it is bound to its driver now: the inode of the link to the driver, which is
-/// made anew each time (`driver_sysfs_add`), or of the device's folder where no driver of its bus has
+/// created at each bind (`driver_sysfs_add`), or of the device's folder where no driver of its bus has
 /// it. kernfs gives no number twice in a boot (`kernfs_ino`).
 fn device(folder: &Path) -> std::io::Result<u64> {
     let folder: PathBuf = folder.canonicalize()?;
@@ -232,7 +232,7 @@ mod tests {
         let others: [fn(&mut Identity); 5] = [
             |it| it.boot = "c".to_owned(),
             |it| it.parent = Some("0000:02:00.0".to_owned()),
-            // The driver was bound anew.
+            // The driver was unbound and bound again.
             |it| it.device = Some(78),
             // The second port of its device.
             |it| (it.ifindex, it.port.0) = (Ifindex::new(4), None),

@@ -225,7 +225,7 @@ impl Nic {
     /// Whether a context more can be made.
     pub(crate) fn has_room_for_context(&mut self) -> Result<bool, Error> {
         match self.ethtool.has_room_for_rss_context(self.ifindex()) {
-            // Who may not make one is told so when he tries.
+            // A caller without the permission gets EPERM when it creates one.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => Ok(true),
             room => Ok(room?),
         }

@@ -8,7 +8,7 @@
 //!
 //! Any user can have a socket of such a name, so only those of the same user, and of root, count. To find
 //! that out takes a connection, and any user can make those, too: a thread takes them, or they would fill the
-//! socket's queue, and nobody could ask any more.
+//! socket's queue, and further connections would fail.
 
 use std::fs;
 use std::io;
@@ -114,7 +114,7 @@ impl Presence {
         })
     }
 
-    /// Fails if somebody has set the NIC up whose journal is in another directory.
+    /// Fails if a process whose journal is in another directory has set the NIC up.
     pub(crate) fn check(netns: &NetNs, nic: (Ifindex, &str), dir: &Path) -> Result<(), Error> {
         let (ifindex, device) = nic;
         let ours = match directory(dir) {
