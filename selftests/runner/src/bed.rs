@@ -175,7 +175,16 @@ pub(crate) fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> 
 pub(crate) fn channels(count: u32) -> Result<netdev::Result<()>> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
-    let apart = ethtool.channels(nic)?.combined_max.is_none();
+    Ok(set_channels(&mut ethtool, nic, count))
+}
+
+/// The same of any device.
+pub(crate) fn set_channels(
+    ethtool: &mut Ethtool,
+    nic: netdev::Ifindex,
+    count: u32,
+) -> netdev::Result<()> {
+    let apart = ethtool.channels(nic)?.combined_max.unwrap_or(0) == 0;
     let change = match apart {
         true => ChannelsChange {
             rx: Some(count),
@@ -187,7 +196,7 @@ pub(crate) fn channels(count: u32) -> Result<netdev::Result<()>> {
             ..ChannelsChange::default()
         },
     };
-    Ok(ethtool.set_channels(nic, &change))
+    ethtool.set_channels(nic, &change)
 }
 
 /// A rule that somebody makes, who switches ntuple on where it is off.

@@ -169,7 +169,7 @@ pub(super) fn tables_and_contexts() -> Result<()> {
         (Driver::Fbnic, 256, 40, 1, 256),
     ] {
         let (mut ethtool, nic) = nic(driver, MANY)?;
-        set_channels(&mut ethtool, nic, QUEUES)?;
+        bed::set_channels(&mut ethtool, nic, QUEUES)?;
         let rss = ethtool.rss(nic)?;
         let found = (rss.table.len(), rss.key.len());
         ensure!(found == (entries, key), "{driver:?}: {found:?}");
@@ -184,7 +184,7 @@ pub(super) fn tables_and_contexts() -> Result<()> {
             made.len()
         );
 
-        set_channels(&mut ethtool, nic, MANY)?;
+        bed::set_channels(&mut ethtool, nic, MANY)?;
         let found = ethtool.rss(nic)?.table.len();
         ensure!(found == with_many, "{driver:?}: {found} entries");
         for context in made {
@@ -203,29 +203,12 @@ pub(super) fn tables_and_contexts() -> Result<()> {
             ..RssChange::default()
         };
         ethtool.set_rss(nic, None, &change)?;
-        let fewer = set_channels(&mut ethtool, nic, QUEUES);
+        let fewer = bed::set_channels(&mut ethtool, nic, QUEUES);
         println_line(&format!("{driver:?}: {fewer:?}"));
         ensure!(fewer.is_ok() == (entries == with_many), "{driver:?}");
         ensure!(ethtool.rss(nic)?.table == table, "{driver:?}: the table");
     }
     Ok(())
-}
-
-/// So many rx queues, and as many for tx.
-fn set_channels(ethtool: &mut Ethtool, nic: Ifindex, count: u32) -> Result<()> {
-    let apart = ethtool.channels(nic)?.combined_max.is_none();
-    let change = match apart {
-        true => ChannelsChange {
-            rx: Some(count),
-            tx: Some(count),
-            ..ChannelsChange::default()
-        },
-        false => ChannelsChange {
-            combined: Some(count),
-            ..ChannelsChange::default()
-        },
-    };
-    Ok(ethtool.set_channels(nic, &change)?)
 }
 
 /// Which channels there are, and which can be had: so many combined, rx and tx.

@@ -5,8 +5,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use netdev::{
-    Action, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, QueueId, RingsChange,
-    RssChange, equal_table,
+    Action, Ethtool, FlowRule, HeaderSplit, Ifindex, QueueId, RingsChange, RssChange, equal_table,
 };
 use nix::sys::signal::Signal;
 
@@ -182,7 +181,7 @@ pub(super) fn rounded_rings() -> Result<()> {
 /// Channels for receiving only: there are no others to ask for.
 pub(super) fn channels_apart() -> Result<()> {
     let (mut ethtool, at) = nic(Driver::Gve, 8)?;
-    set_channels(&mut ethtool, at, QUEUES)?;
+    bed::set_channels(&mut ethtool, at, QUEUES)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flow = format!("--flow {NIC_ADDRESS}:5000");
@@ -197,29 +196,13 @@ pub(super) fn channels_apart() -> Result<()> {
     observer.soon_same(&before)
 }
 
-fn set_channels(ethtool: &mut Ethtool, nic: Ifindex, count: u32) -> Result<()> {
-    let apart = ethtool.channels(nic)?.combined_max.unwrap_or(0) == 0;
-    let change = match apart {
-        true => ChannelsChange {
-            rx: Some(count),
-            tx: Some(count),
-            ..ChannelsChange::default()
-        },
-        false => ChannelsChange {
-            combined: Some(count),
-            ..ChannelsChange::default()
-        },
-    };
-    Ok(ethtool.set_channels(nic, &change)?)
-}
-
 /// With more channels the table is longer, and afterwards what it was, be it the default or somebody's.
 pub(super) fn table_that_follows_the_channels() -> Result<()> {
     const MANY: u32 = 70;
     for driver in [Driver::Mlx5, Driver::Bnxt] {
         for somebodys in [false, true] {
             let (mut ethtool, at) = nic(driver, MANY)?;
-            set_channels(&mut ethtool, at, QUEUES)?;
+            bed::set_channels(&mut ethtool, at, QUEUES)?;
             let len = ethtool.rss(at)?.table.len();
             if somebodys {
                 let change = RssChange {

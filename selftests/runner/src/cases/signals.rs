@@ -1,7 +1,7 @@
 //! Signals in pairs: one request where `timeout` sends both, and the end of what is stuck.
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -86,6 +86,18 @@ pub(super) fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
     Ok(())
 }
 
+/// Waits for its end, by this status, and kills it where that doesn't come.
+fn ended_with(mut child: Child, code: i32) -> Result<()> {
+    if let Err(error) = until("an end", SOON, || Ok(child.try_wait()?.is_some())) {
+        child.kill()?;
+        child.wait()?;
+        return Err(error);
+    }
+    let status = child.wait()?;
+    ensure!(status.code() == Some(code), "{status}");
+    Ok(())
+}
+
 /// `show --watch`, stuck in a write to a full pipe, ends by a second Ctrl-C.
 pub(super) fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
     let (reader, writer) = small_pipe()?;
@@ -99,14 +111,8 @@ pub(super) fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
         super::round::signal(child.id().try_into()?, Signal::SIGINT)?;
         thread::sleep(Duration::from_millis(500));
     }
-    if let Err(error) = until("an end", SOON, || Ok(child.try_wait()?.is_some())) {
-        child.kill()?;
-        child.wait()?;
-        return Err(error);
-    }
+    ended_with(child, 130)?;
     drop(reader);
-    let status = child.wait()?;
-    ensure!(status.code() == Some(130), "{status}");
     Ok(())
 }
 
@@ -127,14 +133,8 @@ pub(super) fn stuck_lease_ends_by_a_second_signal() -> Result<()> {
         ensure!(child.try_wait()?.is_none(), "it was not stuck");
         super::round::signal(child.id().try_into()?, Signal::SIGTERM)?;
     }
-    if let Err(error) = until("an end", SOON, || Ok(child.try_wait()?.is_some())) {
-        child.kill()?;
-        child.wait()?;
-        return Err(error);
-    }
+    ended_with(child, 143)?;
     drop(reader);
-    let status = child.wait()?;
-    ensure!(status.code() == Some(143), "{status}");
     ensure!(Link::open()?.by_name("nk0").is_ok(), "the lease is gone");
     Ok(())
 }
