@@ -17,6 +17,7 @@ pub(super) enum About {
     Connections,
     Echo,
     UserSpace,
+    Validation,
     Setup,
     Copy,
     Netkit,

@@ -276,14 +276,15 @@ fn host(data: &Data) -> [Target; 2] {
         let value = data.host.as_ref().and_then(value);
         value.and_then(|value| Spread::of(&[value]))
     };
-    let target = |what, figure, limit| Target::new(About::UserSpace, what, figure, limit);
     [
-        target(
+        Target::new(
+            About::UserSpace,
             "user space per frag, on the host, in ns",
             of(|it| it.recv_frag_ns),
             Limit::AtMost(15.0),
         ),
-        target(
+        Target::new(
+            About::Validation,
             "validation on the host, bytes a second against memcmp",
             of(|it| it.validate_fraction_of_memcmp),
             Limit::AtLeast(0.8),
