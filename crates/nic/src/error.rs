@@ -13,6 +13,17 @@ pub enum Error {
     /// The kernel or the driver refused.
     #[error(transparent)]
     Refused(#[from] netdev::Error),
+    /// The driver keeps its channels, perhaps for the RSS table that is set: before Linux 7.3 one whose
+    /// table's length follows the channels refuses while there is one (`mlx5e_ethtool_set_channels`).
+    #[error("{error}; an RSS table is set, and some drivers keep their channels then")]
+    TableIsSet {
+        /// The NIC.
+        device: String,
+        /// The refusal.
+        error: netdev::Error,
+        /// Whether a receiver, or what was applied, needs that table.
+        needed: bool,
+    },
     /// The driver took a setting, but did not keep it.
     #[error("{device}: the driver accepts {setting} and does not keep it: it is {kept}")]
     NotKept {
@@ -167,6 +178,15 @@ impl Error {
             Self::Hidden { device, .. } => format!(
                 "run it where the NIC can be seen, as root of the host; `devmem-tcp restore --force {}` \
                  forgets what is noted",
+                shell_word(device)
+            ),
+            Self::TableIsSet {
+                device,
+                needed: false,
+                ..
+            } => format!("go back to the driver's own table: ethtool -X {} default", shell_word(device)),
+            Self::TableIsSet { device, .. } => format!(
+                "end what has queues of it, which `devmem-tcp show {}` lists, and set the channels first",
                 shell_word(device)
             ),
             Self::NotKept { .. } => "see the driver's log: dmesg".to_owned(),

@@ -182,6 +182,12 @@ impl Nic {
         self.set_table(to)
     }
 
+    /// Whether its table is another one than the default, as far as can be seen.
+    pub(crate) fn table_is_set(&mut self) -> Result<bool, Error> {
+        let (table, queues) = (self.table()?, self.rx_queues()?);
+        Ok(table != equal_table(table.len(), queues))
+    }
+
     /// Goes back to the kernel's default table, whatever that is; says what it is.
     pub(crate) fn default_table(&mut self) -> Result<Vec<QueueId>, Error> {
         // A driver that refuses is asked for the very table next.

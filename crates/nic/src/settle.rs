@@ -261,7 +261,7 @@ pub(crate) fn leave(nic: &mut Nic, open: &mut Open<'_>) -> Kept {
         channels: None,
         ntuple: leave_ntuple(nic, open).err(),
     };
-    match CHANNELS.settle(nic, open, Way::Leaving) {
+    match leave_channels(nic, open) {
         Ok(None) => {}
         Ok(Some(_)) => {
             let table = match open.journal.reserved().is_empty() {
@@ -276,6 +276,32 @@ pub(crate) fn leave(nic: &mut Nic, open: &mut Open<'_>) -> Kept {
         Err(error) => kept.channels = Some(error),
     }
     kept
+}
+
+/// The channels that the claims that are left need.
+///
+/// Before Linux 7.3 some drivers refuse while an RSS table is set, the one that was there before, too. The
+/// default one has queues of others in it: it is for the last of them to ask for that.
+fn leave_channels(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Error> {
+    match CHANNELS.settle(nic, open, Way::Leaving) {
+        Err(Error::Refused(error)) if keeps_channels(&error) && open.journal.table.is_some() => {}
+        step => return step,
+    }
+    if !open.journal.reserved().is_empty() {
+        return Ok(None);
+    }
+    nic.default_table()?;
+    follow(nic, open)?;
+    let step = CHANNELS.settle(nic, open, Way::Leaving);
+    if step.is_err() {
+        TABLE.settle(nic, open, Way::Leaving)?;
+    }
+    step
+}
+
+/// As a driver says it that keeps its channels while an RSS table is set (`mlx5e_ethtool_set_channels`).
+fn keeps_channels(error: &netdev::Error) -> bool {
+    error.op() == "channels-set" && error.raw_os_error() == Some(libc::EINVAL)
 }
 
 /// Now that there are as many queues as before, it may be the default table again.
@@ -381,7 +407,20 @@ pub(crate) fn take(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<Vec<St
     if open.journal.table.is_none() && open.journal.claims.iter().any(TABLE.needed) {
         open.journal.table = Some(Setting::new(nic.table()?));
     }
-    let channels = CHANNELS.settle(nic, open, Way::Taking)?;
+    let channels = match CHANNELS.settle(nic, open, Way::Taking) {
+        Err(Error::Refused(error)) if keeps_channels(&error) && nic.table_is_set()? => {
+            return Err(Error::TableIsSet {
+                device: nic.name(),
+                error,
+                needed: open
+                    .journal
+                    .claims
+                    .iter()
+                    .any(|claim| claim.id != id && !claim.needs.reserved.is_empty()),
+            });
+        }
+        channels => channels?,
+    };
     if channels.is_some() {
         follow(nic, open)?;
     }

@@ -1,6 +1,7 @@
 //! Settings of drivers that switch rules off, tell rx and tx channels apart, have few contexts or none, or
 //! tables that follow the channels.
 
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
@@ -211,11 +212,30 @@ pub(super) fn table_that_follows_the_channels() -> Result<()> {
                 };
                 ethtool.set_rss(at, None, &change)?;
             }
-            table_round(&mut ethtool, at, MANY, len)
-                .with_context(|| format!("{driver:?}, somebody's: {somebodys}"))?;
+            match somebodys && bed::kernel()? < (7, 3) {
+                true => table_that_keeps_the_channels(MANY),
+                false => table_round(&mut ethtool, at, MANY, len),
+            }
+            .with_context(|| format!("{driver:?}, somebody's: {somebodys}"))?;
         }
     }
     Ok(())
+}
+
+/// Before 7.3 the driver changes no channels while somebody's table is set: that is said, and what to do.
+fn table_that_keeps_the_channels(many: u32) -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("apply {NIC} --channels {many} --queue 3 --flow {NIC_ADDRESS}:5000");
+    let refused = finish(tool(&line))?.refused(1)?;
+    for words in ["an RSS table is set", "ethtool -X eth1 default"] {
+        ensure!(refused.contains(words), "{refused}");
+    }
+    observer.soon_same(&before)?;
+    let remedy = format!("-X {NIC} default");
+    finish(command(None, Path::new("ethtool"), &remedy))?.good("ethtool")?;
+    finish(tool(&line))?.good("apply")?;
+    restore()?.good("restore").map(drop)
 }
 
 fn table_round(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Result<()> {
