@@ -103,12 +103,13 @@ fn apply(nic: &Nic) -> String {
     nic.place.ours(&arguments)
 }
 
+/// A bind asks what was set, not what the driver does by itself (`netif_mp_open_rxq`).
 fn split_settable(nic: &Nic) -> Option<Finding> {
     Some(match &nic.splits {
-        _ if is_on(nic) => Finding::ok("it does"),
-        Settable::Yes => Finding::ok("it can be set"),
         Settable::No(why) => Finding::fail(why.clone())
             .remedy("no setting helps: take a NIC whose driver splits headers"),
+        _ if is_on(nic) => Finding::ok("it does"),
+        Settable::Yes => Finding::ok("it can be set"),
         Settable::Unknown(why) => Finding::warn(format!("not known: {why}")),
     })
 }
@@ -116,8 +117,8 @@ fn split_settable(nic: &Nic) -> Option<Finding> {
 fn split_on(nic: &Nic) -> Option<Finding> {
     let split = nic.rings.as_ref().ok()?.tcp_data_split?;
     Some(match &nic.splits {
-        _ if is_on(nic) => Finding::ok("on"),
         Settable::No(_) => return None,
+        _ if is_on(nic) => Finding::ok("on"),
         _ => Finding::warn(format!("{split}; `recv` switches it on by itself")).remedy(apply(nic)),
     })
 }
