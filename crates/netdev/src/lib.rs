@@ -1,10 +1,11 @@
 //! The netdev, ethtool and rtnetlink families: queues, leases, bindings, rings, RSS, links.
 //!
-//! Three handles, each with a socket of its own in the network namespace it was opened in:
+//! Four handles, each with a socket of its own in the network namespace it was opened in:
 //! - [`Netdev`]: queues, leases ([`Netdev::lease`]), bindings of dmabufs ([`Netdev::bind_rx`]),
 //!   page pools, per-queue statistics, NAPI instances;
 //! - [`Ethtool`]: rings and header split, channels, RSS, features, flow rules;
-//! - [`Link`]: netkit, namespaces, addresses, routes.
+//! - [`Link`]: netkit, namespaces, addresses, routes;
+//! - [`Netfilter`]: the firewall's chains that forwarded packets pass.
 //!
 //! Errors are [`Error`]s of the transport: operation, object, and the kernel's own words.
 
@@ -15,6 +16,7 @@ mod generic;
 mod ids;
 mod link;
 mod netdev;
+mod netfilter;
 mod parse;
 mod remedy;
 mod shell;
@@ -24,6 +26,7 @@ pub use ethtool::*;
 pub use ids::*;
 pub use link::*;
 pub use netdev::*;
+pub use netfilter::{ForwardChain, Netfilter, TableFamily};
 pub use netlink::{Error, ExtAck, NetNs, ParseError, Result, SeenNetNs, Visible};
 pub use remedy::remedy;
 pub use shell::{shell_command, shell_word};

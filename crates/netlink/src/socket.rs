@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
 use netlink_sys::SocketAddr;
-use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -81,6 +81,14 @@ impl Socket {
     /// As for [`Socket::generic_in`].
     pub fn route_in(ns: &NetNs) -> Result<Self> {
         ns.run(Self::route)?
+    }
+
+    /// Opens a netfilter socket in the calling thread's network namespace.
+    ///
+    /// # Errors
+    /// As for [`Socket::generic`].
+    pub fn netfilter() -> Result<Self> {
+        Self::open(NETLINK_NETFILTER).map_err(|e| Error::from_io("open", "netfilter socket", &e))
     }
 
     fn open(protocol: isize) -> io::Result<Self> {

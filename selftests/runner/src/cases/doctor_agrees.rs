@@ -16,6 +16,7 @@ use super::{ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, QUEUES, SENDER_ADDRESS};
 use crate::driver::Driver;
 use crate::state::Observer;
+use crate::sysctl;
 use crate::tool::{Running, command, finish, sh, until};
 use crate::xdp;
 
@@ -180,6 +181,16 @@ fn context() -> Kept {
     nothing()
 }
 
+/// All other traffic goes to the queue that is asked for.
+fn table_of_one_queue() -> Kept {
+    shell("ethtool -X eth1 start 3 equal 1")
+}
+
+/// 16 MiB of huge pages, which go when it is dropped.
+fn huge_pages() -> Kept {
+    Ok(Box::new(sysctl::set("vm.nr_hugepages", "8")?))
+}
+
 fn one_channel() -> Kept {
     shell("ethtool -L eth1 combined 1")
 }
@@ -262,6 +273,26 @@ pub(super) fn on_options() -> Result<()> {
     ])
 }
 
+/// What is to be received into.
+pub(super) fn on_memory() -> Result<()> {
+    all(&[
+        state("--size 4M", true),
+        state("--size 0", false),
+        state("--size 100000G", false),
+        state("--memory heap:system --size 4M", true),
+        state("--memory heap:none", false),
+        state("--memory drm:/dev/dri/card9", false),
+        state("--memory fd:77", false),
+        state("--memory fd:0", false),
+        state("--memory socket:/run/none", false),
+        state("--pages 4K --size 4M", true),
+        state("--pages 2M --size 4M", false),
+        state("--pages 2M --size 4M", true).after(huge_pages),
+        state("--pages 2M --size 3M", false).after(huge_pages),
+        state("--pages 2M --size 32M", false).after(huge_pages),
+    ])
+}
+
 /// What is there already.
 pub(super) fn on_others() -> Result<()> {
     all(&[
@@ -277,6 +308,7 @@ pub(super) fn on_others() -> Result<()> {
         state("--queue 2 --queue 3", false).after(receiver_on_another),
         state("--queue 3", true).after(applied),
         state("", false).after(one_channel),
+        state("--queue 3", true).after(table_of_one_queue),
         state("", false).with("lacks=queue-ops"),
         state("", false).with("lacks=split"),
         state("", false).with("lacks=ntuple"),
@@ -313,6 +345,9 @@ pub(super) fn on_drivers() -> Result<()> {
             let left = state("--queue 3", binds).with("rules=4").after(all_but_one);
             states.extend([full.of(driver), left.of(driver)]);
         }
+        // It may split, and say so; but it cannot be asked to.
+        let asked = state("", false).of(driver).with("lacks=split");
+        states.push(asked);
     }
     let fbnic = state("--queue 2 --queue 3", false).of(Driver::Fbnic);
     states.push(fbnic.after(context));

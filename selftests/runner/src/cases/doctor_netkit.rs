@@ -9,7 +9,8 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::doctor_fault::{Bad, Report, avoided, cured, named};
+use super::doctor_fault::{Bad, Report, avoided, cured, named, paste};
+use super::lease_fence::reached;
 use super::leasing::Guest;
 use super::println_line;
 use super::transfer::{devmem_tcp, start, validated};
@@ -83,6 +84,38 @@ pub(super) fn forwarding_off() -> Result<()> {
     cured(&line(), "netkit.forwarding", Bad::NoRx)?;
     sh(&format!("ip -6 route add 2001:db8:9::/64 dev {HOST}"))?;
     cured(&line(), "netkit.forwarding", Bad::NoRx)
+}
+
+/// The table of a firewall whose policy is to forward nothing, until it is dropped.
+struct Firewall;
+
+impl Firewall {
+    fn drops() -> Result<Self> {
+        sh("nft add table ip filter")?;
+        let firewall = Self;
+        let chain = "{ type filter hook forward priority 0; policy drop; }";
+        sh(&format!("nft 'add chain ip filter FORWARD {chain}'"))?;
+        Ok(firewall)
+    }
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        let _deleted = sh("nft delete table ip filter");
+    }
+}
+
+/// A firewall that forwards nothing keeps the sender from the container; what the doctor says lets it in.
+pub(super) fn firewall() -> Result<()> {
+    leased()?;
+    let report = Report::of(&line())?;
+    ensure!(report.status("netkit.firewall") == "ok", "{}", report.json);
+    let _firewall = Firewall::drops()?;
+    ensure!(!reached(BOX, BOX_ADDRESS)?, "it drops nothing");
+    let remedy = named(&line(), "netkit.firewall", Bad::Warns)?;
+    paste(&remedy)?;
+    ensure!(reached(BOX, BOX_ADDRESS)?, "it still drops");
+    Ok(())
 }
 
 /// What is wrong with the NIC is told of the NIC, with a command that works from here.

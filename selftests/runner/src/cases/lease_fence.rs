@@ -1,7 +1,7 @@
 //! A way into a guest carries the guest's addresses only: it makes this host no router for others.
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -10,7 +10,7 @@ use netdev::{AddressOptions, Link, NetNs, NetkitPair, Prefix, Route};
 use super::lease_way::{boxed, says};
 use super::println_line;
 use super::transfer::devmem_tcp;
-use crate::bed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
+use crate::bed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER_ADDRESS};
 use crate::tool::{Finished, command, finish, sh};
 
 /// The guest's, which the sender reaches over the NIC.
@@ -58,7 +58,7 @@ fn network_behind() -> Result<()> {
 }
 
 /// Whether the sender reaches an address that is listened at in this namespace.
-fn reached(listening: &str, address: &str) -> Result<bool> {
+pub(super) fn reached(listening: &str, address: &str) -> Result<bool> {
     let at = SocketAddr::new(address.parse()?, PORT);
     let listener = NetNs::by_name(listening)?.run(|| TcpListener::bind(at))?;
     let _listener = listener.with_context(|| format!("{at} in {listening}"))?;
@@ -102,7 +102,41 @@ pub(super) fn of_the_nic() -> Result<()> {
     Ok(())
 }
 
-/// What comes from the guest with another's address is dropped; two guests share what is of the NIC.
+/// What comes from the guest with another's address goes nowhere.
+pub(super) fn of_the_guest() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    let line = format!(
+        "lease --phys {NIC} {}",
+        boxed(&format!("--queue 3 --address {GUEST4}"))
+    );
+    tool(&line)?.good(&line)?;
+    let mut sender = Link::open_in(&NetNs::by_name(PEER)?)?;
+    for to in [GUEST4, OTHER4] {
+        sender.add_route(&Route::over(to.parse()?, NIC_ADDRESS.parse()?))?;
+    }
+    sh(&format!("ip -n {BOX} address add {OTHER4}/32 dev nk0"))?;
+    ensure!(passes(GUEST4)?, "the guest's own is dropped");
+    ensure!(!passes(OTHER4)?, "{OTHER4} passes");
+    // By the rule, and nothing else.
+    sh("ip rule del pref 11 iif nk0h blackhole")?;
+    ensure!(passes(OTHER4)?, "something else is in the way");
+    sh("ip rule add pref 11 iif nk0h blackhole")?;
+    let end = format!("unlease nk0 --netns {BOX}");
+    tool(&end)?.good(&end).map(drop)
+}
+
+/// Whether a datagram of the guest from this address reaches the sender.
+fn passes(from: &str) -> Result<bool> {
+    let sender = (SENDER_ADDRESS, PORT);
+    let receiver = NetNs::by_name(PEER)?.run(|| UdpSocket::bind(sender))??;
+    receiver.set_read_timeout(Some(Duration::from_millis(1500)))?;
+    let socket = NetNs::by_name(BOX)?.run(|| UdpSocket::bind((from, 0)))??;
+    socket.send_to(b"from the guest", sender)?;
+    Ok(receiver.recv_from(&mut [0; 64]).is_ok())
+}
+
+/// Two guests share what is of the NIC.
 pub(super) fn of_two_guests() -> Result<()> {
     bed::wire()?;
     bed::container()?;

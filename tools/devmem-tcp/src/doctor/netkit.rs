@@ -4,7 +4,9 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use netdev::{Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, shell_command, shell_word};
+use netdev::{
+    Link, LinkInfo, NetNs, Netdev, Netfilter, QueueId, QueueType, shell_command, shell_word,
+};
 
 use super::line::{Area, Check, Finding};
 use super::machine::Machine;
@@ -216,6 +218,12 @@ pub(super) const CHECKS: &[Check<Netkit>] = &[
         what: "the NIC's packets for the netkit are forwarded to it",
         run: forwarding,
     },
+    Check {
+        id: "netkit.firewall",
+        areas: &[Area::Rx],
+        what: "no firewall drops what is forwarded to the netkit",
+        run: firewall,
+    },
 ];
 
 fn kind(netkit: &Netkit) -> Option<Finding> {
@@ -330,6 +338,40 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
         (None, None) => Finding::ok(format!("no route leads over {end}")),
         _ => Finding::ok("they are"),
     })
+}
+
+/// A base chain whose policy is to drop may have a rule that accepts these packets: which, is more than
+/// can be told here.
+fn firewall(netkit: &Netkit) -> Option<Finding> {
+    let (place, other) = netkit.other.as_ref()?;
+    let (_, nic, _) = netkit.behind.as_ref()?;
+    let chains = Netfilter::open_in(&place.netns).and_then(|mut it| it.forward_chains());
+    let chains = match chains {
+        Ok(chains) => chains,
+        // The kernel has no nftables.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return None,
+        Err(error) => return Some(Finding::warn(format!("not known: {error}"))),
+    };
+    let Some(chain) = chains.iter().find(|chain| chain.drops) else {
+        return Some(Finding::ok("none does, unless by a rule"));
+    };
+    let (family, table, name) = (chain.family.name(), &chain.table, &chain.name);
+    let accept = |from: &str, to: &str| {
+        let names = [table.as_str(), name, "iifname", from, "oifname", to];
+        let words = ["nft", "insert", "rule", family].into_iter().chain(names);
+        let command = shell_command(words.chain(["accept"]));
+        place.command(&command)
+    };
+    let both = [
+        accept(&nic.name, &other.name),
+        accept(&other.name, &nic.name),
+    ];
+    Some(
+        Finding::warn(format!(
+            "chain {name} of table {family} {table} drops what no rule of it accepts"
+        ))
+        .remedy(both.join(" && ")),
+    )
 }
 
 /// As `sysctl` takes it: with dots, unless a device's name has one.
