@@ -5,10 +5,11 @@
 //! connects a message of at least one byte with one fd (`SCM_RIGHTS`, unix(7)): [`pass`] does that.
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixStream};
+use std::os::unix::net::{SocketAddr, UnixDatagram, UnixStream};
 use std::time::Duration;
 
 use dmabuf::{Dmabuf, DmabufFd};
@@ -28,6 +29,10 @@ impl SocketName {
     pub fn new(name: &str) -> Option<Self> {
         let fits = (1..=107).contains(&name.len()) && !name.contains('\0');
         (fits && name != "@").then(|| Self(name.to_owned()))
+    }
+
+    fn is_abstract(&self) -> bool {
+        self.0.starts_with('@')
     }
 
     /// To connect to, or to listen on.
@@ -205,6 +210,48 @@ fn received_within(socket: &SocketName, patience: Duration) -> Result<DmabufFd, 
     let [fd] = <[OwnedFd; 1]>::try_from(fds).map_err(|fds| count(&fds))?;
     let socket = name();
     dmabuf(fd).map_err(|error| error.at(|what| Error::PassedOther { socket, what }))
+}
+
+/// Whether a process has a stream socket of that name to connect to. It isn't connected to, so that
+/// no memory is made in vain; that the process listens, and has memory, is more than this says.
+///
+/// # Errors
+/// [`Error::Connect`].
+pub fn offered(socket: &SocketName) -> Result<(), Error> {
+    let error = |source| Error::Connect {
+        socket: socket.clone(),
+        source,
+    };
+    let answered = match socket.is_abstract() {
+        true => listed(socket),
+        false => refused_by_type(socket),
+    };
+    answered.map_err(error)
+}
+
+/// A socket of another type than that of a path is refused last of all (`unix_find_bsd`).
+fn refused_by_type(socket: &SocketName) -> io::Result<()> {
+    let other = io::Error::from_raw_os_error(libc::EPROTOTYPE);
+    match UnixDatagram::unbound()?.connect_addr(&socket.address()?) {
+        Err(refused) if refused.raw_os_error() == other.raw_os_error() => Ok(()),
+        Err(refused) => Err(refused),
+        Ok(()) => Err(other),
+    }
+}
+
+/// An abstract name is looked up with the type (`unix_find_abstract`), but it is listed
+/// (`unix_seq_show`): number, references, protocol, flags, type, state, inode, name.
+fn listed(socket: &SocketName) -> io::Result<()> {
+    let name = socket.to_string();
+    let is_it = |line: &str| {
+        let mut fields = line.splitn(8, ' ').skip(4);
+        fields.next() == Some("0001") && line.ends_with(&format!(" {name}"))
+    };
+    match fs::read_to_string("/proc/thread-self/net/unix") {
+        Ok(list) if list.lines().any(is_it) => Ok(()),
+        Ok(_) => Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Passes a dmabuf, or any fd, to the process at the other end: the helper's side of [`received`].

@@ -46,6 +46,34 @@ fn nobody_listens() {
     assert!(error.remedy().unwrap().contains("start the helper"));
 }
 
+/// Without connecting: nobody accepts here.
+#[test]
+fn a_socket_is_offered_or_not() {
+    let of = |name: &str| offered(&SocketName::new(name).unwrap());
+    let refused = |name: &str| match of(name) {
+        Err(Error::Connect { source, .. }) => source.raw_os_error(),
+        other => panic!("{other:?}"),
+    };
+    let folder = std::env::temp_dir().join(format!("offered-{}", std::process::id()));
+    std::fs::create_dir(&folder).unwrap();
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    assert_eq!(refused(&path("none")), Some(libc::ENOENT));
+    File::create(path("file")).unwrap();
+    assert_eq!(refused(&path("file")), Some(libc::ECONNREFUSED));
+    let listener = UnixListener::bind(path("stream")).unwrap();
+    of(&path("stream")).unwrap();
+    drop(listener);
+    assert_eq!(refused(&path("stream")), Some(libc::ECONNREFUSED));
+    let _datagrams = UnixDatagram::bind(path("datagrams")).unwrap();
+    assert_eq!(refused(&path("datagrams")), Some(libc::EPROTOTYPE));
+    let name = format!("@devmem-tcp-offered-{}", std::process::id());
+    assert_eq!(refused(&name), Some(libc::ECONNREFUSED));
+    let address = SocketName::new(&name).unwrap().address().unwrap();
+    let _listener = UnixListener::bind_addr(&address).unwrap();
+    of(&name).unwrap();
+    std::fs::remove_dir_all(&folder).unwrap();
+}
+
 #[test]
 fn a_helper_passes_something_else() {
     let error = from_helper("other", |stream| pass(&stream, null()).unwrap());

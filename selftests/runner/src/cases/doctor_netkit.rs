@@ -93,8 +93,8 @@ impl Firewall {
     fn drops() -> Result<Self> {
         sh("nft add table ip filter")?;
         let firewall = Self;
-        let chain = "{ type filter hook forward priority 0; policy drop; }";
-        sh(&format!("nft 'add chain ip filter FORWARD {chain}'"))?;
+        let chain = "{ type filter hook forward priority 0 ; policy drop ; }";
+        sh(&format!("nft add chain ip filter FORWARD {chain}"))?;
         Ok(firewall)
     }
 }

@@ -168,6 +168,12 @@ fn hugepages(machine: &Machine) -> Option<Finding> {
             false => Finding::ok(none.to_owned() + "; they are not asked for"),
         });
     };
+    if machine.wanted.is_huge() && machine.wanted.size % size != 0 {
+        let found = format!("{} are no whole pages of 2 MiB", mib(machine.wanted.size));
+        let whole = Size(machine.wanted.size.div_ceil(size).saturating_mul(size));
+        let remedy = format!("take whole ones: --size {}", whole.flag());
+        return Some(Finding::fail(found).remedy(remedy));
+    }
     let want = machine.wanted.size.div_ceil(size);
     let found = format!("{free} of {reserved} are free");
     Some(match (machine.wanted.is_huge(), free >= want) {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ::memory::drm::{self, Dumb};
 use ::memory::heap::{self, Heap};
-use ::memory::{AnyMemory, Choice, check_len};
+use ::memory::{AnyMemory, Choice, check_len, passed};
 use cuda::{DeviceInfo, Driver};
 
 use super::line::{Area, Check, Finding};
@@ -52,9 +52,16 @@ fn chosen(machine: &Machine) -> Option<Finding> {
     let len = match choice {
         // The checks of udmabuf say it.
         Choice::Udmabuf => return None,
-        Choice::Socket(_) => {
-            let found = format!("{choice}: not asked, as a helper would pass memory in vain");
-            return Some(Finding::ok(found));
+        Choice::Socket(socket) => {
+            return Some(match passed::offered(socket) {
+                Ok(()) => Finding::ok(format!(
+                    "{choice}: it is there; not asked, as a helper would pass memory in vain"
+                )),
+                Err(error) => {
+                    let remedy = error.remedy();
+                    failed(Finding::fail(words(error)), remedy)
+                }
+            });
         }
         Choice::Fd(_) => machine.wanted.given.then_some(machine.wanted.size),
         _ => Some(udmabuf::HugePage::None.bytes()),
