@@ -11,7 +11,7 @@ const FRAGS: usize = 1024;
 /// Unknown control messages kept for a closer look; all are counted.
 const UNKNOWN: usize = 8;
 
-/// What the kernel returned doesn't fit together. The connection can't go on: which bytes of the
+/// The kernel's answer is inconsistent. The connection can't go on: which bytes of the
 /// stream are where is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -49,17 +49,17 @@ pub struct RecvLimit {
 }
 
 impl RecvLimit {
-    /// What the buffer has room for.
+    /// Capacity of the buffer.
     pub const NONE: Self = Self {
         frags: usize::MAX,
         bytes: usize::MAX,
     };
 }
 
-/// One segment, parsed.
+/// A parsed segment.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Record {
-    /// So many bytes, the next of the iov.
+    /// A number of bytes, the next of the iov.
     Inline(u32),
     /// A frag.
     Frag(DmabufCmsg),

@@ -36,9 +36,9 @@ pub struct DmabufCmsg {
     pub frag_offset: u64,
     /// Bytes in it.
     pub frag_size: u32,
-    /// What `SO_DEVMEM_DONTNEED` gives it back by.
+    /// Token for `SO_DEVMEM_DONTNEED`.
     pub frag_token: u32,
-    /// Which binding's dmabuf it lies in: the id that `bind-rx` answered.
+    /// Id of the binding's dmabuf, as `bind-rx` returned it.
     pub dmabuf_id: u32,
 }
 
@@ -70,7 +70,7 @@ pub struct Unknown {
     pub len: usize,
 }
 
-/// One control message.
+/// A control message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
     /// `SCM_DEVMEM_DMABUF`.

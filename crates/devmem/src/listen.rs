@@ -38,7 +38,7 @@ impl Default for SocketOptions {
     }
 }
 
-/// Why a socket could not be had. The kernel's words are the source.
+/// Error of a socket that could not be set up. The kernel's words are the source.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation} {object}")]
 pub struct SocketError {
@@ -64,7 +64,7 @@ impl SocketError {
         self.source.raw_os_error()
     }
 
-    /// What would help, in one line, where that is known.
+    /// Remedy in one line, where one is known.
     pub fn remedy(&self) -> Option<String> {
         let object = &self.object;
         Some(match self.raw_os_error()? {
@@ -136,7 +136,7 @@ pub fn recv_buffer_for(len: u64, connections: u32) -> Option<usize> {
     recv_buffer_of(len / 2, connections)
 }
 
-/// The same, where the NIC's rx rings take `rings` bytes of the dmabuf: an eighth of it is left to
+/// Receive buffer where the NIC's rx rings take `rings` bytes of the dmabuf: an eighth of it is left to
 /// tokens held and to frags that sinks keep. Larger windows mean fewer, fuller calls.
 ///
 /// A packet is charged with its head, too, which takes nothing of the dmabuf. But of a long packet that

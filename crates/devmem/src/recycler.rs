@@ -66,7 +66,7 @@ pub enum RecycleError {
         asked: u32,
         /// Ranges they were in.
         ranges: usize,
-        /// What `setsockopt` answered.
+        /// Error of `setsockopt`.
         #[source]
         source: io::Error,
     },
@@ -82,7 +82,7 @@ pub enum RecycleError {
     },
 }
 
-/// Who frees ranges of tokens: a socket, or a model of one.
+/// Interface that frees ranges of tokens: a socket, or a test's model of one.
 pub(crate) trait DontNeed {
     /// Frees the frags of `ranges` and says how many that were.
     fn dontneed(&mut self, ranges: &[TokenRange]) -> io::Result<u32>;

@@ -133,7 +133,7 @@ impl Returns {
         inbox.is_some_and(|inbox| inbox.any.load(Ordering::Relaxed))
     }
 
-    /// What becomes readable when something comes back, for who is about to sleep: none if no handle is left that
+    /// File descriptor that becomes readable when a frag comes back, to sleep on; `None` if no handle is left that
     /// could give anything back, or if something has come back already.
     pub(crate) fn bell(&self) -> io::Result<Option<BorrowedFd<'_>>> {
         let Some(inbox) = &self.inbox else {
@@ -147,7 +147,7 @@ impl Returns {
                 inbox.bell.get_or_init(|| new)
             }
         };
-        // Nothing rang so far, or it no longer counts: what came back is looked for next.
+        // The bell has not rung, or is outdated: the inbox is looked at next.
         let _empty = bell.read();
         fence(Ordering::SeqCst);
         Ok((!inbox.any.load(Ordering::Acquire)).then(|| bell.as_fd()))

@@ -1,4 +1,4 @@
-//! What a `recvmsg` brought, in stream order: bytes in host memory, frags in a dmabuf, and the
+//! Segments of received payload, in stream order: bytes in host memory, frags in a dmabuf, and the
 //! tokens that come with the frags.
 
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::cmsg::{DmabufCmsg, Unknown};
 use crate::recycler::Recycler;
 use crate::returns::ReturnHandle;
 
-/// Which binding's dmabuf a frag lies in: the id that netlink's `bind-rx` answered.
+/// Id of a binding's dmabuf: the number that netlink's `bind-rx` returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DmabufId(u32);
 
@@ -87,7 +87,7 @@ pub struct Frag {
     pub len: u32,
     /// The dmabuf.
     pub dmabuf: DmabufId,
-    /// What gives it back.
+    /// Token that gives the frag back.
     pub token: Token,
 }
 
@@ -102,7 +102,7 @@ pub enum Segment<'a> {
     Frag(Frag),
 }
 
-/// What one `recvmsg` brought: an iterator over its segments in stream order. Frags that were not
+/// Result of one `recvmsg`: an iterator over its segments in stream order. Frags that were not
 /// taken out of it are given back when it is dropped.
 #[derive(Debug)]
 #[must_use = "what is not iterated over is lost to the reader"]
@@ -206,7 +206,7 @@ impl<'a> Received<'a> {
         }
     }
 
-    /// What gives frags of this stream back later, or from another thread: for who takes a frag out
+    /// Handle that gives frags of this stream back later, or from another thread: for a sink that takes a frag out
     /// and keeps it.
     pub fn return_handle(&mut self) -> ReturnHandle {
         self.recycler.returns.handle(self.stream)

@@ -1,4 +1,4 @@
-//! What was counted: by token, by stream.
+//! Counters of tokens and of streams.
 
 use std::ops::AddAssign;
 

@@ -25,7 +25,7 @@ const ETOOSMALL: i32 = 525;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// Nothing to read now, on a socket that doesn't block.
+    /// A nonblocking socket has nothing to read.
     #[error("nothing to receive now")]
     WouldBlock,
     /// `EFAULT`: the kernel could not hand out the packet at the head of the queue. It stays
@@ -36,7 +36,7 @@ pub enum RecvError {
     /// buffer. Trying again with the same buffer would spin for ever.
     #[error("recvmsg: the control buffer has no room for one frag (errno 525, ETOOSMALL)")]
     ControlTooSmall,
-    /// What the kernel returned doesn't fit together. The tokens found were taken back.
+    /// The kernel's answer is inconsistent. The tokens found were given back.
     #[error("recvmsg")]
     Protocol(#[from] ProtocolError),
     /// Tokens could not be given back.
@@ -146,7 +146,7 @@ impl<S: AsFd> DevmemStream<S> {
         }
     }
 
-    /// One `recvmsg` that brings something. A blocking socket sleeps only when no token is held
+    /// Calls `recvmsg` until it returns data. A blocking socket sleeps only when no token is held
     /// back: the NIC might have nothing left to receive into.
     fn recvmsg(&mut self, buffer: &mut RecvBuffer, limit: RecvLimit) -> Result<Filled, RecvError> {
         // Whoever keeps frags may give them back while this sleeps.
@@ -223,7 +223,7 @@ impl<S: AsFd> DevmemStream<S> {
     /// [`Received::is_drained`] can tell without another call.
     ///
     /// # Errors
-    /// What `setsockopt` answers.
+    /// Those of `setsockopt`.
     pub fn report_queued(&self) -> io::Result<()> {
         sys::set_tcp_inq(self.socket.as_fd())
     }
@@ -233,7 +233,7 @@ impl<S: AsFd> DevmemStream<S> {
     /// Fewer bytes can be received all the same, but nothing tells of them.
     ///
     /// # Errors
-    /// What `setsockopt` answers.
+    /// Those of `setsockopt`.
     pub fn set_low_water(&self, bytes: usize) -> io::Result<()> {
         sys::set_low_water(self.socket.as_fd(), bytes)
     }
@@ -250,7 +250,7 @@ impl<S: AsFd> DevmemStream<S> {
     /// (`tcp_prune_queue`), and the connection waits for a time-out.
     ///
     /// # Errors
-    /// What `getsockopt` and `setsockopt` answer.
+    /// Those of `getsockopt` and `setsockopt`.
     pub fn spare_window(&self, spared: Option<u32>) -> io::Result<u32> {
         let clamp = sys::window_clamp(self.socket.as_fd())?;
         if spared == Some(clamp) {
@@ -270,7 +270,7 @@ impl<S: AsFd> DevmemStream<S> {
         self.recycler.push(token);
     }
 
-    /// What gives frags back from wherever it is.
+    /// Handle that gives frags back from any thread.
     pub fn return_handle(&mut self) -> ReturnHandle {
         self.recycler.returns.handle(self.tag)
     }
@@ -329,7 +329,7 @@ impl<S: AsFd> DevmemStream<S> {
         self.recycler.flush(&mut self.socket.as_fd())
     }
 
-    /// What was counted so far.
+    /// Counters of the stream.
     pub fn stats(&self) -> StreamStats {
         StreamStats {
             tokens: *self.recycler.stats(),
@@ -363,7 +363,7 @@ impl<S: AsFd> DevmemStream<S> {
     /// come through; none before the first packet.
     ///
     /// # Errors
-    /// What `getsockopt` answers.
+    /// Those of `getsockopt`.
     pub fn incoming_napi_id(&self) -> io::Result<Option<u32>> {
         sys::incoming_napi_id(self.socket.as_fd()).map(|id| (id != 0).then_some(id))
     }
@@ -373,7 +373,7 @@ impl<S: AsFd> DevmemStream<S> {
     /// memory for each packet.
     ///
     /// # Errors
-    /// What `getsockopt` answers.
+    /// Those of `getsockopt`.
     pub fn receive_memory(&self) -> io::Result<u64> {
         sys::receive_memory(self.socket.as_fd()).map(u64::from)
     }

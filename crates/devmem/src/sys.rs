@@ -11,7 +11,7 @@ use crate::recycler::TokenRange;
 /// `MSG_SOCK_DEVMEM` of `include/linux/socket.h`; no user header has it.
 const MSG_SOCK_DEVMEM: libc::c_int = 0x0200_0000;
 
-/// What one `recvmsg` brought.
+/// Result of one `recvmsg`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Filled {
     /// Its return value: bytes of the stream.
@@ -68,7 +68,7 @@ pub(crate) fn bytes(control: &[u64]) -> &[u8] {
     unsafe { std::slice::from_raw_parts(control.as_ptr().cast(), size_of_val(control)) }
 }
 
-/// The same, to be written by tests that play the kernel.
+/// Control bytes that tests write in the kernel's place.
 #[cfg(test)]
 pub(crate) fn bytes_mut(control: &mut [u64]) -> &mut [u8] {
     // SAFETY: as in `bytes`; every bit pattern is a valid u64, and the borrow is exclusive.
@@ -161,7 +161,7 @@ pub(crate) fn sendmsg(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// One message off the socket's error queue, without sleeping: its control bytes, and whether they
+/// Reads a message from the socket's error queue, without sleeping: its control bytes, and whether they
 /// were cut short. None if the queue is empty.
 pub(crate) fn error_queue(
     socket: BorrowedFd<'_>,

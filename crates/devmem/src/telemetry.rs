@@ -1,6 +1,6 @@
-//! What was received, by size and by number: histograms that cost an addition a frag.
+//! Histograms of frags and calls, at the cost of one addition for each frag.
 //!
-//! All of it is counted where it happens and looked at when somebody asks: nothing is allocated,
+//! Values are counted where they occur and read on demand: nothing is allocated,
 //! formatted or timed for a frag.
 
 use std::ops::AddAssign;
@@ -202,7 +202,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// It is this late; does the stream hold anything yet?
+    /// Records the present time, and whether the stream holds tokens.
     #[inline]
     pub(crate) fn set(&mut self, now: Instant, holds: bool) {
         self.now = Some(now);

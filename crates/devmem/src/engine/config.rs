@@ -87,7 +87,7 @@ pub struct Config {
     pub hold: Duration,
     /// Frags that all connections together may hold back so; beyond, those go that wait longest. 2,048.
     pub held: u32,
-    /// What a sink may keep of one connection. One that keeps more is not served until some came
+    /// Limit of the frags that a sink may keep of one connection. A connection beyond the limit is not read until some came
     /// back, so that the others find the NIC with memory; nor does a call bring more than is left of this,
     /// where the sink is known to keep frags. 1,024 frags or 4 MiB.
     pub keep: Thresholds,
@@ -103,7 +103,7 @@ pub struct Config {
     /// packet wake it. 2 MiB, of which the kernel takes at most half of the receive buffer. Less than
     /// 8 KiB, by the limit in frags too, is not worth a wait and taken for 0.
     pub gather: usize,
-    /// The same in frags, by the mean size of those that came so far: a frag takes a whole niov,
+    /// Limit of gathering in frags, by the mean size of the frags so far: a frag takes a whole niov,
     /// however few its bytes are. 4,096.
     pub gather_frags: u32,
     /// How long fewer bytes than that may wait. 2 ms, in steps of a millisecond; four times as long where

@@ -1,4 +1,4 @@
-//! One connection of an engine: its stream, its sink, and what becomes of both.
+//! Connection of an engine: its stream, its sink, and its state between events.
 
 use std::time::Instant;
 
@@ -12,44 +12,44 @@ use crate::buffer::{RecvBuffer, RecvLimit};
 use crate::sink::Sink;
 use crate::stream::{DevmemStream, RecvError};
 
-/// What a turn came to.
+/// Outcome of a connection's turn.
 pub(super) enum Turn {
-    /// There may be more to read: another turn, when the others have had theirs.
+    /// The budget was spent with data left: another turn follows those of the other connections.
     More,
     /// Nothing to read until the next event.
     Drained,
-    /// The sink keeps too much: nothing more until some of it came back.
+    /// The sink keeps too many frags: nothing is read until some are back.
     Full,
-    /// The connection is over.
+    /// The connection has ended.
     Ended(End),
 }
 
-/// A connection at work.
+/// An open connection.
 pub(super) struct Open<S> {
     pub(super) peer: Peer,
     pub(super) stream: DevmemStream<TcpStream>,
     pub(super) sink: S,
-    /// In the list of those that may have something to read.
+    /// Whether the list of connections to be read has this one.
     pub(super) ready: bool,
-    /// An event told of the stream's end or of an error. No other event follows, so it must be read to
-    /// that end.
+    /// Whether an event reported the stream's end or an error. No other event follows, so the stream
+    /// is read to that end.
     pub(super) ended_by_peer: bool,
-    /// In the list of those that hold tokens.
+    /// Whether the list of connections that hold tokens has this one.
     pub(super) holding: bool,
-    /// When it last brought bytes, or began, or was served again after a pause. Kept up to date if there
-    /// is an idle timeout.
+    /// Time of the last bytes, of the start, or of the end of a pause. Updated only with an idle
+    /// timeout.
     pub(super) active: Instant,
-    /// It has been silent for too long, unless its next turn brings something.
+    /// Whether the idle timeout has passed: the connection ends unless its next turn reads something.
     pub(super) suspected: bool,
     pub(super) gathering: Gathering,
-    /// Whether its sink was seen to keep frags beyond a call; not known before the first.
+    /// Whether the sink has kept frags beyond a call; `None` before the first frag.
     keeps: Option<bool>,
-    /// Not served since, as its sink keeps too much.
+    /// Time since which the connection isn't read because its sink keeps too many frags.
     pub(super) paused: Option<Instant>,
-    /// What was left of its window, at the last look.
+    /// Window clamp set at the last look, in bytes.
     spared: Option<u32>,
     window_looks: WindowLooks,
-    /// Over, but for frags that its sink keeps, since this moment.
+    /// How and when the connection ended, while its sink still keeps frags.
     pub(super) closing: Option<(End, Instant)>,
 }
 
@@ -73,7 +73,7 @@ impl<S: Sink> Open<S> {
         }
     }
 
-    /// Bytes to gather.
+    /// Low-water mark for gathering, in bytes.
     fn low_water(&self, config: &Config) -> u64 {
         let stats = self.stream.stats();
         let mean = stats.frag_bytes.checked_div(stats.frags);
@@ -81,7 +81,7 @@ impl<S: Sink> Open<S> {
         bytes.min(config.gather as u64)
     }
 
-    /// Decides, after a turn that left nothing to read, whether to gather from now on.
+    /// Sets `SO_RCVLOWAT` after a turn that left nothing to read, as [`Gathering`] decides.
     pub(super) fn gather(&mut self, now: Instant, config: &Config) {
         let limits = Limits {
             mark: self.low_water(config),
@@ -94,7 +94,7 @@ impl<S: Sink> Open<S> {
             Some(Mark::Bytes(bytes)) => usize::try_from(bytes).unwrap_or(usize::MAX),
         };
         match self.stream.set_low_water(low_water) {
-            // Longer segments may have come, and the option itself may change the window.
+            // Longer segments may have arrived, and `SO_RCVLOWAT` itself may change the window.
             Ok(()) => self.window_looks.restart(),
             Err(error) => {
                 tracing::debug!(%error, "SO_RCVLOWAT");
@@ -103,7 +103,7 @@ impl<S: Sink> Open<S> {
         }
     }
 
-    /// Takes a third off the window, where the kernel has made it whole again.
+    /// Clamps the window by a third again if the kernel has recomputed it.
     pub(super) fn spare_window(&mut self) {
         if !self.window_looks.is_due(self.stream.bytes()) {
             return;
@@ -114,9 +114,8 @@ impl<S: Sink> Open<S> {
         }
     }
 
-    /// Receives until there is nothing left, which is what an edge-triggered event obliges to, or
-    /// until the budget is spent. That nothing is left the kernel says itself (`TCP_INQ`) or by
-    /// `EAGAIN`.
+    /// Receives until nothing is left, as edge-triggered events require, or until the budget is
+    /// spent. The kernel says that nothing is left by `TCP_INQ` or `EAGAIN`.
     pub(super) fn serve(&mut self, buffer: &mut RecvBuffer, config: &Config) -> Turn {
         for _ in 0..config.budget.max(1) {
             if self.keeps_too_much(config) {
@@ -152,7 +151,7 @@ impl<S: Sink> Open<S> {
                 _ => Some(true),
             };
             if drained && !self.ended_by_peer {
-                // What arrives from here on is a new edge, so no call is needed that would block.
+                // Later data makes a new edge, so the call that returns EAGAIN can be saved.
                 let flushed = self.stream.flush_if_due();
                 return flushed.map_or_else(failed, |()| Turn::Drained);
             }
@@ -160,8 +159,8 @@ impl<S: Sink> Open<S> {
         Turn::More
     }
 
-    /// What one call may bring: as much as the sink may still keep, if it keeps frags, or if that is
-    /// not known yet.
+    /// Limit of one `recvmsg`: what the sink may still keep, if it keeps frags or if that is
+    /// unknown.
     fn limit(&self, config: &Config) -> RecvLimit {
         if self.keeps == Some(false) {
             return RecvLimit::NONE;
@@ -174,14 +173,14 @@ impl<S: Sink> Open<S> {
         }
     }
 
-    /// Does the sink keep more than it may?
+    /// Whether the sink keeps more than [`Config::keep`] allows.
     pub(super) fn keeps_too_much(&self, config: &Config) -> bool {
         let kept = self.stream.kept();
         kept.frags >= u64::from(config.keep.frags.max(1)) || kept.bytes >= config.keep.bytes.max(1)
     }
 
-    /// Gives all tokens back and closes. A stream that did not come to its end is closed
-    /// abortively: what was not read would otherwise keep the dmabuf for as long as TCP retries.
+    /// Gives all tokens back and closes. A stream that has not ended is reset: unread payload
+    /// would keep the dmabuf for as long as TCP retries.
     pub(super) fn end(mut self, end: End) -> Connection<S> {
         let flushed = self.stream.flush();
         let stats = self.stream.stats();

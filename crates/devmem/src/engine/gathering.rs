@@ -30,7 +30,7 @@ const LONGEST_REST: u32 = 512;
 /// Looks in a row that went well, after which earlier failures are forgotten. A sender that shares its
 /// processor with others pauses every now and then.
 const TRUSTED: u32 = 8;
-/// So many wake-ups by the mark count as one such look: a large request may bring several.
+/// Number of wake-ups at the mark that count as one such look: a large request may cause several.
 const MARKS: u32 = 16;
 /// Looks that found too little, after which each packet wakes the loop again.
 const STRIKES: u32 = 2;
@@ -41,7 +41,7 @@ const MEMORY: u32 = 16;
 /// A steady connection waits longer by this factor.
 pub(super) const STEADY: u32 = 4;
 
-/// What a connection may let gather.
+/// Limits of gathering for a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
     /// Bytes: the mark.
@@ -135,10 +135,10 @@ pub(super) struct Gathering {
     strikes: u32,
 }
 
-/// What the socket's mark should become.
+/// New value of the socket's low-water mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// So many bytes.
+    /// A number of bytes.
     Bytes(u64),
     /// A single one: each packet wakes.
     One,
@@ -174,7 +174,7 @@ impl Gathering {
         self.steady
     }
 
-    /// It has been silent for its time: it gets a turn, whatever there is.
+    /// Records a look: the connection has been silent for its time and gets a turn.
     pub(super) fn look(&mut self) {
         if self.state == State::On {
             self.state = State::Looking;
@@ -243,7 +243,7 @@ impl Gathering {
             wakes: 0,
             bytes: 0,
         };
-        // What the first one brought was sent before.
+        // The first wake-up's bytes were sent before gathering began.
         let mut window = self.window.replace(next)?;
         let age = now.saturating_duration_since(window.since);
         window.wakes += 1;

@@ -83,13 +83,13 @@ enum Slot<S> {
 /// Takes the connections of several engines that are over.
 type TakeOfAll<S> = Arc<dyn Fn(Connection<S>) + Send + Sync>;
 
-/// Who takes connections that are over.
+/// Receiver of connections that have ended.
 enum OnEnd<S> {
     OfOne(Box<dyn FnMut(Connection<S>) + Send>),
     OfAll(TakeOfAll<S>),
 }
 
-/// What an engine sleeps on, and what others reach it by.
+/// Poll instance and waker of an engine.
 struct Base {
     poll: Poll,
     waker: Arc<Waker>,
@@ -128,7 +128,7 @@ pub struct Engine<S, F> {
     buffer: RecvBuffer,
     slots: Vec<Slot<S>>,
     vacant: Vec<usize>,
-    /// Who gets connections that are over; without it they are kept for the report.
+    /// Receiver of connections that have ended; without one the report keeps them.
     on_end: Option<OnEnd<S>>,
     /// The sums over those that were not kept.
     past: Snapshot,
@@ -151,7 +151,7 @@ pub struct Engine<S, F> {
     gathering: [Timers; 2],
     /// Connections whose sinks keep too much, until a warning.
     paused: Timers,
-    /// The same, until they end.
+    /// Open connections, by their slot.
     stalled: Timers,
     /// Connections that are over, but for frags that their sinks keep.
     closing: Timers,
@@ -182,7 +182,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         Ok(engine)
     }
 
-    /// One that `Workers` hands connections to.
+    /// Makes the engine of a worker, to which `Workers` hands connections.
     fn worker(
         base: Base,
         worker: usize,
@@ -258,7 +258,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         self.on_end = Some(OnEnd::OfOne(Box::new(take)));
     }
 
-    /// What ends it from elsewhere.
+    /// Handle that stops the engine from another thread.
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle::new(
             Arc::clone(&self.stopped),
@@ -266,12 +266,12 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         )
     }
 
-    /// What it has received so far, for another thread to read.
+    /// Counters of the engine, readable from another thread.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
 
-    /// What takes a look at its connections, from another thread.
+    /// Monitor of the connections, for another thread.
     pub fn monitor(&self) -> Monitor {
         self.base.monitor()
     }
@@ -355,7 +355,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         Ok(())
     }
 
-    /// What a [`Monitor`] asks for.
+    /// Snapshot of the connections for a [`Monitor`].
     fn look(&self) -> Snapshot {
         let mut snapshot = Snapshot::new();
         snapshot.merge(self.past.clone());

@@ -21,13 +21,13 @@ pub struct Monitor {
     engines: Vec<(Arc<Shared>, Arc<Waker>)>,
 }
 
-/// One connection at work.
+/// Snapshot of an open connection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Look {
-    /// Who it is; the NAPI id is the latest.
+    /// Peer of the connection; the NAPI id is the latest.
     pub peer: Peer,
-    /// What was received, and the account of its tokens.
+    /// Counters of the payload and of its tokens.
     pub stats: StreamStats,
     /// How it was received.
     pub telemetry: Telemetry,
@@ -50,7 +50,7 @@ pub struct Group {
     pub working: usize,
     /// Connections that have ended.
     pub ended: usize,
-    /// What was received.
+    /// Counters of the payload.
     pub stats: StreamStats,
     /// How it was received.
     pub telemetry: Telemetry,
@@ -64,7 +64,7 @@ pub struct Snapshot {
     pub taken: Instant,
     /// The connections at work, in order of arrival.
     pub connections: Vec<Look>,
-    /// All connections by the NAPI instance, and so the rx queue, that their packets come by; those of
+    /// Connections grouped by the NAPI instance, and so the rx queue, that their packets arrive through; those of
     /// which the kernel does not say it are under `None`.
     pub by_napi: BTreeMap<Option<u32>, Group>,
     /// Engines that did not answer in time: one whose sink is busy, for example. Their part is as of
@@ -78,7 +78,7 @@ impl Monitor {
         Self { engines }
     }
 
-    /// One that asks the engines of all of these.
+    /// Monitor that asks the engines of all the given monitors.
     pub fn of_all(monitors: impl IntoIterator<Item = Monitor>) -> Self {
         let engines = monitors.into_iter().flat_map(|monitor| monitor.engines);
         Self {

@@ -1,4 +1,4 @@
-//! What an engine has received so far, told once a turn: never by the frag.
+//! Counters of a running engine, updated once a turn, never by the frag.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

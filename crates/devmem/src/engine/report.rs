@@ -1,4 +1,4 @@
-//! What an engine reports.
+//! Results and errors of an engine.
 
 use std::io;
 use std::net::SocketAddr;
@@ -35,10 +35,10 @@ pub struct Peer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// Nothing could be received any more: a reset by the peer, for one.
+    /// Receiving failed, for example by a reset.
     #[error(transparent)]
     Recv(#[from] RecvError),
-    /// Nothing came for [`Config::idle_timeout`](super::Config::idle_timeout).
+    /// The peer sent nothing for [`Config::idle_timeout`](super::Config::idle_timeout).
     #[error("nothing came for {} s", waited.as_secs_f32())]
     Silent {
         /// For how long.
@@ -64,7 +64,7 @@ pub enum ConnectionError {
         kept.frags, kept.bytes, waited.as_secs_f32()
     )]
     Stalled {
-        /// What it keeps.
+        /// Frags that the sink keeps.
         kept: Kept,
         /// For how long nothing was received.
         waited: Duration,
@@ -106,7 +106,7 @@ impl ConnectionError {
         }
     }
 
-    /// What would help, in one line, where that is known.
+    /// Remedy in one line, where one is known.
     pub fn remedy(&self) -> Option<&'static str> {
         Some(match self {
             Self::Unsteered { .. } => {
@@ -138,7 +138,7 @@ pub enum End {
     Closed,
     /// The engine was stopped meanwhile.
     Stopped,
-    /// It failed; the tokens went back as far as the kernel took them.
+    /// The connection failed; its tokens were given back as far as the kernel took them.
     Failed(ConnectionError),
 }
 
@@ -146,9 +146,9 @@ pub enum End {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Connection<S> {
-    /// Who it was.
+    /// Peer of the connection.
     pub peer: Peer,
-    /// What was received, and the account of its tokens.
+    /// Counters of the payload and of its tokens.
     pub stats: StreamStats,
     /// How it was received.
     pub telemetry: Box<Telemetry>,
@@ -158,7 +158,7 @@ pub struct Connection<S> {
     pub sink: Option<S>,
 }
 
-/// What an engine counted.
+/// Counters of an engine.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Stats {
@@ -212,7 +212,7 @@ impl AddAssign for Stats {
     }
 }
 
-/// What an engine did.
+/// Report of an engine that has ended.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report<S> {
@@ -289,7 +289,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// What would help, in one line, where that is known.
+    /// Remedy in one line, where one is known.
     pub fn remedy(&self) -> Option<&'static str> {
         let Self::Pin(_, source) = self else {
             return match self {

@@ -1,4 +1,4 @@
-//! What an engine does with its connections: turns, time limits, ends.
+//! Serving connections: turns, time limits, ends.
 
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -37,7 +37,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         }
     }
 
-    /// One turn for each connection that is ready.
+    /// Gives each ready connection one turn.
     pub(super) fn serve(&mut self, now: Instant) {
         let before = self.ready.len();
         let mut any = false;
@@ -49,7 +49,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 continue;
             };
             if !open.ready {
-                // It has ended meanwhile.
+                // The connection has ended meanwhile.
                 continue;
             }
             let (bytes, held) = (open.stream.bytes(), open.stream.held());
@@ -82,11 +82,11 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                     // After it: the mark is one of the things that change the window.
                     open.spare_window();
                     let steady = open.gathering.is_steady();
-                    // One entry for each that gathers; an entry that is out of date is renewed.
+                    // One entry for each gathering connection; an outdated entry is renewed.
                     if !listed && open.gathering.waits_since().is_some() {
                         self.gathering[usize::from(steady)].push(index, now);
                     }
-                    // They would be due before more comes that they could wait for.
+                    // A steady connection waits longer than tokens may be held, so flush now.
                     if steady && self.config.hold < self.config.steady_patience() {
                         if let Err(error) = open.stream.flush() {
                             self.account(index, held, now);
@@ -163,7 +163,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         self.look_at_paused(now);
         self.look_at_idle(now);
         while let Some((index, since)) = self.closing.pop_due(now) {
-            // Not another one, that has its place now.
+            // The slot may have been reused: compare the timestamp before closing.
             let closing = self.at_work(index).and_then(|open| open.closing.as_ref());
             if closing.is_some_and(|(_, closing)| *closing == since) {
                 self.close(index);
@@ -248,7 +248,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 self.make_ready(index);
                 Some(now)
             } else {
-                // Not for each of thousands a look of its own.
+                // One check for all: thousands of connections need no timer each.
                 let active = open.active.checked_add(limit);
                 active.max(now.checked_add(limit / 16))
             };

@@ -28,9 +28,9 @@ pub(super) struct Accepted {
     pub(super) address: SocketAddr,
 }
 
-/// What became of the connections that waited.
+/// Outcome of accepting the connections that waited.
 pub(super) enum Waiting {
-    /// All were accepted.
+    /// Every waiting connection was accepted.
     None,
     /// Many were accepted, and there may be more: the others have their turn first.
     More,
@@ -72,7 +72,7 @@ impl Listeners {
         Ok(address)
     }
 
-    /// Who comes from now on is refused by the kernel rather than left waiting.
+    /// Closes the listeners: the kernel refuses further connections instead of queueing them.
     pub(super) fn close(&mut self) {
         self.sockets.clear();
     }
@@ -94,7 +94,7 @@ impl Listeners {
                         self.strangers.refuse(&socket, address);
                     }
                     Ok((socket, address)) => {
-                        // Not on the listener: those that came before would not inherit it.
+                        // Not on the listener: connections that are already queued would not inherit the option.
                         if let Some(Err(error)) =
                             config.keepalive.map(|keepalive| keepalive.set_on(&socket))
                         {
@@ -107,7 +107,7 @@ impl Listeners {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                     Err(error) if is_of_the_peer(&error) => {}
                     Err(error) if is_shortage(&error) => {
-                        // It is tried again many times a second.
+                        // Accepting is retried many times a second.
                         if self.warned.is_none_or(|at| at.elapsed() > WARN_AGAIN) {
                             self.warned = Some(Instant::now());
                             tracing::warn!(%error, "connections wait: accept");
@@ -137,7 +137,7 @@ impl Handover {
             .push_back((index, accepted));
     }
 
-    /// Nothing more will come.
+    /// No further connection is handed over.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
@@ -161,7 +161,7 @@ impl Handover {
 pub(super) enum Source {
     /// The engine accepts them.
     Listeners(Listeners),
-    /// It is a worker, and is handed them.
+    /// Connections that an accepting thread hands over.
     Handover(Arc<Handover>),
 }
 

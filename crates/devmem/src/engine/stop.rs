@@ -1,4 +1,4 @@
-//! What reaches an engine from other threads: the wish to stop, and frags that come back.
+//! Wake-ups of an engine by other threads: to stop, and for frags that are given back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! Which connections are due for something, and when.
+//! Timers of connections.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;

@@ -47,14 +47,14 @@ pub struct Workers<F> {
     progress: Progress,
 }
 
-/// What the accepting thread knows of a worker.
+/// Mailbox of a worker, as the accepting thread has it.
 struct Hand {
     napi_ids: Vec<u32>,
     handover: Arc<Handover>,
     waker: Arc<Waker>,
-    /// Connections that it was given.
+    /// Connections handed to the worker.
     given: Cell<usize>,
-    /// Those of them that are over.
+    /// Connections of the worker that have ended.
     finished: Arc<AtomicUsize>,
 }
 
@@ -96,7 +96,7 @@ impl<F> Workers<F> {
         })
     }
 
-    /// What ends them from elsewhere.
+    /// Handle that stops all workers from another thread.
     pub fn stop_handle(&self) -> StopHandle {
         let bases = self.workers.iter().map(|(_, base)| base);
         let wakers = bases
@@ -105,12 +105,12 @@ impl<F> Workers<F> {
         StopHandle::new(Arc::clone(&self.stopped), wakers.collect())
     }
 
-    /// What all of them have received so far, for another thread to read.
+    /// Counters of all workers together, readable from another thread.
     pub fn progress(&self) -> Progress {
         self.progress.clone()
     }
 
-    /// What takes a look at all their connections, from another thread.
+    /// Monitor of all workers' connections, for another thread.
     pub fn monitor(&self) -> Monitor {
         Monitor::of_all(self.workers.iter().map(|(_, base)| base.monitor()))
     }
@@ -136,7 +136,7 @@ impl<F> Workers<F> {
         self.run_with(None)
     }
 
-    /// The same, but each connection is handed to `take` when it is over, by the thread that served
+    /// Runs as [`run`](Self::run), but hands each connection that has ended to `take`, on the thread that served
     /// it, instead of being kept for the report ([`Engine::on_end`]).
     ///
     /// # Errors
@@ -234,7 +234,7 @@ impl<F> Workers<F> {
 }
 
 impl Hand {
-    /// What feeds an engine.
+    /// Source of an engine's connections.
     fn to<S, F>(engine: &Engine<S, F>, worker: &Worker, handover: Arc<Handover>) -> Self {
         Self {
             napi_ids: worker.napi_ids.clone(),
@@ -264,7 +264,7 @@ impl Drop for WhenOver<'_> {
     }
 }
 
-/// One worker's thread.
+/// Main function of a worker's thread.
 fn run_one<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
     engine: Engine<S, F>,
     cpu: Option<usize>,
@@ -332,7 +332,7 @@ fn attend(poll: &mut Poll, running: &AtomicUsize, stopped: &AtomicBool) -> Resul
     Ok(())
 }
 
-/// What a wait may be late by.
+/// Longest delay of a wait.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Gives a connection to the worker of its queue, or to the one with the fewest.

@@ -1,4 +1,4 @@
-//! What can go wrong with a send, and what helps.
+//! Errors of sending.
 
 use std::io;
 use std::ops::Range;
@@ -33,7 +33,7 @@ pub enum SendError {
     OtherDevice {
         /// The dmabuf.
         dmabuf: DmabufId,
-        /// What `sendmsg` answered.
+        /// Error of `sendmsg`.
         #[source]
         source: io::Error,
     },
@@ -43,16 +43,16 @@ pub enum SendError {
     NotBound {
         /// The dmabuf.
         dmabuf: DmabufId,
-        /// What `sendmsg` answered.
+        /// Error of `sendmsg`.
         #[source]
         source: io::Error,
     },
-    /// Nothing was taken or completed for so long. The ranges in flight are still the kernel's.
+    /// The time limit passed without progress. The kernel still reads the ranges in flight.
     #[error("no progress within {} s; {in_flight}", within.as_secs_f32())]
     Deadline {
         /// How long it was waited for.
         within: Duration,
-        /// What may not be overwritten yet.
+        /// Ranges that must not be overwritten yet.
         in_flight: InFlightRanges,
     },
     /// The error queue holds what can't be understood.
@@ -61,7 +61,7 @@ pub enum SendError {
     /// Any other error: a connection reset, a route that is gone.
     #[error("send ({in_flight})")]
     Io {
-        /// What was not acknowledged.
+        /// Ranges that were not acknowledged.
         in_flight: InFlightRanges,
         /// The kernel's words.
         #[source]
@@ -70,7 +70,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// What would help, in one line, where that is known.
+    /// Remedy in one line, where one is known.
     pub fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::OtherDevice { .. } => {
@@ -92,7 +92,7 @@ impl SendError {
     }
 }
 
-/// What is wrong with an entry of the error queue.
+/// Defect of an entry of the error queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompletionError {

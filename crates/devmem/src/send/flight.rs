@@ -1,4 +1,4 @@
-//! Which sends, and so which ranges of the dmabuf, are still the kernel's.
+//! Sends in flight: the ranges of the dmabuf that the kernel still reads.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -107,7 +107,7 @@ impl InFlight {
         self.ranges.iter().any(overlaps)
     }
 
-    /// What is in flight now.
+    /// Ranges in flight.
     pub(crate) fn ranges(&self) -> InFlightRanges {
         let mut ranges: Vec<_> = self.ranges.iter().cloned().collect();
         ranges.sort_unstable_by_key(|range| range.start);

@@ -21,7 +21,7 @@ const PROBES: u32 = 6;
 /// (`net.ipv4.tcp_retries2`, a quarter of an hour).
 ///
 /// # Errors
-/// What `setsockopt` answers.
+/// Those of `setsockopt`.
 pub fn watch_peer(socket: impl AsFd, within: Option<Duration>) -> io::Result<()> {
     let socket = SockRef::from(&socket);
     let keepalive = TcpKeepalive::new()
@@ -37,7 +37,7 @@ pub fn watch_peer(socket: impl AsFd, within: Option<Duration>) -> io::Result<()>
 /// Bytes that were handed to the socket and that its peer has not acknowledged (`SIOCOUTQ`).
 ///
 /// # Errors
-/// What `ioctl` answers.
+/// Those of `ioctl`.
 pub fn unacknowledged(socket: impl AsFd) -> io::Result<u64> {
     sys::unacknowledged(socket.as_fd())
 }

@@ -55,7 +55,7 @@ const ZEROCOPY: u8 = 5;
 /// `SO_EE_CODE_ZEROCOPY_COPIED` of `include/uapi/linux/errqueue.h`.
 const COPIED: u8 = 1;
 
-/// What [`DevmemSender::wait`] waits for.
+/// Condition that [`DevmemSender::wait`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
     /// The socket takes more bytes, or a send was completed.
@@ -74,7 +74,7 @@ pub struct SendStats {
     pub sends: u64,
     /// Sends that were completed.
     pub completed: u64,
-    /// Those of them whose bytes were copied on the way (`SO_EE_CODE_ZEROCOPY_COPIED`).
+    /// Completed sends whose bytes the kernel copied (`SO_EE_CODE_ZEROCOPY_COPIED`).
     pub copied: u64,
     /// Entries of the error queue that said so: each covers a range of sends.
     pub notifications: u64,
@@ -114,7 +114,7 @@ impl<S: AsFd> DevmemSender<S> {
     /// three are refused here.
     ///
     /// # Errors
-    /// What `setsockopt` answers; `EOPNOTSUPP` for a socket other than TCP, `ENOTCONN` before it is
+    /// Those of `setsockopt`: `EOPNOTSUPP` for a socket other than TCP, `ENOTCONN` before it is
     /// connected, or the error that its connection ended with, `EINVAL` for dmabuf 0.
     pub fn new(socket: S, dmabuf: DmabufId, len: u64) -> io::Result<Self> {
         if dmabuf.get() == 0 {
@@ -333,7 +333,7 @@ impl<S: AsFd> DevmemSender<S> {
         Ok(())
     }
 
-    /// What may not be overwritten yet.
+    /// Ranges that must not be overwritten yet.
     pub fn in_flight(&self) -> InFlightRanges {
         self.in_flight.ranges()
     }
@@ -352,7 +352,7 @@ impl<S: AsFd> DevmemSender<S> {
         self.len
     }
 
-    /// What was counted so far.
+    /// Counters of the sender.
     pub fn stats(&self) -> SendStats {
         self.stats
     }

@@ -14,7 +14,7 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// None yet.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self::default()
     }
@@ -24,7 +24,7 @@ impl Memory {
     #[must_use]
     pub fn with(mut self, dmabuf: DmabufId, mapping: Arc<Mapping>) -> Self {
         if let Err(error) = mapping.touch() {
-            // Who reads meets it again.
+            // A later read reports the error.
             tracing::debug!(%error, %dmabuf, "first access");
         }
         self.regions.push((dmabuf, mapping));
@@ -81,7 +81,7 @@ pub enum Part<'a> {
     Inline(&'a [u8]),
     /// Bytes in a dmabuf.
     Frag {
-        /// What reads them.
+        /// Access that reads the bytes.
         access: &'a CpuAccess<'a>,
         /// The first, counted from the dmabuf's begin.
         offset: u64,

@@ -4,7 +4,7 @@ use super::{Memory, Part, Sink, SinkError};
 use crate::segment::Received;
 
 /// Writes the stream out: to a file, to a pipe, to anything that blocks until it has taken it.
-/// What one `recvmsg` brought was handed to the writer when it has been consumed. A writer that
+/// `consume` returns when the writer has the payload of the whole `recvmsg`. A writer that
 /// buffers (standard output of the standard library, for one) keeps it from a peer's partner until
 /// the stream ends.
 #[derive(Debug)]

@@ -36,7 +36,7 @@ pub enum Order {
 #[derive(Debug, Clone)]
 pub struct Batcher {
     devices: Devices,
-    /// One a device, empty between calls.
+    /// Batches, one for each device, empty between calls.
     batches: Vec<Batch>,
     tokens: Tokens,
     order: Order,

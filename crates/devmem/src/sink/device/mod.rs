@@ -55,7 +55,7 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// None yet.
+    /// Creates an empty list.
     pub fn new() -> Self {
         Self::default()
     }

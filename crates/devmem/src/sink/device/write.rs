@@ -87,7 +87,7 @@ fn in_parts(
                 part.clear();
                 continue;
             }
-            // Not more than the piece has, which is a u32.
+            // At most the piece's length, which is a u32.
             part.push(source, now as u32, part.bytes());
             source = source.saturating_add(now);
             len -= now;
