@@ -24,12 +24,13 @@ use crate::tool::{Running, command, until};
 /// As many rounds as fit in the time that a case has.
 const ROUNDS: u64 = 8;
 
-/// Those that devices of can be bound.
-const DRIVERS: [Driver; 5] = [
+/// All of them: nothing can be bound to ice, whose receivers end by themselves.
+const DRIVERS: [Driver; 6] = [
     Driver::Swnic,
     Driver::Mlx5,
     Driver::Gve,
     Driver::Bnxt,
+    Driver::Ice,
     Driver::Fbnic,
 ];
 
@@ -60,6 +61,7 @@ impl Chance {
 enum Death {
     Sigterm,
     Sigint,
+    Sigabrt,
     Sigkill,
     SigkillOfBoth,
 }
@@ -122,6 +124,10 @@ fn somebody(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
         table(chance, &mut ethtool, nic, channels)?;
         made += ", a table";
     }
+    if driver.contexts() > 1 && chance.one_in(3) {
+        context(chance, &mut ethtool, nic, channels)?;
+        made += ", a context and its rule";
+    }
     let rules = chance.below(6);
     for port in 0..rules {
         one_rule(chance, driver, 7000 + port as u16, channels)?;
@@ -132,14 +138,30 @@ fn somebody(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
 /// A table of a random length's repetition.
 fn table(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u32) -> Result<()> {
     let len = ethtool.rss(nic)?.table.len();
-    let pattern: Vec<QueueId> = (0..1 << chance.below(4))
-        .map(|_| QueueId::new(chance.below(channels)))
-        .collect();
     let change = RssChange {
-        table: Some(pattern.into_iter().cycle().take(len).collect()),
+        table: Some(pattern(chance, len, channels)),
         ..RssChange::default()
     };
     Ok(ethtool.set_rss(nic, None, &change)?)
+}
+
+fn pattern(chance: &mut Chance, len: usize, channels: u32) -> Vec<QueueId> {
+    let pattern: Vec<QueueId> = (0..1 << chance.below(4))
+        .map(|_| QueueId::new(chance.below(channels)))
+        .collect();
+    pattern.into_iter().cycle().take(len).collect()
+}
+
+/// A context of a random table, and a rule that leads to it.
+fn context(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u32) -> Result<()> {
+    let change = RssChange {
+        table: Some(pattern(chance, 64, channels)),
+        ..RssChange::default()
+    };
+    let context = ethtool.create_rss_context(nic, &change)?.context;
+    let to = format!("{NIC_ADDRESS}:6999").parse()?;
+    let action = Action::Context(context.context("a context without a number")?);
+    bed::insert_rule(&FlowRule::tcp_to(to, action)).map(drop)
 }
 
 /// A rule for a flow of its own, which the driver may refuse.
@@ -167,10 +189,11 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
             line += &format!(" -l {NIC_ADDRESS}:5001");
         }
     }
-    let death = match chance.below(4) {
+    let death = match chance.below(5) {
         0 => Death::Sigterm,
         1 => Death::Sigint,
-        2 => Death::Sigkill,
+        2 => Death::Sigabrt,
+        3 => Death::Sigkill,
         _ => Death::SigkillOfBoth,
     };
     let slow = chance.below(3) * 10;
@@ -192,6 +215,7 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
     let signal = match death {
         Death::Sigterm => Signal::SIGTERM,
         Death::Sigint => Signal::SIGINT,
+        Death::Sigabrt => Signal::SIGABRT,
         Death::Sigkill | Death::SigkillOfBoth => Signal::SIGKILL,
     };
     // It may have ended, or have no guardian yet.
