@@ -3,7 +3,7 @@
 use netdev::{Action, FlowRule, QueueId, RssContextId};
 
 use crate::claim::{Item, same_rule};
-use crate::journal::Open;
+use crate::journal::JournalFile;
 use crate::nic::{NTUPLE, Nic};
 use crate::spread::{Spread, spread};
 use crate::values::{flow_text, rule_text, table_text};
@@ -12,7 +12,7 @@ use crate::{Change, Error, settle};
 /// Adds rules for flows, and contexts where they go to several queues; says what was added.
 pub(crate) fn add_flows(
     nic: &mut Nic,
-    open: &mut Open<'_>,
+    file: &mut JournalFile<'_>,
     id: u64,
     flows: Vec<(FlowRule, Vec<QueueId>)>,
 ) -> Result<Vec<Change>, Error> {
@@ -22,7 +22,7 @@ pub(crate) fn add_flows(
     let new_context = |queues: &[QueueId]| {
         let size = nic.table()?.len();
         let table: Vec<QueueId> = queues.iter().copied().cycle().take(size).collect();
-        let context = add_context(nic, open, id, &table)?;
+        let context = add_context(nic, file, id, &table)?;
         if let Some(context) = context {
             changes.push(new(format!("rss context {context} {}", table_text(&table))));
         }
@@ -41,15 +41,15 @@ pub(crate) fn add_flows(
             continue;
         }
         let text = rule_text(&rule);
-        let place = match add_rule(nic, open, id, &rule) {
+        let place = match add_rule(nic, file, id, &rule) {
             Err(Error::Refused(error)) if may_be_off(nic, &error)? => {
-                if let Some((from, to)) = switch_on(nic, open, id)? {
+                if let Some((from, to)) = switch_on(nic, file, id)? {
                     changes.push(Change {
                         from: Some(from),
                         to,
                     });
                 }
-                add_rule(nic, open, id, &rule)
+                add_rule(nic, file, id, &rule)
             }
             place => place,
         }?;
@@ -72,11 +72,15 @@ fn may_be_off(nic: &mut Nic, error: &netdev::Error) -> Result<bool, Error> {
     Ok(off && error.op() == "ntuple-insert" && !nic.feature(NTUPLE)?)
 }
 
-fn switch_on(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<settle::Step, Error> {
-    if let Some(claim) = open.journal.claim(id) {
+fn switch_on(
+    nic: &mut Nic,
+    file: &mut JournalFile<'_>,
+    id: u64,
+) -> Result<crate::shared_setting::Step, Error> {
+    if let Some(claim) = file.journal.claim(id) {
         claim.needs.ntuple = true;
     }
-    settle::take_ntuple(nic, open)
+    settle::acquire_ntuple(nic, file)
 }
 
 /// What [`add_flows`] would add.
@@ -131,7 +135,7 @@ fn no_contexts(device: &str, queues: &[QueueId]) -> Error {
 /// none left.
 fn add_context(
     nic: &mut Nic,
-    open: &mut Open<'_>,
+    file: &mut JournalFile<'_>,
     id: u64,
     table: &[QueueId],
 ) -> Result<Option<RssContextId>, Error> {
@@ -141,16 +145,16 @@ fn add_context(
         before,
         id,
     };
-    note(open, id, item(None))?;
+    note(file, id, item(None))?;
     let context = match nic.create_context(table) {
         Err(Error::Refused(error)) if is_no_context(&error) => {
             tracing::debug!("{}: {error}", nic.identity.name);
-            forget(open, id);
+            forget(file, id);
             return Ok(None);
         }
         context => context?,
     };
-    renote(open, id, |item| {
+    renote(file, id, |item| {
         if let Item::Context { id, .. } = item {
             *id = Some(context);
         }
@@ -158,7 +162,7 @@ fn add_context(
     // Ours whatever the driver made of it; what can't be removed now stays noted.
     if let Err(error) = nic.check_context(context, table) {
         if nic.delete_context(context).is_ok() {
-            forget(open, id);
+            forget(file, id);
         }
         return Err(error);
     }
@@ -174,10 +178,15 @@ fn is_no_context(error: &netdev::Error) -> bool {
 }
 
 /// Inserts a rule at a place of its own, reads it back; says where it is.
-fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: &FlowRule) -> Result<u32, Error> {
+fn add_rule(
+    nic: &mut Nic,
+    file: &mut JournalFile<'_>,
+    id: u64,
+    rule: &FlowRule,
+) -> Result<u32, Error> {
     // Who builds on what was switched on for another one needs it, too.
-    if open.journal.ntuple.is_some() {
-        if let Some(claim) = open.journal.claim(id) {
+    if file.journal.ntuple.is_some() {
+        if let Some(claim) = file.journal.claim(id) {
             claim.needs.ntuple = true;
         }
     }
@@ -187,29 +196,29 @@ fn add_rule(nic: &mut Nic, open: &mut Open<'_>, id: u64, rule: &FlowRule) -> Res
         before: before.clone(),
         location: None,
     };
-    note(open, id, item)?;
-    let inserted = nic.insert_rule(rule, |place| note_place(open, id, place));
+    note(file, id, item)?;
+    let inserted = nic.insert_rule(rule, |place| note_place(file, id, place));
     let place = match inserted {
         Ok(place) => place,
         Err(error) => {
             // Refused, so that none of that kind is ours.
-            forget(open, id);
+            forget(file, id);
             return Err(error);
         }
     };
-    note_place(open, id, place)?;
+    note_place(file, id, place)?;
     // Ours whatever the driver made of it, if nothing was there before.
     if let Err(error) = nic.check_rule(place, rule) {
         if !before.contains(&place) && nic.delete_any_rule(place).is_ok() {
-            forget(open, id);
+            forget(file, id);
         }
         return Err(error);
     }
     Ok(place)
 }
 
-fn note_place(open: &mut Open<'_>, id: u64, place: u32) -> Result<(), Error> {
-    renote(open, id, |item| {
+fn note_place(file: &mut JournalFile<'_>, id: u64, place: u32) -> Result<(), Error> {
+    renote(file, id, |item| {
         if let Item::Rule { location, .. } = item {
             *location = Some(place);
         }
@@ -217,28 +226,32 @@ fn note_place(open: &mut Open<'_>, id: u64, place: u32) -> Result<(), Error> {
 }
 
 /// Writes down what is about to be made.
-fn note(open: &mut Open<'_>, id: u64, item: Item) -> Result<(), Error> {
-    if let Some(claim) = open.journal.claim(id) {
+fn note(file: &mut JournalFile<'_>, id: u64, item: Item) -> Result<(), Error> {
+    if let Some(claim) = file.journal.claim(id) {
         claim.items.push(item);
     }
-    open.save()
+    file.save()
 }
 
 /// The last one is not there any more, or never was.
-fn forget(open: &mut Open<'_>, id: u64) {
-    if let Some(claim) = open.journal.claim(id) {
+fn forget(file: &mut JournalFile<'_>, id: u64) {
+    if let Some(claim) = file.journal.claim(id) {
         claim.items.pop();
     }
 }
 
 /// Writes down what has become of the last one.
-fn renote(open: &mut Open<'_>, id: u64, change: impl FnOnce(&mut Item)) -> Result<(), Error> {
-    if let Some(item) = open
+fn renote(
+    file: &mut JournalFile<'_>,
+    id: u64,
+    change: impl FnOnce(&mut Item),
+) -> Result<(), Error> {
+    if let Some(item) = file
         .journal
         .claim(id)
         .and_then(|claim| claim.items.last_mut())
     {
         change(item);
     }
-    open.save()
+    file.save()
 }

@@ -7,7 +7,7 @@ use crate::claim::{Claim, Item, same_packets};
 use crate::end::end_claim;
 use crate::guardian::Guardian;
 use crate::identity::Identity;
-use crate::journal::{Journal, Open};
+use crate::journal::{Journal, JournalFile};
 use crate::nic::Nic;
 use crate::owner::Life;
 use crate::plan::{Change, Plan};
@@ -66,14 +66,14 @@ impl Applied {
     /// Ends the claim, under the lock.
     fn end(&self, id: u64) -> Result<(), Error> {
         let locked = self.dir.lock()?;
-        let Some(mut open) = Open::named(&locked, &self.file)? else {
+        let Some(mut file) = JournalFile::named(&locked, &self.file)? else {
             return Ok(());
         };
         if let Some(mut nic) = self.nic()? {
-            return end_claim(&mut nic, &mut open, id);
+            return end_claim(&mut nic, &mut file, id);
         }
-        open.forget(id);
-        open.save()?;
+        file.forget(id);
+        file.save()?;
         Err(Error::Gone {
             device: self.identity.name.clone(),
         })
@@ -171,33 +171,33 @@ fn take(
     ready: impl FnOnce(&str, u64) -> Result<(), Error>,
 ) -> Result<Taken, Error> {
     let locked = dir.lock()?;
-    let mut open = Open::of(&locked, nic.identity.clone())?;
-    end_orphans(&mut nic, &mut open);
+    let mut file = JournalFile::of(&locked, nic.identity.clone())?;
+    end_orphans(&mut nic, &mut file);
     check_there(&plan, &mut nic)?;
-    check_queues(&plan, &open.journal)?;
-    check_flows(&plan, &mut nic, &open.journal)?;
-    let id = open.journal.next_id();
+    check_queues(&plan, &file.journal)?;
+    check_flows(&plan, &mut nic, &file.journal)?;
+    let id = file.journal.next_id();
     let life = match &mut owner {
-        Some(owner) => Some(owner.live(&locked, lock_name(&open.file, id))?),
+        Some(owner) => Some(owner.live(&locked, lock_name(&file.file, id))?),
         None => None,
     };
-    ready(&open.file, id)?;
+    ready(&file.file, id)?;
     let Plan { needs, flows, .. } = plan;
-    open.journal.claims.push(Claim {
+    file.journal.claims.push(Claim {
         id,
         owner,
         needs,
         items: Vec::new(),
     });
-    open.save()?;
-    match make_true(&mut nic, &mut open, id, flows) {
+    file.save()?;
+    match make_true(&mut nic, &mut file, id, flows) {
         Ok(changes) => Ok(Taken {
-            file: open.file,
+            file: file.file,
             claim: id,
             changes,
             life,
         }),
-        Err(error) => match end_claim(&mut nic, &mut open, id) {
+        Err(error) => match end_claim(&mut nic, &mut file, id) {
             Ok(()) => Err(error),
             Err(Error::NotRestored { device, failures }) => Err(Error::NotRestored {
                 device,
@@ -214,10 +214,10 @@ fn lock_name(file: &str, id: u64) -> String {
 }
 
 /// Takes back what those left who ended without doing it. What can't be is no reason to fail here.
-fn end_orphans(nic: &mut Nic, open: &mut Open<'_>) {
-    let orphans = open.journal.claims.iter().filter(|claim| claim.is_orphan());
+fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
+    let orphans = file.journal.claims.iter().filter(|claim| claim.is_orphan());
     for id in orphans.map(|claim| claim.id).collect::<Vec<_>>() {
-        if let Err(error) = end_claim(nic, open, id) {
+        if let Err(error) = end_claim(nic, file, id) {
             tracing::warn!("{error}");
         }
     }
@@ -305,16 +305,16 @@ pub(crate) fn check_flows(plan: &Plan, nic: &mut Nic, journal: &Journal) -> Resu
 /// The shared settings, then rules and contexts.
 fn make_true(
     nic: &mut Nic,
-    open: &mut Open<'_>,
+    file: &mut JournalFile<'_>,
     id: u64,
     flows: Vec<(FlowRule, Vec<QueueId>)>,
 ) -> Result<Vec<Change>, Error> {
-    let shared = settle::take(nic, open, id)?;
+    let shared = settle::acquire(nic, file, id)?;
     let shared = shared.into_iter().flatten().map(|(from, to)| Change {
         from: Some(from),
         to,
     });
     let mut changes: Vec<Change> = shared.collect();
-    changes.extend(add_flows(nic, open, id, flows)?);
+    changes.extend(add_flows(nic, file, id, flows)?);
     Ok(changes)
 }

@@ -1,33 +1,33 @@
 //! The end of a claim.
 
 use crate::claim::{Item, same_rule};
-use crate::journal::{Journal, Open};
+use crate::journal::{Journal, JournalFile};
 use crate::nic::Nic;
 use crate::values::same_spread;
 use crate::{Error, settle};
 
 /// Ends a claim: its rules and contexts go, the shared settings become what they were with what the
 /// others need. What cannot be taken back stays in the journal.
-pub(crate) fn end_claim(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(), Error> {
+pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
     let mut failures = Vec::new();
-    let Some(claim) = open.journal.claim(id) else {
+    let Some(claim) = file.journal.claim(id) else {
         return Ok(());
     };
     let needs = std::mem::take(&mut claim.needs);
     // Noted until it is gone: who is killed here has left it to the next one.
     let mut left = claim.items.clone();
     while let Some(item) = left.pop() {
-        match remove(nic, &open.journal, &item) {
+        match remove(nic, &file.journal, &item) {
             Ok(()) => {
-                if let Some(claim) = open.journal.claim(id) {
+                if let Some(claim) = file.journal.claim(id) {
                     claim.items.retain(|other| *other != item);
                 }
             }
             Err(error) => failures.push(error),
         }
     }
-    let kept = settle::leave(nic, open);
-    if let Some(claim) = open.journal.claim(id) {
+    let kept = settle::release(nic, file);
+    if let Some(claim) = file.journal.claim(id) {
         if kept.table.is_some() {
             claim.needs.reserved = needs.reserved;
         }
@@ -49,9 +49,9 @@ pub(crate) fn end_claim(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(
             .flatten(),
     );
     if failures.is_empty() {
-        open.forget(id);
+        file.forget(id);
     }
-    open.save()?;
+    file.save()?;
     if failures.is_empty() {
         return Ok(());
     }

@@ -21,7 +21,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 
 use crate::end::end_claim;
-use crate::journal::Open;
+use crate::journal::JournalFile;
 use crate::nic::Nic;
 use crate::presence::{Kind, Presence};
 use crate::{Error, RunDir};
@@ -220,7 +220,7 @@ enum Done {
 /// One attempt; `None`: the owner is still ending.
 fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<Option<Done>, Error> {
     let locked = dir.lock()?;
-    let Some(mut open) = Open::named(&locked, file)? else {
+    let Some(mut open) = JournalFile::named(&locked, file)? else {
         return Ok(Some(Done::Nothing));
     };
     let Some(claim) = open.journal.claim(id) else {

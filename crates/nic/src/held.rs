@@ -3,7 +3,7 @@
 use netdev::{Ifindex, NetNs, QueueId, RssContextId};
 
 use crate::claim::Item;
-use crate::journal::Open;
+use crate::journal::JournalFile;
 use crate::nic::Nic;
 use crate::{Error, Owner, RunDir};
 
@@ -36,7 +36,7 @@ impl Held {
 /// [`Error::RunDir`] for what is written down and can't be read; what the kernel says of the NIC.
 pub fn held(netns: &NetNs, ifindex: Ifindex) -> Result<Held, Error> {
     let nic = Nic::open(netns, ifindex)?;
-    let journal = Open::look(RunDir::existing()?.as_ref(), &nic.identity)?;
+    let journal = JournalFile::look(RunDir::existing()?.as_ref(), &nic.identity)?;
     let mut held = Held::default();
     for claim in journal.claims.iter().filter(|claim| !claim.is_orphan()) {
         let owned = |queue: &QueueId| (*queue, claim.owner.clone());

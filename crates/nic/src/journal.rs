@@ -136,13 +136,13 @@ impl Journal {
 
 /// A journal and where it stands, under the lock.
 #[derive(Debug)]
-pub(crate) struct Open<'a> {
+pub(crate) struct JournalFile<'a> {
     pub(crate) dir: &'a Locked,
     pub(crate) file: String,
     pub(crate) journal: Journal,
 }
 
-impl<'a> Open<'a> {
+impl<'a> JournalFile<'a> {
     /// The journal of this name; `None` if there is none any more.
     pub(crate) fn named(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
         Ok(read(dir.path(), file)?.map(|journal| Self {
@@ -299,7 +299,7 @@ mod tests {
     fn it_is_there_while_somebody_has_a_claim() {
         let scratch = Scratch::new("journal");
         let locked = scratch.0.lock().unwrap();
-        let mut open = Open::of(&locked, identity()).unwrap();
+        let mut open = JournalFile::of(&locked, identity()).unwrap();
         open.journal.rings = Some(Setting::new(RingValues {
             rx: Some(256),
             split: None,
@@ -307,7 +307,10 @@ mod tests {
         }));
         open.journal.claims.push(claim());
         open.save().unwrap();
-        assert_eq!(Open::of(&locked, identity()).unwrap().journal, open.journal);
+        assert_eq!(
+            JournalFile::of(&locked, identity()).unwrap().journal,
+            open.journal
+        );
         assert_eq!(open.journal.next_id(), 8);
         open.journal.claims.clear();
         open.save().unwrap();
@@ -318,7 +321,7 @@ mod tests {
     fn one_of_another_boot_is_history_and_a_damaged_one_is_not_passed_over() {
         let scratch = Scratch::new("boots");
         let locked = scratch.0.lock().unwrap();
-        let mut open = Open::of(&locked, identity()).unwrap();
+        let mut open = JournalFile::of(&locked, identity()).unwrap();
         open.journal.claims.push(claim());
         open.save().unwrap();
         let path = scratch.0.path().join(&open.file);
@@ -326,7 +329,7 @@ mod tests {
         let boot = crate::boot_id().unwrap();
         fs::write(&path, text.replace(&boot, "another")).unwrap();
         assert!(
-            Open::of(&locked, identity())
+            JournalFile::of(&locked, identity())
                 .unwrap()
                 .journal
                 .claims
@@ -342,7 +345,7 @@ mod tests {
             &text.replace("\"version\":2", "\"version\":3"),
         ] {
             fs::write(&path, damaged).unwrap();
-            assert!(Open::of(&locked, identity()).is_err(), "{damaged}");
+            assert!(JournalFile::of(&locked, identity()).is_err(), "{damaged}");
         }
     }
 }

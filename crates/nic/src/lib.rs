@@ -32,6 +32,7 @@ mod restore;
 mod rss;
 mod rundir;
 mod settle;
+mod shared_setting;
 mod spread;
 mod values;
 

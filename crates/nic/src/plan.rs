@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::added::preview_flows;
 use crate::applied::{self, Applied};
 use crate::claim::{Claim, Needs};
-use crate::journal::Open;
+use crate::journal::JournalFile;
 use crate::nic::Nic;
 use crate::presence::Presence;
 use crate::{Error, RunDir, settle};
@@ -108,7 +108,7 @@ impl Plan {
         let dir = RunDir::existing()?;
         let place = dir.as_ref().map_or(Path::new(""), RunDir::path);
         Presence::check(netns, (self.ifindex, &self.device), place)?;
-        let mut journal = Open::look(dir.as_ref(), &nic.identity)?;
+        let mut journal = JournalFile::look(dir.as_ref(), &nic.identity)?;
         applied::check_there(self, &mut nic)?;
         applied::check_queues(self, &journal)?;
         applied::check_flows(self, &mut nic, &journal)?;

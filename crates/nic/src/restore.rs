@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::claim::{Claim, Item};
 use crate::end::end_claim;
 use crate::identity::Identity;
-use crate::journal::{self, Journal, Open, PREFIX};
+use crate::journal::{self, Journal, JournalFile, PREFIX};
 use crate::nic::Nic;
 use crate::presence::Presence;
 use crate::values::{rule_text, table_text};
@@ -74,15 +74,15 @@ pub fn restore(dir: &RunDir, only: Option<&str>, force: bool) -> Result<Vec<Rest
     let wanted = Wanted::named(only, force)?;
     let locked = dir.lock()?;
     let mut all = Vec::new();
-    for file in locked.names(PREFIX)? {
-        let (device, outcome) = match Open::named(&locked, &file) {
-            Ok(Some(open)) if !wanted.is(&open.journal) => continue,
-            Ok(Some(open)) => {
-                let device = open.journal.nic.name.clone();
-                (device, wanted.take_back(open))
+    for name in locked.names(PREFIX)? {
+        let (device, outcome) = match JournalFile::named(&locked, &name) {
+            Ok(Some(file)) if !wanted.is(&file.journal) => continue,
+            Ok(Some(file)) => {
+                let device = file.journal.nic.name.clone();
+                (device, wanted.take_back(file))
             }
             Ok(None) => continue,
-            Err(error) => (file, Err(error)),
+            Err(error) => (name, Err(error)),
         };
         all.push(Restored {
             device,
@@ -168,32 +168,32 @@ impl<'a> Wanted<'a> {
     }
 
     /// One NIC.
-    fn take_back(&self, mut open: Open<'_>) -> Result<Outcome, Error> {
-        if !open.journal.nic.is_of_this_boot()? {
-            open.dir.remove(&open.file)?;
+    fn take_back(&self, mut file: JournalFile<'_>) -> Result<Outcome, Error> {
+        if !file.journal.nic.is_of_this_boot()? {
+            file.dir.remove(&file.file)?;
             return Ok(Outcome::OtherBoot);
         }
-        let (netns, link) = match open.journal.nic.find() {
+        let (netns, link) = match file.journal.nic.find() {
             Ok(Some(found)) => found,
             Ok(None) => {
-                open.dir.remove(&open.file)?;
+                file.dir.remove(&file.file)?;
                 return Ok(Outcome::Gone);
             }
             Err(Error::Hidden { .. }) if self.force => {
-                open.dir.remove(&open.file)?;
+                file.dir.remove(&file.file)?;
                 return Ok(Outcome::Forgotten);
             }
             Err(error) => return Err(error),
         };
         let mut nic = Nic::open(&netns, link.ifindex)?;
-        let (over, kept) = self.split(&open.journal);
+        let (over, kept) = self.split(&file.journal);
         let kept = owners(kept);
         if over.is_empty() {
             return Ok(Outcome::InUse { kept });
         }
-        Presence::check(&netns, (link.ifindex, &link.name), open.dir.path())?;
+        Presence::check(&netns, (link.ifindex, &link.name), file.dir.path())?;
         for claim in &over {
-            end_with_patience(&mut nic, &mut open, claim.id)?;
+            end_with_patience(&mut nic, &mut file, claim.id)?;
         }
         let ended = owners(over);
         Ok(Outcome::Restored { ended, kept })
@@ -247,10 +247,10 @@ fn removed(item: &Item) -> Change {
 }
 
 /// A binding ends some time after its owner, and only then the kernel lets header split go.
-fn end_with_patience(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(), Error> {
+fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
     let end = Instant::now() + PATIENCE;
     loop {
-        match end_claim(nic, open, id) {
+        match end_claim(nic, file, id) {
             Err(Error::NotRestored { .. }) if Instant::now() < end => {
                 thread::sleep(Duration::from_millis(50));
             }

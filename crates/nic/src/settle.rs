@@ -4,10 +4,11 @@ use netdev::{HeaderSplit, QueueId};
 
 use crate::Error;
 use crate::claim::Claim;
-use crate::journal::{Journal, Open, Setting};
+use crate::journal::{Journal, JournalFile, Setting};
 use crate::nic::{self, Nic};
 use crate::rss::without_queues;
-use crate::values::{ChannelCounts, RingValues, fit, table_text};
+use crate::shared_setting::{Channels, GroHw, Ntuple, Rings, SharedSetting, Step, Table};
+use crate::values::{ChannelCounts, RingValues};
 
 /// The rings that these claims need.
 pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
@@ -46,191 +47,6 @@ pub(crate) fn table_goal(
     without_queues(before, reserved, &others)
 }
 
-/// Whether claims are added or end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Way {
-    Taking,
-    Leaving,
-}
-
-/// How a kind of setting is read and changed.
-struct Kind<T> {
-    /// What somebody else has made of it is what it was, from now on.
-    adopt: fn(&mut Setting<T>, &T),
-    slot: fn(&mut Journal) -> &mut Option<Setting<T>>,
-    needed: fn(&Claim) -> bool,
-    read: fn(&mut Nic) -> Result<T, Error>,
-    goal: fn(&mut Nic, &T, &[Claim]) -> Result<T, Error>,
-    set: fn(&mut Nic, &T) -> Result<T, Error>,
-    /// Back to what it was.
-    reset: fn(&mut Nic, &T) -> Result<T, Error>,
-    /// In words: what it was, what it becomes.
-    words: fn(&T, &T) -> (String, String),
-}
-
-const CHANNELS: Kind<ChannelCounts> = Kind {
-    adopt: |setting, now| setting.before = *now,
-    slot: |journal| &mut journal.channels,
-    needed: |claim| claim.needs.channels.is_some(),
-    read: Nic::channels,
-    goal: |_, before, claims| Ok(channels_goal(*before, claims)),
-    set: |nic, to| nic.set_channels(to).map(|()| *to),
-    reset: |nic, to| nic.set_channels(to).map(|()| *to),
-    words: |from, to| (format!("channels {from}"), to.to_string()),
-};
-
-const RINGS: Kind<RingValues> = Kind {
-    // The other values are not his.
-    adopt: |setting, now| {
-        if !setting.knows_part(now, |rings| &rings.rx) {
-            setting.before.rx = now.rx;
-        }
-        if !setting.knows_part(now, |rings| &rings.split) {
-            setting.before.split = now.split;
-        }
-        if !setting.knows_part(now, |rings| &rings.threshold) {
-            setting.before.threshold = now.threshold;
-        }
-    },
-    slot: |journal| &mut journal.rings,
-    needed: |claim| claim.needs.split || claim.needs.rx_ring.is_some(),
-    read: Nic::rings,
-    goal: |_, before, claims| Ok(rings_goal(before, claims)),
-    set: Nic::set_rings,
-    reset: Nic::reset_rings,
-    words: RingValues::differ,
-};
-
-const TABLE: Kind<Vec<QueueId>> = Kind {
-    adopt: |setting, now| setting.before.clone_from(now),
-    slot: |journal| &mut journal.table,
-    // A change of the channels may change the table.
-    needed: |claim| !claim.needs.reserved.is_empty() || claim.needs.channels.is_some(),
-    read: Nic::table,
-    goal: |nic, before, claims| {
-        let needs = claims.iter().map(|claim| &claim.needs);
-        let reserved: Vec<QueueId> = needs.flat_map(|needs| needs.reserved.clone()).collect();
-        let queues = nic.rx_queues()?;
-        let goal = table_goal(before, &reserved, queues)
-            .ok_or_else(|| Error::NoOtherQueue { device: nic.name() })?;
-        // With more channels some drivers have longer tables.
-        Ok(fit(&goal, nic.table()?.len()))
-    },
-    set: |nic, to| nic.set_table(to).map(|()| to.clone()),
-    reset: |nic, to| nic.reset_table(to).map(|()| to.clone()),
-    words: |from, to| (format!("rss {}", table_text(from)), table_text(to)),
-};
-
-const NTUPLE: Kind<bool> = Kind {
-    adopt: |setting, now| setting.before = *now,
-    slot: |journal| &mut journal.ntuple,
-    needed: |claim| claim.needs.ntuple,
-    read: |nic| nic.feature(nic::NTUPLE),
-    goal: |_, before, claims| Ok(*before || claims.iter().any(|claim| claim.needs.ntuple)),
-    set: |nic, to| nic.set_feature(nic::NTUPLE, *to).map(|()| *to),
-    reset: |nic, to| nic.set_feature(nic::NTUPLE, *to).map(|()| *to),
-    words: |from, to| (format!("ntuple {}", switch(from)), switch(to).to_owned()),
-};
-
-const GRO_HW: Kind<bool> = Kind {
-    adopt: |setting, now| setting.before = *now,
-    slot: |journal| &mut journal.gro_hw,
-    needed: |claim| claim.needs.gro_hw,
-    read: |nic| nic.feature(nic::GRO_HW),
-    goal: |_, before, claims| Ok(*before || claims.iter().any(|claim| claim.needs.gro_hw)),
-    set: |nic, to| nic.set_feature(nic::GRO_HW, *to).map(|()| *to),
-    reset: |nic, to| nic.set_feature(nic::GRO_HW, *to).map(|()| *to),
-    words: |from, to| (format!("rx-gro-hw {}", switch(from)), switch(to).to_owned()),
-};
-
-fn switch(on: &bool) -> &'static str {
-    if *on { "on" } else { "off" }
-}
-
-/// What would become of a setting: what it is, what it would be; `None` where it stays.
-pub(crate) type Step = Option<(String, String)>;
-
-impl<T: PartialEq + Clone> Kind<T> {
-    /// What `claims`, with the journal's own, would make of it. Changes nothing.
-    fn preview(
-        &self,
-        nic: &mut Nic,
-        journal: &mut Journal,
-        claims: &[Claim],
-    ) -> Result<Step, Error> {
-        // As `settle` has it: what nobody needs any more goes back.
-        if (self.slot)(journal).is_none() && !claims.iter().any(self.needed) {
-            return Ok(None);
-        }
-        let now = (self.read)(nic)?;
-        let before = match (self.slot)(journal) {
-            Some(setting) => {
-                self.heed(setting, &now);
-                setting.before.clone()
-            }
-            None => now.clone(),
-        };
-        let goal = (self.goal)(nic, &before, claims)?;
-        let setting = (self.slot)(journal).as_ref();
-        let made = setting.is_some_and(|setting| setting.is_made(&goal, &now));
-        Ok((goal != now && !made).then(|| (self.words)(&now, &goal)))
-    }
-
-    /// Takes what somebody else has made of it for what it was; says what that is, if it is so.
-    fn heed(&self, setting: &mut Setting<T>, now: &T) -> Option<String> {
-        let before = setting.before.clone();
-        if !setting.knows(now) {
-            (self.adopt)(setting, now);
-        }
-        (setting.before != before).then(|| {
-            let (was, is) = (self.words)(&before, &setting.before);
-            format!("{was} -> {is}")
-        })
-    }
-
-    /// Makes it what the journal's claims need; says what it was and what it is, if that differs.
-    fn settle(&self, nic: &mut Nic, open: &mut Open<'_>, way: Way) -> Result<Step, Error> {
-        let claims = open.journal.claims.clone();
-        if (self.slot)(&mut open.journal).is_none() && !claims.iter().any(self.needed) {
-            return Ok(None);
-        }
-        let now = (self.read)(nic)?;
-        let slot = (self.slot)(&mut open.journal);
-        if slot.is_none() && way == Way::Leaving {
-            return Ok(None);
-        }
-        let setting = slot.get_or_insert_with(|| Setting::new(now.clone()));
-        if let Some(words) = self.heed(setting, &now) {
-            let device = &nic.identity.name;
-            tracing::warn!("{device}: somebody else has changed it: {words}, which stays");
-        }
-        let goal = (self.goal)(nic, &setting.before, &claims)?;
-        if setting.is_made(&goal, &now) {
-            return Ok(None);
-        }
-        let back = goal == setting.before;
-        setting.intend(&goal);
-        open.save()?;
-        let made = match back {
-            true => (self.reset)(nic, &goal),
-            false => (self.set)(nic, &goal),
-        };
-        // Whatever a refusal left is of our making, too.
-        let left = match &made {
-            Ok(_) => None,
-            Err(_) => Some((self.read)(nic).unwrap_or_else(|_| now.clone())),
-        };
-        if let Some(setting) = (self.slot)(&mut open.journal) {
-            match (&made, left) {
-                (Ok(kept), _) => setting.became(&goal, kept.clone()),
-                (Err(_), left) => setting.stayed(left.unwrap_or_else(|| now.clone())),
-            }
-        }
-        open.save()?;
-        made.map(|kept| Some((self.words)(&now, &kept)))
-    }
-}
-
 /// What these claims would change, before anything is.
 pub(crate) fn preview(
     nic: &mut Nic,
@@ -238,15 +54,15 @@ pub(crate) fn preview(
     claims: &[Claim],
 ) -> Result<Vec<Step>, Error> {
     Ok(vec![
-        CHANNELS.preview(nic, journal, claims)?,
-        RINGS.preview(nic, journal, claims)?,
-        TABLE.preview(nic, journal, claims)?,
+        Channels::preview(nic, journal, claims)?,
+        Rings::preview(nic, journal, claims)?,
+        Table::preview(nic, journal, claims)?,
     ])
 }
 
 /// What could not be taken back of the shared settings.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct RestoreFailures {
     pub(crate) table: Option<Error>,
     pub(crate) rings: Option<Error>,
     pub(crate) channels: Option<Error>,
@@ -254,47 +70,47 @@ pub(crate) struct Kept {
 }
 
 /// Makes the shared settings what the claims that are left need.
-pub(crate) fn leave(nic: &mut Nic, open: &mut Open<'_>) -> Kept {
-    let mut kept = Kept {
-        table: TABLE.settle(nic, open, Way::Leaving).err(),
-        rings: leave_rings(nic, open).err(),
+pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailures {
+    let mut failures = RestoreFailures {
+        table: Table::release(nic, file).err(),
+        rings: release_rings(nic, file).err(),
         channels: None,
-        ntuple: leave_ntuple(nic, open).err(),
+        ntuple: release_ntuple(nic, file).err(),
     };
-    match leave_channels(nic, open) {
+    match release_channels(nic, file) {
         Ok(None) => {}
         Ok(Some(_)) => {
-            let table = match open.journal.reserved().is_empty() {
-                true => default_again(nic, open),
-                false => follow(nic, open).and_then(|()| {
-                    let _changed = TABLE.settle(nic, open, Way::Leaving)?;
+            let table = match file.journal.reserved().is_empty() {
+                true => default_again(nic, file),
+                false => follow(nic, file).and_then(|()| {
+                    let _changed = Table::release(nic, file)?;
                     Ok(())
                 }),
             };
-            kept.table = kept.table.or(table.err());
+            failures.table = failures.table.or(table.err());
         }
-        Err(error) => kept.channels = Some(error),
+        Err(error) => failures.channels = Some(error),
     }
-    kept
+    failures
 }
 
 /// The channels that the claims that are left need.
 ///
 /// Before Linux 7.3 some drivers refuse while an RSS table is set, the one that was there before, too. The
 /// default one has queues of others in it: it is for the last of them to ask for that.
-fn leave_channels(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Error> {
-    match CHANNELS.settle(nic, open, Way::Leaving) {
-        Err(Error::Refused(error)) if keeps_channels(&error) && open.journal.table.is_some() => {}
+fn release_channels(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+    match Channels::release(nic, file) {
+        Err(Error::Refused(error)) if keeps_channels(&error) && file.journal.table.is_some() => {}
         step => return step,
     }
-    if !open.journal.reserved().is_empty() {
+    if !file.journal.reserved().is_empty() {
         return Ok(None);
     }
     nic.default_table()?;
-    follow(nic, open)?;
-    let step = CHANNELS.settle(nic, open, Way::Leaving);
+    follow(nic, file)?;
+    let step = Channels::release(nic, file);
     if step.is_err() {
-        TABLE.settle(nic, open, Way::Leaving)?;
+        Table::release(nic, file)?;
     }
     step
 }
@@ -305,51 +121,55 @@ fn keeps_channels(error: &netdev::Error) -> bool {
 }
 
 /// Now that there are as many queues as before, it may be the default table again.
-fn default_again(nic: &mut Nic, open: &Open<'_>) -> Result<(), Error> {
-    match &open.journal.table {
+fn default_again(nic: &mut Nic, file: &JournalFile<'_>) -> Result<(), Error> {
+    match &file.journal.table {
         Some(table) => nic.reset_table(&table.before),
         None => Ok(()),
     }
 }
 
 /// Takes the table that a change of the channels has made for one of ours.
-fn follow(nic: &mut Nic, open: &mut Open<'_>) -> Result<(), Error> {
+fn follow(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error> {
     let table = nic.table()?;
-    if let Some(setting) = &mut open.journal.table {
+    if let Some(setting) = &mut file.journal.table {
         setting.intend(&table);
     }
-    open.save()
+    file.save()
 }
 
 /// The rings that the claims need, and what the driver wants before it splits headers.
-fn take_rings(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<(Step, Step), Error> {
+fn acquire_rings(
+    nic: &mut Nic,
+    file: &mut JournalFile<'_>,
+    id: u64,
+) -> Result<(Step, Step), Error> {
     // Who builds on what was switched on for another one needs it, too.
-    let mut needs_gro_hw = open.journal.gro_hw.is_some();
-    let rings = match RINGS.settle(nic, open, Way::Taking) {
+    let mut needs_gro_hw = file.journal.gro_hw.is_some();
+    let rings = match Rings::acquire(nic, file) {
         Err(Error::Refused(error)) if wants_gro_hw(&error) && !nic.feature(nic::GRO_HW)? => {
             needs_gro_hw = true;
             None
         }
         rings => Some(rings?),
     };
-    if let Some(claim) = open.journal.claim(id).filter(|claim| claim.needs.split) {
+    if let Some(claim) = file.journal.claim(id).filter(|claim| claim.needs.split) {
         claim.needs.gro_hw = needs_gro_hw;
     }
-    let gro_hw = GRO_HW.settle(nic, open, Way::Taking)?;
+    let gro_hw = GroHw::acquire(nic, file)?;
     let rings = match rings {
         Some(rings) => rings,
-        None => RINGS.settle(nic, open, Way::Taking)?,
+        None => Rings::acquire(nic, file)?,
     };
-    let splits = open.journal.claims.iter().any(|claim| claim.needs.split);
-    if splits && open.journal.split_was_auto.is_none() {
-        let was = open.journal.rings.as_ref().map(|rings| rings.before.split);
+    let splits = file.journal.claims.iter().any(|claim| claim.needs.split);
+    if splits && file.journal.split_was_auto.is_none() {
+        let was = file.journal.rings.as_ref().map(|rings| rings.before.split);
         if was == Some(Some(HeaderSplit::Enabled)) {
             // What reads as on may be the driver's choice. Until that is known, it is taken for one.
-            open.journal.split_was_auto = Some(true);
-            open.save()?;
+            file.journal.split_was_auto = Some(true);
+            file.save()?;
             let asked = nic.ask_for_split();
-            open.journal.split_was_auto = asked.as_ref().ok().copied();
-            open.save()?;
+            file.journal.split_was_auto = asked.as_ref().ok().copied();
+            file.save()?;
             asked?;
         }
     }
@@ -363,56 +183,60 @@ fn wants_gro_hw(error: &netdev::Error) -> bool {
 }
 
 /// The rings that the claims that are left need.
-fn leave_rings(nic: &mut Nic, open: &mut Open<'_>) -> Result<(), Error> {
-    RINGS.settle(nic, open, Way::Leaving)?;
-    let splits = open.journal.claims.iter().any(|claim| claim.needs.split);
-    if !splits && open.journal.split_was_auto == Some(true) {
-        let was = open.journal.rings.as_ref();
+fn release_rings(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error> {
+    Rings::release(nic, file)?;
+    let splits = file.journal.claims.iter().any(|claim| claim.needs.split);
+    if !splits && file.journal.split_was_auto == Some(true) {
+        let was = file.journal.rings.as_ref();
         nic.leave_split(was.and_then(|rings| rings.before.split))?;
     }
     if !splits {
-        open.journal.split_was_auto = None;
+        file.journal.split_was_auto = None;
     }
-    GRO_HW.settle(nic, open, Way::Leaving)?;
+    GroHw::release(nic, file)?;
     Ok(())
 }
 
 /// Switches flow rules on for a claim; says what changed.
-pub(crate) fn take_ntuple(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Error> {
-    if open.journal.ntuple.is_none() {
-        open.journal.rules_before = nic.rule_places()?;
+pub(crate) fn acquire_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+    if file.journal.ntuple.is_none() {
+        file.journal.rules_before = nic.rule_places()?;
     }
-    NTUPLE.settle(nic, open, Way::Taking)
+    Ntuple::acquire(nic, file)
 }
 
 /// Switches flow rules off again, unless others have added some meanwhile: many drivers would remove them.
-fn leave_ntuple(nic: &mut Nic, open: &mut Open<'_>) -> Result<Step, Error> {
-    let needed = open.journal.claims.iter().any(NTUPLE.needed);
-    if open.journal.ntuple.is_some() && !needed && nic.feature(nic::NTUPLE)? {
+fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+    let needed = file.journal.claims.iter().any(Ntuple::is_needed);
+    if file.journal.ntuple.is_some() && !needed && nic.feature(nic::NTUPLE)? {
         let places = nic.rule_places()?;
-        let before = &open.journal.rules_before;
+        let before = &file.journal.rules_before;
         if let Some(place) = places.iter().find(|place| !before.contains(place)) {
             let device = &nic.identity.name;
             tracing::warn!("{device}: ntuple stays on: somebody has added rule {place} meanwhile");
-            open.journal.ntuple = None;
+            file.journal.ntuple = None;
             return Ok(None);
         }
     }
-    NTUPLE.settle(nic, open, Way::Leaving)
+    Ntuple::release(nic, file)
 }
 
 /// Makes the shared settings what the claims need; says what changed.
-pub(crate) fn take(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<Vec<Step>, Error> {
+pub(crate) fn acquire(
+    nic: &mut Nic,
+    file: &mut JournalFile<'_>,
+    id: u64,
+) -> Result<Vec<Step>, Error> {
     // What the table was, before the channels change it.
-    if open.journal.table.is_none() && open.journal.claims.iter().any(TABLE.needed) {
-        open.journal.table = Some(Setting::new(nic.table()?));
+    if file.journal.table.is_none() && file.journal.claims.iter().any(Table::is_needed) {
+        file.journal.table = Some(Setting::new(nic.table()?));
     }
-    let channels = match CHANNELS.settle(nic, open, Way::Taking) {
+    let channels = match Channels::acquire(nic, file) {
         Err(Error::Refused(error)) if keeps_channels(&error) && nic.table_is_set()? => {
             return Err(Error::TableIsSet {
                 device: nic.name(),
                 error,
-                needed: open
+                needed: file
                     .journal
                     .claims
                     .iter()
@@ -422,10 +246,10 @@ pub(crate) fn take(nic: &mut Nic, open: &mut Open<'_>, id: u64) -> Result<Vec<St
         channels => channels?,
     };
     if channels.is_some() {
-        follow(nic, open)?;
+        follow(nic, file)?;
     }
-    let (gro_hw, rings) = take_rings(nic, open, id)?;
-    let table = TABLE.settle(nic, open, Way::Taking)?;
+    let (gro_hw, rings) = acquire_rings(nic, file, id)?;
+    let table = Table::acquire(nic, file)?;
     Ok(vec![channels, gro_hw, rings, table])
 }
 
