@@ -382,6 +382,8 @@ pub(super) fn doctor_asks_for_it() -> Result<()> {
     );
     let lent = heap(MIB)?;
     let fd = lend(&lent)?;
+    let helper = format!("/tmp/offers.{}", std::process::id());
+    let _listener = UnixListener::bind(&helper)?;
     for (memory, status, words) in [
         ("heap:nowhere".to_owned(), "fail", "/dev/dma_heap/nowhere"),
         (
@@ -397,7 +399,12 @@ pub(super) fn doctor_asks_for_it() -> Result<()> {
         ("udmabuf --size 0".to_owned(), "fail", "0 bytes"),
         (format!("fd:{fd}"), "ok", "large enough"),
         (format!("fd:{fd} --size 4M"), "fail", "4194304 are wanted"),
-        ("socket:/tmp/nowhere".to_owned(), "ok", "not asked"),
+        (
+            "socket:/tmp/nowhere".to_owned(),
+            "fail",
+            "connect to Unix socket",
+        ),
+        (format!("socket:{helper}"), "ok", "not asked"),
         (
             "drm:/dev/null".to_owned(),
             "fail",
