@@ -1,4 +1,4 @@
-//! A plan, applied and taken back.
+//! Applying a plan, and undoing it.
 
 use netdev::{Action, FlowRule, Location, NetNs, QueueId};
 
@@ -15,7 +15,7 @@ use crate::presence::{Kind, Presence};
 use crate::values::rule_text;
 use crate::{Error, Owner, RunDir, settle};
 
-/// A plan that holds; the NIC is put back when it is restored or dropped.
+/// An applied plan. Restoring or dropping it undoes its changes to the NIC.
 #[derive(Debug)]
 #[must_use = "dropping it puts the NIC back as it was"]
 pub struct Applied {
@@ -23,18 +23,18 @@ pub struct Applied {
     identity: Identity,
     dir: RunDir,
     file: String,
-    /// Its number in the journal; `None` when there is nothing to take back.
+    /// Number of the claim in the journal; `None` when nothing is left to undo.
     claim: Option<u64>,
     changes: Vec<Change>,
     guardian: Option<Guardian>,
-    /// Says that its process lives, for as long as it is held.
+    /// Lock that shows that the owner lives.
     life: Option<Life>,
-    /// Says so to those with other runtime directories.
+    /// Socket that shows the owner to processes with other runtime directories.
     presence: Option<Presence>,
 }
 
 impl Applied {
-    /// What was changed, in order. What was so already is not among it.
+    /// Changes that were made, in order.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
@@ -56,14 +56,14 @@ impl Applied {
         if let Some(guardian) = self.guardian.take() {
             match result {
                 Ok(()) | Err(Error::Gone { .. }) => guardian.dismiss(),
-                // It tries again when this process has ended.
+                // The guardian tries again when this process has ended.
                 Err(_) => guardian.stay(),
             }
         }
         result
     }
 
-    /// Ends the claim, under the lock.
+    /// Removes the claim and undoes its changes, under the lock.
     fn end(&self, id: u64) -> Result<(), Error> {
         let locked = self.dir.lock()?;
         let Some(mut file) = JournalFile::named(&locked, &self.file)? else {
@@ -79,7 +79,7 @@ impl Applied {
         })
     }
 
-    /// The NIC, where it is now.
+    /// Opens the NIC in the namespace where it is now.
     fn nic(&self) -> Result<Option<Nic>, Error> {
         match Nic::open(&self.netns, self.identity.ifindex) {
             Ok(nic) if nic.identity.is(&self.identity) => Ok(Some(nic)),
@@ -133,7 +133,7 @@ pub(crate) fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
             Ok(applied)
         }
         Err(error) => {
-            // Unless there is something left for it to take back.
+            // The guardian stays if something is left for it to undo.
             if let Some(guardian) = applied.guardian.take() {
                 match error {
                     Error::NotRestored { .. } => guardian.stay(),
@@ -153,7 +153,7 @@ pub(crate) fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Er
     Ok(take(plan, nic, &dir, None, |_, _| Ok(()))?.changes)
 }
 
-/// What came of a plan.
+/// Result of applying a plan.
 struct Taken {
     file: String,
     claim: u64,
@@ -161,7 +161,7 @@ struct Taken {
     life: Option<Life>,
 }
 
-/// Enters the claim and makes it true; `ready` is called when its number is known and nothing is
+/// Adds the claim and makes its changes; `ready` is called when its number is known and nothing is
 /// written or changed yet.
 fn take(
     plan: Plan,
@@ -208,12 +208,12 @@ fn take(
     }
 }
 
-/// The file by whose lock the owner of a claim is seen to live.
+/// Name of the lock file that shows that a claim's owner lives.
 fn lock_name(file: &str, id: u64) -> String {
     format!("{}-{id}.lock", file.trim_end_matches(".json"))
 }
 
-/// Takes back what those left who ended without doing it. What can't be is no reason to fail here.
+/// Undoes the claims of owners that ended without doing so. A failure is logged and the claim kept.
 fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
     let orphans = file.journal.claims.iter().filter(|claim| claim.is_orphan());
     for id in orphans.map(|claim| claim.id).collect::<Vec<_>>() {
@@ -223,10 +223,10 @@ fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
     }
 }
 
-/// Fails for a queue that the NIC does not have, nor will have with the channels of the plan.
+/// Fails for a queue that the NIC doesn't have, even with the plan's channels.
 pub(crate) fn check_there(plan: &Plan, nic: &mut Nic) -> Result<(), Error> {
     let now = match nic.rx_queues() {
-        // It tells of no channels.
+        // A driver without channels.
         Err(Error::Refused(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
             return Ok(());
         }
@@ -245,7 +245,7 @@ pub(crate) fn check_there(plan: &Plan, nic: &mut Nic) -> Result<(), Error> {
     }
 }
 
-/// Fails if a receiver that runs has one of the plan's queues. What was applied to stay is nobody's.
+/// Fails if a running receiver owns one of the plan's queues. Queues of `apply` have no owner.
 pub(crate) fn check_queues(plan: &Plan, journal: &Journal) -> Result<(), Error> {
     for claim in &journal.claims {
         let taken = plan

@@ -1,11 +1,11 @@
-//! What one owner needs of a NIC, and what it added to it.
+//! Claims: what an owner needs of a NIC, and the rules and contexts that it added.
 
 use netdev::{FlowRule, Location, QueueId, RssContextId};
 use serde::{Deserialize, Serialize};
 
 use crate::Owner;
 
-/// What a receiver needs of what all on the NIC share.
+/// Shared settings that a receiver needs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Needs {
@@ -15,7 +15,7 @@ pub(crate) struct Needs {
     pub(crate) rx_ring: Option<u32>,
     /// Rx queues, at least.
     pub(crate) channels: Option<u32>,
-    /// Queues that RSS puts nothing on.
+    /// Reserved queues.
     pub(crate) reserved: Vec<QueueId>,
     /// Flow rules switched on, without which the driver refused one.
     #[serde(default)]
@@ -31,8 +31,8 @@ impl Needs {
     }
 }
 
-/// What was added for one owner alone. It is noted before it is made, when its number is not known
-/// yet: what was there already is noted beside it, to tell it by.
+/// A rule or context added for one owner. It is noted before it is made, when its number is not known
+/// yet, together with those that existed before, to tell it from them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Item {
@@ -50,13 +50,13 @@ pub(crate) enum Item {
     },
 }
 
-/// One owner's part in a NIC.
+/// What one owner needs of a NIC and has added to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Claim {
-    /// Its number in its journal.
+    /// Number of the claim in its journal.
     pub(crate) id: u64,
-    /// Whose it is; `None`: nobody's, it holds until it is restored.
+    /// Owner; `None` for a claim of `apply`, which stays until it is restored.
     pub(crate) owner: Option<Owner>,
     pub(crate) needs: Needs,
     /// In the order in which they were made.
@@ -64,13 +64,13 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// Whether its owner has ended without taking it back.
+    /// Whether the owner has ended without undoing the claim.
     pub(crate) fn is_orphan(&self) -> bool {
         self.owner.as_ref().is_some_and(|owner| !owner.is_alive())
     }
 }
 
-/// Whether both rules are about the same packets, whatever they do with them.
+/// Whether both rules match the same packets, whatever their actions are.
 pub(crate) fn same_packets(a: &FlowRule, b: &FlowRule) -> bool {
     let alike = FlowRule {
         action: a.action,
@@ -79,7 +79,7 @@ pub(crate) fn same_packets(a: &FlowRule, b: &FlowRule) -> bool {
     same_rule(a, &alike)
 }
 
-/// Whether both rules are about the same packets and do the same with them, wherever they stand.
+/// Whether both rules match the same packets with the same action, whatever their places are.
 pub(crate) fn same_rule(a: &FlowRule, b: &FlowRule) -> bool {
     let anywhere = |rule: &FlowRule| FlowRule {
         location: Location::Any,

@@ -14,7 +14,7 @@ pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> R
         return Ok(());
     };
     let needs = std::mem::take(&mut claim.needs);
-    // Noted until it is gone: who is killed here has left it to the next one.
+    // The journal has each item until it is gone: after a kill the next process finishes.
     let mut left = claim.items.clone();
     while let Some(item) = left.pop() {
         match remove(nic, &file.journal, &item) {
@@ -61,7 +61,7 @@ pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> R
     })
 }
 
-/// Removes what was added for a claim, if it was, and is still what it was.
+/// Removes a rule or context of a claim, if it exists and is still the claim's.
 fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
     match item {
         Item::Context {
@@ -79,7 +79,7 @@ fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
                 None => Ok(()),
             }
         }
-        // Whoever made it did not live to note its number.
+        // The process that made it was killed before it could note the number.
         Item::Context { table, before, .. } => {
             let others = contexts_of(journal);
             let made = nic.contexts()?.into_iter().find(|(id, there)| {
@@ -116,7 +116,7 @@ fn stays(nic: &Nic, what: &str) {
     tracing::warn!("{device}: {what} is not what was made there: if there is one, it stays");
 }
 
-/// The contexts that are known to be some claim's.
+/// Contexts that belong to a claim.
 fn contexts_of(journal: &Journal) -> Vec<netdev::RssContextId> {
     let items = journal.claims.iter().flat_map(|claim| &claim.items);
     items
@@ -127,7 +127,7 @@ fn contexts_of(journal: &Journal) -> Vec<netdev::RssContextId> {
         .collect()
 }
 
-/// The rules that are known to be some claim's.
+/// Rules that belong to a claim.
 fn locations_of(journal: &Journal) -> Vec<u32> {
     let items = journal.claims.iter().flat_map(|claim| &claim.items);
     items

@@ -1,4 +1,4 @@
-//! What can go wrong with a NIC's set-up.
+//! Errors of setting a NIC up.
 
 use std::io;
 
@@ -29,12 +29,12 @@ pub enum Error {
     NotKept {
         /// The NIC.
         device: String,
-        /// What was set, to what.
+        /// Setting and value asked for.
         setting: String,
-        /// What it is.
+        /// Value that the driver kept.
         kept: String,
     },
-    /// All queues are to be kept free of RSS.
+    /// All queues would be reserved.
     #[error("rss-set {device}: no queue is left for the other traffic")]
     NoOtherQueue {
         /// The NIC.
@@ -51,9 +51,9 @@ pub enum Error {
     NoSuchQueue {
         /// The NIC.
         device: String,
-        /// The queue that was named.
+        /// Queue that was named.
         queue: QueueId,
-        /// How many it has, or is to have.
+        /// Number of queues that it has, or is to have.
         count: u32,
     },
     /// One flow cannot be spread over several queues.
@@ -75,11 +75,11 @@ pub enum Error {
     FlowTaken {
         /// The NIC.
         device: String,
-        /// Where that rule is.
+        /// Place of that rule.
         place: u32,
         /// The rule, in words.
         rule: String,
-        /// Whose it is, if that is known; `Some(None)`: it was applied to stay.
+        /// Owner of the rule, if known; `Some(None)` for a rule of `apply`.
         owner: Option<Option<Box<Owner>>>,
     },
     /// Another receiver has the queue.
@@ -87,9 +87,9 @@ pub enum Error {
     QueueTaken {
         /// The NIC.
         device: String,
-        /// The queue that both want.
+        /// Queue that both want.
         queue: QueueId,
-        /// Who has it.
+        /// Owner of the queue.
         owner: Owner,
     },
     /// The NIC was removed, or is in a namespace that cannot be seen.
@@ -98,7 +98,7 @@ pub enum Error {
         /// The NIC.
         device: String,
     },
-    /// The NIC was not found, and may be somewhere.
+    /// The NIC was not found, and may be in a namespace that can't be searched.
     #[error(
         "{device} is in no namespace that can be seen from here, and may be in another: what was changed \
          on it stays noted{}",
@@ -107,7 +107,7 @@ pub enum Error {
     Hidden {
         /// The NIC.
         device: String,
-        /// What kept it from being found, where that is known.
+        /// What kept the NIC from being found, where that is known.
         why: Option<netdev::Error>,
     },
     /// Some steps could not be taken back; the NIC is not as it was.
@@ -121,8 +121,7 @@ pub enum Error {
     /// The journal could not be read or written; nothing was changed without it.
     #[error(transparent)]
     RunDir(#[from] RunDirError),
-    /// Somebody has set the NIC up who keeps what it was in another directory: neither could tell what the
-    /// other makes of it.
+    /// Another process, with another runtime directory, has set the NIC up: neither can read the other's journal.
     #[error(
         "{device} is set up by {}, whose journal is in another runtime directory",
         pid.map_or("a process".to_owned(), |pid| format!("process {pid}"))
@@ -130,19 +129,19 @@ pub enum Error {
     OtherRunDir {
         /// The NIC.
         device: String,
-        /// Who has, where that can be seen.
+        /// That process, where its id can be seen.
         pid: Option<u32>,
     },
-    /// It could not be said that the NIC is set up, nor who else has done it.
+    /// The sockets that show who has set a NIC up could not be made or read.
     #[error("sockets of other receivers")]
     Presence(#[source] io::Error),
-    /// The process that watches over this one could not be started; nothing was changed.
+    /// The guardian could not be started; nothing was changed.
     #[error("starting the guardian")]
     Guardian(#[source] io::Error),
 }
 
 impl Error {
-    /// What to do about it, where that is known and not said by the kernel's words.
+    /// Remedy, where one is known beyond the kernel's words.
     pub fn remedy(&self) -> Option<String> {
         Some(match self {
             Self::QueueTaken { device, .. } => {
@@ -228,7 +227,7 @@ impl Error {
     }
 }
 
-/// Whose a rule is, behind its place.
+/// Text of a rule's owner, to follow its place.
 fn of(owner: &Option<Option<Box<Owner>>>) -> String {
     match owner {
         Some(Some(owner)) => format!(" of {owner}"),

@@ -7,23 +7,23 @@ use crate::journal::JournalFile;
 use crate::nic::Nic;
 use crate::{Error, Owner, RunDir};
 
-/// Something, and whose it is; `None`: it was applied to stay.
+/// A thing and its owner; `None` for a thing that `apply` made, which stays.
 type Of<T> = Vec<(T, Option<Owner>)>;
 
 /// Rules, contexts and queues of a NIC, each with its owner.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Held {
-    /// Queues that RSS puts nothing on for them.
+    /// Reserved queues.
     pub queues: Of<QueueId>,
-    /// The places of their flow rules.
+    /// Places of flow rules.
     pub rules: Of<u32>,
-    /// Their RSS contexts.
+    /// RSS contexts.
     pub contexts: Of<RssContextId>,
 }
 
 impl Held {
-    /// The receiver that runs and has this queue.
+    /// The running receiver that owns this queue.
     pub fn queue_owner(&self, queue: QueueId) -> Option<&Owner> {
         let mut held = self.queues.iter().filter(|(held, _)| *held == queue);
         held.find_map(|(_, owner)| owner.as_ref())
@@ -33,7 +33,7 @@ impl Held {
 /// Reads the owners of the rules, contexts and queues of this NIC. Changes nothing.
 ///
 /// # Errors
-/// [`Error::RunDir`] for what is written down and can't be read; what the kernel says of the NIC.
+/// [`Error::RunDir`] for a journal that can't be read; those of asking the kernel about the NIC.
 pub fn held(netns: &NetNs, ifindex: Ifindex) -> Result<Held, Error> {
     let nic = Nic::open(netns, ifindex)?;
     let journal = JournalFile::look(RunDir::existing()?.as_ref(), &nic.identity)?;

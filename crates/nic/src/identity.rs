@@ -1,4 +1,4 @@
-//! Which NIC it is.
+//! Identity of a NIC across renames, moves and restarts of its driver.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, boot_id};
 
-/// Searches that are made when namespaces come and go meanwhile.
+/// Number of searches while namespaces come and go.
 const TRIES: u32 = 3;
 
 /// What tells a NIC from others, one of the same name too. In a namespace the kernel gives no number
@@ -21,16 +21,16 @@ const TRIES: u32 = 3;
 #[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
     boot: String,
-    /// Device and inode of its namespace.
+    /// Device and inode of the NIC's namespace.
     netns: (u64, u64),
     pub(crate) ifindex: Ifindex,
     pub(crate) name: String,
     parent: Option<String>,
     bus: Option<String>,
-    /// Its device since that has its driver: see [`device`].
+    /// Number of the device's binding to its driver: see [`device`].
     #[serde(default)]
     device: Option<u64>,
-    /// Its own address and port, among those of its device.
+    /// Permanent address and port, among those of the device.
     #[serde(default)]
     port: (Option<String>, Option<String>),
 }
@@ -56,7 +56,7 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Whether both are one NIC, wherever it is now and whatever its name and number are.
+    /// Whether both are the same NIC, whatever its namespace, name and ifindex are now.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let of = |it: &Self| (it.boot.clone(), it.parent.clone(), it.bus.clone());
         if of(self) != of(other) {
@@ -72,17 +72,17 @@ impl Identity {
         }
     }
 
-    /// Whether it was met in this boot of the machine.
+    /// Whether the identity is of this boot.
     pub(crate) fn is_of_this_boot(&self) -> Result<bool, Error> {
         Ok(self.boot == boot_id()?)
     }
 
-    /// The name of its journal.
+    /// Usual file name of the NIC's journal.
     pub(crate) fn file(&self) -> String {
         format!("nic-{}-{}.json", self.netns.1, self.ifindex)
     }
 
-    /// Whether a journal of this name may be its own.
+    /// Whether a journal of this file name may be this NIC's.
     pub(crate) fn may_have(&self, file: &str) -> bool {
         let whole = self.file();
         let stem = whole.trim_end_matches(".json");
@@ -105,7 +105,7 @@ impl Identity {
                 return Ok(found);
             }
             let why = match (self.sysfs(), why) {
-                // Its settings went with it.
+                // The settings are gone with the NIC.
                 (Sysfs::Gone, _) | (Sysfs::Unknown, None) => return Ok(None),
                 (Sysfs::There(device), why) if self.device == Some(device) => why,
                 // The device was taken from its driver, or away, since.
@@ -134,7 +134,7 @@ impl Identity {
             match self.find_in(seen) {
                 Ok(None) => {}
                 Ok(found) => return Ok((found, None)),
-                // Not knowing is not absence.
+                // A namespace that can't be searched may have the NIC.
                 Err(Error::Refused(error)) => why = Some(error),
                 Err(error) => return Err(error),
             }
@@ -185,10 +185,10 @@ type Found = (Option<(NetNs, LinkInfo)>, Option<netdev::Error>);
 
 /// What sysfs says of a device.
 enum Sysfs {
-    /// It is there: see [`device`].
+    /// Number of the device's binding to its driver: see [`device`].
     There(u64),
     Gone,
-    /// It has none, or there is no sysfs.
+    /// No device, or no sysfs.
     Unknown,
 }
 

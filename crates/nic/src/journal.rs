@@ -1,4 +1,4 @@
-//! The journal of a NIC: what it was, what we may have made of it, and for whom.
+//! The journal of a NIC: its original settings, the changes, and the claims that need them.
 
 use std::path::Path;
 
@@ -10,20 +10,20 @@ use crate::identity::Identity;
 use crate::values::{ChannelCounts, RingValues};
 use crate::{Error, Locked, RunDir, RunDirError, rundir};
 
-/// The journals' names begin so.
+/// Prefix of the journals' file names.
 pub(crate) const PREFIX: &str = "nic-";
-/// Of what is written here. Those of an earlier one are understood, later ones are not.
+/// Version of the format. Earlier versions are understood, later ones are refused.
 const VERSION: u32 = 2;
 
-/// A setting that all on the NIC share.
+/// Record of a setting that all receivers on the NIC share.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Setting<T> {
-    /// What it was before us.
+    /// Original value.
     pub(crate) before: T,
-    /// What we made of it, or were about to.
+    /// Values that we set, or were about to set.
     ours: Vec<T>,
-    /// What was asked for last, and what the driver made of that, if that was something else.
+    /// The value asked for last and the one that the driver made of it, if they differ.
     #[serde(default = "none")]
     rounded: Option<(T, T)>,
 }
@@ -41,44 +41,44 @@ impl<T: PartialEq + Clone> Setting<T> {
         }
     }
 
-    /// Whether `now` is what it was, or of our making: else somebody else has changed it.
+    /// Whether `now` is the original value or one of ours. If not, another program has set it.
     pub(crate) fn knows(&self, now: &T) -> bool {
         self.knows_part(now, |value| value)
     }
 
-    /// The same of a part of it.
+    /// Whether a part of `now` is that of the original value or of one of ours.
     pub(crate) fn knows_part<P: PartialEq>(&self, now: &T, part: impl Fn(&T) -> &P) -> bool {
         let mut known = self.ours.iter().chain([&self.before]);
         known.any(|known| part(known) == part(now))
     }
 
-    /// About to become `value`, from what it is now.
+    /// Records that `value` is about to be set.
     pub(crate) fn intend(&mut self, value: &T) {
         if !self.ours.contains(value) {
             self.ours.push(value.clone());
         }
     }
 
-    /// It became `value`, when `goal` was asked for.
+    /// Records that the driver made `value` of `goal`.
     pub(crate) fn became(&mut self, goal: &T, value: T) {
         self.rounded = (*goal != value).then(|| (goal.clone(), value.clone()));
         self.ours = vec![value];
     }
 
-    /// A request was refused, and left `value`.
+    /// Records that the driver refused, which left `value`.
     pub(crate) fn stayed(&mut self, value: T) {
         self.rounded = None;
         self.ours = vec![value];
     }
 
-    /// Whether `now` is what the driver makes of `goal`: to ask for it again would change nothing.
+    /// Whether `now` is what the driver makes of `goal`: setting it again would change nothing.
     pub(crate) fn is_made(&self, goal: &T, now: &T) -> bool {
         let made = self.rounded.as_ref();
         goal == now || made.is_some_and(|(asked, kept)| asked == goal && kept == now)
     }
 }
 
-/// What is written down about one NIC.
+/// Contents of a NIC's journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Journal {
@@ -93,10 +93,10 @@ pub(crate) struct Journal {
     /// Whether the NIC coalesces packets.
     #[serde(default)]
     pub(crate) gro_hw: Option<Setting<bool>>,
-    /// Header split was on by itself before it was asked for, which reads the same.
+    /// Whether the driver had header split on by itself before it was set, which reads the same.
     #[serde(default)]
     pub(crate) split_was_auto: Option<bool>,
-    /// Where rules were when they were switched on for a claim.
+    /// Places of the rules that existed when rules were switched on for a claim.
     #[serde(default)]
     pub(crate) rules_before: Vec<u32>,
     pub(crate) claims: Vec<Claim>,
@@ -118,7 +118,7 @@ impl Journal {
         }
     }
 
-    /// A number for a new claim.
+    /// Number for a new claim.
     pub(crate) fn next_id(&self) -> u64 {
         1 + self.claims.iter().map(|claim| claim.id).max().unwrap_or(0)
     }
@@ -127,14 +127,14 @@ impl Journal {
         self.claims.iter_mut().find(|claim| claim.id == id)
     }
 
-    /// The queues that some claim keeps free of RSS.
+    /// Queues that any claim reserves.
     pub(crate) fn reserved(&self) -> Vec<QueueId> {
         let needs = self.claims.iter().map(|claim| &claim.needs);
         needs.flat_map(|needs| needs.reserved.clone()).collect()
     }
 }
 
-/// A journal and where it stands, under the lock.
+/// A journal and its file, under the directory's lock.
 #[derive(Debug)]
 pub(crate) struct JournalFile<'a> {
     pub(crate) dir: &'a Locked,
@@ -143,7 +143,7 @@ pub(crate) struct JournalFile<'a> {
 }
 
 impl<'a> JournalFile<'a> {
-    /// The journal of this name; `None` if there is none any more.
+    /// Opens the journal in this file; `None` if the file is gone.
     pub(crate) fn named(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
         Ok(read(dir.path(), file)?.map(|journal| Self {
             dir,
@@ -152,14 +152,14 @@ impl<'a> JournalFile<'a> {
         }))
     }
 
-    /// The NIC's journal, or a new one, which is not written yet. Those of another boot are removed:
-    /// what they tell of ended with it.
+    /// Opens the NIC's journal, or begins one, which is not written yet. Journals of another boot are
+    /// removed: the settings in them ended with that boot.
     pub(crate) fn of(dir: &'a Locked, nic: Identity) -> Result<Self, Error> {
         for file in dir.names(PREFIX)? {
             match Self::named(dir, &file) {
                 Ok(Some(open)) if open.journal.nic.is(&nic) => return Ok(open),
                 Ok(Some(open)) if !open.journal.nic.is_of_this_boot()? => dir.remove(&file)?,
-                // Damaged: whose it is stands in its name.
+                // A damaged journal: the file's name says which NIC it is about.
                 Err(error) if nic.may_have(&file) => return Err(error),
                 _ => {}
             }
@@ -171,7 +171,7 @@ impl<'a> JournalFile<'a> {
         })
     }
 
-    /// The NIC's journal, for who only looks: an empty one if there is none.
+    /// Reads the NIC's journal without the lock; an empty one if there is none.
     pub(crate) fn look(dir: Option<&RunDir>, nic: &Identity) -> Result<Journal, Error> {
         if let Some(dir) = dir {
             for file in dir.names(PREFIX)? {
@@ -185,7 +185,7 @@ impl<'a> JournalFile<'a> {
         Ok(Journal::new(nic.clone()))
     }
 
-    /// Ends a claim: nothing is left of it. To be saved.
+    /// Removes a claim, of which nothing is left on the NIC. The caller saves.
     pub(crate) fn forget(&mut self, id: u64) {
         let claims = self.journal.claims.iter();
         let locks = claims.filter(|claim| claim.id == id);
@@ -198,7 +198,7 @@ impl<'a> JournalFile<'a> {
         self.journal.claims.retain(|claim| claim.id != id);
     }
 
-    /// Writes it down, or removes it when it holds nothing for anybody.
+    /// Writes the file, or removes it when no claim is left.
     pub(crate) fn save(&self) -> Result<(), Error> {
         if self.journal.claims.is_empty() {
             self.dir.remove(&self.file)?;
@@ -209,8 +209,8 @@ impl<'a> JournalFile<'a> {
     }
 }
 
-/// A name for the journal of a NIC that has none. A NIC that came to this number has its journal under the
-/// name of where it was; one that left it may have left its own under this.
+/// File name for a new journal. Another NIC may have had this ifindex before and left its journal under
+/// the usual name.
 fn free_name(dir: &Locked, nic: &Identity) -> Result<String, Error> {
     let taken = dir.names(PREFIX)?;
     let whole = nic.file();

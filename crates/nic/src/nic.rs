@@ -1,4 +1,4 @@
-//! One NIC, read and changed; what is changed is read back.
+//! Settings of a NIC: read, changed, and read back.
 
 use std::fmt;
 
@@ -14,10 +14,10 @@ use crate::values::{ChannelCounts, RingValues, rule_text, shortest, table_text, 
 
 /// The kernel's name of `ethtool -K IF ntuple` (`NETIF_F_NTUPLE`).
 pub(crate) const NTUPLE: &str = "rx-ntuple-filter";
-/// That of `ethtool -K IF rx-gro-hw` (`NETIF_F_GRO_HW`).
+/// The kernel's name of `ethtool -K IF rx-gro-hw` (`NETIF_F_GRO_HW`).
 pub(crate) const GRO_HW: &str = "rx-gro-hw";
 
-/// A NIC where it is.
+/// A NIC and its network namespace.
 #[derive(Debug)]
 pub(crate) struct Nic {
     pub(crate) identity: Identity,
@@ -26,7 +26,7 @@ pub(crate) struct Nic {
 }
 
 impl Nic {
-    /// The NIC of this number in this namespace.
+    /// Opens the NIC of this ifindex in this namespace.
     pub(crate) fn open(netns: &NetNs, ifindex: Ifindex) -> Result<Self, Error> {
         let link = Link::open_in(netns)?.get(ifindex)?;
         Ok(Self {
@@ -36,7 +36,7 @@ impl Nic {
         })
     }
 
-    /// The NIC that this was, wherever it is now.
+    /// Opens the NIC of this identity, in whatever namespace it is now.
     pub(crate) fn find(identity: &Identity) -> Result<Option<Self>, Error> {
         let Some((netns, link)) = identity.find()? else {
             return Ok(None);
@@ -60,7 +60,7 @@ impl Nic {
         Ok(RingValues::of(&self.ethtool.rings(self.ifindex())?))
     }
 
-    /// Makes the rings so. The driver may round a size up.
+    /// Sets the rings; returns what the driver made of it, as it may round a size up.
     pub(crate) fn set_rings(&mut self, to: &RingValues) -> Result<RingValues, Error> {
         let now = self.rings()?;
         let change = RingsChange {
@@ -78,13 +78,13 @@ impl Nic {
         }
     }
 
-    /// Makes the rings what they were. The driver's default first, since what reads as `on` may have
-    /// been the default; then, if that is not what it was, the very value.
+    /// Restores the rings: first the driver's default, since a split that reads as on may have
+    /// been the default; then, if the default is another value, the value itself.
     pub(crate) fn reset_rings(&mut self, to: &RingValues) -> Result<RingValues, Error> {
         let now = self.rings()?;
         let change = RingsChange {
             rx: to.rx.filter(|_| to.rx != now.rx),
-            // Some drivers tell of it only while it is set (mlx5).
+            // mlx5 and others report header split only while it is set.
             tcp_data_split: (to.split != now.split).then_some(HeaderSplit::Auto),
             hds_thresh: to.threshold,
             ..RingsChange::default()
@@ -101,15 +101,15 @@ impl Nic {
         }
     }
 
-    /// Asks for header split although it reads as on: only what was asked for counts for a binding
-    /// (`__netif_mp_open_rxq`). Says whether it was on by itself until now.
+    /// Sets header split although it reads as on: only a split that was set counts for a binding
+    /// (`__netif_mp_open_rxq`). Returns whether the driver had it on by itself until now.
     pub(crate) fn ask_for_split(&mut self) -> Result<bool, Error> {
         let mut changes = Ethtool::open_in(&self.netns)?.ring_changes()?;
         self.set_split(HeaderSplit::Enabled)?;
         Ok(changes.is_changed(self.ifindex())?)
     }
 
-    /// Leaves header split to the driver, and no other than it was.
+    /// Leaves header split to the driver, and fails if that changes it.
     pub(crate) fn leave_split(&mut self, was: Option<HeaderSplit>) -> Result<(), Error> {
         self.set_split(HeaderSplit::Auto)?;
         let kept = self.rings()?;
@@ -132,7 +132,7 @@ impl Nic {
         Ok(ChannelCounts::of(&self.ethtool.channels(self.ifindex())?))
     }
 
-    /// How many rx queues it has.
+    /// Number of rx queues.
     pub(crate) fn rx_queues(&mut self) -> Result<u32, Error> {
         Ok(self.ethtool.channels(self.ifindex())?.rx_queues())
     }
@@ -170,10 +170,9 @@ impl Nic {
         }
     }
 
-    /// Makes the table what it was. One that looks like the kernel's default is made by asking for
-    /// that: a table that was never set must not count as set from now on
-    /// (`netif_is_rxfh_configured`). No other takes that way, which for a moment would put traffic
-    /// on queues that were kept out.
+    /// Restores the RSS table. A table equal to the kernel's default is restored by asking for the
+    /// default, so that it doesn't count as set from now on (`netif_is_rxfh_configured`). No other table takes
+    /// that way, which for a moment would lead traffic to queues that were kept out.
     pub(crate) fn reset_table(&mut self, to: &[QueueId]) -> Result<(), Error> {
         let queues = self.rx_queues()?;
         if to == equal_table(to.len(), queues) && self.default_table()? == to {
@@ -182,15 +181,15 @@ impl Nic {
         self.set_table(to)
     }
 
-    /// Whether its table is another one than the default, as far as can be seen.
+    /// Whether the RSS table differs from the kernel's default. A table set to the default's values is not told from it.
     pub(crate) fn table_is_set(&mut self) -> Result<bool, Error> {
         let (table, queues) = (self.table()?, self.rx_queues()?);
         Ok(table != equal_table(table.len(), queues))
     }
 
-    /// Goes back to the kernel's default table, whatever that is; says what it is.
+    /// Asks for the kernel's default table; returns the table that results.
     pub(crate) fn default_table(&mut self) -> Result<Vec<QueueId>, Error> {
-        // A driver that refuses is asked for the very table next.
+        // A driver that refuses gets the table itself next.
         if let Err(error) = self.write_table(Vec::new()) {
             tracing::debug!("{}: no default table: {error}", self.identity.name);
         }
@@ -205,7 +204,7 @@ impl Nic {
         Ok(self.ethtool.set_rss(self.ifindex(), None, &change)?)
     }
 
-    /// The numbers of its RSS contexts.
+    /// RSS contexts, each with its table.
     pub(crate) fn contexts(&mut self) -> Result<Vec<(RssContextId, Vec<QueueId>)>, Error> {
         let contexts = match self.ethtool.rss_contexts(self.ifindex()) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
@@ -228,7 +227,7 @@ impl Nic {
         })
     }
 
-    /// Whether a context more can be made.
+    /// Whether another context can be created.
     pub(crate) fn has_room_for_context(&mut self) -> Result<bool, Error> {
         match self.ethtool.has_room_for_rss_context(self.ifindex()) {
             // A caller without the permission gets EPERM when it creates one.
@@ -259,12 +258,12 @@ impl Nic {
         }
     }
 
-    /// Its rules, of the kinds that are known.
+    /// Flow rules of known kinds.
     pub(crate) fn rules(&mut self) -> Result<Vec<FlowRule>, Error> {
         Ok(self.ethtool.rules(self.ifindex())?)
     }
 
-    /// Whether a feature is on, and whether it can be switched. One that can't counts as on.
+    /// Whether a feature is on. A feature that can't be switched counts as on.
     pub(crate) fn feature(&mut self, name: &str) -> Result<bool, Error> {
         let features = self.ethtool.features(self.ifindex())?;
         Ok(features.active.contains(name) || !features.hw.contains(name))
@@ -274,7 +273,7 @@ impl Nic {
         Ok(self.ethtool.set_feature(self.ifindex(), name, on)?)
     }
 
-    /// Where its rules are, of all kinds.
+    /// Places of all flow rules, of unknown kinds too.
     pub(crate) fn rule_places(&mut self) -> Result<Vec<u32>, Error> {
         match self.ethtool.rule_places(self.ifindex()) {
             // A driver without rules says so when it is given one.
@@ -283,7 +282,7 @@ impl Nic {
         }
     }
 
-    /// Adds a rule, says where. Where the driver does not choose, `note` is given the place first.
+    /// Adds a rule; returns its place. Where the driver does not choose, `note` gets the place first.
     pub(crate) fn insert_rule(
         &mut self,
         rule: &FlowRule,
@@ -311,7 +310,7 @@ impl Nic {
         Err(self.not_kept(setting, kept))
     }
 
-    /// Removes the rule there, if it is this one; says whether it was.
+    /// Removes the rule at this place if it is the given one; returns whether it was.
     pub(crate) fn delete_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
         if !self.has_rule(location, rule)? {
             return Ok(false);
@@ -323,7 +322,7 @@ impl Nic {
         }
     }
 
-    /// Removes whatever rule is there.
+    /// Removes the rule at this place, whichever it is.
     pub(crate) fn delete_any_rule(&mut self, location: u32) -> Result<(), Error> {
         Ok(self.ethtool.delete_rule(self.ifindex(), location)?)
     }
@@ -334,9 +333,9 @@ impl Nic {
         }
         match self.ethtool.rule(self.ifindex(), location) {
             Ok(there) => Ok(same_rule(&there, rule)),
-            // One of a kind that is not known.
+            // A rule of an unknown kind.
             Err(error) if error.raw_os_error().is_none() => Ok(false),
-            // Deleted meanwhile.
+            // Another program has deleted the rule.
             Err(_) if !self.ethtool.has_rule(self.ifindex(), location)? => Ok(false),
             Err(error) => Err(error.into()),
         }

@@ -1,4 +1,4 @@
-//! Who changed a NIC, and whether he is still there.
+//! Owner of a claim, and whether its process still lives.
 
 use std::fmt;
 use std::fs::{self, File};
@@ -12,35 +12,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Locked, RunDirError};
 
-/// A process, known by more than its number, which another one may get.
+/// A process, identified by more than its id, which may be reused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owner {
-    /// Its number.
+    /// Process id.
     pub pid: u32,
-    /// The PID namespace that the number is of.
+    /// PID namespace of the process id.
     pid_namespace: u64,
-    /// When it began, in ticks since the boot (`proc_pid_stat(5)`, field 22).
+    /// Start time in ticks since the boot (`proc_pid_stat(5)`, field 22).
     start: u64,
-    /// Its name.
+    /// Name of the process.
     pub command: String,
-    /// A file that it holds a lock on as long as it lives, whatever namespaces it is in; journals of
+    /// File on which the process holds a lock while it lives, in whatever namespaces; journals of
     /// earlier versions have none.
     #[serde(default)]
     lock: Option<String>,
-    /// Where that is.
+    /// Directory of that file.
     #[serde(skip)]
     dir: PathBuf,
 }
 
-/// A process's lock on its own life: the kernel lets it go when the process ends.
+/// Lock that shows that a process lives: the kernel releases it when the process ends.
 #[derive(Debug)]
 pub(crate) struct Life {
     _lock: Flock<File>,
 }
 
 impl Owner {
-    /// The calling process.
+    /// Describes the calling process.
     ///
     /// # Errors
     /// Those of reading `/proc/self`.
@@ -56,7 +56,7 @@ impl Owner {
         })
     }
 
-    /// Takes the lock by which others see that it lives: a new file of this name.
+    /// Takes the lock that shows that the process lives, on a new file of this name.
     pub(crate) fn live(&mut self, dir: &Locked, name: String) -> Result<Life, RunDirError> {
         dir.remove(&name)?;
         let life = Life {
@@ -66,19 +66,19 @@ impl Owner {
         Ok(life)
     }
 
-    /// The name of its lock.
+    /// Name of the lock file.
     pub(crate) fn lock(&self) -> Option<&str> {
         self.lock.as_deref()
     }
 
-    /// Says where the journal is that it stands in.
+    /// Sets the directory of the journal that has this owner.
     pub(crate) fn found_in(&mut self, dir: &Path) {
         self.dir = dir.to_owned();
     }
 
-    /// Whether it holds its lock; `None` if that is not known.
+    /// Whether the process holds its lock; `None` if that is unknown.
     fn holds(&self) -> Option<bool> {
-        // Whoever could name a file elsewhere could do worse.
+        // A program that can write such a journal could do worse.
         let path = self.dir.join(self.lock.as_ref()?);
         let file = match File::open(&path) {
             Ok(file) => file,
@@ -92,8 +92,8 @@ impl Owner {
         }
     }
 
-    /// Whether it still runs: it holds the lock that it took. One of an earlier version, which took none,
-    /// is looked for by its number; in another PID namespace it can't be seen, and counts as running.
+    /// Whether the process still runs: whether its lock is held. An owner of an earlier version has no lock and
+    /// is looked for by its process id; in another PID namespace it can't be seen, and counts as running.
     pub fn is_alive(&self) -> bool {
         if let Some(holds) = self.holds() {
             return holds;
@@ -102,7 +102,7 @@ impl Owner {
             return true;
         }
         match Stat::read(&self.pid.to_string()) {
-            // The files of one that was killed are closed when its last thread has ended.
+            // The kernel closes a killed process's files when its last thread has ended.
             Ok(stat) => {
                 stat.start == self.start && (stat.threads > 1 || !matches!(stat.state, 'Z' | 'X'))
             }
@@ -121,7 +121,7 @@ fn pid_namespace() -> io::Result<u64> {
     Ok(fs::metadata("/proc/self/ns/pid")?.ino())
 }
 
-/// What is wanted of `/proc/PID/stat`.
+/// Fields of `/proc/PID/stat`.
 struct Stat {
     command: String,
     state: char,
@@ -136,7 +136,7 @@ impl Stat {
             .ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// The name stands in brackets and may itself hold brackets and blanks.
+    /// Parses a line; the name in parentheses may itself contain parentheses and blanks.
     fn parse(text: &str) -> Option<Self> {
         let (before, after) = text.rsplit_once(')')?;
         let (_, command) = before.split_once('(')?;

@@ -1,4 +1,4 @@
-//! What a NIC is to look like.
+//! Plans: the settings that a receiver wants of a NIC.
 
 use std::fmt;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::nic::Nic;
 use crate::presence::Presence;
 use crate::{Error, RunDir, settle};
 
-/// What a NIC is to look like.
+/// Settings that a receiver wants of a NIC.
 #[derive(Debug, Clone)]
 pub struct Plan {
     pub(crate) device: String,
@@ -23,13 +23,13 @@ pub struct Plan {
     pub(crate) flows: Vec<(FlowRule, Vec<QueueId>)>,
 }
 
-/// One thing that a plan changes.
+/// A change that a plan makes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Change {
-    /// What it is before; `None` if it is not there.
+    /// Value before; `None` for a thing that is added.
     pub from: Option<String>,
-    /// What it becomes.
+    /// Value after.
     pub to: String,
 }
 
@@ -43,7 +43,7 @@ impl fmt::Display for Change {
 }
 
 impl Plan {
-    /// A plan for this NIC that changes nothing yet. The name is for people to read.
+    /// Begins a plan for this NIC. The name is used in messages only.
     pub fn new(device: impl Into<String>, ifindex: Ifindex) -> Self {
         Self {
             device: device.into(),
@@ -53,28 +53,28 @@ impl Plan {
         }
     }
 
-    /// Split headers from payload, whatever the payload's size.
+    /// Wants headers split from payload, whatever the payload's size.
     #[must_use]
     pub fn header_split(mut self) -> Self {
         self.needs.split = true;
         self
     }
 
-    /// At least so many descriptors in each rx ring. The driver may take more.
+    /// Wants at least this number of descriptors in each rx ring. The driver may round up.
     #[must_use]
     pub fn rx_ring(mut self, descriptors: u32) -> Self {
         self.needs.rx_ring = Some(descriptors);
         self
     }
 
-    /// At least so many rx queues: channels of both directions, or of receiving where there are only those.
+    /// Wants at least this number of rx queues: combined channels, or rx channels where the driver has no combined ones.
     #[must_use]
     pub fn channels(mut self, queues: u32) -> Self {
         self.needs.channels = Some(queues);
         self
     }
 
-    /// Let RSS put nothing on these queues.
+    /// Reserves these queues: the RSS table doesn't use them.
     #[must_use]
     pub fn reserve(mut self, queues: &[QueueId]) -> Self {
         self.needs.reserved.extend_from_slice(queues);
@@ -94,12 +94,12 @@ impl Plan {
         self
     }
 
-    /// Whether it asks for nothing.
+    /// Whether the plan wants nothing.
     pub fn is_empty(&self) -> bool {
         self.needs.is_empty() && self.flows.is_empty()
     }
 
-    /// What [`Plan::apply`] would change now, in its order. Changes nothing.
+    /// Computes what [`Plan::apply`] would change now, in its order. Changes nothing.
     ///
     /// # Errors
     /// [`Error::NoSuchQueue`], [`Error::QueueTaken`], [`Error::FlowTaken`], [`Error::NoOtherQueue`]; what the kernel says when it is asked.
@@ -130,8 +130,8 @@ impl Plan {
         Ok(changes)
     }
 
-    /// Makes the NIC so, in the network namespace `netns`, for as long as the answer and the
-    /// calling process live.
+    /// Applies the plan to the NIC in the network namespace `netns`, until the returned value is
+    /// dropped or the calling process ends.
     ///
     /// # Errors
     /// The first step that is refused, or that the driver does not keep; those before it have been
@@ -141,7 +141,7 @@ impl Plan {
         applied::apply(self, netns)
     }
 
-    /// Makes the NIC so until [`crate::restore`] is asked for it by name; says what was changed.
+    /// Applies the plan until [`crate::restore`] is called for the NIC; returns the changes.
     ///
     /// # Errors
     /// As for [`Plan::apply`].

@@ -1,4 +1,4 @@
-//! Who has set a NIC up, as all can see who are in its network namespace, whatever they have mounted.
+//! Sockets that show who has set a NIC up, to every process in its network namespace.
 //!
 //! Two receivers whose runtime directories differ, as in two mount namespaces, know nothing of each
 //! other's journals: the second would take for the NIC's own what the first made of it. So each owner
@@ -30,10 +30,10 @@ use nix::sys::socket::{
 
 use crate::Error;
 
-/// Names that are tried, where PIDs of several PID namespaces meet.
+/// Number of names tried, as PIDs of several PID namespaces may collide.
 const TRIES: u32 = 64;
 
-/// Whose socket it is.
+/// Kind of process that has the socket.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Owner,
@@ -49,7 +49,7 @@ impl Kind {
     }
 }
 
-/// A socket that says so, as long as it is held.
+/// Socket that shows its process while it is open.
 #[derive(Debug)]
 pub(crate) struct Presence {
     socket: Arc<UnixListener>,
@@ -58,7 +58,7 @@ pub(crate) struct Presence {
 
 impl Drop for Presence {
     fn drop(&mut self) {
-        // `unix_accept` fails from here on.
+        // From here on `unix_accept` fails.
         let ended = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         if let (Ok(()), Some(taker)) = (ended, self.taker.take()) {
             let _panicked = taker.join();
@@ -66,20 +66,20 @@ impl Drop for Presence {
     }
 }
 
-/// Takes whoever asks, until the socket is shut down.
+/// Accepts connections until the socket is shut down.
 fn take(socket: &UnixListener) {
     loop {
         match socket.accept() {
             Ok(asked) => drop(asked),
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
-            // Out of descriptors, say.
+            // No descriptor is free, for example.
             Err(_) => thread::sleep(Duration::from_millis(100)),
         }
     }
 }
 
 impl Presence {
-    /// Says in the network namespace that the journal of the NIC is in this directory.
+    /// Makes the socket, whose name tells the directory of the NIC's journal.
     pub(crate) fn announce(
         netns: &NetNs,
         nic: Ifindex,
@@ -114,12 +114,12 @@ impl Presence {
         })
     }
 
-    /// Fails if a process whose journal is in another directory has set the NIC up.
+    /// Fails if a process with another runtime directory has set the NIC up.
     pub(crate) fn check(netns: &NetNs, nic: (Ifindex, &str), dir: &Path) -> Result<(), Error> {
         let (ifindex, device) = nic;
         let ours = match directory(dir) {
             Ok(ours) => ours,
-            // Nobody has a journal there yet.
+            // No process has a journal there yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(Error::Presence(error)),
         };
@@ -147,19 +147,19 @@ impl Presence {
             None => Ok(()),
             Some(pid) => Err(Error::OtherRunDir {
                 device: device.to_owned(),
-                // One that can't be seen from this PID namespace has none.
+                // A process that can't be seen from this PID namespace has no id here.
                 pid: u32::try_from(pid).ok().filter(|pid| *pid > 0),
             }),
         }
     }
 }
 
-/// What names of sockets about a NIC begin with.
+/// Prefix of the names of sockets about a NIC.
 fn about(nic: Ifindex) -> String {
     format!("devmem-tcp/{nic}/")
 }
 
-/// Which directory it is, whatever it is called.
+/// Device and inode of the directory.
 fn directory(dir: &Path) -> io::Result<String> {
     let meta = fs::metadata(dir)?;
     Ok(format!("{:x}-{:x}", meta.dev(), meta.ino()))
@@ -172,7 +172,7 @@ fn trusted(name: &str) -> Option<UnixCredentials> {
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let asker: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
     let connected = connect(asker.as_raw_fd(), &address);
-    // Whoever bound it (`unix_listen`: `init_peercred`).
+    // Credentials of the process that listens (`unix_listen`: `init_peercred`).
     let peer = connected.and_then(|()| getsockopt(&asker, sockopt::PeerCredentials));
     match peer {
         Ok(peer) => {
@@ -183,7 +183,7 @@ fn trusted(name: &str) -> Option<UnixCredentials> {
             }
             Some(peer).filter(|_| trusted)
         }
-        // It has ended.
+        // The process has ended.
         Err(Errno::ECONNREFUSED) => None,
         Err(errno) => {
             tracing::warn!("{name}: {errno}: it is not known whose it is, and does not count");

@@ -1,7 +1,7 @@
-//! The runtime directory: what has to outlive its process, as JSON files, changed under one lock.
+//! The runtime directory: JSON files that outlive their process, changed under one lock.
 //!
 //! It is `/run/devmem-tcp`, or `$DEVMEM_TCP_RUNTIME_DIR`. A file is replaced as a whole (written
-//! beside it, then renamed), so that whoever is killed while he writes leaves the old one.
+//! beside it, then renamed), so that a kill during the write leaves the old one.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -16,46 +16,46 @@ use nix::unistd::AccessFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Where it is, unless the environment says otherwise.
+/// Default path of the runtime directory.
 const DEFAULT: &str = "/run/devmem-tcp";
-/// What the environment says.
+/// Environment variable with another path.
 const VARIABLE: &str = "DEVMEM_TCP_RUNTIME_DIR";
-/// The file that is locked; it holds nothing and stays.
+/// Name of the lock file, which is empty and stays.
 const LOCK: &str = "lock";
-/// What files of ours begin with: NICs and leases.
+/// Prefixes of our files: NICs and leases.
 const WRITTEN: [&str; 2] = ["nic-", "lease-"];
-/// How a file ends that is written, and not yet renamed.
+/// Suffix of a file that is not yet renamed.
 const BESIDE: &str = ".tmp";
-/// Longer than any set-up of a NIC takes.
+/// Limit of waiting for the lock: longer than setting any NIC up takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is wrong with the runtime directory or a file in it.
+/// Error of the runtime directory or a file in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunDirError {
     /// The file system refused.
     #[error("{op} {}", path.display())]
     Io {
-        /// What was to be done.
+        /// Operation.
         op: &'static str,
-        /// To which file.
+        /// File.
         path: PathBuf,
         /// The kernel's words.
         source: io::Error,
     },
-    /// Others may write there: what it says cannot be trusted.
+    /// Other users may write there, so that its contents can't be trusted.
     #[error("{}: others than its owner may write there, or it belongs to another user", path.display())]
     NotOurs {
         /// The directory.
         path: PathBuf,
     },
-    /// A process holds the lock and does not let go.
+    /// A process has held the lock for too long.
     #[error("{}: locked by another process for {} s", path.display(), PATIENCE.as_secs())]
     Locked {
         /// The lock.
         path: PathBuf,
     },
-    /// A file is not what was written there.
+    /// A file's contents are damaged, or of a later version.
     #[error("{} is damaged", path.display())]
     Damaged {
         /// The file.
@@ -74,7 +74,7 @@ pub struct RunDir {
 }
 
 impl RunDir {
-    /// The directory of this system, made if it is not there.
+    /// Opens the system's runtime directory, and makes it if it does not exist.
     ///
     /// # Errors
     /// [`RunDirError::Io`] where it cannot be made, [`RunDirError::NotOurs`].
@@ -82,7 +82,7 @@ impl RunDir {
         Self::at(Self::place())
     }
 
-    /// The directory of this system, if it is there: for who only looks.
+    /// Opens the system's runtime directory, if it exists, to read.
     ///
     /// # Errors
     /// As for [`RunDir::open`].
@@ -94,7 +94,7 @@ impl RunDir {
         }
     }
 
-    /// This directory, made if it is not there.
+    /// Opens this directory, and makes it if it does not exist.
     ///
     /// # Errors
     /// As for [`RunDir::open`].
@@ -105,12 +105,12 @@ impl RunDir {
         Self::check(path)
     }
 
-    /// Its path.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Keeps all others out until the answer is dropped.
+    /// Locks the directory until the returned value is dropped.
     ///
     /// # Errors
     /// [`RunDirError::Locked`] where that takes more than 30 s.
@@ -132,9 +132,9 @@ impl RunDir {
         }
     }
 
-    /// The lock, if it can be had now. Whoever can open its file can hold it, so that is for its owner
-    /// alone; one that others could open, as earlier versions made it, is replaced by the first who has
-    /// it: a lock that another user holds or waits for is then no lock any more.
+    /// Takes the lock if it is free. Any process that can open the file can hold its lock, so the file
+    /// is for its owner alone. A file that others could open, as earlier versions made it, is replaced by the
+    /// first process that locks it: another user's lock on the old file then means nothing.
     fn try_lock(&self) -> Result<Option<Flock<File>>> {
         let path = self.path.join(LOCK);
         let opened = OpenOptions::new()
@@ -148,7 +148,7 @@ impl RunDir {
         let meta = meta.map_err(|source| failed("stat", &path, source))?;
         let loose = meta.permissions().mode() & 0o077 != 0;
         if loose {
-            // From now on nobody else opens it.
+            // From now on no other user can open the file.
             let mended = file.set_permissions(fs::Permissions::from_mode(0o600));
             mended.map_err(|source| failed("chmod", &path, source))?;
         }
@@ -158,7 +158,7 @@ impl RunDir {
             Err((_, errno)) => return Err(failed("flock", &path, errno.into())),
         };
         if loose {
-            // Those who wait for this one see that it is not the file of that name any more.
+            // A process that waits for the old file's lock finds another file under that name.
             fs::remove_file(&path).map_err(|source| failed("remove", &path, source))?;
             return Ok(None);
         }
@@ -166,8 +166,7 @@ impl RunDir {
         Ok(Some(lock).filter(|_| there == Some((meta.dev(), meta.ino()))))
     }
 
-    /// Removes what was left by those who were killed while they wrote, and the locks of those who have
-    /// ended, and nothing else.
+    /// Removes unfinished files of killed processes and lock files of ended ones, and nothing else.
     fn sweep(&self) {
         let unfinished = |name: &str| {
             let whole = name.strip_suffix(BESIDE);
@@ -225,7 +224,7 @@ impl RunDir {
         Ok(path)
     }
 
-    /// What is in a file, without the lock: for who only looks. `None` if it is not there.
+    /// Reads a file without the lock; `None` if it doesn't exist.
     ///
     /// # Errors
     /// [`RunDirError::Damaged`] where that is no `T`.
@@ -233,7 +232,7 @@ impl RunDir {
         read(&self.path.join(name))
     }
 
-    /// The names of the files that begin with `prefix` and end with `.json`, sorted.
+    /// Names of the files that begin with `prefix` and end with `.json`, sorted.
     ///
     /// # Errors
     /// Those of reading the directory.
@@ -254,13 +253,13 @@ impl RunDir {
         if meta.permissions().mode() & 0o022 != 0 || (meta.uid() != owner && meta.uid() != 0) {
             return Err(RunDirError::NotOurs { path });
         }
-        // Else it would be another one for a guardian, who works elsewhere.
+        // A guardian has another working directory.
         let path = fs::canonicalize(&path).map_err(|source| failed("find", &path, source))?;
         Ok(Self { path })
     }
 }
 
-/// The runtime directory while nobody else changes it.
+/// The runtime directory under its lock.
 #[derive(Debug)]
 pub struct Locked {
     dir: PathBuf,
@@ -268,12 +267,12 @@ pub struct Locked {
 }
 
 impl Locked {
-    /// Its path.
+    /// Path of the directory.
     pub fn path(&self) -> &Path {
         &self.dir
     }
 
-    /// What is in a file; `None` if it is not there.
+    /// Reads a file; `None` if it doesn't exist.
     ///
     /// # Errors
     /// [`RunDirError::Damaged`] where that is no `T`.
@@ -284,7 +283,7 @@ impl Locked {
     /// Replaces a file as a whole.
     ///
     /// # Errors
-    /// Those of the file system; then the old one is there.
+    /// Those of the file system; the old file is kept then.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let path = self.dir.join(name);
         let beside = self.dir.join(format!("{name}{BESIDE}"));
@@ -298,14 +297,14 @@ impl Locked {
                 .mode(0o644)
                 .open(&beside)?;
             file.write_all(&text)?;
-            // Nothing on a tmpfs; elsewhere what outlives a crash of the machine.
+            // No effect on a tmpfs; elsewhere it survives a crash of the machine.
             file.sync_all()?;
             fs::rename(&beside, &path)
         };
         written().map_err(|source| failed("write", &path, source))
     }
 
-    /// Makes a file, which only its owner may open, and holds a lock on it.
+    /// Makes a file that only its owner may open, and locks it.
     pub(crate) fn hold(&self, name: &str) -> Result<Flock<File>> {
         let path = self.dir.join(name);
         let made = OpenOptions::new()
@@ -318,7 +317,7 @@ impl Locked {
         held.map_err(|(_, errno)| failed("flock", &path, errno.into()))
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
     /// Those of the file system.
@@ -332,7 +331,7 @@ impl Locked {
         }
     }
 
-    /// The names of the files that begin with `prefix` and end with `.json`, sorted.
+    /// Names of the files that begin with `prefix` and end with `.json`, sorted.
     ///
     /// # Errors
     /// Those of reading the directory.
@@ -341,10 +340,10 @@ impl Locked {
     }
 }
 
-/// The kernel's number of this boot: what was noted under another one is history.
+/// The kernel's id of this boot: journals of another boot are outdated.
 ///
 /// # Errors
-/// Those of reading it.
+/// Those of reading the file.
 pub fn boot_id() -> Result<String> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
     let text = fs::read_to_string(path).map_err(|source| failed("read", path, source))?;

@@ -1,4 +1,4 @@
-//! The settings that all on a NIC share: what they were, with what the claims need.
+//! Shared settings: the original values, combined with what the claims need.
 
 use netdev::{HeaderSplit, QueueId};
 
@@ -10,7 +10,7 @@ use crate::rss::without_queues;
 use crate::shared_setting::{Channels, GroHw, Ntuple, Rings, SharedSetting, Step, Table};
 use crate::values::{ChannelCounts, RingValues};
 
-/// The rings that these claims need.
+/// Ring values that these claims need.
 pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
     let wished = claims.iter().filter_map(|claim| claim.needs.rx_ring).max();
     let goal = RingValues {
@@ -23,7 +23,7 @@ pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
     }
 }
 
-/// The channels that these claims need.
+/// Channels that these claims need.
 pub(crate) fn channels_goal(before: ChannelCounts, claims: &[Claim]) -> ChannelCounts {
     let wished = claims.iter().filter_map(|claim| claim.needs.channels).max();
     before.with_rx_queues(wished.unwrap_or(0))
@@ -47,7 +47,7 @@ pub(crate) fn table_goal(
     without_queues(before, reserved, &others)
 }
 
-/// What these claims would change, before anything is.
+/// Describes what these claims would change. Changes nothing.
 pub(crate) fn preview(
     nic: &mut Nic,
     journal: &mut Journal,
@@ -60,7 +60,7 @@ pub(crate) fn preview(
     ])
 }
 
-/// What could not be taken back of the shared settings.
+/// Shared settings that could not be restored, and why.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreFailures {
     pub(crate) table: Option<Error>,
@@ -69,7 +69,7 @@ pub(crate) struct RestoreFailures {
     pub(crate) ntuple: Option<Error>,
 }
 
-/// Makes the shared settings what the claims that are left need.
+/// Sets what the remaining claims need, after one has ended.
 pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailures {
     let mut failures = RestoreFailures {
         table: Table::release(nic, file).err(),
@@ -94,10 +94,10 @@ pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailu
     failures
 }
 
-/// The channels that the claims that are left need.
+/// Sets the channels that the remaining claims need.
 ///
-/// Before Linux 7.3 some drivers refuse while an RSS table is set, the one that was there before, too. The
-/// default one has queues of others in it: it is for the last of them to ask for that.
+/// Before Linux 7.3 some drivers refuse while any RSS table is set, the original one too. The default table
+/// contains the queues that other claims reserve, so only the last claim asks for it.
 fn release_channels(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
     match Channels::release(nic, file) {
         Err(Error::Refused(error)) if keeps_channels(&error) && file.journal.table.is_some() => {}
@@ -115,12 +115,12 @@ fn release_channels(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, E
     step
 }
 
-/// As a driver says it that keeps its channels while an RSS table is set (`mlx5e_ethtool_set_channels`).
+/// Whether a driver refuses channels as it does while an RSS table is set (`mlx5e_ethtool_set_channels`).
 fn keeps_channels(error: &netdev::Error) -> bool {
     error.op() == "channels-set" && error.raw_os_error() == Some(libc::EINVAL)
 }
 
-/// Now that there are as many queues as before, it may be the default table again.
+/// Restores the original table, which may be the default again now that the queues are as before.
 fn default_again(nic: &mut Nic, file: &JournalFile<'_>) -> Result<(), Error> {
     match &file.journal.table {
         Some(table) => nic.reset_table(&table.before),
@@ -128,7 +128,7 @@ fn default_again(nic: &mut Nic, file: &JournalFile<'_>) -> Result<(), Error> {
     }
 }
 
-/// Takes the table that a change of the channels has made for one of ours.
+/// Records the table that a change of channels has made as one of ours.
 fn follow(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error> {
     let table = nic.table()?;
     if let Some(setting) = &mut file.journal.table {
@@ -137,13 +137,13 @@ fn follow(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error> {
     file.save()
 }
 
-/// The rings that the claims need, and what the driver wants before it splits headers.
+/// Sets the rings that the claims need, and what the driver wants before it splits headers.
 fn acquire_rings(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,
 ) -> Result<(Step, Step), Error> {
-    // Who builds on what was switched on for another one needs it, too.
+    // A claim that builds on another's rx-gro-hw needs it, too.
     let mut needs_gro_hw = file.journal.gro_hw.is_some();
     let rings = match Rings::acquire(nic, file) {
         Err(Error::Refused(error)) if wants_gro_hw(&error) && !nic.feature(nic::GRO_HW)? => {
@@ -164,7 +164,7 @@ fn acquire_rings(
     if splits && file.journal.split_was_auto.is_none() {
         let was = file.journal.rings.as_ref().map(|rings| rings.before.split);
         if was == Some(Some(HeaderSplit::Enabled)) {
-            // What reads as on may be the driver's choice. Until that is known, it is taken for one.
+            // A split that reads as on may be the driver's choice, and counts as such until that is known.
             file.journal.split_was_auto = Some(true);
             file.save()?;
             let asked = nic.ask_for_split();
@@ -176,13 +176,13 @@ fn acquire_rings(
     Ok((gro_hw, rings))
 }
 
-/// As mlx5 says it (`mlx5e_ethtool_set_tcp_data_split`).
+/// Whether the driver wants `rx-gro-hw` for header split, as mlx5 says (`mlx5e_ethtool_set_tcp_data_split`).
 fn wants_gro_hw(error: &netdev::Error) -> bool {
     let text = error.message().unwrap_or_default();
     error.op() == "rings-set" && text.contains("GRO HW")
 }
 
-/// The rings that the claims that are left need.
+/// Sets the rings that the remaining claims need.
 fn release_rings(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error> {
     Rings::release(nic, file)?;
     let splits = file.journal.claims.iter().any(|claim| claim.needs.split);
@@ -197,7 +197,7 @@ fn release_rings(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error>
     Ok(())
 }
 
-/// Switches flow rules on for a claim; says what changed.
+/// Switches flow rules on for a claim; describes the change.
 pub(crate) fn acquire_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
     if file.journal.ntuple.is_none() {
         file.journal.rules_before = nic.rule_places()?;
@@ -205,7 +205,7 @@ pub(crate) fn acquire_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Resul
     Ntuple::acquire(nic, file)
 }
 
-/// Switches flow rules off again, unless others have added some meanwhile: many drivers would remove them.
+/// Switches flow rules off again, unless another program has added one: many drivers would remove it.
 fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
     let needed = file.journal.claims.iter().any(Ntuple::is_needed);
     if file.journal.ntuple.is_some() && !needed && nic.feature(nic::NTUPLE)? {
@@ -221,13 +221,13 @@ fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Err
     Ntuple::release(nic, file)
 }
 
-/// Makes the shared settings what the claims need; says what changed.
+/// Sets what the claims need; describes the changes.
 pub(crate) fn acquire(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,
 ) -> Result<Vec<Step>, Error> {
-    // What the table was, before the channels change it.
+    // The original table, before the channels change it.
     if file.journal.table.is_none() && file.journal.claims.iter().any(Table::is_needed) {
         file.journal.table = Some(Setting::new(nic.table()?));
     }

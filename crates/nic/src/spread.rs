@@ -3,7 +3,7 @@
 
 use netdev::QueueId;
 
-/// Where a flow goes.
+/// Destination of a flow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spread<C> {
     Queue(QueueId),

@@ -1,11 +1,11 @@
-//! What is set of the rings, and what is added, in words.
+//! Values of rings, channels, tables and rules, and their text.
 
 use std::fmt;
 
 use netdev::{Action, Channels, FlowRule, HeaderSplit, QueueId, Rings, queue_list};
 use serde::{Deserialize, Serialize};
 
-/// What we change of the rings; `None` is what the driver does not have.
+/// Ring settings that a plan changes; `None` where the driver has no such setting.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RingValues {
@@ -49,7 +49,7 @@ impl fmt::Display for RingValues {
 }
 
 impl RingValues {
-    /// Both in words, without what is the same in both.
+    /// Text of both values, without the parts that are equal.
     pub(crate) fn differ(from: &Self, to: &Self) -> (String, String) {
         let mut words = (Vec::new(), Vec::new());
         if from.split != to.split {
@@ -70,7 +70,7 @@ impl RingValues {
     }
 }
 
-/// How many channels there are. Some drivers have only such as serve both ways, some only the others
+/// Number of channels. Some drivers have combined channels only, some rx and tx channels only
 /// (gve), some either or both (bnxt, ice).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,7 +89,7 @@ impl ChannelCounts {
         }
     }
 
-    /// With so many rx queues at least, of the kind that is in use.
+    /// Returns counts with at least this number of rx queues, of the kind of channels in use.
     pub(crate) fn with_rx_queues(self, wanted: u32) -> Self {
         let more = wanted.saturating_sub(self.combined.saturating_add(self.rx));
         match self.combined {
@@ -131,7 +131,7 @@ pub(crate) fn shortest(table: &[QueueId]) -> &[QueueId] {
     found.unwrap_or(table)
 }
 
-/// Whether both spread alike, though one may be a repetition of the other.
+/// Whether both tables spread flows alike; one may be a repetition of the other.
 pub(crate) fn same_spread(one: &[QueueId], other: &[QueueId]) -> bool {
     let (short, long) = if one.len() <= other.len() {
         (one, other)
@@ -141,12 +141,12 @@ pub(crate) fn same_spread(one: &[QueueId], other: &[QueueId]) -> bool {
     fit(short, long.len()) == long
 }
 
-/// The queues of a table in words.
+/// Text of a table's queues.
 pub(crate) fn table_text(table: &[QueueId]) -> String {
     format!("over queues {}", queue_list(table))
 }
 
-/// Where a rule sends its packets, in words.
+/// Text of a rule's action.
 pub(crate) fn target_text(rule: &FlowRule) -> String {
     match rule.action {
         Action::Queue(queue) => format!("to queue {queue}"),
@@ -155,12 +155,12 @@ pub(crate) fn target_text(rule: &FlowRule) -> String {
     }
 }
 
-/// A rule in words, as `ethtool -N` takes it.
+/// Text of a rule, as `ethtool -N` takes it.
 pub(crate) fn rule_text(rule: &FlowRule) -> String {
     format!("{} {}", flow_text(rule), target_text(rule))
 }
 
-/// The packets of a rule in words.
+/// Text of the packets that a rule matches.
 pub(crate) fn flow_text(rule: &FlowRule) -> String {
     let mut text = format!("ntuple rule {}", format!("{:?}", rule.flow).to_lowercase());
     for (name, ip) in [("src-ip", rule.src), ("dst-ip", rule.dst)] {
