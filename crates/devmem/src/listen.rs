@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::sys;
 
@@ -179,11 +179,37 @@ impl Bound {
     /// [`SocketError`], which names the step and the address.
     pub fn listen(self, options: &SocketOptions) -> Result<TcpListener, SocketError> {
         set_recv_buffer(&self.socket, options)?;
+        drop_urgent(&self.socket).map_err(SocketError::at("drop urgent data on", self.address))?;
         self.socket
             .listen(options.backlog)
             .map_err(SocketError::at("listen on", self.address))?;
         Ok(self.socket.into())
     }
+}
+
+/// Has the kernel drop segments with urgent data (`MSG_OOB`), before TCP sees them (`tcp_filter`); sockets
+/// that a listener accepts inherit it. A peer that sends such data gets no further.
+///
+/// TCP copies the urgent byte out of the packet as soon as it comes (`tcp_urg`), and where it lies in a
+/// dmabuf that fails, which the kernel takes for a bug of its own: the machine stops. [`Bound::listen`]
+/// calls this; other sockets that receive into device memory need it as much.
+///
+/// # Errors
+/// Those of `SO_ATTACH_FILTER`.
+#[doc(alias = "SO_ATTACH_FILTER")]
+pub fn drop_urgent(socket: impl AsFd) -> io::Result<()> {
+    // The byte with the flags, from the beginning of the TCP header, and URG in it.
+    const FLAGS: u32 = 13;
+    const URG: u32 = 0x20;
+    const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
+    const IF_ANY_BIT: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
+    const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
+    SockRef::from(&socket).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(IF_ANY_BIT, 0, 1, URG),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
 }
 
 /// Binds `address`, to listen on it later: fails now if it is in use or not local. An IPv6 socket
@@ -236,7 +262,28 @@ pub fn connect(
 
 #[cfg(test)]
 mod tests {
+    use std::io::{ErrorKind, Read, Write};
+
     use super::*;
+
+    #[test]
+    fn urgent_data_gets_no_further() {
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listener = listen(any, &SocketOptions::default()).unwrap();
+        let at = listener.local_addr().unwrap();
+        let mut peer = connect(at, &SocketOptions::default(), Duration::from_secs(1)).unwrap();
+        let (mut accepted, _) = listener.accept().unwrap();
+        peer.write_all(b"before").unwrap();
+        accepted.read_exact(&mut [0; 6]).unwrap();
+        SockRef::from(&peer).send_out_of_band(b"!").unwrap();
+        let limit = Duration::from_millis(300);
+        accepted.set_read_timeout(Some(limit)).unwrap();
+        let error = accepted.read(&mut [0; 8]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        // Had it been taken, only that byte would be missing.
+        let unacknowledged = crate::send::unacknowledged(&peer).unwrap();
+        assert_eq!(unacknowledged, 1);
+    }
 
     #[test]
     fn an_address_is_taken_before_anybody_can_connect() {

@@ -20,11 +20,8 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             return Ok(());
         }
         match &mut self.source {
-            Source::Handover(handover) => {
-                let handover = Arc::clone(handover);
-                while let Some((number, accepted)) = handover.take() {
-                    self.open(number, accepted);
-                }
+            Source::Handover(_) => {
+                self.open_handed_over();
                 return Ok(());
             }
             Source::Listeners(_) if self.accept_at.is_none_or(|at| at > now) => return Ok(()),
@@ -49,6 +46,17 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             }
         }
         Ok(())
+    }
+
+    /// Opens the connections that an accepting thread has handed over.
+    pub(super) fn open_handed_over(&mut self) {
+        let Source::Handover(handover) = &self.source else {
+            return;
+        };
+        let handover = Arc::clone(handover);
+        while let Some((number, accepted)) = handover.take() {
+            self.open(number, accepted);
+        }
     }
 
     /// Takes a connection, the engine's next, which over all workers has a number of its own.

@@ -289,6 +289,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     /// befalls a single connection is no error here but its [`End`].
     pub fn run(mut self) -> Result<Report<S>, EngineError> {
         let mut outcome = self.turn_until(Self::is_done);
+        self.open_handed_over();
         self.ending = true;
         for index in 0..self.slots.len() {
             self.end(index, End::Stopped);

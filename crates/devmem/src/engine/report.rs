@@ -244,9 +244,14 @@ impl Strangers {
             tracing::warn!(peer = %address, "refused: another address than the one expected");
             self.first.push(address);
         }
-        if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
-            tracing::debug!(%error, "SO_LINGER");
-        }
+        reset_on_close(socket);
+    }
+}
+
+/// Has `close` reset a connection.
+pub(super) fn reset_on_close(socket: &TcpStream) {
+    if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
+        tracing::debug!(%error, "SO_LINGER");
     }
 }
 

@@ -11,7 +11,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
 use super::config::Config;
-use super::report::{EngineError, Strangers, at};
+use super::report::{EngineError, Strangers, at, reset_on_close};
+
 /// How long to wait before accepting again when it can't be done now.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -84,10 +85,13 @@ impl Listeners {
         config: &Config,
         mut open: impl FnMut(Accepted) -> Result<bool, EngineError>,
     ) -> Result<Waiting, EngineError> {
+        let mut waiting = Waiting::None;
         for listener in &self.sockets {
+            // However many wait at one listener, the next one has its turn.
             for accepted in 0.. {
                 if accepted == AT_ONCE {
-                    return Ok(Waiting::More);
+                    waiting = Waiting::More;
+                    break;
                 }
                 match listener.accept() {
                     Ok((socket, address)) if !config.accepts(address) => {
@@ -118,7 +122,7 @@ impl Listeners {
                 }
             }
         }
-        Ok(Waiting::None)
+        Ok(waiting)
     }
 }
 
@@ -156,7 +160,16 @@ impl Handover {
     }
 }
 
-/// Where connections come from.
+impl Drop for Handover {
+    /// Resets connections that no worker has taken: closing them would tell their peers that all was received.
+    fn drop(&mut self) {
+        while let Some((_, accepted)) = self.take() {
+            reset_on_close(&accepted.socket);
+        }
+    }
+}
+
+/// Origin of an engine's connections.
 #[derive(Debug)]
 pub(super) enum Source {
     /// The engine accepts them.
@@ -184,4 +197,49 @@ fn is_shortage(error: &io::Error) -> bool {
         error.raw_os_error(),
         Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS | libc::EPERM)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::Poll;
+
+    use super::*;
+
+    #[test]
+    fn a_crowd_at_one_listener_keeps_no_other_waiting() {
+        let poll = Poll::new().unwrap();
+        let mut listeners = Listeners::default();
+        let mut addresses = Vec::new();
+        for token in 0..2 {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let added = listeners.add(poll.registry(), listener, Token(token));
+            addresses.push(added.unwrap());
+        }
+        let connect = |address: SocketAddr| std::net::TcpStream::connect(address).unwrap();
+        let crowd = (0..=AT_ONCE).map(|_| connect(addresses[0]));
+        let _crowd: Vec<_> = crowd.collect();
+        let _other = connect(addresses[1]);
+        let mut at_the_other = 0;
+        let waiting = listeners.accept(&Config::default(), |accepted| {
+            let local = accepted.socket.local_addr().unwrap();
+            at_the_other += u32::from(local == addresses[1]);
+            Ok(true)
+        });
+        assert!(matches!(waiting.unwrap(), Waiting::More));
+        assert_eq!(at_the_other, 1);
+    }
+
+    #[test]
+    fn connections_that_no_worker_took_are_reset() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (socket, address) = listener.accept().unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let socket = TcpStream::from_std(socket);
+        let handover = Handover::default();
+        handover.put(0, Accepted { socket, address });
+        drop(handover);
+        let error = io::Read::read(&mut peer, &mut [0]).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+    }
 }

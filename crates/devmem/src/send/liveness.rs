@@ -15,10 +15,11 @@ const INTERVAL: Duration = Duration::from_secs(5);
 /// Questions without an answer after which the connection ends.
 const PROBES: u32 = 6;
 
-/// Has the kernel end the connection (`ETIMEDOUT`) once its peer has vanished: TCP keepalive finds that
-/// out within 45 s where nothing is in flight. Bytes that are not acknowledged, or not taken, for
-/// longer than `within` end it, too (`TCP_USER_TIMEOUT`); with none, as long as the system has it
-/// (`net.ipv4.tcp_retries2`, a quarter of an hour).
+/// Has the kernel end the connection (`ETIMEDOUT`) once its peer has vanished, by TCP keepalive where
+/// nothing is in flight: within 45 s, or after `within` where that is longer, since a user timeout takes
+/// the place of the number of probes (`tcp_keepalive_timer`). Bytes that are not acknowledged, or not
+/// taken, for longer than `within` end the connection, too (`TCP_USER_TIMEOUT`); with `None`, the
+/// system's limit does (`net.ipv4.tcp_retries2`, a quarter of an hour).
 ///
 /// # Errors
 /// Those of `setsockopt`.
