@@ -28,6 +28,9 @@ use crate::{report, room};
 /// Bytes of one write.
 const CHUNK: usize = 1 << 20;
 
+/// By how much the kernel's limit of silence exceeds `--idle-timeout`.
+const LATER: Duration = Duration::from_secs(10);
+
 /// Of a dmabuf that is made.
 const DEFAULT_SIZE: Size = Size(16 << 20);
 
@@ -153,9 +156,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let socket = connect(args, &netns)?;
-    // Later than what is waited for here, whose error knows more: for as long as the input has nothing.
-    let twice = args.idle().map(|idle| idle.saturating_mul(2));
-    watch_peer(&socket, twice).context("TCP keepalive")?;
+    // Later than the waits here, whose errors say more: this one counts while the input has nothing.
+    let later = args.idle().map(|idle| idle.saturating_add(LATER));
+    watch_peer(&socket, later).context("TCP keepalive")?;
     let start = Instant::now();
     let (mut socket, bytes, dmabuf) = match &memory {
         Some(memory) => from_dmabuf(args, memory, socket, &mut source)?,
@@ -296,7 +299,17 @@ fn await_end(args: &Args, socket: &mut TcpStream, bytes: u64) -> Result<()> {
     let (mut left, mut since) = (u64::MAX, Instant::now());
     loop {
         let error = match socket.read(&mut [0]) {
-            Ok(0) => return Ok(()),
+            // A receiver may close its own direction before it has taken all.
+            Ok(0) => match unacknowledged(&*socket).context("SIOCOUTQ")? {
+                0 => return Ok(()),
+                _ => {
+                    thread::sleep(Duration::from_millis(10));
+                    socket
+                        .take_error()
+                        .context("SO_ERROR")?
+                        .unwrap_or_else(|| io::ErrorKind::WouldBlock.into())
+                }
+            },
             Ok(_) => bail!("send to {to}: the receiver answered with data"),
             Err(error) => error,
         };
