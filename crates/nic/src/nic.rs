@@ -109,9 +109,16 @@ impl Nic {
         Ok(changes.is_changed(self.ifindex())?)
     }
 
-    /// Leaves header split to the driver, and fails if that changes it.
+    /// Leaves header split to the driver. If it is then no longer `was`, it had been set, and is set
+    /// again: a process killed in [`ask_for_split`](Self::ask_for_split) could not note which it was.
     pub(crate) fn leave_split(&mut self, was: Option<HeaderSplit>) -> Result<(), Error> {
         self.set_split(HeaderSplit::Auto)?;
+        if self.rings()?.split == was {
+            return Ok(());
+        }
+        if let Some(was) = was {
+            self.set_split(was)?;
+        }
         let kept = self.rings()?;
         if kept.split == was {
             Ok(())

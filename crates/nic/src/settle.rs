@@ -187,8 +187,17 @@ fn release_rings(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error>
     Rings::release(nic, file)?;
     let splits = file.journal.claims.iter().any(|claim| claim.needs.split);
     if !splits && file.journal.split_was_auto == Some(true) {
-        let was = file.journal.rings.as_ref();
-        nic.leave_split(was.and_then(|rings| rings.before.split))?;
+        let mut was = None;
+        if let Some(rings) = &mut file.journal.rings {
+            was = rings.before.split;
+            // The driver's choice may be off: then that is of our making.
+            rings.intend(&RingValues {
+                split: Some(HeaderSplit::Disabled),
+                ..rings.before
+            });
+        }
+        file.save()?;
+        nic.leave_split(was)?;
     }
     if !splits {
         file.journal.split_was_auto = None;

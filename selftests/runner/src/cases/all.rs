@@ -244,6 +244,7 @@ pub(crate) const ALL: &[Case] = cases![
     nic_restored::after_sigkill_while_setting_up,
     nic_restored::after_sigkill_of_both,
     nic_restored::after_sigkill_of_both_while_setting_up,
+    nic_restored::after_sigkill_of_both_while_asking_for_split,
     nic_restored::after_sigkill_of_both_while_restoring,
     nic_restored::after_sigkill_of_the_guardian,
     nic_restored::of_a_leased_queue,

@@ -18,7 +18,7 @@ use super::round::{
     somebody_elses,
 };
 use super::transfer::devmem_tcp;
-use crate::bed::{self, BOX, BOX_ADDRESS, NIC};
+use crate::bed::{self, BOX, BOX_ADDRESS, NIC, NIC_ADDRESS};
 use crate::state::{self, Observer};
 use crate::tool::{Running, command, finish, sh, until};
 
@@ -235,6 +235,32 @@ pub(super) fn after_sigkill_of_both_while_setting_up() -> Result<()> {
     // On a machine of another speed the moments are others.
     println_line(&format!("changed when it was killed, how often: {cuts:?}"));
     Ok(())
+}
+
+/// Header split was set before; both are killed before it is known that it was set, and not the driver's
+/// choice.
+pub(super) fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
+    bed::wire()?;
+    sh(&format!("ethtool -G {NIC} tcp-data-split on"))?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    bed::parameter("slow_ms", 300)?;
+    let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
+    let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
+    until("the question in the journal", STEP, || {
+        let text = state::journals()?.first().map(fs::read_to_string);
+        let text = text.and_then(Result::ok).unwrap_or_default();
+        Ok(text.replace(' ', "").contains("\"split_was_auto\":true"))
+    })?;
+    for guardian in state::guardians()? {
+        signal(guardian, Signal::SIGKILL)?;
+    }
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    bed::parameter("slow_ms", 0)?;
+    restore()?.good("restore")?;
+    observer.same(&before)?;
+    state::nothing_left()
 }
 
 /// The guardian is killed while it puts the NIC back.
