@@ -20,6 +20,7 @@ CPU s/GiB    CPU seconds a GiB of payload: the CPU clock of the receiver's proce
 /bare        The same against the better of the two bare loops, by the median of the rounds' ratios.
 user         The part in user mode, as the kernel's ticks tell (getrusage); left out where these were too few.
 set-up       CPU seconds of a process that receives 4 KiB, from its start to its end (getrusage): the mean of two.
+             The kernel unmaps and frees a bound dmabuf in a worker of its own, later, which is in no figure.
 first        CPU seconds in the loop for the first 4 KiB. They are in CPU s/GiB, too: ncdevmem then maps all of its memory.
 calls/GiB    All system calls from the first byte to the last, by the tracepoint raw_syscalls:sys_enter
              (perf_event_open), in transfers of their own, which with two processors come after all others. Nothing
@@ -29,7 +30,8 @@ frags        The receiver's own counts: a MiB, a call of recvmsg, a call of SO_D
 MiB/s        From the first byte sent to the receiver's close, by the guest's clock, in transfers of their own.
              /TRUNC: against MSG_TRUNC.
 mem          The most private memory that a receiver ever had (VmHWM without files).
-alloc, retr  Packets that the NIC had no buffer for (qstats), and TCP segments sent again: the worst transfer.";
+alloc, retr  Packets that the NIC had no buffer for (qstats), and TCP segments sent again: the worst transfer. The
+             sender's probes for lost tails, which a late receiver provokes, are off (tcp_early_retrans = 0).";
 
 /// What `make bench` prints.
 pub(super) fn terminal(data: &Data) -> String {
@@ -49,7 +51,7 @@ pub(super) fn terminal(data: &Data) -> String {
     let _infallible = write!(
         text,
         "{COLUMNS}\n\nsystem calls counted / by the receivers' own counts\n{}\n\
-         set-up and tear-down\n{}\necho of 64 bytes\n{}\n{}\n{}",
+         set-up\n{}\necho of 64 bytes\n{}\n{}\n{}",
         text::checks(data),
         text::setup(data),
         text::echo(data),

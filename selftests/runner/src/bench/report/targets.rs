@@ -97,7 +97,7 @@ pub(super) fn targets(data: &Data) -> Vec<Target> {
         };
         let target = Target::new(
             About::Setup,
-            "set-up and tear-down, against the quiet ncdevmem, both discarding",
+            "set-up, against the quiet ncdevmem, both discarding",
             ratio(setup(OURS.name), setup(QUIET_PRINTING.name)),
             Limit::AtMost(0.5),
         );
@@ -156,7 +156,7 @@ pub(super) fn others(data: &Data) -> Vec<Target> {
                     "CPU in the loop, validating, pages of 2 MiB against 4 KiB",
                     cpu(HUGE_VALIDATING.name, VALIDATING.name),
                 ),
-                Target::told("set-up and tear-down, pages of 2 MiB against 4 KiB", {
+                Target::told("set-up, pages of 2 MiB against 4 KiB", {
                     let setup = |who| row(who).map(|row| &row.setup[..]);
                     ratio(setup(HUGE.name), setup(OURS.name))
                 }),
