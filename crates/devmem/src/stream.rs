@@ -61,6 +61,9 @@ impl From<io::Error> for RecvError {
 /// A connected TCP socket of any make (`std`, `mio`, `socket2`) whose payload may lie in a dmabuf,
 /// with the account of its tokens.
 ///
+/// A socket that was not made by [`listen`](crate::listen) or accepted from such a one needs
+/// [`drop_urgent`](crate::listen::drop_urgent) before it receives.
+///
 /// Tokens given back are collected and reach the kernel when the [`Thresholds`] say so, at the
 /// next [`recv`](Self::recv), or when that is about to sleep on a blocking socket; or by [`flush`](Self::flush), [`close`](Self::close) or drop.
 #[derive(Debug)]

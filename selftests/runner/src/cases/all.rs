@@ -86,6 +86,7 @@ pub(crate) const ALL: &[Case] = cases![
     engine::pool_too_small_for_its_connections on any_memory,
     peers::reset_with_the_last_bytes on any_memory,
     peers::silent_peers_end_after_their_time,
+    peers::urgent_data_stops_its_sender,
     peers::vanished_peer_is_noticed,
     peers::lost_link_is_noticed,
     peers::strangers_are_refused,

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -12,7 +13,7 @@ use devmem::listen::{SocketOptions, connect};
 use netdev::{Link, NetNs};
 use nix::libc;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 use nix::unistd::Pid;
 
 use super::crowd::{
@@ -93,6 +94,29 @@ pub(super) fn silent_peers_end_after_their_time() -> Result<()> {
     tokens_came_back(&summary)?;
     drop((silent, mute));
     Ok(())
+}
+
+/// Urgent data in a frag would stop the machine (`tcp_urg`): its sender gets no further, others do.
+pub(super) fn urgent_data_stops_its_sender() -> Result<()> {
+    const BYTES: usize = 1 << 20;
+    let receiver = recv(2, "--size 4M --idle-timeout 2")?;
+    let mut urgent = peer(0)?;
+    urgent.write_all(&pattern(100_000, None)?)?;
+    thread::sleep(Duration::from_millis(300));
+    let rest = pattern(1_000, None)?;
+    nix::sys::socket::send(urgent.as_raw_fd(), &rest, MsgFlags::MSG_OOB)?;
+    send(peer(1)?, BYTES)
+        .join()
+        .map_err(|_| Error::msg("a panic"))??;
+    let (summary, _) = summary(receiver, 6)?;
+    let (bytes, error) = ended(&summary, FIRST)?;
+    let error = error.unwrap_or_default();
+    ensure!(
+        bytes == 100_000 && error.contains("nothing came for 2"),
+        "{bytes} bytes, {error:?}"
+    );
+    ended_well(&summary, [1], BYTES)?;
+    tokens_came_back(&summary)
 }
 
 /// The peer's address is gone, and nothing answers for it: keepalive alone notices.
