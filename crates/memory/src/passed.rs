@@ -239,19 +239,32 @@ fn refused_by_type(socket: &SocketName) -> io::Result<()> {
     }
 }
 
-/// An abstract name is looked up with the type (`unix_find_abstract`), but it is listed
-/// (`unix_seq_show`): number, references, protocol, flags, type, state, inode, name.
+/// An abstract name is looked up with the type (`unix_find_abstract`), but it is listed. Names of other
+/// sockets may be any bytes.
 fn listed(socket: &SocketName) -> io::Result<()> {
     let name = socket.to_string();
-    let is_it = |line: &str| {
-        let mut fields = line.splitn(8, ' ').skip(4);
-        fields.next() == Some("0001") && line.ends_with(&format!(" {name}"))
-    };
-    match fs::read_to_string("/proc/thread-self/net/unix") {
-        Ok(list) if list.lines().any(is_it) => Ok(()),
-        Ok(_) => Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
-        Err(error) => Err(error),
+    let wanted = Some((&b"0001"[..], name.as_bytes()));
+    let list = fs::read("/proc/thread-self/net/unix")?;
+    let mut lines = list.split(|byte| *byte == b'\n');
+    match lines.any(|line| type_and_name(line) == wanted) {
+        true => Ok(()),
+        false => Err(io::Error::from_raw_os_error(libc::ECONNREFUSED)),
     }
+}
+
+/// The type and the name in a line of `/proc/net/unix` (`unix_seq_show`): number, references, protocol,
+/// flags, type, state, inode, each followed by a blank, and the name, which may have blanks.
+fn type_and_name(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (mut kind, mut rest) = (None, line);
+    for field in 0..7 {
+        // A short inode has blanks before it.
+        let word = rest.trim_ascii_start();
+        let end = word.iter().position(|byte| *byte == b' ')?;
+        let (word, after) = word.split_at_checked(end)?;
+        kind = kind.or(Some(word).filter(|_| field == 4));
+        rest = after.get(1..)?;
+    }
+    Some((kind?, rest))
 }
 
 /// Passes a dmabuf, or any fd, to the process at the other end: the helper's side of [`received`].

@@ -74,6 +74,31 @@ fn a_socket_is_offered_or_not() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
+/// Names of other users' sockets are any bytes, and hide nothing and stand for nothing.
+#[test]
+fn others_sockets_are_passed_over() {
+    let name = format!("@devmem-tcp-others-{}", std::process::id());
+    let bind = |name: &[u8]| {
+        UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap()
+    };
+    let _no_text = bind(&[b"\xff\xfe".as_slice(), name.as_bytes()].concat());
+    let _same_end = bind(format!("other {name}").as_bytes());
+    let socket = SocketName::new(&name).unwrap();
+    let error = offered(&socket).unwrap_err();
+    assert!(error.remedy().unwrap().contains("start the helper"));
+    let _listener = UnixListener::bind_addr(&socket.address().unwrap()).unwrap();
+    offered(&socket).unwrap();
+}
+
+#[test]
+fn a_line_of_the_list_of_sockets() {
+    let line = b"0000000000000000: 00000002 00000000 00010000 0001 01    42 @a b ";
+    assert_eq!(type_and_name(line), Some((&b"0001"[..], &b"@a b "[..])));
+    let without = b"0000000000000000: 00000002 00000000 00010000 0002 01 123456";
+    assert_eq!(type_and_name(without), None);
+    assert_eq!(type_and_name(b""), None);
+}
+
 #[test]
 fn a_helper_passes_something_else() {
     let error = from_helper("other", |stream| pass(&stream, null()).unwrap());
