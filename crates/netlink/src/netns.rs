@@ -1,8 +1,9 @@
 //! Network namespaces: named handles, and a way to run code inside of one.
 
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,8 @@ use crate::{Error, Result, SeenNetNs};
 
 /// Where `ip netns` keeps the names.
 const NAMED: &str = "/run/netns";
+/// The namespace of the calling thread.
+const OWN: &str = "/proc/thread-self/ns/net";
 
 /// A network namespace, held open: it lives at least as long as this handle.
 #[derive(Debug, Clone)]
@@ -29,7 +32,7 @@ impl NetNs {
     /// # Errors
     /// Those of opening `/proc/thread-self/ns/net`.
     pub fn current() -> Result<Self> {
-        Self::open(Path::new("/proc/thread-self/ns/net"), "current".to_owned())
+        Self::open(Path::new(OWN), "current".to_owned())
     }
 
     /// The one that `ip netns add NAME` made.
@@ -50,7 +53,8 @@ impl NetNs {
     /// The one that a file such as `/proc/1/ns/net` stands for.
     ///
     /// # Errors
-    /// Those of opening the file. That it is no network namespace shows only when it is used.
+    /// Those of opening the file, `EINVAL` for one that is no namespace. That it is one of another kind
+    /// shows only when it is used.
     pub fn by_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::open(path, path.display().to_string())
@@ -68,7 +72,7 @@ impl NetNs {
     }
 
     pub(crate) fn open(path: &Path, label: String) -> Result<Self> {
-        match File::open(path) {
+        match open_namespace(path) {
             Ok(file) => Ok(Self {
                 file: Arc::new(file),
                 path: path.to_owned(),
@@ -142,8 +146,56 @@ impl NetNs {
     }
 }
 
+/// Opens a file only if it is a namespace's. Another user may have put anything under the path meanwhile, as a
+/// process can under its `fd/N`: opening a FIFO waits for its other end, and opening a device may do
+/// something.
+fn open_namespace(path: &Path) -> io::Result<File> {
+    let found = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(path)?;
+    // All of them are in one file system (`nsfs`).
+    if found.metadata()?.dev() != fs::metadata(OWN)?.dev() {
+        return Err(io::Error::from_raw_os_error(libc::EINVAL));
+    }
+    File::open(format!("/proc/self/fd/{}", found.as_raw_fd()))
+}
+
 impl AsFd for NetNs {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    /// What was put under a namespace's path meanwhile is neither waited for nor opened.
+    #[test]
+    fn what_is_no_namespace_is_refused_at_once() {
+        let fifo = std::env::temp_dir().join(format!("netns-{}", std::process::id()));
+        let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
+        assert!(made.success());
+        let seen = SeenNetNs::new((1, 2), "box".to_owned(), fifo.clone());
+        for open in [
+            Box::new({
+                let fifo = fifo.clone();
+                move || NetNs::by_path(fifo)
+            }) as Box<dyn FnOnce() -> Result<NetNs> + Send>,
+            Box::new(move || seen.open()),
+            Box::new(|| NetNs::by_path("/dev/null")),
+        ] {
+            let (done, opened) = mpsc::channel();
+            thread::spawn(move || done.send(open()));
+            let opened = opened.recv_timeout(Duration::from_secs(10));
+            let error = opened.expect("it waits").unwrap_err();
+            assert!(error.raw_os_error().is_some(), "{error}");
+        }
+        fs::remove_file(&fifo).unwrap();
     }
 }

@@ -57,7 +57,9 @@ impl SeenNetNs {
             match NetNs::open(path, self.label.clone()) {
                 Ok(netns) if netns.identity()? == self.identity => return Ok(netns),
                 Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+                // Nothing is there any more, or something else.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {
+                }
                 Err(error) => failed = Some(error),
             }
         }
