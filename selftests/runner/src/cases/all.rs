@@ -179,6 +179,7 @@ pub(crate) const ALL: &[Case] = cases![
     lease_notes::stopped_half_way,
     lease_notes::damaged_notes,
     lease_notes::nic_that_went,
+    lease_notes::ended_from_elsewhere,
     lease_nic::channels_stay,
     lease_nic::channels_stay_until_the_end,
     lease_nic::channels_as_they_are,

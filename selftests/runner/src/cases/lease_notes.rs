@@ -7,16 +7,18 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use netdev::{Link, NetNs};
 use nix::sys::signal::Signal;
 
+use super::footprint::Footprint;
 use super::lease_rounds::{BESIDE, BESIDE6, LAST, ROUTED, leased, receive, unlease, unleased};
 use super::lease_way::{begin, boxed, foreign, forwarding, says, unlease_refused};
 use super::leasing::{delete, free, is_free, no_device};
-use super::println_line;
-use super::receive::wait_until_bound;
+use super::receive::{bound_queues, wait_until_bound};
 use super::transfer::{devmem_tcp, start};
-use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC};
-use crate::tool::{Running, command, until};
+use super::{ifindex, println_line};
+use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC, NIC_ADDRESS};
+use crate::tool::{Running, command, finish, sh, until};
 use crate::{machine, state};
 
 /// A namespace is torn down some time after its name is gone.
@@ -226,4 +228,57 @@ pub(super) fn nic_that_went() -> Result<()> {
     let left = state::written_down()?;
     ensure!(left.is_empty(), "{left:?}");
     unlease_refused(&format!("{GUEST} --netns {BOX}")).map(drop)
+}
+
+/// Ended from another namespace than that of NIC and host end: the receiver is seen, what was changed there is
+/// put back there, and a device here that has the NIC's number is left alone.
+pub(super) fn ended_from_elsewhere() -> Result<()> {
+    bed::wire()?;
+    bed::container()?;
+    bed::namespace(BOX2)?;
+    let rail = NetNs::by_name(BOX2)?;
+    let nic = ifindex(NIC)?;
+    Link::open()?.set_netns(nic, &rail)?;
+    sh(&format!(
+        "ip -n {BOX2} address add {NIC_ADDRESS}/24 dev {NIC}"
+    ))?;
+    sh(&format!("ip -n {BOX2} link set dev {NIC} up"))?;
+    sh(&format!(
+        "ip link add nkz index {nic} type netkit peer name nky"
+    ))?;
+    bed::forward(&["nkz"])?;
+    let before = rail.run(Footprint::settled)??;
+    let line = format!("--queue {LAST} --address {ROUTED} --address {BESIDE}");
+    let line = format!("lease --phys {NIC} {}", boxed(&line));
+    let lease = || finish(command(Some(BOX2), &devmem_tcp(), &line))?.good("lease");
+    let as_before = |what: &str| -> Result<()> {
+        rail.run(|| before.soon_again())?.context(what.to_owned())?;
+        let here = fs::read_to_string("/proc/sys/net/ipv4/conf/nkz/forwarding")?;
+        ensure!(here.trim() == "1", "{what}: a device of this namespace");
+        ensure!(notes()?.is_empty(), "{what}: the note stays");
+        Ok(())
+    };
+    let host = format!("{HOST} --netns {BOX2}");
+    let guest = format!("{GUEST} --netns {BOX}");
+    for end in [GUEST, &host, &guest] {
+        lease()?;
+        let would = unlease(&format!("{end} --dry-run"))?.good(end)?;
+        says(&would, "would put back net.ipv4.conf.eth1.forwarding = 0")?;
+        let receiver = format!("--netns {BOX} -f {GUEST} --listen {ROUTED}:5000");
+        let receiver = start(Some(BOX2), &receiver)?;
+        until("a binding", TEARDOWN, || Ok(rail.run(bound_queues)?? > 0))?;
+        says(&unlease_refused(end)?, "devmem-tcp (pid ")?;
+        receiver.signal(Signal::SIGTERM)?;
+        receiver.end_within(TEARDOWN)?;
+        let done = unleased(end)?;
+        println_line(&done.to_string());
+        ensure!(done["leases"][0]["phys_queue"] == LAST, "{done}");
+        as_before(end)?;
+    }
+    lease()?;
+    rail.run(|| delete(HOST))??;
+    let gone = unlease(GUEST)?.good("unlease")?;
+    says(&gone, "had gone by itself")?;
+    as_before("a netkit that had gone")?;
+    delete("nkz")
 }

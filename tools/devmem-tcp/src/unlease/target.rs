@@ -27,7 +27,7 @@ pub(super) struct Target {
 pub(crate) enum Place {
     /// In a namespace that can be entered.
     Entered(NetNs),
-    /// In one that this one knows by an id; `None`: in this one.
+    /// In one that the host end's knows by an id; `None`: in that one.
     Id(Option<i32>),
 }
 
@@ -42,7 +42,7 @@ impl Target {
         };
         let missing: anyhow::Error = match opened {
             Ok(netns) => match Link::open_in(&netns)?.by_name(name) {
-                Ok(link) => return Self::there(&here, netns, link, records),
+                Ok(link) => return Self::there(netns, link, records),
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => error.into(),
                 Err(error) => return Err(error.into()),
             },
@@ -68,7 +68,7 @@ impl Target {
     }
 
     /// One whose end of this name is there.
-    fn there(here: &NetNs, netns: NetNs, link: LinkInfo, records: &Records) -> Result<Self> {
+    fn there(netns: NetNs, link: LinkInfo, records: &Records) -> Result<Self> {
         let name = link.name.clone();
         let Some(netkit) = link
             .netkit
@@ -79,12 +79,11 @@ impl Target {
             bail!("unlease {name}: a {kind}, not a netkit");
         };
         if netkit.primary && link.link.is_some() {
-            return Self::by_host_end(here, netns, &link, records);
+            return Self::by_host_end(netns, &link, records);
         }
         // The guest end of a pair, or a single.
-        let host = Self::host_of(here, &netns, &link)?;
-        let record = match &host {
-            Some(host) => records.of_anchor(here, host)?,
+        let record = match Self::host_of(&netns, &link)? {
+            Some((there, host)) => records.of_anchor(&there, &host)?,
             None => records.of_anchor(&netns, &link)?,
         };
         Ok(Self {
@@ -97,7 +96,7 @@ impl Target {
     }
 
     /// One whose host end was named.
-    fn by_host_end(here: &NetNs, netns: NetNs, host: &LinkInfo, records: &Records) -> Result<Self> {
+    fn by_host_end(netns: NetNs, host: &LinkInfo, records: &Records) -> Result<Self> {
         let record = records.of_anchor(&netns, host)?.cloned();
         let mut target = Self {
             name: host.name.clone(),
@@ -106,7 +105,7 @@ impl Target {
             end: Some((netns.clone(), host.ifindex)),
             guest: None,
         };
-        target.guest_of(here, &netns, host)?;
+        target.guest_of(&netns, host)?;
         if let Some(record) = &target.record {
             (target.name, target.netns) = (record.netkit.clone(), record.netns.clone());
         }
@@ -134,48 +133,38 @@ impl Target {
         };
         target.end = Some((netns.clone(), anchor.ifindex));
         match record.pair {
-            true => target.guest_of(here, &netns, &anchor)?,
+            true => target.guest_of(&netns, &anchor)?,
             false => target.guest = Some((anchor.ifindex, Place::Entered(netns))),
         }
         Ok(target)
     }
 
-    /// The host end of a pair, if it is here.
-    fn host_of(here: &NetNs, netns: &NetNs, guest: &LinkInfo) -> Result<Option<LinkInfo>> {
+    /// The host end of a pair and its namespace, if that can be entered.
+    fn host_of(netns: &NetNs, guest: &LinkInfo) -> Result<Option<(NetNs, LinkInfo)>> {
         let Some(host) = guest.link else {
             return Ok(None);
         };
-        let is_here = match guest.link_netns_id {
-            None => here.is_same(netns)?,
-            Some(id) => Link::open_in(netns)?.nsid(here)? == Some(id),
+        let Some(there) = known_as(netns, guest.link_netns_id)? else {
+            return Ok(None);
         };
-        match is_here {
-            true => Ok(Some(Link::open()?.get(host)?)),
-            false => Ok(None),
-        }
+        let Ok(mut links) = Link::open_in(&there) else {
+            return Ok(None);
+        };
+        Ok(Some((there, links.get(host)?)))
     }
 
-    /// Looks from a host end for the guest's, which has its namespace's id in this one.
-    fn guest_of(&mut self, here: &NetNs, netns: &NetNs, host: &LinkInfo) -> Result<()> {
-        let (Some(guest), true) = (host.link, here.is_same(netns)?) else {
+    /// Looks from a host end for the guest's, which has its namespace's id in that of the host end.
+    fn guest_of(&mut self, netns: &NetNs, host: &LinkInfo) -> Result<()> {
+        let Some(guest) = host.link else {
             return Ok(());
         };
-        let mut links = Link::open()?;
         let mut place = Place::Id(host.link_netns_id);
-        for seen in NetNs::visible()?.spaces {
-            let Ok(netns) = seen.open() else { continue };
-            let found = match host.link_netns_id {
-                None => here.is_same(&netns)?,
-                Some(id) => links.nsid(&netns)? == Some(id),
-            };
-            if found {
-                if self.record.is_none() {
-                    let link = Link::open_in(&netns)?.get(guest)?;
-                    (self.name, self.netns) = (link.name, netns.label().to_owned());
-                }
-                place = Place::Entered(netns);
-                break;
+        if let Some(netns) = known_as(netns, host.link_netns_id)? {
+            if self.record.is_none() {
+                let link = Link::open_in(&netns)?.get(guest)?;
+                (self.name, self.netns) = (link.name, netns.label().to_owned());
             }
+            place = Place::Entered(netns);
         }
         self.guest = Some((guest, place));
         Ok(())
@@ -194,12 +183,17 @@ impl Target {
         }
     }
 
-    /// Its leases, of NICs here; if there are none, of NICs in other namespaces.
+    /// Its leases, of NICs here; if there are none, of NICs in other namespaces. Where the guest's
+    /// namespace can't be entered, of NICs that are where the host end is, which knows it by an id.
     pub(super) fn leases(&self) -> Result<Vec<Ending>> {
         let Some((guest, place)) = &self.guest else {
             return Ok(Vec::new());
         };
-        let leases = Ending::of(&NetNs::current()?, *guest, place)?;
+        let nics = match (&self.end, place) {
+            (Some((netns, _)), Place::Id(_)) => netns.clone(),
+            _ => NetNs::current()?,
+        };
+        let leases = Ending::of(&nics, *guest, place)?;
         let (true, Place::Entered(_)) = (leases.is_empty(), place) else {
             return Ok(leases);
         };
@@ -224,6 +218,21 @@ impl Target {
             deleted => Ok(deleted?),
         }
     }
+}
+
+/// The namespace that `netns` knows by this id, if it can be seen from here; `None`: itself.
+fn known_as(netns: &NetNs, id: Option<i32>) -> Result<Option<NetNs>> {
+    let Some(id) = id else {
+        return Ok(Some(netns.clone()));
+    };
+    let mut links = Link::open_in(netns)?;
+    for seen in NetNs::visible()?.spaces {
+        let Ok(seen) = seen.open() else { continue };
+        if links.nsid(&seen)? == Some(id) {
+            return Ok(Some(seen));
+        }
+    }
+    Ok(None)
 }
 
 /// What a namespace is called in messages and records.

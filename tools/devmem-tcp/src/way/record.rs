@@ -115,6 +115,18 @@ impl Record {
     /// # Errors
     /// Where it may be in a namespace that can't be seen or entered.
     pub(crate) fn find_elsewhere(&self) -> Result<Option<(NetNs, LinkInfo)>> {
+        let Some(netns) = self.netns_elsewhere()? else {
+            return Ok(None);
+        };
+        let found = self.find_anchor(&mut Link::open_in(&netns)?)?;
+        Ok(found.map(|link| (netns, link)))
+    }
+
+    /// The anchor's namespace, which is not the present one; `None` if it is gone.
+    ///
+    /// # Errors
+    /// Where it can't be seen or entered.
+    fn netns_elsewhere(&self) -> Result<Option<NetNs>> {
         let visible = NetNs::visible_or_held()?;
         let mut spaces = visible.spaces.iter();
         let unknown = |why: Option<netdev::Error>| {
@@ -130,10 +142,8 @@ impl Record {
         match spaces.find(|seen| seen.identity() == self.anchor_netns) {
             Some(seen) => {
                 let netns = seen.open().map_err(|error| unknown(Some(error)))?;
-                let links = Link::open_in(&netns);
-                let mut links = links.map_err(|error| unknown(Some(error)))?;
-                let found = self.find_anchor(&mut links)?;
-                Ok(found.map(|link| (netns, link)))
+                let links = Link::open_in(&netns).map_err(|error| unknown(Some(error)))?;
+                Ok(Some(netns).filter(|_| self.is_in(&links)))
             }
             None if visible.hidden.is_some() => Err(unknown(visible.hidden).into()),
             None => Ok(None),

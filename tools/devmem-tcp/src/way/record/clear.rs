@@ -1,9 +1,10 @@
 //! What a lease left is cleared away.
 
 use std::collections::BTreeSet;
+use std::mem;
 
 use anyhow::Result;
-use netdev::{Ethtool, Ifindex, Rule};
+use netdev::{Ethtool, Ifindex, Link, NetNs, Rule};
 use serde::Serialize;
 
 use super::{Device, LRO, ProxyEntry, Record, Records};
@@ -26,8 +27,41 @@ impl Records {
     /// Puts back what the lease of this record changed outside of its netkit, as far as no other
     /// one needs it, and forgets the record. The netkit itself must be gone.
     ///
-    /// If something fails, the rest is done all the same and the record stays.
+    /// All of that is in the anchor's namespace, and done there. If something fails, the rest is done
+    /// all the same and the record stays.
+    ///
+    /// # Errors
+    /// Where that namespace can't be seen or entered.
     pub(crate) fn clear(&mut self, record: &Record, dry_run: bool) -> Result<Cleared> {
+        let Some(netns) = self.netns_of(record)? else {
+            // With its namespace went all that was changed there.
+            if !dry_run {
+                self.remove(record)?;
+            }
+            return Ok(Cleared::default());
+        };
+        let links = Link::open_in(&netns)?;
+        let here = mem::replace(&mut self.here, netns.clone());
+        let links = mem::replace(&mut self.links, links);
+        let cleared = netns.run(|| self.clear_here(record, dry_run));
+        (self.here, self.links) = (here, links);
+        cleared?
+    }
+
+    /// The namespace that a record's changes were made in; `None` if it is gone.
+    fn netns_of(&self, record: &Record) -> Result<Option<NetNs>> {
+        // Outside of a single nothing was changed.
+        if !record.pair {
+            return Ok(Some(self.here.clone()));
+        }
+        if record.anchor_netns != self.here.identity()? {
+            return record.netns_elsewhere();
+        }
+        Ok(Some(self.here.clone()).filter(|_| record.is_in(&self.links)))
+    }
+
+    /// As [`Records::clear`], in this namespace.
+    fn clear_here(&mut self, record: &Record, dry_run: bool) -> Result<Cleared> {
         let mut cleared = Cleared::default();
         let mut failures = Vec::new();
         let needed = self.needed_by_others(record)?;
