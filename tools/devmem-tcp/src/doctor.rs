@@ -173,7 +173,11 @@ fn of_nic(nic: &Nic) -> Vec<Line> {
         left::OF_NIC,
     ];
     let run = |table: &&[line::Check<Nic>]| line::run(table, nic, Some(nic.name()));
-    tables.iter().flat_map(run).collect()
+    let mut lines: Vec<Line> = tables.iter().flat_map(run).collect();
+    if works(&lines, Area::Rx) {
+        lines.extend(run(&listening::REST));
+    }
+    lines
 }
 
 /// The checks of the machine, and a line for each NIC.

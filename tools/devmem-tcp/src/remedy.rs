@@ -50,8 +50,7 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
             return Some(hint.remedy().to_owned());
         }
         match cause.downcast_ref::<nic::Error>() {
-            Some(nic::Error::Refused(error)) => of_kernel(error),
-            Some(error) => error.remedy(),
+            Some(error) => of_nic(error),
             None => cause.downcast_ref::<netdev::Error>().and_then(of_kernel),
         }
     })
@@ -72,6 +71,14 @@ fn of_mapping(error: &dmabuf::Error) -> Option<String> {
         }
     };
     Some(remedy.to_owned())
+}
+
+/// Of a NIC that can't be set up.
+pub(crate) fn of_nic(error: &nic::Error) -> Option<String> {
+    match error {
+        nic::Error::Refused(error) => of_kernel(error),
+        error => error.remedy(),
+    }
 }
 
 /// The netdev crate's, unless this tool has an option to name.

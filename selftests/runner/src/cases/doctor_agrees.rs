@@ -1,7 +1,10 @@
 //! `doctor` says that receiving works if and only if `recv` with the same options then does: states of the
 //! NIC, one after the other, good ones and bad ones.
 
+use std::fs::{self, Permissions};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -15,7 +18,7 @@ use super::transfer::devmem_tcp;
 use super::{ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, QUEUES, SENDER_ADDRESS};
 use crate::driver::Driver;
-use crate::state::Observer;
+use crate::state::{self, Observer};
 use crate::sysctl;
 use crate::tool::{Running, command, finish, sh, until};
 use crate::xdp;
@@ -29,6 +32,8 @@ struct State {
     works: bool,
 }
 
+/// Where it is written down what a NIC was before.
+const RUNTIME: &str = "/run/devmem-tcp";
 const LISTEN: &str = "-l 192.0.2.2:5000";
 
 fn state(options: &'static str, works: bool) -> State {
@@ -236,6 +241,52 @@ impl Drop for Restored {
     }
 }
 
+/// Of two queues the first is kept: `recv` would take the last one from RSS.
+fn first_of_two_applied() -> Kept {
+    sh(&format!("ethtool -L {NIC} combined 2"))?;
+    let line = format!("apply {NIC} --queue 0");
+    finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
+    Ok(Box::new(Restored))
+}
+
+/// What can't be read as a file, in place of what `apply` wrote down.
+struct NoJournal(PathBuf);
+
+impl NoJournal {
+    const ASIDE: &'static str = "/run/journal";
+}
+
+impl Drop for NoJournal {
+    fn drop(&mut self) {
+        let _back = fs::remove_dir(&self.0).and_then(|()| fs::rename(Self::ASIDE, &self.0));
+        let _restored = restore();
+    }
+}
+
+fn folder_for_a_journal() -> Kept {
+    let line = format!("apply {NIC} --queue 2");
+    finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
+    let journal = state::journal()?;
+    fs::rename(&journal, NoJournal::ASIDE)?;
+    fs::create_dir(&journal)?;
+    Ok(Box::new(NoJournal(journal)))
+}
+
+/// Others may write there.
+struct Loose;
+
+impl Drop for Loose {
+    fn drop(&mut self) {
+        let _removed = fs::remove_dir_all(RUNTIME);
+    }
+}
+
+fn loose_directory() -> Kept {
+    fs::create_dir_all(RUNTIME)?;
+    fs::set_permissions(RUNTIME, Permissions::from_mode(0o777))?;
+    Ok(Box::new(Loose))
+}
+
 fn all(states: &[State]) -> Result<()> {
     let mut wrong = Vec::new();
     for state in states {
@@ -308,6 +359,9 @@ pub(super) fn on_others() -> Result<()> {
         state("--queue 2 --queue 3", false).after(receiver_on_another),
         state("--queue 3", true).after(applied),
         state("", false).after(one_channel),
+        state("", false).after(first_of_two_applied),
+        state("", false).after(folder_for_a_journal),
+        state("", false).after(loose_directory),
         state("--queue 3", true).after(table_of_one_queue),
         state("", false).with("lacks=queue-ops"),
         state("", false).with("lacks=split"),

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use devmem::listen::{self, SocketOptions};
 use netdev::{Action, FlowRule, LinkInfo, QueueId};
-use nic::{Error, Plan};
+use nic::{Error, Plan, RunDir};
 
 use super::line::{Area, Check, Finding};
 use super::machine::Wanted;
@@ -58,6 +58,14 @@ pub(super) const OF_NIC: &[Check<Nic>] = &[
         run: spread,
     },
 ];
+
+/// What `recv` would make of the NIC, whatever keeps it from that: for where no other check has found it.
+pub(super) const REST: &[Check<Nic>] = &[Check {
+    id: "nic.plan",
+    areas: &[Area::Rx],
+    what: "the NIC can be set up",
+    run: rest,
+}];
 
 /// An address that nobody has a rule for (RFC 7600's dummy address, the discard port).
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 9);
@@ -158,13 +166,25 @@ fn spread(nic: &Nic) -> Option<Finding> {
     }
 }
 
+fn rest(nic: &Nic) -> Option<Finding> {
+    match &nic.preview {
+        // The machine's check says so.
+        Err(Error::RunDir(_)) if RunDir::check_writable().is_err() => None,
+        Err(_) => Some(refused(nic)),
+        Ok(()) => Some(Finding::ok("it can")),
+    }
+}
+
 /// What `recv` would say, with what it would say to do.
 fn refused(nic: &Nic) -> Finding {
     match &nic.preview {
         Ok(()) => Finding::ok("it can"),
         Err(error) => {
-            let remedy = error.remedy().unwrap_or_default();
-            Finding::fail(error.to_string()).remedy(remedy)
+            let finding = Finding::fail(common::with_sources(error));
+            match remedy::of_nic(error) {
+                Some(remedy) => finding.remedy(remedy),
+                None => finding,
+            }
         }
     }
 }
