@@ -137,6 +137,15 @@ impl Socket {
         self.exchange(request).map(drop)
     }
 
+    /// Sends a request that changes something, and returns what the kernel then notifies of, if it does: the
+    /// request bears `NLM_F_ECHO`.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn tell_echoed(&mut self, request: &Request) -> Result<Option<Message>> {
+        Ok(self.exchange(request)?.pop())
+    }
+
     /// Asks for all of a kind. What changed while it was listed (`NLM_F_DUMP_INTR`) is listed
     /// again, several times if it must be.
     ///

@@ -5,7 +5,7 @@ use std::fmt;
 use netlink::{Attr, NetNs, Request, Result, Word, Writer};
 use serde::Serialize;
 
-use super::{IfInfo, Link, check_name, fd, ifla};
+use super::{IfInfo, Link, LinkInfo, check_name, fd, ifla};
 use crate::Ifindex;
 use crate::parse::{Parsed, required};
 
@@ -240,8 +240,7 @@ impl Link {
         check_name(&pair.name)?;
         check_name(&pair.peer_name)?;
         let request = pair.encode();
-        self.socket.tell(&request)?;
-        let primary = self.by_name(&pair.name)?;
+        let primary = self.made(&request, &pair.name)?;
         let peer = required(primary.link, ifla::LINK).map_err(|e| request.malformed(e))?;
         Ok(NetkitEnds {
             primary: primary.ifindex,
@@ -256,8 +255,7 @@ impl Link {
     pub fn create_netkit_single(&mut self, single: &NetkitSingle) -> Result<Ifindex> {
         check_name(&single.name)?;
         let request = single.encode();
-        self.socket.tell(&request)?;
-        let made = self.by_name(&single.name)?;
+        let made = self.made(&request, &single.name)?;
         if made
             .netkit
             .is_some_and(|netkit| netkit.pairing == Pairing::Single)
@@ -267,6 +265,17 @@ impl Link {
         // An older kernel passes over the attribute, as any that it does not know.
         self.delete(made.ifindex)?;
         Err(request.invalid("this kernel makes netkits in pairs only"))
+    }
+
+    /// Makes a link, and returns it as it was then: a moment later it may have another name
+    /// (`rtnl_configure_link` notifies of it).
+    fn made(&mut self, request: &Request, name: &str) -> Result<LinkInfo> {
+        let Some(echo) = self.socket.tell_echoed(request)? else {
+            return self.by_name(name);
+        };
+        let parsed = echo.split(IfInfo::LEN);
+        let parsed = parsed.and_then(|(header, attrs)| LinkInfo::parse(header, attrs));
+        parsed.map_err(|e| request.malformed(e))
     }
 }
 
@@ -279,7 +288,7 @@ fn create(
 ) -> Request {
     let header = IfInfo::default().encode();
     let mut request = Request::new(libc::RTM_NEWLINK, &header, "netkit-create", object)
-        .flags(libc::NLM_F_CREATE | libc::NLM_F_EXCL);
+        .flags(libc::NLM_F_CREATE | libc::NLM_F_EXCL | libc::NLM_F_ECHO);
     request.attrs().str(ifla::IFNAME, name);
     if let Some(queues) = rx_queues {
         request.attrs().u32(ifla::NUM_RX_QUEUES, queues);

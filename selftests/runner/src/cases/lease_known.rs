@@ -3,9 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
-use netdev::{Ethtool, Link, NetNs, NetkitSingle};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use netdev::{Ethtool, Link, LinkEvent, NetNs, NetkitPair, NetkitSingle};
 
 use super::lease_way::{boxed, says};
 use super::transfer::devmem_tcp;
@@ -39,7 +43,7 @@ pub(super) fn namespace_that_got_the_inode() -> Result<()> {
         if Path::new("/run/netns").join(BOX).exists() {
             machine::delete_namespace(BOX)?;
         }
-        std::thread::sleep(std::time::Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(100));
         bed::container()?;
     }
     println_line(&format!("inode {} again, after {tries}", old.1));
@@ -54,6 +58,88 @@ pub(super) fn namespace_that_got_the_inode() -> Result<()> {
     says(&refused, "was not made by `devmem-tcp lease`")?;
     sh("ip -n box link show dev nk0")?;
     tool("unlease --all-stale")?.good("unlease")?;
+    Ok(())
+}
+
+/// Gives each netkit of these names another one as soon as it hears of it, as udev does, until it is dropped.
+struct Renamer {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<u32>>>,
+}
+
+impl Renamer {
+    fn start(names: &'static [&'static str]) -> Result<Self> {
+        let (mut events, mut links) = (Link::open()?.events()?, Link::open()?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&stop);
+        let thread = thread::spawn(move || {
+            let mut renamed = 0;
+            while !ends.load(Ordering::Relaxed) {
+                let soon = Instant::now() + Duration::from_millis(20);
+                let Some(LinkEvent::Changed(link)) = events.next(Some(soon))? else {
+                    continue;
+                };
+                let is_one = names.contains(&link.name.as_str());
+                // It may be gone meanwhile, or have its other name already.
+                if is_one
+                    && links
+                        .set_name(link.ifindex, &format!("{}r", link.name))
+                        .is_ok()
+                {
+                    renamed += 1;
+                }
+            }
+            Ok(renamed)
+        });
+        Ok(Self {
+            stop,
+            thread: Some(thread),
+        })
+    }
+
+    /// How many it has renamed.
+    fn end(mut self) -> Result<u32> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("it has ended")?;
+        thread.join().map_err(|_| anyhow!("the thread panicked"))?
+    }
+}
+
+impl Drop for Renamer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A netkit that gets another name in the moment in which it is there is known by its number, and so is the
+/// lease that made it.
+pub(super) fn renamed_at_once() -> Result<()> {
+    const ROUNDS: u32 = 40;
+    bed::wire()?;
+    bed::container()?;
+    let renamer = Renamer::start(&["nk0h", "nk1"])?;
+    let mut links = Link::open()?;
+    for round in 0..ROUNDS {
+        let mut pair = NetkitPair::new("nk0h", "nk0");
+        pair.peer_netns = Some(NetNs::by_name(BOX)?);
+        let pair = links.create_netkit(&pair);
+        let pair = pair.with_context(|| format!("pair {round}"))?.primary;
+        let single = links.create_netkit_single(&NetkitSingle::new("nk1"));
+        let single = single.with_context(|| format!("single {round}"))?;
+        for made in [pair, single] {
+            let link = links.get(made)?;
+            ensure!(link.name.starts_with("nk"), "{link:?}");
+            links.delete(made)?;
+        }
+    }
+    let line = format!("lease --phys {NIC} {}", boxed("--queue 3"));
+    tool(&line)?.good(&line)?;
+    sh("ip link show dev nk0hr")?;
+    let ended = tool(&format!("unlease nk0 --netns {BOX}"))?.good("unlease")?;
+    says(&ended, "ended the lease of eth1 rx 3")?;
+    let renamed = renamer.end()?;
+    println_line(&format!("{renamed} of {} were renamed", 2 * ROUNDS + 1));
+    ensure!(renamed > ROUNDS / 2, "hardly any");
     Ok(())
 }
 
