@@ -10,6 +10,7 @@ mod clear;
 
 use std::fs;
 use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use netdev::{Ifindex, Link, LinkInfo, NetNs, Rule};
@@ -47,7 +48,7 @@ pub(crate) struct ProxyEntry {
 /// What was noted of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Record {
-    /// The boot in which that was.
+    /// The boot in which that was; empty where that could not be told.
     pub(crate) boot: String,
     /// The netkit that leases, and how its namespace was called.
     pub(crate) netkit: String,
@@ -81,6 +82,11 @@ impl Record {
     /// Its file.
     pub(crate) fn file(&self) -> String {
         format!("{PREFIX}{}-{}.json", self.anchor_netns.1, self.anchor.name)
+    }
+
+    /// Whether it may have been written in this boot.
+    fn is_of(&self, boot: &str) -> bool {
+        self.boot == boot || self.boot.is_empty() || boot.is_empty()
     }
 
     /// Whether the anchor's namespace is that of `links`, and not one that got its inode.
@@ -151,11 +157,25 @@ impl Record {
     }
 }
 
+/// This boot's id; `None` where another file is mounted over it, as container engines do for ids of their own.
+fn boot() -> Result<Option<String>> {
+    let device = |path: &str| -> Result<u64> {
+        let meta = fs::metadata(path).with_context(|| path.to_owned())?;
+        Ok(meta.dev())
+    };
+    let is_masked = device("/proc/sys/kernel/random/boot_id")? != device("/proc/sys")?;
+    Ok(match is_masked {
+        true => None,
+        false => Some(boot_id()?),
+    })
+}
+
 /// All records, under the lock.
 #[derive(Debug)]
 pub(crate) struct Records {
     /// `None` for who only looks.
     locked: Option<Locked>,
+    /// The present boot; empty where that can't be told.
     boot: String,
     here: NetNs,
     links: Link,
@@ -176,7 +196,7 @@ impl Records {
         };
         let mut records = Self {
             locked,
-            boot: boot_id()?,
+            boot: boot()?.unwrap_or_default(),
             here: NetNs::current()?,
             links: Link::open()?,
             all: Vec::new(),
@@ -184,7 +204,7 @@ impl Records {
         let Some(dir) = dir else { return Ok(records) };
         for name in dir.names(PREFIX)? {
             match dir.read::<Record>(&name) {
-                Ok(Some(record)) if record.boot == records.boot && record.file() == name => {
+                Ok(Some(record)) if record.is_of(&records.boot) && record.file() == name => {
                     records.all.push(record);
                 }
                 Ok(Some(_)) => {
