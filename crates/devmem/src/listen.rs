@@ -146,8 +146,9 @@ pub fn recv_buffer_for(len: u64, connections: u32) -> Option<usize> {
 /// receiver is late, and the NIC still finds memory.
 pub fn recv_buffer_beside(len: u64, niov: u64, rings: u64, connections: u32) -> Option<usize> {
     let ours = (len - len / 8).saturating_sub(rings);
-    let packets = MAX_SKB_FRAGS * niov * u64::from(connections);
-    let beside_packets = len.saturating_sub(rings + packets);
+    let packets = MAX_SKB_FRAGS.saturating_mul(niov);
+    let packets = packets.saturating_mul(connections.into());
+    let beside_packets = len.saturating_sub(rings).saturating_sub(packets);
     recv_buffer_of(ours.min(beside_packets).max(len / 2), connections)
 }
 
@@ -324,6 +325,10 @@ mod tests {
             recv_buffer_beside(64 << 12, 4096, 1 << 30, 4),
             Some(16 << 10)
         );
+        for (niov, rings) in [(4096, u64::MAX), (u64::MAX, 4096)] {
+            let half = recv_buffer_beside(64 << 12, niov, rings, u32::MAX);
+            assert_eq!(half, recv_buffer_for(64 << 12, u32::MAX));
+        }
         // 256 connections, each with a packet of 17 niovs beyond its buffer, and a ring of 256.
         let (pool, rings) = (64 << 20, 1 << 20);
         let each = recv_buffer_beside(pool, 4096, rings, 256).unwrap() as u64 * 2;
