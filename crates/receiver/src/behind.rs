@@ -1,0 +1,102 @@
+//! The physical NIC behind the queues of a device.
+
+use std::iter::once;
+
+use netdev::{
+    Ifindex, Link, LinkInfo, NetNs, Netdev, Queue, QueueId, QueueType, Result, SeenNetNs,
+};
+
+/// A physical NIC, and those of its queues that are received on.
+#[derive(Debug, Clone)]
+pub struct NicBehind {
+    /// The network namespace that it is in.
+    pub netns: NetNs,
+    /// Its number there.
+    pub ifindex: Ifindex,
+    /// Its name there.
+    pub device: String,
+    /// Its rx queues that are received on.
+    pub queues: Vec<QueueId>,
+}
+
+/// The NIC whose queues these queues of a device are: its own, or those that it leases. `None` if no NIC
+/// in a namespace that can be looked into leases them to it, as it is within a container.
+///
+/// The kernel tells of a lease on the physical side only (`netdev_nl_queue_fill_lease`), so all visible
+/// namespaces are looked into, one after the other; none is held open but the NIC's.
+///
+/// # Errors
+/// Those of [`NetNs::visible`].
+pub fn nic_behind(netns: &NetNs, link: &LinkInfo, queues: &[QueueId]) -> Result<Option<NicBehind>> {
+    if link.is_physical() {
+        return Ok(Some(NicBehind {
+            netns: netns.clone(),
+            ifindex: link.ifindex,
+            device: link.name.clone(),
+            queues: queues.to_vec(),
+        }));
+    }
+    let ours = netns.identity()?;
+    let visible = NetNs::visible()?.spaces;
+    let others = visible.iter().filter(|seen| seen.identity() != ours);
+    let spaces = once(Ok(netns.clone())).chain(others.map(SeenNetNs::open));
+    for space in spaces {
+        let found = space.and_then(|space| lender(space, netns, link, queues));
+        match found {
+            // All leases of one netkit are of one NIC (`netdev_nl_queue_create_doit`).
+            Ok(Some(nic)) => return Ok(Some(nic)),
+            Ok(None) => {}
+            // It went meanwhile, or is another user's.
+            Err(error) => tracing::debug!("passed over: {error}"),
+        }
+    }
+    Ok(None)
+}
+
+/// The NIC in the namespace `space` that leases these queues to `link`, which is in `netns`.
+fn lender(
+    space: NetNs,
+    netns: &NetNs,
+    link: &LinkInfo,
+    queues: &[QueueId],
+) -> Result<Option<NicBehind>> {
+    let mut all = Netdev::open_in(&space)?.queues(None)?;
+    all.retain(|queue| queue.kind == QueueType::Rx && queue.lease.is_some());
+    if all.is_empty() {
+        return Ok(None);
+    }
+    let mut links = Link::open_in(&space)?;
+    let nsid = match space.is_same(netns)? {
+        true => None,
+        false => match links.nsid(netns)? {
+            None => return Ok(None),
+            nsid => nsid,
+        },
+    };
+    let Some((ifindex, queues)) = leased(&all, (nsid, link.ifindex), queues) else {
+        return Ok(None);
+    };
+    Ok(Some(NicBehind {
+        device: links.get(ifindex)?.name,
+        netns: space,
+        ifindex,
+        queues,
+    }))
+}
+
+/// The device and its queues that are leased to these queues of the device `to`: its namespace, as numbered
+/// where the queues are, and its number.
+fn leased(
+    all: &[Queue],
+    to: (Option<i32>, Ifindex),
+    queues: &[QueueId],
+) -> Option<(Ifindex, Vec<QueueId>)> {
+    let is_ours = |queue: &&Queue| {
+        queue.lease.is_some_and(|lease| {
+            (lease.netns_id, lease.ifindex) == to && queues.contains(&lease.queue)
+        })
+    };
+    let ours: Vec<&Queue> = all.iter().filter(is_ours).collect();
+    let ifindex = ours.first()?.ifindex;
+    Some((ifindex, ours.iter().map(|queue| queue.id).collect()))
+}
