@@ -88,9 +88,10 @@ vm: vm-ready ## a shell in the VM (leave it with exit)
 	@$(vm)/run --interactive -- bash -i
 
 build: setup ## static binaries, in target/guest/bin
-	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p devmem --bins --examples
+	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p devmem -p receiver --bins --examples
 	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests \
-		$(patsubst crates/devmem/%.rs,%,$(subst /main.rs,.rs,$(wildcard crates/devmem/examples/*.rs crates/devmem/examples/*/main.rs))))
+		$(patsubst crates/devmem/%.rs,%,$(patsubst crates/receiver/%.rs,%,$(subst /main.rs,.rs,\
+		$(wildcard $(foreach crate,devmem receiver,crates/$(crate)/examples/*.rs crates/$(crate)/examples/*/main.rs))))))
 	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
 	@install selftests/demo target/guest/demo
 

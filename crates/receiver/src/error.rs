@@ -136,7 +136,7 @@ impl Error {
         }
     }
 
-    /// This failure, and what came of restoring the NIC after it, as
+    /// This failure, and what came of restoring the NIC after it ([`Receiver::undo`](crate::Receiver::undo)), as
     /// one: the inverse of [`Error::into_parts`].
     #[must_use]
     pub fn and(self, restored: Result<(), nic::Error>) -> Self {

@@ -1,4 +1,4 @@
-//! The examples of the `devmem` crate do what they say.
+//! The examples of the `receiver` crate do what they say.
 
 use std::time::Duration;
 

@@ -1,0 +1,206 @@
+//! What is wanted of a receiver.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use devmem::engine::{Config, page_size};
+use dmabuf::Dmabuf;
+use netdev::{Link, NetNs, QueueId};
+use nic::{Applied, Plan};
+
+use crate::behind::{NicBehind, nic_behind};
+use crate::error::Error;
+use crate::found::{Found, RxDevice};
+use crate::queues;
+use crate::receiver::Receiver;
+use crate::threads::Threads;
+
+/// Applies a plan, with flow rules of its own.
+pub(crate) type Apply = Box<dyn FnOnce(Plan, &NicBehind) -> Result<Applied, nic::Error> + Send>;
+/// Changes the engine's configuration.
+pub(crate) type Configure = Box<dyn FnOnce(&mut Config) + Send>;
+
+/// What is wanted of a receiver: made by [`Receiver::on`]. `M` is the kind of memory.
+///
+/// Unless said otherwise: in the caller's network namespace, on a NIC's last free rx queue or on all queues that
+/// a netkit leases, one connection, from anywhere, served by the caller's thread, on a NIC that is set up for
+/// it and restored.
+#[must_use = "nothing is done until it is set up"]
+pub struct Builder<M> {
+    device: String,
+    netns: Option<NetNs>,
+    queues: Vec<QueueId>,
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) from: Option<IpAddr>,
+    pub(crate) memory: Vec<M>,
+    pub(crate) rx_page_size: Option<u32>,
+    pub(crate) connections: u32,
+    pub(crate) leave_nic: bool,
+    pub(crate) apply: Option<Apply>,
+    pub(crate) configure: Option<Configure>,
+    pub(crate) threads: Threads,
+}
+
+impl<M> Builder<M> {
+    pub(crate) fn new(device: String) -> Self {
+        Self {
+            device,
+            netns: None,
+            queues: Vec::new(),
+            addresses: Vec::new(),
+            from: None,
+            memory: Vec::new(),
+            rx_page_size: None,
+            connections: 1,
+            leave_nic: false,
+            apply: None,
+            configure: None,
+            threads: Threads::default(),
+        }
+    }
+
+    /// In this network namespace: the device's and the listening sockets'.
+    pub fn netns(mut self, netns: NetNs) -> Self {
+        self.netns = Some(netns);
+        self
+    }
+
+    /// On this rx queue of the device; may be called again.
+    pub fn queue(self, queue: QueueId) -> Self {
+        self.queues([queue])
+    }
+
+    /// On these rx queues of the device; may be called again.
+    pub fn queues(mut self, queues: impl IntoIterator<Item = QueueId>) -> Self {
+        self.queues.extend(queues);
+        self
+    }
+
+    /// Listens on this address; may be called again. `[::]` takes IPv4, too. A link-local address without a
+    /// scope is one of the device.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.addresses.push(address);
+        self
+    }
+
+    /// Takes connections from this address only: others are not steered, and are reset
+    /// ([`Config::from`]).
+    pub fn from(mut self, address: IpAddr) -> Self {
+        self.from = Some(address);
+        self
+    }
+
+    /// Receives into this memory: one dmabuf for all queues; or, called again, one for each.
+    pub fn memory(mut self, memory: M) -> Self {
+        self.memory.push(memory);
+        self
+    }
+
+    /// Has the NIC fill pieces of so many bytes, a power of two (Linux 7.3); a page, unless said otherwise.
+    pub fn rx_page_size(mut self, bytes: u32) -> Self {
+        self.rx_page_size = Some(bytes);
+        self
+    }
+
+    /// Ends when so many connections have come and ended. Receive buffers and limits are sized for as many
+    /// at a time.
+    pub fn connections(mut self, connections: u32) -> Self {
+        self.connections = connections;
+        self
+    }
+
+    /// Leaves the NIC as it is: somebody else has set it up. Nor need it be visible.
+    pub fn leave_nic(mut self) -> Self {
+        self.leave_nic = true;
+        self
+    }
+
+    /// Leaves flow rules to `apply`, and the application of the plan with them: it is given a plan that has
+    /// all but the flows, and may try several ones.
+    pub fn apply_with(
+        mut self,
+        apply: impl FnOnce(Plan, &NicBehind) -> Result<Applied, nic::Error> + Send + 'static,
+    ) -> Self {
+        self.apply = Some(Box::new(apply));
+        self
+    }
+
+    /// Changes the engine's configuration, which is sized for the memory and the connections.
+    pub fn config(mut self, change: impl FnOnce(&mut Config) + Send + 'static) -> Self {
+        self.configure = Some(Box::new(change));
+        self
+    }
+
+    /// Serves the connections of each queue on a thread of its own. Where the NIC behind the queues can't be
+    /// seen, each thread gets as many connections as the others.
+    pub fn thread_per_queue(mut self) -> Self {
+        self.threads.per_queue = true;
+        self
+    }
+
+    /// Keeps the threads to these processors, in this order, from the first again when there are more
+    /// threads. Without [`thread_per_queue`](Self::thread_per_queue) there is one thread.
+    pub fn pin(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
+        self.threads.pin.extend(cpus);
+        self
+    }
+
+    /// Bytes that the NIC fills at a time.
+    pub(crate) fn niov(&self) -> u64 {
+        match self.rx_page_size {
+            Some(bytes) => bytes.max(1).into(),
+            None => page_size(),
+        }
+    }
+
+    /// Finds the device, its queues, and the NIC behind them. Changes nothing, and needs no memory and no
+    /// address yet.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] without such a device; [`Error::Down`], [`Error::Stacked`]; [`Error::NoSuchQueue`],
+    /// [`Error::NamedTwice`], [`Error::NotLeased`], [`Error::NoFreeQueue`], [`Error::NoLease`].
+    pub fn find(self) -> Result<Found<M>, Error> {
+        let netns = match &self.netns {
+            Some(netns) => netns.clone(),
+            None => NetNs::current()?,
+        };
+        let link = Link::open_in(&netns)?.by_name(&self.device)?;
+        let queues = queues::choose(&netns, &link, &self.queues)?;
+        let nic = match nic_behind(&netns, &link, &queues) {
+            // Who leaves the NIC alone need not be able to see it.
+            Err(error) if self.leave_nic => {
+                tracing::debug!("the NIC behind {}: {error}", link.name);
+                None
+            }
+            nic => nic?,
+        };
+        let device = RxDevice {
+            netns,
+            link,
+            queues,
+            nic,
+        };
+        Ok(Found::new(self, device))
+    }
+
+    /// Does all that comes before the first connection: [`Builder::find`] and [`Found::set_up`].
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn set_up(self) -> Result<Receiver<M>, Error>
+    where
+        M: Dmabuf,
+    {
+        self.find()?.set_up()
+    }
+}
+
+impl<M> fmt::Debug for Builder<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("device", &self.device)
+            .field("queues", &self.queues)
+            .field("addresses", &self.addresses)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,268 @@
+//! A receiver's device and NIC, before anything is changed.
+
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+
+use devmem::listen::{self, SocketOptions};
+use dmabuf::Dmabuf;
+use netdev::{Action, Ethtool, FlowRule, Ifindex, LinkInfo, NetNs, QueueId};
+use nic::{Applied, Change, Plan};
+
+use crate::behind::NicBehind;
+use crate::builder::Builder;
+use crate::error::Error;
+use crate::queues;
+use crate::receiver::{Listening, Receiver};
+use crate::set_up::SetUp;
+use crate::sizes::Sizes;
+
+/// The device that is received on: its network namespace, its rx queues, and the physical NIC behind them.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct RxDevice {
+    /// Its network namespace, and that of the listening sockets.
+    pub netns: NetNs,
+    /// The device: a NIC, or a netkit.
+    pub link: LinkInfo,
+    /// Its rx queues that are bound.
+    pub queues: Vec<QueueId>,
+    /// The physical NIC behind them; `None` where it is out of reach, as from within a container.
+    pub nic: Option<NicBehind>,
+}
+
+/// A receiver's device and NIC, before anything is changed: made by [`Builder::find`].
+#[derive(Debug)]
+#[must_use = "nothing is done until it is set up"]
+pub struct Found<M> {
+    wanted: Builder<M>,
+    device: RxDevice,
+    /// Bound sockets, if the addresses were taken already.
+    sockets: Vec<listen::Bound>,
+}
+
+impl<M> Found<M> {
+    pub(crate) fn new(wanted: Builder<M>, device: RxDevice) -> Self {
+        Self {
+            wanted,
+            device,
+            sockets: Vec::new(),
+        }
+    }
+
+    /// The device, its queues, and the NIC behind them.
+    pub fn device(&self) -> &RxDevice {
+        &self.device
+    }
+
+    /// Listens on these addresses, too ([`Builder::listen`]).
+    pub fn listen(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        self.wanted.addresses.extend(addresses);
+        self
+    }
+
+    /// Receives into this memory ([`Builder::memory`]): one dmabuf for all queues, or one for each.
+    pub fn memory(mut self, memory: impl IntoIterator<Item = M>) -> Self {
+        self.wanted.memory.extend(memory);
+        self
+    }
+
+    /// What [`Found::set_up`] would change on the NIC now; nothing where that is out of reach or is left alone.
+    ///
+    /// # Errors
+    /// [`Error::Nic`], [`Error::NothingFrom`].
+    pub fn preview(&self) -> Result<Vec<Change>, Error> {
+        match &self.device.nic {
+            Some(nic) if !self.wanted.leave_nic => {
+                let plan = with_flows(plan(nic), nic, &self.flows()?);
+                Ok(plan.preview(&nic.netns)?)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Binds the addresses, without listening yet: an address that is in use is found before memory is made
+    /// or the NIC is changed. [`Found::set_up`] does it, if it was not done.
+    ///
+    /// # Errors
+    /// [`Error::Socket`], [`Error::NoAddress`].
+    pub fn take_addresses(mut self) -> Result<Self, Error> {
+        let RxDevice { netns, link, .. } = &self.device;
+        if self.wanted.addresses.is_empty() {
+            return Err(Error::NoAddress {
+                device: link.name.clone(),
+            });
+        }
+        if self.sockets.is_empty() {
+            let addresses = self.wanted.addresses.iter();
+            let addresses: Vec<_> = addresses.map(|at| scoped(*at, link.ifindex)).collect();
+            let bind = |at| listen::bind(at, &SocketOptions::default());
+            let bound = netns.run(|| addresses.into_iter().map(bind).collect::<Result<_, _>>())?;
+            self.sockets = bound?;
+        }
+        Ok(self)
+    }
+
+    /// Does all that comes before the first connection: binds the addresses, waits for bindings of the queues
+    /// that are about to end, sets the NIC up, binds the memory, listens.
+    ///
+    /// # Errors
+    /// [`Error::Socket`], [`Error::NoAddress`], [`Error::MemoryCount`], [`Error::InUse`],
+    /// [`Error::NothingFrom`], [`Error::Nic`], [`Error::Kernel`]. What was done has been undone;
+    /// [`Error::NotRestored`], if that failed.
+    pub fn set_up(self) -> Result<Receiver<M>, Error>
+    where
+        M: Dmabuf,
+    {
+        let mut found = self.take_addresses()?;
+        let (given, queues) = (found.wanted.memory.len(), found.device.queues.len());
+        if given != 1 && given != queues {
+            return Err(Error::MemoryCount {
+                device: found.device.link.name,
+                given,
+                queues,
+            });
+        }
+        queues::wait_until_free(&found.device)?;
+        let applied = found.apply()?;
+        let memory = std::mem::take(&mut found.wanted.memory);
+        let mut set_up = SetUp::new(applied, memory);
+        match found.listen_on(&mut set_up) {
+            Ok(listening) => Ok(Receiver::new(listening, set_up, found.device)),
+            Err(error) => Err(error.and(set_up.end())),
+        }
+    }
+
+    /// Sets the NIC up: header split, RSS off the queues, the flows to them.
+    fn apply(&mut self) -> Result<Option<Applied>, Error> {
+        let nic = match &self.device.nic {
+            Some(nic) if !self.wanted.leave_nic => nic,
+            _ => return Ok(None),
+        };
+        let applied = match self.wanted.apply.take() {
+            Some(apply) => apply(plan(nic), nic)?,
+            None => with_flows(plan(nic), nic, &self.flows()?).apply(&nic.netns)?,
+        };
+        for change in applied.changes() {
+            tracing::info!("{}: {change}", nic.device);
+        }
+        Ok(Some(applied))
+    }
+
+    /// The rules for all that the listening sockets take, without where they lead to.
+    fn flows(&self) -> Result<Vec<FlowRule>, Error> {
+        let rules = |at: &SocketAddr| flows(*at, self.wanted.from);
+        let rules: Result<Vec<_>, _> = self.wanted.addresses.iter().map(rules).collect();
+        Ok(rules?.into_iter().flatten().collect())
+    }
+
+    /// Binds the memory, then listens.
+    fn listen_on(&mut self, set_up: &mut SetUp<M>) -> Result<Listening, Error>
+    where
+        M: Dmabuf,
+    {
+        let wanted = &mut self.wanted;
+        let sizes = Sizes {
+            pool: set_up.pool(),
+            niov: wanted.niov(),
+            descriptors: descriptors(&self.device, set_up.is_shared()),
+            connections: wanted.connections,
+        };
+        set_up.bind(&self.device, wanted.rx_page_size)?;
+        let options = SocketOptions {
+            recv_buffer: sizes.recv_buffer(),
+            ..SocketOptions::default()
+        };
+        let sockets = self.sockets.drain(..);
+        let sockets = sockets.map(|socket| socket.listen(&options));
+        let sockets = sockets.collect::<Result<_, _>>()?;
+        let mut config = sizes.config();
+        config.from = wanted.from;
+        if let Some(configure) = wanted.configure.take() {
+            configure(&mut config);
+        }
+        Ok(Listening {
+            sockets,
+            config,
+            workers: wanted.threads.workers(&self.device)?,
+        })
+    }
+}
+
+/// What the NIC must look like, but for the flows.
+fn plan(nic: &NicBehind) -> Plan {
+    Plan::new(&nic.device, nic.ifindex)
+        .header_split()
+        .reserve(&nic.queues)
+}
+
+fn with_flows(plan: Plan, nic: &NicBehind, flows: &[FlowRule]) -> Plan {
+    let flows = flows.iter().cloned();
+    flows.fold(plan, |plan, flow| plan.steer(flow, &nic.queues))
+}
+
+/// The rules for all that a socket at this address takes: none is an error.
+fn flows(at: SocketAddr, from: Option<IpAddr>) -> Result<Vec<FlowRule>, Error> {
+    // On the wire there is no scope.
+    let address = SocketAddr::new(at.ip(), at.port());
+    let rules = FlowRule::tcp_to_listener(address, from, Action::Drop);
+    match from {
+        Some(from) if rules.is_empty() => Err(Error::NothingFrom { from, address }),
+        _ => Ok(rules),
+    }
+}
+
+/// Descriptors of the rx rings that share a dmabuf, if the NIC can be asked.
+fn descriptors(device: &RxDevice, is_shared: bool) -> Option<u64> {
+    let nic = device.nic.as_ref()?;
+    let rings = Ethtool::open_in(&nic.netns).and_then(|mut ethtool| ethtool.rings(nic.ifindex));
+    let queues = match is_shared {
+        true => nic.queues.len() as u64,
+        false => 1,
+    };
+    Some(u64::from(rings.ok()?.rx?) * queues)
+}
+
+/// The address for a socket: a link-local one without a scope is of the device.
+fn scoped(address: SocketAddr, device: Ifindex) -> SocketAddr {
+    match address {
+        SocketAddr::V6(at) if is_link_local(at.ip()) && at.scope_id() == 0 => {
+            SocketAddrV6::new(*at.ip(), at.port(), 0, device.get()).into()
+        }
+        _ => address,
+    }
+}
+
+/// `fe80::/10`.
+fn is_link_local(ip: &Ipv6Addr) -> bool {
+    ip.segments()[0] & 0xffc0 == 0xfe80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_local_address_is_of_the_device() {
+        let scope = |text: &str| match scoped(text.parse().unwrap(), Ifindex::new(7)) {
+            SocketAddr::V6(at) => at.scope_id(),
+            SocketAddr::V4(_) => 0,
+        };
+        assert_eq!(scope("[fe80::1]:5000"), 7);
+        assert_eq!(scope("[fe80::1%3]:5000"), 3);
+        assert_eq!(scope("[2001:db8::1]:5000"), 0);
+        assert_eq!(scope("192.0.2.1:5000"), 0);
+    }
+
+    #[test]
+    fn flows_are_those_of_the_socket() {
+        let flows = |at: &str, from: Option<&str>| {
+            let from = from.map(|from| from.parse().unwrap());
+            flows(at.parse().unwrap(), from).map(|rules| rules.len())
+        };
+        assert_eq!(flows("[::]:5000", None).unwrap(), 2);
+        assert_eq!(flows("[::]:5000", Some("192.0.2.9")).unwrap(), 1);
+        assert_eq!(flows("192.0.2.1:5000", None).unwrap(), 1);
+        let error = flows("192.0.2.1:5000", Some("2001:db8::9")).unwrap_err();
+        let text = "nothing from 2001:db8::9 can come to 192.0.2.1:5000";
+        assert_eq!(error.to_string(), text);
+    }
+}
