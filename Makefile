@@ -88,10 +88,9 @@ vm: vm-ready ## a shell in the VM (leave it with exit)
 	@$(vm)/run --interactive -- bash -i
 
 build: setup ## static binaries, in target/guest/bin
-	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p devmem -p receiver --bins --examples
+	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p receiver --bins --examples
 	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests \
-		$(patsubst crates/devmem/%.rs,%,$(patsubst crates/receiver/%.rs,%,$(subst /main.rs,.rs,\
-		$(wildcard $(foreach crate,devmem receiver,crates/$(crate)/examples/*.rs crates/$(crate)/examples/*/main.rs))))))
+		$(patsubst crates/receiver/%.rs,%,$(subst /main.rs,.rs,$(wildcard crates/receiver/examples/*.rs crates/receiver/examples/*/main.rs))))
 	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
 	@install selftests/demo target/guest/demo
 
@@ -107,7 +106,7 @@ vm-ready: build module
 # cannot), and the NIC for the kernel that has DRM.
 test-ready: setup
 	$(cargo) build --locked -p devmem-tcp -p fakecuda
-	$(cargo) build --locked -p devmem --example collective
+	$(cargo) build --locked -p receiver --example collective
 	@install -D -t target/guest/fake target/debug/devmem-tcp target/debug/examples/collective
 	@install target/debug/libfakecuda.so target/guest/fake/libcuda.so.1
 	@strip --strip-debug target/guest/fake/*
