@@ -7,19 +7,17 @@
 //! ```
 
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{self, Sender, channel};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use devmem::engine::{Config, End, Engine, Peer};
-use devmem::listen::{SocketOptions, listen, recv_buffer_for};
+use devmem::engine::{End, Peer};
 use devmem::pattern::{Pattern, Validator};
 use devmem::sink::{Sink, SinkError};
 use devmem::{Frag, Received, ReturnHandle, Segment};
 use dmabuf::{Access, Dmabuf, Mapping, Protection};
-use netdev::{Action, BindOptions, FlowRule, Link, NetNs, Netdev, QueueId};
-use nic::Plan;
+use receiver::Receiver;
 use udmabuf::Udmabuf;
 
 /// Bytes of device memory.
@@ -35,7 +33,7 @@ enum Part {
 type Batch = (Vec<Part>, ReturnHandle);
 
 /// Hands everything over. The engine stops reading a connection whose sink keeps too much
-/// ([`Config::keep`]), so that a slow thread slows its own peer down and nobody else's.
+/// ([`Config::keep`](devmem::engine::Config::keep)), so that a slow thread slows its own peer down and nobody else's.
 struct HandOver(Sender<Batch>);
 
 impl Sink for HandOver {
@@ -51,7 +49,7 @@ impl Sink for HandOver {
 }
 
 /// The other thread's work: checks every byte, where it lies.
-fn work(mapping: &Mapping, batches: &Receiver<Batch>) -> Result<u64> {
+fn work(mapping: &Mapping, batches: &mpsc::Receiver<Batch>) -> Result<u64> {
     let mut validator = Validator::new(Pattern::default());
     for (parts, way_back) in batches {
         let mut done = Vec::new();
@@ -73,44 +71,28 @@ fn work(mapping: &Mapping, batches: &Receiver<Batch>) -> Result<u64> {
 }
 
 fn main() -> Result<ExitCode> {
-    // The same program, started anew, puts the NIC back if this process is killed.
-    if let Some(code) = nic::guardian() {
+    // The same program, started a second time, restores the NIC if this process is killed.
+    if let Some(code) = receiver::guardian() {
         return Ok(code);
     }
     let args: Vec<String> = std::env::args().skip(1).collect();
     let [device, queue, address] = &args[..] else {
         bail!("usage: custom_sink IF QUEUE ADDR:PORT");
     };
-    let (queue, address) = (queue.parse::<QueueId>()?, address.parse()?);
-    let nic = Link::open()?.by_name(device)?.ifindex;
-
-    // The NIC, the memory and the binding, as in the receiver example.
-    let plan = Plan::new(device, nic).header_split().reserve(&[queue]);
-    let flow = FlowRule::tcp_to(address, Action::Drop);
-    let applied = plan.steer(flow, &[queue]).apply(&NetNs::current()?)?;
     let memory = Udmabuf::builder(SIZE).build()?;
-    let binding = Netdev::open()?.bind_rx(nic, &memory, &[queue], BindOptions::default())?;
-
     let mapping = memory.map(Protection::Read)?;
+    let receiver = Receiver::on(device)
+        .queue(queue.parse()?)
+        .memory(memory)
+        .listen(address.parse()?)
+        // A worker that fails gives nothing back: then the connection is to end, too.
+        .config(|config| config.stalled = Some(Duration::from_secs(3)))
+        .set_up()?;
+
     let (to, batches) = channel();
     let worker = thread::spawn(move || work(&mapping, &batches));
-
-    let options = SocketOptions {
-        recv_buffer: recv_buffer_for(SIZE, 1),
-        ..Default::default()
-    };
-    let config = Config {
-        // A worker that fails gives nothing back: then the connection is to end, too.
-        stalled: Some(Duration::from_secs(3)),
-        ..Config::for_pool(SIZE, 1)
-    };
     let sink = move |_: &Peer| Ok(HandOver(to.clone()));
-    let engine = Engine::new(listen(address, &options)?, config, sink)?;
-    let report = engine.run()?;
-
-    // The binding first: the kernel keeps header split on while there is one.
-    binding.unbind();
-    applied.restore()?;
+    let report = receiver.run(sink).into_result()?;
     let tokens = report.stats.stream.tokens;
     let ends = report.connections.into_iter().map(|ended| ended.end);
     let ends: Vec<End> = ends.collect(); // the sinks are gone now: the worker ends

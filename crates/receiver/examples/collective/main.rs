@@ -21,13 +21,12 @@ use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
 use clap::Parser;
-use devmem::engine::{Config, End, Engine, Peer, Until};
-use devmem::listen::{SocketOptions, listen, recv_buffer_for};
+use devmem::engine::{End, Peer};
 use devmem::sink::SinkError;
 use memory::{AnyMemory, Choice};
-use netdev::{Action, BindOptions, FlowRule, Link, NetNs, Netdev, QueueId};
-use nic::Plan;
+use netdev::QueueId;
 use payload::Device;
+use receiver::Receiver;
 
 use frame::HEADER;
 use gather::{Counts, Gatherer, HandOver, Shared};
@@ -82,31 +81,30 @@ fn used(device: &mut dyn Device, place: u64, shape: &Shape, tensor: u32) -> Resu
 }
 
 fn main() -> Result<ExitCode> {
-    // The same program, started anew, puts the NIC back if this process is killed.
-    if let Some(code) = nic::guardian() {
+    // The same program, started a second time, restores the NIC if this process is killed.
+    if let Some(code) = receiver::guardian() {
         return Ok(code);
     }
     let args = Args::parse();
-    let (queue, address) = (QueueId::new(args.queue), args.address);
     let shape = Shape {
         tensors: args.tensors,
         bytes: args.bytes,
         slots: args.slots,
     };
-    let nic = Link::open()?.by_name(&args.device)?.ifindex;
 
     // The memory, and the device that reads it, with room for the slots and for a header.
     let memory = AnyMemory::make(&args.memory, Some(SIZE), None)?;
     let region = shape.bytes * u64::from(shape.slots) + HEADER as u64;
     let device = memory.device(region)?;
 
-    // The NIC and the binding, as in the receiver example.
-    let plan = Plan::new(&args.device, nic)
-        .header_split()
-        .reserve(&[queue]);
-    let flow = FlowRule::tcp_to(address, Action::Drop);
-    let applied = plan.steer(flow, &[queue]).apply(&NetNs::current()?)?;
-    let binding = Netdev::open()?.bind_rx(nic, &memory, &[queue], BindOptions::default())?;
+    let receiver = Receiver::on(&args.device)
+        .queue(QueueId::new(args.queue))
+        .memory(memory)
+        .listen(args.address)
+        .connections(args.connections)
+        // A tensor that never gets whole: then nothing comes back of those that wait for its slot.
+        .config(|config| config.stalled = Some(Duration::from_secs(10)))
+        .set_up()?;
 
     // The thread that gathers, and sinks that hand over to it.
     let shared = Arc::new(Shared::default());
@@ -130,18 +128,8 @@ fn main() -> Result<ExitCode> {
         })
     };
 
-    let options = SocketOptions {
-        recv_buffer: recv_buffer_for(SIZE, args.connections),
-        ..Default::default()
-    };
-    let config = Config {
-        until: Until::Peers(args.connections),
-        // A tensor that never gets whole: then nothing comes back of those that wait for its slot.
-        stalled: Some(Duration::from_secs(10)),
-        ..Config::for_pool(SIZE, args.connections)
-    };
-    let engine = Engine::new(listen(address, &options)?, config, sink)?;
-    let stop = engine.stop_handle();
+    let ready = receiver.with_sinks(sink)?;
+    let stop = ready.stop_handle();
     let worker = thread::spawn(move || {
         let worked = gatherer.run(&arrivals);
         if worked.is_err() {
@@ -150,11 +138,7 @@ fn main() -> Result<ExitCode> {
         }
         worked
     });
-    let report = engine.run()?;
-
-    // The binding first: the kernel keeps header split on while there is one.
-    binding.unbind();
-    applied.restore()?;
+    let report = ready.receive().finish().into_result()?;
     let freed = report.stats.stream.tokens.freed;
     let ends = report
         .connections
