@@ -84,15 +84,18 @@ performance-docs: setup ## write docs/performance.md, its figures and pictures f
 	@$(cargo) run --quiet --locked -p selftests -- --bench-out docs --bench-docs \
 		"$(or $(DATA),target/vm/$(or $(KERNEL),$$(cat target/vm/newest))/bench/performance/data.json)" >/dev/null
 
-vm: vm-ready ## a shell in the VM (leave it with exit)
-	@$(vm)/run --interactive -- bash -i
+# RUN="./my-program words": runs that instead of a shell; the file is copied.
+vm: vm-ready ## a shell in the VM, with the NIC, its peer and a container's namespace (leave it with exit); RUN=./my-program
+	@rm -rf target/guest/mine && mkdir target/guest/mine
+	@$(if $(RUN),install -t target/guest/mine $(firstword $(RUN)))
+	@$(vm)/run --interactive -- /host/ready $(if $(RUN),/host/mine/$(notdir $(firstword $(RUN))) $(wordlist 2,$(words $(RUN)),$(RUN)))
 
 build: setup ## static binaries, in target/guest/bin
 	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p receiver --bins --examples
 	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests \
 		$(patsubst crates/receiver/%.rs,%,$(subst /main.rs,.rs,$(wildcard crates/receiver/examples/*.rs crates/receiver/examples/*/main.rs))))
 	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
-	@install selftests/demo target/guest/demo
+	@install -t target/guest selftests/demo selftests/ready
 
 module: setup ## the software NIC for the VM's kernel
 	@$(vm)/module
