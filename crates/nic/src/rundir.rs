@@ -136,6 +136,11 @@ impl RunDir {
     /// is for its owner alone. A file that others could open, as earlier versions made it, is replaced by the
     /// first process that locks it: another user's lock on the old file then means nothing.
     fn try_lock(&self) -> Result<Option<Flock<File>>> {
+        self.lock_opened(self.open_lock()?)
+    }
+
+    /// Opens the lock file, and takes it from other users; whether it was theirs to open before.
+    fn open_lock(&self) -> Result<Opened> {
         let path = self.path.join(LOCK);
         let opened = OpenOptions::new()
             .create(true)
@@ -152,18 +157,38 @@ impl RunDir {
             let mended = file.set_permissions(fs::Permissions::from_mode(0o600));
             mended.map_err(|source| failed("chmod", &path, source))?;
         }
+        let number = (meta.dev(), meta.ino());
+        Ok(Opened {
+            file,
+            number,
+            loose,
+        })
+    }
+
+    /// Takes the lock of this file, if it is free and the file still has its name.
+    fn lock_opened(&self, opened: Opened) -> Result<Option<Flock<File>>> {
+        let path = self.path.join(LOCK);
+        let Opened {
+            file,
+            number,
+            loose,
+        } = opened;
         let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
             Err((_, Errno::EAGAIN | Errno::EINTR)) => return Ok(None),
             Err((_, errno)) => return Err(failed("flock", &path, errno.into())),
         };
+        let there = path.symlink_metadata().ok();
+        if there.map(|it| (it.dev(), it.ino())) != Some(number) {
+            // Another process has replaced it meanwhile: the lock is that of the new file.
+            return Ok(None);
+        }
         if loose {
             // A process that waits for the old file's lock finds another file under that name.
             fs::remove_file(&path).map_err(|source| failed("remove", &path, source))?;
             return Ok(None);
         }
-        let there = fs::metadata(&path).ok().map(|it| (it.dev(), it.ino()));
-        Ok(Some(lock).filter(|_| there == Some((meta.dev(), meta.ino()))))
+        Ok(Some(lock))
     }
 
     /// Removes unfinished files of killed processes and lock files of ended ones, and nothing else.
@@ -257,6 +282,15 @@ impl RunDir {
         let path = fs::canonicalize(&path).map_err(|source| failed("find", &path, source))?;
         Ok(Self { path })
     }
+}
+
+/// A lock file that is open.
+struct Opened {
+    file: File,
+    /// Device and inode.
+    number: (u64, u64),
+    /// Whether other users could open it.
+    loose: bool,
 }
 
 /// The runtime directory under its lock.
@@ -475,6 +509,24 @@ pub(crate) mod tests {
         let held = Flock::lock(another, FlockArg::LockExclusiveNonblock).unwrap();
         drop(scratch.0.lock().unwrap());
         drop((held, loose));
+    }
+
+    #[test]
+    fn a_lock_that_was_replaced_meanwhile_is_not_replaced_again() {
+        let scratch = Scratch::new("replaced-lock");
+        let path = scratch.0.path().join(LOCK);
+        fs::write(&path, "").unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let late = scratch.0.open_lock().unwrap();
+        // Both have looked at the file before either made it root's alone.
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        let held = scratch.0.lock().unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        assert!(late.loose && late.number.1 != inode);
+        assert!(scratch.0.lock_opened(late).unwrap().is_none());
+        assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
+        assert!(scratch.0.try_lock().unwrap().is_none(), "two have the lock");
+        drop(held);
     }
 
     #[test]
