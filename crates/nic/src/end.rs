@@ -1,5 +1,7 @@
 //! The end of a claim.
 
+use netdev::QueueId;
+
 use crate::claim::{Item, same_rule};
 use crate::journal::{Journal, JournalFile};
 use crate::nic::Nic;
@@ -26,6 +28,10 @@ pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> R
             Err(error) => failures.push(error),
         }
     }
+    let bound = still_bound(nic, &file.journal, &needs.reserved);
+    if let Some(claim) = file.journal.claim(id) {
+        claim.needs.reserved = bound.queues;
+    }
     let kept = settle::release(nic, file);
     if let Some(claim) = file.journal.claim(id) {
         if kept.table.is_some() {
@@ -43,6 +49,7 @@ pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> R
             claim.needs.ntuple = needs.ntuple;
         }
     }
+    failures.extend(bound.error);
     failures.extend(
         [kept.table, kept.rings, kept.channels, kept.ntuple]
             .into_iter()
@@ -59,6 +66,36 @@ pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> R
         device: nic.name(),
         failures: failures.iter().map(Error::to_string).collect(),
     })
+}
+
+/// Queues that must not get traffic of RSS yet.
+#[derive(Default)]
+struct Bound {
+    queues: Vec<QueueId>,
+    /// Why: of the first of them.
+    error: Option<Error>,
+}
+
+/// Those of a claim's queues that are bound to device memory, or may be, and that no other claim reserves. A
+/// packet that RSS leads there ends in that memory, and `recvmsg` of an ordinary socket fails with `EFAULT`.
+/// Rules don't wait: without its rule a flow goes to other queues.
+fn still_bound(nic: &mut Nic, journal: &Journal, queues: &[QueueId]) -> Bound {
+    let others = journal.reserved();
+    let mut bound = Bound::default();
+    for queue in queues.iter().filter(|queue| !others.contains(queue)) {
+        let error = match nic.bound_to(*queue) {
+            Ok(None) => continue,
+            Ok(Some(to)) => Error::StillBound {
+                device: nic.name(),
+                queue: *queue,
+                to,
+            },
+            Err(error) => error,
+        };
+        bound.queues.push(*queue);
+        bound.error.get_or_insert(error);
+    }
+    bound
 }
 
 /// Removes a rule or context of a claim, if it exists and is still the claim's.

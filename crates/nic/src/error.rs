@@ -92,6 +92,18 @@ pub enum Error {
         /// Owner of the queue.
         owner: Owner,
     },
+    /// A queue that was to get traffic of RSS again is still bound to device memory.
+    #[error(
+        "{device} queue {queue} is still bound to {to}: rss stays without it until that binding ends"
+    )]
+    StillBound {
+        /// The NIC.
+        device: String,
+        /// The bound queue.
+        queue: QueueId,
+        /// What it is bound to.
+        to: String,
+    },
     /// The NIC was removed, or is in a namespace that cannot be seen.
     #[error("{device} is gone from its namespace: there is nothing to put back")]
     Gone {

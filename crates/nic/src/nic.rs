@@ -3,8 +3,8 @@
 use std::fmt;
 
 use netdev::{
-    ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, Link, NetNs, QueueId, RingsChange,
-    RssChange, RssContextId, equal_table,
+    ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, Link, NetNs, Netdev, Queue, QueueId,
+    QueueType, RingsChange, RssChange, RssContextId, equal_table,
 };
 
 use crate::Error;
@@ -209,6 +209,22 @@ impl Nic {
             ..RssChange::default()
         };
         Ok(self.ethtool.set_rss(self.ifindex(), None, &change)?)
+    }
+
+    /// What is bound to an rx queue, in words: a dmabuf or memory of io_uring. `None` for a queue that the NIC doesn't
+    /// have; also while the NIC is down, when the kernel tells nothing and no packet comes.
+    pub(crate) fn bound_to(&mut self, queue: QueueId) -> Result<Option<String>, Error> {
+        let rx = Netdev::open_in(&self.netns)?.queue(self.ifindex(), QueueType::Rx, queue);
+        let absent = [libc::ENOENT, libc::EINVAL, libc::ERANGE].map(Some);
+        match rx {
+            Ok(Queue {
+                dmabuf: Some(dmabuf),
+                ..
+            }) => Ok(Some(format!("dmabuf {dmabuf}"))),
+            Ok(queue) => Ok(queue.io_uring.map(|_| "memory of io_uring".to_owned())),
+            Err(error) if absent.contains(&error.raw_os_error()) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// RSS contexts, each with its table.

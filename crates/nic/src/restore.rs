@@ -192,8 +192,13 @@ impl<'a> Wanted<'a> {
             return Ok(Outcome::InUse { kept });
         }
         Presence::check(&netns, (link.ifindex, &link.name), file.dir.path())?;
-        for claim in &over {
-            end_with_patience(&mut nic, &mut file, claim.id)?;
+        // One that can't be ended yet keeps no other.
+        let ends = over
+            .iter()
+            .map(|claim| end_with_patience(&mut nic, &mut file, claim.id));
+        let failed: Vec<Error> = ends.filter_map(Result::err).collect();
+        if let Some(error) = failed.into_iter().next() {
+            return Err(error);
         }
         let ended = owners(over);
         Ok(Outcome::Restored { ended, kept })
