@@ -29,6 +29,8 @@ pub struct Applied {
     guardian: Option<Guardian>,
     /// Lock that shows that the owner lives.
     life: Option<Life>,
+    /// This process, as the claim names it.
+    owner: Option<Owner>,
     /// Socket that shows the owner to processes with other runtime directories.
     presence: Option<Presence>,
 }
@@ -69,6 +71,10 @@ impl Applied {
         let Some(mut file) = JournalFile::named(&locked, &self.file)? else {
             return Ok(());
         };
+        // It was ended by force, and may be another's by now.
+        if file.journal.claim(id).map(|claim| &claim.owner) != Some(&self.owner) {
+            return Ok(());
+        }
         if let Some(mut nic) = self.nic()? {
             return end_claim(&mut nic, &mut file, id);
         }
@@ -110,6 +116,7 @@ pub(crate) fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
         changes: Vec::new(),
         guardian: None,
         life: None,
+        owner: None,
         presence: None,
     };
     if plan.is_empty() {
@@ -128,7 +135,7 @@ pub(crate) fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
         Ok(taken) => {
             applied.file = taken.file;
             applied.claim = Some(taken.claim);
-            applied.life = taken.life;
+            (applied.life, applied.owner) = (taken.life, taken.owner);
             applied.changes = taken.changes;
             Ok(applied)
         }
@@ -159,6 +166,7 @@ struct Taken {
     claim: u64,
     changes: Vec<Change>,
     life: Option<Life>,
+    owner: Option<Owner>,
 }
 
 /// Adds the claim and makes its changes; `ready` is called when its number is known and nothing is
@@ -176,7 +184,7 @@ fn take(
     check_there(&plan, &mut nic)?;
     check_queues(&plan, &file.journal)?;
     check_flows(&plan, &mut nic, &file.journal)?;
-    let id = file.journal.next_id();
+    let id = file.journal.new_id()?;
     let life = match &mut owner {
         Some(owner) => Some(owner.live(&locked, lock_name(&file.file, id))?),
         None => None,
@@ -185,7 +193,7 @@ fn take(
     let Plan { needs, flows, .. } = plan;
     file.journal.claims.push(Claim {
         id,
-        owner,
+        owner: owner.clone(),
         needs,
         items: Vec::new(),
     });
@@ -196,6 +204,7 @@ fn take(
             claim: id,
             changes,
             life,
+            owner,
         }),
         Err(error) => match end_claim(&mut nic, &mut file, id) {
             Ok(()) => Err(error),

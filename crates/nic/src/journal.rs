@@ -1,8 +1,10 @@
 //! The journal of a NIC: its original settings, the changes, and the claims that need them.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use netdev::QueueId;
+use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
@@ -118,9 +120,17 @@ impl Journal {
         }
     }
 
-    /// Number for a new claim.
-    pub(crate) fn next_id(&self) -> u64 {
-        1 + self.claims.iter().map(|claim| claim.id).max().unwrap_or(0)
+    /// Number for a new claim, which no other has or had: nanoseconds since the boot. A claim may have been ended by
+    /// force, and its owner and guardian still know its number.
+    pub(crate) fn new_id(&self) -> Result<u64, Error> {
+        let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|errno| {
+            let path = PathBuf::from("CLOCK_BOOTTIME");
+            let (op, source) = ("clock_gettime", errno.into());
+            RunDirError::Io { op, path, source }
+        })?;
+        let now = u64::try_from(Duration::from(now).as_nanos()).unwrap_or(0);
+        let last = self.claims.iter().map(|claim| claim.id).max();
+        Ok(now.max(last.unwrap_or(0).saturating_add(1)))
     }
 
     pub(crate) fn claim(&mut self, id: u64) -> Option<&mut Claim> {
@@ -311,7 +321,10 @@ mod tests {
             JournalFile::of(&locked, identity()).unwrap().journal,
             open.journal
         );
-        assert_eq!(open.journal.next_id(), 8);
+        let id = open.journal.new_id().unwrap();
+        assert!(id > 7 && open.journal.new_id().unwrap() > id);
+        open.journal.claims[0].id = u64::MAX - 1;
+        assert_eq!(open.journal.new_id().unwrap(), u64::MAX);
         open.journal.claims.clear();
         open.save().unwrap();
         assert!(locked.names(PREFIX).unwrap().is_empty());

@@ -263,6 +263,7 @@ pub(crate) const ALL: &[Case] = cases![
     nic_bound::restore_waits,
     nic_bound::guardian_waits,
     nic_bound::owner_is_refused,
+    nic_claims::ended_by_force,
     nic_flows::dual_stack,
     nic_flows::families_that_never_meet,
     nic_flows::port_zero,
