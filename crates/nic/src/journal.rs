@@ -89,6 +89,9 @@ pub(crate) struct Journal {
     pub(crate) channels: Option<Setting<ChannelCounts>>,
     pub(crate) rings: Option<Setting<RingValues>>,
     pub(crate) table: Option<Setting<Vec<QueueId>>>,
+    /// The table before a change that is under way, and changes the table, too: one of the channels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) table_moves: Option<Vec<QueueId>>,
     /// Whether flow rules are switched on.
     #[serde(default)]
     pub(crate) ntuple: Option<Setting<bool>>,
@@ -112,6 +115,7 @@ impl Journal {
             channels: None,
             rings: None,
             table: None,
+            table_moves: None,
             ntuple: None,
             gro_hw: None,
             split_was_auto: None,

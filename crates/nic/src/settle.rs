@@ -53,6 +53,7 @@ pub(crate) fn preview(
     journal: &mut Journal,
     claims: &[Claim],
 ) -> Result<Vec<Step>, Error> {
+    catch_up(nic, journal)?;
     Ok(vec![
         Channels::preview(nic, journal, claims)?,
         Rings::preview(nic, journal, claims)?,
@@ -71,8 +72,9 @@ pub(crate) struct RestoreFailures {
 
 /// Sets what the remaining claims need, after one has ended.
 pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailures {
+    let table = catch_up(nic, &mut file.journal).and_then(|()| Table::release(nic, file));
     let mut failures = RestoreFailures {
-        table: Table::release(nic, file).err(),
+        table: table.err(),
         rings: release_rings(nic, file).err(),
         channels: None,
         ntuple: release_ntuple(nic, file).err(),
@@ -82,10 +84,7 @@ pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailu
         Ok(Some(_)) => {
             let table = match file.journal.reserved().is_empty() {
                 true => default_again(nic, file),
-                false => follow(nic, file).and_then(|()| {
-                    let _changed = Table::release(nic, file)?;
-                    Ok(())
-                }),
+                false => Table::release(nic, file).map(drop),
             };
             failures.table = failures.table.or(table.err());
         }
@@ -99,25 +98,31 @@ pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailu
 /// Before Linux 7.3 some drivers refuse while any RSS table is set, the original one too. The default table
 /// contains the queues that other claims reserve, so only the last claim asks for it.
 fn release_channels(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
-    match Channels::release(nic, file) {
+    match follow(nic, file, Channels::release) {
         Err(Error::Refused(error)) if keeps_channels(&error) && file.journal.table.is_some() => {}
         step => return step,
     }
     if !file.journal.reserved().is_empty() {
         return Ok(None);
     }
-    nic.default_table()?;
-    follow(nic, file)?;
-    let step = Channels::release(nic, file);
-    if step.is_err() {
+    follow(nic, file, |nic, file| {
+        file.save()?;
+        nic.default_table()
+    })?;
+    let step = follow(nic, file, Channels::release);
+    if !matches!(step, Ok(Some(_))) {
         Table::release(nic, file)?;
     }
     step
 }
 
-/// Whether a driver refuses channels as it does while an RSS table is set (`mlx5e_ethtool_set_channels`).
+/// Whether a driver refuses channels as it does while an RSS table is set (`mlx5e_ethtool_set_channels`): without
+/// a word. The core's refusals have words, and are for other reasons (`ethtool_check_max_channel`,
+/// `netdev_queue_busy`).
 fn keeps_channels(error: &netdev::Error) -> bool {
-    error.op() == "channels-set" && error.raw_os_error() == Some(libc::EINVAL)
+    error.op() == "channels-set"
+        && error.raw_os_error() == Some(libc::EINVAL)
+        && error.message().is_none()
 }
 
 /// Restores the original table, which may be the default again now that the queues are as before.
@@ -128,13 +133,33 @@ fn default_again(nic: &mut Nic, file: &JournalFile<'_>) -> Result<(), Error> {
     }
 }
 
-/// Records the table that a change of channels has made as one of ours.
-fn follow(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error> {
-    let table = nic.table()?;
-    if let Some(setting) = &mut file.journal.table {
-        setting.intend(&table);
+/// Makes a change that may change the table, too. The table that it leaves is one of ours, even after a kill in
+/// between: the change saves the journal, with the table from before it, ahead of anything else.
+fn follow<T>(
+    nic: &mut Nic,
+    file: &mut JournalFile<'_>,
+    change: impl FnOnce(&mut Nic, &mut JournalFile<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    if file.journal.table.is_none() {
+        return change(nic, file);
     }
-    file.save()
+    file.journal.table_moves = Some(nic.table()?);
+    let made = change(nic, file);
+    catch_up(nic, &mut file.journal)?;
+    file.save()?;
+    made
+}
+
+/// Records the table as one of ours if it has changed since a change began that changes it, too.
+fn catch_up(nic: &mut Nic, journal: &mut Journal) -> Result<(), Error> {
+    if let (Some(from), Some(setting)) = (&journal.table_moves, &mut journal.table) {
+        let now = nic.table()?;
+        if now != *from {
+            setting.intend(&now);
+        }
+    }
+    journal.table_moves = None;
+    Ok(())
 }
 
 /// Sets the rings that the claims need, and what the driver wants before it splits headers.
@@ -236,11 +261,12 @@ pub(crate) fn acquire(
     file: &mut JournalFile<'_>,
     id: u64,
 ) -> Result<Vec<Step>, Error> {
+    catch_up(nic, &mut file.journal)?;
     // The original table, before the channels change it.
     if file.journal.table.is_none() && file.journal.claims.iter().any(Table::is_needed) {
         file.journal.table = Some(Setting::new(nic.table()?));
     }
-    let channels = match Channels::acquire(nic, file) {
+    let channels = match follow(nic, file, Channels::acquire) {
         Err(Error::Refused(error)) if keeps_channels(&error) && nic.table_is_set()? => {
             return Err(Error::TableIsSet {
                 device: nic.name(),
@@ -254,9 +280,6 @@ pub(crate) fn acquire(
         }
         channels => channels?,
     };
-    if channels.is_some() {
-        follow(nic, file)?;
-    }
     let (gro_hw, rings) = acquire_rings(nic, file, id)?;
     let table = Table::acquire(nic, file)?;
     Ok(vec![channels, gro_hw, rings, table])

@@ -263,6 +263,8 @@ pub(crate) const ALL: &[Case] = cases![
     nic_bound::restore_waits,
     nic_bound::guardian_waits,
     nic_bound::owner_is_refused,
+    nic_channels::killed_while_they_change,
+    nic_channels::refused_for_a_rule,
     nic_claims::ended_by_force,
     nic_flows::dual_stack,
     nic_flows::families_that_never_meet,

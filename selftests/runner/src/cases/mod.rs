@@ -47,6 +47,7 @@ mod ncdevmem_probe;
 mod nic;
 mod nic_bound;
 mod nic_chance;
+mod nic_channels;
 mod nic_claims;
 mod nic_drivers;
 mod nic_flows;

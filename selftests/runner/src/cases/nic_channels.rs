@@ -1,0 +1,94 @@
+//! Channels that change, and the RSS table with them.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Action, Ethtool, FlowRule, QueueId};
+use nix::sys::signal::Signal;
+
+use super::round::{STEP, restore};
+use super::transfer::devmem_tcp;
+use super::{ifindex, println_line};
+use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
+use crate::driver::Driver;
+use crate::state::{self, Observer};
+use crate::tool::{Finished, Running, command, finish, until};
+
+fn tool(line: &str) -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), line))
+}
+
+/// Killed when the channels have changed, and the table with them, and nobody has noted that table: it is not
+/// taken for another program's.
+pub(super) fn killed_while_they_change() -> Result<()> {
+    const MANY: u32 = 70;
+    for driver in [Driver::Mlx5, Driver::Bnxt, Driver::Swnic] {
+        bed::clear()?;
+        bed::wire_as(driver, MANY, "")?;
+        bed::channels(QUEUES)??;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        bed::parameter("slow_ms", 2000)?;
+        let flow = format!("--flow {NIC_ADDRESS}:5000");
+        let line = format!("apply {NIC} --channels {MANY} --queue 3 {flow}");
+        let apply = Running::start(command(None, &devmem_tcp(), &line))?;
+        until("a journal", STEP, || Ok(!state::journals()?.is_empty()))?;
+        thread::sleep(Duration::from_millis(700));
+        apply.signal(Signal::SIGKILL)?;
+        apply.end_within(STEP)?;
+        bed::parameter("slow_ms", 0)?;
+        let channels = Ethtool::open()?.channels(ifindex(NIC)?)?;
+        ensure!(channels.combined == Some(MANY), "not in time: {channels:?}");
+        let said = restore()?;
+        println_line(said.stderr.trim_end());
+        ensure!(
+            !said.stderr.contains("somebody else"),
+            "{driver:?}: {}",
+            said.stderr
+        );
+        said.good("restore")
+            .and_then(|_| observer.soon_same(&before))
+            .with_context(|| format!("{driver:?}"))?;
+    }
+    Ok(())
+}
+
+/// Channels that the core refuses, by its own words, are not refused for the table: RSS does not get
+/// all queues meanwhile.
+pub(super) fn refused_for_a_rule() -> Result<()> {
+    bed::wire_with(bed::QUEUES * 2, "")?;
+    bed::channels(QUEUES)??;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("apply {NIC} --channels 8 --queue 2");
+    tool(&line)?.good("apply")?;
+    let to = format!("{NIC_ADDRESS}:7000").parse()?;
+    let theirs = bed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(6))))?;
+    bed::parameter("slow_ms", 300)?;
+    let over = Arc::<AtomicBool>::default();
+    let (nic, is_over) = (ifindex(NIC)?, Arc::clone(&over));
+    let watcher = thread::spawn(move || -> Result<u32> {
+        let (mut ethtool, mut looks) = (Ethtool::open()?, 0);
+        while !is_over.load(Ordering::Relaxed) {
+            let table = ethtool.rss(nic)?.table;
+            let new = table.iter().find(|queue| queue.get() >= QUEUES);
+            ensure!(new.is_none(), "RSS leads to queue {new:?}: {table:?}");
+            looks += 1;
+        }
+        Ok(looks)
+    });
+    let refused = restore();
+    over.store(true, Ordering::Relaxed);
+    bed::parameter("slow_ms", 0)?;
+    let looks = watcher.join().ok().context("watcher")??;
+    let refused = refused?.refused(1)?;
+    println_line(refused.trim_end());
+    println_line(&format!("{looks} looks at the table"));
+    ensure!(refused.contains("ntuple filter"), "{refused}");
+    Ethtool::open()?.delete_rule(nic, theirs)?;
+    restore()?.good("restore")?;
+    observer.soon_same(&before)
+}
