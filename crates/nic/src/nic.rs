@@ -350,7 +350,8 @@ impl Nic {
         Ok(self.ethtool.delete_rule(self.ifindex(), location)?)
     }
 
-    fn has_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
+    /// Whether the rule at this place is the given one.
+    pub(crate) fn has_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
         if !self.ethtool.has_rule(self.ifindex(), location)? {
             return Ok(false);
         }

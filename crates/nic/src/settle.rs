@@ -3,7 +3,7 @@
 use netdev::{HeaderSplit, QueueId};
 
 use crate::Error;
-use crate::claim::Claim;
+use crate::claim::{Claim, Item};
 use crate::journal::{Journal, JournalFile, Setting};
 use crate::nic::{self, Nic};
 use crate::rss::without_queues;
@@ -239,13 +239,45 @@ pub(crate) fn acquire_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Resul
     Ntuple::acquire(nic, file)
 }
 
+/// A rule that another program has added since rules were switched on. One that could not be removed is a
+/// claim's still.
+fn foreign_rule(nic: &mut Nic, journal: &Journal) -> Result<Option<u32>, Error> {
+    let items = || journal.claims.iter().flat_map(|claim| &claim.items);
+    for place in nic.rule_places()? {
+        let is_noted = |item: &Item| match item {
+            Item::Rule {
+                location: Some(noted),
+                ..
+            } => *noted == place,
+            _ => false,
+        };
+        if journal.rules_before.contains(&place) || items().any(is_noted) {
+            continue;
+        }
+        // The process that made a rule may have been killed before it could note the place.
+        let mut unplaced = items().filter_map(|item| match item {
+            Item::Rule {
+                rule,
+                before,
+                location: None,
+            } => (!before.contains(&place)).then_some(rule),
+            _ => None,
+        });
+        let is_ours = unplaced.try_fold(false, |is, rule| {
+            Ok::<_, Error>(is || nic.has_rule(place, rule)?)
+        })?;
+        if !is_ours {
+            return Ok(Some(place));
+        }
+    }
+    Ok(None)
+}
+
 /// Switches flow rules off again, unless another program has added one: many drivers would remove it.
 fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
     let needed = file.journal.claims.iter().any(Ntuple::is_needed);
     if file.journal.ntuple.is_some() && !needed && nic.feature(nic::NTUPLE)? {
-        let places = nic.rule_places()?;
-        let before = &file.journal.rules_before;
-        if let Some(place) = places.iter().find(|place| !before.contains(place)) {
+        if let Some(place) = foreign_rule(nic, &file.journal)? {
             let device = &nic.identity.name;
             tracing::warn!("{device}: ntuple stays on: somebody has added rule {place} meanwhile");
             file.journal.ntuple = None;

@@ -276,6 +276,7 @@ pub(crate) const ALL: &[Case] = cases![
     nic_places::rules_that_come_and_go,
     nic_drivers::ntuple_off,
     nic_drivers::ntuple_that_others_use,
+    nic_drivers::ntuple_with_a_rule_that_stays,
     nic_drivers::split_by_itself,
     nic_drivers::rounded_rings,
     nic_drivers::channels_apart,

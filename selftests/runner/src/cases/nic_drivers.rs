@@ -107,6 +107,22 @@ pub(super) fn ntuple_that_others_use() -> Result<()> {
     state::nothing_left()
 }
 
+/// A rule of ours that can't be removed is not another program's: rules are switched off, which removes it.
+pub(super) fn ntuple_with_a_rule_that_stays() -> Result<()> {
+    let (_, _) = nic(Driver::Gve, QUEUES)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
+    finish(tool(&line))?.good("apply")?;
+    bed::parameter("refuse", "rule-delete")?;
+    let restored = restore();
+    bed::parameter("refuse", "")?;
+    let restored = restored?;
+    println_line(restored.stderr.trim_end());
+    restored.good("restore")?;
+    observer.soon_same(&before)
+}
+
 /// Header split that is on by itself must be asked for all the same, and is by itself again afterwards;
 /// what somebody had asked for stays asked for, which reads the same.
 pub(super) fn split_by_itself() -> Result<()> {
