@@ -1,6 +1,6 @@
 //! Rules and contexts that are added for one owner: each is noted before it is made, and read back.
 
-use netdev::{Action, FlowRule, QueueId, RssContextId};
+use netdev::{Action, FlowRule, Location, QueueId, RssContextId};
 
 use crate::claim::{Item, same_rule};
 use crate::journal::JournalFile;
@@ -36,8 +36,9 @@ pub(crate) fn add_flows(
             Spread::Context(context) => Action::Context(context),
         };
         let rule = FlowRule { action, ..flow };
-        // Somebody's, who wants the same: it was so before, and stays.
-        if there.iter().any(|other| same_rule(other, &rule)) {
+        // Another program's stays. A claim's stays until the last claim that wants it ends.
+        if let Some(same) = there.iter().find(|other| same_rule(other, &rule)) {
+            share(file, id, same)?;
             continue;
         }
         let text = rule_text(&rule);
@@ -177,6 +178,36 @@ fn is_no_context(error: &netdev::Error) -> bool {
     )
 }
 
+/// Notes a rule that exists for this claim too, if it is a claim's.
+fn share(file: &mut JournalFile<'_>, id: u64, rule: &FlowRule) -> Result<(), Error> {
+    let Location::At(place) = rule.location else {
+        return Ok(());
+    };
+    let item = Item::Rule {
+        rule: rule.clone(),
+        before: Vec::new(),
+        location: Some(place),
+    };
+    let claims = file.journal.claims.iter();
+    if !claims
+        .flat_map(|claim| &claim.items)
+        .any(|other| other.is(&item))
+    {
+        return Ok(());
+    }
+    need_ntuple(file, id);
+    note(file, id, item)
+}
+
+/// A claim that builds on rules that were switched on for another one needs them, too.
+fn need_ntuple(file: &mut JournalFile<'_>, id: u64) {
+    if file.journal.ntuple.is_some() {
+        if let Some(claim) = file.journal.claim(id) {
+            claim.needs.ntuple = true;
+        }
+    }
+}
+
 /// Inserts a rule at a place of its own, reads it back; says where it is.
 fn add_rule(
     nic: &mut Nic,
@@ -184,12 +215,7 @@ fn add_rule(
     id: u64,
     rule: &FlowRule,
 ) -> Result<u32, Error> {
-    // Who builds on what was switched on for another one needs it, too.
-    if file.journal.ntuple.is_some() {
-        if let Some(claim) = file.journal.claim(id) {
-            claim.needs.ntuple = true;
-        }
-    }
+    need_ntuple(file, id);
     let before = nic.rule_places()?;
     let item = Item::Rule {
         rule: rule.clone(),

@@ -50,6 +50,31 @@ pub(crate) enum Item {
     },
 }
 
+impl Item {
+    /// Whether both are the same thing on the NIC: two claims may want the same rule.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (
+                Self::Rule {
+                    location: Some(one),
+                    ..
+                },
+                Self::Rule {
+                    location: Some(other),
+                    ..
+                },
+            ) => one == other,
+            (
+                Self::Context { id: Some(one), .. },
+                Self::Context {
+                    id: Some(other), ..
+                },
+            ) => one == other,
+            _ => false,
+        }
+    }
+}
+
 /// What one owner needs of a NIC and has added to it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -19,7 +19,13 @@ pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> R
     // The journal has each item until it is gone: after a kill the next process finishes.
     let mut left = claim.items.clone();
     while let Some(item) = left.pop() {
-        match remove(nic, &file.journal, &item) {
+        let mut others = file.journal.claims.iter().filter(|claim| claim.id != id);
+        let is_anothers = others.any(|claim| claim.items.iter().any(|other| other.is(&item)));
+        let removed = match is_anothers {
+            true => Ok(()),
+            false => remove(nic, &file.journal, &item),
+        };
+        match removed {
             Ok(()) => {
                 if let Some(claim) = file.journal.claim(id) {
                     claim.items.retain(|other| *other != item);

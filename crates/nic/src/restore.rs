@@ -220,7 +220,12 @@ impl<'a> Wanted<'a> {
             let kept = owners(kept);
             return Ok(Outcome::InUse { kept });
         }
+        let stays = |item: &&Item| {
+            let mut items = kept.iter().flat_map(|claim| &claim.items);
+            items.any(|other| other.is(item))
+        };
         let items = over.iter().flat_map(|claim| &claim.items);
+        let items = items.filter(|item| !stays(item));
         let mut changes: Vec<Change> = items.map(removed).collect();
         let shared = settle::preview(&mut nic, &mut journal, &kept)?;
         changes.extend(shared.into_iter().flatten().map(|(from, to)| Change {

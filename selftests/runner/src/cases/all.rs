@@ -266,6 +266,7 @@ pub(crate) const ALL: &[Case] = cases![
     nic_channels::killed_while_they_change,
     nic_channels::refused_for_a_rule,
     nic_claims::ended_by_force,
+    nic_claims::rule_of_two,
     nic_flows::dual_stack,
     nic_flows::families_that_never_meet,
     nic_flows::port_zero,

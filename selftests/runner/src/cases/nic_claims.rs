@@ -1,23 +1,30 @@
 //! Claims of several owners: none ends with another's.
 
-use anyhow::{Result, ensure};
-use netdev::{NetNs, QueueId};
+use std::net::SocketAddr;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Ethtool, FlowRule, NetNs, QueueId};
 use nic::Plan;
 use nix::sys::signal::Signal;
 
 use super::nic_journal::recv;
 use super::receive::bound_queues;
-use super::round::{STEP, restore};
+use super::round::{Flood, STEP, connect, restore, signal};
 use super::transfer::devmem_tcp;
 use super::ifindex;
-use crate::bed::{self, NIC};
-use crate::state::Observer;
+use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
+use crate::driver::Driver;
+use crate::state::{self, Observer};
 use crate::tool::{Finished, Running, command, finish, until};
 
 const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
 
 fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
+}
+
+fn rules() -> Result<Vec<FlowRule>> {
+    Ok(Ethtool::open()?.rules(ifindex(NIC)?)?)
 }
 
 /// One whose claim was ended by force ends no other's, whoever has come meanwhile.
@@ -40,5 +47,60 @@ pub(super) fn ended_by_force() -> Result<()> {
     ensure!(said.contains("nothing to restore"), "{said}");
     receiver.signal(Signal::SIGTERM)?;
     receiver.end_within(STEP)?.refused(1)?;
+    observer.soon_same(&before)
+}
+
+/// A rule that two want stays until the last of them ends, and with it rules are switched on.
+pub(super) fn rule_of_two() -> Result<()> {
+    for driver in [Driver::Swnic, Driver::Gve] {
+        bed::clear()?;
+        bed::wire_as(driver, QUEUES, "")?;
+        for first in ["apply", "recv", "killed"] {
+            rule_round(first).with_context(|| format!("{driver:?}, {first} ends first"))?;
+        }
+    }
+    Ok(())
+}
+
+fn rule_round(first: &str) -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let to: SocketAddr = format!("{NIC_ADDRESS}:5000").parse()?;
+    tool(&format!("apply {NIC} --queue 3 --flow {to}"))?.good("apply")?;
+    let line = format!("recv -f {NIC} --queue 3 -l {to} --size 4M --refuse-unsteered");
+    let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let flood = Flood::start(connect(to)?)?;
+    flood.wait_for(100_000)?;
+    ensure!(rules()?.len() == 1, "{:?}", rules()?);
+    let end = |receiver: Running| -> Result<()> {
+        if first == "killed" {
+            signal(state::guardian()?, Signal::SIGKILL)?;
+            receiver.signal(Signal::SIGKILL)?;
+            receiver.end_within(STEP).map(drop)
+        } else {
+            receiver.signal(Signal::SIGTERM)?;
+            receiver.end_within(STEP)?.refused(1).map(drop)
+        }
+    };
+    if first == "apply" {
+        let would = tool(&format!("restore {NIC} --dry-run"))?.good("dry run")?;
+        ensure!(!would.contains("removed"), "{would}");
+        restore()?.good("restore")?;
+        flood.wait_for(300_000)?;
+        ensure!(rules()?.len() == 1, "the receiver's rule is gone");
+        end(receiver)?;
+        drop(flood);
+        return observer.soon_same(&before);
+    }
+    end(receiver)?;
+    drop(flood);
+    if first == "killed" {
+        until("the binding's end", STEP, || Ok(bound_queues()? == 0))?;
+        // Of all NICs only what the dead have left.
+        tool("restore")?.good("restore")?;
+    }
+    ensure!(rules()?.len() == 1, "what was applied is gone");
+    restore()?.good("restore")?;
     observer.soon_same(&before)
 }
