@@ -122,6 +122,16 @@ pub enum Error {
         /// What kept the NIC from being found, where that is known.
         why: Option<netdev::Error>,
     },
+    /// What is noted about the NIC may be of this boot or of another: the id of the boot is a container's own, here
+    /// or where the journal was begun.
+    #[error(
+        "{device}: what is noted of it may be of another boot: a file is mounted over \
+         /proc/sys/kernel/random/boot_id, here or where it was noted"
+    )]
+    UnknownBoot {
+        /// The NIC.
+        device: String,
+    },
     /// Some steps could not be taken back; the NIC is not as it was.
     #[error("{device} is not as it was: {}", failures.join("; "))]
     NotRestored {
@@ -189,6 +199,12 @@ impl Error {
             Self::Hidden { device, .. } => format!(
                 "run it where the NIC can be seen, as root of the host; `devmem-tcp restore --force {}` \
                  forgets what is noted",
+                shell_word(device)
+            ),
+            Self::UnknownBoot { device } => format!(
+                "`devmem-tcp restore {}` where it was noted puts the NIC back; so does `devmem-tcp restore \
+                 --force {}`, if the machine was not booted since",
+                shell_word(device),
                 shell_word(device)
             ),
             Self::TableIsSet {

@@ -8,10 +8,30 @@ use std::path::{Path, PathBuf};
 use netdev::{Ifindex, Link, LinkInfo, NetNs, SeenNetNs};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, boot_id};
+use crate::{Error, boot_id, rundir};
 
+/// What precedes the id of the boot where it is a container's own.
+const MASKED: &str = "masked-";
 /// Number of searches while namespaces come and go.
 const TRIES: u32 = 3;
+
+/// Boot of a journal, as far as it can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Boot {
+    This,
+    Another,
+    /// The id was a container's own when the journal was begun, or is one here.
+    Unknown,
+}
+
+/// The id of this boot, marked where it is a container's own.
+fn boot() -> Result<String, Error> {
+    let id = boot_id()?;
+    Ok(match rundir::is_boot_id_masked()? {
+        false => id,
+        true => format!("{MASKED}{id}"),
+    })
+}
 
 /// What tells a NIC from others, one of the same name too. In a namespace the kernel gives no number
 /// twice until it has given all, and a NIC keeps its number when it moves where that is free. A
@@ -38,7 +58,7 @@ pub(crate) struct Identity {
 impl Identity {
     pub(crate) fn of(netns: &NetNs, link: &LinkInfo) -> Result<Self, Error> {
         let mut identity = Self {
-            boot: boot_id()?,
+            boot: boot()?,
             netns: netns.identity()?,
             ifindex: link.ifindex,
             name: link.name.clone(),
@@ -56,9 +76,9 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Whether both are the same NIC, whatever its namespace, name and ifindex are now.
+    /// Whether both, of one boot, are the same NIC, whatever its namespace, name and ifindex are now.
     pub(crate) fn is(&self, other: &Self) -> bool {
-        let of = |it: &Self| (it.boot.clone(), it.parent.clone(), it.bus.clone());
+        let of = |it: &Self| (it.parent.clone(), it.bus.clone());
         if of(self) != of(other) {
             return false;
         }
@@ -72,9 +92,16 @@ impl Identity {
         }
     }
 
-    /// Whether the identity is of this boot.
-    pub(crate) fn is_of_this_boot(&self) -> Result<bool, Error> {
-        Ok(self.boot == boot_id()?)
+    /// Which boot the identity is of.
+    pub(crate) fn boot(&self) -> Result<Boot, Error> {
+        let here = boot()?;
+        Ok(if self.boot == here {
+            Boot::This
+        } else if [&self.boot, &here].iter().any(|it| it.starts_with(MASKED)) {
+            Boot::Unknown
+        } else {
+            Boot::Another
+        })
     }
 
     /// Usual file name of the NIC's journal.
@@ -228,9 +255,19 @@ mod tests {
     }
 
     #[test]
+    fn a_boot_that_is_masked_may_be_any() {
+        let of = |boot: String| Identity { boot, ..eth0() }.boot().unwrap();
+        let here = boot().unwrap();
+        assert_eq!(of(here.clone()), Boot::This);
+        assert_eq!(of(format!("{MASKED}another")), Boot::Unknown);
+        if !here.starts_with(MASKED) {
+            assert_eq!(of("another".to_owned()), Boot::Another);
+        }
+    }
+
+    #[test]
     fn another_is_another() {
-        let others: [fn(&mut Identity); 5] = [
-            |it| it.boot = "c".to_owned(),
+        let others: [fn(&mut Identity); 4] = [
             |it| it.parent = Some("0000:02:00.0".to_owned()),
             // The driver was unbound and bound again.
             |it| it.device = Some(78),

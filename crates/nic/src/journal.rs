@@ -8,9 +8,9 @@ use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::claim::Claim;
-use crate::identity::Identity;
+use crate::identity::{Boot, Identity};
 use crate::values::{ChannelCounts, RingValues};
-use crate::{Error, Locked, RunDir, RunDirError, rundir};
+use crate::{Error, Locked, Owner, RunDir, RunDirError, rundir};
 
 /// Prefix of the journals' file names.
 pub(crate) const PREFIX: &str = "nic-";
@@ -137,6 +137,34 @@ impl Journal {
         Ok(now.max(last.unwrap_or(0).saturating_add(1)))
     }
 
+    /// Which boot the journal is of. While a process holds a claim's lock it is this one, whatever the journal says.
+    pub(crate) fn boot(&self) -> Result<Boot, Error> {
+        let mut owners = self.claims.iter().filter_map(|claim| claim.owner.as_ref());
+        match owners.any(Owner::holds_lock) {
+            true => Ok(Boot::This),
+            false => self.nic.boot(),
+        }
+    }
+
+    /// Whether this is the NIC's journal.
+    ///
+    /// # Errors
+    /// [`Error::UnknownBoot`] if that depends on which boot it is of.
+    fn is_of(&self, nic: &Identity) -> Result<bool, Error> {
+        Ok(self.nic.is(nic)
+            && match self.boot()? {
+                Boot::This => true,
+                Boot::Another => false,
+                Boot::Unknown => return Err(self.unknown_boot()),
+            })
+    }
+
+    pub(crate) fn unknown_boot(&self) -> Error {
+        Error::UnknownBoot {
+            device: self.nic.name.clone(),
+        }
+    }
+
     pub(crate) fn claim(&mut self, id: u64) -> Option<&mut Claim> {
         self.claims.iter_mut().find(|claim| claim.id == id)
     }
@@ -171,8 +199,8 @@ impl<'a> JournalFile<'a> {
     pub(crate) fn of(dir: &'a Locked, nic: Identity) -> Result<Self, Error> {
         for file in dir.names(PREFIX)? {
             match Self::named(dir, &file) {
-                Ok(Some(open)) if open.journal.nic.is(&nic) => return Ok(open),
-                Ok(Some(open)) if !open.journal.nic.is_of_this_boot()? => dir.remove(&file)?,
+                Ok(Some(open)) if open.journal.is_of(&nic)? => return Ok(open),
+                Ok(Some(open)) if open.journal.boot()? == Boot::Another => dir.remove(&file)?,
                 // A damaged journal: the file's name says which NIC it is about.
                 Err(error) if nic.may_have(&file) => return Err(error),
                 _ => {}
@@ -190,7 +218,7 @@ impl<'a> JournalFile<'a> {
         if let Some(dir) = dir {
             for file in dir.names(PREFIX)? {
                 match read(dir.path(), &file) {
-                    Ok(Some(journal)) if journal.nic.is(nic) => return Ok(journal),
+                    Ok(Some(journal)) if journal.is_of(nic)? => return Ok(journal),
                     Err(error) if nic.may_have(&file) => return Err(error),
                     _ => {}
                 }

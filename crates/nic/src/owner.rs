@@ -92,6 +92,11 @@ impl Owner {
         }
     }
 
+    /// Whether the process holds its lock for sure.
+    pub(crate) fn holds_lock(&self) -> bool {
+        self.holds() == Some(true)
+    }
+
     /// Whether the process still runs: whether its lock is held. An owner of an earlier version has no lock and
     /// is looked for by its process id; in another PID namespace it can't be seen, and counts as running.
     pub fn is_alive(&self) -> bool {

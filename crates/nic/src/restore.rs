@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::claim::{Claim, Item};
 use crate::end::end_claim;
-use crate::identity::Identity;
+use crate::identity::{Boot, Identity};
 use crate::journal::{self, Journal, JournalFile, PREFIX};
 use crate::nic::Nic;
 use crate::presence::Presence;
@@ -147,7 +147,7 @@ impl<'a> Wanted<'a> {
         }
         let noted = journal.nic.name == only;
         // Of the name's old owner no more than its journal is left.
-        if !matches!(journal.nic.is_of_this_boot(), Ok(true)) {
+        if !matches!(journal.boot(), Ok(Boot::This)) {
             return noted;
         }
         match journal.nic.find() {
@@ -167,9 +167,19 @@ impl<'a> Wanted<'a> {
             .partition(|claim| self.force || claim.is_orphan() || (named && claim.owner.is_none()))
     }
 
+    /// Whether the journal is of another boot. With force, one that may be of this boot is taken for one.
+    fn is_of_another_boot(&self, journal: &Journal) -> Result<bool, Error> {
+        match journal.boot()? {
+            Boot::This => Ok(false),
+            Boot::Another => Ok(true),
+            Boot::Unknown if self.force => Ok(false),
+            Boot::Unknown => Err(journal.unknown_boot()),
+        }
+    }
+
     /// One NIC.
     fn take_back(&self, mut file: JournalFile<'_>) -> Result<Outcome, Error> {
-        if !file.journal.nic.is_of_this_boot()? {
+        if self.is_of_another_boot(&file.journal)? {
             file.dir.remove(&file.file)?;
             return Ok(Outcome::OtherBoot);
         }
@@ -206,7 +216,7 @@ impl<'a> Wanted<'a> {
 
     /// What would come of one NIC.
     fn would(&self, mut journal: Journal) -> Result<Outcome, Error> {
-        if !journal.nic.is_of_this_boot()? {
+        if self.is_of_another_boot(&journal)? {
             return Ok(Outcome::OtherBoot);
         }
         let mut nic = match Nic::find(&journal.nic) {

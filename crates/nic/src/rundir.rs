@@ -22,6 +22,8 @@ const DEFAULT: &str = "/run/devmem-tcp";
 const VARIABLE: &str = "DEVMEM_TCP_RUNTIME_DIR";
 /// Name of the lock file, which is empty and stays.
 const LOCK: &str = "lock";
+/// The id of this boot.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
 /// Prefixes of our files: NICs and leases.
 const WRITTEN: [&str; 2] = ["nic-", "lease-"];
 /// Suffix of a file that is not yet renamed.
@@ -379,9 +381,20 @@ impl Locked {
 /// # Errors
 /// Those of reading the file.
 pub fn boot_id() -> Result<String> {
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
+    let path = Path::new(BOOT_ID);
     let text = fs::read_to_string(path).map_err(|source| failed("read", path, source))?;
     Ok(text.trim().to_owned())
+}
+
+/// Whether the id of the boot is another file than the kernel's, mounted over that: a container's, random at each
+/// of its starts.
+pub(crate) fn is_boot_id_masked() -> Result<bool> {
+    let device = |path: &str| {
+        let path = Path::new(path);
+        let meta = fs::metadata(path).map_err(|source| failed("stat", path, source))?;
+        Ok(meta.dev())
+    };
+    Ok(device("/proc")? != device(BOOT_ID)?)
 }
 
 pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {

@@ -260,6 +260,8 @@ pub(crate) const ALL: &[Case] = cases![
     nic_journal::of_a_nic_that_is_gone,
     nic_journal::of_a_nic_that_moved,
     nic_journal::no_place_for_it,
+    nic_boot::living_owner,
+    nic_boot::dead_owner,
     nic_bound::restore_waits,
     nic_bound::guardian_waits,
     nic_bound::owner_is_refused,

@@ -45,6 +45,7 @@ mod ncdevmem;
 mod ncdevmem_client;
 mod ncdevmem_probe;
 mod nic;
+mod nic_boot;
 mod nic_bound;
 mod nic_chance;
 mod nic_channels;
