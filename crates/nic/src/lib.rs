@@ -34,6 +34,7 @@ mod rundir;
 mod settle;
 mod shared_setting;
 mod spread;
+mod unix_diag;
 mod values;
 
 pub use applied::Applied;

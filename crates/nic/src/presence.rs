@@ -19,7 +19,7 @@ use std::os::unix::net::{SocketAddr, UnixListener};
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use netdev::{Ifindex, NetNs};
 use nix::errno::Errno;
@@ -28,10 +28,15 @@ use nix::sys::socket::{
     shutdown, socket, sockopt,
 };
 
-use crate::Error;
+use crate::{Error, unix_diag};
 
 /// Number of names tried, as PIDs of several PID namespaces may collide.
 const TRIES: u32 = 64;
+
+/// Limit of waiting for room in a socket's queue.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Flag of a socket that listens (`__SO_ACCEPTCON`).
+const LISTENS: u32 = 1 << 16;
 
 /// Kind of process that has the socket.
 #[derive(Debug, Clone, Copy)]
@@ -123,21 +128,21 @@ impl Presence {
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(Error::Presence(error)),
         };
-        let others = || -> io::Result<Option<i32>> {
+        let others = || -> io::Result<Option<Present>> {
             let table = fs::read("/proc/thread-self/net/unix")?;
             let table = String::from_utf8_lossy(&table);
-            let names = table.lines().filter_map(|line| line.split_once('@'));
             let about = about(ifindex);
+            let mut sockets: Vec<Socket<'_>> = table.lines().filter_map(Socket::parse).collect();
             // Owners are told before their guardians.
-            let mut names: Vec<&str> = names.map(|(_, name)| name).collect();
-            names.sort_by_key(|name| name.ends_with(Kind::Guardian.suffix()));
-            for name in names {
-                let other = name
+            sockets.sort_by_key(|socket| socket.name.ends_with(Kind::Guardian.suffix()));
+            for socket in sockets {
+                let other = socket
+                    .name
                     .strip_prefix(&about)
                     .and_then(|rest| rest.split_once('/'));
                 if other.is_some_and(|(directory, _)| directory != ours) {
-                    if let Some(peer) = trusted(name) {
-                        return Ok(Some(peer.pid()));
+                    if let Some(present) = trusted(&socket) {
+                        return Ok(Some(present));
                     }
                 }
             }
@@ -145,10 +150,12 @@ impl Presence {
         };
         match netns.run(others)?.map_err(Error::Presence)? {
             None => Ok(()),
-            Some(pid) => Err(Error::OtherRunDir {
+            Some(Present { pid }) => Err(Error::OtherRunDir {
                 device: device.to_owned(),
                 // A process that can't be seen from this PID namespace has no id here.
-                pid: u32::try_from(pid).ok().filter(|pid| *pid > 0),
+                pid: pid
+                    .and_then(|pid| u32::try_from(pid).ok())
+                    .filter(|pid| *pid > 0),
             }),
         }
     }
@@ -165,31 +172,80 @@ fn directory(dir: &Path) -> io::Result<String> {
     Ok(format!("{:x}-{:x}", meta.dev(), meta.ino()))
 }
 
-/// Who has the socket of this name, if that is somebody who may change a NIC for us: else any user could
-/// keep others from it.
-fn trusted(name: &str) -> Option<UnixCredentials> {
-    let address = UnixAddr::new_abstract(name.as_bytes()).ok()?;
-    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let asker: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
-    let connected = connect(asker.as_raw_fd(), &address);
-    // Credentials of the process that listens (`unix_listen`: `init_peercred`).
-    let peer = connected.and_then(|()| getsockopt(&asker, sockopt::PeerCredentials));
-    match peer {
-        Ok(peer) => {
-            let user = nix::unistd::geteuid().as_raw();
-            let trusted = peer.uid() == 0 || peer.uid() == user;
-            if !trusted {
-                tracing::debug!("{name}: of user {}, which does not count", peer.uid());
-            }
-            Some(peer).filter(|_| trusted)
-        }
-        // The process has ended.
-        Err(Errno::ECONNREFUSED) => None,
-        Err(errno) => {
-            tracing::warn!("{name}: {errno}: it is not known whose it is, and does not count");
-            None
-        }
+/// A socket that listens, of `/proc/net/unix` (`unix_seq_show`).
+struct Socket<'a> {
+    inode: u32,
+    name: &'a str,
+}
+
+impl<'a> Socket<'a> {
+    /// Parses a line; `None` for a socket that does not listen, or has no abstract name.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (numbers, name) = line.split_once('@')?;
+        let mut numbers = numbers.split_whitespace().skip(3);
+        let flags = u32::from_str_radix(numbers.next()?, 16).ok()?;
+        let inode = numbers.nth(2)?.parse().ok()?;
+        (flags & LISTENS != 0).then_some(Self { inode, name })
     }
+}
+
+/// A process that has set the NIC up.
+struct Present {
+    /// Its id, if it could be asked.
+    pid: Option<i32>,
+}
+
+/// The process that has the socket, if that is of somebody who may change a NIC for us: else any user could keep
+/// others from it. The kernel tells the user of a socket that can't be asked: one that is full, whose process is
+/// stopped.
+fn trusted(socket: &Socket<'_>) -> Option<Present> {
+    let name = socket.name;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        let errno = match peer(name) {
+            Ok(peer) => {
+                let pid = Some(peer.pid());
+                return is_trusted(name, peer.uid()).then_some(Present { pid });
+            }
+            // The process has ended.
+            Err(Errno::ECONNREFUSED) => return None,
+            Err(errno) => errno,
+        };
+        let uid = unix_diag::uid(socket.inode);
+        if uid.as_ref().is_ok_and(|uid| !is_trusted(name, *uid)) {
+            return None;
+        }
+        if errno != Errno::EAGAIN || Instant::now() > end {
+            return match uid {
+                Ok(_) => Some(Present { pid: None }),
+                Err(error) => {
+                    tracing::warn!(
+                        "{name}: {errno}, {error}: it is not known whose it is, and does not count"
+                    );
+                    None
+                }
+            };
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether sockets of this user count.
+fn is_trusted(name: &str, uid: u32) -> bool {
+    let trusted = uid == 0 || uid == nix::unistd::geteuid().as_raw();
+    if !trusted {
+        tracing::debug!("{name}: of user {uid}, which does not count");
+    }
+    trusted
+}
+
+/// Credentials of the process that listens (`unix_listen`: `init_peercred`).
+fn peer(name: &str) -> Result<UnixCredentials, Errno> {
+    let address = UnixAddr::new_abstract(name.as_bytes())?;
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let asker: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    connect(asker.as_raw_fd(), &address)?;
+    getsockopt(&asker, sockopt::PeerCredentials)
 }
 
 #[cfg(test)]
@@ -234,9 +290,29 @@ mod tests {
         let most: u32 = most.trim().parse().unwrap();
         for _ in 0..most + 10 {
             // A moment's crowd is none.
-            let asked = (0..1000).any(|_| trusted(&name).is_some());
+            let asked = (0..1000).any(|_| peer(&name).is_ok());
             assert!(asked);
         }
         assert!(Presence::check(&netns, (nic, "eth9"), other.0.path()).is_err());
+    }
+
+    #[test]
+    fn the_user_of_a_socket_is_known_without_a_connection() {
+        let name = format!("devmem-tcp-test/{}", std::process::id());
+        let address = SocketAddr::from_abstract_name(&name).unwrap();
+        let _socket = UnixListener::bind_addr(&address).unwrap();
+        let table = fs::read_to_string("/proc/thread-self/net/unix").unwrap();
+        let mut sockets = table.lines().filter_map(Socket::parse);
+        let socket = sockets.find(|socket| socket.name == name).unwrap();
+        match unix_diag::uid(socket.inode) {
+            Ok(uid) => assert_eq!(uid, nix::unistd::geteuid().as_raw()),
+            // A kernel without it, and a sandbox.
+            Err(error) => {
+                let errno = error.raw_os_error();
+                let without = [libc::ENOENT, libc::EPROTONOSUPPORT, libc::EINVAL].map(Some);
+                assert!(without.contains(&errno), "{error}");
+            }
+        }
+        assert!(unix_diag::uid(1).is_err());
     }
 }

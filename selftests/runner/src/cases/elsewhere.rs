@@ -1,5 +1,7 @@
 //! Receivers whose runtime directories differ, as in two mount namespaces: they see each other.
 
+use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -136,4 +138,60 @@ pub(super) fn name_of_another_user() -> Result<()> {
     let end = receiver.end_within(STEP)?;
     bound.with_context(|| end.stderr)?;
     observer.soon_same(&before)
+}
+
+/// A socket of such a name whose owner takes no connection, and that can hold no more of them, is root's or not:
+/// only root's keeps others out, though it can't be asked.
+pub(super) fn socket_that_is_full() -> Result<()> {
+    bed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for (user, bound) in [("1000", true), ("0", false)] {
+        let full = full_socket(user)?;
+        let receiver = Running::start(recv(5000))?;
+        let mut receiver = Some(receiver);
+        if bound {
+            until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+            if let Some(receiver) = &receiver {
+                receiver.signal(Signal::SIGTERM)?;
+            }
+        }
+        let end = receiver.take().context("receiver")?.end_within(STEP)?;
+        full.signal(Signal::SIGKILL)?;
+        full.end_within(STEP)?;
+        println_line(end.stderr.trim_end());
+        let refused = end.refused(1)?;
+        let by_name = refused.contains("another runtime directory");
+        ensure!(by_name != bound, "of user {user}: {refused}");
+        observer.soon_same(&before)?;
+    }
+    Ok(())
+}
+
+/// A user's socket with a name of ours and as many connections as it can hold.
+fn full_socket(user: &str) -> Result<Running> {
+    let name = format!("devmem-tcp/{}/0-0/1.0", ifindex(NIC)?);
+    let full = format!("/tmp/full-{user}");
+    let script = format!(
+        "import socket, time\n\
+         s = socket.socket(socket.AF_UNIX); s.bind('\\0{name}'); s.listen(0)\n\
+         all = []\n\
+         try:\n\
+         \twhile True:\n\
+         \t\tc = socket.socket(socket.AF_UNIX); c.setblocking(False)\n\
+         \t\tc.connect('\\0{name}'); all.append(c)\n\
+         except BlockingIOError:\n\
+         \topen('{full}', 'w').close()\n\
+         time.sleep(100)\n"
+    );
+    let mut python = Command::new("setpriv");
+    python.args([format!("--reuid={user}"), format!("--regid={user}")]);
+    python.args(["--clear-groups", "python3", "-c", &script]);
+    let user = Running::start({
+        python.stdin(Stdio::null());
+        python
+    })?;
+    until("a full socket", STEP, || Ok(Path::new(&full).exists()))?;
+    fs::remove_file(&full)?;
+    Ok(user)
 }

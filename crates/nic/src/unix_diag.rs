@@ -1,0 +1,105 @@
+//! The user of a Unix socket, asked of the kernel by the socket's inode (`unix_diag_get_exact`).
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink::Attrs;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
+};
+
+/// `SOCK_DIAG_BY_FAMILY`
+const BY_FAMILY: u16 = 20;
+/// `UDIAG_SHOW_UID`
+const SHOW_UID: u32 = 0x40;
+/// `UNIX_DIAG_UID`
+const UID: u16 = 7;
+/// Length of a `struct nlmsghdr`, and of a `struct unix_diag_msg`.
+const HEADER: usize = 16;
+
+/// The user of the socket with this inode, in the caller's network namespace.
+///
+/// # Errors
+/// `ENOENT` without such a socket, or where the kernel has no `unix_diag` (`CONFIG_UNIX_DIAG`).
+pub(crate) fn uid(inode: u32) -> io::Result<u32> {
+    let asker: OwnedFd = socket(
+        AddressFamily::Netlink,
+        SockType::Datagram,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkSockDiag,
+    )?;
+    send(asker.as_raw_fd(), &request(inode), MsgFlags::empty())?;
+    let mut answer = [0; 4096];
+    // The kernel has answered before `send` returns.
+    let len = recv(asker.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
+    parse(answer.get(..len).unwrap_or_default())
+}
+
+/// A `struct nlmsghdr` and a `struct unix_diag_req`.
+fn request(inode: u32) -> Vec<u8> {
+    const FAMILY: u8 = libc::AF_UNIX as u8;
+    let mut body = vec![FAMILY, 0, 0, 0];
+    // Any state; the inode; the user; any cookie.
+    for word in [u32::MAX, inode, SHOW_UID, u32::MAX, u32::MAX] {
+        body.extend(word.to_ne_bytes());
+    }
+    let len = (HEADER + body.len()) as u32;
+    let flags = libc::NLM_F_REQUEST as u16;
+    let mut request = len.to_ne_bytes().to_vec();
+    request.extend(BY_FAMILY.to_ne_bytes());
+    request.extend(flags.to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend(body);
+    request
+}
+
+fn parse(answer: &[u8]) -> io::Result<u32> {
+    let short = || io::Error::from(io::ErrorKind::InvalidData);
+    let word = |at: usize| -> Option<[u8; 4]> { answer.get(at..at + 4)?.try_into().ok() };
+    let [low, high, ..] = word(4).ok_or_else(short)?;
+    if i32::from(u16::from_ne_bytes([low, high])) == libc::NLMSG_ERROR {
+        let errno = i32::from_ne_bytes(word(HEADER).ok_or_else(short)?);
+        return Err(io::Error::from_raw_os_error(errno.saturating_neg()));
+    }
+    for attr in Attrs::new(answer.get(2 * HEADER..).ok_or_else(short)?) {
+        let attr = attr.map_err(|_| short())?;
+        if attr.kind() == UID {
+            return attr.u32().map_err(|_| short());
+        }
+    }
+    // Before Linux 5.3.
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_request_has_the_kernels_layout() {
+        let request = request(7);
+        assert_eq!(request.len(), 40);
+        assert_eq!(request[..4], 40u32.to_ne_bytes());
+        assert_eq!(request[24..28], 7u32.to_ne_bytes());
+    }
+
+    #[test]
+    fn an_error_is_its_number() {
+        let mut answer = vec![0; 36];
+        answer[4..6].copy_from_slice(&2u16.to_ne_bytes());
+        answer[16..20].copy_from_slice(&(-libc::ENOENT).to_ne_bytes());
+        assert_eq!(
+            parse(&answer).unwrap_err().raw_os_error(),
+            Some(libc::ENOENT)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_comes_is_an_answer(answer in prop::collection::vec(any::<u8>(), 0..80)) {
+            let _answer = parse(&answer);
+        }
+    }
+}
