@@ -156,6 +156,8 @@ pub(crate) fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
 pub(crate) fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Error> {
     let nic = Nic::open(netns, plan.ifindex)?;
     let dir = RunDir::open()?;
+    // Until all is changed.
+    let _presence = Presence::announce(netns, plan.ifindex, dir.path(), Kind::Owner)?;
     Presence::check(netns, (plan.ifindex, &plan.device), dir.path())?;
     Ok(take(plan, nic, &dir, None, |_, _| Ok(()))?.changes)
 }

@@ -11,7 +11,7 @@ use crate::end::end_claim;
 use crate::identity::{Boot, Identity};
 use crate::journal::{self, Journal, JournalFile, PREFIX};
 use crate::nic::Nic;
-use crate::presence::Presence;
+use crate::presence::{Kind, Presence};
 use crate::values::{rule_text, table_text};
 use crate::{Change, Error, Owner, RunDir, settle};
 
@@ -201,6 +201,8 @@ impl<'a> Wanted<'a> {
         if over.is_empty() {
             return Ok(Outcome::InUse { kept });
         }
+        // Until all is put back.
+        let _presence = Presence::announce(&netns, link.ifindex, file.dir.path(), Kind::Owner)?;
         Presence::check(&netns, (link.ifindex, &link.name), file.dir.path())?;
         // One that can't be ended yet keeps no other.
         let ends = over

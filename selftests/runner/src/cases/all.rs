@@ -418,6 +418,7 @@ pub(crate) const ALL: &[Case] = cases![
     elsewhere::name_of_another_user,
     lease_known::renamed_at_once,
     lease_known::boot_that_is_masked,
+    elsewhere::short_ones_are_seen,
     elsewhere::socket_that_is_full,
     lease_known::namespace_that_got_the_inode,
     lease_known::offload_of_each_nic,

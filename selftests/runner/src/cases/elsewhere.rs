@@ -140,6 +140,38 @@ pub(super) fn name_of_another_user() -> Result<()> {
     observer.soon_same(&before)
 }
 
+/// One that changes a NIC to stay, or puts it back, is seen by others while it does.
+pub(super) fn short_ones_are_seen() -> Result<()> {
+    bed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for line in [
+        format!("apply {NIC} --header-split --queue 3"),
+        format!("restore {NIC}"),
+    ] {
+        // Stopped behind its first change, which may take a while.
+        bed::parameter("slow_ms", 1000)?;
+        let short = Running::start(command(None, &devmem_tcp(), &line))?;
+        until("its socket", STEP, || {
+            Ok(fs::read_to_string("/proc/net/unix")?.contains("@devmem-tcp/"))
+        })?;
+        thread::sleep(Duration::from_millis(200));
+        short.signal(Signal::SIGSTOP)?;
+        bed::parameter("slow_ms", 0)?;
+        let other = Running::start(elsewhere(&other_queue()))?.end_within(STEP);
+        let pid = short.id();
+        short.signal(Signal::SIGCONT)?;
+        let refused = other
+            .and_then(|end| end.refused(1))
+            .with_context(|| line.clone())?;
+        println_line(refused.trim_end());
+        let named = format!("process {pid}");
+        ensure!(refused.contains(&named), "{line}: {refused}");
+        short.end_within(STEP)?.good(&line)?;
+    }
+    observer.soon_same(&before)
+}
+
 /// A socket of such a name whose owner takes no connection, and that can hold no more of them, is root's or not:
 /// only root's keeps others out, though it can't be asked.
 pub(super) fn socket_that_is_full() -> Result<()> {
