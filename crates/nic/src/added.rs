@@ -4,6 +4,7 @@ use netdev::{Action, FlowRule, Location, QueueId, RssContextId};
 
 use crate::claim::{Item, same_rule};
 use crate::journal::JournalFile;
+use crate::leaving::Leaving;
 use crate::nic::{NTUPLE, Nic};
 use crate::spread::{Spread, spread};
 use crate::values::{flow_text, rule_text, table_text};
@@ -88,6 +89,7 @@ fn switch_on(
 pub(crate) fn preview_flows(
     nic: &mut Nic,
     flows: &[(FlowRule, Vec<QueueId>)],
+    leaving: &Leaving<'_>,
 ) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
     if !flows.is_empty() && !nic.feature(NTUPLE)? {
@@ -99,14 +101,19 @@ pub(crate) fn preview_flows(
     let device = nic.name();
     let queues: Vec<&[QueueId]> = flows.iter().map(|(_, to)| to.as_slice()).collect();
     let new_context = |queues: &[QueueId]| {
-        let room = nic.has_room_for_context()?;
+        let mut room = nic.has_room_for_context()?;
+        if !room && !leaving.is_empty() {
+            let mut contexts = nic.contexts()?.into_iter();
+            room = contexts.any(|(id, table)| leaving.has_context(id, &table));
+        }
         if room {
             changes.push(new(format!("rss context {}", table_text(queues))));
         }
         Ok(room.then_some(()))
     };
     let ways = spread(&queues, new_context, |queues| no_contexts(&device, queues))?;
-    let there = nic.rules().unwrap_or_default();
+    let mut there = nic.rules().unwrap_or_default();
+    there.retain(|rule| !leaving.has_rule(rule));
     for ((flow, _), way) in flows.iter().zip(ways) {
         let rule = match way {
             Spread::Context(()) => {

@@ -8,6 +8,7 @@ use crate::end::end_claim;
 use crate::guardian::Guardian;
 use crate::identity::Identity;
 use crate::journal::{Journal, JournalFile};
+use crate::leaving::Leaving;
 use crate::nic::Nic;
 use crate::owner::Life;
 use crate::plan::{Change, Plan};
@@ -183,9 +184,9 @@ fn take(
     let locked = dir.lock()?;
     let mut file = JournalFile::of(&locked, nic.identity.clone())?;
     end_orphans(&mut nic, &mut file);
-    check_there(&plan, &mut nic)?;
+    check_there(&plan, &mut nic, None)?;
     check_queues(&plan, &file.journal)?;
-    check_flows(&plan, &mut nic, &file.journal)?;
+    check_flows(&plan, &mut nic, &file.journal, &Leaving::default())?;
     let id = file.journal.new_id()?;
     let life = match &mut owner {
         Some(owner) => Some(owner.live(&locked, lock_name(&file.file, id))?),
@@ -234,8 +235,9 @@ fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
     }
 }
 
-/// Fails for a queue that the NIC doesn't have, even with the plan's channels.
-pub(crate) fn check_there(plan: &Plan, nic: &mut Nic) -> Result<(), Error> {
+/// Fails for a queue that the NIC doesn't have, even with the plan's channels. `will_be` is how many rx queues
+/// the NIC will have by then, if not what it has now.
+pub(crate) fn check_there(plan: &Plan, nic: &mut Nic, will_be: Option<u32>) -> Result<(), Error> {
     let now = match nic.rx_queues() {
         // A driver without channels.
         Err(Error::Refused(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -243,7 +245,7 @@ pub(crate) fn check_there(plan: &Plan, nic: &mut Nic) -> Result<(), Error> {
         }
         now => now?,
     };
-    let count = now.max(plan.needs.channels.unwrap_or(0));
+    let count = will_be.unwrap_or(now).max(plan.needs.channels.unwrap_or(0));
     let flows = plan.flows.iter().flat_map(|(_, queues)| queues);
     let mut queues = plan.needs.reserved.iter().chain(flows);
     match queues.find(|queue| queue.get() >= count) {
@@ -276,8 +278,13 @@ pub(crate) fn check_queues(plan: &Plan, journal: &Journal) -> Result<(), Error> 
 }
 
 /// Fails if a rule has the plan's packets already and leads them elsewhere: which of the two rules counts
-/// depends on the driver, if it takes both.
-pub(crate) fn check_flows(plan: &Plan, nic: &mut Nic, journal: &Journal) -> Result<(), Error> {
+/// depends on the driver, if it takes both. Rules that are `leaving` don't count.
+pub(crate) fn check_flows(
+    plan: &Plan,
+    nic: &mut Nic,
+    journal: &Journal,
+    leaving: &Leaving<'_>,
+) -> Result<(), Error> {
     if plan.flows.is_empty() {
         return Ok(());
     }
@@ -286,12 +293,16 @@ pub(crate) fn check_flows(plan: &Plan, nic: &mut Nic, journal: &Journal) -> Resu
         Err(Error::Refused(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Vec::new(),
         rules => rules?,
     };
+    let stays = |rule: &&FlowRule| !leaving.has_rule(rule);
     for (flow, queues) in &plan.flows {
         let leads_there = |rule: &&FlowRule| match queues.as_slice() {
             [queue] => rule.action == Action::Queue(*queue),
             _ => false,
         };
-        let mut same = rules.iter().filter(|rule| same_packets(rule, flow));
+        let mut same = rules
+            .iter()
+            .filter(stays)
+            .filter(|rule| same_packets(rule, flow));
         let Some(rule) = same.find(|rule| !leads_there(rule)) else {
             continue;
         };

@@ -24,6 +24,7 @@ mod guardian;
 mod held;
 mod identity;
 mod journal;
+mod leaving;
 mod nic;
 mod owner;
 mod plan;

@@ -10,6 +10,7 @@ use crate::added::preview_flows;
 use crate::applied::{self, Applied};
 use crate::claim::{Claim, Needs};
 use crate::journal::JournalFile;
+use crate::leaving::Leaving;
 use crate::nic::Nic;
 use crate::presence::Presence;
 use crate::{Error, RunDir, settle};
@@ -109,11 +110,17 @@ impl Plan {
         let place = dir.as_ref().map_or(Path::new(""), RunDir::path);
         Presence::check(netns, (self.ifindex, &self.device), place)?;
         let mut journal = JournalFile::look(dir.as_ref(), &nic.identity)?;
-        applied::check_there(self, &mut nic)?;
+        // Those of dead owners end first.
+        let (orphans, mut claims): (Vec<_>, Vec<_>) =
+            journal.claims.iter().cloned().partition(Claim::is_orphan);
+        let leaving = Leaving::of(&orphans, &claims);
+        let queues = match orphans.is_empty() {
+            true => None,
+            false => settle::rx_queues_with(&mut nic, &journal, &claims)?,
+        };
+        applied::check_there(self, &mut nic, queues)?;
         applied::check_queues(self, &journal)?;
-        applied::check_flows(self, &mut nic, &journal)?;
-        let mut claims = journal.claims.clone();
-        claims.retain(|claim| !claim.is_orphan());
+        applied::check_flows(self, &mut nic, &journal, &leaving)?;
         claims.push(Claim {
             id: 0,
             owner: None,
@@ -126,7 +133,7 @@ impl Plan {
             to,
         });
         let mut changes: Vec<Change> = shared.collect();
-        changes.extend(preview_flows(&mut nic, &self.flows)?);
+        changes.extend(preview_flows(&mut nic, &self.flows, &leaving)?);
         Ok(changes)
     }
 

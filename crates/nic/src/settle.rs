@@ -61,6 +61,24 @@ pub(crate) fn preview(
     ])
 }
 
+/// Number of rx queues that the NIC has when it has the channels that these claims need; `None` if the channels were not
+/// changed.
+pub(crate) fn rx_queues_with(
+    nic: &mut Nic,
+    journal: &Journal,
+    claims: &[Claim],
+) -> Result<Option<u32>, Error> {
+    let Some(setting) = &journal.channels else {
+        return Ok(None);
+    };
+    let now = nic.channels()?;
+    let goal = match setting.knows(&now) {
+        true => channels_goal(setting.before, claims),
+        false => channels_goal(now, claims),
+    };
+    Ok(Some(goal.combined.saturating_add(goal.rx)))
+}
+
 /// Shared settings that could not be restored, and why.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreFailures {

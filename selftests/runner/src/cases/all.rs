@@ -269,6 +269,7 @@ pub(crate) const ALL: &[Case] = cases![
     nic_channels::refused_for_a_rule,
     nic_claims::ended_by_force,
     nic_claims::rule_of_two,
+    nic_claims::next_after_a_dead_one,
     nic_flows::dual_stack,
     nic_flows::families_that_never_meet,
     nic_flows::port_zero,

@@ -1,4 +1,4 @@
-//! Claims of several owners: none ends with another's.
+//! Claims of several owners: none ends with another's, and what a dead one left is in nobody's way.
 
 use std::net::SocketAddr;
 
@@ -7,11 +7,12 @@ use netdev::{Ethtool, FlowRule, NetNs, QueueId};
 use nic::Plan;
 use nix::sys::signal::Signal;
 
+use super::doctor_fault::Report;
 use super::nic_journal::recv;
 use super::receive::bound_queues;
 use super::round::{Flood, STEP, connect, restore, signal};
 use super::transfer::devmem_tcp;
-use super::ifindex;
+use super::{ifindex, println_line};
 use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
 use crate::driver::Driver;
 use crate::state::{self, Observer};
@@ -103,4 +104,55 @@ fn rule_round(first: &str) -> Result<()> {
     ensure!(rules()?.len() == 1, "what was applied is gone");
     restore()?.good("restore")?;
     observer.soon_same(&before)
+}
+
+/// What a dead receiver left goes before the next one comes: a dry run and the doctor find neither its rule
+/// nor its context in the way, where there can be only one.
+pub(super) fn next_after_a_dead_one() -> Result<()> {
+    for (driver, listen) in [
+        (Driver::Fbnic, 5000),
+        (Driver::Fbnic, 5001),
+        (Driver::Gve, 5000),
+    ] {
+        bed::clear()?;
+        bed::wire_as(driver, QUEUES, "")?;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        let queues = |queue: u32| match driver {
+            Driver::Fbnic => "--queue 2 --queue 3".to_owned(),
+            _ => format!("--queue {queue}"),
+        };
+        let line = format!(
+            "recv -f {NIC} --size 4M {} -l {NIC_ADDRESS}:5000",
+            queues(3)
+        );
+        let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
+        let wanted = line.matches("--queue").count();
+        until("bindings", STEP, || Ok(bound_queues()? == wanted))?;
+        signal(state::guardian()?, Signal::SIGKILL)?;
+        receiver.signal(Signal::SIGKILL)?;
+        receiver.end_within(STEP)?;
+        until("the bindings' end", STEP, || Ok(bound_queues()? == 0))?;
+
+        let bent = observer.state()?;
+        let at = format!("{} -l {NIC_ADDRESS}:{listen}", queues(2));
+        let next = format!("recv -f {NIC} --size 4M {at}");
+        let would = tool(&format!("{next} --dry-run"))?;
+        let would = would
+            .good("dry run")
+            .with_context(|| format!("{driver:?}"))?;
+        println_line(would.trim_end());
+        let report = Report::of(&format!("{NIC} {at}"))?;
+        for check in ["ntuple.flow", "rss.spread", "queues.owner"] {
+            ensure!(report.status(check) != "fail", "{check}: {}", report.json);
+        }
+        observer.same(&bent)?;
+        let receiver = Running::start(command(None, &devmem_tcp(), &next))?;
+        let bound = until("bindings", STEP, || Ok(bound_queues()? == wanted));
+        receiver.signal(Signal::SIGTERM)?;
+        let end = receiver.end_within(STEP)?;
+        bound.with_context(|| end.stderr)?;
+        observer.soon_same(&before)?;
+    }
+    Ok(())
 }
