@@ -185,6 +185,10 @@ impl<'a> Socket<'a> {
         let mut numbers = numbers.split_whitespace().skip(3);
         let flags = u32::from_str_radix(numbers.next()?, 16).ok()?;
         let inode = numbers.nth(2)?.parse().ok()?;
+        // A path that has the sign in it.
+        if numbers.next().is_some() {
+            return None;
+        }
         (flags & LISTENS != 0).then_some(Self { inode, name })
     }
 }
@@ -211,7 +215,7 @@ fn trusted(socket: &Socket<'_>) -> Option<Present> {
             Err(Errno::ECONNREFUSED) => return None,
             Err(errno) => errno,
         };
-        let uid = unix_diag::uid(socket.inode);
+        let uid = unix_diag::uid(socket.inode, name);
         if uid.as_ref().is_ok_and(|uid| !is_trusted(name, *uid)) {
             return None;
         }
@@ -304,8 +308,13 @@ mod tests {
         let table = fs::read_to_string("/proc/thread-self/net/unix").unwrap();
         let mut sockets = table.lines().filter_map(Socket::parse);
         let socket = sockets.find(|socket| socket.name == name).unwrap();
-        match unix_diag::uid(socket.inode) {
-            Ok(uid) => assert_eq!(uid, nix::unistd::geteuid().as_raw()),
+        match unix_diag::uid(socket.inode, &name) {
+            Ok(uid) => {
+                assert_eq!(uid, nix::unistd::geteuid().as_raw());
+                // As in a line that another user's name has in it.
+                let other = unix_diag::uid(socket.inode, "devmem-tcp-test/1").unwrap_err();
+                assert_eq!(other.kind(), io::ErrorKind::NotFound);
+            }
             // A kernel without it, and a sandbox.
             Err(error) => {
                 let errno = error.raw_os_error();
@@ -313,6 +322,21 @@ mod tests {
                 assert!(without.contains(&errno), "{error}");
             }
         }
-        assert!(unix_diag::uid(1).is_err());
+        assert!(unix_diag::uid(1, &name).is_err());
+    }
+
+    #[test]
+    fn only_abstract_names_of_sockets_that_listen_count() {
+        let parse = |text: &'static str| Socket::parse(text).map(|it| (it.inode, it.name));
+        let listens = "0: 00000002 00000000 00010000 0001 01 4711 @devmem-tcp/5/0-0/1.0";
+        assert_eq!(parse(listens), Some((4711, "devmem-tcp/5/0-0/1.0")));
+        for other in [
+            "0: 00000002 00000000 00000000 0001 03 4711 @devmem-tcp/5/0-0/1.0",
+            "0: 00000002 00000000 00010000 0001 01 4711 /tmp/@devmem-tcp/5/0-0/1.0",
+            "0: 00000002 00000000 00010000 0001 01 @devmem-tcp/5/0-0/1.0",
+            "Num       RefCount Protocol Flags    Type St Inode Path",
+        ] {
+            assert_eq!(parse(other), None, "{other}");
+        }
     }
 }

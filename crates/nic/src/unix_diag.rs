@@ -10,18 +10,21 @@ use nix::sys::socket::{
 
 /// `SOCK_DIAG_BY_FAMILY`
 const BY_FAMILY: u16 = 20;
-/// `UDIAG_SHOW_UID`
-const SHOW_UID: u32 = 0x40;
+/// `UDIAG_SHOW_NAME | UDIAG_SHOW_UID`
+const SHOW: u32 = 0x41;
+/// `UNIX_DIAG_NAME`
+const NAME: u16 = 0;
 /// `UNIX_DIAG_UID`
 const UID: u16 = 7;
 /// Length of a `struct nlmsghdr`, and of a `struct unix_diag_msg`.
 const HEADER: usize = 16;
 
-/// The user of the socket with this inode, in the caller's network namespace.
+/// The user of the socket with this inode and abstract name, in the caller's network namespace. Any user can have a
+/// socket with a name that looks like a line of `/proc/net/unix`, and in it another socket's inode.
 ///
 /// # Errors
 /// `ENOENT` without such a socket, or where the kernel has no `unix_diag` (`CONFIG_UNIX_DIAG`).
-pub(crate) fn uid(inode: u32) -> io::Result<u32> {
+pub(crate) fn uid(inode: u32, name: &str) -> io::Result<u32> {
     let asker: OwnedFd = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
@@ -32,15 +35,15 @@ pub(crate) fn uid(inode: u32) -> io::Result<u32> {
     let mut answer = [0; 4096];
     // The kernel has answered before `send` returns.
     let len = recv(asker.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
-    parse(answer.get(..len).unwrap_or_default())
+    parse(answer.get(..len).unwrap_or_default(), name)
 }
 
 /// A `struct nlmsghdr` and a `struct unix_diag_req`.
 fn request(inode: u32) -> Vec<u8> {
     const FAMILY: u8 = libc::AF_UNIX as u8;
     let mut body = vec![FAMILY, 0, 0, 0];
-    // Any state; the inode; the user; any cookie.
-    for word in [u32::MAX, inode, SHOW_UID, u32::MAX, u32::MAX] {
+    // Any state; the inode; what to show; any cookie.
+    for word in [u32::MAX, inode, SHOW, u32::MAX, u32::MAX] {
         body.extend(word.to_ne_bytes());
     }
     let len = (HEADER + body.len()) as u32;
@@ -53,7 +56,7 @@ fn request(inode: u32) -> Vec<u8> {
     request
 }
 
-fn parse(answer: &[u8]) -> io::Result<u32> {
+fn parse(answer: &[u8], name: &str) -> io::Result<u32> {
     let short = || io::Error::from(io::ErrorKind::InvalidData);
     let word = |at: usize| -> Option<[u8; 4]> { answer.get(at..at + 4)?.try_into().ok() };
     let [low, high, ..] = word(4).ok_or_else(short)?;
@@ -61,14 +64,20 @@ fn parse(answer: &[u8]) -> io::Result<u32> {
         let errno = i32::from_ne_bytes(word(HEADER).ok_or_else(short)?);
         return Err(io::Error::from_raw_os_error(errno.saturating_neg()));
     }
+    let (mut uid, mut is_named) = (None, false);
     for attr in Attrs::new(answer.get(2 * HEADER..).ok_or_else(short)?) {
         let attr = attr.map_err(|_| short())?;
-        if attr.kind() == UID {
-            return attr.u32().map_err(|_| short());
+        match attr.kind() {
+            UID => uid = Some(attr.u32().map_err(|_| short())?),
+            NAME => is_named = attr.bytes().strip_prefix(b"\0") == Some(name.as_bytes()),
+            _ => {}
         }
     }
-    // Before Linux 5.3.
-    Err(io::ErrorKind::Unsupported.into())
+    if !is_named {
+        return Err(io::Error::from_raw_os_error(libc::ENOENT));
+    }
+    // Before Linux 5.3 there is none.
+    uid.ok_or_else(|| io::ErrorKind::Unsupported.into())
 }
 
 #[cfg(test)]
@@ -91,7 +100,7 @@ mod tests {
         answer[4..6].copy_from_slice(&2u16.to_ne_bytes());
         answer[16..20].copy_from_slice(&(-libc::ENOENT).to_ne_bytes());
         assert_eq!(
-            parse(&answer).unwrap_err().raw_os_error(),
+            parse(&answer, "a").unwrap_err().raw_os_error(),
             Some(libc::ENOENT)
         );
     }
@@ -99,7 +108,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_comes_is_an_answer(answer in prop::collection::vec(any::<u8>(), 0..80)) {
-            let _answer = parse(&answer);
+            let _answer = parse(&answer, "a");
         }
     }
 }
