@@ -212,17 +212,20 @@ impl Nic {
     }
 
     /// What is bound to an rx queue, in words: a dmabuf or memory of io_uring. `None` for a queue that the NIC doesn't
-    /// have; also while the NIC is down, when the kernel tells nothing and no packet comes.
+    /// have, on a kernel that can't bind any, and while the NIC is down, when the kernel tells nothing and no packet
+    /// comes.
     pub(crate) fn bound_to(&mut self, queue: QueueId) -> Result<Option<String>, Error> {
-        let rx = Netdev::open_in(&self.netns)?.queue(self.ifindex(), QueueType::Rx, queue);
-        let absent = [libc::ENOENT, libc::EINVAL, libc::ERANGE].map(Some);
+        let netdev = Netdev::open_in(&self.netns);
+        let rx = netdev.and_then(|mut it| it.queue(self.ifindex(), QueueType::Rx, queue));
+        // ENOENT, too, without the family, and EOPNOTSUPP without the command.
+        let absent = [libc::ENOENT, libc::EINVAL, libc::ERANGE, libc::EOPNOTSUPP];
         match rx {
             Ok(Queue {
                 dmabuf: Some(dmabuf),
                 ..
             }) => Ok(Some(format!("dmabuf {dmabuf}"))),
             Ok(queue) => Ok(queue.io_uring.map(|_| "memory of io_uring".to_owned())),
-            Err(error) if absent.contains(&error.raw_os_error()) => Ok(None),
+            Err(error) if absent.map(Some).contains(&error.raw_os_error()) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
