@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
+use super::doctor_fault::Report;
 use super::nic_journal::recv;
 use super::options::says;
 use super::println_line;
@@ -113,6 +114,8 @@ pub(super) fn dead_owner() -> Result<()> {
         unknown(Running::start(masked(line)?)?.end_within(STEP)?)?;
         observer.same(&bent)?;
     }
+    let report = Report::by(masked("doctor eth1 --json")?)?;
+    ensure!(report.status("journal.nic") == "fail", "{}", report.json);
     restore()?.good("restore")?;
     observer.soon_same(&before)?;
 

@@ -48,7 +48,8 @@ fn of_nic(nic: &Nic) -> Option<Finding> {
     Some(match plan.preview(&nic.place.netns) {
         Err(
             error @ (nic::Error::RunDir(RunDirError::Damaged { .. })
-            | nic::Error::OtherRunDir { .. }),
+            | nic::Error::OtherRunDir { .. }
+            | nic::Error::UnknownBoot { .. }),
         ) => failed(&error),
         // All else is another check's.
         _ => Finding::ok("it can"),
