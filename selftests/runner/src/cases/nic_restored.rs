@@ -9,6 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use netdev::HeaderSplit;
 use nix::sys::signal::Signal;
 
 use super::println_line;
@@ -241,7 +242,7 @@ pub(super) fn after_sigkill_of_both_while_setting_up() -> Result<()> {
 /// choice. That moment is too short to be met: the journal is made what it is then.
 pub(super) fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     bed::wire()?;
-    sh(&format!("ethtool -G {NIC} tcp-data-split on"))?;
+    bed::rings(HeaderSplit::Enabled, 0)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
