@@ -1,42 +1,38 @@
 //! `devmem-tcp recv`.
 
 mod beside;
+mod errors;
 mod followed;
 mod live;
 mod memory;
 mod netns_end;
-mod nic_side;
 mod observer;
 mod pool;
 mod progress;
-mod queues;
-mod receiver;
 mod removal;
 mod sinks;
 mod spread;
 mod summary;
 
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
 use common::Output;
 use common::signals::{Second, Signals};
 use common::sink::AnySink;
-use devmem::engine::Report;
-use devmem::listen::{self, SocketOptions};
-use netdev::{BindOptions, Binding, Ethtool, Link, LinkInfo, NetNs, Netdev, QueueId, queue_list};
+use devmem::engine::{Config, Keepalive};
+use netdev::{NetNs, QueueId, queue_list};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use receiver::{Builder, Finished, Found, Ready, Receiver};
 
 use crate::address::{Address, resolve_all};
 use crate::args::{NetNsArg, Size, netns};
 use crate::exit::{self, Went};
 use crate::report;
-use crate::snapshot::{NicBehind, nic_behind};
+use errors::explained;
 use memory::MemoryArgs;
 use observer::Observer;
-use receiver::{Receiver, ThreadArgs};
 use removal::{Cause, Watch};
 use sinks::SinkArgs;
 use summary::{Cpu, Summary};
@@ -106,6 +102,23 @@ pub(crate) struct Args {
     json: bool,
 }
 
+#[derive(clap::Args)]
+struct ThreadArgs {
+    /// Serve the connections of each queue on a thread of its own
+    #[arg(long)]
+    thread_per_queue: bool,
+    /// Keep the threads to these processors, in this order
+    #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
+    pin: Vec<usize>,
+    /// Poll the NIC for so many microseconds before each sleep (Linux 6.9)
+    #[arg(long, value_name = "USEC")]
+    busy_poll: Option<u32>,
+    /// Let payload of a busy connection wait this many milliseconds for more, four times as many where it
+    /// comes steadily: fewer wake-ups; 0 lets none wait
+    #[arg(long, value_name = "MS", default_value_t = 2)]
+    patience: u32,
+}
+
 fn rx_page_size(text: &str) -> Result<u32, String> {
     let Size(bytes) = text.parse()?;
     u32::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
@@ -121,49 +134,38 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     allow_fds(args.connections);
     args.sinks.check(args.connections);
     let netns = netns(args.netns.as_ref())?;
-    let link = Link::open_in(&netns)?.by_name(&args.dev)?;
-    let queues = queues::choose(args, &netns, &link)?;
-    let place = Place {
-        netns,
-        link,
-        queues,
-    };
-    if args.dry_run {
-        return dry_run(args, &place);
+    let failed = |error| explained(error, &netns);
+    let found = wanted(args, &netns).find().map_err(failed)?;
+    let device = found.device().clone();
+    let addresses = resolve_all(&args.listen, &netns, device.link.ifindex)?;
+    let found = found.listen(addresses);
+    if device.nic.is_none() && !args.no_config {
+        tracing::warn!(
+            "the NIC behind {} is out of reach: its header split, RSS and rules stay as they are",
+            device.link.name
+        );
     }
+    if args.dry_run {
+        let changes = found.preview().map_err(failed)?;
+        let nic = device.nic.as_ref().map(|nic| &nic.device);
+        let nic = nic.unwrap_or(&device.link.name);
+        return crate::plan::print(nic, changes, false, args.json);
+    }
+    let found = found.take_addresses().map_err(failed)?;
     let dmabufs = match args.dmabuf_per_queue {
-        true => place.queues.len(),
+        true => device.queues.len(),
         false => 1,
     };
-    let sockets = addresses(args, &place)?;
     let memory = args.memory.make(dmabufs)?;
+    warn_of_a_small_pool(args, &memory);
     let out = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
     let signals = Signals::catch(Second::Ends).context("signal handlers")?;
-    let nic = match nic_behind(&place.netns, &place.link, &place.queues) {
-        // Who leaves the NIC alone need not be able to see it.
-        Err(error) if args.no_config => {
-            tracing::debug!("the NIC behind {}: {error:#}", place.link.name);
-            None
-        }
-        nic => nic?,
+    let watch = Watch::start(args.netns.as_ref(), &device)?;
+    let (received, restored) = match ready(args, found.memory(memory), out) {
+        Ok(ready) => receive(args, ready, &signals, &watch),
+        Err(failures) => failures.into(),
     };
-    if let Some(nic) = &nic {
-        queues::wait_until_free(&place, nic)?;
-    }
-    let watch = Watch::start(args.netns.as_ref(), &place.netns, &place.link, nic.as_ref())?;
-    let (received, restored) = configured(
-        args,
-        &place,
-        nic.as_ref(),
-        Taken {
-            sockets,
-            memory: &memory,
-            out,
-        },
-        &signals,
-        &watch,
-    );
     signals.done();
     let verdict = received.as_ref().map(Summary::verdict);
     let good = matches!(verdict, Ok(Ok(()))) && restored.is_ok();
@@ -174,10 +176,51 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         summary.print(gone, args.json, args.sinks.to_stdout())
     });
     let ended = match cause {
-        Some(cause) => Err(went(&place.link.name, cause, received, restored).into()),
+        Some(cause) => Err(went(&device.link.name, cause, received, restored).into()),
         None => exit::all([received.and_then(|summary| summary.verdict()), restored]),
     };
     exit::all([ended, printed])
+}
+
+/// What the options ask for, but for addresses and memory.
+fn wanted(args: &Args, netns: &NetNs) -> Builder<AnyMemory> {
+    let mut wanted = Receiver::on(&args.dev)
+        .netns(netns.clone())
+        .queues(args.queues.iter().copied())
+        .connections(args.connections)
+        .pin(args.threads.pin.iter().copied())
+        .config(configure(args));
+    if let Some(from) = args.from {
+        wanted = wanted.from(from);
+    }
+    if let Some(bytes) = args.rx_page_size {
+        wanted = wanted.rx_page_size(bytes);
+    }
+    if args.threads.thread_per_queue {
+        wanted = wanted.thread_per_queue();
+    }
+    match args.no_config {
+        true => wanted.leave_nic(),
+        false => wanted,
+    }
+}
+
+/// The options that are about connections.
+fn configure(args: &Args) -> impl FnOnce(&mut Config) + Send + use<> {
+    let keepalive = (!args.keepalive.is_zero()).then(|| Keepalive::after(args.keepalive));
+    let idle_timeout = args.idle_timeout.filter(|limit| !limit.is_zero());
+    let (refuse_unsteered, refuse_linear) = (args.refuse_unsteered, args.refuse_linear);
+    let patience = Duration::from_millis(args.threads.patience.into());
+    let busy_poll = args.threads.busy_poll;
+    let busy_poll = busy_poll.map(|time| Duration::from_micros(time.into()));
+    move |config| {
+        config.keepalive = keepalive;
+        config.idle_timeout = idle_timeout;
+        config.refuse_unsteered = refuse_unsteered;
+        config.refuse_linear = refuse_linear;
+        config.patience = patience;
+        config.busy_poll = busy_poll;
+    }
 }
 
 /// Raises the limit of open files as far as it may be, and warns if that is too few for the connections.
@@ -197,67 +240,6 @@ fn allow_fds(connections: u32) {
     if let Err(error) = raised {
         tracing::warn!("RLIMIT_NOFILE: {error}");
     }
-}
-
-/// `--dry-run`: what would change on the NIC.
-fn dry_run(args: &Args, place: &Place) -> Result<()> {
-    match nic_behind(&place.netns, &place.link, &place.queues)? {
-        Some(nic) => {
-            let changes = nic_side::plan(args, &nic)?.preview(&nic.netns)?;
-            crate::plan::print(&nic.device, changes, false, args.json)
-        }
-        None => {
-            nic_side::out_of_reach(&place.link);
-            crate::plan::print(&place.link.name, Vec::new(), false, args.json)
-        }
-    }
-}
-
-/// What is received on.
-struct Place {
-    netns: NetNs,
-    link: LinkInfo,
-    queues: Vec<QueueId>,
-}
-
-/// What there is before the NIC is changed.
-struct Taken<'a> {
-    sockets: Vec<listen::Bound>,
-    memory: &'a [AnyMemory],
-    out: Option<Output>,
-}
-
-/// Takes the addresses, so that one that is in use is found before the NIC is changed.
-fn addresses(args: &Args, place: &Place) -> Result<Vec<listen::Bound>> {
-    let addresses = resolve_all(&args.listen, &place.netns, place.link.ifindex)?;
-    let bind = |address| listen::bind(address, &SocketOptions::default());
-    let bound = place
-        .netns
-        .run(|| addresses.into_iter().map(bind).collect::<Result<_, _>>())?;
-    Ok(bound?)
-}
-
-/// Sets the NIC up, receives, and puts the NIC back: what came of the one and of the other.
-fn configured(
-    args: &Args,
-    place: &Place,
-    nic: Option<&NicBehind>,
-    taken: Taken<'_>,
-    signals: &Signals,
-    watch: &Watch,
-) -> (Result<Summary>, Result<()>) {
-    let applied = match args.no_config {
-        true => Ok(None),
-        false => nic_side::configure(args, &place.link, nic),
-    };
-    let applied = match applied {
-        Ok(applied) => applied,
-        Err(error) => return (Err(error), Ok(())),
-    };
-    let received = receive(args, place, nic, taken, signals, watch);
-    // After the binding is gone: the kernel keeps header split on while there is one.
-    let restored = applied.map_or(Ok(()), |applied| applied.restore().map_err(Into::into));
-    (received, restored)
 }
 
 /// The error of something that went away, in one line: what, and what there is of the payload.
@@ -281,74 +263,69 @@ fn went(device: &str, cause: Cause, received: Result<Summary>, restored: Result<
     }
 }
 
-/// Binds, listens, receives, unbinds.
+/// Why there is no receiver, and what came of restoring the NIC.
+struct Failures(anyhow::Error, Result<()>);
+
+impl<T> From<Failures> for (Result<T>, Result<()>) {
+    fn from(Failures(error, restored): Failures) -> Self {
+        (Err(error), restored)
+    }
+}
+
+impl Failures {
+    fn of(error: receiver::Error, netns: &NetNs) -> Self {
+        let (error, restored) = error.into_parts();
+        Self(explained(error, netns), restored.map_err(Into::into))
+    }
+}
+
+/// Sets the NIC up, binds, listens, and makes the engine and its sinks.
+fn ready(
+    args: &Args,
+    found: Found<AnyMemory>,
+    out: Option<Output>,
+) -> Result<Ready<'static, AnyMemory, AnySink>, Failures> {
+    let netns = found.device().netns.clone();
+    let failed = |error| Failures::of(error, &netns);
+    let receiver = found.set_up().map_err(failed)?;
+    let reader = args.sinks.reader(receiver.bindings());
+    match reader.and_then(|reader| args.sinks.maker(reader, out)) {
+        Ok(open) => receiver.with_sinks(open).map_err(failed),
+        Err(error) => {
+            let restored = receiver.undo().map_err(Into::into);
+            Err(Failures(error.context("recv"), restored))
+        }
+    }
+}
+
+/// Receives, unbinds, restores the NIC: what was received, and whether the NIC is what it was.
 fn receive(
     args: &Args,
-    place: &Place,
-    nic: Option<&NicBehind>,
-    taken: Taken<'_>,
+    ready: Ready<'_, AnyMemory, AnySink>,
     signals: &Signals,
     watch: &Watch,
-) -> Result<Summary> {
-    let Taken {
-        sockets,
-        memory,
-        out,
-    } = taken;
-    let pool = memory::pool(memory);
-    warn_of_a_small_pool(args, memory);
-    let recv_buffer = match rings(args, nic) {
-        Some(rings) => listen::recv_buffer_beside(pool, niov(args), rings, args.connections),
-        None => listen::recv_buffer_for(pool, args.connections),
-    };
-    let options = SocketOptions {
-        recv_buffer,
-        ..SocketOptions::default()
-    };
-    let bound = bind(args, place, memory)?;
-    let listeners = sockets.into_iter().map(|socket| socket.listen(&options));
-    let listeners = listeners.collect::<Result<Vec<_>, _>>()?;
-    let workers = receiver::workers(&args.threads, &place.queues, nic)?;
-    let engine = Receiver::new(args, listeners, &bound, out, workers).context("recv")?;
-    signals.stop_engine(engine.stop_handle());
-    watch.attend(
-        engine.stop_handle(),
-        Observer::new(args, place, nic, &engine, &bound),
-    );
+) -> (Result<Summary>, Result<()>) {
+    let device = ready.device().clone();
+    signals.stop_engine(ready.stop_handle());
+    watch.attend(ready.stop_handle(), Observer::new(args, &ready));
     report::tell(format_args!(
         "listening on {}, {} rx {} bound to dmabuf {} ({})",
         list(&args.listen),
-        place.link.name,
-        queue_list(&place.queues),
-        list(bound.iter().map(|(binding, _)| binding.id())),
-        args.memory.told(memory),
+        device.link.name,
+        queue_list(&device.queues),
+        list(ready.bindings().map(|(binding, _)| binding.id())),
+        args.memory.told(ready.bindings().map(|(_, memory)| memory)),
     ));
     let before = Cpu::now();
-    let report: Result<Report<AnySink>, _> = engine.run();
+    let received = ready.receive();
     let cpu = Cpu::now().since(before);
-    let memory = watch.observed();
-    let report = report.context("recv")?;
-    Ok(Summary::new(
-        args,
-        place,
-        report,
-        cpu,
-        signals.received(),
-        memory,
-    ))
-}
-
-/// Bytes of a dmabuf that the NIC's rings keep filled, if the NIC can be asked.
-fn rings(args: &Args, nic: Option<&NicBehind>) -> Option<u64> {
-    let nic = nic?;
-    let rings = Ethtool::open_in(&nic.netns)
-        .and_then(|mut ethtool| ethtool.rings(nic.ifindex))
-        .ok()?;
-    let queues = match args.dmabuf_per_queue {
-        true => 1,
-        false => nic.queues.len() as u64,
+    let (memory, signal) = (watch.observed(), signals.received());
+    let Finished { report, restored } = received.finish();
+    let summary = match report {
+        Ok(report) => Ok(Summary::new(args, &device, report, cpu, signal, memory)),
+        Err(error) => Err(explained(error, &device.netns)),
     };
-    Some(u64::from(rings.rx?) * niov(args) * queues)
+    (summary, restored.map_err(Into::into))
 }
 
 /// Niovs that a connection should find: a first window's worth of small segments. As many again are
@@ -377,50 +354,6 @@ fn niov(args: &Args) -> u64 {
     match args.rx_page_size {
         Some(bytes) => bytes.max(1).into(),
         None => devmem::engine::page_size(),
-    }
-}
-
-/// Binds one dmabuf to all queues, or each to its own.
-fn bind<'a>(
-    args: &Args,
-    place: &Place,
-    memory: &'a [AnyMemory],
-) -> Result<Vec<(Binding, &'a AnyMemory)>> {
-    let queues = match args.dmabuf_per_queue {
-        true => place.queues.chunks(1),
-        false => place.queues.chunks(place.queues.len().max(1)),
-    };
-    let bind = |(memory, queues)| Ok((bind_one(args, place, memory, queues)?, memory));
-    memory.iter().zip(queues).map(bind).collect()
-}
-
-fn bind_one(args: &Args, place: &Place, memory: &AnyMemory, queues: &[QueueId]) -> Result<Binding> {
-    let options = BindOptions {
-        rx_page_size: args.rx_page_size,
-    };
-    let end = Instant::now() + queues::PATIENCE;
-    loop {
-        let netdev = Netdev::open_in(&place.netns)?;
-        let error = match netdev.bind_rx(place.link.ifindex, memory, queues, options) {
-            Ok(binding) => return Ok(binding),
-            Err(error) => error,
-        };
-        // Through a netkit the other binding may not be seen, only met (`__netif_mp_open_rxq`).
-        let bound = error
-            .message()
-            .is_some_and(|text| text.contains("already memory provider bound"));
-        if bound && Instant::now() < end {
-            thread::sleep(queues::TICK);
-            continue;
-        }
-        let queues = queue_list(queues);
-        let who = match bound {
-            true => queues::holders(place),
-            false => String::new(),
-        };
-        return Err(error
-            .about(format!("{} queue {queues}{who}", place.link.name))
-            .into());
     }
 }
 

@@ -73,17 +73,6 @@ impl Snapshot {
         Ok(Self { spaces })
     }
 
-    /// Looks into one namespace more, if it is not among them; says which it is.
-    pub(crate) fn include(&mut self, netns: &NetNs, name: String) -> Result<usize> {
-        let identity = netns.identity()?;
-        let known = self.spaces.iter();
-        if let Some(index) = known.map(Space::identity).position(|it| it == identity) {
-            return Ok(index);
-        }
-        self.spaces.push(Space::look(netns.seen()?, name)?);
-        Ok(self.spaces.len() - 1)
-    }
-
     /// All leases.
     pub(crate) fn leases(&self) -> Result<Vec<LeaseView>> {
         let mut leases = Vec::new();
@@ -170,59 +159,4 @@ impl Space {
             identity: Some(self.identity()),
         }
     }
-}
-
-/// A physical NIC and the queues of it that are received on.
-#[derive(Debug, Clone)]
-pub(crate) struct NicBehind {
-    pub(crate) netns: NetNs,
-    pub(crate) ifindex: Ifindex,
-    pub(crate) device: String,
-    pub(crate) queues: Vec<QueueId>,
-}
-
-/// The NIC whose queues these queues of a device are: its own, or those that it leases. `None` if
-/// that NIC is out of reach, in a namespace that can't be looked into: so it is within a container.
-pub(crate) fn nic_behind(
-    netns: &NetNs,
-    link: &LinkInfo,
-    queues: &[QueueId],
-) -> Result<Option<NicBehind>> {
-    if link.is_physical() {
-        return Ok(Some(NicBehind {
-            netns: netns.clone(),
-            ifindex: link.ifindex,
-            device: link.name.clone(),
-            queues: queues.to_vec(),
-        }));
-    }
-    let mut snapshot = Snapshot::take()?;
-    let virt = snapshot.include(netns, netns.label().to_owned())?;
-    let virt = snapshot.spaces.get(virt).map(|space| space.name.clone());
-    let mut behind: Option<NicBehind> = None;
-    for lease in snapshot.leases()? {
-        let ours = lease.virt.ifindex == link.ifindex && lease.virt.netns == virt;
-        if !ours || !queues.contains(&lease.virt.queue) {
-            continue;
-        }
-        // All leases of one netkit come from one NIC.
-        if let Some(nic) = &mut behind {
-            nic.queues.push(lease.phys.queue);
-            continue;
-        }
-        let name = lease.phys.netns.as_deref();
-        let space = snapshot
-            .spaces
-            .iter()
-            .find(|space| Some(&*space.name) == name);
-        if let (Some(space), Some(device)) = (space, lease.phys.device) {
-            behind = Some(NicBehind {
-                netns: space.netns.open()?,
-                ifindex: lease.phys.ifindex,
-                device,
-                queues: vec![lease.phys.queue],
-            });
-        }
-    }
-    Ok(behind)
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use netdev::{
     Link, LinkInfo, NetNs, Netdev, Netfilter, QueueId, QueueType, shell_command, shell_word,
 };
+use receiver::{NicBehind, nic_behind};
 
 use super::line::{Area, Check, Finding};
 use super::machine::Machine;
@@ -14,7 +15,6 @@ use super::nic::{Nic, Through, is_free};
 use super::place::{Place, program};
 use super::probe::{self, QueueApi};
 use crate::below;
-use crate::snapshot::{NicBehind, nic_behind};
 
 /// What is known of a virtual device.
 #[derive(Debug)]

@@ -7,7 +7,6 @@ use devmem::StreamStats;
 use devmem::engine::{Connection, ConnectionError, Monitor, Progress, Report, Snapshot};
 
 use super::pool::PATIENCE;
-use super::receiver::Receiver;
 
 /// A peer is judged by its first second, or its first MiB if that comes sooner: a NIC may leave a
 /// short first message beside the dmabuf, but not all of that.
@@ -56,11 +55,11 @@ struct Judgement {
 }
 
 impl Beside {
-    pub(super) fn new(device: &str, receiver: &Receiver, refused: bool) -> Self {
+    pub(super) fn new(device: &str, progress: Progress, monitor: Monitor, refused: bool) -> Self {
         Self {
             device: device.to_owned(),
-            progress: receiver.progress(),
-            monitor: receiver.monitor(),
+            progress,
+            monitor,
             connections: 0,
             due: None,
             pause: SECOND,

@@ -81,8 +81,8 @@ impl MemoryArgs {
     }
 
     /// The size of one and, unless it is a udmabuf, where it is from.
-    pub(super) fn told(&self, memory: &[AnyMemory]) -> String {
-        let size = Size(memory.first().map_or(0, Dmabuf::len));
+    pub(super) fn told<'a>(&self, mut memory: impl Iterator<Item = &'a AnyMemory>) -> String {
+        let size = Size(memory.next().map_or(0, Dmabuf::len));
         match &self.memory {
             Choice::Udmabuf => size.to_string(),
             other => format!("{size} of {other}"),

@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use ::memory::AnyMemory;
+use common::sink::AnySink;
 use common::stdio;
 use dmabuf::Dmabuf;
-use netdev::Binding;
+use receiver::Ready;
 
+use super::Args;
 use super::beside::Beside;
 use super::live::Live;
 use super::pool::{State, Watcher};
 use super::progress::RateLine;
-use super::receiver::Receiver;
-use super::{Args, Place};
-use crate::snapshot::NicBehind;
 use crate::style::Style;
 
 /// How long a terminal may take for a few lines.
@@ -29,30 +28,30 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    pub(super) fn new(
-        args: &Args,
-        place: &Place,
-        nic: Option<&NicBehind>,
-        receiver: &Receiver,
-        bound: &[(Binding, &AnyMemory)],
-    ) -> Self {
+    pub(super) fn new(args: &Args, ready: &Ready<'_, AnyMemory, AnySink>) -> Self {
         // From here on log lines are posted, too.
         stdio::stderr().post("");
         let niov = super::niov(args);
-        let dmabufs: Vec<_> = bound
-            .iter()
+        let dmabufs: Vec<_> = ready
+            .bindings()
             .map(|(binding, memory)| (binding.id(), memory.len()))
             .collect();
-        let device = &place.link.name;
+        let device = &ready.device().link.name;
+        let nic = ready.device().nic.as_ref();
         let larger = args.memory.larger();
         let live = || {
             let title = format!("recv {device}");
-            Live::new(title, receiver.monitor(), args.json, args.sinks.to_stdout())
+            Live::new(title, ready.monitor(), args.json, args.sinks.to_stdout())
         };
-        let rate = || RateLine::new(receiver.progress(), args.progress);
+        let rate = || RateLine::new(ready.progress(), args.progress);
         Self {
-            beside: Beside::new(device, receiver, args.refuse_unsteered),
-            memory: Watcher::new(device, nic, &dmabufs, niov, larger, receiver.monitor()),
+            beside: Beside::new(
+                device,
+                ready.progress(),
+                ready.monitor(),
+                args.refuse_unsteered,
+            ),
+            memory: Watcher::new(device, nic, &dmabufs, niov, larger, ready.monitor()),
             live: args.live.then(live),
             rate: if args.live { None } else { rate() },
         }

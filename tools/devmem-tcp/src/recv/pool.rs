@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use devmem::engine::{Look, Monitor, Snapshot};
 use netdev::{DmabufId, QueueId};
+use receiver::NicBehind;
 use serde::Serialize;
 use tracing::subscriber::{NoSubscriber, with_default};
 
-use crate::snapshot::NicBehind;
 use nic::Nic;
 
 /// Between two looks at the counters of drops, and at our own where the NIC is out of reach.

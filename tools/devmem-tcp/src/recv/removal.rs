@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use devmem::engine::StopHandle;
-use netdev::{LinkInfo, NetNs, shell_word};
+use netdev::shell_word;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use receiver::RxDevice;
 
 use super::followed::Followed;
 use super::netns_end::NetnsEnd;
@@ -22,7 +23,6 @@ use super::observer::Observer;
 use super::pool::State;
 use crate::args::NetNsArg;
 use crate::exit::Gone;
-use crate::snapshot::NicBehind;
 
 /// Between two looks at the namespace, which sends no notification, in milliseconds.
 const TICK: u16 = 200;
@@ -56,13 +56,8 @@ pub(super) struct Watch {
 
 impl Watch {
     /// Begins to watch, before anything is made that may go.
-    pub(super) fn start(
-        arg: Option<&NetNsArg>,
-        netns: &NetNs,
-        link: &LinkInfo,
-        nic: Option<&NicBehind>,
-    ) -> Result<Self> {
-        let mut watched = Watched::new(arg, netns, link, nic)?;
+    pub(super) fn start(arg: Option<&NetNsArg>, device: &RxDevice) -> Result<Self> {
+        let mut watched = Watched::new(arg, device)?;
         let (end, ended) = UnixStream::pair().context("socketpair")?;
         let engine = Arc::new(Mutex::new(Engine::default()));
         let theirs = Arc::clone(&engine);
@@ -125,13 +120,13 @@ struct Watched {
 }
 
 impl Watched {
-    fn new(
-        arg: Option<&NetNsArg>,
-        netns: &NetNs,
-        link: &LinkInfo,
-        nic: Option<&NicBehind>,
-    ) -> Result<Self> {
-        let nic = nic.map(|nic| Followed::new(&nic.device, nic.ifindex, &nic.netns));
+    fn new(arg: Option<&NetNsArg>, device: &RxDevice) -> Result<Self> {
+        let RxDevice {
+            netns, link, nic, ..
+        } = device;
+        let nic = nic
+            .as_ref()
+            .map(|nic| Followed::new(&nic.device, nic.ifindex, &nic.netns));
         let virt = link
             .is_virtual()
             .then(|| Followed::new(&link.name, link.ifindex, netns));

@@ -8,12 +8,12 @@ use devmem::engine::{End, Report};
 use netdev::QueueId;
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::{TimeVal, TimeValLike};
+use receiver::RxDevice;
 use serde::Serialize;
 
-use super::beside;
 use super::pool::State;
 use super::spread::{Spread, Spreads};
-use super::{Args, Place};
+use super::{Args, beside};
 use crate::exit::{Gone, Went};
 use crate::remedy::Hint;
 use crate::report;
@@ -144,7 +144,7 @@ struct Connection {
 impl Summary {
     pub(super) fn new(
         args: &Args,
-        place: &Place,
+        device: &RxDevice,
         report: Report<AnySink>,
         cpu: Cpu,
         signal: Option<i32>,
@@ -161,8 +161,8 @@ impl Summary {
         let connections: Vec<_> = report.connections.iter().map(connection).collect();
         let per = |amount: f64, of: f64| if of > 0.0 { amount / of } else { 0.0 };
         Self {
-            device: place.link.name.clone(),
-            queues: place.queues.clone(),
+            device: device.link.name.clone(),
+            queues: device.queues.clone(),
             bytes: stream.bytes,
             frag_bytes: stream.frag_bytes,
             frags: stream.frags,

@@ -3,9 +3,9 @@
 use std::time::Instant;
 
 use netdev::{Ifindex, Netdev, PagePoolId, QueueType, Scope};
+use receiver::NicBehind;
 
 use super::{Pool, Queue, SECOND, State};
-use crate::snapshot::NicBehind;
 
 /// Where they are looked at.
 pub(super) struct Nic {
