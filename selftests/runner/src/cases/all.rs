@@ -42,6 +42,7 @@ pub(crate) const ALL: &[Case] = cases![
     sinks::gathered_in_one_piece on and_passed,
     sinks::pages_are_the_largest_there_are,
     sinks::checksum_of_a_peer_that_fails,
+    sinks::checksum_of_a_peer_that_is_cut,
     wrong_byte::direct on and_passed,
     wrong_byte::in_words,
     wrong_byte::ipv6 on and_passed,

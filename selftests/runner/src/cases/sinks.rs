@@ -15,6 +15,7 @@ use devmem::sink::{Gather, Memory, SinkError};
 use dmabuf::{Dmabuf, Protection};
 use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId};
 use nic::Plan;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use udmabuf::{HugePage, Udmabuf};
@@ -109,6 +110,36 @@ pub(super) fn checksum_of_a_peer_that_fails() -> Result<()> {
         fs::write(&path, &bytes[..of])?;
         let (ours, python) = (number(&summary, "/connections/0/crc32")?, zlib(&path)?);
         ensure!(ours == python, "{ours:08x} of {of} bytes, not {python:08x}");
+    }
+    Ok(())
+}
+
+/// A signal comes while one of two peers is still connected: its sum is not told as that of a whole
+/// stream. The other one has sent nothing, which is said.
+pub(super) fn checksum_of_a_peer_that_is_cut() -> Result<()> {
+    bed::wire()?;
+    for (port, json) in [(5000, "--json"), (5001, "")] {
+        let to = format!("{NIC_ADDRESS}:{port}");
+        let line = format!("recv {json} -f {NIC} -l {to} --checksum --connections 2");
+        let receiver = Running::start(command(None, &devmem_tcp(), &memory::recv_line(&line)?))?;
+        drop(connect(to.parse()?)?);
+        let mut peer = connect(to.parse()?)?;
+        peer.write_all(&[7; 100_000])?;
+        thread::sleep(Duration::from_secs(2));
+        receiver.signal(Signal::SIGTERM)?;
+        let end = receiver.end_within(Duration::from_secs(20))?;
+        let (printed, _said) = (end.stdout.clone(), end.refused(1)?);
+        println_line(printed.trim_end());
+        if json.is_empty() {
+            ensure!(printed.contains("of the first 100000 of"), "the sum");
+            ensure!(printed.contains("nothing came from 192.0.2."), "the scan");
+            continue;
+        }
+        let summary: Value = serde_json::from_str(&printed)?;
+        for (number, closed, bytes) in [(0, true, 0), (1, false, 100_000)] {
+            let peer = &summary["connections"][number];
+            ensure!(peer["closed"] == closed && peer["bytes"] == bytes, "{peer}");
+        }
     }
     Ok(())
 }

@@ -126,6 +126,8 @@ struct Refused {
 struct Connection {
     peer: String,
     bytes: u64,
+    /// Whether the peer closed: all that it sent was received.
+    closed: bool,
     error: Option<String>,
     /// What to do about it.
     #[serde(skip)]
@@ -201,7 +203,7 @@ impl Summary {
                     .map(ToString::to_string)
                     .collect(),
             },
-            warning: beside::warning(&report),
+            warning: beside::warning(&report).or_else(|| empty(&report)),
             signal,
             complete,
         }
@@ -395,11 +397,11 @@ impl Summary {
         let sum = |connection: &Connection| {
             let Connection { peer, bytes, .. } = connection;
             let (crc32, of) = (connection.crc32?, connection.crc32_bytes?);
-            Some(match connection.error {
-                None if of == *bytes => {
+            Some(match of == *bytes && connection.closed {
+                true => {
                     format!("  crc32      {crc32:08x} of {bytes} bytes from {peer}\n")
                 }
-                _ => format!(
+                false => format!(
                     "  crc32      {crc32:08x} of the first {of} of {bytes} bytes from {peer}: not its \
                      whole stream\n"
                 ),
@@ -435,6 +437,16 @@ impl Summary {
     }
 }
 
+/// A warning where a peer closed without a byte: it took the place of another one.
+fn empty(report: &Report<AnySink>) -> Option<String> {
+    let mut peers = report.connections.iter();
+    let first = peers.find(|it| matches!(it.end, End::Closed) && it.stats.bytes == 0)?;
+    Some(format!(
+        "nothing came from {}, as from a port scan: --from ADDRESS accepts one address only",
+        first.peer.address
+    ))
+}
+
 fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
     let error = match &connection.end {
         End::Closed | End::Stopped => None,
@@ -445,6 +457,7 @@ fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
     Connection {
         peer: connection.peer.address.to_string(),
         bytes: connection.stats.bytes,
+        closed: matches!(connection.end, End::Closed),
         error: error.map(|error| with_sources(error)),
         remedy: error.and_then(|error| error.remedy()),
         silent: error.is_some_and(|error| error.is_silence()),
