@@ -16,7 +16,7 @@ use crate::receiver::Receiver;
 use crate::threads::Threads;
 
 /// Applies a plan, with flow rules of its own.
-pub(crate) type Apply = Box<dyn FnOnce(Plan, &NicBehind) -> Result<Applied, nic::Error> + Send>;
+pub(crate) type Apply = Box<dyn FnOnce(Plan, &NicBehind) -> Result<Applied, Error> + Send>;
 /// Changes the engine's configuration.
 pub(crate) type Configure = Box<dyn FnOnce(&mut Config) + Send>;
 
@@ -119,7 +119,7 @@ impl<M> Builder<M> {
     /// all but the flows, and may try several ones.
     pub fn apply_with(
         mut self,
-        apply: impl FnOnce(Plan, &NicBehind) -> Result<Applied, nic::Error> + Send + 'static,
+        apply: impl FnOnce(Plan, &NicBehind) -> Result<Applied, Error> + Send + 'static,
     ) -> Self {
         self.apply = Some(Box::new(apply));
         self

@@ -1,57 +1,58 @@
 //! What a receiver does to the NIC.
 
-use std::net::IpAddr;
-
-use anyhow::{Context, Result};
-use netdev::{Action, Ethtool, FlowRule, NetNs, PortMatch, QueueId};
+use anyhow::Result;
+use netdev::{Action, Ethtool, FlowRule, PortMatch, QueueId};
 use nic::{Applied, Error, Plan};
+use receiver::NicBehind;
 
 use crate::args::Server;
-use crate::{Device, say};
+use crate::{Device, say, tell};
 
-/// Sets the NIC up, unless that is not wanted, or the device has no rings to set: a netkit's are
-/// those of the NIC whose queue it leases, which is not in this namespace.
-pub(crate) fn configure(
-    device: &Device,
-    server: &Server,
-    queues: &[QueueId],
-) -> Result<Option<Applied>> {
+/// Whether the NIC is to be set up: unless that is not wanted, or the device has no rings to set. A netkit's
+/// are those of the NIC whose queue it leases, which is another's business.
+pub(crate) fn is_ours(device: &Device, server: &Server) -> Result<bool> {
     if server.skip_config {
-        return Ok(None);
+        return Ok(false);
     }
     match Ethtool::open()?.rings(device.ifindex) {
-        Ok(_) => {}
+        Ok(_) => Ok(true),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
             say(&format!(
                 "{} has no rings of its own: its NIC is left as it is",
                 device.name
             ));
-            return Ok(None);
+            Ok(false)
         }
-        Err(error) => return Err(error.into()),
+        Err(error) => Err(error.into()),
     }
-    let first = queues.get(..1).context("-q: no queue")?;
+}
+
+/// As upstream's: all flows go to the first queue. With the client's address its port counts, too, which is
+/// the server's.
+pub(crate) fn steer(
+    device: &Device,
+    server: &Server,
+) -> impl FnOnce(Plan, &NicBehind) -> Result<Applied, receiver::Error> + Send + use<> {
     let address = server.address.on(device.ifindex);
-    let netns = NetNs::current()?;
-    let plan = Plan::new(&device.name, device.ifindex)
-        .header_split()
-        .reserve(queues);
-    let steered = |client: Option<IpAddr>| {
-        let flows = FlowRule::tcp_to_listener(address, client, Action::Drop);
-        flows.into_iter().fold(plan.clone(), |plan, mut flow| {
-            if client.is_some() {
-                flow.src_port = Some(PortMatch::exact(server.address.port));
+    let client = server.client;
+    let port = server.address.port;
+    move |plan, nic| {
+        let first: &[QueueId] = nic.queues.get(..1).unwrap_or_default();
+        let steered = |client| {
+            let flows = FlowRule::tcp_to_listener(address, client, Action::Drop);
+            flows.into_iter().fold(plan.clone(), |plan, mut flow| {
+                flow.src_port = client.map(|_| PortMatch::exact(port));
+                plan.steer(flow, first)
+            })
+        };
+        match steered(client).apply(&nic.netns) {
+            Err(error) if client.is_some() && rule_is_too_much(&error) => {
+                // The five-tuple is more than some NICs can match: try the three-tuple, as upstream does.
+                tell(&format!("{error}: without the client's address, then"));
+                Ok(steered(None).apply(&nic.netns)?)
             }
-            plan.steer(flow, first)
-        })
-    };
-    match steered(server.client).apply(&netns) {
-        Err(error) if server.client.is_some() && rule_is_too_much(&error) => {
-            // The five-tuple is more than some NICs can match: try the three-tuple, as upstream does.
-            say(&format!("{error}: without the client's address, then"));
-            Ok(Some(steered(None).apply(&netns)?))
+            applied => Ok(applied?),
         }
-        applied => Ok(Some(applied?)),
     }
 }
 

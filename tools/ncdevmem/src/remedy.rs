@@ -4,6 +4,7 @@ use anyhow::Error;
 use common::Hint;
 use devmem::listen::SocketError;
 use devmem::send::PumpError;
+use netdev::shell_command;
 
 use crate::args::UsageError;
 
@@ -22,16 +23,53 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
         if let Some(error) = cause.downcast_ref::<SocketError>() {
             return error.remedy();
         }
+        if let Some(error) = cause.downcast_ref::<receiver::Error>() {
+            return of_receiver(error);
+        }
         if let Some(PumpError::Send(error)) = cause.downcast_ref::<PumpError>() {
             return error.remedy();
         }
         match cause.downcast_ref::<nic::Error>() {
-            Some(nic::Error::Refused(error)) => of_kernel(error),
-            Some(error) => error.remedy(),
+            Some(error) => of_nic(error),
             None => cause.downcast_ref::<netdev::Error>().and_then(of_kernel),
         }
     })
 }
+
+fn of_receiver(error: &receiver::Error) -> Option<String> {
+    use receiver::Error::{
+        Down, InUse, Kernel, NamedTwice, Nic, NoLease, NoSuchQueue, NotLeased, NotRestored, Socket,
+        Stacked,
+    };
+    Some(match error {
+        Kernel(error) => return of_kernel(error),
+        Nic(error) => return of_nic(error),
+        Socket(error) => return error.remedy(),
+        NotRestored { error, .. } => return of_receiver(error),
+        Down { device } => {
+            let up = shell_command(["ip", "link", "set", "dev", device, "up"]);
+            format!("set it up: {up}")
+        }
+        Stacked { nics, .. } => format!("name the NIC itself: -f {}", nics.first()?),
+        InUse { .. } => IN_USE.to_owned(),
+        NoSuchQueue { .. } | NamedTwice { .. } | NotLeased { .. } => {
+            "`devmem-tcp show IF --all` lists the queues: name others, with -t and -q".to_owned()
+        }
+        NoLease { .. } => "lease a queue to it: see devmem-tcp lease --help".to_owned(),
+        _ => return None,
+    })
+}
+
+fn of_nic(error: &nic::Error) -> Option<String> {
+    match error {
+        nic::Error::Refused(error) => of_kernel(error),
+        error => error.remedy(),
+    }
+}
+
+/// What to do about a queue that another receiver has.
+const IN_USE: &str =
+    "another has this queue: `devmem-tcp show` lists who; name another, with -t and -q";
 
 /// The netdev crate's, unless this tool has an option to name.
 fn of_kernel(error: &netdev::Error) -> Option<String> {
@@ -40,9 +78,7 @@ fn of_kernel(error: &netdev::Error) -> Option<String> {
         ("bind-rx", _) if text.contains("Unknown attribute type") => {
             "this kernel does not know it: -b is of Linux 7.3"
         }
-        ("bind-rx", libc::EEXIST | libc::EBUSY) if !text.contains("XDP program") => {
-            "another has this queue: `devmem-tcp show` lists who; name another, with -t and -q"
-        }
+        ("bind-rx", libc::EEXIST | libc::EBUSY) if !text.contains("XDP program") => IN_USE,
         ("rings-get" | "rings-set" | "channels-get" | "rss-get", libc::EOPNOTSUPP) => {
             "devmem needs a NIC with header split: name one with -f"
         }
@@ -76,5 +112,22 @@ mod tests {
                 .contains("-f")
         );
         assert_eq!(of_errno("bind-rx", libc::EIO), None);
+    }
+
+    #[test]
+    fn a_receivers_error_has_the_remedy_of_what_it_is_about() {
+        let of = |error: receiver::Error| remedy(&Error::from(error)).unwrap();
+        let kernel = |errno| netdev::Error::from_errno("bind-rx", "eth0 queue 3", errno);
+        assert!(of(kernel(libc::EEXIST).into()).contains("-t and -q"));
+        let refused = nic::Error::Refused(kernel(libc::EPERM));
+        assert!(of(refused.into()).contains("CAP_NET_ADMIN"));
+        let down = || receiver::Error::Down {
+            device: "eth0".to_owned(),
+        };
+        assert!(of(down()).contains("ip link set dev eth0 up"));
+        let gone = nic::Error::Gone {
+            device: "eth0".to_owned(),
+        };
+        assert!(of(down().and(Err(gone))).contains("ip link set dev eth0 up"));
     }
 }

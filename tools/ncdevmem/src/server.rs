@@ -1,23 +1,17 @@
 //! The receiver.
 
-use std::sync::Arc;
-
 use anyhow::{Context, Error, Result, bail, ensure};
 use common::signals::{Second, Signals};
 use common::sink::{AnySink, Reader};
 use common::{Hint, Output, stdio, with_sources};
-use devmem::DmabufId;
-use devmem::engine::{Config, End, Engine, Peer, Report, Until, page_size};
-use devmem::listen::{Bound, SocketOptions, bind, recv_buffer_for};
+use devmem::engine::{End, Peer, Report};
 use devmem::pattern::Pattern;
-use devmem::sink::{Discard, Memory, SinkError};
-use dmabuf::{Dmabuf, Protection};
-use netdev::{BindOptions, Netdev, QueueId};
-use nic::Applied;
+use devmem::sink::{Discard, SinkError};
+use receiver::{Builder, Finished, Ready, Receiver};
 use udmabuf::Udmabuf;
 
 use crate::args::Server;
-use crate::nic_side::{configure, put_back};
+use crate::nic_side::{is_ours, put_back, steer};
 use crate::{Device, memory, queues, say, tell};
 
 pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
@@ -26,15 +20,30 @@ pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
         None => Some(Output::stdout()?),
         Some(_) => None,
     };
+    let period = server.validation.map(|period| period.get() as usize);
+    let pattern = period.map(Pattern::new).transpose().context("-v")?;
     let signals = Signals::catch(Second::Ends).context("signal handlers")?;
-    let queues = queues::for_server(device, server.queues)?;
     // That the address is in use shows before the NIC is changed.
-    let socket = bind(server.address.on(device.ifindex), &SocketOptions::default())?;
-    let memory = memory::dmabuf(server.rx_page_size)?;
-    let applied = configure(device, server, &queues)?;
-    let received = receive(device, server, &queues, &memory, socket, output, &signals);
+    let found = wanted(device, server)?.find()?.take_addresses()?;
+    let found = found.memory([memory::dmabuf(server.rx_page_size)?]);
+    let ready = found
+        .set_up()
+        .and_then(|receiver| ready(receiver, pattern, output));
+    let (received, restored) = match ready {
+        Ok(ready) => {
+            let address = server.address.on(device.ifindex);
+            tell(&format!("binding to address {address}"));
+            tell(&format!("Waiting or connection on {address}"));
+            signals.stop_engine(ready.stop_handle());
+            let Finished { report, restored } = ready.receive().finish();
+            (report.map_err(Error::from), restored)
+        }
+        Err(error) => {
+            let (error, restored) = error.into_parts();
+            (Err(error.into()), restored)
+        }
+    };
     // First: who reads what is said from here on may take his time.
-    let restored = applied.map_or(Ok(()), Applied::restore);
     signals.done();
     let outcome = received.and_then(|report| finish(device, server, &report, signals.received()));
     put_back(restored, outcome)?;
@@ -42,56 +51,39 @@ pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
     Ok(())
 }
 
-fn receive(
-    device: &Device,
-    server: &Server,
-    queues: &[QueueId],
-    memory: &Udmabuf,
-    socket: Bound,
-    output: Option<Output>,
-    signals: &Signals,
-) -> Result<Report<AnySink>> {
-    let options = BindOptions {
-        rx_page_size: server.rx_page_size.map(Into::into),
-    };
-    let binding = Netdev::open()?.bind_rx(device.ifindex, memory, queues, options)?;
-    tell(&format!("got dmabuf id={}", binding.id()));
-
-    let address = server.address.on(device.ifindex);
-    tell(&format!("binding to address {address}"));
-    let options = SocketOptions {
-        recv_buffer: recv_buffer_for(memory.len(), 1),
-        ..SocketOptions::default()
-    };
-    let listener = socket.listen(&options)?;
-    let pool = memory.len();
-    let niov = server
-        .rx_page_size
-        .map_or_else(page_size, |bytes| bytes.get().into());
-    let mapping = Arc::new(memory.map(Protection::Read).context("mapping the dmabuf")?);
-    let memory = Memory::new().with(DmabufId::new(binding.id().get()), mapping);
-    let config = Config {
-        until: Until::Peers(1),
-        refuse_unsteered: true,
-        refuse_linear: server.fail_on_linear,
-        ..Config::for_pool_in(pool, niov, 1)
-    };
-    let engine = Engine::new(listener, config, sink(server, memory, output)?)?;
-    tell(&format!("Waiting or connection on {address}"));
-    signals.stop_engine(engine.stop_handle());
-    Ok(engine.run()?)
+/// What the command line asks for, but for the memory.
+fn wanted(device: &Device, server: &Server) -> Result<Builder<Udmabuf>> {
+    let refuse_linear = server.fail_on_linear;
+    let mut wanted = Receiver::on(&device.name)
+        .queues(queues::for_server(device, server.queues)?)
+        .listen(server.address.on(device.ifindex))
+        .config(move |config| {
+            config.refuse_unsteered = true;
+            config.refuse_linear = refuse_linear;
+        });
+    if let Some(bytes) = server.rx_page_size {
+        wanted = wanted.rx_page_size(bytes.get());
+    }
+    Ok(match is_ours(device, server)? {
+        true => wanted.apply_with(steer(device, server)),
+        false => wanted.leave_nic(),
+    })
 }
 
 /// Where the payload goes: into validation, or to standard output.
-fn sink(
-    server: &Server,
-    memory: Memory,
+fn ready(
+    receiver: Receiver<Udmabuf>,
+    pattern: Option<Pattern>,
     mut output: Option<Output>,
-) -> Result<impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>> {
-    let period = server.validation.map(|period| period.get() as usize);
-    let pattern = period.map(Pattern::new).transpose().context("-v")?;
-    let reader = Reader::Cpu(memory);
-    Ok(move |peer: &Peer| -> Result<AnySink, SinkError> {
+) -> Result<Ready<'static, Udmabuf, AnySink>, receiver::Error> {
+    for (binding, _) in receiver.bindings() {
+        tell(&format!("got dmabuf id={}", binding.id()));
+    }
+    let reader = match receiver.memory() {
+        Ok(memory) => Reader::Cpu(memory),
+        Err(error) => return Err(error.and(receiver.undo())),
+    };
+    receiver.with_sinks(move |peer: &Peer| -> Result<AnySink, SinkError> {
         tell(&format!("Got connection from {}", peer.address));
         Ok(match (&pattern, output.take()) {
             (Some(pattern), _) => reader.validate(pattern),
