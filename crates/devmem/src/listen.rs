@@ -70,7 +70,8 @@ impl SocketError {
         Some(match self.raw_os_error()? {
             libc::EACCES | libc::EPERM if self.operation == CONNECT => {
                 format!(
-                    "a route or a firewall forbids it: see ip route get {object}, nft list ruleset"
+                    "a route or a firewall (nft list ruleset) forbids it: {}",
+                    route(object)
                 )
             }
             libc::EADDRINUSE => format!("see who listens there: ss -ltnp | grep {}", port(object)),
@@ -81,9 +82,19 @@ impl SocketError {
             libc::EPERM => "SO_BINDTODEVICE wants CAP_NET_RAW: run as root".to_owned(),
             libc::ENODEV => "see the devices of this network namespace: ip link".to_owned(),
             libc::ECONNREFUSED => "nobody listens there: start the receiver first".to_owned(),
-            libc::EHOSTUNREACH | libc::ENETUNREACH => format!("see ip route get {object}"),
+            libc::EHOSTUNREACH | libc::ENETUNREACH => {
+                format!("see the way there: {}", route(object))
+            }
             _ => return None,
         })
+    }
+}
+
+/// The command that shows the route to an address, which is without its port for that.
+fn route(address: &str) -> String {
+    match address.parse::<SocketAddr>() {
+        Ok(address) => format!("ip route get {}", address.ip()),
+        Err(_) => format!("ip route get {address}"),
     }
 }
 
