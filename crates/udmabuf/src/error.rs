@@ -140,7 +140,9 @@ impl Error {
             } => memory_remedy(*len, *hugepages, source),
             Error::TooLarge { len, .. } => {
                 let mb = len.div_ceil(1 << 20);
-                Some(format!("echo {mb} > {SIZE_LIMIT_MB}, or ask for less"))
+                Some(format!(
+                    "ask for less, or allow more: echo {mb} > {SIZE_LIMIT_MB}"
+                ))
             }
             Error::Create { .. } | Error::Dmabuf(_) => None,
         }
@@ -150,7 +152,7 @@ impl Error {
 fn open_remedy(source: &io::Error) -> Option<String> {
     let remedy = match source.raw_os_error()? {
         libc::ENOENT | libc::ENODEV | libc::ENXIO => {
-            "modprobe udmabuf (CONFIG_UDMABUF); in a container, pass /dev/udmabuf into it"
+            "in a container, pass /dev/udmabuf into it; else load the driver (CONFIG_UDMABUF): modprobe udmabuf"
         }
         libc::EACCES | libc::EPERM => "run as root, or as a member of group kvm",
         _ => return None,

@@ -58,7 +58,7 @@ pub(super) fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
                 phys.name
             ),
             format!(
-                "{}; or name the queues",
+                "name the queues, or set it up: {}",
                 shell_command(["ip", "link", "set", "dev", &phys.name, "up"])
             ),
         )

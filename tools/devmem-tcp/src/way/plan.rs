@@ -230,7 +230,7 @@ fn keep_advertised_routes(links: &mut Link) -> Result<()> {
                  and the default route of {device} would go with that"
             ),
             format!(
-                "keep it: sysctl -w {}=2; or take another subnet",
+                "take another subnet, or keep that route: sysctl -w {}=2",
                 shell_word(&format!("net/ipv6/conf/{device}/{key}"))
             ),
         )
