@@ -9,6 +9,7 @@ use super::footprint::Footprint;
 use super::lease_rounds::{
     BESIDE, BESIDE6, LAST, ROUTED, ROUTED6, lease, leased, unlease, unleased, wire,
 };
+use super::remedies::pasted;
 use super::transfer::devmem_tcp;
 use super::{Skip, println_line};
 use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC};
@@ -38,12 +39,14 @@ pub(super) fn forwarding() -> Result<String> {
 pub(super) fn lease_refused(line: &str) -> Result<String> {
     let complaint = lease(line)?.refused(1)?;
     println_line(complaint.trim_end());
+    pasted(&complaint)?;
     Ok(complaint)
 }
 
 pub(super) fn unlease_refused(line: &str) -> Result<String> {
     let complaint = unlease(line)?.refused(1)?;
     println_line(complaint.trim_end());
+    pasted(&complaint)?;
     Ok(complaint)
 }
 

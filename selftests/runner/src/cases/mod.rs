@@ -61,6 +61,7 @@ mod options;
 mod peers;
 mod pool;
 mod receive;
+mod remedies;
 mod removal;
 mod round;
 mod rundir;

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, Link, NetNs, QueueId, RssChange};
 use nix::sys::signal::Signal;
 
-use super::doctor_fault::Report;
+use super::doctor_fault::{Report, paste};
 use super::ifindex;
 use super::println_line;
 use super::receive::bound_queues;
@@ -103,6 +103,9 @@ pub(super) fn damaged() -> Result<()> {
     let remedy = report.remedy("journal.nic")?;
     let rm = format!("rm {}", left.journal.display());
     ensure!(remedy.ends_with(&rm), "{remedy}");
+    paste(&rm)?;
+    ensure!(!left.journal.exists(), "{rm}: it is still there");
+    fs::write(&left.journal, b"[]")?;
     // Nor is anything changed on top of it.
     names(Running::start(recv(5001))?.end_within(STEP)?, &name)?;
     left.observer.same(&left.bent)?;

@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 
 use super::println_line;
 use super::receive::{bound_queues, wait_until_bound};
+use super::remedies::pasted;
 use super::round::STEP;
 use super::transfer::devmem_tcp;
 use crate::bed::{self, NIC, NIC_ADDRESS};
@@ -84,6 +85,7 @@ pub(super) fn runtime_directory_is_locked() -> Result<()> {
             said.contains("/run/devmem-tcp/lock: locked by another process for 30 s"),
             "{line}: it does not say what it waited for: {said}"
         );
+        ensure!(pasted(&said)? > 0, "{line}: nothing to paste");
     }
     let waited = began.elapsed();
     ensure!(waited >= Duration::from_secs(30), "only {waited:?}");

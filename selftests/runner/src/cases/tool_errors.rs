@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use netdev::HeaderSplit;
 
 use super::println_line;
+use super::remedies::pasted;
 use super::transfer::{devmem_tcp, nic_settings, start};
 use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use crate::state;
@@ -29,7 +30,7 @@ pub(super) fn complains(mut run: Command, words: &[&str]) -> Result<()> {
         lines.len()
     );
     ensure!(lines[1].starts_with("  "), "the second line is no remedy");
-    Ok(())
+    pasted(&complaint).map(drop)
 }
 
 fn tool(line: &str) -> Command {
