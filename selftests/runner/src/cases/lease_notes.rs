@@ -280,5 +280,17 @@ pub(super) fn ended_from_elsewhere() -> Result<()> {
     let gone = unlease(GUEST)?.good("unlease")?;
     says(&gone, "had gone by itself")?;
     as_before("a netkit that had gone")?;
+    // With its namespace goes all but the note.
+    lease()?;
+    let stale = unlease("--all-stale")?.good("unlease")?;
+    says(&stale, "no lease left anything")?;
+    drop((before, rail));
+    machine::delete_namespace(BOX2)?;
+    until("the end of the namespace", TEARDOWN, || {
+        Ok(ifindex(NIC).is_ok())
+    })?;
+    let stale = unlease("--all-stale")?.good("unlease")?;
+    says(&stale, "netkit nk0 (namespace box) had gone by itself")?;
+    ensure!(notes()?.is_empty(), "the note of a namespace that is gone");
     delete("nkz")
 }

@@ -330,8 +330,11 @@ impl Records {
         let here = self.here.identity()?;
         let mut stale = Vec::new();
         for record in self.all.clone() {
-            // What is outside of this namespace's reach is left to who is there.
+            // What is outside of this namespace's reach is left to who is there, unless it is gone.
             if record.anchor_netns != here && record.pair {
+                if sure && matches!(record.netns_elsewhere(), Ok(None)) {
+                    stale.push(record);
+                }
                 continue;
             }
             match self.find(&record) {
