@@ -170,6 +170,14 @@ fn boot() -> Result<Option<String>> {
     })
 }
 
+/// An error of the runtime directory as one that knows its remedy.
+fn with_remedy(error: anyhow::Error) -> anyhow::Error {
+    match error.downcast::<RunDirError>() {
+        Ok(error) => nic::Error::from(error).into(),
+        Err(error) => error,
+    }
+}
+
 /// All records, under the lock.
 #[derive(Debug)]
 pub(crate) struct Records {
@@ -186,6 +194,10 @@ impl Records {
     /// Reads them and keeps others out. Those of another boot are history and go; what cannot be
     /// read is put aside, with a warning. A dry run changes nothing of this, and keeps nobody out.
     pub(crate) fn open(dry_run: bool) -> Result<Self> {
+        Self::read(dry_run).map_err(with_remedy)
+    }
+
+    fn read(dry_run: bool) -> Result<Self> {
         let dir = match dry_run {
             true => RunDir::existing()?,
             false => Some(RunDir::open()?),
@@ -259,7 +271,8 @@ impl Records {
     /// Notes a record, in place of one of the same device.
     pub(crate) fn write(&mut self, record: Record) -> Result<()> {
         let file = record.file();
-        self.locked()?.write(&file, &record)?;
+        let written = self.locked()?.write(&file, &record);
+        written.map_err(nic::Error::from)?;
         self.all.retain(|other| other.file() != file);
         self.all.push(record);
         Ok(())
@@ -268,7 +281,8 @@ impl Records {
     /// Forgets a record.
     pub(crate) fn remove(&mut self, record: &Record) -> Result<()> {
         let file = record.file();
-        self.locked()?.remove(&file)?;
+        let removed = self.locked()?.remove(&file);
+        removed.map_err(nic::Error::from)?;
         self.all.retain(|other| other.file() != file);
         Ok(())
     }
