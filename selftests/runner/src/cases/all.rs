@@ -114,6 +114,8 @@ pub(crate) const ALL: &[Case] = cases![
     examples::two_queues,
     examples::custom_sink,
     examples::wrong_byte_is_found,
+    undone::dropped,
+    undone::failed,
     collective::tensors_over_connections on any_memory,
     collective::tensors_in_a_gpus_memory,
     collective::gpu_is_lost_midway,

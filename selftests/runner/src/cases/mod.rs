@@ -77,6 +77,7 @@ mod threads;
 mod tool_errors;
 mod transfer;
 mod udmabufs;
+mod undone;
 mod watch;
 mod wrong_byte;
 
