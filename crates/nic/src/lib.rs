@@ -17,6 +17,7 @@
 
 mod added;
 mod applied;
+mod channels;
 mod claim;
 mod end;
 mod error;

@@ -13,7 +13,7 @@ use crate::journal::JournalFile;
 use crate::leaving::Leaving;
 use crate::nic::Nic;
 use crate::presence::Presence;
-use crate::{Error, RunDir, settle};
+use crate::{Error, RunDir, channels, settle};
 
 /// Settings that a receiver wants of a NIC.
 #[derive(Debug, Clone)]
@@ -116,7 +116,7 @@ impl Plan {
         let leaving = Leaving::of(&orphans, &claims);
         let queues = match orphans.is_empty() {
             true => None,
-            false => settle::rx_queues_with(&mut nic, &journal, &claims)?,
+            false => channels::rx_queues_with(&mut nic, &journal, &claims)?,
         };
         applied::check_there(self, &mut nic, queues)?;
         applied::check_queues(self, &journal)?;

@@ -2,13 +2,13 @@
 
 use netdev::{HeaderSplit, QueueId};
 
-use crate::Error;
 use crate::claim::{Claim, Item};
 use crate::journal::{Journal, JournalFile, Setting};
 use crate::nic::{self, Nic};
 use crate::rss::without_queues;
 use crate::shared_setting::{Channels, GroHw, Ntuple, Rings, SharedSetting, Step, Table};
 use crate::values::{ChannelCounts, RingValues};
+use crate::{Error, channels};
 
 /// Ring values that these claims need.
 pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
@@ -53,30 +53,12 @@ pub(crate) fn preview(
     journal: &mut Journal,
     claims: &[Claim],
 ) -> Result<Vec<Step>, Error> {
-    catch_up(nic, journal)?;
+    channels::catch_up(nic, journal)?;
     Ok(vec![
         Channels::preview(nic, journal, claims)?,
         Rings::preview(nic, journal, claims)?,
         Table::preview(nic, journal, claims)?,
     ])
-}
-
-/// Number of rx queues that the NIC has when it has the channels that these claims need; `None` if the channels were not
-/// changed.
-pub(crate) fn rx_queues_with(
-    nic: &mut Nic,
-    journal: &Journal,
-    claims: &[Claim],
-) -> Result<Option<u32>, Error> {
-    let Some(setting) = &journal.channels else {
-        return Ok(None);
-    };
-    let now = nic.channels()?;
-    let goal = match setting.knows(&now) {
-        true => channels_goal(setting.before, claims),
-        false => channels_goal(now, claims),
-    };
-    Ok(Some(goal.combined.saturating_add(goal.rx)))
 }
 
 /// Shared settings that could not be restored, and why.
@@ -90,18 +72,18 @@ pub(crate) struct RestoreFailures {
 
 /// Sets what the remaining claims need, after one has ended.
 pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailures {
-    let table = catch_up(nic, &mut file.journal).and_then(|()| Table::release(nic, file));
+    let table = channels::catch_up(nic, &mut file.journal).and_then(|()| Table::release(nic, file));
     let mut failures = RestoreFailures {
         table: table.err(),
         rings: release_rings(nic, file).err(),
         channels: None,
         ntuple: release_ntuple(nic, file).err(),
     };
-    match release_channels(nic, file) {
+    match channels::release(nic, file) {
         Ok(None) => {}
         Ok(Some(_)) => {
             let table = match file.journal.reserved().is_empty() {
-                true => default_again(nic, file),
+                true => channels::default_again(nic, file),
                 false => Table::release(nic, file).map(drop),
             };
             failures.table = failures.table.or(table.err());
@@ -109,75 +91,6 @@ pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailu
         Err(error) => failures.channels = Some(error),
     }
     failures
-}
-
-/// Sets the channels that the remaining claims need.
-///
-/// Before Linux 7.3 some drivers refuse while any RSS table is set, the original one too. The default table
-/// contains the queues that other claims reserve, so only the last claim asks for it.
-fn release_channels(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
-    match follow(nic, file, Channels::release) {
-        Err(Error::Refused(error)) if keeps_channels(&error) && file.journal.table.is_some() => {}
-        step => return step,
-    }
-    if !file.journal.reserved().is_empty() {
-        return Ok(None);
-    }
-    follow(nic, file, |nic, file| {
-        file.save()?;
-        nic.default_table()
-    })?;
-    let step = follow(nic, file, Channels::release);
-    if !matches!(step, Ok(Some(_))) {
-        Table::release(nic, file)?;
-    }
-    step
-}
-
-/// Whether a driver refuses channels as it does while an RSS table is set (`mlx5e_ethtool_set_channels`): without
-/// a word. The core's refusals have words, and are for other reasons (`ethtool_check_max_channel`,
-/// `netdev_queue_busy`).
-fn keeps_channels(error: &netdev::Error) -> bool {
-    error.op() == "channels-set"
-        && error.raw_os_error() == Some(libc::EINVAL)
-        && error.message().is_none()
-}
-
-/// Restores the original table, which may be the default again now that the queues are as before.
-fn default_again(nic: &mut Nic, file: &JournalFile<'_>) -> Result<(), Error> {
-    match &file.journal.table {
-        Some(table) => nic.reset_table(&table.before),
-        None => Ok(()),
-    }
-}
-
-/// Makes a change that may change the table, too. The table that it leaves is one of ours, even after a kill in
-/// between: the change saves the journal, with the table from before it, ahead of anything else.
-fn follow<T>(
-    nic: &mut Nic,
-    file: &mut JournalFile<'_>,
-    change: impl FnOnce(&mut Nic, &mut JournalFile<'_>) -> Result<T, Error>,
-) -> Result<T, Error> {
-    if file.journal.table.is_none() {
-        return change(nic, file);
-    }
-    file.journal.table_moves = Some(nic.table()?);
-    let made = change(nic, file);
-    catch_up(nic, &mut file.journal)?;
-    file.save()?;
-    made
-}
-
-/// Records the table as one of ours if it has changed since a change began that changes it, too.
-fn catch_up(nic: &mut Nic, journal: &mut Journal) -> Result<(), Error> {
-    if let (Some(from), Some(setting)) = (&journal.table_moves, &mut journal.table) {
-        let now = nic.table()?;
-        if now != *from {
-            setting.intend(&now);
-        }
-    }
-    journal.table_moves = None;
-    Ok(())
 }
 
 /// Sets the rings that the claims need, and what the driver wants before it splits headers.
@@ -311,25 +224,12 @@ pub(crate) fn acquire(
     file: &mut JournalFile<'_>,
     id: u64,
 ) -> Result<Vec<Step>, Error> {
-    catch_up(nic, &mut file.journal)?;
+    channels::catch_up(nic, &mut file.journal)?;
     // The original table, before the channels change it.
     if file.journal.table.is_none() && file.journal.claims.iter().any(Table::is_needed) {
         file.journal.table = Some(Setting::new(nic.table()?));
     }
-    let channels = match follow(nic, file, Channels::acquire) {
-        Err(Error::Refused(error)) if keeps_channels(&error) && nic.table_is_set()? => {
-            return Err(Error::TableIsSet {
-                device: nic.name(),
-                error,
-                needed: file
-                    .journal
-                    .claims
-                    .iter()
-                    .any(|claim| claim.id != id && !claim.needs.reserved.is_empty()),
-            });
-        }
-        channels => channels?,
-    };
+    let channels = channels::acquire(nic, file, id)?;
     let (gro_hw, rings) = acquire_rings(nic, file, id)?;
     let table = Table::acquire(nic, file)?;
     Ok(vec![channels, gro_hw, rings, table])

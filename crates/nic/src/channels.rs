@@ -1,0 +1,113 @@
+//! Channels, and the RSS table that changes with them.
+
+use crate::Error;
+use crate::claim::Claim;
+use crate::journal::{Journal, JournalFile};
+use crate::nic::Nic;
+use crate::settle::channels_goal;
+use crate::shared_setting::{Channels, SharedSetting, Step, Table};
+
+/// Sets the channels that the claims need; describes the change.
+pub(crate) fn acquire(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<Step, Error> {
+    match follow(nic, file, Channels::acquire) {
+        Err(Error::Refused(error)) if keeps(&error) && nic.table_is_set()? => {
+            Err(Error::TableIsSet {
+                device: nic.name(),
+                error,
+                needed: file
+                    .journal
+                    .claims
+                    .iter()
+                    .any(|claim| claim.id != id && !claim.needs.reserved.is_empty()),
+            })
+        }
+        channels => channels,
+    }
+}
+
+/// Sets the channels that the remaining claims need.
+///
+/// Before Linux 7.3 some drivers refuse while any RSS table is set, the original one too. The default table
+/// contains the queues that other claims reserve, so only the last claim asks for it.
+pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+    match follow(nic, file, Channels::release) {
+        Err(Error::Refused(error)) if keeps(&error) && file.journal.table.is_some() => {}
+        step => return step,
+    }
+    if !file.journal.reserved().is_empty() {
+        return Ok(None);
+    }
+    follow(nic, file, |nic, file| {
+        file.save()?;
+        nic.default_table()
+    })?;
+    let step = follow(nic, file, Channels::release);
+    if !matches!(step, Ok(Some(_))) {
+        Table::release(nic, file)?;
+    }
+    step
+}
+
+/// Whether a driver refuses channels as it does while an RSS table is set (`mlx5e_ethtool_set_channels`): without
+/// a word. The core's refusals have words, and are for other reasons (`ethtool_check_max_channel`,
+/// `netdev_queue_busy`).
+fn keeps(error: &netdev::Error) -> bool {
+    error.op() == "channels-set"
+        && error.raw_os_error() == Some(libc::EINVAL)
+        && error.message().is_none()
+}
+
+/// Restores the original table, which may be the default again now that the queues are as before.
+pub(crate) fn default_again(nic: &mut Nic, file: &JournalFile<'_>) -> Result<(), Error> {
+    match &file.journal.table {
+        Some(table) => nic.reset_table(&table.before),
+        None => Ok(()),
+    }
+}
+
+/// Makes a change that may change the table, too. The table that it leaves is one of ours, even after a kill in
+/// between: the change saves the journal, with the table from before it, ahead of anything else.
+fn follow<T>(
+    nic: &mut Nic,
+    file: &mut JournalFile<'_>,
+    change: impl FnOnce(&mut Nic, &mut JournalFile<'_>) -> Result<T, Error>,
+) -> Result<T, Error> {
+    if file.journal.table.is_none() {
+        return change(nic, file);
+    }
+    file.journal.table_moves = Some(nic.table()?);
+    let made = change(nic, file);
+    catch_up(nic, &mut file.journal)?;
+    file.save()?;
+    made
+}
+
+/// Records the table as one of ours if it has changed since a change began that changes it, too.
+pub(crate) fn catch_up(nic: &mut Nic, journal: &mut Journal) -> Result<(), Error> {
+    if let (Some(from), Some(setting)) = (&journal.table_moves, &mut journal.table) {
+        let now = nic.table()?;
+        if now != *from {
+            setting.intend(&now);
+        }
+    }
+    journal.table_moves = None;
+    Ok(())
+}
+
+/// Number of rx queues that the NIC has when it has the channels that these claims need; `None` if the channels were not
+/// changed.
+pub(crate) fn rx_queues_with(
+    nic: &mut Nic,
+    journal: &Journal,
+    claims: &[Claim],
+) -> Result<Option<u32>, Error> {
+    let Some(setting) = &journal.channels else {
+        return Ok(None);
+    };
+    let now = nic.channels()?;
+    let goal = match setting.knows(&now) {
+        true => channels_goal(setting.before, claims),
+        false => channels_goal(now, claims),
+    };
+    Ok(Some(goal.combined.saturating_add(goal.rx)))
+}
