@@ -1,22 +1,22 @@
 //! `devmem-tcp lease`.
 
 mod choose;
+mod execute;
 mod leased;
-mod outcome;
-mod planned;
+mod plan;
 mod steps;
 
 use anyhow::{Result, bail};
 use netdev::{Link, LinkInfo, NetNs, Prefix, QueueId};
 
 use crate::args::{NetNsArg, netns};
+use crate::guest_route::lease_journal::{Device, LeaseJournal};
+use crate::guest_route::plan::GuestRoute;
 use crate::remedy::Hint;
 use crate::report;
-use crate::way::plan::Way;
-use crate::way::record::{Device, Records};
 use choose::QueueList;
+use execute::all_or_nothing;
 use leased::{Leased, LeasedQueue};
-use outcome::all_or_nothing;
 use steps::Site;
 
 #[derive(clap::Args)]
@@ -74,25 +74,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let here = NetNs::current()?;
     let guest_netns = netns(args.netns.as_ref())?;
     let phys = Link::open()?.by_name(&args.phys)?;
-    let mut records = Records::open(args.dry_run)?;
+    let mut journal = LeaseJournal::open(args.dry_run)?;
     let found = find(args, &here, &guest_netns)?;
     let mut site = site(args, phys, here, guest_netns, found.as_ref())?;
     if !args.addresses.is_empty() {
-        check_way(args, &site, found.as_ref())?;
+        check_guest_route(args, &site, found.as_ref())?;
     }
     let queues = queues(args, &site)?;
     if !args.dry_run {
-        planned::clear_namesake(&site, &mut records)?;
+        plan::clear_namesake(&site, &mut journal)?;
     }
-    let way = way(args, &site, &records)?;
-    let steps = planned::steps(
+    let guest_route = plan_guest_route(args, &site, &journal)?;
+    let steps = plan::steps(
         args.rx_queues,
         &mut site,
         found.as_ref(),
         &queues,
-        (&way, &records),
+        (&guest_route, &journal),
     )?;
-    let record = planned::record(&site, found.as_ref(), &way, &records)?;
+    let record = plan::record(&site, found.as_ref(), &guest_route, &journal)?;
     if args.dry_run {
         site.leases = queues
             .iter()
@@ -102,10 +102,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             })
             .collect();
     } else {
-        all_or_nothing(&mut site, &steps, record, &mut records)?;
+        all_or_nothing(&mut site, &steps, record, &mut journal)?;
     }
     // Nobody has to wait for who reads what is told now.
-    drop(records);
+    drop(journal);
     let told = steps.iter().map(|step| site.describe(step)).collect();
     let leased = Leased {
         phys_ifindex: site.phys.ifindex,
@@ -215,7 +215,7 @@ fn host_end_of(
 }
 
 /// Whether there can be a way to the guest at all.
-fn check_way(args: &Args, site: &Site, found: Option<&LinkInfo>) -> Result<()> {
+fn check_guest_route(args: &Args, site: &Site, found: Option<&LinkInfo>) -> Result<()> {
     let netkit = &args.netkit;
     if args.kind == Kind::Single || found.is_some_and(|it| it.link.is_none()) {
         return Err(Hint::new(
@@ -257,13 +257,13 @@ fn queues(args: &Args, site: &Site) -> Result<Vec<QueueId>> {
     Ok(queues)
 }
 
-fn way(args: &Args, site: &Site, records: &Records) -> Result<Way> {
+fn plan_guest_route(args: &Args, site: &Site, journal: &LeaseJournal) -> Result<GuestRoute> {
     let Some(host_end) = site.host_end.clone().filter(|_| !args.addresses.is_empty()) else {
-        return Ok(Way::default());
+        return Ok(GuestRoute::default());
     };
     let host = Device {
         name: host_end,
         ifindex: site.host,
     };
-    Way::plan((&args.addresses, &args.routes), &site.phys, &host, records)
+    GuestRoute::plan((&args.addresses, &args.routes), &site.phys, &host, journal)
 }

@@ -11,6 +11,7 @@ mod doctor;
 mod enter;
 mod exit;
 mod generated;
+mod guest_route;
 mod holder;
 mod lease;
 mod log;
@@ -26,7 +27,6 @@ mod snapshot;
 mod style;
 mod table;
 mod unlease;
-mod way;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -12,10 +12,10 @@ use netdev::shell_word;
 use serde::Serialize;
 
 use crate::args::NetNsArg;
+use crate::guest_route::lease_journal::{Cleared, LeaseJournal, clear_stale};
 use crate::holder;
 use crate::remedy::Hint;
 use crate::report;
-use crate::way::record::{Cleared, Records, clear_stale};
 pub(crate) use ending::Ending;
 pub(crate) use target::Place;
 use target::Target;
@@ -99,8 +99,8 @@ fn stale(dry_run: bool) -> Result<Vec<Unleased>> {
 }
 
 fn one(args: &Args, netkit: &str) -> Result<Unleased> {
-    let mut records = Records::open(args.dry_run)?;
-    let target = Target::find(netkit, args.netns.as_ref(), &records)?;
+    let mut journal = LeaseJournal::open(args.dry_run)?;
+    let target = Target::find(netkit, args.netns.as_ref(), &journal)?;
     let mut unleased = Unleased {
         netkit: target.name.clone(),
         netns: target.netns.clone(),
@@ -120,7 +120,7 @@ fn one(args: &Args, netkit: &str) -> Result<Unleased> {
         }
     }
     if let Some(record) = &target.record {
-        unleased.cleared = records.clear(record, args.dry_run)?;
+        unleased.cleared = journal.clear(record, args.dry_run)?;
     }
     Ok(unleased)
 }

@@ -10,9 +10,9 @@ use netdev::{
 
 use super::leased::LeasedQueue;
 use crate::enter::{enter, within};
+use crate::guest_route::lease_journal::LRO;
+use crate::guest_route::plan::Switch;
 use crate::remedy::Hint;
-use crate::way::plan::Switch;
-use crate::way::record::LRO;
 
 /// An end of a netkit pair; a single has only the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

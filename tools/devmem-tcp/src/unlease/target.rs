@@ -5,8 +5,8 @@ use netdev::{Ifindex, Link, LinkInfo, NetNs};
 
 use super::ending::Ending;
 use crate::args::NetNsArg;
+use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 use crate::remedy::Hint;
-use crate::way::record::{Record, Records};
 
 /// A netkit and what is known of it.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub(super) struct Target {
     pub(super) name: String,
     pub(super) netns: String,
     /// What was noted when it was leased to.
-    pub(super) record: Option<Record>,
+    pub(super) record: Option<LeaseRecord>,
     /// An end of it that can be deleted, and the namespace that this one is in.
     end: Option<(NetNs, Ifindex)>,
     /// The guest end's number, and where it is.
@@ -34,7 +34,7 @@ pub(crate) enum Place {
 impl Target {
     /// Finds it by the name of either end, in the namespace that was named, in this one, or where
     /// a lease was noted.
-    pub(super) fn find(name: &str, arg: Option<&NetNsArg>, records: &Records) -> Result<Self> {
+    pub(super) fn find(name: &str, arg: Option<&NetNsArg>, journal: &LeaseJournal) -> Result<Self> {
         let here = NetNs::current()?;
         let opened = match arg {
             Some(arg) => arg.open(),
@@ -42,7 +42,7 @@ impl Target {
         };
         let missing: anyhow::Error = match opened {
             Ok(netns) => match Link::open_in(&netns)?.by_name(name) {
-                Ok(link) => return Self::there(netns, link, records),
+                Ok(link) => return Self::there(netns, link, journal),
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => error.into(),
                 Err(error) => return Err(error.into()),
             },
@@ -50,7 +50,7 @@ impl Target {
             Err(error) => error.into(),
         };
         let label = arg.map(label);
-        let mut noted = records.all().iter().filter(|record| {
+        let mut noted = journal.all().iter().filter(|record| {
             record.netkit == name && label.as_ref().is_none_or(|label| *label == record.netns)
         });
         match (noted.next(), noted.next()) {
@@ -68,7 +68,7 @@ impl Target {
     }
 
     /// One whose end of this name is there.
-    fn there(netns: NetNs, link: LinkInfo, records: &Records) -> Result<Self> {
+    fn there(netns: NetNs, link: LinkInfo, journal: &LeaseJournal) -> Result<Self> {
         let name = link.name.clone();
         let Some(netkit) = link
             .netkit
@@ -79,12 +79,12 @@ impl Target {
             bail!("unlease {name}: a {kind}, not a netkit");
         };
         if netkit.primary && link.link.is_some() {
-            return Self::by_host_end(netns, &link, records);
+            return Self::by_host_end(netns, &link, journal);
         }
         // The guest end of a pair, or a single.
         let record = match Self::host_of(&netns, &link)? {
-            Some((there, host)) => records.of_anchor(&there, &host)?,
-            None => records.of_anchor(&netns, &link)?,
+            Some((there, host)) => journal.record_of(&there, &host)?,
+            None => journal.record_of(&netns, &link)?,
         };
         Ok(Self {
             record: record.cloned(),
@@ -96,8 +96,8 @@ impl Target {
     }
 
     /// One whose host end was named.
-    fn by_host_end(netns: NetNs, host: &LinkInfo, records: &Records) -> Result<Self> {
-        let record = records.of_anchor(&netns, host)?.cloned();
+    fn by_host_end(netns: NetNs, host: &LinkInfo, journal: &LeaseJournal) -> Result<Self> {
+        let record = journal.record_of(&netns, host)?.cloned();
         let mut target = Self {
             name: host.name.clone(),
             netns: netns.label().to_owned(),
@@ -113,7 +113,7 @@ impl Target {
     }
 
     /// One that was noted, and is not where it was.
-    fn noted(here: &NetNs, record: &Record) -> Result<Self> {
+    fn noted(here: &NetNs, record: &LeaseRecord) -> Result<Self> {
         let mut target = Self {
             name: record.netkit.clone(),
             netns: record.netns.clone(),
@@ -121,20 +121,20 @@ impl Target {
             end: None,
             guest: None,
         };
-        let found = match here.identity()? == record.anchor_netns {
+        let found = match here.identity()? == record.owner_netns {
             true => {
-                let anchor = record.find_anchor(&mut Link::open()?)?;
-                anchor.map(|anchor| (here.clone(), anchor))
+                let owner_end = record.find_owner_end(&mut Link::open()?)?;
+                owner_end.map(|owner_end| (here.clone(), owner_end))
             }
             false => record.find_elsewhere()?,
         };
-        let Some((netns, anchor)) = found else {
+        let Some((netns, owner_end)) = found else {
             return Ok(target);
         };
-        target.end = Some((netns.clone(), anchor.ifindex));
+        target.end = Some((netns.clone(), owner_end.ifindex));
         match record.pair {
-            true => target.guest_of(&netns, &anchor)?,
-            false => target.guest = Some((anchor.ifindex, Place::Entered(netns))),
+            true => target.guest_of(&netns, &owner_end)?,
+            false => target.guest = Some((owner_end.ifindex, Place::Entered(netns))),
         }
         Ok(target)
     }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::remedy::Hint;
 
-use super::setting::{Change, Key};
+use super::sysctl::{Sysctl, SysctlChange};
 
 pub(crate) use clear::{Cleared, clear_stale};
 
@@ -47,7 +47,7 @@ pub(crate) struct ProxyEntry {
 
 /// What was noted of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Record {
+pub(crate) struct LeaseRecord {
     /// The boot in which that was; empty where that could not be told.
     pub(crate) boot: String,
     /// The netkit that leases, and how its namespace was called.
@@ -56,18 +56,20 @@ pub(crate) struct Record {
     /// Whether the netkit was made for the lease.
     pub(crate) made: bool,
     /// The end that decides over the netkit's life: of a pair the host end, else the device itself.
-    pub(crate) anchor: Device,
+    #[serde(rename = "anchor")]
+    pub(crate) owner_end: Device,
     /// Whether that is a host end.
     pub(crate) pair: bool,
-    /// The namespace that the anchor is in: device and inode.
-    pub(crate) anchor_netns: (u64, u64),
+    /// The namespace that the owner end is in: device and inode.
+    #[serde(rename = "anchor_netns")]
+    pub(crate) owner_netns: (u64, u64),
     /// The same by a number that is not used again.
-    #[serde(default)]
-    pub(crate) anchor_cookie: Option<u64>,
+    #[serde(default, rename = "anchor_cookie")]
+    pub(crate) owner_cookie: Option<u64>,
     /// The guest's addresses, for people to read.
     pub(crate) addresses: Vec<String>,
-    /// Switches that were put on, of devices in the anchor's namespace.
-    pub(crate) settings: Vec<Change>,
+    /// Switches that were put on, of devices in the owner end's namespace.
+    pub(crate) settings: Vec<SysctlChange>,
     /// Policy routing rules that were made there.
     #[serde(default)]
     pub(crate) rules: Vec<Rule>,
@@ -78,10 +80,13 @@ pub(crate) struct Record {
     pub(crate) lro: Option<Device>,
 }
 
-impl Record {
+impl LeaseRecord {
     /// Its file.
     pub(crate) fn file(&self) -> String {
-        format!("{PREFIX}{}-{}.json", self.anchor_netns.1, self.anchor.name)
+        format!(
+            "{PREFIX}{}-{}.json",
+            self.owner_netns.1, self.owner_end.name
+        )
     }
 
     /// Whether it may have been written in this boot.
@@ -89,23 +94,23 @@ impl Record {
         self.boot == boot || self.boot.is_empty() || boot.is_empty()
     }
 
-    /// Whether the anchor's namespace is that of `links`, and not one that got its inode.
+    /// Whether the owner end's namespace is that of `links`, and not one that got its inode.
     fn is_in(&self, links: &Link) -> bool {
-        match (self.anchor_cookie, links.netns_cookie()) {
+        match (self.owner_cookie, links.netns_cookie()) {
             (Some(known), Ok(cookie)) => known == cookie,
             _ => true,
         }
     }
 
-    /// The anchor, if it is still there, in the namespace of `links`.
-    pub(crate) fn find_anchor(&self, links: &mut Link) -> Result<Option<LinkInfo>> {
+    /// The owner end, if it is still there, in the namespace of `links`.
+    pub(crate) fn find_owner_end(&self, links: &mut Link) -> Result<Option<LinkInfo>> {
         if !self.is_in(links) {
             return Ok(None);
         }
-        let found = match self.anchor.ifindex {
+        let found = match self.owner_end.ifindex {
             // Numbers are not used twice in a namespace until they run out (`dev_index_reserve`).
             Some(ifindex) => links.get(ifindex),
-            None => links.by_name(&self.anchor.name),
+            None => links.by_name(&self.owner_end.name),
         };
         match found {
             Ok(link) => Ok(Some(link).filter(|link| link.kind.as_deref() == Some("netkit"))),
@@ -115,8 +120,8 @@ impl Record {
     }
 }
 
-impl Record {
-    /// The anchor in a namespace other than the present one, if it is there.
+impl LeaseRecord {
+    /// The owner end in a namespace other than the present one, if it is there.
     ///
     /// # Errors
     /// Where it may be in a namespace that can't be seen or entered.
@@ -124,11 +129,11 @@ impl Record {
         let Some(netns) = self.netns_elsewhere()? else {
             return Ok(None);
         };
-        let found = self.find_anchor(&mut Link::open_in(&netns)?)?;
+        let found = self.find_owner_end(&mut Link::open_in(&netns)?)?;
         Ok(found.map(|link| (netns, link)))
     }
 
-    /// The anchor's namespace, which is not the present one; `None` if it is gone.
+    /// The owner end's namespace, which is not the present one; `None` if it is gone.
     ///
     /// # Errors
     /// Where it can't be seen or entered.
@@ -145,7 +150,7 @@ impl Record {
                 "do it as root of the host, where all processes can be seen",
             )
         };
-        match spaces.find(|seen| seen.identity() == self.anchor_netns) {
+        match spaces.find(|seen| seen.identity() == self.owner_netns) {
             Some(seen) => {
                 let netns = seen.open().map_err(|error| unknown(Some(error)))?;
                 let links = Link::open_in(&netns).map_err(|error| unknown(Some(error)))?;
@@ -180,17 +185,17 @@ fn with_remedy(error: anyhow::Error) -> anyhow::Error {
 
 /// All records, under the lock.
 #[derive(Debug)]
-pub(crate) struct Records {
+pub(crate) struct LeaseJournal {
     /// `None` for who only looks.
     locked: Option<Locked>,
     /// The present boot; empty where that can't be told.
     boot: String,
     here: NetNs,
     links: Link,
-    all: Vec<Record>,
+    all: Vec<LeaseRecord>,
 }
 
-impl Records {
+impl LeaseJournal {
     /// Reads them and keeps others out. Those of another boot are history and go; what cannot be
     /// read is put aside, with a warning. A dry run changes nothing of this, and keeps nobody out.
     pub(crate) fn open(dry_run: bool) -> Result<Self> {
@@ -206,21 +211,21 @@ impl Records {
             Some(dir) if !dry_run => Some(dir.lock()?),
             _ => None,
         };
-        let mut records = Self {
+        let mut journal = Self {
             locked,
             boot: boot()?.unwrap_or_default(),
             here: NetNs::current()?,
             links: Link::open()?,
             all: Vec::new(),
         };
-        let Some(dir) = dir else { return Ok(records) };
+        let Some(dir) = dir else { return Ok(journal) };
         for name in dir.names(PREFIX)? {
-            match dir.read::<Record>(&name) {
-                Ok(Some(record)) if record.is_of(&records.boot) && record.file() == name => {
-                    records.all.push(record);
+            match dir.read::<LeaseRecord>(&name) {
+                Ok(Some(record)) if record.is_of(&journal.boot) && record.file() == name => {
+                    journal.all.push(record);
                 }
                 Ok(Some(_)) => {
-                    if let Some(locked) = &records.locked {
+                    if let Some(locked) = &journal.locked {
                         locked.remove(&name)?;
                     }
                 }
@@ -240,7 +245,7 @@ impl Records {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(records)
+        Ok(journal)
     }
 
     /// What a new record of this namespace begins with.
@@ -248,18 +253,18 @@ impl Records {
         &self,
         (netkit, netns): (&str, &str),
         made: bool,
-        (anchor, pair): (Device, bool),
-        anchor_netns: &NetNs,
-    ) -> Result<Record> {
-        Ok(Record {
+        (owner_end, pair): (Device, bool),
+        owner_netns: &NetNs,
+    ) -> Result<LeaseRecord> {
+        Ok(LeaseRecord {
             boot: self.boot.clone(),
             netkit: netkit.to_owned(),
             netns: netns.to_owned(),
             made,
-            anchor,
+            owner_end,
             pair,
-            anchor_netns: anchor_netns.identity()?,
-            anchor_cookie: Link::open_in(anchor_netns)?.netns_cookie().ok(),
+            owner_netns: owner_netns.identity()?,
+            owner_cookie: Link::open_in(owner_netns)?.netns_cookie().ok(),
             addresses: Vec::new(),
             settings: Vec::new(),
             rules: Vec::new(),
@@ -269,7 +274,7 @@ impl Records {
     }
 
     /// Notes a record, in place of one of the same device.
-    pub(crate) fn write(&mut self, record: Record) -> Result<()> {
+    pub(crate) fn write(&mut self, record: LeaseRecord) -> Result<()> {
         let file = record.file();
         let written = self.locked()?.write(&file, &record);
         written.map_err(nic::Error::from)?;
@@ -279,7 +284,7 @@ impl Records {
     }
 
     /// Forgets a record.
-    pub(crate) fn remove(&mut self, record: &Record) -> Result<()> {
+    pub(crate) fn remove(&mut self, record: &LeaseRecord) -> Result<()> {
         let file = record.file();
         let removed = self.locked()?.remove(&file);
         removed.map_err(nic::Error::from)?;
@@ -292,26 +297,36 @@ impl Records {
     }
 
     /// All of them.
-    pub(crate) fn all(&self) -> &[Record] {
+    pub(crate) fn all(&self) -> &[LeaseRecord] {
         &self.all
     }
 
-    /// The one of this anchor.
-    pub(crate) fn of_anchor(&self, netns: &NetNs, anchor: &LinkInfo) -> Result<Option<&Record>> {
+    /// The one of this owner end.
+    pub(crate) fn record_of(
+        &self,
+        netns: &NetNs,
+        owner_end: &LinkInfo,
+    ) -> Result<Option<&LeaseRecord>> {
         let identity = netns.identity()?;
         let links = Link::open_in(netns)?;
         Ok(self.all.iter().find(|record| {
-            let known = record.anchor.ifindex;
-            record.anchor_netns == identity
+            let known = record.owner_end.ifindex;
+            record.owner_netns == identity
                 && record.is_in(&links)
-                && known.map_or(record.anchor.name == anchor.name, |it| it == anchor.ifindex)
+                && known.map_or(record.owner_end.name == owner_end.name, |it| {
+                    it == owner_end.ifindex
+                })
         }))
     }
 
     /// What a lease noted of a switch here, be it there still or not.
-    pub(crate) fn noted(&self, ifindex: Option<Ifindex>, key: Key) -> Result<Option<&Change>> {
+    pub(crate) fn noted(
+        &self,
+        ifindex: Option<Ifindex>,
+        key: Sysctl,
+    ) -> Result<Option<&SysctlChange>> {
         let here = self.here.identity()?;
-        let ours = self.all.iter().filter(|record| record.anchor_netns == here);
+        let ours = self.all.iter().filter(|record| record.owner_netns == here);
         let mut changes = ours.flat_map(|record| &record.settings);
         Ok(changes.find(|change| change.is_same(ifindex, key)))
     }
@@ -319,7 +334,7 @@ impl Records {
     /// Whether the large receive offload of this NIC, which is here, went off for a lease.
     pub(crate) fn noted_lro(&self, nic: Ifindex) -> Result<bool> {
         let here = self.here.identity()?;
-        let mut ours = self.all.iter().filter(|record| record.anchor_netns == here);
+        let mut ours = self.all.iter().filter(|record| record.owner_netns == here);
         Ok(ours.any(|record| {
             let device = record.lro.as_ref();
             device.is_some_and(|device| device.ifindex == Some(nic))
@@ -330,9 +345,9 @@ impl Records {
     ///
     /// # Errors
     /// Where it may be in a namespace that can't be seen or entered: not found is not gone.
-    fn find(&mut self, record: &Record) -> Result<Option<(NetNs, LinkInfo)>> {
-        if record.anchor_netns == self.here.identity()? {
-            let found = record.find_anchor(&mut self.links)?;
+    fn find(&mut self, record: &LeaseRecord) -> Result<Option<(NetNs, LinkInfo)>> {
+        if record.owner_netns == self.here.identity()? {
+            let found = record.find_owner_end(&mut self.links)?;
             return Ok(found.map(|link| (self.here.clone(), link)));
         }
         record.find_elsewhere()
@@ -340,12 +355,12 @@ impl Records {
 
     /// The records whose netkit went by itself and that can be cleared from here. With `sure`, an error
     /// where that is not known of one.
-    pub(crate) fn stale(&mut self, sure: bool) -> Result<Vec<Record>> {
+    pub(crate) fn stale(&mut self, sure: bool) -> Result<Vec<LeaseRecord>> {
         let here = self.here.identity()?;
         let mut stale = Vec::new();
         for record in self.all.clone() {
             // What is outside of this namespace's reach is left to who is there, unless it is gone.
-            if record.anchor_netns != here && record.pair {
+            if record.owner_netns != here && record.pair {
                 if sure && matches!(record.netns_elsewhere(), Ok(None)) {
                     stale.push(record);
                 }
@@ -363,7 +378,7 @@ impl Records {
     /// Whether a lease has made this rule here.
     pub(crate) fn has_rule(&self, rule: &Rule) -> Result<bool> {
         let here = self.here.identity()?;
-        let mut ours = self.all.iter().filter(|record| record.anchor_netns == here);
+        let mut ours = self.all.iter().filter(|record| record.owner_netns == here);
         Ok(ours.any(|record| record.rules.contains(rule)))
     }
 }

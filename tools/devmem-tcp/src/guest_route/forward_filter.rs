@@ -17,19 +17,24 @@ use std::net::IpAddr;
 
 use netdev::{Rule, RuleAction};
 
-const PASS: u32 = 10;
-const BAR: u32 = 11;
-const LAND: u32 = 12;
+const PASS_PRIORITY: u32 = 10;
+const DROP_PRIORITY: u32 = 11;
+const TARGET_PRIORITY: u32 = 12;
 
-/// Whether each end forwards for a lease alone: what forwarded before is not fenced in.
+/// Whether each end forwards for a lease alone: what forwarded before is not forwards in.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fenced {
+pub(super) struct ForwardsForLease {
     pub(super) nic: bool,
     pub(super) host: bool,
 }
 
 /// The rules for a guest's addresses of one family, those first that let pass.
-pub(super) fn rules(nic: &str, host: &str, addresses: &[IpAddr], fenced: Fenced) -> Vec<Rule> {
+pub(super) fn rules(
+    nic: &str,
+    host: &str,
+    addresses: &[IpAddr],
+    forwards: ForwardsForLease,
+) -> Vec<Rule> {
     let Some(v4) = addresses.first().map(IpAddr::is_ipv4) else {
         return Vec::new();
     };
@@ -42,27 +47,27 @@ pub(super) fn rules(nic: &str, host: &str, addresses: &[IpAddr], fenced: Fenced)
         action,
     };
     let mut rules = Vec::new();
-    if fenced.nic || fenced.host {
-        rules.push(rule(LAND, None, RuleAction::Nop));
+    if forwards.nic || forwards.host {
+        rules.push(rule(TARGET_PRIORITY, None, RuleAction::Nop));
     }
-    let pass = RuleAction::Goto(LAND);
+    let pass = RuleAction::Goto(TARGET_PRIORITY);
     for &addr in addresses {
-        if fenced.nic {
+        if forwards.nic {
             rules.push(Rule {
                 dst: Some(addr),
-                ..rule(PASS, Some(nic), pass)
+                ..rule(PASS_PRIORITY, Some(nic), pass)
             });
         }
-        if fenced.host {
+        if forwards.host {
             rules.push(Rule {
                 src: Some(addr),
-                ..rule(PASS, Some(host), pass)
+                ..rule(PASS_PRIORITY, Some(host), pass)
             });
         }
     }
-    for (device, fenced) in [(nic, fenced.nic), (host, fenced.host)] {
-        if fenced {
-            rules.push(rule(BAR, Some(device), RuleAction::Blackhole));
+    for (device, forwards) in [(nic, forwards.nic), (host, forwards.host)] {
+        if forwards {
+            rules.push(rule(DROP_PRIORITY, Some(device), RuleAction::Blackhole));
         }
     }
     rules
@@ -76,8 +81,8 @@ mod tests {
     fn only_the_guests_addresses_pass() {
         let addresses = ["192.0.2.9".parse().unwrap()];
         let told = |nic, host| {
-            let fenced = Fenced { nic, host };
-            let rules = rules("eth1", "nk0h", &addresses, fenced);
+            let forwards = ForwardsForLease { nic, host };
+            let rules = rules("eth1", "nk0h", &addresses, forwards);
             rules.iter().map(Rule::to_string).collect::<Vec<_>>()
         };
         let both = [

@@ -8,17 +8,17 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
 use super::steps::{Site, Step};
-use crate::way::record::{Record, Records};
+use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 
 /// Notes what will be changed, and does the steps; after a refusal takes all of them back.
 pub(super) fn all_or_nothing(
     site: &mut Site,
     steps: &[Step],
-    record: Option<Record>,
-    records: &mut Records,
+    record: Option<LeaseRecord>,
+    journal: &mut LeaseJournal,
 ) -> Result<()> {
     let (stop, ends) = signals().context("signal handlers")?;
-    let done = noted(site, steps, record, records, &stop);
+    let done = noted(site, steps, record, journal, &stop);
     // Who comes now is the first to be heard; or he was heard, and too late.
     for signal in [SIGINT, SIGTERM] {
         flag::register(signal, Arc::clone(&ends)).context("signal handlers")?;
@@ -42,27 +42,27 @@ fn signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
 fn noted(
     site: &mut Site,
     steps: &[Step],
-    record: Option<Record>,
-    records: &mut Records,
+    record: Option<LeaseRecord>,
+    journal: &mut LeaseJournal,
     stop: &AtomicBool,
 ) -> Result<()> {
     let before = match &record {
         Some(record) => {
             let file = record.file();
-            let before = records.all().iter().find(|it| it.file() == file).cloned();
-            records.write(record.clone())?;
+            let before = journal.all().iter().find(|it| it.file() == file).cloned();
+            journal.write(record.clone())?;
             before
         }
         None => None,
     };
-    let Err((done, error)) = take(site, steps, record.as_ref(), records, stop) else {
+    let Err((done, error)) = take(site, steps, record.as_ref(), journal, stop) else {
         return Ok(());
     };
     let failures = take_back(site, &steps[..done]);
     if let (Some(record), true) = (&record, failures.is_empty()) {
         match before {
-            Some(before) => records.write(before)?,
-            None => records.remove(record)?,
+            Some(before) => journal.write(before)?,
+            None => journal.remove(record)?,
         }
     }
     Err(failed(site, error, &failures))
@@ -72,8 +72,8 @@ fn noted(
 fn take(
     site: &mut Site,
     steps: &[Step],
-    record: Option<&Record>,
-    records: &mut Records,
+    record: Option<&LeaseRecord>,
+    journal: &mut LeaseJournal,
     stop: &AtomicBool,
 ) -> Result<(), (usize, Error)> {
     for (done, step) in steps.iter().enumerate() {
@@ -83,8 +83,8 @@ fn take(
         site.take(step).map_err(|error| (done, error))?;
         if let (Step::Make { .. }, Some(record)) = (step, record) {
             let mut record = record.clone();
-            record.anchor.ifindex = if record.pair { site.host } else { site.guest };
-            let written = records.write(record);
+            record.owner_end.ifindex = if record.pair { site.host } else { site.guest };
+            let written = journal.write(record);
             written.map_err(|error| (done + 1, error))?;
         }
     }

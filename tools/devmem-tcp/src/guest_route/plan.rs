@@ -5,9 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use anyhow::Result;
 use netdev::{Address, Ethtool, Ifindex, Link, LinkInfo, Prefix, RouteInfo, Rule, shell_word};
 
-use super::fence::{self, Fenced};
-use super::record::{Device, LRO, Records};
-use super::setting::{Change, Key};
+use super::forward_filter::{self, ForwardsForLease};
+use super::lease_journal::{Device, LRO, LeaseJournal};
+use super::sysctl::{Sysctl, SysctlChange};
 use crate::remedy::Hint;
 
 /// Routes that a router's advertisement brought (`RTPROT_RA`).
@@ -19,17 +19,17 @@ const LOCAL: u32 = 255;
 #[derive(Debug, Clone)]
 pub(crate) struct Switch {
     pub(crate) device: String,
-    pub(crate) key: Key,
+    pub(crate) key: Sysctl,
     /// What is to be noted of it; `None` for a device that is made for the lease and goes with it,
     /// and for a switch that is on already.
-    pub(crate) note: Option<Change>,
+    pub(crate) note: Option<SysctlChange>,
     /// Whether it is off now.
     pub(crate) off: bool,
 }
 
 /// The way to a guest.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Way {
+pub(crate) struct GuestRoute {
     /// The guest's addresses.
     pub(crate) addresses: Vec<Prefix>,
     /// Where the guest's routes lead to.
@@ -45,18 +45,18 @@ pub(crate) struct Way {
     pub(crate) loses_lro: bool,
 }
 
-impl Way {
+impl GuestRoute {
     /// Works out what the guest's addresses take. `host` is the host end of the pair, in this
     /// namespace as the NIC is.
     pub(crate) fn plan(
         (addresses, routes): (&[Prefix], &[Prefix]),
         phys: &LinkInfo,
         host: &Device,
-        records: &Records,
+        journal: &LeaseJournal,
     ) -> Result<Self> {
         let mut links = Link::open()?;
         let own = links.addresses(None)?;
-        let mut way = Self {
+        let mut guest_route = Self {
             addresses: addresses.to_vec(),
             routes: guest_routes(addresses, routes)?,
             ..Self::default()
@@ -68,7 +68,11 @@ impl Way {
                 return Err(taken_here(&mut links, taken).into());
             }
             let v4 = address.addr.is_ipv4();
-            keys.push(if v4 { Key::Forward4 } else { Key::Forward6 });
+            keys.push(if v4 {
+                Sysctl::Forward4
+            } else {
+                Sysctl::Forward6
+            });
             if !in_subnet_of(address.addr, phys.ifindex, &own) {
                 continue;
             }
@@ -76,11 +80,11 @@ impl Way {
                 .iter()
                 .any(|entry| entry.ifindex == phys.ifindex && entry.addr == address.addr);
             if !known {
-                way.proxies.push(address.addr);
+                guest_route.proxies.push(address.addr);
             }
             if !v4 {
                 keep_advertised_routes(&mut links)?;
-                keys.extend([Key::Router6, Key::ProxyNdp]);
+                keys.extend([Sysctl::Router6, Sysctl::ProxyNdp]);
             }
         }
         let mut seen = Vec::new();
@@ -93,57 +97,63 @@ impl Way {
                 name: phys.name.clone(),
                 ifindex: Some(phys.ifindex),
             };
-            way.switch(&nic, key, records)?;
-            if matches!(key, Key::Forward4 | Key::Forward6) {
-                way.switch(host, key, records)?;
+            guest_route.switch(&nic, key, journal)?;
+            if matches!(key, Sysctl::Forward4 | Sysctl::Forward6) {
+                guest_route.switch(host, key, journal)?;
             }
         }
-        way.rules = way.fence(phys, host)?;
-        let forwards = way
+        guest_route.rules = guest_route.forward_filter(phys, host)?;
+        let forwards = guest_route
             .switches
             .iter()
             .any(|switch| switch.device == phys.name && switch.note.is_some());
         if forwards {
             let features = Ethtool::open()?.features(phys.ifindex)?;
-            way.loses_lro = features.active.contains(LRO);
-            way.lro = way.loses_lro || records.noted_lro(phys.ifindex)?;
+            guest_route.loses_lro = features.active.contains(LRO);
+            guest_route.lro = guest_route.loses_lro || journal.noted_lro(phys.ifindex)?;
         }
-        Ok(way)
+        Ok(guest_route)
     }
 
     /// The rules for what forwards for a lease, and did not before.
-    fn fence(&self, phys: &LinkInfo, host: &Device) -> Result<Vec<Rule>> {
+    fn forward_filter(&self, phys: &LinkInfo, host: &Device) -> Result<Vec<Rule>> {
         let mut rules = Vec::new();
         for v4 in [true, false] {
             let addresses = self.addresses.iter().map(|it| it.addr);
             let addresses: Vec<IpAddr> = addresses.filter(|it| it.is_ipv4() == v4).collect();
-            let key = if v4 { Key::Forward4 } else { Key::Forward6 };
+            let key = if v4 {
+                Sysctl::Forward4
+            } else {
+                Sysctl::Forward6
+            };
             let ours = |device: &str, made: bool| {
                 let mut its = self.switches.iter().filter(|it| it.device == device);
                 its.any(|it| it.key == key && (made || it.note.is_some()))
             };
             // A router of all its devices is one already (`ip6_forward`).
-            if v4 || Key::Router6.read("all")? == "0" {
-                let fenced = Fenced {
+            if v4 || Sysctl::Router6.read("all")? == "0" {
+                let forwards = ForwardsForLease {
                     nic: ours(&phys.name, false),
                     host: ours(&host.name, host.ifindex.is_none()),
                 };
-                rules.extend(fence::rules(&phys.name, &host.name, &addresses, fenced));
+                rules.extend(forward_filter::rules(
+                    &phys.name, &host.name, &addresses, forwards,
+                ));
             }
         }
         Ok(rules)
     }
 
     /// Whether the guest is to have no way.
-    pub(crate) fn is_none(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.addresses.is_empty()
     }
 
-    fn switch(&mut self, device: &Device, key: Key, records: &Records) -> Result<()> {
+    fn switch(&mut self, device: &Device, key: Sysctl, journal: &LeaseJournal) -> Result<()> {
         let (mut note, mut off) = (None, true);
         if let Some(ifindex) = device.ifindex {
-            let earlier = records.noted(Some(ifindex), key)?;
-            note = Change::needed(&device.name, Some(ifindex), key, earlier)?;
+            let earlier = journal.noted(Some(ifindex), key)?;
+            note = SysctlChange::needed(&device.name, Some(ifindex), key, earlier)?;
             off = key.read(&device.name)? != "1";
         }
         self.switches.push(Switch {

@@ -4,10 +4,10 @@ use anyhow::Result;
 use netdev::{LinkInfo, Prefix, QueueId};
 
 use super::steps::{End, Site, Step};
+use crate::guest_route::lease_journal::{Device, LeaseJournal, LeaseRecord, ProxyEntry};
+use crate::guest_route::plan::GuestRoute;
 use crate::remedy::Hint;
 use crate::unlease::{Ending, Place};
-use crate::way::plan::Way;
-use crate::way::record::{Device, ProxyEntry, Record, Records};
 
 /// What is to be done, in order. The leases come first for a netkit that is made, since they are
 /// what the kernel is most likely to refuse, and last for one that stays, since they cannot be
@@ -17,7 +17,7 @@ pub(super) fn steps(
     site: &mut Site,
     found: Option<&LinkInfo>,
     queues: &[QueueId],
-    (way, records): (&Way, &Records),
+    (guest_route, journal): (&GuestRoute, &LeaseJournal),
 ) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     let leases = queues.iter().copied().map(Step::Lease);
@@ -31,7 +31,7 @@ pub(super) fn steps(
     } else if let Some(guest) = found {
         room(site, guest, queues)?;
     }
-    if !way.is_none() {
+    if !guest_route.is_empty() {
         if site.made && site.phys.mtu != DEFAULT_MTU {
             steps.push(Step::Mtu(site.phys.mtu));
         }
@@ -47,20 +47,20 @@ pub(super) fn steps(
                 steps.push(Step::Up(end));
             }
         }
-        if way.loses_lro {
+        if guest_route.loses_lro {
             steps.push(Step::LosesLro);
         }
-        for rule in &way.rules {
-            if !records.has_rule(rule)? {
+        for rule in &guest_route.rules {
+            if !journal.has_rule(rule)? {
                 steps.push(Step::Rule(rule.clone()));
             }
         }
-        let off = way.switches.iter().filter(|switch| switch.off);
+        let off = guest_route.switches.iter().filter(|switch| switch.off);
         steps.extend(off.cloned().map(Step::Switch));
-        steps.extend(way.addresses.iter().copied().map(Step::Address));
-        steps.extend(way.routes.iter().copied().map(Step::Inside));
-        steps.extend(way.addresses.iter().copied().map(Step::Outside));
-        steps.extend(way.proxies.iter().copied().map(Step::Proxy));
+        steps.extend(guest_route.addresses.iter().copied().map(Step::Address));
+        steps.extend(guest_route.routes.iter().copied().map(Step::Inside));
+        steps.extend(guest_route.addresses.iter().copied().map(Step::Outside));
+        steps.extend(guest_route.proxies.iter().copied().map(Step::Proxy));
     }
     if !site.made {
         steps.extend(leases);
@@ -95,14 +95,14 @@ fn room(site: &Site, guest: &LinkInfo, queues: &[QueueId]) -> Result<()> {
 pub(super) fn record(
     site: &Site,
     found: Option<&LinkInfo>,
-    way: &Way,
-    records: &Records,
-) -> Result<Option<Record>> {
+    guest_route: &GuestRoute,
+    journal: &LeaseJournal,
+) -> Result<Option<LeaseRecord>> {
     let guest = Device {
         name: site.netkit.clone(),
         ifindex: found.map(|link| link.ifindex),
     };
-    let (anchor, pair, netns) = match &site.host_end {
+    let (owner_end, pair, netns) = match &site.host_end {
         Some(name) => {
             let host = Device {
                 name: name.clone(),
@@ -113,19 +113,23 @@ pub(super) fn record(
         None => (guest, false, &site.guest_netns),
     };
     let netkit = (site.netkit.as_str(), site.guest_netns.label());
-    let mut record = records.begin(netkit, site.made, (anchor, pair), netns)?;
+    let mut record = journal.begin(netkit, site.made, (owner_end, pair), netns)?;
     // What an earlier lease of the same netkit noted stays.
-    let earlier = records.all().iter().find(|it| {
-        it.anchor_netns == record.anchor_netns
-            && it.anchor.ifindex.is_some()
-            && it.anchor.ifindex == record.anchor.ifindex
+    let earlier = journal.all().iter().find(|it| {
+        it.owner_netns == record.owner_netns
+            && it.owner_end.ifindex.is_some()
+            && it.owner_end.ifindex == record.owner_end.ifindex
     });
     if let Some(earlier) = earlier {
         record = earlier.clone();
     }
-    let addresses = way.addresses.iter().map(Prefix::to_string);
+    let addresses = guest_route.addresses.iter().map(Prefix::to_string);
     record.addresses.extend(addresses);
-    for note in way.switches.iter().filter_map(|switch| switch.note.clone()) {
+    for note in guest_route
+        .switches
+        .iter()
+        .filter_map(|switch| switch.note.clone())
+    {
         let known = |change: &_| note.is_same_as(change);
         if !record.settings.iter().any(known) {
             record.settings.push(note);
@@ -135,34 +139,34 @@ pub(super) fn record(
         name: site.phys.name.clone(),
         ifindex: Some(site.phys.ifindex),
     };
-    let entries = way.proxies.iter().map(|&addr| ProxyEntry {
+    let entries = guest_route.proxies.iter().map(|&addr| ProxyEntry {
         device: nic.clone(),
         addr,
     });
     record.proxies.extend(entries);
-    for rule in &way.rules {
+    for rule in &guest_route.rules {
         if !record.rules.contains(rule) {
             record.rules.push(rule.clone());
         }
     }
-    if way.lro {
+    if guest_route.lro {
         record.lro = Some(nic);
     }
-    let needed = site.made || earlier.is_some() || !way.is_none();
+    let needed = site.made || earlier.is_some() || !guest_route.is_empty();
     Ok(needed.then_some(record))
 }
 
 /// Clears away what an earlier netkit of this name has left, which went by itself: its note would
 /// be lost with this one's.
-pub(super) fn clear_namesake(site: &Site, records: &mut Records) -> Result<()> {
+pub(super) fn clear_namesake(site: &Site, journal: &mut LeaseJournal) -> Result<()> {
     let (name, netns) = match &site.host_end {
         Some(name) => (name, &site.here),
         None => (&site.netkit, &site.guest_netns),
     };
     let netns = netns.identity()?;
-    for stale in records.stale(false)? {
-        if stale.anchor.name == *name && stale.anchor_netns == netns {
-            records.clear(&stale, false)?;
+    for stale in journal.stale(false)? {
+        if stale.owner_end.name == *name && stale.owner_netns == netns {
+            journal.clear(&stale, false)?;
         }
     }
     Ok(())

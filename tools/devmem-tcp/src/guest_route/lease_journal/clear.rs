@@ -7,8 +7,8 @@ use anyhow::Result;
 use netdev::{Ethtool, Ifindex, Link, NetNs, Rule};
 use serde::Serialize;
 
-use super::{Device, LRO, ProxyEntry, Record, Records};
-use crate::way::setting::{Change, Key, Restored};
+use super::{Device, LRO, LeaseJournal, LeaseRecord, ProxyEntry};
+use crate::guest_route::sysctl::{Restored, Sysctl, SysctlChange};
 
 /// What was done when a lease was cleared away, for the report.
 #[derive(Debug, Default, Serialize)]
@@ -23,16 +23,16 @@ pub(crate) struct Cleared {
     pub(crate) proxies: Vec<String>,
 }
 
-impl Records {
+impl LeaseJournal {
     /// Puts back what the lease of this record changed outside of its netkit, as far as no other
     /// one needs it, and forgets the record. The netkit itself must be gone.
     ///
-    /// All of that is in the anchor's namespace, and done there. If something fails, the rest is done
+    /// All of that is in the owner end's namespace, and done there. If something fails, the rest is done
     /// all the same and the record stays.
     ///
     /// # Errors
     /// Where that namespace can't be seen or entered.
-    pub(crate) fn clear(&mut self, record: &Record, dry_run: bool) -> Result<Cleared> {
+    pub(crate) fn clear(&mut self, record: &LeaseRecord, dry_run: bool) -> Result<Cleared> {
         let Some(netns) = self.netns_of(record)? else {
             // With its namespace went all that was changed there.
             if !dry_run {
@@ -49,19 +49,19 @@ impl Records {
     }
 
     /// The namespace that a record's changes were made in; `None` if it is gone.
-    fn netns_of(&self, record: &Record) -> Result<Option<NetNs>> {
+    fn netns_of(&self, record: &LeaseRecord) -> Result<Option<NetNs>> {
         // Outside of a single nothing was changed.
         if !record.pair {
             return Ok(Some(self.here.clone()));
         }
-        if record.anchor_netns != self.here.identity()? {
+        if record.owner_netns != self.here.identity()? {
             return record.netns_elsewhere();
         }
         Ok(Some(self.here.clone()).filter(|_| record.is_in(&self.links)))
     }
 
-    /// As [`Records::clear`], in this namespace.
-    fn clear_here(&mut self, record: &Record, dry_run: bool) -> Result<Cleared> {
+    /// As [`LeaseJournal::clear`], in this namespace.
+    fn clear_here(&mut self, record: &LeaseRecord, dry_run: bool) -> Result<Cleared> {
         let mut cleared = Cleared::default();
         let mut failures = Vec::new();
         let needed = self.needed_by_others(record)?;
@@ -87,12 +87,12 @@ impl Records {
                 None => self.put_back(change, dry_run),
             };
             match done {
-                Ok(Some(Restored::Back)) => {
+                Ok(Some(Restored::Yes)) => {
                     cleared
                         .restored
                         .push(format!("{change} = {}", change.before));
                 }
-                Ok(Some(Restored::Others)) => {
+                Ok(Some(Restored::ChangedByOthers)) => {
                     let text = format!("{change}: somebody else has set it since");
                     cleared.kept.push(text);
                 }
@@ -112,7 +112,8 @@ impl Records {
         if let Some(nic) = &record.lro {
             // Of another NIC's leases this one needs nothing.
             let forwards = needed.iter().any(|(of, key, _)| {
-                *of == nic.ifindex && matches!(key, Key::Forward4 | Key::Forward6 | Key::Router6)
+                *of == nic.ifindex
+                    && matches!(key, Sysctl::Forward4 | Sysctl::Forward6 | Sysctl::Router6)
             });
             match self.lro_back(nic, forwards, dry_run) {
                 Ok(Some(text)) => cleared.restored.push(text),
@@ -130,13 +131,16 @@ impl Records {
     }
 
     /// The switches that other leases need, whose netkits are there.
-    fn needed_by_others(&mut self, record: &Record) -> Result<Vec<(Option<Ifindex>, Key, String)>> {
+    fn needed_by_others(
+        &mut self,
+        record: &LeaseRecord,
+    ) -> Result<Vec<(Option<Ifindex>, Sysctl, String)>> {
         let mut needed = Vec::new();
-        let others: Vec<Record> = self
+        let others: Vec<LeaseRecord> = self
             .all
             .iter()
             .filter(|other| {
-                other.file() != record.file() && other.anchor_netns == record.anchor_netns
+                other.file() != record.file() && other.owner_netns == record.owner_netns
             })
             .cloned()
             .collect();
@@ -153,10 +157,10 @@ impl Records {
     }
 
     /// The rules that no other lease needs.
-    fn rules_of_nobody(&mut self, record: &Record) -> Result<Vec<Rule>> {
+    fn rules_of_nobody(&mut self, record: &LeaseRecord) -> Result<Vec<Rule>> {
         let mut rules = record.rules.clone();
         let others = self.all.iter().filter(|other| {
-            other.file() != record.file() && other.anchor_netns == record.anchor_netns
+            other.file() != record.file() && other.owner_netns == record.owner_netns
         });
         for other in others.cloned().collect::<Vec<_>>() {
             // Where that is not known it may need them.
@@ -210,7 +214,7 @@ impl Records {
         }
         if !dry_run {
             // Somebody else has made a router of it since: then it stays off.
-            for key in [Key::Forward4, Key::Router6] {
+            for key in [Sysctl::Forward4, Sysctl::Router6] {
                 if key.read(&link.name).is_ok_and(|value| value != "0") {
                     return Ok(None);
                 }
@@ -221,7 +225,7 @@ impl Records {
     }
 
     /// Puts a switch back; `None` if its device is gone.
-    fn put_back(&mut self, change: &Change, dry_run: bool) -> Result<Option<Restored>> {
+    fn put_back(&mut self, change: &SysctlChange, dry_run: bool) -> Result<Option<Restored>> {
         let Some(ifindex) = change.ifindex else {
             return Ok(None);
         };
@@ -236,12 +240,12 @@ impl Records {
 }
 
 /// Clears away what leases left whose netkits went by themselves; a line for each thing done.
-pub(crate) fn clear_stale(dry_run: bool) -> Result<Vec<(Record, Cleared)>> {
-    let mut records = Records::open(dry_run)?;
+pub(crate) fn clear_stale(dry_run: bool) -> Result<Vec<(LeaseRecord, Cleared)>> {
+    let mut journal = LeaseJournal::open(dry_run)?;
     let mut done = Vec::new();
     let mut failures = BTreeSet::new();
-    for record in records.stale(true)? {
-        match records.clear(&record, dry_run) {
+    for record in journal.stale(true)? {
+        match journal.clear(&record, dry_run) {
             Ok(cleared) => done.push((record, cleared)),
             Err(error) => {
                 failures.insert(format!("{}: {error:#}", record.netkit));

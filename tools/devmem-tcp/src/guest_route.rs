@@ -11,7 +11,7 @@
 //! answers for it. For IPv4 that takes no more than a proxy entry (`arp_process`), for IPv6 also
 //! `proxy_ndp` and `forwarding` of the NIC (`ndisc_recv_ns`).
 
-mod fence;
+mod forward_filter;
+pub(crate) mod lease_journal;
 pub(crate) mod plan;
-pub(crate) mod record;
-pub(crate) mod setting;
+pub(crate) mod sysctl;

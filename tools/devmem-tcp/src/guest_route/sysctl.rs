@@ -12,7 +12,7 @@ const ON: &str = "1";
 
 /// A switch that each device has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Key {
+pub(crate) enum Sysctl {
     /// IPv4 packets that come in here are forwarded.
     #[serde(rename = "ipv4.forwarding")]
     Forward4,
@@ -28,7 +28,7 @@ pub(crate) enum Key {
     ProxyNdp,
 }
 
-impl Key {
+impl Sysctl {
     fn parts(self) -> (&'static str, &'static str) {
         match self {
             Self::Forward4 => ("ipv4", "forwarding"),
@@ -75,12 +75,12 @@ impl Key {
 
 /// A switch that is to be on, or was put on, and what it was before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Change {
+pub(crate) struct SysctlChange {
     /// The device's name at that time.
     pub(crate) device: String,
     /// Its number; `None` for one that is yet to be made.
     pub(crate) ifindex: Option<Ifindex>,
-    pub(crate) key: Key,
+    pub(crate) key: Sysctl,
     /// Its value before the first lease that needs it.
     pub(crate) before: String,
     /// The value of `all` at that time.
@@ -91,19 +91,19 @@ pub(crate) struct Change {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Restored {
     /// It is what it was.
-    Back,
+    Yes,
     /// It is not ours any more: somebody else has set it, or `all` of them, since.
-    Others,
+    ChangedByOthers,
 }
 
-impl Change {
+impl SysctlChange {
     /// What is to be noted of this switch; `None` if it is on without our doing.
     ///
     /// `earlier` is what an earlier lease noted of the same switch.
     pub(crate) fn needed(
         device: &str,
         ifindex: Option<Ifindex>,
-        key: Key,
+        key: Sysctl,
         earlier: Option<&Self>,
     ) -> Result<Option<Self>> {
         let now = key.read(device)?;
@@ -123,7 +123,7 @@ impl Change {
     }
 
     /// Whether it is the same switch of the same device.
-    pub(crate) fn is_same(&self, ifindex: Option<Ifindex>, key: Key) -> bool {
+    pub(crate) fn is_same(&self, ifindex: Option<Ifindex>, key: Sysctl) -> bool {
         self.ifindex.is_some() && self.ifindex == ifindex && self.key == key
     }
 
@@ -147,15 +147,15 @@ impl Change {
     pub(crate) fn restore(&self, device: &str, dry_run: bool) -> Result<Restored> {
         let now = self.key.read(device)?;
         if now == self.before {
-            return Ok(Restored::Back);
+            return Ok(Restored::Yes);
         }
         if now != ON || self.was_overruled() {
-            return Ok(Restored::Others);
+            return Ok(Restored::ChangedByOthers);
         }
         if !dry_run {
             self.key.write(device, &self.before)?;
         }
-        Ok(Restored::Back)
+        Ok(Restored::Yes)
     }
 
     /// Whether somebody has since set all devices alike, as a container engine does that starts.
@@ -165,7 +165,7 @@ impl Change {
     }
 }
 
-impl fmt::Display for Change {
+impl fmt::Display for SysctlChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.key.name(&self.device))
     }
@@ -177,12 +177,15 @@ mod tests {
 
     #[test]
     fn names_are_those_of_sysctl() {
-        assert_eq!(Key::Forward4.name("eth0"), "net.ipv4.conf.eth0.forwarding");
         assert_eq!(
-            Key::Forward6.name("eth0.5"),
+            Sysctl::Forward4.name("eth0"),
+            "net.ipv4.conf.eth0.forwarding"
+        );
+        assert_eq!(
+            Sysctl::Forward6.name("eth0.5"),
             "net.ipv6.conf.eth0/5.force_forwarding"
         );
-        let path = Key::ProxyNdp.path("eth0.5");
+        let path = Sysctl::ProxyNdp.path("eth0.5");
         assert_eq!(
             path.to_str(),
             Some("/proc/sys/net/ipv6/conf/eth0.5/proxy_ndp")
@@ -192,14 +195,14 @@ mod tests {
     /// The loopback device forwards nothing anywhere by default; nothing is written.
     #[test]
     fn what_is_off_is_noted_and_what_is_missing_is_an_error() {
-        let change = Change::needed("lo", Some(Ifindex::new(1)), Key::ProxyNdp, None);
+        let change = SysctlChange::needed("lo", Some(Ifindex::new(1)), Sysctl::ProxyNdp, None);
         if let Ok(Some(change)) = change {
             assert_eq!(change.before, "0");
-            assert!(change.is_same(Some(Ifindex::new(1)), Key::ProxyNdp));
-            assert!(!change.is_same(None, Key::ProxyNdp));
-            assert_eq!(change.restore("lo", false).unwrap(), Restored::Back);
+            assert!(change.is_same(Some(Ifindex::new(1)), Sysctl::ProxyNdp));
+            assert!(!change.is_same(None, Sysctl::ProxyNdp));
+            assert_eq!(change.restore("lo", false).unwrap(), Restored::Yes);
         }
-        let error = Change::needed("none such", None, Key::Forward4, None).unwrap_err();
+        let error = SysctlChange::needed("none such", None, Sysctl::Forward4, None).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
     }
 }
