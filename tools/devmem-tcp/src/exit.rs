@@ -15,7 +15,7 @@ the signal's number: ended by a second SIGINT or SIGTERM, or by one while result
 /// What went away while it was used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(crate) enum Gone {
+pub(crate) enum ExitReason {
     /// The physical NIC, and with it what leases from it.
     Nic,
     /// The virtual device that was received on.
@@ -26,7 +26,7 @@ pub(crate) enum Gone {
     Silent,
 }
 
-impl Gone {
+impl ExitReason {
     fn code(self) -> u8 {
         match self {
             Self::Nic => 3,
@@ -39,26 +39,26 @@ impl Gone {
 
 /// The error of something that went away, in one line.
 #[derive(Debug)]
-pub(crate) struct Went {
-    pub(crate) what: Gone,
+pub(crate) struct Disappeared {
+    pub(crate) what: ExitReason,
     pub(crate) text: String,
     /// What to do about it, where there is something.
     pub(crate) remedy: Option<String>,
 }
 
-impl fmt::Display for Went {
+impl fmt::Display for Disappeared {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for Went {}
+impl std::error::Error for Disappeared {}
 
 /// What went away, wherever in an error's chain it is said.
-pub(crate) fn went(error: &anyhow::Error) -> Option<&Went> {
+pub(crate) fn find_disappeared(error: &anyhow::Error) -> Option<&Disappeared> {
     // A context can be downcast, too, but is no link of the chain.
-    let went = error.downcast_ref::<Went>();
-    went.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
+    let found = error.downcast_ref::<Disappeared>();
+    found.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }
 
 /// Several failures, one after the other: code and remedy are those of the first.
@@ -99,7 +99,7 @@ pub(crate) fn first(error: &anyhow::Error) -> &anyhow::Error {
 
 /// The code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
-    went(first(error)).map_or(ExitCode::FAILURE, |went| went.what.code().into())
+    find_disappeared(first(error)).map_or(ExitCode::FAILURE, |found| found.what.code().into())
 }
 
 #[cfg(test)]
@@ -108,9 +108,9 @@ mod tests {
 
     use super::*;
 
-    fn example() -> Went {
-        Went {
-            what: Gone::Device,
+    fn example() -> Disappeared {
+        Disappeared {
+            what: ExitReason::Device,
             text: "recv nk0: nk0 was deleted".to_owned(),
             remedy: None,
         }

@@ -143,8 +143,8 @@ fn main() -> ExitCode {
 /// The error on one line, and on a second, where one is known, the remedy.
 fn complain(error: &anyhow::Error) {
     let first = exit::first(error);
-    let went = exit::went(first).and_then(|went| went.remedy.clone());
-    let remedy = went.or_else(|| remedy::remedy(first));
+    let known = exit::find_disappeared(first).and_then(|found| found.remedy.clone());
+    let remedy = known.or_else(|| remedy::remedy(first));
     let remedy = remedy.map_or(String::new(), |remedy| format!("\n  {remedy}"));
     report::say(format_args!("{error:#}{remedy}"));
 }

@@ -28,7 +28,7 @@ use receiver::{Builder, Finished, Found, Ready, Receiver};
 
 use crate::address::{Address, resolve_all};
 use crate::args::{NetNsArg, Size, netns};
-use crate::exit::{self, Went};
+use crate::exit::{self, Disappeared};
 use crate::report;
 use errors::explained;
 use memory::MemoryArgs;
@@ -243,7 +243,12 @@ fn allow_fds(connections: u32) {
 }
 
 /// The error of something that went away, in one line: what, and what there is of the payload.
-fn went(device: &str, cause: Cause, received: Result<Summary>, restored: Result<()>) -> Went {
+fn went(
+    device: &str,
+    cause: Cause,
+    received: Result<Summary>,
+    restored: Result<()>,
+) -> Disappeared {
     let mut text = format!("recv {device}: {}; ", cause.text);
     match received {
         Ok(summary) => text += &summary.until_then(),
@@ -256,7 +261,7 @@ fn went(device: &str, cause: Cause, received: Result<Summary>, restored: Result<
             text += &format!("; then {error:#}");
         }
     }
-    Went {
+    Disappeared {
         what: cause.what,
         text,
         remedy: cause.remedy,

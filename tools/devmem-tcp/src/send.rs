@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::address::Address;
 use crate::args::{NetNsArg, Size, netns, period};
-use crate::exit::{Gone, Went};
+use crate::exit::{Disappeared, ExitReason};
 use crate::remedy::Hint;
 use crate::{report, room};
 
@@ -360,8 +360,8 @@ fn timed_out(error: &io::Error) -> bool {
 fn silence(text: String) -> Error {
     let remedy = "does the receiver still read? see ss -tnoi; --idle-timeout waits longer; from a dmabuf: does the \
                   device gather? ethtool -K IF tx-scatter-gather on";
-    let (what, remedy) = (Gone::Silent, Some(remedy.to_owned()));
-    Went { what, text, remedy }.into()
+    let (what, remedy) = (ExitReason::Silent, Some(remedy.to_owned()));
+    Disappeared { what, text, remedy }.into()
 }
 
 /// Connects; while nobody listens, again and again until the time is over.

@@ -22,7 +22,7 @@ use super::netns_end::NetnsEnd;
 use super::observer::Observer;
 use super::pool::State;
 use crate::args::NetNsArg;
-use crate::exit::Gone;
+use crate::exit::ExitReason;
 
 /// Between two looks at the namespace, which sends no notification, in milliseconds.
 const TICK: u16 = 200;
@@ -32,7 +32,7 @@ const FIRST_CAUSE: Duration = Duration::from_millis(500);
 /// What went away, in words.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Cause {
-    pub(super) what: Gone,
+    pub(super) what: ExitReason,
     pub(super) text: String,
     pub(super) remedy: Option<String>,
 }
@@ -183,7 +183,7 @@ impl Watched {
         }
         let text = self.netns.gone()?;
         Some(Cause {
-            what: Gone::Netns,
+            what: ExitReason::Netns,
             text,
             remedy: None,
         })
@@ -208,7 +208,7 @@ impl Watched {
             ),
         };
         Cause {
-            what: Gone::Nic,
+            what: ExitReason::Nic,
             text,
             remedy,
         }
@@ -222,7 +222,7 @@ impl Watched {
         };
         let phys = self.nic.as_ref().map_or("IF", |nic| &nic.device);
         Cause {
-            what: Gone::Device,
+            what: ExitReason::Device,
             text: format!("{device} was deleted, and its lease{from} has ended"),
             remedy: Some(format!(
                 "make it anew: devmem-tcp lease --phys {} --queue N --netkit {}",

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::pool::State;
 use super::spread::{Spread, Spreads};
 use super::{Args, beside};
-use crate::exit::{Gone, Went};
+use crate::exit::{Disappeared, ExitReason};
 use crate::remedy::Hint;
 use crate::report;
 
@@ -70,7 +70,7 @@ struct Printed<'a> {
     #[serde(flatten)]
     summary: &'a Summary,
     /// What went away under the receiver and so ended it.
-    gone: Option<Gone>,
+    gone: Option<ExitReason>,
 }
 
 #[derive(Serialize)]
@@ -226,7 +226,12 @@ impl Summary {
     }
 
     /// To stdout, or to stderr if the payload went to stdout.
-    pub(super) fn print(&self, gone: Option<Gone>, json: bool, stdout_taken: bool) -> Result<()> {
+    pub(super) fn print(
+        &self,
+        gone: Option<ExitReason>,
+        json: bool,
+        stdout_taken: bool,
+    ) -> Result<()> {
         let text = if json {
             let summary = self;
             serde_json::to_string(&Printed { summary, gone })? + "\n"
@@ -259,8 +264,8 @@ impl Summary {
                 };
                 let text = format!("recv from {peer}, after {bytes} bytes: {error}{others}");
                 return Err(match connection.remedy {
-                    remedy if connection.silent => Went {
-                        what: Gone::Silent,
+                    remedy if connection.silent => Disappeared {
+                        what: ExitReason::Silent,
                         text,
                         remedy: remedy.map(str::to_owned),
                     }
