@@ -1,8 +1,8 @@
 //! `devmem-tcp show`.
 
-mod change;
 mod clock;
-mod ears;
+mod events;
+mod namespace_watch;
 mod watch;
 
 use std::collections::BTreeMap;

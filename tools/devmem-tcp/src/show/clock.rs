@@ -9,9 +9,9 @@ const DAY: u64 = 24 * 60 * 60;
 
 /// A moment. Displayed as a time of day, serialized with its date, as in RFC 3339.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Moment(Duration);
+pub(super) struct Timestamp(Duration);
 
-impl Moment {
+impl Timestamp {
     pub(super) fn now() -> Self {
         Self(
             SystemTime::now()
@@ -39,7 +39,7 @@ impl Moment {
     }
 }
 
-impl fmt::Display for Moment {
+impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let second = self.0.as_secs() % DAY;
         let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
@@ -48,7 +48,7 @@ impl fmt::Display for Moment {
     }
 }
 
-impl Serialize for Moment {
+impl Serialize for Timestamp {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let (year, month, day) = self.date();
         serializer.collect_str(&format_args!("{year:04}-{month:02}-{day:02}T{self}"))
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     fn at(seconds: u64, millis: u64) -> String {
-        let moment = Moment(Duration::from_secs(seconds) + Duration::from_millis(millis));
+        let moment = Timestamp(Duration::from_secs(seconds) + Duration::from_millis(millis));
         serde_json::to_string(&moment).unwrap()
     }
 

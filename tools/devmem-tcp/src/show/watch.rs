@@ -17,10 +17,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
-use super::change::{Change, Scene, What};
-use super::clock::Moment;
-use super::ears::Ears;
+use super::clock::Timestamp;
 use super::end;
+use super::events::{EventKind, WatchEvent, Watched};
+use super::namespace_watch::NamespaceWatches;
 use crate::report;
 use crate::snapshot::Snapshot;
 use crate::style::Style;
@@ -30,10 +30,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A line of JSON.
 #[derive(Serialize)]
-struct Line {
-    time: Moment,
+struct JsonLine {
+    time: Timestamp,
     #[serde(flatten)]
-    change: Change,
+    event: WatchEvent,
 }
 
 pub(super) fn run(device: Option<&str>, json: bool) -> Result<()> {
@@ -55,79 +55,79 @@ pub(super) fn run(device: Option<&str>, json: bool) -> Result<()> {
 
 fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()> {
     // The ears first: what changes after the first look is heard.
-    let mut ears = Ears::open()?;
-    let mut scene = look()?;
+    let mut watches = NamespaceWatches::open()?;
+    let mut watched = take_snapshot()?;
     if !json {
-        let noun = if ears.count() == 1 {
+        let noun = if watches.count() == 1 {
             "namespace"
         } else {
             "namespaces"
         };
-        let text = format!("{} {noun}, until Ctrl-C", ears.count());
-        report::text(&to_text(Moment::now(), What::Watching, &text))?;
+        let text = format!("{} {noun}, until Ctrl-C", watches.count());
+        report::text(&to_text(Timestamp::now(), EventKind::Watching, &text))?;
     } else {
-        print(Change::new(What::Watching), true)?;
+        print(WatchEvent::new(EventKind::Watching), true)?;
     }
-    while ears.wait(signalled)? {
+    while watches.wait(signalled)? {
         let began = Instant::now();
-        let mut now = match look() {
+        let mut now = match take_snapshot() {
             Ok(now) => now,
             // Something went in the midst of it: the next look will say what.
             Err(error) => {
                 tracing::debug!("{error:#}");
                 thread::sleep(PAUSE);
-                look()?
+                take_snapshot()?
             }
         };
-        now.remember(&scene);
-        for change in now.since(&scene) {
-            if device.is_none_or(|device| change.names(device)) {
-                print(change, json)?;
+        now.remember(&watched);
+        for event in now.since(&watched) {
+            if device.is_none_or(|device| event.names(device)) {
+                print(event, json)?;
             }
         }
-        scene = now;
+        watched = now;
         thread::sleep(PAUSE.saturating_sub(began.elapsed()));
     }
     Ok(())
 }
 
 /// One look. The snapshot is not kept: it keeps namespaces alive.
-fn look() -> Result<Scene> {
-    Scene::of(&Snapshot::take()?)
+fn take_snapshot() -> Result<Watched> {
+    Watched::of(&Snapshot::take()?)
 }
 
-fn print(change: Change, json: bool) -> Result<()> {
-    let time = Moment::now();
+fn print(event: WatchEvent, json: bool) -> Result<()> {
+    let time = Timestamp::now();
     if json {
-        return report::json(&Line { time, change });
+        return report::json(&JsonLine { time, event });
     }
-    report::text(&to_text(time, change.what, &words(&change)))
+    report::text(&to_text(time, event.what, &words(&event)))
 }
 
 /// `12:00:00.000Z  leased       eth1 rx 3 -> box/nk0 rx 1`.
-fn to_text(time: Moment, what: What, words: &str) -> String {
+fn to_text(time: Timestamp, what: EventKind, words: &str) -> String {
     let style = Style::stdout();
     let padded = format!("{:<11}", what.words());
     let what = match what {
-        What::Watching => style.dim(&padded),
-        What::Leased | What::Bound | What::DeviceCame => style.good(&padded),
-        What::LeaseMoved => style.warn(&padded),
-        What::LeaseEnded | What::Unbound | What::DeviceWent => style.bad(&padded),
+        EventKind::Watching => style.dim(&padded),
+        EventKind::Leased | EventKind::Bound | EventKind::DeviceCame => style.good(&padded),
+        EventKind::LeaseMoved => style.warn(&padded),
+        EventKind::LeaseEnded | EventKind::Unbound | EventKind::DeviceWent => style.bad(&padded),
     };
     format!("{}  {what}  {words}\n", style.dim(&time.to_string()))
 }
 
-fn words(change: &Change) -> String {
-    if let Some(device) = &change.device {
+fn words(event: &WatchEvent) -> String {
+    if let Some(device) = &event.device {
         let name = match device.netns.as_str() {
             "" => device.device.clone(),
             netns => format!("{netns}/{}", device.device),
         };
         return format!("{name} ({}, ifindex {})", device.kind, device.ifindex);
     }
-    let ends = [&change.phys, &change.virt].into_iter().flatten();
+    let ends = [&event.phys, &event.virt].into_iter().flatten();
     let mut text = ends.map(end).collect::<Vec<_>>().join(" -> ");
-    if let Some(dmabuf) = change.dmabuf {
+    if let Some(dmabuf) = event.dmabuf {
         text += &format!(", dmabuf {dmabuf}");
     }
     text

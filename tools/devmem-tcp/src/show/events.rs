@@ -8,7 +8,7 @@ use crate::snapshot::{End, Identity, LeaseView, Snapshot};
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum What {
+pub(super) enum EventKind {
     /// The watch has begun: from here on nothing is missed.
     Watching,
     DeviceCame,
@@ -21,7 +21,7 @@ pub(super) enum What {
     Unbound,
 }
 
-impl What {
+impl EventKind {
     pub(super) fn words(self) -> &'static str {
         match self {
             Self::Watching => "watching",
@@ -75,8 +75,8 @@ impl Bound {
 
 /// A change, without its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Change {
-    pub(super) what: What,
+pub(super) struct WatchEvent {
+    pub(super) what: EventKind,
     /// The physical queue.
     pub(super) phys: Option<End>,
     /// The netkit's queue that leases it.
@@ -86,8 +86,8 @@ pub(super) struct Change {
     pub(super) device: Option<Device>,
 }
 
-impl Change {
-    pub(super) fn new(what: What) -> Self {
+impl WatchEvent {
+    pub(super) fn new(what: EventKind) -> Self {
         Self {
             what,
             phys: None,
@@ -108,13 +108,13 @@ impl Change {
 
 /// What of a snapshot can change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Scene {
+pub(super) struct Watched {
     devices: Vec<Device>,
     leases: Vec<LeaseView>,
     bound: Vec<Bound>,
 }
 
-impl Scene {
+impl Watched {
     pub(super) fn of(snapshot: &Snapshot) -> anyhow::Result<Self> {
         let leases = snapshot.leases()?;
         let (mut devices, mut bound) = (Vec::new(), Vec::new());
@@ -178,31 +178,31 @@ impl Scene {
 
     /// How this differs from what was before. Ends come first, the inner before the outer, then
     /// what began, the outer before the inner.
-    pub(super) fn since(&self, before: &Self) -> Vec<Change> {
-        let mut changes = Vec::new();
+    pub(super) fn since(&self, before: &Self) -> Vec<WatchEvent> {
+        let mut events = Vec::new();
         for old in without(&before.bound, &self.bound, Bound::is) {
-            changes.push(binding(What::Unbound, old));
+            events.push(binding(EventKind::Unbound, old));
         }
         for old in without(&before.leases, &self.leases, same_lease) {
-            changes.push(lease(What::LeaseEnded, old));
+            events.push(lease(EventKind::LeaseEnded, old));
         }
         for old in without(&before.devices, &self.devices, Device::is) {
-            changes.push(device(What::DeviceWent, old));
+            events.push(device(EventKind::DeviceWent, old));
         }
         for new in without(&self.devices, &before.devices, Device::is) {
-            changes.push(device(What::DeviceCame, new));
+            events.push(device(EventKind::DeviceCame, new));
         }
         for new in &self.leases {
             match before.leases.iter().find(|old| same_lease(old, new)) {
-                None => changes.push(lease(What::Leased, new)),
-                Some(old) if !same_ends(old, new) => changes.push(lease(What::LeaseMoved, new)),
+                None => events.push(lease(EventKind::Leased, new)),
+                Some(old) if !same_ends(old, new) => events.push(lease(EventKind::LeaseMoved, new)),
                 Some(_) => {}
             }
         }
         for new in without(&self.bound, &before.bound, Bound::is) {
-            changes.push(binding(What::Bound, new));
+            events.push(binding(EventKind::Bound, new));
         }
-        changes
+        events
     }
 }
 
@@ -236,28 +236,28 @@ fn same_ends(one: &LeaseView, other: &LeaseView) -> bool {
     same_place(&one.phys, &other.phys) && virt(one) == virt(other)
 }
 
-fn binding(what: What, bound: &Bound) -> Change {
-    Change {
+fn binding(what: EventKind, bound: &Bound) -> WatchEvent {
+    WatchEvent {
         phys: Some(bound.phys.clone()),
         virt: bound.virt.clone(),
         dmabuf: Some(bound.dmabuf),
-        ..Change::new(what)
+        ..WatchEvent::new(what)
     }
 }
 
-fn lease(what: What, lease: &LeaseView) -> Change {
-    Change {
+fn lease(what: EventKind, lease: &LeaseView) -> WatchEvent {
+    WatchEvent {
         phys: Some(lease.phys.clone()),
         virt: Some(lease.virt.clone()),
         dmabuf: lease.dmabuf,
-        ..Change::new(what)
+        ..WatchEvent::new(what)
     }
 }
 
-fn device(what: What, device: &Device) -> Change {
-    Change {
+fn device(what: EventKind, device: &Device) -> WatchEvent {
+    WatchEvent {
         device: Some(device.clone()),
-        ..Change::new(what)
+        ..WatchEvent::new(what)
     }
 }
 
@@ -277,24 +277,24 @@ mod tests {
         }
     }
 
-    fn leased(phys: End, virt: End) -> Scene {
-        Scene {
+    fn leased(phys: End, virt: End) -> Watched {
+        Watched {
             leases: vec![LeaseView {
                 phys,
                 virt,
                 dmabuf: None,
             }],
-            ..Scene::default()
+            ..Watched::default()
         }
     }
 
-    fn whats(new: &Scene, old: &Scene) -> Vec<What> {
-        new.since(old).iter().map(|change| change.what).collect()
+    fn whats(new: &Watched, old: &Watched) -> Vec<EventKind> {
+        new.since(old).iter().map(|event| event.what).collect()
     }
 
     #[test]
     fn a_lease_begins_is_bound_and_ends() {
-        let empty = Scene::default();
+        let empty = Watched::default();
         let lease = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
         let mut bound = lease.clone();
         bound.bound.push(Bound {
@@ -302,26 +302,32 @@ mod tests {
             virt: Some(end(2, "nk0", 2, 1)),
             dmabuf: DmabufId::new(7),
         });
-        assert_eq!(whats(&lease, &empty), [What::Leased]);
-        assert_eq!(whats(&bound, &lease), [What::Bound]);
-        assert_eq!(whats(&lease, &bound), [What::Unbound]);
-        assert_eq!(whats(&empty, &lease), [What::LeaseEnded]);
+        assert_eq!(whats(&lease, &empty), [EventKind::Leased]);
+        assert_eq!(whats(&bound, &lease), [EventKind::Bound]);
+        assert_eq!(whats(&lease, &bound), [EventKind::Unbound]);
+        assert_eq!(whats(&empty, &lease), [EventKind::LeaseEnded]);
         // All at once: the inner end first.
-        assert_eq!(whats(&empty, &bound), [What::Unbound, What::LeaseEnded]);
+        assert_eq!(
+            whats(&empty, &bound),
+            [EventKind::Unbound, EventKind::LeaseEnded]
+        );
         assert_eq!(whats(&bound, &bound), []);
     }
 
     #[test]
     fn another_binding_of_the_same_queue_is_an_end_and_a_beginning() {
-        let bound = |dmabuf| Scene {
+        let bound = |dmabuf| Watched {
             bound: vec![Bound {
                 phys: end(1, "eth1", 3, 3),
                 virt: None,
                 dmabuf: DmabufId::new(dmabuf),
             }],
-            ..Scene::default()
+            ..Watched::default()
         };
-        assert_eq!(whats(&bound(2), &bound(1)), [What::Unbound, What::Bound]);
+        assert_eq!(
+            whats(&bound(2), &bound(1)),
+            [EventKind::Unbound, EventKind::Bound]
+        );
     }
 
     #[test]
@@ -329,11 +335,11 @@ mod tests {
         let here = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
         let nic_moved = leased(end(5, "eth1", 8, 3), end(2, "nk0", 2, 1));
         let guest_moved = leased(end(1, "eth1", 3, 3), end(6, "nk0", 4, 1));
-        assert_eq!(whats(&nic_moved, &here), [What::LeaseMoved]);
-        assert_eq!(whats(&guest_moved, &here), [What::LeaseMoved]);
+        assert_eq!(whats(&nic_moved, &here), [EventKind::LeaseMoved]);
+        assert_eq!(whats(&guest_moved, &here), [EventKind::LeaseMoved]);
         assert_eq!(
             whats(&guest_moved, &nic_moved),
-            [What::LeaseEnded, What::Leased]
+            [EventKind::LeaseEnded, EventKind::Leased]
         );
     }
 
@@ -361,9 +367,9 @@ mod tests {
 
     #[test]
     fn a_change_names_the_devices_at_both_ends() {
-        let empty = Scene::default();
+        let empty = Watched::default();
         let lease = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
-        let change = &lease.since(&empty)[0];
-        assert!(change.names("eth1") && change.names("nk0") && !change.names("eth2"));
+        let event = &lease.since(&empty)[0];
+        assert!(event.names("eth1") && event.names("nk0") && !event.names("eth2"));
     }
 }

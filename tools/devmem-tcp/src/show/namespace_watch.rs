@@ -22,10 +22,10 @@ const NAMED: &str = "/run/netns";
 /// No notification is sent for a lease (`netdev_nl_queue_create_doit`), none for the binding of a
 /// queue whose device is down, nor for a namespace without a name: these are looked for, twice a
 /// second.
-const LOOK: Duration = Duration::from_millis(500);
+const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 /// One namespace's sockets.
-struct Ear {
+struct NamespaceWatch {
     identity: Identity,
     pools: Events,
     links: LinkEvents,
@@ -33,22 +33,22 @@ struct Ear {
     queues: Option<(Netdev, Vec<Queue>)>,
 }
 
-impl Ear {
+impl NamespaceWatch {
     fn open(netns: &NetNs) -> netdev::Result<Self> {
         let pools = Netdev::open_in(netns)?.events(&[Group::Mgmt, Group::PagePool])?;
         // Listening before what is there is looked at.
         let links = Link::open_in(netns)?.events()?;
-        let mut ear = Self {
+        let mut watch = Self {
             identity: netns.identity()?,
             pools,
             links,
             queues: None,
         };
-        ear.mind_queues(netns)?;
-        Ok(ear)
+        watch.poll_queues(netns)?;
+        Ok(watch)
     }
 
-    fn mind_queues(&mut self, netns: &NetNs) -> netdev::Result<()> {
+    fn poll_queues(&mut self, netns: &NetNs) -> netdev::Result<()> {
         let links = Link::open_in(netns)?.list()?;
         let physical = links.iter().any(netdev::LinkInfo::is_physical);
         if physical && self.queues.is_none() {
@@ -64,15 +64,15 @@ impl Ear {
         let now = Some(Instant::now());
         let mut any = false;
         // An error is one of lost events: there was something, and what is left comes next time.
-        while let Some(heard) = self.pools.next(now).transpose() {
+        while let Some(event) = self.pools.next(now).transpose() {
             any = true;
-            if heard.is_err() {
+            if event.is_err() {
                 break;
             }
         }
-        while let Some(heard) = self.links.next(now).transpose() {
+        while let Some(event) = self.links.next(now).transpose() {
             any = true;
-            if heard.is_err() {
+            if event.is_err() {
                 break;
             }
         }
@@ -80,7 +80,7 @@ impl Ear {
     }
 
     /// Whether a queue's lease or binding is other than at the last look.
-    fn looks_different(&mut self) -> bool {
+    fn queues_changed(&mut self) -> bool {
         let Some((netdev, before)) = &mut self.queues else {
             return false;
         };
@@ -93,36 +93,36 @@ impl Ear {
 }
 
 /// The ears.
-pub(super) struct Ears {
-    ears: Vec<Ear>,
+pub(super) struct NamespaceWatches {
+    watches: Vec<NamespaceWatch>,
     /// Hears of names that come and go; none where it can't be had.
     names: Option<Inotify>,
     named: bool,
-    looked: Instant,
+    polled_at: Instant,
 }
 
-impl Ears {
+impl NamespaceWatches {
     pub(super) fn open() -> Result<Self> {
         let flags = InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC;
-        let mut ears = Self {
-            ears: Vec::new(),
+        let mut watches = Self {
+            watches: Vec::new(),
             names: Inotify::init(flags).ok(),
             named: false,
-            looked: Instant::now(),
+            polled_at: Instant::now(),
         };
-        ears.refresh()?;
-        Ok(ears)
+        watches.refresh()?;
+        Ok(watches)
     }
 
     pub(super) fn count(&self) -> usize {
-        self.ears.len()
+        self.watches.len()
     }
 
     /// Waits until something has changed, somewhere, or may have. `false` when `end` became
     /// readable, or who reads standard output has gone.
     pub(super) fn wait(&mut self, end: impl AsFd) -> Result<bool> {
         loop {
-            let left = (self.looked + LOOK).saturating_duration_since(Instant::now());
+            let left = (self.polled_at + POLL_INTERVAL).saturating_duration_since(Instant::now());
             let stdout = io::stdout();
             let mut fds = vec![
                 PollFd::new(end.as_fd(), PollFlags::POLLIN),
@@ -141,22 +141,22 @@ impl Ears {
             if fds.iter().take(2).any(|fd| fd.any() == Some(true)) {
                 return Ok(false);
             }
-            if self.heard()? {
+            if self.changed()? {
                 return Ok(true);
             }
         }
     }
 
     fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let ears = self.ears.iter();
-        let sockets = ears.flat_map(|ear| [ear.pools.as_fd(), ear.links.as_fd()]);
+        let watches = self.watches.iter();
+        let sockets = watches.flat_map(|watch| [watch.pools.as_fd(), watch.links.as_fd()]);
         sockets.chain(self.names.iter().map(AsFd::as_fd))
     }
 
-    fn heard(&mut self) -> Result<bool> {
+    fn changed(&mut self) -> Result<bool> {
         let mut any = false;
-        for ear in &mut self.ears {
-            any |= ear.drain();
+        for watch in &mut self.watches {
+            any |= watch.drain();
         }
         let mut names = false;
         while self
@@ -166,11 +166,11 @@ impl Ears {
         {
             names = true;
         }
-        if names || any || self.looked.elapsed() >= LOOK {
-            self.looked = Instant::now();
+        if names || any || self.polled_at.elapsed() >= POLL_INTERVAL {
+            self.polled_at = Instant::now();
             any |= self.refresh()? | names;
-            for ear in &mut self.ears {
-                any |= ear.looks_different();
+            for watch in &mut self.watches {
+                any |= watch.queues_changed();
             }
         }
         Ok(any)
@@ -186,23 +186,28 @@ impl Ears {
         for seen in &visible {
             let identity = seen.identity();
             identities.push(identity);
-            if let Some(ear) = self.ears.iter_mut().find(|ear| ear.identity == identity) {
-                let minded = seen.open().and_then(|netns| ear.mind_queues(&netns));
-                any |= minded.is_err();
+            if let Some(watch) = self
+                .watches
+                .iter_mut()
+                .find(|watch| watch.identity == identity)
+            {
+                let polled = seen.open().and_then(|netns| watch.poll_queues(&netns));
+                any |= polled.is_err();
                 continue;
             }
-            match seen.open().and_then(|netns| Ear::open(&netns)) {
-                Ok(ear) => {
-                    self.ears.push(ear);
+            match seen.open().and_then(|netns| NamespaceWatch::open(&netns)) {
+                Ok(watch) => {
+                    self.watches.push(watch);
                     any = true;
                 }
                 // Gone meanwhile, or another user's.
                 Err(error) => tracing::debug!("passed over: {error}"),
             }
         }
-        let before = self.ears.len();
-        self.ears.retain(|ear| identities.contains(&ear.identity));
-        Ok(any || before != self.ears.len())
+        let before = self.watches.len();
+        self.watches
+            .retain(|watch| identities.contains(&watch.identity));
+        Ok(any || before != self.watches.len())
     }
 
     /// The folder of names is there from the first name on.
