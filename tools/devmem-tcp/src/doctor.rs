@@ -4,16 +4,16 @@
 //! Each check is a small function in the table of its file; what the kernel would refuse is found
 //! by requests that it must refuse.
 
+mod check;
 mod driver;
-mod left;
-mod line;
+mod leftovers;
 mod link;
 mod listening;
 mod machine;
 mod memory;
+mod namespace;
 mod netkit;
 mod nic;
-mod place;
 mod print;
 mod probe;
 mod providers;
@@ -32,12 +32,12 @@ use crate::address::Address;
 use crate::args::{NetNsArg, Pages, Size, netns};
 use crate::report;
 use crate::style::Style;
-use line::{Area, Line, Status};
+use check::{Area, CheckResult, Status};
 use listening::Listening;
 use machine::{Machine, Wanted};
+use namespace::Namespace;
 use netkit::Netkit;
 use nic::Nic;
-use place::Place;
 use print::{Report, Summary, works};
 
 #[derive(clap::Args)]
@@ -75,15 +75,19 @@ pub(crate) struct Args {
 
 /// Success only if receiving would work.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    let place = Place::new(netns(args.netns.as_ref())?)?;
-    let machine = Machine::look(place.clone(), wanted(args), again(args, &place));
-    let mut checks = line::run(machine::CHECKS, &machine, None);
-    checks.extend(line::run(memory::CHECKS, &machine, None));
-    checks.extend(line::run(providers::CHECKS, &machine, None));
-    checks.extend(line::run(left::CHECKS, &machine, None));
+    let namespace = Namespace::new(netns(args.netns.as_ref())?)?;
+    let machine = Machine::look(
+        namespace.clone(),
+        wanted(args),
+        rerun_arguments(args, &namespace),
+    );
+    let mut checks = check::run(machine::CHECKS, &machine, None);
+    checks.extend(check::run(memory::CHECKS, &machine, None));
+    checks.extend(check::run(providers::CHECKS, &machine, None));
+    checks.extend(check::run(leftovers::CHECKS, &machine, None));
     let report = match &args.device {
         Some(name) => {
-            checks.extend(device(&machine, place, name, &args.queues)?);
+            checks.extend(device(&machine, namespace, name, &args.queues)?);
             Report {
                 device: Some(name.clone()),
                 receives: works(&checks, Area::Rx),
@@ -93,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 nics: Vec::new(),
             }
         }
-        None => all(&machine, &place, checks)?,
+        None => all(&machine, &namespace, checks)?,
     };
     if args.json {
         report::json(&report)?;
@@ -119,10 +123,10 @@ fn wanted(args: &Args) -> Wanted {
 }
 
 /// The arguments of the present run, for a remedy that is another run; without the size.
-fn again(args: &Args, place: &Place) -> String {
+fn rerun_arguments(args: &Args, namespace: &Namespace) -> String {
     let mut words: Vec<String> = args.device.iter().cloned().collect();
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
-    if let Some(netns) = place.argument() {
+    if let Some(netns) = namespace.argument() {
         option("--netns", netns.to_owned());
     }
     if args.memory != Choice::default() {
@@ -141,39 +145,44 @@ fn again(args: &Args, place: &Place) -> String {
 }
 
 /// All checks of a NIC, or of a netkit and of the NIC behind it.
-fn device(machine: &Machine, place: Place, name: &str, queues: &[QueueId]) -> Result<Vec<Line>> {
-    let link = Link::open_in(&place.netns)?.by_name(name)?;
+fn device(
+    machine: &Machine,
+    namespace: Namespace,
+    name: &str,
+    queues: &[QueueId],
+) -> Result<Vec<CheckResult>> {
+    let link = Link::open_in(&namespace.netns)?.by_name(name)?;
     let listening = Listening {
-        place: place.clone(),
+        namespace: namespace.clone(),
         link: link.clone(),
         wanted: machine.wanted.clone(),
     };
-    let mut lines = line::run(listening::CHECKS, &listening, Some(&link.name));
+    let mut lines = check::run(listening::CHECKS, &listening, Some(&link.name));
     if link.is_physical() {
-        let nic = Nic::look(machine, place, link, queues, None)?;
+        let nic = Nic::look(machine, namespace, link, queues, None)?;
         lines.extend(of_nic(&nic));
         return Ok(lines);
     }
     let name = link.name.clone();
-    let netkit = Netkit::look(machine, place, link, queues)?;
-    lines.extend(line::run(netkit::CHECKS, &netkit, Some(&name)));
+    let netkit = Netkit::look(machine, namespace, link, queues)?;
+    lines.extend(check::run(netkit::CHECKS, &netkit, Some(&name)));
     if let Some(nic) = netkit.nic(machine) {
         lines.extend(of_nic(&nic?));
     }
     Ok(lines)
 }
 
-fn of_nic(nic: &Nic) -> Vec<Line> {
+fn of_nic(nic: &Nic) -> Vec<CheckResult> {
     let tables = [
         driver::CHECKS,
         link::CHECKS,
         queues::CHECKS,
         steering::CHECKS,
         listening::OF_NIC,
-        left::OF_NIC,
+        leftovers::OF_NIC,
     ];
-    let run = |table: &&[line::Check<Nic>]| line::run(table, nic, Some(nic.name()));
-    let mut lines: Vec<Line> = tables.iter().flat_map(run).collect();
+    let run = |table: &&[check::Check<Nic>]| check::run(table, nic, Some(nic.name()));
+    let mut lines: Vec<CheckResult> = tables.iter().flat_map(run).collect();
     if works(&lines, Area::Rx) {
         lines.extend(run(&listening::REST));
     }
@@ -181,9 +190,9 @@ fn of_nic(nic: &Nic) -> Vec<Line> {
 }
 
 /// The checks of the machine, and a line for each NIC.
-fn all(machine: &Machine, place: &Place, checks: Vec<Line>) -> Result<Report> {
+fn all(machine: &Machine, namespace: &Namespace, checks: Vec<CheckResult>) -> Result<Report> {
     let mut nics = Vec::new();
-    netkit::each_nic(machine, place, |nic| {
+    netkit::each_nic(machine, namespace, |nic| {
         let lines = of_nic(&nic);
         let can = |area| works(&checks, area) && works(&lines, area);
         let failed = lines.iter().filter(|line| line.status == Status::Fail);

@@ -2,7 +2,7 @@
 
 use netdev::{HeaderSplit, shell_word};
 
-use super::line::{Area, Check, Finding};
+use super::check::{Area, Check, Finding};
 use super::nic::Nic;
 use super::probe::{QueueApi, Settable};
 
@@ -100,7 +100,7 @@ fn is_on(nic: &Nic) -> bool {
 /// What switches header split on and the threshold off: ethtool 6.14 cannot do the latter.
 fn apply(nic: &Nic) -> String {
     let arguments = format!("apply {} --header-split", shell_word(nic.name()));
-    nic.place.ours(&arguments)
+    nic.namespace.ours(&arguments)
 }
 
 /// A bind asks what was set, not what the driver does by itself (`netif_mp_open_rxq`).

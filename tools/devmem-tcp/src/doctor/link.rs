@@ -4,7 +4,7 @@ use std::fs;
 
 use netdev::{Xdp, XdpMode, shell_word};
 
-use super::line::{Area, Check, Finding};
+use super::check::{Area, Check, Finding};
 use super::nic::Nic;
 
 /// A niov, where the memory is not of larger pieces.
@@ -52,7 +52,7 @@ fn up(nic: &Nic) -> Option<Finding> {
         Finding::ok("up")
     } else {
         let command = format!("ip link set dev {} up", shell_word(nic.name()));
-        Finding::fail("down").remedy(nic.place.command(&command))
+        Finding::fail("down").remedy(nic.namespace.command(&command))
     })
 }
 
@@ -80,7 +80,7 @@ fn xdp(nic: &Nic) -> Option<Finding> {
     };
     let Some(id) = prog_id else {
         let command = format!("bpftool net show dev {}", shell_word(nic.name()));
-        return Some(Finding::fail(words).remedy(nic.place.command(&command)));
+        return Some(Finding::fail(words).remedy(nic.namespace.command(&command)));
     };
     let found = format!("program {id}, {words}");
     let remedy = match link_of(id) {
@@ -88,7 +88,7 @@ fn xdp(nic: &Nic) -> Option<Finding> {
         Some(link) => format!("bpftool link detach id {link}"),
         None => format!("ip link set dev {} {flag} off", shell_word(nic.name())),
     };
-    Some(Finding::fail(found).remedy(nic.place.command(&remedy)))
+    Some(Finding::fail(found).remedy(nic.namespace.command(&remedy)))
 }
 
 /// The BPF link that holds this program, by what the processes' descriptors tell of themselves
@@ -118,7 +118,7 @@ fn mtu(nic: &Nic) -> Option<Finding> {
     } else {
         let command = format!("ip link set dev {} mtu 1500", shell_word(nic.name()));
         Finding::warn(found + ": too small for IPv6, and pages stay all but empty")
-            .remedy(nic.place.command(&command))
+            .remedy(nic.namespace.command(&command))
     })
 }
 
@@ -143,7 +143,7 @@ fn coalesce(nic: &Nic) -> Option<Finding> {
                     PAGE + HEADERS
                 );
                 Finding::warn(format!("{found}; the other end needs the same mtu"))
-                    .remedy(nic.place.command(&command))
+                    .remedy(nic.namespace.command(&command))
             }
             _ => Finding::warn(found + ", and neither mtu nor coalescing can change it"),
         },

@@ -6,10 +6,10 @@ use devmem::listen::{self, SocketOptions};
 use netdev::{Action, FlowRule, LinkInfo, QueueId};
 use nic::{Error, Plan, RunDir};
 
-use super::line::{Area, Check, Finding};
+use super::check::{Area, Check, Finding};
 use super::machine::Wanted;
+use super::namespace::Namespace;
 use super::nic::Nic;
-use super::place::Place;
 use crate::address::resolve_all;
 use crate::plan::flows;
 use crate::remedy;
@@ -17,7 +17,7 @@ use crate::remedy;
 /// The addresses, in the namespace of the device that is received on.
 #[derive(Debug)]
 pub(super) struct Listening {
-    pub(super) place: Place,
+    pub(super) namespace: Namespace,
     pub(super) link: LinkInfo,
     pub(super) wanted: Wanted,
 }
@@ -95,7 +95,7 @@ impl Wanted {
 
 fn address(listening: &Listening) -> Option<Finding> {
     let Listening {
-        place,
+        namespace,
         link,
         wanted,
     } = listening;
@@ -104,9 +104,9 @@ fn address(listening: &Listening) -> Option<Finding> {
     }
     // All of them at once, as `recv` has them.
     let bind = || -> anyhow::Result<Vec<listen::Bound>> {
-        let all = resolve_all(&wanted.listen, &place.netns, link.ifindex)?;
+        let all = resolve_all(&wanted.listen, &namespace.netns, link.ifindex)?;
         let bind = |at| listen::bind(at, &SocketOptions::default());
-        let bound = place
+        let bound = namespace
             .netns
             .run(|| all.into_iter().map(bind).collect::<Result<_, _>>())?;
         Ok(bound?)

@@ -8,15 +8,15 @@ use memory::Choice;
 use netdev::{BindOptions, Error, Ifindex, Lease, Netdev, QueueId};
 use udmabuf::HugePage;
 
-use super::line::{Area, Check, Finding};
-use super::place::{Place, program};
+use super::check::{Area, Check, Finding};
+use super::namespace::{Namespace, program};
 use crate::address::Address;
 
 /// What is known of the machine.
 #[derive(Debug)]
 pub(super) struct Machine {
     /// Where the device is.
-    pub(super) place: Place,
+    pub(super) namespace: Namespace,
     /// The memory that is asked about.
     pub(super) wanted: Wanted,
     /// What comes behind `doctor` on a command line like the present one.
@@ -70,14 +70,14 @@ enum Answer {
 }
 
 impl Machine {
-    pub(super) fn look(place: Place, wanted: Wanted, arguments: String) -> Self {
+    pub(super) fn look(namespace: Namespace, wanted: Wanted, arguments: String) -> Self {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let release = release.trim().to_owned();
         Self {
-            bind: Answer::of(bind(&place)),
-            lease: Answer::of(lease(&place)),
+            bind: Answer::of(bind(&namespace)),
+            lease: Answer::of(lease(&namespace)),
             config: config(&release),
-            place,
+            namespace,
             wanted,
             arguments,
             release,
@@ -124,25 +124,25 @@ impl Answer {
 const NOBODY: u32 = i32::MAX as u32;
 
 /// Asks for a binding to no device: privilege is looked at first, `GENL_UNS_ADMIN_PERM`.
-fn bind(place: &Place) -> Option<Error> {
+fn bind(namespace: &Namespace) -> Option<Error> {
     let refused = || {
         let null = File::open("/dev/null");
         let null = null.map_err(|e| Error::from_io("open", "/dev/null", &e))?;
         let queues = [QueueId::new(0)];
-        let netdev = Netdev::open_in(&place.netns)?;
+        let netdev = Netdev::open_in(&namespace.netns)?;
         netdev.bind_rx(Ifindex::new(NOBODY), null, &queues, BindOptions::default())
     };
     refused().err()
 }
 
 /// Asks for a lease to no device: `GENL_ADMIN_PERM`, which counts in the initial user namespace.
-fn lease(place: &Place) -> Option<Error> {
+fn lease(namespace: &Namespace) -> Option<Error> {
     let lease = Lease {
         of: Ifindex::new(NOBODY),
         queue: QueueId::new(0),
         netns_id: None,
     };
-    let asked = Netdev::open_in(&place.netns)
+    let asked = Netdev::open_in(&namespace.netns)
         .and_then(|mut netdev| netdev.lease(Ifindex::new(NOBODY), lease));
     asked.err()
 }
@@ -275,12 +275,12 @@ fn initial_user_namespace() -> bool {
 
 fn who() -> String {
     let uid = nix::unistd::geteuid();
-    let place = if initial_user_namespace() {
+    let namespace = if initial_user_namespace() {
         "the initial user namespace"
     } else {
         "a user namespace of its own"
     };
-    format!("uid {uid} in {place}")
+    format!("uid {uid} in {namespace}")
 }
 
 fn become_root(machine: &Machine) -> String {
@@ -298,7 +298,7 @@ mod tests {
 
     fn machine(release: &str, config: Option<&str>) -> Machine {
         Machine {
-            place: Place::new(netdev::NetNs::current().unwrap()).unwrap(),
+            namespace: Namespace::new(netdev::NetNs::current().unwrap()).unwrap(),
             wanted: Wanted::default(),
             arguments: String::new(),
             release: release.to_owned(),

@@ -6,9 +6,9 @@ use std::io::ErrorKind;
 use ::memory::{Available, Choice, check_available};
 use udmabuf::{HugePage, Udmabuf};
 
-use super::line::{Area, Check, Finding};
+use super::check::{Area, Check, Finding};
 use super::machine::{Machine, Wanted};
-use super::place::program;
+use super::namespace::program;
 use crate::args::Size;
 use crate::room;
 
@@ -206,14 +206,14 @@ fn memlock(_: &Machine) -> Option<Finding> {
 fn optmem(machine: &Machine) -> Option<Finding> {
     const WANT: u64 = 64 << 10;
     let read = || number("/proc/sys/net/core/optmem_max");
-    let bytes = machine.place.netns.run(read).ok()??;
+    let bytes = machine.namespace.netns.run(read).ok()??;
     let found = Size(bytes).to_string();
     Some(if bytes >= WANT {
         Finding::ok(found)
     } else {
         let command = "sysctl -w net.core.optmem_max=131072";
         Finding::warn(format!("{found}: few sends fit in flight"))
-            .remedy(machine.place.command(command))
+            .remedy(machine.namespace.command(command))
     })
 }
 
@@ -222,7 +222,7 @@ fn optmem(machine: &Machine) -> Option<Finding> {
 fn rmem(machine: &Machine) -> Option<Finding> {
     const LEAST: u64 = 1 << 20;
     let read = || fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").ok();
-    let limits = machine.place.netns.run(read).ok()??;
+    let limits = machine.namespace.netns.run(read).ok()??;
     let most: u64 = limits.split_whitespace().nth(2)?.parse().ok()?;
     let room = machine.wanted.size / 2;
     let found = format!(
@@ -232,7 +232,7 @@ fn rmem(machine: &Machine) -> Option<Finding> {
     );
     let remedy = |max: u64| {
         let command = format!("sysctl -w net.ipv4.tcp_rmem='4096 131072 {max}'");
-        machine.place.command(&command)
+        machine.namespace.command(&command)
     };
     Some(if most < LEAST.min(room) {
         Finding::warn(found + ": a connection will be slow").remedy(remedy(room.min(32 << 20)))

@@ -9,24 +9,24 @@ use netdev::{
 };
 use receiver::{NicBehind, nic_behind};
 
-use super::line::{Area, Check, Finding};
+use super::check::{Area, Check, Finding};
 use super::machine::Machine;
+use super::namespace::{Namespace, program};
 use super::nic::{Nic, Through, is_free};
-use super::place::{Place, program};
 use super::probe::{self, QueueApi};
 use crate::below;
 
 /// What is known of a virtual device.
 #[derive(Debug)]
 pub(super) struct Netkit {
-    place: Place,
+    namespace: Namespace,
     link: LinkInfo,
     /// Its leased queues that are to be received on.
     queues: Vec<QueueId>,
     /// The NIC behind them, where it can be seen.
-    behind: Option<(Place, LinkInfo, Vec<QueueId>)>,
+    behind: Option<(Namespace, LinkInfo, Vec<QueueId>)>,
     /// The other end of a pair, where it can be seen.
-    other: Option<(Place, LinkInfo)>,
+    other: Option<(Namespace, LinkInfo)>,
     /// What leases a queue to it.
     lease: Option<String>,
     /// How a bind would fare, where the NIC cannot be asked.
@@ -36,11 +36,11 @@ pub(super) struct Netkit {
 impl Netkit {
     pub(super) fn look(
         machine: &Machine,
-        place: Place,
+        namespace: Namespace,
         link: LinkInfo,
         asked: &[QueueId],
     ) -> Result<Self> {
-        let mut all = Netdev::open_in(&place.netns)?.queues(Some(link.ifindex))?;
+        let mut all = Netdev::open_in(&namespace.netns)?.queues(Some(link.ifindex))?;
         all.retain(|queue| queue.kind == QueueType::Rx && queue.id.get() > 0);
         let mut queues: Vec<QueueId> = all.iter().map(|queue| queue.id).collect();
         if !link.up {
@@ -48,25 +48,25 @@ impl Netkit {
             queues = (1..link.rx_queues).map(QueueId::new).collect();
         }
         queues.retain(|queue| asked.is_empty() || asked.contains(queue));
-        let behind = match nic_behind(&place.netns, &link, &queues)? {
+        let behind = match nic_behind(&namespace.netns, &link, &queues)? {
             Some(nic) => Some(found(nic)?),
             None => None,
         };
         if !link.up && behind.is_none() {
             queues.clear();
         }
-        let other = other_end(&place, &link)?;
+        let other = other_end(&namespace, &link)?;
         let lease = match (queues.is_empty(), is_lessee(&link)) {
-            (true, true) => lease(machine, &place, &link, other.as_ref())?,
+            (true, true) => lease(machine, &namespace, &link, other.as_ref())?,
             _ => None,
         };
         let trial = match (queues.first(), &behind) {
-            (Some(queue), None) => Some(probe::queue_api(machine, &place, &link, *queue)),
+            (Some(queue), None) => Some(probe::queue_api(machine, &namespace, &link, *queue)),
             _ => None,
         };
         Ok(Self {
             other,
-            place,
+            namespace,
             link,
             queues,
             behind,
@@ -77,19 +77,19 @@ impl Netkit {
 
     /// The NIC behind it, asked for everything.
     pub(super) fn nic(&self, machine: &Machine) -> Option<netdev::Result<Nic>> {
-        let (place, link, queues) = self.behind.clone()?;
+        let (namespace, link, queues) = self.behind.clone()?;
         let through = Through {
-            place: self.place.clone(),
+            namespace: self.namespace.clone(),
             link: self.link.clone(),
             queue: *self.queues.first()?,
         };
-        Some(Nic::look(machine, place, link, &queues, Some(&through)))
+        Some(Nic::look(machine, namespace, link, &queues, Some(&through)))
     }
 }
 
-fn found(nic: NicBehind) -> Result<(Place, LinkInfo, Vec<QueueId>)> {
+fn found(nic: NicBehind) -> Result<(Namespace, LinkInfo, Vec<QueueId>)> {
     let link = Link::open_in(&nic.netns)?.get(nic.ifindex)?;
-    Ok((Place::new(nic.netns)?, link, nic.queues))
+    Ok((Namespace::new(nic.netns)?, link, nic.queues))
 }
 
 /// Whether a queue can be leased to it (`netkit_queue_create`).
@@ -100,20 +100,20 @@ fn is_lessee(link: &LinkInfo) -> bool {
 }
 
 /// The other end of a netkit pair, in whatever visible namespace it is.
-fn other_end(place: &Place, link: &LinkInfo) -> Result<Option<(Place, LinkInfo)>> {
+fn other_end(namespace: &Namespace, link: &LinkInfo) -> Result<Option<(Namespace, LinkInfo)>> {
     let (Some(_), Some(other)) = (&link.netkit, link.link) else {
         return Ok(None);
     };
     let get = |netns: &NetNs| -> netdev::Result<LinkInfo> { Link::open_in(netns)?.get(other) };
     let Some(id) = link.link_netns_id else {
-        return Ok(Some((place.clone(), get(&place.netns)?)));
+        return Ok(Some((namespace.clone(), get(&namespace.netns)?)));
     };
-    let mut here = Link::open_in(&place.netns)?;
+    let mut here = Link::open_in(&namespace.netns)?;
     for seen in NetNs::visible()?.spaces {
         let Ok(netns) = seen.open() else { continue };
         if matches!(here.nsid(&netns), Ok(Some(nsid)) if nsid == id) {
             return Ok(match get(&netns) {
-                Ok(link) => Some((Place::new(netns)?, link)),
+                Ok(link) => Some((Namespace::new(netns)?, link)),
                 Err(_) => None,
             });
         }
@@ -124,11 +124,11 @@ fn other_end(place: &Place, link: &LinkInfo) -> Result<Option<(Place, LinkInfo)>
 /// The command that leases a free queue of a NIC of the present namespace to it.
 fn lease(
     machine: &Machine,
-    place: &Place,
+    namespace: &Namespace,
     link: &LinkInfo,
-    other: Option<&(Place, LinkInfo)>,
+    other: Option<&(Namespace, LinkInfo)>,
 ) -> Result<Option<String>> {
-    let here = Place::new(NetNs::current()?)?;
+    let here = Namespace::new(NetNs::current()?)?;
     let mut command = None;
     let _first = each_nic(machine, &here, |nic| {
         let suits = !matches!(nic.queue_api, QueueApi::Missing | QueueApi::NoDma);
@@ -147,17 +147,18 @@ fn lease(
     let Some(mut command) = command else {
         return Ok(None);
     };
-    if let Some(netns) = place.argument() {
+    if let Some(netns) = namespace.argument() {
         command += &format!(" --netns {}", shell_word(netns));
     }
     if link.rx_queues > 1 {
         return Ok(Some(here.ours(&command)));
     }
     // It has no room for a lease, and never will: it must be made again.
-    let up = |place: &Place, name: &str| {
-        place.command(&shell_command(["ip", "link", "set", "dev", name, "up"]))
+    let up = |namespace: &Namespace, name: &str| {
+        namespace.command(&shell_command(["ip", "link", "set", "dev", name, "up"]))
     };
-    let mut commands = vec![place.command(&shell_command(["ip", "link", "delete", &link.name]))];
+    let mut commands =
+        vec![namespace.command(&shell_command(["ip", "link", "delete", &link.name]))];
     match other {
         Some((end, other)) if end.argument().is_none() => {
             commands.push(here.ours(&format!("{command} --host-end {}", shell_word(&other.name))));
@@ -165,21 +166,21 @@ fn lease(
         }
         _ => commands.push(here.ours(&command)),
     }
-    commands.push(up(place, &link.name));
+    commands.push(up(namespace, &link.name));
     Ok(Some(commands.join(" && ")))
 }
 
 /// Every physical NIC of a namespace in turn, until told to stop.
 pub(super) fn each_nic(
     machine: &Machine,
-    place: &Place,
+    namespace: &Namespace,
     mut tell: impl FnMut(Nic) -> ControlFlow<()>,
 ) -> netdev::Result<()> {
-    for link in Link::open_in(&place.netns)?.list()? {
+    for link in Link::open_in(&namespace.netns)?.list()? {
         if link.is_virtual() {
             continue;
         }
-        let nic = Nic::look(machine, place.clone(), link, &[], None)?;
+        let nic = Nic::look(machine, namespace.clone(), link, &[], None)?;
         if tell(nic).is_break() {
             break;
         }
@@ -232,15 +233,15 @@ fn kind(netkit: &Netkit) -> Option<Finding> {
         (Some(_), true) => Finding::ok("a netkit that can lease"),
         (Some(_), false) => Finding::fail("the primary end of a pair: it leases nothing").remedy(
             match &netkit.other {
-                Some((place, other)) => {
+                Some((namespace, other)) => {
                     let mut words = vec!["doctor", &other.name];
-                    words.extend(place.argument().iter().flat_map(|at| ["--netns", at]));
+                    words.extend(namespace.argument().iter().flat_map(|at| ["--netns", at]));
                     format!("{} {}", program(), shell_command(words))
                 }
                 None => "name its other end".to_owned(),
             },
         ),
-        (None, _) => match below::refusal(&netkit.place.netns, link) {
+        (None, _) => match below::refusal(&netkit.namespace.netns, link) {
             Ok(Some(refusal)) => Finding::fail(refusal.to_string()).remedy(refusal.remedy()),
             _ => Finding::fail(format!(
                 "a virtual device of kind {}",
@@ -290,14 +291,18 @@ fn nic(netkit: &Netkit) -> Option<Finding> {
 }
 
 fn up(netkit: &Netkit) -> Option<Finding> {
-    let ends = std::iter::once((&netkit.place, &netkit.link))
-        .chain(netkit.other.as_ref().map(|(place, link)| (place, link)));
+    let ends = std::iter::once((&netkit.namespace, &netkit.link)).chain(
+        netkit
+            .other
+            .as_ref()
+            .map(|(namespace, link)| (namespace, link)),
+    );
     let mut down = ends.filter(|(_, link)| !link.up);
     Some(match down.next() {
         None => Finding::ok("they are"),
-        Some((place, link)) => {
+        Some((namespace, link)) => {
             let command = shell_command(["ip", "link", "set", "dev", &link.name, "up"]);
-            Finding::fail(format!("{} is down", link.name)).remedy(place.command(&command))
+            Finding::fail(format!("{} is down", link.name)).remedy(namespace.command(&command))
         }
     })
 }
@@ -306,7 +311,7 @@ fn up(netkit: &Netkit) -> Option<Finding> {
 /// (`ip_route_input_slow`), for IPv6 by that or by the one for all (`ip6_forward`). A program that
 /// redirects needs neither.
 fn forwarding(netkit: &Netkit) -> Option<Finding> {
-    let (place, other) = netkit.other.as_ref()?;
+    let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
     let end = &other.name;
     let v4 = format!("net/ipv4/conf/{}/forwarding", nic.name);
@@ -319,7 +324,7 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
         let table = fs::read_to_string(format!("/proc/thread-self/net/{table}"));
         table.is_ok_and(|table| table.lines().any(|line| is(line, end)))
     };
-    let looked = place.netns.run(|| {
+    let looked = namespace.netns.run(|| {
         let v4 = lead("route", is_over).then(|| on(&v4));
         let all = || on("net/ipv6/conf/all/forwarding");
         let v6 = lead("ipv6_route", is_global_over).then(|| on(&v6) || all());
@@ -330,7 +335,7 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
             "{version} routes lead over {end}, and {} does not forward",
             nic.name
         );
-        Finding::fail(found).remedy(place.command(&format!("sysctl -w {}=1", sysctl(setting))))
+        Finding::fail(found).remedy(namespace.command(&format!("sysctl -w {}=1", sysctl(setting))))
     };
     Some(match looked.ok()? {
         (Some(false), _) => off("IPv4", &v4),
@@ -343,9 +348,9 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
 /// A base chain whose policy is to drop may have a rule that accepts these packets: which, is more than
 /// can be told here.
 fn firewall(netkit: &Netkit) -> Option<Finding> {
-    let (place, other) = netkit.other.as_ref()?;
+    let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
-    let chains = Netfilter::open_in(&place.netns).and_then(|mut it| it.forward_chains());
+    let chains = Netfilter::open_in(&namespace.netns).and_then(|mut it| it.forward_chains());
     let chains = match chains {
         Ok(chains) => chains,
         // The kernel has no nftables.
@@ -360,7 +365,7 @@ fn firewall(netkit: &Netkit) -> Option<Finding> {
         let names = [table.as_str(), name, "iifname", from, "oifname", to];
         let words = ["nft", "insert", "rule", family].into_iter().chain(names);
         let command = shell_command(words.chain(["accept"]));
-        place.command(&command)
+        namespace.command(&command)
     };
     let both = [
         accept(&nic.name, &other.name),

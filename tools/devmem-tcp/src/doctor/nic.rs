@@ -10,13 +10,13 @@ use netdev::{
 use nic::Held;
 
 use super::machine::Machine;
-use super::place::Place;
+use super::namespace::Namespace;
 use super::probe::{self, QueueApi, Settable};
 
 /// What is known of a NIC.
 #[derive(Debug)]
 pub(super) struct Nic {
-    pub(super) place: Place,
+    pub(super) namespace: Namespace,
     pub(super) link: LinkInfo,
     /// The queues to receive on: those that were asked for, or the last free one.
     pub(super) wanted: Vec<QueueId>,
@@ -51,7 +51,7 @@ pub(super) struct Nic {
 /// The netkit queue that a NIC's queue is leased to: through it is bound.
 #[derive(Debug, Clone)]
 pub(super) struct Through {
-    pub(super) place: Place,
+    pub(super) namespace: Namespace,
     pub(super) link: LinkInfo,
     pub(super) queue: QueueId,
 }
@@ -60,14 +60,14 @@ impl Nic {
     /// Asks for everything. What the driver does not tell is an error that the checks read.
     pub(super) fn look(
         machine: &Machine,
-        place: Place,
+        namespace: Namespace,
         link: LinkInfo,
         asked: &[QueueId],
         through: Option<&Through>,
     ) -> Result<Self> {
-        let link = settled(&place, link)?;
-        let mut netdev = Netdev::open_in(&place.netns)?;
-        let mut ethtool = Ethtool::open_in(&place.netns)?;
+        let link = settled(&namespace, link)?;
+        let mut netdev = Netdev::open_in(&namespace.netns)?;
+        let mut ethtool = Ethtool::open_in(&namespace.netns)?;
         let at = link.ifindex;
         let mut queues = netdev.queues(Some(at))?;
         queues.retain(|queue| queue.kind == QueueType::Rx);
@@ -78,7 +78,11 @@ impl Nic {
         };
         let rings = ethtool.rings(at);
         let queue_api = match through {
-            Some(Through { place, link, queue }) => probe::queue_api(machine, place, link, *queue),
+            Some(Through {
+                namespace,
+                link,
+                queue,
+            }) => probe::queue_api(machine, namespace, link, *queue),
             // That took a queue API (`netdev_can_lease_queue`, `netif_mp_open_rxq`).
             None if queues
                 .iter()
@@ -88,11 +92,14 @@ impl Nic {
             }
             None => {
                 let queue = last.map_or(QueueId::new(0), |queue| queue.id);
-                probe::queue_api(machine, &place, &link, queue)
+                probe::queue_api(machine, &namespace, &link, queue)
             }
         };
-        let held = nic::held(&place.netns, at).unwrap_or_default();
-        let preview = machine.wanted.plan(&link, &wanted).preview(&place.netns);
+        let held = nic::held(&namespace.netns, at).unwrap_or_default();
+        let preview = machine
+            .wanted
+            .plan(&link, &wanted)
+            .preview(&namespace.netns);
         Ok(Self {
             held,
             preview: preview.map(drop),
@@ -101,7 +108,7 @@ impl Nic {
             wanted,
             through_netkit: through.is_some(),
             queue_api,
-            netmem_tx: probe::netmem_tx(&place, &link),
+            netmem_tx: probe::netmem_tx(&namespace, &link),
             splits: probe::splits(&mut ethtool, at, rings.as_ref().ok()),
             rings,
             channels: ethtool.channels(at),
@@ -112,7 +119,7 @@ impl Nic {
             pools: netdev.page_pools(Some(at)).unwrap_or_default(),
             driver: driver_name(&mut ethtool, &link),
             queues,
-            place,
+            namespace,
             link,
             size: machine.wanted.size,
         })
@@ -125,7 +132,7 @@ impl Nic {
     /// `ethtool FLAG IF REST`, to be pasted.
     pub(super) fn ethtool(&self, flag: &str, rest: &str) -> String {
         let command = format!("ethtool {flag} {} {rest}", shell_word(self.name()));
-        self.place.command(&command)
+        self.namespace.command(&command)
     }
 
     /// Whether a feature is on, and whether it can be set.
@@ -143,14 +150,14 @@ impl Nic {
 
 /// The link once it has a carrier, or has had time for one: the kernel tells of it up to a second
 /// late (`linkwatch_schedule_work`).
-fn settled(place: &Place, mut link: LinkInfo) -> Result<LinkInfo> {
+fn settled(namespace: &Namespace, mut link: LinkInfo) -> Result<LinkInfo> {
     let end = Instant::now() + Duration::from_millis(1500);
     let mut asker = None;
     while link.up && !link.running && Instant::now() < end {
         thread::sleep(Duration::from_millis(50));
         let asker = match &mut asker {
             Some(asker) => asker,
-            none => none.insert(Link::open_in(&place.netns)?),
+            none => none.insert(Link::open_in(&namespace.netns)?),
         };
         link = asker.get(link.ifindex)?;
     }

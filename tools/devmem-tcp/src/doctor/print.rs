@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::line::{Area, Line, Status};
+use super::check::{Area, CheckResult, Status};
 use crate::style::Style;
 use crate::table::align;
 
@@ -17,7 +17,7 @@ pub(super) struct Report {
     pub(super) sends: bool,
     /// The same of leasing a queue.
     pub(super) leases: bool,
-    pub(super) checks: Vec<Line>,
+    pub(super) checks: Vec<CheckResult>,
     /// Without a device: every physical NIC.
     pub(super) nics: Vec<Summary>,
 }
@@ -35,8 +35,8 @@ pub(super) struct Summary {
 }
 
 /// Whether nothing bars this area.
-pub(super) fn works(lines: &[Line], area: Area) -> bool {
-    !lines.iter().any(|line| line.bars(area))
+pub(super) fn works(lines: &[CheckResult], area: Area) -> bool {
+    !lines.iter().any(|line| line.prevents(area))
 }
 
 impl Report {
@@ -77,7 +77,7 @@ impl Report {
     }
 }
 
-fn row(line: &Line, style: Style) -> Vec<String> {
+fn row(line: &CheckResult, style: Style) -> Vec<String> {
     vec![
         mark(line.status, style),
         line.id.to_owned(),

@@ -11,7 +11,7 @@ use netdev::{
 use nix::sched::{CloneFlags, unshare};
 
 use super::machine::Machine;
-use super::place::Place;
+use super::namespace::Namespace;
 
 /// How far a binding would come.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) enum QueueApi {
 /// queue and at its DMA device before `net_devmem_bind_dmabuf` looks at the descriptor.
 pub(super) fn queue_api(
     machine: &Machine,
-    place: &Place,
+    namespace: &Namespace,
     link: &LinkInfo,
     queue: QueueId,
 ) -> QueueApi {
@@ -45,7 +45,7 @@ pub(super) fn queue_api(
     };
     let bind =
         |netdev: Netdev| netdev.bind_rx(link.ifindex, null, &[queue], BindOptions::default());
-    let Err(error) = Netdev::open_in(&place.netns).and_then(bind) else {
+    let Err(error) = Netdev::open_in(&namespace.netns).and_then(bind) else {
         return QueueApi::Unknown("the kernel bound /dev/null".to_owned());
     };
     let at_attribute = error.ext_ack().is_some_and(|ack| ack.offset().is_some());
@@ -55,7 +55,7 @@ pub(super) fn queue_api(
         (Some(libc::EOPNOTSUPP), ..) => QueueApi::NoDevmem,
         // The descriptor is none of a dmabuf (`dma_buf_get`).
         (Some(libc::EINVAL), false, _) if link.is_virtual() => QueueApi::There,
-        (Some(libc::EINVAL), false, _) if machine.has_netkit() => can_lease(place, link),
+        (Some(libc::EINVAL), false, _) if machine.has_netkit() => can_lease(namespace, link),
         // Making a netkit to ask by would load a module.
         (Some(libc::EINVAL), false, _) => {
             QueueApi::Likely("it takes netkit to ask, which is not loaded".to_owned())
@@ -70,7 +70,7 @@ pub(super) fn queue_api(
 ///
 /// The lessee is a netkit in a network namespace of this thread's own, which ends with it: nobody
 /// else sees either.
-fn can_lease(place: &Place, link: &LinkInfo) -> QueueApi {
+fn can_lease(namespace: &Namespace, link: &LinkInfo) -> QueueApi {
     let ask = || -> Result<QueueId> {
         unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::from_errno("unshare", "netns", errno as i32))?;
@@ -79,7 +79,7 @@ fn can_lease(place: &Place, link: &LinkInfo) -> QueueApi {
         let lease = Lease {
             of: link.ifindex,
             queue: QueueId::new(i32::MAX as u32),
-            netns_id: Some(own.nsid_or_assign(&place.netns)?),
+            netns_id: Some(own.nsid_or_assign(&namespace.netns)?),
         };
         Netdev::open()?.lease(lessee, lease)
     };
@@ -104,10 +104,10 @@ fn can_lease(place: &Place, link: &LinkInfo) -> QueueApi {
 
 /// Asks for a binding of `/dev/null` to send from: `netdev_nl_bind_tx_doit` looks at the device
 /// first. `Ok` where it is the descriptor that is refused.
-pub(super) fn netmem_tx(place: &Place, link: &LinkInfo) -> Result<()> {
+pub(super) fn netmem_tx(namespace: &Namespace, link: &LinkInfo) -> Result<()> {
     let null = File::open("/dev/null").map_err(|e| Error::from_io("open", "/dev/null", &e))?;
     let bind = |netdev: Netdev| netdev.bind_tx(link.ifindex, null);
-    match Netdev::open_in(&place.netns).and_then(bind) {
+    match Netdev::open_in(&namespace.netns).and_then(bind) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         other => other.map(drop),
     }

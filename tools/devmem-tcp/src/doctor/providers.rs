@@ -9,7 +9,7 @@ use ::memory::heap::{self, Heap};
 use ::memory::{AnyMemory, Choice, check_len, passed};
 use cuda::{DeviceInfo, Driver};
 
-use super::line::{Area, Check, Finding};
+use super::check::{Area, Check, Finding};
 use super::machine::Machine;
 use crate::args::Size;
 

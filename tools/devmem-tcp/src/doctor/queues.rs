@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use netdev::{Queue, QueueId, RssContextId, queue_list, shell_word};
 
-use super::line::{Area, Check, Finding};
+use super::check::{Area, Check, Finding};
 use super::nic::{Nic, is_free};
 
 pub(super) const CHECKS: &[Check<Nic>] = &[
@@ -152,7 +152,7 @@ fn these(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
     Some(match frees.last() {
         Some(free) if !nic.through_netkit => {
             let another = format!("doctor {} --queue {free}", shell_word(nic.name()));
-            finding.remedy(nic.place.ours(&another))
+            finding.remedy(nic.namespace.ours(&another))
         }
         _ => finding.remedy("end the receiver that has it: `devmem-tcp show` lists the bindings"),
     })
@@ -250,6 +250,6 @@ fn left(nic: &Nic) -> Option<Finding> {
             "page pool {}: a connection that is gone still holds its memory",
             ids.join(", ")
         ))
-        .remedy(nic.place.command("ss -K state fin-wait-1"))
+        .remedy(nic.namespace.command("ss -K state fin-wait-1"))
     })
 }

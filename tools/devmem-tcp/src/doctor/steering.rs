@@ -2,7 +2,7 @@
 
 use netdev::{Action, FlowRule, Location, shell_word};
 
-use super::line::{Area, Check, Finding};
+use super::check::{Area, Check, Finding};
 use super::nic::Nic;
 
 /// The kernel's name of `ethtool -K IF ntuple`.
@@ -57,7 +57,7 @@ fn room(nic: &Nic) -> Option<Finding> {
     }
     // Never one of a receiver that runs.
     let locations = nic.rules.iter().filter_map(location);
-    let others = locations.filter(|place| !is_held(nic, *place));
+    let others = locations.filter(|location| !is_held(nic, *location));
     Some(match (others.max(), nic.held.rules.first()) {
         (Some(last), _) => {
             Finding::fail(found).remedy(nic.ethtool("-N", &format!("delete {last}")))
@@ -66,7 +66,7 @@ fn room(nic: &Nic) -> Option<Finding> {
             .remedy("end a receiver that has rules: `devmem-tcp show` lists the bindings"),
         (None, Some((_, None))) => {
             let restore = format!("restore {}", shell_word(nic.name()));
-            Finding::fail(found).remedy(nic.place.ours(&restore))
+            Finding::fail(found).remedy(nic.namespace.ours(&restore))
         }
         (None, None) => Finding::fail(found)
             .remedy("`ethtool -n` lists the rules, `ethtool -N IF delete N` deletes one"),
@@ -74,8 +74,8 @@ fn room(nic: &Nic) -> Option<Finding> {
 }
 
 /// Whether a rule is a receiver's that runs, or was applied to stay.
-fn is_held(nic: &Nic, place: u32) -> bool {
-    nic.held.rules.iter().any(|(held, _)| *held == place)
+fn is_held(nic: &Nic, location: u32) -> bool {
+    nic.held.rules.iter().any(|(held, _)| *held == location)
 }
 
 fn location(rule: &FlowRule) -> Option<u32> {
@@ -92,13 +92,13 @@ fn others(nic: &Nic) -> Option<Finding> {
         return None;
     }
     let here = |rule: &&FlowRule| matches!(rule.action, Action::Queue(queue) if nic.wanted.contains(&queue));
-    let places: Vec<u32> = nic.rules.iter().filter(here).filter_map(location).collect();
-    let somebodys = places.iter().find(|place| !is_held(nic, **place));
-    Some(match (somebodys, places.first()) {
+    let locations: Vec<u32> = nic.rules.iter().filter(here).filter_map(location).collect();
+    let somebodys = locations.iter().find(|location| !is_held(nic, **location));
+    Some(match (somebodys, locations.first()) {
         (Some(at), _) => Finding::warn(format!("rule {at} does"))
             .remedy(nic.ethtool("-N", &format!("delete {at}"))),
         (None, Some(at)) => {
-            let held = nic.held.rules.iter().find(|(place, _)| place == at);
+            let held = nic.held.rules.iter().find(|(location, _)| location == at);
             match held.and_then(|(_, owner)| owner.as_ref()) {
                 Some(owner) => Finding::warn(format!("rule {at} of {owner} does"))
                     .remedy("end that receiver, or take another queue"),

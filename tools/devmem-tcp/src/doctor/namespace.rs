@@ -8,13 +8,13 @@ use crate::enter::enter;
 
 /// A network namespace and the words that enter it.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct Namespace {
     pub(super) netns: NetNs,
     enter: String,
     argument: Option<String>,
 }
 
-impl Place {
+impl Namespace {
     pub(super) fn new(netns: NetNs) -> Result<Self, netdev::Error> {
         // The present one is told from others by an error, too.
         netns.is_same(&NetNs::current()?)?;

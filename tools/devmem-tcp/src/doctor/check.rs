@@ -77,7 +77,7 @@ pub(super) struct Check<S> {
 
 /// A check's outcome, as it is printed.
 #[derive(Debug, Serialize)]
-pub(super) struct Line {
+pub(super) struct CheckResult {
     pub(super) id: &'static str,
     /// The device that it is about; `None`: the machine.
     pub(super) device: Option<String>,
@@ -88,18 +88,18 @@ pub(super) struct Line {
     pub(super) remedy: Option<String>,
 }
 
-impl Line {
+impl CheckResult {
     /// Whether it keeps this area from working.
-    pub(super) fn bars(&self, area: Area) -> bool {
+    pub(super) fn prevents(&self, area: Area) -> bool {
         self.status == Status::Fail && self.areas.contains(&area)
     }
 }
 
 /// Runs a table of checks.
-pub(super) fn run<S>(checks: &[Check<S>], subject: &S, device: Option<&str>) -> Vec<Line> {
+pub(super) fn run<S>(checks: &[Check<S>], subject: &S, device: Option<&str>) -> Vec<CheckResult> {
     let line = |check: &Check<S>| {
         let finding = (check.run)(subject)?;
-        Some(Line {
+        Some(CheckResult {
             id: check.id,
             device: device.map(str::to_owned),
             areas: check.areas,
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn a_failure_bars_its_own_area() {
         let lines = run(CHECKS, &3, None);
-        assert!(lines[0].bars(Area::Rx) && !lines[0].bars(Area::Tx));
-        assert!(!run(CHECKS, &2, None)[0].bars(Area::Rx));
+        assert!(lines[0].prevents(Area::Rx) && !lines[0].prevents(Area::Tx));
+        assert!(!run(CHECKS, &2, None)[0].prevents(Area::Rx));
     }
 }

@@ -3,17 +3,17 @@
 use netdev::shell_word;
 use nic::{Plan, RunDir, RunDirError};
 
-use super::line::{Area, Check, Finding};
+use super::check::{Area, Check, Finding};
 use super::machine::Machine;
+use super::namespace::program;
 use super::nic::Nic;
-use super::place::program;
 
 pub(super) const CHECKS: &[Check<Machine>] = &[
     Check {
         id: "journal.place",
         areas: &[Area::Rx, Area::Lease],
         what: "what is changed can be written down",
-        run: place,
+        run: journal_dir,
     },
     Check {
         id: "journal.left",
@@ -32,7 +32,7 @@ pub(super) const OF_NIC: &[Check<Nic>] = &[Check {
 }];
 
 /// `recv`, `lease` and `apply` change nothing that they can't write down before.
-fn place(_: &Machine) -> Option<Finding> {
+fn journal_dir(_: &Machine) -> Option<Finding> {
     Some(match RunDir::check_writable() {
         Ok(path) => Finding::ok(path.display().to_string()),
         Err(error) => {
@@ -45,7 +45,7 @@ fn place(_: &Machine) -> Option<Finding> {
 /// As `recv` reads it, if there is a place to read from.
 fn of_nic(nic: &Nic) -> Option<Finding> {
     let plan = Plan::new(nic.name(), nic.link.ifindex);
-    Some(match plan.preview(&nic.place.netns) {
+    Some(match plan.preview(&nic.namespace.netns) {
         Err(
             error @ (nic::Error::RunDir(RunDirError::Damaged { .. })
             | nic::Error::OtherRunDir { .. }
