@@ -41,8 +41,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NETNS")]
     netns: Option<NetNsArg>,
     /// What to make: a pair, whose other end stays here, or a single device
-    #[arg(long, value_enum, default_value_t = Kind::Pair)]
-    kind: Kind,
+    #[arg(long, value_enum, default_value_t = NetkitKind::Pair)]
+    kind: NetkitKind,
     /// Name of the end of a pair that stays here [default: the netkit's name and an h]
     #[arg(long, value_name = "IF")]
     host_end: Option<String>,
@@ -65,7 +65,7 @@ pub(crate) struct Args {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Kind {
+enum NetkitKind {
     Pair,
     Single,
 }
@@ -171,8 +171,8 @@ fn site(
     };
     let host_end = match (found, args.kind) {
         (Some(_), _) => host.as_ref().map(|link| link.name.clone()),
-        (None, Kind::Single) => None,
-        (None, Kind::Pair) => Some(
+        (None, NetkitKind::Single) => None,
+        (None, NetkitKind::Pair) => Some(
             args.host_end
                 .clone()
                 .unwrap_or_else(|| format!("{}h", args.netkit)),
@@ -217,7 +217,7 @@ fn host_end_of(
 /// Whether there can be a way to the guest at all.
 fn check_guest_route(args: &Args, site: &Site, found: Option<&LinkInfo>) -> Result<()> {
     let netkit = &args.netkit;
-    if args.kind == Kind::Single || found.is_some_and(|it| it.link.is_none()) {
+    if args.kind == NetkitKind::Single || found.is_some_and(|it| it.link.is_none()) {
         return Err(Hint::new(
             format!("lease {netkit}: a single netkit has no data path: --address has no meaning"),
             "make a pair; or bring the packets into the guest by another device, and lease \

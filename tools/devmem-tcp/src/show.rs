@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::remedy::Hint;
 use crate::report;
-use crate::snapshot::{End, LeaseView, Snapshot, Space};
+use crate::snapshot::{LeaseEnd, LeaseView, NamespaceSnapshot, Snapshot};
 use crate::style::Style;
 use crate::table::align;
 
@@ -47,9 +47,9 @@ struct Row<'a> {
     #[serde(flatten)]
     queue: &'a Queue,
     /// The netkit queue that this one is leased to.
-    leased_to: Option<&'a End>,
+    leased_to: Option<&'a LeaseEnd>,
     /// The physical queue that this one is a lease of.
-    leased_from: Option<&'a End>,
+    leased_from: Option<&'a LeaseEnd>,
     /// The binding, also where only the other side of the lease shows it.
     bound: Option<netdev::DmabufId>,
 }
@@ -150,10 +150,14 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
 /// The other end of the queue's lease, if it has one, and the binding on either side.
 fn sides<'a>(
     leases: &'a [LeaseView],
-    space: &Space,
+    space: &NamespaceSnapshot,
     queue: &Queue,
-) -> (Option<&'a End>, Option<&'a End>, Option<netdev::DmabufId>) {
-    let is = |end: &End| {
+) -> (
+    Option<&'a LeaseEnd>,
+    Option<&'a LeaseEnd>,
+    Option<netdev::DmabufId>,
+) {
+    let is = |end: &LeaseEnd| {
         end.netns.as_deref() == Some(&space.name)
             && end.ifindex == queue.ifindex
             && end.queue == queue.id
@@ -169,7 +173,7 @@ fn sides<'a>(
 }
 
 /// The driver's name, or the kind of a device without one.
-fn driver(space: &Space, queue: &Queue) -> String {
+fn driver(space: &NamespaceSnapshot, queue: &Queue) -> String {
     let opened = space.netns.open().and_then(|it| Ethtool::open_in(&it));
     let driver = opened.and_then(|mut tool| tool.driver(queue.ifindex));
     match driver {
@@ -254,8 +258,8 @@ fn or_dash(value: Option<impl ToString>) -> String {
 }
 
 /// `box/nk0 rx 1`.
-fn end(end: &End) -> String {
-    let End {
+fn end(end: &LeaseEnd) -> String {
+    let LeaseEnd {
         netns,
         device,
         ifindex,

@@ -14,12 +14,12 @@ use serde::Serialize;
 /// All namespaces that were looked into.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    pub(crate) spaces: Vec<Space>,
+    pub(crate) spaces: Vec<NamespaceSnapshot>,
 }
 
 /// One network namespace.
 #[derive(Debug)]
-pub(crate) struct Space {
+pub(crate) struct NamespaceSnapshot {
     pub(crate) netns: SeenNetNs,
     /// As in `ip netns`, or `pid:PID`; empty for the one that the caller is in.
     pub(crate) name: String,
@@ -33,7 +33,7 @@ pub(crate) type Identity = (u64, u64);
 
 /// One end of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct End {
+pub(crate) struct LeaseEnd {
     /// The namespace's name, empty for the present one; `None` if it has none.
     pub(crate) netns: Option<String>,
     /// The device's name; `None` if its namespace has none and so was not looked into.
@@ -48,8 +48,8 @@ pub(crate) struct End {
 /// A lease, both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct LeaseView {
-    pub(crate) phys: End,
-    pub(crate) virt: End,
+    pub(crate) phys: LeaseEnd,
+    pub(crate) virt: LeaseEnd,
     /// The binding on it.
     pub(crate) dmabuf: Option<DmabufId>,
 }
@@ -61,10 +61,10 @@ impl Snapshot {
     pub(crate) fn take() -> Result<Self> {
         let mut visible = NetNs::visible()?.spaces.into_iter();
         let here = visible.next().context("no namespace at all")?;
-        let mut spaces = vec![Space::look(here, String::new())?];
+        let mut spaces = vec![NamespaceSnapshot::look(here, String::new())?];
         for seen in visible {
             let name = seen.label().to_owned();
-            match Space::look(seen, name) {
+            match NamespaceSnapshot::look(seen, name) {
                 Ok(space) => spaces.push(space),
                 // Gone meanwhile, or another user's.
                 Err(error) => tracing::debug!("passed over: {error:#}"),
@@ -94,7 +94,7 @@ impl Snapshot {
                     phys: space.end(queue.ifindex, queue.id),
                     virt: match virt_space {
                         Some(virt) => virt.end(lease.ifindex, lease.queue),
-                        None => End {
+                        None => LeaseEnd {
                             netns: None,
                             device: None,
                             ifindex: lease.ifindex,
@@ -110,7 +110,7 @@ impl Snapshot {
     }
 
     /// The namespace that has this id in the namespace of `links`.
-    fn by_nsid(&self, links: &mut Link, id: i32) -> Result<Option<&Space>> {
+    fn by_nsid(&self, links: &mut Link, id: i32) -> Result<Option<&NamespaceSnapshot>> {
         for space in &self.spaces {
             match space.netns.open() {
                 Ok(netns) if links.nsid(&netns)? == Some(id) => return Ok(Some(space)),
@@ -122,7 +122,7 @@ impl Snapshot {
     }
 }
 
-impl Space {
+impl NamespaceSnapshot {
     fn look(seen: SeenNetNs, name: String) -> Result<Self> {
         let netns = seen.open()?;
         let in_netns = || format!("namespace {}", netns.label());
@@ -150,8 +150,8 @@ impl Space {
         self.links.iter().find(|link| link.ifindex == ifindex)
     }
 
-    pub(crate) fn end(&self, ifindex: Ifindex, queue: QueueId) -> End {
-        End {
+    pub(crate) fn end(&self, ifindex: Ifindex, queue: QueueId) -> LeaseEnd {
+        LeaseEnd {
             netns: Some(self.name.clone()),
             device: self.device(ifindex).map(|link| link.name.clone()),
             ifindex,

@@ -4,7 +4,7 @@
 //! `netkit_queue_unlease`) or the NIC. So a netkit that `lease` made is deleted, and what was set up
 //! for it outside of it is put back.
 
-mod ending;
+mod ending_lease;
 mod target;
 
 use anyhow::{Result, bail};
@@ -16,8 +16,8 @@ use crate::guest_route::lease_journal::{Cleared, LeaseJournal, clear_stale};
 use crate::holder;
 use crate::remedy::Hint;
 use crate::report;
-pub(crate) use ending::Ending;
-pub(crate) use target::Place;
+pub(crate) use ending_lease::EndingLease;
+pub(crate) use target::GuestLocation;
 use target::Target;
 
 #[derive(clap::Args)]
@@ -58,7 +58,7 @@ struct Unleased {
     /// Whether it was deleted.
     deleted: bool,
     /// The leases that ended by that.
-    leases: Vec<Ending>,
+    leases: Vec<EndingLease>,
     #[serde(flatten)]
     cleared: Cleared,
     /// Whether nothing was done.
@@ -116,7 +116,7 @@ fn one(args: &Args, netkit: &str) -> Result<Unleased> {
         if !args.dry_run {
             target.delete()?;
             unleased.deleted = true;
-            ending::wait(&target.name, &unleased.leases)?;
+            ending_lease::wait(&target.name, &unleased.leases)?;
         }
     }
     if let Some(record) = &target.record {
@@ -128,7 +128,7 @@ fn one(args: &Args, netkit: &str) -> Result<Unleased> {
 /// Refuses to delete what is another's, or in use.
 fn may_delete(args: &Args, unleased: &Unleased, target: &Target) -> Result<()> {
     let netkit = &unleased.netkit;
-    let leases: Vec<String> = unleased.leases.iter().map(Ending::to_string).collect();
+    let leases: Vec<String> = unleased.leases.iter().map(EndingLease::to_string).collect();
     let leases = match leases.is_empty() {
         true => "it leases no queue of a NIC that can be seen from here".to_owned(),
         false => format!("its leases are {}", leases.join(", ")),
@@ -146,7 +146,7 @@ fn may_delete(args: &Args, unleased: &Unleased, target: &Target) -> Result<()> {
         )
         .into());
     }
-    let Some(dmabuf) = unleased.leases.iter().find_map(Ending::bound) else {
+    let Some(dmabuf) = unleased.leases.iter().find_map(EndingLease::bound) else {
         return Ok(());
     };
     if args.force {

@@ -18,7 +18,7 @@ pub(super) fn all_or_nothing(
     journal: &mut LeaseJournal,
 ) -> Result<()> {
     let (stop, ends) = signals().context("signal handlers")?;
-    let done = noted(site, steps, record, journal, &stop);
+    let done = execute_noted(site, steps, record, journal, &stop);
     // Who comes now is the first to be heard; or he was heard, and too late.
     for signal in [SIGINT, SIGTERM] {
         flag::register(signal, Arc::clone(&ends)).context("signal handlers")?;
@@ -39,7 +39,7 @@ fn signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
     Ok((stop, ends))
 }
 
-fn noted(
+fn execute_noted(
     site: &mut Site,
     steps: &[Step],
     record: Option<LeaseRecord>,
@@ -55,10 +55,10 @@ fn noted(
         }
         None => None,
     };
-    let Err((done, error)) = take(site, steps, record.as_ref(), journal, stop) else {
+    let Err((done, error)) = execute_all(site, steps, record.as_ref(), journal, stop) else {
         return Ok(());
     };
-    let failures = take_back(site, &steps[..done]);
+    let failures = undo_all(site, &steps[..done]);
     if let (Some(record), true) = (&record, failures.is_empty()) {
         match before {
             Some(before) => journal.write(before)?,
@@ -69,7 +69,7 @@ fn noted(
 }
 
 /// Does the steps; if one fails, says how many were done before.
-fn take(
+fn execute_all(
     site: &mut Site,
     steps: &[Step],
     record: Option<&LeaseRecord>,
@@ -80,7 +80,7 @@ fn take(
         if stop.load(Ordering::Relaxed) {
             return Err((done, anyhow!("lease {}: interrupted", site.netkit)));
         }
-        site.take(step).map_err(|error| (done, error))?;
+        site.execute(step).map_err(|error| (done, error))?;
         if let (Step::Make { .. }, Some(record)) = (step, record) {
             let mut record = record.clone();
             record.owner_end.ifindex = if record.pair { site.host } else { site.guest };
@@ -92,10 +92,10 @@ fn take(
 }
 
 /// Takes the steps back, the last one first; what can't be taken back is said.
-fn take_back(site: &mut Site, steps: &[Step]) -> Vec<String> {
+fn undo_all(site: &mut Site, steps: &[Step]) -> Vec<String> {
     let mut failures = Vec::new();
     for step in steps.iter().rev() {
-        if let Err(error) = site.take_back(step) {
+        if let Err(error) = site.undo(step) {
             failures.push(format!("{error:#}"));
         }
     }

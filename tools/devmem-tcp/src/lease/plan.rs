@@ -3,11 +3,11 @@
 use anyhow::Result;
 use netdev::{LinkInfo, Prefix, QueueId};
 
-use super::steps::{End, Site, Step};
+use super::steps::{NetkitEnd, Site, Step};
 use crate::guest_route::lease_journal::{Device, LeaseJournal, LeaseRecord, ProxyEntry};
 use crate::guest_route::plan::GuestRoute;
 use crate::remedy::Hint;
-use crate::unlease::{Ending, Place};
+use crate::unlease::{EndingLease, GuestLocation};
 
 /// What is to be done, in order. The leases come first for a netkit that is made, since they are
 /// what the kernel is most likely to refuse, and last for one that stays, since they cannot be
@@ -40,8 +40,8 @@ pub(super) fn steps(
             None => false,
         };
         for (end, up) in [
-            (End::Host, host_up),
-            (End::Guest, found.is_some_and(|it| it.up)),
+            (NetkitEnd::Host, host_up),
+            (NetkitEnd::Guest, found.is_some_and(|it| it.up)),
         ] {
             if !up {
                 steps.push(Step::Up(end));
@@ -58,8 +58,14 @@ pub(super) fn steps(
         let off = guest_route.switches.iter().filter(|switch| switch.off);
         steps.extend(off.cloned().map(Step::Switch));
         steps.extend(guest_route.addresses.iter().copied().map(Step::Address));
-        steps.extend(guest_route.routes.iter().copied().map(Step::Inside));
-        steps.extend(guest_route.addresses.iter().copied().map(Step::Outside));
+        steps.extend(guest_route.routes.iter().copied().map(Step::RouteInGuest));
+        steps.extend(
+            guest_route
+                .addresses
+                .iter()
+                .copied()
+                .map(Step::RouteToGuest),
+        );
         steps.extend(guest_route.proxies.iter().copied().map(Step::Proxy));
     }
     if !site.made {
@@ -74,8 +80,8 @@ const DEFAULT_MTU: u32 = 1500;
 /// Refuses what the kernel would refuse only after it has granted a part. A single queue is left to
 /// the kernel.
 fn room(site: &Site, guest: &LinkInfo, queues: &[QueueId]) -> Result<()> {
-    let guest_netns = Place::Entered(site.guest_netns.clone());
-    let has = Ending::of(&site.here, guest.ifindex, &guest_netns)?.len();
+    let guest_netns = GuestLocation::Entered(site.guest_netns.clone());
+    let has = EndingLease::of(&site.here, guest.ifindex, &guest_netns)?.len();
     let free = usize::try_from(guest.rx_queues)?.saturating_sub(1 + has);
     if queues.len() > 1 && free < queues.len() {
         return Err(Hint::new(

@@ -16,7 +16,7 @@ use crate::remedy::Hint;
 
 /// An end of a netkit pair; a single has only the guest's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(super) enum NetkitEnd {
     Host,
     Guest,
 }
@@ -31,7 +31,7 @@ pub(super) enum Step {
     /// Gives both ends the NIC's largest packet.
     Mtu(u32),
     /// Sets an end up, which is down.
-    Up(End),
+    Up(NetkitEnd),
     /// Notes that with the next steps the kernel switches the NIC's large receive offload off.
     LosesLro,
     /// Makes a rule that keeps others' packets out, or lets the guest's pass.
@@ -41,9 +41,9 @@ pub(super) enum Step {
     /// Gives the guest an address.
     Address(Prefix),
     /// Gives the guest a route through its end.
-    Inside(Prefix),
+    RouteInGuest(Prefix),
     /// Leads what is for the guest to the host end.
-    Outside(Prefix),
+    RouteToGuest(Prefix),
     /// Lets the NIC answer for the guest.
     Proxy(IpAddr),
 }
@@ -69,7 +69,7 @@ pub(super) struct Site {
 
 impl Site {
     /// Does a step.
-    pub(super) fn take(&mut self, step: &Step) -> Result<()> {
+    pub(super) fn execute(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Make { rx_queues } => self.make(*rx_queues)?,
             Step::Lease(queue) => self.lease(*queue)?,
@@ -78,8 +78,8 @@ impl Site {
                 self.links.set_mtu(host, *mtu)?;
                 self.guest_links.set_mtu(guest, *mtu)?;
             }
-            Step::Up(End::Host) => self.links.set_up(self.host()?)?,
-            Step::Up(End::Guest) => self.guest_links.set_up(self.guest()?)?,
+            Step::Up(NetkitEnd::Host) => self.links.set_up(self.host()?)?,
+            Step::Up(NetkitEnd::Guest) => self.guest_links.set_up(self.guest()?)?,
             Step::LosesLro => {}
             Step::Rule(rule) => match self.links.add_rule(rule) {
                 // Left by a lease that nobody knows of any more.
@@ -96,13 +96,13 @@ impl Site {
                 let guest = self.guest()?;
                 self.guest_links.add_address(guest, *address, options)?;
             }
-            Step::Inside(to) => {
+            Step::RouteInGuest(to) => {
                 let route = Route::on_link(*to, self.guest()?);
                 let added = self.guest_links.add_route(&route);
                 added.map_err(|error| taken(error, &self.guest_netns, "--route"))?;
             }
-            Step::Outside(address) => {
-                let route = self.outside(*address)?;
+            Step::RouteToGuest(address) => {
+                let route = self.route_to_guest(*address)?;
                 let added = self.links.add_route(&route);
                 added.map_err(|error| taken(error, &self.here, "--address"))?;
             }
@@ -112,7 +112,7 @@ impl Site {
     }
 
     /// Takes a step back. What goes with a netkit that was made goes with it.
-    pub(super) fn take_back(&mut self, step: &Step) -> Result<()> {
+    pub(super) fn undo(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Make { .. } => self.guest_links.delete(self.guest()?)?,
             Step::Switch(switch) => {
@@ -124,17 +124,19 @@ impl Site {
             Step::LosesLro => Ethtool::open()?.set_feature(self.phys.ifindex, LRO, true)?,
             Step::Proxy(addr) => self.links.delete_proxy(self.phys.ifindex, *addr)?,
             _ if self.made => {}
-            Step::Up(End::Host) => self.links.set_down(self.host()?)?,
-            Step::Up(End::Guest) => self.guest_links.set_down(self.guest()?)?,
+            Step::Up(NetkitEnd::Host) => self.links.set_down(self.host()?)?,
+            Step::Up(NetkitEnd::Guest) => self.guest_links.set_down(self.guest()?)?,
             Step::Address(address) => {
                 let guest = self.guest()?;
                 self.guest_links.delete_address(guest, *address)?;
             }
-            Step::Inside(to) => {
+            Step::RouteInGuest(to) => {
                 let route = Route::on_link(*to, self.guest()?);
                 self.guest_links.delete_route(&route)?;
             }
-            Step::Outside(address) => self.links.delete_route(&self.outside(*address)?)?,
+            Step::RouteToGuest(address) => {
+                self.links.delete_route(&self.route_to_guest(*address)?)?;
+            }
             // The kernel has no operation for it; the error says so.
             Step::Lease(_) => {}
             // Only of a netkit that was made.
@@ -158,14 +160,16 @@ impl Site {
             }
             Step::Lease(queue) => format!("lease {phys} rx {queue} to {netkit}"),
             Step::Mtu(mtu) => format!("set the mtu of {host} and {netkit} to {mtu}"),
-            Step::Up(End::Host) => format!("set {host} up"),
-            Step::Up(End::Guest) => format!("set {netkit} up"),
+            Step::Up(NetkitEnd::Host) => format!("set {host} up"),
+            Step::Up(NetkitEnd::Guest) => format!("set {netkit} up"),
             Step::LosesLro => format!("let {phys} lose {LRO}, as the kernel wants of a router"),
             Step::Rule(rule) => format!("add rule {rule}"),
             Step::Switch(switch) => format!("set {} = 1", switch.key.name(&switch.device)),
             Step::Address(address) => format!("add address {address} to {netkit}"),
-            Step::Inside(to) => format!("add route {to} through {netkit} in namespace {netns}"),
-            Step::Outside(to) => format!("add route {} through {host}", Prefix::host(to.addr)),
+            Step::RouteInGuest(to) => {
+                format!("add route {to} through {netkit} in namespace {netns}")
+            }
+            Step::RouteToGuest(to) => format!("add route {} through {host}", Prefix::host(to.addr)),
             Step::Proxy(addr) => format!("answer for {addr} on {phys}"),
         }
     }
@@ -211,7 +215,7 @@ impl Site {
         Ok(())
     }
 
-    fn outside(&self, address: Prefix) -> Result<Route> {
+    fn route_to_guest(&self, address: Prefix) -> Result<Route> {
         Ok(Route::on_link(Prefix::host(address.addr), self.host()?))
     }
 

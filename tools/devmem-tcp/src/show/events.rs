@@ -3,7 +3,7 @@
 use netdev::{DmabufId, Ifindex};
 use serde::Serialize;
 
-use crate::snapshot::{End, Identity, LeaseView, Snapshot};
+use crate::snapshot::{Identity, LeaseEnd, LeaseView, Snapshot};
 
 /// What happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -58,8 +58,8 @@ impl Device {
 /// A binding: of a physical queue, and of the netkit's that leases it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bound {
-    phys: End,
-    virt: Option<End>,
+    phys: LeaseEnd,
+    virt: Option<LeaseEnd>,
     dmabuf: DmabufId,
 }
 
@@ -78,9 +78,9 @@ impl Bound {
 pub(super) struct WatchEvent {
     pub(super) what: EventKind,
     /// The physical queue.
-    pub(super) phys: Option<End>,
+    pub(super) phys: Option<LeaseEnd>,
     /// The netkit's queue that leases it.
-    pub(super) virt: Option<End>,
+    pub(super) virt: Option<LeaseEnd>,
     pub(super) dmabuf: Option<DmabufId>,
     /// The device that came or went.
     pub(super) device: Option<Device>,
@@ -158,7 +158,7 @@ impl Watched {
     /// A namespace that lasts a moment longer than its name can't be looked into any more: the far
     /// end of a lease is then what it was.
     pub(super) fn remember(&mut self, before: &Self) {
-        let known = |phys: &End, virt: &End| {
+        let known = |phys: &LeaseEnd, virt: &LeaseEnd| {
             let old = before.leases.iter().find(|old| same_place(&old.phys, phys));
             let old = old.map(|old| old.virt.clone());
             old.filter(|old| (old.ifindex, old.queue) == (virt.ifindex, virt.queue))
@@ -217,12 +217,12 @@ fn without<'a, T>(
         .filter(move |this| !those.iter().any(|that| same(this, that)))
 }
 
-fn same_place(one: &End, other: &End) -> bool {
-    let place = |end: &End| (end.identity, end.ifindex, end.queue);
+fn same_place(one: &LeaseEnd, other: &LeaseEnd) -> bool {
+    let place = |end: &LeaseEnd| (end.identity, end.ifindex, end.queue);
     one.identity.is_some() && place(one) == place(other)
 }
 
-fn same_virt(one: &Option<End>, other: &Option<End>) -> bool {
+fn same_virt(one: &Option<LeaseEnd>, other: &Option<LeaseEnd>) -> bool {
     matches!((one, other), (Some(one), Some(other)) if same_place(one, other))
 }
 
@@ -267,8 +267,8 @@ mod tests {
 
     use super::*;
 
-    fn end(inode: u64, device: &str, ifindex: u32, queue: u32) -> End {
-        End {
+    fn end(inode: u64, device: &str, ifindex: u32, queue: u32) -> LeaseEnd {
+        LeaseEnd {
             netns: Some(format!("ns{inode}")),
             device: Some(device.to_owned()),
             ifindex: Ifindex::new(ifindex),
@@ -277,7 +277,7 @@ mod tests {
         }
     }
 
-    fn leased(phys: End, virt: End) -> Watched {
+    fn leased(phys: LeaseEnd, virt: LeaseEnd) -> Watched {
         Watched {
             leases: vec![LeaseView {
                 phys,
@@ -355,7 +355,7 @@ mod tests {
     fn an_end_out_of_sight_is_what_it_was() {
         let here = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
         let mut unseen = here.clone();
-        unseen.leases[0].virt = End {
+        unseen.leases[0].virt = LeaseEnd {
             netns: None,
             device: None,
             identity: None,

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use netdev::{Ifindex, Link, LinkInfo, NetNs};
 
-use super::ending::Ending;
+use super::ending_lease::EndingLease;
 use crate::args::NetNsArg;
 use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 use crate::remedy::Hint;
@@ -19,12 +19,12 @@ pub(super) struct Target {
     /// An end of it that can be deleted, and the namespace that this one is in.
     end: Option<(NetNs, Ifindex)>,
     /// The guest end's number, and where it is.
-    guest: Option<(Ifindex, Place)>,
+    guest: Option<(Ifindex, GuestLocation)>,
 }
 
 /// Where a guest end is.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum GuestLocation {
     /// In a namespace that can be entered.
     Entered(NetNs),
     /// In one that the host end's knows by an id; `None`: in that one.
@@ -90,7 +90,7 @@ impl Target {
             record: record.cloned(),
             end: Some((netns.clone(), link.ifindex)),
             netns: netns.label().to_owned(),
-            guest: Some((link.ifindex, Place::Entered(netns))),
+            guest: Some((link.ifindex, GuestLocation::Entered(netns))),
             name,
         })
     }
@@ -134,7 +134,7 @@ impl Target {
         target.end = Some((netns.clone(), owner_end.ifindex));
         match record.pair {
             true => target.guest_of(&netns, &owner_end)?,
-            false => target.guest = Some((owner_end.ifindex, Place::Entered(netns))),
+            false => target.guest = Some((owner_end.ifindex, GuestLocation::Entered(netns))),
         }
         Ok(target)
     }
@@ -158,15 +158,15 @@ impl Target {
         let Some(guest) = host.link else {
             return Ok(());
         };
-        let mut place = Place::Id(host.link_netns_id);
+        let mut location = GuestLocation::Id(host.link_netns_id);
         if let Some(netns) = known_as(netns, host.link_netns_id)? {
             if self.record.is_none() {
                 let link = Link::open_in(&netns)?.get(guest)?;
                 (self.name, self.netns) = (link.name, netns.label().to_owned());
             }
-            place = Place::Entered(netns);
+            location = GuestLocation::Entered(netns);
         }
-        self.guest = Some((guest, place));
+        self.guest = Some((guest, location));
         Ok(())
     }
 
@@ -178,28 +178,28 @@ impl Target {
     /// The guest's namespace, if it can be entered.
     pub(super) fn guest_netns(&self) -> Option<&NetNs> {
         match &self.guest {
-            Some((_, Place::Entered(netns))) => Some(netns),
+            Some((_, GuestLocation::Entered(netns))) => Some(netns),
             _ => None,
         }
     }
 
     /// Its leases, of NICs here; if there are none, of NICs in other namespaces. Where the guest's
     /// namespace can't be entered, of NICs that are where the host end is, which knows it by an id.
-    pub(super) fn leases(&self) -> Result<Vec<Ending>> {
-        let Some((guest, place)) = &self.guest else {
+    pub(super) fn leases(&self) -> Result<Vec<EndingLease>> {
+        let Some((guest, location)) = &self.guest else {
             return Ok(Vec::new());
         };
-        let nics = match (&self.end, place) {
-            (Some((netns, _)), Place::Id(_)) => netns.clone(),
+        let nics = match (&self.end, location) {
+            (Some((netns, _)), GuestLocation::Id(_)) => netns.clone(),
             _ => NetNs::current()?,
         };
-        let leases = Ending::of(&nics, *guest, place)?;
-        let (true, Place::Entered(_)) = (leases.is_empty(), place) else {
+        let leases = EndingLease::of(&nics, *guest, location)?;
+        let (true, GuestLocation::Entered(_)) = (leases.is_empty(), location) else {
             return Ok(leases);
         };
         for other in NetNs::visible()?.spaces.iter().skip(1) {
             let Ok(other) = other.open() else { continue };
-            let leases = Ending::of(&other, *guest, place)?;
+            let leases = EndingLease::of(&other, *guest, location)?;
             if !leases.is_empty() {
                 return Ok(leases);
             }

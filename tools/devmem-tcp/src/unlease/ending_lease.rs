@@ -8,18 +8,18 @@ use anyhow::Result;
 use netdev::{DmabufId, Ifindex, Link, NetNs, Netdev, QueueId, QueueType};
 use serde::Serialize;
 
-use super::target::Place;
+use super::target::GuestLocation;
 use crate::remedy::Hint;
 use crate::report;
 
 /// Longer than the stop and start of a queue takes.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// After so long one says what is waited for.
-const TELL: Duration = Duration::from_secs(1);
+const NOTICE_AFTER: Duration = Duration::from_secs(1);
 
 /// A lease, seen from the NIC.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Ending {
+pub(crate) struct EndingLease {
     pub(super) phys: String,
     pub(super) phys_queue: QueueId,
     /// The netkit's queue.
@@ -35,16 +35,16 @@ pub(crate) struct Ending {
     pub(super) ifindex: Ifindex,
 }
 
-impl Ending {
+impl EndingLease {
     /// The leases, of the NICs in `netns`, of the netkit that has this number in that place.
-    pub(crate) fn of(netns: &NetNs, guest: Ifindex, place: &Place) -> Result<Vec<Self>> {
+    pub(crate) fn of(netns: &NetNs, guest: Ifindex, location: &GuestLocation) -> Result<Vec<Self>> {
         let mut links = Link::open_in(netns)?;
         let queues = Netdev::open_in(netns)?.queues(None)?;
         // After the listing, which gives the guest's namespace its id (`netdev_nl_queue_fill_lease`).
-        let nsid = match place {
-            Place::Id(nsid) => *nsid,
-            Place::Entered(entered) if entered.is_same(netns)? => None,
-            Place::Entered(entered) => match links.nsid(entered)? {
+        let nsid = match location {
+            GuestLocation::Id(nsid) => *nsid,
+            GuestLocation::Entered(entered) if entered.is_same(netns)? => None,
+            GuestLocation::Entered(entered) => match links.nsid(entered)? {
                 None => return Ok(Vec::new()),
                 nsid => nsid,
             },
@@ -98,29 +98,29 @@ impl Ending {
     }
 }
 
-impl fmt::Display for Ending {
+impl fmt::Display for EndingLease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} rx {}", self.phys, self.phys_queue)
     }
 }
 
 /// Waits until the NIC's queues are free again.
-pub(super) fn wait(netkit: &str, leases: &[Ending]) -> Result<()> {
+pub(super) fn wait(netkit: &str, leases: &[EndingLease]) -> Result<()> {
     let begin = Instant::now();
     let mut told = false;
     for lease in leases {
         while !lease.has_ended()? {
-            if begin.elapsed() > PATIENCE {
+            if begin.elapsed() > RELEASE_TIMEOUT {
                 return Err(Hint::new(
                     format!(
                         "unlease {netkit}: it is deleted, but {lease} is not free after {} s",
-                        PATIENCE.as_secs()
+                        RELEASE_TIMEOUT.as_secs()
                     ),
                     "`devmem-tcp show` says who has it; the kernel's log may say why",
                 )
                 .into());
             }
-            if !told && begin.elapsed() > TELL {
+            if !told && begin.elapsed() > NOTICE_AFTER {
                 report::tell(format_args!(
                     "{netkit} is deleted; waiting for {lease} to be free"
                 ));
