@@ -12,7 +12,7 @@
 #![deny(unsafe_code)]
 
 mod ethtool;
-mod generic;
+mod family_socket;
 mod ids;
 mod link;
 mod netdev;
@@ -27,7 +27,7 @@ pub use ids::*;
 pub use link::*;
 pub use netdev::*;
 pub use netfilter::{ForwardChain, Netfilter, TableFamily};
-pub use netlink::{Error, ExtAck, NetNs, ParseError, Result, SeenNetNs, Visible};
+pub use netlink::{Error, ExtAck, NetNs, ParseError, Result, SeenNetNs, VisibleNetNs};
 pub use remedy::remedy;
 pub use shell::{shell_command, shell_word};
 

@@ -20,11 +20,11 @@ pub struct Error(Box<Inner>);
 struct Inner {
     op: &'static str,
     object: String,
-    kind: Kind,
+    kind: ErrorKind,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum ErrorKind {
     Refused { errno: i32, ext_ack: ExtAck },
     Malformed(ParseError),
     Interrupted,
@@ -32,7 +32,7 @@ enum Kind {
 }
 
 impl Error {
-    fn new(op: &'static str, object: impl Into<String>, kind: Kind) -> Self {
+    fn new(op: &'static str, object: impl Into<String>, kind: ErrorKind) -> Self {
         Self(Box::new(Inner {
             op,
             object: object.into(),
@@ -45,7 +45,7 @@ impl Error {
         Self::new(
             op,
             object,
-            Kind::Refused {
+            ErrorKind::Refused {
                 errno,
                 ext_ack: ExtAck::default(),
             },
@@ -62,23 +62,23 @@ impl Error {
 
     /// A request that was not even sent, because it makes no sense.
     pub fn invalid(op: &'static str, object: impl Into<String>, why: impl Into<String>) -> Self {
-        Self::new(op, object, Kind::Invalid(why.into()))
+        Self::new(op, object, ErrorKind::Invalid(why.into()))
     }
 
     /// An answer that could not be parsed.
     pub fn malformed(op: &'static str, object: impl Into<String>, source: ParseError) -> Self {
-        Self::new(op, object, Kind::Malformed(source))
+        Self::new(op, object, ErrorKind::Malformed(source))
     }
 
     /// A dump that changed under its reader every time it was tried.
     pub(crate) fn interrupted(op: &'static str, object: impl Into<String>) -> Self {
-        Self::new(op, object, Kind::Interrupted)
+        Self::new(op, object, ErrorKind::Interrupted)
     }
 
     /// The kernel said no.
     pub(crate) fn refused(op: &'static str, object: impl Into<String>, verdict: Verdict) -> Self {
         let Verdict { errno, ext_ack } = verdict;
-        Self::new(op, object, Kind::Refused { errno, ext_ack })
+        Self::new(op, object, ErrorKind::Refused { errno, ext_ack })
     }
 
     /// The same error, about an object that the caller knows a better name for.
@@ -101,7 +101,7 @@ impl Error {
     /// The error number, positive, where the kernel gave one.
     pub fn raw_os_error(&self) -> Option<i32> {
         match &self.0.kind {
-            Kind::Refused { errno, .. } => Some(*errno),
+            ErrorKind::Refused { errno, .. } => Some(*errno),
             _ => None,
         }
     }
@@ -114,7 +114,7 @@ impl Error {
     /// All that the kernel said about it.
     pub fn ext_ack(&self) -> Option<&ExtAck> {
         match &self.0.kind {
-            Kind::Refused { ext_ack, .. } => Some(ext_ack),
+            ErrorKind::Refused { ext_ack, .. } => Some(ext_ack),
             _ => None,
         }
     }
@@ -136,10 +136,10 @@ impl fmt::Display for Inner {
         }
         f.write_str(": ")?;
         match &self.kind {
-            Kind::Refused { errno, ext_ack } => refusal(f, *errno, ext_ack),
-            Kind::Malformed(_) => f.write_str("the kernel's answer can't be parsed"),
-            Kind::Interrupted => f.write_str("what is listed keeps changing"),
-            Kind::Invalid(why) => f.write_str(why),
+            ErrorKind::Refused { errno, ext_ack } => refusal(f, *errno, ext_ack),
+            ErrorKind::Malformed(_) => f.write_str("the kernel's answer can't be parsed"),
+            ErrorKind::Interrupted => f.write_str("what is listed keeps changing"),
+            ErrorKind::Invalid(why) => f.write_str(why),
         }
     }
 }
@@ -147,7 +147,7 @@ impl fmt::Display for Inner {
 impl std::error::Error for Inner {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match &self.kind {
-            Kind::Malformed(source) => Some(source),
+            ErrorKind::Malformed(source) => Some(source),
             _ => None,
         }
     }

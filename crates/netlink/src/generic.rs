@@ -5,20 +5,20 @@ use netlink_packet_generic::ctrl::nlas::{GenlCtrlAttrs, McastGrpAttrs};
 use netlink_packet_generic::ctrl::{GenlCtrl, GenlCtrlCmd};
 use netlink_packet_generic::{GenlHeader, GenlMessage};
 
-use crate::{ParseError, Phrase, Request, Result, Socket, Word};
+use crate::{AttrSpec, MessageSpec, ParseError, Request, Result, Socket};
 
 /// How the control family's messages read: `CTRL_ATTR_*`.
-const WORDS: &[Word] = &[
-    Word::number(1, "family-id"),
-    Word::text(2, "family-name"),
-    Word::number(3, "version"),
+const ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(1, "family-id"),
+    AttrSpec::text(2, "family-name"),
+    AttrSpec::number(3, "version"),
 ];
 
 /// The control family's vocabulary, until the socket speaks another one.
-pub(crate) fn vocabulary(_: u16, _: u8) -> Phrase {
-    Phrase {
+pub(crate) fn message_spec(_: u16, _: u8) -> MessageSpec {
+    MessageSpec {
         header: 4,
-        words: WORDS,
+        attrs: ATTRS,
     }
 }
 

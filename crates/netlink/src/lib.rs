@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 mod attr;
+mod describe;
 mod error;
 mod extack;
 mod generic;
@@ -20,18 +21,17 @@ mod socket;
 #[cfg(test)]
 mod tests;
 mod visible;
-mod words;
 mod write;
 
 pub use attr::{Attr, Attrs, ParseError};
+pub use describe::{AttrSpec, FindMessageSpec, MessageSpec};
 pub use error::{Error, Result};
 pub use extack::{ExtAck, Policy};
 pub use generic::Family;
 pub use message::{Message, Request};
 pub use netns::NetNs;
 pub use socket::{Listener, Socket};
-pub use visible::{SeenNetNs, Visible};
-pub use words::{Phrase, Vocabulary, Word};
+pub use visible::{SeenNetNs, VisibleNetNs};
 pub use write::Writer;
 
 /// The examples of the README are compiled.

@@ -9,9 +9,9 @@ use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_NETFILTER, NETLINK_ROUTE};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::describe::{self, Expected, FindMessageSpec};
 use crate::extack::Verdict;
 use crate::message::{Message, Messages};
-use crate::words::{self, Asked, Vocabulary};
 use crate::{Error, NetNs, ParseError, Request, Result, generic};
 
 // Flags of messages, in the width of the header's field.
@@ -44,7 +44,7 @@ pub struct Socket {
     wire: Wire,
     port: u32,
     seq: u32,
-    vocabulary: Option<Vocabulary>,
+    message_spec: Option<FindMessageSpec>,
 }
 
 impl Socket {
@@ -55,7 +55,7 @@ impl Socket {
     pub fn generic() -> Result<Self> {
         let socket = Self::open(NETLINK_GENERIC);
         let mut socket = socket.map_err(|e| Error::from_io("open", "netlink socket", &e))?;
-        socket.set_vocabulary(generic::vocabulary);
+        socket.set_message_specs(generic::message_spec);
         Ok(socket)
     }
 
@@ -106,14 +106,14 @@ impl Socket {
             },
             port,
             seq: 0,
-            vocabulary: None,
+            message_spec: None,
         })
     }
 
     /// Gives the socket words for its requests and answers, which are told as `tracing` events
     /// with target `netlink`, level `DEBUG`. Without, they are told by operation and object alone.
-    pub fn set_vocabulary(&mut self, vocabulary: Vocabulary) {
-        self.vocabulary = Some(vocabulary);
+    pub fn set_message_specs(&mut self, message_spec: FindMessageSpec) {
+        self.message_spec = Some(message_spec);
     }
 
     /// Sends a request and returns its one answer.
@@ -153,7 +153,7 @@ impl Socket {
     /// The kernel's refusal, at the beginning or at the end of the list; a list that kept changing.
     pub fn dump(&mut self, request: &Request) -> Result<Vec<Message>> {
         let listed = self.list(request);
-        words::tell(self.vocabulary, Asked::All, request, &listed);
+        describe::log(self.message_spec, Expected::All, request, &listed);
         listed
     }
 
@@ -197,7 +197,7 @@ impl Socket {
 
     fn exchange(&mut self, request: &Request) -> Result<Vec<Message>> {
         let answers = self.answers(request);
-        words::tell(self.vocabulary, Asked::One, request, &answers);
+        describe::log(self.message_spec, Expected::One, request, &answers);
         answers
     }
 

@@ -16,7 +16,7 @@ use crate::{Error, NetNs, Result};
 /// Where `ip netns` keeps the names.
 const NAMED: &str = "/run/netns";
 /// Ways to a namespace that are remembered: the first may be gone when it is opened.
-const WAYS: usize = 4;
+const MAX_PATHS: usize = 4;
 
 /// A network namespace that was seen: which it was, and where. Nothing is held open by it, so the
 /// namespace may go meanwhile.
@@ -69,9 +69,9 @@ impl SeenNetNs {
 
 /// What was seen.
 #[derive(Debug)]
-pub struct Visible {
+pub struct VisibleNetNs {
     /// Each once, the current one first.
-    pub spaces: Vec<SeenNetNs>,
+    pub namespaces: Vec<SeenNetNs>,
     /// Why there may be more, if there may: a process that could not be looked into.
     pub hidden: Option<Error>,
 }
@@ -83,8 +83,8 @@ impl NetNs {
     ///
     /// # Errors
     /// Those of [`NetNs::current`], and of reading `/proc`. What goes away meanwhile is left out.
-    pub fn visible() -> Result<Visible> {
-        Search::new()?.run(false)
+    pub fn visible() -> Result<VisibleNetNs> {
+        NetNsSearch::new()?.run(false)
     }
 
     /// As [`NetNs::visible`], and those that a process holds open: for who must know whether there is
@@ -92,29 +92,29 @@ impl NetNs {
     ///
     /// # Errors
     /// As for [`NetNs::visible`].
-    pub fn visible_or_held() -> Result<Visible> {
-        Search::new()?.run(true)
+    pub fn visible_or_held() -> Result<VisibleNetNs> {
+        NetNsSearch::new()?.run(true)
     }
 }
 
 /// A search, as far as it has come.
-struct Search {
+struct NetNsSearch {
     /// The file system of namespaces.
     device: u64,
     found: BTreeMap<u64, usize>,
-    spaces: Vec<SeenNetNs>,
+    namespaces: Vec<SeenNetNs>,
     mounts: HashSet<u64>,
     hidden: Option<Error>,
 }
 
-impl Search {
+impl NetNsSearch {
     fn new() -> Result<Self> {
         let here = NetNs::current()?;
         let identity = here.identity()?;
         let mut search = Self {
             device: identity.0,
             found: BTreeMap::new(),
-            spaces: Vec::new(),
+            namespaces: Vec::new(),
             mounts: HashSet::new(),
             hidden: None,
         };
@@ -123,7 +123,7 @@ impl Search {
         Ok(search)
     }
 
-    fn run(mut self, descriptors: bool) -> Result<Visible> {
+    fn run(mut self, descriptors: bool) -> Result<VisibleNetNs> {
         for name in files(Path::new(NAMED)).unwrap_or_default() {
             let path = Path::new(NAMED).join(&name);
             // A name may be there without a namespace mounted on it, on a file of another device.
@@ -141,28 +141,28 @@ impl Search {
         for &pid in &pids {
             let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
             let ino = fs::metadata(&path).map(|meta| meta.ino());
-            if let Some(ino) = self.unless_hidden(pid, ino) {
+            if let Some(ino) = self.note_if_hidden(pid, ino) {
                 self.add(ino, path, &format!("pid:{pid}"));
             }
         }
-        self.mounted("self", "");
+        self.add_mounted("self", "");
         for &pid in &pids {
             let of = pid.to_string();
-            self.mounted(&of, &format!("/proc/{pid}/root"));
+            self.add_mounted(&of, &format!("/proc/{pid}/root"));
         }
         if descriptors {
             for &pid in &pids {
-                self.held(pid);
+                self.add_held_open(pid);
             }
         }
-        Ok(Visible {
-            spaces: self.spaces,
+        Ok(VisibleNetNs {
+            namespaces: self.namespaces,
             hidden: self.hidden,
         })
     }
 
     /// Those that are mounted in the mount namespace of a process, whose root is at `root`.
-    fn mounted(&mut self, process: &str, root: &str) {
+    fn add_mounted(&mut self, process: &str, root: &str) {
         let namespace = fs::metadata(format!("/proc/{process}/ns/mnt"));
         // One that is hidden has been told.
         let Ok(namespace) = namespace else { return };
@@ -173,9 +173,9 @@ impl Search {
             return;
         };
         for line in table.split(|byte| *byte == b'\n') {
-            if let Some((ino, place)) = mount_of_a_namespace(line) {
+            if let Some((ino, mount_point)) = parse_mountinfo_line(line) {
                 let mut path = OsString::from(root);
-                path.push(&place);
+                path.push(&mount_point);
                 let path = PathBuf::from(path);
                 let label = path.to_string_lossy().into_owned();
                 self.add(ino, path, &label);
@@ -184,9 +184,9 @@ impl Search {
     }
 
     /// Those that a process has a descriptor of.
-    fn held(&mut self, pid: u32) {
+    fn add_held_open(&mut self, pid: u32) {
         let folder = PathBuf::from(format!("/proc/{pid}/fd"));
-        let Some(names) = self.unless_hidden(pid, files(&folder)) else {
+        let Some(names) = self.note_if_hidden(pid, files(&folder)) else {
             return;
         };
         for name in names {
@@ -200,7 +200,7 @@ impl Search {
     }
 
     /// Notes that a process could not be looked into; one that has ended hides nothing.
-    fn unless_hidden<T>(&mut self, pid: u32, answer: std::io::Result<T>) -> Option<T> {
+    fn note_if_hidden<T>(&mut self, pid: u32, answer: std::io::Result<T>) -> Option<T> {
         let error = match answer {
             Ok(answer) => return Some(answer),
             Err(error) => error,
@@ -215,14 +215,18 @@ impl Search {
     }
 
     fn add(&mut self, ino: u64, path: PathBuf, label: &str) {
-        if let Some(known) = self.found.get(&ino).and_then(|at| self.spaces.get_mut(*at)) {
-            if known.paths.len() < WAYS && !known.paths.contains(&path) {
+        if let Some(known) = self
+            .found
+            .get(&ino)
+            .and_then(|at| self.namespaces.get_mut(*at))
+        {
+            if known.paths.len() < MAX_PATHS && !known.paths.contains(&path) {
                 known.paths.push(path);
             }
             return;
         }
-        self.found.insert(ino, self.spaces.len());
-        self.spaces.push(SeenNetNs {
+        self.found.insert(ino, self.namespaces.len());
+        self.namespaces.push(SeenNetNs {
             identity: (self.device, ino),
             label: label.to_owned(),
             paths: vec![path],
@@ -242,15 +246,15 @@ fn files(folder: &Path) -> std::io::Result<Vec<OsString>> {
 
 /// The inode and the place of a network namespace that a line of `mountinfo` tells of
 /// (`show_mountinfo`, `ns_dname`): `42 29 0:4 net:[4026532281] /run/netns/box rw - nsfs nsfs rw`.
-fn mount_of_a_namespace(line: &[u8]) -> Option<(u64, OsString)> {
+fn parse_mountinfo_line(line: &[u8]) -> Option<(u64, OsString)> {
     let mut fields = line.split(|byte| *byte == b' ');
     let root = fields.nth(3)?;
-    let place = fields.next()?;
+    let mount_point = fields.next()?;
     let mut rest = fields.skip_while(|field| *field != b"-");
     if rest.nth(1)? != b"nsfs" {
         return None;
     }
-    Some((inode_of(OsStr::from_bytes(root))?, unescaped(place)))
+    Some((inode_of(OsStr::from_bytes(root))?, unescape(mount_point)))
 }
 
 /// The inode of `net:[4026532281]`.
@@ -260,7 +264,7 @@ fn inode_of(text: &OsStr) -> Option<u64> {
 }
 
 /// Without the escapes of the kernel (`mangle_path`): `\040` is a blank.
-fn unescaped(text: &[u8]) -> OsString {
+fn unescape(text: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&byte, after)) = rest.split_first() {
@@ -286,7 +290,7 @@ mod tests {
     #[test]
     fn a_line_of_mountinfo() {
         let line = br"42 29 0:4 net:[4026532281] /run/a\040b\134 rw shared:7 - nsfs nsfs rw";
-        let found = mount_of_a_namespace(line);
+        let found = parse_mountinfo_line(line);
         assert_eq!(found, Some((4_026_532_281, OsString::from("/run/a b\\"))));
         for other in [
             &br"42 29 0:4 mnt:[4026532281] /run/x rw - nsfs nsfs rw"[..],
@@ -294,16 +298,16 @@ mod tests {
             b"42 29 0:4",
             b"",
         ] {
-            assert_eq!(mount_of_a_namespace(other), None);
+            assert_eq!(parse_mountinfo_line(other), None);
         }
-        assert_eq!(unescaped(br"\04"), OsString::from(r"\04"));
-        assert_eq!(unescaped(br"\777"), OsString::from(r"\777"));
+        assert_eq!(unescape(br"\04"), OsString::from(r"\04"));
+        assert_eq!(unescape(br"\777"), OsString::from(r"\777"));
     }
 
     #[test]
-    fn the_present_one_is_the_first_and_there_once() {
+    fn the_current_namespace_is_first_and_listed_once() {
         let here = NetNs::current().unwrap().identity().unwrap();
-        let seen = NetNs::visible_or_held().unwrap().spaces;
+        let seen = NetNs::visible_or_held().unwrap().namespaces;
         assert_eq!(seen[0].identity(), here);
         assert_eq!(seen[0].label(), "current");
         assert!(seen.iter().skip(1).all(|other| other.identity() != here));

@@ -154,7 +154,7 @@ impl Identity {
         let visible = NetNs::visible_or_held()?;
         let mut why = visible.hidden;
         let (home, away): (Vec<_>, Vec<_>) = visible
-            .spaces
+            .namespaces
             .iter()
             .partition(|seen| seen.identity() == self.netns);
         for seen in home.into_iter().chain(away) {

@@ -37,7 +37,7 @@ pub fn nic_behind(netns: &NetNs, link: &LinkInfo, queues: &[QueueId]) -> Result<
         }));
     }
     let ours = netns.identity()?;
-    let visible = NetNs::visible()?.spaces;
+    let visible = NetNs::visible()?.namespaces;
     let others = visible.iter().filter(|seen| seen.identity() != ours);
     let spaces = once(Ok(netns.clone())).chain(others.map(SeenNetNs::open));
     for space in spaces {

@@ -11,7 +11,7 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::style::Style;
 
-/// What netlink requests and ioctls are told as (`netlink::Socket::set_vocabulary`).
+/// What netlink requests and ioctls are told as (`netlink::Socket::set_message_specs`).
 const NETLINK: &str = "netlink";
 
 /// Warnings; with `--verbose` each netlink request and its answer, too; or what `RUST_LOG` says.

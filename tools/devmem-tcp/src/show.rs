@@ -82,7 +82,10 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// The name that changes are told by of the device that is called so; what was given if none is there yet.
 fn own_name(snapshot: &Snapshot, name: &str) -> String {
-    let mut links = snapshot.spaces.iter().flat_map(|space| &space.links);
+    let mut links = snapshot
+        .namespaces
+        .iter()
+        .flat_map(|namespace| &namespace.links);
     let link = links.find(|link| link.is_called(name));
     link.map_or_else(|| name.to_owned(), |link| link.name.clone())
 }
@@ -99,23 +102,23 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
         page_pools: Vec::new(),
     };
     let mut found = false;
-    for space in &snapshot.spaces {
+    for namespace in &snapshot.namespaces {
         let mut drivers = BTreeMap::new();
-        found |= space.links.iter().any(wanted);
-        for queue in &space.queues {
-            let Some(link) = space.device(queue.ifindex).filter(|link| wanted(link)) else {
+        found |= namespace.links.iter().any(wanted);
+        for queue in &namespace.queues {
+            let Some(link) = namespace.device(queue.ifindex).filter(|link| wanted(link)) else {
                 continue;
             };
-            let (leased_to, leased_from, bound) = sides(leases, space, queue);
+            let (leased_to, leased_from, bound) = sides(leases, namespace, queue);
             let plain = leased_to.is_none() && leased_from.is_none() && bound.is_none();
             if plain && !args.all && args.device.is_none() {
                 continue;
             }
             let driver = drivers
                 .entry(queue.ifindex)
-                .or_insert_with(|| driver(space, queue));
+                .or_insert_with(|| driver(namespace, queue));
             shown.queues.push(Row {
-                netns: &space.name,
+                netns: &namespace.name,
                 device: &link.name,
                 driver: driver.clone(),
                 queue,
@@ -124,13 +127,13 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
                 bound,
             });
         }
-        for pool in &space.pools {
-            let link = pool.ifindex.and_then(|ifindex| space.device(ifindex));
+        for pool in &namespace.pools {
+            let link = pool.ifindex.and_then(|ifindex| namespace.device(ifindex));
             let device = link.map_or("", |link| link.name.as_str());
             let interesting = pool.dmabuf.is_some() || args.all || args.device.is_some();
             if interesting && link.map_or(args.device.is_none(), wanted) {
                 shown.page_pools.push(PoolRow {
-                    netns: &space.name,
+                    netns: &namespace.name,
                     device,
                     pool,
                 });
@@ -150,7 +153,7 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
 /// The other end of the queue's lease, if it has one, and the binding on either side.
 fn sides<'a>(
     leases: &'a [LeaseView],
-    space: &NamespaceSnapshot,
+    namespace: &NamespaceSnapshot,
     queue: &Queue,
 ) -> (
     Option<&'a LeaseEnd>,
@@ -158,7 +161,7 @@ fn sides<'a>(
     Option<netdev::DmabufId>,
 ) {
     let is = |end: &LeaseEnd| {
-        end.netns.as_deref() == Some(&space.name)
+        end.netns.as_deref() == Some(&namespace.name)
             && end.ifindex == queue.ifindex
             && end.queue == queue.id
     };
@@ -173,12 +176,12 @@ fn sides<'a>(
 }
 
 /// The driver's name, or the kind of a device without one.
-fn driver(space: &NamespaceSnapshot, queue: &Queue) -> String {
-    let opened = space.netns.open().and_then(|it| Ethtool::open_in(&it));
+fn driver(namespace: &NamespaceSnapshot, queue: &Queue) -> String {
+    let opened = namespace.netns.open().and_then(|it| Ethtool::open_in(&it));
     let driver = opened.and_then(|mut tool| tool.driver(queue.ifindex));
     match driver {
         Ok(driver) => driver.driver,
-        Err(_) => space
+        Err(_) => namespace
             .device(queue.ifindex)
             .and_then(|link| link.kind.clone())
             .unwrap_or_else(|| "-".to_owned()),

@@ -14,7 +14,7 @@ use serde::Serialize;
 /// All namespaces that were looked into.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
-    pub(crate) spaces: Vec<NamespaceSnapshot>,
+    pub(crate) namespaces: Vec<NamespaceSnapshot>,
 }
 
 /// One network namespace.
@@ -59,40 +59,40 @@ impl Snapshot {
     ///
     /// None of them is held open.
     pub(crate) fn take() -> Result<Self> {
-        let mut visible = NetNs::visible()?.spaces.into_iter();
+        let mut visible = NetNs::visible()?.namespaces.into_iter();
         let here = visible.next().context("no namespace at all")?;
-        let mut spaces = vec![NamespaceSnapshot::look(here, String::new())?];
+        let mut namespaces = vec![NamespaceSnapshot::look(here, String::new())?];
         for seen in visible {
             let name = seen.label().to_owned();
             match NamespaceSnapshot::look(seen, name) {
-                Ok(space) => spaces.push(space),
+                Ok(namespace) => namespaces.push(namespace),
                 // Gone meanwhile, or another user's.
                 Err(error) => tracing::debug!("passed over: {error:#}"),
             }
         }
-        Ok(Self { spaces })
+        Ok(Self { namespaces })
     }
 
     /// All leases.
     pub(crate) fn leases(&self) -> Result<Vec<LeaseView>> {
         let mut leases = Vec::new();
-        for space in &self.spaces {
+        for namespace in &self.namespaces {
             let mut links = None;
-            for queue in &space.queues {
+            for queue in &namespace.queues {
                 let Some(lease) = &queue.lease else { continue };
-                let virt_space = match lease.netns_id {
-                    None => Some(space),
+                let virt_namespace = match lease.netns_id {
+                    None => Some(namespace),
                     Some(id) => {
                         let links = match &mut links {
                             Some(links) => links,
-                            empty => empty.insert(Link::open_in(&space.netns.open()?)?),
+                            empty => empty.insert(Link::open_in(&namespace.netns.open()?)?),
                         };
                         self.by_nsid(links, id)?
                     }
                 };
                 leases.push(LeaseView {
-                    phys: space.end(queue.ifindex, queue.id),
-                    virt: match virt_space {
+                    phys: namespace.end(queue.ifindex, queue.id),
+                    virt: match virt_namespace {
                         Some(virt) => virt.end(lease.ifindex, lease.queue),
                         None => LeaseEnd {
                             netns: None,
@@ -111,9 +111,9 @@ impl Snapshot {
 
     /// The namespace that has this id in the namespace of `links`.
     fn by_nsid(&self, links: &mut Link, id: i32) -> Result<Option<&NamespaceSnapshot>> {
-        for space in &self.spaces {
-            match space.netns.open() {
-                Ok(netns) if links.nsid(&netns)? == Some(id) => return Ok(Some(space)),
+        for namespace in &self.namespaces {
+            match namespace.netns.open() {
+                Ok(netns) if links.nsid(&netns)? == Some(id) => return Ok(Some(namespace)),
                 // It went, or is another's: then it has no name here.
                 _ => {}
             }

@@ -1,6 +1,6 @@
 //! Channels: how many queues a device has in use.
 
-use netlink::{Attrs, Request, Result, Word};
+use netlink::{AttrSpec, Attrs, Request, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Ethtool, HEADER, cmd};
@@ -20,16 +20,16 @@ mod attr {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
+pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
-    Word::number(attr::RX_MAX, "rx-max"),
-    Word::number(attr::TX_MAX, "tx-max"),
-    Word::number(attr::OTHER_MAX, "other-max"),
-    Word::number(attr::COMBINED_MAX, "combined-max"),
-    Word::number(attr::RX, "rx"),
-    Word::number(attr::TX, "tx"),
-    Word::number(attr::OTHER, "other"),
-    Word::number(attr::COMBINED, "combined"),
+    AttrSpec::number(attr::RX_MAX, "rx-max"),
+    AttrSpec::number(attr::TX_MAX, "tx-max"),
+    AttrSpec::number(attr::OTHER_MAX, "other-max"),
+    AttrSpec::number(attr::COMBINED_MAX, "combined-max"),
+    AttrSpec::number(attr::RX, "rx"),
+    AttrSpec::number(attr::TX, "tx"),
+    AttrSpec::number(attr::OTHER, "other"),
+    AttrSpec::number(attr::COMBINED, "combined"),
 ];
 
 impl Ethtool {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use netlink::{Attr, Attrs, Family, Request, Result, Word};
+use netlink::{Attr, AttrSpec, Attrs, Family, Request, Result};
 use serde::Serialize;
 
 use super::{Ethtool, HEADER, cmd, header};
@@ -24,27 +24,27 @@ mod attr {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
+pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
-    Word::bytes(attr::HW, "hw"),
-    Word::nest(attr::WANTED, "wanted", BITSET),
-    Word::bytes(attr::ACTIVE, "active"),
-    Word::bytes(attr::NOCHANGE, "nochange"),
+    AttrSpec::bytes(attr::HW, "hw"),
+    AttrSpec::nest(attr::WANTED, "wanted", BITSET),
+    AttrSpec::bytes(attr::ACTIVE, "active"),
+    AttrSpec::bytes(attr::NOCHANGE, "nochange"),
 ];
 
 /// How a bit set reads, of those that change something.
-const BITSET: &[Word] = &[
-    Word::flag(attr::NOMASK, "nomask"),
-    Word::nest(attr::BITS, "bits", BITS),
+const BITSET: &[AttrSpec] = &[
+    AttrSpec::flag(attr::NOMASK, "nomask"),
+    AttrSpec::nest(attr::BITS, "bits", BITS),
 ];
 
 /// How its bits read.
-const BITS: &[Word] = &[Word::nest(attr::BIT, "bit", BIT)];
+const BITS: &[AttrSpec] = &[AttrSpec::nest(attr::BIT, "bit", BIT)];
 
 /// How one reads.
-const BIT: &[Word] = &[
-    Word::text(attr::BIT_NAME, "name"),
-    Word::flag(attr::BIT_VALUE, "value"),
+const BIT: &[AttrSpec] = &[
+    AttrSpec::text(attr::BIT_NAME, "name"),
+    AttrSpec::flag(attr::BIT_VALUE, "value"),
 ];
 
 impl Ethtool {

@@ -13,7 +13,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use netlink::{Family, NetNs, Phrase, Request, Result, Word};
+use netlink::{AttrSpec, Family, MessageSpec, NetNs, Request, Result};
 
 pub use channels::{Channels, ChannelsChange};
 pub use driver::DriverInfo;
@@ -24,7 +24,7 @@ pub use rss::{Rss, RssChange, equal_table};
 pub use rules::RuleTable;
 
 use crate::Ifindex;
-use crate::generic::Generic;
+use crate::family_socket::FamilySocket;
 
 /// Commands: `ETHTOOL_MSG_*`, of requests.
 mod cmd {
@@ -51,26 +51,26 @@ mod header {
 }
 
 /// How it reads.
-const HEADER: Word = Word::nest(header::NEST, "header", HEADER_WORDS);
+const HEADER: AttrSpec = AttrSpec::nest(header::NEST, "header", HEADER_ATTRS);
 
 /// How its own attributes read.
-const HEADER_WORDS: &[Word] = &[
-    Word::number(header::DEV_INDEX, "dev-index"),
+const HEADER_ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(header::DEV_INDEX, "dev-index"),
     // The answer's.
-    Word::text(2, "dev-name"),
-    Word::number(header::FLAGS, "flags"),
+    AttrSpec::text(2, "dev-name"),
+    AttrSpec::number(header::FLAGS, "flags"),
 ];
 
 /// How each command's requests and answers read.
-fn vocabulary(_: u16, cmd: u8) -> Phrase {
-    let words = match cmd {
-        cmd::FEATURES_GET | cmd::FEATURES_SET => features::WORDS,
-        cmd::RINGS_GET | cmd::RINGS_SET => rings::WORDS,
-        cmd::CHANNELS_GET | cmd::CHANNELS_SET => channels::WORDS,
-        cmd::RSS_GET | cmd::RSS_SET | cmd::RSS_CREATE_ACT | cmd::RSS_DELETE_ACT => rss::WORDS,
+fn message_spec(_: u16, cmd: u8) -> MessageSpec {
+    let attrs = match cmd {
+        cmd::FEATURES_GET | cmd::FEATURES_SET => features::ATTRS,
+        cmd::RINGS_GET | cmd::RINGS_SET => rings::ATTRS,
+        cmd::CHANNELS_GET | cmd::CHANNELS_SET => channels::ATTRS,
+        cmd::RSS_GET | cmd::RSS_SET | cmd::RSS_CREATE_ACT | cmd::RSS_DELETE_ACT => rss::ATTRS,
         _ => &[HEADER],
     };
-    Phrase { header: 4, words }
+    MessageSpec { header: 4, attrs }
 }
 
 /// A handle on ethtool: rings, channels, RSS, features, flow rules.
@@ -78,7 +78,7 @@ fn vocabulary(_: u16, cmd: u8) -> Phrase {
 /// Virtual devices have hardly any of it: this is about the physical device, in the network
 /// namespace that it is in. What changes something needs `CAP_NET_ADMIN` there.
 #[derive(Debug)]
-pub struct Ethtool(Generic);
+pub struct Ethtool(FamilySocket);
 
 impl Ethtool {
     const NAME: &'static str = "ethtool";
@@ -88,7 +88,7 @@ impl Ethtool {
     /// # Errors
     /// `ENOENT` for a kernel without `CONFIG_ETHTOOL_NETLINK`, and those of a socket.
     pub fn open() -> Result<Self> {
-        Generic::open(Self::NAME, vocabulary).map(Self)
+        FamilySocket::open(Self::NAME, message_spec).map(Self)
     }
 
     /// Opens one in the network namespace `ns`.
@@ -96,7 +96,7 @@ impl Ethtool {
     /// # Errors
     /// As for [`Ethtool::open`] and [`NetNs::run`].
     pub fn open_in(ns: &NetNs) -> Result<Self> {
-        Generic::open_in(Self::NAME, vocabulary, ns).map(Self)
+        FamilySocket::open_in(Self::NAME, message_spec, ns).map(Self)
     }
 
     fn about(&self, cmd: u8, op: &'static str, ifindex: Ifindex) -> Request {

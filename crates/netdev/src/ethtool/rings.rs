@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Instant;
 
-use netlink::{Attr, Attrs, Listener, Request, Result, Word};
+use netlink::{Attr, AttrSpec, Attrs, Listener, Request, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Ethtool, HEADER, cmd, header};
@@ -26,23 +26,23 @@ mod attr {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
+pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
-    Word::number(attr::RX_MAX, "rx-max"),
-    Word::number(attr::TX_MAX, "tx-max"),
-    Word::number(attr::RX, "rx"),
-    Word::number(attr::TX, "tx"),
-    Word::number(attr::RX_BUF_LEN, "rx-buf-len"),
-    Word::choice(
+    AttrSpec::number(attr::RX_MAX, "rx-max"),
+    AttrSpec::number(attr::TX_MAX, "tx-max"),
+    AttrSpec::number(attr::RX, "rx"),
+    AttrSpec::number(attr::TX, "tx"),
+    AttrSpec::number(attr::RX_BUF_LEN, "rx-buf-len"),
+    AttrSpec::choice(
         attr::TCP_DATA_SPLIT,
         "tcp-data-split",
         &["unknown", "disabled", "enabled"],
     ),
-    Word::number(attr::CQE_SIZE, "cqe-size"),
-    Word::number(attr::TX_PUSH, "tx-push"),
-    Word::number(attr::RX_PUSH, "rx-push"),
-    Word::number(attr::HDS_THRESH, "hds-thresh"),
-    Word::number(attr::HDS_THRESH_MAX, "hds-thresh-max"),
+    AttrSpec::number(attr::CQE_SIZE, "cqe-size"),
+    AttrSpec::number(attr::TX_PUSH, "tx-push"),
+    AttrSpec::number(attr::RX_PUSH, "rx-push"),
+    AttrSpec::number(attr::HDS_THRESH, "hds-thresh"),
+    AttrSpec::number(attr::HDS_THRESH_MAX, "hds-thresh-max"),
 ];
 
 impl Ethtool {

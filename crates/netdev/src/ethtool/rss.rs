@@ -1,6 +1,6 @@
 //! RSS: which queue a packet goes to that no flow rule is about.
 
-use netlink::{Attr, Attrs, Family, ParseError, Request, Result, Word};
+use netlink::{Attr, AttrSpec, Attrs, Family, ParseError, Request, Result};
 use serde::{Deserialize, Serialize};
 
 use super::{Ethtool, HEADER, about, cmd};
@@ -17,13 +17,13 @@ mod attr {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
+pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
-    Word::number(attr::CONTEXT, "context"),
-    Word::number(attr::HFUNC, "hfunc"),
-    Word::bytes(attr::INDIR, "indir"),
-    Word::bytes(attr::HKEY, "hkey"),
-    Word::number(attr::INPUT_XFRM, "input-xfrm"),
+    AttrSpec::number(attr::CONTEXT, "context"),
+    AttrSpec::number(attr::HFUNC, "hfunc"),
+    AttrSpec::bytes(attr::INDIR, "indir"),
+    AttrSpec::bytes(attr::HKEY, "hkey"),
+    AttrSpec::number(attr::INPUT_XFRM, "input-xfrm"),
 ];
 
 impl Ethtool {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use netlink::{Attr, Attrs, Phrase, Request, Result, Word};
+use netlink::{Attr, AttrSpec, Attrs, MessageSpec, Request, Result};
 use serde::Serialize;
 
 use super::Link;
@@ -23,21 +23,21 @@ mod nda {
 }
 
 /// How those of an address read.
-pub(super) const WORDS: Phrase = Phrase {
+pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
-    words: &[
-        Word::address(ifa::ADDRESS, "address"),
-        Word::address(ifa::LOCAL, "local"),
-        Word::number(ifa::FLAGS, "flags"),
+    attrs: &[
+        AttrSpec::address(ifa::ADDRESS, "address"),
+        AttrSpec::address(ifa::LOCAL, "local"),
+        AttrSpec::number(ifa::FLAGS, "flags"),
     ],
 };
 
 /// How those of a neighbour read.
-pub(super) const NEIGHBOUR_WORDS: Phrase = Phrase {
+pub(super) const NEIGHBOUR_MESSAGE: MessageSpec = MessageSpec {
     header: 12,
-    words: &[
-        Word::address(nda::DST, "dst"),
-        Word::address(nda::LLADDR, "lladdr"),
+    attrs: &[
+        AttrSpec::address(nda::DST, "dst"),
+        AttrSpec::address(nda::LLADDR, "lladdr"),
     ],
 };
 

@@ -13,7 +13,7 @@ mod tests;
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink::{Attrs, Error, NetNs, Phrase, Request, Result, Socket, Word};
+use netlink::{AttrSpec, Attrs, Error, MessageSpec, NetNs, Request, Result, Socket};
 
 pub use addr::{Address, AddressOptions};
 pub use events::{LinkEvent, LinkEvents};
@@ -58,39 +58,39 @@ mod ifla {
 }
 
 /// How they read.
-const WORDS: Phrase = Phrase {
+const MESSAGE: MessageSpec = MessageSpec {
     header: IfInfo::LEN,
-    words: &[
-        Word::text(ifla::IFNAME, "ifname"),
-        Word::address(ifla::ADDRESS, "address"),
-        Word::number(ifla::MTU, "mtu"),
-        Word::number(ifla::LINK, "link"),
-        Word::nest(ifla::LINKINFO, "linkinfo", INFO_WORDS),
-        Word::number(ifla::NET_NS_FD, "net-ns-fd"),
-        Word::number(ifla::NUM_TX_QUEUES, "num-tx-queues"),
-        Word::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
-        Word::signed(ifla::LINK_NETNSID, "link-netnsid"),
-        Word::text(ifla::ALT_IFNAME, "alt-ifname"),
-        Word::text(ifla::PARENT_DEV_NAME, "parent-dev-name"),
+    attrs: &[
+        AttrSpec::text(ifla::IFNAME, "ifname"),
+        AttrSpec::address(ifla::ADDRESS, "address"),
+        AttrSpec::number(ifla::MTU, "mtu"),
+        AttrSpec::number(ifla::LINK, "link"),
+        AttrSpec::nest(ifla::LINKINFO, "linkinfo", INFO_ATTRS),
+        AttrSpec::number(ifla::NET_NS_FD, "net-ns-fd"),
+        AttrSpec::number(ifla::NUM_TX_QUEUES, "num-tx-queues"),
+        AttrSpec::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
+        AttrSpec::signed(ifla::LINK_NETNSID, "link-netnsid"),
+        AttrSpec::text(ifla::ALT_IFNAME, "alt-ifname"),
+        AttrSpec::text(ifla::PARENT_DEV_NAME, "parent-dev-name"),
     ],
 };
 
 /// How those of a kind of links read.
-const INFO_WORDS: &[Word] = &[
-    Word::text(ifla::INFO_KIND, "kind"),
+const INFO_ATTRS: &[AttrSpec] = &[
+    AttrSpec::text(ifla::INFO_KIND, "kind"),
     // Of the kinds only this one is made here.
-    Word::nest(ifla::INFO_DATA, "data", netkit::WORDS),
+    AttrSpec::nest(ifla::INFO_DATA, "data", netkit::ATTRS),
 ];
 
 /// How the requests and answers of each type read.
-fn vocabulary(kind: u16, _: u8) -> Phrase {
+fn message_spec(kind: u16, _: u8) -> MessageSpec {
     match kind {
-        libc::RTM_NEWADDR..=libc::RTM_GETADDR => addr::WORDS,
-        libc::RTM_NEWROUTE..=libc::RTM_GETROUTE => route::WORDS,
-        libc::RTM_NEWNEIGH..=libc::RTM_GETNEIGH => addr::NEIGHBOUR_WORDS,
-        libc::RTM_NEWRULE..=libc::RTM_GETRULE => rule::WORDS,
-        libc::RTM_NEWNSID..=libc::RTM_GETNSID => nsid::WORDS,
-        _ => WORDS,
+        libc::RTM_NEWADDR..=libc::RTM_GETADDR => addr::MESSAGE,
+        libc::RTM_NEWROUTE..=libc::RTM_GETROUTE => route::MESSAGE,
+        libc::RTM_NEWNEIGH..=libc::RTM_GETNEIGH => addr::NEIGHBOUR_MESSAGE,
+        libc::RTM_NEWRULE..=libc::RTM_GETRULE => rule::MESSAGE,
+        libc::RTM_NEWNSID..=libc::RTM_GETNSID => nsid::MESSAGE,
+        _ => MESSAGE,
     }
 }
 
@@ -154,7 +154,7 @@ impl Link {
     }
 
     fn over(mut socket: Socket) -> Self {
-        socket.set_vocabulary(vocabulary);
+        socket.set_message_specs(message_spec);
         Self { socket }
     }
 

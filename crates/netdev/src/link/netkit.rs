@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use netlink::{Attr, NetNs, Request, Result, Word, Writer};
+use netlink::{Attr, AttrSpec, NetNs, Request, Result, Writer};
 use serde::Serialize;
 
 use super::{IfInfo, Link, LinkInfo, check_name, fd, ifla};
@@ -24,24 +24,24 @@ mod attr {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
-    Word::message(attr::PEER_INFO, "peer-info", IfInfo::LEN, PEER_WORDS),
-    Word::number(attr::PRIMARY, "primary"),
-    Word::number(attr::POLICY, "policy"),
-    Word::number(attr::PEER_POLICY, "peer-policy"),
-    Word::choice(attr::MODE, "mode", &["l2", "l3"]),
-    Word::number(attr::SCRUB, "scrub"),
-    Word::number(attr::PEER_SCRUB, "peer-scrub"),
-    Word::number(attr::HEADROOM, "headroom"),
-    Word::number(attr::TAILROOM, "tailroom"),
-    Word::choice(attr::PAIRING, "pairing", &["pair", "single"]),
+pub(super) const ATTRS: &[AttrSpec] = &[
+    AttrSpec::message(attr::PEER_INFO, "peer-info", IfInfo::LEN, PEER_ATTRS),
+    AttrSpec::number(attr::PRIMARY, "primary"),
+    AttrSpec::number(attr::POLICY, "policy"),
+    AttrSpec::number(attr::PEER_POLICY, "peer-policy"),
+    AttrSpec::choice(attr::MODE, "mode", &["l2", "l3"]),
+    AttrSpec::number(attr::SCRUB, "scrub"),
+    AttrSpec::number(attr::PEER_SCRUB, "peer-scrub"),
+    AttrSpec::number(attr::HEADROOM, "headroom"),
+    AttrSpec::number(attr::TAILROOM, "tailroom"),
+    AttrSpec::choice(attr::PAIRING, "pairing", &["pair", "single"]),
 ];
 
 /// How the request for the other end reads.
-const PEER_WORDS: &[Word] = &[
-    Word::text(ifla::IFNAME, "ifname"),
-    Word::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
-    Word::number(ifla::NET_NS_FD, "net-ns-fd"),
+const PEER_ATTRS: &[AttrSpec] = &[
+    AttrSpec::text(ifla::IFNAME, "ifname"),
+    AttrSpec::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
+    AttrSpec::number(ifla::NET_NS_FD, "net-ns-fd"),
 ];
 
 /// Defines an enum of the kernel's numbers.

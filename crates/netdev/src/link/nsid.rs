@@ -1,6 +1,6 @@
 //! Numbers by which one network namespace knows another.
 
-use netlink::{Attrs, Error, NetNs, ParseError, Phrase, Request, Result, Word};
+use netlink::{AttrSpec, Attrs, Error, MessageSpec, NetNs, ParseError, Request, Result};
 
 use super::{Link, fd};
 
@@ -11,11 +11,11 @@ mod netnsa {
 }
 
 /// How they read.
-pub(super) const WORDS: Phrase = Phrase {
+pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER.len(),
-    words: &[
-        Word::signed(netnsa::NSID, "nsid"),
-        Word::number(netnsa::FD, "fd"),
+    attrs: &[
+        AttrSpec::signed(netnsa::NSID, "nsid"),
+        AttrSpec::number(netnsa::FD, "fd"),
     ],
 };
 

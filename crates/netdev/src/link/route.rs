@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink::{Attrs, Phrase, Request, Result, Word};
+use netlink::{AttrSpec, Attrs, MessageSpec, Request, Result};
 use serde::Serialize;
 
 use super::Link;
@@ -21,15 +21,15 @@ mod rta {
 }
 
 /// How they read.
-pub(super) const WORDS: Phrase = Phrase {
+pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
-    words: &[
-        Word::address(rta::DST, "dst"),
-        Word::number(rta::OIF, "oif"),
-        Word::address(rta::GATEWAY, "gateway"),
-        Word::number(rta::PRIORITY, "priority"),
-        Word::address(rta::PREFSRC, "prefsrc"),
-        Word::number(rta::TABLE, "table"),
+    attrs: &[
+        AttrSpec::address(rta::DST, "dst"),
+        AttrSpec::number(rta::OIF, "oif"),
+        AttrSpec::address(rta::GATEWAY, "gateway"),
+        AttrSpec::number(rta::PRIORITY, "priority"),
+        AttrSpec::address(rta::PREFSRC, "prefsrc"),
+        AttrSpec::number(rta::TABLE, "table"),
     ],
 };
 

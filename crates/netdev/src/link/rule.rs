@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use netlink::{Phrase, Request, Result, Word};
+use netlink::{AttrSpec, MessageSpec, Request, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Link;
@@ -19,14 +19,14 @@ mod fra {
 }
 
 /// How they read.
-pub(super) const WORDS: Phrase = Phrase {
+pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
-    words: &[
-        Word::address(fra::DST, "dst"),
-        Word::address(fra::SRC, "src"),
-        Word::text(fra::IIFNAME, "iif"),
-        Word::number(fra::GOTO, "goto"),
-        Word::number(fra::PRIORITY, "priority"),
+    attrs: &[
+        AttrSpec::address(fra::DST, "dst"),
+        AttrSpec::address(fra::SRC, "src"),
+        AttrSpec::text(fra::IIFNAME, "iif"),
+        AttrSpec::number(fra::GOTO, "goto"),
+        AttrSpec::number(fra::PRIORITY, "priority"),
     ],
 };
 

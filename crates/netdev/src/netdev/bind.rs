@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use netlink::{Attrs, Family, Request, Result, Word};
+use netlink::{AttrSpec, Attrs, Family, Request, Result};
 
 use super::{Netdev, cmd, queue};
 use crate::parse::{Parsed, required};
@@ -18,12 +18,12 @@ mod attr {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
-    Word::number(attr::IFINDEX, "ifindex"),
-    Word::nest(attr::QUEUES, "queues", queue::WORDS),
-    Word::number(attr::FD, "fd"),
-    Word::number(attr::ID, "id"),
-    Word::number(attr::RX_PAGE_SIZE, "rx-page-size"),
+pub(super) const ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(attr::IFINDEX, "ifindex"),
+    AttrSpec::nest(attr::QUEUES, "queues", queue::ATTRS),
+    AttrSpec::number(attr::FD, "fd"),
+    AttrSpec::number(attr::ID, "id"),
+    AttrSpec::number(attr::RX_PAGE_SIZE, "rx-page-size"),
 ];
 
 /// How to bind for receiving.

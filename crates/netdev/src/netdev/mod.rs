@@ -9,7 +9,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use netlink::{Attrs, Family, NetNs, Phrase, Request, Result, Word};
+use netlink::{AttrSpec, Attrs, Family, MessageSpec, NetNs, Request, Result};
 use serde::Serialize;
 
 pub use bind::{BindOptions, Binding};
@@ -20,7 +20,7 @@ pub use qstats::{Qstats, QueueCounters, QueueRef, Scope};
 pub use queue::{IoUring, Lease, LeaseInfo, Queue};
 
 use crate::Ifindex;
-use crate::generic::Generic;
+use crate::family_socket::FamilySocket;
 use crate::parse::{Parsed, required};
 
 /// Commands: `NETDEV_CMD_*`.
@@ -52,33 +52,33 @@ mod attr {
 }
 
 /// How they read.
-const WORDS: &[Word] = &[
-    Word::number(attr::IFINDEX, "ifindex"),
-    Word::number(attr::XDP_FEATURES, "xdp-features"),
-    Word::number(attr::XDP_ZC_MAX_SEGS, "xdp-zc-max-segs"),
-    Word::number(attr::XDP_RX_METADATA_FEATURES, "xdp-rx-metadata-features"),
-    Word::number(attr::XSK_FEATURES, "xsk-features"),
+const ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(attr::IFINDEX, "ifindex"),
+    AttrSpec::number(attr::XDP_FEATURES, "xdp-features"),
+    AttrSpec::number(attr::XDP_ZC_MAX_SEGS, "xdp-zc-max-segs"),
+    AttrSpec::number(attr::XDP_RX_METADATA_FEATURES, "xdp-rx-metadata-features"),
+    AttrSpec::number(attr::XSK_FEATURES, "xsk-features"),
 ];
 
 /// How each command's requests and answers read.
-fn vocabulary(_: u16, cmd: u8) -> Phrase {
-    let words = match cmd {
-        cmd::PAGE_POOL_GET => page_pool::WORDS,
-        cmd::PAGE_POOL_STATS_GET => page_pool::STATS_WORDS,
-        cmd::QUEUE_GET | cmd::QUEUE_CREATE => queue::WORDS,
-        cmd::NAPI_GET => napi::WORDS,
-        cmd::QSTATS_GET => qstats::WORDS,
-        cmd::BIND_RX | cmd::BIND_TX => bind::WORDS,
-        _ => WORDS,
+fn message_spec(_: u16, cmd: u8) -> MessageSpec {
+    let attrs = match cmd {
+        cmd::PAGE_POOL_GET => page_pool::ATTRS,
+        cmd::PAGE_POOL_STATS_GET => page_pool::STATS_ATTRS,
+        cmd::QUEUE_GET | cmd::QUEUE_CREATE => queue::ATTRS,
+        cmd::NAPI_GET => napi::ATTRS,
+        cmd::QSTATS_GET => qstats::ATTRS,
+        cmd::BIND_RX | cmd::BIND_TX => bind::ATTRS,
+        _ => ATTRS,
     };
-    Phrase { header: 4, words }
+    MessageSpec { header: 4, attrs }
 }
 
 /// A handle on the netdev family: queues, leases, bindings, page pools, statistics.
 ///
 /// What it sees and touches is in the network namespace it was opened in.
 #[derive(Debug)]
-pub struct Netdev(Generic);
+pub struct Netdev(FamilySocket);
 
 impl Netdev {
     const NAME: &'static str = "netdev";
@@ -88,7 +88,7 @@ impl Netdev {
     /// # Errors
     /// `ENOENT` where the kernel has no netdev family (before 6.3), and those of a socket.
     pub fn open() -> Result<Self> {
-        Generic::open(Self::NAME, vocabulary).map(Self)
+        FamilySocket::open(Self::NAME, message_spec).map(Self)
     }
 
     /// Opens one in the network namespace `ns`.
@@ -96,7 +96,7 @@ impl Netdev {
     /// # Errors
     /// As for [`Netdev::open`] and [`NetNs::run`].
     pub fn open_in(ns: &NetNs) -> Result<Self> {
-        Generic::open_in(Self::NAME, vocabulary, ns).map(Self)
+        FamilySocket::open_in(Self::NAME, message_spec, ns).map(Self)
     }
 
     /// One device (`netdev_nl_dev_get_doit`).

@@ -1,6 +1,6 @@
 //! NAPI instances: who polls a queue.
 
-use netlink::{Attrs, Result, Word};
+use netlink::{AttrSpec, Attrs, Result};
 use serde::Serialize;
 
 use super::{Netdev, cmd};
@@ -20,15 +20,15 @@ mod attr {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
-    Word::number(attr::IFINDEX, "ifindex"),
-    Word::number(attr::ID, "id"),
-    Word::number(attr::IRQ, "irq"),
-    Word::number(attr::PID, "pid"),
-    Word::number(attr::DEFER_HARD_IRQS, "defer-hard-irqs"),
-    Word::number(attr::GRO_FLUSH_TIMEOUT, "gro-flush-timeout"),
-    Word::number(attr::IRQ_SUSPEND_TIMEOUT, "irq-suspend-timeout"),
-    Word::number(attr::THREADED, "threaded"),
+pub(super) const ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(attr::IFINDEX, "ifindex"),
+    AttrSpec::number(attr::ID, "id"),
+    AttrSpec::number(attr::IRQ, "irq"),
+    AttrSpec::number(attr::PID, "pid"),
+    AttrSpec::number(attr::DEFER_HARD_IRQS, "defer-hard-irqs"),
+    AttrSpec::number(attr::GRO_FLUSH_TIMEOUT, "gro-flush-timeout"),
+    AttrSpec::number(attr::IRQ_SUSPEND_TIMEOUT, "irq-suspend-timeout"),
+    AttrSpec::number(attr::THREADED, "threaded"),
 ];
 
 impl Netdev {

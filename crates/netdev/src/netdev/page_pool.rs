@@ -1,6 +1,6 @@
 //! Page pools: where an rx queue's memory comes from.
 
-use netlink::{Attrs, Family, Request, Result, Word};
+use netlink::{AttrSpec, Attrs, Family, Request, Result};
 use serde::Serialize;
 
 use super::{IoUring, Netdev, cmd};
@@ -23,18 +23,18 @@ mod attr {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
-    Word::number(attr::ID, "id"),
-    Word::number(attr::IFINDEX, "ifindex"),
-    Word::number(attr::NAPI_ID, "napi-id"),
-    Word::number(attr::INFLIGHT, "inflight"),
-    Word::number(attr::INFLIGHT_MEM, "inflight-mem"),
-    Word::number(attr::DETACH_TIME, "detach-time"),
-    Word::number(attr::DMABUF, "dmabuf"),
+pub(super) const ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(attr::ID, "id"),
+    AttrSpec::number(attr::IFINDEX, "ifindex"),
+    AttrSpec::number(attr::NAPI_ID, "napi-id"),
+    AttrSpec::number(attr::INFLIGHT, "inflight"),
+    AttrSpec::number(attr::INFLIGHT_MEM, "inflight-mem"),
+    AttrSpec::number(attr::DETACH_TIME, "detach-time"),
+    AttrSpec::number(attr::DMABUF, "dmabuf"),
 ];
 
 /// How those of statistics read.
-pub(super) const STATS_WORDS: &[Word] = &[Word::nest(attr::STATS_INFO, "info", WORDS)];
+pub(super) const STATS_ATTRS: &[AttrSpec] = &[AttrSpec::nest(attr::STATS_INFO, "info", ATTRS)];
 
 impl Netdev {
     /// One page pool (`netdev_nl_page_pool_get_doit`).

@@ -1,6 +1,6 @@
 //! Statistics per queue and per device.
 
-use netlink::{Attrs, Result, Word};
+use netlink::{AttrSpec, Attrs, Result};
 use serde::Serialize;
 
 use super::{Netdev, cmd};
@@ -25,11 +25,11 @@ pub enum Scope {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
-    Word::number(attr::IFINDEX, "ifindex"),
-    Word::choice(attr::QUEUE_TYPE, "queue-type", &["rx", "tx"]),
-    Word::number(attr::QUEUE_ID, "queue-id"),
-    Word::number(attr::SCOPE, "scope"),
+pub(super) const ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(attr::IFINDEX, "ifindex"),
+    AttrSpec::choice(attr::QUEUE_TYPE, "queue-type", &["rx", "tx"]),
+    AttrSpec::number(attr::QUEUE_ID, "queue-id"),
+    AttrSpec::number(attr::SCOPE, "scope"),
 ];
 
 impl Netdev {

@@ -1,6 +1,6 @@
 //! Queues and their leases.
 
-use netlink::{Attr, Attrs, Family, Request, Result, Word};
+use netlink::{Attr, AttrSpec, Attrs, Family, Request, Result};
 use serde::Serialize;
 
 use super::{Netdev, cmd};
@@ -28,28 +28,28 @@ pub(super) mod attr {
 }
 
 /// How they read.
-pub(super) const WORDS: &[Word] = &[
-    Word::number(attr::ID, "id"),
-    Word::number(attr::IFINDEX, "ifindex"),
-    Word::choice(attr::TYPE, "type", &["rx", "tx"]),
-    Word::number(attr::NAPI_ID, "napi-id"),
-    Word::number(attr::DMABUF, "dmabuf"),
-    Word::flag(attr::IO_URING, "io-uring"),
-    Word::flag(attr::XSK, "xsk"),
-    Word::nest(attr::LEASE, "lease", LEASE_WORDS),
+pub(super) const ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(attr::ID, "id"),
+    AttrSpec::number(attr::IFINDEX, "ifindex"),
+    AttrSpec::choice(attr::TYPE, "type", &["rx", "tx"]),
+    AttrSpec::number(attr::NAPI_ID, "napi-id"),
+    AttrSpec::number(attr::DMABUF, "dmabuf"),
+    AttrSpec::flag(attr::IO_URING, "io-uring"),
+    AttrSpec::flag(attr::XSK, "xsk"),
+    AttrSpec::nest(attr::LEASE, "lease", LEASE_ATTRS),
 ];
 
 /// How those of a lease read.
-const LEASE_WORDS: &[Word] = &[
-    Word::number(attr::LEASE_IFINDEX, "ifindex"),
-    Word::nest(attr::LEASE_QUEUE, "queue", QUEUE_WORDS),
-    Word::signed(attr::LEASE_NETNS_ID, "netns-id"),
+const LEASE_ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(attr::LEASE_IFINDEX, "ifindex"),
+    AttrSpec::nest(attr::LEASE_QUEUE, "queue", QUEUE_ATTRS),
+    AttrSpec::signed(attr::LEASE_NETNS_ID, "netns-id"),
 ];
 
 /// Those of the queue in a lease.
-const QUEUE_WORDS: &[Word] = &[
-    Word::number(attr::ID, "id"),
-    Word::choice(attr::TYPE, "type", &["rx", "tx"]),
+const QUEUE_ATTRS: &[AttrSpec] = &[
+    AttrSpec::number(attr::ID, "id"),
+    AttrSpec::choice(attr::TYPE, "type", &["rx", "tx"]),
 ];
 
 impl Netdev {

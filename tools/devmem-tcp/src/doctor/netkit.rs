@@ -109,7 +109,7 @@ fn other_end(namespace: &Namespace, link: &LinkInfo) -> Result<Option<(Namespace
         return Ok(Some((namespace.clone(), get(&namespace.netns)?)));
     };
     let mut here = Link::open_in(&namespace.netns)?;
-    for seen in NetNs::visible()?.spaces {
+    for seen in NetNs::visible()?.namespaces {
         let Ok(netns) = seen.open() else { continue };
         if matches!(here.nsid(&netns), Ok(Some(nsid)) if nsid == id) {
             return Ok(match get(&netns) {

@@ -139,7 +139,7 @@ impl LeaseRecord {
     /// Where it can't be seen or entered.
     fn netns_elsewhere(&self) -> Result<Option<NetNs>> {
         let visible = NetNs::visible_or_held()?;
-        let mut spaces = visible.spaces.iter();
+        let mut namespaces = visible.namespaces.iter();
         let unknown = |why: Option<netdev::Error>| {
             let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
             Hint::new(
@@ -150,7 +150,7 @@ impl LeaseRecord {
                 "do it as root of the host, where all processes can be seen",
             )
         };
-        match spaces.find(|seen| seen.identity() == self.owner_netns) {
+        match namespaces.find(|seen| seen.identity() == self.owner_netns) {
             Some(seen) => {
                 let netns = seen.open().map_err(|error| unknown(Some(error)))?;
                 let links = Link::open_in(&netns).map_err(|error| unknown(Some(error)))?;

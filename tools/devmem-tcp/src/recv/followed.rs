@@ -136,7 +136,7 @@ impl AsFd for Followed {
 
 /// One after the other: none is held open.
 fn visible() -> impl Iterator<Item = NetNs> {
-    let seen = NetNs::visible().map(|visible| visible.spaces);
+    let seen = NetNs::visible().map(|visible| visible.namespaces);
     let seen = seen.unwrap_or_default().into_iter();
     seen.filter_map(|seen| seen.open().ok())
 }

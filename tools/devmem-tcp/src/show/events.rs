@@ -118,24 +118,24 @@ impl Watched {
     pub(super) fn of(snapshot: &Snapshot) -> anyhow::Result<Self> {
         let leases = snapshot.leases()?;
         let (mut devices, mut bound) = (Vec::new(), Vec::new());
-        for space in &snapshot.spaces {
-            for link in &space.links {
+        for namespace in &snapshot.namespaces {
+            for link in &namespace.links {
                 let kind = match link.kind.as_deref() {
                     Some("netkit") => "netkit",
                     _ if link.is_physical() => "physical",
                     _ => continue,
                 };
                 devices.push(Device {
-                    netns: space.name.clone(),
+                    netns: namespace.name.clone(),
                     device: link.name.clone(),
                     ifindex: link.ifindex,
                     kind,
-                    identity: space.identity(),
+                    identity: namespace.identity(),
                 });
             }
-            for queue in &space.queues {
+            for queue in &namespace.queues {
                 let Some(dmabuf) = queue.dmabuf else { continue };
-                let end = space.end(queue.ifindex, queue.id);
+                let end = namespace.end(queue.ifindex, queue.id);
                 // Should the netkit's side tell of the binding, too, it is still one.
                 if leases.iter().any(|lease| same_place(&lease.virt, &end)) {
                     continue;

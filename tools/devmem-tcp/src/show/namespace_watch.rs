@@ -180,7 +180,7 @@ impl NamespaceWatches {
     /// there was any.
     fn refresh(&mut self) -> Result<bool> {
         self.watch_names();
-        let visible = NetNs::visible()?.spaces;
+        let visible = NetNs::visible()?.namespaces;
         let mut identities = Vec::new();
         let mut any = false;
         for seen in &visible {

@@ -197,7 +197,7 @@ impl Target {
         let (true, GuestLocation::Entered(_)) = (leases.is_empty(), location) else {
             return Ok(leases);
         };
-        for other in NetNs::visible()?.spaces.iter().skip(1) {
+        for other in NetNs::visible()?.namespaces.iter().skip(1) {
             let Ok(other) = other.open() else { continue };
             let leases = EndingLease::of(&other, *guest, location)?;
             if !leases.is_empty() {
@@ -226,7 +226,7 @@ fn known_as(netns: &NetNs, id: Option<i32>) -> Result<Option<NetNs>> {
         return Ok(Some(netns.clone()));
     };
     let mut links = Link::open_in(netns)?;
-    for seen in NetNs::visible()?.spaces {
+    for seen in NetNs::visible()?.namespaces {
         let Ok(seen) = seen.open() else { continue };
         if links.nsid(&seen)? == Some(id) {
             return Ok(Some(seen));

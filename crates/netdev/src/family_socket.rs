@@ -1,6 +1,6 @@
 //! What the handles of generic netlink families share: a socket and the family's number.
 
-use netlink::{Attrs, Family, NetNs, Request, Result, Socket, Vocabulary};
+use netlink::{Attrs, Family, FindMessageSpec, NetNs, Request, Result, Socket};
 
 use crate::Ifindex;
 use crate::parse::Parsed;
@@ -8,23 +8,27 @@ use crate::sys;
 
 /// A socket that speaks one family.
 #[derive(Debug)]
-pub(crate) struct Generic {
+pub(crate) struct FamilySocket {
     pub(crate) socket: Socket,
     pub(crate) family: Family,
 }
 
-impl Generic {
-    pub(crate) fn open(name: &'static str, words: Vocabulary) -> Result<Self> {
-        Self::over(Socket::generic()?, name, words)
+impl FamilySocket {
+    pub(crate) fn open(name: &'static str, message_spec: FindMessageSpec) -> Result<Self> {
+        Self::over(Socket::generic()?, name, message_spec)
     }
 
-    pub(crate) fn open_in(name: &'static str, words: Vocabulary, ns: &NetNs) -> Result<Self> {
-        Self::over(Socket::generic_in(ns)?, name, words)
+    pub(crate) fn open_in(
+        name: &'static str,
+        message_spec: FindMessageSpec,
+        ns: &NetNs,
+    ) -> Result<Self> {
+        Self::over(Socket::generic_in(ns)?, name, message_spec)
     }
 
-    fn over(mut socket: Socket, name: &'static str, words: Vocabulary) -> Result<Self> {
+    fn over(mut socket: Socket, name: &'static str, message_spec: FindMessageSpec) -> Result<Self> {
         let family = socket.family(name)?;
-        socket.set_vocabulary(words);
+        socket.set_message_specs(message_spec);
         Ok(Self { socket, family })
     }
 
