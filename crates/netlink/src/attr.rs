@@ -1,4 +1,4 @@
-//! Reading attributes: bytes from the kernel are parsed, never trusted.
+//! Parsing of attributes. Bytes from the kernel are checked, never trusted.
 
 use thiserror::Error;
 
@@ -13,27 +13,27 @@ pub(crate) const fn align(len: usize) -> usize {
     (len + 3) & !3
 }
 
-/// Bytes that are not what a message or an attribute should look like.
+/// A message or an attribute that is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseError {
-    /// A header needs more bytes than there are.
+    /// A header that is cut off.
     #[error("{left} stray bytes where a header should be")]
     Header {
-        /// How many bytes were left.
+        /// Number of bytes left.
         left: usize,
     },
-    /// A length field that is below the header's own size or beyond the end.
+    /// A length field below the header's own size or beyond the end.
     #[error("type {kind}: length {len}, with {left} bytes left")]
     Length {
         /// Type of the attribute or message.
         kind: u16,
-        /// What its length field says.
+        /// Value of the length field.
         len: usize,
-        /// How many bytes there are.
+        /// Number of bytes left.
         left: usize,
     },
-    /// An attribute's payload has not the size of its type.
+    /// A payload whose size is not that of its type.
     #[error("attribute {kind}: {got} bytes instead of {want}")]
     Size {
         /// Type of the attribute.
@@ -49,7 +49,7 @@ pub enum ParseError {
         /// Type of the attribute.
         kind: u16,
     },
-    /// A value outside of what the attribute can mean.
+    /// A value that the attribute can't have.
     #[error("attribute {kind}: unexpected value {value}")]
     Value {
         /// Type of the attribute.
@@ -63,7 +63,7 @@ pub enum ParseError {
         /// Type of the attribute.
         kind: u16,
     },
-    /// The kernel answered with something else than was asked for.
+    /// An answer of another kind than the request has.
     #[error("{0}")]
     Answer(&'static str),
 }
@@ -107,7 +107,7 @@ impl<'a> Iterator for Attrs<'a> {
     }
 }
 
-/// One attribute: a type and a payload whose meaning the type decides.
+/// An attribute: a type, and a payload whose meaning the type decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr<'a> {
     kind: u16,
@@ -115,12 +115,12 @@ pub struct Attr<'a> {
 }
 
 impl<'a> Attr<'a> {
-    /// Its type, without the nested and byte order flags.
+    /// Type of the attribute, without the nested and byte order flags.
     pub fn kind(&self) -> u16 {
         self.kind
     }
 
-    /// Its payload, without padding.
+    /// Payload of the attribute, without padding.
     pub fn bytes(&self) -> &'a [u8] {
         self.payload
     }
@@ -128,20 +128,20 @@ impl<'a> Attr<'a> {
     /// The payload as exactly `N` bytes.
     ///
     /// # Errors
-    /// [`ParseError::Size`] where it has another length.
+    /// [`ParseError::Size`] where the payload has another length.
     pub fn array<const N: usize>(&self) -> Result<[u8; N], ParseError> {
         self.payload.try_into().map_err(|_| self.size(N))
     }
 
-    /// A `u8`.
+    /// Payload as a `u8`.
     ///
     /// # Errors
-    /// As for [`Attr::array`]; the same goes for the other numbers.
+    /// [`ParseError::Size`] where the payload has another length.
     pub fn u8(&self) -> Result<u8, ParseError> {
         self.array().map(u8::from_ne_bytes)
     }
 
-    /// A `u16` in host byte order.
+    /// Payload as a `u16` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -149,7 +149,7 @@ impl<'a> Attr<'a> {
         self.array().map(u16::from_ne_bytes)
     }
 
-    /// A `u32` in host byte order.
+    /// Payload as a `u32` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -157,7 +157,7 @@ impl<'a> Attr<'a> {
         self.array().map(u32::from_ne_bytes)
     }
 
-    /// An `s32` in host byte order.
+    /// Payload as an `s32` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -165,7 +165,7 @@ impl<'a> Attr<'a> {
         self.array().map(i32::from_ne_bytes)
     }
 
-    /// A `u64` in host byte order.
+    /// Payload as a `u64` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -173,7 +173,7 @@ impl<'a> Attr<'a> {
         self.array().map(u64::from_ne_bytes)
     }
 
-    /// A `uint`: four or eight bytes, as the value needs (`nla_put_uint`).
+    /// Payload as a `uint`: four or eight bytes, as the value needs (`nla_put_uint`).
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -185,33 +185,35 @@ impl<'a> Attr<'a> {
         }
     }
 
-    /// A string, which ends at its first NUL (`NLA_NUL_STRING`).
+    /// Payload as a string that ends at its first NUL (`NLA_NUL_STRING`).
     ///
     /// # Errors
     /// [`ParseError::Text`] where the NUL is missing or the text is not UTF-8.
+    #[doc(alias = "NLA_NUL_STRING")]
     pub fn str(&self) -> Result<&'a str, ParseError> {
         let text = std::ffi::CStr::from_bytes_until_nul(self.payload).ok();
         text.and_then(|text| text.to_str().ok())
             .ok_or(ParseError::Text { kind: self.kind })
     }
 
-    /// The same of a name that may be any bytes, as those of devices: what is no UTF-8 in it is
+    /// Payload as a name that may hold any bytes, as device names do. Bytes that are not UTF-8 are
     /// replaced (U+FFFD).
     ///
     /// # Errors
-    /// [`ParseError::Text`] without an end.
+    /// [`ParseError::Text`] where the NUL is missing.
     pub fn lossy_str(&self) -> Result<String, ParseError> {
         let text = std::ffi::CStr::from_bytes_until_nul(self.payload);
         let text = text.map_err(|_| ParseError::Text { kind: self.kind })?;
         Ok(text.to_string_lossy().into_owned())
     }
 
-    /// The attributes nested in this one.
+    /// Attributes nested in this attribute.
+    #[doc(alias = "NLA_F_NESTED")]
     pub fn nested(&self) -> Attrs<'a> {
         Attrs(self.payload)
     }
 
-    /// The error for a value that this attribute must not have.
+    /// Error for a value that this attribute can't have.
     pub fn unexpected(&self, value: impl Into<u64>) -> ParseError {
         ParseError::Value {
             kind: self.kind,

@@ -1,4 +1,4 @@
-//! One error for all: the operation, the object, and the kernel's own words.
+//! The error of all requests: the operation, the object, and the kernel's own words.
 
 use std::fmt;
 use std::io;
@@ -40,7 +40,7 @@ impl Error {
         }))
     }
 
-    /// An operation that failed with a positive error number.
+    /// Error of an operation that failed with a positive error number.
     pub fn from_errno(op: &'static str, object: impl Into<String>, errno: i32) -> Self {
         Self::new(
             op,
@@ -52,7 +52,8 @@ impl Error {
         )
     }
 
-    /// An operation that failed in a system call; an error without a number keeps its text.
+    /// Error of an operation that failed in a system call. An error without a number keeps its
+    /// text.
     pub fn from_io(op: &'static str, object: impl Into<String>, error: &io::Error) -> Self {
         match error.raw_os_error() {
             Some(errno) => Self::from_errno(op, object, errno),
@@ -60,45 +61,45 @@ impl Error {
         }
     }
 
-    /// A request that was not even sent, because it makes no sense.
+    /// Error of a request that was not sent because it makes no sense.
     pub fn invalid(op: &'static str, object: impl Into<String>, why: impl Into<String>) -> Self {
         Self::new(op, object, ErrorKind::Invalid(why.into()))
     }
 
-    /// An answer that could not be parsed.
+    /// Error of an answer that could not be parsed.
     pub fn malformed(op: &'static str, object: impl Into<String>, source: ParseError) -> Self {
         Self::new(op, object, ErrorKind::Malformed(source))
     }
 
-    /// A dump that changed under its reader every time it was tried.
+    /// Error of a dump that changed each time it was read.
     pub(crate) fn interrupted(op: &'static str, object: impl Into<String>) -> Self {
         Self::new(op, object, ErrorKind::Interrupted)
     }
 
-    /// The kernel said no.
+    /// Error of a request that the kernel refused.
     pub(crate) fn refused(op: &'static str, object: impl Into<String>, verdict: Verdict) -> Self {
         let Verdict { errno, ext_ack } = verdict;
         Self::new(op, object, ErrorKind::Refused { errno, ext_ack })
     }
 
-    /// The same error, about an object that the caller knows a better name for.
+    /// Names another object in the error, where the caller knows a better name.
     #[must_use]
     pub fn about(mut self, object: impl Into<String>) -> Self {
         self.0.object = object.into();
         self
     }
 
-    /// What was asked for, in the words of the family's specification: `bind-rx`.
+    /// Operation that failed, named as in the family's specification: `bind-rx`.
     pub fn op(&self) -> &str {
         self.0.op
     }
 
-    /// What it was asked of: `nk0 queue 1`.
+    /// Object of the operation: `nk0 queue 1`.
     pub fn object(&self) -> &str {
         &self.0.object
     }
 
-    /// The error number, positive, where the kernel gave one.
+    /// Error number, positive; `None` where the kernel gave none.
     pub fn raw_os_error(&self) -> Option<i32> {
         match &self.0.kind {
             ErrorKind::Refused { errno, .. } => Some(*errno),
@@ -106,12 +107,12 @@ impl Error {
         }
     }
 
-    /// The kernel's own text, where it gave one.
+    /// Text of the extended acknowledgement, where the kernel gave one.
     pub fn message(&self) -> Option<&str> {
         self.ext_ack().and_then(ExtAck::message)
     }
 
-    /// All that the kernel said about it.
+    /// Extended acknowledgement of the kernel.
     pub fn ext_ack(&self) -> Option<&ExtAck> {
         match &self.0.kind {
             ErrorKind::Refused { ext_ack, .. } => Some(ext_ack),
@@ -120,6 +121,7 @@ impl Error {
     }
 
     /// Whether the socket's buffer overflowed, so that messages were lost (`ENOBUFS`).
+    #[doc(alias = "ENOBUFS")]
     pub fn is_overrun(&self) -> bool {
         self.raw_os_error() == Some(libc::ENOBUFS)
     }
@@ -153,7 +155,7 @@ impl std::error::Error for Inner {
     }
 }
 
-/// The kernel's text, or at least what its error number means; then the number's name.
+/// Writes the kernel's text, or the meaning of the error number, then the number's name.
 fn refusal(f: &mut fmt::Formatter<'_>, errno: i32, ext_ack: &ExtAck) -> fmt::Result {
     match (ext_ack.message(), ext_ack.missing()) {
         (Some(message), _) => f.write_str(message)?,
@@ -167,10 +169,10 @@ fn refusal(f: &mut fmt::Formatter<'_>, errno: i32, ext_ack: &ExtAck) -> fmt::Res
     }
 }
 
-/// In no user header, and yet many a driver returns it.
+/// `ENOTSUPP`, which is in no user header although many drivers return it.
 const ENOTSUPP: i32 = 524;
 
-/// What an error number means, as a part of a line: "no such device".
+/// Meaning of an error number, as a part of a line: "no such device".
 fn meaning(errno: i32) -> String {
     let errno = if errno == ENOTSUPP {
         libc::EOPNOTSUPP

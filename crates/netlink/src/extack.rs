@@ -1,4 +1,4 @@
-//! Extended acknowledgements: what the kernel says besides an error number.
+//! Extended acknowledgements: the details that the kernel adds to an error number.
 
 use crate::attr::align;
 use crate::message::{HEADER, Message};
@@ -15,7 +15,9 @@ const ATTR_POLICY: u16 = 4;
 const ATTR_MISS_TYPE: u16 = 5;
 const ATTR_MISS_NEST: u16 = 6;
 
-/// What the kernel added to an error (`struct netlink_ext_ack`).
+/// Extended acknowledgement of an error (`struct netlink_ext_ack`).
+#[doc(alias = "netlink_ext_ack")]
+#[doc(alias = "NETLINK_EXT_ACK")]
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ExtAck {
     message: Option<String>,
@@ -26,27 +28,32 @@ pub struct ExtAck {
 }
 
 impl ExtAck {
-    /// The kernel's own words.
+    /// Text by the kernel.
+    #[doc(alias = "NLMSGERR_ATTR_MSG")]
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// Where the offending attribute begins, in bytes from the request's message header.
+    /// Position of the offending attribute, in bytes from the request's message header.
+    #[doc(alias = "NLMSGERR_ATTR_OFFS")]
     pub fn offset(&self) -> Option<u32> {
         self.offset
     }
 
-    /// What the offending attribute would have had to be.
+    /// Bounds that the offending attribute must keep.
+    #[doc(alias = "NLMSGERR_ATTR_POLICY")]
     pub fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
     }
 
-    /// The type of a required attribute that the request lacks.
+    /// Type of a required attribute that the request lacks.
+    #[doc(alias = "NLMSGERR_ATTR_MISS_TYPE")]
     pub fn missing(&self) -> Option<u32> {
         self.missing
     }
 
-    /// Where the nest begins that lacks it; `None` is the request's top level.
+    /// Position of the nest that lacks a required attribute. `None` is the request's top level.
+    #[doc(alias = "NLMSGERR_ATTR_MISS_NEST")]
     pub fn missing_in(&self) -> Option<u32> {
         self.missing_in
     }
@@ -77,18 +84,18 @@ impl ExtAck {
     }
 }
 
-/// The bounds of an attribute's value (`netlink_policy_dump_write_attr`).
+/// Bounds of an attribute's value (`netlink_policy_dump_write_attr`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// The least value of an unsigned number.
+    /// Least value of an unsigned number.
     pub min: Option<u64>,
-    /// The greatest value of an unsigned number.
+    /// Greatest value of an unsigned number.
     pub max: Option<u64>,
-    /// The least length in bytes.
+    /// Least length in bytes.
     pub min_len: Option<u32>,
-    /// The greatest length in bytes.
+    /// Greatest length in bytes.
     pub max_len: Option<u32>,
-    /// The bits that may be set.
+    /// Bits that may be set.
     pub mask: Option<u64>,
 }
 
@@ -111,7 +118,7 @@ impl Policy {
     }
 }
 
-/// The verdict in an `NLMSG_ERROR` or `NLMSG_DONE` message.
+/// Result that an `NLMSG_ERROR` or `NLMSG_DONE` message reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verdict {
     /// 0, or a positive error number.
@@ -120,8 +127,8 @@ pub(crate) struct Verdict {
 }
 
 impl Verdict {
-    /// Of an acknowledgement: the error number, the request's header, with an error and without
-    /// `NETLINK_CAP_ACK` also the rest of the request, then the attributes (`netlink_ack`).
+    /// Parses an acknowledgement: the error number, the request's header, with an error and without
+    /// `NETLINK_CAP_ACK` the rest of the request, too, then the attributes (`netlink_ack`).
     pub(crate) fn of_ack(message: &Message) -> Result<Self, ParseError> {
         let payload = message.payload();
         let attrs = if message.header.flags & CAPPED != 0 {
@@ -137,7 +144,7 @@ impl Verdict {
         Self::parse(message, attrs)
     }
 
-    /// Of the end of a dump: the error number, then the attributes (`netlink_dump_done`).
+    /// Parses the end of a dump: the error number, then the attributes (`netlink_dump_done`).
     pub(crate) fn of_done(message: &Message) -> Result<Self, ParseError> {
         Self::parse(message, 4)
     }
@@ -148,7 +155,7 @@ impl Verdict {
         let errno = errno.ok_or(ParseError::Header {
             left: payload.len(),
         })?;
-        // Attributes may be announced and then left out for want of room.
+        // The flag may be set although the attributes did not fit (`netlink_dump_done`).
         let rest = payload.get(attrs..).unwrap_or_default();
         let told = message.header.flags & ACK_TLVS != 0;
         let ext_ack = if told {
@@ -156,7 +163,7 @@ impl Verdict {
         } else {
             ExtAck::default()
         };
-        // A dump may end with a positive count, which is no error.
+        // A dump may end with a positive count, which is not an error.
         let errno = i32::from_ne_bytes(errno).min(0).saturating_neg();
         Ok(Self { errno, ext_ack })
     }

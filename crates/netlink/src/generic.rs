@@ -1,4 +1,4 @@
-//! Generic netlink: families are looked up by name, commands and groups belong to them.
+//! Generic netlink: families found by name, with their commands and multicast groups.
 
 use netlink_packet_core::{Emitable, NetlinkDeserializable, NetlinkSerializable};
 use netlink_packet_generic::ctrl::nlas::{GenlCtrlAttrs, McastGrpAttrs};
@@ -7,14 +7,15 @@ use netlink_packet_generic::{GenlHeader, GenlMessage};
 
 use crate::{AttrSpec, MessageSpec, ParseError, Request, Result, Socket};
 
-/// How the control family's messages read: `CTRL_ATTR_*`.
+/// Attributes of the control family: `CTRL_ATTR_*`.
 const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(1, "family-id"),
     AttrSpec::text(2, "family-name"),
     AttrSpec::number(3, "version"),
 ];
 
-/// The control family's vocabulary, until the socket speaks another one.
+/// Format of the control family's messages, for the time before the socket is given another
+/// family's.
 pub(crate) fn message_spec(_: u16, _: u8) -> MessageSpec {
     MessageSpec {
         header: 4,
@@ -22,7 +23,7 @@ pub(crate) fn message_spec(_: u16, _: u8) -> MessageSpec {
     }
 }
 
-/// A generic netlink family as the running kernel numbers it.
+/// A generic netlink family, with the number that the running kernel gave it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Family {
     name: &'static str,
@@ -32,12 +33,12 @@ pub struct Family {
 }
 
 impl Family {
-    /// The message type of its messages.
+    /// Message type of the family.
     pub fn id(&self) -> u16 {
         self.id
     }
 
-    /// A request with command `cmd`, which errors call `op` on `object`.
+    /// Creates a request with command `cmd`, which errors call `op` on `object`.
     pub fn request(&self, cmd: u8, op: &'static str, object: impl Into<String>) -> Request {
         let header = GenlHeader {
             cmd,
@@ -48,10 +49,10 @@ impl Family {
         Request::new(self.id, &bytes, op, object)
     }
 
-    /// The number of one of its multicast groups, to be joined by [`Socket::listen`].
+    /// Number of a multicast group of the family, for [`Socket::listen`].
     ///
     /// # Errors
-    /// A group that this kernel's family does not have.
+    /// Where this kernel's family has no such group.
     pub fn group(&self, name: &str) -> Result<u32> {
         let found = self.groups.iter().find(|(known, _)| known == name);
         found.map(|(_, id)| *id).ok_or_else(|| {
@@ -60,7 +61,7 @@ impl Family {
         })
     }
 
-    /// A family with a made-up number, for tests of what is written with it.
+    /// Creates a family with a made-up number, to test requests without a kernel.
     #[doc(hidden)]
     pub fn fake(name: &'static str, id: u16, version: u8) -> Self {
         Self {
@@ -73,10 +74,11 @@ impl Family {
 }
 
 impl Socket {
-    /// Looks a generic netlink family up (`CTRL_CMD_GETFAMILY`, `ctrl_getfamily`).
+    /// Looks up a generic netlink family (`CTRL_CMD_GETFAMILY`, `ctrl_getfamily`).
     ///
     /// # Errors
     /// `ENOENT` where this kernel has no such family.
+    #[doc(alias = "CTRL_CMD_GETFAMILY")]
     pub fn family(&mut self, name: &'static str) -> Result<Family> {
         let nlas = vec![GenlCtrlAttrs::FamilyName(name.to_owned())];
         let ask = GenlMessage::from_payload(GenlCtrl {
@@ -116,7 +118,7 @@ impl Socket {
     }
 }
 
-/// A group's name and number.
+/// Name and number of a multicast group.
 fn named(group: &[McastGrpAttrs]) -> Option<(String, u32)> {
     let name = group.iter().find_map(|attr| match attr {
         McastGrpAttrs::Name(name) => Some(name.clone()),

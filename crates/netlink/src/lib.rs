@@ -1,12 +1,12 @@
 //! A blocking netlink socket that reports the kernel's refusals in its own words.
 //!
-//! A [`Socket`] belongs to the network namespace it was opened in ([`NetNs`] says which). It sends
-//! a [`Request`] and returns the answers as [`Message`]s, whose attributes [`Attrs`] reads without
-//! trusting a byte of them; [`Socket::listen`] turns it into a [`Listener`] for notifications. What
-//! the kernel refuses comes back as an [`Error`] with the operation, the object and the text of the
-//! extended acknowledgement: `bind-rx nk0 queue 1: tcp-data-split is disabled (EINVAL)`.
+//! A [`Socket`] belongs to the network namespace ([`NetNs`]) in which it was opened. It sends a
+//! [`Request`] and returns the answers as [`Message`]s, whose attributes [`Attrs`] parses.
+//! [`Socket::listen`] turns it into a [`Listener`] for notifications. A refusal is an [`Error`]
+//! with the operation, the object and the text of the extended acknowledgement: `bind-rx nk0 queue
+//! 1: tcp-data-split is disabled (EINVAL)`.
 //!
-//! Which commands and attributes there are is the business of the families built on top.
+//! Commands and attributes are defined by the crates above, one module for each family.
 
 #![forbid(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! Messages: requests on their way out, and the parts of a datagram that came in.
+//! Messages: requests to the kernel, and the messages in a datagram from the kernel.
 
 use netlink_packet_core::{Emitable, NetlinkBuffer, NetlinkHeader, Parseable};
 
@@ -8,10 +8,10 @@ use crate::{Attrs, Error, ParseError, Writer};
 /// Length of a message's header (`NLMSG_HDRLEN`).
 pub(crate) const HEADER: usize = 16;
 
-/// Length of the generic netlink header behind it (`GENL_HDRLEN`).
+/// Length of the generic netlink header, which follows the message header (`GENL_HDRLEN`).
 const GENERIC_HEADER: usize = 4;
 
-/// A request: what is asked of the kernel, and how an error about it reads.
+/// A request to the kernel, and the operation and object that errors about it name.
 #[derive(Debug, Clone)]
 pub struct Request {
     pub(crate) op: &'static str,
@@ -22,9 +22,9 @@ pub struct Request {
 }
 
 impl Request {
-    /// A request of message type `kind`, which errors call `op` on `object`.
+    /// Creates a request of message type `kind`, which errors call `op` on `object`.
     ///
-    /// Its body begins with `header`, the family's fixed part.
+    /// The body begins with `header`, the family's fixed part.
     pub fn new(kind: u16, header: &[u8], op: &'static str, object: impl Into<String>) -> Self {
         let mut body = Writer::new();
         body.raw(header);
@@ -37,25 +37,25 @@ impl Request {
         }
     }
 
-    /// Adds message flags, such as `NLM_F_CREATE`; those for a request, an acknowledgement or a
-    /// dump are set by the socket.
+    /// Adds message flags, such as `NLM_F_CREATE`. The socket sets those for a request, an
+    /// acknowledgement or a dump.
     #[must_use]
     pub fn flags(mut self, flags: i32) -> Self {
         self.flags |= u16::try_from(flags).unwrap_or_default();
         self
     }
 
-    /// Where attributes are appended.
+    /// Writer that appends attributes.
     pub fn attrs(&mut self) -> &mut Writer {
         &mut self.body
     }
 
-    /// The family's header and the attributes as they go out.
+    /// Encoded family header and attributes.
     pub fn body(&self) -> &[u8] {
         self.body.bytes()
     }
 
-    /// The whole message.
+    /// Encodes the whole message.
     pub(crate) fn encode(&self, flags: u16, seq: u32, port: u32) -> Result<Vec<u8>, Error> {
         if self.body.is_too_long() {
             return Err(self.invalid("the request is too long for a netlink message"));
@@ -74,12 +74,12 @@ impl Request {
         Ok(bytes)
     }
 
-    /// The error of a request that makes no sense.
+    /// Error of a request that makes no sense.
     pub fn invalid(&self, why: impl Into<String>) -> Error {
         Error::invalid(self.op, &self.object, why)
     }
 
-    /// The error of an answer to this request that can't be parsed.
+    /// Error of an answer to this request that can't be parsed.
     pub fn malformed(&self, source: ParseError) -> Error {
         Error::malformed(self.op, &self.object, source)
     }
@@ -93,20 +93,20 @@ pub struct Message {
 }
 
 impl Message {
-    /// The message type: an `RTM_` number, or the id of a generic netlink family.
+    /// Message type: an `RTM_` number, or the id of a generic netlink family.
     pub fn kind(&self) -> u16 {
         self.header.message_type
     }
 
-    /// Everything behind the message header.
+    /// Bytes behind the message header.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }
 
-    /// The family's fixed header of `len` bytes, and the attributes behind it.
+    /// Splits the payload into the family's fixed header of `len` bytes and the attributes.
     ///
     /// # Errors
-    /// [`ParseError::Header`] where the message is shorter than that.
+    /// [`ParseError::Header`] where the message is shorter than the header.
     pub fn split(&self, len: usize) -> Result<(&[u8], Attrs<'_>), ParseError> {
         let payload = &self.payload;
         let header = payload.get(..len).ok_or(ParseError::Header {
@@ -116,7 +116,7 @@ impl Message {
         Ok((header, Attrs::new(rest)))
     }
 
-    /// A generic netlink message's command, and its attributes.
+    /// Command and attributes of a generic netlink message.
     ///
     /// # Errors
     /// As for [`Message::split`].
@@ -126,7 +126,7 @@ impl Message {
     }
 }
 
-/// Takes a datagram apart (`nlmsg_for_each_msg`).
+/// An iterator over the messages of a datagram (`nlmsg_for_each_msg`).
 #[derive(Debug)]
 pub(crate) struct Messages<'a>(pub(crate) &'a [u8]);
 

@@ -1,4 +1,4 @@
-//! Network namespaces: named handles, and a way to run code inside of one.
+//! Handles to network namespaces, and a way to run code in a namespace.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -13,12 +13,12 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::{Error, Result, SeenNetNs};
 
-/// Where `ip netns` keeps the names.
+/// Folder in which `ip netns` keeps the named namespaces.
 const NAMED: &str = "/run/netns";
-/// The namespace of the calling thread.
+/// Path of the calling thread's network namespace.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// A network namespace, held open: it lives at least as long as this handle.
+/// A network namespace, held open: it lives at least as long as the handle.
 #[derive(Debug, Clone)]
 pub struct NetNs {
     file: Arc<File>,
@@ -27,7 +27,7 @@ pub struct NetNs {
 }
 
 impl NetNs {
-    /// The calling thread's.
+    /// Opens the network namespace of the calling thread.
     ///
     /// # Errors
     /// Those of opening `/proc/thread-self/ns/net`.
@@ -35,10 +35,10 @@ impl NetNs {
         Self::open(Path::new(OWN), "current".to_owned())
     }
 
-    /// The one that `ip netns add NAME` made.
+    /// Opens the namespace that `ip netns add NAME` made.
     ///
     /// # Errors
-    /// `ENOENT` where there is none of that name.
+    /// `ENOENT` where no namespace has that name.
     pub fn by_name(name: &str) -> Result<Self> {
         if matches!(name, "" | "." | "..") || name.contains('/') {
             return Err(Error::invalid(
@@ -50,17 +50,17 @@ impl NetNs {
         Self::open(&Path::new(NAMED).join(name), name.to_owned())
     }
 
-    /// The one that a file such as `/proc/1/ns/net` stands for.
+    /// Opens the namespace that a file such as `/proc/1/ns/net` stands for.
     ///
     /// # Errors
-    /// Those of opening the file, `EINVAL` for one that is no namespace. That it is one of another kind
-    /// shows only when it is used.
+    /// Those of opening the file, `EINVAL` for a file that is not a namespace. Whether it is a
+    /// network namespace is checked only by use.
     pub fn by_path(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         Self::open(path, path.display().to_string())
     }
 
-    /// The one that the process `pid` is in.
+    /// Opens the namespace that the process `pid` is in.
     ///
     /// # Errors
     /// `ENOENT` without such a process, `EACCES` where it is another user's.
@@ -82,8 +82,8 @@ impl NetNs {
         }
     }
 
-    /// What is known of it without holding it open. It may be that it is not found again by that, as
-    /// when it was opened by a path that is gone.
+    /// Description of the namespace that does not hold it open. It can be opened again only while
+    /// the path that it was opened by leads there.
     ///
     /// # Errors
     /// Those of `fstat`.
@@ -95,12 +95,12 @@ impl NetNs {
         ))
     }
 
-    /// What it was opened by, for messages.
+    /// Name for messages: how the namespace was opened.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Whether both are the same namespace.
+    /// Whether both handles are of the same namespace.
     ///
     /// # Errors
     /// Those of `fstat`.
@@ -108,7 +108,7 @@ impl NetNs {
         Ok(self.identity()? == other.identity()?)
     }
 
-    /// What it is known by while it lives, whatever names it has: device and inode of its file.
+    /// Identity of the namespace while it lives, whatever its names: device and inode of its file.
     ///
     /// # Errors
     /// Those of `fstat`.
@@ -118,15 +118,18 @@ impl NetNs {
         Ok((meta.dev(), meta.ino()))
     }
 
-    /// Runs `f` inside: on this thread, if that is in this namespace, else on one of its own that ends
-    /// with it. Sockets made there stay in this namespace wherever they are used.
+    /// Runs `f` in the namespace: on this thread if it is in there already, otherwise on a new
+    /// thread that ends with the call. Sockets that `f` opens stay in the namespace wherever they
+    /// are used.
     ///
-    /// A namespace is a property of a thread (`setns`): the caller's is left alone. Entering
-    /// another one needs `CAP_SYS_ADMIN`, staying in the current one needs nothing.
+    /// A namespace is a property of a thread (`setns`), so that of the caller stays. Entering
+    /// another namespace needs `CAP_SYS_ADMIN`, staying in the current one needs nothing.
     ///
     /// # Errors
-    /// Those of `setns`: `EPERM` without the capability, `EINVAL` for a file that is no network
-    /// namespace; `EAGAIN` if no thread can be had.
+    /// Those of `setns`: `EPERM` without the capability, `EINVAL` for a file that is not a network
+    /// namespace; `EAGAIN` if no thread can be started.
+    #[doc(alias = "setns")]
+    #[doc(alias = "CLONE_NEWNET")]
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         let failed =
             |errno: nix::Error| Error::from_errno("enter netns", &self.label, errno as i32);
@@ -146,15 +149,14 @@ impl NetNs {
     }
 }
 
-/// Opens a file only if it is a namespace's. Another user may have put anything under the path meanwhile, as a
-/// process can under its `fd/N`: opening a FIFO waits for its other end, and opening a device may do
-/// something.
+/// Opens a file only if it is a namespace. Another user may have replaced it, as a process can
+/// under its `fd/N`: opening a FIFO waits for its other end, and opening a device may have effects.
 fn open_namespace(path: &Path) -> io::Result<File> {
     let found = OpenOptions::new()
         .read(true)
         .custom_flags(libc::O_PATH)
         .open(path)?;
-    // All of them are in one file system (`nsfs`).
+    // All namespaces are in one file system (`nsfs`).
     if found.metadata()?.dev() != fs::metadata(OWN)?.dev() {
         return Err(io::Error::from_raw_os_error(libc::EINVAL));
     }
@@ -175,7 +177,7 @@ mod tests {
 
     use super::*;
 
-    /// What was put under a namespace's path meanwhile is neither waited for nor opened.
+    /// A file that replaced a namespace is neither waited for nor opened.
     #[test]
     fn what_is_no_namespace_is_refused_at_once() {
         let fifo = std::env::temp_dir().join(format!("netns-{}", std::process::id()));

@@ -1,4 +1,4 @@
-//! The socket: it asks, or it listens.
+//! Netlink sockets: for requests, or for notifications.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,19 +26,20 @@ const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
 const OVERRUN: u16 = libc::NLMSG_OVERRUN as u16;
 
-/// How often a dump is tried before it is given up as ever changing.
+/// Number of times that a dump is tried before it fails as ever changing.
 const DUMP_TRIES: u32 = 16;
 
-/// What a receive buffer begins with: the most the kernel packs into one datagram of a dump.
+/// Initial size of the receive buffer in bytes: the most that the kernel packs into one datagram of
+/// a dump.
 const BUFFER: usize = 32 * 1024;
 
-/// What the kernel is asked to queue for a listener before it drops notifications, in bytes.
+/// Size of a listener's receive queue in bytes. The kernel drops notifications beyond it.
 const LISTEN_BACKLOG: usize = 1024 * 1024;
 
-/// A blocking netlink socket, for ever in the network namespace it was opened in.
+/// A blocking netlink socket. It stays in the network namespace in which it was opened.
 ///
-/// Requests go out one at a time. An answer counts only if it comes from the kernel and bears the
-/// request's sequence number and this socket's port id; anything else is passed over.
+/// Requests are sent one at a time. An answer counts only if it comes from the kernel and has the
+/// request's sequence number and this socket's port id; other messages are ignored.
 #[derive(Debug)]
 pub struct Socket {
     wire: Wire,
@@ -52,6 +53,7 @@ impl Socket {
     ///
     /// # Errors
     /// Those of `socket`, `bind` and `setsockopt`.
+    #[doc(alias = "NETLINK_GENERIC")]
     pub fn generic() -> Result<Self> {
         let socket = Self::open(NETLINK_GENERIC);
         let mut socket = socket.map_err(|e| Error::from_io("open", "netlink socket", &e))?;
@@ -71,6 +73,7 @@ impl Socket {
     ///
     /// # Errors
     /// As for [`Socket::generic`].
+    #[doc(alias = "NETLINK_ROUTE")]
     pub fn route() -> Result<Self> {
         Self::open(NETLINK_ROUTE).map_err(|e| Error::from_io("open", "rtnetlink socket", &e))
     }
@@ -87,6 +90,7 @@ impl Socket {
     ///
     /// # Errors
     /// As for [`Socket::generic`].
+    #[doc(alias = "NETLINK_NETFILTER")]
     pub fn netfilter() -> Result<Self> {
         Self::open(NETLINK_NETFILTER).map_err(|e| Error::from_io("open", "netfilter socket", &e))
     }
@@ -94,7 +98,8 @@ impl Socket {
     fn open(protocol: isize) -> io::Result<Self> {
         let mut socket = netlink_sys::Socket::new(protocol)?;
         let port = socket.bind_auto()?.port_number();
-        // Others' datagrams are refused from now on, where they were sent (`netlink_getsockbyportid`).
+        // From now on the kernel refuses datagrams of other sockets when they are sent
+        // (`netlink_getsockbyportid`).
         socket.connect(&kernel())?;
         socket.set_ext_ack(true)?;
         socket.set_cap_ack(true)?;
@@ -110,8 +115,8 @@ impl Socket {
         })
     }
 
-    /// Gives the socket words for its requests and answers, which are told as `tracing` events
-    /// with target `netlink`, level `DEBUG`. Without, they are told by operation and object alone.
+    /// Sets the format of requests and answers in `tracing` events, which have target `netlink` and
+    /// level `DEBUG`. Without it they name operation and object only.
     pub fn set_message_specs(&mut self, message_spec: FindMessageSpec) {
         self.message_spec = Some(message_spec);
     }
@@ -119,7 +124,7 @@ impl Socket {
     /// Sends a request and returns its one answer.
     ///
     /// # Errors
-    /// The kernel's refusal, or an answer that isn't exactly one.
+    /// The kernel's refusal, or any number of answers but one.
     pub fn ask(&mut self, request: &Request) -> Result<Message> {
         let mut answers = self.exchange(request)?;
         match (answers.pop(), answers.is_empty()) {
@@ -133,12 +138,13 @@ impl Socket {
     ///
     /// # Errors
     /// The kernel's refusal.
+    #[doc(alias = "NLM_F_ACK")]
     pub fn tell(&mut self, request: &Request) -> Result<()> {
         self.exchange(request).map(drop)
     }
 
-    /// Sends a request that changes something, and returns what the kernel then notifies of, if it does: the
-    /// request bears `NLM_F_ECHO`.
+    /// Sends a request with `NLM_F_ECHO`, and returns the notification of the change, if the kernel
+    /// sends one.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -146,11 +152,13 @@ impl Socket {
         Ok(self.exchange(request)?.pop())
     }
 
-    /// Asks for all of a kind. What changed while it was listed (`NLM_F_DUMP_INTR`) is listed
-    /// again, several times if it must be.
+    /// Requests a list (`NLM_F_DUMP`). A list that changed while it was read (`NLM_F_DUMP_INTR`) is
+    /// requested again, several times if necessary.
     ///
     /// # Errors
     /// The kernel's refusal, at the beginning or at the end of the list; a list that kept changing.
+    #[doc(alias = "NLM_F_DUMP")]
+    #[doc(alias = "NLM_F_DUMP_INTR")]
     pub fn dump(&mut self, request: &Request) -> Result<Vec<Message>> {
         let listed = self.list(request);
         describe::log(self.message_spec, Expected::All, request, &listed);
@@ -175,10 +183,12 @@ impl Socket {
         Err(Error::interrupted(request.op, &request.object))
     }
 
-    /// Joins multicast groups; from then on the socket only listens.
+    /// Joins multicast groups (`NETLINK_ADD_MEMBERSHIP`). The socket becomes a listener and sends
+    /// no more requests.
     ///
     /// # Errors
     /// Those of `NETLINK_ADD_MEMBERSHIP`: `EPERM` for a group that needs `CAP_NET_ADMIN`.
+    #[doc(alias = "NETLINK_ADD_MEMBERSHIP")]
     pub fn listen(self, groups: &[u32]) -> Result<Listener> {
         let join = || -> io::Result<()> {
             self.wire
@@ -220,7 +230,7 @@ impl Socket {
             .map_err(|e| Error::from_io(request.op, &request.object, &e))
     }
 
-    /// Hands over each message of the answer to the latest request, its end included.
+    /// Passes each message of the answer to the latest request to `each`, its end included.
     fn collect(&mut self, request: &Request, mut each: impl FnMut(Message)) -> Result<()> {
         loop {
             let received = self.wire.receive();
@@ -232,12 +242,13 @@ impl Socket {
     }
 }
 
-/// Where the kernel is.
+/// Address of the kernel.
 fn kernel() -> SocketAddr {
     SocketAddr::new(0, 0)
 }
 
-/// Hands over the messages of a datagram that answer a request, and tells whether that was all.
+/// Passes the messages of a datagram that answer `request` to `each`, and returns whether the
+/// answer is complete.
 pub(crate) fn sort(
     datagram: &[u8],
     request: &Request,
@@ -247,7 +258,7 @@ pub(crate) fn sort(
     for message in Messages(datagram) {
         let message = message.map_err(|e| request.malformed(e))?;
         let header = message.header;
-        // Late answers to an earlier request, or a notification.
+        // A late answer to an earlier request, or a notification.
         if (header.sequence_number, header.port_number) != (seq, port) {
             continue;
         }
@@ -283,20 +294,20 @@ impl AsFd for Socket {
     }
 }
 
-/// A socket that joined multicast groups. Its descriptor is readable when something came in.
+/// A socket that joined multicast groups. Its descriptor is readable when a notification is there.
 #[derive(Debug)]
 pub struct Listener {
     wire: Wire,
-    /// What is left of the latest datagram, last message first.
+    /// Rest of the latest datagram, last message first.
     pending: Vec<Message>,
 }
 
 impl Listener {
-    /// Waits for the next notification until `deadline`, or for ever without one; `None` means
-    /// that the deadline has passed. A deadline in the past makes it look without waiting.
+    /// Waits for the next notification until `deadline`, or without limit if there is none; `None`
+    /// means that the deadline has passed. A deadline in the past only looks, without waiting.
     ///
     /// # Errors
-    /// [`Error::is_overrun`] where notifications were lost: list anew, then go on listening.
+    /// [`Error::is_overrun`] where notifications were lost: list again, then go on listening.
     pub fn next(&mut self, deadline: Option<Instant>) -> Result<Option<Message>> {
         loop {
             if let Some(message) = self.pending.pop() {
@@ -306,7 +317,7 @@ impl Listener {
             if !self.wire.wait(deadline).map_err(failed)? {
                 return Ok(None);
             }
-            // What was there may be another's, who sent it to a group.
+            // The datagram may be from another process, which sent it to a group.
             if !self.wire.receive_now().map_err(failed)? {
                 match deadline {
                     Some(at) if at <= Instant::now() => return Ok(None),
@@ -328,7 +339,7 @@ impl AsFd for Listener {
     }
 }
 
-/// Whole datagrams from the kernel, however long they are.
+/// A socket that reads whole datagrams from the kernel, of any length.
 struct Wire {
     socket: netlink_sys::Socket,
     buffer: Vec<u8>,
@@ -341,7 +352,8 @@ impl Wire {
         Ok(())
     }
 
-    /// The same without waiting; `false` if there was none, or another's.
+    /// Fills the buffer with the next datagram, without waiting. `false` if there was none, or it
+    /// was not the kernel's.
     fn receive_now(&mut self) -> io::Result<bool> {
         match self.take(libc::MSG_DONTWAIT) {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
@@ -349,9 +361,9 @@ impl Wire {
         }
     }
 
-    /// Fills the buffer with the next datagram; whether the kernel sent it.
+    /// Fills the buffer with the next datagram. Returns whether the kernel sent it.
     fn take(&mut self, flags: libc::c_int) -> io::Result<bool> {
-        // The true length first: what does not fit is cut off and lost.
+        // Ask for the length first: a datagram that does not fit is cut off, and the rest is lost.
         let (len, _) = self.once(flags | libc::MSG_PEEK | libc::MSG_TRUNC)?;
         self.buffer.clear();
         self.buffer.reserve(len);
@@ -359,7 +371,7 @@ impl Wire {
         if len > self.buffer.len() {
             return Err(io::Error::other("a message grew while it was read"));
         }
-        // Whoever may send to a group reaches its members; only the kernel does so from port 0.
+        // Other processes may send to a group, too. Only the kernel sends from port 0.
         Ok(from.port_number() == 0)
     }
 
@@ -373,13 +385,13 @@ impl Wire {
         }
     }
 
-    /// Waits until something can be read; `false` when the deadline came first.
+    /// Waits until something can be read. `false` if the deadline came first.
     fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
         loop {
             let left = match deadline {
                 None => PollTimeout::NONE,
                 Some(deadline) => {
-                    // Rounded up: an early wake-up would only poll again.
+                    // Rounded up, because after an early wake-up this would only poll again.
                     let left = deadline.saturating_duration_since(Instant::now());
                     let millis = left.as_nanos().div_ceil(1_000_000);
                     PollTimeout::try_from(millis).unwrap_or(PollTimeout::MAX)

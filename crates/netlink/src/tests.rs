@@ -1,5 +1,5 @@
-//! Messages without a kernel: what is written reads back, what is broken is an error, and nothing
-//! at all makes a parser panic.
+//! Tests without a kernel: what is written reads back, what is malformed is an error, and no bytes
+//! make a parser panic.
 
 use netlink_packet_core::{Emitable, NetlinkHeader};
 use proptest::collection::vec;
@@ -17,7 +17,7 @@ const CAPPED: u16 = 0x100;
 const ACK_TLVS: u16 = 0x200;
 const BIND_RX: u16 = 30;
 
-/// A message as the kernel frames it.
+/// Builds a message with the kernel's framing.
 fn message(kind: u16, flags: u16, (seq, port): (u32, u32), payload: &[u8]) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.length = u32::try_from(16 + payload.len()).unwrap();
@@ -42,7 +42,7 @@ fn request() -> Request {
     request
 }
 
-/// The payload of an acknowledgement: error number, request's header, echo, attributes.
+/// Builds the payload of an acknowledgement: error number, request's header, echo, attributes.
 fn ack(errno: i32, echo: &[u8], attrs: &Writer) -> Vec<u8> {
     let header = message(BIND_RX, 5, (SEQ, PORT), echo);
     [&errno.to_ne_bytes()[..], &header[..16], echo, attrs.bytes()].concat()
@@ -54,7 +54,7 @@ fn split_is_off() -> Writer {
     attrs
 }
 
-/// The messages handed over, and whether that was the end.
+/// Messages that `sort` passed on, and whether it found the end.
 fn sorted(datagram: &[u8]) -> Result<(Vec<Message>, bool)> {
     let mut messages = Vec::new();
     let end = sort(datagram, &request(), (SEQ, PORT), &mut |message| {
@@ -99,7 +99,7 @@ fn a_refusal_without_words_says_what_its_number_means() {
         "bind-rx nk0 queue 1: operation not supported (ENOTSUPP)"
     );
     assert!(silent(libc::ENOBUFS).is_overrun());
-    // What follows the request's header is no attribute unless the flag says so.
+    // Bytes behind the request's header are attributes only if the flag says so.
     let payload = ack(-libc::EINVAL, &[], &split_is_off());
     assert_eq!(refusal(&ours(ERROR, CAPPED, &payload)).message(), None);
 }
@@ -137,7 +137,7 @@ fn a_dump_fails_at_its_end() {
         "bind-rx nk0 queue 1: it went away (ENODEV)"
     );
 
-    // The flag may be there without the attributes, for want of room.
+    // The flag may be set although the attributes did not fit.
     let error = refusal(&ours(DONE, 2 | ACK_TLVS, &(-libc::ENODEV).to_ne_bytes()));
     assert_eq!(
         (error.message(), error.raw_os_error()),
@@ -288,7 +288,7 @@ fn lengths_that_lie_are_errors() {
     assert!(Messages(&whole[..15]).next().unwrap().is_err());
 }
 
-/// Asks the running kernel for what every user may ask.
+/// Requests that need no privilege, to the running kernel.
 #[test]
 fn the_running_kernel_answers() {
     let mut socket = match Socket::generic() {
@@ -342,7 +342,7 @@ proptest! {
         let _ = sorted(&bytes);
     }
 
-    /// Whatever an acknowledgement holds, it ends in a verdict or in an error.
+    /// Any acknowledgement is a verdict or an error.
     #[test]
     fn no_acknowledgement_makes_it_panic(
         kind in ERROR..=DONE,

@@ -1,7 +1,8 @@
-//! Network namespaces that can be seen from here, with none of them held open.
+//! Search for the network namespaces that this process can see.
 //!
-//! A namespace lives while a process is in it, a mount or a descriptor keeps it, or a socket is of it.
-//! The first three can be found in `/proc`: see [`NetNs::visible`].
+//! A namespace lives while a process is in it, a mount or a descriptor keeps it, or a socket
+//! belongs to it. The first three can be found in `/proc`: see [`NetNs::visible`]. No namespace
+//! that is found is held open.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ffi::{OsStr, OsString};
@@ -13,13 +14,13 @@ use std::path::{Path, PathBuf};
 
 use crate::{Error, NetNs, Result};
 
-/// Where `ip netns` keeps the names.
+/// Folder in which `ip netns` keeps the named namespaces.
 const NAMED: &str = "/run/netns";
-/// Ways to a namespace that are remembered: the first may be gone when it is opened.
+/// Number of paths that are kept for a namespace: some may be gone by the time it is opened.
 const MAX_PATHS: usize = 4;
 
-/// A network namespace that was seen: which it was, and where. Nothing is held open by it, so the
-/// namespace may go meanwhile.
+/// A network namespace that was found: its identity and the paths to it. It is not held open, so it
+/// may end meanwhile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenNetNs {
     identity: (u64, u64),
@@ -36,21 +37,22 @@ impl SeenNetNs {
         }
     }
 
-    /// What it was found by: `current`, its name, `pid:PID`, or the path of a mount or of a descriptor.
+    /// Name for messages: `current`, the name of `ip netns`, `pid:PID`, or the path of a mount or
+    /// of a descriptor.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Device and inode of its file: see [`NetNs::identity`].
+    /// Device and inode of the namespace's file: see [`NetNs::identity`].
     pub fn identity(&self) -> (u64, u64) {
         self.identity
     }
 
-    /// Opens it.
+    /// Opens the namespace.
     ///
     /// # Errors
-    /// `ENOENT` if it is not where it was seen any more, be it gone or only out of sight; those of
-    /// opening the file.
+    /// `ENOENT` if no path leads to the namespace any more: it has ended or is out of sight. Those
+    /// of opening the file.
     pub fn open(&self) -> Result<NetNs> {
         let mut failed = None;
         for path in &self.paths {
@@ -67,28 +69,29 @@ impl SeenNetNs {
     }
 }
 
-/// What was seen.
+/// Network namespaces that this process can see.
 #[derive(Debug)]
 pub struct VisibleNetNs {
-    /// Each once, the current one first.
+    /// Namespaces, each once, the current one first.
     pub namespaces: Vec<SeenNetNs>,
-    /// Why there may be more, if there may: a process that could not be looked into.
+    /// Error of a process that could not be looked into, so that there may be more namespaces.
     pub hidden: Option<Error>,
 }
 
 impl NetNs {
-    /// All that can be seen from here: the current one, those with a name, those of processes,
-    /// and those that a mount keeps in the mount namespace of any process, as container engines
-    /// make them. Without privilege, those of other users' processes are hidden.
+    /// Finds the namespaces that this process can see: the current one, those with a name, those of
+    /// processes, and those that a mount keeps in the mount namespace of any process, as container
+    /// engines make them. Without privilege those of other users' processes are hidden.
     ///
     /// # Errors
-    /// Those of [`NetNs::current`], and of reading `/proc`. What goes away meanwhile is left out.
+    /// Those of [`NetNs::current`], and of reading `/proc`. Namespaces that end meanwhile are left
+    /// out.
     pub fn visible() -> Result<VisibleNetNs> {
         NetNsSearch::new()?.run(false)
     }
 
-    /// As [`NetNs::visible`], and those that a process holds open: for who must know whether there is
-    /// one, and has the time to look at every descriptor.
+    /// Finds the namespaces of [`NetNs::visible`], and those that a process holds open. It takes
+    /// longer: every descriptor of every process is looked at.
     ///
     /// # Errors
     /// As for [`NetNs::visible`].
@@ -97,9 +100,9 @@ impl NetNs {
     }
 }
 
-/// A search, as far as it has come.
+/// State of a search for namespaces.
 struct NetNsSearch {
-    /// The file system of namespaces.
+    /// Device number of the file system of namespaces (nsfs).
     device: u64,
     found: BTreeMap<u64, usize>,
     namespaces: Vec<SeenNetNs>,
@@ -126,7 +129,7 @@ impl NetNsSearch {
     fn run(mut self, descriptors: bool) -> Result<VisibleNetNs> {
         for name in files(Path::new(NAMED)).unwrap_or_default() {
             let path = Path::new(NAMED).join(&name);
-            // A name may be there without a namespace mounted on it, on a file of another device.
+            // A name without a namespace mounted on it is a file of another device.
             if let Ok(meta) = fs::metadata(&path) {
                 if meta.dev() == self.device {
                     self.add(meta.ino(), path, &name.to_string_lossy());
@@ -161,10 +164,11 @@ impl NetNsSearch {
         })
     }
 
-    /// Those that are mounted in the mount namespace of a process, whose root is at `root`.
+    /// Adds the namespaces that are mounted in the mount namespace of a process, whose root is at
+    /// `root`.
     fn add_mounted(&mut self, process: &str, root: &str) {
         let namespace = fs::metadata(format!("/proc/{process}/ns/mnt"));
-        // One that is hidden has been told.
+        // A hidden process has been noted before.
         let Ok(namespace) = namespace else { return };
         if !self.mounts.insert(namespace.ino()) {
             return;
@@ -183,7 +187,7 @@ impl NetNsSearch {
         }
     }
 
-    /// Those that a process has a descriptor of.
+    /// Adds the namespaces that a process has a descriptor of.
     fn add_held_open(&mut self, pid: u32) {
         let folder = PathBuf::from(format!("/proc/{pid}/fd"));
         let Some(names) = self.note_if_hidden(pid, files(&folder)) else {
@@ -199,7 +203,8 @@ impl NetNsSearch {
         }
     }
 
-    /// Notes that a process could not be looked into; one that has ended hides nothing.
+    /// Notes the first process that could not be looked into. A process that has ended hides
+    /// nothing.
     fn note_if_hidden<T>(&mut self, pid: u32, answer: std::io::Result<T>) -> Option<T> {
         let error = match answer {
             Ok(answer) => return Some(answer),
@@ -234,7 +239,7 @@ impl NetNsSearch {
     }
 }
 
-/// The names in a folder, sorted.
+/// File names in a folder, sorted.
 fn files(folder: &Path) -> std::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
@@ -244,7 +249,7 @@ fn files(folder: &Path) -> std::io::Result<Vec<OsString>> {
     Ok(names)
 }
 
-/// The inode and the place of a network namespace that a line of `mountinfo` tells of
+/// Parses a line of `mountinfo` to the inode and the mount point of a network namespace
 /// (`show_mountinfo`, `ns_dname`): `42 29 0:4 net:[4026532281] /run/netns/box rw - nsfs nsfs rw`.
 fn parse_mountinfo_line(line: &[u8]) -> Option<(u64, OsString)> {
     let mut fields = line.split(|byte| *byte == b' ');
@@ -257,13 +262,13 @@ fn parse_mountinfo_line(line: &[u8]) -> Option<(u64, OsString)> {
     Some((inode_of(OsStr::from_bytes(root))?, unescape(mount_point)))
 }
 
-/// The inode of `net:[4026532281]`.
+/// Parses the inode in `net:[4026532281]`.
 fn inode_of(text: &OsStr) -> Option<u64> {
     let text = text.to_str()?.strip_prefix("net:[")?;
     text.strip_suffix(']')?.parse().ok()
 }
 
-/// Without the escapes of the kernel (`mangle_path`): `\040` is a blank.
+/// Replaces the kernel's escapes (`mangle_path`): `\040` is a blank.
 fn unescape(text: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;

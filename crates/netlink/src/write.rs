@@ -1,14 +1,14 @@
-//! Writing attributes into a request.
+//! Encoding of attributes.
 
 use crate::attr::{HEADER, align};
 
-/// Marks an attribute as a container of others (`NLA_F_NESTED`).
+/// Flag of an attribute that contains others (`NLA_F_NESTED`).
 const NESTED: u16 = 1 << 15;
 
-/// Attributes under construction: each is padded to four bytes, nests carry their flag.
+/// A writer of attributes. Each is padded to four bytes, and nests have their flag.
 ///
-/// A payload beyond what the 16-bit length field can say is remembered, and refused when the
-/// request is sent.
+/// A payload that is longer than the 16-bit length field allows is remembered, and the request is
+/// refused when it is sent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Writer {
     bytes: Vec<u8>,
@@ -16,12 +16,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// An empty one.
+    /// Creates an empty writer.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What was written so far.
+    /// Bytes written so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -31,7 +31,7 @@ impl Writer {
         self.too_long
     }
 
-    /// Appends bytes that are no attribute, such as a family's fixed header.
+    /// Appends bytes that are not an attribute, such as a family's fixed header.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(bytes);
         self.pad()
@@ -48,7 +48,8 @@ impl Writer {
         self.raw(payload)
     }
 
-    /// Appends an attribute without payload, whose presence says it all (`nla_put_flag`).
+    /// Appends an attribute without payload (`nla_put_flag`).
+    #[doc(alias = "NLA_FLAG")]
     pub fn flag(&mut self, kind: u16) -> &mut Self {
         self.put(kind, &[])
     }
@@ -87,6 +88,7 @@ impl Writer {
     }
 
     /// Appends a nest with what `fill` writes (`nla_nest_start`, `nla_nest_end`).
+    #[doc(alias = "NLA_F_NESTED")]
     pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let mut inner = Self::new();
         fill(&mut inner);
