@@ -301,7 +301,7 @@ impl Nic {
 
     /// Places of all flow rules, of unknown kinds too.
     pub(crate) fn rule_places(&mut self) -> Result<Vec<u32>, Error> {
-        match self.ethtool.rule_places(self.ifindex()) {
+        match self.ethtool.rule_locations(self.ifindex()) {
             // A driver without rules says so when it is given one.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(Vec::new()),
             places => Ok(places?),

@@ -1,4 +1,5 @@
-//! The ethtool family (`Documentation/netlink/specs/ethtool.yaml`), and by ioctl what it lacks.
+//! The ethtool family (`Documentation/netlink/specs/ethtool.yaml`), and ioctls for what netlink
+//! lacks.
 
 mod channels;
 mod driver;
@@ -6,7 +7,7 @@ mod features;
 mod flow;
 #[cfg(test)]
 mod flow_tests;
-mod places;
+mod free_locations;
 mod rings;
 mod rss;
 mod rules;
@@ -40,28 +41,29 @@ mod cmd {
     pub(super) const RSS_DELETE_ACT: u8 = 50;
 }
 
-/// The header is attribute 1 of every message; its own attributes are `ETHTOOL_A_HEADER_*`.
+/// Attributes of the request header, `ETHTOOL_A_HEADER_*`. The header is attribute 1 of every
+/// message.
 mod header {
     pub(super) const NEST: u16 = 1;
     pub(super) const DEV_INDEX: u16 = 1;
     pub(super) const FLAGS: u16 = 3;
 
-    /// `ETHTOOL_FLAG_OMIT_REPLY`: an acknowledgement is enough.
+    /// `ETHTOOL_FLAG_OMIT_REPLY`: no answer besides the acknowledgement.
     pub(super) const OMIT_REPLY: u32 = 1 << 1;
 }
 
-/// How it reads.
+/// Format of the header attribute.
 const HEADER: AttrSpec = AttrSpec::nest(header::NEST, "header", HEADER_ATTRS);
 
-/// How its own attributes read.
+/// Format of the header's attributes.
 const HEADER_ATTRS: &[AttrSpec] = &[
     AttrSpec::number(header::DEV_INDEX, "dev-index"),
-    // The answer's.
+    // Only in answers.
     AttrSpec::text(2, "dev-name"),
     AttrSpec::number(header::FLAGS, "flags"),
 ];
 
-/// How each command's requests and answers read.
+/// Format of the requests and answers of each command.
 fn message_spec(_: u16, cmd: u8) -> MessageSpec {
     let attrs = match cmd {
         cmd::FEATURES_GET | cmd::FEATURES_SET => features::ATTRS,
@@ -73,17 +75,17 @@ fn message_spec(_: u16, cmd: u8) -> MessageSpec {
     MessageSpec { header: 4, attrs }
 }
 
-/// A handle on ethtool: rings, channels, RSS, features, flow rules.
+/// Handle to the ethtool family: rings, channels, RSS, features, flow rules.
 ///
-/// Virtual devices have hardly any of it: this is about the physical device, in the network
-/// namespace that it is in. What changes something needs `CAP_NET_ADMIN` there.
+/// The settings are those of physical devices, in the network namespace of the device; virtual
+/// devices have few of them. Changes need `CAP_NET_ADMIN` there.
 #[derive(Debug)]
 pub struct Ethtool(FamilySocket);
 
 impl Ethtool {
     const NAME: &'static str = "ethtool";
 
-    /// Opens one in the calling thread's network namespace.
+    /// Opens a handle in the calling thread's network namespace.
     ///
     /// # Errors
     /// `ENOENT` for a kernel without `CONFIG_ETHTOOL_NETLINK`, and those of a socket.
@@ -91,7 +93,7 @@ impl Ethtool {
         FamilySocket::open(Self::NAME, message_spec).map(Self)
     }
 
-    /// Opens one in the network namespace `ns`.
+    /// Opens a handle in the network namespace `ns`.
     ///
     /// # Errors
     /// As for [`Ethtool::open`] and [`NetNs::run`].
@@ -104,7 +106,7 @@ impl Ethtool {
     }
 }
 
-/// A request about a device, which begins with the header.
+/// Creates a request about a device, which begins with the header.
 fn about(family: &Family, cmd: u8, op: &'static str, ifindex: Ifindex, object: String) -> Request {
     let mut request = family.request(cmd, op, object);
     request.attrs().nest(header::NEST, |nest| {

@@ -1,4 +1,4 @@
-//! The table of flow rules, by ioctl: netlink has none.
+//! Flow rules of a device, by ioctl: netlink has none.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -6,37 +6,38 @@ use std::io;
 use netlink::{Error, Result};
 use serde::Serialize;
 
-use super::places::Places;
+use super::free_locations::FreeLocations;
 use super::{Ethtool, FlowRule, Location};
 use crate::sys::{self, RxNfc, cmd};
 use crate::{Ifindex, ParseError};
 
-/// In the table's size: the driver can choose a rule's place (`RX_CLS_LOC_SPECIAL`).
+/// Flag in the table's size of a driver that chooses a rule's location (`RX_CLS_LOC_SPECIAL`).
 const SPECIAL: u64 = 0x8000_0000;
 
 const INSERT: &str = "ntuple-insert";
 
-/// How often a table is listed at most while rules come and go.
+/// Number of times that a table is listed at most while rules come and go.
 const LISTINGS: usize = 32;
 
-/// A table of flow rules.
+/// Size and use of a device's table of flow rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RuleTable {
-    /// How many rules it holds.
+    /// Number of rules in the table.
     pub count: u32,
-    /// For how many it has room; `None` where the driver does not say.
+    /// Number of rules that the table has room for; `None` where the driver does not say.
     pub size: Option<u32>,
-    /// Whether the driver takes [`super::Location::Any`].
+    /// Whether the driver accepts [`super::Location::Any`].
     pub chooses: bool,
 }
 
 impl Ethtool {
-    /// The table of flow rules (`ETHTOOL_GRXCLSRLCNT`). Some drivers give its size only with
-    /// the list of the rules (`ETHTOOL_GRXCLSRLALL`): mlx5, ixgbe, igb.
+    /// Reads size and use of the table of flow rules (`ETHTOOL_GRXCLSRLCNT`). Some drivers report
+    /// the size only with the list of the rules (`ETHTOOL_GRXCLSRLALL`): mlx5, ixgbe, igb.
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a device without flow rules.
+    #[doc(alias = "ETHTOOL_GRXCLSRLCNT")]
     pub fn rule_table(&mut self, ifindex: Ifindex) -> Result<RuleTable> {
         let name = self.name(ifindex, "ntuple-get")?;
         let table = self.table(&name)?;
@@ -46,28 +47,30 @@ impl Ethtool {
         }
     }
 
-    /// The places of all rules, of kinds that [`super::Flow`] lacks, too
+    /// Lists the locations of all rules, also of kinds that [`super::Flow`] lacks
     /// (`ETHTOOL_GRXCLSRLALL`).
     ///
     /// # Errors
     /// As for [`Ethtool::rule_table`].
-    pub fn rule_places(&mut self, ifindex: Ifindex) -> Result<Vec<u32>> {
+    #[doc(alias = "ETHTOOL_GRXCLSRLALL")]
+    pub fn rule_locations(&mut self, ifindex: Ifindex) -> Result<Vec<u32>> {
         let name = self.name(ifindex, "ntuple-get")?;
         Ok(self.listed(&name)?.1)
     }
 
-    /// All rules of the kinds that [`super::Flow`] has; others are left out, and so are those that
-    /// are deleted while they are listed (`ETHTOOL_GRXCLSRLALL`).
+    /// Lists all rules of the kinds that [`super::Flow`] has. Others are left out, and so are rules
+    /// that are deleted while they are listed (`ETHTOOL_GRXCLSRLALL`).
     ///
     /// # Errors
     /// As for [`Ethtool::rule_table`].
+    #[doc(alias = "ETHTOOL_GRXCLSRLALL")]
     pub fn rules(&mut self, ifindex: Ifindex) -> Result<Vec<FlowRule>> {
         let name = self.name(ifindex, "ntuple-get")?;
         let mut rules = Vec::new();
         for location in self.listed(&name)?.1 {
             match self.read(&name, location) {
                 Ok(Ok(rule)) => rules.push(rule),
-                // Another kind of rule is none of ours.
+                // A rule of another kind.
                 Ok(Err(_)) => {}
                 Err(error) if is_no_rule(&error) => {}
                 Err(error) => return Err(error),
@@ -76,10 +79,10 @@ impl Ethtool {
         Ok(rules)
     }
 
-    /// Whether a rule is at this place, of whatever kind.
+    /// Whether a rule of any kind is at this location.
     ///
     /// # Errors
-    /// What the driver says, other than that there is none.
+    /// Those of the driver, other than that no rule is there.
     pub fn has_rule(&mut self, ifindex: Ifindex, location: u32) -> Result<bool> {
         let name = self.name(ifindex, "ntuple-get")?;
         match self.read(&name, location) {
@@ -89,33 +92,35 @@ impl Ethtool {
         }
     }
 
-    /// One rule (`ETHTOOL_GRXCLSRULE`).
+    /// Reads one rule (`ETHTOOL_GRXCLSRULE`).
     ///
     /// # Errors
-    /// `ENOENT`, or what else the driver says, where there is none at that place.
+    /// `ENOENT`, or another error of the driver, where no rule is at that location.
+    #[doc(alias = "ETHTOOL_GRXCLSRULE")]
     pub fn rule(&mut self, ifindex: Ifindex, location: u32) -> Result<FlowRule> {
         let name = self.name(ifindex, "ntuple-get")?;
         let rule = self.read(&name, location)?;
         rule.map_err(|e| Error::malformed("ntuple-get", format!("{name} rule {location}"), e))
     }
 
-    /// Adds a rule and returns its place in the table (`ETHTOOL_SRXCLSRLINS`).
+    /// Adds a rule and returns its location in the table (`ETHTOOL_SRXCLSRLINS`).
     ///
-    /// At [`Location::Any`] the driver chooses, or, as most don't, a free place is looked for, from the
-    /// top downwards as `ethtool -N` does.
+    /// For [`Location::Any`] the driver chooses. Most drivers can't: then the highest free location
+    /// is taken, as by `ethtool -N`.
     ///
     /// # Errors
-    /// `EINVAL` for a queue, a context or a place that does not exist; `ENOSPC` for a full table;
-    /// `EOPNOTSUPP` for what the device can't. The ioctl knows no texts.
+    /// `EINVAL` for a queue, a context or a location that does not exist; `ENOSPC` for a full
+    /// table; `EOPNOTSUPP` for what the device can't match. An ioctl has no error text.
+    #[doc(alias = "ETHTOOL_SRXCLSRLINS")]
     pub fn insert_rule(&mut self, ifindex: Ifindex, rule: &FlowRule) -> Result<u32> {
         self.insert_rule_noted(ifindex, rule, |_| Ok(()))
     }
 
-    /// The same. Where the driver does not choose, `note` is given each place before the rule is put
-    /// there: until then no rule was.
+    /// Adds a rule like [`Ethtool::insert_rule`]. Where the driver does not choose, `note` is
+    /// called with each location before the rule is put there; no rule was there until then.
     ///
     /// # Errors
-    /// As for [`Ethtool::insert_rule`]; those of `note`, before anything is put there.
+    /// As for [`Ethtool::insert_rule`]; those of `note`, before a rule is put there.
     pub fn insert_rule_noted<E: From<Error>>(
         &mut self,
         ifindex: Ifindex,
@@ -127,38 +132,38 @@ impl Ethtool {
             return Ok(self.insert(&name, rule)?);
         }
         let table = match self.table(&name) {
-            // A driver without rules says so when it is given one.
+            // A driver without rules refuses the insertion itself.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => None,
             table => Some(table?).filter(|table| !table.chooses),
         };
         if table.is_none() {
             return Ok(self.insert(&name, rule)?);
         }
-        // The list may be old, and a driver may replace what it finds: each place is looked at once more.
+        // The list may be outdated, and a driver may replace a rule: look at each location again.
         let (table, taken) = self.listed(&name)?;
-        let mut places = Places::new(taken, table.size);
-        let mut place = places.first();
+        let mut locations = FreeLocations::new(taken, table.size);
+        let mut location = locations.first();
         let mut refusal = None;
-        while let Some(at) = place {
+        while let Some(at) = location {
             if self.has_rule(ifindex, at)? {
-                place = places.after_clash(at);
+                location = locations.after_clash(at);
                 continue;
             }
             note(at)?;
-            let placed = FlowRule {
+            let located = FlowRule {
                 location: Location::At(at),
                 ..rule.clone()
             };
-            let error = match self.insert(&name, &placed) {
+            let error = match self.insert(&name, &located) {
                 Ok(location) => return Ok(location),
                 Err(error) => error,
             };
-            place = match error.raw_os_error() {
-                // Of the rule itself, unless another one has come there.
+            location = match error.raw_os_error() {
+                // The rule itself was refused, unless another rule has come to the location.
                 Some(libc::EEXIST | libc::EBUSY) if self.has_rule(ifindex, at)? => {
-                    places.after_clash(at)
+                    locations.after_clash(at)
                 }
-                Some(libc::ENOSPC | libc::ERANGE | libc::E2BIG) => places.after_refusal(at),
+                Some(libc::ENOSPC | libc::ERANGE | libc::E2BIG) => locations.after_refusal(at),
                 _ => return Err(error.into()),
             };
             refusal = refusal.or(Some(error));
@@ -175,10 +180,11 @@ impl Ethtool {
         Ok(nfc.fs.location)
     }
 
-    /// Removes a rule (`ETHTOOL_SRXCLSRLDEL`).
+    /// Deletes a rule (`ETHTOOL_SRXCLSRLDEL`).
     ///
     /// # Errors
-    /// `ENOENT`, or what else the driver says, where there is none at that place.
+    /// `ENOENT`, or another error of the driver, where no rule is at that location.
+    #[doc(alias = "ETHTOOL_SRXCLSRLDEL")]
     pub fn delete_rule(&mut self, ifindex: Ifindex, location: u32) -> Result<()> {
         let op = "ntuple-delete";
         let name = self.name(ifindex, op)?;
@@ -202,9 +208,10 @@ impl Ethtool {
         })
     }
 
-    /// The table and where its rules are. While rules come and go it is listed until two lists agree, or
-    /// else until some have been made: then wherever a rule was seen. One list may leave rules out
-    /// without a word: mlx5 cuts it off where there are more than were counted.
+    /// Reads the table and the locations of its rules. While rules come and go, they are listed
+    /// until two lists agree, or after some tries all locations that were seen are returned. One
+    /// list may silently be incomplete: mlx5 cuts it off where there are more rules than were
+    /// counted.
     fn listed(&self, name: &str) -> Result<(RuleTable, Vec<u32>)> {
         let mut table = self.table(name)?;
         let (mut last, mut seen) = (None, BTreeSet::new());
@@ -212,19 +219,19 @@ impl Ethtool {
         for _ in 0..LISTINGS {
             let answer = sys::locations(&self.0.socket, name, table.count);
             let now = self.table(name)?;
-            // With the wrong count rules are left out, or the driver fails: `EMSGSIZE` of most,
+            // With a wrong count rules are left out, or the driver fails: `EMSGSIZE` of most,
             // `EINVAL` of mlx5.
             match answer {
                 Ok(locations) => {
                     let size = u32::try_from(locations.size & !SPECIAL).ok();
                     table.size = table.size.or(size.filter(|&size| size != 0));
-                    let places = locations.rules;
-                    let complete = places.len() as u64 == u64::from(table.count);
-                    if complete && now.count == table.count && last.as_ref() == Some(&places) {
-                        return Ok((table, places));
+                    let locations = locations.rules;
+                    let complete = locations.len() as u64 == u64::from(table.count);
+                    if complete && now.count == table.count && last.as_ref() == Some(&locations) {
+                        return Ok((table, locations));
                     }
-                    seen.extend(&places);
-                    last = Some(places);
+                    seen.extend(&locations);
+                    last = Some(locations);
                 }
                 Err(error) => failed = Some(Error::from_io("ntuple-get", name, &error)),
             }
@@ -252,8 +259,8 @@ impl Ethtool {
     }
 }
 
-/// Whether an error says that no rule is at a place: `ENOENT` of most drivers, `EINVAL` of gve, bnxt and
-/// fbnic.
+/// Whether an error says that no rule is at a location: `ENOENT` of most drivers, `EINVAL` of gve,
+/// bnxt and fbnic.
 fn is_no_rule(error: &Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL))
 }
