@@ -1,5 +1,5 @@
-//! Lists the queues of all devices, or of those named: who serves them, who receives into what,
-//! who leases them; then the page pools.
+//! Lists the queues of all devices, or of the named ones, with NAPI instance, binding and lease;
+//! then the page pools.
 //!
 //! ```text
 //! cargo run -p netdev --example queues -- eth0

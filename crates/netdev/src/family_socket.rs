@@ -1,4 +1,4 @@
-//! What the handles of generic netlink families share: a socket and the family's number.
+//! Socket of a generic netlink family, shared by the families of this crate.
 
 use netlink::{Attrs, Family, FindMessageSpec, NetNs, Request, Result, Socket};
 
@@ -6,7 +6,7 @@ use crate::Ifindex;
 use crate::parse::Parsed;
 use crate::sys;
 
-/// A socket that speaks one family.
+/// A generic netlink socket, and the family that its requests belong to.
 #[derive(Debug)]
 pub(crate) struct FamilySocket {
     pub(crate) socket: Socket,
@@ -32,7 +32,7 @@ impl FamilySocket {
         Ok(Self { socket, family })
     }
 
-    /// What errors call a device: its name, or its number where there is none.
+    /// Name of a device for errors: its name, or its number if it has none.
     pub(crate) fn device(&self, ifindex: Ifindex) -> String {
         sys::device_name(&self.socket, ifindex)
     }

@@ -1,4 +1,4 @@
-//! Identifiers, each a type of its own: an ifindex is no queue id.
+//! Identifiers, each of a type of its own, so that an ifindex can't be taken for a queue id.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -17,12 +17,12 @@ macro_rules! id {
         pub struct $name(u32);
 
         impl $name {
-            /// Of the number that the kernel knows it by.
+            /// Creates the identifier from the kernel's number.
             pub const fn new(id: u32) -> Self {
                 Self(id)
             }
 
-            /// The number that the kernel knows it by.
+            /// Kernel's number of the identifier.
             pub const fn get(self) -> u32 {
                 self.0
             }
@@ -51,31 +51,32 @@ macro_rules! id {
 }
 
 id!(
-    /// The number of a network device in its network namespace. A move may change it.
+    /// Number of a network device in its network namespace. A move to another namespace may change
+    /// it.
     Ifindex
 );
 id!(
-    /// The number of a queue of a device: its place among those of its [`QueueType`], from 0.
+    /// Number of a queue of a device, counted from 0 for each [`QueueType`].
     QueueId
 );
 id!(
-    /// The number that the kernel gave to a bound dmabuf; control messages name it.
+    /// Number that the kernel gave to a bound dmabuf. Control messages name it.
     DmabufId
 );
 id!(
-    /// The number of a NAPI instance, over all network namespaces.
+    /// Number of a NAPI instance, unique over all network namespaces.
     NapiId
 );
 id!(
-    /// The number of a page pool, over all network namespaces.
+    /// Number of a page pool, unique over all network namespaces.
     PagePoolId
 );
 id!(
-    /// The number of an additional RSS context of a device, from 1.
+    /// Number of an additional RSS context of a device, from 1.
     RssContextId
 );
 
-/// Queues for people to read, runs of them as such: `0-14,20`. In order, each once.
+/// Formats queue numbers with ranges, sorted and without duplicates: `0-14,20`.
 pub fn queue_list(queues: &[QueueId]) -> String {
     let mut numbers: Vec<u32> = queues.iter().map(|queue| queue.get()).collect();
     numbers.sort_unstable();
@@ -90,7 +91,7 @@ pub fn queue_list(queues: &[QueueId]) -> String {
     words.collect::<Vec<_>>().join(",")
 }
 
-/// Which way a queue carries packets (`enum netdev_queue_type`).
+/// Direction of a queue (`enum netdev_queue_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QueueType {
@@ -126,7 +127,7 @@ impl fmt::Display for QueueType {
     }
 }
 
-/// Text that is not what it should be.
+/// Error of text that could not be parsed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidText {
     text: String,
@@ -170,7 +171,7 @@ impl FromStr for MacAddr {
         let mut parts = text.split(':');
         for byte in &mut bytes {
             let part = parts.next().filter(|part| (1..=2).contains(&part.len()));
-            // Else a sign would pass for a digit.
+            // Otherwise a sign would be parsed as a digit.
             let part = part.filter(|part| part.bytes().all(|byte| byte.is_ascii_hexdigit()));
             let part = part.and_then(|part| u8::from_str_radix(part, 16).ok());
             *byte = part.ok_or_else(wanted)?;
@@ -189,17 +190,17 @@ impl Serialize for MacAddr {
     }
 }
 
-/// An IP address and how many of its leading bits name the network: `10.0.0.1/24`.
+/// An IP address and the length of its network prefix: `10.0.0.1/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
-    /// The address; bits behind the prefix may be set.
+    /// Address; bits behind the prefix may be set.
     pub addr: IpAddr,
-    /// The length of the prefix in bits: up to 32 or 128.
+    /// Length of the prefix in bits: up to 32 or 128.
     pub len: u8,
 }
 
 impl Prefix {
-    /// A single address: `10.0.0.1/32`.
+    /// Prefix of a single address: `10.0.0.1/32`.
     pub fn host(addr: IpAddr) -> Self {
         Self {
             addr,
@@ -221,7 +222,7 @@ impl fmt::Display for Prefix {
 impl FromStr for Prefix {
     type Err = InvalidText;
 
-    /// Without a length it is a single address, as for `ip address add`.
+    /// Parses `ADDRESS/LENGTH`. Without a length it is a single address, as for `ip address add`.
     fn from_str(text: &str) -> Result<Self, InvalidText> {
         let wanted = || InvalidText::new(text, "an address such as 10.0.0.1/24");
         let (addr, len) = match text.split_once('/') {

@@ -1,13 +1,13 @@
 //! The netdev, ethtool and rtnetlink families: queues, leases, bindings, rings, RSS, links.
 //!
-//! Four handles, each with a socket of its own in the network namespace it was opened in:
+//! Four handles, each with a socket in the network namespace in which it was opened:
 //! - [`Netdev`]: queues, leases ([`Netdev::lease`]), bindings of dmabufs ([`Netdev::bind_rx`]),
 //!   page pools, per-queue statistics, NAPI instances;
 //! - [`Ethtool`]: rings and header split, channels, RSS, features, flow rules;
 //! - [`Link`]: netkit, namespaces, addresses, routes;
-//! - [`Netfilter`]: the firewall's chains that forwarded packets pass.
+//! - [`Netfilter`]: the firewall's chains for forwarded packets.
 //!
-//! Errors are [`Error`]s of the transport: operation, object, and the kernel's own words.
+//! Errors are the [`Error`]s of netlink: operation, object, and the kernel's own words.
 
 #![deny(unsafe_code)]
 

@@ -1,16 +1,16 @@
-//! What all families' parsers share.
+//! Helpers for the parsers of all families.
 
 use netlink::{Attr, ParseError};
 
-/// The result of a parser.
+/// Result of a parser.
 pub(crate) type Parsed<T> = Result<T, ParseError>;
 
-/// An attribute that an answer must have.
+/// Value of an attribute that an answer must have.
 pub(crate) fn required<T>(value: Option<T>, kind: u16) -> Parsed<T> {
     value.ok_or(ParseError::Missing { kind })
 }
 
-/// A `uint` that stands for a `u32`, such as the id of a page pool.
+/// Parses a `uint` that fits a `u32`, such as the id of a page pool.
 pub(crate) fn small_uint(attr: &Attr<'_>) -> Parsed<u32> {
     let value = attr.uint()?;
     u32::try_from(value).map_err(|_| attr.unexpected(value))
@@ -31,13 +31,13 @@ macro_rules! counters {
         }
 
         impl $name {
-            /// The counters that there are, by the names of the kernel's specification.
+            /// Counters that the kernel reported, by their names in the kernel's specification.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> + use<> {
                 let all = [$((stringify!($field), self.$field)),*];
                 all.into_iter().filter_map(|(name, value)| Some((name, value?)))
             }
 
-            /// Takes in `attr` if it is one of the counters.
+            /// Stores `attr` if it is one of the counters.
             fn take(&mut self, attr: &netlink::Attr<'_>) -> crate::parse::Parsed<()> {
                 match attr.kind() {
                     $($kind => self.$field = Some(attr.uint()?),)*

@@ -1,14 +1,15 @@
-//! What to do about a refusal of the kernel, where that is known: one table for all tools.
+//! Remedies for refusals of the kernel: one table for all tools.
 //!
-//! The words name no option of any tool. `IF` stands for the device, of a leased queue the physical
-//! one.
+//! The texts name no option of any tool. `IF` stands for the device; for a leased queue, the
+//! physical one.
 
 use netlink::Error;
 
-/// Of the kernel's own (`include/linux/errno.h`), which drivers return all the same.
+/// `ENOTSUPP` of the kernel (`include/linux/errno.h`), which many drivers return although it is not
+/// for user space.
 const ENOTSUPP: i32 = 524;
 
-/// Texts of extended acks, and what helps. The first that is part of the kernel's text counts.
+/// Parts of the texts of extended acks, each with its remedy. The first that matches is used.
 const BY_TEXT: &[(&str, &str)] = &[
     // __netif_mp_open_rxq
     (
@@ -99,7 +100,7 @@ const BY_TEXT: &[(&str, &str)] = &[
     ),
 ];
 
-/// What helps against this error, in one line, if that is known: for a tool to print below it.
+/// Remedy for an error, in one line, if it is known.
 pub fn remedy(error: &Error) -> Option<String> {
     if let Some(text) = error.message() {
         if let Some((_, remedy)) = BY_TEXT.iter().find(|(part, _)| text.contains(part)) {
@@ -154,7 +155,7 @@ pub fn remedy(error: &Error) -> Option<String> {
     Some(remedy.to_owned())
 }
 
-/// The running kernel beside the one that has the feature.
+/// Text that names the running kernel and the one that has the feature.
 fn kernel_too_old(since: &str, what: &str) -> String {
     let running = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!(
@@ -171,7 +172,7 @@ mod tests {
         remedy(&Error::from_errno(op, "nk0", errno))
     }
 
-    /// Before Linux 7.1 the kernel does not know the operation at all (`genl_family_rcv_msg`).
+    /// Before Linux 7.1 the operation is unknown to the kernel (`genl_family_rcv_msg`).
     #[test]
     fn a_kernel_without_leases_is_named() {
         let remedy = of_errno("queue-create", libc::EOPNOTSUPP).unwrap();

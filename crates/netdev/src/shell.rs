@@ -1,14 +1,14 @@
-//! Words of commands that are shown to be pasted into a shell.
+//! Quoting of words for commands that are shown to be pasted into a shell.
 //!
-//! Names of devices, namespaces and files come from outside: a device may be called `$(reboot)`. Each
-//! remedy of the tools is put together here, so that each name is exactly one word of it.
+//! Names of devices, namespaces and files come from outside: a device may be called `$(reboot)`.
+//! The tools build each remedy with these functions, so that each name is exactly one word.
 
 use std::borrow::Cow;
 
-/// A text as one word of a POSIX shell, as it is where that is possible.
+/// Quotes a text as one word of a POSIX shell, if necessary.
 ///
-/// Quotes keep a shell from reading more into a word, but not a terminal, which acts on control
-/// characters wherever they stand. A word that has some is spelled by `printf`.
+/// Quotes protect from the shell, but not from a terminal, which acts on control characters
+/// anywhere. A word with control characters is written with `printf`.
 ///
 /// ```
 /// assert_eq!(netdev::shell_word("eth0"), "eth0");
@@ -30,7 +30,7 @@ pub fn shell_word(text: &str) -> Cow<'_, str> {
             other => format!("\\{other:03o}"),
         })
         .collect();
-    // The shell drops line feeds at the end of what a command printed.
+    // The shell removes line feeds at the end of a command substitution.
     let kept = spelled.trim_end_matches("\\012");
     let feeds = (spelled.len() - kept.len()) / "\\012".len();
     let feeds = match feeds {
@@ -40,7 +40,7 @@ pub fn shell_word(text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("\"$(printf '{kept}')\"{feeds}"))
 }
 
-/// Words as one command line.
+/// Joins words to one command line, each quoted if necessary.
 ///
 /// ```
 /// let command = netdev::shell_command(["ip", "link", "set", "dev", "a;b", "up"]);
@@ -51,8 +51,8 @@ pub fn shell_command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     words.join(" ")
 }
 
-/// Whether a terminal does something else with a character than to show it: control characters of
-/// both sets, and what changes the direction or the lines of text.
+/// Whether a terminal would act on a character instead of showing it: control characters of both
+/// sets, and characters that change the direction or the lines of text.
 fn acts_on_a_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -66,7 +66,7 @@ mod tests {
 
     use super::*;
 
-    /// Names that do much in a shell or a terminal.
+    /// Names with a meaning for a shell or a terminal.
     const NAMES: &[&str] = &[
         "",
         "eth0",
@@ -101,7 +101,7 @@ mod tests {
         "\x1b'\"\\$%\n",
     ];
 
-    /// What a shell makes of words.
+    /// Words that a shell makes of a command line.
     fn split(words: &[&str]) -> Vec<String> {
         let line = format!("printf '%s\\0' {}", shell_command(words.iter().copied()));
         let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
@@ -138,7 +138,7 @@ mod tests {
             prop_assert_eq!(shlex::split(&command), Some(words));
         }
 
-        /// The same by a shell itself.
+        /// A real shell splits the quoted words as expected.
         #[test]
         fn a_shell_agrees(texts in prop::collection::vec("[^\0]{0,6}", 20)) {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();

@@ -1,7 +1,7 @@
-//! The ioctls on network devices: names, the driver, and flow rules, which netlink does not have.
+//! Ioctls on network devices: names, the driver, and flow rules, which netlink does not have.
 //!
-//! They act in the network namespace of the socket, and a netlink socket does as well as any
-//! (`sock_do_ioctl`, as `netlink_ioctl` knows none of its own).
+//! The ioctls act in the network namespace of their socket, and take a netlink socket as any other
+//! (`sock_do_ioctl`, as `netlink_ioctl` has none of its own).
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::Ifindex;
 
-/// `SIOCETHTOOL`, which libc does not have for all C libraries.
+/// `SIOCETHTOOL`, which libc lacks for some C libraries.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
 /// `SIOCGIFNAME`.
 const SIOCGIFNAME: libc::c_ulong = 0x8910;
@@ -43,7 +43,7 @@ pub(crate) struct DrvInfo {
     pub(crate) regdump_len: u32,
 }
 
-/// `struct ethtool_rx_flow_spec`, its unions as the bytes that they are.
+/// `struct ethtool_rx_flow_spec`, with its unions as bytes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlowSpec {
@@ -68,7 +68,7 @@ impl FlowSpec {
     };
 }
 
-/// `struct ethtool_rxnfc`; in the room of its padding begins the array of locations.
+/// `struct ethtool_rxnfc`. Its padding is the begin of the array of locations.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RxNfc {
@@ -76,7 +76,7 @@ pub(crate) struct RxNfc {
     pub(crate) flow_type: u32,
     pub(crate) data: u64,
     pub(crate) fs: FlowSpec,
-    /// How many rules, or the RSS context of one.
+    /// Number of rules, or the RSS context of a rule.
     pub(crate) count_or_context: u32,
     pub(crate) first_location: u32,
 }
@@ -94,7 +94,7 @@ impl RxNfc {
     }
 }
 
-/// The layout is the kernel's (`include/uapi/linux/ethtool.h`), on every 64-bit machine.
+/// The kernel's layout (`include/uapi/linux/ethtool.h`), which is the same on every 64-bit machine.
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     use std::mem::{offset_of, size_of};
@@ -112,13 +112,13 @@ const _: () = {
 #[cfg(target_pointer_width = "64")]
 const LOCATIONS: usize = 188;
 
-/// A structure that a fixed set of ethtool commands reads and writes, in full and no further.
+/// A structure that a fixed set of ethtool commands reads and writes, within its size.
 ///
 /// # Safety
 /// `fits` must hold only where the structure's command makes the kernel stay within it: the kernel
 /// takes its length from the command. Any bytes must make a valid value.
 unsafe trait Argument {
-    /// Whether the command is one that goes with this structure.
+    /// Whether the command is one that uses this structure.
     fn fits(&self) -> bool;
 }
 
@@ -142,7 +142,7 @@ unsafe impl Argument for RxNfc {
     }
 }
 
-/// Runs an ethtool command on the device `name`; its answer replaces `argument`.
+/// Runs an ethtool command on the device `name`. The answer replaces `argument`.
 fn ethtool<T: Argument>(socket: impl AsFd, name: &str, argument: &mut T) -> io::Result<()> {
     assert!(
         argument.fits(),
@@ -154,7 +154,7 @@ fn ethtool<T: Argument>(socket: impl AsFd, name: &str, argument: &mut T) -> io::
     unsafe { ethtool_raw(socket, name, pointer.cast()) }
 }
 
-/// The ioctl itself.
+/// Calls the ioctl.
 ///
 /// # Safety
 /// `argument` must be valid for what its command reads and writes.
@@ -200,7 +200,7 @@ fn check(status: libc::c_int) -> io::Result<()> {
 /// `SO_NETNS_COOKIE` of most architectures: since Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// The number of the socket's network namespace, which no other one gets in this boot
+/// Cookie of the socket's network namespace, which is not used again in this boot
 /// (`sock_net(sk)->net_cookie`).
 pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     let mut cookie = 0_u64;
@@ -222,7 +222,7 @@ pub(crate) fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     }
 }
 
-/// The name of a device in the socket's network namespace (`dev_ifname`).
+/// Name of a device in the socket's network namespace (`dev_ifname`).
 pub(crate) fn name_of(socket: impl AsFd, ifindex: Ifindex) -> io::Result<String> {
     let mut request = ifreq("")?;
     request.ifr_ifru.ifru_ifindex = i32::try_from(ifindex.get()).unwrap_or(0);
@@ -239,12 +239,12 @@ pub(crate) fn name_of(socket: impl AsFd, ifindex: Ifindex) -> io::Result<String>
     Ok(text(&name))
 }
 
-/// What errors call a device: its name, or its number where it has none here.
+/// Name of a device for errors: its name, or its number if it has none here.
 pub(crate) fn device_name(socket: impl AsFd, ifindex: Ifindex) -> String {
     name_of(socket, ifindex).unwrap_or_else(|_| format!("ifindex {ifindex}"))
 }
 
-/// Text in a field of fixed size.
+/// Text of a field of fixed size.
 pub(crate) fn text(field: &[u8]) -> String {
     match CStr::from_bytes_until_nul(field) {
         Ok(text) => text.to_string_lossy().into_owned(),
@@ -269,26 +269,28 @@ pub(crate) fn driver(socket: impl AsFd, name: &str) -> io::Result<DrvInfo> {
         regdump_len: 0,
     };
     let done = ethtool(socket, name, &mut info);
-    let words = || {
+    let describe = || {
         let driver = text(&info.driver);
         ("ETHTOOL_GDRVINFO".to_owned(), format!("driver {driver}"))
     };
-    told(name, &done, words);
+    log_ioctl(name, &done, describe);
     done.map(|()| info)
 }
 
-/// A command on one flow rule, or on the table as a whole.
+/// Runs a command on one flow rule, or on the table as a whole.
 pub(crate) fn rxnfc(socket: impl AsFd, name: &str, argument: &mut RxNfc) -> io::Result<()> {
     let asked = *argument;
     let done = ethtool(socket, name, argument);
-    told(name, &done, || (rule_words(&asked), rule_words(argument)));
+    log_ioctl(name, &done, || {
+        (describe_rule(&asked), describe_rule(argument))
+    });
     done
 }
 
-/// Tells an ioctl in words, as netlink requests are.
-fn told<T>(name: &str, done: &io::Result<T>, words: impl FnOnce() -> (String, String)) {
+/// Logs an ioctl in the form of netlink requests.
+fn log_ioctl<T>(name: &str, done: &io::Result<T>, describe: impl FnOnce() -> (String, String)) {
     if tracing::enabled!(target: "netlink", tracing::Level::DEBUG) {
-        let (asked, answer) = words();
+        let (asked, answer) = describe();
         match done {
             Ok(_) => tracing::debug!(target: "netlink", "ioctl {name}: {asked} -> {answer}"),
             Err(error) => tracing::debug!(target: "netlink", "ioctl {name}: {asked} -> {error}"),
@@ -296,8 +298,8 @@ fn told<T>(name: &str, done: &io::Result<T>, words: impl FnOnce() -> (String, St
     }
 }
 
-/// `ETHTOOL_SRXCLSRLINS, location 1, queue 3`.
-fn rule_words(rule: &RxNfc) -> String {
+/// Describes an ioctl about rules: `ETHTOOL_SRXCLSRLINS, location 1, queue 3`.
+fn describe_rule(rule: &RxNfc) -> String {
     let location = rule.fs.location;
     let queue = rule.fs.ring_cookie;
     match rule.cmd {
@@ -317,43 +319,44 @@ fn rule_words(rule: &RxNfc) -> String {
     }
 }
 
-/// Where rules are, and for how many the table has room, as `ETHTOOL_GRXCLSRLALL` tells both.
+/// Locations of rules and size of the table (`ETHTOOL_GRXCLSRLALL`).
 #[derive(Debug)]
 pub(crate) struct Locations {
     pub(crate) rules: Vec<u32>,
-    /// 0 where the driver does not say.
+    /// Size of the table; 0 where the driver does not say.
     pub(crate) size: u64,
 }
 
-/// `ETHTOOL_GRXCLSRLALL`: the locations of at most `room` rules.
+/// Reads the locations of at most `room` rules (`ETHTOOL_GRXCLSRLALL`).
 ///
-/// Only where `room` is their number the answer is good: with more room `mlx5e_ethtool_get_all_flows`
-/// fails, and `gve_get_flow_rule_ids` leaves zeroes behind the last; with less, the former leaves
-/// rules out and says nothing.
+/// The answer is right only where `room` is the number of rules: with more room
+/// `mlx5e_ethtool_get_all_flows` fails, and `gve_get_flow_rule_ids` leaves zeroes behind the last;
+/// with less, mlx5 silently leaves rules out.
 pub(crate) fn locations(socket: impl AsFd, name: &str, room: u32) -> io::Result<Locations> {
     const COUNT: usize = LOCATIONS / 4 - 1;
     const DATA: usize = std::mem::offset_of!(RxNfc, data) / 4;
     let len = usize::try_from(room).unwrap_or(usize::MAX).max(1);
-    // The structure's padding is the array's first place, so one more word is enough for each.
-    let mut words = vec![0_u32; (LOCATIONS / 4).saturating_add(len)];
-    if let Some(first) = words.first_mut() {
+    // The structure's padding is the first entry of the array, so that one more word for each is
+    // enough.
+    let mut buffer = vec![0_u32; (LOCATIONS / 4).saturating_add(len)];
+    if let Some(first) = buffer.first_mut() {
         *first = cmd::GRXCLSRLALL;
     }
-    if let Some(count) = words.get_mut(COUNT) {
+    if let Some(count) = buffer.get_mut(COUNT) {
         *count = room;
     }
     // SAFETY: the kernel copies one `struct ethtool_rxnfc`, 192 bytes, and then at most `room`
     // locations from byte 188 on (`ethtool_rxnfc_copy_to_user`): the vector is that long.
-    let done = unsafe { ethtool_raw(socket, name, words.as_mut_ptr().cast()) };
-    told(name, &done, || {
-        let count = words.get(COUNT).copied().unwrap_or(0);
+    let done = unsafe { ethtool_raw(socket, name, buffer.as_mut_ptr().cast()) };
+    log_ioctl(name, &done, || {
+        let count = buffer.get(COUNT).copied().unwrap_or(0);
         let asked = format!("ETHTOOL_GRXCLSRLALL, room {room}");
         (asked, format!("rules {count}"))
     });
     done?;
-    let found = words.get(COUNT).copied().unwrap_or(0).min(room);
+    let found = buffer.get(COUNT).copied().unwrap_or(0).min(room);
     let found = usize::try_from(found).unwrap_or(0);
-    let half = |at: usize| words.get(at).map_or([0; 4], |word| word.to_ne_bytes());
+    let half = |at: usize| buffer.get(at).map_or([0; 4], |word| word.to_ne_bytes());
     let (first, second) = (half(DATA), half(DATA + 1));
     let mut size = [0; 8];
     for (to, from) in size.iter_mut().zip(first.into_iter().chain(second)) {
@@ -361,6 +364,6 @@ pub(crate) fn locations(socket: impl AsFd, name: &str, room: u32) -> io::Result<
     }
     Ok(Locations {
         size: u64::from_ne_bytes(size),
-        rules: words.into_iter().skip(LOCATIONS / 4).take(found).collect(),
+        rules: buffer.into_iter().skip(LOCATIONS / 4).take(found).collect(),
     })
 }

@@ -19,7 +19,7 @@ mod attr {
     pub(super) const COMBINED: u16 = 9;
 }
 
-/// How they read.
+/// Format of the channel attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
     AttrSpec::number(attr::RX_MAX, "rx-max"),
@@ -33,10 +33,11 @@ pub(super) const ATTRS: &[AttrSpec] = &[
 ];
 
 impl Ethtool {
-    /// The channels of a device (`channels_prepare_data`).
+    /// Reads the channels of a device (`channels_prepare_data`).
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for a device without.
+    /// `EOPNOTSUPP` for a device without channels.
+    #[doc(alias = "ETHTOOL_MSG_CHANNELS_GET")]
     pub fn channels(&mut self, ifindex: Ifindex) -> Result<Channels> {
         let request = self.about(cmd::CHANNELS_GET, "channels-get", ifindex);
         self.0.ask(&request, Channels::parse)
@@ -47,6 +48,7 @@ impl Ethtool {
     /// # Errors
     /// `EINVAL` above the maximum, and for fewer channels than the RSS table, a flow rule, an
     /// AF_XDP socket or a memory provider needs.
+    #[doc(alias = "ETHTOOL_MSG_CHANNELS_SET")]
     pub fn set_channels(&mut self, ifindex: Ifindex, change: &ChannelsChange) -> Result<()> {
         let mut request = self.about(cmd::CHANNELS_SET, "channels-set", ifindex);
         change.write(&mut request);
@@ -54,7 +56,7 @@ impl Ethtool {
     }
 }
 
-/// The channels of a device; `None` is what the driver does not have.
+/// Channels of a device. `None` is what the driver does not have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Channels {
@@ -66,18 +68,18 @@ pub struct Channels {
     pub other: Option<u32>,
     /// Channels for both directions.
     pub combined: Option<u32>,
-    /// At most for receiving.
+    /// Maximum of [`Channels::rx`].
     pub rx_max: Option<u32>,
-    /// At most for sending.
+    /// Maximum of [`Channels::tx`].
     pub tx_max: Option<u32>,
-    /// At most for other purposes.
+    /// Maximum of [`Channels::other`].
     pub other_max: Option<u32>,
-    /// At most for both directions.
+    /// Maximum of [`Channels::combined`].
     pub combined_max: Option<u32>,
 }
 
 impl Channels {
-    /// How many rx queues that makes.
+    /// Number of rx queues: those of `rx` and `combined` channels.
     pub fn rx_queues(&self) -> u32 {
         self.rx
             .unwrap_or(0)
@@ -105,7 +107,7 @@ impl Channels {
     }
 }
 
-/// How many channels there shall be. What is `None` stays.
+/// A change of the number of channels. `None` leaves a number as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChannelsChange {
     /// Channels for receiving only.

@@ -1,4 +1,4 @@
-//! The driver behind a device, by ioctl.
+//! Name and versions of a device's driver, by ioctl.
 
 use netlink::{Error, Result};
 use serde::Serialize;
@@ -7,10 +7,11 @@ use super::Ethtool;
 use crate::{Ifindex, sys};
 
 impl Ethtool {
-    /// The driver of a device (`ETHTOOL_GDRVINFO`, `ethtool_get_drvinfo`).
+    /// Reads the driver of a device (`ETHTOOL_GDRVINFO`, `ethtool_get_drvinfo`).
     ///
     /// # Errors
-    /// `ENODEV` without such a device, `EOPNOTSUPP` for one that tells nothing.
+    /// `ENODEV` without such a device, `EOPNOTSUPP` for a device that reports no driver.
+    #[doc(alias = "ETHTOOL_GDRVINFO")]
     pub fn driver(&mut self, ifindex: Ifindex) -> Result<DriverInfo> {
         let name = self.name(ifindex, "driver-get")?;
         let info = sys::driver(&self.0.socket, &name);
@@ -23,7 +24,7 @@ impl Ethtool {
         })
     }
 
-    /// The name that an ioctl needs. A device renamed in between is not found.
+    /// Name of a device, as an ioctl needs it. A device that is renamed in between is not found.
     pub(super) fn name(&self, ifindex: Ifindex, op: &'static str) -> Result<String> {
         let name = sys::name_of(&self.0.socket, ifindex);
         name.map_err(|e| Error::from_io(op, format!("ifindex {ifindex}"), &e))
@@ -34,12 +35,12 @@ impl Ethtool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DriverInfo {
-    /// Its name.
+    /// Name of the driver.
     pub driver: String,
-    /// Its version, for most the kernel's.
+    /// Version of the driver, for most the kernel's.
     pub version: String,
-    /// The version of the device's firmware.
+    /// Version of the device's firmware.
     pub firmware: String,
-    /// The device's place on its bus.
+    /// Address of the device on its bus.
     pub bus: String,
 }

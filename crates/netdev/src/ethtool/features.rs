@@ -1,4 +1,4 @@
-//! Features: what a device does for the stack, by name.
+//! Features: offloads of a device, by name.
 
 use std::collections::BTreeSet;
 
@@ -23,7 +23,7 @@ mod attr {
     pub(super) const BIT_VALUE: u16 = 3;
 }
 
-/// How they read.
+/// Format of the feature attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
     AttrSpec::bytes(attr::HW, "hw"),
@@ -32,42 +32,43 @@ pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::bytes(attr::NOCHANGE, "nochange"),
 ];
 
-/// How a bit set reads, of those that change something.
+/// Format of a bit set in a request.
 const BITSET: &[AttrSpec] = &[
     AttrSpec::flag(attr::NOMASK, "nomask"),
     AttrSpec::nest(attr::BITS, "bits", BITS),
 ];
 
-/// How its bits read.
+/// Format of the list of bits in a bit set.
 const BITS: &[AttrSpec] = &[AttrSpec::nest(attr::BIT, "bit", BIT)];
 
-/// How one reads.
+/// Format of one bit.
 const BIT: &[AttrSpec] = &[
     AttrSpec::text(attr::BIT_NAME, "name"),
     AttrSpec::flag(attr::BIT_VALUE, "value"),
 ];
 
 impl Ethtool {
-    /// The features of a device (`features_prepare_data`).
+    /// Reads the features of a device (`features_prepare_data`).
     ///
     /// # Errors
     /// `ENODEV` without such a device.
+    #[doc(alias = "ETHTOOL_MSG_FEATURES_GET")]
     pub fn features(&mut self, ifindex: Ifindex) -> Result<Features> {
         let request = self.about(cmd::FEATURES_GET, "features-get", ifindex);
         self.0.ask(&request, Features::parse)
     }
 
-    /// Turns a feature on or off, by its name of `ethtool -k`: `rx-gro-hw`
-    /// (`ethnl_set_features`).
+    /// Turns a feature on or off, by its name in `ethtool -k`: `rx-gro-hw` (`ethnl_set_features`).
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a name that the kernel does not know, and an error without number where
     /// the driver keeps the feature as it is.
+    #[doc(alias = "ETHTOOL_MSG_FEATURES_SET")]
     pub fn set_feature(&mut self, ifindex: Ifindex, name: &str, on: bool) -> Result<()> {
         let object = format!("{} {name}", self.0.device(ifindex));
         let request = set(&self.0.family, ifindex, name, on, object);
         self.0.socket.tell(&request)?;
-        // The kernel says yes even to what it does not do.
+        // The kernel reports success even if the feature did not change.
         let active = self.features(ifindex)?.active.contains(name);
         if active == on {
             Ok(())
@@ -102,17 +103,17 @@ pub(super) fn set(
     request
 }
 
-/// The features of a device, by name (`netdev_features_strings`).
+/// Features of a device, by name (`netdev_features_strings`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Features {
-    /// Those that can be turned on and off.
+    /// Features that can be turned on and off.
     pub hw: BTreeSet<String>,
-    /// Those that the user wants.
+    /// Features that the user requested.
     pub wanted: BTreeSet<String>,
-    /// Those that are on.
+    /// Features that are on.
     pub active: BTreeSet<String>,
-    /// Those that no driver can change.
+    /// Features that no driver can change.
     pub nochange: BTreeSet<String>,
 }
 
@@ -133,11 +134,11 @@ impl Features {
     }
 }
 
-/// The names of the bits that are set in a bit set (`ethnl_put_bitset32`).
+/// Names of the bits that are set in a bit set (`ethnl_put_bitset32`).
 fn names(set: &Attr<'_>) -> Parsed<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     let mut bits = None;
-    // With a mask each bit says whether it is set, without one only those that are set are listed.
+    // With a mask each bit has a value; without one, only the bits that are set are listed.
     let mut masked = true;
     for attr in set.nested() {
         let attr = attr?;

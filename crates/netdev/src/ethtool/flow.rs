@@ -1,4 +1,4 @@
-//! What a flow rule says, and how the kernel writes it down.
+//! Flow rules, and their encoding in `struct ethtool_rxnfc`.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 use crate::sys::{FlowSpec, RxNfc};
 use crate::{QueueId, RssContextId};
 
-/// The rule goes to an RSS context instead of a queue (`FLOW_RSS`).
+/// Flag of a rule whose packets go to an RSS context instead of a queue (`FLOW_RSS`).
 const FLOW_RSS: u32 = 0x2000_0000;
-/// The rule drops (`RX_CLS_FLOW_DISC`).
+/// Action of a rule that drops (`RX_CLS_FLOW_DISC`).
 const DROP: u64 = u64::MAX;
-/// The driver chooses the place (`RX_CLS_LOC_ANY`).
+/// Location that lets the driver choose (`RX_CLS_LOC_ANY`).
 const ANY_LOCATION: u32 = u32::MAX;
 
-/// The packets that a rule can be about (`TCP_V4_FLOW` and so on).
+/// Protocol of the packets that a rule matches (`TCP_V4_FLOW` and so on).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flow {
@@ -45,7 +45,7 @@ impl Flow {
             .find(|flow| flow.raw() == raw)
     }
 
-    /// The length of its addresses in bytes.
+    /// Length of the protocol's addresses in bytes.
     fn address_len(self) -> usize {
         match self {
             Self::Tcp4 | Self::Udp4 => 4,
@@ -54,39 +54,40 @@ impl Flow {
     }
 }
 
-/// What happens to a packet that a rule is about.
+/// Action of a flow rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// It goes to this rx queue.
+    /// Deliver to this rx queue.
     Queue(QueueId),
-    /// It is spread by this RSS context.
+    /// Spread by this RSS context.
     Context(RssContextId),
-    /// It is dropped.
+    /// Drop.
     Drop,
 }
 
-/// Where in the table a rule is.
+/// Location of a flow rule in the NIC's table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Location {
-    /// Where the driver puts it (`RX_CLS_LOC_ANY`), if it can choose.
+    /// Chosen by the driver, if it can choose (`RX_CLS_LOC_ANY`).
+    #[doc(alias = "RX_CLS_LOC_ANY")]
     Any,
-    /// There; what was there is replaced.
+    /// This location. A rule that is there is replaced.
     At(u32),
 }
 
-/// Which addresses match: those that agree in all bits of the mask.
+/// An address and a mask: addresses match that agree in all bits of the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpMatch {
-    /// The address.
+    /// Address.
     pub addr: IpAddr,
-    /// The bits that count, of the same family.
+    /// Bits that are compared, of the same family as the address.
     pub mask: IpAddr,
 }
 
 impl IpMatch {
-    /// This address alone.
+    /// Matches this address alone.
     pub fn host(addr: IpAddr) -> Self {
         let mask = match addr {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
@@ -96,17 +97,17 @@ impl IpMatch {
     }
 }
 
-/// Which ports match: those that agree in all bits of the mask.
+/// A port and a mask: ports match that agree in all bits of the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMatch {
-    /// The port.
+    /// Port.
     pub port: u16,
-    /// The bits that count.
+    /// Bits that are compared.
     pub mask: u16,
 }
 
 impl PortMatch {
-    /// This port alone.
+    /// Matches this port alone.
     pub fn exact(port: u16) -> Self {
         Self {
             port,
@@ -115,40 +116,40 @@ impl PortMatch {
     }
 }
 
-/// Which classes of service match: those that agree in all bits of the mask.
+/// A class of service and a mask: classes match that agree in all bits of the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TosMatch {
-    /// The type of service of IPv4, the traffic class of IPv6.
+    /// Type of service of IPv4, or traffic class of IPv6.
     pub tos: u8,
-    /// The bits that count.
+    /// Bits that are compared.
     pub mask: u8,
 }
 
 /// A flow rule: `ethtool -N eth0 flow-type tcp4 dst-ip 10.0.0.1 dst-port 5201 action 15`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRule {
-    /// Which packets.
+    /// Protocol.
     pub flow: Flow,
-    /// From where; `None` is anywhere.
+    /// Source address; `None` matches any.
     pub src: Option<IpMatch>,
-    /// To where.
+    /// Destination address; `None` matches any.
     pub dst: Option<IpMatch>,
-    /// From which port.
+    /// Source port; `None` matches any.
     pub src_port: Option<PortMatch>,
-    /// To which port.
+    /// Destination port; `None` matches any.
     pub dst_port: Option<PortMatch>,
-    /// Of which class of service.
+    /// Class of service; `None` matches any.
     #[serde(default)]
     pub tos: Option<TosMatch>,
-    /// What happens to them.
+    /// Action on the packets that match.
     pub action: Action,
-    /// Where in the table the rule is, or shall be.
+    /// Location of the rule in the table.
     pub location: Location,
 }
 
 impl FlowRule {
-    /// A rule for the TCP packets to `dst`. An unspecified address stands for any, and so does
-    /// port 0. An IPv4 address mapped into IPv6 is an IPv4 address: that is what the wire carries.
+    /// Rule for the TCP packets to `dst`. An unspecified address and port 0 match any. An IPv4
+    /// address mapped into IPv6 is taken as IPv4, as the packets are.
     pub fn tcp_to(dst: SocketAddr, action: Action) -> Self {
         let addr = dst.ip().to_canonical();
         Self {
@@ -167,9 +168,9 @@ impl FlowRule {
         }
     }
 
-    /// Rules for all TCP packets that a socket which listens on `at` takes, of these only those from
-    /// `from` if that is given: two for `[::]`, whose socket takes IPv4, too (`IPV6_V6ONLY` is off), none
-    /// where the addresses are of families that don't meet. Port 0 stands for any.
+    /// Rules for all TCP packets to a socket that listens on `at`, and only those from `from` if
+    /// that is given. There are two rules for `[::]`, whose socket takes IPv4, too (`IPV6_V6ONLY`
+    /// is off), and none where the addresses are of different families. Port 0 matches any.
     pub fn tcp_to_listener(at: SocketAddr, from: Option<IpAddr>, action: Action) -> Vec<Self> {
         let mut to = vec![at];
         if at.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
@@ -185,7 +186,7 @@ impl FlowRule {
         rules.filter(meet).collect()
     }
 
-    /// As the kernel wants it; an error is an address of the wrong family.
+    /// Encodes the rule for the kernel. Fails for an address of the wrong family.
     pub(crate) fn encode(&self, cmd: u32) -> Result<RxNfc, &'static str> {
         let mut nfc = RxNfc::new(cmd);
         let len = self.flow.address_len();
@@ -209,7 +210,7 @@ impl FlowRule {
         match self.action {
             Action::Queue(queue) => nfc.fs.ring_cookie = queue.get().into(),
             Action::Drop => nfc.fs.ring_cookie = DROP,
-            // The context's table has the queues; a queue here would be added to them.
+            // The context's table has the queues; a queue in the rule would be added to them.
             Action::Context(context) => {
                 nfc.fs.flow_type |= FLOW_RSS;
                 nfc.count_or_context = context.get();
@@ -222,7 +223,7 @@ impl FlowRule {
         Ok(nfc)
     }
 
-    /// As the kernel tells it; an error is a rule of a kind that this crate does not know.
+    /// Decodes a rule of the kernel. Fails for kinds of rules that this crate does not know.
     pub(crate) fn decode(nfc: &RxNfc) -> Result<Self, ParseError> {
         let fs: &FlowSpec = &nfc.fs;
         let unknown = ParseError::Answer("a flow rule of another kind");
@@ -269,7 +270,7 @@ fn put_ip(to: &mut [u8], at: usize, len: usize, addr: IpAddr) -> Result<(), &'st
     Ok(())
 }
 
-/// An address, unless no bit of it counts.
+/// Reads an address and its mask; `None` if the mask is empty.
 fn get_ip(fs: &FlowSpec, at: usize, len: usize) -> Option<IpMatch> {
     let read = |from: &[u8; 52]| -> Option<IpAddr> {
         let bytes = from.get(at..at + len)?;
@@ -281,7 +282,7 @@ fn get_ip(fs: &FlowSpec, at: usize, len: usize) -> Option<IpMatch> {
     (!mask.is_unspecified()).then_some(IpMatch { addr, mask })
 }
 
-/// A port, unless no bit of it counts.
+/// Reads a port and its mask; `None` if the mask is empty.
 fn get_port(fs: &FlowSpec, at: usize) -> Option<PortMatch> {
     let read = |from: &[u8; 52]| -> Option<u16> {
         Some(u16::from_be_bytes(from.get(at..at + 2)?.try_into().ok()?))
@@ -290,7 +291,7 @@ fn get_port(fs: &FlowSpec, at: usize) -> Option<PortMatch> {
     (mask != 0).then_some(PortMatch { port, mask })
 }
 
-/// A class of service, unless no bit of it counts.
+/// Reads a class of service and its mask; `None` if the mask is empty.
 fn get_tos(fs: &FlowSpec, at: usize) -> Option<TosMatch> {
     let (tos, mask) = (*fs.value.get(at)?, *fs.mask.get(at)?);
     (mask != 0).then_some(TosMatch { tos, mask })

@@ -1,4 +1,4 @@
-//! Flow rules against the kernel's structures.
+//! Tests of flow rules against the kernel's structures.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -61,7 +61,7 @@ fn a_mapped_address_and_wildcards_are_understood() {
     );
 }
 
-/// Whatever a socket takes, a rule is about, and nothing else.
+/// The rules match what the socket takes, and nothing else.
 #[test]
 fn an_address_stands_for_all_that_its_socket_takes() {
     let flows = |at: &str, from: Option<&str>| -> Vec<(Flow, bool, bool)> {
@@ -89,7 +89,7 @@ fn an_address_stands_for_all_that_its_socket_takes() {
     assert_eq!(flows("[fd00::1]:5", Some("1.2.3.4")), []);
 }
 
-/// Both would else be taken for rules of ours, and deleted as such.
+/// Otherwise both would be taken for rules of this project, and deleted.
 #[test]
 fn what_a_rule_says_beside_is_not_passed_over() {
     let to: SocketAddr = "1.2.3.4:5000".parse().unwrap();
@@ -103,7 +103,7 @@ fn what_a_rule_says_beside_is_not_passed_over() {
         mask: 0xfc,
     });
     assert_eq!((there.tos, rule.tos), (tos, None));
-    // The queues of the context's table are counted from there (`cap_rss_rxnfc_adds`).
+    // Queue numbers in the context's table are relative to this one (`cap_rss_rxnfc_adds`).
     nfc.fs.ring_cookie = 2;
     assert!(FlowRule::decode(&nfc).is_err());
 }

@@ -1,4 +1,4 @@
-//! Rings: their sizes, and header split.
+//! Rings: sizes, buffers and header split.
 
 use std::fmt;
 use std::time::Instant;
@@ -25,7 +25,7 @@ mod attr {
     pub(super) const HDS_THRESH_MAX: u16 = 18;
 }
 
-/// How they read.
+/// Format of the ring attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
     AttrSpec::number(attr::RX_MAX, "rx-max"),
@@ -46,10 +46,11 @@ pub(super) const ATTRS: &[AttrSpec] = &[
 ];
 
 impl Ethtool {
-    /// The rings of a device (`rings_prepare_data`).
+    /// Reads the rings of a device (`rings_prepare_data`).
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for a device without.
+    /// `EOPNOTSUPP` for a device without rings.
+    #[doc(alias = "ETHTOOL_MSG_RINGS_GET")]
     pub fn rings(&mut self, ifindex: Ifindex) -> Result<Rings> {
         let request = self.about(cmd::RINGS_GET, "rings-get", ifindex);
         self.0.ask(&request, Rings::parse)
@@ -58,9 +59,10 @@ impl Ethtool {
     /// Changes rings (`ethnl_set_rings`).
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for what the driver can't; `EINVAL` for sizes above the maximum, for header
-    /// split with an XDP program that can't have it, and for header split off or a threshold
+    /// `EOPNOTSUPP` for what the driver can't change; `EINVAL` for sizes above the maximum, for
+    /// header split with an XDP program that can't have it, and for header split off or a threshold
     /// while a memory provider is bound.
+    #[doc(alias = "ETHTOOL_MSG_RINGS_SET")]
     pub fn set_rings(&mut self, ifindex: Ifindex, change: &RingsChange) -> Result<()> {
         let mut request = self.about(cmd::RINGS_SET, "rings-set", ifindex);
         change.write(&mut request);
@@ -68,7 +70,7 @@ impl Ethtool {
     }
 }
 
-/// Hears of changes of rings, from when it was made.
+/// A listener for changes of rings.
 #[derive(Debug)]
 pub struct RingChanges {
     listener: Listener,
@@ -76,10 +78,11 @@ pub struct RingChanges {
 }
 
 impl Ethtool {
-    /// Begins to listen for changes of rings; the handle becomes the listener's.
+    /// Listens for changes of rings from now on. The handle becomes the listener's.
     ///
     /// # Errors
     /// Those of joining a multicast group.
+    #[doc(alias = "ETHTOOL_MSG_RINGS_NTF")]
     pub fn ring_changes(self) -> Result<RingChanges> {
         let group = self.0.family.group("monitor")?;
         let family = self.0.family.id();
@@ -91,17 +94,18 @@ impl Ethtool {
 }
 
 impl RingChanges {
-    /// Whether the rings of a device have been changed since the last look. A request that changes nothing
-    /// is granted and not told of (`ethnl_default_set_doit`), which tells what was set already from
-    /// what a driver does by itself: [`Ethtool::rings`] reads the same.
+    /// Whether the rings of a device have changed since the last call. A request that changes
+    /// nothing succeeds without a notification (`ethnl_default_set_doit`), so a notification tells
+    /// a setting of the request from one that the driver makes by itself, which [`Ethtool::rings`]
+    /// can't.
     ///
     /// # Errors
-    /// [`Error::is_overrun`](netlink::Error::is_overrun) where some were lost.
+    /// [`Error::is_overrun`](netlink::Error::is_overrun) where notifications were lost.
     pub fn is_changed(&mut self, ifindex: Ifindex) -> Result<bool> {
         /// `ETHTOOL_MSG_RINGS_NTF`.
         const RINGS_NTF: u8 = 17;
         let mut changed = false;
-        // They are sent before the request is answered.
+        // Notifications are sent before the request is answered.
         while let Some(message) = self.listener.next(Some(Instant::now()))? {
             let about = message.generic().and_then(|(cmd, attrs)| {
                 let ours = message.kind() == self.family && cmd == RINGS_NTF;
@@ -113,7 +117,7 @@ impl RingChanges {
     }
 }
 
-/// The device that a message is about.
+/// Device that a message is about.
 fn device(attrs: Attrs<'_>) -> Parsed<Option<Ifindex>> {
     for attr in attrs {
         let attr = attr?;
@@ -130,15 +134,16 @@ fn device(attrs: Attrs<'_>) -> Parsed<Option<Ifindex>> {
     Ok(None)
 }
 
-/// Whether packets are split into headers and payload (`enum ethtool_tcp_data_split`).
+/// State of header split, of packets into headers and payload (`enum ethtool_tcp_data_split`).
+#[doc(alias = "ETHTOOL_TCP_DATA_SPLIT_ENABLED")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeaderSplit {
-    /// The driver decides; the kernel's "unknown". Setting it takes a setting back.
+    /// Decided by the driver, the kernel's "unknown". Setting it undoes an earlier setting.
     Auto,
-    /// They are not.
+    /// Packets are not split.
     Disabled,
-    /// They are: what device memory needs.
+    /// Packets are split, as device memory requires.
     Enabled,
 }
 
@@ -171,31 +176,33 @@ impl fmt::Display for HeaderSplit {
     }
 }
 
-/// The rings of a device; `None` is what the driver does not tell.
+/// Rings of a device. `None` is what the driver does not report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rings {
     /// Descriptors of an rx ring.
     pub rx: Option<u32>,
-    /// At most.
+    /// Maximum of [`Rings::rx`].
     pub rx_max: Option<u32>,
     /// Descriptors of a tx ring.
     pub tx: Option<u32>,
-    /// At most.
+    /// Maximum of [`Rings::tx`].
     pub tx_max: Option<u32>,
     /// Length of an rx buffer in bytes.
     pub rx_buf_len: Option<u32>,
     /// Header split.
     pub tcp_data_split: Option<HeaderSplit>,
-    /// Packets up to this many bytes are not split.
+    /// Size in bytes up to which packets are not split.
     pub hds_thresh: Option<u32>,
-    /// At most.
+    /// Maximum of [`Rings::hds_thresh`].
     pub hds_thresh_max: Option<u32>,
     /// Size of a completion entry in bytes.
     pub cqe_size: Option<u32>,
-    /// Whether tx descriptors are pushed.
+    /// Whether tx descriptors are written to the device instead of to memory
+    /// (`ETHTOOL_A_RINGS_TX_PUSH`).
     pub tx_push: Option<bool>,
-    /// Whether rx descriptors are pushed.
+    /// Whether rx descriptors are written to the device instead of to memory
+    /// (`ETHTOOL_A_RINGS_RX_PUSH`).
     pub rx_push: Option<bool>,
 }
 
@@ -223,7 +230,7 @@ impl Rings {
     }
 }
 
-/// What to change about rings. What is `None` is not sent, and the kernel leaves it as it is.
+/// A change of rings. `None` is not sent, so the kernel leaves the setting as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RingsChange {
     /// Descriptors of an rx ring.
@@ -234,7 +241,7 @@ pub struct RingsChange {
     pub rx_buf_len: Option<u32>,
     /// Header split.
     pub tcp_data_split: Option<HeaderSplit>,
-    /// Packets up to this many bytes are not split.
+    /// Size in bytes up to which packets are not split.
     pub hds_thresh: Option<u32>,
 }
 

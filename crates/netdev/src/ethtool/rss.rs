@@ -1,4 +1,4 @@
-//! RSS: which queue a packet goes to that no flow rule is about.
+//! RSS: the spreading of packets over queues, where no flow rule matches.
 
 use netlink::{Attr, AttrSpec, Attrs, Family, ParseError, Request, Result};
 use serde::{Deserialize, Serialize};
@@ -16,7 +16,7 @@ mod attr {
     pub(super) const INPUT_XFRM: u16 = 6;
 }
 
-/// How they read.
+/// Format of the RSS attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
     AttrSpec::number(attr::CONTEXT, "context"),
@@ -27,28 +27,31 @@ pub(super) const ATTRS: &[AttrSpec] = &[
 ];
 
 impl Ethtool {
-    /// The RSS of a device, not that of its additional contexts (`rss_prepare_get`).
+    /// Reads the RSS of a device, not that of its additional contexts (`rss_prepare_get`).
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for a device without.
+    /// `EOPNOTSUPP` for a device without RSS.
+    #[doc(alias = "ETHTOOL_MSG_RSS_GET")]
     pub fn rss(&mut self, ifindex: Ifindex) -> Result<Rss> {
         let request = self.about(cmd::RSS_GET, "rss-get", ifindex);
         self.0.ask(&request, Rss::parse)
     }
 
-    /// An additional RSS context (`rss_prepare_ctx`).
+    /// Reads an additional RSS context (`rss_prepare_ctx`).
     ///
     /// # Errors
-    /// `ENOENT` where there is none of that number.
+    /// `ENOENT` where no context has that number.
+    #[doc(alias = "ETHTOOL_MSG_RSS_GET")]
     pub fn rss_context(&mut self, ifindex: Ifindex, context: RssContextId) -> Result<Rss> {
         let request = self.about_context(cmd::RSS_GET, "rss-get", ifindex, context);
         self.0.ask(&request, Rss::parse)
     }
 
-    /// The RSS of a device and of all its additional contexts (`ethnl_rss_dumpit`).
+    /// Reads the RSS of a device and of all its additional contexts (`ethnl_rss_dumpit`).
     ///
     /// # Errors
     /// Those of a dump.
+    #[doc(alias = "ETHTOOL_MSG_RSS_GET")]
     pub fn rss_contexts(&mut self, ifindex: Ifindex) -> Result<Vec<Rss>> {
         let request = self.about(cmd::RSS_GET, "rss-get", ifindex);
         self.0.dump(&request, Rss::parse)
@@ -58,7 +61,8 @@ impl Ethtool {
     ///
     /// # Errors
     /// `EINVAL` for a table with a queue out of range, or of a length that does not divide the
-    /// device's; `EOPNOTSUPP` for what the driver can't.
+    /// device's; `EOPNOTSUPP` for what the driver can't change.
+    #[doc(alias = "ETHTOOL_MSG_RSS_SET")]
     pub fn set_rss(
         &mut self,
         ifindex: Ifindex,
@@ -74,19 +78,21 @@ impl Ethtool {
         self.0.socket.tell(&request)
     }
 
-    /// Creates an additional context; its number is in the answer (`ethnl_rss_create_doit`).
+    /// Creates an additional RSS context and returns it, with its number (`ethnl_rss_create_doit`).
     ///
     /// # Errors
     /// As for [`Ethtool::set_rss`]; `EOPNOTSUPP` for a device without contexts.
+    #[doc(alias = "ETHTOOL_MSG_RSS_CREATE_ACT")]
     pub fn create_rss_context(&mut self, ifindex: Ifindex, change: &RssChange) -> Result<Rss> {
         let mut request = self.about(cmd::RSS_CREATE_ACT, "rss-create", ifindex);
         change.write(&mut request);
         self.0.ask(&request, Rss::parse)
     }
 
-    /// Whether an additional context could be created now. Asks for one that the kernel must refuse, for a
-    /// queue in its table that no device has: `ethnl_rss_create_validate` looks first at whether the
-    /// driver has contexts, and that many; `rss_set_prep_indir` then at the table.
+    /// Whether an additional RSS context could be created now. Requests one that the kernel must
+    /// refuse, with a queue in its table that no device has: `ethnl_rss_create_validate` first
+    /// checks that the driver has contexts, and this many; then `rss_set_prep_indir` checks the
+    /// table.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`; those of a dump.
@@ -110,10 +116,11 @@ impl Ethtool {
         }
     }
 
-    /// Deletes an additional context (`ethnl_rss_delete_doit`).
+    /// Deletes an additional RSS context (`ethnl_rss_delete_doit`).
     ///
     /// # Errors
-    /// `ENOENT` where there is none of that number, `EBUSY` while a flow rule uses it.
+    /// `ENOENT` where no context has that number, `EBUSY` while a flow rule uses it.
+    #[doc(alias = "ETHTOOL_MSG_RSS_DELETE_ACT")]
     pub fn delete_rss_context(&mut self, ifindex: Ifindex, context: RssContextId) -> Result<()> {
         let request = self.about_context(cmd::RSS_DELETE_ACT, "rss-delete", ifindex, context);
         self.0.socket.tell(&request)
@@ -143,20 +150,20 @@ pub(super) fn about_context(
     request
 }
 
-/// The RSS of a device or of one of its contexts (`rss_fill_reply`).
+/// RSS of a device or of one of its contexts (`rss_fill_reply`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rss {
-    /// Which context; `None` is the device itself.
+    /// Number of the context; `None` is the device itself.
     pub context: Option<RssContextId>,
-    /// The hash function, one of the bits `ETH_RSS_HASH_*`; `None` where the device's goes for a
-    /// context.
+    /// Hash function, one of the bits `ETH_RSS_HASH_*`; `None` for a context that uses the
+    /// device's.
     pub hfunc: Option<u32>,
-    /// The indirection table: a packet's hash chooses an entry, which is a queue.
+    /// Indirection table: the hash of a packet selects an entry, which is a queue.
     pub table: Vec<QueueId>,
-    /// The hash key; empty where the device's goes for a context.
+    /// Hash key; empty for a context that uses the device's.
     pub key: Vec<u8>,
-    /// What is done to the input before it is hashed: bits `RXH_XFRM_*`.
+    /// Changes to the input before it is hashed: bits `RXH_XFRM_*`.
     pub input_xfrm: u32,
 }
 
@@ -178,7 +185,7 @@ impl Rss {
     }
 }
 
-/// An array of queues, in host byte order.
+/// Parses an array of queues in host byte order.
 fn table(attr: &Attr<'_>) -> Parsed<Vec<QueueId>> {
     let entries = attr.bytes().chunks(4).map(|entry| match entry.try_into() {
         Ok(entry) => Ok(QueueId::new(u32::from_ne_bytes(entry))),
@@ -191,22 +198,22 @@ fn table(attr: &Attr<'_>) -> Parsed<Vec<QueueId>> {
     entries.collect()
 }
 
-/// What to change about RSS. What is `None` stays, or is the driver's choice in a new context.
+/// A change of RSS. `None` leaves a setting as it is; in a new context the driver chooses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RssChange {
-    /// The indirection table. A shorter one is repeated; its length must divide the device's. An
-    /// empty one, for the device itself only, goes back to all queues alike.
+    /// Indirection table. A shorter one is repeated; its length must divide the device's. An empty
+    /// one, for the device itself only, restores the default table over all queues.
     pub table: Option<Vec<QueueId>>,
-    /// The hash function.
+    /// Hash function.
     pub hfunc: Option<u32>,
-    /// The hash key, of the device's length.
+    /// Hash key, of the device's length.
     pub key: Option<Vec<u8>>,
-    /// What is done to the input before it is hashed.
+    /// Changes to the input before it is hashed.
     pub input_xfrm: Option<u32>,
 }
 
 impl RssChange {
-    /// The change that makes it what `rss` is: to put back what was found.
+    /// Change that restores `rss`.
     pub fn back_to(rss: &Rss) -> Self {
         Self {
             table: Some(rss.table.clone()),
@@ -237,8 +244,8 @@ impl RssChange {
     }
 }
 
-/// A table of `size` entries that spreads over the first `queues` queues: `ethtool -X eth0 equal N`
-/// (`ethtool_rxfh_indir_default`). Empty for no queues.
+/// Indirection table of `size` entries that spreads over the first `queues` queues, as `ethtool -X
+/// eth0 equal N` (`ethtool_rxfh_indir_default`). Empty for no queues.
 pub fn equal_table(size: usize, queues: u32) -> Vec<QueueId> {
     (0..queues).map(QueueId::new).cycle().take(size).collect()
 }

@@ -1,4 +1,4 @@
-//! Requests against the kernel's specification, answers against whatever bytes there may be.
+//! Tests of requests against the kernel's specification, and of answers against arbitrary bytes.
 
 use netlink::{Attrs, Family, Request};
 use netlink_bindings::ethtool as oracle;
@@ -22,9 +22,9 @@ fn to(cmd: u8) -> Request {
     about(&family(), cmd, "op", ETH0, "eth0".to_owned())
 }
 
-/// What is sent is what the generated encoder of the same operation sends, but for the command: the
-/// generator counts requests and replies as one list, the kernel each by itself. That encoder also
-/// leaves out the padding at the very end.
+/// Compares a request with that of the generated encoder, except for the command: the generator
+/// numbers requests and replies as one list, the kernel each by itself. The generated encoder also
+/// leaves out the padding at the end.
 fn assert_same(ours: &Request, oracle: &impl NetlinkRequest) {
     let mut padded = oracle.payload().to_vec();
     padded.resize(padded.len().next_multiple_of(4), 0);
