@@ -1,4 +1,4 @@
-//! Addresses of links, and of their neighbours.
+//! IP addresses of links, and permanent neighbours.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ mod nda {
     pub(super) const LLADDR: u16 = 2;
 }
 
-/// How those of an address read.
+/// Format of messages about addresses.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
     attrs: &[
@@ -32,7 +32,7 @@ pub(super) const MESSAGE: MessageSpec = MessageSpec {
     ],
 };
 
-/// How those of a neighbour read.
+/// Format of messages about neighbours.
 pub(super) const NEIGHBOUR_MESSAGE: MessageSpec = MessageSpec {
     header: 12,
     attrs: &[
@@ -44,29 +44,31 @@ pub(super) const NEIGHBOUR_MESSAGE: MessageSpec = MessageSpec {
 /// Length of a `struct ifaddrmsg`.
 const HEADER: usize = 8;
 
-/// How to add an address.
+/// Options for adding an address.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AddressOptions {
-    /// Use an IPv6 address at once, without looking first whether somebody else has it.
+    /// Use an IPv6 address at once, without duplicate address detection (`IFA_F_NODAD`).
+    #[doc(alias = "IFA_F_NODAD")]
     pub nodad: bool,
 }
 
-/// An address of a link (`inet_fill_ifaddr`, `inet6_fill_ifaddr`).
+/// Address of a link (`inet_fill_ifaddr`, `inet6_fill_ifaddr`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Address {
-    /// The link.
+    /// Link that has the address.
     pub ifindex: Ifindex,
-    /// The address and the length of its network's prefix.
+    /// Address, and the prefix length of its network.
     pub prefix: Prefix,
-    /// How far it is known (`RT_SCOPE_*`): 0 everywhere, 253 on the link, 254 on this host.
+    /// Scope (`RT_SCOPE_*`): 0 everywhere, 253 on the link, 254 on this host.
     pub scope: u8,
     /// Bits `IFA_F_*`.
     pub flags: u32,
 }
 
 impl Address {
-    /// Whether it can't be used yet, as it is still looked whether somebody else has it.
+    /// Whether the address can't be used yet, because duplicate address detection goes on.
+    #[doc(alias = "IFA_F_TENTATIVE")]
     pub fn is_tentative(&self) -> bool {
         self.flags & libc::IFA_F_TENTATIVE != 0
     }
@@ -86,7 +88,7 @@ impl Address {
                 _ => {}
             }
         }
-        // With a peer on the far end of the link, IFA_ADDRESS is the peer's.
+        // On a point-to-point link, IFA_ADDRESS is the peer's.
         let addr = required(local.or(address), ifa::ADDRESS)?;
         Ok(Self {
             ifindex,
@@ -98,10 +100,11 @@ impl Address {
 }
 
 impl Link {
-    /// The addresses of a link or of all (`inet_dump_ifaddr`, `inet6_dump_ifaddr`).
+    /// Lists the addresses of a link or of all (`inet_dump_ifaddr`, `inet6_dump_ifaddr`).
     ///
     /// # Errors
     /// `ENODEV` without such a link.
+    #[doc(alias = "RTM_GETADDR")]
     pub fn addresses(&mut self, of: Option<Ifindex>) -> Result<Vec<Address>> {
         let object = of.map(|ifindex| self.device(ifindex)).unwrap_or_default();
         let index = of.map_or(0, Ifindex::get);
@@ -113,7 +116,8 @@ impl Link {
     /// Adds an address (`inet_rtm_newaddr`, `inet6_rtm_newaddr`).
     ///
     /// # Errors
-    /// `EEXIST` where the link has it.
+    /// `EEXIST` where the link has the address.
+    #[doc(alias = "RTM_NEWADDR")]
     pub fn add_address(
         &mut self,
         ifindex: Ifindex,
@@ -127,7 +131,8 @@ impl Link {
     /// Removes an address (`inet_rtm_deladdr`, `inet6_rtm_deladdr`).
     ///
     /// # Errors
-    /// `EADDRNOTAVAIL` where the link has it not.
+    /// `EADDRNOTAVAIL` where the link does not have the address.
+    #[doc(alias = "RTM_DELADDR")]
     pub fn delete_address(&mut self, ifindex: Ifindex, prefix: Prefix) -> Result<()> {
         let object = format!("{} {prefix}", self.device(ifindex));
         let header = header(family(prefix.addr), prefix.len, ifindex.get());
@@ -136,11 +141,12 @@ impl Link {
         self.socket.tell(&request)
     }
 
-    /// Adds a neighbour that is never asked for its Ethernet address, or replaces it
+    /// Adds or replaces a permanent neighbour, which is not asked for its Ethernet address
     /// (`neigh_add`).
     ///
     /// # Errors
     /// `EINVAL` for a link without Ethernet addresses.
+    #[doc(alias = "RTM_NEWNEIGH")]
     pub fn add_neighbour(&mut self, ifindex: Ifindex, addr: IpAddr, mac: MacAddr) -> Result<()> {
         let object = format!("{} {addr}", self.device(ifindex));
         self.socket.tell(&neighbour(ifindex, addr, mac, object))
@@ -194,13 +200,13 @@ pub(super) fn neighbour(ifindex: Ifindex, addr: IpAddr, mac: MacAddr, object: St
     request
 }
 
-/// A `struct ifaddrmsg`, of an address that is known everywhere.
+/// Encodes a `struct ifaddrmsg` of an address with scope 0 (everywhere).
 fn header(family: libc::c_int, len: u8, ifindex: u32) -> [u8; HEADER] {
     let [i0, i1, i2, i3] = ifindex.to_ne_bytes();
     [family_byte(family), len, 0, 0, i0, i1, i2, i3]
 }
 
-/// The address family of an address.
+/// Address family of an IP address.
 pub(super) fn family(addr: IpAddr) -> libc::c_int {
     if addr.is_ipv4() {
         libc::AF_INET
@@ -209,12 +215,12 @@ pub(super) fn family(addr: IpAddr) -> libc::c_int {
     }
 }
 
-/// An address family in the width that rtnetlink's headers have for it.
+/// Address family as the byte that rtnetlink's headers have.
 pub(super) fn family_byte(family: libc::c_int) -> u8 {
     u8::try_from(family).unwrap_or(0)
 }
 
-/// An address in network byte order.
+/// Bytes of an IP address in network byte order.
 pub(super) fn octets(addr: IpAddr) -> Vec<u8> {
     match addr {
         IpAddr::V4(addr) => addr.octets().to_vec(),
@@ -222,7 +228,7 @@ pub(super) fn octets(addr: IpAddr) -> Vec<u8> {
     }
 }
 
-/// An address of either family.
+/// Parses an IPv4 or IPv6 address.
 pub(super) fn parse_ip(attr: &Attr<'_>) -> Parsed<IpAddr> {
     let v4 = attr.array::<4>().map(IpAddr::from);
     v4.or_else(|_| attr.array::<16>().map(IpAddr::from))

@@ -1,4 +1,4 @@
-//! What happens to links, as the kernel tells it.
+//! Notifications about links.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
@@ -14,11 +14,12 @@ use crate::{Ifindex, ParseError};
 const GROUP: u32 = 1;
 
 impl Link {
-    /// Listens to what happens to the links of this handle's network namespace; the handle becomes
-    /// the listener's. Needs no privilege.
+    /// Listens for changes of the links in this handle's network namespace. The handle becomes the
+    /// listener's. Needs no privilege.
     ///
     /// # Errors
     /// Those of `NETLINK_ADD_MEMBERSHIP`.
+    #[doc(alias = "RTNLGRP_LINK")]
     pub fn events(self) -> Result<LinkEvents> {
         Ok(LinkEvents {
             listener: self.socket.listen(&[GROUP])?,
@@ -26,15 +27,15 @@ impl Link {
     }
 }
 
-/// A socket that hears of links in its network namespace.
+/// A listener for changes of links in a network namespace.
 #[derive(Debug)]
 pub struct LinkEvents {
     listener: Listener,
 }
 
 impl LinkEvents {
-    /// Waits for the next event until `deadline`, or for ever without one; `None` means that the
-    /// deadline has passed.
+    /// Waits for the next event until `deadline`, or without limit if there is none. `None` means
+    /// that the deadline has passed.
     ///
     /// # Errors
     /// [`Error::is_overrun`] where events were lost.
@@ -55,36 +56,36 @@ impl AsFd for LinkEvents {
     }
 }
 
-/// Something that happened to a link.
+/// Change of a link.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum LinkEvent {
-    /// It appeared, or something about it changed (`rtmsg_ifinfo` with `RTM_NEWLINK`).
+    /// The link appeared or changed (`rtmsg_ifinfo` with `RTM_NEWLINK`).
     Changed(Box<LinkInfo>),
-    /// It is gone for good (`unregister_netdevice_many_notify`).
+    /// The link was deleted (`unregister_netdevice_many_notify`).
     Deleted {
-        /// Its number in this namespace.
+        /// Number of the link in this namespace.
         ifindex: Ifindex,
-        /// Its name.
+        /// Name of the link.
         name: String,
     },
-    /// It went to another network namespace (`__dev_change_net_namespace`).
+    /// The link was moved to another network namespace (`__dev_change_net_namespace`).
     Moved {
-        /// Its number in this namespace.
+        /// Number of the link in this namespace.
         ifindex: Ifindex,
-        /// Its name.
+        /// Name of the link.
         name: String,
-        /// By which number this namespace knows the other one.
+        /// Id of the other namespace in this one.
         to: i32,
-        /// Its number there; `None` where it stays the same.
+        /// Number of the link in the other namespace; `None` where it stays the same.
         new_ifindex: Option<Ifindex>,
     },
 }
 
 impl LinkEvent {
-    /// `None` for a message about something else than a link itself: of a bridge's port, say,
-    /// whose end is told as `RTM_DELLINK`, too, in the family `AF_BRIDGE`.
+    /// Parses a notification. `None` if it is not about a link itself: a port that leaves a bridge
+    /// is reported as `RTM_DELLINK`, too, in the family `AF_BRIDGE`.
     fn of(message: &Message) -> Parsed<Option<Self>> {
         let (header, attrs) = message.split(IfInfo::LEN)?;
         Self::parse(message.kind(), header, attrs)
@@ -105,7 +106,7 @@ impl LinkEvent {
         }
     }
 
-    /// `RTM_DELLINK`: for good, unless it says where to.
+    /// Parses `RTM_DELLINK`: the link was deleted, unless the message says where it was moved.
     fn end(header: &[u8], attrs: Attrs<'_>) -> Parsed<Self> {
         let ifindex = header.get(4..8).and_then(|bytes| bytes.try_into().ok());
         let ifindex = ifindex.ok_or(ParseError::Header { left: header.len() })?;

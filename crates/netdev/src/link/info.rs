@@ -1,4 +1,4 @@
-//! What the kernel tells of a link.
+//! Description of a link by the kernel.
 
 use netlink::{Attr, Attrs};
 use serde::Serialize;
@@ -7,76 +7,76 @@ use super::{NetkitInfo, ifla};
 use crate::parse::{Parsed, required};
 use crate::{Ifindex, MacAddr, ParseError};
 
-/// A link (`rtnl_fill_ifinfo`).
+/// Description of a link (`rtnl_fill_ifinfo`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LinkInfo {
-    /// Its number in this network namespace.
+    /// Number of the link in this network namespace.
     pub ifindex: Ifindex,
-    /// Its name.
+    /// Name of the link.
     pub name: String,
-    /// Other names that it is found by.
+    /// Alternative names of the link (`IFLA_ALT_IFNAME`).
     #[serde(skip)]
     pub alt_names: Vec<String>,
-    /// What kind of virtual link it is: `netkit`, `veth`; `None` for most of the others.
+    /// Kind of a virtual link: `netkit`, `veth`; `None` for most others.
     pub kind: Option<String>,
     /// Bits `IFF_*`.
     pub flags: u32,
-    /// Whether it is set up.
+    /// Whether the link is administratively up.
     pub up: bool,
-    /// Whether it has a carrier and is ready to send.
+    /// Whether the link has a carrier and is ready to send.
     pub running: bool,
-    /// The largest packet, in bytes.
+    /// Largest packet, in bytes.
     pub mtu: u32,
-    /// The least mtu that it can have.
+    /// Least mtu that the link can have.
     pub min_mtu: Option<u32>,
-    /// The greatest mtu that it can have.
+    /// Greatest mtu that the link can have.
     pub max_mtu: Option<u32>,
-    /// Its Ethernet address.
+    /// Ethernet address.
     pub mac: Option<MacAddr>,
-    /// The Ethernet address that it was made with, where it has one.
+    /// Ethernet address that the link was made with, where it has one.
     pub permanent_mac: Option<MacAddr>,
-    /// Which port of its device it is, where the driver says so.
+    /// Name of the link's port on its device, where the driver has one.
     pub port: Option<String>,
-    /// The device on a bus that it belongs to: a NIC has one, a virtual link has none.
+    /// Device on a bus that the link belongs to: a NIC has one, a virtual link has none.
     pub parent: Option<String>,
-    /// That bus.
+    /// Bus of the parent device.
     pub parent_bus: Option<String>,
-    /// How many rx queues it could have.
+    /// Number of rx queues that the link could have.
     pub rx_queues: u32,
-    /// How many tx queues it could have.
+    /// Number of tx queues that the link could have.
     pub tx_queues: u32,
-    /// The link that it is tied to: of a netkit pair the other end.
+    /// Link that this link is tied to: of a netkit pair the other end.
     pub link: Option<Ifindex>,
-    /// The link that it is a part of: a bond, a team, a bridge.
+    /// Link that this link is a part of: a bond, a team, a bridge.
     #[serde(skip)]
     pub master: Option<Ifindex>,
-    /// The network namespace of that link, as numbered here; `None`: this one.
+    /// Id of the network namespace of [`LinkInfo::link`]; `None` is this namespace.
     pub link_netns_id: Option<i32>,
-    /// What is special to a netkit.
+    /// Attributes of a netkit.
     pub netkit: Option<NetkitInfo>,
-    /// The XDP program attached.
+    /// Attached XDP program.
     pub xdp: Option<Xdp>,
 }
 
 impl LinkInfo {
-    /// Whether it is the link of a device on a bus. The kernel tells physical from virtual in the
+    /// Whether the link belongs to a device on a bus. The kernel tells physical from virtual in the
     /// same way when it leases a queue (`netif_is_queue_leasee`, `netdev_can_lease_queue`).
     pub fn is_physical(&self) -> bool {
         self.parent.is_some()
     }
 
-    /// Whether this is its name, or another one that it is found by.
+    /// Whether `name` is the link's name or one of its alternative names.
     pub fn is_called(&self, name: &str) -> bool {
         self.name == name || self.alt_names.iter().any(|other| other == name)
     }
 
-    /// Whether it is a link without a device behind it.
+    /// Whether the link has no device behind it.
     pub fn is_virtual(&self) -> bool {
         !self.is_physical()
     }
 
-    /// Reads the attributes behind a `struct ifinfomsg`.
+    /// Parses a `struct ifinfomsg` and the attributes behind it.
     pub(super) fn parse(header: &[u8], attrs: Attrs<'_>) -> Parsed<Self> {
         let short = ParseError::Header { left: header.len() };
         let field = |at: usize| -> Parsed<[u8; 4]> {
@@ -177,17 +177,17 @@ fn has(flags: u32, flag: libc::c_int) -> bool {
     u32::try_from(flag).is_ok_and(|flag| flags & flag != 0)
 }
 
-/// Where an XDP program runs (`XDP_ATTACHED_*`).
+/// Hook that an XDP program is attached to (`XDP_ATTACHED_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
-    /// In the driver.
+    /// Driver.
     Driver,
-    /// On socket buffers, before the stack.
+    /// Generic XDP: on socket buffers, before the stack.
     Generic,
-    /// In the device.
+    /// Device (offloaded).
     Hardware,
-    /// In more than one of these.
+    /// More than one hook.
     Multiple,
 }
 
@@ -195,9 +195,9 @@ pub enum XdpMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Xdp {
-    /// Where it runs.
+    /// Hook of the program.
     pub mode: XdpMode,
-    /// Its number; `None` where there are several.
+    /// Number of the program; `None` where there are several.
     pub prog_id: Option<u32>,
 }
 

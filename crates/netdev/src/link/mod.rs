@@ -57,7 +57,7 @@ mod ifla {
     pub(super) const INFO_DATA: u16 = 2;
 }
 
-/// How they read.
+/// Format of messages about links.
 const MESSAGE: MessageSpec = MessageSpec {
     header: IfInfo::LEN,
     attrs: &[
@@ -75,14 +75,14 @@ const MESSAGE: MessageSpec = MessageSpec {
     ],
 };
 
-/// How those of a kind of links read.
+/// Format of the attributes of a link's kind.
 const INFO_ATTRS: &[AttrSpec] = &[
     AttrSpec::text(ifla::INFO_KIND, "kind"),
-    // Of the kinds only this one is made here.
+    // Netkit is the only kind that is made here.
     AttrSpec::nest(ifla::INFO_DATA, "data", netkit::ATTRS),
 ];
 
-/// How the requests and answers of each type read.
+/// Format of the requests and answers of each message type.
 fn message_spec(kind: u16, _: u8) -> MessageSpec {
     match kind {
         libc::RTM_NEWADDR..=libc::RTM_GETADDR => addr::MESSAGE,
@@ -94,7 +94,7 @@ fn message_spec(kind: u16, _: u8) -> MessageSpec {
     }
 }
 
-/// `struct ifinfomsg`: what each message about a link begins with.
+/// `struct ifinfomsg`, which each message about a link begins with.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct IfInfo {
     index: i32,
@@ -106,7 +106,7 @@ impl IfInfo {
     const LEN: usize = 16;
 
     fn of(ifindex: Ifindex) -> Self {
-        // The kernel refuses what is no positive number; 0 would mean "by name".
+        // The kernel refuses negative numbers; 0 would mean "by name".
         Self {
             index: i32::try_from(ifindex.get()).unwrap_or(-1),
             ..Self::default()
@@ -127,17 +127,17 @@ impl IfInfo {
     }
 }
 
-/// A handle on rtnetlink: links, netkit, addresses, routes, ids of namespaces.
+/// Handle to rtnetlink: links, netkit, addresses, routes, ids of namespaces.
 ///
-/// It acts in the network namespace it was opened in; what changes something needs
-/// `CAP_NET_ADMIN` there.
+/// The handle acts in the network namespace in which it was opened. Changes need `CAP_NET_ADMIN`
+/// there.
 #[derive(Debug)]
 pub struct Link {
     socket: Socket,
 }
 
 impl Link {
-    /// Opens one in the calling thread's network namespace.
+    /// Opens a handle in the calling thread's network namespace.
     ///
     /// # Errors
     /// Those of a socket.
@@ -145,7 +145,7 @@ impl Link {
         Ok(Self::over(Socket::route()?))
     }
 
-    /// Opens one in the network namespace `ns`.
+    /// Opens a handle in the network namespace `ns`.
     ///
     /// # Errors
     /// As for [`Link::open`] and [`NetNs::run`].
@@ -158,8 +158,8 @@ impl Link {
         Self { socket }
     }
 
-    /// A number for the network namespace that this handle acts in, which no other one gets while the
-    /// machine runs: an inode's number ([`NetNs::identity`]) is used again (`SO_NETNS_COOKIE`).
+    /// Cookie of the network namespace that this handle acts in: a number that is not used again
+    /// while the machine runs, unlike an inode's number ([`NetNs::identity`]).
     ///
     /// # Errors
     /// `ENOPROTOOPT` before Linux 5.14.
@@ -169,19 +169,21 @@ impl Link {
         cookie.map_err(|e| Error::from_io("netns-cookie", "", &e))
     }
 
-    /// A link by its number (`rtnl_getlink`).
+    /// Reads a link by its number (`rtnl_getlink`).
     ///
     /// # Errors
-    /// `ENODEV` where there is none.
+    /// `ENODEV` where no link has that number.
+    #[doc(alias = "RTM_GETLINK")]
     pub fn get(&mut self, ifindex: Ifindex) -> Result<LinkInfo> {
         let request = self.about(libc::RTM_GETLINK, "link-get", ifindex, IfInfo::of(ifindex));
         self.ask(&request, LinkInfo::parse)
     }
 
-    /// A link by its name, or by an alternative one, which may be longer (`rtnl_dev_get`).
+    /// Reads a link by its name, or by an alternative name, which may be longer (`rtnl_dev_get`).
     ///
     /// # Errors
-    /// `ENODEV` where there is none: `eth9: no such device (ENODEV)`.
+    /// `ENODEV` where no link has that name: `eth9: no such device (ENODEV)`.
+    #[doc(alias = "RTM_GETLINK")]
     pub fn by_name(&mut self, name: &str) -> Result<LinkInfo> {
         /// `ALTIFNAMSIZ`, without the byte that ends it.
         const ROOM: usize = 127;
@@ -191,20 +193,22 @@ impl Link {
         self.ask(&by_name(name), LinkInfo::parse)
     }
 
-    /// All links (`rtnl_dump_ifinfo`).
+    /// Lists all links (`rtnl_dump_ifinfo`).
     ///
     /// # Errors
     /// Those of a dump.
+    #[doc(alias = "RTM_GETLINK")]
     pub fn list(&mut self) -> Result<Vec<LinkInfo>> {
         let header = IfInfo::default().encode();
         let request = Request::new(libc::RTM_GETLINK, &header, "link-get", "");
         self.dump(&request, IfInfo::LEN, LinkInfo::parse)
     }
 
-    /// Removes a link; of a netkit pair both ends go (`rtnl_dellink`). Leases end.
+    /// Deletes a link, of a netkit pair both ends (`rtnl_dellink`). Its leases end.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for a link that can't be removed, such as that of a NIC.
+    /// `EOPNOTSUPP` for a link that can't be deleted, such as that of a NIC.
+    #[doc(alias = "RTM_DELLINK")]
     pub fn delete(&mut self, ifindex: Ifindex) -> Result<()> {
         let request = self.about(
             libc::RTM_DELLINK,
@@ -219,11 +223,12 @@ impl Link {
     ///
     /// # Errors
     /// Those of the driver.
+    #[doc(alias = "IFF_UP")]
     pub fn set_up(&mut self, ifindex: Ifindex) -> Result<()> {
         self.set_flags(ifindex, "link-up", IFF_UP)
     }
 
-    /// Sets a link down. It loses its IPv6 addresses and its routes.
+    /// Sets a link down. The link loses its IPv6 addresses and its routes.
     ///
     /// # Errors
     /// Those of the driver.
@@ -244,7 +249,8 @@ impl Link {
     /// Sets the largest packet, in bytes.
     ///
     /// # Errors
-    /// `EINVAL` outside of what the link can.
+    /// `EINVAL` outside the limits of the link.
+    #[doc(alias = "IFLA_MTU")]
     pub fn set_mtu(&mut self, ifindex: Ifindex, mtu: u32) -> Result<()> {
         let mut request = self.setting("link-mtu", ifindex);
         request.attrs().u32(ifla::MTU, mtu);
@@ -255,6 +261,7 @@ impl Link {
     ///
     /// # Errors
     /// `EEXIST` for a name that is taken.
+    #[doc(alias = "IFLA_IFNAME")]
     pub fn set_name(&mut self, ifindex: Ifindex, name: &str) -> Result<()> {
         check_name(name)?;
         let mut request = self.setting("link-name", ifindex);
@@ -262,11 +269,13 @@ impl Link {
         self.socket.tell(&request)
     }
 
-    /// Moves a link to another network namespace, where it may have another ifindex
-    /// (`do_setlink`). It goes down and loses its addresses.
+    /// Moves a link to another network namespace, where its ifindex may change (`do_setlink`). The
+    /// link is set down and loses its addresses.
     ///
     /// # Errors
-    /// `EPERM` without `CAP_NET_ADMIN` there, `EEXIST` where its name is taken.
+    /// `EPERM` without `CAP_NET_ADMIN` in the other namespace, `EEXIST` where the name is taken
+    /// there.
+    #[doc(alias = "IFLA_NET_NS_FD")]
     pub fn set_netns(&mut self, ifindex: Ifindex, ns: &NetNs) -> Result<()> {
         let object = format!("{} to {}", self.device(ifindex), ns.label());
         let header = IfInfo::of(ifindex).encode();
@@ -283,7 +292,7 @@ impl Link {
         Request::new(kind, &header.encode(), op, self.device(ifindex))
     }
 
-    /// What errors call a device.
+    /// Name of a device for errors.
     fn device(&self, ifindex: Ifindex) -> String {
         sys::device_name(&self.socket, ifindex)
     }
@@ -300,7 +309,7 @@ impl Link {
         parsed.map_err(|e| request.malformed(e))
     }
 
-    /// Lists what has a fixed header of `len` bytes.
+    /// Requests a list of entries that have a fixed header of `len` bytes.
     fn dump<T>(
         &mut self,
         request: &Request,
@@ -318,7 +327,7 @@ impl Link {
     }
 }
 
-/// The flag of a link that is up, in the width of the message's field.
+/// Flag of a link that is up, in the width of the message's field.
 const IFF_UP: u32 = libc::IFF_UP as u32;
 
 fn by_name(name: &str) -> Request {
@@ -331,7 +340,7 @@ fn not_a_name(name: &str) -> Error {
     Error::invalid("", format!("'{name}'"), "not the name of a network device")
 }
 
-/// Refuses what no link can be called (`dev_valid_name`).
+/// Refuses names that no link can have (`dev_valid_name`).
 fn check_name(name: &str) -> Result<()> {
     let room = libc::IFNAMSIZ - 1;
     let odd = |c: char| c.is_ascii_whitespace() || matches!(c, '/' | ':' | '\0' | '\x0b');
@@ -341,7 +350,7 @@ fn check_name(name: &str) -> Result<()> {
     Ok(())
 }
 
-/// A namespace's descriptor as an attribute's payload.
+/// Descriptor of a namespace as the payload of an attribute.
 fn fd(ns: &NetNs) -> [u8; 4] {
     ns.as_fd().as_raw_fd().to_ne_bytes()
 }

@@ -23,7 +23,7 @@ mod attr {
     pub(super) const PAIRING: u16 = 10;
 }
 
-/// How they read.
+/// Format of netkit's attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::message(attr::PEER_INFO, "peer-info", IfInfo::LEN, PEER_ATTRS),
     AttrSpec::number(attr::PRIMARY, "primary"),
@@ -37,14 +37,14 @@ pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::choice(attr::PAIRING, "pairing", &["pair", "single"]),
 ];
 
-/// How the request for the other end reads.
+/// Format of the attributes of the peer.
 const PEER_ATTRS: &[AttrSpec] = &[
     AttrSpec::text(ifla::IFNAME, "ifname"),
     AttrSpec::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
     AttrSpec::number(ifla::NET_NS_FD, "net-ns-fd"),
 ];
 
-/// Defines an enum of the kernel's numbers.
+/// Defines an enum with the kernel's numbers.
 macro_rules! numbers {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $raw:literal,)* }) => {
         $(#[$doc])*
@@ -80,7 +80,7 @@ macro_rules! numbers {
 }
 
 numbers!(
-    /// What a netkit carries (`enum netkit_mode`).
+    /// Layer of a netkit's packets (`enum netkit_mode`).
     NetkitMode {
         /// Ethernet frames.
         L2 = 0,
@@ -91,64 +91,65 @@ numbers!(
 );
 
 numbers!(
-    /// Whether a netkit has another end (`enum netkit_pairing`).
+    /// Pairing of a netkit: with or without another end (`enum netkit_pairing`).
     Pairing {
-        /// It has.
+        /// A pair of two ends.
         #[default]
         Pair = 0,
-        /// It has none, and no data path but its leased queues.
+        /// One end alone, whose only data path is its leased queues.
         Single = 1,
     }
 );
 
 numbers!(
-    /// What happens to packets that no BPF program decides about (`enum netkit_action`).
+    /// Policy for packets that no BPF program decides about (`enum netkit_action`).
     NetkitPolicy {
-        /// They pass.
+        /// Packets pass.
         #[default]
         Pass = 0,
-        /// They are dropped.
+        /// Packets are dropped.
         Drop = 2,
     }
 );
 
 numbers!(
-    /// Whether marks are taken off packets that change the namespace (`enum netkit_scrub`).
+    /// Scrubbing of packets that change the namespace: whether their marks are removed (`enum
+    /// netkit_scrub`).
     NetkitScrub {
-        /// They stay.
+        /// Marks stay.
         None = 0,
-        /// They are taken off.
+        /// Marks are removed.
         #[default]
         Default = 1,
     }
 );
 
-/// A netkit pair to be made.
+/// Parameters of a new netkit pair.
 #[derive(Debug, Clone)]
 pub struct NetkitPair {
-    /// The name of the primary end, which holds the BPF programs. It can't lease.
+    /// Name of the primary end, which holds the BPF programs and can't lease.
     pub name: String,
-    /// The name of the peer, which goes into the container and can lease.
+    /// Name of the peer, which goes into the container and can lease.
     pub peer_name: String,
-    /// What it carries.
+    /// Layer of the packets.
     pub mode: NetkitMode,
-    /// The policy of the primary.
+    /// Policy of the primary.
     pub policy: NetkitPolicy,
-    /// The policy of the peer.
+    /// Policy of the peer.
     pub peer_policy: NetkitPolicy,
-    /// The scrubbing of the primary.
+    /// Scrubbing of the primary.
     pub scrub: NetkitScrub,
-    /// The scrubbing of the peer.
+    /// Scrubbing of the peer.
     pub peer_scrub: NetkitScrub,
-    /// How many rx queues the peer can have, 1 to 1024: one of its own and one for each lease.
-    /// `None` is one.
+    /// Number of rx queues that the peer can have, 1 to 1024: one of its own and one for each
+    /// lease. `None` is one.
     pub rx_queues: Option<u32>,
-    /// The network namespace that the peer is made in; `None`: the handle's.
+    /// Network namespace in which the peer is made; `None` is the handle's.
     pub peer_netns: Option<NetNs>,
 }
 
 impl NetkitPair {
-    /// A pair as the kernel makes it unless told otherwise: layer 3, passing, without leases.
+    /// Parameters with the kernel's defaults: layer 3, passing, without leases.
     pub fn new(name: impl Into<String>, peer_name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -176,7 +177,7 @@ impl NetkitPair {
         })
     }
 
-    /// A message within the message: what the peer shall be.
+    /// Encodes the attributes of the peer, a message within the message.
     fn peer(&self) -> Writer {
         let mut peer = Writer::new();
         peer.raw(&IfInfo::default().encode())
@@ -191,20 +192,20 @@ impl NetkitPair {
     }
 }
 
-/// A netkit without another end to be made: since Linux 7.1, for leases alone.
+/// Parameters of a new netkit without another end: since Linux 7.1, for leases alone.
 #[derive(Debug, Clone)]
 pub struct NetkitSingle {
-    /// Its name.
+    /// Name of the netkit.
     pub name: String,
-    /// What it carries.
+    /// Layer of the packets.
     pub mode: NetkitMode,
-    /// How many rx queues it can have, 1 to 1024: one of its own and one for each lease. `None`
-    /// is one.
+    /// Number of rx queues that the netkit can have, 1 to 1024: one of its own and one for each
+    /// lease. `None` is one.
     pub rx_queues: Option<u32>,
 }
 
 impl NetkitSingle {
-    /// A layer 3 netkit without leases.
+    /// Parameters with the kernel's defaults: layer 3, without leases.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -221,21 +222,22 @@ impl NetkitSingle {
     }
 }
 
-/// The ends of a new pair.
+/// Numbers of both ends of a new pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NetkitEnds {
-    /// The primary, in the handle's network namespace.
+    /// Number of the primary, in the handle's network namespace.
     pub primary: Ifindex,
-    /// The peer, in that which it was made in.
+    /// Number of the peer, in the network namespace in which it was made.
     pub peer: Ifindex,
 }
 
 impl Link {
-    /// Makes a netkit pair (`netkit_new_link`). Both ends are down.
+    /// Creates a netkit pair (`netkit_new_link`). Both ends are down.
     ///
     /// # Errors
     /// `EEXIST` for a name that is taken, `EOPNOTSUPP` for a kernel without netkit.
+    #[doc(alias = "RTM_NEWLINK")]
     pub fn create_netkit(&mut self, pair: &NetkitPair) -> Result<NetkitEnds> {
         check_name(&pair.name)?;
         check_name(&pair.peer_name)?;
@@ -248,10 +250,12 @@ impl Link {
         })
     }
 
-    /// Makes a netkit without another end (`netkit_new_link`). It is down.
+    /// Creates a netkit without another end (`netkit_new_link`). The netkit is down.
     ///
     /// # Errors
     /// As for [`Link::create_netkit`]; an error without number for a kernel before 7.1.
+    #[doc(alias = "RTM_NEWLINK")]
+    #[doc(alias = "IFLA_NETKIT_PAIRING")]
     pub fn create_netkit_single(&mut self, single: &NetkitSingle) -> Result<Ifindex> {
         check_name(&single.name)?;
         let request = single.encode();
@@ -262,7 +266,7 @@ impl Link {
         {
             return Ok(made.ifindex);
         }
-        // An older kernel passes over the attribute, as any that it does not know.
+        // An older kernel ignores the attribute, as any that it does not know.
         self.delete(made.ifindex)?;
         Err(request.invalid("this kernel makes netkits in pairs only"))
     }
@@ -279,7 +283,7 @@ impl Link {
     }
 }
 
-/// A request to create a netkit.
+/// Creates the request for a new netkit.
 fn create(
     name: &str,
     rx_queues: Option<u32>,
@@ -300,23 +304,23 @@ fn create(
     request
 }
 
-/// What is special to a netkit (`netkit_fill_info`).
+/// Attributes of a netkit (`netkit_fill_info`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NetkitInfo {
-    /// Whether it is the primary end of a pair, or a single.
+    /// Whether the device is the primary end of a pair, or a single.
     pub primary: bool,
-    /// What it carries.
+    /// Layer of the packets.
     pub mode: NetkitMode,
-    /// Whether it has another end; before Linux 7.1 all have.
+    /// Pairing; before Linux 7.1 always a pair.
     pub pairing: Pairing,
-    /// Its policy.
+    /// Policy of this end.
     pub policy: Option<NetkitPolicy>,
-    /// The other end's; not told for a single.
+    /// Policy of the other end; not reported for a single.
     pub peer_policy: Option<NetkitPolicy>,
-    /// Its scrubbing.
+    /// Scrubbing of this end.
     pub scrub: Option<NetkitScrub>,
-    /// The other end's.
+    /// Scrubbing of the other end.
     pub peer_scrub: Option<NetkitScrub>,
     /// Room in front of each packet, in bytes.
     pub headroom: u16,
@@ -325,7 +329,7 @@ pub struct NetkitInfo {
 }
 
 impl NetkitInfo {
-    /// Whether it can lease queues: a single can, and of a pair the peer
+    /// Whether the device can lease queues: a single can, and of a pair the peer
     /// (`netkit_queue_create`).
     pub fn can_lease(&self) -> bool {
         self.pairing == Pairing::Single || !self.primary

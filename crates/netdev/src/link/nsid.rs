@@ -1,4 +1,4 @@
-//! Numbers by which one network namespace knows another.
+//! Ids of network namespaces: a number in one namespace that stands for another.
 
 use netlink::{AttrSpec, Attrs, Error, MessageSpec, NetNs, ParseError, Request, Result};
 
@@ -10,7 +10,7 @@ mod netnsa {
     pub(super) const FD: u16 = 3;
 }
 
-/// How they read.
+/// Format of messages about namespace ids.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER.len(),
     attrs: &[
@@ -19,18 +19,18 @@ pub(super) const MESSAGE: MessageSpec = MessageSpec {
     ],
 };
 
-/// What stands for no number, and for any (`NETNSA_NSID_NOT_ASSIGNED`).
+/// Value for no id, and for any (`NETNSA_NSID_NOT_ASSIGNED`).
 const NOT_ASSIGNED: i32 = -1;
 
-/// A `struct rtgenmsg` of no address family, padded.
+/// Header: a `struct rtgenmsg` of no address family, padded.
 const HEADER: [u8; 4] = [0; 4];
 
 impl Link {
-    /// The number by which this handle's network namespace knows `ns`; `None` where it knows it
-    /// not (`rtnl_net_getid`).
+    /// Id of `ns` in this handle's network namespace; `None` where it has none (`rtnl_net_getid`).
     ///
     /// # Errors
-    /// `EINVAL` for a file that is no network namespace.
+    /// `EINVAL` for a file that is not a network namespace.
+    #[doc(alias = "RTM_GETNSID")]
     pub fn nsid(&mut self, ns: &NetNs) -> Result<Option<i32>> {
         let mut request = Request::new(libc::RTM_GETNSID, &HEADER, "nsid-get", ns.label());
         request.attrs().put(netnsa::FD, &fd(ns));
@@ -42,19 +42,19 @@ impl Link {
         Ok((nsid != NOT_ASSIGNED).then_some(nsid))
     }
 
-    /// Gives `ns` a number in this handle's network namespace, or lets the kernel choose one, and
-    /// returns it (`rtnl_net_newid`). It can't be taken back.
+    /// Assigns an id to `ns` in this handle's network namespace and returns it; `None` lets the
+    /// kernel choose (`rtnl_net_newid`). An id can't be removed.
     ///
     /// # Errors
-    /// `EEXIST` where it has one, or where the number is taken.
+    /// `EEXIST` where `ns` has an id, or where the id is taken.
+    #[doc(alias = "RTM_NEWNSID")]
     pub fn set_nsid(&mut self, ns: &NetNs, nsid: Option<i32>) -> Result<i32> {
         self.socket.tell(&new(ns, nsid))?;
         let given = self.nsid(ns)?;
         given.ok_or_else(|| Error::invalid("nsid-new", ns.label(), "no number was given"))
     }
 
-    /// The number by which this handle's network namespace knows `ns`, after the kernel has chosen
-    /// one if it must.
+    /// Id of `ns` in this handle's network namespace. Where it has none the kernel chooses one.
     ///
     /// # Errors
     /// As for [`Link::nsid`] and [`Link::set_nsid`].

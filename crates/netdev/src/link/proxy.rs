@@ -1,4 +1,4 @@
-//! Neighbours that a link answers for.
+//! Proxy entries: addresses of others that a link answers for.
 
 use std::net::IpAddr;
 
@@ -19,13 +19,14 @@ const PROXY: u8 = 0x08;
 /// Length of a `struct ndmsg`.
 const HEADER: usize = 12;
 
-/// An address that a link answers for, although it is another's (`pneigh_fill_info`).
+/// Proxy entry: an address that a link answers for although it is another host's
+/// (`pneigh_fill_info`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Proxy {
-    /// The link on which the question comes.
+    /// Link that answers.
     pub ifindex: Ifindex,
-    /// The address asked for.
+    /// Address that the link answers for.
     pub addr: IpAddr,
 }
 
@@ -49,25 +50,29 @@ impl Proxy {
 }
 
 impl Link {
-    /// Answers ARP or neighbour solicitations for `addr` on this link: `ip neigh add proxy`
-    /// (`pneigh_create`). It is no error if it does already.
+    /// Adds a proxy entry, so that the link answers ARP or neighbour solicitations for `addr`: `ip
+    /// neigh add proxy` (`pneigh_create`). Succeeds if the entry exists.
     ///
-    /// An answer goes out only where the link forwards packets (`arp_process`), for IPv6 also only
-    /// with its sysctl `proxy_ndp` (`ndisc_recv_ns`); and after a while that is drawn at random, at
-    /// most the sysctl `proxy_delay`.
+    /// Answers are sent only where the link forwards packets (`arp_process`), for IPv6 also only
+    /// with the link's sysctl `proxy_ndp` (`ndisc_recv_ns`). They are sent after a random delay of
+    /// at most the sysctl `proxy_delay`.
     ///
     /// # Errors
     /// `ENODEV` without such a link.
+    #[doc(alias = "NTF_PROXY")]
+    #[doc(alias = "RTM_NEWNEIGH")]
     pub fn add_proxy(&mut self, ifindex: Ifindex, addr: IpAddr) -> Result<()> {
         let object = format!("{} {addr}", self.device(ifindex));
         let request = proxy(libc::RTM_NEWNEIGH, "neigh-add proxy", ifindex, addr, object);
         self.socket.tell(&request.flags(libc::NLM_F_CREATE))
     }
 
-    /// Stops answering for `addr` on this link (`pneigh_delete`).
+    /// Deletes a proxy entry (`pneigh_delete`).
     ///
     /// # Errors
-    /// `ENOENT` where it does not.
+    /// `ENOENT` where no such entry exists.
+    #[doc(alias = "NTF_PROXY")]
+    #[doc(alias = "RTM_DELNEIGH")]
     pub fn delete_proxy(&mut self, ifindex: Ifindex, addr: IpAddr) -> Result<()> {
         let object = format!("{} {addr}", self.device(ifindex));
         let request = proxy(
@@ -80,10 +85,12 @@ impl Link {
         self.socket.tell(&request)
     }
 
-    /// All addresses that links answer for (`pneigh_dump_table`).
+    /// Lists all proxy entries (`pneigh_dump_table`).
     ///
     /// # Errors
     /// Those of a dump.
+    #[doc(alias = "NTF_PROXY")]
+    #[doc(alias = "RTM_GETNEIGH")]
     pub fn proxies(&mut self) -> Result<Vec<Proxy>> {
         let header = header(libc::AF_UNSPEC, 0);
         let request = Request::new(libc::RTM_GETNEIGH, &header, "neigh-get proxy", "");
@@ -103,7 +110,7 @@ pub(super) fn proxy(
     request
 }
 
-/// A `struct ndmsg`: family, padding, ifindex, state, flags, type.
+/// Encodes a `struct ndmsg`: family, padding, ifindex, state, flags, type.
 fn header(family: libc::c_int, ifindex: u32) -> [u8; HEADER] {
     let [i0, i1, i2, i3] = ifindex.to_ne_bytes();
     [family_byte(family), 0, 0, 0, i0, i1, i2, i3, 0, 0, PROXY, 0]

@@ -1,4 +1,4 @@
-//! Routes.
+//! IPv4 and IPv6 routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -20,7 +20,7 @@ mod rta {
     pub(super) const TABLE: u16 = 15;
 }
 
-/// How they read.
+/// Format of messages about routes.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
     attrs: &[
@@ -39,20 +39,20 @@ const HEADER: usize = 12;
 /// A unicast route: `ip route add 10.0.1.0/24 via 10.0.0.2 dev eth0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
-    /// Where to; a length of 0 is the default route.
+    /// Destination; a length of 0 is the default route.
     pub dst: Prefix,
-    /// Over which router, of the same family; `None`: the destination is on the link.
+    /// Router, of the same address family; `None` means that the destination is on the link.
     pub via: Option<IpAddr>,
-    /// Through which link; the kernel finds it by the router otherwise.
+    /// Outgoing link; without it the kernel finds it by the router.
     pub oif: Option<Ifindex>,
-    /// From which address, unless the socket has another one.
+    /// Source address of packets whose socket has none.
     pub src: Option<IpAddr>,
-    /// In which table; `None` is the main one.
+    /// Routing table; `None` is the main one.
     pub table: Option<u32>,
 }
 
 impl Route {
-    /// A route to what is on the link `oif`.
+    /// Route to a destination on the link `oif`.
     pub fn on_link(dst: Prefix, oif: Ifindex) -> Self {
         Self {
             dst,
@@ -63,7 +63,7 @@ impl Route {
         }
     }
 
-    /// A route over the router `via`.
+    /// Route over the router `via`.
     pub fn over(dst: Prefix, via: IpAddr) -> Self {
         Self {
             dst,
@@ -122,30 +122,30 @@ impl Route {
     }
 }
 
-/// A route as it is (`fib_dump_info`, `rt6_fill_node`).
+/// Existing route (`fib_dump_info`, `rt6_fill_node`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RouteInfo {
-    /// Where to; a length of 0 is the default route.
+    /// Destination; a length of 0 is the default route.
     pub dst: Prefix,
-    /// Over which router; of a route with several next hops none is told.
+    /// Router; `None` also for a route with several next hops.
     pub via: Option<IpAddr>,
-    /// Through which link; of a route with several next hops none is told.
+    /// Outgoing link; `None` also for a route with several next hops.
     pub oif: Option<Ifindex>,
-    /// From which address, unless the socket has another one.
+    /// Source address of packets whose socket has none.
     pub src: Option<IpAddr>,
-    /// In which table: 254 is the main one, 255 that of the host's own addresses.
+    /// Routing table: 254 is the main one, 255 that of the host's own addresses.
     pub table: u32,
-    /// Who made it (`RTPROT_*`): 2 the kernel, 4 an administrator, 9 a router's advertisement.
+    /// Origin (`RTPROT_*`): 2 the kernel, 4 an administrator, 9 a router's advertisement.
     pub protocol: u8,
-    /// What becomes of the packets (`RTN_*`): 1 they are sent on, 2 they are this host's.
+    /// Type (`RTN_*`): 1 unicast, 2 an address of this host.
     pub kind: u8,
-    /// Its place among others to the same destination: the lowest counts.
+    /// Metric: of several routes to one destination the one with the lowest is used.
     pub priority: Option<u32>,
 }
 
 impl RouteInfo {
-    /// `None` for a route of another family than IPv4 and IPv6.
+    /// Parses a route; `None` for families other than IPv4 and IPv6.
     pub(super) fn parse(header: &[u8], attrs: Attrs<'_>) -> Parsed<Option<Self>> {
         let &[family, len, _, _, table, protocol, _, kind, ..] = header else {
             return Err(ParseError::Header { left: header.len() });
@@ -182,10 +182,11 @@ impl RouteInfo {
 }
 
 impl Link {
-    /// All IPv4 and IPv6 routes, of all tables (`inet_dump_fib`, `inet6_dump_fib`).
+    /// Lists all IPv4 and IPv6 routes, of all tables (`inet_dump_fib`, `inet6_dump_fib`).
     ///
     /// # Errors
     /// Those of a dump.
+    #[doc(alias = "RTM_GETROUTE")]
     pub fn routes(&mut self) -> Result<Vec<RouteInfo>> {
         let request = Request::new(libc::RTM_GETROUTE, &[0; HEADER], "route-get", "");
         let routes = self.dump(&request, HEADER, RouteInfo::parse)?;
@@ -195,8 +196,9 @@ impl Link {
     /// Adds a route (`inet_rtm_newroute`, `inet6_rtm_newroute`).
     ///
     /// # Errors
-    /// `EEXIST` where there is one like it, `ENETUNREACH` for a router that can't be reached,
+    /// `EEXIST` where such a route exists, `ENETUNREACH` for a router that can't be reached,
     /// `ENETDOWN` for a link that is down.
+    #[doc(alias = "RTM_NEWROUTE")]
     pub fn add_route(&mut self, route: &Route) -> Result<()> {
         let request = route.encode(libc::RTM_NEWROUTE, "route-add");
         if [route.via, route.src]
@@ -210,10 +212,11 @@ impl Link {
             .tell(&request.flags(libc::NLM_F_CREATE | libc::NLM_F_EXCL))
     }
 
-    /// Removes a route (`inet_rtm_delroute`, `inet6_rtm_delroute`).
+    /// Deletes a route (`inet_rtm_delroute`, `inet6_rtm_delroute`).
     ///
     /// # Errors
-    /// `ESRCH` where there is none like it.
+    /// `ESRCH` where no such route exists.
+    #[doc(alias = "RTM_DELROUTE")]
     pub fn delete_route(&mut self, route: &Route) -> Result<()> {
         self.socket
             .tell(&route.encode(libc::RTM_DELROUTE, "route-delete"))

@@ -1,4 +1,4 @@
-//! Policy routing rules, as far as they fence in what a device forwards.
+//! Policy routing rules: the kinds that limit what a device forwards.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ mod fra {
     pub(super) const PRIORITY: u16 = 6;
 }
 
-/// How they read.
+/// Format of messages about rules.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
     attrs: &[
@@ -37,38 +37,38 @@ const HEADER: usize = 12;
 const NEW: u16 = libc::RTM_NEWRULE;
 const DELETE: u16 = libc::RTM_DELRULE;
 
-/// What a rule does with the packets that it is about.
+/// Action of a rule on the packets that match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleAction {
-    /// Goes on with the rules from this priority on (`FR_ACT_GOTO`).
+    /// Continue with the rules from this priority on (`FR_ACT_GOTO`).
     Goto(u32),
-    /// Does nothing (`FR_ACT_NOP`): others go to it.
+    /// Do nothing (`FR_ACT_NOP`); a target for [`RuleAction::Goto`].
     Nop,
-    /// Drops them without a word (`FR_ACT_BLACKHOLE`).
+    /// Drop silently (`FR_ACT_BLACKHOLE`).
     Blackhole,
 }
 
-/// A rule: `ip rule add pref 11 iif eth1 blackhole`.
+/// Policy routing rule: `ip rule add pref 11 iif eth1 blackhole`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rule {
-    /// Whether it is one of IPv4; else of IPv6.
+    /// Whether the rule is for IPv4; otherwise it is for IPv6.
     pub v4: bool,
-    /// Its place: those of lower numbers come first.
+    /// Priority: rules with lower numbers come first.
     pub priority: u32,
-    /// Packets that came in by the device of this name; `None`: all.
+    /// Name of the device by which packets came in; `None` matches any.
     pub iif: Option<String>,
-    /// Packets from this address.
+    /// Source address; `None` matches any.
     pub src: Option<IpAddr>,
-    /// Packets to this address.
+    /// Destination address; `None` matches any.
     pub dst: Option<IpAddr>,
-    /// What is done with them.
+    /// Action on packets that match.
     pub action: RuleAction,
 }
 
 impl fmt::Display for Rule {
-    /// As `ip rule` has it.
+    /// Formats the rule in the syntax of `ip rule`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let family = if self.v4 { "" } else { "-6 " };
         write!(f, "{family}pref {}", self.priority)?;
@@ -92,17 +92,19 @@ impl Link {
     /// Adds a rule (`fib_newrule`).
     ///
     /// # Errors
-    /// `EEXIST` where there is one like it.
+    /// `EEXIST` where such a rule exists.
+    #[doc(alias = "RTM_NEWRULE")]
     pub fn add_rule(&mut self, rule: &Rule) -> Result<()> {
         let flags = libc::NLM_F_CREATE | libc::NLM_F_EXCL;
         let request = request(NEW, "rule-add", rule).flags(flags);
         self.socket.tell(&request)
     }
 
-    /// Removes a rule (`fib_delrule`).
+    /// Deletes a rule (`fib_delrule`).
     ///
     /// # Errors
-    /// `ENOENT` where there is none like it.
+    /// `ENOENT` where no such rule exists.
+    #[doc(alias = "RTM_DELRULE")]
     pub fn delete_rule(&mut self, rule: &Rule) -> Result<()> {
         self.socket.tell(&request(DELETE, "rule-delete", rule))
     }

@@ -1,4 +1,4 @@
-//! Requests against the kernel's specification, answers against whatever bytes there may be.
+//! Tests of requests against the kernel's specification, and of answers against arbitrary bytes.
 
 use netlink::{Attrs, Request, Writer};
 use netlink_bindings::traits::NetlinkRequest;
@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{Ifindex, MacAddr, Prefix};
 
-/// What is sent is what the generated encoder of the same operation sends; that one leaves out the
-/// padding at the very end.
+/// Compares a request with that of the generated encoder of the operation, which leaves out the
+/// padding at the end.
 fn assert_same(ours: &Request, oracle: &impl NetlinkRequest) {
     let mut padded = oracle.payload().to_vec();
     padded.resize(padded.len().next_multiple_of(4), 0);
@@ -193,7 +193,7 @@ fn routes_are_added_as_specified() {
     assert_same(&route.encode(libc::RTM_NEWROUTE, "route-add"), &spec);
 }
 
-/// The peer of a netkit pair as the oracle writes it.
+/// Encodes a netkit pair with the generated encoder.
 fn netkit_link() -> Vec<u8> {
     let mut bytes = Vec::new();
     let push = rt_link::PushLinkAttrs::new(&mut bytes)
@@ -343,7 +343,8 @@ proptest! {
         let _ = super::nsid::parse(Attrs::new(&bytes));
     }
 
-    /// Any one byte of a link changed: an error or another link, never a panic.
+    /// With any one byte of a link changed, the parser returns an error or a link and does not
+    /// panic.
     #[test]
     fn no_damage_makes_a_parser_panic(at in any::<prop::sample::Index>(), byte in any::<u8>()) {
         let mut bytes = netkit_link();

@@ -17,7 +17,7 @@ mod attr {
     pub(super) const RX_PAGE_SIZE: u16 = 5;
 }
 
-/// How they read.
+/// Format of the binding attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::IFINDEX, "ifindex"),
     AttrSpec::nest(attr::QUEUES, "queues", queue::ATTRS),
@@ -26,27 +26,30 @@ pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::RX_PAGE_SIZE, "rx-page-size"),
 ];
 
-/// How to bind for receiving.
+/// Options of a binding for receiving.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BindOptions {
-    /// The size of the pieces that the NIC writes to, in bytes: a power of two, at least a page
-    /// and at most what the driver can; every entry of the dmabuf's sg table must be aligned to
-    /// it. `None` is a page. Since Linux 7.3; kernels before it say "Unknown attribute type".
+    /// Size in bytes of the niovs that the NIC writes to: a power of two, at least a page and at
+    /// most the driver's limit; every entry of the dmabuf's sg table must be aligned to it. `None`
+    /// is a page. Since Linux 7.3; earlier kernels say "Unknown attribute type".
+    #[doc(alias = "NETDEV_A_DMABUF_RX_PAGE_SIZE")]
     pub rx_page_size: Option<u32>,
 }
 
 impl Netdev {
-    /// Binds a dmabuf to rx queues: what they receive goes there from now on
+    /// Binds a dmabuf to rx queues: the payload that they receive goes into the dmabuf from now on
     /// (`netdev_nl_bind_rx_doit`, `net_devmem_bind_dmabuf`).
     ///
-    /// The handle becomes the binding's: the kernel unbinds when that socket is closed.
+    /// The handle becomes the binding's: the kernel unbinds when its socket is closed.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN` in the user namespace of the network namespace; `EINVAL`
-    /// where header split is off, hds-thresh not 0, a queue out of range, the list of queues
-    /// empty, or the dmabuf not aligned; `EEXIST` with XDP attached or a queue bound; `EBUSY` for
-    /// a queue of AF_XDP; `EOPNOTSUPP` for a device without DMA device or queue operations, and,
-    /// as `netdev_queue_get_dma_dev` comes first, for one that is leased out; `ERANGE` for an `rx_page_size` that is too small or too large.
+    /// where header split is off, hds-thresh is not 0, a queue is out of range, the list of queues
+    /// is empty, or the dmabuf is not aligned; `EEXIST` where XDP is attached or a queue is bound;
+    /// `EBUSY` for a queue of AF_XDP; `EOPNOTSUPP` for a device without DMA device or queue
+    /// operations, and, because `netdev_queue_get_dma_dev` comes first, for a queue that is leased
+    /// out; `ERANGE` for an `rx_page_size` that is too small or too large.
+    #[doc(alias = "NETDEV_CMD_BIND_RX")]
     pub fn bind_rx(
         mut self,
         ifindex: Ifindex,
@@ -75,13 +78,14 @@ impl Netdev {
         })
     }
 
-    /// Binds a dmabuf to a device to send from it (`netdev_nl_bind_tx_doit`). Needs no privilege.
+    /// Binds a dmabuf to a device for sending (`netdev_nl_bind_tx_doit`). Needs no privilege.
     ///
-    /// The handle becomes the binding's: the kernel unbinds when that socket is closed.
+    /// The handle becomes the binding's: the kernel unbinds when its socket is closed.
     ///
     /// # Errors
-    /// `EOPNOTSUPP` for a device that can't send from unreadable memory; those of mapping the
-    /// dmabuf.
+    /// `EOPNOTSUPP` for a device that can't send from memory that the CPU can't read; those of
+    /// mapping the dmabuf.
+    #[doc(alias = "NETDEV_CMD_BIND_TX")]
     pub fn bind_tx(mut self, ifindex: Ifindex, dmabuf: impl AsFd) -> Result<Binding> {
         let object = self.0.device(ifindex);
         let request = bind_tx(&self.0.family, ifindex, dmabuf.as_fd(), object);
@@ -134,12 +138,12 @@ pub(super) fn bind_tx(
     request
 }
 
-/// A descriptor as an attribute's payload.
+/// Descriptor as the payload of an attribute.
 fn fd(fd: BorrowedFd<'_>) -> [u8; 4] {
     fd.as_raw_fd().to_ne_bytes()
 }
 
-/// The answer to both: an id.
+/// Parses the answer to `bind-rx` and `bind-tx`: an id.
 pub(super) fn parse_id(attrs: Attrs<'_>) -> Parsed<DmabufId> {
     for attr in attrs {
         let attr = attr?;
@@ -150,33 +154,33 @@ pub(super) fn parse_id(attrs: Attrs<'_>) -> Parsed<DmabufId> {
     required(None, attr::ID)
 }
 
-/// A dmabuf bound to a device, as long as this exists.
+/// A dmabuf that is bound to a device as long as this value exists.
 #[derive(Debug)]
 #[must_use = "dropping it unbinds"]
 pub struct Binding {
     id: DmabufId,
     ifindex: Ifindex,
     queues: Vec<QueueId>,
-    /// The kernel unbinds when it is closed (`netdev_nl_sock_priv_destroy`).
+    /// The socket whose closing unbinds (`netdev_nl_sock_priv_destroy`).
     _socket: Netdev,
 }
 
 impl Binding {
-    /// The number by which control messages name the dmabuf.
+    /// Number by which control messages name the dmabuf.
     pub fn id(&self) -> DmabufId {
         self.id
     }
 
-    /// The device it was bound through, physical or virtual.
+    /// Device that the dmabuf was bound through, physical or virtual.
     pub fn ifindex(&self) -> Ifindex {
         self.ifindex
     }
 
-    /// The rx queues that it was bound to; none when it is for sending.
+    /// Rx queues that the dmabuf is bound to; none for sending.
     pub fn queues(&self) -> &[QueueId] {
         &self.queues
     }
 
-    /// Unbinds, as dropping it does. Frags that sockets still hold keep the dmabuf mapped.
+    /// Unbinds, as dropping the binding does. Frags that sockets still hold keep the dmabuf mapped.
     pub fn unbind(self) {}
 }

@@ -1,4 +1,4 @@
-//! What happens to devices and page pools, as the kernel tells it.
+//! Notifications about devices and page pools.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
@@ -9,12 +9,12 @@ use serde::Serialize;
 use super::{Dev, Netdev, PagePool, cmd};
 use crate::parse::Parsed;
 
-/// A multicast group of the netdev family.
+/// Multicast group of the netdev family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// Devices.
+    /// Devices (`mgmt`).
     Mgmt,
-    /// Page pools.
+    /// Page pools (`page-pool`).
     PagePool,
 }
 
@@ -28,10 +28,13 @@ impl Group {
 }
 
 impl Netdev {
-    /// Listens to multicast groups; the handle becomes the listener's.
+    /// Listens to multicast groups. The handle becomes the listener's.
     ///
     /// # Errors
-    /// A group that the kernel does not have, and those of `NETLINK_ADD_MEMBERSHIP`.
+    /// Where the kernel does not have a group, and those of `NETLINK_ADD_MEMBERSHIP`.
+    #[doc(alias = "NETDEV_CMD_DEV_ADD_NTF")]
+    #[doc(alias = "NETDEV_CMD_DEV_DEL_NTF")]
+    #[doc(alias = "NETDEV_CMD_PAGE_POOL_ADD_NTF")]
     pub fn events(self, groups: &[Group]) -> Result<Events> {
         let ids: Result<Vec<_>> = groups
             .iter()
@@ -45,7 +48,7 @@ impl Netdev {
     }
 }
 
-/// A socket that hears of devices and page pools in its network namespace.
+/// A listener for changes of devices and page pools in a network namespace.
 #[derive(Debug)]
 pub struct Events {
     listener: Listener,
@@ -53,8 +56,8 @@ pub struct Events {
 }
 
 impl Events {
-    /// Waits for the next event until `deadline`, or for ever without one; `None` means that the
-    /// deadline has passed.
+    /// Waits for the next event until `deadline`, or without limit if there is none. `None` means
+    /// that the deadline has passed.
     ///
     /// # Errors
     /// [`Error::is_overrun`] where events were lost.
@@ -80,7 +83,7 @@ impl AsFd for Events {
     }
 }
 
-/// Something that happened.
+/// Change of a device or of a page pool.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -95,9 +98,9 @@ pub enum Event {
     PagePoolAdd(PagePool),
     /// A page pool disappeared.
     PagePoolDel(PagePool),
-    /// A page pool changed: the driver let go of it, for instance.
+    /// A page pool changed: its driver released it, for instance.
     PagePoolChange(PagePool),
-    /// A command that this crate does not know.
+    /// A notification that this crate does not know, by its command.
     Other(u8),
 }
 

@@ -51,7 +51,7 @@ mod attr {
     pub(super) const XSK_FEATURES: u16 = 6;
 }
 
-/// How they read.
+/// Format of the device attributes.
 const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::IFINDEX, "ifindex"),
     AttrSpec::number(attr::XDP_FEATURES, "xdp-features"),
@@ -60,7 +60,7 @@ const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::XSK_FEATURES, "xsk-features"),
 ];
 
-/// How each command's requests and answers read.
+/// Format of the requests and answers of each command.
 fn message_spec(_: u16, cmd: u8) -> MessageSpec {
     let attrs = match cmd {
         cmd::PAGE_POOL_GET => page_pool::ATTRS,
@@ -74,16 +74,17 @@ fn message_spec(_: u16, cmd: u8) -> MessageSpec {
     MessageSpec { header: 4, attrs }
 }
 
-/// A handle on the netdev family: queues, leases, bindings, page pools, statistics.
+/// Handle to the netdev family: queues, leases, bindings, page pools, statistics.
 ///
-/// What it sees and touches is in the network namespace it was opened in.
+/// The handle acts in the network namespace in which it was opened.
+#[doc(alias = "NETDEV_FAMILY_NAME")]
 #[derive(Debug)]
 pub struct Netdev(FamilySocket);
 
 impl Netdev {
     const NAME: &'static str = "netdev";
 
-    /// Opens one in the calling thread's network namespace.
+    /// Opens a handle in the calling thread's network namespace.
     ///
     /// # Errors
     /// `ENOENT` where the kernel has no netdev family (before 6.3), and those of a socket.
@@ -91,7 +92,7 @@ impl Netdev {
         FamilySocket::open(Self::NAME, message_spec).map(Self)
     }
 
-    /// Opens one in the network namespace `ns`.
+    /// Opens a handle in the network namespace `ns`.
     ///
     /// # Errors
     /// As for [`Netdev::open`] and [`NetNs::run`].
@@ -99,10 +100,11 @@ impl Netdev {
         FamilySocket::open_in(Self::NAME, message_spec, ns).map(Self)
     }
 
-    /// One device (`netdev_nl_dev_get_doit`).
+    /// Reads a device (`netdev_nl_dev_get_doit`).
     ///
     /// # Errors
-    /// `ENODEV` where there is none.
+    /// `ENODEV` without such a device.
+    #[doc(alias = "NETDEV_CMD_DEV_GET")]
     pub fn dev(&mut self, ifindex: Ifindex) -> Result<Dev> {
         let object = self.0.device(ifindex);
         let mut request = self.0.family.request(cmd::DEV_GET, "dev-get", object);
@@ -110,16 +112,17 @@ impl Netdev {
         self.0.ask(&request, Dev::parse)
     }
 
-    /// All devices.
+    /// Lists all devices (`netdev_nl_dev_get_dumpit`).
     ///
     /// # Errors
     /// Those of a dump.
+    #[doc(alias = "NETDEV_CMD_DEV_GET")]
     pub fn devs(&mut self) -> Result<Vec<Dev>> {
         let request = self.0.family.request(cmd::DEV_GET, "dev-get", "");
         self.0.dump(&request, Dev::parse)
     }
 
-    /// A request to list something, of one device or of all.
+    /// Creates a request for a list, of one device or of all.
     fn listing(&self, cmd: u8, op: &'static str, key: u16, of: Option<Ifindex>) -> Request {
         let object = of.map(|ifindex| self.0.device(ifindex)).unwrap_or_default();
         listing(&self.0.family, cmd, op, key, of, object)
@@ -141,15 +144,15 @@ fn listing(
     request
 }
 
-/// What XDP and AF_XDP can do with a device (`netdev_nl_dev_fill`).
+/// Capabilities of a device for XDP and AF_XDP (`netdev_nl_dev_fill`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Dev {
-    /// The device.
+    /// Number of the device.
     pub ifindex: Ifindex,
     /// Bits of `enum netdev_xdp_act`.
     pub xdp_features: u64,
-    /// How many fragments an AF_XDP packet may have in zero copy mode.
+    /// Number of fragments that an AF_XDP packet may have in zero copy mode.
     pub xdp_zc_max_segs: Option<u32>,
     /// Bits of `enum netdev_xdp_rx_metadata`.
     pub xdp_rx_metadata_features: u64,

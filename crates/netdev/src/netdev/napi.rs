@@ -1,4 +1,4 @@
-//! NAPI instances: who polls a queue.
+//! NAPI instances: the contexts that poll queues.
 
 use netlink::{AttrSpec, Attrs, Result};
 use serde::Serialize;
@@ -19,7 +19,7 @@ mod attr {
     pub(super) const THREADED: u16 = 8;
 }
 
-/// How they read.
+/// Format of the NAPI attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::IFINDEX, "ifindex"),
     AttrSpec::number(attr::ID, "id"),
@@ -32,10 +32,11 @@ pub(super) const ATTRS: &[AttrSpec] = &[
 ];
 
 impl Netdev {
-    /// One NAPI instance (`netdev_nl_napi_get_doit`).
+    /// Reads a NAPI instance (`netdev_nl_napi_get_doit`).
     ///
     /// # Errors
-    /// `ENOENT` where there is none of that number in this network namespace.
+    /// `ENOENT` where no instance has that number in this network namespace.
+    #[doc(alias = "NETDEV_CMD_NAPI_GET")]
     pub fn napi(&mut self, id: NapiId) -> Result<Napi> {
         let mut request = self
             .0
@@ -45,47 +46,48 @@ impl Netdev {
         self.0.ask(&request, Napi::parse)
     }
 
-    /// The NAPI instances of one device or of all (`netdev_nl_napi_get_dumpit`).
+    /// Lists the NAPI instances of one device or of all (`netdev_nl_napi_get_dumpit`).
     ///
     /// # Errors
     /// `ENODEV` without such a device.
+    #[doc(alias = "NETDEV_CMD_NAPI_GET")]
     pub fn napis(&mut self, of: Option<Ifindex>) -> Result<Vec<Napi>> {
         let request = self.listing(cmd::NAPI_GET, "napi-get", attr::IFINDEX, of);
         self.0.dump(&request, Napi::parse)
     }
 }
 
-/// Where a NAPI instance is polled (`enum netdev_napi_threaded`).
+/// Context in which a NAPI instance is polled (`enum netdev_napi_threaded`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Threaded {
-    /// In softirq context.
+    /// Softirq.
     Disabled,
-    /// In a kernel thread of its own.
+    /// A kernel thread of its own.
     Enabled,
-    /// In a kernel thread that never sleeps.
+    /// A kernel thread that never sleeps.
     BusyPoll,
 }
 
-/// A NAPI instance (`netdev_nl_napi_fill_one`).
+/// State of a NAPI instance (`netdev_nl_napi_fill_one`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Napi {
-    /// Its number.
+    /// Number of the instance.
     pub id: NapiId,
-    /// Its device.
+    /// Device that the instance serves.
     pub ifindex: Ifindex,
-    /// Its interrupt.
+    /// Number of the interrupt.
     pub irq: Option<u32>,
-    /// Its kernel thread, if it has one.
+    /// Process id of the instance's kernel thread, if it has one.
     pub pid: Option<u32>,
-    /// How many empty polls keep the interrupt off.
+    /// Number of empty polls before the interrupt is switched on again.
     pub defer_hard_irqs: Option<u32>,
-    /// After how many nanoseconds a watchdog polls it.
+    /// Time in nanoseconds after which a watchdog polls the instance.
     pub gro_flush_timeout: Option<u64>,
-    /// For how many nanoseconds busy polling keeps the interrupt off.
+    /// Time in nanoseconds for which busy polling keeps the interrupt off.
     pub irq_suspend_timeout: Option<u64>,
-    /// Where it is polled.
+    /// Context in which the instance is polled.
     pub threaded: Option<Threaded>,
 }
 

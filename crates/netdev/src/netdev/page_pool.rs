@@ -1,4 +1,4 @@
-//! Page pools: where an rx queue's memory comes from.
+//! Page pools: the memory of rx queues.
 
 use netlink::{AttrSpec, Attrs, Family, Request, Result};
 use serde::Serialize;
@@ -22,7 +22,7 @@ mod attr {
     pub(super) const STATS_INFO: u16 = 1;
 }
 
-/// How they read.
+/// Format of the page pool attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::ID, "id"),
     AttrSpec::number(attr::IFINDEX, "ifindex"),
@@ -33,33 +33,36 @@ pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::DMABUF, "dmabuf"),
 ];
 
-/// How those of statistics read.
+/// Format of the attributes of statistics.
 pub(super) const STATS_ATTRS: &[AttrSpec] = &[AttrSpec::nest(attr::STATS_INFO, "info", ATTRS)];
 
 impl Netdev {
-    /// One page pool (`netdev_nl_page_pool_get_doit`).
+    /// Reads a page pool (`netdev_nl_page_pool_get_doit`).
     ///
     /// # Errors
-    /// `ENOENT` where there is none of that number in this network namespace.
+    /// `ENOENT` where no pool has that number in this network namespace.
+    #[doc(alias = "NETDEV_CMD_PAGE_POOL_GET")]
     pub fn page_pool(&mut self, id: PagePoolId) -> Result<PagePool> {
         let request = get(&self.0.family, id);
         self.0.ask(&request, PagePool::parse)
     }
 
-    /// The page pools of one device or of all (`netdev_nl_page_pool_get_dumpit`).
+    /// Lists the page pools of one device or of all (`netdev_nl_page_pool_get_dumpit`).
     ///
     /// # Errors
     /// Those of a dump.
+    #[doc(alias = "NETDEV_CMD_PAGE_POOL_GET")]
     pub fn page_pools(&mut self, of: Option<Ifindex>) -> Result<Vec<PagePool>> {
         let request = self.listing(cmd::PAGE_POOL_GET, "page-pool-get", attr::IFINDEX, of);
         self.0.dump(&request, PagePool::parse)
     }
 
-    /// Statistics of the page pools of one device or of all
+    /// Reads the statistics of the page pools of one device or of all
     /// (`netdev_nl_page_pool_stats_get_dumpit`).
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a kernel without `CONFIG_PAGE_POOL_STATS`.
+    #[doc(alias = "NETDEV_CMD_PAGE_POOL_STATS_GET")]
     pub fn page_pool_stats(&mut self, of: Option<Ifindex>) -> Result<Vec<PagePoolStats>> {
         let object = of.map(|ifindex| self.0.device(ifindex)).unwrap_or_default();
         let request = stats(&self.0.family, of, object);
@@ -83,26 +86,27 @@ pub(super) fn stats(family: &Family, of: Option<Ifindex>, object: String) -> Req
     request
 }
 
-/// A page pool (`page_pool_nl_fill`).
+/// State of a page pool (`page_pool_nl_fill`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PagePool {
-    /// Its number.
+    /// Number of the pool.
     pub id: PagePoolId,
-    /// Its device; `None` where the device is gone and the pool only waits for its memory.
+    /// Device of the pool; `None` where the device is gone and the pool waits for its memory to
+    /// return.
     pub ifindex: Option<Ifindex>,
-    /// The NAPI instance that uses it.
+    /// NAPI instance that uses the pool.
     pub napi: Option<NapiId>,
-    /// How many pages or niovs are out: in sockets, rings or caches.
+    /// Number of pages or niovs that are allocated: in sockets, rings or caches.
     pub inflight: Option<u64>,
-    /// How many bytes that is.
+    /// Size in bytes of the allocated pages or niovs.
     pub inflight_mem: Option<u64>,
-    /// When the driver let go of it, in seconds of `CLOCK_BOOTTIME`; since then it only waits for
-    /// its memory. `None` while it is in use.
+    /// Time at which the driver released the pool, in seconds of `CLOCK_BOOTTIME`; since then it
+    /// waits for its memory to return. `None` while the pool is in use.
     pub detach_time: Option<u64>,
-    /// The dmabuf that its memory is from.
+    /// Dmabuf that the memory is from.
     pub dmabuf: Option<DmabufId>,
-    /// The io_uring instance that its memory is from.
+    /// Instance of io_uring that the memory is from.
     pub io_uring: Option<IoUring>,
 }
 
@@ -139,29 +143,29 @@ impl PagePool {
 }
 
 counters!(
-    /// How a page pool came by its pages and took them back (`struct page_pool_stats`).
+    /// Counters of a page pool's allocations and returns (`struct page_pool_stats`).
     PoolCounters {
         /// Allocations from the cache.
         alloc_fast = 8,
         /// Allocations from the allocator or provider.
         alloc_slow = 9,
-        /// Such allocations of more than one page.
+        /// Allocations of more than one page from the allocator or provider.
         alloc_slow_high_order = 10,
         /// Times the recycling ring was empty.
         alloc_empty = 11,
         /// Refills of the cache from the ring.
         alloc_refill = 12,
-        /// Pages of the ring passed over, as they are on another NUMA node.
+        /// Pages of the ring that were not used because they are on another NUMA node.
         alloc_waive = 13,
-        /// Pages taken back into the cache.
+        /// Pages returned to the cache.
         recycle_cached = 14,
         /// Times the cache was full.
         recycle_cache_full = 15,
-        /// Pages taken back into the ring.
+        /// Pages returned to the ring.
         recycle_ring = 16,
-        /// Pages given away because the ring was full.
+        /// Pages released because the ring was full.
         recycle_ring_full = 17,
-        /// Pages given away because somebody else held them too.
+        /// Pages released because they had other users.
         recycle_released_refcnt = 18,
     }
 );
@@ -170,11 +174,11 @@ counters!(
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PagePoolStats {
-    /// The pool.
+    /// Number of the pool.
     pub id: PagePoolId,
-    /// Its device, unless that is gone.
+    /// Device of the pool, unless it is gone.
     pub ifindex: Option<Ifindex>,
-    /// The counters.
+    /// Counters of the pool.
     #[serde(flatten)]
     pub counters: PoolCounters,
 }

@@ -15,7 +15,8 @@ mod attr {
     pub(super) const SCOPE: u16 = 4;
 }
 
-/// What statistics are summed over.
+/// Scope that statistics are summed over.
+#[doc(alias = "NETDEV_QSTATS_SCOPE_QUEUE")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// The whole device, since it was last reset.
@@ -24,7 +25,7 @@ pub enum Scope {
     Queue,
 }
 
-/// How they read.
+/// Format of the statistics attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::IFINDEX, "ifindex"),
     AttrSpec::choice(attr::QUEUE_TYPE, "queue-type", &["rx", "tx"]),
@@ -33,11 +34,12 @@ pub(super) const ATTRS: &[AttrSpec] = &[
 ];
 
 impl Netdev {
-    /// Statistics of one device or of all (`netdev_nl_qstats_get_dumpit`). Devices whose driver
-    /// has none are left out.
+    /// Reads the statistics of one device or of all (`netdev_nl_qstats_get_dumpit`). Devices whose
+    /// driver has none are left out.
     ///
     /// # Errors
-    /// `ENODEV` without such a device, `EOPNOTSUPP` where one is named whose driver has none.
+    /// `ENODEV` without such a device, `EOPNOTSUPP` where the driver of the named device has none.
+    #[doc(alias = "NETDEV_CMD_QSTATS_GET")]
     pub fn qstats(&mut self, of: Option<Ifindex>, scope: Scope) -> Result<Vec<Qstats>> {
         let mut request = self.listing(cmd::QSTATS_GET, "qstats-get", attr::IFINDEX, of);
         if scope == Scope::Queue {
@@ -47,13 +49,13 @@ impl Netdev {
     }
 }
 
-/// Which queue of a device.
+/// Direction and number of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct QueueRef {
-    /// Which way it goes.
+    /// Direction of the queue.
     #[serde(rename = "type")]
     pub kind: QueueType,
-    /// Its number.
+    /// Number of the queue.
     pub id: QueueId,
 }
 
@@ -61,17 +63,17 @@ pub struct QueueRef {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Qstats {
-    /// The device.
+    /// Number of the device.
     pub ifindex: Ifindex,
-    /// The queue; `None` for the device as a whole.
+    /// Queue; `None` for the device as a whole.
     pub queue: Option<QueueRef>,
-    /// The counters; which there are is up to the driver.
+    /// Counters; the driver decides which there are.
     #[serde(flatten)]
     pub counters: QueueCounters,
 }
 
 counters!(
-    /// Counters of a queue or a device; the kernel's netdev.yaml says what each of them means.
+    /// Counters of a queue or a device. The kernel's netdev.yaml defines each of them.
     QueueCounters {
         /// Packets received from the wire.
         rx_packets = 8,
@@ -81,11 +83,11 @@ counters!(
         tx_packets = 10,
         /// Bytes sent.
         tx_bytes = 11,
-        /// Times that no buffer could be had to receive into.
+        /// Failed allocations of receive buffers.
         rx_alloc_fail = 12,
-        /// Packets that entered the device and never left it, for whatever reason.
+        /// Packets that the device received and dropped, for any reason.
         rx_hw_drops = 13,
-        /// Those of them dropped for a passing lack of resources.
+        /// Received packets that the device dropped for a temporary lack of resources.
         rx_hw_drop_overruns = 14,
         /// Packets marked `CHECKSUM_COMPLETE`.
         rx_csum_complete = 15,
@@ -95,37 +97,37 @@ counters!(
         rx_csum_none = 17,
         /// Packets with a bad checksum.
         rx_csum_bad = 18,
-        /// Packets that hardware GRO made.
+        /// Packets that hardware GRO assembled.
         rx_hw_gro_packets = 19,
-        /// Their bytes.
+        /// Bytes of the packets that hardware GRO assembled.
         rx_hw_gro_bytes = 20,
-        /// The packets of the wire that it made them from.
+        /// Wire packets that hardware GRO assembled.
         rx_hw_gro_wire_packets = 21,
-        /// Their bytes.
+        /// Bytes of the wire packets that hardware GRO assembled.
         rx_hw_gro_wire_bytes = 22,
-        /// Packets dropped by a limit on the rate.
+        /// Received packets dropped by a rate limit.
         rx_hw_drop_ratelimits = 23,
-        /// Packets that arrived at the device to be sent and never left it.
+        /// Packets that the device was given to send and dropped, for any reason.
         tx_hw_drops = 24,
-        /// Those of them that were malformed.
+        /// Packets that the device was given to send and dropped as malformed.
         tx_hw_drop_errors = 25,
-        /// Packets sent without a checksum to calculate.
+        /// Packets sent that needed no checksum.
         tx_csum_none = 26,
         /// Packets whose checksum the device calculated.
         tx_needs_csum = 27,
         /// Packets that the device cut into segments.
         tx_hw_gso_packets = 28,
-        /// Their bytes.
+        /// Bytes of the packets that the device cut into segments.
         tx_hw_gso_bytes = 29,
-        /// The segments.
+        /// Segments that the device made of packets.
         tx_hw_gso_wire_packets = 30,
-        /// Their bytes.
+        /// Bytes of the segments that the device made of packets.
         tx_hw_gso_wire_bytes = 31,
-        /// Packets dropped by a limit on the rate.
+        /// Packets to send dropped by a rate limit.
         tx_hw_drop_ratelimits = 32,
-        /// Times the queue was full and the stack told to stop.
+        /// Number of times that the queue was full and the stack was stopped.
         tx_stop = 33,
-        /// Times the stack was told to go on.
+        /// Number of times that a stopped queue was woken.
         tx_wake = 34,
     }
 );

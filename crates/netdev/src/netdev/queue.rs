@@ -18,7 +18,7 @@ pub(super) mod attr {
     pub(super) const XSK: u16 = 7;
     pub(super) const LEASE: u16 = 8;
 
-    // Those of a lease: `NETDEV_A_LEASE_*`.
+    // Attributes of a lease: `NETDEV_A_LEASE_*`.
     pub(super) const LEASE_IFINDEX: u16 = 1;
     pub(super) const LEASE_QUEUE: u16 = 2;
     pub(super) const LEASE_NETNS_ID: u16 = 3;
@@ -27,7 +27,7 @@ pub(super) mod attr {
     pub(super) const RX_BUF_LEN: u16 = 1;
 }
 
-/// How they read.
+/// Format of the queue attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::ID, "id"),
     AttrSpec::number(attr::IFINDEX, "ifindex"),
@@ -39,61 +39,65 @@ pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::nest(attr::LEASE, "lease", LEASE_ATTRS),
 ];
 
-/// How those of a lease read.
+/// Format of the lease attributes.
 const LEASE_ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::LEASE_IFINDEX, "ifindex"),
     AttrSpec::nest(attr::LEASE_QUEUE, "queue", QUEUE_ATTRS),
     AttrSpec::signed(attr::LEASE_NETNS_ID, "netns-id"),
 ];
 
-/// Those of the queue in a lease.
+/// Format of the attributes of the queue in a lease.
 const QUEUE_ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::ID, "id"),
     AttrSpec::choice(attr::TYPE, "type", &["rx", "tx"]),
 ];
 
 impl Netdev {
-    /// One queue (`netdev_nl_queue_get_doit`).
+    /// Reads a queue (`netdev_nl_queue_get_doit`).
     ///
     /// # Errors
     /// `ENODEV` without such a device, `ENOENT` where the device is down, `EINVAL` for a queue out of range.
+    #[doc(alias = "NETDEV_CMD_QUEUE_GET")]
     pub fn queue(&mut self, ifindex: Ifindex, kind: QueueType, id: QueueId) -> Result<Queue> {
         let object = format!("{} {kind} queue {id}", self.0.device(ifindex));
         let request = queue_get(&self.0.family, ifindex, kind, id, object);
         self.0.ask(&request, Queue::parse)
     }
 
-    /// All active queues, of one device or of all (`netdev_nl_queue_get_dumpit`).
+    /// Lists the active queues, of one device or of all (`netdev_nl_queue_get_dumpit`).
     ///
     /// # Errors
     /// `ENODEV` without such a device.
+    #[doc(alias = "NETDEV_CMD_QUEUE_GET")]
     pub fn queues(&mut self, of: Option<Ifindex>) -> Result<Vec<Queue>> {
         let request = self.listing(cmd::QUEUE_GET, "queue-get", attr::IFINDEX, of);
         self.0.dump(&request, Queue::parse)
     }
 
     /// Leases an rx queue of a physical device to the virtual device `virt`, as a new queue of
-    /// the latter, whose number is returned (`netdev_nl_queue_create_doit`, since Linux 7.1).
+    /// `virt`, and returns the new queue's number (`netdev_nl_queue_create_doit`, since Linux 7.1).
     ///
-    /// `virt` is a netkit single, or the peer of a netkit pair, in this handle's network
-    /// namespace. Nothing ends the lease but the removal of one of the devices.
+    /// `virt` is a netkit single, or the peer of a netkit pair, in this handle's network namespace.
+    /// The lease ends only when one of the devices is removed.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN` in the initial user namespace; `EBUSY` for a queue that is
-    /// leased, bound or used by AF_XDP; `ERANGE` for one out of range; `EINVAL` for a device that
-    /// can't lease; `ENODEV`, `ENONET` where device or namespace don't exist; `EOPNOTSUPP` where
-    /// `virt` has leases from another device.
+    /// leased, bound or used by AF_XDP; `ERANGE` for a queue out of range; `EINVAL` for a device
+    /// that can't lease; `ENODEV`, `ENONET` where device or namespace don't exist; `EOPNOTSUPP`
+    /// where `virt` has leases from another device.
+    #[doc(alias = "NETDEV_CMD_QUEUE_CREATE")]
     pub fn lease(&mut self, virt: Ifindex, lease: Lease) -> Result<QueueId> {
         self.queue_create(virt, QueueType::Rx, lease, QueueType::Rx)
     }
 
-    /// As [`Netdev::lease`], with a say in the types: that of the new queue, and that of the
-    /// physical one. Up to Linux 7.3 no other than rx from rx is granted
-    /// (`netdev_nl_queue_create_doit`): this is the way to find out whether a kernel does.
+    /// Leases a queue like [`Netdev::lease`], with the types of the new queue and of the physical
+    /// one given. Up to Linux 7.3 the kernel leases only rx queues to rx queues
+    /// (`netdev_nl_queue_create_doit`), so this tests whether a kernel leases others.
     ///
     /// # Errors
     /// As for [`Netdev::lease`]; `EINVAL` for a type that the kernel does not lease, with
-    /// [`ExtAck::offset`](netlink::ExtAck::offset) at it.
+    /// [`ExtAck::offset`](netlink::ExtAck::offset) at the type.
+    #[doc(alias = "NETDEV_CMD_QUEUE_CREATE")]
     pub fn queue_create(
         &mut self,
         virt: Ifindex,
@@ -111,11 +115,11 @@ impl Netdev {
         self.0.ask(&request, parse_id)
     }
 
-    /// What errors call the device that is leased from.
+    /// Name for errors of the device that is leased from.
     fn owner(&self, lease: Lease) -> String {
         match lease.netns_id {
             None => self.0.device(lease.of),
-            // Names are those of this namespace, and the device is in another one.
+            // Names are looked up in this namespace, and the device is in another one.
             Some(nsid) => format!("ifindex {} of nsid {nsid}", lease.of),
         }
     }
@@ -134,7 +138,8 @@ pub(super) fn queue_get(
     request
 }
 
-/// A request for a queue of `kind` on `virt` that leases what `lease` names, which is of `of_kind`.
+/// Creates a request for a queue of `kind` on `virt` that leases the queue in `lease`, which is of
+/// `of_kind`.
 pub(super) fn queue_create(
     family: &Family,
     (virt, kind): (Ifindex, QueueType),
@@ -159,7 +164,7 @@ pub(super) fn queue_create(
     request
 }
 
-/// The answer to `queue-create`: an id.
+/// Parses the answer to `queue-create`: an id.
 pub(super) fn parse_id(attrs: Attrs<'_>) -> Parsed<QueueId> {
     for attr in attrs {
         let attr = attr?;
@@ -170,46 +175,46 @@ pub(super) fn parse_id(attrs: Attrs<'_>) -> Parsed<QueueId> {
     required(None, attr::ID)
 }
 
-/// Which queue to lease.
+/// A queue to be leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// The physical device.
+    /// Physical device.
     pub of: Ifindex,
-    /// Its rx queue.
+    /// Rx queue of the physical device.
     pub queue: QueueId,
-    /// The physical device's network namespace, as numbered in the caller's; `None`: the same.
-    /// Naming one takes `CAP_NET_ADMIN` in the initial user namespace.
+    /// Id of the physical device's network namespace in the caller's; `None` means the same
+    /// namespace. Naming one takes `CAP_NET_ADMIN` in the initial user namespace.
     pub netns_id: Option<i32>,
 }
 
-/// A queue and who uses it (`netdev_nl_queue_fill_one`).
+/// Description of a queue and its users (`netdev_nl_queue_fill_one`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Queue {
-    /// Its device.
+    /// Device of the queue.
     pub ifindex: Ifindex,
-    /// Its number among those of its type.
+    /// Number of the queue among those of its type.
     pub id: QueueId,
-    /// Which way it goes.
+    /// Direction of the queue.
     #[serde(rename = "type")]
     pub kind: QueueType,
-    /// The NAPI instance that serves it.
+    /// NAPI instance that serves the queue.
     pub napi: Option<NapiId>,
-    /// The dmabuf that it receives into.
+    /// Dmabuf that the queue receives into.
     pub dmabuf: Option<DmabufId>,
-    /// The io_uring instance that it receives into.
+    /// Instance of io_uring that the queue receives into.
     pub io_uring: Option<IoUring>,
-    /// Whether an AF_XDP socket uses it.
+    /// Whether an AF_XDP socket uses the queue.
     pub xsk: bool,
-    /// The other end of its lease. The kernel tells it on the physical side only.
+    /// Other end of the queue's lease. The kernel reports it on the physical side only.
     pub lease: Option<LeaseInfo>,
 }
 
-/// An io_uring memory provider.
+/// Memory provider of io_uring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct IoUring {
-    /// The length of its buffers in bytes.
+    /// Length of the provider's buffers in bytes.
     pub rx_buf_len: Option<u64>,
 }
 
@@ -226,18 +231,18 @@ impl IoUring {
     }
 }
 
-/// The other end of a lease.
+/// Other end of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LeaseInfo {
-    /// The device.
+    /// Device of the other end.
     pub ifindex: Ifindex,
-    /// Its queue.
+    /// Queue of the other end.
     pub queue: QueueId,
-    /// The type of that queue.
+    /// Type of the queue.
     #[serde(rename = "type")]
     pub kind: QueueType,
-    /// The device's network namespace as numbered here; `None`: this one.
+    /// Id of the device's network namespace in this one; `None` is this namespace.
     pub netns_id: Option<i32>,
 }
 

@@ -1,4 +1,4 @@
-//! Requests against the kernel's specification, answers against whatever bytes there may be.
+//! Tests of requests against the kernel's specification, and of answers against arbitrary bytes.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -22,7 +22,7 @@ fn object() -> String {
     "nk0".to_owned()
 }
 
-/// What is sent is what the generated encoder of the same operation sends.
+/// Compares a request with that of the generated encoder of the operation.
 fn assert_same(ours: &Request, oracle: &impl NetlinkRequest) {
     assert_eq!(ours.body(), oracle.payload());
 }
@@ -157,7 +157,7 @@ fn a_binding_is_made_as_specified() {
     );
 }
 
-/// A queue as the oracle writes it.
+/// Encodes a leased queue with the generated encoder.
 fn leased_queue() -> Vec<u8> {
     let mut bytes = Vec::new();
     let queue = oracle::PushQueue::new(&mut bytes)
@@ -204,7 +204,7 @@ fn a_queue_cut_anywhere_is_no_queue() {
     let end_of_lease = bytes.len() - 8;
     for len in 0..bytes.len() {
         let cut = Queue::parse(Attrs::new(&bytes[..len]));
-        // Whole attributes that are left out at the end are attributes that the kernel left out.
+        // An answer that is cut between attributes is one without the last attributes.
         let whole = [8, 16, 24, 32, end_of_lease].contains(&len) && len >= 24;
         assert_eq!(cut.is_ok(), whole, "cut to {len} of {} bytes", bytes.len());
     }
@@ -214,7 +214,7 @@ fn a_queue_cut_anywhere_is_no_queue() {
 fn a_lease_cut_short_inside_of_its_nest_is_an_error() {
     let mut queue = Writer::new();
     queue.u32(1, 15).u32(3, 0).u32(2, 2);
-    // The nest's length is right; what is in it is cut in the middle of an attribute.
+    // The nest's length is right, but an attribute in it is cut off.
     queue.put(8, &[8, 0, 1, 0, 7, 0]);
     let error = Queue::parse(Attrs::new(queue.bytes())).unwrap_err();
     assert_eq!(
@@ -304,7 +304,7 @@ proptest! {
         let _ = Event::parse(cmd, attrs);
     }
 
-    /// Well-formed attributes of unexpected types and lengths get further into the parsers.
+    /// Well-formed attributes of unexpected types and lengths don't make a parser panic.
     #[test]
     fn no_attributes_make_a_parser_panic(
         list in vec((0_u16..40, vec(any::<u8>(), 0..24)), 0..12),
