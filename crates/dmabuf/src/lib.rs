@@ -1,7 +1,8 @@
-//! A DMA buffer: an fd, a length, a CPU mapping by raw copies between begin and end of access.
+//! DMA buffers: an fd, a length, and a CPU mapping that is read and written by copies between the
+//! begin and end of an access.
 //!
-//! A device may write to the buffer at any time, so there is never a `&[u8]` over it. The CPU
-//! reads and writes by copies between [`Mapping::begin_access`] and [`CpuAccess::end`], which are
+//! A device may write to the buffer at any time, so no `&[u8]` of it exists. The CPU reads and
+//! writes by copies between [`Mapping::begin_access`] and [`CpuAccess::end`], which are
 //! `DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_START` and `DMA_BUF_SYNC_END`
 //! (`include/uapi/linux/dma-buf.h`; `dma_buf_ioctl` in `drivers/dma-buf/dma-buf.c`).
 //!
@@ -27,18 +28,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub use map::{Access, CpuAccess, Mapping, Protection};
 
-/// What can go wrong with a dmabuf. The texts name the operation; the kernel's words are the
+/// Error of an operation on a dmabuf. The text names the operation; the kernel's words are the
 /// source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The fd is open, but on something else: a file, a memfd, a socket.
+    /// The fd is not a dmabuf but a file, a memfd or a socket.
     #[error("fd {fd} is not a dmabuf")]
     NotDmabuf {
-        /// The fd's number.
+        /// Number of the fd.
         fd: i32,
     },
-    /// `lseek(SEEK_END)`, the way to ask for a dmabuf's length (`dma_buf_llseek`), failed.
+    /// `lseek(SEEK_END)`, which returns a dmabuf's length (`dma_buf_llseek`), failed.
     #[error("length of dmabuf")]
     Length(#[source] io::Error),
     /// The fd could not be duplicated for the mapping.
@@ -49,47 +50,47 @@ pub enum Error {
     Map {
         /// Length of the buffer in bytes.
         len: u64,
-        /// What `mmap` answered.
+        /// Error of `mmap`.
         #[source]
         source: io::Error,
     },
     /// `DMA_BUF_IOCTL_SYNC` at the begin of an access failed.
     #[error("begin CPU access to dmabuf")]
     Begin(#[source] io::Error),
-    /// `DMA_BUF_IOCTL_SYNC` at the end of an access failed: what was written may not be visible to
-    /// the device.
+    /// `DMA_BUF_IOCTL_SYNC` at the end of an access failed: bytes that were written may not be
+    /// visible to the device.
     #[error("end CPU access to dmabuf")]
     End(#[source] io::Error),
     /// A copy would go past the end of the buffer.
     #[error("{len} bytes at offset {offset} lie outside a dmabuf of {size} bytes")]
     OutOfBounds {
-        /// First byte asked for.
+        /// Offset of the first byte.
         offset: u64,
-        /// Number of bytes asked for.
+        /// Number of bytes.
         len: usize,
         /// Length of the buffer.
         size: usize,
     },
-    /// A write through a mapping or an access that was made for reading.
+    /// A write in a mapping or an access that was made for reading.
     #[error("write to a dmabuf opened for reading")]
     ReadOnly,
-    /// A read inside an access that was begun for writing only: the exporter has not been asked to
-    /// make the device's bytes visible.
+    /// A read in an access that was begun for writing only: the exporter was not asked to make the
+    /// device's bytes visible.
     #[error("read from a dmabuf opened for writing")]
     WriteOnly,
 }
 
-/// A DMA buffer: an fd that the kernel knows as a dmabuf, and its length.
+/// A DMA buffer: an fd that is a dmabuf, and its length.
 #[expect(
     clippy::len_without_is_empty,
     reason = "the kernel makes no empty dmabuf"
 )]
 pub trait Dmabuf: AsFd {
-    /// Length in bytes: never 0, a multiple of the page size, fixed for the buffer's life.
+    /// Length in bytes: never 0, a multiple of the page size, and constant.
     fn len(&self) -> u64;
 
-    /// Maps the whole buffer into this process, shared. The mapping keeps an fd of its own and so
-    /// may outlive `self`.
+    /// Maps the whole buffer into this process, shared. The mapping has an fd of its own, so it may
+    /// outlive `self`.
     ///
     /// # Errors
     /// [`Error::Duplicate`] and [`Error::Map`].
@@ -104,7 +105,8 @@ impl<T: Dmabuf + ?Sized> Dmabuf for &T {
     }
 }
 
-/// Any fd that turned out to be a dmabuf, whoever made it: a heap, a GPU, another process.
+/// A dmabuf of any exporter, by its fd: of a heap, a GPU, another process.
+#[doc(alias = "dma_buf")]
 #[derive(Debug)]
 pub struct DmabufFd {
     fd: OwnedFd,
@@ -112,16 +114,17 @@ pub struct DmabufFd {
 }
 
 impl DmabufFd {
-    /// Takes an fd over, checks that it is a dmabuf and asks for its length.
+    /// Takes over an fd, checks that it is a dmabuf and reads its length.
     ///
     /// # Errors
-    /// [`Error::NotDmabuf`] for an fd of another kind, [`Error::Length`] if the kernel won't say.
+    /// [`Error::NotDmabuf`] for an fd of another kind, [`Error::Length`] if the length can't be
+    /// read.
     pub fn new(fd: OwnedFd) -> Result<Self, Error> {
         let len = sys::probe(fd.as_fd())?;
         Ok(Self { fd, len })
     }
 
-    /// A second fd on the same buffer.
+    /// Duplicates the fd.
     ///
     /// # Errors
     /// [`Error::Duplicate`] when the process has no fds left.

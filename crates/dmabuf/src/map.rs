@@ -1,4 +1,4 @@
-//! The CPU's view of a dmabuf: a shared mapping that is only ever copied from and to.
+//! CPU mapping of a dmabuf, shared with devices, so that it is only copied from and to.
 #![allow(unsafe_code)]
 
 use std::mem::MaybeUninit;
@@ -8,15 +8,15 @@ use memmap2::{MmapOptions, MmapRaw};
 
 use crate::{Error, sys};
 
-/// Bytes that [`CpuAccess::read_with`] copies at once.
+/// Number of bytes that [`CpuAccess::read_with`] copies at once.
 const PIECE: usize = 4096;
 
-/// Bytes that [`CpuAccess::prefetch`] asks for: what is read before the processor's own prefetcher
-/// follows.
+/// Number of bytes that [`CpuAccess::prefetch`] fetches: what is read before the processor's own
+/// prefetcher follows.
 #[cfg(target_arch = "x86_64")]
 const PREFETCHED: usize = 512;
 
-/// What a [`Mapping`] may be used for.
+/// Permitted use of a [`Mapping`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
     /// `PROT_READ`.
@@ -25,14 +25,14 @@ pub enum Protection {
     ReadWrite,
 }
 
-/// What the CPU is about to do (`DMA_BUF_SYNC_READ`, `DMA_BUF_SYNC_WRITE`, or both).
+/// Direction of an access by the CPU (`DMA_BUF_SYNC_READ`, `DMA_BUF_SYNC_WRITE`, or both).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Access {
     /// The CPU reads what a device wrote.
     Read,
     /// The CPU writes what a device will read.
     Write,
-    /// Both.
+    /// The CPU does both.
     ReadWrite,
 }
 
@@ -56,9 +56,9 @@ impl Access {
     }
 }
 
-/// A whole dmabuf in this process's address space, shared with the device.
+/// A mapping of a whole dmabuf in this process, shared with the device.
 ///
-/// Made by [`Dmabuf::map`](crate::Dmabuf::map). It holds the buffer alive by an fd of its own.
+/// Made by [`Dmabuf::map`](crate::Dmabuf::map). It keeps the buffer alive by an fd of its own.
 #[derive(Debug)]
 pub struct Mapping {
     map: MmapRaw,
@@ -87,7 +87,7 @@ impl Mapping {
         })
     }
 
-    /// Length in bytes, that of the dmabuf.
+    /// Length of the dmabuf in bytes.
     #[expect(
         clippy::len_without_is_empty,
         reason = "the kernel makes no empty dmabuf"
@@ -103,6 +103,8 @@ impl Mapping {
     /// # Errors
     /// [`Error::Begin`] if the exporter refuses, [`Error::ReadOnly`] for a writing access to a
     /// mapping made with [`Protection::Read`].
+    #[doc(alias = "DMA_BUF_IOCTL_SYNC")]
+    #[doc(alias = "DMA_BUF_SYNC_START")]
     pub fn begin_access(&self, access: Access) -> Result<CpuAccess<'_>, Error> {
         if access.writes() && self.protection == Protection::Read {
             return Err(Error::ReadOnly);
@@ -115,10 +117,10 @@ impl Mapping {
         })
     }
 
-    /// Does beforehand what the first access costs: begins one, reads a byte, and ends it. A
-    /// udmabuf maps all of its pages at the first touch of any (`udmabuf_vm_fault`) and makes its
-    /// table of pages at the first access (`begin_cpu_udmabuf`): of 64 MiB some 15 million
-    /// instructions, which would otherwise fall to the first frag.
+    /// Prepares for the first access: begins one, reads a byte, and ends it. A udmabuf maps all of
+    /// its pages at the first touch of one (`udmabuf_vm_fault`) and makes its page table at the
+    /// first access (`begin_cpu_udmabuf`): some 15 million instructions for 64 MiB, which would
+    /// otherwise delay the first frag.
     ///
     /// # Errors
     /// As [`Mapping::begin_access`] and [`CpuAccess::end`].
@@ -131,7 +133,7 @@ impl Mapping {
         access.end()
     }
 
-    /// The address of `len` bytes at `offset`, if they lie inside.
+    /// Address of `len` bytes at `offset`, if they are in the mapping.
     #[inline]
     fn at(&self, offset: u64, len: usize) -> Result<*mut u8, Error> {
         let size = self.len();
@@ -143,8 +145,8 @@ impl Mapping {
     }
 }
 
-/// The time between begin and end of an access by the CPU. End it with [`CpuAccess::end`]; a drop
-/// ends it too, but can only log a refusal.
+/// An access by the CPU, from its begin to its end. End it with [`CpuAccess::end`]; dropping it
+/// ends it, too, but can only log an error.
 #[derive(Debug)]
 #[must_use = "an access that is dropped at once covers no copy"]
 pub struct CpuAccess<'a> {
@@ -165,7 +167,7 @@ impl CpuAccess<'_> {
 
     /// Copies `out.len()` bytes from byte `offset` of the buffer.
     ///
-    /// Where a device writes at the same time, which of its bytes are seen is not defined.
+    /// If a device writes at the same time, which of its bytes are read is not defined.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`], with nothing copied; [`Error::WriteOnly`].
@@ -180,8 +182,8 @@ impl CpuAccess<'_> {
 
     /// Copies `bytes` to byte `offset` of the buffer.
     ///
-    /// An access may be shared to read by it. To write, it must be held alone, so that no other thread
-    /// reads or writes by it at the same time:
+    /// Reading takes a shared access. Writing takes an exclusive one, so that no other thread reads
+    /// or writes with it at the same time:
     ///
     /// ```compile_fail,E0596
     /// fn shared(access: &dmabuf::CpuAccess<'_>) {
@@ -189,8 +191,8 @@ impl CpuAccess<'_> {
     /// }
     /// ```
     ///
-    /// Several accesses to one buffer are like several devices: who writes the same bytes at the same
-    /// time is for their owners to settle, and which of them are seen is not defined.
+    /// Several accesses to one buffer are like several devices: if two write the same bytes at the
+    /// same time, which of them are seen is not defined.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`], with nothing copied; [`Error::ReadOnly`].
@@ -207,8 +209,8 @@ impl CpuAccess<'_> {
         Ok(())
     }
 
-    /// Are the bytes at `offset` those of `expected`? Compares in place, at memory speed, by the C
-    /// library's `memcmp`. Where a device writes at the same time, the answer may be either.
+    /// Whether the bytes at `offset` equal `expected`. Compares in place, at memory speed, with the
+    /// C library's `memcmp`. If a device writes at the same time, the answer may be either.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`], [`Error::WriteOnly`].
@@ -221,9 +223,9 @@ impl CpuAccess<'_> {
         Ok(order == 0)
     }
 
-    /// Has the processor fetch the first bytes at `offset` into its caches, for a reader that comes
-    /// there next: its own prefetcher stops at the end of each page. Does nothing outside of the
-    /// buffer, and on processors other than x86-64.
+    /// Prefetches the first bytes at `offset` into the processor's caches: its own prefetcher stops
+    /// at the end of each page. Does nothing outside of the buffer, and on processors other than
+    /// x86-64.
     #[inline]
     pub fn prefetch(&self, offset: u64) {
         #[cfg(target_arch = "x86_64")]
@@ -239,8 +241,8 @@ impl CpuAccess<'_> {
         let _ = offset;
     }
 
-    /// Hands `len` bytes at `offset` to `visit`, in order, in pieces of up to 4 KiB copied to the
-    /// stack: for a reader that wants a slice and need not keep it.
+    /// Passes `len` bytes at `offset` to `visit`, in order, in pieces of up to 4 KiB that are
+    /// copied to the stack.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`], before the first piece; [`Error::WriteOnly`].
@@ -271,7 +273,9 @@ impl CpuAccess<'_> {
     /// Ends the access: `DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_END` (`dma_buf_end_cpu_access`).
     ///
     /// # Errors
-    /// [`Error::End`]; the access is over all the same.
+    /// [`Error::End`]; the access has ended even then.
+    #[doc(alias = "DMA_BUF_IOCTL_SYNC")]
+    #[doc(alias = "DMA_BUF_SYNC_END")]
     pub fn end(mut self) -> Result<(), Error> {
         self.close()
     }
@@ -305,8 +309,8 @@ mod tests {
     use super::*;
     use std::fs::OpenOptions;
 
-    /// A mapping of a plain file, whose accesses are begun without asking the kernel: the copies
-    /// are the same.
+    /// Maps a plain file, whose accesses begin without a call to the kernel. The copies are the
+    /// same.
     fn mapping(len: u64, protection: Protection) -> Mapping {
         let path =
             std::env::temp_dir().join(format!("dmabuf-map-{:?}", std::thread::current().id()));

@@ -1,4 +1,4 @@
-//! The two system calls a dmabuf's fd understands: `DMA_BUF_IOCTL_SYNC` and `lseek`.
+//! System calls on a dmabuf's fd: `DMA_BUF_IOCTL_SYNC` and `lseek`.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -32,8 +32,9 @@ fn sync_once(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     }
 }
 
-/// Waiting for a fence may be interrupted, and drivers may ask to be called again
-/// (`Documentation/driver-api/dma-buf.rst`: restart on `EAGAIN` and `EINTR`).
+/// Calls `DMA_BUF_IOCTL_SYNC` until it is not interrupted: waiting for a fence may be, and drivers
+/// may ask to be called again (`Documentation/driver-api/dma-buf.rst`: restart on `EAGAIN` and
+/// `EINTR`).
 fn sync(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     loop {
         match sync_once(fd, flags) {
@@ -43,12 +44,13 @@ fn sync(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     }
 }
 
-/// `dma_buf_begin_cpu_access`; `direction` of [`SYNC_READ`] and [`SYNC_WRITE`].
+/// Begins an access (`dma_buf_begin_cpu_access`); `direction` consists of [`SYNC_READ`] and
+/// [`SYNC_WRITE`].
 pub(crate) fn begin(fd: BorrowedFd<'_>, direction: u64) -> io::Result<()> {
     sync(fd, direction | SYNC_START)
 }
 
-/// `dma_buf_end_cpu_access`, with the direction of the begin.
+/// Ends an access (`dma_buf_end_cpu_access`), with the direction of its begin.
 pub(crate) fn end(fd: BorrowedFd<'_>, direction: u64) -> io::Result<()> {
     sync(fd, direction | SYNC_END)
 }
@@ -59,10 +61,10 @@ fn lseek(fd: BorrowedFd<'_>, offset: libc::off64_t, whence: libc::c_int) -> io::
     u64::try_from(at).map_err(|_| io::Error::last_os_error())
 }
 
-/// Is this a dmabuf, and how long is it?
+/// Checks that an fd is a dmabuf, and returns its length.
 ///
-/// Neither probe has an effect on a dmabuf: `dma_buf_ioctl` answers flags outside its mask with
-/// `EINVAL` where another file answers `ENOTTY`, and `dma_buf_llseek` refuses every offset but 0.
+/// Neither call changes a dmabuf: `dma_buf_ioctl` refuses flags outside its mask with `EINVAL`
+/// where another file returns `ENOTTY`, and `dma_buf_llseek` refuses every offset but 0.
 pub(crate) fn probe(fd: BorrowedFd<'_>) -> Result<u64, Error> {
     let is = |outcome: Option<io::Error>, errno| {
         outcome.is_some_and(|error| error.raw_os_error() == Some(errno))

@@ -1,24 +1,26 @@
-//! How much memory a buffer may take, before the kernel kills processes to find more.
+//! Memory that a buffer may take before the kernel kills processes to find more.
 
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Memory that can be taken without swapping, and what limits it.
+/// Memory that can be allocated without swapping, and what limits it.
 ///
-/// The pages of a udmabuf are pinned: they are taken one after the other, with the kernel's killer
-/// of processes behind each, and never swapped out.
+/// The pages of a udmabuf are pinned: they are allocated one by one, each allocation may call the
+/// OOM killer, and they are never swapped out.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Available {
-    /// Bytes.
+    /// Number of bytes.
     pub bytes: u64,
-    /// The control group whose `memory.max` leaves no more, if it is not the machine.
+    /// Control group whose `memory.max` is the limit; `None` if the limit is the machine's memory.
     pub cgroup: Option<PathBuf>,
 }
 
 impl Available {
-    /// That of the machine: `MemAvailable` of `/proc/meminfo`, if the kernel says.
+    /// Available memory of the machine: `MemAvailable` of `/proc/meminfo`; `None` if the kernel
+    /// does not report it.
+    #[doc(alias = "MemAvailable")]
     pub fn on_machine() -> Option<Self> {
         let bytes = mem_available(&fs::read_to_string("/proc/meminfo").ok()?)?;
         Some(Self {
@@ -27,8 +29,9 @@ impl Available {
         })
     }
 
-    /// That of this process: of the machine, or of one of its control groups (version 2), whichever
-    /// has less.
+    /// Available memory of this process: that of the machine, or of one of its control groups
+    /// (version 2), whichever is less.
+    #[doc(alias = "memory.max")]
     pub fn to_process() -> Option<Self> {
         let membership = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let cgroup = in_cgroups(Path::new("/sys/fs/cgroup"), &membership);
@@ -36,18 +39,18 @@ impl Available {
         all.min_by_key(|available| available.bytes)
     }
 
-    /// Whether there is room for `len` bytes, and a sixteenth to spare: sockets and page tables need
-    /// some, too.
+    /// Whether `len` bytes are available, with a sixteenth left for sockets and page tables.
     pub fn holds(&self, len: u64) -> bool {
         len <= self.bytes - self.bytes / 16
     }
 
-    /// How long each of `count` buffers may be so that half of the memory is left: a round number of MiB,
-    /// which does not change with every page that is allocated elsewhere; at least 1.
+    /// Recommended length in bytes of each of `count` buffers, so that half of the memory is left:
+    /// a round number of MiB, at least 1, which does not change with every page that is allocated
+    /// elsewhere.
     pub fn advice(&self, count: u64) -> u64 {
         const MIB: u64 = 1 << 20;
         let most = (self.bytes / 2 / count.max(1) / MIB).max(1);
-        // Its first three bits.
+        // Round down to three significant bits.
         let rest = most.ilog2().saturating_sub(2);
         (most >> rest << rest) * MIB
     }
@@ -74,7 +77,8 @@ fn mem_available(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// The least that a control group of `membership` (`/proc/self/cgroup`) or one above it leaves.
+/// Least available memory of the control groups in `membership` (`/proc/self/cgroup`) and those
+/// above them.
 fn in_cgroups(root: &Path, membership: &str) -> Option<Available> {
     let path = membership
         .lines()
@@ -91,8 +95,8 @@ fn in_cgroups(root: &Path, membership: &str) -> Option<Available> {
         .min_by_key(|available| available.bytes)
 }
 
-/// `memory.max` without what is used, but with what would be reclaimed first: the page cache and
-/// slabs that can shrink. `None` without a limit.
+/// Available memory of a control group: `memory.max` less what is used, plus what would be
+/// reclaimed first, the page cache and slabs that can shrink. `None` without a limit.
 fn in_cgroup(group: &Path) -> Option<u64> {
     let read = |file| fs::read_to_string(group.join(file)).ok();
     let max: u64 = read("memory.max")?.trim().parse().ok()?;
@@ -134,7 +138,7 @@ mod tests {
             fs::write(group.join("memory.stat"), "anon 7\nactive_file 1000\n").unwrap();
             group
         };
-        // The root of the hierarchy has no such files.
+        // The root of the hierarchy does not have these files.
         let outer = group("outer", "100000\n", "31000\n");
         group("outer/inner", "max\n", "20000\n");
         let found = |membership| in_cgroups(&root, membership);

@@ -1,13 +1,12 @@
-//! Why a udmabuf could not be made, and what would help.
+//! Errors of making a udmabuf, and their remedies.
 
 use std::io;
 
 use crate::HugePage;
 use crate::available::Available;
-use crate::free::{self, Reserved, SIZE_LIMIT_MB};
+use crate::reserved::{self, ReservedHugepages, SIZE_LIMIT_MB};
 
-/// Why a udmabuf could not be made. The kernel's words are the source; [`Error::remedy`] says what
-/// would help.
+/// Error of making a udmabuf. The kernel's words are the source; [`Error::remedy`] is the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,58 +16,59 @@ pub enum Error {
     /// The length is not a multiple of the page size (`udmabuf_create`: `EINVAL`).
     #[error("udmabuf of {len} bytes: not a multiple of the {page} byte page")]
     Unaligned {
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// Bytes in a page of the kind asked for.
+        /// Size in bytes of the requested pages.
         page: u64,
     },
     /// `/dev/udmabuf` could not be opened.
     #[error("open /dev/udmabuf")]
     Open {
-        /// What `open` answered.
+        /// Error of `open`.
         #[source]
         source: io::Error,
     },
-    /// More than there is to take; the kernel would kill processes to find it. Nothing was made.
+    /// Less memory is available than requested. The kernel would kill processes to find it, so
+    /// nothing was allocated.
     #[error("{len} bytes of memory, of which {available}")]
     Available {
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// Those that there are.
+        /// Available memory.
         available: Available,
     },
-    /// The kernel has no memory, or no hugepage, for it.
+    /// The kernel has not enough memory, or not enough hugepages.
     #[error("udmabuf of {len} bytes{}", of_pages(*.hugepages))]
     Memory {
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// The pages asked for.
+        /// Requested pages.
         hugepages: HugePage,
-        /// What the kernel answered.
+        /// Error of the kernel.
         #[source]
         source: io::Error,
     },
-    /// Over the module's limit on one buffer, its parameter `size_limit_mb`.
+    /// The length is above the module's limit on one buffer, its parameter `size_limit_mb`.
     #[error("udmabuf of {len} bytes: over the size_limit_mb of {limit_mb}")]
     TooLarge {
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// The limit in MiB.
+        /// Limit in MiB.
         limit_mb: u64,
-        /// What `UDMABUF_CREATE` answered: `EINVAL`.
+        /// Error of `UDMABUF_CREATE`: `EINVAL`.
         #[source]
         source: io::Error,
     },
     /// `UDMABUF_CREATE` failed for another reason.
     #[error("UDMABUF_CREATE of {len} bytes")]
     Create {
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// What the ioctl answered.
+        /// Error of the ioctl.
         #[source]
         source: io::Error,
     },
-    /// The kernel made a buffer that could not be asked for its length.
+    /// The length of the new buffer could not be read.
     #[error(transparent)]
     Dmabuf(#[from] dmabuf::Error),
 }
@@ -94,10 +94,11 @@ impl Error {
         }
     }
 
-    /// `udmabuf_create` answers `EINVAL` for a buffer over the limit, and `memfd_pin_folios` fails
-    /// with `ENOMEM` (`EINVAL` where not even the first page was had) for want of pages.
+    /// Error of `UDMABUF_CREATE`. `udmabuf_create` fails with `EINVAL` for a buffer above the
+    /// limit; `memfd_pin_folios` fails for lack of pages with `ENOMEM`, or with `EINVAL` if not
+    /// even the first page could be allocated.
     pub(crate) fn create(len: u64, hugepages: HugePage, source: io::Error) -> Self {
-        let limit = free::size_limit().filter(|limit| len > *limit);
+        let limit = reserved::size_limit().filter(|limit| len > *limit);
         match (source.raw_os_error(), limit) {
             (Some(libc::EINVAL), Some(limit)) => Error::TooLarge {
                 len,
@@ -120,7 +121,7 @@ impl Error {
         }
     }
 
-    /// What would help, in one line, where that is known: for a tool to print below the error.
+    /// Remedy in one line, where it is known.
     pub fn remedy(&self) -> Option<String> {
         match self {
             Error::Empty => Some("ask for at least one page".to_owned()),
@@ -166,7 +167,7 @@ fn memory_remedy(len: u64, hugepages: HugePage, source: &io::Error) -> Option<St
         return short.then(|| "ask for less memory".to_owned());
     }
     let want = len / hugepages.bytes();
-    let Some(pages) = Reserved::of(hugepages) else {
+    let Some(pages) = ReservedHugepages::of(hugepages) else {
         return Some(
             "this machine has no hugepages of that size: take the other, or none".to_owned(),
         );
@@ -175,7 +176,10 @@ fn memory_remedy(len: u64, hugepages: HugePage, source: &io::Error) -> Option<St
     let total = reserved + want.saturating_sub(free);
     let how = match hugepages {
         HugePage::Mb2 => format!("sysctl vm.nr_hugepages={total}"),
-        _ => format!("echo {total} > {}/nr_hugepages", free::directory(hugepages)),
+        _ => format!(
+            "echo {total} > {}/nr_hugepages",
+            reserved::directory(hugepages)
+        ),
     };
     Some(format!(
         "{free} of {reserved} reserved hugepages are free, {want} needed: {how}"

@@ -1,9 +1,9 @@
-//! Makes a dmabuf out of a memfd, of plain pages or of hugepages.
+//! Dmabufs of the machine's own memory: a memfd, of plain pages or of hugepages.
 //!
-//! The steps are those that `check_memfd_seals` and `udmabuf_create`
-//! (`drivers/dma-buf/udmabuf.c`) ask for: a memfd that may be sealed, sized, sealed against
-//! shrinking and not against writing, then `UDMABUF_CREATE` on `/dev/udmabuf`. The memory is pinned
-//! from then on, and the memfd is closed.
+//! The steps are those that `check_memfd_seals` and `udmabuf_create` (`drivers/dma-buf/udmabuf.c`)
+//! require: create a memfd that may be sealed, size it, seal it against shrinking but not against
+//! writing, then call `UDMABUF_CREATE` on `/dev/udmabuf`. From then on the memory is pinned, and
+//! the memfd is closed.
 //!
 //! ```no_run
 //! use dmabuf::Dmabuf;
@@ -16,18 +16,18 @@
 //! ```
 //!
 //! # What it costs
-//! `udmabuf_create` has each page allocated, one by one, and each is cleared twice where the kernel
-//! clears at allocation (`init_on_alloc`), as distributions' kernels do: once there, and once by
-//! `shmem_get_folio_gfp`. In instructions of a 7.3 kernel, 64 MiB take 244 million out of plain
-//! pages, 146 million out of [transparent](HugePage::Transparent) hugepages and 68 million out of
-//! [reserved](HugePage::Mb2) ones, 67 of which clear them; on a binding larger pages save as much again. So
-//! unless told otherwise a [`Builder`] takes the largest that are to be had. `fallocate` would be
-//! cheap as well, but leaves pages uncleared, which `memfd_pin_folios` then hands out as they are.
+//! `udmabuf_create` allocates the pages one by one. Each is cleared twice where the kernel clears
+//! at allocation (`init_on_alloc`), as distributions' kernels do: once there, and once by
+//! `shmem_get_folio_gfp`. In instructions of a 7.3 kernel, 64 MiB take 244 million with plain
+//! pages, 146 million with [transparent](HugePage::Transparent) hugepages and 68 million with
+//! [reserved](HugePage::Mb2) ones, 67 of which clear them; binding saves as much again with larger
+//! pages. So by default a [`Builder`] takes the largest pages that are available. `fallocate` would
+//! be cheap, too, but leaves pages uncleared, which `memfd_pin_folios` then hands out as they are.
 #![deny(unsafe_code)]
 
 mod available;
 mod error;
-mod free;
+mod reserved;
 mod sys;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,27 +37,30 @@ use dmabuf::{Dmabuf, DmabufFd};
 pub use available::Available;
 pub use error::Error;
 
-/// The pages a udmabuf is made of. Larger pages mean fewer entries in its sg table, which a NIC
-/// refills from faster, and which `rx-page-size` on `bind-rx` asks for.
+/// Kind of pages that a udmabuf consists of. Larger pages make fewer entries in its sg table, from
+/// which a NIC refills faster; `rx-page-size` on `bind-rx` requires them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum HugePage {
     /// Ordinary pages.
     #[default]
     None,
-    /// Transparent hugepages of 2 MiB, which nobody need have reserved: as many as the kernel finds
-    /// free memory for, whatever `shmem_enabled` says short of `deny` (`MADV_COLLAPSE`, Linux 6.1);
-    /// ordinary pages for the rest.
+    /// Transparent hugepages of 2 MiB, which need not be reserved. The kernel makes as many as it
+    /// finds free memory for, unless `shmem_enabled` is `deny` (`MADV_COLLAPSE`, Linux 6.1); the
+    /// rest are ordinary pages.
+    #[doc(alias = "MADV_COLLAPSE")]
     Transparent,
-    /// Hugepages of 2 MiB (`MFD_HUGE_2MB`), out of those reserved.
+    /// ReservedHugepages hugepages of 2 MiB (`MFD_HUGE_2MB`).
+    #[doc(alias = "MFD_HUGE_2MB")]
     Mb2,
-    /// Hugepages of 1 GiB (`MFD_HUGE_1GB`), out of those reserved.
+    /// ReservedHugepages hugepages of 1 GiB (`MFD_HUGE_1GB`).
+    #[doc(alias = "MFD_HUGE_1GB")]
     Gb1,
 }
 
 impl HugePage {
-    /// What the length of a udmabuf of such pages is a multiple of, in bytes: the size of one, and
-    /// of an ordinary one where those stand in for the [transparent](Self::Transparent).
+    /// Unit in bytes of the length of a udmabuf of such pages: the size of a page, and of an
+    /// ordinary page where those complete [transparent](Self::Transparent) ones.
     pub fn bytes(self) -> u64 {
         match self {
             HugePage::None | HugePage::Transparent => sys::page_size(),
@@ -67,7 +70,7 @@ impl HugePage {
     }
 }
 
-/// How to make a [`Udmabuf`]; see [`Udmabuf::builder`].
+/// Parameters of a new [`Udmabuf`]; see [`Udmabuf::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "a builder makes nothing until build() is called"]
 pub struct Builder {
@@ -76,8 +79,8 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Which pages to take, rather than the largest that are to be had: [`HugePage::Mb2`] where
-    /// enough of them are reserved and free, [`HugePage::Transparent`] ones else.
+    /// Sets the kind of pages. By default they are the largest available: [`HugePage::Mb2`] where
+    /// enough of them are reserved and free, otherwise [`HugePage::Transparent`].
     pub fn hugepages(mut self, hugepages: HugePage) -> Self {
         self.hugepages = Some(hugepages);
         self
@@ -86,8 +89,11 @@ impl Builder {
     /// Allocates the memory and makes the dmabuf.
     ///
     /// # Errors
-    /// [`Error`] names the step; [`Error::remedy`] says what would help, where that is known. That
-    /// there are no hugepages is an error only for who asked for them.
+    /// [`Error`] names the step; [`Error::remedy`] is the remedy, where it is known. A lack of
+    /// hugepages is an error only if they were requested.
+    #[doc(alias = "UDMABUF_CREATE")]
+    #[doc(alias = "MFD_ALLOW_SEALING")]
+    #[doc(alias = "F_SEAL_SHRINK")]
     pub fn build(&self) -> Result<Udmabuf, Error> {
         let page = self.hugepages.unwrap_or_default().bytes();
         if self.len == 0 {
@@ -103,9 +109,9 @@ impl Builder {
             check_available(self.len, self.hugepages)?;
             return self.build_of(hugepages);
         }
-        if free::suffice(HugePage::Mb2, self.len) {
+        if reserved::suffice(HugePage::Mb2, self.len) {
             match self.build_of(HugePage::Mb2) {
-                // Somebody else was faster.
+                // Another process took the hugepages first.
                 Err(Error::Memory { .. }) => {}
                 done => return done,
             }
@@ -121,7 +127,7 @@ impl Builder {
             sys::memfd(hugepages).map_err(|source| Error::memory(self.len, hugepages, source))?;
         sys::size_and_seal(&memory, self.len)
             .map_err(|source| Error::memory(self.len, hugepages, source))?;
-        // Over the limit nothing is made: no page is worth to be touched.
+        // Above the limit the kernel refuses, so no page is touched.
         let untouched = size_limit().is_some_and(|limit| self.len > limit);
         if hugepages == HugePage::Transparent
             && (untouched || sys::collapse(&memory, self.len).is_err())
@@ -137,25 +143,26 @@ impl Builder {
     }
 }
 
-/// The most bytes that the module lets one udmabuf have (`size_limit_mb`), if it has a limit: 64 MiB
-/// up to Linux 7.2, none from 7.3 on.
+/// The module's limit on one udmabuf in bytes (`size_limit_mb`), if it has a limit: 64 MiB up to
+/// Linux 7.2, none from 7.3 on.
+#[doc(alias = "size_limit_mb")]
 pub fn size_limit() -> Option<u64> {
-    free::size_limit()
+    reserved::size_limit()
 }
 
-/// Whether there is memory for a udmabuf of `len` bytes, before a page of it is taken: for several,
-/// ask with the sum of their lengths. [`Builder::build`] asks by itself. Hugepages that are reserved
-/// and free count as had; where a kernel doesn't say how much memory it has, all is well.
+/// Checks that memory is available for a udmabuf of `len` bytes, or for several with this sum of
+/// lengths, before a page is allocated. [`Builder::build`] checks by itself. ReservedHugepages hugepages
+/// that are free count as available. Succeeds where a kernel does not report its memory.
 ///
 /// # Errors
 /// [`Error::Available`].
 pub fn check_available(len: u64, hugepages: Option<HugePage>) -> Result<(), Error> {
     let missing = match hugepages {
-        // As `Builder::build` chooses.
-        None if free::suffice(HugePage::Mb2, len) => 0,
+        // The choice of `Builder::build`.
+        None if reserved::suffice(HugePage::Mb2, len) => 0,
         None | Some(HugePage::None | HugePage::Transparent) => len,
-        // To be reserved yet, if at all.
-        Some(reserved) => len.saturating_sub(free::bytes(reserved)),
+        // The missing ones would have to be reserved first.
+        Some(pages) => len.saturating_sub(reserved::bytes(pages)),
     };
     match Available::to_process() {
         Some(available) if !available.holds(missing) => Err(Error::Available { len, available }),
@@ -163,8 +170,9 @@ pub fn check_available(len: u64, hugepages: Option<HugePage>) -> Result<(), Erro
     }
 }
 
-/// A dmabuf of this machine's own memory. Dropped, its pages go back once the last binding, mapping
-/// and duplicate of its fd has gone.
+/// A dmabuf of this machine's own memory. After it is dropped, its pages are freed with the last
+/// binding, mapping and duplicate of its fd.
+#[doc(alias = "UDMABUF_CREATE")]
 #[derive(Debug)]
 pub struct Udmabuf {
     fd: DmabufFd,
@@ -172,7 +180,7 @@ pub struct Udmabuf {
 }
 
 impl Udmabuf {
-    /// Begins a udmabuf of `len` bytes: not 0, and a multiple of the page size.
+    /// Creates a builder of a udmabuf of `len` bytes: not 0, and a multiple of the page size.
     pub fn builder(len: u64) -> Builder {
         Builder {
             len,
@@ -180,8 +188,8 @@ impl Udmabuf {
         }
     }
 
-    /// The pages it is made of: [`HugePage::Transparent`] if all that can be are such, which is all
-    /// but what a length leaves that is no multiple of 2 MiB.
+    /// Kind of pages that the udmabuf consists of: [`HugePage::Transparent`] if all pages are that
+    /// can be, which is all but the rest of a length that is not a multiple of 2 MiB.
     pub fn hugepages(&self) -> HugePage {
         self.hugepages
     }

@@ -1,4 +1,4 @@
-//! The system calls that make a udmabuf.
+//! System calls that make a udmabuf.
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -29,13 +29,13 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(bytes).unwrap_or(4096)
 }
 
-/// For reading: the ioctl wants no more.
+/// Opens `/dev/udmabuf` for reading, which is enough for the ioctl.
 pub(crate) fn open_device() -> io::Result<File> {
     File::open("/dev/udmabuf")
 }
 
-/// A memfd that may be sealed. `MFD_NOEXEC_SEAL` allows sealing too and spares the kernel's
-/// warning about memfds that leave the question of execution open.
+/// Creates a memfd that may be sealed. `MFD_NOEXEC_SEAL` allows sealing, too, and avoids the
+/// kernel's warning about memfds that leave the question of execution open.
 pub(crate) fn memfd(hugepages: HugePage) -> io::Result<File> {
     let huge = match hugepages {
         HugePage::None | HugePage::Transparent => 0,
@@ -48,7 +48,8 @@ pub(crate) fn memfd(hugepages: HugePage) -> io::Result<File> {
     own(fd).map(File::from)
 }
 
-/// `check_memfd_seals` wants F_SEAL_SHRINK, and neither F_SEAL_WRITE nor F_SEAL_FUTURE_WRITE.
+/// Sizes and seals a memfd: `check_memfd_seals` requires F_SEAL_SHRINK, and neither F_SEAL_WRITE
+/// nor F_SEAL_FUTURE_WRITE.
 pub(crate) fn size_and_seal(memory: &File, len: u64) -> io::Result<()> {
     let len = i64::try_from(len).map_err(|_| io::Error::from_raw_os_error(libc::EFBIG))?;
     // SAFETY: `ftruncate64` takes no pointers.
@@ -64,10 +65,11 @@ pub(crate) fn size_and_seal(memory: &File, len: u64) -> io::Result<()> {
     }
 }
 
-/// Has the memory consist of transparent hugepages, as far as `len` holds whole ones.
+/// Turns the memory into transparent hugepages, as far as `len` holds whole ones.
 ///
-/// `MADV_COLLAPSE` (`madvise_collapse`) wants them mapped, at an address that is a multiple of their
-/// size, and each to hold something already, as it makes none out of nothing. A page table is not needed for that.
+/// `MADV_COLLAPSE` (`madvise_collapse`) requires that the memory is mapped at an address that is a
+/// multiple of the hugepage size, and that each hugepage holds a page already. A page table is not
+/// needed.
 pub(crate) fn collapse(memory: &File, len: u64) -> io::Result<()> {
     let huge = HugePage::Mb2.bytes();
     let whole = len - len % huge;
@@ -82,7 +84,7 @@ pub(crate) fn collapse(memory: &File, len: u64) -> io::Result<()> {
     area.collapse(memory.as_fd(), (whole as usize, huge as usize))
 }
 
-/// Addresses that nothing else uses, until it is dropped.
+/// A range of addresses that is reserved until it is dropped.
 struct Area {
     start: *mut libc::c_void,
     len: usize,
@@ -99,7 +101,7 @@ impl Area {
         Ok(Self { start, len })
     }
 
-    /// Maps `whole` bytes of `memory` at the first multiple of `huge`, and has them collapsed.
+    /// Maps `whole` bytes of `memory` at the first multiple of `huge`, and collapses them.
     fn collapse(&self, memory: BorrowedFd<'_>, (whole, huge): (usize, usize)) -> io::Result<()> {
         let pad = self.start.addr().next_multiple_of(huge) - self.start.addr();
         assert!(pad + whole <= self.len, "the area has a hugepage to spare");
@@ -128,7 +130,7 @@ impl Drop for Area {
     }
 }
 
-/// `udmabuf_ioctl_create`.
+/// Calls `UDMABUF_CREATE` (`udmabuf_ioctl_create`).
 pub(crate) fn create(
     device: BorrowedFd<'_>,
     memory: BorrowedFd<'_>,

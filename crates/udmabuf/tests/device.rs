@@ -1,5 +1,5 @@
-//! What can be told of `/dev/udmabuf` on any machine. What becomes of the buffers the selftests see to,
-//! where the device is sure to be there.
+//! Tests of `/dev/udmabuf` that hold on any machine. The selftests test the buffers, where the
+//! device is sure to exist.
 
 use std::fs;
 use std::os::fd::OwnedFd;
@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use dmabuf::{Dmabuf, DmabufFd};
 use udmabuf::{Error, Udmabuf};
 
-/// Whether there is a buffer is decided by the device, and the device is named where it is not.
+/// A buffer is made, or the error names the device.
 #[test]
 fn a_buffer_where_the_device_can_be_opened() {
     let device = fs::OpenOptions::new()
