@@ -1,12 +1,13 @@
-//! The helper behind `--memory socket:PATH`: listens on a Unix socket and passes each process that
-//! connects a dmabuf of its own.
+//! A helper for `--memory socket:PATH`: listens on a Unix socket and passes a new dmabuf to each
+//! process that connects.
 //!
 //! ```text
 //! pass heap:system 67108864 /run/memory.sock &
 //! devmem-tcp recv --memory socket:/run/memory.sock …
 //! ```
 //!
-//! Who may write to the socket's file may have memory: mind its directory's permissions.
+//! Any process that may write to the socket's file can take memory, so restrict the permissions of
+//! its directory.
 
 use std::env;
 use std::error::Error;
@@ -24,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let listener = UnixListener::bind_addr(&socket.address()?)?;
     for stream in listener.incoming() {
         let memory = AnyMemory::make(&choice, Some(len), None)?;
-        // One that goes away early is no reason to refuse the next.
+        // A client that disconnects early must not end the helper.
         if let Err(error) = stream.and_then(|stream| passed::pass(&stream, &memory)) {
             eprintln!("pass: {error}");
         }

@@ -1,4 +1,4 @@
-//! Memory, whatever its kind.
+//! Memory of any kind.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -12,55 +12,55 @@ use crate::drm::Dumb;
 use crate::heap::Heap;
 use crate::{Choice, drm, heap, passed};
 
-/// Bytes of memory that is made where nobody says how many.
+/// Default length of memory in bytes.
 pub const DEFAULT_LEN: u64 = 64 << 20;
 
-/// A dmabuf of any kind. Dropped, its memory goes back once the last binding, mapping and fd of it
-/// has gone.
+/// A dmabuf of any kind. After it is dropped, its memory is freed with the last binding, mapping
+/// and fd of it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AnyMemory {
-    /// This machine's own memory.
+    /// Memory of this machine.
     Udmabuf(Udmabuf),
-    /// A dma-heap's.
+    /// Memory of a dma-heap.
     Heap(Heap),
-    /// A DRM device's.
+    /// Memory of a DRM device.
     Drm(Dumb),
-    /// An NVIDIA GPU's.
+    /// Memory of an NVIDIA GPU.
     Cuda(cuda::Buffer),
-    /// What another process made.
+    /// Memory that another process made.
     Passed(DmabufFd),
 }
 
-/// Why there is no memory; [`Error::remedy`] says what would help.
+/// Error of making memory; [`Error::remedy`] is the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Of `/dev/udmabuf`.
+    /// Error of `/dev/udmabuf`.
     #[error(transparent)]
     Udmabuf(#[from] udmabuf::Error),
-    /// Of a heap.
+    /// Error of a dma-heap.
     #[error(transparent)]
     Heap(#[from] heap::Error),
-    /// Of a DRM device.
+    /// Error of a DRM device.
     #[error(transparent)]
     Drm(#[from] drm::Error),
-    /// Of an NVIDIA GPU.
+    /// Error of an NVIDIA GPU.
     #[error(transparent)]
     Cuda(#[from] cuda::Error),
-    /// Of another process.
+    /// Error of passed memory.
     #[error(transparent)]
     Passed(#[from] passed::Error),
-    /// Pages were asked for of memory that has its own.
-    #[error("{choice}: pages can be chosen of udmabuf only")]
+    /// A kind of pages was requested of memory that has its own.
+    #[error("{choice}: only a udmabuf has a choice of pages")]
     Pages {
-        /// Which memory.
+        /// Requested memory.
         choice: Choice,
     },
 }
 
 impl Error {
-    /// What would help, in one line, where that is known: for a tool to print below the error.
+    /// Remedy in one line, where it is known.
     pub fn remedy(&self) -> Option<String> {
         match self {
             Error::Udmabuf(error) => error.remedy(),
@@ -68,13 +68,13 @@ impl Error {
             Error::Drm(error) => error.remedy(),
             Error::Cuda(error) => error.remedy().map(str::to_owned),
             Error::Passed(error) => error.remedy(),
-            Error::Pages { .. } => Some("leave the pages to it".to_owned()),
+            Error::Pages { .. } => Some("leave out the kind of pages".to_owned()),
         }
     }
 }
 
 impl Error {
-    /// The memory that there is, if it was too little for what was asked.
+    /// Available memory, if less is available than requested.
     pub fn available(&self) -> Option<&Available> {
         match self {
             Error::Udmabuf(udmabuf::Error::Available { available, .. })
@@ -84,12 +84,11 @@ impl Error {
     }
 }
 
-/// Whether there is memory for `count` buffers of `len` bytes, as [`AnyMemory::make`] would make them,
-/// before a page of it is taken. Of memory that isn't this machine's own nothing is known, and all
-/// is well.
+/// Checks that memory is available for `count` buffers of `len` bytes from [`AnyMemory::make`],
+/// before a page is allocated. Succeeds for memory of other devices, whose size is not known.
 ///
 /// # Errors
-/// One that has [`Error::available`].
+/// An error with [`Error::available`].
 pub fn check_available(
     choice: &Choice,
     len: Option<u64>,
@@ -105,14 +104,14 @@ pub fn check_available(
 }
 
 impl AnyMemory {
-    /// Makes the memory, or takes over what was passed.
+    /// Makes the memory, or takes over what is passed.
     ///
-    /// `len` is in bytes, not 0 and a multiple of the page size; [`DEFAULT_LEN`] if it is `None`.
-    /// Memory that was passed has the length that it has: `len` is then the least that will do.
-    /// `pages` are those of a udmabuf, the largest that are to be had if it is `None`.
+    /// `len` is in bytes, not 0 and a multiple of the page size; `None` is [`DEFAULT_LEN`]. Memory
+    /// that is passed has a length already: then `len` is the least that is accepted. `pages` are
+    /// those of a udmabuf; `None` takes the largest available.
     ///
     /// # Errors
-    /// [`Error`] names the step; [`Error::remedy`] says what would help, where that is known.
+    /// [`Error`] names the step; [`Error::remedy`] is the remedy, where it is known.
     pub fn make(choice: &Choice, len: Option<u64>, pages: Option<HugePage>) -> Result<Self, Error> {
         if pages.is_some() && *choice != Choice::Udmabuf {
             return Err(Error::Pages {
@@ -141,17 +140,18 @@ impl AnyMemory {
         })
     }
 
-    /// Whether it is memory that the CPU reads by a mapping, as far as is known before one is tried:
-    /// that of a GPU is not. Of memory that was passed nobody knows; its mapping may fail.
+    /// Whether the CPU reads the memory by a mapping: not that of a GPU. For memory that was passed
+    /// it is not known, and its mapping may fail.
     pub fn on_host(&self) -> bool {
         !matches!(self, AnyMemory::Cuda(_))
     }
 
-    /// What works on payload in this memory, with a region of `destination_len` bytes of its own, 0
-    /// for none, to gather into: the GPU on a GPU's, the processor by a mapping on any other.
+    /// Device that works on payload in this memory, with a region of `destination_len` bytes of its
+    /// own to gather into, 0 for none: the GPU for a GPU's memory, the CPU by a mapping for any
+    /// other.
     ///
     /// # Errors
-    /// [`DeviceError::Memory`] where the processor cannot map it; what the GPU's driver says.
+    /// [`DeviceError::Memory`] where the CPU can't map the memory; those of the GPU's driver.
     pub fn device(&self, destination_len: u64) -> Result<Box<dyn Device>, DeviceError> {
         if let AnyMemory::Cuda(memory) = self {
             let worker = memory.worker(destination_len).map_err(|error| {
@@ -205,7 +205,7 @@ mod tests {
         let error = AnyMemory::make(&choice, None, Some(HugePage::None)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "heap:system: pages can be chosen of udmabuf only"
+            "heap:system: only a udmabuf has a choice of pages"
         );
     }
 }

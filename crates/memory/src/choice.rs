@@ -1,4 +1,4 @@
-//! The word that chooses memory.
+//! Kinds of memory, as they are written on a command line.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -9,55 +9,55 @@ use cuda::Mapping;
 use crate::heap;
 use crate::passed::SocketName;
 
-/// Where memory comes from, as it is written on a command line: `udmabuf`, `heap:NAME`,
-/// `drm:/dev/dri/…`, `cuda`, `cuda:N`, `cuda:N:pcie`, `fd:N`, `socket:PATH`.
+/// Origin of memory, as it is written on a command line: `udmabuf`, `heap:NAME`, `drm:/dev/dri/…`,
+/// `cuda`, `cuda:N`, `cuda:N:pcie`, `fd:N`, `socket:PATH`.
 ///
-/// [`FromStr`] reads it and [`Display`](fmt::Display) writes it.
+/// [`FromStr`] parses it and [`Display`](fmt::Display) writes it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Choice {
-    /// This machine's own memory, by `/dev/udmabuf`.
+    /// Memory of this machine, by `/dev/udmabuf`.
     #[default]
     Udmabuf,
-    /// A heap of `/dev/dma_heap`.
+    /// Heap of `/dev/dma_heap`.
     Heap(heap::Name),
-    /// A dumb buffer of the DRM device with this node.
+    /// Dumb buffer of the DRM device with this node.
     Drm(PathBuf),
-    /// Memory of the GPU with this number, as the CUDA driver counts them, reached that way.
+    /// Memory of the GPU with this number, as the CUDA driver counts them, with this mapping.
     Cuda(u32, Mapping),
-    /// A dmabuf that this process was started with, under this number.
+    /// Dmabuf that this process was started with, as the fd of this number.
     Fd(u32),
-    /// A dmabuf that whoever listens on this Unix socket passes.
+    /// Dmabuf that a helper passes, which listens on this Unix socket.
     Socket(SocketName),
 }
 
 impl Choice {
-    /// Whether the memory exists already, and has the length that it has.
+    /// Whether the memory is passed by another process, and so has a length already.
     pub fn is_passed(&self) -> bool {
         matches!(self, Choice::Fd(_) | Choice::Socket(_))
     }
 }
 
-/// Why a word chooses no memory.
+/// Error of parsing a [`Choice`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseChoiceError {
-    /// It begins with no kind of memory.
+    /// The text does not begin with a kind of memory.
     #[error(
         "{0:?} is none of udmabuf, heap:NAME, drm:/dev/dri/…, cuda, cuda:N, cuda:N:pcie, fd:N, \
          socket:PATH"
     )]
     Kind(String),
-    /// No number, or too large a one.
+    /// Not a number, or too large a one.
     #[error("{0:?} is not the number of {1}")]
     Number(String, &'static str),
-    /// A heap cannot have this name.
+    /// Not a possible name of a heap.
     #[error(transparent)]
     Heap(#[from] heap::NameError),
-    /// A DRM device is named by the path of its node.
+    /// Not the path of a DRM device's node.
     #[error("{0:?} is not the path of a node, as /dev/dri/card0")]
     Node(String),
-    /// A Unix socket cannot have this name.
+    /// Not a possible name of a Unix socket.
     #[error("{0:?} names no Unix socket: a path of 1 to 107 bytes, or @ and an abstract name")]
     Socket(String),
 }
@@ -91,7 +91,7 @@ impl FromStr for Choice {
     }
 }
 
-/// Of decimal digits only: `u32`'s own reading takes a sign, too.
+/// Parses a number of decimal digits only: `u32::from_str` accepts a sign, too.
 fn number(text: &str, most: u32, of: &'static str) -> Result<u32, ParseChoiceError> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|&n| digits && n <= most);

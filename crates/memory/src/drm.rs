@@ -1,9 +1,9 @@
-//! Memory of a DRM device: a dumb buffer (`drivers/gpu/drm/drm_dumb_buffers.c`), made a dmabuf by
-//! PRIME (`drivers/gpu/drm/drm_prime.c`).
+//! Memory of a DRM device: a dumb buffer (`drivers/gpu/drm/drm_dumb_buffers.c`), exported as a
+//! dmabuf by PRIME (`drivers/gpu/drm/drm_prime.c`).
 //!
-//! Dumb buffers are what every display driver has in common, in memory that the device reads by
-//! itself: of a GPU with memory of its own that may be there or in the machine's. They are made on
-//! the primary node (`/dev/dri/cardN`); a render node refuses them (`drm_ioctl_permit`).
+//! Every display driver has dumb buffers, in memory that the device reads by itself: for a GPU with
+//! memory of its own that is its memory or the machine's. They are made on the primary node
+//! (`/dev/dri/cardN`); a render node refuses them (`drm_ioctl_permit`).
 
 use std::fs;
 use std::io;
@@ -15,85 +15,85 @@ use dmabuf::{Dmabuf, DmabufFd};
 use crate::len::{BadLen, check_len};
 use crate::sys::{self, CreateDumb};
 
-/// Where the nodes are.
+/// Folder of the nodes.
 const DIRECTORY: &str = "/dev/dri";
 
-/// Why a DRM device gave no memory; [`Error::remedy`] says what would help.
+/// Error of making memory of a DRM device; [`Error::remedy`] is the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A length that no dumb buffer has.
+    /// Not a possible length of a dumb buffer.
     #[error("drm:{}", .node.display())]
     Len {
-        /// The device's node.
+        /// Node of the device.
         node: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the length.
         #[source]
         source: BadLen,
     },
-    /// Dumb buffers are counted in 32 bits.
+    /// The length does not fit the 32 bits that dumb buffers have for it.
     #[error("drm:{}: {len} bytes: a dumb buffer has less than 4 GiB", .node.display())]
     TooLarge {
-        /// The device's node.
+        /// Node of the device.
         node: PathBuf,
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
     },
     /// The node could not be opened.
     #[error("open {}", .node.display())]
     Open {
-        /// The device's node.
+        /// Node of the device.
         node: PathBuf,
-        /// What `open` answered.
+        /// Error of `open`.
         #[source]
         source: io::Error,
     },
-    /// A node by which the device only renders.
+    /// A render node, which makes no dumb buffers.
     #[error("{} is a render node, which makes no dumb buffers", .node.display())]
     Render {
-        /// The node.
+        /// Render node.
         node: PathBuf,
-        /// The device's primary node, where sysfs knows it.
+        /// Primary node of the device, where sysfs knows it.
         primary: Option<PathBuf>,
     },
-    /// The driver makes none.
+    /// The driver makes no dumb buffers.
     #[error("{}: driver {driver} makes no dumb buffers", .node.display())]
     NoDumb {
-        /// The device's node.
+        /// Node of the device.
         node: PathBuf,
-        /// The driver's name.
+        /// Name of the driver.
         driver: String,
-        /// What `DRM_IOCTL_MODE_CREATE_DUMB` answered.
+        /// Error of `DRM_IOCTL_MODE_CREATE_DUMB`.
         #[source]
         source: io::Error,
     },
     /// `DRM_IOCTL_MODE_CREATE_DUMB` failed.
     #[error("DRM_IOCTL_MODE_CREATE_DUMB of {len} bytes on {}", .node.display())]
     Create {
-        /// The device's node.
+        /// Node of the device.
         node: PathBuf,
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// What the ioctl answered.
+        /// Error of the ioctl.
         #[source]
         source: io::Error,
     },
     /// `DRM_IOCTL_PRIME_HANDLE_TO_FD` failed: the driver does not export its buffers.
     #[error("DRM_IOCTL_PRIME_HANDLE_TO_FD on {}", .node.display())]
     Export {
-        /// The device's node.
+        /// Node of the device.
         node: PathBuf,
-        /// What the ioctl answered.
+        /// Error of the ioctl.
         #[source]
         source: io::Error,
     },
-    /// The device exported a buffer that could not be asked for its length.
+    /// The length of the new buffer could not be read.
     #[error(transparent)]
     Dmabuf(#[from] dmabuf::Error),
 }
 
 impl Error {
-    /// What would help, in one line, where that is known.
+    /// Remedy in one line, where it is known.
     pub fn remedy(&self) -> Option<String> {
         match self {
             Error::Len { source, .. } => source.remedy(),
@@ -145,7 +145,7 @@ fn open_remedy(node: &Path, source: &io::Error) -> Option<String> {
     }
 }
 
-/// The primary nodes of this machine, in the order of their names.
+/// Primary nodes of this machine, sorted by name.
 pub fn primary_nodes() -> Vec<PathBuf> {
     let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
     let primary = |entry: &fs::DirEntry| {
@@ -157,10 +157,11 @@ pub fn primary_nodes() -> Vec<PathBuf> {
     nodes
 }
 
-/// The name of the driver behind a node (`DRM_IOCTL_VERSION`).
+/// Reads the name of the driver behind a node (`DRM_IOCTL_VERSION`).
 ///
 /// # Errors
 /// [`Error::Open`].
+#[doc(alias = "DRM_IOCTL_VERSION")]
 pub fn driver(node: &Path) -> Result<String, Error> {
     Ok(name_of(open(node)?.as_fd()))
 }
@@ -176,19 +177,21 @@ fn name_of(device: BorrowedFd<'_>) -> String {
     sys::drm_driver(device).unwrap_or_else(|_| "unknown".to_owned())
 }
 
-/// A dumb buffer's memory, as a dmabuf. The device's node need not stay open: the dmabuf keeps the
-/// buffer (`drm_gem_dmabuf_export`), and both go together.
+/// A dmabuf of a dumb buffer. The device's node need not stay open: the dmabuf keeps the buffer
+/// (`drm_gem_dmabuf_export`), and both are freed together.
 #[derive(Debug)]
 pub struct Dumb {
     fd: DmabufFd,
 }
 
 impl Dumb {
-    /// Has the device make a buffer of at least `len` bytes: not 0, a multiple of the page size,
-    /// less than 4 GiB. Where the driver's lines are longer than 4 KiB, the buffer is longer, too.
+    /// Makes a buffer of at least `len` bytes: not 0, a multiple of the page size, less than 4 GiB.
+    /// The buffer is longer where the driver's lines are longer than 4 KiB.
     ///
     /// # Errors
-    /// [`Error`] names the step; [`Error::remedy`] says what would help, where that is known.
+    /// [`Error`] names the step; [`Error::remedy`] is the remedy, where it is known.
+    #[doc(alias = "DRM_IOCTL_MODE_CREATE_DUMB")]
+    #[doc(alias = "DRM_IOCTL_PRIME_HANDLE_TO_FD")]
     pub fn create(node: &Path, len: u64) -> Result<Self, Error> {
         let at = || node.to_owned();
         check_len(len).map_err(|source| Error::Len { node: at(), source })?;
@@ -199,14 +202,14 @@ impl Dumb {
             sys::create_dumb(device, shape).map_err(|source| refused(node, device, len, source))?;
         let fd =
             sys::export(device, handle).map_err(|source| Error::Export { node: at(), source })?;
-        // With the node goes its handle, and with that all but the dmabuf.
+        // Closing the node closes the handle, and only the dmabuf is left.
         let fd = DmabufFd::new(fd)?;
         Ok(Self { fd })
     }
 }
 
-/// `drm_ioctl_permit` answers a render node `EACCES`; `drm_mode_create_dumb` says `ENOSYS` where the
-/// driver makes none.
+/// Error of a refused dumb buffer: `drm_ioctl_permit` returns `EACCES` for a render node,
+/// `drm_mode_create_dumb` returns `ENOSYS` where the driver makes none.
 fn refused(node: &Path, device: BorrowedFd<'_>, len: u64, source: io::Error) -> Error {
     let at = || node.to_owned();
     match source.raw_os_error() {
@@ -227,7 +230,7 @@ fn refused(node: &Path, device: BorrowedFd<'_>, len: u64, source: io::Error) -> 
     }
 }
 
-/// The primary node of the device that a render node belongs to: its neighbour in sysfs.
+/// Primary node of the device that a render node belongs to: its neighbour in sysfs.
 fn primary_of(device: BorrowedFd<'_>) -> Option<PathBuf> {
     let (major, minor) = sys::device_number(device)?;
     let nodes = fs::read_dir(format!("/sys/dev/char/{major}:{minor}/device/drm")).ok()?;

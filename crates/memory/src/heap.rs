@@ -1,8 +1,8 @@
 //! Memory of a dma-heap: `/dev/dma_heap/NAME` (`drivers/dma-buf/dma-heap.c`).
 //!
-//! The `system` heap gives ordinary pages, in contiguous runs of up to 1 MiB while memory is not
-//! fragmented; others give what their names say. The pages go back once the last binding, mapping
-//! and fd of the buffer has gone.
+//! The `system` heap has ordinary pages, in contiguous runs of up to 1 MiB while memory is not
+//! fragmented; others have what their names say. The pages are freed with the last binding, mapping
+//! and fd of the buffer.
 
 use std::fmt;
 use std::fs;
@@ -17,14 +17,14 @@ use udmabuf::Available;
 use crate::len::{BadLen, check_len};
 use crate::sys;
 
-/// Where the heaps are.
+/// Folder of the heaps.
 const DIRECTORY: &str = "/dev/dma_heap";
 
-/// The name of a heap: that of a file in `/dev/dma_heap`.
+/// Name of a heap: that of a file in `/dev/dma_heap`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
-/// No file has such a name.
+/// Error of a text that no file can have as its name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not the name of a heap, a file of /dev/dma_heap")]
 pub struct NameError(String);
@@ -42,12 +42,12 @@ impl FromStr for Name {
 }
 
 impl Name {
-    /// The name alone.
+    /// Name without the path.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The heap's node.
+    /// Path of the heap's node.
     pub fn node(&self) -> PathBuf {
         Path::new(DIRECTORY).join(&self.0)
     }
@@ -59,56 +59,56 @@ impl fmt::Display for Name {
     }
 }
 
-/// Why a heap gave no memory; [`Error::remedy`] says what would help.
+/// Error of making memory of a heap; [`Error::remedy`] is the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A length that no buffer has.
+    /// Not a possible length of a buffer.
     #[error("heap:{heap}")]
     Len {
-        /// The heap.
+        /// Name of the heap.
         heap: Name,
-        /// What is wrong with it.
+        /// What is wrong with the length.
         #[source]
         source: BadLen,
     },
     /// The node could not be opened.
     #[error("open /dev/dma_heap/{heap}")]
     Open {
-        /// The heap.
+        /// Name of the heap.
         heap: Name,
-        /// What `open` answered.
+        /// Error of `open`.
         #[source]
         source: io::Error,
     },
-    /// More than the machine has to spare; the kernel would kill processes to find it.
+    /// More memory than the machine has available; the kernel would kill processes to find it.
     #[error("heap:{heap}: {len} bytes of memory, of which {available}")]
     Available {
-        /// The heap.
+        /// Name of the heap.
         heap: Name,
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// Those that there are.
+        /// Available memory.
         available: Available,
     },
     /// `DMA_HEAP_IOCTL_ALLOC` failed (`dma_heap_ioctl_allocate`).
     #[error("DMA_HEAP_IOCTL_ALLOC of {len} bytes from heap {heap}")]
     Allocate {
-        /// The heap.
+        /// Name of the heap.
         heap: Name,
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// What the ioctl answered.
+        /// Error of the ioctl.
         #[source]
         source: io::Error,
     },
-    /// The heap gave a buffer that could not be asked for its length.
+    /// The length of the new buffer could not be read.
     #[error(transparent)]
     Dmabuf(#[from] dmabuf::Error),
 }
 
 impl Error {
-    /// What would help, in one line, where that is known.
+    /// Remedy in one line, where it is known.
     pub fn remedy(&self) -> Option<String> {
         match self {
             Error::Len { source, .. } => source.remedy(),
@@ -144,13 +144,13 @@ fn open_remedy(heap: &Name, source: &io::Error) -> Option<String> {
     }
 }
 
-/// As they are written on a command line.
+/// Formats the names as they are written on a command line.
 fn join(names: &[Name]) -> String {
     let words = names.iter().map(|name| format!("heap:{name}"));
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// The heaps of this machine, in the order of their names; none where there is no `/dev/dma_heap`.
+/// Names of this machine's heaps, sorted; none where `/dev/dma_heap` does not exist.
 pub fn names() -> Vec<Name> {
     let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
     let name = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
@@ -159,13 +159,13 @@ pub fn names() -> Vec<Name> {
     names
 }
 
-/// Whether the machine has `len` bytes to spare, before a page of them is taken: for several buffers,
-/// ask with the sum of their lengths. [`Heap::allocate`] asks by itself.
+/// Checks that the machine has `len` bytes available, for one buffer or the sum of several, before
+/// a page is allocated. [`Heap::allocate`] checks by itself.
 ///
 /// # Errors
 /// [`Error::Available`].
 pub fn check_available(heap: &Name, len: u64) -> Result<(), Error> {
-    // A heap's pages count towards no control group.
+    // The pages of a heap are not accounted to a control group.
     match Available::on_machine() {
         Some(available) if !available.holds(len) => Err(Error::Available {
             heap: heap.clone(),
@@ -176,17 +176,18 @@ pub fn check_available(heap: &Name, len: u64) -> Result<(), Error> {
     }
 }
 
-/// A dmabuf of a heap's memory.
+/// A dmabuf of the memory of a heap.
 #[derive(Debug)]
 pub struct Heap {
     fd: DmabufFd,
 }
 
 impl Heap {
-    /// Has the heap make a dmabuf of `len` bytes: not 0, and a multiple of the page size.
+    /// Allocates a dmabuf of `len` bytes: not 0, and a multiple of the page size.
     ///
     /// # Errors
-    /// [`Error`] names the step; [`Error::remedy`] says what would help, where that is known.
+    /// [`Error`] names the step; [`Error::remedy`] is the remedy, where it is known.
+    #[doc(alias = "DMA_HEAP_IOCTL_ALLOC")]
     pub fn allocate(heap: &Name, len: u64) -> Result<Self, Error> {
         let name = || heap.clone();
         check_len(len).map_err(|source| Error::Len {
@@ -197,7 +198,8 @@ impl Heap {
             heap: name(),
             source,
         })?;
-        // `system_heap_allocate` takes page after page, with the killer of processes behind it.
+        // `system_heap_allocate` allocates page after page, and each allocation may call the OOM
+        // killer.
         check_available(heap, len)?;
         let fd = sys::heap_allocate(node.as_fd(), len).map_err(|source| Error::Allocate {
             heap: name(),

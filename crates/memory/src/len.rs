@@ -1,26 +1,26 @@
-//! Lengths that a dmabuf can have.
+//! Check of the length of a dmabuf.
 
 use crate::sys;
 
-/// A length that no dmabuf has.
+/// Error of a length that no dmabuf can have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadLen {
-    /// None at all.
+    /// The length is 0.
     #[error("a dmabuf of 0 bytes")]
     Empty,
-    /// Parts of a page.
+    /// The length is not a multiple of the page size.
     #[error("{len} bytes: not a multiple of the {page} byte page")]
     Unaligned {
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// Bytes in a page.
+        /// Page size in bytes.
         page: u64,
     },
 }
 
 impl BadLen {
-    /// What would do, in one line.
+    /// Remedy in one line, where it is known.
     pub fn remedy(&self) -> Option<String> {
         match self {
             BadLen::Empty => Some("ask for at least one page".to_owned()),
@@ -32,8 +32,8 @@ impl BadLen {
     }
 }
 
-/// Whether a dmabuf can have so many bytes. Exporters round up by themselves (`PAGE_ALIGN`): who asked
-/// would have another length than he thinks.
+/// Checks that a dmabuf can have `len` bytes. Exporters round up silently (`PAGE_ALIGN`), so that
+/// the buffer would have another length than the caller thinks.
 ///
 /// # Errors
 /// [`BadLen`].

@@ -1,7 +1,7 @@
 //! Device memory of any kind, chosen by a word: udmabuf, dma-heap, DRM, CUDA, an fd.
 //!
-//! [`Choice`] is the word, [`AnyMemory`] the memory. Whether a NIC can use it is for the NIC's
-//! driver and the kernel to say, when it is bound.
+//! [`Choice`] is the word, [`AnyMemory`] the memory. Whether a NIC can use the memory is decided by
+//! the NIC's driver and the kernel at the time of binding.
 //!
 //! ```no_run
 //! use dmabuf::Dmabuf;

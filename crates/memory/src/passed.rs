@@ -1,8 +1,8 @@
-//! Memory that another process made: an fd inherited, or passed over a Unix socket.
+//! Memory that another process made: an inherited fd, or one passed over a Unix socket.
 //!
-//! Making memory of a GPU may take privilege or a library that the receiver has not: a helper makes
-//! the dmabuf and hands it over. It listens on a Unix stream socket and sends each process that
-//! connects a message of at least one byte with one fd (`SCM_RIGHTS`, unix(7)): [`pass`] does that.
+//! Making memory of a GPU may need privilege or a library that the receiver does not have. A helper
+//! can make the dmabuf instead: it listens on a Unix stream socket, and sends each process that
+//! connects a message of at least one byte with one fd (`SCM_RIGHTS`, unix(7)), as [`pass`] does.
 
 use std::fmt;
 use std::fs;
@@ -16,16 +16,16 @@ use dmabuf::{Dmabuf, DmabufFd};
 
 use crate::sys;
 
-/// How long the other process may take to pass the fd.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time that the other process has to pass the fd.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The name of a Unix socket: a path, or `@` and a name without a file (an abstract one).
+/// Name of a Unix socket: a path, or `@` and an abstract name without a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketName(String);
 
 impl SocketName {
-    /// `None` for what no socket can have as its name: nothing, more than fits `sun_path` of
-    /// `struct sockaddr_un` (107 bytes), a byte 0.
+    /// Parses a name; `None` for what no socket can be called: an empty text, more than fits
+    /// `sun_path` of `struct sockaddr_un` (107 bytes), a text with a byte 0.
     pub fn new(name: &str) -> Option<Self> {
         let fits = (1..=107).contains(&name.len()) && !name.contains('\0');
         (fits && name != "@").then(|| Self(name.to_owned()))
@@ -35,7 +35,7 @@ impl SocketName {
         self.0.starts_with('@')
     }
 
-    /// To connect to, or to listen on.
+    /// Address to connect to or to listen on.
     ///
     /// # Errors
     /// None that is known: the name was checked.
@@ -53,78 +53,78 @@ impl fmt::Display for SocketName {
     }
 }
 
-/// Why no memory was passed; [`Error::remedy`] says what would help.
+/// Error of passed memory; [`Error::remedy`] is the remedy.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The process was not started with such an fd, or has no room for another.
+    /// The process was not started with such an fd, or can't open another one.
     #[error("fd:{fd}")]
     Inherit {
-        /// The number.
+        /// Number of the fd.
         fd: u32,
-        /// What `fcntl(F_DUPFD_CLOEXEC)` answered.
+        /// Error of `fcntl(F_DUPFD_CLOEXEC)`.
         #[source]
         source: io::Error,
     },
-    /// The number is that of something else.
+    /// The fd is not a dmabuf.
     #[error("fd:{fd}: not a dmabuf, but {what}")]
     NotDmabuf {
-        /// The number.
+        /// Number of the fd.
         fd: u32,
-        /// What `/proc/self/fd` says that it is.
+        /// Target of the fd in `/proc/self/fd`.
         what: String,
     },
-    /// Nobody answers.
+    /// The socket can't be connected to.
     #[error("connect to Unix socket {socket}")]
     Connect {
-        /// Its name.
+        /// Name of the socket.
         socket: SocketName,
-        /// What `connect` answered.
+        /// Error of `connect`.
         #[source]
         source: io::Error,
     },
     /// The other process did not pass an fd in time, or the connection broke.
     #[error("receive an fd from Unix socket {socket}")]
     Receive {
-        /// Its name.
+        /// Name of the socket.
         socket: SocketName,
-        /// What `recvmsg` answered.
+        /// Error of `recvmsg`.
         #[source]
         source: io::Error,
     },
-    /// Not one fd was passed.
+    /// No fd was passed, or more than one.
     #[error("Unix socket {socket}: {fds} fds were passed, one is wanted")]
     Count {
-        /// Its name.
+        /// Name of the socket.
         socket: SocketName,
-        /// How many.
+        /// Number of fds that were passed.
         fds: usize,
     },
-    /// What was passed is something else.
+    /// The fd that was passed is not a dmabuf.
     #[error("Unix socket {socket}: what was passed is not a dmabuf, but {what}")]
     PassedOther {
-        /// Its name.
+        /// Name of the socket.
         socket: SocketName,
-        /// What `/proc/self/fd` says that it is.
+        /// Target of the fd in `/proc/self/fd`.
         what: String,
     },
-    /// The buffer has fewer bytes than are needed.
+    /// The buffer is smaller than required.
     #[error("{origin}: a dmabuf of {len} bytes, {wanted} are wanted")]
     TooSmall {
-        /// Where it came from, as on a command line.
+        /// Origin of the buffer, as on a command line.
         origin: String,
-        /// Its length.
+        /// Length of the buffer in bytes.
         len: u64,
-        /// How many bytes were asked for.
+        /// Required length in bytes.
         wanted: u64,
     },
-    /// The kernel would not say how long it is.
+    /// The length of the buffer could not be read.
     #[error(transparent)]
     Dmabuf(dmabuf::Error),
 }
 
 impl Error {
-    /// What would help, in one line, where that is known.
+    /// Remedy in one line, where it is known.
     pub fn remedy(&self) -> Option<String> {
         match self {
             Error::Inherit { fd, source } => match source.raw_os_error()? {
@@ -143,7 +143,7 @@ impl Error {
             Error::Connect { source, .. } => connect_remedy(source),
             Error::Receive { source, .. } => {
                 let late = matches!(source.raw_os_error(), Some(libc::EAGAIN));
-                late.then(|| format!("the helper has {PATIENCE:?} to send the fd (SCM_RIGHTS)"))
+                late.then(|| format!("the helper has {SEND_TIMEOUT:?} to send the fd (SCM_RIGHTS)"))
             }
             Error::Count { .. } => {
                 Some("the helper sends one fd to each that connects (SCM_RIGHTS)".to_owned())
@@ -170,11 +170,12 @@ fn connect_remedy(source: &io::Error) -> Option<String> {
     Some(remedy.to_owned())
 }
 
-/// A second fd on the dmabuf that this process was started with under the number `fd`. The number
-/// itself stays open until the process ends, but not in processes that it starts from now on.
+/// Duplicates the dmabuf that this process was started with as fd `fd`. The original fd stays open
+/// until the process ends, but is closed in processes that it starts from now on.
 ///
 /// # Errors
 /// [`Error::Inherit`], [`Error::NotDmabuf`], [`Error::Dmabuf`].
+#[doc(alias = "F_DUPFD_CLOEXEC")]
 pub fn inherited(fd: u32) -> Result<DmabufFd, Error> {
     let own = sys::duplicate(fd).map_err(|source| Error::Inherit { fd, source })?;
     let memory = dmabuf(own).map_err(|error| error.at(|what| Error::NotDmabuf { fd, what }))?;
@@ -187,8 +188,9 @@ pub fn inherited(fd: u32) -> Result<DmabufFd, Error> {
 /// # Errors
 /// [`Error::Connect`], [`Error::Receive`] if none comes within 10 s, [`Error::Count`],
 /// [`Error::PassedOther`], [`Error::Dmabuf`].
+#[doc(alias = "SCM_RIGHTS")]
 pub fn received(socket: &SocketName) -> Result<DmabufFd, Error> {
-    received_within(socket, PATIENCE)
+    received_within(socket, SEND_TIMEOUT)
 }
 
 fn received_within(socket: &SocketName, patience: Duration) -> Result<DmabufFd, Error> {
@@ -212,8 +214,8 @@ fn received_within(socket: &SocketName, patience: Duration) -> Result<DmabufFd, 
     dmabuf(fd).map_err(|error| error.at(|what| Error::PassedOther { socket, what }))
 }
 
-/// Whether a process has a stream socket of that name to connect to. It isn't connected to, so that
-/// no memory is made in vain; that the process listens, and has memory, is more than this says.
+/// Checks that a process has a stream socket of that name, without connecting to it, so that no
+/// memory is made in vain. Whether the process listens and has memory is not checked.
 ///
 /// # Errors
 /// [`Error::Connect`].
@@ -229,7 +231,7 @@ pub fn offered(socket: &SocketName) -> Result<(), Error> {
     answered.map_err(error)
 }
 
-/// A socket of another type than that of a path is refused last of all (`unix_find_bsd`).
+/// Checks the type of a socket with a path, which the kernel checks last (`unix_find_bsd`).
 fn refused_by_type(socket: &SocketName) -> io::Result<()> {
     let other = io::Error::from_raw_os_error(libc::EPROTOTYPE);
     match UnixDatagram::unbound()?.connect_addr(&socket.address()?) {
@@ -239,8 +241,9 @@ fn refused_by_type(socket: &SocketName) -> io::Result<()> {
     }
 }
 
-/// An abstract name is looked up with the type (`unix_find_abstract`), but it is listed. Names of other
-/// sockets may be any bytes.
+/// Looks for an abstract name in the list of sockets (`unix_seq_show`: number, references,
+/// protocol, flags, type, state, inode, name), because the kernel looks it up together with the
+/// type (`unix_find_abstract`).
 fn listed(socket: &SocketName) -> io::Result<()> {
     let name = socket.to_string();
     let wanted = Some((&b"0001"[..], name.as_bytes()));
@@ -270,12 +273,13 @@ fn type_and_name(line: &[u8]) -> Option<(&[u8], &[u8])> {
 /// Passes a dmabuf, or any fd, to the process at the other end: the helper's side of [`received`].
 ///
 /// # Errors
-/// What `sendmsg` answered.
+/// Those of `sendmsg`.
+#[doc(alias = "SCM_RIGHTS")]
 pub fn pass(stream: &UnixStream, fd: impl AsFd) -> io::Result<()> {
     sys::send_fds(stream.as_fd(), &[fd.as_fd()])
 }
 
-/// Holds the length against what was asked for, if anything was.
+/// Checks the length against the required one, if one is required.
 pub(crate) fn large_enough(
     memory: DmabufFd,
     wanted: Option<u64>,
@@ -291,26 +295,26 @@ pub(crate) fn large_enough(
     }
 }
 
-/// What an fd turned out to be.
-enum Odd {
+/// Result of checking a passed fd that is not usable.
+enum Unusable {
     Other(String),
     Error(dmabuf::Error),
 }
 
-impl Odd {
+impl Unusable {
     fn at(self, other: impl FnOnce(String) -> Error) -> Error {
         match self {
-            Odd::Other(what) => other(what),
-            Odd::Error(error) => Error::Dmabuf(error),
+            Unusable::Other(what) => other(what),
+            Unusable::Error(error) => Error::Dmabuf(error),
         }
     }
 }
 
-fn dmabuf(fd: OwnedFd) -> Result<DmabufFd, Odd> {
+fn dmabuf(fd: OwnedFd) -> Result<DmabufFd, Unusable> {
     let what = sys::name(fd.as_fd());
     DmabufFd::new(fd).map_err(|error| match error {
-        dmabuf::Error::NotDmabuf { .. } => Odd::Other(what),
-        error => Odd::Error(error),
+        dmabuf::Error::NotDmabuf { .. } => Unusable::Other(what),
+        error => Unusable::Error(error),
     })
 }
 

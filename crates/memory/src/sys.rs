@@ -1,4 +1,4 @@
-//! The system calls: ioctls of heaps and DRM devices, fds in control messages.
+//! System calls: ioctls of heaps and DRM devices, fds in control messages.
 #![allow(unsafe_code)]
 
 use std::fs::{self, OpenOptions};
@@ -38,9 +38,9 @@ pub(crate) struct CreateDumb {
 }
 
 impl CreateDumb {
-    /// Lines of 4 KiB, of pixels of 32 bits: a shape that has `len` bytes, a multiple of 4 KiB.
+    /// Shape of a buffer of `len` bytes, a multiple of 4 KiB: lines of 4 KiB, pixels of 32 bits.
     pub(crate) fn of(len: u64) -> Option<Self> {
-        // `drm_mode_create_dumb` counts bytes in 32 bits.
+        // `drm_mode_create_dumb` computes the size in 32 bits.
         u32::try_from(len).ok()?;
         Some(Self {
             height: u32::try_from(len / 4096).ok()?,
@@ -65,8 +65,8 @@ struct PrimeHandle {
 /// `_IOWR('d', 0x2d, struct drm_prime_handle)`.
 const DRM_IOCTL_PRIME_HANDLE_TO_FD: libc::Ioctl = libc::_IOWR::<PrimeHandle>(b'd' as u32, 0x2d);
 
-/// `struct drm_version` of `include/uapi/drm/drm.h`; without the room that they point to, date and
-/// description are not written.
+/// `struct drm_version` of `include/uapi/drm/drm.h`. Date and description are not written, because
+/// no buffer is given for them.
 #[repr(C)]
 struct DrmVersion {
     major: libc::c_int,
@@ -89,13 +89,13 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(bytes).unwrap_or(4096)
 }
 
-/// The effective user.
+/// Effective user id.
 pub(crate) fn user() -> u32 {
     nix::unistd::geteuid().as_raw()
 }
 
-/// A device's node, for reading and writing; closed on exec, as the standard library does.
-/// `O_NOCTTY` and `O_NONBLOCK` for names that turn out to be a terminal's or a pipe's.
+/// Opens a device's node for reading and writing, closed on exec as the standard library does.
+/// `O_NOCTTY` and `O_NONBLOCK` are for a node that is a terminal or a pipe.
 pub(crate) fn open(node: &Path) -> io::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -109,7 +109,7 @@ pub(crate) fn device_number(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
     Some((libc::major(number), libc::minor(number)))
 }
 
-/// What an fd is, in the kernel's words: a path, or `socket:[…]` and its like.
+/// Target of an fd in `/proc/self/fd`: a path, or `socket:[…]` and the like.
 pub(crate) fn name(fd: BorrowedFd<'_>) -> String {
     match fs::read_link(path_of(fd)) {
         Ok(name) => name.display().to_string(),
@@ -121,7 +121,7 @@ fn path_of(fd: BorrowedFd<'_>) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
-/// A second fd for what is open under this number, if anything is.
+/// Duplicates the fd with this number, if it is open.
 pub(crate) fn duplicate(number: u32) -> io::Result<OwnedFd> {
     let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: F_DUPFD_CLOEXEC takes an int, no pointer, and leaves the number itself as it is,
@@ -130,14 +130,15 @@ pub(crate) fn duplicate(number: u32) -> io::Result<OwnedFd> {
     own(fd)
 }
 
-/// Has programs that this process executes not find this number open.
+/// Closes the fd in programs that this process executes.
 pub(crate) fn close_on_exec(number: u32) -> io::Result<()> {
     let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: F_SETFD takes an int, no pointer.
     done(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })
 }
 
-/// `dma_heap_ioctl_allocate`; for reading and writing, so that it can be mapped for both.
+/// Calls `DMA_HEAP_IOCTL_ALLOC` (`dma_heap_ioctl_allocate`), for reading and writing, so that the
+/// buffer can be mapped for both.
 pub(crate) fn heap_allocate(heap: BorrowedFd<'_>, len: u64) -> io::Result<OwnedFd> {
     let mut allocation = HeapAllocation {
         len,
@@ -152,7 +153,8 @@ pub(crate) fn heap_allocate(heap: BorrowedFd<'_>, len: u64) -> io::Result<OwnedF
     own(allocation.fd as RawFd)
 }
 
-/// `drm_mode_create_dumb`: the new buffer's handle.
+/// Calls `DRM_IOCTL_MODE_CREATE_DUMB` (`drm_mode_create_dumb`) and returns the handle of the new
+/// buffer.
 pub(crate) fn create_dumb(device: BorrowedFd<'_>, mut dumb: CreateDumb) -> io::Result<u32> {
     // SAFETY: the request reads and writes one `struct drm_mode_create_dumb`, which `dumb` is; a
     // file of another kind refuses the request.
@@ -167,7 +169,8 @@ pub(crate) fn create_dumb(device: BorrowedFd<'_>, mut dumb: CreateDumb) -> io::R
     Ok(dumb.handle)
 }
 
-/// `drm_gem_prime_handle_to_fd`; `DRM_RDWR` lets the dmabuf be mapped for writing.
+/// Calls `DRM_IOCTL_PRIME_HANDLE_TO_FD` (`drm_gem_prime_handle_to_fd`); `DRM_RDWR` lets the dmabuf
+/// be mapped for writing.
 pub(crate) fn export(device: BorrowedFd<'_>, handle: u32) -> io::Result<OwnedFd> {
     let mut prime = PrimeHandle {
         handle,
@@ -187,7 +190,7 @@ pub(crate) fn export(device: BorrowedFd<'_>, handle: u32) -> io::Result<OwnedFd>
     own(prime.fd)
 }
 
-/// The name of a DRM driver (`drm_version`).
+/// Name of a DRM driver (`drm_version`).
 pub(crate) fn drm_driver(device: BorrowedFd<'_>) -> io::Result<String> {
     let mut name = [0u8; 64];
     let mut version = DrmVersion {
@@ -209,14 +212,14 @@ pub(crate) fn drm_driver(device: BorrowedFd<'_>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// Messages without an fd that are read over before one with some.
+/// Number of messages without an fd that are skipped before one with an fd.
 const GREETINGS: usize = 64;
 
-/// Waits so long for a message with fds: none if the other end closes before it sends any, or only
-/// talks.
+/// Waits for a message with fds. Returns none if the other end closes before it sends any, or sends
+/// only messages without.
 pub(crate) fn receive_fds(socket: &UnixStream, patience: Duration) -> io::Result<Vec<OwnedFd>> {
     let began = Instant::now();
-    // `SCM_MAX_FD` of them fit a message: with room for all, none is cut off.
+    // `SCM_MAX_FD` fds fit a message: with room for all, none is cut off.
     let mut control = cmsg_space!([RawFd; 253]);
     for _ in 0..GREETINGS {
         let left = patience.saturating_sub(began.elapsed());
@@ -235,7 +238,7 @@ pub(crate) fn receive_fds(socket: &UnixStream, patience: Duration) -> io::Result
         };
         let mut fds = Vec::new();
         let messages = received.cmsgs().map_err(|_| {
-            // MSG_CTRUNC, although there was room.
+            // MSG_CTRUNC is set although there was room.
             io::Error::other("the kernel kept fds back: too many are open (ulimit -n), or a security module refused")
         })?;
         for message in messages {

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::*;
 
-/// What comes of connecting to a helper that does `serve`.
+/// Error of connecting to a helper that does `serve`.
 fn from_helper(name: &str, serve: impl FnOnce(UnixStream) + Send) -> Error {
     let name = format!("@devmem-tcp-{name}-{}", std::process::id());
     let socket = SocketName::new(&name).unwrap();
@@ -46,7 +46,7 @@ fn nobody_listens() {
     assert!(error.remedy().unwrap().contains("start the helper"));
 }
 
-/// Without connecting: nobody accepts here.
+/// `offered` does not connect: the socket does not accept.
 #[test]
 fn a_socket_is_offered_or_not() {
     let of = |name: &str| offered(&SocketName::new(name).unwrap());
@@ -152,7 +152,7 @@ fn a_helper_passes_too_many() {
         sys::send_fds(stream.as_fd(), &[null.as_fd(); 200]).unwrap();
     });
     assert!(matches!(error, Error::Count { fds: 200, .. }), "{error}");
-    // Other tests run beside this one, and have a few.
+    // Other tests run at the same time, and have a few open.
     assert!(open_fds() < before + 100);
 }
 
