@@ -1,4 +1,4 @@
-//! A GPU's memory as a dmabuf.
+//! Memory of a GPU, and its export as a dmabuf.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,38 +11,41 @@ use crate::gpu::Gpu;
 use crate::sys::{self, Memory};
 use crate::worker::Worker;
 
-/// How memory is allocated.
+/// Kind of allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Allocation {
-    /// By `cuMemAlloc`.
+    /// Allocated by `cuMemAlloc`.
+    #[doc(alias = "cuMemAlloc")]
     #[default]
     Plain,
-    /// By the driver's functions for virtual memory (`cuMemCreate`, `cuMemMap`), told to be reached
-    /// by peers (`gpuDirectRDMACapable`) where that is possible
+    /// Allocated by the driver's functions for virtual memory (`cuMemCreate`, `cuMemMap`),
+    /// reachable for peers (`gpuDirectRDMACapable`) where that is possible
     /// ([`DeviceInfo::rdma_virtual`](crate::DeviceInfo::rdma_virtual)).
+    #[doc(alias = "cuMemCreate")]
     Virtual,
 }
 
-/// The way by which a NIC reaches a GPU's memory.
+/// Path by which a NIC reaches a GPU's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Mapping {
-    /// The driver's own choice. Most machines have but one way.
+    /// Path chosen by the driver. Most machines have only one.
     #[default]
     Default,
-    /// PCIe's (`CU_MEM_RANGE_FLAG_DMA_BUF_MAPPING_TYPE_PCIE`, CUDA 12.8), on machines whose processor
-    /// reaches the GPU by another way, too (C2C, as GB200's). A NIC that is not behind the GPU's own
-    /// root port cannot use it: binding fails then, with 524 (`ENOTSUPP`).
+    /// PCIe (`CU_MEM_RANGE_FLAG_DMA_BUF_MAPPING_TYPE_PCIE`, CUDA 12.8), on machines whose processor
+    /// also reaches the GPU by another path (C2C, as GB200's). A NIC that is not behind the GPU's
+    /// own root port can't use it: binding fails then, with 524 (`ENOTSUPP`).
     ///
-    /// This crate cannot order what the NIC writes before a kernel that reads it: payload comes by
-    /// PCIe, its completion by the other way, and `cuFlushGPUDirectRDMAWrites` does not order such
-    /// paths (`cuda.h`). Nothing about it has been measured.
+    /// With this path the crate can't order the NIC's writes before a kernel that reads them:
+    /// payload arrives by PCIe, its completion by the other path, and `cuFlushGPUDirectRDMAWrites`
+    /// does not order such paths (`cuda.h`). It has not been measured.
+    #[doc(alias = "CU_MEM_RANGE_FLAG_DMA_BUF_MAPPING_TYPE_PCIE")]
     Pcie,
 }
 
-/// Memory of a GPU, which may be made a dmabuf ([`DeviceMemory::export`]) or be worked on without.
-/// Dropped, it is freed once the last [`Worker`] on it has gone.
+/// Memory of a GPU. It can be exported as a dmabuf ([`DeviceMemory::export`]). It is freed when it
+/// and the last [`Worker`] on it are dropped.
 pub struct DeviceMemory {
     memory: Arc<Memory>,
     gpu: Gpu,
@@ -70,31 +73,31 @@ impl DeviceMemory {
         })
     }
 
-    /// The GPU whose memory it is.
+    /// GPU that has the memory.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
 
-    /// How it was allocated.
+    /// Kind of allocation.
     pub fn allocation(&self) -> Allocation {
         self.allocation
     }
 
-    /// Where it is: a `CUdeviceptr`, for whoever uses the same GPU in this process.
+    /// Address of the memory: a `CUdeviceptr`, for code in this process that uses the same GPU.
     pub fn address(&self) -> u64 {
         self.memory.address()
     }
 
-    /// Bytes of it, not 0.
+    /// Length of the memory in bytes, not 0.
     #[expect(clippy::len_without_is_empty, reason = "no memory is empty")]
     pub fn len(&self) -> u64 {
         self.memory.len()
     }
 
-    /// A dmabuf of all of it (`cuMemGetHandleForAddressRange`).
+    /// Exports all of the memory as a dmabuf (`cuMemGetHandleForAddressRange`).
     ///
     /// # Errors
-    /// [`Error::NoExport`], [`Error::NoPcie`]; what the driver answers.
+    /// [`Error::NoExport`], [`Error::NoPcie`]; those of the driver.
     pub fn export(&self, mapping: Mapping) -> Result<OwnedFd, Error> {
         let info = self.gpu.info();
         if !info.dmabuf {
@@ -106,19 +109,18 @@ impl DeviceMemory {
         self.memory.export(mapping)
     }
 
-    /// Copies bytes of the host to byte `offset` of the memory (`cuMemcpyHtoD`).
+    /// Copies bytes of the host to the memory at byte `offset` (`cuMemcpyHtoD`).
     ///
-    /// It is done in the legacy default stream of the GPU's primary context: it waits for what others
-    /// in this process have in blocking streams there, and may spoil a stream capture of theirs in
-    /// global mode.
+    /// The copy is in the legacy default stream of the GPU's primary context: it waits for work of
+    /// this process in blocking streams there, and may spoil a stream capture in global mode.
     ///
     /// # Errors
-    /// [`Error::OutOfBounds`]; what the driver answers.
+    /// [`Error::OutOfBounds`]; those of the driver.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         self.memory.write(offset, bytes)
     }
 
-    /// Copies from byte `offset` of the memory to the host (`cuMemcpyDtoH`), in the same stream as
+    /// Copies from byte `offset` of the memory to the host (`cuMemcpyDtoH`), in the stream of
     /// [`DeviceMemory::write`].
     ///
     /// # Errors
@@ -127,18 +129,18 @@ impl DeviceMemory {
         self.memory.read(offset, out)
     }
 
-    /// The GPU at work on this memory, with a region of `destination_len` bytes, 0 for none, to
-    /// gather into. It keeps the memory.
+    /// Creates a worker of the GPU on this memory, with a region of `destination_len` bytes, 0 for
+    /// none, to gather into. The worker keeps the memory alive, not an fd of it.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// Those of the driver.
     pub fn worker(&self, destination_len: u64) -> Result<Worker, Error> {
         Worker::new(&self.gpu, Arc::clone(&self.memory), destination_len)
     }
 }
 
-/// Memory of a GPU as a dmabuf. Dropped, it is freed once the last [`Worker`] on it has gone; what
-/// is done with other fds of the dmabuf after that is between the kernel and the driver.
+/// Memory of a GPU as a dmabuf. It is freed when it and the last [`Worker`] on it are dropped; the
+/// kernel and the driver decide what becomes of other fds of the dmabuf after that.
 pub struct Buffer {
     fd: OwnedFd,
     memory: DeviceMemory,
@@ -160,52 +162,52 @@ impl Buffer {
         })
     }
 
-    /// The GPU whose memory it is.
+    /// GPU that has the memory.
     pub fn gpu(&self) -> &Gpu {
         self.memory.gpu()
     }
 
-    /// How it was allocated.
+    /// Kind of allocation.
     pub fn allocation(&self) -> Allocation {
         self.memory.allocation()
     }
 
-    /// The way by which a NIC reaches it.
+    /// Path by which a NIC reaches the memory.
     pub fn mapping(&self) -> Mapping {
         self.mapping
     }
 
-    /// Where it is: a `CUdeviceptr`, for whoever uses the same GPU in this process.
+    /// Address of the memory: a `CUdeviceptr`, for code in this process that uses the same GPU.
     pub fn address(&self) -> u64 {
         self.memory.address()
     }
 
-    /// The memory itself.
+    /// Memory of the buffer.
     pub fn memory(&self) -> &DeviceMemory {
         &self.memory
     }
 
-    /// Another dmabuf of the same memory, by a call of `cuMemGetHandleForAddressRange` of its own.
+    /// Exports another dmabuf of the same memory, by another call of
+    /// `cuMemGetHandleForAddressRange`.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// Those of the driver.
     pub fn export(&self) -> Result<OwnedFd, Error> {
         self.memory.export(self.mapping)
     }
 
-    /// Copies bytes of the host to byte `offset` of the buffer (`cuMemcpyHtoD`).
+    /// Copies bytes of the host to the memory at byte `offset` (`cuMemcpyHtoD`).
     ///
-    /// It is done in the legacy default stream of the GPU's primary context: it waits for what others
-    /// in this process have in blocking streams there, and may spoil a stream capture of theirs in
-    /// global mode.
+    /// The copy is in the legacy default stream of the GPU's primary context: it waits for work of
+    /// this process in blocking streams there, and may spoil a stream capture in global mode.
     ///
     /// # Errors
-    /// [`Error::OutOfBounds`]; what the driver answers.
+    /// [`Error::OutOfBounds`]; those of the driver.
     pub fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         self.memory.write(offset, bytes)
     }
 
-    /// Copies from byte `offset` of the buffer to the host (`cuMemcpyDtoH`), in the same stream as
+    /// Copies from byte `offset` of the buffer to the host (`cuMemcpyDtoH`), in the stream of
     /// [`Buffer::write`].
     ///
     /// # Errors
@@ -214,11 +216,11 @@ impl Buffer {
         self.memory.read(offset, out)
     }
 
-    /// The GPU at work on this memory, with a region of `destination_len` bytes, 0 for none, to
-    /// gather into. It keeps the memory, not the fd.
+    /// Creates a worker of the GPU on this memory, with a region of `destination_len` bytes, 0 for
+    /// none, to gather into. The worker keeps the memory alive, not an fd of it.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// Those of the driver.
     pub fn worker(&self, destination_len: u64) -> Result<Worker, Error> {
         self.memory.worker(destination_len)
     }

@@ -1,8 +1,8 @@
-//! Why a GPU did not do it, and what would help.
+//! Errors of a GPU and its driver, and their remedies.
 
 use std::fmt;
 
-/// What the driver answered: a `CUresult`, with the driver's own name and text for it.
+/// Error of the driver: a `CUresult`, with the driver's name and text for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DriverError {
     code: i32,
@@ -15,15 +15,16 @@ impl DriverError {
         Self { code, name, text }
     }
 
-    /// The `CUresult`.
+    /// Number of the `CUresult`.
+    #[doc(alias = "CUresult")]
     pub fn code(&self) -> i32 {
         self.code
     }
 
-    /// Does it end the context, and all that is in it? The codes of which the driver's
-    /// documentation says that no call succeeds after them, and 999 (UNKNOWN), of which it says
-    /// nothing. The export of a dmabuf is an exception: it answers 999 for some refusals, and an
-    /// [`Error`] of it is then not [`Error::Lost`].
+    /// Whether the error ends the context, and all that is in it: codes after which, as the
+    /// driver's documentation says, no call succeeds, and 999 (UNKNOWN), of which it says nothing.
+    /// The export of a dmabuf is an exception: it returns 999 for some refusals, so its [`Error`]
+    /// is not [`Error::Lost`].
     pub fn is_lost(&self) -> bool {
         matches!(
             self.code,
@@ -52,68 +53,69 @@ impl fmt::Display for DriverError {
 
 impl std::error::Error for DriverError {}
 
-/// Why a GPU did not do it. The driver's words are the source; [`Error::remedy`] says what would
-/// help, where that is known.
+/// Error of a GPU or its driver. The driver's words are the source; [`Error::remedy`] is the
+/// remedy, where it is known.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// This program is linked statically, and so has no loader for libraries.
+    /// This program is linked statically, so it can't load libraries.
     #[error("load {library}: this program is linked statically")]
     Static {
-        /// The library.
+        /// Name of the library.
         library: String,
     },
-    /// The driver's library is not there, or can't be loaded.
+    /// The driver's library is missing or can't be loaded.
     #[error("load {library}")]
     Library {
-        /// The library.
+        /// Name of the library.
         library: String,
-        /// What the loader says.
+        /// Error of the loader.
         #[source]
         source: libloading::Error,
     },
     /// The driver's library has no such function: it is older than CUDA 11.7.
     #[error("{library} has no {symbol}")]
     Symbol {
-        /// The library.
+        /// Name of the library.
         library: String,
-        /// The function.
+        /// Name of the function.
         symbol: &'static str,
     },
-    /// No GPU of that number.
+    /// No GPU has the number.
     #[error("no GPU {ordinal}: the driver has {count}")]
     NoDevice {
-        /// The number asked for, from 0.
+        /// Requested number, from 0.
         ordinal: u32,
-        /// How many there are.
+        /// Number of GPUs.
         count: u32,
     },
     /// `CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED` is 0: the driver can't make dmabufs of this GPU's
     /// memory.
     #[error("GPU {ordinal} ({name}): its driver exports no dmabufs")]
     NoExport {
-        /// The GPU's number.
+        /// Number of the GPU.
         ordinal: u32,
-        /// Its name.
+        /// Name of the GPU.
         name: String,
     },
     /// A length of 0.
     #[error("GPU memory of 0 bytes")]
     Empty,
-    /// The length is not a multiple of the page size, as `cuMemGetHandleForAddressRange` wants it.
+    /// The length is not a multiple of the page size, which `cuMemGetHandleForAddressRange`
+    /// requires.
     #[error("GPU memory of {len} bytes: not a multiple of the {page} byte page")]
     Unaligned {
-        /// Bytes asked for.
+        /// Requested length in bytes.
         len: u64,
-        /// Bytes in a page of the host.
+        /// Page size of the host in bytes.
         page: u64,
     },
     /// A copy would go past the end of the memory.
     #[error("{len} bytes at offset {offset} lie outside GPU memory of {size} bytes")]
     OutOfBounds {
-        /// First byte asked for.
+        /// Offset of the first byte.
         offset: u64,
-        /// Number of bytes asked for.
+        /// Number of bytes.
         len: u64,
         /// Length of the memory.
         size: u64,
@@ -121,28 +123,28 @@ pub enum Error {
     /// The driver refused.
     #[error("{operation}")]
     Driver {
-        /// What was asked of it, and of what.
+        /// Operation and its object.
         operation: String,
-        /// What it answered.
+        /// Error of the driver.
         #[source]
         source: DriverError,
     },
     /// The driver refused [`Mapping::Pcie`](crate::Mapping::Pcie).
     #[error("{operation}, by PCIe's way")]
     NoPcie {
-        /// What was asked of it, and of what.
+        /// Operation and its object.
         operation: String,
-        /// What it answered.
+        /// Error of the driver.
         #[source]
         source: DriverError,
     },
-    /// The GPU, or this process's context on it, is lost, with all that its memory held. Every call
-    /// says so from then on, and none asks the driver any more.
+    /// The GPU, or this process's context on it, is lost, with all contents of its memory. From
+    /// then on every call returns this error without asking the driver.
     #[error("GPU {ordinal} is lost")]
     Lost {
-        /// The GPU's number.
+        /// Number of the GPU.
         ordinal: u32,
-        /// What the driver answered first.
+        /// First error of the driver.
         #[source]
         source: DriverError,
     },
@@ -158,12 +160,12 @@ const COMPAT_NOT_SUPPORTED_ON_DEVICE: i32 = 804;
 pub(crate) const UNKNOWN: i32 = 999;
 
 impl Error {
-    /// Nothing can be done with the GPU any more, in this process.
+    /// Whether the GPU can't be used in this process any more.
     pub fn is_lost(&self) -> bool {
         matches!(self, Error::Lost { .. })
     }
 
-    /// What would help.
+    /// Remedy in one line, where it is known.
     pub fn remedy(&self) -> Option<&'static str> {
         Some(match self {
             Error::Static { .. } => "take a build that is not static (no crt-static)",
@@ -189,7 +191,7 @@ impl Error {
                     "take the libcuda of the installed driver: another's (cuda-compat) does not work \
                      with this GPU"
                 }
-                // Of an export: elsewhere the GPU is lost.
+                // Only of an export: elsewhere the GPU is lost.
                 UNKNOWN => {
                     "see the kernel log (NVRM) for why; the driver's open kernel modules (nvidia-open) \
                      export dmabufs, others and some virtual machines do not"

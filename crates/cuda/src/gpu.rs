@@ -1,4 +1,4 @@
-//! The driver and its GPUs.
+//! NVIDIA's driver and its GPUs.
 
 use std::ffi::CStr;
 use std::fmt;
@@ -8,21 +8,21 @@ use crate::buffer::{Allocation, Buffer, DeviceMemory, Mapping};
 use crate::error::Error;
 use crate::sys::{self, Attribute, Context, Module};
 
-/// The kernels, as `make ptx` made them of `kernels/payload.cu`.
+/// PTX of the kernels, made from `kernels/payload.cu` by `make ptx`.
 const PTX: &str = concat!(include_str!("kernels/payload.ptx"), "\0");
 
-/// `CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER`: a kernel that begins after the host knows of a peer's
-/// write sees it.
+/// `CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER`: a kernel sees a peer's write that the host knew of
+/// before the kernel began.
 const ORDERING_OWNER: i32 = 100;
 /// `CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST`.
 const FLUSH_OPTION_HOST: i32 = 1;
 
-/// A release of CUDA, as which a driver tells its age.
+/// CUDA release that a driver supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// The number before the point.
+    /// Number before the point.
     pub major: u32,
-    /// The number after it.
+    /// Number after the point.
     pub minor: u32,
 }
 
@@ -32,26 +32,26 @@ impl fmt::Display for Version {
     }
 }
 
-/// What there is to know of a GPU before it is used.
+/// Properties of a GPU.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DeviceInfo {
-    /// Its number, from 0.
+    /// Number of the GPU, from 0.
     pub ordinal: u32,
-    /// Its name.
+    /// Name of the GPU.
     pub name: String,
-    /// Where it is on PCIe, as `0000:3b:00.0`.
+    /// PCIe address, as `0000:3b:00.0`.
     pub pci: String,
-    /// Bytes of its memory.
+    /// Size of the GPU's memory in bytes.
     pub memory: u64,
-    /// Its compute capability: 9.0 is (9, 0).
+    /// Compute capability: 9.0 is (9, 0).
     pub compute: (u32, u32),
-    /// How many multiprocessors it has.
+    /// Number of multiprocessors.
     pub multiprocessors: u32,
-    /// Whether the driver makes dmabufs of its memory
+    /// Whether the driver exports the GPU's memory as dmabufs
     /// (`CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED`).
     pub dmabuf: bool,
-    /// Whether memory of [`Allocation::Virtual`] can be told to be reached by peers
+    /// Whether peers can reach memory of [`Allocation::Virtual`]
     /// (`CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED`).
     pub rdma_virtual: bool,
 }
@@ -61,15 +61,16 @@ pub struct DeviceInfo {
 pub struct Driver(sys::Driver);
 
 impl Driver {
-    /// Loads `libcuda.so.1` from where the loader finds it, and initializes it.
+    /// Loads `libcuda.so.1` from the loader's paths, and initializes it.
     ///
     /// # Errors
-    /// [`Error::Static`], [`Error::Library`], [`Error::Symbol`]; what `cuInit` answers.
+    /// [`Error::Static`], [`Error::Library`], [`Error::Symbol`]; those of `cuInit`.
+    #[doc(alias = "cuInit")]
     pub fn load() -> Result<Self, Error> {
         Self::load_from(sys::LIBRARY)
     }
 
-    /// The same, of a library of another name, or at a path.
+    /// Loads and initializes a library of another name, or at a path.
     ///
     /// # Errors
     /// As [`Driver::load`].
@@ -77,10 +78,11 @@ impl Driver {
         Ok(Self(sys::Driver::load(library)?))
     }
 
-    /// The latest CUDA that it speaks.
+    /// Latest CUDA release that the driver supports.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// Those of the driver.
+    #[doc(alias = "cuDriverGetVersion")]
     pub fn version(&self) -> Result<Version, Error> {
         let version = self.0.version()?.unsigned_abs();
         Ok(Version {
@@ -89,10 +91,10 @@ impl Driver {
         })
     }
 
-    /// Its GPUs. `CUDA_VISIBLE_DEVICES` in the environment chooses among them.
+    /// Lists the GPUs, as `CUDA_VISIBLE_DEVICES` in the environment selects them.
     ///
     /// # Errors
-    /// What the driver answers.
+    /// Those of the driver.
     pub fn devices(&self) -> Result<Vec<DeviceInfo>, Error> {
         (0..self.0.count()?)
             .map(|ordinal| self.info(ordinal))
@@ -117,10 +119,11 @@ impl Driver {
         })
     }
 
-    /// A GPU, by its number, with the context that the CUDA runtime in this process has too.
+    /// Opens the GPU of this number, in its primary context, which the CUDA runtime in this process
+    /// shares.
     ///
     /// # Errors
-    /// [`Error::NoDevice`]; what the driver answers.
+    /// [`Error::NoDevice`]; those of the driver.
     pub fn open(&self, ordinal: u32) -> Result<Gpu, Error> {
         let count = self.0.count()?;
         if ordinal >= count {
@@ -146,12 +149,12 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// A GPU. Clones are the same one.
+/// A GPU in its primary context. Clones share it.
 #[derive(Clone)]
 pub struct Gpu(Arc<Inner>);
 
 struct Inner {
-    /// Made when first wanted: the driver may have to compile it.
+    /// Loaded when first needed: the driver may have to compile it.
     module: Mutex<Option<Arc<Module>>>,
     context: Arc<Context>,
     info: DeviceInfo,
@@ -159,7 +162,7 @@ struct Inner {
 }
 
 impl Gpu {
-    /// Loads the driver and takes its GPU of that number.
+    /// Loads the driver and opens the GPU of this number.
     ///
     /// # Errors
     /// As [`Driver::load`] and [`Driver::open`].
@@ -167,20 +170,21 @@ impl Gpu {
         Driver::load()?.open(ordinal)
     }
 
-    /// What there is to know of it.
+    /// Properties of the GPU.
     pub fn info(&self) -> &DeviceInfo {
         &self.0.info
     }
 
-    /// Memory of `len` bytes as a dmabuf, by `cuMemAlloc`.
+    /// Allocates `len` bytes as a dmabuf, by `cuMemAlloc`.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::Unaligned`], [`Error::NoExport`]; what the driver answers.
+    /// [`Error::Empty`], [`Error::Unaligned`], [`Error::NoExport`]; those of the driver.
+    #[doc(alias = "cuMemAlloc")]
     pub fn allocate(&self, len: u64) -> Result<Buffer, Error> {
         self.allocate_as(len, Allocation::default(), Mapping::default())
     }
 
-    /// The same, allocated and reached one way or the other.
+    /// Allocates `len` bytes as a dmabuf, with the given kind of allocation and path.
     ///
     /// # Errors
     /// As [`Gpu::allocate`]; [`Error::NoPcie`].
@@ -190,7 +194,7 @@ impl Gpu {
         allocation: Allocation,
         mapping: Mapping,
     ) -> Result<Buffer, Error> {
-        // Before memory is taken for nothing.
+        // Check before memory is allocated in vain.
         if !self.0.info.dmabuf {
             return Err(Error::NoExport {
                 ordinal: self.0.info.ordinal,
@@ -200,11 +204,11 @@ impl Gpu {
         Buffer::new(self, len, allocation, mapping)
     }
 
-    /// Memory that is no dmabuf, or not yet ([`DeviceMemory::export`]): for work of the GPU alone,
-    /// where a driver exports nothing.
+    /// Allocates memory that is not exported as a dmabuf ([`DeviceMemory::export`] can do so
+    /// later): for the GPU alone, where the driver exports none.
     ///
     /// # Errors
-    /// [`Error::Empty`], [`Error::Unaligned`]; what the driver answers.
+    /// [`Error::Empty`], [`Error::Unaligned`]; those of the driver.
     pub fn allocate_memory(&self, len: u64, allocation: Allocation) -> Result<DeviceMemory, Error> {
         DeviceMemory::new(self, len, allocation)
     }
@@ -213,7 +217,7 @@ impl Gpu {
         &self.0.context
     }
 
-    /// The kernels.
+    /// Module with the kernels, loaded once.
     pub(crate) fn module(&self) -> Result<Arc<Module>, Error> {
         let mut module = self.0.module.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = &*module {
@@ -225,9 +229,9 @@ impl Gpu {
         Ok(made)
     }
 
-    /// Has what a NIC has written be seen by kernels that begin from now on, where the GPU doesn't
-    /// see to that itself.
-    pub(crate) fn see_writes(&self) -> Result<(), Error> {
+    /// Makes a NIC's writes visible to kernels that begin from now on, where the GPU does not do so
+    /// by itself.
+    pub(crate) fn flush_nic_writes(&self) -> Result<(), Error> {
         if self.0.flush {
             self.context().flush()?;
         }

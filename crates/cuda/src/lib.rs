@@ -1,7 +1,7 @@
-//! Memory of NVIDIA GPUs as dmabufs, and what a GPU does to payload in it.
+//! Memory of NVIDIA GPUs as dmabufs, and the GPUs' work on payload in it.
 //!
-//! The driver's library is found at run time: without one, [`Driver::load`] says so, and nothing is
-//! needed to build. The kernels are embedded as PTX, which the driver compiles for its GPU.
+//! The driver's library is loaded at run time, so building needs nothing; without it
+//! [`Driver::load`] fails. The kernels are embedded as PTX, which the driver compiles for its GPU.
 //!
 //! ```no_run
 //! use cuda::Gpu;

@@ -1,20 +1,20 @@
-//! Pieces, cut into parts that keep a whole GPU busy.
+//! Division of pieces into parts that keep a whole GPU busy.
 
 use payload::{Batch, Descriptor};
 
-/// Warps that a multiprocessor runs at once, as many registers as the kernels take.
+/// Number of warps that a multiprocessor runs at once with the registers that the kernels take.
 const WARPS: u64 = 32;
-/// Parts for each of them: fewer leave some idle at the end, more cost their descriptors' way to
-/// the GPU.
+/// Number of parts for each warp: with fewer some warps are idle at the end, more take longer to
+/// copy their descriptors to the GPU.
 const PARTS: u64 = 4;
-/// Bytes that a warp has under way at once: less would leave threads of it idle.
+/// Length in bytes that a warp works on at once: with less some of its threads are idle.
 const SHORTEST: u64 = 2 << 10;
-/// Longer ones save nothing any more.
+/// Length in bytes above which longer parts save nothing.
 const LONGEST: u64 = 32 << 10;
-/// A line of a GPU's cache.
+/// Size of a GPU's cache line in bytes.
 const LINE: u64 = 128;
 
-/// How long parts may be for all warps to have some.
+/// Length of parts in bytes, so that all warps have some.
 pub(crate) fn part_len(bytes: u64, multiprocessors: u32) -> u64 {
     let warps = WARPS * u64::from(multiprocessors.max(1));
     (bytes / (warps * PARTS))
@@ -23,28 +23,28 @@ pub(crate) fn part_len(bytes: u64, multiprocessors: u32) -> u64 {
         .clamp(SHORTEST, LONGEST)
 }
 
-/// Which side of a piece is best cut at a cache line.
+/// Side of a piece that parts are aligned on, to cache lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Side {
-    /// Where it lies.
+pub(crate) enum AlignedSide {
+    /// Its source.
     Source,
-    /// Where it belongs.
+    /// Its destination.
     Destination,
 }
 
-/// The pieces of a batch in their order, those longer than a part in several.
+/// An iterator over the pieces of a batch in their order, with those longer than a part divided.
 pub(crate) struct Parts<'a> {
     pieces: std::slice::Iter<'a, Descriptor>,
     rest: Descriptor,
     longest: u64,
-    side: Side,
-    /// Each piece is a part.
+    side: AlignedSide,
+    /// Whether each piece is a part.
     uncut: bool,
 }
 
 impl<'a> Parts<'a> {
-    /// Parts of at most `longest` bytes, more than a cache line's.
-    pub(crate) fn new(batch: &'a Batch, longest: u64, side: Side) -> Self {
+    /// Divides into parts of at most `longest` bytes, more than a cache line's.
+    pub(crate) fn new(batch: &'a Batch, longest: u64, side: AlignedSide) -> Self {
         Self {
             pieces: batch.descriptors().iter(),
             rest: Descriptor::default(),
@@ -54,8 +54,8 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The next `most` parts as they lie in the batch, where none is cut: they need but be copied.
-    /// A call takes them all one way or the other.
+    /// Next `most` parts as they are in the batch, where none is divided: they can be copied. The
+    /// parts of a batch are taken either all by this function, or all by the iterator.
     pub(crate) fn uncut(&mut self, most: usize) -> Option<&'a [Descriptor]> {
         if !self.uncut {
             return None;
@@ -80,8 +80,8 @@ impl Iterator for Parts<'_> {
             return Some(part);
         }
         let at = match self.side {
-            Side::Source => part.source,
-            Side::Destination => part.destination,
+            AlignedSide::Source => part.source,
+            AlignedSide::Destination => part.destination,
         };
         let len = self.longest - at % LINE;
         part.len = len as u32;
@@ -102,7 +102,7 @@ mod tests {
         batch.push(5, 100_000, 1_000_001);
         batch.push(7, 4096, 3);
         batch.push(1 << 40, u32::MAX, 9);
-        for side in [Side::Source, Side::Destination] {
+        for side in [AlignedSide::Source, AlignedSide::Destination] {
             let parts: Vec<_> = Parts::new(&batch, 4096, side).collect();
             let mut expected = batch.descriptors().iter().copied();
             let mut now = expected.next().unwrap();
@@ -119,8 +119,8 @@ mod tests {
                 now.destination += u64::from(part.len);
                 now.len -= part.len;
                 let end = match side {
-                    Side::Source => now.source,
-                    Side::Destination => now.destination,
+                    AlignedSide::Source => now.source,
+                    AlignedSide::Destination => now.destination,
                 };
                 assert!(now.len == 0 || end % LINE == 0, "{part:?}");
             }
@@ -135,11 +135,11 @@ mod tests {
         for i in 0..3 {
             batch.push(i, 4096, 5000 * i);
         }
-        let mut parts = Parts::new(&batch, 4096, Side::Source);
+        let mut parts = Parts::new(&batch, 4096, AlignedSide::Source);
         assert_eq!(parts.uncut(2).unwrap(), &batch.descriptors()[..2]);
         assert_eq!(parts.uncut(2).unwrap(), &batch.descriptors()[2..]);
         assert_eq!(parts.uncut(2).unwrap(), &[]);
-        assert_eq!(Parts::new(&batch, 4095, Side::Source).uncut(2), None);
+        assert_eq!(Parts::new(&batch, 4095, AlignedSide::Source).uncut(2), None);
     }
 
     #[test]

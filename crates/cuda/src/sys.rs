@@ -1,4 +1,4 @@
-//! The driver's C interface: its functions, and the things that they make, each of which goes back
+//! The driver's C interface: its functions, and the objects that they make, each of which is freed
 //! when it is dropped.
 #![allow(unsafe_code)]
 

@@ -1,4 +1,4 @@
-//! A GPU at work on a buffer.
+//! A GPU's work on a buffer: gathering, validation, checksums.
 
 mod tables;
 
@@ -12,29 +12,29 @@ use payload::{Batch, Descriptor, Device, DeviceError, crc};
 
 use crate::error::Error;
 use crate::gpu::Gpu;
-use crate::parts::{Parts, Side, part_len};
+use crate::parts::{AlignedSide, Parts, part_len};
 use crate::sys::{Argument, Event, Kernel, Memory, Pinned, Stream};
 
-/// Threads of a block, as the kernels have it.
+/// Number of threads in a block, as in the kernels' source.
 const THREADS: u32 = 256;
-/// Parts that a block works on at once: one a warp.
+/// Number of parts that a block works on at once: one for each warp.
 const PARTS_PER_BLOCK: u32 = THREADS / 32;
-/// Blocks a multiprocessor of the kernels that begin by making a table: what it runs at once. The
-/// gather has one for each of its parts, which are even out by themselves.
+/// Number of blocks for each multiprocessor, of kernels that begin by making a table: what it runs
+/// at once. The gather kernel has a block for each eight parts, which spread evenly by themselves.
 const BLOCKS: u32 = 4;
-/// Partial sums of `devmem_crc32`.
+/// Number of partial sums of `devmem_crc32`.
 const SLOTS: usize = 1024;
-/// Parts that are told at once: while a GPU works on these, the next are on their way to it.
+/// Number of parts that are sent at once: while the GPU works on these, the next are copied.
 const SLICE: usize = 16 << 10;
 
-/// A GPU at work on the memory of a [`Buffer`](crate::Buffer): gathers pieces of it into a region of
-/// its own, holds them against a pattern, sums them up.
+/// A GPU that works on the memory of a [`Buffer`](crate::Buffer): gathers pieces of it into a
+/// region of its own, compares them with a pattern, computes their checksum.
 ///
-/// A call brings the batch to the GPU, runs a kernel, brings the result back, and waits for it once.
-/// It may be made from any thread; whatever context that has stays its. Reads and writes of the
-/// region are done as [`Buffer::write`](crate::Buffer::write) is.
+/// A call copies the batch to the GPU, runs a kernel, copies the result back, and waits once. It
+/// may be made from any thread, whose current context stays current. The region is read and written
+/// as [`Buffer::write`](crate::Buffer::write) does.
 pub struct Worker {
-    // In this order they go: the streams wait before what they work on is freed.
+    // Drop order: the streams wait before the memory that they work on is freed.
     upload: Stream,
     stream: Stream,
     slices: [Slice; 2],
@@ -53,13 +53,13 @@ pub struct Worker {
     elapsed: Option<Duration>,
 }
 
-/// Room for the parts that are told at once, on both sides.
+/// Buffers for the parts that are sent at once, on both sides.
 struct Slice {
     host: Pinned,
     device: Memory,
-    /// The parts have arrived.
+    /// Reached when the parts have been copied.
     uploaded: Event,
-    /// They are worked off.
+    /// Reached when the parts have been processed.
     done: Event,
     busy: bool,
 }
@@ -76,7 +76,7 @@ impl Slice {
         })
     }
 
-    /// Sends the next parts to the GPU, and has `stream` wait for them. Says how many.
+    /// Copies the next parts to the GPU, makes `stream` wait for them, and returns their number.
     fn send(
         &mut self,
         parts: &mut Parts<'_>,
@@ -126,36 +126,35 @@ impl Worker {
         Ok(worker)
     }
 
-    /// The GPU.
+    /// GPU of the worker.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
 
-    /// Where the destination region is: a `CUdeviceptr`, for whoever uses the same GPU in this
-    /// process; 0 without one.
+    /// Address of the destination region: a `CUdeviceptr`, for code in this process that uses the
+    /// same GPU; 0 without a region.
     pub fn destination(&self) -> u64 {
         self.destination.as_ref().map_or(0, Memory::address)
     }
 
-    /// Whether to take the time of the calls from now on.
+    /// Sets whether calls from now on are timed.
     pub fn set_timing(&mut self, timing: bool) {
         self.timing = timing;
         self.elapsed = None;
     }
 
-    /// How long the GPU was at the last call: from the begin of its first kernel to the end of its
-    /// last, by the GPU's own clock, without the way there and back. The clock starts before the
-    /// kernel is told: of a small batch, the launch's submission is much of it.
+    /// Time that the GPU took for the last call: from the begin of its first kernel to the end of
+    /// its last, by the GPU's clock, without copies to the GPU and back. The time includes the
+    /// launch's submission, which is much of it for a small batch.
     pub fn elapsed(&self) -> Option<Duration> {
         self.elapsed
     }
 
     /// Copies `len` bytes at `offset` of the source to the begin of the destination
-    /// (`cuMemcpyDtoDAsync`), and says how long the GPU was at it: what a gather is to be measured
-    /// by.
+    /// (`cuMemcpyDtoDAsync`), and returns the GPU's time: a baseline for gathering.
     ///
     /// # Errors
-    /// [`Error::OutOfBounds`]; what the driver answers.
+    /// [`Error::OutOfBounds`]; those of the driver.
     pub fn copy(&mut self, offset: u64, len: u64) -> Result<Duration, Error> {
         let Some(destination) = &self.destination else {
             return Err(Error::OutOfBounds {
@@ -172,13 +171,13 @@ impl Worker {
         self.end.since(&self.begin)
     }
 
-    /// Has a kernel work on the batch, cut where that `side` of a piece is best cut, and waits for it.
-    fn run(&mut self, batch: &Batch, side: Side, task: &Task) -> Result<(), Error> {
+    /// Runs a kernel on the batch, divided along `side`, and waits for it.
+    fn run(&mut self, batch: &Batch, side: AlignedSide, task: &Task) -> Result<(), Error> {
         self.elapsed = None;
-        self.gpu.see_writes()?;
+        self.gpu.flush_nic_writes()?;
         let enqueued = self.enqueue(batch, side, task);
         if enqueued.is_err() {
-            // What is enqueued already has an end, before anything else is done with the memory.
+            // Work that is enqueued must end before the memory is used otherwise.
             let _ = self.upload.wait();
         }
         let waited = self.stream.wait();
@@ -190,7 +189,7 @@ impl Worker {
         Ok(())
     }
 
-    fn enqueue(&mut self, batch: &Batch, side: Side, task: &Task) -> Result<(), Error> {
+    fn enqueue(&mut self, batch: &Batch, side: AlignedSide, task: &Task) -> Result<(), Error> {
         let multiprocessors = self.gpu.info().multiprocessors;
         let mut parts = Parts::new(batch, part_len(batch.bytes(), multiprocessors), side);
         let most = match task {
@@ -228,7 +227,7 @@ impl Worker {
         Ok(())
     }
 
-    /// The kernel of a task, and its arguments in the order in which it takes them.
+    /// Kernel of a task, and its arguments in order.
     fn call(&self, task: &Task, list: u64, count: u32) -> (&Kernel, Vec<Argument>) {
         use Argument::{Long, Word};
         let source = Long(self.source.address());
@@ -248,7 +247,7 @@ impl Worker {
         }
     }
 
-    /// The bad byte of which the GPU has found the place.
+    /// Mismatch at an offset that the GPU has found.
     fn mismatch(&self, batch: &Batch, pattern: &Pattern, offset: u64) -> Result<Mismatch, Error> {
         let expected = pattern.byte(offset);
         let mut first = None;
@@ -263,26 +262,26 @@ impl Worker {
                 first = Some(got[0]);
                 break;
             }
-            // The memory may have changed since, which is a fault as well.
+            // The memory may have changed since, which is a fault, too.
             first = first.or(Some(got[0]));
         }
         Ok(Mismatch::new(offset, expected, first.unwrap_or(expected)))
     }
 }
 
-/// What a kernel is to do.
+/// Task of a kernel.
 #[derive(Debug, Clone, Copy)]
 enum Task {
-    /// To that address.
+    /// Gather to this address.
     Gather { to: u64 },
-    /// Against the pattern of that period.
+    /// Compare with the pattern of this period.
     Validate { period: u32 },
-    /// Of a stream that ends there.
+    /// Compute the checksum of a stream that ends at this offset.
     Crc32 { end: u64 },
 }
 
 impl Task {
-    /// What the results are before, word by word.
+    /// Initial value of the words of the result.
     fn clear(&self) -> Option<u32> {
         match self {
             Task::Gather { .. } => None,
@@ -292,8 +291,8 @@ impl Task {
     }
 }
 
-/// Says of a device's error what the device was to do.
-fn doing(operation: &'static str) -> impl Fn(Error) -> DeviceError {
+/// Adds the device's operation to an error.
+fn device_error(operation: &'static str) -> impl Fn(Error) -> DeviceError {
     move |error| match error {
         Error::OutOfBounds { offset, len, size } => DeviceError::Memory(OutOfBounds {
             offset,
@@ -323,8 +322,8 @@ impl Device for Worker {
             return Ok(());
         }
         let to = self.destination();
-        self.run(batch, Side::Destination, &Task::Gather { to })
-            .map_err(doing("gather on the GPU"))
+        self.run(batch, AlignedSide::Destination, &Task::Gather { to })
+            .map_err(device_error("gather on the GPU"))
     }
 
     fn validate(
@@ -338,15 +337,15 @@ impl Device for Worker {
             return Ok(None);
         }
         let period = pattern.period() as u32;
-        self.run(batch, Side::Source, &Task::Validate { period })
-            .map_err(doing("validate on the GPU"))?;
+        self.run(batch, AlignedSide::Source, &Task::Validate { period })
+            .map_err(device_error("validate on the GPU"))?;
         let mut first = [0; 8];
         self.answer.read(&mut first);
         match u64::from_le_bytes(first) {
             NONE => Ok(None),
             offset => (self.mismatch(batch, pattern, offset))
                 .map(Some)
-                .map_err(doing("validate on the GPU")),
+                .map_err(device_error("validate on the GPU")),
         }
     }
 
@@ -356,8 +355,8 @@ impl Device for Worker {
             return Ok(0);
         };
         let end = last.destination + u64::from(last.len);
-        self.run(batch, Side::Source, &Task::Crc32 { end })
-            .map_err(doing("sum up on the GPU"))?;
+        self.run(batch, AlignedSide::Source, &Task::Crc32 { end })
+            .map_err(device_error("sum up on the GPU"))?;
         let mut slots = [0; 4 * SLOTS];
         self.answer.read(&mut slots);
         let sum = (slots.chunks_exact(4))
@@ -368,23 +367,23 @@ impl Device for Worker {
     }
 
     fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), DeviceError> {
-        let destination = self.place(offset, out.len())?;
+        let destination = self.destination_at(offset, out.len())?;
         destination.map_or(Ok(()), |destination| {
-            (destination.read(offset, out)).map_err(doing("read from the GPU"))
+            (destination.read(offset, out)).map_err(device_error("read from the GPU"))
         })
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), DeviceError> {
-        let destination = self.place(offset, bytes.len())?;
+        let destination = self.destination_at(offset, bytes.len())?;
         destination.map_or(Ok(()), |destination| {
-            (destination.write(offset, bytes)).map_err(doing("write to the GPU"))
+            (destination.write(offset, bytes)).map_err(device_error("write to the GPU"))
         })
     }
 }
 
 impl Worker {
-    /// The destination, if `len` bytes at `offset` lie in it; none for none.
-    fn place(&self, offset: u64, len: usize) -> Result<Option<&Memory>, DeviceError> {
+    /// Memory of the destination, if `len` bytes at `offset` are in it; `None` for no bytes.
+    fn destination_at(&self, offset: u64, len: usize) -> Result<Option<&Memory>, DeviceError> {
         let size = self.destination_len();
         if offset.checked_add(len as u64).is_none_or(|end| end > size) {
             let size = size as usize;

@@ -1,4 +1,4 @@
-//! The kernels' own source, as the fake driver runs it, held against the CPU's twin.
+//! Tests of the kernels' source, run by the fake driver, against the CPU.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -14,8 +14,8 @@ use payload::{Batch, BatchError, Device, DeviceError, Host};
 const MIB: u64 = 1 << 20;
 const BATCHES: usize = 10_000;
 
-/// Bytes of the regions: the end of the source is the end of its allocation, after which the fake
-/// has pages that must not be touched.
+/// Sizes of the regions: the end of the source is the end of its allocation, behind which the fake
+/// driver has pages that must not be touched.
 const SOURCE: u64 = 2 * MIB;
 const DESTINATION: u64 = 300_000;
 
@@ -25,7 +25,7 @@ fn buffer(fake: &Fake, allocation: Allocation) -> Buffer {
         .unwrap()
 }
 
-/// The same bytes in both.
+/// Worker and CPU device with the same bytes.
 fn pair(buffer: &Buffer, bytes: &[u8]) -> (Worker, Host) {
     buffer.write(0, bytes).unwrap();
     let worker = buffer.worker(DESTINATION).unwrap();
@@ -42,7 +42,7 @@ fn destination(worker: &mut Worker) -> Vec<u8> {
     bytes
 }
 
-/// A place in the source, often near an end.
+/// Offset in the source, often near an end.
 fn source(chance: &mut Chance, len: u64) -> u64 {
     let room = SOURCE - len + 1;
     match chance.below(8) {
@@ -52,7 +52,7 @@ fn source(chance: &mut Chance, len: u64) -> u64 {
     }
 }
 
-/// Pieces in any order, that share none of the destination's bytes but touch.
+/// Pieces in any order, which don't overlap in the destination but may touch.
 fn scattered(chance: &mut Chance) -> Batch {
     let mut pieces = Vec::new();
     let mut end = chance.below(50);
@@ -77,7 +77,7 @@ fn scattered(chance: &mut Chance) -> Batch {
     batch
 }
 
-/// Pieces that follow each other from `begin`.
+/// Pieces that follow each other, from `begin`.
 fn stream(chance: &mut Chance, begin: u64, pieces: u64) -> Batch {
     let mut batch = Batch::default();
     let mut at = begin;
@@ -106,7 +106,7 @@ fn gathers_are_the_twins() {
             }
             worker.gather(&batch).unwrap();
             host.gather(&batch).unwrap();
-            // What no piece belongs to is compared as well.
+            // Bytes of the destination without a piece are compared, too.
             assert!(
                 destination(&mut worker) == host.destination(),
                 "turn {turn}: {batch:?}"
@@ -134,7 +134,7 @@ fn sums_are_the_twins() {
     }
 }
 
-/// Byte `i` of the source is the pattern's at `i + ahead`; then some bytes are spoilt.
+/// Byte `i` of the source is the pattern's at `i + ahead`, then some bytes are changed.
 #[test]
 fn first_bad_bytes_are_the_twins() {
     let fake = Fake::new();
@@ -159,7 +159,7 @@ fn first_bad_bytes_are_the_twins() {
             for _ in 0..chance.below(20) {
                 let len = chance.len();
                 let from = source(&mut chance, len);
-                // Now and then at a place where it doesn't belong.
+                // Sometimes at a wrong position.
                 let skew = if chance.once_in(100) {
                     chance.below(500)
                 } else {
@@ -176,7 +176,7 @@ fn first_bad_bytes_are_the_twins() {
     assert!(bad > BATCHES / 20 && bad < BATCHES * 19 / 20, "{bad}");
 }
 
-/// More parts than are told at once, and pieces longer than a part.
+/// Batches of more parts than are sent at once, and of pieces longer than a part.
 #[test]
 fn large_batches_are_the_twins() {
     let fake = Fake::new();
@@ -215,7 +215,7 @@ fn large_batches_are_the_twins() {
     }
 }
 
-/// What was refused leaves nothing in the way of what comes after it.
+/// A refused call does not disturb the next.
 #[test]
 fn a_refused_call_is_over() {
     let fake = Fake::new();
@@ -282,7 +282,7 @@ fn a_batch_that_makes_no_sense_is_refused() {
     worker.gather(&empty).unwrap();
     assert_eq!(worker.crc32(&empty).unwrap(), 0);
     assert_eq!(worker.validate(&empty, &Pattern::default()).unwrap(), None);
-    // Two of them for each copy, which is checked by what has the memory, with its events around.
+    // Two of the calls for each copy, which the owner of the memory checks, with its events around.
     assert!(fake.calls() - before < 30, "the GPU was asked");
     assert_eq!(buffer.len(), SOURCE);
 }

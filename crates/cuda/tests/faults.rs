@@ -1,5 +1,5 @@
-//! Every call of the driver's, failing: a clear error, nothing left behind, nothing asked of a GPU
-//! that is lost.
+//! Tests with a failure of each call of the driver: a clear error, nothing left behind, no call to
+//! a lost GPU.
 #![allow(clippy::unwrap_used)]
 
 mod common;
@@ -21,7 +21,8 @@ fn batch() -> Batch {
     batch
 }
 
-/// All that can be done with a GPU, once. Says how many calls it took before anything was given back.
+/// Uses every function of a GPU once, and returns the number of calls before the first object is
+/// freed.
 fn everything(fake: &Fake, allocation: Allocation) -> Result<u64, Box<dyn StdError>> {
     let driver = fake.driver()?;
     driver.version()?;
@@ -44,7 +45,7 @@ fn everything(fake: &Fake, allocation: Allocation) -> Result<u64, Box<dyn StdErr
     worker.copy(0, MIB)?;
     worker.write(3, &[1])?;
     worker.read(3, &mut [0])?;
-    // It lives on without the buffer.
+    // The worker's memory outlives the buffer.
     buffer.read(0, &mut bytes[..10])?;
     drop(buffer);
     worker.gather(&batch)?;
@@ -70,7 +71,7 @@ fn any_call_may_fail() {
     }
 }
 
-/// `late`: the work is done, and an error of giving something back has nobody to go to.
+/// `late`: the work is done, so an error of freeing is not returned to anybody.
 fn fail(fake: &Fake, allocation: Allocation, nth: u64, code: i32, late: bool) {
     fake.reset();
     fake.set("ORDERING", "0");
@@ -79,7 +80,7 @@ fn fail(fake: &Fake, allocation: Allocation, nth: u64, code: i32, late: bool) {
     let outcome = everything(fake, allocation);
     let failed = fake.failed().unwrap();
     let case = format!("call {nth}, {failed}, answers {code}");
-    // It is popped in any case.
+    // The context is popped in any case.
     let unseen = late || failed == "cuCtxPopCurrent";
     match &outcome {
         Ok(_) => assert!(unseen, "{case}: unseen"),
@@ -100,7 +101,7 @@ fn fail(fake: &Fake, allocation: Allocation, nth: u64, code: i32, late: bool) {
             assert!(lost || !unseen, "{case}: {text}");
         }
     }
-    // What could not be given back, because its giving back failed, is the driver's own.
+    // An object whose freeing failed belongs to the driver.
     if !late || code != 2 {
         assert_eq!(fake.held(), "", "{case}");
     }
@@ -166,7 +167,7 @@ fn pcies_mapping_is_asked_for_only_if_chosen() {
     assert_eq!(fake.flags(), 1);
     drop((plain, buffer));
 
-    // Refused, it is not done the other way.
+    // After a refusal the other path is not tried.
     let fds_before = fds();
     let refused = |code| {
         let error = map(Mapping::Pcie).unwrap_err();
@@ -188,8 +189,8 @@ fn pcies_mapping_is_asked_for_only_if_chosen() {
     assert_eq!(fake.held(), "");
 }
 
-/// Drivers answer an export with 999 that they refuse for a reason of the machine: a process goes on
-/// with the GPU. From any other call 999 is the end.
+/// A driver returns 999 for an export that it refuses for a reason of the machine: the GPU can be
+/// used further. From any other call 999 is final.
 #[test]
 fn an_export_that_fails_for_no_known_reason_loses_no_gpu() {
     let fake = Fake::new();
@@ -217,7 +218,7 @@ fn virtual_memory_is_told_of_peers_where_it_can_be() {
         fake.set("RDMA_VIRTUAL", if able { "1" } else { "0" });
         let gpu = fake.gpu();
         assert_eq!(gpu.info().rdma_virtual, able);
-        // The fake refuses any other value of the flag.
+        // The fake driver refuses any other value of the flag.
         gpu.allocate_as(MIB, Allocation::Virtual, Mapping::Default)
             .unwrap();
     }
@@ -283,7 +284,7 @@ fn what_cannot_be_had_is_said() {
     let buffer = gpu.allocate(8192).unwrap();
     assert!(dmabuf::Dmabuf::len(&buffer) == 8192 && buffer.as_fd().try_clone_to_owned().is_ok());
 
-    // The fake's are true ones where this machine makes such.
+    // The fake driver's dmabufs are real where this machine has udmabufs.
     if std::path::Path::new("/dev/udmabuf").exists() {
         let exported = dmabuf::DmabufFd::new(buffer.export().unwrap()).unwrap();
         assert_eq!(dmabuf::Dmabuf::len(&exported), 8192);
@@ -308,7 +309,7 @@ fn a_driver_that_is_not_there_or_too_old_is_said() {
     assert_eq!(error.to_string(), "load libno-such-driver.so.1");
     assert!(chain(&error).contains("cannot open shared object file"));
     assert!(error.remedy().unwrap().contains("install"));
-    // A library that is there, and has nothing of it.
+    // A library that exists, without any of the functions.
     let error = Driver::load_from("libm.so.6").unwrap_err();
     assert_eq!(error.to_string(), "libm.so.6 has no cuInit");
     assert!(error.remedy().unwrap().contains("515"));

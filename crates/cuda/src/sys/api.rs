@@ -1,4 +1,4 @@
-//! The functions of the driver's library, as `cuda.h` declares them.
+//! Functions of the driver's library, as `cuda.h` declares them.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::mem::ManuallyDrop;
@@ -7,14 +7,14 @@ use libloading::Library;
 
 use crate::error::{DriverError, Error};
 
-/// What the driver calls its library, whatever its release.
+/// Name of the driver's library, the same in all releases.
 pub(crate) const LIBRARY: &str = "libcuda.so.1";
 
 pub(crate) type Result32 = c_int;
 pub(crate) type Device = c_int;
-/// An address in a GPU's memory.
+/// Address in a GPU's memory.
 pub(crate) type Address = u64;
-/// `CUcontext`, `CUstream` and their like.
+/// Pointer to an object of the driver: `CUcontext`, `CUstream` and the like.
 pub(crate) type Handle = *mut c_void;
 
 /// `CUmemLocation`.
@@ -46,7 +46,7 @@ pub(crate) struct AccessDesc {
 
 macro_rules! api {
     ($($field:ident = $symbol:literal ($($arg:ty),*);)*) => {
-        /// The functions in use; all of them are in drivers since CUDA 11.7.
+        /// Functions in use. All drivers since CUDA 11.7 have them.
         pub(crate) struct Api {
             $(pub(crate) $field: unsafe extern "C" fn($($arg),*) -> Result32,)*
             /// Never unloaded: the driver has threads that run in it.
@@ -124,7 +124,7 @@ api! {
 }
 
 impl Api {
-    /// Loads the library and finds its functions; asks nothing of it yet.
+    /// Loads the library and finds its functions, without calling them.
     pub(crate) fn load(name: &str) -> Result<Self, Error> {
         if cfg!(target_feature = "crt-static") {
             return Err(Error::Static {
@@ -140,8 +140,8 @@ impl Api {
         Self::of(library, name)
     }
 
-    /// The driver's own words for a code that is not `CUDA_SUCCESS`.
-    pub(crate) fn words(&self, code: Result32) -> DriverError {
+    /// Driver's name and text of a code other than `CUDA_SUCCESS`.
+    pub(crate) fn driver_error(&self, code: Result32) -> DriverError {
         let ask = |function: unsafe extern "C" fn(Result32, *mut *const c_char) -> Result32| {
             let mut text = std::ptr::null();
             // SAFETY: the function writes one pointer, for which `text` has room.
@@ -160,7 +160,7 @@ impl Api {
         )
     }
 
-    /// The error of a call that belongs to no context.
+    /// Error of a call that belongs to no context.
     pub(crate) fn check(
         &self,
         code: Result32,
@@ -171,7 +171,7 @@ impl Api {
         }
         Err(Error::Driver {
             operation: operation(),
-            source: self.words(code),
+            source: self.driver_error(code),
         })
     }
 }

@@ -1,4 +1,4 @@
-//! A GPU's primary context, and its end.
+//! Primary context of a GPU, and its loss.
 
 use std::marker::PhantomData;
 use std::sync::{Arc, OnceLock};
@@ -7,14 +7,14 @@ use super::api::{Api, Device, Handle, Result32};
 use super::device::Driver;
 use crate::error::{DriverError, Error, UNKNOWN};
 
-/// The primary context of a GPU, which the CUDA runtime of the same process uses too: memory is
-/// shared with it.
+/// Primary context of a GPU. The CUDA runtime of the same process uses it, too, so memory is
+/// shared.
 pub(crate) struct Context {
     pub(super) api: Arc<Api>,
     pub(super) device: Device,
     ordinal: u32,
     handle: Handle,
-    /// What the driver said when it was lost.
+    /// Error with which the context was lost.
     lost: OnceLock<DriverError>,
 }
 
@@ -42,8 +42,8 @@ impl Context {
         })
     }
 
-    /// Makes it this thread's current context until the guard is dropped, and gives the thread back
-    /// the one it had.
+    /// Makes the context current in this thread until the guard is dropped; then the former one is
+    /// current again.
     pub(super) fn enter(&self) -> Result<Entered<'_>, Error> {
         if let Some(source) = self.lost.get() {
             return Err(self.lost(source));
@@ -57,7 +57,7 @@ impl Context {
         })
     }
 
-    /// The error of a call in this context; one after which there is none is remembered.
+    /// Error of a call in this context. One that ends the context is remembered.
     pub(super) fn check(
         &self,
         code: Result32,
@@ -66,7 +66,7 @@ impl Context {
         if code == 0 {
             return Ok(());
         }
-        let source = self.api.words(code);
+        let source = self.api.driver_error(code);
         if source.is_lost() {
             let first = self.lost.get_or_init(|| source);
             return Err(self.lost(first));
@@ -74,16 +74,16 @@ impl Context {
         Err(self.refused(operation(), source))
     }
 
-    /// The same, of a call that asks the kernel's side of the driver for something and starts nothing
-    /// on the GPU: 999 (UNKNOWN) is what it passes on there for a refusal that it has no code for,
-    /// and no end of the context. If the context has ended, the next call says so.
+    /// Error of a call that requests something from the kernel's part of the driver and starts
+    /// nothing on the GPU. There 999 (UNKNOWN) stands for a refusal without a code, and does not
+    /// end the context. If the context has ended, the next call says so.
     pub(super) fn check_request(
         &self,
         code: Result32,
         operation: impl FnOnce() -> String,
     ) -> Result<(), Error> {
         match code {
-            UNKNOWN => Err(self.refused(operation(), self.api.words(code))),
+            UNKNOWN => Err(self.refused(operation(), self.api.driver_error(code))),
             code => self.check(code, operation),
         }
     }
@@ -102,9 +102,9 @@ impl Context {
         }
     }
 
-    /// Gives something back, which can't be refused: with the context lost it is gone already, and
-    /// the driver is not asked.
-    pub(super) fn give_back(&self, operation: &'static str, call: impl FnOnce(&Api) -> Result32) {
+    /// Frees an object, which can't fail: in a lost context it is gone already, and the driver is
+    /// not called.
+    pub(super) fn release(&self, operation: &'static str, call: impl FnOnce(&Api) -> Result32) {
         if self.lost.get().is_some() {
             return;
         }
@@ -124,16 +124,16 @@ impl Drop for Context {
         // `Arc` of it, and is gone.
         let code = unsafe { (self.api.context_release)(self.device) };
         if code != 0 && self.lost.get().is_none() {
-            let error = self.api.words(code);
+            let error = self.api.driver_error(code);
             tracing::warn!(%error, "cuDevicePrimaryCtxRelease");
         }
     }
 }
 
-/// A context that is current in this thread.
+/// Guard of a context that is current in this thread.
 pub(super) struct Entered<'a> {
     context: &'a Context,
-    /// Current in this thread, and no other.
+    /// Not `Send`: the context is current in this thread only.
     _thread: PhantomData<*mut ()>,
 }
 
@@ -142,7 +142,7 @@ impl Drop for Entered<'_> {
         let mut handle = std::ptr::null_mut();
         // SAFETY: writes one handle, for which there is room; pops what `enter` pushed.
         let code = unsafe { (self.context.api.context_pop)(&raw mut handle) };
-        // It is popped in any case. What it has to tell is an error of earlier work.
+        // The context is popped in any case; an error is that of earlier work.
         if let Err(error) = self.context.check(code, || "cuCtxPopCurrent".into()) {
             tracing::warn!(%error, "leave a GPU's context");
         }

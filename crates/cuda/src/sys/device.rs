@@ -1,4 +1,4 @@
-//! The driver, and what it says of its GPUs before anything is made on one.
+//! The driver, and the properties of its GPUs.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::api::{Api, Device};
 use crate::error::Error;
 
-/// `CUdevice_attribute`, those in use.
+/// Attributes in use, of `CUdevice_attribute`.
 #[derive(Debug, Clone, Copy)]
 #[repr(i32)]
 pub(crate) enum Attribute {
@@ -19,7 +19,7 @@ pub(crate) enum Attribute {
     DmabufSupported = 124,
 }
 
-/// The library, loaded, and `cuInit` done.
+/// Driver's library, after `cuInit`.
 #[derive(Clone)]
 pub(crate) struct Driver {
     pub(super) api: Arc<Api>,
@@ -51,7 +51,7 @@ impl Driver {
         Ok(count.max(0).unsigned_abs())
     }
 
-    /// The GPU of that number, which there must be.
+    /// Handle of the GPU with this number, which must exist.
     pub(crate) fn device(&self, ordinal: u32) -> Result<Device, Error> {
         self.number(|out| {
             let wanted = c_int::try_from(ordinal).unwrap_or(c_int::MAX);
@@ -105,7 +105,7 @@ impl Driver {
         ask: impl FnOnce(*mut c_char, c_int) -> (c_int, &'static str),
     ) -> Result<String, Error> {
         let mut bytes = [0u8; 256];
-        // One byte less: what is not written to ends it in any case.
+        // One byte less, so that the text ends with a NUL in any case.
         let (code, operation) = ask(bytes.as_mut_ptr().cast(), 255);
         self.api.check(code, || operation.into())?;
         let text = CStr::from_bytes_until_nul(&bytes).unwrap_or_default();

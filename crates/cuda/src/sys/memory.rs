@@ -1,4 +1,4 @@
-//! Memory on a GPU, and memory of the host that a GPU reaches by itself.
+//! Memory of a GPU, and memory of the host that a GPU accesses by itself.
 
 use std::ffi::{c_int, c_void};
 use std::os::fd::{FromRawFd, OwnedFd};
@@ -12,8 +12,8 @@ use crate::buffer::Mapping;
 use crate::error::Error;
 use crate::parts::Parts;
 
-/// What allocations are rounded up to: a page of a GPU's memory. Nobody else's bytes share the last
-/// one, which the NIC can reach as a whole.
+/// Unit of allocations: a page of a GPU's memory. The NIC can reach the last page as a whole, so it
+/// holds no other data.
 const PAGE: u64 = 2 << 20;
 
 const MEM_ALLOCATION_TYPE_PINNED: c_int = 1;
@@ -26,14 +26,14 @@ const RANGE_FLAG_PCIE: u64 = 1;
 const INVALID_VALUE: i32 = 1;
 const NOT_SUPPORTED: i32 = 801;
 
-/// Bytes in a page of the host.
+/// Page size of the host in bytes.
 pub(crate) fn page_size() -> u64 {
     // SAFETY: takes no pointers.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     u64::try_from(size).unwrap_or(4096)
 }
 
-/// Bytes on a GPU, and where they came from.
+/// Memory of a GPU, and its owner.
 pub(crate) struct Memory {
     address: Address,
     len: u64,
@@ -55,11 +55,11 @@ impl Drop for Allocated {
     fn drop(&mut self) {
         // SAFETY: what `cuMemAlloc` gave, once; whoever enqueued work on it has waited for it.
         let free = |api: &super::api::Api| unsafe { (api.free)(self.address) };
-        self.context.give_back("cuMemFree", free);
+        self.context.release("cuMemFree", free);
     }
 }
 
-/// Addresses that nothing is behind.
+/// Range of addresses without memory.
 struct Reserved {
     context: Arc<Context>,
     address: Address,
@@ -70,11 +70,11 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         // SAFETY: what `cuMemAddressReserve` gave, once; nothing is mapped there any more.
         let free = |api: &super::api::Api| unsafe { (api.unreserve)(self.address, self.len) };
-        self.context.give_back("cuMemAddressFree", free);
+        self.context.release("cuMemAddressFree", free);
     }
 }
 
-/// Memory without an address.
+/// Memory without an address, by `cuMemCreate`.
 struct Created {
     context: Arc<Context>,
     handle: u64,
@@ -84,11 +84,11 @@ impl Drop for Created {
     fn drop(&mut self) {
         // SAFETY: what `cuMemCreate` gave, once.
         let release = |api: &super::api::Api| unsafe { (api.release)(self.handle) };
-        self.context.give_back("cuMemRelease", release);
+        self.context.release("cuMemRelease", release);
     }
 }
 
-/// One at the other.
+/// Memory that is mapped at reserved addresses.
 struct Mapped {
     created: Created,
     reserved: Reserved,
@@ -99,12 +99,12 @@ impl Drop for Mapped {
         let Reserved { address, len, .. } = self.reserved;
         // SAFETY: what `cuMemMap` has mapped, as a whole; the fields go after it.
         let unmap = |api: &super::api::Api| unsafe { (api.unmap)(address, len) };
-        self.created.context.give_back("cuMemUnmap", unmap);
+        self.created.context.release("cuMemUnmap", unmap);
     }
 }
 
 impl Memory {
-    /// By `cuMemAlloc`.
+    /// Allocates by `cuMemAlloc`.
     pub(crate) fn plain(context: &Arc<Context>, len: u64) -> Result<Self, Error> {
         let rounded = len.next_multiple_of(PAGE);
         let entered = context.enter()?;
@@ -126,7 +126,8 @@ impl Memory {
         })
     }
 
-    /// By `cuMemCreate`, at addresses of its own, and, with `rdma`, fit for peers on PCIe.
+    /// Allocates by `cuMemCreate` and maps at reserved addresses; with `rdma`, reachable for peers
+    /// on PCIe.
     pub(crate) fn with_addresses(
         context: &Arc<Context>,
         len: u64,
@@ -203,7 +204,7 @@ impl Memory {
         self.len
     }
 
-    /// The address of `len` bytes at `offset`, if they lie inside.
+    /// Address of `len` bytes at `offset`, if they are in the memory.
     pub(super) fn at(&self, offset: u64, len: u64) -> Result<Address, Error> {
         if offset.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Error::OutOfBounds {
@@ -215,8 +216,8 @@ impl Memory {
         Ok(self.address + offset)
     }
 
-    /// A dmabuf of all of it. Drivers before CUDA 12.8 don't know PCIe's mapping, and later ones
-    /// refuse it on machines that have but one way.
+    /// Exports all of the memory as a dmabuf. Drivers before CUDA 12.8 don't know the mapping by
+    /// PCIe, and later ones refuse it on machines that have only one path.
     pub(crate) fn export(&self, mapping: Mapping) -> Result<OwnedFd, Error> {
         let flags = match mapping {
             Mapping::Default => 0,
@@ -249,9 +250,9 @@ impl Memory {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// Copies from the host. Returns when it is done: the copy by itself returns with the last bytes
-    /// under way still, and streams of ours don't wait for that (CUDA driver API, "API
-    /// synchronization behavior").
+    /// Copies from the host, and waits until the copy is done: `cuMemcpyHtoD` may return before,
+    /// and this crate's streams don't wait for it (CUDA driver API, "API synchronization
+    /// behavior").
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let to = self.at(offset, bytes.len() as u64)?;
         let _entered = self.context.enter()?;
@@ -264,7 +265,7 @@ impl Memory {
         self.context.check(code, || "cuStreamSynchronize".into())
     }
 
-    /// Copies to the host. Returns when it is done.
+    /// Copies to the host, and waits until the copy is done.
     pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let from = self.at(offset, out.len() as u64)?;
         let _entered = self.context.enter()?;
@@ -275,8 +276,8 @@ impl Memory {
     }
 }
 
-/// Pages of the host that a GPU reads and writes by itself, while the CPU goes on. It is read and
-/// written by copies alone.
+/// Pages of the host that a GPU reads and writes by itself while the CPU goes on. The CPU only
+/// copies from and to them.
 pub(crate) struct Pinned {
     context: Arc<Context>,
     start: *mut c_void,
@@ -300,8 +301,7 @@ impl Pinned {
         })
     }
 
-    /// Writes the next parts from its begin, until there are no more or there is no more room, and
-    /// says how many.
+    /// Writes the next parts to the begin of the pages, as many as fit, and returns their number.
     pub(crate) fn fill(&mut self, parts: &mut Parts<'_>) -> usize {
         let mut to = self.start.cast::<Descriptor>();
         let room = self.len / size_of::<Descriptor>();
@@ -322,7 +322,7 @@ impl Pinned {
         count
     }
 
-    /// The first `bytes.len()` bytes.
+    /// Copies the first `bytes.len()` bytes.
     pub(crate) fn read(&self, bytes: &mut [u8]) {
         let len = bytes.len().min(self.len);
         // SAFETY: both have `len` bytes; the GPU has been waited for.
@@ -345,6 +345,6 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         // SAFETY: what `cuMemHostAlloc` gave, once; whoever enqueued work on it has waited for it.
         let free = |api: &super::api::Api| unsafe { (api.host_free)(self.start) };
-        self.context.give_back("cuMemFreeHost", free);
+        self.context.release("cuMemFreeHost", free);
     }
 }

@@ -1,7 +1,7 @@
-//! What a GPU does in its own time: streams, events, kernels.
+//! Asynchronous work of a GPU: streams, events, kernels.
 //!
-//! Who enqueues work waits for the stream before the memory in it is used otherwise or dropped; a
-//! stream that is dropped waits by itself. So who owns both lets the stream go first.
+//! The caller must wait for a stream before the memory that its work uses is used otherwise or
+//! dropped. A stream that is dropped waits by itself, so an owner of both drops the stream first.
 
 use std::ffi::{CStr, c_int, c_uint, c_void};
 use std::sync::Arc;
@@ -31,13 +31,13 @@ macro_rules! handle {
                 self.before_drop();
                 // SAFETY: what the driver made, once.
                 let destroy = |api: &super::api::Api| unsafe { (api.$destroy)(self.handle) };
-                self.context.give_back($what, destroy);
+                self.context.release($what, destroy);
             }
         }
     };
 }
 
-/// Work that is done in the order in which it was enqueued, and not before that of other streams.
+/// A queue of work that is done in order, independent of other streams.
 pub(crate) struct Stream {
     context: Arc<Context>,
     handle: Handle,
@@ -45,7 +45,7 @@ pub(crate) struct Stream {
 
 handle!(Stream, "cuStreamDestroy", stream_destroy);
 
-/// An argument of a kernel.
+/// Argument of a kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Argument {
     Long(u64),
@@ -66,11 +66,11 @@ impl Stream {
     }
 
     fn before_drop(&self) {
-        // An error was told when it happened, or is that of a context whose work has ended.
+        // An error was returned when it happened, or is that of a context whose work has ended.
         let _ = self.wait();
     }
 
-    /// The first `len` bytes of `from` to the begin of `to`.
+    /// Enqueues a copy of the first `len` bytes of `from` to the begin of `to`.
     pub(crate) fn upload(&self, to: &Memory, from: &Pinned, len: usize) -> Result<(), Error> {
         let (to, from) = (to.at(0, len as u64)?, from.start(len)?);
         let _entered = self.context.enter()?;
@@ -80,7 +80,7 @@ impl Stream {
             .check(code, || format!("cuMemcpyHtoDAsync of {len} bytes"))
     }
 
-    /// The first `len` bytes of `from` to the begin of `to`.
+    /// Enqueues a copy of the first `len` bytes of `from` to the begin of `to`.
     pub(crate) fn download(&self, to: &mut Pinned, from: &Memory, len: usize) -> Result<(), Error> {
         let (to, from) = (to.start(len)?, from.at(0, len as u64)?);
         let _entered = self.context.enter()?;
@@ -90,7 +90,7 @@ impl Stream {
             .check(code, || format!("cuMemcpyDtoHAsync of {len} bytes"))
     }
 
-    /// `len` bytes at `offset` of `from` to the begin of `to`, both on the GPU.
+    /// Enqueues a copy of `len` bytes at `offset` of `from` to the begin of `to`, both on the GPU.
     pub(crate) fn copy(
         &self,
         to: &Memory,
@@ -106,7 +106,7 @@ impl Stream {
             .check(code, || format!("cuMemcpyDtoDAsync of {len} bytes"))
     }
 
-    /// `words` times `value` to the begin of `to`.
+    /// Enqueues a write of `words` times `value` to the begin of `to`.
     pub(crate) fn fill(&self, to: &Memory, value: u32, words: usize) -> Result<(), Error> {
         let to = to.at(0, 4 * words as u64)?;
         let _entered = self.context.enter()?;
@@ -116,7 +116,7 @@ impl Stream {
             .check(code, || format!("cuMemsetD32Async of {words} words"))
     }
 
-    /// Runs a kernel of [`crate::worker`]'s with the arguments that it takes.
+    /// Enqueues a kernel of [`crate::worker`] with its arguments.
     pub(crate) fn launch(
         &self,
         kernel: &Kernel,
@@ -156,7 +156,7 @@ impl Stream {
             .check(code, || format!("cuLaunchKernel of {}", kernel.name))
     }
 
-    /// What is enqueued from now on begins when the event's stream has come there.
+    /// Makes work that is enqueued from now on wait for the event.
     pub(crate) fn wait_for(&self, event: &Event) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: both live.
@@ -164,7 +164,7 @@ impl Stream {
         self.context.check(code, || "cuStreamWaitEvent".into())
     }
 
-    /// Returns when all is done that was enqueued.
+    /// Waits for all enqueued work.
     pub(crate) fn wait(&self) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: the stream lives.
@@ -173,7 +173,7 @@ impl Stream {
     }
 }
 
-/// A mark in a stream.
+/// Mark in a stream.
 pub(crate) struct Event {
     context: Arc<Context>,
     handle: Handle,
@@ -196,7 +196,7 @@ impl Event {
 
     fn before_drop(&self) {}
 
-    /// Puts it behind what is enqueued in the stream now.
+    /// Puts the event behind the work that is enqueued in the stream now.
     pub(crate) fn record(&self, stream: &Stream) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: both live.
@@ -204,7 +204,7 @@ impl Event {
         self.context.check(code, || "cuEventRecord".into())
     }
 
-    /// Returns when the stream has come there.
+    /// Waits until the stream has reached the event.
     pub(crate) fn wait(&self) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: the event lives.
@@ -212,7 +212,7 @@ impl Event {
         self.context.check(code, || "cuEventSynchronize".into())
     }
 
-    /// The time since another, both passed.
+    /// Time since another event; both must have been reached.
     pub(crate) fn since(&self, earlier: &Event) -> Result<Duration, Error> {
         let _entered = self.context.enter()?;
         let mut ms = 0f32;
@@ -224,7 +224,7 @@ impl Event {
     }
 }
 
-/// Kernels, made by the driver for its GPU.
+/// Kernels, compiled by the driver for its GPU.
 pub(crate) struct Module {
     context: Arc<Context>,
     handle: Handle,
@@ -233,14 +233,15 @@ pub(crate) struct Module {
 handle!(Module, "cuModuleUnload", module_unload);
 
 impl Module {
-    /// Has the driver compile PTX.
+    /// Compiles PTX.
     pub(crate) fn load(context: &Arc<Context>, ptx: &CStr) -> Result<Self, Error> {
         let _entered = context.enter()?;
         let mut log = [0u8; 2048];
         let mut options = [JIT_ERROR_LOG_BUFFER, JIT_ERROR_LOG_BUFFER_SIZE_BYTES];
         let mut values = [
             log.as_mut_ptr().cast::<c_void>(),
-            // A number in a pointer's place, as the interface has it; one byte less, to end it.
+            // The interface takes the number as a pointer. One byte less, so that the text ends
+            // with a NUL.
             std::ptr::without_provenance_mut(log.len() - 1),
         ];
         let mut handle = std::ptr::null_mut();
@@ -269,7 +270,7 @@ impl Module {
 
     fn before_drop(&self) {}
 
-    /// A kernel of it.
+    /// Finds a kernel of the module.
     pub(crate) fn kernel(self: &Arc<Self>, name: &'static CStr) -> Result<Kernel, Error> {
         let _entered = self.context.enter()?;
         let mut handle = std::ptr::null_mut();
@@ -288,7 +289,7 @@ impl Module {
     }
 }
 
-/// One of a module's functions.
+/// Kernel of a module.
 pub(crate) struct Kernel {
     handle: Handle,
     name: &'static str,
@@ -299,7 +300,7 @@ pub(crate) struct Kernel {
 unsafe impl Send for Kernel {}
 
 impl Context {
-    /// Has what peers on PCIe have written arrive before kernels that begin after it.
+    /// Makes writes of peers on PCIe visible to kernels that begin after the call.
     pub(crate) fn flush(&self) -> Result<(), Error> {
         let _entered = self.enter()?;
         // SAFETY: takes no pointers.

@@ -1,18 +1,19 @@
-//! The tables of `devmem_crc32`, in the order in which the kernel has them.
+//! Tables of `devmem_crc32`, in the kernel's order.
 
 use payload::crc;
 
-/// Bytes of a block: what a thread reads at once.
+/// Size of a block in bytes: what a thread reads at once.
 const BLOCK: u64 = 16;
-/// Bytes from a thread's block to its next: those of a warp.
+/// Distance in bytes from a thread's block to its next: the blocks of a warp.
 const WARP: u64 = 32 * BLOCK;
-/// Places of a number of bytes, written in digits of 8 bits.
+/// Number of digits of 8 bits in a number of bytes.
 const PLACES: usize = 8;
 
-/// What takes a sum back by one block, which the kernel puts in front: there are 2³² - 1 powers of x.
+/// Factor that moves a sum back by one block, which the kernel puts in front: there are 2³² - 1
+/// powers of x.
 pub(super) const BLOCK_LESS: u32 = crc::power(u32::MAX as u64 - BLOCK);
 
-/// FEED, SKIP and POWER, as little-endian words.
+/// Tables FEED, SKIP and POWER, as little-endian words.
 pub(super) fn tables() -> Vec<u8> {
     let mut words = Vec::with_capacity(2 * 1024 + 256 * PLACES);
     for bytes in [4, WARP - BLOCK] {

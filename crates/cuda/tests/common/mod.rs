@@ -1,4 +1,4 @@
-//! The fake driver, and numbers by chance.
+//! The fake driver, and random numbers.
 #![allow(
     unsafe_code,
     dead_code,
@@ -13,14 +13,14 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use cuda::{Driver, Gpu};
-// Not called: that it is a dependency has the library built.
+// Not called: the dependency makes cargo build the library.
 use fakecuda as _;
 use libloading::Library;
 
-/// There is one in a process.
+/// The fake driver has one state in a process.
 static FAKE: Mutex<()> = Mutex::new(());
 
-/// The fake driver, as new, for one test at a time.
+/// The fake driver in its initial state, for one test at a time.
 pub struct Fake {
     library: Library,
     path: String,
@@ -52,7 +52,7 @@ impl Fake {
         self.function::<extern "C" fn()>("fakecuda_reset")();
     }
 
-    /// What could not be given back is held no more.
+    /// Drops objects that could not be freed from the fake driver's list.
     pub fn forget(&self) {
         self.function::<extern "C" fn()>("fakecuda_forget")();
     }
@@ -68,12 +68,12 @@ impl Fake {
         self.function::<extern "C" fn() -> u64>("fakecuda_calls")()
     }
 
-    /// Those that `cuMemGetHandleForAddressRange` was called with last.
+    /// Flags of the last call of `cuMemGetHandleForAddressRange`.
     pub fn flags(&self) -> u64 {
         self.function::<extern "C" fn() -> u64>("fakecuda_flags")()
     }
 
-    /// The function that failed as it was told to.
+    /// Name of the function that failed on request.
     pub fn failed(&self) -> Option<String> {
         let failed = self.function::<extern "C" fn() -> *const c_char>("fakecuda_failed")();
         // SAFETY: a C string that stays until the next fault or reset.
@@ -81,7 +81,7 @@ impl Fake {
         Some(name?.to_string_lossy().into_owned())
     }
 
-    /// What has not gone back.
+    /// List of objects that have not been freed.
     pub fn held(&self) -> String {
         let held = self.function::<extern "C" fn(*mut c_char, usize)>("fakecuda_held");
         let mut text = [0u8; 512];
@@ -101,12 +101,12 @@ impl Fake {
     }
 }
 
-/// Open fds of this process.
+/// Number of open fds of this process.
 pub fn fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// An error and all its sources, as a tool prints them.
+/// Formats an error and all its sources, as a tool prints them.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -117,7 +117,7 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Numbers by chance (xorshift64*), others each time; the seed is in the name that a failed test
+/// Random numbers (xorshift64*), different in each run; the seed is in the name that a failed test
 /// prints.
 #[derive(Debug)]
 pub struct Chance {
@@ -142,12 +142,12 @@ impl Chance {
         self.state.wrapping_mul(0x2545_f491_4f6c_dd1d)
     }
 
-    /// Less than `end`.
+    /// Random number below `end`.
     pub fn below(&mut self, end: u64) -> u64 {
         self.next() % end
     }
 
-    /// One of `n` times.
+    /// True once in `n` times.
     pub fn once_in(&mut self, n: u64) -> bool {
         self.below(n) == 0
     }
@@ -157,7 +157,7 @@ impl Chance {
         words.flatten().take(len).collect()
     }
 
-    /// A length: mostly that of a frag or less, sometimes a few bytes, seldom many.
+    /// Random length: mostly that of a frag or less, sometimes a few bytes, seldom many.
     pub fn len(&mut self) -> u64 {
         let most = match self.below(8) {
             0..3 => 40,
