@@ -1,38 +1,38 @@
-//! Pieces, as a device reads them.
+//! Batches of pieces, in the layout that a device reads.
 
-/// One piece: bytes of the source region, and where they belong. 24 bytes, little-endian, as
-/// `struct descriptor` of the CUDA kernels has them.
+/// Descriptor of a piece: bytes of the source region, and their destination. 24 bytes,
+/// little-endian, as `struct descriptor` of the CUDA kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Descriptor {
-    /// The first byte, counted from the begin of the source region.
+    /// Offset of the first byte in the source region.
     pub source: u64,
-    /// Where it belongs: counted from the begin of the destination region, or of the stream.
+    /// Offset of the first byte in the destination region, or in the stream.
     pub destination: u64,
-    /// How many bytes: not 0.
+    /// Number of bytes, not 0.
     pub len: u32,
-    /// 0.
+    /// Always 0.
     pub reserved: u32,
 }
 
-/// What is wrong with a batch.
+/// Error of a malformed batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// A piece of no bytes.
+    /// A piece is empty.
     #[error("piece {piece} has no bytes")]
     Empty {
-        /// Its number, from 0.
+        /// Number of the piece, from 0.
         piece: usize,
     },
     /// A piece leaves the source region.
     #[error("piece {piece}: {len} bytes at {at} leave the source of {size} bytes")]
     Source {
-        /// Its number, from 0.
+        /// Number of the piece, from 0.
         piece: usize,
-        /// Its first byte in the source.
+        /// Offset of the piece in the source.
         at: u64,
-        /// How many bytes.
+        /// Length of the piece.
         len: u32,
         /// Length of the source.
         size: u64,
@@ -40,32 +40,32 @@ pub enum BatchError {
     /// A piece leaves the destination region.
     #[error("piece {piece}: {len} bytes at {at} leave the destination of {size} bytes")]
     Destination {
-        /// Its number, from 0.
+        /// Number of the piece, from 0.
         piece: usize,
-        /// Its first byte in the destination.
+        /// Offset of the piece in the destination.
         at: u64,
-        /// How many bytes.
+        /// Length of the piece.
         len: u32,
         /// Length of the destination.
         size: u64,
     },
-    /// Two pieces would be written to the same bytes.
+    /// Two pieces overlap in the destination.
     #[error("pieces {first} and {second} overlap in the destination")]
     Overlap {
-        /// The one that begins first.
+        /// Number of the piece that begins first.
         first: usize,
-        /// The other.
+        /// Number of the other piece.
         second: usize,
     },
-    /// The pieces do not follow each other, where a sum over them is wanted.
+    /// The pieces do not follow each other, as a checksum requires.
     #[error("piece {piece} does not begin where the one before it ends")]
     Gap {
-        /// Its number, from 0.
+        /// Number of the piece, from 0.
         piece: usize,
     },
 }
 
-/// Pieces that are gathered, validated or summed up in one go.
+/// Pieces that are gathered, validated or checksummed in one call.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pieces: Vec<Descriptor>,
@@ -74,7 +74,7 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// None yet, with room for `capacity` pieces before anything is allocated.
+    /// Creates an empty batch with room for `capacity` pieces.
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
             pieces: Vec::with_capacity(capacity),
@@ -82,7 +82,7 @@ impl Batch {
         }
     }
 
-    /// Adds `len` bytes at `source` that belong to `destination`.
+    /// Adds a piece of `len` bytes at `source` that belong to `destination`.
     pub fn push(&mut self, source: u64, len: u32, destination: u64) {
         self.pieces.push(Descriptor {
             source,
@@ -94,59 +94,60 @@ impl Batch {
         self.longest = self.longest.max(len);
     }
 
-    /// Forgets the pieces; the room stays.
+    /// Removes the pieces, and keeps the capacity.
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.bytes = 0;
         self.longest = 0;
     }
 
-    /// The pieces.
+    /// Descriptors of the pieces.
     pub fn descriptors(&self) -> &[Descriptor] {
         &self.pieces
     }
 
-    /// How many pieces.
+    /// Number of pieces.
     pub fn len(&self) -> usize {
         self.pieces.len()
     }
 
-    /// Whether there are none.
+    /// Whether the batch has no pieces.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
     }
 
-    /// Bytes of all pieces together.
+    /// Total length of the pieces in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Bytes of the longest piece.
+    /// Length of the longest piece in bytes.
     pub fn longest(&self) -> u32 {
         self.longest
     }
 
-    /// Can the pieces be copied from a source of so many bytes to a destination of so many?
+    /// Checks that the pieces can be copied from a source of `source` bytes to a destination of
+    /// `destination` bytes.
     ///
     /// # Errors
-    /// [`BatchError::Empty`], [`BatchError::Source`], [`BatchError::Destination`] of the first piece
-    /// that is wrong; then [`BatchError::Overlap`].
+    /// [`BatchError::Empty`], [`BatchError::Source`], [`BatchError::Destination`] of the first
+    /// wrong piece; then [`BatchError::Overlap`].
     pub fn check_gather(&self, source: u64, destination: u64) -> Result<(), BatchError> {
         self.check(source, destination)?;
         self.check_overlap()
     }
 
-    /// Can the pieces be held against a pattern? Their places may be any in a stream, and may
-    /// overlap.
+    /// Checks that the pieces can be compared with a pattern. Their positions in the stream are
+    /// arbitrary and may overlap.
     ///
     /// # Errors
-    /// [`BatchError::Empty`], [`BatchError::Source`]; [`BatchError::Destination`] for a place that no
-    /// stream has, at its 2⁶⁴th byte.
+    /// [`BatchError::Empty`], [`BatchError::Source`]; [`BatchError::Destination`] for a position
+    /// that no stream has, at its 2⁶⁴th byte.
     pub fn check_validate(&self, source: u64) -> Result<(), BatchError> {
         self.check(source, u64::MAX)
     }
 
-    /// Can the pieces be summed up? Each must begin where the one before ends.
+    /// Checks that the pieces can be checksummed: each must begin where the one before ends.
     ///
     /// # Errors
     /// As [`Batch::check_validate`]; then [`BatchError::Gap`].
@@ -189,7 +190,7 @@ impl Batch {
         Ok(())
     }
 
-    /// Pieces of a stream come in its order, which one look settles; others are sorted.
+    /// Pieces of a stream are in order, which one pass finds; others are sorted.
     fn check_overlap(&self) -> Result<(), BatchError> {
         let apart = |before: &Descriptor, after: &Descriptor| before.end() <= after.destination;
         if self.pieces.windows(2).all(|pair| apart(&pair[0], &pair[1])) {
@@ -197,7 +198,8 @@ impl Batch {
         }
         let mut order: Vec<usize> = (0..self.pieces.len()).collect();
         order.sort_unstable_by_key(|&piece| (self.pieces[piece].destination, piece));
-        // In that order, a piece that overlaps any before it overlaps, or makes overlap, a neighbour.
+        // In that order a piece that overlaps any piece before it overlaps its neighbour, or makes
+        // two others overlap.
         let mut neighbours = order.windows(2);
         let overlap = neighbours.find(|pair| !apart(&self.pieces[pair[0]], &self.pieces[pair[1]]));
         overlap.map_or(Ok(()), |pair| {
@@ -208,7 +210,7 @@ impl Batch {
 }
 
 impl Descriptor {
-    /// Where the piece after it would begin: only of one that was checked.
+    /// Offset at which the next piece would begin; only of a piece that was checked.
     fn end(&self) -> u64 {
         self.destination + u64::from(self.len)
     }

@@ -1,32 +1,32 @@
-//! CRC-32 of parts: what it takes to sum up a stream in pieces, each by somebody else.
+//! CRC-32 of a stream from the CRCs of its parts.
 //!
 //! A CRC is the remainder of a polynomial over two elements, here with the bits of the number
-//! reversed: bit 31 stands for x⁰. Without the ones before and after, that of zlib is linear: the sum
-//! (by exclusive or) of the parts' sums, each times x for every bit that follows the part.
+//! reversed: bit 31 stands for x⁰. Without the ones before and after, zlib's CRC is linear: the sum
+//! (by exclusive or) of the parts' CRCs, each times x for every bit that follows the part.
 
-/// Of Ethernet, gzip and zlib, without x³², reversed.
+/// Polynomial of Ethernet, gzip and zlib, without x³², reversed.
 pub const POLYNOMIAL: u32 = 0xedb8_8320;
 
-/// x⁰.
+/// The polynomial x⁰.
 const ONE: u32 = 1 << 31;
 
-/// The product of two remainders.
+/// Product of two remainders.
 pub const fn multiply(a: u32, b: u32) -> u32 {
     let (mut product, mut shifted, mut bit) = (0, b, ONE);
     while bit != 0 {
         if a & bit != 0 {
             product ^= shifted;
         }
-        // Times x.
+        // Multiply by x.
         shifted = (shifted >> 1) ^ (POLYNOMIAL & (shifted & 1).wrapping_neg());
         bit >>= 1;
     }
     product
 }
 
-/// x to the eight times `bytes`: what a sum is multiplied by for `bytes` that follow it.
+/// The power x^(8 · `bytes`), the factor of a sum that `bytes` follow.
 pub const fn power(bytes: u64) -> u32 {
-    // x⁸, x¹⁶, x³² …: the powers whose exponents' bits are in `bytes`.
+    // The squares x⁸, x¹⁶, x³² …: multiply those whose bits are set in `bytes`.
     let (mut power, mut square, mut bits) = (ONE, ONE >> 8, bytes);
     while bits != 0 {
         if bits & 1 != 0 {
@@ -38,17 +38,17 @@ pub const fn power(bytes: u64) -> u32 {
     power
 }
 
-/// A sum without ones before and after, once `bytes` of zero have followed.
+/// Sum without ones before and after, of bytes that are followed by `bytes` zeros.
 pub const fn advance(sum: u32, bytes: u64) -> u32 {
     multiply(sum, power(bytes))
 }
 
-/// The CRC-32 of `len` bytes whose sum without ones before and after is `sum`.
+/// CRC-32 of `len` bytes whose sum without ones before and after is `sum`.
 pub const fn complete(sum: u32, len: u64) -> u32 {
     !(sum ^ advance(!0, len))
 }
 
-/// The CRC-32 of two parts of a stream, one after the other, the second of `len` bytes.
+/// CRC-32 of two consecutive parts of a stream, the second of `len` bytes.
 pub const fn combine(first: u32, second: u32, len: u64) -> u32 {
     advance(first, len) ^ second
 }
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Bit by bit, with nothing before and after.
+    /// CRC computed bit by bit, without ones before and after.
     fn plain(bytes: &[u8]) -> u32 {
         bytes.iter().fold(0, |crc, byte| {
             (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {

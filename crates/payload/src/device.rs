@@ -1,70 +1,70 @@
-//! Who works on pieces.
+//! Devices that work on pieces.
 
 use crate::pattern::{Mismatch, Pattern};
 use crate::{Batch, BatchError};
 
-/// Why a device did not do it.
+/// Error of a device's work.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
-    /// The batch makes no sense; nothing was done.
+    /// The batch is malformed; nothing was done.
     #[error(transparent)]
     Batch(#[from] BatchError),
-    /// The memory could not be read or written by the CPU.
+    /// The CPU could not read or write the memory.
     #[error(transparent)]
     Memory(#[from] dmabuf::Error),
-    /// The device refused, or is lost; its own words are the source.
+    /// The device refused, or is lost. The device's error is the source.
     #[error("{operation}")]
     Device {
-        /// What it was to do.
+        /// Operation of the device.
         operation: &'static str,
-        /// What it answered.
+        /// Error of the device.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
-        /// Nothing can be done with it any more: what it was doing, and its memory, are gone.
+        /// Whether the device is lost, with its work and its memory.
         lost: bool,
     },
 }
 
 impl DeviceError {
-    /// Is the device lost, with all that its memory held?
+    /// Whether the device is lost, with all contents of its memory.
     pub fn is_lost(&self) -> bool {
         matches!(self, DeviceError::Device { lost: true, .. })
     }
 }
 
-/// Something that reads pieces where a NIC has put them. It has a source region, the dmabuf, and may
-/// have a destination region of its own, contiguous.
+/// A device that reads pieces where a NIC has put them. It has a source region, the dmabuf, and may
+/// have a contiguous destination region of its own.
 ///
-/// Each call returns when the work is done: the source's pieces may go back to the NIC then.
+/// Each call returns when the work is done. Then the pieces of the source may go back to the NIC.
 pub trait Device: Send {
-    /// Bytes of the source region.
+    /// Length of the source region in bytes.
     fn source_len(&self) -> u64;
 
-    /// Bytes of the destination region, 0 without one.
+    /// Length of the destination region in bytes, 0 without one.
     fn destination_len(&self) -> u64;
 
-    /// Copies each piece to its place in the destination region.
+    /// Copies each piece to its offset in the destination region.
     ///
     /// # Errors
-    /// [`DeviceError::Batch`], with nothing copied, for an empty piece, one that leaves its region,
-    /// and two that overlap in the destination; what the device says.
+    /// [`DeviceError::Batch`], with nothing copied, for an empty piece, a piece outside of its
+    /// region, and two that overlap in the destination; those of the device.
     fn gather(&mut self, batch: &Batch) -> Result<(), DeviceError>;
 
-    /// The first byte, in stream order, that is not the pattern's. A piece's destination is its
-    /// place in the stream. Of several pieces with a wrong byte at the same place the first one's
-    /// counts.
+    /// Returns the first byte, in stream order, that differs from the pattern. A piece's
+    /// destination is its position in the stream. If several pieces have a wrong byte at the same
+    /// position, that of the first piece is returned.
     ///
     /// # Errors
-    /// As [`Device::gather`], but places may be any and may overlap.
+    /// As [`Device::gather`], but positions are arbitrary and may overlap.
     fn validate(
         &mut self,
         batch: &Batch,
         pattern: &Pattern,
     ) -> Result<Option<Mismatch>, DeviceError>;
 
-    /// The CRC-32 (zlib's) of the pieces, which must follow each other: each begins where the one
-    /// before ends. 0 of none.
+    /// Returns the CRC-32 (zlib's) of the pieces, each of which must begin where the one before
+    /// ends; 0 of no pieces.
     ///
     /// # Errors
     /// As [`Device::gather`], and [`BatchError::Gap`].
@@ -73,11 +73,11 @@ pub trait Device: Send {
     /// Copies `out.len()` bytes at `offset` of the destination region to host memory.
     ///
     /// # Errors
-    /// [`DeviceError::Memory`] with [`dmabuf::Error::OutOfBounds`]; what the device says.
+    /// [`DeviceError::Memory`] with [`dmabuf::Error::OutOfBounds`]; those of the device.
     fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), DeviceError>;
 
-    /// Copies `bytes` from host memory to `offset` of the destination region: what of a stream came
-    /// beside the source.
+    /// Copies `bytes` from host memory to `offset` of the destination region: payload of the stream
+    /// that is not in the source.
     ///
     /// # Errors
     /// As [`Device::read`].

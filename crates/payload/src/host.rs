@@ -1,4 +1,4 @@
-//! The processor as a [`Device`].
+//! The CPU as a [`Device`].
 
 use std::sync::Arc;
 
@@ -8,17 +8,16 @@ use memmap2::MmapMut;
 use crate::pattern::{CheckError, Mismatch, Pattern};
 use crate::{Batch, Descriptor, Device, DeviceError};
 
-/// The processor: what every other device is held against, and what there is for memory that the
-/// processor can map.
+/// The CPU as a device, for memory that it can map. It is the reference for all other devices.
 #[derive(Debug)]
 pub struct Host {
     source: Source,
     destination: MmapMut,
-    /// Of the destination: a mapping is never empty.
+    /// Length of the destination, which may be 0; a mapping is never empty.
     destination_len: usize,
 }
 
-/// Where the pieces lie.
+/// Memory that has the pieces.
 #[derive(Debug)]
 enum Source {
     Dmabuf(Arc<Mapping>),
@@ -26,15 +25,16 @@ enum Source {
 }
 
 impl Host {
-    /// Over a dmabuf, with a destination of `destination_len` bytes in host memory, all zero.
+    /// Creates a device for a dmabuf, with a zeroed destination of `destination_len` bytes in host
+    /// memory.
     ///
     /// # Errors
-    /// [`DeviceError::Device`] where there is no such memory.
+    /// [`DeviceError::Device`] where that memory can't be allocated.
     pub fn new(source: Arc<Mapping>, destination_len: u64) -> Result<Self, DeviceError> {
         Self::over(Source::Dmabuf(source), destination_len)
     }
 
-    /// Over bytes of this process, to hold another device's work against.
+    /// Creates a device for bytes of this process, to compare another device's work with.
     ///
     /// # Errors
     /// As [`Host::new`].
@@ -60,12 +60,12 @@ impl Host {
         })
     }
 
-    /// The destination region.
+    /// Contents of the destination region.
     pub fn destination(&self) -> &[u8] {
         &self.destination[..self.destination_len]
     }
 
-    /// The bytes at `offset`, if there are so many.
+    /// Bytes of the destination at `offset`, if it has that many.
     fn destination_at(&mut self, offset: u64, len: usize) -> Result<&mut [u8], DeviceError> {
         let size = self.destination_len;
         let fits = |start: &usize| start.checked_add(len).is_some_and(|end| end <= size);
@@ -97,7 +97,7 @@ impl Device for Host {
         } = self;
         source.read(|reader| {
             for piece in batch.descriptors() {
-                // Checked: all of it is inside.
+                // The piece was checked to be inside.
                 let start = piece.destination as usize;
                 let room = &mut destination[start..start + piece.len as usize];
                 reader.copy_to(piece, room)?;
@@ -150,7 +150,7 @@ impl Device for Host {
 }
 
 impl Source {
-    /// One access by the processor, over all that `work` reads.
+    /// Runs `work` in one access of the CPU.
     fn read(
         &self,
         work: impl FnOnce(Reader<'_>) -> Result<(), dmabuf::Error>,
@@ -168,7 +168,7 @@ impl Source {
     }
 }
 
-/// What reads pieces that were checked.
+/// Reader of pieces that were checked.
 #[derive(Clone, Copy)]
 enum Reader<'a> {
     Dmabuf(&'a CpuAccess<'a>),

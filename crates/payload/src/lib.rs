@@ -1,7 +1,7 @@
-//! What is done to payload that lies in pieces: gathered into one region, held against a pattern,
-//! summed up. On the CPU here ([`Host`]), on other devices by whoever implements [`Device`].
+//! Work on payload that is scattered in pieces: gathering into one region, comparison with a
+//! pattern, checksums. [`Host`] does it on the CPU; other devices implement [`Device`].
 //!
-//! Pieces are told in a [`Batch`] of [`Descriptor`]s, in a layout that a device reads as it is.
+//! A [`Batch`] consists of [`Descriptor`]s of the pieces, in a layout that a device reads as it is.
 #![forbid(unsafe_code)]
 
 mod batch;

@@ -1,36 +1,37 @@
 //! The payload that tests send and check: the pattern of upstream's `ncdevmem -v N`.
 //!
-//! Its sender is `yes $(echo -e \\x01...)`: the bytes 1 to N - 1 and a newline, over and over.
-//! `validate_buffer` (`tools/testing/selftests/drivers/net/hw/ncdevmem.c`) counts in a byte, so that
-//! N above 256 is 256. Unlike upstream's, this validator reads bytes in host memory too, in stream
-//! order.
+//! The sender is `yes $(echo -e \\x01...)`: the bytes 1 to N - 1 and a newline, repeated.
+//! `validate_buffer` (`tools/testing/selftests/drivers/net/hw/ncdevmem.c`) counts in a byte, so
+//! that N above 256 is 256. Unlike upstream's, this validator also reads bytes in host memory, in
+//! stream order.
 
 use std::fmt;
 use std::sync::Arc;
 
 use dmabuf::CpuAccess;
 
-/// Bytes compared at once: with the table it stays in the first-level cache.
+/// Number of bytes compared at once: with the table they stay in the first-level cache.
 const PIECE: usize = 4096;
 
-/// A pattern's period of 0.
+/// Error of a pattern with period 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a pattern of period 0")]
 pub struct PatternError;
 
-/// The pattern: byte `i` of the stream is `(i + 1) % N`, and a newline where that is 0.
+/// The pattern with period N: byte `i` of the stream is `(i + 1) % N`, and a newline where that is
+/// 0.
 #[derive(Debug, Clone)]
 pub struct Pattern {
-    /// One period more than a piece: the bytes of any piece at any phase are a slice of it.
+    /// One period more than a piece, so that any piece at any phase is a slice of it.
     table: Arc<[u8]>,
     period: usize,
 }
 
 impl Pattern {
-    /// A period that no power of two divides, so that a page in the wrong place is seen.
+    /// Period that no power of two divides, so that a page at the wrong position is detected.
     pub const DEFAULT_PERIOD: usize = 251;
 
-    /// The pattern of `ncdevmem -v period`; above 256 it is that of 256.
+    /// Creates the pattern of `ncdevmem -v period`. A period above 256 is that of 256.
     ///
     /// # Errors
     /// [`PatternError`] for 0, with which upstream switches validation off.
@@ -49,17 +50,17 @@ impl Pattern {
         })
     }
 
-    /// Bytes after which it repeats, 1 to 256.
+    /// Number of bytes after which the pattern repeats, 1 to 256.
     pub fn period(&self) -> usize {
         self.period
     }
 
-    /// The byte that stands at `offset` of the stream.
+    /// Byte at `offset` of the stream.
     pub fn byte(&self, offset: u64) -> u8 {
         self.expected(self.place(offset), 1)[0]
     }
 
-    /// Are `bytes` what stands at byte `offset` of the stream and after?
+    /// Checks that `bytes` equal the stream from `offset` on.
     ///
     /// # Errors
     /// The first byte that differs.
@@ -68,7 +69,7 @@ impl Pattern {
         Ok(())
     }
 
-    fn check_from(&self, mut at: Place, bytes: &[u8]) -> Result<Place, Mismatch> {
+    fn check_from(&self, mut at: Position, bytes: &[u8]) -> Result<Position, Mismatch> {
         for piece in bytes.chunks(PIECE) {
             let expected = self.expected(at, piece.len());
             if piece != expected {
@@ -79,11 +80,11 @@ impl Pattern {
         Ok(at)
     }
 
-    /// Are the `len` bytes at `from` of a dmabuf what stands at byte `offset` of the stream and
-    /// after? They are compared where they lie.
+    /// Checks that the `len` bytes at `from` of a dmabuf equal the stream from `offset` on. They
+    /// are compared in place.
     ///
     /// # Errors
-    /// The first byte that differs, or what the dmabuf answers.
+    /// The first byte that differs, or the error of the dmabuf.
     #[inline]
     pub fn check_dmabuf(
         &self,
@@ -99,11 +100,11 @@ impl Pattern {
     #[inline]
     fn check_dmabuf_from(
         &self,
-        mut at: Place,
+        mut at: Position,
         access: &CpuAccess<'_>,
         from: u64,
         len: usize,
-    ) -> Result<Place, CheckError> {
+    ) -> Result<Position, CheckError> {
         let mut done = 0;
         while done < len {
             let now = PIECE.min(len - done);
@@ -118,7 +119,7 @@ impl Pattern {
         Ok(at)
     }
 
-    /// Writes what stands at byte `offset` of the stream and after.
+    /// Writes the stream from `offset` on.
     pub fn fill(&self, offset: u64, out: &mut [u8]) {
         let mut at = self.place(offset);
         for piece in out.chunks_mut(PIECE) {
@@ -127,57 +128,57 @@ impl Pattern {
         }
     }
 
-    fn place(&self, offset: u64) -> Place {
+    fn place(&self, offset: u64) -> Position {
         let phase = (offset % self.period as u64) as usize;
-        Place { offset, phase }
+        Position { offset, phase }
     }
 
-    /// The place `len` bytes on, at most [`PIECE`].
+    /// Position `len` bytes on, at most [`PIECE`].
     #[inline]
-    fn after(&self, at: Place, len: usize) -> Place {
-        // A division of 64 bits takes longer than all else that a piece of the stream costs here.
+    fn after(&self, at: Position, len: usize) -> Position {
+        // A division of 64 bits would take longer than everything else that a piece costs here.
         let phase = (at.phase + len) as u32 % self.period as u32;
-        Place {
+        Position {
             offset: at.offset + len as u64,
             phase: phase as usize,
         }
     }
 
-    /// The `len` bytes, at most [`PIECE`], that stand there.
+    /// Bytes of the pattern at a position, at most [`PIECE`].
     #[inline]
-    fn expected(&self, at: Place, len: usize) -> &[u8] {
+    fn expected(&self, at: Position, len: usize) -> &[u8] {
         &self.table[at.phase..at.phase + len]
     }
 }
 
-/// A place of the stream, and where in the pattern that is: below its period.
+/// Position in the stream and the phase of the pattern there, which is below its period.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Position {
     offset: u64,
     phase: usize,
 }
 
 impl Default for Pattern {
-    /// The pattern of [`Pattern::DEFAULT_PERIOD`].
+    /// Pattern of [`Pattern::DEFAULT_PERIOD`].
     fn default() -> Self {
         Self::new(Self::DEFAULT_PERIOD).unwrap_or_else(|_| unreachable!("the period is not 0"))
     }
 }
 
-/// The first bad byte.
+/// First byte that differs from the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct Mismatch {
-    /// Where it stands in the stream, counted from 0.
+    /// Offset in the stream, from 0.
     pub offset: u64,
-    /// The byte of the pattern.
+    /// Byte of the pattern.
     pub expected: u8,
-    /// The byte received.
+    /// Byte received.
     pub got: u8,
 }
 
 impl Mismatch {
-    /// A byte that was found to be wrong.
+    /// Creates the mismatch of a byte.
     pub fn new(offset: u64, expected: u8, got: u8) -> Self {
         Self {
             offset,
@@ -201,7 +202,7 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Why a check failed.
+/// Error of a check.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
     /// A byte differs.
@@ -212,21 +213,21 @@ pub enum CheckError {
     Memory(#[from] dmabuf::Error),
 }
 
-/// Compares a stream with a [`Pattern`], piece by piece, in order. After an error it has not moved.
+/// Compares a stream with a [`Pattern`], piece by piece, in order. An error does not advance it.
 #[derive(Debug, Clone)]
 pub struct Validator {
     pattern: Pattern,
-    at: Place,
+    at: Position,
 }
 
 impl Validator {
-    /// Begins at byte 0.
+    /// Creates a validator at byte 0.
     pub fn new(pattern: Pattern) -> Self {
         let at = pattern.place(0);
         Self { pattern, at }
     }
 
-    /// Bytes of the stream that were right so far.
+    /// Number of bytes of the stream that were right so far.
     pub fn offset(&self) -> u64 {
         self.at.offset
     }
@@ -240,10 +241,10 @@ impl Validator {
         Ok(())
     }
 
-    /// Checks the next `len` bytes of the stream where they lie: at byte `offset` of a dmabuf.
+    /// Checks the next `len` bytes of the stream in place, at byte `offset` of a dmabuf.
     ///
     /// # Errors
-    /// The first byte that differs, or what the dmabuf answers.
+    /// The first byte that differs, or the error of the dmabuf.
     #[inline]
     pub fn check_dmabuf(
         &mut self,
@@ -258,8 +259,8 @@ impl Validator {
     }
 }
 
-/// The first byte at `from` of the dmabuf that differs from `expected`, which has at most [`PIECE`]
-/// bytes and stands at `at` of the stream.
+/// First byte at `from` of the dmabuf that differs from `expected`, which has at most [`PIECE`]
+/// bytes and is at `at` of the stream.
 #[cold]
 fn difference_in(access: &CpuAccess<'_>, from: u64, at: u64, expected: &[u8]) -> CheckError {
     let mut got = [0; PIECE];
@@ -270,8 +271,8 @@ fn difference_in(access: &CpuAccess<'_>, from: u64, at: u64, expected: &[u8]) ->
     }
 }
 
-/// The first byte that differs. If none does, the memory changed between two looks, which is a
-/// fault as well: the first byte stands for it.
+/// First byte that differs. If none does, the memory changed between two reads, which is a fault,
+/// too; then the first byte is returned.
 fn first_difference(at: u64, expected: &[u8], got: &[u8]) -> Mismatch {
     let index = expected
         .iter()
@@ -290,7 +291,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// `validate_buffer`, byte by byte: the seed begins at 1 and counts in a byte.
+    /// Pattern as `validate_buffer` computes it: the seed begins at 1 and counts in a byte.
     fn upstream(period: usize, len: usize) -> Vec<u8> {
         let mut seed = 1u8;
         let next = |_| {

@@ -1,4 +1,4 @@
-//! What a batch's checks say, against bytes that are counted one by one.
+//! Tests of a batch's checks against bytes that are counted one by one.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! The processor's work against loops over single bytes, and against zlib's sum.
+//! Tests of the CPU's work against loops over single bytes, and against zlib's sum.
 
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -13,7 +13,7 @@ fn bytes(len: usize) -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), len)
 }
 
-/// Pieces of the source, mostly shorter than the pieces they are read in, some longer.
+/// Pieces of the source, mostly shorter than the unit in which they are read, some longer.
 fn pieces() -> impl Strategy<Value = Vec<(u64, u32)>> {
     let len = prop_oneof![4 => 1..300u32, 1 => 3000..9000u32];
     let piece = (any::<Index>(), len);
@@ -21,7 +21,7 @@ fn pieces() -> impl Strategy<Value = Vec<(u64, u32)>> {
     prop::collection::vec(piece, 0..12)
 }
 
-/// One after the other, from `at` on.
+/// Pieces that follow each other, from `at` on.
 fn following(pieces: &[(u64, u32)], at: u64) -> Batch {
     let mut batch = Batch::with_capacity(pieces.len());
     pieces.iter().fold(at, |at, (source, len)| {
@@ -31,13 +31,13 @@ fn following(pieces: &[(u64, u32)], at: u64) -> Batch {
     batch
 }
 
-/// The bytes of a piece.
+/// Bytes of a piece.
 fn of<'a>(source: &'a [u8], piece: &Descriptor) -> &'a [u8] {
     let start = piece.source as usize;
     &source[start..start + piece.len as usize]
 }
 
-/// Not one of the batches that make no sense does anything.
+/// A malformed batch changes nothing.
 #[test]
 fn what_makes_no_sense_is_refused_whole() {
     let mut host = Host::of_bytes(vec![7; 16], 16).unwrap();
@@ -114,7 +114,7 @@ proptest! {
         gaps in prop::collection::vec(0..50u64, 12),
         turn in any::<Index>(),
     ) {
-        // In order with gaps, then begun somewhere in the middle.
+        // Positions in order with gaps, then rotated.
         let mut placed = Vec::new();
         let mut at = 0;
         for ((source, len), gap) in pieces.iter().zip(gaps) {
@@ -159,7 +159,7 @@ proptest! {
         wrong in prop::collection::vec((any::<Index>(), any::<u8>()), 0..4),
         apart in any::<bool>(),
     ) {
-        // The pattern, laid out where the pieces say; later pieces may spoil earlier ones.
+        // The pattern at the positions of the pieces; later pieces may overwrite earlier ones.
         let pattern = Pattern::new(period).unwrap();
         let batch = if apart {
             following(&pieces, start)
