@@ -1,9 +1,9 @@
-//! Errors in words.
+//! Errors with remedies, and their text.
 
 use std::error::Error;
 use std::fmt;
 
-/// An error's text and those of its sources, with colons between, as `{:#}` of `anyhow` has it.
+/// Formats an error and its sources, with colons between, as `{:#}` of `anyhow` does.
 pub fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -14,7 +14,7 @@ pub fn with_sources(error: &dyn Error) -> String {
     text
 }
 
-/// An error that knows its own remedy.
+/// An error with its own remedy.
 #[derive(Debug)]
 pub struct Hint {
     text: String,
@@ -22,7 +22,7 @@ pub struct Hint {
 }
 
 impl Hint {
-    /// What failed, and what to do about it.
+    /// Creates an error from its text and its remedy.
     pub fn new(text: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self {
             text: text.into(),
@@ -30,7 +30,7 @@ impl Hint {
         }
     }
 
-    /// What to do about it.
+    /// Remedy of the error.
     pub fn remedy(&self) -> &str {
         &self.remedy
     }

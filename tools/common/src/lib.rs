@@ -1,7 +1,7 @@
-//! What the receiving tools share: signals, payload sinks, standard streams, errors in words.
+//! Shared code of the receiving tools: signals, payload sinks, standard streams, errors.
 
 #![deny(unsafe_code)]
-// They panic when the stream is closed: see `common::stdio`.
+// The macros panic when the stream is closed: see `common::stdio`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod error;

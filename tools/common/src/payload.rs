@@ -1,4 +1,4 @@
-//! Payload in and out of files and standard streams.
+//! Payload input and output by files and standard streams.
 
 use std::fmt;
 use std::fs::File;
@@ -11,16 +11,16 @@ use nix::unistd;
 use crate::stdio;
 use crate::sys;
 
-/// Where payload is written to: unbuffered, so that it is there when a write returns.
+/// Destination of payload, unbuffered, so that it is there when a write returns.
 #[derive(Debug)]
 pub struct Output {
-    /// None once it was closed.
+    /// `None` after the close.
     fd: Option<OwnedFd>,
     name: String,
 }
 
 impl Output {
-    /// An open file, pipe or socket, called so in errors.
+    /// Creates an output of an open file, pipe or socket. Errors call it `name`.
     pub fn new(fd: impl Into<OwnedFd>, name: impl Into<String>) -> Self {
         Self {
             fd: Some(fd.into()),
@@ -28,29 +28,30 @@ impl Output {
         }
     }
 
-    /// Standard output.
+    /// Opens standard output.
     ///
     /// # Errors
-    /// If that is closed.
+    /// Where the stream is closed.
     pub fn stdout() -> io::Result<Self> {
         let name = "standard output";
         let fd = duplicate(1, io::stdout().as_fd()).map_err(at("open", name))?;
         Ok(Self::new(fd, name))
     }
 
-    /// A file, made or emptied.
+    /// Creates or truncates a file.
     ///
     /// # Errors
-    /// Of `open`.
+    /// Those of `open`.
     pub fn create(path: &str) -> io::Result<Self> {
         let file = File::create(path).map_err(at("create", path))?;
         Ok(Self::new(file, path))
     }
 
-    /// Closes it, once. Some file systems tell only now that they had no room, or lost the server.
+    /// Closes the output, once. Some file systems report only then that they had no room, or lost
+    /// the server.
     ///
     /// # Errors
-    /// Of `close`.
+    /// Those of `close`.
     pub fn close(&mut self) -> io::Result<()> {
         let closed = self.fd.take().map_or(Ok(()), unistd::close);
         closed
@@ -67,21 +68,21 @@ impl Write for Output {
         Ok(bytes.len())
     }
 
-    /// Nothing is ever left to write.
+    /// Nothing is buffered.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
 
-/// Standard input, to read payload from.
+/// Source of payload: standard input.
 #[derive(Debug)]
 pub struct Input(OwnedFd);
 
 impl Input {
-    /// Standard input.
+    /// Opens standard input.
     ///
     /// # Errors
-    /// If that is closed.
+    /// Where the stream is closed.
     pub fn stdin() -> io::Result<Self> {
         let fd = duplicate(0, io::stdin().as_fd());
         Ok(Self(fd.map_err(at("open", "standard input"))?))
@@ -101,20 +102,20 @@ fn duplicate(number: i32, fd: impl AsFd) -> io::Result<OwnedFd> {
     fd.as_fd().try_clone_to_owned()
 }
 
-/// What was done to what, in front of the kernel's words.
+/// Operation and object, in front of the kernel's words.
 #[derive(Debug)]
-struct At {
+struct ErrorAt {
     text: String,
     source: io::Error,
 }
 
-impl fmt::Display for At {
+impl fmt::Display for ErrorAt {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
     }
 }
 
-impl std::error::Error for At {
+impl std::error::Error for ErrorAt {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.source)
     }
@@ -122,7 +123,7 @@ impl std::error::Error for At {
 
 fn at(operation: &str, object: &str) -> impl FnOnce(io::Error) -> io::Error {
     let text = format!("{operation} {object}");
-    |source| io::Error::new(source.kind(), At { text, source })
+    |source| io::Error::new(source.kind(), ErrorAt { text, source })
 }
 
 #[cfg(test)]

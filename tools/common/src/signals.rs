@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM as a reason to stop a receiver in good order.
+//! SIGINT and SIGTERM as a request to stop a receiver in order.
 //!
 //! The first signal stops the engine. A second one ends the process, which may be stuck in a write to a
 //! full pipe; the guardian then restores the NIC.
@@ -13,36 +13,37 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator;
 use signal_hook::low_level::exit;
 
-/// A signal of the same number that follows so soon is the same request: `timeout(1)` signals its
-/// child, then the process group that the child is in.
-const SAME: Duration = Duration::from_millis(200);
+/// Time within which a second signal of the same number is the same request: `timeout(1)` signals
+/// its child, then the process group that the child is in.
+const SAME_REQUEST: Duration = Duration::from_millis(200);
 
-/// What a second signal is for.
+/// Effect of a second signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Second {
-    /// It ends the process at once, with status 128 and its number.
+    /// Ends the process at once, with status 128 plus the signal's number.
     Ends,
-    /// It is counted like the first, as what the process does takes a moment only and must be undone.
+    /// Is handled like the first, because the process takes only a moment longer and must undo its
+    /// changes.
     Waits,
 }
 
 #[derive(Default)]
-struct State {
+struct SignalState {
     first: Option<(i32, Instant)>,
     engine: Option<StopHandle>,
-    /// Nothing is left to be stopped or restored.
+    /// Whether nothing is left to be stopped or restored.
     done: bool,
 }
 
-/// SIGINT and SIGTERM, caught.
+/// Handler of SIGINT and SIGTERM.
 #[derive(Clone)]
-pub struct Signals(Arc<Mutex<State>>);
+pub struct Signals(Arc<Mutex<SignalState>>);
 
 impl Signals {
-    /// Catches both signals from here on, in a thread that ends with the process.
+    /// Catches both signals from now on, in a thread that ends with the process.
     ///
     /// # Errors
-    /// Of `sigaction`, or of starting a thread.
+    /// Those of `sigaction`, or of starting a thread.
     pub fn catch(second: Second) -> io::Result<Self> {
         let mut signals = iterator::Signals::new([SIGINT, SIGTERM])?;
         let caught = Self(Arc::default());
@@ -59,7 +60,7 @@ impl Signals {
         Ok(caught)
     }
 
-    /// Stops this engine when a signal comes, or has come.
+    /// Stops this engine on the next signal, or at once if a signal has come.
     pub fn stop_engine(&self, engine: StopHandle) {
         let mut state = self.lock();
         if state.first.is_some() {
@@ -68,22 +69,22 @@ impl Signals {
         state.engine = Some(engine);
     }
 
-    /// Nothing is left to be stopped or restored: from here on a signal ends the process at once, which may
-    /// be stuck in the printing of its results.
+    /// Says that nothing is left to be stopped or restored: from now on a signal ends the process
+    /// at once, which may be stuck in printing its results.
     pub fn done(&self) {
         self.lock().done = true;
     }
 
-    /// The first signal that came, if any.
+    /// First signal that came, if any.
     pub fn received(&self) -> Option<i32> {
         self.lock().first.map(|(signal, _)| signal)
     }
 
-    /// Takes note of a signal; whether it follows another, or comes when all is done.
+    /// Records a signal, and returns whether it is a second one or comes when all is done.
     fn is_second(&self, signal: i32) -> bool {
         let mut state = self.lock();
         match state.first {
-            Some((first, at)) => first != signal || at.elapsed() > SAME,
+            Some((first, at)) => first != signal || at.elapsed() > SAME_REQUEST,
             None => {
                 state.first = Some((signal, Instant::now()));
                 if let Some(engine) = &state.engine {
@@ -94,7 +95,7 @@ impl Signals {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, SignalState> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -112,7 +113,7 @@ mod tests {
             caught.is_second(SIGINT),
             "another signal is another request"
         );
-        thread::sleep(SAME + Duration::from_millis(1));
+        thread::sleep(SAME_REQUEST + Duration::from_millis(1));
         assert!(caught.is_second(SIGTERM));
         assert_eq!(caught.received(), Some(SIGTERM));
     }

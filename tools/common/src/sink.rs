@@ -1,4 +1,4 @@
-//! Payload sinks of any kind.
+//! Payload sinks, selected at run time.
 
 use devmem::Received;
 use devmem::pattern::Pattern;
@@ -7,26 +7,26 @@ use devmem::sink::{Checksum, Discard, Memory, Sink, SinkError, Validate, Write};
 
 use crate::Output;
 
-/// A sink of any kind; the connections' sinks leave the engine with its report.
+/// A sink of any kind. The engine returns it with the report of its connection.
 pub enum AnySink {
-    /// Looks at nothing.
+    /// Discards the stream.
     Discard(Discard),
-    /// Compares the stream with a pattern.
+    /// Compares the stream with a pattern, on the CPU.
     Validate(Validate),
-    /// Writes the stream out.
+    /// Writes the stream out, by the CPU.
     Write(Write<Output>),
-    /// Sums the stream up.
+    /// Computes the checksum of the stream, on the CPU.
     Checksum(Checksum),
-    /// The same, by the memory's device.
+    /// Compares the stream with a pattern, on the memory's device.
     DeviceValidate(device::Validate),
-    /// The same, by the memory's device.
+    /// Writes the stream out, gathered by the memory's device.
     DeviceWrite(device::Write<Output>),
-    /// The same, by the memory's device.
+    /// Computes the checksum of the stream, on the memory's device.
     DeviceChecksum(device::Checksum),
 }
 
 impl AnySink {
-    /// The CRC-32 of what the sink took, and of how many bytes that is, where it makes one.
+    /// CRC-32 of the stream and the number of bytes that it covers, where the sink computes one.
     pub fn crc32(&self) -> Option<(u32, u64)> {
         match self {
             AnySink::Checksum(checksum) => Some((checksum.crc32(), checksum.bytes())),
@@ -35,8 +35,8 @@ impl AnySink {
         }
     }
 
-    /// Bytes of the stream that were compared and right, up to the first wrong one; none where the
-    /// sink compares none.
+    /// Number of bytes that were compared and right, up to the first wrong one; `None` where the
+    /// sink does not compare.
     pub fn validated(&self) -> Option<u64> {
         match self {
             AnySink::Validate(validate) => Some(validate.validated()),
@@ -63,7 +63,7 @@ impl Sink for AnySink {
         self.inner().consume(received)
     }
 
-    /// Closes the output; an error of `close` fails the connection.
+    /// Closes the output. An error of `close` fails the connection.
     fn finish(&mut self) -> Result<(), SinkError> {
         self.inner().finish()?;
         let output = match self {
@@ -79,17 +79,17 @@ impl Sink for AnySink {
     }
 }
 
-/// Who reads the payload.
+/// Reader of the payload.
 #[derive(Clone)]
 pub enum Reader {
-    /// The CPU, by mappings.
+    /// CPU, by mappings.
     Cpu(Memory),
-    /// The devices whose memory it is.
+    /// Devices that have the memory.
     Devices(Devices),
 }
 
 impl Reader {
-    /// A sink that compares the stream with `pattern`.
+    /// Creates a sink that compares the stream with `pattern`.
     pub fn validate(&self, pattern: &Pattern) -> AnySink {
         let pattern = pattern.clone();
         match self.clone() {
@@ -100,7 +100,7 @@ impl Reader {
         }
     }
 
-    /// A sink that writes the stream to `out`.
+    /// Creates a sink that writes the stream to `out`.
     pub fn write(&self, out: Output) -> AnySink {
         match self.clone() {
             Self::Cpu(memory) => AnySink::Write(Write::new(out, memory)),
@@ -108,7 +108,7 @@ impl Reader {
         }
     }
 
-    /// A sink that sums the stream up.
+    /// Creates a sink that computes the checksum of the stream.
     pub fn checksum(&self) -> AnySink {
         match self.clone() {
             Self::Cpu(memory) => AnySink::Checksum(Checksum::new(memory)),

@@ -1,11 +1,11 @@
 //! Standard streams by their file descriptors, without the standard library's buffers.
 //!
-//! 1. What is written has been written when the call returns, also a line without its end.
-//! 2. An error is an error: `EBADF` is none to the standard library's streams.
-//! 3. Streams that are set to `O_NONBLOCK`, as a shell or a parent may leave them, are waited for.
+//! 1. A call that returns has written its text, also a line without its end.
+//! 2. Errors are returned: the standard library's streams ignore `EBADF`.
+//! 3. A stream that is set to `O_NONBLOCK`, as a shell or a parent may leave it, is waited for.
 //! 4. Text of one call is not mixed with that of another, whichever thread it comes from.
-//! 5. What a terminal would act on is [shown](crate::text) as text, unless it is printed raw.
-//! 6. Who [posts](Stream::post) never waits: a thread of the stream's writes it out.
+//! 5. Control characters are [shown](crate::text) as text, unless text is printed raw.
+//! 6. [Posting](Stream::post) never waits: a thread of the stream writes the text.
 
 use std::fmt;
 use std::io;
@@ -21,28 +21,28 @@ use nix::unistd;
 use crate::sys;
 use crate::text::shown;
 
-/// Posted bytes that may wait for a reader.
+/// Number of posted bytes that may wait to be written.
 const PENDING: usize = 1 << 16;
 
-/// A standard stream to write to.
+/// Standard output or standard error.
 #[derive(Debug)]
 pub struct Stream {
     number: i32,
     name: &'static str,
-    turn: Mutex<Turn>,
+    state: Mutex<StreamState>,
     changed: Condvar,
 }
 
-/// Whose turn it is to write.
+/// State of a stream, under its lock.
 #[derive(Debug)]
-struct Turn {
-    /// A write is under way.
-    taken: bool,
-    /// Posted, for the stream's thread to write.
+struct StreamState {
+    /// Whether a thread is writing.
+    writing: bool,
+    /// Text that was posted, for the stream's thread to write.
     posted: String,
-    /// The thread is there.
+    /// Whether the stream's thread was started.
     threaded: bool,
-    /// Lines of the log for which there was no room.
+    /// Number of log lines that were dropped for lack of room.
     lost: u64,
 }
 
@@ -59,12 +59,14 @@ pub fn stderr() -> &'static Stream {
     &STDERR
 }
 
-/// Prints a line of a program on standard error. Errors are ignored: there is no other place to report them.
+/// Prints a line of a program on standard error. Errors are ignored, because they can't be reported
+/// anywhere else.
 pub fn say(program: &str, text: impl fmt::Display) {
     let _unread = STDERR.print(&format!("{program}: {text}\n"));
 }
 
-/// The same, left to the stream's thread: from within a receiver, which no reader may hold up.
+/// Posts a line of a program on standard error, without waiting: a receiver must not be held up by
+/// a slow reader.
 pub fn tell(program: &str, text: impl fmt::Display) {
     STDERR.post(&format!("{program}: {text}\n"));
 }
@@ -74,8 +76,8 @@ impl Stream {
         Self {
             number,
             name,
-            turn: Mutex::new(Turn {
-                taken: false,
+            state: Mutex::new(StreamState {
+                writing: false,
                 posted: String::new(),
                 threaded: false,
                 lost: 0,
@@ -84,85 +86,87 @@ impl Stream {
         }
     }
 
-    /// Writes text after all that was posted, and waits until the stream has taken it. Control
-    /// characters in it are [shown] as text.
+    /// Writes text after all that was posted, and waits until it is written. Control characters in
+    /// it are [shown] as text.
     ///
     /// # Errors
-    /// Of `write`; `EBADF` for a stream that was closed when the program was started.
+    /// Those of `write`; `EBADF` for a stream that was closed when the program was started.
     pub fn print(&self, text: &str) -> io::Result<()> {
         self.print_raw(&shown(text))
     }
 
-    /// The same of text that is for a program, or is none but our own.
+    /// Writes text like [`Stream::print`], but with its control characters: text for a program, or
+    /// the program's own.
     ///
     /// # Errors
     /// As for [`Stream::print`].
     pub fn print_raw(&self, text: &str) -> io::Result<()> {
-        let waits = |turn: &mut Turn| turn.taken || !turn.posted.is_empty();
-        let turn = self.changed.wait_while(self.lock(), waits);
-        turn.unwrap_or_else(PoisonError::into_inner).taken = true;
+        let waits = |state: &mut StreamState| state.writing || !state.posted.is_empty();
+        let state = self.changed.wait_while(self.lock(), waits);
+        state.unwrap_or_else(PoisonError::into_inner).writing = true;
         let written = self.write(text);
-        self.lock().taken = false;
+        self.lock().writing = false;
         self.changed.notify_all();
         written
     }
 
-    /// Leaves text to the stream's thread. False if so much waits already that the text was dropped.
-    /// Control characters in it are [shown] as text.
+    /// Leaves text to the stream's thread. Returns false if the text was dropped, because too much
+    /// is waiting. Control characters in it are [shown] as text.
     pub fn post(&'static self, text: &str) -> bool {
         self.post_raw(&shown(text))
     }
 
-    /// The same of text that is for a program, or moves a terminal's cursor.
+    /// Leaves text to the stream's thread like [`Stream::post`], but with its control characters:
+    /// text for a program, or that moves a terminal's cursor.
     pub fn post_raw(&'static self, text: &str) -> bool {
-        let mut turn = self.lock();
-        // What is longer than that on its own goes where nothing waits.
-        let full = !turn.posted.is_empty() && turn.posted.len() + text.len() > PENDING;
-        if full || !self.threaded(&mut turn) {
+        let mut state = self.lock();
+        // A text that is longer than the limit is accepted while nothing else waits.
+        let full = !state.posted.is_empty() && state.posted.len() + text.len() > PENDING;
+        if full || !self.threaded(&mut state) {
             return false;
         }
-        turn.posted += text;
+        state.posted += text;
         self.changed.notify_all();
         true
     }
 
-    /// Whether all that was posted and printed has been written.
+    /// Whether all text has been written.
     pub fn is_idle(&self) -> bool {
-        let turn = self.lock();
-        !turn.taken && turn.posted.is_empty()
+        let state = self.lock();
+        !state.writing && state.posted.is_empty()
     }
 
-    /// Waits until all has been written, at most so long.
+    /// Waits until all text has been written, for `limit` at most.
     pub fn settle(&self, limit: Duration) {
-        let waits = |turn: &mut Turn| turn.taken || !turn.posted.is_empty();
+        let waits = |state: &mut StreamState| state.writing || !state.posted.is_empty();
         let waited = self.changed.wait_timeout_while(self.lock(), limit, waits);
         drop(waited);
     }
 
-    /// Starts the thread if it isn't there. It ends with the process.
-    fn threaded(&'static self, turn: &mut Turn) -> bool {
-        if !turn.threaded {
+    /// Starts the thread if it is not running. It ends with the process.
+    fn threaded(&'static self, state: &mut StreamState) -> bool {
+        if !state.threaded {
             let thread = thread::Builder::new().name(self.name.to_owned());
-            turn.threaded = thread.spawn(|| self.write_posted()).is_ok();
+            state.threaded = thread.spawn(|| self.write_posted()).is_ok();
         }
-        turn.threaded
+        state.threaded
     }
 
     fn write_posted(&self) {
-        let waits = |turn: &mut Turn| turn.taken || turn.posted.is_empty();
+        let waits = |state: &mut StreamState| state.writing || state.posted.is_empty();
         loop {
-            let turn = self.changed.wait_while(self.lock(), waits);
-            let mut turn = turn.unwrap_or_else(PoisonError::into_inner);
-            let mut text = std::mem::take(&mut turn.posted);
-            let lost = std::mem::take(&mut turn.lost);
+            let state = self.changed.wait_while(self.lock(), waits);
+            let mut state = state.unwrap_or_else(PoisonError::into_inner);
+            let mut text = std::mem::take(&mut state.posted);
+            let lost = std::mem::take(&mut state.lost);
             if lost > 0 {
                 text += &format!("{lost} more lines were lost: they were not read in time\n");
             }
-            turn.taken = true;
-            drop(turn);
-            // Errors of posted text are ignored; text that must arrive is printed.
+            state.writing = true;
+            drop(state);
+            // Errors of posted text are ignored; important text is printed instead.
             let _unread = self.write(&text);
-            self.lock().taken = false;
+            self.lock().writing = false;
             self.changed.notify_all();
         }
     }
@@ -178,17 +182,18 @@ impl Stream {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Turn> {
-        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, StreamState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Lines of a log on standard error: as [`Stream::print`], but posted once anything was.
+/// Writer of log lines on standard error: like [`Stream::print`], but posted once anything was
+/// posted.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Log;
 
 impl io::Write for Log {
-    /// Never fails: who formats the log complains of that on the very stream that failed.
+    /// Never fails: the log formatter would report the failure on the very stream that failed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         if !STDERR.lock().threaded {
@@ -204,7 +209,7 @@ impl io::Write for Log {
     }
 }
 
-/// Writes all of it, and waits where the fd would not.
+/// Writes all bytes, and waits if the fd is non-blocking.
 pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match unistd::write(fd, bytes) {
@@ -216,7 +221,7 @@ pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> 
     Ok(())
 }
 
-/// Reads, and waits where the fd would not.
+/// Reads, and waits if the fd is non-blocking.
 pub(crate) fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     loop {
         match unistd::read(fd, into) {
@@ -226,7 +231,7 @@ pub(crate) fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Waits for the fd if that is what an error asks for.
+/// Waits for the fd if the error asks for it.
 fn again(fd: BorrowedFd<'_>, for_what: PollFlags, errno: Errno) -> io::Result<()> {
     match errno {
         Errno::EINTR => Ok(()),

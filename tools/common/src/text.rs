@@ -1,28 +1,28 @@
-//! Text for people, with nothing in it that a terminal acts on but our own colours.
+//! Text for terminals, without control characters except the program's own colours.
 //!
-//! Names of devices, namespaces and processes come from outside and may hold control characters. Text
-//! is made as if they did not, and every stream shows them escaped: see [`shown`].
+//! Names of devices, namespaces and processes come from outside and may hold control characters.
+//! Text is built as if they did not, and every stream shows them escaped: see [`shown`].
 
 use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-/// What tells colours of our own from those in a name: a number that nobody can know before.
+/// Random mark that tells the program's own colours from control characters in a name.
 static OURS: LazyLock<String> = LazyLock::new(|| {
     let number = RandomState::new().hash_one(std::process::id());
     format!(";{number}m")
 });
 
-/// Begins what sets a colour (ECMA-48, 8.3.117).
+/// Begin of a sequence that sets a colour (ECMA-48, 8.3.117).
 const SGR: &str = "\x1b[";
 
-/// What sets a colour of our own: [`shown`] makes the terminal's sequence of it.
+/// Marked colour of the program, which [`shown`] turns into the terminal's sequence.
 pub fn colour(sgr: &str) -> String {
     format!("{SGR}{sgr}{}", *OURS)
 }
 
-/// Text as a terminal may have it: control characters, and what changes the direction of text, as
-/// escapes of Rust (`\u{1b}`), line feeds and our own [colours](colour) as they are.
+/// Escapes control characters and characters that change the direction of text, as Rust does
+/// (`\u{1b}`). Line feeds and the program's own [colours](colour) stay.
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -41,12 +41,12 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// A name or a cell of a table: as [`shown`], on one line.
+/// Escapes a name or a cell of a table like [`shown`], and line feeds, too.
 pub fn on_one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
-/// How many columns a text takes when it is shown: its characters without our own colours.
+/// Number of columns of a text when it is shown: its characters without the program's own colours.
 pub fn width(text: &str) -> usize {
     let mut width = 0;
     let mut rest = text;
@@ -61,7 +61,7 @@ pub fn width(text: &str) -> usize {
     width
 }
 
-/// A colour of our own at the beginning, and what comes behind it.
+/// Splits a text that begins with a colour of the program into the colour and the rest.
 fn split_colour(text: &str) -> Option<(&str, &str)> {
     let text = text.strip_prefix(SGR)?;
     let digits = text.find(|c: char| !c.is_ascii_digit())?;
@@ -69,7 +69,7 @@ fn split_colour(text: &str) -> Option<(&str, &str)> {
     Some((sgr, rest.strip_prefix(OURS.as_str())?))
 }
 
-/// Whether a terminal does something else with it than to show it.
+/// Whether a terminal would act on a character instead of showing it.
 fn acts(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,4 +1,5 @@
-//! The error of a close. Alone in its process: no other test may open an fd of the same number.
+//! Test of the error of a close. It is alone in its process, because no other test may open an fd
+//! of the same number.
 #![allow(clippy::unwrap_used)]
 
 use std::os::fd::AsRawFd;
