@@ -1,4 +1,4 @@
-//! Addresses on the command line that flow rules are made of.
+//! Addresses on the command line, and their form in flow rules.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
@@ -18,7 +18,7 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// An address and what stands behind its last colon.
+    /// Splits a text into the address, its zone, and the text behind the last colon.
     fn split(text: &str) -> Result<(IpAddr, Option<String>, &str), String> {
         let wrong = || format!("{text:?} is not ADDR:PORT, an IPv6 address in brackets");
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
@@ -45,7 +45,8 @@ impl Address {
         }
     }
 
-    /// For a socket in the namespace of `device`, whose a link-local address is that names none.
+    /// Address for a socket in the namespace of `device`. A link-local address that names no device
+    /// is one of `device`.
     pub(crate) fn resolve(&self, netns: &NetNs, device: Ifindex) -> Result<SocketAddr> {
         let IpAddr::V6(ip) = self.ip else {
             return Ok((self.ip, self.port).into());
@@ -53,7 +54,7 @@ impl Address {
         let scope = match &self.zone {
             _ if !ip.is_unicast_link_local() => 0,
             None => device.get(),
-            // As getaddrinfo(3): a name, or else a number.
+            // As getaddrinfo(3) does: a name, otherwise a number.
             Some(zone) => match (Link::open_in(netns)?.by_name(zone), zone.parse()) {
                 (Ok(link), _) => link.ifindex.get(),
                 (Err(_), Ok(number)) => number,
@@ -63,13 +64,13 @@ impl Address {
         Ok(SocketAddrV6::new(ip, self.port, 0, scope).into())
     }
 
-    /// As a flow rule takes it: on the wire there is no device.
+    /// Address for a flow rule, without the device: packets don't carry it.
     pub(crate) fn on_the_wire(&self) -> SocketAddr {
         (self.ip, self.port).into()
     }
 }
 
-/// All of them for sockets, which must not be in each other's way.
+/// Resolves the addresses for sockets, and refuses addresses that overlap.
 pub(crate) fn resolve_all(
     addresses: &[Address],
     netns: &NetNs,
@@ -78,7 +79,8 @@ pub(crate) fn resolve_all(
     let mut all: Vec<SocketAddr> = Vec::new();
     for address in addresses {
         let at = address.resolve(netns, device)?;
-        // Before they listen, sockets may have the same address (`SO_REUSEADDR`).
+        // `bind` does not refuse them: before they listen, sockets may have the same address
+        // (`SO_REUSEADDR`).
         if let Some(other) = all.iter().find(|other| overlap(other, &at)) {
             return Err(Hint::new(
                 format!("--listen {address}: {other} takes its connections already"),
@@ -91,11 +93,11 @@ pub(crate) fn resolve_all(
     Ok(all)
 }
 
-/// Whether there are connections that could come to either.
+/// Whether one connection could belong to both addresses.
 fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     let covers = |one: &SocketAddr, other: &SocketAddr| match (one.ip(), other.ip().to_canonical())
     {
-        // Sockets for IPv6 take IPv4, too.
+        // Sockets for IPv6 accept IPv4, too.
         (IpAddr::V6(Ipv6Addr::UNSPECIFIED), _) => true,
         (any, IpAddr::V4(_)) if any.to_canonical() == IpAddr::V4(Ipv4Addr::UNSPECIFIED) => true,
         (one, other) => one.to_canonical() == other,
@@ -133,12 +135,12 @@ impl fmt::Display for Address {
     }
 }
 
-/// Whither packets go that a rule is about: `ADDR:PORT`, or `ADDR:any` for all ports.
+/// Destination of the packets that a rule matches: `ADDR:PORT`, or `ADDR:any` for all ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target(Address);
 
 impl Target {
-    /// As a flow rule takes it: port 0 is any.
+    /// Address for a flow rule: port 0 matches any.
     pub(crate) fn on_the_wire(&self) -> SocketAddr {
         self.0.on_the_wire()
     }

@@ -1,4 +1,4 @@
-//! Values on the command line.
+//! Types of values on the command line.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,7 +34,7 @@ impl FromStr for Size {
 }
 
 impl Size {
-    /// As it is written on a command line.
+    /// Formats the size as it is written on a command line.
     pub(crate) fn flag(self) -> String {
         let units = [(30, "G"), (20, "M"), (10, "K")];
         let fits = |(shift, _): &&(u32, &str)| self.0 > 0 && self.0 % (1 << shift) == 0;
@@ -58,7 +58,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// A pattern's period.
+/// Parses the period of a pattern.
 pub(crate) fn period(text: &str) -> Result<usize, String> {
     let period = text.parse().map_err(|error| format!("{error}"))?;
     match Pattern::new(period) {
@@ -67,7 +67,7 @@ pub(crate) fn period(text: &str) -> Result<usize, String> {
     }
 }
 
-/// Pages that a dmabuf is made of.
+/// Kind of pages that a dmabuf consists of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Pages {
     /// Reserved huge pages where enough are free, else transparent ones where memory allows, else
@@ -82,7 +82,7 @@ pub(crate) enum Pages {
 }
 
 impl Pages {
-    /// Those that were asked for; `None` for the best that are to be had.
+    /// Requested pages; `None` for the best available.
     pub(crate) fn choice(self) -> Option<HugePage> {
         match self {
             Pages::Auto => None,
@@ -119,7 +119,7 @@ impl FromStr for NetNsArg {
 }
 
 impl NetNsArg {
-    /// Opens it.
+    /// Opens the namespace.
     pub(crate) fn open(&self) -> Result<NetNs, netdev::Error> {
         match self {
             Self::Name(name) => NetNs::by_name(name),
@@ -129,7 +129,7 @@ impl NetNsArg {
     }
 }
 
-/// The namespace that was named, or else the present one.
+/// Opens the namespace that was named, or the current one.
 pub(crate) fn netns(arg: Option<&NetNsArg>) -> Result<NetNs, netdev::Error> {
     arg.map_or_else(NetNs::current, NetNsArg::open)
 }

@@ -1,5 +1,5 @@
-//! The NIC below a VLAN, a bond, a team or another device that is stacked on it: what is received on is
-//! the NIC itself.
+//! Refusal of devices that are stacked on a NIC: a VLAN, a bond, a team. Payload is received on the
+//! NIC itself.
 
 use netdev::{Link, LinkInfo, NetNs};
 

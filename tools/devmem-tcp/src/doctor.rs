@@ -1,7 +1,7 @@
-//! `devmem-tcp doctor`: what must be true to receive into device memory, to send from it, and to
-//! lease a queue; and what to do where it is not. It changes nothing.
+//! `devmem-tcp doctor`: checks what receiving into device memory, sending from it and leasing a
+//! queue require, with a remedy where it is not met. It changes nothing.
 //!
-//! Each check is a small function in the table of its file; what the kernel would refuse is found
+//! Each check is a small function in the table of its file. What the kernel would refuse is found
 //! by requests that it must refuse.
 
 mod check;
@@ -52,20 +52,20 @@ pub(crate) struct Args {
     /// The rx queue to receive on; may be given again [default: as for recv]
     #[arg(long = "queue", value_name = "N", requires = "device")]
     queues: Vec<QueueId>,
-    /// Where is to be listened, as for recv; may be given again
+    /// Address to listen on, as for recv; may be given again
     #[arg(long, short, value_name = "ADDR:PORT", requires = "device")]
     listen: Vec<Address>,
     /// Only connections from this address
     #[arg(long, value_name = "ADDR", requires = "listen")]
     from: Option<IpAddr>,
-    /// What is to be received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, cuda:N:pcie,
-    /// fd:N, or socket:PATH
+    /// Memory to receive into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, cuda:N:pcie, fd:N,
+    /// or socket:PATH
     #[arg(long, value_name = "MEMORY", default_value_t)]
     memory: Choice,
-    /// Size of the dmabuf [default: 64M]; of one that is passed, what it must have at least
+    /// Size of the dmabuf [default: 64M]; of one that is passed, its least size
     #[arg(long, value_name = "SIZE")]
     size: Option<Size>,
-    /// Pages that a udmabuf is made of
+    /// Pages that a udmabuf consists of
     #[arg(long, value_enum, default_value_t = Pages::Auto)]
     pages: Pages,
     /// Print JSON
@@ -73,7 +73,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Success only if receiving would work.
+/// Runs `doctor`. Success only if receiving would work.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let namespace = Namespace::new(netns(args.netns.as_ref())?)?;
     let machine = Machine::look(
@@ -110,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     })
 }
 
-/// The memory that is asked about.
+/// Memory and addresses that `recv` is to use.
 fn wanted(args: &Args) -> Wanted {
     Wanted {
         memory: args.memory.clone(),
@@ -122,7 +122,7 @@ fn wanted(args: &Args) -> Wanted {
     }
 }
 
-/// The arguments of the present run, for a remedy that is another run; without the size.
+/// Arguments of the current run without the size, for a remedy that is another run.
 fn rerun_arguments(args: &Args, namespace: &Namespace) -> String {
     let mut words: Vec<String> = args.device.iter().cloned().collect();
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
@@ -144,7 +144,7 @@ fn rerun_arguments(args: &Args, namespace: &Namespace) -> String {
     shell_command(words.iter().map(String::as_str))
 }
 
-/// All checks of a NIC, or of a netkit and of the NIC behind it.
+/// Runs all checks of a NIC, or of a netkit and the NIC behind it.
 fn device(
     machine: &Machine,
     namespace: Namespace,
@@ -189,7 +189,7 @@ fn of_nic(nic: &Nic) -> Vec<CheckResult> {
     lines
 }
 
-/// The checks of the machine, and a line for each NIC.
+/// Runs the checks of the machine, and those of each NIC for a summary.
 fn all(machine: &Machine, namespace: &Namespace, checks: Vec<CheckResult>) -> Result<Report> {
     let mut nics = Vec::new();
     netkit::each_nic(machine, namespace, |nic| {

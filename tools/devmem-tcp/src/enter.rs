@@ -1,9 +1,9 @@
-//! How a command that is shown to be pasted gets into a network namespace.
+//! Commands that run in another network namespace, to be pasted.
 
 use netdev::{NetNs, shell_command, shell_word};
 
-/// What a command line begins with that runs in this namespace, and what `--netns` takes for it;
-/// `None` where that is the present one.
+/// Prefix of a command line that runs in this namespace, and the value of `--netns` for it; `None`
+/// for the current namespace.
 pub(crate) fn enter(netns: &NetNs) -> Option<(String, String)> {
     let here = NetNs::current().and_then(|here| here.is_same(netns));
     if matches!(here, Ok(true)) {
@@ -26,7 +26,7 @@ pub(crate) fn enter(netns: &NetNs) -> Option<(String, String)> {
     Some((format!("nsenter {} ", shell_word(&net)), path))
 }
 
-/// A command line, to be pasted here, that runs in this namespace.
+/// Command line that runs in this namespace, to be pasted in the current one.
 pub(crate) fn within(netns: &NetNs, command: &str) -> String {
     let (enter, _) = enter(netns).unwrap_or_default();
     format!("{enter}{command}")

@@ -1,28 +1,28 @@
-//! Exit codes: what a script can tell apart without reading the words.
+//! Exit codes, which scripts can test.
 //!
-//! 0 is good, 2 a wrong command line (clap's), 1 any other failure; what went away under a
+//! 0 is success, 2 a wrong command line (clap's), 1 any other failure. What disappeared under a
 //! receiver has a code of its own.
 
 use std::fmt;
 use std::process::ExitCode;
 
-/// In words, for the help and the man page.
+/// Description of the exit codes, for the help and the man page.
 pub(crate) const CODES: &str = "\
 Exit codes: 0 done; 1 failed; 2 wrong command line; 3 the physical NIC went away while it was
 received on; 4 the netkit did; 5 its network namespace did; 6 the peer fell silent; 128 and
 the signal's number: ended by a second SIGINT or SIGTERM, or by one while results are printed.";
 
-/// What went away while it was used.
+/// Reason of an exit: what disappeared during use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ExitReason {
-    /// The physical NIC, and with it what leases from it.
+    /// The physical NIC, and with it the leases of its queues.
     Nic,
-    /// The virtual device that was received on.
+    /// The virtual device that received.
     Device,
-    /// The network namespace, or the process that it was named by.
+    /// The network namespace, or the process that named it.
     Netns,
-    /// The peer: it vanished, or takes and says nothing any more.
+    /// The peer: it vanished, or neither takes nor sends bytes any more.
     Silent,
 }
 
@@ -37,12 +37,12 @@ impl ExitReason {
     }
 }
 
-/// The error of something that went away, in one line.
+/// Error of a device, namespace or peer that disappeared, in one line.
 #[derive(Debug)]
 pub(crate) struct Disappeared {
     pub(crate) what: ExitReason,
     pub(crate) text: String,
-    /// What to do about it, where there is something.
+    /// Remedy, where there is one.
     pub(crate) remedy: Option<String>,
 }
 
@@ -54,14 +54,14 @@ impl fmt::Display for Disappeared {
 
 impl std::error::Error for Disappeared {}
 
-/// What went away, wherever in an error's chain it is said.
+/// Finds a [`Disappeared`] anywhere in an error's chain.
 pub(crate) fn find_disappeared(error: &anyhow::Error) -> Option<&Disappeared> {
-    // A context can be downcast, too, but is no link of the chain.
+    // A context can be downcast, too, but is not in the chain.
     let found = error.downcast_ref::<Disappeared>();
     found.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }
 
-/// Several failures, one after the other: code and remedy are those of the first.
+/// Several consecutive failures: code and remedy are those of the first.
 #[derive(Debug)]
 struct Several {
     first: anyhow::Error,
@@ -76,7 +76,7 @@ impl fmt::Display for Several {
 
 impl std::error::Error for Several {}
 
-/// All failures among these as one.
+/// Combines all failures into one.
 pub(crate) fn all(results: impl IntoIterator<Item = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut failures = results.into_iter().filter_map(Result::err);
     let Some(first) = failures.next() else {
@@ -89,7 +89,7 @@ pub(crate) fn all(results: impl IntoIterator<Item = anyhow::Result<()>>) -> anyh
     Err(Several { first, text }.into())
 }
 
-/// The first of several failures, or the only one.
+/// First of several failures, or the only one.
 pub(crate) fn first(error: &anyhow::Error) -> &anyhow::Error {
     match error.downcast_ref::<Several>() {
         Some(several) => first(&several.first),
@@ -97,7 +97,7 @@ pub(crate) fn first(error: &anyhow::Error) -> &anyhow::Error {
     }
 }
 
-/// The code of an error.
+/// Exit code of an error.
 pub(crate) fn code(error: &anyhow::Error) -> ExitCode {
     find_disappeared(first(error)).map_or(ExitCode::FAILURE, |found| found.what.code().into())
 }

@@ -1,5 +1,5 @@
-//! `devmem-tcp completions` and `devmem-tcp man`: what is generated from the command line's
-//! definition.
+//! `devmem-tcp completions` and `devmem-tcp man`, which are generated from the definition of the
+//! command line.
 
 use std::fs;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ pub(crate) struct CompletionsArgs {
 
 #[derive(clap::Args)]
 pub(crate) struct ManArgs {
-    /// Write all pages into this folder, one for each subcommand; else the first is printed
+    /// Write all pages into this folder, one for each subcommand; otherwise the first is printed
     #[arg(value_name = "DIR")]
     folder: Option<PathBuf>,
 }
@@ -46,9 +46,9 @@ pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<()> {
     Ok(())
 }
 
-/// All pages and their files' names: `devmem-tcp.1`, `devmem-tcp-recv.1`.
+/// All man pages and the names of their files: `devmem-tcp.1`, `devmem-tcp-recv.1`.
 fn pages(mut cli: Command) -> Result<Vec<(String, String)>> {
-    // Gives each subcommand its whole name and the global options.
+    // Gives each subcommand its full name and the global options.
     cli.build();
     let commands = cli
         .get_subcommands()

@@ -1,32 +1,32 @@
-//! What a check finds, and the lines that it becomes.
+//! Checks, their findings, and their results as they are printed.
 
 use serde::Serialize;
 
-/// How it stands.
+/// Status of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
-    /// As it should be.
+    /// The requirement is met.
     Ok,
-    /// In the way, but not so that nothing works.
+    /// The requirement is not met, but something works without it.
     Warn,
-    /// The areas that the check belongs to cannot work.
+    /// The areas of the check can't work.
     Fail,
 }
 
-/// What it matters for.
+/// Area that a check matters for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Area {
     /// Receiving into device memory.
     Rx,
-    /// Sending from it.
+    /// Sending from device memory.
     Tx,
     /// Leasing a queue to a netkit.
     Lease,
 }
 
-/// What a check found.
+/// Finding of a check.
 #[derive(Debug)]
 pub(super) struct Finding {
     status: Status,
@@ -55,31 +55,30 @@ impl Finding {
         }
     }
 
-    /// With what cures it: a command to paste, or words where there is none.
+    /// Adds the remedy: a command to paste, or text where there is none.
     pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 }
 
-/// One thing that must be true of `S`. To add a check, write its function and add a row to its
-/// file's table.
+/// A check of `S`. To add one, write its function and add a row to its file's table.
 #[derive(Debug)]
 pub(super) struct Check<S> {
-    /// Its name, never to be changed: scripts know it.
+    /// Name of the check. Scripts depend on it, so it is never changed.
     pub(super) id: &'static str,
     pub(super) areas: &'static [Area],
-    /// What must be true.
+    /// Requirement that is checked.
     pub(super) what: &'static str,
-    /// `None` where it does not apply.
+    /// Function of the check; `None` where it does not apply.
     pub(super) run: fn(&S) -> Option<Finding>,
 }
 
-/// A check's outcome, as it is printed.
+/// Result of a check, as it is printed.
 #[derive(Debug, Serialize)]
 pub(super) struct CheckResult {
     pub(super) id: &'static str,
-    /// The device that it is about; `None`: the machine.
+    /// Device that was checked; `None` for the machine.
     pub(super) device: Option<String>,
     pub(super) areas: &'static [Area],
     pub(super) status: Status,
@@ -89,7 +88,7 @@ pub(super) struct CheckResult {
 }
 
 impl CheckResult {
-    /// Whether it keeps this area from working.
+    /// Whether the result means that `area` can't work.
     pub(super) fn prevents(&self, area: Area) -> bool {
         self.status == Status::Fail && self.areas.contains(&area)
     }

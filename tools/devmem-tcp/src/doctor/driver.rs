@@ -1,4 +1,4 @@
-//! The driver and header split.
+//! Checks of the driver and of header split.
 
 use netdev::{HeaderSplit, shell_word};
 
@@ -97,13 +97,14 @@ fn is_on(nic: &Nic) -> bool {
     split == Some(HeaderSplit::Enabled)
 }
 
-/// What switches header split on and the threshold off: ethtool 6.14 cannot do the latter.
+/// Command that switches header split on and the threshold off: ethtool 6.14 can't do the latter.
 fn apply(nic: &Nic) -> String {
     let arguments = format!("apply {} --header-split", shell_word(nic.name()));
     nic.namespace.ours(&arguments)
 }
 
-/// A bind asks what was set, not what the driver does by itself (`netif_mp_open_rxq`).
+/// Checks that header split can be set: a binding requires that it was set, whatever the driver
+/// does by itself (`netif_mp_open_rxq`).
 fn split_settable(nic: &Nic) -> Option<Finding> {
     Some(match &nic.splits {
         Settable::No(why) => Finding::fail(why.clone())

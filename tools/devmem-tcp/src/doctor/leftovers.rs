@@ -1,4 +1,4 @@
-//! What others left behind.
+//! Checks for what other processes left behind.
 
 use netdev::shell_word;
 use nic::{Plan, RunDir, RunDirError};
@@ -23,7 +23,7 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
     },
 ];
 
-/// Of one NIC.
+/// Checks of one NIC.
 pub(super) const OF_NIC: &[Check<Nic>] = &[Check {
     id: "journal.nic",
     areas: &[Area::Rx],
@@ -31,7 +31,7 @@ pub(super) const OF_NIC: &[Check<Nic>] = &[Check {
     run: of_nic,
 }];
 
-/// `recv`, `lease` and `apply` change nothing that they can't write down before.
+/// Checks that a journal can be written, before which `recv`, `lease` and `apply` change nothing.
 fn journal_dir(_: &Machine) -> Option<Finding> {
     Some(match RunDir::check_writable() {
         Ok(path) => Finding::ok(path.display().to_string()),
@@ -42,7 +42,7 @@ fn journal_dir(_: &Machine) -> Option<Finding> {
     })
 }
 
-/// As `recv` reads it, if there is a place to read from.
+/// Checks that `recv` could read the NIC's journal, if there is one.
 fn of_nic(nic: &Nic) -> Option<Finding> {
     let plan = Plan::new(nic.name(), nic.link.ifindex);
     Some(match plan.preview(&nic.namespace.netns) {
@@ -51,7 +51,7 @@ fn of_nic(nic: &Nic) -> Option<Finding> {
             | nic::Error::OtherRunDir { .. }
             | nic::Error::UnknownBoot { .. }),
         ) => failed(&error),
-        // All else is another check's.
+        // Other errors are reported by other checks.
         _ => Finding::ok("it can"),
     })
 }

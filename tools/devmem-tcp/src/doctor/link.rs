@@ -1,4 +1,4 @@
-//! The link: up, its mtu, XDP, coalescing.
+//! Checks of the link: up, mtu, XDP, coalescing.
 
 use std::fs;
 
@@ -7,11 +7,11 @@ use netdev::{Xdp, XdpMode, shell_word};
 use super::check::{Area, Check, Finding};
 use super::nic::Nic;
 
-/// A niov, where the memory is not of larger pieces.
+/// Size of a niov in bytes, where the memory does not have larger ones.
 const PAGE: u32 = 4096;
-/// Headers of IPv4 and TCP with time stamps.
+/// Length of the headers of IPv4 and TCP with time stamps.
 const HEADERS: u32 = 52;
-/// The driver's name for what packs payload of several packets into one piece.
+/// Name of the feature that packs payload of several packets into one niov.
 const COALESCE: &str = "rx-gro-hw";
 
 pub(super) const CHECKS: &[Check<Nic>] = &[
@@ -67,7 +67,8 @@ fn carrier(nic: &Nic) -> Option<Finding> {
     }
 }
 
-/// `__netif_mp_open_rxq` refuses, and while a queue is bound `dev_xdp_install` does.
+/// Checks that no XDP program is attached: `__netif_mp_open_rxq` refuses one, and while a queue is
+/// bound, `dev_xdp_install` does.
 fn xdp(nic: &Nic) -> Option<Finding> {
     let Some(Xdp { mode, prog_id, .. }) = nic.link.xdp else {
         return Some(Finding::ok("none"));
@@ -84,15 +85,14 @@ fn xdp(nic: &Nic) -> Option<Finding> {
     };
     let found = format!("program {id}, {words}");
     let remedy = match link_of(id) {
-        // What a link has attached, only its end detaches (`dev_xdp_attach`).
+        // A program that a BPF link attached is detached only with the link (`dev_xdp_attach`).
         Some(link) => format!("bpftool link detach id {link}"),
         None => format!("ip link set dev {} {flag} off", shell_word(nic.name())),
     };
     Some(Finding::fail(found).remedy(nic.namespace.command(&remedy)))
 }
 
-/// The BPF link that holds this program, by what the processes' descriptors tell of themselves
-/// (`bpf_link_show_fdinfo`).
+/// BPF link that holds this program, from the `fdinfo` of processes (`bpf_link_show_fdinfo`).
 fn link_of(program: u32) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let folders = processes.map(|process| process.path().join("fdinfo"));
@@ -101,7 +101,8 @@ fn link_of(program: u32) -> Option<u32> {
         .flat_map(|infos| infos.flatten())
         .filter_map(|info| fs::read_to_string(info.path()).ok());
     infos.find_map(|info| {
-        // A process writes some of such files itself, as those of a FUSE: only numbers are taken.
+        // Some of these files are written by processes, as those of FUSE, so only numbers are
+        // accepted.
         let field = |name: &str| -> Option<u32> {
             let value = |line: &str| line.strip_prefix(name)?.trim().parse().ok();
             info.lines().find_map(value)
@@ -122,7 +123,7 @@ fn mtu(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// A packet's payload takes whole niovs, unless the NIC packs it with that of the next.
+/// Checks that the NIC coalesces payload: otherwise each packet takes whole niovs.
 fn coalesce(nic: &Nic) -> Option<Finding> {
     let payload = nic.link.mtu.saturating_sub(HEADERS).max(1);
     let pages = payload.div_ceil(PAGE);

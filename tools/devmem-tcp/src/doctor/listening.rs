@@ -1,4 +1,5 @@
-//! Where is to be listened, and what `recv` would make of the NIC for that, up to the first change.
+//! Checks of the addresses to listen on, and of the changes of the NIC that `recv` would make for
+//! them.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -14,7 +15,7 @@ use crate::address::resolve_all;
 use crate::plan::flows;
 use crate::remedy;
 
-/// The addresses, in the namespace of the device that is received on.
+/// Addresses to listen on, in the namespace of the receiving device.
 #[derive(Debug)]
 pub(super) struct Listening {
     pub(super) namespace: Namespace,
@@ -37,7 +38,7 @@ pub(super) const CHECKS: &[Check<Listening>] = &[
     },
 ];
 
-/// Of the NIC: what `recv` finds before it changes anything.
+/// Checks of the NIC: what `recv` finds before it changes anything.
 pub(super) const OF_NIC: &[Check<Nic>] = &[
     Check {
         id: "queues.owner",
@@ -59,7 +60,7 @@ pub(super) const OF_NIC: &[Check<Nic>] = &[
     },
 ];
 
-/// What `recv` would make of the NIC, whatever keeps it from that: for where no other check has found it.
+/// Check of what `recv` finds, for a refusal that no other check has found.
 pub(super) const REST: &[Check<Nic>] = &[Check {
     id: "nic.plan",
     areas: &[Area::Rx],
@@ -67,12 +68,12 @@ pub(super) const REST: &[Check<Nic>] = &[Check {
     run: rest,
 }];
 
-/// An address that nobody has a rule for (RFC 7600's dummy address, the discard port).
+/// Address that no rule is expected for (RFC 7600's dummy address, the discard port).
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 9);
 
 impl Wanted {
-    /// What `recv` would make of a NIC, with these queues. Where no address was named, one is made up
-    /// that stands for any: a rule for it is as much as there must be.
+    /// Plan of `recv` for a NIC with these queues. Where no address was named, a made-up one stands
+    /// for any, because at least one rule is needed.
     pub(super) fn plan(&self, nic: &LinkInfo, queues: &[QueueId]) -> Plan {
         let plan = Plan::new(&nic.name, nic.ifindex)
             .header_split()
@@ -102,7 +103,7 @@ fn address(listening: &Listening) -> Option<Finding> {
     if wanted.listen.is_empty() {
         return None;
     }
-    // All of them at once, as `recv` has them.
+    // All at once, as `recv` binds them.
     let bind = || -> anyhow::Result<Vec<listen::Bound>> {
         let all = resolve_all(&wanted.listen, &namespace.netns, link.ifindex)?;
         let bind = |at| listen::bind(at, &SocketOptions::default());
@@ -140,7 +141,7 @@ fn failed(error: &anyhow::Error) -> Finding {
 fn owner(nic: &Nic) -> Option<Finding> {
     match &nic.preview {
         Err(Error::QueueTaken { queue, .. }) => {
-            // One that is bound, too, is another check's.
+            // A queue that is bound, too, is reported by another check.
             let there = nic.queues.iter().find(|there| there.id == *queue);
             let bound = there.is_some_and(|there| there.dmabuf.is_some());
             (!bound).then(|| refused(nic))
@@ -168,14 +169,14 @@ fn spread(nic: &Nic) -> Option<Finding> {
 
 fn rest(nic: &Nic) -> Option<Finding> {
     match &nic.preview {
-        // The machine's check says so.
+        // Reported by the check of the machine.
         Err(Error::RunDir(_)) if RunDir::check_writable().is_err() => None,
         Err(_) => Some(refused(nic)),
         Ok(()) => Some(Finding::ok("it can")),
     }
 }
 
-/// What `recv` would say, with what it would say to do.
+/// Error that `recv` would print, with its remedy.
 fn refused(nic: &Nic) -> Finding {
     match &nic.preview {
         Ok(()) => Finding::ok("it can"),

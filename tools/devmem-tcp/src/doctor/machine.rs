@@ -1,4 +1,4 @@
-//! The machine: its kernel, and what this process may do.
+//! Checks of the machine: its kernel, and the privileges of this process.
 
 use std::fs::{self, File};
 use std::net::IpAddr;
@@ -12,41 +12,41 @@ use super::check::{Area, Check, Finding};
 use super::namespace::{Namespace, program};
 use crate::address::Address;
 
-/// What is known of the machine.
+/// State of the machine.
 #[derive(Debug)]
 pub(super) struct Machine {
-    /// Where the device is.
+    /// Namespace of the device.
     pub(super) namespace: Namespace,
-    /// The memory that is asked about.
+    /// Memory and addresses that `recv` is to use.
     pub(super) wanted: Wanted,
-    /// What comes behind `doctor` on a command line like the present one.
+    /// Arguments of `doctor` on a command line like the current one.
     pub(super) arguments: String,
-    /// Of `uname -r`.
+    /// Kernel release (`uname -r`).
     release: String,
-    /// The kernel's configuration, where it can be read.
+    /// Configuration of the kernel, where it can be read.
     config: Option<String>,
     bind: Answer,
     lease: Answer,
 }
 
-/// Memory that is asked about.
+/// Memory and addresses that `recv` is to use.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Wanted {
     pub(super) memory: Choice,
-    /// Bytes of the dmabuf.
+    /// Size of the dmabuf in bytes.
     pub(super) size: u64,
-    /// Whether that is what somebody said, and not a default.
+    /// Whether the size was given, not the default.
     pub(super) given: bool,
-    /// The pages that it is to be of, if not the best that are to be had.
+    /// Requested pages; `None` for the best available.
     pub(super) pages: Option<HugePage>,
-    /// Where is to be listened; nowhere yet if nobody said so.
+    /// Addresses to listen on; empty if none was given.
     pub(super) listen: Vec<Address>,
-    /// From where connections may come.
+    /// Address that connections must come from.
     pub(super) from: Option<IpAddr>,
 }
 
 impl Wanted {
-    /// Whether it is to be of hugepages.
+    /// Whether hugepages were requested.
     pub(super) fn is_huge(&self) -> bool {
         self.pages == Some(HugePage::Mb2)
     }
@@ -57,14 +57,14 @@ impl Wanted {
     }
 }
 
-/// What the kernel says to a request for a device that is not there.
+/// Answer of the kernel to a request for a device that does not exist.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// It looked for the device.
+    /// The kernel looked for the device.
     Allowed,
-    /// `EPERM`
+    /// Privilege is missing (`EPERM`).
     Forbidden,
-    /// It does not know the operation.
+    /// The kernel does not know the operation.
     Unknown,
     Other(String),
 }
@@ -98,7 +98,7 @@ impl Machine {
         self.option("CONFIG_NETKIT") == Some('y') || fs::metadata("/sys/module/netkit").is_ok()
     }
 
-    /// Whether the kernel was built with this option: `y`, `m` or `n`; `None` if nobody says.
+    /// Value of a configuration option of the kernel: `y`, `m` or `n`; `None` if it is not known.
     fn option(&self, name: &str) -> Option<char> {
         let config = self.config.as_ref()?;
         let value = |line: &str| line.strip_prefix(name)?.strip_prefix('=')?.chars().next();
@@ -120,10 +120,10 @@ impl Answer {
     }
 }
 
-/// No device has this number: the kernel's own begin at 1, and none was ever given this one.
+/// Number that no device has: the kernel assigns them from 1 on.
 const NOBODY: u32 = i32::MAX as u32;
 
-/// Asks for a binding to no device: privilege is looked at first, `GENL_UNS_ADMIN_PERM`.
+/// Requests a binding to no device: privilege is checked first, `GENL_UNS_ADMIN_PERM`.
 fn bind(namespace: &Namespace) -> Option<Error> {
     let refused = || {
         let null = File::open("/dev/null");
@@ -135,7 +135,8 @@ fn bind(namespace: &Namespace) -> Option<Error> {
     refused().err()
 }
 
-/// Asks for a lease to no device: `GENL_ADMIN_PERM`, which counts in the initial user namespace.
+/// Requests a lease to no device: privilege is checked first, `GENL_ADMIN_PERM`, in the initial
+/// user namespace.
 fn lease(namespace: &Namespace) -> Option<Error> {
     let lease = Lease {
         of: Ifindex::new(NOBODY),
@@ -147,7 +148,8 @@ fn lease(namespace: &Namespace) -> Option<Error> {
     asked.err()
 }
 
-/// Where distributions keep it; `/proc/config.gz` last, as it wants gzip.
+/// Reads the kernel's configuration from where distributions keep it; `/proc/config.gz` last,
+/// because it needs gzip.
 fn config(release: &str) -> Option<String> {
     let paths = [
         format!("/boot/config-{release}"),
@@ -163,7 +165,7 @@ fn config(release: &str) -> Option<String> {
     })
 }
 
-/// The checks of the kernel, then those of privilege.
+/// Checks of the kernel, then of privilege.
 pub(super) const CHECKS: &[Check<Machine>] = &[
     Check {
         id: "kernel.version",
@@ -267,7 +269,7 @@ fn may_lease(machine: &Machine) -> Option<Finding> {
     })
 }
 
-/// `proc_ns.h`: `PROC_USER_INIT_INO`.
+/// Whether this process is in the initial user namespace (`PROC_USER_INIT_INO` of `proc_ns.h`).
 fn initial_user_namespace() -> bool {
     let link = fs::read_link("/proc/self/ns/user");
     link.is_ok_and(|link| link.as_os_str() == "user:[4026531837]")

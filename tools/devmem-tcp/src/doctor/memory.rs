@@ -1,4 +1,4 @@
-//! The memory: udmabuf and its limits, hugepages, what the kernel grants a socket.
+//! Checks of the memory: udmabuf and its limits, hugepages, the kernel's limits of sockets.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -67,7 +67,7 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
     },
 ];
 
-/// A number out of proc or sysfs.
+/// Reads a number from proc or sysfs.
 fn number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
@@ -89,13 +89,13 @@ fn device(machine: &Machine) -> Option<Finding> {
     let uid = nix::unistd::geteuid();
     Some(Finding::fail(found).remedy(match (error.kind(), minor) {
         (ErrorKind::PermissionDenied, _) => format!("chown {uid} {DEVICE}"),
-        // The driver is there, and nobody made the node: a /dev of a container.
+        // The driver is loaded, but the node is missing: a /dev of a container.
         (_, Some(minor)) => format!("mknod -m 600 {DEVICE} c 10 {minor}"),
         (_, None) => "modprobe udmabuf".to_owned(),
     }))
 }
 
-/// `udmabuf_create`: more pages than the limit are `EINVAL`.
+/// Checks the limit on one udmabuf: `udmabuf_create` returns `EINVAL` for more pages.
 fn limit(machine: &Machine) -> Option<Finding> {
     if !machine.wanted.is_udmabuf() {
         return None;
@@ -111,7 +111,7 @@ fn limit(machine: &Machine) -> Option<Finding> {
     })
 }
 
-/// Makes a small one and drops it: no change to the machine.
+/// Makes a small udmabuf and drops it, which does not change the machine.
 fn seals(machine: &Machine) -> Option<Finding> {
     if !machine.wanted.is_udmabuf() {
         return None;
@@ -119,7 +119,7 @@ fn seals(machine: &Machine) -> Option<Finding> {
     let page = HugePage::None.bytes();
     match Udmabuf::builder(page).build() {
         Ok(_) => Some(Finding::ok("a page was sealed, made a dmabuf and dropped")),
-        // `udmabuf.device` says it.
+        // Reported by `udmabuf.device`.
         Err(udmabuf::Error::Open { .. }) => None,
         Err(error) => {
             let words = anyhow::Error::from(error);
@@ -128,7 +128,7 @@ fn seals(machine: &Machine) -> Option<Finding> {
     }
 }
 
-/// What `recv` and `send` ask, too.
+/// Checks that enough memory is available, as `recv` and `send` do.
 fn free(machine: &Machine) -> Option<Finding> {
     let of_pages = matches!(machine.wanted.memory, Choice::Udmabuf | Choice::Heap(_));
     if machine.wanted.is_huge() || !of_pages {
@@ -186,8 +186,8 @@ fn hugepages(machine: &Machine) -> Option<Finding> {
     })
 }
 
-/// Neither a udmabuf's pages (`udmabuf_create`) nor those of a dmabuf that is sent
-/// (`msg_zerocopy_alloc`) count towards it.
+/// Reports the limit on locked memory. Neither a udmabuf's pages (`udmabuf_create`) nor those of a
+/// dmabuf that is sent (`msg_zerocopy_alloc`) count towards it.
 fn memlock(_: &Machine) -> Option<Finding> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits
@@ -202,7 +202,8 @@ fn memlock(_: &Machine) -> Option<Finding> {
     )))
 }
 
-/// A notification in flight takes of it (`sock_omalloc`), or the send is `ENOBUFS`.
+/// Checks the memory for notifications in flight (`sock_omalloc`): without it a send fails with
+/// `ENOBUFS`.
 fn optmem(machine: &Machine) -> Option<Finding> {
     const WANT: u64 = 64 << 10;
     let read = || number("/proc/sys/net/core/optmem_max");
@@ -217,8 +218,8 @@ fn optmem(machine: &Machine) -> Option<Finding> {
     })
 }
 
-/// The kernel counts whole niovs towards a receive buffer: what all connections may hold must fit
-/// the pool, or the NIC runs dry.
+/// Checks the limit on receive buffers. The kernel counts whole niovs towards a receive buffer:
+/// what all connections may hold must fit the pool, or the NIC has no niovs left.
 fn rmem(machine: &Machine) -> Option<Finding> {
     const LEAST: u64 = 1 << 20;
     let read = || fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").ok();
@@ -244,7 +245,7 @@ fn rmem(machine: &Machine) -> Option<Finding> {
     })
 }
 
-/// Bytes, readable: a tenth of a MiB is exact enough.
+/// Formats a number of bytes in MiB: a tenth is exact enough.
 fn mib(bytes: u64) -> String {
     if bytes % (1 << 20) == 0 {
         Size(bytes).to_string()

@@ -1,4 +1,4 @@
-//! Where a device is, and how a command is run there.
+//! Namespace of a device, and commands that run in it.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use netdev::{NetNs, shell_word};
 
 use crate::enter::enter;
 
-/// A network namespace and the words that enter it.
+/// A network namespace, and the command that enters it.
 #[derive(Debug, Clone)]
 pub(super) struct Namespace {
     pub(super) netns: NetNs,
@@ -16,7 +16,7 @@ pub(super) struct Namespace {
 
 impl Namespace {
     pub(super) fn new(netns: NetNs) -> Result<Self, netdev::Error> {
-        // The present one is told from others by an error, too.
+        // Telling the current namespace from others can fail, too.
         netns.is_same(&NetNs::current()?)?;
         let (enter, argument) = enter(&netns).unzip();
         Ok(Self {
@@ -26,23 +26,23 @@ impl Namespace {
         })
     }
 
-    /// The command, to be pasted from here.
+    /// Command line that runs `command` in the namespace, to be pasted in the current one.
     pub(super) fn command(&self, command: &str) -> String {
         format!("{}{command}", self.enter)
     }
 
-    /// What `--netns` takes for it; `None` for the present one.
+    /// Value of `--netns` for the namespace; `None` for the current one.
     pub(super) fn argument(&self) -> Option<&str> {
         self.argument.as_deref()
     }
 
-    /// A command line of this very program.
+    /// Command line of this program that runs in the namespace.
     pub(super) fn ours(&self, arguments: &str) -> String {
         self.command(&format!("{} {arguments}", program()))
     }
 }
 
-/// How this program was called: by its name, or by its path.
+/// Name or path by which this program was called.
 pub(super) fn program() -> String {
     let called = std::env::args().next().unwrap_or_default();
     if Path::new(&called).has_root() {

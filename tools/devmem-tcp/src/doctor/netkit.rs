@@ -1,4 +1,4 @@
-//! A netkit to receive on: the lease behind it, and the way into it.
+//! Checks of a netkit to receive on: the lease behind it, and the route into it.
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -16,20 +16,20 @@ use super::nic::{Nic, Through, is_free};
 use super::probe::{self, QueueApi};
 use crate::below;
 
-/// What is known of a virtual device.
+/// State of a virtual device.
 #[derive(Debug)]
 pub(super) struct Netkit {
     namespace: Namespace,
     link: LinkInfo,
-    /// Its leased queues that are to be received on.
+    /// Leased queues to receive on.
     queues: Vec<QueueId>,
-    /// The NIC behind them, where it can be seen.
+    /// NIC behind the leased queues, where it can be seen.
     behind: Option<(Namespace, LinkInfo, Vec<QueueId>)>,
-    /// The other end of a pair, where it can be seen.
+    /// Other end of a pair, where it can be seen.
     other: Option<(Namespace, LinkInfo)>,
-    /// What leases a queue to it.
+    /// Command that leases a queue to the netkit.
     lease: Option<String>,
-    /// How a bind would fare, where the NIC cannot be asked.
+    /// Result that binding would have, where the NIC can't be examined.
     trial: Option<QueueApi>,
 }
 
@@ -44,7 +44,7 @@ impl Netkit {
         all.retain(|queue| queue.kind == QueueType::Rx && queue.id.get() > 0);
         let mut queues: Vec<QueueId> = all.iter().map(|queue| queue.id).collect();
         if !link.up {
-            // Queues of a device that is down are not listed, yet they are leases.
+            // Queues of a device that is down are not listed, but stay leased.
             queues = (1..link.rx_queues).map(QueueId::new).collect();
         }
         queues.retain(|queue| asked.is_empty() || asked.contains(queue));
@@ -75,7 +75,7 @@ impl Netkit {
         })
     }
 
-    /// The NIC behind it, asked for everything.
+    /// Reads the state of the NIC behind the netkit.
     pub(super) fn nic(&self, machine: &Machine) -> Option<netdev::Result<Nic>> {
         let (namespace, link, queues) = self.behind.clone()?;
         let through = Through {
@@ -92,14 +92,14 @@ fn found(nic: NicBehind) -> Result<(Namespace, LinkInfo, Vec<QueueId>)> {
     Ok((Namespace::new(nic.netns)?, link, nic.queues))
 }
 
-/// Whether a queue can be leased to it (`netkit_queue_create`).
+/// Whether a queue can be leased to the device (`netkit_queue_create`).
 fn is_lessee(link: &LinkInfo) -> bool {
     link.netkit
         .as_ref()
         .is_some_and(|netkit| netkit.can_lease())
 }
 
-/// The other end of a netkit pair, in whatever visible namespace it is.
+/// Finds the other end of a netkit pair, in any visible namespace.
 fn other_end(namespace: &Namespace, link: &LinkInfo) -> Result<Option<(Namespace, LinkInfo)>> {
     let (Some(_), Some(other)) = (&link.netkit, link.link) else {
         return Ok(None);
@@ -121,7 +121,7 @@ fn other_end(namespace: &Namespace, link: &LinkInfo) -> Result<Option<(Namespace
     Ok(None)
 }
 
-/// The command that leases a free queue of a NIC of the present namespace to it.
+/// Command that leases a free queue of a NIC in the current namespace to the netkit.
 fn lease(
     machine: &Machine,
     namespace: &Namespace,
@@ -153,7 +153,7 @@ fn lease(
     if link.rx_queues > 1 {
         return Ok(Some(here.ours(&command)));
     }
-    // It has no room for a lease, and never will: it must be made again.
+    // The netkit has no room for a lease: it must be made again.
     let up = |namespace: &Namespace, name: &str| {
         namespace.command(&shell_command(["ip", "link", "set", "dev", name, "up"]))
     };
@@ -170,7 +170,7 @@ fn lease(
     Ok(Some(commands.join(" && ")))
 }
 
-/// Every physical NIC of a namespace in turn, until told to stop.
+/// Passes every physical NIC of a namespace to `tell`, until that breaks.
 pub(super) fn each_nic(
     machine: &Machine,
     namespace: &Namespace,
@@ -307,7 +307,7 @@ fn up(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-/// Where routes lead over the other end, the NIC must forward: for IPv4 by its own setting
+/// Checks that the NIC forwards where routes lead over the other end: for IPv4 by its own setting
 /// (`ip_route_input_slow`), for IPv6 by that or by the one for all (`ip6_forward`). A program that
 /// redirects needs neither.
 fn forwarding(netkit: &Netkit) -> Option<Finding> {
@@ -345,8 +345,8 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-/// A base chain whose policy is to drop may have a rule that accepts these packets: which, is more than
-/// can be told here.
+/// Checks the policies of the firewall's base chains. A chain whose policy is to drop may have a
+/// rule that accepts these packets; rules are not examined.
 fn firewall(netkit: &Netkit) -> Option<Finding> {
     let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
@@ -379,7 +379,7 @@ fn firewall(netkit: &Netkit) -> Option<Finding> {
     )
 }
 
-/// As `sysctl` takes it: with dots, unless a device's name has one.
+/// Name of a sysctl for the `sysctl` command: with dots, unless a device's name has one.
 fn sysctl(path: &str) -> String {
     let name = match path.contains('.') {
         true => path.to_owned(),

@@ -1,4 +1,4 @@
-//! A physical NIC: all that the kernel tells of it, asked once.
+//! State of a physical NIC, read once for all checks.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,42 +13,42 @@ use super::machine::Machine;
 use super::namespace::Namespace;
 use super::probe::{self, QueueApi, Settable};
 
-/// What is known of a NIC.
+/// State of a NIC.
 #[derive(Debug)]
 pub(super) struct Nic {
     pub(super) namespace: Namespace,
     pub(super) link: LinkInfo,
-    /// The queues to receive on: those that were asked for, or the last free one.
+    /// Queues to receive on: those that were requested, or the last free one.
     pub(super) wanted: Vec<QueueId>,
-    /// Whether they were asked for.
+    /// Whether the queues were requested.
     pub(super) asked: bool,
-    /// Whether they are leased to the netkit that was asked about.
+    /// Whether the queues are leased to the netkit that is checked.
     pub(super) through_netkit: bool,
     /// Rx queues; none while the link is down.
     pub(super) queues: Vec<Queue>,
     pub(super) rings: Result<Rings>,
     pub(super) channels: Result<Channels>,
-    /// That of the device, then those of its contexts.
+    /// RSS of the device, then of its contexts.
     pub(super) rss: Result<Vec<Rss>>,
     pub(super) features: Result<Features>,
     pub(super) table: Result<RuleTable>,
     pub(super) rules: Vec<FlowRule>,
-    /// Whether it was said where is to be listened.
+    /// Whether an address to listen on was given.
     pub(super) listens: bool,
-    /// What of these and of the queues is somebody's.
+    /// Rules, contexts and queues that receivers hold.
     pub(super) held: Held,
-    /// How `recv` would fare with it, up to the first change.
+    /// Result of `recv` up to the first change.
     pub(super) preview: std::result::Result<(), nic::Error>,
     pub(super) pools: Vec<PagePool>,
     pub(super) driver: String,
     pub(super) queue_api: QueueApi,
     pub(super) netmem_tx: Result<()>,
     pub(super) splits: Settable,
-    /// Bytes of the dmabuf.
+    /// Size of the dmabuf in bytes.
     pub(super) size: u64,
 }
 
-/// The netkit queue that a NIC's queue is leased to: through it is bound.
+/// Netkit queue that a NIC's queue is leased to, and that is bound.
 #[derive(Debug, Clone)]
 pub(super) struct Through {
     pub(super) namespace: Namespace,
@@ -57,7 +57,8 @@ pub(super) struct Through {
 }
 
 impl Nic {
-    /// Asks for everything. What the driver does not tell is an error that the checks read.
+    /// Reads the state of the NIC. What the driver does not report is an error that the checks
+    /// read.
     pub(super) fn look(
         machine: &Machine,
         namespace: Namespace,
@@ -83,7 +84,8 @@ impl Nic {
                 link,
                 queue,
             }) => probe::queue_api(machine, namespace, link, *queue),
-            // That took a queue API (`netdev_can_lease_queue`, `netif_mp_open_rxq`).
+            // A lease or a binding requires a queue API (`netdev_can_lease_queue`,
+            // `netif_mp_open_rxq`).
             None if queues
                 .iter()
                 .any(|queue| queue.lease.is_some() || queue.dmabuf.is_some()) =>
@@ -129,7 +131,7 @@ impl Nic {
         &self.link.name
     }
 
-    /// `ethtool FLAG IF REST`, to be pasted.
+    /// Command `ethtool FLAG IF REST`, to be pasted.
     pub(super) fn ethtool(&self, flag: &str, rest: &str) -> String {
         let command = format!("ethtool {flag} {} {rest}", shell_word(self.name()));
         self.namespace.command(&command)
@@ -148,8 +150,8 @@ impl Nic {
     }
 }
 
-/// The link once it has a carrier, or has had time for one: the kernel tells of it up to a second
-/// late (`linkwatch_schedule_work`).
+/// Waits a moment for the link's carrier: the kernel reports it up to a second late
+/// (`linkwatch_schedule_work`).
 fn settled(namespace: &Namespace, mut link: LinkInfo) -> Result<LinkInfo> {
     let end = Instant::now() + Duration::from_millis(1500);
     let mut asker = None;
@@ -164,7 +166,7 @@ fn settled(namespace: &Namespace, mut link: LinkInfo) -> Result<LinkInfo> {
     Ok(link)
 }
 
-/// Whether nothing has the queue: no memory provider, no lease, no AF_XDP socket.
+/// Whether the queue is free: no memory provider, no lease, no AF_XDP socket.
 pub(super) fn is_free(queue: &Queue) -> bool {
     queue.dmabuf.is_none() && queue.io_uring.is_none() && queue.lease.is_none() && !queue.xsk
 }

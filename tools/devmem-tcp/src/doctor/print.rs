@@ -1,4 +1,4 @@
-//! The report, as text and as JSON.
+//! Report of all checks, as text and as JSON.
 
 use serde::Serialize;
 
@@ -6,23 +6,23 @@ use super::check::{Area, CheckResult, Status};
 use crate::style::Style;
 use crate::table::align;
 
-/// What the doctor found. Its JSON is documented in `docs/json.md`.
+/// Report of all checks. Its JSON is documented in `docs/json.md`.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// The device that was asked about.
+    /// Device that was checked.
     pub(super) device: Option<String>,
     /// Whether receiving would work; without a device, on at least one NIC.
     pub(super) receives: bool,
-    /// The same of sending.
+    /// Whether sending would work.
     pub(super) sends: bool,
-    /// The same of leasing a queue.
+    /// Whether leasing a queue would work.
     pub(super) leases: bool,
     pub(super) checks: Vec<CheckResult>,
-    /// Without a device: every physical NIC.
+    /// Without a device: summaries of every physical NIC.
     pub(super) nics: Vec<Summary>,
 }
 
-/// A NIC in one line.
+/// Summary of a NIC in one line.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     pub(super) device: String,
@@ -30,11 +30,11 @@ pub(super) struct Summary {
     pub(super) receives: bool,
     pub(super) sends: bool,
     pub(super) leases: bool,
-    /// The checks that failed.
+    /// Names of the checks that failed.
     pub(super) failed: Vec<&'static str>,
 }
 
-/// Whether nothing bars this area.
+/// Whether no check failed for this area.
 pub(super) fn works(lines: &[CheckResult], area: Area) -> bool {
     !lines.iter().any(|line| line.prevents(area))
 }
@@ -42,7 +42,7 @@ pub(super) fn works(lines: &[CheckResult], area: Area) -> bool {
 impl Report {
     pub(super) fn text(&self, style: Style) -> String {
         let rows: Vec<Vec<String>> = self.checks.iter().map(|line| row(line, style)).collect();
-        // A remedy stands below its line, and by itself: it is to be pasted.
+        // A remedy is on a line of its own, to be pasted.
         let mut text = String::new();
         for (line, aligned) in self.checks.iter().zip(align(&rows).lines()) {
             text += aligned;

@@ -1,4 +1,4 @@
-//! What a driver can, found by requests that the kernel must refuse.
+//! Probes of a driver's abilities, by requests that the kernel must refuse.
 
 use std::fs::File;
 use std::panic::resume_unwind;
@@ -13,26 +13,26 @@ use nix::sched::{CloneFlags, unshare};
 use super::machine::Machine;
 use super::namespace::Namespace;
 
-/// How far a binding would come.
+/// Whether the driver has a queue API, and what would refuse a binding.
 #[derive(Debug)]
 pub(super) enum QueueApi {
-    /// The driver has one.
+    /// The driver has a queue API.
     There,
-    /// The device has a lock of its own, as those have whose driver has one, and nothing speaks
-    /// against it; and why no more is known.
+    /// The driver probably has a queue API, because the device has a lock of its own; with the
+    /// reason why it is not certain.
     Likely(String),
-    /// The driver has none.
+    /// The driver has no queue API.
     Missing,
     /// The device has no DMA device.
     NoDma,
     /// The kernel was built without devmem.
     NoDevmem,
-    /// It could not be asked.
+    /// The probe failed.
     Unknown(String),
 }
 
-/// Asks for a binding of `/dev/null`: `netdev_nl_bind_rx_doit` looks at the device's lock, at the
-/// queue and at its DMA device before `net_devmem_bind_dmabuf` looks at the descriptor.
+/// Requests a binding of `/dev/null`: `netdev_nl_bind_rx_doit` checks the device's lock, the queue
+/// and its DMA device before `net_devmem_bind_dmabuf` checks the descriptor.
 pub(super) fn queue_api(
     machine: &Machine,
     namespace: &Namespace,
@@ -53,10 +53,10 @@ pub(super) fn queue_api(
         (Some(libc::EOPNOTSUPP), true, _) => QueueApi::Missing,
         (Some(libc::EOPNOTSUPP), _, Some(text)) if text.contains("DMA") => QueueApi::NoDma,
         (Some(libc::EOPNOTSUPP), ..) => QueueApi::NoDevmem,
-        // The descriptor is none of a dmabuf (`dma_buf_get`).
+        // The descriptor is not a dmabuf (`dma_buf_get`).
         (Some(libc::EINVAL), false, _) if link.is_virtual() => QueueApi::There,
         (Some(libc::EINVAL), false, _) if machine.has_netkit() => can_lease(namespace, link),
-        // Making a netkit to ask by would load a module.
+        // Making a netkit for the probe would load a module.
         (Some(libc::EINVAL), false, _) => {
             QueueApi::Likely("it takes netkit to ask, which is not loaded".to_owned())
         }
@@ -65,11 +65,11 @@ pub(super) fn queue_api(
     }
 }
 
-/// Asks for a lease of a queue with a number that none has: `netdev_can_lease_queue` looks at the
-/// driver before `netdev_nl_queue_create_doit` looks at the number.
+/// Requests a lease of a queue with an impossible number: `netdev_can_lease_queue` checks the
+/// driver before `netdev_nl_queue_create_doit` checks the number.
 ///
-/// The lessee is a netkit in a network namespace of this thread's own, which ends with it: nobody
-/// else sees either.
+/// The lessee is a netkit in a network namespace of this thread's own, which ends with the thread
+/// and is visible to no one else.
 fn can_lease(namespace: &Namespace, link: &LinkInfo) -> QueueApi {
     let ask = || -> Result<QueueId> {
         unshare(CloneFlags::CLONE_NEWNET)
@@ -89,7 +89,7 @@ fn can_lease(namespace: &Namespace, link: &LinkInfo) -> QueueApi {
     });
     let asked = match asked {
         Ok(asked) => asked,
-        // No thread can be had now.
+        // No thread could be started.
         Err(error) => return QueueApi::Unknown(std::io::Error::to_string(&error)),
     };
     match asked {
@@ -102,8 +102,8 @@ fn can_lease(namespace: &Namespace, link: &LinkInfo) -> QueueApi {
     }
 }
 
-/// Asks for a binding of `/dev/null` to send from: `netdev_nl_bind_tx_doit` looks at the device
-/// first. `Ok` where it is the descriptor that is refused.
+/// Requests a binding of `/dev/null` for sending: `netdev_nl_bind_tx_doit` checks the device first.
+/// `Ok` if the descriptor is refused.
 pub(super) fn netmem_tx(namespace: &Namespace, link: &LinkInfo) -> Result<()> {
     let null = File::open("/dev/null").map_err(|e| Error::from_io("open", "/dev/null", &e))?;
     let bind = |netdev: Netdev| netdev.bind_tx(link.ifindex, null);
@@ -121,8 +121,8 @@ pub(super) enum Settable {
     Unknown(String),
 }
 
-/// Asks for header split together with a ring that is larger than any: `ethnl_set_rings_validate`
-/// says first what the driver can't, then `ethnl_set_rings` refuses the ring.
+/// Requests header split together with an impossible ring size: `ethnl_set_rings_validate` refuses
+/// first what the driver can't set, then `ethnl_set_rings` refuses the size.
 pub(super) fn splits(ethtool: &mut Ethtool, ifindex: Ifindex, rings: Option<&Rings>) -> Settable {
     let Some(rings) = rings else {
         return Settable::No("the driver has no rings to set".to_owned());

@@ -1,6 +1,6 @@
-//! Where else memory can come from: heaps, DRM devices, GPUs, other processes.
+//! Checks of other memory: heaps, DRM devices, GPUs, memory of other processes.
 //!
-//! Where none is there, that is told and bars nothing: only the memory that was asked for must be.
+//! Missing memory is reported and prevents nothing; only the requested memory must exist.
 
 use std::path::Path;
 
@@ -42,7 +42,8 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
     },
 ];
 
-/// Makes a page of it and drops it; what is passed is looked at, if that does not use it up.
+/// Makes a page of the requested memory and drops it. Memory that is passed is examined if that
+/// does not use it up.
 fn chosen(machine: &Machine) -> Option<Finding> {
     let choice = &machine.wanted.memory;
     if let (false, Err(error)) = (choice.is_passed(), check_len(machine.wanted.size)) {
@@ -50,7 +51,7 @@ fn chosen(machine: &Machine) -> Option<Finding> {
         return Some(failed(Finding::fail(format!("{choice}: {error}")), remedy));
     }
     let len = match choice {
-        // The checks of udmabuf say it.
+        // Reported by the checks of udmabuf.
         Choice::Udmabuf => return None,
         Choice::Socket(socket) => {
             return Some(match passed::offered(socket) {
@@ -83,7 +84,7 @@ fn failed(finding: Finding, remedy: Option<String>) -> Finding {
     }
 }
 
-/// An error and what it comes from, in a line.
+/// Formats an error and its sources in a line.
 fn words(error: impl std::error::Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::from(error))
 }
@@ -150,7 +151,7 @@ fn gpu(device: &DeviceInfo) -> String {
     format!("{ordinal}: {name} at {pci}, {memory}{exports}")
 }
 
-/// One after the other, or that there is none.
+/// Finding with the items, or that there are none.
 fn list(items: impl Iterator<Item = String>) -> Finding {
     let items: Vec<String> = items.collect();
     Finding::ok(match &items[..] {

@@ -1,4 +1,4 @@
-//! Queues: how many, which are free, and what else comes to them.
+//! Checks of the queues: their number, which are free, and other traffic on them.
 
 use std::collections::BTreeMap;
 
@@ -52,10 +52,10 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
     },
 ];
 
-/// `ethtool -L`, for so many rx queues; `None` where the device can't have that many.
+/// Command `ethtool -L` for this number of rx queues; `None` where the device can't have that many.
 fn grow(nic: &Nic, queues: u32) -> Option<String> {
     let channels = nic.channels.as_ref().ok()?;
-    // The kind that is in use, if both can be had (bnxt, ice).
+    // The kind that is in use, if the driver has both (bnxt, ice).
     let (kind, max) = match channels.combined.unwrap_or(0) {
         0 => ("rx", channels.rx_max),
         _ => ("combined", channels.combined_max),
@@ -78,7 +78,7 @@ fn count(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Who has them: `0-2 are leased to ifindex 7, 3 is in AF_XDP use`.
+/// Describes the users of queues: `0-2 are leased to ifindex 7, 3 is in AF_XDP use`.
 fn holders<'a>(queues: impl Iterator<Item = &'a Queue>) -> String {
     let mut by_holder: BTreeMap<String, Vec<QueueId>> = BTreeMap::new();
     for queue in queues {
@@ -114,7 +114,7 @@ fn free(nic: &Nic) -> Option<Finding> {
     if !frees.is_empty() {
         return Some(Finding::ok(format!("free: {}", queue_list(&frees))));
     }
-    // One to receive on, one for the other traffic.
+    // One queue to receive on, one for the other traffic.
     let more = u32::try_from(nic.queues.len()).ok()? + 2;
     let end = "`devmem-tcp show` names who has them: a lease ends with its netkit, a binding with \
                its process";
@@ -122,11 +122,11 @@ fn free(nic: &Nic) -> Option<Finding> {
     Some(Finding::fail(format!("none: {}", holders(nic.queues.iter()))).remedy(remedy))
 }
 
-/// Of the queues that were asked for.
+/// Finding about the requested queues.
 fn these(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
     let last = nic.queues.iter().map(|queue| queue.id).max()?;
     let beyond: Vec<QueueId> = nic.wanted.iter().copied().filter(|id| *id > last).collect();
-    // A leased queue is bound through its netkit: only a binding is in the way.
+    // A leased queue is bound through its netkit, so only a binding prevents receiving.
     let lease_is_ours = |queue: &Queue| nic.through_netkit && queue.dmabuf.is_none();
     let in_the_way =
         |queue: &&Queue| nic.wanted.contains(&queue.id) && !is_free(queue) && !lease_is_ours(queue);
@@ -174,8 +174,8 @@ fn table(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Traffic that no rule steers must not come to the queue, nor to one whose packets nobody but its
-/// owner can read.
+/// Checks that RSS uses neither the queue nor one that belongs to a receiver: its packets could be
+/// read by nobody else.
 fn others(nic: &Nic) -> Option<Finding> {
     let rss = nic.rss.as_ref().ok()?.first()?;
     if nic.wanted.is_empty() || nic.queues.len() < 2 {
@@ -206,7 +206,7 @@ fn contexts(nic: &Nic) -> Option<Finding> {
         rss.context.is_some() && rss.table.iter().any(|entry| nic.wanted.contains(entry))
     });
     let with: Vec<RssContextId> = contexts.filter_map(|rss| rss.context).collect();
-    // Never one of a receiver that runs.
+    // Not one of a running receiver.
     let is_held = |id: &RssContextId| nic.held.contexts.iter().any(|(held, _)| held == id);
     let list = with.iter().map(ToString::to_string).collect::<Vec<_>>();
     let found = format!("context {}: its flows would come, too", list.join(", "));
@@ -228,7 +228,7 @@ fn ring(nic: &Nic) -> Option<Finding> {
     Some(if nic.size >= 2 * waiting {
         Finding::ok(found)
     } else {
-        // The largest ring, a power of two, that takes half of the buffer at most.
+        // Largest power of two that takes half of the buffer at most.
         let fits = (nic.size / 2 / queues / 4096).max(1);
         let fits = 1_u64 << fits.ilog2();
         Finding::warn(format!("{found}, the buffer {} KiB", nic.size >> 10))
@@ -236,8 +236,9 @@ fn ring(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// A pool that was detached lives on while sockets hold frags of it (`page_pool_release_retry`):
-/// connections that were closed before their frags were given back, and whose peer is silent.
+/// Checks for detached page pools. A detached pool exists while sockets hold frags of it
+/// (`page_pool_release_retry`): connections that were closed before their frags were given back,
+/// and whose peer is silent.
 fn left(nic: &Nic) -> Option<Finding> {
     let left = nic.pools.iter().filter(|pool| pool.detach_time.is_some());
     let ids: Vec<String> = left

@@ -1,11 +1,11 @@
-//! Flow rules: whether the NIC has them, and room for one more.
+//! Checks of the flow rules: whether the NIC has them, and room for one more.
 
 use netdev::{Action, FlowRule, Location, shell_word};
 
 use super::check::{Area, Check, Finding};
 use super::nic::Nic;
 
-/// The kernel's name of `ethtool -K IF ntuple`.
+/// Kernel's name of `ethtool -K IF ntuple`.
 const NTUPLE: &str = "rx-ntuple-filter";
 
 pub(super) const CHECKS: &[Check<Nic>] = &[
@@ -32,7 +32,7 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
 fn on(nic: &Nic) -> Option<Finding> {
     let otherwise = "no setting helps: receive with --no-config, and steer by other means";
     Some(match (nic.feature(NTUPLE), &nic.table) {
-        // Some drivers take rules all the same (mlx5).
+        // Some drivers accept rules even then (mlx5).
         ((false, true), _) => {
             Finding::warn("off; `recv` switches it on by itself where the driver wants that")
                 .remedy(nic.ethtool("-K", "ntuple on"))
@@ -55,7 +55,7 @@ fn room(nic: &Nic) -> Option<Finding> {
     if count < size {
         return Some(Finding::ok(found));
     }
-    // Never one of a receiver that runs.
+    // Not one of a running receiver.
     let locations = nic.rules.iter().filter_map(location);
     let others = locations.filter(|location| !is_held(nic, *location));
     Some(match (others.max(), nic.held.rules.first()) {
@@ -73,7 +73,7 @@ fn room(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Whether a rule is a receiver's that runs, or was applied to stay.
+/// Whether a rule belongs to a running receiver, or was applied to stay.
 fn is_held(nic: &Nic, location: u32) -> bool {
     nic.held.rules.iter().any(|(held, _)| *held == location)
 }
@@ -85,9 +85,10 @@ fn location(rule: &FlowRule) -> Option<u32> {
     }
 }
 
-/// Its packets would come into memory that only the receiver can read.
+/// Checks for other rules to the queue: their packets would go to memory that only the receiver can
+/// read.
 fn others(nic: &Nic) -> Option<Finding> {
-    // A receiver that runs on its leased queue has its rules.
+    // A receiver on the leased queue has its rules.
     if nic.table.is_err() || nic.through_netkit {
         return None;
     }
