@@ -1,7 +1,8 @@
-//! Who has a binding.
+//! Processes that may have a binding.
 //!
-//! A binding belongs to the netlink socket that made it, and the kernel names neither. What can be
-//! seen: processes that have a generic netlink socket of the netkit's namespace, and a dmabuf.
+//! A binding belongs to the netlink socket that made it, and the kernel names neither socket nor
+//! process. Visible are processes that have a generic netlink socket of the netkit's namespace, and
+//! a dmabuf.
 
 use std::collections::HashSet;
 use std::fs;
@@ -10,10 +11,10 @@ use std::path::Path;
 use common::text::on_one_line;
 use netdev::NetNs;
 
-/// `NETLINK_GENERIC`, as in `/proc/net/netlink`.
+/// Number of `NETLINK_GENERIC`, as in `/proc/net/netlink`.
 const GENERIC: &str = "16";
 
-/// The processes that may have it: `devmem-tcp (pid 123)`.
+/// Lists the processes that may have the binding: `devmem-tcp (pid 123)`.
 pub(crate) fn find(netns: Option<&NetNs>) -> Vec<String> {
     let sockets = netns.and_then(|netns| netns.run(generic_sockets).ok());
     let Some(sockets) = sockets.filter(|sockets| !sockets.is_empty()) else {
@@ -34,7 +35,7 @@ pub(crate) fn find(netns: Option<&NetNs>) -> Vec<String> {
     holders
 }
 
-/// The inodes of the generic netlink sockets of this thread's namespace (`netlink_native_seq_show`).
+/// Inodes of the generic netlink sockets of this thread's namespace (`netlink_native_seq_show`).
 fn generic_sockets() -> HashSet<String> {
     let table = fs::read_to_string("/proc/thread-self/net/netlink").unwrap_or_default();
     let rows = table.lines().skip(1).map(str::split_whitespace);

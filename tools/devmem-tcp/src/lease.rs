@@ -1,4 +1,4 @@
-//! `devmem-tcp lease`.
+//! `devmem-tcp lease`: leases rx queues of a NIC to a netkit, and routes a guest's traffic.
 
 mod choose;
 mod execute;
@@ -24,20 +24,20 @@ pub(crate) struct Args {
     /// The physical NIC whose queues are leased out
     #[arg(long, value_name = "IF")]
     phys: String,
-    /// An rx queue of it; may be given again for more queues
+    /// Rx queue of the NIC; may be given again for more queues
     #[arg(long = "queue", value_name = "N", required_unless_present_any = ["ranges", "count"])]
     queues: Vec<QueueId>,
-    /// Many rx queues of it: 3-7,9
+    /// Several rx queues of the NIC: 3-7,9
     #[arg(id = "ranges", long = "queues", value_name = "LIST")]
     ranges: Option<QueueList>,
-    /// So many rx queues of it that nobody has, its last ones
+    /// Lease the last N unused rx queues
     #[arg(long, value_name = "N", conflicts_with_all = ["queues", "ranges"],
           value_parser = clap::value_parser!(u32).range(1..=1023))]
     count: Option<u32>,
-    /// The netkit device that gets the queues: taken if it exists, else made
+    /// The netkit device that gets the queues: used if it exists, otherwise made
     #[arg(long, value_name = "IF")]
     netkit: String,
-    /// The namespace of that netkit device: a name, a path, or pid:PID
+    /// The namespace of the netkit device: a name, a path, or pid:PID
     #[arg(long, value_name = "NETNS")]
     netns: Option<NetNsArg>,
     /// What to make: a pair, whose other end stays here, or a single device
@@ -46,7 +46,7 @@ pub(crate) struct Args {
     /// Name of the end of a pair that stays here [default: the netkit's name and an h]
     #[arg(long, value_name = "IF")]
     host_end: Option<String>,
-    /// Rx queues of a device that is made, its own included [default: one more than are leased]
+    /// Rx queues of a new device, its own included [default: one more than are leased]
     #[arg(long, value_name = "N")]
     rx_queues: Option<u32>,
     /// An address for the guest; routes and forwarding are set up so that the NIC's traffic for it
@@ -104,7 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         all_or_nothing(&mut site, &steps, record, &mut journal)?;
     }
-    // Nobody has to wait for who reads what is told now.
+    // Release the lock before printing: a slow reader must not block others.
     drop(journal);
     let told = steps.iter().map(|step| site.describe(step)).collect();
     let leased = Leased {
@@ -126,7 +126,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The netkit that exists already, in its namespace.
+/// Finds the netkit in its namespace, if it exists.
 fn find(args: &Args, here: &NetNs, guest_netns: &NetNs) -> Result<Option<LinkInfo>> {
     let found = by_name(guest_netns, &args.netkit)?;
     let Some(link) = found else {
@@ -155,7 +155,7 @@ fn by_name(netns: &NetNs, name: &str) -> Result<Option<LinkInfo>> {
     }
 }
 
-/// Where the steps are done: the ends of the netkit, as far as they are there.
+/// Devices and namespaces that the steps work on.
 fn site(
     args: &Args,
     phys: LinkInfo,
@@ -193,7 +193,7 @@ fn site(
     })
 }
 
-/// The host end of a pair, if it is here.
+/// Finds the host end of a pair, if it is in this namespace.
 fn host_end_of(
     guest: &LinkInfo,
     guest_links: &mut Link,
@@ -214,7 +214,7 @@ fn host_end_of(
     }
 }
 
-/// Whether there can be a way to the guest at all.
+/// Checks that a route to the guest is possible.
 fn check_guest_route(args: &Args, site: &Site, found: Option<&LinkInfo>) -> Result<()> {
     let netkit = &args.netkit;
     if args.kind == NetkitKind::Single || found.is_some_and(|it| it.link.is_none()) {

@@ -1,4 +1,4 @@
-//! Diagnostics on standard error, as a person reads them.
+//! Log on standard error, formatted for people.
 
 use std::fmt;
 
@@ -11,10 +11,11 @@ use tracing_subscriber::registry::LookupSpan;
 
 use crate::style::Style;
 
-/// What netlink requests and ioctls are told as (`netlink::Socket::set_message_specs`).
+/// Target of log events about netlink requests and ioctls (`netlink::Socket::set_message_specs`).
 const NETLINK: &str = "netlink";
 
-/// Warnings; with `--verbose` each netlink request and its answer, too; or what `RUST_LOG` says.
+/// Starts the log: warnings; with `--verbose` also netlink requests and their answers; or what
+/// `RUST_LOG` selects.
 pub(crate) fn init(verbose: bool) {
     let unless_told = if verbose {
         "info,netlink=debug"
@@ -34,7 +35,7 @@ pub(crate) fn init(verbose: bool) {
         .init();
 }
 
-/// A line for each event: whose it is, how grave it is, and what it says.
+/// Formatter of events, a line each: target, level, message.
 struct Lines {
     style: Style,
 }

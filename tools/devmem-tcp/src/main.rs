@@ -1,7 +1,7 @@
 //! `devmem-tcp`: lease NIC queues, receive TCP payload into device memory.
 
 #![forbid(unsafe_code)]
-// They panic when the stream is closed: see `common::stdio`.
+// The macros panic when the stream is closed: see `common::stdio`.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod address;
@@ -42,7 +42,7 @@ use style::Style;
     after_help = exit::CODES
 )]
 struct Cli {
-    /// Tell each netlink request and its answer in words, on stderr
+    /// Print each netlink request and its answer on stderr
     #[arg(long, short, global = true)]
     verbose: bool,
     #[command(subcommand)]
@@ -57,7 +57,7 @@ enum Command {
     Unlease(unlease::Args),
     /// List queues, leases (both sides), bindings and page pools
     Show(show::Args),
-    /// Say whether receiving, sending and leasing would work, and what to do where not
+    /// Check whether receiving, sending and leasing would work, and say what to do where not
     Doctor(doctor::Args),
     /// Receive TCP payload into a dmabuf
     Recv(recv::Args),
@@ -75,7 +75,7 @@ enum Command {
     Man(generated::ManArgs),
 }
 
-/// How long a reader may take for the last warnings.
+/// Time that a reader has to take the last warnings.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
@@ -85,7 +85,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => error.exit(),
-        // Of clap's own printing of help and version no error is seen.
+        // Errors of clap's own printing of help and version are not visible.
         Err(help) => {
             let text = help.render();
             let text = match Style::stdout().is_on() {
@@ -102,7 +102,7 @@ fn main() -> ExitCode {
         }
     };
     log::init(cli.verbose);
-    // From here on the log waits for no reader: others wait for the lock under which it is written.
+    // From here on the log is posted and waits for no reader: its lock is held while it is written.
     common::stdio::stderr().post("");
     let goes_on = matches!(
         cli.command,
@@ -131,7 +131,8 @@ fn main() -> ExitCode {
             exit::code(&error)
         }
     };
-    // Posted text gets a last chance to be written; of what does not go on for long, all of it.
+    // Wait a moment for posted text to be written; for commands that don't go on, wait for all of
+    // it.
     if !goes_on {
         let _unread = common::stdio::stderr().print("");
     }
@@ -140,7 +141,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// The error on one line, and on a second, where one is known, the remedy.
+/// Prints the error on one line, and the remedy, where it is known, on a second.
 fn complain(error: &anyhow::Error) {
     let first = exit::first(error);
     let known = exit::find_disappeared(first).and_then(|found| found.remedy.clone());

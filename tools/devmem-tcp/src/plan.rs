@@ -1,4 +1,4 @@
-//! `devmem-tcp plan` and `devmem-tcp apply`: a NIC set up for somebody else's receiver.
+//! `devmem-tcp plan` and `devmem-tcp apply`: setting a NIC up for another program's receiver.
 
 use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
@@ -13,7 +13,8 @@ use crate::args::{NetNsArg, netns};
 use crate::remedy::Hint;
 use crate::report;
 
-// Not `#[group(...)]`: that is the group of all arguments, and the NIC's name alone would do.
+// Not `#[group(...)]`, which is the group of all arguments: then the NIC's name alone would be
+// enough.
 #[derive(clap::Args)]
 #[command(group = clap::ArgGroup::new("wish").required(true).multiple(true)
     .args(["queues", "header_split", "channels", "rx_ring"]))]
@@ -21,7 +22,7 @@ pub(crate) struct Args {
     /// The physical NIC
     #[arg(value_name = "IF")]
     device: String,
-    /// The namespace that it is in: a name, a path, or pid:PID
+    /// The namespace of the NIC: a name, a path, or pid:PID
     #[arg(long, value_name = "NETNS")]
     netns: Option<NetNsArg>,
     /// An rx queue for payload: RSS puts nothing on it, and headers are split; may be given again
@@ -37,10 +38,10 @@ pub(crate) struct Args {
     /// Split headers from payload, whatever the payload's size
     #[arg(long)]
     header_split: bool,
-    /// At least so many channels that receive: combined ones, or rx where there are only those
+    /// Least number of channels that receive: combined ones, or rx where there are only those
     #[arg(long, value_name = "N")]
     channels: Option<u32>,
-    /// At least so many descriptors in each rx ring
+    /// Least number of descriptors in each rx ring
     #[arg(long, value_name = "N")]
     rx_ring: Option<u32>,
     /// Print JSON
@@ -57,23 +58,23 @@ pub(crate) struct ApplyArgs {
     dry_run: bool,
 }
 
-/// What changes, as it is printed.
+/// Changes, as they are printed.
 #[derive(Serialize)]
 pub(crate) struct Changes<'a> {
     device: &'a str,
-    /// Whether it was done.
+    /// Whether the changes were made.
     applied: bool,
     changes: Vec<Change>,
 }
 
-/// `devmem-tcp plan`: says what `apply` would do.
+/// Runs `devmem-tcp plan`: prints what `apply` would do.
 pub(crate) fn run(args: &Args) -> Result<()> {
     let netns = netns(args.netns.as_ref())?;
     let plan = plan(args, &netns)?;
     print(&args.device, plan.preview(&netns)?, false, args.json)
 }
 
-/// `devmem-tcp apply`: does it, until `devmem-tcp restore IF`.
+/// Runs `devmem-tcp apply`: changes the NIC until `devmem-tcp restore IF`.
 pub(crate) fn apply(args: &ApplyArgs) -> Result<()> {
     if args.dry_run {
         return run(&args.plan);
@@ -105,7 +106,7 @@ fn plan(args: &Args, netns: &netdev::NetNs) -> Result<Plan> {
     Ok(plan)
 }
 
-/// The rules for all that a socket at this address takes, without where they lead to.
+/// Rules for all connections to a socket at this address, without their action.
 pub(crate) fn flows(at: SocketAddr, from: Option<IpAddr>) -> Result<Vec<FlowRule>> {
     let rules = FlowRule::tcp_to_listener(at, from, Action::Drop);
     match (rules.is_empty(), from) {
@@ -118,7 +119,7 @@ pub(crate) fn flows(at: SocketAddr, from: Option<IpAddr>) -> Result<Vec<FlowRule
     }
 }
 
-/// The changes, one a line.
+/// Prints the changes, one a line.
 pub(crate) fn print(device: &str, changes: Vec<Change>, applied: bool, json: bool) -> Result<()> {
     if json {
         return report::json(&Changes {

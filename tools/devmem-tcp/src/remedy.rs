@@ -1,10 +1,10 @@
-//! What to do about an error, where that is known.
+//! Remedies for errors.
 
 use anyhow::Error;
 pub(crate) use common::Hint;
 use devmem::send::PumpError;
 
-/// What the kernel's texts want of this tool's options.
+/// Remedies for texts of the kernel that are options of this tool.
 const OURS: &[(&str, &str)] = &[
     (
         "tcp-data-split is disabled",
@@ -22,7 +22,7 @@ const OURS: &[(&str, &str)] = &[
     ),
 ];
 
-/// A line that says what to try, if there is one.
+/// Remedy for an error in a line, where it is known.
 pub(crate) fn remedy(error: &Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<memory::Error>() {
@@ -56,8 +56,8 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
     })
 }
 
-/// Of memory that the processor is to read or write. An exporter without `mmap` answers `EINVAL`
-/// (`dma_buf_mmap_internal`), other than that what its driver likes.
+/// Remedy for memory that the CPU can't map. An exporter without `mmap` returns `EINVAL`
+/// (`dma_buf_mmap_internal`), others an error of their driver.
 fn of_mapping(error: &dmabuf::Error) -> Option<String> {
     let dmabuf::Error::Map { source, .. } = error else {
         return None;
@@ -73,7 +73,7 @@ fn of_mapping(error: &dmabuf::Error) -> Option<String> {
     Some(remedy.to_owned())
 }
 
-/// Of a NIC that can't be set up.
+/// Remedy for a NIC that can't be set up.
 pub(crate) fn of_nic(error: &nic::Error) -> Option<String> {
     match error {
         nic::Error::Refused(error) => of_kernel(error),
@@ -81,7 +81,7 @@ pub(crate) fn of_nic(error: &nic::Error) -> Option<String> {
     }
 }
 
-/// The netdev crate's, unless this tool has an option to name.
+/// Remedy of the netdev crate, unless this tool has an option for it.
 fn of_kernel(error: &netdev::Error) -> Option<String> {
     let text = error.message().unwrap_or_default();
     if let Some((_, remedy)) = OURS.iter().find(|(part, _)| text.contains(part)) {

@@ -1,4 +1,4 @@
-//! `devmem-tcp restore`: what others left behind on the NICs.
+//! `devmem-tcp restore`: restoring what other processes left on the NICs.
 
 use std::fmt::Write;
 
@@ -13,10 +13,10 @@ pub(crate) struct Args {
     /// Only this NIC; what `devmem-tcp apply` did to it ends, too
     #[arg(value_name = "IF")]
     device: Option<String>,
-    /// Also what a process that runs has set up, and forget a NIC that can't be found
+    /// Restore also what a running process has set up, and forget a NIC that can't be found
     #[arg(long, requires = "device")]
     force: bool,
-    /// Change nothing, say what would be done
+    /// Change nothing, print what would be done
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -24,19 +24,19 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What came of one NIC, as it is printed.
+/// Result for a NIC, as it is printed.
 #[derive(Serialize)]
 pub(crate) struct Row {
     device: String,
     /// `restored`, `in-use`, `gone`, `forgotten`, `other-boot`, `failed`, or, of a dry run, `found`.
     outcome: &'static str,
-    /// What would be changed.
+    /// Changes that would be made.
     changes: Vec<String>,
-    /// Whether nothing was done.
+    /// Whether the command was a dry run.
     dry_run: bool,
-    /// Who ended without putting it back, or was applied to stay.
+    /// Owners that ended without restoring the NIC, or that applied changes to stay.
     ended: Vec<String>,
-    /// Who still needs it.
+    /// Owners that still need the changes.
     kept: Vec<String>,
     error: Option<String>,
 }
@@ -94,7 +94,7 @@ fn row(device: String, outcome: Outcome, dry_run: bool) -> Row {
     }
 }
 
-/// The error, its causes, and what to do about it: of several there may be several remedies.
+/// Formats the error, its causes and its remedies, of which there may be several.
 fn with_remedy(error: &nic::Error) -> String {
     let text = common::with_sources(error);
     match error.remedy() {
@@ -128,7 +128,7 @@ fn text(only: Option<&str>, rows: &[Row]) -> Result<String> {
                 }
                 write!(text, "{device}: would be put back from {ended}")?;
             }
-            // The error is told at the end.
+            // The error is returned at the end.
             _ => continue,
         }
         if !kept.is_empty() {

@@ -1,4 +1,4 @@
-//! Whether there is memory for a dmabuf, before a page of it is taken.
+//! Check that memory for dmabufs is available, before a page is allocated.
 
 use anyhow::Result;
 use memory::{Available, Choice, check_available};
@@ -7,8 +7,8 @@ use udmabuf::HugePage;
 use crate::args::Size;
 use crate::remedy::Hint;
 
-/// Refuses `count` dmabufs of `len` bytes that there is no memory for. `flag` writes the option that
-/// asks for a size.
+/// Refuses `count` dmabufs of `len` bytes for which no memory is available. `flag` formats the
+/// option for a size.
 pub(crate) fn check(
     choice: &Choice,
     len: Option<u64>,
@@ -33,7 +33,7 @@ pub(crate) fn check(
     Err(Hint::new(text, format!("take less: {advice}")).into())
 }
 
-/// How much each of `count` dmabufs can have, by all limits.
+/// Recommended length of each of `count` dmabufs, within all limits.
 pub(crate) fn advice(available: &Available, count: u64, choice: &Choice) -> u64 {
     let limit = match choice {
         Choice::Udmabuf => udmabuf::size_limit(),

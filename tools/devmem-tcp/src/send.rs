@@ -1,4 +1,4 @@
-//! `devmem-tcp send`: from a dmabuf, or plain TCP.
+//! `devmem-tcp send`: sending from a dmabuf, or by plain TCP.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -25,21 +25,21 @@ use crate::exit::{Disappeared, ExitReason};
 use crate::remedy::Hint;
 use crate::{report, room};
 
-/// Bytes of one write.
+/// Number of bytes in one write.
 const CHUNK: usize = 1 << 20;
 
 /// By how much the kernel's limit of silence exceeds `--idle-timeout`.
 const LATER: Duration = Duration::from_secs(10);
 
-/// Of a dmabuf that is made.
+/// Default size of a new dmabuf.
 const DEFAULT_SIZE: Size = Size(16 << 20);
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Where to: ADDR:PORT, an IPv6 address in brackets, a link-local one with the device to send by, if
-    /// --dev names none ([fe80::1%eth1]:5000)
+    /// Receiver: ADDR:PORT, an IPv6 address in brackets, a link-local one with the device to send
+    /// by, if --dev names none ([fe80::1%eth1]:5000)
     to: Address,
-    /// How much of the validation pattern is sent
+    /// Number of bytes of the validation pattern to send
     #[arg(
         long,
         value_name = "SIZE",
@@ -47,14 +47,14 @@ pub(crate) struct Args {
         conflicts_with = "input"
     )]
     bytes: Size,
-    /// The pattern's period, as the receiver's --validate
+    /// Period of the pattern, as the receiver's --validate
     #[arg(long, value_name = "N", default_value_t = Pattern::DEFAULT_PERIOD, value_parser = period)]
     pattern: usize,
     /// Send this file instead, or standard input if it is -
     #[arg(long, value_name = "FILE")]
     input: Option<String>,
-    /// Send from a dmabuf, bound to the device that --dev names; its size [default: 16M], or what
-    /// one that is passed must have at least
+    /// Send from a dmabuf, bound to the device that --dev names; its size [default: 16M], or the
+    /// least size of one that is passed
     #[arg(
         long,
         value_name = "SIZE",
@@ -63,14 +63,14 @@ pub(crate) struct Args {
         requires = "dev"
     )]
     dmabuf: Option<Option<Size>>,
-    /// What it is made of: udmabuf, heap:NAME, drm:/dev/dri/cardN, fd:N, or socket:PATH to connect
-    /// to and be passed an fd
+    /// Memory of the dmabuf: udmabuf, heap:NAME, drm:/dev/dri/cardN, fd:N, or socket:PATH to
+    /// connect to and be passed an fd
     #[arg(long, value_name = "MEMORY", default_value_t, requires = "dmabuf")]
     memory: Choice,
     /// The device that the packets leave by
     #[arg(long, value_name = "IF")]
     dev: Option<String>,
-    /// Where from: ADDR:PORT
+    /// Source address: ADDR:PORT
     #[arg(long, value_name = "ADDR:PORT")]
     from: Option<SocketAddr>,
     /// Send from within this namespace: a name, a path, or pid:PID
@@ -79,8 +79,8 @@ pub(crate) struct Args {
     /// Seconds to wait for the receiver to listen
     #[arg(long, value_name = "S", default_value_t = 5)]
     wait: u64,
-    /// Seconds without progress after which the receiver counts as silent, and sending fails; 0 waits
-    /// for ever, unless the receiver has vanished
+    /// Seconds without progress after which the receiver counts as silent, and sending fails; 0
+    /// waits without limit, unless the receiver has vanished
     #[arg(
         long,
         value_name = "SECONDS",
@@ -94,7 +94,7 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// How long the receiver may be silent; `None` if for ever.
+    /// Time that the receiver may be silent; `None` is no limit.
     fn idle(&self) -> Option<Duration> {
         (self.idle_timeout > 0).then(|| Duration::from_secs(self.idle_timeout))
     }
@@ -107,7 +107,7 @@ struct Sent {
     dmabuf: Option<FromDmabuf>,
 }
 
-/// What came of the sends from a dmabuf.
+/// Result of sending from a dmabuf.
 #[derive(Serialize)]
 struct FromDmabuf {
     id: u32,
@@ -178,7 +178,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Plain TCP.
+/// Sends by plain TCP.
 fn from_host_memory(
     args: &Args,
     mut socket: TcpStream,
@@ -208,7 +208,7 @@ fn from_host_memory(
     }
 }
 
-/// A dmabuf that a device can send from.
+/// Dmabuf and device to send from.
 struct DeviceMemory {
     binding: Binding,
     mapping: Mapping,
@@ -230,7 +230,7 @@ impl DeviceMemory {
     }
 }
 
-/// The memory to send from. The processor fills it, which a GPU's does not allow.
+/// Makes the memory to send from. The CPU fills it, which is not possible for a GPU's.
 fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
     if let Choice::Cuda(..) = choice {
         return Err(Hint::new(
@@ -246,7 +246,7 @@ fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
     Ok(AnyMemory::make(choice, len, None)?)
 }
 
-/// Many sends in flight, from the dmabuf.
+/// Sends from the dmabuf, with many sends in flight.
 fn from_dmabuf(
     args: &Args,
     memory: &DeviceMemory,
@@ -258,7 +258,7 @@ fn from_dmabuf(
     let len = memory.mapping.len();
     let mut sender = DevmemSender::new(socket, id, len as u64).context("SO_ZEROCOPY")?;
     let config = PumpConfig {
-        // Four pieces, or more: one is filled while the others are on their way.
+        // At least four pieces: one is filled while the others are sent.
         piece: CHUNK.min(len / 4),
         deadline: args.idle().unwrap_or(Duration::MAX),
         ..PumpConfig::default()
@@ -289,8 +289,8 @@ fn from_dmabuf(
     Ok((sender.into_socket(), bytes, Some(dmabuf)))
 }
 
-/// The receiver closes when it has all: only then is the transfer known to be whole. Until then it is
-/// waited for as long as it goes on to take bytes.
+/// Waits until the receiver closes, which it does when it has everything: only then the transfer is
+/// known to be complete. The wait continues as long as the receiver takes bytes.
 fn await_end(args: &Args, socket: &mut TcpStream, bytes: u64) -> Result<()> {
     let to = &args.to;
     socket.shutdown(Shutdown::Write).context("shutdown")?;
@@ -327,10 +327,10 @@ fn await_end(args: &Args, socket: &mut TcpStream, bytes: u64) -> Result<()> {
     }
 }
 
-/// The error of a socket, after `bytes` that it took.
+/// Error of a socket, after `bytes` that the receiver took.
 fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Error {
     let text = format!("send to {}, after {bytes} bytes", args.to);
-    // The time of `SO_SNDTIMEO` and `SO_RCVTIMEO` is over.
+    // The timeout of `SO_SNDTIMEO` or `SO_RCVTIMEO` has passed.
     if error.kind() == io::ErrorKind::WouldBlock {
         let what = match unacknowledged(socket) {
             Ok(0) => "it has all of them, and does not close".to_owned(),
@@ -348,8 +348,8 @@ fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Erro
     }
 }
 
-/// TCP itself gave up: the peer is gone (`tcp_write_err`: `ETIMEDOUT`, or what ICMP said meanwhile), or its
-/// window stayed closed.
+/// Whether TCP itself gave up: the peer is gone (`tcp_write_err`: `ETIMEDOUT`, or the error that
+/// ICMP reported), or its window stayed closed.
 fn timed_out(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -364,7 +364,7 @@ fn silence(text: String) -> Error {
     Disappeared { what, text, remedy }.into()
 }
 
-/// Connects; while nobody listens, again and again until the time is over.
+/// Connects. While nobody listens, tries again until the time is over.
 fn connect(args: &Args, netns: &NetNs) -> Result<TcpStream> {
     let link = match &args.dev {
         Some(name) => Some(Link::open_in(netns)?.by_name(name)?),
@@ -373,7 +373,7 @@ fn connect(args: &Args, netns: &NetNs) -> Result<TcpStream> {
     let device = link.as_ref().map_or(Ifindex::new(0), |link| link.ifindex);
     let to = args.to.resolve(netns, device)?;
     let options = SocketOptions {
-        // The name itself: `sock_setbindtodevice` has no room for a long alternative one.
+        // The primary name: `sock_setbindtodevice` has no room for a long alternative one.
         device: link.map(|link| link.name),
         source: args.from,
         ..SocketOptions::default()
@@ -388,7 +388,7 @@ fn patiently(
 ) -> Result<TcpStream, SocketError> {
     let (began, wait) = (Instant::now(), Duration::from_secs(args.wait));
     loop {
-        // At least a moment, also for those who don't want to wait.
+        // At least a moment, even with a wait of 0.
         let left = wait
             .saturating_sub(began.elapsed())
             .max(Duration::from_millis(100));
@@ -403,7 +403,7 @@ fn patiently(
     }
 }
 
-/// The validation pattern without end.
+/// Endless validation pattern.
 struct PatternSource {
     pattern: Pattern,
     offset: u64,

@@ -1,4 +1,4 @@
-//! `devmem-tcp show`.
+//! `devmem-tcp show`: queues, leases, bindings and page pools.
 
 mod clock;
 mod events;
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     /// All queues, also those that are neither leased nor bound
     #[arg(long)]
     all: bool,
-    /// Go on, and tell each change, in a line of its own, until Ctrl-C
+    /// Go on and print each change, in a line of its own, until Ctrl-C
     #[arg(long, short, conflicts_with = "all")]
     watch: bool,
     /// Print JSON; with --watch an object a line
@@ -46,11 +46,11 @@ struct Row<'a> {
     driver: String,
     #[serde(flatten)]
     queue: &'a Queue,
-    /// The netkit queue that this one is leased to.
+    /// Netkit queue that this queue is leased to.
     leased_to: Option<&'a LeaseEnd>,
-    /// The physical queue that this one is a lease of.
+    /// Physical queue that this queue is a lease of.
     leased_from: Option<&'a LeaseEnd>,
-    /// The binding, also where only the other side of the lease shows it.
+    /// Binding, also where only the other end of the lease shows it.
     bound: Option<netdev::DmabufId>,
 }
 
@@ -80,7 +80,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// The name that changes are told by of the device that is called so; what was given if none is there yet.
+/// Primary name of the device that is called `name`, as changes have it; `name` itself if there is
+/// no such device yet.
 fn own_name(snapshot: &Snapshot, name: &str) -> String {
     let mut links = snapshot
         .namespaces
@@ -90,7 +91,7 @@ fn own_name(snapshot: &Snapshot, name: &str) -> String {
     link.map_or_else(|| name.to_owned(), |link| link.name.clone())
 }
 
-/// The rows that were asked for.
+/// Selects the requested rows.
 fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> Result<Shown<'a>> {
     let wanted = |link: &LinkInfo| {
         let device = args.device.as_deref();
@@ -150,7 +151,7 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
     }
 }
 
-/// The other end of the queue's lease, if it has one, and the binding on either side.
+/// Other end of the queue's lease, if it has one, and the binding of either end.
 fn sides<'a>(
     leases: &'a [LeaseView],
     namespace: &NamespaceSnapshot,
@@ -175,7 +176,7 @@ fn sides<'a>(
     )
 }
 
-/// The driver's name, or the kind of a device without one.
+/// Name of the driver, or the kind of a device without one.
 fn driver(namespace: &NamespaceSnapshot, queue: &Queue) -> String {
     let opened = namespace.netns.open().and_then(|it| Ethtool::open_in(&it));
     let driver = opened.and_then(|mut tool| tool.driver(queue.ifindex));
@@ -251,7 +252,7 @@ impl Shown<'_> {
     }
 }
 
-/// A table's first line.
+/// First line of a table.
 fn heads<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(|word| Style::stdout().bold(word)).to_vec()
 }
@@ -260,7 +261,7 @@ fn or_dash(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
-/// `box/nk0 rx 1`.
+/// Describes an end of a lease: `box/nk0 rx 1`.
 fn end(end: &LeaseEnd) -> String {
     let LeaseEnd {
         netns,

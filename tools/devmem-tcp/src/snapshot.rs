@@ -1,8 +1,8 @@
-//! What is there: devices, queues, leases seen from both sides, page pools, in all namespaces that
-//! have a name or a process, and may be looked into.
+//! Snapshot of devices, queues, leases with both ends, and page pools, in all namespaces that have
+//! a name or a process, and may be looked into.
 //!
-//! The kernel shows a lease from the physical side only (`netdev_nl_queue_fill_lease`); the netkit's
-//! side is put together here.
+//! The kernel shows a lease on the physical side only (`netdev_nl_queue_fill_lease`); the netkit's
+//! side is composed here.
 
 use anyhow::{Context, Result};
 use netdev::{
@@ -11,53 +11,53 @@ use netdev::{
 };
 use serde::Serialize;
 
-/// All namespaces that were looked into.
+/// Snapshot of all namespaces that could be looked into.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) namespaces: Vec<NamespaceSnapshot>,
 }
 
-/// One network namespace.
+/// Snapshot of a network namespace.
 #[derive(Debug)]
 pub(crate) struct NamespaceSnapshot {
     pub(crate) netns: SeenNetNs,
-    /// As in `ip netns`, or `pid:PID`; empty for the one that the caller is in.
+    /// Name as in `ip netns`, or `pid:PID`; empty for the caller's namespace.
     pub(crate) name: String,
     pub(crate) links: Vec<LinkInfo>,
     pub(crate) queues: Vec<Queue>,
     pub(crate) pools: Vec<PagePool>,
 }
 
-/// What a namespace is known by while it lives, whatever it is called.
+/// Identity of a namespace while it lives, whatever its name.
 pub(crate) type Identity = (u64, u64);
 
 /// One end of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct LeaseEnd {
-    /// The namespace's name, empty for the present one; `None` if it has none.
+    /// Name of the namespace, empty for the current one; `None` if it has none.
     pub(crate) netns: Option<String>,
-    /// The device's name; `None` if its namespace has none and so was not looked into.
+    /// Name of the device; `None` if its namespace has no name and so was not looked into.
     pub(crate) device: Option<String>,
     pub(crate) ifindex: Ifindex,
     pub(crate) queue: QueueId,
-    /// The namespace; `None` if it was not looked into.
+    /// Identity of the namespace; `None` if it was not looked into.
     #[serde(skip)]
     pub(crate) identity: Option<Identity>,
 }
 
-/// A lease, both ends.
+/// A lease with both ends.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct LeaseView {
     pub(crate) phys: LeaseEnd,
     pub(crate) virt: LeaseEnd,
-    /// The binding on it.
+    /// Binding of the leased queue.
     pub(crate) dmabuf: Option<DmabufId>,
 }
 
 impl Snapshot {
-    /// Looks into this namespace, then into all others that can be seen.
+    /// Takes a snapshot of this namespace, then of all others that can be seen.
     ///
-    /// None of them is held open.
+    /// No namespace is held open.
     pub(crate) fn take() -> Result<Self> {
         let mut visible = NetNs::visible()?.namespaces.into_iter();
         let here = visible.next().context("no namespace at all")?;
@@ -66,14 +66,14 @@ impl Snapshot {
             let name = seen.label().to_owned();
             match NamespaceSnapshot::look(seen, name) {
                 Ok(namespace) => namespaces.push(namespace),
-                // Gone meanwhile, or another user's.
+                // The namespace has ended, or is another user's.
                 Err(error) => tracing::debug!("passed over: {error:#}"),
             }
         }
         Ok(Self { namespaces })
     }
 
-    /// All leases.
+    /// Lists all leases.
     pub(crate) fn leases(&self) -> Result<Vec<LeaseView>> {
         let mut leases = Vec::new();
         for namespace in &self.namespaces {
@@ -109,12 +109,12 @@ impl Snapshot {
         Ok(leases)
     }
 
-    /// The namespace that has this id in the namespace of `links`.
+    /// Finds the namespace that has this id in the namespace of `links`.
     fn by_nsid(&self, links: &mut Link, id: i32) -> Result<Option<&NamespaceSnapshot>> {
         for namespace in &self.namespaces {
             match namespace.netns.open() {
                 Ok(netns) if links.nsid(&netns)? == Some(id) => return Ok(Some(namespace)),
-                // It went, or is another's: then it has no name here.
+                // The namespace has ended, or is another user's: then it has no name here.
                 _ => {}
             }
         }
@@ -140,12 +140,12 @@ impl NamespaceSnapshot {
         })
     }
 
-    /// Which namespace it is.
+    /// Identity of the namespace.
     pub(crate) fn identity(&self) -> Identity {
         self.netns.identity()
     }
 
-    /// The device's name.
+    /// Finds a device by its number.
     pub(crate) fn device(&self, ifindex: Ifindex) -> Option<&LinkInfo> {
         self.links.iter().find(|link| link.ifindex == ifindex)
     }

@@ -1,25 +1,25 @@
-//! Colours, for people only: on a terminal, unless `NO_COLOR` or a dumb one says otherwise.
+//! Colours, only on a terminal, unless `NO_COLOR` is set or the terminal is dumb.
 
 use std::env;
 use std::io::{self, IsTerminal};
 
 use common::text;
 
-/// Whether and how a stream's text is coloured.
+/// Style of a stream's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Style {
     on: bool,
 }
 
 impl Style {
-    /// For what goes to standard output.
+    /// Style for standard output.
     pub(crate) fn stdout() -> Self {
         Self {
             on: io::stdout().is_terminal() && wanted(),
         }
     }
 
-    /// For what goes to standard error.
+    /// Style for standard error.
     pub(crate) fn stderr() -> Self {
         Self {
             on: io::stderr().is_terminal() && wanted(),
@@ -31,32 +31,32 @@ impl Style {
         self.on
     }
 
-    /// What is as it should be, or has come.
+    /// Style for what is right, or has come.
     pub(crate) fn good(self, text: &str) -> String {
         self.paint("32", text)
     }
 
-    /// What may be in the way.
+    /// Style for warnings.
     pub(crate) fn warn(self, text: &str) -> String {
         self.paint("33", text)
     }
 
-    /// What is wrong, or has gone.
+    /// Style for what is wrong, or has gone.
     pub(crate) fn bad(self, text: &str) -> String {
         self.paint("31", text)
     }
 
-    /// The head of a table, the name of a thing.
+    /// Style for the head of a table, or a name.
     pub(crate) fn bold(self, text: &str) -> String {
         self.paint("1", text)
     }
 
-    /// What matters less: a time, a remedy.
+    /// Style for what matters less: a time, a remedy.
     pub(crate) fn dim(self, text: &str) -> String {
         self.paint("2", text)
     }
 
-    /// An SGR sequence around the text (ECMA-48, 8.3.117).
+    /// Puts an SGR sequence around the text (ECMA-48, 8.3.117).
     fn paint(self, sgr: &str, text: &str) -> String {
         if self.on && !text.is_empty() {
             format!("{}{text}{}", text::colour(sgr), text::colour("0"))
@@ -66,7 +66,8 @@ impl Style {
     }
 }
 
-/// Neither `NO_COLOR` (no-color.org: set, and not empty) nor a terminal that can't.
+/// Whether colours are wanted: without `NO_COLOR` (no-color.org: set, and not empty), and on a
+/// terminal that can show them.
 fn wanted() -> bool {
     let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
     !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb")

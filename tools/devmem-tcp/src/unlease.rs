@@ -1,8 +1,8 @@
-//! `devmem-tcp unlease`.
+//! `devmem-tcp unlease`: ends leases, and restores what was changed for them.
 //!
-//! The kernel has no operation that ends a lease: it ends when the netkit goes (`netkit_uninit`,
-//! `netkit_queue_unlease`) or the NIC. So a netkit that `lease` made is deleted, and what was set up
-//! for it outside of it is put back.
+//! The kernel has no operation that ends a lease: it ends when the netkit (`netkit_uninit`,
+//! `netkit_queue_unlease`) or the NIC is removed. So a netkit that `lease` made is deleted, and
+//! what was changed for it outside of it is restored.
 
 mod ending_lease;
 mod target;
@@ -25,20 +25,20 @@ pub(crate) struct Args {
     /// The netkit device that leases, or the host end of its pair
     #[arg(required_unless_present = "all_stale")]
     netkit: Option<String>,
-    /// The namespace of that device: a name, a path, or pid:PID [default: this one, then that of
-    /// the lease]
+    /// The namespace of the netkit device: a name, a path, or pid:PID [default: this one, then that
+    /// of the lease]
     #[arg(long, value_name = "NETNS", requires = "netkit")]
     netns: Option<NetNsArg>,
-    /// Delete the netkit also if `devmem-tcp lease` found it there and did not make it
+    /// Delete the netkit even if `devmem-tcp lease` did not make it
     #[arg(long, requires = "netkit")]
     delete: bool,
-    /// Even while a process receives through it
+    /// Delete the netkit even while a process receives through it
     #[arg(long, requires = "netkit")]
     force: bool,
-    /// Clear away what leases left whose netkits went by themselves
+    /// Restore what leases changed whose netkits are gone
     #[arg(long, conflicts_with = "netkit")]
     all_stale: bool,
-    /// Say what would be done, and do nothing
+    /// Print what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
     /// Print JSON
@@ -46,22 +46,22 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What was done to one netkit, as it is printed.
+/// Result for a netkit, as it is printed.
 #[derive(Debug, Serialize)]
 struct Unleased {
     netkit: String,
     netns: String,
     /// Whether the netkit was made for its leases.
     made: bool,
-    /// Whether it was there; `false` if it had gone by itself.
+    /// Whether the netkit existed; `false` if it was already gone.
     found: bool,
-    /// Whether it was deleted.
+    /// Whether the netkit was deleted.
     deleted: bool,
-    /// The leases that ended by that.
+    /// Leases that ended with the netkit.
     leases: Vec<EndingLease>,
     #[serde(flatten)]
     cleared: Cleared,
-    /// Whether nothing was done.
+    /// Whether the command was a dry run.
     dry_run: bool,
 }
 
@@ -125,7 +125,7 @@ fn one(args: &Args, netkit: &str) -> Result<Unleased> {
     Ok(unleased)
 }
 
-/// Refuses to delete what is another's, or in use.
+/// Refuses to delete a netkit that `lease` did not make, or that is in use.
 fn may_delete(args: &Args, unleased: &Unleased, target: &Target) -> Result<()> {
     let netkit = &unleased.netkit;
     let leases: Vec<String> = unleased.leases.iter().map(EndingLease::to_string).collect();

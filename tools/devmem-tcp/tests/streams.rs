@@ -1,4 +1,4 @@
-//! Standard streams that are closed, full, non-blocking or unread.
+//! Tests of standard streams that are closed, full, non-blocking or unread.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::File;
@@ -34,7 +34,7 @@ fn output_that_cannot_be_written_is_an_error() {
     }
 }
 
-/// The standard library puts `/dev/null` in its place.
+/// The standard library opens `/dev/null` in place of a closed stream.
 #[test]
 fn closed_output_is_an_error() {
     let mut shell = Command::new("sh");
@@ -55,7 +55,7 @@ fn output_that_would_not_block_is_waited_for() {
     let mut run = {
         run.stdout(writer).stderr(Stdio::piped());
         let started = run.spawn().unwrap();
-        // Closes the pipe's end of ours.
+        // Closes this process's end of the pipe.
         run.stdout(Stdio::null());
         started
     };
@@ -72,7 +72,7 @@ fn output_that_would_not_block_is_waited_for() {
     assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
 }
 
-/// An error or a log line on a closed stream does not panic.
+/// An error or a log line on a closed stream does not cause a panic.
 #[test]
 fn nobody_reads_stderr() {
     let (reader, writer) = pipe().unwrap();

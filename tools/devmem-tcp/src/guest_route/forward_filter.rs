@@ -1,9 +1,9 @@
-//! What keeps a host from becoming a router for more than its guests.
+//! Rules that limit a host's forwarding to its guests.
 //!
-//! A device that forwards does so for everybody on its link, to wherever this host has a route. So where a
-//! lease puts that on, rules go before all tables but the local one: what comes in by the NIC goes on only
-//! to a guest's address, what comes in by a host end only from its guest's; all else is dropped, as it was
-//! before.
+//! A device that forwards does so for all hosts on its link, to any destination that this host has
+//! a route to. So where a lease switches forwarding on, rules come before all tables but the local
+//! one: packets that come in by the NIC are forwarded only to a guest's address, packets that come
+//! in by a host end only from its guest's. All others are dropped, as before.
 //!
 //! ```text
 //! 10: to 192.0.2.9 iif eth1 goto 12
@@ -21,14 +21,14 @@ const PASS_PRIORITY: u32 = 10;
 const DROP_PRIORITY: u32 = 11;
 const TARGET_PRIORITY: u32 = 12;
 
-/// Whether each end forwards for a lease alone: what forwarded before is not forwards in.
+/// Whether each end forwards only for a lease. A device that forwarded before is not limited.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ForwardsForLease {
     pub(super) nic: bool,
     pub(super) host: bool,
 }
 
-/// The rules for a guest's addresses of one family, those first that let pass.
+/// Rules for a guest's addresses of one family, those that let packets pass first.
 pub(super) fn rules(
     nic: &str,
     host: &str,

@@ -1,10 +1,10 @@
-//! What a lease leaves outside of its netkit, noted in the runtime directory, so that its end can
-//! put everything back.
+//! Journal of what a lease changes outside of its netkit, in the runtime directory, so that its end
+//! can restore everything.
 //!
-//! A file for each lease, `lease-NUMBER-DEVICE.json`: the inode of the namespace and the name of the
-//! netkit's end that decides over its life. It is written before the first change. When a switch is
-//! shared, each lease that needs it notes the value from before the first of them; the last one
-//! to end puts it back.
+//! Each lease has a file `lease-NUMBER-DEVICE.json`: the inode of the namespace, and the name of
+//! the netkit's owner end, which exists as long as the netkit. The file is written before the first
+//! change. If leases share a sysctl, each has the value from before the first of them; the last one
+//! to end restores it.
 
 mod clear;
 
@@ -23,65 +23,66 @@ use super::sysctl::{Sysctl, SysctlChange};
 
 pub(crate) use clear::{Cleared, clear_stale};
 
-/// The feature that a NIC loses when it forwards (`dev_disable_lro`), as `ethtool -k` has it in the
-/// kernel's own names.
+/// Feature that a NIC loses when it forwards (`dev_disable_lro`), by the kernel's name, as in
+/// `ethtool -k`.
 pub(crate) const LRO: &str = "rx-lro";
 
-/// What the files' names begin with.
+/// Begin of the files' names.
 const PREFIX: &str = "lease-";
 
-/// A device as it was when it was noted.
+/// A device at the time of its record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Device {
     pub(crate) name: String,
-    /// `None` if it was yet to be made.
+    /// `None` if the device did not exist yet.
     pub(crate) ifindex: Option<Ifindex>,
 }
 
-/// An address that a device answers for.
+/// Proxy entry: an address that a device answers for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProxyEntry {
     pub(crate) device: Device,
     pub(crate) addr: IpAddr,
 }
 
-/// What was noted of a lease.
+/// Record of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LeaseRecord {
-    /// The boot in which that was; empty where that could not be told.
+    /// Boot in which the record was written; empty where the boot's id is not known.
     pub(crate) boot: String,
-    /// The netkit that leases, and how its namespace was called.
+    /// Netkit that leases, and the name of its namespace.
     pub(crate) netkit: String,
     pub(crate) netns: String,
     /// Whether the netkit was made for the lease.
     pub(crate) made: bool,
-    /// The end that decides over the netkit's life: of a pair the host end, else the device itself.
+    /// Owner end, which exists as long as the netkit: of a pair the host end, otherwise the device
+    /// itself.
     #[serde(rename = "anchor")]
     pub(crate) owner_end: Device,
-    /// Whether that is a host end.
+    /// Whether the owner end is the host end of a pair.
     pub(crate) pair: bool,
-    /// The namespace that the owner end is in: device and inode.
+    /// Namespace of the owner end: device and inode.
     #[serde(rename = "anchor_netns")]
     pub(crate) owner_netns: (u64, u64),
-    /// The same by a number that is not used again.
+    /// Cookie of the owner end's namespace, a number that is not used again.
     #[serde(default, rename = "anchor_cookie")]
     pub(crate) owner_cookie: Option<u64>,
-    /// The guest's addresses, for people to read.
+    /// Addresses of the guest, for people to read.
     pub(crate) addresses: Vec<String>,
-    /// Switches that were put on, of devices in the owner end's namespace.
+    /// Sysctls that were switched on, of devices in the owner end's namespace.
     pub(crate) settings: Vec<SysctlChange>,
-    /// Policy routing rules that were made there.
+    /// Policy routing rules that were added in the owner end's namespace.
     #[serde(default)]
     pub(crate) rules: Vec<Rule>,
-    /// Proxy entries that were made there.
+    /// Proxy entries that were added in the owner end's namespace.
     pub(crate) proxies: Vec<ProxyEntry>,
-    /// The NIC whose large receive offload the kernel switched off, as it does for one that
+    /// NIC whose large receive offload the kernel switched off, as it does for a device that
     /// forwards.
     pub(crate) lro: Option<Device>,
 }
 
 impl LeaseRecord {
-    /// Its file.
+    /// Name of the record's file.
     pub(crate) fn file(&self) -> String {
         format!(
             "{PREFIX}{}-{}.json",
@@ -89,12 +90,12 @@ impl LeaseRecord {
         )
     }
 
-    /// Whether it may have been written in this boot.
+    /// Whether the record may be of this boot.
     fn is_of(&self, boot: &str) -> bool {
         self.boot == boot || self.boot.is_empty() || boot.is_empty()
     }
 
-    /// Whether the owner end's namespace is that of `links`, and not one that got its inode.
+    /// Whether the owner end's namespace is that of `links`, and not another that got its inode.
     fn is_in(&self, links: &Link) -> bool {
         match (self.owner_cookie, links.netns_cookie()) {
             (Some(known), Ok(cookie)) => known == cookie,
@@ -102,13 +103,14 @@ impl LeaseRecord {
         }
     }
 
-    /// The owner end, if it is still there, in the namespace of `links`.
+    /// Finds the owner end in the namespace of `links`, if it still exists.
     pub(crate) fn find_owner_end(&self, links: &mut Link) -> Result<Option<LinkInfo>> {
         if !self.is_in(links) {
             return Ok(None);
         }
         let found = match self.owner_end.ifindex {
-            // Numbers are not used twice in a namespace until they run out (`dev_index_reserve`).
+            // Numbers of devices are not used again in a namespace until they run out
+            // (`dev_index_reserve`).
             Some(ifindex) => links.get(ifindex),
             None => links.by_name(&self.owner_end.name),
         };
@@ -121,7 +123,7 @@ impl LeaseRecord {
 }
 
 impl LeaseRecord {
-    /// The owner end in a namespace other than the present one, if it is there.
+    /// Finds the owner end in a namespace other than the current one, if it exists.
     ///
     /// # Errors
     /// Where it may be in a namespace that can't be seen or entered.
@@ -133,10 +135,10 @@ impl LeaseRecord {
         Ok(found.map(|link| (netns, link)))
     }
 
-    /// The owner end's namespace, which is not the present one; `None` if it is gone.
+    /// Finds the owner end's namespace, which is not the current one; `None` if it is gone.
     ///
     /// # Errors
-    /// Where it can't be seen or entered.
+    /// Where the namespace can't be seen or entered.
     fn netns_elsewhere(&self) -> Result<Option<NetNs>> {
         let visible = NetNs::visible_or_held()?;
         let mut namespaces = visible.namespaces.iter();
@@ -162,7 +164,8 @@ impl LeaseRecord {
     }
 }
 
-/// This boot's id; `None` where another file is mounted over it, as container engines do for ids of their own.
+/// Id of this boot; `None` where another file is mounted over it, as container engines do for ids
+/// of their own.
 fn boot() -> Result<Option<String>> {
     let device = |path: &str| -> Result<u64> {
         let meta = fs::metadata(path).with_context(|| path.to_owned())?;
@@ -183,12 +186,12 @@ fn with_remedy(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// All records, under the lock.
+/// Records of all leases, under the lock of the runtime directory.
 #[derive(Debug)]
 pub(crate) struct LeaseJournal {
-    /// `None` for who only looks.
+    /// `None` for a dry run.
     locked: Option<Locked>,
-    /// The present boot; empty where that can't be told.
+    /// Id of this boot; empty where it is not known.
     boot: String,
     here: NetNs,
     links: Link,
@@ -196,8 +199,8 @@ pub(crate) struct LeaseJournal {
 }
 
 impl LeaseJournal {
-    /// Reads them and keeps others out. Those of another boot are history and go; what cannot be
-    /// read is put aside, with a warning. A dry run changes nothing of this, and keeps nobody out.
+    /// Reads all records under the lock. Those of another boot are removed; a file that can't be
+    /// read is renamed, with a warning. A dry run neither locks nor changes anything.
     pub(crate) fn open(dry_run: bool) -> Result<Self> {
         Self::read(dry_run).map_err(with_remedy)
     }
@@ -248,7 +251,7 @@ impl LeaseJournal {
         Ok(journal)
     }
 
-    /// What a new record of this namespace begins with.
+    /// Creates a record, without changes yet.
     pub(crate) fn begin(
         &self,
         (netkit, netns): (&str, &str),
@@ -273,7 +276,7 @@ impl LeaseJournal {
         })
     }
 
-    /// Notes a record, in place of one of the same device.
+    /// Writes a record, in place of one of the same device.
     pub(crate) fn write(&mut self, record: LeaseRecord) -> Result<()> {
         let file = record.file();
         let written = self.locked()?.write(&file, &record);
@@ -283,7 +286,7 @@ impl LeaseJournal {
         Ok(())
     }
 
-    /// Forgets a record.
+    /// Removes a record.
     pub(crate) fn remove(&mut self, record: &LeaseRecord) -> Result<()> {
         let file = record.file();
         let removed = self.locked()?.remove(&file);
@@ -296,12 +299,12 @@ impl LeaseJournal {
         self.locked.as_ref().context("a dry run writes nothing")
     }
 
-    /// All of them.
+    /// All records.
     pub(crate) fn all(&self) -> &[LeaseRecord] {
         &self.all
     }
 
-    /// The one of this owner end.
+    /// Finds the record of an owner end.
     pub(crate) fn record_of(
         &self,
         netns: &NetNs,
@@ -319,7 +322,7 @@ impl LeaseJournal {
         }))
     }
 
-    /// What a lease noted of a switch here, be it there still or not.
+    /// Change of a sysctl here that a lease recorded, whether or not its netkit exists.
     pub(crate) fn noted(
         &self,
         ifindex: Option<Ifindex>,
@@ -331,7 +334,8 @@ impl LeaseJournal {
         Ok(changes.find(|change| change.is_same(ifindex, key)))
     }
 
-    /// Whether the large receive offload of this NIC, which is here, went off for a lease.
+    /// Whether a lease recorded that the large receive offload of this NIC, which is in this
+    /// namespace, was switched off.
     pub(crate) fn noted_lro(&self, nic: Ifindex) -> Result<bool> {
         let here = self.here.identity()?;
         let mut ours = self.all.iter().filter(|record| record.owner_netns == here);
@@ -341,10 +345,10 @@ impl LeaseJournal {
         }))
     }
 
-    /// The netkit of this record, if it is there.
+    /// Finds the owner end of a record, if it exists.
     ///
     /// # Errors
-    /// Where it may be in a namespace that can't be seen or entered: not found is not gone.
+    /// Where it may be in a namespace that can't be seen or entered: not found does not mean gone.
     fn find(&mut self, record: &LeaseRecord) -> Result<Option<(NetNs, LinkInfo)>> {
         if record.owner_netns == self.here.identity()? {
             let found = record.find_owner_end(&mut self.links)?;
@@ -353,13 +357,13 @@ impl LeaseJournal {
         record.find_elsewhere()
     }
 
-    /// The records whose netkit went by itself and that can be cleared from here. With `sure`, an error
-    /// where that is not known of one.
+    /// Records whose netkit is gone, and which can be cleared from here. With `sure`, fails where
+    /// that is not known of one.
     pub(crate) fn stale(&mut self, sure: bool) -> Result<Vec<LeaseRecord>> {
         let here = self.here.identity()?;
         let mut stale = Vec::new();
         for record in self.all.clone() {
-            // What is outside of this namespace's reach is left to who is there, unless it is gone.
+            // A host end in another namespace is left to commands in that one, unless that is gone.
             if record.owner_netns != here && record.pair {
                 if sure && matches!(record.netns_elsewhere(), Ok(None)) {
                     stale.push(record);
@@ -375,7 +379,7 @@ impl LeaseJournal {
         Ok(stale)
     }
 
-    /// Whether a lease has made this rule here.
+    /// Whether a lease recorded this rule in the current namespace.
     pub(crate) fn has_rule(&self, rule: &Rule) -> Result<bool> {
         let here = self.here.identity()?;
         let mut ours = self.all.iter().filter(|record| record.owner_netns == here);

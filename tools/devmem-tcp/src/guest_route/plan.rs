@@ -1,4 +1,4 @@
-//! What the way takes: worked out before anything is changed.
+//! Plan of a guest's route, made before anything is changed.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,44 +10,44 @@ use super::lease_journal::{Device, LRO, LeaseJournal};
 use super::sysctl::{Sysctl, SysctlChange};
 use crate::remedy::Hint;
 
-/// Routes that a router's advertisement brought (`RTPROT_RA`).
+/// Protocol of routes from a router's advertisement (`RTPROT_RA`).
 const BY_ADVERTISEMENT: u8 = 9;
 /// `RT_TABLE_LOCAL`.
 const LOCAL: u32 = 255;
 
-/// A switch to be put on.
+/// A sysctl that must be on.
 #[derive(Debug, Clone)]
 pub(crate) struct Switch {
     pub(crate) device: String,
     pub(crate) key: Sysctl,
-    /// What is to be noted of it; `None` for a device that is made for the lease and goes with it,
-    /// and for a switch that is on already.
+    /// Change to record; `None` for a device that is made for the lease and deleted with it, and
+    /// for a sysctl that is on already.
     pub(crate) note: Option<SysctlChange>,
-    /// Whether it is off now.
+    /// Whether the sysctl is off now.
     pub(crate) off: bool,
 }
 
-/// The way to a guest.
+/// Changes that a guest's route needs.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct GuestRoute {
-    /// The guest's addresses.
+    /// Addresses of the guest.
     pub(crate) addresses: Vec<Prefix>,
-    /// Where the guest's routes lead to.
+    /// Destinations of the guest's routes.
     pub(crate) routes: Vec<Prefix>,
     pub(crate) switches: Vec<Switch>,
-    /// What keeps this host from forwarding more than that.
+    /// Rules that limit this host's forwarding to the guest.
     pub(crate) rules: Vec<Rule>,
     /// Addresses that the NIC must answer for, and does not yet.
     pub(crate) proxies: Vec<IpAddr>,
     /// Whether the NIC had large receive offload before it forwarded for a lease.
     pub(crate) lro: bool,
-    /// Whether it has it now.
+    /// Whether the NIC has large receive offload now.
     pub(crate) loses_lro: bool,
 }
 
 impl GuestRoute {
-    /// Works out what the guest's addresses take. `host` is the host end of the pair, in this
-    /// namespace as the NIC is.
+    /// Plans the route to the guest's addresses. `host` is the host end of the pair, in this
+    /// namespace like the NIC.
     pub(crate) fn plan(
         (addresses, routes): (&[Prefix], &[Prefix]),
         phys: &LinkInfo,
@@ -115,7 +115,7 @@ impl GuestRoute {
         Ok(guest_route)
     }
 
-    /// The rules for what forwards for a lease, and did not before.
+    /// Rules for devices that forward for a lease, and did not before.
     fn forward_filter(&self, phys: &LinkInfo, host: &Device) -> Result<Vec<Rule>> {
         let mut rules = Vec::new();
         for v4 in [true, false] {
@@ -130,7 +130,7 @@ impl GuestRoute {
                 let mut its = self.switches.iter().filter(|it| it.device == device);
                 its.any(|it| it.key == key && (made || it.note.is_some()))
             };
-            // A router of all its devices is one already (`ip6_forward`).
+            // A host that forwards on all devices is a router already (`ip6_forward`).
             if v4 || Sysctl::Router6.read("all")? == "0" {
                 let forwards = ForwardsForLease {
                     nic: ours(&phys.name, false),
@@ -144,7 +144,7 @@ impl GuestRoute {
         Ok(rules)
     }
 
-    /// Whether the guest is to have no way.
+    /// Whether the guest gets no route.
     pub(crate) fn is_empty(&self) -> bool {
         self.addresses.is_empty()
     }
@@ -166,7 +166,8 @@ impl GuestRoute {
     }
 }
 
-/// The guest's routes: those that were named, else a default route for each family.
+/// Destinations of the guest's routes: those that were named, otherwise a default route for each
+/// family.
 fn guest_routes(addresses: &[Prefix], named: &[Prefix]) -> Result<Vec<Prefix>> {
     let has = |v4: bool| addresses.iter().any(|it| it.addr.is_ipv4() == v4);
     for route in named {
@@ -200,7 +201,7 @@ fn taken_here(links: &mut Link, taken: &Address) -> Hint {
     )
 }
 
-/// Whether hosts behind the device look for the address on their own link.
+/// Whether hosts on the device's link look for the address there.
 fn in_subnet_of(addr: IpAddr, device: Ifindex, own: &[Address]) -> bool {
     own.iter()
         .filter(|own| own.ifindex == device && own.scope < libc::RT_SCOPE_LINK)
@@ -220,8 +221,8 @@ fn contains(network: Prefix, addr: IpAddr) -> bool {
     (network_bits ^ bits).checked_shr(free).unwrap_or(0) == 0
 }
 
-/// Refuses to make a router out of a host that has its routes from one: the kernel would drop them
-/// at that moment (`rt6_purge_dflt_routers`), for good.
+/// Refuses to make a router of a host that has its default route from a router's advertisement: the
+/// kernel would drop the route at that moment (`rt6_purge_dflt_routers`), permanently.
 fn keep_advertised_routes(links: &mut Link) -> Result<()> {
     let by_router = |route: &RouteInfo| {
         route.dst.len == 0 && route.protocol == BY_ADVERTISEMENT && route.table != LOCAL

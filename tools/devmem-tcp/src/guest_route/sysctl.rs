@@ -7,23 +7,23 @@ use std::path::PathBuf;
 use netdev::{Error, Ifindex, Result};
 use serde::{Deserialize, Serialize};
 
-/// What each of them is set to.
+/// Value that the sysctls are set to.
 const ON: &str = "1";
 
-/// A switch that each device has.
+/// A sysctl that each device has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Sysctl {
-    /// IPv4 packets that come in here are forwarded.
+    /// Forwarding of IPv4 packets that come in by the device.
     #[serde(rename = "ipv4.forwarding")]
     Forward4,
-    /// IPv6 packets that come in here are forwarded, whatever the global switch says.
+    /// Forwarding of IPv6 packets that come in by the device, whatever the global sysctl says.
     #[serde(rename = "ipv6.force_forwarding")]
     Forward6,
-    /// The device is a router's: it may answer for others' addresses, and takes no
-    /// advertisements of other routers (unless its `accept_ra` is 2).
+    /// Router behaviour: the device may answer for others' addresses, and ignores advertisements of
+    /// other routers (unless its `accept_ra` is 2).
     #[serde(rename = "ipv6.forwarding")]
     Router6,
-    /// It answers neighbour solicitations for its proxy entries.
+    /// Answers to neighbour solicitations for proxy entries.
     #[serde(rename = "ipv6.proxy_ndp")]
     ProxyNdp,
 }
@@ -38,13 +38,14 @@ impl Sysctl {
         }
     }
 
-    /// Whether a write to the same switch of `all` reaches every device (`inet_forward_change`,
+    /// Whether a write to the sysctl's `all` sets every device (`inet_forward_change`,
     /// `addrconf_forward_change`, `addrconf_force_forward_change`).
     fn follows_all(self) -> bool {
         self != Self::ProxyNdp
     }
 
-    /// As `sysctl` calls it: `net.ipv4.conf.eth0.forwarding`; a dot in a device's name is a slash.
+    /// Name for the `sysctl` command: `net.ipv4.conf.eth0.forwarding`; a dot in a device's name is
+    /// a slash.
     pub(crate) fn name(self, device: &str) -> String {
         let (family, key) = self.parts();
         format!("net.{family}.conf.{}.{key}", device.replace('.', "/"))
@@ -58,7 +59,7 @@ impl Sysctl {
             .collect()
     }
 
-    /// Its value of this device.
+    /// Reads the sysctl of a device.
     pub(crate) fn read(self, device: &str) -> Result<String> {
         match fs::read_to_string(self.path(device)) {
             Ok(text) => Ok(text.trim().to_owned()),
@@ -66,40 +67,40 @@ impl Sysctl {
         }
     }
 
-    /// Sets it for this device.
+    /// Sets the sysctl of a device.
     pub(crate) fn write(self, device: &str, value: &str) -> Result<()> {
         fs::write(self.path(device), value)
             .map_err(|error| Error::from_io("sysctl-set", self.name(device), &error))
     }
 }
 
-/// A switch that is to be on, or was put on, and what it was before.
+/// Change of a sysctl that is switched on, with its former value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SysctlChange {
-    /// The device's name at that time.
+    /// Name of the device at that time.
     pub(crate) device: String,
-    /// Its number; `None` for one that is yet to be made.
+    /// Number of the device; `None` for one that is not made yet.
     pub(crate) ifindex: Option<Ifindex>,
     pub(crate) key: Sysctl,
-    /// Its value before the first lease that needs it.
+    /// Value before the first lease that needs the sysctl.
     pub(crate) before: String,
-    /// The value of `all` at that time.
+    /// Value of `all` at that time.
     all: String,
 }
 
-/// What became of a switch that was to be put back.
+/// Result of restoring a sysctl.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Restored {
-    /// It is what it was.
+    /// The sysctl has its former value.
     Yes,
-    /// It is not ours any more: somebody else has set it, or `all` of them, since.
+    /// Another program has set the sysctl, or its `all`, since.
     ChangedByOthers,
 }
 
 impl SysctlChange {
-    /// What is to be noted of this switch; `None` if it is on without our doing.
+    /// Change to record for a sysctl that must be on; `None` if it is on without a lease.
     ///
-    /// `earlier` is what an earlier lease noted of the same switch.
+    /// `earlier` is the record of the same sysctl by an earlier lease.
     pub(crate) fn needed(
         device: &str,
         ifindex: Option<Ifindex>,
@@ -122,17 +123,17 @@ impl SysctlChange {
         }))
     }
 
-    /// Whether it is the same switch of the same device.
+    /// Whether the change is of this sysctl of this device.
     pub(crate) fn is_same(&self, ifindex: Option<Ifindex>, key: Sysctl) -> bool {
         self.ifindex.is_some() && self.ifindex == ifindex && self.key == key
     }
 
-    /// Whether both are about the same switch of the same device.
+    /// Whether both changes are of the same sysctl of the same device.
     pub(crate) fn is_same_as(&self, other: &Self) -> bool {
         self.is_same(other.ifindex, other.key)
     }
 
-    /// Puts it on, and reads it back.
+    /// Switches the sysctl on, and reads it back.
     pub(crate) fn set(&self) -> Result<()> {
         self.key.write(&self.device, ON)?;
         if self.key.read(&self.device)? == ON {
@@ -143,7 +144,7 @@ impl SysctlChange {
         }
     }
 
-    /// Puts it back, on the device of this name; a dry run says only what would come of it.
+    /// Restores the sysctl of the device with this name. A dry run only returns the result.
     pub(crate) fn restore(&self, device: &str, dry_run: bool) -> Result<Restored> {
         let now = self.key.read(device)?;
         if now == self.before {
@@ -158,7 +159,8 @@ impl SysctlChange {
         Ok(Restored::Yes)
     }
 
-    /// Whether somebody has since set all devices alike, as a container engine does that starts.
+    /// Whether another program has set all devices alike since, as a container engine does at its
+    /// start.
     fn was_overruled(&self) -> bool {
         let all = self.key.read("all");
         self.key.follows_all() && all.is_ok_and(|all| all != self.all)
@@ -192,7 +194,7 @@ mod tests {
         );
     }
 
-    /// The loopback device forwards nothing anywhere by default; nothing is written.
+    /// Reads sysctls of the loopback device, which does not forward by default, and writes nothing.
     #[test]
     fn what_is_off_is_noted_and_what_is_missing_is_an_error() {
         let change = SysctlChange::needed("lo", Some(Ifindex::new(1)), Sysctl::ProxyNdp, None);

@@ -1,4 +1,4 @@
-//! Which queues are leased.
+//! Choice of the queues to lease.
 
 use std::str::FromStr;
 
@@ -7,10 +7,11 @@ use netdev::{Ifindex, LinkInfo, Netdev, Queue, QueueId, QueueType, shell_command
 
 use crate::remedy::Hint;
 
-/// More than any NIC has, and than a netkit takes (`NETKIT_NUM_RX_QUEUES_MAX`).
+/// Greatest number of queues, more than any NIC has, and than a netkit accepts
+/// (`NETKIT_NUM_RX_QUEUES_MAX`).
 const MOST: u32 = 1024;
 
-/// Queues as a list of numbers and ranges: `3-7,9`.
+/// List of queue numbers and ranges: `3-7,9`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct QueueList(pub(super) Vec<QueueId>);
 
@@ -37,7 +38,7 @@ impl FromStr for QueueList {
     }
 }
 
-/// Queues that were named, each once.
+/// Checks that no queue was named twice.
 pub(super) fn named(queues: Vec<QueueId>) -> Result<Vec<QueueId>> {
     let mut sorted = queues.clone();
     sorted.sort_unstable();
@@ -47,8 +48,8 @@ pub(super) fn named(queues: Vec<QueueId>) -> Result<Vec<QueueId>> {
     Ok(queues)
 }
 
-/// So many queues of the NIC that nobody has, the last ones, in ascending order. Queue 0 is left to
-/// the host.
+/// Chooses the last `count` unused queues of the NIC, in ascending order. Queue 0 stays with the
+/// host.
 pub(super) fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
     let queues = rx_queues(phys.ifindex)?;
     if queues.is_empty() {
@@ -89,12 +90,12 @@ pub(super) fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
     Ok(free.split_off(free.len() - wanted))
 }
 
-/// Puts those queues first that the kernel will refuse, so that it does before it has granted any:
-/// what is granted to a netkit that stays cannot be taken back.
+/// Sorts queues that the kernel will refuse to the front, so that it refuses before it has granted
+/// any: a lease to a netkit that stays can't be undone.
 pub(super) fn doubtful_first(phys: &LinkInfo, queues: &mut [QueueId]) -> Result<()> {
     let known = rx_queues(phys.ifindex)?;
     let good = |id: &QueueId| known.iter().any(|queue| queue.id == *id && is_free(queue));
-    // Stable: the others stay in their order.
+    // The sort is stable, so the others keep their order.
     queues.sort_by_key(good);
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! All of the steps, or none.
+//! Execution of all steps of a lease, or none.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use signal_hook::flag;
 use super::steps::{Site, Step};
 use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 
-/// Notes what will be changed, and does the steps; after a refusal takes all of them back.
+/// Records the changes and executes the steps. After a failure all are undone.
 pub(super) fn all_or_nothing(
     site: &mut Site,
     steps: &[Step],
@@ -19,7 +19,7 @@ pub(super) fn all_or_nothing(
 ) -> Result<()> {
     let (stop, ends) = signals().context("signal handlers")?;
     let done = execute_noted(site, steps, record, journal, &stop);
-    // Who comes now is the first to be heard; or he was heard, and too late.
+    // A signal from now on counts as the first, unless one came too late to stop the steps.
     for signal in [SIGINT, SIGTERM] {
         flag::register(signal, Arc::clone(&ends)).context("signal handlers")?;
     }
@@ -27,9 +27,9 @@ pub(super) fn all_or_nothing(
     done
 }
 
-/// What a signal sets, and what is to be set when the next one may end the process. From here on they
-/// end the steps, not the process between two of them; afterwards a second one ends the process, which may
-/// be stuck in the printing of what was done.
+/// Flags that a signal sets, and that let the next signal end the process. From here on signals
+/// stop the steps, not the process between two of them; afterwards a second signal ends the
+/// process, which may be stuck in printing its results.
 fn signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
     let [stop, ends] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
     for signal in [SIGINT, SIGTERM] {
@@ -68,7 +68,7 @@ fn execute_noted(
     Err(failed(site, error, &failures))
 }
 
-/// Does the steps; if one fails, says how many were done before.
+/// Executes the steps. If one fails, returns the number of those before it.
 fn execute_all(
     site: &mut Site,
     steps: &[Step],
@@ -91,7 +91,7 @@ fn execute_all(
     Ok(())
 }
 
-/// Takes the steps back, the last one first; what can't be taken back is said.
+/// Undoes the steps, the last one first, and returns what failed.
 fn undo_all(site: &mut Site, steps: &[Step]) -> Vec<String> {
     let mut failures = Vec::new();
     for step in steps.iter().rev() {
@@ -102,7 +102,7 @@ fn undo_all(site: &mut Site, steps: &[Step]) -> Vec<String> {
     failures
 }
 
-/// The first error, and in its wake what remains of the steps before it.
+/// Error of the first failure, with what remains of the steps before it.
 fn failed(site: &Site, error: Error, failures: &[String]) -> Error {
     let mut remains = Vec::new();
     if !failures.is_empty() {

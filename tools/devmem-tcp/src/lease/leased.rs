@@ -1,41 +1,41 @@
-//! What was leased, or would be.
+//! Report of what was leased, or would be.
 
 use netdev::{Ifindex, Prefix, QueueId};
 use serde::Serialize;
 
 use super::steps::Step;
 
-/// What was leased, as it is printed.
+/// Report of a lease, as it is printed.
 #[derive(Serialize)]
 pub(super) struct Leased {
     pub(super) phys: String,
     pub(super) phys_ifindex: Ifindex,
     pub(super) netkit: String,
-    /// `null` for a netkit that would be made.
+    /// Number of the netkit; `null` for one that would be made.
     pub(super) ifindex: Option<Ifindex>,
     pub(super) netns: String,
     pub(super) made: bool,
-    /// The end of a pair that stays here, where that is known.
+    /// Name of the pair's host end, where it is known.
     pub(super) host_end: Option<String>,
     pub(super) leases: Vec<LeasedQueue>,
-    /// The guest's addresses.
+    /// Addresses of the guest.
     pub(super) addresses: Vec<Prefix>,
-    /// Whether nothing was done.
+    /// Whether the command was a dry run.
     pub(super) dry_run: bool,
-    /// What was done, or would be.
+    /// Steps that were done, or would be.
     pub(super) steps: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
 pub(super) struct LeasedQueue {
-    /// The queue of the physical NIC.
+    /// Queue of the physical NIC.
     pub(super) phys_queue: QueueId,
-    /// The queue of the netkit, as the kernel answered; `null` if it was not asked.
+    /// Queue of the netkit, as the kernel answered; `null` in a dry run.
     pub(super) queue: Option<QueueId>,
 }
 
 impl Leased {
-    /// For people.
+    /// Formats the report for people.
     pub(super) fn to_text(&self, steps: &[Step]) -> String {
         if self.dry_run {
             let would = self.steps.iter().map(|step| format!("would {step}\n"));

@@ -1,4 +1,4 @@
-//! What a lease takes, worked out before the first change: its steps, and what is noted of them.
+//! Plan of a lease, made before the first change: its steps, and their record.
 
 use anyhow::Result;
 use netdev::{LinkInfo, Prefix, QueueId};
@@ -9,9 +9,8 @@ use crate::guest_route::plan::GuestRoute;
 use crate::remedy::Hint;
 use crate::unlease::{EndingLease, GuestLocation};
 
-/// What is to be done, in order. The leases come first for a netkit that is made, since they are
-/// what the kernel is most likely to refuse, and last for one that stays, since they cannot be
-/// taken back.
+/// Steps of the lease, in order. The leases come first for a new netkit, because they are what the
+/// kernel is most likely to refuse, and last for one that stays, because they can't be undone.
 pub(super) fn steps(
     rx_queues: Option<u32>,
     site: &mut Site,
@@ -74,11 +73,11 @@ pub(super) fn steps(
     Ok(steps)
 }
 
-/// What the kernel gives a netkit.
+/// Mtu of a new netkit.
 const DEFAULT_MTU: u32 = 1500;
 
-/// Refuses what the kernel would refuse only after it has granted a part. A single queue is left to
-/// the kernel.
+/// Refuses more queues than the netkit has room for: the kernel would refuse only after it has
+/// granted a part. A single queue is left to the kernel.
 fn room(site: &Site, guest: &LinkInfo, queues: &[QueueId]) -> Result<()> {
     let guest_netns = GuestLocation::Entered(site.guest_netns.clone());
     let has = EndingLease::of(&site.here, guest.ifindex, &guest_netns)?.len();
@@ -97,7 +96,7 @@ fn room(site: &Site, guest: &LinkInfo, queues: &[QueueId]) -> Result<()> {
     Ok(())
 }
 
-/// What is to be noted before the first change: nothing, if nothing outlives the netkit.
+/// Record to write before the first change; `None` if nothing outlives the netkit.
 pub(super) fn record(
     site: &Site,
     found: Option<&LinkInfo>,
@@ -120,7 +119,7 @@ pub(super) fn record(
     };
     let netkit = (site.netkit.as_str(), site.guest_netns.label());
     let mut record = journal.begin(netkit, site.made, (owner_end, pair), netns)?;
-    // What an earlier lease of the same netkit noted stays.
+    // The record of an earlier lease of the same netkit is continued.
     let earlier = journal.all().iter().find(|it| {
         it.owner_netns == record.owner_netns
             && it.owner_end.ifindex.is_some()
@@ -162,8 +161,8 @@ pub(super) fn record(
     Ok(needed.then_some(record))
 }
 
-/// Clears away what an earlier netkit of this name has left, which went by itself: its note would
-/// be lost with this one's.
+/// Restores what an earlier netkit of this name left, which is gone: its record would be
+/// overwritten with this one's.
 pub(super) fn clear_namesake(site: &Site, journal: &mut LeaseJournal) -> Result<()> {
     let (name, netns) = match &site.host_end {
         Some(name) => (name, &site.here),

@@ -1,4 +1,4 @@
-//! The steps of a lease, each of which can be told, done and taken back.
+//! Steps of a lease, each of which can be described, executed and undone.
 
 use std::net::IpAddr;
 
@@ -14,41 +14,41 @@ use crate::guest_route::lease_journal::LRO;
 use crate::guest_route::plan::Switch;
 use crate::remedy::Hint;
 
-/// An end of a netkit pair; a single has only the guest's.
+/// End of a netkit pair; a single has only the guest end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NetkitEnd {
     Host,
     Guest,
 }
 
-/// One thing to be done.
+/// A step of a lease.
 #[derive(Debug, Clone)]
 pub(super) enum Step {
-    /// Makes the netkit with so many rx queues.
+    /// Make the netkit with this number of rx queues.
     Make { rx_queues: u32 },
-    /// Leases a queue of the NIC.
+    /// Lease a queue of the NIC.
     Lease(QueueId),
-    /// Gives both ends the NIC's largest packet.
+    /// Set the mtu of both ends to the NIC's.
     Mtu(u32),
-    /// Sets an end up, which is down.
+    /// Set an end up.
     Up(NetkitEnd),
-    /// Notes that with the next steps the kernel switches the NIC's large receive offload off.
+    /// Announce that the next steps make the kernel switch the NIC's large receive offload off.
     LosesLro,
-    /// Makes a rule that keeps others' packets out, or lets the guest's pass.
+    /// Add a policy routing rule.
     Rule(Rule),
-    /// Puts a switch on, which is off.
+    /// Switch a sysctl on.
     Switch(Switch),
-    /// Gives the guest an address.
+    /// Add an address to the guest end.
     Address(Prefix),
-    /// Gives the guest a route through its end.
+    /// Add a route through the guest end, in the guest's namespace.
     RouteInGuest(Prefix),
-    /// Leads what is for the guest to the host end.
+    /// Add a route to the guest through the host end.
     RouteToGuest(Prefix),
-    /// Lets the NIC answer for the guest.
+    /// Add a proxy entry, so that the NIC answers for the guest.
     Proxy(IpAddr),
 }
 
-/// What the steps are done to.
+/// Devices and namespaces that the steps work on.
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) phys: LinkInfo,
@@ -56,9 +56,9 @@ pub(super) struct Site {
     pub(super) guest_netns: NetNs,
     pub(super) links: Link,
     pub(super) guest_links: Link,
-    /// The guest end's name.
+    /// Name of the guest end.
     pub(super) netkit: String,
-    /// The host end's name; `None` for a single, and for a pair whose host end is not here.
+    /// Name of the host end; `None` for a single, and for a pair whose host end is not here.
     pub(super) host_end: Option<String>,
     /// Whether the netkit is made for this lease.
     pub(super) made: bool,
@@ -68,7 +68,7 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Does a step.
+    /// Executes a step.
     pub(super) fn execute(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Make { rx_queues } => self.make(*rx_queues)?,
@@ -82,7 +82,7 @@ impl Site {
             Step::Up(NetkitEnd::Guest) => self.guest_links.set_up(self.guest()?)?,
             Step::LosesLro => {}
             Step::Rule(rule) => match self.links.add_rule(rule) {
-                // Left by a lease that nobody knows of any more.
+                // Left by a lease whose record is lost.
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
                 added => added?,
             },
@@ -91,7 +91,8 @@ impl Site {
                 None => switch.key.write(&switch.device, "1")?,
             },
             Step::Address(address) => {
-                // Nobody else can have it on this link, and a lease waits for nothing.
+                // No other host on this link can have the address, so duplicate address detection
+                // would only delay.
                 let options = AddressOptions { nodad: true };
                 let guest = self.guest()?;
                 self.guest_links.add_address(guest, *address, options)?;
@@ -111,7 +112,7 @@ impl Site {
         Ok(())
     }
 
-    /// Takes a step back. What goes with a netkit that was made goes with it.
+    /// Undoes a step. Changes inside a new netkit are deleted with it.
     pub(super) fn undo(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Make { .. } => self.guest_links.delete(self.guest()?)?,
@@ -137,15 +138,15 @@ impl Site {
             Step::RouteToGuest(address) => {
                 self.links.delete_route(&self.route_to_guest(*address)?)?;
             }
-            // The kernel has no operation for it; the error says so.
+            // The kernel has no operation that ends a lease; the error says so.
             Step::Lease(_) => {}
-            // Only of a netkit that was made.
+            // Only done for a new netkit.
             Step::Mtu(_) => {}
         }
         Ok(())
     }
 
-    /// Says what a step does.
+    /// Describes a step.
     pub(super) fn describe(&self, step: &Step) -> String {
         let (phys, netkit) = (&self.phys.name, &self.netkit);
         let netns = self.guest_netns.label();
@@ -193,7 +194,7 @@ impl Site {
         Ok(())
     }
 
-    /// Asks for the lease, in the netkit's namespace, where the kernel looks the device up.
+    /// Requests the lease in the netkit's namespace, where the kernel looks the device up.
     fn lease(&mut self, phys_queue: QueueId) -> Result<()> {
         let netns_id = match self.here.is_same(&self.guest_netns)? {
             true => None,
@@ -228,7 +229,7 @@ impl Site {
     }
 }
 
-/// The error of a route that leads elsewhere already.
+/// Error of a route that exists and leads elsewhere.
 fn taken(error: Error, netns: &NetNs, option: &str) -> anyhow::Error {
     if error.raw_os_error() != Some(libc::EEXIST) {
         return error.into();

@@ -1,4 +1,4 @@
-//! The time of day, in UTC: no other zone is known without libc's tables.
+//! Time of day in UTC: other zones need libc's tables.
 
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use serde::{Serialize, Serializer};
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// A moment. Displayed as a time of day, serialized with its date, as in RFC 3339.
+/// A point in time. Displayed as a time of day, serialized with its date, as in RFC 3339.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Timestamp(Duration);
 
@@ -20,8 +20,8 @@ impl Timestamp {
         )
     }
 
-    /// Year, month, day of the Gregorian calendar: days are counted from the first of March of the
-    /// year 0, so that a leap day is a year's last.
+    /// Year, month and day of the Gregorian calendar: days are counted from the first of March of
+    /// the year 0, so that a leap day is a year's last.
     fn date(self) -> (u64, u64, u64) {
         const ERA: u64 = 146_097; // days of 400 years
         let days = self.0.as_secs() / DAY + 719_468;

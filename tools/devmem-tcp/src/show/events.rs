@@ -1,20 +1,20 @@
-//! What differs between two looks.
+//! Differences between two snapshots, as events.
 
 use netdev::{DmabufId, Ifindex};
 use serde::Serialize;
 
 use crate::snapshot::{Identity, LeaseEnd, LeaseView, Snapshot};
 
-/// What happened.
+/// Kind of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum EventKind {
-    /// The watch has begun: from here on nothing is missed.
+    /// The watch has begun: from here on no change is missed.
     Watching,
     DeviceCame,
     DeviceWent,
     Leased,
-    /// One end of a lease went to another namespace, with its device.
+    /// One end of a lease was moved to another namespace, with its device.
     LeaseMoved,
     LeaseEnded,
     Bound,
@@ -36,10 +36,10 @@ impl EventKind {
     }
 }
 
-/// A NIC or a netkit: what can lease queues, or have them leased.
+/// A NIC or a netkit: a device that can lease queues, or have them leased.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct Device {
-    /// The namespace's name, empty for the present one.
+    /// Name of the namespace, empty for the current one.
     pub(super) netns: String,
     pub(super) device: String,
     pub(super) ifindex: Ifindex,
@@ -55,7 +55,7 @@ impl Device {
     }
 }
 
-/// A binding: of a physical queue, and of the netkit's that leases it.
+/// Binding of a physical queue, and of the netkit's queue that leases it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bound {
     phys: LeaseEnd,
@@ -65,7 +65,7 @@ struct Bound {
 
 impl Bound {
     fn is(&self, other: &Self) -> bool {
-        // A NIC may move while it is bound, and a dmabuf be bound to several queues.
+        // A NIC may move while it is bound, and a dmabuf may be bound to several queues.
         let place = same_place(&self.phys, &other.phys) || same_virt(&self.virt, &other.virt);
         self.dmabuf == other.dmabuf
             && (place
@@ -73,16 +73,16 @@ impl Bound {
     }
 }
 
-/// A change, without its time.
+/// An event, without its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct WatchEvent {
     pub(super) what: EventKind,
-    /// The physical queue.
+    /// Physical queue.
     pub(super) phys: Option<LeaseEnd>,
-    /// The netkit's queue that leases it.
+    /// Netkit queue that leases the physical one.
     pub(super) virt: Option<LeaseEnd>,
     pub(super) dmabuf: Option<DmabufId>,
-    /// The device that came or went.
+    /// Device that came or went.
     pub(super) device: Option<Device>,
 }
 
@@ -97,7 +97,7 @@ impl WatchEvent {
         }
     }
 
-    /// Whether it is about the device of this name, at either end.
+    /// Whether the event is about the device of this name, at either end.
     pub(super) fn names(&self, device: &str) -> bool {
         let ends = [&self.phys, &self.virt].into_iter().flatten();
         let names = ends.filter_map(|end| end.device.as_deref());
@@ -106,7 +106,7 @@ impl WatchEvent {
     }
 }
 
-/// What of a snapshot can change.
+/// Parts of a snapshot whose changes are events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Watched {
     devices: Vec<Device>,
@@ -136,7 +136,7 @@ impl Watched {
             for queue in &namespace.queues {
                 let Some(dmabuf) = queue.dmabuf else { continue };
                 let end = namespace.end(queue.ifindex, queue.id);
-                // Should the netkit's side tell of the binding, too, it is still one.
+                // If the netkit's side reports the binding, too, it is still one.
                 if leases.iter().any(|lease| same_place(&lease.virt, &end)) {
                     continue;
                 }
@@ -155,8 +155,8 @@ impl Watched {
         })
     }
 
-    /// A namespace that lasts a moment longer than its name can't be looked into any more: the far
-    /// end of a lease is then what it was.
+    /// Keeps the far end of a lease from the former snapshot where its namespace can't be looked
+    /// into any more: it may exist a moment longer than its name.
     pub(super) fn remember(&mut self, before: &Self) {
         let known = |phys: &LeaseEnd, virt: &LeaseEnd| {
             let old = before.leases.iter().find(|old| same_place(&old.phys, phys));
@@ -176,8 +176,8 @@ impl Watched {
         }
     }
 
-    /// How this differs from what was before. Ends come first, the inner before the outer, then
-    /// what began, the outer before the inner.
+    /// Events since a former snapshot: ends first, the inner before the outer, then begins, the
+    /// outer before the inner.
     pub(super) fn since(&self, before: &Self) -> Vec<WatchEvent> {
         let mut events = Vec::new();
         for old in without(&before.bound, &self.bound, Bound::is) {
@@ -206,7 +206,7 @@ impl Watched {
     }
 }
 
-/// Those of one list that have no like in another.
+/// Items of one list that have no equal in another.
 fn without<'a, T>(
     these: &'a [T],
     those: &'a [T],
@@ -226,7 +226,7 @@ fn same_virt(one: &Option<LeaseEnd>, other: &Option<LeaseEnd>) -> bool {
     matches!((one, other), (Some(one), Some(other)) if same_place(one, other))
 }
 
-/// A lease is the same while one of its ends is where it was: the other may have moved.
+/// Whether two leases are the same: one of the ends is where it was, and the other may have moved.
 fn same_lease(one: &LeaseView, other: &LeaseView) -> bool {
     same_place(&one.phys, &other.phys) || same_place(&one.virt, &other.virt)
 }
@@ -306,7 +306,7 @@ mod tests {
         assert_eq!(whats(&bound, &lease), [EventKind::Bound]);
         assert_eq!(whats(&lease, &bound), [EventKind::Unbound]);
         assert_eq!(whats(&empty, &lease), [EventKind::LeaseEnded]);
-        // All at once: the inner end first.
+        // Both at once: the binding ends first.
         assert_eq!(
             whats(&empty, &bound),
             [EventKind::Unbound, EventKind::LeaseEnded]

@@ -1,7 +1,7 @@
-//! Sockets in all namespaces that can be seen, which hear that something has changed there.
+//! Sockets in all visible namespaces that are notified of changes.
 //!
 //! A socket keeps its namespace alive, and with it the netkits and leases in it. So each is closed
-//! as soon as its namespace is not to be seen any more: a watch must not change what it watches.
+//! as soon as its namespace is not visible any more: a watch must not change what it watches.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -16,27 +16,27 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use crate::snapshot::Identity;
 
-/// Where `ip netns` keeps the names.
+/// Folder in which `ip netns` keeps the named namespaces.
 const NAMED: &str = "/run/netns";
 
-/// No notification is sent for a lease (`netdev_nl_queue_create_doit`), none for the binding of a
-/// queue whose device is down, nor for a namespace without a name: these are looked for, twice a
-/// second.
+/// Interval of polling, for what has no notification: a lease (`netdev_nl_queue_create_doit`), a
+/// binding of a queue whose device is down, a namespace without a name.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// One namespace's sockets.
+/// Sockets in a namespace.
 struct NamespaceWatch {
     identity: Identity,
     pools: Events,
     links: LinkEvents,
-    /// To look for leases, where there are physical devices, which alone tell of them.
+    /// Queues to poll for leases, where the namespace has physical devices, which alone report
+    /// them.
     queues: Option<(Netdev, Vec<Queue>)>,
 }
 
 impl NamespaceWatch {
     fn open(netns: &NetNs) -> netdev::Result<Self> {
         let pools = Netdev::open_in(netns)?.events(&[Group::Mgmt, Group::PagePool])?;
-        // Listening before what is there is looked at.
+        // Listen before the first snapshot is taken.
         let links = Link::open_in(netns)?.events()?;
         let mut watch = Self {
             identity: netns.identity()?,
@@ -59,11 +59,11 @@ impl NamespaceWatch {
         Ok(())
     }
 
-    /// Takes all that was heard; whether that was anything. What was lost counts, too.
+    /// Reads all notifications, and returns whether there were any. Lost ones count, too.
     fn drain(&mut self) -> bool {
         let now = Some(Instant::now());
         let mut any = false;
-        // An error is one of lost events: there was something, and what is left comes next time.
+        // An error means lost events, so there were some; the rest is read next time.
         while let Some(event) = self.pools.next(now).transpose() {
             any = true;
             if event.is_err() {
@@ -79,23 +79,23 @@ impl NamespaceWatch {
         any
     }
 
-    /// Whether a queue's lease or binding is other than at the last look.
+    /// Whether a queue's lease or binding has changed since the last poll.
     fn queues_changed(&mut self) -> bool {
         let Some((netdev, before)) = &mut self.queues else {
             return false;
         };
         match netdev.queues(None) {
             Ok(queues) => std::mem::replace(before, queues) != *before,
-            // A device went in the midst of it.
+            // A device disappeared while it was listed.
             Err(_) => true,
         }
     }
 }
 
-/// The ears.
+/// Watches of all visible namespaces.
 pub(super) struct NamespaceWatches {
     watches: Vec<NamespaceWatch>,
-    /// Hears of names that come and go; none where it can't be had.
+    /// Watches the folder of names; `None` where inotify is not available.
     names: Option<Inotify>,
     named: bool,
     polled_at: Instant,
@@ -118,15 +118,15 @@ impl NamespaceWatches {
         self.watches.len()
     }
 
-    /// Waits until something has changed, somewhere, or may have. `false` when `end` became
-    /// readable, or who reads standard output has gone.
+    /// Waits until something has changed or may have. `false` when `end` became readable, or the
+    /// reader of standard output has gone.
     pub(super) fn wait(&mut self, end: impl AsFd) -> Result<bool> {
         loop {
             let left = (self.polled_at + POLL_INTERVAL).saturating_duration_since(Instant::now());
             let stdout = io::stdout();
             let mut fds = vec![
                 PollFd::new(end.as_fd(), PollFlags::POLLIN),
-                // A pipe without a reader is an error, which is always told.
+                // A pipe without a reader is an error, which poll always reports.
                 PollFd::new(stdout.as_fd(), PollFlags::empty()),
             ];
             fds.extend(self.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
@@ -176,8 +176,8 @@ impl NamespaceWatches {
         Ok(any)
     }
 
-    /// Opens ears for what has come into sight, closes those of what has gone out of it; whether
-    /// there was any.
+    /// Opens watches of new namespaces and closes those of namespaces that are not visible any
+    /// more. Returns whether there were any.
     fn refresh(&mut self) -> Result<bool> {
         self.watch_names();
         let visible = NetNs::visible()?.namespaces;
@@ -200,7 +200,7 @@ impl NamespaceWatches {
                     self.watches.push(watch);
                     any = true;
                 }
-                // Gone meanwhile, or another user's.
+                // The namespace has ended, or is another user's.
                 Err(error) => tracing::debug!("passed over: {error}"),
             }
         }
@@ -210,7 +210,7 @@ impl NamespaceWatches {
         Ok(any || before != self.watches.len())
     }
 
-    /// The folder of names is there from the first name on.
+    /// Watches the folder of names, which exists from the first name on.
     fn watch_names(&mut self) {
         let flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE

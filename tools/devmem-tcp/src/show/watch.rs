@@ -1,8 +1,8 @@
 //! `devmem-tcp show --watch`: a line for each change, until Ctrl-C.
 //!
-//! Notifications say that something has changed; what it was is read off the difference between two
-//! looks. So nothing depends on a notification's arriving, and what came and went between two looks
-//! is not told.
+//! Notifications say only that something has changed; the change is the difference of two
+//! snapshots. So no change depends on a notification, and what came and went between two snapshots
+//! is not reported.
 
 use std::io;
 use std::os::unix::net::UnixStream;
@@ -25,7 +25,7 @@ use crate::report;
 use crate::snapshot::Snapshot;
 use crate::style::Style;
 
-/// At least so much between two looks, where notifications come in droves.
+/// Least time between two snapshots, for when notifications come in masses.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A line of JSON.
@@ -47,14 +47,14 @@ pub(super) fn run(device: Option<&str>, json: bool) -> Result<()> {
         pipe::register(number, signal.try_clone().context("dup")?).context("signal handlers")?;
     }
     match watch(device, json, &signalled) {
-        // Who reads has had enough.
+        // The reader has gone.
         Err(error) if is_broken_pipe(&error) => Ok(()),
         end => end,
     }
 }
 
 fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()> {
-    // The ears first: what changes after the first look is heard.
+    // Watch before the first snapshot, so that later changes are noticed.
     let mut watches = NamespaceWatches::open()?;
     let mut watched = take_snapshot()?;
     if !json {
@@ -72,7 +72,7 @@ fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()>
         let began = Instant::now();
         let mut now = match take_snapshot() {
             Ok(now) => now,
-            // Something went in the midst of it: the next look will say what.
+            // Something disappeared while it was listed: the next snapshot will tell.
             Err(error) => {
                 tracing::debug!("{error:#}");
                 thread::sleep(PAUSE);
@@ -91,7 +91,7 @@ fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()>
     Ok(())
 }
 
-/// One look. The snapshot is not kept: it keeps namespaces alive.
+/// Takes a snapshot. Only the watched parts are kept: a snapshot keeps namespaces alive.
 fn take_snapshot() -> Result<Watched> {
     Watched::of(&Snapshot::take()?)
 }
@@ -104,7 +104,7 @@ fn print(event: WatchEvent, json: bool) -> Result<()> {
     report::text(&to_text(time, event.what, &words(&event)))
 }
 
-/// `12:00:00.000Z  leased       eth1 rx 3 -> box/nk0 rx 1`.
+/// Formats an event: `12:00:00.000Z  leased       eth1 rx 3 -> box/nk0 rx 1`.
 fn to_text(time: Timestamp, what: EventKind, words: &str) -> String {
     let style = Style::stdout();
     let padded = format!("{:<11}", what.words());

@@ -12,23 +12,23 @@ use super::target::GuestLocation;
 use crate::remedy::Hint;
 use crate::report;
 
-/// Longer than the stop and start of a queue takes.
+/// Longest wait until the NIC's queues are free, which takes a stop and start of a queue.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
-/// After so long one says what is waited for.
+/// Time after which the wait is reported.
 const NOTICE_AFTER: Duration = Duration::from_secs(1);
 
-/// A lease, seen from the NIC.
+/// A lease that ends, from the NIC's side.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EndingLease {
     pub(super) phys: String,
     pub(super) phys_queue: QueueId,
-    /// The netkit's queue.
+    /// Queue of the netkit.
     pub(super) queue: QueueId,
-    /// The binding on it.
+    /// Binding of the leased queue.
     pub(super) dmabuf: Option<DmabufId>,
-    /// Whether an io_uring instance receives through it.
+    /// Whether an io_uring instance receives through the queue.
     pub(super) io_uring: bool,
-    /// The namespace of the NIC.
+    /// Namespace of the NIC.
     #[serde(skip)]
     pub(super) netns: NetNs,
     #[serde(skip)]
@@ -36,7 +36,7 @@ pub(crate) struct EndingLease {
 }
 
 impl EndingLease {
-    /// The leases, of the NICs in `netns`, of the netkit that has this number in that place.
+    /// Lists the leases from NICs in `netns` to the netkit with this number at this location.
     pub(crate) fn of(netns: &NetNs, guest: Ifindex, location: &GuestLocation) -> Result<Vec<Self>> {
         let mut links = Link::open_in(netns)?;
         let queues = Netdev::open_in(netns)?.queues(None)?;
@@ -69,7 +69,7 @@ impl EndingLease {
         Ok(leases)
     }
 
-    /// Who receives through it, in words.
+    /// Describes the memory provider of the queue, if it has one.
     pub(super) fn bound(&self) -> Option<String> {
         match (self.dmabuf, self.io_uring) {
             (Some(id), _) => Some(format!("dmabuf {id}")),

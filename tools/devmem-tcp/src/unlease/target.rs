@@ -1,4 +1,4 @@
-//! The netkit that is meant: there, or gone by itself.
+//! Search for the netkit to delete.
 
 use anyhow::{Result, bail};
 use netdev::{Ifindex, Link, LinkInfo, NetNs};
@@ -8,32 +8,32 @@ use crate::args::NetNsArg;
 use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 use crate::remedy::Hint;
 
-/// A netkit and what is known of it.
+/// The netkit to delete, and its record.
 #[derive(Debug)]
 pub(super) struct Target {
-    /// The guest end's name, and its namespace's.
+    /// Name of the guest end, and of its namespace.
     pub(super) name: String,
     pub(super) netns: String,
-    /// What was noted when it was leased to.
+    /// Record of the lease.
     pub(super) record: Option<LeaseRecord>,
-    /// An end of it that can be deleted, and the namespace that this one is in.
+    /// End that can be deleted, and the namespace of that end.
     end: Option<(NetNs, Ifindex)>,
-    /// The guest end's number, and where it is.
+    /// Number of the guest end, and its location.
     guest: Option<(Ifindex, GuestLocation)>,
 }
 
-/// Where a guest end is.
+/// Location of a guest end.
 #[derive(Debug)]
 pub(crate) enum GuestLocation {
-    /// In a namespace that can be entered.
+    /// A namespace that can be entered.
     Entered(NetNs),
-    /// In one that the host end's knows by an id; `None`: in that one.
+    /// A namespace that can't be entered, by its id in the host end's; `None` is the host end's.
     Id(Option<i32>),
 }
 
 impl Target {
-    /// Finds it by the name of either end, in the namespace that was named, in this one, or where
-    /// a lease was noted.
+    /// Finds the netkit by the name of either end, in the namespace that was named, in this one, or
+    /// in that of a record.
     pub(super) fn find(name: &str, arg: Option<&NetNsArg>, journal: &LeaseJournal) -> Result<Self> {
         let here = NetNs::current()?;
         let opened = match arg {
@@ -67,7 +67,7 @@ impl Target {
         }
     }
 
-    /// One whose end of this name is there.
+    /// Target of an end that exists.
     fn there(netns: NetNs, link: LinkInfo, journal: &LeaseJournal) -> Result<Self> {
         let name = link.name.clone();
         let Some(netkit) = link
@@ -95,7 +95,7 @@ impl Target {
         })
     }
 
-    /// One whose host end was named.
+    /// Target of a host end.
     fn by_host_end(netns: NetNs, host: &LinkInfo, journal: &LeaseJournal) -> Result<Self> {
         let record = journal.record_of(&netns, host)?.cloned();
         let mut target = Self {
@@ -112,7 +112,7 @@ impl Target {
         Ok(target)
     }
 
-    /// One that was noted, and is not where it was.
+    /// Target of a record whose netkit is not where the name was looked for.
     fn noted(here: &NetNs, record: &LeaseRecord) -> Result<Self> {
         let mut target = Self {
             name: record.netkit.clone(),
@@ -139,7 +139,7 @@ impl Target {
         Ok(target)
     }
 
-    /// The host end of a pair and its namespace, if that can be entered.
+    /// Finds the host end of a pair and its namespace, if that can be entered.
     fn host_of(netns: &NetNs, guest: &LinkInfo) -> Result<Option<(NetNs, LinkInfo)>> {
         let Some(host) = guest.link else {
             return Ok(None);
@@ -153,7 +153,7 @@ impl Target {
         Ok(Some((there, links.get(host)?)))
     }
 
-    /// Looks from a host end for the guest's, which has its namespace's id in that of the host end.
+    /// Finds the guest end of a host end, whose namespace has an id in that of the host end.
     fn guest_of(&mut self, netns: &NetNs, host: &LinkInfo) -> Result<()> {
         let Some(guest) = host.link else {
             return Ok(());
@@ -170,12 +170,12 @@ impl Target {
         Ok(())
     }
 
-    /// Whether there is anything to be deleted.
+    /// Whether the netkit exists.
     pub(super) fn is_there(&self) -> bool {
         self.end.is_some()
     }
 
-    /// The guest's namespace, if it can be entered.
+    /// Namespace of the guest end, if it can be entered.
     pub(super) fn guest_netns(&self) -> Option<&NetNs> {
         match &self.guest {
             Some((_, GuestLocation::Entered(netns))) => Some(netns),
@@ -183,8 +183,7 @@ impl Target {
         }
     }
 
-    /// Its leases, of NICs here; if there are none, of NICs in other namespaces. Where the guest's
-    /// namespace can't be entered, of NICs that are where the host end is, which knows it by an id.
+    /// Lists the netkit's leases, from NICs here; if there are none, from NICs in other namespaces.
     pub(super) fn leases(&self) -> Result<Vec<EndingLease>> {
         let Some((guest, location)) = &self.guest else {
             return Ok(Vec::new());
@@ -207,20 +206,21 @@ impl Target {
         Ok(Vec::new())
     }
 
-    /// Deletes it, both ends.
+    /// Deletes the netkit, both ends.
     pub(super) fn delete(&self) -> Result<()> {
         let Some((netns, ifindex)) = &self.end else {
             return Ok(());
         };
         match Link::open_in(netns)?.delete(*ifindex) {
-            // It went in this very moment.
+            // It was deleted in this moment.
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
             deleted => Ok(deleted?),
         }
     }
 }
 
-/// The namespace that `netns` knows by this id, if it can be seen from here; `None`: itself.
+/// Finds the namespace that has this id in `netns`, if it can be seen from here; `None` is `netns`
+/// itself.
 fn known_as(netns: &NetNs, id: Option<i32>) -> Result<Option<NetNs>> {
     let Some(id) = id else {
         return Ok(Some(netns.clone()));
@@ -235,7 +235,7 @@ fn known_as(netns: &NetNs, id: Option<i32>) -> Result<Option<NetNs>> {
     Ok(None)
 }
 
-/// What a namespace is called in messages and records.
+/// Name of a namespace in messages and records.
 fn label(arg: &NetNsArg) -> String {
     match arg {
         NetNsArg::Name(name) => name.clone(),

@@ -1,4 +1,4 @@
-//! What a lease left is cleared away.
+//! Restoring what a lease changed.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -10,31 +10,31 @@ use serde::Serialize;
 use super::{Device, LRO, LeaseJournal, LeaseRecord, ProxyEntry};
 use crate::guest_route::sysctl::{Restored, Sysctl, SysctlChange};
 
-/// What was done when a lease was cleared away, for the report.
+/// Changes that were undone, for the report.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Cleared {
-    /// Switches that are again what they were: `net.ipv4.conf.eth0.forwarding = 0`.
+    /// Sysctls that have their former value: `net.ipv4.conf.eth0.forwarding = 0`.
     pub(crate) restored: Vec<String>,
-    /// Switches that were left, each with the reason.
+    /// Sysctls that were left, each with the reason.
     pub(crate) kept: Vec<String>,
-    /// Policy routing rules that were removed, as `ip rule` has them.
+    /// Policy routing rules that were removed, in the syntax of `ip rule`.
     pub(crate) rules: Vec<String>,
     /// Proxy entries that were removed: `192.0.2.9 on eth0`.
     pub(crate) proxies: Vec<String>,
 }
 
 impl LeaseJournal {
-    /// Puts back what the lease of this record changed outside of its netkit, as far as no other
-    /// one needs it, and forgets the record. The netkit itself must be gone.
+    /// Restores what the lease of this record changed outside of its netkit, except for what other
+    /// leases need, and removes the record. The netkit must be gone.
     ///
-    /// All of that is in the owner end's namespace, and done there. If something fails, the rest is done
-    /// all the same and the record stays.
+    /// All changes are in the owner end's namespace, and restored there. If something fails, the
+    /// rest is still done, and the record stays.
     ///
     /// # Errors
     /// Where that namespace can't be seen or entered.
     pub(crate) fn clear(&mut self, record: &LeaseRecord, dry_run: bool) -> Result<Cleared> {
         let Some(netns) = self.netns_of(record)? else {
-            // With its namespace went all that was changed there.
+            // All changes are gone with the namespace.
             if !dry_run {
                 self.remove(record)?;
             }
@@ -48,9 +48,9 @@ impl LeaseJournal {
         cleared?
     }
 
-    /// The namespace that a record's changes were made in; `None` if it is gone.
+    /// Namespace that a record's changes were made in; `None` if it is gone.
     fn netns_of(&self, record: &LeaseRecord) -> Result<Option<NetNs>> {
-        // Outside of a single nothing was changed.
+        // Nothing is changed outside of a single.
         if !record.pair {
             return Ok(Some(self.here.clone()));
         }
@@ -60,7 +60,7 @@ impl LeaseJournal {
         Ok(Some(self.here.clone()).filter(|_| record.is_in(&self.links)))
     }
 
-    /// As [`LeaseJournal::clear`], in this namespace.
+    /// Restores like [`LeaseJournal::clear`], in this namespace.
     fn clear_here(&mut self, record: &LeaseRecord, dry_run: bool) -> Result<Cleared> {
         let mut cleared = Cleared::default();
         let mut failures = Vec::new();
@@ -96,12 +96,12 @@ impl LeaseJournal {
                     let text = format!("{change}: somebody else has set it since");
                     cleared.kept.push(text);
                 }
-                // With the device its switches went.
+                // The sysctls are gone with the device.
                 Ok(None) => {}
                 Err(error) => failures.push(format!("{error:#}")),
             }
         }
-        // Behind the switches: until then they keep others' packets out.
+        // After the sysctls: until then the rules keep others' packets out.
         for rule in self.rules_of_nobody(record)? {
             match self.drop_rule(&rule, dry_run) {
                 Ok(true) => cleared.rules.push(rule.to_string()),
@@ -110,7 +110,7 @@ impl LeaseJournal {
             }
         }
         if let Some(nic) = &record.lro {
-            // Of another NIC's leases this one needs nothing.
+            // Leases of another NIC don't need this one.
             let forwards = needed.iter().any(|(of, key, _)| {
                 *of == nic.ifindex
                     && matches!(key, Sysctl::Forward4 | Sysctl::Forward6 | Sysctl::Router6)
@@ -130,7 +130,7 @@ impl LeaseJournal {
         Ok(cleared)
     }
 
-    /// The switches that other leases need, whose netkits are there.
+    /// Sysctls that other leases need, whose netkits exist.
     fn needed_by_others(
         &mut self,
         record: &LeaseRecord,
@@ -145,7 +145,7 @@ impl LeaseJournal {
             .cloned()
             .collect();
         for other in others {
-            // Where that is not known it may need them.
+            // If it is not known whether the netkit exists, its lease may need them.
             if !matches!(self.find(&other), Ok(None)) {
                 let switches = other.settings.iter();
                 needed.extend(
@@ -156,14 +156,14 @@ impl LeaseJournal {
         Ok(needed)
     }
 
-    /// The rules that no other lease needs.
+    /// Rules that no other lease needs.
     fn rules_of_nobody(&mut self, record: &LeaseRecord) -> Result<Vec<Rule>> {
         let mut rules = record.rules.clone();
         let others = self.all.iter().filter(|other| {
             other.file() != record.file() && other.owner_netns == record.owner_netns
         });
         for other in others.cloned().collect::<Vec<_>>() {
-            // Where that is not known it may need them.
+            // If it is not known whether the netkit exists, its lease may need them.
             if !matches!(self.find(&other), Ok(None)) {
                 rules.retain(|rule| !other.rules.contains(rule));
             }
@@ -171,7 +171,7 @@ impl LeaseJournal {
         Ok(rules)
     }
 
-    /// Removes a rule; whether there was one, which a dry run does not ask.
+    /// Removes a rule, and returns whether it existed, which a dry run assumes.
     fn drop_rule(&mut self, rule: &Rule, dry_run: bool) -> Result<bool> {
         if dry_run {
             return Ok(true);
@@ -183,7 +183,7 @@ impl LeaseJournal {
         }
     }
 
-    /// Removes a proxy entry; whether there was one.
+    /// Removes a proxy entry, and returns whether it existed.
     fn drop_proxy(&mut self, proxy: &ProxyEntry, dry_run: bool) -> Result<bool> {
         let Some(ifindex) = proxy.device.ifindex else {
             return Ok(false);
@@ -198,7 +198,8 @@ impl LeaseJournal {
         Ok(there)
     }
 
-    /// Switches a NIC's large receive offload on again, unless it still forwards; what was done.
+    /// Switches a NIC's large receive offload on again, unless it still forwards, and describes
+    /// that.
     fn lro_back(&mut self, nic: &Device, needed: bool, dry_run: bool) -> Result<Option<String>> {
         let Some(ifindex) = nic.ifindex.filter(|_| !needed) else {
             return Ok(None);
@@ -213,7 +214,7 @@ impl LeaseJournal {
             return Ok(None);
         }
         if !dry_run {
-            // Somebody else has made a router of it since: then it stays off.
+            // If another program made a router of the device since, it stays off.
             for key in [Sysctl::Forward4, Sysctl::Router6] {
                 if key.read(&link.name).is_ok_and(|value| value != "0") {
                     return Ok(None);
@@ -224,12 +225,12 @@ impl LeaseJournal {
         Ok(Some(format!("{LRO} of {} = on", link.name)))
     }
 
-    /// Puts a switch back; `None` if its device is gone.
+    /// Restores a sysctl; `None` if its device is gone.
     fn put_back(&mut self, change: &SysctlChange, dry_run: bool) -> Result<Option<Restored>> {
         let Some(ifindex) = change.ifindex else {
             return Ok(None);
         };
-        // By its number: the device may have another name by now.
+        // By its number, because the device may have another name now.
         let link = match self.links.get(ifindex) {
             Ok(link) => link,
             Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(None),
@@ -239,7 +240,7 @@ impl LeaseJournal {
     }
 }
 
-/// Clears away what leases left whose netkits went by themselves; a line for each thing done.
+/// Restores what leases changed whose netkits are gone, with a report of each.
 pub(crate) fn clear_stale(dry_run: bool) -> Result<Vec<(LeaseRecord, Cleared)>> {
     let mut journal = LeaseJournal::open(dry_run)?;
     let mut done = Vec::new();
