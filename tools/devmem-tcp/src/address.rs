@@ -117,7 +117,7 @@ impl FromStr for Address {
         let (ip, zone, port) = Self::split(text)?;
         match port.parse() {
             Ok(0) => Err(
-                "port 0 is none to listen on: a rule for it would take all TCP, ssh included"
+                "port 0 cannot be listened on: a rule for it would take all TCP, ssh included"
                     .into(),
             ),
             Ok(port) => Ok(Self { ip, zone, port }),
@@ -157,7 +157,7 @@ impl FromStr for Target {
                 Ok(0) => {
                     let all = text.strip_suffix(":0").unwrap_or(text);
                     return Err(format!(
-                        "port 0 is no port; {all}:any takes all TCP to the address, ssh included"
+                        "port 0 is not a port; {all}:any takes all TCP to the address, ssh included"
                     ));
                 }
                 Ok(port) => port,

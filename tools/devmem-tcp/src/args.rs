@@ -21,7 +21,7 @@ impl FromStr for Size {
             "K" | "KIB" => 10,
             "M" | "MIB" => 20,
             "G" | "GIB" => 30,
-            unit => return Err(format!("unit {unit:?} is none of K, M, G")),
+            unit => return Err(format!("unit {unit:?} is not K, M or G")),
         };
         let number: u64 = digits
             .parse()

@@ -228,14 +228,14 @@ fn check_guest_route(args: &Args, site: &Site, found: Option<&LinkInfo>) -> Resu
     if site.here.is_same(&site.guest_netns)? {
         return Err(Hint::new(
             format!("lease {netkit}: the guest of --address is this namespace"),
-            "name another one with --netns: an address of this one needs no way into a guest",
+            "name another one with --netns: an address of this one needs no route to a guest",
         )
         .into());
     }
     if site.host_end.is_none() {
         return Err(Hint::new(
             format!("lease {netkit}: its host end is in another namespace than the NIC"),
-            "lease from a netkit whose host end is here; or set the way up yourself",
+            "lease from a netkit whose host end is here; or set the route up yourself",
         )
         .into());
     }

@@ -126,7 +126,7 @@ fn text(only: Option<&str>, rows: &[Row]) -> Result<String> {
                 for change in &row.changes {
                     writeln!(text, "{device}: would change: {change}")?;
                 }
-                write!(text, "{device}: would be put back from {ended}")?;
+                write!(text, "{device}: would be put back after {ended}")?;
             }
             // The error is returned at the end.
             _ => continue,

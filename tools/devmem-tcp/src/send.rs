@@ -234,7 +234,7 @@ impl DeviceMemory {
 fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
     if let Choice::Cuda(..) = choice {
         return Err(Hint::new(
-            format!("send --memory {choice}: the processor is to fill it, and cannot reach it"),
+            format!("send --memory {choice}: the CPU must fill the memory, and cannot reach it"),
             "take --memory of another kind",
         )
         .into());
@@ -339,7 +339,7 @@ fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Erro
         };
         let idle = args.idle_timeout;
         return silence(format!(
-            "{text}: nothing of the receiver for {idle} s ({what})"
+            "{text}: nothing from the receiver for {idle} s ({what})"
         ));
     }
     match timed_out(&error) {

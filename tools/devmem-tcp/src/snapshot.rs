@@ -67,7 +67,7 @@ impl Snapshot {
             match NamespaceSnapshot::look(seen, name) {
                 Ok(namespace) => namespaces.push(namespace),
                 // The namespace has ended, or is another user's.
-                Err(error) => tracing::debug!("passed over: {error:#}"),
+                Err(error) => tracing::debug!("namespace skipped: {error:#}"),
             }
         }
         Ok(Self { namespaces })

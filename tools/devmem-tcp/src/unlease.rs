@@ -139,10 +139,7 @@ fn may_delete(args: &Args, unleased: &Unleased, target: &Target) -> Result<()> {
                 "unlease {netkit}: the kernel ends a lease only with its netkit, and this one was \
                  not made by `devmem-tcp lease`; {leases}"
             ),
-            format!(
-                "--delete deletes {} all the same, both ends",
-                shell_word(netkit)
-            ),
+            format!("--delete deletes {} even so, both ends", shell_word(netkit)),
         )
         .into());
     }
@@ -154,13 +151,11 @@ fn may_delete(args: &Args, unleased: &Unleased, target: &Target) -> Result<()> {
     }
     let holders = holder::find(target.guest_netns());
     let by = match holders.is_empty() {
-        true => "by a process that cannot be told from here".to_owned(),
+        true => "by a process that cannot be seen from here".to_owned(),
         false => format!("likely by {}", holders.join(", ")),
     };
     if args.dry_run {
-        bail!(
-            "unlease {netkit}: {dmabuf} is bound to it, {by}: without --force it would be refused"
-        );
+        bail!("unlease {netkit}: {dmabuf} is bound to it, {by}: without --force unlease refuses");
     }
     Err(Hint::new(
         format!("unlease {netkit}: {dmabuf} is bound to it, {by}; {leases}"),
@@ -186,7 +181,7 @@ impl Unleased {
                 "deleted netkit",
                 &format!("{netkit}{place}"),
             ),
-            false => format!("netkit {netkit}{place} had gone by itself\n"),
+            false => format!("netkit {netkit}{place} was already gone\n"),
         };
         for lease in &self.leases {
             text += &line("end the lease of", "ended the lease of", lease);

@@ -66,7 +66,7 @@ pub(super) fn netkits_that_went() -> Result<()> {
     leased(&boxed(&format!("--queue 3 --address {ROUTED}")))?;
     let gone = unlease("nk1 --netns box2")?.good("unlease")?;
     println_line(&gone);
-    says(&gone, "had gone by itself")?;
+    says(&gone, "was already gone")?;
     ensure!(forwarding()? == "1", "the other's way is cut");
     unleased(&format!("{GUEST} --netns {BOX}"))?;
     before.same()?;
@@ -224,7 +224,7 @@ pub(super) fn nic_that_went() -> Result<()> {
     no_device(HOST)?;
     let gone = unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?;
     println_line(&gone);
-    says(&gone, "had gone by itself")?;
+    says(&gone, "was already gone")?;
     let left = state::written_down()?;
     ensure!(left.is_empty(), "{left:?}");
     unlease_refused(&format!("{GUEST} --netns {BOX}")).map(drop)

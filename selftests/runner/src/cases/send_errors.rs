@@ -170,7 +170,7 @@ pub(super) fn silent_receiver() -> Result<()> {
     )?;
     falls_silent(
         &format!("{address} --bytes 64M"),
-        &["nothing of the receiver for 2 s", "did not acknowledge"],
+        &["nothing from the receiver for 2 s", "did not acknowledge"],
     )?;
     drop(listener);
     Ok(())

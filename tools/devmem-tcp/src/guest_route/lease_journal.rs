@@ -146,10 +146,10 @@ impl LeaseRecord {
             let why = why.map(|why| format!(" ({why})")).unwrap_or_default();
             Hint::new(
                 format!(
-                    "{}: namespace {} can't be looked into from here, so the netkit may live{why}",
+                    "{}: namespace {} can't be looked into from here, so the netkit may still exist{why}",
                     self.netkit, self.netns
                 ),
-                "do it as root of the host, where all processes can be seen",
+                "run it as root of the host, where all processes can be seen",
             )
         };
         match namespaces.find(|seen| seen.identity() == self.owner_netns) {
@@ -234,7 +234,7 @@ impl LeaseJournal {
                 }
                 Ok(None) => {}
                 Err(error @ RunDirError::Damaged { .. }) if dry_run => {
-                    tracing::warn!("{error}: it would be put aside");
+                    tracing::warn!("{error}: it would be renamed");
                 }
                 Err(error @ RunDirError::Damaged { .. }) => {
                     let path = dir.path().join(&name);
@@ -242,7 +242,7 @@ impl LeaseJournal {
                     fs::rename(&path, &aside).with_context(|| format!("{}", path.display()))?;
                     let aside = aside.display();
                     tracing::warn!(
-                        "{error}: put aside as {aside}; its lease is now as one of another's netkit"
+                        "{error}: renamed to {aside}; unlease treats the netkit as one that it did not make"
                     );
                 }
                 Err(error) => return Err(error.into()),

@@ -30,7 +30,7 @@ impl FromStr for QueueList {
                 None => (number(part)?, number(part)?),
             };
             if first > last || last - first >= MOST {
-                return Err(format!("{part:?} is no range of queues"));
+                return Err(format!("{part:?} is not a range of queues"));
             }
             queues.extend((first..=last).map(QueueId::new));
         }
@@ -55,7 +55,7 @@ pub(super) fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
     if queues.is_empty() {
         return Err(Hint::new(
             format!(
-                "lease {}: its queues are told only while it is up",
+                "lease {}: its queues are listed only while it is up",
                 phys.name
             ),
             format!(

@@ -106,7 +106,7 @@ fn undo_all(site: &mut Site, steps: &[Step]) -> Vec<String> {
 fn failed(site: &Site, error: Error, failures: &[String]) -> Error {
     let mut remains = Vec::new();
     if !failures.is_empty() {
-        remains.push(format!("taking it back: {}", failures.join("; ")));
+        remains.push(format!("undoing it: {}", failures.join("; ")));
     }
     if !site.made && !site.leases.is_empty() {
         let queues: Vec<String> = site
@@ -115,7 +115,7 @@ fn failed(site: &Site, error: Error, failures: &[String]) -> Error {
             .map(|lease| lease.phys_queue.to_string())
             .collect();
         remains.push(format!(
-            "rx {} of {} stay leased, since {} was there before and stays",
+            "rx {} of {} stay leased, because {} existed before and stays",
             queues.join(", "),
             site.phys.name,
             site.netkit

@@ -163,7 +163,7 @@ impl Site {
             Step::Mtu(mtu) => format!("set the mtu of {host} and {netkit} to {mtu}"),
             Step::Up(NetkitEnd::Host) => format!("set {host} up"),
             Step::Up(NetkitEnd::Guest) => format!("set {netkit} up"),
-            Step::LosesLro => format!("let {phys} lose {LRO}, as the kernel wants of a router"),
+            Step::LosesLro => format!("let the kernel switch {LRO} of {phys} off, as for a router"),
             Step::Rule(rule) => format!("add rule {rule}"),
             Step::Switch(switch) => format!("set {} = 1", switch.key.name(&switch.device)),
             Step::Address(address) => format!("add address {address} to {netkit}"),

@@ -201,7 +201,7 @@ impl NamespaceWatches {
                     any = true;
                 }
                 // The namespace has ended, or is another user's.
-                Err(error) => tracing::debug!("passed over: {error}"),
+                Err(error) => tracing::debug!("namespace skipped: {error}"),
             }
         }
         let before = self.watches.len();

@@ -57,10 +57,10 @@ impl Target {
             (Some(record), None) => Self::noted(&here, record),
             (Some(one), Some(other)) => Err(Hint::new(
                 format!(
-                    "unlease {name}: there was one in namespace {} and one in {}",
+                    "unlease {name}: two were leased to, in namespace {} and in {}",
                     one.netns, other.netns
                 ),
-                "say which: --netns",
+                "name one with --netns",
             )
             .into()),
             (None, _) => Err(missing),

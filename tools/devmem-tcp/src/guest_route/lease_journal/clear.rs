@@ -93,7 +93,7 @@ impl LeaseJournal {
                         .push(format!("{change} = {}", change.before));
                 }
                 Ok(Some(Restored::ChangedByOthers)) => {
-                    let text = format!("{change}: somebody else has set it since");
+                    let text = format!("{change}: another program has set it since");
                     cleared.kept.push(text);
                 }
                 // The sysctls are gone with the device.
