@@ -50,9 +50,9 @@ fn queue_api(nic: &Nic) -> Option<Finding> {
     let lacks = "no setting helps: take a NIC whose driver has queue_mgmt_ops (bnxt, fbnic, gve, \
                  mlx5 …), or a later kernel";
     Some(match &nic.queue_api {
-        QueueApi::There => Finding::ok(format!("{driver} has it")),
-        QueueApi::Likely(why) => Finding::ok(format!("{driver} may have it; {why}")),
-        QueueApi::Missing => Finding::fail(format!("{driver} has none")).remedy(lacks),
+        QueueApi::There => Finding::ok(format!("{driver} has a queue API")),
+        QueueApi::Likely(why) => Finding::ok(format!("{driver} may have a queue API; {why}")),
+        QueueApi::Missing => Finding::fail(format!("{driver} has no queue API")).remedy(lacks),
         QueueApi::NoDma => return None,
         QueueApi::NoDevmem => Finding::fail("the kernel refuses any dmabuf")
             .remedy("boot a kernel with CONFIG_NET_DEVMEM=y"),
@@ -63,7 +63,7 @@ fn queue_api(nic: &Nic) -> Option<Finding> {
 fn dma(nic: &Nic) -> Option<Finding> {
     Some(match nic.queue_api {
         QueueApi::NoDma => {
-            Finding::fail("it has none").remedy("no setting helps: devmem needs a NIC on a bus")
+            Finding::fail("no DMA device").remedy("no setting helps: devmem needs a NIC on a bus")
         }
         QueueApi::Missing | QueueApi::Unknown(_) | QueueApi::NoDevmem => return None,
         _ => Finding::ok(nic.link.parent.clone().unwrap_or_default()),
@@ -72,13 +72,13 @@ fn dma(nic: &Nic) -> Option<Finding> {
 
 fn sends(nic: &Nic) -> Option<Finding> {
     const GATHER: &str = "tx-scatter-gather";
-    let lacks = "no setting helps: take a NIC whose driver has it";
+    let lacks = "no setting helps: take a NIC whose driver sends netmem";
     Some(match (&nic.netmem_tx, nic.feature(GATHER)) {
-        (Ok(()), (true, _)) => Finding::ok("it does"),
+        (Ok(()), (true, _)) => Finding::ok("the driver sends netmem"),
         (Ok(()), (false, true)) => {
             Finding::fail("scatter-gather is off").remedy(nic.ethtool("-K", "sg on"))
         }
-        (Ok(()), (false, false)) => Finding::fail("it has no scatter-gather").remedy(lacks),
+        (Ok(()), (false, false)) => Finding::fail("no scatter-gather").remedy(lacks),
         (Err(error), _) => Finding::fail(
             error
                 .message()
@@ -109,8 +109,8 @@ fn split_settable(nic: &Nic) -> Option<Finding> {
     Some(match &nic.splits {
         Settable::No(why) => Finding::fail(why.clone())
             .remedy("no setting helps: take a NIC whose driver splits headers"),
-        _ if is_on(nic) => Finding::ok("it does"),
-        Settable::Yes => Finding::ok("it can be set"),
+        _ if is_on(nic) => Finding::ok("the driver splits headers"),
+        Settable::Yes => Finding::ok("header split can be set"),
         Settable::Unknown(why) => Finding::warn(format!("not known: {why}")),
     })
 }

@@ -12,7 +12,7 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
     Check {
         id: "journal.place",
         areas: &[Area::Rx, Area::Lease],
-        what: "what is changed can be written down",
+        what: "changes can be recorded in the journal",
         run: journal_dir,
     },
     Check {
@@ -27,7 +27,7 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
 pub(super) const OF_NIC: &[Check<Nic>] = &[Check {
     id: "journal.nic",
     areas: &[Area::Rx],
-    what: "what is written down of the NIC can be read",
+    what: "the journal of the NIC can be read",
     run: of_nic,
 }];
 
@@ -52,7 +52,7 @@ fn of_nic(nic: &Nic) -> Option<Finding> {
             | nic::Error::UnknownBoot { .. }),
         ) => failed(&error),
         // Other errors are reported by other checks.
-        _ => Finding::ok("it can"),
+        _ => Finding::ok("the journal can be read"),
     })
 }
 

@@ -59,10 +59,10 @@ fn up(nic: &Nic) -> Option<Finding> {
 fn carrier(nic: &Nic) -> Option<Finding> {
     match (nic.link.up, nic.link.running) {
         (false, _) => None,
-        (true, true) => Some(Finding::ok("it has")),
+        (true, true) => Some(Finding::ok("carrier")),
         (true, false) => Some(
-            Finding::fail("none: nothing is on the other end of the wire, or it is down")
-                .remedy("see to the cable and to the other end"),
+            Finding::fail("no carrier: the other end of the wire is missing or down")
+                .remedy("check the cable and the other end"),
         ),
     }
 }
@@ -118,7 +118,7 @@ fn mtu(nic: &Nic) -> Option<Finding> {
         Finding::ok(found)
     } else {
         let command = format!("ip link set dev {} mtu 1500", shell_word(nic.name()));
-        Finding::warn(found + ": too small for IPv6, and pages stay all but empty")
+        Finding::warn(found + ": too small for IPv6, and pages stay almost empty")
             .remedy(nic.namespace.command(&command))
     })
 }

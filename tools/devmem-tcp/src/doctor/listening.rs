@@ -114,7 +114,7 @@ fn address(listening: &Listening) -> Option<Finding> {
     };
     let bound = bind();
     Some(match bound {
-        Ok(_) => Finding::ok("they can"),
+        Ok(_) => Finding::ok("the addresses are free"),
         Err(error) => failed(&error),
     })
 }
@@ -125,7 +125,7 @@ fn from(listening: &Listening) -> Option<Finding> {
     let mut listen = wanted.listen.iter();
     let never = listen.find_map(|address| flows(address.on_the_wire(), wanted.from).err());
     Some(match never {
-        None => Finding::ok("they can"),
+        None => Finding::ok("the addresses are of one family"),
         Some(error) => failed(&error),
     })
 }
@@ -163,7 +163,7 @@ fn spread(nic: &Nic) -> Option<Finding> {
     match &nic.preview {
         Err(Error::NoContexts { .. }) => Some(refused(nic)),
         _ if nic.wanted.len() < 2 => None,
-        _ => Some(Finding::ok("it can")),
+        _ => Some(Finding::ok("the flow can be spread")),
     }
 }
 
@@ -179,7 +179,7 @@ fn rest(nic: &Nic) -> Option<Finding> {
 /// Error that `recv` would print, with its remedy.
 fn refused(nic: &Nic) -> Finding {
     match &nic.preview {
-        Ok(()) => Finding::ok("it can"),
+        Ok(()) => Finding::ok("no refusal"),
         Err(error) => {
             let finding = Finding::fail(common::with_sources(error));
             match remedy::of_nic(error) {

@@ -109,7 +109,7 @@ impl Machine {
 impl Answer {
     fn of(error: Option<Error>) -> Self {
         let Some(error) = error else {
-            return Self::Other("granted, though there is no such device".to_owned());
+            return Self::Other("granted, although the device does not exist".to_owned());
         };
         match error.raw_os_error() {
             Some(libc::ENODEV) => Self::Allowed,
@@ -241,7 +241,7 @@ fn netkit(machine: &Machine) -> Option<Finding> {
         Some('y') => Finding::ok("CONFIG_NETKIT=y"),
         Some('m') => Finding::ok("CONFIG_NETKIT=m, loaded when it is needed"),
         Some(_) => Finding::fail("CONFIG_NETKIT is not set").remedy("boot a kernel with it"),
-        None if loaded => Finding::ok("the module is there"),
+        None if loaded => Finding::ok("the module is loaded"),
         None => Finding::warn("no configuration to read").remedy("modprobe netkit"),
     })
 }

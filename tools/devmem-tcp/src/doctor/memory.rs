@@ -26,7 +26,7 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
     Check {
         id: "udmabuf.limit",
         areas: &[Area::Rx, Area::Tx],
-        what: "one buffer may be as large as is asked for",
+        what: "one buffer may be as large as requested",
         run: limit,
     },
     Check {
@@ -102,7 +102,7 @@ fn limit(machine: &Machine) -> Option<Finding> {
     }
     let limit_mb = number(SIZE_LIMIT_MB)?;
     let size = Size(machine.wanted.size);
-    let found = format!("{limit_mb} MiB, {size} asked for");
+    let found = format!("{limit_mb} MiB, {size} requested");
     Some(if machine.wanted.size <= limit_mb.saturating_mul(1 << 20) {
         Finding::ok(found)
     } else {
@@ -135,7 +135,7 @@ fn free(machine: &Machine) -> Option<Finding> {
         return None;
     }
     let available = Available::to_process()?;
-    let found = format!("{available}, {} asked for", mib(machine.wanted.size));
+    let found = format!("{available}, {} requested", mib(machine.wanted.size));
     let Wanted {
         memory,
         size,
@@ -162,23 +162,23 @@ fn hugepages(machine: &Machine) -> Option<Finding> {
         number(&format!("{HUGEPAGES}/free_hugepages")),
         number(&format!("{HUGEPAGES}/nr_hugepages")),
     ) else {
-        let none = "the kernel has none of 2 MiB";
+        let none = "the kernel has no hugepages of 2 MiB";
         return Some(match machine.wanted.is_huge() {
-            true => Finding::fail(none).remedy("take others: leave --pages away"),
-            false => Finding::ok(none.to_owned() + "; they are not asked for"),
+            true => Finding::fail(none).remedy("take other pages: leave out --pages"),
+            false => Finding::ok(none.to_owned() + "; they are not requested"),
         });
     };
     if machine.wanted.is_huge() && machine.wanted.size % size != 0 {
-        let found = format!("{} are no whole pages of 2 MiB", mib(machine.wanted.size));
+        let found = format!("{} is not a multiple of 2 MiB", mib(machine.wanted.size));
         let whole = Size(machine.wanted.size.div_ceil(size).saturating_mul(size));
-        let remedy = format!("take whole ones: --size {}", whole.flag());
+        let remedy = format!("take a multiple: --size {}", whole.flag());
         return Some(Finding::fail(found).remedy(remedy));
     }
     let want = machine.wanted.size.div_ceil(size);
     let found = format!("{free} of {reserved} are free");
     Some(match (machine.wanted.is_huge(), free >= want) {
         (_, true) => Finding::ok(found),
-        (false, false) => Finding::ok(found + "; they are not asked for"),
+        (false, false) => Finding::ok(found + "; they are not requested"),
         (true, false) => Finding::fail(format!("{found}, {want} are needed")).remedy(format!(
             "sysctl -w vm.nr_hugepages={}",
             reserved + want - free

@@ -231,7 +231,7 @@ fn kind(netkit: &Netkit) -> Option<Finding> {
     let link = &netkit.link;
     Some(match (&link.netkit, is_lessee(link)) {
         (Some(_), true) => Finding::ok("a netkit that can lease"),
-        (Some(_), false) => Finding::fail("the primary end of a pair: it leases nothing").remedy(
+        (Some(_), false) => Finding::fail("the primary end of a pair, which cannot lease").remedy(
             match &netkit.other {
                 Some((namespace, other)) => {
                     let mut words = vec!["doctor", &other.name];
@@ -257,7 +257,7 @@ fn leased(netkit: &Netkit) -> Option<Finding> {
         return None;
     }
     let finding = match netkit.queues[..] {
-        [] => Finding::fail("none"),
+        [] => Finding::fail("no queue is leased"),
         _ => {
             let names: Vec<String> = netkit.queues.iter().map(QueueId::to_string).collect();
             return Some(Finding::ok(format!("rx {}", names.join(", "))));
@@ -281,10 +281,10 @@ fn nic(netkit: &Netkit) -> Option<Finding> {
     let hidden = "it is in a namespace that cannot be seen from here";
     Some(match netkit.trial.as_ref()? {
         QueueApi::There | QueueApi::Likely(_) => {
-            Finding::ok(format!("{hidden}; nothing speaks against it"))
+            Finding::ok(format!("{hidden}; no reason against it is known"))
         }
         QueueApi::Missing | QueueApi::NoDma | QueueApi::NoDevmem => {
-            Finding::fail(format!("{hidden}, and takes no binding"))
+            Finding::fail(format!("{hidden}, and it refuses a binding"))
         }
         QueueApi::Unknown(why) => Finding::warn(format!("not known: {why}")),
     })
@@ -299,7 +299,7 @@ fn up(netkit: &Netkit) -> Option<Finding> {
     );
     let mut down = ends.filter(|(_, link)| !link.up);
     Some(match down.next() {
-        None => Finding::ok("they are"),
+        None => Finding::ok("both ends are up"),
         Some((namespace, link)) => {
             let command = shell_command(["ip", "link", "set", "dev", &link.name, "up"]);
             Finding::fail(format!("{} is down", link.name)).remedy(namespace.command(&command))
@@ -341,7 +341,7 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
         (Some(false), _) => off("IPv4", &v4),
         (_, Some(false)) => off("IPv6", &v6),
         (None, None) => Finding::ok(format!("no route leads over {end}")),
-        _ => Finding::ok("they are"),
+        _ => Finding::ok("the NIC forwards"),
     })
 }
 
@@ -358,7 +358,7 @@ fn firewall(netkit: &Netkit) -> Option<Finding> {
         Err(error) => return Some(Finding::warn(format!("not known: {error}"))),
     };
     let Some(chain) = chains.iter().find(|chain| chain.drops) else {
-        return Some(Finding::ok("none does, unless by a rule"));
+        return Some(Finding::ok("no chain drops by its policy"));
     };
     let (family, table, name) = (chain.family.name(), &chain.table, &chain.name);
     let accept = |from: &str, to: &str| {

@@ -58,9 +58,9 @@ pub(super) fn queue_api(
         (Some(libc::EINVAL), false, _) if machine.has_netkit() => can_lease(namespace, link),
         // Making a netkit for the probe would load a module.
         (Some(libc::EINVAL), false, _) => {
-            QueueApi::Likely("it takes netkit to ask, which is not loaded".to_owned())
+            QueueApi::Likely("the probe needs netkit, which is not loaded".to_owned())
         }
-        (Some(libc::EPERM), ..) => QueueApi::Unknown("that takes CAP_NET_ADMIN".to_owned()),
+        (Some(libc::EPERM), ..) => QueueApi::Unknown("the probe needs CAP_NET_ADMIN".to_owned()),
         _ => QueueApi::Unknown(error.to_string()),
     }
 }
@@ -93,7 +93,7 @@ fn can_lease(namespace: &Namespace, link: &LinkInfo) -> QueueApi {
         Err(error) => return QueueApi::Unknown(std::io::Error::to_string(&error)),
     };
     match asked {
-        Ok(_) => QueueApi::Unknown("the kernel leased a queue that is not".to_owned()),
+        Ok(_) => QueueApi::Unknown("the kernel leased a queue that does not exist".to_owned()),
         Err(error) => match (error.raw_os_error(), error.message()) {
             (Some(libc::ERANGE), _) => QueueApi::There,
             (_, Some(text)) if text.contains("queue management") => QueueApi::Missing,
@@ -144,7 +144,7 @@ pub(super) fn splits(ethtool: &mut Ethtool, ifindex: Ifindex, rings: Option<&Rin
                 let words = error.message().map(str::to_owned);
                 Settable::No(words.unwrap_or_else(|| "the driver has no rings to set".to_owned()))
             }
-            Some(libc::EPERM) => Settable::Unknown("that takes CAP_NET_ADMIN".to_owned()),
+            Some(libc::EPERM) => Settable::Unknown("the probe needs CAP_NET_ADMIN".to_owned()),
             _ => Settable::Yes,
         },
     }

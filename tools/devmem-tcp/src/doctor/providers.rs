@@ -19,7 +19,7 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
     Check {
         id: "memory.chosen",
         areas: BOTH,
-        what: "the memory that --memory names can be had",
+        what: "the memory that --memory names is available",
         run: chosen,
     },
     Check {
@@ -56,7 +56,7 @@ fn chosen(machine: &Machine) -> Option<Finding> {
         Choice::Socket(socket) => {
             return Some(match passed::offered(socket) {
                 Ok(()) => Finding::ok(format!(
-                    "{choice}: it is there; not asked, as a helper would pass memory in vain"
+                    "{choice}: the socket exists; it was not connected to, because a helper would pass memory in vain"
                 )),
                 Err(error) => {
                     let remedy = error.remedy();
@@ -69,7 +69,9 @@ fn chosen(machine: &Machine) -> Option<Finding> {
     };
     Some(match AnyMemory::make(choice, len, machine.wanted.pages) {
         Ok(_) if choice.is_passed() => Finding::ok(format!("{choice}: a dmabuf, large enough")),
-        Ok(_) => Finding::ok(format!("{choice}: a page was made a dmabuf and dropped")),
+        Ok(_) => Finding::ok(format!(
+            "{choice}: a page was made into a dmabuf and dropped"
+        )),
         Err(error) => {
             let remedy = error.remedy();
             failed(Finding::fail(words(error)), remedy)
@@ -93,7 +95,7 @@ fn heaps(_: &Machine) -> Option<Finding> {
     let page = udmabuf::HugePage::None.bytes();
     let one = |name: heap::Name| match Heap::allocate(&name, page) {
         Ok(_) => name.to_string(),
-        Err(error) => format!("{name} gives nothing ({})", words(error)),
+        Err(error) => format!("{name} has no memory to give ({})", words(error)),
     };
     Some(list(heap::names().into_iter().map(one)))
 }

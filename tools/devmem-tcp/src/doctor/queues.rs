@@ -140,7 +140,7 @@ fn these(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
         }
         ([], "") => {
             let wanted = queue_list(&nic.wanted);
-            return Some(Finding::ok(format!("{wanted} can be had")));
+            return Some(Finding::ok(format!("{wanted} can be used")));
         }
         ([], held) => Finding::fail(held),
         (beyond, _) => {
@@ -169,7 +169,7 @@ fn table(nic: &Nic) -> Option<Finding> {
         Ok(Some(rss)) if !rss.table.is_empty() => {
             Finding::ok(format!("{} entries", rss.table.len()))
         }
-        Ok(_) => Finding::fail("the driver has none").remedy(without),
+        Ok(_) => Finding::fail("the driver has no RSS table").remedy(without),
         Err(error) => Finding::fail(error.to_string()).remedy(without),
     })
 }
@@ -209,7 +209,7 @@ fn contexts(nic: &Nic) -> Option<Finding> {
     // Not one of a running receiver.
     let is_held = |id: &RssContextId| nic.held.contexts.iter().any(|(held, _)| held == id);
     let list = with.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let found = format!("context {}: its flows would come, too", list.join(", "));
+    let found = format!("context {} uses the queue, too", list.join(", "));
     Some(match (with.iter().find(|id| !is_held(id)), with.first()) {
         (Some(context), _) => Finding::warn(found)
             .remedy(nic.ethtool("-X", &format!("context {context} delete"))),
@@ -248,7 +248,7 @@ fn left(nic: &Nic) -> Option<Finding> {
         Finding::ok("none")
     } else {
         Finding::warn(format!(
-            "page pool {}: a connection that is gone still holds its memory",
+            "page pool {}: a closed connection still holds its memory",
             ids.join(", ")
         ))
         .remedy(nic.namespace.command("ss -K state fin-wait-1"))

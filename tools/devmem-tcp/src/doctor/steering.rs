@@ -34,7 +34,7 @@ fn on(nic: &Nic) -> Option<Finding> {
     Some(match (nic.feature(NTUPLE), &nic.table) {
         // Some drivers accept rules even then (mlx5).
         ((false, true), _) => {
-            Finding::warn("off; `recv` switches it on by itself where the driver wants that")
+            Finding::warn("off; `recv` switches it on if the driver requires that")
                 .remedy(nic.ethtool("-K", "ntuple on"))
         }
         ((true, _), Ok(_)) => Finding::ok("on"),
@@ -48,7 +48,7 @@ fn room(nic: &Nic) -> Option<Finding> {
     let count = table.count;
     let Some(size) = table.size else {
         return Some(Finding::ok(format!(
-            "{count} rules; the driver does not say of how many"
+            "{count} rules; the driver does not report the size of the table"
         )));
     };
     let found = format!("{count} rules of {size}");
@@ -62,7 +62,7 @@ fn room(nic: &Nic) -> Option<Finding> {
         (Some(last), _) => {
             Finding::fail(found).remedy(nic.ethtool("-N", &format!("delete {last}")))
         }
-        (None, Some((_, Some(owner)))) => Finding::fail(format!("{found}, {owner} has some"))
+        (None, Some((_, Some(owner)))) => Finding::fail(format!("{found}, some of {owner}"))
             .remedy("end a receiver that has rules: `devmem-tcp show` lists the bindings"),
         (None, Some((_, None))) => {
             let restore = format!("restore {}", shell_word(nic.name()));
@@ -96,14 +96,14 @@ fn others(nic: &Nic) -> Option<Finding> {
     let locations: Vec<u32> = nic.rules.iter().filter(here).filter_map(location).collect();
     let somebodys = locations.iter().find(|location| !is_held(nic, **location));
     Some(match (somebodys, locations.first()) {
-        (Some(at), _) => Finding::warn(format!("rule {at} does"))
+        (Some(at), _) => Finding::warn(format!("rule {at} steers to the queue"))
             .remedy(nic.ethtool("-N", &format!("delete {at}"))),
         (None, Some(at)) => {
             let held = nic.held.rules.iter().find(|(location, _)| location == at);
             match held.and_then(|(_, owner)| owner.as_ref()) {
-                Some(owner) => Finding::warn(format!("rule {at} of {owner} does"))
+                Some(owner) => Finding::warn(format!("rule {at} of {owner} steers to the queue"))
                     .remedy("end that receiver, or take another queue"),
-                None => Finding::ok(format!("rule {at} does, of `devmem-tcp apply`")),
+                None => Finding::ok(format!("only rule {at} of `devmem-tcp apply`")),
             }
         }
         (None, None) => Finding::ok("none"),
