@@ -213,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_says_what_and_the_drivers_words() {
+    fn an_error_names_the_operation_and_has_the_drivers_words() {
         let words = |code| DriverError::new(code, "CUDA_ERROR_X".into(), "went wrong".into());
         assert_eq!(words(1).to_string(), "went wrong (CUDA_ERROR_X)");
         for lost in [214, 700, 716, 719, 999] {

@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_stays_as_it_is() {
+    fn short_pieces_are_not_divided() {
         let mut batch = Batch::with_capacity(3);
         for i in 0..3 {
             batch.push(i, 4096, 5000 * i);

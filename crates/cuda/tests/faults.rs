@@ -212,7 +212,7 @@ fn an_export_that_fails_for_no_known_reason_loses_no_gpu() {
 }
 
 #[test]
-fn virtual_memory_is_told_of_peers_where_it_can_be() {
+fn virtual_memory_is_reachable_for_peers_where_possible() {
     let fake = Fake::new();
     for able in [true, false] {
         fake.set("RDMA_VIRTUAL", if able { "1" } else { "0" });
@@ -258,7 +258,7 @@ fn writes_are_flushed_where_they_must_be() {
 }
 
 #[test]
-fn what_cannot_be_had_is_said() {
+fn unavailable_memory_is_an_error() {
     let fake = Fake::new();
     let driver = fake.driver().unwrap();
     assert_eq!(driver.version().unwrap().to_string(), "12.8");

@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_does_what_it_was_begun_for() {
+    fn an_access_keeps_to_its_direction() {
         let mapping = mapping(4096, Protection::Read);
         assert!(matches!(
             mapping.begin_access(Access::Write),

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said() {
+    fn wrong_choices_are_errors() {
         for text in ["", "heap", "UDMABUF", "udmabuf:", "fd", "gpu:0", " cuda"] {
             assert!(error(text).contains("is none of udmabuf, heap:NAME"));
         }
@@ -179,7 +179,7 @@ mod tests {
         }
 
         #[test]
-        fn what_is_read_is_written_and_read_again(
+        fn a_parsed_choice_round_trips(
             kind in prop::sample::select(vec!["heap:", "drm:/", "cuda:", "fd:", "socket:"]),
             rest in "[0-9]{1,5}(:pcie)?|[ -~]{0,20}|\\PC{0,12}",
         ) {

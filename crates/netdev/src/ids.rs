@@ -256,7 +256,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runs_of_queues_are_told_as_such() {
+    fn runs_of_queues_are_ranges() {
         let list = |ids: &[u32]| {
             let ids: Vec<QueueId> = ids.iter().copied().map(QueueId::new).collect();
             queue_list(&ids)

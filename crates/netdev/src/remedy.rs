@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_has_no_remedy() {
+    fn an_unknown_error_has_no_remedy() {
         assert_eq!(of_errno("queue-create", libc::ENOMEM), None);
         assert_eq!(of_errno("rss-get", libc::EOPNOTSUPP), None);
     }

@@ -179,7 +179,7 @@ mod tests {
 
     /// A file that replaced a namespace is neither waited for nor opened.
     #[test]
-    fn what_is_no_namespace_is_refused_at_once() {
+    fn a_file_that_is_not_a_namespace_is_refused_at_once() {
         let fifo = std::env::temp_dir().join(format!("netns-{}", std::process::id()));
         let made = Command::new("mkfifo").arg(&fifo).status().unwrap();
         assert!(made.success());

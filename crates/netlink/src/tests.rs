@@ -88,7 +88,7 @@ fn a_refusal_speaks_without_cap_ack() {
 }
 
 #[test]
-fn a_refusal_without_words_says_what_its_number_means() {
+fn a_refusal_without_text_has_the_meaning_of_its_number() {
     let silent = |errno: i32| refusal(&ours(ERROR, CAPPED, &ack(-errno, &[], &Writer::new())));
     assert_eq!(
         silent(libc::EBUSY).to_string(),

@@ -352,7 +352,7 @@ mod tests {
         }
 
         #[test]
-        fn a_part_is_what_the_whole_has_there(offset in 0..100_000u64, len in 0..9000usize) {
+        fn a_part_equals_the_whole_at_its_offset(offset in 0..100_000u64, len in 0..9000usize) {
             let pattern = Pattern::default();
             let mut whole = vec![0; offset as usize + len];
             pattern.fill(0, &mut whole);

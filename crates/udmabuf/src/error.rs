@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lack_of_hugepages_is_told_from_a_lack_of_memory() {
+    fn a_lack_of_hugepages_differs_from_a_lack_of_memory() {
         let error = |hugepages| {
             Error::create(
                 1 << 30,

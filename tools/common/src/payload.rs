@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_not_block_is_waited_for() {
+    fn a_nonblocking_fd_is_waited_for() {
         let (reader, writer) = pipe().unwrap();
         for end in [reader.as_fd(), writer.as_fd()] {
             fcntl(end, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();

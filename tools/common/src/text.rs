@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn a_width_is_that_of_what_is_shown() {
+    fn a_width_is_that_of_the_shown_text() {
         for text in ["plain", "h\u{f6}her", "a\x1b[2Jb", "\t", "\x1b[", "\x1b[1"] {
             assert_eq!(width(text), shown(text).chars().count(), "{text:?}");
         }

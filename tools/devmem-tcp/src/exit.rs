@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn what_went_has_its_code_under_any_context() {
+    fn a_disappearance_has_its_code_under_any_context() {
         let same = |error: anyhow::Error, code: u8| {
             assert_eq!(
                 format!("{:?}", super::code(&error)),
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn all_failures_are_told_in_one_line() {
+    fn all_failures_are_in_one_line() {
         assert!(all([Ok(()), Ok(())]).is_ok());
         let one = all([Ok(()), Err(anyhow!("b").context("a"))]).unwrap_err();
         let two = all([Err(one), Ok(()), Err(anyhow!("c"))]).unwrap_err();

@@ -40,7 +40,7 @@ pub(crate) struct Args {
     /// The namespace of the netkit device: a name, a path, or pid:PID
     #[arg(long, value_name = "NETNS")]
     netns: Option<NetNsArg>,
-    /// What to make: a pair, whose other end stays here, or a single device
+    /// Kind of a new netkit: a pair, whose other end stays here, or a single device
     #[arg(long, value_enum, default_value_t = NetkitKind::Pair)]
     kind: NetkitKind,
     /// Name of the end of a pair that stays here [default: the netkit's name and an h]
@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// gets there. May be given again
     #[arg(long = "address", value_name = "ADDR[/LEN]")]
     addresses: Vec<Prefix>,
-    /// Where the guest's route through the netkit leads to; may be given again [default: anywhere]
+    /// Destination of the guest's route through the netkit; may be given again [default: anywhere]
     #[arg(long = "route", value_name = "NET/LEN", requires = "addresses")]
     routes: Vec<Prefix>,
     /// Say what would be done, and do nothing

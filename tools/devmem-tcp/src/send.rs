@@ -28,7 +28,7 @@ use crate::{report, room};
 /// Number of bytes in one write.
 const CHUNK: usize = 1 << 20;
 
-/// By how much the kernel's limit of silence exceeds `--idle-timeout`.
+/// Time by which the kernel's limit of silence exceeds `--idle-timeout`.
 const LATER: Duration = Duration::from_secs(10);
 
 /// Default size of a new dmabuf.
@@ -156,7 +156,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => None,
     };
     let socket = connect(args, &netns)?;
-    // Later than the waits here, whose errors say more: this one counts while the input has nothing.
+    // Later than the timeouts here, whose errors are more precise; in effect while the input has no
+    // data.
     let later = args.idle().map(|idle| idle.saturating_add(LATER));
     watch_peer(&socket, later).context("TCP keepalive")?;
     let start = Instant::now();

@@ -74,7 +74,7 @@ fn output_that_would_not_block_is_waited_for() {
 
 /// An error or a log line on a closed stream does not cause a panic.
 #[test]
-fn nobody_reads_stderr() {
+fn a_closed_stderr_is_no_panic() {
     let (reader, writer) = pipe().unwrap();
     drop(reader);
     let mut run = tool("-v recv -f nosuchdevice -l 127.0.0.1:1");

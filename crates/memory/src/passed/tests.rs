@@ -29,7 +29,7 @@ fn a_number_that_nothing_has_is_refused() {
 }
 
 #[test]
-fn what_is_no_dmabuf_is_named_and_left_open() {
+fn an_fd_that_is_not_a_dmabuf_is_named_and_left_open() {
     let null = null();
     let number = null.as_raw_fd().unsigned_abs();
     let error = inherited(number).unwrap_err();
@@ -39,7 +39,7 @@ fn what_is_no_dmabuf_is_named_and_left_open() {
 }
 
 #[test]
-fn nobody_listens() {
+fn a_socket_without_a_listener_is_an_error() {
     let socket = SocketName::new("/nowhere/at/all").unwrap();
     let error = received(&socket).unwrap_err();
     assert_eq!(error.to_string(), "connect to Unix socket /nowhere/at/all");

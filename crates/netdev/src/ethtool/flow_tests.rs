@@ -91,7 +91,7 @@ fn an_address_stands_for_all_that_its_socket_takes() {
 
 /// Otherwise both would be taken for rules of this project, and deleted.
 #[test]
-fn what_a_rule_says_beside_is_not_passed_over() {
+fn rules_with_unknown_parts_are_refused() {
     let to: SocketAddr = "1.2.3.4:5000".parse().unwrap();
     let rule = FlowRule::tcp_to(to, Action::Context(RssContextId::new(1)));
     let mut nfc = rule.encode(sys::cmd::SRXCLSRLINS).unwrap();

@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_is_smaller_than_told_is_found_out() {
+    fn a_table_smaller_than_reported_is_detected() {
         let locations = of(&[0, 2], 1024);
         let mut location = locations.first();
         let mut tries = 0;

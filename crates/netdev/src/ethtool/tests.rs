@@ -82,7 +82,7 @@ fn rings_are_read_and_changed_as_specified() {
 }
 
 #[test]
-fn what_is_not_to_change_is_not_sent() {
+fn unchanged_settings_are_not_sent() {
     let mut ours = to(cmd::RINGS_SET);
     RingsChange::default().write(&mut ours);
     ChannelsChange::default().write(&mut ours);

@@ -39,7 +39,7 @@ fn of<'a>(source: &'a [u8], piece: &Descriptor) -> &'a [u8] {
 
 /// A malformed batch changes nothing.
 #[test]
-fn what_makes_no_sense_is_refused_whole() {
+fn a_malformed_batch_changes_nothing() {
     let mut host = Host::of_bytes(vec![7; 16], 16).unwrap();
     let wrong: [&[(u64, u32, u64)]; 4] = [
         &[(0, 4, 0), (0, 0, 4)],
@@ -93,7 +93,7 @@ fn nothing_outside_the_destination_is_read_or_written() {
 }
 
 #[test]
-fn of_two_pieces_at_one_place_the_first_ones_byte_is_told() {
+fn of_two_pieces_at_one_position_the_first_is_reported() {
     let pattern = Pattern::new(7).unwrap();
     let mut host = Host::of_bytes(vec![0x11, 0x22], 0).unwrap();
     let mut batch = Batch::default();

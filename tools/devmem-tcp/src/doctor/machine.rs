@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_says_to_nobodys_device() {
+    fn answers_to_a_device_that_does_not_exist() {
         let of = |errno| Answer::of(Some(Error::from_errno("bind-rx", "", errno)));
         assert_eq!(of(libc::ENODEV), Answer::Allowed);
         assert_eq!(of(libc::EPERM), Answer::Forbidden);

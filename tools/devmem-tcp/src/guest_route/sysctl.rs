@@ -196,7 +196,7 @@ mod tests {
 
     /// Reads sysctls of the loopback device, which does not forward by default, and writes nothing.
     #[test]
-    fn what_is_off_is_noted_and_what_is_missing_is_an_error() {
+    fn a_sysctl_that_is_off_is_recorded_and_a_missing_one_is_an_error() {
         let change = SysctlChange::needed("lo", Some(Ifindex::new(1)), Sysctl::ProxyNdp, None);
         if let Ok(Some(change)) = change {
             assert_eq!(change.before, "0");

@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_out_of_sight_is_what_it_was() {
+    fn an_end_out_of_sight_keeps_its_former_value() {
         let here = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
         let mut unseen = here.clone();
         unseen.leases[0].virt = LeaseEnd {

@@ -102,7 +102,7 @@ impl LeaseJournal {
             }
         }
         // After the sysctls: until then the rules keep others' packets out.
-        for rule in self.rules_of_nobody(record)? {
+        for rule in self.rules_of_no_other_lease(record)? {
             match self.drop_rule(&rule, dry_run) {
                 Ok(true) => cleared.rules.push(rule.to_string()),
                 Ok(false) => {}
@@ -157,7 +157,7 @@ impl LeaseJournal {
     }
 
     /// Rules that no other lease needs.
-    fn rules_of_nobody(&mut self, record: &LeaseRecord) -> Result<Vec<Rule>> {
+    fn rules_of_no_other_lease(&mut self, record: &LeaseRecord) -> Result<Vec<Rule>> {
         let mut rules = record.rules.clone();
         let others = self.all.iter().filter(|other| {
             other.file() != record.file() && other.owner_netns == record.owner_netns
