@@ -137,16 +137,16 @@ impl fmt::Display for Address {
 
 /// Destination of the packets that a rule matches: `ADDR:PORT`, or `ADDR:any` for all ports.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Target(Address);
+pub(crate) struct FlowDestination(Address);
 
-impl Target {
+impl FlowDestination {
     /// Address for a flow rule: port 0 matches any.
     pub(crate) fn on_the_wire(&self) -> SocketAddr {
         self.0.on_the_wire()
     }
 }
 
-impl FromStr for Target {
+impl FromStr for FlowDestination {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -211,9 +211,9 @@ mod tests {
                 .contains("ssh")
         );
         assert!("[::]:00".parse::<Address>().is_err());
-        let refused = "[::]:0".parse::<Target>().unwrap_err();
+        let refused = "[::]:0".parse::<FlowDestination>().unwrap_err();
         assert!(refused.contains("[::]:any"), "{refused}");
-        let all: Target = "192.0.2.1:any".parse().unwrap();
+        let all: FlowDestination = "192.0.2.1:any".parse().unwrap();
         assert_eq!(all.on_the_wire().port(), 0);
         assert!("192.0.2.1:any".parse::<Address>().is_err());
     }

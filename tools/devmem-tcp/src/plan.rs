@@ -8,7 +8,7 @@ use netdev::{Action, FlowRule, Link, QueueId};
 use nic::{Change, Plan};
 use serde::Serialize;
 
-use crate::address::Target;
+use crate::address::FlowDestination;
 use crate::args::{NetNsArg, netns};
 use crate::remedy::Hint;
 use crate::report;
@@ -31,7 +31,7 @@ pub(crate) struct Args {
     /// Steer TCP to this address to the queues, as a socket that listens there takes it; ADDR:any takes
     /// all ports, ssh included; may be given again
     #[arg(long = "flow", value_name = "ADDR:PORT", requires = "queues")]
-    flows: Vec<Target>,
+    flows: Vec<FlowDestination>,
     /// Only flows from this address
     #[arg(long, value_name = "ADDR", requires = "flows")]
     from: Option<IpAddr>,

@@ -25,8 +25,8 @@ pub(super) struct Machine {
     release: String,
     /// Configuration of the kernel, where it can be read.
     config: Option<String>,
-    bind: Answer,
-    lease: Answer,
+    bind: Permission,
+    lease: Permission,
 }
 
 /// Memory and addresses that `recv` is to use.
@@ -59,7 +59,7 @@ impl Wanted {
 
 /// Answer of the kernel to a request for a device that does not exist.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum Permission {
     /// The kernel looked for the device.
     Allowed,
     /// Privilege is missing (`EPERM`).
@@ -74,8 +74,8 @@ impl Machine {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let release = release.trim().to_owned();
         Self {
-            bind: Answer::of(bind(&namespace)),
-            lease: Answer::of(lease(&namespace)),
+            bind: Permission::of(bind(&namespace)),
+            lease: Permission::of(lease(&namespace)),
             config: config(&release),
             namespace,
             wanted,
@@ -106,7 +106,7 @@ impl Machine {
     }
 }
 
-impl Answer {
+impl Permission {
     fn of(error: Option<Error>) -> Self {
         let Some(error) = error else {
             return Self::Other("granted, although the device does not exist".to_owned());
@@ -217,7 +217,9 @@ fn version(machine: &Machine) -> Option<Finding> {
 fn devmem(machine: &Machine) -> Option<Finding> {
     let rebuild = "boot a kernel with CONFIG_NET_DEVMEM=y";
     Some(match (machine.option("CONFIG_NET_DEVMEM"), &machine.bind) {
-        (_, Answer::Unknown) => Finding::fail("the kernel does not know bind-rx").remedy(rebuild),
+        (_, Permission::Unknown) => {
+            Finding::fail("the kernel does not know bind-rx").remedy(rebuild)
+        }
         (Some('y'), _) => Finding::ok("CONFIG_NET_DEVMEM=y"),
         (Some(_), _) => Finding::fail("CONFIG_NET_DEVMEM is not set").remedy(rebuild),
         (None, _) => Finding::ok("no configuration to read; the kernel knows bind-rx"),
@@ -226,7 +228,7 @@ fn devmem(machine: &Machine) -> Option<Finding> {
 
 fn leases(machine: &Machine) -> Option<Finding> {
     Some(match &machine.lease {
-        Answer::Unknown => Finding::fail(format!(
+        Permission::Unknown => Finding::fail(format!(
             "the kernel does not know queue-create: Linux {}",
             machine.release
         ))
@@ -248,24 +250,24 @@ fn netkit(machine: &Machine) -> Option<Finding> {
 
 fn may_bind(machine: &Machine) -> Option<Finding> {
     Some(match &machine.bind {
-        Answer::Forbidden => {
+        Permission::Forbidden => {
             Finding::fail(format!("not granted, {}", who())).remedy(become_root(machine))
         }
-        Answer::Other(error) => Finding::warn(error.clone()),
-        Answer::Allowed | Answer::Unknown => Finding::ok(format!("granted, {}", who())),
+        Permission::Other(error) => Finding::warn(error.clone()),
+        Permission::Allowed | Permission::Unknown => Finding::ok(format!("granted, {}", who())),
     })
 }
 
 fn may_lease(machine: &Machine) -> Option<Finding> {
     Some(match &machine.lease {
-        Answer::Forbidden if !initial_user_namespace() => {
+        Permission::Forbidden if !initial_user_namespace() => {
             Finding::fail(format!("not granted, {}", who()))
                 .remedy("leases are made from the initial user namespace: run `devmem-tcp lease` on the host, not in here")
         }
-        Answer::Forbidden => Finding::fail(format!("not granted, {}", who())).remedy(become_root(machine)),
-        Answer::Other(error) => Finding::warn(error.clone()),
-        Answer::Allowed => Finding::ok(format!("granted, {}", who())),
-        Answer::Unknown => return None,
+        Permission::Forbidden => Finding::fail(format!("not granted, {}", who())).remedy(become_root(machine)),
+        Permission::Other(error) => Finding::warn(error.clone()),
+        Permission::Allowed => Finding::ok(format!("granted, {}", who())),
+        Permission::Unknown => return None,
     })
 }
 
@@ -305,8 +307,8 @@ mod tests {
             arguments: String::new(),
             release: release.to_owned(),
             config: config.map(str::to_owned),
-            bind: Answer::Allowed,
-            lease: Answer::Allowed,
+            bind: Permission::Allowed,
+            lease: Permission::Allowed,
         }
     }
 
@@ -328,10 +330,10 @@ mod tests {
 
     #[test]
     fn answers_to_a_device_that_does_not_exist() {
-        let of = |errno| Answer::of(Some(Error::from_errno("bind-rx", "", errno)));
-        assert_eq!(of(libc::ENODEV), Answer::Allowed);
-        assert_eq!(of(libc::EPERM), Answer::Forbidden);
-        assert_eq!(of(libc::EOPNOTSUPP), Answer::Unknown);
-        assert!(matches!(Answer::of(None), Answer::Other(_)));
+        let of = |errno| Permission::of(Some(Error::from_errno("bind-rx", "", errno)));
+        assert_eq!(of(libc::ENODEV), Permission::Allowed);
+        assert_eq!(of(libc::EPERM), Permission::Forbidden);
+        assert_eq!(of(libc::EOPNOTSUPP), Permission::Unknown);
+        assert!(matches!(Permission::of(None), Permission::Other(_)));
     }
 }

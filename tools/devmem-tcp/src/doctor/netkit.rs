@@ -12,7 +12,7 @@ use receiver::{NicBehind, nic_behind};
 use super::check::{Area, Check, Finding};
 use super::machine::Machine;
 use super::namespace::{Namespace, program};
-use super::nic::{Nic, Through, is_free};
+use super::nic::{LeasedThrough, Nic, is_free};
 use super::probe::{self, QueueApi};
 use crate::below;
 
@@ -78,7 +78,7 @@ impl Netkit {
     /// Reads the state of the NIC behind the netkit.
     pub(super) fn nic(&self, machine: &Machine) -> Option<netdev::Result<Nic>> {
         let (namespace, link, queues) = self.behind.clone()?;
-        let through = Through {
+        let through = LeasedThrough {
             namespace: self.namespace.clone(),
             link: self.link.clone(),
             queue: *self.queues.first()?,

@@ -50,7 +50,7 @@ pub(super) struct Nic {
 
 /// Netkit queue that a NIC's queue is leased to, and that is bound.
 #[derive(Debug, Clone)]
-pub(super) struct Through {
+pub(super) struct LeasedThrough {
     pub(super) namespace: Namespace,
     pub(super) link: LinkInfo,
     pub(super) queue: QueueId,
@@ -64,7 +64,7 @@ impl Nic {
         namespace: Namespace,
         link: LinkInfo,
         asked: &[QueueId],
-        through: Option<&Through>,
+        through: Option<&LeasedThrough>,
     ) -> Result<Self> {
         let link = settled(&namespace, link)?;
         let mut netdev = Netdev::open_in(&namespace.netns)?;
@@ -79,7 +79,7 @@ impl Nic {
         };
         let rings = ethtool.rings(at);
         let queue_api = match through {
-            Some(Through {
+            Some(LeasedThrough {
                 namespace,
                 link,
                 queue,
