@@ -52,7 +52,7 @@ pub enum Error {
     #[error(transparent)]
     Passed(#[from] passed::Error),
     /// A kind of pages was requested of memory that has its own.
-    #[error("{choice}: only a udmabuf has a choice of pages")]
+    #[error("{choice}: pages can be chosen for udmabuf only")]
     Pages {
         /// Requested memory.
         choice: Choice,
@@ -205,7 +205,7 @@ mod tests {
         let error = AnyMemory::make(&choice, None, Some(HugePage::None)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "heap:system: only a udmabuf has a choice of pages"
+            "heap:system: pages can be chosen for udmabuf only"
         );
     }
 }

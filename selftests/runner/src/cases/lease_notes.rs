@@ -278,7 +278,7 @@ pub(super) fn ended_from_elsewhere() -> Result<()> {
     lease()?;
     rail.run(|| delete(HOST))??;
     let gone = unlease(GUEST)?.good("unlease")?;
-    says(&gone, "had gone by itself")?;
+    says(&gone, "was already gone")?;
     as_before("a netkit that had gone")?;
     // With its namespace goes all but the note.
     lease()?;

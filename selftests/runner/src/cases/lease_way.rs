@@ -124,7 +124,7 @@ pub(super) fn what_others_set_stays() -> Result<()> {
     fs::write("/proc/sys/net/ipv6/conf/eth1/proxy_ndp", "0")?;
     let done = unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?;
     println_line(&done);
-    says(&done, "left net.ipv4.conf.eth1.forwarding: somebody else")?;
+    says(&done, "left net.ipv4.conf.eth1.forwarding: another program")?;
     ensure!(forwarding()? == "1", "the host's routing is cut");
     fs::write(ALL_FORWARDING, "0")?;
     before.same()
@@ -273,7 +273,7 @@ pub(super) fn large_receive_offload() -> Result<()> {
     let mut active = || -> Result<bool> { Ok(ethtool.features(nic)?.active.contains("rx-lro")) };
     let line = boxed(&format!("--queue {LAST} --address {ROUTED}"));
     let would = lease(&format!("{line} --dry-run"))?.good("lease")?;
-    says(&would, "would let eth1 lose rx-lro")?;
+    says(&would, "would let the kernel switch rx-lro of eth1 off")?;
     ensure!(active()?, "a dry run took it");
     leased(&line)?;
     ensure!(!active()?, "a router with large receive offload");

@@ -373,7 +373,7 @@ pub(super) fn doctor_asks_for_it() -> Result<()> {
     bed::wire()?;
     let report = Report::of(&format!("{NIC} --memory heap:system"))?;
     ensure!(report.failed().is_empty(), "{}", report.complaints());
-    ensure!(report.status("memory.chosen") == "ok", "not asked");
+    ensure!(report.status("memory.chosen") == "ok", "not connected to");
     let heaps = report.check("memory.heaps").context("no memory.heaps")?;
     ensure!(heaps["found"] == "system", "{heaps}");
     ensure!(
@@ -389,7 +389,7 @@ pub(super) fn doctor_asks_for_it() -> Result<()> {
         (
             "heap:system --pages 2M".to_owned(),
             "fail",
-            "of udmabuf only",
+            "for udmabuf only",
         ),
         (
             "heap:system --size 5000".to_owned(),
@@ -404,7 +404,7 @@ pub(super) fn doctor_asks_for_it() -> Result<()> {
             "fail",
             "connect to Unix socket",
         ),
-        (format!("socket:{helper}"), "ok", "not asked"),
+        (format!("socket:{helper}"), "ok", "not connected to"),
         (
             "drm:/dev/null".to_owned(),
             "fail",
