@@ -103,7 +103,7 @@ pub(crate) struct Recycler {
     ranges: Vec<TokenRange>,
     frags: u32,
     bytes: u64,
-    /// Bytes in frags issued and not given back to us: those that somebody keeps.
+    /// Bytes in frags issued and not given back to us: those that a sink keeps.
     kept_bytes: u64,
     thresholds: Thresholds,
     stats: TokenStats,

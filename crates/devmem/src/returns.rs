@@ -99,7 +99,7 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// The stream's side of its inbox, which is made when somebody first asks for a handle.
+/// The stream's side of its inbox, which is made when a handle is first asked for.
 #[derive(Default)]
 pub(crate) struct Returns {
     inbox: Option<Arc<Inbox>>,

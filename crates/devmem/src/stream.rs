@@ -290,7 +290,7 @@ impl<S: AsFd> DevmemStream<S> {
         self.recycler.collect();
     }
 
-    /// Frags that were received and not given back: kept by somebody.
+    /// Frags that were received and not given back: those that a sink keeps.
     pub fn kept(&self) -> Kept {
         self.recycler.kept()
     }

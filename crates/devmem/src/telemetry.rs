@@ -194,7 +194,7 @@ impl Telemetry {
     }
 }
 
-/// The clock of a stream: readings that somebody else took.
+/// Clock of a stream: times that its engine has read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Clock {
     now: Option<Instant>,

@@ -199,7 +199,7 @@ struct Present {
     pid: Option<i32>,
 }
 
-/// The process that has the socket, if that is of somebody who may change a NIC for us: else any user could keep
+/// The process that has the socket, if its user may change a NIC for us: otherwise any user could keep
 /// others from it. The kernel tells the user of a socket that can't be asked: one that is full, whose process is
 /// stopped.
 fn trusted(socket: &Socket<'_>) -> Option<Present> {

@@ -109,7 +109,7 @@ impl<M> Builder<M> {
         self
     }
 
-    /// Leaves the NIC as it is: somebody else has set it up. Nor need it be visible.
+    /// Leaves the NIC as it is: another program has set it up. The NIC need not be visible.
     pub fn leave_nic(mut self) -> Self {
         self.leave_nic = true;
         self

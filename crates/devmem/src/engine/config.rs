@@ -14,7 +14,7 @@ use crate::recycler::Thresholds;
 pub enum Until {
     /// When so many connections have been accepted and have ended. No more are accepted.
     Peers(u32),
-    /// When somebody calls [`StopHandle::stop`](super::StopHandle::stop).
+    /// When a program calls [`StopHandle::stop`](super::StopHandle::stop).
     Stopped,
 }
 

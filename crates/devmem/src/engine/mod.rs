@@ -282,7 +282,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             .unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
     }
 
-    /// Receives until [`Config::until`] is reached or somebody stops it.
+    /// Receives until [`Config::until`] is reached or a stop handle is used.
     ///
     /// # Errors
     /// [`EngineError`]; the connections at work are closed and their tokens given back. What

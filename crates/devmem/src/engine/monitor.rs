@@ -1,5 +1,5 @@
 //! A look at a running engine, from another thread: taken by the engine itself between two turns of
-//! its loop, when somebody asks. While nobody does, it costs one relaxed load a turn.
+//! its loop, when a monitor asks. While none does, it costs one relaxed load a turn.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -270,7 +270,7 @@ impl Shared {
 pub(super) struct Seen(Arc<Shared>);
 
 impl Seen {
-    /// Does somebody want a look?
+    /// Whether a monitor waits for a snapshot.
     #[inline]
     pub(super) fn is_wanted(&self) -> bool {
         self.0.wanted.load(Ordering::Relaxed)

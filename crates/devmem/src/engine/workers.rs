@@ -120,7 +120,7 @@ impl<F> Workers<F> {
         self.address
     }
 
-    /// Receives until [`Config::until`] is reached or somebody stops it, and accepts on the calling
+    /// Receives until [`Config::until`] is reached or a stop handle is used, and accepts on the calling
     /// thread meanwhile.
     ///
     /// # Errors
@@ -278,7 +278,7 @@ fn run_one<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
     Ok(report)
 }
 
-/// Accepts and hands over, until there are enough or somebody stops it.
+/// Accepts and hands over, until there are enough connections or a stop handle is used.
 fn accept_all(
     poll: &mut Poll,
     listeners: &mut Listeners,
@@ -320,7 +320,7 @@ fn accept_all(
     Ok(())
 }
 
-/// Waits until all workers are over, or somebody stops them.
+/// Waits until all workers have ended, or a stop handle is used.
 fn attend(poll: &mut Poll, running: &AtomicUsize, stopped: &AtomicBool) -> Result<(), EngineError> {
     let mut events = Events::with_capacity(16);
     while running.load(Ordering::SeqCst) > 0 && !stopped.load(Ordering::SeqCst) {

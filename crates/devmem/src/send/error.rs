@@ -112,7 +112,7 @@ pub enum CompletionError {
         /// `ee_errno`.
         errno: u32,
     },
-    /// Sends that this sender never made: somebody else sends on the socket, too.
+    /// Sends that this sender never made: another program sends on the socket, too.
     #[error(transparent)]
     Unknown(#[from] UnknownCompletion),
 }
