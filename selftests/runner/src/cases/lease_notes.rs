@@ -290,7 +290,7 @@ pub(super) fn ended_from_elsewhere() -> Result<()> {
         Ok(ifindex(NIC).is_ok())
     })?;
     let stale = unlease("--all-stale")?.good("unlease")?;
-    says(&stale, "netkit nk0 (namespace box) had gone by itself")?;
+    says(&stale, "netkit nk0 (namespace box) was already gone")?;
     ensure!(notes()?.is_empty(), "the note of a namespace that is gone");
     delete("nkz")
 }

@@ -363,7 +363,7 @@ pub(super) fn sent_from_each_kind() -> Result<()> {
         receiver.end_within(SOON)?.good("recv")?;
     }
     let line = format!("send {NIC_ADDRESS}:5000 --dev {NIC} --dmabuf --memory cuda");
-    complains(tool(&line), &["cuda:0", "the processor"])?;
+    complains(tool(&line), &["cuda:0", "the CPU"])?;
     let line = format!("send {NIC_ADDRESS}:5000 --dev {NIC} --dmabuf --memory heap:nowhere");
     complains(tool(&line), &["/dev/dma_heap/nowhere", "heap:system"])
 }
