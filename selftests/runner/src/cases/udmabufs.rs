@@ -39,7 +39,10 @@ pub(super) fn over_the_limit() -> Result<()> {
         other => bail!("{other:?}"),
     };
     println_line(&remedy);
-    ensure!(remedy.ends_with("echo 9 > /sys/module/udmabuf/parameters/size_limit_mb"), "{remedy}");
+    ensure!(
+        remedy.ends_with("echo 9 > /sys/module/udmabuf/parameters/size_limit_mb"),
+        "{remedy}"
+    );
     drop(limited);
     let _raised = sysctl::set_parameter("udmabuf", "size_limit_mb", "9")?;
     Udmabuf::builder(8 * MIB + 4096).build()?;
