@@ -210,7 +210,7 @@ fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Err
     if file.journal.ntuple.is_some() && !needed && nic.feature(nic::NTUPLE)? {
         if let Some(place) = foreign_rule(nic, &file.journal)? {
             let device = &nic.identity.name;
-            tracing::warn!("{device}: ntuple stays on: somebody has added rule {place} meanwhile");
+            tracing::warn!("{device}: ntuple stays on: another program has added rule {place}");
             file.journal.ntuple = None;
             return Ok(None);
         }

@@ -110,7 +110,7 @@ pub(crate) trait SharedSetting {
         };
         if let Some(change) = Self::adopt_external_change(setting, &now) {
             let device = &nic.identity.name;
-            tracing::warn!("{device}: somebody else has changed it: {change}, which stays");
+            tracing::warn!("{device}: another program has changed it: {change}, which stays");
         }
         let goal = Self::goal(nic, &setting.before, &claims)?;
         if setting.is_made(&goal, &now) {

@@ -33,7 +33,7 @@ enum Part {
 type Batch = (Vec<Part>, ReturnHandle);
 
 /// Hands everything over. The engine stops reading a connection whose sink keeps too much
-/// ([`Config::keep`](devmem::engine::Config::keep)), so that a slow thread slows its own peer down and nobody else's.
+/// ([`Config::keep`](devmem::engine::Config::keep)), so that a slow thread slows its own peer down, and no other.
 struct HandOver(Sender<Batch>);
 
 impl Sink for HandOver {

@@ -21,7 +21,7 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// Killed when the channels have changed, and the table with them, and nobody has noted that table: it is not
+/// Killed when the channels have changed, and the table with them, before that table is noted: it is not
 /// taken for another program's.
 pub(super) fn killed_while_they_change() -> Result<()> {
     const MANY: u32 = 70;
@@ -45,7 +45,7 @@ pub(super) fn killed_while_they_change() -> Result<()> {
         let said = restore()?;
         println_line(said.stderr.trim_end());
         ensure!(
-            !said.stderr.contains("somebody else"),
+            !said.stderr.contains("another program"),
             "{driver:?}: {}",
             said.stderr
         );

@@ -1,4 +1,4 @@
-//! Claims of several owners: none ends with another's, and what a dead one left is in nobody's way.
+//! Claims of several owners: none ends with another's, and what a dead one left is in no other's way.
 
 use std::net::SocketAddr;
 

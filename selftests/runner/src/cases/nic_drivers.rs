@@ -238,7 +238,7 @@ pub(super) fn table_that_follows_the_channels() -> Result<()> {
     Ok(())
 }
 
-/// Before 7.3 the driver changes no channels while somebody's table is set: that is said, and what to do.
+/// Before 7.3 the driver changes no channels while another program's table is set: that is said, and what to do.
 fn table_that_keeps_the_channels(many: u32) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;

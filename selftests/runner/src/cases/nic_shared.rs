@@ -223,7 +223,7 @@ pub(super) fn changes_of_others_stay() -> Result<()> {
     let said = receiver.receiver.end()?.refused(1)?;
     println_line(said.trim_end());
     ensure!(
-        said.contains("somebody else"),
+        said.contains("another program"),
         "it says nothing of it: {said}"
     );
     let rings = ethtool.rings(nic)?;
