@@ -68,10 +68,14 @@ fn late(count: u16, packets: Packets) -> Result<()> {
 }
 
 /// A third stays off a connection's window when much follows small messages: segments longer than all
-/// before have the kernel compute it again (`tcp_measure_rcv_mss`). What the peer is offered says so.
+/// before have the kernel compute it again (`tcp_measure_rcv_mss`). What the peer is offered says so, once
+/// the first window of the bulk is used up: what was offered before the receiver first looked stands
+/// (`tcp_select_window` never takes a window back).
 pub(super) fn window_of_bulk_after_small_messages() -> Result<()> {
     const SMALL: usize = 100;
     const BULK: usize = 32 * MIB;
+    /// Parts of the bulk (16 MiB) that are more than the send buffer and the first window hold together.
+    const FIRST_WINDOW: usize = 8;
     wire_that_keeps_all()?;
     let receiver = recv_here(1, "--size 16M")?;
     let mut stream = peer(0)?;
@@ -87,7 +91,7 @@ pub(super) fn window_of_bulk_after_small_messages() -> Result<()> {
     let mut buffer = 0;
     for (number, part) in bulk.chunks(2 * MIB).enumerate() {
         stream.write_all(part)?;
-        if number >= 2 {
+        if number >= FIRST_WINDOW {
             let sender = sh(&format!("ip netns exec {PEER} ss -Htni dport = :5000"))?;
             offered.push(word_after(&sender, "snd_wnd:")?);
             buffer = word_after(&sh("ss -Htnmi sport = :5000")?, ",rb")?;
