@@ -10,11 +10,11 @@ use crate::identity::Identity;
 use crate::journal::{Journal, JournalFile};
 use crate::leaving::Leaving;
 use crate::nic::Nic;
-use crate::owner::Life;
 use crate::plan::{Change, Plan};
 use crate::presence::{Kind, Presence};
 use crate::values::rule_text;
 use crate::{Error, Owner, RunDir, settle};
+use undo::Life;
 
 /// An applied plan. Restoring or dropping it undoes its changes to the NIC.
 #[derive(Debug)]

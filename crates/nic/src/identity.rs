@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use netdev::{Ifindex, Link, LinkInfo, NetNs, SeenNetNs};
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, boot_id, rundir};
+use undo::{boot_id, is_boot_id_masked};
+
+use crate::Error;
 
 /// What precedes the id of the boot where it is a container's own.
 const MASKED: &str = "masked-";
@@ -27,7 +29,7 @@ pub(crate) enum Boot {
 /// The id of this boot, marked where it is a container's own.
 fn boot() -> Result<String, Error> {
     let id = boot_id()?;
-    Ok(match rundir::is_boot_id_masked()? {
+    Ok(match is_boot_id_masked()? {
         false => id,
         true => format!("{MASKED}{id}"),
     })

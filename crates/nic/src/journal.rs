@@ -1,6 +1,6 @@
 //! The journal of a NIC: its original settings, the changes, and the claims that need them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use netdev::QueueId;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::claim::Claim;
 use crate::identity::{Boot, Identity};
 use crate::values::{ChannelCounts, RingValues};
-use crate::{Error, Locked, Owner, RunDir, RunDirError, rundir};
+use crate::{Error, Locked, Owner, RunDir, RunDirError};
 
 /// Prefix of the journals' file names.
 pub(crate) const PREFIX: &str = "nic-";
@@ -187,7 +187,7 @@ pub(crate) struct JournalFile<'a> {
 impl<'a> JournalFile<'a> {
     /// Opens the journal in this file; `None` if the file is gone.
     pub(crate) fn named(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
-        Ok(read(dir.path(), file)?.map(|journal| Self {
+        Ok(read(dir, file)?.map(|journal| Self {
             dir,
             file: file.to_owned(),
             journal,
@@ -217,7 +217,7 @@ impl<'a> JournalFile<'a> {
     pub(crate) fn look(dir: Option<&RunDir>, nic: &Identity) -> Result<Journal, Error> {
         if let Some(dir) = dir {
             for file in dir.names(PREFIX)? {
-                match read(dir.path(), &file) {
+                match read(dir, &file) {
                     Ok(Some(journal)) if journal.is_of(nic)? => return Ok(journal),
                     Err(error) if nic.may_have(&file) => return Err(error),
                     _ => {}
@@ -266,22 +266,22 @@ fn free_name(dir: &Locked, nic: &Identity) -> Result<String, Error> {
 
 /// The journal in a file; `None` if there is none. Fails on one of a later version of this crate, which
 /// may mean something else by the same words.
-pub(crate) fn read(dir: &Path, file: &str) -> Result<Option<Journal>, Error> {
-    let Some(mut journal) = rundir::read::<Journal>(&dir.join(file))? else {
+pub(crate) fn read(dir: &RunDir, file: &str) -> Result<Option<Journal>, Error> {
+    let Some(mut journal) = dir.read::<Journal>(file)? else {
         return Ok(None);
     };
     if (1..=VERSION).contains(&journal.version) {
         journal.version = VERSION;
         for claim in &mut journal.claims {
             if let Some(owner) = &mut claim.owner {
-                owner.found_in(dir);
+                owner.found_in(dir.path());
             }
         }
         return Ok(Some(journal));
     }
     let why = format!("version {}, not {VERSION}", journal.version);
     Err(Error::RunDir(RunDirError::Damaged {
-        path: dir.join(file),
+        path: dir.path().join(file),
         source: serde::de::Error::custom(why),
     }))
 }
@@ -294,7 +294,7 @@ mod tests {
 
     use super::*;
     use crate::claim::Needs;
-    use crate::rundir::tests::Scratch;
+    use crate::scratch::Scratch;
 
     fn claim() -> Claim {
         Claim {
@@ -339,7 +339,7 @@ mod tests {
 
     #[test]
     fn it_is_there_while_somebody_has_a_claim() {
-        let scratch = Scratch::new("journal");
+        let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
         let mut open = JournalFile::of(&locked, identity()).unwrap();
         open.journal.rings = Some(Setting::new(RingValues {
@@ -364,7 +364,7 @@ mod tests {
 
     #[test]
     fn one_of_another_boot_is_history_and_a_damaged_one_is_not_passed_over() {
-        let scratch = Scratch::new("boots");
+        let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
         let mut open = JournalFile::of(&locked, identity()).unwrap();
         open.journal.claims.push(claim());

@@ -27,12 +27,12 @@ mod identity;
 mod journal;
 mod leaving;
 mod nic;
-mod owner;
 mod plan;
 mod presence;
 mod restore;
 mod rss;
-mod rundir;
+#[cfg(test)]
+mod scratch;
 mod settle;
 mod shared_setting;
 mod spread;
@@ -43,11 +43,10 @@ pub use applied::Applied;
 pub use error::Error;
 pub use guardian::guardian;
 pub use held::{Held, held};
-pub use owner::Owner;
 pub use plan::{Change, Plan};
 pub use restore::{Outcome, Restored, State, restore, state, would_restore};
 pub use rss::without_queues;
-pub use rundir::{Locked, RunDir, RunDirError, boot_id};
+pub use undo::{Locked, Owner, RunDir, RunDirError, boot_id};
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

@@ -255,11 +255,11 @@ fn peer(name: &str) -> Result<UnixCredentials, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rundir::tests::Scratch;
+    use crate::scratch::Scratch;
 
     #[test]
     fn those_with_another_directory_see_each_other() {
-        let (one, other) = (Scratch::new("presence-1"), Scratch::new("presence-2"));
+        let (one, other) = (Scratch::new(), Scratch::new());
         let netns = NetNs::current().unwrap();
         // A number that no device here has.
         let nic = Ifindex::new(0x7000_0000 + std::process::id() % 0xffff);
@@ -284,7 +284,7 @@ mod tests {
     /// Whoever asks leaves a connection behind, and the kernel holds `net.core.somaxconn` of them.
     #[test]
     fn it_can_be_asked_any_number_of_times() {
-        let (one, other) = (Scratch::new("asked-1"), Scratch::new("asked-2"));
+        let (one, other) = (Scratch::new(), Scratch::new());
         let netns = NetNs::current().unwrap();
         let nic = Ifindex::new(0x7100_0000 + std::process::id() % 0xffff);
         let _present = Presence::announce(&netns, nic, one.0.path(), Kind::Owner).unwrap();

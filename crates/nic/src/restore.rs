@@ -103,7 +103,7 @@ pub fn would_restore(only: Option<&str>, force: bool) -> Result<Vec<Restored>, E
     };
     let mut all = Vec::new();
     for file in dir.names(PREFIX)? {
-        let (device, outcome) = match journal::read(dir.path(), &file) {
+        let (device, outcome) = match journal::read(&dir, &file) {
             Ok(Some(journal)) if !wanted.is(&journal) => continue,
             Ok(Some(journal)) => (journal.nic.name.clone(), wanted.would(journal)),
             Ok(None) => continue,
@@ -314,7 +314,7 @@ pub fn state() -> Result<Vec<State>, Error> {
             owners: Vec::new(),
             orphans: Vec::new(),
         };
-        match journal::read(dir.path(), &file) {
+        match journal::read(&dir, &file) {
             Ok(None) => continue,
             Err(error) => {
                 state.remedy = error.remedy();

@@ -35,7 +35,7 @@ pub struct Owner {
 
 /// Lock that shows that a process lives: the kernel releases it when the process ends.
 #[derive(Debug)]
-pub(crate) struct Life {
+pub struct Life {
     _lock: Flock<File>,
 }
 
@@ -57,7 +57,10 @@ impl Owner {
     }
 
     /// Takes the lock that shows that the process lives, on a new file of this name.
-    pub(crate) fn live(&mut self, dir: &Locked, name: String) -> Result<Life, RunDirError> {
+    ///
+    /// # Errors
+    /// Those of making and locking the file.
+    pub fn live(&mut self, dir: &Locked, name: String) -> Result<Life, RunDirError> {
         dir.remove(&name)?;
         let life = Life {
             _lock: dir.hold(&name)?,
@@ -67,12 +70,12 @@ impl Owner {
     }
 
     /// Name of the lock file.
-    pub(crate) fn lock(&self) -> Option<&str> {
+    pub fn lock(&self) -> Option<&str> {
         self.lock.as_deref()
     }
 
     /// Sets the directory of the journal that has this owner.
-    pub(crate) fn found_in(&mut self, dir: &Path) {
+    pub fn found_in(&mut self, dir: &Path) {
         self.dir = dir.to_owned();
     }
 
@@ -93,7 +96,7 @@ impl Owner {
     }
 
     /// Whether the process holds its lock for sure.
-    pub(crate) fn holds_lock(&self) -> bool {
+    pub fn holds_lock(&self) -> bool {
         self.holds() == Some(true)
     }
 
@@ -158,7 +161,7 @@ impl Stat {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::rundir::tests::Scratch;
+    use crate::dir::tests::Scratch;
 
     #[test]
     fn a_name_with_brackets() {
@@ -180,7 +183,7 @@ mod tests {
 
     #[test]
     fn who_holds_its_lock_lives_whatever_its_number() {
-        let scratch = Scratch::new("life");
+        let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
         let mut owner = Owner::current().unwrap();
         let life = owner.live(&locked, "nic-1-2-1.lock".to_owned()).unwrap();

@@ -5,6 +5,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::ops::Deref;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -122,7 +123,7 @@ impl RunDir {
             if let Some(lock) = self.try_lock()? {
                 self.sweep();
                 return Ok(Locked {
-                    dir: self.path.clone(),
+                    dir: self.clone(),
                     _lock: lock,
                 });
             }
@@ -298,31 +299,26 @@ struct Opened {
 /// The runtime directory under its lock.
 #[derive(Debug)]
 pub struct Locked {
-    dir: PathBuf,
+    dir: RunDir,
     _lock: Flock<File>,
 }
 
-impl Locked {
-    /// Path of the directory.
-    pub fn path(&self) -> &Path {
+impl Deref for Locked {
+    type Target = RunDir;
+
+    fn deref(&self) -> &RunDir {
         &self.dir
     }
+}
 
-    /// Reads a file; `None` if it doesn't exist.
-    ///
-    /// # Errors
-    /// [`RunDirError::Damaged`] where that is no `T`.
-    pub fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        read(&self.dir.join(name))
-    }
-
+impl Locked {
     /// Replaces a file as a whole.
     ///
     /// # Errors
     /// Those of the file system; the old file is kept then.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
-        let path = self.dir.join(name);
-        let beside = self.dir.join(format!("{name}{BESIDE}"));
+        let path = self.dir.path.join(name);
+        let beside = self.dir.path.join(format!("{name}{BESIDE}"));
         let written = || -> io::Result<()> {
             let mut text = serde_json::to_vec(value)?;
             text.push(b'\n');
@@ -341,8 +337,11 @@ impl Locked {
     }
 
     /// Makes a file that only its owner may open, and locks it.
-    pub(crate) fn hold(&self, name: &str) -> Result<Flock<File>> {
-        let path = self.dir.join(name);
+    ///
+    /// # Errors
+    /// Those of the file system, and of a file of that name that exists.
+    pub fn hold(&self, name: &str) -> Result<Flock<File>> {
+        let path = self.dir.path.join(name);
         let made = OpenOptions::new()
             .create_new(true)
             .append(true)
@@ -358,21 +357,13 @@ impl Locked {
     /// # Errors
     /// Those of the file system.
     pub fn remove(&self, name: &str) -> Result<()> {
-        let path = self.dir.join(name);
+        let path = self.dir.path.join(name);
         match fs::remove_file(&path) {
             Err(source) if source.kind() != ErrorKind::NotFound => {
                 Err(failed("remove", &path, source))
             }
             _ => Ok(()),
         }
-    }
-
-    /// Names of the files that begin with `prefix` and end with `.json`, sorted.
-    ///
-    /// # Errors
-    /// Those of reading the directory.
-    pub fn names(&self, prefix: &str) -> Result<Vec<String>> {
-        names(&self.dir, prefix)
     }
 }
 
@@ -388,7 +379,10 @@ pub fn boot_id() -> Result<String> {
 
 /// Whether the id of the boot is another file than the kernel's, mounted over that: a container's, random at each
 /// of its starts.
-pub(crate) fn is_boot_id_masked() -> Result<bool> {
+///
+/// # Errors
+/// Those of looking at both files.
+pub fn is_boot_id_masked() -> Result<bool> {
     let device = |path: &str| {
         let path = Path::new(path);
         let meta = fs::metadata(path).map_err(|source| failed("stat", path, source))?;
@@ -397,7 +391,7 @@ pub(crate) fn is_boot_id_masked() -> Result<bool> {
     Ok(device("/proc")? != device(BOOT_ID)?)
 }
 
-pub(crate) fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+fn read<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
         Ok(text) => {
             serde_json::from_slice(&text)
@@ -439,24 +433,18 @@ pub(crate) mod tests {
     use super::*;
 
     /// A runtime directory for one test, removed with it.
-    pub(crate) struct Scratch(pub(crate) RunDir);
+    pub(crate) struct Scratch(pub(crate) RunDir, #[expect(dead_code)] tempfile::TempDir);
 
     impl Scratch {
-        pub(crate) fn new(name: &str) -> Self {
-            let name = format!("devmem-tcp-{}-{name}", std::process::id());
-            Self(RunDir::at(std::env::temp_dir().join(name)).unwrap())
-        }
-    }
-
-    impl Drop for Scratch {
-        fn drop(&mut self) {
-            let _gone = fs::remove_dir_all(self.0.path());
+        pub(crate) fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            Self(RunDir::at(dir.path()).unwrap(), dir)
         }
     }
 
     #[test]
     fn a_file_is_replaced_as_a_whole() {
-        let scratch = Scratch::new("replaced");
+        let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
         assert_eq!(locked.read::<Vec<u32>>("a.json").unwrap(), None);
         locked.write("a.json", &vec![1, 2, 3]).unwrap();
@@ -487,7 +475,7 @@ pub(crate) mod tests {
 
     #[test]
     fn one_at_a_time() {
-        let scratch = Scratch::new("one");
+        let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
         let (dir, waiting) = (scratch.0.clone(), thread::current());
         let other = thread::spawn(move || {
@@ -503,7 +491,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_lock_is_for_its_owner_alone() {
-        let scratch = Scratch::new("mode");
+        let scratch = Scratch::new();
         let path = scratch.0.path().join(LOCK);
         let mode = || fs::metadata(&path).unwrap().mode() & 0o777;
         drop(scratch.0.lock().unwrap());
@@ -526,7 +514,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_lock_that_was_replaced_meanwhile_is_not_replaced_again() {
-        let scratch = Scratch::new("replaced-lock");
+        let scratch = Scratch::new();
         let path = scratch.0.path().join(LOCK);
         fs::write(&path, "").unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
@@ -544,7 +532,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_relative_directory_is_one_place() {
-        let scratch = Scratch::new("relative");
+        let scratch = Scratch::new();
         let here = std::env::current_dir().unwrap();
         let up = "../".repeat(here.components().count());
         let relative = format!("{up}{}", scratch.0.path().display());
@@ -555,7 +543,7 @@ pub(crate) mod tests {
 
     #[test]
     fn a_directory_that_others_write_to_is_not_trusted() {
-        let scratch = Scratch::new("trust");
+        let scratch = Scratch::new();
         let path = scratch.0.path();
         fs::set_permissions(path, fs::Permissions::from_mode(0o777)).unwrap();
         let refused = RunDir::at(path);
@@ -565,9 +553,9 @@ pub(crate) mod tests {
     proptest! {
         #[test]
         fn whatever_stands_in_a_file_is_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
-            let scratch = Scratch::new("any");
+            let scratch = Scratch::new();
             fs::write(scratch.0.path().join("x.json"), bytes).unwrap();
-            let _answer = scratch.0.read::<crate::journal::Journal>("x.json");
+            let _answer = scratch.0.read::<crate::Owner>("x.json");
         }
     }
 }
