@@ -1,6 +1,7 @@
 //! Applying a plan, and undoing it.
 
 use netdev::{Action, FlowRule, Location, NetNs, QueueId};
+use undo::Life;
 
 use crate::added::add_flows;
 use crate::claim::{Claim, Item, same_packets};
@@ -14,7 +15,6 @@ use crate::plan::{Change, Plan};
 use crate::presence::{Kind, Presence};
 use crate::values::rule_text;
 use crate::{Error, Owner, RunDir, settle};
-use undo::Life;
 
 /// An applied plan. Restoring or dropping it undoes its changes to the NIC.
 #[derive(Debug)]

@@ -8,32 +8,12 @@ use std::path::{Path, PathBuf};
 use netdev::{Ifindex, Link, LinkInfo, NetNs, SeenNetNs};
 use serde::{Deserialize, Serialize};
 
-use undo::{boot_id, is_boot_id_masked};
+use undo::Boot;
 
 use crate::Error;
 
-/// What precedes the id of the boot where it is a container's own.
-const MASKED: &str = "masked-";
 /// Number of searches while namespaces come and go.
 const TRIES: u32 = 3;
-
-/// Boot of a journal, as far as it can be told.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Boot {
-    This,
-    Another,
-    /// The id was a container's own when the journal was begun, or is one here.
-    Unknown,
-}
-
-/// The id of this boot, marked where it is a container's own.
-fn boot() -> Result<String, Error> {
-    let id = boot_id()?;
-    Ok(match is_boot_id_masked()? {
-        false => id,
-        true => format!("{MASKED}{id}"),
-    })
-}
 
 /// What tells a NIC from others, one of the same name too. In a namespace the kernel gives no number
 /// twice until it has given all, and a NIC keeps its number when it moves where that is free. A
@@ -60,7 +40,7 @@ pub(crate) struct Identity {
 impl Identity {
     pub(crate) fn of(netns: &NetNs, link: &LinkInfo) -> Result<Self, Error> {
         let mut identity = Self {
-            boot: boot()?,
+            boot: Boot::id()?,
             netns: netns.identity()?,
             ifindex: link.ifindex,
             name: link.name.clone(),
@@ -96,14 +76,7 @@ impl Identity {
 
     /// Which boot the identity is of.
     pub(crate) fn boot(&self) -> Result<Boot, Error> {
-        let here = boot()?;
-        Ok(if self.boot == here {
-            Boot::This
-        } else if [&self.boot, &here].iter().any(|it| it.starts_with(MASKED)) {
-            Boot::Unknown
-        } else {
-            Boot::Another
-        })
+        Ok(Boot::of(&self.boot)?)
     }
 
     /// Usual file name of the NIC's journal.
@@ -254,17 +227,6 @@ mod tests {
         let mut moved = eth0();
         (moved.netns, moved.ifindex, moved.name) = ((4, 2), Ifindex::new(9), "rail0".to_owned());
         assert!(eth0().is(&moved) && moved.is(&eth0()));
-    }
-
-    #[test]
-    fn a_boot_that_is_masked_may_be_any() {
-        let of = |boot: String| Identity { boot, ..eth0() }.boot().unwrap();
-        let here = boot().unwrap();
-        assert_eq!(of(here.clone()), Boot::This);
-        assert_eq!(of(format!("{MASKED}another")), Boot::Unknown);
-        if !here.starts_with(MASKED) {
-            assert_eq!(of("another".to_owned()), Boot::Another);
-        }
     }
 
     #[test]

@@ -6,11 +6,12 @@ use std::time::Duration;
 use netdev::QueueId;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+use undo::{Boot, Locked};
 
 use crate::claim::Claim;
-use crate::identity::{Boot, Identity};
+use crate::identity::Identity;
 use crate::values::{ChannelCounts, RingValues};
-use crate::{Error, Locked, Owner, RunDir, RunDirError};
+use crate::{Error, Owner, RunDir, RunDirError};
 
 /// Prefix of the journals' file names.
 pub(crate) const PREFIX: &str = "nic-";
@@ -371,7 +372,7 @@ mod tests {
         open.save().unwrap();
         let path = scratch.0.path().join(&open.file);
         let text = fs::read_to_string(&path).unwrap();
-        let boot = crate::boot_id().unwrap();
+        let boot = Boot::id().unwrap();
         fs::write(&path, text.replace(&boot, "another")).unwrap();
         assert!(
             JournalFile::of(&locked, identity())

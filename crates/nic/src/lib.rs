@@ -46,7 +46,7 @@ pub use held::{Held, held};
 pub use plan::{Change, Plan};
 pub use restore::{Outcome, Restored, State, restore, state, would_restore};
 pub use rss::without_queues;
-pub use undo::{Locked, Owner, RunDir, RunDirError, boot_id};
+pub use undo::{Owner, RunDir, RunDirError};
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

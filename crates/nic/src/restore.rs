@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use netdev::{Link, NetNs};
 use serde::Serialize;
+use undo::Boot;
 
 use crate::claim::{Claim, Item};
 use crate::end::end_claim;
-use crate::identity::{Boot, Identity};
+use crate::identity::Identity;
 use crate::journal::{self, Journal, JournalFile, PREFIX};
 use crate::nic::Nic;
 use crate::presence::{Kind, Presence};

@@ -6,10 +6,17 @@
 
 #![forbid(unsafe_code)]
 
+mod boot;
 mod dir;
+mod error;
+mod lock;
 mod owner;
+mod probe;
 
-pub use dir::{Locked, RunDir, RunDirError, boot_id, is_boot_id_masked};
+pub use boot::Boot;
+pub use dir::RunDir;
+pub use error::RunDirError;
+pub use lock::Locked;
 pub use owner::{Life, Owner};
 
 /// The examples of the README are compiled.
