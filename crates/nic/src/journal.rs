@@ -6,7 +6,7 @@ use std::time::Duration;
 use netdev::QueueId;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use undo::{Boot, Locked};
+use undo::{Boot, Locked, Setting};
 
 use crate::claim::Claim;
 use crate::identity::Identity;
@@ -17,69 +17,6 @@ use crate::{Error, Owner, RunDir, RunDirError};
 pub(crate) const PREFIX: &str = "nic-";
 /// Version of the format. Earlier versions are understood, later ones are refused.
 const VERSION: u32 = 2;
-
-/// Record of a setting that all receivers on the NIC share.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Setting<T> {
-    /// Original value.
-    pub(crate) before: T,
-    /// Values that we set, or were about to set.
-    ours: Vec<T>,
-    /// The value asked for last and the one that the driver made of it, if they differ.
-    #[serde(default = "none")]
-    rounded: Option<(T, T)>,
-}
-
-fn none<T>() -> Option<T> {
-    None
-}
-
-impl<T: PartialEq + Clone> Setting<T> {
-    pub(crate) fn new(before: T) -> Self {
-        Self {
-            before,
-            ours: Vec::new(),
-            rounded: None,
-        }
-    }
-
-    /// Whether `now` is the original value or one of ours. If not, another program has set it.
-    pub(crate) fn knows(&self, now: &T) -> bool {
-        self.knows_part(now, |value| value)
-    }
-
-    /// Whether a part of `now` is that of the original value or of one of ours.
-    pub(crate) fn knows_part<P: PartialEq>(&self, now: &T, part: impl Fn(&T) -> &P) -> bool {
-        let mut known = self.ours.iter().chain([&self.before]);
-        known.any(|known| part(known) == part(now))
-    }
-
-    /// Records that `value` is about to be set.
-    pub(crate) fn intend(&mut self, value: &T) {
-        if !self.ours.contains(value) {
-            self.ours.push(value.clone());
-        }
-    }
-
-    /// Records that the driver made `value` of `goal`.
-    pub(crate) fn became(&mut self, goal: &T, value: T) {
-        self.rounded = (*goal != value).then(|| (goal.clone(), value.clone()));
-        self.ours = vec![value];
-    }
-
-    /// Records that the driver refused, which left `value`.
-    pub(crate) fn stayed(&mut self, value: T) {
-        self.rounded = None;
-        self.ours = vec![value];
-    }
-
-    /// Whether `now` is what the driver makes of `goal`: setting it again would change nothing.
-    pub(crate) fn is_made(&self, goal: &T, now: &T) -> bool {
-        let made = self.rounded.as_ref();
-        goal == now || made.is_some_and(|(asked, kept)| asked == goal && kept == now)
-    }
-}
 
 /// Contents of a NIC's journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -311,31 +248,6 @@ mod tests {
         let netns = NetNs::current().unwrap();
         let link: LinkInfo = netdev::Link::open().unwrap().by_name("lo").unwrap();
         Identity::of(&netns, &link).unwrap()
-    }
-
-    #[test]
-    fn a_setting_knows_what_it_was_and_what_we_made_of_it() {
-        let mut setting = Setting::new(1);
-        assert!(setting.knows(&1) && !setting.knows(&2));
-        setting.intend(&2);
-        setting.intend(&3);
-        assert!(setting.knows(&2) && setting.knows(&3));
-        setting.became(&3, 3);
-        assert!(setting.knows(&1) && !setting.knows(&2) && setting.knows(&3));
-        assert!(setting.is_made(&3, &3) && !setting.is_made(&3, &4));
-    }
-
-    #[test]
-    fn what_a_driver_rounds_is_not_asked_for_again() {
-        let mut setting = Setting::new(256);
-        setting.became(&1000, 1024);
-        assert!(setting.is_made(&1000, &1024) && setting.knows(&1024));
-        assert!(!setting.is_made(&2000, &1024) && !setting.is_made(&1000, &2048));
-        setting.stayed(512);
-        assert!(setting.knows(&512) && !setting.is_made(&1000, &512));
-        // Whatever came between: the next request is another one.
-        setting.became(&256, 256);
-        assert!(!setting.is_made(&1000, &1024));
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! Shared settings: the original values, combined with what the claims need.
 
 use netdev::{HeaderSplit, QueueId};
+use undo::Setting;
 
 use crate::claim::{Claim, Item};
-use crate::journal::{Journal, JournalFile, Setting};
+use crate::journal::{Journal, JournalFile};
 use crate::nic::{self, Nic};
 use crate::rss::without_queues;
 use crate::shared_setting::{Channels, GroHw, Ntuple, Rings, SharedSetting, Step, Table};

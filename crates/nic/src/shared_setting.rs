@@ -1,10 +1,11 @@
 //! A setting that all receivers on a NIC share, and the five that there are.
 
 use netdev::QueueId;
+use undo::Setting;
 
 use crate::Error;
 use crate::claim::Claim;
-use crate::journal::{Journal, JournalFile, Setting};
+use crate::journal::{Journal, JournalFile};
 use crate::nic::{self, Nic};
 use crate::settle::{channels_goal, rings_goal, table_goal};
 use crate::values::{ChannelCounts, RingValues, fit, table_text};

@@ -12,12 +12,14 @@ mod error;
 mod lock;
 mod owner;
 mod probe;
+mod setting;
 
 pub use boot::Boot;
 pub use dir::RunDir;
 pub use error::RunDirError;
 pub use lock::Locked;
 pub use owner::{Life, Owner};
+pub use setting::Setting;
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::ops::Deref;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -197,6 +197,18 @@ impl Locked {
         let file = made.map_err(|source| failed("open", &path, source))?;
         let held = Flock::lock(file, FlockArg::LockExclusiveNonblock);
         held.map_err(|(_, errno)| failed("flock", &path, errno.into()))
+    }
+
+    /// Renames a damaged record to `NAME.damaged`, and returns the new path.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn set_aside(&self, name: &str) -> Result<PathBuf> {
+        let path = self.path().join(name);
+        let aside = path.with_extension("damaged");
+        let renamed = fs::rename(&path, &aside);
+        renamed.map_err(|source| failed("rename", &path, source))?;
+        Ok(aside)
     }
 
     /// Removes a file, if it exists.

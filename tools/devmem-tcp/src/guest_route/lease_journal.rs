@@ -8,14 +8,12 @@
 
 mod clear;
 
-use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result};
 use netdev::{Ifindex, Link, LinkInfo, NetNs, Rule};
-use nic::{Locked, RunDir, RunDirError, boot_id};
 use serde::{Deserialize, Serialize};
+use undo::{Boot, Locked, RunDir, RunDirError};
 
 use crate::remedy::Hint;
 
@@ -48,7 +46,7 @@ pub(crate) struct ProxyEntry {
 /// Record of a lease.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LeaseRecord {
-    /// Boot in which the record was written; empty where the boot's id is not known.
+    /// Id of the boot in which the record was written.
     pub(crate) boot: String,
     /// Netkit that leases, and the name of its namespace.
     pub(crate) netkit: String,
@@ -91,8 +89,8 @@ impl LeaseRecord {
     }
 
     /// Whether the record may be of this boot.
-    fn is_of(&self, boot: &str) -> bool {
-        self.boot == boot || self.boot.is_empty() || boot.is_empty()
+    fn is_current(&self) -> Result<bool> {
+        Ok(Boot::of(&self.boot)? != Boot::Another)
     }
 
     /// Whether the owner end's namespace is that of `links`, and not another that got its inode.
@@ -164,20 +162,6 @@ impl LeaseRecord {
     }
 }
 
-/// Id of this boot; `None` where another file is mounted over it, as container engines do for ids
-/// of their own.
-fn boot() -> Result<Option<String>> {
-    let device = |path: &str| -> Result<u64> {
-        let meta = fs::metadata(path).with_context(|| path.to_owned())?;
-        Ok(meta.dev())
-    };
-    let is_masked = device("/proc/sys/kernel/random/boot_id")? != device("/proc/sys")?;
-    Ok(match is_masked {
-        true => None,
-        false => Some(boot_id()?),
-    })
-}
-
 /// An error of the runtime directory as one that knows its remedy.
 fn with_remedy(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<RunDirError>() {
@@ -191,7 +175,7 @@ fn with_remedy(error: anyhow::Error) -> anyhow::Error {
 pub(crate) struct LeaseJournal {
     /// `None` for a dry run.
     locked: Option<Locked>,
-    /// Id of this boot; empty where it is not known.
+    /// Id of this boot.
     boot: String,
     here: NetNs,
     links: Link,
@@ -216,7 +200,7 @@ impl LeaseJournal {
         };
         let mut journal = Self {
             locked,
-            boot: boot()?.unwrap_or_default(),
+            boot: Boot::id()?,
             here: NetNs::current()?,
             links: Link::open()?,
             all: Vec::new(),
@@ -224,7 +208,7 @@ impl LeaseJournal {
         let Some(dir) = dir else { return Ok(journal) };
         for name in dir.names(PREFIX)? {
             match dir.read::<LeaseRecord>(&name) {
-                Ok(Some(record)) if record.is_of(&journal.boot) && record.file() == name => {
+                Ok(Some(record)) if record.is_current()? && record.file() == name => {
                     journal.all.push(record);
                 }
                 Ok(Some(_)) => {
@@ -237,12 +221,10 @@ impl LeaseJournal {
                     tracing::warn!("{error}: it would be renamed");
                 }
                 Err(error @ RunDirError::Damaged { .. }) => {
-                    let path = dir.path().join(&name);
-                    let aside = path.with_extension("damaged");
-                    fs::rename(&path, &aside).with_context(|| format!("{}", path.display()))?;
-                    let aside = aside.display();
+                    let aside = journal.locked()?.set_aside(&name)?;
                     tracing::warn!(
-                        "{error}: renamed to {aside}; unlease treats the netkit as one that it did not make"
+                        "{error}: renamed to {}; unlease treats the netkit as one that it did not make",
+                        aside.display()
                     );
                 }
                 Err(error) => return Err(error.into()),

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use netdev::{Error, Ifindex, Result};
 use serde::{Deserialize, Serialize};
+use undo::Setting;
 
 /// Value that the sysctls are set to.
 const ON: &str = "1";
@@ -82,8 +83,9 @@ pub(crate) struct SysctlChange {
     /// Number of the device; `None` for one that is not made yet.
     pub(crate) ifindex: Option<Ifindex>,
     pub(crate) key: Sysctl,
-    /// Value before the first lease that needs the sysctl.
-    pub(crate) before: String,
+    /// The value before the first lease that needs the sysctl, and that of the leases.
+    #[serde(flatten)]
+    pub(crate) setting: Setting<String>,
     /// Value of `all` at that time.
     all: String,
 }
@@ -114,11 +116,13 @@ impl SysctlChange {
         if now == ON {
             return Ok(None);
         }
+        let mut setting = Setting::new(now);
+        setting.intend(&ON.to_owned());
         Ok(Some(Self {
             device: device.to_owned(),
             ifindex,
             key,
-            before: now,
+            setting,
             all: key.read("all")?,
         }))
     }
@@ -147,14 +151,17 @@ impl SysctlChange {
     /// Restores the sysctl of the device with this name. A dry run only returns the result.
     pub(crate) fn restore(&self, device: &str, dry_run: bool) -> Result<Restored> {
         let now = self.key.read(device)?;
-        if now == self.before {
+        let mut setting = self.setting.clone();
+        // A record of an earlier version has the original value alone.
+        setting.intend(&ON.to_owned());
+        if now == setting.before {
             return Ok(Restored::Yes);
         }
-        if now != ON || self.was_overruled() {
+        if !setting.knows(&now) || self.was_overruled() {
             return Ok(Restored::ChangedByOthers);
         }
         if !dry_run {
-            self.key.write(device, &self.before)?;
+            self.key.write(device, &setting.before)?;
         }
         Ok(Restored::Yes)
     }
@@ -199,12 +206,24 @@ mod tests {
     fn a_sysctl_that_is_off_is_recorded_and_a_missing_one_is_an_error() {
         let change = SysctlChange::needed("lo", Some(Ifindex::new(1)), Sysctl::ProxyNdp, None);
         if let Ok(Some(change)) = change {
-            assert_eq!(change.before, "0");
+            assert_eq!(change.setting.before, "0");
             assert!(change.is_same(Some(Ifindex::new(1)), Sysctl::ProxyNdp));
             assert!(!change.is_same(None, Sysctl::ProxyNdp));
             assert_eq!(change.restore("lo", false).unwrap(), Restored::Yes);
         }
         let error = SysctlChange::needed("none such", None, Sysctl::Forward4, None).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_understood() {
+        let text = r#"{"device":"lo","ifindex":1,"key":"ipv6.proxy_ndp","before":"0","all":"0"}"#;
+        let change: SysctlChange = serde_json::from_str(text).unwrap();
+        assert_eq!(change.setting.before, "0");
+        let again = serde_json::to_string(&change).unwrap();
+        assert_eq!(
+            serde_json::from_str::<SysctlChange>(&again).unwrap(),
+            change
+        );
     }
 }

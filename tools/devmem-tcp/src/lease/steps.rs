@@ -118,7 +118,7 @@ impl Site {
             Step::Make { .. } => self.guest_links.delete(self.guest()?)?,
             Step::Switch(switch) => {
                 if let (Some(change), true) = (&switch.note, switch.off) {
-                    switch.key.write(&switch.device, &change.before)?;
+                    switch.key.write(&switch.device, &change.setting.before)?;
                 }
             }
             Step::Rule(rule) => self.links.delete_rule(rule)?,

@@ -90,7 +90,7 @@ impl LeaseJournal {
                 Ok(Some(Restored::Yes)) => {
                     cleared
                         .restored
-                        .push(format!("{change} = {}", change.before));
+                        .push(format!("{change} = {}", change.setting.before));
                 }
                 Ok(Some(Restored::ChangedByOthers)) => {
                     let text = format!("{change}: another program has set it since");
