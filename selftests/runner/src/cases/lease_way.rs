@@ -268,6 +268,10 @@ pub(super) fn large_receive_offload() -> Result<()> {
     if !ethtool.features(nic)?.hw.contains("rx-lro") {
         return Err(Skip("this NIC has no large receive offload".to_owned()).into());
     }
+    // A NIC has one of both (`bnxt_fix_features`).
+    if ethtool.features(nic)?.active.contains("rx-gro-hw") {
+        ethtool.set_feature(nic, "rx-gro-hw", false)?;
+    }
     ethtool.set_feature(nic, "rx-lro", true)?;
     let before = Footprint::settled()?;
     let mut active = || -> Result<bool> { Ok(ethtool.features(nic)?.active.contains("rx-lro")) };
