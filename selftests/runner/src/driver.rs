@@ -104,7 +104,10 @@ const SKIPS: &[(Driver, &[&str], &str)] = &[
     ),
     (
         Driver::Fbnic,
-        &["doctor_nic.ntuple_off"],
+        &[
+            "doctor_nic.ntuple_off",
+            "doctor_netkit.fault_of_the_nic_behind",
+        ],
         "fbnic cannot switch ntuple off",
     ),
     (

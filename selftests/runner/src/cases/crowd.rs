@@ -254,7 +254,7 @@ fn connected(number: u16, to: SocketAddr) -> Result<TcpStream> {
     };
     let end = Instant::now() + STEP;
     loop {
-        match connect(to, &options, Duration::from_secs(2)) {
+        match connect(to, &options, STEP) {
             Ok(stream) => return Ok(stream),
             Err(error) if Instant::now() > end => {
                 return Err(anyhow!("nobody listens at {to}: {error}"));

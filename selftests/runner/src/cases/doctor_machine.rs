@@ -8,7 +8,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use super::doctor_fault::{Bad, Report, as_user, avoided, cured, named, named_by, paste};
+use super::doctor_fault::{Bad, Report, as_user, avoided, cured, named_by, paste};
 use super::println_line;
 use super::transfer::devmem_tcp;
 use crate::bed::{self, NIC};

@@ -16,7 +16,7 @@ use crate::tool::until;
 
 const LAST: u32 = bed::QUEUES - 1;
 /// A namespace is torn down some time after its name is gone.
-const TEARDOWN: Duration = Duration::from_secs(10);
+const TEARDOWN: Duration = Duration::from_secs(30);
 
 /// A guest in a container, and its lease of this queue.
 fn leasing(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {

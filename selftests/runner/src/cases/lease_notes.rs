@@ -22,7 +22,7 @@ use crate::tool::{Running, command, finish, sh, until};
 use crate::{machine, state};
 
 /// A namespace is torn down some time after its name is gone.
-const TEARDOWN: Duration = Duration::from_secs(10);
+const TEARDOWN: Duration = Duration::from_secs(30);
 
 /// What leases have noted.
 fn notes() -> Result<Vec<PathBuf>> {

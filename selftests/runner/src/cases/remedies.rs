@@ -19,7 +19,7 @@ use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use crate::tool::{Finished, Running, command, finish, sh, until};
 use crate::{state, sysctl};
 
-const STEP: Duration = Duration::from_secs(15);
+const STEP: Duration = Duration::from_secs(30);
 
 /// What commands in remedies begin with. `modprobe` is none of them: here all is built in.
 const PROGRAMS: &[&str] = &[

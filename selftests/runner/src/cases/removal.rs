@@ -20,7 +20,7 @@ const LAST: u32 = bed::QUEUES - 1;
 /// From the event on.
 const LIMIT: Duration = Duration::from_secs(2);
 /// A namespace is torn down some time after its name is gone.
-const TEARDOWN: Duration = Duration::from_secs(10);
+const TEARDOWN: Duration = Duration::from_secs(30);
 
 /// Exit codes.
 const NIC_WENT: i32 = 3;

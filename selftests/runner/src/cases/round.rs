@@ -31,7 +31,7 @@ pub(super) const ROUNDS: u32 = 20;
 const SLOW: u64 = 20;
 
 /// A step may take so long.
-pub(super) const STEP: Duration = Duration::from_secs(15);
+pub(super) const STEP: Duration = Duration::from_secs(30);
 
 /// A receiver that waits for its peer, one of many.
 pub(super) struct Round {
@@ -266,9 +266,11 @@ pub(super) fn kill_guardian() -> Result<()> {
 pub(super) fn connect(to: SocketAddr) -> Result<TcpStream> {
     let peer = NetNs::by_name(PEER)?;
     let end = Instant::now() + STEP;
+    // Long: a lost SYN is sent again after 1, 3 and 7 seconds, and a connection that is made must not be cut.
+    let limit = STEP;
     peer.run(|| {
         loop {
-            match TcpStream::connect_timeout(&to, Duration::from_secs(1)) {
+            match TcpStream::connect_timeout(&to, limit) {
                 Ok(stream) => return Ok(stream),
                 Err(error) if Instant::now() > end => {
                     return Err(anyhow!("nobody listens at {to}: {error}"));
