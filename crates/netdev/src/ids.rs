@@ -8,28 +8,28 @@ use std::str::FromStr;
 use netlink::{Attr, ParseError};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Defines an identifier around a `u32`.
+/// Defines an identifier around a number.
 macro_rules! id {
-    ($(#[$doc:meta])* $name:ident) => {
+    ($(#[$doc:meta])* $name:ident($number:ty)) => {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[serde(transparent)]
-        pub struct $name(u32);
+        pub struct $name($number);
 
         impl $name {
             /// Creates the identifier from the kernel's number.
-            pub const fn new(id: u32) -> Self {
+            pub const fn new(id: $number) -> Self {
                 Self(id)
             }
 
             /// Kernel's number of the identifier.
-            pub const fn get(self) -> u32 {
+            pub const fn get(self) -> $number {
                 self.0
             }
         }
 
-        impl From<u32> for $name {
-            fn from(id: u32) -> Self {
+        impl From<$number> for $name {
+            fn from(id: $number) -> Self {
                 Self(id)
             }
         }
@@ -53,27 +53,31 @@ macro_rules! id {
 id!(
     /// Number of a network device in its network namespace. A move to another namespace may change
     /// it.
-    Ifindex
+    Ifindex(u32)
 );
 id!(
     /// Number of a queue of a device, counted from 0 for each [`QueueType`].
-    QueueId
+    QueueId(u32)
 );
 id!(
     /// Number that the kernel gave to a bound dmabuf. Control messages name it.
-    DmabufId
+    DmabufId(u32)
 );
 id!(
     /// Number of a NAPI instance, unique over all network namespaces.
-    NapiId
+    NapiId(u32)
 );
 id!(
     /// Number of a page pool, unique over all network namespaces.
-    PagePoolId
+    PagePoolId(u32)
 );
 id!(
     /// Number of an additional RSS context of a device, from 1.
-    RssContextId
+    RssContextId(u32)
+);
+id!(
+    /// Number of a network namespace in another one, from 0.
+    NsId(i32)
 );
 
 /// Formats queue numbers with ranges, sorted and without duplicates: `0-14,20`.

@@ -3,7 +3,7 @@
 use std::iter::once;
 
 use netdev::{
-    Ifindex, Link, LinkInfo, NetNs, Netdev, Queue, QueueId, QueueType, Result, SeenNetNs,
+    Ifindex, Link, LinkInfo, NetNs, Netdev, NsId, Queue, QueueId, QueueType, Result, SeenNetNs,
 };
 
 /// A physical NIC, and those of its queues that are received on.
@@ -88,7 +88,7 @@ fn lender(
 /// where the queues are, and its number.
 fn leased(
     all: &[Queue],
-    to: (Option<i32>, Ifindex),
+    to: (Option<NsId>, Ifindex),
     queues: &[QueueId],
 ) -> Option<(Ifindex, Vec<QueueId>)> {
     let is_ours = |queue: &&Queue| {

@@ -201,16 +201,9 @@ fn host_end_of(
     here: &NetNs,
     guest_netns: &NetNs,
 ) -> Result<Option<LinkInfo>> {
-    let Some(host) = guest.link else {
-        return Ok(None);
-    };
-    let is_here = match guest.link_netns_id {
-        None => here.is_same(guest_netns)?,
-        Some(id) => guest_links.nsid(here)? == Some(id),
-    };
-    match is_here {
-        true => Ok(Some(links.get(host)?)),
-        false => Ok(None),
+    match guest_links.other_end(guest_netns, guest)? {
+        Some((there, host)) if there.is_same(here)? => Ok(Some(links.get(host)?)),
+        _ => Ok(None),
     }
 }
 

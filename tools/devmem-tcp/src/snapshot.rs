@@ -6,7 +6,7 @@
 
 use anyhow::{Context, Result};
 use netdev::{
-    DmabufId, Ifindex, Link, LinkInfo, NetNs, Netdev, PagePool, Queue, QueueId, QueueType,
+    DmabufId, Ifindex, Link, LinkInfo, NetNs, Netdev, NsId, PagePool, Queue, QueueId, QueueType,
     SeenNetNs,
 };
 use serde::Serialize;
@@ -110,15 +110,13 @@ impl Snapshot {
     }
 
     /// Finds the namespace that has this id in the namespace of `links`.
-    fn by_nsid(&self, links: &mut Link, id: i32) -> Result<Option<&NamespaceSnapshot>> {
-        for namespace in &self.namespaces {
-            match namespace.netns.open() {
-                Ok(netns) if links.nsid(&netns)? == Some(id) => return Ok(Some(namespace)),
-                // The namespace has ended, or is another user's: then it has no name here.
-                _ => {}
-            }
-        }
-        Ok(None)
+    fn by_nsid(&self, links: &mut Link, id: NsId) -> Result<Option<&NamespaceSnapshot>> {
+        let all = self.namespaces.iter().map(|namespace| &namespace.netns);
+        let Some(found) = links.find_namespace(id, all)? else {
+            return Ok(None);
+        };
+        let found = found.identity()?;
+        Ok(self.namespaces.iter().find(|it| it.identity() == found))
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::{IfInfo, Link, LinkInfo, ifla};
 use crate::parse::{Parsed, required};
-use crate::{Ifindex, ParseError};
+use crate::{Ifindex, NsId, ParseError};
 
 /// `RTNLGRP_LINK`.
 const GROUP: u32 = 1;
@@ -77,7 +77,7 @@ pub enum LinkEvent {
         /// Name of the link.
         name: String,
         /// Id of the other namespace in this one.
-        to: i32,
+        to: NsId,
         /// Number of the link in the other namespace; `None` where it stays the same.
         new_ifindex: Option<Ifindex>,
     },
@@ -116,7 +116,7 @@ impl LinkEvent {
             let attr = attr?;
             match attr.kind() {
                 ifla::IFNAME => name = Some(attr.lossy_str()?),
-                ifla::NEW_NETNSID => to = Some(attr.i32()?),
+                ifla::NEW_NETNSID => to = Some(NsId::new(attr.i32()?)),
                 ifla::NEW_IFINDEX => new_ifindex = Some(Ifindex::new(attr.u32()?)),
                 _ => {}
             }
@@ -178,7 +178,7 @@ mod tests {
             Some(LinkEvent::Moved {
                 ifindex,
                 name,
-                to: 3,
+                to: NsId::new(3),
                 new_ifindex
             })
         );

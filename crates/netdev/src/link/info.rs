@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{NetkitInfo, ifla};
 use crate::parse::{Parsed, required};
-use crate::{Ifindex, MacAddr, ParseError};
+use crate::{Ifindex, MacAddr, NsId, ParseError};
 
 /// Description of a link (`rtnl_fill_ifinfo`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -52,7 +52,7 @@ pub struct LinkInfo {
     #[serde(skip)]
     pub master: Option<Ifindex>,
     /// Id of the network namespace of [`LinkInfo::link`]; `None` is this namespace.
-    pub link_netns_id: Option<i32>,
+    pub link_netns_id: Option<NsId>,
     /// Attributes of a netkit.
     pub netkit: Option<NetkitInfo>,
     /// Attached XDP program.
@@ -134,7 +134,7 @@ impl LinkInfo {
             ifla::LINK => self.link = Some(Ifindex::new(attr.u32()?)).filter(|l| l.get() != 0),
             ifla::MASTER => self.master = Some(Ifindex::new(attr.u32()?)),
             ifla::PROP_LIST => self.take_names(attr)?,
-            ifla::LINK_NETNSID => self.link_netns_id = Some(attr.i32()?),
+            ifla::LINK_NETNSID => self.link_netns_id = Some(NsId::new(attr.i32()?)),
             ifla::NUM_RX_QUEUES => self.rx_queues = attr.u32()?,
             ifla::NUM_TX_QUEUES => self.tx_queues = attr.u32()?,
             ifla::PARENT_DEV_NAME => self.parent = Some(attr.str()?.to_owned()),

@@ -1,8 +1,9 @@
 //! Ids of network namespaces: a number in one namespace that stands for another.
 
-use netlink::{AttrSpec, Attrs, Error, MessageSpec, NetNs, ParseError, Request, Result};
+use netlink::{AttrSpec, Attrs, Error, MessageSpec, NetNs, ParseError, Request, Result, SeenNetNs};
 
-use super::{Link, fd};
+use super::{Link, LinkInfo, fd};
+use crate::{Ifindex, NsId};
 
 /// Attributes: `NETNSA_*`.
 mod netnsa {
@@ -31,7 +32,7 @@ impl Link {
     /// # Errors
     /// `EINVAL` for a file that is not a network namespace.
     #[doc(alias = "RTM_GETNSID")]
-    pub fn nsid(&mut self, ns: &NetNs) -> Result<Option<i32>> {
+    pub fn nsid(&mut self, ns: &NetNs) -> Result<Option<NsId>> {
         let mut request = Request::new(libc::RTM_GETNSID, &HEADER, "nsid-get", ns.label());
         request.attrs().put(netnsa::FD, &fd(ns));
         let answer = self.socket.ask(&request)?;
@@ -39,7 +40,7 @@ impl Link {
             .split(HEADER.len())
             .and_then(|(_, attrs)| parse(attrs));
         let nsid = nsid.map_err(|e| request.malformed(e))?;
-        Ok((nsid != NOT_ASSIGNED).then_some(nsid))
+        Ok((nsid != NOT_ASSIGNED).then_some(NsId::new(nsid)))
     }
 
     /// Assigns an id to `ns` in this handle's network namespace and returns it; `None` lets the
@@ -48,7 +49,7 @@ impl Link {
     /// # Errors
     /// `EEXIST` where `ns` has an id, or where the id is taken.
     #[doc(alias = "RTM_NEWNSID")]
-    pub fn set_nsid(&mut self, ns: &NetNs, nsid: Option<i32>) -> Result<i32> {
+    pub fn set_nsid(&mut self, ns: &NetNs, nsid: Option<NsId>) -> Result<NsId> {
         self.socket.tell(&new(ns, nsid))?;
         let given = self.nsid(ns)?;
         given.ok_or_else(|| Error::invalid("nsid-new", ns.label(), "no number was given"))
@@ -58,19 +59,54 @@ impl Link {
     ///
     /// # Errors
     /// As for [`Link::nsid`] and [`Link::set_nsid`].
-    pub fn nsid_or_assign(&mut self, ns: &NetNs) -> Result<i32> {
+    pub fn nsid_or_assign(&mut self, ns: &NetNs) -> Result<NsId> {
         match self.nsid(ns)? {
             Some(nsid) => Ok(nsid),
             None => self.set_nsid(ns, None),
         }
     }
+
+    /// Finds the namespace that has this id in this handle's namespace, among these; `None` if none of them has it.
+    /// Those that have ended or can't be entered are passed over.
+    ///
+    /// # Errors
+    /// As for [`Link::nsid`].
+    pub fn find_namespace<'a>(
+        &mut self,
+        id: NsId,
+        among: impl IntoIterator<Item = &'a SeenNetNs>,
+    ) -> Result<Option<NetNs>> {
+        for seen in among {
+            let Ok(ns) = seen.open() else { continue };
+            if self.nsid(&ns)? == Some(id) {
+                return Ok(Some(ns));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Finds the device that `link` is tied to, of a netkit pair the other end: its namespace and number. `None` if
+    /// there is none, or if its namespace can't be seen. This handle is in `here`, the namespace of `link`.
+    ///
+    /// # Errors
+    /// As for [`Link::nsid`] and [`NetNs::visible`].
+    pub fn other_end(&mut self, here: &NetNs, link: &LinkInfo) -> Result<Option<(NetNs, Ifindex)>> {
+        let Some(other) = link.link else {
+            return Ok(None);
+        };
+        let netns = match link.link_netns_id {
+            None => Some(here.clone()),
+            Some(id) => self.find_namespace(id, &NetNs::visible()?.namespaces)?,
+        };
+        Ok(netns.map(|netns| (netns, other)))
+    }
 }
 
-pub(super) fn new(ns: &NetNs, nsid: Option<i32>) -> Request {
+pub(super) fn new(ns: &NetNs, nsid: Option<NsId>) -> Request {
     let mut request = Request::new(libc::RTM_NEWNSID, &HEADER, "nsid-new", ns.label());
     let attrs = request
         .attrs()
-        .i32(netnsa::NSID, nsid.unwrap_or(NOT_ASSIGNED));
+        .i32(netnsa::NSID, nsid.map_or(NOT_ASSIGNED, NsId::get));
     attrs.put(netnsa::FD, &fd(ns));
     request
 }

@@ -10,7 +10,7 @@ use super::{
     Address, AddressOptions, IfInfo, LinkInfo, NetkitMode, NetkitPair, NetkitPolicy, NetkitSingle,
     Pairing, Proxy, Route, RouteInfo, XdpMode, addr, by_name, check_name, ifla, proxy,
 };
-use crate::{Ifindex, MacAddr, Prefix};
+use crate::{Ifindex, MacAddr, NsId, Prefix};
 
 /// Compares a request with that of the generated encoder of the operation, which leaves out the
 /// padding at the end.
@@ -232,7 +232,7 @@ fn a_netkit_is_read() {
     assert!(link.up && !link.running && link.is_virtual());
     assert_eq!(
         (link.link, link.link_netns_id),
-        (Some(Ifindex::new(3)), Some(0))
+        (Some(Ifindex::new(3)), Some(NsId::new(0)))
     );
     assert_eq!((link.rx_queues, link.kind.as_deref()), (4, Some("netkit")));
     let netkit = link.netkit.unwrap();

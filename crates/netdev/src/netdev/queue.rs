@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{Netdev, cmd};
 use crate::parse::{Parsed, required};
-use crate::{DmabufId, Ifindex, NapiId, QueueId, QueueType};
+use crate::{DmabufId, Ifindex, NapiId, NsId, QueueId, QueueType};
 
 /// Attributes of a queue: `NETDEV_A_QUEUE_*`.
 pub(super) mod attr {
@@ -158,7 +158,7 @@ pub(super) fn queue_create(
             queue.u32(attr::TYPE, of_kind.raw());
         });
         if let Some(nsid) = lease.netns_id {
-            nest.i32(attr::LEASE_NETNS_ID, nsid);
+            nest.i32(attr::LEASE_NETNS_ID, nsid.get());
         }
     });
     request
@@ -184,7 +184,7 @@ pub struct Lease {
     pub queue: QueueId,
     /// Id of the physical device's network namespace in the caller's; `None` means the same
     /// namespace. Naming one takes `CAP_NET_ADMIN` in the initial user namespace.
-    pub netns_id: Option<i32>,
+    pub netns_id: Option<NsId>,
 }
 
 /// Description of a queue and its users (`netdev_nl_queue_fill_one`).
@@ -243,7 +243,7 @@ pub struct LeaseInfo {
     #[serde(rename = "type")]
     pub kind: QueueType,
     /// Id of the device's network namespace in this one; `None` is this namespace.
-    pub netns_id: Option<i32>,
+    pub netns_id: Option<NsId>,
 }
 
 impl LeaseInfo {
@@ -254,7 +254,7 @@ impl LeaseInfo {
             match attr.kind() {
                 attr::LEASE_IFINDEX => ifindex = Some(Ifindex::new(attr.u32()?)),
                 attr::LEASE_QUEUE => queue = Some(parse_queue_id(&attr)?),
-                attr::LEASE_NETNS_ID => netns_id = Some(attr.i32()?),
+                attr::LEASE_NETNS_ID => netns_id = Some(NsId::new(attr.i32()?)),
                 _ => {}
             }
         }

@@ -12,7 +12,7 @@ use super::{
     BindOptions, Dev, Event, Lease, Napi, PagePool, PagePoolStats, Qstats, Queue, bind, cmd,
     listing, page_pool, queue,
 };
-use crate::{DmabufId, Ifindex, PagePoolId, ParseError, QueueId, QueueType};
+use crate::{DmabufId, Ifindex, NsId, PagePoolId, ParseError, QueueId, QueueType};
 
 fn family() -> Family {
     Family::fake("netdev", 30, 1)
@@ -101,7 +101,7 @@ fn a_lease_is_made_as_specified() {
         let lease = Lease {
             of: ETH0,
             queue: QueueId::new(15),
-            netns_id,
+            netns_id: netns_id.map(NsId::new),
         };
         let (virt, leased) = ((NK0, QueueType::Rx), (lease, QueueType::Rx));
         assert_same(
@@ -190,7 +190,7 @@ fn a_queue_is_read_with_its_lease() {
     let lease = queue.lease.unwrap();
     assert_eq!(
         (lease.ifindex, lease.queue, lease.netns_id),
-        (NK0, QueueId::new(1), Some(4))
+        (NK0, QueueId::new(1), Some(NsId::new(4)))
     );
     assert_eq!(
         serde_json::to_value(lease).unwrap(),

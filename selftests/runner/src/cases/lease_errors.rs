@@ -2,7 +2,7 @@
 //! namespaces, as for a container, unless the case says otherwise.
 
 use anyhow::{Context, Result};
-use netdev::{BindOptions, Ifindex, Lease, Netdev, QueueId, QueueType};
+use netdev::{BindOptions, Ifindex, Lease, Netdev, NsId, QueueId, QueueType};
 use nix::libc::{EBUSY, EINVAL, ENODEV, ENONET, EOPNOTSUPP, ERANGE};
 use udmabuf::Udmabuf;
 
@@ -242,7 +242,7 @@ fn types(kind: QueueType, of_kind: QueueType, bad: u32) -> Result<()> {
 pub(super) fn no_such_namespace_id() -> Result<()> {
     let mut guest = guest(1)?;
     let lease = Lease {
-        netns_id: Some(4242),
+        netns_id: Some(NsId::new(4242)),
         ..guest.request(Ifindex::new(1), 0)
     };
     let answer = guest.netdev.lease(guest.ifindex, lease);

@@ -2,7 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use netdev::{
-    Ifindex, Lease, LeaseInfo, Link, NetNs, Netdev, NetkitMode, NetkitPair, QueueId, QueueType,
+    Ifindex, Lease, LeaseInfo, Link, NetNs, Netdev, NetkitMode, NetkitPair, NsId, QueueId,
+    QueueType,
 };
 use serde_json::Value;
 
@@ -16,7 +17,7 @@ pub(super) struct Guest {
     pub(super) ifindex: Ifindex,
     pub(super) netns: NetNs,
     /// The number of this namespace, which is the NIC's, in that of the guest; `None`: the same.
-    pub(super) nsid: Option<i32>,
+    pub(super) nsid: Option<NsId>,
     pub(super) netdev: Netdev,
 }
 

@@ -101,24 +101,20 @@ fn is_lessee(link: &LinkInfo) -> bool {
 
 /// Finds the other end of a netkit pair, in any visible namespace.
 fn other_end(namespace: &Namespace, link: &LinkInfo) -> Result<Option<(Namespace, LinkInfo)>> {
-    let (Some(_), Some(other)) = (&link.netkit, link.link) else {
+    if link.netkit.is_none() {
+        return Ok(None);
+    }
+    let here = &namespace.netns;
+    let Some((netns, other)) = Link::open_in(here)?.other_end(here, link)? else {
         return Ok(None);
     };
-    let get = |netns: &NetNs| -> netdev::Result<LinkInfo> { Link::open_in(netns)?.get(other) };
-    let Some(id) = link.link_netns_id else {
-        return Ok(Some((namespace.clone(), get(&namespace.netns)?)));
-    };
-    let mut here = Link::open_in(&namespace.netns)?;
-    for seen in NetNs::visible()?.namespaces {
-        let Ok(netns) = seen.open() else { continue };
-        if matches!(here.nsid(&netns), Ok(Some(nsid)) if nsid == id) {
-            return Ok(match get(&netns) {
-                Ok(link) => Some((Namespace::new(netns)?, link)),
-                Err(_) => None,
-            });
-        }
+    let other = Link::open_in(&netns).and_then(|mut links| links.get(other));
+    match (other, link.link_netns_id) {
+        (Ok(other), None) => Ok(Some((namespace.clone(), other))),
+        (Ok(other), Some(_)) => Ok(Some((Namespace::new(netns)?, other))),
+        (Err(error), None) => Err(error.into()),
+        (Err(_), Some(_)) => Ok(None),
     }
-    Ok(None)
 }
 
 /// Command that leases a free queue of a NIC in the current namespace to the netkit.

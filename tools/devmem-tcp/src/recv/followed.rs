@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use netdev::{Ifindex, Link, LinkEvent, LinkEvents, LinkInfo, NetNs, Result};
+use netdev::{Ifindex, Link, LinkEvent, LinkEvents, LinkInfo, NetNs, NsId, Result};
 
 /// The link and a socket that hears of it.
 pub(super) struct Followed {
@@ -82,10 +82,13 @@ impl Followed {
     }
 
     /// It went to the namespace that its old one knows by this number.
-    fn follow(&mut self, nsid: i32, ifindex: Ifindex) {
-        let there = visible().find(|netns| {
-            let known = Link::open_in(&self.netns).and_then(|mut link| link.nsid(netns));
-            known.is_ok_and(|known| known == Some(nsid))
+    fn follow(&mut self, nsid: NsId, ifindex: Ifindex) {
+        let there = NetNs::visible().and_then(|visible| {
+            Link::open_in(&self.netns)?.find_namespace(nsid, &visible.namespaces)
+        });
+        let there = there.unwrap_or_else(|error| {
+            tracing::debug!("{error}");
+            None
         });
         let arrived = there.is_some_and(|netns| self.settle(&netns, ifindex));
         if !arrived {

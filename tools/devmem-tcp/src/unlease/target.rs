@@ -1,7 +1,7 @@
 //! Search for the netkit to delete.
 
 use anyhow::{Result, bail};
-use netdev::{Ifindex, Link, LinkInfo, NetNs};
+use netdev::{Ifindex, Link, LinkInfo, NetNs, NsId};
 
 use super::ending_lease::EndingLease;
 use crate::args::NetNsArg;
@@ -28,7 +28,7 @@ pub(crate) enum GuestLocation {
     /// A namespace that can be entered.
     Entered(NetNs),
     /// A namespace that can't be entered, by its id in the host end's; `None` is the host end's.
-    Id(Option<i32>),
+    Id(Option<NsId>),
 }
 
 impl Target {
@@ -141,10 +141,8 @@ impl Target {
 
     /// Finds the host end of a pair and its namespace, if that can be entered.
     fn host_of(netns: &NetNs, guest: &LinkInfo) -> Result<Option<(NetNs, LinkInfo)>> {
-        let Some(host) = guest.link else {
-            return Ok(None);
-        };
-        let Some(there) = known_as(netns, guest.link_netns_id)? else {
+        let other = Link::open_in(netns)?.other_end(netns, guest)?;
+        let Some((there, host)) = other else {
             return Ok(None);
         };
         let Ok(mut links) = Link::open_in(&there) else {
@@ -159,7 +157,7 @@ impl Target {
             return Ok(());
         };
         let mut location = GuestLocation::Id(host.link_netns_id);
-        if let Some(netns) = known_as(netns, host.link_netns_id)? {
+        if let Some((netns, _)) = Link::open_in(netns)?.other_end(netns, host)? {
             if self.record.is_none() {
                 let link = Link::open_in(&netns)?.get(guest)?;
                 (self.name, self.netns) = (link.name, netns.label().to_owned());
@@ -217,22 +215,6 @@ impl Target {
             deleted => Ok(deleted?),
         }
     }
-}
-
-/// Finds the namespace that has this id in `netns`, if it can be seen from here; `None` is `netns`
-/// itself.
-fn known_as(netns: &NetNs, id: Option<i32>) -> Result<Option<NetNs>> {
-    let Some(id) = id else {
-        return Ok(Some(netns.clone()));
-    };
-    let mut links = Link::open_in(netns)?;
-    for seen in NetNs::visible()?.namespaces {
-        let Ok(seen) = seen.open() else { continue };
-        if links.nsid(&seen)? == Some(id) {
-            return Ok(Some(seen));
-        }
-    }
-    Ok(None)
 }
 
 /// Name of a namespace in messages and records.
