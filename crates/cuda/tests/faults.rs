@@ -144,7 +144,6 @@ fn a_lost_gpu_stays_lost() {
         buffer.worker(0).unwrap_err(),
     ] {
         assert!(error.is_lost(), "{error:?}");
-        assert!(error.remedy().unwrap().contains("kernel log"));
     }
     drop((worker, buffer));
     assert_eq!(fake.calls(), calls, "a lost GPU was asked");
@@ -172,7 +171,6 @@ fn pcies_mapping_is_asked_for_only_if_chosen() {
     let refused = |code| {
         let error = map(Mapping::Pcie).unwrap_err();
         assert!(matches!(error, Error::NoPcie { .. }), "{error:?}");
-        assert!(error.remedy().unwrap().contains("leave out :pcie"));
         assert!(chain(&error).contains("by PCIe's way: "), "{code}");
         assert_eq!(
             (fake.flags(), fake.held(), fds()),
@@ -185,7 +183,7 @@ fn pcies_mapping_is_asked_for_only_if_chosen() {
     refused(801);
     fake.set("FAIL", "cuMemGetHandleForAddressRange:1:2");
     let error = map(Mapping::Pcie).unwrap_err();
-    assert!(error.remedy().unwrap().contains("less memory"), "{error:?}");
+    assert!(matches!(error, Error::Driver { .. }), "{error:?}");
     assert_eq!(fake.held(), "");
 }
 
@@ -199,7 +197,6 @@ fn an_export_that_fails_for_no_known_reason_loses_no_gpu() {
     let error = gpu.allocate(MIB).unwrap_err();
     assert!(matches!(error, Error::Driver { .. }), "{error:?}");
     assert!(chain(&error).ends_with("(CUDA_ERROR_UNKNOWN)"), "{error}");
-    assert!(error.remedy().unwrap().contains("nvidia-open"), "{error}");
 
     let memory = gpu.allocate_memory(MIB, Allocation::Plain).unwrap();
     let mut worker = memory.worker(MIB).unwrap();
@@ -280,7 +277,6 @@ fn unavailable_memory_is_an_error() {
     );
     let error = gpu.allocate(1 << 40).unwrap_err();
     assert!(chain(&error).contains("out of memory"), "{}", chain(&error));
-    assert!(error.remedy().is_some());
     let buffer = gpu.allocate(8192).unwrap();
     assert!(dmabuf::Dmabuf::len(&buffer) == 8192 && buffer.as_fd().try_clone_to_owned().is_ok());
 
@@ -293,7 +289,6 @@ fn unavailable_memory_is_an_error() {
     fake.set("DMABUF", "0");
     let error = driver.open(0).unwrap().allocate(8192).unwrap_err();
     assert!(error.to_string().contains("exports no dmabufs"), "{error}");
-    assert!(error.remedy().unwrap().contains("open kernel modules"));
 
     fake.set("DEVICES", "0");
     let error = fake.driver().unwrap_err();
@@ -308,9 +303,7 @@ fn a_driver_that_is_not_there_or_too_old_is_said() {
     let error = Driver::load_from("libno-such-driver.so.1").unwrap_err();
     assert_eq!(error.to_string(), "load libno-such-driver.so.1");
     assert!(chain(&error).contains("cannot open shared object file"));
-    assert!(error.remedy().unwrap().contains("install"));
     // A library that exists, without any of the functions.
     let error = Driver::load_from("libm.so.6").unwrap_err();
     assert_eq!(error.to_string(), "libm.so.6 has no cuInit");
-    assert!(error.remedy().unwrap().contains("515"));
 }

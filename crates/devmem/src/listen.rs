@@ -64,45 +64,15 @@ impl SocketError {
         self.source.raw_os_error()
     }
 
-    /// Remedy in one line, where one is known.
-    pub fn remedy(&self) -> Option<String> {
-        let object = &self.object;
-        Some(match self.raw_os_error()? {
-            libc::EACCES | libc::EPERM if self.operation == CONNECT => {
-                format!(
-                    "a route or a firewall (nft list ruleset) forbids it: {}",
-                    route(object)
-                )
-            }
-            libc::EADDRINUSE => format!("see who listens there: ss -ltnp | grep {}", port(object)),
-            libc::EADDRNOTAVAIL => {
-                "no device here has that address: see ip address, or give another".to_owned()
-            }
-            libc::EACCES => "ports below 1024 want CAP_NET_BIND_SERVICE".to_owned(),
-            libc::EPERM => "SO_BINDTODEVICE wants CAP_NET_RAW: run as root".to_owned(),
-            libc::ENODEV => "see the devices of this network namespace: ip link".to_owned(),
-            libc::ECONNREFUSED => "nobody listens there: start the receiver first".to_owned(),
-            libc::EHOSTUNREACH | libc::ENETUNREACH => {
-                format!("see the way there: {}", route(object))
-            }
-            _ => return None,
-        })
+    /// Operation that failed, in words: `connect to`.
+    pub fn operation(&self) -> &'static str {
+        self.operation
     }
-}
 
-/// The command that shows the route to an address, which is without its port for that.
-fn route(address: &str) -> String {
-    match address.parse::<SocketAddr>() {
-        Ok(address) => format!("ip route get {}", address.ip()),
-        Err(_) => format!("ip route get {address}"),
+    /// Object of the operation: an address, or a device.
+    pub fn object(&self) -> &str {
+        &self.object
     }
-}
-
-/// `:PORT` of an address.
-fn port(address: &str) -> &str {
-    address
-        .rfind(':')
-        .map_or(address, |colon| &address[colon..])
 }
 
 fn socket(address: SocketAddr, options: &SocketOptions) -> Result<Socket, SocketError> {
@@ -324,7 +294,6 @@ mod tests {
         let error = listen(taken, &SocketOptions::default()).unwrap_err();
         assert!(error.to_string().ends_with(&taken.to_string()), "{error}");
         assert_eq!(error.raw_os_error(), Some(libc::EADDRINUSE));
-        assert!(error.remedy().unwrap().contains("ss -ltnp"));
     }
 
     #[test]

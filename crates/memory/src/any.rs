@@ -32,7 +32,7 @@ pub enum AnyMemory {
     Passed(DmabufFd),
 }
 
-/// Error of making memory; [`Error::remedy`] is the remedy.
+/// Error of making memory.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -57,20 +57,6 @@ pub enum Error {
         /// Requested memory.
         choice: Choice,
     },
-}
-
-impl Error {
-    /// Remedy in one line, where it is known.
-    pub fn remedy(&self) -> Option<String> {
-        match self {
-            Error::Udmabuf(error) => error.remedy(),
-            Error::Heap(error) => error.remedy(),
-            Error::Drm(error) => error.remedy(),
-            Error::Cuda(error) => error.remedy().map(str::to_owned),
-            Error::Passed(error) => error.remedy(),
-            Error::Pages { .. } => Some("leave out the kind of pages".to_owned()),
-        }
-    }
 }
 
 impl Error {
@@ -111,7 +97,7 @@ impl AnyMemory {
     /// those of a udmabuf; `None` takes the largest available.
     ///
     /// # Errors
-    /// [`Error`] names the step; [`Error::remedy`] is the remedy, where it is known.
+    /// [`Error`] names the step.
     pub fn make(choice: &Choice, len: Option<u64>, pages: Option<HugePage>) -> Result<Self, Error> {
         if pages.is_some() && *choice != Choice::Udmabuf {
             return Err(Error::Pages {

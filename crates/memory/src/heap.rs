@@ -59,7 +59,7 @@ impl fmt::Display for Name {
     }
 }
 
-/// Error of making memory of a heap; [`Error::remedy`] is the remedy.
+/// Error of making memory of a heap.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -107,49 +107,6 @@ pub enum Error {
     Dmabuf(#[from] dmabuf::Error),
 }
 
-impl Error {
-    /// Remedy in one line, where it is known.
-    pub fn remedy(&self) -> Option<String> {
-        match self {
-            Error::Len { source, .. } => source.remedy(),
-            Error::Open { heap, source } => open_remedy(heap, source),
-            Error::Available { available, .. } => {
-                let most = available.advice(1) >> 20;
-                Some(format!("ask for {most} MiB or less"))
-            }
-            Error::Allocate { source, .. } => match source.raw_os_error()? {
-                libc::ENOMEM => Some("ask for less memory, or take another heap".to_owned()),
-                libc::ENOTTY => Some("that node is not a heap".to_owned()),
-                _ => None,
-            },
-            Error::Dmabuf(_) => None,
-        }
-    }
-}
-
-fn open_remedy(heap: &Name, source: &io::Error) -> Option<String> {
-    match source.raw_os_error()? {
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => Some(match &names()[..] {
-            [] => "no heap is here: boot a kernel with CONFIG_DMABUF_HEAPS and a heap; in a \
-                   container, pass /dev/dma_heap into it"
-                .to_owned(),
-            names => format!("take one that is there: {}", join(names)),
-        }),
-        libc::EACCES | libc::EPERM => Some(format!(
-            "run as root, or: chown {} {}",
-            sys::user(),
-            heap.node().display()
-        )),
-        _ => None,
-    }
-}
-
-/// Formats the names as they are written on a command line.
-fn join(names: &[Name]) -> String {
-    let words = names.iter().map(|name| format!("heap:{name}"));
-    words.collect::<Vec<_>>().join(", ")
-}
-
 /// Names of this machine's heaps, sorted; none where `/dev/dma_heap` does not exist.
 pub fn names() -> Vec<Name> {
     let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
@@ -186,7 +143,7 @@ impl Heap {
     /// Allocates a dmabuf of `len` bytes: not 0, and a multiple of the page size.
     ///
     /// # Errors
-    /// [`Error`] names the step; [`Error::remedy`] is the remedy, where it is known.
+    /// [`Error`] names the step.
     #[doc(alias = "DMA_HEAP_IOCTL_ALLOC")]
     pub fn allocate(heap: &Name, len: u64) -> Result<Self, Error> {
         let name = || heap.clone();
@@ -233,13 +190,6 @@ impl From<Heap> for OwnedFd {
 mod tests {
     use super::*;
 
-    fn error(errno: i32) -> Error {
-        Error::Open {
-            heap: "no-such-heap".parse().unwrap(),
-            source: io::Error::from_raw_os_error(errno),
-        }
-    }
-
     #[test]
     fn lengths_are_checked_before_anything_is_opened() {
         let heap: Name = "no-such-heap".parse().unwrap();
@@ -253,21 +203,19 @@ mod tests {
             }
         ));
         let error = Heap::allocate(&heap, 4097).unwrap_err();
-        assert_eq!(error.remedy().unwrap(), "take 8192 bytes");
+        assert!(matches!(
+            error,
+            Error::Len {
+                source: BadLen::Unaligned { len: 4097, .. },
+                ..
+            }
+        ));
     }
 
     #[test]
-    fn a_heap_that_is_not_there_is_named_with_a_remedy() {
+    fn a_heap_that_is_not_there_is_named() {
         let heap: Name = "no-such-heap".parse().unwrap();
         let error = Heap::allocate(&heap, 4096).unwrap_err();
         assert_eq!(error.to_string(), "open /dev/dma_heap/no-such-heap");
-        let remedy = error.remedy().unwrap();
-        assert!(remedy.contains("heap"), "{remedy}");
-    }
-
-    #[test]
-    fn a_closed_node_and_an_odd_refusal() {
-        assert!(error(libc::EACCES).remedy().unwrap().contains("chown"));
-        assert_eq!(error(libc::EIO).remedy(), None);
     }
 }

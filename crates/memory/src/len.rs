@@ -19,19 +19,6 @@ pub enum BadLen {
     },
 }
 
-impl BadLen {
-    /// Remedy in one line, where it is known.
-    pub fn remedy(&self) -> Option<String> {
-        match self {
-            BadLen::Empty => Some("ask for at least one page".to_owned()),
-            BadLen::Unaligned { len, page } => {
-                let up = len.checked_next_multiple_of(*page)?;
-                Some(format!("take {up} bytes"))
-            }
-        }
-    }
-}
-
 /// Checks that a dmabuf can have `len` bytes. Exporters round up silently (`PAGE_ALIGN`), so that
 /// the buffer would have another length than the caller thinks.
 ///

@@ -17,7 +17,7 @@ use dmabuf::{Dmabuf, DmabufFd};
 use crate::sys;
 
 /// Time that the other process has to pass the fd.
-const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Name of a Unix socket: a path, or `@` and an abstract name without a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ impl fmt::Display for SocketName {
     }
 }
 
-/// Error of passed memory; [`Error::remedy`] is the remedy.
+/// Error of passed memory.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -121,53 +121,6 @@ pub enum Error {
     /// The length of the buffer could not be read.
     #[error(transparent)]
     Dmabuf(dmabuf::Error),
-}
-
-impl Error {
-    /// Remedy in one line, where it is known.
-    pub fn remedy(&self) -> Option<String> {
-        match self {
-            Error::Inherit { fd, source } => match source.raw_os_error()? {
-                libc::EBADF => Some(format!(
-                    "whoever starts this process opens fd {fd} and leaves it open across exec \
-                     (no FD_CLOEXEC)"
-                )),
-                libc::EMFILE => Some("raise the limit: ulimit -n".to_owned()),
-                _ => None,
-            },
-            Error::NotDmabuf { .. } | Error::PassedOther { .. } => Some(
-                "pass the fd that the exporter gave: a heap's, a udmabuf's (not its memfd), a \
-                 GPU's (not its device node)"
-                    .to_owned(),
-            ),
-            Error::Connect { source, .. } => connect_remedy(source),
-            Error::Receive { source, .. } => {
-                let late = matches!(source.raw_os_error(), Some(libc::EAGAIN));
-                late.then(|| format!("the helper has {SEND_TIMEOUT:?} to send the fd (SCM_RIGHTS)"))
-            }
-            Error::Count { .. } => {
-                Some("the helper sends one fd to each that connects (SCM_RIGHTS)".to_owned())
-            }
-            Error::TooSmall { len, .. } => {
-                Some(format!("pass a larger one, or ask for {len} bytes at most"))
-            }
-            Error::Dmabuf(_) => None,
-        }
-    }
-}
-
-fn connect_remedy(source: &io::Error) -> Option<String> {
-    let remedy = match source.raw_os_error()? {
-        libc::ENOENT | libc::ECONNREFUSED => {
-            "start the helper first: it listens on a Unix stream socket and sends one fd to each \
-             that connects (SCM_RIGHTS)"
-        }
-        libc::EPROTOTYPE => "the helper is to listen on a stream socket (SOCK_STREAM)",
-        libc::EACCES | libc::EPERM => "to connect takes the right to write to the socket's file",
-        libc::ENOTSOCK => "that file is not a socket",
-        _ => return None,
-    };
-    Some(remedy.to_owned())
 }
 
 /// Duplicates the dmabuf that this process was started with as fd `fd`. The original fd stays open

@@ -89,11 +89,6 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(bytes).unwrap_or(4096)
 }
 
-/// Effective user id.
-pub(crate) fn user() -> u32 {
-    nix::unistd::geteuid().as_raw()
-}
-
 /// Opens a device's node for reading and writing, closed on exec as the standard library does.
 /// `O_NOCTTY` and `O_NONBLOCK` are for a node that is a terminal or a pipe.
 pub(crate) fn open(node: &Path) -> io::Result<OwnedFd> {

@@ -18,7 +18,6 @@ mod link;
 mod netdev;
 mod netfilter;
 mod parse;
-mod remedy;
 mod shell;
 mod sys;
 
@@ -28,7 +27,6 @@ pub use link::*;
 pub use netdev::*;
 pub use netfilter::{ForwardChain, Netfilter, TableFamily};
 pub use netlink::{Error, ExtAck, NetNs, ParseError, Result, SeenNetNs, VisibleNetNs};
-pub use remedy::remedy;
 pub use shell::{shell_command, shell_word};
 
 /// The examples of the README are compiled.

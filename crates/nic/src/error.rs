@@ -2,7 +2,7 @@
 
 use std::io;
 
-use netdev::{QueueId, queue_list, shell_word};
+use netdev::{QueueId, queue_list};
 
 use crate::{Owner, RunDirError};
 
@@ -160,99 +160,6 @@ pub enum Error {
     /// The guardian could not be started; nothing was changed.
     #[error("starting the guardian")]
     Guardian(#[source] io::Error),
-}
-
-impl Error {
-    /// Remedy, where one is known beyond the kernel's words.
-    pub fn remedy(&self) -> Option<String> {
-        Some(match self {
-            Self::QueueTaken { device, .. } => {
-                format!(
-                    "`devmem-tcp show {}` lists the queues: choose another one",
-                    shell_word(device)
-                )
-            }
-            Self::OtherRunDir { .. } => {
-                "use the same one, DEVMEM_TCP_RUNTIME_DIR=DIR, in a mount namespace that has it; or end \
-                 that process first"
-                    .to_owned()
-            }
-            Self::FlowTaken {
-                device,
-                place,
-                owner,
-                ..
-            } => match owner {
-                Some(Some(_)) => "end that receiver, or take another address or port".to_owned(),
-                Some(None) => format!(
-                    "`devmem-tcp restore {}` ends what was applied; or take another address or port",
-                    shell_word(device)
-                ),
-                None => format!(
-                    "take another address or port; if no other program needs that rule: ethtool -N {} delete {place}",
-                    shell_word(device)
-                ),
-            },
-            Self::NotRestored { device, .. } => {
-                format!("`devmem-tcp restore {}` tries again", shell_word(device))
-            }
-            Self::Hidden { device, .. } => format!(
-                "run it where the NIC can be seen, as root of the host; `devmem-tcp restore --force {}` \
-                 forgets what is noted",
-                shell_word(device)
-            ),
-            Self::UnknownBoot { device } => format!(
-                "`devmem-tcp restore {}` where it was noted puts the NIC back; so does `devmem-tcp restore \
-                 --force {}`, if the machine was not booted since",
-                shell_word(device),
-                shell_word(device)
-            ),
-            Self::TableIsSet {
-                device,
-                needed: false,
-                ..
-            } => format!("go back to the driver's own table: ethtool -X {} default", shell_word(device)),
-            Self::TableIsSet { device, .. } => format!(
-                "end what has queues of it, which `devmem-tcp show {}` lists, and set the channels first",
-                shell_word(device)
-            ),
-            Self::NotKept { .. } => "see the driver's log: dmesg".to_owned(),
-            Self::NoOtherQueue { device } => {
-                format!(
-                    "give it more queues: ethtool -L {} combined N",
-                    shell_word(device)
-                )
-            }
-            Self::NoSuchQueue { device, .. } => format!(
-                "name another; `ethtool -l {}` says how many there can be",
-                shell_word(device)
-            ),
-            Self::NoContexts { .. } => {
-                "take one queue, or an address for each queue: --listen again, with another port"
-                    .to_owned()
-            }
-            Self::RunDir(RunDirError::Locked { path }) => format!(
-                "see who holds it: lslocks -u -o PID,COMMAND,PATH | grep {}; then wait for it, or end it",
-                shell_word(&path.to_string_lossy())
-            ),
-            Self::RunDir(RunDirError::Damaged { path, .. }) => format!(
-                "it said what was changed on a NIC: put that right (ethtool -g, -l, -x, -n IF), then \
-                 rm {}",
-                shell_word(&path.to_string_lossy())
-            ),
-            Self::RunDir(RunDirError::Io { source, .. })
-                if source.kind() == io::ErrorKind::PermissionDenied =>
-            {
-                "run it as root, or name a runtime directory of your own: \
-                 DEVMEM_TCP_RUNTIME_DIR=DIR"
-                    .to_owned()
-            }
-            Self::RunDir(RunDirError::Io { .. } | RunDirError::NotOurs { .. }) => {
-                "name another runtime directory: DEVMEM_TCP_RUNTIME_DIR=DIR".to_owned()
-            }
-            _ => return None,
-        })
-    }
 }
 
 /// Text of a rule's owner, to follow its place.

@@ -4,7 +4,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netdev::{Link, NetNs};
-use serde::Serialize;
 use undo::Boot;
 
 use crate::claim::{Claim, Item};
@@ -283,15 +282,13 @@ fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Resu
 }
 
 /// A journal, for who only looks.
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 #[non_exhaustive]
 pub struct State {
     /// The NIC; the journal's name where that is damaged.
     pub device: String,
     /// What is wrong with the journal.
-    pub damaged: Option<String>,
-    /// What to do about that.
-    pub remedy: Option<String>,
+    pub damaged: Option<Error>,
     /// Whose settings are in force; `None`: they were applied to stay.
     pub owners: Vec<Option<Owner>>,
     /// Who ended without putting it back.
@@ -311,16 +308,12 @@ pub fn state() -> Result<Vec<State>, Error> {
         let mut state = State {
             device: file.clone(),
             damaged: None,
-            remedy: None,
             owners: Vec::new(),
             orphans: Vec::new(),
         };
         match journal::read(&dir, &file) {
             Ok(None) => continue,
-            Err(error) => {
-                state.remedy = error.remedy();
-                state.damaged = Some(error.to_string());
-            }
+            Err(error) => state.damaged = Some(error),
             Ok(Some(journal)) => {
                 state.device = journal.nic.name;
                 for claim in journal.claims {

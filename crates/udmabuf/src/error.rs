@@ -1,12 +1,12 @@
-//! Errors of making a udmabuf, and their remedies.
+//! Errors of making a udmabuf.
 
 use std::io;
 
 use crate::HugePage;
 use crate::available::Available;
-use crate::reserved::{self, ReservedHugepages, SIZE_LIMIT_MB};
+use crate::reserved;
 
-/// Error of making a udmabuf. The kernel's words are the source; [`Error::remedy`] is the remedy.
+/// Error of making a udmabuf. The kernel's words are the source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -120,70 +120,6 @@ impl Error {
             _ => Error::Create { len, source },
         }
     }
-
-    /// Remedy in one line, where it is known.
-    pub fn remedy(&self) -> Option<String> {
-        match self {
-            Error::Empty => Some("ask for at least one page".to_owned()),
-            Error::Unaligned { len, page } => {
-                let up = len.checked_next_multiple_of(*page)?;
-                Some(format!("take {up} bytes"))
-            }
-            Error::Open { source } => open_remedy(source),
-            Error::Available { available, .. } => {
-                let most = available.advice(1) >> 20;
-                Some(format!("ask for {most} MiB or less"))
-            }
-            Error::Memory {
-                len,
-                hugepages,
-                source,
-            } => memory_remedy(*len, *hugepages, source),
-            Error::TooLarge { len, .. } => {
-                let mb = len.div_ceil(1 << 20);
-                Some(format!(
-                    "ask for less, or allow more: echo {mb} > {SIZE_LIMIT_MB}"
-                ))
-            }
-            Error::Create { .. } | Error::Dmabuf(_) => None,
-        }
-    }
-}
-
-fn open_remedy(source: &io::Error) -> Option<String> {
-    let remedy = match source.raw_os_error()? {
-        libc::ENOENT | libc::ENODEV | libc::ENXIO => {
-            "in a container, pass /dev/udmabuf into it; else load the driver (CONFIG_UDMABUF): modprobe udmabuf"
-        }
-        libc::EACCES | libc::EPERM => "run as root, or as a member of group kvm",
-        _ => return None,
-    };
-    Some(remedy.to_owned())
-}
-
-fn memory_remedy(len: u64, hugepages: HugePage, source: &io::Error) -> Option<String> {
-    if matches!(hugepages, HugePage::None | HugePage::Transparent) {
-        let short = matches!(source.raw_os_error(), Some(libc::ENOMEM));
-        return short.then(|| "ask for less memory".to_owned());
-    }
-    let want = len / hugepages.bytes();
-    let Some(pages) = ReservedHugepages::of(hugepages) else {
-        return Some(
-            "this machine has no hugepages of that size: take the other, or none".to_owned(),
-        );
-    };
-    let (free, reserved) = (pages.free, pages.all);
-    let total = reserved + want.saturating_sub(free);
-    let how = match hugepages {
-        HugePage::Mb2 => format!("sysctl vm.nr_hugepages={total}"),
-        _ => format!(
-            "echo {total} > {}/nr_hugepages",
-            reserved::directory(hugepages)
-        ),
-    };
-    Some(format!(
-        "{free} of {reserved} reserved hugepages are free, {want} needed: {how}"
-    ))
 }
 
 #[cfg(test)]
@@ -192,7 +128,7 @@ mod tests {
     use std::error::Error as _;
 
     #[test]
-    fn a_missing_device_and_a_closed_one_have_remedies() {
+    fn a_missing_device_is_named() {
         let missing = Error::open(io::Error::from_raw_os_error(libc::ENOENT));
         assert_eq!(missing.to_string(), "open /dev/udmabuf");
         assert!(
@@ -202,9 +138,6 @@ mod tests {
                 .to_string()
                 .contains("No such file")
         );
-        assert!(missing.remedy().unwrap().contains("modprobe udmabuf"));
-        let closed = Error::open(io::Error::from_raw_os_error(libc::EACCES));
-        assert!(closed.remedy().unwrap().contains("group kvm"));
     }
 
     #[test]
@@ -220,10 +153,9 @@ mod tests {
             error(HugePage::Mb2).to_string(),
             "udmabuf of 1073741824 bytes of 2 MiB hugepages"
         );
-        assert!(error(HugePage::Mb2).remedy().is_some());
         assert_eq!(
-            error(HugePage::None).remedy().unwrap(),
-            "ask for less memory"
+            error(HugePage::None).to_string(),
+            "udmabuf of 1073741824 bytes"
         );
     }
 }

@@ -1,32 +1,34 @@
-//! ReservedHugepages hugepages, and the module's limit on one buffer.
+//! Reserved hugepages, and the module's limit on one buffer.
 
 use std::fs;
 
 use crate::HugePage;
 
 /// Parameter file with the module's limit on one buffer: 64 MiB up to Linux 7.2, none from 7.3 on.
-pub(crate) const SIZE_LIMIT_MB: &str = "/sys/module/udmabuf/parameters/size_limit_mb";
-
-/// Folder in sysfs with the counts of hugepages of one size.
-pub(crate) fn directory(hugepages: HugePage) -> String {
-    format!(
-        "/sys/kernel/mm/hugepages/hugepages-{}kB",
-        hugepages.bytes() >> 10
-    )
-}
+pub const SIZE_LIMIT_MB: &str = "/sys/module/udmabuf/parameters/size_limit_mb";
 
 /// Numbers of reserved hugepages of one size.
-pub(crate) struct ReservedHugepages {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReservedHugepages {
     /// Number of hugepages that were reserved.
-    pub(crate) all: u64,
+    pub all: u64,
     /// Number of reserved hugepages that are neither used nor promised.
-    pub(crate) free: u64,
+    pub free: u64,
 }
 
 impl ReservedHugepages {
+    /// Folder in sysfs with the counts of a size.
+    pub fn directory(hugepages: HugePage) -> String {
+        format!(
+            "/sys/kernel/mm/hugepages/hugepages-{}kB",
+            hugepages.bytes() >> 10
+        )
+    }
+
     /// Reads the numbers of a size; `None` if the machine does not have the size.
-    pub(crate) fn of(hugepages: HugePage) -> Option<Self> {
-        let directory = directory(hugepages);
+    pub fn of(hugepages: HugePage) -> Option<Self> {
+        let directory = Self::directory(hugepages);
         let count = |name| parameter(&format!("{directory}/{name}"));
         let (free, promised) = (count("free_hugepages"), count("resv_hugepages"));
         Some(Self {

@@ -6,6 +6,7 @@
 
 mod error;
 mod payload;
+pub mod remedy;
 pub mod signals;
 pub mod sink;
 pub mod stdio;

@@ -2,7 +2,7 @@
 
 use anyhow::Error;
 pub(crate) use common::Hint;
-use devmem::send::PumpError;
+use common::remedy::of_cause;
 
 /// Remedies for texts of the kernel that are options of this tool.
 const OURS: &[(&str, &str)] = &[
@@ -25,34 +25,10 @@ const OURS: &[(&str, &str)] = &[
 /// Remedy for an error in a line, where it is known.
 pub(crate) fn remedy(error: &Error) -> Option<String> {
     error.chain().find_map(|cause| {
-        if let Some(error) = cause.downcast_ref::<memory::Error>() {
-            return error.remedy();
-        }
-        if let Some(error) = cause.downcast_ref::<udmabuf::Error>() {
-            return error.remedy();
-        }
         if let Some(error) = cause.downcast_ref::<dmabuf::Error>() {
             return of_mapping(error);
         }
-        if let Some(error) = cause.downcast_ref::<cuda::Error>() {
-            return error.remedy().map(str::to_owned);
-        }
-        if let Some(error) = cause.downcast_ref::<devmem::listen::SocketError>() {
-            return error.remedy();
-        }
-        if let Some(error) = cause.downcast_ref::<devmem::engine::EngineError>() {
-            return error.remedy().map(str::to_owned);
-        }
-        if let Some(PumpError::Send(error)) = cause.downcast_ref::<PumpError>() {
-            return error.remedy();
-        }
-        if let Some(hint) = cause.downcast_ref::<Hint>() {
-            return Some(hint.remedy().to_owned());
-        }
-        match cause.downcast_ref::<nic::Error>() {
-            Some(error) => of_nic(error),
-            None => cause.downcast_ref::<netdev::Error>().and_then(of_kernel),
-        }
+        of_cause(cause, of_kernel)
     })
 }
 
@@ -75,13 +51,10 @@ fn of_mapping(error: &dmabuf::Error) -> Option<String> {
 
 /// Remedy for a NIC that can't be set up.
 pub(crate) fn of_nic(error: &nic::Error) -> Option<String> {
-    match error {
-        nic::Error::Refused(error) => of_kernel(error),
-        error => error.remedy(),
-    }
+    of_cause(error, of_kernel)
 }
 
-/// Remedy of the netdev crate, unless this tool has an option for it.
+/// Remedy for a refusal of the kernel, with the option of this tool where it has one.
 fn of_kernel(error: &netdev::Error) -> Option<String> {
     let text = error.message().unwrap_or_default();
     if let Some((_, remedy)) = OURS.iter().find(|(part, _)| text.contains(part)) {
@@ -92,7 +65,7 @@ fn of_kernel(error: &netdev::Error) -> Option<String> {
             "the driver has no flow rules: steer the flow by other means and give --no-config"
                 .to_owned(),
         ),
-        _ => netdev::remedy(error),
+        _ => common::remedy::of_kernel(error),
     }
 }
 

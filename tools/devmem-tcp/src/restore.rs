@@ -1,5 +1,6 @@
 //! `devmem-tcp restore`: restoring what other processes left on the NICs.
 
+use common::remedy::of_nic;
 use std::fmt::Write;
 
 use anyhow::{Result, bail};
@@ -97,7 +98,7 @@ fn row(device: String, outcome: Outcome, dry_run: bool) -> Row {
 /// Formats the error, its causes and its remedies, of which there may be several.
 fn with_remedy(error: &nic::Error) -> String {
     let text = common::with_sources(error);
-    match error.remedy() {
+    match of_nic(error) {
         Some(remedy) => format!("{text} ({remedy})"),
         None => text,
     }

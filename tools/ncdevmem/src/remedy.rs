@@ -1,9 +1,7 @@
 //! What to do about an error, where that is known.
 
 use anyhow::Error;
-use common::Hint;
-use devmem::listen::SocketError;
-use devmem::send::PumpError;
+use common::remedy::{of_cause, of_socket};
 use netdev::shell_command;
 
 use crate::args::UsageError;
@@ -11,27 +9,12 @@ use crate::args::UsageError;
 /// A line that says what to try, if there is one.
 pub(crate) fn remedy(error: &Error) -> Option<String> {
     error.chain().find_map(|cause| {
-        if let Some(error) = cause.downcast_ref::<udmabuf::Error>() {
-            return error.remedy();
-        }
-        if let Some(hint) = cause.downcast_ref::<Hint>() {
-            return Some(hint.remedy().to_owned());
-        }
         if cause.is::<UsageError>() {
             return Some("see ncdevmem --help".to_owned());
         }
-        if let Some(error) = cause.downcast_ref::<SocketError>() {
-            return error.remedy();
-        }
-        if let Some(error) = cause.downcast_ref::<receiver::Error>() {
-            return of_receiver(error);
-        }
-        if let Some(PumpError::Send(error)) = cause.downcast_ref::<PumpError>() {
-            return error.remedy();
-        }
-        match cause.downcast_ref::<nic::Error>() {
-            Some(error) => of_nic(error),
-            None => cause.downcast_ref::<netdev::Error>().and_then(of_kernel),
+        match cause.downcast_ref::<receiver::Error>() {
+            Some(error) => of_receiver(error),
+            None => of_cause(cause, of_kernel),
         }
     })
 }
@@ -43,8 +26,8 @@ fn of_receiver(error: &receiver::Error) -> Option<String> {
     };
     Some(match error {
         Kernel(error) => return of_kernel(error),
-        Nic(error) => return of_nic(error),
-        Socket(error) => return error.remedy(),
+        Nic(error) => return of_cause(error, of_kernel),
+        Socket(error) => return of_socket(error),
         NotRestored { error, .. } => return of_receiver(error),
         Down { device } => {
             let up = shell_command(["ip", "link", "set", "dev", device, "up"]);
@@ -60,18 +43,11 @@ fn of_receiver(error: &receiver::Error) -> Option<String> {
     })
 }
 
-fn of_nic(error: &nic::Error) -> Option<String> {
-    match error {
-        nic::Error::Refused(error) => of_kernel(error),
-        error => error.remedy(),
-    }
-}
-
 /// What to do about a queue that another receiver has.
 const IN_USE: &str =
     "another has this queue: `devmem-tcp show` lists who; name another, with -t and -q";
 
-/// The netdev crate's, unless this tool has an option to name.
+/// Remedy for a refusal of the kernel, with the option of this tool where it has one.
 fn of_kernel(error: &netdev::Error) -> Option<String> {
     let text = error.message().unwrap_or_default();
     let remedy = match (error.op(), error.raw_os_error()?) {
@@ -86,7 +62,7 @@ fn of_kernel(error: &netdev::Error) -> Option<String> {
             "the driver takes no such rule (`ethtool -k IF` says whether ntuple filters are on): \
              steer the flow by other means and give -n"
         }
-        _ => return netdev::remedy(error),
+        _ => return common::remedy::of_kernel(error),
     };
     Some(remedy.to_owned())
 }

@@ -1,6 +1,7 @@
 //! The receiver.
 
 use anyhow::{Context, Error, Result, bail, ensure};
+use common::remedy::of_connection;
 use common::signals::{Second, Signals};
 use common::sink::{AnySink, Reader};
 use common::{Hint, Output, stdio, with_sources};
@@ -109,7 +110,7 @@ fn finish(
                 connection.stats.bytes,
                 with_sources(error)
             );
-            return Err(match error.remedy() {
+            return Err(match of_connection(error) {
                 Some(remedy) => Hint::new(text, remedy).into(),
                 None => Error::msg(text),
             });

@@ -54,7 +54,7 @@ use crate::sys;
 use crate::telemetry::Telemetry;
 use connection::Open;
 use monitor::Seen;
-use report::{BUSY_POLL, at};
+use report::at;
 use source::{Handover, Listeners, Source};
 use stop::Returned;
 use timers::Timers;
@@ -205,7 +205,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     ) -> Result<Self, EngineError> {
         if let Some(time) = config.busy_poll {
             let set = sys::set_busy_poll(base.poll.as_raw_fd(), time);
-            set.map_err(at(BUSY_POLL))?;
+            set.map_err(EngineError::BusyPoll)?;
         }
         let stalled = config.stalled.unwrap_or_default();
         Ok(Self {

@@ -105,30 +105,6 @@ impl ConnectionError {
             _ => false,
         }
     }
-
-    /// Remedy in one line, where one is known.
-    pub fn remedy(&self) -> Option<&'static str> {
-        Some(match self {
-            Self::Unsteered { .. } => {
-                "steer the flow to a bound queue (ethtool -N IF), keep RSS off that queue (ethtool -X IF) and \
-                 header split on (ethtool -g IF)"
-            }
-            Self::Linear { .. } => {
-                "the NIC leaves payload with the headers: see tcp-data-split and hds-thresh (ethtool -g IF)"
-            }
-            Self::Register(source) if source.raw_os_error() == Some(libc::ENOSPC) => {
-                "allow more: sysctl fs.epoll.max_user_watches"
-            }
-            Self::Stalled { .. } => "take a sink that gives back sooner, or a larger dmabuf",
-            Self::Sink(SinkError::ForeignDmabuf(_)) => {
-                "steer each flow to a queue of the binding that it is received with (ethtool -n IF)"
-            }
-            Self::Sink(SinkError::Mismatch(_)) => {
-                "have the peer send the pattern of the same period; if it does, bytes came wrongly"
-            }
-            _ => return None,
-        })
-    }
 }
 
 /// How a connection ended.
@@ -282,6 +258,9 @@ pub enum EngineError {
     /// epoll, eventfd, or the registration of a socket.
     #[error("{0}")]
     Poll(&'static str, #[source] io::Error),
+    /// The kernel's epoll can't be told to poll NICs (`EPIOCSPARAMS`).
+    #[error("have epoll poll the NIC")]
+    BusyPoll(#[source] io::Error),
     /// The listening socket.
     #[error("accept a connection")]
     Accept(#[source] io::Error),
@@ -292,25 +271,6 @@ pub enum EngineError {
     #[error("keep a worker to processor {0}")]
     Pin(usize, #[source] io::Error),
 }
-
-impl EngineError {
-    /// Remedy in one line, where one is known.
-    pub fn remedy(&self) -> Option<&'static str> {
-        let Self::Pin(_, source) = self else {
-            return match self {
-                Self::Poll(BUSY_POLL, source) if source.raw_os_error() == Some(libc::ENOTTY) => {
-                    Some("this kernel's epoll does not poll NICs: that is of Linux 6.9")
-                }
-                _ => None,
-            };
-        };
-        (source.raw_os_error() == Some(libc::EINVAL)).then_some(
-            "see which processors there are (lscpu -e), and which it may use (taskset -cp PID)",
-        )
-    }
-}
-
-pub(super) const BUSY_POLL: &str = "have epoll poll the NIC";
 
 pub(super) fn at(operation: &'static str) -> impl FnOnce(io::Error) -> EngineError {
     move |error| EngineError::Poll(operation, error)

@@ -69,29 +69,6 @@ pub enum SendError {
     },
 }
 
-impl SendError {
-    /// Remedy in one line, where one is known.
-    pub fn remedy(&self) -> Option<String> {
-        Some(match self {
-            Self::OtherDevice { .. } => {
-                "see ip route get ADDR: bind the dmabuf to the device that it names".to_owned()
-            }
-            Self::NotBound { .. } => {
-                "bind it with bind-tx, and keep the binding while you send".to_owned()
-            }
-            Self::TooManyInFlight(_) => {
-                "allow more: sysctl net.core.optmem_max, or send larger pieces".to_owned()
-            }
-            Self::Deadline { .. } => {
-                "does the receiver still read? see ss -tnoi; does the device gather? ethtool -K IF \
-                 tx-scatter-gather on"
-                    .to_owned()
-            }
-            _ => return None,
-        })
-    }
-}
-
 /// Defect of an entry of the error queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -87,7 +87,6 @@ fn a_dmabuf_that_is_not_bound_is_refused() {
     match sender.send(&[0..100]) {
         Err(error @ SendError::NotBound { .. }) => {
             assert!(error.to_string().contains("dmabuf 57005"), "{error}");
-            assert!(error.remedy().is_some());
         }
         // Before Linux 6.16 the control message is unknown: EINVAL, too. Nothing else may come.
         other => panic!("{other:?}"),

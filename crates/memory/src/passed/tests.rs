@@ -25,7 +25,6 @@ fn null() -> File {
 fn a_number_that_nothing_has_is_refused() {
     let error = inherited(1 << 20).unwrap_err();
     assert_eq!(error.to_string(), "fd:1048576");
-    assert!(error.remedy().unwrap().contains("FD_CLOEXEC"));
 }
 
 #[test]
@@ -43,7 +42,6 @@ fn a_socket_without_a_listener_is_an_error() {
     let socket = SocketName::new("/nowhere/at/all").unwrap();
     let error = received(&socket).unwrap_err();
     assert_eq!(error.to_string(), "connect to Unix socket /nowhere/at/all");
-    assert!(error.remedy().unwrap().contains("start the helper"));
 }
 
 /// `offered` does not connect: the socket does not accept.
@@ -84,8 +82,7 @@ fn others_sockets_are_passed_over() {
     let _no_text = bind(&[b"\xff\xfe".as_slice(), name.as_bytes()].concat());
     let _same_end = bind(format!("other {name}").as_bytes());
     let socket = SocketName::new(&name).unwrap();
-    let error = offered(&socket).unwrap_err();
-    assert!(error.remedy().unwrap().contains("start the helper"));
+    assert!(matches!(offered(&socket), Err(Error::Connect { .. })));
     let _listener = UnixListener::bind_addr(&socket.address().unwrap()).unwrap();
     offered(&socket).unwrap();
 }
@@ -121,7 +118,6 @@ fn a_helper_says_nothing() {
     let _listener = UnixListener::bind_addr(&socket.address().unwrap()).unwrap();
     let error = received_within(&socket, Duration::from_millis(20)).unwrap_err();
     assert!(error.to_string().starts_with("receive an fd from"));
-    assert!(error.remedy().unwrap().contains("the helper has 10s"));
 }
 
 #[test]

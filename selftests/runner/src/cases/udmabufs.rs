@@ -35,7 +35,9 @@ pub(super) fn over_the_limit() -> Result<()> {
     let limited = sysctl::set_parameter("udmabuf", "size_limit_mb", "8")?;
     Udmabuf::builder(8 * MIB).build().context("at the limit")?;
     let remedy = match Udmabuf::builder(8 * MIB + 4096).build() {
-        Err(error @ Error::TooLarge { limit_mb: 8, .. }) => error.remedy().context("no remedy")?,
+        Err(error @ Error::TooLarge { limit_mb: 8, .. }) => {
+            common::remedy::of_udmabuf(&error).context("no remedy")?
+        }
         other => bail!("{other:?}"),
     };
     println_line(&remedy);
@@ -54,7 +56,7 @@ pub(super) fn hugepages() -> Result<()> {
     let build = || Udmabuf::builder(4 * MIB).hugepages(HugePage::Mb2).build();
     let lack = || match build() {
         Err(error @ Error::Memory { .. }) => {
-            let remedy = error.remedy().context("no remedy")?;
+            let remedy = common::remedy::of_udmabuf(&error).context("no remedy")?;
             println_line(&format!("{error}: {remedy}"));
             ensure!(remedy.contains("hugepages"), "{remedy}");
             Ok(())

@@ -1,5 +1,6 @@
 //! Checks for what other processes left behind.
 
+use common::remedy;
 use netdev::shell_word;
 use nic::{Plan, RunDir, RunDirError};
 
@@ -58,7 +59,7 @@ fn of_nic(nic: &Nic) -> Option<Finding> {
 
 fn failed(error: &nic::Error) -> Finding {
     let finding = Finding::fail(common::with_sources(error));
-    match error.remedy() {
+    match remedy::of_nic(error) {
         Some(remedy) => finding.remedy(remedy),
         None => finding,
     }
@@ -71,12 +72,13 @@ fn journals(_: &Machine) -> Option<Finding> {
     };
     let left = |state: &nic::State| {
         let why = match (&state.damaged, state.orphans.len()) {
-            (Some(why), _) => why.clone(),
+            (Some(why), _) => why.to_string(),
             (None, 0) => return None,
             (None, _) => format!("{} is set up for a receiver that is gone", state.device),
         };
         let restore = format!("{} restore {}", program(), shell_word(&state.device));
-        Some((why, state.remedy.clone().unwrap_or(restore)))
+        let remedy = state.damaged.as_ref().and_then(remedy::of_nic);
+        Some((why, remedy.unwrap_or(restore)))
     };
     Some(match states.iter().find_map(left) {
         None => Finding::ok("none"),

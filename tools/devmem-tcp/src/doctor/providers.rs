@@ -2,6 +2,7 @@
 //!
 //! Missing memory is reported and prevents nothing; only the requested memory must exist.
 
+use common::remedy::{of_cuda, of_len, of_memory, of_passed};
 use std::path::Path;
 
 use ::memory::drm::{self, Dumb};
@@ -47,7 +48,7 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
 fn chosen(machine: &Machine) -> Option<Finding> {
     let choice = &machine.wanted.memory;
     if let (false, Err(error)) = (choice.is_passed(), check_len(machine.wanted.size)) {
-        let remedy = error.remedy();
+        let remedy = of_len(&error);
         return Some(failed(Finding::fail(format!("{choice}: {error}")), remedy));
     }
     let len = match choice {
@@ -59,7 +60,7 @@ fn chosen(machine: &Machine) -> Option<Finding> {
                     "{choice}: the socket exists; it was not connected to, because a helper would pass memory in vain"
                 )),
                 Err(error) => {
-                    let remedy = error.remedy();
+                    let remedy = of_passed(&error);
                     failed(Finding::fail(words(error)), remedy)
                 }
             });
@@ -73,7 +74,7 @@ fn chosen(machine: &Machine) -> Option<Finding> {
             "{choice}: a page was made into a dmabuf and dropped"
         )),
         Err(error) => {
-            let remedy = error.remedy();
+            let remedy = of_memory(&error);
             failed(Finding::fail(words(error)), remedy)
         }
     })
@@ -137,7 +138,7 @@ fn gpus(_: &Machine) -> Option<Finding> {
         ordinal: mute.ordinal,
         name: mute.name.clone(),
     };
-    let remedy = error.remedy().map(str::to_owned);
+    let remedy = of_cuda(&error).map(str::to_owned);
     Some(failed(Finding::warn(found), remedy))
 }
 

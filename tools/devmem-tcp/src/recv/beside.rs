@@ -1,5 +1,6 @@
 //! Peers whose payload all comes beside the dmabuf: TCP works, and nothing is in device memory.
 
+use common::remedy::of_connection;
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -215,5 +216,5 @@ fn remedy(stats: &StreamStats) -> &'static str {
         0 => linear,
         _ => unsteered,
     };
-    error.remedy().unwrap_or("see devmem-tcp doctor IF")
+    of_connection(&error).unwrap_or("see devmem-tcp doctor IF")
 }

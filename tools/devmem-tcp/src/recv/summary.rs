@@ -1,6 +1,7 @@
 //! What was received, in words and in JSON.
 
 use anyhow::{Context, Error, Result, bail};
+use common::remedy::of_connection;
 use common::sink::AnySink;
 use common::text::shown;
 use common::{stdio, with_sources};
@@ -464,7 +465,7 @@ fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
         bytes: connection.stats.bytes,
         closed: matches!(connection.end, End::Closed),
         error: error.map(|error| with_sources(error)),
-        remedy: error.and_then(|error| error.remedy()),
+        remedy: error.and_then(of_connection),
         silent: error.is_some_and(|error| error.is_silence()),
         validated_bytes: sink.and_then(AnySink::validated),
         crc32: crc32.map(|(crc32, _)| crc32),

@@ -1,9 +1,8 @@
-//! Remedies for refusals of the kernel: one table for all tools.
+//! Remedies for refusals of the kernel, for all tools.
 //!
-//! The texts name no option of any tool. `IF` stands for the device; for a leased queue, the
-//! physical one.
+//! `IF` stands for the device; for a leased queue, the physical one.
 
-use netlink::Error;
+use netdev::Error;
 
 /// `ENOTSUPP` of the kernel (`include/linux/errno.h`), which many drivers return although it is not
 /// for user space.
@@ -100,8 +99,8 @@ const BY_TEXT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Remedy for an error, in one line, if it is known.
-pub fn remedy(error: &Error) -> Option<String> {
+/// Remedy for a refusal of the kernel in one line, where it is known.
+pub fn of_kernel(error: &Error) -> Option<String> {
     if let Some(text) = error.message() {
         if let Some((_, remedy)) = BY_TEXT.iter().find(|(part, _)| text.contains(part)) {
             return Some((*remedy).to_owned());
@@ -169,7 +168,7 @@ mod tests {
     use super::*;
 
     fn of_errno(op: &'static str, errno: i32) -> Option<String> {
-        remedy(&Error::from_errno(op, "nk0", errno))
+        of_kernel(&Error::from_errno(op, "nk0", errno))
     }
 
     /// Before Linux 7.1 the operation is unknown to the kernel (`genl_family_rcv_msg`).
