@@ -17,6 +17,9 @@ pub(crate) const NTUPLE: &str = "rx-ntuple-filter";
 /// The kernel's name of `ethtool -K IF rx-gro-hw` (`NETIF_F_GRO_HW`).
 pub(crate) const GRO_HW: &str = "rx-gro-hw";
 
+/// Errors for a queue that is not there: `ENOENT`, too, without the family, `EOPNOTSUPP` without the command.
+const UNTOLD: [i32; 4] = [libc::ENOENT, libc::EINVAL, libc::ERANGE, libc::EOPNOTSUPP];
+
 /// A NIC and its network namespace.
 #[derive(Debug)]
 pub(crate) struct Nic {
@@ -217,17 +220,37 @@ impl Nic {
     pub(crate) fn bound_to(&mut self, queue: QueueId) -> Result<Option<String>, Error> {
         let netdev = Netdev::open_in(&self.netns);
         let rx = netdev.and_then(|mut it| it.queue(self.ifindex(), QueueType::Rx, queue));
-        // ENOENT, too, without the family, and EOPNOTSUPP without the command.
-        let absent = [libc::ENOENT, libc::EINVAL, libc::ERANGE, libc::EOPNOTSUPP];
         match rx {
             Ok(Queue {
                 dmabuf: Some(dmabuf),
                 ..
             }) => Ok(Some(format!("dmabuf {dmabuf}"))),
             Ok(queue) => Ok(queue.io_uring.map(|_| "memory of io_uring".to_owned())),
-            Err(error) if absent.map(Some).contains(&error.raw_os_error()) => Ok(None),
+            Err(error) if UNTOLD.map(Some).contains(&error.raw_os_error()) => Ok(None),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Rx queues whose packets go to ordinary memory: neither bound nor leased, nor of an AF_XDP socket. All, while
+    /// the NIC is down and on a kernel that tells nothing.
+    pub(crate) fn free_queues(&mut self) -> Result<Vec<QueueId>, Error> {
+        let count = self.rx_queues()?;
+        let netdev = Netdev::open_in(&self.netns);
+        let told = match netdev.and_then(|mut it| it.queues(Some(self.ifindex()))) {
+            Err(error) if UNTOLD.map(Some).contains(&error.raw_os_error()) => Vec::new(),
+            told => told?,
+        };
+        let is_taken = |queue: &Queue| {
+            let bound = queue.dmabuf.is_some() || queue.io_uring.is_some();
+            queue.kind == QueueType::Rx && (bound || queue.xsk || queue.lease.is_some())
+        };
+        let taken: Vec<QueueId> = told
+            .iter()
+            .filter(|it| is_taken(it))
+            .map(|it| it.id)
+            .collect();
+        let all = (0..count).map(QueueId::new);
+        Ok(all.filter(|queue| !taken.contains(queue)).collect())
     }
 
     /// RSS contexts, each with its table.

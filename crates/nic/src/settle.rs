@@ -32,18 +32,18 @@ pub(crate) fn channels_goal(before: ChannelCounts, claims: &[Claim]) -> ChannelC
 
 /// The table without the queues that are reserved; `None` if no queue is left for it.
 ///
-/// The others are those that RSS used, so that none comes into use that was kept out of it; all
-/// `queues` of the NIC if it used only reserved ones.
+/// The others are those that RSS used, so that none comes into use that was kept out of it; the `free` queues of
+/// the NIC if it used only reserved ones.
 pub(crate) fn table_goal(
     before: &[QueueId],
     reserved: &[QueueId],
-    queues: u32,
+    free: &[QueueId],
 ) -> Option<Vec<QueueId>> {
     let mut others = before.to_vec();
     others.sort_unstable();
     others.dedup();
     if others.iter().all(|queue| reserved.contains(queue)) {
-        others = (0..queues).map(QueueId::new).collect();
+        others = free.to_vec();
     }
     without_queues(before, reserved, &others)
 }
@@ -273,7 +273,7 @@ mod tests {
     fn without_claims_it_is_what_it_was() {
         assert_eq!(rings_goal(&RINGS_BEFORE, &[]), RINGS_BEFORE);
         assert_eq!(channels_goal(COMBINED, &[]), COMBINED);
-        assert_eq!(table_goal(&ids([3, 1]), &[], 4), Some(ids([3, 1])));
+        assert_eq!(table_goal(&ids([3, 1]), &[], &ids(0..4)), Some(ids([3, 1])));
     }
 
     #[test]
@@ -306,8 +306,11 @@ mod tests {
 
     #[test]
     fn a_table_of_reserved_queues_alone_is_dealt_out_to_the_others() {
-        assert_eq!(table_goal(&ids([1, 1]), &ids([1]), 3), Some(ids([0, 2])));
-        assert_eq!(table_goal(&ids([0, 0]), &ids([0]), 1), None);
+        let goal = |before, reserved, free| table_goal(&ids(before), &ids(reserved), &ids(free));
+        assert_eq!(goal([1, 1], [1], vec![0, 1, 2]), Some(ids([0, 2])));
+        assert_eq!(goal([0, 0], [0], vec![0]), None);
+        // Queue 1 has another program's memory.
+        assert_eq!(goal([0, 0], [0], vec![0, 2]), Some(ids([2, 2])));
     }
 
     proptest! {
@@ -320,11 +323,11 @@ mod tests {
         ) {
             let (before, one, other) = (ids(before), ids([one]), ids([other]));
             let both: Vec<_> = one.iter().chain(&other).copied().collect();
-            let goal = table_goal(&before, &both, 9).unwrap();
+            let goal = table_goal(&before, &both, &ids(0..9)).unwrap();
             prop_assert!(goal.iter().all(|queue| !both.contains(queue)));
-            let goal = table_goal(&before, &other, 9).unwrap();
+            let goal = table_goal(&before, &other, &ids(0..9)).unwrap();
             prop_assert!(goal.iter().all(|queue| !other.contains(queue)));
-            prop_assert_eq!(table_goal(&before, &[], 9).unwrap(), before);
+            prop_assert_eq!(table_goal(&before, &[], &ids(0..9)).unwrap(), before);
         }
     }
 }

@@ -241,8 +241,8 @@ impl SharedSetting for Table {
     fn goal(nic: &mut Nic, before: &Vec<QueueId>, claims: &[Claim]) -> Result<Vec<QueueId>, Error> {
         let needs = claims.iter().map(|claim| &claim.needs);
         let reserved: Vec<QueueId> = needs.flat_map(|needs| needs.reserved.clone()).collect();
-        let queues = nic.rx_queues()?;
-        let goal = table_goal(before, &reserved, queues)
+        let free = nic.free_queues()?;
+        let goal = table_goal(before, &reserved, &free)
             .ok_or_else(|| Error::NoOtherQueue { device: nic.name() })?;
         // With more channels some drivers have longer tables.
         Ok(fit(&goal, nic.table()?.len()))

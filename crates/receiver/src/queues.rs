@@ -98,10 +98,14 @@ fn pick(
         };
     }
     let is_free = |queue: &&RxQueue| !queue.lent && queue.used.is_none() && !queue.xsk;
-    let free = queues.iter().filter(is_free).map(|queue| queue.id);
-    match free.max() {
+    let free: Vec<QueueId> = queues
+        .iter()
+        .filter(is_free)
+        .map(|queue| queue.id)
+        .collect();
+    match free.iter().max() {
         // The only one is needed by the other traffic.
-        Some(last) if queues.len() > 1 => Ok(vec![last]),
+        Some(last) if free.len() > 1 => Ok(vec![*last]),
         _ => Err(Error::NoFreeQueue { device }),
     }
 }
@@ -202,7 +206,9 @@ mod tests {
         all[3].lent = true;
         all[2].xsk = true;
         assert_eq!(pick(&all).unwrap(), ids(&[1]));
-        all[1].lent = true;
+        all[1].used = Some(UsedBy::IoUring);
+        // All ordinary packets come by queue 0 then.
+        assert!(matches!(pick(&all), Err(Error::NoFreeQueue { .. })));
         all[0].lent = true;
         assert!(matches!(pick(&all), Err(Error::NoFreeQueue { .. })));
         // The other traffic needs one.
