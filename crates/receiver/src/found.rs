@@ -91,13 +91,12 @@ impl<M> Found<M> {
                 device: link.name.clone(),
             });
         }
-        if self.sockets.is_empty() {
-            let addresses = self.wanted.addresses.iter();
-            let addresses: Vec<_> = addresses.map(|at| scoped(*at, link.ifindex)).collect();
-            let bind = |at| listen::bind(at, &SocketOptions::default());
-            let bound = netns.run(|| addresses.into_iter().map(bind).collect::<Result<_, _>>())?;
-            self.sockets = bound?;
-        }
+        // Those that were added since the last time.
+        let new = self.wanted.addresses.iter().skip(self.sockets.len());
+        let new: Vec<_> = new.map(|at| scoped(*at, link.ifindex)).collect();
+        let bind = |at| listen::bind(at, &SocketOptions::default());
+        let bound = netns.run(|| new.into_iter().map(bind).collect::<Result<Vec<_>, _>>())?;
+        self.sockets.extend(bound?);
         Ok(self)
     }
 
