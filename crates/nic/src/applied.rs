@@ -1,7 +1,7 @@
 //! Applying a plan, and undoing it.
 
 use netdev::{Action, FlowRule, Location, NetNs, QueueId};
-use undo::Life;
+use undo::{Life, with_sources};
 
 use crate::added::add_flows;
 use crate::claim::{Claim, Item, same_packets};
@@ -98,7 +98,7 @@ impl Applied {
 impl Drop for Applied {
     fn drop(&mut self) {
         if let Err(error) = self.take_back() {
-            tracing::error!("{error}");
+            tracing::error!("{}", with_sources(&error));
         }
     }
 }
@@ -213,9 +213,12 @@ fn take(
             Ok(()) => Err(error),
             Err(Error::NotRestored { device, failures }) => Err(Error::NotRestored {
                 device,
-                failures: [vec![error.to_string()], failures].concat(),
+                failures: [vec![with_sources(&error)], failures].concat(),
             }),
-            Err(other) => Err(other),
+            Err(other) => Err(Error::NotRestored {
+                device: nic.name(),
+                failures: vec![with_sources(&error), with_sources(&other)],
+            }),
         },
     }
 }
@@ -230,7 +233,7 @@ fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
     let orphans = file.journal.claims.iter().filter(|claim| claim.is_orphan());
     for id in orphans.map(|claim| claim.id).collect::<Vec<_>>() {
         if let Err(error) = end_claim(nic, file, id) {
-            tracing::warn!("{error}");
+            tracing::warn!("{}", with_sources(&error));
         }
     }
 }

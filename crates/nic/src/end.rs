@@ -1,6 +1,7 @@
 //! The end of a claim.
 
 use netdev::QueueId;
+use undo::with_sources;
 
 use crate::claim::{Item, same_rule};
 use crate::journal::{Journal, JournalFile};
@@ -11,6 +12,21 @@ use crate::{Error, settle};
 /// Ends a claim: its rules and contexts go, the shared settings become what they were with what the
 /// others need. What cannot be taken back stays in the journal.
 pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
+    file.undoing = true;
+    let ended = undo(nic, file, id);
+    file.undoing = false;
+    let saved = file.save();
+    match (ended, saved) {
+        (Err(Error::NotRestored { device, failures }), Err(error)) => Err(Error::NotRestored {
+            device,
+            failures: [failures, vec![with_sources(&error)]].concat(),
+        }),
+        (ended, saved) => ended.and(saved),
+    }
+}
+
+/// Undoes a claim, as far as possible, without the last writing of the journal.
+fn undo(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
     let mut failures = Vec::new();
     let Some(claim) = file.journal.claim(id) else {
         return Ok(());
@@ -63,14 +79,11 @@ pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> R
     );
     if failures.is_empty() {
         file.forget(id);
-    }
-    file.save()?;
-    if failures.is_empty() {
         return Ok(());
     }
     Err(Error::NotRestored {
         device: nic.name(),
-        failures: failures.iter().map(Error::to_string).collect(),
+        failures: failures.iter().map(|error| with_sources(error)).collect(),
     })
 }
 

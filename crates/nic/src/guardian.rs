@@ -19,6 +19,7 @@ use netdev::{Ifindex, NetNs};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
+use undo::with_sources;
 
 use crate::end::end_claim;
 use crate::journal::JournalFile;
@@ -174,7 +175,7 @@ fn watch(args: &[OsString]) -> Result<(), String> {
     }
     // Held until all is done.
     let _presence = presence;
-    let dir = RunDir::at(dir).map_err(|error| error.to_string())?;
+    let dir = RunDir::at(dir).map_err(|error| with_sources(&error))?;
     let mut end = Instant::now() + PATIENCE;
     loop {
         match take_back(&dir, file, claim) {
@@ -187,7 +188,7 @@ fn watch(args: &[OsString]) -> Result<(), String> {
             }
             // Its time begins when its owner has ended.
             Ok(None) => end = Instant::now() + PATIENCE,
-            Err(error) if Instant::now() > end => return Err(error.to_string()),
+            Err(error) if Instant::now() > end => return Err(with_sources(&error)),
             Err(_) => {}
         }
         thread::sleep(Duration::from_millis(20));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use netdev::QueueId;
 use nix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
-use undo::{Boot, Locked, Setting};
+use undo::{Boot, Locked, Setting, with_sources};
 
 use crate::claim::Claim;
 use crate::identity::Identity;
@@ -120,6 +120,9 @@ pub(crate) struct JournalFile<'a> {
     pub(crate) dir: &'a Locked,
     pub(crate) file: String,
     pub(crate) journal: Journal,
+    /// Whether a claim is being undone. Then a note that can't be written is no reason to leave the NIC changed: the
+    /// original values are in the file already.
+    pub(crate) undoing: bool,
 }
 
 impl<'a> JournalFile<'a> {
@@ -129,6 +132,7 @@ impl<'a> JournalFile<'a> {
             dir,
             file: file.to_owned(),
             journal,
+            undoing: false,
         }))
     }
 
@@ -148,6 +152,7 @@ impl<'a> JournalFile<'a> {
             dir,
             file: free_name(dir, &nic)?,
             journal: Journal::new(nic),
+            undoing: false,
         })
     }
 
@@ -180,12 +185,17 @@ impl<'a> JournalFile<'a> {
 
     /// Writes the file, or removes it when no claim is left.
     pub(crate) fn save(&self) -> Result<(), Error> {
-        if self.journal.claims.is_empty() {
-            self.dir.remove(&self.file)?;
-        } else {
-            self.dir.write(&self.file, &self.journal)?;
+        let saved = match self.journal.claims.is_empty() {
+            true => self.dir.remove(&self.file),
+            false => self.dir.write(&self.file, &self.journal),
+        };
+        match saved {
+            Err(error) if self.undoing => {
+                tracing::debug!("{}", with_sources(&error));
+                Ok(())
+            }
+            saved => Ok(saved?),
         }
-        Ok(())
     }
 }
 

@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use devmem::engine::EngineError;
 use devmem::listen::SocketError;
 use netdev::{DmabufId, QueueId, queue_list};
+use undo::with_sources;
 
 /// Why a receiver could not be set up, or failed.
 #[derive(Debug, thiserror::Error)]
@@ -117,12 +118,11 @@ pub enum Error {
         queues: usize,
     },
     /// Two failures: of the receiver, then of restoring the NIC.
-    #[error("{error}; then {restore}")]
+    #[error("{}; then {}", with_sources(error), with_sources(restore))]
     NotRestored {
         /// What failed first.
         error: Box<Error>,
         /// Why the NIC is not what it was.
-        #[source]
         restore: Box<nic::Error>,
     },
 }
@@ -190,6 +190,20 @@ mod tests {
         let gone = || nic::Error::Gone {
             device: "eth1".to_owned(),
         };
+        // The kernel's words are in the sources.
+        let any = "127.0.0.1:0".parse().unwrap();
+        let options = devmem::listen::SocketOptions::default();
+        let first = devmem::listen::listen(any, &options).unwrap();
+        let taken = first.local_addr().unwrap();
+        let socket = Error::from(devmem::listen::listen(taken, &options).unwrap_err());
+        let full = undo::RunDirError::Io {
+            op: "write",
+            path: "/run/x".into(),
+            source: std::io::Error::from_raw_os_error(28),
+        };
+        let text = socket.and(Err(full.into())).to_string();
+        assert!(text.contains("Address already in use"), "{text}");
+        assert!(text.contains("No space left on device"), "{text}");
         let both = down().and(Err(gone()));
         let text = both.to_string();
         assert_eq!(text, format!("{}; then {}", down(), gone()));

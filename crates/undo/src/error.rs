@@ -1,5 +1,6 @@
 //! Errors of the runtime directory.
 
+use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -50,4 +51,15 @@ pub(crate) fn failed(op: &'static str, path: &Path, source: io::Error) -> RunDir
         path: path.to_owned(),
         source,
     }
+}
+
+/// Formats an error and its sources, with colons between, as `{:#}` of `anyhow` does.
+pub fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
 }

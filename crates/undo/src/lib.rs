@@ -16,7 +16,7 @@ mod setting;
 
 pub use boot::Boot;
 pub use dir::RunDir;
-pub use error::RunDirError;
+pub use error::{RunDirError, with_sources};
 pub use lock::Locked;
 pub use owner::{Life, Owner};
 pub use setting::Setting;

@@ -3,17 +3,6 @@
 use std::error::Error;
 use std::fmt;
 
-/// Formats an error and its sources, with colons between, as `{:#}` of `anyhow` does.
-pub fn with_sources(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
-}
-
 /// An error with its own remedy.
 #[derive(Debug)]
 pub struct Hint {

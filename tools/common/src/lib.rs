@@ -13,5 +13,6 @@ pub mod stdio;
 mod sys;
 pub mod text;
 
-pub use error::{Hint, with_sources};
+pub use error::Hint;
 pub use payload::{Input, Output};
+pub use undo::with_sources;

@@ -69,7 +69,9 @@ fn rule_is_too_much(error: &Error) -> bool {
 /// Takes back what was done to the NIC, whatever came of it; both failures if there are two.
 pub(crate) fn put_back(restored: Result<(), Error>, outcome: Result<()>) -> Result<()> {
     match (restored, outcome) {
-        (Err(error), Err(before)) => Err(before.context(format!("{error}; and before that"))),
+        (Err(error), Err(before)) => {
+            Err(before.context(format!("{}; and before that", common::with_sources(&error))))
+        }
         (Err(error), Ok(())) => Err(error.into()),
         (Ok(()), outcome) => outcome,
     }

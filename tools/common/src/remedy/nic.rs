@@ -82,6 +82,17 @@ pub fn of_nic(error: &Error) -> Option<String> {
              rm {}",
             shell_word(&path.to_string_lossy())
         ),
+        Error::RunDir(RunDirError::Io { path, source, .. })
+            if matches!(
+                source.raw_os_error(),
+                Some(libc::ENOSPC | libc::EDQUOT | libc::EROFS)
+            ) =>
+        {
+            format!(
+                "make room: df {}; what is noted there still counts, and `devmem-tcp restore` puts it right",
+                shell_word(&path.parent().unwrap_or(path).to_string_lossy())
+            )
+        }
         Error::RunDir(RunDirError::Io { source, .. })
             if source.kind() == io::ErrorKind::PermissionDenied =>
         {
