@@ -6,20 +6,13 @@
 
 #![deny(unsafe_code)]
 
-mod bed;
 mod bench;
 mod cases;
-mod driver;
 mod isolate;
 mod kmsg;
 mod ktap;
-mod machine;
-mod memory;
+mod selection;
 mod small;
-mod state;
-mod sysctl;
-mod tool;
-mod xdp;
 
 use std::io;
 use std::path::Path;
@@ -29,10 +22,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 
-use cases::{Case, Skip};
-use driver::Driver;
+use framework::driver::Driver;
+use framework::memory::{self, Kind};
+use framework::{Skip, machine, nic_state, sysctl, testbed};
+
+use cases::Case;
 use ktap::{Ktap, Verdict};
-use memory::Kind;
 
 /// Status of a case's process that cannot hold here; its reason is on the last line of stdout.
 const EXIT_SKIP: u8 = 4;
@@ -177,8 +172,8 @@ fn turns(args: &Args) -> Vec<Turn> {
         about.map(move |case| turn(case, memory))
     };
     let wanted = |turn: &Turn| match args.filter.is_empty() {
-        true if args.brief => driver::BRIEF.contains(&turn.case.name),
-        true => args.driver.runs(turn.case.name),
+        true if args.brief => selection::BRIEF.contains(&turn.case.name),
+        true => selection::runs(args.driver, turn.case.name),
         false => args.filter.iter().any(|part| turn.name.contains(part)),
     };
     let (first, step) = args.share;
@@ -204,7 +199,7 @@ fn run_all(args: &Args) -> Result<bool> {
     let mut settings = sysctl::Snapshot::take().context("the machine's settings")?;
     let mut ktap = Ktap::begin(out, chosen.len())?;
     for turn in chosen {
-        if let Some(why) = args.driver.skips(turn.case.name) {
+        if let Some(why) = selection::why_skipped(args.driver, turn.case.name) {
             ktap.verdict(&turn.name, &Verdict::Skipped(why.to_owned()))?;
             continue;
         }
@@ -257,7 +252,7 @@ fn run_apart<W: io::Write>(
         ktap.note(&format!("took {:.0} s", took.as_secs_f32()))?;
     }
     // A guardian that was left behind would go on for some time.
-    let cleared = state::clear().and_then(|()| bed::clear());
+    let cleared = nic_state::clear().and_then(|()| testbed::clear());
     if let Err(error) = cleared {
         ktap.note(&format!("clearing up: {error:#}"))?;
         verdict = Verdict::Failed;

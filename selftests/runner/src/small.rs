@@ -17,7 +17,7 @@ use memory::{AnyMemory, Choice};
 use netdev::{Action, BindOptions, FlowRule, Ifindex, NetNs, Netdev, QueueId, QueueType};
 use nic::Plan;
 
-use crate::bed::NIC;
+use framework::testbed::NIC;
 pub(crate) use outcome::{Ended, Outcome};
 use sinks::{Kind, Sinks};
 
@@ -67,7 +67,7 @@ impl Args {
             return Ok(false);
         };
         let memory = AnyMemory::make(&self.memory, Some(self.pool), None)?;
-        let nic = crate::cases::ifindex(NIC)?;
+        let nic = framework::ifindex(NIC)?;
         let mut plan = Plan::new(NIC, nic).header_split().reserve(&self.queues);
         for address in &self.listen {
             plan = plan.steer(FlowRule::tcp_to(*address, Action::Drop), &self.queues);

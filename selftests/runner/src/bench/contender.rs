@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use super::MIB;
 use super::sweep::Point;
-use crate::tool::ours;
+use framework::tool::ours;
 
 /// What a receiver does with the payload: tables keep receivers of one role together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,8 +26,8 @@ use udmabuf::{HugePage, Udmabuf};
 use super::MIB;
 use super::ground::{Ground, Side, pin, place, queues_of};
 use super::sweep::Point;
-use crate::bed::{NIC, PEER, SENDER_ADDRESS};
-use crate::cases::ifindex;
+use framework::ifindex;
+use framework::testbed::{NIC, PEER, SENDER_ADDRESS};
 
 /// Bytes of a message.
 const MESSAGE: usize = 64;

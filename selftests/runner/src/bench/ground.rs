@@ -25,8 +25,8 @@ use super::meters::Meters;
 use super::sweep::Point;
 use super::transfer::{Look, transfer};
 use super::{Cost, MIB, Parts};
-use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
-use crate::tool::{command, finish, ours, until};
+use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
+use framework::tool::{command, finish, ours, until};
 
 /// Rx queues of each end of the wire.
 const QUEUES: u32 = 16;
@@ -56,9 +56,9 @@ impl Ground {
     pub(super) fn prepare() -> Result<Self> {
         let path = "/proc/sys/vm/nr_hugepages";
         fs::write(path, HUGE_PAGES.to_string()).context(path)?;
-        bed::wire_with(QUEUES, "")?;
+        testbed::wire_with(QUEUES, "")?;
         quiet_nic()?;
-        bed::container()?;
+        testbed::container()?;
         let nic = Link::open()?.by_name(NIC)?.ifindex;
         let lease = format!(
             "lease --phys {NIC} --queue {LEASED} --netkit {GUEST} --netns {BOX} --address {BOX_ADDRESS}"

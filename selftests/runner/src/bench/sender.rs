@@ -17,7 +17,7 @@ use nix::unistd::Pid;
 use super::contender::Payload;
 use super::ground::{Side, pin};
 use super::meters::{Meter, Spent};
-use crate::bed::SENDER_ADDRESS;
+use framework::testbed::SENDER_ADDRESS;
 
 /// A receiver has so long until it listens.
 const LISTENS: Duration = Duration::from_secs(20);

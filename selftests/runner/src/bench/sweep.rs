@@ -3,7 +3,7 @@
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
-use crate::bed;
+use framework::testbed;
 
 /// Under which conditions a transfer is made.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -76,7 +76,7 @@ impl Series {
     pub(crate) fn is_possible(self) -> Result<bool> {
         // Before 7.3 udmabuf makes 64 MiB at most, unless told otherwise.
         let recent = matches!(self, Self::RxPageSize | Self::Roomy);
-        Ok(!recent || bed::kernel()? >= (7, 3))
+        Ok(!recent || testbed::kernel()? >= (7, 3))
     }
 
     /// What of a point it varies: its place, and how that is called.

@@ -15,7 +15,7 @@ use super::meters::{Meter, Spent};
 use super::sender::{Job, Sent};
 use super::sweep::Point;
 use super::{Cost, Counts};
-use crate::bed::PEER;
+use framework::testbed::PEER;
 
 /// What the receiver prints as its result.
 const RESULT: &str = "/tmp/bench.stdout";

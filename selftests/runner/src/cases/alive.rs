@@ -16,12 +16,12 @@ use super::nic_journal::recv;
 use super::receive::bound_queues;
 use super::round::{STEP, restore, signal};
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::state::{self, Observer};
-use crate::tool::{Finished, Running, command, finish, until};
+use framework::nic_state::{self, Observer};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, Running, command, finish, until};
+use framework::{ifindex, println_line};
 
-const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
@@ -44,13 +44,13 @@ fn contained() -> Result<Running> {
 /// A container that was killed leaves nobody behind who counts as alive: with its PID namespace went
 /// its guardian.
 pub(super) fn pid_namespace_that_is_gone() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let receiver = contained()?;
     let said = restore()?.good("restore")?;
     ensure!(said.contains("nothing to restore"), "it lives: {said}");
-    signal(state::guardian()?, Signal::SIGKILL)?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
     receiver.signal(Signal::SIGKILL)?;
     receiver.end_within(STEP)?;
     until("the end of its binding", STEP, || Ok(bound_queues()? == 0))?;
@@ -62,7 +62,7 @@ pub(super) fn pid_namespace_that_is_gone() -> Result<()> {
 
 /// The lock on life of the one receiver.
 fn life() -> Result<PathBuf> {
-    let journal = state::journal()?;
+    let journal = nic_state::journal()?;
     let written = fs::read_to_string(&journal)?;
     let written: serde_json::Value = serde_json::from_str(&written)?;
     let name = written["claims"][0]["owner"]["lock"].as_str();
@@ -72,16 +72,16 @@ fn life() -> Result<PathBuf> {
 /// What an earlier version noted of a receiver in another PID namespace, and what is left of one whose
 /// NIC can't be restored: by force.
 pub(super) fn restored_by_force() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let receiver = contained()?;
     let life = life()?;
     ensure!(life.exists(), "{} is not there", life.display());
-    signal(state::guardian()?, Signal::SIGKILL)?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
     receiver.signal(Signal::SIGKILL)?;
     receiver.end_within(STEP)?;
-    let journal = state::journal()?;
+    let journal = nic_state::journal()?;
     let mut written: serde_json::Value = serde_json::from_slice(&fs::read(&journal)?)?;
     written["version"] = 1.into();
     let owner = &mut written["claims"][0]["owner"];
@@ -117,7 +117,7 @@ pub(super) fn restored_by_force() -> Result<()> {
 /// A receiver that could not put its NIC back, and lives: its guardian waits for its end, however long
 /// that takes.
 pub(super) fn guardian_outlives_a_failed_restore() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let nic = ifindex(NIC)?;
@@ -130,7 +130,7 @@ pub(super) fn guardian_outlives_a_failed_restore() -> Result<()> {
     println_line(&format!("{refused:?}"));
     ensure!(refused.is_err(), "it was restored while bound");
     thread::sleep(Duration::from_secs(12));
-    state::guardian().context("the guardian did not stay")?;
+    nic_state::guardian().context("the guardian did not stay")?;
     binding.unbind();
     let said = restore()?.good("restore")?;
     println_line(said.trim_end());
@@ -139,7 +139,7 @@ pub(super) fn guardian_outlives_a_failed_restore() -> Result<()> {
 
 /// Two receivers, one of which ends: the lock of the other is the other's.
 pub(super) fn one_of_two_ends() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let one = Running::start(recv(5000))?;

@@ -1,7 +1,7 @@
 //! All cases, by name.
 
 use super::Case;
-use crate::memory::Kind;
+use framework::memory::Kind;
 
 /// Names each function's case after its module and itself.
 macro_rules! cases {

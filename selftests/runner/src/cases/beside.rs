@@ -7,18 +7,18 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::json::documented;
-use super::println_line;
 use super::telemetry::receiver::{Receiver, SOON, connect};
 use super::transfer::{devmem_tcp, number, send};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::tool::{Finished, sh, until};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, sh, until};
 
-const LAST: u32 = bed::QUEUES - 1;
+const LAST: u32 = testbed::QUEUES - 1;
 
 /// Header split on, the last queue without traffic by RSS, and no rule yet.
 fn wire() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     sh(&format!("ethtool -X {NIC} equal {LAST}")).map(drop)
 }
 
@@ -101,7 +101,7 @@ pub(super) fn short_stream() -> Result<()> {
 
 /// Two peers, one of them steered: the other is named.
 pub(super) fn one_of_two_peers() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let tool = devmem_tcp();
     let tool = tool.display();
     sh(&format!(

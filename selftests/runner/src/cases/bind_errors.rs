@@ -10,13 +10,13 @@ use netdev::{
 use nix::libc::{EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE};
 use udmabuf::{HugePage, Udmabuf};
 
-use super::{Skip, ifindex, netkit, refused};
-use crate::bed::{self, NIC};
-use crate::sysctl;
-use crate::tool::sh;
-use crate::xdp;
+use framework::sysctl;
+use framework::testbed::{self, NIC};
+use framework::tool::sh;
+use framework::xdp;
+use framework::{Skip, ifindex, netkit, refused};
 
-const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 fn memory() -> Result<Udmabuf> {
     Ok(Udmabuf::builder(1 << 20).build()?)
@@ -31,21 +31,21 @@ fn bind_nic() -> Result<netdev::Result<Binding>> {
 }
 
 pub(super) fn split_off() -> Result<()> {
-    bed::wire()?;
-    bed::rings(HeaderSplit::Disabled, 0)?;
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Disabled, 0)?;
     refused(bind_nic()?, EINVAL, Some("tcp-data-split is disabled"))
 }
 
 pub(super) fn threshold_not_zero() -> Result<()> {
-    bed::wire()?;
-    bed::rings(HeaderSplit::Enabled, 128)?;
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Enabled, 128)?;
     refused(bind_nic()?, EINVAL, Some("hds-thresh is not zero"))
 }
 
 pub(super) fn queue_out_of_range() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
-    let queue = QueueId::new(bed::QUEUES);
+    testbed::wire()?;
+    testbed::split()?;
+    let queue = QueueId::new(testbed::QUEUES);
     refused(bind(ifindex(NIC)?, memory()?, queue), EINVAL, None)
 }
 
@@ -76,36 +76,36 @@ pub(super) fn netkit_without_a_lease() -> Result<()> {
 }
 
 pub(super) fn not_a_dmabuf() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let null = File::open("/dev/null")?;
     refused(bind(ifindex(NIC)?, null, LAST), EINVAL, None)
 }
 
 pub(super) fn xdp_attached() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _program = xdp::attach(ifindex(NIC)?.get())?;
-    bed::split()?;
+    testbed::split()?;
     refused(bind_nic()?, EEXIST, Some("XDP program attached"))
 }
 
 pub(super) fn already_bound() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let _first = bind_nic()??;
     refused(bind_nic()?, EEXIST, Some("already memory provider bound"))
 }
 
 pub(super) fn in_use_by_af_xdp() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let _socket = xdp::socket(ifindex(NIC)?.get(), LAST.get()).context("AF_XDP socket")?;
     refused(bind_nic()?, EBUSY, Some("AF_XDP"))
 }
 
 pub(super) fn leased_out() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let netkit = netkit("nk0", 2)?;
     Netdev::open()?.lease(
         netkit,
@@ -124,8 +124,8 @@ pub(super) fn leased_out() -> Result<()> {
 }
 
 pub(super) fn split_stays_on_while_bound() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let _binding = bind_nic()??;
     let off = RingsChange {
         tcp_data_split: Some(HeaderSplit::Disabled),
@@ -139,11 +139,11 @@ pub(super) fn split_stays_on_while_bound() -> Result<()> {
 }
 
 pub(super) fn channels_stay_while_bound() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     sh(&format!("ethtool -X {NIC} equal 1"))?;
     let _binding = bind_nic()??;
-    refused(bed::channels(1)?, EINVAL, None)
+    refused(testbed::channels(1)?, EINVAL, None)
 }
 
 fn bind_with_page_size(bytes: u32, pages: HugePage) -> Result<netdev::Result<Binding>> {
@@ -155,11 +155,11 @@ fn bind_with_page_size(bytes: u32, pages: HugePage) -> Result<netdev::Result<Bin
 }
 
 fn since_7_3() -> Result<()> {
-    if bed::kernel()? < (7, 3) {
+    if testbed::kernel()? < (7, 3) {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
     }
-    bed::wire()?;
-    bed::split()
+    testbed::wire()?;
+    testbed::split()
 }
 
 pub(super) fn rx_page_size_not_a_power_of_two() -> Result<()> {
@@ -188,10 +188,10 @@ pub(super) fn rx_page_size_unaligned_memory() -> Result<()> {
 
 /// A kernel that doesn't know the attribute must say so, not ignore it.
 pub(super) fn rx_page_size_unsupported_by_kernel() -> Result<()> {
-    if bed::kernel()? >= (7, 3) {
+    if testbed::kernel()? >= (7, 3) {
         return Err(Skip("this kernel knows rx-page-size".into()).into());
     }
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     refused(bind_with_page_size(4096, HugePage::None)?, EINVAL, None)
 }

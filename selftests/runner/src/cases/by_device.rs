@@ -9,15 +9,15 @@ use anyhow::{Result, ensure};
 use super::sinks::{file, zlib};
 use super::transfer::{number, send, start, summary, tokens_came_back};
 use super::wrong_byte::refuted;
-use crate::bed::{self, NIC, NIC_ADDRESS};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
 
 const LEN: usize = 3_000_001;
 
 /// A NIC that leaves a part of some packets beside the dmabuf, so that batches end there.
 fn wire() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("unsplit_every", 7)?;
-    bed::parameter("unsplit_bytes", 100)
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 7)?;
+    testbed::parameter("unsplit_bytes", 100)
 }
 
 /// The sum is that of Python's zlib, and the file is what was sent.

@@ -4,13 +4,13 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::options::says;
-use super::println_line;
 use super::receive::wait_until_bound;
 use super::round::STEP;
 use super::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
-use crate::state::{self, Observer};
-use crate::tool::{Running, command, finish, ours, sh};
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
+use framework::tool::{Running, command, finish, ours, sh};
 
 const LONG: &str = "rail0-of-the-left-hand-switch-in-row-17";
 
@@ -20,7 +20,7 @@ fn tool(line: &str) -> Result<String> {
 
 /// Alternative names, short and long ones, wherever a device is named.
 pub(super) fn alternative() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     sh(&format!(
         "ip link property add dev {NIC} altname rail0 altname {LONG}"
     ))?;
@@ -64,7 +64,7 @@ pub(super) fn alternative() -> Result<()> {
 
 /// A VLAN, a team, one on the other: the NIC below is named, by `doctor` too.
 pub(super) fn stacked() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let refused = |device: &str, kind: &str| -> Result<()> {
         let line = format!("recv -f {device} -l {NIC_ADDRESS}:5000");
         let end = finish(command(None, &devmem_tcp(), &line))?;
@@ -97,5 +97,5 @@ pub(super) fn stacked() -> Result<()> {
     sh("ip link del nkvlan")?;
     sh("ip link del nkteam")?;
     found.context("a team")?;
-    state::untouched()
+    nic_state::untouched()
 }

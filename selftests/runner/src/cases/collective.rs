@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::crowd::{LAST, Receiver, address, close, joined, peers};
-use super::println_line;
-use crate::bed::{self, NIC};
-use crate::tool::{ours, sh};
+use framework::println_line;
+use framework::testbed::{self, NIC};
+use framework::tool::{ours, sh};
 
 /// Bytes that the NIC writes to.
 const MEMORY: u64 = 32 << 20;
@@ -24,9 +24,9 @@ const SLOTS: u32 = 3;
 
 /// The example's command line, and a NIC that leaves a part of some packets beside the dmabuf.
 fn wire(connections: u16, tensors: u32) -> Result<String> {
-    bed::wire()?;
-    bed::parameter("unsplit_every", 7)?;
-    bed::parameter("unsplit_bytes", 33)?;
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 7)?;
+    testbed::parameter("unsplit_bytes", 33)?;
     Ok(format!(
         "{NIC} {LAST} {} --tensors {tensors} --bytes {BYTES} --connections {connections} --slots {SLOTS}",
         address()?
@@ -35,7 +35,7 @@ fn wire(connections: u16, tensors: u32) -> Result<String> {
 
 fn start(connections: u16, tensors: u32) -> Result<Receiver> {
     let line = wire(connections, tensors)?;
-    let line = format!("{line} {}", crate::memory::option(MEMORY)?);
+    let line = format!("{line} {}", framework::memory::option(MEMORY)?);
     Receiver::start_here(&ours("collective"), &line)
 }
 

@@ -11,10 +11,10 @@ use anyhow::{Context, Result, ensure};
 use super::crowd::{
     FIRST, Receiver, close, joined, of, peer, recv, send, small_line, summary, whole,
 };
-use super::println_line;
 use super::round::pattern;
 use super::transfer::number;
-use crate::tool::until;
+use framework::println_line;
+use framework::tool::until;
 
 const MIB: u64 = 1 << 20;
 /// Where `strace` writes.

@@ -19,16 +19,16 @@ use serde_json::Value;
 
 use super::round::pattern;
 use super::transfer::{devmem_tcp, number};
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
-use crate::memory;
 use crate::small::{Ended, Outcome};
-use crate::state::{Observer, State};
-use crate::sysctl;
-use crate::tool::{Running, command, until};
+use framework::memory;
+use framework::nic_state::{Observer, State};
+use framework::sysctl;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
+use framework::tool::{Running, command, until};
+use framework::{ifindex, println_line};
 
 /// The queue that payload goes to.
-pub(super) const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+pub(super) const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 /// The port of the first peer.
 pub(super) const FIRST: u16 = 6000;
 /// A step may take so long.
@@ -43,7 +43,7 @@ pub(super) fn address() -> Result<SocketAddr> {
 /// (`fq_codel`).
 pub(super) fn wire_that_keeps_all() -> Result<()> {
     let _queue = sysctl::set("net.core.default_qdisc", "pfifo_fast")?;
-    bed::wire()
+    testbed::wire()
 }
 
 /// A receiver, and the NIC as it was before it.
@@ -56,7 +56,7 @@ pub(super) struct Receiver {
 impl Receiver {
     /// Starts this program on a NIC loaded afresh.
     pub(super) fn start(program: &Path, line: &str) -> Result<Self> {
-        bed::wire()?;
+        testbed::wire()?;
         Self::start_here(program, line)
     }
 
@@ -86,7 +86,7 @@ impl Receiver {
 
     /// A small one, on one queue unless the line says otherwise.
     pub(super) fn small(line: &str) -> Result<Self> {
-        bed::wire()?;
+        testbed::wire()?;
         Self::small_here(line)
     }
 
@@ -177,7 +177,7 @@ pub(super) fn whole(peer: &Ended, bytes: u64) -> Result<()> {
 
 /// The tool as the receiver of so many peers, with some options; it validates.
 pub(super) fn recv(peers: u16, line: &str) -> Result<Receiver> {
-    bed::wire()?;
+    testbed::wire()?;
     recv_here(peers, line)
 }
 

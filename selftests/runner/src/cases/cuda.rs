@@ -8,12 +8,12 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use super::crowd::{Receiver, summary};
-use super::println_line;
 use super::sinks::{file, sum_of_bytes, zlib};
 use super::transfer::{all_in_dmabuf, all_validated, number, send, tokens_came_back};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::state;
-use crate::tool::ours;
+use framework::nic_state;
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::ours;
 
 const MIB: u64 = 1 << 20;
 
@@ -30,18 +30,18 @@ fn recv_here(faults: &str, line: &str) -> Result<Receiver> {
 
 /// On a NIC loaded afresh that leaves a part of some packets beside the dmabuf.
 fn recv(line: &str) -> Result<Receiver> {
-    bed::wire()?;
-    bed::parameter("unsplit_every", 5)?;
-    bed::parameter("unsplit_bytes", 100)?;
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 5)?;
+    testbed::parameter("unsplit_bytes", 100)?;
     recv_here("", &format!("--memory cuda {line}"))
 }
 
 /// The pattern, all of it in the dmabuf and some of it beside.
 pub(super) fn validated() -> Result<()> {
     for beside in [false, true] {
-        bed::wire()?;
-        bed::parameter("unsplit_every", if beside { 5 } else { 0 })?;
-        bed::parameter("unsplit_bytes", 100)?;
+        testbed::wire()?;
+        testbed::parameter("unsplit_every", if beside { 5 } else { 0 })?;
+        testbed::parameter("unsplit_bytes", 100)?;
         let receiver = recv_here("", "--memory cuda:0 --validate 251")?;
         send(&format!("{NIC_ADDRESS}:5000 --pattern 251 --bytes 4M"))?;
         let (summary, _) = summary(receiver, 0)?;
@@ -52,7 +52,7 @@ pub(super) fn validated() -> Result<()> {
             false => all_in_dmabuf(&summary)?,
             true => ensure!(number(&summary, "/linear_bytes")? > 0, "nothing beside"),
         }
-        bed::clear()?;
+        testbed::clear()?;
     }
     Ok(())
 }
@@ -117,7 +117,7 @@ pub(super) fn wrong_byte_is_named() -> Result<()> {
 /// After some work it answers only that it is gone: one complaint, nothing hangs, the NIC is as it
 /// was.
 pub(super) fn device_is_lost_midway() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (work, launch) in [("--validate 251", 3), ("--checksum", 5), ("-o /tmp/out", 2)] {
         // CUDA_ERROR_LAUNCH_FAILED
         let fault = format!("FAKECUDA_FAIL=cuLaunchKernel:{launch}:719");
@@ -133,7 +133,7 @@ pub(super) fn device_is_lost_midway() -> Result<()> {
 
 /// What is missing is said, each in its own words, before the NIC is touched.
 pub(super) fn refusals_say_what_is_missing() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (faults, line, words) in [
         ("LD_LIBRARY_PATH=/nowhere", "cuda", "libcuda.so.1"),
         ("FAKECUDA_DEVICES=0", "cuda", "GPU"),
@@ -146,7 +146,7 @@ pub(super) fn refusals_say_what_is_missing() -> Result<()> {
         let (_, said) = receiver.end(1)?;
         println_line(&format!("{faults} {line}:\n{}", said.trim_end()));
         ensure!(said.contains(words), "{words:?} is not in {said:?}");
-        state::untouched()?;
+        nic_state::untouched()?;
     }
     Ok(())
 }

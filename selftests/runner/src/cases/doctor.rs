@@ -10,14 +10,14 @@ use netdev::{Link, NetNs, Netdev};
 use super::doctor_fault::{Report, as_user};
 use super::leasing::Guest;
 use super::transfer::{devmem_tcp, validated};
-use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
-use crate::driver::Driver;
-use crate::state::Observer;
-use crate::tool::{command, finish, sh};
+use framework::driver::Driver;
+use framework::nic_state::Observer;
+use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
+use framework::tool::{command, finish, sh};
 
 /// What it says would work, works.
 pub(super) fn healthy() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let report = Report::of(NIC)?;
     report.healthy()?;
     for area in ["receives", "sends", "leases"] {
@@ -29,7 +29,7 @@ pub(super) fn healthy() -> Result<()> {
 
 /// Without a device it has a line for each NIC, and ends well if one would do.
 pub(super) fn of_all_nics() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let report = Report::of("")?;
     report.healthy()?;
     let nics = report.json["nics"].as_array().context("nics")?;
@@ -48,7 +48,7 @@ pub(super) fn of_all_nics() -> Result<()> {
 }
 
 pub(super) fn in_another_namespace() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     Report::of(&format!("{SENDER} --netns {PEER}"))?.healthy()?;
     Report::of(&format!("{SENDER} --netns /run/netns/{PEER}"))?.healthy()
 }
@@ -56,7 +56,7 @@ pub(super) fn in_another_namespace() -> Result<()> {
 /// Each check has a name of its own and says what must be true; remedies are there where something
 /// is wrong.
 pub(super) fn schema() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let report = Report::of(NIC)?;
     let checks = report.json["checks"].as_array().context("checks")?;
     let mut seen = HashSet::new();
@@ -89,8 +89,8 @@ pub(super) fn schema() -> Result<()> {
 
 /// Neither on the NIC nor in the machine's settings, whatever state the NIC is in.
 pub(super) fn changes_nothing() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let mut nic = Observer::of(NIC)?;
     let look = |line: &str| -> Result<()> {
         finish(command(None, &devmem_tcp(), &format!("doctor {line}"))).map(drop)
@@ -114,7 +114,7 @@ pub(super) fn changes_nothing() -> Result<()> {
     }
     sh(&format!("ip link set dev {NIC} up"))?;
     // Split on is what a bind wants: here a trial would succeed if it could.
-    bed::split()?;
+    testbed::split()?;
     Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
     let before = (nic.state()?, links()?);
     look(NIC)?;

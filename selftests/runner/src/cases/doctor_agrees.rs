@@ -15,13 +15,13 @@ use super::doctor_fault::Report;
 use super::receive::bound_queues;
 use super::round::{STEP, restore};
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, QUEUES, SENDER_ADDRESS};
-use crate::driver::Driver;
-use crate::state::{self, Observer};
-use crate::sysctl;
-use crate::tool::{Running, command, finish, sh, until};
-use crate::xdp;
+use framework::driver::Driver;
+use framework::nic_state::{self, Observer};
+use framework::sysctl;
+use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, QUEUES, SENDER_ADDRESS};
+use framework::tool::{Running, command, finish, sh, until};
+use framework::xdp;
+use framework::{ifindex, println_line};
 
 /// A state, what is asked for in it, and whether that works.
 struct State {
@@ -64,8 +64,8 @@ impl State {
 
     /// Holds if both say what is expected, and the NIC is afterwards what it was.
     fn check(&self) -> Result<()> {
-        bed::clear()?;
-        bed::wire_as(self.driver, QUEUES, self.parameters)?;
+        testbed::clear()?;
+        testbed::wire_as(self.driver, QUEUES, self.parameters)?;
         let _kept = (self.prepare)()?;
         // A NIC without rules has no list of them to compare.
         let lists = self.parameters != "lacks=ntuple" && self.parameters != "lacks=rss";
@@ -266,7 +266,7 @@ impl Drop for NoJournal {
 fn folder_for_a_journal() -> Kept {
     let line = format!("apply {NIC} --queue 2");
     finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
-    let journal = state::journal()?;
+    let journal = nic_state::journal()?;
     fs::rename(&journal, NoJournal::ASIDE)?;
     fs::create_dir(&journal)?;
     Ok(Box::new(NoJournal(journal)))
@@ -295,7 +295,7 @@ fn all(states: &[State]) -> Result<()> {
             wrong.push(format!("{what}: {error:#}"));
         }
     }
-    bed::clear().context("clearing")?;
+    testbed::clear().context("clearing")?;
     match &wrong[..] {
         [] => Ok(()),
         wrong => bail!("{} disagree:\n{}", wrong.len(), wrong.join("\n")),

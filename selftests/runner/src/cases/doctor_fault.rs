@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::println_line;
 use super::transfer::devmem_tcp;
-use crate::tool::{command, finish};
+use framework::println_line;
+use framework::tool::{command, finish};
 
 /// What the doctor said of something.
 #[derive(Debug)]

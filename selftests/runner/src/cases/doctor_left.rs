@@ -14,17 +14,17 @@ use udmabuf::Udmabuf;
 
 use super::doctor_fault::{Bad, Report, named, paste};
 use super::transfer::{devmem_tcp, nic_settings, start};
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
-use crate::state::guardian;
-use crate::tool::{Running, command, sh, until};
+use framework::nic_state::guardian;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
+use framework::tool::{Running, command, sh, until};
+use framework::{ifindex, println_line};
 
-const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 const SOON: Duration = Duration::from_secs(10);
 
 /// Receiver and guardian were killed, and the NIC is as they had it.
 pub(super) fn journal_of_a_dead_receiver() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     until("a set-up", SOON, || {
@@ -45,7 +45,7 @@ pub(super) fn journal_of_a_dead_receiver() -> Result<()> {
 /// A connection was closed with frags of it unreturned, and its peer says nothing any more: the
 /// buffer's page pool outlives the binding.
 pub(super) fn pool_of_a_dead_connection() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let memory = Udmabuf::builder(4 << 20).build()?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:5000").parse()?;
     let nic = ifindex(NIC)?;

@@ -9,11 +9,11 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::doctor_fault::{Bad, Report, as_user, avoided, cured, named_by, paste};
-use super::println_line;
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC};
-use crate::sysctl;
-use crate::tool::sh;
+use framework::println_line;
+use framework::sysctl;
+use framework::testbed::{self, NIC};
+use framework::tool::sh;
 
 /// A `/dev` of this case's own, with nothing in it but `null`.
 fn empty_dev() -> Result<()> {
@@ -34,14 +34,14 @@ fn empty_dev() -> Result<()> {
 
 /// As in a container whose `/dev` has no such node.
 pub(super) fn no_udmabuf_node() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     empty_dev()?;
     cured(NIC, "udmabuf.device", Bad::NoRx)
 }
 
 /// The node is root's, the user has nothing but `CAP_NET_ADMIN`.
 pub(super) fn udmabuf_of_another_user() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let minor = fs::read_to_string("/proc/misc")?;
     let minor = minor
         .lines()
@@ -57,19 +57,19 @@ pub(super) fn udmabuf_of_another_user() -> Result<()> {
 
 /// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
 pub(super) fn udmabuf_size_limit() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
     cured(&format!("{NIC} --size 100M"), "udmabuf.limit", Bad::NoRx)
 }
 
 pub(super) fn more_than_the_memory() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _none = sysctl::set_parameter("udmabuf", "size_limit_mb", &i32::MAX.to_string())?;
     avoided(&format!("{NIC} --size 64G"), "memory.free")
 }
 
 pub(super) fn no_hugepages() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _one = sysctl::set("vm.nr_hugepages", "1")?;
     cured(
         &format!("{NIC} --pages 2M --size 32M"),
@@ -79,26 +79,26 @@ pub(super) fn no_hugepages() -> Result<()> {
 }
 
 pub(super) fn receive_buffers_larger_than_the_pool() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _large = sysctl::set("net.ipv4.tcp_rmem", "4096 131072 134217728")?;
     cured(NIC, "socket.rmem", Bad::Warns)
 }
 
 pub(super) fn receive_buffers_too_small() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _small = sysctl::set("net.ipv4.tcp_rmem", "4096 65536 65536")?;
     cured(NIC, "socket.rmem", Bad::Warns)
 }
 
 pub(super) fn optmem_too_small() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _small = sysctl::set("net.core.optmem_max", "20480")?;
     cured(NIC, "socket.optmem", Bad::Warns)
 }
 
 /// There is no sudo in the VM: the shell that pastes is root's, and has it as a function.
 pub(super) fn no_capability() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let user = |line: &str| as_user(&devmem_tcp(), line, false);
     let report = Report::by(user(&format!("doctor {NIC} --json")))?;
     ensure!(report.code == Some(1), "{:?}", report.code);
@@ -130,7 +130,7 @@ pub(super) fn user_namespace() -> Result<()> {
     println_line(remedy);
     ensure!(remedy.contains("on the host"), "{remedy}");
     // In the initial one, and with nothing else changed, it is granted.
-    bed::wire()?;
+    testbed::wire()?;
     let here = Report::of(NIC)?;
     ensure!(here.status("privilege.lease") == "ok", "{}", here.json);
     Ok(())
@@ -138,7 +138,7 @@ pub(super) fn user_namespace() -> Result<()> {
 
 /// Not even root, without the capability.
 pub(super) fn root_without_the_capability() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let bare = |line: &str| {
         let mut run = Command::new("setpriv");
         run.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]);

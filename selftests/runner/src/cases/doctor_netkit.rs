@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 use super::doctor_fault::{Bad, Report, avoided, cured, named, paste};
 use super::lease_fence::reached;
 use super::leasing::Guest;
-use super::println_line;
 use super::transfer::{devmem_tcp, start, validated};
-use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
-use crate::tool::{Running, command, finish, sh, until};
+use framework::println_line;
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
+use framework::tool::{Running, command, finish, sh, until};
 
 fn line() -> String {
     format!("{GUEST} --netns {BOX}")
@@ -23,10 +23,10 @@ fn line() -> String {
 
 /// The NIC and a container with a pair that leases the NIC's last queue, and routes into it.
 fn leased() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
-    bed::route_to_container()
+    testbed::route_to_container()
 }
 
 /// What it says would work, works; the checks are the netkit's, and those of the NIC behind it.
@@ -50,16 +50,16 @@ pub(super) fn healthy() -> Result<()> {
 }
 
 pub(super) fn without_a_lease() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?;
     cured(&line(), "netkit.lease", Bad::NoRx)
 }
 
 /// Made without room for a lease: it must be made again.
 pub(super) fn without_room_for_a_lease() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     Guest::pair(GUEST, 1, BOX)?;
     cured(&line(), "netkit.lease", Bad::NoRx)
 }
@@ -136,7 +136,7 @@ pub(super) fn asked_from_within() -> Result<()> {
 
 /// In a container with a user namespace of its own the NIC is out of sight, and a lease enough.
 pub(super) fn from_a_container() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut run = Command::new("unshare");
     run.args("--user --map-root-user --net --pid --mount-proc --fork sleep 60".split(' '));
     let pod = Running::start(run)?;

@@ -9,21 +9,21 @@ use nix::sys::signal::Signal;
 use super::doctor_fault::{Bad, Report, avoided, cured, incurable, named};
 use super::leasing::Guest;
 use super::transfer::{devmem_tcp, start};
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::driver::Driver;
-use crate::tool::{sh, until};
-use crate::xdp::{self, Hook};
+use framework::driver::Driver;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{sh, until};
+use framework::xdp::{self, Hook};
+use framework::{ifindex, println_line};
 
 pub(super) fn link_down() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     sh(&format!("ip link set dev {NIC} down"))?;
     cured(NIC, "link.up", Bad::NoRx)
 }
 
 /// The other end is down: nothing that can be pasted here helps, and it says so.
 pub(super) fn no_carrier() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     sh("ip -n peer link set dev eth0 down")?;
     let remedy = named(NIC, "link.carrier", Bad::NoRx)?;
     ensure!(remedy.contains("other end"), "{remedy}");
@@ -33,13 +33,13 @@ pub(super) fn no_carrier() -> Result<()> {
 
 /// A BPF link holds the program: `ip link` could not detach it.
 pub(super) fn xdp_by_a_link() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _link = xdp::attach(ifindex(NIC)?.get())?;
     cured(NIC, "link.xdp", Bad::NoRx)
 }
 
 pub(super) fn xdp_by_netlink() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let program = xdp::program()?;
     for hook in [Hook::Generic, Hook::Native] {
         xdp::attach_by_netlink(ifindex(NIC)?.get(), &program, hook)?;
@@ -49,13 +49,13 @@ pub(super) fn xdp_by_netlink() -> Result<()> {
 }
 
 pub(super) fn small_mtu() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     sh(&format!("ip link set dev {NIC} mtu 1000"))?;
     cured(NIC, "link.mtu", Bad::Warns)
 }
 
 pub(super) fn no_coalescing() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     if matches!(Driver::played(), Driver::Gve | Driver::Bnxt) {
         sh(&format!("ethtool -K {NIC} rx-gro-hw off"))?;
     }
@@ -64,13 +64,13 @@ pub(super) fn no_coalescing() -> Result<()> {
 
 /// The threshold, too, which ethtool cannot set before its version 6.15.
 pub(super) fn split_off_and_threshold() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     if Driver::played().switches_split_off() {
-        bed::rings(HeaderSplit::Disabled, 0)?;
+        testbed::rings(HeaderSplit::Disabled, 0)?;
         cured(NIC, "split.on", Bad::Warns)?;
         sh(&format!("{} restore {NIC}", devmem_tcp().display()))?;
     }
-    bed::rings(HeaderSplit::Enabled, 128)?;
+    testbed::rings(HeaderSplit::Enabled, 128)?;
     if Driver::played().has_threshold() {
         cured(NIC, "split.threshold", Bad::Warns)?;
     }
@@ -78,14 +78,14 @@ pub(super) fn split_off_and_threshold() -> Result<()> {
 }
 
 pub(super) fn one_channel() -> Result<()> {
-    bed::wire()?;
-    bed::channels(1)??;
+    testbed::wire()?;
+    testbed::channels(1)??;
     cured(NIC, "queues.count", Bad::NoRx)
 }
 
 /// Bound by another process: the doctor asked about another queue is content.
 pub(super) fn queue_bound() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} --queue 2 -l {NIC_ADDRESS}:5000"))?;
     until("a binding", Duration::from_secs(10), || {
         Ok(Report::of(&format!("{NIC} --queue 2"))?.status("queues.free") == "fail")
@@ -98,20 +98,20 @@ pub(super) fn queue_bound() -> Result<()> {
 }
 
 pub(super) fn queue_in_af_xdp_use() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _socket = xdp::socket(ifindex(NIC)?.get(), 3)?;
     avoided(&format!("{NIC} --queue 3"), "queues.free")
 }
 
 pub(super) fn no_such_queue() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     avoided(&format!("{NIC} --queue 99"), "queues.free")
 }
 
 /// Both of the queues in use are leased out, and the device has two more.
 pub(super) fn all_queues_leased() -> Result<()> {
-    bed::wire()?;
-    bed::channels(2)??;
+    testbed::wire()?;
+    testbed::channels(2)??;
     let mut guest = Guest::single("nk0", 3)?;
     guest.granted(0, 1)?;
     guest.granted(1, 2)?;
@@ -120,14 +120,14 @@ pub(super) fn all_queues_leased() -> Result<()> {
 
 /// One queue is free, and all the other traffic comes to it.
 pub(super) fn only_free_queue_is_rss() -> Result<()> {
-    bed::wire()?;
-    bed::channels(2)??;
+    testbed::wire()?;
+    testbed::channels(2)??;
     Guest::single("nk0", 2)?.granted(0, 1)?;
     cured(NIC, "rss.others", Bad::NoRx)
 }
 
 pub(super) fn rss_context_has_the_queue() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let change = RssChange {
         table: Some(vec![QueueId::new(3)]),
         ..RssChange::default()
@@ -137,7 +137,7 @@ pub(super) fn rss_context_has_the_queue() -> Result<()> {
 }
 
 pub(super) fn ntuple_off() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     sh(&format!("ethtool -K {NIC} ntuple off"))?;
     cured(NIC, "ntuple.on", Bad::Warns)
 }
@@ -145,37 +145,37 @@ pub(super) fn ntuple_off() -> Result<()> {
 fn rule(port: u16, queue: u32) -> Result<u32> {
     let to = format!("{NIC_ADDRESS}:{port}").parse()?;
     let rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(queue)));
-    bed::insert_rule(&rule)
+    testbed::insert_rule(&rule)
 }
 
 pub(super) fn rule_table_full() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("rules", 2)?;
+    testbed::wire()?;
+    testbed::parameter("rules", 2)?;
     rule(6000, 0)?;
     rule(6001, 1)?;
     cured(NIC, "ntuple.room", Bad::NoRx)
 }
 
 pub(super) fn rule_for_the_queue() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     rule(6000, 3)?;
     cured(NIC, "ntuple.others", Bad::Warns)
 }
 
 pub(super) fn ring_larger_than_the_buffer() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     cured(&format!("{NIC} --size 4M"), "pool.ring", Bad::Warns)
 }
 
 pub(super) fn scatter_gather_off() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     sh(&format!("ethtool -K {NIC} sg off"))?;
     cured(NIC, "driver.netmem-tx", Bad::OtherFails)
 }
 
 /// A driver that lacks what devmem needs, one thing at a time (see the software NIC's `lacks`).
 fn lacking(what: &str, id: &str, bad: Bad) -> Result<()> {
-    bed::wire_with(bed::QUEUES, &format!("lacks={what}"))?;
+    testbed::wire_with(testbed::QUEUES, &format!("lacks={what}"))?;
     incurable(NIC, id, bad)
 }
 
@@ -201,9 +201,9 @@ pub(super) fn driver_without_rss() -> Result<()> {
 
 /// It does without: niovs of one size will do.
 pub(super) fn driver_without_rx_page_size() -> Result<()> {
-    bed::wire_with(bed::QUEUES, "lacks=rx-page-size")?;
+    testbed::wire_with(testbed::QUEUES, "lacks=rx-page-size")?;
     Report::of(NIC)?.healthy()?;
-    bed::split()?;
+    testbed::split()?;
     Report::of(NIC)?.healthy()
 }
 

@@ -10,11 +10,11 @@ use udmabuf::Udmabuf;
 
 use super::doctor_fault::Report;
 use super::transfer::{all_in_dmabuf, devmem_tcp, validated};
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
-use crate::driver::Driver;
-use crate::state::Observer;
-use crate::tool::{command, finish};
+use framework::driver::Driver;
+use framework::nic_state::Observer;
+use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::{command, finish};
+use framework::{ifindex, println_line};
 
 const ALL: [Driver; 5] = [
     Driver::Mlx5,
@@ -29,8 +29,8 @@ type Outcome = std::result::Result<u32, Errno>;
 
 /// A NIC of that driver, its ntuple rules switched on.
 fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
-    bed::clear()?;
-    bed::wire_as(driver, queues, "")?;
+    testbed::clear()?;
+    testbed::wire_as(driver, queues, "")?;
     let mut ethtool = Ethtool::open()?;
     let nic = ifindex(NIC)?;
     if matches!(driver, Driver::Mlx5 | Driver::Gve) {
@@ -169,7 +169,7 @@ pub(super) fn tables_and_contexts() -> Result<()> {
         (Driver::Fbnic, 256, 40, 1, 256),
     ] {
         let (mut ethtool, nic) = nic(driver, MANY)?;
-        bed::set_channels(&mut ethtool, nic, QUEUES)?;
+        testbed::set_channels(&mut ethtool, nic, QUEUES)?;
         let rss = ethtool.rss(nic)?;
         let found = (rss.table.len(), rss.key.len());
         ensure!(found == (entries, key), "{driver:?}: {found:?}");
@@ -185,13 +185,13 @@ pub(super) fn tables_and_contexts() -> Result<()> {
         );
 
         // Before 7.3 no context's table becomes longer.
-        let longer = bed::set_channels(&mut ethtool, nic, MANY);
-        let can = bed::kernel()? >= (7, 3) || entries == with_many;
+        let longer = testbed::set_channels(&mut ethtool, nic, MANY);
+        let can = testbed::kernel()? >= (7, 3) || entries == with_many;
         ensure!(longer.is_ok() == can, "{driver:?}: {longer:?}");
         for context in made {
             ethtool.delete_rss_context(nic, context)?;
         }
-        bed::set_channels(&mut ethtool, nic, MANY)?;
+        testbed::set_channels(&mut ethtool, nic, MANY)?;
         let found = ethtool.rss(nic)?.table.len();
         ensure!(found == with_many, "{driver:?}: {found} entries");
 
@@ -207,7 +207,7 @@ pub(super) fn tables_and_contexts() -> Result<()> {
             ..RssChange::default()
         };
         ethtool.set_rss(nic, None, &change)?;
-        let fewer = bed::set_channels(&mut ethtool, nic, QUEUES);
+        let fewer = testbed::set_channels(&mut ethtool, nic, QUEUES);
         println_line(&format!("{driver:?}: {fewer:?}"));
         ensure!(fewer.is_ok() == (entries == with_many), "{driver:?}");
         ensure!(ethtool.rss(nic)?.table == table, "{driver:?}: the table");
@@ -358,8 +358,8 @@ pub(super) fn queues_that_restart() -> Result<()> {
 /// Receives a little with each driver that can, on one queue and on two; the NIC is then as it was.
 pub(super) fn receives_and_restores() -> Result<()> {
     for driver in ALL.into_iter().filter(|driver| *driver != Driver::Ice) {
-        bed::clear()?;
-        bed::wire_as(driver, QUEUES, "")?;
+        testbed::clear()?;
+        testbed::wire_as(driver, QUEUES, "")?;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         for (queues, port) in [("--queue 3", 5000), ("--queue 2 --queue 3", 5001)] {
@@ -382,7 +382,7 @@ pub(super) fn receives_and_restores() -> Result<()> {
 /// A driver without queue management: the doctor says so, a receiver is refused for it, and the NIC
 /// is as it was.
 pub(super) fn that_cannot_receive() -> Result<()> {
-    bed::wire_as(Driver::Ice, QUEUES, "")?;
+    testbed::wire_as(Driver::Ice, QUEUES, "")?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let report = Report::of(NIC)?;

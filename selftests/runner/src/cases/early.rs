@@ -9,13 +9,13 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::options::says;
-use super::println_line;
 use super::receive::{bound_queues, wait_until_bound};
 use super::round::STEP;
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::state::{self, Observer};
-use crate::tool::{Running, command, finish, ours, sh};
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, finish, ours, sh};
 
 fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
@@ -29,7 +29,7 @@ fn refused(line: &str, words: &[&str]) -> Result<()> {
 
 /// Queues that are not there, that are named twice, of a device that is down.
 pub(super) fn wrong_queues() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let recv = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
@@ -37,7 +37,7 @@ pub(super) fn wrong_queues() -> Result<()> {
     refused(&format!("{recv} --queue 99"), &["--queue 99", &there])?;
     refused(&format!("{recv} --queue 3 --queue 99"), &["99", &there])?;
     refused(&format!("{recv} --queue 3 --queue 3"), &["3", "twice"])?;
-    state::untouched()?;
+    nic_state::untouched()?;
     for line in [
         format!("apply {NIC} --queue 99"),
         format!("plan {NIC} --queue 3 --queue 99 --flow {NIC_ADDRESS}:5000"),
@@ -50,31 +50,31 @@ pub(super) fn wrong_queues() -> Result<()> {
     let line = format!("ip link set {NIC} down");
     sh(&line)?;
     refused(&format!("{recv} --queue 3"), &["is down", "ip link set"])?;
-    state::nothing_left()?;
+    nic_state::nothing_left()?;
     observer.same(&before)
 }
 
 /// A port in use, an address that is nobody's.
 pub(super) fn wrong_addresses() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _taken = TcpListener::bind((NIC_ADDRESS, 5000))?;
     let words = ["5000", "Address already in use", "ss -ltnp"];
     refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"), &words)?;
     refused(&format!("recv -f {NIC} -l [::]:5000"), &words)?;
     let nobodys = format!("recv -f {NIC} -l 192.0.2.77:5000");
     refused(&nobodys, &["192.0.2.77", "ip address"])?;
-    state::untouched()?;
+    nic_state::untouched()?;
     let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 3 -q 1");
     let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
     println_line(said.trim_end());
     says(&said, &words)?;
-    state::untouched()
+    nic_state::untouched()
 }
 
 /// A binding that is about to go is waited for; of one that stays its owner is named.
 pub(super) fn bound_queue() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = |port: u16| format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:{port} --size 4M");
@@ -85,14 +85,14 @@ pub(super) fn bound_queue() -> Result<()> {
     let who = format!("devmem-tcp (pid {})", first.id());
     refused(&line(5001), &["rx queue 3", "bound to dmabuf", &who])?;
     ensure!(began.elapsed() > Duration::from_secs(2), "no patience");
-    state::untouched()?;
+    nic_state::untouched()?;
     refused(&format!("{} --no-config", line(5001)), &["bound", &who])?;
 
     let second = Running::start(tool(&line(5001)))?;
     thread::sleep(Duration::from_millis(500));
     first.signal(Signal::SIGKILL)?;
     first.end_within(STEP)?;
-    crate::tool::until("the second one", STEP, || {
+    framework::tool::until("the second one", STEP, || {
         Ok(bound_queues()? == 1 && observer.same(&before).is_err())
     })?;
     second.signal(Signal::SIGTERM)?;

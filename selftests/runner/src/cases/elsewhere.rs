@@ -13,10 +13,10 @@ use super::nic_journal::recv;
 use super::receive::bound_queues;
 use super::round::{STEP, restore, signal};
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::state::{self, Observer};
-use crate::tool::{Running, command, finish, until};
+use framework::nic_state::{self, Observer};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, finish, until};
+use framework::{ifindex, println_line};
 
 /// The tool in a mount namespace of its own, with a /run of its own.
 fn elsewhere(line: &str) -> Command {
@@ -38,7 +38,7 @@ fn other_queue() -> String {
 
 /// The second is refused, as the doctor says, until the first and its guardian have ended.
 pub(super) fn second_is_refused() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let first = Running::start(recv(5000))?;
@@ -67,13 +67,15 @@ pub(super) fn second_is_refused() -> Result<()> {
     same.end_within(STEP)?.refused(1)?;
     // Its guardian counts as it does, until the NIC is put back: it is stopped while it is at that. Not
     // before: it would be told to go on as its process group becomes orphaned (`kill_orphaned_pgrp`).
-    until("one guardian", STEP, || Ok(state::guardians()?.len() == 1))?;
-    let guardian = state::guardian()?;
-    bed::parameter("slow_ms", 1000)?;
+    until("one guardian", STEP, || {
+        Ok(nic_state::guardians()?.len() == 1)
+    })?;
+    let guardian = nic_state::guardian()?;
+    testbed::parameter("slow_ms", 1000)?;
     first.signal(Signal::SIGKILL)?;
     thread::sleep(Duration::from_millis(500));
     signal(guardian, Signal::SIGSTOP)?;
-    bed::parameter("slow_ms", 0)?;
+    testbed::parameter("slow_ms", 0)?;
     let refused = Running::start(elsewhere(&other_queue()))?.end_within(STEP);
     signal(guardian, Signal::SIGCONT)?;
     let refused = refused?.refused(1)?;
@@ -90,7 +92,7 @@ pub(super) fn second_is_refused() -> Result<()> {
 
 /// What was applied to stay is not taken from under a receiver with another directory.
 pub(super) fn restore_waits_for_the_other() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let apply = format!("apply {NIC} --header-split --queue 3");
@@ -106,7 +108,7 @@ pub(super) fn restore_waits_for_the_other() -> Result<()> {
     other.signal(Signal::SIGTERM)?;
     other.end_within(STEP)?.refused(1)?;
     until("its guardian's end", STEP, || {
-        Ok(state::guardians()?.is_empty())
+        Ok(nic_state::guardians()?.is_empty())
     })?;
     println_line(restore()?.good("restore")?.trim_end());
     finish(command(None, &devmem_tcp(), &line))?.good("restore")?;
@@ -115,7 +117,7 @@ pub(super) fn restore_waits_for_the_other() -> Result<()> {
 
 /// Any user can have a socket of such a name: it keeps nobody out.
 pub(super) fn name_of_another_user() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let name = format!("devmem-tcp/{}/0-0/1.0", ifindex(NIC)?);
@@ -142,7 +144,7 @@ pub(super) fn name_of_another_user() -> Result<()> {
 
 /// One that changes a NIC to stay, or puts it back, is seen by others while it does.
 pub(super) fn short_ones_are_seen() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for line in [
@@ -150,14 +152,14 @@ pub(super) fn short_ones_are_seen() -> Result<()> {
         format!("restore {NIC}"),
     ] {
         // Stopped behind its first change, which may take a while.
-        bed::parameter("slow_ms", 1000)?;
+        testbed::parameter("slow_ms", 1000)?;
         let short = Running::start(command(None, &devmem_tcp(), &line))?;
         until("its socket", STEP, || {
             Ok(fs::read_to_string("/proc/net/unix")?.contains("@devmem-tcp/"))
         })?;
         thread::sleep(Duration::from_millis(200));
         short.signal(Signal::SIGSTOP)?;
-        bed::parameter("slow_ms", 0)?;
+        testbed::parameter("slow_ms", 0)?;
         let other = Running::start(elsewhere(&other_queue()))?.end_within(STEP);
         let pid = short.id();
         short.signal(Signal::SIGCONT)?;
@@ -175,7 +177,7 @@ pub(super) fn short_ones_are_seen() -> Result<()> {
 /// A socket of such a name whose owner takes no connection, and that can hold no more of them, is root's or not:
 /// only root's keeps others out, though it can't be asked.
 pub(super) fn socket_that_is_full() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (user, bound) in [("1000", true), ("0", false)] {

@@ -17,10 +17,10 @@ use super::crowd::{
 };
 use super::round::pattern;
 use super::transfer::{all_in_dmabuf, number, tokens_came_back};
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, PEER};
 use crate::small::Outcome;
-use crate::tool::sh;
+use framework::testbed::{self, NIC, PEER};
+use framework::tool::sh;
+use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;
 /// The key that the definition of RSS has for examples ("Verifying the RSS Hash Calculation").
@@ -168,7 +168,7 @@ pub(super) fn half_closed_and_reset() -> Result<()> {
 
 /// A rule that comes first takes one peer to another queue.
 pub(super) fn peer_on_the_wrong_queue() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut rule = FlowRule::tcp_to(address()?, Action::Queue(QueueId::new(0)));
     rule.src_port = Some(PortMatch::exact(CULPRIT));
     rule.location = netdev::Location::At(0);
@@ -206,7 +206,7 @@ pub(super) fn peer_on_the_wrong_queue() -> Result<()> {
 pub(super) fn thread_of_the_queue() -> Result<()> {
     const PEERS: u16 = 24;
     let second = SocketAddr::new(address()?.ip(), 5001);
-    bed::wire()?;
+    testbed::wire()?;
     // By a key of chance, 24 ports in a row may all be hashed to one queue.
     sh(&format!("ethtool -X {NIC} hkey {HASH_KEY}"))?;
     let receiver = Receiver::small_here(&format!(

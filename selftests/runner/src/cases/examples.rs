@@ -5,18 +5,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::QueueId;
 
-use super::println_line;
 use super::transfer::{devmem_tcp, send};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER};
-use crate::state::Observer;
-use crate::tool::{Running, command, ours};
+use framework::nic_state::Observer;
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, ours};
 
 const MIB: u64 = 1 << 20;
-const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 /// Runs an example, sends to it, and says what it printed; the NIC is then as it was.
 fn example(name: &str, line: &str, sending: impl FnOnce(&str) -> Result<()>) -> Result<String> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -44,7 +44,7 @@ pub(super) fn receiver() -> Result<()> {
 /// What they check fails where there is something to find.
 pub(super) fn wrong_byte_is_found() -> Result<()> {
     for name in ["receiver", "custom_sink"] {
-        bed::wire()?;
+        testbed::wire()?;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         let to = format!("{NIC_ADDRESS}:5000");
@@ -56,7 +56,7 @@ pub(super) fn wrong_byte_is_found() -> Result<()> {
         println_line(said.trim_end());
         ensure!(said.contains("byte 6 of the stream"), "{said:?}");
         observer.soon_same(&before)?;
-        bed::clear()?;
+        testbed::clear()?;
     }
     Ok(())
 }

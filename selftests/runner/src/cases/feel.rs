@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::println_line;
 use super::receive::wait_until_bound;
 use super::transfer::{devmem_tcp, nic_settings};
-use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER};
-use crate::tool::{Finished, Running, command, finish};
+use framework::println_line;
+use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Finished, Running, command, finish};
 
-const LAST: u32 = bed::QUEUES - 1;
+const LAST: u32 = testbed::QUEUES - 1;
 
 fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
@@ -29,8 +29,8 @@ fn says(text: &str, words: &[&str]) -> Result<()> {
 
 /// Requests, answers and refusals, in words; without `-v` none of it.
 pub(super) fn verbose_names_requests() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let line = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");
     let leased = tool(&format!("-v {line}"))?;
     println_line(&leased.stderr);
@@ -73,7 +73,7 @@ pub(super) fn verbose_names_requests() -> Result<()> {
 
 /// Escapes on a terminal alone, and there not with `NO_COLOR`.
 pub(super) fn colours_on_a_terminal_only() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let show = format!("{} show {NIC}", devmem_tcp().display());
     let terminal = |variable: &str| -> Result<String> {
         let mut run = Command::new("script");
@@ -121,7 +121,7 @@ pub(super) fn completions_and_man_pages() -> Result<()> {
 
 /// It says what a receiver would change, and changes nothing.
 pub(super) fn dry_run() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let line = format!("recv --dry-run -f {NIC} -l {NIC_ADDRESS}:5000");
     let said = tool(&line)?.good("recv --dry-run")?;
@@ -149,7 +149,7 @@ pub(super) fn watch_ends_with_its_reader() -> Result<()> {
 
 /// A line a second, no more.
 pub(super) fn progress_once_a_second() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let line = format!("recv --progress -f {NIC} -l {to}");
     let receiver = Running::start(command(None, &devmem_tcp(), &line))?;

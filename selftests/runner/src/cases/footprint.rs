@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use netdev::{Address, Link, Netdev};
 
-use super::{ifindex, println_line};
-use crate::bed::NIC;
-use crate::state::{self, Observer};
-use crate::tool::until;
-use crate::xdp;
+use framework::nic_state::{self, Observer};
+use framework::testbed::NIC;
+use framework::tool::until;
+use framework::xdp;
+use framework::{ifindex, println_line};
 
 /// Things go some time after what they belonged to.
 const SOON: Duration = Duration::from_secs(5);
@@ -59,7 +59,7 @@ impl Footprint {
         note("addresses", lines(&links.addresses(None)?));
         note("proxy entries", lines(&links.proxies()?));
         note("BPF programs", format!("{:?}", xdp::programs()?));
-        note("files", format!("{:?}", state::written_down()?));
+        note("files", format!("{:?}", nic_state::written_down()?));
         note("namespaces", format!("{:?}", names_in("/run/netns")?));
         for family in ["ipv4", "ipv6"] {
             for device in [NIC, "all", "default"] {

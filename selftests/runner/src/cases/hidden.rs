@@ -12,13 +12,13 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use super::nic_journal::recv;
-use super::println_line;
 use super::receive::bound_queues;
 use super::round::{STEP, restore, signal};
 use super::transfer::devmem_tcp;
-use crate::bed::{self, BOX, NIC, PEER};
-use crate::state::{self, Observer, State};
-use crate::tool::{Finished, Running, command, finish, sh, until};
+use framework::nic_state::{self, Observer, State};
+use framework::println_line;
+use framework::testbed::{self, BOX, NIC, PEER};
+use framework::tool::{Finished, Running, command, finish, sh, until};
 
 const NONE: Option<&Path> = None;
 
@@ -31,7 +31,7 @@ fn left() -> Result<State> {
     let before = Observer::of(NIC)?.state()?;
     let receiver = Running::start(recv(5000))?;
     until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-    signal(state::guardian()?, Signal::SIGKILL)?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
     receiver.signal(Signal::SIGKILL)?;
     receiver.end_within(STEP)?;
     until("the end of its binding", STEP, || Ok(bound_queues()? == 0))?;
@@ -54,7 +54,7 @@ fn mounted(at: &Path) -> Result<()> {
 /// More namespaces than descriptors, and the NIC in the last of them.
 pub(super) fn too_few_descriptors() -> Result<()> {
     const MANY: u32 = 2000;
-    bed::wire()?;
+    testbed::wire()?;
     let before = left()?;
     fs::create_dir_all("/tmp/many")?;
     let path = |number: u32| Path::new("/tmp/many").join(format!("{number:04}"));
@@ -81,14 +81,14 @@ fn restored(end: Finished, there: &NetNs, before: &State) -> Result<()> {
     println_line(end.stdout.trim_end());
     end.good("restore")?;
     Observer::in_namespace(there, NIC)?.same(before)?;
-    state::nothing_left()
+    nic_state::nothing_left()
 }
 
 /// Where the NIC's number is taken it gets another one, and keeps that when it comes home. On its way
 /// it is given another name, too.
 pub(super) fn under_another_number() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let before = left()?;
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
@@ -110,12 +110,12 @@ pub(super) fn under_another_number() -> Result<()> {
     println_line(said.trim_end());
     ensure!(said.contains("as it was before"), "{said}");
     before.same_in_words(&Observer::of("rail0")?.state()?)?;
-    state::nothing_left()
+    nic_state::nothing_left()
 }
 
 /// Whoever may not enter the NIC's namespace leaves its journal alone.
 pub(super) fn not_to_be_entered() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = left()?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;
@@ -127,13 +127,13 @@ pub(super) fn not_to_be_entered() -> Result<()> {
     let said = finish(weak)?.refused(1)?;
     println_line(said.trim_end());
     ensure!(said.contains("stays noted"), "{said}");
-    state::journal().context("the journal is gone")?;
+    nic_state::journal().context("the journal is gone")?;
     restored(restore()?, &peer, &before)
 }
 
 /// Only a descriptor of some process keeps the NIC's namespace.
 pub(super) fn held_by_a_descriptor() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = left()?;
     let mut holder = Command::new("unshare");
     let script = "exec 9</proc/self/ns/net && exec nsenter --net=/proc/1/ns/net sleep 100";
@@ -161,7 +161,7 @@ pub(super) fn held_by_a_descriptor() -> Result<()> {
 /// A lease in a namespace that only a mount keeps, as container engines make them: here, then in a
 /// mount namespace of another process.
 pub(super) fn kept_by_a_mount() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let place = Path::new("/tmp/kept");
     mounted(place)?;
     let line = format!("lease --phys {NIC} --queue 3 --netkit nk0 --kind single --netns /tmp/kept");
@@ -204,23 +204,23 @@ pub(super) fn kept_by_a_mount() -> Result<()> {
 
 /// The journal of a NIC that left stands under the name that another one's would have.
 pub(super) fn journal_of_another_under_our_name() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = left()?;
-    let journal = state::journal()?;
+    let journal = nic_state::journal()?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;
     let mut inside = Link::open_in(&peer)?;
     // The sender's end comes home and gets the number that the name tells.
-    let sender = inside.by_name(bed::SENDER)?.ifindex;
+    let sender = inside.by_name(testbed::SENDER)?.ifindex;
     inside.set_netns(sender, &NetNs::current()?)?;
-    let sender = link.by_name(bed::SENDER)?.ifindex;
+    let sender = link.by_name(testbed::SENDER)?.ifindex;
     let name = journal.file_name().context("name")?.to_string_lossy();
     let (stem, _) = name.rsplit_once('-').context("name")?;
     let theirs = journal.with_file_name(format!("{stem}-{sender}.json"));
     fs::rename(&journal, &theirs)?;
     let written = fs::read(&theirs)?;
     sh("ip link set dev eth0 up")?;
-    let mut other = Observer::of(bed::SENDER)?;
+    let mut other = Observer::of(testbed::SENDER)?;
     let others = other.state()?;
     tool("apply eth0 --header-split")?.good("apply")?;
     ensure!(fs::read(&theirs)? == written, "it was written over");
@@ -230,15 +230,15 @@ pub(super) fn journal_of_another_under_our_name() -> Result<()> {
     ensure!(fs::read(&theirs)? == written, "it was written over");
     println_line(restore()?.good("restore")?.trim_end());
     Observer::of(NIC)?.same(&before)?;
-    state::nothing_left()
+    nic_state::nothing_left()
 }
 
 /// Two NICs that swapped their names: each is known by its device.
 pub(super) fn names_that_were_swapped() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let peer = NetNs::by_name(PEER)?;
     let mut inside = Link::open_in(&peer)?;
-    let sender: Ifindex = inside.by_name(bed::SENDER)?.ifindex;
+    let sender: Ifindex = inside.by_name(testbed::SENDER)?.ifindex;
     inside.set_netns(sender, &NetNs::current()?)?;
     sh("ip link set dev eth0 up")?;
     let (mut eth0, mut eth1) = (Observer::of("eth0")?, Observer::of("eth1")?);
@@ -261,5 +261,5 @@ pub(super) fn names_that_were_swapped() -> Result<()> {
     );
     println_line(tool("restore eth0")?.good("restore")?.trim_end());
     was1.same_in_words(&eth1.state()?)?;
-    state::nothing_left()
+    nic_state::nothing_left()
 }

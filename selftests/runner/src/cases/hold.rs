@@ -12,12 +12,12 @@ use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId, Scope};
 use nic::Plan;
 
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER};
-use crate::tool::{Running, command};
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command};
+use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
-const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 /// Frames that the NIC had no buffer for.
 fn failures() -> Result<u64> {
@@ -39,8 +39,8 @@ pub(super) fn frags_back_while_it_sleeps() -> Result<()> {
 
 /// A receiver of 16 MiB through 1 MiB of memory.
 fn holding(receive: fn(DevmemStream<std::net::TcpStream>, &Mapping) -> Result<()>) -> Result<()> {
-    bed::wire()?;
-    let memory = crate::memory::make(MIB)?;
+    testbed::wire()?;
+    let memory = framework::memory::make(MIB)?;
     let mapping = memory.map(Protection::Read)?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:5000").parse()?;
     let nic = ifindex(NIC)?;

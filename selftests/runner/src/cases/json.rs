@@ -8,14 +8,14 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::println_line;
 use super::receive::wait_until_bound;
 use super::transfer::{devmem_tcp, start};
-use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
-use crate::tool::{Running, command, finish};
+use framework::println_line;
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, finish};
 
 const DOCUMENT: &str = include_str!("../../../../docs/json.md");
-const LAST: u32 = bed::QUEUES - 1;
+const LAST: u32 = testbed::QUEUES - 1;
 /// What stands for both ends of a lease.
 const END: &str = "(end)";
 
@@ -142,7 +142,7 @@ fn run(section: &str, line: &str) -> Result<()> {
 }
 
 pub(super) fn plans() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     run("plan", &format!("plan {NIC} --queue {LAST}"))?;
     run(
         "plan",
@@ -156,12 +156,12 @@ pub(super) fn plans() -> Result<()> {
 }
 
 pub(super) fn leases_and_transfers() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let lease = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");
     run("lease", &format!("{lease} --dry-run"))?;
     run("lease", &lease)?;
-    bed::route_to_container()?;
+    testbed::route_to_container()?;
     let to = format!("{BOX_ADDRESS}:5000");
     let receiver = start(None, &format!("--netns {BOX} -f {GUEST} -l {to}"))?;
     wait_until_bound()?;

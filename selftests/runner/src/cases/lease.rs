@@ -7,13 +7,13 @@ use netdev::{Action, FlowRule, Netdev, QueueId, QueueType};
 use serde_json::Value;
 
 use super::transfer::{all_in_dmabuf, devmem_tcp, nic_settings, number, start, validated};
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
-use crate::tool::{command, finish, sh, until};
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
+use framework::tool::{command, finish, sh, until};
+use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
 /// The NIC's queue that is leased.
-const QUEUE: u32 = bed::QUEUES - 1;
+const QUEUE: u32 = testbed::QUEUES - 1;
 
 /// Runs `devmem-tcp lease` and returns what it printed.
 fn lease(line: &str) -> Result<Value> {
@@ -46,25 +46,25 @@ fn transfer(device: &str, port: u16) -> Result<Value> {
 }
 
 pub(super) fn through_a_pair() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let leased = lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
     ensure!(
         number(&leased, "/leases/0/queue")? == 1,
         "a netkit's first lease is its queue 1"
     );
-    bed::route_to_container()?;
+    testbed::route_to_container()?;
     transfer(GUEST, 5000).map(drop)
 }
 
 /// The single device has no data path of its own: the packets come by a pair beside it.
 pub(super) fn through_a_single() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     sh(&format!(
         "ip link add {HOST} type netkit peer name {GUEST} netns {BOX}"
     ))?;
-    bed::route_to_container()?;
+    testbed::route_to_container()?;
     lease(&format!("--netkit nks0 --kind single --netns {BOX}"))?;
     sh(&format!("ip -n {BOX} link set nks0 up"))?;
     transfer("nks0", 5000).map(drop)
@@ -72,14 +72,14 @@ pub(super) fn through_a_single() -> Result<()> {
 
 /// The receiver runs within the container, where the NIC is out of its reach: it was set up before.
 pub(super) fn across_namespaces() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
-    bed::route_to_container()?;
-    bed::split()?;
+    testbed::route_to_container()?;
+    testbed::split()?;
     sh(&format!("ethtool -X {NIC} equal {QUEUE}"))?;
     let to = format!("{BOX_ADDRESS}:5000").parse()?;
-    bed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(QUEUE))))?;
+    testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(QUEUE))))?;
     let before = nic_settings(NIC)?;
     let to = format!("{BOX_ADDRESS}:5000");
     all_in_dmabuf(&validated(
@@ -96,8 +96,8 @@ pub(super) fn across_namespaces() -> Result<()> {
 }
 
 pub(super) fn of_an_existing_netkit() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     sh(&format!(
         "ip link add {HOST} type netkit peer name {GUEST} numrxqueues 2 netns {BOX}"
     ))?;
@@ -106,15 +106,15 @@ pub(super) fn of_an_existing_netkit() -> Result<()> {
         leased.get("made") == Some(&Value::Bool(false)),
         "it made a netkit"
     );
-    bed::route_to_container()?;
+    testbed::route_to_container()?;
     transfer(GUEST, 5000).map(drop)
 }
 
 pub(super) fn shown_from_both_sides() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
-    bed::route_to_container()?;
+    testbed::route_to_container()?;
     let line = format!("--netns {BOX} -f {GUEST} -l {BOX_ADDRESS}:5000");
     let receiver = start(None, &line)?;
     let show = |device: &str| -> Result<Value> {
@@ -160,8 +160,8 @@ pub(super) fn shown_from_both_sides() -> Result<()> {
 }
 
 pub(super) fn ends_with_the_netkit() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     for _ in 0..3 {
         lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
         ensure!(leased()? == 1, "one queue is leased");

@@ -9,12 +9,12 @@ use netdev::NetNs;
 use super::leasing::{
     Guest, Said, delete, denied, free, is_free, move_to, no_device, set_down, set_up, tool,
 };
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC, PEER};
-use crate::machine;
-use crate::tool::until;
+use framework::machine;
+use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, PEER};
+use framework::tool::until;
+use framework::{ifindex, println_line};
 
-const LAST: u32 = bed::QUEUES - 1;
+const LAST: u32 = testbed::QUEUES - 1;
 /// A namespace is torn down some time after its name is gone.
 const TEARDOWN: Duration = Duration::from_secs(30);
 
@@ -27,8 +27,8 @@ fn leasing(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
 
 /// The NIC goes: so do the netkit's two ends, in their namespaces.
 pub(super) fn nic_goes() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let guest = leasing(GUEST, BOX, LAST)?;
     machine::unload()?;
     no_device(NIC)?;
@@ -43,8 +43,8 @@ fn gone_from(guest: &Guest, name: &str) -> Result<()> {
 
 /// The same with two netkits on its queues; one that leases nothing stays.
 pub(super) fn nic_goes_from_two_netkits() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let first = leasing(GUEST, BOX, 1)?;
     let second = leasing("nk1", BOX, 2)?;
     let idle = Guest::pair("nk2", 2, BOX)?;
@@ -60,7 +60,7 @@ pub(super) fn nic_goes_from_two_netkits() -> Result<()> {
 
 /// The same with a single netkit, made by the tool in the NIC's namespace.
 pub(super) fn nic_goes_from_a_single() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
     Guest::found(GUEST, None)?.holds(LAST, 1)?;
     machine::unload()?;
@@ -69,8 +69,8 @@ pub(super) fn nic_goes_from_a_single() -> Result<()> {
 
 /// The netkit goes first: the NIC has its queue back.
 pub(super) fn netkit_goes() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     leasing(GUEST, BOX, LAST)?;
     delete(HOST)?;
     free(LAST)
@@ -78,8 +78,8 @@ pub(super) fn netkit_goes() -> Result<()> {
 
 /// And a new netkit of that name can lease it again.
 pub(super) fn netkit_goes_and_another_leases() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     for _ in 0..3 {
         let guest = leasing(GUEST, BOX, LAST)?;
         guest.delete()?;
@@ -90,8 +90,8 @@ pub(super) fn netkit_goes_and_another_leases() -> Result<()> {
 
 /// Of two netkits one goes: the other's lease stays.
 pub(super) fn one_netkit_of_two_goes() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     leasing(GUEST, BOX, 1)?;
     let second = leasing("nk1", BOX, 2)?;
     delete(HOST)?;
@@ -101,8 +101,8 @@ pub(super) fn one_netkit_of_two_goes() -> Result<()> {
 
 /// The container goes: so does the netkit, both ends, and the lease with it.
 pub(super) fn container_goes() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     leasing(GUEST, BOX, LAST)?;
     container_ends(BOX, LAST)?;
     no_device(HOST)
@@ -116,9 +116,9 @@ fn container_ends(netns: &str, queue: u32) -> Result<()> {
 
 /// Of two containers one goes: the other's lease stays.
 pub(super) fn one_container_of_two_goes() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    bed::namespace(BOX2)?;
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
     let first = leasing(GUEST, BOX, 1)?;
     leasing("nk1", BOX2, 2)?;
     container_ends(BOX2, 2)?;
@@ -129,8 +129,8 @@ pub(super) fn one_container_of_two_goes() -> Result<()> {
 }
 
 pub(super) fn not_by_a_flap_of_the_nic() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let guest = leasing(GUEST, BOX, LAST)?;
     set_down(None, NIC)?;
     set_up(None, NIC)?;
@@ -138,8 +138,8 @@ pub(super) fn not_by_a_flap_of_the_nic() -> Result<()> {
 }
 
 pub(super) fn not_by_a_flap_of_the_netkit() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let guest = leasing(GUEST, BOX, LAST)?;
     set_down(Some(BOX), GUEST)?;
     guest.holds(LAST, 1)?;
@@ -149,9 +149,9 @@ pub(super) fn not_by_a_flap_of_the_netkit() -> Result<()> {
 
 /// The guest end moves on to another container: the NIC tells that one's number.
 pub(super) fn not_by_a_move_of_the_netkit() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    bed::namespace(BOX2)?;
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
     leasing(GUEST, BOX, LAST)?;
     move_to(Some(BOX), GUEST, Some(BOX2))?;
     Guest::found(GUEST, Some(BOX2))?.holds(LAST, 1)
@@ -159,8 +159,8 @@ pub(super) fn not_by_a_move_of_the_netkit() -> Result<()> {
 
 /// The NIC moves to another namespace, is asked there, and comes back.
 pub(super) fn not_by_a_move_of_the_nic() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let guest = leasing(GUEST, BOX, LAST)?;
     move_to(None, NIC, Some(PEER))?;
     set_up(Some(PEER), NIC)?;

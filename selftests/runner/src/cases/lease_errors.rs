@@ -7,12 +7,12 @@ use nix::libc::{EBUSY, EINVAL, ENODEV, ENONET, EOPNOTSUPP, ERANGE};
 use udmabuf::Udmabuf;
 
 use super::leasing::{Guest, Said, denied, free, move_to, no_device, tool_denied};
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, GUEST, HOST, NIC, SENDER};
-use crate::tool::sh;
-use crate::xdp;
+use framework::testbed::{self, BOX, GUEST, HOST, NIC, SENDER};
+use framework::tool::sh;
+use framework::xdp;
+use framework::{ifindex, println_line};
 
-const LAST: u32 = bed::QUEUES - 1;
+const LAST: u32 = testbed::QUEUES - 1;
 
 // netdev_queue_busy
 const LEASED: Said = Said::Text("Device queue in use due to queue leasing");
@@ -36,13 +36,13 @@ const LEASE_QUEUE_TYPE_AT: u32 = 60;
 
 /// A guest in a container, with room for so many leases.
 fn guest(leases: u32) -> Result<Guest> {
-    bed::container()?;
+    testbed::container()?;
     Guest::pair(GUEST, 1 + leases, BOX)
 }
 
 /// The other end of the wire comes into this namespace: a second NIC.
 fn second_nic() -> Result<Ifindex> {
-    move_to(Some(bed::PEER), SENDER, None)?;
+    move_to(Some(testbed::PEER), SENDER, None)?;
     ifindex(SENDER)
 }
 
@@ -53,7 +53,7 @@ fn boxed(queue: u32, netkit: &str) -> String {
 
 /// By a second netkit of the same container.
 pub(super) fn already_leased() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut first = guest(1)?;
     let mut second = Guest::pair("nk1", 2, BOX)?;
     first.granted(LAST, 1)?;
@@ -67,7 +67,7 @@ pub(super) fn already_leased() -> Result<()> {
 
 /// By the same netkit, which has room for more.
 pub(super) fn already_leased_by_itself() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut guest = guest(2)?;
     guest.granted(LAST, 1)?;
     denied(guest.lease(LAST)?, EBUSY, LEASED)?;
@@ -78,7 +78,7 @@ pub(super) fn already_leased_by_itself() -> Result<()> {
 
 /// By the same single netkit, in the NIC's namespace.
 pub(super) fn already_leased_by_a_single() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut single = Guest::single(GUEST, 3)?;
     single.granted(LAST, 1)?;
     denied(single.lease(LAST)?, EBUSY, LEASED)?;
@@ -90,8 +90,8 @@ pub(super) fn already_leased_by_a_single() -> Result<()> {
 }
 
 pub(super) fn already_bound() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
     let binding = Netdev::open()?.bind_rx(
         ifindex(NIC)?,
@@ -106,14 +106,14 @@ pub(super) fn already_bound() -> Result<()> {
 }
 
 pub(super) fn in_use_by_af_xdp() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _socket = xdp::socket(ifindex(NIC)?.get(), LAST).context("AF_XDP socket")?;
     denied(guest(1)?.lease(LAST)?, EBUSY, XSK)
 }
 
 /// In the NIC's namespace, where the primary end is.
 pub(super) fn primary_end() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut peer = guest(1)?;
     let mut primary = Guest::found(HOST, None)?;
     denied(primary.lease(LAST)?, EOPNOTSUPP, PRIMARY)?;
@@ -127,7 +127,7 @@ pub(super) fn primary_end() -> Result<()> {
 
 /// A netkit with no queue but its own.
 pub(super) fn no_room() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     denied(guest(0)?.lease(LAST)?, EINVAL, FULL)?;
     tool_denied(
         &(boxed(LAST, "nk1") + " --rx-queues 1"),
@@ -139,7 +139,7 @@ pub(super) fn no_room() -> Result<()> {
 
 /// Two leases are granted to a netkit with room for two, and no third.
 pub(super) fn room_exhausted() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut guest = guest(2)?;
     guest.granted(1, 1)?;
     guest.granted(2, 2)?;
@@ -154,7 +154,7 @@ pub(super) fn room_exhausted() -> Result<()> {
 }
 
 pub(super) fn two_nics() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let other = second_nic()?;
     let mut guest = guest(2)?;
     guest.granted(LAST, 1)?;
@@ -165,7 +165,7 @@ pub(super) fn two_nics() -> Result<()> {
 
 /// To a single netkit, in the NICs' namespace.
 pub(super) fn two_nics_to_a_single() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let other = second_nic()?;
     let mut single = Guest::single(GUEST, 3)?;
     single.granted(LAST, 1)?;
@@ -174,10 +174,10 @@ pub(super) fn two_nics_to_a_single() -> Result<()> {
 }
 
 pub(super) fn queue_out_of_range() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut guest = guest(1)?;
     let at = Said::Attribute(LEASE_QUEUE_ID_AT);
-    denied(guest.lease(bed::QUEUES)?, ERANGE, at)?;
+    denied(guest.lease(testbed::QUEUES)?, ERANGE, at)?;
     guest.granted(LAST, 1)
 }
 
@@ -195,7 +195,7 @@ pub(super) fn itself() -> Result<()> {
 
 /// A NIC from another NIC, and from itself, in their namespace.
 pub(super) fn physical_lessee() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let other = second_nic()?;
     let mut nic = Guest::found(NIC, None)?;
     denied(nic.lease_of(other, 0), EINVAL, PHYSICAL)?;
@@ -203,8 +203,8 @@ pub(super) fn physical_lessee() -> Result<()> {
 }
 
 pub(super) fn veth_lessee() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     sh(&format!(
         "ip link add nkveth0 type veth peer name nkveth1 netns {BOX}"
     ))?;
@@ -218,13 +218,13 @@ pub(super) fn veth_lessee() -> Result<()> {
 
 /// An rx queue can't be leased as a tx queue.
 pub(super) fn tx_lessee() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     types(QueueType::Tx, QueueType::Rx, TYPE_AT)
 }
 
 /// A tx queue can't be leased, not even as an rx queue.
 pub(super) fn tx_lessor() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     types(QueueType::Rx, QueueType::Tx, LEASE_QUEUE_TYPE_AT)
 }
 
@@ -254,6 +254,6 @@ pub(super) fn no_such_device() -> Result<()> {
     let nowhere = Ifindex::new(4242);
     denied(guest.lease_of(nowhere, 0), ENODEV, Said::Nothing)?;
     guest.ifindex = nowhere;
-    bed::wire()?;
+    testbed::wire()?;
     denied(guest.lease(LAST)?, ENODEV, Said::Nothing)
 }

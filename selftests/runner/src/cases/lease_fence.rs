@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use netdev::{AddressOptions, Link, NetNs, NetkitPair, Prefix, Route};
 
 use super::lease_way::{boxed, says};
-use super::println_line;
 use super::transfer::devmem_tcp;
-use crate::bed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER_ADDRESS};
-use crate::tool::{Finished, command, finish, sh};
+use framework::println_line;
+use framework::testbed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER_ADDRESS};
+use framework::tool::{Finished, command, finish, sh};
 
 /// The guest's, which the sender reaches over the NIC.
 const GUEST4: &str = "198.51.100.7";
@@ -70,9 +70,9 @@ pub(super) fn reached(listening: &str, address: &str) -> Result<bool> {
 /// The sender reaches the guest, and nobody else behind this host, whom it reached had the NIC been made
 /// a router without more.
 pub(super) fn of_the_nic() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    bed::namespace(BOX2)?;
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
     network_behind()?;
     let rules = || -> Result<String> { Ok(sh("ip rule")? + &sh("ip -6 rule")?) };
     let before = rules()?;
@@ -104,8 +104,8 @@ pub(super) fn of_the_nic() -> Result<()> {
 
 /// What comes from the guest with another's address goes nowhere.
 pub(super) fn of_the_guest() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let line = format!(
         "lease --phys {NIC} {}",
         boxed(&format!("--queue 3 --address {GUEST4}"))
@@ -138,9 +138,9 @@ fn passes(from: &str) -> Result<bool> {
 
 /// Two guests share what is of the NIC.
 pub(super) fn of_two_guests() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    bed::namespace(BOX2)?;
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
     let before = sh("ip rule")?;
     let line = format!(
         "lease --phys {NIC} {}",
@@ -167,7 +167,7 @@ pub(super) fn of_two_guests() -> Result<()> {
     tool(&format!("unlease nk1 --netns {BOX2}"))?.good("unlease")?;
     ensure!(sh("ip rule")? == before, "not as before");
     // A NIC that forwards without us is a router already, and stays one.
-    bed::forward(&[NIC])?;
+    testbed::forward(&[NIC])?;
     tool(&format!(
         "lease --phys {NIC} {}",
         boxed(&format!("--queue 3 --address {GUEST4}"))

@@ -4,17 +4,17 @@ use anyhow::{Result, ensure};
 use netdev::{Link, NetkitMode, Pairing, QueueId, QueueType};
 use nix::libc::ENOENT;
 
-use super::ifindex;
 use super::leasing::{Guest, Said, delete, denied, free, set_down, set_up, tool};
 use super::transfer::number;
-use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC};
+use framework::ifindex;
+use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
 
-const LAST: u32 = bed::QUEUES - 1;
+const LAST: u32 = testbed::QUEUES - 1;
 
 /// By the tool: two queues of the NIC become queues 1 and 2 of the netkit that it makes.
 pub(super) fn two_queues() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let told = tool(&format!(
         "--queue 1 --queue 2 --netkit {GUEST} --netns {BOX}"
     ))?;
@@ -37,16 +37,16 @@ pub(super) fn two_queues() -> Result<()> {
 
 /// The NIC's queue 0 can be leased as any other.
 pub(super) fn queue_zero() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?.granted(0, 1)?;
     free(1)
 }
 
 /// A netkit of either layer can lease, a pair's guest end and a single.
 pub(super) fn of_either_layer() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     for mode in [NetkitMode::L3, NetkitMode::L2] {
         let mut guest = Guest::pair_with(GUEST, 2, BOX, mode)?;
         let made = Link::open_in(&guest.netns)?.get(guest.ifindex)?;
@@ -59,7 +59,7 @@ pub(super) fn of_either_layer() -> Result<()> {
 
 /// Within one namespace, to a single netkit: no number of a namespace is told.
 pub(super) fn in_one_namespace() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut single = Guest::single(GUEST, 2)?;
     ensure!(single.nsid.is_none(), "another namespace");
     single.granted(LAST, 1)?;
@@ -76,8 +76,8 @@ pub(super) fn in_one_namespace() -> Result<()> {
 
 /// The NIC tells the number of the guest's namespace, which the kernel gives it if it has none.
 pub(super) fn namespace_is_told() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     let before = Link::open()?.nsid(&guest.netns)?;
     guest.granted(LAST, 1)?;
@@ -90,8 +90,8 @@ pub(super) fn namespace_is_told() -> Result<()> {
 /// By the tool as well as by the crate, both devices being down. The kernel tells of a queue only
 /// while its device is up.
 pub(super) fn devices_down() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     set_down(None, NIC)?;
     let mut guest = Guest::pair_down(GUEST, 3, BOX, NetkitMode::L3)?;
     let answer = guest.lease(LAST)??;
@@ -111,9 +111,9 @@ pub(super) fn devices_down() -> Result<()> {
 
 /// Queues of one NIC to netkits of two containers: each counts from 1, each has its own number.
 pub(super) fn to_two_containers() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    bed::namespace(BOX2)?;
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
     let mut first = Guest::pair(GUEST, 2, BOX)?;
     let mut second = Guest::pair("nk1", 2, BOX2)?;
     first.granted(1, 1)?;
@@ -129,8 +129,8 @@ pub(super) fn to_two_containers() -> Result<()> {
 
 /// The virtual side tells of no lease, neither at the leased queue nor at its own.
 pub(super) fn virtual_side_is_silent() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     guest.granted(LAST, 1)?;
     for id in [0, 1] {
@@ -149,15 +149,15 @@ pub(super) fn virtual_side_is_silent() -> Result<()> {
 
 /// Asked for one queue or for all, the NIC tells of a lease at the leased queue only.
 pub(super) fn other_queues_are_free() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     guest.granted(1, 1)?;
     free(0)?;
     for queue in free_queues()? {
         ensure!(queue != QueueId::new(1), "the dump tells of no lease");
     }
-    ensure!(free_queues()?.len() == bed::QUEUES as usize - 1);
+    ensure!(free_queues()?.len() == testbed::QUEUES as usize - 1);
     // Nor does a tx queue of that number have to do with it.
     let mut nic = Guest::found(NIC, None)?;
     let tx = nic

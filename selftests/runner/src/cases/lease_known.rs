@@ -14,10 +14,10 @@ use netdev::{Ethtool, Link, LinkEvent, NetNs, NetkitPair, NetkitSingle};
 
 use super::lease_way::{boxed, says};
 use super::transfer::devmem_tcp;
-use super::{Skip, ifindex, println_line};
-use crate::bed::{self, BOX, BOX2, NIC, PEER};
-use crate::machine;
-use crate::tool::{Finished, command, finish, sh};
+use framework::machine;
+use framework::testbed::{self, BOX, BOX2, NIC, PEER};
+use framework::tool::{Finished, command, finish, sh};
+use framework::{Skip, ifindex, println_line};
 
 const RUNTIME: &str = "/run/devmem-tcp";
 const LRO: &str = "rx-lro";
@@ -30,8 +30,8 @@ fn tool(line: &str) -> Result<Finished> {
 /// there: it is another's, and stays.
 pub(super) fn namespace_that_got_the_inode() -> Result<()> {
     const TRIES: u32 = 50;
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let identity = |name: &str| -> Result<(u64, u64)> { Ok(NetNs::by_name(name)?.identity()?) };
     let old = identity(BOX)?;
     let line = format!("lease --phys {NIC} --queue 3 --netkit nk0 --kind single --netns {BOX}");
@@ -45,7 +45,7 @@ pub(super) fn namespace_that_got_the_inode() -> Result<()> {
             machine::delete_namespace(BOX)?;
         }
         thread::sleep(Duration::from_millis(100));
-        bed::container()?;
+        testbed::container()?;
     }
     println_line(&format!("inode {} again, after {tries}", old.1));
     // The kernel gives the first number that is free, as before.
@@ -116,8 +116,8 @@ impl Drop for Renamer {
 /// lease that made it.
 pub(super) fn renamed_at_once() -> Result<()> {
     const ROUNDS: u32 = 40;
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let renamer = Renamer::start(&["nk0h", "nk1"])?;
     let mut links = Link::open()?;
     for round in 0..ROUNDS {
@@ -147,9 +147,9 @@ pub(super) fn renamed_at_once() -> Result<()> {
 /// Two NICs that forward for a lease each: one gets its large receive offload back when its own lease
 /// ends, whatever the other needs.
 pub(super) fn offload_of_each_nic() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    bed::namespace(BOX2)?;
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
     let peer = NetNs::by_name(PEER)?;
     let mut inside = Link::open_in(&peer)?;
     let sender = inside.by_name("eth0")?.ifindex;
@@ -195,8 +195,8 @@ fn noted() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
 }
 
 pub(super) fn dry_runs_change_nothing() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let lines = [
         format!(
             "lease --phys {NIC} {} --dry-run",
@@ -248,9 +248,9 @@ pub(super) fn dry_runs_change_nothing() -> Result<()> {
 /// of other tools stay, and those made there count elsewhere.
 pub(super) fn boot_that_is_masked() -> Result<()> {
     const ID: &str = "/proc/sys/kernel/random/boot_id";
-    bed::wire()?;
-    bed::container()?;
-    bed::namespace(BOX2)?;
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
     let masked = |line: &str| -> Result<Finished> {
         let mount = format!("echo masked > /tmp/id && mount --bind /tmp/id {ID}");
         let line = format!("{mount} && exec {} {line}", devmem_tcp().display());

@@ -10,18 +10,18 @@ use netdev::{
 use nix::libc::{EBUSY, EINVAL, EOPNOTSUPP};
 use udmabuf::Udmabuf;
 
-use super::ifindex;
 use super::leasing::{Guest, Said, delete, denied, free};
-use crate::bed::{self, BOX, GUEST, HOST, NIC};
-use crate::tool::until;
-use crate::xdp;
+use framework::ifindex;
+use framework::testbed::{self, BOX, GUEST, HOST, NIC};
+use framework::tool::until;
+use framework::xdp;
 
 // netdev_queue_busy, asked by ethnl_set_channels for each queue that would go.
 const LEASED: Said = Said::Text("Device queue in use due to queue leasing");
 
 /// A guest in a container that leases queue 1 of a NIC whose RSS uses queue 0 only.
 fn leasing() -> Result<Guest> {
-    bed::container()?;
+    testbed::container()?;
     rss_on_queue_zero()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     guest.granted(1, 1)?;
@@ -41,54 +41,54 @@ fn rss_on_queue_zero() -> Result<()> {
 }
 
 pub(super) fn channels_stay() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let guest = leasing()?;
-    denied(bed::channels(1)?, EINVAL, LEASED)?;
+    denied(testbed::channels(1)?, EINVAL, LEASED)?;
     guest.holds(1, 1)
 }
 
 pub(super) fn channels_stay_until_the_end() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     leasing()?;
-    denied(bed::channels(1)?, EINVAL, LEASED)?;
+    denied(testbed::channels(1)?, EINVAL, LEASED)?;
     delete(HOST)?;
-    bed::channels(1)??;
+    testbed::channels(1)??;
     Ok(())
 }
 
 /// Setting the channels to what they are is no change.
 pub(super) fn channels_as_they_are() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let guest = leasing()?;
-    bed::channels(bed::QUEUES)??;
+    testbed::channels(testbed::QUEUES)??;
     guest.holds(1, 1)
 }
 
 /// Queues behind the leased one can go, it can't.
 pub(super) fn channels_shrink_down_to_the_lease() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let guest = leasing()?;
     for count in [3, 2] {
-        bed::channels(count)??;
+        testbed::channels(count)??;
         guest.holds(1, 1)?;
     }
-    denied(bed::channels(1)?, EINVAL, LEASED)?;
+    denied(testbed::channels(1)?, EINVAL, LEASED)?;
     guest.holds(1, 1)
 }
 
 /// Queues behind the leased one can come, and are free.
 pub(super) fn channels_grow() -> Result<()> {
-    bed::wire()?;
-    bed::channels(2)??;
+    testbed::wire()?;
+    testbed::channels(2)??;
     let guest = leasing()?;
-    bed::channels(3)??;
+    testbed::channels(3)??;
     guest.holds(1, 1)?;
     free(2)
 }
 
 /// A netkit has no channels to set, at neither end.
 pub(super) fn netkit_has_no_channels() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let guest = leasing()?;
     let change = ChannelsChange {
         combined: Some(1),
@@ -104,8 +104,8 @@ pub(super) fn netkit_has_no_channels() -> Result<()> {
 /// A binding of a leased queue, alone and beside a free one, is refused: the leased queue has no
 /// DMA device any more (`netdev_queue_get_dma_dev`), the free one has.
 pub(super) fn bind_of_leased_queue() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let guest = leasing()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
     let bind = |queues: &[u32]| -> Result<netdev::Result<netdev::Binding>> {
@@ -123,8 +123,8 @@ pub(super) fn bind_of_leased_queue() -> Result<()> {
 /// An AF_XDP socket of a leased queue is refused on the NIC and granted through the netkit; then
 /// the NIC's queue is in use, and nothing can be bound through the netkit (`xsk_reg_pool_at_qid`).
 pub(super) fn af_xdp_of_leased_queue() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let mut guest = Guest::single(GUEST, 2)?;
     guest.granted(1, 1)?;
     let refused = xdp::socket(ifindex(NIC)?.get(), 1).err();

@@ -16,17 +16,17 @@ use super::lease_way::{begin, boxed, foreign, forwarding, says, unlease_refused}
 use super::leasing::{delete, free, is_free, no_device};
 use super::receive::{bound_queues, wait_until_bound};
 use super::transfer::{devmem_tcp, start};
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC, NIC_ADDRESS};
-use crate::tool::{Running, command, finish, sh, until};
-use crate::{machine, state};
+use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, finish, sh, until};
+use framework::{ifindex, println_line};
+use framework::{machine, nic_state};
 
 /// A namespace is torn down some time after its name is gone.
 const TEARDOWN: Duration = Duration::from_secs(30);
 
 /// What leases have noted.
 fn notes() -> Result<Vec<PathBuf>> {
-    let mut files = state::written_down()?;
+    let mut files = nic_state::written_down()?;
     files.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("lease-") && name.ends_with(".json")
@@ -62,7 +62,7 @@ pub(super) fn netkits_that_went() -> Result<()> {
     ensure!(forwarding()? == "1", "the other's way is cut");
     delete("nk1h")?;
     // A new lease takes over what the old one noted of the NIC.
-    bed::container()?;
+    testbed::container()?;
     leased(&boxed(&format!("--queue 3 --address {ROUTED}")))?;
     let gone = unlease("nk1 --netns box2")?.good("unlease")?;
     println_line(&gone);
@@ -225,7 +225,7 @@ pub(super) fn nic_that_went() -> Result<()> {
     let gone = unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?;
     println_line(&gone);
     says(&gone, "was already gone")?;
-    let left = state::written_down()?;
+    let left = nic_state::written_down()?;
     ensure!(left.is_empty(), "{left:?}");
     unlease_refused(&format!("{GUEST} --netns {BOX}")).map(drop)
 }
@@ -233,9 +233,9 @@ pub(super) fn nic_that_went() -> Result<()> {
 /// Ended from another namespace than that of NIC and host end: the receiver is seen, what was changed there is
 /// put back there, and a device here that has the NIC's number is left alone.
 pub(super) fn ended_from_elsewhere() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    bed::namespace(BOX2)?;
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
     let rail = NetNs::by_name(BOX2)?;
     let nic = ifindex(NIC)?;
     Link::open()?.set_netns(nic, &rail)?;
@@ -246,7 +246,7 @@ pub(super) fn ended_from_elsewhere() -> Result<()> {
     sh(&format!(
         "ip link add nkz index {nic} type netkit peer name nky"
     ))?;
-    bed::forward(&["nkz"])?;
+    testbed::forward(&["nkz"])?;
     let before = rail.run(Footprint::settled)??;
     let line = format!("--queue {LAST} --address {ROUTED} --address {BESIDE}");
     let line = format!("lease --phys {NIC} {}", boxed(&line));

@@ -17,19 +17,19 @@ use serde_json::Value;
 
 use super::footprint::Footprint;
 use super::leasing::free;
-use super::println_line;
 use super::round::{connect, pattern};
 use super::transfer::{all_in_dmabuf, all_validated, devmem_tcp, number, start, summary};
-use crate::bed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
-use crate::machine;
-use crate::tool::{Finished, command, finish};
+use framework::machine;
+use framework::println_line;
+use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
+use framework::tool::{Finished, command, finish};
 
 /// How often each case does it; there are two for each way of naming a namespace.
 const ROUNDS: u32 = 25;
 /// The NIC's queue that is leased.
-pub(super) const LAST: u32 = bed::QUEUES - 1;
+pub(super) const LAST: u32 = testbed::QUEUES - 1;
 /// The guest's addresses that the sender has routes to.
-pub(super) const ROUTED: &str = bed::BOX_ADDRESS;
+pub(super) const ROUTED: &str = testbed::BOX_ADDRESS;
 pub(super) const ROUTED6: &str = "2001:db8:100::2";
 /// The guest's addresses in the NIC's own subnets.
 pub(super) const BESIDE: &str = "192.0.2.77";
@@ -115,7 +115,7 @@ pub(super) fn wire() -> Result<()> {
         let forwarding = fs::read_to_string(&path).context(path.clone())?;
         ensure!(forwarding.trim() == "0", "{path} is {forwarding:?}");
     }
-    bed::wire()?;
+    testbed::wire()?;
     let mut peer = Link::open_in(&NetNs::by_name(PEER)?)?;
     for (to, over) in [(ROUTED, NIC_ADDRESS), (ROUTED6, NIC_ADDRESS6)] {
         let router: IpAddr = over.parse()?;
@@ -254,6 +254,6 @@ pub(super) fn beside_the_nic() -> Result<()> {
     pod.end()?;
     before.soon_again()?;
     free(LAST)?;
-    ensure!(super::ifindex(HOST).is_err(), "{HOST} is left");
+    ensure!(framework::ifindex(HOST).is_err(), "{HOST} is left");
     Ok(())
 }

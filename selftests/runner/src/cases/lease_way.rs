@@ -11,9 +11,9 @@ use super::lease_rounds::{
 };
 use super::remedies::pasted;
 use super::transfer::devmem_tcp;
-use super::{Skip, println_line};
-use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC};
-use crate::tool::{command, finish};
+use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
+use framework::tool::{command, finish};
+use framework::{Skip, println_line};
 
 /// The sysctl of the NIC that every IPv4 way needs.
 const FORWARDING: &str = "/proc/sys/net/ipv4/conf/eth1/forwarding";
@@ -22,8 +22,8 @@ const ALL_FORWARDING: &str = "/proc/sys/net/ipv4/conf/all/forwarding";
 /// The wire, two containers, and what there is before.
 pub(super) fn begin() -> Result<Footprint> {
     wire()?;
-    bed::container()?;
-    bed::namespace(BOX2)?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
     Footprint::settled()
 }
 
@@ -68,8 +68,8 @@ pub(super) fn foreign(rx_queues: u32) -> Result<()> {
 }
 
 pub(super) fn many_queues() -> Result<()> {
-    bed::wire_with(8, "")?;
-    bed::container()?;
+    testbed::wire_with(8, "")?;
+    testbed::container()?;
     let before = Footprint::settled()?;
     says(&lease_refused(&boxed("--queue 3 --queues 3-4"))?, "twice")?;
     says(&lease_refused(&boxed("--count 8"))?, "7 of its 8 rx queues")?;
@@ -179,7 +179,7 @@ pub(super) fn refused_half_way() -> Result<()> {
 
     // This host sends what is for the guest elsewhere.
     let mut links = Link::open()?;
-    let elsewhere = Route::on_link(ROUTED.parse::<Prefix>()?, super::ifindex(NIC)?);
+    let elsewhere = Route::on_link(ROUTED.parse::<Prefix>()?, framework::ifindex(NIC)?);
     links.add_route(&elsewhere)?;
     let with_route = Footprint::settled()?;
     says(&lease_refused(&line)?, ROUTED)?;
@@ -202,7 +202,7 @@ pub(super) fn refused_at_once() -> Result<()> {
             "is this namespace",
         ),
         (
-            boxed(&format!("{queue} --address {}", bed::NIC_ADDRESS)),
+            boxed(&format!("{queue} --address {}", testbed::NIC_ADDRESS)),
             "an address of this host",
         ),
         (
@@ -263,7 +263,7 @@ pub(super) fn dry_runs() -> Result<()> {
 /// kernel gives it back.
 pub(super) fn large_receive_offload() -> Result<()> {
     begin()?;
-    let nic = super::ifindex(NIC)?;
+    let nic = framework::ifindex(NIC)?;
     let mut ethtool = Ethtool::open()?;
     if !ethtool.features(nic)?.hw.contains("rx-lro") {
         return Err(Skip("this NIC has no large receive offload".to_owned()).into());

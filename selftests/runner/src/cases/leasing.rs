@@ -8,9 +8,9 @@ use netdev::{
 use serde_json::Value;
 
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::NIC;
-use crate::tool::{command, finish};
+use framework::testbed::NIC;
+use framework::tool::{command, finish};
+use framework::{ifindex, println_line};
 
 /// A netkit that leases, and a handle in its namespace, where the kernel looks it up.
 pub(super) struct Guest {
@@ -58,7 +58,7 @@ impl Guest {
 
     /// A new single netkit, in this namespace and up.
     pub(super) fn single(name: &str, rx_queues: u32) -> Result<Self> {
-        super::netkit(name, rx_queues)?;
+        framework::netkit(name, rx_queues)?;
         set_up(None, name)?;
         Self::found(name, None)
     }

@@ -19,10 +19,10 @@ use super::doctor_fault::Report;
 use super::receive::bound_queues;
 use super::tool_errors::complains;
 use super::transfer::{devmem_tcp, send};
-use super::{Skip, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
-use crate::state;
-use crate::tool::{Running, command, finish, sh, until};
+use framework::nic_state;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
+use framework::tool::{Running, command, finish, sh, until};
+use framework::{Skip, println_line};
 
 const MIB: u64 = 1 << 20;
 const SOON: Duration = Duration::from_secs(20);
@@ -84,7 +84,7 @@ pub(super) fn words_that_choose_none() -> Result<()> {
 }
 
 pub(super) fn heaps_that_give_none() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     complains(
         recv("heap:nowhere"),
         &["/dev/dma_heap/nowhere", "heap:system"],
@@ -109,11 +109,11 @@ pub(super) fn heaps_that_give_none() -> Result<()> {
     );
     hidden.args(["--mount", "sh", "-c", &line]);
     complains(hidden, &["/dev/dma_heap/system", "no heap is here"])?;
-    state::untouched()
+    nic_state::untouched()
 }
 
 pub(super) fn fds_that_are_none() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     complains(
         recv("fd:987"),
         &["fd:987", "Bad file descriptor", "FD_CLOEXEC"],
@@ -139,7 +139,7 @@ pub(super) fn fds_that_are_none() -> Result<()> {
     )?;
     let line = format!("fd:{number} --dmabuf-per-queue --queue 2 --queue 3");
     complains(recv(&line), &["one dmabuf, of 2 needed", "socket:PATH"])?;
-    state::untouched()
+    nic_state::untouched()
 }
 
 /// Serves each that connects in this way, until the case ends.
@@ -157,7 +157,7 @@ fn helper(name: &str, serve: impl Fn(UnixStream) -> Result<()> + Send + 'static)
 }
 
 pub(super) fn helpers_that_pass_none() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     complains(
         recv("socket:/tmp/nowhere"),
         &["/tmp/nowhere", "start the helper first"],
@@ -184,7 +184,7 @@ pub(super) fn helpers_that_pass_none() -> Result<()> {
     let same = helper("same", move |stream| Ok(passed::pass(&stream, &memory)?))?;
     let line = format!("{same} --dmabuf-per-queue --queue 2 --queue 3");
     complains(recv(&line), &["the same dmabuf was passed twice"])?;
-    state::untouched()
+    nic_state::untouched()
 }
 
 /// The card of the module that makes one without hardware; a skip where the kernel has none.
@@ -200,7 +200,7 @@ fn card() -> Result<&'static str> {
 
 pub(super) fn drm_devices_that_give_none() -> Result<()> {
     let card = card()?;
-    bed::wire()?;
+    testbed::wire()?;
     let names =
         fs::read_dir("/dev/dri")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let render = names.into_iter().find(|name| name.starts_with("renderD"));
@@ -219,7 +219,7 @@ pub(super) fn drm_devices_that_give_none() -> Result<()> {
     )?;
     complains(recv(&format!("drm:{card} --size 5000")), &["page", "8192"])?;
     complains(recv(&format!("drm:{card} --size 4G")), &["4 GiB"])?;
-    state::untouched()
+    nic_state::untouched()
 }
 
 /// Each kind that is here, of so many bytes, as on a command line.
@@ -266,7 +266,7 @@ fn until_free() -> Result<()> {
 
 /// However the receiver ends, its memory ends with it.
 pub(super) fn freed_at_the_end() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     until_free()?;
     for memory in all_kinds(16 * MIB)? {
         for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGKILL)] {
@@ -313,7 +313,7 @@ fn open_in(pid: u32) -> Result<Vec<(String, String, bool)>> {
 /// A receiver keeps no device open that it asked for memory, and programs that it starts, as the
 /// guardian of its settings, have none of its memory.
 pub(super) fn not_for_other_programs() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let lent = heap(16 * MIB)?;
     let mut all = all_kinds(16 * MIB)?;
     let inherited = format!("fd:{}", lent.as_fd().as_raw_fd());
@@ -335,7 +335,7 @@ pub(super) fn not_for_other_programs() -> Result<()> {
                 "{memory}: fd {number} is inherited"
             );
         }
-        let guardian = open_in(state::guardian()?.unsigned_abs())?;
+        let guardian = open_in(nic_state::guardian()?.unsigned_abs())?;
         let has = guardian.iter().any(|(_, what, _)| is_dmabuf(what));
         ensure!(!has, "{memory}: the guardian has memory: {guardian:?}");
         receiver.signal(Signal::SIGTERM)?;
@@ -347,7 +347,7 @@ pub(super) fn not_for_other_programs() -> Result<()> {
 
 /// What is sent from memory of each kind arrives.
 pub(super) fn sent_from_each_kind() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for memory in all_kinds(4 * MIB)? {
         let (memory, size) = memory
             .split_once(" --size ")
@@ -370,7 +370,7 @@ pub(super) fn sent_from_each_kind() -> Result<()> {
 
 /// The doctor asks for the memory that is named, and tells what there is.
 pub(super) fn doctor_asks_for_it() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let report = Report::of(&format!("{NIC} --memory heap:system"))?;
     ensure!(report.failed().is_empty(), "{}", report.complaints());
     ensure!(report.status("memory.chosen") == "ok", "not connected to");

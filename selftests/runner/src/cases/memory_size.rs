@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::println_line;
 use super::receive::{bound_queues, wait_until_bound};
 use super::tool_errors::complains;
 use super::transfer::{devmem_tcp, nic_settings};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::tool::{Running, command, finish, ours, until};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, finish, ours, until};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Half of the machine's memory is taken page by page, in emulation.
@@ -54,7 +54,7 @@ fn cured(line: &str, option: &str) -> Result<()> {
 }
 
 pub(super) fn more_than_the_machine_has() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let base = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
     let plain = format!("{base} --size SIZE");
@@ -82,7 +82,7 @@ pub(super) fn more_than_the_machine_has() -> Result<()> {
 
 /// A control group of its own, as a container has; the tools start in it.
 pub(super) fn more_than_the_control_group_has() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let group = Path::new("/sys/fs/cgroup/memory-size");
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
     fs::create_dir(group).context("cgroup")?;

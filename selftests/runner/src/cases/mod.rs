@@ -81,11 +81,10 @@ mod undone;
 mod watch;
 mod wrong_byte;
 
-use anyhow::{Result, bail, ensure};
-use netdev::{Ifindex, Link, NetkitSingle};
+use anyhow::Result;
 
-use crate::memory::Kind;
 pub(crate) use all::ALL;
+use framework::memory::Kind;
 
 /// A name and what must hold.
 pub(crate) struct Case {
@@ -93,55 +92,6 @@ pub(crate) struct Case {
     pub(crate) run: fn() -> Result<()>,
     /// The kinds of memory that it is about: it runs once for each.
     pub(crate) memories: &'static [Kind],
-}
-
-/// Why a case cannot hold here: an error that is no failure.
-#[derive(Debug)]
-pub(crate) struct Skip(pub(crate) String);
-
-impl std::fmt::Display for Skip {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for Skip {}
-
-/// A device's number, in this namespace.
-pub(crate) fn ifindex(name: &str) -> Result<Ifindex> {
-    Ok(Link::open()?.by_name(name)?.ifindex)
-}
-
-/// A single netkit, with so many rx queues: its own and those that it may lease.
-fn netkit(name: &str, rx_queues: u32) -> Result<Ifindex> {
-    let mut single = NetkitSingle::new(name);
-    single.rx_queues = Some(rx_queues);
-    Ok(Link::open()?.create_netkit_single(&single)?)
-}
-
-/// Holds if the kernel refused with this error number and, if one is expected, this text.
-fn refused<T>(result: netdev::Result<T>, errno: i32, text: Option<&str>) -> Result<()> {
-    let Err(error) = result else {
-        bail!("not refused, expected errno {errno} {text:?}")
-    };
-    println_line(&format!("{error}"));
-    ensure!(
-        error.raw_os_error() == Some(errno),
-        "expected errno {errno}, got: {error}"
-    );
-    if let Some(text) = text {
-        let said = error
-            .message()
-            .is_some_and(|message| message.contains(text));
-        ensure!(said, "expected {text:?}, got: {error}");
-    }
-    Ok(())
-}
-
-/// A diagnostic of the case.
-#[allow(clippy::print_stdout)] // the runner reads it and prints it behind `#`
-fn println_line(text: &str) {
-    println!("{text}");
 }
 
 #[cfg(test)]

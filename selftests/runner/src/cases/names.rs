@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::doctor_fault::{Bad, Report, cured};
-use super::println_line;
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC};
-use crate::tool::{Finished, finish, sh};
+use framework::println_line;
+use framework::testbed::{self, NIC};
+use framework::tool::{Finished, finish, sh};
 
 /// Whoever runs what is behind these has lost.
 const IN_A_SHELL: [&str; 4] = ["$(reboot)", "a;b|c$(id)", "`id`&'\"", "-v"];
@@ -35,7 +35,7 @@ fn run(arguments: &[&str]) -> Result<Finished> {
 
 /// Each remedy that names the NIC is pasted into a shell and does its work on the NIC.
 pub(super) fn in_a_shell() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut now = NIC;
     for name in IN_A_SHELL {
         rename(now.as_bytes(), name.as_bytes())?;
@@ -70,7 +70,7 @@ fn on_a_terminal_says(line: &str) -> Result<String> {
 
 /// A terminal is shown names as text, colours are our own alone; JSON has the names as they are.
 pub(super) fn on_a_terminal() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut now = NIC;
     for name in ON_A_TERMINAL {
         rename(now.as_bytes(), name.as_bytes())?;
@@ -107,8 +107,8 @@ pub(super) fn on_a_terminal() -> Result<()> {
 
 /// A device with a name that is no UTF-8 hides neither itself nor the others of its namespace.
 pub(super) fn no_utf8() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     sh("ip link add nkx type netkit peer name nky netns box")?;
     sh("ip -n box link set dev nky up")?;
     let mut ip = Command::new("ip");

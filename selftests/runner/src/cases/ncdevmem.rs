@@ -9,9 +9,9 @@ use netdev::{Lease, Link, Netdev, NetkitPair, QueueId, QueueType};
 use nix::sys::signal::Signal;
 
 use super::transfer::{nic_settings, send};
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER};
-use crate::tool::{Finished, Running, command, finish, ours, sh, until};
+use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER};
+use framework::tool::{Finished, Running, command, finish, ours, sh, until};
+use framework::{ifindex, println_line};
 
 /// A run may take so long.
 const END: Duration = Duration::from_secs(30);
@@ -75,16 +75,16 @@ pub(super) fn until_listening() -> Result<()> {
 
 /// To standard output, then validated, then with a linear byte that must fail it.
 pub(super) fn direct() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = settings()?;
     fs::write("/tmp/payload", payload(1 << 20))?;
     let line = format!(
         "-L -f {NIC} -s {NIC_ADDRESS} -c {} -p 5201",
-        bed::SENDER_ADDRESS
+        testbed::SENDER_ADDRESS
     );
     let receiver = listening(None, &line)?;
     // -c asks for flows from that port only.
-    let from = format!("{}:5201", bed::SENDER_ADDRESS);
+    let from = format!("{}:5201", testbed::SENDER_ADDRESS);
     send(&format!(
         "{NIC_ADDRESS}:5201 --input /tmp/payload --from {from}"
     ))?;
@@ -99,8 +99,8 @@ pub(super) fn direct() -> Result<()> {
     ensure!(said == "Validated buffer\n", "on stdout: {said:?}");
     same(&before)?;
 
-    bed::parameter("unsplit_every", 3)?;
-    bed::parameter("unsplit_bytes", 10)?;
+    testbed::parameter("unsplit_every", 3)?;
+    testbed::parameter("unsplit_bytes", 10)?;
     let receiver = listening(None, &format!("-Lf{NIC} -s{NIC_ADDRESS} -p5203 -v7"))?;
     let sent = send(&format!("{NIC_ADDRESS}:5203 --input /tmp/payload"));
     println_line(&format!("sender: {sent:?}"));
@@ -114,11 +114,11 @@ pub(super) fn direct() -> Result<()> {
 
 /// Upstream skips linear bytes and forgives twenty wrong ones.
 pub(super) fn linear_bytes_are_delivered() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     fs::write("/tmp/payload", payload(100_000))?;
-    bed::parameter("unsplit_every", 3)?;
+    testbed::parameter("unsplit_every", 3)?;
     // A packet that is not split at all is ordinary data, and counts as not steered.
-    bed::parameter("unsplit_bytes", 1)?;
+    testbed::parameter("unsplit_bytes", 1)?;
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5201"))?;
     let sent = send(&format!("{NIC_ADDRESS}:5201 --input /tmp/payload"));
     let end = ended(receiver)?;
@@ -133,7 +133,7 @@ pub(super) fn linear_bytes_are_delivered() -> Result<()> {
 }
 
 pub(super) fn one_wrong_byte_fails() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = settings()?;
     let mut wrong = payload(100_000);
     wrong[54_321] = 99;
@@ -152,8 +152,8 @@ pub(super) fn one_wrong_byte_fails() -> Result<()> {
 
 /// Two queues bound; an RSS table that is nobody's default comes back.
 pub(super) fn ipv6_and_the_table_that_was() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     sh(&format!("ethtool -X {NIC} weight 1 0 2 5"))?;
     let before = settings()?;
     fs::write("/tmp/payload", payload(1 << 20))?;
@@ -168,7 +168,7 @@ pub(super) fn ipv6_and_the_table_that_was() -> Result<()> {
 
 /// While it waits, and while data flows: the NIC is put back, the status is 1.
 pub(super) fn signals_restore() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = settings()?;
     let mut port = 5200;
     for signal in [Signal::SIGINT, Signal::SIGTERM] {
@@ -235,9 +235,9 @@ pub(super) fn as_in_the_series() -> Result<()> {
 
 /// NIC, lease and container as the series has them; 1.2.3.4 is the container's, on nk0.
 pub(super) fn series() -> Result<()> {
-    bed::wire_with(16, "")?;
-    bed::container()?;
-    bed::split()?;
+    testbed::wire_with(16, "")?;
+    testbed::container()?;
+    testbed::split()?;
     sh(&format!("ethtool -X {NIC} start 0 equal 15"))?;
     let made = sh(&format!("ethtool -X {NIC} start 15 equal 1 context new"))?;
     println_line(made.trim_end());
@@ -264,5 +264,5 @@ pub(super) fn series() -> Result<()> {
     ] {
         sh(&format!("ip {line}"))?;
     }
-    bed::forward(&[NIC, "nk1"])
+    testbed::forward(&[NIC, "nk1"])
 }

@@ -15,9 +15,9 @@ use nix::unistd::pipe2;
 use super::ncdevmem::{
     bound, ended, listening, ncdevmem, payload, same, series, settings, until_listening,
 };
-use super::println_line;
-use crate::bed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS};
-use crate::tool::{Finished, Running, finish};
+use framework::println_line;
+use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS};
+use framework::tool::{Finished, Running, finish};
 
 /// A plain listener in the sender's namespace, which is the receiver's here.
 fn listener(address: &str) -> Result<TcpListener> {
@@ -63,7 +63,7 @@ fn arrives(netns: Option<&str>, to: &str, line: &str, input: &[u8]) -> Result<So
 /// Lines, chunks, and what upstream's can't: more than 1,024 chunks a line, no newline at the end,
 /// any bytes, more than the dmabuf holds.
 pub(super) fn to_a_plain_listener() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = settings()?;
     let to = |port: u16| format!("{SENDER_ADDRESS}:{port}");
     let nic = format!("-f {NIC}");
@@ -81,7 +81,7 @@ pub(super) fn to_a_plain_listener() -> Result<()> {
 }
 
 pub(super) fn ipv6_from_an_address_of_choice() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let line = format!("-f {NIC} -c {NIC_ADDRESS6}");
     let from = arrives(None, "[2001:db8:2::1]:5001", &line, &payload(100_000))?;
     let wanted: SocketAddr = format!("[{NIC_ADDRESS6}]:5001").parse()?;
@@ -94,7 +94,7 @@ pub(super) fn ipv6_from_an_address_of_choice() -> Result<()> {
 
 /// From dmabuf to dmabuf, many sends in flight.
 pub(super) fn to_a_dmabuf() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = settings()?;
     for (port, chunk) in [(5001, ""), (5002, "-z 4000")] {
         let line = format!("-f {NIC} -s {NIC_ADDRESS} -p {port} -v 7 -L");
@@ -141,7 +141,7 @@ fn fails(netns: Option<&str>, line: &str, words: &[&str]) -> Result<()> {
 
 /// An address of this machine is reached through lo, whatever the socket is bound to.
 pub(super) fn other_device() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:5001").parse()?;
     let _here = TcpListener::bind(address)?;
     let line = format!("-f {NIC} -s {NIC_ADDRESS} -p 5001");
@@ -153,9 +153,9 @@ pub(super) fn other_device() -> Result<()> {
 }
 
 pub(super) fn refusals_have_remedies() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    super::netkit("nk0", 2)?;
+    testbed::wire()?;
+    testbed::container()?;
+    framework::netkit("nk0", 2)?;
     fails(
         None,
         "-f lo -s 127.0.0.1 -p 5001",
@@ -174,7 +174,7 @@ pub(super) fn refusals_have_remedies() -> Result<()> {
 
 /// The peer goes away with a reset.
 pub(super) fn reset_in_mid_send() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
     let peer = thread::spawn(move || -> io::Result<()> {
         let (mut socket, _) = listener.accept()?;
@@ -194,7 +194,7 @@ pub(super) fn reset_in_mid_send() -> Result<()> {
 
 /// The peer takes nothing any more: an error after a while, and the ranges in flight named.
 pub(super) fn no_completion_in_time() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
     let peer = thread::spawn(move || listener.accept());
     let line = format!("-f {NIC} -s {SENDER_ADDRESS} -p 5001");
@@ -208,7 +208,7 @@ pub(super) fn no_completion_in_time() -> Result<()> {
 
 /// It changes nothing about the NIC, so that a signal needs no handler; nothing stays bound.
 pub(super) fn signals_leave_nothing() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = settings()?;
     for (signal, port) in [(Signal::SIGINT, 5001), (Signal::SIGTERM, 5002)] {
         let listener = listener(&format!("{SENDER_ADDRESS}:{port}"))?;

@@ -8,11 +8,11 @@ use netdev::{HeaderSplit, Lease, Netdev, QueueId};
 use nix::sys::signal::Signal;
 
 use super::ncdevmem::{bound, ended, ncdevmem, same, settings};
-use super::{ifindex, netkit, println_line};
-use crate::bed::{self, NIC};
-use crate::state;
-use crate::sysctl;
-use crate::tool::{Running, finish, sh, until};
+use framework::nic_state;
+use framework::sysctl;
+use framework::testbed::{self, NIC};
+use framework::tool::{Running, finish, sh, until};
+use framework::{ifindex, netkit, println_line};
 
 /// Holds if the probe of this line ends with this status; what it said.
 fn probe(line: &str, status: i32) -> Result<String> {
@@ -24,14 +24,14 @@ fn probe(line: &str, status: i32) -> Result<String> {
 
 /// Whatever header split, threshold and RSS are.
 pub(super) fn passes_and_restores() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (split, threshold) in [
         (HeaderSplit::Auto, 0),
         (HeaderSplit::Enabled, 0),
         (HeaderSplit::Disabled, 0),
         (HeaderSplit::Enabled, 200),
     ] {
-        bed::rings(split, threshold)?;
+        testbed::rings(split, threshold)?;
         let before = settings()?;
         let said = probe(&format!("-f {NIC}"), 0)?;
         for refusal in [
@@ -53,12 +53,12 @@ pub(super) fn passes_and_restores() -> Result<()> {
 
 /// From hugepages; before Linux 7.3 the kernel does not know the attribute.
 pub(super) fn rx_page_size() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = settings()?;
     let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
     ensure!(complaint.contains("nr_hugepages"), "no remedy");
     let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
-    if bed::kernel()? < (7, 3) {
+    if testbed::kernel()? < (7, 3) {
         let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
         ensure!(complaint.contains("Linux 7.3"), "no remedy");
     } else {
@@ -84,11 +84,11 @@ pub(super) fn fails_without_devmem() -> Result<()> {
 
 /// In upstream's suites over netkit a leased queue may lie among those that the probe binds.
 pub(super) fn fails_over_a_leased_queue() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = settings()?;
     let lease = Lease {
         of: ifindex(NIC)?,
-        queue: QueueId::new(bed::QUEUES - 1),
+        queue: QueueId::new(testbed::QUEUES - 1),
         netns_id: None,
     };
     Netdev::open()?.lease(netkit("nk0", 2)?, lease)?;
@@ -102,7 +102,7 @@ pub(super) fn fails_over_a_leased_queue() -> Result<()> {
 
 /// What is refused for another reason than the one that is asked about says nothing of that.
 pub(super) fn refused_for_another_reason() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = settings()?;
     let complaint = probe(&format!("-f {NIC} -t 99 -q 1"), 1)?;
     ensure!(
@@ -116,14 +116,14 @@ pub(super) fn refused_for_another_reason() -> Result<()> {
 /// At whatever step the signal comes, from the moment on at which it is written down what the NIC
 /// was. The driver is slow, so that there is time for it: the rings and the RSS table take 600 ms.
 pub(super) fn signals_restore() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("slow_ms", 300)?;
+    testbed::wire()?;
+    testbed::parameter("slow_ms", 300)?;
     let before = settings()?;
     for step in 0..8 {
         let running = Running::start(ncdevmem(None, &format!("-f {NIC}")))?;
         // Not the NIC, which answers when the driver has done what it is at.
         until("a journal", Duration::from_secs(10), || {
-            Ok(!state::journals()?.is_empty())
+            Ok(!nic_state::journals()?.is_empty())
         })?;
         sleep(Duration::from_millis(step * 60));
         let signal = if step % 2 == 0 {

@@ -11,17 +11,17 @@ use nix::sys::signal::Signal;
 use super::leasing::{set_down, set_up};
 use super::receive::{bound_queues, wait_until_bound};
 use super::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary, validated};
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, NIC, NIC_ADDRESS, PEER};
-use crate::tool::{Running, command, sh, until};
-use crate::xdp;
+use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, sh, until};
+use framework::xdp;
+use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
-const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 /// The link goes down and up in mid-stream: the binding stays, TCP sends again what was lost.
 pub(super) fn link_flap_while_receiving() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = start(None, &format!("-f {NIC} -l {to} --validate 251"))?;
     wait_until_bound()?;
@@ -51,12 +51,12 @@ pub(super) fn received() -> Result<u64> {
 
 /// Bound through a lease, the NIC goes to another namespace and comes back; the lease still serves.
 pub(super) fn moves_between_namespaces() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let line = format!("lease --phys {NIC} --queue {LAST} --netkit nk0 --netns {BOX}");
     sh(&format!("{} {line}", devmem_tcp().display()))?;
-    bed::route_to_container()?;
-    let line = format!("--netns {BOX} -f nk0 -l {}:5000", bed::BOX_ADDRESS);
+    testbed::route_to_container()?;
+    let line = format!("--netns {BOX} -f nk0 -l {}:5000", testbed::BOX_ADDRESS);
     let receiver = start(None, &line)?;
     wait_until_bound()?;
     for _ in 0..3 {
@@ -69,8 +69,8 @@ pub(super) fn moves_between_namespaces() -> Result<()> {
     println_line(&receiver.end_within(Duration::from_secs(5))?.refused(1)?);
     sh(&format!("ip address add {NIC_ADDRESS}/24 dev {NIC}"))?;
     // A device in another namespace has other settings.
-    bed::forward(&[NIC])?;
-    let to = format!("{}:5001", bed::BOX_ADDRESS);
+    testbed::forward(&[NIC])?;
+    let to = format!("{}:5001", testbed::BOX_ADDRESS);
     let line = format!("--netns {BOX} -f nk0");
     all_in_dmabuf(&validated(None, &line, &to, 4 * MIB)?)
 }
@@ -78,7 +78,7 @@ pub(super) fn moves_between_namespaces() -> Result<()> {
 /// The module goes, with its devices, in mid-stream: nothing is left of it, and it comes back whole.
 pub(super) fn removed_while_receiving() -> Result<()> {
     for round in 0..3 {
-        bed::wire()?;
+        testbed::wire()?;
         let to = format!("{NIC_ADDRESS}:5000");
         let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
         wait_until_bound()?;
@@ -93,15 +93,15 @@ pub(super) fn removed_while_receiving() -> Result<()> {
         println_line(&receiver.end_within(Duration::from_secs(2))?.refused(3)?);
         sender.signal(Signal::SIGKILL)?;
         sender.end_within(Duration::from_secs(5))?;
-        bed::clear()?;
+        testbed::clear()?;
     }
-    bed::wire()?;
+    testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, 4 * MIB)?)
 }
 
 pub(super) fn xdp_refused_while_bound() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;
     for attach in [xdp::attach, xdp::attach_native] {

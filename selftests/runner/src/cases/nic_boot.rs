@@ -10,13 +10,13 @@ use nix::sys::signal::Signal;
 use super::doctor_fault::Report;
 use super::nic_journal::recv;
 use super::options::says;
-use super::println_line;
 use super::receive::bound_queues;
 use super::round::{STEP, restore, signal};
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::state::{self, Observer};
-use crate::tool::{Finished, Running, command, finish, until};
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, Running, command, finish, until};
 
 const FILE: &str = "/tmp/boot_id";
 const OTHER: &str = "01234567-89ab-cdef-0123-456789abcdef";
@@ -47,7 +47,7 @@ fn end(receiver: Running) -> Result<()> {
 
 /// Ends a receiver and its guardian, the only one.
 fn kill(receiver: Running) -> Result<()> {
-    signal(state::guardian()?, Signal::SIGKILL)?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
     receiver.signal(Signal::SIGKILL)?;
     receiver.end_within(STEP)?;
     until("the binding's end", STEP, || Ok(bound_queues()? == 0))
@@ -55,7 +55,7 @@ fn kill(receiver: Running) -> Result<()> {
 
 /// Whose owner lives is of this boot, whatever it says: the two share the NIC.
 pub(super) fn living_owner() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let first = Running::start(recv(5000))?;
@@ -64,7 +64,7 @@ pub(super) fn living_owner() -> Result<()> {
     for line in ["restore", "restore eth1"] {
         let said = finish(masked(line)?)?.good(line)?;
         ensure!(!said.contains("boot"), "{line}: {said}");
-        state::journal()?;
+        nic_state::journal()?;
         observer.same(&alone)?;
     }
     let second = Running::start(masked(&other_queue())?)?;
@@ -80,7 +80,7 @@ pub(super) fn living_owner() -> Result<()> {
     // As after a boot, but for the lock.
     let first = Running::start(recv(5000))?;
     until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-    let journal = state::journal()?;
+    let journal = nic_state::journal()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let written = fs::read_to_string(&journal)?;
     fs::write(&journal, written.replace(boot.trim(), OTHER))?;
@@ -92,7 +92,7 @@ pub(super) fn living_owner() -> Result<()> {
 
 /// Whose owner is dead may be of this boot: what it changed is not forgotten.
 pub(super) fn dead_owner() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let receiver = Running::start(recv(5000))?;
@@ -103,7 +103,7 @@ pub(super) fn dead_owner() -> Result<()> {
         let said = end.refused(1)?;
         println_line(said.trim_end());
         says(&said, &["may be of another boot"])?;
-        state::journal().map(drop)
+        nic_state::journal().map(drop)
     };
     for line in [
         "restore",

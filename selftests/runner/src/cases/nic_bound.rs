@@ -17,12 +17,12 @@ use super::options::says;
 use super::receive::bound_queues;
 use super::round::{STEP, restore, signal};
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::state::{self, Observer};
-use crate::tool::{Finished, Running, command, finish, until};
+use framework::nic_state::{self, Observer};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, Running, command, finish, until};
+use framework::{ifindex, println_line};
 
-const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
@@ -43,12 +43,12 @@ fn in_table() -> Result<bool> {
 /// What a dead owner left: `restore` waits for the end of the binding, with force too, and takes back
 /// the rule at once.
 pub(super) fn restore_waits() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let receiver = Running::start(recv(5000))?;
     until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-    signal(state::guardian()?, Signal::SIGKILL)?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
     receiver.signal(Signal::SIGKILL)?;
     receiver.end_within(STEP)?;
     until("the binding's end", STEP, || Ok(bound_queues()? == 0))?;
@@ -68,13 +68,13 @@ pub(super) fn restore_waits() -> Result<()> {
 
 /// The guardian waits for it as well: here for a queue of its owner's claim that another process has bound.
 pub(super) fn guardian_waits() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5000");
     let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
     until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-    let journal = state::journal()?;
+    let journal = nic_state::journal()?;
     let mut written: Value = serde_json::from_slice(&fs::read(&journal)?)?;
     written["claims"][0]["needs"]["reserved"] = json!([2, LAST.get()]);
     fs::write(&journal, serde_json::to_vec(&written)?)?;
@@ -84,7 +84,7 @@ pub(super) fn guardian_waits() -> Result<()> {
         Ok(Ethtool::open()?.rules(ifindex(NIC)?)?.is_empty())
     })?;
     thread::sleep(Duration::from_secs(2));
-    state::guardian().context("the guardian did not wait")?;
+    nic_state::guardian().context("the guardian did not wait")?;
     ensure!(!in_table()?, "RSS leads to the bound queue");
     bound.unbind();
     // What it said ends with what its guardian says.
@@ -95,9 +95,9 @@ pub(super) fn guardian_waits() -> Result<()> {
 
 /// Nor does an owner that lives lead RSS into its own binding.
 pub(super) fn owner_is_refused() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     // Header split is not what is refused.
-    bed::split()?;
+    testbed::split()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let plan = Plan::new(NIC, ifindex(NIC)?).reserve(&[LAST]);

@@ -15,11 +15,11 @@ use nix::sys::signal::Signal;
 use super::receive::bound_queues;
 use super::round::{STEP, restore};
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::driver::Driver;
-use crate::state::{self, Observer};
-use crate::tool::{Running, command, until};
+use framework::driver::Driver;
+use framework::nic_state::{self, Observer};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, until};
+use framework::{ifindex, println_line};
 
 /// As many rounds as fit in the time that a case has.
 const ROUNDS: u64 = 8;
@@ -83,12 +83,12 @@ fn round(seed: u64) -> Result<()> {
     let mut chance = Chance(seed);
     let driver = DRIVERS[chance.below(DRIVERS.len() as u32) as usize];
     driver.play();
-    bed::clear()?;
-    state::clear()?;
+    testbed::clear()?;
+    nic_state::clear()?;
     let queues = 4 + chance.below(5);
-    bed::wire_with(queues, "")?;
+    testbed::wire_with(queues, "")?;
     let channels = 4 + chance.below(queues - 3);
-    bed::channels(channels)??;
+    testbed::channels(channels)??;
     let made = somebody(&mut chance, driver, channels)?;
 
     let mut observer = Observer::of(NIC)?;
@@ -98,12 +98,12 @@ fn round(seed: u64) -> Result<()> {
 
     // A guardian may be at it, and some receivers were never told to leave anything.
     until("an end of guardians", STEP, || {
-        Ok(state::guardians()?.is_empty())
+        Ok(nic_state::guardians()?.is_empty())
     })?;
     let said = restore()?;
     ensure!(said.status.success(), "restore: {}", said.stderr);
     observer.same(&before)?;
-    state::nothing_left()
+    nic_state::nothing_left()
 }
 
 /// What somebody makes of the NIC for himself; says what.
@@ -117,7 +117,7 @@ fn somebody(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
     };
     if chance.one_in(2) {
         let (rx, tx) = (512 + chance.below(513), 128 + chance.below(129));
-        bed::rings_of(rx, tx, split, chance.below(200))?;
+        testbed::rings_of(rx, tx, split, chance.below(200))?;
         made += &format!(", rings {rx}, split {split}");
     }
     if chance.one_in(2) {
@@ -161,7 +161,7 @@ fn context(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u
     let context = ethtool.create_rss_context(nic, &change)?.context;
     let to = format!("{NIC_ADDRESS}:6999").parse()?;
     let action = Action::Context(context.context("a context without a number")?);
-    bed::insert_rule(&FlowRule::tcp_to(to, action)).map(drop)
+    testbed::insert_rule(&FlowRule::tcp_to(to, action)).map(drop)
 }
 
 /// A rule for a flow of its own, which the driver may refuse.
@@ -175,7 +175,7 @@ fn one_rule(chance: &mut Chance, driver: Driver, port: u16, channels: u32) -> Re
     if chance.one_in(4) && driver != Driver::Gve {
         rule.action = Action::Drop;
     }
-    bed::insert_rule(&rule).map(drop)
+    testbed::insert_rule(&rule).map(drop)
 }
 
 /// Starts a receiver, and ends it; says how.
@@ -197,7 +197,7 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
         _ => Death::SigkillOfBoth,
     };
     let slow = chance.below(3) * 10;
-    bed::parameter("slow_ms", slow)?;
+    testbed::parameter("slow_ms", slow)?;
     let mut running = Running::start(command(None, &devmem_tcp(), &line))?;
     let when = match chance.one_in(3) {
         true => {
@@ -220,12 +220,12 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
     };
     // It may have ended, or have no guardian yet.
     if matches!(death, Death::SigkillOfBoth) {
-        for guardian in state::guardians()? {
+        for guardian in nic_state::guardians()? {
             let _gone = super::round::signal(guardian, Signal::SIGKILL);
         }
     }
     let _ended = running.signal(signal);
     running.end_within(STEP)?;
-    bed::parameter("slow_ms", 0)?;
+    testbed::parameter("slow_ms", 0)?;
     Ok(format!("{death:?} {when}, {slow} ms a setting"))
 }

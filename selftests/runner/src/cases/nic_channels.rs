@@ -11,11 +11,11 @@ use nix::sys::signal::Signal;
 
 use super::round::{STEP, restore};
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
-use crate::driver::Driver;
-use crate::state::{self, Observer};
-use crate::tool::{Finished, Running, command, finish, until};
+use framework::driver::Driver;
+use framework::nic_state::{self, Observer};
+use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::{Finished, Running, command, finish, until};
+use framework::{ifindex, println_line};
 
 fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
@@ -26,20 +26,20 @@ fn tool(line: &str) -> Result<Finished> {
 pub(super) fn killed_while_they_change() -> Result<()> {
     const MANY: u32 = 70;
     for driver in [Driver::Mlx5, Driver::Bnxt, Driver::Swnic] {
-        bed::clear()?;
-        bed::wire_as(driver, MANY, "")?;
-        bed::channels(QUEUES)??;
+        testbed::clear()?;
+        testbed::wire_as(driver, MANY, "")?;
+        testbed::channels(QUEUES)??;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
-        bed::parameter("slow_ms", 2000)?;
+        testbed::parameter("slow_ms", 2000)?;
         let flow = format!("--flow {NIC_ADDRESS}:5000");
         let line = format!("apply {NIC} --channels {MANY} --queue 3 {flow}");
         let apply = Running::start(command(None, &devmem_tcp(), &line))?;
-        until("a journal", STEP, || Ok(!state::journals()?.is_empty()))?;
+        until("a journal", STEP, || Ok(!nic_state::journals()?.is_empty()))?;
         thread::sleep(Duration::from_millis(700));
         apply.signal(Signal::SIGKILL)?;
         apply.end_within(STEP)?;
-        bed::parameter("slow_ms", 0)?;
+        testbed::parameter("slow_ms", 0)?;
         let channels = Ethtool::open()?.channels(ifindex(NIC)?)?;
         ensure!(channels.combined == Some(MANY), "not in time: {channels:?}");
         let said = restore()?;
@@ -59,15 +59,15 @@ pub(super) fn killed_while_they_change() -> Result<()> {
 /// Channels that the core refuses, by its own words, are not refused for the table: RSS does not get
 /// all queues meanwhile.
 pub(super) fn refused_for_a_rule() -> Result<()> {
-    bed::wire_with(bed::QUEUES * 2, "")?;
-    bed::channels(QUEUES)??;
+    testbed::wire_with(testbed::QUEUES * 2, "")?;
+    testbed::channels(QUEUES)??;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("apply {NIC} --channels 8 --queue 2");
     tool(&line)?.good("apply")?;
     let to = format!("{NIC_ADDRESS}:7000").parse()?;
-    let theirs = bed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(6))))?;
-    bed::parameter("slow_ms", 300)?;
+    let theirs = testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(6))))?;
+    testbed::parameter("slow_ms", 300)?;
     let over = Arc::<AtomicBool>::default();
     let (nic, is_over) = (ifindex(NIC)?, Arc::clone(&over));
     let watcher = thread::spawn(move || -> Result<u32> {
@@ -82,7 +82,7 @@ pub(super) fn refused_for_a_rule() -> Result<()> {
     });
     let refused = restore();
     over.store(true, Ordering::Relaxed);
-    bed::parameter("slow_ms", 0)?;
+    testbed::parameter("slow_ms", 0)?;
     let looks = watcher.join().ok().context("watcher")??;
     let refused = refused?.refused(1)?;
     println_line(refused.trim_end());

@@ -12,13 +12,13 @@ use super::nic_journal::recv;
 use super::receive::bound_queues;
 use super::round::{Flood, STEP, connect, restore, signal};
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
-use crate::driver::Driver;
-use crate::state::{self, Observer};
-use crate::tool::{Finished, Running, command, finish, until};
+use framework::driver::Driver;
+use framework::nic_state::{self, Observer};
+use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::{Finished, Running, command, finish, until};
+use framework::{ifindex, println_line};
 
-const LAST: QueueId = QueueId::new(bed::QUEUES - 1);
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
@@ -30,7 +30,7 @@ fn rules() -> Result<Vec<FlowRule>> {
 
 /// One whose claim was ended by force ends no other's, whoever has come meanwhile.
 pub(super) fn ended_by_force() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let plan = Plan::new(NIC, ifindex(NIC)?)
@@ -54,8 +54,8 @@ pub(super) fn ended_by_force() -> Result<()> {
 /// A rule that two want stays until the last of them ends, and with it rules are switched on.
 pub(super) fn rule_of_two() -> Result<()> {
     for driver in [Driver::Swnic, Driver::Gve] {
-        bed::clear()?;
-        bed::wire_as(driver, QUEUES, "")?;
+        testbed::clear()?;
+        testbed::wire_as(driver, QUEUES, "")?;
         for first in ["apply", "recv", "killed"] {
             rule_round(first).with_context(|| format!("{driver:?}, {first} ends first"))?;
         }
@@ -76,7 +76,7 @@ fn rule_round(first: &str) -> Result<()> {
     ensure!(rules()?.len() == 1, "{:?}", rules()?);
     let end = |receiver: Running| -> Result<()> {
         if first == "killed" {
-            signal(state::guardian()?, Signal::SIGKILL)?;
+            signal(nic_state::guardian()?, Signal::SIGKILL)?;
             receiver.signal(Signal::SIGKILL)?;
             receiver.end_within(STEP).map(drop)
         } else {
@@ -114,8 +114,8 @@ pub(super) fn next_after_a_dead_one() -> Result<()> {
         (Driver::Fbnic, 5001),
         (Driver::Gve, 5000),
     ] {
-        bed::clear()?;
-        bed::wire_as(driver, QUEUES, "")?;
+        testbed::clear()?;
+        testbed::wire_as(driver, QUEUES, "")?;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         let queues = |queue: u32| match driver {
@@ -129,7 +129,7 @@ pub(super) fn next_after_a_dead_one() -> Result<()> {
         let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
         let wanted = line.matches("--queue").count();
         until("bindings", STEP, || Ok(bound_queues()? == wanted))?;
-        signal(state::guardian()?, Signal::SIGKILL)?;
+        signal(nic_state::guardian()?, Signal::SIGKILL)?;
         receiver.signal(Signal::SIGKILL)?;
         receiver.end_within(STEP)?;
         until("the bindings' end", STEP, || Ok(bound_queues()? == 0))?;

@@ -14,11 +14,11 @@ use super::options::says;
 use super::receive::{bound_queues, wait_until_bound};
 use super::round::{STEP, restore, signal};
 use super::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
-use crate::driver::Driver;
-use crate::state::{self, Observer};
-use crate::tool::{Running, command, finish, until};
+use framework::driver::Driver;
+use framework::nic_state::{self, Observer};
+use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::{Running, command, finish, until};
+use framework::{ifindex, println_line};
 
 const NTUPLE: &str = "rx-ntuple-filter";
 
@@ -27,8 +27,8 @@ fn tool(line: &str) -> Command {
 }
 
 fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
-    bed::clear()?;
-    bed::wire_as(driver, queues, "")?;
+    testbed::clear()?;
+    testbed::wire_as(driver, queues, "")?;
     Ok((Ethtool::open()?, ifindex(NIC)?))
 }
 
@@ -61,7 +61,7 @@ fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
 
     let receiver = Running::start(tool(&line))?;
     wait_until_bound()?;
-    signal(state::guardian()?, Signal::SIGKILL)?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
     receiver.signal(Signal::SIGKILL)?;
     receiver.end_within(STEP)?;
     until("the binding's end", STEP, || Ok(bound_queues()? == 0))?;
@@ -104,7 +104,7 @@ pub(super) fn ntuple_that_others_use() -> Result<()> {
         on(&mut ethtool)? && ethtool.has_rule(at, theirs)?,
         "it is gone"
     );
-    state::nothing_left()
+    nic_state::nothing_left()
 }
 
 /// A rule of ours that can't be removed is not another program's: rules are switched off, which removes it.
@@ -114,9 +114,9 @@ pub(super) fn ntuple_with_a_rule_that_stays() -> Result<()> {
     let before = observer.state()?;
     let line = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
     finish(tool(&line))?.good("apply")?;
-    bed::parameter("refuse", "rule-delete")?;
+    testbed::parameter("refuse", "rule-delete")?;
     let restored = restore();
-    bed::parameter("refuse", "")?;
+    testbed::parameter("refuse", "")?;
     let restored = restored?;
     println_line(restored.stderr.trim_end());
     restored.good("restore")?;
@@ -198,7 +198,7 @@ pub(super) fn rounded_rings() -> Result<()> {
 /// Channels for receiving only: there are no others to ask for.
 pub(super) fn channels_apart() -> Result<()> {
     let (mut ethtool, at) = nic(Driver::Gve, 8)?;
-    bed::set_channels(&mut ethtool, at, QUEUES)?;
+    testbed::set_channels(&mut ethtool, at, QUEUES)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flow = format!("--flow {NIC_ADDRESS}:5000");
@@ -219,7 +219,7 @@ pub(super) fn table_that_follows_the_channels() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Bnxt] {
         for somebodys in [false, true] {
             let (mut ethtool, at) = nic(driver, MANY)?;
-            bed::set_channels(&mut ethtool, at, QUEUES)?;
+            testbed::set_channels(&mut ethtool, at, QUEUES)?;
             let len = ethtool.rss(at)?.table.len();
             if somebodys {
                 let change = RssChange {
@@ -228,7 +228,7 @@ pub(super) fn table_that_follows_the_channels() -> Result<()> {
                 };
                 ethtool.set_rss(at, None, &change)?;
             }
-            match somebodys && bed::kernel()? < (7, 3) {
+            match somebodys && testbed::kernel()? < (7, 3) {
                 true => table_that_keeps_the_channels(MANY),
                 false => table_round(&mut ethtool, at, MANY, len),
             }

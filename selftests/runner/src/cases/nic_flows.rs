@@ -10,12 +10,12 @@ use super::options::says;
 use super::receive::wait_until_bound;
 use super::round::restore;
 use super::transfer::{all_in_dmabuf, devmem_tcp, number, send, start, summary};
-use super::{ifindex, println_line};
-use crate::bed::{
+use framework::nic_state::{self, Observer};
+use framework::testbed::{
     self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS, SENDER_ADDRESS6,
 };
-use crate::state::{self, Observer};
-use crate::tool::{command, finish};
+use framework::tool::{command, finish};
+use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
 
@@ -34,7 +34,7 @@ fn all_of(summary: &Value, bytes: u64) -> Result<()> {
 
 /// `[::]` takes IPv4 as well: both are steered, and with `--from` only the one that can come.
 pub(super) fn dual_stack() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("-f {NIC} -l [::]:5000 --refuse-unsteered");
@@ -62,7 +62,7 @@ pub(super) fn dual_stack() -> Result<()> {
 
 /// Nothing could ever come: that is said, and the NIC left alone.
 pub(super) fn families_that_never_meet() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (listen, from) in [
         (format!("{NIC_ADDRESS}:5000"), SENDER_ADDRESS6),
         (format!("[{NIC_ADDRESS6}]:5000"), SENDER_ADDRESS),
@@ -72,18 +72,18 @@ pub(super) fn families_that_never_meet() -> Result<()> {
         println_line(said.trim_end());
         says(&said, &[from, "one family"])?;
     }
-    state::untouched()
+    nic_state::untouched()
 }
 
 /// A rule without a port takes all TCP to the address, ssh included: only for who says so.
 pub(super) fn port_zero() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:0");
     says(&finish(tool(&line))?.refused(2)?, &["port 0", "ssh"])?;
     let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:0");
     let any = format!("{NIC_ADDRESS}:any");
     says(&finish(tool(&line))?.refused(2)?, &["ssh", &any])?;
-    state::untouched()?;
+    nic_state::untouched()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     finish(tool(&format!("apply {NIC} --queue 3 --flow {any}")))?.good("apply")?;
@@ -98,7 +98,7 @@ pub(super) fn port_zero() -> Result<()> {
 
 /// An address with its device, and one that is of the device received on.
 pub(super) fn link_local() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let options = AddressOptions { nodad: true };
     Link::open()?.add_address(ifindex(NIC)?, "fe80::2/64".parse()?, options)?;
     let mut theirs = Link::open_in(&NetNs::by_name(PEER)?)?;
@@ -123,7 +123,7 @@ pub(super) fn link_local() -> Result<()> {
 
 /// However many addresses: for the same queues there is one context.
 pub(super) fn one_context_for_all_addresses() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let at: Vec<String> = (5000..5024)

@@ -9,14 +9,14 @@ use netdev::{Action, Ethtool, FlowRule, Link, NetNs, QueueId, RssChange};
 use nix::sys::signal::Signal;
 
 use super::doctor_fault::{Report, paste};
-use super::ifindex;
-use super::println_line;
 use super::receive::bound_queues;
 use super::round::{STEP, restore, signal};
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER};
-use crate::state::{self, Observer, State};
-use crate::tool::{Finished, Running, command, finish, until};
+use framework::ifindex;
+use framework::nic_state::{self, Observer, State};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Finished, Running, command, finish, until};
 
 /// What a receiver and its guardian, both killed, left.
 struct Left {
@@ -34,10 +34,10 @@ fn left() -> Result<Left> {
     let before = observer.state()?;
     let receiver = Running::start(recv(5000))?;
     until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-    signal(state::guardian()?, Signal::SIGKILL)?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
     receiver.signal(Signal::SIGKILL)?;
     receiver.end_within(STEP)?;
-    let journal = state::journal()?;
+    let journal = nic_state::journal()?;
     Ok(Left {
         before,
         bent: observer.state()?,
@@ -71,7 +71,7 @@ fn names(end: Finished, what: &str) -> Result<()> {
 
 /// Cut off anywhere, or something else altogether: nothing is done by it, and it is told.
 pub(super) fn damaged() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut left = left()?;
     let written = String::from_utf8(left.written.clone())?;
     let name = left.journal.file_name().context("a file")?;
@@ -114,7 +114,7 @@ pub(super) fn damaged() -> Result<()> {
 
 /// The machine was booted anew since: its settings have gone with the boot.
 pub(super) fn of_another_boot() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut left = left()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let boot = boot.trim();
@@ -127,7 +127,7 @@ pub(super) fn of_another_boot() -> Result<()> {
     println_line(said.trim_end());
     ensure!(said.contains("boot"), "it does not name the boot: {said}");
     left.observer.same(&left.bent)?;
-    state::nothing_left()?;
+    nic_state::nothing_left()?;
 
     // A receiver is not hindered by it, and leaves what it found.
     fs::write(&left.journal, &other)?;
@@ -143,10 +143,10 @@ pub(super) fn of_another_boot() -> Result<()> {
 /// receiver had the old one: whoever takes the one for the other undoes that.
 pub(super) fn of_another_nic() -> Result<()> {
     for again in [false, true] {
-        bed::wire()?;
+        testbed::wire()?;
         let left = left()?;
-        bed::clear()?;
-        bed::wire()?;
+        testbed::clear()?;
+        testbed::wire()?;
         as_a_receiver_has_it()?;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
@@ -160,16 +160,16 @@ pub(super) fn of_another_nic() -> Result<()> {
         }
         gone(&left)?;
         observer.soon_same(&before)?;
-        bed::clear()?;
+        testbed::clear()?;
     }
     Ok(())
 }
 
 /// Header split, a queue that RSS leaves alone, and a rule to it, at the place where [`recv`] has it.
 fn as_a_receiver_has_it() -> Result<()> {
-    bed::split()?;
+    testbed::split()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
-    let last = bed::QUEUES - 1;
+    let last = testbed::QUEUES - 1;
     let others = (0..last).map(QueueId::new);
     let len = ethtool.rss(nic)?.table.len();
     let change = RssChange {
@@ -178,7 +178,7 @@ fn as_a_receiver_has_it() -> Result<()> {
     };
     ethtool.set_rss(nic, None, &change)?;
     let to = format!("{NIC_ADDRESS}:5000").parse()?;
-    bed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(last)))).map(drop)
+    testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(last)))).map(drop)
 }
 
 /// `restore` says that the NIC is gone, and forgets it.
@@ -187,34 +187,34 @@ fn gone(left: &Left) -> Result<()> {
     let said = restore()?.good("restore")?;
     println_line(said.trim_end());
     ensure!(said.contains("gone"), "it does not say so: {said}");
-    state::nothing_left()
+    nic_state::nothing_left()
 }
 
 /// There is no NIC of that name any more.
 pub(super) fn of_a_nic_that_is_gone() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let left = left()?;
-    bed::clear()?;
+    testbed::clear()?;
     gone(&left)
 }
 
 /// The NIC is in another namespace now, by another name.
 pub(super) fn of_a_nic_that_moved() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let left = left()?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
     link.set_netns(nic, &peer)?;
     println_line(restore()?.good("restore")?.trim_end());
-    state::nothing_left()?;
+    nic_state::nothing_left()?;
     let mut observer = Observer::in_namespace(&peer, NIC)?;
     observer.same(&left.before)
 }
 
 /// Where nothing can be written down, or others could, nothing is changed.
 pub(super) fn no_place_for_it() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for place in ["/proc/no/place", "/dev/null", "/tmp/anybodys"] {

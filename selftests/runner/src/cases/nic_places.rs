@@ -11,11 +11,11 @@ use netdev::{Action, Ethtool, FlowRule, Location, QueueId};
 use super::options::says;
 use super::receive::wait_until_bound;
 use super::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, QUEUES};
-use crate::driver::Driver;
-use crate::state::Observer;
-use crate::tool::{command, finish, sh};
+use framework::driver::Driver;
+use framework::nic_state::Observer;
+use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::{command, finish, sh};
+use framework::{ifindex, println_line};
 
 /// Those that want it, and how many places their tables are given here.
 const TOLD: [Driver; 3] = [Driver::Mlx5, Driver::Gve, Driver::Ice];
@@ -35,8 +35,8 @@ fn theirs(place: u32) -> Result<FlowRule> {
 
 /// A NIC with so many places, its rules switched on.
 fn nic(driver: Driver) -> Result<Ethtool> {
-    bed::clear()?;
-    bed::wire_as(driver, QUEUES, &format!("rules={PLACES}"))?;
+    testbed::clear()?;
+    testbed::wire_as(driver, QUEUES, &format!("rules={PLACES}"))?;
     let mut ethtool = Ethtool::open()?;
     ethtool.set_feature(ifindex(NIC)?, "rx-ntuple-filter", true)?;
     Ok(ethtool)

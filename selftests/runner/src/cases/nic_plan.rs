@@ -6,14 +6,14 @@ use anyhow::{Context, Result, ensure};
 use netdev::HeaderSplit;
 use nix::sys::signal::Signal;
 
-use super::println_line;
 use super::receive::bound_queues;
 use super::round::{STEP, restore, signal, somebody_elses};
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::driver::Driver;
-use crate::state::{self, Observer};
-use crate::tool::{Finished, Running, command, finish, until};
+use framework::driver::Driver;
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, Running, command, finish, until};
 
 fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
@@ -43,9 +43,9 @@ fn two_flows(option: &str, port: u16) -> String {
 
 /// `plan` and each `--dry-run` say what would change, and change nothing.
 pub(super) fn looking_changes_nothing() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     somebody_elses()?;
-    bed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flows = two_flows("--flow", 5000);
@@ -62,7 +62,7 @@ pub(super) fn looking_changes_nothing() -> Result<()> {
         said.push(finish(tool(line))?.good(line)?);
         println_line(said.last().map_or("", |text| text.trim_end()));
         observer.same(&before)?;
-        state::nothing_left()?;
+        nic_state::nothing_left()?;
     }
     for said in &said[..4] {
         let context = (Driver::played().contexts() > 0).then_some("context");
@@ -77,10 +77,10 @@ pub(super) fn looking_changes_nothing() -> Result<()> {
 /// What `apply` does stays when it has ended, and under a receiver that comes and goes, until
 /// `restore` is told.
 pub(super) fn applied_to_stay() -> Result<()> {
-    bed::wire_with(bed::QUEUES * 2, "")?;
-    bed::channels(bed::QUEUES)??;
+    testbed::wire_with(testbed::QUEUES * 2, "")?;
+    testbed::channels(testbed::QUEUES)??;
     somebody_elses()?;
-    bed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flows = two_flows("--flow", 6000);
@@ -89,12 +89,12 @@ pub(super) fn applied_to_stay() -> Result<()> {
     let applied = observer.state()?;
     let changed = before.differs(&applied);
     // The table had none of the new queues; a context is new, where there are any.
-    let rss = (Driver::played().contexts() > 0).then_some(state::RSS);
-    let parts = [state::RINGS, state::CHANNELS, state::RULES];
+    let rss = (Driver::played().contexts() > 0).then_some(nic_state::RSS);
+    let parts = [nic_state::RINGS, nic_state::CHANNELS, nic_state::RULES];
     for part in parts.into_iter().chain(rss) {
         ensure!(changed.contains(&part), "{part} did not change");
     }
-    ensure!(state::guardians()?.is_empty(), "a guardian of nobody");
+    ensure!(nic_state::guardians()?.is_empty(), "a guardian of nobody");
 
     // The only context is taken, where there is one.
     let (receiver, queues) = match Driver::played().contexts() {
@@ -106,7 +106,7 @@ pub(super) fn applied_to_stay() -> Result<()> {
     receiver.signal(Signal::SIGKILL)?;
     receiver.end_within(STEP)?;
     until("the receiver's part", STEP, || {
-        Ok(observer.state()?.like(&applied).is_ok() && state::guardians()?.is_empty())
+        Ok(observer.state()?.like(&applied).is_ok() && nic_state::guardians()?.is_empty())
     })?;
     // Of all NICs only what the dead have left: that is none.
     finish(tool("restore"))?.good("restore")?;
@@ -131,9 +131,9 @@ fn fails(end: Finished, what: &str) -> Result<()> {
 
 /// The driver says yes and does nothing, or something else: that is named, all else taken back.
 pub(super) fn driver_that_does_not_keep() -> Result<()> {
-    bed::wire_with(bed::QUEUES * 2, "")?;
+    testbed::wire_with(testbed::QUEUES * 2, "")?;
     somebody_elses()?;
-    bed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let more = format!("apply {NIC} --queue 3 --rx-ring 1024");
     for (setting, what, command) in [
@@ -155,30 +155,30 @@ pub(super) fn driver_that_does_not_keep() -> Result<()> {
         if kept {
             continue;
         }
-        bed::rings(HeaderSplit::Disabled, 100)?;
+        testbed::rings(HeaderSplit::Disabled, 100)?;
         set_rx_ring(Driver::played().ring(500))?;
         let before = observer.state()?;
-        bed::parameter("forget", setting)?;
+        testbed::parameter("forget", setting)?;
         let end = at_once(command);
-        bed::parameter("forget", "")?;
+        testbed::parameter("forget", "")?;
         end.and_then(|end| fails(end, what))
             .and_then(|()| observer.soon_same(&before))
             .with_context(|| format!("forget {setting}"))?;
     }
     let line = format!("apply {NIC} --channels 8 --rx-ring 1024");
-    bed::channels(bed::QUEUES)??;
+    testbed::channels(testbed::QUEUES)??;
     let before = observer.state()?;
-    bed::parameter("forget", "channels")?;
+    testbed::parameter("forget", "channels")?;
     let end = finish(tool(&line));
-    bed::parameter("forget", "")?;
+    testbed::parameter("forget", "")?;
     fails(end?, "channels")?;
     observer.soon_same(&before)
 }
 
 /// A refusal at each step: those before it are taken back.
 pub(super) fn driver_that_refuses() -> Result<()> {
-    bed::wire()?;
-    bed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (setting, what) in [
@@ -190,9 +190,9 @@ pub(super) fn driver_that_refuses() -> Result<()> {
         if setting == "context" && Driver::played().contexts() == 0 {
             continue;
         }
-        bed::parameter("refuse", setting)?;
+        testbed::parameter("refuse", setting)?;
         let end = at_once(recv());
-        bed::parameter("refuse", "")?;
+        testbed::parameter("refuse", "")?;
         fails(end?, what)
             .and_then(|()| observer.soon_same(&before))
             .with_context(|| format!("refuse {setting}"))?;
@@ -209,11 +209,11 @@ pub(super) fn rule_table_is_full() -> Result<()> {
         1
     };
     // Before the rules of others: where they choose the place, they would take the last.
-    bed::wire_with(bed::QUEUES, &format!("rules={others}"))?;
+    testbed::wire_with(testbed::QUEUES, &format!("rules={others}"))?;
     somebody_elses()?;
     let mut observer = Observer::of(NIC)?;
     for size in [others, 0] {
-        bed::parameter("rules", size)?;
+        testbed::parameter("rules", size)?;
         let before = observer.state()?;
         // A driver that has a place named has none to name.
         let what = match size {
@@ -228,8 +228,8 @@ pub(super) fn rule_table_is_full() -> Result<()> {
 /// The driver refuses to put back, or only says that it does: what could not be done is named, what
 /// could be is done, and `restore` does the rest when it can be.
 pub(super) fn driver_that_refuses_the_way_back() -> Result<()> {
-    bed::wire()?;
-    bed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (parameter, setting, what) in [
@@ -249,15 +249,15 @@ pub(super) fn driver_that_refuses_the_way_back() -> Result<()> {
         let receiver = Running::start(recv())?;
         until("bindings", STEP, || Ok(bound_queues()? == 2))?;
         // It would go on trying for some time.
-        signal(state::guardian()?, Signal::SIGKILL)?;
-        bed::parameter(parameter, setting)?;
+        signal(nic_state::guardian()?, Signal::SIGKILL)?;
+        testbed::parameter(parameter, setting)?;
         receiver.signal(Signal::SIGTERM)?;
         let end = receiver.end_within(STEP);
         let failed = fails(end?, what).and_then(|()| match gone {
             true => restore()?.good("restore").map(drop),
             false => fails(restore()?, what),
         });
-        bed::parameter(parameter, "")?;
+        testbed::parameter(parameter, "")?;
         failed
             .and_then(|()| restore()?.good("restore"))
             .and_then(|_| observer.soon_same(&before))
@@ -271,5 +271,5 @@ fn set_rx_ring(rx: u32) -> Result<()> {
         rx: Some(rx),
         ..netdev::RingsChange::default()
     };
-    Ok(netdev::Ethtool::open()?.set_rings(super::ifindex(NIC)?, &change)?)
+    Ok(netdev::Ethtool::open()?.set_rings(framework::ifindex(NIC)?, &change)?)
 }

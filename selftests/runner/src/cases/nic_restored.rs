@@ -12,16 +12,16 @@ use anyhow::{Context, Result, ensure};
 use netdev::HeaderSplit;
 use nix::sys::signal::Signal;
 
-use super::println_line;
 use super::receive::bound_queues;
 use super::round::{
     Flood, Round, STEP, connect, kill_guardian, pattern, restore, rounds, signal, slow_rounds,
     somebody_elses,
 };
 use super::transfer::devmem_tcp;
-use crate::bed::{self, BOX, BOX_ADDRESS, NIC, NIC_ADDRESS};
-use crate::state::{self, Observer};
-use crate::tool::{Running, command, finish, sh, until};
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::testbed::{self, BOX, BOX_ADDRESS, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, finish, sh, until};
 
 /// The peer closes.
 pub(super) fn after_return() -> Result<()> {
@@ -203,7 +203,7 @@ pub(super) fn after_sigkill_of_both() -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("")?;
         let flood = round.under_way(&receiver)?;
-        let guardian = state::guardian()?;
+        let guardian = nic_state::guardian()?;
         if round.number % 2 == 0 {
             signal(guardian, Signal::SIGKILL)?;
             receiver.signal(Signal::SIGKILL)?;
@@ -224,7 +224,7 @@ pub(super) fn after_sigkill_of_both_while_setting_up() -> Result<()> {
     slow_rounds(|round| {
         let receiver = round.recv("")?;
         round.setting_up()?;
-        for guardian in state::guardians()? {
+        for guardian in nic_state::guardians()? {
             signal(guardian, Signal::SIGKILL)?;
         }
         receiver.signal(Signal::SIGKILL)?;
@@ -241,8 +241,8 @@ pub(super) fn after_sigkill_of_both_while_setting_up() -> Result<()> {
 /// Header split was set before; both are killed before it is noted that it was set, and not the driver's
 /// choice. That moment is too short to be met: the journal is made what it is then.
 pub(super) fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
-    bed::wire()?;
-    bed::rings(HeaderSplit::Enabled, 0)?;
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Enabled, 0)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
@@ -252,14 +252,14 @@ pub(super) fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     receiver.signal(Signal::SIGKILL)?;
     receiver.end_within(STEP)?;
     until("the end of the binding", STEP, || Ok(bound_queues()? == 0))?;
-    let journal = state::journal()?;
+    let journal = nic_state::journal()?;
     let text = fs::read_to_string(&journal)?;
     let noted = "\"split_was_auto\":false";
     ensure!(text.contains(noted), "{text}");
     fs::write(&journal, text.replace(noted, "\"split_was_auto\":true"))?;
     restore()?.good("restore")?;
     observer.same(&before)?;
-    state::nothing_left()
+    nic_state::nothing_left()
 }
 
 /// The guardian is killed while it puts the NIC back.
@@ -267,7 +267,7 @@ pub(super) fn after_sigkill_of_both_while_restoring() -> Result<()> {
     slow_rounds(|round| {
         let receiver = round.recv("")?;
         round.until_bound()?;
-        let guardian = state::guardian()?;
+        let guardian = nic_state::guardian()?;
         receiver.signal(Signal::SIGKILL)?;
         receiver.killed_by(Signal::SIGKILL)?;
         thread::sleep(Duration::from_millis(u64::from(round.number) * 6));
@@ -292,12 +292,12 @@ pub(super) fn after_sigkill_of_the_guardian() -> Result<()> {
 
 /// Bound through a lease: what is set up is the NIC behind the netkit.
 pub(super) fn of_a_leased_queue() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    let last = bed::QUEUES - 1;
+    testbed::wire()?;
+    testbed::container()?;
+    let last = testbed::QUEUES - 1;
     let line = format!("lease --phys {NIC} --queue {last} --netkit nk0 --netns {BOX}");
     finish(command(None, &devmem_tcp(), &line))?.good("lease")?;
-    bed::route_to_container()?;
+    testbed::route_to_container()?;
     somebody_elses()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -332,7 +332,10 @@ fn left_then_restored(round: &mut Round) -> Result<()> {
         round.observer.same(&round.before).is_err(),
         "the NIC is as it was, though nobody was left to put it back"
     );
-    ensure!(!state::journals()?.is_empty(), "nothing is written down");
+    ensure!(
+        !nic_state::journals()?.is_empty(),
+        "nothing is written down"
+    );
     let said = restore()?.good("restore")?;
     if round.number == 0 {
         println_line(said.trim_end());

@@ -6,15 +6,15 @@ use anyhow::{Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, Ifindex, QueueId, RingsChange, RssChange};
 use nix::sys::signal::Signal;
 
-use super::ifindex;
-use super::println_line;
 use super::receive::bound_queues;
 use super::round::{Flood, Receiver, STEP, connect, restore, signal, somebody_elses};
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::driver::Driver;
-use crate::state::{self, Observer, State};
-use crate::tool::{Running, command, until};
+use framework::driver::Driver;
+use framework::ifindex;
+use framework::nic_state::{self, Observer, State};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, until};
 
 /// How a receiver ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,10 +36,10 @@ struct Flow {
 
 /// Starts a receiver on this queue and payload for it.
 fn flow(queue: u32, port: u16) -> Result<Flow> {
-    let (guardians, bound) = (state::guardians()?, bound_queues()?);
+    let (guardians, bound) = (nic_state::guardians()?, bound_queues()?);
     let receiver = receiver(Some(queue), port)?;
     until("one more binding", STEP, || Ok(bound_queues()? > bound))?;
-    let guardian = state::guardians()?
+    let guardian = nic_state::guardians()?
         .into_iter()
         .find(|pid| !guardians.contains(pid));
     let flood = Flood::start(connect(receiver.address)?)?;
@@ -97,7 +97,7 @@ fn soon_like(observer: &mut Observer, wanted: &State) -> Result<()> {
 
 /// Each order and each way to end of two, on a NIC that is somebody's, too.
 pub(super) fn two_receivers_end() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     somebody_elses()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -138,7 +138,7 @@ pub(super) fn two_receivers_end() -> Result<()> {
 
 /// Both at the same moment, and while the one is still setting up the other ends.
 pub(super) fn two_receivers_at_once() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for round in 0..6 {
@@ -161,12 +161,12 @@ pub(super) fn two_receivers_at_once() -> Result<()> {
 
 /// The second is refused, by the queue and by who has it, and changes nothing.
 pub(super) fn two_want_the_same_queue() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let first = flow(3, 5003)?;
     let with_one = observer.state()?;
-    let written = std::fs::read(state::journal()?)?;
+    let written = std::fs::read(nic_state::journal()?)?;
 
     let said = receiver(Some(3), 5004)?.end()?.refused(1)?;
     println_line(said.trim_end());
@@ -177,7 +177,7 @@ pub(super) fn two_want_the_same_queue() -> Result<()> {
     );
     observer.same(&with_one)?;
     ensure!(
-        std::fs::read(state::journal()?)? == written,
+        std::fs::read(nic_state::journal()?)? == written,
         "what is written down has changed"
     );
     first.goes_on()?;
@@ -200,7 +200,7 @@ pub(super) fn two_want_the_same_queue() -> Result<()> {
 /// What somebody else changes while a receiver runs is left as he made it, and told; what only the
 /// receiver changed is put back.
 pub(super) fn changes_of_others_stay() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     if Driver::played().switches_ntuple_on() {
         ethtool.set_feature(nic, "rx-ntuple-filter", true)?;
@@ -241,7 +241,7 @@ pub(super) fn changes_of_others_stay() -> Result<()> {
         "the table is not theirs any more: {table:?}"
     );
     soon_like(&mut observer, &wanted)?;
-    state::nothing_left()
+    nic_state::nothing_left()
 }
 
 /// What another program changes: the rings, the RSS table, and a rule more.
@@ -253,7 +253,7 @@ fn changes_of_others(ethtool: &mut Ethtool, nic: Ifindex) -> Result<u32> {
         _ => Action::Drop,
     };
     let theirs = FlowRule::tcp_to(SocketAddr::new(NIC_ADDRESS.parse()?, 7003), action);
-    bed::insert_rule(&theirs)
+    testbed::insert_rule(&theirs)
 }
 
 /// An empty table is that of the driver.

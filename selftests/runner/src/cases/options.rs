@@ -20,10 +20,10 @@ use super::round::{STEP, connect, pattern, restore};
 use super::transfer::{
     all_in_dmabuf, devmem_tcp, number, send, start, summary, tokens_came_back, validated,
 };
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
-use crate::state::{self, Observer};
-use crate::tool::{Finished, Running, command, finish, sh, until};
+use framework::nic_state::{self, Observer};
+use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
+use framework::tool::{Finished, Running, command, finish, sh, until};
+use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
 
@@ -51,7 +51,7 @@ fn rule() -> Result<FlowRule> {
 
 /// `recv --from`: the NIC's rule takes the flows of one address only.
 pub(super) fn recv_from() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("-f {NIC} -l {NIC_ADDRESS}:5000");
@@ -73,12 +73,12 @@ pub(super) fn recv_from() -> Result<()> {
 
 /// `recv --refuse-linear`: of what the NIC did not split, the first ends the connection.
 pub(super) fn recv_refuse_linear() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("unsplit_bytes", 100)?;
+    testbed::wire()?;
+    testbed::parameter("unsplit_bytes", 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (port, every) in [(5000, 0), (5001, 5)] {
-        bed::parameter("unsplit_every", every)?;
+        testbed::parameter("unsplit_every", every)?;
         let to = format!("{NIC_ADDRESS}:{port}");
         let receiver = start(None, &format!("-f {NIC} -l {to} --refuse-linear"))?;
         let sent = send(&format!("{to} --bytes 4M"));
@@ -104,7 +104,7 @@ pub(super) fn recv_refuse_linear() -> Result<()> {
 
 /// `recv --output -`: standard output has the payload, and nothing else.
 pub(super) fn recv_to_standard_output() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut payload: String = (0..40_000).map(|line| format!("{line}\n")).collect();
     payload += "no newline at the end";
     fs::write("/tmp/input", &payload)?;
@@ -127,7 +127,7 @@ pub(super) fn recv_to_standard_output() -> Result<()> {
 /// it comes.
 pub(super) fn recv_to_a_slow_reader() -> Result<()> {
     const BYTES: usize = 8 << 20;
-    bed::wire()?;
+    testbed::wire()?;
     let output = "/tmp/slow";
     sh(&format!("mkfifo {output}"))?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -146,7 +146,7 @@ pub(super) fn recv_to_a_slow_reader() -> Result<()> {
 
 /// The disk is full in the midst of the payload: the kernel's words, and the NIC as it was.
 pub(super) fn recv_to_a_full_disk() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     fs::create_dir("/tmp/tiny")?;
@@ -168,7 +168,7 @@ pub(super) fn recv_to_a_full_disk() -> Result<()> {
 /// `recv --patience`: the last bytes of a busy connection that stays open wait no longer than that.
 pub(super) fn recv_patience() -> Result<()> {
     const BYTES: usize = 8 << 20;
-    bed::wire()?;
+    testbed::wire()?;
     for (port, patience) in [(5000, 0), (5001, 2), (5002, 3000)] {
         let output = format!("/tmp/patience.{port}");
         let to = format!("{NIC_ADDRESS}:{port}");
@@ -192,7 +192,7 @@ pub(super) fn recv_patience() -> Result<()> {
 
 /// `send --wait`: no listener comes.
 pub(super) fn send_wait_runs_out() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for wait in [0, 2] {
         let line = format!("send --wait {wait} {NIC_ADDRESS}:5000 --bytes 1M");
         let began = Instant::now();
@@ -251,7 +251,7 @@ fn shown(line: &str) -> Result<BTreeMap<String, usize>> {
 
 /// `show --all`: also the queues that are neither leased nor bound, here and in other namespaces.
 pub(super) fn show_all() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     ensure!(shown("")?.is_empty(), "none is leased or bound");
     let text = run("show")?.good("show")?;
     says(&text, &["no rx queue is leased or bound (--all"])?;
@@ -275,8 +275,8 @@ pub(super) fn show_all() -> Result<()> {
 
 /// `plan` and `apply --header-split`: that, and nothing else.
 pub(super) fn apply_header_split() -> Result<()> {
-    bed::wire()?;
-    bed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let plan = run(&format!("plan {NIC} --header-split"))?.good("plan")?;
@@ -288,7 +288,7 @@ pub(super) fn apply_header_split() -> Result<()> {
     observer.same(&before)?;
     run(&format!("apply {NIC} --header-split"))?.good("apply")?;
     let differs = before.differs(&observer.state()?);
-    ensure!(differs == [state::RINGS], "changed: {differs:?}");
+    ensure!(differs == [nic_state::RINGS], "changed: {differs:?}");
     let rings = Ethtool::open()?.rings(ifindex(NIC)?)?;
     ensure!(
         rings.tcp_data_split == Some(HeaderSplit::Enabled) && rings.hds_thresh == Some(0),
@@ -302,7 +302,7 @@ pub(super) fn apply_header_split() -> Result<()> {
 
 /// `apply --from`: the rule that it leaves takes the flows of one address only.
 pub(super) fn apply_from() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("{NIC} --queue {LAST} --flow {NIC_ADDRESS}:5000 --from {SENDER_ADDRESS}");
@@ -328,7 +328,7 @@ pub(super) fn apply_from() -> Result<()> {
 
 /// `plan` and `apply --netns`: of a NIC in another namespace, and not of that name here.
 pub(super) fn apply_in_another_namespace() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let peer = NetNs::by_name(PEER)?;
     let mut here = Observer::of(NIC)?;
     let mut there = Observer::in_namespace(&peer, SENDER)?;
@@ -341,7 +341,7 @@ pub(super) fn apply_in_another_namespace() -> Result<()> {
     run(&format!("apply {line}"))?.good("apply")?;
     let differs = before.1.differs(&there.state()?);
     ensure!(
-        differs == [state::RINGS, state::RSS],
+        differs == [nic_state::RINGS, nic_state::RSS],
         "changed: {differs:?}"
     );
     here.same(&before.0)?;
@@ -359,7 +359,7 @@ pub(super) fn apply_in_another_namespace() -> Result<()> {
 
 /// A wrong `--netns` or a wrong word is refused before anything is touched.
 pub(super) fn apply_of_nothing() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for line in [
         "plan eth1",
         "apply eth1",
@@ -371,12 +371,12 @@ pub(super) fn apply_of_nothing() -> Result<()> {
     let said = run(&format!("apply {NIC} --netns nowhere --queue 1"))?.refused(1)?;
     says(&said, &["nowhere", "ENOENT"])?;
     ensure!(bound_queues()? == 0, "a binding");
-    state::untouched()
+    nic_state::untouched()
 }
 
 /// A signal at any moment of a receiver that was given a wide patience ends it at once.
 pub(super) fn signal_beats_patience() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = start(None, &format!("-f {NIC} -l {to} --patience 60000"))?;
     let mut stream = connect(to.parse()?)?;

@@ -20,11 +20,11 @@ use super::crowd::{
     FIRST, Receiver, address, close, ended, ended_well, joined, peer, peers, recv, recv_here, send,
     summary,
 };
-use super::println_line;
 use super::round::pattern;
 use super::transfer::{number, tokens_came_back};
-use crate::bed::{self, PEER, SENDER, SENDER_ADDRESS};
-use crate::tool::{sh, until};
+use framework::println_line;
+use framework::testbed::{self, PEER, SENDER, SENDER_ADDRESS};
+use framework::tool::{sh, until};
 
 /// Closes with a reset instead of a FIN.
 fn reset(stream: TcpStream) -> Result<()> {
@@ -44,7 +44,7 @@ fn process(receiver: &Receiver) -> Result<Pid> {
 /// The last bytes and the reset are both there when the receiver wakes: before it has read anything,
 /// and in the middle of a stream.
 pub(super) fn reset_with_the_last_bytes() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for before in [0, 300_000] {
         let receiver = recv_here(1, "--size 4M")?;
         let mut stream = peer(0)?;
@@ -156,7 +156,7 @@ fn vanished(options: &str, vanish: impl Fn() -> Result<()>) -> Result<()> {
 /// Others than the one that is expected take no place, bring nothing, and are named.
 pub(super) fn strangers_are_refused() -> Result<()> {
     const OTHER: &str = "192.0.2.77";
-    bed::wire()?;
+    testbed::wire()?;
     sh(&format!("ip -n {PEER} addr add {OTHER}/32 dev {SENDER}"))?;
     let receiver = recv_here(1, &format!("--size 4M --from {SENDER_ADDRESS}"))?;
     // Not before it listens.
@@ -247,10 +247,10 @@ pub(super) fn more_connections_than_files() -> Result<()> {
     let program = super::transfer::devmem_tcp();
     let line = format!(
         "recv --json -f {} --queue 3 --listen {} --connections {PEERS} --idle-timeout 15",
-        bed::NIC,
+        testbed::NIC,
         address()?
     );
-    bed::wire()?;
+    testbed::wire()?;
     for (limit, warnings) in [("-Sn 40", 0), ("-n 60", 1)] {
         let shell = format!("ulimit {limit}; exec {} {line}", program.display());
         let receiver = Receiver::start_shell(&shell)?;

@@ -14,11 +14,11 @@ use nix::unistd::Pid;
 use super::crowd::{
     Wire, close, ended_well, joined, peer, peers, recv_here, summary, wire_that_keeps_all,
 };
-use super::println_line;
 use super::round::pattern;
 use super::transfer::tokens_came_back;
-use crate::bed::{NIC, PEER};
-use crate::tool::{sh, until};
+use framework::println_line;
+use framework::testbed::{NIC, PEER};
+use framework::tool::{sh, until};
 
 const MIB: usize = 1 << 20;
 /// More than any receive buffers hold.

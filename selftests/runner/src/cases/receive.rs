@@ -14,12 +14,12 @@ use super::nic::received;
 use super::transfer::{
     all_in_dmabuf, devmem_tcp, nic_settings, number, send, start, summary, validated,
 };
-use super::{Skip, ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
-use crate::driver::Driver;
-use crate::memory;
-use crate::sysctl;
-use crate::tool::{Running, command, sh, until};
+use framework::driver::Driver;
+use framework::memory;
+use framework::sysctl;
+use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
+use framework::tool::{Running, command, sh, until};
+use framework::{Skip, ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
 
@@ -39,7 +39,7 @@ pub(super) fn wait_until_bound() -> Result<()> {
 }
 
 pub(super) fn direct() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let summary = validated(
         None,
@@ -57,7 +57,7 @@ pub(super) fn direct() -> Result<()> {
 }
 
 pub(super) fn direct_ipv6() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let to = format!("[{NIC_ADDRESS6}]:5000");
     all_in_dmabuf(&validated(
         None,
@@ -68,7 +68,7 @@ pub(super) fn direct_ipv6() -> Result<()> {
 }
 
 pub(super) fn not_a_multiple_of_the_page() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (turn, bytes) in [1, 1447, 4095, 4097, 65_537, MIB - 1]
         .into_iter()
         .enumerate()
@@ -82,9 +82,9 @@ pub(super) fn not_a_multiple_of_the_page() -> Result<()> {
 
 /// A transfer of which every fifth packet keeps so many payload bytes beside its headers; 0 is all.
 fn unsplit(bytes: u64) -> Result<Value> {
-    bed::wire()?;
-    bed::parameter("unsplit_every", 5)?;
-    bed::parameter("unsplit_bytes", bytes)?;
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 5)?;
+    testbed::parameter("unsplit_bytes", bytes)?;
     let to = format!("{NIC_ADDRESS}:5000");
     validated(None, &format!("-f {NIC}"), &to, 4 * MIB)
 }
@@ -121,10 +121,10 @@ pub(super) fn wholly_linear_packets_in_stream_order() -> Result<()> {
 
 /// Nothing steers the flow, and RSS keeps off the bound queue: all of it is ordinary data.
 pub(super) fn unsteered() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
-    sh(&format!("ethtool -X {NIC} equal {}", bed::QUEUES - 1))?;
-    let line = format!("-f {NIC} --queue {} --no-config", bed::QUEUES - 1);
+    testbed::wire()?;
+    testbed::split()?;
+    sh(&format!("ethtool -X {NIC} equal {}", testbed::QUEUES - 1))?;
+    let line = format!("-f {NIC} --queue {} --no-config", testbed::QUEUES - 1);
     let summary = validated(None, &line, &format!("{NIC_ADDRESS}:5000"), 4 * MIB)?;
     ensure!(
         number(&summary, "/unsteered_bytes")? == 4 * MIB,
@@ -147,7 +147,7 @@ pub(super) fn unsteered() -> Result<()> {
 }
 
 pub(super) fn two_queues_one_dmabuf() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let line = format!("-f {NIC} --queue 2 --queue 3 --connections 4 --validate 251");
     // Without contexts a flow goes to one queue: it takes a second one.
@@ -174,7 +174,7 @@ pub(super) fn two_queues_one_dmabuf() -> Result<()> {
 }
 
 pub(super) fn payload_to_a_file() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let (input, output) = ("/tmp/input", "/tmp/output");
     let payload: Vec<u8> = (0..3 * MIB + 17).map(|i| (i * i % 253) as u8).collect();
     fs::write(input, &payload)?;
@@ -189,7 +189,7 @@ pub(super) fn payload_to_a_file() -> Result<()> {
 }
 
 pub(super) fn wrong_byte_is_named() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let mut payload: Vec<u8> = (0..100_000).map(|i| ((i + 1) % 7) as u8).collect();
     for byte in &mut payload {
@@ -220,7 +220,7 @@ pub(super) fn wrong_byte_is_named() -> Result<()> {
 }
 
 pub(super) fn killed_receiver_leaves_no_binding() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;
     receiver.signal(Signal::SIGKILL)?;
@@ -234,7 +234,7 @@ pub(super) fn killed_receiver_leaves_no_binding() -> Result<()> {
 }
 
 pub(super) fn interrupted_receiver_restores_the_nic() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (turn, signal) in [Signal::SIGINT, Signal::SIGTERM].into_iter().enumerate() {
         let before = nic_settings(NIC)?;
         let to = format!("{NIC_ADDRESS}:{}", 5000 + turn);
@@ -265,7 +265,7 @@ pub(super) fn interrupted_receiver_restores_the_nic() -> Result<()> {
 /// Who reads the output has stopped, so that nothing but its end frees the receiver: the guardian then
 /// puts the NIC back.
 pub(super) fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let output = "/tmp/stuck";
     sh(&format!("mkfifo {output}"))?;
@@ -299,12 +299,12 @@ pub(super) fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
 
 /// Larger pieces, fewer frags.
 pub(super) fn rx_page_size() -> Result<()> {
-    if bed::kernel()? < (7, 3) {
+    if testbed::kernel()? < (7, 3) {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
     }
     let pages = memory::pages_of_64_kib()?;
     let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
-    bed::wire()?;
+    testbed::wire()?;
     sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
     let frags = |line: &str, port: u16| -> Result<u64> {
         let to = format!("{NIC_ADDRESS}:{port}");

@@ -14,10 +14,10 @@ use super::lease_way::boxed;
 use super::receive::{bound_queues, wait_until_bound};
 use super::round::restore;
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
-use crate::tool::{Finished, Running, command, finish, sh, until};
-use crate::{state, sysctl};
+use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, Running, command, finish, sh, until};
+use framework::{ifindex, println_line};
+use framework::{nic_state, sysctl};
 
 const STEP: Duration = Duration::from_secs(30);
 
@@ -119,7 +119,7 @@ fn works(run: Command) -> Result<()> {
 }
 
 pub(super) fn of_the_nic() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let recv = format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:5000");
     let rule = FlowRule::tcp_to(
         format!("{NIC_ADDRESS}:5000").parse()?,
@@ -130,7 +130,7 @@ pub(super) fn of_the_nic() -> Result<()> {
     let apply = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
     tool(&apply)?.good(&apply)?;
     cured(&recv)?;
-    state::nothing_left()?;
+    nic_state::nothing_left()?;
     // Those tell where to look.
     let receiver = Running::start(command(None, &devmem_tcp(), &recv))?;
     wait_until_bound()?;
@@ -150,15 +150,15 @@ pub(super) fn of_the_nic() -> Result<()> {
 }
 
 pub(super) fn of_leases() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     sh(&format!("ip link set dev {NIC} down"))?;
     cured(&format!("lease --phys {NIC} --count 1 {}", boxed("")))?;
     tool(&format!("unlease {GUEST} --netns {BOX}"))?.good("unlease")?;
     // A default route that a router's advertisement brought: it is there after the lease, too.
-    bed::clear()?;
-    bed::wire()?;
-    bed::container()?;
+    testbed::clear()?;
+    testbed::wire()?;
+    testbed::container()?;
     let default = "ip -6 route add default via 2001:db8:2::1 dev eth1 proto ra";
     sh(default)?;
     let address = format!("--queue {LAST} --address {BESIDE6}");
@@ -178,7 +178,7 @@ pub(super) fn of_leases() -> Result<()> {
 }
 
 pub(super) fn of_memory() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
     cured(&format!(
         "recv -f {NIC} -l {NIC_ADDRESS}:5000 --pages 4K --size 65M"
@@ -218,7 +218,7 @@ pub(super) fn of_memory() -> Result<()> {
 
 /// Commands that show why: the port's owner, and the way that there is not.
 pub(super) fn of_sockets() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _first = std::net::TcpListener::bind((NIC_ADDRESS, 5000))?;
     let said = refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"))?;
     ensure!(pasted(&said)? > 0, "no command in {said:?}");

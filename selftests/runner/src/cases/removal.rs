@@ -9,14 +9,14 @@ use nix::sys::signal::Signal;
 
 use super::leasing::{delete, is_free, no_device};
 use super::nic::received;
-use super::println_line;
 use super::receive::{bound_queues, wait_until_bound};
 use super::transfer::{devmem_tcp, nic_settings, start};
-use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC, NIC_ADDRESS, PEER};
-use crate::machine;
-use crate::tool::{Running, command, sh, until};
+use framework::machine;
+use framework::println_line;
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, sh, until};
 
-const LAST: u32 = bed::QUEUES - 1;
+const LAST: u32 = testbed::QUEUES - 1;
 /// From the event on.
 const LIMIT: Duration = Duration::from_secs(2);
 /// A namespace is torn down some time after its name is gone.
@@ -69,8 +69,8 @@ fn stop(sender: Running) -> Result<()> {
 
 /// A receiver in the container, on a leased queue, where it has set the NIC up itself.
 fn leased(netns: &str) -> Result<Running> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     lease()?;
     let line = format!("--netns {netns} -f {GUEST} -l {BOX_ADDRESS}:5000");
     let receiver = start(None, &line)?;
@@ -81,7 +81,7 @@ fn leased(netns: &str) -> Result<Running> {
 fn lease() -> Result<()> {
     let line = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");
     sh(&format!("{} {line}", devmem_tcp().display()))?;
-    bed::route_to_container()
+    testbed::route_to_container()
 }
 
 fn unload() -> Result<()> {
@@ -91,7 +91,7 @@ fn unload() -> Result<()> {
 
 /// In mid-stream, the sender silent from then on.
 pub(super) fn nic_while_receiving() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
     wait_until_bound()?;
@@ -108,7 +108,7 @@ pub(super) fn nic_while_receiving() -> Result<()> {
 
 /// Before the first peer has come.
 pub(super) fn nic_while_idle() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;
     ends(
@@ -131,7 +131,7 @@ pub(super) fn nic_behind_a_lease() -> Result<()> {
 
 /// It was moved to another namespace before it goes.
 pub(super) fn nic_that_has_moved() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;
     super::leasing::move_to(None, NIC, Some(PEER))?;
@@ -151,8 +151,8 @@ pub(super) fn netkit_while_receiving() -> Result<()> {
 
 /// The NIC set up for nobody yet.
 fn settings_before() -> Result<String> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     lease()?;
     nic_settings(NIC)
 }
@@ -201,8 +201,8 @@ pub(super) fn namespace_by_path() -> Result<()> {
 
 /// The receiver runs within it, by its name.
 pub(super) fn namespace_from_within() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     lease()?;
     let line = format!("-f {GUEST} -l {BOX_ADDRESS}:5000");
     let receiver = start(Some(BOX), &line)?;
@@ -214,8 +214,8 @@ pub(super) fn namespace_from_within() -> Result<()> {
 
 /// The process ends by which the namespace was named; the namespace has no other name.
 pub(super) fn namespace_by_pid() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     lease()?;
     let pod = Running::start(command(Some(BOX), Path::new("sleep"), "60"))?;
     let own = fs::read_link("/proc/self/ns/net")?;

@@ -16,13 +16,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 
-use super::ifindex;
 use super::receive::bound_queues;
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER};
-use crate::driver::Driver;
-use crate::state::{self, Observer, State};
-use crate::tool::{Finished, Running, command, finish, until};
+use framework::driver::Driver;
+use framework::ifindex;
+use framework::nic_state::{self, Observer, State};
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Finished, Running, command, finish, until};
 
 /// How often each case does it.
 pub(super) const ROUNDS: u32 = 20;
@@ -54,8 +54,8 @@ pub(super) fn slow_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result
 }
 
 fn rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
-    bed::wire()?;
-    bed::parameter("slow_ms", slow)?;
+    testbed::wire()?;
+    testbed::parameter("slow_ms", slow)?;
     for number in 0..ROUNDS {
         if number == ROUNDS / 2 {
             defaults_are_defaults()?;
@@ -81,8 +81,8 @@ fn rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Resu
 /// A table that nobody has set counts as such (`netif_is_rxfh_configured`): it may follow the number
 /// of channels, which a table that was set forbids (`ethtool_check_max_channel`).
 fn defaults_are_defaults() -> Result<()> {
-    for count in [bed::QUEUES / 2, bed::QUEUES] {
-        bed::channels(count)?.context("the RSS table counts as set")?;
+    for count in [testbed::QUEUES / 2, testbed::QUEUES] {
+        testbed::channels(count)?.context("the RSS table counts as set")?;
     }
     Ok(())
 }
@@ -111,7 +111,7 @@ pub(super) fn somebody_elses() -> Result<()> {
     }
     for (port, action) in rules {
         let to = SocketAddr::new(NIC_ADDRESS.parse()?, port);
-        bed::insert_rule(&FlowRule::tcp_to(to, action))?;
+        testbed::insert_rule(&FlowRule::tcp_to(to, action))?;
     }
     Ok(())
 }
@@ -123,7 +123,7 @@ fn somebody_elses_rings(turn: u32) -> Result<()> {
         1 => (HeaderSplit::Auto, 0),
         _ => (HeaderSplit::Enabled, 64),
     };
-    bed::rings_of(1000 - turn, 100 + turn, split, threshold)
+    testbed::rings_of(1000 - turn, 100 + turn, split, threshold)
 }
 
 /// A receiver under way.
@@ -166,7 +166,7 @@ impl Round {
     /// The queues that this round's receiver wants.
     pub(super) fn queues(&self) -> Vec<QueueId> {
         let from = if self.number % 3 == 2 { 2 } else { 1 };
-        let all = bed::QUEUES - from..bed::QUEUES;
+        let all = testbed::QUEUES - from..testbed::QUEUES;
         all.map(QueueId::new).collect()
     }
 
@@ -209,13 +209,13 @@ impl Round {
                 return Ok(());
             }
             1 => None,
-            2 => Some(state::RINGS),
-            3 => Some(state::RSS),
-            _ => Some(state::RULES),
+            2 => Some(nic_state::RINGS),
+            3 => Some(nic_state::RSS),
+            _ => Some(nic_state::RULES),
         };
         until("a change", STEP, || {
             Ok(match change {
-                None => !state::journals()?.is_empty(),
+                None => !nic_state::journals()?.is_empty(),
                 Some(part) => self.before.differs(&self.observer.state()?).contains(&part),
             } || bound_queues()? > 0)
         })?;
@@ -259,7 +259,7 @@ pub(super) fn restore() -> Result<Finished> {
 
 /// Kills the guardian, which must be there.
 pub(super) fn kill_guardian() -> Result<()> {
-    signal(state::guardian()?, Signal::SIGKILL)
+    signal(nic_state::guardian()?, Signal::SIGKILL)
 }
 
 /// A connection from the far end of the wire, as soon as somebody listens.

@@ -13,13 +13,13 @@ use nix::sys::signal::Signal;
 
 use super::doctor_fault::{Bad, Report, named_by};
 use super::nic_journal::recv;
-use super::println_line;
 use super::receive::bound_queues;
 use super::round::{STEP, restore};
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC};
-use crate::state::Observer;
-use crate::tool::{Running, command, finish, sh, until};
+use framework::nic_state::Observer;
+use framework::println_line;
+use framework::testbed::{self, NIC};
+use framework::tool::{Running, command, finish, sh, until};
 
 const RUNTIME: &str = "/run/devmem-tcp";
 const LOCK: &str = "/run/devmem-tcp/lock";
@@ -63,8 +63,8 @@ pub(super) fn lock_is_for_root_alone() -> Result<()> {
 
 /// Whoever tells more than its reader takes keeps nobody else waiting.
 pub(super) fn nobody_reads_the_log() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let line =
         format!("-v lease --phys {NIC} --queue 3 --netkit nk0 --netns box --address 192.0.2.9");
     let mut lease = command(None, &devmem_tcp(), &line);
@@ -107,7 +107,7 @@ fn fill(writer: &OwnedFd) -> Result<()> {
 
 /// A directory that is named by a relative path is one place for a receiver and its guardian.
 pub(super) fn relative_directory() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     fs::create_dir_all("/tmp/here")?;
@@ -143,7 +143,7 @@ pub(super) fn files_of_others_stay() -> Result<()> {
 
 /// Where `recv` could write nothing down, the doctor says so.
 pub(super) fn doctor_finds_no_place() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     fs::create_dir_all("/tmp/anybodys")?;
     fs::set_permissions("/tmp/anybodys", fs::Permissions::from_mode(0o777))?;
     fs::create_dir_all("/tmp/full")?;

@@ -18,10 +18,12 @@ use udmabuf::Udmabuf;
 
 use super::crowd::tcp_counters;
 use super::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary};
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
-use crate::sysctl;
-use crate::tool::{command, finish, ours, sh};
+use framework::sysctl;
+use framework::testbed::{
+    self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS,
+};
+use framework::tool::{command, finish, ours, sh};
+use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
 /// An event of the test bed comes within this time, or not at all.
@@ -46,7 +48,7 @@ fn all_completed(sent: &Value) -> Result<()> {
 /// Both ends in device memory, over a wire that loses some packets: bytes are sent again from where
 /// they lie.
 pub(super) fn dmabuf_to_dmabuf() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let far = NetNs::by_name(PEER)?;
     let resent = || -> Result<u64> {
         let counters = tcp_counters(&far)?;
@@ -80,11 +82,11 @@ pub(super) fn dmabuf_to_dmabuf() -> Result<()> {
 
 /// From a container, through the netkit that leases a queue of the NIC, to ordinary memory.
 pub(super) fn through_a_lease() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let line = format!("lease --phys {NIC} --netkit {GUEST} --netns {BOX} --queue 3");
     finish(command(None, &devmem_tcp(), &line))?.good("lease")?;
-    bed::route_to_container()?;
+    testbed::route_to_container()?;
     let to: SocketAddr = format!("{SENDER_ADDRESS}:5000").parse()?;
     let receiver = plain_receiver(to)?;
     let line = format!("{to} --netns {BOX} --dev {GUEST} --from {BOX_ADDRESS}:0 --bytes 8M");
@@ -96,7 +98,7 @@ pub(super) fn through_a_lease() -> Result<()> {
 
 /// Over IPv6, out of a file of any length, and a dmabuf that it goes round several times.
 pub(super) fn a_file_of_odd_length() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let content = pattern(9 * MIB + 4097);
     fs::write("/tmp/content", &content)?;
     let to: SocketAddr = "[2001:db8:2::1]:5000".parse()?;
@@ -162,7 +164,7 @@ pub(super) fn connection() -> Result<(TcpStream, TcpStream)> {
 
 /// A receiver that does not read: what was sent stays in flight, range by range, until it does.
 pub(super) fn ranges_stay_the_kernels_until_acknowledged() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut out = outgoing(4 * MIB)?;
     // More than both sockets' buffers hold.
     let mut taken = 0;
@@ -212,7 +214,7 @@ pub(super) fn ranges_stay_the_kernels_until_acknowledged() -> Result<()> {
 /// Chunks of 3 bytes, as many as one call takes, and almost no memory to keep account of sends in:
 /// `ENOBUFS` is waited out. Acknowledgements take 2 ms, so that sends are in flight at all.
 pub(super) fn small_chunks_and_little_memory() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     sh(&format!(
         "ip netns exec {PEER} tc qdisc add dev {SENDER} root netem delay 2ms"
     ))?;
@@ -274,7 +276,7 @@ fn until_enobufs(out: &mut Outgoing) -> Result<u64> {
 
 /// Standard input, as it comes.
 pub(super) fn standard_input() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let to: SocketAddr = format!("{SENDER_ADDRESS}:5000").parse()?;
     let receiver = plain_receiver(to)?;
     let tool = ours("devmem-tcp");

@@ -14,9 +14,9 @@ use udmabuf::Udmabuf;
 
 use super::send::{connection, outgoing};
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line, refused};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
-use crate::tool::{command, finish, sh};
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
+use framework::tool::{command, finish, sh};
+use framework::{ifindex, println_line, refused};
 
 const MIB: u64 = 1 << 20;
 const EINVAL: i32 = 22;
@@ -33,14 +33,14 @@ fn complains(line: &str, words: &[&str]) -> Result<()> {
 }
 
 pub(super) fn bind_not_a_dmabuf() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let file = File::open("/dev/null")?;
     let result = Netdev::open()?.bind_tx(ifindex(NIC)?, file.as_fd());
     refused(result, EINVAL, None)
 }
 
 pub(super) fn bind_device_without_netmem() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let memory = Udmabuf::builder(MIB).build()?;
     let result = Netdev::open()?.bind_tx(ifindex("lo")?, &memory);
     refused(
@@ -56,8 +56,8 @@ pub(super) fn bind_device_without_netmem() -> Result<()> {
 
 /// A netkit that leases nothing has no NIC behind it.
 pub(super) fn bind_netkit_without_a_lease() -> Result<()> {
-    bed::wire()?;
-    let netkit = super::netkit("nk0", 2)?;
+    testbed::wire()?;
+    let netkit = framework::netkit("nk0", 2)?;
     let memory = Udmabuf::builder(MIB).build()?;
     let result = Netdev::open()?.bind_tx(netkit, &memory);
     refused(result, EOPNOTSUPP, Some("No DMA-capable device found"))
@@ -65,10 +65,10 @@ pub(super) fn bind_netkit_without_a_lease() -> Result<()> {
 
 /// A dmabuf that is bound for receiving can't be sent from.
 pub(super) fn bound_for_receiving() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let memory = Udmabuf::builder(MIB).build()?;
-    let queue = QueueId::new(bed::QUEUES - 1);
+    let queue = QueueId::new(testbed::QUEUES - 1);
     let nic = ifindex(NIC)?;
     let binding = Netdev::open()?.bind_rx(nic, &memory, &[queue], BindOptions::default())?;
     let (near, _far) = connection()?;
@@ -85,7 +85,7 @@ pub(super) fn bound_for_receiving() -> Result<()> {
 
 /// Nothing of a send over the end leaves: not the part inside either.
 pub(super) fn over_the_end() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut out = outgoing(MIB)?;
     match out.sender.send(&[0..4096, MIB - 1..MIB + 1]) {
         Err(error @ SendError::OutOfBounds { .. }) => println_line(&error.to_string()),
@@ -104,7 +104,7 @@ pub(super) fn over_the_end() -> Result<()> {
 
 /// The address is this machine's own: its packets leave by `lo`.
 pub(super) fn route_by_another_device() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let listener = TcpListener::bind((NIC_ADDRESS, 5000))?;
     complains(
         &format!("send {NIC_ADDRESS}:5000 --dmabuf --dev {NIC}"),
@@ -117,7 +117,7 @@ pub(super) fn route_by_another_device() -> Result<()> {
 /// TCP takes the bytes all the same (`sk_setup_caps` has GSO gather), and they are dropped where the
 /// packet would have to become one piece (`validate_xmit_skb`): the deadline is what tells.
 pub(super) fn device_that_cannot_gather() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     sh(&format!("ethtool -K {NIC} tx-scatter-gather off"))?;
     let mut out = outgoing(MIB)?;
     let part = 0..8192;
@@ -135,7 +135,7 @@ pub(super) fn device_that_cannot_gather() -> Result<()> {
 }
 
 pub(super) fn not_a_page_multiple() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     complains(
         &format!("send {SENDER_ADDRESS}:5000 --dmabuf=5000 --dev {NIC}"),
         &["5000 bytes", "4096"],
@@ -161,7 +161,7 @@ fn falls_silent(line: &str, words: &[&str]) -> Result<()> {
 
 /// A receiver that never reads: the error names the ranges in flight, or what is left.
 pub(super) fn silent_receiver() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
     falls_silent(
@@ -178,7 +178,7 @@ pub(super) fn silent_receiver() -> Result<()> {
 
 /// One that takes all, and neither closes nor says a word; and one that answers late, but not too late.
 pub(super) fn receiver_that_does_not_close() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
     let serve = |pause: Duration| {
@@ -205,7 +205,7 @@ pub(super) fn receiver_that_does_not_close() -> Result<()> {
 
 /// One whose machine is gone from one moment to the next: no reset comes, no acknowledgement.
 pub(super) fn receiver_that_vanishes() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
     let vanish = move || -> Result<()> {
@@ -223,7 +223,7 @@ pub(super) fn receiver_that_vanishes() -> Result<()> {
 
 /// A receiver that resets the connection midway: its error, and nothing stays in flight.
 pub(super) fn reset_by_the_receiver() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut out = outgoing(MIB)?;
     let whole = 0..MIB;
     let taken = out.sender.send(std::slice::from_ref(&whole))?;

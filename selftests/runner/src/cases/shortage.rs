@@ -12,14 +12,14 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
-use super::println_line;
 use super::receive::{bound_queues, wait_until_bound};
 use super::remedies::pasted;
 use super::round::STEP;
 use super::transfer::devmem_tcp;
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::state::Observer;
-use crate::tool::{Running, command, ours, sh, until};
+use framework::nic_state::Observer;
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, ours, sh, until};
 
 /// A control group of the case's own.
 const GROUP: &str = "/sys/fs/cgroup/few";
@@ -35,7 +35,7 @@ fn listening() -> Result<bool> {
 
 /// The listening socket is ended from outside, as `ss --kill` does.
 pub(super) fn listener_is_killed() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for line in ["", "--queue 2 --queue 3 --thread-per-queue"] {
@@ -56,7 +56,7 @@ pub(super) fn listener_is_killed() -> Result<()> {
 /// Another process holds the lock of the runtime directory and does not let go: nothing is changed
 /// without it.
 pub(super) fn runtime_directory_is_locked() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let directory = Path::new("/run/devmem-tcp");
@@ -90,7 +90,7 @@ pub(super) fn runtime_directory_is_locked() -> Result<()> {
     let waited = began.elapsed();
     ensure!(waited >= Duration::from_secs(30), "only {waited:?}");
     observer.same(&before)?;
-    ensure!(super::ifindex("nk0").is_err(), "a netkit is left");
+    ensure!(framework::ifindex("nk0").is_err(), "a netkit is left");
     drop(held);
     let receiver = Running::start(recv(""))?;
     wait_until_bound()?;
@@ -145,7 +145,7 @@ pub(super) fn no_process_to_spare_for_the_doctor() -> Result<()> {
 /// With a wire, and a control group that counts its processes.
 fn grouped<T>(case: impl FnOnce() -> Result<T>) -> Result<T> {
     const CONTROL: &str = "/sys/fs/cgroup/cgroup.subtree_control";
-    bed::wire()?;
+    testbed::wire()?;
     fs::write(CONTROL, "+pids").context("+pids")?;
     fs::create_dir(GROUP).context(GROUP)?;
     let outcome = case();

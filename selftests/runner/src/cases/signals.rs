@@ -11,19 +11,19 @@ use nix::sys::signal::Signal;
 
 use super::json::documented;
 use super::nic::received;
-use super::println_line;
 use super::receive::bound_queues;
 use super::streams::{SOON, fill, listening_into, receiver, small_pipe};
 use super::transfer::{devmem_tcp, nic_settings};
-use crate::bed::{self, NIC, NIC_ADDRESS, PEER};
-use crate::tool::{Running, command, ours, until};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, ours, until};
 
 /// `timeout` sends its signal to the receiver and to the process group that it is in: one request,
 /// after which the receiver ends in good order. So are two by hand, the second of which comes while the
 /// NIC is put back.
 pub(super) fn timeout_is_one_signal() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("slow_ms", 100)?;
+    testbed::wire()?;
+    testbed::parameter("slow_ms", 100)?;
     let before = nic_settings(NIC)?;
     for (port, program) in [(4000, "devmem-tcp"), (4001, "ncdevmem")] {
         let receiver = listening_into(receiver(program, port), Stdio::null())?;
@@ -62,7 +62,7 @@ pub(super) fn timeout_is_one_signal() -> Result<()> {
 /// Stuck in a write to a full pipe, `ncdevmem` ends by a second signal, and the guardian puts the
 /// NIC back.
 pub(super) fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let (reader, writer) = small_pipe()?;
     let mut receiver = listening_into(receiver("ncdevmem", 5000), writer)?;
@@ -118,7 +118,7 @@ pub(super) fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
 
 /// `lease`, stuck in a write to a full pipe when its work is done, ends by a second signal.
 pub(super) fn stuck_lease_ends_by_a_second_signal() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let (reader, writer) = small_pipe()?;
     fill(&writer)?;
     let line = format!("lease --json --phys {NIC} --queue 3 --netkit nk0");

@@ -24,13 +24,13 @@ use super::round::connect;
 use super::transfer::{
     all_in_dmabuf, devmem_tcp, number, send, start, summary, tokens_came_back, validated,
 };
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::memory;
-use crate::tool::{Running, command, sh};
+use framework::memory;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, sh};
+use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
-const QUEUE: QueueId = QueueId::new(bed::QUEUES - 1);
+const QUEUE: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 /// Bytes that repeat nowhere, so that none can be mistaken for another.
 pub(super) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
@@ -46,9 +46,9 @@ pub(super) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
 
 /// Two peers, each with a file of its own: the sums are those that Python's zlib comes to. Of one in five packets a part comes beside the dmabuf.
 pub(super) fn checksum_of_each_peer() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("unsplit_every", 5)?;
-    bed::parameter("unsplit_bytes", 100)?;
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 5)?;
+    testbed::parameter("unsplit_bytes", 100)?;
     let files = [file("one", 3_000_001, 1)?, file("other", 1_234_567, 2)?];
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = start(
@@ -76,7 +76,7 @@ pub(super) fn checksum_of_each_peer() -> Result<()> {
 
 /// A peer that resets: the sum is of the bytes that the sink took, and says so.
 pub(super) fn checksum_of_a_peer_that_fails() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (port, json) in [(5000, "--json"), (5001, "")] {
         let path = file("reset", 1_000_001, 7)?;
         let bytes = fs::read(&path)?;
@@ -117,7 +117,7 @@ pub(super) fn checksum_of_a_peer_that_fails() -> Result<()> {
 /// A signal comes while one of two peers is still connected: its sum is not told as that of a whole
 /// stream. The other one has sent nothing, which is said.
 pub(super) fn checksum_of_a_peer_that_is_cut() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (port, json) in [(5000, "--json"), (5001, "")] {
         let to = format!("{NIC_ADDRESS}:{port}");
         let line = format!("recv {json} -f {NIC} -l {to} --checksum --connections 2");
@@ -164,9 +164,9 @@ pub(super) fn zlib(path: &str) -> Result<u64> {
 
 /// One peer's stream in one piece, another's too long for its region.
 pub(super) fn gathered_in_one_piece() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("unsplit_every", 7)?;
-    bed::parameter("unsplit_bytes", 33)?;
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 7)?;
+    testbed::parameter("unsplit_bytes", 33)?;
     let path = file("gathered", 2_500_003, 3)?;
     let sent = fs::read(&path)?;
     let [whole, short] = [sent.len(), sent.len() - 1].map(|capacity| gather(capacity, &path));
@@ -201,7 +201,7 @@ fn gathered(report: Report<Gather>) -> Result<Vec<u8>> {
 fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
     let nic = ifindex(NIC)?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:{}", 5000 + capacity % 2).parse()?;
-    let buffer = crate::memory::make(16 * MIB)?;
+    let buffer = framework::memory::make(16 * MIB)?;
     let applied = Plan::new(NIC, nic)
         .header_split()
         .reserve(&[QUEUE])
@@ -231,7 +231,7 @@ fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
 /// The pages that a buffer is made of, if nothing else is said: reserved hugepages where enough are
 /// free, transparent ones else, and the same bytes arrive in each.
 pub(super) fn pages_are_the_largest_there_are() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let reserve = |pages: u32| fs::write("/proc/sys/vm/nr_hugepages", pages.to_string());
     let made = |len: u64| -> Result<HugePage> { Ok(Udmabuf::builder(len).build()?.hugepages()) };
     reserve(0)?;

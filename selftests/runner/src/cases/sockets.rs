@@ -13,7 +13,7 @@ use nix::sys::socket::{
     socket,
 };
 
-use super::println_line;
+use framework::println_line;
 
 /// `RTNLGRP_LINK`, as a mask.
 const LINKS: u32 = 1;

@@ -19,12 +19,12 @@ use serde_json::Value;
 
 use super::json::documented;
 use super::ncdevmem::until_listening;
-use super::println_line;
 use super::receive::bound_queues;
 use super::round::{connect, pattern};
 use super::transfer::{devmem_tcp, nic_settings, number, send, tokens_came_back};
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::tool::{Finished, Running, command, ours, until};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, Running, command, ours, until};
 
 pub(super) const SOON: Duration = Duration::from_secs(15);
 
@@ -110,7 +110,7 @@ fn read(from: &mut File, bytes: usize) -> Result<Vec<u8>> {
 
 /// The peer waits for an answer to 10 bytes without a newline: who is to give it has them.
 pub(super) fn request_over_a_pipe() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
         let (reader, writer) = pipe()?;
         let receiver = listening_into(receiver(program, port), writer)?;
@@ -130,7 +130,7 @@ pub(super) fn request_over_a_pipe() -> Result<()> {
 /// Whoever set `O_NONBLOCK` on the pipe, and however slowly it is read: each byte gets there.
 pub(super) fn output_that_would_not_block() -> Result<()> {
     const LEN: usize = 3_000_001;
-    bed::wire()?;
+    testbed::wire()?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
         let (reader, writer) = pipe()?;
         fcntl(writer.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -151,7 +151,7 @@ pub(super) fn output_that_would_not_block() -> Result<()> {
 /// Payload that can't be written is an error, and none of it is lost without a word. What is closed
 /// from the beginning is refused before the NIC is changed.
 pub(super) fn output_that_cannot_be_written() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let mut port = 5000;
     for program in ["devmem-tcp", "ncdevmem"] {
@@ -191,7 +191,7 @@ pub(super) fn output_that_cannot_be_written() -> Result<()> {
 /// Neither what was received wrongly nor its exit status is hidden by a summary that can't be
 /// printed.
 pub(super) fn summary_that_cannot_be_printed() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     for (port, wrong) in [(5000, None), (5001, Some(54_321))] {
         let line = format!("recv --json -f {NIC} -l {NIC_ADDRESS}:{port} --validate 251");
@@ -212,7 +212,7 @@ pub(super) fn summary_that_cannot_be_printed() -> Result<()> {
 
 /// Unread standard error is no reason to end.
 pub(super) fn nobody_reads_stderr() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
         let (reader, writer) = pipe()?;
@@ -248,7 +248,7 @@ pub(super) fn fill(pipe: &OwnedFd) -> Result<()> {
 /// Nothing that is said waits for a reader of it while something is received or the NIC is not put
 /// back.
 pub(super) fn stderr_that_is_full() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
         let (reader, writer) = small_pipe()?;
@@ -297,7 +297,7 @@ pub(super) fn small_pipe() -> Result<(OwnedFd, OwnedFd)> {
 /// what is read later is whole lines, and the summary behind them.
 pub(super) fn live_that_nobody_reads() -> Result<()> {
     const PEERS: usize = 16;
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let (reader, writer) = small_pipe()?;
     let line = format!(
@@ -336,7 +336,7 @@ pub(super) fn live_that_nobody_reads() -> Result<()> {
 
 /// The kernel's words get to whoever reads the error.
 pub(super) fn ncdevmem_has_the_kernels_words() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let receiver = listening_into(receiver("ncdevmem", 5000), Stdio::null())?;
     let mut peer = to(5000)?;
     peer.write_all(&[7; 100_000])?;

@@ -13,12 +13,12 @@ use serde_json::Value;
 use super::json::documented;
 use super::receive::wait_until_bound;
 use super::transfer::{devmem_tcp, number, tokens_came_back};
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
-use crate::tool::{Running, command, finish, sh, until};
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, finish, sh, until};
+use framework::{ifindex, println_line};
 use receiver::{FreedAtOnce, Halted, Receiver, SOON, connect, connect_to};
 
-const LAST: u32 = bed::QUEUES - 1;
+const LAST: u32 = testbed::QUEUES - 1;
 
 /// The page pool with the dmabuf.
 fn pool() -> Result<PagePool> {
@@ -45,7 +45,7 @@ fn is(line: &Value, pointer: &str, expected: u64) -> Result<()> {
 
 /// Two peers that have sent and stay; then they go.
 pub(super) fn live_adds_up() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _freed = FreedAtOnce::set()?;
     let line = format!("--live --json -l {NIC_ADDRESS}:5000 --connections 2");
     let receiver = Receiver::start(&line)?;
@@ -97,7 +97,7 @@ pub(super) fn live_adds_up() -> Result<()> {
 /// Two queues with a thread and a dmabuf each: what all of them tell is one line.
 pub(super) fn live_of_two_queues() -> Result<()> {
     const PEERS: u64 = 12;
-    bed::wire()?;
+    testbed::wire()?;
     let line = format!(
         "--live --json --queue 2 --queue 3 --thread-per-queue --dmabuf-per-queue --size 16M \
          -l {NIC_ADDRESS}:5000 --connections {PEERS}"
@@ -132,7 +132,7 @@ pub(super) fn live_of_two_queues() -> Result<()> {
 /// Two queues with a thread each, of which one is done: what it did still counts.
 pub(super) fn live_with_a_thread_that_is_done() -> Result<()> {
     const PEERS: u64 = 12;
-    bed::wire()?;
+    testbed::wire()?;
     let line = format!(
         "--live --json --queue 2 --queue 3 --thread-per-queue -l {NIC_ADDRESS}:5000 --connections {PEERS}"
     );
@@ -185,14 +185,14 @@ pub(super) fn live_with_a_thread_that_is_done() -> Result<()> {
 
 /// From where neither the NIC nor its namespace can be seen, it goes by what it has itself.
 pub(super) fn nic_out_of_reach() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let tool = devmem_tcp();
     let tool = tool.display();
     sh(&format!(
         "{tool} lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}"
     ))?;
-    bed::route_to_container()?;
+    testbed::route_to_container()?;
     sh(&format!(
         "{tool} apply {NIC} --queue {LAST} --flow {BOX_ADDRESS}:5000"
     ))?;
@@ -262,7 +262,7 @@ fn healthy(summary: &Value) -> Result<()> {
 
 /// A transfer with all its memory at hand.
 pub(super) fn healthy_run() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let receiver = Receiver::start(&format!("--json -l {NIC_ADDRESS}:5000"))?;
     let line = format!("send {NIC_ADDRESS}:5000 --bytes 16M");
     finish(command(Some(PEER), &devmem_tcp(), &line))?.good("send")?;
@@ -281,7 +281,7 @@ pub(super) fn healthy_run() -> Result<()> {
 pub(super) fn warning_before_the_pool_starves() -> Result<()> {
     const NIOVS: u64 = 64;
     const PEERS: u64 = 96;
-    bed::wire()?;
+    testbed::wire()?;
     let _freed = FreedAtOnce::set()?;
     let line = format!("--json --size 256K -l {NIC_ADDRESS}:5000 --connections {PEERS}");
     let receiver = Receiver::start(&line)?;
@@ -340,7 +340,7 @@ pub(super) fn warning_before_the_pool_starves() -> Result<()> {
 /// In place on a terminal, whose settings stay as they are, however the receiver ends; plain lines
 /// elsewhere.
 pub(super) fn live_on_a_terminal() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (port, signal) in [(5000, None), (5001, Some(Signal::SIGINT))] {
         let said = on_a_terminal(port, signal)?;
         drawn_and_taken_off(&said).with_context(|| said.escape_debug().to_string())?;

@@ -18,9 +18,9 @@ use super::crowd::{
 use super::receive::bound_queues;
 use super::round::pattern;
 use super::transfer::{all_in_dmabuf, tokens_came_back};
-use super::{ifindex, println_line};
-use crate::bed::{self, NIC, NIC_ADDRESS6};
-use crate::tool::until;
+use framework::testbed::{self, NIC, NIC_ADDRESS6};
+use framework::tool::until;
+use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;
 const BOTH: &str = "--queue 2 --queue 3 --size 16M";
@@ -70,7 +70,7 @@ fn processors(receiver: &Receiver) -> Result<BTreeSet<String>> {
 /// A thread for each queue, each on a processor of its own, which polls the NIC before it sleeps:
 /// that the kernel counts.
 pub(super) fn pinned_and_polling() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let own = NetNs::current()?;
     let polled = || -> Result<u64> {
         let counters = tcp_counters(&own)?;

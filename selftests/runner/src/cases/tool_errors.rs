@@ -7,13 +7,13 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use netdev::HeaderSplit;
 
-use super::println_line;
 use super::remedies::pasted;
 use super::transfer::{devmem_tcp, nic_settings, start};
-use crate::bed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
-use crate::state;
-use crate::sysctl;
-use crate::tool::{command, finish, sh, until};
+use framework::nic_state;
+use framework::println_line;
+use framework::sysctl;
+use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
+use framework::tool::{command, finish, sh, until};
 
 /// Holds if the line is refused with status 1, in two lines that contain these words.
 pub(super) fn complains(mut run: Command, words: &[&str]) -> Result<()> {
@@ -51,12 +51,12 @@ pub(super) fn unknown_device() -> Result<()> {
 }
 
 pub(super) fn queue_out_of_range() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000 --no-config");
-    bed::split()?;
+    testbed::split()?;
     complains(tool(&line), &["99", "eth1 has rx queues 0-3"])?;
-    bed::rings(HeaderSplit::Auto, 0)?;
+    testbed::rings(HeaderSplit::Auto, 0)?;
     let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000");
     complains(tool(&line), &["99", "eth1 has rx queues 0-3"])?;
     ensure!(
@@ -84,8 +84,8 @@ pub(super) fn device_without_devmem() -> Result<()> {
 }
 
 pub(super) fn split_off_and_no_config() -> Result<()> {
-    bed::wire()?;
-    bed::rings(HeaderSplit::Disabled, 0)?;
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Disabled, 0)?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --no-config");
     complains(
         tool(&line),
@@ -94,8 +94,8 @@ pub(super) fn split_off_and_no_config() -> Result<()> {
 }
 
 pub(super) fn without_net_admin() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
+    testbed::wire()?;
+    testbed::split()?;
     let before = nic_settings(NIC)?;
     let bare = |line: &str| {
         let mut run = Command::new("setpriv");
@@ -123,7 +123,7 @@ pub(super) fn without_net_admin() -> Result<()> {
 
 /// Its node hidden behind an empty /dev, in a mount namespace of the tool's own.
 pub(super) fn without_udmabuf() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut run = Command::new("unshare");
     let line = format!(
         "mount -t tmpfs none /dev && exec {} recv -f {NIC} -l {NIC_ADDRESS}:5000",
@@ -131,22 +131,22 @@ pub(super) fn without_udmabuf() -> Result<()> {
     );
     run.args(["--mount", "sh", "-c", &line]);
     complains(run, &["/dev/udmabuf", "udmabuf"])?;
-    state::untouched()
+    nic_state::untouched()
 }
 
 /// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
 pub(super) fn over_the_size_limit() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 65M");
     complains(tool(&line), &["size_limit_mb"])?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 5000");
     complains(tool(&line), &["page"])?;
-    state::untouched()
+    nic_state::untouched()
 }
 
 pub(super) fn port_in_use() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let _first = std::net::TcpListener::bind((NIC_ADDRESS, 5000))?;
     let line = format!("recv -f {NIC} --queue 2 -l {NIC_ADDRESS}:5000");
@@ -160,7 +160,7 @@ pub(super) fn port_in_use() -> Result<()> {
 
 /// Two want the same packets: the NIC has one rule for them, and the second is refused.
 pub(super) fn flow_in_use() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let before = nic_settings(NIC)?;
     let first = start(None, &format!("-f {NIC} --queue 1 -l {NIC_ADDRESS}:5000"))?;
     until("a listener", Duration::from_secs(10), || {
@@ -215,8 +215,8 @@ pub(super) fn bad_command_lines() -> Result<()> {
 
 /// A netkit that was made for a lease goes when the lease is refused.
 pub(super) fn refused_lease_leaves_nothing() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let line = format!("lease --phys {NIC} --queue 99 --netkit {GUEST} --netns {BOX}");
     complains(tool(&line), &["queue-create", "ERANGE"])?;
     let line = format!("lease --phys {NIC} --queue 1 --queue 99 --netkit {GUEST} --netns {BOX}");

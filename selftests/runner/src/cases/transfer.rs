@@ -7,9 +7,9 @@ use anyhow::{Context, Result, ensure};
 use netdev::Ethtool;
 use serde_json::Value;
 
-use crate::bed::PEER;
-use crate::memory;
-use crate::tool::{Finished, Running, command, finish, ours};
+use framework::memory;
+use framework::testbed::PEER;
+use framework::tool::{Finished, Running, command, finish, ours};
 
 /// A receiver has so long to end after its sender.
 const END: Duration = Duration::from_secs(30);
@@ -43,7 +43,7 @@ pub(super) fn summary(receiver: Running) -> Result<Value> {
 
 fn parse(end: Finished) -> Result<Value> {
     let text = end.good("recv")?;
-    super::println_line(text.trim_end());
+    framework::println_line(text.trim_end());
     serde_json::from_str(&text).with_context(|| format!("summary {text:?}"))
 }
 
@@ -115,7 +115,7 @@ pub(super) fn number(summary: &Value, pointer: &str) -> Result<u64> {
 
 /// The NIC's settings that a receiver changes and must put back.
 pub(super) fn nic_settings(nic: &str) -> Result<String> {
-    let nic = super::ifindex(nic)?;
+    let nic = framework::ifindex(nic)?;
     let mut ethtool = Ethtool::open()?;
     let rings = ethtool.rings(nic)?;
     let rss = ethtool.rss_contexts(nic)?;

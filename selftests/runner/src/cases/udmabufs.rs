@@ -6,8 +6,8 @@ use anyhow::{Context, Result, bail, ensure};
 use dmabuf::{Access, Dmabuf, DmabufFd, Protection};
 use udmabuf::{Error, HugePage, Udmabuf};
 
-use super::println_line;
-use crate::sysctl;
+use framework::println_line;
+use framework::sysctl;
 
 const MIB: u64 = 1 << 20;
 

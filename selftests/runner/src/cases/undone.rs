@@ -6,15 +6,15 @@ use netdev::QueueId;
 use receiver::{Builder, Error, Finished, Receiver};
 use udmabuf::Udmabuf;
 
-use super::println_line;
 use super::receive::bound_queues;
-use crate::bed::{self, NIC, NIC_ADDRESS};
-use crate::state::{self, Observer};
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
 
 type Run = fn() -> Result<()>;
 
 fn wanted() -> Result<Builder<Udmabuf>> {
-    let wanted = Receiver::on(NIC).queue(QueueId::new(bed::QUEUES - 1));
+    let wanted = Receiver::on(NIC).queue(QueueId::new(testbed::QUEUES - 1));
     let wanted = wanted.listen(format!("{NIC_ADDRESS}:5000").parse()?);
     Ok(wanted.memory(Udmabuf::builder(4 << 20).build()?))
 }
@@ -22,7 +22,7 @@ fn wanted() -> Result<Builder<Udmabuf>> {
 /// A receiver that is dropped when it was found, set up, given an engine, at the end of receiving; and one that is
 /// ended. A NIC that is restored while a queue is bound keeps header split on.
 pub(super) fn dropped() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let found = wanted()?.find()?.take_addresses()?;
@@ -41,7 +41,7 @@ pub(super) fn dropped() -> Result<()> {
         run().context(name)?;
         ensure!(bound_queues()? == 0, "{name}: a binding is left");
         observer.same(&before).context(name)?;
-        state::nothing_left().context(name)?;
+        nic_state::nothing_left().context(name)?;
     }
     Ok(())
 }
@@ -79,7 +79,7 @@ fn one_is_bound() -> Result<()> {
 
 /// A step that fails after the NIC was changed: no binding with such pieces, no memory for the second queue.
 pub(super) fn failed() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let error = wanted()?.rx_page_size(3).set_up().map(drop);
@@ -89,7 +89,7 @@ pub(super) fn failed() -> Result<()> {
         "another error"
     );
     observer.same(&before)?;
-    let queues = [bed::QUEUES - 3, bed::QUEUES - 2].map(QueueId::new);
+    let queues = [testbed::QUEUES - 3, testbed::QUEUES - 2].map(QueueId::new);
     let memory = Udmabuf::builder(4 << 20).build()?;
     let error = wanted()?.queues(queues).memory(memory).set_up().map(drop);
     println_line(&format!("{error:?}"));
@@ -105,5 +105,5 @@ pub(super) fn failed() -> Result<()> {
         "another error"
     );
     observer.same(&before)?;
-    state::nothing_left()
+    nic_state::nothing_left()
 }

@@ -15,12 +15,12 @@ use udmabuf::Udmabuf;
 
 use super::leasing::{Guest, delete, is_free, move_to};
 use super::transfer::devmem_tcp;
-use super::{ifindex, println_line};
-use crate::bed::{self, BOX, BOX2, GUEST, HOST, NIC};
-use crate::machine;
-use crate::tool::{Running, command, finish, until};
+use framework::machine;
+use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
+use framework::tool::{Running, command, finish, until};
+use framework::{ifindex, println_line};
 
-const LAST: u32 = bed::QUEUES - 1;
+const LAST: u32 = testbed::QUEUES - 1;
 /// From the change to its line.
 const LIMIT: Duration = Duration::from_secs(1);
 
@@ -115,10 +115,10 @@ fn bind(guest: &Guest) -> Result<Binding> {
 /// A lease, a binding on it, and their ends; the namespace of the one end came while it watched.
 pub(super) fn lease_and_bind() -> Result<()> {
     let mut watch = Watch::start()?;
-    let (_, nic) = watch.tells("device-came", bed::wire)?;
+    let (_, nic) = watch.tells("device-came", testbed::wire)?;
     ensure!(nic["device"]["kind"] == "physical", "{nic}");
-    bed::split()?;
-    bed::container()?;
+    testbed::split()?;
+    testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     let (_, leased) = watch.tells("leased", || guest.lease(LAST))?;
     both_ends(&leased, BOX)?;
@@ -132,7 +132,7 @@ pub(super) fn lease_and_bind() -> Result<()> {
         })?;
         both_ends(&unbound, BOX)?;
     }
-    bed::namespace(BOX2)?;
+    testbed::namespace(BOX2)?;
     let (_, moved) = watch.tells("lease-moved", || move_to(Some(BOX), GUEST, Some(BOX2)))?;
     both_ends(&moved, BOX2)?;
     let (_, ended) = watch.tells("lease-ended", || delete(HOST))?;
@@ -143,9 +143,9 @@ pub(super) fn lease_and_bind() -> Result<()> {
 
 /// A queue of the NIC itself, and a namespace that goes: the watch does not keep it alive.
 pub(super) fn direct_bind_and_namespace() -> Result<()> {
-    bed::wire()?;
-    bed::split()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::split()?;
+    testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     guest.granted(LAST, 1)?;
     let mut watch = Watch::start()?;
@@ -173,8 +173,8 @@ pub(super) fn direct_bind_and_namespace() -> Result<()> {
 
 /// The guest's namespace has no name, only a process: it is followed there, under that label.
 pub(super) fn namespace_without_a_name() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
+    testbed::wire()?;
+    testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     guest.granted(LAST, 1)?;
     let pod = Running::start(command(Some(BOX), "sleep".as_ref(), "60"))?;

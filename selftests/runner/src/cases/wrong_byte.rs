@@ -11,10 +11,10 @@ use serde_json::Value;
 
 use super::round::{connect, pattern};
 use super::transfer::{devmem_tcp, nic_settings, number, send, start, tokens_came_back};
-use super::{Skip, ifindex, println_line};
-use crate::bed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, NIC_ADDRESS6};
-use crate::memory;
-use crate::tool::{Finished, Running, command, sh};
+use framework::memory;
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, NIC_ADDRESS6};
+use framework::tool::{Finished, Running, command, sh};
+use framework::{Skip, ifindex, println_line};
 
 const LEN: usize = 1_500_000;
 /// Where the wrong byte stands.
@@ -57,13 +57,13 @@ fn transfer(receiver: &str, to: &str) -> Result<Value> {
 }
 
 pub(super) fn direct() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     transfer(&format!("-f {NIC}"), &format!("{NIC_ADDRESS}:5000")).map(drop)
 }
 
 /// In words: the claim is made of a stream that is right, and of no other.
 pub(super) fn in_words() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     for (port, wrong) in [(5000, None), (5001, Some(AT))] {
         let to = format!("{NIC_ADDRESS}:{port}");
         fs::write("/tmp/wrong", pattern(LEN, wrong)?)?;
@@ -84,40 +84,43 @@ pub(super) fn in_words() -> Result<()> {
 }
 
 pub(super) fn ipv6() -> Result<()> {
-    bed::wire()?;
+    testbed::wire()?;
     transfer(&format!("-f {NIC}"), &format!("[{NIC_ADDRESS6}]:5000")).map(drop)
 }
 
 /// A part of some packets beside the dmabuf.
 pub(super) fn beside() -> Result<()> {
-    bed::wire()?;
-    bed::parameter("unsplit_every", 5)?;
-    bed::parameter("unsplit_bytes", 100)?;
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 5)?;
+    testbed::parameter("unsplit_bytes", 100)?;
     let summary = transfer(&format!("-f {NIC}"), &format!("{NIC_ADDRESS}:5000"))?;
     ensure!(number(&summary, "/linear_bytes")? > 0, "nothing beside");
     Ok(())
 }
 
 pub(super) fn through_a_lease() -> Result<()> {
-    bed::wire()?;
-    bed::container()?;
-    let line = format!("--queue {} --netkit {GUEST} --netns {BOX}", bed::QUEUES - 1);
+    testbed::wire()?;
+    testbed::container()?;
+    let line = format!(
+        "--queue {} --netkit {GUEST} --netns {BOX}",
+        testbed::QUEUES - 1
+    );
     sh(&format!(
         "{} lease --phys {NIC} {line}",
         devmem_tcp().display()
     ))?;
-    bed::route_to_container()?;
+    testbed::route_to_container()?;
     let line = format!("--netns {BOX} -f {GUEST}");
     transfer(&line, &format!("{BOX_ADDRESS}:5000")).map(drop)
 }
 
 pub(super) fn rx_page_size() -> Result<()> {
-    if bed::kernel()? < (7, 3) {
+    if testbed::kernel()? < (7, 3) {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
     }
     let pages = memory::pages_of_64_kib()?;
     fs::write("/proc/sys/vm/nr_hugepages", "64").context("nr_hugepages")?;
-    let done = bed::wire().and_then(|()| {
+    let done = testbed::wire().and_then(|()| {
         sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
         let line = format!("-f {NIC} {pages} --rx-page-size 64K");
         transfer(&line, &format!("{NIC_ADDRESS}:5000"))
@@ -140,7 +143,7 @@ pub(super) fn two_queues_with_a_dmabuf_each() -> Result<()> {
 /// own bytes.
 fn peers_on_two_queues(line: &str) -> Result<()> {
     const WRONG: usize = 8;
-    bed::wire()?;
+    testbed::wire()?;
     let line = format!(
         "--queue 2 --queue 3 {line} --connections {} --validate 251",
         WRONG + 1

@@ -17,11 +17,11 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::bed::{NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS};
 use crate::cases::receive::wait_until_bound;
 use crate::cases::transfer::devmem_tcp;
-use crate::memory;
-use crate::tool::{Finished, Running, until};
+use framework::memory;
+use framework::testbed::{NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS};
+use framework::tool::{Finished, Running, until};
 
 /// Nothing here takes longer.
 pub(in crate::cases) const SOON: Duration = Duration::from_secs(10);

@@ -1,7 +1,6 @@
-//! The driver whose behaviour the software NIC has (`selftests/swnic/DRIVERS.md`), what that driver
-//! lacks, and the cases that are run with it.
+//! Which cases run with the behaviour of a driver, and which of them cannot hold there.
 
-use std::sync::{Mutex, PoisonError};
+use framework::driver::Driver;
 
 /// The modules of the cases that are about receiving, NICs, `doctor` and leases: they run with
 /// each driver. All others run with the software NIC's own behaviour only, unless they are named.
@@ -127,114 +126,23 @@ const SKIPS: &[(Driver, &[&str], &str)] = &[
     ),
 ];
 
-/// A driver of the kernel's tree, or the software NIC's own behaviour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Driver {
-    /// None in particular: the most that a driver can do.
-    Swnic,
-    /// NVIDIA ConnectX.
-    Mlx5,
-    /// Google's virtual Ethernet.
-    Gve,
-    /// Broadcom NetXtreme.
-    Bnxt,
-    /// Intel E800.
-    Ice,
-    /// Meta's host NIC.
-    Fbnic,
+/// Whether the case of this name runs with the driver if no cases are named.
+pub(crate) fn runs(driver: Driver, case: &str) -> bool {
+    let module = case.split('.').next().unwrap_or(case);
+    driver == Driver::Swnic || MODULES.contains(&module)
 }
 
-/// That of this process's case.
-static PLAYED: Mutex<Driver> = Mutex::new(Driver::Swnic);
-
-impl Driver {
-    /// The one that the case of this process runs with.
-    pub(crate) fn played() -> Self {
-        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Chooses it for the case that this process runs, from its next NIC on.
-    pub(crate) fn play(self) {
-        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner) = self;
-    }
-
-    /// Its name, as the module's parameter takes it.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Swnic => "swnic",
-            Self::Mlx5 => "mlx5",
-            Self::Gve => "gve",
-            Self::Bnxt => "bnxt",
-            Self::Ice => "ice",
-            Self::Fbnic => "fbnic",
-        }
-    }
-
-    /// The module's parameter.
-    pub(crate) fn parameter(self) -> String {
-        format!("driver={}", self.name())
-    }
-
-    /// Whether header split can be switched on only while `rx-gro-hw` is on.
-    pub(crate) fn splits_by_hw_gro(self) -> bool {
-        self == Self::Mlx5
-    }
-
-    /// Whether header split can be switched off: else, what was set can be taken back.
-    pub(crate) fn switches_split_off(self) -> bool {
-        !matches!(self, Self::Bnxt | Self::Fbnic)
-    }
-
-    /// Whether packets up to some size can be left whole.
-    pub(crate) fn has_threshold(self) -> bool {
-        matches!(self, Self::Swnic | Self::Bnxt | Self::Fbnic)
-    }
-
-    /// Whether there are no rules until `rx-ntuple-filter` is switched on.
-    pub(crate) fn switches_ntuple_on(self) -> bool {
-        self == Self::Gve
-    }
-
-    /// How many RSS contexts there can be beside the device's own.
-    pub(crate) fn contexts(self) -> u32 {
-        match self {
-            Self::Swnic => 63,
-            Self::Mlx5 => 15,
-            Self::Bnxt => 32,
-            Self::Fbnic => 1,
-            Self::Gve | Self::Ice => 0,
-        }
-    }
-
-    /// The size of a ring that is set, if this is what is asked for.
-    pub(crate) fn ring(self, size: u32) -> u32 {
-        match self {
-            Self::Swnic | Self::Bnxt => size,
-            Self::Mlx5 | Self::Fbnic => size.next_power_of_two().max(64),
-            // It refuses what is not a power of two.
-            Self::Gve => size.next_power_of_two().max(256),
-            Self::Ice => size.next_multiple_of(32).max(64),
-        }
-    }
-
-    /// Whether a case of this name runs with it, if no cases are named.
-    pub(crate) fn runs(self, case: &str) -> bool {
-        let module = case.split('.').next().unwrap_or(case);
-        self == Self::Swnic || MODULES.contains(&module)
-    }
-
-    /// Why a case of this name cannot hold with it, if that is so.
-    pub(crate) fn skips(self, case: &str) -> Option<&'static str> {
-        let about = |names: &[&str]| names.iter().any(|name| case.starts_with(name));
-        let mut skips = SKIPS.iter();
-        let (_, _, why) = skips.find(|(driver, names, _)| *driver == self && about(names))?;
-        Some(why)
-    }
+/// Why the case of this name cannot hold with the driver, if that is so.
+pub(crate) fn why_skipped(driver: Driver, case: &str) -> Option<&'static str> {
+    let about = |names: &[&str]| names.iter().any(|name| case.starts_with(name));
+    let mut skips = SKIPS.iter();
+    let (_, _, why) = skips.find(|(of, names, _)| *of == driver && about(names))?;
+    Some(why)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{BRIEF, Driver, MODULES, SKIPS};
+    use super::{BRIEF, Driver, MODULES, SKIPS, runs};
     use crate::cases::ALL;
 
     #[test]
@@ -252,7 +160,7 @@ mod tests {
     fn the_few_cases_are_of_the_selection() {
         for name in BRIEF {
             assert!(ALL.iter().any(|case| case.name == *name), "{name}");
-            assert!(Driver::Mlx5.runs(name), "{name}");
+            assert!(runs(Driver::Mlx5, name), "{name}");
         }
     }
 

@@ -6,25 +6,25 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 use anyhow::{Context, Result};
 
-pub(crate) use sys::Hook;
+pub use sys::Hook;
 
 /// A program that passes every packet, on the device's generic hook until it is dropped.
 ///
 /// It is one for packets with fragments: a device with header split takes no other
 /// (`netif_xdp_attach`).
-pub(crate) fn attach(ifindex: u32) -> Result<OwnedFd> {
+pub fn attach(ifindex: u32) -> Result<OwnedFd> {
     let program = sys::load_pass_program().context("BPF_PROG_LOAD")?;
     sys::link(&program, ifindex, sys::Hook::Generic).context("BPF_LINK_CREATE")
 }
 
 /// The same on the driver's own hook.
-pub(crate) fn attach_native(ifindex: u32) -> Result<OwnedFd> {
+pub fn attach_native(ifindex: u32) -> Result<OwnedFd> {
     let program = sys::load_pass_program().context("BPF_PROG_LOAD")?;
     sys::link(&program, ifindex, sys::Hook::Native).context("BPF_LINK_CREATE")
 }
 
 /// The ids of all BPF programs that are loaded.
-pub(crate) fn programs() -> io::Result<Vec<u32>> {
+pub fn programs() -> io::Result<Vec<u32>> {
     let mut ids = Vec::new();
     while let Some(id) = sys::next_program(ids.last().copied().unwrap_or(0))? {
         ids.push(id);
@@ -33,13 +33,13 @@ pub(crate) fn programs() -> io::Result<Vec<u32>> {
 }
 
 /// The program alone, attached to nothing.
-pub(crate) fn program() -> Result<OwnedFd> {
+pub fn program() -> Result<OwnedFd> {
     sys::load_pass_program().context("BPF_PROG_LOAD")
 }
 
 /// Attaches it by rtnetlink, as `ip link set dev IF xdpgeneric` or `xdpdrv` does: until it is
 /// detached.
-pub(crate) fn attach_by_netlink(ifindex: u32, program: &OwnedFd, hook: Hook) -> Result<()> {
+pub fn attach_by_netlink(ifindex: u32, program: &OwnedFd, hook: Hook) -> Result<()> {
     /// `IFLA_XDP`, and in it `IFLA_XDP_FD` and `IFLA_XDP_FLAGS`.
     const XDP: u16 = 43;
     const FD: u16 = 1;
@@ -55,7 +55,7 @@ pub(crate) fn attach_by_netlink(ifindex: u32, program: &OwnedFd, hook: Hook) -> 
 }
 
 /// An AF_XDP socket, in copy mode, on this queue until it is dropped.
-pub(crate) fn socket(ifindex: u32, queue: u32) -> io::Result<sys::XdpSocket> {
+pub fn socket(ifindex: u32, queue: u32) -> io::Result<sys::XdpSocket> {
     sys::XdpSocket::bind(ifindex, queue)
 }
 
@@ -76,7 +76,7 @@ mod sys {
     /// Where on the device: the flags of BPF_LINK_CREATE and of IFLA_XDP.
     #[derive(Clone, Copy)]
     #[repr(u32)]
-    pub(crate) enum Hook {
+    pub enum Hook {
         /// `XDP_FLAGS_SKB_MODE`
         Generic = 1 << 1,
         /// `XDP_FLAGS_DRV_MODE`
@@ -197,7 +197,7 @@ mod sys {
     }
 
     /// A bound AF_XDP socket and the memory it was given.
-    pub(crate) struct XdpSocket {
+    pub struct XdpSocket {
         _socket: OwnedFd,
         _frames: Box<Frames>,
     }

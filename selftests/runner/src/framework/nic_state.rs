@@ -36,17 +36,17 @@ const GUARDIAN: &str = "devmem-guardian";
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What a [`State`] is made of, where cases name it.
-pub(crate) const RINGS: &str = "rings";
+pub const RINGS: &str = "rings";
 /// How many there are.
-pub(crate) const CHANNELS: &str = "channels";
+pub const CHANNELS: &str = "channels";
 /// Table, key and so on, and those of the contexts.
-pub(crate) const RSS: &str = "RSS";
+pub const RSS: &str = "RSS";
 /// Flow rules.
-pub(crate) const RULES: &str = "rules";
+pub const RULES: &str = "rules";
 
 /// Looks at one NIC again and again, with the same sockets.
 #[derive(Debug)]
-pub(crate) struct Observer {
+pub struct Observer {
     socket: Socket,
     family: Family,
     ethtool: Ethtool,
@@ -58,7 +58,7 @@ pub(crate) struct Observer {
 /// The answer about RSS holds table, key, hash function, input transformation and hash fields of
 /// the device and of each context (`rss_fill_reply`).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct State {
+pub struct State {
     raw: Vec<(&'static str, Vec<Vec<u8>>)>,
     table: RuleTable,
     rules: Vec<FlowRule>,
@@ -67,12 +67,12 @@ pub(crate) struct State {
 
 impl Observer {
     /// Of the device of this name, in this namespace.
-    pub(crate) fn of(name: &str) -> Result<Self> {
+    pub fn of(name: &str) -> Result<Self> {
         Self::in_namespace(&NetNs::current()?, name)
     }
 
     /// Of the device of this name there.
-    pub(crate) fn in_namespace(netns: &NetNs, name: &str) -> Result<Self> {
+    pub fn in_namespace(netns: &NetNs, name: &str) -> Result<Self> {
         let mut socket = Socket::generic_in(netns)?;
         let family = socket.family("ethtool")?;
         Ok(Self {
@@ -84,7 +84,7 @@ impl Observer {
     }
 
     /// All of it.
-    pub(crate) fn state(&mut self) -> Result<State> {
+    pub fn state(&mut self) -> Result<State> {
         let raw = vec![
             (RINGS, self.ask(cmd::RINGS, "rings-get")?),
             (CHANNELS, self.ask(cmd::CHANNELS, "channels-get")?),
@@ -136,7 +136,7 @@ impl Observer {
     }
 
     /// Holds if the NIC is as it was.
-    pub(crate) fn same(&mut self, before: &State) -> Result<()> {
+    pub fn same(&mut self, before: &State) -> Result<()> {
         before.compare(&self.state()?)
     }
 
@@ -144,7 +144,7 @@ impl Observer {
     ///
     /// # Errors
     /// What is different, or left, after [`GRACE`].
-    pub(crate) fn soon_same(&mut self, before: &State) -> Result<()> {
+    pub fn soon_same(&mut self, before: &State) -> Result<()> {
         let soon = until("what a set-up leaves", GRACE, || {
             Ok(self.same(before).is_ok() && nothing_left().is_ok())
         });
@@ -170,7 +170,7 @@ impl State {
     }
 
     /// Holds if both are the same, of a NIC that has another number by now, which the raw answers have.
-    pub(crate) fn same_in_words(&self, now: &Self) -> Result<()> {
+    pub fn same_in_words(&self, now: &Self) -> Result<()> {
         ensure!(
             (&self.in_words, &self.table, &self.rules) == (&now.in_words, &now.table, &now.rules),
             "not as before:\n{}now:\n{}",
@@ -181,7 +181,7 @@ impl State {
     }
 
     /// Holds if both are the same but for where rules stand.
-    pub(crate) fn like(&self, wanted: &Self) -> Result<()> {
+    pub fn like(&self, wanted: &Self) -> Result<()> {
         wanted.anywhere().compare(&self.anywhere())
     }
 
@@ -196,7 +196,7 @@ impl State {
     }
 
     /// In what both differ.
-    pub(crate) fn differs(&self, other: &Self) -> Vec<&'static str> {
+    pub fn differs(&self, other: &Self) -> Vec<&'static str> {
         let raw = self.raw.iter().zip(&other.raw);
         let raw = raw.filter(|(a, b)| a != b).map(|((what, _), _)| *what);
         let same = self.table == other.table && self.rules == other.rules;
@@ -208,7 +208,7 @@ impl State {
 /// Holds if no NIC was touched since the case began, not even for a moment: whoever changes one
 /// opens the runtime directory first, to write down what it was, and that directory is not removed
 /// before the case has ended.
-pub(crate) fn untouched() -> Result<()> {
+pub fn untouched() -> Result<()> {
     ensure!(
         !Path::new(RUNTIME).exists(),
         "{RUNTIME} is there: a NIC was set up, or was about to be"
@@ -217,7 +217,7 @@ pub(crate) fn untouched() -> Result<()> {
 }
 
 /// Holds if there is no guardian, and nothing written down.
-pub(crate) fn nothing_left() -> Result<()> {
+pub fn nothing_left() -> Result<()> {
     let guardians = guardians()?;
     ensure!(guardians.is_empty(), "guardians {guardians:?} are left");
     let files = journals()?;
@@ -226,7 +226,7 @@ pub(crate) fn nothing_left() -> Result<()> {
 }
 
 /// The guardians that are alive.
-pub(crate) fn guardians() -> Result<Vec<i32>> {
+pub fn guardians() -> Result<Vec<i32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
@@ -243,7 +243,7 @@ pub(crate) fn guardians() -> Result<Vec<i32>> {
 }
 
 /// The one guardian that there is.
-pub(crate) fn guardian() -> Result<i32> {
+pub fn guardian() -> Result<i32> {
     match guardians()?[..] {
         [pid] => Ok(pid),
         ref other => bail!("guardians: {other:?}"),
@@ -251,7 +251,7 @@ pub(crate) fn guardian() -> Result<i32> {
 }
 
 /// What is written down of NICs.
-pub(crate) fn journals() -> Result<Vec<std::path::PathBuf>> {
+pub fn journals() -> Result<Vec<std::path::PathBuf>> {
     let mut files = written_down()?;
     files.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -261,7 +261,7 @@ pub(crate) fn journals() -> Result<Vec<std::path::PathBuf>> {
 }
 
 /// What is written down: the files in the runtime directory, but for the lock.
-pub(crate) fn written_down() -> Result<Vec<std::path::PathBuf>> {
+pub fn written_down() -> Result<Vec<std::path::PathBuf>> {
     let entries = match fs::read_dir(RUNTIME) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.context(RUNTIME)?,
@@ -278,7 +278,7 @@ pub(crate) fn written_down() -> Result<Vec<std::path::PathBuf>> {
 }
 
 /// The one file that there is.
-pub(crate) fn journal() -> Result<std::path::PathBuf> {
+pub fn journal() -> Result<std::path::PathBuf> {
     match &journals()?[..] {
         [one] => Ok(one.clone()),
         other => bail!("written down: {other:?}"),
@@ -286,7 +286,7 @@ pub(crate) fn journal() -> Result<std::path::PathBuf> {
 }
 
 /// Ends what is left: guardians, and what is written down.
-pub(crate) fn clear() -> Result<()> {
+pub fn clear() -> Result<()> {
     for pid in guardians()? {
         // It may end meanwhile.
         let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);

@@ -20,47 +20,47 @@ use crate::driver::Driver;
 use crate::{machine, tool};
 
 /// The end of the wire that sends, in namespace [`PEER`].
-pub(crate) const SENDER: &str = "eth0";
+pub const SENDER: &str = "eth0";
 /// The end of the wire that receives, in this namespace: the NIC under test.
-pub(crate) const NIC: &str = "eth1";
+pub const NIC: &str = "eth1";
 /// Rx queues of each end, unless a case asks for more.
-pub(crate) const QUEUES: u32 = 4;
+pub const QUEUES: u32 = 4;
 /// The namespace of the sender.
-pub(crate) const PEER: &str = "peer";
+pub const PEER: &str = "peer";
 /// The namespace of the container.
-pub(crate) const BOX: &str = "box";
+pub const BOX: &str = "box";
 /// The namespace of a second container, which few cases have.
-pub(crate) const BOX2: &str = "box2";
+pub const BOX2: &str = "box2";
 /// The sender's address.
-pub(crate) const SENDER_ADDRESS: &str = "192.0.2.1";
+pub const SENDER_ADDRESS: &str = "192.0.2.1";
 /// The sender's IPv6 address.
-pub(crate) const SENDER_ADDRESS6: &str = "2001:db8:2::1";
+pub const SENDER_ADDRESS6: &str = "2001:db8:2::1";
 /// The NIC's address.
-pub(crate) const NIC_ADDRESS: &str = "192.0.2.2";
+pub const NIC_ADDRESS: &str = "192.0.2.2";
 /// The NIC's IPv6 address; the sender's ends in 1.
-pub(crate) const NIC_ADDRESS6: &str = "2001:db8:2::2";
+pub const NIC_ADDRESS6: &str = "2001:db8:2::2";
 /// The container's address.
-pub(crate) const BOX_ADDRESS: &str = "198.51.100.2";
+pub const BOX_ADDRESS: &str = "198.51.100.2";
 /// The netkit's end in the container.
-pub(crate) const GUEST: &str = "nk0";
+pub const GUEST: &str = "nk0";
 /// The netkit's end in this namespace.
-pub(crate) const HOST: &str = "nk0h";
+pub const HOST: &str = "nk0h";
 
 /// Where a parameter of the software NIC can be read and written.
 const PARAMETERS: &str = "/sys/module/swnic/parameters";
 
 /// Loads the software NIC and connects its ends.
-pub(crate) fn wire() -> Result<()> {
+pub fn wire() -> Result<()> {
     wire_with(QUEUES, "")
 }
 
 /// As [`wire`], with so many queues and further module parameters.
-pub(crate) fn wire_with(queues: u32, parameters: &str) -> Result<()> {
+pub fn wire_with(queues: u32, parameters: &str) -> Result<()> {
     wire_as(Driver::played(), queues, parameters)
 }
 
 /// As [`wire_with`], with this driver's behaviour.
-pub(crate) fn wire_as(driver: Driver, queues: u32, parameters: &str) -> Result<()> {
+pub fn wire_as(driver: Driver, queues: u32, parameters: &str) -> Result<()> {
     let driver = driver.parameter();
     let parameters = format!("pairs=1 queues={queues} {driver} {parameters}");
     machine::load(&module(), &parameters)?;
@@ -95,12 +95,12 @@ fn end_of_wire(link: &mut Link, name: &str, addresses: &[&str]) -> Result<()> {
 }
 
 /// The container's namespace, with nothing in it yet.
-pub(crate) fn container() -> Result<()> {
+pub fn container() -> Result<()> {
     namespace(BOX)
 }
 
 /// A namespace, [`BOX`] or [`BOX2`], with nothing in it yet.
-pub(crate) fn namespace(name: &str) -> Result<()> {
+pub fn namespace(name: &str) -> Result<()> {
     machine::add_namespace(name)?;
     let mut link = Link::open_in(&NetNs::by_name(name)?)?;
     let lo = link.by_name("lo")?.ifindex;
@@ -108,7 +108,7 @@ pub(crate) fn namespace(name: &str) -> Result<()> {
 }
 
 /// Address and routes of a netkit pair whose guest end is already in the container.
-pub(crate) fn route_to_container() -> Result<()> {
+pub fn route_to_container() -> Result<()> {
     let container: Prefix = format!("{BOX_ADDRESS}/32").parse()?;
     let mut link = Link::open()?;
     let host = link.by_name(HOST)?.ifindex;
@@ -125,7 +125,7 @@ pub(crate) fn route_to_container() -> Result<()> {
 }
 
 /// Has these devices forward IPv4. Not `ip_forward`, which is of all devices and outlives them.
-pub(crate) fn forward(devices: &[&str]) -> Result<()> {
+pub fn forward(devices: &[&str]) -> Result<()> {
     for device in devices {
         let path = format!("/proc/sys/net/ipv4/conf/{device}/forwarding");
         fs::write(&path, "1").context(path)?;
@@ -134,13 +134,13 @@ pub(crate) fn forward(devices: &[&str]) -> Result<()> {
 }
 
 /// Header split on, threshold 0, as a bind wants it.
-pub(crate) fn split() -> Result<()> {
+pub fn split() -> Result<()> {
     rings(HeaderSplit::Enabled, 0)
 }
 
 /// Header split and threshold, as far as the driver has them: not all have a threshold, or can
 /// switch header split off.
-pub(crate) fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
+pub fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
     let driver = Driver::played();
@@ -159,7 +159,7 @@ pub(crate) fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
 
 /// Sizes of the rings, as near to these as the driver takes them, with header split and threshold
 /// as [`rings`] sets them.
-pub(crate) fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<()> {
+pub fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<()> {
     let driver = Driver::played();
     let change = RingsChange {
         rx: Some(driver.ring(rx)),
@@ -172,18 +172,14 @@ pub(crate) fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> 
 }
 
 /// So many channels: combined ones, or rx and tx where the driver has those only.
-pub(crate) fn channels(count: u32) -> Result<netdev::Result<()>> {
+pub fn channels(count: u32) -> Result<netdev::Result<()>> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
     Ok(set_channels(&mut ethtool, nic, count))
 }
 
 /// The same of any device.
-pub(crate) fn set_channels(
-    ethtool: &mut Ethtool,
-    nic: netdev::Ifindex,
-    count: u32,
-) -> netdev::Result<()> {
+pub fn set_channels(ethtool: &mut Ethtool, nic: netdev::Ifindex, count: u32) -> netdev::Result<()> {
     let apart = ethtool.channels(nic)?.combined_max.unwrap_or(0) == 0;
     let change = match apart {
         true => ChannelsChange {
@@ -200,7 +196,7 @@ pub(crate) fn set_channels(
 }
 
 /// A rule that somebody makes, who switches ntuple on where it is off.
-pub(crate) fn insert_rule(rule: &FlowRule) -> Result<u32> {
+pub fn insert_rule(rule: &FlowRule) -> Result<u32> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
     if Driver::played().switches_ntuple_on() {
@@ -210,14 +206,14 @@ pub(crate) fn insert_rule(rule: &FlowRule) -> Result<u32> {
 }
 
 /// Sets a run-time parameter of the software NIC.
-pub(crate) fn parameter(name: &str, value: impl Display) -> Result<()> {
+pub fn parameter(name: &str, value: impl Display) -> Result<()> {
     // Nothing at all would not be written.
     fs::write(Path::new(PARAMETERS).join(name), format!("{value}\n"))
         .with_context(|| format!("swnic parameter {name}"))
 }
 
 /// Removes what a case may have left: namespaces, netkits, the software NIC. Fails if it stays.
-pub(crate) fn clear() -> Result<()> {
+pub fn clear() -> Result<()> {
     for netns in [PEER, BOX, BOX2] {
         machine::delete_namespace(netns)?;
     }
@@ -249,7 +245,7 @@ fn module() -> std::path::PathBuf {
 }
 
 /// The running kernel's version: major, minor.
-pub(crate) fn kernel() -> Result<(u32, u32)> {
+pub fn kernel() -> Result<(u32, u32)> {
     let name = nix::sys::utsname::uname().context("uname")?;
     let release = name.release().to_string_lossy().into_owned();
     let mut parts = release.split(['.', '-', '+']).map(str::parse::<u32>);

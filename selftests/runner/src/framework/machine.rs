@@ -21,7 +21,7 @@ const NONE: Option<&Path> = None;
 
 /// The running program, as a copy in memory, with all that lies beside it, the module above, and
 /// what plays a GPU: to start one from a folder that the host shares takes twice as long.
-pub(crate) fn stage() -> Result<PathBuf> {
+pub fn stage() -> Result<PathBuf> {
     let program = std::env::current_exe().context("own path")?;
     let (Some(from), Some(name)) = (program.parent(), program.file_name()) else {
         return Ok(program);
@@ -59,7 +59,7 @@ fn copy(from: &Path, folder: &Path) -> Result<()> {
 }
 
 /// `ip netns add NAME`.
-pub(crate) fn add_namespace(name: &str) -> Result<()> {
+pub fn add_namespace(name: &str) -> Result<()> {
     share_names().context(NAMED)?;
     let path = Path::new(NAMED).join(name);
     File::create_new(&path).with_context(|| format!("{}", path.display()))?;
@@ -89,7 +89,7 @@ fn share_names() -> Result<()> {
 }
 
 /// `ip netns delete NAME`, if there is one of that name.
-pub(crate) fn delete_namespace(name: &str) -> Result<()> {
+pub fn delete_namespace(name: &str) -> Result<()> {
     let path: PathBuf = Path::new(NAMED).join(name);
     if !path.exists() {
         return Ok(());
@@ -102,7 +102,7 @@ pub(crate) fn delete_namespace(name: &str) -> Result<()> {
 }
 
 /// `insmod PATH PARAMETERS`.
-pub(crate) fn load(path: &Path, parameters: &str) -> Result<()> {
+pub fn load(path: &Path, parameters: &str) -> Result<()> {
     let file = File::open(path).with_context(|| format!("{}", path.display()))?;
     let parameters = std::ffi::CString::new(parameters)?;
     let loaded = finit_module(file, &parameters, ModuleInitFlags::empty());
@@ -110,6 +110,6 @@ pub(crate) fn load(path: &Path, parameters: &str) -> Result<()> {
 }
 
 /// `rmmod swnic`.
-pub(crate) fn unload() -> Result<()> {
+pub fn unload() -> Result<()> {
     delete_module(c"swnic", DeleteModuleFlags::O_NONBLOCK).context("rmmod swnic")
 }

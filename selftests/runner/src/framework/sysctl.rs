@@ -41,11 +41,11 @@ const BY_DEVICE: (&str, &str) = ("/proc/sys/net/ipv4/conf", "forwarding");
 
 /// The settings at one moment: the value of each, by its path.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Snapshot(BTreeMap<PathBuf, String>);
+pub struct Snapshot(BTreeMap<PathBuf, String>);
 
 /// A setting that is not what it was.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Difference {
+pub struct Difference {
     path: PathBuf,
     before: Option<String>,
     now: Option<String>,
@@ -56,7 +56,7 @@ impl Snapshot {
     ///
     /// # Errors
     /// Those of listing a folder: a file that can't be read has no value to compare.
-    pub(crate) fn take() -> Result<Self> {
+    pub fn take() -> Result<Self> {
         let mut found = Self::default();
         for folder in ["net", "vm"] {
             found.read_folder(&Path::new(SYSCTLS).join(folder))?;
@@ -95,7 +95,7 @@ impl Snapshot {
     }
 
     /// The settings that are not what they were in `before`.
-    pub(crate) fn differences(&self, before: &Self) -> Vec<Difference> {
+    pub fn differences(&self, before: &Self) -> Vec<Difference> {
         let difference =
             |path: &PathBuf, before: Option<&String>, now: Option<&String>| Difference {
                 path: path.clone(),
@@ -115,7 +115,7 @@ impl Snapshot {
 
     /// What a module brought is there from now on, and what is gone is not missed again, so that one
     /// case alone fails for it. The values stay those that they were.
-    pub(crate) fn go_on_from(&mut self, now: Self) {
+    pub fn go_on_from(&mut self, now: Self) {
         self.0.retain(|path, _| now.0.contains_key(path));
         for (path, value) in now.0 {
             self.0.entry(path).or_insert(value);
@@ -133,7 +133,7 @@ impl Difference {
     ///
     /// # Errors
     /// Those of the write. A setting that is new or gone is left alone.
-    pub(crate) fn put_back(&self) -> Result<()> {
+    pub fn put_back(&self) -> Result<()> {
         match (&self.before, &self.now) {
             (Some(before), Some(_)) => write(&self.path, before),
             _ => Ok(()),
@@ -155,18 +155,18 @@ impl std::fmt::Display for Difference {
 /// Sets one, and puts it back when the answer is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Changed {
+pub struct Changed {
     path: PathBuf,
     before: String,
 }
 
 /// `set("vm.nr_hugepages", "64")`, until the answer is dropped.
-pub(crate) fn set(name: &str, value: &str) -> Result<Changed> {
+pub fn set(name: &str, value: &str) -> Result<Changed> {
     Changed::at(&Path::new(SYSCTLS).join(name.replace('.', "/")), value)
 }
 
 /// A module's parameter, until the answer is dropped.
-pub(crate) fn set_parameter(module: &str, name: &str, value: &str) -> Result<Changed> {
+pub fn set_parameter(module: &str, name: &str, value: &str) -> Result<Changed> {
     let parameters = Path::new("/sys/module").join(module).join("parameters");
     Changed::at(&parameters.join(name), value)
 }

@@ -12,15 +12,15 @@ use nix::unistd::Pid;
 
 /// What a finished command left.
 #[derive(Debug)]
-pub(crate) struct Finished {
-    pub(crate) status: ExitStatus,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+pub struct Finished {
+    pub status: ExitStatus,
+    pub stdout: String,
+    pub stderr: String,
 }
 
 impl Finished {
     /// The command's output, if it ended well.
-    pub(crate) fn good(self, what: &str) -> Result<String> {
+    pub fn good(self, what: &str) -> Result<String> {
         ensure!(
             self.status.success(),
             "{what}: {}\n{}{}",
@@ -32,7 +32,7 @@ impl Finished {
     }
 
     /// The command's complaint, if it ended with this exit status.
-    pub(crate) fn refused(self, code: i32) -> Result<String> {
+    pub fn refused(self, code: i32) -> Result<String> {
         ensure!(
             self.status.code() == Some(code),
             "expected exit status {code}, got {}\n{}{}",
@@ -45,14 +45,14 @@ impl Finished {
 }
 
 /// A program of ours, which lies beside the runner.
-pub(crate) fn ours(name: &str) -> PathBuf {
+pub fn ours(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap_or_default();
     path.set_file_name(name);
     path
 }
 
 /// The command line `line`, split at blanks, in the network namespace `netns` if one is named.
-pub(crate) fn command(netns: Option<&str>, program: &Path, line: &str) -> Command {
+pub fn command(netns: Option<&str>, program: &Path, line: &str) -> Command {
     let mut command = match netns {
         Some(netns) => {
             let mut command = Command::new("ip");
@@ -66,13 +66,13 @@ pub(crate) fn command(netns: Option<&str>, program: &Path, line: &str) -> Comman
 }
 
 /// Runs a line such as `ip link set eth0 up` to its end; its failure is an error.
-pub(crate) fn sh(line: &str) -> Result<String> {
+pub fn sh(line: &str) -> Result<String> {
     let (program, arguments) = line.split_once(' ').unwrap_or((line, ""));
     finish(command(None, Path::new(program), arguments))?.good(line)
 }
 
 /// Runs a command to its end, whatever that is.
-pub(crate) fn finish(mut command: Command) -> Result<Finished> {
+pub fn finish(mut command: Command) -> Result<Finished> {
     let out = command
         .output()
         .with_context(|| format!("{:?}", command.get_program()))?;
@@ -85,7 +85,7 @@ pub(crate) fn finish(mut command: Command) -> Result<Finished> {
 
 /// A command that goes on while the case does something else.
 #[derive(Debug)]
-pub(crate) struct Running {
+pub struct Running {
     child: Child,
     stdout: JoinHandle<String>,
     stderr: JoinHandle<String>,
@@ -93,7 +93,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts it.
-    pub(crate) fn start(mut command: Command) -> Result<Self> {
+    pub fn start(mut command: Command) -> Result<Self> {
         let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -109,23 +109,23 @@ impl Running {
     }
 
     /// Its process.
-    pub(crate) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.child.id()
     }
 
     /// Sends it a signal.
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().try_into().context("pid")?);
         kill(pid, signal).with_context(|| format!("sending {signal}"))
     }
 
     /// Whether it has ended by itself.
-    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+    pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
 
     /// Waits for its end, at most this long.
-    pub(crate) fn end_within(mut self, limit: Duration) -> Result<Finished> {
+    pub fn end_within(mut self, limit: Duration) -> Result<Finished> {
         let end = Instant::now() + limit;
         while self.child.try_wait()?.is_none() {
             if Instant::now() > end {
@@ -157,11 +157,7 @@ fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
 }
 
 /// Waits until `true`, at most this long.
-pub(crate) fn until(
-    what: &str,
-    limit: Duration,
-    mut holds: impl FnMut() -> Result<bool>,
-) -> Result<()> {
+pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + limit;
     while !holds()? {
         ensure!(

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use memory::{AnyMemory, Choice, DEFAULT_LEN, passed};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
-use crate::cases::Skip;
+use crate::Skip;
 use crate::tool::sh;
 
 /// A device with dumb buffers, and the module that makes it where there is no such hardware.
@@ -21,7 +21,7 @@ const DRM_MODULE: &str = "vgem";
 
 /// A kind of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
+pub enum Kind {
     /// What the tools take if nothing is said.
     Udmabuf,
     /// The system heap.
@@ -36,7 +36,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// Behind the names of cases that run once for each.
-    pub(crate) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Udmabuf => "udmabuf",
             Kind::Heap => "heap",
@@ -54,7 +54,7 @@ static CHOSEN: OnceLock<Kind> = OnceLock::new();
 static LENT: Mutex<Option<AnyMemory>> = Mutex::new(None);
 
 /// Chooses it for the case that this process runs.
-pub(crate) fn choose(kind: Kind) {
+pub fn choose(kind: Kind) {
     let _once = CHOSEN.set(kind);
 }
 
@@ -63,7 +63,7 @@ fn chosen() -> Kind {
 }
 
 /// A command line of `devmem-tcp recv`, with the memory.
-pub(crate) fn recv_line(line: &str) -> Result<String> {
+pub fn recv_line(line: &str) -> Result<String> {
     if chosen() == Kind::Fd && line.contains("--dmabuf-per-queue") {
         return Err(Skip("an fd is one dmabuf".into()).into());
     }
@@ -86,7 +86,7 @@ fn bytes(text: &str) -> Result<u64> {
 
 /// What a line of `devmem-tcp recv` says so that its memory is in pieces of 64 KiB at least: that of
 /// other kinds has the pieces that it has.
-pub(crate) fn pages_of_64_kib() -> Result<&'static str> {
+pub fn pages_of_64_kib() -> Result<&'static str> {
     match chosen() {
         Kind::Udmabuf => Ok("--pages 2M"),
         Kind::Drm => Err(Skip(format!("{DRM_MODULE}'s memory is in pages of 4 KiB")).into()),
@@ -96,7 +96,7 @@ pub(crate) fn pages_of_64_kib() -> Result<&'static str> {
 
 /// `--memory` for a receiver that is started next and takes so many bytes; nothing for what it
 /// takes anyway.
-pub(crate) fn option(len: u64) -> Result<String> {
+pub fn option(len: u64) -> Result<String> {
     Ok(match chosen() {
         Kind::Udmabuf => String::new(),
         _ => format!("--memory {}", choice(len)?),
@@ -104,7 +104,7 @@ pub(crate) fn option(len: u64) -> Result<String> {
 }
 
 /// So many bytes for this process itself.
-pub(crate) fn make(len: u64) -> Result<AnyMemory> {
+pub fn make(len: u64) -> Result<AnyMemory> {
     Ok(AnyMemory::make(&choice(len)?, Some(len), None)?)
 }
 

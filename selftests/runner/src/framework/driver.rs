@@ -1,0 +1,95 @@
+//! The driver whose behaviour the software NIC has (`selftests/swnic/DRIVERS.md`), and what that driver
+//! lacks.
+
+use std::sync::{Mutex, PoisonError};
+
+/// A driver of the kernel's tree, or the software NIC's own behaviour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Driver {
+    /// None in particular: the most that a driver can do.
+    Swnic,
+    /// NVIDIA ConnectX.
+    Mlx5,
+    /// Google's virtual Ethernet.
+    Gve,
+    /// Broadcom NetXtreme.
+    Bnxt,
+    /// Intel E800.
+    Ice,
+    /// Meta's host NIC.
+    Fbnic,
+}
+
+/// That of this process's case.
+static PLAYED: Mutex<Driver> = Mutex::new(Driver::Swnic);
+
+impl Driver {
+    /// The one that the case of this process runs with.
+    pub fn played() -> Self {
+        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Chooses it for the case that this process runs, from its next NIC on.
+    pub fn play(self) {
+        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner) = self;
+    }
+
+    /// Its name, as the module's parameter takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Swnic => "swnic",
+            Self::Mlx5 => "mlx5",
+            Self::Gve => "gve",
+            Self::Bnxt => "bnxt",
+            Self::Ice => "ice",
+            Self::Fbnic => "fbnic",
+        }
+    }
+
+    /// The module's parameter.
+    pub fn parameter(self) -> String {
+        format!("driver={}", self.name())
+    }
+
+    /// Whether header split can be switched on only while `rx-gro-hw` is on.
+    pub fn splits_by_hw_gro(self) -> bool {
+        self == Self::Mlx5
+    }
+
+    /// Whether header split can be switched off: else, what was set can be taken back.
+    pub fn switches_split_off(self) -> bool {
+        !matches!(self, Self::Bnxt | Self::Fbnic)
+    }
+
+    /// Whether packets up to some size can be left whole.
+    pub fn has_threshold(self) -> bool {
+        matches!(self, Self::Swnic | Self::Bnxt | Self::Fbnic)
+    }
+
+    /// Whether there are no rules until `rx-ntuple-filter` is switched on.
+    pub fn switches_ntuple_on(self) -> bool {
+        self == Self::Gve
+    }
+
+    /// How many RSS contexts there can be beside the device's own.
+    pub fn contexts(self) -> u32 {
+        match self {
+            Self::Swnic => 63,
+            Self::Mlx5 => 15,
+            Self::Bnxt => 32,
+            Self::Fbnic => 1,
+            Self::Gve | Self::Ice => 0,
+        }
+    }
+
+    /// The size of a ring that is set, if this is what is asked for.
+    pub fn ring(self, size: u32) -> u32 {
+        match self {
+            Self::Swnic | Self::Bnxt => size,
+            Self::Mlx5 | Self::Fbnic => size.next_power_of_two().max(64),
+            // It refuses what is not a power of two.
+            Self::Gve => size.next_power_of_two().max(256),
+            Self::Ice => size.next_multiple_of(32).max(64),
+        }
+    }
+}

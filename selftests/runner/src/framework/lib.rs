@@ -1,0 +1,66 @@
+//! What the cases, the benchmark and the probe receiver share: the testbed, the tools' command lines,
+//! and what the kernel says about a NIC.
+
+#![deny(unsafe_code)]
+#![allow(missing_docs, clippy::missing_errors_doc)] // no API: the names and the texts of errors say it
+
+pub mod driver;
+pub mod machine;
+pub mod memory;
+pub mod nic_state;
+pub mod sysctl;
+pub mod testbed;
+pub mod tool;
+pub mod xdp;
+
+use anyhow::{Result, bail, ensure};
+use netdev::{Ifindex, Link, NetkitSingle};
+
+/// Why a case cannot hold here: an error that is no failure.
+#[derive(Debug)]
+pub struct Skip(pub String);
+
+impl std::fmt::Display for Skip {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Skip {}
+
+/// A device's number, in this namespace.
+pub fn ifindex(name: &str) -> Result<Ifindex> {
+    Ok(Link::open()?.by_name(name)?.ifindex)
+}
+
+/// A single netkit, with so many rx queues: its own and those that it may lease.
+pub fn netkit(name: &str, rx_queues: u32) -> Result<Ifindex> {
+    let mut single = NetkitSingle::new(name);
+    single.rx_queues = Some(rx_queues);
+    Ok(Link::open()?.create_netkit_single(&single)?)
+}
+
+/// Holds if the kernel refused with this error number and, if one is expected, this text.
+pub fn refused<T>(result: netdev::Result<T>, errno: i32, text: Option<&str>) -> Result<()> {
+    let Err(error) = result else {
+        bail!("not refused, expected errno {errno} {text:?}")
+    };
+    println_line(&format!("{error}"));
+    ensure!(
+        error.raw_os_error() == Some(errno),
+        "expected errno {errno}, got: {error}"
+    );
+    if let Some(text) = text {
+        let said = error
+            .message()
+            .is_some_and(|message| message.contains(text));
+        ensure!(said, "expected {text:?}, got: {error}");
+    }
+    Ok(())
+}
+
+/// A diagnostic of the case.
+#[allow(clippy::print_stdout)] // the runner reads it and prints it behind `#`
+pub fn println_line(text: &str) {
+    println!("{text}");
+}
