@@ -17,8 +17,8 @@ use memory::{AnyMemory, Choice};
 use netdev::{Action, BindOptions, FlowRule, Ifindex, NetNs, Netdev, QueueId, QueueType};
 use nic::Plan;
 
+use framework::probe_receiver::Outcome;
 use framework::testbed::NIC;
-pub(crate) use outcome::{Ended, Outcome};
 use sinks::{Kind, Sinks};
 
 /// How such a receiver is started.
@@ -81,7 +81,7 @@ impl Args {
         let outcome = self.receive(nic, Sinks::new(kind, mapped, self));
         binding.unbind();
         applied.restore()?;
-        outcome?.print()?;
+        outcome::print(&outcome?)?;
         Ok(true)
     }
 
@@ -107,7 +107,7 @@ impl Args {
             }
             engine.run()?
         };
-        Ok(Outcome::new(&report))
+        Ok(outcome::outcome(&report))
     }
 
     fn config(&self) -> Config {

@@ -13,12 +13,12 @@ use nix::sys::signal::Signal;
 use udmabuf::Udmabuf;
 
 use super::nic_journal::recv;
-use super::receive::bound_queues;
-use super::round::{STEP, restore, signal};
-use super::transfer::devmem_tcp;
 use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);

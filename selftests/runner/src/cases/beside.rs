@@ -8,10 +8,10 @@ use serde_json::Value;
 
 use super::json::documented;
 use super::telemetry::receiver::{Receiver, SOON, connect};
-use super::transfer::{devmem_tcp, number, send};
 use framework::println_line;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, sh, until};
+use framework::transfer::{devmem_tcp, number, send};
 
 const LAST: u32 = testbed::QUEUES - 1;
 

@@ -7,9 +7,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 
 use super::sinks::{file, zlib};
-use super::transfer::{number, send, start, summary, tokens_came_back};
 use super::wrong_byte::refuted;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::transfer::{number, send, start, summary, tokens_came_back};
 
 const LEN: usize = 3_000_001;
 

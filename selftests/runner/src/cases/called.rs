@@ -3,14 +3,14 @@
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::options::says;
-use super::receive::wait_until_bound;
-use super::round::STEP;
-use super::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
 use framework::nic_state::{self, Observer};
 use framework::println_line;
+use framework::receiver::wait_until_bound;
+use framework::rounds::STEP;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
+use framework::tool::says;
 use framework::tool::{Running, command, finish, ours, sh};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
 
 const LONG: &str = "rail0-of-the-left-hand-switch-in-row-17";
 

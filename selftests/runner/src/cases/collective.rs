@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::crowd::{LAST, Receiver, address, close, joined, peers};
+use framework::peers::{LAST, Receiver, address, close, joined, peers};
 use framework::println_line;
 use framework::testbed::{self, NIC};
 use framework::tool::{ours, sh};

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::crowd::{
+use framework::peers::{
     FIRST, Receiver, close, joined, of, peer, recv, send, small_line, summary, whole,
 };
-use super::round::pattern;
-use super::transfer::number;
 use framework::println_line;
+use framework::rounds::pattern;
 use framework::tool::until;
+use framework::transfer::number;
 
 const MIB: u64 = 1 << 20;
 /// Where `strace` writes.

@@ -7,13 +7,13 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 use serde_json::Value;
 
-use super::crowd::{Receiver, summary};
 use super::sinks::{file, sum_of_bytes, zlib};
-use super::transfer::{all_in_dmabuf, all_validated, number, send, tokens_came_back};
 use framework::nic_state;
+use framework::peers::{Receiver, summary};
 use framework::println_line;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::ours;
+use framework::transfer::{all_in_dmabuf, all_validated, number, send, tokens_came_back};
 
 const MIB: u64 = 1 << 20;
 

@@ -7,13 +7,13 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use netdev::{Link, NetNs, Netdev};
 
-use super::doctor_fault::{Report, as_user};
-use super::leasing::Guest;
-use super::transfer::{devmem_tcp, validated};
+use framework::doctor::{Report, as_user};
 use framework::driver::Driver;
+use framework::leases::Guest;
 use framework::nic_state::Observer;
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
 use framework::tool::{command, finish, sh};
+use framework::transfer::{devmem_tcp, validated};
 
 /// What it says would work, works.
 pub(super) fn healthy() -> Result<()> {

@@ -11,15 +11,15 @@ use anyhow::{Context, Result, bail, ensure};
 use netdev::{Action, Ethtool, FlowRule, Location, QueueId, RssChange};
 use nix::sys::signal::Signal;
 
-use super::doctor_fault::Report;
-use super::receive::bound_queues;
-use super::round::{STEP, restore};
-use super::transfer::devmem_tcp;
+use framework::doctor::Report;
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore};
 use framework::sysctl;
 use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, QUEUES, SENDER_ADDRESS};
 use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::devmem_tcp;
 use framework::xdp;
 use framework::{ifindex, println_line};
 

@@ -12,11 +12,11 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use udmabuf::Udmabuf;
 
-use super::doctor_fault::{Bad, Report, named, paste};
-use super::transfer::{devmem_tcp, nic_settings, start};
+use framework::doctor::{Bad, Report, named, paste};
 use framework::nic_state::guardian;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::{Running, command, sh, until};
+use framework::transfer::{devmem_tcp, nic_settings, start};
 use framework::{ifindex, println_line};
 
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);

@@ -8,12 +8,12 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use super::doctor_fault::{Bad, Report, as_user, avoided, cured, named_by, paste};
-use super::transfer::devmem_tcp;
+use framework::doctor::{Bad, Report, as_user, avoided, cured, named_by, paste};
 use framework::println_line;
 use framework::sysctl;
 use framework::testbed::{self, NIC};
 use framework::tool::sh;
+use framework::transfer::devmem_tcp;
 
 /// A `/dev` of this case's own, with nothing in it but `null`.
 fn empty_dev() -> Result<()> {

@@ -9,13 +9,13 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::doctor_fault::{Bad, Report, avoided, cured, named, paste};
 use super::lease_fence::reached;
-use super::leasing::Guest;
-use super::transfer::{devmem_tcp, start, validated};
+use framework::doctor::{Bad, Report, avoided, cured, named, paste};
+use framework::leases::Guest;
 use framework::println_line;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
 use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::{devmem_tcp, start, validated};
 
 fn line() -> String {
     format!("{GUEST} --netns {BOX}")

@@ -6,12 +6,12 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, HeaderSplit, QueueId, RssChange};
 use nix::sys::signal::Signal;
 
-use super::doctor_fault::{Bad, Report, avoided, cured, incurable, named};
-use super::leasing::Guest;
-use super::transfer::{devmem_tcp, start};
+use framework::doctor::{Bad, Report, avoided, cured, incurable, named};
 use framework::driver::Driver;
+use framework::leases::Guest;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{sh, until};
+use framework::transfer::{devmem_tcp, start};
 use framework::xdp::{self, Hook};
 use framework::{ifindex, println_line};
 

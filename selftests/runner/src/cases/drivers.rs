@@ -8,12 +8,12 @@ use netdev::{
 use nix::errno::Errno;
 use udmabuf::Udmabuf;
 
-use super::doctor_fault::Report;
-use super::transfer::{all_in_dmabuf, devmem_tcp, validated};
+use framework::doctor::Report;
 use framework::driver::Driver;
 use framework::nic_state::Observer;
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::{command, finish};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, validated};
 use framework::{ifindex, println_line};
 
 const ALL: [Driver; 5] = [

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::options::says;
-use super::receive::{bound_queues, wait_until_bound};
-use super::round::STEP;
-use super::transfer::devmem_tcp;
 use framework::nic_state::{self, Observer};
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
+use framework::rounds::STEP;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::says;
 use framework::tool::{Running, command, finish, ours, sh};
+use framework::transfer::devmem_tcp;
 
 fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)

@@ -10,12 +10,12 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
 use super::nic_journal::recv;
-use super::receive::bound_queues;
-use super::round::{STEP, restore, signal};
-use super::transfer::devmem_tcp;
 use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, until};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 /// The tool in a mount namespace of its own, with a /run of its own.

@@ -11,15 +11,15 @@ use netdev::{Action, Ethtool, FlowRule, PortMatch, QueueId};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
-use super::crowd::{
+use framework::peers::{
     FIRST, Receiver, Wire, address, close, closed, ended, ended_well, joined, of, peer, peer_at,
     peers, recv, recv_here, send, send_together, summary, whole, wire_that_keeps_all,
 };
-use super::round::pattern;
-use super::transfer::{all_in_dmabuf, number, tokens_came_back};
-use crate::small::Outcome;
+use framework::probe_receiver::Outcome;
+use framework::rounds::pattern;
 use framework::testbed::{self, NIC, PEER};
 use framework::tool::sh;
+use framework::transfer::{all_in_dmabuf, number, tokens_came_back};
 use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::QueueId;
 
-use super::transfer::{devmem_tcp, send};
 use framework::nic_state::Observer;
 use framework::println_line;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, ours};
+use framework::transfer::{devmem_tcp, send};
 
 const MIB: u64 = 1 << 20;
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);

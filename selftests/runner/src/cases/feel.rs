@@ -8,23 +8,17 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::receive::wait_until_bound;
-use super::transfer::{devmem_tcp, nic_settings};
 use framework::println_line;
+use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER};
+use framework::tool::says;
 use framework::tool::{Finished, Running, command, finish};
+use framework::transfer::{devmem_tcp, nic_settings};
 
 const LAST: u32 = testbed::QUEUES - 1;
 
 fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
-}
-
-fn says(text: &str, words: &[&str]) -> Result<()> {
-    for word in words {
-        ensure!(text.contains(word), "{word:?} is not in\n{text}");
-    }
-    Ok(())
 }
 
 /// Requests, answers and refusals, in words; without `-v` none of it.

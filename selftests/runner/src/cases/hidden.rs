@@ -12,13 +12,13 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::Signal;
 
 use super::nic_journal::recv;
-use super::receive::bound_queues;
-use super::round::{STEP, restore, signal};
-use super::transfer::devmem_tcp;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
 use framework::testbed::{self, BOX, NIC, PEER};
 use framework::tool::{Finished, Running, command, finish, sh, until};
+use framework::transfer::devmem_tcp;
 
 const NONE: Option<&Path> = None;
 

@@ -11,9 +11,9 @@ use dmabuf::{Access, Dmabuf, Mapping, Protection};
 use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId, Scope};
 use nic::Plan;
 
-use super::transfer::devmem_tcp;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;

@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::receive::wait_until_bound;
-use super::transfer::{devmem_tcp, start};
 use framework::println_line;
+use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, finish};
+use framework::transfer::{devmem_tcp, start};
 
 const DOCUMENT: &str = include_str!("../../../../docs/json.md");
 const LAST: u32 = testbed::QUEUES - 1;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, FlowRule, Netdev, QueueId, QueueType};
 use serde_json::Value;
 
-use super::transfer::{all_in_dmabuf, devmem_tcp, nic_settings, number, start, validated};
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
 use framework::tool::{command, finish, sh, until};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, nic_settings, number, start, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use netdev::NetNs;
 
-use super::leasing::{
+use framework::leases::{
     Guest, Said, delete, denied, free, is_free, move_to, no_device, set_down, set_up, tool,
 };
 use framework::machine;

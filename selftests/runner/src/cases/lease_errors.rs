@@ -6,7 +6,7 @@ use netdev::{BindOptions, Ifindex, Lease, Netdev, NsId, QueueId, QueueType};
 use nix::libc::{EBUSY, EINVAL, ENODEV, ENONET, EOPNOTSUPP, ERANGE};
 use udmabuf::Udmabuf;
 
-use super::leasing::{Guest, Said, denied, free, move_to, no_device, tool_denied};
+use framework::leases::{Guest, Said, denied, free, move_to, no_device, tool_denied};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC, SENDER};
 use framework::tool::sh;
 use framework::xdp;

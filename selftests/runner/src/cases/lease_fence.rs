@@ -8,10 +8,10 @@ use anyhow::{Context, Result, ensure};
 use netdev::{AddressOptions, Link, NetNs, NetkitPair, Prefix, Route};
 
 use super::lease_way::{boxed, says};
-use super::transfer::devmem_tcp;
 use framework::println_line;
 use framework::testbed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER_ADDRESS};
 use framework::tool::{Finished, command, finish, sh};
+use framework::transfer::devmem_tcp;
 
 /// The guest's, which the sender reaches over the NIC.
 const GUEST4: &str = "198.51.100.7";

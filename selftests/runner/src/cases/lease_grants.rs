@@ -4,10 +4,10 @@ use anyhow::{Result, ensure};
 use netdev::{Link, NetkitMode, Pairing, QueueId, QueueType};
 use nix::libc::ENOENT;
 
-use super::leasing::{Guest, Said, delete, denied, free, set_down, set_up, tool};
-use super::transfer::number;
 use framework::ifindex;
+use framework::leases::{Guest, Said, delete, denied, free, set_down, set_up, tool};
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
+use framework::transfer::number;
 
 const LAST: u32 = testbed::QUEUES - 1;
 

@@ -13,10 +13,10 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use netdev::{Ethtool, Link, LinkEvent, NetNs, NetkitPair, NetkitSingle};
 
 use super::lease_way::{boxed, says};
-use super::transfer::devmem_tcp;
 use framework::machine;
 use framework::testbed::{self, BOX, BOX2, NIC, PEER};
 use framework::tool::{Finished, command, finish, sh};
+use framework::transfer::devmem_tcp;
 use framework::{Skip, ifindex, println_line};
 
 const RUNTIME: &str = "/run/devmem-tcp";

@@ -10,8 +10,8 @@ use netdev::{
 use nix::libc::{EBUSY, EINVAL, EOPNOTSUPP};
 use udmabuf::Udmabuf;
 
-use super::leasing::{Guest, Said, delete, denied, free};
 use framework::ifindex;
+use framework::leases::{Guest, Said, delete, denied, free};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC};
 use framework::tool::until;
 use framework::xdp;

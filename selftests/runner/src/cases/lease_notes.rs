@@ -10,14 +10,15 @@ use anyhow::{Context, Result, bail, ensure};
 use netdev::{Link, NetNs};
 use nix::sys::signal::Signal;
 
-use super::footprint::Footprint;
 use super::lease_rounds::{BESIDE, BESIDE6, LAST, ROUTED, leased, receive, unlease, unleased};
 use super::lease_way::{begin, boxed, foreign, forwarding, says, unlease_refused};
-use super::leasing::{delete, free, is_free, no_device};
-use super::receive::{bound_queues, wait_until_bound};
-use super::transfer::{devmem_tcp, start};
+use framework::footprint::Footprint;
+use framework::leases::{delete, free, is_free, no_device};
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::{devmem_tcp, start};
 use framework::{ifindex, println_line};
 use framework::{machine, nic_state};
 

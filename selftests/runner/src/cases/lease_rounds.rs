@@ -15,14 +15,14 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
-use super::footprint::Footprint;
-use super::leasing::free;
-use super::round::{connect, pattern};
-use super::transfer::{all_in_dmabuf, all_validated, devmem_tcp, number, start, summary};
+use framework::footprint::Footprint;
+use framework::leases::free;
 use framework::machine;
 use framework::println_line;
+use framework::rounds::{connect, pattern};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use framework::tool::{Finished, command, finish};
+use framework::transfer::{all_in_dmabuf, all_validated, devmem_tcp, number, start, summary};
 
 /// How often each case does it; there are two for each way of naming a namespace.
 const ROUNDS: u32 = 25;

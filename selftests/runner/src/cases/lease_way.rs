@@ -5,14 +5,14 @@ use std::fs;
 use anyhow::{Result, ensure};
 use netdev::{Ethtool, Ifindex, Link, NetNs, NetkitPair, Prefix, Route};
 
-use super::footprint::Footprint;
 use super::lease_rounds::{
     BESIDE, BESIDE6, LAST, ROUTED, ROUTED6, lease, leased, unlease, unleased, wire,
 };
 use super::remedies::pasted;
-use super::transfer::devmem_tcp;
+use framework::footprint::Footprint;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
 use framework::tool::{command, finish};
+use framework::transfer::devmem_tcp;
 use framework::{Skip, println_line};
 
 /// The sysctl of the NIC that every IPv4 way needs.

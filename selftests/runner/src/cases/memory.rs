@@ -14,14 +14,14 @@ use anyhow::{Context, Result, ensure};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 
-use super::crowd::free_deferred;
-use super::doctor_fault::Report;
-use super::receive::bound_queues;
 use super::tool_errors::complains;
-use super::transfer::{devmem_tcp, send};
+use framework::doctor::Report;
 use framework::nic_state;
+use framework::peers::free_deferred;
+use framework::receiver::bound_queues;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
 use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::{devmem_tcp, send};
 use framework::{Skip, println_line};
 
 const MIB: u64 = 1 << 20;

@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::receive::{bound_queues, wait_until_bound};
 use super::tool_errors::complains;
-use super::transfer::{devmem_tcp, nic_settings};
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, ours, until};
+use framework::transfer::{devmem_tcp, nic_settings};
 
 const SOON: Duration = Duration::from_secs(20);
 /// Half of the machine's memory is taken page by page, in emulation.

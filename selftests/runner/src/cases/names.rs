@@ -7,11 +7,11 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::doctor_fault::{Bad, Report, cured};
-use super::transfer::devmem_tcp;
+use framework::doctor::{Bad, Report, cured};
 use framework::println_line;
 use framework::testbed::{self, NIC};
 use framework::tool::{Finished, finish, sh};
+use framework::transfer::devmem_tcp;
 
 /// Whoever runs what is behind these has lost.
 const IN_A_SHELL: [&str; 4] = ["$(reboot)", "a;b|c$(id)", "`id`&'\"", "-v"];

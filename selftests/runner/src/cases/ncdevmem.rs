@@ -8,9 +8,9 @@ use anyhow::{Result, ensure};
 use netdev::{Lease, Link, Netdev, NetkitPair, QueueId, QueueType};
 use nix::sys::signal::Signal;
 
-use super::transfer::{nic_settings, send};
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER};
 use framework::tool::{Finished, Running, command, finish, ours, sh, until};
+use framework::transfer::{nic_settings, send};
 use framework::{ifindex, println_line};
 
 /// A run may take so long.

@@ -1,6 +1,5 @@
 //! What a NIC must survive, and refuse, while one of its queues is bound or leased.
 
-use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
@@ -8,11 +7,13 @@ use anyhow::{Result, bail, ensure};
 use netdev::QueueId;
 use nix::sys::signal::Signal;
 
-use super::leasing::{set_down, set_up};
-use super::receive::{bound_queues, wait_until_bound};
-use super::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary, validated};
+use framework::leases::{set_down, set_up};
+use framework::receiver::bound_queues;
+use framework::receiver::received;
+use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, sh, until};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary, validated};
 use framework::xdp;
 use framework::{ifindex, println_line};
 
@@ -41,12 +42,6 @@ pub(super) fn link_flap_while_receiving() -> Result<()> {
     let summary = summary(receiver)?;
     ensure!(number(&summary, "/bytes")? == 128 * MIB, "bytes");
     all_in_dmabuf(&summary)
-}
-
-/// Packets that the NIC has received.
-pub(super) fn received() -> Result<u64> {
-    let path = format!("/sys/class/net/{NIC}/statistics/rx_packets");
-    Ok(fs::read_to_string(path)?.trim().parse()?)
 }
 
 /// Bound through a lease, the NIC goes to another namespace and comes back; the lease still serves.

@@ -7,16 +7,16 @@ use std::process::{Command, Stdio};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::doctor_fault::Report;
 use super::nic_journal::recv;
-use super::options::says;
-use super::receive::bound_queues;
-use super::round::{STEP, restore, signal};
-use super::transfer::devmem_tcp;
+use framework::doctor::Report;
 use framework::nic_state::{self, Observer};
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::says;
 use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
 
 const FILE: &str = "/tmp/boot_id";
 const OTHER: &str = "01234567-89ab-cdef-0123-456789abcdef";

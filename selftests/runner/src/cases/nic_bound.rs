@@ -13,13 +13,13 @@ use serde_json::{Value, json};
 use udmabuf::Udmabuf;
 
 use super::nic_journal::recv;
-use super::options::says;
-use super::receive::bound_queues;
-use super::round::{STEP, restore, signal};
-use super::transfer::devmem_tcp;
 use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::says;
 use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);

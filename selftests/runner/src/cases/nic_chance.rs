@@ -12,13 +12,13 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, Flow, FlowRule, HeaderSplit, Ifindex, QueueId, RssChange};
 use nix::sys::signal::Signal;
 
-use super::receive::bound_queues;
-use super::round::{STEP, restore};
-use super::transfer::devmem_tcp;
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, until};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 /// As many rounds as fit in the time that a case has.
@@ -221,7 +221,7 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
     // It may have ended, or have no guardian yet.
     if matches!(death, Death::SigkillOfBoth) {
         for guardian in nic_state::guardians()? {
-            let _gone = super::round::signal(guardian, Signal::SIGKILL);
+            let _gone = framework::rounds::signal(guardian, Signal::SIGKILL);
         }
     }
     let _ended = running.signal(signal);

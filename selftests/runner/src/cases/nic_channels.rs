@@ -9,12 +9,12 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, QueueId};
 use nix::sys::signal::Signal;
 
-use super::round::{STEP, restore};
-use super::transfer::devmem_tcp;
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
+use framework::rounds::{STEP, restore};
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 fn tool(line: &str) -> Result<Finished> {

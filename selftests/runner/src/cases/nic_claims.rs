@@ -7,15 +7,15 @@ use netdev::{Ethtool, FlowRule, NetNs, QueueId};
 use nic::Plan;
 use nix::sys::signal::Signal;
 
-use super::doctor_fault::Report;
 use super::nic_journal::recv;
-use super::receive::bound_queues;
-use super::round::{Flood, STEP, connect, restore, signal};
-use super::transfer::devmem_tcp;
+use framework::doctor::Report;
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::rounds::{Flood, STEP, connect, restore, signal};
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);

@@ -10,14 +10,15 @@ use netdev::{
 };
 use nix::sys::signal::Signal;
 
-use super::options::says;
-use super::receive::{bound_queues, wait_until_bound};
-use super::round::{STEP, restore, signal};
-use super::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
+use framework::rounds::{STEP, restore, signal};
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::says;
 use framework::tool::{Running, command, finish, until};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
 use framework::{ifindex, println_line};
 
 const NTUPLE: &str = "rx-ntuple-filter";

@@ -6,15 +6,15 @@ use anyhow::{Context, Result, ensure};
 use netdev::{AddressOptions, Ethtool, FlowRule, Link, NetNs};
 use serde_json::Value;
 
-use super::options::says;
-use super::receive::wait_until_bound;
-use super::round::restore;
-use super::transfer::{all_in_dmabuf, devmem_tcp, number, send, start, summary};
 use framework::nic_state::{self, Observer};
+use framework::receiver::wait_until_bound;
+use framework::rounds::restore;
 use framework::testbed::{
     self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS, SENDER_ADDRESS6,
 };
+use framework::tool::says;
 use framework::tool::{command, finish};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, number, send, start, summary};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;

@@ -8,15 +8,15 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, Link, NetNs, QueueId, RssChange};
 use nix::sys::signal::Signal;
 
-use super::doctor_fault::{Report, paste};
-use super::receive::bound_queues;
-use super::round::{STEP, restore, signal};
-use super::transfer::devmem_tcp;
+use framework::doctor::{Report, paste};
 use framework::ifindex;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
 
 /// What a receiver and its guardian, both killed, left.
 struct Left {

@@ -8,13 +8,13 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, Location, QueueId};
 
-use super::options::says;
-use super::receive::wait_until_bound;
-use super::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
 use framework::driver::Driver;
 use framework::nic_state::Observer;
+use framework::receiver::wait_until_bound;
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::says;
 use framework::tool::{command, finish, sh};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
 use framework::{ifindex, println_line};
 
 /// Those that want it, and how many places their tables are given here.

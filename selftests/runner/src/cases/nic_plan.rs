@@ -6,14 +6,14 @@ use anyhow::{Context, Result, ensure};
 use netdev::HeaderSplit;
 use nix::sys::signal::Signal;
 
-use super::receive::bound_queues;
-use super::round::{STEP, restore, signal, somebody_elses};
-use super::transfer::devmem_tcp;
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal, somebody_elses};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
 
 fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)

@@ -12,16 +12,16 @@ use anyhow::{Context, Result, ensure};
 use netdev::HeaderSplit;
 use nix::sys::signal::Signal;
 
-use super::receive::bound_queues;
-use super::round::{
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{
     Flood, Round, STEP, connect, kill_guardian, pattern, restore, rounds, signal, slow_rounds,
     somebody_elses,
 };
-use super::transfer::devmem_tcp;
-use framework::nic_state::{self, Observer};
-use framework::println_line;
 use framework::testbed::{self, BOX, BOX_ADDRESS, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::devmem_tcp;
 
 /// The peer closes.
 pub(super) fn after_return() -> Result<()> {

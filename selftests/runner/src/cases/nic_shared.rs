@@ -6,15 +6,15 @@ use anyhow::{Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, Ifindex, QueueId, RingsChange, RssChange};
 use nix::sys::signal::Signal;
 
-use super::receive::bound_queues;
-use super::round::{Flood, Receiver, STEP, connect, restore, signal, somebody_elses};
-use super::transfer::devmem_tcp;
 use framework::driver::Driver;
 use framework::ifindex;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{Flood, Receiver, STEP, connect, restore, signal, somebody_elses};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, until};
+use framework::transfer::devmem_tcp;
 
 /// How a receiver ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,17 +12,19 @@ use netdev::{Ethtool, FlowRule, HeaderSplit, IpMatch, Link, NetNs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::footprint::Footprint;
 use super::lease_rounds::{LAST, ROUTED, leased, receive, unleased};
 use super::lease_way::{begin, boxed};
-use super::receive::{bound_queues, wait_until_bound};
-use super::round::{STEP, connect, pattern, restore};
-use super::transfer::{
+use framework::footprint::Footprint;
+use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
+use framework::rounds::{STEP, connect, pattern, restore};
+use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
+use framework::tool::says;
+use framework::tool::{Finished, Running, command, finish, sh, until};
+use framework::transfer::{
     all_in_dmabuf, devmem_tcp, number, send, start, summary, tokens_came_back, validated,
 };
-use framework::nic_state::{self, Observer};
-use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
-use framework::tool::{Finished, Running, command, finish, sh, until};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -33,13 +35,6 @@ fn tool(line: &str) -> Command {
 
 fn run(line: &str) -> Result<Finished> {
     finish(tool(line))
-}
-
-pub(super) fn says(text: &str, words: &[&str]) -> Result<()> {
-    for word in words {
-        ensure!(text.contains(word), "{word:?} is not in\n{text}");
-    }
-    Ok(())
 }
 
 /// The NIC's only rule.

@@ -16,15 +16,15 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 use nix::unistd::Pid;
 
-use super::crowd::{
+use framework::peers::{
     FIRST, Receiver, address, close, ended, ended_well, joined, peer, peers, recv, recv_here, send,
     summary,
 };
-use super::round::pattern;
-use super::transfer::{number, tokens_came_back};
 use framework::println_line;
+use framework::rounds::pattern;
 use framework::testbed::{self, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::{sh, until};
+use framework::transfer::{number, tokens_came_back};
 
 /// Closes with a reset instead of a FIN.
 fn reset(stream: TcpStream) -> Result<()> {
@@ -244,7 +244,7 @@ fn send_half(mut stream: TcpStream) -> Result<impl FnOnce() -> Result<()>> {
 /// hard limit they wait for one another, and one warning says so.
 pub(super) fn more_connections_than_files() -> Result<()> {
     const PEERS: u16 = 100;
-    let program = super::transfer::devmem_tcp();
+    let program = framework::transfer::devmem_tcp();
     let line = format!(
         "recv --json -f {} --queue 3 --listen {} --connections {PEERS} --idle-timeout 15",
         testbed::NIC,

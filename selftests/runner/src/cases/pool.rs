@@ -11,14 +11,14 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::crowd::{
+use framework::peers::{
     Wire, close, ended_well, joined, peer, peers, recv_here, summary, wire_that_keeps_all,
 };
-use super::round::pattern;
-use super::transfer::tokens_came_back;
 use framework::println_line;
+use framework::rounds::pattern;
 use framework::testbed::{NIC, PEER};
 use framework::tool::{sh, until};
+use framework::transfer::tokens_came_back;
 
 const MIB: usize = 1 << 20;
 /// More than any receive buffers hold.

@@ -6,37 +6,21 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use netdev::{Netdev, QueueType};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::nic::received;
-use super::transfer::{
-    all_in_dmabuf, devmem_tcp, nic_settings, number, send, start, summary, validated,
-};
 use framework::driver::Driver;
 use framework::memory;
+use framework::receiver::{bound_queues, received, wait_until_bound};
 use framework::sysctl;
 use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use framework::tool::{Running, command, sh, until};
-use framework::{Skip, ifindex, println_line};
+use framework::transfer::{
+    all_in_dmabuf, devmem_tcp, nic_settings, number, send, start, summary, validated,
+};
+use framework::{Skip, println_line};
 
 const MIB: u64 = 1 << 20;
-
-/// How many rx queues of the NIC have a dmabuf.
-pub(super) fn bound_queues() -> Result<usize> {
-    let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
-    Ok(queues
-        .iter()
-        .filter(|q| q.kind == QueueType::Rx && q.dmabuf.is_some())
-        .count())
-}
-
-pub(super) fn wait_until_bound() -> Result<()> {
-    until("a binding", Duration::from_secs(10), || {
-        Ok(bound_queues()? > 0)
-    })
-}
 
 pub(super) fn direct() -> Result<()> {
     testbed::wire()?;

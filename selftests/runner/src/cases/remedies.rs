@@ -8,14 +8,15 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, QueueId};
 use nix::sys::signal::Signal;
 
-use super::doctor_fault::{as_user, paste};
 use super::lease_rounds::{BESIDE6, LAST};
 use super::lease_way::boxed;
-use super::receive::{bound_queues, wait_until_bound};
-use super::round::restore;
-use super::transfer::devmem_tcp;
+use framework::doctor::{as_user, paste};
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
+use framework::rounds::restore;
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, finish, sh, until};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 use framework::{nic_state, sysctl};
 

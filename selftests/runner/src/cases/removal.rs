@@ -7,14 +7,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::leasing::{delete, is_free, no_device};
-use super::nic::received;
-use super::receive::{bound_queues, wait_until_bound};
-use super::transfer::{devmem_tcp, nic_settings, start};
+use framework::leases::{delete, is_free, no_device};
 use framework::machine;
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::receiver::received;
+use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, sh, until};
+use framework::transfer::{devmem_tcp, nic_settings, start};
 
 const LAST: u32 = testbed::QUEUES - 1;
 /// From the event on.
@@ -134,7 +135,7 @@ pub(super) fn nic_that_has_moved() -> Result<()> {
     testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;
-    super::leasing::move_to(None, NIC, Some(PEER))?;
+    framework::leases::move_to(None, NIC, Some(PEER))?;
     std::thread::sleep(Duration::from_millis(500));
     ends(receiver, machine::unload, NIC_WENT, &[NIC, "was removed"])
 }

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::doctor_fault::{Bad, Report, named_by};
 use super::nic_journal::recv;
-use super::receive::bound_queues;
-use super::round::{STEP, restore};
-use super::transfer::devmem_tcp;
+use framework::doctor::{Bad, Report, named_by};
 use framework::nic_state::Observer;
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore};
 use framework::testbed::{self, NIC};
 use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::devmem_tcp;
 
 const RUNTIME: &str = "/run/devmem-tcp";
 const LOCK: &str = "/run/devmem-tcp/lock";

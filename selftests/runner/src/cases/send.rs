@@ -16,13 +16,13 @@ use netdev::{Binding, NetNs, Netdev};
 use serde_json::Value;
 use udmabuf::Udmabuf;
 
-use super::crowd::tcp_counters;
-use super::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary};
+use framework::peers::tcp_counters;
 use framework::sysctl;
 use framework::testbed::{
     self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS,
 };
 use framework::tool::{command, finish, ours, sh};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;

@@ -13,9 +13,9 @@ use netdev::{BindOptions, NetNs, Netdev, QueueId};
 use udmabuf::Udmabuf;
 
 use super::send::{connection, outgoing};
-use super::transfer::devmem_tcp;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::{command, finish, sh};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line, refused};
 
 const MIB: u64 = 1 << 20;

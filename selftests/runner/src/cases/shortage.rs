@@ -12,14 +12,15 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
-use super::receive::{bound_queues, wait_until_bound};
 use super::remedies::pasted;
-use super::round::STEP;
-use super::transfer::devmem_tcp;
 use framework::nic_state::Observer;
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
+use framework::rounds::STEP;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, ours, sh, until};
+use framework::transfer::devmem_tcp;
 
 /// A control group of the case's own.
 const GROUP: &str = "/sys/fs/cgroup/few";

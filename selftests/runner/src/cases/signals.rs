@@ -10,13 +10,13 @@ use netdev::Link;
 use nix::sys::signal::Signal;
 
 use super::json::documented;
-use super::nic::received;
-use super::receive::bound_queues;
 use super::streams::{SOON, fill, listening_into, receiver, small_pipe};
-use super::transfer::{devmem_tcp, nic_settings};
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::receiver::received;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, ours, until};
+use framework::transfer::{devmem_tcp, nic_settings};
 
 /// `timeout` sends its signal to the receiver and to the process group that it is in: one request,
 /// after which the receiver ends in good order. So are two by hand, the second of which comes while the
@@ -108,7 +108,7 @@ pub(super) fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
     thread::sleep(Duration::from_secs(1));
     for _ in 0..2 {
         ensure!(child.try_wait()?.is_none(), "it was not stuck");
-        super::round::signal(child.id().try_into()?, Signal::SIGINT)?;
+        framework::rounds::signal(child.id().try_into()?, Signal::SIGINT)?;
         thread::sleep(Duration::from_millis(500));
     }
     ended_with(child, 130)?;
@@ -131,7 +131,7 @@ pub(super) fn stuck_lease_ends_by_a_second_signal() -> Result<()> {
     for _ in 0..2 {
         thread::sleep(Duration::from_secs(1));
         ensure!(child.try_wait()?.is_none(), "it was not stuck");
-        super::round::signal(child.id().try_into()?, Signal::SIGTERM)?;
+        framework::rounds::signal(child.id().try_into()?, Signal::SIGTERM)?;
     }
     ended_with(child, 143)?;
     drop(reader);

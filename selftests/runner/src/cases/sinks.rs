@@ -20,13 +20,13 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::Value;
 use udmabuf::{HugePage, Udmabuf};
 
-use super::round::connect;
-use super::transfer::{
-    all_in_dmabuf, devmem_tcp, number, send, start, summary, tokens_came_back, validated,
-};
 use framework::memory;
+use framework::rounds::connect;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, sh};
+use framework::transfer::{
+    all_in_dmabuf, devmem_tcp, number, send, start, summary, tokens_came_back, validated,
+};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;

@@ -19,12 +19,12 @@ use serde_json::Value;
 
 use super::json::documented;
 use super::ncdevmem::until_listening;
-use super::receive::bound_queues;
-use super::round::{connect, pattern};
-use super::transfer::{devmem_tcp, nic_settings, number, send, tokens_came_back};
 use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{connect, pattern};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, ours, until};
+use framework::transfer::{devmem_tcp, nic_settings, number, send, tokens_came_back};
 
 pub(super) const SOON: Duration = Duration::from_secs(15);
 
@@ -63,7 +63,7 @@ pub(super) struct Started {
 
 impl Started {
     pub(super) fn signal(&self, signal: Signal) -> Result<()> {
-        super::round::signal(self.child.id().try_into()?, signal)
+        framework::rounds::signal(self.child.id().try_into()?, signal)
     }
 
     pub(super) fn ended(&mut self) -> Result<bool> {

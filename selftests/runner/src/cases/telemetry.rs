@@ -11,10 +11,10 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::json::documented;
-use super::receive::wait_until_bound;
-use super::transfer::{devmem_tcp, number, tokens_came_back};
+use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::{devmem_tcp, number, tokens_came_back};
 use framework::{ifindex, println_line};
 use receiver::{FreedAtOnce, Halted, Receiver, SOON, connect, connect_to};
 

@@ -11,15 +11,15 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::{NetNs, Netdev, QueueType};
 
-use super::crowd::{
+use framework::peers::{
     Receiver, close, ended_well, joined, peer, peer_at, recv, recv_here, send, summary,
     tcp_counters,
 };
-use super::receive::bound_queues;
-use super::round::pattern;
-use super::transfer::{all_in_dmabuf, tokens_came_back};
+use framework::receiver::bound_queues;
+use framework::rounds::pattern;
 use framework::testbed::{self, NIC, NIC_ADDRESS6};
 use framework::tool::until;
+use framework::transfer::{all_in_dmabuf, tokens_came_back};
 use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;

@@ -8,12 +8,12 @@ use anyhow::{Result, ensure};
 use netdev::HeaderSplit;
 
 use super::remedies::pasted;
-use super::transfer::{devmem_tcp, nic_settings, start};
 use framework::nic_state;
 use framework::println_line;
 use framework::sysctl;
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use framework::tool::{command, finish, sh, until};
+use framework::transfer::{devmem_tcp, nic_settings, start};
 
 /// Holds if the line is refused with status 1, in two lines that contain these words.
 pub(super) fn complains(mut run: Command, words: &[&str]) -> Result<()> {

@@ -6,9 +6,9 @@ use netdev::QueueId;
 use receiver::{Builder, Error, Finished, Receiver};
 use udmabuf::Udmabuf;
 
-use super::receive::bound_queues;
 use framework::nic_state::{self, Observer};
 use framework::println_line;
+use framework::receiver::bound_queues;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 
 type Run = fn() -> Result<()>;

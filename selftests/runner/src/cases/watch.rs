@@ -13,11 +13,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use udmabuf::Udmabuf;
 
-use super::leasing::{Guest, delete, is_free, move_to};
-use super::transfer::devmem_tcp;
+use framework::leases::{Guest, delete, is_free, move_to};
 use framework::machine;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
 use framework::tool::{Running, command, finish, until};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const LAST: u32 = testbed::QUEUES - 1;

@@ -9,11 +9,11 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Netdev, Scope};
 use serde_json::Value;
 
-use super::round::{connect, pattern};
-use super::transfer::{devmem_tcp, nic_settings, number, send, start, tokens_came_back};
 use framework::memory;
+use framework::rounds::{connect, pattern};
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, NIC_ADDRESS6};
 use framework::tool::{Finished, Running, command, sh};
+use framework::transfer::{devmem_tcp, nic_settings, number, send, start, tokens_came_back};
 use framework::{Skip, ifindex, println_line};
 
 const LEN: usize = 1_500_000;

@@ -4,13 +4,21 @@
 #![deny(unsafe_code)]
 #![allow(missing_docs, clippy::missing_errors_doc)] // no API: the names and the texts of errors say it
 
+pub mod doctor;
 pub mod driver;
+pub mod footprint;
+pub mod leases;
 pub mod machine;
 pub mod memory;
 pub mod nic_state;
+pub mod peers;
+pub mod probe_receiver;
+pub mod receiver;
+pub mod rounds;
 pub mod sysctl;
 pub mod testbed;
 pub mod tool;
+pub mod transfer;
 pub mod xdp;
 
 use anyhow::{Result, bail, ensure};

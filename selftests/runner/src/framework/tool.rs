@@ -169,3 +169,11 @@ pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result<bool
     }
     Ok(())
 }
+
+/// Holds if each of these words is in the text.
+pub fn says(text: &str, words: &[&str]) -> Result<()> {
+    for word in words {
+        ensure!(text.contains(word), "{word:?} is not in\n{text}");
+    }
+    Ok(())
+}

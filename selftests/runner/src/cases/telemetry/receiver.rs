@@ -17,11 +17,11 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use crate::cases::receive::wait_until_bound;
-use crate::cases::transfer::devmem_tcp;
 use framework::memory;
+use framework::receiver::wait_until_bound;
 use framework::testbed::{NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS};
 use framework::tool::{Finished, Running, until};
+use framework::transfer::devmem_tcp;
 
 /// Nothing here takes longer.
 pub(in crate::cases) const SOON: Duration = Duration::from_secs(10);

@@ -16,40 +16,40 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{setsockopt, sockopt};
 use nix::unistd::Pid;
 
-use super::receive::bound_queues;
-use super::transfer::devmem_tcp;
-use framework::driver::Driver;
-use framework::ifindex;
-use framework::nic_state::{self, Observer, State};
-use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
-use framework::tool::{Finished, Running, command, finish, until};
+use crate::driver::Driver;
+use crate::ifindex;
+use crate::nic_state::{self, Observer, State};
+use crate::receiver::bound_queues;
+use crate::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use crate::tool::{Finished, Running, command, finish, until};
+use crate::transfer::devmem_tcp;
 
 /// How often each case does it.
-pub(super) const ROUNDS: u32 = 20;
+pub const ROUNDS: u32 = 20;
 
 /// Milliseconds that a slow driver takes for a setting.
 const SLOW: u64 = 20;
 
 /// A step may take so long.
-pub(super) const STEP: Duration = Duration::from_secs(30);
+pub const STEP: Duration = Duration::from_secs(30);
 
 /// A receiver that waits for its peer, one of many.
-pub(super) struct Round {
+pub struct Round {
     /// Its number, from 0.
-    pub(super) number: u32,
+    pub number: u32,
     /// Looks at the NIC.
-    pub(super) observer: Observer,
+    pub observer: Observer,
     /// What the NIC was at the beginning.
-    pub(super) before: State,
+    pub before: State,
 }
 
 /// Rounds on a NIC at its defaults, then as many on one that somebody has set up for himself.
-pub(super) fn rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+pub fn rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
     rounds_at(0, round)
 }
 
 /// As [`rounds`], with a driver that takes some time for each setting, as real ones do.
-pub(super) fn slow_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+pub fn slow_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
     rounds_at(SLOW, round)
 }
 
@@ -89,7 +89,7 @@ fn defaults_are_defaults() -> Result<()> {
 
 /// What a careful operator may have made of his NIC: a table and a key of his own, which use the
 /// queue that receivers want, a context, and rules to both.
-pub(super) fn somebody_elses() -> Result<()> {
+pub fn somebody_elses() -> Result<()> {
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let was = ethtool.rss(nic)?;
     let table = [3, 1, 0, 3, 2, 0, 3, 1].map(QueueId::new).into_iter();
@@ -127,26 +127,26 @@ fn somebody_elses_rings(turn: u32) -> Result<()> {
 }
 
 /// A receiver under way.
-pub(super) struct Receiver {
-    pub(super) running: Running,
+pub struct Receiver {
+    pub running: Running,
     /// Where it listens, or will.
-    pub(super) address: SocketAddr,
+    pub address: SocketAddr,
 }
 
 impl Round {
     /// Where this round's receiver listens: each has a port of its own.
-    pub(super) fn address(&self) -> Result<SocketAddr> {
+    pub fn address(&self) -> Result<SocketAddr> {
         let port = 5000 + u16::try_from(self.number)?;
         Ok(SocketAddr::new(NIC_ADDRESS.parse()?, port))
     }
 
     /// `devmem-tcp recv`, each third time on two queues, which takes a context.
-    pub(super) fn recv(&self, line: &str) -> Result<Receiver> {
+    pub fn recv(&self, line: &str) -> Result<Receiver> {
         self.start(self.recv_line(command(None, &devmem_tcp(), ""), line)?)
     }
 
     /// The command line of that, behind what begins with the tool or what starts the tool.
-    pub(super) fn recv_line(&self, mut command: Command, line: &str) -> Result<Command> {
+    pub fn recv_line(&self, mut command: Command, line: &str) -> Result<Command> {
         command.args(["recv", "--json", "--size", "4M"]);
         command.args(line.split_whitespace());
         command.args(["-f", NIC, "--listen", &self.address()?.to_string()]);
@@ -164,14 +164,14 @@ impl Round {
     }
 
     /// The queues that this round's receiver wants.
-    pub(super) fn queues(&self) -> Vec<QueueId> {
+    pub fn queues(&self) -> Vec<QueueId> {
         let from = if self.number % 3 == 2 { 2 } else { 1 };
         let all = testbed::QUEUES - from..testbed::QUEUES;
         all.map(QueueId::new).collect()
     }
 
     /// A receiver of another kind, at the same address.
-    pub(super) fn start(&self, command: Command) -> Result<Receiver> {
+    pub fn start(&self, command: Command) -> Result<Receiver> {
         Ok(Receiver {
             running: Running::start(command)?,
             address: self.address()?,
@@ -179,14 +179,14 @@ impl Round {
     }
 
     /// Waits until all queues of the round are bound.
-    pub(super) fn until_bound(&self) -> Result<()> {
+    pub fn until_bound(&self) -> Result<()> {
         let want = self.queues().len();
         until("a binding", STEP, || Ok(bound_queues()? == want))
     }
 
     /// Takes the receiver to the point of its life that is this round's: bound, connected, or
     /// receiving since more or less long.
-    pub(super) fn under_way(&self, receiver: &Receiver) -> Result<Option<Flood>> {
+    pub fn under_way(&self, receiver: &Receiver) -> Result<Option<Flood>> {
         self.until_bound()?;
         if self.number % 4 == 0 {
             return Ok(None);
@@ -201,7 +201,7 @@ impl Round {
     /// Takes the receiver, by the driver's time for a setting more or less, to the point of its
     /// set-up that is this round's: some time after its start, its plan written down, rings, RSS or
     /// rules changed.
-    pub(super) fn setting_up(&mut self) -> Result<()> {
+    pub fn setting_up(&mut self) -> Result<()> {
         let number = u64::from(self.number);
         let change = match number % 5 {
             0 => {
@@ -226,17 +226,17 @@ impl Round {
 
 impl Receiver {
     /// Sends it a signal.
-    pub(super) fn signal(&self, signal: Signal) -> Result<()> {
+    pub fn signal(&self, signal: Signal) -> Result<()> {
         self.running.signal(signal)
     }
 
     /// Its end.
-    pub(super) fn end(self) -> Result<Finished> {
+    pub fn end(self) -> Result<Finished> {
         self.running.end_within(STEP)
     }
 
     /// Its end by this very signal.
-    pub(super) fn killed_by(self, signal: Signal) -> Result<()> {
+    pub fn killed_by(self, signal: Signal) -> Result<()> {
         let end = self.end()?;
         ensure!(by(end.status, signal), "not by {signal}: {end:?}");
         Ok(())
@@ -248,22 +248,22 @@ fn by(status: ExitStatus, signal: Signal) -> bool {
 }
 
 /// Sends a signal to the process.
-pub(super) fn signal(pid: i32, signal: Signal) -> Result<()> {
+pub fn signal(pid: i32, signal: Signal) -> Result<()> {
     kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {pid}"))
 }
 
 /// `devmem-tcp restore`, and what it said.
-pub(super) fn restore() -> Result<Finished> {
+pub fn restore() -> Result<Finished> {
     finish(command(None, &devmem_tcp(), &format!("restore {NIC}")))
 }
 
 /// Kills the guardian, which must be there.
-pub(super) fn kill_guardian() -> Result<()> {
+pub fn kill_guardian() -> Result<()> {
     signal(nic_state::guardian()?, Signal::SIGKILL)
 }
 
 /// A connection from the far end of the wire, as soon as somebody listens.
-pub(super) fn connect(to: SocketAddr) -> Result<TcpStream> {
+pub fn connect(to: SocketAddr) -> Result<TcpStream> {
     let peer = NetNs::by_name(PEER)?;
     let end = Instant::now() + STEP;
     // Long: a lost SYN is sent again after 1, 3 and 7 seconds, and a connection that is made must not be cut.
@@ -282,7 +282,7 @@ pub(super) fn connect(to: SocketAddr) -> Result<TcpStream> {
 }
 
 /// The validation pattern, from its beginning, or with one wrong byte.
-pub(super) fn pattern(bytes: usize, wrong: Option<usize>) -> Result<Vec<u8>> {
+pub fn pattern(bytes: usize, wrong: Option<usize>) -> Result<Vec<u8>> {
     let mut out = vec![0; bytes];
     Pattern::new(251)?.fill(0, &mut out);
     if let Some(byte) = wrong.and_then(|at| out.get_mut(at)) {
@@ -292,14 +292,14 @@ pub(super) fn pattern(bytes: usize, wrong: Option<usize>) -> Result<Vec<u8>> {
 }
 
 /// A sender that goes on until its peer is gone.
-pub(super) struct Flood {
+pub struct Flood {
     thread: Option<JoinHandle<()>>,
     sent: Arc<AtomicU64>,
     stream: TcpStream,
 }
 
 impl Flood {
-    pub(super) fn start(stream: TcpStream) -> Result<Self> {
+    pub fn start(stream: TcpStream) -> Result<Self> {
         let sent = Arc::<AtomicU64>::default();
         // Abortive at its end: nothing of it lingers.
         let abort = nix::libc::linger {
@@ -323,7 +323,7 @@ impl Flood {
     }
 
     /// Waits until so many more bytes are sent.
-    pub(super) fn wait_for(&self, bytes: u64) -> Result<()> {
+    pub fn wait_for(&self, bytes: u64) -> Result<()> {
         let goal = self.sent.load(Ordering::Relaxed) + bytes;
         until("payload", STEP, || {
             Ok(self.sent.load(Ordering::Relaxed) >= goal)

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use netdev::{Address, Link, Netdev};
 
-use framework::nic_state::{self, Observer};
-use framework::testbed::NIC;
-use framework::tool::until;
-use framework::xdp;
-use framework::{ifindex, println_line};
+use crate::nic_state::{self, Observer};
+use crate::testbed::NIC;
+use crate::tool::until;
+use crate::xdp;
+use crate::{ifindex, println_line};
 
 /// Things go some time after what they belonged to.
 const SOON: Duration = Duration::from_secs(5);
@@ -23,11 +23,11 @@ const ON_LINK: u8 = 253;
 /// Devices, queues, settings of the NIC, routes, addresses, proxy entries, sysctls, programs, files,
 /// named namespaces: of this namespace, each thing as text.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Footprint(BTreeMap<String, String>);
+pub struct Footprint(BTreeMap<String, String>);
 
 impl Footprint {
     /// As it is when the NIC has given itself its address on the link, and nobody else has it.
-    pub(super) fn settled() -> Result<Self> {
+    pub fn settled() -> Result<Self> {
         let mut links = Link::open()?;
         let nic = ifindex(NIC)?;
         until("settled addresses", SOON, || {
@@ -76,7 +76,7 @@ impl Footprint {
     }
 
     /// Holds as soon as all is as it was.
-    pub(super) fn soon_again(&self) -> Result<()> {
+    pub fn soon_again(&self) -> Result<()> {
         let end = Instant::now() + SOON;
         loop {
             let now = Self::now()?;
@@ -91,7 +91,7 @@ impl Footprint {
     }
 
     /// Holds if all is as it was, now.
-    pub(super) fn same(&self) -> Result<()> {
+    pub fn same(&self) -> Result<()> {
         let now = Self::now()?;
         match now == *self {
             true => Ok(()),

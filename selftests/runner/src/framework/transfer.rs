@@ -7,26 +7,26 @@ use anyhow::{Context, Result, ensure};
 use netdev::Ethtool;
 use serde_json::Value;
 
-use framework::memory;
-use framework::testbed::PEER;
-use framework::tool::{Finished, Running, command, finish, ours};
+use crate::memory;
+use crate::testbed::PEER;
+use crate::tool::{Finished, Running, command, finish, ours};
 
 /// A receiver has so long to end after its sender.
 const END: Duration = Duration::from_secs(30);
 
 /// Our tool.
-pub(super) fn devmem_tcp() -> PathBuf {
+pub fn devmem_tcp() -> PathBuf {
     ours("devmem-tcp")
 }
 
 /// A receiver that listens.
-pub(super) fn start(netns: Option<&str>, line: &str) -> Result<Running> {
+pub fn start(netns: Option<&str>, line: &str) -> Result<Running> {
     let line = memory::recv_line(&format!("recv --json {line}"))?;
     Running::start(command(netns, &devmem_tcp(), &line))
 }
 
 /// Sends from the far end of the wire.
-pub(super) fn send(line: &str) -> Result<()> {
+pub fn send(line: &str) -> Result<()> {
     finish(command(
         Some(PEER),
         &devmem_tcp(),
@@ -37,23 +37,18 @@ pub(super) fn send(line: &str) -> Result<()> {
 }
 
 /// The receiver's summary, once it has ended well.
-pub(super) fn summary(receiver: Running) -> Result<Value> {
+pub fn summary(receiver: Running) -> Result<Value> {
     parse(receiver.end_within(END)?)
 }
 
 fn parse(end: Finished) -> Result<Value> {
     let text = end.good("recv")?;
-    framework::println_line(text.trim_end());
+    crate::println_line(text.trim_end());
     serde_json::from_str(&text).with_context(|| format!("summary {text:?}"))
 }
 
 /// A transfer of the validation pattern from one end to the other.
-pub(super) fn validated(
-    netns: Option<&str>,
-    receiver: &str,
-    to: &str,
-    bytes: u64,
-) -> Result<Value> {
+pub fn validated(netns: Option<&str>, receiver: &str, to: &str, bytes: u64) -> Result<Value> {
     let running = start(netns, &format!("--validate 251 --listen {to} {receiver}"))?;
     let sent = send(&format!("{to} --pattern 251 --bytes {bytes}"));
     let summary = match sent {
@@ -70,7 +65,7 @@ pub(super) fn validated(
 }
 
 /// Holds if every byte was compared with the pattern and right.
-pub(super) fn all_validated(summary: &Value) -> Result<()> {
+pub fn all_validated(summary: &Value) -> Result<()> {
     ensure!(number(summary, "/validate_period")? == 251, "the period");
     let (bytes, right) = (
         number(summary, "/bytes")?,
@@ -81,7 +76,7 @@ pub(super) fn all_validated(summary: &Value) -> Result<()> {
 }
 
 /// Holds if every token that was issued was returned.
-pub(super) fn tokens_came_back(summary: &Value) -> Result<()> {
+pub fn tokens_came_back(summary: &Value) -> Result<()> {
     let (issued, returned) = (
         number(summary, "/tokens/issued")?,
         number(summary, "/tokens/returned")?,
@@ -94,7 +89,7 @@ pub(super) fn tokens_came_back(summary: &Value) -> Result<()> {
 }
 
 /// Holds if every byte came through the dmabuf.
-pub(super) fn all_in_dmabuf(summary: &Value) -> Result<()> {
+pub fn all_in_dmabuf(summary: &Value) -> Result<()> {
     let (bytes, frag_bytes) = (number(summary, "/bytes")?, number(summary, "/frag_bytes")?);
     ensure!(
         bytes == frag_bytes,
@@ -106,7 +101,7 @@ pub(super) fn all_in_dmabuf(summary: &Value) -> Result<()> {
 }
 
 /// A number in the summary.
-pub(super) fn number(summary: &Value, pointer: &str) -> Result<u64> {
+pub fn number(summary: &Value, pointer: &str) -> Result<u64> {
     summary
         .pointer(pointer)
         .and_then(Value::as_u64)
@@ -114,8 +109,8 @@ pub(super) fn number(summary: &Value, pointer: &str) -> Result<u64> {
 }
 
 /// The NIC's settings that a receiver changes and must put back.
-pub(super) fn nic_settings(nic: &str) -> Result<String> {
-    let nic = framework::ifindex(nic)?;
+pub fn nic_settings(nic: &str) -> Result<String> {
+    let nic = crate::ifindex(nic)?;
     let mut ethtool = Ethtool::open()?;
     let rings = ethtool.rings(nic)?;
     let rss = ethtool.rss_contexts(nic)?;

@@ -6,27 +6,27 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use super::transfer::devmem_tcp;
-use framework::println_line;
-use framework::tool::{command, finish};
+use crate::println_line;
+use crate::tool::{command, finish};
+use crate::transfer::devmem_tcp;
 
 /// What the doctor said of something.
 #[derive(Debug)]
-pub(super) struct Report {
-    pub(super) json: Value,
+pub struct Report {
+    pub json: Value,
     /// Its exit status.
-    pub(super) code: Option<i32>,
+    pub code: Option<i32>,
 }
 
 impl Report {
     /// `devmem-tcp doctor LINE --json`
-    pub(super) fn of(line: &str) -> Result<Self> {
+    pub fn of(line: &str) -> Result<Self> {
         let line = format!("doctor {line} --json");
         Self::by(command(None, &devmem_tcp(), &line))
     }
 
     /// What this command prints, a doctor's.
-    pub(super) fn by(run: Command) -> Result<Self> {
+    pub fn by(run: Command) -> Result<Self> {
         let end = finish(run)?;
         let json = serde_json::from_str(&end.stdout);
         let json = json.with_context(|| format!("not JSON: {end:?}"))?;
@@ -37,20 +37,20 @@ impl Report {
     }
 
     /// A check by its name; `None` where it did not apply.
-    pub(super) fn check(&self, id: &str) -> Option<&Value> {
+    pub fn check(&self, id: &str) -> Option<&Value> {
         let mut checks = self.json["checks"].as_array()?.iter();
         checks.find(|check| check["id"] == id)
     }
 
     /// `ok`, `warn`, `fail`.
-    pub(super) fn status(&self, id: &str) -> &str {
+    pub fn status(&self, id: &str) -> &str {
         self.check(id)
             .and_then(|check| check["status"].as_str())
             .unwrap_or("absent")
     }
 
     /// What it says to paste.
-    pub(super) fn remedy(&self, id: &str) -> Result<&str> {
+    pub fn remedy(&self, id: &str) -> Result<&str> {
         let check = self.check(id).with_context(|| format!("no {id}"))?;
         check["remedy"]
             .as_str()
@@ -58,14 +58,14 @@ impl Report {
     }
 
     /// The checks that failed.
-    pub(super) fn failed(&self) -> Vec<&str> {
+    pub fn failed(&self) -> Vec<&str> {
         let checks = self.json["checks"].as_array().into_iter().flatten();
         let failed = checks.filter(|check| check["status"] == "fail");
         failed.filter_map(|check| check["id"].as_str()).collect()
     }
 
     /// What is not `ok`, for people.
-    pub(super) fn complaints(&self) -> String {
+    pub fn complaints(&self) -> String {
         let checks = self.json["checks"].as_array().into_iter().flatten();
         let bad = checks.filter(|check| check["status"] != "ok");
         let bad = bad.map(|check| format!("{} {}", check["id"], check["found"]));
@@ -77,7 +77,7 @@ impl Report {
     }
 
     /// Holds if it would receive, and the exit status says so.
-    pub(super) fn healthy(&self) -> Result<()> {
+    pub fn healthy(&self) -> Result<()> {
         ensure!(
             self.failed().is_empty() && self.code == Some(0) && self.json["receives"] == true,
             "not healthy, status {:?}: {}",
@@ -90,7 +90,7 @@ impl Report {
 
 /// How bad a fault is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Bad {
+pub enum Bad {
     /// Receiving would not work.
     NoRx,
     /// Receiving would, something else would not.
@@ -114,12 +114,12 @@ impl Bad {
 
 /// Holds if the doctor names this fault of `doctor LINE`, as JSON and as text, and no other.
 /// Returns what it says to paste, taken from the text.
-pub(super) fn named(line: &str, id: &str, bad: Bad) -> Result<String> {
+pub fn named(line: &str, id: &str, bad: Bad) -> Result<String> {
     named_by(|line| command(None, &devmem_tcp(), line), line, id, bad)
 }
 
 /// As [`named`], with the doctor run in a way of its own.
-pub(super) fn named_by(
+pub fn named_by(
     doctor: impl Fn(&str) -> Command,
     line: &str,
     id: &str,
@@ -169,14 +169,14 @@ fn pasted(text: &str, id: &str) -> Result<String> {
 }
 
 /// Runs what was pasted, as a shell does.
-pub(super) fn paste(remedy: &str) -> Result<()> {
+pub fn paste(remedy: &str) -> Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-c", remedy]).stdin(Stdio::null());
     finish(shell)?.good(remedy).map(drop)
 }
 
 /// Holds if the doctor names the fault, and pasting its remedy cures it.
-pub(super) fn cured(line: &str, id: &str, bad: Bad) -> Result<()> {
+pub fn cured(line: &str, id: &str, bad: Bad) -> Result<()> {
     let remedy = named(line, id, bad)?;
     paste(&remedy)?;
     let after = Report::of(line)?;
@@ -191,21 +191,21 @@ pub(super) fn cured(line: &str, id: &str, bad: Bad) -> Result<()> {
 
 /// Holds if the doctor names the fault, and pasting its remedy, which is the doctor asked another
 /// way, finds all well.
-pub(super) fn avoided(line: &str, id: &str) -> Result<()> {
+pub fn avoided(line: &str, id: &str) -> Result<()> {
     let remedy = named(line, id, Bad::NoRx)?;
     ensure!(remedy.contains(" doctor "), "not the doctor: {remedy}");
     paste(&remedy)
 }
 
 /// Holds if the doctor names a fault that nothing cures.
-pub(super) fn incurable(line: &str, id: &str, bad: Bad) -> Result<()> {
+pub fn incurable(line: &str, id: &str, bad: Bad) -> Result<()> {
     let remedy = named(line, id, bad)?;
     ensure!(remedy.contains("no setting helps"), "a cure? {remedy}");
     Ok(())
 }
 
 /// Runs a program without `CAP_NET_ADMIN` or with nothing but that, as user 1000.
-pub(super) fn as_user(program: &Path, line: &str, net_admin: bool) -> Command {
+pub fn as_user(program: &Path, line: &str, net_admin: bool) -> Command {
     let mut run = Command::new("setpriv");
     run.args(["--reuid=1000", "--regid=1000", "--clear-groups"]);
     if net_admin {

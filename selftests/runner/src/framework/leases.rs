@@ -7,34 +7,29 @@ use netdev::{
 };
 use serde_json::Value;
 
-use super::transfer::devmem_tcp;
-use framework::testbed::NIC;
-use framework::tool::{command, finish};
-use framework::{ifindex, println_line};
+use crate::testbed::NIC;
+use crate::tool::{command, finish};
+use crate::transfer::devmem_tcp;
+use crate::{ifindex, println_line};
 
 /// A netkit that leases, and a handle in its namespace, where the kernel looks it up.
-pub(super) struct Guest {
-    pub(super) ifindex: Ifindex,
-    pub(super) netns: NetNs,
+pub struct Guest {
+    pub ifindex: Ifindex,
+    pub netns: NetNs,
     /// The number of this namespace, which is the NIC's, in that of the guest; `None`: the same.
-    pub(super) nsid: Option<NsId>,
-    pub(super) netdev: Netdev,
+    pub nsid: Option<NsId>,
+    pub netdev: Netdev,
 }
 
 impl Guest {
     /// The guest end of a new pair, in a namespace that is there already; both ends are up. The
     /// other end stays here, and its name has an `h` more.
-    pub(super) fn pair(name: &str, rx_queues: u32, netns: &str) -> Result<Self> {
+    pub fn pair(name: &str, rx_queues: u32, netns: &str) -> Result<Self> {
         Self::pair_with(name, rx_queues, netns, NetkitMode::default())
     }
 
     /// As [`Guest::pair`], for the given layer.
-    pub(super) fn pair_with(
-        name: &str,
-        rx_queues: u32,
-        netns: &str,
-        mode: NetkitMode,
-    ) -> Result<Self> {
+    pub fn pair_with(name: &str, rx_queues: u32, netns: &str, mode: NetkitMode) -> Result<Self> {
         let guest = Self::pair_down(name, rx_queues, netns, mode)?;
         set_up(None, &format!("{name}h"))?;
         set_up(Some(netns), name)?;
@@ -42,12 +37,7 @@ impl Guest {
     }
 
     /// As [`Guest::pair_with`], with both ends down.
-    pub(super) fn pair_down(
-        name: &str,
-        rx_queues: u32,
-        netns: &str,
-        mode: NetkitMode,
-    ) -> Result<Self> {
+    pub fn pair_down(name: &str, rx_queues: u32, netns: &str, mode: NetkitMode) -> Result<Self> {
         let mut pair = NetkitPair::new(format!("{name}h"), name);
         pair.rx_queues = Some(rx_queues);
         pair.mode = mode;
@@ -57,14 +47,14 @@ impl Guest {
     }
 
     /// A new single netkit, in this namespace and up.
-    pub(super) fn single(name: &str, rx_queues: u32) -> Result<Self> {
-        framework::netkit(name, rx_queues)?;
+    pub fn single(name: &str, rx_queues: u32) -> Result<Self> {
+        crate::netkit(name, rx_queues)?;
         set_up(None, name)?;
         Self::found(name, None)
     }
 
     /// A device that is there already, in this namespace unless one is named.
-    pub(super) fn found(name: &str, netns: Option<&str>) -> Result<Self> {
+    pub fn found(name: &str, netns: Option<&str>) -> Result<Self> {
         let apart = netns.is_some();
         let netns = self::netns(netns)?;
         let mut link = Link::open_in(&netns)?;
@@ -80,22 +70,22 @@ impl Guest {
     }
 
     /// Removes the netkit at its guest end.
-    pub(super) fn delete(&self) -> Result<()> {
+    pub fn delete(&self) -> Result<()> {
         Ok(Link::open_in(&self.netns)?.delete(self.ifindex)?)
     }
 
     /// Leases this queue of the NIC.
-    pub(super) fn lease(&mut self, queue: u32) -> Result<netdev::Result<QueueId>> {
+    pub fn lease(&mut self, queue: u32) -> Result<netdev::Result<QueueId>> {
         Ok(self.lease_of(ifindex(NIC)?, queue))
     }
 
     /// Leases this queue of a device of this namespace.
-    pub(super) fn lease_of(&mut self, of: Ifindex, queue: u32) -> netdev::Result<QueueId> {
+    pub fn lease_of(&mut self, of: Ifindex, queue: u32) -> netdev::Result<QueueId> {
         self.netdev.lease(self.ifindex, self.request(of, queue))
     }
 
     /// What is to be leased, in the guest's terms.
-    pub(super) fn request(&self, of: Ifindex, queue: u32) -> Lease {
+    pub fn request(&self, of: Ifindex, queue: u32) -> Lease {
         Lease {
             of,
             queue: QueueId::new(queue),
@@ -104,7 +94,7 @@ impl Guest {
     }
 
     /// Leases this queue of the NIC, as that queue of its own.
-    pub(super) fn granted(&mut self, queue: u32, own: u32) -> Result<()> {
+    pub fn granted(&mut self, queue: u32, own: u32) -> Result<()> {
         let answer = self.lease(queue)??;
         ensure!(
             answer == QueueId::new(own),
@@ -114,12 +104,12 @@ impl Guest {
     }
 
     /// Holds if this queue of the NIC says that it is leased as that queue of this guest.
-    pub(super) fn holds(&self, queue: u32, own: u32) -> Result<()> {
+    pub fn holds(&self, queue: u32, own: u32) -> Result<()> {
         self.holds_of(&NetNs::current()?, queue, own)
     }
 
     /// As [`Guest::holds`], where the NIC is in another namespace.
-    pub(super) fn holds_of(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
+    pub fn holds_of(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
         let lease = lease_told(nic_netns, queue)?.context("no lease is told")?;
         // The NIC's namespace knows the guest's by a number, which the question gave it.
         let nsid = match nic_netns.is_same(&self.netns)? {
@@ -146,28 +136,28 @@ fn netns(name: Option<&str>) -> Result<NetNs> {
 }
 
 /// `ip -n NETNS link set NAME up`.
-pub(super) fn set_up(from: Option<&str>, name: &str) -> Result<()> {
+pub fn set_up(from: Option<&str>, name: &str) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_up(ifindex)?)
 }
 
 /// `ip -n NETNS link set NAME down`.
-pub(super) fn set_down(from: Option<&str>, name: &str) -> Result<()> {
+pub fn set_down(from: Option<&str>, name: &str) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_down(ifindex)?)
 }
 
 /// `ip -n NETNS link set NAME netns TO`.
-pub(super) fn move_to(from: Option<&str>, name: &str, to: Option<&str>) -> Result<()> {
+pub fn move_to(from: Option<&str>, name: &str, to: Option<&str>) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_netns(ifindex, &netns(to)?)?)
 }
 
 /// `ip link delete NAME`, in this namespace.
-pub(super) fn delete(name: &str) -> Result<()> {
+pub fn delete(name: &str) -> Result<()> {
     let mut link = Link::open()?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.delete(ifindex)?)
@@ -182,18 +172,18 @@ fn lease_told(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
 }
 
 /// Whether this queue of the NIC is leased to nobody.
-pub(super) fn is_free(queue: u32) -> Result<bool> {
+pub fn is_free(queue: u32) -> Result<bool> {
     Ok(lease_told(&NetNs::current()?, queue)?.is_none())
 }
 
 /// Holds if this queue of the NIC is leased to nobody.
-pub(super) fn free(queue: u32) -> Result<()> {
+pub fn free(queue: u32) -> Result<()> {
     ensure!(is_free(queue)?, "rx {queue} of {NIC} is leased");
     Ok(())
 }
 
 /// Holds if there is no such device, in this namespace.
-pub(super) fn no_device(name: &str) -> Result<()> {
+pub fn no_device(name: &str) -> Result<()> {
     denied(
         Link::open()?.by_name(name),
         nix::libc::ENODEV,
@@ -203,7 +193,7 @@ pub(super) fn no_device(name: &str) -> Result<()> {
 
 /// All that the kernel said beside an error number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Said {
+pub enum Said {
     Nothing,
     /// Exactly this text.
     Text(&'static str),
@@ -212,7 +202,7 @@ pub(super) enum Said {
 }
 
 /// Holds if the kernel refused with this error number and said this and no more.
-pub(super) fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()> {
+pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()> {
     let Err(error) = result else {
         bail!("not refused, expected errno {errno}, {said:?}")
     };
@@ -233,7 +223,7 @@ pub(super) fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Re
 }
 
 /// What `devmem-tcp lease --json` on the NIC printed.
-pub(super) fn tool(line: &str) -> Result<Value> {
+pub fn tool(line: &str) -> Result<Value> {
     let line = format!("lease --json --phys {NIC} {line}");
     let text = finish(command(None, &devmem_tcp(), &line))?.good(&line)?;
     println_line(text.trim_end());
@@ -241,7 +231,7 @@ pub(super) fn tool(line: &str) -> Result<Value> {
 }
 
 /// Holds if `devmem-tcp lease` on the NIC ends with status 1 and exactly this error, a remedy aside.
-pub(super) fn tool_denied(line: &str, error: &str) -> Result<()> {
+pub fn tool_denied(line: &str, error: &str) -> Result<()> {
     let line = format!("lease --phys {NIC} {line}");
     let complaint = finish(command(None, &devmem_tcp(), &line))?.refused(1)?;
     println_line(complaint.trim_end());

@@ -17,37 +17,37 @@ use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::round::pattern;
-use super::transfer::{devmem_tcp, number};
-use crate::small::{Ended, Outcome};
-use framework::memory;
-use framework::nic_state::{Observer, State};
-use framework::sysctl;
-use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
-use framework::tool::{Running, command, until};
-use framework::{ifindex, println_line};
+use crate::memory;
+use crate::nic_state::{Observer, State};
+use crate::probe_receiver::{Ended, Outcome};
+use crate::rounds::pattern;
+use crate::sysctl;
+use crate::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
+use crate::tool::{Running, command, until};
+use crate::transfer::{devmem_tcp, number};
+use crate::{ifindex, println_line};
 
 /// The queue that payload goes to.
-pub(super) const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
+pub const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 /// The port of the first peer.
-pub(super) const FIRST: u16 = 6000;
+pub const FIRST: u16 = 6000;
 /// A step may take so long.
 const STEP: Duration = Duration::from_secs(20);
 
 /// Where receivers listen.
-pub(super) fn address() -> Result<SocketAddr> {
+pub fn address() -> Result<SocketAddr> {
     Ok(SocketAddr::new(NIC_ADDRESS.parse()?, 5000))
 }
 
 /// The wire, with queues at the sender that drop nothing: by default they do, of a burst
 /// (`fq_codel`).
-pub(super) fn wire_that_keeps_all() -> Result<()> {
+pub fn wire_that_keeps_all() -> Result<()> {
     let _queue = sysctl::set("net.core.default_qdisc", "pfifo_fast")?;
     testbed::wire()
 }
 
 /// A receiver, and the NIC as it was before it.
-pub(super) struct Receiver {
+pub struct Receiver {
     running: Running,
     observer: Observer,
     before: State,
@@ -55,13 +55,13 @@ pub(super) struct Receiver {
 
 impl Receiver {
     /// Starts this program on a NIC loaded afresh.
-    pub(super) fn start(program: &Path, line: &str) -> Result<Self> {
+    pub fn start(program: &Path, line: &str) -> Result<Self> {
         testbed::wire()?;
         Self::start_here(program, line)
     }
 
     /// As [`Receiver::start`], on the NIC as it is.
-    pub(super) fn start_here(program: &Path, line: &str) -> Result<Self> {
+    pub fn start_here(program: &Path, line: &str) -> Result<Self> {
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         Ok(Self {
@@ -72,7 +72,7 @@ impl Receiver {
     }
 
     /// As [`Receiver::start_here`], by a shell, which execs it.
-    pub(super) fn start_shell(line: &str) -> Result<Self> {
+    pub fn start_shell(line: &str) -> Result<Self> {
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         let mut shell = std::process::Command::new("bash");
@@ -85,23 +85,23 @@ impl Receiver {
     }
 
     /// A small one, on one queue unless the line says otherwise.
-    pub(super) fn small(line: &str) -> Result<Self> {
+    pub fn small(line: &str) -> Result<Self> {
         testbed::wire()?;
         Self::small_here(line)
     }
 
     /// As [`Receiver::small`], on the NIC as it is.
-    pub(super) fn small_here(line: &str) -> Result<Self> {
+    pub fn small_here(line: &str) -> Result<Self> {
         Self::start_here(&std::env::current_exe()?, &small_line(line)?)
     }
 
     /// Its process.
-    pub(super) fn id(&self) -> u32 {
+    pub fn id(&self) -> u32 {
         self.running.id()
     }
 
     /// What a small one says at its end.
-    pub(super) fn outcome(self) -> Result<Outcome> {
+    pub fn outcome(self) -> Result<Outcome> {
         let text = self.end(0)?.0;
         println_line(text.trim_end());
         serde_json::from_str(&text).with_context(|| format!("outcome {text:?}"))
@@ -109,7 +109,7 @@ impl Receiver {
 
     /// What it prints and says, if it ends with this status. The NIC is then as it was, and none
     /// of its memory is out.
-    pub(super) fn end(mut self, code: i32) -> Result<(String, String)> {
+    pub fn end(mut self, code: i32) -> Result<(String, String)> {
         let end = self.running.end_within(STEP)?;
         ensure!(end.status.code() == Some(code), "it ended with {end:?}");
         self.observer.soon_same(&self.before)?;
@@ -124,7 +124,7 @@ impl Receiver {
 
 /// Has each processor free the packets that were read on another one: they wait, with their niovs,
 /// until it next receives any (`skb_attempt_defer_free`, `net_rx_action`).
-pub(super) fn free_deferred() -> Result<()> {
+pub fn free_deferred() -> Result<()> {
     let all = sched_getaffinity(Pid::from_raw(0))?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
     let own = socket.local_addr()?;
@@ -138,7 +138,7 @@ pub(super) fn free_deferred() -> Result<()> {
 }
 
 /// The command line of a small receiver.
-pub(super) fn small_line(line: &str) -> Result<String> {
+pub fn small_line(line: &str) -> Result<String> {
     const DEFAULT: u64 = 4 << 20;
     let (listen, queue) = (address()?, queue(line));
     let mut words = line.split_whitespace();
@@ -158,14 +158,14 @@ fn queue(line: &str) -> String {
 }
 
 /// The connection of that peer in an outcome, by its port.
-pub(super) fn of(outcome: &Outcome, port: u16) -> Result<&Ended> {
+pub fn of(outcome: &Outcome, port: u16) -> Result<&Ended> {
     let mut peers = outcome.peers.iter();
     let found = peers.find(|peer| peer.port == port);
     found.with_context(|| format!("no peer {port}"))
 }
 
 /// Holds if so many bytes came, all of them right, and the peer closed and every token went back.
-pub(super) fn whole(peer: &Ended, bytes: u64) -> Result<()> {
+pub fn whole(peer: &Ended, bytes: u64) -> Result<()> {
     let right = (peer.bytes, peer.right) == (bytes, bytes);
     let tokens = peer.freed == peer.frags && peer.frags > 0;
     ensure!(
@@ -176,12 +176,12 @@ pub(super) fn whole(peer: &Ended, bytes: u64) -> Result<()> {
 }
 
 /// The tool as the receiver of so many peers, with some options; it validates.
-pub(super) fn recv(peers: u16, line: &str) -> Result<Receiver> {
+pub fn recv(peers: u16, line: &str) -> Result<Receiver> {
     testbed::wire()?;
     recv_here(peers, line)
 }
 
-pub(super) fn recv_here(peers: u16, line: &str) -> Result<Receiver> {
+pub fn recv_here(peers: u16, line: &str) -> Result<Receiver> {
     let line = format!(
         "recv --json -f {NIC} {} --listen {} --validate 251 --connections {peers} {line}",
         queue(line),
@@ -191,7 +191,7 @@ pub(super) fn recv_here(peers: u16, line: &str) -> Result<Receiver> {
 }
 
 /// The tool's summary, and what it said, if it ended with this status.
-pub(super) fn summary(receiver: Receiver, code: i32) -> Result<(Value, String)> {
+pub fn summary(receiver: Receiver, code: i32) -> Result<(Value, String)> {
     let (text, said) = receiver.end(code)?;
     println_line(text.trim_end());
     println_line(said.trim_end());
@@ -200,7 +200,7 @@ pub(super) fn summary(receiver: Receiver, code: i32) -> Result<(Value, String)> 
 }
 
 /// How the connection of that peer ended: its bytes, and its error.
-pub(super) fn ended(summary: &Value, port: u16) -> Result<(u64, Option<String>)> {
+pub fn ended(summary: &Value, port: u16) -> Result<(u64, Option<String>)> {
     let peers = summary["connections"].as_array().context("connections")?;
     let suffix = format!(":{port}");
     let mut found = peers.iter();
@@ -214,7 +214,7 @@ pub(super) fn ended(summary: &Value, port: u16) -> Result<(u64, Option<String>)>
 }
 
 /// Holds if these peers' connections were received to their ends.
-pub(super) fn ended_well(
+pub fn ended_well(
     summary: &Value,
     numbers: impl IntoIterator<Item = u16>,
     bytes: usize,
@@ -227,17 +227,17 @@ pub(super) fn ended_well(
 }
 
 /// Peer number `number` connects, as soon as somebody listens.
-pub(super) fn peer(number: u16) -> Result<TcpStream> {
+pub fn peer(number: u16) -> Result<TcpStream> {
     peer_at(number, address()?)
 }
 
 /// As [`peer`], to another address.
-pub(super) fn peer_at(number: u16, to: SocketAddr) -> Result<TcpStream> {
+pub fn peer_at(number: u16, to: SocketAddr) -> Result<TcpStream> {
     NetNs::by_name(PEER)?.run(|| connected(number, to))?
 }
 
 /// So many peers connect.
-pub(super) fn peers(count: u16) -> Result<Vec<TcpStream>> {
+pub fn peers(count: u16) -> Result<Vec<TcpStream>> {
     let to = address()?;
     NetNs::by_name(PEER)?.run(|| (0..count).map(|number| connected(number, to)).collect())?
 }
@@ -266,7 +266,7 @@ fn connected(number: u16, to: SocketAddr) -> Result<TcpStream> {
 
 /// A peer that sends so many bytes of the pattern, closes its side, and waits until the receiver
 /// has closed its own.
-pub(super) fn send(mut stream: TcpStream, bytes: usize) -> JoinHandle<Result<()>> {
+pub fn send(mut stream: TcpStream, bytes: usize) -> JoinHandle<Result<()>> {
     thread::spawn(move || {
         stream.set_write_timeout(Some(STEP))?;
         stream.write_all(&pattern(bytes, None)?)?;
@@ -276,7 +276,7 @@ pub(super) fn send(mut stream: TcpStream, bytes: usize) -> JoinHandle<Result<()>
 
 /// All of them send so much, at the same time, but for a little at first: a window is the kernel's
 /// until the receiver has seen the first of a connection.
-pub(super) fn send_together(peers: Vec<TcpStream>, bytes: usize) -> Result<()> {
+pub fn send_together(peers: Vec<TcpStream>, bytes: usize) -> Result<()> {
     const FIRST: usize = 8 << 10;
     let payload = Arc::new(pattern(bytes, None)?);
     let seen = Arc::new(Barrier::new(peers.len()));
@@ -298,13 +298,13 @@ pub(super) fn send_together(peers: Vec<TcpStream>, bytes: usize) -> Result<()> {
 }
 
 /// Closes a peer's side and waits until the receiver has closed its own.
-pub(super) fn close(stream: TcpStream) -> Result<()> {
+pub fn close(stream: TcpStream) -> Result<()> {
     stream.shutdown(Shutdown::Write)?;
     closed(stream)
 }
 
 /// Waits until the receiver has closed its side.
-pub(super) fn closed(mut stream: TcpStream) -> Result<()> {
+pub fn closed(mut stream: TcpStream) -> Result<()> {
     stream.set_read_timeout(Some(STEP))?;
     let answer = stream.read(&mut [0]).context("the receiver's end")?;
     ensure!(answer == 0, "the receiver answered with data");
@@ -312,7 +312,7 @@ pub(super) fn closed(mut stream: TcpStream) -> Result<()> {
 }
 
 /// What came of a peer.
-pub(super) fn joined(sender: JoinHandle<Result<()>>) -> Result<()> {
+pub fn joined(sender: JoinHandle<Result<()>>) -> Result<()> {
     sender.join().map_err(|_| anyhow!("a sender panicked"))?
 }
 
@@ -324,7 +324,7 @@ fn without_buffer() -> Result<u64> {
 }
 
 /// What TCP counts there: `RetransSegs`, say.
-pub(super) fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
+pub fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
     let mut counters = BTreeMap::new();
     for file in ["snmp", "netstat"] {
         let path = format!("/proc/thread-self/net/{file}");
@@ -343,10 +343,10 @@ pub(super) fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
 }
 
 /// What TCP counts at both ends.
-pub(super) struct Wire(Vec<(NetNs, BTreeMap<String, u64>)>);
+pub struct Wire(Vec<(NetNs, BTreeMap<String, u64>)>);
 
 impl Wire {
-    pub(super) fn now() -> Result<Self> {
+    pub fn now() -> Result<Self> {
         let ends = [NetNs::by_name(PEER)?, NetNs::current()?];
         let ends = ends.into_iter().map(|end| {
             let counters = tcp_counters(&end)?;
@@ -358,7 +358,7 @@ impl Wire {
     /// Holds if the NIC always had memory since.
     ///
     /// What was sent twice is told only: on a slow machine a time-out is soon early.
-    pub(super) fn always_had_memory(&self) -> Result<()> {
+    pub fn always_had_memory(&self) -> Result<()> {
         const TOLD: [&str; 5] = [
             "OutSegs",
             "RetransSegs",
