@@ -8,10 +8,7 @@
 
 mod bench;
 mod cases;
-mod isolate;
-mod kmsg;
-mod ktap;
-mod selection;
+mod runner;
 mod small;
 
 use std::io;
@@ -27,7 +24,8 @@ use framework::memory::{self, Kind};
 use framework::{Skip, machine, nic_state, sysctl, testbed};
 
 use cases::Case;
-use ktap::{Ktap, Verdict};
+use runner::ktap::{Ktap, Verdict};
+use runner::{isolate, kmsg, selection};
 
 /// Status of a case's process that cannot hold here; its reason is on the last line of stdout.
 const EXIT_SKIP: u8 = 4;

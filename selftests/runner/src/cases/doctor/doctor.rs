@@ -1,0 +1,185 @@
+//! The doctor on what is healthy, and that it changes nothing.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Link, NetNs, Netdev};
+
+use framework::doctor::{Report, as_user};
+use framework::driver::Driver;
+use framework::leases::Guest;
+use framework::nic_state::Observer;
+use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
+use framework::tool::{command, finish, sh};
+use framework::transfer::{devmem_tcp, validated};
+
+/// What it says would work, works.
+pub(crate) fn healthy() -> Result<()> {
+    testbed::wire()?;
+    let report = Report::of(NIC)?;
+    report.healthy()?;
+    for area in ["receives", "sends", "leases"] {
+        ensure!(report.json[area] == true, "not {area}: {}", report.json);
+    }
+    let to = format!("{NIC_ADDRESS}:5000");
+    validated(None, &format!("-f {NIC}"), &to, 1 << 20).map(drop)
+}
+
+/// Without a device it has a line for each NIC, and ends well if one would do.
+pub(crate) fn of_all_nics() -> Result<()> {
+    testbed::wire()?;
+    let report = Report::of("")?;
+    report.healthy()?;
+    let nics = report.json["nics"].as_array().context("nics")?;
+    let nic = nics.iter().find(|nic| nic["device"] == NIC);
+    let nic = nic.with_context(|| format!("no {NIC} in {nics:?}"))?;
+    ensure!(nic["receives"] == true && nic["driver"] == "swnic", "{nic}");
+    sh(&format!("ip link set dev {NIC} down"))?;
+    let report = Report::of("")?;
+    ensure!(report.code == Some(1), "with its only NIC down");
+    ensure!(
+        report.json["nics"][0]["failed"][0] == "link.up",
+        "{}",
+        report.json
+    );
+    Ok(())
+}
+
+pub(crate) fn in_another_namespace() -> Result<()> {
+    testbed::wire()?;
+    Report::of(&format!("{SENDER} --netns {PEER}"))?.healthy()?;
+    Report::of(&format!("{SENDER} --netns /run/netns/{PEER}"))?.healthy()
+}
+
+/// Each check has a name of its own and says what must be true; remedies are there where something
+/// is wrong.
+pub(crate) fn schema() -> Result<()> {
+    testbed::wire()?;
+    let report = Report::of(NIC)?;
+    let checks = report.json["checks"].as_array().context("checks")?;
+    let mut seen = HashSet::new();
+    for check in checks {
+        let text = |key: &str| {
+            check[key]
+                .as_str()
+                .with_context(|| format!("{key} of {check}"))
+        };
+        ensure!(seen.insert(text("id")?), "twice: {check}");
+        ensure!(
+            !text("what")?.is_empty() && !text("found")?.is_empty(),
+            "{check}"
+        );
+        ensure!(["ok", "warn", "fail"].contains(&text("status")?), "{check}");
+        let areas = check["areas"].as_array().context("areas")?;
+        ensure!(!areas.is_empty(), "{check}");
+        let known = |area| ["rx", "tx", "lease"].iter().any(|known| area == known);
+        ensure!(areas.iter().all(known), "{check}");
+        let needs = check["status"] != "ok";
+        ensure!(!needs || check["remedy"].is_string(), "no remedy: {check}");
+        ensure!(
+            check["device"].is_null() || check["device"] == NIC,
+            "{check}"
+        );
+    }
+    ensure!(seen.len() > 30, "{} checks", seen.len());
+    Ok(())
+}
+
+/// Neither on the NIC nor in the machine's settings, whatever state the NIC is in.
+pub(crate) fn changes_nothing() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let mut nic = Observer::of(NIC)?;
+    let look = |line: &str| -> Result<()> {
+        finish(command(None, &devmem_tcp(), &format!("doctor {line}"))).map(drop)
+    };
+    for prepare in [
+        "",
+        "ethtool -K eth1 ntuple off",
+        "ip link set dev eth1 down",
+    ] {
+        let fixed = prepare.contains("ntuple") && Driver::played() == Driver::Fbnic;
+        if !prepare.is_empty() && !fixed {
+            sh(prepare)?;
+        }
+        let before = (nic.state()?, settings()?, links()?);
+        look(NIC)?;
+        look("")?;
+        finish(as_user(&devmem_tcp(), &format!("doctor {NIC}"), false))?;
+        nic.same(&before.0)?;
+        same(&before.1, &settings()?)?;
+        same(&before.2, &links()?)?;
+    }
+    sh(&format!("ip link set dev {NIC} up"))?;
+    // Split on is what a bind wants: here a trial would succeed if it could.
+    testbed::split()?;
+    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    let before = (nic.state()?, links()?);
+    look(NIC)?;
+    look(&format!("{GUEST} --netns {BOX}"))?;
+    nic.same(&before.0)?;
+    same(&before.1, &links()?)
+}
+
+/// Holds if both texts are the same, line by line.
+fn same(before: &str, after: &str) -> Result<()> {
+    let gone = before.lines().filter(|line| !after.contains(line));
+    let new = after.lines().filter(|line| !before.contains(line));
+    let changes: Vec<_> = gone
+        .map(|line| ("before", line))
+        .chain(new.map(|line| ("now", line)))
+        .collect();
+    ensure!(before == after, "{changes:#?}");
+    Ok(())
+}
+
+/// Devices, but for what they do by themselves when a wire comes or goes; numbers of namespaces; page
+/// pools, which are new ones when a queue was restarted.
+fn links() -> Result<String> {
+    let mut link = Link::open()?;
+    let mut text = String::new();
+    for one in link.list()? {
+        let (netkit, xdp) = (one.netkit, one.xdp);
+        text += &format!("{} {} {} {netkit:?} {xdp:?}\n", one.name, one.up, one.mtu);
+    }
+    for netns in [PEER, BOX] {
+        text += &format!("{netns} {:?}\n", link.nsid(&NetNs::by_name(netns)?)?);
+    }
+    for pool in Netdev::open()?.page_pools(None)? {
+        text += &format!("pool {} of {:?}\n", pool.id, pool.ifindex);
+    }
+    Ok(text)
+}
+
+/// The settings under `/proc/sys` that a check reads or a remedy sets, and udmabuf's.
+fn settings() -> Result<String> {
+    let mut text = String::new();
+    for folder in [
+        "/proc/sys/net/core",
+        "/proc/sys/net/ipv4",
+        "/proc/sys/net/ipv4/conf/all",
+        "/proc/sys/net/ipv4/conf/eth1",
+        "/proc/sys/net/ipv6/conf/all",
+        "/proc/sys/vm",
+        "/sys/module/udmabuf/parameters",
+    ] {
+        let mut files: Vec<_> = fs::read_dir(folder)?
+            .flatten()
+            .map(|file| file.path())
+            .collect();
+        files.sort();
+        for file in files {
+            // Some cannot be read, some change by themselves.
+            let value = fs::read_to_string(&file).unwrap_or_default();
+            if !Path::new("/proc/sys/net/ipv4")
+                .join("tcp_fastopen_key")
+                .eq(&file)
+            {
+                text += &format!("{} {value}", file.display());
+            }
+        }
+    }
+    Ok(text)
+}

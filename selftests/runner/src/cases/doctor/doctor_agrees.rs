@@ -1,0 +1,409 @@
+//! `doctor` says that receiving works if and only if `recv` with the same options then does: states of the
+//! NIC, one after the other, good ones and bad ones.
+
+use std::fs::{self, Permissions};
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use netdev::{Action, Ethtool, FlowRule, Location, QueueId, RssChange};
+use nix::sys::signal::Signal;
+
+use framework::doctor::Report;
+use framework::driver::Driver;
+use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore};
+use framework::sysctl;
+use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, QUEUES, SENDER_ADDRESS};
+use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::devmem_tcp;
+use framework::xdp;
+use framework::{ifindex, println_line};
+
+/// A state, what is asked for in it, and whether that works.
+struct State {
+    driver: Driver,
+    parameters: &'static str,
+    prepare: fn() -> Result<Box<dyn std::any::Any>>,
+    options: &'static str,
+    works: bool,
+}
+
+/// Where it is written down what a NIC was before.
+const RUNTIME: &str = "/run/devmem-tcp";
+const LISTEN: &str = "-l 192.0.2.2:5000";
+
+fn state(options: &'static str, works: bool) -> State {
+    State {
+        driver: Driver::Swnic,
+        parameters: "",
+        prepare: nothing,
+        options,
+        works,
+    }
+}
+
+impl State {
+    fn of(mut self, driver: Driver) -> Self {
+        self.driver = driver;
+        self
+    }
+
+    fn with(mut self, parameters: &'static str) -> Self {
+        self.parameters = parameters;
+        self
+    }
+
+    fn after(mut self, prepare: fn() -> Result<Box<dyn std::any::Any>>) -> Self {
+        self.prepare = prepare;
+        self
+    }
+
+    /// Holds if both say what is expected, and the NIC is afterwards what it was.
+    fn check(&self) -> Result<()> {
+        testbed::clear()?;
+        testbed::wire_as(self.driver, QUEUES, self.parameters)?;
+        let _kept = (self.prepare)()?;
+        // A NIC without rules has no list of them to compare.
+        let lists = self.parameters != "lacks=ntuple" && self.parameters != "lacks=rss";
+        let mut seen = match lists {
+            true => {
+                let mut observer = Observer::of(NIC)?;
+                let before = observer.state()?;
+                Some((observer, before))
+            }
+            false => None,
+        };
+        let line = format!("{NIC} {LISTEN} {}", self.options);
+        let report = Report::of(&line)?;
+        let bound = bound_queues()?;
+        let receiver = Running::start(command(None, &devmem_tcp(), &format!("recv -f {line}")))?;
+        let (works, said) = works(receiver, bound)?;
+        println_line(&format!(
+            "{:?} {} {}: doctor {:?}, recv {works}; {} / {}",
+            self.driver,
+            self.parameters,
+            self.options,
+            report.code,
+            report.complaints().trim(),
+            said.trim_end(),
+        ));
+        ensure!(works == self.works, "recv: {works}");
+        let code = i32::from(!works);
+        ensure!(report.code == Some(code), "doctor: {:?}", report.code);
+        match &mut seen {
+            Some((observer, before)) => observer.same(before),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Whether it comes to bind a queue more; ends it.
+fn works(mut receiver: Running, bound: usize) -> Result<(bool, String)> {
+    let mut works = false;
+    until("bound, or at its end", Duration::from_secs(15), || {
+        works = bound_queues()? > bound;
+        Ok(works || receiver.has_ended()?)
+    })?;
+    if works {
+        // It may be bound and not yet listen.
+        std::thread::sleep(Duration::from_millis(300));
+        works = !receiver.has_ended()?;
+        receiver
+            .signal(Signal::SIGTERM)
+            .or_else(|error| match works {
+                true => Err(error),
+                false => Ok(()),
+            })?;
+    }
+    Ok((works, receiver.end_within(STEP)?.stderr))
+}
+
+type Kept = Result<Box<dyn std::any::Any>>;
+
+fn nothing() -> Kept {
+    Ok(Box::new(()))
+}
+
+fn shell(line: &str) -> Kept {
+    sh(line)?;
+    nothing()
+}
+
+fn ntuple_off() -> Kept {
+    shell("ethtool -K eth1 ntuple off")
+}
+
+fn port_taken() -> Kept {
+    Ok(Box::new(TcpListener::bind((NIC_ADDRESS, 5000))?))
+}
+
+fn link_down() -> Kept {
+    shell("ip link set eth1 down")
+}
+
+fn program() -> Kept {
+    Ok(Box::new(xdp::attach(ifindex(NIC)?.get())?))
+}
+
+fn rule(port: u16, queue: u32, location: Location) -> Result<u32> {
+    let to = format!("{NIC_ADDRESS}:{port}").parse()?;
+    let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(queue)));
+    rule.location = location;
+    Ok(Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?)
+}
+
+fn same_packets() -> Kept {
+    rule(5000, 1, Location::Any)?;
+    nothing()
+}
+
+fn same_rule() -> Kept {
+    rule(5000, 3, Location::Any)?;
+    nothing()
+}
+
+fn full() -> Kept {
+    for place in 0..4 {
+        rule(7000 + place, 1, Location::Any)?;
+    }
+    nothing()
+}
+
+fn all_but_one() -> Kept {
+    for place in 0..3 {
+        rule(7000 + place, 1, Location::Any)?;
+    }
+    nothing()
+}
+
+/// The context that there is.
+fn context() -> Kept {
+    Ethtool::open()?.create_rss_context(ifindex(NIC)?, &RssChange::default())?;
+    nothing()
+}
+
+/// All other traffic goes to the queue that is asked for.
+fn table_of_one_queue() -> Kept {
+    shell("ethtool -X eth1 start 3 equal 1")
+}
+
+/// 16 MiB of huge pages, which go when it is dropped.
+fn huge_pages() -> Kept {
+    Ok(Box::new(sysctl::set("vm.nr_hugepages", "8")?))
+}
+
+fn one_channel() -> Kept {
+    shell("ethtool -L eth1 combined 1")
+}
+
+/// A receiver that runs, and ends when it is dropped.
+struct Other(Option<Running>);
+
+impl Drop for Other {
+    fn drop(&mut self) {
+        if let Some(other) = self.0.take() {
+            let _ended = other.signal(Signal::SIGTERM);
+            let _ended = other.end_within(STEP);
+        }
+    }
+}
+
+fn receiver(options: &str) -> Kept {
+    let line = format!("recv -f {NIC} --size 4M {options}");
+    let other = Other(Some(Running::start(command(None, &devmem_tcp(), &line))?));
+    until("a binding", STEP, || Ok(bound_queues()? > 0))?;
+    Ok(Box::new(other))
+}
+
+fn receiver_on_the_queue() -> Kept {
+    receiver("--queue 3 -l 192.0.2.2:6000")
+}
+
+fn receiver_on_another() -> Kept {
+    receiver("--queue 2 -l 192.0.2.2:6000")
+}
+
+fn applied() -> Kept {
+    let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:6000");
+    finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
+    Ok(Box::new(Restored))
+}
+
+struct Restored;
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        let _restored = restore();
+    }
+}
+
+/// Of two queues the first is kept: `recv` would take the last one from RSS.
+fn first_of_two_applied() -> Kept {
+    sh(&format!("ethtool -L {NIC} combined 2"))?;
+    let line = format!("apply {NIC} --queue 0");
+    finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
+    Ok(Box::new(Restored))
+}
+
+/// What can't be read as a file, in place of what `apply` wrote down.
+struct NoJournal(PathBuf);
+
+impl NoJournal {
+    const ASIDE: &'static str = "/run/journal";
+}
+
+impl Drop for NoJournal {
+    fn drop(&mut self) {
+        let _back = fs::remove_dir(&self.0).and_then(|()| fs::rename(Self::ASIDE, &self.0));
+        let _restored = restore();
+    }
+}
+
+fn folder_for_a_journal() -> Kept {
+    let line = format!("apply {NIC} --queue 2");
+    finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
+    let journal = nic_state::journal()?;
+    fs::rename(&journal, NoJournal::ASIDE)?;
+    fs::create_dir(&journal)?;
+    Ok(Box::new(NoJournal(journal)))
+}
+
+/// Others may write there.
+struct Loose;
+
+impl Drop for Loose {
+    fn drop(&mut self) {
+        let _removed = fs::remove_dir_all(RUNTIME);
+    }
+}
+
+fn loose_directory() -> Kept {
+    fs::create_dir_all(RUNTIME)?;
+    fs::set_permissions(RUNTIME, Permissions::from_mode(0o777))?;
+    Ok(Box::new(Loose))
+}
+
+fn all(states: &[State]) -> Result<()> {
+    let mut wrong = Vec::new();
+    for state in states {
+        if let Err(error) = state.check() {
+            let what = format!("{:?} {} {}", state.driver, state.parameters, state.options);
+            wrong.push(format!("{what}: {error:#}"));
+        }
+    }
+    testbed::clear().context("clearing")?;
+    match &wrong[..] {
+        [] => Ok(()),
+        wrong => bail!("{} disagree:\n{}", wrong.len(), wrong.join("\n")),
+    }
+}
+
+/// What is asked for: queues, addresses.
+pub(crate) fn on_options() -> Result<()> {
+    let v6 = format!("-l [{NIC_ADDRESS6}]:5000 --from {SENDER_ADDRESS}");
+    let v6: &'static str = Box::leak(v6.into_boxed_str());
+    all(&[
+        state("", true),
+        state("--queue 3", true),
+        state("--queue 2 --queue 3", true),
+        state("--queue 99", false),
+        state("--queue 3 --queue 99", false),
+        state("--queue 3 --queue 3", false),
+        state("--from 192.0.2.1", true),
+        state("--from 2001:db8:2::1", false),
+        state(v6, false),
+        state("-l 192.0.2.77:5000", false),
+        state("-l 192.0.2.2:5001", true),
+        state("-l [::]:5001", true),
+        state("", false).after(port_taken),
+        state("-l [::]:5000", false),
+    ])
+}
+
+/// What is to be received into.
+pub(crate) fn on_memory() -> Result<()> {
+    all(&[
+        state("--size 4M", true),
+        state("--size 0", false),
+        state("--size 100000G", false),
+        state("--memory heap:system --size 4M", true),
+        state("--memory heap:none", false),
+        state("--memory drm:/dev/dri/card9", false),
+        state("--memory fd:77", false),
+        state("--memory fd:0", false),
+        state("--memory socket:/run/none", false),
+        state("--pages 4K --size 4M", true),
+        state("--pages 2M --size 4M", false),
+        state("--pages 2M --size 4M", true).after(huge_pages),
+        state("--pages 2M --size 3M", false).after(huge_pages),
+        state("--pages 2M --size 32M", false).after(huge_pages),
+    ])
+}
+
+/// What is there already.
+pub(crate) fn on_others() -> Result<()> {
+    all(&[
+        state("--queue 3", false).after(link_down),
+        state("--queue 3", false).after(program),
+        state("--queue 3", false).after(same_packets),
+        state("--queue 3", true).after(same_rule),
+        state("--queue 3", false).with("rules=4").after(full),
+        state("--queue 3", true).with("rules=4").after(all_but_one),
+        state("--queue 3", false).after(receiver_on_the_queue),
+        state("", true).after(receiver_on_the_queue),
+        state("--queue 3", true).after(receiver_on_another),
+        state("--queue 2 --queue 3", false).after(receiver_on_another),
+        state("--queue 3", true).after(applied),
+        state("", false).after(one_channel),
+        state("", false).after(first_of_two_applied),
+        state("", false).after(folder_for_a_journal),
+        state("", false).after(loose_directory),
+        state("--queue 3", true).after(table_of_one_queue),
+        state("", false).with("lacks=queue-ops"),
+        state("", false).with("lacks=split"),
+        state("", false).with("lacks=ntuple"),
+        state("", false).with("lacks=rss"),
+        state("", true).with("lacks=ntuple-on"),
+    ])
+}
+
+/// What drivers want.
+pub(crate) fn on_drivers() -> Result<()> {
+    let mut states = Vec::new();
+    for driver in [
+        Driver::Mlx5,
+        Driver::Gve,
+        Driver::Bnxt,
+        Driver::Ice,
+        Driver::Fbnic,
+    ] {
+        // It has no queue API.
+        let binds = driver != Driver::Ice;
+        let two = matches!(driver, Driver::Mlx5 | Driver::Bnxt | Driver::Fbnic);
+        states.extend([
+            state("--queue 3", binds).of(driver),
+            state("--queue 2 --queue 3", two).of(driver),
+            state("--queue 2 --queue 3 -l 192.0.2.2:5001", binds).of(driver),
+        ]);
+        if driver != Driver::Fbnic {
+            states.push(state("--queue 3", binds).of(driver).after(ntuple_off));
+        }
+        // gve's rules are off at first.
+        if driver != Driver::Gve {
+            states.push(state("--queue 3", false).of(driver).after(same_packets));
+            let full = state("--queue 3", false).with("rules=4").after(full);
+            let left = state("--queue 3", binds).with("rules=4").after(all_but_one);
+            states.extend([full.of(driver), left.of(driver)]);
+        }
+        // It may split, and say so; but it cannot be asked to.
+        let asked = state("", false).of(driver).with("lacks=split");
+        states.push(asked);
+    }
+    let fbnic = state("--queue 2 --queue 3", false).of(Driver::Fbnic);
+    states.push(fbnic.after(context));
+    all(&states)
+}

@@ -1,0 +1,102 @@
+//! What earlier receivers left behind.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use devmem::listen::{SocketOptions, listen};
+use devmem::{DevmemStream, RecvBuffer, RecvError, Segment};
+use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId};
+use nic::Plan;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use udmabuf::Udmabuf;
+
+use framework::doctor::{Bad, Report, named, paste};
+use framework::nic_state::guardian;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
+use framework::tool::{Running, command, sh, until};
+use framework::transfer::{devmem_tcp, nic_settings, start};
+use framework::{ifindex, println_line};
+
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
+const SOON: Duration = Duration::from_secs(10);
+
+/// Receiver and guardian were killed, and the NIC is as they had it.
+pub(crate) fn journal_of_a_dead_receiver() -> Result<()> {
+    testbed::wire()?;
+    let before = nic_settings(NIC)?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    until("a set-up", SOON, || {
+        Ok(nic_settings(NIC)?.contains("5000") && guardian().is_ok())
+    })?;
+    kill(Pid::from_raw(guardian()?), Signal::SIGKILL)?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(SOON)?;
+    let report = Report::of(NIC)?;
+    ensure!(report.status("journal.left") == "warn", "{}", report.json);
+    let remedy = report.remedy("journal.left")?;
+    println_line(remedy);
+    paste(remedy)?;
+    ensure!(nic_settings(NIC)? == before, "not as before");
+    Report::of(NIC)?.healthy()
+}
+
+/// A connection was closed with frags of it unreturned, and its peer says nothing any more: the
+/// buffer's page pool outlives the binding.
+pub(crate) fn pool_of_a_dead_connection() -> Result<()> {
+    testbed::wire()?;
+    let memory = Udmabuf::builder(4 << 20).build()?;
+    let address: SocketAddr = format!("{NIC_ADDRESS}:5000").parse()?;
+    let nic = ifindex(NIC)?;
+    let applied = Plan::new(NIC, nic)
+        .header_split()
+        .reserve(&[LAST])
+        .steer(FlowRule::tcp_to(address, Action::Drop), &[LAST])
+        .apply(&NetNs::current()?)?;
+    let binding = Netdev::open()?.bind_rx(nic, &memory, &[LAST], BindOptions::default())?;
+    let listener = listen(address, &SocketOptions::default())?;
+    let line = format!("send --wait 20 {address} --bytes 256M");
+    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    let (socket, _) = listener.accept()?;
+    socket.set_read_timeout(Some(Duration::from_millis(300)))?;
+    let held = read_after_the_peer_fell_silent(&mut DevmemStream::new(socket))?;
+    println_line(&format!("{held} frags were not given back"));
+    binding.unbind();
+    applied.restore()?;
+
+    let remedy = named(NIC, "pool.left", Bad::Warns)?;
+    paste(&remedy)?;
+    until("the end of the pool", SOON, || {
+        Ok(Report::of(NIC)?.status("pool.left") == "ok")
+    })?;
+    sender.signal(Signal::SIGKILL)?;
+    sender.end_within(SOON)?;
+    Report::of(NIC)?.healthy()
+}
+
+/// Reads all that comes, the peer being cut off once something has come, and says how many frags
+/// that were; none is given back.
+fn read_after_the_peer_fell_silent(
+    stream: &mut DevmemStream<std::net::TcpStream>,
+) -> Result<usize> {
+    let mut buffer = RecvBuffer::new();
+    let mut held = 0;
+    loop {
+        let before = held;
+        match stream.recv(&mut buffer) {
+            Ok(mut received) => {
+                for segment in received.by_ref() {
+                    held += usize::from(matches!(segment, Segment::Frag(_)));
+                }
+            }
+            Err(RecvError::WouldBlock) if held > 0 => return Ok(held),
+            Err(error) => return Err(error.into()),
+        }
+        if before == 0 {
+            sh(&format!(
+                "ip -n {PEER} address delete {SENDER_ADDRESS}/24 dev {SENDER}"
+            ))?;
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Faults of the machine: udmabuf, memory, privilege, settings.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+use framework::doctor::{Bad, Report, as_user, avoided, cured, named_by, paste};
+use framework::println_line;
+use framework::sysctl;
+use framework::testbed::{self, NIC};
+use framework::tool::sh;
+use framework::transfer::devmem_tcp;
+
+/// A `/dev` of this case's own, with nothing in it but `null`.
+fn empty_dev() -> Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
+    mount(
+        Some("none"),
+        "/dev",
+        Some("tmpfs"),
+        MsFlags::empty(),
+        None::<&str>,
+    )?;
+    // A command's standard input, before there is a command.
+    let mode = Mode::from_bits_truncate(0o666);
+    Ok(mknod("/dev/null", SFlag::S_IFCHR, mode, makedev(1, 3))?)
+}
+
+/// As in a container whose `/dev` has no such node.
+pub(crate) fn no_udmabuf_node() -> Result<()> {
+    testbed::wire()?;
+    empty_dev()?;
+    cured(NIC, "udmabuf.device", Bad::NoRx)
+}
+
+/// The node is root's, the user has nothing but `CAP_NET_ADMIN`.
+pub(crate) fn udmabuf_of_another_user() -> Result<()> {
+    testbed::wire()?;
+    let minor = fs::read_to_string("/proc/misc")?;
+    let minor = minor
+        .lines()
+        .find_map(|line| line.trim().strip_suffix(" udmabuf"));
+    let minor = minor.context("no udmabuf in /proc/misc")?.trim().to_owned();
+    empty_dev()?;
+    sh(&format!("mknod -m 600 /dev/udmabuf c 10 {minor}"))?;
+    let user = |line: &str| as_user(&devmem_tcp(), line, true);
+    let remedy = named_by(user, NIC, "udmabuf.device", Bad::NoRx)?;
+    paste(&remedy)?;
+    Report::by(user(&format!("doctor {NIC} --json")))?.healthy()
+}
+
+/// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
+pub(crate) fn udmabuf_size_limit() -> Result<()> {
+    testbed::wire()?;
+    let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
+    cured(&format!("{NIC} --size 100M"), "udmabuf.limit", Bad::NoRx)
+}
+
+pub(crate) fn more_than_the_memory() -> Result<()> {
+    testbed::wire()?;
+    let _none = sysctl::set_parameter("udmabuf", "size_limit_mb", &i32::MAX.to_string())?;
+    avoided(&format!("{NIC} --size 64G"), "memory.free")
+}
+
+pub(crate) fn no_hugepages() -> Result<()> {
+    testbed::wire()?;
+    let _one = sysctl::set("vm.nr_hugepages", "1")?;
+    cured(
+        &format!("{NIC} --pages 2M --size 32M"),
+        "memory.hugepages",
+        Bad::NoRx,
+    )
+}
+
+pub(crate) fn receive_buffers_larger_than_the_pool() -> Result<()> {
+    testbed::wire()?;
+    let _large = sysctl::set("net.ipv4.tcp_rmem", "4096 131072 134217728")?;
+    cured(NIC, "socket.rmem", Bad::Warns)
+}
+
+pub(crate) fn receive_buffers_too_small() -> Result<()> {
+    testbed::wire()?;
+    let _small = sysctl::set("net.ipv4.tcp_rmem", "4096 65536 65536")?;
+    cured(NIC, "socket.rmem", Bad::Warns)
+}
+
+pub(crate) fn optmem_too_small() -> Result<()> {
+    testbed::wire()?;
+    let _small = sysctl::set("net.core.optmem_max", "20480")?;
+    cured(NIC, "socket.optmem", Bad::Warns)
+}
+
+/// There is no sudo in the VM: the shell that pastes is root's, and has it as a function.
+pub(crate) fn no_capability() -> Result<()> {
+    testbed::wire()?;
+    let user = |line: &str| as_user(&devmem_tcp(), line, false);
+    let report = Report::by(user(&format!("doctor {NIC} --json")))?;
+    ensure!(report.code == Some(1), "{:?}", report.code);
+    let failed = report.failed();
+    let expected = ["privilege.bind", "privilege.lease", "udmabuf.device"];
+    ensure!(failed == expected, "{failed:?}");
+    let remedy = report.remedy("privilege.bind")?;
+    println_line(remedy);
+    ensure!(remedy.starts_with("sudo "), "{remedy}");
+    paste(&format!("sudo() {{ \"$@\"; }}; {remedy}"))
+}
+
+/// Root of a user namespace: it may bind, but not lease.
+pub(crate) fn user_namespace() -> Result<()> {
+    let own = |line: &str| {
+        let mut run = Command::new("unshare");
+        run.args(["--user", "--map-root-user", "--net"]);
+        run.arg(devmem_tcp()).args(line.split_whitespace());
+        run
+    };
+    let report = Report::by(own("doctor --json"))?;
+    ensure!(report.status("privilege.bind") == "ok", "{}", report.json);
+    ensure!(
+        report.status("privilege.lease") == "fail",
+        "{}",
+        report.json
+    );
+    let remedy = report.remedy("privilege.lease")?;
+    println_line(remedy);
+    ensure!(remedy.contains("on the host"), "{remedy}");
+    // In the initial one, and with nothing else changed, it is granted.
+    testbed::wire()?;
+    let here = Report::of(NIC)?;
+    ensure!(here.status("privilege.lease") == "ok", "{}", here.json);
+    Ok(())
+}
+
+/// Not even root, without the capability.
+pub(crate) fn root_without_the_capability() -> Result<()> {
+    testbed::wire()?;
+    let bare = |line: &str| {
+        let mut run = Command::new("setpriv");
+        run.args(["--bounding-set=-net_admin", "--inh-caps=-net_admin"]);
+        run.arg(devmem_tcp()).args(line.split_whitespace());
+        run
+    };
+    let report = Report::by(bare(&format!("doctor {NIC} --json")))?;
+    ensure!(
+        report.failed() == ["privilege.bind", "privilege.lease"],
+        "{}",
+        report.json
+    );
+    let remedy = report.remedy("privilege.bind")?;
+    ensure!(remedy.contains("CAP_NET_ADMIN"), "{remedy}");
+    // What it looks at needs no capability: it says the same as with all of them.
+    let whole = Report::of(NIC)?;
+    ensure!(
+        report.status("link.coalesce") == whole.status("link.coalesce"),
+        "{}",
+        report.json
+    );
+    whole.healthy()
+}

@@ -1,0 +1,193 @@
+//! Faults of a netkit that is to be received on.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cases::lease::lease_fence::reached;
+use framework::doctor::{Bad, Report, avoided, cured, named, paste};
+use framework::leases::Guest;
+use framework::println_line;
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
+use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::{devmem_tcp, start, validated};
+
+fn line() -> String {
+    format!("{GUEST} --netns {BOX}")
+}
+
+/// The NIC and a container with a pair that leases the NIC's last queue, and routes into it.
+fn leased() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    testbed::route_to_container()
+}
+
+/// What it says would work, works; the checks are the netkit's, and those of the NIC behind it.
+pub(crate) fn healthy() -> Result<()> {
+    leased()?;
+    let report = Report::of(&line())?;
+    report.healthy()?;
+    let device = |id: &str| report.check(id).map(|check| check["device"].clone());
+    ensure!(
+        device("netkit.lease") == Some(GUEST.into()),
+        "{}",
+        report.json
+    );
+    ensure!(
+        device("split.settable") == Some(NIC.into()),
+        "{}",
+        report.json
+    );
+    let receiver = format!("--netns {BOX} -f {GUEST}");
+    validated(None, &receiver, &format!("{BOX_ADDRESS}:5000"), 1 << 20).map(drop)
+}
+
+pub(crate) fn without_a_lease() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    Guest::pair(GUEST, 2, BOX)?;
+    cured(&line(), "netkit.lease", Bad::NoRx)
+}
+
+/// Made without room for a lease: it must be made again.
+pub(crate) fn without_room_for_a_lease() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    Guest::pair(GUEST, 1, BOX)?;
+    cured(&line(), "netkit.lease", Bad::NoRx)
+}
+
+pub(crate) fn the_other_end_was_named() -> Result<()> {
+    leased()?;
+    avoided(HOST, "netkit.kind")
+}
+
+pub(crate) fn ends_down() -> Result<()> {
+    leased()?;
+    sh(&format!("ip link set dev {HOST} down"))?;
+    cured(&line(), "netkit.up", Bad::NoRx)?;
+    sh(&format!("ip -n {BOX} link set dev {GUEST} down"))?;
+    cured(&line(), "netkit.up", Bad::NoRx)
+}
+
+/// Routes lead into the container, and the NIC does not forward.
+pub(crate) fn forwarding_off() -> Result<()> {
+    leased()?;
+    sh(&format!("sysctl -w net.ipv4.conf.{NIC}.forwarding=0"))?;
+    cured(&line(), "netkit.forwarding", Bad::NoRx)?;
+    sh(&format!("ip -6 route add 2001:db8:9::/64 dev {HOST}"))?;
+    cured(&line(), "netkit.forwarding", Bad::NoRx)
+}
+
+/// The table of a firewall whose policy is to forward nothing, until it is dropped.
+struct Firewall;
+
+impl Firewall {
+    fn drops() -> Result<Self> {
+        sh("nft add table ip filter")?;
+        let firewall = Self;
+        let chain = "{ type filter hook forward priority 0 ; policy drop ; }";
+        sh(&format!("nft add chain ip filter FORWARD {chain}"))?;
+        Ok(firewall)
+    }
+}
+
+impl Drop for Firewall {
+    fn drop(&mut self) {
+        let _deleted = sh("nft delete table ip filter");
+    }
+}
+
+/// A firewall that forwards nothing keeps the sender from the container; what the doctor says lets it in.
+pub(crate) fn firewall() -> Result<()> {
+    leased()?;
+    let report = Report::of(&line())?;
+    ensure!(report.status("netkit.firewall") == "ok", "{}", report.json);
+    let _firewall = Firewall::drops()?;
+    ensure!(!reached(BOX, BOX_ADDRESS)?, "it drops nothing");
+    let remedy = named(&line(), "netkit.firewall", Bad::Warns)?;
+    paste(&remedy)?;
+    ensure!(reached(BOX, BOX_ADDRESS)?, "it still drops");
+    Ok(())
+}
+
+/// What is wrong with the NIC is told of the NIC, with a command that works from here.
+pub(crate) fn fault_of_the_nic_behind() -> Result<()> {
+    leased()?;
+    sh(&format!("ethtool -K {NIC} ntuple off"))?;
+    cured(&line(), "ntuple.on", Bad::Warns)
+}
+
+/// Asked from within the container, by its own name there, the NIC's faults need its namespace.
+pub(crate) fn asked_from_within() -> Result<()> {
+    leased()?;
+    let within = command(Some(BOX), &devmem_tcp(), &format!("doctor {GUEST} --json"));
+    let report = Report::by(within)?;
+    println_line(&format!("{:?}", report.check("netkit.nic")));
+    report.healthy()
+}
+
+/// In a container with a user namespace of its own the NIC is out of sight, and a lease enough.
+pub(crate) fn from_a_container() -> Result<()> {
+    testbed::wire()?;
+    let mut run = Command::new("unshare");
+    run.args("--user --map-root-user --net --pid --mount-proc --fork sleep 60".split(' '));
+    let pod = Running::start(run)?;
+    let mut pid = String::new();
+    until("the container", Duration::from_secs(10), || {
+        let id = pod.id();
+        let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
+        pid = children.trim().to_owned();
+        let asleep = fs::read_to_string(format!("/proc/{pid}/comm"));
+        Ok(!pid.is_empty() && asleep.is_ok_and(|name| name.trim() == "sleep"))
+    })?;
+    let tool = devmem_tcp();
+    let lease = format!("lease --phys {NIC} --queue 3 --netkit {GUEST} --netns pid:{pid}");
+    finish(command(None, &tool, &lease))?.good("lease")?;
+    sh(&format!(
+        "nsenter -t {pid} --net ip link set dev {GUEST} up"
+    ))?;
+    sh(&format!("ip link set dev {HOST} up"))?;
+    let within = format!("-t {pid} --user --net --pid --mount {}", tool.display());
+    let line = format!("{within} doctor {GUEST} --json");
+    let report = Report::by(command(None, Path::new("nsenter"), &line))?;
+    let found = report
+        .check("netkit.nic")
+        .map(|check| check["found"].clone());
+    println_line(&format!("{found:?}"));
+    ensure!(report.json["receives"] == true, "{}", report.complaints());
+    ensure!(
+        report.failed() == ["privilege.lease"],
+        "{}",
+        report.complaints()
+    );
+    ensure!(
+        found.is_some_and(|found| found.to_string().contains("cannot be seen")),
+        "seen"
+    );
+    kill(Pid::from_raw(pid.parse()?), Signal::SIGKILL)?;
+    pod.end_within(Duration::from_secs(5)).map(drop)
+}
+
+pub(crate) fn bound_by_another() -> Result<()> {
+    leased()?;
+    let receiver = start(
+        None,
+        &format!("--netns {BOX} -f {GUEST} -l {BOX_ADDRESS}:5000"),
+    )?;
+    until("a binding", Duration::from_secs(10), || {
+        Ok(Report::of(&line())?.status("queues.free") == "fail")
+    })?;
+    let remedy = named(&line(), "queues.free", Bad::NoRx)?;
+    ensure!(remedy.contains("receiver"), "{remedy}");
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+    Report::of(&line())?.healthy()
+}

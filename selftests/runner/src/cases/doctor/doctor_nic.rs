@@ -1,0 +1,225 @@
+//! Faults of the NIC and of its driver.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Action, Ethtool, FlowRule, HeaderSplit, QueueId, RssChange};
+use nix::sys::signal::Signal;
+
+use framework::doctor::{Bad, Report, avoided, cured, incurable, named};
+use framework::driver::Driver;
+use framework::leases::Guest;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{sh, until};
+use framework::transfer::{devmem_tcp, start};
+use framework::xdp::{self, Hook};
+use framework::{ifindex, println_line};
+
+pub(crate) fn link_down() -> Result<()> {
+    testbed::wire()?;
+    sh(&format!("ip link set dev {NIC} down"))?;
+    cured(NIC, "link.up", Bad::NoRx)
+}
+
+/// The other end is down: nothing that can be pasted here helps, and it says so.
+pub(crate) fn no_carrier() -> Result<()> {
+    testbed::wire()?;
+    sh("ip -n peer link set dev eth0 down")?;
+    let remedy = named(NIC, "link.carrier", Bad::NoRx)?;
+    ensure!(remedy.contains("other end"), "{remedy}");
+    sh("ip -n peer link set dev eth0 up")?;
+    Report::of(NIC)?.healthy()
+}
+
+/// A BPF link holds the program: `ip link` could not detach it.
+pub(crate) fn xdp_by_a_link() -> Result<()> {
+    testbed::wire()?;
+    let _link = xdp::attach(ifindex(NIC)?.get())?;
+    cured(NIC, "link.xdp", Bad::NoRx)
+}
+
+pub(crate) fn xdp_by_netlink() -> Result<()> {
+    testbed::wire()?;
+    let program = xdp::program()?;
+    for hook in [Hook::Generic, Hook::Native] {
+        xdp::attach_by_netlink(ifindex(NIC)?.get(), &program, hook)?;
+        cured(NIC, "link.xdp", Bad::NoRx)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn small_mtu() -> Result<()> {
+    testbed::wire()?;
+    sh(&format!("ip link set dev {NIC} mtu 1000"))?;
+    cured(NIC, "link.mtu", Bad::Warns)
+}
+
+pub(crate) fn no_coalescing() -> Result<()> {
+    testbed::wire()?;
+    if matches!(Driver::played(), Driver::Gve | Driver::Bnxt) {
+        sh(&format!("ethtool -K {NIC} rx-gro-hw off"))?;
+    }
+    cured(NIC, "link.coalesce", Bad::Warns)
+}
+
+/// The threshold, too, which ethtool cannot set before its version 6.15.
+pub(crate) fn split_off_and_threshold() -> Result<()> {
+    testbed::wire()?;
+    if Driver::played().switches_split_off() {
+        testbed::rings(HeaderSplit::Disabled, 0)?;
+        cured(NIC, "split.on", Bad::Warns)?;
+        sh(&format!("{} restore {NIC}", devmem_tcp().display()))?;
+    }
+    testbed::rings(HeaderSplit::Enabled, 128)?;
+    if Driver::played().has_threshold() {
+        cured(NIC, "split.threshold", Bad::Warns)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn one_channel() -> Result<()> {
+    testbed::wire()?;
+    testbed::channels(1)??;
+    cured(NIC, "queues.count", Bad::NoRx)
+}
+
+/// Bound by another process: the doctor asked about another queue is content.
+pub(crate) fn queue_bound() -> Result<()> {
+    testbed::wire()?;
+    let receiver = start(None, &format!("-f {NIC} --queue 2 -l {NIC_ADDRESS}:5000"))?;
+    until("a binding", Duration::from_secs(10), || {
+        Ok(Report::of(&format!("{NIC} --queue 2"))?.status("queues.free") == "fail")
+    })?;
+    let line = format!("{NIC} --queue 2");
+    avoided(&line, "queues.free")?;
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+    Report::of(&line)?.healthy()
+}
+
+pub(crate) fn queue_in_af_xdp_use() -> Result<()> {
+    testbed::wire()?;
+    let _socket = xdp::socket(ifindex(NIC)?.get(), 3)?;
+    avoided(&format!("{NIC} --queue 3"), "queues.free")
+}
+
+pub(crate) fn no_such_queue() -> Result<()> {
+    testbed::wire()?;
+    avoided(&format!("{NIC} --queue 99"), "queues.free")
+}
+
+/// Both of the queues in use are leased out, and the device has two more.
+pub(crate) fn all_queues_leased() -> Result<()> {
+    testbed::wire()?;
+    testbed::channels(2)??;
+    let mut guest = Guest::single("nk0", 3)?;
+    guest.granted(0, 1)?;
+    guest.granted(1, 2)?;
+    cured(NIC, "queues.free", Bad::NoRx)
+}
+
+/// One queue is free, and all the other traffic comes to it.
+pub(crate) fn only_free_queue_is_rss() -> Result<()> {
+    testbed::wire()?;
+    testbed::channels(2)??;
+    Guest::single("nk0", 2)?.granted(0, 1)?;
+    cured(NIC, "rss.others", Bad::NoRx)
+}
+
+pub(crate) fn rss_context_has_the_queue() -> Result<()> {
+    testbed::wire()?;
+    let change = RssChange {
+        table: Some(vec![QueueId::new(3)]),
+        ..RssChange::default()
+    };
+    Ethtool::open()?.create_rss_context(ifindex(NIC)?, &change)?;
+    cured(NIC, "rss.contexts", Bad::Warns)
+}
+
+pub(crate) fn ntuple_off() -> Result<()> {
+    testbed::wire()?;
+    sh(&format!("ethtool -K {NIC} ntuple off"))?;
+    cured(NIC, "ntuple.on", Bad::Warns)
+}
+
+fn rule(port: u16, queue: u32) -> Result<u32> {
+    let to = format!("{NIC_ADDRESS}:{port}").parse()?;
+    let rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(queue)));
+    testbed::insert_rule(&rule)
+}
+
+pub(crate) fn rule_table_full() -> Result<()> {
+    testbed::wire()?;
+    testbed::parameter("rules", 2)?;
+    rule(6000, 0)?;
+    rule(6001, 1)?;
+    cured(NIC, "ntuple.room", Bad::NoRx)
+}
+
+pub(crate) fn rule_for_the_queue() -> Result<()> {
+    testbed::wire()?;
+    rule(6000, 3)?;
+    cured(NIC, "ntuple.others", Bad::Warns)
+}
+
+pub(crate) fn ring_larger_than_the_buffer() -> Result<()> {
+    testbed::wire()?;
+    cured(&format!("{NIC} --size 4M"), "pool.ring", Bad::Warns)
+}
+
+pub(crate) fn scatter_gather_off() -> Result<()> {
+    testbed::wire()?;
+    sh(&format!("ethtool -K {NIC} sg off"))?;
+    cured(NIC, "driver.netmem-tx", Bad::OtherFails)
+}
+
+/// A driver that lacks what devmem needs, one thing at a time (see the software NIC's `lacks`).
+fn lacking(what: &str, id: &str, bad: Bad) -> Result<()> {
+    testbed::wire_with(testbed::QUEUES, &format!("lacks={what}"))?;
+    incurable(NIC, id, bad)
+}
+
+pub(crate) fn driver_without_queue_api() -> Result<()> {
+    lacking("queue-ops", "driver.queue-api", Bad::NoRx)
+}
+
+pub(crate) fn driver_without_split() -> Result<()> {
+    lacking("split", "split.settable", Bad::NoRx)
+}
+
+pub(crate) fn driver_without_ntuple() -> Result<()> {
+    lacking("ntuple", "ntuple.on", Bad::NoRx)
+}
+
+pub(crate) fn driver_without_netmem_tx() -> Result<()> {
+    lacking("netmem-tx", "driver.netmem-tx", Bad::OtherFails)
+}
+
+pub(crate) fn driver_without_rss() -> Result<()> {
+    lacking("rss", "rss.table", Bad::NoRx)
+}
+
+/// It does without: niovs of one size will do.
+pub(crate) fn driver_without_rx_page_size() -> Result<()> {
+    testbed::wire_with(testbed::QUEUES, "lacks=rx-page-size")?;
+    Report::of(NIC)?.healthy()?;
+    testbed::split()?;
+    Report::of(NIC)?.healthy()
+}
+
+/// Other devices than NICs, which the kernel makes by itself.
+pub(crate) fn other_devices() -> Result<()> {
+    // By itself the module makes a device, which stays.
+    sh("modprobe dummy numdummies=0")?;
+    sh("ip link add nkdummy type dummy")?;
+    sh("ip link add nkveth0 type veth peer name nkveth1")?;
+    for device in ["lo", "nkdummy", "nkveth0"] {
+        let report = Report::of(device)?;
+        ensure!(report.code == Some(1), "{device}: {:?}", report.code);
+        ensure!(report.failed().contains(&"netkit.kind"), "{}", report.json);
+        let found = report.check("netkit.kind").context("netkit.kind")?;
+        println_line(&format!("{device}: {}", found["found"]));
+    }
+    sh("ip link del nkdummy")?;
+    sh("ip link del nkveth0").map(drop)
+}

@@ -1,0 +1,173 @@
+//! What ends a lease and what does not: the end of a device or a namespace, a link that flaps, a
+//! device that moves.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use netdev::NetNs;
+
+use framework::leases::{
+    Guest, Said, delete, denied, free, is_free, move_to, no_device, set_down, set_up, tool,
+};
+use framework::machine;
+use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, PEER};
+use framework::tool::until;
+use framework::{ifindex, println_line};
+
+const LAST: u32 = testbed::QUEUES - 1;
+/// A namespace is torn down some time after its name is gone.
+const TEARDOWN: Duration = Duration::from_secs(30);
+
+/// A guest in a container, and its lease of this queue.
+fn leasing(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
+    let mut guest = Guest::pair(netkit, 2, netns)?;
+    guest.granted(queue, 1)?;
+    Ok(guest)
+}
+
+/// The NIC goes: so do the netkit's two ends, in their namespaces.
+pub(crate) fn nic_goes() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let guest = leasing(GUEST, BOX, LAST)?;
+    machine::unload()?;
+    no_device(NIC)?;
+    no_device(HOST)?;
+    gone_from(&guest, GUEST)
+}
+
+fn gone_from(guest: &Guest, name: &str) -> Result<()> {
+    let found = netdev::Link::open_in(&guest.netns)?.by_name(name);
+    denied(found, nix::libc::ENODEV, Said::Nothing)
+}
+
+/// The same with two netkits on its queues; one that leases nothing stays.
+pub(crate) fn nic_goes_from_two_netkits() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let first = leasing(GUEST, BOX, 1)?;
+    let second = leasing("nk1", BOX, 2)?;
+    let idle = Guest::pair("nk2", 2, BOX)?;
+    machine::unload()?;
+    no_device(HOST)?;
+    no_device("nk1h")?;
+    gone_from(&first, GUEST)?;
+    gone_from(&second, "nk1")?;
+    ensure!(ifindex("nk2h").is_ok(), "the idle netkit went, too");
+    netdev::Link::open_in(&idle.netns)?.by_name("nk2")?;
+    Ok(())
+}
+
+/// The same with a single netkit, made by the tool in the NIC's namespace.
+pub(crate) fn nic_goes_from_a_single() -> Result<()> {
+    testbed::wire()?;
+    tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
+    Guest::found(GUEST, None)?.holds(LAST, 1)?;
+    machine::unload()?;
+    no_device(GUEST)
+}
+
+/// The netkit goes first: the NIC has its queue back.
+pub(crate) fn netkit_goes() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    leasing(GUEST, BOX, LAST)?;
+    delete(HOST)?;
+    free(LAST)
+}
+
+/// And a new netkit of that name can lease it again.
+pub(crate) fn netkit_goes_and_another_leases() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    for _ in 0..3 {
+        let guest = leasing(GUEST, BOX, LAST)?;
+        guest.delete()?;
+        free(LAST)?;
+    }
+    leasing(GUEST, BOX, LAST).map(drop)
+}
+
+/// Of two netkits one goes: the other's lease stays.
+pub(crate) fn one_netkit_of_two_goes() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    leasing(GUEST, BOX, 1)?;
+    let second = leasing("nk1", BOX, 2)?;
+    delete(HOST)?;
+    free(1)?;
+    second.holds(2, 1)
+}
+
+/// The container goes: so does the netkit, both ends, and the lease with it.
+pub(crate) fn container_goes() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    leasing(GUEST, BOX, LAST)?;
+    container_ends(BOX, LAST)?;
+    no_device(HOST)
+}
+
+/// Deletes a namespace and waits until the lease of this queue has ended.
+fn container_ends(netns: &str, queue: u32) -> Result<()> {
+    machine::delete_namespace(netns)?;
+    until("the end of the lease", TEARDOWN, || is_free(queue))
+}
+
+/// Of two containers one goes: the other's lease stays.
+pub(crate) fn one_container_of_two_goes() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
+    let first = leasing(GUEST, BOX, 1)?;
+    leasing("nk1", BOX2, 2)?;
+    container_ends(BOX2, 2)?;
+    no_device("nk1h")?;
+    first.holds(1, 1)?;
+    ensure!(ifindex(HOST).is_ok(), "the first netkit went, too");
+    Ok(())
+}
+
+pub(crate) fn not_by_a_flap_of_the_nic() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let guest = leasing(GUEST, BOX, LAST)?;
+    set_down(None, NIC)?;
+    set_up(None, NIC)?;
+    guest.holds(LAST, 1)
+}
+
+pub(crate) fn not_by_a_flap_of_the_netkit() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let guest = leasing(GUEST, BOX, LAST)?;
+    set_down(Some(BOX), GUEST)?;
+    guest.holds(LAST, 1)?;
+    set_up(Some(BOX), GUEST)?;
+    guest.holds(LAST, 1)
+}
+
+/// The guest end moves on to another container: the NIC tells that one's number.
+pub(crate) fn not_by_a_move_of_the_netkit() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
+    leasing(GUEST, BOX, LAST)?;
+    move_to(Some(BOX), GUEST, Some(BOX2))?;
+    Guest::found(GUEST, Some(BOX2))?.holds(LAST, 1)
+}
+
+/// The NIC moves to another namespace, is asked there, and comes back.
+pub(crate) fn not_by_a_move_of_the_nic() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let guest = leasing(GUEST, BOX, LAST)?;
+    move_to(None, NIC, Some(PEER))?;
+    set_up(Some(PEER), NIC)?;
+    let there = NetNs::by_name(PEER)?;
+    guest.holds_of(&there, LAST, 1)?;
+    println_line("as told in the other namespace");
+    move_to(Some(PEER), NIC, None)?;
+    set_up(None, NIC)?;
+    guest.holds(LAST, 1)
+}

@@ -1,0 +1,182 @@
+//! A way into a guest carries the guest's addresses only: it makes this host no router for others.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{AddressOptions, Link, NetNs, NetkitPair, Prefix, Route};
+
+use super::lease_way::{boxed, says};
+use framework::println_line;
+use framework::testbed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER_ADDRESS};
+use framework::tool::{Finished, command, finish, sh};
+use framework::transfer::devmem_tcp;
+
+/// The guest's, which the sender reaches over the NIC.
+const GUEST4: &str = "198.51.100.7";
+const GUEST6: &str = "2001:db8:7::7";
+/// Somebody's behind this host, whom the lease is not about.
+const OTHER4: &str = "203.0.113.2";
+const OTHER6: &str = "2001:db8:9::2";
+const PORT: u16 = 5000;
+
+fn tool(line: &str) -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), line))
+}
+
+/// A network behind this host, in [`BOX2`], with a device that forwards what comes from there.
+fn network_behind() -> Result<()> {
+    let inside = NetNs::by_name(BOX2)?;
+    let mut pair = NetkitPair::new("nkin", "nkout");
+    pair.peer_netns = Some(inside.clone());
+    let mut links = Link::open()?;
+    let ends = links.create_netkit(&pair)?;
+    let mut there = Link::open_in(&inside)?;
+    links.set_up(ends.primary)?;
+    there.set_up(ends.peer)?;
+    for address in [OTHER4, OTHER6] {
+        let address: Prefix = address.parse()?;
+        there.add_address(ends.peer, address, AddressOptions { nodad: true })?;
+        links.add_route(&Route::on_link(address, ends.primary))?;
+    }
+    for all in ["0.0.0.0/0", "::/0"] {
+        there.add_route(&Route::on_link(all.parse()?, ends.peer))?;
+    }
+    fs::write("/proc/sys/net/ipv4/conf/nkin/forwarding", "1")?;
+    fs::write("/proc/sys/net/ipv6/conf/nkin/force_forwarding", "1")?;
+    let mut sender = Link::open_in(&NetNs::by_name(PEER)?)?;
+    for (to, over) in [
+        (GUEST4, NIC_ADDRESS),
+        (OTHER4, NIC_ADDRESS),
+        (GUEST6, NIC_ADDRESS6),
+        (OTHER6, NIC_ADDRESS6),
+    ] {
+        sender.add_route(&Route::over(to.parse()?, over.parse()?))?;
+    }
+    Ok(())
+}
+
+/// Whether the sender reaches an address that is listened at in this namespace.
+pub(crate) fn reached(listening: &str, address: &str) -> Result<bool> {
+    let at = SocketAddr::new(address.parse()?, PORT);
+    let listener = NetNs::by_name(listening)?.run(|| TcpListener::bind(at))?;
+    let _listener = listener.with_context(|| format!("{at} in {listening}"))?;
+    let limit = Duration::from_millis(1500);
+    let connected = NetNs::by_name(PEER)?.run(|| TcpStream::connect_timeout(&at, limit))?;
+    Ok(connected.is_ok())
+}
+
+/// The sender reaches the guest, and nobody else behind this host, whom it reached had the NIC been made
+/// a router without more.
+pub(crate) fn of_the_nic() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
+    network_behind()?;
+    let rules = || -> Result<String> { Ok(sh("ip rule")? + &sh("ip -6 rule")?) };
+    let before = rules()?;
+    let ends = [(BOX2, OTHER4), (BOX2, OTHER6)];
+    for (netns, address) in ends {
+        ensure!(!reached(netns, address)?, "{address} is reached before");
+    }
+    let addresses = format!("--queue 3 --address {GUEST4} --address {GUEST6}");
+    let line = format!("lease --phys {NIC} {}", boxed(&addresses));
+    println_line(tool(&line)?.good(&line)?.trim_end());
+    println_line(rules()?.trim_end());
+    for (netns, address) in [(BOX, GUEST4), (BOX, GUEST6)] {
+        ensure!(reached(netns, address)?, "{address} is not reached");
+    }
+    for (netns, address) in ends {
+        ensure!(!reached(netns, address)?, "{address} is reached");
+    }
+    // By the rules, and nothing else.
+    sh("ip rule del pref 11 iif eth1 blackhole")?;
+    ensure!(reached(BOX2, OTHER4)?, "something else is in the way");
+    sh("ip rule add pref 11 iif eth1 blackhole")?;
+    let end = format!("unlease nk0 --netns {BOX}");
+    let would = tool(&format!("{end} --dry-run"))?.good(&end)?;
+    says(&would, "would remove rule pref 11 iif eth1 blackhole")?;
+    println_line(tool(&end)?.good(&end)?.trim_end());
+    ensure!(rules()? == before, "not as before: {}", rules()?);
+    Ok(())
+}
+
+/// What comes from the guest with another's address goes nowhere.
+pub(crate) fn of_the_guest() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let line = format!(
+        "lease --phys {NIC} {}",
+        boxed(&format!("--queue 3 --address {GUEST4}"))
+    );
+    tool(&line)?.good(&line)?;
+    let mut sender = Link::open_in(&NetNs::by_name(PEER)?)?;
+    for to in [GUEST4, OTHER4] {
+        sender.add_route(&Route::over(to.parse()?, NIC_ADDRESS.parse()?))?;
+    }
+    sh(&format!("ip -n {BOX} address add {OTHER4}/32 dev nk0"))?;
+    ensure!(passes(GUEST4)?, "the guest's own is dropped");
+    ensure!(!passes(OTHER4)?, "{OTHER4} passes");
+    // By the rule, and nothing else.
+    sh("ip rule del pref 11 iif nk0h blackhole")?;
+    ensure!(passes(OTHER4)?, "something else is in the way");
+    sh("ip rule add pref 11 iif nk0h blackhole")?;
+    let end = format!("unlease nk0 --netns {BOX}");
+    tool(&end)?.good(&end).map(drop)
+}
+
+/// Whether a datagram of the guest from this address reaches the sender.
+fn passes(from: &str) -> Result<bool> {
+    let sender = (SENDER_ADDRESS, PORT);
+    let receiver = NetNs::by_name(PEER)?.run(|| UdpSocket::bind(sender))??;
+    receiver.set_read_timeout(Some(Duration::from_millis(1500)))?;
+    let socket = NetNs::by_name(BOX)?.run(|| UdpSocket::bind((from, 0)))??;
+    socket.send_to(b"from the guest", sender)?;
+    Ok(receiver.recv_from(&mut [0; 64]).is_ok())
+}
+
+/// Two guests share what is of the NIC.
+pub(crate) fn of_two_guests() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
+    let before = sh("ip rule")?;
+    let line = format!(
+        "lease --phys {NIC} {}",
+        boxed(&format!("--queue 3 --address {GUEST4}"))
+    );
+    tool(&line)?.good(&line)?;
+    let line =
+        format!("lease --phys {NIC} --queue 2 --netkit nk1 --netns {BOX2} --address {OTHER4}");
+    tool(&line)?.good(&line)?;
+    let mut sender = Link::open_in(&NetNs::by_name(PEER)?)?;
+    for to in [GUEST4, OTHER4] {
+        sender.add_route(&Route::over(to.parse()?, NIC_ADDRESS.parse()?))?;
+    }
+    ensure!(reached(BOX, GUEST4)? && reached(BOX2, OTHER4)?, "not both");
+    let end = format!("unlease nk0 --netns {BOX}");
+    println_line(tool(&end)?.good(&end)?.trim_end());
+    ensure!(reached(BOX2, OTHER4)?, "the other's way is cut");
+    let left = sh("ip rule")?;
+    ensure!(
+        left.contains("iif eth1 blackhole"),
+        "the NIC is open: {left}"
+    );
+    ensure!(!left.contains(GUEST4), "{left}");
+    tool(&format!("unlease nk1 --netns {BOX2}"))?.good("unlease")?;
+    ensure!(sh("ip rule")? == before, "not as before");
+    // A NIC that forwards without us is a router already, and stays one.
+    testbed::forward(&[NIC])?;
+    tool(&format!(
+        "lease --phys {NIC} {}",
+        boxed(&format!("--queue 3 --address {GUEST4}"))
+    ))?
+    .good("lease")?;
+    let rules = sh("ip rule")?;
+    ensure!(!rules.contains("iif eth1 blackhole"), "{rules}");
+    ensure!(rules.contains("iif nk0h blackhole"), "{rules}");
+    tool(&end)?.good(&end)?;
+    ensure!(sh("ip rule")? == before, "not as before");
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! What `queue-create` grants, and what the two ends then tell of it.
+
+use anyhow::{Result, ensure};
+use netdev::{Link, NetkitMode, Pairing, QueueId, QueueType};
+use nix::libc::ENOENT;
+
+use framework::ifindex;
+use framework::leases::{Guest, Said, delete, denied, free, set_down, set_up, tool};
+use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
+use framework::transfer::number;
+
+const LAST: u32 = testbed::QUEUES - 1;
+
+/// By the tool: two queues of the NIC become queues 1 and 2 of the netkit that it makes.
+pub(crate) fn two_queues() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let told = tool(&format!(
+        "--queue 1 --queue 2 --netkit {GUEST} --netns {BOX}"
+    ))?;
+    set_up(Some(BOX), GUEST)?;
+    let guest = Guest::found(GUEST, Some(BOX))?;
+    ensure!(
+        number(&told, "/ifindex")? == u64::from(guest.ifindex.get()),
+        "another ifindex"
+    );
+    for lease in 0..2 {
+        for end in ["phys_queue", "queue"] {
+            let queue = number(&told, &format!("/leases/{lease}/{end}"))?;
+            ensure!(queue == lease + 1, "lease {lease}: {end} {queue}");
+        }
+    }
+    guest.holds(1, 1)?;
+    guest.holds(2, 2)?;
+    free(3)
+}
+
+/// The NIC's queue 0 can be leased as any other.
+pub(crate) fn queue_zero() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    Guest::pair(GUEST, 2, BOX)?.granted(0, 1)?;
+    free(1)
+}
+
+/// A netkit of either layer can lease, a pair's guest end and a single.
+pub(crate) fn of_either_layer() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    for mode in [NetkitMode::L3, NetkitMode::L2] {
+        let mut guest = Guest::pair_with(GUEST, 2, BOX, mode)?;
+        let made = Link::open_in(&guest.netns)?.get(guest.ifindex)?;
+        ensure!(made.netkit.is_some_and(|netkit| netkit.mode == mode));
+        guest.granted(LAST, 1)?;
+        delete(HOST)?;
+    }
+    Ok(())
+}
+
+/// Within one namespace, to a single netkit: no number of a namespace is told.
+pub(crate) fn in_one_namespace() -> Result<()> {
+    testbed::wire()?;
+    let mut single = Guest::single(GUEST, 2)?;
+    ensure!(single.nsid.is_none(), "another namespace");
+    single.granted(LAST, 1)?;
+    delete(GUEST)?;
+    let told = tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
+    ensure!(number(&told, "/leases/0/queue")? == 1);
+    let made = Link::open()?.by_name(GUEST)?.netkit;
+    ensure!(
+        made.is_some_and(|netkit| netkit.pairing == Pairing::Single),
+        "the tool made a pair"
+    );
+    Guest::found(GUEST, None)?.holds(LAST, 1)
+}
+
+/// The NIC tells the number of the guest's namespace, which the kernel gives it if it has none.
+pub(crate) fn namespace_is_told() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let mut guest = Guest::pair(GUEST, 2, BOX)?;
+    let before = Link::open()?.nsid(&guest.netns)?;
+    guest.granted(LAST, 1)?;
+    let after = Link::open()?.nsid(&guest.netns)?;
+    ensure!(after.is_some(), "the container has no number here");
+    ensure!(before.is_none() || before == after, "another number");
+    Ok(())
+}
+
+/// By the tool as well as by the crate, both devices being down. The kernel tells of a queue only
+/// while its device is up.
+pub(crate) fn devices_down() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    set_down(None, NIC)?;
+    let mut guest = Guest::pair_down(GUEST, 3, BOX, NetkitMode::L3)?;
+    let answer = guest.lease(LAST)??;
+    ensure!(answer == QueueId::new(1), "queue {answer}");
+    tool(&format!("--queue 1 --netkit {GUEST} --netns {BOX}"))?;
+    let mut nic = Guest::found(NIC, None)?;
+    let told = nic
+        .netdev
+        .queue(nic.ifindex, QueueType::Rx, QueueId::new(LAST));
+    denied(told, ENOENT, Said::Nothing)?;
+    set_up(None, NIC)?;
+    set_up(None, HOST)?;
+    set_up(Some(BOX), GUEST)?;
+    guest.holds(LAST, 1)?;
+    guest.holds(1, 2)
+}
+
+/// Queues of one NIC to netkits of two containers: each counts from 1, each has its own number.
+pub(crate) fn to_two_containers() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
+    let mut first = Guest::pair(GUEST, 2, BOX)?;
+    let mut second = Guest::pair("nk1", 2, BOX2)?;
+    first.granted(1, 1)?;
+    second.granted(2, 1)?;
+    first.holds(1, 1)?;
+    let mut link = Link::open()?;
+    ensure!(
+        link.nsid(&first.netns)? != link.nsid(&second.netns)?,
+        "both containers have one number"
+    );
+    Ok(())
+}
+
+/// The virtual side tells of no lease, neither at the leased queue nor at its own.
+pub(crate) fn virtual_side_is_silent() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let mut guest = Guest::pair(GUEST, 2, BOX)?;
+    guest.granted(LAST, 1)?;
+    for id in [0, 1] {
+        let id = QueueId::new(id);
+        let queue = guest.netdev.queue(guest.ifindex, QueueType::Rx, id)?;
+        ensure!(
+            queue.lease.is_none() && queue.id == id && queue.ifindex == guest.ifindex,
+            "{queue:?}"
+        );
+    }
+    let all = guest.netdev.queues(Some(guest.ifindex))?;
+    let rx = all.iter().filter(|queue| queue.kind == QueueType::Rx);
+    ensure!(rx.count() == 2 && all.iter().all(|queue| queue.lease.is_none()));
+    Ok(())
+}
+
+/// Asked for one queue or for all, the NIC tells of a lease at the leased queue only.
+pub(crate) fn other_queues_are_free() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let mut guest = Guest::pair(GUEST, 2, BOX)?;
+    guest.granted(1, 1)?;
+    free(0)?;
+    for queue in free_queues()? {
+        ensure!(queue != QueueId::new(1), "the dump tells of no lease");
+    }
+    ensure!(free_queues()?.len() == testbed::QUEUES as usize - 1);
+    // Nor does a tx queue of that number have to do with it.
+    let mut nic = Guest::found(NIC, None)?;
+    let tx = nic
+        .netdev
+        .queue(nic.ifindex, QueueType::Tx, QueueId::new(1))?;
+    ensure!(tx.lease.is_none(), "{tx:?}");
+    Ok(())
+}
+
+/// The rx queues of the NIC that a dump shows without a lease.
+fn free_queues() -> Result<Vec<QueueId>> {
+    let queues = netdev::Netdev::open()?.queues(Some(ifindex(NIC)?))?;
+    let free = |queue: &&netdev::Queue| queue.kind == QueueType::Rx && queue.lease.is_none();
+    Ok(queues.iter().filter(free).map(|queue| queue.id).collect())
+}

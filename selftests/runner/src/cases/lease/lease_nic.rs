@@ -1,0 +1,151 @@
+//! What can and can't be done to a NIC, and to the netkit, while a queue is leased.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{
+    BindOptions, ChannelsChange, Ethtool, Ifindex, Netdev, QueueId, QueueType, RssChange,
+    equal_table,
+};
+use nix::libc::{EBUSY, EINVAL, EOPNOTSUPP};
+use udmabuf::Udmabuf;
+
+use framework::ifindex;
+use framework::leases::{Guest, Said, delete, denied, free};
+use framework::testbed::{self, BOX, GUEST, HOST, NIC};
+use framework::tool::until;
+use framework::xdp;
+
+// netdev_queue_busy, asked by ethnl_set_channels for each queue that would go.
+const LEASED: Said = Said::Text("Device queue in use due to queue leasing");
+
+/// A guest in a container that leases queue 1 of a NIC whose RSS uses queue 0 only.
+fn leasing() -> Result<Guest> {
+    testbed::container()?;
+    rss_on_queue_zero()?;
+    let mut guest = Guest::pair(GUEST, 2, BOX)?;
+    guest.granted(1, 1)?;
+    Ok(guest)
+}
+
+/// `ethtool -X NIC equal 1`: RSS keeps no queue.
+fn rss_on_queue_zero() -> Result<()> {
+    let mut ethtool = Ethtool::open()?;
+    let nic = ifindex(NIC)?;
+    let entries = ethtool.rss(nic)?.table.len();
+    let change = RssChange {
+        table: Some(equal_table(entries, 1)),
+        ..RssChange::default()
+    };
+    Ok(ethtool.set_rss(nic, None, &change)?)
+}
+
+pub(crate) fn channels_stay() -> Result<()> {
+    testbed::wire()?;
+    let guest = leasing()?;
+    denied(testbed::channels(1)?, EINVAL, LEASED)?;
+    guest.holds(1, 1)
+}
+
+pub(crate) fn channels_stay_until_the_end() -> Result<()> {
+    testbed::wire()?;
+    leasing()?;
+    denied(testbed::channels(1)?, EINVAL, LEASED)?;
+    delete(HOST)?;
+    testbed::channels(1)??;
+    Ok(())
+}
+
+/// Setting the channels to what they are is no change.
+pub(crate) fn channels_as_they_are() -> Result<()> {
+    testbed::wire()?;
+    let guest = leasing()?;
+    testbed::channels(testbed::QUEUES)??;
+    guest.holds(1, 1)
+}
+
+/// Queues behind the leased one can go, it can't.
+pub(crate) fn channels_shrink_down_to_the_lease() -> Result<()> {
+    testbed::wire()?;
+    let guest = leasing()?;
+    for count in [3, 2] {
+        testbed::channels(count)??;
+        guest.holds(1, 1)?;
+    }
+    denied(testbed::channels(1)?, EINVAL, LEASED)?;
+    guest.holds(1, 1)
+}
+
+/// Queues behind the leased one can come, and are free.
+pub(crate) fn channels_grow() -> Result<()> {
+    testbed::wire()?;
+    testbed::channels(2)??;
+    let guest = leasing()?;
+    testbed::channels(3)??;
+    guest.holds(1, 1)?;
+    free(2)
+}
+
+/// A netkit has no channels to set, at neither end.
+pub(crate) fn netkit_has_no_channels() -> Result<()> {
+    testbed::wire()?;
+    let guest = leasing()?;
+    let change = ChannelsChange {
+        combined: Some(1),
+        ..ChannelsChange::default()
+    };
+    let answer = Ethtool::open()?.set_channels(ifindex(HOST)?, &change);
+    denied(answer, EOPNOTSUPP, Said::Nothing)?;
+    let answer = Ethtool::open_in(&guest.netns)?.set_channels(guest.ifindex, &change);
+    denied(answer, EOPNOTSUPP, Said::Nothing)?;
+    guest.holds(1, 1)
+}
+
+/// A binding of a leased queue, alone and beside a free one, is refused: the leased queue has no
+/// DMA device any more (`netdev_queue_get_dma_dev`), the free one has.
+pub(crate) fn bind_of_leased_queue() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let guest = leasing()?;
+    let memory = Udmabuf::builder(1 << 20).build()?;
+    let bind = |queues: &[u32]| -> Result<netdev::Result<netdev::Binding>> {
+        let queues: Vec<QueueId> = queues.iter().copied().map(QueueId::new).collect();
+        Ok(Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &queues, BindOptions::default()))
+    };
+    let mismatch = "DMA device mismatch between queue 1 and 0 (multi-PF device?)";
+    denied(bind(&[0, 1])?, EOPNOTSUPP, Said::Text(mismatch))?;
+    let no_dma = "Device doesn't support DMA";
+    denied(bind(&[1])?, EOPNOTSUPP, Said::Text(no_dma))?;
+    bind(&[0])??.unbind();
+    guest.holds(1, 1)
+}
+
+/// An AF_XDP socket of a leased queue is refused on the NIC and granted through the netkit; then
+/// the NIC's queue is in use, and nothing can be bound through the netkit (`xsk_reg_pool_at_qid`).
+pub(crate) fn af_xdp_of_leased_queue() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let mut guest = Guest::single(GUEST, 2)?;
+    guest.granted(1, 1)?;
+    let refused = xdp::socket(ifindex(NIC)?.get(), 1).err();
+    let errno = refused.and_then(|error| error.raw_os_error());
+    ensure!(errno == Some(EBUSY), "expected EBUSY, got {errno:?}");
+    let socket = xdp::socket(guest.ifindex.get(), 1).context("AF_XDP socket of the netkit")?;
+    let queue = |device: Ifindex| Netdev::open()?.queue(device, QueueType::Rx, QueueId::new(1));
+    ensure!(queue(ifindex(NIC)?)?.xsk, "the NIC does not tell of it");
+    ensure!(queue(guest.ifindex)?.xsk, "the netkit does not tell of it");
+    let memory = Udmabuf::builder(1 << 20).build()?;
+    let bind = || -> netdev::Result<netdev::Binding> {
+        let queues = [QueueId::new(1)];
+        Netdev::open()?.bind_rx(guest.ifindex, &memory, &queues, BindOptions::default())
+    };
+    let in_use = Said::Text("designated queue already in use by AF_XDP");
+    denied(bind(), EBUSY, in_use)?;
+    drop(socket);
+    // The kernel lets go of the queue later (`xp_release_deferred`).
+    until("a free queue", Duration::from_secs(10), || {
+        Ok(!queue(ifindex(NIC)?)?.xsk)
+    })?;
+    bind()?.unbind();
+    guest.holds(1, 1)
+}

@@ -1,0 +1,259 @@
+//! Leases as an operator makes and ends them, over and over: a netkit into a pod's namespace, the
+//! traffic's way there, payload over the leased queue, and nothing left of it.
+
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use netdev::{Link, NetNs, Prefix, Route};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::Value;
+
+use framework::footprint::Footprint;
+use framework::leases::free;
+use framework::machine;
+use framework::println_line;
+use framework::rounds::{connect, pattern};
+use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
+use framework::tool::{Finished, command, finish};
+use framework::transfer::{all_in_dmabuf, all_validated, devmem_tcp, number, start, summary};
+
+/// How often each case does it; there are two for each way of naming a namespace.
+const ROUNDS: u32 = 25;
+/// The NIC's queue that is leased.
+pub(crate) const LAST: u32 = testbed::QUEUES - 1;
+/// The guest's addresses that the sender has routes to.
+pub(crate) const ROUTED: &str = testbed::BOX_ADDRESS;
+pub(crate) const ROUTED6: &str = "2001:db8:100::2";
+/// The guest's addresses in the NIC's own subnets.
+pub(crate) const BESIDE: &str = "192.0.2.77";
+pub(crate) const BESIDE6: &str = "2001:db8:2::77";
+/// A file that a namespace is mounted on.
+const PATH: &str = "/run/pod.netns";
+
+/// A pod's namespace.
+pub(crate) enum Pod {
+    /// With a name of `ip netns`.
+    Named,
+    /// Mounted on a file elsewhere.
+    Mounted,
+    /// With nothing but a process.
+    Process(Child),
+}
+
+impl Pod {
+    pub(crate) fn named() -> Result<Self> {
+        machine::add_namespace(BOX)?;
+        Ok(Self::Named)
+    }
+
+    fn mounted() -> Result<Self> {
+        fs::File::create(PATH)?;
+        let made = thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let own = Path::new("/proc/thread-self/ns/net");
+            mount(
+                Some(own),
+                PATH,
+                None::<&str>,
+                MsFlags::MS_BIND,
+                None::<&str>,
+            )
+        });
+        made.join().map_err(|_| anyhow!("the thread panicked"))??;
+        Ok(Self::Mounted)
+    }
+
+    fn process() -> Result<Self> {
+        // What a thread starts is in its namespace.
+        let child = thread::spawn(|| -> Result<Child> {
+            unshare(CloneFlags::CLONE_NEWNET)?;
+            let mut sleep = Command::new("sleep");
+            let sleep = sleep.arg("1000").stdin(Stdio::null());
+            sleep.spawn().context("sleep")
+        });
+        let child = child.join().map_err(|_| anyhow!("the thread panicked"))??;
+        Ok(Self::Process(child))
+    }
+
+    /// As `--netns` names it.
+    pub(crate) fn arg(&self) -> String {
+        match self {
+            Self::Named => BOX.to_owned(),
+            Self::Mounted => PATH.to_owned(),
+            Self::Process(child) => format!("pid:{}", child.id()),
+        }
+    }
+
+    /// Ends it.
+    pub(crate) fn end(self) -> Result<()> {
+        match self {
+            Self::Named => machine::delete_namespace(BOX),
+            Self::Mounted => {
+                umount2(PATH, MntFlags::MNT_DETACH)?;
+                Ok(fs::remove_file(PATH)?)
+            }
+            Self::Process(mut child) => {
+                child.kill()?;
+                child.wait()?;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The wire, and the sender's routes to the guest. This host is no router.
+pub(crate) fn wire() -> Result<()> {
+    for family in ["ipv4", "ipv6"] {
+        let path = format!("/proc/sys/net/{family}/conf/all/forwarding");
+        let forwarding = fs::read_to_string(&path).context(path.clone())?;
+        ensure!(forwarding.trim() == "0", "{path} is {forwarding:?}");
+    }
+    testbed::wire()?;
+    let mut peer = Link::open_in(&NetNs::by_name(PEER)?)?;
+    for (to, over) in [(ROUTED, NIC_ADDRESS), (ROUTED6, NIC_ADDRESS6)] {
+        let router: IpAddr = over.parse()?;
+        peer.add_route(&Route::over(to.parse::<Prefix>()?, router))?;
+    }
+    Ok(())
+}
+
+/// `devmem-tcp lease`, whatever it comes to.
+pub(crate) fn lease(line: &str) -> Result<Finished> {
+    let line = format!("lease --phys {NIC} {line}");
+    finish(command(None, &devmem_tcp(), &line))
+}
+
+/// `devmem-tcp lease --json` that is granted, and what it printed.
+pub(crate) fn leased(line: &str) -> Result<Value> {
+    let text = lease(&format!("--json {line}"))?.good("lease")?;
+    serde_json::from_str(&text).with_context(|| format!("JSON of lease: {text}"))
+}
+
+/// `devmem-tcp unlease`, whatever it comes to.
+pub(crate) fn unlease(line: &str) -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), &format!("unlease {line}")))
+}
+
+/// `devmem-tcp unlease --json` that is done, and what it printed.
+pub(crate) fn unleased(line: &str) -> Result<Value> {
+    let text = unlease(&format!("--json {line}"))?.good("unlease")?;
+    serde_json::from_str(&text).with_context(|| format!("JSON of unlease: {text}"))
+}
+
+/// So many bytes from the far end of the wire into the pod's guest end, validated.
+pub(crate) fn receive(netns: &str, netkit: &str, to: SocketAddr, bytes: usize) -> Result<()> {
+    let line = format!("--netns {netns} -f {netkit} --listen {to} --validate 251 --size 2M");
+    let receiver = start(None, &line)?;
+    let sent = connect(to).and_then(|mut stream| Ok(stream.write_all(&pattern(bytes, None)?)?));
+    if let Err(error) = sent {
+        let end = receiver.end_within(Duration::from_secs(5));
+        return Err(error.context(format!("the receiver: {end:?}")));
+    }
+    let summary = summary(receiver)?;
+    ensure!(number(&summary, "/bytes")? == bytes as u64, "{summary}");
+    all_validated(&summary)?;
+    all_in_dmabuf(&summary)
+}
+
+fn address(addr: &str, port: u16) -> Result<SocketAddr> {
+    Ok(SocketAddr::new(addr.parse()?, port))
+}
+
+/// What goes first.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum First {
+    /// The lease, by `unlease`; then the pod.
+    Lease,
+    /// The pod, as pods do, and the lease with it; `unlease` clears away what is left.
+    Pod,
+}
+
+/// Again and again a pod comes, gets a lease and a way for both families, receives, lease and pod
+/// end, and nothing is left.
+fn rounds(first: First, pod: impl Fn() -> Result<Pod>) -> Result<()> {
+    wire()?;
+    let before = Footprint::settled()?;
+    let (begin, sizes) = (Instant::now(), [4 << 10, 1 << 20, (100 << 10) + 1, 17]);
+    for round in 0..ROUNDS {
+        let turn = usize::try_from(round)?;
+        let to = [ROUTED, ROUTED6][turn % 2];
+        let to = address(to, 5000 + u16::try_from(round)?)?;
+        one(first, pod()?, to, sizes[turn % sizes.len()])
+            .and_then(|()| before.soon_again())
+            .with_context(|| format!("round {round}"))?;
+    }
+    let each = begin.elapsed() / ROUNDS;
+    println_line(&format!("{ROUNDS} rounds, {} ms each", each.as_millis()));
+    Ok(())
+}
+
+fn one(first: First, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
+    let netns = pod.arg();
+    let ways: String = [ROUTED, ROUTED6, BESIDE, BESIDE6]
+        .map(|address| format!(" --address {address}"))
+        .concat();
+    let line = format!("--queue {LAST} --netkit {GUEST} --netns {netns}{ways}");
+    let leased = leased(&line)?;
+    ensure!(leased["made"] == true, "{leased}");
+    receive(&netns, GUEST, to, bytes)?;
+    let line = format!("{GUEST} --netns {netns}");
+    if first == First::Pod {
+        pod.end()?;
+        return unleased(&line).map(drop);
+    }
+    let unleased = unleased(&line)?;
+    ensure!(unleased["leases"][0]["phys_queue"] == LAST, "{unleased}");
+    free(LAST)?;
+    pod.end()
+}
+
+pub(crate) fn by_name() -> Result<()> {
+    rounds(First::Lease, Pod::named)
+}
+
+pub(crate) fn by_name_pod_first() -> Result<()> {
+    rounds(First::Pod, Pod::named)
+}
+
+pub(crate) fn by_path() -> Result<()> {
+    rounds(First::Lease, Pod::mounted)
+}
+
+pub(crate) fn by_path_pod_first() -> Result<()> {
+    rounds(First::Pod, Pod::mounted)
+}
+
+pub(crate) fn by_pid() -> Result<()> {
+    rounds(First::Lease, Pod::process)
+}
+
+pub(crate) fn by_pid_pod_first() -> Result<()> {
+    rounds(First::Pod, Pod::process)
+}
+
+/// The sender finds the guest by asking for it on its own link; both families.
+pub(crate) fn beside_the_nic() -> Result<()> {
+    wire()?;
+    let before = Footprint::settled()?;
+    let pod = Pod::named()?;
+    let line = format!("--queue {LAST} --netkit {GUEST} --netns {BOX}");
+    leased(&format!(
+        "{line} --address {BESIDE}/24 --address {BESIDE6}/64"
+    ))?;
+    for to in [BESIDE, BESIDE6] {
+        receive(BOX, GUEST, address(to, 5000)?, 64 << 10)?;
+    }
+    println_line(&unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?);
+    pod.end()?;
+    before.soon_again()?;
+    free(LAST)?;
+    ensure!(framework::ifindex(HOST).is_err(), "{HOST} is left");
+    Ok(())
+}

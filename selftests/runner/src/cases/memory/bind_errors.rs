@@ -1,0 +1,197 @@
+//! What `bind-rx` refuses, with which error number and in which words.
+
+use std::fs::File;
+use std::os::fd::AsFd;
+
+use anyhow::{Context, Result};
+use netdev::{
+    BindOptions, Binding, Ethtool, HeaderSplit, Ifindex, Lease, Netdev, QueueId, RingsChange,
+};
+use nix::libc::{EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE};
+use udmabuf::{HugePage, Udmabuf};
+
+use framework::sysctl;
+use framework::testbed::{self, NIC};
+use framework::tool::sh;
+use framework::xdp;
+use framework::{Skip, ifindex, netkit, refused};
+
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
+
+fn memory() -> Result<Udmabuf> {
+    Ok(Udmabuf::builder(1 << 20).build()?)
+}
+
+fn bind(ifindex: Ifindex, memory: impl AsFd, queue: QueueId) -> netdev::Result<Binding> {
+    Netdev::open()?.bind_rx(ifindex, memory, &[queue], BindOptions::default())
+}
+
+fn bind_nic() -> Result<netdev::Result<Binding>> {
+    Ok(bind(ifindex(NIC)?, memory()?, LAST))
+}
+
+pub(crate) fn split_off() -> Result<()> {
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Disabled, 0)?;
+    refused(bind_nic()?, EINVAL, Some("tcp-data-split is disabled"))
+}
+
+pub(crate) fn threshold_not_zero() -> Result<()> {
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Enabled, 128)?;
+    refused(bind_nic()?, EINVAL, Some("hds-thresh is not zero"))
+}
+
+pub(crate) fn queue_out_of_range() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let queue = QueueId::new(testbed::QUEUES);
+    refused(bind(ifindex(NIC)?, memory()?, queue), EINVAL, None)
+}
+
+pub(crate) fn no_such_device() -> Result<()> {
+    refused(
+        bind(Ifindex::new(4242), memory()?, QueueId::new(0)),
+        ENODEV,
+        None,
+    )
+}
+
+pub(crate) fn device_without_queue_ops() -> Result<()> {
+    refused(
+        bind(ifindex("lo")?, memory()?, QueueId::new(0)),
+        EOPNOTSUPP,
+        None,
+    )
+}
+
+/// A netkit's own queue has no NIC behind it that could do DMA.
+pub(crate) fn netkit_without_a_lease() -> Result<()> {
+    let netkit = netkit("nk0", 2)?;
+    refused(
+        bind(netkit, memory()?, QueueId::new(0)),
+        EOPNOTSUPP,
+        Some("DMA"),
+    )
+}
+
+pub(crate) fn not_a_dmabuf() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let null = File::open("/dev/null")?;
+    refused(bind(ifindex(NIC)?, null, LAST), EINVAL, None)
+}
+
+pub(crate) fn xdp_attached() -> Result<()> {
+    testbed::wire()?;
+    let _program = xdp::attach(ifindex(NIC)?.get())?;
+    testbed::split()?;
+    refused(bind_nic()?, EEXIST, Some("XDP program attached"))
+}
+
+pub(crate) fn already_bound() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let _first = bind_nic()??;
+    refused(bind_nic()?, EEXIST, Some("already memory provider bound"))
+}
+
+pub(crate) fn in_use_by_af_xdp() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let _socket = xdp::socket(ifindex(NIC)?.get(), LAST.get()).context("AF_XDP socket")?;
+    refused(bind_nic()?, EBUSY, Some("AF_XDP"))
+}
+
+pub(crate) fn leased_out() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let netkit = netkit("nk0", 2)?;
+    Netdev::open()?.lease(
+        netkit,
+        Lease {
+            of: ifindex(NIC)?,
+            queue: LAST,
+            netns_id: None,
+        },
+    )?;
+    // The look-up of the DMA device (`netdev_queue_get_dma_dev`) fails before the check that would
+    // say EBUSY and "leased to a virtual netdev" (`netif_mp_open_rxq`).
+    refused(bind_nic()?, EOPNOTSUPP, Some("doesn't support DMA"))?;
+    // The same queue by its lease: granted.
+    bind(netkit, memory()?, QueueId::new(1))?.unbind();
+    Ok(())
+}
+
+pub(crate) fn split_stays_on_while_bound() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let _binding = bind_nic()??;
+    let off = RingsChange {
+        tcp_data_split: Some(HeaderSplit::Disabled),
+        ..RingsChange::default()
+    };
+    refused(
+        Ethtool::open()?.set_rings(ifindex(NIC)?, &off),
+        EINVAL,
+        None,
+    )
+}
+
+pub(crate) fn channels_stay_while_bound() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    sh(&format!("ethtool -X {NIC} equal 1"))?;
+    let _binding = bind_nic()??;
+    refused(testbed::channels(1)?, EINVAL, None)
+}
+
+fn bind_with_page_size(bytes: u32, pages: HugePage) -> Result<netdev::Result<Binding>> {
+    let memory = Udmabuf::builder(4 << 20).hugepages(pages).build()?;
+    let options = BindOptions {
+        rx_page_size: Some(bytes),
+    };
+    Ok(Netdev::open()?.bind_rx(ifindex(NIC)?, memory, &[LAST], options))
+}
+
+fn since_7_3() -> Result<()> {
+    if testbed::kernel()? < (7, 3) {
+        return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
+    }
+    testbed::wire()?;
+    testbed::split()
+}
+
+pub(crate) fn rx_page_size_not_a_power_of_two() -> Result<()> {
+    since_7_3()?;
+    let _reserved = sysctl::set("vm.nr_hugepages", "8")?;
+    refused(bind_with_page_size(12_288, HugePage::Mb2)?, EINVAL, None)?;
+    refused(bind_with_page_size(2048, HugePage::Mb2)?, ERANGE, None)?;
+    // More than the NIC can fill.
+    let too_large = bind_with_page_size(1 << 20, HugePage::Mb2)?;
+    refused(
+        too_large,
+        ERANGE,
+        Some("rx page size must be a power of two from 4096 to 65536"),
+    )
+}
+
+/// Plain pages are not contiguous: their scatter-gather entries are smaller than 64 KiB.
+pub(crate) fn rx_page_size_unaligned_memory() -> Result<()> {
+    since_7_3()?;
+    refused(
+        bind_with_page_size(65_536, HugePage::None)?,
+        EINVAL,
+        Some("align"),
+    )
+}
+
+/// A kernel that doesn't know the attribute must say so, not ignore it.
+pub(crate) fn rx_page_size_unsupported_by_kernel() -> Result<()> {
+    if testbed::kernel()? >= (7, 3) {
+        return Err(Skip("this kernel knows rx-page-size".into()).into());
+    }
+    testbed::wire()?;
+    testbed::split()?;
+    refused(bind_with_page_size(4096, HugePage::None)?, EINVAL, None)
+}

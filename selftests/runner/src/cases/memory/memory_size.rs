@@ -1,0 +1,128 @@
+//! More memory than there is: refused before a page of it is taken, with a size that would do.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use crate::cases::tools::tool_errors::complains;
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, finish, ours, until};
+use framework::transfer::{devmem_tcp, nic_settings};
+
+const SOON: Duration = Duration::from_secs(20);
+/// Half of the machine's memory is taken page by page, in emulation.
+const LATER: Duration = Duration::from_secs(90);
+
+fn tool(line: &str) -> Command {
+    command(None, &devmem_tcp(), line)
+}
+
+/// Memory that the kernel could hand out now, in KiB.
+fn free() -> Result<u64> {
+    let info = fs::read_to_string("/proc/meminfo")?;
+    let line = info.lines().find(|line| line.starts_with("MemFree:"));
+    let kib = line.context("no MemFree")?.split_whitespace().nth(1);
+    Ok(kib.context("no number")?.parse()?)
+}
+
+/// A command line with SIZE in it is refused for a size beyond memory, having taken none; the remedy
+/// is the option that would do.
+fn refused(line: &str, size: &str) -> Result<String> {
+    let (line, before) = (line.replace("SIZE", size), free()?);
+    complains(tool(&line), &["MiB are available", "take less: --"])?;
+    let taken = before.saturating_sub(free()?);
+    ensure!(taken < 64 << 10, "{taken} KiB less than before are free");
+    let said = finish(tool(&line))?.refused(1)?;
+    let remedy = said.lines().nth(1).context("no remedy")?;
+    let option = remedy.split_once("take less: ").context("no option")?.1;
+    Ok(option.trim().to_owned())
+}
+
+/// With the option that was said instead, `recv` receives.
+fn cured(line: &str, option: &str) -> Result<()> {
+    let (before, _) = line.split_once("--size").context("no --size")?;
+    let receiver = Running::start(tool(&format!("{before}{option}")))?;
+    until("a binding", LATER, || Ok(bound_queues()? > 0))?;
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(SOON)?.refused(1).map(drop)
+}
+
+pub(crate) fn more_than_the_machine_has() -> Result<()> {
+    testbed::wire()?;
+    let before = nic_settings(NIC)?;
+    let base = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
+    let plain = format!("{base} --size SIZE");
+    let option = refused(&plain, "100G")?;
+    cured(&plain, &option)?;
+    for options in [
+        "--pages 4K --size SIZE",
+        "--pages 2M --size SIZE",
+        "--memory heap:system --size SIZE",
+    ] {
+        refused(&format!("{base} {options}"), "100G")?;
+    }
+    // Each of them would fit.
+    let line = format!("{base} --queue 2 --queue 3 --dmabuf-per-queue --size SIZE");
+    let option = refused(&line, "900M")?;
+    ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
+    cured(&line, &option)?;
+    let line = format!("send {NIC_ADDRESS}:5000 --wait 0 --dev {NIC} --dmabuf=SIZE");
+    let option = refused(&line, "100G")?;
+    // Now there is memory, and no listener.
+    let said = finish(tool(&line.replace("--dmabuf=SIZE", &option)))?.refused(1)?;
+    ensure!(said.contains("refused"), "{said}");
+    Ok(())
+}
+
+/// A control group of its own, as a container has; the tools start in it.
+pub(crate) fn more_than_the_control_group_has() -> Result<()> {
+    testbed::wire()?;
+    let group = Path::new("/sys/fs/cgroup/memory-size");
+    fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;
+    fs::create_dir(group).context("cgroup")?;
+    fs::write(group.join("memory.max"), "100M")?;
+    fs::write(group.join("memory.swap.max"), "0").ok();
+    let within = |program: &Path, line: &str| {
+        let procs = group.join("cgroup.procs");
+        let script = format!(
+            "echo $$ > {} && exec {} {line}",
+            procs.display(),
+            program.display()
+        );
+        let mut shell = Command::new("sh");
+        shell.args(["-c", &script]);
+        shell
+    };
+    let recv = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
+    let words = [
+        "are available",
+        "memory-size/memory.max",
+        "take less: --size ",
+    ];
+    complains(
+        within(&devmem_tcp(), &format!("{recv} --size 200M")),
+        &words,
+    )?;
+    let receiver = Running::start(within(&devmem_tcp(), &format!("{recv} --size 32M")))?;
+    wait_until_bound()?;
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(SOON)?.refused(1)?;
+
+    fs::write(group.join("memory.max"), "40M")?;
+    let line = format!("-s {NIC_ADDRESS} -l -p 5000 -f {NIC} -t 3 -q 1");
+    let said = finish(within(&ours("ncdevmem"), &line))?.refused(1)?;
+    println_line(said.trim_end());
+    for word in ["are available", "memory-size/memory.max", "  ask for "] {
+        ensure!(said.contains(word), "{word:?} is not in the complaint");
+    }
+    let events = fs::read_to_string(group.join("memory.events"))?;
+    ensure!(events.contains("oom_kill 0"), "{events}");
+    fs::remove_dir(group).context("cgroup")
+}

@@ -1,0 +1,158 @@
+//! Whether those who changed a NIC are alive: what a lock says, and no number can.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{BindOptions, NetNs, Netdev, QueueId};
+use nic::Plan;
+use nix::sys::signal::Signal;
+use udmabuf::Udmabuf;
+
+use super::nic_journal::recv;
+use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
+use framework::{ifindex, println_line};
+
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
+
+fn tool(line: &str) -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), line))
+}
+
+/// A receiver in a PID namespace of its own, where it is process 1, as in a container.
+fn contained() -> Result<Running> {
+    let mut unshare = Command::new("unshare");
+    unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
+    unshare.arg(devmem_tcp());
+    unshare.args(["recv", "-f", NIC, "--size", "4M", "-l"]);
+    unshare
+        .arg(format!("{NIC_ADDRESS}:5000"))
+        .stdin(Stdio::null());
+    let receiver = Running::start(unshare)?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    Ok(receiver)
+}
+
+/// A container that was killed leaves nobody behind who counts as alive: with its PID namespace went
+/// its guardian.
+pub(crate) fn pid_namespace_that_is_gone() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let receiver = contained()?;
+    let said = restore()?.good("restore")?;
+    ensure!(said.contains("nothing to restore"), "it lives: {said}");
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    until("the end of its binding", STEP, || Ok(bound_queues()? == 0))?;
+    let said = restore()?.good("restore")?;
+    println_line(said.trim_end());
+    ensure!(said.contains("as it was before"), "{said}");
+    observer.soon_same(&before)
+}
+
+/// The lock on life of the one receiver.
+fn life() -> Result<PathBuf> {
+    let journal = nic_state::journal()?;
+    let written = fs::read_to_string(&journal)?;
+    let written: serde_json::Value = serde_json::from_str(&written)?;
+    let name = written["claims"][0]["owner"]["lock"].as_str();
+    Ok(journal.with_file_name(name.context("no lock")?))
+}
+
+/// What an earlier version noted of a receiver in another PID namespace, and what is left of one whose
+/// NIC can't be restored: by force.
+pub(crate) fn restored_by_force() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let receiver = contained()?;
+    let life = life()?;
+    ensure!(life.exists(), "{} is not there", life.display());
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    let journal = nic_state::journal()?;
+    let mut written: serde_json::Value = serde_json::from_slice(&fs::read(&journal)?)?;
+    written["version"] = 1.into();
+    let owner = &mut written["claims"][0]["owner"];
+    let owner = owner.as_object_mut().context("owner")?;
+    owner.remove("lock");
+    let nic = written["nic"].as_object_mut().context("nic")?;
+    nic.remove("device");
+    nic.remove("port");
+    fs::write(&journal, serde_json::to_vec(&written)?)?;
+    let bent = observer.state()?;
+    for line in ["restore", "restore eth1"] {
+        let said = tool(line)?.good(line)?;
+        ensure!(said.contains("still needs"), "{line}: {said}");
+        observer.same(&bent)?;
+    }
+    tool("restore --force")?.refused(2)?;
+    let would = tool("restore eth1 --force --dry-run")?.good("restore")?;
+    println_line(would.trim_end());
+    ensure!(
+        would.contains("would change: tcp-data-split on -> off"),
+        "{would}"
+    );
+    ensure!(
+        would.contains("dst-port 5000 to queue 3 -> removed"),
+        "{would}"
+    );
+    observer.same(&bent)?;
+    let said = tool("restore eth1 --force")?.good("restore")?;
+    println_line(said.trim_end());
+    observer.soon_same(&before)
+}
+
+/// A receiver that could not put its NIC back, and lives: its guardian waits for its end, however long
+/// that takes.
+pub(crate) fn guardian_outlives_a_failed_restore() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let nic = ifindex(NIC)?;
+    let plan = Plan::new(NIC, nic).header_split().reserve(&[LAST]);
+    let applied = plan.apply(&NetNs::current()?)?;
+    let memory = Udmabuf::builder(4 << 20).build()?;
+    // While it is bound the kernel keeps header split on.
+    let binding = Netdev::open()?.bind_rx(nic, &memory, &[LAST], BindOptions::default())?;
+    let refused = applied.restore();
+    println_line(&format!("{refused:?}"));
+    ensure!(refused.is_err(), "it was restored while bound");
+    thread::sleep(Duration::from_secs(12));
+    nic_state::guardian().context("the guardian did not stay")?;
+    binding.unbind();
+    let said = restore()?.good("restore")?;
+    println_line(said.trim_end());
+    observer.same(&before)
+}
+
+/// Two receivers, one of which ends: the lock of the other is the other's.
+pub(crate) fn one_of_two_ends() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let one = Running::start(recv(5000))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let line = format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001");
+    let other = Running::start(command(None, &devmem_tcp(), &line))?;
+    until("both bindings", STEP, || Ok(bound_queues()? == 2))?;
+    one.signal(Signal::SIGTERM)?;
+    one.end_within(STEP)?.refused(1)?;
+    let said = restore()?.good("restore")?;
+    ensure!(said.contains("nothing to restore"), "{said}");
+    ensure!(observer.same(&before).is_err(), "the other's is gone");
+    other.signal(Signal::SIGTERM)?;
+    other.end_within(STEP)?.refused(1)?;
+    observer.soon_same(&before)
+}

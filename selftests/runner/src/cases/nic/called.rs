@@ -1,0 +1,101 @@
+//! Devices by whatever they are called, and what is stacked on them.
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::receiver::wait_until_bound;
+use framework::rounds::STEP;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
+use framework::tool::says;
+use framework::tool::{Running, command, finish, ours, sh};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
+
+const LONG: &str = "rail0-of-the-left-hand-switch-in-row-17";
+
+fn tool(line: &str) -> Result<String> {
+    finish(command(None, &devmem_tcp(), line))?.good(line)
+}
+
+/// Alternative names, short and long ones, wherever a device is named.
+pub(crate) fn alternative() -> Result<()> {
+    testbed::wire()?;
+    sh(&format!(
+        "ip link property add dev {NIC} altname rail0 altname {LONG}"
+    ))?;
+    sh(&format!(
+        "ip netns exec {PEER} ip link property add dev {SENDER} altname {LONG}"
+    ))?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for name in ["rail0", LONG] {
+        says(&tool(&format!("show {name} --all"))?, &[NIC])?;
+        tool(&format!("doctor {name}"))?;
+        says(&tool(&format!("plan {name} --queue 3"))?, &["rss"])?;
+        tool(&format!("apply {name} --queue 3 --flow {NIC_ADDRESS}:5000"))?;
+        ensure!(observer.same(&before).is_err(), "nothing was applied");
+        says(
+            &tool(&format!("restore {name} --dry-run"))?,
+            &[NIC, "apply"],
+        )?;
+        says(&tool(&format!("restore {name}"))?, &["as it was before"])?;
+        observer.soon_same(&before)?;
+
+        let receiver = start(None, &format!("-f {name} -l {NIC_ADDRESS}:5000"))?;
+        wait_until_bound()?;
+        send(&format!("{NIC_ADDRESS}:5000 --bytes 1M --dev {LONG}"))?;
+        all_in_dmabuf(&summary(receiver)?)?;
+        observer.soon_same(&before)?;
+
+        let line = format!("-f {name} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 3 -q 1");
+        let receiver = Running::start(command(None, &ours("ncdevmem"), &line))?;
+        wait_until_bound()?;
+        receiver.signal(Signal::SIGTERM)?;
+        receiver.end_within(STEP)?.refused(1)?;
+        observer.soon_same(&before)?;
+
+        let leased = tool(&format!("lease --phys {name} --queue 3 --netkit nk0"))?;
+        says(&leased, &[NIC, "nk0"])?;
+        tool("unlease nk0")?;
+    }
+    Ok(())
+}
+
+/// A VLAN, a team, one on the other: the NIC below is named, by `doctor` too.
+pub(crate) fn stacked() -> Result<()> {
+    testbed::wire()?;
+    let refused = |device: &str, kind: &str| -> Result<()> {
+        let line = format!("recv -f {device} -l {NIC_ADDRESS}:5000");
+        let end = finish(command(None, &devmem_tcp(), &line))?;
+        let said = end.refused(1)?;
+        println_line(said.trim_end());
+        says(
+            &said,
+            &[device, kind, &format!("name the NIC itself: {NIC}")],
+        )?;
+        let end = finish(command(None, &devmem_tcp(), &format!("doctor {device}")))?;
+        ensure!(end.status.code() == Some(1), "{}", end.status);
+        says(&end.stdout, &["netkit.kind", kind, NIC])
+    };
+    for module in ["8021q", "team"] {
+        sh(&format!("modprobe {module}"))?;
+    }
+    sh(&format!(
+        "ip link add link {NIC} name nkvlan type vlan id 5"
+    ))?;
+    sh("ip link set nkvlan up")?;
+    refused("nkvlan", "vlan")?;
+    sh("ip link del nkvlan")?;
+    sh(&format!("ip link set {NIC} down"))?;
+    sh("ip link add nkteam type team")?;
+    sh(&format!("ip link set {NIC} master nkteam"))?;
+    sh("ip link set nkteam up")?;
+    sh("ip link add link nkteam name nkvlan type vlan id 5")?;
+    sh("ip link set nkvlan up")?;
+    let found = refused("nkteam", "team").and_then(|()| refused("nkvlan", "vlan"));
+    sh("ip link del nkvlan")?;
+    sh("ip link del nkteam")?;
+    found.context("a team")?;
+    nic_state::untouched()
+}

@@ -1,0 +1,403 @@
+//! The drivers that the software NIC can play do what `selftests/swnic/DRIVERS.md` says of them.
+
+use anyhow::{Context, Result, ensure};
+use netdev::{
+    Action, BindOptions, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, IpMatch, Link,
+    Location, Netdev, QueueId, RingsChange, RssChange,
+};
+use nix::errno::Errno;
+use udmabuf::Udmabuf;
+
+use framework::doctor::Report;
+use framework::driver::Driver;
+use framework::nic_state::Observer;
+use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::{command, finish};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, validated};
+use framework::{ifindex, println_line};
+
+const ALL: [Driver; 5] = [
+    Driver::Mlx5,
+    Driver::Gve,
+    Driver::Bnxt,
+    Driver::Ice,
+    Driver::Fbnic,
+];
+
+/// What came of something: a number, or how it was refused.
+type Outcome = std::result::Result<u32, Errno>;
+
+/// A NIC of that driver, its ntuple rules switched on.
+fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
+    testbed::clear()?;
+    testbed::wire_as(driver, queues, "")?;
+    let mut ethtool = Ethtool::open()?;
+    let nic = ifindex(NIC)?;
+    if matches!(driver, Driver::Mlx5 | Driver::Gve) {
+        ethtool.set_feature(nic, "rx-ntuple-filter", true)?;
+    }
+    Ok((ethtool, nic))
+}
+
+fn outcome<T>(result: netdev::Result<T>, value: impl Fn(T) -> u32) -> Outcome {
+    let errno = |error: netdev::Error| Errno::from_raw(error.raw_os_error().unwrap_or(0));
+    result.map(value).map_err(errno)
+}
+
+fn rule(port: u16, location: Location) -> Result<FlowRule> {
+    let to = format!("192.0.2.2:{port}").parse()?;
+    let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(1)));
+    rule.location = location;
+    Ok(rule)
+}
+
+/// `RX_CLS_LOC_ANY`, said to the driver itself: [`Location::Any`] finds a place without its help, too.
+const ANY: Location = Location::At(u32::MAX);
+
+/// Each driver's outcome of the same steps.
+fn each(
+    expected: [(Driver, &[Outcome]); ALL.len()],
+    steps: fn(&mut Ethtool, Ifindex) -> Result<Vec<Outcome>>,
+) -> Result<()> {
+    for (driver, expected) in expected {
+        let (mut ethtool, nic) = nic(driver, QUEUES)?;
+        let found = steps(&mut ethtool, nic).with_context(|| format!("{driver:?}"))?;
+        println_line(&format!("{driver:?}: {found:?}"));
+        ensure!(found == expected, "{driver:?}: expected {expected:?}");
+    }
+    Ok(())
+}
+
+/// Who chooses the place of a rule, and what becomes of the rule that has it.
+pub(crate) fn rule_places() -> Result<()> {
+    let full = Err(Errno::ENOSPC);
+    let bad = Err(Errno::EINVAL);
+    each(
+        [
+            (Driver::Mlx5, &[full, Ok(5), Ok(5), Ok(1), full, Ok(1024)]),
+            (Driver::Gve, &[bad, Ok(5), bad, Ok(1), bad, Ok(64)]),
+            (Driver::Bnxt, &[Ok(0), bad, bad, Ok(1), bad, Ok(5120)]),
+            (Driver::Ice, &[full, Ok(5), Ok(5), Ok(1), full, Ok(512)]),
+            (Driver::Fbnic, &[Ok(47), bad, bad, Ok(1), bad, Ok(48)]),
+        ],
+        |ethtool, nic| {
+            let mut insert = |port, location| -> Result<Outcome> {
+                let inserted = ethtool.insert_rule(nic, &rule(port, location)?);
+                Ok(outcome(inserted, |place| place))
+            };
+            let mut found = vec![
+                insert(5000, ANY)?,
+                insert(5001, Location::At(5))?,
+                insert(5002, Location::At(5))?,
+            ];
+            let beyond = insert(5003, Location::At(10_000))?;
+            let table = ethtool.rule_table(nic)?;
+            found.extend([Ok(table.count), beyond, Ok(table.size.unwrap_or(0))]);
+            ensure!(found[0].is_ok() == table.chooses, "{table:?}");
+            Ok(found)
+        },
+    )
+}
+
+/// The same packets again, a mask in part, other fields than the first rule's, a ninth address.
+pub(crate) fn rules_that_are_refused() -> Result<()> {
+    let bad = Err(Errno::EINVAL);
+    let exists = Err(Errno::EEXIST);
+    let not = Err(Errno::EOPNOTSUPP);
+    each(
+        [
+            (Driver::Mlx5, &[exists, Ok(0), Ok(0), Ok(0), Ok(0)]),
+            (Driver::Gve, &[bad, Ok(0), Ok(0), Ok(0), not]),
+            (Driver::Bnxt, &[exists, Ok(0), Ok(0), Ok(0), Ok(0)]),
+            (Driver::Ice, &[bad, not, bad, Ok(0), Ok(0)]),
+            (
+                Driver::Fbnic,
+                &[Ok(0), Ok(0), Ok(0), Err(Errno::ENOSPC), Ok(0)],
+            ),
+        ],
+        |ethtool, nic| {
+            let chooses = ethtool.rule_table(nic)?.chooses;
+            let mut next = 0;
+            let mut insert = |mut rule: FlowRule| -> Outcome {
+                next += 1;
+                rule.location = match chooses {
+                    true => Location::Any,
+                    false => Location::At(next),
+                };
+                outcome(ethtool.insert_rule(nic, &rule), |_| 0)
+            };
+            let first = rule(5000, Location::Any)?;
+            ensure!(insert(first.clone()) == Ok(0), "the first rule");
+            let mut found = vec![insert(first.clone())];
+
+            let mut partly = first.clone();
+            partly.dst = Some(IpMatch {
+                addr: "192.0.2.0".parse()?,
+                mask: "255.255.255.0".parse()?,
+            });
+            found.push(insert(partly));
+
+            let mut fewer = first.clone();
+            fewer.dst = None;
+            found.push(insert(fewer));
+
+            let mut last = Ok(0);
+            for host in 10..20 {
+                let mut other = first.clone();
+                other.dst = Some(IpMatch::host(format!("192.0.2.{host}").parse()?));
+                last = insert(other);
+            }
+            found.push(last);
+
+            let mut drop = rule(5001, Location::Any)?;
+            drop.action = Action::Drop;
+            found.push(insert(drop));
+            Ok(found)
+        },
+    )
+}
+
+/// Length of the table and the key, how many contexts there are, how long the table is with more
+/// channels, and whether a table that was set lets it become short again.
+pub(crate) fn tables_and_contexts() -> Result<()> {
+    const MANY: u32 = 70;
+    for (driver, entries, key, contexts, with_many) in [
+        (Driver::Mlx5, 256, 40, 15, 512),
+        (Driver::Gve, 128, 40, 0, 128),
+        (Driver::Bnxt, 64, 40, 32, 128),
+        (Driver::Ice, 2048, 52, 0, 2048),
+        (Driver::Fbnic, 256, 40, 1, 256),
+    ] {
+        let (mut ethtool, nic) = nic(driver, MANY)?;
+        testbed::set_channels(&mut ethtool, nic, QUEUES)?;
+        let rss = ethtool.rss(nic)?;
+        let found = (rss.table.len(), rss.key.len());
+        ensure!(found == (entries, key), "{driver:?}: {found:?}");
+
+        let mut made = Vec::new();
+        while let Ok(rss) = ethtool.create_rss_context(nic, &RssChange::default()) {
+            made.push(rss.context.context("its number")?);
+        }
+        ensure!(
+            made.len() == contexts,
+            "{driver:?}: {} contexts",
+            made.len()
+        );
+
+        // Before 7.3 no context's table becomes longer.
+        let longer = testbed::set_channels(&mut ethtool, nic, MANY);
+        let can = testbed::kernel()? >= (7, 3) || entries == with_many;
+        ensure!(longer.is_ok() == can, "{driver:?}: {longer:?}");
+        for context in made {
+            ethtool.delete_rss_context(nic, context)?;
+        }
+        testbed::set_channels(&mut ethtool, nic, MANY)?;
+        let found = ethtool.rss(nic)?.table.len();
+        ensure!(found == with_many, "{driver:?}: {found} entries");
+
+        // A table that says something else in its second half cannot be folded.
+        let mut table: Vec<_> = (0..with_many)
+            .map(|i| QueueId::new(u32::from(i == 0)))
+            .collect();
+        if let Some(last) = table.last_mut() {
+            *last = QueueId::new(2);
+        }
+        let change = RssChange {
+            table: Some(table.clone()),
+            ..RssChange::default()
+        };
+        ethtool.set_rss(nic, None, &change)?;
+        let fewer = testbed::set_channels(&mut ethtool, nic, QUEUES);
+        println_line(&format!("{driver:?}: {fewer:?}"));
+        ensure!(fewer.is_ok() == (entries == with_many), "{driver:?}");
+        ensure!(ethtool.rss(nic)?.table == table, "{driver:?}: the table");
+    }
+    Ok(())
+}
+
+/// Which channels there are, and which can be had: so many combined, rx and tx.
+pub(crate) fn channels() -> Result<()> {
+    let bad = Err(Errno::EINVAL);
+    each(
+        [
+            (Driver::Mlx5, &[Ok(4), bad, bad, bad, Ok(3)]),
+            (Driver::Gve, &[Ok(0), bad, bad, Ok(0), bad]),
+            (Driver::Bnxt, &[Ok(4), bad, bad, Ok(0), Ok(3)]),
+            (Driver::Ice, &[Ok(4), Ok(1), bad, bad, Ok(3)]),
+            (Driver::Fbnic, &[Ok(4), Ok(1), bad, Ok(0), Ok(3)]),
+        ],
+        |ethtool, nic| {
+            let combined = |ethtool: &mut Ethtool| -> Result<u32> {
+                Ok(ethtool.channels(nic)?.combined.unwrap_or(0))
+            };
+            let mut found = vec![Ok(combined(ethtool)?)];
+            for (both, rx, tx) in [(1, 2, 0), (1, 1, 1), (0, 2, 3), (3, 0, 0)] {
+                let change = ChannelsChange {
+                    combined: Some(both),
+                    rx: Some(rx),
+                    tx: Some(tx),
+                    ..ChannelsChange::default()
+                };
+                let set = outcome(ethtool.set_channels(nic, &change), |()| 0);
+                if set.is_ok() {
+                    let channels = ethtool.channels(nic)?;
+                    ensure!(channels.rx_queues() == both + rx, "{channels:?}");
+                    found.push(Ok(combined(ethtool)?));
+                } else {
+                    found.push(set);
+                }
+            }
+            Ok(found)
+        },
+    )
+}
+
+/// What the driver tells of header split and its threshold, at first, set on, set off, and set to
+/// auto; and a ring of 600 entries.
+pub(crate) fn rings() -> Result<()> {
+    const ON: Told = Ok(Some(HeaderSplit::Enabled));
+    const OFF: Told = Ok(Some(HeaderSplit::Disabled));
+    const BAD: Outcome = Err(Errno::EINVAL);
+    const REFUSED: Told = Err(Errno::EINVAL);
+    for (driver, told, threshold, ring) in [
+        // Its header split needs HW-GRO.
+        (
+            Driver::Mlx5,
+            [Ok(None), REFUSED, OFF, Ok(None)],
+            Some((0, 0)),
+            Ok(1024),
+        ),
+        // Auto leaves what was set.
+        (Driver::Gve, [OFF, ON, OFF, OFF], None, BAD),
+        // HW-GRO is on, and splits.
+        (
+            Driver::Bnxt,
+            [ON, ON, REFUSED, ON],
+            Some((640, 1023)),
+            Ok(600),
+        ),
+        (Driver::Ice, [OFF, ON, OFF, OFF], None, Ok(608)),
+        (
+            Driver::Fbnic,
+            [ON, ON, REFUSED, ON],
+            Some((1536, 3584)),
+            Ok(1024),
+        ),
+    ] {
+        let (mut ethtool, nic) = nic(driver, QUEUES)?;
+        let first = ethtool.rings(nic)?;
+        let mut found = vec![Ok(first.tcp_data_split)];
+        for split in [
+            HeaderSplit::Enabled,
+            HeaderSplit::Disabled,
+            HeaderSplit::Auto,
+        ] {
+            let change = RingsChange {
+                tcp_data_split: Some(split),
+                ..RingsChange::default()
+            };
+            found.push(match outcome(ethtool.set_rings(nic, &change), |()| 0) {
+                Ok(_) => Ok(ethtool.rings(nic)?.tcp_data_split),
+                Err(errno) => Err(errno),
+            });
+        }
+        println_line(&format!("{driver:?}: {found:?}"));
+        ensure!(found == told, "{driver:?}: expected {told:?}");
+
+        let thresholds = first.hds_thresh.zip(first.hds_thresh_max);
+        ensure!(thresholds == threshold, "{driver:?}: {thresholds:?}");
+
+        let change = RingsChange {
+            rx: Some(600),
+            ..RingsChange::default()
+        };
+        let set = outcome(ethtool.set_rings(nic, &change), |()| 0);
+        let rx = ethtool.rings(nic)?.rx.unwrap_or(0);
+        ensure!(set.map(|_| rx) == ring, "{driver:?}: {set:?}, {rx} entries");
+    }
+    Ok(())
+}
+
+/// Which queues can be bound: the first, the second, and that while the device is down.
+pub(crate) fn queues_that_restart() -> Result<()> {
+    let none = Err(Errno::EOPNOTSUPP);
+    each(
+        [
+            (Driver::Mlx5, &[Ok(0), Ok(0), Err(Errno::ENODEV)]),
+            (
+                Driver::Gve,
+                &[Err(Errno::ERANGE), Ok(0), Err(Errno::EAGAIN)],
+            ),
+            (Driver::Bnxt, &[Ok(0), Ok(0), Err(Errno::ENETDOWN)]),
+            (Driver::Ice, &[none, none, none]),
+            (Driver::Fbnic, &[Ok(0), Ok(0), Ok(0)]),
+        ],
+        |ethtool, nic| {
+            // mlx5 splits no headers without; the others' bindings do not mind, if they have it.
+            let _none = ethtool.set_feature(nic, "rx-gro-hw", true);
+            let threshold = ethtool.rings(nic)?.hds_thresh;
+            let split = RingsChange {
+                tcp_data_split: Some(HeaderSplit::Enabled),
+                hds_thresh: threshold.map(|_| 0),
+                ..RingsChange::default()
+            };
+            ethtool.set_rings(nic, &split)?;
+            let memory = Udmabuf::builder(1 << 20).build()?;
+            let bind = |queue: u32| -> Result<Outcome> {
+                let queue = [QueueId::new(queue)];
+                let bound = Netdev::open()?.bind_rx(nic, &memory, &queue, BindOptions::default());
+                Ok(outcome(bound, |_| 0))
+            };
+            let up = [bind(0)?, bind(1)?];
+            Link::open()?.set_down(nic)?;
+            Ok(vec![up[0], up[1], bind(1)?])
+        },
+    )
+}
+
+/// Receives a little with each driver that can, on one queue and on two; the NIC is then as it was.
+pub(crate) fn receives_and_restores() -> Result<()> {
+    for driver in ALL.into_iter().filter(|driver| *driver != Driver::Ice) {
+        testbed::clear()?;
+        testbed::wire_as(driver, QUEUES, "")?;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        for (queues, port) in [("--queue 3", 5000), ("--queue 2 --queue 3", 5001)] {
+            // Without contexts, a rule goes to one queue: two queues take two.
+            let (listen, port) = match queues.len() > 10 && driver.contexts() == 0 {
+                true => (format!("--listen {NIC_ADDRESS}:{}", port + 1), port),
+                false => (String::new(), port),
+            };
+            let to = format!("{NIC_ADDRESS}:{port}");
+            let line = format!("-f {NIC} {queues} {listen}");
+            validated(None, &line, &to, 1 << 20)
+                .and_then(|summary| all_in_dmabuf(&summary))
+                .and_then(|()| observer.soon_same(&before))
+                .with_context(|| format!("{driver:?}, {queues}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// A driver without queue management: the doctor says so, a receiver is refused for it, and the NIC
+/// is as it was.
+pub(crate) fn that_cannot_receive() -> Result<()> {
+    testbed::wire_as(Driver::Ice, QUEUES, "")?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let report = Report::of(NIC)?;
+    ensure!(report.code == Some(1), "{:?}", report.code);
+    ensure!(
+        report.status("driver.queue-api") == "fail",
+        "{}",
+        report.json
+    );
+    let line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:5000");
+    let said = finish(command(None, &devmem_tcp(), &line))?.refused(1)?;
+    println_line(&said);
+    ensure!(said.contains(NIC), "{said}");
+    observer.soon_same(&before)
+}
+
+/// Header split as the driver tells it, or how the setting was refused.
+type Told = std::result::Result<Option<HeaderSplit>, Errno>;

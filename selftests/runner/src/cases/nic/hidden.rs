@@ -1,0 +1,265 @@
+//! NICs and namespaces that are not where they were looked for, and live: not found is not gone.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use netdev::{Ifindex, Link, NetNs};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::signal::Signal;
+
+use super::nic_journal::recv;
+use framework::nic_state::{self, Observer, State};
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
+use framework::testbed::{self, BOX, NIC, PEER};
+use framework::tool::{Finished, Running, command, finish, sh, until};
+use framework::transfer::devmem_tcp;
+
+const NONE: Option<&Path> = None;
+
+fn tool(line: &str) -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), line))
+}
+
+/// What a receiver and its guardian left, who were killed: the NIC as it was before.
+fn left() -> Result<State> {
+    let before = Observer::of(NIC)?.state()?;
+    let receiver = Running::start(recv(5000))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    until("the end of its binding", STEP, || Ok(bound_queues()? == 0))?;
+    Ok(before)
+}
+
+/// A namespace that nothing keeps but a mount of it there.
+fn mounted(at: &Path) -> Result<()> {
+    fs::File::create(at)?;
+    let path = at.to_owned();
+    let made = thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let own = Path::new("/proc/thread-self/ns/net");
+        mount(Some(own), &path, NONE, MsFlags::MS_BIND, NONE)
+    });
+    let made = made.join().map_err(|_| anyhow!("the thread panicked"))?;
+    made.with_context(|| at.display().to_string())
+}
+
+/// More namespaces than descriptors, and the NIC in the last of them.
+pub(crate) fn too_few_descriptors() -> Result<()> {
+    const MANY: u32 = 2000;
+    testbed::wire()?;
+    let before = left()?;
+    fs::create_dir_all("/tmp/many")?;
+    let path = |number: u32| Path::new("/tmp/many").join(format!("{number:04}"));
+    for number in 0..MANY {
+        mounted(&path(number))?;
+    }
+    let last = NetNs::by_path(path(MANY - 1))?;
+    let mut link = Link::open()?;
+    let nic = link.by_name(NIC)?.ifindex;
+    link.set_netns(nic, &last)?;
+    let mut few = Command::new("sh");
+    let line = format!("ulimit -n 64 && exec {} restore", devmem_tcp().display());
+    few.args(["-c", &line]).stdin(Stdio::null());
+    let result = restored(finish(few)?, &last, &before);
+    drop(last);
+    for number in 0..MANY {
+        umount2(&path(number), MntFlags::MNT_DETACH)?;
+    }
+    fs::remove_dir_all("/tmp/many")?;
+    result
+}
+
+fn restored(end: Finished, there: &NetNs, before: &State) -> Result<()> {
+    println_line(end.stdout.trim_end());
+    end.good("restore")?;
+    Observer::in_namespace(there, NIC)?.same(before)?;
+    nic_state::nothing_left()
+}
+
+/// Where the NIC's number is taken it gets another one, and keeps that when it comes home. On its way
+/// it is given another name, too.
+pub(crate) fn under_another_number() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let before = left()?;
+    let mut link = Link::open()?;
+    let nic = link.by_name(NIC)?.ifindex;
+    sh(&format!("ip -n {BOX} link add nkz index {nic} type netkit"))?;
+    let container = NetNs::by_name(BOX)?;
+    link.set_netns(nic, &container)?;
+    let mut inside = Link::open_in(&container)?;
+    let there = inside.by_name(NIC)?.ifindex;
+    ensure!(there != nic, "it kept its number");
+    sh(&format!("ip -n {BOX} link set dev {NIC} name rail0"))?;
+    inside.set_netns(there, &NetNs::current()?)?;
+    let home = link.by_name("rail0")?.ifindex;
+    println_line(&format!("ifindex {nic}, {there} in {BOX}, {home} at home"));
+    ensure!(home != nic, "it has its number again");
+    // Its old name goes to nobody: it is not there.
+    let said = tool(&format!("restore {NIC}"))?.good("restore")?;
+    ensure!(said.contains("nothing to restore"), "{said}");
+    let said = tool("restore rail0")?.good("restore")?;
+    println_line(said.trim_end());
+    ensure!(said.contains("as it was before"), "{said}");
+    before.same_in_words(&Observer::of("rail0")?.state()?)?;
+    nic_state::nothing_left()
+}
+
+/// Whoever may not enter the NIC's namespace leaves its journal alone.
+pub(crate) fn not_to_be_entered() -> Result<()> {
+    testbed::wire()?;
+    let before = left()?;
+    let peer = NetNs::by_name(PEER)?;
+    let mut link = Link::open()?;
+    let nic = link.by_name(NIC)?.ifindex;
+    link.set_netns(nic, &peer)?;
+    let mut weak = Command::new("setpriv");
+    weak.args(["--bounding-set=-sys_admin", "--inh-caps=-sys_admin"]);
+    weak.arg(devmem_tcp()).arg("restore").stdin(Stdio::null());
+    let said = finish(weak)?.refused(1)?;
+    println_line(said.trim_end());
+    ensure!(said.contains("stays noted"), "{said}");
+    nic_state::journal().context("the journal is gone")?;
+    restored(restore()?, &peer, &before)
+}
+
+/// Only a descriptor of some process keeps the NIC's namespace.
+pub(crate) fn held_by_a_descriptor() -> Result<()> {
+    testbed::wire()?;
+    let before = left()?;
+    let mut holder = Command::new("unshare");
+    let script = "exec 9</proc/self/ns/net && exec nsenter --net=/proc/1/ns/net sleep 100";
+    holder
+        .args(["--net", "sh", "-c", script])
+        .stdin(Stdio::null());
+    let holder = Running::start(holder)?;
+    let fd = format!("/proc/{}/fd/9", holder.id());
+    let ours = NetNs::current()?;
+    until("the holder", STEP, || {
+        let it = NetNs::by_pid(holder.id()).and_then(|it| it.is_same(&ours));
+        Ok(it.unwrap_or(false) && Path::new(&fd).exists())
+    })?;
+    let there = NetNs::by_path(&fd)?;
+    ensure!(!there.is_same(&ours)?, "it holds ours");
+    let mut link = Link::open()?;
+    let nic = link.by_name(NIC)?.ifindex;
+    link.set_netns(nic, &there)?;
+    let result = restored(restore()?, &there, &before);
+    holder.signal(Signal::SIGKILL)?;
+    holder.end_within(STEP)?;
+    result
+}
+
+/// A lease in a namespace that only a mount keeps, as container engines make them: here, then in a
+/// mount namespace of another process.
+pub(crate) fn kept_by_a_mount() -> Result<()> {
+    testbed::wire()?;
+    let place = Path::new("/tmp/kept");
+    mounted(place)?;
+    let line = format!("lease --phys {NIC} --queue 3 --netkit nk0 --kind single --netns /tmp/kept");
+    tool(&line)?.good(&line)?;
+    let lives = || -> Result<()> {
+        let said = tool("unlease --all-stale")?.good("unlease")?;
+        ensure!(said.contains("no lease left anything"), "{said}");
+        let shown = tool("show")?.good("show")?;
+        println_line(shown.trim_end());
+        ensure!(shown.contains("/kept/nk0 rx 1"), "{shown}");
+        Ok(())
+    };
+    lives()?;
+    // Another's mount namespace alone has it from now on.
+    let mut engine = Command::new("unshare");
+    let script = "mount --make-rprivate / && echo ready && exec sleep 100";
+    engine.args(["-m", "sh", "-c", script]).stdin(Stdio::null());
+    let engine = Running::start(engine)?;
+    until("the engine", STEP, || {
+        let table = fs::read_to_string(format!("/proc/{}/mountinfo", engine.id()));
+        let ours = fs::read_link("/proc/self/ns/mnt")?;
+        let its = fs::read_link(format!("/proc/{}/ns/mnt", engine.id()))?;
+        Ok(
+            ours != its
+                && table.is_ok_and(|it| it.contains("/tmp/kept") && !it.contains("shared:")),
+        )
+    })?;
+    umount2(place, MntFlags::MNT_DETACH)?;
+    let result = lives();
+    let gone = tool("unlease nk0")?.good("unlease");
+    engine.signal(Signal::SIGKILL)?;
+    engine.end_within(STEP)?;
+    fs::remove_file(place)?;
+    result?;
+    let gone = gone?;
+    println_line(gone.trim_end());
+    ensure!(gone.contains("deleted netkit nk0"), "{gone}");
+    Ok(())
+}
+
+/// The journal of a NIC that left stands under the name that another one's would have.
+pub(crate) fn journal_of_another_under_our_name() -> Result<()> {
+    testbed::wire()?;
+    let before = left()?;
+    let journal = nic_state::journal()?;
+    let peer = NetNs::by_name(PEER)?;
+    let mut link = Link::open()?;
+    let mut inside = Link::open_in(&peer)?;
+    // The sender's end comes home and gets the number that the name tells.
+    let sender = inside.by_name(testbed::SENDER)?.ifindex;
+    inside.set_netns(sender, &NetNs::current()?)?;
+    let sender = link.by_name(testbed::SENDER)?.ifindex;
+    let name = journal.file_name().context("name")?.to_string_lossy();
+    let (stem, _) = name.rsplit_once('-').context("name")?;
+    let theirs = journal.with_file_name(format!("{stem}-{sender}.json"));
+    fs::rename(&journal, &theirs)?;
+    let written = fs::read(&theirs)?;
+    sh("ip link set dev eth0 up")?;
+    let mut other = Observer::of(testbed::SENDER)?;
+    let others = other.state()?;
+    tool("apply eth0 --header-split")?.good("apply")?;
+    ensure!(fs::read(&theirs)? == written, "it was written over");
+    let said = tool("restore eth0")?.good("restore")?;
+    println_line(said.trim_end());
+    other.same(&others)?;
+    ensure!(fs::read(&theirs)? == written, "it was written over");
+    println_line(restore()?.good("restore")?.trim_end());
+    Observer::of(NIC)?.same(&before)?;
+    nic_state::nothing_left()
+}
+
+/// Two NICs that swapped their names: each is known by its device.
+pub(crate) fn names_that_were_swapped() -> Result<()> {
+    testbed::wire()?;
+    let peer = NetNs::by_name(PEER)?;
+    let mut inside = Link::open_in(&peer)?;
+    let sender: Ifindex = inside.by_name(testbed::SENDER)?.ifindex;
+    inside.set_netns(sender, &NetNs::current()?)?;
+    sh("ip link set dev eth0 up")?;
+    let (mut eth0, mut eth1) = (Observer::of("eth0")?, Observer::of("eth1")?);
+    let (was0, was1) = (eth0.state()?, eth1.state()?);
+    for nic in ["eth0", "eth1"] {
+        tool(&format!("apply {nic} --queue 3"))?.good("apply")?;
+    }
+    for (from, to) in [("eth0", "x"), ("eth1", "eth0"), ("x", "eth1")] {
+        sh(&format!("ip link set dev {from} name {to}"))?;
+    }
+    let would = tool("restore eth1 --dry-run")?.good("restore")?;
+    println_line(would.trim_end());
+    ensure!(would.lines().all(|line| line.starts_with("eth")), "{would}");
+    println_line(tool("restore eth1")?.good("restore")?.trim_end());
+    // What is called eth1 now was eth0.
+    was0.same_in_words(&eth0.state()?)?;
+    ensure!(
+        was1.same_in_words(&eth1.state()?).is_err(),
+        "both were restored"
+    );
+    println_line(tool("restore eth0")?.good("restore")?.trim_end());
+    was1.same_in_words(&eth1.state()?)?;
+    nic_state::nothing_left()
+}

@@ -1,0 +1,115 @@
+//! What a NIC must survive, and refuse, while one of its queues is bound or leased.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use netdev::QueueId;
+use nix::sys::signal::Signal;
+
+use framework::leases::{set_down, set_up};
+use framework::receiver::bound_queues;
+use framework::receiver::received;
+use framework::receiver::wait_until_bound;
+use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, sh, until};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary, validated};
+use framework::xdp;
+use framework::{ifindex, println_line};
+
+const MIB: u64 = 1 << 20;
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
+
+/// The link goes down and up in mid-stream: the binding stays, TCP sends again what was lost.
+pub(crate) fn link_flap_while_receiving() -> Result<()> {
+    testbed::wire()?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let receiver = start(None, &format!("-f {NIC} -l {to} --validate 251"))?;
+    wait_until_bound()?;
+    let line = format!("send --wait 20 {to} --bytes 128M");
+    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    for _ in 0..2 {
+        let before = received()?;
+        until("more payload", Duration::from_secs(30), || {
+            Ok(received()? > before + 1000)
+        })?;
+        // Not by commands, which take so long on a busy machine that the transfer may end.
+        set_down(None, NIC)?;
+        set_up(None, NIC)?;
+        ensure!(bound_queues()? == 1, "the binding went with the link");
+    }
+    sender.end_within(Duration::from_secs(60))?.good("send")?;
+    let summary = summary(receiver)?;
+    ensure!(number(&summary, "/bytes")? == 128 * MIB, "bytes");
+    all_in_dmabuf(&summary)
+}
+
+/// Bound through a lease, the NIC goes to another namespace and comes back; the lease still serves.
+pub(crate) fn moves_between_namespaces() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let line = format!("lease --phys {NIC} --queue {LAST} --netkit nk0 --netns {BOX}");
+    sh(&format!("{} {line}", devmem_tcp().display()))?;
+    testbed::route_to_container()?;
+    let line = format!("--netns {BOX} -f nk0 -l {}:5000", testbed::BOX_ADDRESS);
+    let receiver = start(None, &line)?;
+    wait_until_bound()?;
+    for _ in 0..3 {
+        sh(&format!("ip link set {NIC} netns {PEER}"))?;
+        sh(&format!("ip -n {PEER} link set {NIC} netns 1"))?;
+        sh(&format!("ip link set {NIC} up"))?;
+        ensure!(bound_queues()? == 1, "the binding went with the namespace");
+    }
+    receiver.signal(Signal::SIGTERM)?;
+    println_line(&receiver.end_within(Duration::from_secs(5))?.refused(1)?);
+    sh(&format!("ip address add {NIC_ADDRESS}/24 dev {NIC}"))?;
+    // A device in another namespace has other settings.
+    testbed::forward(&[NIC])?;
+    let to = format!("{}:5001", testbed::BOX_ADDRESS);
+    let line = format!("--netns {BOX} -f nk0");
+    all_in_dmabuf(&validated(None, &line, &to, 4 * MIB)?)
+}
+
+/// The module goes, with its devices, in mid-stream: nothing is left of it, and it comes back whole.
+pub(crate) fn removed_while_receiving() -> Result<()> {
+    for round in 0..3 {
+        testbed::wire()?;
+        let to = format!("{NIC_ADDRESS}:5000");
+        let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
+        wait_until_bound()?;
+        let line = format!("send --wait 20 {to} --bytes 1G");
+        let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+        until("payload", Duration::from_secs(20), || Ok(received()? > 500))?;
+        sh("rmmod swnic")?;
+        ensure!(
+            !Path::new("/sys/class/net").join(NIC).exists(),
+            "round {round}: {NIC} is still there"
+        );
+        println_line(&receiver.end_within(Duration::from_secs(2))?.refused(3)?);
+        sender.signal(Signal::SIGKILL)?;
+        sender.end_within(Duration::from_secs(5))?;
+        testbed::clear()?;
+    }
+    testbed::wire()?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, 4 * MIB)?)
+}
+
+pub(crate) fn xdp_refused_while_bound() -> Result<()> {
+    testbed::wire()?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    wait_until_bound()?;
+    for attach in [xdp::attach, xdp::attach_native] {
+        match attach(ifindex(NIC)?.get()) {
+            Ok(_) => bail!("attached to a NIC with a memory provider"),
+            Err(error) => {
+                println_line(&format!("{error:#}"));
+                ensure!(format!("{error:#}").contains("busy"), "not refused as busy");
+            }
+        }
+    }
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+    drop(xdp::attach_native(ifindex(NIC)?.get())?);
+    Ok(())
+}

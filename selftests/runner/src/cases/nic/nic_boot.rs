@@ -1,0 +1,138 @@
+//! Where the id of the boot is another one, as in containers that have a file of their own over it
+//! (systemd-nspawn, LXC), and the runtime directory is the host's.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::nic_journal::recv;
+use framework::doctor::Report;
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::says;
+use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
+
+const FILE: &str = "/tmp/boot_id";
+const OTHER: &str = "01234567-89ab-cdef-0123-456789abcdef";
+
+/// The tool where the boot has this id.
+fn masked(line: &str) -> Result<Command> {
+    fs::write(FILE, format!("{OTHER}\n"))?;
+    let tool = devmem_tcp();
+    let script = format!(
+        "mount --bind {FILE} /proc/sys/kernel/random/boot_id && exec {} {line}",
+        tool.display()
+    );
+    let mut unshare = Command::new("unshare");
+    unshare.args(["-m", "sh", "-c", &script]);
+    unshare.stdin(Stdio::null());
+    Ok(unshare)
+}
+
+fn other_queue() -> String {
+    format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001")
+}
+
+/// Ends a receiver in good order.
+fn end(receiver: Running) -> Result<()> {
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(STEP)?.refused(1).map(drop)
+}
+
+/// Ends a receiver and its guardian, the only one.
+fn kill(receiver: Running) -> Result<()> {
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    until("the binding's end", STEP, || Ok(bound_queues()? == 0))
+}
+
+/// Whose owner lives is of this boot, whatever it says: the two share the NIC.
+pub(crate) fn living_owner() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let first = Running::start(recv(5000))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let alone = observer.state()?;
+    for line in ["restore", "restore eth1"] {
+        let said = finish(masked(line)?)?.good(line)?;
+        ensure!(!said.contains("boot"), "{line}: {said}");
+        nic_state::journal()?;
+        observer.same(&alone)?;
+    }
+    let second = Running::start(masked(&other_queue())?)?;
+    until("both bindings", STEP, || Ok(bound_queues()? == 2))?;
+    end(first)?;
+    // Now the host finds the journal of one who has another id.
+    let said = restore()?.good("restore")?;
+    ensure!(said.contains("nothing to restore"), "{said}");
+    ensure!(observer.same(&before).is_err(), "the other's is gone");
+    end(second)?;
+    observer.soon_same(&before)?;
+
+    // As after a boot, but for the lock.
+    let first = Running::start(recv(5000))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let journal = nic_state::journal()?;
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let written = fs::read_to_string(&journal)?;
+    fs::write(&journal, written.replace(boot.trim(), OTHER))?;
+    let said = restore()?.good("restore")?;
+    ensure!(said.contains("nothing to restore"), "{said}");
+    end(first)?;
+    observer.soon_same(&before)
+}
+
+/// Whose owner is dead may be of this boot: what it changed is not forgotten.
+pub(crate) fn dead_owner() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let receiver = Running::start(recv(5000))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    kill(receiver)?;
+    let bent = observer.state()?;
+    let unknown = |end: Finished| -> Result<()> {
+        let said = end.refused(1)?;
+        println_line(said.trim_end());
+        says(&said, &["may be of another boot"])?;
+        nic_state::journal().map(drop)
+    };
+    for line in [
+        "restore",
+        "restore eth1",
+        &other_queue(),
+        "plan eth1 --queue 2",
+    ] {
+        unknown(Running::start(masked(line)?)?.end_within(STEP)?)?;
+        observer.same(&bent)?;
+    }
+    let report = Report::by(masked("doctor eth1 --json")?)?;
+    ensure!(report.status("journal.nic") == "fail", "{}", report.json);
+    restore()?.good("restore")?;
+    observer.soon_same(&before)?;
+
+    // The other way round.
+    let receiver = Running::start(masked(&other_queue())?)?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    kill(receiver)?;
+    unknown(restore()?)?;
+    unknown(Running::start(recv(5000))?.end_within(STEP)?)?;
+    let line = format!("restore {NIC} --force");
+    finish(command(None, &devmem_tcp(), &line))?.good("restore")?;
+    observer.soon_same(&before)?;
+
+    // Where the id is the same, the boot is.
+    let receiver = Running::start(masked(&other_queue())?)?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    kill(receiver)?;
+    finish(masked("restore eth1")?)?.good("restore")?;
+    observer.soon_same(&before)
+}

@@ -1,0 +1,115 @@
+//! Queues that are bound to a dmabuf whose owner has ended, or that is to end by force: RSS leaves
+//! them alone until the binding is gone. An ordinary socket can't read what arrives there.
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{BindOptions, Binding, Ethtool, NetNs, Netdev, QueueId};
+use nic::Plan;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use udmabuf::Udmabuf;
+
+use super::nic_journal::recv;
+use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::says;
+use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
+use framework::{ifindex, println_line};
+
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
+
+fn tool(line: &str) -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), line))
+}
+
+/// A binding of this process.
+fn bind() -> Result<(Udmabuf, Binding)> {
+    let memory = Udmabuf::builder(4 << 20).build()?;
+    let bound = Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &[LAST], BindOptions::default())?;
+    Ok((memory, bound))
+}
+
+/// Whether RSS has the queue.
+fn in_table() -> Result<bool> {
+    Ok(Ethtool::open()?.rss(ifindex(NIC)?)?.table.contains(&LAST))
+}
+
+/// What a dead owner left: `restore` waits for the end of the binding, with force too, and takes back
+/// the rule at once.
+pub(crate) fn restore_waits() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let receiver = Running::start(recv(5000))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    until("the binding's end", STEP, || Ok(bound_queues()? == 0))?;
+    let (_memory, bound) = bind()?;
+    for line in ["restore", "restore eth1", "restore eth1 --force"] {
+        let said = tool(line)?.refused(1)?;
+        println_line(said.trim_end());
+        says(&said, &["queue 3 is still bound to dmabuf"])?;
+        ensure!(!in_table()?, "{line}: RSS leads to the bound queue");
+    }
+    let rules = Ethtool::open()?.rules(ifindex(NIC)?)?;
+    ensure!(rules.is_empty(), "the flow is still led there: {rules:?}");
+    bound.unbind();
+    restore()?.good("restore")?;
+    observer.soon_same(&before)
+}
+
+/// The guardian waits for it as well: here for a queue of its owner's claim that another process has bound.
+pub(crate) fn guardian_waits() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5000");
+    let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let journal = nic_state::journal()?;
+    let mut written: Value = serde_json::from_slice(&fs::read(&journal)?)?;
+    written["claims"][0]["needs"]["reserved"] = json!([2, LAST.get()]);
+    fs::write(&journal, serde_json::to_vec(&written)?)?;
+    let (_memory, bound) = bind()?;
+    receiver.signal(Signal::SIGKILL)?;
+    until("the rule's end", STEP, || {
+        Ok(Ethtool::open()?.rules(ifindex(NIC)?)?.is_empty())
+    })?;
+    thread::sleep(Duration::from_secs(2));
+    nic_state::guardian().context("the guardian did not wait")?;
+    ensure!(!in_table()?, "RSS leads to the bound queue");
+    bound.unbind();
+    // What it said ends with what its guardian says.
+    let said = receiver.end_within(STEP)?.stderr;
+    println_line(said.trim_end());
+    observer.soon_same(&before)
+}
+
+/// Nor does an owner that lives lead RSS into its own binding.
+pub(crate) fn owner_is_refused() -> Result<()> {
+    testbed::wire()?;
+    // Header split is not what is refused.
+    testbed::split()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let plan = Plan::new(NIC, ifindex(NIC)?).reserve(&[LAST]);
+    let applied = plan.apply(&NetNs::current()?)?;
+    let (_memory, bound) = bind()?;
+    let refused = applied.restore();
+    println_line(&format!("{refused:?}"));
+    let error = refused.err().context("it was restored while bound")?;
+    says(&error.to_string(), &["queue 3 is still bound to dmabuf"])?;
+    ensure!(!in_table()?, "RSS leads to the bound queue");
+    bound.unbind();
+    restore()?.good("restore")?;
+    // The guardian is left, which waits for the end of this process.
+    observer.same(&before)
+}

@@ -1,0 +1,319 @@
+//! Settings of drivers that switch rules off, tell rx and tx channels apart, have few contexts or none, or
+//! tables that follow the channels.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{
+    Action, Ethtool, FlowRule, HeaderSplit, Ifindex, QueueId, RingsChange, RssChange, equal_table,
+};
+use nix::sys::signal::Signal;
+
+use framework::driver::Driver;
+use framework::nic_state::{self, Observer};
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
+use framework::rounds::{STEP, restore, signal};
+use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::says;
+use framework::tool::{Running, command, finish, until};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
+use framework::{ifindex, println_line};
+
+const NTUPLE: &str = "rx-ntuple-filter";
+
+fn tool(line: &str) -> Command {
+    command(None, &devmem_tcp(), line)
+}
+
+fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
+    testbed::clear()?;
+    testbed::wire_as(driver, queues, "")?;
+    Ok((Ethtool::open()?, ifindex(NIC)?))
+}
+
+/// Rules that are switched off are switched on where the driver wants that, and off again, whatever ends
+/// the receiver.
+pub(crate) fn ntuple_off() -> Result<()> {
+    for driver in [Driver::Gve, Driver::Bnxt, Driver::Mlx5] {
+        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        ethtool.set_feature(at, NTUPLE, false)?;
+        ntuple_round(&mut ethtool, at, driver != Driver::Mlx5)
+            .with_context(|| format!("{driver:?}"))?;
+    }
+    Ok(())
+}
+
+fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let line = format!("recv -f {NIC} --queue 3 --size 4M -l {to} --refuse-unsteered");
+    let would = finish(tool(&format!("{line} --dry-run")))?.good("dry run")?;
+    says(&would, &["ntuple off"])?;
+    observer.same(&before)?;
+    let receiver = start(None, &line["recv ".len()..])?;
+    wait_until_bound()?;
+    ensure!(ethtool.features(at)?.active.contains(NTUPLE) == on, "{on}");
+    send(&format!("{to} --bytes 1M"))?;
+    all_in_dmabuf(&summary(receiver)?)?;
+    observer.soon_same(&before)?;
+
+    let receiver = Running::start(tool(&line))?;
+    wait_until_bound()?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    until("the binding's end", STEP, || Ok(bound_queues()? == 0))?;
+    restore()?.good("restore")?;
+    observer.soon_same(&before)
+}
+
+/// Of two receivers the last to go switches rules off, and not if somebody else has added one meanwhile,
+/// which the driver would remove.
+pub(crate) fn ntuple_that_others_use() -> Result<()> {
+    let (mut ethtool, at) = nic(Driver::Gve, QUEUES)?;
+    let apply = |queue: u32| -> Result<()> {
+        let flow = format!("--flow {NIC_ADDRESS}:{}", 5000 + queue);
+        let line = format!("apply {NIC} --queue {queue} {flow}");
+        println_line(finish(tool(&line))?.good("apply")?.trim_end());
+        Ok(())
+    };
+    let on = |ethtool: &mut Ethtool| -> Result<bool> {
+        Ok(ethtool.features(at)?.active.contains(NTUPLE))
+    };
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    apply(2)?;
+    let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
+    let receiver = Running::start(tool(&line))?;
+    wait_until_bound()?;
+    restore()?.good("restore")?;
+    ensure!(on(&mut ethtool)?, "off under a receiver");
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(STEP)?.refused(1)?;
+    observer.soon_same(&before)?;
+
+    apply(2)?;
+    let to = format!("{NIC_ADDRESS}:7000").parse()?;
+    let theirs = ethtool.insert_rule(at, &FlowRule::tcp_to(to, Action::Queue(QueueId::new(1))))?;
+    let restored = restore()?;
+    says(&restored.stderr, &["ntuple stays on", &theirs.to_string()])?;
+    restored.good("restore")?;
+    ensure!(
+        on(&mut ethtool)? && ethtool.has_rule(at, theirs)?,
+        "it is gone"
+    );
+    nic_state::nothing_left()
+}
+
+/// A rule of ours that can't be removed is not another program's: rules are switched off, which removes it.
+pub(crate) fn ntuple_with_a_rule_that_stays() -> Result<()> {
+    let (_, _) = nic(Driver::Gve, QUEUES)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
+    finish(tool(&line))?.good("apply")?;
+    testbed::parameter("refuse", "rule-delete")?;
+    let restored = restore();
+    testbed::parameter("refuse", "")?;
+    let restored = restored?;
+    println_line(restored.stderr.trim_end());
+    restored.good("restore")?;
+    observer.soon_same(&before)
+}
+
+/// Header split that is on by itself must be asked for all the same, and is by itself again afterwards;
+/// what somebody had asked for stays asked for, which reads the same.
+pub(crate) fn split_by_itself() -> Result<()> {
+    for driver in [Driver::Bnxt, Driver::Fbnic] {
+        for asked in [false, true] {
+            let (_, at) = nic(driver, QUEUES)?;
+            if asked {
+                ensure!(changes(at, HeaderSplit::Enabled)?, "it was asked for");
+            }
+            split_round(at, asked).with_context(|| format!("{driver:?}, asked for: {asked}"))?;
+        }
+    }
+    Ok(())
+}
+
+fn split_round(at: Ifindex, asked: bool) -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let receiver = start(None, &format!("-f {NIC} --queue 3 -l {to} --refuse-linear"))?;
+    wait_until_bound()?;
+    send(&format!("{to} --bytes 1M"))?;
+    all_in_dmabuf(&summary(receiver)?)?;
+    observer.soon_same(&before)?;
+    let setting = match asked {
+        true => HeaderSplit::Enabled,
+        false => HeaderSplit::Auto,
+    };
+    ensure!(!changes(at, setting)?, "it is not {setting} any more");
+    Ok(())
+}
+
+/// Whether this setting is another one than there was.
+fn changes(at: Ifindex, split: HeaderSplit) -> Result<bool> {
+    let mut changes = Ethtool::open()?.ring_changes()?;
+    let change = RingsChange {
+        tcp_data_split: Some(split),
+        ..RingsChange::default()
+    };
+    Ethtool::open()?.set_rings(at, &change)?;
+    Ok(changes.is_changed(at)?)
+}
+
+/// A ring size that is rounded is set once, whoever comes and goes then.
+pub(crate) fn rounded_rings() -> Result<()> {
+    for driver in [Driver::Mlx5, Driver::Bnxt] {
+        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        let small = RingsChange {
+            rx: Some(256),
+            ..RingsChange::default()
+        };
+        ethtool.set_rings(at, &small)?;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        let line = format!("apply {NIC} --queue 2 --rx-ring 500");
+        println_line(finish(tool(&line))?.good("apply")?.trim_end());
+        let rx = ethtool.rings(at)?.rx;
+        ensure!(rx >= Some(500), "{rx:?}");
+        let mut changes = Ethtool::open()?.ring_changes()?;
+        let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
+        let receiver = Running::start(tool(&line))?;
+        wait_until_bound()?;
+        ensure!(!changes.is_changed(at)?, "set again: {driver:?}, {rx:?}");
+        receiver.signal(Signal::SIGTERM)?;
+        receiver.end_within(STEP)?.refused(1)?;
+        ensure!(!changes.is_changed(at)?, "set again at its end");
+        restore()?.good("restore")?;
+        observer.soon_same(&before)?;
+    }
+    Ok(())
+}
+
+/// Channels for receiving only: there are no others to ask for.
+pub(crate) fn channels_apart() -> Result<()> {
+    let (mut ethtool, at) = nic(Driver::Gve, 8)?;
+    testbed::set_channels(&mut ethtool, at, QUEUES)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let flow = format!("--flow {NIC_ADDRESS}:5000");
+    let line = format!("apply {NIC} --channels 6 --queue 5 {flow}");
+    println_line(finish(tool(&line))?.good("apply")?.trim_end());
+    let channels = ethtool.channels(at)?;
+    ensure!(
+        (channels.rx, channels.tx) == (Some(6), Some(QUEUES)),
+        "{channels:?}"
+    );
+    restore()?.good("restore")?;
+    observer.soon_same(&before)
+}
+
+/// With more channels the table is longer, and afterwards what it was, be it the default or somebody's.
+pub(crate) fn table_that_follows_the_channels() -> Result<()> {
+    const MANY: u32 = 70;
+    for driver in [Driver::Mlx5, Driver::Bnxt] {
+        for somebodys in [false, true] {
+            let (mut ethtool, at) = nic(driver, MANY)?;
+            testbed::set_channels(&mut ethtool, at, QUEUES)?;
+            let len = ethtool.rss(at)?.table.len();
+            if somebodys {
+                let change = RssChange {
+                    table: Some(equal_table(len, 3)),
+                    ..RssChange::default()
+                };
+                ethtool.set_rss(at, None, &change)?;
+            }
+            match somebodys && testbed::kernel()? < (7, 3) {
+                true => table_that_keeps_the_channels(MANY),
+                false => table_round(&mut ethtool, at, MANY, len),
+            }
+            .with_context(|| format!("{driver:?}, somebody's: {somebodys}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Before 7.3 the driver changes no channels while another program's table is set: that is said, and what to do.
+fn table_that_keeps_the_channels(many: u32) -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("apply {NIC} --channels {many} --queue 3 --flow {NIC_ADDRESS}:5000");
+    let refused = finish(tool(&line))?.refused(1)?;
+    for words in ["an RSS table is set", "ethtool -X eth1 default"] {
+        ensure!(refused.contains(words), "{refused}");
+    }
+    observer.soon_same(&before)?;
+    let remedy = format!("-X {NIC} default");
+    finish(command(None, Path::new("ethtool"), &remedy))?.good("ethtool")?;
+    finish(tool(&line))?.good("apply")?;
+    restore()?.good("restore").map(drop)
+}
+
+fn table_round(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let flow = |port: u16| format!("--flow {NIC_ADDRESS}:{port}");
+    let line = format!("--channels {many} --queue {} --queue 3", many - 1);
+    let line = format!("apply {NIC} {line} {}", flow(5000));
+    println_line(finish(tool(&line))?.good("apply")?.trim_end());
+    let table = ethtool.rss(at)?.table;
+    ensure!(table.len() == 2 * len, "{} entries", table.len());
+    let last = QueueId::new(many - 1);
+    ensure!(!table.contains(&last), "the queue is in it");
+    // One comes and goes meanwhile.
+    let receiver = Running::start(tool(&format!(
+        "recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001"
+    )))?;
+    wait_until_bound()?;
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(STEP)?.refused(1)?;
+    restore()?.good("restore")?;
+    observer.soon_same(&before)
+}
+
+/// Where one flow cannot be spread over two queues, two can be given one each.
+pub(crate) fn without_contexts() -> Result<()> {
+    for driver in [Driver::Gve, Driver::Fbnic] {
+        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        if driver == Driver::Fbnic {
+            // There is one, and it is taken.
+            ethtool.create_rss_context(at, &RssChange::default())?;
+        }
+        contexts_round().with_context(|| format!("{driver:?}"))?;
+    }
+    Ok(())
+}
+
+fn contexts_round() -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let at = |port: u16| format!("-l {NIC_ADDRESS}:{port}");
+    let line = format!(
+        "-f {NIC} --queue 2 --queue 3 --refuse-unsteered {}",
+        at(5000)
+    );
+    for dry in ["", " --dry-run"] {
+        let said = finish(tool(&format!("recv {line}{dry}")))?.refused(1)?;
+        println_line(said.trim_end());
+        says(&said, &["no RSS context for queues 2,3", "--listen"])?;
+        observer.soon_same(&before)?;
+    }
+    let receiver = start(None, &format!("{line} {} --connections 2", at(5001)))?;
+    until("bindings", STEP, || Ok(bound_queues()? == 2))?;
+    let rules = Ethtool::open()?.rules(ifindex(NIC)?)?;
+    let mut actions: Vec<Action> = rules.iter().map(|rule| rule.action).collect();
+    actions.sort_by_key(|action| format!("{action:?}"));
+    let wanted = [2, 3].map(|queue| Action::Queue(QueueId::new(queue)));
+    ensure!(actions == wanted, "{rules:?}");
+    for port in [5000, 5001] {
+        send(&format!("{NIC_ADDRESS}:{port} --bytes 1M"))?;
+    }
+    all_in_dmabuf(&summary(receiver)?)?;
+    observer.soon_same(&before)
+}

@@ -1,0 +1,145 @@
+//! Which packets come to the queue: all that the socket takes, and no others.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{AddressOptions, Ethtool, FlowRule, Link, NetNs};
+use serde_json::Value;
+
+use framework::nic_state::{self, Observer};
+use framework::receiver::wait_until_bound;
+use framework::rounds::restore;
+use framework::testbed::{
+    self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS, SENDER_ADDRESS6,
+};
+use framework::tool::says;
+use framework::tool::{command, finish};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, number, send, start, summary};
+use framework::{ifindex, println_line};
+
+const MIB: u64 = 1 << 20;
+
+fn tool(line: &str) -> Command {
+    command(None, &devmem_tcp(), line)
+}
+
+fn rules() -> Result<Vec<FlowRule>> {
+    Ok(Ethtool::open()?.rules(ifindex(NIC)?)?)
+}
+
+fn all_of(summary: &Value, bytes: u64) -> Result<()> {
+    ensure!(number(summary, "/bytes")? == bytes, "{summary}");
+    all_in_dmabuf(summary)
+}
+
+/// `[::]` takes IPv4 as well: both are steered, and with `--from` only the one that can come.
+pub(crate) fn dual_stack() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("-f {NIC} -l [::]:5000 --refuse-unsteered");
+    let receiver = start(None, &format!("{line} --connections 2"))?;
+    wait_until_bound()?;
+    ensure!(rules()?.len() == 2, "rules: {:?}", rules()?);
+    for to in [NIC_ADDRESS, &format!("[{NIC_ADDRESS6}]")] {
+        send(&format!("{to}:5000 --bytes 2M"))?;
+    }
+    all_of(&summary(receiver)?, 4 * MIB)?;
+    observer.soon_same(&before)?;
+    for (from, to) in [
+        (SENDER_ADDRESS, NIC_ADDRESS),
+        (SENDER_ADDRESS6, &format!("[{NIC_ADDRESS6}]") as &str),
+    ] {
+        let receiver = start(None, &format!("{line} --from {from}"))?;
+        wait_until_bound()?;
+        ensure!(rules()?.len() == 1, "rules: {:?}", rules()?);
+        send(&format!("{to}:5000 --bytes 2M"))?;
+        all_of(&summary(receiver)?, 2 * MIB)?;
+        observer.soon_same(&before)?;
+    }
+    Ok(())
+}
+
+/// Nothing could ever come: that is said, and the NIC left alone.
+pub(crate) fn families_that_never_meet() -> Result<()> {
+    testbed::wire()?;
+    for (listen, from) in [
+        (format!("{NIC_ADDRESS}:5000"), SENDER_ADDRESS6),
+        (format!("[{NIC_ADDRESS6}]:5000"), SENDER_ADDRESS),
+    ] {
+        let line = format!("recv -f {NIC} -l {listen} --from {from}");
+        let said = finish(tool(&line))?.refused(1)?;
+        println_line(said.trim_end());
+        says(&said, &[from, "one family"])?;
+    }
+    nic_state::untouched()
+}
+
+/// A rule without a port takes all TCP to the address, ssh included: only for who says so.
+pub(crate) fn port_zero() -> Result<()> {
+    testbed::wire()?;
+    let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:0");
+    says(&finish(tool(&line))?.refused(2)?, &["port 0", "ssh"])?;
+    let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:0");
+    let any = format!("{NIC_ADDRESS}:any");
+    says(&finish(tool(&line))?.refused(2)?, &["ssh", &any])?;
+    nic_state::untouched()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    finish(tool(&format!("apply {NIC} --queue 3 --flow {any}")))?.good("apply")?;
+    let rules = rules()?;
+    ensure!(
+        rules.len() == 1 && rules.iter().all(|rule| rule.dst_port.is_none()),
+        "{rules:?}"
+    );
+    restore()?.good("restore")?;
+    observer.soon_same(&before)
+}
+
+/// An address with its device, and one that is of the device received on.
+pub(crate) fn link_local() -> Result<()> {
+    testbed::wire()?;
+    let options = AddressOptions { nodad: true };
+    Link::open()?.add_address(ifindex(NIC)?, "fe80::2/64".parse()?, options)?;
+    let mut theirs = Link::open_in(&NetNs::by_name(PEER)?)?;
+    let sender = theirs.by_name(SENDER)?.ifindex;
+    theirs.add_address(sender, "fe80::1/64".parse()?, options)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for at in [
+        format!("[fe80::2%{NIC}]:5000"),
+        "[fe80::2]:5000".to_owned(),
+        format!("[fe80::2%{}]:5000", ifindex(NIC)?),
+    ] {
+        let receiver = start(None, &format!("-f {NIC} -l {at} --refuse-unsteered"))?;
+        wait_until_bound()?;
+        send(&format!("[fe80::2%{SENDER}]:5000 --bytes 2M"))?;
+        all_of(&summary(receiver)?, 2 * MIB).context(at)?;
+        observer.soon_same(&before)?;
+    }
+    let line = format!("recv -f {NIC} -l [fe80::2%nothing]:5000");
+    says(&finish(tool(&line))?.refused(1)?, &["nothing", "ENODEV"])
+}
+
+/// However many addresses: for the same queues there is one context.
+pub(crate) fn one_context_for_all_addresses() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let at: Vec<String> = (5000..5024)
+        .map(|port| format!("--flow {NIC_ADDRESS}:{port}"))
+        .collect();
+    let twice = format!("--flow {NIC_ADDRESS}:5000");
+    let line = format!("{NIC} --queue 2 --queue 3 {} {twice}", at.join(" "));
+    let would = finish(tool(&format!("plan {line}")))?.good("plan")?;
+    let lines = would.lines();
+    let contexts = lines.filter(|line| line.contains("new rss context"));
+    ensure!(contexts.count() == 1, "{would}");
+    finish(tool(&format!("apply {line}")))?.good("apply")?;
+    let all = Ethtool::open()?.rss_contexts(ifindex(NIC)?)?;
+    let contexts = all.iter().filter(|rss| rss.context.is_some()).count();
+    ensure!(contexts == 1, "{contexts} contexts");
+    ensure!(rules()?.len() == at.len(), "{} rules", rules()?.len());
+    restore()?.good("restore")?;
+    observer.soon_same(&before)
+}

@@ -1,0 +1,231 @@
+//! What is written down about a NIC, when it is not what it should be.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Action, Ethtool, FlowRule, Link, NetNs, QueueId, RssChange};
+use nix::sys::signal::Signal;
+
+use framework::doctor::{Report, paste};
+use framework::ifindex;
+use framework::nic_state::{self, Observer, State};
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal};
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
+
+/// What a receiver and its guardian, both killed, left.
+struct Left {
+    observer: Observer,
+    /// What the NIC was, and what it is now.
+    before: State,
+    bent: State,
+    journal: PathBuf,
+    written: Vec<u8>,
+}
+
+/// A NIC that a receiver has set up, and its journal, with nobody left who knows of either.
+fn left() -> Result<Left> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let receiver = Running::start(recv(5000))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    signal(nic_state::guardian()?, Signal::SIGKILL)?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    let journal = nic_state::journal()?;
+    Ok(Left {
+        before,
+        bent: observer.state()?,
+        observer,
+        written: fs::read(&journal)?,
+        journal,
+    })
+}
+
+pub(crate) fn recv(port: u16) -> std::process::Command {
+    let line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:{port}");
+    command(None, &devmem_tcp(), &line)
+}
+
+impl Left {
+    /// Puts the journal back as it was, and the NIC by it.
+    fn put_right(&mut self) -> Result<()> {
+        fs::write(&self.journal, &self.written)?;
+        println_line(restore()?.good("restore")?.trim_end());
+        self.observer.soon_same(&self.before)
+    }
+}
+
+/// Holds if it failed and named this.
+fn names(end: Finished, what: &str) -> Result<()> {
+    let said = end.refused(1)?;
+    println_line(said.trim_end());
+    ensure!(said.contains(what), "it does not name {what:?}: {said}");
+    Ok(())
+}
+
+/// Cut off anywhere, or something else altogether: nothing is done by it, and it is told.
+pub(crate) fn damaged() -> Result<()> {
+    testbed::wire()?;
+    let mut left = left()?;
+    let written = String::from_utf8(left.written.clone())?;
+    let name = left.journal.file_name().context("a file")?;
+    let name = name.to_string_lossy().into_owned();
+    let versions: Vec<Vec<u8>> = [
+        "",
+        "{",
+        &written[..written.len() / 2],
+        &written[..written.trim_end().len() - 1],
+        "null",
+        "[]",
+        "\0\0\0\0",
+        &format!("{written}{written}"),
+        &written.replacen("\"version\"", "\"vision\"", 1),
+    ]
+    .map(|text| text.as_bytes().to_vec())
+    .into_iter()
+    .chain([left.written.iter().map(|byte| byte ^ 0x80).collect()])
+    .collect();
+    for (turn, version) in versions.iter().enumerate() {
+        fs::write(&left.journal, version)?;
+        names(restore()?, &name).with_context(|| format!("version {turn}"))?;
+        left.observer.same(&left.bent)?;
+        ensure!(fs::read(&left.journal)? == *version, "it was written anew");
+    }
+    // The doctor says so of this NIC, and how to go on; that names the file.
+    let report = Report::of(NIC)?;
+    ensure!(report.status("journal.nic") == "fail", "{}", report.json);
+    let remedy = report.remedy("journal.nic")?;
+    let rm = format!("rm {}", left.journal.display());
+    ensure!(remedy.ends_with(&rm), "{remedy}");
+    paste(&rm)?;
+    ensure!(!left.journal.exists(), "{rm}: it is still there");
+    fs::write(&left.journal, b"[]")?;
+    // Nor is anything changed on top of it.
+    names(Running::start(recv(5001))?.end_within(STEP)?, &name)?;
+    left.observer.same(&left.bent)?;
+    left.put_right()
+}
+
+/// The machine was booted anew since: its settings have gone with the boot.
+pub(crate) fn of_another_boot() -> Result<()> {
+    testbed::wire()?;
+    let mut left = left()?;
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let boot = boot.trim();
+    let written = String::from_utf8(left.written.clone())?;
+    ensure!(written.contains(boot), "no boot id in {written}");
+    let other = written.replace(boot, "01234567-89ab-cdef-0123-456789abcdef");
+
+    fs::write(&left.journal, &other)?;
+    let said = restore()?.good("restore")?;
+    println_line(said.trim_end());
+    ensure!(said.contains("boot"), "it does not name the boot: {said}");
+    left.observer.same(&left.bent)?;
+    nic_state::nothing_left()?;
+
+    // A receiver is not hindered by it, and leaves what it found.
+    fs::write(&left.journal, &other)?;
+    let receiver = Running::start(recv(5001))?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(STEP)?.refused(1)?;
+    left.observer.soon_same(&left.bent)?;
+    left.put_right()
+}
+
+/// The NIC is gone, and another one has its name. Another program has set that one up just as the dead
+/// receiver had the old one: whoever takes the one for the other undoes that.
+pub(crate) fn of_another_nic() -> Result<()> {
+    for again in [false, true] {
+        testbed::wire()?;
+        let left = left()?;
+        testbed::clear()?;
+        testbed::wire()?;
+        as_a_receiver_has_it()?;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        if again {
+            // A receiver on the new one minds its own.
+            let receiver = Running::start(recv(5001))?;
+            until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+            receiver.signal(Signal::SIGTERM)?;
+            receiver.end_within(STEP)?.refused(1)?;
+            observer.same(&before)?;
+        }
+        gone(&left)?;
+        observer.soon_same(&before)?;
+        testbed::clear()?;
+    }
+    Ok(())
+}
+
+/// Header split, a queue that RSS leaves alone, and a rule to it, at the place where [`recv`] has it.
+fn as_a_receiver_has_it() -> Result<()> {
+    testbed::split()?;
+    let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
+    let last = testbed::QUEUES - 1;
+    let others = (0..last).map(QueueId::new);
+    let len = ethtool.rss(nic)?.table.len();
+    let change = RssChange {
+        table: Some(others.cycle().take(len).collect()),
+        ..RssChange::default()
+    };
+    ethtool.set_rss(nic, None, &change)?;
+    let to = format!("{NIC_ADDRESS}:5000").parse()?;
+    testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(last)))).map(drop)
+}
+
+/// `restore` says that the NIC is gone, and forgets it.
+fn gone(left: &Left) -> Result<()> {
+    ensure!(left.journal.exists(), "the journal went by itself");
+    let said = restore()?.good("restore")?;
+    println_line(said.trim_end());
+    ensure!(said.contains("gone"), "it does not say so: {said}");
+    nic_state::nothing_left()
+}
+
+/// There is no NIC of that name any more.
+pub(crate) fn of_a_nic_that_is_gone() -> Result<()> {
+    testbed::wire()?;
+    let left = left()?;
+    testbed::clear()?;
+    gone(&left)
+}
+
+/// The NIC is in another namespace now, by another name.
+pub(crate) fn of_a_nic_that_moved() -> Result<()> {
+    testbed::wire()?;
+    let left = left()?;
+    let peer = NetNs::by_name(PEER)?;
+    let mut link = Link::open()?;
+    let nic = link.by_name(NIC)?.ifindex;
+    link.set_netns(nic, &peer)?;
+    println_line(restore()?.good("restore")?.trim_end());
+    nic_state::nothing_left()?;
+    let mut observer = Observer::in_namespace(&peer, NIC)?;
+    observer.same(&left.before)
+}
+
+/// Where nothing can be written down, or others could, nothing is changed.
+pub(crate) fn no_place_for_it() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for place in ["/proc/no/place", "/dev/null", "/tmp/anybodys"] {
+        if place == "/tmp/anybodys" {
+            fs::create_dir_all(place)?;
+            fs::set_permissions(place, fs::Permissions::from_mode(0o777))?;
+        }
+        let mut receiver = recv(5000);
+        receiver.env("DEVMEM_TCP_RUNTIME_DIR", place);
+        names(finish(receiver)?, place)?;
+        observer.soon_same(&before)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,186 @@
+//! Where a rule goes, on drivers that want to be told: nobody else's place, whatever is in the table.
+
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Action, Ethtool, FlowRule, Location, QueueId};
+
+use framework::driver::Driver;
+use framework::nic_state::Observer;
+use framework::receiver::wait_until_bound;
+use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
+use framework::tool::says;
+use framework::tool::{command, finish, sh};
+use framework::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
+use framework::{ifindex, println_line};
+
+/// Those that want it, and how many places their tables are given here.
+const TOLD: [Driver; 3] = [Driver::Mlx5, Driver::Gve, Driver::Ice];
+const PLACES: u32 = 8;
+
+fn tool(line: &str) -> Command {
+    command(None, &devmem_tcp(), line)
+}
+
+/// A rule of somebody's.
+fn theirs(place: u32) -> Result<FlowRule> {
+    let to = format!("{NIC_ADDRESS}:{}", 7000 + place).parse()?;
+    let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(1)));
+    rule.location = Location::At(place);
+    Ok(rule)
+}
+
+/// A NIC with so many places, its rules switched on.
+fn nic(driver: Driver) -> Result<Ethtool> {
+    testbed::clear()?;
+    testbed::wire_as(driver, QUEUES, &format!("rules={PLACES}"))?;
+    let mut ethtool = Ethtool::open()?;
+    ethtool.set_feature(ifindex(NIC)?, "rx-ntuple-filter", true)?;
+    Ok(ethtool)
+}
+
+/// All places but one are somebody's, or all.
+pub(crate) fn only_free_place() -> Result<()> {
+    for driver in TOLD {
+        let (mut ethtool, mut port) = (nic(driver)?, 5000);
+        for free in [0, 3, PLACES - 1] {
+            let others: Vec<u32> = (0..PLACES).filter(|place| *place != free).collect();
+            for place in &others {
+                ethtool.insert_rule(ifindex(NIC)?, &theirs(*place)?)?;
+            }
+            let round = match driver {
+                // It has no queue API.
+                Driver::Ice => applied(&mut ethtool, free, port),
+                _ => one_round(&mut ethtool, free, port),
+            };
+            round.with_context(|| format!("{driver:?}, {free}"))?;
+            port += 1;
+            for place in others {
+                ethtool.delete_rule(ifindex(NIC)?, place)?;
+            }
+        }
+        for place in 0..PLACES {
+            ethtool.insert_rule(ifindex(NIC)?, &theirs(place)?)?;
+        }
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        let line = format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:6000");
+        let said = finish(tool(&line))?.refused(1)?;
+        println_line(said.trim_end());
+        says(&said, &["ENOSPC", "full"])?;
+        observer.soon_same(&before)?;
+    }
+    Ok(())
+}
+
+fn applied(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:{port}");
+    finish(tool(&line))?.good("apply")?;
+    let rule = ethtool.rule(ifindex(NIC)?, free)?;
+    ensure!(rule.action == Action::Queue(QueueId::new(3)), "{rule:?}");
+    finish(tool(&format!("restore {NIC}")))?.good("restore")?;
+    observer.soon_same(&before)
+}
+
+fn one_round(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let to = format!("{NIC_ADDRESS}:{port}");
+    let receiver = start(
+        None,
+        &format!("-f {NIC} --queue 3 -l {to} --refuse-unsteered"),
+    )?;
+    wait_until_bound()?;
+    let rule = ethtool.rule(ifindex(NIC)?, free)?;
+    ensure!(rule.action == Action::Queue(QueueId::new(3)), "{rule:?}");
+    send(&format!("{to} --bytes 1M"))?;
+    all_in_dmabuf(&summary(receiver)?)?;
+    observer.soon_same(&before)
+}
+
+/// A rule of a kind that is not known here stands where ours would go.
+pub(crate) fn rules_of_other_kinds() -> Result<()> {
+    let mut ethtool = nic(Driver::Mlx5)?;
+    let top = PLACES - 1;
+    for (place, flow) in [
+        (top, "ether dst 02:00:00:00:00:77"),
+        (top - 2, "ip4 src-ip 198.51.100.7"),
+    ] {
+        sh(&format!(
+            "ethtool -N {NIC} flow-type {flow} action 1 loc {place}"
+        ))?;
+    }
+    let before = sh(&format!("ethtool -n {NIC}"))?;
+    ensure!(ethtool.rules(ifindex(NIC)?)?.is_empty(), "they are known");
+    let flows = [5000, 5001].map(|port| format!("--flow {NIC_ADDRESS}:{port}"));
+    let line = format!("apply {NIC} --queue 3 {}", flows.join(" "));
+    println_line(finish(tool(&line))?.good("apply")?.trim_end());
+    let places: Vec<Location> = ethtool
+        .rules(ifindex(NIC)?)?
+        .iter()
+        .map(|rule| rule.location)
+        .collect();
+    let wanted = [top - 3, top - 1].map(Location::At);
+    ensure!(places == wanted, "{places:?}");
+    finish(tool(&format!("restore {NIC}")))?.good("restore")?;
+    ensure!(sh(&format!("ethtool -n {NIC}"))? == before, "their rules");
+    Ok(())
+}
+
+/// Rules of others that come and go all the time are no error, and none of them is taken for ours.
+pub(crate) fn rules_that_come_and_go() -> Result<()> {
+    for driver in [Driver::Mlx5, Driver::Gve, Driver::Bnxt, Driver::Swnic] {
+        let mut ethtool = nic(driver)?;
+        let chooses = ethtool.rule_table(ifindex(NIC)?)?.chooses;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        let over = Arc::new(AtomicBool::new(false));
+        let churn = thread::spawn({
+            let over = Arc::clone(&over);
+            move || churn(&over, chooses)
+        });
+        for _ in 0..12 {
+            let flows = format!("--flow {NIC_ADDRESS}:5000 --flow {NIC_ADDRESS}:5001");
+            let line = format!("apply {NIC} --queue 3 {flows}");
+            finish(tool(&line))?.good(&line)?;
+            // Place by place: a list may be cut off while rules come and go.
+            let mut ours = 0;
+            for place in 0..PLACES {
+                let rule = ethtool.rule(ifindex(NIC)?, place);
+                let action = rule.map(|rule| rule.action);
+                ours += usize::from(action.ok() == Some(Action::Queue(QueueId::new(3))));
+            }
+            ensure!(ours == 2, "{driver:?}: {ours} rules");
+            finish(tool(&format!("restore {NIC}")))?.good("restore")?;
+        }
+        over.store(true, Ordering::Relaxed);
+        let rounds = churn.join().ok().context("churn")??;
+        println_line(&format!("{driver:?}: {rounds} rules came and went"));
+        ensure!(rounds > 100, "hardly anything came and went");
+        observer.soon_same(&before)?;
+    }
+    Ok(())
+}
+
+/// Adds three rules and deletes them, over and over; says how many.
+fn churn(over: &AtomicBool, chooses: bool) -> Result<u32> {
+    let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
+    let mut rounds = 0;
+    while !over.load(Ordering::Relaxed) {
+        for place in 0..3 {
+            let mut rule = theirs(place)?;
+            if chooses {
+                rule.location = Location::Any;
+            }
+            let at = ethtool.insert_rule(nic, &rule)?;
+            ethtool.delete_rule(nic, at)?;
+            rounds += 1;
+        }
+    }
+    Ok(rounds)
+}

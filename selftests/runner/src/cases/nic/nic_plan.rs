@@ -1,0 +1,275 @@
+//! Plans that are only looked at, plans that stay, and plans that a driver does not go along with.
+
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use netdev::HeaderSplit;
+use nix::sys::signal::Signal;
+
+use framework::driver::Driver;
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore, signal, somebody_elses};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, Running, command, finish, until};
+use framework::transfer::devmem_tcp;
+
+fn tool(line: &str) -> Command {
+    command(None, &devmem_tcp(), line)
+}
+
+/// A receiver on two queues, which takes every kind of change.
+fn recv() -> Command {
+    let listen = two_flows("--listen", 5000);
+    let line = format!("recv -f {NIC} --size 4M --queue 2 --queue 3 {listen}");
+    tool(&line)
+}
+
+/// A receiver on one queue, to which a rule goes directly.
+fn recv_one() -> Command {
+    let line = format!("recv -f {NIC} --size 4M --queue 3 -l {NIC_ADDRESS}:5000");
+    tool(&line)
+}
+
+/// What two queues take, behind each of which this option names a flow: without contexts, one a queue.
+fn two_flows(option: &str, port: u16) -> String {
+    let second = match Driver::played().contexts() {
+        0 => format!(" {option} {NIC_ADDRESS}:{}", port + 100),
+        _ => String::new(),
+    };
+    format!("{option} {NIC_ADDRESS}:{port}{second}")
+}
+
+/// `plan` and each `--dry-run` say what would change, and change nothing.
+pub(crate) fn looking_changes_nothing() -> Result<()> {
+    testbed::wire()?;
+    somebody_elses()?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let flows = two_flows("--flow", 5000);
+    let wish = format!("{NIC} --queue 2 --queue 3 {flows} --rx-ring 1024");
+    let listen = two_flows("--listen", 5000);
+    let mut said = Vec::new();
+    for line in [
+        &format!("plan {wish}"),
+        &format!("apply --dry-run {wish}"),
+        &format!("recv --dry-run -f {NIC} --queue 2 --queue 3 {listen}"),
+        &format!("plan --json {wish}"),
+        &format!("restore --dry-run {NIC}"),
+    ] {
+        said.push(finish(tool(line))?.good(line)?);
+        println_line(said.last().map_or("", |text| text.trim_end()));
+        observer.same(&before)?;
+        nic_state::nothing_left()?;
+    }
+    for said in &said[..4] {
+        let context = (Driver::played().contexts() > 0).then_some("context");
+        let split = Driver::played().switches_split_off().then_some("split");
+        for part in ["rss", "rule"].into_iter().chain(context).chain(split) {
+            ensure!(said.contains(part), "no {part} in {said}");
+        }
+    }
+    Ok(())
+}
+
+/// What `apply` does stays when it has ended, and under a receiver that comes and goes, until
+/// `restore` is told.
+pub(crate) fn applied_to_stay() -> Result<()> {
+    testbed::wire_with(testbed::QUEUES * 2, "")?;
+    testbed::channels(testbed::QUEUES)??;
+    somebody_elses()?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let flows = two_flows("--flow", 6000);
+    let line = format!("apply {NIC} --channels 6 --queue 4 --queue 5 {flows} --rx-ring 1024");
+    println_line(finish(tool(&line))?.good("apply")?.trim_end());
+    let applied = observer.state()?;
+    let changed = before.differs(&applied);
+    // The table had none of the new queues; a context is new, where there are any.
+    let rss = (Driver::played().contexts() > 0).then_some(nic_state::RSS);
+    let parts = [nic_state::RINGS, nic_state::CHANNELS, nic_state::RULES];
+    for part in parts.into_iter().chain(rss) {
+        ensure!(changed.contains(&part), "{part} did not change");
+    }
+    ensure!(nic_state::guardians()?.is_empty(), "a guardian of nobody");
+
+    // The only context is taken, where there is one.
+    let (receiver, queues) = match Driver::played().contexts() {
+        1 => (recv_one(), 1),
+        _ => (recv(), 2),
+    };
+    let receiver = Running::start(receiver)?;
+    until("bindings", STEP, || Ok(bound_queues()? == queues))?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    until("the receiver's part", STEP, || {
+        Ok(observer.state()?.like(&applied).is_ok() && nic_state::guardians()?.is_empty())
+    })?;
+    // Of all NICs only what the dead have left: that is none.
+    finish(tool("restore"))?.good("restore")?;
+    observer.same(&applied)?;
+    println_line(restore()?.good("restore")?.trim_end());
+    observer.soon_same(&before)
+}
+
+/// The end of a receiver that must not get far.
+fn at_once(command: Command) -> Result<Finished> {
+    Running::start(command)?.end_within(STEP)
+}
+
+/// Holds if it failed and named this.
+fn fails(end: Finished, what: &str) -> Result<()> {
+    let said = end.refused(1)?;
+    println_line(said.trim_end());
+    let found = said.to_lowercase().contains(what);
+    ensure!(found, "it does not name {what:?}: {said}");
+    Ok(())
+}
+
+/// The driver says yes and does nothing, or something else: that is named, all else taken back.
+pub(crate) fn driver_that_does_not_keep() -> Result<()> {
+    testbed::wire_with(testbed::QUEUES * 2, "")?;
+    somebody_elses()?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let more = format!("apply {NIC} --queue 3 --rx-ring 1024");
+    for (setting, what, command) in [
+        ("split", "tcp-data-split", recv()),
+        ("hds-thresh", "hds-thresh", recv()),
+        ("rss", "rss", recv()),
+        ("rule", "rule", recv()),
+        ("rule-queue", "rule", recv_one()),
+        ("rings", "rx", tool(&more)),
+    ] {
+        // What a driver has not, or has on by itself, it keeps.
+        let kept = match setting {
+            "split" => {
+                !Driver::played().switches_split_off() || Driver::played().splits_by_hw_gro()
+            }
+            "hds-thresh" => !Driver::played().has_threshold(),
+            _ => false,
+        };
+        if kept {
+            continue;
+        }
+        testbed::rings(HeaderSplit::Disabled, 100)?;
+        set_rx_ring(Driver::played().ring(500))?;
+        let before = observer.state()?;
+        testbed::parameter("forget", setting)?;
+        let end = at_once(command);
+        testbed::parameter("forget", "")?;
+        end.and_then(|end| fails(end, what))
+            .and_then(|()| observer.soon_same(&before))
+            .with_context(|| format!("forget {setting}"))?;
+    }
+    let line = format!("apply {NIC} --channels 8 --rx-ring 1024");
+    testbed::channels(testbed::QUEUES)??;
+    let before = observer.state()?;
+    testbed::parameter("forget", "channels")?;
+    let end = finish(tool(&line));
+    testbed::parameter("forget", "")?;
+    fails(end?, "channels")?;
+    observer.soon_same(&before)
+}
+
+/// A refusal at each step: those before it are taken back.
+pub(crate) fn driver_that_refuses() -> Result<()> {
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for (setting, what) in [
+        ("split", "rings-set"),
+        ("rss", "rss-set"),
+        ("context", "rss-create"),
+        ("rule", "ntuple-insert"),
+    ] {
+        if setting == "context" && Driver::played().contexts() == 0 {
+            continue;
+        }
+        testbed::parameter("refuse", setting)?;
+        let end = at_once(recv());
+        testbed::parameter("refuse", "")?;
+        fails(end?, what)
+            .and_then(|()| observer.soon_same(&before))
+            .with_context(|| format!("refuse {setting}"))?;
+    }
+    Ok(())
+}
+
+/// No room for the rule: from the first on, or because others have taken it.
+pub(crate) fn rule_table_is_full() -> Result<()> {
+    // Others have a rule, and another one where they can have a context.
+    let others = if Driver::played().contexts() > 1 {
+        2
+    } else {
+        1
+    };
+    // Before the rules of others: where they choose the place, they would take the last.
+    testbed::wire_with(testbed::QUEUES, &format!("rules={others}"))?;
+    somebody_elses()?;
+    let mut observer = Observer::of(NIC)?;
+    for size in [others, 0] {
+        testbed::parameter("rules", size)?;
+        let before = observer.state()?;
+        // A driver that has a place named has none to name.
+        let what = match size {
+            0 => "ntuple-insert",
+            _ => "full",
+        };
+        fails(at_once(recv())?, what).and_then(|()| observer.soon_same(&before))?;
+    }
+    Ok(())
+}
+
+/// The driver refuses to put back, or only says that it does: what could not be done is named, what
+/// could be is done, and `restore` does the rest when it can be.
+pub(crate) fn driver_that_refuses_the_way_back() -> Result<()> {
+    testbed::wire()?;
+    testbed::rings(HeaderSplit::Disabled, 100)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for (parameter, setting, what) in [
+        ("refuse", "rule-delete", "rule"),
+        ("refuse", "context-delete", "context"),
+        ("refuse", "split", "rings-set"),
+        ("forget", "rule-delete", "rule"),
+        ("forget", "rss", "rss"),
+        // Not rings: the kernel takes them for set, and does not ask the driver again
+        // (`ethnl_set_rings` compares with `dev->cfg`).
+    ] {
+        if setting == "context-delete" && Driver::played().contexts() == 0 {
+            continue;
+        }
+        // Where flow rules are off at first, they go when they are switched off again.
+        let gone = setting == "rule-delete" && Driver::played().switches_ntuple_on();
+        let receiver = Running::start(recv())?;
+        until("bindings", STEP, || Ok(bound_queues()? == 2))?;
+        // It would go on trying for some time.
+        signal(nic_state::guardian()?, Signal::SIGKILL)?;
+        testbed::parameter(parameter, setting)?;
+        receiver.signal(Signal::SIGTERM)?;
+        let end = receiver.end_within(STEP);
+        let failed = fails(end?, what).and_then(|()| match gone {
+            true => restore()?.good("restore").map(drop),
+            false => fails(restore()?, what),
+        });
+        testbed::parameter(parameter, "")?;
+        failed
+            .and_then(|()| restore()?.good("restore"))
+            .and_then(|_| observer.soon_same(&before))
+            .with_context(|| format!("{parameter} {setting}"))?;
+    }
+    Ok(())
+}
+
+fn set_rx_ring(rx: u32) -> Result<()> {
+    let change = netdev::RingsChange {
+        rx: Some(rx),
+        ..netdev::RingsChange::default()
+    };
+    Ok(netdev::Ethtool::open()?.set_rings(framework::ifindex(NIC)?, &change)?)
+}

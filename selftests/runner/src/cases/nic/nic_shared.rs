@@ -1,0 +1,276 @@
+//! Several receivers on one NIC: none undoes what another needs, the last one leaves it as it was.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use netdev::{Action, Ethtool, FlowRule, Ifindex, QueueId, RingsChange, RssChange};
+use nix::sys::signal::Signal;
+
+use framework::driver::Driver;
+use framework::ifindex;
+use framework::nic_state::{self, Observer, State};
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{Flood, Receiver, STEP, connect, restore, signal, somebody_elses};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, until};
+use framework::transfer::devmem_tcp;
+
+/// How a receiver ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// In good order.
+    Sigterm,
+    /// And its guardian takes back what it changed.
+    Sigkill,
+    /// With its guardian.
+    SigkillOfBoth,
+}
+
+/// A receiver that refuses what is not steered to its queue and split, and its payload.
+struct Flow {
+    receiver: Receiver,
+    guardian: i32,
+    flood: Flood,
+}
+
+/// Starts a receiver on this queue and payload for it.
+fn flow(queue: u32, port: u16) -> Result<Flow> {
+    let (guardians, bound) = (nic_state::guardians()?, bound_queues()?);
+    let receiver = receiver(Some(queue), port)?;
+    until("one more binding", STEP, || Ok(bound_queues()? > bound))?;
+    let guardian = nic_state::guardians()?
+        .into_iter()
+        .find(|pid| !guardians.contains(pid));
+    let flood = Flood::start(connect(receiver.address)?)?;
+    flood.wait_for(100_000)?;
+    Ok(Flow {
+        receiver,
+        guardian: guardian.ok_or_else(|| anyhow::anyhow!("no guardian"))?,
+        flood,
+    })
+}
+
+fn receiver(queue: Option<u32>, port: u16) -> Result<Receiver> {
+    let address = SocketAddr::new(NIC_ADDRESS.parse()?, port);
+    let mut line =
+        format!("recv -f {NIC} --size 4M --refuse-unsteered --refuse-linear -l {address}");
+    if let Some(queue) = queue {
+        line += &format!(" --queue {queue}");
+    }
+    let running = Running::start(command(None, &devmem_tcp(), &line))?;
+    Ok(Receiver { running, address })
+}
+
+impl Flow {
+    /// Holds if payload still arrives where it must: else the receiver ends by itself.
+    fn goes_on(&self) -> Result<()> {
+        self.flood.wait_for(300_000)
+    }
+
+    fn end(self, by: By) -> Result<()> {
+        if by == By::SigkillOfBoth {
+            signal(self.guardian, Signal::SIGKILL)?;
+        }
+        if by == By::Sigterm {
+            self.receiver.signal(Signal::SIGTERM)?;
+            let said = self.receiver.end()?.refused(1)?;
+            ensure!(said.contains("signal"), "it ended by itself: {said}");
+        } else {
+            self.receiver.signal(Signal::SIGKILL)?;
+            self.receiver.killed_by(Signal::SIGKILL)?;
+        }
+        Ok(())
+    }
+}
+
+/// Waits until the NIC is, but for where rules stand, what it was.
+fn soon_like(observer: &mut Observer, wanted: &State) -> Result<()> {
+    let soon = until("the NIC of the one that is left", STEP, || {
+        Ok(observer.state()?.like(wanted).is_ok())
+    });
+    if soon.is_err() {
+        observer.state()?.like(wanted)?;
+    }
+    soon
+}
+
+/// Each order and each way to end of two, on a NIC that is somebody's, too.
+pub(crate) fn two_receivers_end() -> Result<()> {
+    testbed::wire()?;
+    somebody_elses()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    // The same flow each time, so that the rules are.
+    let start = |queue: u16| flow(queue.into(), 5000 + queue);
+
+    let mut alone = Vec::new();
+    for queue in [2, 3] {
+        let only = start(queue)?;
+        alone.push(observer.state()?);
+        only.end(By::Sigterm)?;
+        observer.soon_same(&before)?;
+    }
+    for first in [By::Sigterm, By::Sigkill, By::SigkillOfBoth] {
+        for second in [By::Sigterm, By::Sigkill] {
+            for (ends, stays) in [(2, 3), (3, 2)] {
+                println_line(&format!("queue {ends} by {first:?}, {stays} by {second:?}"));
+                // The one with the lower queue is always the first to come.
+                let (two, three) = (start(2)?, start(3)?);
+                let (ending, staying) = if ends == 2 {
+                    (two, three)
+                } else {
+                    (three, two)
+                };
+                ending.end(first)?;
+                if first == By::SigkillOfBoth {
+                    restore()?.good("restore")?;
+                }
+                soon_like(&mut observer, &alone[stays - 2])?;
+                staying.goes_on()?;
+                staying.end(second)?;
+                observer.soon_same(&before)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Both at the same moment, and while the one is still setting up the other ends.
+pub(crate) fn two_receivers_at_once() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for round in 0..6 {
+        let (two, three) = (receiver(Some(2), 5002)?, receiver(Some(3), 5003)?);
+        let want = if round % 2 == 0 { 2 } else { 1 };
+        until("bindings", STEP, || Ok(bound_queues()? >= want))?;
+        let signal = if round < 3 {
+            Signal::SIGKILL
+        } else {
+            Signal::SIGTERM
+        };
+        two.signal(signal)?;
+        three.signal(signal)?;
+        two.end()?;
+        three.end()?;
+        observer.soon_same(&before)?;
+    }
+    Ok(())
+}
+
+/// The second is refused, by the queue and by who has it, and changes nothing.
+pub(crate) fn two_want_the_same_queue() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let first = flow(3, 5003)?;
+    let with_one = observer.state()?;
+    let written = std::fs::read(nic_state::journal()?)?;
+
+    let said = receiver(Some(3), 5004)?.end()?.refused(1)?;
+    println_line(said.trim_end());
+    let pid = first.receiver.running.id().to_string();
+    ensure!(
+        said.contains("queue 3") && said.contains(&pid),
+        "the complaint does not name queue 3 and process {pid}: {said}"
+    );
+    observer.same(&with_one)?;
+    ensure!(
+        std::fs::read(nic_state::journal()?)? == written,
+        "what is written down has changed"
+    );
+    first.goes_on()?;
+
+    // One that does not mind gets another queue.
+    let other = receiver(None, 5004)?;
+    until("two bindings", STEP, || Ok(bound_queues()? == 2))?;
+    other.signal(Signal::SIGTERM)?;
+    other.end()?.refused(1)?;
+    soon_like(&mut observer, &with_one)?;
+
+    // What a dead one holds is free.
+    first.end(By::SigkillOfBoth)?;
+    let heir = flow(3, 5004)?;
+    heir.goes_on()?;
+    heir.end(By::Sigterm)?;
+    observer.soon_same(&before)
+}
+
+/// What somebody else changes while a receiver runs is left as he made it, and told; what only the
+/// receiver changed is put back.
+pub(crate) fn changes_of_others_stay() -> Result<()> {
+    testbed::wire()?;
+    let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
+    if Driver::played().switches_ntuple_on() {
+        ethtool.set_feature(nic, "rx-ntuple-filter", true)?;
+    }
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    // The same changes with no receiver there: what they alone make of the NIC.
+    let ring = ethtool.rings(nic)?.rx;
+    let place = changes_of_others(&mut ethtool, nic)?;
+    let wanted = observer.state()?;
+    ethtool.delete_rule(nic, place)?;
+    set_ring_and_table(&mut ethtool, nic, ring, Vec::new())?;
+    observer.same(&before)?;
+
+    let receiver = flow(3, 5003)?;
+    changes_of_others(&mut ethtool, nic)?;
+    receiver.goes_on()?;
+
+    receiver.receiver.signal(Signal::SIGTERM)?;
+    let said = receiver.receiver.end()?.refused(1)?;
+    println_line(said.trim_end());
+    ensure!(
+        said.contains("another program"),
+        "it says nothing of it: {said}"
+    );
+    let rings = ethtool.rings(nic)?;
+    let rx = Driver::played().ring(333);
+    ensure!(rings.rx == Some(rx), "rings {rings:?}");
+    // Some drivers have it on by themselves.
+    ensure!(
+        rings.tcp_data_split == Some(netdev::HeaderSplit::Disabled)
+            || Driver::played() != Driver::Swnic,
+        "header split is still on: {rings:?}"
+    );
+    let table = ethtool.rss(nic)?.table;
+    ensure!(
+        table.iter().all(|queue| queue.get() == 1),
+        "the table is not theirs any more: {table:?}"
+    );
+    soon_like(&mut observer, &wanted)?;
+    nic_state::nothing_left()
+}
+
+/// What another program changes: the rings, the RSS table, and a rule more.
+fn changes_of_others(ethtool: &mut Ethtool, nic: Ifindex) -> Result<u32> {
+    set_ring_and_table(ethtool, nic, Some(333), vec![QueueId::new(1)])?;
+    // gve has no rule that drops.
+    let action = match Driver::played() {
+        Driver::Gve => Action::Queue(QueueId::new(1)),
+        _ => Action::Drop,
+    };
+    let theirs = FlowRule::tcp_to(SocketAddr::new(NIC_ADDRESS.parse()?, 7003), action);
+    testbed::insert_rule(&theirs)
+}
+
+/// An empty table is that of the driver.
+fn set_ring_and_table(
+    ethtool: &mut Ethtool,
+    nic: Ifindex,
+    rx: Option<u32>,
+    table: Vec<QueueId>,
+) -> Result<()> {
+    let change = RingsChange {
+        rx: rx.map(|rx| Driver::played().ring(rx)),
+        ..RingsChange::default()
+    };
+    ethtool.set_rings(nic, &change)?;
+    let change = RssChange {
+        table: Some(table),
+        ..RssChange::default()
+    };
+    Ok(ethtool.set_rss(nic, None, &change)?)
+}

@@ -1,0 +1,191 @@
+//! The runtime directory, where what is changed is written down: who may lock it, and where it is.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+
+use super::nic_journal::recv;
+use framework::doctor::{Bad, Report, named_by};
+use framework::nic_state::Observer;
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::rounds::{STEP, restore};
+use framework::testbed::{self, NIC};
+use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::devmem_tcp;
+
+const RUNTIME: &str = "/run/devmem-tcp";
+const LOCK: &str = "/run/devmem-tcp/lock";
+
+/// A script run by a user without any privilege.
+fn by_user(script: &str) -> Command {
+    let mut run = Command::new("setpriv");
+    run.args(["--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-c"]);
+    run.arg(script).stdin(Stdio::null());
+    run
+}
+
+/// No other user can hold the lock: not by opening it, and not by what was open before it was
+/// mended.
+pub(crate) fn lock_is_for_root_alone() -> Result<()> {
+    restore()?.good("restore")?;
+    let mode = || -> Result<u32> { Ok(fs::metadata(LOCK)?.permissions().mode() & 0o777) };
+    ensure!(mode()? == 0o600, "mode {:o}", mode()?);
+    let script = format!("exec 9<{LOCK} && flock 9 && exec sleep 60");
+    let said = finish(by_user(&script))?.refused(2)?;
+    println_line(said.trim_end());
+
+    // As earlier versions made it.
+    fs::set_permissions(LOCK, fs::Permissions::from_mode(0o644))?;
+    let script = format!("exec 9<{LOCK}; touch /tmp/open; sleep 2; flock 9; exec sleep 60");
+    let user = Running::start(by_user(&script))?;
+    until("the user's file", STEP, || {
+        Ok(Path::new("/tmp/open").exists())
+    })?;
+    restore()?.good("restore")?;
+    ensure!(mode()? == 0o600, "mode {:o}", mode()?);
+    std::thread::sleep(Duration::from_secs(3));
+    let began = Instant::now();
+    restore()?.good("restore")?;
+    ensure!(began.elapsed() < STEP, "it waited {:?}", began.elapsed());
+    user.signal(Signal::SIGKILL)?;
+    user.end_within(STEP)?;
+    fs::remove_file("/tmp/open")?;
+    Ok(())
+}
+
+/// Whoever tells more than its reader takes keeps nobody else waiting.
+pub(crate) fn nobody_reads_the_log() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let line =
+        format!("-v lease --phys {NIC} --queue 3 --netkit nk0 --netns box --address 192.0.2.9");
+    let mut lease = command(None, &devmem_tcp(), &line);
+    let (reader, writer) = nix::unistd::pipe()?;
+    let mut reader = fs::File::from(reader);
+    fill(&writer)?;
+    lease.stderr(writer.try_clone()?).stdout(Stdio::piped());
+    let mut child = lease.spawn()?;
+    let made = until("the lease", STEP, || {
+        Ok(sh("ip -n box link show dev nk0").is_ok())
+    });
+    let began = Instant::now();
+    let other = restore();
+    let waited = began.elapsed();
+    // Now somebody does.
+    drop((writer, lease));
+    let drained = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        reader.read_to_end(&mut all).map(|_| all)
+    });
+    let ended = child.wait()?;
+    let said = drained.join().ok().context("reader")??;
+    made?;
+    other?.good("restore")?;
+    println_line(&format!("{} bytes were told", said.len()));
+    ensure!(waited < STEP, "another waited {waited:?}");
+    ensure!(ended.success(), "lease: {ended}");
+    Ok(())
+}
+
+/// Fills a pipe to the brim.
+fn fill(writer: &OwnedFd) -> Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_truncate(fcntl(writer, FcntlArg::F_GETFL)?);
+    fcntl(writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    while nix::unistd::write(writer, &[b'.'; 4096]).is_ok() {}
+    fcntl(writer, FcntlArg::F_SETFL(flags))?;
+    Ok(())
+}
+
+/// A directory that is named by a relative path is one place for a receiver and its guardian.
+pub(crate) fn relative_directory() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    fs::create_dir_all("/tmp/here")?;
+    let mut receiver = recv(5000);
+    receiver.current_dir("/tmp/here");
+    receiver.env("DEVMEM_TCP_RUNTIME_DIR", "run");
+    let receiver = Running::start(receiver)?;
+    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    ensure!(observer.same(&before).is_err(), "nothing was set up");
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(STEP)?;
+    observer.soon_same(&before)?;
+    fs::remove_dir_all("/tmp/here")?;
+    Ok(())
+}
+
+/// Only what was being written when its writer was killed is swept away.
+pub(crate) fn files_of_others_stay() -> Result<()> {
+    restore()?.good("restore")?;
+    let others = ["notes.tmp", "nic.tmp", "report.json.tmp"].map(|it| Path::new(RUNTIME).join(it));
+    let ours = Path::new(RUNTIME).join("nic-1-2.json.tmp");
+    for file in others.iter().chain([&ours]) {
+        fs::write(file, "{")?;
+    }
+    restore()?.good("restore")?;
+    for file in &others {
+        ensure!(file.exists(), "{} is gone", file.display());
+        fs::remove_file(file)?;
+    }
+    ensure!(!ours.exists(), "{} is left", ours.display());
+    Ok(())
+}
+
+/// Where `recv` could write nothing down, the doctor says so.
+pub(crate) fn doctor_finds_no_place() -> Result<()> {
+    testbed::wire()?;
+    fs::create_dir_all("/tmp/anybodys")?;
+    fs::set_permissions("/tmp/anybodys", fs::Permissions::from_mode(0o777))?;
+    fs::create_dir_all("/tmp/full")?;
+    sh("mount -t tmpfs -o size=4k tmpfs /tmp/full")?;
+    fs::write("/tmp/full/it", [0; 4096])?;
+    let result = places();
+    sh("umount /tmp/full")?;
+    result?;
+    Report::of(NIC)?.healthy()
+}
+
+fn places() -> Result<()> {
+    for place in [
+        "/proc/no/place",
+        "/dev/null",
+        "/dev/null/x",
+        "/tmp/anybodys",
+        "/tmp/full/here",
+    ] {
+        let with = |line: &str| {
+            let mut doctor = command(None, &devmem_tcp(), line);
+            doctor.env("DEVMEM_TCP_RUNTIME_DIR", place);
+            doctor
+        };
+        named_by(with, NIC, "journal.place", Bad::NoRx).context(place)?;
+        let mut receiver = recv(5000);
+        receiver.env("DEVMEM_TCP_RUNTIME_DIR", place);
+        finish(receiver)?.refused(1).context(place)?;
+    }
+    // Read-only, as in a container.
+    let read_only = |line: &str| {
+        let mut doctor = Command::new("unshare");
+        let tool = devmem_tcp();
+        let script = format!(
+            "mount -t tmpfs -o ro tmpfs /run && exec {} {line}",
+            tool.display()
+        );
+        doctor
+            .args(["-m", "sh", "-c", &script])
+            .stdin(Stdio::null());
+        doctor
+    };
+    named_by(read_only, NIC, "journal.place", Bad::NoRx)?;
+    Ok(())
+}

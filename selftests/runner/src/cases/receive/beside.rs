@@ -1,0 +1,129 @@
+//! Payload that all comes beside the dmabuf: TCP works, and the receiver says what does not.
+
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use super::telemetry::receiver::{Receiver, SOON, connect};
+use crate::cases::tools::json::documented;
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, sh, until};
+use framework::transfer::{devmem_tcp, number, send};
+
+const LAST: u32 = testbed::QUEUES - 1;
+
+/// Header split on, the last queue without traffic by RSS, and no rule yet.
+fn wire() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    sh(&format!("ethtool -X {NIC} equal {LAST}")).map(drop)
+}
+
+fn start(line: &str) -> Result<Receiver> {
+    Receiver::start(&format!("--no-config --queue {LAST} --json {line}"))
+}
+
+/// Waits for the warning, whose remedy is that of `--refuse-unsteered`.
+fn until_warned(receiver: &Receiver, of: &str) -> Result<()> {
+    until("a warning", SOON, || {
+        Ok(receiver.said()?.contains("beside the dmabuf"))
+    })
+    .with_context(|| receiver.said().unwrap_or_default())?;
+    let said = receiver.said()?;
+    println_line(said.trim_end());
+    for words in [
+        "warning: recv eth1: all ",
+        of,
+        "\n  steer the flow",
+        "ethtool -N IF",
+    ] {
+        ensure!(said.contains(words), "{words:?} is not in {said}");
+    }
+    Ok(())
+}
+
+/// The summary of a receiver that ended well, warned once on standard error, and once there.
+fn summary(end: Finished, warning: &str) -> Result<Value> {
+    let warnings = end.stderr.matches("beside the dmabuf").count();
+    ensure!(warnings == 1, "{warnings} warnings: {}", end.stderr);
+    let said = end.good("recv")?;
+    let (live, summary) = said
+        .trim_end()
+        .rsplit_once('\n')
+        .unwrap_or(("", said.trim_end()));
+    println_line(summary);
+    if !live.is_empty() {
+        documented("recv --live", live)?;
+    }
+    documented("recv", summary)?;
+    let summary: Value = serde_json::from_str(summary)?;
+    let found = summary["warning"].as_str().unwrap_or_default();
+    ensure!(found.contains(warning), "{warning:?} is not in {found:?}");
+    ensure!(found.contains("ethtool -N IF"), "no remedy: {found}");
+    Ok(summary)
+}
+
+/// Nothing steers the flow. While it is received, on a line of `--live`, and at the end.
+pub(crate) fn warned_while_it_comes() -> Result<()> {
+    wire()?;
+    let receiver = start(&format!("--live -l {NIC_ADDRESS}:5000"))?;
+    let peer = connect(5000, 2 << 20)?;
+    let of = format!("from {}", peer.local_addr()?);
+    until_warned(&receiver, &of)?;
+    let live = receiver.line("a warning", |line| line["warning"].is_string())?;
+    ensure!(number(&live, "/frags")? == 0, "{live}");
+    drop(peer);
+    let summary = summary(receiver.end()?, "all 2097152 bytes came beside")?;
+    ensure!(number(&summary, "/unsteered_bytes")? == 2 << 20, "bytes");
+    Ok(())
+}
+
+/// A few bytes, and no more for a while.
+pub(crate) fn few_bytes() -> Result<()> {
+    wire()?;
+    let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
+    let peer = connect(5000, 10)?;
+    until_warned(&receiver, "all 10 bytes so far")?;
+    drop(peer);
+    summary(receiver.end()?, "all 10 bytes came beside").map(drop)
+}
+
+/// Over before it can be judged: then at the end.
+pub(crate) fn short_stream() -> Result<()> {
+    wire()?;
+    let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
+    send(&format!("{NIC_ADDRESS}:5000 --bytes 100K"))?;
+    summary(receiver.end()?, "all 102400 bytes came beside").map(drop)
+}
+
+/// Two peers, one of them steered: the other is named.
+pub(crate) fn one_of_two_peers() -> Result<()> {
+    testbed::wire()?;
+    let tool = devmem_tcp();
+    let tool = tool.display();
+    sh(&format!(
+        "{tool} apply {NIC} --queue {LAST} --flow {NIC_ADDRESS}:5000"
+    ))?;
+    let line = format!("-l {NIC_ADDRESS}:5000 -l {NIC_ADDRESS}:5001 --connections 2");
+    let receiver = start(&line)?;
+    let mut steered = connect(5000, 2 << 20)?;
+    std::thread::sleep(Duration::from_millis(2500));
+    ensure!(
+        !receiver.said()?.contains("warning"),
+        "{}",
+        receiver.said()?
+    );
+    let other = connect(5001, 2 << 20)?;
+    until_warned(&receiver, &format!("from {}", other.local_addr()?))?;
+    steered.write_all(&[7; 1000])?;
+    drop((steered, other));
+    let summary = summary(
+        receiver.end()?,
+        "all bytes of 1 of 2 connections came beside",
+    )?;
+    ensure!(number(&summary, "/frags")? > 0, "nothing was steered");
+    sh(&format!("{tool} restore {NIC}")).map(drop)
+}

@@ -1,0 +1,74 @@
+//! Payload that the CPU leaves to a device: here the device is the processor all the same, which
+//! works on batches of frags.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::sinks::{file, zlib};
+use super::wrong_byte::refuted;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::transfer::{number, send, start, summary, tokens_came_back};
+
+const LEN: usize = 3_000_001;
+
+/// A NIC that leaves a part of some packets beside the dmabuf, so that batches end there.
+fn wire() -> Result<()> {
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 7)?;
+    testbed::parameter("unsplit_bytes", 100)
+}
+
+/// The sum is that of Python's zlib, and the file is what was sent.
+pub(crate) fn summed_up_and_written_out() -> Result<()> {
+    wire()?;
+    let (to, path, output) = (
+        format!("{NIC_ADDRESS}:5000"),
+        file("sent", LEN, 5)?,
+        "/tmp/output",
+    );
+    for sink in ["--checksum".to_owned(), format!("-o {output}")] {
+        let receiver = start(None, &format!("-f {NIC} -l {to} --by-device {sink}"))?;
+        send(&format!("{to} --input {path}"))?;
+        let summary = summary(receiver)?;
+        tokens_came_back(&summary)?;
+        ensure!(
+            number(&summary, "/linear_bytes")? > 0,
+            "nothing came beside"
+        );
+        if sink == "--checksum" {
+            let (ours, python) = (number(&summary, "/connections/0/crc32")?, zlib(&path)?);
+            ensure!(ours == python, "{ours:08x}, not {python:08x}");
+        } else {
+            ensure!(fs::read(output)? == fs::read(&path)?, "not what was sent");
+        }
+    }
+    Ok(())
+}
+
+/// The pattern is right, until a byte is not: then it is named.
+pub(crate) fn validated() -> Result<()> {
+    wire()?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let line = format!("-f {NIC} -l {to} --by-device --validate 7");
+    let mut payload: Vec<u8> = (1..=LEN).map(|i| (i % 7) as u8).collect();
+    for byte in payload.iter_mut().filter(|byte| **byte == 0) {
+        *byte = b'\n';
+    }
+    fs::write("/tmp/input", &payload)?;
+    let receiver = start(None, &line)?;
+    send(&format!("{to} --input /tmp/input"))?;
+    let summary = summary(receiver)?;
+    tokens_came_back(&summary)?;
+    ensure!(number(&summary, "/bytes")? == LEN as u64, "not all of it");
+    let right = number(&summary, "/validated_bytes")?;
+    ensure!(right == LEN as u64, "{right} bytes were validated");
+    payload[1_234_567] ^= 0x40;
+    payload[2_345_678] ^= 0x40;
+    fs::write("/tmp/input", &payload)?;
+    let receiver = start(None, &line)?;
+    // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
+    let _sent = send(&format!("{to} --input /tmp/input"));
+    refuted(receiver.end_within(Duration::from_secs(20))?, 1_234_567).map(drop)
+}

@@ -1,0 +1,174 @@
+//! How often a receiver calls the kernel, and what it holds back: counts, as `strace` sees them.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use framework::peers::{
+    FIRST, Receiver, close, joined, of, peer, recv, send, small_line, summary, whole,
+};
+use framework::println_line;
+use framework::rounds::pattern;
+use framework::tool::until;
+use framework::transfer::number;
+
+const MIB: u64 = 1 << 20;
+/// Where `strace` writes.
+const TRACE: &str = "/tmp/trace";
+/// The default of `devmem::Thresholds`.
+const THRESHOLD: u64 = 256;
+
+/// The kernel's answers to `SO_DEVMEM_DONTNEED`.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct DontNeed {
+    calls: u64,
+    ranges: u64,
+    freed: u64,
+}
+
+impl DontNeed {
+    /// Those so far.
+    fn so_far() -> Result<Self> {
+        let mut sum = Self::default();
+        for line in fs::read_to_string(TRACE).context(TRACE)?.lines() {
+            // `42 setsockopt(9, SOL_SOCKET, SO_DEVMEM_DONTNEED, "...", 16) = 300`; a strace that
+            // does not know the name says 0x50.
+            let ours = line.contains("SO_DEVMEM_DONTNEED") || line.contains("0x50 ");
+            let Some((call, answer)) = line.rsplit_once(") = ").filter(|_| ours) else {
+                continue;
+            };
+            let len = call.rsplit_once(", ").context("no length")?.1;
+            let (len, freed): (u64, u64) = (len.parse()?, answer.trim().parse()?);
+            ensure!(len <= 128 * 8 && freed <= 1024, "beyond the limits: {line}");
+            sum.calls += 1;
+            sum.ranges += len / 8; // struct dmabuf_token
+            sum.freed += freed;
+        }
+        Ok(sum)
+    }
+}
+
+/// A small receiver whose calls are seen.
+fn traced(line: &str) -> Result<Receiver> {
+    let runner = std::env::current_exe()?;
+    let line = format!(
+        "-f -o {TRACE} -e trace=setsockopt,write {} {}",
+        runner.display(),
+        small_line(line)?
+    );
+    Receiver::start(Path::new("/usr/bin/strace"), &line)
+}
+
+/// As long as no time limit comes between, a call gives a full batch back, whether a `recvmsg`
+/// brings many frags or one, and a batch is few ranges.
+pub(crate) fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
+    const DRIPS: usize = 600;
+    const DRIP: usize = 500;
+    let receiver = traced("fair --peers 2 --pool 16777216 --hold 60000")?;
+    joined(send(peer(0)?, 8 << 20))?;
+    let mut dripping = peer(1)?;
+    dripping.set_nodelay(true)?;
+    for drip in pattern(DRIPS * DRIP, None)?.chunks(DRIP) {
+        dripping.write_all(drip)?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    close(dripping)?;
+    let outcome = receiver.outcome()?;
+    let seen = DontNeed::so_far()?;
+    println_line(&format!("{seen:?}"));
+    whole(of(&outcome, FIRST)?, 8 * MIB)?;
+    whole(of(&outcome, FIRST + 1)?, (DRIPS * DRIP) as u64)?;
+    ensure!(
+        seen.freed == outcome.frags,
+        "{} frags issued",
+        outcome.frags
+    );
+    let counted = (outcome.calls, outcome.ranges, outcome.freed);
+    ensure!(
+        counted == (seen.calls, seen.ranges, seen.freed),
+        "the engine counted {counted:?}"
+    );
+    ensure!(
+        seen.calls <= seen.freed / THRESHOLD + 2,
+        "{} calls for {} frags",
+        seen.calls,
+        seen.freed
+    );
+    ensure!(
+        seen.ranges <= seen.freed / 32,
+        "{} ranges for {} frags",
+        seen.ranges,
+        seen.freed
+    );
+    Ok(())
+}
+
+/// Messages that come singly: each one's token goes back by itself, 2 ms after it came.
+pub(crate) fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
+    const MESSAGES: usize = 40;
+    const MESSAGE: usize = 500;
+    let receiver = recv(1, "--size 4M")?;
+    let mut stream = peer(0)?;
+    stream.set_nodelay(true)?;
+    for message in pattern(MESSAGES * MESSAGE, None)?.chunks(MESSAGE) {
+        stream.write_all(message)?;
+        thread::sleep(Duration::from_millis(50));
+    }
+    close(stream)?;
+    let (summary, _) = summary(receiver, 0)?;
+    let held = |name: &str| number(&summary, &format!("/telemetry/hold_time_us/{name}"));
+    // A busy machine may let two of them wait for it.
+    let flushes = held("count")?;
+    ensure!(flushes >= MESSAGES as u64 / 2, "only {flushes} flushes");
+    let p50 = held("p50")?;
+    println_line(&format!("{flushes} flushes, half of them within {p50} us"));
+    ensure!((1000..20_000).contains(&p50), "held for {p50} us");
+    Ok(())
+}
+
+/// Each peer sends less than a batch, then nothing, and stays: all goes back all the same.
+pub(crate) fn idle_connections_hold_nothing() -> Result<()> {
+    const PEERS: u16 = 8;
+    const BYTES: u64 = 50_000;
+    let all = u64::from(PEERS) * BYTES;
+    let receiver = traced(&format!(
+        "fair --peers {PEERS} --pool 16777216 --tell {all}"
+    ))?;
+    let mut peers = Vec::new();
+    for number in 0..PEERS {
+        let mut stream = peer(number)?;
+        stream.write_all(&pattern(BYTES as usize, None)?)?;
+        peers.push(stream);
+    }
+    let mut issued = None;
+    until("all payload", Duration::from_secs(20), || {
+        issued = told()?;
+        Ok(issued.is_some())
+    })?;
+    let held = || anyhow::Ok(issued.unwrap_or(0) - DontNeed::so_far()?.freed);
+    let back = until("all tokens given back", Duration::from_secs(5), || {
+        Ok(held()? == 0)
+    });
+    println_line(&format!("{issued:?} frags, {} held", held()?));
+    peers.into_iter().try_for_each(close)?;
+    let outcome = receiver.outcome()?;
+    back?;
+    ensure!(issued == Some(outcome.frags), "{} frags", outcome.frags);
+    Ok(())
+}
+
+/// `42 write(2, "277", 3)`: the number of frags that a small receiver tells.
+fn told() -> Result<Option<u64>> {
+    let text = fs::read_to_string(TRACE).unwrap_or_default();
+    let mut parts = text
+        .lines()
+        .filter_map(|line| line.split_once("write(2, \"")?.1.split_once(" frags"));
+    match parts.next() {
+        Some((number, _)) => Ok(Some(number.parse()?)),
+        None => Ok(None),
+    }
+}

@@ -1,0 +1,152 @@
+//! A GPU's memory, as far as that can be seen without one: what plays its driver is a fake, over
+//! host memory. The payload is read by kernels, which the fake runs on the CPU.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use serde_json::Value;
+
+use super::sinks::{file, sum_of_bytes, zlib};
+use framework::nic_state;
+use framework::peers::{Receiver, summary};
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::ours;
+use framework::transfer::{all_in_dmabuf, all_validated, number, send, tokens_came_back};
+
+const MIB: u64 = 1 << 20;
+
+/// The tool that can load a library, with the fake's faults, on the NIC as it is.
+fn recv_here(faults: &str, line: &str) -> Result<Receiver> {
+    let fake = ours("../fake");
+    let fake = fake.display();
+    let line = format!(
+        "LD_LIBRARY_PATH={fake} {faults} {fake}/devmem-tcp recv --json -f {NIC} \
+         -l {NIC_ADDRESS}:5000 --size 4M {line}"
+    );
+    Receiver::start_here(Path::new("/usr/bin/env"), &line)
+}
+
+/// On a NIC loaded afresh that leaves a part of some packets beside the dmabuf.
+fn recv(line: &str) -> Result<Receiver> {
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 5)?;
+    testbed::parameter("unsplit_bytes", 100)?;
+    recv_here("", &format!("--memory cuda {line}"))
+}
+
+/// The pattern, all of it in the dmabuf and some of it beside.
+pub(crate) fn validated() -> Result<()> {
+    for beside in [false, true] {
+        testbed::wire()?;
+        testbed::parameter("unsplit_every", if beside { 5 } else { 0 })?;
+        testbed::parameter("unsplit_bytes", 100)?;
+        let receiver = recv_here("", "--memory cuda:0 --validate 251")?;
+        send(&format!("{NIC_ADDRESS}:5000 --pattern 251 --bytes 4M"))?;
+        let (summary, _) = summary(receiver, 0)?;
+        ensure!(number(&summary, "/bytes")? == 4 * MIB, "bytes");
+        all_validated(&summary)?;
+        tokens_came_back(&summary)?;
+        match beside {
+            false => all_in_dmabuf(&summary)?,
+            true => ensure!(number(&summary, "/linear_bytes")? > 0, "nothing beside"),
+        }
+        testbed::clear()?;
+    }
+    Ok(())
+}
+
+/// Two peers' sums, as Python makes them.
+pub(crate) fn checksum_of_each_peer() -> Result<()> {
+    let files = [file("one", 1_000_001, 1)?, file("other", 234_567, 2)?];
+    let receiver = recv("--checksum --connections 2")?;
+    for path in &files {
+        send(&format!("{NIC_ADDRESS}:5000 --input {path}"))?;
+    }
+    let (summary, _) = summary(receiver, 0)?;
+    tokens_came_back(&summary)?;
+    for path in &files {
+        let (ours, python) = (
+            sum_of_bytes(&summary, fs::metadata(path)?.len())?,
+            zlib(path)?,
+        );
+        ensure!(ours == python, "{path}: {ours:08x}, not {python:08x}");
+    }
+    Ok(())
+}
+
+/// What came through the device's memory, byte for byte.
+pub(crate) fn payload_to_a_file() -> Result<()> {
+    let sent = file("sent", 1_000_003, 3)?;
+    let receiver = recv("--output /tmp/received")?;
+    send(&format!("{NIC_ADDRESS}:5000 --input {sent}"))?;
+    let (summary, _) = summary(receiver, 0)?;
+    tokens_came_back(&summary)?;
+    ensure!(fs::read("/tmp/received")? == fs::read(sent)?, "other bytes");
+    Ok(())
+}
+
+/// The device finds it, and says where.
+pub(crate) fn wrong_byte_is_named() -> Result<()> {
+    let sent = file("wrong", 100_000, 4)?;
+    let mut payload: Vec<u8> = (0..100_000u32).map(|at| (at % 7 + 1) as u8).collect();
+    for byte in &mut payload {
+        if *byte == 7 {
+            *byte = b'\n';
+        }
+    }
+    payload[54_321] ^= 0x40;
+    fs::write(&sent, payload)?;
+    let receiver = recv("--validate 7")?;
+    // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
+    println_line(&format!(
+        "{:?}",
+        send(&format!("{NIC_ADDRESS}:5000 --input {sent}"))
+    ));
+    let (printed, said) = receiver.end(1)?;
+    println_line(said.trim_end());
+    ensure!(said.contains("54321"), "byte 54321 is not named");
+    let summary: Value = serde_json::from_str(&printed)?;
+    let right = number(&summary, "/validated_bytes")?;
+    ensure!(right == 54_321, "{right} bytes are said to be right");
+    ensure!(number(&summary, "/bytes")? > right, "{summary}");
+    Ok(())
+}
+
+/// After some work it answers only that it is gone: one complaint, nothing hangs, the NIC is as it
+/// was.
+pub(crate) fn device_is_lost_midway() -> Result<()> {
+    testbed::wire()?;
+    for (work, launch) in [("--validate 251", 3), ("--checksum", 5), ("-o /tmp/out", 2)] {
+        // CUDA_ERROR_LAUNCH_FAILED
+        let fault = format!("FAKECUDA_FAIL=cuLaunchKernel:{launch}:719");
+        let receiver = recv_here(&fault, &format!("--memory cuda {work}"))?;
+        let sent = send(&format!("{NIC_ADDRESS}:5000 --pattern 251 --bytes 4M"));
+        println_line(&format!("{work}: sender: {sent:?}"));
+        let (_, said) = receiver.end(1)?;
+        println_line(said.trim_end());
+        ensure!(said.contains("LAUNCH_FAILED"), "{work}: not what happened");
+    }
+    Ok(())
+}
+
+/// What is missing is said, each in its own words, before the NIC is touched.
+pub(crate) fn refusals_say_what_is_missing() -> Result<()> {
+    testbed::wire()?;
+    for (faults, line, words) in [
+        ("LD_LIBRARY_PATH=/nowhere", "cuda", "libcuda.so.1"),
+        ("FAKECUDA_DEVICES=0", "cuda", "GPU"),
+        ("", "cuda:7", "7"),
+        ("FAKECUDA_DMABUF=0", "cuda", "dmabuf"),
+        ("", "cuda:0:pcie", "leave out :pcie"),
+        ("FAKECUDA_FAIL=cuMemAlloc:1:2", "cuda", "OUT_OF_MEMORY"),
+    ] {
+        let receiver = recv_here(faults, &format!("--memory {line}"))?;
+        let (_, said) = receiver.end(1)?;
+        println_line(&format!("{faults} {line}:\n{}", said.trim_end()));
+        ensure!(said.contains(words), "{words:?} is not in {said:?}");
+        nic_state::untouched()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,102 @@
+//! What is wrong is found before the NIC is changed.
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
+use framework::rounds::STEP;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::says;
+use framework::tool::{Running, command, finish, ours, sh};
+use framework::transfer::devmem_tcp;
+
+fn tool(line: &str) -> Command {
+    command(None, &devmem_tcp(), line)
+}
+
+fn refused(line: &str, words: &[&str]) -> Result<()> {
+    let said = finish(tool(line))?.refused(1)?;
+    println_line(said.trim_end());
+    says(&said, words)
+}
+
+/// Queues that are not there, that are named twice, of a device that is down.
+pub(crate) fn wrong_queues() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let recv = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
+    let there = format!("{NIC} has rx queues 0-3");
+    refused(&format!("{recv} --queue 99"), &["--queue 99", &there])?;
+    refused(&format!("{recv} --queue 3 --queue 99"), &["99", &there])?;
+    refused(&format!("{recv} --queue 3 --queue 3"), &["3", "twice"])?;
+    nic_state::untouched()?;
+    for line in [
+        format!("apply {NIC} --queue 99"),
+        format!("plan {NIC} --queue 3 --queue 99 --flow {NIC_ADDRESS}:5000"),
+    ] {
+        refused(&line, &["99", &there])?;
+    }
+    let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 99 -q 1");
+    let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
+    says(&said, &["99", &there])?;
+    let line = format!("ip link set {NIC} down");
+    sh(&line)?;
+    refused(&format!("{recv} --queue 3"), &["is down", "ip link set"])?;
+    nic_state::nothing_left()?;
+    observer.same(&before)
+}
+
+/// A port in use, an address that is nobody's.
+pub(crate) fn wrong_addresses() -> Result<()> {
+    testbed::wire()?;
+    let _taken = TcpListener::bind((NIC_ADDRESS, 5000))?;
+    let words = ["5000", "Address already in use", "ss -ltnp"];
+    refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"), &words)?;
+    refused(&format!("recv -f {NIC} -l [::]:5000"), &words)?;
+    let nobodys = format!("recv -f {NIC} -l 192.0.2.77:5000");
+    refused(&nobodys, &["192.0.2.77", "ip address"])?;
+    nic_state::untouched()?;
+    let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 3 -q 1");
+    let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
+    println_line(said.trim_end());
+    says(&said, &words)?;
+    nic_state::untouched()
+}
+
+/// A binding that is about to go is waited for; of one that stays its owner is named.
+pub(crate) fn bound_queue() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = |port: u16| format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:{port} --size 4M");
+    // It leaves the NIC alone, so that nothing but the binding speaks of it.
+    let first = Running::start(tool(&format!("{} --no-config", line(5000))))?;
+    wait_until_bound()?;
+    let began = Instant::now();
+    let who = format!("devmem-tcp (pid {})", first.id());
+    refused(&line(5001), &["rx queue 3", "bound to dmabuf", &who])?;
+    ensure!(began.elapsed() > Duration::from_secs(2), "no patience");
+    nic_state::untouched()?;
+    refused(&format!("{} --no-config", line(5001)), &["bound", &who])?;
+
+    let second = Running::start(tool(&line(5001)))?;
+    thread::sleep(Duration::from_millis(500));
+    first.signal(Signal::SIGKILL)?;
+    first.end_within(STEP)?;
+    framework::tool::until("the second one", STEP, || {
+        Ok(bound_queues()? == 1 && observer.same(&before).is_err())
+    })?;
+    second.signal(Signal::SIGTERM)?;
+    second.end_within(STEP)?.refused(1)?;
+    observer.soon_same(&before)
+}

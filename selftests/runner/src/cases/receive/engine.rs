@@ -1,0 +1,299 @@
+//! Sinks that do not give back, or late, and peers that do as they please: nobody else suffers from
+//! it, no token is lost, and the error names who it was.
+
+use std::io::Write;
+use std::net::{Shutdown, SocketAddr};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Action, Ethtool, FlowRule, PortMatch, QueueId};
+use nix::libc;
+use nix::sys::socket::{setsockopt, sockopt};
+
+use framework::peers::{
+    FIRST, Receiver, Wire, address, close, closed, ended, ended_well, joined, of, peer, peer_at,
+    peers, recv, recv_here, send, send_together, summary, whole, wire_that_keeps_all,
+};
+use framework::probe_receiver::Outcome;
+use framework::rounds::pattern;
+use framework::testbed::{self, NIC, PEER};
+use framework::tool::sh;
+use framework::transfer::{all_in_dmabuf, number, tokens_came_back};
+use framework::{ifindex, println_line};
+
+const MIB: usize = 1 << 20;
+/// The key that the definition of RSS has for examples ("Verifying the RSS Hash Calculation").
+const HASH_KEY: &str = "6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:\
+                        ae:7b:30:b4:77:cb:2d:a3:80:30:f2:0c:6a:42:b7:3b:be:ac:01:fa";
+/// The port of the peer at fault.
+const CULPRIT: u16 = FIRST;
+
+/// A small receiver of four peers, of which the first, whose sink is of this kind, sends so much.
+fn four_peers(kind: &str, culprits: usize) -> Result<Outcome> {
+    let receiver = Receiver::small(&format!("{kind} --culprit {CULPRIT} --peers 4"))?;
+    let culprit = send(peer(0)?, culprits);
+    let others: Vec<_> = (1..4)
+        .map(|number| Ok(send(peer(number)?, MIB)))
+        .collect::<Result<_>>()?;
+    others.into_iter().try_for_each(joined)?;
+    // Whether it sees a reset depends on the kind.
+    println_line(&format!("the culprit: {:?}", joined(culprit)));
+    let outcome = receiver.outcome()?;
+    for number in 1..4 {
+        whole(of(&outcome, FIRST + number)?, MIB as u64)?;
+    }
+    Ok(outcome)
+}
+
+/// Less than it may keep: its connection comes to its end, and fails for what is missing.
+pub(crate) fn sink_that_keeps_a_few() -> Result<()> {
+    let outcome = four_peers("miser --returns 300", 20_000)?;
+    let culprit = of(&outcome, CULPRIT)?;
+    ensure!(culprit.right == 20_000, "{culprit:?}");
+    ensure!(culprit.frags == culprit.kept, "{culprit:?}");
+    let error = culprit.error.as_deref().unwrap_or_default();
+    let missing = culprit.frags - culprit.freed;
+    ensure!(
+        missing > 0 && error.contains("sink") && error.contains(&format!("{missing} frags")),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+/// More than it may keep: it is not served any more, and at last given up.
+pub(crate) fn sink_that_keeps_all() -> Result<()> {
+    let outcome = four_peers("miser --stalled 1200 --returns 300", MIB)?;
+    let culprit = of(&outcome, CULPRIT)?;
+    ensure!(culprit.bytes < MIB as u64, "all was received: {culprit:?}");
+    let error = culprit.error.as_deref().unwrap_or_default();
+    ensure!(
+        error.contains("sink") && error.contains(&format!("{} frags", culprit.kept)),
+        "{error:?}"
+    );
+    Ok(())
+}
+
+/// It waits for all others to be done: if they waited for it, too, nobody would ever end.
+pub(crate) fn sink_that_is_slow() -> Result<()> {
+    let outcome = four_peers("last", 2 * MIB)?;
+    let culprit = of(&outcome, CULPRIT)?;
+    whole(culprit, 2 * MIB as u64)?;
+    // A quarter of the pool's 1024 niovs, and much less than its peer sent.
+    ensure!(culprit.kept <= 256, "it kept {} frags", culprit.kept);
+    Ok(())
+}
+
+/// Another thread gives frags back when the peer is long gone.
+pub(crate) fn frags_back_after_the_end() -> Result<()> {
+    let outcome = four_peers("late", 20_000)?;
+    let culprit = of(&outcome, CULPRIT)?;
+    whole(culprit, 20_000)?;
+    ensure!(culprit.kept == culprit.frags, "{culprit:?}");
+    Ok(())
+}
+
+/// Segments that `ss` says that peer has sent with payload, each of them once or more.
+fn data_segments(number: u16) -> Result<u64> {
+    let port = FIRST + number;
+    let said = sh(&format!("ip netns exec {PEER} ss -tinH sport = :{port}"))?;
+    let mut words = said.split_whitespace();
+    let count = words.find_map(|word| word.strip_prefix("data_segs_out:"));
+    Ok(count
+        .with_context(|| format!("no data_segs_out in {said}"))?
+        .parse()?)
+}
+
+/// A frag for nearly every byte, while another peer sends at full speed.
+pub(crate) fn one_byte_at_a_time() -> Result<()> {
+    const BYTES: usize = 600;
+    // Of payload in a segment, with time stamps, at an MTU of 1,500.
+    const MSS: usize = 1448;
+    let receiver = recv(2, "--size 4M")?;
+    let mut slow = peer(0)?;
+    slow.set_nodelay(true)?;
+    let fast = send(peer(1)?, 4 * MIB);
+    for byte in pattern(BYTES, None)? {
+        slow.write_all(&[byte])?;
+        thread::sleep(Duration::from_micros(200));
+    }
+    joined(fast)?;
+    let segments = data_segments(0)?;
+    close(slow)?;
+    let (summary, _) = summary(receiver, 0)?;
+    ended_well(&summary, [0], BYTES)?;
+    ended_well(&summary, [1], 4 * MIB)?;
+    // Where the sender is held up, two bytes may leave in one.
+    ensure!(segments > BYTES as u64 * 3 / 4, "only {segments} segments");
+    let frags = number(&summary, "/frags")?;
+    let least = segments + (4 * MIB / MSS) as u64;
+    println_line(&format!(
+        "{segments} segments, {frags} frags, at least {least}"
+    ));
+    ensure!(frags >= least, "{frags} frags, not {least} or more");
+    tokens_came_back(&summary)?;
+    all_in_dmabuf(&summary)
+}
+
+/// One peer closes its side and waits, one resets, one closes all at once, in mid-stream of others.
+pub(crate) fn half_closed_and_reset() -> Result<()> {
+    let receiver = recv(5, "--size 4M")?;
+    let others: Vec<_> = (3..5)
+        .map(|number| Ok(send(peer(number)?, 4 * MIB)))
+        .collect::<Result<_>>()?;
+    let mut half = peer(0)?;
+    half.write_all(&pattern(100_000, None)?)?;
+    half.shutdown(Shutdown::Write)?;
+    let mut reset = peer(1)?;
+    reset.write_all(&pattern(100_000, None)?)?;
+    let abort = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&reset, sockopt::Linger, &abort)?;
+    drop(reset);
+    let mut gone = peer(2)?;
+    gone.write_all(&pattern(100_000, None)?)?;
+    drop(gone);
+    closed(half)?;
+    others.into_iter().try_for_each(joined)?;
+    let (summary, said) = summary(receiver, 1)?;
+    ended_well(&summary, [0, 2], 100_000)?;
+    ended_well(&summary, [3, 4], 4 * MIB)?;
+    let error = ended(&summary, FIRST + 1)?.1.unwrap_or_default();
+    ensure!(error.contains("reset"), "{error:?}");
+    ensure!(said.contains(&format!(":{}", FIRST + 1)), "{said:?}");
+    tokens_came_back(&summary)
+}
+
+/// A rule that comes first takes one peer to another queue.
+pub(crate) fn peer_on_the_wrong_queue() -> Result<()> {
+    testbed::wire()?;
+    let mut rule = FlowRule::tcp_to(address()?, Action::Queue(QueueId::new(0)));
+    rule.src_port = Some(PortMatch::exact(CULPRIT));
+    rule.location = netdev::Location::At(0);
+    Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?;
+    for (options, code) in [("", 0), ("--refuse-unsteered", 1)] {
+        let receiver = recv_here(3, &format!("--size 4M {options}"))?;
+        let wrong = send(peer(0)?, MIB);
+        let others: Vec<_> = (1..3)
+            .map(|number| Ok(send(peer(number)?, 4 * MIB)))
+            .collect::<Result<_>>()?;
+        others.into_iter().try_for_each(joined)?;
+        // Where it is refused, it is reset.
+        println_line(&format!("the peer on queue 0: {:?}", joined(wrong)));
+        let (summary, said) = summary(receiver, code)?;
+        ended_well(&summary, [1, 2], 4 * MIB)?;
+        tokens_came_back(&summary)?;
+        let (bytes, error) = ended(&summary, CULPRIT)?;
+        let unsteered = number(&summary, "/unsteered_bytes")?;
+        ensure!(
+            unsteered == bytes && bytes > 0,
+            "{unsteered} bytes unsteered"
+        );
+        if code == 0 {
+            ensure!((bytes, &error) == (MIB as u64, &None), "{error:?}");
+        } else {
+            let error = error.unwrap_or_default();
+            ensure!(error.contains("not steered"), "{error:?}");
+            ensure!(said.contains(&format!(":{CULPRIT}")), "{said:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A thread for each queue: a connection stays with the one of its queue, whatever it connected to.
+pub(crate) fn thread_of_the_queue() -> Result<()> {
+    const PEERS: u16 = 24;
+    let second = SocketAddr::new(address()?.ip(), 5001);
+    testbed::wire()?;
+    // By a key of chance, 24 ports in a row may all be hashed to one queue.
+    sh(&format!("ethtool -X {NIC} hkey {HASH_KEY}"))?;
+    let receiver = Receiver::small_here(&format!(
+        "fair --workers --queue 2 --queue 3 --listen {second} --peers {PEERS} --pool 16777216"
+    ))?;
+    let senders: Vec<_> = (0..PEERS)
+        .map(|number| {
+            let to = if number % 2 == 0 { address()? } else { second };
+            Ok(send(peer_at(number, to)?, MIB / 4))
+        })
+        .collect::<Result<_>>()?;
+    senders.into_iter().try_for_each(joined)?;
+    let outcome = receiver.outcome()?;
+    let mut served = [(None, 0), (None, 0)];
+    for (number, peer) in (0..PEERS).zip(FIRST..) {
+        let ended = of(&outcome, peer)?;
+        whole(ended, MIB as u64 / 4)?;
+        ensure!(ended.local_port == 5000 + number % 2, "{ended:?}");
+        ensure!(ended.threads.len() == 1, "{ended:?}");
+        let (napi_id, count) = served.get_mut(ended.worker).context("worker")?;
+        *count += 1;
+        ensure!(ended.napi_id.is_some(), "no NAPI id: {ended:?}");
+        ensure!(
+            *napi_id.get_or_insert(ended.napi_id) == ended.napi_id,
+            "worker {} has connections of two queues",
+            ended.worker
+        );
+        let name = &outcome.peers.iter().find(|p| p.worker == ended.worker);
+        let name = name.map(|peer| &peer.threads);
+        ensure!(name == Some(&ended.threads), "{ended:?}");
+    }
+    println_line(&format!("{served:?}"));
+    ensure!(served[0].1 > 0 && served[1].1 > 0, "one has them all");
+    ensure!(served[0].0 != served[1].0, "one queue for both");
+    Ok(())
+}
+
+/// 256 connections through 64 MiB.
+pub(crate) fn crowd_of_256() -> Result<()> {
+    const PEERS: u16 = 256;
+    const BYTES: usize = 96 << 10;
+    wire_that_keeps_all()?;
+    let receiver = recv_here(PEERS, "")?;
+    let peers = peers(PEERS)?;
+    let wire = Wire::now()?;
+    send_together(peers, BYTES)?;
+    wire.always_had_memory()?;
+    let (summary, _) = summary(receiver, 0)?;
+    ended_well(&summary, 0..PEERS, BYTES)?;
+    tokens_came_back(&summary)?;
+    all_in_dmabuf(&summary)
+}
+
+/// 64 connections over two queues with a thread each, through 64 MiB.
+pub(crate) fn crowd_over_two_queues() -> Result<()> {
+    const PEERS: u16 = 64;
+    const BYTES: usize = 384 << 10;
+    wire_that_keeps_all()?;
+    let receiver = Receiver::small_here(&format!(
+        "fair --workers --queue 2 --queue 3 --peers {PEERS} --pool 67108864"
+    ))?;
+    let peers = peers(PEERS)?;
+    let wire = Wire::now()?;
+    send_together(peers, BYTES)?;
+    wire.always_had_memory()?;
+    let outcome = receiver.outcome()?;
+    for peer in FIRST..FIRST + PEERS {
+        whole(of(&outcome, peer)?, BYTES as u64)?;
+    }
+    Ok(())
+}
+
+/// 16 niovs for 24 connections: all are served, and the receiver says what is too small.
+pub(crate) fn pool_too_small_for_its_connections() -> Result<()> {
+    const PEERS: u16 = 24;
+    const BYTES: usize = 8 << 10;
+    let receiver = recv(PEERS, "--size 64K")?;
+    let peers = peers(PEERS)?;
+    let senders: Vec<_> = peers.into_iter().map(|peer| send(peer, BYTES)).collect();
+    senders.into_iter().try_for_each(joined)?;
+    let (summary, said) = summary(receiver, 0)?;
+    ended_well(&summary, 0..PEERS, BYTES)?;
+    tokens_came_back(&summary)?;
+    // Before anybody comes.
+    ensure!(
+        said.contains("warning: 64 KiB of memory are few for 24 connections"),
+        "no warning: {said:?}"
+    );
+    Ok(())
+}

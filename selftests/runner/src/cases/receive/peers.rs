@@ -1,0 +1,266 @@
+//! Peers that reset, vanish, say nothing, or should not be there: the tool ends with what they did, and
+//! never waits for them without end.
+
+use std::fs;
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result, ensure};
+use devmem::listen::{SocketOptions, connect};
+use netdev::{Link, NetNs};
+use nix::libc;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
+use nix::unistd::Pid;
+
+use framework::peers::{
+    FIRST, Receiver, address, close, ended, ended_well, joined, peer, peers, recv, recv_here, send,
+    summary,
+};
+use framework::println_line;
+use framework::rounds::pattern;
+use framework::testbed::{self, PEER, SENDER, SENDER_ADDRESS};
+use framework::tool::{sh, until};
+use framework::transfer::{number, tokens_came_back};
+
+/// Closes with a reset instead of a FIN.
+fn reset(stream: TcpStream) -> Result<()> {
+    let abort = libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    setsockopt(&stream, sockopt::Linger, &abort)?;
+    drop(stream);
+    Ok(())
+}
+
+fn process(receiver: &Receiver) -> Result<Pid> {
+    Ok(Pid::from_raw(i32::try_from(receiver.id())?))
+}
+
+/// The last bytes and the reset are both there when the receiver wakes: before it has read anything,
+/// and in the middle of a stream.
+pub(crate) fn reset_with_the_last_bytes() -> Result<()> {
+    testbed::wire()?;
+    for before in [0, 300_000] {
+        let receiver = recv_here(1, "--size 4M")?;
+        let mut stream = peer(0)?;
+        let payload = pattern(before + 10, None)?;
+        let (first, last) = payload.split_at(before);
+        stream.write_all(first)?;
+        // Accepted, and all so far received.
+        thread::sleep(Duration::from_millis(300));
+        kill(process(&receiver)?, Signal::SIGSTOP)?;
+        stream.write_all(last)?;
+        // A reset throws away what was not sent yet.
+        thread::sleep(Duration::from_millis(200));
+        reset(stream)?;
+        thread::sleep(Duration::from_millis(200));
+        kill(process(&receiver)?, Signal::SIGCONT)?;
+        let (summary, said) = summary(receiver, 1)?;
+        let (bytes, error) = ended(&summary, FIRST)?;
+        ensure!(bytes == before as u64 + 10, "{bytes} bytes");
+        ensure!(error.unwrap_or_default().contains("reset"), "{said:?}");
+        tokens_came_back(&summary)?;
+    }
+    Ok(())
+}
+
+/// Of four peers, one falls silent in mid-stream and one never says a word.
+pub(crate) fn silent_peers_end_after_their_time() -> Result<()> {
+    const BYTES: usize = 4 << 20;
+    let receiver = recv(4, "--size 4M --idle-timeout 2")?;
+    let others: Vec<_> = (2..4)
+        .map(|number| Ok(send(peer(number)?, BYTES)))
+        .collect::<Result<_>>()?;
+    let mut silent = peer(0)?;
+    silent.write_all(&pattern(100_000, None)?)?;
+    let mute = peer(1)?;
+    others.into_iter().try_for_each(joined)?;
+    let (summary, said) = summary(receiver, 6)?;
+    ended_well(&summary, [2, 3], BYTES)?;
+    for (number, bytes) in [(0, 100_000), (1, 0)] {
+        let (got, error) = ended(&summary, FIRST + number)?;
+        let error = error.unwrap_or_default();
+        ensure!(
+            got == bytes && error.contains("nothing came for 2"),
+            "{got} bytes, {error:?}"
+        );
+    }
+    ensure!(said.contains(&format!(":{FIRST}")), "{said:?}");
+    tokens_came_back(&summary)?;
+    drop((silent, mute));
+    Ok(())
+}
+
+/// Urgent data in a frag would stop the machine (`tcp_urg`): its sender gets no further, others do.
+pub(crate) fn urgent_data_stops_its_sender() -> Result<()> {
+    const BYTES: usize = 1 << 20;
+    let receiver = recv(2, "--size 4M --idle-timeout 2")?;
+    let mut urgent = peer(0)?;
+    urgent.write_all(&pattern(100_000, None)?)?;
+    thread::sleep(Duration::from_millis(300));
+    let rest = pattern(1_000, None)?;
+    nix::sys::socket::send(urgent.as_raw_fd(), &rest, MsgFlags::MSG_OOB)?;
+    send(peer(1)?, BYTES)
+        .join()
+        .map_err(|_| Error::msg("a panic"))??;
+    let (summary, _) = summary(receiver, 6)?;
+    let (bytes, error) = ended(&summary, FIRST)?;
+    let error = error.unwrap_or_default();
+    ensure!(
+        bytes == 100_000 && error.contains("nothing came for 2"),
+        "{bytes} bytes, {error:?}"
+    );
+    ended_well(&summary, [1], BYTES)?;
+    tokens_came_back(&summary)
+}
+
+/// The peer's address is gone, and nothing answers for it: keepalive alone notices.
+pub(crate) fn vanished_peer_is_noticed() -> Result<()> {
+    vanished("--keepalive 3", || {
+        sh(&format!("ip -n {PEER} addr flush dev {SENDER}"))?;
+        Ok(())
+    })
+}
+
+/// The link is lost. Probes that can't be sent don't count (`tcp_keepalive_timer`), silence does.
+pub(crate) fn lost_link_is_noticed() -> Result<()> {
+    vanished("--keepalive 1 --idle-timeout 3", || {
+        let mut link = Link::open_in(&NetNs::by_name(PEER)?)?;
+        let sender = link.by_name(SENDER)?.ifindex;
+        Ok(link.set_down(sender)?)
+    })
+}
+
+fn vanished(options: &str, vanish: impl Fn() -> Result<()>) -> Result<()> {
+    let receiver = recv(1, &format!("--size 4M {options}"))?;
+    let mut stream = peer(0)?;
+    stream.write_all(&pattern(100_000, None)?)?;
+    thread::sleep(Duration::from_millis(300));
+    vanish()?;
+    let began = Instant::now();
+    let (summary, _) = summary(receiver, 6)?;
+    println_line(&format!("noticed after {:?}", began.elapsed()));
+    let (bytes, error) = ended(&summary, FIRST)?;
+    ensure!(
+        bytes == 100_000 && error.is_some(),
+        "{bytes} bytes, {error:?}"
+    );
+    tokens_came_back(&summary)
+}
+
+/// Others than the one that is expected take no place, bring nothing, and are named.
+pub(crate) fn strangers_are_refused() -> Result<()> {
+    const OTHER: &str = "192.0.2.77";
+    testbed::wire()?;
+    sh(&format!("ip -n {PEER} addr add {OTHER}/32 dev {SENDER}"))?;
+    let receiver = recv_here(1, &format!("--size 4M --from {SENDER_ADDRESS}"))?;
+    // Not before it listens.
+    let expected = peer_that_waits()?;
+    let strangers: Vec<SocketAddr> = (7000..7003)
+        .map(|port| {
+            let name = SocketAddr::new(OTHER.parse()?, port);
+            let options = SocketOptions {
+                source: Some(name),
+                ..SocketOptions::default()
+            };
+            let to = address()?;
+            let patience = Duration::from_secs(10);
+            let connected = NetNs::by_name(PEER)?.run(|| connect(to, &options, patience))?;
+            let answer = connected.map_err(Error::from).and_then(|mut stranger| {
+                stranger.set_read_timeout(Some(patience))?;
+                Ok(std::io::Read::read(&mut stranger, &mut [0])?)
+            });
+            // A reset may come before it is seen that the connection was there.
+            let error = answer.err().context("a stranger was served")?;
+            let errno = error.root_cause().downcast_ref::<std::io::Error>();
+            let errno = errno.and_then(std::io::Error::raw_os_error);
+            ensure!(errno == Some(libc::ECONNRESET), "{error:#}");
+            Ok(name)
+        })
+        .collect::<Result<_>>()?;
+    joined(send(expected()?, 1 << 20))?;
+    let (summary, said) = summary(receiver, 0)?;
+    ended_well(&summary, [0], 1 << 20)?;
+    ensure!(
+        number(&summary, "/refused/count")? == 3,
+        "not 3 were refused"
+    );
+    for stranger in strangers {
+        let name = stranger.to_string();
+        ensure!(said.contains(&name), "{name} is not named: {said:?}");
+        let first = summary["refused"]["first"].as_array().context("first")?;
+        ensure!(first.iter().any(|it| it == &name), "{name}: {first:?}");
+    }
+    Ok(())
+}
+
+/// Connects the expected peer, once there is a listener.
+fn peer_that_waits() -> Result<impl FnOnce() -> Result<TcpStream>> {
+    until("a listener", Duration::from_secs(20), || {
+        Ok(sh("ss -Hltn sport = :5000")?.contains(":5000"))
+    })?;
+    Ok(|| peer(0))
+}
+
+/// epoll takes one connection and no more: the others fail, it does not.
+pub(crate) fn connection_that_epoll_refuses() -> Result<()> {
+    const LIMIT: &str = "/proc/sys/fs/epoll/max_user_watches";
+    let before = fs::read_to_string(LIMIT)?;
+    let receiver = recv(3, "--size 4M")?;
+    let first = send_half(peer(0)?)?;
+    thread::sleep(Duration::from_millis(300));
+    fs::write(LIMIT, "1")?;
+    let refused = [peer(1)?, peer(2)?];
+    thread::sleep(Duration::from_millis(300));
+    fs::write(LIMIT, before.trim())?;
+    first()?;
+    let (summary, _) = summary(receiver, 1)?;
+    ended_well(&summary, [0], 2 << 20)?;
+    for number in [1, 2] {
+        let (bytes, error) = ended(&summary, FIRST + number)?;
+        let error = error.unwrap_or_default();
+        ensure!(bytes == 0 && error.contains("No space left"), "{error:?}");
+    }
+    drop(refused);
+    Ok(())
+}
+
+/// Sends one MiB now and, when called, another.
+fn send_half(mut stream: TcpStream) -> Result<impl FnOnce() -> Result<()>> {
+    let payload = pattern(2 << 20, None)?;
+    stream.write_all(&payload[..1 << 20])?;
+    Ok(move || {
+        stream.write_all(&payload[1 << 20..])?;
+        close(stream)
+    })
+}
+
+/// More connections than files may be open at first: the limit is raised, as far as it may be; with a
+/// hard limit they wait for one another, and one warning says so.
+pub(crate) fn more_connections_than_files() -> Result<()> {
+    const PEERS: u16 = 100;
+    let program = framework::transfer::devmem_tcp();
+    let line = format!(
+        "recv --json -f {} --queue 3 --listen {} --connections {PEERS} --idle-timeout 15",
+        testbed::NIC,
+        address()?
+    );
+    testbed::wire()?;
+    for (limit, warnings) in [("-Sn 40", 0), ("-n 60", 1)] {
+        let shell = format!("ulimit {limit}; exec {} {line}", program.display());
+        let receiver = Receiver::start_shell(&shell)?;
+        let open = peers(PEERS)?;
+        let senders: Vec<_> = open.into_iter().map(|peer| send(peer, 10_000)).collect();
+        senders.into_iter().try_for_each(joined)?;
+        let (summary, said) = summary(receiver, 0)?;
+        ended_well(&summary, 0..PEERS, 10_000)?;
+        let said = said.matches("connections wait: accept").count();
+        ensure!(said == warnings, "{said} warnings");
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The NIC always finds memory, however many connections share the pool and however late the receiver
+//! is: what all receive queues together can hold leaves enough.
+
+use std::io::Write;
+use std::net::TcpStream;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use framework::peers::{
+    Wire, close, ended_well, joined, peer, peers, recv_here, summary, wire_that_keeps_all,
+};
+use framework::println_line;
+use framework::rounds::pattern;
+use framework::testbed::{NIC, PEER};
+use framework::tool::{sh, until};
+use framework::transfer::tokens_came_back;
+
+const MIB: usize = 1 << 20;
+/// More than any receive buffers hold.
+const ALL: usize = 48 * MIB;
+
+/// How the NIC and the kernel put packets together.
+#[derive(Debug, Clone, Copy)]
+struct Packets {
+    gro: bool,
+    coalescing: bool,
+}
+
+impl Packets {
+    fn set(self) -> Result<()> {
+        let word = |on| if on { "on" } else { "off" };
+        sh(&format!("ethtool -K {NIC} gro {}", word(self.gro)))?;
+        sh(&format!(
+            "ethtool -K {NIC} rx-gro-hw {}",
+            word(self.coalescing)
+        ))?;
+        Ok(())
+    }
+}
+
+/// All peers send as fast as they can to a receiver that is stopped, until nothing moves any more;
+/// then it goes on.
+fn late(count: u16, packets: Packets) -> Result<()> {
+    packets.set()?;
+    let each = ALL / usize::from(count);
+    let receiver = recv_here(count, "")?;
+    let peers = peers(count)?;
+    let process = Pid::from_raw(i32::try_from(receiver.id())?);
+    // All of them are accepted.
+    thread::sleep(Duration::from_millis(300));
+    kill(process, Signal::SIGSTOP)?;
+    let wire = Wire::now()?;
+    let sent = sending(peers, each)?;
+    settled()?;
+    let stalled = wire.always_had_memory();
+    kill(process, Signal::SIGCONT)?;
+    sent.into_iter().try_for_each(joined)?;
+    stalled?;
+    wire.always_had_memory()?;
+    let (summary, _) = summary(receiver, 0)?;
+    ended_well(&summary, 0..count, each)?;
+    tokens_came_back(&summary)
+}
+
+/// A third stays off a connection's window when much follows small messages: segments longer than all
+/// before have the kernel compute it again (`tcp_measure_rcv_mss`). What the peer is offered says so, once
+/// the first window of the bulk is used up: what was offered before the receiver first looked stands
+/// (`tcp_select_window` never takes a window back).
+pub(crate) fn window_of_bulk_after_small_messages() -> Result<()> {
+    const SMALL: usize = 100;
+    const BULK: usize = 32 * MIB;
+    /// Parts of the bulk (16 MiB) that are more than the send buffer and the first window hold together.
+    const FIRST_WINDOW: usize = 8;
+    wire_that_keeps_all()?;
+    let receiver = recv_here(1, "--size 16M")?;
+    let mut stream = peer(0)?;
+    stream.set_nodelay(true)?;
+    stream.set_write_timeout(Some(Duration::from_secs(20)))?;
+    let payload = pattern(400 * SMALL + BULK, None)?;
+    let (small, bulk) = payload.split_at(400 * SMALL);
+    for message in small.chunks(SMALL) {
+        stream.write_all(message)?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    let mut offered = Vec::new();
+    let mut buffer = 0;
+    for (number, part) in bulk.chunks(2 * MIB).enumerate() {
+        stream.write_all(part)?;
+        if number >= FIRST_WINDOW {
+            let sender = sh(&format!("ip netns exec {PEER} ss -Htni dport = :5000"))?;
+            offered.push(word_after(&sender, "snd_wnd:")?);
+            buffer = word_after(&sh("ss -Htnmi sport = :5000")?, ",rb")?;
+        }
+    }
+    close(stream)?;
+    let (summary, _) = summary(receiver, 0)?;
+    ended_well(&summary, [0], payload.len())?;
+    tokens_came_back(&summary)?;
+    println_line(&format!("{offered:?} offered, of a buffer of {buffer}"));
+    let most = offered.iter().max().context("no part of the bulk")?;
+    // Of a niov's 4096 bytes, and the head beside it, 1448 are the stream's: a third, less a third.
+    ensure!(most * 100 < buffer * 27, "the window has its third back");
+    Ok(())
+}
+
+/// The number behind a word.
+fn word_after(text: &str, word: &str) -> Result<u64> {
+    let (_, rest) = text
+        .split_once(word)
+        .with_context(|| format!("no {word:?} in {text:?}"))?;
+    let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    Ok(digits.parse()?)
+}
+
+type Sender = thread::JoinHandle<Result<()>>;
+
+/// All at once.
+fn sending(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
+    let payload = Arc::new(pattern(bytes, None)?);
+    let begin = Arc::new(Barrier::new(peers.len()));
+    let senders = peers.into_iter().map(|mut stream| {
+        let (payload, begin) = (Arc::clone(&payload), Arc::clone(&begin));
+        thread::spawn(move || {
+            begin.wait();
+            stream.write_all(&payload)?;
+            close(stream)
+        })
+    });
+    Ok(senders.collect())
+}
+
+/// Until the NIC has received nothing for a while.
+fn settled() -> Result<()> {
+    let packets = || -> Result<u64> {
+        let path = format!("/sys/class/net/{NIC}/statistics/rx_bytes");
+        Ok(std::fs::read_to_string(path)?.trim().parse()?)
+    };
+    let mut before = packets()?;
+    until("silence", Duration::from_secs(30), || {
+        thread::sleep(Duration::from_millis(400));
+        let now = packets()?;
+        // Keepalives and window probes are few.
+        let silent = now - std::mem::replace(&mut before, now) < 16 << 10;
+        Ok(silent)
+    })
+}
+
+/// At the default size, with packets of every kind.
+pub(crate) fn late_receiver_of_few() -> Result<()> {
+    late_receiver(&[1, 2, 8])
+}
+
+pub(crate) fn late_receiver_of_many() -> Result<()> {
+    late_receiver(&[64, 256])
+}
+
+fn late_receiver(counts: &[u16]) -> Result<()> {
+    wire_that_keeps_all()?;
+    for packets in [(true, false), (false, false), (true, true)] {
+        let packets = Packets {
+            gro: packets.0,
+            coalescing: packets.1,
+        };
+        for count in counts {
+            println_line(&format!("{count} connections, {packets:?}"));
+            late(*count, packets)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! What a receiver must do on a queue of the NIC itself.
+
+use std::fs;
+use std::io::Read;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use framework::driver::Driver;
+use framework::memory;
+use framework::receiver::{bound_queues, received, wait_until_bound};
+use framework::sysctl;
+use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
+use framework::tool::{Running, command, sh, until};
+use framework::transfer::{
+    all_in_dmabuf, devmem_tcp, nic_settings, number, send, start, summary, validated,
+};
+use framework::{Skip, println_line};
+
+const MIB: u64 = 1 << 20;
+
+pub(crate) fn direct() -> Result<()> {
+    testbed::wire()?;
+    let before = nic_settings(NIC)?;
+    let summary = validated(
+        None,
+        &format!("-f {NIC}"),
+        &format!("{NIC_ADDRESS}:5000"),
+        32 * MIB,
+    )?;
+    all_in_dmabuf(&summary)?;
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    ensure!(bound_queues()? == 0, "the binding is still there");
+    Ok(())
+}
+
+pub(crate) fn direct_ipv6() -> Result<()> {
+    testbed::wire()?;
+    let to = format!("[{NIC_ADDRESS6}]:5000");
+    all_in_dmabuf(&validated(
+        None,
+        &format!("-f {NIC} --queue 1"),
+        &to,
+        4 * MIB,
+    )?)
+}
+
+pub(crate) fn not_a_multiple_of_the_page() -> Result<()> {
+    testbed::wire()?;
+    for (turn, bytes) in [1, 1447, 4095, 4097, 65_537, MIB - 1]
+        .into_iter()
+        .enumerate()
+    {
+        let to = format!("{NIC_ADDRESS}:{}", 5000 + turn);
+        let line = format!("-f {NIC} --size 4M");
+        all_in_dmabuf(&validated(None, &line, &to, bytes)?)?;
+    }
+    Ok(())
+}
+
+/// A transfer of which every fifth packet keeps so many payload bytes beside its headers; 0 is all.
+fn unsplit(bytes: u64) -> Result<Value> {
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 5)?;
+    testbed::parameter("unsplit_bytes", bytes)?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    validated(None, &format!("-f {NIC}"), &to, 4 * MIB)
+}
+
+pub(crate) fn linear_bytes_in_stream_order() -> Result<()> {
+    let summary = unsplit(100)?;
+    let linear = number(&summary, "/linear_bytes")?;
+    let frags = number(&summary, "/frag_bytes")?;
+    // Packets that have no more than that are ordinary ones; the last may be such.
+    let whole = number(&summary, "/unsteered_bytes")?;
+    ensure!(linear > 0, "no linear bytes");
+    ensure!(
+        frags + linear + whole == 4 * MIB && whole < 1000,
+        "linear {linear}, in the dmabuf {frags}, ordinary {whole}"
+    );
+    Ok(())
+}
+
+/// A packet that is not split at all is ordinary data, though it comes from the bound queue.
+pub(crate) fn wholly_linear_packets_in_stream_order() -> Result<()> {
+    let summary = unsplit(0)?;
+    let whole = number(&summary, "/unsteered_bytes")?;
+    let frags = number(&summary, "/frag_bytes")?;
+    ensure!(
+        whole > 0 && frags > 0,
+        "ordinary {whole}, in the dmabuf {frags}"
+    );
+    ensure!(
+        frags + whole == 4 * MIB,
+        "ordinary {whole}, in the dmabuf {frags}"
+    );
+    Ok(())
+}
+
+/// Nothing steers the flow, and RSS keeps off the bound queue: all of it is ordinary data.
+pub(crate) fn unsteered() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    sh(&format!("ethtool -X {NIC} equal {}", testbed::QUEUES - 1))?;
+    let line = format!("-f {NIC} --queue {} --no-config", testbed::QUEUES - 1);
+    let summary = validated(None, &line, &format!("{NIC_ADDRESS}:5000"), 4 * MIB)?;
+    ensure!(
+        number(&summary, "/unsteered_bytes")? == 4 * MIB,
+        "not all of it was unsteered"
+    );
+    ensure!(number(&summary, "/frags")? == 0, "frags");
+
+    let line = format!("{line} --refuse-unsteered --listen {NIC_ADDRESS}:5001");
+    let receiver = start(None, &line)?;
+    // The receiver resets the connection: whether the sender sees it depends on the moment.
+    let sent = send(&format!("{NIC_ADDRESS}:5001 --bytes 1M"));
+    println_line(&format!("sender: {sent:?}"));
+    let complaint = receiver.end_within(Duration::from_secs(20))?.refused(1)?;
+    println_line(&complaint);
+    ensure!(
+        complaint.contains("steer"),
+        "the complaint names no steering"
+    );
+    Ok(())
+}
+
+pub(crate) fn two_queues_one_dmabuf() -> Result<()> {
+    testbed::wire()?;
+    let before = nic_settings(NIC)?;
+    let line = format!("-f {NIC} --queue 2 --queue 3 --connections 4 --validate 251");
+    // Without contexts a flow goes to one queue: it takes a second one.
+    let ports: &[u16] = match Driver::played().contexts() {
+        0 => &[5000, 5001],
+        _ => &[5000],
+    };
+    let to: Vec<String> = ports
+        .iter()
+        .map(|port| format!("{NIC_ADDRESS}:{port}"))
+        .collect();
+    let listen = to.join(" --listen ");
+    let receiver = start(None, &format!("{line} --listen {listen}"))?;
+    for to in to.iter().cycle().take(4) {
+        send(&format!("{to} --bytes 2M"))?;
+    }
+    let summary = summary(receiver)?;
+    ensure!(number(&summary, "/bytes")? == 8 * MIB, "bytes");
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    all_in_dmabuf(&summary)
+}
+
+pub(crate) fn payload_to_a_file() -> Result<()> {
+    testbed::wire()?;
+    let (input, output) = ("/tmp/input", "/tmp/output");
+    let payload: Vec<u8> = (0..3 * MIB + 17).map(|i| (i * i % 253) as u8).collect();
+    fs::write(input, &payload)?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 -o {output}"))?;
+    send(&format!("{NIC_ADDRESS}:5000 --input {input}"))?;
+    all_in_dmabuf(&summary(receiver)?)?;
+    ensure!(
+        fs::read(output)? == payload,
+        "the file is not what was sent"
+    );
+    Ok(())
+}
+
+pub(crate) fn wrong_byte_is_named() -> Result<()> {
+    testbed::wire()?;
+    let before = nic_settings(NIC)?;
+    let mut payload: Vec<u8> = (0..100_000).map(|i| ((i + 1) % 7) as u8).collect();
+    for byte in &mut payload {
+        if *byte == 0 {
+            *byte = b'\n';
+        }
+    }
+    payload[54_321] ^= 0x40;
+    fs::write("/tmp/input", &payload)?;
+    let receiver = start(
+        None,
+        &format!("-f {NIC} -l {NIC_ADDRESS}:5000 --validate 7"),
+    )?;
+    // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
+    let sent = send(&format!("{NIC_ADDRESS}:5000 --input /tmp/input"));
+    println_line(&format!("sender: {sent:?}"));
+    let complaint = receiver.end_within(Duration::from_secs(20))?.refused(1)?;
+    println_line(&complaint);
+    ensure!(
+        complaint.contains("54321"),
+        "the complaint does not name byte 54321"
+    );
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    Ok(())
+}
+
+pub(crate) fn killed_receiver_leaves_no_binding() -> Result<()> {
+    testbed::wire()?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    wait_until_bound()?;
+    receiver.signal(Signal::SIGKILL)?;
+    receiver.end_within(Duration::from_secs(5))?;
+    until("the end of the binding", Duration::from_secs(5), || {
+        Ok(bound_queues()? == 0)
+    })?;
+    // The queue serves the next one.
+    let to = format!("{NIC_ADDRESS}:5001");
+    all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, MIB)?)
+}
+
+pub(crate) fn interrupted_receiver_restores_the_nic() -> Result<()> {
+    testbed::wire()?;
+    for (turn, signal) in [Signal::SIGINT, Signal::SIGTERM].into_iter().enumerate() {
+        let before = nic_settings(NIC)?;
+        let to = format!("{NIC_ADDRESS}:{}", 5000 + turn);
+        let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
+        wait_until_bound()?;
+        ensure!(
+            nic_settings(NIC)? != before,
+            "the receiver did not set the NIC up"
+        );
+        until("a listener", Duration::from_secs(10), || {
+            Ok(sh("cat /proc/net/tcp")?.contains(" 0A "))
+        })?;
+        receiver.signal(signal)?;
+        let complaint = receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+        println_line(&complaint);
+        ensure!(
+            complaint.contains("signal"),
+            "the complaint names no signal"
+        );
+        ensure!(
+            nic_settings(NIC)? == before,
+            "{signal}: the NIC is not as it was before"
+        );
+    }
+    Ok(())
+}
+
+/// Who reads the output has stopped, so that nothing but its end frees the receiver: the guardian then
+/// puts the NIC back.
+pub(crate) fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
+    testbed::wire()?;
+    let before = nic_settings(NIC)?;
+    let output = "/tmp/stuck";
+    sh(&format!("mkfifo {output}"))?;
+    let mut reader = fs::File::options().read(true).write(true).open(output)?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let receiver = start(None, &format!("-f {NIC} -l {to} -o {output}"))?;
+    let line = format!("send --wait 20 {to} --bytes 8M");
+    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    // As far as it goes: a pipe has 64 KiB, which are 46 packets, and an unread window does
+    // not grow.
+    until("payload", Duration::from_secs(20), || Ok(received()? > 60))?;
+    thread::sleep(Duration::from_secs(1));
+    receiver.signal(Signal::SIGTERM)?;
+    thread::sleep(Duration::from_secs(1));
+    ensure!(bound_queues()? == 1, "it was not stuck");
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(Duration::from_secs(5))?.refused(143)?;
+    until("the NIC as it was", Duration::from_secs(10), || {
+        Ok(bound_queues()? == 0 && nic_settings(NIC)? == before)
+    })?;
+    sender.signal(Signal::SIGKILL)?;
+    sender.end_within(Duration::from_secs(5))?;
+    let mut first = [0; 6];
+    reader.read_exact(&mut first)?;
+    ensure!(
+        first == [1, 2, 3, 4, 5, 6],
+        "the output begins with {first:?}"
+    );
+    Ok(())
+}
+
+/// Larger pieces, fewer frags.
+pub(crate) fn rx_page_size() -> Result<()> {
+    if testbed::kernel()? < (7, 3) {
+        return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
+    }
+    let pages = memory::pages_of_64_kib()?;
+    let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
+    testbed::wire()?;
+    sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
+    let frags = |line: &str, port: u16| -> Result<u64> {
+        let to = format!("{NIC_ADDRESS}:{port}");
+        let summary = validated(None, &format!("-f {NIC} {pages} {line}"), &to, 16 * MIB)?;
+        all_in_dmabuf(&summary)?;
+        number(&summary, "/frags")
+    };
+    let (small, large) = (frags("", 5000)?, frags("--rx-page-size 64K", 5001)?);
+    println_line(&format!(
+        "frags a MiB: {} of 4 KiB, {} of 64 KiB",
+        small / 16,
+        large / 16
+    ));
+    ensure!(
+        large * 4 < small,
+        "{small} frags of 4 KiB, {large} of 64 KiB"
+    );
+    Ok(())
+}

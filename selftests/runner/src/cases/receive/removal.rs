@@ -1,0 +1,236 @@
+//! What goes away under a receiver: it ends within 2 s, says what went, and has an exit code for it.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use nix::sys::signal::Signal;
+
+use framework::leases::{delete, is_free, no_device};
+use framework::machine;
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::receiver::received;
+use framework::receiver::wait_until_bound;
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, sh, until};
+use framework::transfer::{devmem_tcp, nic_settings, start};
+
+const LAST: u32 = testbed::QUEUES - 1;
+/// From the event on.
+const LIMIT: Duration = Duration::from_secs(2);
+/// A namespace is torn down some time after its name is gone.
+const TEARDOWN: Duration = Duration::from_secs(30);
+
+/// Exit codes.
+const NIC_WENT: i32 = 3;
+const DEVICE_WENT: i32 = 4;
+const NETNS_WENT: i32 = 5;
+
+/// Holds if the receiver ends in time by itself, with this code and these words on one line.
+fn ends(
+    receiver: Running,
+    act: impl FnOnce() -> Result<()>,
+    code: i32,
+    words: &[&str],
+) -> Result<()> {
+    let before = Instant::now();
+    act()?;
+    let acted = before.elapsed();
+    let end = receiver.end_within(LIMIT)?;
+    let took = before.elapsed();
+    println_line(end.stdout.trim_end());
+    let complaint = end.refused(code)?;
+    println_line(&format!(
+        "{complaint}{took:.1?}, of which the act {acted:.1?}"
+    ));
+    let line = complaint
+        .lines()
+        .find(|line| line.starts_with("devmem-tcp: recv"));
+    for word in words {
+        let said = line.is_some_and(|line| line.contains(word));
+        ensure!(said, "{word:?} is not in the complaint");
+    }
+    Ok(())
+}
+
+/// A sender that goes on for longer than any case, and a transfer that is under way.
+fn stream(to: &str) -> Result<Running> {
+    let line = format!("send --wait 20 {to} --bytes 8G");
+    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    until("payload", Duration::from_secs(20), || Ok(received()? > 500))?;
+    Ok(sender)
+}
+
+fn stop(sender: Running) -> Result<()> {
+    sender.signal(Signal::SIGKILL)?;
+    sender.end_within(Duration::from_secs(5)).map(drop)
+}
+
+/// A receiver in the container, on a leased queue, where it has set the NIC up itself.
+fn leased(netns: &str) -> Result<Running> {
+    testbed::wire()?;
+    testbed::container()?;
+    lease()?;
+    let line = format!("--netns {netns} -f {GUEST} -l {BOX_ADDRESS}:5000");
+    let receiver = start(None, &line)?;
+    wait_until_bound()?;
+    Ok(receiver)
+}
+
+fn lease() -> Result<()> {
+    let line = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");
+    sh(&format!("{} {line}", devmem_tcp().display()))?;
+    testbed::route_to_container()
+}
+
+fn unload() -> Result<()> {
+    machine::unload()?;
+    no_device(NIC)
+}
+
+/// In mid-stream, the sender silent from then on.
+pub(crate) fn nic_while_receiving() -> Result<()> {
+    testbed::wire()?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
+    wait_until_bound()?;
+    let sender = stream(&to)?;
+    let words = [
+        NIC,
+        "was removed",
+        "bytes were received",
+        "tokens were returned",
+    ];
+    ends(receiver, unload, NIC_WENT, &words)?;
+    stop(sender)
+}
+
+/// Before the first peer has come.
+pub(crate) fn nic_while_idle() -> Result<()> {
+    testbed::wire()?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    wait_until_bound()?;
+    ends(
+        receiver,
+        unload,
+        NIC_WENT,
+        &[NIC, "was removed", "nothing had been received"],
+    )
+}
+
+/// The netkit goes with it, but the NIC is the first cause.
+pub(crate) fn nic_behind_a_lease() -> Result<()> {
+    let receiver = leased(BOX)?;
+    let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
+    let words = [GUEST, "the NIC whose queue", NIC, "was removed"];
+    ends(receiver, unload, NIC_WENT, &words)?;
+    stop(sender)?;
+    no_device(HOST)
+}
+
+/// It was moved to another namespace before it goes.
+pub(crate) fn nic_that_has_moved() -> Result<()> {
+    testbed::wire()?;
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    wait_until_bound()?;
+    framework::leases::move_to(None, NIC, Some(PEER))?;
+    std::thread::sleep(Duration::from_millis(500));
+    ends(receiver, machine::unload, NIC_WENT, &[NIC, "was removed"])
+}
+
+pub(crate) fn netkit_while_receiving() -> Result<()> {
+    let before = settings_before()?;
+    let receiver = leased_again()?;
+    let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
+    let words = [GUEST, "was deleted", NIC, "tokens were returned"];
+    ends(receiver, || delete(HOST), DEVICE_WENT, &words)?;
+    stop(sender)?;
+    as_before(&before)
+}
+
+/// The NIC set up for nobody yet.
+fn settings_before() -> Result<String> {
+    testbed::wire()?;
+    testbed::container()?;
+    lease()?;
+    nic_settings(NIC)
+}
+
+fn leased_again() -> Result<Running> {
+    let line = format!("--netns {BOX} -f {GUEST} -l {BOX_ADDRESS}:5000");
+    let receiver = start(None, &line)?;
+    wait_until_bound()?;
+    Ok(receiver)
+}
+
+/// Nothing is left: no binding, no lease, and the NIC as it was.
+fn as_before(before: &str) -> Result<()> {
+    until("the end of the binding and the lease", TEARDOWN, || {
+        Ok(bound_queues()? == 0 && is_free(LAST)?)
+    })?;
+    ensure!(
+        nic_settings(NIC)? == before,
+        "the NIC is not as it was before"
+    );
+    Ok(())
+}
+
+pub(crate) fn namespace_by_name_while_receiving() -> Result<()> {
+    let before = settings_before()?;
+    let receiver = leased_again()?;
+    let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
+    let act = || machine::delete_namespace(BOX);
+    ends(
+        receiver,
+        act,
+        NETNS_WENT,
+        &[GUEST, "namespace box was deleted", "bytes were"],
+    )?;
+    stop(sender)?;
+    as_before(&before)
+}
+
+pub(crate) fn namespace_by_path() -> Result<()> {
+    let path = format!("/run/netns/{BOX}");
+    let receiver = leased(&path)?;
+    let act = || machine::delete_namespace(BOX);
+    ends(receiver, act, NETNS_WENT, &[&path, "was deleted"])?;
+    until("the end of the lease", TEARDOWN, || is_free(LAST))
+}
+
+/// The receiver runs within it, by its name.
+pub(crate) fn namespace_from_within() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    lease()?;
+    let line = format!("-f {GUEST} -l {BOX_ADDRESS}:5000");
+    let receiver = start(Some(BOX), &line)?;
+    wait_until_bound()?;
+    let act = || machine::delete_namespace(BOX);
+    ends(receiver, act, NETNS_WENT, &["namespace box was deleted"])?;
+    until("the end of the lease", TEARDOWN, || is_free(LAST))
+}
+
+/// The process ends by which the namespace was named; the namespace has no other name.
+pub(crate) fn namespace_by_pid() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    lease()?;
+    let pod = Running::start(command(Some(BOX), Path::new("sleep"), "60"))?;
+    let own = fs::read_link("/proc/self/ns/net")?;
+    let pid = pod.id();
+    until("the pod", Duration::from_secs(10), || {
+        Ok(fs::read_link(format!("/proc/{pid}/ns/net"))? != own)
+    })?;
+    machine::delete_namespace(BOX)?;
+    let line = format!("--netns pid:{pid} -f {GUEST} -l {BOX_ADDRESS}:5000");
+    let receiver = start(None, &line)?;
+    wait_until_bound()?;
+    let act = || pod.signal(Signal::SIGKILL);
+    let words = [GUEST, &format!("process {pid}"), "has ended"];
+    ends(receiver, act, NETNS_WENT, &words)?;
+    pod.end_within(Duration::from_secs(5))?;
+    until("the end of the lease", TEARDOWN, || is_free(LAST))
+}

@@ -1,0 +1,255 @@
+//! What sinks make of a stream that came through a dmabuf, and what its pages are.
+
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use devmem::DmabufId;
+use devmem::engine::{Config, Connection, ConnectionError, End, Engine, Report, Until};
+use devmem::listen::{SocketOptions, listen};
+use devmem::sink::{Gather, Memory, SinkError};
+use dmabuf::{Dmabuf, Protection};
+use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId};
+use nic::Plan;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::Value;
+use udmabuf::{HugePage, Udmabuf};
+
+use framework::memory;
+use framework::rounds::connect;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+use framework::tool::{Running, command, sh};
+use framework::transfer::{
+    all_in_dmabuf, devmem_tcp, number, send, start, summary, tokens_came_back, validated,
+};
+use framework::{ifindex, println_line};
+
+const MIB: u64 = 1 << 20;
+const QUEUE: QueueId = QueueId::new(testbed::QUEUES - 1);
+
+/// Bytes that repeat nowhere, so that none can be mistaken for another.
+pub(crate) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
+    let mut state = seed;
+    let bytes = (0..len).map(|_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    });
+    let path = format!("/tmp/{name}");
+    fs::write(&path, bytes.collect::<Vec<_>>()).with_context(|| path.clone())?;
+    Ok(path)
+}
+
+/// Two peers, each with a file of its own: the sums are those that Python's zlib comes to. Of one in five packets a part comes beside the dmabuf.
+pub(crate) fn checksum_of_each_peer() -> Result<()> {
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 5)?;
+    testbed::parameter("unsplit_bytes", 100)?;
+    let files = [file("one", 3_000_001, 1)?, file("other", 1_234_567, 2)?];
+    let to = format!("{NIC_ADDRESS}:5000");
+    let receiver = start(
+        None,
+        &format!("-f {NIC} -l {to} --checksum --connections 2"),
+    )?;
+    for path in &files {
+        send(&format!("{to} --input {path}"))?;
+    }
+    let summary = summary(receiver)?;
+    tokens_came_back(&summary)?;
+    ensure!(
+        number(&summary, "/linear_bytes")? > 0,
+        "nothing came beside the dmabuf"
+    );
+    for path in &files {
+        let len = fs::metadata(path)?.len();
+        let ours = sum_of_bytes(&summary, len)?;
+        let python = zlib(path)?;
+        println_line(&format!("{path}: {ours:08x}, zlib {python:08x}"));
+        ensure!(ours == python, "{path}: {ours:08x}, not {python:08x}");
+    }
+    Ok(())
+}
+
+/// A peer that resets: the sum is of the bytes that the sink took, and says so.
+pub(crate) fn checksum_of_a_peer_that_fails() -> Result<()> {
+    testbed::wire()?;
+    for (port, json) in [(5000, "--json"), (5001, "")] {
+        let path = file("reset", 1_000_001, 7)?;
+        let bytes = fs::read(&path)?;
+        let to = format!("{NIC_ADDRESS}:{port}");
+        let line = memory::recv_line(&format!("recv {json} -f {NIC} -l {to} --checksum"))?;
+        let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
+        let mut peer = connect(to.parse()?)?;
+        peer.write_all(&bytes)?;
+        thread::sleep(Duration::from_secs(2));
+        let abort = nix::libc::linger {
+            l_onoff: 1,
+            l_linger: 0,
+        };
+        setsockopt(&peer, sockopt::Linger, &abort)?;
+        drop(peer);
+        let end = receiver.end_within(Duration::from_secs(20))?;
+        println_line(end.stdout.trim_end());
+        let (printed, _said) = (end.stdout.clone(), end.refused(1)?);
+        if json.is_empty() {
+            let claim = printed.lines().find(|line| line.contains("crc32"));
+            let claim = claim.context("no sum")?;
+            ensure!(
+                claim.contains("of the first ") && claim.contains("not its"),
+                "{claim}"
+            );
+            continue;
+        }
+        let summary: Value = serde_json::from_str(&printed)?;
+        let of = number(&summary, "/connections/0/crc32_bytes")? as usize;
+        ensure!(of > 0 && of <= bytes.len(), "{of} bytes");
+        fs::write(&path, &bytes[..of])?;
+        let (ours, python) = (number(&summary, "/connections/0/crc32")?, zlib(&path)?);
+        ensure!(ours == python, "{ours:08x} of {of} bytes, not {python:08x}");
+    }
+    Ok(())
+}
+
+/// A signal comes while one of two peers is still connected: its sum is not told as that of a whole
+/// stream. The other one has sent nothing, which is said.
+pub(crate) fn checksum_of_a_peer_that_is_cut() -> Result<()> {
+    testbed::wire()?;
+    for (port, json) in [(5000, "--json"), (5001, "")] {
+        let to = format!("{NIC_ADDRESS}:{port}");
+        let line = format!("recv {json} -f {NIC} -l {to} --checksum --connections 2");
+        let receiver = Running::start(command(None, &devmem_tcp(), &memory::recv_line(&line)?))?;
+        drop(connect(to.parse()?)?);
+        let mut peer = connect(to.parse()?)?;
+        peer.write_all(&[7; 100_000])?;
+        thread::sleep(Duration::from_secs(2));
+        receiver.signal(Signal::SIGTERM)?;
+        let end = receiver.end_within(Duration::from_secs(20))?;
+        let (printed, _said) = (end.stdout.clone(), end.refused(1)?);
+        println_line(printed.trim_end());
+        if json.is_empty() {
+            ensure!(printed.contains("of the first 100000 of"), "the sum");
+            ensure!(printed.contains("nothing came from 192.0.2."), "the scan");
+            continue;
+        }
+        let summary: Value = serde_json::from_str(&printed)?;
+        for (number, closed, bytes) in [(0, true, 0), (1, false, 100_000)] {
+            let peer = &summary["connections"][number];
+            ensure!(peer["closed"] == closed && peer["bytes"] == bytes, "{peer}");
+        }
+    }
+    Ok(())
+}
+
+/// What the summary says of the peer that sent so many bytes.
+pub(crate) fn sum_of_bytes(summary: &Value, bytes: u64) -> Result<u64> {
+    let peers = summary["connections"].as_array().into_iter().flatten();
+    let mut of = peers.filter(|peer| peer["bytes"] == bytes);
+    let peer = of
+        .next()
+        .with_context(|| format!("no peer sent {bytes} bytes"))?;
+    number(peer, "/crc32")
+}
+
+/// The sum as Python makes it.
+pub(crate) fn zlib(path: &str) -> Result<u64> {
+    let script = "/tmp/crc32.py";
+    let text = format!("import zlib\nprint(zlib.crc32(open('{path}', 'rb').read()))\n");
+    fs::write(script, text)?;
+    Ok(sh(&format!("python3 {script}"))?.trim().parse()?)
+}
+
+/// One peer's stream in one piece, another's too long for its region.
+pub(crate) fn gathered_in_one_piece() -> Result<()> {
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 7)?;
+    testbed::parameter("unsplit_bytes", 33)?;
+    let path = file("gathered", 2_500_003, 3)?;
+    let sent = fs::read(&path)?;
+    let [whole, short] = [sent.len(), sent.len() - 1].map(|capacity| gather(capacity, &path));
+    let (whole, short) = (whole?, short?);
+    let stats = &whole.connections[0].stats;
+    println_line(&format!(
+        "{} bytes in frags, {} beside",
+        stats.frag_bytes, stats.linear_bytes
+    ));
+    ensure!(
+        stats.frag_bytes > 0 && stats.linear_bytes > 0,
+        "not of both kinds"
+    );
+    ensure!(matches!(whole.connections[0].end, End::Closed), "{whole:?}");
+    ensure!(gathered(whole)? == sent, "not what was sent");
+    let Connection { end, stats, .. } = &short.connections[0];
+    ensure!(stats.tokens.outstanding() == 0, "{stats:?}");
+    let End::Failed(ConnectionError::Sink(error @ SinkError::Full { .. })) = end else {
+        anyhow::bail!("it ended with {end:?}");
+    };
+    println_line(&error.to_string());
+    ensure!(sent.starts_with(&gathered(short)?), "not the begin of it");
+    Ok(())
+}
+
+fn gathered(report: Report<Gather>) -> Result<Vec<u8>> {
+    let sink = report.connections.into_iter().find_map(|peer| peer.sink);
+    Ok(sink.context("no sink")?.into_bytes())
+}
+
+/// Receives a file into a region of so many bytes.
+fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
+    let nic = ifindex(NIC)?;
+    let address: SocketAddr = format!("{NIC_ADDRESS}:{}", 5000 + capacity % 2).parse()?;
+    let buffer = framework::memory::make(16 * MIB)?;
+    let applied = Plan::new(NIC, nic)
+        .header_split()
+        .reserve(&[QUEUE])
+        .steer(FlowRule::tcp_to(address, Action::Drop), &[QUEUE])
+        .apply(&NetNs::current()?)?;
+    let binding = Netdev::open()?.bind_rx(nic, &buffer, &[QUEUE], BindOptions::default())?;
+    let mapping = Arc::new(buffer.map(Protection::Read)?);
+    let memory = Memory::new().with(DmabufId::new(binding.id().get()), mapping);
+    let config = Config {
+        until: Until::Peers(1),
+        ..Config::for_pool(buffer.len(), 1)
+    };
+    let listener = listen(address, &SocketOptions::default())?;
+    let engine = Engine::new(listener, config, |_: &_| {
+        Ok(Gather::with_capacity(capacity, memory.clone()))
+    })?;
+    let line = format!("{address} --input {path}");
+    // Whether the sender sees that its stream was too long depends on the moment.
+    let sender = thread::spawn(move || send(&line));
+    let report = engine.run()?;
+    let _sent = sender.join();
+    drop(binding);
+    applied.restore()?;
+    Ok(report)
+}
+
+/// The pages that a buffer is made of, if nothing else is said: reserved hugepages where enough are
+/// free, transparent ones else, and the same bytes arrive in each.
+pub(crate) fn pages_are_the_largest_there_are() -> Result<()> {
+    testbed::wire()?;
+    let reserve = |pages: u32| fs::write("/proc/sys/vm/nr_hugepages", pages.to_string());
+    let made = |len: u64| -> Result<HugePage> { Ok(Udmabuf::builder(len).build()?.hugepages()) };
+    reserve(0)?;
+    ensure!(made(8 * MIB)? == HugePage::Transparent, "none reserved");
+    ensure!(made(8 * MIB + 4096)? == HugePage::Transparent, "and a page");
+    ensure!(made(MIB)? == HugePage::None, "less than a hugepage");
+    let to = format!("{NIC_ADDRESS}:5000");
+    all_in_dmabuf(&validated(None, &format!("-f {NIC} --size 8M"), &to, MIB)?)?;
+    reserve(16)?;
+    ensure!(made(8 * MIB)? == HugePage::Mb2, "16 reserved");
+    ensure!(made(8 * MIB + 4096)? == HugePage::Transparent, "and a page");
+    ensure!(
+        made(64 * MIB)? == HugePage::Transparent,
+        "more than reserved"
+    );
+    let to = format!("{NIC_ADDRESS}:5001");
+    all_in_dmabuf(&validated(None, &format!("-f {NIC} --size 8M"), &to, MIB)?)?;
+    let plain = Udmabuf::builder(8 * MIB).hugepages(HugePage::None);
+    ensure!(plain.build()?.hugepages() == HugePage::None, "as asked");
+    Ok(reserve(0)?)
+}

@@ -1,0 +1,406 @@
+//! What a receiver tells about itself, against what the kernel says.
+
+pub(crate) mod receiver;
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Netdev, PagePool, QueueCounters, QueueType, Scope};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::cases::tools::json::documented;
+use framework::receiver::wait_until_bound;
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, finish, sh, until};
+use framework::transfer::{devmem_tcp, number, tokens_came_back};
+use framework::{ifindex, println_line};
+use receiver::{FreedAtOnce, Halted, Receiver, SOON, connect, connect_to};
+
+const LAST: u32 = testbed::QUEUES - 1;
+
+/// The page pool with the dmabuf.
+fn pool() -> Result<PagePool> {
+    let pools = Netdev::open()?.page_pools(Some(ifindex(NIC)?))?;
+    let bound = pools.into_iter().find(|pool| pool.dmabuf.is_some());
+    bound.context("no page pool has a dmabuf")
+}
+
+/// The kernel's counters of the queue that is received on.
+fn counters() -> Result<QueueCounters> {
+    let all = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Queue)?;
+    let ours = all.into_iter().find(|stats| {
+        let of = stats.queue;
+        of.is_some_and(|of| of.kind == QueueType::Rx && of.id.get() == LAST)
+    });
+    Ok(ours.context("no counters of the queue")?.counters)
+}
+
+fn is(line: &Value, pointer: &str, expected: u64) -> Result<()> {
+    let found = number(line, pointer)?;
+    ensure!(found == expected, "{pointer} is {found}, not {expected}");
+    Ok(())
+}
+
+/// Two peers that have sent and stay; then they go.
+pub(crate) fn live_adds_up() -> Result<()> {
+    testbed::wire()?;
+    let _freed = FreedAtOnce::set()?;
+    let line = format!("--live --json -l {NIC_ADDRESS}:5000 --connections 2");
+    let receiver = Receiver::start(&line)?;
+    let (first, second) = (connect(5000, 3_000_000)?, connect(5000, 1_000_000)?);
+    let settled = receiver.line("all bytes, all tokens back", |line| {
+        let tokens = &line["tokens"];
+        let taken = &line["memory"]["pools"][0]["in_use"];
+        line["bytes"] == 4_000_000 && tokens["issued"] == tokens["returned"] && *taken == 0
+    })?;
+    println_line(&settled.to_string());
+    let sum = |key: &str| -> u64 {
+        let all = settled[key].as_array().into_iter().flatten();
+        all.filter_map(|one| one["bytes"].as_u64()).sum()
+    };
+    ensure!(
+        (sum("connections"), sum("queues")) == (4_000_000, 4_000_000),
+        "connections or queues do not add up to the whole"
+    );
+    // The kernel's own figures, while nothing flows.
+    let inflight = pool()?.inflight.context("inflight")?;
+    is(&settled, "/memory/pools/0/inflight", inflight)?;
+    // This NIC keeps no ring of buffers: what came back is all free, though in the pool's own ring.
+    ensure!(inflight > 0, "nothing is in the pool's own ring");
+    is(&settled, "/memory/pools/0/in_use", 0)?;
+    let mut queues = settled["queues"].as_array().into_iter().flatten();
+    let ours = queues.find(|queue| queue["queue"] == LAST);
+    let ours = ours.context("our queue")?;
+    is(ours, "/bytes", 4_000_000)?;
+    is(ours, "/connections", 2)?;
+    let failed = counters()?.rx_alloc_fail.context("rx-alloc-fail")?;
+    is(ours, "/alloc_fail", failed)?;
+    drop(first);
+    receiver.line("one has ended", |line| {
+        line["ended"] == 1 && line["bytes"] == 4_000_000
+    })?;
+    drop(second);
+    let end = receiver.end()?;
+    ensure!(!end.stderr.contains("warning"), "{}", end.stderr);
+    let said = end.good("recv")?;
+    let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
+    documented("recv --live", live)?;
+    documented("recv", summary)?;
+    let summary: Value = serde_json::from_str(summary)?;
+    is(&summary, "/bytes", 4_000_000)?;
+    is(&summary, "/frags", number(&settled, "/frags")?)?;
+    healthy(&summary)
+}
+
+/// Two queues with a thread and a dmabuf each: what all of them tell is one line.
+pub(crate) fn live_of_two_queues() -> Result<()> {
+    const PEERS: u64 = 12;
+    testbed::wire()?;
+    let line = format!(
+        "--live --json --queue 2 --queue 3 --thread-per-queue --dmabuf-per-queue --size 16M \
+         -l {NIC_ADDRESS}:5000 --connections {PEERS}"
+    );
+    let receiver = Receiver::start(&line)?;
+    let peers = (0..PEERS).map(|_| connect(5000, 100_000));
+    let peers = peers.collect::<Result<Vec<_>>>()?;
+    let settled = receiver.line("all bytes", |line| line["bytes"] == PEERS * 100_000)?;
+    println_line(&settled.to_string());
+    is(&settled, "/missing", 0)?;
+    let mut connections = 0;
+    let mut bytes = 0;
+    for (index, queue) in [2, 3].into_iter().enumerate() {
+        let row = &settled["queues"][index];
+        is(row, "/queue", queue)?;
+        is(row, "/bytes", 100_000 * number(row, "/connections")?)?;
+        connections += number(row, "/connections")?;
+        bytes += number(row, "/bytes")?;
+        let pool = &settled["memory"]["pools"][index];
+        is(pool, "/niovs", 4096)?;
+        let (inflight, empty) = (number(pool, "/inflight")?, number(row, "/bytes")? == 0);
+        ensure!((inflight == 0) == empty, "pool {index}: {inflight}");
+    }
+    ensure!((connections, bytes) == (PEERS, PEERS * 100_000), "others");
+    drop(peers);
+    let said = receiver.end()?.good("recv")?;
+    let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
+    documented("recv --live", live)?;
+    healthy(&serde_json::from_str(summary)?)
+}
+
+/// Two queues with a thread each, of which one is done: what it did still counts.
+pub(crate) fn live_with_a_thread_that_is_done() -> Result<()> {
+    const PEERS: u64 = 12;
+    testbed::wire()?;
+    let line = format!(
+        "--live --json --queue 2 --queue 3 --thread-per-queue -l {NIC_ADDRESS}:5000 --connections {PEERS}"
+    );
+    let receiver = Receiver::start(&line)?;
+    let peers = (0..PEERS).map(|_| connect(5000, 100_000));
+    let peers = peers.collect::<Result<Vec<_>>>()?;
+    let before = receiver.line("all bytes, all tokens back", |line| {
+        let tokens = &line["tokens"];
+        line["bytes"] == PEERS * 100_000 && tokens["issued"] == tokens["returned"]
+    })?;
+    let of = |queue: u64| {
+        let all = before["connections"].as_array().into_iter().flatten();
+        let of = all.filter(move |one| one["queue"] == queue);
+        of.filter_map(|one| one["peer"].as_str().map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    let (leaving, staying) = (of(2), of(3));
+    ensure!(
+        !leaving.is_empty() && !staying.is_empty(),
+        "all on one queue"
+    );
+    let (gone, left): (Vec<_>, Vec<_>) = peers.into_iter().partition(|peer| {
+        let address = peer.local_addr().map(|address| address.to_string());
+        address.is_ok_and(|address| leaving.contains(&address))
+    });
+    drop(gone);
+    let ended = leaving.len() as u64;
+    // The first lines may still come from before.
+    std::thread::sleep(Duration::from_millis(1500));
+    for _ in 0..2 {
+        let line = receiver.line("another line", |_| true)?;
+        println_line(&line.to_string());
+        is(&line, "/ended", ended)?;
+        is(&line, "/missing", 0)?;
+        is(&line, "/bytes", PEERS * 100_000)?;
+        for pointer in ["/frags", "/tokens/issued", "/tokens/returned"] {
+            is(&line, pointer, number(&before, pointer)?)?;
+        }
+        is(&line, "/queues/0/bytes", ended * 100_000)?;
+        is(&line, "/queues/0/ended", ended)?;
+        is(
+            &line,
+            "/telemetry/frag_size/count",
+            number(&before, "/frags")?,
+        )?;
+    }
+    drop(left);
+    receiver.end()?.good("recv").map(drop)
+}
+
+/// From where neither the NIC nor its namespace can be seen, it goes by what it has itself.
+pub(crate) fn nic_out_of_reach() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let tool = devmem_tcp();
+    let tool = tool.display();
+    sh(&format!(
+        "{tool} lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}"
+    ))?;
+    testbed::route_to_container()?;
+    sh(&format!(
+        "{tool} apply {NIC} --queue {LAST} --flow {BOX_ADDRESS}:5000"
+    ))?;
+    // Other namespaces are known by their names and by processes: there are none.
+    let hidden = format!(
+        "exec ip netns exec {BOX} unshare --pid --fork --mount --mount-proc \
+         sh -c 'mount -t tmpfs none /run/netns && exec \"$@\"' sh"
+    );
+    let line = format!("--live --json -f {GUEST} -l {BOX_ADDRESS}:5000");
+    let receiver = Receiver::within(&hidden, &line)?;
+    let peer = connect_to(BOX_ADDRESS, 5000, 1_000_000)?;
+    let settled = receiver.line("all bytes", |line| line["bytes"] == 1_000_000)?;
+    println_line(&settled.to_string());
+    for unknown in [
+        "/memory/pools/0/inflight",
+        "/memory/alloc_fail",
+        "/memory/hw_drops",
+    ] {
+        let found = settled.pointer(unknown);
+        ensure!(found.is_some_and(Value::is_null), "{unknown}: {found:?}");
+    }
+    is(&settled, "/memory/pools/0/in_use", 0)?;
+    drop(peer);
+    let end = receiver.end()?;
+    println_line(&end.stderr);
+    ensure!(end.stderr.contains("out of reach"), "not said");
+    ensure!(
+        end.stderr.matches("out of reach").count() == 1,
+        "said twice"
+    );
+    let said = end.good("recv")?;
+    let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
+    documented("recv --live", live)?;
+    documented("recv", summary)?;
+    sh(&format!("{tool} restore {NIC}")).map(drop)
+}
+
+/// The histograms hold what the counters count.
+fn healthy(summary: &Value) -> Result<()> {
+    println_line(&summary.to_string());
+    tokens_came_back(summary)?;
+    let frags = number(summary, "/frags")?;
+    is(summary, "/telemetry/frag_size/count", frags)?;
+    let total = |histogram: &str| -> Result<f64> {
+        let count = number(summary, &format!("/telemetry/{histogram}/count"))?;
+        let mean = summary.pointer(&format!("/telemetry/{histogram}/mean"));
+        Ok(count as f64 * mean.and_then(Value::as_f64).context("mean")?)
+    };
+    let bytes = number(summary, "/frag_bytes")?;
+    for (histogram, expected) in [
+        ("frag_size", bytes),
+        ("frags_per_call", frags),
+        ("held_at_flush", frags),
+    ] {
+        let total = total(histogram)?;
+        let off = (total - expected as f64).abs();
+        ensure!(off < 1.0, "{histogram}: {total}, not {expected}");
+    }
+    let flushes = number(summary, "/telemetry/held_at_flush/count")?;
+    is(summary, "/telemetry/hold_time_us/count", flushes)?;
+    // 2 ms are due, or 8 in a steady stream, and a slow machine adds some.
+    let held = number(summary, "/telemetry/hold_time_us/p50")?;
+    ensure!(held < 20_000, "tokens were held for {held} us");
+    is(summary, "/memory/warnings", 0)?;
+    is(summary, "/memory/alloc_fail", 0)
+}
+
+/// A transfer with all its memory at hand.
+pub(crate) fn healthy_run() -> Result<()> {
+    testbed::wire()?;
+    let receiver = Receiver::start(&format!("--json -l {NIC_ADDRESS}:5000"))?;
+    let line = format!("send {NIC_ADDRESS}:5000 --bytes 16M");
+    finish(command(Some(PEER), &devmem_tcp(), &line))?.good("send")?;
+    let end = receiver.end()?;
+    ensure!(!end.stderr.contains("warning"), "{}", end.stderr);
+    let summary: Value = serde_json::from_str(&end.good("recv")?)?;
+    healthy(&summary)?;
+    let peak = number(&summary, "/memory/pools/0/peak_inflight")?;
+    let niovs = number(&summary, "/memory/pools/0/niovs")?;
+    ensure!(niovs == 16_384 && peak <= niovs, "{peak} of {niovs}");
+    Ok(())
+}
+
+/// The receiving thread stands still while peers come, a packet each: a niov after the other is
+/// taken. The warning comes before the NIC has none left, and another one when it has none.
+pub(crate) fn warning_before_the_pool_starves() -> Result<()> {
+    const NIOVS: u64 = 64;
+    const PEERS: u64 = 96;
+    testbed::wire()?;
+    let _freed = FreedAtOnce::set()?;
+    let line = format!("--json --size 256K -l {NIC_ADDRESS}:5000 --connections {PEERS}");
+    let receiver = Receiver::start(&line)?;
+    let halted = Halted::at(receiver.running.id())?;
+    let mut peers = Vec::new();
+    while !receiver.said()?.contains("warning: recv") {
+        ensure!((peers.len() as u64) < NIOVS, "no warning");
+        peers.push(connect(5000, 1000)?);
+        // More than a look takes, where the warning is due.
+        let slowly = if peers.len() < 50 { 10 } else { 400 };
+        std::thread::sleep(Duration::from_millis(slowly));
+    }
+    println_line(&receiver.said()?);
+    let enough = peers.len() as u64 >= NIOVS * 3 / 4;
+    ensure!(enough, "a warning after {} packets", peers.len());
+    let failed = counters()?.rx_alloc_fail;
+    ensure!(failed == Some(0), "the NIC has failed {failed:?} times");
+    let inflight = pool()?.inflight.unwrap_or(0);
+    ensure!(inflight >= NIOVS * 7 / 8, "{inflight} of {NIOVS} in flight");
+    let said = receiver.said()?;
+    for word in [
+        "of the 64 niovs",
+        "does not answer",
+        "\n  ",
+        "more processors",
+    ] {
+        ensure!(said.contains(word), "{word:?} is not in {said}");
+    }
+    ensure!(
+        said.matches("warning: recv").count() == 1,
+        "said twice: {said}"
+    );
+    for _ in peers.len() as u64..PEERS {
+        peers.push(connect(5000, 1000)?);
+    }
+    until("a word on failed allocations", SOON, || {
+        Ok(receiver.said()?.contains("found no memory"))
+    })?;
+    halted.go_on()?;
+    drop(peers);
+    let end = receiver.end()?;
+    println_line(&end.stderr);
+    ensure!(end.stderr.matches("warning: recv").count() == 2, "not two");
+    let said = end.good("recv")?;
+    let summary: Value = serde_json::from_str(&said)?;
+    is(&summary, "/bytes", PEERS * 1000)?;
+    tokens_came_back(&summary)?;
+    is(&summary, "/memory/warnings", 2)?;
+    let peak = number(&summary, "/memory/pools/0/peak_in_use")?;
+    ensure!(peak >= NIOVS * 7 / 8, "{peak} of {NIOVS} at most");
+    let failed = number(&summary, "/memory/alloc_fail")?;
+    ensure!(failed > 0, "no failed allocation");
+    Ok(())
+}
+
+/// In place on a terminal, whose settings stay as they are, however the receiver ends; plain lines
+/// elsewhere.
+pub(crate) fn live_on_a_terminal() -> Result<()> {
+    testbed::wire()?;
+    for (port, signal) in [(5000, None), (5001, Some(Signal::SIGINT))] {
+        let said = on_a_terminal(port, signal)?;
+        drawn_and_taken_off(&said).with_context(|| said.escape_debug().to_string())?;
+    }
+    let receiver = Receiver::start(&format!("--live -l {NIC_ADDRESS}:5002"))?;
+    let peer = connect(5002, 1_000_000)?;
+    until("two lines", SOON, || Ok(receiver.lines()?.len() >= 2))?;
+    drop(peer);
+    let said = receiver.end()?.good("recv")?;
+    println_line(&said);
+    ensure!(!said.contains('\x1b'), "an escape where no terminal is");
+    let lines = said
+        .lines()
+        .filter(|line| line.contains("on average, 1 connection"));
+    ensure!(lines.count() >= 1, "no plain line");
+    Ok(())
+}
+
+/// The view of a terminal whose settings stay as they were, up to the summary.
+fn drawn_and_taken_off(said: &str) -> Result<()> {
+    let settings: Vec<_> = said
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("settings "))
+        .collect();
+    let [before, after] = settings[..] else {
+        anyhow::bail!("no settings")
+    };
+    ensure!(before == after, "{before} became {after}");
+    ensure!(!said.contains("\x1b[?"), "a mode of the terminal was set");
+    ensure!(said.matches("MiB/s\x1b").count() >= 2, "no view");
+    let (view, _) = said
+        .split_once("received 1000000 bytes")
+        .context("no summary")?;
+    ensure!(view.ends_with("A\r\x1b[J"), "the view was not taken off");
+    Ok(())
+}
+
+/// What a receiver shows on a terminal between two looks at the terminal's settings.
+fn on_a_terminal(port: u16, signal: Option<Signal>) -> Result<String> {
+    let tool = devmem_tcp();
+    let line = format!(
+        "stty rows 30 cols 100; echo settings $(stty -g); \
+         TERM=xterm {} recv --live -f {NIC} -l {NIC_ADDRESS}:{port}; echo settings $(stty -g)",
+        tool.display()
+    );
+    let mut terminal = Command::new("script");
+    terminal.args(["-qec", &line, "/dev/null"]);
+    let terminal = Running::start(terminal)?;
+    if let Err(error) = wait_until_bound() {
+        terminal.signal(Signal::SIGTERM)?;
+        return Err(error.context(format!("{:?}", terminal.end_within(SOON))));
+    }
+    // The listener comes a moment after the binding.
+    std::thread::sleep(Duration::from_millis(500));
+    let peer = connect(port, 1_000_000)?;
+    std::thread::sleep(Duration::from_millis(2600));
+    if let Some(signal) = signal {
+        let line = format!("-x -{} devmem-tcp", signal as i32);
+        finish(command(None, std::path::Path::new("pkill"), &line))?.good("pkill")?;
+    }
+    drop(peer);
+    Ok(terminal.end_within(SOON)?.stdout)
+}

@@ -1,0 +1,155 @@
+//! The receiver on several queues, threads, dmabufs and listeners at a time.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{NetNs, Netdev, QueueType};
+
+use framework::peers::{
+    Receiver, close, ended_well, joined, peer, peer_at, recv, recv_here, send, summary,
+    tcp_counters,
+};
+use framework::receiver::bound_queues;
+use framework::rounds::pattern;
+use framework::testbed::{self, NIC, NIC_ADDRESS6};
+use framework::tool::until;
+use framework::transfer::{all_in_dmabuf, tokens_came_back};
+use framework::{ifindex, println_line};
+
+const MIB: usize = 1 << 20;
+const BOTH: &str = "--queue 2 --queue 3 --size 16M";
+
+/// Eight peers' payload, whole.
+fn eight_peers(receiver: Receiver) -> Result<()> {
+    let senders: Vec<_> = (0..8)
+        .map(|number| Ok(send(peer(number)?, MIB)))
+        .collect::<Result<_>>()?;
+    senders.into_iter().try_for_each(joined)?;
+    received_eight(receiver)
+}
+
+/// All of them are in the summary, and all in device memory.
+fn received_eight(receiver: Receiver) -> Result<()> {
+    let (summary, _) = summary(receiver, 0)?;
+    ended_well(&summary, 0..8, MIB)?;
+    tokens_came_back(&summary)?;
+    all_in_dmabuf(&summary)
+}
+
+fn until_bound() -> Result<()> {
+    until("two bindings", Duration::from_secs(10), || {
+        Ok(bound_queues()? == 2)
+    })
+}
+
+/// The processors that the receiver's workers keep to.
+fn processors(receiver: &Receiver) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let tasks = Path::new("/proc")
+        .join(receiver.id().to_string())
+        .join("task");
+    for task in fs::read_dir(tasks)? {
+        // It may be over meanwhile.
+        let status = fs::read_to_string(task?.path().join("status")).unwrap_or_default();
+        if !status.starts_with("Name:\trx worker") {
+            continue;
+        }
+        let mut lines = status.lines();
+        let allowed = lines.find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        found.insert(allowed.context("Cpus_allowed_list")?.trim().to_owned());
+    }
+    Ok(found)
+}
+
+/// A thread for each queue, each on a processor of its own, which polls the NIC before it sleeps:
+/// that the kernel counts.
+pub(crate) fn pinned_and_polling() -> Result<()> {
+    testbed::wire()?;
+    let own = NetNs::current()?;
+    let polled = || -> Result<u64> {
+        let counters = tcp_counters(&own)?;
+        counters
+            .get("BusyPollRxPackets")
+            .copied()
+            .context("BusyPollRxPackets")
+    };
+    let before = polled()?;
+    let receiver = recv_here(8, &format!("{BOTH} --thread-per-queue"))?;
+    until_bound()?;
+    eight_peers(receiver)?;
+    let asleep = polled()? - before;
+    ensure!(asleep == 0, "{asleep} packets were polled for, unasked");
+
+    let receiver = recv_here(
+        8,
+        &format!("{BOTH} --thread-per-queue --pin 0,1 --busy-poll 5000"),
+    )?;
+    until_bound()?;
+    let mut trickle = peer(0)?;
+    until(
+        "workers that keep to a processor",
+        Duration::from_secs(10),
+        || {
+            let expected = ["0", "1"].map(str::to_owned);
+            Ok(processors(&receiver)? == BTreeSet::from(expected))
+        },
+    )?;
+    // Little, and often: while a thread polls, the NIC's packets are the thread's.
+    trickle.set_nodelay(true)?;
+    for part in pattern(MIB, None)?.chunks(MIB / 256) {
+        trickle.write_all(part)?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    let others: Vec<_> = (1..8)
+        .map(|number| Ok(send(peer(number)?, MIB)))
+        .collect::<Result<_>>()?;
+    close(trickle)?;
+    others.into_iter().try_for_each(joined)?;
+    received_eight(receiver)?;
+    let packets = polled()? - before;
+    println_line(&format!("{packets} packets came by polling"));
+    ensure!(packets > 20, "{packets} packets came by polling");
+    Ok(())
+}
+
+/// Each queue receives into memory of its own, and every frag is found there.
+pub(crate) fn dmabuf_of_each_queue() -> Result<()> {
+    let receiver = recv(8, &format!("{BOTH} --dmabuf-per-queue"))?;
+    until_bound()?;
+    let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
+    let rx = queues.iter().filter(|queue| queue.kind == QueueType::Rx);
+    let dmabufs: BTreeSet<_> = rx.filter_map(|queue| queue.dmabuf).collect();
+    ensure!(dmabufs.len() == 2, "{dmabufs:?}");
+    eight_peers(receiver)
+}
+
+/// At two addresses, one of each family.
+pub(crate) fn two_listeners() -> Result<()> {
+    let second: SocketAddr = format!("[{NIC_ADDRESS6}]:5001").parse()?;
+    let receiver = recv(4, &format!("--listen {second}"))?;
+    let mut senders = Vec::new();
+    for number in 0..2 {
+        senders.push(send(peer(number)?, MIB));
+        senders.push(send(peer_at(2 + number, second)?, MIB));
+    }
+    senders.into_iter().try_for_each(joined)?;
+    let (summary, _) = summary(receiver, 0)?;
+    ended_well(&summary, 0..4, MIB)?;
+    tokens_came_back(&summary)?;
+    all_in_dmabuf(&summary)
+}
+
+/// There is no such processor: an error that names it, and nothing is left behind.
+pub(crate) fn processor_that_is_not() -> Result<()> {
+    let receiver = recv(1, "--thread-per-queue --pin 1023")?;
+    let (_, said) = receiver.end(1)?;
+    println_line(said.trim_end());
+    ensure!(said.contains("1023"), "{said:?}");
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! Whatever step a receiver of the `receiver` crate comes to, what it did is undone in the right order.
+
+use anyhow::{Context, Result, ensure};
+use devmem::sink::Discard;
+use netdev::QueueId;
+use receiver::{Builder, Error, Finished, Receiver};
+use udmabuf::Udmabuf;
+
+use framework::nic_state::{self, Observer};
+use framework::println_line;
+use framework::receiver::bound_queues;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
+
+type Run = fn() -> Result<()>;
+
+fn wanted() -> Result<Builder<Udmabuf>> {
+    let wanted = Receiver::on(NIC).queue(QueueId::new(testbed::QUEUES - 1));
+    let wanted = wanted.listen(format!("{NIC_ADDRESS}:5000").parse()?);
+    Ok(wanted.memory(Udmabuf::builder(4 << 20).build()?))
+}
+
+/// A receiver that is dropped when it was found, set up, given an engine, at the end of receiving; and one that is
+/// ended. A NIC that is restored while a queue is bound keeps header split on.
+pub(crate) fn dropped() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let found = wanted()?.find()?.take_addresses()?;
+    ensure!(!found.preview()?.is_empty(), "nothing would change");
+    observer.same(&before)?;
+    drop(found);
+    let ways: [(&str, Run); 5] = [
+        ("dropped when set up", set_up_only),
+        ("dropped with an engine", with_engine_only),
+        ("dropped after receiving", received_only),
+        ("undone", || Ok(wanted()?.set_up()?.undo()?)),
+        ("finished", finished),
+    ];
+    for (name, run) in ways {
+        println_line(name);
+        run().context(name)?;
+        ensure!(bound_queues()? == 0, "{name}: a binding is left");
+        observer.same(&before).context(name)?;
+        nic_state::nothing_left().context(name)?;
+    }
+    Ok(())
+}
+
+fn set_up_only() -> Result<()> {
+    let receiver = wanted()?.set_up()?;
+    ensure!(!receiver.changes().is_empty(), "nothing was changed");
+    one_is_bound()
+}
+
+fn with_engine_only() -> Result<()> {
+    let _ready = wanted()?.set_up()?.with_sinks(|_| Ok(Discard))?;
+    one_is_bound()
+}
+
+fn received_only() -> Result<()> {
+    let ready = wanted()?.set_up()?.with_sinks(|_| Ok(Discard))?;
+    ready.stop_handle().stop();
+    let _received = ready.receive();
+    one_is_bound()
+}
+
+fn finished() -> Result<()> {
+    let ready = wanted()?.set_up()?.with_sinks(|_| Ok(Discard))?;
+    ready.stop_handle().stop();
+    let Finished { report, restored } = ready.receive().finish();
+    ensure!(report?.connections.is_empty(), "somebody came");
+    Ok(restored?)
+}
+
+fn one_is_bound() -> Result<()> {
+    ensure!(bound_queues()? == 1, "no binding, or more than one");
+    Ok(())
+}
+
+/// A step that fails after the NIC was changed: no binding with such pieces, no memory for the second queue.
+pub(crate) fn failed() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let error = wanted()?.rx_page_size(3).set_up().map(drop);
+    println_line(&format!("{error:?}"));
+    ensure!(
+        matches!(&error, Err(Error::Kernel(error)) if error.op() == "bind-rx"),
+        "another error"
+    );
+    observer.same(&before)?;
+    let queues = [testbed::QUEUES - 3, testbed::QUEUES - 2].map(QueueId::new);
+    let memory = Udmabuf::builder(4 << 20).build()?;
+    let error = wanted()?.queues(queues).memory(memory).set_up().map(drop);
+    println_line(&format!("{error:?}"));
+    ensure!(
+        matches!(
+            error,
+            Err(Error::MemoryCount {
+                given: 2,
+                queues: 3,
+                ..
+            })
+        ),
+        "another error"
+    );
+    observer.same(&before)?;
+    nic_state::nothing_left()
+}

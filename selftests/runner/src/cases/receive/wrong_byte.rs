@@ -1,0 +1,186 @@
+//! One wrong byte, on each way that payload takes: it is named, and what is said to be right ends
+//! there.
+
+use std::fs;
+use std::io::Write;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Netdev, Scope};
+use serde_json::Value;
+
+use framework::memory;
+use framework::rounds::{connect, pattern};
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, NIC_ADDRESS6};
+use framework::tool::{Finished, Running, command, sh};
+use framework::transfer::{devmem_tcp, nic_settings, number, send, start, tokens_came_back};
+use framework::{Skip, ifindex, println_line};
+
+const LEN: usize = 1_500_000;
+/// Where the wrong byte stands.
+const AT: usize = 1_234_567;
+const END: Duration = Duration::from_secs(30);
+
+/// What is printed of a stream whose byte at `at` is wrong; it failed by that.
+pub(crate) fn refuted(end: Finished, at: usize) -> Result<Value> {
+    println_line(end.stdout.trim_end());
+    let summary: Value = serde_json::from_str(&end.stdout).context("summary")?;
+    let complaint = end.refused(1)?;
+    println_line(complaint.trim_end());
+    ensure!(
+        complaint.contains(&format!("byte {at} of the stream")),
+        "byte {at} is not named: {complaint}"
+    );
+    ensure!(number(&summary, "/bytes")? > at as u64, "bytes");
+    for pointer in ["/validated_bytes", "/connections/0/validated_bytes"] {
+        let validated = number(&summary, pointer)?;
+        ensure!(validated == at as u64, "{pointer} is {validated}, not {at}");
+    }
+    ensure!(summary["connections"][0]["error"].is_string(), "no error");
+    ensure!(summary["complete"] == false, "complete");
+    tokens_came_back(&summary)?;
+    Ok(summary)
+}
+
+/// A transfer with the wrong byte.
+fn transfer(receiver: &str, to: &str) -> Result<Value> {
+    let before = nic_settings(NIC)?;
+    fs::write("/tmp/wrong", pattern(LEN, Some(AT))?)?;
+    let receiver = start(None, &format!("--validate 251 {receiver} -l {to}"))?;
+    // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
+    let sent = send(&format!("{to} --input /tmp/wrong"));
+    println_line(&format!("sender: {sent:?}"));
+    let summary = refuted(receiver.end_within(END)?, AT)?;
+    ensure!(number(&summary, "/frags")? > 0, "none came into the dmabuf");
+    ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
+    Ok(summary)
+}
+
+pub(crate) fn direct() -> Result<()> {
+    testbed::wire()?;
+    transfer(&format!("-f {NIC}"), &format!("{NIC_ADDRESS}:5000")).map(drop)
+}
+
+/// In words: the claim is made of a stream that is right, and of no other.
+pub(crate) fn in_words() -> Result<()> {
+    testbed::wire()?;
+    for (port, wrong) in [(5000, None), (5001, Some(AT))] {
+        let to = format!("{NIC_ADDRESS}:{port}");
+        fs::write("/tmp/wrong", pattern(LEN, wrong)?)?;
+        let line = memory::recv_line(&format!("recv -f {NIC} -l {to} --validate 251"))?;
+        let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
+        let _sent = send(&format!("{to} --input /tmp/wrong"));
+        let said = receiver.end_within(END)?.stdout;
+        println_line(&said);
+        ensure!(
+            said.contains("every byte validated (period 251)") == wrong.is_none(),
+            "a claim that isn't so"
+        );
+        if wrong.is_some() {
+            ensure!(said.contains(&format!(", {AT} of ")), "how many were right");
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn ipv6() -> Result<()> {
+    testbed::wire()?;
+    transfer(&format!("-f {NIC}"), &format!("[{NIC_ADDRESS6}]:5000")).map(drop)
+}
+
+/// A part of some packets beside the dmabuf.
+pub(crate) fn beside() -> Result<()> {
+    testbed::wire()?;
+    testbed::parameter("unsplit_every", 5)?;
+    testbed::parameter("unsplit_bytes", 100)?;
+    let summary = transfer(&format!("-f {NIC}"), &format!("{NIC_ADDRESS}:5000"))?;
+    ensure!(number(&summary, "/linear_bytes")? > 0, "nothing beside");
+    Ok(())
+}
+
+pub(crate) fn through_a_lease() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let line = format!(
+        "--queue {} --netkit {GUEST} --netns {BOX}",
+        testbed::QUEUES - 1
+    );
+    sh(&format!(
+        "{} lease --phys {NIC} {line}",
+        devmem_tcp().display()
+    ))?;
+    testbed::route_to_container()?;
+    let line = format!("--netns {BOX} -f {GUEST}");
+    transfer(&line, &format!("{BOX_ADDRESS}:5000")).map(drop)
+}
+
+pub(crate) fn rx_page_size() -> Result<()> {
+    if testbed::kernel()? < (7, 3) {
+        return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
+    }
+    let pages = memory::pages_of_64_kib()?;
+    fs::write("/proc/sys/vm/nr_hugepages", "64").context("nr_hugepages")?;
+    let done = testbed::wire().and_then(|()| {
+        sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
+        let line = format!("-f {NIC} {pages} --rx-page-size 64K");
+        transfer(&line, &format!("{NIC_ADDRESS}:5000"))
+    });
+    fs::write("/proc/sys/vm/nr_hugepages", "0").context("nr_hugepages")?;
+    let frags = number(&done?, "/frags")?;
+    ensure!(frags < LEN as u64 / 8192, "{frags} frags: pieces of 4 KiB");
+    Ok(())
+}
+
+pub(crate) fn two_queues() -> Result<()> {
+    peers_on_two_queues("")
+}
+
+pub(crate) fn two_queues_with_a_dmabuf_each() -> Result<()> {
+    peers_on_two_queues("--thread-per-queue --dmabuf-per-queue --size 16M")
+}
+
+/// Peers on both queues, each with a wrong byte of its own, and one without: each is judged by its
+/// own bytes.
+fn peers_on_two_queues(line: &str) -> Result<()> {
+    const WRONG: usize = 8;
+    testbed::wire()?;
+    let line = format!(
+        "--queue 2 --queue 3 {line} --connections {} --validate 251",
+        WRONG + 1
+    );
+    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 {line}"))?;
+    let to = format!("{NIC_ADDRESS}:5000").parse()?;
+    let mut places = Vec::new();
+    for turn in 0..=WRONG {
+        let mut peer = connect(to)?;
+        let wrong = (turn < WRONG).then_some(10_000 + turn);
+        places.push((peer.local_addr()?.to_string(), wrong));
+        // The receiver ends at the bad byte.
+        let _sent = peer.write_all(&pattern(30_000, wrong)?);
+    }
+    let used = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Queue)?;
+    let used = used.iter().filter(|stats| {
+        let ours = stats.queue.is_some_and(|of| matches!(of.id.get(), 2 | 3));
+        ours && stats.counters.rx_packets.unwrap_or(0) > 0
+    });
+    ensure!(used.count() == 2, "not both queues have received");
+    let end = receiver.end_within(END)?;
+    println_line(end.stdout.trim_end());
+    let summary: Value = serde_json::from_str(&end.stdout)?;
+    end.refused(1)?;
+    let mut sum = 0;
+    for (address, wrong) in places {
+        let peers = summary["connections"].as_array().into_iter().flatten();
+        let mut peers = peers.filter(|peer| peer["peer"] == address.as_str());
+        let peer = peers.next().with_context(|| format!("no {address}"))?;
+        let right = wrong.unwrap_or(30_000) as u64;
+        ensure!(
+            peer["validated_bytes"] == right,
+            "{peer}, wrong at {wrong:?}"
+        );
+        ensure!(peer["error"].is_null() == wrong.is_none(), "{peer}");
+        sum += right;
+    }
+    ensure!(number(&summary, "/validated_bytes")? == sum, "the sum");
+    tokens_came_back(&summary)
+}

@@ -1,0 +1,102 @@
+//! The examples of the `receiver` crate do what they say.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::QueueId;
+
+use framework::nic_state::Observer;
+use framework::println_line;
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, ours};
+use framework::transfer::{devmem_tcp, send};
+
+const MIB: u64 = 1 << 20;
+const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
+
+/// Runs an example, sends to it, and says what it printed; the NIC is then as it was.
+fn example(name: &str, line: &str, sending: impl FnOnce(&str) -> Result<()>) -> Result<String> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let to = format!("{NIC_ADDRESS}:5000");
+    let running = Running::start(command(None, &ours(name), &format!("{NIC} {line} {to}")))?;
+    let sent = sending(&to);
+    let end = running.end_within(Duration::from_secs(20))?;
+    sent.with_context(|| format!("{name} said {end:?}"))?;
+    let said = end.stderr.clone();
+    end.good(name)?;
+    println_line(said.trim_end());
+    observer.soon_same(&before)?;
+    Ok(said)
+}
+
+/// Checks every byte itself.
+pub(crate) fn receiver() -> Result<()> {
+    let said = example("receiver", &LAST.to_string(), |to| {
+        send(&format!("{to} --bytes 8M"))
+    })?;
+    ensure!(said.contains(&format!("{} bytes", 8 * MIB)), "{said:?}");
+    ensure!(!said.contains(" 0 frags"), "{said:?}");
+    Ok(())
+}
+
+/// What they check fails where there is something to find.
+pub(crate) fn wrong_byte_is_found() -> Result<()> {
+    for name in ["receiver", "custom_sink"] {
+        testbed::wire()?;
+        let mut observer = Observer::of(NIC)?;
+        let before = observer.state()?;
+        let to = format!("{NIC_ADDRESS}:5000");
+        let line = format!("{NIC} {LAST} {to}");
+        let running = Running::start(command(None, &ours(name), &line))?;
+        // The receiver resets the connection: whether the sender sees it depends on the moment.
+        let _sent = send(&format!("{to} --bytes 1M --pattern 7"));
+        let said = running.end_within(Duration::from_secs(20))?.refused(1)?;
+        println_line(said.trim_end());
+        ensure!(said.contains("byte 6 of the stream"), "{said:?}");
+        observer.soon_same(&before)?;
+        testbed::clear()?;
+    }
+    Ok(())
+}
+
+/// Each connection is served by the thread of its queue, and checked.
+pub(crate) fn two_queues() -> Result<()> {
+    let queues = format!("{} {LAST}", LAST.get() - 1);
+    let said = example("two_queues", &queues, |to| {
+        let peers: Vec<_> = (0..8)
+            .map(|_| {
+                let line = format!("send --wait 20 {to} --bytes 1M");
+                Running::start(command(Some(PEER), &devmem_tcp(), &line))
+            })
+            .collect::<Result<_>>()?;
+        for peer in peers {
+            peer.end_within(Duration::from_secs(20))?.good("send")?;
+        }
+        Ok(())
+    })?;
+    let whole = said
+        .lines()
+        .filter(|line| line.starts_with(&format!("{MIB} bytes")));
+    ensure!(whole.count() == 8 && !said.contains(" 0 frags"), "{said:?}");
+    Ok(())
+}
+
+/// Checks every byte on another thread, and gives all frags back from there.
+pub(crate) fn custom_sink() -> Result<()> {
+    let said = example("custom_sink", &LAST.to_string(), |to| {
+        send(&format!("{to} --bytes 8M"))
+    })?;
+    let right = format!("{} bytes right; ", 8 * MIB);
+    let counts = said.strip_prefix(&right).context("not all of it")?;
+    let numbers: Vec<u64> = counts
+        .split_whitespace()
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    ensure!(
+        matches!(numbers[..], [kept, back] if kept == back && kept > 0),
+        "{said:?}"
+    );
+    Ok(())
+}

@@ -1,0 +1,218 @@
+//! What `--json` prints, against `docs/json.md`: each key that is printed is documented, each that
+//! is documented is printed, and its value is of the documented type.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use framework::println_line;
+use framework::receiver::wait_until_bound;
+use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
+use framework::tool::{Running, command, finish};
+use framework::transfer::{devmem_tcp, start};
+
+const DOCUMENT: &str = include_str!("../../../../../docs/json.md");
+const LAST: u32 = testbed::QUEUES - 1;
+/// What stands for both ends of a lease.
+const END: &str = "(end)";
+
+/// Key paths of one subcommand, and the types of their values.
+#[derive(Debug)]
+struct Schema(BTreeMap<String, String>);
+
+impl Schema {
+    fn of(section: &str) -> Result<Self> {
+        let head = format!("\n## {section}\n");
+        let begin = DOCUMENT
+            .find(&head)
+            .with_context(|| format!("no section {section}"))?;
+        let text = DOCUMENT.get(begin + head.len()..).unwrap_or_default();
+        let text = text.split("\n## ").next().unwrap_or_default();
+        let mut keys = rows(text);
+        let ends: Vec<_> = rows(DOCUMENT)
+            .into_iter()
+            .filter(|(key, _)| key.starts_with(END))
+            .collect();
+        keys.retain(|key, _| !key.starts_with(END));
+        let whole = keys.clone();
+        for (path, _) in whole.iter().filter(|(_, kind)| kind.starts_with("end")) {
+            for (key, kind) in &ends {
+                keys.insert(key.replace(END, path), kind.clone());
+            }
+        }
+        Ok(Self(keys))
+    }
+
+    /// Holds if the value, which is at that path, is as documented.
+    fn check(&self, path: &str, value: &Value) -> Result<()> {
+        let kind = self.0.get(path).map(String::as_str);
+        match value {
+            Value::Object(members) => {
+                for (key, member) in members {
+                    self.check(&join(path, key), member)?;
+                }
+                for key in self.children(path) {
+                    ensure!(members.contains_key(key), "{path:?} lacks {key:?}: {value}");
+                }
+                Ok(())
+            }
+            Value::Array(elements) => {
+                let path = format!("{path}[]");
+                ensure!(self.names(&path), "{path:?} is not documented");
+                elements
+                    .iter()
+                    .try_for_each(|element| self.check(&path, element))
+            }
+            scalar => {
+                let kind = kind.with_context(|| format!("{path:?} is not documented"))?;
+                let is = match scalar {
+                    Value::Null => "null",
+                    Value::Bool(_) => "bool",
+                    Value::Number(_) => "number",
+                    _ => "string",
+                };
+                ensure!(kind.contains(is), "{path:?} is {kind}, and yet {scalar}");
+                Ok(())
+            }
+        }
+    }
+
+    fn names(&self, path: &str) -> bool {
+        self.0.keys().any(|key| key.starts_with(path))
+    }
+
+    /// The keys right below a path.
+    fn children(&self, path: &str) -> impl Iterator<Item = &str> {
+        let prefix = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}.")
+        };
+        self.0
+            .keys()
+            .filter_map(move |key| {
+                let rest = key.strip_prefix(prefix.as_str())?;
+                let child = rest.split('.').next().unwrap_or(rest);
+                Some(child.trim_end_matches("[]"))
+            })
+            .filter(|child| !child.is_empty())
+    }
+}
+
+fn join(path: &str, key: &str) -> String {
+    if path.is_empty() {
+        key.to_owned()
+    } else {
+        format!("{path}.{key}")
+    }
+}
+
+/// The keys and types in the tables of a text.
+fn rows(text: &str) -> BTreeMap<String, String> {
+    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
+    let row = |row: &str| {
+        let (key, rest) = row.split_once("` | ")?;
+        let kind = rest.split(" |").next()?;
+        Some((key.to_owned(), kind.to_owned()))
+    };
+    rows.filter_map(row).collect()
+}
+
+/// Holds if the text, one value a line, is as the section says.
+pub(crate) fn documented(section: &str, text: &str) -> Result<()> {
+    let schema = Schema::of(section)?;
+    for line in text.lines() {
+        let value = serde_json::from_str(line).with_context(|| format!("{section}: {line}"))?;
+        schema
+            .check("", &value)
+            .with_context(|| section.to_owned())?;
+    }
+    println_line(&format!("{section}: {} lines", text.lines().count()));
+    ensure!(!text.is_empty(), "{section}: nothing");
+    Ok(())
+}
+
+/// Runs it to its end, whatever that is, and holds its output against a section.
+fn run(section: &str, line: &str) -> Result<()> {
+    let end = finish(command(None, &devmem_tcp(), &format!("{line} --json")))?;
+    documented(section, &end.stdout).with_context(|| end.stderr)
+}
+
+pub(crate) fn plans() -> Result<()> {
+    testbed::wire()?;
+    run("plan", &format!("plan {NIC} --queue {LAST}"))?;
+    run(
+        "plan",
+        &format!("recv --dry-run -f {NIC} -l {NIC_ADDRESS}:5000"),
+    )?;
+    run("plan", &format!("apply {NIC} --queue {LAST}"))?;
+    run("restore", &format!("restore {NIC} --dry-run"))?;
+    run("restore", &format!("restore {NIC}"))?;
+    run("doctor", &format!("doctor {NIC}"))?;
+    run("doctor", "doctor")
+}
+
+pub(crate) fn leases_and_transfers() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let lease = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");
+    run("lease", &format!("{lease} --dry-run"))?;
+    run("lease", &lease)?;
+    testbed::route_to_container()?;
+    let to = format!("{BOX_ADDRESS}:5000");
+    let receiver = start(None, &format!("--netns {BOX} -f {GUEST} -l {to}"))?;
+    wait_until_bound()?;
+    run("show", "show")?;
+    let watch = Running::start(command(None, &devmem_tcp(), "show --watch --json"))?;
+    let line = format!("send --json --wait 20 {to}");
+    let sent = finish(command(Some(PEER), &devmem_tcp(), &line))?.good("send")?;
+    documented("send", &sent)?;
+    documented(
+        "recv",
+        &receiver.end_within(Duration::from_secs(10))?.good("recv")?,
+    )?;
+    run(
+        "unlease",
+        &format!("unlease {GUEST} --netns {BOX} --dry-run"),
+    )?;
+    run("unlease", &format!("unlease {GUEST} --netns {BOX}"))?;
+    std::thread::sleep(Duration::from_secs(1));
+    watch.signal(Signal::SIGINT)?;
+    let watched = watch
+        .end_within(Duration::from_secs(2))?
+        .good("show --watch")?;
+    for what in ["watching", "unbound", "lease-ended", "device-went"] {
+        if !watched.contains(&format!("\"{what}\"")) {
+            bail!("{what:?} is not in\n{watched}");
+        }
+    }
+    documented("show --watch", &watched)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_has_tables() {
+        let schema = Schema::of("show").unwrap();
+        assert_eq!(schema.0["leases[].phys.queue"], "number");
+        assert!(schema.names("page_pools[]") && !schema.names("nothing"));
+        assert!(Schema::of("nothing").is_err());
+    }
+
+    #[test]
+    fn a_key_more_or_less_is_found() {
+        let schema = Schema::of("plan").unwrap();
+        let check = |text: &str| schema.check("", &serde_json::from_str(text).unwrap());
+        let good = r#"{"device":"a","applied":true,"changes":[{"from":null,"to":"b"}]}"#;
+        check(good).unwrap();
+        check(&good.replace("null", "\"c\"")).unwrap();
+        check(&good.replace("\"to\"", "\"other\"")).unwrap_err();
+        check(&good.replace("\"from\":null,", "")).unwrap_err();
+        check(&good.replace("true", "1")).unwrap_err();
+    }
+}

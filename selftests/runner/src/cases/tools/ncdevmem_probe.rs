@@ -1,0 +1,165 @@
+//! `ncdevmem -f IF`: the probe that upstream's suites ask first.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use netdev::{HeaderSplit, Lease, Netdev, QueueId};
+use nix::sys::signal::Signal;
+
+use super::ncdevmem::{bound, ended, ncdevmem, same, settings};
+use framework::nic_state;
+use framework::sysctl;
+use framework::testbed::{self, NIC};
+use framework::tool::{Running, finish, sh, until};
+use framework::{ifindex, netkit, println_line};
+
+/// Holds if the probe of this line ends with this status; what it said.
+fn probe(line: &str, status: i32) -> Result<String> {
+    let end = finish(ncdevmem(None, line))?;
+    println_line(end.stderr.trim_end());
+    ensure!(end.stdout.is_empty(), "on stdout: {:?}", end.stdout);
+    end.refused(status)
+}
+
+/// Whatever header split, threshold and RSS are.
+pub(crate) fn passes_and_restores() -> Result<()> {
+    testbed::wire()?;
+    for (split, threshold) in [
+        (HeaderSplit::Auto, 0),
+        (HeaderSplit::Enabled, 0),
+        (HeaderSplit::Disabled, 0),
+        (HeaderSplit::Enabled, 200),
+    ] {
+        testbed::rings(split, threshold)?;
+        let before = settings()?;
+        let said = probe(&format!("-f {NIC}"), 0)?;
+        for refusal in [
+            "header split off is refused",
+            "without queues is refused",
+            "bound queues away is refused",
+        ] {
+            ensure!(said.contains(refusal), "{refusal:?} is not said");
+        }
+        same(&before)?;
+        ensure!(bound()? == 0, "a binding is left");
+    }
+    sh(&format!("ethtool -X {NIC} weight 1 0 2 5"))?;
+    let before = settings()?;
+    let said = probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
+    ensure!(said.contains("queues 1..3"), "other queues than named");
+    same(&before)
+}
+
+/// From hugepages; before Linux 7.3 the kernel does not know the attribute.
+pub(crate) fn rx_page_size() -> Result<()> {
+    testbed::wire()?;
+    let before = settings()?;
+    let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
+    ensure!(complaint.contains("nr_hugepages"), "no remedy");
+    let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
+    if testbed::kernel()? < (7, 3) {
+        let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
+        ensure!(complaint.contains("Linux 7.3"), "no remedy");
+    } else {
+        probe(&format!("-f {NIC} -b 16384"), 0)?;
+        probe(&format!("-f {NIC} -b 0x4000"), 0)?;
+        let complaint = probe(&format!("-f {NIC} -b 5000"), 1)?;
+        ensure!(complaint.contains("bind-rx"), "not the kernel's refusal");
+    }
+    same(&before)
+}
+
+pub(crate) fn fails_without_devmem() -> Result<()> {
+    sh("ip link add v0 numrxqueues 4 numtxqueues 4 type veth peer name v1")?;
+    netkit("nk0", 2)?;
+    for device in ["lo", "v0", "nk0"] {
+        probe(&format!("-f {device}"), 1)?;
+        probe(&format!("-f {device} -t 1 -q 1"), 1)?;
+    }
+    sh("ip link delete v0")?;
+    ensure!(probe("-f eth9", 1)?.contains("ENODEV"), "not named");
+    Ok(())
+}
+
+/// In upstream's suites over netkit a leased queue may lie among those that the probe binds.
+pub(crate) fn fails_over_a_leased_queue() -> Result<()> {
+    testbed::wire()?;
+    let before = settings()?;
+    let lease = Lease {
+        of: ifindex(NIC)?,
+        queue: QueueId::new(testbed::QUEUES - 1),
+        netns_id: None,
+    };
+    Netdev::open()?.lease(netkit("nk0", 2)?, lease)?;
+    let complaint = probe(&format!("-f {NIC}"), 1)?;
+    ensure!(complaint.contains("devmem-tcp show"), "no remedy");
+    same(&before)?;
+    // Those that are not leased are as good as before.
+    probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
+    same(&before)
+}
+
+/// What is refused for another reason than the one that is asked about says nothing of that.
+pub(crate) fn refused_for_another_reason() -> Result<()> {
+    testbed::wire()?;
+    let before = settings()?;
+    let complaint = probe(&format!("-f {NIC} -t 99 -q 1"), 1)?;
+    ensure!(
+        complaint.contains("for another reason") && complaint.contains("bind-rx"),
+        "not said: {complaint}"
+    );
+    ensure!(!complaint.contains("as it must be"), "counted: {complaint}");
+    same(&before)
+}
+
+/// At whatever step the signal comes, from the moment on at which it is written down what the NIC
+/// was. The driver is slow, so that there is time for it: the rings and the RSS table take 600 ms.
+pub(crate) fn signals_restore() -> Result<()> {
+    testbed::wire()?;
+    testbed::parameter("slow_ms", 300)?;
+    let before = settings()?;
+    for step in 0..8 {
+        let running = Running::start(ncdevmem(None, &format!("-f {NIC}")))?;
+        // Not the NIC, which answers when the driver has done what it is at.
+        until("a journal", Duration::from_secs(10), || {
+            Ok(!nic_state::journals()?.is_empty())
+        })?;
+        sleep(Duration::from_millis(step * 60));
+        let signal = if step % 2 == 0 {
+            Signal::SIGINT
+        } else {
+            Signal::SIGTERM
+        };
+        running.signal(signal)?;
+        let end = ended(running)?;
+        println_line(&format!("step {step}: {}", end.status));
+        let said = end.refused(1)?;
+        ensure!(
+            said.contains("signal"),
+            "it did not end by {signal}: {said}"
+        );
+        same(&before)?;
+        ensure!(bound()? == 0, "a binding is left");
+    }
+    Ok(())
+}
+
+pub(crate) fn bad_command_lines() -> Result<()> {
+    for (line, word) in [
+        ("", "Missing -f"),
+        ("-f lo -x", "-x"),
+        ("-f lo -t 1", "-t and -q"),
+        ("-f lo -n", "-n"),
+        ("-f lo -c 192.0.2.1", "Missing -s"),
+        ("-f lo -s 192.0.2.1", "Missing -p"),
+        ("-f lo -s 192.0.2.1 -p 0", "port"),
+        ("-f lo -s 192.0.2.1 -p 5000 -l -t 1 -q 0", "-q 0"),
+        ("-f lo -s here -p 5000", "here"),
+        ("-f lo -b 4294967296", "-b"),
+    ] {
+        let complaint = probe(line, 1)?;
+        ensure!(complaint.contains(word), "{line:?}: {word:?} is not said");
+    }
+    Ok(())
+}

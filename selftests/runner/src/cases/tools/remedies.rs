@@ -1,0 +1,270 @@
+//! What errors say to do about them: each command that can be pasted as it is, is, in a shell.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Action, Ethtool, FlowRule, QueueId};
+use nix::sys::signal::Signal;
+
+use crate::cases::lease::lease_rounds::{BESIDE6, LAST};
+use crate::cases::lease::lease_way::boxed;
+use framework::doctor::{as_user, paste};
+use framework::receiver::bound_queues;
+use framework::receiver::wait_until_bound;
+use framework::rounds::restore;
+use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
+use framework::tool::{Finished, Running, command, finish, sh, until};
+use framework::transfer::devmem_tcp;
+use framework::{ifindex, println_line};
+use framework::{nic_state, sysctl};
+
+const STEP: Duration = Duration::from_secs(30);
+
+/// What commands in remedies begin with. `modprobe` is none of them: here all is built in.
+const PROGRAMS: &[&str] = &[
+    "chown",
+    "devmem-tcp",
+    "dmesg",
+    "echo",
+    "ethtool",
+    "ip",
+    "lslocks",
+    "nsenter",
+    "rm",
+    "ss",
+    "sysctl",
+];
+/// Words that stand for others, which only a person knows.
+const PLACEHOLDERS: &[&str] = &["ADDR", "DIR", "IF", "N"];
+/// What a tool does by itself, not what is to be done.
+const MENTIONED: &[&str] = &["devmem-tcp apply", "devmem-tcp lease", "devmem-tcp recv"];
+
+/// The commands in a remedy that can be pasted as they are: those in backticks, and the one behind the last
+/// colon, up to a semicolon.
+pub(crate) fn commands(remedy: &str) -> Vec<&str> {
+    let quoted = remedy.split('`').skip(1).step_by(2);
+    let last = remedy.rsplit_once(": ").map(|(_, last)| last);
+    let last = last.map(|last| last.split_once("; ").map_or(last, |(first, _)| first));
+    let all = quoted.chain(last.filter(|last| !last.contains('`')));
+    all.filter(|text| {
+        let mut words = text.split_whitespace();
+        words.next().is_some_and(|first| PROGRAMS.contains(&first))
+            && !words.any(|word| PLACEHOLDERS.contains(&word))
+            && !MENTIONED.contains(text)
+    })
+    .collect()
+}
+
+/// A shell that runs this, with our programs among those that it finds.
+fn shell(line: &str) -> Command {
+    let mut shell = Command::new("sh");
+    let mut path = devmem_tcp()
+        .parent()
+        .map_or_else(Default::default, |dir| dir.as_os_str().to_owned());
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    shell
+        .env("PATH", path)
+        .args(["-c", line])
+        .stdin(Stdio::null());
+    shell
+}
+
+/// Pastes what a complaint says to run, in the lines below its first one; how many commands that were.
+pub(crate) fn pasted(complaint: &str) -> Result<usize> {
+    let remedies = complaint.lines().filter_map(|line| line.strip_prefix("  "));
+    let all: Vec<&str> = remedies.flat_map(commands).collect();
+    for line in &all {
+        finish(shell(line))?.good(line)?;
+        println_line(&format!("pasted {line}"));
+    }
+    Ok(all.len())
+}
+
+fn tool(line: &str) -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), line))
+}
+
+/// Holds if the line is refused, and its remedy has a command.
+fn refused(line: &str) -> Result<String> {
+    let said = tool(line)?.refused(1).with_context(|| line.to_owned())?;
+    println_line(said.trim_end());
+    Ok(said)
+}
+
+/// Holds if the line is refused, a command is in the remedy, and the line then works.
+fn cured(line: &str) -> Result<()> {
+    let said = refused(line)?;
+    ensure!(pasted(&said)? > 0, "no command in {said:?}");
+    works(command(None, &devmem_tcp(), line)).with_context(|| line.to_owned())
+}
+
+/// Holds if a receiver comes to bind a queue, or any other command ends well.
+fn works(run: Command) -> Result<()> {
+    let receives = run.get_args().next().is_some_and(|first| first == "recv");
+    if !receives {
+        return finish(run)?.good("the same again").map(drop);
+    }
+    let bound = bound_queues()?;
+    let mut receiver = Running::start(run)?;
+    until("bound, or at its end", STEP, || {
+        Ok(bound_queues()? > bound || receiver.has_ended()?)
+    })?;
+    let works = !receiver.has_ended()?;
+    let _ended = receiver.signal(Signal::SIGTERM);
+    let end = receiver.end_within(STEP)?;
+    ensure!(works, "{end:?}");
+    Ok(())
+}
+
+pub(crate) fn of_the_nic() -> Result<()> {
+    testbed::wire()?;
+    let recv = format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:5000");
+    let rule = FlowRule::tcp_to(
+        format!("{NIC_ADDRESS}:5000").parse()?,
+        Action::Queue(QueueId::new(1)),
+    );
+    Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?;
+    cured(&recv)?;
+    let apply = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
+    tool(&apply)?.good(&apply)?;
+    cured(&recv)?;
+    nic_state::nothing_left()?;
+    // Those tell where to look.
+    let receiver = Running::start(command(None, &devmem_tcp(), &recv))?;
+    wait_until_bound()?;
+    for line in [
+        format!("apply {NIC} --queue 3"),
+        format!("apply {NIC} --queue 99"),
+        format!("lease --phys {NIC} --count 9 --netkit nk0"),
+        format!("lease --phys {NIC} --queue 3 --netkit nk0"),
+    ] {
+        let said = refused(&line)?;
+        ensure!(pasted(&said)? > 0, "{line}: no command in {said:?}");
+    }
+    receiver.signal(Signal::SIGTERM)?;
+    receiver.end_within(STEP)?.refused(1)?;
+    sh(&format!("ip link set dev {NIC} down"))?;
+    cured(&recv)
+}
+
+pub(crate) fn of_leases() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    sh(&format!("ip link set dev {NIC} down"))?;
+    cured(&format!("lease --phys {NIC} --count 1 {}", boxed("")))?;
+    tool(&format!("unlease {GUEST} --netns {BOX}"))?.good("unlease")?;
+    // A default route that a router's advertisement brought: it is there after the lease, too.
+    testbed::clear()?;
+    testbed::wire()?;
+    testbed::container()?;
+    let default = "ip -6 route add default via 2001:db8:2::1 dev eth1 proto ra";
+    sh(default)?;
+    let address = format!("--queue {LAST} --address {BESIDE6}");
+    cured(&format!("lease --phys {NIC} {}", boxed(&address)))?;
+    let routes = sh("ip -6 route show default")?;
+    ensure!(routes.contains("proto ra"), "{routes:?}");
+    tool(&format!("unlease {GUEST} --netns {BOX}"))?.good("unlease")?;
+    // The guest has a default route already, and the remedy shows it.
+    sh(&format!("ip -n {BOX} route add default dev lo"))?;
+    let line = format!(
+        "lease --phys {NIC} {}",
+        boxed("--queue 3 --address 198.51.100.2")
+    );
+    let said = refused(&line)?;
+    ensure!(pasted(&said)? > 0, "no command in {said:?}");
+    Ok(())
+}
+
+pub(crate) fn of_memory() -> Result<()> {
+    testbed::wire()?;
+    let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
+    cured(&format!(
+        "recv -f {NIC} -l {NIC_ADDRESS}:5000 --pages 4K --size 65M"
+    ))?;
+    let _none = sysctl::set("vm.nr_hugepages", "0")?;
+    cured(&format!(
+        "recv -f {NIC} -l {NIC_ADDRESS}:5000 --pages 2M --size 4M"
+    ))?;
+    let runtime = "/tmp/of-the-user";
+    fs::create_dir(runtime)?;
+    std::os::unix::fs::chown(runtime, Some(1000), Some(1000))?;
+    let user = || {
+        let line = format!("doctor {NIC} --memory heap:system --json");
+        let mut user = as_user(&devmem_tcp(), &line, true);
+        user.env("DEVMEM_TCP_RUNTIME_DIR", runtime);
+        user
+    };
+    let told = |what: &str| -> Result<(Option<i32>, String)> {
+        let end = finish(user())?;
+        let json: serde_json::Value = serde_json::from_str(&end.stdout)?;
+        let mut checks = json["checks"].as_array().into_iter().flatten();
+        let failed = checks.find(|check| check["status"] == "fail");
+        println_line(&format!("{what}: {failed:?}"));
+        let remedy = failed.and_then(|check| check["remedy"].as_str());
+        Ok((end.status.code(), remedy.unwrap_or_default().to_owned()))
+    };
+    sh("chown 0 /dev/dma_heap/system")?;
+    let (code, remedy) = told("root's")?;
+    ensure!(code == Some(1), "{code:?}");
+    let chown = commands(&remedy).pop().context("no command")?;
+    paste(chown)?;
+    let (code, _) = told("the user's")?;
+    sh("chown 0 /dev/dma_heap/system")?;
+    ensure!(code == Some(0), "{code:?}");
+    Ok(fs::remove_dir_all(runtime)?)
+}
+
+/// Commands that show why: the port's owner, and the way that there is not.
+pub(crate) fn of_sockets() -> Result<()> {
+    testbed::wire()?;
+    let _first = std::net::TcpListener::bind((NIC_ADDRESS, 5000))?;
+    let said = refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    ensure!(pasted(&said)? > 0, "no command in {said:?}");
+    for (route, address) in [
+        ("prohibit", "203.0.113.1"),
+        ("unreachable", "2001:db8:77::1"),
+    ] {
+        sh(&format!("ip route add {route} {address}"))?;
+        let to = match address.contains(':') {
+            true => format!("[{address}]:5000"),
+            false => format!("{address}:5000"),
+        };
+        let said = refused(&format!("send {to} --wait 0"))?;
+        let remedy = said.lines().nth(1).context("no remedy")?;
+        let ip = commands(remedy).pop().context("no command")?;
+        // It answers with the kernel's words, and not with its own usage.
+        let answer = finish(shell(ip))?.refused(2)?;
+        println_line(&format!("pasted {ip}: {}", answer.trim_end()));
+        ensure!(answer.contains("RTNETLINK answers"), "{answer}");
+        sh(&format!("ip route del {route} {address}"))?;
+    }
+    restore().map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::commands;
+
+    #[test]
+    fn what_can_be_pasted_is_found() {
+        for (remedy, found) in [
+            (
+                "set it up: ip link set dev eth1 up",
+                &["ip link set dev eth1 up"][..],
+            ),
+            ("see it: ss -l; then wait", &["ss -l"]),
+            (
+                "`ip link` lists them, `ip netns list` too",
+                &["ip link", "ip netns list"],
+            ),
+            ("give it more: ethtool -L eth1 combined N", &[]),
+            ("`devmem-tcp recv` does it by itself", &[]),
+            ("take another address: there are some", &[]),
+        ] {
+            assert_eq!(commands(remedy), found, "{remedy}");
+        }
+    }
+}

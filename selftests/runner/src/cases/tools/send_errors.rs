@@ -1,0 +1,263 @@
+//! What sending from a dmabuf refuses, and in which words.
+
+use std::fs::File;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail, ensure};
+use devmem::DmabufId;
+use devmem::send::{DevmemSender, SendError, Until};
+use netdev::{BindOptions, NetNs, Netdev, QueueId};
+use udmabuf::Udmabuf;
+
+use super::send::{connection, outgoing};
+use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
+use framework::tool::{command, finish, sh};
+use framework::transfer::devmem_tcp;
+use framework::{ifindex, println_line, refused};
+
+const MIB: u64 = 1 << 20;
+const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
+
+/// Holds if the tool ends with status 1 and says all of these.
+fn complains(line: &str, words: &[&str]) -> Result<()> {
+    let said = finish(command(None, &devmem_tcp(), line))?.refused(1)?;
+    println_line(said.trim_end());
+    for word in words {
+        ensure!(said.contains(word), "{word:?} is not in {said:?}");
+    }
+    Ok(())
+}
+
+pub(crate) fn bind_not_a_dmabuf() -> Result<()> {
+    testbed::wire()?;
+    let file = File::open("/dev/null")?;
+    let result = Netdev::open()?.bind_tx(ifindex(NIC)?, file.as_fd());
+    refused(result, EINVAL, None)
+}
+
+pub(crate) fn bind_device_without_netmem() -> Result<()> {
+    testbed::wire()?;
+    let memory = Udmabuf::builder(MIB).build()?;
+    let result = Netdev::open()?.bind_tx(ifindex("lo")?, &memory);
+    refused(
+        result,
+        EOPNOTSUPP,
+        Some("Driver does not support netmem TX"),
+    )?;
+    complains(
+        "send 127.0.0.1:5000 --dmabuf --dev lo",
+        &["bind-tx lo", "Driver does not support netmem TX"],
+    )
+}
+
+/// A netkit that leases nothing has no NIC behind it.
+pub(crate) fn bind_netkit_without_a_lease() -> Result<()> {
+    testbed::wire()?;
+    let netkit = framework::netkit("nk0", 2)?;
+    let memory = Udmabuf::builder(MIB).build()?;
+    let result = Netdev::open()?.bind_tx(netkit, &memory);
+    refused(result, EOPNOTSUPP, Some("No DMA-capable device found"))
+}
+
+/// A dmabuf that is bound for receiving can't be sent from.
+pub(crate) fn bound_for_receiving() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let memory = Udmabuf::builder(MIB).build()?;
+    let queue = QueueId::new(testbed::QUEUES - 1);
+    let nic = ifindex(NIC)?;
+    let binding = Netdev::open()?.bind_rx(nic, &memory, &[queue], BindOptions::default())?;
+    let (near, _far) = connection()?;
+    let id = DmabufId::new(binding.id().get());
+    let mut sender = DevmemSender::new(near, id, MIB)?;
+    let whole = 0..MIB;
+    match sender.send(std::slice::from_ref(&whole)) {
+        Err(error @ SendError::NotBound { .. }) => println_line(&error.to_string()),
+        other => bail!("{other:?}"),
+    }
+    ensure!(sender.in_flight().sends == 0, "something is in flight");
+    Ok(())
+}
+
+/// Nothing of a send over the end leaves: not the part inside either.
+pub(crate) fn over_the_end() -> Result<()> {
+    testbed::wire()?;
+    let mut out = outgoing(MIB)?;
+    match out.sender.send(&[0..4096, MIB - 1..MIB + 1]) {
+        Err(error @ SendError::OutOfBounds { .. }) => println_line(&error.to_string()),
+        other => bail!("{other:?}"),
+    }
+    // A sender that was told a wrong length: the kernel looks, too (`net_devmem_get_niov_at`).
+    let id = DmabufId::new(out.binding.id().get());
+    let (near, _far) = connection()?;
+    let mut sender = DevmemSender::new(near, id, 2 * MIB)?;
+    let beyond = MIB..MIB + 1;
+    match sender.send(std::slice::from_ref(&beyond)) {
+        Err(SendError::Io { source, .. }) if source.raw_os_error() == Some(14) => Ok(()),
+        other => bail!("expected EFAULT, got {other:?}"),
+    }
+}
+
+/// The address is this machine's own: its packets leave by `lo`.
+pub(crate) fn route_by_another_device() -> Result<()> {
+    testbed::wire()?;
+    let listener = TcpListener::bind((NIC_ADDRESS, 5000))?;
+    complains(
+        &format!("send {NIC_ADDRESS}:5000 --dmabuf --dev {NIC}"),
+        &["another device", "No such device", "ip route get"],
+    )?;
+    drop(listener);
+    Ok(())
+}
+
+/// TCP takes the bytes all the same (`sk_setup_caps` has GSO gather), and they are dropped where the
+/// packet would have to become one piece (`validate_xmit_skb`): the deadline is what tells.
+pub(crate) fn device_that_cannot_gather() -> Result<()> {
+    testbed::wire()?;
+    sh(&format!("ethtool -K {NIC} tx-scatter-gather off"))?;
+    let mut out = outgoing(MIB)?;
+    let part = 0..8192;
+    let taken = out.sender.send(std::slice::from_ref(&part))?;
+    match out.sender.drain(Duration::from_secs(1)) {
+        Err(SendError::Deadline { in_flight, .. }) => {
+            println_line(&in_flight.to_string());
+            ensure!(in_flight.ranges.first() == Some(&(0..taken)), "{in_flight}");
+        }
+        other => bail!("{other:?}"),
+    }
+    // With gathering back, TCP's own retransmissions bring it all.
+    sh(&format!("ethtool -K {NIC} tx-scatter-gather on"))?;
+    Ok(out.sender.drain(Duration::from_secs(20))?)
+}
+
+pub(crate) fn not_a_page_multiple() -> Result<()> {
+    testbed::wire()?;
+    complains(
+        &format!("send {SENDER_ADDRESS}:5000 --dmabuf=5000 --dev {NIC}"),
+        &["5000 bytes", "4096"],
+    )?;
+    complains("send 192.0.2.1:5000 --dmabuf --dev nosuch0", &["nosuch0"])
+}
+
+/// `send` as it ends when its receiver falls silent, within a few seconds of 2: status 6, and words.
+fn falls_silent(line: &str, words: &[&str]) -> Result<()> {
+    let begin = Instant::now();
+    let line = format!("send {line} --idle-timeout 2");
+    let complaint = finish(command(None, &devmem_tcp(), &line))?.refused(6)?;
+    let took = begin.elapsed();
+    println_line(&format!("{:.1} s: {complaint}", took.as_secs_f32()));
+    for word in words.iter().chain(&["ss -tnoi", "--idle-timeout"]) {
+        ensure!(complaint.contains(word), "{word:?} is not in the complaint");
+    }
+    ensure!(took > Duration::from_secs(2), "too early");
+    // Emulated, on a busy machine.
+    ensure!(took < Duration::from_secs(20), "too late");
+    Ok(())
+}
+
+/// A receiver that never reads: the error names the ranges in flight, or what is left.
+pub(crate) fn silent_receiver() -> Result<()> {
+    testbed::wire()?;
+    let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
+    let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
+    falls_silent(
+        &format!("{address} --dmabuf --dev {NIC} --bytes 64M"),
+        &["no progress within 2 s", "in flight, bytes"],
+    )?;
+    falls_silent(
+        &format!("{address} --bytes 64M"),
+        &["nothing from the receiver for 2 s", "did not acknowledge"],
+    )?;
+    drop(listener);
+    Ok(())
+}
+
+/// One that takes all, and neither closes nor says a word; and one that answers late, but not too late.
+pub(crate) fn receiver_that_does_not_close() -> Result<()> {
+    testbed::wire()?;
+    let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
+    let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
+    let serve = |pause: Duration| {
+        let listener = listener.try_clone()?;
+        Ok::<_, anyhow::Error>(thread::spawn(move || -> std::io::Result<()> {
+            let (mut socket, _) = listener.accept()?;
+            std::io::copy(&mut socket, &mut std::io::sink())?;
+            thread::sleep(pause);
+            Ok(())
+        }))
+    };
+    let late = serve(Duration::from_secs(1))?;
+    let line = format!("send {address} --bytes 1M --idle-timeout 5");
+    finish(command(None, &devmem_tcp(), &line))?.good("send")?;
+    let never = serve(Duration::from_secs(30))?;
+    falls_silent(
+        &format!("{address} --bytes 1M"),
+        &["it has all of them, and does not close"],
+    )?;
+    ensure!(late.join().is_ok_and(|served| served.is_ok()), "no server");
+    drop(never);
+    Ok(())
+}
+
+/// One whose machine is gone from one moment to the next: no reset comes, no acknowledgement.
+pub(crate) fn receiver_that_vanishes() -> Result<()> {
+    testbed::wire()?;
+    let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
+    let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
+    let vanish = move || -> Result<()> {
+        let (mut socket, _) = listener.accept()?;
+        std::io::Read::read_exact(&mut socket, &mut [0; 4096])?;
+        sh(&format!("ip -n {PEER} link set {SENDER} down"))?;
+        thread::sleep(Duration::from_secs(30));
+        Ok(())
+    };
+    let peer = thread::spawn(vanish);
+    falls_silent(&format!("{address} --bytes 1G"), &["after"])?;
+    ensure!(!peer.is_finished(), "the peer ended: {:?}", peer.join());
+    Ok(())
+}
+
+/// A receiver that resets the connection midway: its error, and nothing stays in flight.
+pub(crate) fn reset_by_the_receiver() -> Result<()> {
+    testbed::wire()?;
+    let mut out = outgoing(MIB)?;
+    let whole = 0..MIB;
+    let taken = out.sender.send(std::slice::from_ref(&whole))?;
+    ensure!(taken > 0, "nothing was taken");
+    reset_on_close(&out.far)?;
+    drop(out.far);
+    let end = Instant::now() + Duration::from_secs(20);
+    let error = loop {
+        match out.sender.send(std::slice::from_ref(&whole)) {
+            Ok(_) | Err(SendError::WouldBlock) => {}
+            Err(error) => break error,
+        }
+        let _full = out.sender.wait(Until::Room, Duration::from_millis(100));
+        ensure!(Instant::now() < end, "no error comes");
+    };
+    println_line(&format!("{error:?}"));
+    match error {
+        SendError::Io { source, .. } => {
+            let errno = source.raw_os_error();
+            ensure!(errno == Some(104) || errno == Some(32), "{source}");
+        }
+        other => bail!("{other}"),
+    }
+    out.sender.drain(Duration::from_secs(5))?;
+    ensure!(out.sender.in_flight().sends == 0, "still in flight");
+    Ok(())
+}
+
+/// A close that resets.
+fn reset_on_close(socket: &std::net::TcpStream) -> Result<()> {
+    let linger = nix::libc::linger {
+        l_onoff: 1,
+        l_linger: 0,
+    };
+    nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::Linger, &linger)?;
+    Ok(())
+}

@@ -1,0 +1,6 @@
+//! The runner: a process for each case, the kernel's log, and KTAP.
+
+pub(crate) mod isolate;
+pub(crate) mod kmsg;
+pub(crate) mod ktap;
+pub(crate) mod selection;
