@@ -81,7 +81,7 @@ bench-host: ## user space alone: time per frag, validation against memcmp; targe
 
 # DATA=docs/performance/data.json: from the committed figures.
 performance-docs: setup ## write docs/performance.md, its figures and pictures from the last run of `make bench`
-	@$(cargo) run --quiet --locked -p selftests -- --bench-out docs --bench-docs \
+	@$(cargo) run --quiet --locked -p selftests --bin selftests-bench -- docs --out docs \
 		"$(or $(DATA),target/vm/$(or $(KERNEL),$$(cat target/vm/newest))/bench/performance/data.json)" >/dev/null
 
 # RUN="./my-program words": runs that instead of a shell; the file is copied.
@@ -92,7 +92,7 @@ vm: vm-ready ## a shell in the VM, with the NIC, its peer and a container's name
 
 build: setup ## static binaries, in target/guest/bin
 	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p receiver --bins --examples
-	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests \
+	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests selftests-bench \
 		$(patsubst crates/receiver/%.rs,%,$(subst /main.rs,.rs,$(wildcard crates/receiver/examples/*.rs crates/receiver/examples/*/main.rs))))
 	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
 	@install -t target/guest selftests/demo selftests/ready

@@ -6,7 +6,6 @@
 
 #![deny(unsafe_code)]
 
-mod bench;
 mod cases;
 mod runner;
 mod small;
@@ -69,8 +68,6 @@ struct Args {
     with: Kind,
     #[command(flatten)]
     small: small::Args,
-    #[command(flatten)]
-    bench: bench::Args,
 }
 
 /// `2/3`: the second of three shares.
@@ -95,10 +92,7 @@ fn main() -> ExitCode {
     }
     let done = args.small.run().and_then(|done| match done {
         true => Ok(true),
-        false => match args.bench.run()? {
-            true => Ok(true),
-            false => run_all(&args),
-        },
+        false => run_all(&args),
     });
     match done {
         Ok(true) => ExitCode::SUCCESS,

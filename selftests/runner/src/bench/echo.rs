@@ -59,9 +59,9 @@ pub(super) fn measure(ground: &mut Ground, gathers: bool, round: u32, nth: u16) 
     let place = place(&Point::default())?;
     ground.until_free(&place)?;
     let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--bench-echo", &place.listen.to_string()]);
+    command.args(["echo", &place.listen.to_string()]);
     if !gathers {
-        command.arg("--bench-no-gather");
+        command.arg("--no-gather");
     }
     let mut server = command.stdin(Stdio::null()).spawn().context("the echo")?;
     let ask = || -> Result<Vec<Duration>> {

@@ -20,60 +20,64 @@ use data::{Data, Host};
 
 /// What to make of measurements.
 #[derive(clap::Args)]
-#[group(id = "report")]
 pub(crate) struct Report {
-    /// Print the comparison of what guests wrote, these files in the order of their tables
-    #[arg(long, value_name = "FILE", num_args = 1.., hide = true)]
-    bench_report: Vec<PathBuf>,
-    /// With what `make bench-host` said of the host, if there is such a file
-    #[arg(long, value_name = "FILE", hide = true)]
-    bench_host: Option<PathBuf>,
-    /// Print the comparison of a run's figures
-    #[arg(
-        long,
-        value_name = "DATA",
-        hide = true,
-        conflicts_with = "bench_report"
-    )]
-    bench_docs: Option<PathBuf>,
+    /// What guests wrote, in the order of the tables
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
+    /// What `make bench-host` said of the host, if there is such a file
+    #[arg(long, value_name = "FILE")]
+    host: Option<PathBuf>,
     /// Where to leave the text, and next to it the figures and pictures
-    #[arg(long, value_name = "DIR", hide = true)]
-    bench_out: Option<PathBuf>,
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+/// What to make of figures.
+#[derive(clap::Args)]
+pub(crate) struct Docs {
+    /// `performance/data.json` of a report
+    data: PathBuf,
+    /// Where to leave the text, and next to it the figures and pictures
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 impl Report {
-    /// Does what was asked for; `false` if nothing was.
-    #[allow(clippy::print_stdout)]
-    pub(crate) fn run(&self) -> Result<bool> {
-        let data = match &self.bench_docs {
-            Some(path) => read(path)?,
-            None if self.bench_report.is_empty() => return Ok(false),
-            None => self.fold()?,
-        };
-        println!("{}", docs::terminal(&data));
-        if let Some(out) = &self.bench_out {
-            for (name, text) in files(&data)? {
-                let path = out.join(name);
-                let folder = path.parent().unwrap_or(out);
-                fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
-                fs::write(&path, text).with_context(|| path.display().to_string())?;
-            }
-        }
-        Ok(true)
-    }
-
-    fn fold(&self) -> Result<Data> {
+    pub(crate) fn run(&self) -> Result<()> {
         let mut lines = Vec::new();
-        for path in &self.bench_report {
+        for path in &self.files {
             let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
             for line in text.lines() {
                 let line = serde_json::from_str(line);
                 lines.push(line.with_context(|| path.display().to_string())?);
             }
         }
-        let host = self.bench_host.as_deref().filter(|path| path.exists());
-        Data::fold(&lines, host.map(host_of).transpose()?)
+        let host = self.host.as_deref().filter(|path| path.exists());
+        let data = Data::fold(&lines, host.map(host_of).transpose()?)?;
+        show(&data, self.out.as_deref())
     }
+}
+
+impl Docs {
+    pub(crate) fn run(&self) -> Result<()> {
+        show(&read(&self.data)?, self.out.as_deref())
+    }
+}
+
+/// Prints the comparison, and writes it below `out` with its figures and pictures.
+#[allow(clippy::print_stdout)]
+fn show(data: &Data, out: Option<&Path>) -> Result<()> {
+    println!("{}", docs::terminal(data));
+    let Some(out) = out else {
+        return Ok(());
+    };
+    for (name, text) in files(data)? {
+        let path = out.join(name);
+        let folder = path.parent().unwrap_or(out);
+        fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        fs::write(&path, text).with_context(|| path.display().to_string())?;
+    }
+    Ok(())
 }
 
 fn host_of(path: &Path) -> Result<Host> {

@@ -7,9 +7,9 @@ use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use super::spread::median;
-use crate::bench::Guest;
-use crate::bench::contender::{BARE, LOWAT};
-use crate::bench::sweep::{Point, Series};
+use crate::Guest;
+use crate::contender::{BARE, LOWAT};
+use crate::sweep::{Point, Series};
 
 /// All that is known of a run.
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -8,8 +8,8 @@ use super::target;
 use super::target::{Target, gro_text, guest_text, processors, summary};
 use super::targets::{others, targets};
 use super::text;
-use crate::bench::Guest;
-use crate::bench::contender::ALL;
+use crate::Guest;
+use crate::contender::ALL;
 
 /// What the columns mean, and which instrument each figure comes from.
 const COLUMNS: &str = "\
@@ -140,8 +140,8 @@ fn intro(data: &Data) -> String {
     } = data;
     let of = |name: &str| ALL.iter().find(|it| it.name == name);
     let bytes = |name: &str| of(name).map_or(0, |it| it.bytes(mib << 20) >> 10);
-    let upstream = bytes(crate::bench::contender::UPSTREAM.name);
-    let zcrx = bytes(crate::bench::contender::IOU_ZCRX.name);
+    let upstream = bytes(crate::contender::UPSTREAM.name);
+    let zcrx = bytes(crate::contender::IOU_ZCRX.name);
     format!(
         "<!-- Written by `make performance-docs` from performance/data.json: do not edit. -->\n\
          # What receiving costs\n\n\

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail, ensure};
 
 use super::data::{Check, Data, Host, Latency, Parts, Row};
-use crate::bench::{About, Guest, Kind, Line, Sample};
+use crate::{About, Guest, Kind, Line, Sample};
 
 const GIB: f64 = (1u64 << 30) as f64;
 const MIB: f64 = (1u64 << 20) as f64;

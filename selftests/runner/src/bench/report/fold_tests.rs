@@ -1,13 +1,13 @@
 //! What the figures are folded from, and to.
 
 use super::*;
-use crate::bench::contender::{BARE, LOWAT, OURS};
-use crate::bench::counters::Calls;
-use crate::bench::echo::Echo;
-use crate::bench::sweep::{Point, Series};
-use crate::bench::{Cost, Counts, NOTHING};
+use crate::contender::{BARE, LOWAT, OURS};
+use crate::counters::Calls;
+use crate::echo::Echo;
+use crate::sweep::{Point, Series};
+use crate::{Cost, Counts, NOTHING};
 
-pub(in crate::bench::report) fn about(guest: Guest) -> Line {
+pub(in crate::report) fn about(guest: Guest) -> Line {
     Line::About(About {
         kernel: "7.3".to_owned(),
         guest,
@@ -17,7 +17,7 @@ pub(in crate::bench::report) fn about(guest: Guest) -> Line {
     })
 }
 
-pub(in crate::bench::report) fn sample(who: &str, kind: Kind, round: u32, bytes: u64) -> Sample {
+pub(in crate::report) fn sample(who: &str, kind: Kind, round: u32, bytes: u64) -> Sample {
     Sample {
         who: who.to_owned(),
         series: Series::Compare,
@@ -40,7 +40,7 @@ fn line(sample: Sample) -> Line {
 }
 
 /// A row with a CPU second a GiB in each of three rounds.
-pub(in crate::bench::report) fn compared(guest: Guest, who: &str) -> Row {
+pub(in crate::report) fn compared(guest: Guest, who: &str) -> Row {
     let sample = sample(who, Kind::Whole, 1, 1 << 30);
     let row = row(guest, &[&sample]).unwrap();
     Row {
@@ -49,14 +49,14 @@ pub(in crate::bench::report) fn compared(guest: Guest, who: &str) -> Row {
     }
 }
 
-pub(in crate::bench::report) fn of(rows: Vec<Row>) -> Data {
+pub(in crate::report) fn of(rows: Vec<Row>) -> Data {
     Data {
         rows,
         ..Data::fold(&[about(Guest::OneCpu)], None).unwrap()
     }
 }
 
-pub(in crate::bench::report) fn some() -> Data {
+pub(in crate::report) fn some() -> Data {
     let mut counted = sample(OURS.name, Kind::Counted, 1, 1 << 20);
     counted.cost.calls = Some(Calls {
         all: 7,

@@ -5,9 +5,9 @@ use super::spread::{Spread, median, ratios};
 use super::target::{About, Target, gro_text, processors};
 use super::targets::with_connections;
 use super::text::percent;
-use crate::bench::Guest;
-use crate::bench::contender::{OURS, QUIET, QUIET_PRINTING, TRUNC, VALIDATING};
-use crate::bench::sweep::{Point, Series};
+use crate::Guest;
+use crate::contender::{OURS, QUIET, QUIET_PRINTING, TRUNC, VALIDATING};
+use crate::sweep::{Point, Series};
 
 /// A paragraph for each target that is not met.
 pub(super) fn why(data: &Data, targets: &[Target]) -> Vec<String> {

@@ -2,9 +2,9 @@
 
 use super::data::{Data, Row};
 use super::spread::median;
-use crate::bench::Guest;
-use crate::bench::plot::{Dot, bars, panels};
-use crate::bench::sweep::Series;
+use crate::Guest;
+use crate::plot::{Dot, bars, panels};
+use crate::sweep::Series;
 
 /// Each with its name, without the ending.
 pub(super) fn pictures(data: &Data) -> Vec<(&'static str, String)> {

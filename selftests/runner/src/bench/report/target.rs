@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::spread::Spread;
-use crate::bench::Guest;
+use crate::Guest;
 
 /// Subject of a target: decides what is said where it is missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

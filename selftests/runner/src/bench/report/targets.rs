@@ -3,11 +3,11 @@
 use super::data::{Data, Host, Row};
 use super::spread::{Spread, ratios};
 use super::target::{About, Limit, Target};
-use crate::bench::Guest;
-use crate::bench::contender::{
+use crate::Guest;
+use crate::contender::{
     COPY, HUGE, HUGE_VALIDATING, IOU_ZCRX, OURS, QUIET, QUIET_PRINTING, TRUNC, UPSTREAM, VALIDATING,
 };
-use crate::bench::sweep::{Point, Series};
+use crate::sweep::{Point, Series};
 
 /// KiB that a receiver may have beside the dmabuf, and more for each connection.
 const MEMORY: u64 = 8 << 10;

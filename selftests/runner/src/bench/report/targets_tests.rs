@@ -2,7 +2,7 @@
 
 use super::super::fold::tests::{compared, of};
 use super::*;
-use crate::bench::contender::{BARE, LOWAT};
+use crate::contender::{BARE, LOWAT};
 
 fn find(targets: &[Target], about: About, guest: Guest) -> &Target {
     let is_it = |it: &&Target| it.about == about && it.guest == Some(guest) && it.gro == Some(true);

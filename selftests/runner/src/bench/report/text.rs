@@ -5,9 +5,9 @@ use std::fmt::Write;
 use super::data::{Data, Row};
 use super::spread::{Spread, median, ratios};
 use super::targets::against_bare;
-use crate::bench::Guest;
-use crate::bench::contender::{ALL, Role, TRUNC};
-use crate::bench::sweep::Series;
+use crate::Guest;
+use crate::contender::{ALL, Role, TRUNC};
+use crate::sweep::Series;
 
 /// What all receivers cost, and under varied conditions, in one guest and with one kind of NIC.
 pub(super) fn costs(data: &Data, guest: Guest, gro: bool) -> String {

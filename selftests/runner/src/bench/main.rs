@@ -22,15 +22,17 @@ mod transfer;
 use std::fs;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use clap::Parser;
 use udmabuf::HugePage;
 
 use contender::{Contender, HUGE, OURS};
 use counters::Anchor;
 use ground::Ground;
-pub(crate) use report::Report;
+use report::{Docs, Report};
 use sample::{About, Cost, Counts, Guest, Kind, Line, Parts, Sample};
 use sweep::{Point, Series};
 use transfer::Look;
@@ -39,41 +41,71 @@ use transfer::Look;
 const NOTHING: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
+/// Measures what receivers cost, ours and others, side by side, and compares them
+#[derive(Parser)]
+#[command(name = "selftests-bench")]
+enum Args {
+    /// Run the transfers, in the VM, and write what was measured
+    Measure(Measure),
+    /// Print the comparison of what was measured, and write it with its figures and pictures
+    Report(Report),
+    /// Print the comparison of figures that were written before, and write it with its pictures
+    Docs(Docs),
+    /// Answer one connection with what it sends (how the measurement starts its server)
+    #[command(hide = true)]
+    Echo {
+        listen: SocketAddr,
+        /// Have each packet wake the loop that answers
+        #[arg(long)]
+        no_gather: bool,
+    },
+}
+
 #[derive(clap::Args)]
-#[group(id = "benchmark")]
-pub(crate) struct Args {
-    /// Compare the receivers, and write what was measured to this file, a JSON object a line
-    #[arg(long, value_name = "FILE", hide = true)]
-    bench: Option<PathBuf>,
-    /// Bytes of a transfer
-    #[arg(long, value_name = "MIB", default_value_t = 64, hide = true)]
-    bench_mib: u64,
+struct Measure {
+    /// Where to write what was measured, a JSON object a line
+    file: PathBuf,
+    /// MiB of a transfer
+    #[arg(long, value_name = "MIB", default_value_t = 64)]
+    mib: u64,
     /// Rounds of the comparison
-    #[arg(long, value_name = "N", default_value_t = 5, hide = true)]
-    bench_rounds: u32,
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    rounds: u32,
     /// Rounds of the sweeps
-    #[arg(long, value_name = "N", default_value_t = 3, hide = true)]
-    bench_sweeps: u32,
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    sweeps: u32,
     /// Which guest this is: that decides what is measured, and how
-    #[arg(long, value_enum, default_value = "two-cpu", hide = true)]
-    bench_guest: Guest,
+    #[arg(long, value_enum, default_value = "two-cpu")]
+    guest: Guest,
     /// Only without, or only with, receive coalescing
-    #[arg(long, hide = true)]
-    bench_gro: Option<bool>,
+    #[arg(long)]
+    gro: Option<bool>,
     /// Measure the echo, and the parts of set-up and tear-down, too
-    #[arg(long, hide = true)]
-    bench_echo_too: bool,
+    #[arg(long)]
+    echo_too: bool,
     /// Only contenders and series with one of these words in their names
-    #[arg(long, value_name = "WORD", hide = true)]
-    bench_only: Vec<String>,
-    /// Answer one connection with what it sends
-    #[arg(long, value_name = "ADDR:PORT", hide = true)]
-    bench_echo: Option<SocketAddr>,
-    /// Have each packet wake the loop that answers
-    #[arg(long, hide = true)]
-    bench_no_gather: bool,
-    #[command(flatten)]
-    report: Report,
+    #[arg(long, value_name = "WORD")]
+    only: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    // A receiver in this process has a guardian, too.
+    if let Some(code) = nic::guardian() {
+        return code;
+    }
+    let done = match Args::parse() {
+        Args::Measure(measure) => measure.run(),
+        Args::Report(report) => report.run(),
+        Args::Docs(docs) => docs.run(),
+        Args::Echo { listen, no_gather } => echo::serve(listen, !no_gather),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 impl Guest {
@@ -93,41 +125,30 @@ impl Guest {
     }
 }
 
-impl Args {
-    /// Does what was asked for; `false` if nothing was.
-    pub(crate) fn run(&self) -> Result<bool> {
-        if let Some(at) = self.bench_echo {
-            echo::serve(at, !self.bench_no_gather)?;
-            return Ok(true);
-        }
-        if self.report.run()? {
-            return Ok(true);
-        }
-        let Some(path) = &self.bench else {
-            return Ok(false);
-        };
-        Bench::new(self, path)?.run()?;
-        Ok(true)
+impl Measure {
+    fn run(&self) -> Result<()> {
+        Bench::new(self)?.run()
     }
 
     fn wants(&self, name: &str) -> bool {
-        self.bench_only.is_empty() || self.bench_only.iter().any(|word| name.contains(word))
+        self.only.is_empty() || self.only.iter().any(|word| name.contains(word))
     }
 
     fn wants_gro(&self, gro: bool) -> bool {
-        self.bench_gro.is_none_or(|wanted| wanted == gro)
+        self.gro.is_none_or(|wanted| wanted == gro)
     }
 }
 
 /// The measurement under way.
 struct Bench<'a> {
-    args: &'a Args,
+    args: &'a Measure,
     out: fs::File,
     ground: Ground,
 }
 
 impl<'a> Bench<'a> {
-    fn new(args: &'a Args, path: &Path) -> Result<Self> {
+    fn new(args: &'a Measure) -> Result<Self> {
+        let path = &args.file;
         Ok(Self {
             args,
             out: fs::File::create(path).with_context(|| path.display().to_string())?,
@@ -140,14 +161,14 @@ impl<'a> Bench<'a> {
         let kernel = nix::sys::utsname::uname().context("uname")?;
         self.write(&Line::About(About {
             kernel: kernel.release().to_string_lossy().into_owned(),
-            guest: args.bench_guest,
-            mib: args.bench_mib,
-            rounds: args.bench_rounds,
-            sweeps: args.bench_sweeps,
+            guest: args.guest,
+            mib: args.mib,
+            rounds: args.rounds,
+            sweeps: args.sweeps,
         }))?;
         for gro in [false, true] {
             if args.wants_gro(gro) {
-                self.compare(gro, args.bench_guest.kinds(), true)?;
+                self.compare(gro, args.guest.kinds(), true)?;
             }
         }
         for series in Series::SWEEPS {
@@ -155,16 +176,16 @@ impl<'a> Bench<'a> {
                 self.sweep(series)?;
             }
         }
-        if args.bench_echo_too {
+        if args.echo_too {
             self.echo()?;
             for pages in [HugePage::None, HugePage::Mb2] {
-                for _ in 0..2 * args.bench_rounds {
+                for _ in 0..2 * args.rounds {
                     let parts = self.ground.parts(pages)?;
                     self.write(&Line::Parts(parts))?;
                 }
             }
         }
-        if args.bench_guest == Guest::TwoCpu {
+        if args.guest == Guest::TwoCpu {
             let _anchor = Anchor::new()?;
             for gro in [false, true] {
                 if args.wants_gro(gro) {
@@ -182,10 +203,10 @@ impl<'a> Bench<'a> {
             gro,
             ..Point::default()
         };
-        let sets_up = args.bench_guest == Guest::OneCpu;
+        let sets_up = args.guest == Guest::OneCpu;
         let wanted = |it: &&Contender| args.wants(it.name) && (sets_up || !it.setup_only);
         let mut chosen: Vec<_> = contender::ALL.iter().filter(wanted).collect();
-        for round in u32::from(!warms_up)..=args.bench_rounds {
+        for round in u32::from(!warms_up)..=args.rounds {
             for contender in &chosen {
                 say(&format!("gro {gro}, round {round}: {}", contender.name));
                 let bytes = contender.bytes(self.whole());
@@ -213,7 +234,7 @@ impl<'a> Bench<'a> {
     fn sweep(&mut self, series: Series) -> Result<()> {
         let points = series.points().into_iter();
         let mut points: Vec<_> = points.filter(|it| self.args.wants_gro(it.gro)).collect();
-        for round in 1..=self.args.bench_sweeps {
+        for round in 1..=self.args.sweeps {
             say(&format!("{}, round {round}", series.name()));
             for point in &points {
                 // Many connections get more: else they would be over before their windows grow.
@@ -235,7 +256,7 @@ impl<'a> Bench<'a> {
     /// With gathering and without, in turn.
     fn echo(&mut self) -> Result<()> {
         let mut nth = 0;
-        for round in 0..=self.args.bench_rounds {
+        for round in 0..=self.args.rounds {
             say(&format!("echo, round {round}"));
             let first = round % 2 == 0;
             for gathers in [first, !first] {
@@ -248,7 +269,7 @@ impl<'a> Bench<'a> {
     }
 
     fn whole(&self) -> u64 {
-        self.args.bench_mib * MIB
+        self.args.mib * MIB
     }
 
     /// One transfer to one contender, written down.
@@ -260,7 +281,7 @@ impl<'a> Bench<'a> {
         bytes: u64,
     ) -> Result<()> {
         let look = Look {
-            settles: self.args.bench_guest != Guest::TwoCpu
+            settles: self.args.guest != Guest::TwoCpu
                 || matches!(kind, Kind::Settled | Kind::Counted),
             counts: kind == Kind::Counted,
         };
@@ -287,4 +308,16 @@ impl<'a> Bench<'a> {
 
 fn say(text: &str) {
     let _closed = writeln!(std::io::stderr(), "# {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Args;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
 }
