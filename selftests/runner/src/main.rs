@@ -8,7 +8,6 @@
 
 mod cases;
 mod runner;
-mod small;
 
 use std::io;
 use std::path::Path;
@@ -66,8 +65,6 @@ struct Args {
     /// With this memory
     #[arg(long, hide = true, value_enum, default_value = "udmabuf")]
     with: Kind,
-    #[command(flatten)]
-    small: small::Args,
 }
 
 /// `2/3`: the second of three shares.
@@ -80,7 +77,7 @@ fn share(text: &str) -> Result<(usize, usize), String> {
 }
 
 fn main() -> ExitCode {
-    // A small receiver of this program has a guardian, too.
+    // A case that receives in its own process has a guardian, too.
     if let Some(code) = nic::guardian() {
         return code;
     }
@@ -90,11 +87,7 @@ fn main() -> ExitCode {
         args.driver.play();
         return run_here(name);
     }
-    let done = args.small.run().and_then(|done| match done {
-        true => Ok(true),
-        false => run_all(&args),
-    });
-    match done {
+    match run_all(&args) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

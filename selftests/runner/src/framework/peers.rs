@@ -1,4 +1,4 @@
-//! Receivers, small ones and the tool, and peers at the far end of the wire that each do as they
+//! Receivers, the probe receiver and the tool, and peers at the far end of the wire that each do as they
 //! please.
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use crate::memory;
 use crate::nic_state::{Observer, State};
-use crate::probe_receiver::{Ended, Outcome};
+use crate::probe_receiver::{Ended, Outcome, probe_receiver};
 use crate::rounds::pattern;
 use crate::sysctl;
 use crate::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
@@ -84,15 +84,15 @@ impl Receiver {
         })
     }
 
-    /// A small one, on one queue unless the line says otherwise.
-    pub fn small(line: &str) -> Result<Self> {
+    /// A probe receiver, on one queue unless the line says otherwise.
+    pub fn probe(line: &str) -> Result<Self> {
         testbed::wire()?;
-        Self::small_here(line)
+        Self::probe_here(line)
     }
 
-    /// As [`Receiver::small`], on the NIC as it is.
-    pub fn small_here(line: &str) -> Result<Self> {
-        Self::start_here(&std::env::current_exe()?, &small_line(line)?)
+    /// As [`Receiver::probe`], on the NIC as it is.
+    pub fn probe_here(line: &str) -> Result<Self> {
+        Self::start_here(&probe_receiver(), &probe_line(line)?)
     }
 
     /// Its process.
@@ -100,7 +100,7 @@ impl Receiver {
         self.running.id()
     }
 
-    /// What a small one says at its end.
+    /// What a probe receiver prints at its end.
     pub fn outcome(self) -> Result<Outcome> {
         let text = self.end(0)?.0;
         println_line(text.trim_end());
@@ -137,16 +137,14 @@ pub fn free_deferred() -> Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &all)?)
 }
 
-/// The command line of a small receiver.
-pub fn small_line(line: &str) -> Result<String> {
+/// The command line of a probe receiver: the kind of its sinks, and options.
+pub fn probe_line(line: &str) -> Result<String> {
     const DEFAULT: u64 = 4 << 20;
     let (listen, queue) = (address()?, queue(line));
     let mut words = line.split_whitespace();
     let pool = words.find(|word| *word == "--pool").and(words.next());
     let memory = memory::option(pool.map_or(Ok(DEFAULT), str::parse)?)?;
-    Ok(format!(
-        "--listen {listen} {queue} {memory} --receive {line}"
-    ))
+    Ok(format!("--listen {listen} {queue} {memory} {line}"))
 }
 
 /// The queue, unless the line names any.

@@ -1,6 +1,15 @@
-//! What a probe receiver prints at its end, as JSON.
+//! The probe receiver: where it is, and what it prints at its end, as JSON.
+
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+use crate::tool::ours;
+
+/// The program.
+pub fn probe_receiver() -> PathBuf {
+    ours("probe-receiver")
+}
 
 /// All of it, as the engine counted.
 #[derive(Debug, Serialize, Deserialize)]

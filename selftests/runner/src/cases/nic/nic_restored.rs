@@ -14,6 +14,7 @@ use nix::sys::signal::Signal;
 
 use framework::nic_state::{self, Observer};
 use framework::println_line;
+use framework::probe_receiver::probe_receiver;
 use framework::receiver::bound_queues;
 use framework::rounds::{
     Flood, Round, STEP, connect, kill_guardian, pattern, restore, rounds, signal, slow_rounds,
@@ -67,7 +68,7 @@ pub(crate) fn after_error() -> Result<()> {
 /// A sink panics while payload flows, in a receiver that is no more than the crates.
 pub(crate) fn after_panic() -> Result<()> {
     rounds(|round| {
-        let receiver = round.start(small_receiver(round, "panic")?)?;
+        let receiver = round.start(probe(round, "panic")?)?;
         let flood = Flood::start(connect(receiver.address)?)?;
         let end = receiver.end()?;
         ensure!(end.status.code() == Some(101), "no panic: {end:?}");
@@ -132,10 +133,10 @@ pub(crate) fn after_stderr_was_full() -> Result<()> {
     })
 }
 
-/// The runner itself, as a receiver whose sink does this.
-fn small_receiver(round: &Round, what: &str) -> Result<Command> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["--receive", what, "--listen", &round.address()?.to_string()]);
+/// A probe receiver whose sink does this.
+fn probe(round: &Round, what: &str) -> Result<Command> {
+    let mut command = Command::new(probe_receiver());
+    command.args([what, "--listen", &round.address()?.to_string()]);
     for queue in round.queues() {
         command.args(["--queue", &queue.to_string()]);
     }

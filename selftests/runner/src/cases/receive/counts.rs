@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use framework::peers::{
-    FIRST, Receiver, close, joined, of, peer, recv, send, small_line, summary, whole,
+    FIRST, Receiver, close, joined, of, peer, probe_line, recv, send, summary, whole,
 };
 use framework::println_line;
+use framework::probe_receiver::probe_receiver;
 use framework::rounds::pattern;
 use framework::tool::until;
 use framework::transfer::number;
@@ -52,13 +53,12 @@ impl DontNeed {
     }
 }
 
-/// A small receiver whose calls are seen.
+/// A probe receiver whose calls are seen.
 fn traced(line: &str) -> Result<Receiver> {
-    let runner = std::env::current_exe()?;
     let line = format!(
         "-f -o {TRACE} -e trace=setsockopt,write {} {}",
-        runner.display(),
-        small_line(line)?
+        probe_receiver().display(),
+        probe_line(line)?
     );
     Receiver::start(Path::new("/usr/bin/strace"), &line)
 }
@@ -161,7 +161,7 @@ pub(crate) fn idle_connections_hold_nothing() -> Result<()> {
     Ok(())
 }
 
-/// `42 write(2, "277", 3)`: the number of frags that a small receiver tells.
+/// `42 write(2, "277", 3)`: the number of frags that a probe receiver tells.
 fn told() -> Result<Option<u64>> {
     let text = fs::read_to_string(TRACE).unwrap_or_default();
     let mut parts = text

@@ -29,9 +29,9 @@ const HASH_KEY: &str = "6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b
 /// The port of the peer at fault.
 const CULPRIT: u16 = FIRST;
 
-/// A small receiver of four peers, of which the first, whose sink is of this kind, sends so much.
+/// A probe receiver of four peers, of which the first, whose sink is of this kind, sends so much.
 fn four_peers(kind: &str, culprits: usize) -> Result<Outcome> {
-    let receiver = Receiver::small(&format!("{kind} --culprit {CULPRIT} --peers 4"))?;
+    let receiver = Receiver::probe(&format!("{kind} --culprit {CULPRIT} --peers 4"))?;
     let culprit = send(peer(0)?, culprits);
     let others: Vec<_> = (1..4)
         .map(|number| Ok(send(peer(number)?, MIB)))
@@ -209,7 +209,7 @@ pub(crate) fn thread_of_the_queue() -> Result<()> {
     testbed::wire()?;
     // By a key of chance, 24 ports in a row may all be hashed to one queue.
     sh(&format!("ethtool -X {NIC} hkey {HASH_KEY}"))?;
-    let receiver = Receiver::small_here(&format!(
+    let receiver = Receiver::probe_here(&format!(
         "fair --workers --queue 2 --queue 3 --listen {second} --peers {PEERS} --pool 16777216"
     ))?;
     let senders: Vec<_> = (0..PEERS)
@@ -265,7 +265,7 @@ pub(crate) fn crowd_over_two_queues() -> Result<()> {
     const PEERS: u16 = 64;
     const BYTES: usize = 384 << 10;
     wire_that_keeps_all()?;
-    let receiver = Receiver::small_here(&format!(
+    let receiver = Receiver::probe_here(&format!(
         "fair --workers --queue 2 --queue 3 --peers {PEERS} --pool 67108864"
     ))?;
     let peers = peers(PEERS)?;

@@ -1,4 +1,4 @@
-//! What a small receiver tells at its end.
+//! What the probe receiver prints at its end.
 
 use std::error::Error;
 use std::io::Write;

@@ -1,14 +1,16 @@
-//! Small receivers, no more than the crates, with sinks of their own: how cases see what the tools'
-//! sinks never do.
+//! A receiver with sinks of its own, no more than the crates: with it the cases see what the sinks of
+//! the tools never do.
 
 mod outcome;
 mod sinks;
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use clap::Parser;
 use devmem::engine::{Config, Engine, Peer, Until, Worker, Workers};
 use devmem::listen::{SocketOptions, listen, recv_buffer_for};
 use devmem::sink::Memory;
@@ -21,51 +23,60 @@ use framework::probe_receiver::Outcome;
 use framework::testbed::NIC;
 use sinks::{Kind, Sinks};
 
-/// How such a receiver is started.
-#[derive(clap::Args)]
-#[group(id = "small")]
-pub(crate) struct Args {
-    /// Receive, at `--listen` on these queues, with such sinks
-    #[arg(long, hide = true, requires = "listen")]
-    receive: Option<Kind>,
-    #[arg(long, hide = true)]
+/// Receives into device memory with sinks that misbehave, and prints what became of each connection
+#[derive(Parser)]
+#[command(name = "probe-receiver")]
+struct Args {
+    /// What the sinks do with the frags
+    kind: Kind,
+    #[arg(long, required = true)]
     listen: Vec<SocketAddr>,
-    #[arg(long = "queue", hide = true)]
+    #[arg(long = "queue")]
     queues: Vec<QueueId>,
     /// The port of the peer whose sink is such; without, all are
-    #[arg(long, hide = true)]
+    #[arg(long)]
     culprit: Option<u16>,
-    #[arg(long, hide = true, default_value_t = 1)]
+    #[arg(long, default_value_t = 1)]
     peers: u32,
     /// Bytes of device memory
-    #[arg(long, hide = true, default_value_t = 4 << 20)]
+    #[arg(long, default_value_t = 4 << 20)]
     pool: u64,
     /// Whose it is
-    #[arg(long, hide = true, default_value = "udmabuf")]
+    #[arg(long, default_value = "udmabuf")]
     memory: Choice,
     /// A thread for each queue
-    #[arg(long, hide = true)]
+    #[arg(long)]
     workers: bool,
     /// Milliseconds that a token may be held
-    #[arg(long, hide = true)]
+    #[arg(long)]
     hold: Option<u64>,
     /// Milliseconds after which a sink that keeps too much is given up
-    #[arg(long, hide = true)]
+    #[arg(long)]
     stalled: Option<u64>,
     /// Milliseconds that an ended connection waits for what its sink keeps
-    #[arg(long, hide = true)]
+    #[arg(long)]
     returns: Option<u64>,
     /// Say how many frags it took when so many bytes of all peers have come
-    #[arg(long, hide = true)]
+    #[arg(long)]
     tell: Option<u64>,
 }
 
+fn main() -> ExitCode {
+    if let Some(code) = nic::guardian() {
+        return code;
+    }
+    match Args::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("probe-receiver: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
 impl Args {
-    /// Receives, if that was asked for; prints an [`Outcome`].
-    pub(crate) fn run(&self) -> Result<bool> {
-        let Some(kind) = self.receive else {
-            return Ok(false);
-        };
+    /// Receives, and prints an [`Outcome`].
+    fn run(&self) -> Result<()> {
         let memory = AnyMemory::make(&self.memory, Some(self.pool), None)?;
         let nic = framework::ifindex(NIC)?;
         let mut plan = Plan::new(NIC, nic).header_split().reserve(&self.queues);
@@ -78,11 +89,10 @@ impl Args {
         let binding = Netdev::open()?.bind_rx(nic, &memory, &self.queues, options)?;
         let mapping = Arc::new(memory.map(Protection::Read).context("mapping")?);
         let mapped = Memory::new().with(binding.id().get().into(), mapping);
-        let outcome = self.receive(nic, Sinks::new(kind, mapped, self));
+        let outcome = self.receive(nic, Sinks::new(self.kind, mapped, self));
         binding.unbind();
         applied.restore()?;
-        outcome::print(&outcome?)?;
-        Ok(true)
+        outcome::print(&outcome?)
     }
 
     fn receive(&self, nic: Ifindex, sinks: Sinks) -> Result<Outcome> {
@@ -142,5 +152,17 @@ impl Args {
             })
         };
         self.queues.iter().map(of).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Args;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
     }
 }
