@@ -6,8 +6,9 @@
 
 #![deny(unsafe_code)]
 
-mod cases;
+#[macro_use]
 mod runner;
+mod cases;
 
 use std::io;
 use std::path::Path;
@@ -21,8 +22,8 @@ use framework::driver::Driver;
 use framework::memory::{self, Kind};
 use framework::{Skip, machine, nic_state, sysctl, testbed};
 
-use cases::Case;
 use runner::ktap::{Ktap, Verdict};
+use runner::registry::{ALL, Case};
 use runner::{isolate, kmsg, selection};
 
 /// Status of a case's process that cannot hold here; its reason is on the last line of stdout.
@@ -100,7 +101,7 @@ fn main() -> ExitCode {
 /// Runs one case in this process.
 #[allow(clippy::print_stdout)] // the case's diagnostics; the runner reads them
 fn run_here(name: &str) -> ExitCode {
-    let Some(case) = cases::ALL.iter().find(|case| case.name == name) else {
+    let Some(case) = ALL.iter().find(|case| case.name == name) else {
         println!("no case is called {name}");
         return ExitCode::FAILURE;
     };
@@ -131,7 +132,7 @@ impl Turn {
     fn arguments(&self, driver: Driver) -> [&str; 6] {
         [
             "--case",
-            self.case.name,
+            &self.case.name,
             "--with",
             self.memory.name(),
             "--driver",
@@ -144,21 +145,21 @@ impl Turn {
 fn turns(args: &Args) -> Vec<Turn> {
     let turn = |case: &'static Case, memory: Kind| {
         let name = match memory {
-            Kind::Udmabuf => case.name.to_owned(),
+            Kind::Udmabuf => case.name.clone(),
             _ => format!("{}({})", case.name, memory.name()),
         };
         Turn { case, memory, name }
     };
     let with = |memory: &Kind| {
         let memory = *memory;
-        let about = cases::ALL
+        let about = ALL
             .iter()
             .filter(move |case| case.memories.contains(&memory));
         about.map(move |case| turn(case, memory))
     };
     let wanted = |turn: &Turn| match args.filter.is_empty() {
-        true if args.brief => selection::BRIEF.contains(&turn.case.name),
-        true => selection::runs(args.driver, turn.case.name),
+        true if args.brief => selection::BRIEF.contains(&turn.case.name.as_str()),
+        true => selection::runs(args.driver, &turn.case.name),
         false => args.filter.iter().any(|part| turn.name.contains(part)),
     };
     let (first, step) = args.share;
@@ -184,7 +185,7 @@ fn run_all(args: &Args) -> Result<bool> {
     let mut settings = sysctl::Snapshot::take().context("the machine's settings")?;
     let mut ktap = Ktap::begin(out, chosen.len())?;
     for turn in chosen {
-        if let Some(why) = selection::why_skipped(args.driver, turn.case.name) {
+        if let Some(why) = selection::why_skipped(args.driver, &turn.case.name) {
             ktap.verdict(&turn.name, &Verdict::Skipped(why.to_owned()))?;
             continue;
         }

@@ -3,4 +3,6 @@
 pub(crate) mod isolate;
 pub(crate) mod kmsg;
 pub(crate) mod ktap;
+#[macro_use]
+pub(crate) mod registry;
 pub(crate) mod selection;

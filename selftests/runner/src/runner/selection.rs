@@ -143,7 +143,7 @@ pub(crate) fn why_skipped(driver: Driver, case: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::{BRIEF, Driver, MODULES, SKIPS, runs};
-    use crate::cases::ALL;
+    use crate::runner::registry::ALL;
 
     #[test]
     fn the_selection_names_modules_that_are() {

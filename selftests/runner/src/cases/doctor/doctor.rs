@@ -15,8 +15,9 @@ use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
 use framework::tool::{command, finish, sh};
 use framework::transfer::{devmem_tcp, validated};
 
+case!(healthy);
 /// What it says would work, works.
-pub(crate) fn healthy() -> Result<()> {
+fn healthy() -> Result<()> {
     testbed::wire()?;
     let report = Report::of(NIC)?;
     report.healthy()?;
@@ -27,8 +28,9 @@ pub(crate) fn healthy() -> Result<()> {
     validated(None, &format!("-f {NIC}"), &to, 1 << 20).map(drop)
 }
 
+case!(of_all_nics);
 /// Without a device it has a line for each NIC, and ends well if one would do.
-pub(crate) fn of_all_nics() -> Result<()> {
+fn of_all_nics() -> Result<()> {
     testbed::wire()?;
     let report = Report::of("")?;
     report.healthy()?;
@@ -47,15 +49,17 @@ pub(crate) fn of_all_nics() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn in_another_namespace() -> Result<()> {
+case!(in_another_namespace);
+fn in_another_namespace() -> Result<()> {
     testbed::wire()?;
     Report::of(&format!("{SENDER} --netns {PEER}"))?.healthy()?;
     Report::of(&format!("{SENDER} --netns /run/netns/{PEER}"))?.healthy()
 }
 
+case!(schema);
 /// Each check has a name of its own and says what must be true; remedies are there where something
 /// is wrong.
-pub(crate) fn schema() -> Result<()> {
+fn schema() -> Result<()> {
     testbed::wire()?;
     let report = Report::of(NIC)?;
     let checks = report.json["checks"].as_array().context("checks")?;
@@ -87,8 +91,9 @@ pub(crate) fn schema() -> Result<()> {
     Ok(())
 }
 
+case!(changes_nothing);
 /// Neither on the NIC nor in the machine's settings, whatever state the NIC is in.
-pub(crate) fn changes_nothing() -> Result<()> {
+fn changes_nothing() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut nic = Observer::of(NIC)?;

@@ -302,8 +302,9 @@ fn all(states: &[State]) -> Result<()> {
     }
 }
 
+case!(on_options);
 /// What is asked for: queues, addresses.
-pub(crate) fn on_options() -> Result<()> {
+fn on_options() -> Result<()> {
     let v6 = format!("-l [{NIC_ADDRESS6}]:5000 --from {SENDER_ADDRESS}");
     let v6: &'static str = Box::leak(v6.into_boxed_str());
     all(&[
@@ -324,8 +325,9 @@ pub(crate) fn on_options() -> Result<()> {
     ])
 }
 
+case!(on_memory);
 /// What is to be received into.
-pub(crate) fn on_memory() -> Result<()> {
+fn on_memory() -> Result<()> {
     all(&[
         state("--size 4M", true),
         state("--size 0", false),
@@ -344,8 +346,9 @@ pub(crate) fn on_memory() -> Result<()> {
     ])
 }
 
+case!(on_others);
 /// What is there already.
-pub(crate) fn on_others() -> Result<()> {
+fn on_others() -> Result<()> {
     all(&[
         state("--queue 3", false).after(link_down),
         state("--queue 3", false).after(program),
@@ -371,8 +374,9 @@ pub(crate) fn on_others() -> Result<()> {
     ])
 }
 
+case!(on_drivers);
 /// What drivers want.
-pub(crate) fn on_drivers() -> Result<()> {
+fn on_drivers() -> Result<()> {
     let mut states = Vec::new();
     for driver in [
         Driver::Mlx5,

@@ -22,8 +22,9 @@ use framework::{ifindex, println_line};
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 const SOON: Duration = Duration::from_secs(10);
 
+case!(journal_of_a_dead_receiver);
 /// Receiver and guardian were killed, and the NIC is as they had it.
-pub(crate) fn journal_of_a_dead_receiver() -> Result<()> {
+fn journal_of_a_dead_receiver() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
@@ -42,9 +43,10 @@ pub(crate) fn journal_of_a_dead_receiver() -> Result<()> {
     Report::of(NIC)?.healthy()
 }
 
+case!(pool_of_a_dead_connection);
 /// A connection was closed with frags of it unreturned, and its peer says nothing any more: the
 /// buffer's page pool outlives the binding.
-pub(crate) fn pool_of_a_dead_connection() -> Result<()> {
+fn pool_of_a_dead_connection() -> Result<()> {
     testbed::wire()?;
     let memory = Udmabuf::builder(4 << 20).build()?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:5000").parse()?;

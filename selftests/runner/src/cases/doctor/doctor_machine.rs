@@ -32,15 +32,17 @@ fn empty_dev() -> Result<()> {
     Ok(mknod("/dev/null", SFlag::S_IFCHR, mode, makedev(1, 3))?)
 }
 
+case!(no_udmabuf_node);
 /// As in a container whose `/dev` has no such node.
-pub(crate) fn no_udmabuf_node() -> Result<()> {
+fn no_udmabuf_node() -> Result<()> {
     testbed::wire()?;
     empty_dev()?;
     cured(NIC, "udmabuf.device", Bad::NoRx)
 }
 
+case!(udmabuf_of_another_user);
 /// The node is root's, the user has nothing but `CAP_NET_ADMIN`.
-pub(crate) fn udmabuf_of_another_user() -> Result<()> {
+fn udmabuf_of_another_user() -> Result<()> {
     testbed::wire()?;
     let minor = fs::read_to_string("/proc/misc")?;
     let minor = minor
@@ -55,20 +57,23 @@ pub(crate) fn udmabuf_of_another_user() -> Result<()> {
     Report::by(user(&format!("doctor {NIC} --json")))?.healthy()
 }
 
+case!(udmabuf_size_limit);
 /// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
-pub(crate) fn udmabuf_size_limit() -> Result<()> {
+fn udmabuf_size_limit() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
     cured(&format!("{NIC} --size 100M"), "udmabuf.limit", Bad::NoRx)
 }
 
-pub(crate) fn more_than_the_memory() -> Result<()> {
+case!(more_than_the_memory);
+fn more_than_the_memory() -> Result<()> {
     testbed::wire()?;
     let _none = sysctl::set_parameter("udmabuf", "size_limit_mb", &i32::MAX.to_string())?;
     avoided(&format!("{NIC} --size 64G"), "memory.free")
 }
 
-pub(crate) fn no_hugepages() -> Result<()> {
+case!(no_hugepages);
+fn no_hugepages() -> Result<()> {
     testbed::wire()?;
     let _one = sysctl::set("vm.nr_hugepages", "1")?;
     cured(
@@ -78,26 +83,30 @@ pub(crate) fn no_hugepages() -> Result<()> {
     )
 }
 
-pub(crate) fn receive_buffers_larger_than_the_pool() -> Result<()> {
+case!(receive_buffers_larger_than_the_pool);
+fn receive_buffers_larger_than_the_pool() -> Result<()> {
     testbed::wire()?;
     let _large = sysctl::set("net.ipv4.tcp_rmem", "4096 131072 134217728")?;
     cured(NIC, "socket.rmem", Bad::Warns)
 }
 
-pub(crate) fn receive_buffers_too_small() -> Result<()> {
+case!(receive_buffers_too_small);
+fn receive_buffers_too_small() -> Result<()> {
     testbed::wire()?;
     let _small = sysctl::set("net.ipv4.tcp_rmem", "4096 65536 65536")?;
     cured(NIC, "socket.rmem", Bad::Warns)
 }
 
-pub(crate) fn optmem_too_small() -> Result<()> {
+case!(optmem_too_small);
+fn optmem_too_small() -> Result<()> {
     testbed::wire()?;
     let _small = sysctl::set("net.core.optmem_max", "20480")?;
     cured(NIC, "socket.optmem", Bad::Warns)
 }
 
+case!(no_capability);
 /// There is no sudo in the VM: the shell that pastes is root's, and has it as a function.
-pub(crate) fn no_capability() -> Result<()> {
+fn no_capability() -> Result<()> {
     testbed::wire()?;
     let user = |line: &str| as_user(&devmem_tcp(), line, false);
     let report = Report::by(user(&format!("doctor {NIC} --json")))?;
@@ -111,8 +120,9 @@ pub(crate) fn no_capability() -> Result<()> {
     paste(&format!("sudo() {{ \"$@\"; }}; {remedy}"))
 }
 
+case!(user_namespace);
 /// Root of a user namespace: it may bind, but not lease.
-pub(crate) fn user_namespace() -> Result<()> {
+fn user_namespace() -> Result<()> {
     let own = |line: &str| {
         let mut run = Command::new("unshare");
         run.args(["--user", "--map-root-user", "--net"]);
@@ -136,8 +146,9 @@ pub(crate) fn user_namespace() -> Result<()> {
     Ok(())
 }
 
+case!(root_without_the_capability);
 /// Not even root, without the capability.
-pub(crate) fn root_without_the_capability() -> Result<()> {
+fn root_without_the_capability() -> Result<()> {
     testbed::wire()?;
     let bare = |line: &str| {
         let mut run = Command::new("setpriv");

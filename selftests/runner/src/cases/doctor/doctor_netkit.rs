@@ -29,8 +29,9 @@ fn leased() -> Result<()> {
     testbed::route_to_container()
 }
 
+case!(healthy);
 /// What it says would work, works; the checks are the netkit's, and those of the NIC behind it.
-pub(crate) fn healthy() -> Result<()> {
+fn healthy() -> Result<()> {
     leased()?;
     let report = Report::of(&line())?;
     report.healthy()?;
@@ -49,27 +50,31 @@ pub(crate) fn healthy() -> Result<()> {
     validated(None, &receiver, &format!("{BOX_ADDRESS}:5000"), 1 << 20).map(drop)
 }
 
-pub(crate) fn without_a_lease() -> Result<()> {
+case!(without_a_lease);
+fn without_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?;
     cured(&line(), "netkit.lease", Bad::NoRx)
 }
 
+case!(without_room_for_a_lease);
 /// Made without room for a lease: it must be made again.
-pub(crate) fn without_room_for_a_lease() -> Result<()> {
+fn without_room_for_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 1, BOX)?;
     cured(&line(), "netkit.lease", Bad::NoRx)
 }
 
-pub(crate) fn the_other_end_was_named() -> Result<()> {
+case!(the_other_end_was_named);
+fn the_other_end_was_named() -> Result<()> {
     leased()?;
     avoided(HOST, "netkit.kind")
 }
 
-pub(crate) fn ends_down() -> Result<()> {
+case!(ends_down);
+fn ends_down() -> Result<()> {
     leased()?;
     sh(&format!("ip link set dev {HOST} down"))?;
     cured(&line(), "netkit.up", Bad::NoRx)?;
@@ -77,8 +82,9 @@ pub(crate) fn ends_down() -> Result<()> {
     cured(&line(), "netkit.up", Bad::NoRx)
 }
 
+case!(forwarding_off);
 /// Routes lead into the container, and the NIC does not forward.
-pub(crate) fn forwarding_off() -> Result<()> {
+fn forwarding_off() -> Result<()> {
     leased()?;
     sh(&format!("sysctl -w net.ipv4.conf.{NIC}.forwarding=0"))?;
     cured(&line(), "netkit.forwarding", Bad::NoRx)?;
@@ -105,8 +111,9 @@ impl Drop for Firewall {
     }
 }
 
+case!(firewall);
 /// A firewall that forwards nothing keeps the sender from the container; what the doctor says lets it in.
-pub(crate) fn firewall() -> Result<()> {
+fn firewall() -> Result<()> {
     leased()?;
     let report = Report::of(&line())?;
     ensure!(report.status("netkit.firewall") == "ok", "{}", report.json);
@@ -118,15 +125,17 @@ pub(crate) fn firewall() -> Result<()> {
     Ok(())
 }
 
+case!(fault_of_the_nic_behind);
 /// What is wrong with the NIC is told of the NIC, with a command that works from here.
-pub(crate) fn fault_of_the_nic_behind() -> Result<()> {
+fn fault_of_the_nic_behind() -> Result<()> {
     leased()?;
     sh(&format!("ethtool -K {NIC} ntuple off"))?;
     cured(&line(), "ntuple.on", Bad::Warns)
 }
 
+case!(asked_from_within);
 /// Asked from within the container, by its own name there, the NIC's faults need its namespace.
-pub(crate) fn asked_from_within() -> Result<()> {
+fn asked_from_within() -> Result<()> {
     leased()?;
     let within = command(Some(BOX), &devmem_tcp(), &format!("doctor {GUEST} --json"));
     let report = Report::by(within)?;
@@ -134,8 +143,9 @@ pub(crate) fn asked_from_within() -> Result<()> {
     report.healthy()
 }
 
+case!(from_a_container);
 /// In a container with a user namespace of its own the NIC is out of sight, and a lease enough.
-pub(crate) fn from_a_container() -> Result<()> {
+fn from_a_container() -> Result<()> {
     testbed::wire()?;
     let mut run = Command::new("unshare");
     run.args("--user --map-root-user --net --pid --mount-proc --fork sleep 60".split(' '));
@@ -176,7 +186,8 @@ pub(crate) fn from_a_container() -> Result<()> {
     pod.end_within(Duration::from_secs(5)).map(drop)
 }
 
-pub(crate) fn bound_by_another() -> Result<()> {
+case!(bound_by_another);
+fn bound_by_another() -> Result<()> {
     leased()?;
     let receiver = start(
         None,

@@ -15,14 +15,16 @@ use framework::transfer::{devmem_tcp, start};
 use framework::xdp::{self, Hook};
 use framework::{ifindex, println_line};
 
-pub(crate) fn link_down() -> Result<()> {
+case!(link_down);
+fn link_down() -> Result<()> {
     testbed::wire()?;
     sh(&format!("ip link set dev {NIC} down"))?;
     cured(NIC, "link.up", Bad::NoRx)
 }
 
+case!(no_carrier);
 /// The other end is down: nothing that can be pasted here helps, and it says so.
-pub(crate) fn no_carrier() -> Result<()> {
+fn no_carrier() -> Result<()> {
     testbed::wire()?;
     sh("ip -n peer link set dev eth0 down")?;
     let remedy = named(NIC, "link.carrier", Bad::NoRx)?;
@@ -31,14 +33,16 @@ pub(crate) fn no_carrier() -> Result<()> {
     Report::of(NIC)?.healthy()
 }
 
+case!(xdp_by_a_link);
 /// A BPF link holds the program: `ip link` could not detach it.
-pub(crate) fn xdp_by_a_link() -> Result<()> {
+fn xdp_by_a_link() -> Result<()> {
     testbed::wire()?;
     let _link = xdp::attach(ifindex(NIC)?.get())?;
     cured(NIC, "link.xdp", Bad::NoRx)
 }
 
-pub(crate) fn xdp_by_netlink() -> Result<()> {
+case!(xdp_by_netlink);
+fn xdp_by_netlink() -> Result<()> {
     testbed::wire()?;
     let program = xdp::program()?;
     for hook in [Hook::Generic, Hook::Native] {
@@ -48,13 +52,15 @@ pub(crate) fn xdp_by_netlink() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn small_mtu() -> Result<()> {
+case!(small_mtu);
+fn small_mtu() -> Result<()> {
     testbed::wire()?;
     sh(&format!("ip link set dev {NIC} mtu 1000"))?;
     cured(NIC, "link.mtu", Bad::Warns)
 }
 
-pub(crate) fn no_coalescing() -> Result<()> {
+case!(no_coalescing);
+fn no_coalescing() -> Result<()> {
     testbed::wire()?;
     if matches!(Driver::played(), Driver::Gve | Driver::Bnxt) {
         sh(&format!("ethtool -K {NIC} rx-gro-hw off"))?;
@@ -62,8 +68,9 @@ pub(crate) fn no_coalescing() -> Result<()> {
     cured(NIC, "link.coalesce", Bad::Warns)
 }
 
+case!(split_off_and_threshold);
 /// The threshold, too, which ethtool cannot set before its version 6.15.
-pub(crate) fn split_off_and_threshold() -> Result<()> {
+fn split_off_and_threshold() -> Result<()> {
     testbed::wire()?;
     if Driver::played().switches_split_off() {
         testbed::rings(HeaderSplit::Disabled, 0)?;
@@ -77,14 +84,16 @@ pub(crate) fn split_off_and_threshold() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn one_channel() -> Result<()> {
+case!(one_channel);
+fn one_channel() -> Result<()> {
     testbed::wire()?;
     testbed::channels(1)??;
     cured(NIC, "queues.count", Bad::NoRx)
 }
 
+case!(queue_bound);
 /// Bound by another process: the doctor asked about another queue is content.
-pub(crate) fn queue_bound() -> Result<()> {
+fn queue_bound() -> Result<()> {
     testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} --queue 2 -l {NIC_ADDRESS}:5000"))?;
     until("a binding", Duration::from_secs(10), || {
@@ -97,19 +106,22 @@ pub(crate) fn queue_bound() -> Result<()> {
     Report::of(&line)?.healthy()
 }
 
-pub(crate) fn queue_in_af_xdp_use() -> Result<()> {
+case!(queue_in_af_xdp_use);
+fn queue_in_af_xdp_use() -> Result<()> {
     testbed::wire()?;
     let _socket = xdp::socket(ifindex(NIC)?.get(), 3)?;
     avoided(&format!("{NIC} --queue 3"), "queues.free")
 }
 
-pub(crate) fn no_such_queue() -> Result<()> {
+case!(no_such_queue);
+fn no_such_queue() -> Result<()> {
     testbed::wire()?;
     avoided(&format!("{NIC} --queue 99"), "queues.free")
 }
 
+case!(all_queues_leased);
 /// Both of the queues in use are leased out, and the device has two more.
-pub(crate) fn all_queues_leased() -> Result<()> {
+fn all_queues_leased() -> Result<()> {
     testbed::wire()?;
     testbed::channels(2)??;
     let mut guest = Guest::single("nk0", 3)?;
@@ -118,15 +130,17 @@ pub(crate) fn all_queues_leased() -> Result<()> {
     cured(NIC, "queues.free", Bad::NoRx)
 }
 
+case!(only_free_queue_is_rss);
 /// One queue is free, and all the other traffic comes to it.
-pub(crate) fn only_free_queue_is_rss() -> Result<()> {
+fn only_free_queue_is_rss() -> Result<()> {
     testbed::wire()?;
     testbed::channels(2)??;
     Guest::single("nk0", 2)?.granted(0, 1)?;
     cured(NIC, "rss.others", Bad::NoRx)
 }
 
-pub(crate) fn rss_context_has_the_queue() -> Result<()> {
+case!(rss_context_has_the_queue);
+fn rss_context_has_the_queue() -> Result<()> {
     testbed::wire()?;
     let change = RssChange {
         table: Some(vec![QueueId::new(3)]),
@@ -136,7 +150,8 @@ pub(crate) fn rss_context_has_the_queue() -> Result<()> {
     cured(NIC, "rss.contexts", Bad::Warns)
 }
 
-pub(crate) fn ntuple_off() -> Result<()> {
+case!(ntuple_off);
+fn ntuple_off() -> Result<()> {
     testbed::wire()?;
     sh(&format!("ethtool -K {NIC} ntuple off"))?;
     cured(NIC, "ntuple.on", Bad::Warns)
@@ -148,7 +163,8 @@ fn rule(port: u16, queue: u32) -> Result<u32> {
     testbed::insert_rule(&rule)
 }
 
-pub(crate) fn rule_table_full() -> Result<()> {
+case!(rule_table_full);
+fn rule_table_full() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("rules", 2)?;
     rule(6000, 0)?;
@@ -156,18 +172,21 @@ pub(crate) fn rule_table_full() -> Result<()> {
     cured(NIC, "ntuple.room", Bad::NoRx)
 }
 
-pub(crate) fn rule_for_the_queue() -> Result<()> {
+case!(rule_for_the_queue);
+fn rule_for_the_queue() -> Result<()> {
     testbed::wire()?;
     rule(6000, 3)?;
     cured(NIC, "ntuple.others", Bad::Warns)
 }
 
-pub(crate) fn ring_larger_than_the_buffer() -> Result<()> {
+case!(ring_larger_than_the_buffer);
+fn ring_larger_than_the_buffer() -> Result<()> {
     testbed::wire()?;
     cured(&format!("{NIC} --size 4M"), "pool.ring", Bad::Warns)
 }
 
-pub(crate) fn scatter_gather_off() -> Result<()> {
+case!(scatter_gather_off);
+fn scatter_gather_off() -> Result<()> {
     testbed::wire()?;
     sh(&format!("ethtool -K {NIC} sg off"))?;
     cured(NIC, "driver.netmem-tx", Bad::OtherFails)
@@ -179,36 +198,43 @@ fn lacking(what: &str, id: &str, bad: Bad) -> Result<()> {
     incurable(NIC, id, bad)
 }
 
-pub(crate) fn driver_without_queue_api() -> Result<()> {
+case!(driver_without_queue_api);
+fn driver_without_queue_api() -> Result<()> {
     lacking("queue-ops", "driver.queue-api", Bad::NoRx)
 }
 
-pub(crate) fn driver_without_split() -> Result<()> {
+case!(driver_without_split);
+fn driver_without_split() -> Result<()> {
     lacking("split", "split.settable", Bad::NoRx)
 }
 
-pub(crate) fn driver_without_ntuple() -> Result<()> {
+case!(driver_without_ntuple);
+fn driver_without_ntuple() -> Result<()> {
     lacking("ntuple", "ntuple.on", Bad::NoRx)
 }
 
-pub(crate) fn driver_without_netmem_tx() -> Result<()> {
+case!(driver_without_netmem_tx);
+fn driver_without_netmem_tx() -> Result<()> {
     lacking("netmem-tx", "driver.netmem-tx", Bad::OtherFails)
 }
 
-pub(crate) fn driver_without_rss() -> Result<()> {
+case!(driver_without_rss);
+fn driver_without_rss() -> Result<()> {
     lacking("rss", "rss.table", Bad::NoRx)
 }
 
+case!(driver_without_rx_page_size);
 /// It does without: niovs of one size will do.
-pub(crate) fn driver_without_rx_page_size() -> Result<()> {
+fn driver_without_rx_page_size() -> Result<()> {
     testbed::wire_with(testbed::QUEUES, "lacks=rx-page-size")?;
     Report::of(NIC)?.healthy()?;
     testbed::split()?;
     Report::of(NIC)?.healthy()
 }
 
+case!(other_devices);
 /// Other devices than NICs, which the kernel makes by itself.
-pub(crate) fn other_devices() -> Result<()> {
+fn other_devices() -> Result<()> {
     // By itself the module makes a device, which stays.
     sh("modprobe dummy numdummies=0")?;
     sh("ip link add nkdummy type dummy")?;

@@ -1,8 +1,8 @@
 //! `devmem-tcp doctor`: what it finds, and that its remedies work.
 
-pub(super) mod doctor;
-pub(super) mod doctor_agrees;
-pub(super) mod doctor_left;
-pub(super) mod doctor_machine;
-pub(super) mod doctor_netkit;
-pub(super) mod doctor_nic;
+mod doctor;
+mod doctor_agrees;
+mod doctor_left;
+mod doctor_machine;
+mod doctor_netkit;
+mod doctor_nic;

@@ -45,7 +45,8 @@ fn transfer(device: &str, port: u16) -> Result<Value> {
     Ok(summary)
 }
 
-pub(crate) fn through_a_pair() -> Result<()> {
+case!(through_a_pair);
+fn through_a_pair() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let leased = lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
@@ -57,8 +58,9 @@ pub(crate) fn through_a_pair() -> Result<()> {
     transfer(GUEST, 5000).map(drop)
 }
 
+case!(through_a_single);
 /// The single device has no data path of its own: the packets come by a pair beside it.
-pub(crate) fn through_a_single() -> Result<()> {
+fn through_a_single() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     sh(&format!(
@@ -70,8 +72,9 @@ pub(crate) fn through_a_single() -> Result<()> {
     transfer("nks0", 5000).map(drop)
 }
 
+case!(across_namespaces);
 /// The receiver runs within the container, where the NIC is out of its reach: it was set up before.
-pub(crate) fn across_namespaces() -> Result<()> {
+fn across_namespaces() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
@@ -95,7 +98,8 @@ pub(crate) fn across_namespaces() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn of_an_existing_netkit() -> Result<()> {
+case!(of_an_existing_netkit);
+fn of_an_existing_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     sh(&format!(
@@ -110,7 +114,8 @@ pub(crate) fn of_an_existing_netkit() -> Result<()> {
     transfer(GUEST, 5000).map(drop)
 }
 
-pub(crate) fn shown_from_both_sides() -> Result<()> {
+case!(shown_from_both_sides);
+fn shown_from_both_sides() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
@@ -159,7 +164,8 @@ pub(crate) fn shown_from_both_sides() -> Result<()> {
         .map(drop)
 }
 
-pub(crate) fn ends_with_the_netkit() -> Result<()> {
+case!(ends_with_the_netkit);
+fn ends_with_the_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     for _ in 0..3 {

@@ -25,8 +25,9 @@ fn leasing(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
     Ok(guest)
 }
 
+case!(nic_goes);
 /// The NIC goes: so do the netkit's two ends, in their namespaces.
-pub(crate) fn nic_goes() -> Result<()> {
+fn nic_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let guest = leasing(GUEST, BOX, LAST)?;
@@ -41,8 +42,9 @@ fn gone_from(guest: &Guest, name: &str) -> Result<()> {
     denied(found, nix::libc::ENODEV, Said::Nothing)
 }
 
+case!(nic_goes_from_two_netkits);
 /// The same with two netkits on its queues; one that leases nothing stays.
-pub(crate) fn nic_goes_from_two_netkits() -> Result<()> {
+fn nic_goes_from_two_netkits() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let first = leasing(GUEST, BOX, 1)?;
@@ -58,8 +60,9 @@ pub(crate) fn nic_goes_from_two_netkits() -> Result<()> {
     Ok(())
 }
 
+case!(nic_goes_from_a_single);
 /// The same with a single netkit, made by the tool in the NIC's namespace.
-pub(crate) fn nic_goes_from_a_single() -> Result<()> {
+fn nic_goes_from_a_single() -> Result<()> {
     testbed::wire()?;
     tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
     Guest::found(GUEST, None)?.holds(LAST, 1)?;
@@ -67,8 +70,9 @@ pub(crate) fn nic_goes_from_a_single() -> Result<()> {
     no_device(GUEST)
 }
 
+case!(netkit_goes);
 /// The netkit goes first: the NIC has its queue back.
-pub(crate) fn netkit_goes() -> Result<()> {
+fn netkit_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     leasing(GUEST, BOX, LAST)?;
@@ -76,8 +80,9 @@ pub(crate) fn netkit_goes() -> Result<()> {
     free(LAST)
 }
 
+case!(netkit_goes_and_another_leases);
 /// And a new netkit of that name can lease it again.
-pub(crate) fn netkit_goes_and_another_leases() -> Result<()> {
+fn netkit_goes_and_another_leases() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     for _ in 0..3 {
@@ -88,8 +93,9 @@ pub(crate) fn netkit_goes_and_another_leases() -> Result<()> {
     leasing(GUEST, BOX, LAST).map(drop)
 }
 
+case!(one_netkit_of_two_goes);
 /// Of two netkits one goes: the other's lease stays.
-pub(crate) fn one_netkit_of_two_goes() -> Result<()> {
+fn one_netkit_of_two_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     leasing(GUEST, BOX, 1)?;
@@ -99,8 +105,9 @@ pub(crate) fn one_netkit_of_two_goes() -> Result<()> {
     second.holds(2, 1)
 }
 
+case!(container_goes);
 /// The container goes: so does the netkit, both ends, and the lease with it.
-pub(crate) fn container_goes() -> Result<()> {
+fn container_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     leasing(GUEST, BOX, LAST)?;
@@ -114,8 +121,9 @@ fn container_ends(netns: &str, queue: u32) -> Result<()> {
     until("the end of the lease", TEARDOWN, || is_free(queue))
 }
 
+case!(one_container_of_two_goes);
 /// Of two containers one goes: the other's lease stays.
-pub(crate) fn one_container_of_two_goes() -> Result<()> {
+fn one_container_of_two_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
@@ -128,7 +136,8 @@ pub(crate) fn one_container_of_two_goes() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn not_by_a_flap_of_the_nic() -> Result<()> {
+case!(not_by_a_flap_of_the_nic);
+fn not_by_a_flap_of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let guest = leasing(GUEST, BOX, LAST)?;
@@ -137,7 +146,8 @@ pub(crate) fn not_by_a_flap_of_the_nic() -> Result<()> {
     guest.holds(LAST, 1)
 }
 
-pub(crate) fn not_by_a_flap_of_the_netkit() -> Result<()> {
+case!(not_by_a_flap_of_the_netkit);
+fn not_by_a_flap_of_the_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let guest = leasing(GUEST, BOX, LAST)?;
@@ -147,8 +157,9 @@ pub(crate) fn not_by_a_flap_of_the_netkit() -> Result<()> {
     guest.holds(LAST, 1)
 }
 
+case!(not_by_a_move_of_the_netkit);
 /// The guest end moves on to another container: the NIC tells that one's number.
-pub(crate) fn not_by_a_move_of_the_netkit() -> Result<()> {
+fn not_by_a_move_of_the_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
@@ -157,8 +168,9 @@ pub(crate) fn not_by_a_move_of_the_netkit() -> Result<()> {
     Guest::found(GUEST, Some(BOX2))?.holds(LAST, 1)
 }
 
+case!(not_by_a_move_of_the_nic);
 /// The NIC moves to another namespace, is asked there, and comes back.
-pub(crate) fn not_by_a_move_of_the_nic() -> Result<()> {
+fn not_by_a_move_of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let guest = leasing(GUEST, BOX, LAST)?;

@@ -51,8 +51,9 @@ fn boxed(queue: u32, netkit: &str) -> String {
     format!("--queue {queue} --netkit {netkit} --netns {BOX}")
 }
 
+case!(already_leased);
 /// By a second netkit of the same container.
-pub(crate) fn already_leased() -> Result<()> {
+fn already_leased() -> Result<()> {
     testbed::wire()?;
     let mut first = guest(1)?;
     let mut second = Guest::pair("nk1", 2, BOX)?;
@@ -65,8 +66,9 @@ pub(crate) fn already_leased() -> Result<()> {
     first.holds(LAST, 1)
 }
 
+case!(already_leased_by_itself);
 /// By the same netkit, which has room for more.
-pub(crate) fn already_leased_by_itself() -> Result<()> {
+fn already_leased_by_itself() -> Result<()> {
     testbed::wire()?;
     let mut guest = guest(2)?;
     guest.granted(LAST, 1)?;
@@ -76,8 +78,9 @@ pub(crate) fn already_leased_by_itself() -> Result<()> {
     guest.granted(LAST - 1, 2)
 }
 
+case!(already_leased_by_a_single);
 /// By the same single netkit, in the NIC's namespace.
-pub(crate) fn already_leased_by_a_single() -> Result<()> {
+fn already_leased_by_a_single() -> Result<()> {
     testbed::wire()?;
     let mut single = Guest::single(GUEST, 3)?;
     single.granted(LAST, 1)?;
@@ -89,7 +92,8 @@ pub(crate) fn already_leased_by_a_single() -> Result<()> {
     single.holds(LAST, 1)
 }
 
-pub(crate) fn already_bound() -> Result<()> {
+case!(already_bound);
+fn already_bound() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
@@ -105,14 +109,16 @@ pub(crate) fn already_bound() -> Result<()> {
     guest.granted(LAST, 1)
 }
 
-pub(crate) fn in_use_by_af_xdp() -> Result<()> {
+case!(in_use_by_af_xdp);
+fn in_use_by_af_xdp() -> Result<()> {
     testbed::wire()?;
     let _socket = xdp::socket(ifindex(NIC)?.get(), LAST).context("AF_XDP socket")?;
     denied(guest(1)?.lease(LAST)?, EBUSY, XSK)
 }
 
+case!(primary_end);
 /// In the NIC's namespace, where the primary end is.
-pub(crate) fn primary_end() -> Result<()> {
+fn primary_end() -> Result<()> {
     testbed::wire()?;
     let mut peer = guest(1)?;
     let mut primary = Guest::found(HOST, None)?;
@@ -125,8 +131,9 @@ pub(crate) fn primary_end() -> Result<()> {
     peer.granted(LAST, 1)
 }
 
+case!(no_room);
 /// A netkit with no queue but its own.
-pub(crate) fn no_room() -> Result<()> {
+fn no_room() -> Result<()> {
     testbed::wire()?;
     denied(guest(0)?.lease(LAST)?, EINVAL, FULL)?;
     tool_denied(
@@ -137,8 +144,9 @@ pub(crate) fn no_room() -> Result<()> {
     free(LAST)
 }
 
+case!(room_exhausted);
 /// Two leases are granted to a netkit with room for two, and no third.
-pub(crate) fn room_exhausted() -> Result<()> {
+fn room_exhausted() -> Result<()> {
     testbed::wire()?;
     let mut guest = guest(2)?;
     guest.granted(1, 1)?;
@@ -153,7 +161,8 @@ pub(crate) fn room_exhausted() -> Result<()> {
     free(3)
 }
 
-pub(crate) fn two_nics() -> Result<()> {
+case!(two_nics);
+fn two_nics() -> Result<()> {
     testbed::wire()?;
     let other = second_nic()?;
     let mut guest = guest(2)?;
@@ -163,8 +172,9 @@ pub(crate) fn two_nics() -> Result<()> {
     guest.granted(LAST - 1, 2)
 }
 
+case!(two_nics_to_a_single);
 /// To a single netkit, in the NICs' namespace.
-pub(crate) fn two_nics_to_a_single() -> Result<()> {
+fn two_nics_to_a_single() -> Result<()> {
     testbed::wire()?;
     let other = second_nic()?;
     let mut single = Guest::single(GUEST, 3)?;
@@ -173,7 +183,8 @@ pub(crate) fn two_nics_to_a_single() -> Result<()> {
     single.holds(LAST, 1)
 }
 
-pub(crate) fn queue_out_of_range() -> Result<()> {
+case!(queue_out_of_range);
+fn queue_out_of_range() -> Result<()> {
     testbed::wire()?;
     let mut guest = guest(1)?;
     let at = Said::Attribute(LEASE_QUEUE_ID_AT);
@@ -181,20 +192,23 @@ pub(crate) fn queue_out_of_range() -> Result<()> {
     guest.granted(LAST, 1)
 }
 
-pub(crate) fn virtual_lessor() -> Result<()> {
+case!(virtual_lessor);
+fn virtual_lessor() -> Result<()> {
     let mut guest = guest(1)?;
     let lessor = Guest::single("nk1", 2)?;
     denied(guest.lease_of(lessor.ifindex, 0), EINVAL, VIRTUAL)
 }
 
+case!(itself);
 /// A netkit from itself, in its own namespace.
-pub(crate) fn itself() -> Result<()> {
+fn itself() -> Result<()> {
     let mut single = Guest::single(GUEST, 2)?;
     denied(single.lease_of(single.ifindex, 0), EINVAL, VIRTUAL)
 }
 
+case!(physical_lessee);
 /// A NIC from another NIC, and from itself, in their namespace.
-pub(crate) fn physical_lessee() -> Result<()> {
+fn physical_lessee() -> Result<()> {
     testbed::wire()?;
     let other = second_nic()?;
     let mut nic = Guest::found(NIC, None)?;
@@ -202,7 +216,8 @@ pub(crate) fn physical_lessee() -> Result<()> {
     denied(nic.lease(LAST)?, EINVAL, PHYSICAL)
 }
 
-pub(crate) fn veth_lessee() -> Result<()> {
+case!(veth_lessee);
+fn veth_lessee() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     sh(&format!(
@@ -216,14 +231,16 @@ pub(crate) fn veth_lessee() -> Result<()> {
     )
 }
 
+case!(tx_lessee);
 /// An rx queue can't be leased as a tx queue.
-pub(crate) fn tx_lessee() -> Result<()> {
+fn tx_lessee() -> Result<()> {
     testbed::wire()?;
     types(QueueType::Tx, QueueType::Rx, TYPE_AT)
 }
 
+case!(tx_lessor);
 /// A tx queue can't be leased, not even as an rx queue.
-pub(crate) fn tx_lessor() -> Result<()> {
+fn tx_lessor() -> Result<()> {
     testbed::wire()?;
     types(QueueType::Rx, QueueType::Tx, LEASE_QUEUE_TYPE_AT)
 }
@@ -239,7 +256,8 @@ fn types(kind: QueueType, of_kind: QueueType, bad: u32) -> Result<()> {
     guest.granted(LAST, 1)
 }
 
-pub(crate) fn no_such_namespace_id() -> Result<()> {
+case!(no_such_namespace_id);
+fn no_such_namespace_id() -> Result<()> {
     let mut guest = guest(1)?;
     let lease = Lease {
         netns_id: Some(NsId::new(4242)),
@@ -249,7 +267,8 @@ pub(crate) fn no_such_namespace_id() -> Result<()> {
     denied(answer, ENONET, Said::Nothing)
 }
 
-pub(crate) fn no_such_device() -> Result<()> {
+case!(no_such_device);
+fn no_such_device() -> Result<()> {
     let mut guest = guest(1)?;
     let nowhere = Ifindex::new(4242);
     denied(guest.lease_of(nowhere, 0), ENODEV, Said::Nothing)?;

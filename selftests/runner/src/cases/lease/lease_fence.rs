@@ -67,9 +67,10 @@ pub(crate) fn reached(listening: &str, address: &str) -> Result<bool> {
     Ok(connected.is_ok())
 }
 
+case!(of_the_nic);
 /// The sender reaches the guest, and nobody else behind this host, whom it reached had the NIC been made
 /// a router without more.
-pub(crate) fn of_the_nic() -> Result<()> {
+fn of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
@@ -102,8 +103,9 @@ pub(crate) fn of_the_nic() -> Result<()> {
     Ok(())
 }
 
+case!(of_the_guest);
 /// What comes from the guest with another's address goes nowhere.
-pub(crate) fn of_the_guest() -> Result<()> {
+fn of_the_guest() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let line = format!(
@@ -136,8 +138,9 @@ fn passes(from: &str) -> Result<bool> {
     Ok(receiver.recv_from(&mut [0; 64]).is_ok())
 }
 
+case!(of_two_guests);
 /// Two guests share what is of the NIC.
-pub(crate) fn of_two_guests() -> Result<()> {
+fn of_two_guests() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;

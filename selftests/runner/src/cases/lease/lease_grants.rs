@@ -11,8 +11,9 @@ use framework::transfer::number;
 
 const LAST: u32 = testbed::QUEUES - 1;
 
+case!(two_queues);
 /// By the tool: two queues of the NIC become queues 1 and 2 of the netkit that it makes.
-pub(crate) fn two_queues() -> Result<()> {
+fn two_queues() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let told = tool(&format!(
@@ -35,16 +36,18 @@ pub(crate) fn two_queues() -> Result<()> {
     free(3)
 }
 
+case!(queue_zero);
 /// The NIC's queue 0 can be leased as any other.
-pub(crate) fn queue_zero() -> Result<()> {
+fn queue_zero() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?.granted(0, 1)?;
     free(1)
 }
 
+case!(of_either_layer);
 /// A netkit of either layer can lease, a pair's guest end and a single.
-pub(crate) fn of_either_layer() -> Result<()> {
+fn of_either_layer() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     for mode in [NetkitMode::L3, NetkitMode::L2] {
@@ -57,8 +60,9 @@ pub(crate) fn of_either_layer() -> Result<()> {
     Ok(())
 }
 
+case!(in_one_namespace);
 /// Within one namespace, to a single netkit: no number of a namespace is told.
-pub(crate) fn in_one_namespace() -> Result<()> {
+fn in_one_namespace() -> Result<()> {
     testbed::wire()?;
     let mut single = Guest::single(GUEST, 2)?;
     ensure!(single.nsid.is_none(), "another namespace");
@@ -74,8 +78,9 @@ pub(crate) fn in_one_namespace() -> Result<()> {
     Guest::found(GUEST, None)?.holds(LAST, 1)
 }
 
+case!(namespace_is_told);
 /// The NIC tells the number of the guest's namespace, which the kernel gives it if it has none.
-pub(crate) fn namespace_is_told() -> Result<()> {
+fn namespace_is_told() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
@@ -87,9 +92,10 @@ pub(crate) fn namespace_is_told() -> Result<()> {
     Ok(())
 }
 
+case!(devices_down);
 /// By the tool as well as by the crate, both devices being down. The kernel tells of a queue only
 /// while its device is up.
-pub(crate) fn devices_down() -> Result<()> {
+fn devices_down() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     set_down(None, NIC)?;
@@ -109,8 +115,9 @@ pub(crate) fn devices_down() -> Result<()> {
     guest.holds(1, 2)
 }
 
+case!(to_two_containers);
 /// Queues of one NIC to netkits of two containers: each counts from 1, each has its own number.
-pub(crate) fn to_two_containers() -> Result<()> {
+fn to_two_containers() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
@@ -127,8 +134,9 @@ pub(crate) fn to_two_containers() -> Result<()> {
     Ok(())
 }
 
+case!(virtual_side_is_silent);
 /// The virtual side tells of no lease, neither at the leased queue nor at its own.
-pub(crate) fn virtual_side_is_silent() -> Result<()> {
+fn virtual_side_is_silent() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
@@ -147,8 +155,9 @@ pub(crate) fn virtual_side_is_silent() -> Result<()> {
     Ok(())
 }
 
+case!(other_queues_are_free);
 /// Asked for one queue or for all, the NIC tells of a lease at the leased queue only.
-pub(crate) fn other_queues_are_free() -> Result<()> {
+fn other_queues_are_free() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;

@@ -26,9 +26,10 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
+case!(namespace_that_got_the_inode);
 /// A namespace gets the inode of one that is gone, and a netkit in it the number that a leased one had
 /// there: it is another's, and stays.
-pub(crate) fn namespace_that_got_the_inode() -> Result<()> {
+fn namespace_that_got_the_inode() -> Result<()> {
     const TRIES: u32 = 50;
     testbed::wire()?;
     testbed::container()?;
@@ -112,9 +113,10 @@ impl Drop for Renamer {
     }
 }
 
+case!(renamed_at_once);
 /// A netkit that gets another name in the moment in which it is there is known by its number, and so is the
 /// lease that made it.
-pub(crate) fn renamed_at_once() -> Result<()> {
+fn renamed_at_once() -> Result<()> {
     const ROUNDS: u32 = 40;
     testbed::wire()?;
     testbed::container()?;
@@ -144,9 +146,10 @@ pub(crate) fn renamed_at_once() -> Result<()> {
     Ok(())
 }
 
+case!(offload_of_each_nic);
 /// Two NICs that forward for a lease each: one gets its large receive offload back when its own lease
 /// ends, whatever the other needs.
-pub(crate) fn offload_of_each_nic() -> Result<()> {
+fn offload_of_each_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
@@ -194,7 +197,8 @@ fn noted() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     Ok(files)
 }
 
-pub(crate) fn dry_runs_change_nothing() -> Result<()> {
+case!(dry_runs_change_nothing);
+fn dry_runs_change_nothing() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let lines = [
@@ -244,9 +248,10 @@ pub(crate) fn dry_runs_change_nothing() -> Result<()> {
     Ok(())
 }
 
+case!(boot_that_is_masked);
 /// Where another file is mounted over the boot's id, as container engines do, no note is of another boot: those
 /// of other tools stay, and those made there count elsewhere.
-pub(crate) fn boot_that_is_masked() -> Result<()> {
+fn boot_that_is_masked() -> Result<()> {
     const ID: &str = "/proc/sys/kernel/random/boot_id";
     testbed::wire()?;
     testbed::container()?;

@@ -40,14 +40,16 @@ fn rss_on_queue_zero() -> Result<()> {
     Ok(ethtool.set_rss(nic, None, &change)?)
 }
 
-pub(crate) fn channels_stay() -> Result<()> {
+case!(channels_stay);
+fn channels_stay() -> Result<()> {
     testbed::wire()?;
     let guest = leasing()?;
     denied(testbed::channels(1)?, EINVAL, LEASED)?;
     guest.holds(1, 1)
 }
 
-pub(crate) fn channels_stay_until_the_end() -> Result<()> {
+case!(channels_stay_until_the_end);
+fn channels_stay_until_the_end() -> Result<()> {
     testbed::wire()?;
     leasing()?;
     denied(testbed::channels(1)?, EINVAL, LEASED)?;
@@ -56,16 +58,18 @@ pub(crate) fn channels_stay_until_the_end() -> Result<()> {
     Ok(())
 }
 
+case!(channels_as_they_are);
 /// Setting the channels to what they are is no change.
-pub(crate) fn channels_as_they_are() -> Result<()> {
+fn channels_as_they_are() -> Result<()> {
     testbed::wire()?;
     let guest = leasing()?;
     testbed::channels(testbed::QUEUES)??;
     guest.holds(1, 1)
 }
 
+case!(channels_shrink_down_to_the_lease);
 /// Queues behind the leased one can go, it can't.
-pub(crate) fn channels_shrink_down_to_the_lease() -> Result<()> {
+fn channels_shrink_down_to_the_lease() -> Result<()> {
     testbed::wire()?;
     let guest = leasing()?;
     for count in [3, 2] {
@@ -76,8 +80,9 @@ pub(crate) fn channels_shrink_down_to_the_lease() -> Result<()> {
     guest.holds(1, 1)
 }
 
+case!(channels_grow);
 /// Queues behind the leased one can come, and are free.
-pub(crate) fn channels_grow() -> Result<()> {
+fn channels_grow() -> Result<()> {
     testbed::wire()?;
     testbed::channels(2)??;
     let guest = leasing()?;
@@ -86,8 +91,9 @@ pub(crate) fn channels_grow() -> Result<()> {
     free(2)
 }
 
+case!(netkit_has_no_channels);
 /// A netkit has no channels to set, at neither end.
-pub(crate) fn netkit_has_no_channels() -> Result<()> {
+fn netkit_has_no_channels() -> Result<()> {
     testbed::wire()?;
     let guest = leasing()?;
     let change = ChannelsChange {
@@ -101,9 +107,10 @@ pub(crate) fn netkit_has_no_channels() -> Result<()> {
     guest.holds(1, 1)
 }
 
+case!(bind_of_leased_queue);
 /// A binding of a leased queue, alone and beside a free one, is refused: the leased queue has no
 /// DMA device any more (`netdev_queue_get_dma_dev`), the free one has.
-pub(crate) fn bind_of_leased_queue() -> Result<()> {
+fn bind_of_leased_queue() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let guest = leasing()?;
@@ -120,9 +127,10 @@ pub(crate) fn bind_of_leased_queue() -> Result<()> {
     guest.holds(1, 1)
 }
 
+case!(af_xdp_of_leased_queue);
 /// An AF_XDP socket of a leased queue is refused on the NIC and granted through the netkit; then
 /// the NIC's queue is in use, and nothing can be bound through the netkit (`xsk_reg_pool_at_qid`).
-pub(crate) fn af_xdp_of_leased_queue() -> Result<()> {
+fn af_xdp_of_leased_queue() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let mut guest = Guest::single(GUEST, 2)?;

@@ -40,8 +40,9 @@ fn note() -> Result<PathBuf> {
     notes()?.pop().context("no note of a lease")
 }
 
+case!(netkits_that_went);
 /// One with its container, one by another's hand: what they left is cleared away on demand.
-pub(crate) fn netkits_that_went() -> Result<()> {
+fn netkits_that_went() -> Result<()> {
     let before = begin()?;
     leased(&boxed(&format!(
         "--queue 2 --address {ROUTED} --address {BESIDE6}"
@@ -80,8 +81,9 @@ pub(crate) fn netkits_that_went() -> Result<()> {
     before.same()
 }
 
+case!(netkit_of_somebody_else);
 /// It is deleted only on demand.
-pub(crate) fn netkit_of_somebody_else() -> Result<()> {
+fn netkit_of_somebody_else() -> Result<()> {
     let before = begin()?;
     foreign(2)?;
     let line = boxed(&format!(
@@ -108,8 +110,9 @@ pub(crate) fn netkit_of_somebody_else() -> Result<()> {
     says(&unlease_refused("nk0 --netns none")?, "(ENOENT)")
 }
 
+case!(bound);
 /// A receiver is not pulled from under its feet, unless one says so.
-pub(crate) fn bound() -> Result<()> {
+fn bound() -> Result<()> {
     let before = begin()?;
     leased(&boxed(&format!("--queue {LAST} --address {ROUTED}")))?;
     let receiver = start(
@@ -131,8 +134,9 @@ pub(crate) fn bound() -> Result<()> {
     before.soon_again()
 }
 
+case!(stopped_half_way);
 /// Killed at any moment, it leaves what `unlease` clears away; told to end, it leaves nothing.
-pub(crate) fn stopped_half_way() -> Result<()> {
+fn stopped_half_way() -> Result<()> {
     let before = begin()?;
     let way = format!("--address {ROUTED} --address {BESIDE} --address {BESIDE6}");
     let line = format!(
@@ -182,9 +186,10 @@ fn clear_of_half_written() -> Result<()> {
     unlease("--all-stale")?.good("unlease").map(drop)
 }
 
+case!(damaged_notes);
 /// A note that cannot be read is put aside: the netkit is then as somebody else's. One of another
 /// boot is no note.
-pub(crate) fn damaged_notes() -> Result<()> {
+fn damaged_notes() -> Result<()> {
     let before = begin()?;
     let line = boxed(&format!("--queue {LAST} --address {BESIDE}"));
     let end = format!("{GUEST} --netns {BOX}");
@@ -215,8 +220,9 @@ pub(crate) fn damaged_notes() -> Result<()> {
     before.same()
 }
 
+case!(nic_that_went);
 /// With the NIC go its leases and their netkits; the notes are cleared away.
-pub(crate) fn nic_that_went() -> Result<()> {
+fn nic_that_went() -> Result<()> {
     begin()?;
     leased(&boxed(&format!(
         "--queue {LAST} --address {ROUTED} --address {BESIDE6}"
@@ -231,9 +237,10 @@ pub(crate) fn nic_that_went() -> Result<()> {
     unlease_refused(&format!("{GUEST} --netns {BOX}")).map(drop)
 }
 
+case!(ended_from_elsewhere);
 /// Ended from another namespace than that of NIC and host end: the receiver is seen, what was changed there is
 /// put back there, and a device here that has the NIC's number is left alone.
-pub(crate) fn ended_from_elsewhere() -> Result<()> {
+fn ended_from_elsewhere() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;

@@ -214,32 +214,39 @@ fn one(first: First, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
     pod.end()
 }
 
-pub(crate) fn by_name() -> Result<()> {
+case!(by_name);
+fn by_name() -> Result<()> {
     rounds(First::Lease, Pod::named)
 }
 
-pub(crate) fn by_name_pod_first() -> Result<()> {
+case!(by_name_pod_first);
+fn by_name_pod_first() -> Result<()> {
     rounds(First::Pod, Pod::named)
 }
 
-pub(crate) fn by_path() -> Result<()> {
+case!(by_path);
+fn by_path() -> Result<()> {
     rounds(First::Lease, Pod::mounted)
 }
 
-pub(crate) fn by_path_pod_first() -> Result<()> {
+case!(by_path_pod_first);
+fn by_path_pod_first() -> Result<()> {
     rounds(First::Pod, Pod::mounted)
 }
 
-pub(crate) fn by_pid() -> Result<()> {
+case!(by_pid);
+fn by_pid() -> Result<()> {
     rounds(First::Lease, Pod::process)
 }
 
-pub(crate) fn by_pid_pod_first() -> Result<()> {
+case!(by_pid_pod_first);
+fn by_pid_pod_first() -> Result<()> {
     rounds(First::Pod, Pod::process)
 }
 
+case!(beside_the_nic);
 /// The sender finds the guest by asking for it on its own link; both families.
-pub(crate) fn beside_the_nic() -> Result<()> {
+fn beside_the_nic() -> Result<()> {
     wire()?;
     let before = Footprint::settled()?;
     let pod = Pod::named()?;

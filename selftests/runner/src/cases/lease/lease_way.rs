@@ -67,7 +67,8 @@ pub(crate) fn foreign(rx_queues: u32) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn many_queues() -> Result<()> {
+case!(many_queues);
+fn many_queues() -> Result<()> {
     testbed::wire_with(8, "")?;
     testbed::container()?;
     let before = Footprint::settled()?;
@@ -96,8 +97,9 @@ pub(crate) fn many_queues() -> Result<()> {
     before.same()
 }
 
+case!(switches_are_shared);
 /// The last one to end puts back what both needed.
-pub(crate) fn switches_are_shared() -> Result<()> {
+fn switches_are_shared() -> Result<()> {
     let before = begin()?;
     leased(&boxed(&format!(
         "--queue 2 --address {ROUTED} --address {ROUTED6}"
@@ -114,8 +116,9 @@ pub(crate) fn switches_are_shared() -> Result<()> {
     before.same()
 }
 
+case!(what_others_set_stays);
 /// Somebody makes a router of the whole host while a lease is there: it stays one.
-pub(crate) fn what_others_set_stays() -> Result<()> {
+fn what_others_set_stays() -> Result<()> {
     let before = begin()?;
     leased(&boxed(&format!(
         "--queue {LAST} --address {ROUTED} --address {BESIDE6}"
@@ -130,8 +133,9 @@ pub(crate) fn what_others_set_stays() -> Result<()> {
     before.same()
 }
 
+case!(refused_half_way);
 /// A route in this or that namespace is taken, a queue is: what was done before is taken back.
-pub(crate) fn refused_half_way() -> Result<()> {
+fn refused_half_way() -> Result<()> {
     let before = begin()?;
     let way = format!("--address {ROUTED} --address {BESIDE} --address {BESIDE6}");
     let inside = NetNs::by_name(BOX)?;
@@ -188,8 +192,9 @@ pub(crate) fn refused_half_way() -> Result<()> {
     before.same()
 }
 
+case!(refused_at_once);
 /// What makes no sense, and a runtime directory that cannot be written.
-pub(crate) fn refused_at_once() -> Result<()> {
+fn refused_at_once() -> Result<()> {
     let before = begin()?;
     let queue = format!("--queue {LAST}");
     let refused = [
@@ -222,7 +227,8 @@ pub(crate) fn refused_at_once() -> Result<()> {
     before.same()
 }
 
-pub(crate) fn dry_runs() -> Result<()> {
+case!(dry_runs);
+fn dry_runs() -> Result<()> {
     let before = begin()?;
     let line = boxed(&format!("--count 2 --address {ROUTED} --address {BESIDE6}"));
     let would = lease(&format!("{line} --dry-run"))?.good("lease")?;
@@ -259,9 +265,10 @@ pub(crate) fn dry_runs() -> Result<()> {
     before.same()
 }
 
+case!(large_receive_offload);
 /// A NIC that forwards loses its large receive offload (`dev_disable_lro`), and nothing in the
 /// kernel gives it back.
-pub(crate) fn large_receive_offload() -> Result<()> {
+fn large_receive_offload() -> Result<()> {
     begin()?;
     let nic = framework::ifindex(NIC)?;
     let mut ethtool = Ethtool::open()?;

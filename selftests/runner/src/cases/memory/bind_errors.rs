@@ -30,26 +30,30 @@ fn bind_nic() -> Result<netdev::Result<Binding>> {
     Ok(bind(ifindex(NIC)?, memory()?, LAST))
 }
 
-pub(crate) fn split_off() -> Result<()> {
+case!(split_off);
+fn split_off() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Disabled, 0)?;
     refused(bind_nic()?, EINVAL, Some("tcp-data-split is disabled"))
 }
 
-pub(crate) fn threshold_not_zero() -> Result<()> {
+case!(threshold_not_zero);
+fn threshold_not_zero() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Enabled, 128)?;
     refused(bind_nic()?, EINVAL, Some("hds-thresh is not zero"))
 }
 
-pub(crate) fn queue_out_of_range() -> Result<()> {
+case!(queue_out_of_range);
+fn queue_out_of_range() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let queue = QueueId::new(testbed::QUEUES);
     refused(bind(ifindex(NIC)?, memory()?, queue), EINVAL, None)
 }
 
-pub(crate) fn no_such_device() -> Result<()> {
+case!(no_such_device);
+fn no_such_device() -> Result<()> {
     refused(
         bind(Ifindex::new(4242), memory()?, QueueId::new(0)),
         ENODEV,
@@ -57,7 +61,8 @@ pub(crate) fn no_such_device() -> Result<()> {
     )
 }
 
-pub(crate) fn device_without_queue_ops() -> Result<()> {
+case!(device_without_queue_ops);
+fn device_without_queue_ops() -> Result<()> {
     refused(
         bind(ifindex("lo")?, memory()?, QueueId::new(0)),
         EOPNOTSUPP,
@@ -65,8 +70,9 @@ pub(crate) fn device_without_queue_ops() -> Result<()> {
     )
 }
 
+case!(netkit_without_a_lease);
 /// A netkit's own queue has no NIC behind it that could do DMA.
-pub(crate) fn netkit_without_a_lease() -> Result<()> {
+fn netkit_without_a_lease() -> Result<()> {
     let netkit = netkit("nk0", 2)?;
     refused(
         bind(netkit, memory()?, QueueId::new(0)),
@@ -75,35 +81,40 @@ pub(crate) fn netkit_without_a_lease() -> Result<()> {
     )
 }
 
-pub(crate) fn not_a_dmabuf() -> Result<()> {
+case!(not_a_dmabuf);
+fn not_a_dmabuf() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let null = File::open("/dev/null")?;
     refused(bind(ifindex(NIC)?, null, LAST), EINVAL, None)
 }
 
-pub(crate) fn xdp_attached() -> Result<()> {
+case!(xdp_attached);
+fn xdp_attached() -> Result<()> {
     testbed::wire()?;
     let _program = xdp::attach(ifindex(NIC)?.get())?;
     testbed::split()?;
     refused(bind_nic()?, EEXIST, Some("XDP program attached"))
 }
 
-pub(crate) fn already_bound() -> Result<()> {
+case!(already_bound);
+fn already_bound() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let _first = bind_nic()??;
     refused(bind_nic()?, EEXIST, Some("already memory provider bound"))
 }
 
-pub(crate) fn in_use_by_af_xdp() -> Result<()> {
+case!(in_use_by_af_xdp);
+fn in_use_by_af_xdp() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let _socket = xdp::socket(ifindex(NIC)?.get(), LAST.get()).context("AF_XDP socket")?;
     refused(bind_nic()?, EBUSY, Some("AF_XDP"))
 }
 
-pub(crate) fn leased_out() -> Result<()> {
+case!(leased_out);
+fn leased_out() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let netkit = netkit("nk0", 2)?;
@@ -123,7 +134,8 @@ pub(crate) fn leased_out() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn split_stays_on_while_bound() -> Result<()> {
+case!(split_stays_on_while_bound);
+fn split_stays_on_while_bound() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let _binding = bind_nic()??;
@@ -138,7 +150,8 @@ pub(crate) fn split_stays_on_while_bound() -> Result<()> {
     )
 }
 
-pub(crate) fn channels_stay_while_bound() -> Result<()> {
+case!(channels_stay_while_bound);
+fn channels_stay_while_bound() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     sh(&format!("ethtool -X {NIC} equal 1"))?;
@@ -162,7 +175,8 @@ fn since_7_3() -> Result<()> {
     testbed::split()
 }
 
-pub(crate) fn rx_page_size_not_a_power_of_two() -> Result<()> {
+case!(rx_page_size_not_a_power_of_two);
+fn rx_page_size_not_a_power_of_two() -> Result<()> {
     since_7_3()?;
     let _reserved = sysctl::set("vm.nr_hugepages", "8")?;
     refused(bind_with_page_size(12_288, HugePage::Mb2)?, EINVAL, None)?;
@@ -176,8 +190,9 @@ pub(crate) fn rx_page_size_not_a_power_of_two() -> Result<()> {
     )
 }
 
+case!(rx_page_size_unaligned_memory);
 /// Plain pages are not contiguous: their scatter-gather entries are smaller than 64 KiB.
-pub(crate) fn rx_page_size_unaligned_memory() -> Result<()> {
+fn rx_page_size_unaligned_memory() -> Result<()> {
     since_7_3()?;
     refused(
         bind_with_page_size(65_536, HugePage::None)?,
@@ -186,8 +201,9 @@ pub(crate) fn rx_page_size_unaligned_memory() -> Result<()> {
     )
 }
 
+case!(rx_page_size_unsupported_by_kernel);
 /// A kernel that doesn't know the attribute must say so, not ignore it.
-pub(crate) fn rx_page_size_unsupported_by_kernel() -> Result<()> {
+fn rx_page_size_unsupported_by_kernel() -> Result<()> {
     if testbed::kernel()? >= (7, 3) {
         return Err(Skip("this kernel knows rx-page-size".into()).into());
     }

@@ -49,7 +49,8 @@ fn lend(fd: impl AsFd) -> Result<i32> {
     Ok(fd.as_fd().as_raw_fd())
 }
 
-pub(crate) fn words_that_choose_none() -> Result<()> {
+case!(words_that_choose_none);
+fn words_that_choose_none() -> Result<()> {
     for word in [
         "gpu",
         "heap",
@@ -83,7 +84,8 @@ pub(crate) fn words_that_choose_none() -> Result<()> {
         .map(drop)
 }
 
-pub(crate) fn heaps_that_give_none() -> Result<()> {
+case!(heaps_that_give_none);
+fn heaps_that_give_none() -> Result<()> {
     testbed::wire()?;
     complains(
         recv("heap:nowhere"),
@@ -112,7 +114,8 @@ pub(crate) fn heaps_that_give_none() -> Result<()> {
     nic_state::untouched()
 }
 
-pub(crate) fn fds_that_are_none() -> Result<()> {
+case!(fds_that_are_none);
+fn fds_that_are_none() -> Result<()> {
     testbed::wire()?;
     complains(
         recv("fd:987"),
@@ -156,7 +159,8 @@ fn helper(name: &str, serve: impl Fn(UnixStream) -> Result<()> + Send + 'static)
     Ok(format!("socket:{path}"))
 }
 
-pub(crate) fn helpers_that_pass_none() -> Result<()> {
+case!(helpers_that_pass_none);
+fn helpers_that_pass_none() -> Result<()> {
     testbed::wire()?;
     complains(
         recv("socket:/tmp/nowhere"),
@@ -198,7 +202,8 @@ fn card() -> Result<&'static str> {
     Ok(card)
 }
 
-pub(crate) fn drm_devices_that_give_none() -> Result<()> {
+case!(drm_devices_that_give_none, on drm);
+fn drm_devices_that_give_none() -> Result<()> {
     let card = card()?;
     testbed::wire()?;
     let names =
@@ -264,8 +269,9 @@ fn until_free() -> Result<()> {
     })
 }
 
+case!(freed_at_the_end, on drm_too);
 /// However the receiver ends, its memory ends with it.
-pub(crate) fn freed_at_the_end() -> Result<()> {
+fn freed_at_the_end() -> Result<()> {
     testbed::wire()?;
     until_free()?;
     for memory in all_kinds(16 * MIB)? {
@@ -310,9 +316,10 @@ fn open_in(pid: u32) -> Result<Vec<(String, String, bool)>> {
     Ok(all)
 }
 
+case!(not_for_other_programs, on drm_too);
 /// A receiver keeps no device open that it asked for memory, and programs that it starts, as the
 /// guardian of its settings, have none of its memory.
-pub(crate) fn not_for_other_programs() -> Result<()> {
+fn not_for_other_programs() -> Result<()> {
     testbed::wire()?;
     let lent = heap(16 * MIB)?;
     let mut all = all_kinds(16 * MIB)?;
@@ -345,8 +352,9 @@ pub(crate) fn not_for_other_programs() -> Result<()> {
     Ok(())
 }
 
+case!(sent_from_each_kind, on drm_too);
 /// What is sent from memory of each kind arrives.
-pub(crate) fn sent_from_each_kind() -> Result<()> {
+fn sent_from_each_kind() -> Result<()> {
     testbed::wire()?;
     for memory in all_kinds(4 * MIB)? {
         let (memory, size) = memory
@@ -368,8 +376,9 @@ pub(crate) fn sent_from_each_kind() -> Result<()> {
     complains(tool(&line), &["/dev/dma_heap/nowhere", "heap:system"])
 }
 
+case!(doctor_asks_for_it);
 /// The doctor asks for the memory that is named, and tells what there is.
-pub(crate) fn doctor_asks_for_it() -> Result<()> {
+fn doctor_asks_for_it() -> Result<()> {
     testbed::wire()?;
     let report = Report::of(&format!("{NIC} --memory heap:system"))?;
     ensure!(report.failed().is_empty(), "{}", report.complaints());

@@ -54,7 +54,8 @@ fn cured(line: &str, option: &str) -> Result<()> {
     receiver.end_within(SOON)?.refused(1).map(drop)
 }
 
-pub(crate) fn more_than_the_machine_has() -> Result<()> {
+case!(more_than_the_machine_has);
+fn more_than_the_machine_has() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let base = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
@@ -81,8 +82,9 @@ pub(crate) fn more_than_the_machine_has() -> Result<()> {
     Ok(())
 }
 
+case!(more_than_the_control_group_has);
 /// A control group of its own, as a container has; the tools start in it.
-pub(crate) fn more_than_the_control_group_has() -> Result<()> {
+fn more_than_the_control_group_has() -> Result<()> {
     testbed::wire()?;
     let group = Path::new("/sys/fs/cgroup/memory-size");
     fs::write("/sys/fs/cgroup/cgroup.subtree_control", "+memory")?;

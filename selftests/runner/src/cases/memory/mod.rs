@@ -1,6 +1,6 @@
 //! The memory that is received into, and what the kernel refuses to bind.
 
-pub(super) mod bind_errors;
-pub(super) mod memory;
-pub(super) mod memory_size;
-pub(super) mod udmabufs;
+mod bind_errors;
+mod memory;
+mod memory_size;
+mod udmabufs;

@@ -11,8 +11,9 @@ use framework::sysctl;
 
 const MIB: u64 = 1 << 20;
 
+case!(bytes_survive);
 /// Written through one mapping, read through another one of another fd, when the first fd is gone.
-pub(crate) fn bytes_survive() -> Result<()> {
+fn bytes_survive() -> Result<()> {
     let memory = Udmabuf::builder(MIB).build()?;
     ensure!(memory.len() == MIB, "{} bytes", memory.len());
     let writer = memory.map(Protection::ReadWrite)?;
@@ -30,8 +31,9 @@ pub(crate) fn bytes_survive() -> Result<()> {
     Ok(())
 }
 
+case!(over_the_limit);
 /// One page over the limit is refused with the limit, and the remedy helps.
-pub(crate) fn over_the_limit() -> Result<()> {
+fn over_the_limit() -> Result<()> {
     let limited = sysctl::set_parameter("udmabuf", "size_limit_mb", "8")?;
     Udmabuf::builder(8 * MIB).build().context("at the limit")?;
     let remedy = match Udmabuf::builder(8 * MIB + 4096).build() {
@@ -51,8 +53,9 @@ pub(crate) fn over_the_limit() -> Result<()> {
     Ok(())
 }
 
+case!(hugepages);
 /// Of reserved hugepages a buffer is made if there are enough; else their lack is named.
-pub(crate) fn hugepages() -> Result<()> {
+fn hugepages() -> Result<()> {
     let build = || Udmabuf::builder(4 * MIB).hugepages(HugePage::Mb2).build();
     let lack = || match build() {
         Err(error @ Error::Memory { .. }) => {

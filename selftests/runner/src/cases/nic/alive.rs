@@ -41,9 +41,10 @@ fn contained() -> Result<Running> {
     Ok(receiver)
 }
 
+case!(pid_namespace_that_is_gone);
 /// A container that was killed leaves nobody behind who counts as alive: with its PID namespace went
 /// its guardian.
-pub(crate) fn pid_namespace_that_is_gone() -> Result<()> {
+fn pid_namespace_that_is_gone() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -69,9 +70,10 @@ fn life() -> Result<PathBuf> {
     Ok(journal.with_file_name(name.context("no lock")?))
 }
 
+case!(restored_by_force);
 /// What an earlier version noted of a receiver in another PID namespace, and what is left of one whose
 /// NIC can't be restored: by force.
-pub(crate) fn restored_by_force() -> Result<()> {
+fn restored_by_force() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -114,9 +116,10 @@ pub(crate) fn restored_by_force() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(guardian_outlives_a_failed_restore);
 /// A receiver that could not put its NIC back, and lives: its guardian waits for its end, however long
 /// that takes.
-pub(crate) fn guardian_outlives_a_failed_restore() -> Result<()> {
+fn guardian_outlives_a_failed_restore() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -137,8 +140,9 @@ pub(crate) fn guardian_outlives_a_failed_restore() -> Result<()> {
     observer.same(&before)
 }
 
+case!(one_of_two_ends);
 /// Two receivers, one of which ends: the lock of the other is the other's.
-pub(crate) fn one_of_two_ends() -> Result<()> {
+fn one_of_two_ends() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;

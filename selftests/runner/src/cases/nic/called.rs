@@ -18,8 +18,9 @@ fn tool(line: &str) -> Result<String> {
     finish(command(None, &devmem_tcp(), line))?.good(line)
 }
 
+case!(alternative);
 /// Alternative names, short and long ones, wherever a device is named.
-pub(crate) fn alternative() -> Result<()> {
+fn alternative() -> Result<()> {
     testbed::wire()?;
     sh(&format!(
         "ip link property add dev {NIC} altname rail0 altname {LONG}"
@@ -62,8 +63,9 @@ pub(crate) fn alternative() -> Result<()> {
     Ok(())
 }
 
+case!(stacked);
 /// A VLAN, a team, one on the other: the NIC below is named, by `doctor` too.
-pub(crate) fn stacked() -> Result<()> {
+fn stacked() -> Result<()> {
     testbed::wire()?;
     let refused = |device: &str, kind: &str| -> Result<()> {
         let line = format!("recv -f {device} -l {NIC_ADDRESS}:5000");

@@ -68,8 +68,9 @@ fn each(
     Ok(())
 }
 
+case!(rule_places);
 /// Who chooses the place of a rule, and what becomes of the rule that has it.
-pub(crate) fn rule_places() -> Result<()> {
+fn rule_places() -> Result<()> {
     let full = Err(Errno::ENOSPC);
     let bad = Err(Errno::EINVAL);
     each(
@@ -99,8 +100,9 @@ pub(crate) fn rule_places() -> Result<()> {
     )
 }
 
+case!(rules_that_are_refused);
 /// The same packets again, a mask in part, other fields than the first rule's, a ninth address.
-pub(crate) fn rules_that_are_refused() -> Result<()> {
+fn rules_that_are_refused() -> Result<()> {
     let bad = Err(Errno::EINVAL);
     let exists = Err(Errno::EEXIST);
     let not = Err(Errno::EOPNOTSUPP);
@@ -157,9 +159,10 @@ pub(crate) fn rules_that_are_refused() -> Result<()> {
     )
 }
 
+case!(tables_and_contexts);
 /// Length of the table and the key, how many contexts there are, how long the table is with more
 /// channels, and whether a table that was set lets it become short again.
-pub(crate) fn tables_and_contexts() -> Result<()> {
+fn tables_and_contexts() -> Result<()> {
     const MANY: u32 = 70;
     for (driver, entries, key, contexts, with_many) in [
         (Driver::Mlx5, 256, 40, 15, 512),
@@ -215,8 +218,9 @@ pub(crate) fn tables_and_contexts() -> Result<()> {
     Ok(())
 }
 
+case!(channels);
 /// Which channels there are, and which can be had: so many combined, rx and tx.
-pub(crate) fn channels() -> Result<()> {
+fn channels() -> Result<()> {
     let bad = Err(Errno::EINVAL);
     each(
         [
@@ -252,9 +256,10 @@ pub(crate) fn channels() -> Result<()> {
     )
 }
 
+case!(rings);
 /// What the driver tells of header split and its threshold, at first, set on, set off, and set to
 /// auto; and a ring of 600 entries.
-pub(crate) fn rings() -> Result<()> {
+fn rings() -> Result<()> {
     const ON: Told = Ok(Some(HeaderSplit::Enabled));
     const OFF: Told = Ok(Some(HeaderSplit::Disabled));
     const BAD: Outcome = Err(Errno::EINVAL);
@@ -318,8 +323,9 @@ pub(crate) fn rings() -> Result<()> {
     Ok(())
 }
 
+case!(queues_that_restart);
 /// Which queues can be bound: the first, the second, and that while the device is down.
-pub(crate) fn queues_that_restart() -> Result<()> {
+fn queues_that_restart() -> Result<()> {
     let none = Err(Errno::EOPNOTSUPP);
     each(
         [
@@ -355,8 +361,9 @@ pub(crate) fn queues_that_restart() -> Result<()> {
     )
 }
 
+case!(receives_and_restores);
 /// Receives a little with each driver that can, on one queue and on two; the NIC is then as it was.
-pub(crate) fn receives_and_restores() -> Result<()> {
+fn receives_and_restores() -> Result<()> {
     for driver in ALL.into_iter().filter(|driver| *driver != Driver::Ice) {
         testbed::clear()?;
         testbed::wire_as(driver, QUEUES, "")?;
@@ -379,9 +386,10 @@ pub(crate) fn receives_and_restores() -> Result<()> {
     Ok(())
 }
 
+case!(that_cannot_receive);
 /// A driver without queue management: the doctor says so, a receiver is refused for it, and the NIC
 /// is as it was.
-pub(crate) fn that_cannot_receive() -> Result<()> {
+fn that_cannot_receive() -> Result<()> {
     testbed::wire_as(Driver::Ice, QUEUES, "")?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;

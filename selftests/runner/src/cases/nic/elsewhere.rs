@@ -36,8 +36,9 @@ fn other_queue() -> String {
     format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001")
 }
 
+case!(second_is_refused);
 /// The second is refused, as the doctor says, until the first and its guardian have ended.
-pub(crate) fn second_is_refused() -> Result<()> {
+fn second_is_refused() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -90,8 +91,9 @@ pub(crate) fn second_is_refused() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(restore_waits_for_the_other);
 /// What was applied to stay is not taken from under a receiver with another directory.
-pub(crate) fn restore_waits_for_the_other() -> Result<()> {
+fn restore_waits_for_the_other() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -115,8 +117,9 @@ pub(crate) fn restore_waits_for_the_other() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(name_of_another_user);
 /// Any user can have a socket of such a name: it keeps nobody out.
-pub(crate) fn name_of_another_user() -> Result<()> {
+fn name_of_another_user() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -142,8 +145,9 @@ pub(crate) fn name_of_another_user() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(short_ones_are_seen);
 /// One that changes a NIC to stay, or puts it back, is seen by others while it does.
-pub(crate) fn short_ones_are_seen() -> Result<()> {
+fn short_ones_are_seen() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -174,9 +178,10 @@ pub(crate) fn short_ones_are_seen() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(socket_that_is_full);
 /// A socket of such a name whose owner takes no connection, and that can hold no more of them, is root's or not:
 /// only root's keeps others out, though it can't be asked.
-pub(crate) fn socket_that_is_full() -> Result<()> {
+fn socket_that_is_full() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;

@@ -51,8 +51,9 @@ fn mounted(at: &Path) -> Result<()> {
     made.with_context(|| at.display().to_string())
 }
 
+case!(too_few_descriptors);
 /// More namespaces than descriptors, and the NIC in the last of them.
-pub(crate) fn too_few_descriptors() -> Result<()> {
+fn too_few_descriptors() -> Result<()> {
     const MANY: u32 = 2000;
     testbed::wire()?;
     let before = left()?;
@@ -84,9 +85,10 @@ fn restored(end: Finished, there: &NetNs, before: &State) -> Result<()> {
     nic_state::nothing_left()
 }
 
+case!(under_another_number);
 /// Where the NIC's number is taken it gets another one, and keeps that when it comes home. On its way
 /// it is given another name, too.
-pub(crate) fn under_another_number() -> Result<()> {
+fn under_another_number() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let before = left()?;
@@ -113,8 +115,9 @@ pub(crate) fn under_another_number() -> Result<()> {
     nic_state::nothing_left()
 }
 
+case!(not_to_be_entered);
 /// Whoever may not enter the NIC's namespace leaves its journal alone.
-pub(crate) fn not_to_be_entered() -> Result<()> {
+fn not_to_be_entered() -> Result<()> {
     testbed::wire()?;
     let before = left()?;
     let peer = NetNs::by_name(PEER)?;
@@ -131,8 +134,9 @@ pub(crate) fn not_to_be_entered() -> Result<()> {
     restored(restore()?, &peer, &before)
 }
 
+case!(held_by_a_descriptor);
 /// Only a descriptor of some process keeps the NIC's namespace.
-pub(crate) fn held_by_a_descriptor() -> Result<()> {
+fn held_by_a_descriptor() -> Result<()> {
     testbed::wire()?;
     let before = left()?;
     let mut holder = Command::new("unshare");
@@ -158,9 +162,10 @@ pub(crate) fn held_by_a_descriptor() -> Result<()> {
     result
 }
 
+case!(kept_by_a_mount);
 /// A lease in a namespace that only a mount keeps, as container engines make them: here, then in a
 /// mount namespace of another process.
-pub(crate) fn kept_by_a_mount() -> Result<()> {
+fn kept_by_a_mount() -> Result<()> {
     testbed::wire()?;
     let place = Path::new("/tmp/kept");
     mounted(place)?;
@@ -202,8 +207,9 @@ pub(crate) fn kept_by_a_mount() -> Result<()> {
     Ok(())
 }
 
+case!(journal_of_another_under_our_name);
 /// The journal of a NIC that left stands under the name that another one's would have.
-pub(crate) fn journal_of_another_under_our_name() -> Result<()> {
+fn journal_of_another_under_our_name() -> Result<()> {
     testbed::wire()?;
     let before = left()?;
     let journal = nic_state::journal()?;
@@ -233,8 +239,9 @@ pub(crate) fn journal_of_another_under_our_name() -> Result<()> {
     nic_state::nothing_left()
 }
 
+case!(names_that_were_swapped);
 /// Two NICs that swapped their names: each is known by its device.
-pub(crate) fn names_that_were_swapped() -> Result<()> {
+fn names_that_were_swapped() -> Result<()> {
     testbed::wire()?;
     let peer = NetNs::by_name(PEER)?;
     let mut inside = Link::open_in(&peer)?;

@@ -20,8 +20,9 @@ use framework::{ifindex, println_line};
 const MIB: u64 = 1 << 20;
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
+case!(link_flap_while_receiving);
 /// The link goes down and up in mid-stream: the binding stays, TCP sends again what was lost.
-pub(crate) fn link_flap_while_receiving() -> Result<()> {
+fn link_flap_while_receiving() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = start(None, &format!("-f {NIC} -l {to} --validate 251"))?;
@@ -44,8 +45,9 @@ pub(crate) fn link_flap_while_receiving() -> Result<()> {
     all_in_dmabuf(&summary)
 }
 
+case!(moves_between_namespaces);
 /// Bound through a lease, the NIC goes to another namespace and comes back; the lease still serves.
-pub(crate) fn moves_between_namespaces() -> Result<()> {
+fn moves_between_namespaces() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let line = format!("lease --phys {NIC} --queue {LAST} --netkit nk0 --netns {BOX}");
@@ -70,8 +72,9 @@ pub(crate) fn moves_between_namespaces() -> Result<()> {
     all_in_dmabuf(&validated(None, &line, &to, 4 * MIB)?)
 }
 
+case!(removed_while_receiving);
 /// The module goes, with its devices, in mid-stream: nothing is left of it, and it comes back whole.
-pub(crate) fn removed_while_receiving() -> Result<()> {
+fn removed_while_receiving() -> Result<()> {
     for round in 0..3 {
         testbed::wire()?;
         let to = format!("{NIC_ADDRESS}:5000");
@@ -95,7 +98,8 @@ pub(crate) fn removed_while_receiving() -> Result<()> {
     all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, 4 * MIB)?)
 }
 
-pub(crate) fn xdp_refused_while_bound() -> Result<()> {
+case!(xdp_refused_while_bound);
+fn xdp_refused_while_bound() -> Result<()> {
     testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;

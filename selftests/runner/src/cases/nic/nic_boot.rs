@@ -53,8 +53,9 @@ fn kill(receiver: Running) -> Result<()> {
     until("the binding's end", STEP, || Ok(bound_queues()? == 0))
 }
 
+case!(living_owner);
 /// Whose owner lives is of this boot, whatever it says: the two share the NIC.
-pub(crate) fn living_owner() -> Result<()> {
+fn living_owner() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -90,8 +91,9 @@ pub(crate) fn living_owner() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(dead_owner);
 /// Whose owner is dead may be of this boot: what it changed is not forgotten.
-pub(crate) fn dead_owner() -> Result<()> {
+fn dead_owner() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;

@@ -40,9 +40,10 @@ fn in_table() -> Result<bool> {
     Ok(Ethtool::open()?.rss(ifindex(NIC)?)?.table.contains(&LAST))
 }
 
+case!(restore_waits);
 /// What a dead owner left: `restore` waits for the end of the binding, with force too, and takes back
 /// the rule at once.
-pub(crate) fn restore_waits() -> Result<()> {
+fn restore_waits() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -66,8 +67,9 @@ pub(crate) fn restore_waits() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(guardian_waits);
 /// The guardian waits for it as well: here for a queue of its owner's claim that another process has bound.
-pub(crate) fn guardian_waits() -> Result<()> {
+fn guardian_waits() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -93,8 +95,9 @@ pub(crate) fn guardian_waits() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(owner_is_refused);
 /// Nor does an owner that lives lead RSS into its own binding.
-pub(crate) fn owner_is_refused() -> Result<()> {
+fn owner_is_refused() -> Result<()> {
     testbed::wire()?;
     // Header split is not what is refused.
     testbed::split()?;

@@ -70,7 +70,8 @@ fn number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()
 }
 
-pub(crate) fn rounds() -> Result<()> {
+case!(rounds);
+fn rounds() -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let first = number("SEED").unwrap_or(now);
     for seed in (first..).take(number("ROUNDS").unwrap_or(ROUNDS) as usize) {

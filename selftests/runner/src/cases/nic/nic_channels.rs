@@ -21,9 +21,10 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
+case!(killed_while_they_change);
 /// Killed when the channels have changed, and the table with them, before that table is noted: it is not
 /// taken for another program's.
-pub(crate) fn killed_while_they_change() -> Result<()> {
+fn killed_while_they_change() -> Result<()> {
     const MANY: u32 = 70;
     for driver in [Driver::Mlx5, Driver::Bnxt, Driver::Swnic] {
         testbed::clear()?;
@@ -56,9 +57,10 @@ pub(crate) fn killed_while_they_change() -> Result<()> {
     Ok(())
 }
 
+case!(refused_for_a_rule);
 /// Channels that the core refuses, by its own words, are not refused for the table: RSS does not get
 /// all queues meanwhile.
-pub(crate) fn refused_for_a_rule() -> Result<()> {
+fn refused_for_a_rule() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
     testbed::channels(QUEUES)??;
     let mut observer = Observer::of(NIC)?;

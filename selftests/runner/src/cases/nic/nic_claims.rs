@@ -28,8 +28,9 @@ fn rules() -> Result<Vec<FlowRule>> {
     Ok(Ethtool::open()?.rules(ifindex(NIC)?)?)
 }
 
+case!(ended_by_force);
 /// One whose claim was ended by force ends no other's, whoever has come meanwhile.
-pub(crate) fn ended_by_force() -> Result<()> {
+fn ended_by_force() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -51,8 +52,9 @@ pub(crate) fn ended_by_force() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(rule_of_two);
 /// A rule that two want stays until the last of them ends, and with it rules are switched on.
-pub(crate) fn rule_of_two() -> Result<()> {
+fn rule_of_two() -> Result<()> {
     for driver in [Driver::Swnic, Driver::Gve] {
         testbed::clear()?;
         testbed::wire_as(driver, QUEUES, "")?;
@@ -106,9 +108,10 @@ fn rule_round(first: &str) -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(next_after_a_dead_one);
 /// What a dead receiver left goes before the next one comes: a dry run and the doctor find neither its rule
 /// nor its context in the way, where there can be only one.
-pub(crate) fn next_after_a_dead_one() -> Result<()> {
+fn next_after_a_dead_one() -> Result<()> {
     for (driver, listen) in [
         (Driver::Fbnic, 5000),
         (Driver::Fbnic, 5001),

@@ -33,9 +33,10 @@ fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
     Ok((Ethtool::open()?, ifindex(NIC)?))
 }
 
+case!(ntuple_off);
 /// Rules that are switched off are switched on where the driver wants that, and off again, whatever ends
 /// the receiver.
-pub(crate) fn ntuple_off() -> Result<()> {
+fn ntuple_off() -> Result<()> {
     for driver in [Driver::Gve, Driver::Bnxt, Driver::Mlx5] {
         let (mut ethtool, at) = nic(driver, QUEUES)?;
         ethtool.set_feature(at, NTUPLE, false)?;
@@ -70,9 +71,10 @@ fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(ntuple_that_others_use);
 /// Of two receivers the last to go switches rules off, and not if somebody else has added one meanwhile,
 /// which the driver would remove.
-pub(crate) fn ntuple_that_others_use() -> Result<()> {
+fn ntuple_that_others_use() -> Result<()> {
     let (mut ethtool, at) = nic(Driver::Gve, QUEUES)?;
     let apply = |queue: u32| -> Result<()> {
         let flow = format!("--flow {NIC_ADDRESS}:{}", 5000 + queue);
@@ -108,8 +110,9 @@ pub(crate) fn ntuple_that_others_use() -> Result<()> {
     nic_state::nothing_left()
 }
 
+case!(ntuple_with_a_rule_that_stays);
 /// A rule of ours that can't be removed is not another program's: rules are switched off, which removes it.
-pub(crate) fn ntuple_with_a_rule_that_stays() -> Result<()> {
+fn ntuple_with_a_rule_that_stays() -> Result<()> {
     let (_, _) = nic(Driver::Gve, QUEUES)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -124,9 +127,10 @@ pub(crate) fn ntuple_with_a_rule_that_stays() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(split_by_itself);
 /// Header split that is on by itself must be asked for all the same, and is by itself again afterwards;
 /// what somebody had asked for stays asked for, which reads the same.
-pub(crate) fn split_by_itself() -> Result<()> {
+fn split_by_itself() -> Result<()> {
     for driver in [Driver::Bnxt, Driver::Fbnic] {
         for asked in [false, true] {
             let (_, at) = nic(driver, QUEUES)?;
@@ -167,8 +171,9 @@ fn changes(at: Ifindex, split: HeaderSplit) -> Result<bool> {
     Ok(changes.is_changed(at)?)
 }
 
+case!(rounded_rings);
 /// A ring size that is rounded is set once, whoever comes and goes then.
-pub(crate) fn rounded_rings() -> Result<()> {
+fn rounded_rings() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Bnxt] {
         let (mut ethtool, at) = nic(driver, QUEUES)?;
         let small = RingsChange {
@@ -196,8 +201,9 @@ pub(crate) fn rounded_rings() -> Result<()> {
     Ok(())
 }
 
+case!(channels_apart);
 /// Channels for receiving only: there are no others to ask for.
-pub(crate) fn channels_apart() -> Result<()> {
+fn channels_apart() -> Result<()> {
     let (mut ethtool, at) = nic(Driver::Gve, 8)?;
     testbed::set_channels(&mut ethtool, at, QUEUES)?;
     let mut observer = Observer::of(NIC)?;
@@ -214,8 +220,9 @@ pub(crate) fn channels_apart() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(table_that_follows_the_channels);
 /// With more channels the table is longer, and afterwards what it was, be it the default or somebody's.
-pub(crate) fn table_that_follows_the_channels() -> Result<()> {
+fn table_that_follows_the_channels() -> Result<()> {
     const MANY: u32 = 70;
     for driver in [Driver::Mlx5, Driver::Bnxt] {
         for somebodys in [false, true] {
@@ -277,8 +284,9 @@ fn table_round(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Res
     observer.soon_same(&before)
 }
 
+case!(without_contexts);
 /// Where one flow cannot be spread over two queues, two can be given one each.
-pub(crate) fn without_contexts() -> Result<()> {
+fn without_contexts() -> Result<()> {
     for driver in [Driver::Gve, Driver::Fbnic] {
         let (mut ethtool, at) = nic(driver, QUEUES)?;
         if driver == Driver::Fbnic {

@@ -32,8 +32,9 @@ fn all_of(summary: &Value, bytes: u64) -> Result<()> {
     all_in_dmabuf(summary)
 }
 
+case!(dual_stack);
 /// `[::]` takes IPv4 as well: both are steered, and with `--from` only the one that can come.
-pub(crate) fn dual_stack() -> Result<()> {
+fn dual_stack() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -60,8 +61,9 @@ pub(crate) fn dual_stack() -> Result<()> {
     Ok(())
 }
 
+case!(families_that_never_meet);
 /// Nothing could ever come: that is said, and the NIC left alone.
-pub(crate) fn families_that_never_meet() -> Result<()> {
+fn families_that_never_meet() -> Result<()> {
     testbed::wire()?;
     for (listen, from) in [
         (format!("{NIC_ADDRESS}:5000"), SENDER_ADDRESS6),
@@ -75,8 +77,9 @@ pub(crate) fn families_that_never_meet() -> Result<()> {
     nic_state::untouched()
 }
 
+case!(port_zero);
 /// A rule without a port takes all TCP to the address, ssh included: only for who says so.
-pub(crate) fn port_zero() -> Result<()> {
+fn port_zero() -> Result<()> {
     testbed::wire()?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:0");
     says(&finish(tool(&line))?.refused(2)?, &["port 0", "ssh"])?;
@@ -96,8 +99,9 @@ pub(crate) fn port_zero() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(link_local);
 /// An address with its device, and one that is of the device received on.
-pub(crate) fn link_local() -> Result<()> {
+fn link_local() -> Result<()> {
     testbed::wire()?;
     let options = AddressOptions { nodad: true };
     Link::open()?.add_address(ifindex(NIC)?, "fe80::2/64".parse()?, options)?;
@@ -121,8 +125,9 @@ pub(crate) fn link_local() -> Result<()> {
     says(&finish(tool(&line))?.refused(1)?, &["nothing", "ENODEV"])
 }
 
+case!(one_context_for_all_addresses);
 /// However many addresses: for the same queues there is one context.
-pub(crate) fn one_context_for_all_addresses() -> Result<()> {
+fn one_context_for_all_addresses() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;

@@ -69,8 +69,9 @@ fn names(end: Finished, what: &str) -> Result<()> {
     Ok(())
 }
 
+case!(damaged);
 /// Cut off anywhere, or something else altogether: nothing is done by it, and it is told.
-pub(crate) fn damaged() -> Result<()> {
+fn damaged() -> Result<()> {
     testbed::wire()?;
     let mut left = left()?;
     let written = String::from_utf8(left.written.clone())?;
@@ -112,8 +113,9 @@ pub(crate) fn damaged() -> Result<()> {
     left.put_right()
 }
 
+case!(of_another_boot);
 /// The machine was booted anew since: its settings have gone with the boot.
-pub(crate) fn of_another_boot() -> Result<()> {
+fn of_another_boot() -> Result<()> {
     testbed::wire()?;
     let mut left = left()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
@@ -139,9 +141,10 @@ pub(crate) fn of_another_boot() -> Result<()> {
     left.put_right()
 }
 
+case!(of_another_nic);
 /// The NIC is gone, and another one has its name. Another program has set that one up just as the dead
 /// receiver had the old one: whoever takes the one for the other undoes that.
-pub(crate) fn of_another_nic() -> Result<()> {
+fn of_another_nic() -> Result<()> {
     for again in [false, true] {
         testbed::wire()?;
         let left = left()?;
@@ -190,16 +193,18 @@ fn gone(left: &Left) -> Result<()> {
     nic_state::nothing_left()
 }
 
+case!(of_a_nic_that_is_gone);
 /// There is no NIC of that name any more.
-pub(crate) fn of_a_nic_that_is_gone() -> Result<()> {
+fn of_a_nic_that_is_gone() -> Result<()> {
     testbed::wire()?;
     let left = left()?;
     testbed::clear()?;
     gone(&left)
 }
 
+case!(of_a_nic_that_moved);
 /// The NIC is in another namespace now, by another name.
-pub(crate) fn of_a_nic_that_moved() -> Result<()> {
+fn of_a_nic_that_moved() -> Result<()> {
     testbed::wire()?;
     let left = left()?;
     let peer = NetNs::by_name(PEER)?;
@@ -212,8 +217,9 @@ pub(crate) fn of_a_nic_that_moved() -> Result<()> {
     observer.same(&left.before)
 }
 
+case!(no_place_for_it);
 /// Where nothing can be written down, or others could, nothing is changed.
-pub(crate) fn no_place_for_it() -> Result<()> {
+fn no_place_for_it() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;

@@ -42,8 +42,9 @@ fn nic(driver: Driver) -> Result<Ethtool> {
     Ok(ethtool)
 }
 
+case!(only_free_place);
 /// All places but one are somebody's, or all.
-pub(crate) fn only_free_place() -> Result<()> {
+fn only_free_place() -> Result<()> {
     for driver in TOLD {
         let (mut ethtool, mut port) = (nic(driver)?, 5000);
         for free in [0, 3, PLACES - 1] {
@@ -103,8 +104,9 @@ fn one_round(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(rules_of_other_kinds);
 /// A rule of a kind that is not known here stands where ours would go.
-pub(crate) fn rules_of_other_kinds() -> Result<()> {
+fn rules_of_other_kinds() -> Result<()> {
     let mut ethtool = nic(Driver::Mlx5)?;
     let top = PLACES - 1;
     for (place, flow) in [
@@ -132,8 +134,9 @@ pub(crate) fn rules_of_other_kinds() -> Result<()> {
     Ok(())
 }
 
+case!(rules_that_come_and_go);
 /// Rules of others that come and go all the time are no error, and none of them is taken for ours.
-pub(crate) fn rules_that_come_and_go() -> Result<()> {
+fn rules_that_come_and_go() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Gve, Driver::Bnxt, Driver::Swnic] {
         let mut ethtool = nic(driver)?;
         let chooses = ethtool.rule_table(ifindex(NIC)?)?.chooses;

@@ -41,8 +41,9 @@ fn two_flows(option: &str, port: u16) -> String {
     format!("{option} {NIC_ADDRESS}:{port}{second}")
 }
 
+case!(looking_changes_nothing);
 /// `plan` and each `--dry-run` say what would change, and change nothing.
-pub(crate) fn looking_changes_nothing() -> Result<()> {
+fn looking_changes_nothing() -> Result<()> {
     testbed::wire()?;
     somebody_elses()?;
     testbed::rings(HeaderSplit::Disabled, 100)?;
@@ -74,9 +75,10 @@ pub(crate) fn looking_changes_nothing() -> Result<()> {
     Ok(())
 }
 
+case!(applied_to_stay);
 /// What `apply` does stays when it has ended, and under a receiver that comes and goes, until
 /// `restore` is told.
-pub(crate) fn applied_to_stay() -> Result<()> {
+fn applied_to_stay() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
     testbed::channels(testbed::QUEUES)??;
     somebody_elses()?;
@@ -129,8 +131,9 @@ fn fails(end: Finished, what: &str) -> Result<()> {
     Ok(())
 }
 
+case!(driver_that_does_not_keep);
 /// The driver says yes and does nothing, or something else: that is named, all else taken back.
-pub(crate) fn driver_that_does_not_keep() -> Result<()> {
+fn driver_that_does_not_keep() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
     somebody_elses()?;
     testbed::rings(HeaderSplit::Disabled, 100)?;
@@ -175,8 +178,9 @@ pub(crate) fn driver_that_does_not_keep() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(driver_that_refuses);
 /// A refusal at each step: those before it are taken back.
-pub(crate) fn driver_that_refuses() -> Result<()> {
+fn driver_that_refuses() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
@@ -200,8 +204,9 @@ pub(crate) fn driver_that_refuses() -> Result<()> {
     Ok(())
 }
 
+case!(rule_table_is_full);
 /// No room for the rule: from the first on, or because others have taken it.
-pub(crate) fn rule_table_is_full() -> Result<()> {
+fn rule_table_is_full() -> Result<()> {
     // Others have a rule, and another one where they can have a context.
     let others = if Driver::played().contexts() > 1 {
         2
@@ -225,9 +230,10 @@ pub(crate) fn rule_table_is_full() -> Result<()> {
     Ok(())
 }
 
+case!(driver_that_refuses_the_way_back);
 /// The driver refuses to put back, or only says that it does: what could not be done is named, what
 /// could be is done, and `restore` does the rest when it can be.
-pub(crate) fn driver_that_refuses_the_way_back() -> Result<()> {
+fn driver_that_refuses_the_way_back() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;

@@ -24,8 +24,9 @@ use framework::testbed::{self, BOX, BOX_ADDRESS, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::devmem_tcp;
 
+case!(after_return);
 /// The peer closes.
-pub(crate) fn after_return() -> Result<()> {
+fn after_return() -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("--validate 251")?;
         let mut stream = connect(receiver.address)?;
@@ -39,8 +40,9 @@ pub(crate) fn after_return() -> Result<()> {
     })
 }
 
+case!(after_error);
 /// In turn: a byte is wrong, the port is taken, the bind is refused, the output can't be written.
-pub(crate) fn after_error() -> Result<()> {
+fn after_error() -> Result<()> {
     rounds(|round| {
         let taken = match round.number % 4 {
             1 => Some(TcpListener::bind(round.address()?)?),
@@ -65,8 +67,9 @@ pub(crate) fn after_error() -> Result<()> {
     })
 }
 
+case!(after_panic);
 /// A sink panics while payload flows, in a receiver that is no more than the crates.
-pub(crate) fn after_panic() -> Result<()> {
+fn after_panic() -> Result<()> {
     rounds(|round| {
         let receiver = round.start(probe(round, "panic")?)?;
         let flood = Flood::start(connect(receiver.address)?)?;
@@ -77,10 +80,11 @@ pub(crate) fn after_panic() -> Result<()> {
     })
 }
 
+case!(after_abort);
 /// Nothing unwinds, and only the guardian is left: `abort`, a bad instruction, the terminal's quit
 /// key and its end, and an output that grows beyond the size that is allowed (`SIGXFSZ`), in
 /// the midst of payload.
-pub(crate) fn after_abort() -> Result<()> {
+fn after_abort() -> Result<()> {
     rounds(|round| {
         let by = match round.number % 5 {
             0 => Signal::SIGABRT,
@@ -114,8 +118,9 @@ fn after_file_size_limit(round: &Round) -> Result<()> {
     Ok(fs::remove_file(output)?)
 }
 
+case!(after_stderr_was_full);
 /// Where the diagnostics go is full: whatever becomes of the receiver.
-pub(crate) fn after_stderr_was_full() -> Result<()> {
+fn after_stderr_was_full() -> Result<()> {
     rounds(|round| {
         let mut command = round.recv_line(Command::new(devmem_tcp()), "")?;
         command.stderr(fs::File::options().write(true).open("/dev/full")?);
@@ -143,11 +148,13 @@ fn probe(round: &Round, what: &str) -> Result<Command> {
     Ok(command)
 }
 
-pub(crate) fn after_sigint() -> Result<()> {
+case!(after_sigint);
+fn after_sigint() -> Result<()> {
     after_signal(Signal::SIGINT)
 }
 
-pub(crate) fn after_sigterm() -> Result<()> {
+case!(after_sigterm);
+fn after_sigterm() -> Result<()> {
     after_signal(Signal::SIGTERM)
 }
 
@@ -164,8 +171,9 @@ fn after_signal(signal: Signal) -> Result<()> {
     })
 }
 
+case!(after_sigterm_while_setting_up);
 /// A signal at any moment of the set-up, from the start of the process on.
-pub(crate) fn after_sigterm_while_setting_up() -> Result<()> {
+fn after_sigterm_while_setting_up() -> Result<()> {
     slow_rounds(|round| {
         let receiver = round.recv("")?;
         round.setting_up()?;
@@ -177,8 +185,9 @@ pub(crate) fn after_sigterm_while_setting_up() -> Result<()> {
     })
 }
 
+case!(after_sigkill);
 /// Nothing in the process can do anything any more; the guardian can.
-pub(crate) fn after_sigkill() -> Result<()> {
+fn after_sigkill() -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("")?;
         let flood = round.under_way(&receiver)?;
@@ -189,8 +198,9 @@ pub(crate) fn after_sigkill() -> Result<()> {
     })
 }
 
+case!(after_sigkill_while_setting_up);
 /// Killed between two changes, or in one.
-pub(crate) fn after_sigkill_while_setting_up() -> Result<()> {
+fn after_sigkill_while_setting_up() -> Result<()> {
     slow_rounds(|round| {
         let receiver = round.recv("")?;
         round.setting_up()?;
@@ -199,8 +209,9 @@ pub(crate) fn after_sigkill_while_setting_up() -> Result<()> {
     })
 }
 
+case!(after_sigkill_of_both);
 /// Both are killed, in either order or at once.
-pub(crate) fn after_sigkill_of_both() -> Result<()> {
+fn after_sigkill_of_both() -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("")?;
         let flood = round.under_way(&receiver)?;
@@ -219,8 +230,9 @@ pub(crate) fn after_sigkill_of_both() -> Result<()> {
     })
 }
 
+case!(after_sigkill_of_both_while_setting_up);
 /// Both are killed between two changes, or in one.
-pub(crate) fn after_sigkill_of_both_while_setting_up() -> Result<()> {
+fn after_sigkill_of_both_while_setting_up() -> Result<()> {
     let mut cuts = BTreeMap::<_, u32>::new();
     slow_rounds(|round| {
         let receiver = round.recv("")?;
@@ -239,9 +251,10 @@ pub(crate) fn after_sigkill_of_both_while_setting_up() -> Result<()> {
     Ok(())
 }
 
+case!(after_sigkill_of_both_while_asking_for_split);
 /// Header split was set before; both are killed before it is noted that it was set, and not the driver's
 /// choice. That moment is too short to be met: the journal is made what it is then.
-pub(crate) fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
+fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Enabled, 0)?;
     let mut observer = Observer::of(NIC)?;
@@ -263,8 +276,9 @@ pub(crate) fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     nic_state::nothing_left()
 }
 
+case!(after_sigkill_of_both_while_restoring);
 /// The guardian is killed while it puts the NIC back.
-pub(crate) fn after_sigkill_of_both_while_restoring() -> Result<()> {
+fn after_sigkill_of_both_while_restoring() -> Result<()> {
     slow_rounds(|round| {
         let receiver = round.recv("")?;
         round.until_bound()?;
@@ -278,8 +292,9 @@ pub(crate) fn after_sigkill_of_both_while_restoring() -> Result<()> {
     })
 }
 
+case!(after_sigkill_of_the_guardian);
 /// A guardian that is killed leaves the receiver to put the NIC back itself.
-pub(crate) fn after_sigkill_of_the_guardian() -> Result<()> {
+fn after_sigkill_of_the_guardian() -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("")?;
         let flood = round.under_way(&receiver)?;
@@ -291,8 +306,9 @@ pub(crate) fn after_sigkill_of_the_guardian() -> Result<()> {
     })
 }
 
+case!(of_a_leased_queue);
 /// Bound through a lease: what is set up is the NIC behind the netkit.
-pub(crate) fn of_a_leased_queue() -> Result<()> {
+fn of_a_leased_queue() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let last = testbed::QUEUES - 1;

@@ -95,8 +95,9 @@ fn soon_like(observer: &mut Observer, wanted: &State) -> Result<()> {
     soon
 }
 
+case!(two_receivers_end);
 /// Each order and each way to end of two, on a NIC that is somebody's, too.
-pub(crate) fn two_receivers_end() -> Result<()> {
+fn two_receivers_end() -> Result<()> {
     testbed::wire()?;
     somebody_elses()?;
     let mut observer = Observer::of(NIC)?;
@@ -136,8 +137,9 @@ pub(crate) fn two_receivers_end() -> Result<()> {
     Ok(())
 }
 
+case!(two_receivers_at_once);
 /// Both at the same moment, and while the one is still setting up the other ends.
-pub(crate) fn two_receivers_at_once() -> Result<()> {
+fn two_receivers_at_once() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -159,8 +161,9 @@ pub(crate) fn two_receivers_at_once() -> Result<()> {
     Ok(())
 }
 
+case!(two_want_the_same_queue);
 /// The second is refused, by the queue and by who has it, and changes nothing.
-pub(crate) fn two_want_the_same_queue() -> Result<()> {
+fn two_want_the_same_queue() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -197,9 +200,10 @@ pub(crate) fn two_want_the_same_queue() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(changes_of_others_stay);
 /// What somebody else changes while a receiver runs is left as he made it, and told; what only the
 /// receiver changed is put back.
-pub(crate) fn changes_of_others_stay() -> Result<()> {
+fn changes_of_others_stay() -> Result<()> {
     testbed::wire()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     if Driver::played().switches_ntuple_on() {

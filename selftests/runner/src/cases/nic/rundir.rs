@@ -32,9 +32,10 @@ fn by_user(script: &str) -> Command {
     run
 }
 
+case!(lock_is_for_root_alone);
 /// No other user can hold the lock: not by opening it, and not by what was open before it was
 /// mended.
-pub(crate) fn lock_is_for_root_alone() -> Result<()> {
+fn lock_is_for_root_alone() -> Result<()> {
     restore()?.good("restore")?;
     let mode = || -> Result<u32> { Ok(fs::metadata(LOCK)?.permissions().mode() & 0o777) };
     ensure!(mode()? == 0o600, "mode {:o}", mode()?);
@@ -61,8 +62,9 @@ pub(crate) fn lock_is_for_root_alone() -> Result<()> {
     Ok(())
 }
 
+case!(nobody_reads_the_log);
 /// Whoever tells more than its reader takes keeps nobody else waiting.
-pub(crate) fn nobody_reads_the_log() -> Result<()> {
+fn nobody_reads_the_log() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let line =
@@ -105,8 +107,9 @@ fn fill(writer: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
+case!(relative_directory);
 /// A directory that is named by a relative path is one place for a receiver and its guardian.
-pub(crate) fn relative_directory() -> Result<()> {
+fn relative_directory() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -124,8 +127,9 @@ pub(crate) fn relative_directory() -> Result<()> {
     Ok(())
 }
 
+case!(files_of_others_stay);
 /// Only what was being written when its writer was killed is swept away.
-pub(crate) fn files_of_others_stay() -> Result<()> {
+fn files_of_others_stay() -> Result<()> {
     restore()?.good("restore")?;
     let others = ["notes.tmp", "nic.tmp", "report.json.tmp"].map(|it| Path::new(RUNTIME).join(it));
     let ours = Path::new(RUNTIME).join("nic-1-2.json.tmp");
@@ -141,8 +145,9 @@ pub(crate) fn files_of_others_stay() -> Result<()> {
     Ok(())
 }
 
+case!(doctor_finds_no_place);
 /// Where `recv` could write nothing down, the doctor says so.
-pub(crate) fn doctor_finds_no_place() -> Result<()> {
+fn doctor_finds_no_place() -> Result<()> {
     testbed::wire()?;
     fs::create_dir_all("/tmp/anybodys")?;
     fs::set_permissions("/tmp/anybodys", fs::Permissions::from_mode(0o777))?;

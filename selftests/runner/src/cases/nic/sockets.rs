@@ -33,9 +33,10 @@ fn forged() -> Vec<u8> {
     bytes
 }
 
+case!(datagrams_of_others);
 /// What other programs send, to the socket or to its group, is neither taken for the kernel's, nor
 /// does it make a wait longer than its deadline.
-pub(crate) fn datagrams_of_others() -> Result<()> {
+fn datagrams_of_others() -> Result<()> {
     let mut listener = Socket::route()?.listen(&[1])?;
     let address: NetlinkAddr = getsockname(listener.as_fd().as_raw_fd())?;
     let other = raw()?;

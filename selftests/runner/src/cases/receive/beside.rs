@@ -66,8 +66,9 @@ fn summary(end: Finished, warning: &str) -> Result<Value> {
     Ok(summary)
 }
 
+case!(warned_while_it_comes);
 /// Nothing steers the flow. While it is received, on a line of `--live`, and at the end.
-pub(crate) fn warned_while_it_comes() -> Result<()> {
+fn warned_while_it_comes() -> Result<()> {
     wire()?;
     let receiver = start(&format!("--live -l {NIC_ADDRESS}:5000"))?;
     let peer = connect(5000, 2 << 20)?;
@@ -81,8 +82,9 @@ pub(crate) fn warned_while_it_comes() -> Result<()> {
     Ok(())
 }
 
+case!(few_bytes);
 /// A few bytes, and no more for a while.
-pub(crate) fn few_bytes() -> Result<()> {
+fn few_bytes() -> Result<()> {
     wire()?;
     let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
     let peer = connect(5000, 10)?;
@@ -91,16 +93,18 @@ pub(crate) fn few_bytes() -> Result<()> {
     summary(receiver.end()?, "all 10 bytes came beside").map(drop)
 }
 
+case!(short_stream);
 /// Over before it can be judged: then at the end.
-pub(crate) fn short_stream() -> Result<()> {
+fn short_stream() -> Result<()> {
     wire()?;
     let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
     send(&format!("{NIC_ADDRESS}:5000 --bytes 100K"))?;
     summary(receiver.end()?, "all 102400 bytes came beside").map(drop)
 }
 
+case!(one_of_two_peers);
 /// Two peers, one of them steered: the other is named.
-pub(crate) fn one_of_two_peers() -> Result<()> {
+fn one_of_two_peers() -> Result<()> {
     testbed::wire()?;
     let tool = devmem_tcp();
     let tool = tool.display();

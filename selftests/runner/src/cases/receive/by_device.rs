@@ -20,8 +20,9 @@ fn wire() -> Result<()> {
     testbed::parameter("unsplit_bytes", 100)
 }
 
+case!(summed_up_and_written_out);
 /// The sum is that of Python's zlib, and the file is what was sent.
-pub(crate) fn summed_up_and_written_out() -> Result<()> {
+fn summed_up_and_written_out() -> Result<()> {
     wire()?;
     let (to, path, output) = (
         format!("{NIC_ADDRESS}:5000"),
@@ -47,8 +48,9 @@ pub(crate) fn summed_up_and_written_out() -> Result<()> {
     Ok(())
 }
 
+case!(validated);
 /// The pattern is right, until a byte is not: then it is named.
-pub(crate) fn validated() -> Result<()> {
+fn validated() -> Result<()> {
     wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let line = format!("-f {NIC} -l {to} --by-device --validate 7");

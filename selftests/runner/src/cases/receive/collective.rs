@@ -109,9 +109,10 @@ fn tensors() -> Result<Vec<u8>> {
     Ok(tensors)
 }
 
+case!(tensors_over_connections, on any_memory);
 /// All tensors come to the sums of what was sent, each from its slot; batches are gathered while
 /// more is received, and every frag goes back from the thread that gathers.
-pub(crate) fn tensors_over_connections() -> Result<()> {
+fn tensors_over_connections() -> Result<()> {
     let tensors = tensors()?;
     let receiver = start(CONNECTIONS, TENSORS)?;
     let sent = send_all(&tensors)?;
@@ -120,8 +121,9 @@ pub(crate) fn tensors_over_connections() -> Result<()> {
     whole(&tensors, &said)
 }
 
+case!(tensors_in_a_gpus_memory);
 /// The same where a GPU's driver says that it gathers, which the CPU cannot map.
-pub(crate) fn tensors_in_a_gpus_memory() -> Result<()> {
+fn tensors_in_a_gpus_memory() -> Result<()> {
     let tensors = tensors()?;
     let receiver = start_on_gpu("")?;
     let sent = send_all(&tensors)?;
@@ -130,8 +132,9 @@ pub(crate) fn tensors_in_a_gpus_memory() -> Result<()> {
     whole(&tensors, &said)
 }
 
+case!(gpu_is_lost_midway);
 /// The receiver ends, says what became of the GPU, and leaves the NIC as it was.
-pub(crate) fn gpu_is_lost_midway() -> Result<()> {
+fn gpu_is_lost_midway() -> Result<()> {
     // CUDA_ERROR_ILLEGAL_ADDRESS, at a gather somewhere in the middle.
     let receiver = start_on_gpu("FAKECUDA_FAIL=cuLaunchKernel:40:700")?;
     // Whether the peers see it depends on the moment.
@@ -188,9 +191,10 @@ fn zlib(tensors: &[u8]) -> Result<Vec<String>> {
     Ok(sums.lines().map(str::to_owned).collect())
 }
 
+case!(headers_are_not_believed);
 /// Peers that announce what cannot be are refused, each for what it said; the rest is told as
 /// missing.
-pub(crate) fn headers_are_not_believed() -> Result<()> {
+fn headers_are_not_believed() -> Result<()> {
     let len = BYTES as u64;
     let mut nonsense = header(0, 0, 1);
     nonsense[0] = 0;

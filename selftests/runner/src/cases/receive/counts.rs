@@ -63,9 +63,10 @@ fn traced(line: &str) -> Result<Receiver> {
     Receiver::start(Path::new("/usr/bin/strace"), &line)
 }
 
+case!(tokens_go_back_in_batches_of_few_ranges, on any_memory);
 /// As long as no time limit comes between, a call gives a full batch back, whether a `recvmsg`
 /// brings many frags or one, and a batch is few ranges.
-pub(crate) fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
+fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
     const DRIPS: usize = 600;
     const DRIP: usize = 500;
     let receiver = traced("fair --peers 2 --pool 16777216 --hold 60000")?;
@@ -107,8 +108,9 @@ pub(crate) fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
     Ok(())
 }
 
+case!(tokens_of_single_messages_go_back_in_time);
 /// Messages that come singly: each one's token goes back by itself, 2 ms after it came.
-pub(crate) fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
+fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
     const MESSAGES: usize = 40;
     const MESSAGE: usize = 500;
     let receiver = recv(1, "--size 4M")?;
@@ -130,8 +132,9 @@ pub(crate) fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
     Ok(())
 }
 
+case!(idle_connections_hold_nothing, on any_memory);
 /// Each peer sends less than a batch, then nothing, and stays: all goes back all the same.
-pub(crate) fn idle_connections_hold_nothing() -> Result<()> {
+fn idle_connections_hold_nothing() -> Result<()> {
     const PEERS: u16 = 8;
     const BYTES: u64 = 50_000;
     let all = u64::from(PEERS) * BYTES;

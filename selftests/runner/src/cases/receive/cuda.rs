@@ -36,8 +36,9 @@ fn recv(line: &str) -> Result<Receiver> {
     recv_here("", &format!("--memory cuda {line}"))
 }
 
+case!(validated);
 /// The pattern, all of it in the dmabuf and some of it beside.
-pub(crate) fn validated() -> Result<()> {
+fn validated() -> Result<()> {
     for beside in [false, true] {
         testbed::wire()?;
         testbed::parameter("unsplit_every", if beside { 5 } else { 0 })?;
@@ -57,8 +58,9 @@ pub(crate) fn validated() -> Result<()> {
     Ok(())
 }
 
+case!(checksum_of_each_peer);
 /// Two peers' sums, as Python makes them.
-pub(crate) fn checksum_of_each_peer() -> Result<()> {
+fn checksum_of_each_peer() -> Result<()> {
     let files = [file("one", 1_000_001, 1)?, file("other", 234_567, 2)?];
     let receiver = recv("--checksum --connections 2")?;
     for path in &files {
@@ -76,8 +78,9 @@ pub(crate) fn checksum_of_each_peer() -> Result<()> {
     Ok(())
 }
 
+case!(payload_to_a_file);
 /// What came through the device's memory, byte for byte.
-pub(crate) fn payload_to_a_file() -> Result<()> {
+fn payload_to_a_file() -> Result<()> {
     let sent = file("sent", 1_000_003, 3)?;
     let receiver = recv("--output /tmp/received")?;
     send(&format!("{NIC_ADDRESS}:5000 --input {sent}"))?;
@@ -87,8 +90,9 @@ pub(crate) fn payload_to_a_file() -> Result<()> {
     Ok(())
 }
 
+case!(wrong_byte_is_named);
 /// The device finds it, and says where.
-pub(crate) fn wrong_byte_is_named() -> Result<()> {
+fn wrong_byte_is_named() -> Result<()> {
     let sent = file("wrong", 100_000, 4)?;
     let mut payload: Vec<u8> = (0..100_000u32).map(|at| (at % 7 + 1) as u8).collect();
     for byte in &mut payload {
@@ -114,9 +118,10 @@ pub(crate) fn wrong_byte_is_named() -> Result<()> {
     Ok(())
 }
 
+case!(device_is_lost_midway);
 /// After some work it answers only that it is gone: one complaint, nothing hangs, the NIC is as it
 /// was.
-pub(crate) fn device_is_lost_midway() -> Result<()> {
+fn device_is_lost_midway() -> Result<()> {
     testbed::wire()?;
     for (work, launch) in [("--validate 251", 3), ("--checksum", 5), ("-o /tmp/out", 2)] {
         // CUDA_ERROR_LAUNCH_FAILED
@@ -131,8 +136,9 @@ pub(crate) fn device_is_lost_midway() -> Result<()> {
     Ok(())
 }
 
+case!(refusals_say_what_is_missing);
 /// What is missing is said, each in its own words, before the NIC is touched.
-pub(crate) fn refusals_say_what_is_missing() -> Result<()> {
+fn refusals_say_what_is_missing() -> Result<()> {
     testbed::wire()?;
     for (faults, line, words) in [
         ("LD_LIBRARY_PATH=/nowhere", "cuda", "libcuda.so.1"),

@@ -28,8 +28,9 @@ fn refused(line: &str, words: &[&str]) -> Result<()> {
     says(&said, words)
 }
 
+case!(wrong_queues);
 /// Queues that are not there, that are named twice, of a device that is down.
-pub(crate) fn wrong_queues() -> Result<()> {
+fn wrong_queues() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -55,8 +56,9 @@ pub(crate) fn wrong_queues() -> Result<()> {
     observer.same(&before)
 }
 
+case!(wrong_addresses);
 /// A port in use, an address that is nobody's.
-pub(crate) fn wrong_addresses() -> Result<()> {
+fn wrong_addresses() -> Result<()> {
     testbed::wire()?;
     let _taken = TcpListener::bind((NIC_ADDRESS, 5000))?;
     let words = ["5000", "Address already in use", "ss -ltnp"];
@@ -72,8 +74,9 @@ pub(crate) fn wrong_addresses() -> Result<()> {
     nic_state::untouched()
 }
 
+case!(bound_queue);
 /// A binding that is about to go is waited for; of one that stays its owner is named.
-pub(crate) fn bound_queue() -> Result<()> {
+fn bound_queue() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let mut observer = Observer::of(NIC)?;

@@ -46,8 +46,9 @@ fn four_peers(kind: &str, culprits: usize) -> Result<Outcome> {
     Ok(outcome)
 }
 
+case!(sink_that_keeps_a_few, on any_memory);
 /// Less than it may keep: its connection comes to its end, and fails for what is missing.
-pub(crate) fn sink_that_keeps_a_few() -> Result<()> {
+fn sink_that_keeps_a_few() -> Result<()> {
     let outcome = four_peers("miser --returns 300", 20_000)?;
     let culprit = of(&outcome, CULPRIT)?;
     ensure!(culprit.right == 20_000, "{culprit:?}");
@@ -61,8 +62,9 @@ pub(crate) fn sink_that_keeps_a_few() -> Result<()> {
     Ok(())
 }
 
+case!(sink_that_keeps_all, on any_memory);
 /// More than it may keep: it is not served any more, and at last given up.
-pub(crate) fn sink_that_keeps_all() -> Result<()> {
+fn sink_that_keeps_all() -> Result<()> {
     let outcome = four_peers("miser --stalled 1200 --returns 300", MIB)?;
     let culprit = of(&outcome, CULPRIT)?;
     ensure!(culprit.bytes < MIB as u64, "all was received: {culprit:?}");
@@ -74,8 +76,9 @@ pub(crate) fn sink_that_keeps_all() -> Result<()> {
     Ok(())
 }
 
+case!(sink_that_is_slow, on any_memory);
 /// It waits for all others to be done: if they waited for it, too, nobody would ever end.
-pub(crate) fn sink_that_is_slow() -> Result<()> {
+fn sink_that_is_slow() -> Result<()> {
     let outcome = four_peers("last", 2 * MIB)?;
     let culprit = of(&outcome, CULPRIT)?;
     whole(culprit, 2 * MIB as u64)?;
@@ -84,8 +87,9 @@ pub(crate) fn sink_that_is_slow() -> Result<()> {
     Ok(())
 }
 
+case!(frags_back_after_the_end, on any_memory);
 /// Another thread gives frags back when the peer is long gone.
-pub(crate) fn frags_back_after_the_end() -> Result<()> {
+fn frags_back_after_the_end() -> Result<()> {
     let outcome = four_peers("late", 20_000)?;
     let culprit = of(&outcome, CULPRIT)?;
     whole(culprit, 20_000)?;
@@ -104,8 +108,9 @@ fn data_segments(number: u16) -> Result<u64> {
         .parse()?)
 }
 
+case!(one_byte_at_a_time, on any_memory);
 /// A frag for nearly every byte, while another peer sends at full speed.
-pub(crate) fn one_byte_at_a_time() -> Result<()> {
+fn one_byte_at_a_time() -> Result<()> {
     const BYTES: usize = 600;
     // Of payload in a segment, with time stamps, at an MTU of 1,500.
     const MSS: usize = 1448;
@@ -135,8 +140,9 @@ pub(crate) fn one_byte_at_a_time() -> Result<()> {
     all_in_dmabuf(&summary)
 }
 
+case!(half_closed_and_reset, on any_memory);
 /// One peer closes its side and waits, one resets, one closes all at once, in mid-stream of others.
-pub(crate) fn half_closed_and_reset() -> Result<()> {
+fn half_closed_and_reset() -> Result<()> {
     let receiver = recv(5, "--size 4M")?;
     let others: Vec<_> = (3..5)
         .map(|number| Ok(send(peer(number)?, 4 * MIB)))
@@ -166,8 +172,9 @@ pub(crate) fn half_closed_and_reset() -> Result<()> {
     tokens_came_back(&summary)
 }
 
+case!(peer_on_the_wrong_queue, on any_memory);
 /// A rule that comes first takes one peer to another queue.
-pub(crate) fn peer_on_the_wrong_queue() -> Result<()> {
+fn peer_on_the_wrong_queue() -> Result<()> {
     testbed::wire()?;
     let mut rule = FlowRule::tcp_to(address()?, Action::Queue(QueueId::new(0)));
     rule.src_port = Some(PortMatch::exact(CULPRIT));
@@ -202,8 +209,9 @@ pub(crate) fn peer_on_the_wrong_queue() -> Result<()> {
     Ok(())
 }
 
+case!(thread_of_the_queue, on any_memory);
 /// A thread for each queue: a connection stays with the one of its queue, whatever it connected to.
-pub(crate) fn thread_of_the_queue() -> Result<()> {
+fn thread_of_the_queue() -> Result<()> {
     const PEERS: u16 = 24;
     let second = SocketAddr::new(address()?.ip(), 5001);
     testbed::wire()?;
@@ -244,8 +252,9 @@ pub(crate) fn thread_of_the_queue() -> Result<()> {
     Ok(())
 }
 
+case!(crowd_of_256, on any_memory);
 /// 256 connections through 64 MiB.
-pub(crate) fn crowd_of_256() -> Result<()> {
+fn crowd_of_256() -> Result<()> {
     const PEERS: u16 = 256;
     const BYTES: usize = 96 << 10;
     wire_that_keeps_all()?;
@@ -260,8 +269,9 @@ pub(crate) fn crowd_of_256() -> Result<()> {
     all_in_dmabuf(&summary)
 }
 
+case!(crowd_over_two_queues, on any_memory);
 /// 64 connections over two queues with a thread each, through 64 MiB.
-pub(crate) fn crowd_over_two_queues() -> Result<()> {
+fn crowd_over_two_queues() -> Result<()> {
     const PEERS: u16 = 64;
     const BYTES: usize = 384 << 10;
     wire_that_keeps_all()?;
@@ -279,8 +289,9 @@ pub(crate) fn crowd_over_two_queues() -> Result<()> {
     Ok(())
 }
 
+case!(pool_too_small_for_its_connections, on any_memory);
 /// 16 niovs for 24 connections: all are served, and the receiver says what is too small.
-pub(crate) fn pool_too_small_for_its_connections() -> Result<()> {
+fn pool_too_small_for_its_connections() -> Result<()> {
     const PEERS: u16 = 24;
     const BYTES: usize = 8 << 10;
     let receiver = recv(PEERS, "--size 64K")?;

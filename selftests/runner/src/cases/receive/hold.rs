@@ -26,14 +26,16 @@ fn failures() -> Result<u64> {
     device.counters.rx_alloc_fail.context("no rx-alloc-fail")
 }
 
+case!(pool_exhausted_and_refilled, on any_memory);
 /// 256 pages, all of them taken, then given back: not a byte is lost.
-pub(crate) fn pool_exhausted_and_refilled() -> Result<()> {
+fn pool_exhausted_and_refilled() -> Result<()> {
     holding(receive)
 }
 
+case!(frags_back_while_it_sleeps);
 /// All of them are kept by another thread, which gives them back while the receiver sleeps in a
 /// blocking call: nothing more can come before they are back.
-pub(crate) fn frags_back_while_it_sleeps() -> Result<()> {
+fn frags_back_while_it_sleeps() -> Result<()> {
     holding(receive_and_sleep)
 }
 

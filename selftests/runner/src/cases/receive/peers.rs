@@ -41,9 +41,10 @@ fn process(receiver: &Receiver) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(receiver.id())?))
 }
 
+case!(reset_with_the_last_bytes, on any_memory);
 /// The last bytes and the reset are both there when the receiver wakes: before it has read anything,
 /// and in the middle of a stream.
-pub(crate) fn reset_with_the_last_bytes() -> Result<()> {
+fn reset_with_the_last_bytes() -> Result<()> {
     testbed::wire()?;
     for before in [0, 300_000] {
         let receiver = recv_here(1, "--size 4M")?;
@@ -69,8 +70,9 @@ pub(crate) fn reset_with_the_last_bytes() -> Result<()> {
     Ok(())
 }
 
+case!(silent_peers_end_after_their_time);
 /// Of four peers, one falls silent in mid-stream and one never says a word.
-pub(crate) fn silent_peers_end_after_their_time() -> Result<()> {
+fn silent_peers_end_after_their_time() -> Result<()> {
     const BYTES: usize = 4 << 20;
     let receiver = recv(4, "--size 4M --idle-timeout 2")?;
     let others: Vec<_> = (2..4)
@@ -96,8 +98,9 @@ pub(crate) fn silent_peers_end_after_their_time() -> Result<()> {
     Ok(())
 }
 
+case!(urgent_data_stops_its_sender);
 /// Urgent data in a frag would stop the machine (`tcp_urg`): its sender gets no further, others do.
-pub(crate) fn urgent_data_stops_its_sender() -> Result<()> {
+fn urgent_data_stops_its_sender() -> Result<()> {
     const BYTES: usize = 1 << 20;
     let receiver = recv(2, "--size 4M --idle-timeout 2")?;
     let mut urgent = peer(0)?;
@@ -119,16 +122,18 @@ pub(crate) fn urgent_data_stops_its_sender() -> Result<()> {
     tokens_came_back(&summary)
 }
 
+case!(vanished_peer_is_noticed);
 /// The peer's address is gone, and nothing answers for it: keepalive alone notices.
-pub(crate) fn vanished_peer_is_noticed() -> Result<()> {
+fn vanished_peer_is_noticed() -> Result<()> {
     vanished("--keepalive 3", || {
         sh(&format!("ip -n {PEER} addr flush dev {SENDER}"))?;
         Ok(())
     })
 }
 
+case!(lost_link_is_noticed);
 /// The link is lost. Probes that can't be sent don't count (`tcp_keepalive_timer`), silence does.
-pub(crate) fn lost_link_is_noticed() -> Result<()> {
+fn lost_link_is_noticed() -> Result<()> {
     vanished("--keepalive 1 --idle-timeout 3", || {
         let mut link = Link::open_in(&NetNs::by_name(PEER)?)?;
         let sender = link.by_name(SENDER)?.ifindex;
@@ -153,8 +158,9 @@ fn vanished(options: &str, vanish: impl Fn() -> Result<()>) -> Result<()> {
     tokens_came_back(&summary)
 }
 
+case!(strangers_are_refused);
 /// Others than the one that is expected take no place, bring nothing, and are named.
-pub(crate) fn strangers_are_refused() -> Result<()> {
+fn strangers_are_refused() -> Result<()> {
     const OTHER: &str = "192.0.2.77";
     testbed::wire()?;
     sh(&format!("ip -n {PEER} addr add {OTHER}/32 dev {SENDER}"))?;
@@ -207,8 +213,9 @@ fn peer_that_waits() -> Result<impl FnOnce() -> Result<TcpStream>> {
     Ok(|| peer(0))
 }
 
+case!(connection_that_epoll_refuses);
 /// epoll takes one connection and no more: the others fail, it does not.
-pub(crate) fn connection_that_epoll_refuses() -> Result<()> {
+fn connection_that_epoll_refuses() -> Result<()> {
     const LIMIT: &str = "/proc/sys/fs/epoll/max_user_watches";
     let before = fs::read_to_string(LIMIT)?;
     let receiver = recv(3, "--size 4M")?;
@@ -240,9 +247,10 @@ fn send_half(mut stream: TcpStream) -> Result<impl FnOnce() -> Result<()>> {
     })
 }
 
+case!(more_connections_than_files);
 /// More connections than files may be open at first: the limit is raised, as far as it may be; with a
 /// hard limit they wait for one another, and one warning says so.
-pub(crate) fn more_connections_than_files() -> Result<()> {
+fn more_connections_than_files() -> Result<()> {
     const PEERS: u16 = 100;
     let program = framework::transfer::devmem_tcp();
     let line = format!(

@@ -67,11 +67,12 @@ fn late(count: u16, packets: Packets) -> Result<()> {
     tokens_came_back(&summary)
 }
 
+case!(window_of_bulk_after_small_messages);
 /// A third stays off a connection's window when much follows small messages: segments longer than all
 /// before have the kernel compute it again (`tcp_measure_rcv_mss`). What the peer is offered says so, once
 /// the first window of the bulk is used up: what was offered before the receiver first looked stands
 /// (`tcp_select_window` never takes a window back).
-pub(crate) fn window_of_bulk_after_small_messages() -> Result<()> {
+fn window_of_bulk_after_small_messages() -> Result<()> {
     const SMALL: usize = 100;
     const BULK: usize = 32 * MIB;
     /// Parts of the bulk (16 MiB) that are more than the send buffer and the first window hold together.
@@ -150,12 +151,14 @@ fn settled() -> Result<()> {
     })
 }
 
+case!(late_receiver_of_few);
 /// At the default size, with packets of every kind.
-pub(crate) fn late_receiver_of_few() -> Result<()> {
+fn late_receiver_of_few() -> Result<()> {
     late_receiver(&[1, 2, 8])
 }
 
-pub(crate) fn late_receiver_of_many() -> Result<()> {
+case!(late_receiver_of_many);
+fn late_receiver_of_many() -> Result<()> {
     late_receiver(&[64, 256])
 }
 

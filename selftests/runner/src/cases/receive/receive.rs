@@ -22,7 +22,8 @@ use framework::{Skip, println_line};
 
 const MIB: u64 = 1 << 20;
 
-pub(crate) fn direct() -> Result<()> {
+case!(direct, on and_passed);
+fn direct() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let summary = validated(
@@ -40,7 +41,8 @@ pub(crate) fn direct() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn direct_ipv6() -> Result<()> {
+case!(direct_ipv6, on and_passed);
+fn direct_ipv6() -> Result<()> {
     testbed::wire()?;
     let to = format!("[{NIC_ADDRESS6}]:5000");
     all_in_dmabuf(&validated(
@@ -51,7 +53,8 @@ pub(crate) fn direct_ipv6() -> Result<()> {
     )?)
 }
 
-pub(crate) fn not_a_multiple_of_the_page() -> Result<()> {
+case!(not_a_multiple_of_the_page, on and_passed);
+fn not_a_multiple_of_the_page() -> Result<()> {
     testbed::wire()?;
     for (turn, bytes) in [1, 1447, 4095, 4097, 65_537, MIB - 1]
         .into_iter()
@@ -73,7 +76,8 @@ fn unsplit(bytes: u64) -> Result<Value> {
     validated(None, &format!("-f {NIC}"), &to, 4 * MIB)
 }
 
-pub(crate) fn linear_bytes_in_stream_order() -> Result<()> {
+case!(linear_bytes_in_stream_order, on and_passed);
+fn linear_bytes_in_stream_order() -> Result<()> {
     let summary = unsplit(100)?;
     let linear = number(&summary, "/linear_bytes")?;
     let frags = number(&summary, "/frag_bytes")?;
@@ -87,8 +91,9 @@ pub(crate) fn linear_bytes_in_stream_order() -> Result<()> {
     Ok(())
 }
 
+case!(wholly_linear_packets_in_stream_order, on and_passed);
 /// A packet that is not split at all is ordinary data, though it comes from the bound queue.
-pub(crate) fn wholly_linear_packets_in_stream_order() -> Result<()> {
+fn wholly_linear_packets_in_stream_order() -> Result<()> {
     let summary = unsplit(0)?;
     let whole = number(&summary, "/unsteered_bytes")?;
     let frags = number(&summary, "/frag_bytes")?;
@@ -103,8 +108,9 @@ pub(crate) fn wholly_linear_packets_in_stream_order() -> Result<()> {
     Ok(())
 }
 
+case!(unsteered, on and_passed);
 /// Nothing steers the flow, and RSS keeps off the bound queue: all of it is ordinary data.
-pub(crate) fn unsteered() -> Result<()> {
+fn unsteered() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     sh(&format!("ethtool -X {NIC} equal {}", testbed::QUEUES - 1))?;
@@ -130,7 +136,8 @@ pub(crate) fn unsteered() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn two_queues_one_dmabuf() -> Result<()> {
+case!(two_queues_one_dmabuf, on and_passed);
+fn two_queues_one_dmabuf() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let line = format!("-f {NIC} --queue 2 --queue 3 --connections 4 --validate 251");
@@ -157,7 +164,8 @@ pub(crate) fn two_queues_one_dmabuf() -> Result<()> {
     all_in_dmabuf(&summary)
 }
 
-pub(crate) fn payload_to_a_file() -> Result<()> {
+case!(payload_to_a_file, on and_passed);
+fn payload_to_a_file() -> Result<()> {
     testbed::wire()?;
     let (input, output) = ("/tmp/input", "/tmp/output");
     let payload: Vec<u8> = (0..3 * MIB + 17).map(|i| (i * i % 253) as u8).collect();
@@ -172,7 +180,8 @@ pub(crate) fn payload_to_a_file() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn wrong_byte_is_named() -> Result<()> {
+case!(wrong_byte_is_named, on and_passed);
+fn wrong_byte_is_named() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let mut payload: Vec<u8> = (0..100_000).map(|i| ((i + 1) % 7) as u8).collect();
@@ -203,7 +212,8 @@ pub(crate) fn wrong_byte_is_named() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn killed_receiver_leaves_no_binding() -> Result<()> {
+case!(killed_receiver_leaves_no_binding, on and_passed);
+fn killed_receiver_leaves_no_binding() -> Result<()> {
     testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;
@@ -217,7 +227,8 @@ pub(crate) fn killed_receiver_leaves_no_binding() -> Result<()> {
     all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, MIB)?)
 }
 
-pub(crate) fn interrupted_receiver_restores_the_nic() -> Result<()> {
+case!(interrupted_receiver_restores_the_nic, on and_passed);
+fn interrupted_receiver_restores_the_nic() -> Result<()> {
     testbed::wire()?;
     for (turn, signal) in [Signal::SIGINT, Signal::SIGTERM].into_iter().enumerate() {
         let before = nic_settings(NIC)?;
@@ -246,9 +257,10 @@ pub(crate) fn interrupted_receiver_restores_the_nic() -> Result<()> {
     Ok(())
 }
 
+case!(stuck_in_a_write_ends_by_a_second_signal);
 /// Who reads the output has stopped, so that nothing but its end frees the receiver: the guardian then
 /// puts the NIC back.
-pub(crate) fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
+fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let output = "/tmp/stuck";
@@ -281,8 +293,9 @@ pub(crate) fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
     Ok(())
 }
 
+case!(rx_page_size, on and_passed);
 /// Larger pieces, fewer frags.
-pub(crate) fn rx_page_size() -> Result<()> {
+fn rx_page_size() -> Result<()> {
     if testbed::kernel()? < (7, 3) {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
     }

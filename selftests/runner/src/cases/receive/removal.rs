@@ -90,8 +90,9 @@ fn unload() -> Result<()> {
     no_device(NIC)
 }
 
+case!(nic_while_receiving);
 /// In mid-stream, the sender silent from then on.
-pub(crate) fn nic_while_receiving() -> Result<()> {
+fn nic_while_receiving() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
@@ -107,8 +108,9 @@ pub(crate) fn nic_while_receiving() -> Result<()> {
     stop(sender)
 }
 
+case!(nic_while_idle);
 /// Before the first peer has come.
-pub(crate) fn nic_while_idle() -> Result<()> {
+fn nic_while_idle() -> Result<()> {
     testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;
@@ -120,8 +122,9 @@ pub(crate) fn nic_while_idle() -> Result<()> {
     )
 }
 
+case!(nic_behind_a_lease);
 /// The netkit goes with it, but the NIC is the first cause.
-pub(crate) fn nic_behind_a_lease() -> Result<()> {
+fn nic_behind_a_lease() -> Result<()> {
     let receiver = leased(BOX)?;
     let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
     let words = [GUEST, "the NIC whose queue", NIC, "was removed"];
@@ -130,8 +133,9 @@ pub(crate) fn nic_behind_a_lease() -> Result<()> {
     no_device(HOST)
 }
 
+case!(nic_that_has_moved);
 /// It was moved to another namespace before it goes.
-pub(crate) fn nic_that_has_moved() -> Result<()> {
+fn nic_that_has_moved() -> Result<()> {
     testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;
@@ -140,7 +144,8 @@ pub(crate) fn nic_that_has_moved() -> Result<()> {
     ends(receiver, machine::unload, NIC_WENT, &[NIC, "was removed"])
 }
 
-pub(crate) fn netkit_while_receiving() -> Result<()> {
+case!(netkit_while_receiving);
+fn netkit_while_receiving() -> Result<()> {
     let before = settings_before()?;
     let receiver = leased_again()?;
     let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
@@ -177,7 +182,8 @@ fn as_before(before: &str) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn namespace_by_name_while_receiving() -> Result<()> {
+case!(namespace_by_name_while_receiving);
+fn namespace_by_name_while_receiving() -> Result<()> {
     let before = settings_before()?;
     let receiver = leased_again()?;
     let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
@@ -192,7 +198,8 @@ pub(crate) fn namespace_by_name_while_receiving() -> Result<()> {
     as_before(&before)
 }
 
-pub(crate) fn namespace_by_path() -> Result<()> {
+case!(namespace_by_path);
+fn namespace_by_path() -> Result<()> {
     let path = format!("/run/netns/{BOX}");
     let receiver = leased(&path)?;
     let act = || machine::delete_namespace(BOX);
@@ -200,8 +207,9 @@ pub(crate) fn namespace_by_path() -> Result<()> {
     until("the end of the lease", TEARDOWN, || is_free(LAST))
 }
 
+case!(namespace_from_within);
 /// The receiver runs within it, by its name.
-pub(crate) fn namespace_from_within() -> Result<()> {
+fn namespace_from_within() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     lease()?;
@@ -213,8 +221,9 @@ pub(crate) fn namespace_from_within() -> Result<()> {
     until("the end of the lease", TEARDOWN, || is_free(LAST))
 }
 
+case!(namespace_by_pid);
 /// The process ends by which the namespace was named; the namespace has no other name.
-pub(crate) fn namespace_by_pid() -> Result<()> {
+fn namespace_by_pid() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     lease()?;

@@ -34,8 +34,9 @@ fn listening() -> Result<bool> {
     Ok(sh("ss -tlnH sport = :5000")?.contains("LISTEN"))
 }
 
+case!(listener_is_killed);
 /// The listening socket is ended from outside, as `ss --kill` does.
-pub(crate) fn listener_is_killed() -> Result<()> {
+fn listener_is_killed() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -54,9 +55,10 @@ pub(crate) fn listener_is_killed() -> Result<()> {
     Ok(())
 }
 
+case!(runtime_directory_is_locked);
 /// Another process holds the lock of the runtime directory and does not let go: nothing is changed
 /// without it.
-pub(crate) fn runtime_directory_is_locked() -> Result<()> {
+fn runtime_directory_is_locked() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -100,8 +102,9 @@ pub(crate) fn runtime_directory_is_locked() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(no_process_to_spare);
 /// The control group may have no further process or thread, at each step of a receiver's start.
-pub(crate) fn no_process_to_spare() -> Result<()> {
+fn no_process_to_spare() -> Result<()> {
     let line = "--queue 1 --queue 2 --queue 3 --thread-per-queue";
     let said = grouped(|| sweep(|| recv(line), 3))?;
     for words in [
@@ -116,17 +119,19 @@ pub(crate) fn no_process_to_spare() -> Result<()> {
     Ok(())
 }
 
+case!(no_process_to_spare_for_ncdevmem);
 /// The same of upstream's command line.
-pub(crate) fn no_process_to_spare_for_ncdevmem() -> Result<()> {
+fn no_process_to_spare_for_ncdevmem() -> Result<()> {
     let line = format!("-l -f {NIC} -s {NIC_ADDRESS} -p 5000 -t 3 -q 1");
     let said = grouped(|| sweep(|| command(None, &ours("ncdevmem"), &line), 1))?;
     ensure!(!said.is_empty(), "room for one process was enough");
     Ok(())
 }
 
+case!(no_process_to_spare_for_the_doctor);
 /// The doctor asks some questions in a thread of their own: without one it ends with the kernel's
 /// words.
-pub(crate) fn no_process_to_spare_for_the_doctor() -> Result<()> {
+fn no_process_to_spare_for_the_doctor() -> Result<()> {
     grouped(|| {
         for room in 1..=3 {
             let doctor = command(None, &devmem_tcp(), &format!("doctor {NIC}"));

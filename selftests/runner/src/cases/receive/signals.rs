@@ -18,10 +18,11 @@ use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, ours, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
+case!(timeout_is_one_signal);
 /// `timeout` sends its signal to the receiver and to the process group that it is in: one request,
 /// after which the receiver ends in good order. So are two by hand, the second of which comes while the
 /// NIC is put back.
-pub(crate) fn timeout_is_one_signal() -> Result<()> {
+fn timeout_is_one_signal() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("slow_ms", 100)?;
     let before = nic_settings(NIC)?;
@@ -59,9 +60,10 @@ pub(crate) fn timeout_is_one_signal() -> Result<()> {
     Ok(())
 }
 
+case!(stuck_ncdevmem_ends_by_a_second_signal);
 /// Stuck in a write to a full pipe, `ncdevmem` ends by a second signal, and the guardian puts the
 /// NIC back.
-pub(crate) fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
+fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let (reader, writer) = small_pipe()?;
@@ -98,8 +100,9 @@ fn ended_with(mut child: Child, code: i32) -> Result<()> {
     Ok(())
 }
 
+case!(stuck_watch_ends_by_a_second_signal);
 /// `show --watch`, stuck in a write to a full pipe, ends by a second Ctrl-C.
-pub(crate) fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
+fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
     let (reader, writer) = small_pipe()?;
     fill(&writer)?;
     let mut command = command(None, &devmem_tcp(), "show --watch");
@@ -116,8 +119,9 @@ pub(crate) fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
     Ok(())
 }
 
+case!(stuck_lease_ends_by_a_second_signal);
 /// `lease`, stuck in a write to a full pipe when its work is done, ends by a second signal.
-pub(crate) fn stuck_lease_ends_by_a_second_signal() -> Result<()> {
+fn stuck_lease_ends_by_a_second_signal() -> Result<()> {
     testbed::wire()?;
     let (reader, writer) = small_pipe()?;
     fill(&writer)?;

@@ -44,8 +44,9 @@ pub(crate) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
     Ok(path)
 }
 
+case!(checksum_of_each_peer, on and_passed);
 /// Two peers, each with a file of its own: the sums are those that Python's zlib comes to. Of one in five packets a part comes beside the dmabuf.
-pub(crate) fn checksum_of_each_peer() -> Result<()> {
+fn checksum_of_each_peer() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;
@@ -74,8 +75,9 @@ pub(crate) fn checksum_of_each_peer() -> Result<()> {
     Ok(())
 }
 
+case!(checksum_of_a_peer_that_fails);
 /// A peer that resets: the sum is of the bytes that the sink took, and says so.
-pub(crate) fn checksum_of_a_peer_that_fails() -> Result<()> {
+fn checksum_of_a_peer_that_fails() -> Result<()> {
     testbed::wire()?;
     for (port, json) in [(5000, "--json"), (5001, "")] {
         let path = file("reset", 1_000_001, 7)?;
@@ -114,9 +116,10 @@ pub(crate) fn checksum_of_a_peer_that_fails() -> Result<()> {
     Ok(())
 }
 
+case!(checksum_of_a_peer_that_is_cut);
 /// A signal comes while one of two peers is still connected: its sum is not told as that of a whole
 /// stream. The other one has sent nothing, which is said.
-pub(crate) fn checksum_of_a_peer_that_is_cut() -> Result<()> {
+fn checksum_of_a_peer_that_is_cut() -> Result<()> {
     testbed::wire()?;
     for (port, json) in [(5000, "--json"), (5001, "")] {
         let to = format!("{NIC_ADDRESS}:{port}");
@@ -162,8 +165,9 @@ pub(crate) fn zlib(path: &str) -> Result<u64> {
     Ok(sh(&format!("python3 {script}"))?.trim().parse()?)
 }
 
+case!(gathered_in_one_piece, on and_passed);
 /// One peer's stream in one piece, another's too long for its region.
-pub(crate) fn gathered_in_one_piece() -> Result<()> {
+fn gathered_in_one_piece() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 7)?;
     testbed::parameter("unsplit_bytes", 33)?;
@@ -228,9 +232,10 @@ fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
     Ok(report)
 }
 
+case!(pages_are_the_largest_there_are);
 /// The pages that a buffer is made of, if nothing else is said: reserved hugepages where enough are
 /// free, transparent ones else, and the same bytes arrive in each.
-pub(crate) fn pages_are_the_largest_there_are() -> Result<()> {
+fn pages_are_the_largest_there_are() -> Result<()> {
     testbed::wire()?;
     let reserve = |pages: u32| fs::write("/proc/sys/vm/nr_hugepages", pages.to_string());
     let made = |len: u64| -> Result<HugePage> { Ok(Udmabuf::builder(len).build()?.hugepages()) };

@@ -108,8 +108,9 @@ fn read(from: &mut File, bytes: usize) -> Result<Vec<u8>> {
     Ok(got)
 }
 
+case!(request_over_a_pipe);
 /// The peer waits for an answer to 10 bytes without a newline: who is to give it has them.
-pub(crate) fn request_over_a_pipe() -> Result<()> {
+fn request_over_a_pipe() -> Result<()> {
     testbed::wire()?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
         let (reader, writer) = pipe()?;
@@ -127,8 +128,9 @@ pub(crate) fn request_over_a_pipe() -> Result<()> {
     Ok(())
 }
 
+case!(output_that_would_not_block);
 /// Whoever set `O_NONBLOCK` on the pipe, and however slowly it is read: each byte gets there.
-pub(crate) fn output_that_would_not_block() -> Result<()> {
+fn output_that_would_not_block() -> Result<()> {
     const LEN: usize = 3_000_001;
     testbed::wire()?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
@@ -148,9 +150,10 @@ pub(crate) fn output_that_would_not_block() -> Result<()> {
     Ok(())
 }
 
+case!(output_that_cannot_be_written);
 /// Payload that can't be written is an error, and none of it is lost without a word. What is closed
 /// from the beginning is refused before the NIC is changed.
-pub(crate) fn output_that_cannot_be_written() -> Result<()> {
+fn output_that_cannot_be_written() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let mut port = 5000;
@@ -188,9 +191,10 @@ pub(crate) fn output_that_cannot_be_written() -> Result<()> {
     Ok(())
 }
 
+case!(summary_that_cannot_be_printed);
 /// Neither what was received wrongly nor its exit status is hidden by a summary that can't be
 /// printed.
-pub(crate) fn summary_that_cannot_be_printed() -> Result<()> {
+fn summary_that_cannot_be_printed() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     for (port, wrong) in [(5000, None), (5001, Some(54_321))] {
@@ -210,8 +214,9 @@ pub(crate) fn summary_that_cannot_be_printed() -> Result<()> {
     Ok(())
 }
 
+case!(nobody_reads_stderr);
 /// Unread standard error is no reason to end.
-pub(crate) fn nobody_reads_stderr() -> Result<()> {
+fn nobody_reads_stderr() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
@@ -245,9 +250,10 @@ pub(crate) fn fill(pipe: &OwnedFd) -> Result<()> {
     Ok(())
 }
 
+case!(stderr_that_is_full);
 /// Nothing that is said waits for a reader of it while something is received or the NIC is not put
 /// back.
-pub(crate) fn stderr_that_is_full() -> Result<()> {
+fn stderr_that_is_full() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
@@ -293,9 +299,10 @@ pub(crate) fn small_pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok((reader, writer))
 }
 
+case!(live_that_nobody_reads);
 /// Who asked for a line a second and reads none of them does not keep the receiver from its end;
 /// what is read later is whole lines, and the summary behind them.
-pub(crate) fn live_that_nobody_reads() -> Result<()> {
+fn live_that_nobody_reads() -> Result<()> {
     const PEERS: usize = 16;
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -334,8 +341,9 @@ pub(crate) fn live_that_nobody_reads() -> Result<()> {
     tokens_came_back(&summary)
 }
 
+case!(ncdevmem_has_the_kernels_words);
 /// The kernel's words get to whoever reads the error.
-pub(crate) fn ncdevmem_has_the_kernels_words() -> Result<()> {
+fn ncdevmem_has_the_kernels_words() -> Result<()> {
     testbed::wire()?;
     let receiver = listening_into(receiver("ncdevmem", 5000), Stdio::null())?;
     let mut peer = to(5000)?;

@@ -43,8 +43,9 @@ fn is(line: &Value, pointer: &str, expected: u64) -> Result<()> {
     Ok(())
 }
 
+case!(live_adds_up, on any_memory);
 /// Two peers that have sent and stay; then they go.
-pub(crate) fn live_adds_up() -> Result<()> {
+fn live_adds_up() -> Result<()> {
     testbed::wire()?;
     let _freed = FreedAtOnce::set()?;
     let line = format!("--live --json -l {NIC_ADDRESS}:5000 --connections 2");
@@ -94,8 +95,9 @@ pub(crate) fn live_adds_up() -> Result<()> {
     healthy(&summary)
 }
 
+case!(live_of_two_queues, on any_memory);
 /// Two queues with a thread and a dmabuf each: what all of them tell is one line.
-pub(crate) fn live_of_two_queues() -> Result<()> {
+fn live_of_two_queues() -> Result<()> {
     const PEERS: u64 = 12;
     testbed::wire()?;
     let line = format!(
@@ -129,8 +131,9 @@ pub(crate) fn live_of_two_queues() -> Result<()> {
     healthy(&serde_json::from_str(summary)?)
 }
 
+case!(live_with_a_thread_that_is_done);
 /// Two queues with a thread each, of which one is done: what it did still counts.
-pub(crate) fn live_with_a_thread_that_is_done() -> Result<()> {
+fn live_with_a_thread_that_is_done() -> Result<()> {
     const PEERS: u64 = 12;
     testbed::wire()?;
     let line = format!(
@@ -183,8 +186,9 @@ pub(crate) fn live_with_a_thread_that_is_done() -> Result<()> {
     receiver.end()?.good("recv").map(drop)
 }
 
+case!(nic_out_of_reach);
 /// From where neither the NIC nor its namespace can be seen, it goes by what it has itself.
-pub(crate) fn nic_out_of_reach() -> Result<()> {
+fn nic_out_of_reach() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let tool = devmem_tcp();
@@ -260,8 +264,9 @@ fn healthy(summary: &Value) -> Result<()> {
     is(summary, "/memory/alloc_fail", 0)
 }
 
+case!(healthy_run, on any_memory);
 /// A transfer with all its memory at hand.
-pub(crate) fn healthy_run() -> Result<()> {
+fn healthy_run() -> Result<()> {
     testbed::wire()?;
     let receiver = Receiver::start(&format!("--json -l {NIC_ADDRESS}:5000"))?;
     let line = format!("send {NIC_ADDRESS}:5000 --bytes 16M");
@@ -276,9 +281,10 @@ pub(crate) fn healthy_run() -> Result<()> {
     Ok(())
 }
 
+case!(warning_before_the_pool_starves, on any_memory);
 /// The receiving thread stands still while peers come, a packet each: a niov after the other is
 /// taken. The warning comes before the NIC has none left, and another one when it has none.
-pub(crate) fn warning_before_the_pool_starves() -> Result<()> {
+fn warning_before_the_pool_starves() -> Result<()> {
     const NIOVS: u64 = 64;
     const PEERS: u64 = 96;
     testbed::wire()?;
@@ -337,9 +343,10 @@ pub(crate) fn warning_before_the_pool_starves() -> Result<()> {
     Ok(())
 }
 
+case!(live_on_a_terminal);
 /// In place on a terminal, whose settings stay as they are, however the receiver ends; plain lines
 /// elsewhere.
-pub(crate) fn live_on_a_terminal() -> Result<()> {
+fn live_on_a_terminal() -> Result<()> {
     testbed::wire()?;
     for (port, signal) in [(5000, None), (5001, Some(Signal::SIGINT))] {
         let said = on_a_terminal(port, signal)?;

@@ -67,9 +67,10 @@ fn processors(receiver: &Receiver) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
+case!(pinned_and_polling, on any_memory);
 /// A thread for each queue, each on a processor of its own, which polls the NIC before it sleeps:
 /// that the kernel counts.
-pub(crate) fn pinned_and_polling() -> Result<()> {
+fn pinned_and_polling() -> Result<()> {
     testbed::wire()?;
     let own = NetNs::current()?;
     let polled = || -> Result<u64> {
@@ -118,8 +119,9 @@ pub(crate) fn pinned_and_polling() -> Result<()> {
     Ok(())
 }
 
+case!(dmabuf_of_each_queue, on and_passed);
 /// Each queue receives into memory of its own, and every frag is found there.
-pub(crate) fn dmabuf_of_each_queue() -> Result<()> {
+fn dmabuf_of_each_queue() -> Result<()> {
     let receiver = recv(8, &format!("{BOTH} --dmabuf-per-queue"))?;
     until_bound()?;
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
@@ -129,8 +131,9 @@ pub(crate) fn dmabuf_of_each_queue() -> Result<()> {
     eight_peers(receiver)
 }
 
+case!(two_listeners, on any_memory);
 /// At two addresses, one of each family.
-pub(crate) fn two_listeners() -> Result<()> {
+fn two_listeners() -> Result<()> {
     let second: SocketAddr = format!("[{NIC_ADDRESS6}]:5001").parse()?;
     let receiver = recv(4, &format!("--listen {second}"))?;
     let mut senders = Vec::new();
@@ -145,8 +148,9 @@ pub(crate) fn two_listeners() -> Result<()> {
     all_in_dmabuf(&summary)
 }
 
+case!(processor_that_is_not);
 /// There is no such processor: an error that names it, and nothing is left behind.
-pub(crate) fn processor_that_is_not() -> Result<()> {
+fn processor_that_is_not() -> Result<()> {
     let receiver = recv(1, "--thread-per-queue --pin 1023")?;
     let (_, said) = receiver.end(1)?;
     println_line(said.trim_end());

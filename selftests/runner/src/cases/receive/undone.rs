@@ -19,9 +19,10 @@ fn wanted() -> Result<Builder<Udmabuf>> {
     Ok(wanted.memory(Udmabuf::builder(4 << 20).build()?))
 }
 
+case!(dropped);
 /// A receiver that is dropped when it was found, set up, given an engine, at the end of receiving; and one that is
 /// ended. A NIC that is restored while a queue is bound keeps header split on.
-pub(crate) fn dropped() -> Result<()> {
+fn dropped() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -77,8 +78,9 @@ fn one_is_bound() -> Result<()> {
     Ok(())
 }
 
+case!(failed);
 /// A step that fails after the NIC was changed: no binding with such pieces, no memory for the second queue.
-pub(crate) fn failed() -> Result<()> {
+fn failed() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;

@@ -56,13 +56,15 @@ fn transfer(receiver: &str, to: &str) -> Result<Value> {
     Ok(summary)
 }
 
-pub(crate) fn direct() -> Result<()> {
+case!(direct, on and_passed);
+fn direct() -> Result<()> {
     testbed::wire()?;
     transfer(&format!("-f {NIC}"), &format!("{NIC_ADDRESS}:5000")).map(drop)
 }
 
+case!(in_words);
 /// In words: the claim is made of a stream that is right, and of no other.
-pub(crate) fn in_words() -> Result<()> {
+fn in_words() -> Result<()> {
     testbed::wire()?;
     for (port, wrong) in [(5000, None), (5001, Some(AT))] {
         let to = format!("{NIC_ADDRESS}:{port}");
@@ -83,13 +85,15 @@ pub(crate) fn in_words() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn ipv6() -> Result<()> {
+case!(ipv6, on and_passed);
+fn ipv6() -> Result<()> {
     testbed::wire()?;
     transfer(&format!("-f {NIC}"), &format!("[{NIC_ADDRESS6}]:5000")).map(drop)
 }
 
+case!(beside, on and_passed);
 /// A part of some packets beside the dmabuf.
-pub(crate) fn beside() -> Result<()> {
+fn beside() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;
@@ -98,7 +102,8 @@ pub(crate) fn beside() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn through_a_lease() -> Result<()> {
+case!(through_a_lease, on and_passed);
+fn through_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let line = format!(
@@ -114,7 +119,8 @@ pub(crate) fn through_a_lease() -> Result<()> {
     transfer(&line, &format!("{BOX_ADDRESS}:5000")).map(drop)
 }
 
-pub(crate) fn rx_page_size() -> Result<()> {
+case!(rx_page_size, on and_passed);
+fn rx_page_size() -> Result<()> {
     if testbed::kernel()? < (7, 3) {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
     }
@@ -131,11 +137,13 @@ pub(crate) fn rx_page_size() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn two_queues() -> Result<()> {
+case!(two_queues, on and_passed);
+fn two_queues() -> Result<()> {
     peers_on_two_queues("")
 }
 
-pub(crate) fn two_queues_with_a_dmabuf_each() -> Result<()> {
+case!(two_queues_with_a_dmabuf_each, on and_passed);
+fn two_queues_with_a_dmabuf_each() -> Result<()> {
     peers_on_two_queues("--thread-per-queue --dmabuf-per-queue --size 16M")
 }
 

@@ -31,8 +31,9 @@ fn example(name: &str, line: &str, sending: impl FnOnce(&str) -> Result<()>) -> 
     Ok(said)
 }
 
+case!(receiver);
 /// Checks every byte itself.
-pub(crate) fn receiver() -> Result<()> {
+fn receiver() -> Result<()> {
     let said = example("receiver", &LAST.to_string(), |to| {
         send(&format!("{to} --bytes 8M"))
     })?;
@@ -41,8 +42,9 @@ pub(crate) fn receiver() -> Result<()> {
     Ok(())
 }
 
+case!(wrong_byte_is_found);
 /// What they check fails where there is something to find.
-pub(crate) fn wrong_byte_is_found() -> Result<()> {
+fn wrong_byte_is_found() -> Result<()> {
     for name in ["receiver", "custom_sink"] {
         testbed::wire()?;
         let mut observer = Observer::of(NIC)?;
@@ -61,8 +63,9 @@ pub(crate) fn wrong_byte_is_found() -> Result<()> {
     Ok(())
 }
 
+case!(two_queues);
 /// Each connection is served by the thread of its queue, and checked.
-pub(crate) fn two_queues() -> Result<()> {
+fn two_queues() -> Result<()> {
     let queues = format!("{} {LAST}", LAST.get() - 1);
     let said = example("two_queues", &queues, |to| {
         let peers: Vec<_> = (0..8)
@@ -83,8 +86,9 @@ pub(crate) fn two_queues() -> Result<()> {
     Ok(())
 }
 
+case!(custom_sink);
 /// Checks every byte on another thread, and gives all frags back from there.
-pub(crate) fn custom_sink() -> Result<()> {
+fn custom_sink() -> Result<()> {
     let said = example("custom_sink", &LAST.to_string(), |to| {
         send(&format!("{to} --bytes 8M"))
     })?;

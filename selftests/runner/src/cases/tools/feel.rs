@@ -21,8 +21,9 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
+case!(verbose_names_requests);
 /// Requests, answers and refusals, in words; without `-v` none of it.
-pub(crate) fn verbose_names_requests() -> Result<()> {
+fn verbose_names_requests() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let line = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");
@@ -65,8 +66,9 @@ pub(crate) fn verbose_names_requests() -> Result<()> {
     Ok(())
 }
 
+case!(colours_on_a_terminal_only);
 /// Escapes on a terminal alone, and there not with `NO_COLOR`.
-pub(crate) fn colours_on_a_terminal_only() -> Result<()> {
+fn colours_on_a_terminal_only() -> Result<()> {
     testbed::wire()?;
     let show = format!("{} show {NIC}", devmem_tcp().display());
     let terminal = |variable: &str| -> Result<String> {
@@ -90,7 +92,8 @@ pub(crate) fn colours_on_a_terminal_only() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn completions_and_man_pages() -> Result<()> {
+case!(completions_and_man_pages);
+fn completions_and_man_pages() -> Result<()> {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = tool(&format!("completions {shell}"))?.good("completions")?;
         says(&script, &["recv", "refuse-linear", "unlease"])?;
@@ -113,8 +116,9 @@ pub(crate) fn completions_and_man_pages() -> Result<()> {
     Ok(fs::remove_dir_all(folder)?)
 }
 
+case!(dry_run);
 /// It says what a receiver would change, and changes nothing.
-pub(crate) fn dry_run() -> Result<()> {
+fn dry_run() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let line = format!("recv --dry-run -f {NIC} -l {NIC_ADDRESS}:5000");
@@ -129,8 +133,9 @@ pub(crate) fn dry_run() -> Result<()> {
     Ok(())
 }
 
+case!(watch_ends_with_its_reader);
 /// `show --watch | head -1`: who has read enough need not wait for the next change.
-pub(crate) fn watch_ends_with_its_reader() -> Result<()> {
+fn watch_ends_with_its_reader() -> Result<()> {
     let line = format!(
         "timeout 10 {} show --watch | head -1; echo ${{PIPESTATUS[0]}}",
         devmem_tcp().display()
@@ -141,8 +146,9 @@ pub(crate) fn watch_ends_with_its_reader() -> Result<()> {
     says(&said, &["watching", "\n0\n"])
 }
 
+case!(progress_once_a_second);
 /// A line a second, no more.
-pub(crate) fn progress_once_a_second() -> Result<()> {
+fn progress_once_a_second() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let line = format!("recv --progress -f {NIC} -l {to}");

@@ -141,7 +141,8 @@ fn run(section: &str, line: &str) -> Result<()> {
     documented(section, &end.stdout).with_context(|| end.stderr)
 }
 
-pub(crate) fn plans() -> Result<()> {
+case!(plans);
+fn plans() -> Result<()> {
     testbed::wire()?;
     run("plan", &format!("plan {NIC} --queue {LAST}"))?;
     run(
@@ -155,7 +156,8 @@ pub(crate) fn plans() -> Result<()> {
     run("doctor", "doctor")
 }
 
-pub(crate) fn leases_and_transfers() -> Result<()> {
+case!(leases_and_transfers);
+fn leases_and_transfers() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let lease = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");

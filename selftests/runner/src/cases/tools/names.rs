@@ -33,8 +33,9 @@ fn run(arguments: &[&str]) -> Result<Finished> {
     finish(command)
 }
 
+case!(in_a_shell);
 /// Each remedy that names the NIC is pasted into a shell and does its work on the NIC.
-pub(crate) fn in_a_shell() -> Result<()> {
+fn in_a_shell() -> Result<()> {
     testbed::wire()?;
     let mut now = NIC;
     for name in IN_A_SHELL {
@@ -68,8 +69,9 @@ fn on_a_terminal_says(line: &str) -> Result<String> {
     Ok(finish(script)?.stdout)
 }
 
+case!(on_a_terminal);
 /// A terminal is shown names as text, colours are our own alone; JSON has the names as they are.
-pub(crate) fn on_a_terminal() -> Result<()> {
+fn on_a_terminal() -> Result<()> {
     testbed::wire()?;
     let mut now = NIC;
     for name in ON_A_TERMINAL {
@@ -105,8 +107,9 @@ pub(crate) fn on_a_terminal() -> Result<()> {
     Ok(())
 }
 
+case!(no_utf8);
 /// A device with a name that is no UTF-8 hides neither itself nor the others of its namespace.
-pub(crate) fn no_utf8() -> Result<()> {
+fn no_utf8() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     sh("ip link add nkx type netkit peer name nky netns box")?;

@@ -73,8 +73,9 @@ pub(crate) fn until_listening() -> Result<()> {
     })
 }
 
+case!(direct);
 /// To standard output, then validated, then with a linear byte that must fail it.
-pub(crate) fn direct() -> Result<()> {
+fn direct() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     fs::write("/tmp/payload", payload(1 << 20))?;
@@ -112,8 +113,9 @@ pub(crate) fn direct() -> Result<()> {
     same(&before)
 }
 
+case!(linear_bytes_are_delivered);
 /// Upstream skips linear bytes and forgives twenty wrong ones.
-pub(crate) fn linear_bytes_are_delivered() -> Result<()> {
+fn linear_bytes_are_delivered() -> Result<()> {
     testbed::wire()?;
     fs::write("/tmp/payload", payload(100_000))?;
     testbed::parameter("unsplit_every", 3)?;
@@ -132,7 +134,8 @@ pub(crate) fn linear_bytes_are_delivered() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn one_wrong_byte_fails() -> Result<()> {
+case!(one_wrong_byte_fails);
+fn one_wrong_byte_fails() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     let mut wrong = payload(100_000);
@@ -150,8 +153,9 @@ pub(crate) fn one_wrong_byte_fails() -> Result<()> {
     same(&before)
 }
 
+case!(ipv6_and_the_table_that_was);
 /// Two queues bound; an RSS table that is nobody's default comes back.
-pub(crate) fn ipv6_and_the_table_that_was() -> Result<()> {
+fn ipv6_and_the_table_that_was() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     sh(&format!("ethtool -X {NIC} weight 1 0 2 5"))?;
@@ -166,8 +170,9 @@ pub(crate) fn ipv6_and_the_table_that_was() -> Result<()> {
     same(&before)
 }
 
+case!(signals_restore);
 /// While it waits, and while data flows: the NIC is put back, the status is 1.
-pub(crate) fn signals_restore() -> Result<()> {
+fn signals_restore() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     let mut port = 5200;
@@ -198,10 +203,11 @@ pub(crate) fn signals_restore() -> Result<()> {
     Ok(())
 }
 
+case!(as_in_the_series);
 /// The words of the series: 16 queues, the last of them leased, RSS on the others, a context and a
 /// rule for the service's address and port, and ncdevmem in the namespace, by `-t` and `-q` and by
 /// itself; then from the sender's dmabuf to the container's.
-pub(crate) fn as_in_the_series() -> Result<()> {
+fn as_in_the_series() -> Result<()> {
     series()?;
     fs::write("/tmp/payload", payload(4 << 20))?;
     let all = |end: Finished| -> Result<()> {

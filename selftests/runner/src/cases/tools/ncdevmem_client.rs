@@ -60,9 +60,10 @@ fn arrives(netns: Option<&str>, to: &str, line: &str, input: &[u8]) -> Result<So
     Ok(from)
 }
 
+case!(to_a_plain_listener);
 /// Lines, chunks, and what upstream's can't: more than 1,024 chunks a line, no newline at the end,
 /// any bytes, more than the dmabuf holds.
-pub(crate) fn to_a_plain_listener() -> Result<()> {
+fn to_a_plain_listener() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     let to = |port: u16| format!("{SENDER_ADDRESS}:{port}");
@@ -80,7 +81,8 @@ pub(crate) fn to_a_plain_listener() -> Result<()> {
     same(&before)
 }
 
-pub(crate) fn ipv6_from_an_address_of_choice() -> Result<()> {
+case!(ipv6_from_an_address_of_choice);
+fn ipv6_from_an_address_of_choice() -> Result<()> {
     testbed::wire()?;
     let line = format!("-f {NIC} -c {NIC_ADDRESS6}");
     let from = arrives(None, "[2001:db8:2::1]:5001", &line, &payload(100_000))?;
@@ -92,8 +94,9 @@ pub(crate) fn ipv6_from_an_address_of_choice() -> Result<()> {
     Ok(())
 }
 
+case!(to_a_dmabuf);
 /// From dmabuf to dmabuf, many sends in flight.
-pub(crate) fn to_a_dmabuf() -> Result<()> {
+fn to_a_dmabuf() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     for (port, chunk) in [(5001, ""), (5002, "-z 4000")] {
@@ -114,8 +117,9 @@ pub(crate) fn to_a_dmabuf() -> Result<()> {
     Ok(())
 }
 
+case!(through_a_leased_netkit);
 /// A container sends through the NIC whose queue its netkit leases; no option names a queue.
-pub(crate) fn through_a_leased_netkit() -> Result<()> {
+fn through_a_leased_netkit() -> Result<()> {
     series()?;
     let before = settings()?;
     let to = |port: u16| format!("{SENDER_ADDRESS}:{port}");
@@ -139,8 +143,9 @@ fn fails(netns: Option<&str>, line: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
+case!(other_device);
 /// An address of this machine is reached through lo, whatever the socket is bound to.
-pub(crate) fn other_device() -> Result<()> {
+fn other_device() -> Result<()> {
     testbed::wire()?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:5001").parse()?;
     let _here = TcpListener::bind(address)?;
@@ -152,7 +157,8 @@ pub(crate) fn other_device() -> Result<()> {
     )
 }
 
-pub(crate) fn refusals_have_remedies() -> Result<()> {
+case!(refusals_have_remedies);
+fn refusals_have_remedies() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     framework::netkit("nk0", 2)?;
@@ -172,8 +178,9 @@ pub(crate) fn refusals_have_remedies() -> Result<()> {
     fails(None, &format!("{line} -c 192.0.2.99"), &["192.0.2.99"])
 }
 
+case!(reset_in_mid_send);
 /// The peer goes away with a reset.
-pub(crate) fn reset_in_mid_send() -> Result<()> {
+fn reset_in_mid_send() -> Result<()> {
     testbed::wire()?;
     let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
     let peer = thread::spawn(move || -> io::Result<()> {
@@ -192,8 +199,9 @@ pub(crate) fn reset_in_mid_send() -> Result<()> {
     Ok(())
 }
 
+case!(no_completion_in_time);
 /// The peer takes nothing any more: an error after a while, and the ranges in flight named.
-pub(crate) fn no_completion_in_time() -> Result<()> {
+fn no_completion_in_time() -> Result<()> {
     testbed::wire()?;
     let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
     let peer = thread::spawn(move || listener.accept());
@@ -206,8 +214,9 @@ pub(crate) fn no_completion_in_time() -> Result<()> {
     Ok(())
 }
 
+case!(signals_leave_nothing);
 /// It changes nothing about the NIC, so that a signal needs no handler; nothing stays bound.
-pub(crate) fn signals_leave_nothing() -> Result<()> {
+fn signals_leave_nothing() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     for (signal, port) in [(Signal::SIGINT, 5001), (Signal::SIGTERM, 5002)] {

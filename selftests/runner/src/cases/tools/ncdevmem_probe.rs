@@ -22,8 +22,9 @@ fn probe(line: &str, status: i32) -> Result<String> {
     end.refused(status)
 }
 
+case!(passes_and_restores);
 /// Whatever header split, threshold and RSS are.
-pub(crate) fn passes_and_restores() -> Result<()> {
+fn passes_and_restores() -> Result<()> {
     testbed::wire()?;
     for (split, threshold) in [
         (HeaderSplit::Auto, 0),
@@ -51,8 +52,9 @@ pub(crate) fn passes_and_restores() -> Result<()> {
     same(&before)
 }
 
+case!(rx_page_size);
 /// From hugepages; before Linux 7.3 the kernel does not know the attribute.
-pub(crate) fn rx_page_size() -> Result<()> {
+fn rx_page_size() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
@@ -70,7 +72,8 @@ pub(crate) fn rx_page_size() -> Result<()> {
     same(&before)
 }
 
-pub(crate) fn fails_without_devmem() -> Result<()> {
+case!(fails_without_devmem);
+fn fails_without_devmem() -> Result<()> {
     sh("ip link add v0 numrxqueues 4 numtxqueues 4 type veth peer name v1")?;
     netkit("nk0", 2)?;
     for device in ["lo", "v0", "nk0"] {
@@ -82,8 +85,9 @@ pub(crate) fn fails_without_devmem() -> Result<()> {
     Ok(())
 }
 
+case!(fails_over_a_leased_queue);
 /// In upstream's suites over netkit a leased queue may lie among those that the probe binds.
-pub(crate) fn fails_over_a_leased_queue() -> Result<()> {
+fn fails_over_a_leased_queue() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     let lease = Lease {
@@ -100,8 +104,9 @@ pub(crate) fn fails_over_a_leased_queue() -> Result<()> {
     same(&before)
 }
 
+case!(refused_for_another_reason);
 /// What is refused for another reason than the one that is asked about says nothing of that.
-pub(crate) fn refused_for_another_reason() -> Result<()> {
+fn refused_for_another_reason() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     let complaint = probe(&format!("-f {NIC} -t 99 -q 1"), 1)?;
@@ -113,9 +118,10 @@ pub(crate) fn refused_for_another_reason() -> Result<()> {
     same(&before)
 }
 
+case!(signals_restore);
 /// At whatever step the signal comes, from the moment on at which it is written down what the NIC
 /// was. The driver is slow, so that there is time for it: the rings and the RSS table take 600 ms.
-pub(crate) fn signals_restore() -> Result<()> {
+fn signals_restore() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("slow_ms", 300)?;
     let before = settings()?;
@@ -145,7 +151,8 @@ pub(crate) fn signals_restore() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn bad_command_lines() -> Result<()> {
+case!(bad_command_lines);
+fn bad_command_lines() -> Result<()> {
     for (line, word) in [
         ("", "Missing -f"),
         ("-f lo -x", "-x"),

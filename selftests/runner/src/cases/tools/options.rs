@@ -44,8 +44,9 @@ fn rule() -> Result<FlowRule> {
     rules.into_iter().next().context("a rule")
 }
 
+case!(recv_from);
 /// `recv --from`: the NIC's rule takes the flows of one address only.
-pub(crate) fn recv_from() -> Result<()> {
+fn recv_from() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -66,8 +67,9 @@ pub(crate) fn recv_from() -> Result<()> {
     Ok(())
 }
 
+case!(recv_refuse_linear);
 /// `recv --refuse-linear`: of what the NIC did not split, the first ends the connection.
-pub(crate) fn recv_refuse_linear() -> Result<()> {
+fn recv_refuse_linear() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_bytes", 100)?;
     let mut observer = Observer::of(NIC)?;
@@ -97,8 +99,9 @@ pub(crate) fn recv_refuse_linear() -> Result<()> {
     Ok(())
 }
 
+case!(recv_to_standard_output);
 /// `recv --output -`: standard output has the payload, and nothing else.
-pub(crate) fn recv_to_standard_output() -> Result<()> {
+fn recv_to_standard_output() -> Result<()> {
     testbed::wire()?;
     let mut payload: String = (0..40_000).map(|line| format!("{line}\n")).collect();
     payload += "no newline at the end";
@@ -118,9 +121,10 @@ pub(crate) fn recv_to_standard_output() -> Result<()> {
     Ok(())
 }
 
+case!(recv_to_a_slow_reader);
 /// What takes the output stands still for some time: the receiver waits, its peer waits, and all of
 /// it comes.
-pub(crate) fn recv_to_a_slow_reader() -> Result<()> {
+fn recv_to_a_slow_reader() -> Result<()> {
     const BYTES: usize = 8 << 20;
     testbed::wire()?;
     let output = "/tmp/slow";
@@ -139,8 +143,9 @@ pub(crate) fn recv_to_a_slow_reader() -> Result<()> {
     all_in_dmabuf(&summary(receiver)?)
 }
 
+case!(recv_to_a_full_disk);
 /// The disk is full in the midst of the payload: the kernel's words, and the NIC as it was.
-pub(crate) fn recv_to_a_full_disk() -> Result<()> {
+fn recv_to_a_full_disk() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -160,8 +165,9 @@ pub(crate) fn recv_to_a_full_disk() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(recv_patience);
 /// `recv --patience`: the last bytes of a busy connection that stays open wait no longer than that.
-pub(crate) fn recv_patience() -> Result<()> {
+fn recv_patience() -> Result<()> {
     const BYTES: usize = 8 << 20;
     testbed::wire()?;
     for (port, patience) in [(5000, 0), (5001, 2), (5002, 3000)] {
@@ -185,8 +191,9 @@ pub(crate) fn recv_patience() -> Result<()> {
     Ok(())
 }
 
+case!(send_wait_runs_out);
 /// `send --wait`: no listener comes.
-pub(crate) fn send_wait_runs_out() -> Result<()> {
+fn send_wait_runs_out() -> Result<()> {
     testbed::wire()?;
     for wait in [0, 2] {
         let line = format!("send --wait {wait} {NIC_ADDRESS}:5000 --bytes 1M");
@@ -202,9 +209,10 @@ pub(crate) fn send_wait_runs_out() -> Result<()> {
     Ok(())
 }
 
+case!(lease_host_end_and_route);
 /// `lease --host-end` and `--route`: the pair's end here is called so, and the guest has no other
 /// routes.
-pub(crate) fn lease_host_end_and_route() -> Result<()> {
+fn lease_host_end_and_route() -> Result<()> {
     let before = begin()?;
     let line = format!("--queue {LAST} --address {ROUTED} --host-end nkhost --route 192.0.2.0/24");
     let made = leased(&boxed(&line))?;
@@ -244,8 +252,9 @@ fn shown(line: &str) -> Result<BTreeMap<String, usize>> {
     Ok(count)
 }
 
+case!(show_all);
 /// `show --all`: also the queues that are neither leased nor bound, here and in other namespaces.
-pub(crate) fn show_all() -> Result<()> {
+fn show_all() -> Result<()> {
     testbed::wire()?;
     ensure!(shown("")?.is_empty(), "none is leased or bound");
     let text = run("show")?.good("show")?;
@@ -268,8 +277,9 @@ pub(crate) fn show_all() -> Result<()> {
     Ok(())
 }
 
+case!(apply_header_split);
 /// `plan` and `apply --header-split`: that, and nothing else.
-pub(crate) fn apply_header_split() -> Result<()> {
+fn apply_header_split() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
@@ -295,8 +305,9 @@ pub(crate) fn apply_header_split() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(apply_from);
 /// `apply --from`: the rule that it leaves takes the flows of one address only.
-pub(crate) fn apply_from() -> Result<()> {
+fn apply_from() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -321,8 +332,9 @@ pub(crate) fn apply_from() -> Result<()> {
     observer.soon_same(&before)
 }
 
+case!(apply_in_another_namespace);
 /// `plan` and `apply --netns`: of a NIC in another namespace, and not of that name here.
-pub(crate) fn apply_in_another_namespace() -> Result<()> {
+fn apply_in_another_namespace() -> Result<()> {
     testbed::wire()?;
     let peer = NetNs::by_name(PEER)?;
     let mut here = Observer::of(NIC)?;
@@ -352,8 +364,9 @@ pub(crate) fn apply_in_another_namespace() -> Result<()> {
     here.soon_same(&before.0)
 }
 
+case!(apply_of_nothing);
 /// A wrong `--netns` or a wrong word is refused before anything is touched.
-pub(crate) fn apply_of_nothing() -> Result<()> {
+fn apply_of_nothing() -> Result<()> {
     testbed::wire()?;
     for line in [
         "plan eth1",
@@ -369,8 +382,9 @@ pub(crate) fn apply_of_nothing() -> Result<()> {
     nic_state::untouched()
 }
 
+case!(signal_beats_patience);
 /// A signal at any moment of a receiver that was given a wide patience ends it at once.
-pub(crate) fn signal_beats_patience() -> Result<()> {
+fn signal_beats_patience() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = start(None, &format!("-f {NIC} -l {to} --patience 60000"))?;

@@ -119,7 +119,8 @@ fn works(run: Command) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn of_the_nic() -> Result<()> {
+case!(of_the_nic);
+fn of_the_nic() -> Result<()> {
     testbed::wire()?;
     let recv = format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:5000");
     let rule = FlowRule::tcp_to(
@@ -150,7 +151,8 @@ pub(crate) fn of_the_nic() -> Result<()> {
     cured(&recv)
 }
 
-pub(crate) fn of_leases() -> Result<()> {
+case!(of_leases);
+fn of_leases() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     sh(&format!("ip link set dev {NIC} down"))?;
@@ -178,7 +180,8 @@ pub(crate) fn of_leases() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn of_memory() -> Result<()> {
+case!(of_memory);
+fn of_memory() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
     cured(&format!(
@@ -217,8 +220,9 @@ pub(crate) fn of_memory() -> Result<()> {
     Ok(fs::remove_dir_all(runtime)?)
 }
 
+case!(of_sockets);
 /// Commands that show why: the port's owner, and the way that there is not.
-pub(crate) fn of_sockets() -> Result<()> {
+fn of_sockets() -> Result<()> {
     testbed::wire()?;
     let _first = std::net::TcpListener::bind((NIC_ADDRESS, 5000))?;
     let said = refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"))?;

@@ -45,9 +45,10 @@ fn all_completed(sent: &Value) -> Result<()> {
     Ok(())
 }
 
+case!(dmabuf_to_dmabuf);
 /// Both ends in device memory, over a wire that loses some packets: bytes are sent again from where
 /// they lie.
-pub(crate) fn dmabuf_to_dmabuf() -> Result<()> {
+fn dmabuf_to_dmabuf() -> Result<()> {
     testbed::wire()?;
     let far = NetNs::by_name(PEER)?;
     let resent = || -> Result<u64> {
@@ -80,8 +81,9 @@ pub(crate) fn dmabuf_to_dmabuf() -> Result<()> {
     Ok(())
 }
 
+case!(through_a_lease);
 /// From a container, through the netkit that leases a queue of the NIC, to ordinary memory.
-pub(crate) fn through_a_lease() -> Result<()> {
+fn through_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let line = format!("lease --phys {NIC} --netkit {GUEST} --netns {BOX} --queue 3");
@@ -96,8 +98,9 @@ pub(crate) fn through_a_lease() -> Result<()> {
     Ok(())
 }
 
+case!(a_file_of_odd_length);
 /// Over IPv6, out of a file of any length, and a dmabuf that it goes round several times.
-pub(crate) fn a_file_of_odd_length() -> Result<()> {
+fn a_file_of_odd_length() -> Result<()> {
     testbed::wire()?;
     let content = pattern(9 * MIB + 4097);
     fs::write("/tmp/content", &content)?;
@@ -162,8 +165,9 @@ pub(crate) fn connection() -> Result<(TcpStream, TcpStream)> {
     Ok((near, listener.accept()?.0))
 }
 
+case!(ranges_stay_the_kernels_until_acknowledged);
 /// A receiver that does not read: what was sent stays in flight, range by range, until it does.
-pub(crate) fn ranges_stay_the_kernels_until_acknowledged() -> Result<()> {
+fn ranges_stay_the_kernels_until_acknowledged() -> Result<()> {
     testbed::wire()?;
     let mut out = outgoing(4 * MIB)?;
     // More than both sockets' buffers hold.
@@ -211,9 +215,10 @@ pub(crate) fn ranges_stay_the_kernels_until_acknowledged() -> Result<()> {
     Ok(())
 }
 
+case!(small_chunks_and_little_memory);
 /// Chunks of 3 bytes, as many as one call takes, and almost no memory to keep account of sends in:
 /// `ENOBUFS` is waited out. Acknowledgements take 2 ms, so that sends are in flight at all.
-pub(crate) fn small_chunks_and_little_memory() -> Result<()> {
+fn small_chunks_and_little_memory() -> Result<()> {
     testbed::wire()?;
     sh(&format!(
         "ip netns exec {PEER} tc qdisc add dev {SENDER} root netem delay 2ms"
@@ -274,8 +279,9 @@ fn until_enobufs(out: &mut Outgoing) -> Result<u64> {
     Ok(in_flight as u64)
 }
 
+case!(standard_input);
 /// Standard input, as it comes.
-pub(crate) fn standard_input() -> Result<()> {
+fn standard_input() -> Result<()> {
     testbed::wire()?;
     let to: SocketAddr = format!("{SENDER_ADDRESS}:5000").parse()?;
     let receiver = plain_receiver(to)?;

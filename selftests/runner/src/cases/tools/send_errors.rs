@@ -32,14 +32,16 @@ fn complains(line: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn bind_not_a_dmabuf() -> Result<()> {
+case!(bind_not_a_dmabuf);
+fn bind_not_a_dmabuf() -> Result<()> {
     testbed::wire()?;
     let file = File::open("/dev/null")?;
     let result = Netdev::open()?.bind_tx(ifindex(NIC)?, file.as_fd());
     refused(result, EINVAL, None)
 }
 
-pub(crate) fn bind_device_without_netmem() -> Result<()> {
+case!(bind_device_without_netmem);
+fn bind_device_without_netmem() -> Result<()> {
     testbed::wire()?;
     let memory = Udmabuf::builder(MIB).build()?;
     let result = Netdev::open()?.bind_tx(ifindex("lo")?, &memory);
@@ -54,8 +56,9 @@ pub(crate) fn bind_device_without_netmem() -> Result<()> {
     )
 }
 
+case!(bind_netkit_without_a_lease);
 /// A netkit that leases nothing has no NIC behind it.
-pub(crate) fn bind_netkit_without_a_lease() -> Result<()> {
+fn bind_netkit_without_a_lease() -> Result<()> {
     testbed::wire()?;
     let netkit = framework::netkit("nk0", 2)?;
     let memory = Udmabuf::builder(MIB).build()?;
@@ -63,8 +66,9 @@ pub(crate) fn bind_netkit_without_a_lease() -> Result<()> {
     refused(result, EOPNOTSUPP, Some("No DMA-capable device found"))
 }
 
+case!(bound_for_receiving);
 /// A dmabuf that is bound for receiving can't be sent from.
-pub(crate) fn bound_for_receiving() -> Result<()> {
+fn bound_for_receiving() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let memory = Udmabuf::builder(MIB).build()?;
@@ -83,8 +87,9 @@ pub(crate) fn bound_for_receiving() -> Result<()> {
     Ok(())
 }
 
+case!(over_the_end);
 /// Nothing of a send over the end leaves: not the part inside either.
-pub(crate) fn over_the_end() -> Result<()> {
+fn over_the_end() -> Result<()> {
     testbed::wire()?;
     let mut out = outgoing(MIB)?;
     match out.sender.send(&[0..4096, MIB - 1..MIB + 1]) {
@@ -102,8 +107,9 @@ pub(crate) fn over_the_end() -> Result<()> {
     }
 }
 
+case!(route_by_another_device);
 /// The address is this machine's own: its packets leave by `lo`.
-pub(crate) fn route_by_another_device() -> Result<()> {
+fn route_by_another_device() -> Result<()> {
     testbed::wire()?;
     let listener = TcpListener::bind((NIC_ADDRESS, 5000))?;
     complains(
@@ -114,9 +120,10 @@ pub(crate) fn route_by_another_device() -> Result<()> {
     Ok(())
 }
 
+case!(device_that_cannot_gather);
 /// TCP takes the bytes all the same (`sk_setup_caps` has GSO gather), and they are dropped where the
 /// packet would have to become one piece (`validate_xmit_skb`): the deadline is what tells.
-pub(crate) fn device_that_cannot_gather() -> Result<()> {
+fn device_that_cannot_gather() -> Result<()> {
     testbed::wire()?;
     sh(&format!("ethtool -K {NIC} tx-scatter-gather off"))?;
     let mut out = outgoing(MIB)?;
@@ -134,7 +141,8 @@ pub(crate) fn device_that_cannot_gather() -> Result<()> {
     Ok(out.sender.drain(Duration::from_secs(20))?)
 }
 
-pub(crate) fn not_a_page_multiple() -> Result<()> {
+case!(not_a_page_multiple);
+fn not_a_page_multiple() -> Result<()> {
     testbed::wire()?;
     complains(
         &format!("send {SENDER_ADDRESS}:5000 --dmabuf=5000 --dev {NIC}"),
@@ -159,8 +167,9 @@ fn falls_silent(line: &str, words: &[&str]) -> Result<()> {
     Ok(())
 }
 
+case!(silent_receiver);
 /// A receiver that never reads: the error names the ranges in flight, or what is left.
-pub(crate) fn silent_receiver() -> Result<()> {
+fn silent_receiver() -> Result<()> {
     testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
@@ -176,8 +185,9 @@ pub(crate) fn silent_receiver() -> Result<()> {
     Ok(())
 }
 
+case!(receiver_that_does_not_close);
 /// One that takes all, and neither closes nor says a word; and one that answers late, but not too late.
-pub(crate) fn receiver_that_does_not_close() -> Result<()> {
+fn receiver_that_does_not_close() -> Result<()> {
     testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
@@ -203,8 +213,9 @@ pub(crate) fn receiver_that_does_not_close() -> Result<()> {
     Ok(())
 }
 
+case!(receiver_that_vanishes);
 /// One whose machine is gone from one moment to the next: no reset comes, no acknowledgement.
-pub(crate) fn receiver_that_vanishes() -> Result<()> {
+fn receiver_that_vanishes() -> Result<()> {
     testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
@@ -221,8 +232,9 @@ pub(crate) fn receiver_that_vanishes() -> Result<()> {
     Ok(())
 }
 
+case!(reset_by_the_receiver);
 /// A receiver that resets the connection midway: its error, and nothing stays in flight.
-pub(crate) fn reset_by_the_receiver() -> Result<()> {
+fn reset_by_the_receiver() -> Result<()> {
     testbed::wire()?;
     let mut out = outgoing(MIB)?;
     let whole = 0..MIB;

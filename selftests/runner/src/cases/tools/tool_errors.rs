@@ -37,7 +37,8 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-pub(crate) fn unknown_device() -> Result<()> {
+case!(unknown_device);
+fn unknown_device() -> Result<()> {
     complains(tool("recv -f eth9 -l 127.0.0.1:5000"), &["eth9", "ENODEV"])?;
     complains(
         tool("lease --phys eth9 --queue 1 --netkit nk0"),
@@ -50,7 +51,8 @@ pub(crate) fn unknown_device() -> Result<()> {
     )
 }
 
-pub(crate) fn queue_out_of_range() -> Result<()> {
+case!(queue_out_of_range);
+fn queue_out_of_range() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000 --no-config");
@@ -67,7 +69,8 @@ pub(crate) fn queue_out_of_range() -> Result<()> {
     complains(tool(&line), &["queue-create", "nk0", NIC, "99", "ERANGE"])
 }
 
-pub(crate) fn device_without_devmem() -> Result<()> {
+case!(device_without_devmem);
+fn device_without_devmem() -> Result<()> {
     let line = "recv -f lo --queue 0 -l 127.0.0.1:5000 --no-config";
     complains(tool(line), &["bind-rx", "lo", "EOPNOTSUPP"])?;
     complains(
@@ -83,7 +86,8 @@ pub(crate) fn device_without_devmem() -> Result<()> {
     )
 }
 
-pub(crate) fn split_off_and_no_config() -> Result<()> {
+case!(split_off_and_no_config);
+fn split_off_and_no_config() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Disabled, 0)?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --no-config");
@@ -93,7 +97,8 @@ pub(crate) fn split_off_and_no_config() -> Result<()> {
     )
 }
 
-pub(crate) fn without_net_admin() -> Result<()> {
+case!(without_net_admin);
+fn without_net_admin() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let before = nic_settings(NIC)?;
@@ -121,8 +126,9 @@ pub(crate) fn without_net_admin() -> Result<()> {
     Ok(())
 }
 
+case!(without_udmabuf);
 /// Its node hidden behind an empty /dev, in a mount namespace of the tool's own.
-pub(crate) fn without_udmabuf() -> Result<()> {
+fn without_udmabuf() -> Result<()> {
     testbed::wire()?;
     let mut run = Command::new("unshare");
     let line = format!(
@@ -134,8 +140,9 @@ pub(crate) fn without_udmabuf() -> Result<()> {
     nic_state::untouched()
 }
 
+case!(over_the_size_limit);
 /// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
-pub(crate) fn over_the_size_limit() -> Result<()> {
+fn over_the_size_limit() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 65M");
@@ -145,7 +152,8 @@ pub(crate) fn over_the_size_limit() -> Result<()> {
     nic_state::untouched()
 }
 
-pub(crate) fn port_in_use() -> Result<()> {
+case!(port_in_use);
+fn port_in_use() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let _first = std::net::TcpListener::bind((NIC_ADDRESS, 5000))?;
@@ -158,8 +166,9 @@ pub(crate) fn port_in_use() -> Result<()> {
     Ok(())
 }
 
+case!(flow_in_use);
 /// Two want the same packets: the NIC has one rule for them, and the second is refused.
-pub(crate) fn flow_in_use() -> Result<()> {
+fn flow_in_use() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let first = start(None, &format!("-f {NIC} --queue 1 -l {NIC_ADDRESS}:5000"))?;
@@ -183,7 +192,8 @@ pub(crate) fn flow_in_use() -> Result<()> {
     Ok(())
 }
 
-pub(crate) fn bad_command_lines() -> Result<()> {
+case!(bad_command_lines);
+fn bad_command_lines() -> Result<()> {
     let kept = "/tmp/kept";
     std::fs::write(kept, "kept")?;
     for line in [
@@ -213,8 +223,9 @@ pub(crate) fn bad_command_lines() -> Result<()> {
     Ok(())
 }
 
+case!(refused_lease_leaves_nothing);
 /// A netkit that was made for a lease goes when the lease is refused.
-pub(crate) fn refused_lease_leaves_nothing() -> Result<()> {
+fn refused_lease_leaves_nothing() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let line = format!("lease --phys {NIC} --queue 99 --netkit {GUEST} --netns {BOX}");

@@ -112,8 +112,9 @@ fn bind(guest: &Guest) -> Result<Binding> {
     Ok(netdev.bind_rx(guest.ifindex, &memory, &queues, BindOptions::default())?)
 }
 
+case!(lease_and_bind);
 /// A lease, a binding on it, and their ends; the namespace of the one end came while it watched.
-pub(crate) fn lease_and_bind() -> Result<()> {
+fn lease_and_bind() -> Result<()> {
     let mut watch = Watch::start()?;
     let (_, nic) = watch.tells("device-came", testbed::wire)?;
     ensure!(nic["device"]["kind"] == "physical", "{nic}");
@@ -141,8 +142,9 @@ pub(crate) fn lease_and_bind() -> Result<()> {
     watch.end()
 }
 
+case!(direct_bind_and_namespace);
 /// A queue of the NIC itself, and a namespace that goes: the watch does not keep it alive.
-pub(crate) fn direct_bind_and_namespace() -> Result<()> {
+fn direct_bind_and_namespace() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     testbed::container()?;
@@ -171,8 +173,9 @@ pub(crate) fn direct_bind_and_namespace() -> Result<()> {
     watch.end()
 }
 
+case!(namespace_without_a_name);
 /// The guest's namespace has no name, only a process: it is followed there, under that label.
-pub(crate) fn namespace_without_a_name() -> Result<()> {
+fn namespace_without_a_name() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
