@@ -15,7 +15,7 @@ use nix::unistd::{Pid, pipe};
 
 /// How a case's process ended.
 #[derive(Debug)]
-pub(crate) enum Status {
+pub(super) enum Status {
     /// With this exit status.
     Exited(i32),
     /// By this signal.
@@ -26,13 +26,13 @@ pub(crate) enum Status {
 
 /// A case's end and all that it printed.
 #[derive(Debug)]
-pub(crate) struct End {
-    pub(crate) status: Status,
-    pub(crate) output: String,
+pub(super) struct End {
+    pub(super) status: Status,
+    pub(super) output: String,
 }
 
 /// Runs one case of this program in a process group, which is killed when the case has ended.
-pub(crate) fn run_case(program: &Path, arguments: &[&str], deadline: Duration) -> Result<End> {
+pub(super) fn run_case(program: &Path, arguments: &[&str], deadline: Duration) -> Result<End> {
     let (reader, writer) = pipe().context("pipe")?;
     let mut child = Command::new(program)
         .args(arguments)

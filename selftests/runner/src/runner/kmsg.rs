@@ -22,13 +22,13 @@ const COMPLAINTS: &[&str] = &[
 
 /// `/dev/kmsg`, read from where the last reading ended.
 #[derive(Debug)]
-pub(crate) struct Kmsg {
+pub(super) struct Kmsg {
     file: File,
 }
 
 impl Kmsg {
     /// Opens the log at its present end.
-    pub(crate) fn open() -> io::Result<Self> {
+    pub(super) fn open() -> io::Result<Self> {
         let mut file = OpenOptions::new()
             .read(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -38,7 +38,7 @@ impl Kmsg {
     }
 
     /// What the kernel complained of since the last call, a line each; empty if of nothing.
-    pub(crate) fn complaints(&mut self) -> io::Result<String> {
+    pub(super) fn complaints(&mut self) -> io::Result<String> {
         let mut found = String::new();
         let mut record = [0; 8192]; // one read gives one record, at most CONSOLE_EXT_LOG_MAX bytes
         loop {

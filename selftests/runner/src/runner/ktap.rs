@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 /// How a case ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(super) enum Verdict {
     /// The case held.
     Passed,
     /// It did not; the reason went to the diagnostics.
@@ -16,7 +16,7 @@ pub(crate) enum Verdict {
 
 /// Writes KTAP and counts what it wrote.
 #[derive(Debug)]
-pub(crate) struct Ktap<W: Write> {
+pub(super) struct Ktap<W: Write> {
     out: W,
     passed: usize,
     failed: usize,
@@ -25,7 +25,7 @@ pub(crate) struct Ktap<W: Write> {
 
 impl<W: Write> Ktap<W> {
     /// Prints the head: version and plan.
-    pub(crate) fn begin(mut out: W, cases: usize) -> io::Result<Self> {
+    pub(super) fn begin(mut out: W, cases: usize) -> io::Result<Self> {
         writeln!(out, "KTAP version 1\n1..{cases}")?;
         out.flush()?;
         Ok(Self {
@@ -37,7 +37,7 @@ impl<W: Write> Ktap<W> {
     }
 
     /// A diagnostic, each of its lines behind `#`.
-    pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
+    pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
         for line in text.lines() {
             writeln!(self.out, "# {line}")?;
         }
@@ -45,7 +45,7 @@ impl<W: Write> Ktap<W> {
     }
 
     /// The verdict of the next case.
-    pub(crate) fn verdict(&mut self, name: &str, verdict: &Verdict) -> io::Result<()> {
+    pub(super) fn verdict(&mut self, name: &str, verdict: &Verdict) -> io::Result<()> {
         let number = self.passed + self.failed + self.skipped + 1;
         match verdict {
             Verdict::Passed => {
@@ -65,7 +65,7 @@ impl<W: Write> Ktap<W> {
     }
 
     /// Prints the totals; true if nothing failed.
-    pub(crate) fn end(mut self) -> io::Result<bool> {
+    pub(super) fn end(mut self) -> io::Result<bool> {
         let Self {
             passed,
             failed,

@@ -4,7 +4,7 @@ use framework::driver::Driver;
 
 /// The modules of the cases that are about receiving, NICs, `doctor` and leases: they run with
 /// each driver. All others run with the software NIC's own behaviour only, unless they are named.
-pub(crate) const MODULES: &[&str] = &[
+pub(super) const MODULES: &[&str] = &[
     "receive",
     "nic",
     "nic_journal",
@@ -27,7 +27,7 @@ pub(crate) const MODULES: &[&str] = &[
 ];
 
 /// A few of those cases, which say in a minute or two whether the tools cope with a driver.
-pub(crate) const BRIEF: &[&str] = &[
+pub(super) const BRIEF: &[&str] = &[
     "receive.direct",
     "receive.direct_ipv6",
     "receive.two_queues_one_dmabuf",
@@ -127,13 +127,13 @@ const SKIPS: &[(Driver, &[&str], &str)] = &[
 ];
 
 /// Whether the case of this name runs with the driver if no cases are named.
-pub(crate) fn runs(driver: Driver, case: &str) -> bool {
+pub(super) fn runs(driver: Driver, case: &str) -> bool {
     let module = case.split('.').next().unwrap_or(case);
     driver == Driver::Swnic || MODULES.contains(&module)
 }
 
 /// Why the case of this name cannot hold with the driver, if that is so.
-pub(crate) fn why_skipped(driver: Driver, case: &str) -> Option<&'static str> {
+pub(super) fn why_skipped(driver: Driver, case: &str) -> Option<&'static str> {
     let about = |names: &[&str]| names.iter().any(|name| case.starts_with(name));
     let mut skips = SKIPS.iter();
     let (_, _, why) = skips.find(|(of, names, _)| *of == driver && about(names))?;
