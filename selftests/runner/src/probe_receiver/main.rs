@@ -1,26 +1,19 @@
-//! A receiver with sinks of its own, no more than the crates: with it the cases see what the sinks of
-//! the tools never do.
+//! The probe receiver: a receiver whose sinks keep, delay or lose frags, as no sink of the tools does.
 
 mod outcome;
 mod sinks;
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Parser;
-use devmem::engine::{Config, Engine, Peer, Until, Worker, Workers};
-use devmem::listen::{SocketOptions, listen, recv_buffer_for};
-use devmem::sink::Memory;
-use dmabuf::{Dmabuf, Protection};
-use memory::{AnyMemory, Choice};
-use netdev::{Action, BindOptions, FlowRule, Ifindex, NetNs, Netdev, QueueId, QueueType};
-use nic::Plan;
-
-use framework::probe_receiver::Outcome;
 use framework::testbed::NIC;
+use memory::{AnyMemory, Choice};
+use netdev::QueueId;
+use receiver::Receiver;
+
 use sinks::{Kind, Sinks};
 
 /// Receives into device memory with sinks that misbehave, and prints what became of each connection
@@ -29,19 +22,22 @@ use sinks::{Kind, Sinks};
 struct Args {
     /// What the sinks do with the frags
     kind: Kind,
+    /// Where to listen
     #[arg(long, required = true)]
     listen: Vec<SocketAddr>,
+    /// The rx queue to receive on; may be repeated
     #[arg(long = "queue")]
     queues: Vec<QueueId>,
-    /// The port of the peer whose sink is such; without, all are
+    /// The port of the peer whose sink does that; without it, all sinks do
     #[arg(long)]
     culprit: Option<u16>,
+    /// End when this many peers have come and ended
     #[arg(long, default_value_t = 1)]
     peers: u32,
     /// Bytes of device memory
     #[arg(long, default_value_t = 4 << 20)]
     pool: u64,
-    /// Whose it is
+    /// What makes the device memory
     #[arg(long, default_value = "udmabuf")]
     memory: Choice,
     /// A thread for each queue
@@ -56,7 +52,7 @@ struct Args {
     /// Milliseconds that an ended connection waits for what its sink keeps
     #[arg(long)]
     returns: Option<u64>,
-    /// Say how many frags it took when so many bytes of all peers have come
+    /// Print the number of frags once this many bytes of all peers have come
     #[arg(long)]
     tell: Option<u64>,
 }
@@ -75,83 +71,29 @@ fn main() -> ExitCode {
 }
 
 impl Args {
-    /// Receives, and prints an [`Outcome`].
-    fn run(&self) -> Result<()> {
+    /// Receives, and prints an [`Outcome`](framework::probe_receiver::Outcome).
+    fn run(self) -> Result<()> {
         let memory = AnyMemory::make(&self.memory, Some(self.pool), None)?;
-        let nic = framework::ifindex(NIC)?;
-        let mut plan = Plan::new(NIC, nic).header_split().reserve(&self.queues);
+        let (hold, stalled, returns) = (self.hold, self.stalled, self.returns);
+        let mut wanted = Receiver::on(NIC)
+            .queues(self.queues.iter().copied())
+            .memory(memory)
+            .connections(self.peers)
+            .config(move |config| {
+                config.stalled = stalled.map(Duration::from_millis);
+                config.hold = hold.map_or(config.hold, Duration::from_millis);
+                config.returns = returns.map_or(config.returns, Duration::from_millis);
+            });
         for address in &self.listen {
-            plan = plan.steer(FlowRule::tcp_to(*address, Action::Drop), &self.queues);
+            wanted = wanted.listen(*address);
         }
-        // Declared before the binding, so dropped after it.
-        let applied = plan.apply(&NetNs::current()?)?;
-        let options = BindOptions::default();
-        let binding = Netdev::open()?.bind_rx(nic, &memory, &self.queues, options)?;
-        let mapping = Arc::new(memory.map(Protection::Read).context("mapping")?);
-        let mapped = Memory::new().with(binding.id().get().into(), mapping);
-        let outcome = self.receive(nic, Sinks::new(self.kind, mapped, self));
-        binding.unbind();
-        applied.restore()?;
-        outcome::print(&outcome?)
-    }
-
-    fn receive(&self, nic: Ifindex, sinks: Sinks) -> Result<Outcome> {
-        let options = SocketOptions {
-            recv_buffer: recv_buffer_for(self.pool, self.peers),
-            ..SocketOptions::default()
-        };
-        let listeners = self.listen.iter().map(|at| listen(*at, &options));
-        let listeners: Vec<_> = listeners.collect::<Result<_, _>>()?;
-        let report = if self.workers {
-            let workers = self.one_for_each_queue(nic)?;
-            Workers::new(listeners, self.config(), workers, |peer: &Peer| {
-                sinks.open(peer)
-            })?
-            .run()?
-        } else {
-            let mut listeners = listeners.into_iter();
-            let first = listeners.next().context("--listen")?;
-            let mut engine = Engine::new(first, self.config(), |peer| sinks.open(peer))?;
-            for more in listeners {
-                engine.listen_too(more)?;
-            }
-            engine.run()?
-        };
-        Ok(outcome::outcome(&report))
-    }
-
-    fn config(&self) -> Config {
-        let mut config = Config {
-            until: Until::Peers(self.peers),
-            stalled: self.stalled.map(Duration::from_millis),
-            ..Config::for_pool(self.pool, self.peers)
-        };
-        if let Some(hold) = self.hold {
-            config.hold = Duration::from_millis(hold);
+        if self.workers {
+            wanted = wanted.thread_per_queue();
         }
-        if let Some(returns) = self.returns {
-            config.returns = Duration::from_millis(returns);
-        }
-        config
-    }
-
-    fn one_for_each_queue(&self, nic: Ifindex) -> Result<Vec<Worker>> {
-        let queues = Netdev::open()?.queues(Some(nic))?;
-        let of = |id: &QueueId| {
-            let queue = queues
-                .iter()
-                .find(|queue| queue.kind == QueueType::Rx && queue.id == *id);
-            let napi = queue.and_then(|queue| queue.napi);
-            let napi_ids = vec![
-                napi.with_context(|| format!("queue {id} has no NAPI"))?
-                    .get(),
-            ];
-            Ok(Worker {
-                napi_ids,
-                cpu: None,
-            })
-        };
-        self.queues.iter().map(of).collect()
+        let receiver = wanted.set_up()?;
+        let sinks = Sinks::new(self.kind, receiver.memory()?, &self);
+        let report = receiver.run(|peer| sinks.open(peer)).into_result()?;
+        outcome::print(&outcome::outcome(&report))
     }
 }
 
