@@ -1,4 +1,5 @@
-//! A fault made on purpose: the doctor names it, and what it says to paste cures it.
+//! Helpers for `devmem-tcp doctor`: its report, and a check that a fault is found and its remedy cures
+//! it.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

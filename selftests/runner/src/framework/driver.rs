@@ -1,4 +1,4 @@
-//! The driver whose behaviour the software NIC has (`selftests/swnic/DRIVERS.md`), and what that driver
+//! The driver that the software NIC behaves as (`selftests/swnic/DRIVERS.md`), and what that driver
 //! lacks.
 
 use std::sync::{Mutex, PoisonError};

@@ -1,4 +1,4 @@
-//! What leases might leave behind, all of it: compared before and after.
+//! A snapshot of everything that a lease may leave behind, to compare before and after.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Leases asked for in a guest's name, and what the NIC then says of them.
+//! Helpers for leases: guests that lease queues of the NIC, and what the kernel reports about a lease.
 
 use anyhow::{Context, Result, bail, ensure};
 use netdev::{

@@ -1,5 +1,5 @@
-//! What the cases, the benchmark and the probe receiver share: the testbed, the tools' command lines,
-//! and what the kernel says about a NIC.
+//! The framework of the selftests: the testbed, the tools' processes, the state of a NIC, and other
+//! helpers.
 
 #![deny(unsafe_code)]
 #![allow(missing_docs, clippy::missing_errors_doc)] // no API: the names and the texts of errors say it

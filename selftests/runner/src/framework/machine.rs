@@ -1,4 +1,4 @@
-//! Network namespaces and the software NIC's module, without a command for each step: to start one
+//! Network namespaces and the software NIC's module, by system calls: starting a command for each step
 //! takes most of a second in an emulated guest.
 
 use std::fs::{self, File};

@@ -1,5 +1,5 @@
-//! The memory that a case receives into. Cases that can do with any run once for each kind: they
-//! ask here for what their receivers' command lines say of it, and for memory of their own.
+//! The memory that a case receives into. A case that is about several kinds of memory runs once for
+//! each: it asks here for the options of its receivers and for memory of its own.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;

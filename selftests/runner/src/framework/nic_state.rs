@@ -1,4 +1,4 @@
-//! What a NIC is set to, to the byte, and what the machine holds beside it because of that.
+//! The state of a NIC as the kernel's raw answers, and the journals and guardians on the machine.
 
 use std::fmt::Write as _;
 use std::fs;

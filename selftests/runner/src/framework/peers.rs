@@ -1,5 +1,4 @@
-//! Receivers, the probe receiver and the tool, and peers at the far end of the wire that each do as they
-//! please.
+//! Receivers that must leave the NIC as it was, and peers at the far end of the wire.
 
 use std::collections::BTreeMap;
 use std::fs;

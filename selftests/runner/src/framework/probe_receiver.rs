@@ -1,4 +1,4 @@
-//! The probe receiver: where it is, and what it prints at its end, as JSON.
+//! The probe receiver: its path, and what it prints at its end, as JSON.
 
 use std::path::PathBuf;
 

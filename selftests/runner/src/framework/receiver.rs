@@ -1,4 +1,4 @@
-//! What receivers are seen by: their bindings, and what the NIC counts.
+//! Receivers as the kernel sees them: bound queues and received packets.
 
 use std::fs;
 use std::time::Duration;

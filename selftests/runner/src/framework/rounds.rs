@@ -1,5 +1,5 @@
-//! What the cases share that start and end a receiver again and again: rounds on one NIC, each of
-//! which must leave it, to the byte, as it was.
+//! Rounds: a receiver is started and ended again and again on one NIC, which each round must leave as it
+//! was, to the byte.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};

@@ -1,4 +1,4 @@
-//! Settings of the whole machine that a case must leave as they were.
+//! Settings of the whole machine, which a case must leave as they were.
 //!
 //! Compared after each case with what they were before the first one:
 //!

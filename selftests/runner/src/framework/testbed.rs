@@ -1,4 +1,4 @@
-//! The test bed of a case: the software NIC loaded afresh, its two ends in two namespaces.
+//! The testbed of a case: the software NIC loaded afresh, its two ends in two namespaces.
 //!
 //! ```text
 //! netns peer: eth0 192.0.2.1 ──wire── eth1 192.0.2.2 :this netns: nk0h ──netkit── nk0 198.51.100.2 :netns box

@@ -1,4 +1,4 @@
-//! Commands that the cases run, and what they said.
+//! Processes of commands that cases run, and their output.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! One transfer: a receiver, a sender, and what the receiver counted.
+//! One transfer: a receiver, a sender, and the receiver's summary.
 
 use std::path::PathBuf;
 use std::time::Duration;

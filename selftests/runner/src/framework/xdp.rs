@@ -1,5 +1,5 @@
-//! BPF: the rivals of a memory provider (an XDP program on the device, an AF_XDP socket on the
-//! queue), and which programs there are.
+//! BPF: what competes with a memory provider (an XDP program on the device, an AF_XDP socket on the
+//! queue), and a list of the loaded programs.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

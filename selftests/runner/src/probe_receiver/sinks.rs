@@ -1,4 +1,4 @@
-//! Sinks that check what comes, and then do with the frags what no sink of ours does.
+//! Sinks that validate the payload and then panic, or keep frags for some time or for ever.
 
 use std::collections::BTreeSet;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! One case, in this process.
+//! Runs one case in this process.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! A process and a process group for each case.
+//! Runs each case in a process and a process group of its own.
 
 use std::fs::File;
 use std::io::Read;

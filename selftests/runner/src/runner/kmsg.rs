@@ -1,4 +1,4 @@
-//! What the kernel logs while a case runs.
+//! The kernel's log while a case runs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};

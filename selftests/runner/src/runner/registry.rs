@@ -1,4 +1,4 @@
-//! The registry of cases: each registers itself beside its code.
+//! The registry of cases. Each case registers itself beside its code.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,4 @@
-//! Which cases run with the behaviour of a driver, and which of them cannot hold there.
+//! Which cases run with the behaviour of each driver, and which are skipped.
 
 use framework::driver::Driver;
 

@@ -1,4 +1,4 @@
-//! Which cases run, with which kind of memory.
+//! Which cases run, and with which kind of memory.
 
 use framework::driver::Driver;
 use framework::memory::Kind;

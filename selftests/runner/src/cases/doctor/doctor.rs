@@ -1,4 +1,4 @@
-//! The doctor on what is healthy, and that it changes nothing.
+//! `doctor` on healthy machines and NICs; it changes nothing.
 
 use std::collections::HashSet;
 use std::fs;

@@ -1,5 +1,5 @@
-//! `doctor` says that receiving works if and only if `recv` with the same options then does: states of the
-//! NIC, one after the other, good ones and bad ones.
+//! `doctor` says that receiving works if and only if `recv` with the same options works, in one state of
+//! the NIC after the other.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! What earlier receivers left behind.
+//! `doctor` finds what earlier receivers left behind.
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Faults of the machine: udmabuf, memory, privilege, settings.
+//! `doctor` finds faults of the machine: udmabuf, memory, privilege, settings.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Faults of a netkit that is to be received on.
+//! `doctor` finds faults of a netkit and of the way to it.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Faults of the NIC and of its driver.
+//! `doctor` finds faults of the NIC and of its driver.
 
 use std::time::Duration;
 

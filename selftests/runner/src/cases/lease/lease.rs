@@ -1,4 +1,4 @@
-//! Leases, and what is received through them.
+//! Receiving through a leased queue, in another namespace or the same.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What ends a lease and what does not: the end of a device or a namespace, a link that flaps, a
-//! device that moves.
+//! What ends a lease and what does not: the end of a device or a namespace, a link that flaps, a device
+//! that moves.
 
 use std::time::Duration;
 

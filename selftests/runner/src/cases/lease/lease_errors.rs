@@ -1,5 +1,5 @@
-//! What `queue-create` refuses, with which error number and in exactly which words: asked across
-//! namespaces, as for a container, unless the case says otherwise.
+//! Leases that the kernel refuses (`queue-create`): the error number and the exact text. The request
+//! crosses namespaces, as for a container, unless the case says otherwise.
 
 use anyhow::{Context, Result};
 use netdev::{BindOptions, Ifindex, Lease, Netdev, NsId, QueueId, QueueType};

@@ -1,4 +1,5 @@
-//! A way into a guest carries the guest's addresses only: it makes this host no router for others.
+//! The route into a guest carries the guest's addresses only: the host does not become a router for
+//! other traffic.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -1,4 +1,4 @@
-//! What `queue-create` grants, and what the two ends then tell of it.
+//! Leases that the kernel grants (`queue-create`), and what both ends report afterwards.
 
 use anyhow::{Result, ensure};
 use netdev::{Link, NetkitMode, Pairing, QueueId, QueueType};

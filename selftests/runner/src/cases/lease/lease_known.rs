@@ -1,4 +1,5 @@
-//! What a lease is known by, so that another's is left alone; and dry runs, which leave all alone.
+//! What identifies the devices of a lease, so that those of others are left alone; and dry runs, which
+//! change nothing.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What can and can't be done to a NIC, and to the netkit, while a queue is leased.
+//! What can and can't be done to the NIC and to the netkit while a queue is leased.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Leases that end otherwise than they were made: by themselves, under a receiver, by another's hand,
-//! in the middle of their making; and what was noted of them.
+//! The journal of a lease that ends unexpectedly: by itself, under a receiver, by another program, or
+//! half made.
 
 use std::fs;
 use std::path::PathBuf;

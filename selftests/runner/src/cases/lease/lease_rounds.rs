@@ -1,5 +1,4 @@
-//! Leases as an operator makes and ends them, over and over: a netkit into a pod's namespace, the
-//! traffic's way there, payload over the leased queue, and nothing left of it.
+//! `lease`, a transfer, `unlease`, over and over as an operator would: nothing is left behind.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! Many queues, and ways that share something, are refused or only asked about.
+//! Leases of many queues, and routes into guests that share an address or a device with another.
 
 use std::fs;
 

@@ -1,4 +1,4 @@
-//! What `bind-rx` refuses, with which error number and in which words.
+//! Bindings that the kernel refuses (`bind-rx`): the error number and the text.
 
 use std::fs::File;
 use std::os::fd::AsFd;

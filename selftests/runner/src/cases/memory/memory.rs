@@ -1,5 +1,4 @@
-//! Memory that the tools are to use and that is not what it should be; and whose it is while they
-//! run, and after.
+//! Kinds of memory that the tools can't use, and the owner of the memory during a run and after.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};

@@ -1,4 +1,5 @@
-//! More memory than there is: refused before a page of it is taken, with a size that would do.
+//! Memory larger than the machine or the control group has: refused before a page is taken, with a size
+//! that would do.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The memory that is received into, and what the kernel refuses to bind.
+//! The memory that is received into, and bindings that the kernel refuses.
 
 mod bind_errors;
 mod memory;

@@ -1,4 +1,4 @@
-//! Buffers that the kernel's own `/dev/udmabuf` makes, as the crate asks for them.
+//! Buffers made by the kernel's `/dev/udmabuf` through the `udmabuf` crate.
 
 use std::os::fd::{AsFd, OwnedFd};
 

@@ -1,4 +1,4 @@
-//! Whether those who changed a NIC are alive: what a lock says, and no number can.
+//! Whether the owner of a change to a NIC is alive is told by a lock, not by a process id.
 
 use std::fs;
 use std::path::PathBuf;

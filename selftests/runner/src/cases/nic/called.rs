@@ -1,4 +1,4 @@
-//! Devices by whatever they are called, and what is stacked on them.
+//! Devices named by alternative names, and devices stacked on a NIC.
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;

@@ -1,4 +1,4 @@
-//! The drivers that the software NIC can play do what `selftests/swnic/DRIVERS.md` says of them.
+//! The software NIC behaves as each driver of `selftests/swnic/DRIVERS.md` does.
 
 use anyhow::{Context, Result, ensure};
 use netdev::{

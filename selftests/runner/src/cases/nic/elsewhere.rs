@@ -1,4 +1,4 @@
-//! Receivers whose runtime directories differ, as in two mount namespaces: they see each other.
+//! Receivers with different runtime directories, as in two mount namespaces, notice each other.
 
 use std::fs;
 use std::path::Path;

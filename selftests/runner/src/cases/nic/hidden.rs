@@ -1,4 +1,4 @@
-//! NICs and namespaces that are not where they were looked for, and live: not found is not gone.
+//! NICs and namespaces that exist but can't be found: `restore` does not take them for gone.
 
 use std::fs;
 use std::path::Path;

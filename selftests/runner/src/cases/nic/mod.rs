@@ -1,4 +1,4 @@
-//! The NIC under a receiver: what is set, restored, shared and written down.
+//! The NIC under a receiver: settings, the journal, shared settings, and restoring.
 
 mod alive;
 mod called;

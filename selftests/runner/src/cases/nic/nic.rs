@@ -1,4 +1,4 @@
-//! What a NIC must survive, and refuse, while one of its queues is bound or leased.
+//! Changes to a NIC that it must survive, or refuse, while one of its queues is bound or leased.
 
 use std::path::Path;
 use std::time::Duration;

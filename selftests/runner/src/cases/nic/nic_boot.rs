@@ -1,5 +1,5 @@
-//! Where the id of the boot is another one, as in containers that have a file of their own over it
-//! (systemd-nspawn, LXC), and the runtime directory is the host's.
+//! A boot id that differs from the host's, as in containers with a file of their own over it
+//! (systemd-nspawn, LXC), while the runtime directory is the host's.
 
 use std::fs;
 use std::process::{Command, Stdio};

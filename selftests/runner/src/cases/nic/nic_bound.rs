@@ -1,5 +1,5 @@
-//! Queues that are bound to a dmabuf whose owner has ended, or that is to end by force: RSS leaves
-//! them alone until the binding is gone. An ordinary socket can't read what arrives there.
+//! Queues bound to a dmabuf whose owner has ended or is being killed: RSS avoids them until the binding
+//! is gone. An ordinary socket can't read what arrives there.
 
 use std::fs;
 use std::thread;

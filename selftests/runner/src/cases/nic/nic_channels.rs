@@ -1,4 +1,4 @@
-//! Channels that change, and the RSS table with them.
+//! The number of channels changes under a receiver, and the RSS table follows.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! Claims of several owners: none ends with another's, and what a dead one left is in no other's way.
+//! Claims of several owners on one NIC: each ends on its own, and a dead owner's claim blocks no other.
 
 use std::net::SocketAddr;
 

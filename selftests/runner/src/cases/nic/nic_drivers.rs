@@ -1,5 +1,5 @@
-//! Settings of drivers that switch rules off, tell rx and tx channels apart, have few contexts or none, or
-//! tables that follow the channels.
+//! Restoring the settings of drivers that switch rules off, tell rx from tx channels, have few RSS
+//! contexts or none, or have tables that follow the channels.
 
 use std::path::Path;
 use std::process::Command;

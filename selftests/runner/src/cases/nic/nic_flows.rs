@@ -1,4 +1,4 @@
-//! Which packets come to the queue: all that the socket takes, and no others.
+//! Flow rules steer to the queue all packets that the socket takes, and no others.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! What is written down about a NIC, when it is not what it should be.
+//! Journals of a NIC that are damaged, foreign or out of date.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

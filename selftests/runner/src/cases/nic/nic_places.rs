@@ -1,4 +1,4 @@
-//! Where a rule goes, on drivers that want to be told: nobody else's place, whatever is in the table.
+//! Locations of flow rules on drivers that want to be given one: no existing rule is overwritten.
 
 use std::process::Command;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Plans that are only looked at, plans that stay, and plans that a driver does not go along with.
+//! Plans that are only previewed, plans that stay, and plans that a driver refuses.
 
 use std::process::Command;
 

@@ -1,4 +1,4 @@
-//! However a receiver ends, its NIC is afterwards what it was before.
+//! However a receiver ends, the NIC is restored to what it was.
 
 use std::collections::BTreeMap;
 use std::fs;

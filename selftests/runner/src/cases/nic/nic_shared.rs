@@ -1,4 +1,5 @@
-//! Several receivers on one NIC: none undoes what another needs, the last one leaves it as it was.
+//! Several receivers on one NIC: none undoes a setting that another needs, and the last one restores the
+//! NIC.
 
 use std::net::SocketAddr;
 

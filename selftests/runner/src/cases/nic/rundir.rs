@@ -1,4 +1,4 @@
-//! The runtime directory, where what is changed is written down: who may lock it, and where it is.
+//! The runtime directory, which has the journals: where it is, and which users can lock it.
 
 use std::fs;
 use std::io::Read;

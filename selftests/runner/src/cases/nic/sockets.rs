@@ -1,4 +1,4 @@
-//! Netlink sockets among other programs'.
+//! Netlink messages from other programs: not taken for the kernel's, and no reason to wait longer.
 
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::mpsc;

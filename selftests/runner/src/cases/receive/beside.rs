@@ -1,4 +1,5 @@
-//! Payload that all comes beside the dmabuf: TCP works, and the receiver says what does not.
+//! Payload that arrives in host memory and not in the dmabuf: TCP works, and the receiver says what is
+//! wrong.
 
 use std::io::Write;
 use std::time::Duration;

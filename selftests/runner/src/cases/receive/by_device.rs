@@ -1,5 +1,4 @@
-//! Payload that the CPU leaves to a device: here the device is the processor all the same, which
-//! works on batches of frags.
+//! Sinks that leave the payload to a device, in batches of frags. The device is the CPU here.
 
 use std::fs;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Tensors over several connections into one region of a device, by the example of that name.
+//! Tensors received over several connections into one region of a device, by the example `collective`.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

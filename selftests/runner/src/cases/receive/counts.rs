@@ -1,4 +1,4 @@
-//! How often a receiver calls the kernel, and what it holds back: counts, as `strace` sees them.
+//! How often a receiver calls the kernel and how many tokens it holds, counted by `strace`.
 
 use std::fs;
 use std::io::Write;

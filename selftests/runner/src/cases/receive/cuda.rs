@@ -1,5 +1,5 @@
-//! A GPU's memory, as far as that can be seen without one: what plays its driver is a fake, over
-//! host memory. The payload is read by kernels, which the fake runs on the CPU.
+//! Receiving into a GPU's memory, as far as that can be seen without one: a fake of the driver uses host
+//! memory, and runs on the CPU the kernels that read the payload.
 
 use std::fs;
 use std::path::Path;

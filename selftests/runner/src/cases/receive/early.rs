@@ -1,4 +1,4 @@
-//! What is wrong is found before the NIC is changed.
+//! Errors that are found before the NIC is changed.
 
 use std::net::TcpListener;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! Sinks that do not give back, or late, and peers that do as they please: nobody else suffers from
-//! it, no token is lost, and the error names who it was.
+//! Sinks that return tokens late or never, and peers that misbehave: other connections go on, no token
+//! is lost, and the error names the culprit.
 
 use std::io::Write;
 use std::net::{Shutdown, SocketAddr};

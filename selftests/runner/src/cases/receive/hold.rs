@@ -1,4 +1,4 @@
-//! A receiver that holds its tokens until the NIC has nothing left to receive into.
+//! A receiver that holds its tokens until the NIC has no memory left to receive into.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

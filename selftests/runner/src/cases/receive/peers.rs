@@ -1,5 +1,5 @@
-//! Peers that reset, vanish, say nothing, or should not be there: the tool ends with what they did, and
-//! never waits for them without end.
+//! Peers that reset, vanish, stay silent, or are refused: the tool reports how each ended and never
+//! waits for ever.
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! The NIC always finds memory, however many connections share the pool and however late the receiver
-//! is: what all receive queues together can hold leaves enough.
+//! The NIC never runs out of memory, however many connections share the pool and however late the
+//! receiver is: the receive windows together leave enough.
 
 use std::io::Write;
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! What a receiver must do on a queue of the NIC itself.
+//! Receiving on a queue of the NIC itself.
 
 use std::fs;
 use std::io::Read;

@@ -1,4 +1,5 @@
-//! What goes away under a receiver: it ends within 2 s, says what went, and has an exit code for it.
+//! A device, a lease or a namespace that disappears under a receiver: it ends within 2 s, says what
+//! disappeared, and has an exit code for that.
 
 use std::fs;
 use std::path::Path;

@@ -1,5 +1,4 @@
-//! What a receiver needs and does not get when it is about to begin, or what is taken from it: the
-//! error says so, and the NIC is what it was.
+//! Resources that a receiver can't get, or loses: the error says which, and the NIC is what it was.
 
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;

@@ -1,4 +1,5 @@
-//! Signals in pairs: one request where `timeout` sends both, and the end of what is stuck.
+//! Signals to a receiver: a pair that `timeout` sends is one request, and a second request ends what is
+//! stuck.
 
 use std::path::Path;
 use std::process::{Child, Stdio};

@@ -1,4 +1,4 @@
-//! What sinks make of a stream that came through a dmabuf, and what its pages are.
+//! The results of the sinks for payload that came through a dmabuf, with every kind of memory and page.
 
 use std::fs;
 use std::io::Write;

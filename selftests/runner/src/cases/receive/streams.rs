@@ -1,5 +1,5 @@
-//! Readers of a receiver's streams that are slow, gone, or wait for a few bytes; streams that are
-//! closed or full.
+//! Standard output and error of a receiver whose readers are slow, gone, or wait for a few bytes, or
+//! that are closed or full.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};

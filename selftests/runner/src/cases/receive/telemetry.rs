@@ -1,4 +1,4 @@
-//! What a receiver tells about itself, against what the kernel says.
+//! The receiver's telemetry agrees with what the kernel counts.
 
 pub(crate) mod receiver;
 

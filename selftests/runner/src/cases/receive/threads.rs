@@ -1,4 +1,4 @@
-//! The receiver on several queues, threads, dmabufs and listeners at a time.
+//! One receiver on several queues, threads, dmabufs and listening sockets.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Whatever step a receiver of the `receiver` crate comes to, what it did is undone in the right order.
+//! A receiver of the `receiver` crate undoes its steps in the right order, whichever step it came to.
 
 use anyhow::{Context, Result, ensure};
 use devmem::sink::Discard;

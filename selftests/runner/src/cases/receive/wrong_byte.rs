@@ -1,5 +1,5 @@
-//! One wrong byte, on each way that payload takes: it is named, and what is said to be right ends
-//! there.
+//! One wrong byte in the payload, on each way that payload can take: the receiver names its offset and
+//! counts nothing behind it as validated.
 
 use std::fs;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! How the tool feels: what `-v` tells, colours, completions, man pages, a dry run, progress.
+//! The tool's user interface: `-v`, colours, completions, man pages, a dry run, progress.
 
 use std::fs;
 use std::path::Path;

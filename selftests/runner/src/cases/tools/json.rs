@@ -1,5 +1,5 @@
-//! What `--json` prints, against `docs/json.md`: each key that is printed is documented, each that
-//! is documented is printed, and its value is of the documented type.
+//! The output of `--json` against `docs/json.md`: each printed key is documented, each documented key is
+//! printed, and its value has the documented type.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Names that a shell, a terminal or a decoder would take for something else.
+//! Names of devices and files that a shell, a terminal or a decoder could misread.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;

@@ -1,4 +1,5 @@
-//! `ncdevmem` as a receiver, as upstream's tests and the kernel series that brought leases call it.
+//! `ncdevmem` as a receiver, with the command lines of upstream's tests and of the kernel series that
+//! brought leases.
 
 use std::fs;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! `ncdevmem -f IF`: the probe that upstream's suites ask first.
+//! `ncdevmem -f IF`: the probe that upstream's suites run first.
 
 use std::thread::sleep;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Options that no other module's cases are about.
+//! Options of the tools that no other module covers.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! What errors say to do about them: each command that can be pasted as it is, is, in a shell.
+//! Remedies that errors print: each command that can be pasted is run in a shell.
 
 use std::fs;
 use std::process::{Command, Stdio};

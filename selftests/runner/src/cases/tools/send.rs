@@ -1,4 +1,4 @@
-//! Sending from a dmabuf: what arrives, and whose memory is whose meanwhile.
+//! Sending from a dmabuf: the payload that arrives, and who may use the memory meanwhile.
 
 use std::fs;
 use std::io::Read;

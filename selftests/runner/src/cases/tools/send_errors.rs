@@ -1,4 +1,4 @@
-//! What sending from a dmabuf refuses, and in which words.
+//! Sends from a dmabuf that are refused, and the text of the error.
 
 use std::fs::File;
 use std::net::{SocketAddr, TcpListener};

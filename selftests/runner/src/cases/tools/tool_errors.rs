@@ -1,5 +1,5 @@
-//! What the tools say of bad input: the object and the kernel's words, then the remedy; exit status
-//! 2 for usage, 1 for the rest; the NIC as it was before.
+//! Errors of the tools on bad input: the object and the kernel's words, then the remedy; exit status 2
+//! for usage, 1 for the rest; the NIC as it was before.
 
 use std::process::Command;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `show --watch`: each change within a second of it, and none that the watch has made itself.
+//! `show --watch` prints each change within a second, and none that it made itself.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -1,4 +1,4 @@
-//! A receiver that is read from while it runs, peers of it, and ways to hold it up.
+//! A receiver whose output is read while it runs, its peers, and ways to stall it.
 
 use std::fs;
 use std::io::Write as _;
