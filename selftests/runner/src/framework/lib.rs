@@ -15,6 +15,7 @@ pub mod peers;
 pub mod probe_receiver;
 pub mod receiver;
 pub mod rounds;
+pub mod summary;
 pub mod sysctl;
 pub mod testbed;
 pub mod tool;

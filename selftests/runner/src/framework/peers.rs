@@ -14,16 +14,16 @@ use devmem::listen::{SocketOptions, connect};
 use netdev::{NetNs, Netdev, QueueId, Scope};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
-use serde_json::Value;
 
 use crate::memory;
 use crate::nic_state::{Observer, State};
 use crate::probe_receiver::{Ended, Outcome, probe_receiver};
 use crate::rounds::pattern;
+use crate::summary::Summary;
 use crate::sysctl;
 use crate::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
 use crate::tool::{Running, command, until};
-use crate::transfer::{devmem_tcp, number};
+use crate::transfer::devmem_tcp;
 use crate::{ifindex, println_line};
 
 /// The queue that payload goes to.
@@ -188,31 +188,22 @@ pub fn recv_here(peers: u16, line: &str) -> Result<Receiver> {
 }
 
 /// The tool's summary, and what it said, if it ended with this status.
-pub fn summary(receiver: Receiver, code: i32) -> Result<(Value, String)> {
+pub fn summary(receiver: Receiver, code: i32) -> Result<(Summary, String)> {
     let (text, said) = receiver.end(code)?;
     println_line(text.trim_end());
     println_line(said.trim_end());
-    let summary = serde_json::from_str(&text).with_context(|| format!("summary {text:?}"))?;
-    Ok((summary, said))
+    Ok((Summary::parse(&text)?, said))
 }
 
 /// How the connection of that peer ended: its bytes, and its error.
-pub fn ended(summary: &Value, port: u16) -> Result<(u64, Option<String>)> {
-    let peers = summary["connections"].as_array().context("connections")?;
-    let suffix = format!(":{port}");
-    let mut found = peers.iter();
-    let found = found.find(|peer| {
-        let name = peer["peer"].as_str();
-        name.is_some_and(|name| name.ends_with(&suffix))
-    });
-    let found = found.with_context(|| format!("no peer {port}"))?;
-    let error = found["error"].as_str().map(str::to_owned);
-    Ok((number(found, "/bytes")?, error))
+pub fn ended(summary: &Summary, port: u16) -> Result<(u64, Option<String>)> {
+    let end = summary.connection(port)?;
+    Ok((end.bytes, end.error.clone()))
 }
 
 /// Holds if these peers' connections were received to their ends.
 pub fn ended_well(
-    summary: &Value,
+    summary: &Summary,
     numbers: impl IntoIterator<Item = u16>,
     bytes: usize,
 ) -> Result<()> {

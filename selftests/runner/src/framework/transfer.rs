@@ -8,6 +8,7 @@ use netdev::Ethtool;
 use serde_json::Value;
 
 use crate::memory;
+use crate::summary::Summary;
 use crate::testbed::PEER;
 use crate::tool::{Finished, Running, command, finish, ours};
 
@@ -37,18 +38,18 @@ pub fn send(line: &str) -> Result<()> {
 }
 
 /// The receiver's summary, once it has ended well.
-pub fn summary(receiver: Running) -> Result<Value> {
+pub fn summary(receiver: Running) -> Result<Summary> {
     parse(receiver.end_within(END)?)
 }
 
-fn parse(end: Finished) -> Result<Value> {
+fn parse(end: Finished) -> Result<Summary> {
     let text = end.good("recv")?;
     crate::println_line(text.trim_end());
-    serde_json::from_str(&text).with_context(|| format!("summary {text:?}"))
+    Summary::parse(&text)
 }
 
 /// A transfer of the validation pattern from one end to the other.
-pub fn validated(netns: Option<&str>, receiver: &str, to: &str, bytes: u64) -> Result<Value> {
+pub fn validated(netns: Option<&str>, receiver: &str, to: &str, bytes: u64) -> Result<Summary> {
     let running = start(netns, &format!("--validate 251 --listen {to} {receiver}"))?;
     let sent = send(&format!("{to} --pattern 251 --bytes {bytes}"));
     let summary = match sent {
@@ -58,54 +59,17 @@ pub fn validated(netns: Option<&str>, receiver: &str, to: &str, bytes: u64) -> R
             return Err(error.context(format!("the receiver said {end:?}")));
         }
     };
-    ensure!(number(&summary, "/bytes")? == bytes, "sent {bytes} bytes");
-    all_validated(&summary)?;
-    tokens_came_back(&summary)?;
+    ensure!(summary.bytes == bytes, "sent {bytes} bytes");
+    summary.all_validated()?;
+    summary.tokens_came_back()?;
     Ok(summary)
 }
 
-/// Holds if every byte was compared with the pattern and right.
-pub fn all_validated(summary: &Value) -> Result<()> {
-    ensure!(number(summary, "/validate_period")? == 251, "the period");
-    let (bytes, right) = (
-        number(summary, "/bytes")?,
-        number(summary, "/validated_bytes")?,
-    );
-    ensure!(bytes == right, "{right} of {bytes} bytes were validated");
-    Ok(())
-}
-
-/// Holds if every token that was issued was returned.
-pub fn tokens_came_back(summary: &Value) -> Result<()> {
-    let (issued, returned) = (
-        number(summary, "/tokens/issued")?,
-        number(summary, "/tokens/returned")?,
-    );
-    ensure!(
-        issued == returned,
-        "{issued} tokens issued, {returned} returned"
-    );
-    Ok(())
-}
-
-/// Holds if every byte came through the dmabuf.
-pub fn all_in_dmabuf(summary: &Value) -> Result<()> {
-    let (bytes, frag_bytes) = (number(summary, "/bytes")?, number(summary, "/frag_bytes")?);
-    ensure!(
-        bytes == frag_bytes,
-        "{frag_bytes} of {bytes} bytes in the dmabuf"
-    );
-    ensure!(number(summary, "/linear_bytes")? == 0, "linear bytes");
-    ensure!(number(summary, "/unsteered_bytes")? == 0, "unsteered bytes");
-    Ok(())
-}
-
-/// A number in the summary.
-pub fn number(summary: &Value, pointer: &str) -> Result<u64> {
-    summary
-        .pointer(pointer)
+/// A number in a tool's JSON, by its pointer.
+pub fn number(json: &Value, pointer: &str) -> Result<u64> {
+    json.pointer(pointer)
         .and_then(Value::as_u64)
-        .with_context(|| format!("no number {pointer} in {summary}"))
+        .with_context(|| format!("no number {pointer} in {json}"))
 }
 
 /// The NIC's settings that a receiver changes and must put back.

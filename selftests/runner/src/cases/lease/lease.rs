@@ -6,9 +6,10 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, FlowRule, Netdev, QueueId, QueueType};
 use serde_json::Value;
 
+use framework::summary::Summary;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
 use framework::tool::{command, finish, sh, until};
-use framework::transfer::{all_in_dmabuf, devmem_tcp, nic_settings, number, start, validated};
+use framework::transfer::{devmem_tcp, nic_settings, number, start, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -33,11 +34,11 @@ fn leased() -> Result<usize> {
 }
 
 /// A transfer to the container, the receiver started here and sent into the namespace.
-fn transfer(device: &str, port: u16) -> Result<Value> {
+fn transfer(device: &str, port: u16) -> Result<Summary> {
     let before = nic_settings(NIC)?;
     let line = format!("--netns {BOX} -f {device}");
     let summary = validated(None, &line, &format!("{BOX_ADDRESS}:{port}"), 8 * MIB)?;
-    all_in_dmabuf(&summary)?;
+    summary.all_in_dmabuf()?;
     ensure!(
         nic_settings(NIC)? == before,
         "the NIC is not as it was before"
@@ -85,12 +86,7 @@ fn across_namespaces() -> Result<()> {
     testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(QUEUE))))?;
     let before = nic_settings(NIC)?;
     let to = format!("{BOX_ADDRESS}:5000");
-    all_in_dmabuf(&validated(
-        Some(BOX),
-        &format!("-f {GUEST} --no-config"),
-        &to,
-        8 * MIB,
-    )?)?;
+    validated(Some(BOX), &format!("-f {GUEST} --no-config"), &to, 8 * MIB)?.all_in_dmabuf()?;
     ensure!(
         nic_settings(NIC)? == before,
         "the NIC is not as it was before"

@@ -21,7 +21,7 @@ use framework::println_line;
 use framework::rounds::{connect, pattern};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use framework::tool::{Finished, command, finish};
-use framework::transfer::{all_in_dmabuf, all_validated, devmem_tcp, number, start, summary};
+use framework::transfer::{devmem_tcp, start, summary};
 
 /// How often each case does it; there are two for each way of naming a namespace.
 const ROUNDS: u32 = 25;
@@ -156,9 +156,9 @@ pub(crate) fn receive(netns: &str, netkit: &str, to: SocketAddr, bytes: usize) -
         return Err(error.context(format!("the receiver: {end:?}")));
     }
     let summary = summary(receiver)?;
-    ensure!(number(&summary, "/bytes")? == bytes as u64, "{summary}");
-    all_validated(&summary)?;
-    all_in_dmabuf(&summary)
+    ensure!(summary.bytes == bytes as u64, "{summary}");
+    summary.all_validated()?;
+    summary.all_in_dmabuf()
 }
 
 fn address(addr: &str, port: u16) -> Result<SocketAddr> {

@@ -10,7 +10,7 @@ use framework::rounds::STEP;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
 use framework::tool::says;
 use framework::tool::{Running, command, finish, ours, sh};
-use framework::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
+use framework::transfer::{devmem_tcp, send, start, summary};
 
 const LONG: &str = "rail0-of-the-left-hand-switch-in-row-17";
 
@@ -46,7 +46,7 @@ fn alternative() -> Result<()> {
         let receiver = start(None, &format!("-f {name} -l {NIC_ADDRESS}:5000"))?;
         wait_until_bound()?;
         send(&format!("{NIC_ADDRESS}:5000 --bytes 1M --dev {LONG}"))?;
-        all_in_dmabuf(&summary(receiver)?)?;
+        summary(receiver)?.all_in_dmabuf()?;
         observer.soon_same(&before)?;
 
         let line = format!("-f {name} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 3 -q 1");

@@ -13,7 +13,7 @@ use framework::driver::Driver;
 use framework::nic_state::Observer;
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::{command, finish};
-use framework::transfer::{all_in_dmabuf, devmem_tcp, validated};
+use framework::transfer::{devmem_tcp, validated};
 use framework::{ifindex, println_line};
 
 const ALL: [Driver; 5] = [
@@ -378,7 +378,7 @@ fn receives_and_restores() -> Result<()> {
             let to = format!("{NIC_ADDRESS}:{port}");
             let line = format!("-f {NIC} {queues} {listen}");
             validated(None, &line, &to, 1 << 20)
-                .and_then(|summary| all_in_dmabuf(&summary))
+                .and_then(|summary| summary.all_in_dmabuf())
                 .and_then(|()| observer.soon_same(&before))
                 .with_context(|| format!("{driver:?}, {queues}"))?;
         }

@@ -13,7 +13,7 @@ use framework::receiver::received;
 use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, sh, until};
-use framework::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary, validated};
+use framework::transfer::{devmem_tcp, start, summary, validated};
 use framework::xdp;
 use framework::{ifindex, println_line};
 
@@ -41,8 +41,8 @@ fn link_flap_while_receiving() -> Result<()> {
     }
     sender.end_within(Duration::from_secs(60))?.good("send")?;
     let summary = summary(receiver)?;
-    ensure!(number(&summary, "/bytes")? == 128 * MIB, "bytes");
-    all_in_dmabuf(&summary)
+    ensure!(summary.bytes == 128 * MIB, "bytes");
+    summary.all_in_dmabuf()
 }
 
 case!(moves_between_namespaces);
@@ -69,7 +69,7 @@ fn moves_between_namespaces() -> Result<()> {
     testbed::forward(&[NIC])?;
     let to = format!("{}:5001", testbed::BOX_ADDRESS);
     let line = format!("--netns {BOX} -f nk0");
-    all_in_dmabuf(&validated(None, &line, &to, 4 * MIB)?)
+    validated(None, &line, &to, 4 * MIB)?.all_in_dmabuf()
 }
 
 case!(removed_while_receiving);
@@ -95,7 +95,7 @@ fn removed_while_receiving() -> Result<()> {
     }
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
-    all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, 4 * MIB)?)
+    validated(None, &format!("-f {NIC}"), &to, 4 * MIB)?.all_in_dmabuf()
 }
 
 case!(xdp_refused_while_bound);

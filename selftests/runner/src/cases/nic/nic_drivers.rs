@@ -18,7 +18,7 @@ use framework::rounds::{STEP, restore, signal};
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::says;
 use framework::tool::{Running, command, finish, until};
-use framework::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
+use framework::transfer::{devmem_tcp, send, start, summary};
 use framework::{ifindex, println_line};
 
 const NTUPLE: &str = "rx-ntuple-filter";
@@ -58,7 +58,7 @@ fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
     wait_until_bound()?;
     ensure!(ethtool.features(at)?.active.contains(NTUPLE) == on, "{on}");
     send(&format!("{to} --bytes 1M"))?;
-    all_in_dmabuf(&summary(receiver)?)?;
+    summary(receiver)?.all_in_dmabuf()?;
     observer.soon_same(&before)?;
 
     let receiver = Running::start(tool(&line))?;
@@ -150,7 +150,7 @@ fn split_round(at: Ifindex, asked: bool) -> Result<()> {
     let receiver = start(None, &format!("-f {NIC} --queue 3 -l {to} --refuse-linear"))?;
     wait_until_bound()?;
     send(&format!("{to} --bytes 1M"))?;
-    all_in_dmabuf(&summary(receiver)?)?;
+    summary(receiver)?.all_in_dmabuf()?;
     observer.soon_same(&before)?;
     let setting = match asked {
         true => HeaderSplit::Enabled,
@@ -322,6 +322,6 @@ fn contexts_round() -> Result<()> {
     for port in [5000, 5001] {
         send(&format!("{NIC_ADDRESS}:{port} --bytes 1M"))?;
     }
-    all_in_dmabuf(&summary(receiver)?)?;
+    summary(receiver)?.all_in_dmabuf()?;
     observer.soon_same(&before)
 }

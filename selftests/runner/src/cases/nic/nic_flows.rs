@@ -4,17 +4,17 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use netdev::{AddressOptions, Ethtool, FlowRule, Link, NetNs};
-use serde_json::Value;
 
 use framework::nic_state::{self, Observer};
 use framework::receiver::wait_until_bound;
 use framework::rounds::restore;
+use framework::summary::Summary;
 use framework::testbed::{
     self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS, SENDER_ADDRESS6,
 };
 use framework::tool::says;
 use framework::tool::{command, finish};
-use framework::transfer::{all_in_dmabuf, devmem_tcp, number, send, start, summary};
+use framework::transfer::{devmem_tcp, send, start, summary};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -27,9 +27,9 @@ fn rules() -> Result<Vec<FlowRule>> {
     Ok(Ethtool::open()?.rules(ifindex(NIC)?)?)
 }
 
-fn all_of(summary: &Value, bytes: u64) -> Result<()> {
-    ensure!(number(summary, "/bytes")? == bytes, "{summary}");
-    all_in_dmabuf(summary)
+fn all_of(summary: &Summary, bytes: u64) -> Result<()> {
+    ensure!(summary.bytes == bytes, "{summary}");
+    summary.all_in_dmabuf()
 }
 
 case!(dual_stack);

@@ -14,7 +14,7 @@ use framework::receiver::wait_until_bound;
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::says;
 use framework::tool::{command, finish, sh};
-use framework::transfer::{all_in_dmabuf, devmem_tcp, send, start, summary};
+use framework::transfer::{devmem_tcp, send, start, summary};
 use framework::{ifindex, println_line};
 
 /// Those that want it, and how many places their tables are given here.
@@ -100,7 +100,7 @@ fn one_round(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
     let rule = ethtool.rule(ifindex(NIC)?, free)?;
     ensure!(rule.action == Action::Queue(QueueId::new(3)), "{rule:?}");
     send(&format!("{to} --bytes 1M"))?;
-    all_in_dmabuf(&summary(receiver)?)?;
+    summary(receiver)?.all_in_dmabuf()?;
     observer.soon_same(&before)
 }
 

@@ -5,11 +5,11 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::Value;
 
 use super::telemetry::receiver::{Receiver, SOON, connect};
 use crate::cases::tools::json::documented;
 use framework::println_line;
+use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, sh, until};
 use framework::transfer::{devmem_tcp, number, send};
@@ -47,7 +47,7 @@ fn until_warned(receiver: &Receiver, of: &str) -> Result<()> {
 }
 
 /// The summary of a receiver that ended well, warned once on standard error, and once there.
-fn summary(end: Finished, warning: &str) -> Result<Value> {
+fn summary(end: Finished, warning: &str) -> Result<Summary> {
     let warnings = end.stderr.matches("beside the dmabuf").count();
     ensure!(warnings == 1, "{warnings} warnings: {}", end.stderr);
     let said = end.good("recv")?;
@@ -60,8 +60,8 @@ fn summary(end: Finished, warning: &str) -> Result<Value> {
         documented("recv --live", live)?;
     }
     documented("recv", summary)?;
-    let summary: Value = serde_json::from_str(summary)?;
-    let found = summary["warning"].as_str().unwrap_or_default();
+    let summary = Summary::parse(summary)?;
+    let found = summary.warning.as_deref().unwrap_or_default();
     ensure!(found.contains(warning), "{warning:?} is not in {found:?}");
     ensure!(found.contains("ethtool -N IF"), "no remedy: {found}");
     Ok(summary)
@@ -79,7 +79,7 @@ fn warned_while_it_comes() -> Result<()> {
     ensure!(number(&live, "/frags")? == 0, "{live}");
     drop(peer);
     let summary = summary(receiver.end()?, "all 2097152 bytes came beside")?;
-    ensure!(number(&summary, "/unsteered_bytes")? == 2 << 20, "bytes");
+    ensure!(summary.unsteered_bytes == 2 << 20, "bytes");
     Ok(())
 }
 
@@ -129,6 +129,6 @@ fn one_of_two_peers() -> Result<()> {
         receiver.end()?,
         "all bytes of 1 of 2 connections came beside",
     )?;
-    ensure!(number(&summary, "/frags")? > 0, "nothing was steered");
+    ensure!(summary.frags > 0, "nothing was steered");
     sh(&format!("{tool} restore {NIC}")).map(drop)
 }

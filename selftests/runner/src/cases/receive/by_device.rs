@@ -8,7 +8,7 @@ use anyhow::{Result, ensure};
 use super::sinks::{file, zlib};
 use super::wrong_byte::refuted;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
-use framework::transfer::{number, send, start, summary, tokens_came_back};
+use framework::transfer::{send, start, summary};
 
 const LEN: usize = 3_000_001;
 
@@ -32,13 +32,10 @@ fn summed_up_and_written_out() -> Result<()> {
         let receiver = start(None, &format!("-f {NIC} -l {to} --by-device {sink}"))?;
         send(&format!("{to} --input {path}"))?;
         let summary = summary(receiver)?;
-        tokens_came_back(&summary)?;
-        ensure!(
-            number(&summary, "/linear_bytes")? > 0,
-            "nothing came beside"
-        );
+        summary.tokens_came_back()?;
+        ensure!(summary.linear_bytes > 0, "nothing came beside");
         if sink == "--checksum" {
-            let (ours, python) = (number(&summary, "/connections/0/crc32")?, zlib(&path)?);
+            let (ours, python) = (summary.first()?.crc32()?, zlib(&path)?);
             ensure!(ours == python, "{ours:08x}, not {python:08x}");
         } else {
             ensure!(fs::read(output)? == fs::read(&path)?, "not what was sent");
@@ -61,9 +58,9 @@ fn validated() -> Result<()> {
     let receiver = start(None, &line)?;
     send(&format!("{to} --input /tmp/input"))?;
     let summary = summary(receiver)?;
-    tokens_came_back(&summary)?;
-    ensure!(number(&summary, "/bytes")? == LEN as u64, "not all of it");
-    let right = number(&summary, "/validated_bytes")?;
+    summary.tokens_came_back()?;
+    ensure!(summary.bytes == LEN as u64, "not all of it");
+    let right = summary.validated()?;
     ensure!(right == LEN as u64, "{right} bytes were validated");
     payload[1_234_567] ^= 0x40;
     payload[2_345_678] ^= 0x40;

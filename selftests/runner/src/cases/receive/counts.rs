@@ -15,7 +15,6 @@ use framework::println_line;
 use framework::probe_receiver::probe_receiver;
 use framework::rounds::pattern;
 use framework::tool::until;
-use framework::transfer::number;
 
 const MIB: u64 = 1 << 20;
 /// Where `strace` writes.
@@ -122,11 +121,11 @@ fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
     }
     close(stream)?;
     let (summary, _) = summary(receiver, 0)?;
-    let held = |name: &str| number(&summary, &format!("/telemetry/hold_time_us/{name}"));
+    let held = &summary.telemetry.hold_time_us;
     // A busy machine may let two of them wait for it.
-    let flushes = held("count")?;
+    let flushes = held.count;
     ensure!(flushes >= MESSAGES as u64 / 2, "only {flushes} flushes");
-    let p50 = held("p50")?;
+    let p50 = held.p50.context("p50")?;
     println_line(&format!("{flushes} flushes, half of them within {p50} us"));
     ensure!((1000..20_000).contains(&p50), "held for {p50} us");
     Ok(())

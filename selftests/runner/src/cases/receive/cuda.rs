@@ -5,15 +5,15 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
-use serde_json::Value;
 
 use super::sinks::{file, sum_of_bytes, zlib};
 use framework::nic_state;
 use framework::peers::{Receiver, summary};
 use framework::println_line;
+use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::ours;
-use framework::transfer::{all_in_dmabuf, all_validated, number, send, tokens_came_back};
+use framework::transfer::send;
 
 const MIB: u64 = 1 << 20;
 
@@ -46,12 +46,12 @@ fn validated() -> Result<()> {
         let receiver = recv_here("", "--memory cuda:0 --validate 251")?;
         send(&format!("{NIC_ADDRESS}:5000 --pattern 251 --bytes 4M"))?;
         let (summary, _) = summary(receiver, 0)?;
-        ensure!(number(&summary, "/bytes")? == 4 * MIB, "bytes");
-        all_validated(&summary)?;
-        tokens_came_back(&summary)?;
+        ensure!(summary.bytes == 4 * MIB, "bytes");
+        summary.all_validated()?;
+        summary.tokens_came_back()?;
         match beside {
-            false => all_in_dmabuf(&summary)?,
-            true => ensure!(number(&summary, "/linear_bytes")? > 0, "nothing beside"),
+            false => summary.all_in_dmabuf()?,
+            true => ensure!(summary.linear_bytes > 0, "nothing beside"),
         }
         testbed::clear()?;
     }
@@ -67,7 +67,7 @@ fn checksum_of_each_peer() -> Result<()> {
         send(&format!("{NIC_ADDRESS}:5000 --input {path}"))?;
     }
     let (summary, _) = summary(receiver, 0)?;
-    tokens_came_back(&summary)?;
+    summary.tokens_came_back()?;
     for path in &files {
         let (ours, python) = (
             sum_of_bytes(&summary, fs::metadata(path)?.len())?,
@@ -85,7 +85,7 @@ fn payload_to_a_file() -> Result<()> {
     let receiver = recv("--output /tmp/received")?;
     send(&format!("{NIC_ADDRESS}:5000 --input {sent}"))?;
     let (summary, _) = summary(receiver, 0)?;
-    tokens_came_back(&summary)?;
+    summary.tokens_came_back()?;
     ensure!(fs::read("/tmp/received")? == fs::read(sent)?, "other bytes");
     Ok(())
 }
@@ -111,10 +111,10 @@ fn wrong_byte_is_named() -> Result<()> {
     let (printed, said) = receiver.end(1)?;
     println_line(said.trim_end());
     ensure!(said.contains("54321"), "byte 54321 is not named");
-    let summary: Value = serde_json::from_str(&printed)?;
-    let right = number(&summary, "/validated_bytes")?;
+    let summary = Summary::parse(&printed)?;
+    let right = summary.validated()?;
     ensure!(right == 54_321, "{right} bytes are said to be right");
-    ensure!(number(&summary, "/bytes")? > right, "{summary}");
+    ensure!(summary.bytes > right, "{summary}");
     Ok(())
 }
 

@@ -19,7 +19,6 @@ use framework::probe_receiver::Outcome;
 use framework::rounds::pattern;
 use framework::testbed::{self, NIC, PEER};
 use framework::tool::sh;
-use framework::transfer::{all_in_dmabuf, number, tokens_came_back};
 use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;
@@ -130,14 +129,14 @@ fn one_byte_at_a_time() -> Result<()> {
     ended_well(&summary, [1], 4 * MIB)?;
     // Where the sender is held up, two bytes may leave in one.
     ensure!(segments > BYTES as u64 * 3 / 4, "only {segments} segments");
-    let frags = number(&summary, "/frags")?;
+    let frags = summary.frags;
     let least = segments + (4 * MIB / MSS) as u64;
     println_line(&format!(
         "{segments} segments, {frags} frags, at least {least}"
     ));
     ensure!(frags >= least, "{frags} frags, not {least} or more");
-    tokens_came_back(&summary)?;
-    all_in_dmabuf(&summary)
+    summary.tokens_came_back()?;
+    summary.all_in_dmabuf()
 }
 
 case!(half_closed_and_reset, on any_memory);
@@ -169,7 +168,7 @@ fn half_closed_and_reset() -> Result<()> {
     let error = ended(&summary, FIRST + 1)?.1.unwrap_or_default();
     ensure!(error.contains("reset"), "{error:?}");
     ensure!(said.contains(&format!(":{}", FIRST + 1)), "{said:?}");
-    tokens_came_back(&summary)
+    summary.tokens_came_back()
 }
 
 case!(peer_on_the_wrong_queue, on any_memory);
@@ -191,9 +190,9 @@ fn peer_on_the_wrong_queue() -> Result<()> {
         println_line(&format!("the peer on queue 0: {:?}", joined(wrong)));
         let (summary, said) = summary(receiver, code)?;
         ended_well(&summary, [1, 2], 4 * MIB)?;
-        tokens_came_back(&summary)?;
+        summary.tokens_came_back()?;
         let (bytes, error) = ended(&summary, CULPRIT)?;
-        let unsteered = number(&summary, "/unsteered_bytes")?;
+        let unsteered = summary.unsteered_bytes;
         ensure!(
             unsteered == bytes && bytes > 0,
             "{unsteered} bytes unsteered"
@@ -265,8 +264,8 @@ fn crowd_of_256() -> Result<()> {
     wire.always_had_memory()?;
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, 0..PEERS, BYTES)?;
-    tokens_came_back(&summary)?;
-    all_in_dmabuf(&summary)
+    summary.tokens_came_back()?;
+    summary.all_in_dmabuf()
 }
 
 case!(crowd_over_two_queues, on any_memory);
@@ -300,7 +299,7 @@ fn pool_too_small_for_its_connections() -> Result<()> {
     senders.into_iter().try_for_each(joined)?;
     let (summary, said) = summary(receiver, 0)?;
     ended_well(&summary, 0..PEERS, BYTES)?;
-    tokens_came_back(&summary)?;
+    summary.tokens_came_back()?;
     // Before anybody comes.
     ensure!(
         said.contains("warning: 64 KiB of memory are few for 24 connections"),

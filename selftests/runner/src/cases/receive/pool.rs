@@ -18,7 +18,6 @@ use framework::println_line;
 use framework::rounds::pattern;
 use framework::testbed::{NIC, PEER};
 use framework::tool::{sh, until};
-use framework::transfer::tokens_came_back;
 
 const MIB: usize = 1 << 20;
 /// More than any receive buffers hold.
@@ -64,7 +63,7 @@ fn late(count: u16, packets: Packets) -> Result<()> {
     wire.always_had_memory()?;
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, 0..count, each)?;
-    tokens_came_back(&summary)
+    summary.tokens_came_back()
 }
 
 case!(window_of_bulk_after_small_messages);
@@ -101,7 +100,7 @@ fn window_of_bulk_after_small_messages() -> Result<()> {
     close(stream)?;
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, [0], payload.len())?;
-    tokens_came_back(&summary)?;
+    summary.tokens_came_back()?;
     println_line(&format!("{offered:?} offered, of a buffer of {buffer}"));
     let most = offered.iter().max().context("no part of the bulk")?;
     // Of a niov's 4096 bytes, and the head beside it, 1448 are the stream's: a third, less a third.

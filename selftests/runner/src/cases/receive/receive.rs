@@ -7,17 +7,15 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 
 use framework::driver::Driver;
 use framework::memory;
 use framework::receiver::{bound_queues, received, wait_until_bound};
+use framework::summary::Summary;
 use framework::sysctl;
 use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use framework::tool::{Running, command, sh, until};
-use framework::transfer::{
-    all_in_dmabuf, devmem_tcp, nic_settings, number, send, start, summary, validated,
-};
+use framework::transfer::{devmem_tcp, nic_settings, send, start, summary, validated};
 use framework::{Skip, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -32,7 +30,7 @@ fn direct() -> Result<()> {
         &format!("{NIC_ADDRESS}:5000"),
         32 * MIB,
     )?;
-    all_in_dmabuf(&summary)?;
+    summary.all_in_dmabuf()?;
     ensure!(
         nic_settings(NIC)? == before,
         "the NIC is not as it was before"
@@ -45,12 +43,7 @@ case!(direct_ipv6, on and_passed);
 fn direct_ipv6() -> Result<()> {
     testbed::wire()?;
     let to = format!("[{NIC_ADDRESS6}]:5000");
-    all_in_dmabuf(&validated(
-        None,
-        &format!("-f {NIC} --queue 1"),
-        &to,
-        4 * MIB,
-    )?)
+    validated(None, &format!("-f {NIC} --queue 1"), &to, 4 * MIB)?.all_in_dmabuf()
 }
 
 case!(not_a_multiple_of_the_page, on and_passed);
@@ -62,13 +55,13 @@ fn not_a_multiple_of_the_page() -> Result<()> {
     {
         let to = format!("{NIC_ADDRESS}:{}", 5000 + turn);
         let line = format!("-f {NIC} --size 4M");
-        all_in_dmabuf(&validated(None, &line, &to, bytes)?)?;
+        validated(None, &line, &to, bytes)?.all_in_dmabuf()?;
     }
     Ok(())
 }
 
 /// A transfer of which every fifth packet keeps so many payload bytes beside its headers; 0 is all.
-fn unsplit(bytes: u64) -> Result<Value> {
+fn unsplit(bytes: u64) -> Result<Summary> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", bytes)?;
@@ -79,10 +72,10 @@ fn unsplit(bytes: u64) -> Result<Value> {
 case!(linear_bytes_in_stream_order, on and_passed);
 fn linear_bytes_in_stream_order() -> Result<()> {
     let summary = unsplit(100)?;
-    let linear = number(&summary, "/linear_bytes")?;
-    let frags = number(&summary, "/frag_bytes")?;
+    let linear = summary.linear_bytes;
+    let frags = summary.frag_bytes;
     // Packets that have no more than that are ordinary ones; the last may be such.
-    let whole = number(&summary, "/unsteered_bytes")?;
+    let whole = summary.unsteered_bytes;
     ensure!(linear > 0, "no linear bytes");
     ensure!(
         frags + linear + whole == 4 * MIB && whole < 1000,
@@ -95,8 +88,8 @@ case!(wholly_linear_packets_in_stream_order, on and_passed);
 /// A packet that is not split at all is ordinary data, though it comes from the bound queue.
 fn wholly_linear_packets_in_stream_order() -> Result<()> {
     let summary = unsplit(0)?;
-    let whole = number(&summary, "/unsteered_bytes")?;
-    let frags = number(&summary, "/frag_bytes")?;
+    let whole = summary.unsteered_bytes;
+    let frags = summary.frag_bytes;
     ensure!(
         whole > 0 && frags > 0,
         "ordinary {whole}, in the dmabuf {frags}"
@@ -117,10 +110,10 @@ fn unsteered() -> Result<()> {
     let line = format!("-f {NIC} --queue {} --no-config", testbed::QUEUES - 1);
     let summary = validated(None, &line, &format!("{NIC_ADDRESS}:5000"), 4 * MIB)?;
     ensure!(
-        number(&summary, "/unsteered_bytes")? == 4 * MIB,
+        summary.unsteered_bytes == 4 * MIB,
         "not all of it was unsteered"
     );
-    ensure!(number(&summary, "/frags")? == 0, "frags");
+    ensure!(summary.frags == 0, "frags");
 
     let line = format!("{line} --refuse-unsteered --listen {NIC_ADDRESS}:5001");
     let receiver = start(None, &line)?;
@@ -156,12 +149,12 @@ fn two_queues_one_dmabuf() -> Result<()> {
         send(&format!("{to} --bytes 2M"))?;
     }
     let summary = summary(receiver)?;
-    ensure!(number(&summary, "/bytes")? == 8 * MIB, "bytes");
+    ensure!(summary.bytes == 8 * MIB, "bytes");
     ensure!(
         nic_settings(NIC)? == before,
         "the NIC is not as it was before"
     );
-    all_in_dmabuf(&summary)
+    summary.all_in_dmabuf()
 }
 
 case!(payload_to_a_file, on and_passed);
@@ -172,7 +165,7 @@ fn payload_to_a_file() -> Result<()> {
     fs::write(input, &payload)?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 -o {output}"))?;
     send(&format!("{NIC_ADDRESS}:5000 --input {input}"))?;
-    all_in_dmabuf(&summary(receiver)?)?;
+    summary(receiver)?.all_in_dmabuf()?;
     ensure!(
         fs::read(output)? == payload,
         "the file is not what was sent"
@@ -224,7 +217,7 @@ fn killed_receiver_leaves_no_binding() -> Result<()> {
     })?;
     // The queue serves the next one.
     let to = format!("{NIC_ADDRESS}:5001");
-    all_in_dmabuf(&validated(None, &format!("-f {NIC}"), &to, MIB)?)
+    validated(None, &format!("-f {NIC}"), &to, MIB)?.all_in_dmabuf()
 }
 
 case!(interrupted_receiver_restores_the_nic, on and_passed);
@@ -306,8 +299,8 @@ fn rx_page_size() -> Result<()> {
     let frags = |line: &str, port: u16| -> Result<u64> {
         let to = format!("{NIC_ADDRESS}:{port}");
         let summary = validated(None, &format!("-f {NIC} {pages} {line}"), &to, 16 * MIB)?;
-        all_in_dmabuf(&summary)?;
-        number(&summary, "/frags")
+        summary.all_in_dmabuf()?;
+        Ok(summary.frags)
     };
     let (small, large) = (frags("", 5000)?, frags("--rx-page-size 64K", 5001)?);
     println_line(&format!(

@@ -17,16 +17,14 @@ use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId};
 use nic::Plan;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
-use serde_json::Value;
 use udmabuf::{HugePage, Udmabuf};
 
 use framework::memory;
 use framework::rounds::connect;
+use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, sh};
-use framework::transfer::{
-    all_in_dmabuf, devmem_tcp, number, send, start, summary, tokens_came_back, validated,
-};
+use framework::transfer::{devmem_tcp, send, start, summary, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -60,11 +58,8 @@ fn checksum_of_each_peer() -> Result<()> {
         send(&format!("{to} --input {path}"))?;
     }
     let summary = summary(receiver)?;
-    tokens_came_back(&summary)?;
-    ensure!(
-        number(&summary, "/linear_bytes")? > 0,
-        "nothing came beside the dmabuf"
-    );
+    summary.tokens_came_back()?;
+    ensure!(summary.linear_bytes > 0, "nothing came beside the dmabuf");
     for path in &files {
         let len = fs::metadata(path)?.len();
         let ours = sum_of_bytes(&summary, len)?;
@@ -106,11 +101,11 @@ fn checksum_of_a_peer_that_fails() -> Result<()> {
             );
             continue;
         }
-        let summary: Value = serde_json::from_str(&printed)?;
-        let of = number(&summary, "/connections/0/crc32_bytes")? as usize;
+        let summary = Summary::parse(&printed)?;
+        let of = summary.first()?.crc32_bytes.context("no checksum")? as usize;
         ensure!(of > 0 && of <= bytes.len(), "{of} bytes");
         fs::write(&path, &bytes[..of])?;
-        let (ours, python) = (number(&summary, "/connections/0/crc32")?, zlib(&path)?);
+        let (ours, python) = (summary.first()?.crc32()?, zlib(&path)?);
         ensure!(ours == python, "{ours:08x} of {of} bytes, not {python:08x}");
     }
     Ok(())
@@ -138,23 +133,21 @@ fn checksum_of_a_peer_that_is_cut() -> Result<()> {
             ensure!(printed.contains("nothing came from 192.0.2."), "the scan");
             continue;
         }
-        let summary: Value = serde_json::from_str(&printed)?;
+        let summary = Summary::parse(&printed)?;
         for (number, closed, bytes) in [(0, true, 0), (1, false, 100_000)] {
-            let peer = &summary["connections"][number];
-            ensure!(peer["closed"] == closed && peer["bytes"] == bytes, "{peer}");
+            let peer = summary.connections.get(number).context("a peer")?;
+            ensure!((peer.closed, peer.bytes) == (closed, bytes), "{peer:?}");
         }
     }
     Ok(())
 }
 
 /// What the summary says of the peer that sent so many bytes.
-pub(crate) fn sum_of_bytes(summary: &Value, bytes: u64) -> Result<u64> {
-    let peers = summary["connections"].as_array().into_iter().flatten();
-    let mut of = peers.filter(|peer| peer["bytes"] == bytes);
-    let peer = of
-        .next()
-        .with_context(|| format!("no peer sent {bytes} bytes"))?;
-    number(peer, "/crc32")
+pub(crate) fn sum_of_bytes(summary: &Summary, bytes: u64) -> Result<u64> {
+    let mut peers = summary.connections.iter();
+    let peer = peers.find(|peer| peer.bytes == bytes);
+    peer.with_context(|| format!("no peer sent {bytes} bytes"))?
+        .crc32()
 }
 
 /// The sum as Python makes it.
@@ -244,7 +237,7 @@ fn pages_are_the_largest_there_are() -> Result<()> {
     ensure!(made(8 * MIB + 4096)? == HugePage::Transparent, "and a page");
     ensure!(made(MIB)? == HugePage::None, "less than a hugepage");
     let to = format!("{NIC_ADDRESS}:5000");
-    all_in_dmabuf(&validated(None, &format!("-f {NIC} --size 8M"), &to, MIB)?)?;
+    validated(None, &format!("-f {NIC} --size 8M"), &to, MIB)?.all_in_dmabuf()?;
     reserve(16)?;
     ensure!(made(8 * MIB)? == HugePage::Mb2, "16 reserved");
     ensure!(made(8 * MIB + 4096)? == HugePage::Transparent, "and a page");
@@ -253,7 +246,7 @@ fn pages_are_the_largest_there_are() -> Result<()> {
         "more than reserved"
     );
     let to = format!("{NIC_ADDRESS}:5001");
-    all_in_dmabuf(&validated(None, &format!("-f {NIC} --size 8M"), &to, MIB)?)?;
+    validated(None, &format!("-f {NIC} --size 8M"), &to, MIB)?.all_in_dmabuf()?;
     let plain = Udmabuf::builder(8 * MIB).hugepages(HugePage::None);
     ensure!(plain.build()?.hugepages() == HugePage::None, "as asked");
     Ok(reserve(0)?)

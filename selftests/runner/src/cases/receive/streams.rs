@@ -15,16 +15,16 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::pipe;
-use serde_json::Value;
 
 use crate::cases::tools::json::documented;
 use crate::cases::tools::ncdevmem::until_listening;
 use framework::println_line;
 use framework::receiver::bound_queues;
 use framework::rounds::{connect, pattern};
+use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, ours, until};
-use framework::transfer::{devmem_tcp, nic_settings, number, send, tokens_came_back};
+use framework::transfer::{devmem_tcp, nic_settings, send};
 
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
@@ -335,10 +335,10 @@ fn live_that_nobody_reads() -> Result<()> {
     ensure!(live.lines().any(|line| line.len() > 4096), "short lines");
     documented("recv --live", live)?;
     documented("recv", summary)?;
-    let summary: Value = serde_json::from_str(summary)?;
-    ensure!(number(&summary, "/bytes")? == PEERS as u64 * 1000, "bytes");
-    ensure!(number(&summary, "/signal")? == 15, "{summary}");
-    tokens_came_back(&summary)
+    let summary = Summary::parse(summary)?;
+    ensure!(summary.bytes == PEERS as u64 * 1000, "bytes");
+    ensure!(summary.signal == Some(15), "{summary}");
+    summary.tokens_came_back()
 }
 
 case!(ncdevmem_has_the_kernels_words);

@@ -12,9 +12,10 @@ use serde_json::Value;
 
 use crate::cases::tools::json::documented;
 use framework::receiver::wait_until_bound;
+use framework::summary::Summary;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, finish, sh, until};
-use framework::transfer::{devmem_tcp, number, tokens_came_back};
+use framework::transfer::{devmem_tcp, number};
 use framework::{ifindex, println_line};
 use receiver::{FreedAtOnce, Halted, Receiver, SOON, connect, connect_to};
 
@@ -89,9 +90,9 @@ fn live_adds_up() -> Result<()> {
     let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
     documented("recv --live", live)?;
     documented("recv", summary)?;
-    let summary: Value = serde_json::from_str(summary)?;
-    is(&summary, "/bytes", 4_000_000)?;
-    is(&summary, "/frags", number(&settled, "/frags")?)?;
+    let summary = Summary::parse(summary)?;
+    ensure!(summary.bytes == 4_000_000, "{summary}");
+    ensure!(summary.frags == number(&settled, "/frags")?, "{summary}");
     healthy(&summary)
 }
 
@@ -235,33 +236,29 @@ fn nic_out_of_reach() -> Result<()> {
 }
 
 /// The histograms hold what the counters count.
-fn healthy(summary: &Value) -> Result<()> {
+fn healthy(summary: &Summary) -> Result<()> {
     println_line(&summary.to_string());
-    tokens_came_back(summary)?;
-    let frags = number(summary, "/frags")?;
-    is(summary, "/telemetry/frag_size/count", frags)?;
-    let total = |histogram: &str| -> Result<f64> {
-        let count = number(summary, &format!("/telemetry/{histogram}/count"))?;
-        let mean = summary.pointer(&format!("/telemetry/{histogram}/mean"));
-        Ok(count as f64 * mean.and_then(Value::as_f64).context("mean")?)
-    };
-    let bytes = number(summary, "/frag_bytes")?;
-    for (histogram, expected) in [
-        ("frag_size", bytes),
-        ("frags_per_call", frags),
-        ("held_at_flush", frags),
+    summary.tokens_came_back()?;
+    let (telemetry, frags) = (&summary.telemetry, summary.frags);
+    ensure!(telemetry.frag_size.count == frags, "frags: {summary}");
+    for (name, histogram, expected) in [
+        ("frag_size", &telemetry.frag_size, summary.frag_bytes),
+        ("frags_per_call", &telemetry.frags_per_call, frags),
+        ("held_at_flush", &telemetry.held_at_flush, frags),
     ] {
-        let total = total(histogram)?;
+        let total = histogram.count as f64 * histogram.mean.context("mean")?;
         let off = (total - expected as f64).abs();
-        ensure!(off < 1.0, "{histogram}: {total}, not {expected}");
+        ensure!(off < 1.0, "{name}: {total}, not {expected}");
     }
-    let flushes = number(summary, "/telemetry/held_at_flush/count")?;
-    is(summary, "/telemetry/hold_time_us/count", flushes)?;
+    let (flushes, held) = (&telemetry.held_at_flush, &telemetry.hold_time_us);
+    ensure!(held.count == flushes.count, "flushes: {summary}");
     // 2 ms are due, or 8 in a steady stream, and a slow machine adds some.
-    let held = number(summary, "/telemetry/hold_time_us/p50")?;
-    ensure!(held < 20_000, "tokens were held for {held} us");
-    is(summary, "/memory/warnings", 0)?;
-    is(summary, "/memory/alloc_fail", 0)
+    let half = held.p50.context("p50")?;
+    ensure!(half < 20_000, "tokens were held for {half} us");
+    let memory = &summary.memory;
+    ensure!(memory.warnings == 0, "warnings: {summary}");
+    ensure!(memory.alloc_fail == Some(0), "failures: {summary}");
+    Ok(())
 }
 
 case!(healthy_run, on any_memory);
@@ -273,10 +270,10 @@ fn healthy_run() -> Result<()> {
     finish(command(Some(PEER), &devmem_tcp(), &line))?.good("send")?;
     let end = receiver.end()?;
     ensure!(!end.stderr.contains("warning"), "{}", end.stderr);
-    let summary: Value = serde_json::from_str(&end.good("recv")?)?;
+    let summary = Summary::parse(&end.good("recv")?)?;
     healthy(&summary)?;
-    let peak = number(&summary, "/memory/pools/0/peak_inflight")?;
-    let niovs = number(&summary, "/memory/pools/0/niovs")?;
+    let pool = summary.memory.pools.first().context("a pool")?;
+    let (niovs, peak) = (pool.niovs, pool.peak_inflight.context("peak")?);
     ensure!(niovs == 16_384 && peak <= niovs, "{peak} of {niovs}");
     Ok(())
 }
@@ -332,13 +329,15 @@ fn warning_before_the_pool_starves() -> Result<()> {
     println_line(&end.stderr);
     ensure!(end.stderr.matches("warning: recv").count() == 2, "not two");
     let said = end.good("recv")?;
-    let summary: Value = serde_json::from_str(&said)?;
-    is(&summary, "/bytes", PEERS * 1000)?;
-    tokens_came_back(&summary)?;
-    is(&summary, "/memory/warnings", 2)?;
-    let peak = number(&summary, "/memory/pools/0/peak_in_use")?;
+    let summary = Summary::parse(&said)?;
+    ensure!(summary.bytes == PEERS * 1000, "{summary}");
+    summary.tokens_came_back()?;
+    let memory = &summary.memory;
+    ensure!(memory.warnings == 2, "{} warnings", memory.warnings);
+    let pool = memory.pools.first().context("a pool")?;
+    let peak = pool.peak_in_use.context("peak")?;
     ensure!(peak >= NIOVS * 7 / 8, "{peak} of {NIOVS} at most");
-    let failed = number(&summary, "/memory/alloc_fail")?;
+    let failed = memory.alloc_fail.context("alloc_fail")?;
     ensure!(failed > 0, "no failed allocation");
     Ok(())
 }

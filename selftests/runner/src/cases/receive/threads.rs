@@ -19,7 +19,7 @@ use framework::receiver::bound_queues;
 use framework::rounds::pattern;
 use framework::testbed::{self, NIC, NIC_ADDRESS6};
 use framework::tool::until;
-use framework::transfer::{all_in_dmabuf, tokens_came_back};
+
 use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;
@@ -38,8 +38,8 @@ fn eight_peers(receiver: Receiver) -> Result<()> {
 fn received_eight(receiver: Receiver) -> Result<()> {
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, 0..8, MIB)?;
-    tokens_came_back(&summary)?;
-    all_in_dmabuf(&summary)
+    summary.tokens_came_back()?;
+    summary.all_in_dmabuf()
 }
 
 fn until_bound() -> Result<()> {
@@ -144,8 +144,8 @@ fn two_listeners() -> Result<()> {
     senders.into_iter().try_for_each(joined)?;
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, 0..4, MIB)?;
-    tokens_came_back(&summary)?;
-    all_in_dmabuf(&summary)
+    summary.tokens_came_back()?;
+    summary.all_in_dmabuf()
 }
 
 case!(processor_that_is_not);

@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netdev::{Netdev, Scope};
-use serde_json::Value;
 
 use framework::memory;
 use framework::rounds::{connect, pattern};
+use framework::summary::Summary;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, NIC_ADDRESS6};
 use framework::tool::{Finished, Running, command, sh};
-use framework::transfer::{devmem_tcp, nic_settings, number, send, start, tokens_came_back};
+use framework::transfer::{devmem_tcp, nic_settings, send, start};
 use framework::{Skip, ifindex, println_line};
 
 const LEN: usize = 1_500_000;
@@ -22,28 +22,31 @@ const AT: usize = 1_234_567;
 const END: Duration = Duration::from_secs(30);
 
 /// What is printed of a stream whose byte at `at` is wrong; it failed by that.
-pub(crate) fn refuted(end: Finished, at: usize) -> Result<Value> {
+pub(crate) fn refuted(end: Finished, at: usize) -> Result<Summary> {
     println_line(end.stdout.trim_end());
-    let summary: Value = serde_json::from_str(&end.stdout).context("summary")?;
+    let summary = Summary::parse(&end.stdout)?;
     let complaint = end.refused(1)?;
     println_line(complaint.trim_end());
     ensure!(
         complaint.contains(&format!("byte {at} of the stream")),
         "byte {at} is not named: {complaint}"
     );
-    ensure!(number(&summary, "/bytes")? > at as u64, "bytes");
-    for pointer in ["/validated_bytes", "/connections/0/validated_bytes"] {
-        let validated = number(&summary, pointer)?;
-        ensure!(validated == at as u64, "{pointer} is {validated}, not {at}");
+    ensure!(summary.bytes > at as u64, "bytes");
+    let connection = summary.first()?;
+    for validated in [summary.validated()?, connection.validated()?] {
+        ensure!(
+            validated == at as u64,
+            "{validated} bytes are said to be right"
+        );
     }
-    ensure!(summary["connections"][0]["error"].is_string(), "no error");
-    ensure!(summary["complete"] == false, "complete");
-    tokens_came_back(&summary)?;
+    ensure!(connection.error.is_some(), "no error");
+    ensure!(!summary.complete, "complete");
+    summary.tokens_came_back()?;
     Ok(summary)
 }
 
 /// A transfer with the wrong byte.
-fn transfer(receiver: &str, to: &str) -> Result<Value> {
+fn transfer(receiver: &str, to: &str) -> Result<Summary> {
     let before = nic_settings(NIC)?;
     fs::write("/tmp/wrong", pattern(LEN, Some(AT))?)?;
     let receiver = start(None, &format!("--validate 251 {receiver} -l {to}"))?;
@@ -51,7 +54,7 @@ fn transfer(receiver: &str, to: &str) -> Result<Value> {
     let sent = send(&format!("{to} --input /tmp/wrong"));
     println_line(&format!("sender: {sent:?}"));
     let summary = refuted(receiver.end_within(END)?, AT)?;
-    ensure!(number(&summary, "/frags")? > 0, "none came into the dmabuf");
+    ensure!(summary.frags > 0, "none came into the dmabuf");
     ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
     Ok(summary)
 }
@@ -98,7 +101,7 @@ fn beside() -> Result<()> {
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;
     let summary = transfer(&format!("-f {NIC}"), &format!("{NIC_ADDRESS}:5000"))?;
-    ensure!(number(&summary, "/linear_bytes")? > 0, "nothing beside");
+    ensure!(summary.linear_bytes > 0, "nothing beside");
     Ok(())
 }
 
@@ -132,7 +135,7 @@ fn rx_page_size() -> Result<()> {
         transfer(&line, &format!("{NIC_ADDRESS}:5000"))
     });
     fs::write("/proc/sys/vm/nr_hugepages", "0").context("nr_hugepages")?;
-    let frags = number(&done?, "/frags")?;
+    let frags = done?.frags;
     ensure!(frags < LEN as u64 / 8192, "{frags} frags: pieces of 4 KiB");
     Ok(())
 }
@@ -162,7 +165,7 @@ fn peers_on_two_queues(line: &str) -> Result<()> {
     for turn in 0..=WRONG {
         let mut peer = connect(to)?;
         let wrong = (turn < WRONG).then_some(10_000 + turn);
-        places.push((peer.local_addr()?.to_string(), wrong));
+        places.push((peer.local_addr()?.port(), wrong));
         // The receiver ends at the bad byte.
         let _sent = peer.write_all(&pattern(30_000, wrong)?);
     }
@@ -174,21 +177,16 @@ fn peers_on_two_queues(line: &str) -> Result<()> {
     ensure!(used.count() == 2, "not both queues have received");
     let end = receiver.end_within(END)?;
     println_line(end.stdout.trim_end());
-    let summary: Value = serde_json::from_str(&end.stdout)?;
+    let summary = Summary::parse(&end.stdout)?;
     end.refused(1)?;
     let mut sum = 0;
-    for (address, wrong) in places {
-        let peers = summary["connections"].as_array().into_iter().flatten();
-        let mut peers = peers.filter(|peer| peer["peer"] == address.as_str());
-        let peer = peers.next().with_context(|| format!("no {address}"))?;
+    for (port, wrong) in places {
+        let peer = summary.connection(port)?;
         let right = wrong.unwrap_or(30_000) as u64;
-        ensure!(
-            peer["validated_bytes"] == right,
-            "{peer}, wrong at {wrong:?}"
-        );
-        ensure!(peer["error"].is_null() == wrong.is_none(), "{peer}");
+        ensure!(peer.validated()? == right, "{peer:?}, wrong at {wrong:?}");
+        ensure!(peer.error.is_none() == wrong.is_none(), "{peer:?}");
         sum += right;
     }
-    ensure!(number(&summary, "/validated_bytes")? == sum, "the sum");
-    tokens_came_back(&summary)
+    ensure!(summary.validated()? == sum, "the sum");
+    summary.tokens_came_back()
 }

@@ -19,12 +19,11 @@ use framework::nic_state::{self, Observer};
 use framework::receiver::bound_queues;
 use framework::receiver::wait_until_bound;
 use framework::rounds::{STEP, connect, pattern, restore};
+use framework::summary::Summary;
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::says;
 use framework::tool::{Finished, Running, command, finish, sh, until};
-use framework::transfer::{
-    all_in_dmabuf, devmem_tcp, number, send, start, summary, tokens_came_back, validated,
-};
+use framework::transfer::{devmem_tcp, send, start, summary, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -61,7 +60,7 @@ fn recv_from() -> Result<()> {
         let wanted = from.map(str::parse).transpose()?.map(IpMatch::host);
         ensure!(source == wanted, "{option:?}: the rule is of {source:?}");
         send(&format!("{NIC_ADDRESS}:5000 --bytes 2M"))?;
-        all_in_dmabuf(&summary(receiver)?)?;
+        summary(receiver)?.all_in_dmabuf()?;
         observer.soon_same(&before)?;
     }
     Ok(())
@@ -81,15 +80,15 @@ fn recv_refuse_linear() -> Result<()> {
         let sent = send(&format!("{to} --bytes 4M"));
         if every == 0 {
             sent?;
-            all_in_dmabuf(&summary(receiver)?)?;
+            summary(receiver)?.all_in_dmabuf()?;
         } else {
             // Whether the sender sees the reset depends on the moment.
             println_line(&format!("the sender: {sent:?}"));
             let end = receiver.end_within(STEP)?;
-            let summary: Value = serde_json::from_str(&end.stdout).context("summary")?;
-            ensure!(number(&summary, "/linear_bytes")? > 0, "{summary}");
-            ensure!(number(&summary, "/bytes")? < 4 * MIB, "{summary}");
-            tokens_came_back(&summary)?;
+            let summary = Summary::parse(&end.stdout)?;
+            ensure!(summary.linear_bytes > 0, "{summary}");
+            ensure!(summary.bytes < 4 * MIB, "{summary}");
+            summary.tokens_came_back()?;
             let said = end.refused(1)?;
             println_line(said.trim_end());
             says(&said, &["came in host memory", "not wholly split"])?;
@@ -140,7 +139,7 @@ fn recv_to_a_slow_reader() -> Result<()> {
     reader.read_to_end(&mut content)?;
     ensure!(content == pattern(BYTES, None)?, "other bytes came out");
     sender.end_within(STEP)?.good("send")?;
-    all_in_dmabuf(&summary(receiver)?)
+    summary(receiver)?.all_in_dmabuf()
 }
 
 case!(recv_to_a_full_disk);
@@ -322,7 +321,7 @@ fn apply_from() -> Result<()> {
     ensure!(source == wanted, "the rule is of {source:?}");
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = format!("-f {NIC} --queue {LAST} --no-config");
-    all_in_dmabuf(&validated(None, &receiver, &to, MIB)?)?;
+    validated(None, &receiver, &to, MIB)?.all_in_dmabuf()?;
     restore()?.good("restore")?;
     observer.soon_same(&before)?;
     // An address of another family can't be matched beside this one.

@@ -22,7 +22,7 @@ use framework::testbed::{
     self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS,
 };
 use framework::tool::{command, finish, ours, sh};
-use framework::transfer::{all_in_dmabuf, devmem_tcp, number, start, summary};
+use framework::transfer::{devmem_tcp, number, start, summary};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -67,8 +67,8 @@ fn dmabuf_to_dmabuf() -> Result<()> {
         let receiver = start(None, &format!("--validate 251 --listen {to} -f {NIC}"))?;
         let sent = from_dmabuf(Some(PEER), &format!("{to} --dev {SENDER} --bytes 32M"))?;
         let received = summary(receiver)?;
-        all_in_dmabuf(&received)?;
-        ensure!(number(&received, "/bytes")? == 32 * MIB, "not all arrived");
+        received.all_in_dmabuf()?;
+        ensure!(received.bytes == 32 * MIB, "not all arrived");
         all_completed(&sent)?;
         ensure!(
             number(&sent, "/dmabuf/max_in_flight")? > 1,
