@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use mio::{Interest, Token};
 
-use super::connection::Open;
+use super::connection::OpenConnection;
 use super::source::{ACCEPT_PAUSE, Accepted, Source, Waiting};
 use super::{Connection, ConnectionError, End, Engine, EngineError, Peer, Slot, Until};
 use crate::sink::{Sink, SinkError};
@@ -97,7 +97,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 self.working += 1;
                 let now = Instant::now();
                 if let Some(slot) = self.slots.get_mut(index) {
-                    *slot = Slot::Open(Box::new(Open::new(peer, stream, sink, now)));
+                    *slot = Slot::Open(Box::new(OpenConnection::new(peer, stream, sink, now)));
                 }
                 if let Some(limit) = self.config.idle_timeout {
                     let due = now.checked_add(limit);
@@ -116,7 +116,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                     end,
                     sink: None,
                 };
-                self.over(index, connection);
+                self.retire(index, connection);
             }
         }
     }

@@ -25,7 +25,7 @@ pub(super) enum Turn {
 }
 
 /// An open connection.
-pub(super) struct Open<S> {
+pub(super) struct OpenConnection<S> {
     pub(super) peer: Peer,
     pub(super) stream: DevmemStream<TcpStream>,
     pub(super) sink: S,
@@ -53,7 +53,7 @@ pub(super) struct Open<S> {
     pub(super) closing: Option<(End, Instant)>,
 }
 
-impl<S: Sink> Open<S> {
+impl<S: Sink> OpenConnection<S> {
     pub(super) fn new(peer: Peer, stream: DevmemStream<TcpStream>, sink: S, now: Instant) -> Self {
         Self {
             peer,

@@ -52,15 +52,15 @@ use crate::buffer::RecvBuffer;
 use crate::sink::{Sink, SinkError};
 use crate::sys;
 use crate::telemetry::Telemetry;
-use connection::Open;
-use monitor::Seen;
+use connection::OpenConnection;
+use monitor::SnapshotSlot;
 use report::at;
 use source::{Handover, Listeners, Source};
 use stop::Returned;
 use timers::Timers;
 
 pub use config::{Config, Keepalive, Until, page_size};
-pub use monitor::{Group, Look, Monitor, Snapshot};
+pub use monitor::{ConnectionSnapshot, ConnectionSnapshot as Look, Group, Monitor, Snapshot};
 pub use progress::Progress;
 pub use report::{Connection, ConnectionError, End, EngineError, Peer, Report, Stats, Strangers};
 pub use stop::StopHandle;
@@ -72,28 +72,28 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// A connection that waits for its sink for so long is worth a warning.
 const PAUSE_WARNING: Duration = Duration::from_secs(1);
 
-/// A place in the list of connections: at work, or over.
+/// Entry of the list of connections.
 enum Slot<S> {
-    Open(Box<Open<S>>),
-    Over(Box<Connection<S>>),
-    /// Free for another.
+    Open(Box<OpenConnection<S>>),
+    Ended(Box<Connection<S>>),
+    /// Free for another connection.
     Vacant,
 }
 
-/// Takes the connections of several engines that are over.
-type TakeOfAll<S> = Arc<dyn Fn(Connection<S>) + Send + Sync>;
+/// Receiver of ended connections that several engines share.
+type SharedOnEnd<S> = Arc<dyn Fn(Connection<S>) + Send + Sync>;
 
 /// Receiver of connections that have ended.
 enum OnEnd<S> {
-    OfOne(Box<dyn FnMut(Connection<S>) + Send>),
-    OfAll(TakeOfAll<S>),
+    Owned(Box<dyn FnMut(Connection<S>) + Send>),
+    Shared(SharedOnEnd<S>),
 }
 
 /// Poll instance and waker of an engine.
 struct Base {
     poll: Poll,
     waker: Arc<Waker>,
-    seen: Seen,
+    snapshots: SnapshotSlot,
 }
 
 impl Base {
@@ -103,12 +103,12 @@ impl Base {
         Ok(Self {
             poll,
             waker: Arc::new(waker),
-            seen: Seen::default(),
+            snapshots: SnapshotSlot::default(),
         })
     }
 
     fn monitor(&self) -> Monitor {
-        Monitor::new(&self.seen, Arc::clone(&self.waker))
+        Monitor::new(&self.snapshots, Arc::clone(&self.waker))
     }
 }
 
@@ -128,15 +128,15 @@ pub struct Engine<S, F> {
     buffer: RecvBuffer,
     slots: Vec<Slot<S>>,
     vacant: Vec<usize>,
-    /// Receiver of connections that have ended; without one the report keeps them.
+    /// Receiver of ended connections; without one, the report keeps them.
     on_end: Option<OnEnd<S>>,
-    /// The sums over those that were not kept.
+    /// Sums over the connections that were handed out.
     past: Snapshot,
     /// Connections accepted so far.
     accepted: usize,
-    /// Connections at work.
+    /// Open connections.
     working: usize,
-    /// Connections that are over, for others to read.
+    /// Number of ended connections, for the accepting thread.
     finished: Arc<AtomicUsize>,
     /// No more connections are taken.
     ending: bool,
@@ -255,7 +255,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     /// Hands each connection to `take` when it is over, instead of keeping it for the report: for who
     /// receives for ever. The sums are still in the report.
     pub fn on_end(&mut self, take: impl FnMut(Connection<S>) + Send + 'static) {
-        self.on_end = Some(OnEnd::OfOne(Box::new(take)));
+        self.on_end = Some(OnEnd::Owned(Box::new(take)));
     }
 
     /// Handle that stops the engine from another thread.
@@ -301,7 +301,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         for index in 0..self.slots.len() {
             self.close(index);
         }
-        self.base.seen.end(self.look());
+        self.base.snapshots.publish_last(self.snapshot());
         outcome?;
         let mut report = Report {
             stats: self.stats,
@@ -316,7 +316,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         report.stats += past.stats;
         report.telemetry += &past.telemetry;
         for slot in self.slots {
-            if let Slot::Over(connection) = slot {
+            if let Slot::Ended(connection) = slot {
                 report.stats += connection.stats;
                 report.telemetry += &connection.telemetry;
                 report.connections.push(*connection);
@@ -349,21 +349,21 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             // First: who is found to be due gets its turn without another look at the events.
             self.look_at_timers(now);
             self.serve(now);
-            if self.base.seen.is_wanted() {
-                self.base.seen.tell(self.look());
+            if self.base.snapshots.is_wanted() {
+                self.base.snapshots.publish(self.snapshot());
             }
         }
         Ok(())
     }
 
     /// Snapshot of the connections for a [`Monitor`].
-    fn look(&self) -> Snapshot {
+    fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new();
         snapshot.merge(self.past.clone());
         for slot in &self.slots {
             match slot {
                 Slot::Open(open) => snapshot.add_working(open),
-                Slot::Over(over) => snapshot.add_ended(over),
+                Slot::Ended(ended) => snapshot.add_ended(ended),
                 Slot::Vacant => {}
             }
         }
@@ -375,7 +375,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             return true;
         }
         let over = match (&self.source, self.config.until) {
-            (Source::Handover(handover), _) => handover.is_over(),
+            (Source::Handover(handover), _) => handover.is_finished(),
             (_, Until::Peers(peers)) => self.accepted >= peers as usize,
             (_, Until::Stopped) => false,
         };

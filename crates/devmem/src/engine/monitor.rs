@@ -1,5 +1,7 @@
-//! A look at a running engine, from another thread: taken by the engine itself between two turns of
-//! its loop, when a monitor asks. While none does, it costs one relaxed load a turn.
+//! Snapshots of a running engine for other threads.
+//!
+//! The engine makes a snapshot between two rounds of its loop, when a monitor asks. While no monitor
+//! asks, this costs one relaxed load a round.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,14 +10,14 @@ use std::time::{Duration, Instant};
 
 use mio::Waker;
 
-use super::connection::Open;
+use super::connection::OpenConnection;
 use super::report::{Connection, Peer};
 use super::stop::wake;
 use crate::recycler::Kept;
 use crate::stats::StreamStats;
 use crate::telemetry::Telemetry;
 
-/// Asks an engine, or the engines of several threads, how it goes.
+/// Takes snapshots of an engine, or of the engines of several threads.
 #[derive(Debug, Clone)]
 pub struct Monitor {
     engines: Vec<(Arc<Shared>, Arc<Waker>)>,
@@ -24,61 +26,61 @@ pub struct Monitor {
 /// Snapshot of an open connection.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub struct Look {
+pub struct ConnectionSnapshot {
     /// Peer of the connection; the NAPI id is the latest.
     pub peer: Peer,
     /// Counters of the payload and of its tokens.
     pub stats: StreamStats,
-    /// How it was received.
+    /// Histograms of how the payload was received.
     pub telemetry: Telemetry,
     /// Frags given back that wait for the next flush.
     pub held: u32,
-    /// Frags that its sink has, or had at some time and never gave back.
+    /// Frags that the connection's sink received and has not given back.
     pub kept: Kept,
-    /// For how long it has not been served, because its sink keeps too much.
+    /// How long the connection has not been read because its sink keeps too many frags; `None` if it is read.
     pub paused: Option<Duration>,
-    /// Bytes of memory, whole niovs among it, that its receive queue takes (`SO_MEMINFO`,
-    /// `SK_MEMINFO_RMEM_ALLOC`): in order or not, never read yet. 0 where the kernel does not say.
+    /// Memory of the receive queue in bytes, whole niovs included (`SO_MEMINFO`, `SK_MEMINFO_RMEM_ALLOC`):
+    /// segments in order or not that have not been read. 0 where the kernel does not say.
     pub queued: u64,
 }
 
-/// The sum over several connections, those that have ended included.
+/// Sum over several connections, including those that have ended.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Group {
-    /// Connections at work.
+    /// Open connections.
     pub working: usize,
     /// Connections that have ended.
     pub ended: usize,
     /// Counters of the payload.
     pub stats: StreamStats,
-    /// How it was received.
+    /// Histograms of how the payload was received.
     pub telemetry: Telemetry,
 }
 
-/// How an engine was doing at one moment.
+/// State of an engine at one moment.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// When the look was taken; of several engines, the latest look.
+    /// When the snapshot was taken; of several engines, the latest of their snapshots.
     pub taken: Instant,
-    /// The connections at work, in order of arrival.
-    pub connections: Vec<Look>,
-    /// Connections grouped by the NAPI instance, and so the rx queue, that their packets arrive through; those of
-    /// which the kernel does not say it are under `None`.
+    /// Open connections, in order of arrival.
+    pub connections: Vec<ConnectionSnapshot>,
+    /// Connections grouped by the NAPI instance, and so the rx queue, that their packets arrive through;
+    /// `None` groups the connections whose NAPI instance the kernel does not tell.
     pub by_napi: BTreeMap<Option<u32>, Group>,
-    /// Engines that did not answer in time: one whose sink is busy, for example. Their part is as of
-    /// their last answer.
+    /// Engines that did not answer in time, for example because a sink is busy. Their part of the
+    /// snapshot is as of their last answer.
     pub missing: usize,
 }
 
 impl Monitor {
-    pub(super) fn new(shared: &Seen, waker: Arc<Waker>) -> Self {
+    pub(super) fn new(shared: &SnapshotSlot, waker: Arc<Waker>) -> Self {
         let engines = vec![(Arc::clone(&shared.0), waker)];
         Self { engines }
     }
 
-    /// Monitor that asks the engines of all the given monitors.
+    /// Monitor of the engines of all the given monitors.
     pub fn of_all(monitors: impl IntoIterator<Item = Monitor>) -> Self {
         let engines = monitors.into_iter().flat_map(|monitor| monitor.engines);
         Self {
@@ -86,9 +88,9 @@ impl Monitor {
         }
     }
 
-    /// Wakes the engines and waits for their looks, at most so long. The part of an engine that has
-    /// ended is what it ended with; that of one that does not answer in time is as of its last
-    /// answer. `None` if none has ended or answered.
+    /// Wakes the engines and waits at most `timeout` for their snapshots. The part of an engine that has
+    /// ended is its final state; the part of an engine that does not answer in time is as of its last
+    /// answer. `None` if no engine has ended or answered.
     pub fn snapshot(&self, timeout: Duration) -> Option<Snapshot> {
         let deadline = Instant::now().checked_add(timeout);
         let asked: Vec<_> = self
@@ -126,14 +128,14 @@ impl Snapshot {
         }
     }
 
-    /// Adds a connection at work.
-    pub(super) fn add_working<S>(&mut self, open: &Open<S>) {
+    /// Adds an open connection.
+    pub(super) fn add_working<S>(&mut self, open: &OpenConnection<S>) {
         let stream = &open.stream;
         let mut peer = open.peer;
         if let Ok(Some(id)) = stream.incoming_napi_id() {
             peer.napi_id = Some(id);
         }
-        let look = Look {
+        let connection = ConnectionSnapshot {
             peer,
             stats: stream.stats(),
             telemetry: stream.telemetry().clone(),
@@ -146,12 +148,12 @@ impl Snapshot {
         };
         let group = self.by_napi.entry(peer.napi_id).or_default();
         group.working += 1;
-        group.stats += look.stats;
-        group.telemetry += &look.telemetry;
-        self.connections.push(look);
+        group.stats += connection.stats;
+        group.telemetry += &connection.telemetry;
+        self.connections.push(connection);
     }
 
-    /// Adds one that has ended.
+    /// Adds a connection that has ended.
     pub(super) fn add_ended<S>(&mut self, ended: &Connection<S>) {
         let group = self.by_napi.entry(ended.peer.napi_id).or_default();
         group.ended += 1;
@@ -159,18 +161,19 @@ impl Snapshot {
         group.telemetry += &ended.telemetry;
     }
 
-    /// Takes in what another engine told at about the same time.
+    /// Adds another engine's snapshot of about the same time.
     pub fn merge(&mut self, other: Snapshot) {
         self.taken = self.taken.max(other.taken);
         self.connections.extend(other.connections);
-        self.connections.sort_by_key(|look| look.peer.index);
+        self.connections
+            .sort_by_key(|connection| connection.peer.index);
         for (napi, group) in other.by_napi {
             self.by_napi.entry(napi).or_default().add(&group);
         }
         self.missing += other.missing;
     }
 
-    /// The sum over all connections.
+    /// Sum over all connections.
     pub fn total(&self) -> Group {
         let mut total = Group::default();
         self.by_napi.values().for_each(|group| total.add(group));
@@ -181,18 +184,23 @@ impl Snapshot {
     pub fn held(&self) -> u64 {
         self.connections
             .iter()
-            .map(|look| u64::from(look.held))
+            .map(|connection| u64::from(connection.held))
             .sum()
     }
 
     /// Frags that sinks keep, over all connections.
     pub fn kept(&self) -> u64 {
-        self.connections.iter().map(|look| look.kept.frags).sum()
+        let kept = self
+            .connections
+            .iter()
+            .map(|connection| connection.kept.frags);
+        kept.sum()
     }
 
     /// Memory of all receive queues, in bytes.
     pub fn queued(&self) -> u64 {
-        self.connections.iter().map(|look| look.queued).sum()
+        let queued = self.connections.iter().map(|connection| connection.queued);
+        queued.sum()
     }
 }
 
@@ -205,7 +213,7 @@ impl Group {
     }
 }
 
-/// Between those who ask and the engine.
+/// State shared between the monitors and the engine.
 #[derive(Debug, Default)]
 struct Shared {
     wanted: AtomicBool,
@@ -215,12 +223,12 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Answer {
-    /// Looks taken so far.
+    /// Snapshots published so far.
     number: u64,
-    /// The last one.
+    /// Latest snapshot.
     snapshot: Option<Snapshot>,
-    /// There will be no more.
-    over: bool,
+    /// Whether the engine has ended: no further snapshot comes.
+    ended: bool,
 }
 
 impl Shared {
@@ -228,10 +236,11 @@ impl Shared {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a look: the number of the last one before it, or none if the engine has ended.
+    /// Asks for a snapshot and returns the number of the latest one before it, or `None` if the engine has
+    /// ended.
     fn ask(&self, waker: &Waker) -> Option<u64> {
         let answer = self.lock();
-        if answer.over {
+        if answer.ended {
             return None;
         }
         self.wanted.store(true, Ordering::Release);
@@ -239,11 +248,11 @@ impl Shared {
         Some(answer.number)
     }
 
-    /// Waits for the look that was asked for, or the engine's end; false if neither came in time.
+    /// Waits for the snapshot that was asked for or the engine's end; false if neither came in time.
     fn wait(&self, asked: u64, deadline: Option<Instant>) -> bool {
         let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         let timeout = deadline.map_or(Duration::MAX, left);
-        let pending = |answer: &mut Answer| answer.number == asked && !answer.over;
+        let pending = |answer: &mut Answer| answer.number == asked && !answer.ended;
         let waited = self
             .answered
             .wait_timeout_while(self.lock(), timeout, pending);
@@ -265,31 +274,31 @@ impl Shared {
     }
 }
 
-/// The engine's side.
+/// Snapshot slot: where the engine publishes its snapshots.
 #[derive(Debug, Default)]
-pub(super) struct Seen(Arc<Shared>);
+pub(super) struct SnapshotSlot(Arc<Shared>);
 
-impl Seen {
+impl SnapshotSlot {
     /// Whether a monitor waits for a snapshot.
     #[inline]
     pub(super) fn is_wanted(&self) -> bool {
         self.0.wanted.load(Ordering::Relaxed)
     }
 
-    /// Hands a look to all who wait.
-    pub(super) fn tell(&self, snapshot: Snapshot) {
+    /// Publishes a snapshot to all waiting monitors.
+    pub(super) fn publish(&self, snapshot: Snapshot) {
         drop(self.0.put(snapshot));
     }
 
-    /// The last look: what the engine ended with, for all who ask later.
-    pub(super) fn end(&self, snapshot: Snapshot) {
-        self.0.put(snapshot).over = true;
+    /// Publishes the engine's final state, which answers all later requests.
+    pub(super) fn publish_last(&self, snapshot: Snapshot) {
+        self.0.put(snapshot).ended = true;
     }
 }
 
-impl Drop for Seen {
+impl Drop for SnapshotSlot {
     fn drop(&mut self) {
-        self.0.lock().over = true;
+        self.0.lock().ended = true;
         self.0.answered.notify_all();
     }
 }

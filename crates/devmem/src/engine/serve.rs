@@ -4,14 +4,14 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::connection::Turn;
-use super::{Connection, ConnectionError, End, Engine, OnEnd, Open, Peer, Slot};
+use super::{Connection, ConnectionError, End, Engine, OnEnd, OpenConnection, Peer, Slot};
 use crate::sink::{Sink, SinkError};
 
 /// A turn that brought this many bytes took long enough for the clock to be read again after it.
 const MUCH: u64 = 64 << 10;
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
-    fn at_work(&mut self, index: usize) -> Option<&mut Open<S>> {
+    fn at_work(&mut self, index: usize) -> Option<&mut OpenConnection<S>> {
         match self.slots.get_mut(index) {
             Some(Slot::Open(open)) => Some(open),
             _ => None,
@@ -327,25 +327,25 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 self.working -= 1;
                 self.held = self.held.saturating_sub(open.stream.held());
                 let end = open.closing.take().map_or(End::Stopped, |(end, _)| end);
-                self.over(index, open.end(end));
+                self.retire(index, open.end(end));
             }
             other => *slot = other,
         }
     }
 
-    /// Keeps a connection that is over for the report, or hands it out and its place to another.
-    pub(super) fn over(&mut self, index: usize, connection: Connection<S>) {
+    /// Retires a connection that has ended: the report keeps it, or `on_end` takes it and its slot is free.
+    pub(super) fn retire(&mut self, index: usize, connection: Connection<S>) {
         self.finished.fetch_add(1, Ordering::Relaxed);
         match (&mut self.on_end, self.slots.get_mut(index)) {
             (Some(take), _) => {
                 self.past.add_ended(&connection);
                 self.vacant.push(index);
                 match take {
-                    OnEnd::OfOne(take) => take(connection),
-                    OnEnd::OfAll(take) => take(connection),
+                    OnEnd::Owned(take) => take(connection),
+                    OnEnd::Shared(take) => take(connection),
                 }
             }
-            (None, Some(slot)) => *slot = Slot::Over(Box::new(connection)),
+            (None, Some(slot)) => *slot = Slot::Ended(Box::new(connection)),
             (None, None) => {}
         }
     }

@@ -151,8 +151,8 @@ impl Handover {
         queue.unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    /// Is it closed and empty?
-    pub(super) fn is_over(&self) -> bool {
+    /// Whether the handover is closed and empty.
+    pub(super) fn is_finished(&self) -> bool {
         // In this order: what is put last is put before it is closed.
         let closed = self.closed.load(Ordering::SeqCst);
         let queue = self.accepted.lock();

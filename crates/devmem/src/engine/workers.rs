@@ -16,7 +16,7 @@ use super::source::{ACCEPT_PAUSE, Accepted, Handover, Listeners, Waiting};
 use super::stop::wake;
 use super::{
     Base, Config, Connection, Engine, EngineError, LISTENER, Monitor, OnEnd, Peer, Progress,
-    Report, StopHandle, TakeOfAll, Until,
+    Report, SharedOnEnd, StopHandle, Until,
 };
 use crate::recycler::Thresholds;
 use crate::sink::{Sink, SinkError};
@@ -47,8 +47,8 @@ pub struct Workers<F> {
     progress: Progress,
 }
 
-/// Mailbox of a worker, as the accepting thread has it.
-struct Hand {
+/// Mailbox of a worker: where the accepting thread puts connections.
+struct Mailbox {
     napi_ids: Vec<u32>,
     handover: Arc<Handover>,
     waker: Arc<Waker>,
@@ -155,7 +155,7 @@ impl<F> Workers<F> {
         self.run_with(Some(Arc::new(take)))
     }
 
-    fn run_with<S>(self, take: Option<TakeOfAll<S>>) -> Result<Report<S>, EngineError>
+    fn run_with<S>(self, take: Option<SharedOnEnd<S>>) -> Result<Report<S>, EngineError>
     where
         S: Sink + Send,
         F: Fn(&Peer) -> Result<S, SinkError> + Sync,
@@ -172,7 +172,7 @@ impl<F> Workers<F> {
             ..
         } = self;
         let part = share(&config, workers.len());
-        let mut hands = Vec::new();
+        let mut mailboxes = Vec::new();
         let mut engines = Vec::new();
         for (number, (worker, base)) in workers.into_iter().enumerate() {
             let handover = Arc::new(Handover::default());
@@ -180,8 +180,8 @@ impl<F> Workers<F> {
             let mut engine =
                 Engine::worker(base, number, taken, stopped, part.clone(), &open_sink)?;
             engine.progress = progress.clone();
-            engine.on_end = take.clone().map(OnEnd::OfAll);
-            hands.push(Hand::to(&engine, &worker, handover));
+            engine.on_end = take.clone().map(OnEnd::Shared);
+            mailboxes.push(Mailbox::to(&engine, &worker, handover));
             engines.push((engine, worker.cpu));
         }
         let running = AtomicUsize::new(engines.len());
@@ -189,7 +189,7 @@ impl<F> Workers<F> {
             let mut threads = Vec::new();
             let mut failed = None;
             for (number, (engine, cpu)) in engines.into_iter().enumerate() {
-                let over = WhenOver {
+                let over = EndNotice {
                     all: all.clone(),
                     running: &running,
                     good: false,
@@ -206,7 +206,13 @@ impl<F> Workers<F> {
                 }
             }
             let accepted = match failed {
-                None => accept_all(&mut base.poll, &mut listeners, &config, &stopped, &hands),
+                None => accept_all(
+                    &mut base.poll,
+                    &mut listeners,
+                    &config,
+                    &stopped,
+                    &mailboxes,
+                ),
                 Some(error) => Err(error),
             };
             let strangers = std::mem::take(&mut listeners.strangers);
@@ -214,18 +220,18 @@ impl<F> Workers<F> {
             if accepted.is_err() {
                 all.stop();
             }
-            for hand in &hands {
-                hand.handover.close();
+            for mailbox in &mailboxes {
+                mailbox.handover.close();
             }
             all.wake();
-            let attended = attend(&mut base.poll, &running, &stopped);
+            let waited = wait_for_workers(&mut base.poll, &running, &stopped);
             let reports = threads.into_iter().map(|thread| thread.join());
             let reports: Vec<_> = reports.collect();
             let reports = reports
                 .into_iter()
                 .map(|joined| joined.unwrap_or_else(|panic| resume_unwind(panic)));
             let reports: Vec<Report<S>> = reports.collect::<Result<_, _>>()?;
-            accepted.and(attended)?;
+            accepted.and(waited)?;
             let mut report = Report::sum(reports);
             report.strangers = strangers;
             Ok(report)
@@ -233,7 +239,7 @@ impl<F> Workers<F> {
     }
 }
 
-impl Hand {
+impl Mailbox {
     /// Source of an engine's connections.
     fn to<S, F>(engine: &Engine<S, F>, worker: &Worker, handover: Arc<Handover>) -> Self {
         Self {
@@ -248,13 +254,13 @@ impl Hand {
 
 /// Tells the accepting thread when a worker ends, and stops the others if that was by an error or a
 /// panic.
-struct WhenOver<'a> {
+struct EndNotice<'a> {
     all: StopHandle,
     running: &'a AtomicUsize,
     good: bool,
 }
 
-impl Drop for WhenOver<'_> {
+impl Drop for EndNotice<'_> {
     fn drop(&mut self) {
         self.running.fetch_sub(1, Ordering::SeqCst);
         match self.good {
@@ -268,7 +274,7 @@ impl Drop for WhenOver<'_> {
 fn run_one<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
     engine: Engine<S, F>,
     cpu: Option<usize>,
-    mut over: WhenOver<'_>,
+    mut over: EndNotice<'_>,
 ) -> Result<Report<S>, EngineError> {
     if let Some(cpu) = cpu {
         sys::keep_to(cpu).map_err(|error| EngineError::Pin(cpu, error))?;
@@ -278,13 +284,13 @@ fn run_one<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
     Ok(report)
 }
 
-/// Accepts and hands over, until there are enough connections or a stop handle is used.
+/// Accepts connections and hands them over, until there are enough connections or a stop handle is used.
 fn accept_all(
     poll: &mut Poll,
     listeners: &mut Listeners,
     config: &Config,
     stopped: &AtomicBool,
-    hands: &[Hand],
+    mailboxes: &[Mailbox],
 ) -> Result<(), EngineError> {
     let mut events = Events::with_capacity(16);
     let mut number = 0;
@@ -307,7 +313,7 @@ fn accept_all(
             continue;
         }
         let waiting = listeners.accept(config, |accepted| {
-            hand_over(hands, number, accepted);
+            hand_over(mailboxes, number, accepted);
             number += 1;
             Ok(wanted(number))
         })?;
@@ -321,7 +327,11 @@ fn accept_all(
 }
 
 /// Waits until all workers have ended, or a stop handle is used.
-fn attend(poll: &mut Poll, running: &AtomicUsize, stopped: &AtomicBool) -> Result<(), EngineError> {
+fn wait_for_workers(
+    poll: &mut Poll,
+    running: &AtomicUsize,
+    stopped: &AtomicBool,
+) -> Result<(), EngineError> {
     let mut events = Events::with_capacity(16);
     while running.load(Ordering::SeqCst) > 0 && !stopped.load(Ordering::SeqCst) {
         match poll.poll(&mut events, None) {
@@ -336,21 +346,21 @@ fn attend(poll: &mut Poll, running: &AtomicUsize, stopped: &AtomicBool) -> Resul
 const TICK: Duration = Duration::from_millis(1);
 
 /// Gives a connection to the worker of its queue, or to the one with the fewest.
-fn hand_over(hands: &[Hand], number: usize, accepted: Accepted) {
+fn hand_over(mailboxes: &[Mailbox], number: usize, accepted: Accepted) {
     let napi_id = sys::incoming_napi_id(accepted.socket.as_fd()).ok();
-    let load = |hand: &&Hand| hand.given.get() - hand.finished.load(Ordering::Relaxed);
-    let own = hands
+    let load = |mailbox: &&Mailbox| mailbox.given.get() - mailbox.finished.load(Ordering::Relaxed);
+    let own = mailboxes
         .iter()
-        .filter(|hand| napi_id.is_some_and(|id| hand.napi_ids.contains(&id)));
-    let Some(hand) = own
+        .filter(|mailbox| napi_id.is_some_and(|id| mailbox.napi_ids.contains(&id)));
+    let Some(mailbox) = own
         .min_by_key(load)
-        .or_else(|| hands.iter().min_by_key(load))
+        .or_else(|| mailboxes.iter().min_by_key(load))
     else {
         return;
     };
-    hand.given.set(hand.given.get() + 1);
-    hand.handover.put(number, accepted);
-    wake(&hand.waker);
+    mailbox.given.set(mailbox.given.get() + 1);
+    mailbox.handover.put(number, accepted);
+    wake(&mailbox.waker);
 }
 
 /// Limits for all connections, shared out.

@@ -1,4 +1,4 @@
-//! Looks at an engine over loopback.
+//! Snapshots of an engine over loopback.
 
 use std::io::Write as _;
 use std::net::TcpStream;
@@ -24,8 +24,8 @@ fn engine<S: Sink>(
     Engine::new(listener, config, sink).unwrap()
 }
 
-/// Looks until there are so many bytes: they arrive when they arrive.
-fn look_until(monitor: &Monitor, bytes: u64) -> Snapshot {
+/// Takes snapshots until they count this many bytes, which arrive at their own time.
+fn snapshot_until(monitor: &Monitor, bytes: u64) -> Snapshot {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let snapshot = monitor.snapshot(PATIENCE).unwrap();
@@ -38,7 +38,7 @@ fn look_until(monitor: &Monitor, bytes: u64) -> Snapshot {
 }
 
 #[test]
-fn it_shows_connections_at_work_and_over() {
+fn snapshots_show_open_and_ended_connections() {
     let engine = engine(|_| Ok(Discard));
     let (monitor, stop, to) = (engine.monitor(), engine.stop_handle(), engine.local_addr());
     let running = thread::spawn(move || engine.run().unwrap());
@@ -48,11 +48,11 @@ fn it_shows_connections_at_work_and_over() {
     let mut second = TcpStream::connect(to).unwrap();
     first.write_all(&[0; 1000]).unwrap();
     second.write_all(&[0; 300]).unwrap();
-    let both = look_until(&monitor, 1300);
+    let both = snapshot_until(&monitor, 1300);
     let bytes: Vec<_> = both
         .connections
         .iter()
-        .map(|look| look.stats.bytes)
+        .map(|connection| connection.stats.bytes)
         .collect();
     assert!(bytes == [1000, 300] || bytes == [300, 1000], "{bytes:?}");
     assert_eq!((both.held(), both.kept(), both.queued()), (0, 0, 0));
@@ -70,7 +70,7 @@ fn it_shows_connections_at_work_and_over() {
     stop.stop();
     let report = running.join().unwrap();
     assert_eq!(report.stats.stream.bytes, 1300);
-    // No engine is left to wait for, and what was received stays.
+    // The engine has ended, so the monitor answers at once with the final state.
     let asked = Instant::now();
     let total = monitor.snapshot(PATIENCE).unwrap().total();
     assert!(asked.elapsed() < PATIENCE);
@@ -89,7 +89,7 @@ fn an_engine_that_has_ended_still_counts() {
     });
     let first = thread::spawn(move || first.run().unwrap());
     let second = thread::spawn(move || second.run().unwrap());
-    look_until(&all, 2000);
+    snapshot_until(&all, 2000);
     stops[0].stop();
     first.join().unwrap();
     let left = all.snapshot(PATIENCE).unwrap();
@@ -105,7 +105,7 @@ fn an_engine_that_has_ended_still_counts() {
     assert_eq!(all.snapshot(PATIENCE).unwrap().total().stats.bytes, 2000);
 }
 
-/// A sink that takes its time.
+/// Sink that sleeps in each call.
 struct Slow(Duration);
 
 impl Sink for Slow {
@@ -126,10 +126,10 @@ fn a_busy_engine_is_not_waited_for() {
     assert_eq!(all.snapshot(PATIENCE).unwrap().missing, 0);
     let mut peer = TcpStream::connect(to).unwrap();
     peer.write_all(&[0; 10]).unwrap();
-    look_until(&all, 10);
+    snapshot_until(&all, 10);
     peer.write_all(&[0; 10]).unwrap();
     let deadline = Instant::now() + PATIENCE;
-    // Its part is as it was, not as if it had none.
+    // The busy engine's part is as of its last answer, not empty.
     let without = loop {
         let snapshot = all.snapshot(Duration::from_millis(20)).unwrap();
         if snapshot.missing > 0 {
@@ -138,7 +138,7 @@ fn a_busy_engine_is_not_waited_for() {
         assert!(Instant::now() < deadline);
     };
     assert_eq!(without.total().stats.bytes, 10);
-    // It answers when it is free again.
+    // The busy engine answers again once its sink has returned.
     assert_eq!(all.snapshot(PATIENCE).unwrap().missing, 0);
     stops.iter().for_each(|stop| stop.stop());
     running.join().unwrap();
@@ -146,7 +146,7 @@ fn a_busy_engine_is_not_waited_for() {
 }
 
 #[test]
-fn who_is_not_asked_is_not_woken() {
+fn an_engine_wakes_only_for_requests() {
     let engine = engine(|_| Ok(Discard));
     let (monitor, stop) = (engine.monitor(), engine.stop_handle());
     let running = thread::spawn(move || engine.run().unwrap());
@@ -156,6 +156,6 @@ fn who_is_not_asked_is_not_woken() {
         monitor.snapshot(PATIENCE).unwrap();
     }
     stop.stop();
-    // One for each look, one for the stop, one to begin with.
+    // One wake-up for each snapshot, one for the stop, and the first wait.
     assert!((2..=12).contains(&waits(running.join().unwrap())));
 }
