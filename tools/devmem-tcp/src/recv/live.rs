@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use std::time::{Duration, Instant};
 
 use common::stdio::{self, Stream};
-use devmem::engine::{Look, Monitor, Snapshot};
+use devmem::engine::{ConnectionSnapshot, Monitor, Snapshot};
 use serde::Serialize;
 
 use super::pool::{PATIENCE, State};
@@ -258,7 +258,7 @@ impl Live {
         second
     }
 
-    fn connection(&self, look: &Look, now: Instant, memory: &State) -> Connection {
+    fn connection(&self, look: &ConnectionSnapshot, now: Instant, memory: &State) -> Connection {
         let before = self.before.connections.get(&look.peer.index);
         let bytes = look.stats.bytes;
         Connection {

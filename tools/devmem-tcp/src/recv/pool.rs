@@ -9,7 +9,7 @@ mod nic;
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use devmem::engine::{Look, Monitor, Snapshot};
+use devmem::engine::{ConnectionSnapshot, Monitor, Snapshot};
 use netdev::{DmabufId, QueueId};
 use receiver::NicBehind;
 use serde::Serialize;
@@ -238,7 +238,8 @@ struct Holders {
 
 impl Holders {
     fn of(snapshot: &Snapshot, niov: u64) -> Self {
-        let of_one = |look: &Look| look.queued / niov + u64::from(look.held) + look.kept.frags;
+        let of_one =
+            |one: &ConnectionSnapshot| one.queued / niov + u64::from(one.held) + one.kept.frags;
         let most = snapshot.connections.iter().max_by_key(|look| of_one(look));
         let paused = snapshot.connections.iter();
         Self {
