@@ -60,7 +60,7 @@ use stop::Returned;
 use timers::Timers;
 
 pub use config::{Config, Keepalive, Until, page_size};
-pub use monitor::{ConnectionSnapshot, ConnectionSnapshot as Look, Group, Monitor, Snapshot};
+pub use monitor::{ConnectionSnapshot, Group, Monitor, Snapshot};
 pub use progress::Progress;
 pub use report::{Connection, ConnectionError, End, EngineError, Peer, Report, Stats, Strangers};
 pub use stop::StopHandle;
