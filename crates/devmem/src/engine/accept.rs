@@ -96,12 +96,10 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             Ok(sink) => {
                 self.working += 1;
                 let now = Instant::now();
+                let open = Box::new(OpenConnection::new(peer, stream, sink, now));
+                self.schedule.update(index, &open.lifecycle, &self.config);
                 if let Some(slot) = self.slots.get_mut(index) {
-                    *slot = Slot::Open(Box::new(OpenConnection::new(peer, stream, sink, now)));
-                }
-                if let Some(limit) = self.config.idle_timeout {
-                    let due = now.checked_add(limit);
-                    self.look_at_idle = [self.look_at_idle, due].into_iter().flatten().min();
+                    *slot = Slot::Open(open);
                 }
             }
             Err(error) => {

@@ -1,11 +1,12 @@
-//! Connection of an engine: its stream, its sink, and its state between events.
+//! Open connection of an engine: its stream, its sink, and its state between events.
 
 use std::time::Instant;
 
 use mio::net::TcpStream;
 
 use super::config::Config;
-use super::gathering::{Gathering, Limits, Mark};
+use super::gathering::Mark;
+use super::lifecycle::Lifecycle;
 use super::report::{Connection, ConnectionError, End, Peer};
 use super::window::WindowLooks;
 use crate::buffer::{RecvBuffer, RecvLimit};
@@ -29,28 +30,17 @@ pub(super) struct OpenConnection<S> {
     pub(super) peer: Peer,
     pub(super) stream: DevmemStream<TcpStream>,
     pub(super) sink: S,
-    /// Whether the list of connections to be read has this one.
-    pub(super) ready: bool,
-    /// Whether an event reported the stream's end or an error. No other event follows, so the stream
-    /// is read to that end.
-    pub(super) ended_by_peer: bool,
-    /// Whether the list of connections that hold tokens has this one.
-    pub(super) holding: bool,
-    /// Time of the last bytes, of the start, or of the end of a pause. Updated only with an idle
-    /// timeout.
-    pub(super) active: Instant,
-    /// Whether the idle timeout has passed: the connection ends unless its next turn reads something.
-    pub(super) suspected: bool,
-    pub(super) gathering: Gathering,
+    /// State between events; [`Schedule`](super::schedule::Schedule) changes it.
+    pub(super) lifecycle: Lifecycle,
+    /// Tokens held, as counted in the engine's sum.
+    pub(super) counted: u32,
     /// Whether the sink has kept frags beyond a call; `None` before the first frag.
     keeps: Option<bool>,
-    /// Time since which the connection isn't read because its sink keeps too many frags.
-    pub(super) paused: Option<Instant>,
     /// Window clamp set at the last look, in bytes.
     spared: Option<u32>,
     window_looks: WindowLooks,
-    /// How and when the connection ended, while its sink still keeps frags.
-    pub(super) closing: Option<(End, Instant)>,
+    /// How the connection ended, while its sink still keeps frags.
+    pub(super) end: Option<End>,
 }
 
 impl<S: Sink> OpenConnection<S> {
@@ -59,46 +49,38 @@ impl<S: Sink> OpenConnection<S> {
             peer,
             stream,
             sink,
-            ready: false,
-            ended_by_peer: false,
-            holding: false,
-            active: now,
-            suspected: false,
-            gathering: Gathering::new(),
+            lifecycle: Lifecycle::new(now),
+            counted: 0,
             keeps: None,
-            paused: None,
             spared: None,
             window_looks: WindowLooks::new(),
-            closing: None,
+            end: None,
         }
     }
 
     /// Low-water mark for gathering, in bytes.
-    fn low_water(&self, config: &Config) -> u64 {
+    pub(super) fn low_water(&self, config: &Config) -> u64 {
         let stats = self.stream.stats();
         let mean = stats.frag_bytes.checked_div(stats.frags);
         let bytes = mean.map_or(u64::MAX, |mean| mean * u64::from(config.gather_frags));
         bytes.min(config.gather as u64)
     }
 
-    /// Sets `SO_RCVLOWAT` after a turn that left nothing to read, as [`Gathering`] decides.
-    pub(super) fn gather(&mut self, now: Instant, config: &Config) {
-        let limits = Limits {
-            mark: self.low_water(config),
-            patience: config.patience,
-        };
-        let total = self.stream.bytes();
-        let low_water = match self.gathering.drained(total, now, limits) {
-            None => return,
-            Some(Mark::One) => 1,
-            Some(Mark::Bytes(bytes)) => usize::try_from(bytes).unwrap_or(usize::MAX),
+    /// Sets `SO_RCVLOWAT`, and returns whether the kernel took it.
+    pub(super) fn set_mark(&mut self, mark: Mark) -> bool {
+        let low_water = match mark {
+            Mark::One => 1,
+            Mark::Bytes(bytes) => usize::try_from(bytes).unwrap_or(usize::MAX),
         };
         match self.stream.set_low_water(low_water) {
-            // Longer segments may have arrived, and `SO_RCVLOWAT` itself may change the window.
-            Ok(()) => self.window_looks.restart(),
+            Ok(()) => {
+                // Longer segments may have arrived, and `SO_RCVLOWAT` itself may change the window.
+                self.window_looks.restart();
+                true
+            }
             Err(error) => {
                 tracing::debug!(%error, "SO_RCVLOWAT");
-                self.gathering.refused(now, limits);
+                false
             }
         }
     }
@@ -150,7 +132,7 @@ impl<S: Sink> OpenConnection<S> {
                 0 => self.keeps,
                 _ => Some(true),
             };
-            if drained && !self.ended_by_peer {
+            if drained && !self.lifecycle.ended_by_peer() {
                 // Later data makes a new edge, so the call that returns EAGAIN can be saved.
                 let flushed = self.stream.flush_if_due();
                 return flushed.map_or_else(failed, |()| Turn::Drained);
@@ -181,7 +163,8 @@ impl<S: Sink> OpenConnection<S> {
 
     /// Gives all tokens back and closes. A stream that has not ended is reset: unread payload
     /// would keep the dmabuf for as long as TCP retries.
-    pub(super) fn end(mut self, end: End) -> Connection<S> {
+    pub(super) fn close(mut self) -> Connection<S> {
+        let end = self.end.take().unwrap_or(End::Stopped);
         let flushed = self.stream.flush();
         let stats = self.stream.stats();
         let telemetry = Box::new(self.stream.telemetry().clone());

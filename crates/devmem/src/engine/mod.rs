@@ -25,20 +25,21 @@
 mod accept;
 mod config;
 mod connection;
+mod deadlines;
 mod gathering;
+mod lifecycle;
 mod monitor;
 mod progress;
 mod report;
+mod schedule;
 mod serve;
 mod source;
 mod stop;
 #[cfg(test)]
 mod tests;
-mod timers;
 mod window;
 mod workers;
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -53,11 +54,12 @@ use crate::sink::{Sink, SinkError};
 use crate::sys;
 use crate::telemetry::Telemetry;
 use connection::OpenConnection;
+use lifecycle::Input;
 use monitor::SnapshotSlot;
 use report::at;
+use schedule::Schedule;
 use source::{Handover, Listeners, Source};
 use stop::Returned;
-use timers::Timers;
 
 pub use config::{Config, Keepalive, Until, page_size};
 pub use monitor::{ConnectionSnapshot, Group, Monitor, Snapshot};
@@ -69,8 +71,6 @@ pub use workers::{Worker, Workers};
 /// A connection's token is its number.
 const LISTENER: Token = Token(usize::MAX - 2);
 const WAKER: Token = Token(usize::MAX - 1);
-/// A connection that waits for its sink for so long is worth a warning.
-const PAUSE_WARNING: Duration = Duration::from_secs(1);
 
 /// Entry of the list of connections.
 enum Slot<S> {
@@ -140,23 +140,10 @@ pub struct Engine<S, F> {
     finished: Arc<AtomicUsize>,
     /// No more connections are taken.
     ending: bool,
-    /// Connections that may have something to read.
-    ready: VecDeque<usize>,
+    /// Connections that get a turn, and deadlines of all connections.
+    schedule: Schedule,
     /// Tokens that all connections hold.
     held: u32,
-    /// Connections that hold tokens.
-    holding: Timers,
-    /// Connections that gather, and since when they have been silent, or longer: the steady ones in the
-    /// second.
-    gathering: [Timers; 2],
-    /// Connections whose sinks keep too much, until a warning.
-    paused: Timers,
-    /// Open connections, by their slot.
-    stalled: Timers,
-    /// Connections that are over, but for frags that their sinks keep.
-    closing: Timers,
-    /// When a connection may have been silent for too long ([`Config::idle_timeout`]).
-    look_at_idle: Option<Instant>,
     /// When to try again to accept.
     accept_at: Option<Instant>,
     stats: Stats,
@@ -207,7 +194,6 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             let set = sys::set_busy_poll(base.poll.as_raw_fd(), time);
             set.map_err(EngineError::BusyPoll)?;
         }
-        let stalled = config.stalled.unwrap_or_default();
         Ok(Self {
             buffer: RecvBuffer::with_capacity(config.iov, config.frags),
             open_sink,
@@ -225,14 +211,8 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             working: 0,
             finished: Arc::default(),
             ending: false,
-            ready: VecDeque::new(),
+            schedule: Schedule::default(),
             held: 0,
-            holding: Timers::new(config.hold),
-            gathering: [config.patience, config.steady_patience()].map(Timers::new),
-            paused: Timers::new(PAUSE_WARNING),
-            stalled: Timers::new(stalled.saturating_sub(PAUSE_WARNING)),
-            closing: Timers::new(config.returns),
-            look_at_idle: None,
             accept_at: None,
             stats: Stats::default(),
             progress: Progress::default(),
@@ -330,24 +310,24 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         let mut returned = Vec::new();
         while !done(self) {
             self.wait(&mut events)?;
+            let now = Instant::now();
             for event in &events {
                 match event.token() {
-                    LISTENER => self.accept_at = Some(Instant::now()),
+                    LISTENER => self.accept_at = Some(now),
                     WAKER => {}
                     Token(index) => {
-                        let ended = event.is_error() || event.is_read_closed();
-                        self.on_event(index, ended);
+                        let end = event.is_error() || event.is_read_closed();
+                        self.step(index, Input::Event { end }, now);
                     }
                 }
             }
-            let now = Instant::now();
             self.returned.take(&mut returned);
             for index in returned.drain(..) {
                 self.take_back(index, now);
             }
             self.accept(now)?;
-            // First: who is found to be due gets its turn without another look at the events.
-            self.look_at_timers(now);
+            // Before the turns: a connection that is due gets its turn in this round.
+            self.act_on_deadlines(now);
             self.serve(now);
             if self.base.snapshots.is_wanted() {
                 self.base.snapshots.publish(self.snapshot());
@@ -384,18 +364,9 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
 
     /// Sleeps until something happens, or is due.
     fn wait(&mut self, events: &mut Events) -> Result<(), EngineError> {
-        let [gathering, steady] = &self.gathering;
-        let timers = [
-            &self.holding,
-            gathering,
-            steady,
-            &self.paused,
-            &self.stalled,
-            &self.closing,
-        ];
-        let due = timers.into_iter().filter_map(Timers::next_due);
-        let timeout = match due.chain(self.accept_at).chain(self.look_at_idle).min() {
-            _ if !self.ready.is_empty() => Some(Duration::ZERO),
+        let deadlines = [self.schedule.next_deadline(), self.accept_at];
+        let timeout = match deadlines.into_iter().flatten().min() {
+            _ if self.schedule.ready_count() > 0 => Some(Duration::ZERO),
             Some(due) => Some(due.saturating_duration_since(Instant::now())),
             None => None,
         };

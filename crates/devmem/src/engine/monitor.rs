@@ -142,7 +142,8 @@ impl Snapshot {
             held: stream.held(),
             kept: stream.kept(),
             paused: open
-                .paused
+                .lifecycle
+                .paused_since()
                 .map(|since| self.taken.saturating_duration_since(since)),
             queued: stream.receive_memory().unwrap_or(0),
         };
