@@ -44,7 +44,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicUsize;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Token, Waker};
@@ -123,7 +123,7 @@ pub struct Engine<S, F> {
     /// Where the first listener listens.
     address: Option<SocketAddr>,
     worker: usize,
-    stopped: Arc<AtomicBool>,
+    stop: StopHandle,
     returned: Arc<Returned>,
     buffer: RecvBuffer,
     slots: Vec<Slot<S>>,
@@ -162,9 +162,8 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         open_sink: F,
     ) -> Result<Self, EngineError> {
         let source = Source::Listeners(Listeners::default());
-        let stopped = Arc::default();
         let base = Base::new()?;
-        let mut engine = Self::with_source(base, source, 0, stopped, config, open_sink)?;
+        let mut engine = Self::with_source(base, source, 0, StopHandle::new(), config, open_sink)?;
         engine.listen_too(listener)?;
         Ok(engine)
     }
@@ -174,19 +173,19 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         base: Base,
         worker: usize,
         handover: Arc<Handover>,
-        stopped: Arc<AtomicBool>,
+        stop: StopHandle,
         config: Config,
         open_sink: F,
     ) -> Result<Self, EngineError> {
         let source = Source::Handover(handover);
-        Self::with_source(base, source, worker, stopped, config, open_sink)
+        Self::with_source(base, source, worker, stop, config, open_sink)
     }
 
     fn with_source(
         base: Base,
         source: Source,
         worker: usize,
-        stopped: Arc<AtomicBool>,
+        stop: StopHandle,
         config: Config,
         open_sink: F,
     ) -> Result<Self, EngineError> {
@@ -194,13 +193,14 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             let set = sys::set_busy_poll(base.poll.as_raw_fd(), time);
             set.map_err(EngineError::BusyPoll)?;
         }
+        stop.add(&base.waker);
         Ok(Self {
             buffer: RecvBuffer::with_capacity(config.iov, config.frags),
             open_sink,
             source,
             address: None,
             worker,
-            stopped,
+            stop,
             returned: Arc::new(Returned::new(Arc::clone(&base.waker))),
             base,
             slots: Vec::new(),
@@ -238,12 +238,16 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         self.on_end = Some(OnEnd::Owned(Box::new(take)));
     }
 
+    /// Makes `stop` the engine's stop handle. If it was used already, [`run`](Self::run) returns at once.
+    pub fn stopped_by(mut self, stop: &StopHandle) -> Self {
+        stop.add(&self.base.waker);
+        self.stop = stop.clone();
+        self
+    }
+
     /// Handle that stops the engine from another thread.
     pub fn stop_handle(&self) -> StopHandle {
-        StopHandle::new(
-            Arc::clone(&self.stopped),
-            vec![Arc::clone(&self.base.waker)],
-        )
+        self.stop.clone()
     }
 
     /// Counters of the engine, readable from another thread.
@@ -351,7 +355,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     }
 
     fn is_done(&self) -> bool {
-        if self.stopped.load(Ordering::SeqCst) {
+        if self.stop.is_stopped() {
             return true;
         }
         let over = match (&self.source, self.config.until) {

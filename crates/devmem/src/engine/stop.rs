@@ -1,31 +1,61 @@
 //! Wake-ups of an engine by other threads: to stop, and for frags that are given back.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use mio::Waker;
 
-/// Ends an engine, or all workers, from another thread, or from a signal handler's.
-#[derive(Debug, Clone)]
-pub struct StopHandle {
-    stopped: Arc<AtomicBool>,
-    wakers: Vec<Arc<Waker>>,
+/// Handle that stops engines from another thread.
+///
+/// It may exist before the engine ([`Engine::stopped_by`](super::Engine::stopped_by)): a stop that comes
+/// while the engine is set up is not lost. Clones are the same handle.
+#[derive(Debug, Clone, Default)]
+pub struct StopHandle(Arc<Stop>);
+
+#[derive(Debug, Default)]
+struct Stop {
+    stopped: AtomicBool,
+    /// Wakers of the engines that this stops; weak, because the handle may outlive them.
+    wakers: Mutex<Vec<Weak<Waker>>>,
 }
 
 impl StopHandle {
-    pub(super) fn new(stopped: Arc<AtomicBool>, wakers: Vec<Arc<Waker>>) -> Self {
-        Self { stopped, wakers }
+    /// Makes a handle that stops nothing yet.
+    pub fn new() -> Self {
+        Self::default()
     }
 
-    /// Has the engine give all tokens back, close its connections and return. May be called at any
-    /// time, any number of times.
+    /// Makes the engines give all tokens back, close their connections and return: those that run, and
+    /// those that are given this handle later. May be called at any time, any number of times.
     pub fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
+        // Before the wakers are looked at: an engine adds its waker before it looks at this.
+        self.0.stopped.store(true, Ordering::SeqCst);
         self.wake();
     }
 
+    /// Whether [`stop`](Self::stop) was called.
+    pub fn is_stopped(&self) -> bool {
+        self.0.stopped.load(Ordering::SeqCst)
+    }
+
+    /// Adds an engine, which looks at [`is_stopped`](Self::is_stopped) whenever its waker wakes it.
+    pub(super) fn add(&self, waker: &Arc<Waker>) {
+        let mut wakers = self.lock();
+        wakers.retain(|waker| waker.strong_count() > 0);
+        wakers.push(Arc::downgrade(waker));
+    }
+
+    /// Wakes the engines.
     pub(super) fn wake(&self) {
-        self.wakers.iter().for_each(|waker| wake(waker));
+        let wakers = self.lock();
+        wakers
+            .iter()
+            .filter_map(Weak::upgrade)
+            .for_each(|waker| wake(&waker));
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Waker>>> {
+        self.0.wakers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -35,7 +65,7 @@ pub(super) fn wake(waker: &Waker) {
     }
 }
 
-/// Connections that got frags back from elsewhere.
+/// Connections whose sinks gave frags back outside of a turn.
 #[derive(Debug)]
 pub(super) struct Returned {
     connections: Mutex<Vec<usize>>,
@@ -52,7 +82,7 @@ impl Returned {
         }
     }
 
-    /// Wakes the engine to look at a connection.
+    /// Adds a connection, and wakes the engine for it.
     pub(super) fn tell(&self, index: usize) {
         let lock = self.connections.lock();
         lock.unwrap_or_else(PoisonError::into_inner).push(index);
@@ -61,7 +91,7 @@ impl Returned {
         }
     }
 
-    /// Takes them, into `out`, which is empty.
+    /// Moves the connections into `out`, which is empty.
     pub(super) fn take(&self, out: &mut Vec<usize>) {
         if self.any.swap(false, Ordering::AcqRel) {
             let lock = self.connections.lock();

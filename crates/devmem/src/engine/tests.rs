@@ -6,6 +6,8 @@ use std::thread;
 
 use socket2::SockRef;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use super::*;
 use crate::listen::{SocketOptions, listen};
 use crate::pattern::Pattern;
@@ -447,6 +449,42 @@ fn a_stop_before_any_peer_ends_the_loop() {
     let report = engine.run().unwrap();
     stopper.join().unwrap();
     assert!(report.connections.is_empty());
+}
+
+/// As a signal that arrives during set-up. The handle stops any number of engines, whichever kind.
+#[test]
+fn a_stop_before_the_engine_exists_ends_it_at_once() {
+    let forever = Config {
+        until: Until::Stopped,
+        ..Config::default()
+    };
+    let stop = StopHandle::new();
+    let early = engine(forever.clone(), |_: &Peer| Ok(Discard)).stopped_by(&stop);
+    let running = thread::spawn(move || early.run().unwrap());
+    assert!(!stop.is_stopped());
+    stop.stop();
+    running.join().unwrap();
+    let late = engine(forever.clone(), |_: &Peer| Ok(Discard)).stopped_by(&stop);
+    within(Duration::from_secs(20), || late.run()).unwrap();
+    let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
+    let late = Workers::new([listener], forever, vec![], |_: &Peer| Ok(Discard)).unwrap();
+    let late = late.stopped_by(&stop);
+    within(Duration::from_secs(20), || late.run()).unwrap();
+}
+
+/// An error of one stops its workers, and nothing else that the handle stops.
+#[test]
+fn workers_that_fail_stop_nothing_else() {
+    let stop = StopHandle::new();
+    let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
+    let worker = Worker {
+        cpu: Some(1023),
+        ..Worker::default()
+    };
+    let workers = Workers::new([listener], peers(1), vec![worker], |_: &Peer| Ok(Discard)).unwrap();
+    let workers = workers.stopped_by(&stop);
+    assert!(within(Duration::from_secs(20), || workers.run()).is_err());
+    assert!(!stop.is_stopped());
 }
 
 #[test]

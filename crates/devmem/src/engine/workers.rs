@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ pub struct Workers<F> {
     base: Base,
     listeners: Listeners,
     address: Option<SocketAddr>,
-    stopped: Arc<AtomicBool>,
+    stop: StopHandle,
     progress: Progress,
 }
 
@@ -74,6 +74,8 @@ impl<F> Workers<F> {
         F: Fn(&Peer) -> Result<S, SinkError> + Sync,
     {
         let base = Base::new()?;
+        let stop = StopHandle::new();
+        stop.add(&base.waker);
         if workers.is_empty() {
             workers.push(Worker::default());
         }
@@ -91,18 +93,21 @@ impl<F> Workers<F> {
             base,
             listeners: ours,
             address,
-            stopped: Arc::default(),
+            stop,
             progress: Progress::default(),
         })
     }
 
     /// Handle that stops all workers from another thread.
     pub fn stop_handle(&self) -> StopHandle {
-        let bases = self.workers.iter().map(|(_, base)| base);
-        let wakers = bases
-            .chain([&self.base])
-            .map(|base| Arc::clone(&base.waker));
-        StopHandle::new(Arc::clone(&self.stopped), wakers.collect())
+        self.stop.clone()
+    }
+
+    /// Makes `stop` the handle that stops all workers ([`Engine::stopped_by`]).
+    pub fn stopped_by(mut self, stop: &StopHandle) -> Self {
+        stop.add(&self.base.waker);
+        self.stop = stop.clone();
+        self
     }
 
     /// Counters of all workers together, readable from another thread.
@@ -160,14 +165,17 @@ impl<F> Workers<F> {
         S: Sink + Send,
         F: Fn(&Peer) -> Result<S, SinkError> + Sync,
     {
-        let all = self.stop_handle();
+        // The workers have a handle of their own: an error of one stops the others, but nothing else that the
+        // caller's handle stops.
+        let all = StopHandle::new();
+        all.add(&self.base.waker);
         let Self {
             config,
             workers,
             open_sink,
             mut base,
             mut listeners,
-            stopped,
+            stop,
             progress,
             ..
         } = self;
@@ -176,15 +184,16 @@ impl<F> Workers<F> {
         let mut engines = Vec::new();
         for (number, (worker, base)) in workers.into_iter().enumerate() {
             let handover = Arc::new(Handover::default());
-            let (taken, stopped) = (Arc::clone(&handover), Arc::clone(&stopped));
+            let taken = Arc::clone(&handover);
             let mut engine =
-                Engine::worker(base, number, taken, stopped, part.clone(), &open_sink)?;
+                Engine::worker(base, number, taken, all.clone(), part.clone(), &open_sink)?;
             engine.progress = progress.clone();
             engine.on_end = take.clone().map(OnEnd::Shared);
             mailboxes.push(Mailbox::to(&engine, &worker, handover));
             engines.push((engine, worker.cpu));
         }
         let running = AtomicUsize::new(engines.len());
+        let stops = [stop, all.clone()];
         thread::scope(|scope| {
             let mut threads = Vec::new();
             let mut failed = None;
@@ -206,25 +215,22 @@ impl<F> Workers<F> {
                 }
             }
             let accepted = match failed {
-                None => accept_all(
-                    &mut base.poll,
-                    &mut listeners,
-                    &config,
-                    &stopped,
-                    &mailboxes,
-                ),
+                None => accept_all(&mut base.poll, &mut listeners, &config, &stops, &mailboxes),
                 Some(error) => Err(error),
             };
             let strangers = std::mem::take(&mut listeners.strangers);
             drop(listeners);
-            if accepted.is_err() {
+            if accepted.is_err() || stops[0].is_stopped() {
                 all.stop();
             }
             for mailbox in &mailboxes {
                 mailbox.handover.close();
             }
             all.wake();
-            let waited = wait_for_workers(&mut base.poll, &running, &stopped);
+            let waited = wait_for_workers(&mut base.poll, &running, &stops);
+            if waited.is_err() || stops[0].is_stopped() {
+                all.stop();
+            }
             let reports = threads.into_iter().map(|thread| thread.join());
             let reports: Vec<_> = reports.collect();
             let reports = reports
@@ -289,7 +295,7 @@ fn accept_all(
     poll: &mut Poll,
     listeners: &mut Listeners,
     config: &Config,
-    stopped: &AtomicBool,
+    stops: &[StopHandle],
     mailboxes: &[Mailbox],
 ) -> Result<(), EngineError> {
     let mut events = Events::with_capacity(16);
@@ -299,7 +305,7 @@ fn accept_all(
         Until::Peers(peers) => number < peers as usize,
         Until::Stopped => true,
     };
-    while wanted(number) && !stopped.load(Ordering::SeqCst) {
+    while wanted(number) && !stops.iter().any(StopHandle::is_stopped) {
         let pause =
             accept_at.map(|at: Instant| at.saturating_duration_since(Instant::now()) + TICK);
         match poll.poll(&mut events, pause) {
@@ -330,10 +336,10 @@ fn accept_all(
 fn wait_for_workers(
     poll: &mut Poll,
     running: &AtomicUsize,
-    stopped: &AtomicBool,
+    stops: &[StopHandle],
 ) -> Result<(), EngineError> {
     let mut events = Events::with_capacity(16);
-    while running.load(Ordering::SeqCst) > 0 && !stopped.load(Ordering::SeqCst) {
+    while running.load(Ordering::SeqCst) > 0 && !stops.iter().any(StopHandle::is_stopped) {
         match poll.poll(&mut events, None) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
             done => done.map_err(at("wait for workers"))?,
