@@ -26,7 +26,7 @@ fn of_receiver(error: &receiver::Error) -> Option<String> {
     };
     Some(match error {
         Kernel(error) => return of_kernel(error),
-        Nic(error) => return of_cause(error, of_kernel),
+        Nic(error) => return of_cause(error.as_ref(), of_kernel),
         Socket(error) => return of_socket(error),
         NotRestored { error, .. } => return of_receiver(error),
         Down { device } => {
