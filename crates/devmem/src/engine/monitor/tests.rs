@@ -131,11 +131,12 @@ fn a_busy_engine_is_not_waited_for() {
     let deadline = Instant::now() + PATIENCE;
     // The busy engine's part is as of its last answer, not empty.
     let without = loop {
-        let snapshot = all.snapshot(Duration::from_millis(20)).unwrap();
-        if snapshot.missing > 0 {
-            break snapshot;
-        }
         assert!(Instant::now() < deadline);
+        // On a busy machine the idle engine may be late, too: then there is no answer.
+        match all.snapshot(Duration::from_millis(20)) {
+            Some(snapshot) if snapshot.missing == 1 => break snapshot,
+            _ => {}
+        }
     };
     assert_eq!(without.total().stats.bytes, 10);
     // The busy engine answers again once its sink has returned.
