@@ -174,7 +174,8 @@ impl Bound {
 ///
 /// TCP copies the urgent byte out of the packet as soon as it comes (`tcp_urg`), and where it lies in a
 /// dmabuf that fails, which the kernel takes for a bug of its own: the machine stops. [`Bound::listen`]
-/// calls this; other sockets that receive into device memory need it as much.
+/// calls this, as do engines and [`DevmemStream`](crate::DevmemStream) for sockets of TCP without a filter. What comes
+/// before that, on a connection that another listener accepted, is not filtered.
 ///
 /// # Errors
 /// Those of `SO_ATTACH_FILTER`.
@@ -192,6 +193,16 @@ pub fn drop_urgent(socket: impl AsFd) -> io::Result<()> {
         SockFilter::new(RETURN, 0, 0, 0),
         SockFilter::new(RETURN, 0, 0, u32::MAX),
     ])
+}
+
+/// [`drop_urgent`] for a socket of TCP that has no filter; a failure is logged.
+pub(crate) fn drop_urgent_by_default(socket: impl AsFd) {
+    if !sys::is_tcp_without_filter(socket.as_fd()) {
+        return;
+    }
+    if let Err(error) = drop_urgent(&socket) {
+        tracing::warn!(%error, "urgent data on this socket is not dropped, and could stop the machine");
+    }
 }
 
 /// Binds `address`, to listen on it later: fails now if it is in use or not local. An IPv6 socket
@@ -284,6 +295,28 @@ mod tests {
             bind(at, &options).unwrap_err().raw_os_error(),
             Some(libc::EADDRINUSE)
         );
+    }
+
+    /// A listener of the standard library, as a program may hand it to an engine.
+    #[test]
+    fn a_socket_without_a_filter_gets_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(sys::is_tcp_without_filter(listener.as_fd()));
+        let address = listener.local_addr().unwrap();
+        let _engine = crate::engine::Engine::new(
+            listener.try_clone().unwrap(),
+            crate::engine::Config::default(),
+            |_| Ok(crate::sink::Discard),
+        );
+        assert!(!sys::is_tcp_without_filter(listener.as_fd()));
+        let connected = TcpStream::connect(address).unwrap();
+        let stream = crate::DevmemStream::new(connected.try_clone().unwrap());
+        assert!(!sys::is_tcp_without_filter(connected.as_fd()));
+        drop(stream);
+        // Neither another program's filter nor another kind of socket is touched.
+        let (near, _far) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!sys::is_tcp_without_filter(near.as_fd()));
+        drop_urgent_by_default(&near);
     }
 
     #[test]

@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
 use crate::buffer::{ProtocolError, Record, RecvBuffer, RecvLimit, Totals};
+use crate::listen::drop_urgent_by_default;
 use crate::recycler::{Kept, RecycleError, Recycler, Thresholds};
 use crate::returns::ReturnHandle;
 use crate::segment::{Received, StreamTag, Token, frags_of, give_back_all};
@@ -61,8 +62,8 @@ impl From<io::Error> for RecvError {
 /// A connected TCP socket of any make (`std`, `mio`, `socket2`) whose payload may lie in a dmabuf,
 /// with the account of its tokens.
 ///
-/// A socket that was not made by [`listen`](crate::listen) or accepted from such a one needs
-/// [`drop_urgent`](crate::listen::drop_urgent) before it receives.
+/// A socket of TCP without a filter gets that of [`drop_urgent`](crate::listen::drop_urgent); one that was accepted
+/// from a listener without it has received unfiltered until then.
 ///
 /// Tokens given back are collected and reach the kernel when the [`Thresholds`] say so, at the
 /// next [`recv`](Self::recv), or when that is about to sleep on a blocking socket; or by [`flush`](Self::flush), [`close`](Self::close) or drop.
@@ -85,6 +86,7 @@ impl<S: AsFd> DevmemStream<S> {
     /// Takes a connected socket.
     pub fn with_thresholds(socket: S, thresholds: Thresholds) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        drop_urgent_by_default(&socket);
         Self {
             socket,
             recycler: Recycler::new(thresholds),

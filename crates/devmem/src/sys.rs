@@ -244,6 +244,28 @@ pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<u32> {
     }
 }
 
+/// Whether the socket is TCP's (`SO_PROTOCOL`) and has no filter (`SO_GET_FILTER`, which returns how many
+/// instructions it has; an eBPF program can't be told: `EACCES`).
+pub(crate) fn is_tcp_without_filter(socket: BorrowedFd<'_>) -> bool {
+    let protocol = get_int(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL);
+    if !matches!(protocol, Ok(libc::IPPROTO_TCP)) {
+        return false;
+    }
+    let mut instructions: libc::socklen_t = 0;
+    // SAFETY: with a length of 0 the option writes to the length alone (`sk_get_filter`), which lives through the
+    // call.
+    let rc = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            std::ptr::null_mut(),
+            &raw mut instructions,
+        )
+    };
+    rc == 0 && instructions == 0
+}
+
 /// `SO_INCOMING_NAPI_ID`: which rx queue's NAPI the last packet came through; 0 if none did.
 pub(crate) fn incoming_napi_id(socket: BorrowedFd<'_>) -> io::Result<u32> {
     get_int(socket, libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID).map(|id| id as u32)

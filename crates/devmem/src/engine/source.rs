@@ -12,6 +12,7 @@ use mio::{Interest, Registry, Token};
 
 use super::config::Config;
 use super::report::{EngineError, Strangers, at, reset_on_close};
+use crate::listen::drop_urgent_by_default;
 
 /// How long to wait before accepting again when it can't be done now.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -59,6 +60,7 @@ impl Listeners {
         listener: std::net::TcpListener,
         token: Token,
     ) -> Result<SocketAddr, EngineError> {
+        drop_urgent_by_default(&listener);
         listener
             .set_nonblocking(true)
             .map_err(at("set the listener non-blocking"))?;
