@@ -67,7 +67,7 @@ pub enum Error {
         /// The netkit.
         device: String,
     },
-    /// All rx queues of the NIC are in use, or it has one only, which the other traffic needs.
+    /// All rx queues of the NIC are in use, or all but one, which the other traffic needs.
     #[error("{device}: no rx queue is free")]
     NoFreeQueue {
         /// The NIC.

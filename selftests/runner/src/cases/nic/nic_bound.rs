@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{BindOptions, Binding, Ethtool, NetNs, Netdev, QueueId};
+use netdev::{BindOptions, Binding, Ethtool, NetNs, Netdev, QueueId, RssChange};
 use nic::Plan;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -38,6 +38,37 @@ fn bind() -> Result<(Udmabuf, Binding)> {
 /// Whether RSS has the queue.
 fn in_table() -> Result<bool> {
     Ok(Ethtool::open()?.rss(ifindex(NIC)?)?.table.contains(&LAST))
+}
+
+case!(by_another_program);
+/// RSS uses queue 0 alone, and another program has bound all others: none is left to receive on, and RSS is not
+/// led to those that are bound.
+fn by_another_program() -> Result<()> {
+    testbed::wire()?;
+    testbed::split()?;
+    let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
+    let table = vec![QueueId::new(0); ethtool.rss(nic)?.table.len()];
+    let change = RssChange {
+        table: Some(table),
+        ..RssChange::default()
+    };
+    ethtool.set_rss(nic, None, &change)?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let memory = Udmabuf::builder(4 << 20).build()?;
+    let others: Vec<QueueId> = (1..testbed::QUEUES).map(QueueId::new).collect();
+    let _bound = Netdev::open()?.bind_rx(nic, &memory, &others, BindOptions::default())?;
+    for (queue, why) in [
+        ("", "no rx queue is free"),
+        ("--queue 0", "no queue is left for the other traffic"),
+    ] {
+        let line = format!("recv -f {NIC} {queue} --size 4M -l {NIC_ADDRESS}:5000");
+        let said = tool(&line)?.refused(1)?;
+        println_line(said.trim_end());
+        says(&said, &[why])?;
+        observer.same(&before)?;
+    }
+    Ok(())
 }
 
 case!(restore_waits);

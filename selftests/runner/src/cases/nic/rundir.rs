@@ -62,6 +62,35 @@ fn lock_is_for_root_alone() -> Result<()> {
     Ok(())
 }
 
+case!(full);
+/// The directory has no room any more: what was changed on the NIC is put back all the same, by its owner and, where
+/// that was killed, by the guardian.
+fn full() -> Result<()> {
+    const DIR: &str = "/tmp/full";
+    testbed::wire()?;
+    fs::create_dir(DIR)?;
+    sh(&format!("mount -t tmpfs -o size=64k,mode=0755 none {DIR}"))?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    for last in [Signal::SIGTERM, Signal::SIGKILL] {
+        let mut receiver = recv(5000);
+        receiver.env("DEVMEM_TCP_RUNTIME_DIR", DIR);
+        let receiver = Running::start(receiver)?;
+        until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+        let filled = fs::write(format!("{DIR}/filler"), [7; 1 << 16]);
+        ensure!(filled.is_err(), "there was room");
+        receiver.signal(last)?;
+        let end = receiver.end_within(STEP)?;
+        println_line(end.stderr.trim_end());
+        observer
+            .soon_same(&before)
+            .with_context(|| last.to_string())?;
+        fs::remove_file(format!("{DIR}/filler"))?;
+    }
+    sh(&format!("umount {DIR}"))?;
+    Ok(fs::remove_dir(DIR)?)
+}
+
 case!(nobody_reads_the_log);
 /// Whoever tells more than its reader takes keeps nobody else waiting.
 fn nobody_reads_the_log() -> Result<()> {
