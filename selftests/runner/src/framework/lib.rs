@@ -6,6 +6,7 @@
 
 pub mod doctor;
 pub mod driver;
+pub mod far_end;
 pub mod footprint;
 pub mod leases;
 pub mod machine;

@@ -12,7 +12,7 @@ use netlink::{Family, Request, Socket};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::tool::until;
+use crate::tool::{self, until};
 
 /// Commands of the ethtool family: `ETHTOOL_MSG_*_GET`.
 mod cmd {
@@ -295,4 +295,9 @@ pub fn clear() -> Result<()> {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error).context(RUNTIME),
         _ => Ok(()),
     }
+}
+
+/// Kills the guardian, which must be there.
+pub fn kill_guardian() -> Result<()> {
+    tool::signal(guardian()?, Signal::SIGKILL)
 }

@@ -15,10 +15,10 @@ use netdev::{NetNs, Netdev, QueueId, Scope};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::far_end::pattern;
 use crate::memory;
 use crate::nic_state::{Observer, State};
 use crate::probe_receiver::{Ended, Outcome, probe_receiver};
-use crate::rounds::pattern;
 use crate::summary::Summary;
 use crate::sysctl;
 use crate::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};

@@ -1,14 +1,19 @@
 //! Receivers as the kernel sees them: bound queues and received packets.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 use netdev::{Netdev, QueueType};
 
-use crate::ifindex;
-use crate::testbed::NIC;
-use crate::tool::until;
+use crate::testbed::{NIC, NIC_ADDRESS};
+use crate::tool::{Finished, Running, command, finish, until};
+use crate::transfer::devmem_tcp;
+use crate::{ifindex, nic_state};
+
+/// How long a step of a receiver may take.
+pub const STEP: Duration = Duration::from_secs(30);
 
 /// How many rx queues of the NIC have a dmabuf.
 pub fn bound_queues() -> Result<usize> {
@@ -19,14 +24,49 @@ pub fn bound_queues() -> Result<usize> {
         .count())
 }
 
+/// Waits until a queue is bound.
 pub fn wait_until_bound() -> Result<()> {
-    until("a binding", Duration::from_secs(10), || {
-        Ok(bound_queues()? > 0)
-    })
+    until("a binding", STEP, || Ok(bound_queues()? > 0))
+}
+
+/// Waits until no queue is bound.
+pub fn wait_until_unbound() -> Result<()> {
+    until("the end of the binding", STEP, || Ok(bound_queues()? == 0))
+}
+
+/// Starts a receiver and waits until a queue is bound.
+pub fn start_bound(receiver: Command) -> Result<Running> {
+    let running = Running::start(receiver)?;
+    wait_until_bound()?;
+    Ok(running)
+}
+
+/// Kills a receiver and its guardian, so that nobody restores the NIC.
+pub fn kill_with_guardian(receiver: Running) -> Result<()> {
+    nic_state::kill_guardian()?;
+    receiver.kill()
+}
+
+/// Leaves behind what a receiver leaves that is killed with its guardian: a NIC that is set up, and a
+/// journal. Its binding has ended.
+pub fn crash(receiver: Command) -> Result<()> {
+    kill_with_guardian(start_bound(receiver)?)?;
+    wait_until_unbound()
 }
 
 /// Packets that the NIC has received.
 pub fn received() -> Result<u64> {
     let path = format!("/sys/class/net/{NIC}/statistics/rx_packets");
     Ok(fs::read_to_string(path)?.trim().parse()?)
+}
+
+/// `devmem-tcp recv` on the last queue, at this port.
+pub fn recv(port: u16) -> Command {
+    let line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:{port}");
+    command(None, &devmem_tcp(), &line)
+}
+
+/// `devmem-tcp restore`, and what it said.
+pub fn restore() -> Result<Finished> {
+    finish(command(None, &devmem_tcp(), &format!("restore {NIC}")))
 }

@@ -1,27 +1,22 @@
 //! Rounds: a receiver is started and ended again and again on one NIC, which each round must leave as it
 //! was, to the byte.
 
-use std::io::Write;
-use std::net::{SocketAddr, TcpStream};
+use std::net::SocketAddr;
 use std::process::{Command, ExitStatus};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, ensure};
-use devmem::pattern::Pattern;
-use netdev::{Action, Ethtool, FlowRule, HeaderSplit, NetNs, QueueId, RssChange};
-use nix::sys::signal::{Signal, kill};
-use nix::sys::socket::{setsockopt, sockopt};
-use nix::unistd::Pid;
+use anyhow::{Context, Result, ensure};
+use netdev::{Action, Ethtool, FlowRule, HeaderSplit, QueueId, RssChange};
+use nix::sys::signal::Signal;
 
 use crate::driver::Driver;
+use crate::far_end::{Flood, connect};
 use crate::ifindex;
 use crate::nic_state::{self, Observer, State};
-use crate::receiver::bound_queues;
-use crate::testbed::{self, NIC, NIC_ADDRESS, PEER};
-use crate::tool::{Finished, Running, command, finish, until};
+use crate::receiver::{STEP, bound_queues};
+use crate::testbed::{self, NIC, NIC_ADDRESS};
+use crate::tool::{Finished, Running, command, until};
 use crate::transfer::devmem_tcp;
 
 /// How often each case does it.
@@ -29,9 +24,6 @@ pub const ROUNDS: u32 = 20;
 
 /// Milliseconds that a slow driver takes for a setting.
 const SLOW: u64 = 20;
-
-/// A step may take so long.
-pub const STEP: Duration = Duration::from_secs(30);
 
 /// A receiver that waits for its peer, one of many.
 pub struct Round {
@@ -245,98 +237,4 @@ impl Receiver {
 
 fn by(status: ExitStatus, signal: Signal) -> bool {
     std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal as i32)
-}
-
-/// Sends a signal to the process.
-pub fn signal(pid: i32, signal: Signal) -> Result<()> {
-    kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {pid}"))
-}
-
-/// `devmem-tcp restore`, and what it said.
-pub fn restore() -> Result<Finished> {
-    finish(command(None, &devmem_tcp(), &format!("restore {NIC}")))
-}
-
-/// Kills the guardian, which must be there.
-pub fn kill_guardian() -> Result<()> {
-    signal(nic_state::guardian()?, Signal::SIGKILL)
-}
-
-/// A connection from the far end of the wire, as soon as somebody listens.
-pub fn connect(to: SocketAddr) -> Result<TcpStream> {
-    let peer = NetNs::by_name(PEER)?;
-    let end = Instant::now() + STEP;
-    // Long: a lost SYN is sent again after 1, 3 and 7 seconds, and a connection that is made must not be cut.
-    let limit = STEP;
-    peer.run(|| {
-        loop {
-            match TcpStream::connect_timeout(&to, limit) {
-                Ok(stream) => return Ok(stream),
-                Err(error) if Instant::now() > end => {
-                    return Err(anyhow!("nobody listens at {to}: {error}"));
-                }
-                Err(_) => thread::sleep(Duration::from_millis(5)),
-            }
-        }
-    })?
-}
-
-/// The validation pattern, from its beginning, or with one wrong byte.
-pub fn pattern(bytes: usize, wrong: Option<usize>) -> Result<Vec<u8>> {
-    let mut out = vec![0; bytes];
-    Pattern::new(251)?.fill(0, &mut out);
-    if let Some(byte) = wrong.and_then(|at| out.get_mut(at)) {
-        *byte ^= 0x40;
-    }
-    Ok(out)
-}
-
-/// A sender that goes on until its peer is gone.
-pub struct Flood {
-    thread: Option<JoinHandle<()>>,
-    sent: Arc<AtomicU64>,
-    stream: TcpStream,
-}
-
-impl Flood {
-    pub fn start(stream: TcpStream) -> Result<Self> {
-        let sent = Arc::<AtomicU64>::default();
-        // Abortive at its end: nothing of it lingers.
-        let abort = nix::libc::linger {
-            l_onoff: 1,
-            l_linger: 0,
-        };
-        setsockopt(&stream, sockopt::Linger, &abort)?;
-        stream.set_write_timeout(Some(STEP))?;
-        let (mut writer, count) = (stream.try_clone()?, Arc::clone(&sent));
-        let chunk = vec![7; 32 << 10];
-        let thread = thread::spawn(move || {
-            while let Ok(written) = writer.write(&chunk) {
-                count.fetch_add(written as u64, Ordering::Relaxed);
-            }
-        });
-        Ok(Self {
-            thread: Some(thread),
-            sent,
-            stream,
-        })
-    }
-
-    /// Waits until so many more bytes are sent.
-    pub fn wait_for(&self, bytes: u64) -> Result<()> {
-        let goal = self.sent.load(Ordering::Relaxed) + bytes;
-        until("payload", STEP, || {
-            Ok(self.sent.load(Ordering::Relaxed) >= goal)
-        })
-    }
-}
-
-impl Drop for Flood {
-    fn drop(&mut self) {
-        // It may be over by itself.
-        let _gone = self.stream.shutdown(std::net::Shutdown::Both);
-        if let Some(thread) = self.thread.take() {
-            let _ended = thread.join();
-        }
-    }
 }

@@ -10,6 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+/// How long a command may take to end once a signal was sent.
+const END: Duration = Duration::from_secs(20);
+
 /// What a finished command left.
 #[derive(Debug)]
 pub struct Finished {
@@ -119,6 +122,19 @@ impl Running {
         kill(pid, signal).with_context(|| format!("sending {signal}"))
     }
 
+    /// Ends it by SIGTERM, and returns what it said on standard error. Its exit status must be 1, that
+    /// of a receiver which a signal ends.
+    pub fn stop(self) -> Result<String> {
+        self.signal(Signal::SIGTERM)?;
+        self.end_within(END)?.refused(1)
+    }
+
+    /// Kills it.
+    pub fn kill(self) -> Result<()> {
+        self.signal(Signal::SIGKILL)?;
+        self.end_within(END).map(drop)
+    }
+
     /// Whether it has ended by itself.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
@@ -154,6 +170,11 @@ fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
             Err(error) => format!("reading the output: {error}"),
         }
     })
+}
+
+/// Sends a signal to the process.
+pub fn signal(pid: i32, signal: Signal) -> Result<()> {
+    kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {pid}"))
 }
 
 /// Waits until `true`, at most this long.

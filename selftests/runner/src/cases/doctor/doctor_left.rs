@@ -32,8 +32,7 @@ fn journal_of_a_dead_receiver() -> Result<()> {
         Ok(nic_settings(NIC)?.contains("5000") && guardian().is_ok())
     })?;
     kill(Pid::from_raw(guardian()?), Signal::SIGKILL)?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(SOON)?;
+    receiver.kill()?;
     let report = Report::of(NIC)?;
     ensure!(report.status("journal.left") == "warn", "{}", report.json);
     let remedy = report.remedy("journal.left")?;
@@ -72,8 +71,7 @@ fn pool_of_a_dead_connection() -> Result<()> {
     until("the end of the pool", SOON, || {
         Ok(Report::of(NIC)?.status("pool.left") == "ok")
     })?;
-    sender.signal(Signal::SIGKILL)?;
-    sender.end_within(SOON)?;
+    sender.kill()?;
     Report::of(NIC)?.healthy()
 }
 

@@ -198,7 +198,6 @@ fn bound_by_another() -> Result<()> {
     })?;
     let remedy = named(&line(), "queues.free", Bad::NoRx)?;
     ensure!(remedy.contains("receiver"), "{remedy}");
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+    receiver.stop()?;
     Report::of(&line())?.healthy()
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, HeaderSplit, QueueId, RssChange};
-use nix::sys::signal::Signal;
 
 use framework::doctor::{Bad, Report, avoided, cured, incurable, named};
 use framework::driver::Driver;
@@ -101,8 +100,7 @@ fn queue_bound() -> Result<()> {
     })?;
     let line = format!("{NIC} --queue 2");
     avoided(&line, "queues.free")?;
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+    receiver.stop()?;
     Report::of(&line)?.healthy()
 }
 

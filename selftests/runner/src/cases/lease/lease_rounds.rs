@@ -14,11 +14,11 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
+use framework::far_end::{connect, pattern};
 use framework::footprint::Footprint;
 use framework::leases::free;
 use framework::machine;
 use framework::println_line;
-use framework::rounds::{connect, pattern};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use framework::tool::{Finished, command, finish};
 use framework::transfer::{devmem_tcp, start, summary};

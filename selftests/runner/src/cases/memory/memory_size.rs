@@ -7,17 +7,14 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
 
 use crate::cases::tools::tool_errors::complains;
 use framework::println_line;
-use framework::receiver::bound_queues;
-use framework::receiver::wait_until_bound;
+use framework::receiver::{bound_queues, start_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, ours, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
-const SOON: Duration = Duration::from_secs(20);
 /// Half of the machine's memory is taken page by page, in emulation.
 const LATER: Duration = Duration::from_secs(90);
 
@@ -51,8 +48,7 @@ fn cured(line: &str, option: &str) -> Result<()> {
     let (before, _) = line.split_once("--size").context("no --size")?;
     let receiver = Running::start(tool(&format!("{before}{option}")))?;
     until("a binding", LATER, || Ok(bound_queues()? > 0))?;
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(SOON)?.refused(1).map(drop)
+    receiver.stop().map(drop)
 }
 
 case!(more_than_the_machine_has);
@@ -113,10 +109,8 @@ fn more_than_the_control_group_has() -> Result<()> {
         within(&devmem_tcp(), &format!("{recv} --size 200M")),
         &words,
     )?;
-    let receiver = Running::start(within(&devmem_tcp(), &format!("{recv} --size 32M")))?;
-    wait_until_bound()?;
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(SOON)?.refused(1)?;
+    let receiver = start_bound(within(&devmem_tcp(), &format!("{recv} --size 32M")))?;
+    receiver.stop()?;
 
     fs::write(group.join("memory.max"), "40M")?;
     let line = format!("-s {NIC_ADDRESS} -l -p 5000 -f {NIC} -t 3 -q 1");

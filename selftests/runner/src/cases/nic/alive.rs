@@ -9,13 +9,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::{BindOptions, NetNs, Netdev, QueueId};
 use nic::Plan;
-use nix::sys::signal::Signal;
 use udmabuf::Udmabuf;
 
-use super::nic_journal::recv;
 use framework::nic_state::{self, Observer};
-use framework::receiver::bound_queues;
-use framework::rounds::{STEP, restore, signal};
+use framework::receiver::{
+    STEP, bound_queues, kill_with_guardian, recv, restore, start_bound, wait_until_unbound,
+};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, finish, until};
 use framework::transfer::devmem_tcp;
@@ -36,8 +35,7 @@ fn contained() -> Result<Running> {
     unshare
         .arg(format!("{NIC_ADDRESS}:5000"))
         .stdin(Stdio::null());
-    let receiver = Running::start(unshare)?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let receiver = start_bound(unshare)?;
     Ok(receiver)
 }
 
@@ -51,10 +49,8 @@ fn pid_namespace_that_is_gone() -> Result<()> {
     let receiver = contained()?;
     let said = restore()?.good("restore")?;
     ensure!(said.contains("nothing to restore"), "it lives: {said}");
-    signal(nic_state::guardian()?, Signal::SIGKILL)?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
-    until("the end of its binding", STEP, || Ok(bound_queues()? == 0))?;
+    kill_with_guardian(receiver)?;
+    wait_until_unbound()?;
     let said = restore()?.good("restore")?;
     println_line(said.trim_end());
     ensure!(said.contains("as it was before"), "{said}");
@@ -80,9 +76,7 @@ fn restored_by_force() -> Result<()> {
     let receiver = contained()?;
     let life = life()?;
     ensure!(life.exists(), "{} is not there", life.display());
-    signal(nic_state::guardian()?, Signal::SIGKILL)?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
+    kill_with_guardian(receiver)?;
     let journal = nic_state::journal()?;
     let mut written: serde_json::Value = serde_json::from_slice(&fs::read(&journal)?)?;
     written["version"] = 1.into();
@@ -146,17 +140,14 @@ fn one_of_two_ends() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let one = Running::start(recv(5000))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let one = start_bound(recv(5000))?;
     let line = format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001");
     let other = Running::start(command(None, &devmem_tcp(), &line))?;
     until("both bindings", STEP, || Ok(bound_queues()? == 2))?;
-    one.signal(Signal::SIGTERM)?;
-    one.end_within(STEP)?.refused(1)?;
+    one.stop()?;
     let said = restore()?.good("restore")?;
     ensure!(said.contains("nothing to restore"), "{said}");
     ensure!(observer.same(&before).is_err(), "the other's is gone");
-    other.signal(Signal::SIGTERM)?;
-    other.end_within(STEP)?.refused(1)?;
+    other.stop()?;
     observer.soon_same(&before)
 }

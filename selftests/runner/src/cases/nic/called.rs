@@ -1,15 +1,13 @@
 //! Devices named by alternative names, and devices stacked on a NIC.
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
 
 use framework::nic_state::{self, Observer};
 use framework::println_line;
-use framework::receiver::wait_until_bound;
-use framework::rounds::STEP;
+use framework::receiver::{start_bound, wait_until_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
 use framework::tool::says;
-use framework::tool::{Running, command, finish, ours, sh};
+use framework::tool::{command, finish, ours, sh};
 use framework::transfer::{devmem_tcp, send, start, summary};
 
 const LONG: &str = "rail0-of-the-left-hand-switch-in-row-17";
@@ -50,10 +48,8 @@ fn alternative() -> Result<()> {
         observer.soon_same(&before)?;
 
         let line = format!("-f {name} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 3 -q 1");
-        let receiver = Running::start(command(None, &ours("ncdevmem"), &line))?;
-        wait_until_bound()?;
-        receiver.signal(Signal::SIGTERM)?;
-        receiver.end_within(STEP)?.refused(1)?;
+        let receiver = start_bound(command(None, &ours("ncdevmem"), &line))?;
+        receiver.stop()?;
         observer.soon_same(&before)?;
 
         let leased = tool(&format!("lease --phys {name} --queue 3 --netkit nk0"))?;

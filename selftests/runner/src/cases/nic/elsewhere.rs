@@ -9,12 +9,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use super::nic_journal::recv;
 use framework::nic_state::{self, Observer};
-use framework::receiver::bound_queues;
-use framework::rounds::{STEP, restore, signal};
+use framework::receiver::{STEP, bound_queues, recv, restore, start_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
-use framework::tool::{Running, command, finish, until};
+use framework::tool::{Running, command, finish, signal, until};
 use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
@@ -42,8 +40,7 @@ fn second_is_refused() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let first = Running::start(recv(5000))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let first = start_bound(recv(5000))?;
     let bent = observer.state()?;
     for line in [
         other_queue(),
@@ -64,8 +61,7 @@ fn second_is_refused() -> Result<()> {
     // One with the same directory is not.
     let same = Running::start(command(None, &devmem_tcp(), &other_queue()))?;
     until("both bindings", STEP, || Ok(bound_queues()? == 2))?;
-    same.signal(Signal::SIGTERM)?;
-    same.end_within(STEP)?.refused(1)?;
+    same.stop()?;
     // Its guardian counts as it does, until the NIC is put back: it is stopped while it is at that. Not
     // before: it would be told to go on as its process group becomes orphaned (`kill_orphaned_pgrp`).
     until("one guardian", STEP, || {
@@ -86,8 +82,7 @@ fn second_is_refused() -> Result<()> {
     observer.soon_same(&before)?;
     let second = Running::start(elsewhere(&other_queue()))?;
     until("its binding", STEP, || Ok(bound_queues()? == 1))?;
-    second.signal(Signal::SIGTERM)?;
-    second.end_within(STEP)?.refused(1)?;
+    second.stop()?;
     observer.soon_same(&before)
 }
 
@@ -107,8 +102,7 @@ fn restore_waits_for_the_other() -> Result<()> {
     println_line(refused.trim_end());
     ensure!(refused.contains("another runtime directory"), "{refused}");
     observer.same(&bent)?;
-    other.signal(Signal::SIGTERM)?;
-    other.end_within(STEP)?.refused(1)?;
+    other.stop()?;
     until("its guardian's end", STEP, || {
         Ok(nic_state::guardians()?.is_empty())
     })?;
@@ -137,8 +131,7 @@ fn name_of_another_user() -> Result<()> {
     })?;
     let receiver = Running::start(recv(5000))?;
     let bound = until("a binding", STEP, || Ok(bound_queues()? == 1));
-    user.signal(Signal::SIGKILL)?;
-    user.end_within(STEP)?;
+    user.kill()?;
     receiver.signal(Signal::SIGTERM)?;
     let end = receiver.end_within(STEP)?;
     bound.with_context(|| end.stderr)?;
@@ -196,8 +189,7 @@ fn socket_that_is_full() -> Result<()> {
             }
         }
         let end = receiver.take().context("receiver")?.end_within(STEP)?;
-        full.signal(Signal::SIGKILL)?;
-        full.end_within(STEP)?;
+        full.kill()?;
         println_line(end.stderr.trim_end());
         let refused = end.refused(1)?;
         let by_name = refused.contains("another runtime directory");

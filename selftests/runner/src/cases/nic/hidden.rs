@@ -9,13 +9,10 @@ use anyhow::{Context, Result, anyhow, ensure};
 use netdev::{Ifindex, Link, NetNs};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::Signal;
 
-use super::nic_journal::recv;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
-use framework::receiver::bound_queues;
-use framework::rounds::{STEP, restore, signal};
+use framework::receiver::{STEP, crash, recv, restore};
 use framework::testbed::{self, BOX, NIC, PEER};
 use framework::tool::{Finished, Running, command, finish, sh, until};
 use framework::transfer::devmem_tcp;
@@ -29,12 +26,7 @@ fn tool(line: &str) -> Result<Finished> {
 /// What a receiver and its guardian left, who were killed: the NIC as it was before.
 fn left() -> Result<State> {
     let before = Observer::of(NIC)?.state()?;
-    let receiver = Running::start(recv(5000))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-    signal(nic_state::guardian()?, Signal::SIGKILL)?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
-    until("the end of its binding", STEP, || Ok(bound_queues()? == 0))?;
+    crash(recv(5000))?;
     Ok(before)
 }
 
@@ -157,8 +149,7 @@ fn held_by_a_descriptor() -> Result<()> {
     let nic = link.by_name(NIC)?.ifindex;
     link.set_netns(nic, &there)?;
     let result = restored(restore()?, &there, &before);
-    holder.signal(Signal::SIGKILL)?;
-    holder.end_within(STEP)?;
+    holder.kill()?;
     result
 }
 
@@ -197,8 +188,7 @@ fn kept_by_a_mount() -> Result<()> {
     umount2(place, MntFlags::MNT_DETACH)?;
     let result = lives();
     let gone = tool("unlease nk0")?.good("unlease");
-    engine.signal(Signal::SIGKILL)?;
-    engine.end_within(STEP)?;
+    engine.kill()?;
     fs::remove_file(place)?;
     result?;
     let gone = gone?;

@@ -89,8 +89,7 @@ fn removed_while_receiving() -> Result<()> {
             "round {round}: {NIC} is still there"
         );
         println_line(&receiver.end_within(Duration::from_secs(2))?.refused(3)?);
-        sender.signal(Signal::SIGKILL)?;
-        sender.end_within(Duration::from_secs(5))?;
+        sender.kill()?;
         testbed::clear()?;
     }
     testbed::wire()?;
@@ -112,8 +111,7 @@ fn xdp_refused_while_bound() -> Result<()> {
             }
         }
     }
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+    receiver.stop()?;
     drop(xdp::attach_native(ifindex(NIC)?.get())?);
     Ok(())
 }

@@ -5,14 +5,13 @@ use std::fs;
 use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
-use nix::sys::signal::Signal;
 
-use super::nic_journal::recv;
 use framework::doctor::Report;
 use framework::nic_state::{self, Observer};
 use framework::println_line;
-use framework::receiver::bound_queues;
-use framework::rounds::{STEP, restore, signal};
+use framework::receiver::{
+    STEP, bound_queues, kill_with_guardian, recv, restore, start_bound, wait_until_unbound,
+};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::says;
 use framework::tool::{Finished, Running, command, finish, until};
@@ -41,16 +40,13 @@ fn other_queue() -> String {
 
 /// Ends a receiver in good order.
 fn end(receiver: Running) -> Result<()> {
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(STEP)?.refused(1).map(drop)
+    receiver.stop().map(drop)
 }
 
 /// Ends a receiver and its guardian, the only one.
 fn kill(receiver: Running) -> Result<()> {
-    signal(nic_state::guardian()?, Signal::SIGKILL)?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
-    until("the binding's end", STEP, || Ok(bound_queues()? == 0))
+    kill_with_guardian(receiver)?;
+    wait_until_unbound()
 }
 
 case!(living_owner);
@@ -59,8 +55,7 @@ fn living_owner() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let first = Running::start(recv(5000))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let first = start_bound(recv(5000))?;
     let alone = observer.state()?;
     for line in ["restore", "restore eth1"] {
         let said = finish(masked(line)?)?.good(line)?;
@@ -79,8 +74,7 @@ fn living_owner() -> Result<()> {
     observer.soon_same(&before)?;
 
     // As after a boot, but for the lock.
-    let first = Running::start(recv(5000))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let first = start_bound(recv(5000))?;
     let journal = nic_state::journal()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let written = fs::read_to_string(&journal)?;
@@ -97,8 +91,7 @@ fn dead_owner() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let receiver = Running::start(recv(5000))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let receiver = start_bound(recv(5000))?;
     kill(receiver)?;
     let bent = observer.state()?;
     let unknown = |end: Finished| -> Result<()> {
@@ -122,8 +115,7 @@ fn dead_owner() -> Result<()> {
     observer.soon_same(&before)?;
 
     // The other way round.
-    let receiver = Running::start(masked(&other_queue())?)?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let receiver = start_bound(masked(&other_queue())?)?;
     kill(receiver)?;
     unknown(restore()?)?;
     unknown(Running::start(recv(5000))?.end_within(STEP)?)?;
@@ -132,8 +124,7 @@ fn dead_owner() -> Result<()> {
     observer.soon_same(&before)?;
 
     // Where the id is the same, the boot is.
-    let receiver = Running::start(masked(&other_queue())?)?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let receiver = start_bound(masked(&other_queue())?)?;
     kill(receiver)?;
     finish(masked("restore eth1")?)?.good("restore")?;
     observer.soon_same(&before)

@@ -12,13 +12,11 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use udmabuf::Udmabuf;
 
-use super::nic_journal::recv;
 use framework::nic_state::{self, Observer};
-use framework::receiver::bound_queues;
-use framework::rounds::{STEP, restore, signal};
+use framework::receiver::{STEP, crash, recv, restore, start_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::says;
-use framework::tool::{Finished, Running, command, finish, until};
+use framework::tool::{Finished, command, finish, until};
 use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
@@ -78,12 +76,7 @@ fn restore_waits() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let receiver = Running::start(recv(5000))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-    signal(nic_state::guardian()?, Signal::SIGKILL)?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
-    until("the binding's end", STEP, || Ok(bound_queues()? == 0))?;
+    crash(recv(5000))?;
     let (_memory, bound) = bind()?;
     for line in ["restore", "restore eth1", "restore eth1 --force"] {
         let said = tool(line)?.refused(1)?;
@@ -105,8 +98,7 @@ fn guardian_waits() -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5000");
-    let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let receiver = start_bound(command(None, &devmem_tcp(), &line))?;
     let journal = nic_state::journal()?;
     let mut written: Value = serde_json::from_slice(&fs::read(&journal)?)?;
     written["claims"][0]["needs"]["reserved"] = json!([2, LAST.get()]);

@@ -14,8 +14,7 @@ use nix::sys::signal::Signal;
 
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
-use framework::receiver::bound_queues;
-use framework::rounds::{STEP, restore};
+use framework::receiver::{STEP, bound_queues, restore};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, until};
 use framework::transfer::devmem_tcp;
@@ -222,7 +221,7 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
     // It may have ended, or have no guardian yet.
     if matches!(death, Death::SigkillOfBoth) {
         for guardian in nic_state::guardians()? {
-            let _gone = framework::rounds::signal(guardian, Signal::SIGKILL);
+            let _gone = framework::tool::signal(guardian, Signal::SIGKILL);
         }
     }
     let _ended = running.signal(signal);

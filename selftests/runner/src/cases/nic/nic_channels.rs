@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, QueueId};
-use nix::sys::signal::Signal;
 
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
-use framework::rounds::{STEP, restore};
+use framework::receiver::{STEP, restore};
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::{Finished, Running, command, finish, until};
 use framework::transfer::devmem_tcp;
@@ -38,8 +37,7 @@ fn killed_while_they_change() -> Result<()> {
         let apply = Running::start(command(None, &devmem_tcp(), &line))?;
         until("a journal", STEP, || Ok(!nic_state::journals()?.is_empty()))?;
         thread::sleep(Duration::from_millis(700));
-        apply.signal(Signal::SIGKILL)?;
-        apply.end_within(STEP)?;
+        apply.kill()?;
         testbed::parameter("slow_ms", 0)?;
         let channels = Ethtool::open()?.channels(ifindex(NIC)?)?;
         ensure!(channels.combined == Some(MANY), "not in time: {channels:?}");

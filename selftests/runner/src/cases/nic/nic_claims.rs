@@ -7,12 +7,13 @@ use netdev::{Ethtool, FlowRule, NetNs, QueueId};
 use nic::Plan;
 use nix::sys::signal::Signal;
 
-use super::nic_journal::recv;
 use framework::doctor::Report;
 use framework::driver::Driver;
+use framework::far_end::{Flood, connect};
 use framework::nic_state::{self, Observer};
-use framework::receiver::bound_queues;
-use framework::rounds::{Flood, STEP, connect, restore, signal};
+use framework::receiver::{
+    STEP, bound_queues, kill_with_guardian, recv, restore, start_bound, wait_until_unbound,
+};
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::{Finished, Running, command, finish, until};
 use framework::transfer::devmem_tcp;
@@ -40,15 +41,13 @@ fn ended_by_force() -> Result<()> {
     let applied = plan.apply(&NetNs::current()?)?;
     tool("restore eth1 --force")?.good("restore")?;
     observer.same(&before)?;
-    let receiver = Running::start(recv(5000))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let receiver = start_bound(recv(5000))?;
     let bent = observer.state()?;
     applied.restore()?;
     observer.same(&bent)?;
     let said = restore()?.good("restore")?;
     ensure!(said.contains("nothing to restore"), "{said}");
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(STEP)?.refused(1)?;
+    receiver.stop()?;
     observer.soon_same(&before)
 }
 
@@ -71,19 +70,17 @@ fn rule_round(first: &str) -> Result<()> {
     let to: SocketAddr = format!("{NIC_ADDRESS}:5000").parse()?;
     tool(&format!("apply {NIC} --queue 3 --flow {to}"))?.good("apply")?;
     let line = format!("recv -f {NIC} --queue 3 -l {to} --size 4M --refuse-unsteered");
-    let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let receiver = start_bound(command(None, &devmem_tcp(), &line))?;
     let flood = Flood::start(connect(to)?)?;
     flood.wait_for(100_000)?;
     ensure!(rules()?.len() == 1, "{:?}", rules()?);
     let end = |receiver: Running| -> Result<()> {
         if first == "killed" {
-            signal(nic_state::guardian()?, Signal::SIGKILL)?;
+            nic_state::kill_guardian()?;
             receiver.signal(Signal::SIGKILL)?;
             receiver.end_within(STEP).map(drop)
         } else {
-            receiver.signal(Signal::SIGTERM)?;
-            receiver.end_within(STEP)?.refused(1).map(drop)
+            receiver.stop().map(drop)
         }
     };
     if first == "apply" {
@@ -99,7 +96,7 @@ fn rule_round(first: &str) -> Result<()> {
     end(receiver)?;
     drop(flood);
     if first == "killed" {
-        until("the binding's end", STEP, || Ok(bound_queues()? == 0))?;
+        wait_until_unbound()?;
         // Of all NICs only what the dead have left.
         tool("restore")?.good("restore")?;
     }
@@ -132,9 +129,7 @@ fn next_after_a_dead_one() -> Result<()> {
         let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
         let wanted = line.matches("--queue").count();
         until("bindings", STEP, || Ok(bound_queues()? == wanted))?;
-        signal(nic_state::guardian()?, Signal::SIGKILL)?;
-        receiver.signal(Signal::SIGKILL)?;
-        receiver.end_within(STEP)?;
+        kill_with_guardian(receiver)?;
         until("the bindings' end", STEP, || Ok(bound_queues()? == 0))?;
 
         let bent = observer.state()?;

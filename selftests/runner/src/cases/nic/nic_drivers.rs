@@ -8,16 +8,14 @@ use anyhow::{Context, Result, ensure};
 use netdev::{
     Action, Ethtool, FlowRule, HeaderSplit, Ifindex, QueueId, RingsChange, RssChange, equal_table,
 };
-use nix::sys::signal::Signal;
 
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
-use framework::receiver::bound_queues;
-use framework::receiver::wait_until_bound;
-use framework::rounds::{STEP, restore, signal};
+use framework::receiver::{STEP, bound_queues, restore};
+use framework::receiver::{crash, start_bound, wait_until_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::says;
-use framework::tool::{Running, command, finish, until};
+use framework::tool::{command, finish, until};
 use framework::transfer::{devmem_tcp, send, start, summary};
 use framework::{ifindex, println_line};
 
@@ -61,12 +59,7 @@ fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
     summary(receiver)?.all_in_dmabuf()?;
     observer.soon_same(&before)?;
 
-    let receiver = Running::start(tool(&line))?;
-    wait_until_bound()?;
-    signal(nic_state::guardian()?, Signal::SIGKILL)?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
-    until("the binding's end", STEP, || Ok(bound_queues()? == 0))?;
+    crash(tool(&line))?;
     restore()?.good("restore")?;
     observer.soon_same(&before)
 }
@@ -89,12 +82,10 @@ fn ntuple_that_others_use() -> Result<()> {
     let before = observer.state()?;
     apply(2)?;
     let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
-    let receiver = Running::start(tool(&line))?;
-    wait_until_bound()?;
+    let receiver = start_bound(tool(&line))?;
     restore()?.good("restore")?;
     ensure!(on(&mut ethtool)?, "off under a receiver");
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(STEP)?.refused(1)?;
+    receiver.stop()?;
     observer.soon_same(&before)?;
 
     apply(2)?;
@@ -189,11 +180,9 @@ fn rounded_rings() -> Result<()> {
         ensure!(rx >= Some(500), "{rx:?}");
         let mut changes = Ethtool::open()?.ring_changes()?;
         let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
-        let receiver = Running::start(tool(&line))?;
-        wait_until_bound()?;
+        let receiver = start_bound(tool(&line))?;
         ensure!(!changes.is_changed(at)?, "set again: {driver:?}, {rx:?}");
-        receiver.signal(Signal::SIGTERM)?;
-        receiver.end_within(STEP)?.refused(1)?;
+        receiver.stop()?;
         ensure!(!changes.is_changed(at)?, "set again at its end");
         restore()?.good("restore")?;
         observer.soon_same(&before)?;
@@ -274,12 +263,10 @@ fn table_round(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Res
     let last = QueueId::new(many - 1);
     ensure!(!table.contains(&last), "the queue is in it");
     // One comes and goes meanwhile.
-    let receiver = Running::start(tool(&format!(
+    let receiver = start_bound(tool(&format!(
         "recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001"
     )))?;
-    wait_until_bound()?;
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(STEP)?.refused(1)?;
+    receiver.stop()?;
     restore()?.good("restore")?;
     observer.soon_same(&before)
 }

@@ -6,8 +6,7 @@ use anyhow::{Context, Result, ensure};
 use netdev::{AddressOptions, Ethtool, FlowRule, Link, NetNs};
 
 use framework::nic_state::{self, Observer};
-use framework::receiver::wait_until_bound;
-use framework::rounds::restore;
+use framework::receiver::{restore, wait_until_bound};
 use framework::summary::Summary;
 use framework::testbed::{
     self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS, SENDER_ADDRESS6,

@@ -6,17 +6,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, Link, NetNs, QueueId, RssChange};
-use nix::sys::signal::Signal;
 
 use framework::doctor::{Report, paste};
 use framework::ifindex;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
-use framework::receiver::bound_queues;
-use framework::rounds::{STEP, restore, signal};
+use framework::receiver::{STEP, kill_with_guardian, recv, restore, start_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
-use framework::tool::{Finished, Running, command, finish, until};
-use framework::transfer::devmem_tcp;
+use framework::tool::{Finished, Running, finish};
 
 /// What a receiver and its guardian, both killed, left.
 struct Left {
@@ -32,11 +29,8 @@ struct Left {
 fn left() -> Result<Left> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let receiver = Running::start(recv(5000))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-    signal(nic_state::guardian()?, Signal::SIGKILL)?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
+    let receiver = start_bound(recv(5000))?;
+    kill_with_guardian(receiver)?;
     let journal = nic_state::journal()?;
     Ok(Left {
         before,
@@ -45,11 +39,6 @@ fn left() -> Result<Left> {
         written: fs::read(&journal)?,
         journal,
     })
-}
-
-pub(crate) fn recv(port: u16) -> std::process::Command {
-    let line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:{port}");
-    command(None, &devmem_tcp(), &line)
 }
 
 impl Left {
@@ -133,10 +122,8 @@ fn of_another_boot() -> Result<()> {
 
     // A receiver is not hindered by it, and leaves what it found.
     fs::write(&left.journal, &other)?;
-    let receiver = Running::start(recv(5001))?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(STEP)?.refused(1)?;
+    let receiver = start_bound(recv(5001))?;
+    receiver.stop()?;
     left.observer.soon_same(&left.bent)?;
     left.put_right()
 }
@@ -155,10 +142,8 @@ fn of_another_nic() -> Result<()> {
         let before = observer.state()?;
         if again {
             // A receiver on the new one minds its own.
-            let receiver = Running::start(recv(5001))?;
-            until("a binding", STEP, || Ok(bound_queues()? == 1))?;
-            receiver.signal(Signal::SIGTERM)?;
-            receiver.end_within(STEP)?.refused(1)?;
+            let receiver = start_bound(recv(5001))?;
+            receiver.stop()?;
             observer.same(&before)?;
         }
         gone(&left)?;

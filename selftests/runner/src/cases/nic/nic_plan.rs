@@ -9,8 +9,8 @@ use nix::sys::signal::Signal;
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
 use framework::println_line;
-use framework::receiver::bound_queues;
-use framework::rounds::{STEP, restore, signal, somebody_elses};
+use framework::receiver::{STEP, bound_queues, restore};
+use framework::rounds::somebody_elses;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, finish, until};
 use framework::transfer::devmem_tcp;
@@ -105,8 +105,7 @@ fn applied_to_stay() -> Result<()> {
     };
     let receiver = Running::start(receiver)?;
     until("bindings", STEP, || Ok(bound_queues()? == queues))?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
+    receiver.kill()?;
     until("the receiver's part", STEP, || {
         Ok(observer.state()?.like(&applied).is_ok() && nic_state::guardians()?.is_empty())
     })?;
@@ -255,7 +254,7 @@ fn driver_that_refuses_the_way_back() -> Result<()> {
         let receiver = Running::start(recv())?;
         until("bindings", STEP, || Ok(bound_queues()? == 2))?;
         // It would go on trying for some time.
-        signal(nic_state::guardian()?, Signal::SIGKILL)?;
+        nic_state::kill_guardian()?;
         testbed::parameter(parameter, setting)?;
         receiver.signal(Signal::SIGTERM)?;
         let end = receiver.end_within(STEP);

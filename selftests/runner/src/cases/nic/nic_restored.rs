@@ -12,16 +12,14 @@ use anyhow::{Context, Result, ensure};
 use netdev::HeaderSplit;
 use nix::sys::signal::Signal;
 
-use framework::nic_state::{self, Observer};
+use framework::far_end::{Flood, connect, pattern};
+use framework::nic_state::{self, Observer, kill_guardian};
 use framework::println_line;
 use framework::probe_receiver::probe_receiver;
-use framework::receiver::bound_queues;
-use framework::rounds::{
-    Flood, Round, STEP, connect, kill_guardian, pattern, restore, rounds, signal, slow_rounds,
-    somebody_elses,
-};
+use framework::receiver::{STEP, bound_queues, crash, restore, start_bound};
+use framework::rounds::{Round, rounds, slow_rounds, somebody_elses};
 use framework::testbed::{self, BOX, BOX_ADDRESS, NIC, NIC_ADDRESS};
-use framework::tool::{Running, command, finish, sh, until};
+use framework::tool::{command, finish, sh, signal};
 use framework::transfer::devmem_tcp;
 
 case!(after_return);
@@ -260,12 +258,7 @@ fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
-    let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
-    until("a binding", STEP, || Ok(bound_queues()? > 0))?;
-    kill_guardian()?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
-    until("the end of the binding", STEP, || Ok(bound_queues()? == 0))?;
+    crash(command(None, &devmem_tcp(), &line))?;
     let journal = nic_state::journal()?;
     let text = fs::read_to_string(&journal)?;
     let noted = "\"split_was_auto\":false";
@@ -320,8 +313,7 @@ fn of_a_leased_queue() -> Result<()> {
     let before = observer.state()?;
     let line = format!("recv --netns {BOX} -f nk0 --size 4M -l {BOX_ADDRESS}:5000");
     for turn in 0..6 {
-        let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
-        until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+        let receiver = start_bound(command(None, &devmem_tcp(), &line))?;
         ensure!(observer.same(&before).is_err(), "nothing was set up");
         let by = if turn % 3 == 0 {
             Signal::SIGTERM

@@ -8,13 +8,14 @@ use netdev::{Action, Ethtool, FlowRule, Ifindex, QueueId, RingsChange, RssChange
 use nix::sys::signal::Signal;
 
 use framework::driver::Driver;
+use framework::far_end::{Flood, connect};
 use framework::ifindex;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
-use framework::receiver::bound_queues;
-use framework::rounds::{Flood, Receiver, STEP, connect, restore, signal, somebody_elses};
+use framework::receiver::{STEP, bound_queues, restore};
+use framework::rounds::{Receiver, somebody_elses};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
-use framework::tool::{Running, command, until};
+use framework::tool::{Running, command, signal, until};
 use framework::transfer::devmem_tcp;
 
 /// How a receiver ends.

@@ -9,14 +9,11 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::Signal;
 
-use super::nic_journal::recv;
 use framework::doctor::{Bad, Report, named_by};
 use framework::nic_state::Observer;
 use framework::println_line;
-use framework::receiver::bound_queues;
-use framework::rounds::{STEP, restore};
+use framework::receiver::{STEP, recv, restore, start_bound};
 use framework::testbed::{self, NIC};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::devmem_tcp;
@@ -56,8 +53,7 @@ fn lock_is_for_root_alone() -> Result<()> {
     let began = Instant::now();
     restore()?.good("restore")?;
     ensure!(began.elapsed() < STEP, "it waited {:?}", began.elapsed());
-    user.signal(Signal::SIGKILL)?;
-    user.end_within(STEP)?;
+    user.kill()?;
     fs::remove_file("/tmp/open")?;
     Ok(())
 }
@@ -146,11 +142,9 @@ fn relative_directory() -> Result<()> {
     let mut receiver = recv(5000);
     receiver.current_dir("/tmp/here");
     receiver.env("DEVMEM_TCP_RUNTIME_DIR", "run");
-    let receiver = Running::start(receiver)?;
-    until("a binding", STEP, || Ok(bound_queues()? == 1))?;
+    let receiver = start_bound(receiver)?;
     ensure!(observer.same(&before).is_err(), "nothing was set up");
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(STEP)?;
+    receiver.kill()?;
     observer.soon_same(&before)?;
     fs::remove_dir_all("/tmp/here")?;
     Ok(())

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use framework::far_end::pattern;
 use framework::peers::{
     FIRST, Receiver, close, joined, of, peer, probe_line, recv, send, summary, whole,
 };
 use framework::println_line;
 use framework::probe_receiver::probe_receiver;
-use framework::rounds::pattern;
 use framework::tool::until;
 
 const MIB: u64 = 1 << 20;

@@ -6,13 +6,10 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
-use nix::sys::signal::Signal;
 
 use framework::nic_state::{self, Observer};
 use framework::println_line;
-use framework::receiver::bound_queues;
-use framework::receiver::wait_until_bound;
-use framework::rounds::STEP;
+use framework::receiver::{STEP, bound_queues, start_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::says;
 use framework::tool::{Running, command, finish, ours, sh};
@@ -83,8 +80,7 @@ fn bound_queue() -> Result<()> {
     let before = observer.state()?;
     let line = |port: u16| format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:{port} --size 4M");
     // It leaves the NIC alone, so that nothing but the binding speaks of it.
-    let first = Running::start(tool(&format!("{} --no-config", line(5000))))?;
-    wait_until_bound()?;
+    let first = start_bound(tool(&format!("{} --no-config", line(5000))))?;
     let began = Instant::now();
     let who = format!("devmem-tcp (pid {})", first.id());
     refused(&line(5001), &["rx queue 3", "bound to dmabuf", &who])?;
@@ -94,12 +90,10 @@ fn bound_queue() -> Result<()> {
 
     let second = Running::start(tool(&line(5001)))?;
     thread::sleep(Duration::from_millis(500));
-    first.signal(Signal::SIGKILL)?;
-    first.end_within(STEP)?;
+    first.kill()?;
     framework::tool::until("the second one", STEP, || {
         Ok(bound_queues()? == 1 && observer.same(&before).is_err())
     })?;
-    second.signal(Signal::SIGTERM)?;
-    second.end_within(STEP)?.refused(1)?;
+    second.stop()?;
     observer.soon_same(&before)
 }

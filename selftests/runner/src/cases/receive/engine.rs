@@ -11,12 +11,12 @@ use netdev::{Action, Ethtool, FlowRule, PortMatch, QueueId};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
+use framework::far_end::pattern;
 use framework::peers::{
     FIRST, Receiver, Wire, address, close, closed, ended, ended_well, joined, of, peer, peer_at,
     peers, recv, recv_here, send, send_together, summary, whole, wire_that_keeps_all,
 };
 use framework::probe_receiver::Outcome;
-use framework::rounds::pattern;
 use framework::testbed::{self, NIC, PEER};
 use framework::tool::sh;
 use framework::{ifindex, println_line};

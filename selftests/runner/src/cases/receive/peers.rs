@@ -16,12 +16,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::socket::{MsgFlags, setsockopt, sockopt};
 use nix::unistd::Pid;
 
+use framework::far_end::pattern;
 use framework::peers::{
     FIRST, Receiver, address, close, ended, ended_well, joined, peer, peers, recv, recv_here, send,
     summary,
 };
 use framework::println_line;
-use framework::rounds::pattern;
 use framework::testbed::{self, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::{sh, until};
 

@@ -11,11 +11,11 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use framework::far_end::pattern;
 use framework::peers::{
     Wire, close, ended_well, joined, peer, peers, recv_here, summary, wire_that_keeps_all,
 };
 use framework::println_line;
-use framework::rounds::pattern;
 use framework::testbed::{NIC, PEER};
 use framework::tool::{sh, until};
 

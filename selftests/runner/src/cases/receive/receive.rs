@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use framework::driver::Driver;
 use framework::memory;
-use framework::receiver::{bound_queues, received, wait_until_bound};
+use framework::receiver::{bound_queues, received, wait_until_bound, wait_until_unbound};
 use framework::summary::Summary;
 use framework::sysctl;
 use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
@@ -210,11 +210,8 @@ fn killed_receiver_leaves_no_binding() -> Result<()> {
     testbed::wire()?;
     let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
     wait_until_bound()?;
-    receiver.signal(Signal::SIGKILL)?;
-    receiver.end_within(Duration::from_secs(5))?;
-    until("the end of the binding", Duration::from_secs(5), || {
-        Ok(bound_queues()? == 0)
-    })?;
+    receiver.kill()?;
+    wait_until_unbound()?;
     // The queue serves the next one.
     let to = format!("{NIC_ADDRESS}:5001");
     validated(None, &format!("-f {NIC}"), &to, MIB)?.all_in_dmabuf()
@@ -275,8 +272,7 @@ fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
     until("the NIC as it was", Duration::from_secs(10), || {
         Ok(bound_queues()? == 0 && nic_settings(NIC)? == before)
     })?;
-    sender.signal(Signal::SIGKILL)?;
-    sender.end_within(Duration::from_secs(5))?;
+    sender.kill()?;
     let mut first = [0; 6];
     reader.read_exact(&mut first)?;
     ensure!(

@@ -14,9 +14,7 @@ use nix::sys::signal::Signal;
 use crate::cases::tools::remedies::pasted;
 use framework::nic_state::Observer;
 use framework::println_line;
-use framework::receiver::bound_queues;
-use framework::receiver::wait_until_bound;
-use framework::rounds::STEP;
+use framework::receiver::{STEP, bound_queues, start_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, ours, sh, until};
 use framework::transfer::devmem_tcp;
@@ -94,10 +92,8 @@ fn runtime_directory_is_locked() -> Result<()> {
     observer.same(&before)?;
     ensure!(framework::ifindex("nk0").is_err(), "a netkit is left");
     drop(held);
-    let receiver = Running::start(recv(""))?;
-    wait_until_bound()?;
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(STEP)?.refused(1)?;
+    let receiver = start_bound(recv(""))?;
+    receiver.stop()?;
     observer.soon_same(&before)
 }
 

@@ -84,8 +84,7 @@ fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
         Ok(bound_queues()? == 0 && nic_settings(NIC)? == before)
     })?;
     drop(reader);
-    sender.signal(Signal::SIGKILL)?;
-    sender.end_within(SOON)?;
+    sender.kill()?;
     Ok(())
 }
 
@@ -112,7 +111,7 @@ fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
     thread::sleep(Duration::from_secs(1));
     for _ in 0..2 {
         ensure!(child.try_wait()?.is_none(), "it was not stuck");
-        framework::rounds::signal(child.id().try_into()?, Signal::SIGINT)?;
+        framework::tool::signal(child.id().try_into()?, Signal::SIGINT)?;
         thread::sleep(Duration::from_millis(500));
     }
     ended_with(child, 130)?;
@@ -136,7 +135,7 @@ fn stuck_lease_ends_by_a_second_signal() -> Result<()> {
     for _ in 0..2 {
         thread::sleep(Duration::from_secs(1));
         ensure!(child.try_wait()?.is_none(), "it was not stuck");
-        framework::rounds::signal(child.id().try_into()?, Signal::SIGTERM)?;
+        framework::tool::signal(child.id().try_into()?, Signal::SIGTERM)?;
     }
     ended_with(child, 143)?;
     drop(reader);

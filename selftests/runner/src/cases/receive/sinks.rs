@@ -19,8 +19,8 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use udmabuf::{HugePage, Udmabuf};
 
+use framework::far_end::connect;
 use framework::memory;
-use framework::rounds::connect;
 use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, sh};

@@ -18,9 +18,9 @@ use nix::unistd::pipe;
 
 use crate::cases::tools::json::documented;
 use crate::cases::tools::ncdevmem::until_listening;
+use framework::far_end::{connect, pattern};
 use framework::println_line;
 use framework::receiver::bound_queues;
-use framework::rounds::{connect, pattern};
 use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, ours, until};
@@ -63,7 +63,7 @@ pub(crate) struct Started {
 
 impl Started {
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        framework::rounds::signal(self.child.id().try_into()?, signal)
+        framework::tool::signal(self.child.id().try_into()?, signal)
     }
 
     pub(crate) fn ended(&mut self) -> Result<bool> {

@@ -11,12 +11,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::{NetNs, Netdev, QueueType};
 
+use framework::far_end::pattern;
 use framework::peers::{
     Receiver, close, ended_well, joined, peer, peer_at, recv, recv_here, send, summary,
     tcp_counters,
 };
 use framework::receiver::bound_queues;
-use framework::rounds::pattern;
 use framework::testbed::{self, NIC, NIC_ADDRESS6};
 use framework::tool::until;
 

@@ -8,8 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::{Netdev, Scope};
 
+use framework::far_end::{connect, pattern};
 use framework::memory;
-use framework::rounds::{connect, pattern};
 use framework::summary::Summary;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, NIC_ADDRESS6};
 use framework::tool::{Finished, Running, command, sh};

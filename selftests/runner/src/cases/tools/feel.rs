@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
 use framework::println_line;
-use framework::receiver::wait_until_bound;
+use framework::receiver::start_bound;
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::says;
 use framework::tool::{Finished, Running, command, finish};
@@ -49,10 +49,8 @@ fn verbose_names_requests() -> Result<()> {
     says(&again, &words)?;
 
     let line = format!("recv -v -f {NIC} --queue 1 -l {NIC_ADDRESS}:5000");
-    let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
-    wait_until_bound()?;
-    receiver.signal(Signal::SIGTERM)?;
-    let said = receiver.end_within(Duration::from_secs(5))?.refused(1)?;
+    let receiver = start_bound(command(None, &devmem_tcp(), &line))?;
+    let said = receiver.stop()?;
     println_line(&said);
     let words = [
         &format!("netlink: bind-rx {NIC} queue 1: ifindex"),
@@ -154,15 +152,13 @@ fn progress_once_a_second() -> Result<()> {
     let line = format!("recv --progress -f {NIC} -l {to}");
     let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
     let line = format!("send --wait 20 {to} --bytes 8G");
-    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
-    wait_until_bound()?;
+    let sender = start_bound(command(Some(PEER), &devmem_tcp(), &line))?;
     let began = Instant::now();
     std::thread::sleep(Duration::from_secs(4));
     receiver.signal(Signal::SIGINT)?;
     let end = receiver.end_within(Duration::from_secs(5))?;
     let seconds = began.elapsed().as_secs() + 1;
-    sender.signal(Signal::SIGKILL)?;
-    sender.end_within(Duration::from_secs(5))?;
+    sender.kill()?;
     println_line(&end.stderr);
     let lines = end
         .stderr

@@ -14,11 +14,11 @@ use serde_json::Value;
 
 use crate::cases::lease::lease_rounds::{LAST, ROUTED, leased, receive, unleased};
 use crate::cases::lease::lease_way::{begin, boxed};
+use framework::far_end::{connect, pattern};
 use framework::footprint::Footprint;
 use framework::nic_state::{self, Observer};
-use framework::receiver::bound_queues;
 use framework::receiver::wait_until_bound;
-use framework::rounds::{STEP, connect, pattern, restore};
+use framework::receiver::{STEP, bound_queues, restore};
 use framework::summary::Summary;
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::says;

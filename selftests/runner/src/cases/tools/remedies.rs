@@ -11,9 +11,7 @@ use nix::sys::signal::Signal;
 use crate::cases::lease::lease_rounds::{BESIDE6, LAST};
 use crate::cases::lease::lease_way::boxed;
 use framework::doctor::{as_user, paste};
-use framework::receiver::bound_queues;
-use framework::receiver::wait_until_bound;
-use framework::rounds::restore;
+use framework::receiver::{bound_queues, restore, start_bound};
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, finish, sh, until};
 use framework::transfer::devmem_tcp;
@@ -134,8 +132,7 @@ fn of_the_nic() -> Result<()> {
     cured(&recv)?;
     nic_state::nothing_left()?;
     // Those tell where to look.
-    let receiver = Running::start(command(None, &devmem_tcp(), &recv))?;
-    wait_until_bound()?;
+    let receiver = start_bound(command(None, &devmem_tcp(), &recv))?;
     for line in [
         format!("apply {NIC} --queue 3"),
         format!("apply {NIC} --queue 99"),
@@ -145,8 +142,7 @@ fn of_the_nic() -> Result<()> {
         let said = refused(&line)?;
         ensure!(pasted(&said)? > 0, "{line}: no command in {said:?}");
     }
-    receiver.signal(Signal::SIGTERM)?;
-    receiver.end_within(STEP)?.refused(1)?;
+    receiver.stop()?;
     sh(&format!("ip link set dev {NIC} down"))?;
     cured(&recv)
 }

@@ -18,7 +18,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use framework::memory;
-use framework::receiver::wait_until_bound;
+use framework::receiver::start_bound;
 use framework::testbed::{NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS};
 use framework::tool::{Finished, Running, until};
 use framework::transfer::devmem_tcp;
@@ -46,8 +46,7 @@ impl Receiver {
         let line = format!("{way} {} recv {line} >{out} 2>{err}", tool.display());
         let mut shell = Command::new("sh");
         shell.args(["-c", &line]);
-        let running = Running::start(shell)?;
-        wait_until_bound()?;
+        let running = start_bound(shell)?;
         let started = Self {
             running,
             out: out.into(),
