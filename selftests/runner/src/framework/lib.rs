@@ -4,6 +4,7 @@
 #![deny(unsafe_code)]
 #![allow(missing_docs, clippy::missing_errors_doc)] // no API: the names and the texts of errors say it
 
+pub mod command_line;
 pub mod doctor;
 pub mod driver;
 pub mod far_end;

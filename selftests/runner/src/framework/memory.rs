@@ -62,15 +62,20 @@ fn chosen() -> Kind {
     CHOSEN.get().copied().unwrap_or(Kind::Udmabuf)
 }
 
-/// A command line of `devmem-tcp recv`, with the memory.
-pub fn recv_line(line: &str) -> Result<String> {
-    if chosen() == Kind::Fd && line.contains("--dmabuf-per-queue") {
+/// `--memory` for a receiver with memory of this size, or a dmabuf of it for each queue.
+pub(crate) fn of_receiver(size: Option<&str>, dmabuf_per_queue: bool) -> Result<String> {
+    if chosen() == Kind::Fd && dmabuf_per_queue {
         return Err(Skip("an fd is one dmabuf".into()).into());
     }
+    option(size.map_or(Ok(DEFAULT_LEN), bytes)?)
+}
+
+/// A command line of `devmem-tcp recv`, with the memory.
+pub fn recv_line(line: &str) -> Result<String> {
     let mut words = line.split_whitespace();
     let size = words.find(|word| *word == "--size").and(words.next());
-    let size = size.map_or(Ok(DEFAULT_LEN), bytes)?;
-    Ok(format!("{line} {}", option(size)?))
+    let memory = of_receiver(size, line.contains("--dmabuf-per-queue"))?;
+    Ok(format!("{line} {memory}"))
 }
 
 /// `16M` and the like.

@@ -49,6 +49,11 @@ pub const HOST: &str = "nk0h";
 /// Where a parameter of the software NIC can be read and written.
 const PARAMETERS: &str = "/sys/module/swnic/parameters";
 
+/// The NIC's address with a port.
+pub fn at(port: u16) -> String {
+    format!("{NIC_ADDRESS}:{port}")
+}
+
 /// Loads the software NIC and connects its ends.
 pub fn wire() -> Result<()> {
     wire_with(QUEUES, "")

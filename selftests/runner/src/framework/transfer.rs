@@ -1,5 +1,6 @@
 //! One transfer: a receiver, a sender, and the receiver's summary.
 
+use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -7,10 +8,9 @@ use anyhow::{Context, Result, ensure};
 use netdev::Ethtool;
 use serde_json::Value;
 
-use crate::memory;
+use crate::command_line::{Recv, Sender};
 use crate::summary::Summary;
-use crate::testbed::PEER;
-use crate::tool::{Finished, Running, command, finish, ours};
+use crate::tool::{Finished, Running, ours};
 
 /// A receiver has so long to end after its sender.
 const END: Duration = Duration::from_secs(30);
@@ -18,23 +18,6 @@ const END: Duration = Duration::from_secs(30);
 /// Our tool.
 pub fn devmem_tcp() -> PathBuf {
     ours("devmem-tcp")
-}
-
-/// A receiver that listens.
-pub fn start(netns: Option<&str>, line: &str) -> Result<Running> {
-    let line = memory::recv_line(&format!("recv --json {line}"))?;
-    Running::start(command(netns, &devmem_tcp(), &line))
-}
-
-/// Sends from the far end of the wire.
-pub fn send(line: &str) -> Result<()> {
-    finish(command(
-        Some(PEER),
-        &devmem_tcp(),
-        &format!("send --wait 20 {line}"),
-    ))?
-    .good("send")
-    .map(drop)
 }
 
 /// The receiver's summary, once it has ended well.
@@ -48,11 +31,10 @@ fn parse(end: Finished) -> Result<Summary> {
     Summary::parse(&text)
 }
 
-/// A transfer of the validation pattern from one end to the other.
-pub fn validated(netns: Option<&str>, receiver: &str, to: &str, bytes: u64) -> Result<Summary> {
-    let running = start(netns, &format!("--validate 251 --listen {to} {receiver}"))?;
-    let sent = send(&format!("{to} --pattern 251 --bytes {bytes}"));
-    let summary = match sent {
+/// A transfer of so many bytes of the validation pattern from the far end of the wire to this address.
+pub fn validated(receiver: Recv, to: impl Display, bytes: u64) -> Result<Summary> {
+    let running = receiver.validate(251).listen(&to).start()?;
+    let summary = match Sender::to(to).pattern(251).bytes(bytes).run() {
         Ok(()) => summary(running)?,
         Err(error) => {
             let end = running.end_within(Duration::from_secs(5))?;

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result, ensure};
 use netdev::{Link, NetNs, Netdev};
 
+use framework::command_line::Recv;
 use framework::doctor::{Report, as_user};
 use framework::driver::Driver;
 use framework::leases::Guest;
@@ -25,7 +26,7 @@ fn healthy() -> Result<()> {
         ensure!(report.json[area] == true, "not {area}: {}", report.json);
     }
     let to = format!("{NIC_ADDRESS}:5000");
-    validated(None, &format!("-f {NIC}"), &to, 1 << 20).map(drop)
+    validated(Recv::on(NIC), &to, 1 << 20).map(drop)
 }
 
 case!(of_all_nics);

@@ -12,11 +12,12 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use udmabuf::Udmabuf;
 
+use framework::command_line::{Recv, Sender};
 use framework::doctor::{Bad, Report, named, paste};
 use framework::nic_state::guardian;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
-use framework::tool::{Running, command, sh, until};
-use framework::transfer::{devmem_tcp, nic_settings, start};
+use framework::tool::{sh, until};
+use framework::transfer::nic_settings;
 use framework::{ifindex, println_line};
 
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
@@ -27,7 +28,7 @@ case!(journal_of_a_dead_receiver);
 fn journal_of_a_dead_receiver() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
-    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    let receiver = Recv::on(NIC).listen(testbed::at(5000)).start()?;
     until("a set-up", SOON, || {
         Ok(nic_settings(NIC)?.contains("5000") && guardian().is_ok())
     })?;
@@ -57,8 +58,7 @@ fn pool_of_a_dead_connection() -> Result<()> {
         .apply(&NetNs::current()?)?;
     let binding = Netdev::open()?.bind_rx(nic, &memory, &[LAST], BindOptions::default())?;
     let listener = listen(address, &SocketOptions::default())?;
-    let line = format!("send --wait 20 {address} --bytes 256M");
-    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    let sender = Sender::to(address).bytes("256M").start()?;
     let (socket, _) = listener.accept()?;
     socket.set_read_timeout(Some(Duration::from_millis(300)))?;
     let held = read_after_the_peer_fell_silent(&mut DevmemStream::new(socket))?;

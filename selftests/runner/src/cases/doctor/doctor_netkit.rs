@@ -10,12 +10,13 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cases::lease::lease_fence::reached;
+use framework::command_line::Recv;
 use framework::doctor::{Bad, Report, avoided, cured, named, paste};
 use framework::leases::Guest;
 use framework::println_line;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
 use framework::tool::{Running, command, finish, sh, until};
-use framework::transfer::{devmem_tcp, start, validated};
+use framework::transfer::{devmem_tcp, validated};
 
 fn line() -> String {
     format!("{GUEST} --netns {BOX}")
@@ -46,8 +47,8 @@ fn healthy() -> Result<()> {
         "{}",
         report.json
     );
-    let receiver = format!("--netns {BOX} -f {GUEST}");
-    validated(None, &receiver, &format!("{BOX_ADDRESS}:5000"), 1 << 20).map(drop)
+    let receiver = Recv::on(GUEST).netns(BOX);
+    validated(receiver, format!("{BOX_ADDRESS}:5000"), 1 << 20).map(drop)
 }
 
 case!(without_a_lease);
@@ -189,10 +190,10 @@ fn from_a_container() -> Result<()> {
 case!(bound_by_another);
 fn bound_by_another() -> Result<()> {
     leased()?;
-    let receiver = start(
-        None,
-        &format!("--netns {BOX} -f {GUEST} -l {BOX_ADDRESS}:5000"),
-    )?;
+    let receiver = Recv::on(GUEST)
+        .netns(BOX)
+        .listen(format!("{BOX_ADDRESS}:5000"))
+        .start()?;
     until("a binding", Duration::from_secs(10), || {
         Ok(Report::of(&line())?.status("queues.free") == "fail")
     })?;

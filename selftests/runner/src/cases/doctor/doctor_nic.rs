@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, HeaderSplit, QueueId, RssChange};
 
+use framework::command_line::Recv;
 use framework::doctor::{Bad, Report, avoided, cured, incurable, named};
 use framework::driver::Driver;
 use framework::leases::Guest;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{sh, until};
-use framework::transfer::{devmem_tcp, start};
+use framework::transfer::devmem_tcp;
 use framework::xdp::{self, Hook};
 use framework::{ifindex, println_line};
 
@@ -94,7 +95,7 @@ case!(queue_bound);
 /// Bound by another process: the doctor asked about another queue is content.
 fn queue_bound() -> Result<()> {
     testbed::wire()?;
-    let receiver = start(None, &format!("-f {NIC} --queue 2 -l {NIC_ADDRESS}:5000"))?;
+    let receiver = Recv::on(NIC).queue(2).listen(testbed::at(5000)).start()?;
     until("a binding", Duration::from_secs(10), || {
         Ok(Report::of(&format!("{NIC} --queue 2"))?.status("queues.free") == "fail")
     })?;

@@ -6,10 +6,11 @@ use anyhow::{Context, Result, ensure};
 use netdev::{Action, FlowRule, Netdev, QueueId, QueueType};
 use serde_json::Value;
 
+use framework::command_line::Recv;
 use framework::summary::Summary;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
 use framework::tool::{command, finish, sh, until};
-use framework::transfer::{devmem_tcp, nic_settings, number, start, validated};
+use framework::transfer::{devmem_tcp, nic_settings, number, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -36,8 +37,8 @@ fn leased() -> Result<usize> {
 /// A transfer to the container, the receiver started here and sent into the namespace.
 fn transfer(device: &str, port: u16) -> Result<Summary> {
     let before = nic_settings(NIC)?;
-    let line = format!("--netns {BOX} -f {device}");
-    let summary = validated(None, &line, &format!("{BOX_ADDRESS}:{port}"), 8 * MIB)?;
+    let receiver = Recv::on(device).netns(BOX);
+    let summary = validated(receiver, format!("{BOX_ADDRESS}:{port}"), 8 * MIB)?;
     summary.all_in_dmabuf()?;
     ensure!(
         nic_settings(NIC)? == before,
@@ -86,7 +87,8 @@ fn across_namespaces() -> Result<()> {
     testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(QUEUE))))?;
     let before = nic_settings(NIC)?;
     let to = format!("{BOX_ADDRESS}:5000");
-    validated(Some(BOX), &format!("-f {GUEST} --no-config"), &to, 8 * MIB)?.all_in_dmabuf()?;
+    let receiver = Recv::on(GUEST).within(BOX).no_config();
+    validated(receiver, &to, 8 * MIB)?.all_in_dmabuf()?;
     ensure!(
         nic_settings(NIC)? == before,
         "the NIC is not as it was before"
@@ -116,8 +118,8 @@ fn shown_from_both_sides() -> Result<()> {
     testbed::container()?;
     lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
     testbed::route_to_container()?;
-    let line = format!("--netns {BOX} -f {GUEST} -l {BOX_ADDRESS}:5000");
-    let receiver = start(None, &line)?;
+    let receiver = Recv::on(GUEST).netns(BOX);
+    let receiver = receiver.listen(format!("{BOX_ADDRESS}:5000")).start()?;
     let show = |device: &str| -> Result<Value> {
         let line = format!("show --json {device}");
         let text = finish(command(None, &devmem_tcp(), &line))?.good("show")?;

@@ -12,13 +12,13 @@ use nix::sys::signal::Signal;
 
 use super::lease_rounds::{BESIDE, BESIDE6, LAST, ROUTED, leased, receive, unlease, unleased};
 use super::lease_way::{begin, boxed, foreign, forwarding, says, unlease_refused};
+use framework::command_line::Recv;
 use framework::footprint::Footprint;
 use framework::leases::{delete, free, is_free, no_device};
 use framework::receiver::bound_queues;
-use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, sh, until};
-use framework::transfer::{devmem_tcp, start};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 use framework::{machine, nic_state};
 
@@ -115,11 +115,10 @@ case!(bound);
 fn bound() -> Result<()> {
     let before = begin()?;
     leased(&boxed(&format!("--queue {LAST} --address {ROUTED}")))?;
-    let receiver = start(
-        None,
-        &format!("--netns {BOX} -f {GUEST} --listen {ROUTED}:5000"),
-    )?;
-    wait_until_bound()?;
+    let receiver = Recv::on(GUEST)
+        .netns(BOX)
+        .listen(format!("{ROUTED}:5000"))
+        .start_bound()?;
     let complaint = unlease_refused(&format!("{GUEST} --netns {BOX}"))?;
     says(&complaint, "dmabuf")?;
     says(&complaint, "devmem-tcp (pid ")?;
@@ -272,8 +271,8 @@ fn ended_from_elsewhere() -> Result<()> {
         lease()?;
         let would = unlease(&format!("{end} --dry-run"))?.good(end)?;
         says(&would, "would put back net.ipv4.conf.eth1.forwarding = 0")?;
-        let receiver = format!("--netns {BOX} -f {GUEST} --listen {ROUTED}:5000");
-        let receiver = start(Some(BOX2), &receiver)?;
+        let receiver = Recv::on(GUEST).netns(BOX).within(BOX2);
+        let receiver = receiver.listen(format!("{ROUTED}:5000")).start()?;
         until("a binding", TEARDOWN, || Ok(rail.run(bound_queues)?? > 0))?;
         says(&unlease_refused(end)?, "devmem-tcp (pid ")?;
         receiver.signal(Signal::SIGTERM)?;

@@ -14,6 +14,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
+use framework::command_line::Recv;
 use framework::far_end::{connect, pattern};
 use framework::footprint::Footprint;
 use framework::leases::free;
@@ -21,7 +22,7 @@ use framework::machine;
 use framework::println_line;
 use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use framework::tool::{Finished, command, finish};
-use framework::transfer::{devmem_tcp, start, summary};
+use framework::transfer::{devmem_tcp, summary};
 
 /// How often each case does it; there are two for each way of naming a namespace.
 const ROUNDS: u32 = 25;
@@ -148,8 +149,8 @@ pub(crate) fn unleased(line: &str) -> Result<Value> {
 
 /// So many bytes from the far end of the wire into the pod's guest end, validated.
 pub(crate) fn receive(netns: &str, netkit: &str, to: SocketAddr, bytes: usize) -> Result<()> {
-    let line = format!("--netns {netns} -f {netkit} --listen {to} --validate 251 --size 2M");
-    let receiver = start(None, &line)?;
+    let receiver = Recv::on(netkit).netns(netns).listen(to).size("2M");
+    let receiver = receiver.validate(251).start()?;
     let sent = connect(to).and_then(|mut stream| Ok(stream.write_all(&pattern(bytes, None)?)?));
     if let Err(error) = sent {
         let end = receiver.end_within(Duration::from_secs(5));

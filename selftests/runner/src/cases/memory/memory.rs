@@ -14,13 +14,14 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::signal::Signal;
 
 use crate::cases::tools::tool_errors::complains;
+use framework::command_line::Sender;
 use framework::doctor::Report;
 use framework::nic_state;
 use framework::peers::free_deferred;
 use framework::receiver::bound_queues;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
 use framework::tool::{Running, command, finish, sh, until};
-use framework::transfer::{devmem_tcp, send};
+use framework::transfer::devmem_tcp;
 use framework::{Skip, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -279,7 +280,7 @@ fn freed_at_the_end() -> Result<()> {
             let bytes = dmabuf_bytes()?;
             ensure!(bytes == 16 * MIB, "{memory}: {bytes} bytes of dmabufs");
             match signal {
-                None => send(&format!("{NIC_ADDRESS}:5000 --bytes 1M"))?,
+                None => Sender::to(testbed::at(5000)).bytes("1M").run()?,
                 Some(signal) => receiver.signal(signal)?,
             }
             receiver.end_within(SOON)?;

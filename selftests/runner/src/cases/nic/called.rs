@@ -2,13 +2,14 @@
 
 use anyhow::{Context, Result, ensure};
 
+use framework::command_line::{Recv, Sender};
 use framework::nic_state::{self, Observer};
 use framework::println_line;
-use framework::receiver::{start_bound, wait_until_bound};
+use framework::receiver::start_bound;
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER};
 use framework::tool::says;
 use framework::tool::{command, finish, ours, sh};
-use framework::transfer::{devmem_tcp, send, start, summary};
+use framework::transfer::{devmem_tcp, summary};
 
 const LONG: &str = "rail0-of-the-left-hand-switch-in-row-17";
 
@@ -41,9 +42,11 @@ fn alternative() -> Result<()> {
         says(&tool(&format!("restore {name}"))?, &["as it was before"])?;
         observer.soon_same(&before)?;
 
-        let receiver = start(None, &format!("-f {name} -l {NIC_ADDRESS}:5000"))?;
-        wait_until_bound()?;
-        send(&format!("{NIC_ADDRESS}:5000 --bytes 1M --dev {LONG}"))?;
+        let receiver = Recv::on(name).listen(testbed::at(5000)).start_bound()?;
+        Sender::to(testbed::at(5000))
+            .bytes("1M")
+            .device(LONG)
+            .run()?;
         summary(receiver)?.all_in_dmabuf()?;
         observer.soon_same(&before)?;
 

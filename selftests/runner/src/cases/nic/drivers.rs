@@ -8,6 +8,7 @@ use netdev::{
 use nix::errno::Errno;
 use udmabuf::Udmabuf;
 
+use framework::command_line::Recv;
 use framework::doctor::Report;
 use framework::driver::Driver;
 use framework::nic_state::Observer;
@@ -369,18 +370,16 @@ fn receives_and_restores() -> Result<()> {
         testbed::wire_as(driver, QUEUES, "")?;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
-        for (queues, port) in [("--queue 3", 5000), ("--queue 2 --queue 3", 5001)] {
+        for (queues, port) in [(3..4, 5000), (2..4, 5001)] {
+            let mut receiver = queues.clone().fold(Recv::on(NIC), Recv::queue);
             // Without contexts, a rule goes to one queue: two queues take two.
-            let (listen, port) = match queues.len() > 10 && driver.contexts() == 0 {
-                true => (format!("--listen {NIC_ADDRESS}:{}", port + 1), port),
-                false => (String::new(), port),
-            };
-            let to = format!("{NIC_ADDRESS}:{port}");
-            let line = format!("-f {NIC} {queues} {listen}");
-            validated(None, &line, &to, 1 << 20)
+            if queues.len() > 1 && driver.contexts() == 0 {
+                receiver = receiver.listen(testbed::at(port + 1));
+            }
+            validated(receiver, testbed::at(port), 1 << 20)
                 .and_then(|summary| summary.all_in_dmabuf())
                 .and_then(|()| observer.soon_same(&before))
-                .with_context(|| format!("{driver:?}, {queues}"))?;
+                .with_context(|| format!("{driver:?}, {queues:?}"))?;
         }
     }
     Ok(())

@@ -7,13 +7,13 @@ use anyhow::{Result, bail, ensure};
 use netdev::QueueId;
 use nix::sys::signal::Signal;
 
+use framework::command_line::{Recv, Sender};
 use framework::leases::{set_down, set_up};
 use framework::receiver::bound_queues;
 use framework::receiver::received;
-use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, PEER};
-use framework::tool::{Running, command, sh, until};
-use framework::transfer::{devmem_tcp, start, summary, validated};
+use framework::tool::{sh, until};
+use framework::transfer::{devmem_tcp, summary, validated};
 use framework::xdp;
 use framework::{ifindex, println_line};
 
@@ -25,10 +25,8 @@ case!(link_flap_while_receiving);
 fn link_flap_while_receiving() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let receiver = start(None, &format!("-f {NIC} -l {to} --validate 251"))?;
-    wait_until_bound()?;
-    let line = format!("send --wait 20 {to} --bytes 128M");
-    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    let receiver = Recv::on(NIC).listen(&to).validate(251).start_bound()?;
+    let sender = Sender::to(&to).bytes("128M").start()?;
     for _ in 0..2 {
         let before = received()?;
         until("more payload", Duration::from_secs(30), || {
@@ -53,9 +51,9 @@ fn moves_between_namespaces() -> Result<()> {
     let line = format!("lease --phys {NIC} --queue {LAST} --netkit nk0 --netns {BOX}");
     sh(&format!("{} {line}", devmem_tcp().display()))?;
     testbed::route_to_container()?;
-    let line = format!("--netns {BOX} -f nk0 -l {}:5000", testbed::BOX_ADDRESS);
-    let receiver = start(None, &line)?;
-    wait_until_bound()?;
+    let recv = Recv::on("nk0").netns(BOX);
+    let listen = format!("{}:5000", testbed::BOX_ADDRESS);
+    let receiver = recv.clone().listen(listen).start_bound()?;
     for _ in 0..3 {
         sh(&format!("ip link set {NIC} netns {PEER}"))?;
         sh(&format!("ip -n {PEER} link set {NIC} netns 1"))?;
@@ -68,8 +66,7 @@ fn moves_between_namespaces() -> Result<()> {
     // A device in another namespace has other settings.
     testbed::forward(&[NIC])?;
     let to = format!("{}:5001", testbed::BOX_ADDRESS);
-    let line = format!("--netns {BOX} -f nk0");
-    validated(None, &line, &to, 4 * MIB)?.all_in_dmabuf()
+    validated(recv, to, 4 * MIB)?.all_in_dmabuf()
 }
 
 case!(removed_while_receiving);
@@ -78,10 +75,8 @@ fn removed_while_receiving() -> Result<()> {
     for round in 0..3 {
         testbed::wire()?;
         let to = format!("{NIC_ADDRESS}:5000");
-        let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
-        wait_until_bound()?;
-        let line = format!("send --wait 20 {to} --bytes 1G");
-        let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+        let receiver = Recv::on(NIC).listen(&to).start_bound()?;
+        let sender = Sender::to(&to).bytes("1G").start()?;
         until("payload", Duration::from_secs(20), || Ok(received()? > 500))?;
         sh("rmmod swnic")?;
         ensure!(
@@ -94,14 +89,13 @@ fn removed_while_receiving() -> Result<()> {
     }
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
-    validated(None, &format!("-f {NIC}"), &to, 4 * MIB)?.all_in_dmabuf()
+    validated(Recv::on(NIC), &to, 4 * MIB)?.all_in_dmabuf()
 }
 
 case!(xdp_refused_while_bound);
 fn xdp_refused_while_bound() -> Result<()> {
     testbed::wire()?;
-    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
-    wait_until_bound()?;
+    let receiver = Recv::on(NIC).listen(testbed::at(5000)).start_bound()?;
     for attach in [xdp::attach, xdp::attach_native] {
         match attach(ifindex(NIC)?.get()) {
             Ok(_) => bail!("attached to a NIC with a memory provider"),

@@ -9,14 +9,15 @@ use netdev::{
     Action, Ethtool, FlowRule, HeaderSplit, Ifindex, QueueId, RingsChange, RssChange, equal_table,
 };
 
+use framework::command_line::{Recv, Sender};
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
 use framework::receiver::{STEP, bound_queues, restore};
-use framework::receiver::{crash, start_bound, wait_until_bound};
+use framework::receiver::{crash, start_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::says;
 use framework::tool::{command, finish, until};
-use framework::transfer::{devmem_tcp, send, start, summary};
+use framework::transfer::{devmem_tcp, summary};
 use framework::{ifindex, println_line};
 
 const NTUPLE: &str = "rx-ntuple-filter";
@@ -52,10 +53,10 @@ fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
     let would = finish(tool(&format!("{line} --dry-run")))?.good("dry run")?;
     says(&would, &["ntuple off"])?;
     observer.same(&before)?;
-    let receiver = start(None, &line["recv ".len()..])?;
-    wait_until_bound()?;
+    let receiver = Recv::on(NIC).queue(3).size("4M").listen(&to);
+    let receiver = receiver.refuse_unsteered().start_bound()?;
     ensure!(ethtool.features(at)?.active.contains(NTUPLE) == on, "{on}");
-    send(&format!("{to} --bytes 1M"))?;
+    Sender::to(&to).bytes("1M").run()?;
     summary(receiver)?.all_in_dmabuf()?;
     observer.soon_same(&before)?;
 
@@ -138,9 +139,12 @@ fn split_round(at: Ifindex, asked: bool) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let receiver = start(None, &format!("-f {NIC} --queue 3 -l {to} --refuse-linear"))?;
-    wait_until_bound()?;
-    send(&format!("{to} --bytes 1M"))?;
+    let receiver = Recv::on(NIC)
+        .queue(3)
+        .listen(&to)
+        .refuse_linear()
+        .start_bound()?;
+    Sender::to(&to).bytes("1M").run()?;
     summary(receiver)?.all_in_dmabuf()?;
     observer.soon_same(&before)?;
     let setting = match asked {
@@ -299,7 +303,9 @@ fn contexts_round() -> Result<()> {
         says(&said, &["no RSS context for queues 2,3", "--listen"])?;
         observer.soon_same(&before)?;
     }
-    let receiver = start(None, &format!("{line} {} --connections 2", at(5001)))?;
+    let receiver = Recv::on(NIC).queue(2).queue(3).refuse_unsteered();
+    let receiver = receiver.listen(testbed::at(5000)).listen(testbed::at(5001));
+    let receiver = receiver.connections(2).start()?;
     until("bindings", STEP, || Ok(bound_queues()? == 2))?;
     let rules = Ethtool::open()?.rules(ifindex(NIC)?)?;
     let mut actions: Vec<Action> = rules.iter().map(|rule| rule.action).collect();
@@ -307,7 +313,7 @@ fn contexts_round() -> Result<()> {
     let wanted = [2, 3].map(|queue| Action::Queue(QueueId::new(queue)));
     ensure!(actions == wanted, "{rules:?}");
     for port in [5000, 5001] {
-        send(&format!("{NIC_ADDRESS}:{port} --bytes 1M"))?;
+        Sender::to(testbed::at(port)).bytes("1M").run()?;
     }
     summary(receiver)?.all_in_dmabuf()?;
     observer.soon_same(&before)

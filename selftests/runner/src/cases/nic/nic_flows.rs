@@ -5,15 +5,16 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use netdev::{AddressOptions, Ethtool, FlowRule, Link, NetNs};
 
+use framework::command_line::{Recv, Sender};
 use framework::nic_state::{self, Observer};
-use framework::receiver::{restore, wait_until_bound};
+use framework::receiver::restore;
 use framework::summary::Summary;
 use framework::testbed::{
     self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS, SENDER_ADDRESS6,
 };
 use framework::tool::says;
 use framework::tool::{command, finish};
-use framework::transfer::{devmem_tcp, send, start, summary};
+use framework::transfer::{devmem_tcp, summary};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -37,12 +38,11 @@ fn dual_stack() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let line = format!("-f {NIC} -l [::]:5000 --refuse-unsteered");
-    let receiver = start(None, &format!("{line} --connections 2"))?;
-    wait_until_bound()?;
+    let recv = Recv::on(NIC).listen("[::]:5000").refuse_unsteered();
+    let receiver = recv.clone().connections(2).start_bound()?;
     ensure!(rules()?.len() == 2, "rules: {:?}", rules()?);
     for to in [NIC_ADDRESS, &format!("[{NIC_ADDRESS6}]")] {
-        send(&format!("{to}:5000 --bytes 2M"))?;
+        Sender::to(format!("{to}:5000")).bytes("2M").run()?;
     }
     all_of(&summary(receiver)?, 4 * MIB)?;
     observer.soon_same(&before)?;
@@ -50,10 +50,9 @@ fn dual_stack() -> Result<()> {
         (SENDER_ADDRESS, NIC_ADDRESS),
         (SENDER_ADDRESS6, &format!("[{NIC_ADDRESS6}]") as &str),
     ] {
-        let receiver = start(None, &format!("{line} --from {from}"))?;
-        wait_until_bound()?;
+        let receiver = recv.clone().from(from).start_bound()?;
         ensure!(rules()?.len() == 1, "rules: {:?}", rules()?);
-        send(&format!("{to}:5000 --bytes 2M"))?;
+        Sender::to(format!("{to}:5000")).bytes("2M").run()?;
         all_of(&summary(receiver)?, 2 * MIB)?;
         observer.soon_same(&before)?;
     }
@@ -114,9 +113,10 @@ fn link_local() -> Result<()> {
         "[fe80::2]:5000".to_owned(),
         format!("[fe80::2%{}]:5000", ifindex(NIC)?),
     ] {
-        let receiver = start(None, &format!("-f {NIC} -l {at} --refuse-unsteered"))?;
-        wait_until_bound()?;
-        send(&format!("[fe80::2%{SENDER}]:5000 --bytes 2M"))?;
+        let receiver = Recv::on(NIC).listen(&at).refuse_unsteered().start_bound()?;
+        Sender::to(format!("[fe80::2%{SENDER}]:5000"))
+            .bytes("2M")
+            .run()?;
         all_of(&summary(receiver)?, 2 * MIB).context(at)?;
         observer.soon_same(&before)?;
     }

@@ -8,13 +8,13 @@ use std::thread;
 use anyhow::{Context, Result, ensure};
 use netdev::{Action, Ethtool, FlowRule, Location, QueueId};
 
+use framework::command_line::{Recv, Sender};
 use framework::driver::Driver;
 use framework::nic_state::Observer;
-use framework::receiver::wait_until_bound;
 use framework::testbed::{self, NIC, NIC_ADDRESS, QUEUES};
 use framework::tool::says;
 use framework::tool::{command, finish, sh};
-use framework::transfer::{devmem_tcp, send, start, summary};
+use framework::transfer::{devmem_tcp, summary};
 use framework::{ifindex, println_line};
 
 /// Those that want it, and how many places their tables are given here.
@@ -92,14 +92,14 @@ fn one_round(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to = format!("{NIC_ADDRESS}:{port}");
-    let receiver = start(
-        None,
-        &format!("-f {NIC} --queue 3 -l {to} --refuse-unsteered"),
-    )?;
-    wait_until_bound()?;
+    let receiver = Recv::on(NIC)
+        .queue(3)
+        .listen(&to)
+        .refuse_unsteered()
+        .start_bound()?;
     let rule = ethtool.rule(ifindex(NIC)?, free)?;
     ensure!(rule.action == Action::Queue(QueueId::new(3)), "{rule:?}");
-    send(&format!("{to} --bytes 1M"))?;
+    Sender::to(&to).bytes("1M").run()?;
     summary(receiver)?.all_in_dmabuf()?;
     observer.soon_same(&before)
 }

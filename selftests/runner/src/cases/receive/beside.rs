@@ -8,11 +8,12 @@ use anyhow::{Context, Result, ensure};
 
 use super::telemetry::receiver::{Receiver, SOON, connect};
 use crate::cases::tools::json::documented;
+use framework::command_line::Sender;
 use framework::println_line;
 use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, sh, until};
-use framework::transfer::{devmem_tcp, number, send};
+use framework::transfer::{devmem_tcp, number};
 
 const LAST: u32 = testbed::QUEUES - 1;
 
@@ -99,7 +100,7 @@ case!(short_stream);
 fn short_stream() -> Result<()> {
     wire()?;
     let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
-    send(&format!("{NIC_ADDRESS}:5000 --bytes 100K"))?;
+    Sender::to(testbed::at(5000)).bytes("100K").run()?;
     summary(receiver.end()?, "all 102400 bytes came beside").map(drop)
 }
 

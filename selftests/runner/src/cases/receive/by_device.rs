@@ -7,8 +7,9 @@ use anyhow::{Result, ensure};
 
 use super::sinks::{file, zlib};
 use super::wrong_byte::refuted;
+use framework::command_line::{Recv, Sender};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
-use framework::transfer::{send, start, summary};
+use framework::transfer::summary;
 
 const LEN: usize = 3_000_001;
 
@@ -28,13 +29,17 @@ fn summed_up_and_written_out() -> Result<()> {
         file("sent", LEN, 5)?,
         "/tmp/output",
     );
-    for sink in ["--checksum".to_owned(), format!("-o {output}")] {
-        let receiver = start(None, &format!("-f {NIC} -l {to} --by-device {sink}"))?;
-        send(&format!("{to} --input {path}"))?;
+    let recv = Recv::on(NIC).listen(&to).by_device();
+    for sums_up in [true, false] {
+        let receiver = match sums_up {
+            true => recv.clone().checksum().start()?,
+            false => recv.clone().output(output).start()?,
+        };
+        Sender::to(&to).input(&path).run()?;
         let summary = summary(receiver)?;
         summary.tokens_came_back()?;
         ensure!(summary.linear_bytes > 0, "nothing came beside");
-        if sink == "--checksum" {
+        if sums_up {
             let (ours, python) = (summary.first()?.crc32()?, zlib(&path)?);
             ensure!(ours == python, "{ours:08x}, not {python:08x}");
         } else {
@@ -49,14 +54,14 @@ case!(validated);
 fn validated() -> Result<()> {
     wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let line = format!("-f {NIC} -l {to} --by-device --validate 7");
+    let recv = Recv::on(NIC).listen(&to).by_device().validate(7);
     let mut payload: Vec<u8> = (1..=LEN).map(|i| (i % 7) as u8).collect();
     for byte in payload.iter_mut().filter(|byte| **byte == 0) {
         *byte = b'\n';
     }
     fs::write("/tmp/input", &payload)?;
-    let receiver = start(None, &line)?;
-    send(&format!("{to} --input /tmp/input"))?;
+    let receiver = recv.start()?;
+    Sender::to(&to).input("/tmp/input").run()?;
     let summary = summary(receiver)?;
     summary.tokens_came_back()?;
     ensure!(summary.bytes == LEN as u64, "not all of it");
@@ -65,8 +70,8 @@ fn validated() -> Result<()> {
     payload[1_234_567] ^= 0x40;
     payload[2_345_678] ^= 0x40;
     fs::write("/tmp/input", &payload)?;
-    let receiver = start(None, &line)?;
+    let receiver = recv.start()?;
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
-    let _sent = send(&format!("{to} --input /tmp/input"));
+    let _sent = Sender::to(&to).input("/tmp/input").run();
     refuted(receiver.end_within(Duration::from_secs(20))?, 1_234_567).map(drop)
 }

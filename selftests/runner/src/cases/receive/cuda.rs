@@ -7,13 +7,13 @@ use std::path::Path;
 use anyhow::{Result, ensure};
 
 use super::sinks::{file, sum_of_bytes, zlib};
+use framework::command_line::Sender;
 use framework::nic_state;
 use framework::peers::{Receiver, summary};
 use framework::println_line;
 use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::ours;
-use framework::transfer::send;
 
 const MIB: u64 = 1 << 20;
 
@@ -44,7 +44,10 @@ fn validated() -> Result<()> {
         testbed::parameter("unsplit_every", if beside { 5 } else { 0 })?;
         testbed::parameter("unsplit_bytes", 100)?;
         let receiver = recv_here("", "--memory cuda:0 --validate 251")?;
-        send(&format!("{NIC_ADDRESS}:5000 --pattern 251 --bytes 4M"))?;
+        Sender::to(testbed::at(5000))
+            .pattern(251)
+            .bytes("4M")
+            .run()?;
         let (summary, _) = summary(receiver, 0)?;
         ensure!(summary.bytes == 4 * MIB, "bytes");
         summary.all_validated()?;
@@ -64,7 +67,7 @@ fn checksum_of_each_peer() -> Result<()> {
     let files = [file("one", 1_000_001, 1)?, file("other", 234_567, 2)?];
     let receiver = recv("--checksum --connections 2")?;
     for path in &files {
-        send(&format!("{NIC_ADDRESS}:5000 --input {path}"))?;
+        Sender::to(testbed::at(5000)).input(path).run()?;
     }
     let (summary, _) = summary(receiver, 0)?;
     summary.tokens_came_back()?;
@@ -83,7 +86,7 @@ case!(payload_to_a_file);
 fn payload_to_a_file() -> Result<()> {
     let sent = file("sent", 1_000_003, 3)?;
     let receiver = recv("--output /tmp/received")?;
-    send(&format!("{NIC_ADDRESS}:5000 --input {sent}"))?;
+    Sender::to(testbed::at(5000)).input(&sent).run()?;
     let (summary, _) = summary(receiver, 0)?;
     summary.tokens_came_back()?;
     ensure!(fs::read("/tmp/received")? == fs::read(sent)?, "other bytes");
@@ -106,7 +109,7 @@ fn wrong_byte_is_named() -> Result<()> {
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
     println_line(&format!(
         "{:?}",
-        send(&format!("{NIC_ADDRESS}:5000 --input {sent}"))
+        Sender::to(testbed::at(5000)).input(&sent).run()
     ));
     let (printed, said) = receiver.end(1)?;
     println_line(said.trim_end());
@@ -127,7 +130,7 @@ fn device_is_lost_midway() -> Result<()> {
         // CUDA_ERROR_LAUNCH_FAILED
         let fault = format!("FAKECUDA_FAIL=cuLaunchKernel:{launch}:719");
         let receiver = recv_here(&fault, &format!("--memory cuda {work}"))?;
-        let sent = send(&format!("{NIC_ADDRESS}:5000 --pattern 251 --bytes 4M"));
+        let sent = Sender::to(testbed::at(5000)).pattern(251).bytes("4M").run();
         println_line(&format!("{work}: sender: {sent:?}"));
         let (_, said) = receiver.end(1)?;
         println_line(said.trim_end());

@@ -11,9 +11,8 @@ use dmabuf::{Access, Dmabuf, Mapping, Protection};
 use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId, Scope};
 use nic::Plan;
 
-use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
-use framework::tool::{Running, command};
-use framework::transfer::devmem_tcp;
+use framework::command_line::Sender;
+use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -59,8 +58,7 @@ fn holding(receive: fn(DevmemStream<std::net::TcpStream>, &Mapping) -> Result<()
         ..SocketOptions::default()
     };
     let listener = listen(address, &options)?;
-    let line = format!("send --wait 20 {address} --bytes 16M");
-    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    let sender = Sender::to(address).bytes("16M").start()?;
     let (socket, _) = listener.accept()?;
     socket.set_read_timeout(Some(Duration::from_millis(50)))?;
 

@@ -8,14 +8,15 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
+use framework::command_line::{Recv, Sender};
 use framework::driver::Driver;
 use framework::memory;
-use framework::receiver::{bound_queues, received, wait_until_bound, wait_until_unbound};
+use framework::receiver::{bound_queues, received, wait_until_unbound};
 use framework::summary::Summary;
 use framework::sysctl;
-use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
-use framework::tool::{Running, command, sh, until};
-use framework::transfer::{devmem_tcp, nic_settings, send, start, summary, validated};
+use framework::testbed::{self, NIC, NIC_ADDRESS, NIC_ADDRESS6};
+use framework::tool::{sh, until};
+use framework::transfer::{nic_settings, summary, validated};
 use framework::{Skip, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -24,12 +25,7 @@ case!(direct, on and_passed);
 fn direct() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
-    let summary = validated(
-        None,
-        &format!("-f {NIC}"),
-        &format!("{NIC_ADDRESS}:5000"),
-        32 * MIB,
-    )?;
+    let summary = validated(Recv::on(NIC), testbed::at(5000), 32 * MIB)?;
     summary.all_in_dmabuf()?;
     ensure!(
         nic_settings(NIC)? == before,
@@ -43,7 +39,7 @@ case!(direct_ipv6, on and_passed);
 fn direct_ipv6() -> Result<()> {
     testbed::wire()?;
     let to = format!("[{NIC_ADDRESS6}]:5000");
-    validated(None, &format!("-f {NIC} --queue 1"), &to, 4 * MIB)?.all_in_dmabuf()
+    validated(Recv::on(NIC).queue(1), &to, 4 * MIB)?.all_in_dmabuf()
 }
 
 case!(not_a_multiple_of_the_page, on and_passed);
@@ -54,8 +50,7 @@ fn not_a_multiple_of_the_page() -> Result<()> {
         .enumerate()
     {
         let to = format!("{NIC_ADDRESS}:{}", 5000 + turn);
-        let line = format!("-f {NIC} --size 4M");
-        validated(None, &line, &to, bytes)?.all_in_dmabuf()?;
+        validated(Recv::on(NIC).size("4M"), to, bytes)?.all_in_dmabuf()?;
     }
     Ok(())
 }
@@ -66,7 +61,7 @@ fn unsplit(bytes: u64) -> Result<Summary> {
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", bytes)?;
     let to = format!("{NIC_ADDRESS}:5000");
-    validated(None, &format!("-f {NIC}"), &to, 4 * MIB)
+    validated(Recv::on(NIC), &to, 4 * MIB)
 }
 
 case!(linear_bytes_in_stream_order, on and_passed);
@@ -107,18 +102,17 @@ fn unsteered() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     sh(&format!("ethtool -X {NIC} equal {}", testbed::QUEUES - 1))?;
-    let line = format!("-f {NIC} --queue {} --no-config", testbed::QUEUES - 1);
-    let summary = validated(None, &line, &format!("{NIC_ADDRESS}:5000"), 4 * MIB)?;
+    let recv = Recv::on(NIC).queue(testbed::QUEUES - 1).no_config();
+    let summary = validated(recv.clone(), testbed::at(5000), 4 * MIB)?;
     ensure!(
         summary.unsteered_bytes == 4 * MIB,
         "not all of it was unsteered"
     );
     ensure!(summary.frags == 0, "frags");
 
-    let line = format!("{line} --refuse-unsteered --listen {NIC_ADDRESS}:5001");
-    let receiver = start(None, &line)?;
+    let receiver = recv.refuse_unsteered().listen(testbed::at(5001)).start()?;
     // The receiver resets the connection: whether the sender sees it depends on the moment.
-    let sent = send(&format!("{NIC_ADDRESS}:5001 --bytes 1M"));
+    let sent = Sender::to(testbed::at(5001)).bytes("1M").run();
     println_line(&format!("sender: {sent:?}"));
     let complaint = receiver.end_within(Duration::from_secs(20))?.refused(1)?;
     println_line(&complaint);
@@ -133,20 +127,16 @@ case!(two_queues_one_dmabuf, on and_passed);
 fn two_queues_one_dmabuf() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
-    let line = format!("-f {NIC} --queue 2 --queue 3 --connections 4 --validate 251");
     // Without contexts a flow goes to one queue: it takes a second one.
     let ports: &[u16] = match Driver::played().contexts() {
         0 => &[5000, 5001],
         _ => &[5000],
     };
-    let to: Vec<String> = ports
-        .iter()
-        .map(|port| format!("{NIC_ADDRESS}:{port}"))
-        .collect();
-    let listen = to.join(" --listen ");
-    let receiver = start(None, &format!("{line} --listen {listen}"))?;
+    let to: Vec<String> = ports.iter().map(|port| testbed::at(*port)).collect();
+    let recv = Recv::on(NIC).queue(2).queue(3).connections(4).validate(251);
+    let receiver = to.iter().fold(recv, Recv::listen).start()?;
     for to in to.iter().cycle().take(4) {
-        send(&format!("{to} --bytes 2M"))?;
+        Sender::to(to).bytes("2M").run()?;
     }
     let summary = summary(receiver)?;
     ensure!(summary.bytes == 8 * MIB, "bytes");
@@ -163,8 +153,11 @@ fn payload_to_a_file() -> Result<()> {
     let (input, output) = ("/tmp/input", "/tmp/output");
     let payload: Vec<u8> = (0..3 * MIB + 17).map(|i| (i * i % 253) as u8).collect();
     fs::write(input, &payload)?;
-    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 -o {output}"))?;
-    send(&format!("{NIC_ADDRESS}:5000 --input {input}"))?;
+    let receiver = Recv::on(NIC)
+        .listen(testbed::at(5000))
+        .output(output)
+        .start()?;
+    Sender::to(testbed::at(5000)).input(input).run()?;
     summary(receiver)?.all_in_dmabuf()?;
     ensure!(
         fs::read(output)? == payload,
@@ -185,12 +178,12 @@ fn wrong_byte_is_named() -> Result<()> {
     }
     payload[54_321] ^= 0x40;
     fs::write("/tmp/input", &payload)?;
-    let receiver = start(
-        None,
-        &format!("-f {NIC} -l {NIC_ADDRESS}:5000 --validate 7"),
-    )?;
+    let receiver = Recv::on(NIC)
+        .listen(testbed::at(5000))
+        .validate(7)
+        .start()?;
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
-    let sent = send(&format!("{NIC_ADDRESS}:5000 --input /tmp/input"));
+    let sent = Sender::to(testbed::at(5000)).input("/tmp/input").run();
     println_line(&format!("sender: {sent:?}"));
     let complaint = receiver.end_within(Duration::from_secs(20))?.refused(1)?;
     println_line(&complaint);
@@ -208,13 +201,12 @@ fn wrong_byte_is_named() -> Result<()> {
 case!(killed_receiver_leaves_no_binding, on and_passed);
 fn killed_receiver_leaves_no_binding() -> Result<()> {
     testbed::wire()?;
-    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
-    wait_until_bound()?;
+    let receiver = Recv::on(NIC).listen(testbed::at(5000)).start_bound()?;
     receiver.kill()?;
     wait_until_unbound()?;
     // The queue serves the next one.
     let to = format!("{NIC_ADDRESS}:5001");
-    validated(None, &format!("-f {NIC}"), &to, MIB)?.all_in_dmabuf()
+    validated(Recv::on(NIC), &to, MIB)?.all_in_dmabuf()
 }
 
 case!(interrupted_receiver_restores_the_nic, on and_passed);
@@ -223,8 +215,7 @@ fn interrupted_receiver_restores_the_nic() -> Result<()> {
     for (turn, signal) in [Signal::SIGINT, Signal::SIGTERM].into_iter().enumerate() {
         let before = nic_settings(NIC)?;
         let to = format!("{NIC_ADDRESS}:{}", 5000 + turn);
-        let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
-        wait_until_bound()?;
+        let receiver = Recv::on(NIC).listen(&to).start_bound()?;
         ensure!(
             nic_settings(NIC)? != before,
             "the receiver did not set the NIC up"
@@ -257,9 +248,8 @@ fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
     sh(&format!("mkfifo {output}"))?;
     let mut reader = fs::File::options().read(true).write(true).open(output)?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let receiver = start(None, &format!("-f {NIC} -l {to} -o {output}"))?;
-    let line = format!("send --wait 20 {to} --bytes 8M");
-    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    let receiver = Recv::on(NIC).listen(&to).output(output).start()?;
+    let sender = Sender::to(&to).bytes("8M").start()?;
     // As far as it goes: a pipe has 64 KiB, which are 46 packets, and an unread window does
     // not grow.
     until("payload", Duration::from_secs(20), || Ok(received()? > 60))?;
@@ -292,13 +282,14 @@ fn rx_page_size() -> Result<()> {
     let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
     testbed::wire()?;
     sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
-    let frags = |line: &str, port: u16| -> Result<u64> {
-        let to = format!("{NIC_ADDRESS}:{port}");
-        let summary = validated(None, &format!("-f {NIC} {pages} {line}"), &to, 16 * MIB)?;
+    let recv = Recv::on(NIC).options(pages);
+    let frags = |recv: Recv, port: u16| -> Result<u64> {
+        let summary = validated(recv, testbed::at(port), 16 * MIB)?;
         summary.all_in_dmabuf()?;
         Ok(summary.frags)
     };
-    let (small, large) = (frags("", 5000)?, frags("--rx-page-size 64K", 5001)?);
+    let small = frags(recv.clone(), 5000)?;
+    let large = frags(recv.rx_page_size("64K"), 5001)?;
     println_line(&format!(
         "frags a MiB: {} of 4 KiB, {} of 64 KiB",
         small / 16,

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
+use framework::command_line::{Recv, Sender};
 use framework::leases::{delete, is_free, no_device};
 use framework::machine;
 use framework::println_line;
 use framework::receiver::bound_queues;
 use framework::receiver::received;
-use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, sh, until};
-use framework::transfer::{devmem_tcp, nic_settings, start};
+use framework::transfer::{devmem_tcp, nic_settings};
 
 const LAST: u32 = testbed::QUEUES - 1;
 /// From the event on.
@@ -58,8 +58,7 @@ fn ends(
 
 /// A sender that goes on for longer than any case, and a transfer that is under way.
 fn stream(to: &str) -> Result<Running> {
-    let line = format!("send --wait 20 {to} --bytes 8G");
-    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    let sender = Sender::to(to).bytes("8G").start()?;
     until("payload", Duration::from_secs(20), || Ok(received()? > 500))?;
     Ok(sender)
 }
@@ -74,10 +73,8 @@ fn leased(netns: &str) -> Result<Running> {
     testbed::wire()?;
     testbed::container()?;
     lease()?;
-    let line = format!("--netns {netns} -f {GUEST} -l {BOX_ADDRESS}:5000");
-    let receiver = start(None, &line)?;
-    wait_until_bound()?;
-    Ok(receiver)
+    let receiver = Recv::on(GUEST).netns(netns);
+    receiver.listen(format!("{BOX_ADDRESS}:5000")).start_bound()
 }
 
 fn lease() -> Result<()> {
@@ -96,8 +93,7 @@ case!(nic_while_receiving);
 fn nic_while_receiving() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let receiver = start(None, &format!("-f {NIC} -l {to}"))?;
-    wait_until_bound()?;
+    let receiver = Recv::on(NIC).listen(&to).start_bound()?;
     let sender = stream(&to)?;
     let words = [
         NIC,
@@ -113,8 +109,7 @@ case!(nic_while_idle);
 /// Before the first peer has come.
 fn nic_while_idle() -> Result<()> {
     testbed::wire()?;
-    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
-    wait_until_bound()?;
+    let receiver = Recv::on(NIC).listen(testbed::at(5000)).start_bound()?;
     ends(
         receiver,
         unload,
@@ -138,8 +133,7 @@ case!(nic_that_has_moved);
 /// It was moved to another namespace before it goes.
 fn nic_that_has_moved() -> Result<()> {
     testbed::wire()?;
-    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000"))?;
-    wait_until_bound()?;
+    let receiver = Recv::on(NIC).listen(testbed::at(5000)).start_bound()?;
     framework::leases::move_to(None, NIC, Some(PEER))?;
     std::thread::sleep(Duration::from_millis(500));
     ends(receiver, machine::unload, NIC_WENT, &[NIC, "was removed"])
@@ -165,10 +159,8 @@ fn settings_before() -> Result<String> {
 }
 
 fn leased_again() -> Result<Running> {
-    let line = format!("--netns {BOX} -f {GUEST} -l {BOX_ADDRESS}:5000");
-    let receiver = start(None, &line)?;
-    wait_until_bound()?;
-    Ok(receiver)
+    let receiver = Recv::on(GUEST).netns(BOX);
+    receiver.listen(format!("{BOX_ADDRESS}:5000")).start_bound()
 }
 
 /// Nothing is left: no binding, no lease, and the NIC as it was.
@@ -214,9 +206,10 @@ fn namespace_from_within() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     lease()?;
-    let line = format!("-f {GUEST} -l {BOX_ADDRESS}:5000");
-    let receiver = start(Some(BOX), &line)?;
-    wait_until_bound()?;
+    let receiver = Recv::on(GUEST).within(BOX);
+    let receiver = receiver
+        .listen(format!("{BOX_ADDRESS}:5000"))
+        .start_bound()?;
     let act = || machine::delete_namespace(BOX);
     ends(receiver, act, NETNS_WENT, &["namespace box was deleted"])?;
     until("the end of the lease", TEARDOWN, || is_free(LAST))
@@ -235,9 +228,10 @@ fn namespace_by_pid() -> Result<()> {
         Ok(fs::read_link(format!("/proc/{pid}/ns/net"))? != own)
     })?;
     machine::delete_namespace(BOX)?;
-    let line = format!("--netns pid:{pid} -f {GUEST} -l {BOX_ADDRESS}:5000");
-    let receiver = start(None, &line)?;
-    wait_until_bound()?;
+    let receiver = Recv::on(GUEST).netns(format!("pid:{pid}"));
+    let receiver = receiver
+        .listen(format!("{BOX_ADDRESS}:5000"))
+        .start_bound()?;
     let act = || pod.signal(Signal::SIGKILL);
     let words = [GUEST, &format!("process {pid}"), "has ended"];
     ends(receiver, act, NETNS_WENT, &words)?;

@@ -12,10 +12,11 @@ use nix::sys::signal::Signal;
 
 use super::streams::{SOON, fill, listening_into, receiver, small_pipe};
 use crate::cases::tools::json::documented;
+use framework::command_line::Sender;
 use framework::println_line;
 use framework::receiver::bound_queues;
 use framework::receiver::received;
-use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, ours, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
@@ -69,8 +70,7 @@ fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
     let before = nic_settings(NIC)?;
     let (reader, writer) = small_pipe()?;
     let mut receiver = listening_into(receiver("ncdevmem", 5000), writer)?;
-    let line = format!("send --wait 20 {NIC_ADDRESS}:5000 --bytes 8M");
-    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    let sender = Sender::to(testbed::at(5000)).bytes("8M").start()?;
     until("payload", SOON, || Ok(received()? > 20))?;
     // As far as it goes: the pipe has a page, and the window of a peer that is not read from is small.
     thread::sleep(Duration::from_secs(1));

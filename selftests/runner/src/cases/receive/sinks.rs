@@ -19,12 +19,13 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};
 use udmabuf::{HugePage, Udmabuf};
 
+use framework::command_line::{Recv, Sender};
 use framework::far_end::connect;
 use framework::memory;
 use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, sh};
-use framework::transfer::{devmem_tcp, send, start, summary, validated};
+use framework::transfer::{devmem_tcp, summary, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -50,12 +51,13 @@ fn checksum_of_each_peer() -> Result<()> {
     testbed::parameter("unsplit_bytes", 100)?;
     let files = [file("one", 3_000_001, 1)?, file("other", 1_234_567, 2)?];
     let to = format!("{NIC_ADDRESS}:5000");
-    let receiver = start(
-        None,
-        &format!("-f {NIC} -l {to} --checksum --connections 2"),
-    )?;
+    let receiver = Recv::on(NIC)
+        .listen(&to)
+        .checksum()
+        .connections(2)
+        .start()?;
     for path in &files {
-        send(&format!("{to} --input {path}"))?;
+        Sender::to(&to).input(path).run()?;
     }
     let summary = summary(receiver)?;
     summary.tokens_came_back()?;
@@ -215,9 +217,9 @@ fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
     let engine = Engine::new(listener, config, |_: &_| {
         Ok(Gather::with_capacity(capacity, memory.clone()))
     })?;
-    let line = format!("{address} --input {path}");
+    let sender = Sender::to(address).input(path);
     // Whether the sender sees that its stream was too long depends on the moment.
-    let sender = thread::spawn(move || send(&line));
+    let sender = thread::spawn(move || sender.run());
     let report = engine.run()?;
     let _sent = sender.join();
     drop(binding);
@@ -237,7 +239,7 @@ fn pages_are_the_largest_there_are() -> Result<()> {
     ensure!(made(8 * MIB + 4096)? == HugePage::Transparent, "and a page");
     ensure!(made(MIB)? == HugePage::None, "less than a hugepage");
     let to = format!("{NIC_ADDRESS}:5000");
-    validated(None, &format!("-f {NIC} --size 8M"), &to, MIB)?.all_in_dmabuf()?;
+    validated(Recv::on(NIC).size("8M"), &to, MIB)?.all_in_dmabuf()?;
     reserve(16)?;
     ensure!(made(8 * MIB)? == HugePage::Mb2, "16 reserved");
     ensure!(made(8 * MIB + 4096)? == HugePage::Transparent, "and a page");
@@ -246,7 +248,7 @@ fn pages_are_the_largest_there_are() -> Result<()> {
         "more than reserved"
     );
     let to = format!("{NIC_ADDRESS}:5001");
-    validated(None, &format!("-f {NIC} --size 8M"), &to, MIB)?.all_in_dmabuf()?;
+    validated(Recv::on(NIC).size("8M"), &to, MIB)?.all_in_dmabuf()?;
     let plain = Udmabuf::builder(8 * MIB).hugepages(HugePage::None);
     ensure!(plain.build()?.hugepages() == HugePage::None, "as asked");
     Ok(reserve(0)?)

@@ -18,13 +18,14 @@ use nix::unistd::pipe;
 
 use crate::cases::tools::json::documented;
 use crate::cases::tools::ncdevmem::until_listening;
+use framework::command_line::Sender;
 use framework::far_end::{connect, pattern};
 use framework::println_line;
 use framework::receiver::bound_queues;
 use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, ours, until};
-use framework::transfer::{devmem_tcp, nic_settings, send};
+use framework::transfer::{devmem_tcp, nic_settings};
 
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
@@ -181,7 +182,7 @@ fn output_that_cannot_be_written() -> Result<()> {
             port += 1;
             let receiver = listening_into(receiver(program, port), file)?;
             // Whether the sender sees it depends on the moment.
-            let _sent = send(&format!("{NIC_ADDRESS}:{port} --bytes 1M"));
+            let _sent = Sender::to(testbed::at(port)).bytes("1M").run();
             let said = receiver.end()?.refused(1)?;
             ensure!(said.contains(words), "{words:?} is not in {said}");
             ensure!(nic_settings(NIC)? == before, "{program}: not as it was");
@@ -230,7 +231,7 @@ fn nobody_reads_stderr() -> Result<()> {
             .spawn()?;
         drop(command);
         until_listening()?;
-        send(&format!("{NIC_ADDRESS}:{port} --bytes 1M"))?;
+        Sender::to(testbed::at(port)).bytes("1M").run()?;
         let status = child.wait()?;
         ensure!(status.success(), "{program}: {status}");
         let len = fs::metadata(output)?.len();
@@ -274,7 +275,7 @@ fn stderr_that_is_full() -> Result<()> {
             fill(&full)?;
         }
         drop(full);
-        send(&format!("{NIC_ADDRESS}:{port} --bytes 1M"))?;
+        Sender::to(testbed::at(port)).bytes("1M").run()?;
         until("the NIC as it was", SOON, || {
             Ok(bound_queues()? == 0 && nic_settings(NIC)? == before)
         })

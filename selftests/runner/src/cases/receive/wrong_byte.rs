@@ -8,12 +8,13 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::{Netdev, Scope};
 
+use framework::command_line::{Recv, Sender};
 use framework::far_end::{connect, pattern};
 use framework::memory;
 use framework::summary::Summary;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, NIC_ADDRESS6};
 use framework::tool::{Finished, Running, command, sh};
-use framework::transfer::{devmem_tcp, nic_settings, send, start};
+use framework::transfer::{devmem_tcp, nic_settings};
 use framework::{Skip, ifindex, println_line};
 
 const LEN: usize = 1_500_000;
@@ -46,12 +47,12 @@ pub(crate) fn refuted(end: Finished, at: usize) -> Result<Summary> {
 }
 
 /// A transfer with the wrong byte.
-fn transfer(receiver: &str, to: &str) -> Result<Summary> {
+fn transfer(receiver: Recv, to: &str) -> Result<Summary> {
     let before = nic_settings(NIC)?;
     fs::write("/tmp/wrong", pattern(LEN, Some(AT))?)?;
-    let receiver = start(None, &format!("--validate 251 {receiver} -l {to}"))?;
+    let receiver = receiver.validate(251).listen(to).start()?;
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
-    let sent = send(&format!("{to} --input /tmp/wrong"));
+    let sent = Sender::to(to).input("/tmp/wrong").run();
     println_line(&format!("sender: {sent:?}"));
     let summary = refuted(receiver.end_within(END)?, AT)?;
     ensure!(summary.frags > 0, "none came into the dmabuf");
@@ -62,7 +63,7 @@ fn transfer(receiver: &str, to: &str) -> Result<Summary> {
 case!(direct, on and_passed);
 fn direct() -> Result<()> {
     testbed::wire()?;
-    transfer(&format!("-f {NIC}"), &format!("{NIC_ADDRESS}:5000")).map(drop)
+    transfer(Recv::on(NIC), &testbed::at(5000)).map(drop)
 }
 
 case!(in_words);
@@ -74,7 +75,7 @@ fn in_words() -> Result<()> {
         fs::write("/tmp/wrong", pattern(LEN, wrong)?)?;
         let line = memory::recv_line(&format!("recv -f {NIC} -l {to} --validate 251"))?;
         let receiver = Running::start(command(None, &devmem_tcp(), &line))?;
-        let _sent = send(&format!("{to} --input /tmp/wrong"));
+        let _sent = Sender::to(&to).input("/tmp/wrong").run();
         let said = receiver.end_within(END)?.stdout;
         println_line(&said);
         ensure!(
@@ -91,7 +92,7 @@ fn in_words() -> Result<()> {
 case!(ipv6, on and_passed);
 fn ipv6() -> Result<()> {
     testbed::wire()?;
-    transfer(&format!("-f {NIC}"), &format!("[{NIC_ADDRESS6}]:5000")).map(drop)
+    transfer(Recv::on(NIC), &format!("[{NIC_ADDRESS6}]:5000")).map(drop)
 }
 
 case!(beside, on and_passed);
@@ -100,7 +101,7 @@ fn beside() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;
-    let summary = transfer(&format!("-f {NIC}"), &format!("{NIC_ADDRESS}:5000"))?;
+    let summary = transfer(Recv::on(NIC), &testbed::at(5000))?;
     ensure!(summary.linear_bytes > 0, "nothing beside");
     Ok(())
 }
@@ -118,8 +119,8 @@ fn through_a_lease() -> Result<()> {
         devmem_tcp().display()
     ))?;
     testbed::route_to_container()?;
-    let line = format!("--netns {BOX} -f {GUEST}");
-    transfer(&line, &format!("{BOX_ADDRESS}:5000")).map(drop)
+    let receiver = Recv::on(GUEST).netns(BOX);
+    transfer(receiver, &format!("{BOX_ADDRESS}:5000")).map(drop)
 }
 
 case!(rx_page_size, on and_passed);
@@ -131,8 +132,8 @@ fn rx_page_size() -> Result<()> {
     fs::write("/proc/sys/vm/nr_hugepages", "64").context("nr_hugepages")?;
     let done = testbed::wire().and_then(|()| {
         sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
-        let line = format!("-f {NIC} {pages} --rx-page-size 64K");
-        transfer(&line, &format!("{NIC_ADDRESS}:5000"))
+        let receiver = Recv::on(NIC).options(pages).rx_page_size("64K");
+        transfer(receiver, &testbed::at(5000))
     });
     fs::write("/proc/sys/vm/nr_hugepages", "0").context("nr_hugepages")?;
     let frags = done?.frags;
@@ -142,25 +143,24 @@ fn rx_page_size() -> Result<()> {
 
 case!(two_queues, on and_passed);
 fn two_queues() -> Result<()> {
-    peers_on_two_queues("")
+    peers_on_two_queues(Recv::on(NIC))
 }
 
 case!(two_queues_with_a_dmabuf_each, on and_passed);
 fn two_queues_with_a_dmabuf_each() -> Result<()> {
-    peers_on_two_queues("--thread-per-queue --dmabuf-per-queue --size 16M")
+    let receiver = Recv::on(NIC).thread_per_queue().dmabuf_per_queue();
+    peers_on_two_queues(receiver.size("16M"))
 }
 
 /// Peers on both queues, each with a wrong byte of its own, and one without: each is judged by its
 /// own bytes.
-fn peers_on_two_queues(line: &str) -> Result<()> {
+fn peers_on_two_queues(receiver: Recv) -> Result<()> {
     const WRONG: usize = 8;
     testbed::wire()?;
-    let line = format!(
-        "--queue 2 --queue 3 {line} --connections {} --validate 251",
-        WRONG + 1
-    );
-    let receiver = start(None, &format!("-f {NIC} -l {NIC_ADDRESS}:5000 {line}"))?;
-    let to = format!("{NIC_ADDRESS}:5000").parse()?;
+    let receiver = receiver.queue(2).queue(3).connections(WRONG + 1);
+    let to = testbed::at(5000);
+    let receiver = receiver.validate(251).listen(&to).start()?;
+    let to = to.parse()?;
     let mut places = Vec::new();
     for turn in 0..=WRONG {
         let mut peer = connect(to)?;

@@ -5,11 +5,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use netdev::QueueId;
 
+use framework::command_line::Sender;
 use framework::nic_state::Observer;
 use framework::println_line;
-use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
+use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, ours};
-use framework::transfer::{devmem_tcp, send};
 
 const MIB: u64 = 1 << 20;
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
@@ -35,7 +35,7 @@ case!(receiver);
 /// Checks every byte itself.
 fn receiver() -> Result<()> {
     let said = example("receiver", &LAST.to_string(), |to| {
-        send(&format!("{to} --bytes 8M"))
+        Sender::to(to).bytes("8M").run()
     })?;
     ensure!(said.contains(&format!("{} bytes", 8 * MIB)), "{said:?}");
     ensure!(!said.contains(" 0 frags"), "{said:?}");
@@ -53,7 +53,7 @@ fn wrong_byte_is_found() -> Result<()> {
         let line = format!("{NIC} {LAST} {to}");
         let running = Running::start(command(None, &ours(name), &line))?;
         // The receiver resets the connection: whether the sender sees it depends on the moment.
-        let _sent = send(&format!("{to} --bytes 1M --pattern 7"));
+        let _sent = Sender::to(&to).bytes("1M").pattern(7).run();
         let said = running.end_within(Duration::from_secs(20))?.refused(1)?;
         println_line(said.trim_end());
         ensure!(said.contains("byte 6 of the stream"), "{said:?}");
@@ -69,10 +69,7 @@ fn two_queues() -> Result<()> {
     let queues = format!("{} {LAST}", LAST.get() - 1);
     let said = example("two_queues", &queues, |to| {
         let peers: Vec<_> = (0..8)
-            .map(|_| {
-                let line = format!("send --wait 20 {to} --bytes 1M");
-                Running::start(command(Some(PEER), &devmem_tcp(), &line))
-            })
+            .map(|_| Sender::to(to).bytes("1M").start())
             .collect::<Result<_>>()?;
         for peer in peers {
             peer.end_within(Duration::from_secs(20))?.good("send")?;
@@ -90,7 +87,7 @@ case!(custom_sink);
 /// Checks every byte on another thread, and gives all frags back from there.
 fn custom_sink() -> Result<()> {
     let said = example("custom_sink", &LAST.to_string(), |to| {
-        send(&format!("{to} --bytes 8M"))
+        Sender::to(to).bytes("8M").run()
     })?;
     let right = format!("{} bytes right; ", 8 * MIB);
     let counts = said.strip_prefix(&right).context("not all of it")?;

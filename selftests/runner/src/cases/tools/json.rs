@@ -8,11 +8,11 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use framework::command_line::Recv;
 use framework::println_line;
-use framework::receiver::wait_until_bound;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, finish};
-use framework::transfer::{devmem_tcp, start};
+use framework::transfer::devmem_tcp;
 
 const DOCUMENT: &str = include_str!("../../../../../docs/json.md");
 const LAST: u32 = testbed::QUEUES - 1;
@@ -165,8 +165,7 @@ fn leases_and_transfers() -> Result<()> {
     run("lease", &lease)?;
     testbed::route_to_container()?;
     let to = format!("{BOX_ADDRESS}:5000");
-    let receiver = start(None, &format!("--netns {BOX} -f {GUEST} -l {to}"))?;
-    wait_until_bound()?;
+    let receiver = Recv::on(GUEST).netns(BOX).listen(&to).start_bound()?;
     run("show", "show")?;
     let watch = Running::start(command(None, &devmem_tcp(), "show --watch --json"))?;
     let line = format!("send --json --wait 20 {to}");

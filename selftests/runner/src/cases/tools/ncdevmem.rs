@@ -9,9 +9,10 @@ use anyhow::{Result, ensure};
 use netdev::{Lease, Link, Netdev, NetkitPair, QueueId, QueueType};
 use nix::sys::signal::Signal;
 
+use framework::command_line::Sender;
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER};
 use framework::tool::{Finished, Running, command, finish, ours, sh, until};
-use framework::transfer::{nic_settings, send};
+use framework::transfer::nic_settings;
 use framework::{ifindex, println_line};
 
 /// A run may take so long.
@@ -87,16 +88,15 @@ fn direct() -> Result<()> {
     let receiver = listening(None, &line)?;
     // -c asks for flows from that port only.
     let from = format!("{}:5201", testbed::SENDER_ADDRESS);
-    send(&format!(
-        "{NIC_ADDRESS}:5201 --input /tmp/payload --from {from}"
-    ))?;
+    let sender = Sender::to(testbed::at(5201)).input("/tmp/payload");
+    sender.from(from).run()?;
     ensure!(
         ended(receiver)?.good("ncdevmem")?.as_bytes() == payload(1 << 20),
         "stdout is not the payload"
     );
 
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5202 -v 7"))?;
-    send(&format!("{NIC_ADDRESS}:5202 --input /tmp/payload"))?;
+    Sender::to(testbed::at(5202)).input("/tmp/payload").run()?;
     let said = ended(receiver)?.good("ncdevmem -v")?;
     ensure!(said == "Validated buffer\n", "on stdout: {said:?}");
     same(&before)?;
@@ -104,7 +104,7 @@ fn direct() -> Result<()> {
     testbed::parameter("unsplit_every", 3)?;
     testbed::parameter("unsplit_bytes", 10)?;
     let receiver = listening(None, &format!("-Lf{NIC} -s{NIC_ADDRESS} -p5203 -v7"))?;
-    let sent = send(&format!("{NIC_ADDRESS}:5203 --input /tmp/payload"));
+    let sent = Sender::to(testbed::at(5203)).input("/tmp/payload").run();
     println_line(&format!("sender: {sent:?}"));
     let complaint = ended(receiver)?.refused(1)?;
     ensure!(
@@ -123,7 +123,7 @@ fn linear_bytes_are_delivered() -> Result<()> {
     // A packet that is not split at all is ordinary data, and counts as not steered.
     testbed::parameter("unsplit_bytes", 1)?;
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5201"))?;
-    let sent = send(&format!("{NIC_ADDRESS}:5201 --input /tmp/payload"));
+    let sent = Sender::to(testbed::at(5201)).input("/tmp/payload").run();
     let end = ended(receiver)?;
     sent?;
     ensure!(!end.stderr.contains("linear_bytes=0"), "no linear bytes");
@@ -143,7 +143,7 @@ fn one_wrong_byte_fails() -> Result<()> {
     wrong[54_321] = 99;
     fs::write("/tmp/payload", &wrong)?;
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5201 -v 7"))?;
-    let sent = send(&format!("{NIC_ADDRESS}:5201 --input /tmp/payload"));
+    let sent = Sender::to(testbed::at(5201)).input("/tmp/payload").run();
     println_line(&format!("sender: {sent:?}"));
     let end = ended(receiver)?;
     ensure!(end.stdout.is_empty(), "on stdout: {:?}", end.stdout);
@@ -164,7 +164,9 @@ fn ipv6_and_the_table_that_was() -> Result<()> {
     fs::write("/tmp/payload", payload(1 << 20))?;
     let line = format!("-f {NIC} -s {NIC_ADDRESS6} -p 5201 -v 7 -t 2 -q 2");
     let receiver = listening(None, &line)?;
-    send(&format!("[{NIC_ADDRESS6}]:5201 --input /tmp/payload"))?;
+    Sender::to(format!("[{NIC_ADDRESS6}]:5201"))
+        .input("/tmp/payload")
+        .run()?;
     let end = ended(receiver)?;
     ensure!(end.stderr.contains("linear_bytes=0"), "linear bytes");
     end.good("ncdevmem")?;
@@ -222,7 +224,7 @@ fn as_in_the_series() -> Result<()> {
     for line in ["-t 1 -q 1", ""] {
         let line = format!("-s 1.2.3.4 -p 5000 -f nk0 {line} -v 7");
         let receiver = listening(Some(BOX), &line)?;
-        let sent = send("1.2.3.4:5000 --input /tmp/payload");
+        let sent = Sender::to("1.2.3.4:5000").input("/tmp/payload").run();
         let end = ended(receiver)?;
         sent?;
         all(end)?;

@@ -14,16 +14,16 @@ use serde_json::Value;
 
 use crate::cases::lease::lease_rounds::{LAST, ROUTED, leased, receive, unleased};
 use crate::cases::lease::lease_way::{begin, boxed};
+use framework::command_line::{Recv, Sender};
 use framework::far_end::{connect, pattern};
 use framework::footprint::Footprint;
 use framework::nic_state::{self, Observer};
-use framework::receiver::wait_until_bound;
 use framework::receiver::{STEP, bound_queues, restore};
 use framework::summary::Summary;
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::says;
 use framework::tool::{Finished, Running, command, finish, sh, until};
-use framework::transfer::{devmem_tcp, send, start, summary, validated};
+use framework::transfer::{devmem_tcp, summary, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -53,13 +53,15 @@ fn recv_from() -> Result<()> {
     let would = run(&format!("recv --dry-run {line} --from {SENDER_ADDRESS}"))?;
     says(&would.good("recv --dry-run")?, &[SENDER_ADDRESS])?;
     for from in [None, Some(SENDER_ADDRESS)] {
-        let option = from.map_or_else(String::new, |from| format!("--from {from}"));
-        let receiver = start(None, &format!("{line} {option} --validate 251"))?;
-        wait_until_bound()?;
+        let recv = Recv::on(NIC).listen(testbed::at(5000)).validate(251);
+        let receiver = match from {
+            Some(from) => recv.from(from).start_bound()?,
+            None => recv.start_bound()?,
+        };
         let source = rule()?.src;
         let wanted = from.map(str::parse).transpose()?.map(IpMatch::host);
-        ensure!(source == wanted, "{option:?}: the rule is of {source:?}");
-        send(&format!("{NIC_ADDRESS}:5000 --bytes 2M"))?;
+        ensure!(source == wanted, "{from:?}: the rule is of {source:?}");
+        Sender::to(testbed::at(5000)).bytes("2M").run()?;
         summary(receiver)?.all_in_dmabuf()?;
         observer.soon_same(&before)?;
     }
@@ -76,8 +78,8 @@ fn recv_refuse_linear() -> Result<()> {
     for (port, every) in [(5000, 0), (5001, 5)] {
         testbed::parameter("unsplit_every", every)?;
         let to = format!("{NIC_ADDRESS}:{port}");
-        let receiver = start(None, &format!("-f {NIC} -l {to} --refuse-linear"))?;
-        let sent = send(&format!("{to} --bytes 4M"));
+        let receiver = Recv::on(NIC).listen(&to).refuse_linear().start()?;
+        let sent = Sender::to(&to).bytes("4M").run();
         if every == 0 {
             sent?;
             summary(receiver)?.all_in_dmabuf()?;
@@ -107,7 +109,7 @@ fn recv_to_standard_output() -> Result<()> {
     fs::write("/tmp/input", &payload)?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --output -");
     let receiver = Running::start(tool(&line))?;
-    send(&format!("{NIC_ADDRESS}:5000 --input /tmp/input"))?;
+    Sender::to(testbed::at(5000)).input("/tmp/input").run()?;
     let end = receiver.end_within(STEP)?;
     println_line(end.stderr.trim_end());
     ensure!(end.status.success(), "{}", end.status);
@@ -129,10 +131,13 @@ fn recv_to_a_slow_reader() -> Result<()> {
     let output = "/tmp/slow";
     sh(&format!("mkfifo {output}"))?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let receiver = start(None, &format!("-f {NIC} -l {to} --size 4M -o {output}"))?;
+    let receiver = Recv::on(NIC)
+        .listen(&to)
+        .size("4M")
+        .output(output)
+        .start()?;
     let mut reader = fs::File::open(output)?;
-    let line = format!("send --wait 20 {to} --bytes 8M");
-    let sender = Running::start(command(Some(PEER), &devmem_tcp(), &line))?;
+    let sender = Sender::to(&to).bytes("8M").start()?;
     let mut content = vec![0; 4096];
     reader.read_exact(&mut content)?;
     thread::sleep(Duration::from_secs(2));
@@ -151,9 +156,12 @@ fn recv_to_a_full_disk() -> Result<()> {
     fs::create_dir("/tmp/tiny")?;
     sh("mount -t tmpfs -o size=256K tmpfs /tmp/tiny")?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let receiver = start(None, &format!("-f {NIC} -l {to} -o /tmp/tiny/payload"))?;
+    let receiver = Recv::on(NIC)
+        .listen(&to)
+        .output("/tmp/tiny/payload")
+        .start()?;
     // Whether it sees the reset depends on the moment.
-    println_line(&format!("{:?}", send(&format!("{to} --bytes 8M"))));
+    println_line(&format!("{:?}", Sender::to(&to).bytes("8M").run()));
     let end = receiver.end_within(STEP);
     let written = fs::metadata("/tmp/tiny/payload")?.len();
     sh("umount /tmp/tiny")?;
@@ -172,8 +180,8 @@ fn recv_patience() -> Result<()> {
     for (port, patience) in [(5000, 0), (5001, 2), (5002, 3000)] {
         let output = format!("/tmp/patience.{port}");
         let to = format!("{NIC_ADDRESS}:{port}");
-        let line = format!("-f {NIC} -l {to} -o {output} --patience {patience}");
-        let receiver = start(None, &line)?;
+        let receiver = Recv::on(NIC).listen(&to).output(&output);
+        let receiver = receiver.patience(patience).start()?;
         let mut stream = connect(to.parse()?)?;
         stream.write_all(&pattern(BYTES, None)?)?;
         let sent = Instant::now();
@@ -319,9 +327,8 @@ fn apply_from() -> Result<()> {
     let source = rule()?.src;
     let wanted = Some(IpMatch::host(SENDER_ADDRESS.parse()?));
     ensure!(source == wanted, "the rule is of {source:?}");
-    let to = format!("{NIC_ADDRESS}:5000");
-    let receiver = format!("-f {NIC} --queue {LAST} --no-config");
-    validated(None, &receiver, &to, MIB)?.all_in_dmabuf()?;
+    let receiver = Recv::on(NIC).queue(LAST).no_config();
+    validated(receiver, testbed::at(5000), MIB)?.all_in_dmabuf()?;
     restore()?.good("restore")?;
     observer.soon_same(&before)?;
     // An address of another family can't be matched beside this one.
@@ -386,7 +393,7 @@ case!(signal_beats_patience);
 fn signal_beats_patience() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
-    let receiver = start(None, &format!("-f {NIC} -l {to} --patience 60000"))?;
+    let receiver = Recv::on(NIC).listen(&to).patience(60000).start()?;
     let mut stream = connect(to.parse()?)?;
     stream.write_all(&pattern(4 << 20, None)?)?;
     receiver.signal(Signal::SIGTERM)?;

@@ -16,13 +16,14 @@ use netdev::{Binding, NetNs, Netdev};
 use serde_json::Value;
 use udmabuf::Udmabuf;
 
+use framework::command_line::Recv;
 use framework::peers::tcp_counters;
 use framework::sysctl;
 use framework::testbed::{
     self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS,
 };
 use framework::tool::{command, finish, ours, sh};
-use framework::transfer::{devmem_tcp, number, start, summary};
+use framework::transfer::{devmem_tcp, number, summary};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -64,7 +65,7 @@ fn dmabuf_to_dmabuf() -> Result<()> {
         }
         let before = resent()?;
         let to = format!("{NIC_ADDRESS}:{port}");
-        let receiver = start(None, &format!("--validate 251 --listen {to} -f {NIC}"))?;
+        let receiver = Recv::on(NIC).validate(251).listen(&to).start()?;
         let sent = from_dmabuf(Some(PEER), &format!("{to} --dev {SENDER} --bytes 32M"))?;
         let received = summary(receiver)?;
         received.all_in_dmabuf()?;

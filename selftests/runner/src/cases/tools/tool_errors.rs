@@ -8,12 +8,13 @@ use anyhow::{Result, ensure};
 use netdev::HeaderSplit;
 
 use super::remedies::pasted;
+use framework::command_line::Recv;
 use framework::nic_state;
 use framework::println_line;
 use framework::sysctl;
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use framework::tool::{command, finish, sh, until};
-use framework::transfer::{devmem_tcp, nic_settings, start};
+use framework::transfer::{devmem_tcp, nic_settings};
 
 /// Holds if the line is refused with status 1, in two lines that contain these words.
 pub(crate) fn complains(mut run: Command, words: &[&str]) -> Result<()> {
@@ -171,7 +172,7 @@ case!(flow_in_use);
 fn flow_in_use() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
-    let first = start(None, &format!("-f {NIC} --queue 1 -l {NIC_ADDRESS}:5000"))?;
+    let first = Recv::on(NIC).queue(1).listen(testbed::at(5000)).start()?;
     until("a listener", Duration::from_secs(10), || {
         Ok(sh("cat /proc/net/tcp")?.contains(" 0A "))
     })?;
