@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
+use std::process::Command;
 use std::sync::{Arc, Barrier};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -15,27 +15,28 @@ use netdev::{NetNs, Netdev, QueueId, Scope};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
+use crate::command_line::Recv;
 use crate::far_end::pattern;
-use crate::memory;
 use crate::nic_state::{Observer, State};
-use crate::probe_receiver::{Ended, Outcome, probe_receiver};
+use crate::probe_receiver::{Ended, Outcome, Probe, SinkKind, probe_receiver};
 use crate::summary::Summary;
 use crate::sysctl;
 use crate::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRESS6};
 use crate::tool::{Running, command, until};
-use crate::transfer::devmem_tcp;
 use crate::{ifindex, println_line};
 
 /// The queue that payload goes to.
 pub const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 /// The port of the first peer.
 pub const FIRST: u16 = 6000;
-/// A step may take so long.
+/// Where receivers listen, on the NIC's address.
+const PORT: u16 = 5000;
+/// How long a step may take.
 const STEP: Duration = Duration::from_secs(20);
 
 /// Where receivers listen.
 pub fn address() -> Result<SocketAddr> {
-    Ok(SocketAddr::new(NIC_ADDRESS.parse()?, 5000))
+    Ok(SocketAddr::new(NIC_ADDRESS.parse()?, PORT))
 }
 
 /// The wire, with queues at the sender that drop nothing: by default they do, of a burst
@@ -53,45 +54,43 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Starts this program on a NIC loaded afresh.
-    pub fn start(program: &Path, line: &str) -> Result<Self> {
+    /// Starts this command on a NIC loaded afresh.
+    pub fn start(command: Command) -> Result<Self> {
         testbed::wire()?;
-        Self::start_here(program, line)
+        Self::start_here(command)
     }
 
     /// As [`Receiver::start`], on the NIC as it is.
-    pub fn start_here(program: &Path, line: &str) -> Result<Self> {
+    pub fn start_here(command: Command) -> Result<Self> {
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         Ok(Self {
-            running: Running::start(command(None, program, line))?,
+            running: Running::start(command)?,
             observer,
             before,
         })
     }
 
-    /// As [`Receiver::start_here`], by a shell, which execs it.
-    pub fn start_shell(line: &str) -> Result<Self> {
-        let mut observer = Observer::of(NIC)?;
-        let before = observer.state()?;
-        let mut shell = std::process::Command::new("bash");
-        shell.args(["-c", line]);
-        Ok(Self {
-            running: Running::start(shell)?,
-            observer,
-            before,
-        })
-    }
-
-    /// A probe receiver, on one queue unless the line says otherwise.
-    pub fn probe(line: &str) -> Result<Self> {
+    /// The tool, on a NIC loaded afresh.
+    pub fn recv(recv: &Recv) -> Result<Self> {
         testbed::wire()?;
-        Self::probe_here(line)
+        Self::recv_here(recv)
+    }
+
+    /// As [`Receiver::recv`], on the NIC as it is.
+    pub fn recv_here(recv: &Recv) -> Result<Self> {
+        Self::start_here(recv.command()?)
+    }
+
+    /// A probe receiver, on a NIC loaded afresh.
+    pub fn probe(probe: &Probe) -> Result<Self> {
+        testbed::wire()?;
+        Self::probe_here(probe)
     }
 
     /// As [`Receiver::probe`], on the NIC as it is.
-    pub fn probe_here(line: &str) -> Result<Self> {
-        Self::start_here(&probe_receiver(), &probe_line(line)?)
+    pub fn probe_here(probe: &Probe) -> Result<Self> {
+        Self::start_here(command(None, &probe_receiver(), &probe.line()?))
     }
 
     /// Its process.
@@ -136,22 +135,15 @@ pub fn free_deferred() -> Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &all)?)
 }
 
-/// The command line of a probe receiver: the kind of its sinks, and options.
-pub fn probe_line(line: &str) -> Result<String> {
-    const DEFAULT: u64 = 4 << 20;
-    let (listen, queue) = (address()?, queue(line));
-    let mut words = line.split_whitespace();
-    let pool = words.find(|word| *word == "--pool").and(words.next());
-    let memory = memory::option(pool.map_or(Ok(DEFAULT), str::parse)?)?;
-    Ok(format!("--listen {listen} {queue} {memory} {line}"))
+/// A probe receiver at [`address`], on the last queue.
+pub fn probe(kind: SinkKind) -> Probe {
+    probe_on(&[LAST], kind)
 }
 
-/// The queue, unless the line names any.
-fn queue(line: &str) -> String {
-    match line.contains("--queue") {
-        true => String::new(),
-        false => format!("--queue {LAST}"),
-    }
+/// As [`probe`], on these queues.
+pub fn probe_on(queues: &[QueueId], kind: SinkKind) -> Probe {
+    let probe = Probe::of(kind).listen(testbed::at(PORT));
+    queues.iter().fold(probe, Probe::queue)
 }
 
 /// The connection of that peer in an outcome, by its port.
@@ -172,19 +164,15 @@ pub fn whole(peer: &Ended, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// The tool as the receiver of so many peers, with some options; it validates.
-pub fn recv(peers: u16, line: &str) -> Result<Receiver> {
-    testbed::wire()?;
-    recv_here(peers, line)
+/// A validating receiver of so many peers at [`address`], on the last queue.
+pub fn expecting(peers: u16) -> Recv {
+    expecting_on(&[LAST], peers)
 }
 
-pub fn recv_here(peers: u16, line: &str) -> Result<Receiver> {
-    let line = format!(
-        "recv --json -f {NIC} {} --listen {} --validate 251 --connections {peers} {line}",
-        queue(line),
-        address()?
-    );
-    Receiver::start_here(&devmem_tcp(), &memory::recv_line(&line)?)
+/// As [`expecting`], on these queues.
+pub fn expecting_on(queues: &[QueueId], peers: u16) -> Recv {
+    let recv = Recv::on(NIC).listen(testbed::at(PORT)).connections(peers);
+    queues.iter().fold(recv, Recv::queue).validate(251)
 }
 
 /// The tool's summary, and what it said, if it ended with this status.

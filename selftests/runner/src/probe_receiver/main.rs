@@ -9,19 +9,20 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
+use framework::probe_receiver::SinkKind;
 use framework::testbed::NIC;
 use memory::{AnyMemory, Choice};
 use netdev::QueueId;
 use receiver::Receiver;
 
-use sinks::{Kind, Sinks};
+use sinks::Sinks;
 
 /// Receives into device memory with sinks that misbehave, and prints what became of each connection
 #[derive(Parser)]
 #[command(name = "probe-receiver")]
 struct Args {
     /// What the sinks do with the frags
-    kind: Kind,
+    kind: SinkKind,
     /// Where to listen
     #[arg(long, required = true)]
     listen: Vec<SocketAddr>,

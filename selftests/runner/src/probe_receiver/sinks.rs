@@ -13,35 +13,22 @@ use devmem::pattern::{Pattern, Validator};
 use devmem::sink::{Memory, Sink, SinkError};
 use devmem::{Received, ReturnHandle, Segment, Token};
 
+use framework::probe_receiver::SinkKind;
+
 use super::Args;
 
-/// How long a [`Kind::Late`] one gives nothing back after its connection's end.
+/// How long a [`SinkKind::Late`] one gives nothing back after its connection's end.
 const LATE: Duration = Duration::from_millis(200);
 
-/// What a sink does with the frags.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Kind {
-    /// It panics.
-    Panic,
-    /// It gives them back at once.
-    Fair,
-    /// It keeps them for ever.
-    Miser,
-    /// It keeps them until all other peers are done; then another thread gives them back.
-    Last,
-    /// It keeps them all till after its peer's end; then another thread gives them back.
-    Late,
-}
-
-/// What makes them.
+/// Opens the sink of each peer.
 pub(super) struct Sinks {
-    kind: Kind,
+    kind: SinkKind,
     memory: Memory,
     culprit: Option<u16>,
     shared: Arc<Shared>,
 }
 
-/// What all sinks know of each other.
+/// State that all sinks share.
 #[derive(Debug)]
 struct Shared {
     /// Fair peers that are not done yet.
@@ -52,7 +39,7 @@ struct Shared {
 }
 
 impl Sinks {
-    pub(super) fn new(kind: Kind, memory: Memory, args: &Args) -> Self {
+    pub(super) fn new(kind: SinkKind, memory: Memory, args: &Args) -> Self {
         let culprits = args.culprit.map_or(args.peers, |_| 1);
         Self {
             kind,
@@ -70,12 +57,12 @@ impl Sinks {
     /// One for this peer.
     pub(super) fn open(&self, peer: &Peer) -> Result<Checked, SinkError> {
         let guilty = self.culprit.is_none_or(|port| port == peer.address.port());
-        let kind = if guilty { self.kind } else { Kind::Fair };
+        let kind = if guilty { self.kind } else { SinkKind::Fair };
         let (keeper, kept) = channel();
-        if kind == Kind::Last {
+        if kind == SinkKind::Last {
             let shared = Arc::clone(&self.shared);
             thread::spawn(move || give_back_last(&shared, &kept));
-        } else if kind == Kind::Late {
+        } else if kind == SinkKind::Late {
             thread::spawn(move || give_back_late(kept));
         }
         Ok(Checked {
@@ -123,13 +110,13 @@ fn give_back_late(kept: Receiver<Kept>) {
 
 /// A sink that checks for the pattern.
 pub(super) struct Checked {
-    kind: Kind,
+    kind: SinkKind,
     validator: Validator,
     memory: Memory,
     shared: Arc<Shared>,
     /// Takes what is kept, until the peer's end.
     keeper: Option<Sender<Kept>>,
-    /// What a [`Kind::Miser`] has.
+    /// What a [`SinkKind::Miser`] has.
     keeps: Vec<Token>,
     kept: Arc<AtomicU64>,
     most_kept: u64,
@@ -189,11 +176,11 @@ impl Sink for Checked {
         let name = thread::current().name().unwrap_or_default().to_owned();
         self.threads.insert(name);
         let (bytes, frags) = (received.bytes() as u64, received.frags() as u64);
-        assert!(self.kind != Kind::Panic, "a sink that panics");
+        assert!(self.kind != SinkKind::Panic, "a sink that panics");
         let tokens = self.check(received)?;
         match self.kind {
-            Kind::Miser => self.keeps.extend(tokens),
-            Kind::Last | Kind::Late => self.keep(received.return_handle(), tokens),
+            SinkKind::Miser => self.keeps.extend(tokens),
+            SinkKind::Last | SinkKind::Late => self.keep(received.return_handle(), tokens),
             _ => tokens
                 .into_iter()
                 .for_each(|token| received.give_back(token)),
@@ -204,7 +191,7 @@ impl Sink for Checked {
 
     fn finish(&mut self) -> Result<(), SinkError> {
         self.keeper = None;
-        if self.kind == Kind::Fair {
+        if self.kind == SinkKind::Fair {
             self.shared.others.fetch_sub(1, Ordering::SeqCst);
         }
         Ok(())

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use framework::far_end::{Flood, connect, pattern};
 use framework::nic_state::{self, Observer, kill_guardian};
 use framework::println_line;
-use framework::probe_receiver::probe_receiver;
+use framework::probe_receiver::{Probe, SinkKind, probe_receiver};
 use framework::receiver::{STEP, bound_queues, crash, restore, start_bound};
 use framework::rounds::{Round, rounds, slow_rounds, somebody_elses};
 use framework::testbed::{self, BOX, BOX_ADDRESS, NIC, NIC_ADDRESS};
@@ -69,7 +69,7 @@ case!(after_panic);
 /// A sink panics while payload flows, in a receiver that is no more than the crates.
 fn after_panic() -> Result<()> {
     rounds(|round| {
-        let receiver = round.start(probe(round, "panic")?)?;
+        let receiver = round.start(probe(round, SinkKind::Panic)?)?;
         let flood = Flood::start(connect(receiver.address)?)?;
         let end = receiver.end()?;
         ensure!(end.status.code() == Some(101), "no panic: {end:?}");
@@ -136,14 +136,11 @@ fn after_stderr_was_full() -> Result<()> {
     })
 }
 
-/// A probe receiver whose sink does this.
-fn probe(round: &Round, what: &str) -> Result<Command> {
-    let mut command = Command::new(probe_receiver());
-    command.args([what, "--listen", &round.address()?.to_string()]);
-    for queue in round.queues() {
-        command.args(["--queue", &queue.to_string()]);
-    }
-    Ok(command)
+/// A probe receiver whose sinks do this.
+fn probe(round: &Round, kind: SinkKind) -> Result<Command> {
+    let probe = Probe::of(kind).listen(round.address()?);
+    let probe = round.queues().into_iter().fold(probe, Probe::queue);
+    Ok(command(None, &probe_receiver(), &probe.line()?))
 }
 
 case!(after_sigint);

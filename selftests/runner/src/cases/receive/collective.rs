@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use framework::peers::{LAST, Receiver, address, close, joined, peers};
 use framework::println_line;
 use framework::testbed::{self, NIC};
-use framework::tool::{ours, sh};
+use framework::tool::{command, ours, sh};
 
 /// Bytes that the NIC writes to.
 const MEMORY: u64 = 32 << 20;
@@ -36,7 +36,7 @@ fn wire(connections: u16, tensors: u32) -> Result<String> {
 fn start(connections: u16, tensors: u32) -> Result<Receiver> {
     let line = wire(connections, tensors)?;
     let line = format!("{line} {}", framework::memory::option(MEMORY)?);
-    Receiver::start_here(&ours("collective"), &line)
+    Receiver::start_here(command(None, &ours("collective"), &line))
 }
 
 /// In a GPU's memory, which is the fake's.
@@ -45,7 +45,7 @@ fn start_on_gpu(faults: &str) -> Result<Receiver> {
     let fake = fake.display();
     let line = wire(CONNECTIONS, TENSORS)?;
     let line = format!("LD_LIBRARY_PATH={fake} {faults} {fake}/collective {line} --memory cuda");
-    Receiver::start_here(Path::new("/usr/bin/env"), &line)
+    Receiver::start_here(command(None, Path::new("/usr/bin/env"), &line))
 }
 
 fn header(tensor: u32, offset: u64, len: u64) -> Vec<u8> {

@@ -10,11 +10,11 @@ use anyhow::{Context, Result, ensure};
 
 use framework::far_end::pattern;
 use framework::peers::{
-    FIRST, Receiver, close, joined, of, peer, probe_line, recv, send, summary, whole,
+    FIRST, Receiver, close, expecting, joined, of, peer, probe, send, summary, whole,
 };
 use framework::println_line;
-use framework::probe_receiver::probe_receiver;
-use framework::tool::until;
+use framework::probe_receiver::{Probe, SinkKind, probe_receiver};
+use framework::tool::{command, until};
 
 const MIB: u64 = 1 << 20;
 /// Where `strace` writes.
@@ -53,13 +53,13 @@ impl DontNeed {
 }
 
 /// A probe receiver whose calls are seen.
-fn traced(line: &str) -> Result<Receiver> {
+fn traced(probe: &Probe) -> Result<Receiver> {
     let line = format!(
         "-f -o {TRACE} -e trace=setsockopt,write {} {}",
         probe_receiver().display(),
-        probe_line(line)?
+        probe.line()?
     );
-    Receiver::start(Path::new("/usr/bin/strace"), &line)
+    Receiver::start(command(None, Path::new("/usr/bin/strace"), &line))
 }
 
 case!(tokens_go_back_in_batches_of_few_ranges, on any_memory);
@@ -68,7 +68,7 @@ case!(tokens_go_back_in_batches_of_few_ranges, on any_memory);
 fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
     const DRIPS: usize = 600;
     const DRIP: usize = 500;
-    let receiver = traced("fair --peers 2 --pool 16777216 --hold 60000")?;
+    let receiver = traced(&probe(SinkKind::Fair).peers(2).pool(16 << 20).hold(60_000))?;
     joined(send(peer(0)?, 8 << 20))?;
     let mut dripping = peer(1)?;
     dripping.set_nodelay(true)?;
@@ -112,7 +112,7 @@ case!(tokens_of_single_messages_go_back_in_time);
 fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
     const MESSAGES: usize = 40;
     const MESSAGE: usize = 500;
-    let receiver = recv(1, "--size 4M")?;
+    let receiver = Receiver::recv(&expecting(1).size("4M"))?;
     let mut stream = peer(0)?;
     stream.set_nodelay(true)?;
     for message in pattern(MESSAGES * MESSAGE, None)?.chunks(MESSAGE) {
@@ -137,9 +137,8 @@ fn idle_connections_hold_nothing() -> Result<()> {
     const PEERS: u16 = 8;
     const BYTES: u64 = 50_000;
     let all = u64::from(PEERS) * BYTES;
-    let receiver = traced(&format!(
-        "fair --peers {PEERS} --pool 16777216 --tell {all}"
-    ))?;
+    let probe = probe(SinkKind::Fair).peers(PEERS).pool(16 << 20);
+    let receiver = traced(&probe.tell(all))?;
     let mut peers = Vec::new();
     for number in 0..PEERS {
         let mut stream = peer(number)?;

@@ -13,7 +13,7 @@ use framework::peers::{Receiver, summary};
 use framework::println_line;
 use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
-use framework::tool::ours;
+use framework::tool::{command, ours};
 
 const MIB: u64 = 1 << 20;
 
@@ -25,7 +25,7 @@ fn recv_here(faults: &str, line: &str) -> Result<Receiver> {
         "LD_LIBRARY_PATH={fake} {faults} {fake}/devmem-tcp recv --json -f {NIC} \
          -l {NIC_ADDRESS}:5000 --size 4M {line}"
     );
-    Receiver::start_here(Path::new("/usr/bin/env"), &line)
+    Receiver::start_here(command(None, Path::new("/usr/bin/env"), &line))
 }
 
 /// On a NIC loaded afresh that leaves a part of some packets beside the dmabuf.

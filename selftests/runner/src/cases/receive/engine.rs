@@ -13,10 +13,10 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use framework::far_end::pattern;
 use framework::peers::{
-    FIRST, Receiver, Wire, address, close, closed, ended, ended_well, joined, of, peer, peer_at,
-    peers, recv, recv_here, send, send_together, summary, whole, wire_that_keeps_all,
+    FIRST, Receiver, Wire, address, close, closed, ended, ended_well, expecting, joined, of, peer,
+    peer_at, peers, probe, probe_on, send, send_together, summary, whole, wire_that_keeps_all,
 };
-use framework::probe_receiver::Outcome;
+use framework::probe_receiver::{Outcome, Probe, SinkKind};
 use framework::testbed::{self, NIC, PEER};
 use framework::tool::sh;
 use framework::{ifindex, println_line};
@@ -25,12 +25,14 @@ const MIB: usize = 1 << 20;
 /// The key that the definition of RSS has for examples ("Verifying the RSS Hash Calculation").
 const HASH_KEY: &str = "6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:\
                         ae:7b:30:b4:77:cb:2d:a3:80:30:f2:0c:6a:42:b7:3b:be:ac:01:fa";
+/// Two queues.
+const BOTH: &[QueueId] = &[QueueId::new(2), QueueId::new(3)];
 /// The port of the peer at fault.
 const CULPRIT: u16 = FIRST;
 
 /// A probe receiver of four peers, of which the first, whose sink is of this kind, sends so much.
-fn four_peers(kind: &str, culprits: usize) -> Result<Outcome> {
-    let receiver = Receiver::probe(&format!("{kind} --culprit {CULPRIT} --peers 4"))?;
+fn four_peers(probe: Probe, culprits: usize) -> Result<Outcome> {
+    let receiver = Receiver::probe(&probe.culprit(CULPRIT).peers(4))?;
     let culprit = send(peer(0)?, culprits);
     let others: Vec<_> = (1..4)
         .map(|number| Ok(send(peer(number)?, MIB)))
@@ -48,7 +50,7 @@ fn four_peers(kind: &str, culprits: usize) -> Result<Outcome> {
 case!(sink_that_keeps_a_few, on any_memory);
 /// Less than it may keep: its connection comes to its end, and fails for what is missing.
 fn sink_that_keeps_a_few() -> Result<()> {
-    let outcome = four_peers("miser --returns 300", 20_000)?;
+    let outcome = four_peers(probe(SinkKind::Miser).returns(300), 20_000)?;
     let culprit = of(&outcome, CULPRIT)?;
     ensure!(culprit.right == 20_000, "{culprit:?}");
     ensure!(culprit.frags == culprit.kept, "{culprit:?}");
@@ -64,7 +66,7 @@ fn sink_that_keeps_a_few() -> Result<()> {
 case!(sink_that_keeps_all, on any_memory);
 /// More than it may keep: it is not served any more, and at last given up.
 fn sink_that_keeps_all() -> Result<()> {
-    let outcome = four_peers("miser --stalled 1200 --returns 300", MIB)?;
+    let outcome = four_peers(probe(SinkKind::Miser).stalled(1200).returns(300), MIB)?;
     let culprit = of(&outcome, CULPRIT)?;
     ensure!(culprit.bytes < MIB as u64, "all was received: {culprit:?}");
     let error = culprit.error.as_deref().unwrap_or_default();
@@ -78,7 +80,7 @@ fn sink_that_keeps_all() -> Result<()> {
 case!(sink_that_is_slow, on any_memory);
 /// It waits for all others to be done: if they waited for it, too, nobody would ever end.
 fn sink_that_is_slow() -> Result<()> {
-    let outcome = four_peers("last", 2 * MIB)?;
+    let outcome = four_peers(probe(SinkKind::Last), 2 * MIB)?;
     let culprit = of(&outcome, CULPRIT)?;
     whole(culprit, 2 * MIB as u64)?;
     // A quarter of the pool's 1024 niovs, and much less than its peer sent.
@@ -89,7 +91,7 @@ fn sink_that_is_slow() -> Result<()> {
 case!(frags_back_after_the_end, on any_memory);
 /// Another thread gives frags back when the peer is long gone.
 fn frags_back_after_the_end() -> Result<()> {
-    let outcome = four_peers("late", 20_000)?;
+    let outcome = four_peers(probe(SinkKind::Late), 20_000)?;
     let culprit = of(&outcome, CULPRIT)?;
     whole(culprit, 20_000)?;
     ensure!(culprit.kept == culprit.frags, "{culprit:?}");
@@ -113,7 +115,7 @@ fn one_byte_at_a_time() -> Result<()> {
     const BYTES: usize = 600;
     // Of payload in a segment, with time stamps, at an MTU of 1,500.
     const MSS: usize = 1448;
-    let receiver = recv(2, "--size 4M")?;
+    let receiver = Receiver::recv(&expecting(2).size("4M"))?;
     let mut slow = peer(0)?;
     slow.set_nodelay(true)?;
     let fast = send(peer(1)?, 4 * MIB);
@@ -142,7 +144,7 @@ fn one_byte_at_a_time() -> Result<()> {
 case!(half_closed_and_reset, on any_memory);
 /// One peer closes its side and waits, one resets, one closes all at once, in mid-stream of others.
 fn half_closed_and_reset() -> Result<()> {
-    let receiver = recv(5, "--size 4M")?;
+    let receiver = Receiver::recv(&expecting(5).size("4M"))?;
     let others: Vec<_> = (3..5)
         .map(|number| Ok(send(peer(number)?, 4 * MIB)))
         .collect::<Result<_>>()?;
@@ -180,7 +182,8 @@ fn peer_on_the_wrong_queue() -> Result<()> {
     rule.location = netdev::Location::At(0);
     Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?;
     for (options, code) in [("", 0), ("--refuse-unsteered", 1)] {
-        let receiver = recv_here(3, &format!("--size 4M {options}"))?;
+        let recv = expecting(3).size("4M").options(options);
+        let receiver = Receiver::recv_here(&recv)?;
         let wrong = send(peer(0)?, MIB);
         let others: Vec<_> = (1..3)
             .map(|number| Ok(send(peer(number)?, 4 * MIB)))
@@ -216,9 +219,8 @@ fn thread_of_the_queue() -> Result<()> {
     testbed::wire()?;
     // By a key of chance, 24 ports in a row may all be hashed to one queue.
     sh(&format!("ethtool -X {NIC} hkey {HASH_KEY}"))?;
-    let receiver = Receiver::probe_here(&format!(
-        "fair --workers --queue 2 --queue 3 --listen {second} --peers {PEERS} --pool 16777216"
-    ))?;
+    let probe = probe_on(BOTH, SinkKind::Fair).workers().listen(second);
+    let receiver = Receiver::probe_here(&probe.peers(PEERS).pool(16 << 20))?;
     let senders: Vec<_> = (0..PEERS)
         .map(|number| {
             let to = if number % 2 == 0 { address()? } else { second };
@@ -257,7 +259,7 @@ fn crowd_of_256() -> Result<()> {
     const PEERS: u16 = 256;
     const BYTES: usize = 96 << 10;
     wire_that_keeps_all()?;
-    let receiver = recv_here(PEERS, "")?;
+    let receiver = Receiver::recv_here(&expecting(PEERS))?;
     let peers = peers(PEERS)?;
     let wire = Wire::now()?;
     send_together(peers, BYTES)?;
@@ -274,9 +276,8 @@ fn crowd_over_two_queues() -> Result<()> {
     const PEERS: u16 = 64;
     const BYTES: usize = 384 << 10;
     wire_that_keeps_all()?;
-    let receiver = Receiver::probe_here(&format!(
-        "fair --workers --queue 2 --queue 3 --peers {PEERS} --pool 67108864"
-    ))?;
+    let probe = probe_on(BOTH, SinkKind::Fair).workers();
+    let receiver = Receiver::probe_here(&probe.peers(PEERS).pool(64 << 20))?;
     let peers = peers(PEERS)?;
     let wire = Wire::now()?;
     send_together(peers, BYTES)?;
@@ -293,7 +294,7 @@ case!(pool_too_small_for_its_connections, on any_memory);
 fn pool_too_small_for_its_connections() -> Result<()> {
     const PEERS: u16 = 24;
     const BYTES: usize = 8 << 10;
-    let receiver = recv(PEERS, "--size 64K")?;
+    let receiver = Receiver::recv(&expecting(PEERS).size("64K"))?;
     let peers = peers(PEERS)?;
     let senders: Vec<_> = peers.into_iter().map(|peer| send(peer, BYTES)).collect();
     senders.into_iter().try_for_each(joined)?;

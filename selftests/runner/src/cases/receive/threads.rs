@@ -9,11 +9,12 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{NetNs, Netdev, QueueType};
+use netdev::{NetNs, Netdev, QueueId, QueueType};
 
+use framework::command_line::Recv;
 use framework::far_end::pattern;
 use framework::peers::{
-    Receiver, close, ended_well, joined, peer, peer_at, recv, recv_here, send, summary,
+    Receiver, close, ended_well, expecting, expecting_on, joined, peer, peer_at, send, summary,
     tcp_counters,
 };
 use framework::receiver::bound_queues;
@@ -23,7 +24,12 @@ use framework::tool::until;
 use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;
-const BOTH: &str = "--queue 2 --queue 3 --size 16M";
+const BOTH: &[QueueId] = &[QueueId::new(2), QueueId::new(3)];
+
+/// A receiver of eight peers on two queues.
+fn eight_on_both() -> Recv {
+    expecting_on(BOTH, 8).size("16M")
+}
 
 /// Eight peers' payload, whole.
 fn eight_peers(receiver: Receiver) -> Result<()> {
@@ -81,16 +87,15 @@ fn pinned_and_polling() -> Result<()> {
             .context("BusyPollRxPackets")
     };
     let before = polled()?;
-    let receiver = recv_here(8, &format!("{BOTH} --thread-per-queue"))?;
+    let recv = eight_on_both().thread_per_queue();
+    let receiver = Receiver::recv_here(&recv)?;
     until_bound()?;
     eight_peers(receiver)?;
     let asleep = polled()? - before;
     ensure!(asleep == 0, "{asleep} packets were polled for, unasked");
 
-    let receiver = recv_here(
-        8,
-        &format!("{BOTH} --thread-per-queue --pin 0,1 --busy-poll 5000"),
-    )?;
+    let recv = recv.options("--pin 0,1 --busy-poll 5000");
+    let receiver = Receiver::recv_here(&recv)?;
     until_bound()?;
     let mut trickle = peer(0)?;
     until(
@@ -122,7 +127,7 @@ fn pinned_and_polling() -> Result<()> {
 case!(dmabuf_of_each_queue, on and_passed);
 /// Each queue receives into memory of its own, and every frag is found there.
 fn dmabuf_of_each_queue() -> Result<()> {
-    let receiver = recv(8, &format!("{BOTH} --dmabuf-per-queue"))?;
+    let receiver = Receiver::recv(&eight_on_both().dmabuf_per_queue())?;
     until_bound()?;
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     let rx = queues.iter().filter(|queue| queue.kind == QueueType::Rx);
@@ -135,7 +140,7 @@ case!(two_listeners, on any_memory);
 /// At two addresses, one of each family.
 fn two_listeners() -> Result<()> {
     let second: SocketAddr = format!("[{NIC_ADDRESS6}]:5001").parse()?;
-    let receiver = recv(4, &format!("--listen {second}"))?;
+    let receiver = Receiver::recv(&expecting(4).listen(second))?;
     let mut senders = Vec::new();
     for number in 0..2 {
         senders.push(send(peer(number)?, MIB));
@@ -151,7 +156,7 @@ fn two_listeners() -> Result<()> {
 case!(processor_that_is_not);
 /// There is no such processor: an error that names it, and nothing is left behind.
 fn processor_that_is_not() -> Result<()> {
-    let receiver = recv(1, "--thread-per-queue --pin 1023")?;
+    let receiver = Receiver::recv(&expecting(1).thread_per_queue().options("--pin 1023"))?;
     let (_, said) = receiver.end(1)?;
     println_line(said.trim_end());
     ensure!(said.contains("1023"), "{said:?}");
