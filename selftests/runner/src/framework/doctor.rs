@@ -11,7 +11,7 @@ use crate::println_line;
 use crate::tool::{command, finish};
 use crate::transfer::devmem_tcp;
 
-/// What the doctor said of something.
+/// What `doctor --json` printed, and its exit status.
 #[derive(Debug)]
 pub struct Report {
     pub json: Value,
@@ -26,7 +26,7 @@ impl Report {
         Self::by(command(None, &devmem_tcp(), &line))
     }
 
-    /// What this command prints, a doctor's.
+    /// The report that this command prints.
     pub fn by(run: Command) -> Result<Self> {
         let end = finish(run)?;
         let json = serde_json::from_str(&end.stdout);
@@ -50,7 +50,7 @@ impl Report {
             .unwrap_or("absent")
     }
 
-    /// What it says to paste.
+    /// The remedy of a check.
     pub fn remedy(&self, id: &str) -> Result<&str> {
         let check = self.check(id).with_context(|| format!("no {id}"))?;
         check["remedy"]
@@ -65,7 +65,7 @@ impl Report {
         failed.filter_map(|check| check["id"].as_str()).collect()
     }
 
-    /// What is not `ok`, for people.
+    /// A line for each check that is not `ok`.
     pub fn complaints(&self) -> String {
         let checks = self.json["checks"].as_array().into_iter().flatten();
         let bad = checks.filter(|check| check["status"] != "ok");
@@ -77,7 +77,7 @@ impl Report {
         )
     }
 
-    /// Holds if it would receive, and the exit status says so.
+    /// Holds if `doctor` says that receiving works, by its exit status, too.
     pub fn healthy(&self) -> Result<()> {
         ensure!(
             self.failed().is_empty() && self.code == Some(0) && self.json["receives"] == true,
@@ -94,7 +94,7 @@ impl Report {
 pub enum Bad {
     /// Receiving would not work.
     NoRx,
-    /// Receiving would, something else would not.
+    /// Receiving would work, something else would not.
     OtherFails,
     /// It is only worth a warning.
     Warns,
@@ -169,7 +169,7 @@ fn pasted(text: &str, id: &str) -> Result<String> {
     Ok(remedy.trim().to_owned())
 }
 
-/// Runs what was pasted, as a shell does.
+/// Runs a remedy in a shell.
 pub fn paste(remedy: &str) -> Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-c", remedy]).stdin(Stdio::null());

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 /// A driver of the kernel's tree, or the software NIC's own behaviour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Driver {
-    /// None in particular: the most that a driver can do.
+    /// No particular driver: everything that a driver can do.
     Swnic,
     /// NVIDIA ConnectX.
     Mlx5,
@@ -20,16 +20,16 @@ pub enum Driver {
     Fbnic,
 }
 
-/// That of this process's case.
+/// The driver that the case of this process runs with.
 static PLAYED: Mutex<Driver> = Mutex::new(Driver::Swnic);
 
 impl Driver {
-    /// The one that the case of this process runs with.
+    /// The driver that the case of this process runs with.
     pub fn played() -> Self {
         *PLAYED.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Chooses it for the case that this process runs, from its next NIC on.
+    /// Chooses the driver of this process's case, from its next NIC on.
     pub fn play(self) {
         *PLAYED.lock().unwrap_or_else(PoisonError::into_inner) = self;
     }
@@ -56,7 +56,7 @@ impl Driver {
         self == Self::Mlx5
     }
 
-    /// Whether header split can be switched off: else, what was set can be taken back.
+    /// Whether header split can be switched off; if not, it can be left to the driver again.
     pub fn switches_split_off(self) -> bool {
         !matches!(self, Self::Bnxt | Self::Fbnic)
     }

@@ -16,7 +16,7 @@ use crate::receiver::STEP;
 use crate::testbed::PEER;
 use crate::tool::until;
 
-/// A connection from the far end of the wire, as soon as somebody listens.
+/// Connects from the far end of the wire, as soon as the address is listened on.
 pub fn connect(to: SocketAddr) -> Result<TcpStream> {
     let peer = NetNs::by_name(PEER)?;
     let end = Instant::now() + STEP;
@@ -76,7 +76,7 @@ impl Flood {
         })
     }
 
-    /// Waits until so many more bytes are sent.
+    /// Waits until this many more bytes are sent.
     pub fn wait_for(&self, bytes: u64) -> Result<()> {
         let goal = self.sent.load(Ordering::Relaxed) + bytes;
         until("payload", STEP, || {

@@ -14,7 +14,7 @@ use crate::tool::until;
 use crate::xdp;
 use crate::{ifindex, println_line};
 
-/// Things go some time after what they belonged to.
+/// How long things may outlive what they belonged to.
 const SOON: Duration = Duration::from_secs(5);
 
 /// `RT_SCOPE_LINK`.
@@ -26,7 +26,7 @@ const ON_LINK: u8 = 253;
 pub struct Footprint(BTreeMap<String, String>);
 
 impl Footprint {
-    /// As it is when the NIC has given itself its address on the link, and nobody else has it.
+    /// Takes a snapshot once the NIC has its link-local address, past duplicate address detection.
     pub fn settled() -> Result<Self> {
         let mut links = Link::open()?;
         let nic = ifindex(NIC)?;
@@ -75,7 +75,7 @@ impl Footprint {
         Ok(Self(things))
     }
 
-    /// Holds as soon as all is as it was.
+    /// Waits until all is as it was in the snapshot.
     pub fn soon_again(&self) -> Result<()> {
         let end = Instant::now() + SOON;
         loop {
@@ -90,7 +90,7 @@ impl Footprint {
         }
     }
 
-    /// Holds if all is as it was, now.
+    /// Holds if all is as it was in the snapshot.
     pub fn same(&self) -> Result<()> {
         let now = Self::now()?;
         match now == *self {

@@ -84,7 +84,7 @@ impl Guest {
         self.netdev.lease(self.ifindex, self.request(of, queue))
     }
 
-    /// What is to be leased, in the guest's terms.
+    /// The request for a lease, with the number of the NIC's namespace as the guest knows it.
     pub fn request(&self, of: Ifindex, queue: u32) -> Lease {
         Lease {
             of,
@@ -163,7 +163,7 @@ pub fn delete(name: &str) -> Result<()> {
     Ok(link.delete(ifindex)?)
 }
 
-/// Where this queue of the NIC says that it is leased to.
+/// The lease that the kernel reports for this queue of the NIC.
 fn lease_told(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
     let nic = Link::open_in(nic_netns)?.by_name(NIC)?.ifindex;
     let mut netdev = Netdev::open_in(nic_netns)?;
@@ -191,13 +191,13 @@ pub fn no_device(name: &str) -> Result<()> {
     )
 }
 
-/// All that the kernel said beside an error number.
+/// What the kernel says beside an error number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
     Nothing,
     /// Exactly this text.
     Text(&'static str),
-    /// No text, but where the attribute is that it did not like: so many bytes into the request.
+    /// No text, but the offset of the attribute that was refused, in bytes of the request.
     Attribute(u32),
 }
 

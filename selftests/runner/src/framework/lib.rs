@@ -27,7 +27,7 @@ pub mod xdp;
 use anyhow::{Result, bail, ensure};
 use netdev::{Ifindex, Link, NetkitSingle};
 
-/// Why a case cannot hold here: an error that is no failure.
+/// An error that skips the case: why it can't hold here.
 #[derive(Debug)]
 pub struct Skip(pub String);
 
@@ -39,12 +39,12 @@ impl std::fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-/// A device's number, in this namespace.
+/// The ifindex of a device in this namespace.
 pub fn ifindex(name: &str) -> Result<Ifindex> {
     Ok(Link::open()?.by_name(name)?.ifindex)
 }
 
-/// A single netkit, with so many rx queues: its own and those that it may lease.
+/// Makes a single netkit with room for this many rx queues: its own and leased ones.
 pub fn netkit(name: &str, rx_queues: u32) -> Result<Ifindex> {
     let mut single = NetkitSingle::new(name);
     single.rx_queues = Some(rx_queues);
@@ -70,7 +70,7 @@ pub fn refused<T>(result: netdev::Result<T>, errno: i32, text: Option<&str>) -> 
     Ok(())
 }
 
-/// A diagnostic of the case.
+/// Prints a diagnostic of the case.
 #[allow(clippy::print_stdout)] // the runner reads it and prints it behind `#`
 pub fn println_line(text: &str) {
     println!("{text}");

@@ -19,8 +19,8 @@ const STAGE: &str = "/tmp/stage";
 
 const NONE: Option<&Path> = None;
 
-/// The running program, as a copy in memory, with all that lies beside it, the module above, and
-/// what plays a GPU: to start one from a folder that the host shares takes twice as long.
+/// Copies the running program to memory, with the programs beside it, the module and the fake GPU
+/// driver: starting one from a folder that the host shares takes twice as long.
 pub fn stage() -> Result<PathBuf> {
     let program = std::env::current_exe().context("own path")?;
     let (Some(from), Some(name)) = (program.parent(), program.file_name()) else {

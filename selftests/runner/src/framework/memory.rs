@@ -22,20 +22,20 @@ const DRM_MODULE: &str = "vgem";
 /// A kind of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
-    /// What the tools take if nothing is said.
+    /// The tools' default.
     Udmabuf,
     /// The system heap.
     Heap,
-    /// An fd, open when the receiver starts; it is the system heap's.
+    /// A dmabuf of the system heap, by an fd that is open when the receiver starts.
     Fd,
-    /// Passed by the runner over a Unix socket; it is a udmabuf.
+    /// A udmabuf that the case passes over a Unix socket.
     Socket,
-    /// A dumb buffer.
+    /// A dumb buffer of a DRM device.
     Drm,
 }
 
 impl Kind {
-    /// Behind the names of cases that run once for each.
+    /// The name, as it stands behind those of cases that run once for each kind.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Udmabuf => "udmabuf",
@@ -47,13 +47,13 @@ impl Kind {
     }
 }
 
-/// That of this process's case.
+/// The kind of memory of this process's case.
 static CHOSEN: OnceLock<Kind> = OnceLock::new();
 
-/// What is open for the receiver that is started next.
+/// The dmabuf whose fd the next receiver inherits.
 static LENT: Mutex<Option<AnyMemory>> = Mutex::new(None);
 
-/// Chooses it for the case that this process runs.
+/// Chooses the kind of memory of this process's case.
 pub fn choose(kind: Kind) {
     let _once = CHOSEN.set(kind);
 }
@@ -78,7 +78,7 @@ pub fn recv_line(line: &str) -> Result<String> {
     Ok(format!("{line} {memory}"))
 }
 
-/// `16M` and the like.
+/// Parses a size such as `16M`.
 fn bytes(text: &str) -> Result<u64> {
     let (number, unit) = text.split_at(text.len() - 1);
     let unit = match unit {
@@ -99,8 +99,7 @@ pub fn pages_of_64_kib() -> Result<&'static str> {
     }
 }
 
-/// `--memory` for a receiver that is started next and takes so many bytes; nothing for what it
-/// takes anyway.
+/// `--memory` for the next receiver, of this many bytes; empty for the default kind.
 pub fn option(len: u64) -> Result<String> {
     Ok(match chosen() {
         Kind::Udmabuf => String::new(),
@@ -108,7 +107,7 @@ pub fn option(len: u64) -> Result<String> {
     })
 }
 
-/// So many bytes for this process itself.
+/// Makes memory of this many bytes for this process itself.
 pub fn make(len: u64) -> Result<AnyMemory> {
     Ok(AnyMemory::make(&choice(len)?, Some(len), None)?)
 }
@@ -130,7 +129,7 @@ fn heap() -> Result<Choice> {
     Ok("heap:system".parse()?)
 }
 
-/// Leaves it open in the processes that this one starts, until the next is lent.
+/// Lets the processes that this one starts inherit the fd, until the next is lent.
 fn lend(memory: AnyMemory) -> Result<Choice> {
     fcntl(memory.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).context("FD_CLOEXEC")?;
     let number = memory.as_fd().as_raw_fd();
@@ -138,7 +137,7 @@ fn lend(memory: AnyMemory) -> Result<Choice> {
     Ok(format!("fd:{number}").parse()?)
 }
 
-/// Passes memory of so many bytes, another one each time, to who connects.
+/// Passes new memory of this many bytes to each process that connects to the socket.
 fn pass(len: u64) -> Result<Choice> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);

@@ -26,25 +26,25 @@ mod cmd {
 const HEADER: u16 = 1;
 const DEV_INDEX: u16 = 1;
 
-/// Where set-ups are written down while they hold.
+/// The runtime directory, which has the journals.
 const RUNTIME: &str = "/run/devmem-tcp";
 
-/// What the process that watches a receiver calls itself.
+/// The name of a guardian's process.
 const GUARDIAN: &str = "devmem-guardian";
 
-/// What is left behind may take so long to go by itself.
+/// How long leftovers may take to go by themselves.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What a [`State`] is made of, where cases name it.
+/// The parts of a [`State`] by name: ring sizes and header split.
 pub const RINGS: &str = "rings";
-/// How many there are.
+/// The number of channels.
 pub const CHANNELS: &str = "channels";
-/// Table, key and so on, and those of the contexts.
+/// RSS table, key and so on, and those of the contexts.
 pub const RSS: &str = "RSS";
 /// Flow rules.
 pub const RULES: &str = "rules";
 
-/// Looks at one NIC again and again, with the same sockets.
+/// Reads the state of one NIC, again and again, through the same sockets.
 #[derive(Debug)]
 pub struct Observer {
     socket: Socket,
@@ -53,7 +53,7 @@ pub struct Observer {
     nic: Ifindex,
 }
 
-/// What there was to see: raw answers of the kernel, and the rules.
+/// The state of a NIC: raw answers of the kernel, and the rules.
 ///
 /// The answer about RSS holds table, key, hash function, input transformation and hash fields of
 /// the device and of each context (`rss_fill_reply`).
@@ -66,12 +66,12 @@ pub struct State {
 }
 
 impl Observer {
-    /// Of the device of this name, in this namespace.
+    /// Observes the device of this name, in this namespace.
     pub fn of(name: &str) -> Result<Self> {
         Self::in_namespace(&NetNs::current()?, name)
     }
 
-    /// Of the device of this name there.
+    /// Observes the device of this name in that namespace.
     pub fn in_namespace(netns: &NetNs, name: &str) -> Result<Self> {
         let mut socket = Socket::generic_in(netns)?;
         let family = socket.family("ethtool")?;
@@ -83,7 +83,7 @@ impl Observer {
         })
     }
 
-    /// All of it.
+    /// Reads the whole state.
     pub fn state(&mut self) -> Result<State> {
         let raw = vec![
             (RINGS, self.ask(cmd::RINGS, "rings-get")?),
@@ -119,7 +119,7 @@ impl Observer {
         request
     }
 
-    /// For people, where two states differ.
+    /// The state as text, to show where two states differ.
     fn in_words(&mut self) -> Result<String> {
         let mut words = String::new();
         writeln!(words, "{:?}", self.ethtool.rings(self.nic)?)?;
@@ -140,7 +140,7 @@ impl Observer {
         before.compare(&self.state()?)
     }
 
-    /// Holds if the NIC is soon as it was, nobody watches any more, and nothing is written down.
+    /// Waits until the NIC is as it was, no guardian is alive, and no journal is left.
     ///
     /// # Errors
     /// What is different, or left, after [`GRACE`].
@@ -216,7 +216,7 @@ pub fn untouched() -> Result<()> {
     Ok(())
 }
 
-/// Holds if there is no guardian, and nothing written down.
+/// Holds if there is no guardian and no journal.
 pub fn nothing_left() -> Result<()> {
     let guardians = guardians()?;
     ensure!(guardians.is_empty(), "guardians {guardians:?} are left");
@@ -242,7 +242,7 @@ pub fn guardians() -> Result<Vec<i32>> {
     Ok(found)
 }
 
-/// The one guardian that there is.
+/// The process id of the only guardian.
 pub fn guardian() -> Result<i32> {
     match guardians()?[..] {
         [pid] => Ok(pid),
@@ -250,7 +250,7 @@ pub fn guardian() -> Result<i32> {
     }
 }
 
-/// What is written down of NICs.
+/// The journals of NICs.
 pub fn journals() -> Result<Vec<std::path::PathBuf>> {
     let mut files = written_down()?;
     files.retain(|path| {
@@ -260,7 +260,7 @@ pub fn journals() -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// What is written down: the files in the runtime directory, but for the lock.
+/// The files in the runtime directory, except the lock.
 pub fn written_down() -> Result<Vec<std::path::PathBuf>> {
     let entries = match fs::read_dir(RUNTIME) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
@@ -277,7 +277,7 @@ pub fn written_down() -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// The one file that there is.
+/// The only journal.
 pub fn journal() -> Result<std::path::PathBuf> {
     match &journals()?[..] {
         [one] => Ok(one.clone()),
@@ -285,7 +285,7 @@ pub fn journal() -> Result<std::path::PathBuf> {
     }
 }
 
-/// Ends what is left: guardians, and what is written down.
+/// Kills guardians that are left and removes their journals.
 pub fn clear() -> Result<()> {
     for pid in guardians()? {
         // It may end meanwhile.
@@ -297,7 +297,7 @@ pub fn clear() -> Result<()> {
     }
 }
 
-/// Kills the guardian, which must be there.
+/// Kills the only guardian; there must be one.
 pub fn kill_guardian() -> Result<()> {
     tool::signal(guardian()?, Signal::SIGKILL)
 }

@@ -25,7 +25,7 @@ use crate::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRES
 use crate::tool::{Running, command, until};
 use crate::{ifindex, println_line};
 
-/// The queue that payload goes to.
+/// The queue that receivers receive on, unless they name others.
 pub const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 /// The port of the first peer.
 pub const FIRST: u16 = 6000;
@@ -34,7 +34,7 @@ const PORT: u16 = 5000;
 /// How long a step may take.
 const STEP: Duration = Duration::from_secs(20);
 
-/// Where receivers listen.
+/// The address that receivers listen on.
 pub fn address() -> Result<SocketAddr> {
     Ok(SocketAddr::new(NIC_ADDRESS.parse()?, PORT))
 }
@@ -153,7 +153,7 @@ pub fn of(outcome: &Outcome, port: u16) -> Result<&Ended> {
     found.with_context(|| format!("no peer {port}"))
 }
 
-/// Holds if so many bytes came, all of them right, and the peer closed and every token went back.
+/// Holds if exactly this many bytes came, all right, the peer closed, and every token went back.
 pub fn whole(peer: &Ended, bytes: u64) -> Result<()> {
     let right = (peer.bytes, peer.right) == (bytes, bytes);
     let tokens = peer.freed == peer.frags && peer.frags > 0;
@@ -164,7 +164,7 @@ pub fn whole(peer: &Ended, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// A validating receiver of so many peers at [`address`], on the last queue.
+/// A validating receiver of this many peers at [`address`], on the last queue.
 pub fn expecting(peers: u16) -> Recv {
     expecting_on(&[LAST], peers)
 }
@@ -202,7 +202,7 @@ pub fn ended_well(
     Ok(())
 }
 
-/// Peer number `number` connects, as soon as somebody listens.
+/// Connects peer number `number`, as soon as the address is listened on.
 pub fn peer(number: u16) -> Result<TcpStream> {
     peer_at(number, address()?)
 }
@@ -212,7 +212,7 @@ pub fn peer_at(number: u16, to: SocketAddr) -> Result<TcpStream> {
     NetNs::by_name(PEER)?.run(|| connected(number, to))?
 }
 
-/// So many peers connect.
+/// Connects this many peers.
 pub fn peers(count: u16) -> Result<Vec<TcpStream>> {
     let to = address()?;
     NetNs::by_name(PEER)?.run(|| (0..count).map(|number| connected(number, to)).collect())?
@@ -240,8 +240,8 @@ fn connected(number: u16, to: SocketAddr) -> Result<TcpStream> {
     }
 }
 
-/// A peer that sends so many bytes of the pattern, closes its side, and waits until the receiver
-/// has closed its own.
+/// Has a peer send this many bytes of the pattern, close its side, and wait until the receiver has
+/// closed its own.
 pub fn send(mut stream: TcpStream, bytes: usize) -> JoinHandle<Result<()>> {
     thread::spawn(move || {
         stream.set_write_timeout(Some(STEP))?;
@@ -250,8 +250,8 @@ pub fn send(mut stream: TcpStream, bytes: usize) -> JoinHandle<Result<()>> {
     })
 }
 
-/// All of them send so much, at the same time, but for a little at first: a window is the kernel's
-/// until the receiver has seen the first of a connection.
+/// Has all peers send this much at the same time, after a little that each sends first: a connection's
+/// window is the kernel's own until the receiver has seen its first bytes.
 pub fn send_together(peers: Vec<TcpStream>, bytes: usize) -> Result<()> {
     const FIRST: usize = 8 << 10;
     let payload = Arc::new(pattern(bytes, None)?);
@@ -287,7 +287,7 @@ pub fn closed(mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// What came of a peer.
+/// Waits for the end of a peer.
 pub fn joined(sender: JoinHandle<Result<()>>) -> Result<()> {
     sender.join().map_err(|_| anyhow!("a sender panicked"))?
 }
@@ -299,7 +299,7 @@ fn without_buffer() -> Result<u64> {
     device.counters.rx_alloc_fail.context("no rx-alloc-fail")
 }
 
-/// What TCP counts there: `RetransSegs`, say.
+/// The TCP counters of a namespace, such as `RetransSegs`.
 pub fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
     let mut counters = BTreeMap::new();
     for file in ["snmp", "netstat"] {
@@ -318,7 +318,7 @@ pub fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
     Ok(counters)
 }
 
-/// What TCP counts at both ends.
+/// The TCP counters of both ends of the wire.
 pub struct Wire(Vec<(NetNs, BTreeMap<String, u64>)>);
 
 impl Wire {
@@ -331,9 +331,9 @@ impl Wire {
         Ok(Self(ends.collect::<Result<_>>()?))
     }
 
-    /// Holds if the NIC always had memory since.
+    /// Holds if the NIC has always had memory.
     ///
-    /// What was sent twice is told only: on a slow machine a time-out is soon early.
+    /// Retransmissions are only printed: on a slow machine a time-out is soon early.
     pub fn always_had_memory(&self) -> Result<()> {
         const TOLD: [&str; 5] = [
             "OutSegs",

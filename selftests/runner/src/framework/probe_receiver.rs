@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::memory;
 use crate::tool::ours;
 
-/// The program.
+/// The path of the program.
 pub fn probe_receiver() -> PathBuf {
     ours("probe-receiver")
 }
@@ -103,13 +103,13 @@ impl Probe {
         self
     }
 
-    /// Its arguments.
+    /// The arguments, as a line.
     pub fn line(&self) -> Result<String> {
         Ok(format!("{} {}", self.line, memory::option(self.pool)?))
     }
 }
 
-/// All of it, as the engine counted.
+/// What a probe receiver counted.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub bytes: u64,
@@ -121,12 +121,12 @@ pub struct Outcome {
     pub peers: Vec<Ended>,
 }
 
-/// One connection.
+/// One connection of a probe receiver.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ended {
-    /// The peer's.
+    /// The peer's port.
     pub port: u16,
-    /// Ours.
+    /// The receiver's port.
     pub local_port: u16,
     pub bytes: u64,
     /// Bytes that were those of the pattern.

@@ -19,23 +19,23 @@ use crate::testbed::{self, NIC, NIC_ADDRESS};
 use crate::tool::{Finished, Running, command, until};
 use crate::transfer::devmem_tcp;
 
-/// How often each case does it.
+/// How many rounds a case has.
 pub const ROUNDS: u32 = 20;
 
 /// Milliseconds that a slow driver takes for a setting.
 const SLOW: u64 = 20;
 
-/// A receiver that waits for its peer, one of many.
+/// One round.
 pub struct Round {
     /// Its number, from 0.
     pub number: u32,
-    /// Looks at the NIC.
+    /// Observes the NIC.
     pub observer: Observer,
     /// What the NIC was at the beginning.
     pub before: State,
 }
 
-/// Rounds on a NIC at its defaults, then as many on one that somebody has set up for himself.
+/// Runs rounds on a NIC at its defaults, then as many on one that an operator has set up.
 pub fn rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
     rounds_at(0, round)
 }
@@ -79,8 +79,8 @@ fn defaults_are_defaults() -> Result<()> {
     Ok(())
 }
 
-/// What a careful operator may have made of his NIC: a table and a key of his own, which use the
-/// queue that receivers want, a context, and rules to both.
+/// Sets the NIC up as an operator may have: an RSS table and a key, which use the queue that receivers
+/// want, a context, and rules to both.
 pub fn somebody_elses() -> Result<()> {
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let was = ethtool.rss(nic)?;
@@ -137,7 +137,7 @@ impl Round {
         self.start(self.recv_line(command(None, &devmem_tcp(), ""), line)?)
     }
 
-    /// The command line of that, behind what begins with the tool or what starts the tool.
+    /// Adds the command line of this round's `devmem-tcp recv` to a command.
     pub fn recv_line(&self, mut command: Command, line: &str) -> Result<Command> {
         command.args(["recv", "--json", "--size", "4M"]);
         command.args(line.split_whitespace());
@@ -217,17 +217,17 @@ impl Round {
 }
 
 impl Receiver {
-    /// Sends it a signal.
+    /// Sends the receiver a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.running.signal(signal)
     }
 
-    /// Its end.
+    /// Waits for the receiver's end.
     pub fn end(self) -> Result<Finished> {
         self.running.end_within(STEP)
     }
 
-    /// Its end by this very signal.
+    /// Holds if the receiver was killed by this signal.
     pub fn killed_by(self, signal: Signal) -> Result<()> {
         let end = self.end()?;
         ensure!(by(end.status, signal), "not by {signal}: {end:?}");

@@ -52,7 +52,7 @@ pub struct Difference {
 }
 
 impl Snapshot {
-    /// Reads them all.
+    /// Reads all settings.
     ///
     /// # Errors
     /// Those of listing a folder: a file that can't be read has no value to compare.
@@ -152,7 +152,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// Sets one, and puts it back when the answer is dropped.
+/// A guard that puts a setting back when it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Changed {
@@ -160,12 +160,12 @@ pub struct Changed {
     before: String,
 }
 
-/// `set("vm.nr_hugepages", "64")`, until the answer is dropped.
+/// Sets a sysctl until the guard is dropped: `set("vm.nr_hugepages", "64")`.
 pub fn set(name: &str, value: &str) -> Result<Changed> {
     Changed::at(&Path::new(SYSCTLS).join(name.replace('.', "/")), value)
 }
 
-/// A module's parameter, until the answer is dropped.
+/// Sets a module's parameter until the guard is dropped.
 pub fn set_parameter(module: &str, name: &str, value: &str) -> Result<Changed> {
     let parameters = Path::new("/sys/module").join(module).join("parameters");
     Changed::at(&parameters.join(name), value)
@@ -191,7 +191,7 @@ impl Drop for Changed {
     }
 }
 
-/// Of a choice (`always [madvise] never`), what is between the brackets.
+/// Writes a value, or the chosen word of a list such as `always [madvise] never`.
 fn write(path: &Path, value: &str) -> Result<()> {
     let chosen = value
         .split_once('[')

@@ -59,7 +59,7 @@ pub fn wire() -> Result<()> {
     wire_with(QUEUES, "")
 }
 
-/// As [`wire`], with so many queues and further module parameters.
+/// As [`wire`], with this many queues and further module parameters.
 pub fn wire_with(queues: u32, parameters: &str) -> Result<()> {
     wire_as(Driver::played(), queues, parameters)
 }
@@ -89,7 +89,7 @@ pub fn wire_as(driver: Driver, queues: u32, parameters: &str) -> Result<()> {
     end_of_wire(&mut link, NIC, &addresses)
 }
 
-/// Addresses for an end of the wire, then up with it.
+/// Gives an end of the wire addresses and sets it up.
 fn end_of_wire(link: &mut Link, name: &str, addresses: &[&str]) -> Result<()> {
     let ifindex = link.by_name(name)?.ifindex;
     for address in addresses {
@@ -176,14 +176,14 @@ pub fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<
     rings(split, threshold)
 }
 
-/// So many channels: combined ones, or rx and tx where the driver has those only.
+/// Sets the number of channels: combined ones, or rx and tx where the driver has those only.
 pub fn channels(count: u32) -> Result<netdev::Result<()>> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
     Ok(set_channels(&mut ethtool, nic, count))
 }
 
-/// The same of any device.
+/// As [`channels`], of any device.
 pub fn set_channels(ethtool: &mut Ethtool, nic: netdev::Ifindex, count: u32) -> netdev::Result<()> {
     let apart = ethtool.channels(nic)?.combined_max.unwrap_or(0) == 0;
     let change = match apart {
@@ -200,7 +200,7 @@ pub fn set_channels(ethtool: &mut Ethtool, nic: netdev::Ifindex, count: u32) -> 
     ethtool.set_channels(nic, &change)
 }
 
-/// A rule that somebody makes, who switches ntuple on where it is off.
+/// Inserts a rule as another program, which switches ntuple on where it is off.
 pub fn insert_rule(rule: &FlowRule) -> Result<u32> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;

@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 /// How long a command may take to end once a signal was sent.
 const END: Duration = Duration::from_secs(20);
 
-/// What a finished command left.
+/// The exit status and the output of a command that has ended.
 #[derive(Debug)]
 pub struct Finished {
     pub status: ExitStatus,
@@ -47,7 +47,7 @@ impl Finished {
     }
 }
 
-/// A program of ours, which lies beside the runner.
+/// The path of a program that lies beside the runner.
 pub fn ours(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap_or_default();
     path.set_file_name(name);
