@@ -2,7 +2,9 @@
 //! helpers.
 
 #![deny(unsafe_code)]
-#![allow(missing_docs, clippy::missing_errors_doc)] // no API: the names and the texts of errors say it
+// No API: the names and the texts of errors say it, and its readers have the source.
+#![allow(missing_docs, clippy::missing_errors_doc)]
+#![allow(rustdoc::private_intra_doc_links)]
 
 pub mod command_line;
 pub mod doctor;

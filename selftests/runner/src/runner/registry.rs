@@ -25,7 +25,7 @@ pub(crate) static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
     all.into_iter().map(Registration::case).collect()
 });
 
-/// What [`case!`] says about a function.
+/// What `case!` says about a function.
 pub(crate) struct Registration {
     /// `selftests::cases::ROOM::MODULE`
     pub(crate) path: &'static str,
