@@ -5,8 +5,8 @@ use netdev::{
     Ifindex, Lease, LeaseInfo, Link, NetNs, Netdev, NetkitMode, NetkitPair, NsId, QueueId,
     QueueType,
 };
-use serde_json::Value;
 
+use crate::summary::{self, Leased};
 use crate::testbed::NIC;
 use crate::tool::{command, finish};
 use crate::transfer::devmem_tcp;
@@ -222,12 +222,12 @@ pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()
     Ok(())
 }
 
-/// What `devmem-tcp lease --json` on the NIC printed.
-pub fn tool(line: &str) -> Result<Value> {
+/// Runs `devmem-tcp lease --json` on the NIC.
+pub fn tool(line: &str) -> Result<Leased> {
     let line = format!("lease --json --phys {NIC} {line}");
     let text = finish(command(None, &devmem_tcp(), &line))?.good(&line)?;
     println_line(text.trim_end());
-    serde_json::from_str(&text).context("JSON of lease")
+    summary::parse(&text)
 }
 
 /// Holds if `devmem-tcp lease` on the NIC ends with status 1 and exactly this error, a remedy aside.

@@ -1,10 +1,17 @@
-//! The summary that `devmem-tcp recv --json` prints at its end, as far as cases read it.
+//! The JSON that `devmem-tcp recv`, `send`, `lease` and `unlease` print at their ends, as far as cases
+//! read it.
 
 use std::fmt;
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+/// Parses the JSON of a tool.
+pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).with_context(|| format!("the JSON {text:?}"))
+}
 
 /// What a receiver counted.
 #[derive(Debug, Deserialize)]
@@ -85,9 +92,81 @@ pub struct Refused {
     pub first: Vec<SocketAddr>,
 }
 
+/// What `devmem-tcp send` counted.
+#[derive(Debug, Deserialize)]
+pub struct Sent {
+    pub bytes: u64,
+    dmabuf: Option<SentFromDmabuf>,
+}
+
+/// What `devmem-tcp send --dmabuf` counted.
+#[derive(Debug, Deserialize)]
+pub struct SentFromDmabuf {
+    pub sends: u64,
+    pub completed: u64,
+    pub copied: u64,
+    pub max_in_flight: u64,
+}
+
+impl Sent {
+    /// The counters of sends from a dmabuf.
+    pub fn dmabuf(&self) -> Result<&SentFromDmabuf> {
+        self.dmabuf.as_ref().context("not sent from a dmabuf")
+    }
+}
+
+/// What `devmem-tcp lease` did.
+#[derive(Debug, Deserialize)]
+pub struct Leased {
+    /// The guest end's ifindex.
+    pub ifindex: Option<u32>,
+    /// Whether the netkit was made for this.
+    pub made: bool,
+    pub host_end: Option<String>,
+    pub leases: Vec<LeasedQueue>,
+}
+
+/// A leased queue.
+#[derive(Debug, Deserialize)]
+pub struct LeasedQueue {
+    /// The queue of the NIC.
+    pub phys_queue: u32,
+    /// The queue of the netkit.
+    pub queue: Option<u32>,
+}
+
+impl Leased {
+    /// The queues of the NIC.
+    pub fn phys_queues(&self) -> Vec<u32> {
+        self.leases.iter().map(|lease| lease.phys_queue).collect()
+    }
+
+    /// The queues of the netkit.
+    pub fn queues(&self) -> Vec<Option<u32>> {
+        self.leases.iter().map(|lease| lease.queue).collect()
+    }
+}
+
+/// What `devmem-tcp unlease` did.
+#[derive(Debug, Deserialize)]
+pub struct Unleased {
+    pub leases: Vec<LeasedQueue>,
+    /// Switches that are again what they were.
+    pub restored: Vec<String>,
+    /// Switches that were left, with the reason.
+    pub kept: Vec<String>,
+}
+
+impl Unleased {
+    /// The queues of the NIC.
+    pub fn phys_queues(&self) -> Vec<u32> {
+        self.leases.iter().map(|lease| lease.phys_queue).collect()
+    }
+}
+
 impl Summary {
     pub fn parse(text: &str) -> Result<Self> {
-        serde_json::from_str(text).with_context(|| format!("summary {text:?}"))
+        parse(text)
     }
 
     /// Bytes that were compared with the pattern and right.

@@ -7,10 +7,10 @@ use netdev::{Action, FlowRule, Netdev, QueueId, QueueType};
 use serde_json::Value;
 
 use framework::command_line::Recv;
-use framework::summary::Summary;
+use framework::summary::{self, Leased, Summary};
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
 use framework::tool::{command, finish, sh, until};
-use framework::transfer::{devmem_tcp, nic_settings, number, validated};
+use framework::transfer::{devmem_tcp, nic_settings, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -18,11 +18,11 @@ const MIB: u64 = 1 << 20;
 const QUEUE: u32 = testbed::QUEUES - 1;
 
 /// Runs `devmem-tcp lease` and returns what it printed.
-fn lease(line: &str) -> Result<Value> {
+fn lease(line: &str) -> Result<Leased> {
     let line = format!("lease --json --phys {NIC} --queue {QUEUE} {line}");
     let text = finish(command(None, &devmem_tcp(), &line))?.good(&line)?;
     println_line(text.trim_end());
-    serde_json::from_str(&text).context("JSON of lease")
+    summary::parse(&text)
 }
 
 /// How many queues of the NIC are leased.
@@ -53,7 +53,7 @@ fn through_a_pair() -> Result<()> {
     testbed::container()?;
     let leased = lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
     ensure!(
-        number(&leased, "/leases/0/queue")? == 1,
+        leased.queues() == [Some(1)],
         "a netkit's first lease is its queue 1"
     );
     testbed::route_to_container()?;
@@ -104,10 +104,7 @@ fn of_an_existing_netkit() -> Result<()> {
         "ip link add {HOST} type netkit peer name {GUEST} numrxqueues 2 netns {BOX}"
     ))?;
     let leased = lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
-    ensure!(
-        leased.get("made") == Some(&Value::Bool(false)),
-        "it made a netkit"
-    );
+    ensure!(!leased.made, "it made a netkit");
     testbed::route_to_container()?;
     transfer(GUEST, 5000).map(drop)
 }

@@ -7,7 +7,6 @@ use nix::libc::ENOENT;
 use framework::ifindex;
 use framework::leases::{Guest, Said, delete, denied, free, set_down, set_up, tool};
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
-use framework::transfer::number;
 
 const LAST: u32 = testbed::QUEUES - 1;
 
@@ -21,16 +20,9 @@ fn two_queues() -> Result<()> {
     ))?;
     set_up(Some(BOX), GUEST)?;
     let guest = Guest::found(GUEST, Some(BOX))?;
-    ensure!(
-        number(&told, "/ifindex")? == u64::from(guest.ifindex.get()),
-        "another ifindex"
-    );
-    for lease in 0..2 {
-        for end in ["phys_queue", "queue"] {
-            let queue = number(&told, &format!("/leases/{lease}/{end}"))?;
-            ensure!(queue == lease + 1, "lease {lease}: {end} {queue}");
-        }
-    }
+    ensure!(told.ifindex == Some(guest.ifindex.get()), "another ifindex");
+    ensure!(told.phys_queues() == [1, 2], "{told:?}");
+    ensure!(told.queues() == [Some(1), Some(2)], "{told:?}");
     guest.holds(1, 1)?;
     guest.holds(2, 2)?;
     free(3)
@@ -69,7 +61,7 @@ fn in_one_namespace() -> Result<()> {
     single.granted(LAST, 1)?;
     delete(GUEST)?;
     let told = tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
-    ensure!(number(&told, "/leases/0/queue")? == 1);
+    ensure!(told.queues() == [Some(1)], "{told:?}");
     let made = Link::open()?.by_name(GUEST)?.netkit;
     ensure!(
         made.is_some_and(|netkit| netkit.pairing == Pairing::Single),

@@ -90,7 +90,7 @@ fn netkit_of_somebody_else() -> Result<()> {
         "--queue {LAST} --address {ROUTED} --address {BESIDE}"
     ));
     let leased = leased(&line)?;
-    ensure!(leased["made"] == false, "{leased}");
+    ensure!(!leased.made, "{leased:?}");
     receive(BOX, GUEST, format!("{ROUTED}:5000").parse()?, 64 << 10)?;
     let complaint = unlease_refused(&format!("{GUEST} --netns {BOX}"))?;
     says(&complaint, "was not made by")?;
@@ -278,8 +278,8 @@ fn ended_from_elsewhere() -> Result<()> {
         receiver.signal(Signal::SIGTERM)?;
         receiver.end_within(TEARDOWN)?;
         let done = unleased(end)?;
-        println_line(&done.to_string());
-        ensure!(done["leases"][0]["phys_queue"] == LAST, "{done}");
+        println_line(&format!("{done:?}"));
+        ensure!(done.phys_queues() == [LAST], "{done:?}");
         as_before(end)?;
     }
     lease()?;

@@ -12,7 +12,6 @@ use anyhow::{Context, Result, anyhow, ensure};
 use netdev::{Link, NetNs, Prefix, Route};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use serde_json::Value;
 
 use framework::command_line::Recv;
 use framework::far_end::{connect, pattern};
@@ -20,6 +19,7 @@ use framework::footprint::Footprint;
 use framework::leases::free;
 use framework::machine;
 use framework::println_line;
+use framework::summary::{self, Leased, Unleased};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER};
 use framework::tool::{Finished, command, finish};
 use framework::transfer::{devmem_tcp, summary};
@@ -131,9 +131,9 @@ pub(crate) fn lease(line: &str) -> Result<Finished> {
 }
 
 /// `devmem-tcp lease --json` that is granted, and what it printed.
-pub(crate) fn leased(line: &str) -> Result<Value> {
+pub(crate) fn leased(line: &str) -> Result<Leased> {
     let text = lease(&format!("--json {line}"))?.good("lease")?;
-    serde_json::from_str(&text).with_context(|| format!("JSON of lease: {text}"))
+    summary::parse(&text)
 }
 
 /// `devmem-tcp unlease`, whatever it comes to.
@@ -142,9 +142,9 @@ pub(crate) fn unlease(line: &str) -> Result<Finished> {
 }
 
 /// `devmem-tcp unlease --json` that is done, and what it printed.
-pub(crate) fn unleased(line: &str) -> Result<Value> {
+pub(crate) fn unleased(line: &str) -> Result<Unleased> {
     let text = unlease(&format!("--json {line}"))?.good("unlease")?;
-    serde_json::from_str(&text).with_context(|| format!("JSON of unlease: {text}"))
+    summary::parse(&text)
 }
 
 /// So many bytes from the far end of the wire into the pod's guest end, validated.
@@ -201,7 +201,7 @@ fn one(first: First, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
         .concat();
     let line = format!("--queue {LAST} --netkit {GUEST} --netns {netns}{ways}");
     let leased = leased(&line)?;
-    ensure!(leased["made"] == true, "{leased}");
+    ensure!(leased.made, "{leased:?}");
     receive(&netns, GUEST, to, bytes)?;
     let line = format!("{GUEST} --netns {netns}");
     if first == First::Pod {
@@ -209,7 +209,7 @@ fn one(first: First, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
         return unleased(&line).map(drop);
     }
     let unleased = unleased(&line)?;
-    ensure!(unleased["leases"][0]["phys_queue"] == LAST, "{unleased}");
+    ensure!(unleased.phys_queues() == [LAST], "{unleased:?}");
     free(LAST)?;
     pod.end()
 }

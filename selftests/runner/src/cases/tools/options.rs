@@ -223,7 +223,7 @@ fn lease_host_end_and_route() -> Result<()> {
     let before = begin()?;
     let line = format!("--queue {LAST} --address {ROUTED} --host-end nkhost --route 192.0.2.0/24");
     let made = leased(&boxed(&line))?;
-    ensure!(made["host_end"] == "nkhost", "{made}");
+    ensure!(made.host_end.as_deref() == Some("nkhost"), "{made:?}");
     ifindex("nkhost")?;
     let default = ifindex("nk0h");
     ensure!(default.is_err(), "an end of the name by default, too");

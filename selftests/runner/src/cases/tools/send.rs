@@ -13,17 +13,17 @@ use devmem::pattern::Pattern;
 use devmem::send::{DevmemSender, PumpConfig, SendError, Until, pump};
 use dmabuf::{Dmabuf, Mapping, Protection};
 use netdev::{Binding, NetNs, Netdev};
-use serde_json::Value;
 use udmabuf::Udmabuf;
 
 use framework::command_line::Recv;
 use framework::peers::tcp_counters;
+use framework::summary::{Sent, parse};
 use framework::sysctl;
 use framework::testbed::{
     self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS,
 };
 use framework::tool::{command, finish, ours, sh};
-use framework::transfer::{devmem_tcp, number, summary};
+use framework::transfer::{devmem_tcp, summary};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
@@ -31,18 +31,18 @@ const MIB: u64 = 1 << 20;
 const SOON: Duration = Duration::from_secs(20);
 
 /// Runs `devmem-tcp send --dmabuf` and returns what it counted.
-fn from_dmabuf(netns: Option<&str>, line: &str) -> Result<Value> {
+fn from_dmabuf(netns: Option<&str>, line: &str) -> Result<Sent> {
     let line = format!("send --json --wait 20 --dmabuf=4M {line}");
     let text = finish(command(netns, &devmem_tcp(), &line))?.good(&line)?;
     println_line(text.trim_end());
-    serde_json::from_str(&text).context("JSON of send")
+    parse(&text)
 }
 
 /// Every send was completed and none was copied.
-fn all_completed(sent: &Value) -> Result<()> {
-    let count = |name| number(sent, &format!("/dmabuf/{name}"));
-    ensure!(count("sends")? == count("completed")?, "not all completed");
-    ensure!(count("copied")? == 0, "bytes were copied");
+fn all_completed(sent: &Sent) -> Result<()> {
+    let dmabuf = sent.dmabuf()?;
+    ensure!(dmabuf.sends == dmabuf.completed, "not all completed");
+    ensure!(dmabuf.copied == 0, "bytes were copied");
     Ok(())
 }
 
@@ -71,10 +71,7 @@ fn dmabuf_to_dmabuf() -> Result<()> {
         received.all_in_dmabuf()?;
         ensure!(received.bytes == 32 * MIB, "not all arrived");
         all_completed(&sent)?;
-        ensure!(
-            number(&sent, "/dmabuf/max_in_flight")? > 1,
-            "one send, one wait"
-        );
+        ensure!(sent.dmabuf()?.max_in_flight > 1, "one send, one wait");
         let resent = resent()? - before;
         println_line(&format!("{resent} segments were sent again"));
         ensure!(!loss || resent > 0, "nothing was lost, nothing sent again");
@@ -109,10 +106,7 @@ fn a_file_of_odd_length() -> Result<()> {
     let receiver = plain_receiver(to)?;
     let sent = from_dmabuf(None, &format!("{to} --dev {NIC} --input /tmp/content"))?;
     all_completed(&sent)?;
-    ensure!(
-        number(&sent, "/bytes")? == content.len() as u64,
-        "not all was sent"
-    );
+    ensure!(sent.bytes == content.len() as u64, "not all was sent");
     let received = receiver.join().ok().context("receiver")??;
     ensure!(received == content, "other bytes arrived");
     Ok(())
