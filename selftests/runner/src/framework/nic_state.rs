@@ -33,7 +33,7 @@ const RUNTIME: &str = "/run/devmem-tcp";
 const GUARDIAN: &str = "devmem-guardian";
 
 /// How long leftovers may take to go by themselves.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(30);
 
 /// The parts of a [`State`] by name: ring sizes and header split.
 pub const RINGS: &str = "rings";

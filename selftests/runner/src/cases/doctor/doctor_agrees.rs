@@ -103,7 +103,7 @@ impl State {
 /// Whether it comes to bind a queue more; ends it.
 fn works(mut receiver: Running, bound: usize) -> Result<(bool, String)> {
     let mut works = false;
-    until("bound, or at its end", Duration::from_secs(15), || {
+    until("bound, or at its end", Duration::from_secs(30), || {
         works = bound_queues()? > bound;
         Ok(works || receiver.has_ended()?)
     })?;

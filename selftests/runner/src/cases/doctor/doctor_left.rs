@@ -21,7 +21,7 @@ use framework::transfer::nic_settings;
 use framework::{ifindex, println_line};
 
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 case!(journal_of_a_dead_receiver);
 /// Receiver and guardian were killed, and the NIC is as they had it.

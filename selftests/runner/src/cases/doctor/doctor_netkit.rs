@@ -152,7 +152,7 @@ fn from_a_container() -> Result<()> {
     run.args("--user --map-root-user --net --pid --mount-proc --fork sleep 60".split(' '));
     let pod = Running::start(run)?;
     let mut pid = String::new();
-    until("the container", Duration::from_secs(10), || {
+    until("the container", Duration::from_secs(30), || {
         let id = pod.id();
         let children = fs::read_to_string(format!("/proc/{id}/task/{id}/children"))?;
         pid = children.trim().to_owned();
@@ -194,7 +194,7 @@ fn bound_by_another() -> Result<()> {
         .netns(BOX)
         .listen(format!("{BOX_ADDRESS}:5000"))
         .start()?;
-    until("a binding", Duration::from_secs(10), || {
+    until("a binding", Duration::from_secs(30), || {
         Ok(Report::of(&line())?.status("queues.free") == "fail")
     })?;
     let remedy = named(&line(), "queues.free", Bad::NoRx)?;

@@ -96,7 +96,7 @@ case!(queue_bound);
 fn queue_bound() -> Result<()> {
     testbed::wire()?;
     let receiver = Recv::on(NIC).queue(2).listen(testbed::at(5000)).start()?;
-    until("a binding", Duration::from_secs(10), || {
+    until("a binding", Duration::from_secs(30), || {
         Ok(Report::of(&format!("{NIC} --queue 2"))?.status("queues.free") == "fail")
     })?;
     let line = format!("{NIC} --queue 2");

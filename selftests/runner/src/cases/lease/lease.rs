@@ -123,7 +123,7 @@ fn shown_from_both_sides() -> Result<()> {
         serde_json::from_str(&text).context("JSON of show")
     };
     let bound = |shown: &Value| shown.pointer("/leases/0/dmabuf").and_then(Value::as_u64);
-    until("a binding", Duration::from_secs(10), || {
+    until("a binding", Duration::from_secs(30), || {
         Ok(bound(&show("")?).is_some())
     })?;
     let all = show("")?;

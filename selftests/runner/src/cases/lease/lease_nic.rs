@@ -151,7 +151,7 @@ fn af_xdp_of_leased_queue() -> Result<()> {
     denied(bind(), EBUSY, in_use)?;
     drop(socket);
     // The kernel lets go of the queue later (`xp_release_deferred`).
-    until("a free queue", Duration::from_secs(10), || {
+    until("a free queue", Duration::from_secs(30), || {
         Ok(!queue(ifindex(NIC)?)?.xsk)
     })?;
     bind()?.unbind();

@@ -127,7 +127,7 @@ fn bound() -> Result<()> {
     ensure!(!is_free(LAST)?, "the lease has ended");
     println_line(&unlease(&format!("{GUEST} --netns {BOX} --force"))?.good("unlease")?);
     free(LAST)?;
-    let end = receiver.end_within(Duration::from_secs(10))?;
+    let end = receiver.end_within(Duration::from_secs(30))?;
     println_line(end.stderr.trim_end());
     ensure!(end.status.code() == Some(4), "{}", end.status);
     before.soon_again()

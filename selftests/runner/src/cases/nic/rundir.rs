@@ -9,11 +9,12 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
 
 use framework::doctor::{Bad, Report, named_by};
 use framework::nic_state::Observer;
 use framework::println_line;
-use framework::receiver::{STEP, recv, restore, start_bound};
+use framework::receiver::{STEP, bound_queues, recv, restore, start_bound};
 use framework::testbed::{self, NIC};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::devmem_tcp;

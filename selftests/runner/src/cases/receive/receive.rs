@@ -220,7 +220,7 @@ fn interrupted_receiver_restores_the_nic() -> Result<()> {
             nic_settings(NIC)? != before,
             "the receiver did not set the NIC up"
         );
-        until("a listener", Duration::from_secs(10), || {
+        until("a listener", Duration::from_secs(30), || {
             Ok(sh("cat /proc/net/tcp")?.contains(" 0A "))
         })?;
         receiver.signal(signal)?;
@@ -259,7 +259,7 @@ fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
     ensure!(bound_queues()? == 1, "it was not stuck");
     receiver.signal(Signal::SIGTERM)?;
     receiver.end_within(Duration::from_secs(5))?.refused(143)?;
-    until("the NIC as it was", Duration::from_secs(10), || {
+    until("the NIC as it was", Duration::from_secs(30), || {
         Ok(bound_queues()? == 0 && nic_settings(NIC)? == before)
     })?;
     sender.kill()?;

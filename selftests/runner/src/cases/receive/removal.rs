@@ -224,7 +224,7 @@ fn namespace_by_pid() -> Result<()> {
     let pod = Running::start(command(Some(BOX), Path::new("sleep"), "60"))?;
     let own = fs::read_link("/proc/self/ns/net")?;
     let pid = pod.id();
-    until("the pod", Duration::from_secs(10), || {
+    until("the pod", Duration::from_secs(30), || {
         Ok(fs::read_link(format!("/proc/{pid}/ns/net"))? != own)
     })?;
     machine::delete_namespace(BOX)?;

@@ -49,7 +49,7 @@ fn received_eight(receiver: Receiver) -> Result<()> {
 }
 
 fn until_bound() -> Result<()> {
-    until("two bindings", Duration::from_secs(10), || {
+    until("two bindings", Duration::from_secs(30), || {
         Ok(bound_queues()? == 2)
     })
 }

@@ -70,7 +70,7 @@ pub(crate) fn bound() -> Result<usize> {
 
 /// Waits until somebody listens, on either protocol.
 pub(crate) fn until_listening() -> Result<()> {
-    until("a listener", Duration::from_secs(10), || {
+    until("a listener", Duration::from_secs(30), || {
         Ok(sh("cat /proc/net/tcp /proc/net/tcp6")?.contains(" 0A "))
     })
 }
@@ -230,7 +230,7 @@ fn as_in_the_series() -> Result<()> {
         all(end)?;
     }
     let receiver = listening(Some(BOX), "-s 1.2.3.4 -p 5000 -f nk0 -t 1 -q 1 -v 7")?;
-    until("a listener", Duration::from_secs(10), || {
+    until("a listener", Duration::from_secs(30), || {
         Ok(sh(&format!("ip netns exec {BOX} cat /proc/net/tcp"))?.contains(" 0A "))
     })?;
     let line = format!("-s 1.2.3.4 -p 5000 -f {SENDER}");

@@ -128,7 +128,7 @@ fn signals_restore() -> Result<()> {
     for step in 0..8 {
         let running = Running::start(ncdevmem(None, &format!("-f {NIC}")))?;
         // Not the NIC, which answers when the driver has done what it is at.
-        until("a journal", Duration::from_secs(10), || {
+        until("a journal", Duration::from_secs(30), || {
             Ok(!nic_state::journals()?.is_empty())
         })?;
         sleep(Duration::from_millis(step * 60));

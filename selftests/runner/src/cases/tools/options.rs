@@ -397,6 +397,6 @@ fn signal_beats_patience() -> Result<()> {
     let mut stream = connect(to.parse()?)?;
     stream.write_all(&pattern(4 << 20, None)?)?;
     receiver.signal(Signal::SIGTERM)?;
-    let said = receiver.end_within(Duration::from_secs(10))?.refused(1)?;
+    let said = receiver.end_within(Duration::from_secs(30))?.refused(1)?;
     says(&said, &["signal"])
 }

@@ -173,7 +173,7 @@ fn flow_in_use() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let first = Recv::on(NIC).queue(1).listen(testbed::at(5000)).start()?;
-    until("a listener", Duration::from_secs(10), || {
+    until("a listener", Duration::from_secs(30), || {
         Ok(sh("cat /proc/net/tcp")?.contains(" 0A "))
     })?;
     let during = nic_settings(NIC)?;

@@ -165,7 +165,7 @@ fn direct_bind_and_namespace() -> Result<()> {
     drop(guest);
     let (_, ended) = watch.tells("lease-ended", || {
         machine::delete_namespace(BOX)?;
-        until("the end of the lease", Duration::from_secs(10), || {
+        until("the end of the lease", Duration::from_secs(30), || {
             is_free(LAST)
         })
     })?;
@@ -182,7 +182,7 @@ fn namespace_without_a_name() -> Result<()> {
     guest.granted(LAST, 1)?;
     let pod = Running::start(command(Some(BOX), "sleep".as_ref(), "60"))?;
     let netns = NetNs::by_pid(pod.id())?;
-    until("the pod", Duration::from_secs(10), || {
+    until("the pod", Duration::from_secs(30), || {
         Ok(NetNs::by_pid(pod.id())?.is_same(&guest.netns)?)
     })?;
     drop(netns);
@@ -196,7 +196,7 @@ fn namespace_without_a_name() -> Result<()> {
     let mut watch = Watch::start()?;
     let (_, ended) = watch.tells("lease-ended", || {
         pod.signal(Signal::SIGKILL)?;
-        until("the end of the lease", Duration::from_secs(10), || {
+        until("the end of the lease", Duration::from_secs(30), || {
             is_free(LAST)
         })
     })?;

@@ -24,7 +24,7 @@ use framework::tool::{Finished, Running, until};
 use framework::transfer::devmem_tcp;
 
 /// Nothing here takes longer.
-pub(crate) const SOON: Duration = Duration::from_secs(10);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A receiver whose output can be read while it runs.
 pub(crate) struct Receiver {
