@@ -55,6 +55,8 @@ const SKIPS: &[(Driver, &[&str], &str)] = &[
             "nic_plan.driver_that",
             "nic_plan.rule_table_is_full",
             "doctor.healthy",
+            "doctor.in_another_namespace",
+            "doctor.of_all_nics",
             "doctor.changes_nothing",
             "doctor_left.",
             "doctor_machine.",
