@@ -1,19 +1,19 @@
 //! Applying a plan, and undoing it.
 
-use netdev::{Action, FlowRule, Location, NetNs, QueueId};
+use netdev::{FlowRule, NetNs, QueueId};
 use undo::{Life, with_sources};
 
 use crate::added::add_flows;
-use crate::claim::{Claim, Item, same_packets};
+use crate::checks::{check_flows, check_queues, check_there};
+use crate::claim::Claim;
 use crate::end::end_claim;
 use crate::guardian::Guardian;
 use crate::identity::Identity;
-use crate::journal::{Journal, JournalFile};
+use crate::journal::JournalFile;
 use crate::leaving::Leaving;
 use crate::nic::Nic;
 use crate::plan::{Change, Plan};
 use crate::presence::{Kind, Presence};
-use crate::values::rule_text;
 use crate::{Error, Owner, RunDir, settle};
 
 /// An applied plan. Restoring or dropping it undoes its changes to the NIC.
@@ -103,8 +103,29 @@ impl Drop for Applied {
     }
 }
 
+impl Plan {
+    /// Applies the plan to the NIC in the network namespace `netns`, until the returned value is
+    /// dropped or the calling process ends.
+    ///
+    /// # Errors
+    /// The first step that is refused, or that the driver does not keep; those before it have been
+    /// taken back. [`Error::QueueTaken`] for a queue of another receiver, [`Error::FlowTaken`] for packets
+    /// that another rule has.
+    pub fn apply(self, netns: &NetNs) -> Result<Applied, Error> {
+        apply(self, netns)
+    }
+
+    /// Applies the plan until [`crate::restore`] is called for the NIC; returns the changes.
+    ///
+    /// # Errors
+    /// As for [`Plan::apply`].
+    pub fn apply_to_stay(self, netns: &NetNs) -> Result<Vec<Change>, Error> {
+        apply_to_stay(self, netns)
+    }
+}
+
 /// Applies the plan for as long as the calling process wants.
-pub(crate) fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
+fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
     let nic = Nic::open(netns, plan.ifindex)?;
     let dir = RunDir::open()?;
     let file = nic.identity.file();
@@ -154,7 +175,7 @@ pub(crate) fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
 }
 
 /// Applies the plan until it is restored by name.
-pub(crate) fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Error> {
+fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Error> {
     let nic = Nic::open(netns, plan.ifindex)?;
     let dir = RunDir::open()?;
     // Until all is changed.
@@ -236,95 +257,6 @@ fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
             tracing::warn!("{}", with_sources(&error));
         }
     }
-}
-
-/// Fails for a queue that the NIC doesn't have, even with the plan's channels. `will_be` is how many rx queues
-/// the NIC will have by then, if not what it has now.
-pub(crate) fn check_there(plan: &Plan, nic: &mut Nic, will_be: Option<u32>) -> Result<(), Error> {
-    let now = match nic.rx_queues() {
-        // A driver without channels.
-        Err(Error::Refused(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
-            return Ok(());
-        }
-        now => now?,
-    };
-    let count = will_be.unwrap_or(now).max(plan.needs.channels.unwrap_or(0));
-    let flows = plan.flows.iter().flat_map(|(_, queues)| queues);
-    let mut queues = plan.needs.reserved.iter().chain(flows);
-    match queues.find(|queue| queue.get() >= count) {
-        None => Ok(()),
-        Some(queue) => Err(Error::NoSuchQueue {
-            device: plan.device.clone(),
-            queue: *queue,
-            count,
-        }),
-    }
-}
-
-/// Fails if a running receiver owns one of the plan's queues. Queues of `apply` have no owner.
-pub(crate) fn check_queues(plan: &Plan, journal: &Journal) -> Result<(), Error> {
-    for claim in &journal.claims {
-        let taken = plan
-            .needs
-            .reserved
-            .iter()
-            .find(|queue| claim.needs.reserved.contains(queue));
-        if let (Some(queue), Some(owner), false) = (taken, &claim.owner, claim.is_orphan()) {
-            return Err(Error::QueueTaken {
-                device: plan.device.clone(),
-                queue: *queue,
-                owner: owner.clone(),
-            });
-        }
-    }
-    Ok(())
-}
-
-/// Fails if a rule has the plan's packets already and leads them elsewhere: which of the two rules counts
-/// depends on the driver, if it takes both. Rules that are `leaving` don't count.
-pub(crate) fn check_flows(
-    plan: &Plan,
-    nic: &mut Nic,
-    journal: &Journal,
-    leaving: &Leaving<'_>,
-) -> Result<(), Error> {
-    if plan.flows.is_empty() {
-        return Ok(());
-    }
-    let rules = match nic.rules() {
-        // A driver without rules says so when it is given one.
-        Err(Error::Refused(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Vec::new(),
-        rules => rules?,
-    };
-    let stays = |rule: &&FlowRule| !leaving.has_rule(rule);
-    for (flow, queues) in &plan.flows {
-        let leads_there = |rule: &&FlowRule| match queues.as_slice() {
-            [queue] => rule.action == Action::Queue(*queue),
-            _ => false,
-        };
-        let mut same = rules
-            .iter()
-            .filter(stays)
-            .filter(|rule| same_packets(rule, flow));
-        let Some(rule) = same.find(|rule| !leads_there(rule)) else {
-            continue;
-        };
-        let place = match rule.location {
-            Location::At(place) => place,
-            Location::Any => continue,
-        };
-        let is_there =
-            |item: &Item| matches!(item, Item::Rule { location: Some(at), .. } if *at == place);
-        let mut claims = journal.claims.iter();
-        let claim = claims.find(|claim| claim.items.iter().any(is_there));
-        return Err(Error::FlowTaken {
-            device: plan.device.clone(),
-            place,
-            rule: rule_text(rule),
-            owner: claim.map(|claim| claim.owner.clone().map(Box::new)),
-        });
-    }
-    Ok(())
 }
 
 /// The shared settings, then rules and contexts.

@@ -2,9 +2,9 @@
 
 use crate::Error;
 use crate::claim::Claim;
+use crate::goals::channels_goal;
 use crate::journal::{Journal, JournalFile};
 use crate::nic::Nic;
-use crate::settle::channels_goal;
 use crate::shared_setting::{Channels, SharedSetting, Step, Table};
 
 /// Sets the channels that the claims need; describes the change.

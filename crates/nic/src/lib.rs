@@ -18,9 +18,11 @@
 mod added;
 mod applied;
 mod channels;
+mod checks;
 mod claim;
 mod end;
 mod error;
+mod goals;
 mod guardian;
 mod held;
 mod identity;
@@ -29,6 +31,7 @@ mod leaving;
 mod nic;
 mod plan;
 mod presence;
+mod preview;
 mod restore;
 mod rss;
 #[cfg(test)]

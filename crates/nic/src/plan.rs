@@ -1,19 +1,11 @@
 //! Plans: the settings that a receiver wants of a NIC.
 
 use std::fmt;
-use std::path::Path;
 
-use netdev::{FlowRule, Ifindex, NetNs, QueueId};
+use netdev::{FlowRule, Ifindex, QueueId};
 use serde::Serialize;
 
-use crate::added::preview_flows;
-use crate::applied::{self, Applied};
-use crate::claim::{Claim, Needs};
-use crate::journal::JournalFile;
-use crate::leaving::Leaving;
-use crate::nic::Nic;
-use crate::presence::Presence;
-use crate::{Error, RunDir, channels, settle};
+use crate::claim::Needs;
 
 /// Settings that a receiver wants of a NIC.
 #[derive(Debug, Clone)]
@@ -98,61 +90,5 @@ impl Plan {
     /// Whether the plan wants nothing.
     pub fn is_empty(&self) -> bool {
         self.needs.is_empty() && self.flows.is_empty()
-    }
-
-    /// Computes what [`Plan::apply`] would change now, in its order. Changes nothing.
-    ///
-    /// # Errors
-    /// [`Error::NoSuchQueue`], [`Error::QueueTaken`], [`Error::FlowTaken`], [`Error::NoOtherQueue`]; what the kernel says when it is asked.
-    pub fn preview(&self, netns: &NetNs) -> Result<Vec<Change>, Error> {
-        let mut nic = Nic::open(netns, self.ifindex)?;
-        let dir = RunDir::existing()?;
-        let place = dir.as_ref().map_or(Path::new(""), RunDir::path);
-        Presence::check(netns, (self.ifindex, &self.device), place)?;
-        let mut journal = JournalFile::look(dir.as_ref(), &nic.identity)?;
-        // Those of dead owners end first.
-        let (orphans, mut claims): (Vec<_>, Vec<_>) =
-            journal.claims.iter().cloned().partition(Claim::is_orphan);
-        let leaving = Leaving::of(&orphans, &claims);
-        let queues = match orphans.is_empty() {
-            true => None,
-            false => channels::rx_queues_with(&mut nic, &journal, &claims)?,
-        };
-        applied::check_there(self, &mut nic, queues)?;
-        applied::check_queues(self, &journal)?;
-        applied::check_flows(self, &mut nic, &journal, &leaving)?;
-        claims.push(Claim {
-            id: 0,
-            owner: None,
-            needs: self.needs.clone(),
-            items: Vec::new(),
-        });
-        let shared = settle::preview(&mut nic, &mut journal, &claims)?;
-        let shared = shared.into_iter().flatten().map(|(from, to)| Change {
-            from: Some(from),
-            to,
-        });
-        let mut changes: Vec<Change> = shared.collect();
-        changes.extend(preview_flows(&mut nic, &self.flows, &leaving)?);
-        Ok(changes)
-    }
-
-    /// Applies the plan to the NIC in the network namespace `netns`, until the returned value is
-    /// dropped or the calling process ends.
-    ///
-    /// # Errors
-    /// The first step that is refused, or that the driver does not keep; those before it have been
-    /// taken back. [`Error::QueueTaken`] for a queue of another receiver, [`Error::FlowTaken`] for packets
-    /// that another rule has.
-    pub fn apply(self, netns: &NetNs) -> Result<Applied, Error> {
-        applied::apply(self, netns)
-    }
-
-    /// Applies the plan until [`crate::restore`] is called for the NIC; returns the changes.
-    ///
-    /// # Errors
-    /// As for [`Plan::apply`].
-    pub fn apply_to_stay(self, netns: &NetNs) -> Result<Vec<Change>, Error> {
-        applied::apply_to_stay(self, netns)
     }
 }

@@ -5,9 +5,9 @@ use undo::Setting;
 
 use crate::Error;
 use crate::claim::Claim;
+use crate::goals::{channels_goal, rings_goal, table_goal};
 use crate::journal::{Journal, JournalFile};
 use crate::nic::{self, Nic};
-use crate::settle::{channels_goal, rings_goal, table_goal};
 use crate::values::{ChannelCounts, RingValues, fit, table_text};
 
 /// Description of a change: the old value, the new one. `None` where the value stays.

@@ -4,15 +4,11 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use devmem::engine::{Config, page_size};
-use dmabuf::Dmabuf;
-use netdev::{Link, NetNs, QueueId};
+use netdev::{NetNs, QueueId};
 use nic::{Applied, Plan};
 
-use crate::behind::{NicBehind, nic_behind};
+use crate::behind::NicBehind;
 use crate::error::Error;
-use crate::found::{Found, RxDevice};
-use crate::queues;
-use crate::receiver::Receiver;
 use crate::threads::Threads;
 
 /// Applies a plan, with flow rules of its own.
@@ -27,9 +23,9 @@ pub(crate) type Configure = Box<dyn FnOnce(&mut Config) + Send>;
 /// it and restored.
 #[must_use = "nothing is done until it is set up"]
 pub struct Builder<M> {
-    device: String,
-    netns: Option<NetNs>,
-    queues: Vec<QueueId>,
+    pub(crate) device: String,
+    pub(crate) netns: Option<NetNs>,
+    pub(crate) queues: Vec<QueueId>,
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) from: Option<IpAddr>,
     pub(crate) memory: Vec<M>,
@@ -151,47 +147,6 @@ impl<M> Builder<M> {
             Some(bytes) => bytes.max(1).into(),
             None => page_size(),
         }
-    }
-
-    /// Finds the device, its queues, and the NIC behind them. Changes nothing, and needs no memory and no
-    /// address yet.
-    ///
-    /// # Errors
-    /// [`Error::Kernel`] without such a device; [`Error::Down`], [`Error::Stacked`]; [`Error::NoSuchQueue`],
-    /// [`Error::NamedTwice`], [`Error::NotLeased`], [`Error::NoFreeQueue`], [`Error::NoLease`].
-    pub fn find(self) -> Result<Found<M>, Error> {
-        let netns = match &self.netns {
-            Some(netns) => netns.clone(),
-            None => NetNs::current()?,
-        };
-        let link = Link::open_in(&netns)?.by_name(&self.device)?;
-        let queues = queues::choose(&netns, &link, &self.queues)?;
-        let nic = match nic_behind(&netns, &link, &queues) {
-            // Who leaves the NIC alone need not be able to see it.
-            Err(error) if self.leave_nic => {
-                tracing::debug!("the NIC behind {}: {error}", link.name);
-                None
-            }
-            nic => nic?,
-        };
-        let device = RxDevice {
-            netns,
-            link,
-            queues,
-            nic,
-        };
-        Ok(Found::new(self, device))
-    }
-
-    /// Does all that comes before the first connection: [`Builder::find`] and [`Found::set_up`].
-    ///
-    /// # Errors
-    /// Those of the two.
-    pub fn set_up(self) -> Result<Receiver<M>, Error>
-    where
-        M: Dmabuf,
-    {
-        self.find()?.set_up()
     }
 }
 

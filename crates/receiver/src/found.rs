@@ -4,30 +4,17 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use devmem::listen::{self, SocketOptions};
 use dmabuf::Dmabuf;
-use netdev::{Action, Ethtool, FlowRule, Ifindex, LinkInfo, NetNs, QueueId};
+use netdev::{Action, Ethtool, FlowRule, Ifindex, Link, NetNs};
 use nic::{Applied, Change, Plan};
 
-use crate::behind::NicBehind;
+use crate::behind::{NicBehind, nic_behind};
 use crate::builder::Builder;
+use crate::device::RxDevice;
 use crate::error::Error;
 use crate::queues;
 use crate::receiver::{Listening, Receiver};
 use crate::set_up::SetUp;
 use crate::sizes::Sizes;
-
-/// The device that is received on: its network namespace, its rx queues, and the physical NIC behind them.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct RxDevice {
-    /// Its network namespace, and that of the listening sockets.
-    pub netns: NetNs,
-    /// The device: a NIC, or a netkit.
-    pub link: LinkInfo,
-    /// Its rx queues that are bound.
-    pub queues: Vec<QueueId>,
-    /// The physical NIC behind them; `None` where it is out of reach, as from within a container.
-    pub nic: Option<NicBehind>,
-}
 
 /// A receiver's device and NIC, before anything is changed: made by [`Builder::find`].
 #[derive(Debug)]
@@ -37,6 +24,49 @@ pub struct Found<M> {
     device: RxDevice,
     /// Bound sockets, if the addresses were taken already.
     sockets: Vec<listen::Bound>,
+}
+
+impl<M> Builder<M> {
+    /// Finds the device, its queues, and the NIC behind them. Changes nothing, and needs no memory and no
+    /// address yet.
+    ///
+    /// # Errors
+    /// [`Error::Kernel`] without such a device; [`Error::Down`], [`Error::Stacked`]; [`Error::NoSuchQueue`],
+    /// [`Error::NamedTwice`], [`Error::NotLeased`], [`Error::NoFreeQueue`], [`Error::NoLease`].
+    pub fn find(self) -> Result<Found<M>, Error> {
+        let netns = match &self.netns {
+            Some(netns) => netns.clone(),
+            None => NetNs::current()?,
+        };
+        let link = Link::open_in(&netns)?.by_name(&self.device)?;
+        let queues = queues::choose(&netns, &link, &self.queues)?;
+        let nic = match nic_behind(&netns, &link, &queues) {
+            // Who leaves the NIC alone need not be able to see it.
+            Err(error) if self.leave_nic => {
+                tracing::debug!("the NIC behind {}: {error}", link.name);
+                None
+            }
+            nic => nic?,
+        };
+        let device = RxDevice {
+            netns,
+            link,
+            queues,
+            nic,
+        };
+        Ok(Found::new(self, device))
+    }
+
+    /// Does all that comes before the first connection: [`Builder::find`] and [`Found::set_up`].
+    ///
+    /// # Errors
+    /// Those of the two.
+    pub fn set_up(self) -> Result<Receiver<M>, Error>
+    where
+        M: Dmabuf,
+    {
+        self.find()?.set_up()
+    }
 }
 
 impl<M> Found<M> {

@@ -45,6 +45,7 @@
 
 mod behind;
 mod builder;
+mod device;
 mod error;
 mod found;
 mod queues;
@@ -56,8 +57,9 @@ mod threads;
 
 pub use behind::{NicBehind, nic_behind};
 pub use builder::Builder;
+pub use device::RxDevice;
 pub use error::{Error, UsedBy};
-pub use found::{Found, RxDevice};
+pub use found::Found;
 pub use nic::guardian;
 pub use receiver::{Finished, Ready, Received, Receiver};
 pub use stacked::nics_below;

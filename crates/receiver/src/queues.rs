@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use netdev::{Ifindex, Link, LinkInfo, NetNs, Netdev, Queue, QueueId, QueueType};
 
+use crate::device::RxDevice;
 use crate::error::{Error, UsedBy};
-use crate::found::RxDevice;
 use crate::stacked::nics_below;
 
 /// How long the binding of a process that was killed may take to end.

@@ -13,8 +13,8 @@ use netdev::Binding;
 use nic::Change;
 
 use crate::builder::Builder;
+use crate::device::RxDevice;
 use crate::error::Error;
-use crate::found::RxDevice;
 use crate::set_up::SetUp;
 
 type Open<'a, S> = Box<dyn FnMut(&Peer) -> Result<S, SinkError> + Send + 'a>;

@@ -10,8 +10,8 @@ use dmabuf::{Dmabuf, Protection};
 use netdev::{BindOptions, Binding, Netdev, QueueId, queue_list};
 use nic::{Applied, Change};
 
+use crate::device::RxDevice;
 use crate::error::Error;
-use crate::found::RxDevice;
 use crate::queues::{PATIENCE, TICK};
 
 /// Bindings, and a NIC that is set up.

@@ -4,7 +4,7 @@ use devmem::engine::Worker;
 use netdev::{Netdev, QueueId, QueueType};
 
 use crate::behind::NicBehind;
-use crate::found::RxDevice;
+use crate::device::RxDevice;
 
 /// Which threads serve the connections.
 #[derive(Debug, Clone, Default)]

@@ -3,8 +3,10 @@
 use std::error::Error;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use crate::lock::LOCK_TIMEOUT;
+/// Limit of waiting for the lock: longer than setting any NIC up takes.
+pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Error of the runtime directory or a file in it.
 #[derive(Debug, thiserror::Error)]

@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use serde::Serialize;
 
-use crate::error::{Result, failed};
+use crate::error::{LOCK_TIMEOUT, Result, failed};
 use crate::{RunDir, RunDirError};
 
 /// Name of the lock file, which is empty and stays.
@@ -21,8 +21,6 @@ pub(crate) const LOCK: &str = "lock";
 const WRITTEN: [&str; 2] = ["nic-", "lease-"];
 /// Suffix of a file that is not yet renamed.
 const BESIDE: &str = ".tmp";
-/// Limit of waiting for the lock: longer than setting any NIC up takes.
-pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl RunDir {
     /// Locks the directory until the returned value is dropped.
