@@ -141,18 +141,26 @@ impl Round {
     pub fn recv_line(&self, mut command: Command, line: &str) -> Result<Command> {
         command.args(["recv", "--json", "--size", "4M"]);
         command.args(line.split_whitespace());
-        command.args(["-f", NIC, "--listen", &self.address()?.to_string()]);
-        let queues = self.queues();
-        for queue in &queues {
+        command.args(["-f", NIC]);
+        for address in self.addresses()? {
+            command.args(["--listen", &address.to_string()]);
+        }
+        for queue in self.queues() {
             command.args(["--queue", &queue.to_string()]);
         }
-        // Without contexts a flow goes to one queue: it takes a second one.
-        if queues.len() > 1 && Driver::played().contexts() == 0 {
-            let mut second = self.address()?;
-            second.set_port(second.port() + 1000);
-            command.args(["--listen", &second.to_string()]);
-        }
         Ok(command)
+    }
+
+    /// Where this round's receiver listens. Without contexts a flow goes to one queue: two queues take a second one.
+    pub fn addresses(&self) -> Result<Vec<SocketAddr>> {
+        let first = self.address()?;
+        let second = SocketAddr::new(first.ip(), first.port() + 1000);
+        Ok(
+            match self.queues().len() > 1 && Driver::played().contexts() == 0 {
+                true => vec![first, second],
+                false => vec![first],
+            },
+        )
     }
 
     /// The queues that this round's receiver wants.

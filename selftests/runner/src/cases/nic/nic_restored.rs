@@ -138,7 +138,8 @@ fn after_stderr_was_full() -> Result<()> {
 
 /// A probe receiver whose sinks do this.
 fn probe(round: &Round, kind: SinkKind) -> Result<Command> {
-    let probe = Probe::of(kind).listen(round.address()?);
+    let addresses = round.addresses()?.into_iter();
+    let probe = addresses.fold(Probe::of(kind), Probe::listen);
     let probe = round.queues().into_iter().fold(probe, Probe::queue);
     Ok(command(None, &probe_receiver(), &probe.line()?))
 }
