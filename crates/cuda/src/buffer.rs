@@ -8,8 +8,8 @@ use dmabuf::Dmabuf;
 
 use crate::error::Error;
 use crate::gpu::Gpu;
+use crate::mapping::Mapping;
 use crate::sys::{self, Memory};
-use crate::worker::Worker;
 
 /// Kind of allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,30 +26,52 @@ pub enum Allocation {
     Virtual,
 }
 
-/// Path by which a NIC reaches a GPU's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Mapping {
-    /// Path chosen by the driver. Most machines have only one.
-    #[default]
-    Default,
-    /// PCIe (`CU_MEM_RANGE_FLAG_DMA_BUF_MAPPING_TYPE_PCIE`, CUDA 12.8), on machines whose processor
-    /// also reaches the GPU by another path (C2C, as GB200's). A NIC that is not behind the GPU's
-    /// own root port can't use it: binding fails then, with 524 (`ENOTSUPP`).
-    ///
-    /// With this path the crate can't order the NIC's writes before a kernel that reads them:
-    /// payload arrives by PCIe, its completion by the other path, and `cuFlushGPUDirectRDMAWrites`
-    /// does not order such paths (`cuda.h`). It has not been measured.
-    #[doc(alias = "CU_MEM_RANGE_FLAG_DMA_BUF_MAPPING_TYPE_PCIE")]
-    Pcie,
+/// Memory of a GPU. It can be exported as a dmabuf ([`DeviceMemory::export`]). It is freed when it
+/// and the last [`Worker`](crate::Worker) on it are dropped.
+pub struct DeviceMemory {
+    pub(crate) memory: Arc<Memory>,
+    pub(crate) gpu: Gpu,
+    allocation: Allocation,
 }
 
-/// Memory of a GPU. It can be exported as a dmabuf ([`DeviceMemory::export`]). It is freed when it
-/// and the last [`Worker`] on it are dropped.
-pub struct DeviceMemory {
-    memory: Arc<Memory>,
-    gpu: Gpu,
-    allocation: Allocation,
+impl Gpu {
+    /// Allocates `len` bytes as a dmabuf, by `cuMemAlloc`.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Unaligned`], [`Error::NoExport`]; those of the driver.
+    #[doc(alias = "cuMemAlloc")]
+    pub fn allocate(&self, len: u64) -> Result<Buffer, Error> {
+        self.allocate_as(len, Allocation::default(), Mapping::default())
+    }
+
+    /// Allocates `len` bytes as a dmabuf, with the given kind of allocation and path.
+    ///
+    /// # Errors
+    /// As [`Gpu::allocate`]; [`Error::NoPcie`].
+    pub fn allocate_as(
+        &self,
+        len: u64,
+        allocation: Allocation,
+        mapping: Mapping,
+    ) -> Result<Buffer, Error> {
+        // Check before memory is allocated in vain.
+        if !self.info().dmabuf {
+            return Err(Error::NoExport {
+                ordinal: self.info().ordinal,
+                name: self.info().name.clone(),
+            });
+        }
+        Buffer::new(self, len, allocation, mapping)
+    }
+
+    /// Allocates memory that is not exported as a dmabuf ([`DeviceMemory::export`] can do so
+    /// later): for the GPU alone, where the driver exports none.
+    ///
+    /// # Errors
+    /// [`Error::Empty`], [`Error::Unaligned`]; those of the driver.
+    pub fn allocate_memory(&self, len: u64, allocation: Allocation) -> Result<DeviceMemory, Error> {
+        DeviceMemory::new(self, len, allocation)
+    }
 }
 
 impl DeviceMemory {
@@ -128,22 +150,13 @@ impl DeviceMemory {
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         self.memory.read(offset, out)
     }
-
-    /// Creates a worker of the GPU on this memory, with a region of `destination_len` bytes, 0 for
-    /// none, to gather into. The worker keeps the memory alive, not an fd of it.
-    ///
-    /// # Errors
-    /// Those of the driver.
-    pub fn worker(&self, destination_len: u64) -> Result<Worker, Error> {
-        Worker::new(&self.gpu, Arc::clone(&self.memory), destination_len)
-    }
 }
 
-/// Memory of a GPU as a dmabuf. It is freed when it and the last [`Worker`] on it are dropped; the
+/// Memory of a GPU as a dmabuf. It is freed when it and the last [`Worker`](crate::Worker) on it are dropped; the
 /// kernel and the driver decide what becomes of other fds of the dmabuf after that.
 pub struct Buffer {
     fd: OwnedFd,
-    memory: DeviceMemory,
+    pub(crate) memory: DeviceMemory,
     mapping: Mapping,
 }
 
@@ -214,15 +227,6 @@ impl Buffer {
     /// As [`Buffer::write`].
     pub fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         self.memory.read(offset, out)
-    }
-
-    /// Creates a worker of the GPU on this memory, with a region of `destination_len` bytes, 0 for
-    /// none, to gather into. The worker keeps the memory alive, not an fd of it.
-    ///
-    /// # Errors
-    /// Those of the driver.
-    pub fn worker(&self, destination_len: u64) -> Result<Worker, Error> {
-        self.memory.worker(destination_len)
     }
 }
 

@@ -4,7 +4,6 @@ use std::ffi::CStr;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::buffer::{Allocation, Buffer, DeviceMemory, Mapping};
 use crate::error::Error;
 use crate::sys::{self, Attribute, Context, Module};
 
@@ -51,7 +50,7 @@ pub struct DeviceInfo {
     /// Whether the driver exports the GPU's memory as dmabufs
     /// (`CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED`).
     pub dmabuf: bool,
-    /// Whether peers can reach memory of [`Allocation::Virtual`]
+    /// Whether peers can reach memory of [`Allocation::Virtual`](crate::Allocation::Virtual)
     /// (`CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED`).
     pub rdma_virtual: bool,
 }
@@ -173,44 +172,6 @@ impl Gpu {
     /// Properties of the GPU.
     pub fn info(&self) -> &DeviceInfo {
         &self.0.info
-    }
-
-    /// Allocates `len` bytes as a dmabuf, by `cuMemAlloc`.
-    ///
-    /// # Errors
-    /// [`Error::Empty`], [`Error::Unaligned`], [`Error::NoExport`]; those of the driver.
-    #[doc(alias = "cuMemAlloc")]
-    pub fn allocate(&self, len: u64) -> Result<Buffer, Error> {
-        self.allocate_as(len, Allocation::default(), Mapping::default())
-    }
-
-    /// Allocates `len` bytes as a dmabuf, with the given kind of allocation and path.
-    ///
-    /// # Errors
-    /// As [`Gpu::allocate`]; [`Error::NoPcie`].
-    pub fn allocate_as(
-        &self,
-        len: u64,
-        allocation: Allocation,
-        mapping: Mapping,
-    ) -> Result<Buffer, Error> {
-        // Check before memory is allocated in vain.
-        if !self.0.info.dmabuf {
-            return Err(Error::NoExport {
-                ordinal: self.0.info.ordinal,
-                name: self.0.info.name.clone(),
-            });
-        }
-        Buffer::new(self, len, allocation, mapping)
-    }
-
-    /// Allocates memory that is not exported as a dmabuf ([`DeviceMemory::export`] can do so
-    /// later): for the GPU alone, where the driver exports none.
-    ///
-    /// # Errors
-    /// [`Error::Empty`], [`Error::Unaligned`]; those of the driver.
-    pub fn allocate_memory(&self, len: u64, allocation: Allocation) -> Result<DeviceMemory, Error> {
-        DeviceMemory::new(self, len, allocation)
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {

@@ -20,13 +20,15 @@
 mod buffer;
 mod error;
 mod gpu;
+mod mapping;
 mod parts;
 mod sys;
 mod worker;
 
-pub use buffer::{Allocation, Buffer, DeviceMemory, Mapping};
+pub use buffer::{Allocation, Buffer, DeviceMemory};
 pub use error::{DriverError, Error};
 pub use gpu::{DeviceInfo, Driver, Gpu, Version};
+pub use mapping::Mapping;
 pub use worker::Worker;
 
 /// The examples of the README are compiled.

@@ -10,6 +10,7 @@ use dmabuf::Error::OutOfBounds;
 use payload::pattern::{Mismatch, Pattern};
 use payload::{Batch, Descriptor, Device, DeviceError, crc};
 
+use crate::buffer::{Buffer, DeviceMemory};
 use crate::error::Error;
 use crate::gpu::Gpu;
 use crate::parts::{AlignedSide, Parts, part_len};
@@ -93,6 +94,28 @@ impl Slice {
             stream.wait_for(&self.uploaded)?;
         }
         Ok(count as u32)
+    }
+}
+
+impl DeviceMemory {
+    /// Creates a worker of the GPU on this memory, with a region of `destination_len` bytes, 0 for
+    /// none, to gather into. The worker keeps the memory alive, not an fd of it.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn worker(&self, destination_len: u64) -> Result<Worker, Error> {
+        Worker::new(&self.gpu, Arc::clone(&self.memory), destination_len)
+    }
+}
+
+impl Buffer {
+    /// Creates a worker of the GPU on this memory, with a region of `destination_len` bytes, 0 for
+    /// none, to gather into. The worker keeps the memory alive, not an fd of it.
+    ///
+    /// # Errors
+    /// Those of the driver.
+    pub fn worker(&self, destination_len: u64) -> Result<Worker, Error> {
+        self.memory.worker(destination_len)
     }
 }
 

@@ -51,15 +51,17 @@ mod stats;
 mod stream;
 mod sys;
 mod telemetry;
+mod token;
 
 pub use buffer::{ProtocolError, RecvBuffer, RecvLimit};
 pub use payload::pattern;
 pub use recycler::{Kept, MAX_FRAGS, MAX_RANGES, RecycleError, Thresholds};
 pub use returns::ReturnHandle;
-pub use segment::{DmabufId, Frag, Received, Segment, Token};
+pub use segment::{DmabufId, Frag, Received, Segment};
 pub use stats::{StreamStats, TokenStats};
 pub use stream::{DevmemStream, RecvError};
 pub use telemetry::{Bucket, Histogram, Telemetry};
+pub use token::Token;
 
 /// The examples of the README are compiled.
 #[cfg(doctest)]

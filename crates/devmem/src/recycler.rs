@@ -4,23 +4,13 @@
 use std::io;
 
 use crate::returns::Returns;
-use crate::segment::Token;
 use crate::stats::TokenStats;
+use crate::token::{Token, TokenRange};
 
 /// Ranges that one call takes: `MAX_DONTNEED_TOKENS` (`net/core/sock.c`); more are `EINVAL`.
 pub const MAX_RANGES: usize = 128;
 /// Frags that one call frees: `MAX_DONTNEED_FRAGS`. The kernel stops there without saying where.
 pub const MAX_FRAGS: u32 = 1024;
-
-/// Consecutive tokens: `struct dmabuf_token`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct TokenRange {
-    /// The first token.
-    pub(crate) start: u32,
-    /// How many tokens, at least 1.
-    pub(crate) count: u32,
-}
 
 /// When a recycler gives back what it holds. A frag held is a niov that the NIC lacks, and late
 /// large batches overflow the page pool's ring: return early and steadily.

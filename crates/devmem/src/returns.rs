@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
-use crate::segment::{StreamTag, Token};
+use crate::token::{StreamTag, Token};
 
 /// Called when tokens lie in an inbox that was empty.
 pub(crate) type Notify = Arc<dyn Fn() + Send + Sync>;

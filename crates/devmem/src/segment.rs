@@ -4,9 +4,10 @@
 use std::fmt;
 
 use crate::buffer::{Record, RecvBuffer, Totals};
-use crate::cmsg::{DmabufCmsg, Unknown};
+use crate::cmsg::Unknown;
 use crate::recycler::Recycler;
 use crate::returns::ReturnHandle;
+use crate::token::{StreamTag, Token};
 
 /// Id of a binding's dmabuf: the number that netlink's `bind-rx` returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,46 +34,6 @@ impl From<u32> for DmabufId {
 impl fmt::Display for DmabufId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "dmabuf {}", self.0)
-    }
-}
-
-/// The right to a frag, and the duty to return it: to [`Received::give_back`] or
-/// [`DevmemStream::give_back`](crate::DevmemStream::give_back) of the stream that issued it. A token
-/// that is dropped instead keeps its niov from the NIC until the socket is closed, and stays in
-/// [`TokenStats::outstanding`](crate::TokenStats::outstanding).
-#[derive(Debug, PartialEq, Eq)]
-#[must_use = "a token that does not go back is memory that the NIC lacks"]
-pub struct Token {
-    id: u32,
-    len: u32,
-    stream: StreamTag,
-}
-
-/// Tells the tokens of one stream from those of all others in this process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct StreamTag(pub(crate) u32);
-
-impl Token {
-    pub(crate) fn new(frag: &DmabufCmsg, stream: StreamTag) -> Self {
-        Self {
-            id: frag.frag_token,
-            len: frag.frag_size,
-            stream,
-        }
-    }
-
-    /// The kernel's number for it, and the bytes of its frag.
-    pub(crate) fn into_parts(self) -> (u32, u32) {
-        (self.id, self.len)
-    }
-
-    /// The kernel keeps tokens by socket: on another one the same number frees another frag.
-    #[inline]
-    pub(crate) fn check(&self, stream: StreamTag) {
-        assert!(
-            self.stream == stream,
-            "a token was given back to another stream than its own"
-        );
     }
 }
 

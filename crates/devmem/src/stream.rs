@@ -14,10 +14,11 @@ use crate::buffer::{ProtocolError, Record, RecvBuffer, RecvLimit, Totals};
 use crate::listen::drop_urgent_by_default;
 use crate::recycler::{Kept, RecycleError, Recycler, Thresholds};
 use crate::returns::ReturnHandle;
-use crate::segment::{Received, StreamTag, Token, frags_of, give_back_all};
+use crate::segment::{Received, frags_of, give_back_all};
 use crate::stats::StreamStats;
 use crate::sys::{self, Filled, Wait};
 use crate::telemetry::{Clock, Telemetry};
+use crate::token::{StreamTag, Token};
 
 /// `ETOOSMALL` of `include/linux/errno.h`, which no user header has.
 const ETOOSMALL: i32 = 525;

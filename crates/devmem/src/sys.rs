@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::time::Duration;
 
-use crate::recycler::TokenRange;
+use crate::token::TokenRange;
 
 /// `MSG_SOCK_DEVMEM` of `include/linux/socket.h`; no user header has it.
 const MSG_SOCK_DEVMEM: libc::c_int = 0x0200_0000;

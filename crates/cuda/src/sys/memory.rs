@@ -8,8 +8,8 @@ use payload::Descriptor;
 
 use super::api::{AccessDesc, Address, AllocationProp, Location};
 use super::context::Context;
-use crate::buffer::Mapping;
 use crate::error::Error;
+use crate::mapping::Mapping;
 use crate::parts::Parts;
 
 /// Unit of allocations: a page of a GPU's memory. The NIC can reach the last page as a whole, so it

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::cmsg::DmabufCmsg;
-use crate::segment::StreamTag;
+use crate::token::StreamTag;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 

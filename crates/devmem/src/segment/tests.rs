@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::buffer::ProtocolError;
+use crate::cmsg::DmabufCmsg;
 use crate::cmsg::Message::{self, Dmabuf, Linear};
 use crate::recycler::Thresholds;
 use proptest::prelude::*;

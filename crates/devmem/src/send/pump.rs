@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use dmabuf::{Access, Mapping};
 
-use super::{DevmemSender, MAX_RANGES, Ring, SendError, Until, of_all};
+use super::error::SendError;
+use super::ring::Ring;
+use super::sender::{DevmemSender, MAX_RANGES, Until, of_all};
 
 /// How to [`pump`].
 #[derive(Debug, Clone, PartialEq, Eq)]

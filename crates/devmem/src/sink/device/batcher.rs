@@ -1,8 +1,9 @@
 use payload::Batch;
 
 use super::{Devices, SharedDevice};
-use crate::segment::{DmabufId, Frag, Received, Segment, Token};
+use crate::segment::{DmabufId, Frag, Received, Segment};
 use crate::sink::SinkError;
+use crate::token::Token;
 
 /// A part of the stream that is handled in one go.
 #[derive(Debug, Clone, Copy)]

@@ -9,8 +9,9 @@ use crate::cmsg::DmabufCmsg;
 use crate::cmsg::Message::{self, Dmabuf, Linear};
 use crate::pattern::{Mismatch, Pattern};
 use crate::recycler::{Recycler, Thresholds};
-use crate::segment::{Received, StreamTag};
+use crate::segment::Received;
 use crate::sink::{Sink, SinkError};
+use crate::token::StreamTag;
 
 const IDS: [DmabufId; 2] = [DmabufId::new(3), DmabufId::new(9)];
 const REGION: usize = 4096;
