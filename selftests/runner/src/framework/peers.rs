@@ -47,20 +47,20 @@ pub fn wire_that_keeps_all() -> Result<()> {
 }
 
 /// A receiver, and the NIC as it was before it.
-pub struct Receiver {
+pub struct ObservedReceiver {
     running: Running,
     observer: Observer,
     before: State,
 }
 
-impl Receiver {
+impl ObservedReceiver {
     /// Starts this command on a NIC loaded afresh.
     pub fn start(command: Command) -> Result<Self> {
         testbed::wire()?;
         Self::start_here(command)
     }
 
-    /// As [`Receiver::start`], on the NIC as it is.
+    /// As [`ObservedReceiver::start`], on the NIC as it is.
     pub fn start_here(command: Command) -> Result<Self> {
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
@@ -77,7 +77,7 @@ impl Receiver {
         Self::recv_here(recv)
     }
 
-    /// As [`Receiver::recv`], on the NIC as it is.
+    /// As [`ObservedReceiver::recv`], on the NIC as it is.
     pub fn recv_here(recv: &Recv) -> Result<Self> {
         Self::start_here(recv.command()?)
     }
@@ -88,7 +88,7 @@ impl Receiver {
         Self::probe_here(probe)
     }
 
-    /// As [`Receiver::probe`], on the NIC as it is.
+    /// As [`ObservedReceiver::probe`], on the NIC as it is.
     pub fn probe_here(probe: &Probe) -> Result<Self> {
         Self::start_here(command(None, &probe_receiver(), &probe.line()?))
     }
@@ -176,7 +176,7 @@ pub fn expecting_on(queues: &[QueueId], peers: u16) -> Recv {
 }
 
 /// The tool's summary, and what it said, if it ended with this status.
-pub fn summary(receiver: Receiver, code: i32) -> Result<(Summary, String)> {
+pub fn summary(receiver: ObservedReceiver, code: i32) -> Result<(Summary, String)> {
     let (text, said) = receiver.end(code)?;
     println_line(text.trim_end());
     println_line(said.trim_end());

@@ -119,7 +119,7 @@ fn somebody_elses_rings(turn: u32) -> Result<()> {
 }
 
 /// A receiver under way.
-pub struct Receiver {
+pub struct RoundReceiver {
     pub running: Running,
     /// Where it listens, or will.
     pub address: SocketAddr,
@@ -133,7 +133,7 @@ impl Round {
     }
 
     /// `devmem-tcp recv`, each third time on two queues, which takes a context.
-    pub fn recv(&self, line: &str) -> Result<Receiver> {
+    pub fn recv(&self, line: &str) -> Result<RoundReceiver> {
         self.start(self.recv_line(command(None, &devmem_tcp(), ""), line)?)
     }
 
@@ -171,8 +171,8 @@ impl Round {
     }
 
     /// A receiver of another kind, at the same address.
-    pub fn start(&self, command: Command) -> Result<Receiver> {
-        Ok(Receiver {
+    pub fn start(&self, command: Command) -> Result<RoundReceiver> {
+        Ok(RoundReceiver {
             running: Running::start(command)?,
             address: self.address()?,
         })
@@ -186,7 +186,7 @@ impl Round {
 
     /// Takes the receiver to the point of its life that is this round's: bound, connected, or
     /// receiving since more or less long.
-    pub fn under_way(&self, receiver: &Receiver) -> Result<Option<Flood>> {
+    pub fn under_way(&self, receiver: &RoundReceiver) -> Result<Option<Flood>> {
         self.until_bound()?;
         if self.number % 4 == 0 {
             return Ok(None);
@@ -224,7 +224,7 @@ impl Round {
     }
 }
 
-impl Receiver {
+impl RoundReceiver {
     /// Sends the receiver a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.running.signal(signal)

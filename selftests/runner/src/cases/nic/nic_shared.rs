@@ -13,7 +13,7 @@ use framework::ifindex;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
 use framework::receiver::{STEP, bound_queues, restore};
-use framework::rounds::{Receiver, somebody_elses};
+use framework::rounds::{RoundReceiver, somebody_elses};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, signal, until};
 use framework::transfer::devmem_tcp;
@@ -31,7 +31,7 @@ enum By {
 
 /// A receiver that refuses what is not steered to its queue and split, and its payload.
 struct Flow {
-    receiver: Receiver,
+    receiver: RoundReceiver,
     guardian: i32,
     flood: Flood,
 }
@@ -53,7 +53,7 @@ fn flow(queue: u32, port: u16) -> Result<Flow> {
     })
 }
 
-fn receiver(queue: Option<u32>, port: u16) -> Result<Receiver> {
+fn receiver(queue: Option<u32>, port: u16) -> Result<RoundReceiver> {
     let address = SocketAddr::new(NIC_ADDRESS.parse()?, port);
     let mut line =
         format!("recv -f {NIC} --size 4M --refuse-unsteered --refuse-linear -l {address}");
@@ -61,7 +61,7 @@ fn receiver(queue: Option<u32>, port: u16) -> Result<Receiver> {
         line += &format!(" --queue {queue}");
     }
     let running = Running::start(command(None, &devmem_tcp(), &line))?;
-    Ok(Receiver { running, address })
+    Ok(RoundReceiver { running, address })
 }
 
 impl Flow {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::telemetry::receiver::{Receiver, SOON, connect};
+use super::telemetry::receiver::{LiveReceiver, SOON, connect};
 use crate::cases::tools::json::documented;
 use framework::command_line::Sender;
 use framework::println_line;
@@ -24,12 +24,12 @@ fn wire() -> Result<()> {
     sh(&format!("ethtool -X {NIC} equal {LAST}")).map(drop)
 }
 
-fn start(line: &str) -> Result<Receiver> {
-    Receiver::start(&format!("--no-config --queue {LAST} --json {line}"))
+fn start(line: &str) -> Result<LiveReceiver> {
+    LiveReceiver::start(&format!("--no-config --queue {LAST} --json {line}"))
 }
 
 /// Waits for the warning, whose remedy is that of `--refuse-unsteered`.
-fn until_warned(receiver: &Receiver, of: &str) -> Result<()> {
+fn until_warned(receiver: &LiveReceiver, of: &str) -> Result<()> {
     until("a warning", SOON, || {
         Ok(receiver.said()?.contains("beside the dmabuf"))
     })

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use framework::peers::{LAST, Receiver, address, close, joined, peers};
+use framework::peers::{LAST, ObservedReceiver, address, close, joined, peers};
 use framework::println_line;
 use framework::testbed::{self, NIC};
 use framework::tool::{command, ours, sh};
@@ -33,19 +33,19 @@ fn wire(connections: u16, tensors: u32) -> Result<String> {
     ))
 }
 
-fn start(connections: u16, tensors: u32) -> Result<Receiver> {
+fn start(connections: u16, tensors: u32) -> Result<ObservedReceiver> {
     let line = wire(connections, tensors)?;
     let line = format!("{line} {}", framework::memory::option(MEMORY)?);
-    Receiver::start_here(command(None, &ours("collective"), &line))
+    ObservedReceiver::start_here(command(None, &ours("collective"), &line))
 }
 
 /// In a GPU's memory, which is the fake's.
-fn start_on_gpu(faults: &str) -> Result<Receiver> {
+fn start_on_gpu(faults: &str) -> Result<ObservedReceiver> {
     let fake = ours("../fake").canonicalize()?;
     let fake = fake.display();
     let line = wire(CONNECTIONS, TENSORS)?;
     let line = format!("LD_LIBRARY_PATH={fake} {faults} {fake}/collective {line} --memory cuda");
-    Receiver::start_here(command(None, Path::new("/usr/bin/env"), &line))
+    ObservedReceiver::start_here(command(None, Path::new("/usr/bin/env"), &line))
 }
 
 fn header(tensor: u32, offset: u64, len: u64) -> Vec<u8> {

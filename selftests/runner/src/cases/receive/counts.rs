@@ -10,7 +10,7 @@ use anyhow::{Context, Result, ensure};
 
 use framework::far_end::pattern;
 use framework::peers::{
-    FIRST, Receiver, close, expecting, joined, of, peer, probe, send, summary, whole,
+    FIRST, ObservedReceiver, close, expecting, joined, of, peer, probe, send, summary, whole,
 };
 use framework::println_line;
 use framework::probe_receiver::{Probe, SinkKind, probe_receiver};
@@ -53,13 +53,13 @@ impl DontNeed {
 }
 
 /// A probe receiver whose calls are seen.
-fn traced(probe: &Probe) -> Result<Receiver> {
+fn traced(probe: &Probe) -> Result<ObservedReceiver> {
     let line = format!(
         "-f -o {TRACE} -e trace=setsockopt,write {} {}",
         probe_receiver().display(),
         probe.line()?
     );
-    Receiver::start(command(None, Path::new("/usr/bin/strace"), &line))
+    ObservedReceiver::start(command(None, Path::new("/usr/bin/strace"), &line))
 }
 
 case!(tokens_go_back_in_batches_of_few_ranges, on any_memory);
@@ -112,7 +112,7 @@ case!(tokens_of_single_messages_go_back_in_time);
 fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
     const MESSAGES: usize = 40;
     const MESSAGE: usize = 500;
-    let receiver = Receiver::recv(&expecting(1).size("4M"))?;
+    let receiver = ObservedReceiver::recv(&expecting(1).size("4M"))?;
     let mut stream = peer(0)?;
     stream.set_nodelay(true)?;
     for message in pattern(MESSAGES * MESSAGE, None)?.chunks(MESSAGE) {

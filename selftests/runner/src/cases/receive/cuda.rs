@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 use super::sinks::{file, sum_of_bytes, zlib};
 use framework::command_line::Sender;
 use framework::nic_state;
-use framework::peers::{Receiver, summary};
+use framework::peers::{ObservedReceiver, summary};
 use framework::println_line;
 use framework::summary::Summary;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
@@ -18,18 +18,18 @@ use framework::tool::{command, ours};
 const MIB: u64 = 1 << 20;
 
 /// The tool that can load a library, with the fake's faults, on the NIC as it is.
-fn recv_here(faults: &str, line: &str) -> Result<Receiver> {
+fn recv_here(faults: &str, line: &str) -> Result<ObservedReceiver> {
     let fake = ours("../fake");
     let fake = fake.display();
     let line = format!(
         "LD_LIBRARY_PATH={fake} {faults} {fake}/devmem-tcp recv --json -f {NIC} \
          -l {NIC_ADDRESS}:5000 --size 4M {line}"
     );
-    Receiver::start_here(command(None, Path::new("/usr/bin/env"), &line))
+    ObservedReceiver::start_here(command(None, Path::new("/usr/bin/env"), &line))
 }
 
 /// On a NIC loaded afresh that leaves a part of some packets beside the dmabuf.
-fn recv(line: &str) -> Result<Receiver> {
+fn recv(line: &str) -> Result<ObservedReceiver> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;

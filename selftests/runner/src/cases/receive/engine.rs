@@ -13,8 +13,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use framework::far_end::pattern;
 use framework::peers::{
-    FIRST, Receiver, Wire, address, close, closed, ended, ended_well, expecting, joined, of, peer,
-    peer_at, peers, probe, probe_on, send, send_together, summary, whole, wire_that_keeps_all,
+    FIRST, ObservedReceiver, Wire, address, close, closed, ended, ended_well, expecting, joined,
+    of, peer, peer_at, peers, probe, probe_on, send, send_together, summary, whole,
+    wire_that_keeps_all,
 };
 use framework::probe_receiver::{Outcome, Probe, SinkKind};
 use framework::testbed::{self, NIC, PEER};
@@ -32,7 +33,7 @@ const CULPRIT: u16 = FIRST;
 
 /// A probe receiver of four peers, of which the first, whose sink is of this kind, sends so much.
 fn four_peers(probe: Probe, culprits: usize) -> Result<Outcome> {
-    let receiver = Receiver::probe(&probe.culprit(CULPRIT).peers(4))?;
+    let receiver = ObservedReceiver::probe(&probe.culprit(CULPRIT).peers(4))?;
     let culprit = send(peer(0)?, culprits);
     let others: Vec<_> = (1..4)
         .map(|number| Ok(send(peer(number)?, MIB)))
@@ -115,7 +116,7 @@ fn one_byte_at_a_time() -> Result<()> {
     const BYTES: usize = 600;
     // Of payload in a segment, with time stamps, at an MTU of 1,500.
     const MSS: usize = 1448;
-    let receiver = Receiver::recv(&expecting(2).size("4M"))?;
+    let receiver = ObservedReceiver::recv(&expecting(2).size("4M"))?;
     let mut slow = peer(0)?;
     slow.set_nodelay(true)?;
     let fast = send(peer(1)?, 4 * MIB);
@@ -144,7 +145,7 @@ fn one_byte_at_a_time() -> Result<()> {
 case!(half_closed_and_reset, on any_memory);
 /// One peer closes its side and waits, one resets, one closes all at once, in mid-stream of others.
 fn half_closed_and_reset() -> Result<()> {
-    let receiver = Receiver::recv(&expecting(5).size("4M"))?;
+    let receiver = ObservedReceiver::recv(&expecting(5).size("4M"))?;
     let others: Vec<_> = (3..5)
         .map(|number| Ok(send(peer(number)?, 4 * MIB)))
         .collect::<Result<_>>()?;
@@ -183,7 +184,7 @@ fn peer_on_the_wrong_queue() -> Result<()> {
     Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?;
     for (options, code) in [("", 0), ("--refuse-unsteered", 1)] {
         let recv = expecting(3).size("4M").options(options);
-        let receiver = Receiver::recv_here(&recv)?;
+        let receiver = ObservedReceiver::recv_here(&recv)?;
         let wrong = send(peer(0)?, MIB);
         let others: Vec<_> = (1..3)
             .map(|number| Ok(send(peer(number)?, 4 * MIB)))
@@ -220,7 +221,7 @@ fn thread_of_the_queue() -> Result<()> {
     // By a key of chance, 24 ports in a row may all be hashed to one queue.
     sh(&format!("ethtool -X {NIC} hkey {HASH_KEY}"))?;
     let probe = probe_on(BOTH, SinkKind::Fair).workers().listen(second);
-    let receiver = Receiver::probe_here(&probe.peers(PEERS).pool(16 << 20))?;
+    let receiver = ObservedReceiver::probe_here(&probe.peers(PEERS).pool(16 << 20))?;
     let senders: Vec<_> = (0..PEERS)
         .map(|number| {
             let to = if number % 2 == 0 { address()? } else { second };
@@ -259,7 +260,7 @@ fn crowd_of_256() -> Result<()> {
     const PEERS: u16 = 256;
     const BYTES: usize = 96 << 10;
     wire_that_keeps_all()?;
-    let receiver = Receiver::recv_here(&expecting(PEERS))?;
+    let receiver = ObservedReceiver::recv_here(&expecting(PEERS))?;
     let peers = peers(PEERS)?;
     let wire = Wire::now()?;
     send_together(peers, BYTES)?;
@@ -277,7 +278,7 @@ fn crowd_over_two_queues() -> Result<()> {
     const BYTES: usize = 384 << 10;
     wire_that_keeps_all()?;
     let probe = probe_on(BOTH, SinkKind::Fair).workers();
-    let receiver = Receiver::probe_here(&probe.peers(PEERS).pool(64 << 20))?;
+    let receiver = ObservedReceiver::probe_here(&probe.peers(PEERS).pool(64 << 20))?;
     let peers = peers(PEERS)?;
     let wire = Wire::now()?;
     send_together(peers, BYTES)?;
@@ -294,7 +295,7 @@ case!(pool_too_small_for_its_connections, on any_memory);
 fn pool_too_small_for_its_connections() -> Result<()> {
     const PEERS: u16 = 24;
     const BYTES: usize = 8 << 10;
-    let receiver = Receiver::recv(&expecting(PEERS).size("64K"))?;
+    let receiver = ObservedReceiver::recv(&expecting(PEERS).size("64K"))?;
     let peers = peers(PEERS)?;
     let senders: Vec<_> = peers.into_iter().map(|peer| send(peer, BYTES)).collect();
     senders.into_iter().try_for_each(joined)?;

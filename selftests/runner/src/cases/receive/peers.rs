@@ -19,8 +19,8 @@ use nix::unistd::Pid;
 
 use framework::far_end::pattern;
 use framework::peers::{
-    FIRST, Receiver, address, close, ended, ended_well, expecting, joined, peer, peers, send,
-    summary,
+    FIRST, ObservedReceiver, address, close, ended, ended_well, expecting, joined, peer, peers,
+    send, summary,
 };
 use framework::println_line;
 use framework::testbed::{self, PEER, SENDER, SENDER_ADDRESS};
@@ -37,7 +37,7 @@ fn reset(stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn process(receiver: &Receiver) -> Result<Pid> {
+fn process(receiver: &ObservedReceiver) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(receiver.id())?))
 }
 
@@ -47,7 +47,7 @@ case!(reset_with_the_last_bytes, on any_memory);
 fn reset_with_the_last_bytes() -> Result<()> {
     testbed::wire()?;
     for before in [0, 300_000] {
-        let receiver = Receiver::recv_here(&expecting(1).size("4M"))?;
+        let receiver = ObservedReceiver::recv_here(&expecting(1).size("4M"))?;
         let mut stream = peer(0)?;
         let payload = pattern(before + 10, None)?;
         let (first, last) = payload.split_at(before);
@@ -74,7 +74,7 @@ case!(silent_peers_end_after_their_time);
 /// Of four peers, one falls silent in mid-stream and one never says a word.
 fn silent_peers_end_after_their_time() -> Result<()> {
     const BYTES: usize = 4 << 20;
-    let receiver = Receiver::recv(&expecting(4).size("4M").idle_timeout(2))?;
+    let receiver = ObservedReceiver::recv(&expecting(4).size("4M").idle_timeout(2))?;
     let others: Vec<_> = (2..4)
         .map(|number| Ok(send(peer(number)?, BYTES)))
         .collect::<Result<_>>()?;
@@ -102,7 +102,7 @@ case!(urgent_data_stops_its_sender);
 /// Urgent data in a frag would stop the machine (`tcp_urg`): its sender gets no further, others do.
 fn urgent_data_stops_its_sender() -> Result<()> {
     const BYTES: usize = 1 << 20;
-    let receiver = Receiver::recv(&expecting(2).size("4M").idle_timeout(2))?;
+    let receiver = ObservedReceiver::recv(&expecting(2).size("4M").idle_timeout(2))?;
     let mut urgent = peer(0)?;
     urgent.write_all(&pattern(100_000, None)?)?;
     thread::sleep(Duration::from_millis(300));
@@ -142,7 +142,7 @@ fn lost_link_is_noticed() -> Result<()> {
 }
 
 fn vanished(options: &str, vanish: impl Fn() -> Result<()>) -> Result<()> {
-    let receiver = Receiver::recv(&expecting(1).size("4M").options(options))?;
+    let receiver = ObservedReceiver::recv(&expecting(1).size("4M").options(options))?;
     let mut stream = peer(0)?;
     stream.write_all(&pattern(100_000, None)?)?;
     thread::sleep(Duration::from_millis(300));
@@ -164,7 +164,7 @@ fn strangers_are_refused() -> Result<()> {
     const OTHER: &str = "192.0.2.77";
     testbed::wire()?;
     sh(&format!("ip -n {PEER} addr add {OTHER}/32 dev {SENDER}"))?;
-    let receiver = Receiver::recv_here(&expecting(1).size("4M").from(SENDER_ADDRESS))?;
+    let receiver = ObservedReceiver::recv_here(&expecting(1).size("4M").from(SENDER_ADDRESS))?;
     // Not before it listens.
     let expected = peer_that_waits()?;
     let strangers: Vec<SocketAddr> = (7000..7003)
@@ -215,7 +215,7 @@ case!(connection_that_epoll_refuses);
 fn connection_that_epoll_refuses() -> Result<()> {
     const LIMIT: &str = "/proc/sys/fs/epoll/max_user_watches";
     let before = fs::read_to_string(LIMIT)?;
-    let receiver = Receiver::recv(&expecting(3).size("4M"))?;
+    let receiver = ObservedReceiver::recv(&expecting(3).size("4M"))?;
     let first = send_half(peer(0)?)?;
     thread::sleep(Duration::from_millis(300));
     fs::write(LIMIT, "1")?;
@@ -260,7 +260,7 @@ fn more_connections_than_files() -> Result<()> {
         let line = format!("ulimit {limit}; exec {} {line}", program.display());
         let mut shell = Command::new("bash");
         shell.args(["-c", &line]);
-        let receiver = Receiver::start_here(shell)?;
+        let receiver = ObservedReceiver::start_here(shell)?;
         let open = peers(PEERS)?;
         let senders: Vec<_> = open.into_iter().map(|peer| send(peer, 10_000)).collect();
         senders.into_iter().try_for_each(joined)?;

@@ -13,7 +13,8 @@ use nix::unistd::Pid;
 
 use framework::far_end::pattern;
 use framework::peers::{
-    Receiver, Wire, close, ended_well, expecting, joined, peer, peers, summary, wire_that_keeps_all,
+    ObservedReceiver, Wire, close, ended_well, expecting, joined, peer, peers, summary,
+    wire_that_keeps_all,
 };
 use framework::println_line;
 use framework::testbed::{NIC, PEER};
@@ -47,7 +48,7 @@ impl Packets {
 fn late(count: u16, packets: Packets) -> Result<()> {
     packets.set()?;
     let each = ALL / usize::from(count);
-    let receiver = Receiver::recv_here(&expecting(count))?;
+    let receiver = ObservedReceiver::recv_here(&expecting(count))?;
     let peers = peers(count)?;
     let process = Pid::from_raw(i32::try_from(receiver.id())?);
     // All of them are accepted.
@@ -77,7 +78,7 @@ fn window_of_bulk_after_small_messages() -> Result<()> {
     /// Parts of the bulk (16 MiB) that are more than the send buffer and the first window hold together.
     const FIRST_WINDOW: usize = 8;
     wire_that_keeps_all()?;
-    let receiver = Receiver::recv_here(&expecting(1).size("16M"))?;
+    let receiver = ObservedReceiver::recv_here(&expecting(1).size("16M"))?;
     let mut stream = peer(0)?;
     stream.set_nodelay(true)?;
     stream.set_write_timeout(Some(Duration::from_secs(20)))?;

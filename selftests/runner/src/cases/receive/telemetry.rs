@@ -17,7 +17,7 @@ use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::{devmem_tcp, number};
 use framework::{ifindex, println_line};
-use receiver::{FreedAtOnce, Halted, Receiver, SOON, connect, connect_to};
+use receiver::{FreedAtOnce, Halted, LiveReceiver, SOON, connect, connect_to};
 
 const LAST: u32 = testbed::QUEUES - 1;
 
@@ -50,7 +50,7 @@ fn live_adds_up() -> Result<()> {
     testbed::wire()?;
     let _freed = FreedAtOnce::set()?;
     let line = format!("--live --json -l {NIC_ADDRESS}:5000 --connections 2");
-    let receiver = Receiver::start(&line)?;
+    let receiver = LiveReceiver::start(&line)?;
     let (first, second) = (connect(5000, 3_000_000)?, connect(5000, 1_000_000)?);
     let settled = receiver.line("all bytes, all tokens back", |line| {
         let tokens = &line["tokens"];
@@ -105,7 +105,7 @@ fn live_of_two_queues() -> Result<()> {
         "--live --json --queue 2 --queue 3 --thread-per-queue --dmabuf-per-queue --size 16M \
          -l {NIC_ADDRESS}:5000 --connections {PEERS}"
     );
-    let receiver = Receiver::start(&line)?;
+    let receiver = LiveReceiver::start(&line)?;
     let peers = (0..PEERS).map(|_| connect(5000, 100_000));
     let peers = peers.collect::<Result<Vec<_>>>()?;
     let settled = receiver.line("all bytes", |line| line["bytes"] == PEERS * 100_000)?;
@@ -140,7 +140,7 @@ fn live_with_a_thread_that_is_done() -> Result<()> {
     let line = format!(
         "--live --json --queue 2 --queue 3 --thread-per-queue -l {NIC_ADDRESS}:5000 --connections {PEERS}"
     );
-    let receiver = Receiver::start(&line)?;
+    let receiver = LiveReceiver::start(&line)?;
     let peers = (0..PEERS).map(|_| connect(5000, 100_000));
     let peers = peers.collect::<Result<Vec<_>>>()?;
     let before = receiver.line("all bytes, all tokens back", |line| {
@@ -207,7 +207,7 @@ fn nic_out_of_reach() -> Result<()> {
          sh -c 'mount -t tmpfs none /run/netns && exec \"$@\"' sh"
     );
     let line = format!("--live --json -f {GUEST} -l {BOX_ADDRESS}:5000");
-    let receiver = Receiver::within(&hidden, &line)?;
+    let receiver = LiveReceiver::within(&hidden, &line)?;
     let peer = connect_to(BOX_ADDRESS, 5000, 1_000_000)?;
     let settled = receiver.line("all bytes", |line| line["bytes"] == 1_000_000)?;
     println_line(&settled.to_string());
@@ -265,7 +265,7 @@ case!(healthy_run, on any_memory);
 /// A transfer with all its memory at hand.
 fn healthy_run() -> Result<()> {
     testbed::wire()?;
-    let receiver = Receiver::start(&format!("--json -l {NIC_ADDRESS}:5000"))?;
+    let receiver = LiveReceiver::start(&format!("--json -l {NIC_ADDRESS}:5000"))?;
     let line = format!("send {NIC_ADDRESS}:5000 --bytes 16M");
     finish(command(Some(PEER), &devmem_tcp(), &line))?.good("send")?;
     let end = receiver.end()?;
@@ -287,7 +287,7 @@ fn warning_before_the_pool_starves() -> Result<()> {
     testbed::wire()?;
     let _freed = FreedAtOnce::set()?;
     let line = format!("--json --size 256K -l {NIC_ADDRESS}:5000 --connections {PEERS}");
-    let receiver = Receiver::start(&line)?;
+    let receiver = LiveReceiver::start(&line)?;
     let halted = Halted::at(receiver.running.id())?;
     let mut peers = Vec::new();
     while !receiver.said()?.contains("warning: recv") {
@@ -351,7 +351,7 @@ fn live_on_a_terminal() -> Result<()> {
         let said = on_a_terminal(port, signal)?;
         drawn_and_taken_off(&said).with_context(|| said.escape_debug().to_string())?;
     }
-    let receiver = Receiver::start(&format!("--live -l {NIC_ADDRESS}:5002"))?;
+    let receiver = LiveReceiver::start(&format!("--live -l {NIC_ADDRESS}:5002"))?;
     let peer = connect(5002, 1_000_000)?;
     until("two lines", SOON, || Ok(receiver.lines()?.len() >= 2))?;
     drop(peer);

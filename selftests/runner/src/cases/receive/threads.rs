@@ -14,8 +14,8 @@ use netdev::{NetNs, Netdev, QueueId, QueueType};
 use framework::command_line::Recv;
 use framework::far_end::pattern;
 use framework::peers::{
-    Receiver, close, ended_well, expecting, expecting_on, joined, peer, peer_at, send, summary,
-    tcp_counters,
+    ObservedReceiver, close, ended_well, expecting, expecting_on, joined, peer, peer_at, send,
+    summary, tcp_counters,
 };
 use framework::receiver::bound_queues;
 use framework::testbed::{self, NIC, NIC_ADDRESS6};
@@ -32,7 +32,7 @@ fn eight_on_both() -> Recv {
 }
 
 /// Eight peers' payload, whole.
-fn eight_peers(receiver: Receiver) -> Result<()> {
+fn eight_peers(receiver: ObservedReceiver) -> Result<()> {
     let senders: Vec<_> = (0..8)
         .map(|number| Ok(send(peer(number)?, MIB)))
         .collect::<Result<_>>()?;
@@ -41,7 +41,7 @@ fn eight_peers(receiver: Receiver) -> Result<()> {
 }
 
 /// All of them are in the summary, and all in device memory.
-fn received_eight(receiver: Receiver) -> Result<()> {
+fn received_eight(receiver: ObservedReceiver) -> Result<()> {
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, 0..8, MIB)?;
     summary.tokens_came_back()?;
@@ -55,7 +55,7 @@ fn until_bound() -> Result<()> {
 }
 
 /// The processors that the receiver's workers keep to.
-fn processors(receiver: &Receiver) -> Result<BTreeSet<String>> {
+fn processors(receiver: &ObservedReceiver) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let tasks = Path::new("/proc")
         .join(receiver.id().to_string())
@@ -88,14 +88,14 @@ fn pinned_and_polling() -> Result<()> {
     };
     let before = polled()?;
     let recv = eight_on_both().thread_per_queue();
-    let receiver = Receiver::recv_here(&recv)?;
+    let receiver = ObservedReceiver::recv_here(&recv)?;
     until_bound()?;
     eight_peers(receiver)?;
     let asleep = polled()? - before;
     ensure!(asleep == 0, "{asleep} packets were polled for, unasked");
 
     let recv = recv.options("--pin 0,1 --busy-poll 5000");
-    let receiver = Receiver::recv_here(&recv)?;
+    let receiver = ObservedReceiver::recv_here(&recv)?;
     until_bound()?;
     let mut trickle = peer(0)?;
     until(
@@ -127,7 +127,7 @@ fn pinned_and_polling() -> Result<()> {
 case!(dmabuf_of_each_queue, on and_passed);
 /// Each queue receives into memory of its own, and every frag is found there.
 fn dmabuf_of_each_queue() -> Result<()> {
-    let receiver = Receiver::recv(&eight_on_both().dmabuf_per_queue())?;
+    let receiver = ObservedReceiver::recv(&eight_on_both().dmabuf_per_queue())?;
     until_bound()?;
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     let rx = queues.iter().filter(|queue| queue.kind == QueueType::Rx);
@@ -140,7 +140,7 @@ case!(two_listeners, on any_memory);
 /// At two addresses, one of each family.
 fn two_listeners() -> Result<()> {
     let second: SocketAddr = format!("[{NIC_ADDRESS6}]:5001").parse()?;
-    let receiver = Receiver::recv(&expecting(4).listen(second))?;
+    let receiver = ObservedReceiver::recv(&expecting(4).listen(second))?;
     let mut senders = Vec::new();
     for number in 0..2 {
         senders.push(send(peer(number)?, MIB));
@@ -156,7 +156,7 @@ fn two_listeners() -> Result<()> {
 case!(processor_that_is_not);
 /// There is no such processor: an error that names it, and nothing is left behind.
 fn processor_that_is_not() -> Result<()> {
-    let receiver = Receiver::recv(&expecting(1).thread_per_queue().options("--pin 1023"))?;
+    let receiver = ObservedReceiver::recv(&expecting(1).thread_per_queue().options("--pin 1023"))?;
     let (_, said) = receiver.end(1)?;
     println_line(said.trim_end());
     ensure!(said.contains("1023"), "{said:?}");

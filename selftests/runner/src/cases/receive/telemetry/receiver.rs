@@ -27,13 +27,13 @@ use framework::transfer::devmem_tcp;
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A receiver whose output can be read while it runs.
-pub(crate) struct Receiver {
+pub(crate) struct LiveReceiver {
     pub(crate) running: Running,
     out: PathBuf,
     err: PathBuf,
 }
 
-impl Receiver {
+impl LiveReceiver {
     pub(crate) fn start(line: &str) -> Result<Self> {
         Self::within("exec", &format!("-f {NIC} {line}"))
     }
