@@ -54,8 +54,7 @@ impl fmt::Display for DriverError {
 
 impl std::error::Error for DriverError {}
 
-/// Error of a GPU or its driver. The driver's words are the source; [`Error::remedy`] is the
-/// remedy, where it is known.
+/// Error of a GPU or its driver. The driver's words are the source.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

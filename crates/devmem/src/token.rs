@@ -2,7 +2,7 @@
 
 use crate::cmsg::DmabufCmsg;
 
-/// The right to a frag, and the duty to return it: to [`Received::give_back`] or
+/// The right to a frag, and the duty to return it: to [`Received::give_back`](crate::Received::give_back) or
 /// [`DevmemStream::give_back`](crate::DevmemStream::give_back) of the stream that issued it. A token
 /// that is dropped instead keeps its niov from the NIC until the socket is closed, and stays in
 /// [`TokenStats::outstanding`](crate::TokenStats::outstanding).

@@ -16,7 +16,7 @@ pub(crate) type Apply = Box<dyn FnOnce(Plan, &NicBehind) -> Result<Applied, Erro
 /// Changes the engine's configuration.
 pub(crate) type Configure = Box<dyn FnOnce(&mut Config) + Send>;
 
-/// What is wanted of a receiver: made by [`Receiver::on`]. `M` is the kind of memory.
+/// What is wanted of a receiver: made by [`Receiver::on`](crate::Receiver::on). `M` is the kind of memory.
 ///
 /// Unless said otherwise: in the caller's network namespace, on a NIC's last free rx queue or on all queues that
 /// a netkit leases, one connection, from anywhere, served by the caller's thread, on a NIC that is set up for

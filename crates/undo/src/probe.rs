@@ -12,11 +12,11 @@ use crate::error::{Result, failed};
 use crate::lock::LOCK;
 
 impl RunDir {
-    /// Fails as [`RunDir::open`] and [`Locked::write`] would, for who only looks: what it makes to find
-    /// out, it removes at once.
+    /// Checks whether [`RunDir::open`] and [`Locked::write`](crate::Locked::write) would succeed. What is made to find
+    /// that out is removed at once.
     ///
     /// # Errors
-    /// As for [`RunDir::open`]; [`RunDirError::Io`] where nothing can be written.
+    /// As for [`RunDir::open`]; [`RunDirError::Io`](crate::RunDirError::Io) where nothing can be written.
     pub fn check_writable() -> Result<PathBuf> {
         let place = Self::place();
         let path = std::path::absolute(&place).map_err(|source| failed("find", &place, source))?;
