@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use devmem::engine::{Config, page_size};
+use devmem::engine::{Config, StopHandle, page_size};
 use netdev::{NetNs, QueueId};
 use nic::{Applied, Plan};
 
@@ -35,6 +35,7 @@ pub struct Builder<M> {
     pub(crate) apply: Option<Apply>,
     pub(crate) configure: Option<Configure>,
     pub(crate) threads: Threads,
+    pub(crate) stop: StopHandle,
 }
 
 impl<M> Builder<M> {
@@ -52,6 +53,7 @@ impl<M> Builder<M> {
             apply: None,
             configure: None,
             threads: Threads::default(),
+            stop: StopHandle::new(),
         }
     }
 
@@ -124,6 +126,13 @@ impl<M> Builder<M> {
     /// Changes the engine's configuration, which is sized for the memory and the connections.
     pub fn config(mut self, change: impl FnOnce(&mut Config) + Send + 'static) -> Self {
         self.configure = Some(Box::new(change));
+        self
+    }
+
+    /// Makes `stop` the receiver's stop handle. A stop that comes during the set-up ends the receiver as soon
+    /// as it receives.
+    pub fn stopped_by(mut self, stop: &StopHandle) -> Self {
+        self.stop = stop.clone();
         self
     }
 

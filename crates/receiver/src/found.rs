@@ -212,6 +212,7 @@ impl<M> Found<M> {
             sockets,
             config,
             workers: wanted.threads.workers(&self.device)?,
+            stop: wanted.stop.clone(),
         })
     }
 }

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::net::TcpListener;
-use std::sync::{Mutex, PoisonError};
 
 use devmem::engine::{
-    Config, Engine, EngineError, Monitor, Peer, Progress, Report, StopHandle, Worker, Workers,
+    Config, Engine, EngineError, Monitor, Peer, Progress, Report, StopHandle, Worker,
 };
 use devmem::sink::{Memory, Sink, SinkError};
 use dmabuf::Dmabuf;
@@ -18,15 +17,15 @@ use crate::error::Error;
 use crate::set_up::SetUp;
 
 type Open<'a, S> = Box<dyn FnMut(&Peer) -> Result<S, SinkError> + Send + 'a>;
-type OpenShared<'a, S> = Box<dyn Fn(&Peer) -> Result<S, SinkError> + Sync + 'a>;
 
 /// Sockets that listen, and how they are served.
 #[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) sockets: Vec<TcpListener>,
     pub(crate) config: Config,
-    /// None if the thread of the caller is to serve.
+    /// Worker threads; without any, the caller's thread serves.
     pub(crate) workers: Vec<Worker>,
+    pub(crate) stop: StopHandle,
 }
 
 /// A receiver that is set up: the NIC as it must be, the memory bound, the sockets listening.
@@ -104,9 +103,16 @@ impl<M> Receiver<M> {
             set_up,
             device,
         } = self;
-        match AnyEngine::new(listening, open) {
+        let Listening {
+            sockets,
+            config,
+            workers,
+            stop,
+        } = listening;
+        match Engine::with_listeners(sockets, config, Box::new(open) as Open<'a, S>) {
             Ok(engine) => Ok(Ready {
-                engine,
+                engine: engine.stopped_by(&stop),
+                workers,
                 set_up,
                 device,
             }),
@@ -133,44 +139,13 @@ impl<M> Receiver<M> {
     }
 }
 
-/// An engine on the caller's thread, or on several.
-enum AnyEngine<'a, S> {
-    One(Box<Engine<S, Open<'a, S>>>),
-    Many(Box<Workers<OpenShared<'a, S>>>),
-}
-
-impl<'a, S: Sink + Send> AnyEngine<'a, S> {
-    fn new(
-        listening: Listening,
-        open: impl FnMut(&Peer) -> Result<S, SinkError> + Send + 'a,
-    ) -> Result<Self, EngineError> {
-        let Listening {
-            sockets,
-            config,
-            workers,
-        } = listening;
-        let mut sockets = sockets.into_iter();
-        if workers.is_empty() {
-            if let Some(first) = sockets.next() {
-                let mut engine = Engine::new(first, config, Box::new(open) as Open<'a, S>)?;
-                sockets.try_for_each(|socket| engine.listen_too(socket))?;
-                return Ok(Self::One(Box::new(engine)));
-            }
-        }
-        let open = Mutex::new(open);
-        let open = move |peer: &Peer| (open.lock().unwrap_or_else(PoisonError::into_inner))(peer);
-        let open = Box::new(open) as OpenShared<'a, S>;
-        let workers = Workers::new(sockets, config, workers, open)?;
-        Ok(Self::Many(Box::new(workers)))
-    }
-}
-
 /// A receiver with its engine, which can be stopped and watched from other threads.
 ///
 /// Dropped, it closes the sockets, unbinds and restores the NIC.
 #[must_use = "dropping it undoes the set-up"]
 pub struct Ready<'a, M, S> {
-    engine: AnyEngine<'a, S>,
+    engine: Engine<S, Open<'a, S>>,
+    workers: Vec<Worker>,
     set_up: SetUp<M>,
     device: RxDevice,
 }
@@ -186,36 +161,27 @@ impl<M, S: Sink + Send> Ready<'_, M, S> {
         self.set_up.bindings()
     }
 
-    /// What ends [`Ready::receive`] from elsewhere.
+    /// Handle that ends [`Ready::receive`] from another thread: the one of [`Builder::stopped_by`], or a new one.
     pub fn stop_handle(&self) -> StopHandle {
-        match &self.engine {
-            AnyEngine::One(engine) => engine.stop_handle(),
-            AnyEngine::Many(workers) => workers.stop_handle(),
-        }
+        self.engine.stop_handle()
     }
 
     /// Counters of what has been received so far.
     pub fn progress(&self) -> Progress {
-        match &self.engine {
-            AnyEngine::One(engine) => engine.progress(),
-            AnyEngine::Many(workers) => workers.progress(),
-        }
+        self.engine.progress()
     }
 
     /// Snapshots of all connections, on request.
     pub fn monitor(&self) -> Monitor {
-        match &self.engine {
-            AnyEngine::One(engine) => engine.monitor(),
-            AnyEngine::Many(workers) => workers.monitor(),
-        }
+        self.engine.monitor()
     }
 
     /// Receives, until all connections have come and ended, or it is stopped. The memory is still bound then, for
     /// those who have something to ask about it.
     pub fn receive(self) -> Received<M, S> {
-        let report = match self.engine {
-            AnyEngine::One(engine) => engine.run(),
-            AnyEngine::Many(workers) => workers.run(),
+        let report = match self.workers.is_empty() {
+            true => self.engine.run(),
+            false => self.engine.run_on(self.workers),
         };
         Received {
             report,

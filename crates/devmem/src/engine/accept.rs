@@ -1,25 +1,27 @@
-//! How an engine comes by its connections.
+//! New connections of an event loop.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use mio::{Interest, Token};
 
 use super::connection::OpenConnection;
+use super::event_loop::{EventLoop, Slot};
 use super::source::{ACCEPT_PAUSE, Accepted, Source, Waiting};
-use super::{Connection, ConnectionError, End, Engine, EngineError, Peer, Slot, Until};
+use super::{Connection, ConnectionError, End, EngineError, Peer, Until};
 use crate::sink::{Sink, SinkError};
 use crate::stream::DevmemStream;
 
-impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
-    /// Takes new connections.
+impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
+    /// Opens the connections that wait at the listeners, or that were handed over.
     pub(super) fn accept(&mut self, now: Instant) -> Result<(), EngineError> {
         if self.ending {
-            // Or the loop would not sleep until what is left has ended.
+            // Otherwise the loop would not sleep while open connections close.
             self.accept_at = None;
             return Ok(());
         }
-        match &mut self.source {
+        match &mut self.setup.source {
             Source::Handover(_) => {
                 self.open_handed_over();
                 return Ok(());
@@ -28,10 +30,10 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             Source::Listeners(listeners) => {
                 self.accept_at = None;
                 let mut listeners = std::mem::take(listeners);
-                let config = self.config.clone();
+                let config = self.setup.config.clone();
                 let waiting = listeners.accept(&config, |accepted| {
                     self.open(self.accepted, accepted);
-                    Ok(match self.config.until {
+                    Ok(match self.setup.config.until {
                         Until::Peers(peers) => self.accepted < peers as usize,
                         Until::Stopped => true,
                     })
@@ -42,7 +44,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                     Waiting::Shortage => self.accept_at = Some(Instant::now() + ACCEPT_PAUSE),
                     Waiting::Enough => listeners.close(),
                 }
-                self.source = Source::Listeners(listeners);
+                self.setup.source = Source::Listeners(listeners);
             }
         }
         Ok(())
@@ -50,7 +52,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
 
     /// Opens the connections that an accepting thread has handed over.
     pub(super) fn open_handed_over(&mut self) {
-        let Source::Handover(handover) = &self.source else {
+        let Source::Handover(handover) = &self.setup.source else {
             return;
         };
         let handover = Arc::clone(handover);
@@ -59,7 +61,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         }
     }
 
-    /// Takes a connection, the engine's next, which over all workers has a number of its own.
+    /// Opens a connection. `number` counts the connections of all threads of the engine.
     fn open(&mut self, number: usize, accepted: Accepted) {
         let index = self.vacant.pop().unwrap_or_else(|| {
             self.slots.push(Slot::Vacant);
@@ -73,15 +75,15 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         let registry = self.base.poll.registry();
         let registered = registry.register(&mut socket, Token(index), Interest::READABLE);
         self.stats.connections += 1;
-        self.progress.connected();
+        self.setup.progress.connected();
         let local = socket.local_addr();
-        let mut stream = DevmemStream::with_thresholds(socket, self.config.thresholds);
+        let mut stream = DevmemStream::with_thresholds(socket, self.setup.config.thresholds);
         let peer = Peer {
             index: number,
             address,
-            local: local.unwrap_or_else(|_| self.local_addr()),
+            local: local.unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0))),
             napi_id: stream.incoming_napi_id().ok().flatten(),
-            worker: self.worker,
+            worker: self.setup.worker,
         };
         let returned = Arc::clone(&self.returned);
         stream.on_return(move || returned.tell(index));
@@ -89,7 +91,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             tracing::debug!(%error, "TCP_INQ");
         }
         let sink = match registered {
-            Ok(()) => (self.open_sink)(&peer).map_err(ConnectionError::from),
+            Ok(()) => (self.setup.open_sink)(&peer).map_err(ConnectionError::from),
             Err(error) => Err(ConnectionError::Register(error)),
         };
         match sink {
@@ -97,7 +99,8 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 self.working += 1;
                 let now = Instant::now();
                 let open = Box::new(OpenConnection::new(peer, stream, sink, now));
-                self.schedule.update(index, &open.lifecycle, &self.config);
+                self.schedule
+                    .update(index, &open.lifecycle, &self.setup.config);
                 if let Some(slot) = self.slots.get_mut(index) {
                     *slot = Slot::Open(open);
                 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 
 use super::connection::OpenConnection;
+use super::event_loop::Base;
 use super::report::{Connection, Peer};
 use super::stop::wake;
 use crate::recycler::Kept;
@@ -20,7 +21,7 @@ use crate::telemetry::Telemetry;
 /// Takes snapshots of an engine, or of the engines of several threads.
 #[derive(Debug, Clone)]
 pub struct Monitor {
-    engines: Vec<(Arc<Shared>, Arc<Waker>)>,
+    engines: Vec<Loops>,
 }
 
 /// Snapshot of an open connection.
@@ -75,9 +76,10 @@ pub struct Snapshot {
 }
 
 impl Monitor {
-    pub(super) fn new(shared: &SnapshotSlot, waker: Arc<Waker>) -> Self {
-        let engines = vec![(Arc::clone(&shared.0), waker)];
-        Self { engines }
+    pub(super) fn of_engine(loops: &Loops) -> Self {
+        Self {
+            engines: vec![loops.clone()],
+        }
     }
 
     /// Monitor of the engines of all the given monitors.
@@ -93,14 +95,14 @@ impl Monitor {
     /// answer. `None` if no engine has ended or answered.
     pub fn snapshot(&self, timeout: Duration) -> Option<Snapshot> {
         let deadline = Instant::now().checked_add(timeout);
-        let asked: Vec<_> = self
-            .engines
+        let loops: Vec<_> = self.engines.iter().flat_map(Loops::all).collect();
+        let asked: Vec<_> = loops
             .iter()
             .map(|(shared, waker)| shared.ask(waker))
             .collect();
         let mut whole: Option<Snapshot> = None;
         let mut missing = 0;
-        for ((shared, _), asked) in self.engines.iter().zip(asked) {
+        for ((shared, _), asked) in loops.iter().zip(asked) {
             let in_time = asked.is_none_or(|asked| shared.wait(asked, deadline));
             missing += usize::from(!in_time);
             match (shared.last(), &mut whole) {
@@ -109,7 +111,7 @@ impl Monitor {
                 (None, _) => {}
             }
         }
-        if missing == self.engines.len() {
+        if missing == loops.len() {
             return None;
         }
         let mut whole = whole.unwrap_or_else(Snapshot::new);
@@ -214,7 +216,30 @@ impl Group {
     }
 }
 
-/// State shared between the monitors and the engine.
+/// Event loops of an engine, as its monitors see them: known before the threads are.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Loops(Arc<Mutex<Vec<LoopEntry>>>);
+
+/// Where an event loop publishes snapshots, and what wakes it.
+type LoopEntry = (Arc<Shared>, Arc<Waker>);
+
+impl Loops {
+    /// Replaces the event loops.
+    pub(super) fn set<'a>(&self, bases: impl IntoIterator<Item = &'a Base>) {
+        let entry = |base: &Base| (Arc::clone(&base.snapshots.0), Arc::clone(&base.waker));
+        let entries = bases.into_iter().map(entry).collect();
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = entries;
+    }
+
+    fn all(&self) -> Vec<LoopEntry> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// State shared between the monitors and an event loop.
 #[derive(Debug, Default)]
 struct Shared {
     wanted: AtomicBool,

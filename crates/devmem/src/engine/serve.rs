@@ -1,17 +1,19 @@
 //! Turns, time limits and ends of connections.
 
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::connection::{OpenConnection, Turn};
+use super::event_loop::{EventLoop, Slot};
 use super::lifecycle::{Action, Input};
-use super::{Connection, ConnectionError, End, Engine, OnEnd, Peer, Slot};
+use super::{Connection, ConnectionError, End, Peer};
 use crate::sink::{Sink, SinkError};
 
 /// A turn that received this many bytes took long enough for the clock to be read again after it.
 const LONG_TURN: u64 = 64 << 10;
 
-impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
+impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
     fn open_mut(&mut self, index: usize) -> Option<&mut OpenConnection<S>> {
         match self.slots.get_mut(index) {
             Some(Slot::Open(open)) => Some(open),
@@ -25,7 +27,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             return Action::None;
         };
         let (schedule, lifecycle) = (&mut self.schedule, &mut open.lifecycle);
-        schedule.step(index, lifecycle, input, now, &self.config)
+        schedule.step(index, lifecycle, input, now, &self.setup.config)
     }
 
     /// Gives each ready connection one turn.
@@ -44,13 +46,13 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             }
             let before = open.stream.bytes();
             open.stream.clock(now);
-            let turn = open.serve(&mut self.buffer, &self.config);
+            let turn = open.serve(&mut self.buffer, &self.setup.config);
             let total = open.stream.bytes();
             let new = total - before;
             any |= new > 0;
-            self.progress.received(new);
+            self.setup.progress.received(new);
             // With an idle timeout also because the peer is not to blame for the time that a sink takes.
-            let long = new >= LONG_TURN || (new > 0 && self.config.idle_timeout.is_some());
+            let long = new >= LONG_TURN || (new > 0 && self.setup.config.idle_timeout.is_some());
             let after = if long { Instant::now() } else { now };
             let input = match turn {
                 Turn::More => Input::More,
@@ -58,7 +60,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
                 Turn::Drained => Input::Drained {
                     received: new > 0,
                     total,
-                    mark: open.low_water(&self.config),
+                    mark: open.low_water(&self.setup.config),
                 },
                 Turn::Ended(end) => {
                     self.end(index, end);
@@ -68,7 +70,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             let lifecycle = &mut open.lifecycle;
             let action = self
                 .schedule
-                .step(index, lifecycle, input, after, &self.config);
+                .step(index, lifecycle, input, after, &self.setup.config);
             let refused = match action {
                 Action::SetMark(mark) => !open.set_mark(mark),
                 _ => false,
@@ -121,7 +123,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
 
     /// Gives back tokens that have been held longest, while all connections hold too many.
     fn flush_excess(&mut self, now: Instant) {
-        while self.held > self.config.held {
+        while self.held > self.setup.config.held {
             let Some(index) = self.schedule.pop_holder() else {
                 return;
             };
@@ -137,7 +139,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         open.stream.collect_returned();
         let flushed = open.stream.flush_if_due();
         let input = Input::Returned {
-            room: !open.keeps_too_much(&self.config),
+            room: !open.keeps_too_much(&self.setup.config),
             kept: open.stream.kept().frags > 0,
         };
         let action = self.step(index, input, now);
@@ -226,14 +228,12 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     /// Retires a connection that has ended: the report keeps it, or `on_end` takes it and its slot is free.
     pub(super) fn retire(&mut self, index: usize, connection: Connection<S>) {
         self.finished.fetch_add(1, Ordering::Relaxed);
-        match (&mut self.on_end, self.slots.get_mut(index)) {
+        match (&self.setup.on_end, self.slots.get_mut(index)) {
             (Some(take), _) => {
                 self.past.add_ended(&connection);
                 self.vacant.push(index);
-                match take {
-                    OnEnd::Owned(take) => take(connection),
-                    OnEnd::Shared(take) => take(connection),
-                }
+                let mut take = take.lock().unwrap_or_else(PoisonError::into_inner);
+                take(connection);
             }
             (None, Some(slot)) => *slot = Slot::Ended(Box::new(connection)),
             (None, None) => {}

@@ -3,6 +3,7 @@
 use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use socket2::SockRef;
 
@@ -352,12 +353,12 @@ fn strangers_are_refused_counted_and_named() {
     let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
     let one = Engine::new(listener, config.clone(), |_: &Peer| Ok(Discard)).unwrap();
     let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
-    let many = Workers::new([listener], config, vec![], |_: &Peer| Ok(Discard)).unwrap();
+    let many = Engine::new(listener, config, |_: &Peer| Ok(Discard)).unwrap();
     let address = one.local_addr();
     let running = thread::spawn(move || one.run().unwrap());
     check_strangers(address, || running.join().unwrap());
-    let address = many.local_addr().unwrap();
-    let running = thread::spawn(move || many.run().unwrap());
+    let address = many.local_addr();
+    let running = thread::spawn(move || many.run_on(vec![]).unwrap());
     check_strangers(address, || running.join().unwrap());
 }
 
@@ -467,9 +468,9 @@ fn a_stop_before_the_engine_exists_ends_it_at_once() {
     let late = engine(forever.clone(), |_: &Peer| Ok(Discard)).stopped_by(&stop);
     within(Duration::from_secs(20), || late.run()).unwrap();
     let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
-    let late = Workers::new([listener], forever, vec![], |_: &Peer| Ok(Discard)).unwrap();
-    let late = late.stopped_by(&stop);
-    within(Duration::from_secs(20), || late.run()).unwrap();
+    let workers = Engine::new(listener, forever, |_: &Peer| Ok(Discard)).unwrap();
+    let workers = workers.stopped_by(&stop);
+    within(Duration::from_secs(20), || workers.run_on(vec![])).unwrap();
 }
 
 /// An error of one stops its workers, and nothing else that the handle stops.
@@ -481,9 +482,9 @@ fn workers_that_fail_stop_nothing_else() {
         cpu: Some(1023),
         ..Worker::default()
     };
-    let workers = Workers::new([listener], peers(1), vec![worker], |_: &Peer| Ok(Discard)).unwrap();
+    let workers = Engine::new(listener, peers(1), |_: &Peer| Ok(Discard)).unwrap();
     let workers = workers.stopped_by(&stop);
-    assert!(within(Duration::from_secs(20), || workers.run()).is_err());
+    assert!(within(Duration::from_secs(20), || workers.run_on(vec![worker])).is_err());
     assert!(!stop.is_stopped());
 }
 

@@ -1,50 +1,32 @@
-//! Several engines, a thread each, fed by one that accepts.
+//! Worker threads of an engine, with an event loop each, and the thread that accepts for them.
 
 use std::cell::Cell;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Waker};
 
+use super::event_loop::{Base, EventLoop, LISTENER, Setup};
 use super::report::at;
-use super::source::{ACCEPT_PAUSE, Accepted, Handover, Listeners, Waiting};
+use super::source::{ACCEPT_PAUSE, Accepted, Handover, Listeners, Source, Waiting};
 use super::stop::wake;
-use super::{
-    Base, Config, Connection, Engine, EngineError, LISTENER, Monitor, OnEnd, Peer, Progress,
-    Report, SharedOnEnd, StopHandle, Until,
-};
+use super::{Config, Engine, EngineError, Peer, Report, StopHandle, Until};
 use crate::recycler::Thresholds;
 use crate::sink::{Sink, SinkError};
 use crate::sys;
 
-/// A thread that serves connections.
+/// Worker thread, which serves connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Worker {
-    /// The NAPI instances, and so the rx queues, whose connections it gets.
+    /// NAPI instances, and so rx queues, whose connections the worker gets.
     pub napi_ids: Vec<u32>,
-    /// The processor that it keeps to (`sched_setaffinity`), or any.
+    /// Processor that the thread is pinned to (`sched_setaffinity`); `None` for any.
     pub cpu: Option<usize>,
-}
-
-/// Engines side by side: each on a thread of its own, with an epoll instance, a receive buffer and
-/// connections of its own. Nothing is shared between them while data flows.
-///
-/// A connection goes to the worker that its NAPI id is named for; where none is, or the id is not
-/// known, to one of those with the fewest connections.
-pub struct Workers<F> {
-    config: Config,
-    workers: Vec<(Worker, Base)>,
-    open_sink: F,
-    base: Base,
-    listeners: Listeners,
-    address: Option<SocketAddr>,
-    stop: StopHandle,
-    progress: Progress,
 }
 
 /// Mailbox of a worker: where the accepting thread puts connections.
@@ -58,152 +40,75 @@ struct Mailbox {
     finished: Arc<AtomicUsize>,
 }
 
-impl<F> Workers<F> {
-    /// Takes listening sockets over; without a `worker` there is one. `open_sink` is called for each
-    /// connection, by the thread that serves it.
+impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F> {
+    /// Receives on worker threads, and accepts on the calling thread meanwhile, until [`Config::until`] is
+    /// reached or a stop handle is used. Without a `worker` there is one.
     ///
-    /// # Errors
-    /// [`EngineError::Poll`].
-    pub fn new<S>(
-        listeners: impl IntoIterator<Item = TcpListener>,
-        config: Config,
-        mut workers: Vec<Worker>,
-        open_sink: F,
-    ) -> Result<Self, EngineError>
-    where
-        F: Fn(&Peer) -> Result<S, SinkError> + Sync,
-    {
-        let base = Base::new()?;
-        let stop = StopHandle::new();
-        stop.add(&base.waker);
-        if workers.is_empty() {
-            workers.push(Worker::default());
-        }
-        let workers = workers.into_iter().map(|worker| Ok((worker, Base::new()?)));
-        let mut ours = Listeners::default();
-        let mut address = None;
-        for listener in listeners {
-            let at = ours.add(base.poll.registry(), listener, LISTENER)?;
-            address.get_or_insert(at);
-        }
-        Ok(Self {
-            config,
-            workers: workers.collect::<Result<_, EngineError>>()?,
-            open_sink,
-            base,
-            listeners: ours,
-            address,
-            stop,
-            progress: Progress::default(),
-        })
-    }
-
-    /// Handle that stops all workers from another thread.
-    pub fn stop_handle(&self) -> StopHandle {
-        self.stop.clone()
-    }
-
-    /// Makes `stop` the handle that stops all workers ([`Engine::stopped_by`]).
-    pub fn stopped_by(mut self, stop: &StopHandle) -> Self {
-        stop.add(&self.base.waker);
-        self.stop = stop.clone();
-        self
-    }
-
-    /// Counters of all workers together, readable from another thread.
-    pub fn progress(&self) -> Progress {
-        self.progress.clone()
-    }
-
-    /// Monitor of all workers' connections, for another thread.
-    pub fn monitor(&self) -> Monitor {
-        Monitor::of_all(self.workers.iter().map(|(_, base)| base.monitor()))
-    }
-
-    /// Where the first listener listens.
-    pub fn local_addr(&self) -> Option<SocketAddr> {
-        self.address
-    }
-
-    /// Receives until [`Config::until`] is reached or a stop handle is used, and accepts on the calling
-    /// thread meanwhile.
+    /// A connection goes to the worker that its NAPI id is named for. If no worker has that id, or the id is
+    /// not known, the connection goes to one of the workers with the fewest connections. Sinks are made on the
+    /// worker's thread, one at a time.
     ///
     /// # Errors
     /// The first of any thread's; the others are stopped then.
     ///
     /// # Panics
     /// If a sink does, after the other workers have been stopped.
-    pub fn run<S>(self) -> Result<Report<S>, EngineError>
-    where
-        S: Sink + Send,
-        F: Fn(&Peer) -> Result<S, SinkError> + Sync,
-    {
-        self.run_with(None)
-    }
-
-    /// Runs as [`run`](Self::run), but hands each connection that has ended to `take`, on the thread that served
-    /// it, instead of being kept for the report ([`Engine::on_end`]).
-    ///
-    /// # Errors
-    /// As [`run`](Self::run).
-    ///
-    /// # Panics
-    /// As [`run`](Self::run).
-    pub fn run_forgetting<S>(
-        self,
-        take: impl Fn(Connection<S>) + Send + Sync + 'static,
-    ) -> Result<Report<S>, EngineError>
-    where
-        S: Sink + Send,
-        F: Fn(&Peer) -> Result<S, SinkError> + Sync,
-    {
-        self.run_with(Some(Arc::new(take)))
-    }
-
-    fn run_with<S>(self, take: Option<SharedOnEnd<S>>) -> Result<Report<S>, EngineError>
-    where
-        S: Sink + Send,
-        F: Fn(&Peer) -> Result<S, SinkError> + Sync,
-    {
-        // The workers have a handle of their own: an error of one stops the others, but nothing else that the
-        // caller's handle stops.
-        let all = StopHandle::new();
-        all.add(&self.base.waker);
+    pub fn run_on(self, mut workers: Vec<Worker>) -> Result<Report<S>, EngineError> {
+        if workers.is_empty() {
+            workers.push(Worker::default());
+        }
+        let workers = workers.into_iter().map(|worker| Ok((worker, Base::new()?)));
+        let workers = workers.collect::<Result<Vec<_>, EngineError>>()?;
+        self.loops.set(workers.iter().map(|(_, base)| base));
         let Self {
             config,
-            workers,
             open_sink,
             mut base,
             mut listeners,
             stop,
             progress,
+            on_end,
             ..
         } = self;
+        // The workers have a handle of their own: an error of one stops the others, but nothing else that the
+        // caller's handle stops.
+        let all = StopHandle::new();
+        all.add(&base.waker);
+        let open_sink = Mutex::new(open_sink);
+        let open_one = |peer: &Peer| {
+            let mut open_sink = open_sink.lock().unwrap_or_else(PoisonError::into_inner);
+            open_sink(peer)
+        };
         let part = share(&config, workers.len());
         let mut mailboxes = Vec::new();
-        let mut engines = Vec::new();
+        let mut loops = Vec::new();
         for (number, (worker, base)) in workers.into_iter().enumerate() {
             let handover = Arc::new(Handover::default());
-            let taken = Arc::clone(&handover);
-            let mut engine =
-                Engine::worker(base, number, taken, all.clone(), part.clone(), &open_sink)?;
-            engine.progress = progress.clone();
-            engine.on_end = take.clone().map(OnEnd::Shared);
-            mailboxes.push(Mailbox::to(&engine, &worker, handover));
-            engines.push((engine, worker.cpu));
+            let setup = Setup {
+                config: part.clone(),
+                open_sink: &open_one,
+                source: Source::Handover(Arc::clone(&handover)),
+                worker: number,
+                stop: all.clone(),
+                progress: progress.clone(),
+                on_end: on_end.clone(),
+            };
+            let event_loop = EventLoop::new(base, setup)?;
+            mailboxes.push(Mailbox::to(&event_loop, &worker, handover));
+            loops.push((event_loop, worker.cpu));
         }
-        let running = AtomicUsize::new(engines.len());
+        let running = AtomicUsize::new(loops.len());
         let stops = [stop, all.clone()];
         thread::scope(|scope| {
             let mut threads = Vec::new();
             let mut failed = None;
-            for (number, (engine, cpu)) in engines.into_iter().enumerate() {
-                let over = EndNotice {
+            for (number, (event_loop, cpu)) in loops.into_iter().enumerate() {
+                let notice = EndNotice {
                     all: all.clone(),
                     running: &running,
                     good: false,
                 };
-                let run = move || run_one(engine, cpu, over);
+                let run = move || run_one(event_loop, cpu, notice);
                 let thread = thread::Builder::new().name(format!("rx worker {number}"));
                 match thread.spawn_scoped(scope, run) {
                     Ok(thread) => threads.push(thread),
@@ -245,20 +150,63 @@ impl<F> Workers<F> {
     }
 }
 
+/// Several threads under the former name; see [`Engine::run_on`].
+pub struct Workers<F> {
+    listeners: Vec<TcpListener>,
+    config: Config,
+    workers: Vec<Worker>,
+    open_sink: F,
+}
+
+impl<F> Workers<F> {
+    /// Takes listening sockets over.
+    ///
+    /// # Errors
+    /// None.
+    pub fn new<S>(
+        listeners: impl IntoIterator<Item = TcpListener>,
+        config: Config,
+        workers: Vec<Worker>,
+        open_sink: F,
+    ) -> Result<Self, EngineError>
+    where
+        F: FnMut(&Peer) -> Result<S, SinkError> + Send,
+    {
+        Ok(Self {
+            listeners: listeners.into_iter().collect(),
+            config,
+            workers,
+            open_sink,
+        })
+    }
+
+    /// Runs [`Engine::run_on`].
+    ///
+    /// # Errors
+    /// As [`Engine::run_on`].
+    pub fn run<S>(self) -> Result<Report<S>, EngineError>
+    where
+        S: Sink + Send,
+        F: FnMut(&Peer) -> Result<S, SinkError> + Send,
+    {
+        Engine::with_listeners(self.listeners, self.config, self.open_sink)?.run_on(self.workers)
+    }
+}
+
 impl Mailbox {
-    /// Source of an engine's connections.
-    fn to<S, F>(engine: &Engine<S, F>, worker: &Worker, handover: Arc<Handover>) -> Self {
+    /// Mailbox of an event loop, which takes the connections from `handover`.
+    fn to<S, F>(event_loop: &EventLoop<S, F>, worker: &Worker, handover: Arc<Handover>) -> Self {
         Self {
             napi_ids: worker.napi_ids.clone(),
             handover,
-            waker: Arc::clone(&engine.base.waker),
+            waker: Arc::clone(&event_loop.base.waker),
             given: Cell::new(0),
-            finished: Arc::clone(&engine.finished),
+            finished: Arc::clone(&event_loop.finished),
         }
     }
 }
 
-/// Tells the accepting thread when a worker ends, and stops the others if that was by an error or a
+/// Notice of a worker's end: wakes the accepting thread, and stops the other workers after an error or a
 /// panic.
 struct EndNotice<'a> {
     all: StopHandle,
@@ -278,15 +226,15 @@ impl Drop for EndNotice<'_> {
 
 /// Main function of a worker's thread.
 fn run_one<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
-    engine: Engine<S, F>,
+    event_loop: EventLoop<S, F>,
     cpu: Option<usize>,
-    mut over: EndNotice<'_>,
+    mut notice: EndNotice<'_>,
 ) -> Result<Report<S>, EngineError> {
     if let Some(cpu) = cpu {
         sys::keep_to(cpu).map_err(|error| EngineError::Pin(cpu, error))?;
     }
-    let report = engine.run()?;
-    over.good = true;
+    let report = event_loop.run()?;
+    notice.good = true;
     Ok(report)
 }
 
@@ -351,7 +299,7 @@ fn wait_for_workers(
 /// Longest delay of a wait.
 const TICK: Duration = Duration::from_millis(1);
 
-/// Gives a connection to the worker of its queue, or to the one with the fewest.
+/// Hands a connection to the worker of its queue, or to the worker with the fewest connections.
 fn hand_over(mailboxes: &[Mailbox], number: usize, accepted: Accepted) {
     let napi_id = sys::incoming_napi_id(accepted.socket.as_fd()).ok();
     let load = |mailbox: &&Mailbox| mailbox.given.get() - mailbox.finished.load(Ordering::Relaxed);
@@ -369,7 +317,7 @@ fn hand_over(mailboxes: &[Mailbox], number: usize, accepted: Accepted) {
     wake(&mailbox.waker);
 }
 
-/// Limits for all connections, shared out.
+/// Configuration of a worker: limits that hold for all connections are divided by the number of workers.
 fn share(config: &Config, workers: usize) -> Config {
     let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
     Config {

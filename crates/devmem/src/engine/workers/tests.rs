@@ -1,13 +1,12 @@
-//! Workers over loopback: ordinary data, whose packets come by no NAPI instance.
+//! Worker threads over loopback: ordinary data, whose packets have no NAPI id.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::sync::Mutex;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
 
 use super::*;
 use crate::Received;
-use crate::engine::End;
+use crate::engine::{Connection, End};
 use crate::listen::{SocketOptions, listen};
 use crate::pattern::Pattern;
 use crate::sink::{Discard, Memory, Validate};
@@ -42,12 +41,12 @@ fn connections_are_spread_and_each_has_one_worker() {
         Ok(Validate::new(Pattern::default(), Memory::new()))
     };
     let two = vec![Worker::default(), Worker::default()];
-    let workers = Workers::new(listeners, peers(8), two, &open).unwrap();
-    assert_eq!(workers.local_addr(), Some(addresses[0]));
+    let engine = Engine::with_listeners(listeners, peers(8), &open).unwrap();
+    assert_eq!(engine.local_addr(), addresses[0]);
     let senders: Vec<_> = (0..8)
         .map(|i| send(addresses[i % 2], 300_000 + i))
         .collect();
-    let report = workers.run().unwrap();
+    let report = engine.run_on(two).unwrap();
     senders
         .into_iter()
         .for_each(|sender| sender.join().unwrap());
@@ -70,16 +69,14 @@ fn connections_are_spread_and_each_has_one_worker() {
     }
 }
 
-/// All connections are accepted, one of them never closes: the thread that accepts has nothing left
-/// to do but to pass the wish on.
+/// All connections are accepted and one of them never closes: the accepting thread only passes the stop on.
 #[test]
 fn a_stop_reaches_workers_that_have_all_their_connections() {
     let listener = listener();
     let to = listener.local_addr().unwrap();
     let open = |_: &Peer| Ok(Discard);
-    let workers = Workers::new([listener], peers(1), vec![Worker::default(); 3], open).unwrap();
-    let stop = workers.stop_handle();
-    let progress = workers.progress();
+    let engine = Engine::new(listener, peers(1), open).unwrap();
+    let (stop, progress) = (engine.stop_handle(), engine.progress());
     let idle = thread::spawn(move || {
         let mut socket = TcpStream::connect(to).unwrap();
         socket.write_all(&[0; 1000]).unwrap();
@@ -89,19 +86,19 @@ fn a_stop_reaches_workers_that_have_all_their_connections() {
         stop.stop();
         let _reset = socket.read(&mut [0]);
     });
-    let report = workers.run().unwrap();
+    let report = engine.run_on(vec![Worker::default(); 3]).unwrap();
     idle.join().unwrap();
     assert!(matches!(report.connections[0].end, End::Stopped));
 }
 
-/// Whoever receives for ever keeps nothing of those that have gone; and their places are free.
+/// A program that receives without end keeps nothing of ended connections, and their slots are free.
 #[test]
 fn connections_that_are_over_are_handed_out() {
     let listener = listener();
     let to = listener.local_addr().unwrap();
     let open = |_: &Peer| Ok(Discard);
-    let workers = Workers::new([listener], peers(30), vec![Worker::default(); 2], open).unwrap();
-    let monitor = workers.monitor();
+    let mut engine = Engine::new(listener, peers(30), open).unwrap();
+    let monitor = engine.monitor();
     let (over, is_over) = std::sync::mpsc::channel();
     let sender = thread::spawn(move || {
         let mut all = Vec::new();
@@ -117,9 +114,8 @@ fn connections_that_are_over_are_handed_out() {
         }
         all
     });
-    let report = workers
-        .run_forgetting(move |connection| over.send(connection).unwrap())
-        .unwrap();
+    engine.on_end(move |connection| over.send(connection).unwrap());
+    let report = engine.run_on(vec![Worker::default(); 2]).unwrap();
     let all = sender.join().unwrap();
     assert_eq!(
         all,
@@ -148,10 +144,10 @@ fn a_panic_ends_all_workers() {
         until: Until::Stopped,
         ..Config::default()
     };
-    let workers = Workers::new([listener], config, vec![Worker::default(); 2], open).unwrap();
+    let engine = Engine::new(listener, config, open).unwrap();
     let over = AtomicBool::new(false);
     let panicked = thread::scope(|scope| {
-        let run = scope.spawn(|| workers.run().map(drop));
+        let run = scope.spawn(|| engine.run_on(vec![Worker::default(); 2]).map(drop));
         let senders: Vec<_> = (0..2)
             .map(|_| {
                 thread::spawn(move || {
@@ -177,7 +173,7 @@ fn a_processor_that_is_not_there_is_named() {
         cpu: Some(1023),
         ..Worker::default()
     };
-    let workers = Workers::new([listener()], peers(1), vec![worker], open).unwrap();
-    let error = workers.run().unwrap_err();
+    let engine = Engine::new(listener(), peers(1), open).unwrap();
+    let error = engine.run_on(vec![worker]).unwrap_err();
     assert!(matches!(error, EngineError::Pin(1023, _)), "{error}");
 }
