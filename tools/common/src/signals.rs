@@ -30,7 +30,7 @@ pub enum Second {
 #[derive(Default)]
 struct SignalState {
     first: Option<(i32, Instant)>,
-    engine: Option<StopHandle>,
+    stop: StopHandle,
     /// Whether nothing is left to be stopped or restored.
     done: bool,
 }
@@ -40,13 +40,15 @@ struct SignalState {
 pub struct Signals(Arc<Mutex<SignalState>>);
 
 impl Signals {
-    /// Catches both signals from now on, in a thread that ends with the process.
+    /// Catches both signals from now on, in a thread that ends with the process. The first one stops the
+    /// engines that have this handle, or get it later.
     ///
     /// # Errors
     /// Those of `sigaction`, or of starting a thread.
-    pub fn catch(second: Second) -> io::Result<Self> {
+    pub fn catch(second: Second, stop: &StopHandle) -> io::Result<Self> {
         let mut signals = iterator::Signals::new([SIGINT, SIGTERM])?;
         let caught = Self(Arc::default());
+        caught.lock().stop = stop.clone();
         let theirs = caught.clone();
         let run = move || {
             for signal in signals.forever() {
@@ -58,15 +60,6 @@ impl Signals {
         let thread = thread::Builder::new().name("signals".to_owned());
         thread.spawn(run)?;
         Ok(caught)
-    }
-
-    /// Stops this engine on the next signal, or at once if a signal has come.
-    pub fn stop_engine(&self, engine: StopHandle) {
-        let mut state = self.lock();
-        if state.first.is_some() {
-            engine.stop();
-        }
-        state.engine = Some(engine);
     }
 
     /// Says that nothing is left to be stopped or restored: from now on a signal ends the process
@@ -87,9 +80,7 @@ impl Signals {
             Some((first, at)) => first != signal || at.elapsed() > SAME_REQUEST,
             None => {
                 state.first = Some((signal, Instant::now()));
-                if let Some(engine) = &state.engine {
-                    engine.stop();
-                }
+                state.stop.stop();
                 state.done
             }
         }
@@ -116,6 +107,7 @@ mod tests {
         thread::sleep(SAME_REQUEST + Duration::from_millis(1));
         assert!(caught.is_second(SIGTERM));
         assert_eq!(caught.received(), Some(SIGTERM));
+        assert!(caught.lock().stop.is_stopped());
     }
 
     #[test]

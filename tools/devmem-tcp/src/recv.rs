@@ -21,7 +21,7 @@ use anyhow::{Context, Result};
 use common::Output;
 use common::signals::{Second, Signals};
 use common::sink::AnySink;
-use devmem::engine::{Config, Keepalive};
+use devmem::engine::{Config, Keepalive, StopHandle};
 use netdev::{NetNs, QueueId, queue_list};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use receiver::{Builder, Finished, Found, Ready, Receiver};
@@ -135,7 +135,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     args.sinks.check(args.connections);
     let netns = netns(args.netns.as_ref())?;
     let failed = |error| explained(error, &netns);
-    let found = wanted(args, &netns).find().map_err(failed)?;
+    let stop = StopHandle::new();
+    let found = wanted(args, &netns)
+        .stopped_by(&stop)
+        .find()
+        .map_err(failed)?;
     let device = found.device().clone();
     let addresses = resolve_all(&args.listen, &netns, device.link.ifindex)?;
     let found = found.listen(addresses);
@@ -160,8 +164,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     warn_of_a_small_pool(args, &memory);
     let out = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
-    let signals = Signals::catch(Second::Ends).context("signal handlers")?;
-    let watch = Watch::start(args.netns.as_ref(), &device)?;
+    let signals = Signals::catch(Second::Ends, &stop).context("signal handlers")?;
+    let watch = Watch::start(args.netns.as_ref(), &device, stop)?;
     let (received, restored) = match ready(args, found.memory(memory), out) {
         Ok(ready) => receive(args, ready, &signals, &watch),
         Err(failures) => failures.into(),
@@ -311,8 +315,7 @@ fn receive(
     watch: &Watch,
 ) -> (Result<Summary>, Result<()>) {
     let device = ready.device().clone();
-    signals.stop_engine(ready.stop_handle());
-    watch.attend(ready.stop_handle(), Observer::new(args, &ready));
+    watch.attend(Observer::new(args, &ready));
     report::tell(format_args!(
         "listening on {}, {} rx {} bound to dmabuf {} ({})",
         list(&args.listen),

@@ -6,6 +6,7 @@
 
 use anyhow::{Context, Result, bail};
 use common::signals::{Second, Signals};
+use devmem::engine::StopHandle;
 use netdev::{
     BindOptions, Binding, Channels, ChannelsChange, Ethtool, HeaderSplit, Ifindex, NetNs, Netdev,
     QueueId, Rings, RingsChange,
@@ -19,7 +20,7 @@ use crate::{Device, memory, queues, say};
 
 pub(crate) fn run(device: &Device, probe: &Probe) -> Result<()> {
     // No guardian would switch header split on again after a process that has ended.
-    let signals = Signals::catch(Second::Waits).context("signal handlers")?;
+    let signals = Signals::catch(Second::Waits, &StopHandle::new()).context("signal handlers")?;
     let bench = Bench {
         device,
         queues: queues::for_probe(device, probe.queues)?,

@@ -5,7 +5,7 @@ use common::remedy::of_connection;
 use common::signals::{Second, Signals};
 use common::sink::{AnySink, Reader};
 use common::{Hint, Output, stdio, with_sources};
-use devmem::engine::{End, Peer, Report};
+use devmem::engine::{End, Peer, Report, StopHandle};
 use devmem::pattern::Pattern;
 use devmem::sink::{Discard, SinkError};
 use receiver::{Builder, Finished, Ready, Receiver};
@@ -23,9 +23,13 @@ pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
     };
     let period = server.validation.map(|period| period.get() as usize);
     let pattern = period.map(Pattern::new).transpose().context("-v")?;
-    let signals = Signals::catch(Second::Ends).context("signal handlers")?;
+    let stop = StopHandle::new();
+    let signals = Signals::catch(Second::Ends, &stop).context("signal handlers")?;
     // That the address is in use shows before the NIC is changed.
-    let found = wanted(device, server)?.find()?.take_addresses()?;
+    let found = wanted(device, server)?
+        .stopped_by(&stop)
+        .find()?
+        .take_addresses()?;
     let found = found.memory([memory::dmabuf(server.rx_page_size)?]);
     let ready = found
         .set_up()
@@ -35,7 +39,6 @@ pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
             let address = server.address.on(device.ifindex);
             tell(&format!("binding to address {address}"));
             tell(&format!("Waiting or connection on {address}"));
-            signals.stop_engine(ready.stop_handle());
             let Finished { report, restored } = ready.receive().finish();
             (report.map_err(Error::from), restored)
         }

@@ -37,62 +37,49 @@ pub(super) struct Cause {
     pub(super) remedy: Option<String>,
 }
 
-/// What is to be ended, and looked at, once there is an engine.
-#[derive(Default)]
-struct Engine {
-    stop: Option<StopHandle>,
-    observer: Option<Observer>,
-    /// The engine was told to stop, or will be as soon as there is one.
-    stopped: bool,
-}
-
 /// The thread that watches.
 pub(super) struct Watch {
-    engine: Arc<Mutex<Engine>>,
+    /// Observer of the engine, once there is one.
+    observer: Arc<Mutex<Option<Observer>>>,
     thread: JoinHandle<(Watched, Option<Cause>)>,
     /// Closing it ends the thread.
     end: UnixStream,
 }
 
 impl Watch {
-    /// Begins to watch, before anything is made that may go.
-    pub(super) fn start(arg: Option<&NetNsArg>, device: &RxDevice) -> Result<Self> {
+    /// Begins to watch, before anything is made that may go; `stop` is used when something has gone.
+    pub(super) fn start(
+        arg: Option<&NetNsArg>,
+        device: &RxDevice,
+        stop: StopHandle,
+    ) -> Result<Self> {
         let mut watched = Watched::new(arg, device)?;
         let (end, ended) = UnixStream::pair().context("socketpair")?;
-        let engine = Arc::new(Mutex::new(Engine::default()));
-        let theirs = Arc::clone(&engine);
+        let observer = Arc::new(Mutex::new(None));
+        let theirs = Arc::clone(&observer);
         let run = move || {
             let cause = watched.until_gone(&ended, &theirs);
             if cause.is_some() {
-                let mut engine = lock(&theirs);
-                engine.stopped = true;
-                if let Some(stop) = &engine.stop {
-                    stop.stop();
-                }
+                stop.stop();
             }
             (watched, cause)
         };
         let thread = thread::Builder::new().name("watch".to_owned()).spawn(run);
         Ok(Self {
-            engine,
+            observer,
             thread: thread.context("starting a thread")?,
             end,
         })
     }
 
-    /// Has this engine stopped when something goes, or has gone, and looked at meanwhile.
-    pub(super) fn attend(&self, stop: StopHandle, observer: Observer) {
-        let mut engine = lock(&self.engine);
-        if engine.stopped {
-            stop.stop();
-        }
-        engine.stop = Some(stop);
-        engine.observer = Some(observer);
+    /// Has this observer look at the engine from time to time.
+    pub(super) fn attend(&self, observer: Observer) {
+        *lock(&self.observer) = Some(observer);
     }
 
     /// Ends the look at the engine, before its binding is gone: how much memory was taken.
     pub(super) fn observed(&self) -> Option<State> {
-        let observer = lock(&self.engine).observer.take();
+        let observer = lock(&self.observer).take();
         observer.map(Observer::end)
     }
 
@@ -105,8 +92,8 @@ impl Watch {
     }
 }
 
-fn lock(engine: &Mutex<Engine>) -> std::sync::MutexGuard<'_, Engine> {
-    engine.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(observer: &Mutex<Option<Observer>>) -> std::sync::MutexGuard<'_, Option<Observer>> {
+    observer.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All that may go.
@@ -139,7 +126,11 @@ impl Watched {
     }
 
     /// Waits until something has gone; `None` when the other end of `ended` was closed first.
-    fn until_gone(&mut self, ended: &UnixStream, engine: &Mutex<Engine>) -> Option<Cause> {
+    fn until_gone(
+        &mut self,
+        ended: &UnixStream,
+        observer: &Mutex<Option<Observer>>,
+    ) -> Option<Cause> {
         loop {
             if let Some(cause) = self.look() {
                 return Some(cause);
@@ -158,7 +149,7 @@ impl Watched {
             if fds.first().and_then(PollFd::any) == Some(true) {
                 return None;
             }
-            if let Some(observer) = &mut lock(engine).observer {
+            if let Some(observer) = lock(observer).as_mut() {
                 observer.tick();
             }
         }
