@@ -12,6 +12,7 @@ use netdev::shell_word;
 use serde::Serialize;
 
 use crate::args::NetNsArg;
+use crate::exit;
 use crate::guest_route::lease_journal::{Cleared, LeaseJournal, clear_stale};
 use crate::holder;
 use crate::remedy::Hint;
@@ -116,13 +117,25 @@ fn one(args: &Args, netkit: &str) -> Result<Unleased> {
         if !args.dry_run {
             target.delete()?;
             unleased.deleted = true;
-            ending_lease::wait(&target.name, &unleased.leases)?;
         }
     }
-    if let Some(record) = &target.record {
-        unleased.cleared = journal.clear(record, args.dry_run)?;
+    // Before the wait, which may fail: what is left over would not be reported.
+    let cleared = match &target.record {
+        Some(record) => journal.clear(record, args.dry_run),
+        None => Ok(Cleared::default()),
+    };
+    let waited = match unleased.deleted {
+        true => ending_lease::wait(&target.name, &unleased.leases),
+        false => Ok(()),
+    };
+    match cleared {
+        Ok(cleared) => unleased.cleared = cleared,
+        Err(error) => {
+            exit::all([waited, Err(error)])?;
+            return Ok(unleased);
+        }
     }
-    Ok(unleased)
+    waited.map(|()| unleased)
 }
 
 /// Refuses to delete a netkit that `lease` did not make, or that is in use.

@@ -58,11 +58,15 @@ fn execute_noted(
     let Err((done, error)) = execute_all(site, steps, record.as_ref(), journal, stop) else {
         return Ok(());
     };
-    let failures = undo_all(site, &steps[..done]);
+    let mut failures = undo_all(site, &steps[..done]);
     if let (Some(record), true) = (&record, failures.is_empty()) {
-        match before {
-            Some(before) => journal.write(before)?,
-            None => journal.remove(record)?,
+        let restored = match before {
+            Some(before) => journal.write(before),
+            None => journal.remove(record),
+        };
+        // The error that ended the lease is reported in any case.
+        if let Err(error) = restored {
+            failures.push(format!("{error:#}"));
         }
     }
     Err(failed(site, error, &failures))
