@@ -90,7 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         &mut site,
         found.as_ref(),
         &queues,
-        (&guest_route, &journal),
+        (&guest_route, &mut journal),
     )?;
     let record = plan::record(&site, found.as_ref(), &guest_route, &journal)?;
     if args.dry_run {
@@ -190,6 +190,7 @@ fn site(
         host: host.map(|link| link.ifindex),
         guest: found.map(|link| link.ifindex),
         leases: Vec::new(),
+        added_rules: Vec::new(),
     })
 }
 

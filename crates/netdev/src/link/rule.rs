@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use netlink::{AttrSpec, MessageSpec, Request, Result};
+use netlink::{AttrSpec, Attrs, MessageSpec, Request, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Link;
-use super::addr::{family_byte, octets};
+use super::addr::{family_byte, octets, parse_ip};
+use crate::ParseError;
+use crate::parse::Parsed;
 
 /// Attributes: `FRA_*`.
 mod fra {
@@ -16,6 +18,10 @@ mod fra {
     pub(super) const IIFNAME: u16 = 3;
     pub(super) const GOTO: u16 = 4;
     pub(super) const PRIORITY: u16 = 6;
+    pub(super) const SUPPRESS_PREFIXLEN: u16 = 14;
+    pub(super) const TABLE: u16 = 15;
+    pub(super) const PAD: u16 = 18;
+    pub(super) const PROTOCOL: u16 = 21;
 }
 
 /// Format of messages about rules.
@@ -32,6 +38,14 @@ pub(super) const MESSAGE: MessageSpec = MessageSpec {
 
 /// Length of a `struct fib_rule_hdr`.
 const HEADER: usize = 12;
+
+/// Actions: `FR_ACT_*`.
+const GOTO: u8 = 2;
+const NOP: u8 = 3;
+const BLACKHOLE: u8 = 6;
+
+/// `FIB_RULE_INVERT`: the rule is for all packets that do not match.
+const INVERT: u32 = 2;
 
 /// `RTM_NEWRULE`, `RTM_DELRULE`.
 const NEW: u16 = libc::RTM_NEWRULE;
@@ -88,7 +102,85 @@ impl fmt::Display for Rule {
     }
 }
 
+impl Rule {
+    /// Parses a rule; `None` for one that a [`Rule`] cannot describe: another action, a network, or
+    /// a further condition.
+    pub(super) fn parse(header: &[u8], attrs: Attrs<'_>) -> Parsed<Option<Self>> {
+        // struct fib_rule_hdr: family, lengths of destination and source, tos, table, reserved,
+        // action, flags.
+        let &[
+            family,
+            dst_len,
+            src_len,
+            tos,
+            _,
+            _,
+            _,
+            action,
+            f0,
+            f1,
+            f2,
+            f3,
+        ] = header
+        else {
+            return Err(ParseError::Header { left: header.len() });
+        };
+        let (v4, whole) = match libc::c_int::from(family) {
+            libc::AF_INET => (true, 32),
+            libc::AF_INET6 => (false, 128),
+            _ => return Ok(None),
+        };
+        let inverted = u32::from_ne_bytes([f0, f1, f2, f3]) & INVERT != 0;
+        let network = [dst_len, src_len]
+            .iter()
+            .any(|&len| len != 0 && len != whole);
+        if inverted || network || tos != 0 {
+            return Ok(None);
+        }
+        let mut rule = Self {
+            v4,
+            priority: 0,
+            iif: None,
+            src: None,
+            dst: None,
+            action: match action {
+                GOTO => RuleAction::Goto(0),
+                NOP => RuleAction::Nop,
+                BLACKHOLE => RuleAction::Blackhole,
+                _ => return Ok(None),
+            },
+        };
+        for attr in attrs {
+            let attr = attr?;
+            match attr.kind() {
+                fra::PRIORITY => rule.priority = attr.u32()?,
+                fra::IIFNAME => rule.iif = Some(attr.lossy_str()?),
+                fra::SRC => rule.src = Some(parse_ip(&attr)?),
+                fra::DST => rule.dst = Some(parse_ip(&attr)?),
+                fra::GOTO => rule.action = RuleAction::Goto(attr.u32()?),
+                // The kernel sends these with each rule (`fib_nl_fill_rule`); none is a condition
+                // of a rule without a lookup.
+                fra::TABLE | fra::SUPPRESS_PREFIXLEN | fra::PROTOCOL | fra::PAD => {}
+                _ => return Ok(None),
+            }
+        }
+        Ok(Some(rule))
+    }
+}
+
 impl Link {
+    /// Lists the IPv4 and IPv6 rules that a [`Rule`] can describe (`fib_nl_dumprule`); others are
+    /// left out.
+    ///
+    /// # Errors
+    /// Those of a dump.
+    #[doc(alias = "RTM_GETRULE")]
+    pub fn rules(&mut self) -> Result<Vec<Rule>> {
+        let request = Request::new(libc::RTM_GETRULE, &[0; HEADER], "rule-get", "");
+        let rules = self.dump(&request, HEADER, Rule::parse)?;
+        Ok(rules.into_iter().flatten().collect())
+    }
+
     /// Adds a rule (`fib_newrule`).
     ///
     /// # Errors
@@ -121,11 +213,10 @@ fn request(kind: u16, op: &'static str, rule: &Rule) -> Request {
         Some(IpAddr::V4(_)) => 32,
         Some(IpAddr::V6(_)) => 128,
     };
-    // FR_ACT_GOTO, FR_ACT_NOP, FR_ACT_BLACKHOLE.
     let action = match rule.action {
-        RuleAction::Goto(_) => 2,
-        RuleAction::Nop => 3,
-        RuleAction::Blackhole => 6,
+        RuleAction::Goto(_) => GOTO,
+        RuleAction::Nop => NOP,
+        RuleAction::Blackhole => BLACKHOLE,
     };
     let mut header = [0; HEADER];
     header[..3].copy_from_slice(&[family_byte(family), whole(rule.dst), whole(rule.src)]);

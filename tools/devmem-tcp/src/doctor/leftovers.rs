@@ -1,8 +1,12 @@
 //! Checks for what other processes left behind.
 
 use common::remedy;
-use netdev::shell_word;
+use netdev::{Rule, shell_word};
 use nic::{Plan, RunDir, RunDirError};
+
+use crate::enter::within;
+use crate::guest_route::forward_filter;
+use crate::guest_route::lease_journal::{LeaseJournal, MissingRules};
 
 use super::check::{Area, Check, Finding};
 use super::machine::Machine;
@@ -21,6 +25,12 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
         areas: &[Area::Rx],
         what: "no NIC is still set up for a receiver that is gone",
         run: journals,
+    },
+    Check {
+        id: "lease.rules",
+        areas: &[Area::Lease],
+        what: "the rules that limit forwarding for leases exist",
+        run: lease_rules,
     },
 ];
 
@@ -84,4 +94,36 @@ fn journals(_: &Machine) -> Option<Finding> {
         None => Finding::ok("none"),
         Some((why, remedy)) => Finding::warn(why).remedy(remedy),
     })
+}
+
+/// Checks that no other program has removed rules of a lease, as `ip rule flush` does, and
+/// systemd-networkd at its start. Without them the NIC forwards for all hosts on its link.
+fn lease_rules(_: &Machine) -> Option<Finding> {
+    let missing = LeaseJournal::open(true).and_then(|mut journal| journal.missing_rules());
+    let missing = match missing {
+        Ok(missing) => missing,
+        Err(error) => return Some(Finding::warn(format!("not known: {error:#}"))),
+    };
+    if missing.is_empty() {
+        return Some(Finding::ok("none is missing"));
+    }
+    let mut found = Vec::new();
+    let mut commands = Vec::new();
+    for MissingRules {
+        netns,
+        netkits,
+        rules,
+        ..
+    } in &missing
+    {
+        let texts: Vec<String> = rules.iter().map(Rule::to_string).collect();
+        found.push(format!(
+            "missing for {}: {}",
+            netkits.join(", "),
+            texts.join(", ")
+        ));
+        let add = |rule| within(netns, &forward_filter::command(rule));
+        commands.extend(rules.iter().map(add));
+    }
+    Some(Finding::warn(found.join("; ")).remedy(commands.join(" && ")))
 }

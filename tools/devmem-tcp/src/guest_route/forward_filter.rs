@@ -15,7 +15,7 @@
 
 use std::net::IpAddr;
 
-use netdev::{Rule, RuleAction};
+use netdev::{Rule, RuleAction, shell_command};
 
 const PASS_PRIORITY: u32 = 10;
 const DROP_PRIORITY: u32 = 11;
@@ -73,6 +73,27 @@ pub(super) fn rules(
     rules
 }
 
+/// Sorts rules so that none drops a packet for which another, which is still to be added, lets it
+/// pass.
+pub(crate) fn sort(rules: &mut [Rule]) {
+    rules.sort_by_key(|rule| match rule.action {
+        RuleAction::Nop => 0,
+        RuleAction::Goto(_) => 1,
+        RuleAction::Blackhole => 2,
+    });
+}
+
+/// Command that adds a rule, to be pasted.
+pub(crate) fn command(rule: &Rule) -> String {
+    let text = rule.to_string();
+    let (family, rest) = match text.strip_prefix("-6 ") {
+        Some(rest) => (Some("-6"), rest),
+        None => (None, text.as_str()),
+    };
+    let words = ["ip"].into_iter().chain(family).chain(["rule", "add"]);
+    shell_command(words.chain(rest.split_whitespace()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,5 +116,26 @@ mod tests {
         assert_eq!(told(true, true), both);
         assert_eq!(told(false, true), [both[0], both[2], both[4]]);
         assert!(told(false, false).is_empty());
+    }
+
+    #[test]
+    fn commands_add_what_lets_pass_first() {
+        let addresses = ["2001:db8::9".parse().unwrap()];
+        let forwards = ForwardsForLease {
+            nic: true,
+            host: false,
+        };
+        let mut rules = rules("eth1", "nk0h", &addresses, forwards);
+        rules.reverse();
+        sort(&mut rules);
+        let commands: Vec<String> = rules.iter().map(command).collect();
+        assert_eq!(
+            commands,
+            [
+                "ip -6 rule add pref 12 nop",
+                "ip -6 rule add pref 10 to 2001:db8::9 iif eth1 goto 12",
+                "ip -6 rule add pref 11 iif eth1 blackhole",
+            ]
+        );
     }
 }

@@ -17,6 +17,7 @@ use undo::{Boot, Locked, RunDir, RunDirError};
 
 use crate::remedy::Hint;
 
+use super::forward_filter;
 use super::sysctl::{Sysctl, SysctlChange};
 
 pub(crate) use clear::{Cleared, clear_stale};
@@ -162,6 +163,18 @@ impl LeaseRecord {
     }
 }
 
+/// Rules of leases that the kernel does not have.
+#[derive(Debug)]
+pub(crate) struct MissingRules {
+    /// Namespace of the rules.
+    pub(crate) netns: NetNs,
+    identity: (u64, u64),
+    /// Netkits whose leases need them.
+    pub(crate) netkits: Vec<String>,
+    /// The rules, in the order in which they must be added.
+    pub(crate) rules: Vec<Rule>,
+}
+
 /// An error of the runtime directory as one that knows its remedy.
 fn with_remedy(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<RunDirError>() {
@@ -304,24 +317,29 @@ impl LeaseJournal {
         }))
     }
 
+    /// Records whose owner end is, or was, in the current namespace.
+    fn here(&self) -> Result<impl Iterator<Item = &LeaseRecord>> {
+        let here = self.here.identity()?;
+        Ok(self
+            .all
+            .iter()
+            .filter(move |record| record.owner_netns == here && record.is_in(&self.links)))
+    }
+
     /// Change of a sysctl here that a lease recorded, whether or not its netkit exists.
     pub(crate) fn noted(
         &self,
         ifindex: Option<Ifindex>,
         key: Sysctl,
     ) -> Result<Option<&SysctlChange>> {
-        let here = self.here.identity()?;
-        let ours = self.all.iter().filter(|record| record.owner_netns == here);
-        let mut changes = ours.flat_map(|record| &record.settings);
+        let mut changes = self.here()?.flat_map(|record| &record.settings);
         Ok(changes.find(|change| change.is_same(ifindex, key)))
     }
 
     /// Whether a lease recorded that the large receive offload of this NIC, which is in this
     /// namespace, was switched off.
     pub(crate) fn noted_lro(&self, nic: Ifindex) -> Result<bool> {
-        let here = self.here.identity()?;
-        let mut ours = self.all.iter().filter(|record| record.owner_netns == here);
-        Ok(ours.any(|record| {
+        Ok(self.here()?.any(|record| {
             let device = record.lro.as_ref();
             device.is_some_and(|device| device.ifindex == Some(nic))
         }))
@@ -361,10 +379,54 @@ impl LeaseJournal {
         Ok(stale)
     }
 
-    /// Whether a lease recorded this rule in the current namespace.
-    pub(crate) fn has_rule(&self, rule: &Rule) -> Result<bool> {
-        let here = self.here.identity()?;
-        let mut ours = self.all.iter().filter(|record| record.owner_netns == here);
-        Ok(ours.any(|record| record.rules.contains(rule)))
+    /// Rules that leases in the current namespace need whose netkits exist.
+    pub(crate) fn needed_rules(&mut self) -> Result<Vec<Rule>> {
+        let mut needed = Vec::new();
+        let ours: Vec<LeaseRecord> = self.here()?.cloned().collect();
+        for record in ours {
+            if record.find_owner_end(&mut self.links)?.is_some() {
+                needed.extend(record.rules);
+            }
+        }
+        Ok(needed)
+    }
+
+    /// Rules that leases need whose netkits exist, and that the kernel does not have, for each
+    /// namespace. Namespaces that can't be looked into are left out.
+    pub(crate) fn missing_rules(&mut self) -> Result<Vec<MissingRules>> {
+        let mut all: Vec<MissingRules> = Vec::new();
+        for record in self.all.clone() {
+            if record.rules.is_empty() {
+                continue;
+            }
+            let Ok(Some((netns, _))) = self.find(&record) else {
+                continue;
+            };
+            let known = Link::open_in(&netns)?.rules()?;
+            let mut rules = record.rules;
+            rules.retain(|rule| !known.contains(rule));
+            if rules.is_empty() {
+                continue;
+            }
+            let identity = netns.identity()?;
+            let same = |other: &&mut MissingRules| other.identity == identity;
+            match all.iter_mut().find(same) {
+                Some(missing) => {
+                    missing.netkits.push(record.netkit);
+                    rules.retain(|rule| !missing.rules.contains(rule));
+                    missing.rules.extend(rules);
+                }
+                None => all.push(MissingRules {
+                    netns,
+                    identity,
+                    netkits: vec![record.netkit],
+                    rules,
+                }),
+            }
+        }
+        for missing in &mut all {
+            forward_filter::sort(&mut missing.rules);
+        }
+        Ok(all)
     }
 }

@@ -62,7 +62,7 @@ impl Leased {
         for (step, told) in steps.iter().zip(&self.steps) {
             if matches!(
                 step,
-                Step::Switch(_) | Step::Proxy(_) | Step::LosesLro | Step::Rule(_)
+                Step::Switch(_) | Step::Proxy(_) | Step::LosesLro | Step::Rule { .. }
             ) {
                 text += &format!("{told}\n");
             }

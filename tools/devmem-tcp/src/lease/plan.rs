@@ -1,9 +1,10 @@
 //! Plan of a lease, made before the first change: its steps, and their record.
 
 use anyhow::Result;
-use netdev::{LinkInfo, Prefix, QueueId};
+use netdev::{LinkInfo, Prefix, QueueId, Rule};
 
 use super::steps::{NetkitEnd, Site, Step};
+use crate::guest_route::forward_filter;
 use crate::guest_route::lease_journal::{Device, LeaseJournal, LeaseRecord, ProxyEntry};
 use crate::guest_route::plan::GuestRoute;
 use crate::remedy::Hint;
@@ -16,7 +17,7 @@ pub(super) fn steps(
     site: &mut Site,
     found: Option<&LinkInfo>,
     queues: &[QueueId],
-    (guest_route, journal): (&GuestRoute, &LeaseJournal),
+    (guest_route, journal): (&GuestRoute, &mut LeaseJournal),
 ) -> Result<Vec<Step>> {
     let mut steps = Vec::new();
     let leases = queues.iter().copied().map(Step::Lease);
@@ -49,11 +50,7 @@ pub(super) fn steps(
         if guest_route.loses_lro {
             steps.push(Step::LosesLro);
         }
-        for rule in &guest_route.rules {
-            if !journal.has_rule(rule)? {
-                steps.push(Step::Rule(rule.clone()));
-            }
-        }
+        steps.extend(rules(site, guest_route, journal)?);
         let off = guest_route.switches.iter().filter(|switch| switch.off);
         steps.extend(off.cloned().map(Step::Switch));
         steps.extend(guest_route.addresses.iter().copied().map(Step::Address));
@@ -71,6 +68,29 @@ pub(super) fn steps(
         steps.extend(leases);
     }
     Ok(steps)
+}
+
+/// Steps that add the rules which the lease needs, or an earlier one, and which the kernel does not
+/// have. It alone knows: other programs remove rules that are not theirs.
+fn rules(
+    site: &mut Site,
+    guest_route: &GuestRoute,
+    journal: &mut LeaseJournal,
+) -> Result<Vec<Step>> {
+    let known = site.links.rules()?;
+    let earlier = journal.needed_rules()?;
+    let mut missing: Vec<Rule> = Vec::new();
+    for rule in guest_route.rules.iter().chain(&earlier) {
+        if !known.contains(rule) && !missing.contains(rule) {
+            missing.push(rule.clone());
+        }
+    }
+    forward_filter::sort(&mut missing);
+    let steps = missing.into_iter().map(|rule| Step::Rule {
+        is_needed: earlier.contains(&rule),
+        rule,
+    });
+    Ok(steps.collect())
 }
 
 /// Mtu of a new netkit.
@@ -119,9 +139,14 @@ pub(super) fn record(
     };
     let netkit = (site.netkit.as_str(), site.guest_netns.label());
     let mut record = journal.begin(netkit, site.made, (owner_end, pair), netns)?;
-    // The record of an earlier lease of the same netkit is continued.
+    // The record of an earlier lease of the same netkit is continued. A record may have no cookie.
+    let is_same = |one: Option<u64>, other| {
+        one.zip(other)
+            .is_none_or(|(one, other): (u64, u64)| one == other)
+    };
     let earlier = journal.all().iter().find(|it| {
         it.owner_netns == record.owner_netns
+            && is_same(it.owner_cookie, record.owner_cookie)
             && it.owner_end.ifindex.is_some()
             && it.owner_end.ifindex == record.owner_end.ifindex
     });

@@ -35,7 +35,11 @@ pub(super) enum Step {
     /// Announce that the next steps make the kernel switch the NIC's large receive offload off.
     LosesLro,
     /// Add a policy routing rule.
-    Rule(Rule),
+    Rule {
+        rule: Rule,
+        /// Whether an earlier lease needs the rule, too, so that it stays if this one fails.
+        is_needed: bool,
+    },
     /// Switch a sysctl on.
     Switch(Switch),
     /// Add an address to the guest end.
@@ -65,6 +69,8 @@ pub(super) struct Site {
     pub(super) host: Option<Ifindex>,
     pub(super) guest: Option<Ifindex>,
     pub(super) leases: Vec<LeasedQueue>,
+    /// Rules that were added, to be removed if the lease fails.
+    pub(super) added_rules: Vec<Rule>,
 }
 
 impl Site {
@@ -81,10 +87,15 @@ impl Site {
             Step::Up(NetkitEnd::Host) => self.links.set_up(self.host()?)?,
             Step::Up(NetkitEnd::Guest) => self.guest_links.set_up(self.guest()?)?,
             Step::LosesLro => {}
-            Step::Rule(rule) => match self.links.add_rule(rule) {
-                // Left by a lease whose record is lost.
+            Step::Rule { rule, is_needed } => match self.links.add_rule(rule) {
+                // Another program added it since the kernel was asked.
                 Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
-                added => added?,
+                added => {
+                    added?;
+                    if !is_needed {
+                        self.added_rules.push(rule.clone());
+                    }
+                }
             },
             Step::Switch(switch) => match &switch.note {
                 Some(change) => change.set()?,
@@ -121,7 +132,11 @@ impl Site {
                     switch.key.write(&switch.device, &change.setting.before)?;
                 }
             }
-            Step::Rule(rule) => self.links.delete_rule(rule)?,
+            Step::Rule { rule, .. } => {
+                if self.added_rules.contains(rule) {
+                    self.links.delete_rule(rule)?;
+                }
+            }
             Step::LosesLro => Ethtool::open()?.set_feature(self.phys.ifindex, LRO, true)?,
             Step::Proxy(addr) => self.links.delete_proxy(self.phys.ifindex, *addr)?,
             _ if self.made => {}
@@ -164,7 +179,7 @@ impl Site {
             Step::Up(NetkitEnd::Host) => format!("set {host} up"),
             Step::Up(NetkitEnd::Guest) => format!("set {netkit} up"),
             Step::LosesLro => format!("let the kernel switch {LRO} of {phys} off, as for a router"),
-            Step::Rule(rule) => format!("add rule {rule}"),
+            Step::Rule { rule, .. } => format!("add rule {rule}"),
             Step::Switch(switch) => format!("set {} = 1", switch.key.name(&switch.device)),
             Step::Address(address) => format!("add address {address} to {netkit}"),
             Step::RouteInGuest(to) => {

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 use netdev::{AddressOptions, Link, NetNs, NetkitPair, Prefix, Route};
 
 use super::lease_way::{boxed, says};
+use framework::doctor::paste;
 use framework::println_line;
 use framework::testbed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER_ADDRESS};
 use framework::tool::{Finished, command, finish, sh};
@@ -183,4 +184,86 @@ fn of_two_guests() -> Result<()> {
     tool(&end)?.good(&end)?;
     ensure!(sh("ip rule")? == before, "not as before");
     Ok(())
+}
+
+case!(flushed);
+/// Another program removes the rules: the doctor says so and how to add them again, and the next
+/// lease adds all that are missing, whatever the journal says.
+fn flushed() -> Result<()> {
+    const FLUSH: [&str; 3] = [
+        "ip rule del pref 12",
+        "ip rule del pref 11 iif eth1 blackhole",
+        "ip -6 rule del pref 11 iif eth1 blackhole",
+    ];
+    testbed::wire()?;
+    testbed::container()?;
+    testbed::namespace(BOX2)?;
+    network_behind()?;
+    let rules = || -> Result<Vec<String>> {
+        let text = sh("ip rule")? + &sh("ip -6 rule")?;
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort();
+        Ok(lines)
+    };
+    let before = rules()?;
+    let addresses = format!("--queue 3 --address {GUEST4} --address {GUEST6}");
+    let line = format!("lease --phys {NIC} {}", boxed(&addresses));
+    tool(&line)?.good(&line)?;
+    let fenced = rules()?;
+    let flush = || FLUSH.iter().try_for_each(|line| sh(line).map(drop));
+    flush()?;
+    ensure!(reached(BOX2, OTHER4)?, "something else is in the way");
+    let remedy = missing()?.context("the doctor is content")?;
+    println_line(&remedy);
+    paste(&remedy)?;
+    ensure!(missing()?.is_none(), "the remedy helps nothing");
+    ensure!(
+        rules()? == fenced,
+        "other rules than before: {:?}",
+        rules()?
+    );
+
+    flush()?;
+    sh("ip rule del pref 10 iif eth1")?;
+    let second = format!("lease --phys {NIC} --netns {BOX2} --address 198.51.100.8");
+    // By no route that another address of that namespace takes.
+    let line = format!("{second} --queue 2 --netkit nk1 --route 198.51.100.128/25");
+    let told = tool(&line)?.good(&line)?;
+    println_line(told.trim_end());
+    says(&told, "add rule pref 12 nop")?;
+    says(&told, "add rule -6 pref 11 iif eth1 blackhole")?;
+    for address in [GUEST4, GUEST6] {
+        ensure!(reached(BOX, address)?, "{address} is not reached");
+    }
+    for address in [OTHER4, OTHER6] {
+        ensure!(!reached(BOX2, address)?, "{address} is reached");
+    }
+    ensure!(missing()?.is_none(), "rules are missing: {:?}", rules()?);
+
+    // A lease that fails removes none of another's.
+    flush()?;
+    let line = format!("{second} --queue 1 --netkit nk2");
+    println_line(tool(&line)?.refused(1)?.trim_end());
+    ensure!(missing()?.is_none(), "rules are missing: {:?}", rules()?);
+    for (netkit, netns) in [("nk0", BOX), ("nk1", BOX2)] {
+        let end = format!("unlease {netkit} --netns {netns}");
+        tool(&end)?.good(&end)?;
+    }
+    ensure!(rules()? == before, "not as before: {:?}", rules()?);
+    Ok(())
+}
+
+/// The doctor's remedy for rules that are missing, if it says that some are.
+fn missing() -> Result<Option<String>> {
+    let finished = tool("doctor --json")?;
+    let report: serde_json::Value = serde_json::from_str(&finished.stdout)?;
+    let checks = report["checks"].as_array().context("no checks")?;
+    let check = checks.iter().find(|check| check["id"] == "lease.rules");
+    let check = check.context("no check of the rules")?;
+    match check["status"].as_str() {
+        Some("ok") => Ok(None),
+        _ => Ok(Some(
+            check["remedy"].as_str().context("no remedy")?.to_owned(),
+        )),
+    }
 }
