@@ -56,7 +56,7 @@ pub use monitor::{ConnectionSnapshot, Group, Monitor, Snapshot};
 pub use progress::Progress;
 pub use report::{Connection, ConnectionError, End, EngineError, Peer, Report, Stats, Strangers};
 pub use stop::StopHandle;
-pub use workers::{Worker, Workers};
+pub use workers::Worker;
 
 /// Listeners and their connections; see the [module](self).
 ///

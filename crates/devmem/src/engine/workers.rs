@@ -1,7 +1,6 @@
 //! Worker threads of an engine, with an event loop each, and the thread that accepts for them.
 
 use std::cell::Cell;
-use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -147,49 +146,6 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
             report.strangers = strangers;
             Ok(report)
         })
-    }
-}
-
-/// Several threads under the former name; see [`Engine::run_on`].
-pub struct Workers<F> {
-    listeners: Vec<TcpListener>,
-    config: Config,
-    workers: Vec<Worker>,
-    open_sink: F,
-}
-
-impl<F> Workers<F> {
-    /// Takes listening sockets over.
-    ///
-    /// # Errors
-    /// None.
-    pub fn new<S>(
-        listeners: impl IntoIterator<Item = TcpListener>,
-        config: Config,
-        workers: Vec<Worker>,
-        open_sink: F,
-    ) -> Result<Self, EngineError>
-    where
-        F: FnMut(&Peer) -> Result<S, SinkError> + Send,
-    {
-        Ok(Self {
-            listeners: listeners.into_iter().collect(),
-            config,
-            workers,
-            open_sink,
-        })
-    }
-
-    /// Runs [`Engine::run_on`].
-    ///
-    /// # Errors
-    /// As [`Engine::run_on`].
-    pub fn run<S>(self) -> Result<Report<S>, EngineError>
-    where
-        S: Sink + Send,
-        F: FnMut(&Peer) -> Result<S, SinkError> + Send,
-    {
-        Engine::with_listeners(self.listeners, self.config, self.open_sink)?.run_on(self.workers)
     }
 }
 
