@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn the_engine_is_told_of_connections_and_niovs() {
+    fn limits_follow_connections_and_niovs() {
         let config = SIZES.config();
         assert_eq!(config.until, Until::Peers(64));
         let large = Sizes {

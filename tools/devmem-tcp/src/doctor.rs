@@ -78,7 +78,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let namespace = Namespace::new(netns(args.netns.as_ref())?)?;
     let machine = Machine::look(
         namespace.clone(),
-        wanted(args),
+        recv_options(args),
         rerun_arguments(args, &namespace),
     );
     let mut checks = check::run(machine::CHECKS, &machine, None);
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 /// Memory and addresses that `recv` is to use.
-fn wanted(args: &Args) -> Wanted {
+fn recv_options(args: &Args) -> Wanted {
     Wanted {
         memory: args.memory.clone(),
         size: args.size.map_or(DEFAULT_LEN, |size| size.0),

@@ -26,8 +26,8 @@ use crate::telemetry::Telemetry;
 pub(super) const LISTENER: Token = Token(usize::MAX - 2);
 const WAKER: Token = Token(usize::MAX - 1);
 
-/// Receiver of connections that have ended, shared by the threads of an engine.
-pub(super) type OnEnd<S> = Arc<Mutex<dyn FnMut(Connection<S>) + Send>>;
+/// Callback that takes each connection that has ended, shared by the threads of an engine.
+pub(super) type EndCallback<S> = Arc<Mutex<dyn FnMut(Connection<S>) + Send>>;
 
 /// Entry of the list of connections.
 pub(super) enum Slot<S> {
@@ -66,7 +66,7 @@ pub(super) struct Setup<S, F> {
     pub(super) stop: StopHandle,
     pub(super) progress: Progress,
     /// Receiver of ended connections; without one, the report keeps them.
-    pub(super) on_end: Option<OnEnd<S>>,
+    pub(super) on_end: Option<EndCallback<S>>,
 }
 
 /// Event loop of one thread.

@@ -47,7 +47,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 
 use crate::sink::{Sink, SinkError};
-use event_loop::{Base, EventLoop, LISTENER, OnEnd, Setup};
+use event_loop::{Base, EndCallback, EventLoop, LISTENER, Setup};
 use monitor::Loops;
 use source::{Listeners, Source};
 
@@ -72,7 +72,7 @@ pub struct Engine<S, F> {
     progress: Progress,
     /// Event loops, for monitors.
     loops: Loops,
-    on_end: Option<OnEnd<S>>,
+    on_end: Option<EndCallback<S>>,
 }
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {

@@ -80,7 +80,7 @@ pub enum Location {
 /// An address and a mask: addresses match that agree in all bits of the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpMatch {
-    /// Address.
+    /// IP address that is compared.
     pub addr: IpAddr,
     /// Bits that are compared, of the same family as the address.
     pub mask: IpAddr,

@@ -65,7 +65,7 @@ pub(super) struct Summary {
     complete: bool,
 }
 
-/// As it is printed.
+/// Summary as it is printed, with what went away.
 #[derive(Serialize)]
 struct Printed<'a> {
     #[serde(flatten)]
