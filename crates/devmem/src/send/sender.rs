@@ -59,7 +59,7 @@ pub struct SendStats {
 /// whether the socket blocks or not.
 ///
 /// The dmabuf's binding must stay until the last byte is accepted by the kernel, and the content of
-/// a range until its send is completed: bytes are sent anew when a packet is lost.
+/// a range until its send is completed: bytes are sent again when a packet is lost.
 #[derive(Debug)]
 pub struct DevmemSender<S: AsFd> {
     socket: S,

@@ -41,7 +41,7 @@ pub fn start_bound(receiver: Command) -> Result<Running> {
     Ok(running)
 }
 
-/// Kills a receiver and its guardian, so that nobody restores the NIC.
+/// Kills a receiver and its guardian, so that no process restores the NIC.
 pub fn kill_with_guardian(receiver: Running) -> Result<()> {
     nic_state::kill_guardian()?;
     receiver.kill()

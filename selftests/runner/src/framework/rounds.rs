@@ -70,7 +70,7 @@ fn rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Resu
     Ok(())
 }
 
-/// A table that nobody has set counts as such (`netif_is_rxfh_configured`): it may follow the number
+/// A table that no program has set counts as such (`netif_is_rxfh_configured`): it may follow the number
 /// of channels, which a table that was set forbids (`ethtool_check_max_channel`).
 fn defaults_are_defaults() -> Result<()> {
     for count in [testbed::QUEUES / 2, testbed::QUEUES] {

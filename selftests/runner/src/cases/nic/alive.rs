@@ -1,4 +1,4 @@
-//! Whether the owner of a change to a NIC is alive is told by a lock, not by a process id.
+//! Whether the owner of a change to a NIC is alive is seen from a lock, not from a process id.
 
 use std::fs;
 use std::path::PathBuf;

@@ -333,7 +333,7 @@ impl Loop {
 
     fn flush(&mut self, slot: usize) {
         let model = self.model(slot);
-        // A flush collects what the sink gave back; the engine is told of it all the same.
+        // A flush collects what the sink gave back; the engine hears of it all the same.
         let told = model.returned;
         model.collect();
         model.returned = told.min(model.kept);
