@@ -142,7 +142,8 @@ fn same(before: &str, after: &str) -> Result<()> {
 }
 
 /// Devices, but for what they do by themselves when a wire comes or goes; numbers of namespaces; page
-/// pools, which are new ones when a queue was restarted.
+/// pools, which are new ones when a queue was restarted. A pool without a device has outlived it, and
+/// ends by itself (`page_pool_release_retry`).
 fn links() -> Result<String> {
     let mut link = Link::open()?;
     let mut text = String::new();
@@ -154,7 +155,9 @@ fn links() -> Result<String> {
         text += &format!("{netns} {:?}\n", link.nsid(&NetNs::by_name(netns)?)?);
     }
     for pool in Netdev::open()?.page_pools(None)? {
-        text += &format!("pool {} of {:?}\n", pool.id, pool.ifindex);
+        if let Some(ifindex) = pool.ifindex {
+            text += &format!("pool {} of {ifindex}\n", pool.id);
+        }
     }
     Ok(text)
 }
