@@ -285,8 +285,10 @@ fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Resu
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct State {
-    /// The NIC; the journal's name where that is damaged.
+    /// The NIC, by its present name where it is found; the journal's name where that is damaged.
     pub device: String,
+    /// The NIC's namespace, where it is found.
+    pub netns: Option<NetNs>,
     /// What is wrong with the journal.
     pub damaged: Option<Error>,
     /// Whose settings are in force; `None`: they were applied to stay.
@@ -307,6 +309,7 @@ pub fn state() -> Result<Vec<State>, Error> {
     for file in dir.names(PREFIX)? {
         let mut state = State {
             device: file.clone(),
+            netns: None,
             damaged: None,
             owners: Vec::new(),
             orphans: Vec::new(),
@@ -315,7 +318,14 @@ pub fn state() -> Result<Vec<State>, Error> {
             Ok(None) => continue,
             Err(error) => state.damaged = Some(error),
             Ok(Some(journal)) => {
-                state.device = journal.nic.name;
+                if let (Ok(Boot::This), Ok(Some((netns, link)))) =
+                    (journal.boot(), journal.nic.find())
+                {
+                    state.device = link.name;
+                    state.netns = Some(netns);
+                } else {
+                    state.device = journal.nic.name;
+                }
                 for claim in journal.claims {
                     match (claim.is_orphan(), claim.owner) {
                         (true, Some(owner)) => state.orphans.push(owner),

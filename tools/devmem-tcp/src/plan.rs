@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::address::FlowDestination;
 use crate::args::{NetNsArg, netns};
-use crate::remedy::Hint;
+use crate::remedy::{Hint, in_namespace};
 use crate::report;
 
 // Not `#[group(...)]`, which is the group of all arguments: then the NIC's name alone would be
@@ -71,7 +71,9 @@ pub(crate) struct Changes<'a> {
 pub(crate) fn run(args: &Args) -> Result<()> {
     let netns = netns(args.netns.as_ref())?;
     let plan = plan(args, &netns)?;
-    print(&args.device, plan.preview(&netns)?, false, args.json)
+    let changes = plan.preview(&netns);
+    let changes = changes.map_err(|error| in_namespace(error, &netns))?;
+    print(&args.device, changes, false, args.json)
 }
 
 /// Runs `devmem-tcp apply`: changes the NIC until `devmem-tcp restore IF`.
@@ -81,12 +83,14 @@ pub(crate) fn apply(args: &ApplyArgs) -> Result<()> {
     }
     let args = &args.plan;
     let netns = netns(args.netns.as_ref())?;
-    let changes = plan(args, &netns)?.apply_to_stay(&netns)?;
+    let changes = plan(args, &netns)?.apply_to_stay(&netns);
+    let changes = changes.map_err(|error| in_namespace(error, &netns))?;
     print(&args.device, changes, true, args.json)
 }
 
 fn plan(args: &Args, netns: &netdev::NetNs) -> Result<Plan> {
-    let link = Link::open_in(netns)?.by_name(&args.device)?;
+    let link = Link::open_in(netns)?.by_name(&args.device);
+    let link = link.map_err(|error| in_namespace(error, netns))?;
     let mut plan = Plan::new(link.name, link.ifindex).reserve(&args.queues);
     if args.header_split || !args.queues.is_empty() {
         plan = plan.header_split();

@@ -24,11 +24,12 @@ use common::sink::AnySink;
 use devmem::engine::{Config, Keepalive, StopHandle};
 use netdev::{NetNs, QueueId, queue_list};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use receiver::{Builder, Finished, Found, Ready, Receiver};
+use receiver::{Builder, Finished, Found, Ready, Receiver, RxDevice};
 
 use crate::address::{Address, resolve_all};
 use crate::args::{NetNsArg, Size, netns};
 use crate::exit::{self, Disappeared};
+use crate::remedy::in_namespace;
 use crate::report;
 use errors::explained;
 use memory::MemoryArgs;
@@ -134,13 +135,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     allow_fds(args.connections);
     args.sinks.check(args.connections);
     let netns = netns(args.netns.as_ref())?;
-    let failed = |error| explained(error, &netns);
     let stop = StopHandle::new();
-    let found = wanted(args, &netns)
-        .stopped_by(&stop)
-        .find()
-        .map_err(failed)?;
+    let found = wanted(args, &netns).stopped_by(&stop).find();
+    let found = found.map_err(|error| explained(error, &netns, &netns))?;
     let device = found.device().clone();
+    let failed = |error| explained_of(error, &device);
     let addresses = resolve_all(&args.listen, &netns, device.link.ifindex)?;
     let found = found.listen(addresses);
     if device.nic.is_none() && !args.no_config {
@@ -272,6 +271,21 @@ fn went(
     }
 }
 
+/// The error of a receiver on this device.
+fn explained_of(error: receiver::Error, device: &RxDevice) -> anyhow::Error {
+    explained(error, &device.netns, nic_netns(device))
+}
+
+/// The outcome of restoring the NIC behind this device.
+fn restored_of(restored: Result<(), nic::Error>, device: &RxDevice) -> Result<()> {
+    restored.map_err(|error| in_namespace(error, nic_netns(device)))
+}
+
+/// The namespace of the NIC behind a device, as far as it is known.
+fn nic_netns(device: &RxDevice) -> &NetNs {
+    device.nic.as_ref().map_or(&device.netns, |nic| &nic.netns)
+}
+
 /// Why there is no receiver, and what came of restoring the NIC.
 struct Failures(anyhow::Error, Result<()>);
 
@@ -282,9 +296,9 @@ impl<T> From<Failures> for (Result<T>, Result<()>) {
 }
 
 impl Failures {
-    fn of(error: receiver::Error, netns: &NetNs) -> Self {
+    fn of(error: receiver::Error, device: &RxDevice) -> Self {
         let (error, restored) = error.into_parts();
-        Self(explained(error, netns), restored.map_err(Into::into))
+        Self(explained_of(error, device), restored_of(restored, device))
     }
 }
 
@@ -294,14 +308,14 @@ fn ready(
     found: Found<AnyMemory>,
     out: Option<Output>,
 ) -> Result<Ready<'static, AnyMemory, AnySink>, Failures> {
-    let netns = found.device().netns.clone();
-    let failed = |error| Failures::of(error, &netns);
+    let device = found.device().clone();
+    let failed = |error| Failures::of(error, &device);
     let receiver = found.set_up().map_err(failed)?;
     let reader = args.sinks.reader(receiver.bindings());
     match reader.and_then(|reader| args.sinks.maker(reader, out)) {
         Ok(open) => receiver.with_sinks(open).map_err(failed),
         Err(error) => {
-            let restored = receiver.undo().map_err(Into::into);
+            let restored = restored_of(receiver.undo(), &device);
             Err(Failures(error.context("recv"), restored))
         }
     }
@@ -331,9 +345,9 @@ fn receive(
     let Finished { report, restored } = received.finish();
     let summary = match report {
         Ok(report) => Ok(Summary::new(args, &device, report, cpu, signal, memory)),
-        Err(error) => Err(explained(error, &device.netns)),
+        Err(error) => Err(explained_of(error, &device)),
     };
-    (summary, restored.map_err(Into::into))
+    (summary, restored_of(restored, &device))
 }
 
 /// Niovs that a connection should find: a first window's worth of small segments. As many again are

@@ -3,6 +3,9 @@
 use anyhow::Error;
 pub(crate) use common::Hint;
 use common::remedy::of_cause;
+use netdev::NetNs;
+
+use crate::enter::enter;
 
 /// Remedies for texts of the kernel that are options of this tool.
 const OURS: &[(&str, &str)] = &[
@@ -24,12 +27,29 @@ const OURS: &[(&str, &str)] = &[
 
 /// Remedy for an error in a line, where it is known.
 pub(crate) fn remedy(error: &Error) -> Option<String> {
+    remedy_within(error, "")
+}
+
+/// As [`remedy`], with commands that begin with `within`.
+fn remedy_within(error: &Error, within: &str) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<dmabuf::Error>() {
             return of_mapping(error);
         }
-        of_cause(cause, of_kernel)
+        of_cause(cause, within, of_kernel)
     })
+}
+
+/// The error of something in a namespace, with a remedy whose commands can be pasted in the current one.
+pub(crate) fn in_namespace(error: impl Into<Error>, netns: &NetNs) -> Error {
+    let error = error.into();
+    let Some((within, _)) = enter(netns) else {
+        return error;
+    };
+    match remedy_within(&error, &within) {
+        Some(remedy) if !error.is::<Hint>() => Hint::new(format!("{error:#}"), remedy).into(),
+        _ => error,
+    }
 }
 
 /// Remedy for memory that the CPU can't map. An exporter without `mmap` returns `EINVAL`
@@ -49,13 +69,13 @@ fn of_mapping(error: &dmabuf::Error) -> Option<String> {
     Some(remedy.to_owned())
 }
 
-/// Remedy for a NIC that can't be set up.
-pub(crate) fn of_nic(error: &nic::Error) -> Option<String> {
-    of_cause(error, of_kernel)
+/// Remedy for a NIC that can't be set up, with commands that begin with `within`.
+pub(crate) fn of_nic(error: &nic::Error, within: &str) -> Option<String> {
+    of_cause(error, within, of_kernel)
 }
 
 /// Remedy for a refusal of the kernel, with the option of this tool where it has one.
-fn of_kernel(error: &netdev::Error) -> Option<String> {
+fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
     let text = error.message().unwrap_or_default();
     if let Some((_, remedy)) = OURS.iter().find(|(part, _)| text.contains(part)) {
         return Some((*remedy).to_owned());
@@ -65,7 +85,7 @@ fn of_kernel(error: &netdev::Error) -> Option<String> {
             "the driver has no flow rules: steer the flow by other means and give --no-config"
                 .to_owned(),
         ),
-        _ => common::remedy::of_kernel(error),
+        _ => common::remedy::of_kernel(error, within),
     }
 }
 

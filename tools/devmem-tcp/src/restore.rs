@@ -1,12 +1,14 @@
 //! `devmem-tcp restore`: restoring what other processes left on the NICs.
 
-use common::remedy::of_nic;
 use std::fmt::Write;
 
 use anyhow::{Result, bail};
-use nic::{Change, Outcome, Owner, RunDir};
+use nic::{Change, Outcome, Owner, Restored, RunDir};
 use serde::Serialize;
 
+use crate::args::{NetNsArg, netns};
+use crate::enter::enter;
+use crate::remedy::of_nic;
 use crate::report;
 
 #[derive(clap::Args)]
@@ -14,6 +16,9 @@ pub(crate) struct Args {
     /// Only this NIC; what `devmem-tcp apply` did to it ends, too
     #[arg(value_name = "IF")]
     device: Option<String>,
+    /// The namespace of that NIC: a name, a path, or pid:PID
+    #[arg(long, value_name = "NETNS", requires = "device")]
+    netns: Option<NetNsArg>,
     /// Restore also what a running process has set up, and forget a NIC that can't be found
     #[arg(long, requires = "device")]
     force: bool,
@@ -44,13 +49,13 @@ pub(crate) struct Row {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let only = args.device.as_deref();
-    let restored = match args.dry_run {
-        true => nic::would_restore(only, args.force)?,
-        false => nic::restore(&RunDir::open()?, only, args.force)?,
-    };
+    let netns = netns(args.netns.as_ref())?;
+    // In the namespace of a NIC that is named, of which another one may have a NIC of that name, too.
+    let restored = netns.run(|| restored(only, args.force, args.dry_run))??;
+    let (within, _) = enter(&netns).unwrap_or_default();
     let restored = restored.into_iter();
     let rows: Vec<Row> = restored
-        .map(|one| row(one.device, one.outcome, args.dry_run))
+        .map(|one| row(one.device, one.outcome, args.dry_run, &within))
         .collect();
     if args.json {
         report::json(&rows)?;
@@ -65,7 +70,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-fn row(device: String, outcome: Outcome, dry_run: bool) -> Row {
+fn restored(only: Option<&str>, force: bool, dry_run: bool) -> Result<Vec<Restored>> {
+    Ok(match dry_run {
+        true => nic::would_restore(only, force)?,
+        false => nic::restore(&RunDir::open()?, only, force)?,
+    })
+}
+
+fn row(device: String, outcome: Outcome, dry_run: bool, within: &str) -> Row {
     let mut planned = Vec::new();
     let (outcome, ended, kept, error) = match outcome {
         Outcome::Would {
@@ -81,7 +93,10 @@ fn row(device: String, outcome: Outcome, dry_run: bool) -> Row {
         Outcome::InUse { kept } => ("in-use", Vec::new(), kept, None),
         Outcome::Gone => ("gone", Vec::new(), Vec::new(), None),
         Outcome::OtherBoot => ("other-boot", Vec::new(), Vec::new(), None),
-        Outcome::Failed(error) => ("failed", Vec::new(), Vec::new(), Some(with_remedy(&error))),
+        Outcome::Failed(error) => {
+            let text = with_remedy(&error, within);
+            ("failed", Vec::new(), Vec::new(), Some(text))
+        }
         _ => ("unknown", Vec::new(), Vec::new(), None),
     };
     Row {
@@ -96,9 +111,9 @@ fn row(device: String, outcome: Outcome, dry_run: bool) -> Row {
 }
 
 /// Formats the error, its causes and its remedies, of which there may be several.
-fn with_remedy(error: &nic::Error) -> String {
+fn with_remedy(error: &nic::Error, within: &str) -> String {
     let text = common::with_sources(error);
-    match of_nic(error) {
+    match of_nic(error, within) {
         Some(remedy) => format!("{text} ({remedy})"),
         None => text,
     }

@@ -14,7 +14,7 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
         }
         match cause.downcast_ref::<receiver::Error>() {
             Some(error) => of_receiver(error),
-            None => of_cause(cause, of_kernel),
+            None => of_cause(cause, "", of_kernel),
         }
     })
 }
@@ -25,9 +25,9 @@ fn of_receiver(error: &receiver::Error) -> Option<String> {
         Stacked,
     };
     Some(match error {
-        Kernel(error) => return of_kernel(error),
-        Nic(error) => return of_cause(error.as_ref(), of_kernel),
-        Socket(error) => return of_socket(error),
+        Kernel(error) => return of_kernel(error, ""),
+        Nic(error) => return of_cause(error.as_ref(), "", of_kernel),
+        Socket(error) => return of_socket(error, ""),
         NotRestored { error, .. } => return of_receiver(error),
         Down { device } => {
             let up = shell_command(["ip", "link", "set", "dev", device, "up"]);
@@ -48,7 +48,7 @@ const IN_USE: &str =
     "another has this queue: `devmem-tcp show` lists who; name another, with -t and -q";
 
 /// Remedy for a refusal of the kernel, with the option of this tool where it has one.
-fn of_kernel(error: &netdev::Error) -> Option<String> {
+fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
     let text = error.message().unwrap_or_default();
     let remedy = match (error.op(), error.raw_os_error()?) {
         ("bind-rx", _) if text.contains("Unknown attribute type") => {
@@ -62,7 +62,7 @@ fn of_kernel(error: &netdev::Error) -> Option<String> {
             "the driver takes no such rule (`ethtool -k IF` says whether ntuple filters are on): \
              steer the flow by other means and give -n"
         }
-        _ => return common::remedy::of_kernel(error),
+        _ => return common::remedy::of_kernel(error, within),
     };
     Some(remedy.to_owned())
 }

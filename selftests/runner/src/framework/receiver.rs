@@ -5,19 +5,25 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
-use netdev::{Netdev, QueueType};
+use netdev::{Link, NetNs, Netdev, QueueType};
 
+use crate::nic_state;
 use crate::testbed::{NIC, NIC_ADDRESS};
 use crate::tool::{Finished, Running, command, finish, until};
 use crate::transfer::devmem_tcp;
-use crate::{ifindex, nic_state};
 
 /// How long a step of a receiver may take.
 pub const STEP: Duration = Duration::from_secs(30);
 
 /// How many rx queues of the NIC have a dmabuf.
 pub fn bound_queues() -> Result<usize> {
-    let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
+    bound_queues_in(&NetNs::current()?)
+}
+
+/// As [`bound_queues`], of the NIC in this namespace.
+pub fn bound_queues_in(netns: &NetNs) -> Result<usize> {
+    let nic = Link::open_in(netns)?.by_name(NIC)?.ifindex;
+    let queues = Netdev::open_in(netns)?.queues(Some(nic))?;
     Ok(queues
         .iter()
         .filter(|q| q.kind == QueueType::Rx && q.dmabuf.is_some())

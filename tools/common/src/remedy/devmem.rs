@@ -7,26 +7,30 @@ use devmem::listen::SocketError;
 use devmem::send::SendError;
 use devmem::sink::SinkError;
 
-/// Remedy for a socket in one line, where it is known.
-pub fn of_socket(error: &SocketError) -> Option<String> {
+/// Remedy for a socket in one line, where it is known. Its commands begin with `within`, which enters the
+/// socket's namespace and ends with a space; empty for the current one.
+pub fn of_socket(error: &SocketError, within: &str) -> Option<String> {
     let object = error.object();
     Some(match error.raw_os_error()? {
         libc::EACCES | libc::EPERM if error.operation() == "connect to" => {
             format!(
-                "a route or a firewall (nft list ruleset) forbids it: {}",
+                "a route or a firewall ({within}nft list ruleset) forbids it: {within}{}",
                 route(object)
             )
         }
-        libc::EADDRINUSE => format!("see who listens there: ss -ltnp | grep {}", port(object)),
+        libc::EADDRINUSE => format!(
+            "see who listens there: {within}ss -ltnp | grep {}",
+            port(object)
+        ),
         libc::EADDRNOTAVAIL => {
-            "no device here has that address: see ip address, or give another".to_owned()
+            format!("no device here has that address: see {within}ip address, or give another")
         }
         libc::EACCES => "ports below 1024 want CAP_NET_BIND_SERVICE".to_owned(),
         libc::EPERM => "SO_BINDTODEVICE wants CAP_NET_RAW: run as root".to_owned(),
-        libc::ENODEV => "see the devices of this network namespace: ip link".to_owned(),
+        libc::ENODEV => format!("see the devices of this network namespace: {within}ip link"),
         libc::ECONNREFUSED => "nobody listens there: start the receiver first".to_owned(),
         libc::EHOSTUNREACH | libc::ENETUNREACH => {
-            format!("see the way there: {}", route(object))
+            format!("see the way there: {within}{}", route(object))
         }
         _ => return None,
     })

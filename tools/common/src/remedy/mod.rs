@@ -22,10 +22,13 @@ use std::error::Error;
 
 use crate::Hint;
 
-/// Remedy for one cause of an error, where it is known. `of_kernel` is the tool's own for refusals of the kernel.
+/// Remedy for one cause of an error, where it is known. Commands begin with `within`, which enters the
+/// namespace of the device or socket and ends with a space; empty for the current one. `of_kernel` is the
+/// tool's own function for refusals of the kernel.
 pub fn of_cause(
     cause: &(dyn Error + 'static),
-    of_kernel: impl Fn(&::netdev::Error) -> Option<String>,
+    within: &str,
+    of_kernel: impl Fn(&::netdev::Error, &str) -> Option<String>,
 ) -> Option<String> {
     use ::devmem::{engine::EngineError, listen::SocketError, send::PumpError};
     if let Some(hint) = cause.downcast_ref::<Hint>() {
@@ -41,7 +44,7 @@ pub fn of_cause(
         return of_cuda(error).map(str::to_owned);
     }
     if let Some(error) = cause.downcast_ref::<SocketError>() {
-        return of_socket(error);
+        return of_socket(error, within);
     }
     if let Some(error) = cause.downcast_ref::<EngineError>() {
         return of_engine(error).map(str::to_owned);
@@ -50,8 +53,8 @@ pub fn of_cause(
         return of_send(error);
     }
     match cause.downcast_ref::<::nic::Error>() {
-        Some(::nic::Error::Refused(error)) => of_kernel(error),
-        Some(error) => of_nic(error),
-        None => of_kernel(cause.downcast_ref()?),
+        Some(::nic::Error::Refused(error)) => of_kernel(error, within),
+        Some(error) => of_nic(error, within),
+        None => of_kernel(cause.downcast_ref()?, within),
     }
 }

@@ -99,8 +99,24 @@ const BY_TEXT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Remedy for a refusal of the kernel in one line, where it is known.
-pub fn of_kernel(error: &Error) -> Option<String> {
+/// Remedy for a refusal of the kernel in one line, where it is known. Commands in backticks begin with
+/// `within`, which enters the device's namespace and ends with a space; empty for the current one.
+pub fn of_kernel(error: &Error, within: &str) -> Option<String> {
+    let remedy = in_this_namespace(error)?;
+    Some(quoted_within(&remedy, within))
+}
+
+/// The text, with this before each command in backticks.
+fn quoted_within(text: &str, within: &str) -> String {
+    let parts = text.split('`').enumerate();
+    let quoted = parts.map(|(at, part)| match at % 2 {
+        0 => part.to_owned(),
+        _ => format!("`{within}{part}`"),
+    });
+    quoted.collect()
+}
+
+fn in_this_namespace(error: &Error) -> Option<String> {
     if let Some(text) = error.message() {
         if let Some((_, remedy)) = BY_TEXT.iter().find(|(part, _)| text.contains(part)) {
             return Some((*remedy).to_owned());
@@ -168,7 +184,17 @@ mod tests {
     use super::*;
 
     fn of_errno(op: &'static str, errno: i32) -> Option<String> {
-        of_kernel(&Error::from_errno(op, "nk0", errno))
+        of_kernel(&Error::from_errno(op, "nk0", errno), "")
+    }
+
+    #[test]
+    fn commands_are_for_the_namespace_of_the_device() {
+        let gone = Error::from_errno("link-get", "nk0", libc::ENODEV);
+        let remedy = of_kernel(&gone, "ip netns exec box ").unwrap();
+        assert_eq!(
+            remedy,
+            "`ip netns exec box ip link` lists the devices of this namespace"
+        );
     }
 
     /// Before Linux 7.1 the operation is unknown to the kernel (`genl_family_rcv_msg`).

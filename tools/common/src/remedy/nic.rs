@@ -5,12 +5,13 @@ use std::io;
 use netdev::shell_word;
 use nic::{Error, RunDirError};
 
-/// Remedy for a NIC in one line, where it is known beyond the kernel's words.
-pub fn of_nic(error: &Error) -> Option<String> {
+/// Remedy for a NIC in one line, where it is known beyond the kernel's words. Its commands begin with
+/// `within`, which enters the NIC's namespace and ends with a space; empty for the current one.
+pub fn of_nic(error: &Error, within: &str) -> Option<String> {
     Some(match error {
         Error::QueueTaken { device, .. } => {
             format!(
-                "`devmem-tcp show {}` lists the queues: choose another one",
+                "`{within}devmem-tcp show {}` lists the queues: choose another one",
                 shell_word(device)
             )
         }
@@ -27,16 +28,16 @@ pub fn of_nic(error: &Error) -> Option<String> {
         } => match owner {
             Some(Some(_)) => "end that receiver, or take another address or port".to_owned(),
             Some(None) => format!(
-                "`devmem-tcp restore {}` ends what was applied; or take another address or port",
+                "`{within}devmem-tcp restore {}` ends what was applied; or take another address or port",
                 shell_word(device)
             ),
             None => format!(
-                "take another address or port; if no other program needs that rule: ethtool -N {} delete {place}",
+                "take another address or port; if no other program needs that rule: {within}ethtool -N {} delete {place}",
                 shell_word(device)
             ),
         },
         Error::NotRestored { device, .. } => {
-            format!("`devmem-tcp restore {}` tries again", shell_word(device))
+            format!("`{within}devmem-tcp restore {}` tries again", shell_word(device))
         }
         Error::Hidden { device, .. } => format!(
             "run it where the NIC can be seen, as root of the host; `devmem-tcp restore --force {}` \
@@ -44,8 +45,8 @@ pub fn of_nic(error: &Error) -> Option<String> {
             shell_word(device)
         ),
         Error::UnknownBoot { device } => format!(
-            "`devmem-tcp restore {}` where it was noted puts the NIC back; so does `devmem-tcp restore \
-             --force {}`, if the machine was not booted since",
+            "`{within}devmem-tcp restore {}` where it was noted puts the NIC back; so does \
+             `{within}devmem-tcp restore --force {}`, if the machine was not booted since",
             shell_word(device),
             shell_word(device)
         ),
@@ -53,20 +54,20 @@ pub fn of_nic(error: &Error) -> Option<String> {
             device,
             needed: false,
             ..
-        } => format!("go back to the driver's own table: ethtool -X {} default", shell_word(device)),
+        } => format!("go back to the driver's own table: {within}ethtool -X {} default", shell_word(device)),
         Error::TableIsSet { device, .. } => format!(
-            "end what has queues of it, which `devmem-tcp show {}` lists, and set the channels first",
+            "end what has queues of it, which `{within}devmem-tcp show {}` lists, and set the channels first",
             shell_word(device)
         ),
         Error::NotKept { .. } => "see the driver's log: dmesg".to_owned(),
         Error::NoOtherQueue { device } => {
             format!(
-                "give it more queues: ethtool -L {} combined N",
+                "give it more queues: {within}ethtool -L {} combined N",
                 shell_word(device)
             )
         }
         Error::NoSuchQueue { device, .. } => format!(
-            "name another; `ethtool -l {}` says how many there can be",
+            "name another; `{within}ethtool -l {}` says how many there can be",
             shell_word(device)
         ),
         Error::NoContexts { .. } => {

@@ -100,8 +100,12 @@ fn a_port_in_use() {
     let taken = first.local_addr().unwrap();
     let error = listen(taken, &SocketOptions::default()).unwrap_err();
     names(
-        of_socket(&error),
-        &format!("ss -ltnp | grep :{}", taken.port()),
+        of_socket(&error, ""),
+        &format!("there: ss -ltnp | grep :{}", taken.port()),
+    );
+    names(
+        of_socket(&error, "ip netns exec box "),
+        &format!("ip netns exec box ss -ltnp | grep :{}", taken.port()),
     );
 }
 

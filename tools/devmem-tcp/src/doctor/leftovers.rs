@@ -1,12 +1,12 @@
 //! Checks for what other processes left behind.
 
-use common::remedy;
 use netdev::{Rule, shell_word};
 use nic::{Plan, RunDir, RunDirError};
 
-use crate::enter::within;
+use crate::enter::{enter, within};
 use crate::guest_route::forward_filter;
 use crate::guest_route::lease_journal::{LeaseJournal, MissingRules};
+use crate::remedy;
 
 use super::check::{Area, Check, Finding};
 use super::machine::Machine;
@@ -48,7 +48,7 @@ fn journal_dir(_: &Machine) -> Option<Finding> {
         Ok(path) => Finding::ok(path.display().to_string()),
         Err(error) => {
             let error = nic::Error::from(error);
-            failed(&error)
+            failed(&error, "")
         }
     })
 }
@@ -61,15 +61,15 @@ fn of_nic(nic: &Nic) -> Option<Finding> {
             error @ (nic::Error::RunDir(RunDirError::Damaged { .. })
             | nic::Error::OtherRunDir { .. }
             | nic::Error::UnknownBoot { .. }),
-        ) => failed(&error),
+        ) => failed(&error, &nic.namespace.command("")),
         // Other errors are reported by other checks.
         _ => Finding::ok("the journal can be read"),
     })
 }
 
-fn failed(error: &nic::Error) -> Finding {
+fn failed(error: &nic::Error, within: &str) -> Finding {
     let finding = Finding::fail(common::with_sources(error));
-    match remedy::of_nic(error) {
+    match remedy::of_nic(error, within) {
         Some(remedy) => finding.remedy(remedy),
         None => finding,
     }
@@ -86,8 +86,12 @@ fn journals(_: &Machine) -> Option<Finding> {
             (None, 0) => return None,
             (None, _) => format!("{} is set up for a receiver that is gone", state.device),
         };
-        let restore = format!("{} restore {}", program(), shell_word(&state.device));
-        let remedy = state.damaged.as_ref().and_then(remedy::of_nic);
+        let mut restore = format!("{} restore {}", program(), shell_word(&state.device));
+        if let Some((_, netns)) = state.netns.as_ref().and_then(enter) {
+            restore += &format!(" --netns {}", shell_word(&netns));
+        }
+        let remedy = state.damaged.as_ref();
+        let remedy = remedy.and_then(|error| remedy::of_nic(error, ""));
         Some((why, remedy.unwrap_or(restore)))
     };
     Some(match states.iter().find_map(left) {

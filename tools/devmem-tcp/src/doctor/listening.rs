@@ -13,7 +13,7 @@ use super::namespace::Namespace;
 use super::nic::Nic;
 use crate::address::resolve_all;
 use crate::plan::flows;
-use crate::remedy;
+use crate::remedy::{self, in_namespace};
 
 /// Addresses to listen on, in the namespace of the receiving device.
 #[derive(Debug)]
@@ -115,7 +115,7 @@ fn address(listening: &Listening) -> Option<Finding> {
     let bound = bind();
     Some(match bound {
         Ok(_) => Finding::ok("the addresses are free"),
-        Err(error) => failed(&error),
+        Err(error) => failed(in_namespace(error, &namespace.netns)),
     })
 }
 
@@ -126,13 +126,13 @@ fn from(listening: &Listening) -> Option<Finding> {
     let never = listen.find_map(|address| flows(address.on_the_wire(), wanted.from).err());
     Some(match never {
         None => Finding::ok("the addresses are of one family"),
-        Some(error) => failed(&error),
+        Some(error) => failed(error),
     })
 }
 
-fn failed(error: &anyhow::Error) -> Finding {
+fn failed(error: anyhow::Error) -> Finding {
     let finding = Finding::fail(format!("{error:#}"));
-    match remedy::remedy(error) {
+    match remedy::remedy(&error) {
         Some(remedy) => finding.remedy(remedy),
         None => finding,
     }
@@ -182,7 +182,7 @@ fn refused(nic: &Nic) -> Finding {
         Ok(()) => Finding::ok("no refusal"),
         Err(error) => {
             let finding = Finding::fail(common::with_sources(error));
-            match remedy::of_nic(error) {
+            match remedy::of_nic(error, &nic.namespace.command("")) {
                 Some(remedy) => finding.remedy(remedy),
                 None => finding,
             }

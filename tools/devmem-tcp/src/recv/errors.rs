@@ -4,11 +4,11 @@ use anyhow::Error;
 use netdev::{NetNs, queue_list, shell_command, shell_word};
 
 use crate::enter::{enter, within};
-use crate::remedy::Hint;
+use crate::remedy::{Hint, in_namespace};
 use crate::{below, holder};
 
-/// The error of a receiver in the namespace `netns`.
-pub(super) fn explained(error: receiver::Error, netns: &NetNs) -> Error {
+/// The error of a receiver in the namespace `netns`, whose NIC is in `nic_netns`.
+pub(super) fn explained(error: receiver::Error, netns: &NetNs, nic_netns: &NetNs) -> Error {
     use receiver::Error::{
         Down, Engine, InUse, Kernel, Map, NamedTwice, Nic, NoFreeQueue, NoLease, NoSuchQueue,
         NotLeased, NothingFrom, Socket, Stacked,
@@ -65,9 +65,9 @@ pub(super) fn explained(error: receiver::Error, netns: &NetNs) -> Error {
         // The kernel's errors have remedies of their own.
         _ => {
             return match error {
-                Kernel(error) => with_holders(error, netns).into(),
-                Nic(error) => (*error).into(),
-                Socket(error) => error.into(),
+                Kernel(error) => in_namespace(with_holders(error, netns), netns),
+                Nic(error) => in_namespace(*error, nic_netns),
+                Socket(error) => in_namespace(error, netns),
                 Engine(error) => Error::from(error).context("recv"),
                 Map(error) => Error::from(error).context("mapping the dmabuf"),
                 error => error.into(),
@@ -109,7 +109,8 @@ mod tests {
     use super::*;
 
     fn told(error: receiver::Error) -> (String, String) {
-        let error = explained(error, &NetNs::current().unwrap());
+        let here = NetNs::current().unwrap();
+        let error = explained(error, &here, &here);
         let hint = error.downcast_ref::<Hint>().unwrap();
         (hint.to_string(), hint.remedy().to_owned())
     }
@@ -143,13 +144,14 @@ mod tests {
 
     #[test]
     fn what_has_a_remedy_of_its_own_keeps_it() {
+        let here = NetNs::current().unwrap();
         let error = netdev::Error::from_errno("bind-rx", "eth1 queue 3", 1);
-        let error = explained(error.into(), &NetNs::current().unwrap());
+        let error = explained(error.into(), &here, &here);
         assert!(error.downcast_ref::<netdev::Error>().is_some());
         let error = nic::Error::Gone {
             device: "eth1".to_owned(),
         };
-        let error = explained(error.into(), &NetNs::current().unwrap());
+        let error = explained(error.into(), &here, &here);
         assert!(error.downcast_ref::<nic::Error>().is_some());
     }
 }

@@ -1,17 +1,19 @@
 //! Remedies that errors print: each command that can be pasted is run in a shell.
 
 use std::fs;
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, QueueId};
+use netdev::{Action, Ethtool, FlowRule, NetNs, QueueId};
 use nix::sys::signal::Signal;
 
 use crate::cases::lease::lease_rounds::{BESIDE6, LAST};
 use crate::cases::lease::lease_way::boxed;
 use framework::doctor::{as_user, paste};
-use framework::receiver::{bound_queues, restore, start_bound};
+use framework::leases::move_to;
+use framework::receiver::{bound_queues_in, restore, start_bound};
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, finish, sh, until};
 use framework::transfer::devmem_tcp;
@@ -94,21 +96,26 @@ fn refused(line: &str) -> Result<String> {
 
 /// Holds if the line is refused, a command is in the remedy, and the line then works.
 fn cured(line: &str) -> Result<()> {
-    let said = refused(line)?;
-    ensure!(pasted(&said)? > 0, "no command in {said:?}");
-    works(command(None, &devmem_tcp(), line)).with_context(|| line.to_owned())
+    cured_in(&NetNs::current()?, line)
 }
 
-/// Holds if a receiver comes to bind a queue, or any other command ends well.
-fn works(run: Command) -> Result<()> {
+/// As [`cured`], of a NIC in this namespace.
+fn cured_in(netns: &NetNs, line: &str) -> Result<()> {
+    let said = refused(line)?;
+    ensure!(pasted(&said)? > 0, "no command in {said:?}");
+    works_in(netns, command(None, &devmem_tcp(), line)).with_context(|| line.to_owned())
+}
+
+/// Holds if a receiver comes to bind a queue of the NIC in this namespace, or any other command ends well.
+fn works_in(netns: &NetNs, run: Command) -> Result<()> {
     let receives = run.get_args().next().is_some_and(|first| first == "recv");
     if !receives {
         return finish(run)?.good("the same again").map(drop);
     }
-    let bound = bound_queues()?;
+    let bound = bound_queues_in(netns)?;
     let mut receiver = Running::start(run)?;
     until("bound, or at its end", STEP, || {
-        Ok(bound_queues()? > bound || receiver.has_ended()?)
+        Ok(bound_queues_in(netns)? > bound || receiver.has_ended()?)
     })?;
     let works = !receiver.has_ended()?;
     let _ended = receiver.signal(Signal::SIGTERM);
@@ -145,6 +152,40 @@ fn of_the_nic() -> Result<()> {
     receiver.stop()?;
     sh(&format!("ip link set dev {NIC} down"))?;
     cured(&recv)
+}
+
+case!(of_a_nic_in_another_namespace);
+/// The commands are for the namespace of the NIC, though there is a device of its name here.
+fn of_a_nic_in_another_namespace() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    move_to(None, NIC, Some(BOX))?;
+    sh(&format!(
+        "ip -n {BOX} address add {NIC_ADDRESS}/24 dev {NIC}"
+    ))?;
+    sh(&format!("ip -n {BOX} link set dev {NIC} up"))?;
+    sh(&format!("ip link add {NIC} type veth peer name veth0"))?;
+    let recv = format!("recv -f {NIC} --netns {BOX} --queue 3 -l {NIC_ADDRESS}:5000");
+    let apply = format!("apply {NIC} --netns {BOX} --queue 2 --flow {NIC_ADDRESS}:5000");
+    tool(&apply)?.good(&apply)?;
+    let netns = NetNs::by_name(BOX)?;
+    cured_in(&netns, &recv)?;
+    let listener = netns.run(|| TcpListener::bind(format!("{NIC_ADDRESS}:5000")))??;
+    let said = refused(&recv)?;
+    ensure!(pasted(&said)? == 1, "no command in {said:?}");
+    drop(listener);
+    tool(&apply)?.good(&apply)?;
+    let doctor = tool(&format!(
+        "doctor {NIC} --netns {BOX} --queue 3 -l {NIC_ADDRESS}:5000"
+    ))?;
+    let remedy = format!("`ip netns exec {BOX} devmem-tcp restore {NIC}`");
+    ensure!(doctor.stdout.contains(&remedy), "{}", doctor.stdout);
+    let restore = format!("restore {NIC} --netns {BOX}");
+    let end = tool(&restore)?;
+    ensure!(end.stdout.contains("as it was before"), "{}", end.stdout);
+    end.good(&restore)?;
+    works_in(&netns, command(None, &devmem_tcp(), &recv))?;
+    sh(&format!("ip link delete {NIC}")).map(drop)
 }
 
 case!(of_leases);
