@@ -12,6 +12,7 @@
 //! NIC answers for it. For IPv4 that needs only a proxy entry (`arp_process`), for IPv6 also
 //! `proxy_ndp` and `forwarding` of the NIC (`ndisc_recv_ns`).
 
+pub(crate) mod firewall;
 pub(crate) mod forward_filter;
 pub(crate) mod lease_journal;
 pub(crate) mod plan;

@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use netdev::{Link, LinkInfo, NetNs, Prefix, QueueId};
 
 use crate::args::{NetNsArg, netns};
+use crate::guest_route::firewall::{accept_commands, dropping_chain, drops};
 use crate::guest_route::lease_journal::{Device, LeaseJournal};
 use crate::guest_route::plan::GuestRoute;
 use crate::remedy::Hint;
@@ -106,6 +107,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     // Release the lock before printing: a slow reader must not block others.
     drop(journal);
+    if !args.addresses.is_empty() {
+        warn_of_a_firewall(&site);
+    }
     let told = steps.iter().map(|step| site.describe(step)).collect();
     let leased = Leased {
         phys_ifindex: site.phys.ifindex,
@@ -249,6 +253,24 @@ fn queues(args: &Args, site: &Site) -> Result<Vec<QueueId>> {
         choose::doubtful_first(&site.phys, &mut queues)?;
     }
     Ok(queues)
+}
+
+/// Warns of a firewall that may drop the guest's packets, which it does not tell by refusing the lease.
+fn warn_of_a_firewall(site: &Site) {
+    let Some(host_end) = &site.host_end else {
+        return;
+    };
+    match dropping_chain(&site.here) {
+        Ok(None) => {}
+        Ok(Some(chain)) => report::say(format_args!(
+            "lease {}: {}; the guest's packets are forwarded\n  {}",
+            site.netkit,
+            drops(&chain),
+            accept_commands(&chain, (&site.phys.name, host_end)).join(" && ")
+        )),
+        // The kernel has no nftables, or whoever leases may not look.
+        Err(error) => tracing::debug!("the firewall was not examined: {error}"),
+    }
 }
 
 fn plan_guest_route(args: &Args, site: &Site, journal: &LeaseJournal) -> Result<GuestRoute> {

@@ -4,9 +4,7 @@ use std::fs;
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use netdev::{
-    Link, LinkInfo, NetNs, Netdev, Netfilter, QueueId, QueueType, shell_command, shell_word,
-};
+use netdev::{Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, shell_command, shell_word};
 use receiver::{NicBehind, nic_behind};
 
 use super::check::{Area, Check, Finding};
@@ -15,6 +13,7 @@ use super::namespace::{Namespace, program};
 use super::nic::{LeasedThrough, Nic, is_free};
 use super::probe::{self, QueueApi};
 use crate::below;
+use crate::guest_route::firewall::{accept_commands, dropping_chain, drops};
 
 /// State of a virtual device.
 #[derive(Debug)]
@@ -341,38 +340,21 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-/// Checks the policies of the firewall's base chains. A chain whose policy is to drop may have a
-/// rule that accepts these packets; rules are not examined.
+/// Checks the policies of the firewall's base chains.
 fn firewall(netkit: &Netkit) -> Option<Finding> {
     let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
-    let chains = Netfilter::open_in(&namespace.netns).and_then(|mut it| it.forward_chains());
-    let chains = match chains {
-        Ok(chains) => chains,
+    Some(match dropping_chain(&namespace.netns) {
+        Ok(None) => Finding::ok("no chain drops by its policy"),
+        Ok(Some(chain)) => {
+            let accept = accept_commands(&chain, (&nic.name, &other.name));
+            let accept = accept.map(|command| namespace.command(&command));
+            Finding::warn(drops(&chain)).remedy(accept.join(" && "))
+        }
         // The kernel has no nftables.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return None,
-        Err(error) => return Some(Finding::warn(format!("not known: {error}"))),
-    };
-    let Some(chain) = chains.iter().find(|chain| chain.drops) else {
-        return Some(Finding::ok("no chain drops by its policy"));
-    };
-    let (family, table, name) = (chain.family.name(), &chain.table, &chain.name);
-    let accept = |from: &str, to: &str| {
-        let names = [table.as_str(), name, "iifname", from, "oifname", to];
-        let words = ["nft", "insert", "rule", family].into_iter().chain(names);
-        let command = shell_command(words.chain(["accept"]));
-        namespace.command(&command)
-    };
-    let both = [
-        accept(&nic.name, &other.name),
-        accept(&other.name, &nic.name),
-    ];
-    Some(
-        Finding::warn(format!(
-            "chain {name} of table {family} {table} drops what no rule of it accepts"
-        ))
-        .remedy(both.join(" && ")),
-    )
+        Err(error) => Finding::warn(format!("not known: {error}")),
+    })
 }
 
 /// Name of a sysctl for the `sysctl` command: with dots, unless a device's name has one.

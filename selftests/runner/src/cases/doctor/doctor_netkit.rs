@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cases::lease::lease_fence::reached;
+use crate::cases::lease::lease_rounds::BESIDE;
 use framework::command_line::Recv;
 use framework::doctor::{Bad, Report, avoided, cured, named, paste};
 use framework::leases::Guest;
@@ -124,6 +125,33 @@ fn firewall() -> Result<()> {
     paste(&remedy)?;
     ensure!(reached(BOX, BOX_ADDRESS)?, "it still drops");
     Ok(())
+}
+
+case!(firewall_at_the_lease);
+/// A lease with an address says what drops its packets; what it says lets them in.
+fn firewall_at_the_lease() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let _firewall = Firewall::drops()?;
+    let lease =
+        format!("lease --phys {NIC} --queue 3 --netkit {GUEST} --netns {BOX} --address {BESIDE}");
+    let end = finish(command(None, &devmem_tcp(), &lease))?;
+    println_line(end.stderr.trim_end());
+    ensure!(end.stderr.contains("chain FORWARD"), "no word of the chain");
+    ensure!(!reached(BOX, BESIDE)?, "it drops nothing");
+    for remedy in end
+        .stderr
+        .lines()
+        .filter_map(|line| line.strip_prefix("  "))
+    {
+        paste(remedy)?;
+    }
+    end.good(&lease)?;
+    ensure!(reached(BOX, BESIDE)?, "it still drops");
+    let unlease = format!("unlease {GUEST} --netns {BOX}");
+    finish(command(None, &devmem_tcp(), &unlease))?
+        .good(&unlease)
+        .map(drop)
 }
 
 case!(fault_of_the_nic_behind);
