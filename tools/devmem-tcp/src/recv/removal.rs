@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use devmem::engine::StopHandle;
-use netdev::shell_word;
+use netdev::{Link, LinkInfo, NetNs, queue_list, shell_command, shell_word};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use receiver::RxDevice;
@@ -22,7 +22,9 @@ use super::netns_end::NetnsEnd;
 use super::observer::Observer;
 use super::pool::State;
 use crate::args::NetNsArg;
+use crate::enter::{enter, within};
 use crate::exit::ExitReason;
+use crate::guest_route::lease_journal::LeaseJournal;
 
 /// Between two looks at the namespace, which sends no notification, in milliseconds.
 const TICK: u16 = 200;
@@ -104,6 +106,8 @@ struct Watched {
     /// The device, if it is virtual.
     virt: Option<Followed>,
     netns: NetnsEnd,
+    /// Command that leases again what the device leases.
+    lease: String,
 }
 
 impl Watched {
@@ -122,6 +126,7 @@ impl Watched {
             nic: nic.transpose()?,
             virt: virt.transpose()?,
             netns: NetnsEnd::of(arg, netns)?,
+            lease: lease_again(device),
         })
     }
 
@@ -191,11 +196,7 @@ impl Watched {
                 format!(
                     "{nic}, the NIC whose queue {device} leases, was removed, and {device} with it"
                 ),
-                Some(format!(
-                    "when {nic} is back: devmem-tcp lease --phys {} --queue N --netkit {}",
-                    shell_word(nic),
-                    shell_word(device)
-                )),
+                Some(format!("when {nic} is back: {}", self.lease)),
             ),
         };
         Cause {
@@ -211,15 +212,43 @@ impl Watched {
             Some(nic) => format!(" of a queue of {}", nic.device),
             None => String::new(),
         };
-        let phys = self.nic.as_ref().map_or("IF", |nic| &nic.device);
         Cause {
             what: ExitReason::Device,
             text: format!("{device} was deleted, and its lease{from} has ended"),
-            remedy: Some(format!(
-                "make it anew: devmem-tcp lease --phys {} --queue N --netkit {}",
-                shell_word(phys),
-                shell_word(device)
-            )),
+            remedy: Some(format!("make it again: {}", self.lease)),
         }
     }
+}
+
+/// Command that leases again what the device leases, with the addresses that its lease was made with, to be
+/// pasted in the current namespace.
+fn lease_again(device: &RxDevice) -> String {
+    let RxDevice {
+        netns, link, nic, ..
+    } = device;
+    let nic = nic.as_ref();
+    let phys = nic.map_or("IF", |nic| &nic.device);
+    let queues = nic.map_or_else(|| "N".to_owned(), |nic| queue_list(&nic.queues));
+    let addresses = addresses(netns, link).unwrap_or_default();
+    let mut words = vec!["devmem-tcp", "lease", "--phys", phys, "--queues", &queues];
+    words.extend(["--netkit", &link.name]);
+    words.extend(addresses.iter().flat_map(|address| ["--address", address]));
+    let command = shell_command(words);
+    let nic_netns = nic.map_or(netns, |nic| &nic.netns);
+    let target = match (nic_netns.is_same(netns), enter(netns)) {
+        (Ok(true), _) => String::new(),
+        (_, Some((_, argument))) => format!(" --netns {}", shell_word(&argument)),
+        // The namespace of the shell that it is pasted in.
+        (_, None) => " --netns pid:$$".to_owned(),
+    };
+    within(nic_netns, &format!("{command}{target}"))
+}
+
+/// Addresses of the guest that were noted with the lease of a netkit, if they can be read.
+fn addresses(netns: &NetNs, netkit: &LinkInfo) -> Option<Vec<String>> {
+    let (host, ifindex) = Link::open_in(netns).ok()?.other_end(netns, netkit).ok()??;
+    let host_end = Link::open_in(&host).ok()?.get(ifindex).ok()?;
+    let journal = LeaseJournal::open(true).ok()?;
+    let record = journal.record_of(&host, &host_end).ok()??;
+    Some(record.addresses.clone())
 }

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
+use crate::cases::lease::lease_rounds::BESIDE;
+use crate::cases::tools::remedies::pasted;
 use framework::command_line::{Recv, Sender};
 use framework::leases::{delete, is_free, no_device};
 use framework::machine;
@@ -16,7 +18,7 @@ use framework::receiver::bound_queues;
 use framework::receiver::received;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, sh, until};
-use framework::transfer::{devmem_tcp, nic_settings};
+use framework::transfer::{devmem_tcp, nic_settings, validated};
 
 const LAST: u32 = testbed::QUEUES - 1;
 /// From the event on.
@@ -29,13 +31,14 @@ const NIC_WENT: i32 = 3;
 const DEVICE_WENT: i32 = 4;
 const NETNS_WENT: i32 = 5;
 
-/// Holds if the receiver ends in time by itself, with this code and these words on one line.
-fn ends(
+/// Holds if the receiver ends in time by itself, with this code and these words on one line. Returns the whole
+/// complaint.
+fn complains(
     receiver: Running,
     act: impl FnOnce() -> Result<()>,
     code: i32,
     words: &[&str],
-) -> Result<()> {
+) -> Result<String> {
     let before = Instant::now();
     act()?;
     let acted = before.elapsed();
@@ -53,7 +56,17 @@ fn ends(
         let said = line.is_some_and(|line| line.contains(word));
         ensure!(said, "{word:?} is not in the complaint");
     }
-    Ok(())
+    Ok(complaint)
+}
+
+/// As [`complains`], where the remedy does not matter.
+fn ends(
+    receiver: Running,
+    act: impl FnOnce() -> Result<()>,
+    code: i32,
+    words: &[&str],
+) -> Result<()> {
+    complains(receiver, act, code, words).map(drop)
 }
 
 /// A sender that goes on for longer than any case, and a transfer that is under way.
@@ -148,6 +161,30 @@ fn netkit_while_receiving() -> Result<()> {
     ends(receiver, || delete(HOST), DEVICE_WENT, &words)?;
     stop(sender)?;
     as_before(&before)
+}
+
+case!(lease_made_again);
+/// The command that it ends with makes the lease again, with its queue, its namespace and its address.
+fn lease_made_again() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let lease = format!(
+        "lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX} --address {BESIDE}"
+    );
+    sh(&format!("{} {lease}", devmem_tcp().display()))?;
+    let to = format!("{BESIDE}:5000");
+    let receiver = Recv::on(GUEST).netns(BOX).listen(&to).start_bound()?;
+    let complaint = complains(
+        receiver,
+        || delete(HOST),
+        DEVICE_WENT,
+        &[GUEST, "was deleted"],
+    )?;
+    ensure!(pasted(&complaint)? == 1, "no command, or several");
+    let receiver = Recv::on(GUEST).netns(BOX);
+    validated(receiver, to, 1 << 20)?;
+    let unlease = format!("unlease {GUEST} --netns {BOX}");
+    sh(&format!("{} {unlease}", devmem_tcp().display())).map(drop)
 }
 
 /// The NIC set up for nobody yet.
