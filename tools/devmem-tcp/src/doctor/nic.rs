@@ -4,8 +4,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use netdev::{
-    Channels, Ethtool, Features, FlowRule, Link, LinkInfo, Netdev, PagePool, Queue, QueueId,
-    QueueType, Result, Rings, Rss, RuleTable, shell_word,
+    Channels, Ethtool, Features, FlowRule, Link, LinkInfo, NetNs, Netdev, NsId, PagePool, Queue,
+    QueueId, QueueType, Result, Rings, Rss, RuleTable, shell_word,
 };
 use nic::Held;
 
@@ -24,6 +24,11 @@ pub(super) struct Nic {
     pub(super) asked: bool,
     /// Whether the queues are leased to the netkit that is checked.
     pub(super) through_netkit: bool,
+    /// Namespaces whose sockets may hold payload of the NIC: that of the netkit that is checked, otherwise the
+    /// NIC's and those of all netkits that lease from it.
+    pub(super) receiving: Vec<Namespace>,
+    /// Ports to listen on that were given.
+    pub(super) ports: Vec<u16>,
     /// Rx queues; none while the link is down.
     pub(super) queues: Vec<Queue>,
     pub(super) rings: Result<Rings>,
@@ -97,6 +102,10 @@ impl Nic {
                 probe::queue_api(machine, &namespace, &link, queue)
             }
         };
+        let receiving = match through {
+            Some(through) => vec![through.namespace.clone()],
+            None => receiving(&namespace, &queues)?,
+        };
         let held = nic::held(&namespace.netns, at).unwrap_or_default();
         let preview = machine
             .wanted
@@ -109,6 +118,8 @@ impl Nic {
             asked: !asked.is_empty(),
             wanted,
             through_netkit: through.is_some(),
+            receiving,
+            ports: machine.wanted.ports(),
             queue_api,
             netmem_tx: probe::netmem_tx(&namespace, &link),
             splits: probe::splits(&mut ethtool, at, rings.as_ref().ok()),
@@ -148,6 +159,27 @@ impl Nic {
             in_set(features.map(|features| &features.hw)),
         )
     }
+}
+
+/// The namespace of a NIC with these queues, and those of the netkits that lease them, where they can be seen.
+fn receiving(namespace: &Namespace, queues: &[Queue]) -> Result<Vec<Namespace>> {
+    let mut ids: Vec<NsId> = queues
+        .iter()
+        .filter_map(|queue| queue.lease?.netns_id)
+        .collect();
+    ids.dedup();
+    let mut all = vec![namespace.clone()];
+    if ids.is_empty() {
+        return Ok(all);
+    }
+    let visible = NetNs::visible()?.namespaces;
+    let mut links = Link::open_in(&namespace.netns)?;
+    for id in ids {
+        if let Some(netns) = links.find_namespace(id, &visible)? {
+            all.push(Namespace::new(netns)?);
+        }
+    }
+    Ok(all)
 }
 
 /// Waits a moment for the link's carrier: the kernel reports it up to a second late

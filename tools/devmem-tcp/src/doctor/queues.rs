@@ -251,6 +251,25 @@ fn left(nic: &Nic) -> Option<Finding> {
             "page pool {}: a closed connection still holds its memory",
             ids.join(", ")
         ))
-        .remedy(nic.namespace.command("ss -K state fin-wait-1"))
+        .remedy(end_closed_connections(nic))
     })
+}
+
+/// Commands that end closed connections whose peer is silent, of the ports that were given, where the NIC's
+/// payload is received.
+fn end_closed_connections(nic: &Nic) -> String {
+    let mut kill = "ss -K state fin-wait-1".to_owned();
+    let ports: Vec<String> = nic
+        .ports
+        .iter()
+        .map(|port| format!("sport = :{port}"))
+        .collect();
+    if !ports.is_empty() {
+        kill += &format!(" '( {} )'", ports.join(" or "));
+    }
+    let commands = nic
+        .receiving
+        .iter()
+        .map(|namespace| namespace.command(&kill));
+    commands.collect::<Vec<_>>().join(" && ")
 }

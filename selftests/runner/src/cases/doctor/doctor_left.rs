@@ -1,12 +1,12 @@
 //! `doctor` finds what earlier receivers left behind.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use devmem::listen::{SocketOptions, listen};
 use devmem::{DevmemStream, RecvBuffer, RecvError, Segment};
-use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId};
+use netdev::{Action, BindOptions, FlowRule, Link, NetNs, Netdev, QueueId};
 use nic::Plan;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -14,8 +14,11 @@ use udmabuf::Udmabuf;
 
 use framework::command_line::{Recv, Sender};
 use framework::doctor::{Bad, Report, named, paste};
+use framework::leases::Guest;
 use framework::nic_state::guardian;
-use framework::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS};
+use framework::testbed::{
+    self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER, SENDER, SENDER_ADDRESS,
+};
 use framework::tool::{sh, until};
 use framework::transfer::nic_settings;
 use framework::{ifindex, println_line};
@@ -59,20 +62,70 @@ fn pool_of_a_dead_connection() -> Result<()> {
     let binding = Netdev::open()?.bind_rx(nic, &memory, &[LAST], BindOptions::default())?;
     let listener = listen(address, &SocketOptions::default())?;
     let sender = Sender::to(address).bytes("256M").start()?;
+    close_with_frags(&listener)?;
+    binding.unbind();
+    applied.restore()?;
+    pool_is_freed(NIC)?;
+    sender.kill()?;
+    Report::of(NIC)?.healthy()
+}
+
+/// Takes a connection, cuts its peer off, and closes it with frags of it unreturned.
+fn close_with_frags(listener: &TcpListener) -> Result<()> {
     let (socket, _) = listener.accept()?;
     socket.set_read_timeout(Some(Duration::from_millis(300)))?;
     let held = read_after_the_peer_fell_silent(&mut DevmemStream::new(socket))?;
     println_line(&format!("{held} frags were not given back"));
+    Ok(())
+}
+
+/// Holds if what the doctor says of a page pool that is left, when run with these arguments, ends it.
+fn pool_is_freed(line: &str) -> Result<()> {
+    paste(&named(line, "pool.left", Bad::Warns)?)?;
+    until("the end of the pool", SOON, || {
+        Ok(Report::of(line)?.status("pool.left") == "ok")
+    })
+}
+
+case!(pool_of_a_guest);
+/// Asked for the guest, the remedy is for the port that was given.
+fn pool_of_a_guest() -> Result<()> {
+    dead_connection_in_a_guest(&format!(
+        "{GUEST} --netns {BOX} --listen {BOX_ADDRESS}:5000"
+    ))
+}
+
+case!(pool_of_a_guest_by_its_nic);
+/// Asked for the NIC, the remedy is for the guest's namespace, too.
+fn pool_of_a_guest_by_its_nic() -> Result<()> {
+    dead_connection_in_a_guest(NIC)
+}
+
+/// The connection was a guest's, on a leased queue; the doctor is run with these arguments.
+fn dead_connection_in_a_guest(line: &str) -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    testbed::route_to_container()?;
+    let address: SocketAddr = format!("{BOX_ADDRESS}:5000").parse()?;
+    let applied = Plan::new(NIC, ifindex(NIC)?)
+        .header_split()
+        .reserve(&[LAST])
+        .steer(FlowRule::tcp_to(address, Action::Drop), &[LAST])
+        .apply(&NetNs::current()?)?;
+    let netns = NetNs::by_name(BOX)?;
+    let memory = Udmabuf::builder(4 << 20).build()?;
+    let guest = Link::open_in(&netns)?.by_name(GUEST)?.ifindex;
+    let netdev = Netdev::open_in(&netns)?;
+    let binding = netdev.bind_rx(guest, &memory, &[QueueId::new(1)], BindOptions::default())?;
+    let listener = netns.run(|| listen(address, &SocketOptions::default()))??;
+    let sender = Sender::to(address).bytes("256M").start()?;
+    close_with_frags(&listener)?;
+    drop(listener);
     binding.unbind();
     applied.restore()?;
-
-    let remedy = named(NIC, "pool.left", Bad::Warns)?;
-    paste(&remedy)?;
-    until("the end of the pool", SOON, || {
-        Ok(Report::of(NIC)?.status("pool.left") == "ok")
-    })?;
-    sender.kill()?;
-    Report::of(NIC)?.healthy()
+    pool_is_freed(line)?;
+    sender.kill().map(drop)
 }
 
 /// Reads all that comes, the peer being cut off once something has come, and says how many frags
