@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use netdev::{
     AddressOptions, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Link, NetNs, Prefix,
     RingsChange, Route,
@@ -237,6 +237,18 @@ pub fn clear() -> Result<()> {
             deleted => deleted?,
         }
     }
+    delete_rules(&mut link)
+}
+
+/// Deletes the policy routing rules that leases add. Those would drop what comes in by the NIC of the next case:
+/// it is an error if there are any.
+fn delete_rules(link: &mut Link) -> Result<()> {
+    let left = link.rules()?;
+    for rule in &left {
+        link.delete_rule(rule)?;
+    }
+    let left: Vec<String> = left.iter().map(ToString::to_string).collect();
+    ensure!(left.is_empty(), "rules were left: {}", left.join(", "));
     Ok(())
 }
 
