@@ -95,7 +95,9 @@ impl<M> Found<M> {
         self
     }
 
-    /// What [`Found::set_up`] would change on the NIC now; nothing where that is out of reach or is left alone.
+    /// What [`Found::set_up`] would change on the NIC now; nothing where that is out of reach or is left alone. What
+    /// a function given to [`Builder::apply_with`](crate::Builder::apply_with) makes of the plan is not known: the
+    /// changes are those of the plan with all flows.
     ///
     /// # Errors
     /// [`Error::Nic`], [`Error::NothingFrom`].

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use netdev::{DmabufId, Ifindex, Link, NetNs, Netdev, QueueId, QueueType};
+use netdev::{DmabufId, Ifindex, Link, NetNs, Netdev, NsId, Queue, QueueId, QueueType};
 use serde::Serialize;
 
 use super::target::GuestLocation;
@@ -33,6 +33,9 @@ pub(crate) struct EndingLease {
     pub(super) netns: NetNs,
     #[serde(skip)]
     pub(super) ifindex: Ifindex,
+    /// Netkit, and id of its namespace in the NIC's.
+    #[serde(skip)]
+    guest: (Ifindex, Option<NsId>),
 }
 
 impl EndingLease {
@@ -52,7 +55,7 @@ impl EndingLease {
         let mut leases = Vec::new();
         for queue in queues {
             let Some(lease) = &queue.lease else { continue };
-            let its = lease.ifindex == guest && lease.netns_id == nsid;
+            let its = (lease.ifindex, lease.netns_id) == (guest, nsid);
             if queue.kind != QueueType::Rx || !its {
                 continue;
             }
@@ -64,6 +67,7 @@ impl EndingLease {
                 io_uring: queue.io_uring.is_some(),
                 netns: netns.clone(),
                 ifindex: queue.ifindex,
+                guest: (guest, nsid),
             });
         }
         Ok(leases)
@@ -78,12 +82,12 @@ impl EndingLease {
         }
     }
 
-    /// Whether the NIC's queue is free again, or gone.
+    /// Whether the NIC's queue is free of the lease and of its binding, or gone. It may be another's by now.
     fn has_ended(&self) -> Result<bool> {
         let queue =
             Netdev::open_in(&self.netns)?.queue(self.ifindex, QueueType::Rx, self.phys_queue);
         match queue {
-            Ok(queue) => Ok(queue.lease.is_none() && queue.dmabuf.is_none()),
+            Ok(queue) => Ok(!self.holds(&queue)),
             // The NIC is gone, or down, or has fewer queues by now.
             Err(error)
                 if matches!(
@@ -95,6 +99,15 @@ impl EndingLease {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl EndingLease {
+    /// Whether the NIC's queue has the lease still, or the binding of the leased queue.
+    fn holds(&self, queue: &Queue) -> bool {
+        let lease = queue.lease.map(|lease| (lease.ifindex, lease.netns_id));
+        let bound = self.dmabuf.is_some() && queue.dmabuf == self.dmabuf;
+        lease == Some(self.guest) || bound
     }
 }
 

@@ -1,9 +1,10 @@
 //! What ends a lease and what does not: the end of a device or a namespace, a link that flaps, a device
 //! that moves.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, anyhow, ensure};
 use netdev::NetNs;
 
 use framework::leases::{
@@ -11,7 +12,8 @@ use framework::leases::{
 };
 use framework::machine;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, PEER};
-use framework::tool::until;
+use framework::tool::{command, finish, until};
+use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const LAST: u32 = testbed::QUEUES - 1;
@@ -182,4 +184,26 @@ fn not_by_a_move_of_the_nic() -> Result<()> {
     move_to(Some(PEER), NIC, None)?;
     set_up(None, NIC)?;
     guest.holds(LAST, 1)
+}
+
+case!(queue_that_another_takes);
+/// Another leases the queue at the moment when it is free: the end of the first lease is not waited for in vain.
+fn queue_that_another_takes() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    leasing(GUEST, BOX, LAST)?;
+    let mut next = Guest::pair("nk1", 2, BOX)?;
+    let taking = thread::spawn(move || -> Result<()> {
+        let end = Instant::now() + TEARDOWN;
+        while next.lease(LAST)?.is_err() {
+            ensure!(Instant::now() < end, "the queue was never free");
+        }
+        next.holds(LAST, 1)
+    });
+    let line = format!("unlease {GUEST} --netns {BOX} --delete");
+    let begin = Instant::now();
+    let end = finish(command(None, &devmem_tcp(), &line))?;
+    println_line(&format!("{:.1?}", begin.elapsed()));
+    end.good(&line)?;
+    taking.join().map_err(|_| anyhow!("panic"))?
 }
