@@ -47,7 +47,7 @@ pub use error::Error;
 pub use guardian::guardian;
 pub use held::{Held, held};
 pub use plan::{Change, Plan};
-pub use restore::{Outcome, Restored, State, restore, state, would_restore};
+pub use restore::{Outcome, Restored, State, Which, restore, state, would_restore};
 pub use rss::without_queues;
 pub use undo::{Owner, RunDir, RunDirError};
 

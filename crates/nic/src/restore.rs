@@ -63,15 +63,27 @@ pub enum Outcome {
     Failed(Error),
 }
 
-/// Finishes what ended processes have left on all NICs, or on the one called `only`; on that one,
-/// what was applied to stay ends, too. With `force`, all that was changed is taken back, also what a process
-/// that runs needs, and a NIC that can't be found is forgotten.
+/// NICs to restore.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Which<'a> {
+    /// All.
+    All,
+    /// The one of this name in the current namespace; if there is none, the one of this name in another.
+    Named(&'a str),
+    /// The one of this name in this namespace.
+    In(&'a NetNs, &'a str),
+}
+
+/// Finishes what ended processes have left on these NICs. On one that is named, what was applied to stay ends,
+/// too. With `force`, all that was changed is taken back, also what a process that runs needs, and a NIC that
+/// can't be found is forgotten.
 ///
 /// # Errors
 /// Those of the runtime directory, and of looking for the NIC. What goes wrong with one NIC is in its own
 /// outcome.
-pub fn restore(dir: &RunDir, only: Option<&str>, force: bool) -> Result<Vec<Restored>, Error> {
-    let wanted = Wanted::named(only, force)?;
+pub fn restore(dir: &RunDir, which: Which<'_>, force: bool) -> Result<Vec<Restored>, Error> {
+    let wanted = Wanted::new(which, force)?;
     let locked = dir.lock()?;
     let mut all = Vec::new();
     for name in locked.names(PREFIX)? {
@@ -96,8 +108,8 @@ pub fn restore(dir: &RunDir, only: Option<&str>, force: bool) -> Result<Vec<Rest
 ///
 /// # Errors
 /// As for [`restore`].
-pub fn would_restore(only: Option<&str>, force: bool) -> Result<Vec<Restored>, Error> {
-    let wanted = Wanted::named(only, force)?;
+pub fn would_restore(which: Which<'_>, force: bool) -> Result<Vec<Restored>, Error> {
+    let wanted = Wanted::new(which, force)?;
     let Some(dir) = RunDir::existing()? else {
         return Ok(Vec::new());
     };
@@ -119,47 +131,52 @@ pub fn would_restore(only: Option<&str>, force: bool) -> Result<Vec<Restored>, E
 
 /// What is to be restored.
 struct Wanted<'a> {
-    only: Option<&'a str>,
-    /// The device of that name, if it is here.
-    here: Option<Identity>,
+    which: Which<'a>,
+    /// The device of that name, if it is there.
+    there: Option<Identity>,
     force: bool,
 }
 
 impl<'a> Wanted<'a> {
-    fn named(only: Option<&'a str>, force: bool) -> Result<Self, Error> {
-        let here = match only.map(|name| Link::open()?.by_name(name)) {
-            None => None,
-            Some(Ok(link)) => Some(Identity::of(&NetNs::current()?, &link)?),
-            Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => None,
-            Some(Err(error)) => return Err(error.into()),
+    fn new(which: Which<'a>, force: bool) -> Result<Self, Error> {
+        let there = match which {
+            Which::All => None,
+            Which::Named(name) => find(&NetNs::current()?, name)?,
+            Which::In(netns, name) => find(netns, name)?,
         };
-        Ok(Self { only, here, force })
+        Ok(Self {
+            which,
+            there,
+            force,
+        })
     }
 
     /// Whether this journal is meant. A device goes before a name: it may have been given another one
     /// since it was noted, and its old one may be another's.
     fn is(&self, journal: &Journal) -> bool {
-        let Some(only) = self.only else { return true };
-        if let Some(here) = &self.here {
-            if journal.nic.is(here) {
-                return true;
-            }
+        let (name, anywhere) = match self.which {
+            Which::All => return true,
+            Which::Named(name) => (name, self.there.is_none()),
+            Which::In(_, name) => (name, false),
+        };
+        if self.there.as_ref().is_some_and(|it| journal.nic.is(it)) {
+            return true;
         }
-        let noted = journal.nic.name == only;
+        let noted = journal.nic.name == name;
         // Of the name's old owner no more than its journal is left.
         if !matches!(journal.boot(), Ok(Boot::This)) {
             return noted;
         }
         match journal.nic.find() {
-            Ok(Some((_, link))) => self.here.is_none() && link.name == only,
+            Ok(Some((_, link))) => anywhere && link.name == name,
             Ok(None) => noted,
-            Err(_) => self.here.is_none() && noted,
+            Err(_) => anywhere && noted,
         }
     }
 
     /// The claims that end, and those that stay.
     fn split(&self, journal: &Journal) -> (Vec<Claim>, Vec<Claim>) {
-        let named = self.only.is_some();
+        let named = !matches!(self.which, Which::All);
         journal
             .claims
             .iter()
@@ -268,6 +285,15 @@ fn removed(item: &Item) -> Change {
     }
 }
 
+/// The device of this name in a namespace, if it is there.
+fn find(netns: &NetNs, name: &str) -> Result<Option<Identity>, Error> {
+    match Link::open_in(netns)?.by_name(name) {
+        Ok(link) => Ok(Some(Identity::of(netns, &link)?)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// A binding ends some time after its owner, and only then the kernel lets header split go.
 fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
     let end = Instant::now() + PATIENCE;
@@ -287,9 +313,9 @@ fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Resu
 pub struct State {
     /// The NIC, by its present name where it is found; the journal's name where that is damaged.
     pub device: String,
-    /// The NIC's namespace, where it is found.
+    /// The NIC's namespace, where it was looked for, because a process ended without putting it back, and found.
     pub netns: Option<NetNs>,
-    /// What is wrong with the journal.
+    /// What is wrong with the journal, or why that NIC can't be found.
     pub damaged: Option<Error>,
     /// Whose settings are in force; `None`: they were applied to stay.
     pub owners: Vec<Option<Owner>>,
@@ -318,13 +344,17 @@ pub fn state() -> Result<Vec<State>, Error> {
             Ok(None) => continue,
             Err(error) => state.damaged = Some(error),
             Ok(Some(journal)) => {
-                if let (Ok(Boot::This), Ok(Some((netns, link)))) =
-                    (journal.boot(), journal.nic.find())
-                {
-                    state.device = link.name;
-                    state.netns = Some(netns);
-                } else {
-                    state.device = journal.nic.name;
+                state.device.clone_from(&journal.nic.name);
+                let current = matches!(journal.boot(), Ok(Boot::This));
+                if current && journal.claims.iter().any(Claim::is_orphan) {
+                    match journal.nic.find() {
+                        Ok(Some((netns, link))) => {
+                            state.device = link.name;
+                            state.netns = Some(netns);
+                        }
+                        Ok(None) => {}
+                        Err(error) => state.damaged = Some(error),
+                    }
                 }
                 for claim in journal.claims {
                     match (claim.is_orphan(), claim.owner) {

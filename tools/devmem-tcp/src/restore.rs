@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use anyhow::{Result, bail};
-use nic::{Change, Outcome, Owner, Restored, RunDir};
+use nic::{Change, Outcome, Owner, RunDir, Which};
 use serde::Serialize;
 
 use crate::args::{NetNsArg, netns};
@@ -48,10 +48,16 @@ pub(crate) struct Row {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let only = args.device.as_deref();
     let netns = netns(args.netns.as_ref())?;
-    // In the namespace of a NIC that is named, of which another one may have a NIC of that name, too.
-    let restored = netns.run(|| restored(only, args.force, args.dry_run))??;
+    let which = match (&args.device, &args.netns) {
+        (None, _) => Which::All,
+        (Some(device), None) => Which::Named(device),
+        (Some(device), Some(_)) => Which::In(&netns, device),
+    };
+    let restored = match args.dry_run {
+        true => nic::would_restore(which, args.force)?,
+        false => nic::restore(&RunDir::open()?, which, args.force)?,
+    };
     let (within, _) = enter(&netns).unwrap_or_default();
     let restored = restored.into_iter();
     let rows: Vec<Row> = restored
@@ -68,13 +74,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     } else {
         bail!("restore: {}", failed.join("; "))
     }
-}
-
-fn restored(only: Option<&str>, force: bool, dry_run: bool) -> Result<Vec<Restored>> {
-    Ok(match dry_run {
-        true => nic::would_restore(only, force)?,
-        false => nic::restore(&RunDir::open()?, only, force)?,
-    })
 }
 
 fn row(device: String, outcome: Outcome, dry_run: bool, within: &str) -> Row {
