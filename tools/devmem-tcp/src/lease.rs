@@ -7,10 +7,10 @@ mod plan;
 mod steps;
 
 use anyhow::{Result, bail};
-use netdev::{Link, LinkInfo, NetNs, Prefix, QueueId};
+use netdev::{ForwardChain, Link, LinkInfo, NetNs, Prefix, QueueId};
 
 use crate::args::{NetNsArg, netns};
-use crate::guest_route::firewall::{accept_commands, dropping_chain, drops};
+use crate::guest_route::firewall::{accept_commands, describe, dropping_chains};
 use crate::guest_route::lease_journal::{Device, LeaseJournal};
 use crate::guest_route::plan::GuestRoute;
 use crate::remedy::Hint;
@@ -108,7 +108,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     // Release the lock before printing: a slow reader must not block others.
     drop(journal);
     if !args.addresses.is_empty() {
-        warn_of_a_firewall(&site);
+        warn_of_a_firewall(&site, &args.addresses);
     }
     let told = steps.iter().map(|step| site.describe(step)).collect();
     let leased = Leased {
@@ -255,21 +255,30 @@ fn queues(args: &Args, site: &Site) -> Result<Vec<QueueId>> {
     Ok(queues)
 }
 
-/// Warns of a firewall that may drop the guest's packets, which it does not tell by refusing the lease.
-fn warn_of_a_firewall(site: &Site) {
+/// Warns of chains that drop forwarded packets by their policy: the lease is made, but its packets may not come.
+fn warn_of_a_firewall(site: &Site, addresses: &[Prefix]) {
     let Some(host_end) = &site.host_end else {
         return;
     };
-    match dropping_chain(&site.here) {
-        Ok(None) => {}
-        Ok(Some(chain)) => report::say(format_args!(
-            "lease {}: {}; the guest's packets are forwarded\n  {}",
-            site.netkit,
-            drops(&chain),
-            accept_commands(&chain, (&site.phys.name, host_end)).join(" && ")
-        )),
+    let sees_a_guest = |chain: &ForwardChain| {
+        let mut addresses = addresses.iter();
+        addresses.any(|address| chain.family.sees(address.addr.is_ipv4()))
+    };
+    let chains = match dropping_chains(&site.here) {
+        Ok(chains) => chains.into_iter().filter(sees_a_guest).collect::<Vec<_>>(),
         // The kernel has no nftables, or whoever leases may not look.
-        Err(error) => tracing::debug!("the firewall was not examined: {error}"),
+        Err(error) => {
+            tracing::debug!("the firewall was not examined: {error}");
+            return;
+        }
+    };
+    if !chains.is_empty() {
+        tracing::warn!(
+            "{}: packets to and from {} are forwarded. If it has no such rule yet: {}",
+            describe(&chains),
+            site.netkit,
+            accept_commands(&chains, (&site.phys.name, host_end)).join(" && ")
+        );
     }
 }
 

@@ -13,7 +13,7 @@ use super::namespace::{Namespace, program};
 use super::nic::{LeasedThrough, Nic, is_free};
 use super::probe::{self, QueueApi};
 use crate::below;
-use crate::guest_route::firewall::{accept_commands, dropping_chain, drops};
+use crate::guest_route::firewall::{accept_commands, describe, dropping_chains};
 
 /// State of a virtual device.
 #[derive(Debug)]
@@ -344,12 +344,12 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
 fn firewall(netkit: &Netkit) -> Option<Finding> {
     let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
-    Some(match dropping_chain(&namespace.netns) {
-        Ok(None) => Finding::ok("no chain drops by its policy"),
-        Ok(Some(chain)) => {
-            let accept = accept_commands(&chain, (&nic.name, &other.name));
-            let accept = accept.map(|command| namespace.command(&command));
-            Finding::warn(drops(&chain)).remedy(accept.join(" && "))
+    Some(match dropping_chains(&namespace.netns) {
+        Ok(chains) if chains.is_empty() => Finding::ok("no chain drops by its policy"),
+        Ok(chains) => {
+            let accept = accept_commands(&chains, (&nic.name, &other.name)).into_iter();
+            let accept: Vec<String> = accept.map(|command| namespace.command(&command)).collect();
+            Finding::warn(describe(&chains)).remedy(accept.join(" && "))
         }
         // The kernel has no nftables.
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return None,

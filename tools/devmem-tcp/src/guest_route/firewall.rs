@@ -2,36 +2,40 @@
 
 use netdev::{ForwardChain, NetNs, Netfilter, shell_command};
 
-/// The first base chain for forwarded packets whose policy is to drop. It may have a rule that accepts the
-/// guest's packets; rules are not examined.
+/// Base chains for forwarded packets whose policy is to drop. They may have rules that accept the guest's
+/// packets; rules are not examined.
 ///
 /// # Errors
 /// `EINVAL` if the kernel has no nftables.
-pub(crate) fn dropping_chain(netns: &NetNs) -> netdev::Result<Option<ForwardChain>> {
-    let chains = Netfilter::open_in(netns)?.forward_chains()?;
-    Ok(chains.into_iter().find(|chain| chain.drops))
+pub(crate) fn dropping_chains(netns: &NetNs) -> netdev::Result<Vec<ForwardChain>> {
+    let mut chains = Netfilter::open_in(netns)?.forward_chains()?;
+    chains.retain(|chain| chain.drops);
+    Ok(chains)
 }
 
-/// What the chain does, in words.
-pub(crate) fn drops(chain: &ForwardChain) -> String {
-    format!(
-        "chain {} of table {} {} drops what no rule of it accepts",
-        chain.name,
-        chain.family.name(),
-        chain.table
-    )
+/// What the chains do, in words.
+pub(crate) fn describe(chains: &[ForwardChain]) -> String {
+    let names = chains.iter().map(|chain| {
+        let family = chain.family.name();
+        format!("chain {} of table {family} {}", chain.name, chain.table)
+    });
+    let names = names.collect::<Vec<_>>().join(" and ");
+    match chains.len() {
+        1 => format!("{names} drops what no rule of it accepts"),
+        _ => format!("{names} drop what no rule of theirs accepts"),
+    }
 }
 
-/// Commands that have the chain accept what is forwarded between two devices, in each direction.
-pub(crate) fn accept_commands(chain: &ForwardChain, (nic, host_end): (&str, &str)) -> [String; 2] {
-    let place = [
-        chain.family.name(),
-        chain.table.as_str(),
-        chain.name.as_str(),
-    ];
-    let accept = |from: &str, to: &str| {
+/// Commands that have the chains accept what is forwarded between two devices, in each direction.
+pub(crate) fn accept_commands(
+    chains: &[ForwardChain],
+    (nic, host_end): (&str, &str),
+) -> Vec<String> {
+    let accept = |chain: &ForwardChain, from: &str, to: &str| {
+        let place = [chain.family.name(), &chain.table, &chain.name];
         let words = ["nft", "insert", "rule"].into_iter().chain(place);
         shell_command(words.chain(["iifname", from, "oifname", to, "accept"]))
     };
-    [accept(nic, host_end), accept(host_end, nic)]
+    let both = |chain| [accept(chain, nic, host_end), accept(chain, host_end, nic)];
+    chains.iter().flat_map(both).collect()
 }

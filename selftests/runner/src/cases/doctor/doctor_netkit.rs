@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -94,22 +94,26 @@ fn forwarding_off() -> Result<()> {
     cured(&line(), "netkit.forwarding", Bad::NoRx)
 }
 
-/// The table of a firewall whose policy is to forward nothing, until it is dropped.
+/// Tables of a firewall whose policy is to forward nothing, until it is dropped; that of IPv6 is the first.
 struct Firewall;
 
 impl Firewall {
     fn drops() -> Result<Self> {
-        sh("nft add table ip filter")?;
         let firewall = Self;
         let chain = "{ type filter hook forward priority 0 ; policy drop ; }";
-        sh(&format!("nft add chain ip filter FORWARD {chain}"))?;
+        for family in ["ip6", "ip"] {
+            sh(&format!("nft add table {family} filter"))?;
+            sh(&format!("nft add chain {family} filter FORWARD {chain}"))?;
+        }
         Ok(firewall)
     }
 }
 
 impl Drop for Firewall {
     fn drop(&mut self) {
-        let _deleted = sh("nft delete table ip filter");
+        for family in ["ip6", "ip"] {
+            let _deleted = sh(&format!("nft delete table {family} filter"));
+        }
     }
 }
 
@@ -137,15 +141,15 @@ fn firewall_at_the_lease() -> Result<()> {
         format!("lease --phys {NIC} --queue 3 --netkit {GUEST} --netns {BOX} --address {BESIDE}");
     let end = finish(command(None, &devmem_tcp(), &lease))?;
     println_line(end.stderr.trim_end());
-    ensure!(end.stderr.contains("chain FORWARD"), "no word of the chain");
+    ensure!(
+        end.stderr
+            .contains("warning: chain FORWARD of table ip filter"),
+        "no word of the chain"
+    );
+    ensure!(!end.stderr.contains("ip6"), "the guest has no IPv6");
     ensure!(!reached(BOX, BESIDE)?, "it drops nothing");
-    for remedy in end
-        .stderr
-        .lines()
-        .filter_map(|line| line.strip_prefix("  "))
-    {
-        paste(remedy)?;
-    }
+    let remedy = end.stderr.trim_end().rsplit_once(": ");
+    paste(remedy.context("no command")?.1)?;
     end.good(&lease)?;
     ensure!(reached(BOX, BESIDE)?, "it still drops");
     let unlease = format!("unlease {GUEST} --netns {BOX}");
