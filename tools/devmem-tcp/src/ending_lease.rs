@@ -8,7 +8,6 @@ use anyhow::Result;
 use netdev::{DmabufId, Ifindex, Link, NetNs, Netdev, NsId, Queue, QueueId, QueueType};
 use serde::Serialize;
 
-use super::target::GuestLocation;
 use crate::remedy::Hint;
 use crate::report;
 
@@ -17,22 +16,31 @@ const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time after which the wait is reported.
 const NOTICE_AFTER: Duration = Duration::from_secs(1);
 
+/// Location of a netkit that leases, from the host end's namespace.
+#[derive(Debug)]
+pub(crate) enum GuestLocation {
+    /// A namespace that can be entered.
+    Entered(NetNs),
+    /// A namespace that can't be entered, by its id in the host end's; `None` is the host end's.
+    Id(Option<NsId>),
+}
+
 /// A lease that ends, from the NIC's side.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EndingLease {
-    pub(super) phys: String,
-    pub(super) phys_queue: QueueId,
+    pub(crate) phys: String,
+    pub(crate) phys_queue: QueueId,
     /// Queue of the netkit.
-    pub(super) queue: QueueId,
+    pub(crate) queue: QueueId,
     /// Binding of the leased queue.
-    pub(super) dmabuf: Option<DmabufId>,
+    pub(crate) dmabuf: Option<DmabufId>,
     /// Whether an io_uring instance receives through the queue.
-    pub(super) io_uring: bool,
+    pub(crate) io_uring: bool,
     /// Namespace of the NIC.
     #[serde(skip)]
-    pub(super) netns: NetNs,
+    pub(crate) netns: NetNs,
     #[serde(skip)]
-    pub(super) ifindex: Ifindex,
+    pub(crate) ifindex: Ifindex,
     /// Netkit, and id of its namespace in the NIC's.
     #[serde(skip)]
     guest: (Ifindex, Option<NsId>),
@@ -74,7 +82,7 @@ impl EndingLease {
     }
 
     /// Describes the memory provider of the queue, if it has one.
-    pub(super) fn bound(&self) -> Option<String> {
+    pub(crate) fn bound(&self) -> Option<String> {
         match (self.dmabuf, self.io_uring) {
             (Some(id), _) => Some(format!("dmabuf {id}")),
             (None, true) => Some("an io_uring instance".to_owned()),
@@ -118,7 +126,7 @@ impl fmt::Display for EndingLease {
 }
 
 /// Waits until the NIC's queues are free again.
-pub(super) fn wait(netkit: &str, leases: &[EndingLease]) -> Result<()> {
+pub(crate) fn wait(netkit: &str, leases: &[EndingLease]) -> Result<()> {
     let begin = Instant::now();
     let mut told = false;
     for lease in leases {

@@ -8,6 +8,7 @@ mod address;
 mod args;
 mod below;
 mod doctor;
+mod ending_lease;
 mod enter;
 mod exit;
 mod generated;

@@ -3,6 +3,7 @@
 mod beside;
 mod errors;
 mod followed;
+mod lease_again;
 mod live;
 mod memory;
 mod netns_end;

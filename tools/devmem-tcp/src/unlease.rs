@@ -4,7 +4,6 @@
 //! `netkit_queue_unlease`) or the NIC is removed. So a netkit that `lease` made is deleted, and
 //! what was changed for it outside of it is restored.
 
-mod ending_lease;
 mod target;
 
 use anyhow::{Result, bail};
@@ -12,13 +11,12 @@ use netdev::shell_word;
 use serde::Serialize;
 
 use crate::args::NetNsArg;
+use crate::ending_lease::{self, EndingLease};
 use crate::exit;
 use crate::guest_route::lease_journal::{Cleared, LeaseJournal, clear_stale};
 use crate::holder;
 use crate::remedy::Hint;
 use crate::report;
-pub(crate) use ending_lease::EndingLease;
-pub(crate) use target::GuestLocation;
 use target::Target;
 
 #[derive(clap::Args)]

@@ -68,6 +68,9 @@ pub(crate) struct LeaseRecord {
     pub(crate) owner_cookie: Option<u64>,
     /// Addresses of the guest, for people to read.
     pub(crate) addresses: Vec<String>,
+    /// Destinations of the guest's routes that were named, for people to read.
+    #[serde(default)]
+    pub(crate) routes: Vec<String>,
     /// Sysctls that were switched on, of devices in the owner end's namespace.
     pub(crate) settings: Vec<SysctlChange>,
     /// Policy routing rules that were added in the owner end's namespace.
@@ -264,6 +267,7 @@ impl LeaseJournal {
             owner_netns: owner_netns.identity()?,
             owner_cookie: Link::open_in(owner_netns)?.netns_cookie().ok(),
             addresses: Vec::new(),
+            routes: Vec::new(),
             settings: Vec::new(),
             rules: Vec::new(),
             proxies: Vec::new(),

@@ -34,6 +34,8 @@ pub(crate) struct GuestRoute {
     pub(crate) addresses: Vec<Prefix>,
     /// Destinations of the guest's routes.
     pub(crate) routes: Vec<Prefix>,
+    /// Those of them that were named.
+    pub(crate) named_routes: Vec<Prefix>,
     pub(crate) switches: Vec<Switch>,
     /// Rules that limit this host's forwarding to the guest.
     pub(crate) rules: Vec<Rule>,
@@ -59,6 +61,7 @@ impl GuestRoute {
         let mut guest_route = Self {
             addresses: addresses.to_vec(),
             routes: guest_routes(addresses, routes)?,
+            named_routes: routes.to_vec(),
             ..Self::default()
         };
         let known = links.proxies()?;

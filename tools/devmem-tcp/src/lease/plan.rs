@@ -4,11 +4,11 @@ use anyhow::Result;
 use netdev::{LinkInfo, Prefix, QueueId, Rule};
 
 use super::steps::{NetkitEnd, Site, Step};
+use crate::ending_lease::{EndingLease, GuestLocation};
 use crate::guest_route::forward_filter;
 use crate::guest_route::lease_journal::{Device, LeaseJournal, LeaseRecord, ProxyEntry};
 use crate::guest_route::plan::GuestRoute;
 use crate::remedy::Hint;
-use crate::unlease::{EndingLease, GuestLocation};
 
 /// Steps of the lease, in order. The leases come first for a new netkit, because they are what the
 /// kernel is most likely to refuse, and last for one that stays, because they can't be undone.
@@ -155,6 +155,8 @@ pub(super) fn record(
     }
     let addresses = guest_route.addresses.iter().map(Prefix::to_string);
     record.addresses.extend(addresses);
+    let routes = guest_route.named_routes.iter().map(Prefix::to_string);
+    record.routes.extend(routes);
     for note in guest_route
         .switches
         .iter()

@@ -12,19 +12,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use devmem::engine::StopHandle;
-use netdev::{Link, LinkInfo, NetNs, queue_list, shell_command, shell_word};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use receiver::RxDevice;
 
 use super::followed::Followed;
+use super::lease_again::lease_again;
 use super::netns_end::NetnsEnd;
 use super::observer::Observer;
 use super::pool::State;
 use crate::args::NetNsArg;
-use crate::enter::{enter, within};
 use crate::exit::ExitReason;
-use crate::guest_route::lease_journal::LeaseJournal;
 
 /// Between two looks at the namespace, which sends no notification, in milliseconds.
 const TICK: u16 = 200;
@@ -218,37 +216,4 @@ impl Watched {
             remedy: Some(format!("make it again: {}", self.lease)),
         }
     }
-}
-
-/// Command that leases again what the device leases, with the addresses that its lease was made with, to be
-/// pasted in the current namespace.
-fn lease_again(device: &RxDevice) -> String {
-    let RxDevice {
-        netns, link, nic, ..
-    } = device;
-    let nic = nic.as_ref();
-    let phys = nic.map_or("IF", |nic| &nic.device);
-    let queues = nic.map_or_else(|| "N".to_owned(), |nic| queue_list(&nic.queues));
-    let addresses = addresses(netns, link).unwrap_or_default();
-    let mut words = vec!["devmem-tcp", "lease", "--phys", phys, "--queues", &queues];
-    words.extend(["--netkit", &link.name]);
-    words.extend(addresses.iter().flat_map(|address| ["--address", address]));
-    let command = shell_command(words);
-    let nic_netns = nic.map_or(netns, |nic| &nic.netns);
-    let target = match (nic_netns.is_same(netns), enter(netns)) {
-        (Ok(true), _) => String::new(),
-        (_, Some((_, argument))) => format!(" --netns {}", shell_word(&argument)),
-        // The namespace of the shell that it is pasted in.
-        (_, None) => " --netns pid:$$".to_owned(),
-    };
-    within(nic_netns, &format!("{command}{target}"))
-}
-
-/// Addresses of the guest that were noted with the lease of a netkit, if they can be read.
-fn addresses(netns: &NetNs, netkit: &LinkInfo) -> Option<Vec<String>> {
-    let (host, ifindex) = Link::open_in(netns).ok()?.other_end(netns, netkit).ok()??;
-    let host_end = Link::open_in(&host).ok()?.get(ifindex).ok()?;
-    let journal = LeaseJournal::open(true).ok()?;
-    let record = journal.record_of(&host, &host_end).ok()??;
-    Some(record.addresses.clone())
 }

@@ -1,10 +1,10 @@
 //! Search for the netkit to delete.
 
 use anyhow::{Result, bail};
-use netdev::{Ifindex, Link, LinkInfo, NetNs, NsId};
+use netdev::{Ifindex, Link, LinkInfo, NetNs};
 
-use super::ending_lease::EndingLease;
 use crate::args::NetNsArg;
+use crate::ending_lease::{EndingLease, GuestLocation};
 use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 use crate::remedy::Hint;
 
@@ -20,15 +20,6 @@ pub(super) struct Target {
     end: Option<(NetNs, Ifindex)>,
     /// Number of the guest end, and its location.
     guest: Option<(Ifindex, GuestLocation)>,
-}
-
-/// Location of a guest end.
-#[derive(Debug)]
-pub(crate) enum GuestLocation {
-    /// A namespace that can be entered.
-    Entered(NetNs),
-    /// A namespace that can't be entered, by its id in the host end's; `None` is the host end's.
-    Id(Option<NsId>),
 }
 
 impl Target {

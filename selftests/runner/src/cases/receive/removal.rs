@@ -16,7 +16,9 @@ use framework::machine;
 use framework::println_line;
 use framework::receiver::bound_queues;
 use framework::receiver::received;
-use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC, NIC_ADDRESS, PEER};
+use framework::testbed::{
+    self, BOX, BOX_ADDRESS, GUEST, HOST, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS,
+};
 use framework::tool::{Running, command, sh, until};
 use framework::transfer::{devmem_tcp, nic_settings, validated};
 
@@ -164,25 +166,39 @@ fn netkit_while_receiving() -> Result<()> {
 }
 
 case!(lease_made_again);
-/// The command that it ends with makes the lease again, with its queue, its namespace and its address.
+/// The command that it ends with makes the lease again as it was: all its queues, its namespace, its address, its
+/// route and the name of its other end.
 fn lease_made_again() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let lease = format!(
-        "lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX} --address {BESIDE}"
+        "lease --phys {NIC} --queues 2-{LAST} --netkit {GUEST} --netns {BOX} --address {BESIDE} \
+         --route {SENDER_ADDRESS}/32 --host-end nkout"
     );
     sh(&format!("{} {lease}", devmem_tcp().display()))?;
     let to = format!("{BESIDE}:5000");
-    let receiver = Recv::on(GUEST).netns(BOX).listen(&to).start_bound()?;
+    let receiver = Recv::on(GUEST)
+        .netns(BOX)
+        .queue(1)
+        .listen(&to)
+        .start_bound()?;
     let complaint = complains(
         receiver,
-        || delete(HOST),
+        || delete("nkout"),
         DEVICE_WENT,
         &[GUEST, "was deleted"],
     )?;
     ensure!(pasted(&complaint)? == 1, "no command, or several");
-    let receiver = Recv::on(GUEST).netns(BOX);
-    validated(receiver, to, 1 << 20)?;
+    for queue in 2..=LAST {
+        ensure!(!is_free(queue)?, "queue {queue} is not leased again");
+    }
+    let routes = sh(&format!("ip -n {BOX} route"))?;
+    ensure!(
+        !routes.contains("default") && routes.contains(SENDER_ADDRESS),
+        "{routes}"
+    );
+    sh("ip link show nkout")?;
+    validated(Recv::on(GUEST).netns(BOX), to, 1 << 20)?;
     let unlease = format!("unlease {GUEST} --netns {BOX}");
     sh(&format!("{} {unlease}", devmem_tcp().display())).map(drop)
 }
