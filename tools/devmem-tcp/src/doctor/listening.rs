@@ -72,12 +72,6 @@ pub(super) const REST: &[Check<Nic>] = &[Check {
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 9);
 
 impl Wanted {
-    /// The ports to listen on.
-    pub(super) fn ports(&self) -> Vec<u16> {
-        let ports = self.listen.iter();
-        ports.map(|address| address.on_the_wire().port()).collect()
-    }
-
     /// Plan of `recv` for a NIC with these queues. Where no address was named, a made-up one stands
     /// for any, because at least one rule is needed.
     pub(super) fn plan(&self, nic: &LinkInfo, queues: &[QueueId]) -> Plan {

@@ -1,10 +1,11 @@
 //! State of a physical NIC, read once for all checks.
 
+use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use netdev::{
-    Channels, Ethtool, Features, FlowRule, Link, LinkInfo, NetNs, Netdev, NsId, PagePool, Queue,
+    Channels, Ethtool, Features, FlowRule, Ifindex, Link, LinkInfo, NetNs, Netdev, PagePool, Queue,
     QueueId, QueueType, Result, Rings, Rss, RuleTable, shell_word,
 };
 use nic::Held;
@@ -24,11 +25,8 @@ pub(super) struct Nic {
     pub(super) asked: bool,
     /// Whether the queues are leased to the netkit that is checked.
     pub(super) through_netkit: bool,
-    /// Namespaces whose sockets may hold payload of the NIC: that of the netkit that is checked, otherwise the
-    /// NIC's and those of all netkits that lease from it.
-    pub(super) receiving: Vec<Namespace>,
-    /// Ports to listen on that were given.
-    pub(super) ports: Vec<u16>,
+    /// Where the NIC's payload is received: at its own addresses, and at those of all netkits that lease from it.
+    pub(super) receiving: Vec<Receiving>,
     /// Rx queues; none while the link is down.
     pub(super) queues: Vec<Queue>,
     pub(super) rings: Result<Rings>,
@@ -59,6 +57,24 @@ pub(super) struct LeasedThrough {
     pub(super) namespace: Namespace,
     pub(super) link: LinkInfo,
     pub(super) queue: QueueId,
+}
+
+/// Addresses of a device, and its namespace.
+#[derive(Debug, Clone)]
+pub(super) struct Receiving {
+    pub(super) namespace: Namespace,
+    pub(super) addresses: Vec<IpAddr>,
+}
+
+impl Receiving {
+    fn of(links: &mut Link, namespace: Namespace, device: Ifindex) -> Result<Self> {
+        let addresses = links.addresses(Some(device))?.into_iter();
+        let addresses = addresses.map(|one| one.prefix.addr);
+        Ok(Self {
+            namespace,
+            addresses: addresses.collect(),
+        })
+    }
 }
 
 impl Nic {
@@ -102,10 +118,7 @@ impl Nic {
                 probe::queue_api(machine, &namespace, &link, queue)
             }
         };
-        let receiving = match through {
-            Some(through) => vec![through.namespace.clone()],
-            None => receiving(&namespace, &queues)?,
-        };
+        let receiving = receiving(&namespace, &link, &queues)?;
         let held = nic::held(&namespace.netns, at).unwrap_or_default();
         let preview = machine
             .wanted
@@ -119,7 +132,6 @@ impl Nic {
             wanted,
             through_netkit: through.is_some(),
             receiving,
-            ports: machine.wanted.ports(),
             queue_api,
             netmem_tx: probe::netmem_tx(&namespace, &link),
             splits: probe::splits(&mut ethtool, at, rings.as_ref().ok()),
@@ -161,22 +173,31 @@ impl Nic {
     }
 }
 
-/// The namespace of a NIC with these queues, and those of the netkits that lease them, where they can be seen.
-fn receiving(namespace: &Namespace, queues: &[Queue]) -> Result<Vec<Namespace>> {
-    let mut ids: Vec<NsId> = queues
+/// The addresses of a NIC with these queues, and those of the netkits that lease them, where they can be seen.
+fn receiving(namespace: &Namespace, nic: &LinkInfo, queues: &[Queue]) -> Result<Vec<Receiving>> {
+    let mut links = Link::open_in(&namespace.netns)?;
+    let mut all = vec![Receiving::of(&mut links, namespace.clone(), nic.ifindex)?];
+    let mut netkits: Vec<_> = queues
         .iter()
-        .filter_map(|queue| queue.lease?.netns_id)
+        .filter_map(|queue| queue.lease.map(|lease| (lease.netns_id, lease.ifindex)))
         .collect();
-    ids.dedup();
-    let mut all = vec![namespace.clone()];
-    if ids.is_empty() {
+    netkits.sort();
+    netkits.dedup();
+    if netkits.is_empty() {
         return Ok(all);
     }
     let visible = NetNs::visible()?.namespaces;
-    let mut links = Link::open_in(&namespace.netns)?;
-    for id in ids {
-        if let Some(netns) = links.find_namespace(id, &visible)? {
-            all.push(Namespace::new(netns)?);
+    for (id, netkit) in netkits {
+        let guest = match id {
+            None => Some(namespace.clone()),
+            Some(id) => match links.find_namespace(id, &visible)? {
+                Some(netns) => Some(Namespace::new(netns)?),
+                None => None,
+            },
+        };
+        if let Some(guest) = guest {
+            let mut links = Link::open_in(&guest.netns)?;
+            all.push(Receiving::of(&mut links, guest, netkit)?);
         }
     }
     Ok(all)

@@ -1,11 +1,12 @@
 //! Checks of the queues: their number, which are free, and other traffic on them.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use netdev::{Queue, QueueId, RssContextId, queue_list, shell_word};
 
 use super::check::{Area, Check, Finding};
-use super::nic::{Nic, is_free};
+use super::nic::{Nic, Receiving, is_free};
 
 pub(super) const CHECKS: &[Check<Nic>] = &[
     Check {
@@ -255,21 +256,17 @@ fn left(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Commands that end closed connections whose peer is silent, of the ports that were given, where the NIC's
-/// payload is received.
+/// Commands that end closed connections whose peer is silent, at the addresses where the NIC's payload is received.
 fn end_closed_connections(nic: &Nic) -> String {
-    let mut kill = "ss -K state fin-wait-1".to_owned();
-    let ports: Vec<String> = nic
-        .ports
-        .iter()
-        .map(|port| format!("sport = :{port}"))
-        .collect();
-    if !ports.is_empty() {
-        kill += &format!(" '( {} )'", ports.join(" or "));
-    }
-    let commands = nic
-        .receiving
-        .iter()
-        .map(|namespace| namespace.command(&kill));
-    commands.collect::<Vec<_>>().join(" && ")
+    let kill = |receiver: &Receiving| {
+        let at = |address: &IpAddr| match address {
+            IpAddr::V4(address) => format!("src {address}"),
+            IpAddr::V6(address) => format!("src [{address}]"),
+        };
+        let at: Vec<String> = receiver.addresses.iter().map(at).collect();
+        let kill = format!("ss -K state fin-wait-1 '( {} )'", at.join(" or "));
+        receiver.namespace.command(&kill)
+    };
+    let receivers = nic.receiving.iter().filter(|it| !it.addresses.is_empty());
+    receivers.map(kill).collect::<Vec<_>>().join(" && ")
 }

@@ -88,10 +88,10 @@ fn pool_is_freed(line: &str) -> Result<()> {
 }
 
 case!(pool_of_a_guest);
-/// Asked for the guest, the remedy is for the port that was given.
+/// Asked for the guest, which listens at another port now, the remedy is for its namespace and addresses.
 fn pool_of_a_guest() -> Result<()> {
     dead_connection_in_a_guest(&format!(
-        "{GUEST} --netns {BOX} --listen {BOX_ADDRESS}:5000"
+        "{GUEST} --netns {BOX} --listen {BOX_ADDRESS}:5001"
     ))
 }
 
