@@ -15,12 +15,12 @@ pub(crate) fn enter(netns: &NetNs) -> Option<(String, String)> {
         let command = shell_command(["ip", "netns", "exec", label]);
         return Some((format!("{command} "), label.to_owned()));
     }
-    let path = match label.contains('/') {
-        true => label.to_owned(),
-        false => {
-            let digits: String = label.chars().filter(char::is_ascii_digit).collect();
-            format!("/proc/{digits}/ns/net")
-        }
+    let pid = label.strip_prefix("of process ");
+    let path = match pid {
+        Some(pid) => format!("/proc/{pid}/ns/net"),
+        None if label.contains('/') => label.to_owned(),
+        // Its name is gone: a word stands for the path.
+        None => "NETNS".to_owned(),
     };
     let net = format!("--net={path}");
     Some((format!("nsenter {} ", shell_word(&net)), path))

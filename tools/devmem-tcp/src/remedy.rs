@@ -2,7 +2,7 @@
 
 use anyhow::Error;
 pub(crate) use common::Hint;
-use common::remedy::of_cause;
+use common::remedy::{of_cause, quoted_within};
 use netdev::NetNs;
 
 use crate::enter::enter;
@@ -11,13 +11,13 @@ use crate::enter::enter;
 const OURS: &[(&str, &str)] = &[
     (
         "tcp-data-split is disabled",
-        "switch it on, on the physical device: ethtool -G IF tcp-data-split on; `devmem-tcp recv` \
-         does it by itself, without --no-config",
+        "`devmem-tcp recv` switches it on by itself, without --no-config; or, on the physical device: \
+         `devmem-tcp apply IF --header-split`",
     ),
     (
         "hds-thresh is not zero",
-        "set it, on the physical device: ethtool -G IF hds-thresh 0; `devmem-tcp recv` does it by \
-         itself, without --no-config",
+        "`devmem-tcp recv` sets it by itself, without --no-config; or, on the physical device: \
+         `devmem-tcp apply IF --header-split`",
     ),
     (
         "netkit maximum queue limit reached",
@@ -78,7 +78,7 @@ pub(crate) fn of_nic(error: &nic::Error, within: &str) -> Option<String> {
 fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
     let text = error.message().unwrap_or_default();
     if let Some((_, remedy)) = OURS.iter().find(|(part, _)| text.contains(part)) {
-        return Some((*remedy).to_owned());
+        return Some(quoted_within(remedy, within));
     }
     match (error.op(), error.raw_os_error()?) {
         ("ntuple-insert", libc::EOPNOTSUPP) => Some(

@@ -14,7 +14,7 @@ mod udmabuf;
 pub use cuda::of_cuda;
 pub use devmem::{of_connection, of_engine, of_send, of_socket};
 pub use memory::{of_len, of_memory, of_passed};
-pub use netdev::of_kernel;
+pub use netdev::{of_kernel, quoted_within};
 pub use nic::of_nic;
 pub use udmabuf::of_udmabuf;
 

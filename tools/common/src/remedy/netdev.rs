@@ -13,15 +13,15 @@ const BY_TEXT: &[(&str, &str)] = &[
     // __netif_mp_open_rxq
     (
         "tcp-data-split is disabled",
-        "switch it on, on the physical device: ethtool -G IF tcp-data-split on",
+        "switch it on, on the physical device: `devmem-tcp apply IF --header-split`",
     ),
     (
         "hds-thresh is not zero",
-        "set it, on the physical device: ethtool -G IF hds-thresh 0",
+        "set it, on the physical device: `devmem-tcp apply IF --header-split`",
     ),
     (
         "XDP program attached",
-        "detach it: ip link set dev IF xdp off",
+        "detach it: `ip link set dev IF xdp off`",
     ),
     (
         "already memory provider bound",
@@ -107,7 +107,7 @@ pub fn of_kernel(error: &Error, within: &str) -> Option<String> {
 }
 
 /// The text, with this before each command in backticks.
-fn quoted_within(text: &str, within: &str) -> String {
+pub fn quoted_within(text: &str, within: &str) -> String {
     let parts = text.split('`').enumerate();
     let quoted = parts.map(|(at, part)| match at % 2 {
         0 => part.to_owned(),

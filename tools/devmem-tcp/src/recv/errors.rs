@@ -65,7 +65,14 @@ pub(super) fn explained(error: receiver::Error, netns: &NetNs, nic_netns: &NetNs
         // The kernel's errors have remedies of their own.
         _ => {
             return match error {
-                Kernel(error) => in_namespace(with_holders(error, netns), netns),
+                Kernel(error) => {
+                    // A device that is not there, or else what the NIC refuses.
+                    let at = match error.raw_os_error() {
+                        Some(libc::ENODEV | libc::ENOENT) => netns,
+                        _ => nic_netns,
+                    };
+                    in_namespace(with_holders(error, netns), at)
+                }
                 Nic(error) => in_namespace(*error, nic_netns),
                 Socket(error) => in_namespace(error, netns),
                 Engine(error) => Error::from(error).context("recv"),
