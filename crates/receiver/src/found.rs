@@ -95,16 +95,18 @@ impl<M> Found<M> {
         self
     }
 
-    /// What [`Found::set_up`] would change on the NIC now; nothing where that is out of reach or is left alone. What
-    /// a function given to [`Builder::apply_with`](crate::Builder::apply_with) makes of the plan is not known: the
-    /// changes are those of the plan with all flows.
+    /// What [`Found::set_up`] would change on the NIC now; nothing where that is out of reach or is left alone. Flows
+    /// that a function of [`Builder::apply_with`](crate::Builder::apply_with) adds are not among them.
     ///
     /// # Errors
     /// [`Error::Nic`], [`Error::NothingFrom`].
     pub fn preview(&self) -> Result<Vec<Change>, Error> {
         match &self.device.nic {
             Some(nic) if !self.wanted.leave_nic => {
-                let plan = with_flows(plan(nic), nic, &self.flows()?);
+                let plan = match self.wanted.apply {
+                    Some(_) => plan(nic),
+                    None => with_flows(plan(nic), nic, &self.flows()?),
+                };
                 Ok(plan.preview(&nic.netns)?)
             }
             _ => Ok(Vec::new()),
