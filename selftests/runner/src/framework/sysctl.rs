@@ -2,7 +2,7 @@
 //!
 //! Compared after each case with what they were before the first one:
 //!
-//! - all of `net.*` in the runner's network namespace, and all of `vm.*`, but for [`VOLATILE`];
+//! - all of `net.*` in the runner's network namespace, all of `vm.*` and of `fs.epoll.*`, but for [`VOLATILE`];
 //! - the parameters of the modules in [`MODULES`];
 //! - transparent huge pages, in [`HUGEPAGES`].
 //!
@@ -58,7 +58,7 @@ impl Snapshot {
     /// Those of listing a folder: a file that can't be read has no value to compare.
     pub fn take() -> Result<Self> {
         let mut found = Self::default();
-        for folder in ["net", "vm"] {
+        for folder in ["net", "vm", "fs/epoll"] {
             found.read_folder(&Path::new(SYSCTLS).join(folder))?;
         }
         for module in MODULES {

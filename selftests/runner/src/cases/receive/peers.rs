@@ -1,7 +1,6 @@
 //! Peers that reset, vanish, stay silent, or are refused: the tool reports how each ended and never
 //! waits for ever.
 
-use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
@@ -23,6 +22,7 @@ use framework::peers::{
     send, summary,
 };
 use framework::println_line;
+use framework::sysctl;
 use framework::testbed::{self, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::{sh, until};
 
@@ -213,15 +213,13 @@ fn peer_that_waits() -> Result<impl FnOnce() -> Result<TcpStream>> {
 case!(connection_that_epoll_refuses);
 /// epoll takes one connection and no more: the others fail, it does not.
 fn connection_that_epoll_refuses() -> Result<()> {
-    const LIMIT: &str = "/proc/sys/fs/epoll/max_user_watches";
-    let before = fs::read_to_string(LIMIT)?;
     let receiver = ObservedReceiver::recv(&expecting(3).size("4M"))?;
     let first = send_half(peer(0)?)?;
     thread::sleep(Duration::from_millis(300));
-    fs::write(LIMIT, "1")?;
+    let full = sysctl::set("fs.epoll.max_user_watches", "1")?;
     let refused = [peer(1)?, peer(2)?];
     thread::sleep(Duration::from_millis(300));
-    fs::write(LIMIT, before.trim())?;
+    drop(full);
     first()?;
     let (summary, _) = summary(receiver, 1)?;
     ended_well(&summary, [0], 2 << 20)?;
