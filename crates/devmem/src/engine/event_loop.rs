@@ -54,6 +54,11 @@ impl Base {
             snapshots: SnapshotSlot::default(),
         })
     }
+
+    /// What the monitors have to know.
+    pub(super) fn monitored(&self) -> (&SnapshotSlot, &Arc<Waker>) {
+        (&self.snapshots, &self.waker)
+    }
 }
 
 /// Settings of an event loop.

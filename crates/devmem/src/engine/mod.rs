@@ -96,7 +96,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
     ) -> Result<Self, EngineError> {
         let base = Base::new()?;
         let loops = Loops::default();
-        loops.set([&base]);
+        loops.set([base.monitored()]);
         let stop = StopHandle::new();
         stop.add(&base.waker);
         let mut engine = Self {

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use mio::Waker;
 
 use super::connection::OpenConnection;
-use super::event_loop::Base;
 use super::report::{Connection, Peer};
 use super::stop::wake;
 use crate::recycler::Kept;
@@ -224,10 +223,13 @@ pub(super) struct Loops(Arc<Mutex<Vec<LoopEntry>>>);
 type LoopEntry = (Arc<Shared>, Arc<Waker>);
 
 impl Loops {
-    /// Replaces the event loops.
-    pub(super) fn set<'a>(&self, bases: impl IntoIterator<Item = &'a Base>) {
-        let entry = |base: &Base| (Arc::clone(&base.snapshots.0), Arc::clone(&base.waker));
-        let entries = bases.into_iter().map(entry).collect();
+    /// Replaces the event loops: where each publishes snapshots, and what wakes it.
+    pub(super) fn set<'a>(
+        &self,
+        loops: impl IntoIterator<Item = (&'a SnapshotSlot, &'a Arc<Waker>)>,
+    ) {
+        let entry = |(slot, waker): (&SnapshotSlot, &_)| (Arc::clone(&slot.0), Arc::clone(waker));
+        let entries = loops.into_iter().map(entry).collect();
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = entries;
     }
 

@@ -58,7 +58,8 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
         }
         let workers = workers.into_iter().map(|worker| Ok((worker, Base::new()?)));
         let workers = workers.collect::<Result<Vec<_>, EngineError>>()?;
-        self.loops.set(workers.iter().map(|(_, base)| base));
+        self.loops
+            .set(workers.iter().map(|(_, base)| base.monitored()));
         let Self {
             config,
             open_sink,
