@@ -17,8 +17,8 @@ use crate::remedy::Hint;
 use crate::report;
 use choose::QueueList;
 use execute::all_or_nothing;
-use leased::{Leased, LeasedQueue};
-use steps::Site;
+use leased::Leased;
+use steps::{LeasedQueue, Site};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {

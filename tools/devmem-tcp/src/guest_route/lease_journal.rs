@@ -6,7 +6,7 @@
 //! change. If leases share a sysctl, each has the value from before the first of them; the last one
 //! to end restores it.
 
-mod clear;
+pub(crate) mod clear;
 
 use std::net::IpAddr;
 
@@ -19,8 +19,6 @@ use crate::remedy::Hint;
 
 use super::forward_filter;
 use super::sysctl::{Sysctl, SysctlChange};
-
-pub(crate) use clear::{Cleared, clear_stale};
 
 /// Feature that a NIC loses when it forwards (`dev_disable_lro`), by the kernel's name, as in
 /// `ethtool -k`.

@@ -1,9 +1,9 @@
 //! Report of what was leased, or would be.
 
-use netdev::{Ifindex, Prefix, QueueId};
+use netdev::{Ifindex, Prefix};
 use serde::Serialize;
 
-use super::steps::Step;
+use super::steps::{LeasedQueue, Step};
 
 /// Report of a lease, as it is printed.
 #[derive(Serialize)]
@@ -24,14 +24,6 @@ pub(super) struct Leased {
     pub(super) dry_run: bool,
     /// Steps that were done, or would be.
     pub(super) steps: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct LeasedQueue {
-    /// Queue of the physical NIC.
-    pub(super) phys_queue: QueueId,
-    /// Queue of the netkit, as the kernel answered; `null` in a dry run.
-    pub(super) queue: Option<QueueId>,
 }
 
 impl Leased {

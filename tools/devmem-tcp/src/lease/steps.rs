@@ -7,8 +7,8 @@ use netdev::{
     AddressOptions, Error, Ethtool, Ifindex, Lease, Link, LinkInfo, NetNs, Netdev, NetkitPair,
     NetkitSingle, Prefix, QueueId, Route, Rule,
 };
+use serde::Serialize;
 
-use super::leased::LeasedQueue;
 use crate::enter::{enter, within};
 use crate::guest_route::lease_journal::LRO;
 use crate::guest_route::plan::Switch;
@@ -50,6 +50,15 @@ pub(super) enum Step {
     RouteToGuest(Prefix),
     /// Add a proxy entry, so that the NIC answers for the guest.
     Proxy(IpAddr),
+}
+
+/// A queue that was leased.
+#[derive(Debug, Serialize)]
+pub(super) struct LeasedQueue {
+    /// Queue of the physical NIC.
+    pub(super) phys_queue: QueueId,
+    /// Queue of the netkit, as the kernel answered; `null` in a dry run.
+    pub(super) queue: Option<QueueId>,
 }
 
 /// Devices and namespaces that the steps work on.
