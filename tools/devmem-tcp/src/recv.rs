@@ -1,5 +1,6 @@
 //! `devmem-tcp recv`.
 
+mod args;
 mod beside;
 mod errors;
 mod followed;
@@ -15,129 +16,33 @@ mod sinks;
 mod spread;
 mod summary;
 
-use std::time::Duration;
-
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
 use common::Output;
 use common::signals::{Second, Signals};
 use common::sink::AnySink;
-use devmem::engine::{Config, Keepalive, StopHandle};
-use netdev::{NetNs, QueueId, queue_list};
+use devmem::engine::StopHandle;
+use netdev::{NetNs, queue_list};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use receiver::{Builder, Finished, Found, Ready, Receiver, RxDevice};
+use receiver::{Finished, Found, Ready, RxDevice};
 
-use crate::address::{Address, resolve_all};
-use crate::args::{NetNsArg, Size, netns};
+use crate::address::resolve_all;
+use crate::args::{Size, netns};
 use crate::exit::{self, Disappeared};
 use crate::remedy::in_namespace;
 use crate::report;
+pub(crate) use args::Args;
 use errors::explained;
-use memory::MemoryArgs;
 use observer::Observer;
 use removal::{Cause, Watch};
-use sinks::SinkArgs;
 use summary::{Cpu, Summary};
-
-#[derive(clap::Args)]
-pub(crate) struct Args {
-    /// The device, a NIC or a netkit that leases one's queue
-    #[arg(long, short = 'f', value_name = "IF")]
-    dev: String,
-    /// The namespace of device and listener: a name, a path, or pid:PID
-    #[arg(long, value_name = "NETNS")]
-    netns: Option<NetNsArg>,
-    /// The rx queue of the device; may be given again [default: a NIC's last, all of a netkit's
-    /// leased ones]
-    #[arg(long = "queue", value_name = "N")]
-    queues: Vec<QueueId>,
-    /// Where to listen: ADDR:PORT, an IPv6 address in brackets, a link-local one with its device if
-    /// that is another one ([fe80::1%eth1]:5000); :: takes IPv4, too; may be given again
-    #[arg(long, short, value_name = "ADDR:PORT", required = true)]
-    listen: Vec<Address>,
-    /// Only connections from this address: others are reset, counted and named
-    #[arg(long, value_name = "ADDR")]
-    from: Option<std::net::IpAddr>,
-    #[command(flatten)]
-    memory: MemoryArgs,
-    /// Give each queue a dmabuf of its own, instead of one to all
-    #[arg(long)]
-    dmabuf_per_queue: bool,
-    #[command(flatten)]
-    threads: ThreadArgs,
-    /// Size of the pieces that the NIC fills (Linux 7.3; more than 4K wants larger pages)
-    #[arg(long, value_name = "SIZE", value_parser = rx_page_size)]
-    rx_page_size: Option<u32>,
-    #[command(flatten)]
-    sinks: SinkArgs,
-    /// End when so many peers have closed
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    connections: u32,
-    /// End a connection that has brought nothing for this many seconds (exit code 6) [default: never;
-    /// 0: never]
-    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
-    idle_timeout: Option<Duration>,
-    /// Ask a peer that has been silent for this many seconds whether it is still there, and end its
-    /// connection after about as long again without an answer (exit code 6); 0 never asks
-    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
-    keepalive: Duration,
-    /// Leave header split, RSS and flow rules as they are
-    #[arg(long)]
-    no_config: bool,
-    /// Receive nothing and change nothing; say what would change on the NIC
-    #[arg(long, conflicts_with = "no_config")]
-    dry_run: bool,
-    /// Fail on payload that the NIC did not split from its headers
-    #[arg(long)]
-    refuse_linear: bool,
-    /// Fail on payload that was not steered to a bound queue
-    #[arg(long)]
-    refuse_unsteered: bool,
-    /// Tell each second how it goes, also where stderr is no terminal
-    #[arg(long)]
-    progress: bool,
-    /// Show each second how it goes: in place on a terminal, else a line; with --json as JSON
-    #[arg(long, conflicts_with = "progress")]
-    live: bool,
-    /// Print the summary as JSON
-    #[arg(long)]
-    json: bool,
-}
-
-#[derive(clap::Args)]
-struct ThreadArgs {
-    /// Serve the connections of each queue on a thread of its own
-    #[arg(long)]
-    thread_per_queue: bool,
-    /// Keep the threads to these processors, in this order
-    #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
-    pin: Vec<usize>,
-    /// Poll the NIC for so many microseconds before each sleep (Linux 6.9)
-    #[arg(long, value_name = "USEC")]
-    busy_poll: Option<u32>,
-    /// Let payload of a busy connection wait this many milliseconds for more, four times as many where it
-    /// comes steadily: fewer wake-ups; 0 lets none wait
-    #[arg(long, value_name = "MS", default_value_t = 2)]
-    patience: u32,
-}
-
-fn rx_page_size(text: &str) -> Result<u32, String> {
-    let Size(bytes) = text.parse()?;
-    u32::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
-}
-
-/// Seconds, which may have a fraction; 0 is allowed.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
-}
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     allow_fds(args.connections);
     args.sinks.check(args.connections);
     let netns = netns(args.netns.as_ref())?;
     let stop = StopHandle::new();
-    let found = wanted(args, &netns).stopped_by(&stop).find();
+    let found = args.builder(&netns).stopped_by(&stop).find();
     let found = found.map_err(|error| explained(error, &netns, &netns))?;
     let device = found.device().clone();
     let failed = |error| explained_of(error, &device);
@@ -184,47 +89,6 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         None => exit::all([received.and_then(|summary| summary.verdict()), restored]),
     };
     exit::all([ended, printed])
-}
-
-/// What the options ask for, but for addresses and memory.
-fn wanted(args: &Args, netns: &NetNs) -> Builder<AnyMemory> {
-    let mut wanted = Receiver::on(&args.dev)
-        .netns(netns.clone())
-        .queues(args.queues.iter().copied())
-        .connections(args.connections)
-        .pin(args.threads.pin.iter().copied())
-        .config(configure(args));
-    if let Some(from) = args.from {
-        wanted = wanted.from(from);
-    }
-    if let Some(bytes) = args.rx_page_size {
-        wanted = wanted.rx_page_size(bytes);
-    }
-    if args.threads.thread_per_queue {
-        wanted = wanted.thread_per_queue();
-    }
-    match args.no_config {
-        true => wanted.leave_nic(),
-        false => wanted,
-    }
-}
-
-/// The options that are about connections.
-fn configure(args: &Args) -> impl FnOnce(&mut Config) + Send + use<> {
-    let keepalive = (!args.keepalive.is_zero()).then(|| Keepalive::after(args.keepalive));
-    let idle_timeout = args.idle_timeout.filter(|limit| !limit.is_zero());
-    let (refuse_unsteered, refuse_linear) = (args.refuse_unsteered, args.refuse_linear);
-    let patience = Duration::from_millis(args.threads.patience.into());
-    let busy_poll = args.threads.busy_poll;
-    let busy_poll = busy_poll.map(|time| Duration::from_micros(time.into()));
-    move |config| {
-        config.keepalive = keepalive;
-        config.idle_timeout = idle_timeout;
-        config.refuse_unsteered = refuse_unsteered;
-        config.refuse_linear = refuse_linear;
-        config.patience = patience;
-        config.busy_poll = busy_poll;
-    }
 }
 
 /// Raises the limit of open files as far as it may be, and warns if that is too few for the connections.
@@ -359,24 +223,16 @@ const NIOVS_EACH: u64 = 16;
 fn warn_of_a_small_pool(args: &Args, memory: &[AnyMemory]) {
     let pool = memory::pool(memory);
     let connections = u64::from(args.connections);
-    let wanted = connections.saturating_mul(2 * NIOVS_EACH * niov(args));
+    let wanted = connections.saturating_mul(2 * NIOVS_EACH * args.niov());
     if pool < wanted {
         let size = Size(wanted.next_power_of_two());
         tracing::warn!(
             "{} of memory are few for {connections} connections and the NIC's rings: {} niovs; the \
              connections will wait for one another. {}",
             Size(pool),
-            pool / niov(args),
+            pool / args.niov(),
             args.memory.enlarge(size),
         );
-    }
-}
-
-/// Bytes that the NIC fills at a time.
-fn niov(args: &Args) -> u64 {
-    match args.rx_page_size {
-        Some(bytes) => bytes.max(1).into(),
-        None => devmem::engine::page_size(),
     }
 }
 

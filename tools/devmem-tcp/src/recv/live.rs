@@ -1,6 +1,7 @@
 //! `recv --live`: how it goes, once a second, as a view on a terminal, as plain lines, or as JSON.
 
 mod draw;
+mod second;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
@@ -8,79 +9,12 @@ use std::time::{Duration, Instant};
 
 use common::stdio::{self, Stream};
 use devmem::engine::{ConnectionSnapshot, Monitor, Snapshot};
-use serde::Serialize;
 
 use super::pool::{PATIENCE, State};
-use super::spread::Spreads;
 use draw::Screen;
+use second::{Connection, MIB, Queue, Second, Tokens};
 
 const SECOND: Duration = Duration::from_secs(1);
-const MIB: f64 = (1 << 20) as f64;
-
-/// How a second went.
-#[derive(Debug, Clone, Default, Serialize)]
-pub(super) struct Second {
-    /// Since the receiver was ready, in seconds.
-    at: f64,
-    bytes: u64,
-    /// In the last second.
-    mib_per_second: f64,
-    /// Since the first bytes.
-    mean_mib_per_second: f64,
-    frags: u64,
-    tokens: Tokens,
-    /// At work, the busiest first.
-    connections: Vec<Connection>,
-    /// Connections that have ended.
-    ended: usize,
-    queues: Vec<Queue>,
-    memory: State,
-    telemetry: Spreads,
-    /// Threads that did not answer in time: their part is as of their last answer.
-    missing: usize,
-    /// The last warning of peers whose payload all came beside the dmabuf.
-    warning: Option<String>,
-}
-
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-struct Tokens {
-    issued: u64,
-    returned: u64,
-    /// Given back to us, on their way to the kernel.
-    held: u64,
-    /// With sinks.
-    kept: u64,
-}
-
-#[derive(Debug, Clone, Serialize)]
-struct Connection {
-    peer: String,
-    /// The NIC's queue that its packets come by.
-    queue: Option<u32>,
-    napi_id: Option<u32>,
-    bytes: u64,
-    mib_per_second: f64,
-    frags: u64,
-    tokens: Tokens,
-    /// Memory of its receive queue.
-    queued_bytes: u64,
-    /// For how long it has not been served, as its sink keeps too much.
-    paused_seconds: Option<f64>,
-}
-
-/// The connections of a queue, those that have ended included.
-#[derive(Debug, Clone, Serialize)]
-struct Queue {
-    queue: Option<u32>,
-    napi_id: Option<u32>,
-    connections: usize,
-    ended: usize,
-    bytes: u64,
-    mib_per_second: f64,
-    frags: u64,
-    alloc_fail: Option<u64>,
-    hw_drops: Option<u64>,
-}
 
 /// What was counted at an earlier look.
 #[derive(Debug, Default)]
@@ -318,43 +252,6 @@ fn queue_of(memory: &State, napi: Option<u32>) -> Option<u32> {
     queue.map(|queue| queue.id.get())
 }
 
-impl Second {
-    /// In one plain line.
-    fn line(&self) -> String {
-        let Self {
-            bytes,
-            mib_per_second,
-            mean_mib_per_second,
-            tokens,
-            ..
-        } = self;
-        let mut line = format!(
-            "received {:.1} MiB, {mib_per_second:.1} MiB/s, {mean_mib_per_second:.1} on average, {}, \
-             {} tokens held, {} kept",
-            *bytes as f64 / MIB,
-            plural(self.connections.len(), "connection"),
-            tokens.held,
-            tokens.kept,
-        );
-        for pool in &self.memory.pools {
-            if let Some(in_use) = pool.in_use {
-                line += &format!(", {in_use} of {} niovs taken", pool.niovs);
-            }
-        }
-        if let Some(failed) = self.memory.alloc_fail {
-            line += &format!(", {failed} allocations failed");
-        }
-        line + "\n"
-    }
-}
-
-fn plural(count: usize, what: &str) -> String {
-    match count {
-        1 => format!("1 {what}"),
-        _ => format!("{count} {what}s"),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,21 +265,5 @@ mod tests {
         };
         assert!((before.rate(now, 5 << 20, 1 << 20) - 2.0).abs() < 0.01);
         assert!(Before::default().rate(now, 1, 0).abs() < f64::EPSILON);
-    }
-
-    #[test]
-    fn a_plain_line() {
-        let second = Second {
-            bytes: 3 << 20,
-            mib_per_second: 1.5,
-            mean_mib_per_second: 1.25,
-            ..Second::default()
-        };
-        assert_eq!(
-            second.line(),
-            "received 3.0 MiB, 1.5 MiB/s, 1.2 on average, 0 connections, 0 tokens held, 0 kept\n"
-        );
-        let json = serde_json::to_value(&second).unwrap();
-        assert_eq!(json["bytes"], 3 << 20);
     }
 }

@@ -8,7 +8,7 @@ use common::stdio;
 use dmabuf::Dmabuf;
 use receiver::Ready;
 
-use super::Args;
+use super::args::Args;
 use super::beside::Beside;
 use super::live::Live;
 use super::pool::{State, Watcher};
@@ -31,7 +31,7 @@ impl Observer {
     pub(super) fn new(args: &Args, ready: &Ready<'_, AnyMemory, AnySink>) -> Self {
         // From here on log lines are posted, too.
         stdio::stderr().post("");
-        let niov = super::niov(args);
+        let niov = args.niov();
         let dmabufs: Vec<_> = ready
             .bindings()
             .map(|(binding, memory)| (binding.id(), memory.len()))

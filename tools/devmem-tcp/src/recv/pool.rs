@@ -5,66 +5,24 @@
 //! free. Where the kernel counts them (`CONFIG_PAGE_POOL_STATS`), they are taken off.
 
 mod nic;
+mod state;
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use devmem::engine::{ConnectionSnapshot, Monitor, Snapshot};
-use netdev::{DmabufId, QueueId};
+use netdev::DmabufId;
 use receiver::NicBehind;
-use serde::Serialize;
 use tracing::subscriber::{NoSubscriber, with_default};
 
 use nic::Nic;
+use state::SECOND;
+pub(super) use state::{Pool, State};
 
-/// Between two looks at the counters of drops, and at our own where the NIC is out of reach.
-const SECOND: Duration = Duration::from_secs(1);
 /// How long the engine may take to answer.
 pub(super) const PATIENCE: Duration = Duration::from_millis(300);
 /// What is said once is said again only after so long without a cause.
 const EPISODE: Duration = Duration::from_secs(10);
-
-/// What is known of the memory that is received into.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(super) struct State {
-    /// Each dmabuf.
-    pub(super) pools: Vec<Pool>,
-    /// Times that a queue of ours found no buffer, since we began; `None` where nobody says.
-    pub(super) alloc_fail: Option<u64>,
-    /// Packets that got lost in the NIC on the way to a queue of ours, since we began.
-    pub(super) hw_drops: Option<u64>,
-    /// Warnings given.
-    pub(super) warnings: u32,
-    /// The NIC's queues that are received on.
-    #[serde(skip)]
-    pub(super) queues: Vec<Queue>,
-}
-
-/// A dmabuf and how much of it is taken.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Pool {
-    pub(super) dmabuf: DmabufId,
-    pub(super) niovs: u64,
-    /// Niovs that the page pools have; `None` where the NIC is out of reach.
-    pub(super) inflight: Option<u64>,
-    /// The most seen at a look, five times a second.
-    pub(super) peak_inflight: Option<u64>,
-    /// Of these, the ones that are not in the pools' own ring and cache.
-    pub(super) in_use: Option<u64>,
-    /// The most seen at a look: once a second, or as `peak_inflight` while more than half is in flight.
-    pub(super) peak_in_use: Option<u64>,
-    #[serde(skip)]
-    starving: bool,
-}
-
-/// A queue of the NIC.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Queue {
-    pub(super) id: QueueId,
-    pub(super) napi: Option<u32>,
-    pub(super) alloc_fail: Option<u64>,
-    pub(super) hw_drops: Option<u64>,
-}
 
 /// Looks at them.
 pub(super) struct Watcher {

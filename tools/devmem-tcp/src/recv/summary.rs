@@ -12,9 +12,10 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use receiver::RxDevice;
 use serde::Serialize;
 
+use super::args::Args;
+use super::beside;
 use super::pool::State;
 use super::spread::{Spread, Spreads};
-use super::{Args, beside};
 use crate::exit::{Disappeared, ExitReason};
 use crate::remedy::Hint;
 use crate::report;

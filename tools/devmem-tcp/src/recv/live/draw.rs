@@ -4,7 +4,7 @@
 use common::text::shown;
 use devmem::{Histogram, Telemetry};
 
-use super::{Connection, Queue, Second, plural};
+use super::second::{Connection, Queue, Second, plural};
 use crate::recv::pool::Pool;
 use crate::style::Style;
 use crate::table::align;
@@ -353,7 +353,7 @@ mod tests {
             bytes: 1 << 30,
             mib_per_second: 7.0,
             frags: 5,
-            tokens: super::super::Tokens::default(),
+            tokens: crate::recv::live::second::Tokens::default(),
             queued_bytes: 0,
             paused_seconds: None,
         };

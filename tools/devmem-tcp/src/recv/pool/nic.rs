@@ -5,7 +5,7 @@ use std::time::Instant;
 use netdev::{Ifindex, Netdev, PagePoolId, QueueType, Scope};
 use receiver::NicBehind;
 
-use super::{Pool, Queue, SECOND, State};
+use super::state::{Pool, Queue, SECOND, State};
 
 /// Where they are looked at.
 pub(super) struct Nic {

@@ -1,0 +1,157 @@
+//! Options of `devmem-tcp recv`.
+
+use std::time::Duration;
+
+use ::memory::AnyMemory;
+use devmem::engine::{Config, Keepalive};
+use netdev::{NetNs, QueueId};
+use receiver::{Builder, Receiver};
+
+use super::memory::MemoryArgs;
+use super::sinks::SinkArgs;
+use crate::address::Address;
+use crate::args::{NetNsArg, Size};
+
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The device, a NIC or a netkit that leases one's queue
+    #[arg(long, short = 'f', value_name = "IF")]
+    pub(super) dev: String,
+    /// The namespace of device and listener: a name, a path, or pid:PID
+    #[arg(long, value_name = "NETNS")]
+    pub(super) netns: Option<NetNsArg>,
+    /// The rx queue of the device; may be given again [default: a NIC's last, all of a netkit's
+    /// leased ones]
+    #[arg(long = "queue", value_name = "N")]
+    pub(super) queues: Vec<QueueId>,
+    /// Where to listen: ADDR:PORT, an IPv6 address in brackets, a link-local one with its device if
+    /// that is another one ([fe80::1%eth1]:5000); :: takes IPv4, too; may be given again
+    #[arg(long, short, value_name = "ADDR:PORT", required = true)]
+    pub(super) listen: Vec<Address>,
+    /// Only connections from this address: others are reset, counted and named
+    #[arg(long, value_name = "ADDR")]
+    pub(super) from: Option<std::net::IpAddr>,
+    #[command(flatten)]
+    pub(super) memory: MemoryArgs,
+    /// Give each queue a dmabuf of its own, instead of one to all
+    #[arg(long)]
+    pub(super) dmabuf_per_queue: bool,
+    #[command(flatten)]
+    pub(super) threads: ThreadArgs,
+    /// Size of the pieces that the NIC fills (Linux 7.3; more than 4K wants larger pages)
+    #[arg(long, value_name = "SIZE", value_parser = rx_page_size)]
+    pub(super) rx_page_size: Option<u32>,
+    #[command(flatten)]
+    pub(super) sinks: SinkArgs,
+    /// End when so many peers have closed
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) connections: u32,
+    /// End a connection that has brought nothing for this many seconds (exit code 6) [default: never;
+    /// 0: never]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    pub(super) idle_timeout: Option<Duration>,
+    /// Ask a peer that has been silent for this many seconds whether it is still there, and end its
+    /// connection after about as long again without an answer (exit code 6); 0 never asks
+    #[arg(long, value_name = "SECONDS", value_parser = seconds, default_value = "30")]
+    pub(super) keepalive: Duration,
+    /// Leave header split, RSS and flow rules as they are
+    #[arg(long)]
+    pub(super) no_config: bool,
+    /// Receive nothing and change nothing; say what would change on the NIC
+    #[arg(long, conflicts_with = "no_config")]
+    pub(super) dry_run: bool,
+    /// Fail on payload that the NIC did not split from its headers
+    #[arg(long)]
+    pub(super) refuse_linear: bool,
+    /// Fail on payload that was not steered to a bound queue
+    #[arg(long)]
+    pub(super) refuse_unsteered: bool,
+    /// Tell each second how it goes, also where stderr is no terminal
+    #[arg(long)]
+    pub(super) progress: bool,
+    /// Show each second how it goes: in place on a terminal, else a line; with --json as JSON
+    #[arg(long, conflicts_with = "progress")]
+    pub(super) live: bool,
+    /// Print the summary as JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(clap::Args)]
+pub(super) struct ThreadArgs {
+    /// Serve the connections of each queue on a thread of its own
+    #[arg(long)]
+    pub(super) thread_per_queue: bool,
+    /// Keep the threads to these processors, in this order
+    #[arg(long, value_name = "CPU,...", value_delimiter = ',')]
+    pub(super) pin: Vec<usize>,
+    /// Poll the NIC for so many microseconds before each sleep (Linux 6.9)
+    #[arg(long, value_name = "USEC")]
+    pub(super) busy_poll: Option<u32>,
+    /// Let payload of a busy connection wait this many milliseconds for more, four times as many where it
+    /// comes steadily: fewer wake-ups; 0 lets none wait
+    #[arg(long, value_name = "MS", default_value_t = 2)]
+    pub(super) patience: u32,
+}
+
+fn rx_page_size(text: &str) -> Result<u32, String> {
+    let Size(bytes) = text.parse()?;
+    u32::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
+}
+
+/// Seconds, which may have a fraction; 0 is allowed.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds")?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+impl Args {
+    /// The receiver that the options ask for, but for addresses and memory.
+    pub(super) fn builder(&self, netns: &NetNs) -> Builder<AnyMemory> {
+        let mut builder = Receiver::on(&self.dev)
+            .netns(netns.clone())
+            .queues(self.queues.iter().copied())
+            .connections(self.connections)
+            .pin(self.threads.pin.iter().copied())
+            .config(self.config());
+        if let Some(from) = self.from {
+            builder = builder.from(from);
+        }
+        if let Some(bytes) = self.rx_page_size {
+            builder = builder.rx_page_size(bytes);
+        }
+        if self.threads.thread_per_queue {
+            builder = builder.thread_per_queue();
+        }
+        match self.no_config {
+            true => builder.leave_nic(),
+            false => builder,
+        }
+    }
+
+    /// Sets the options that are about connections.
+    fn config(&self) -> impl FnOnce(&mut Config) + Send + use<> {
+        let keepalive = (!self.keepalive.is_zero()).then(|| Keepalive::after(self.keepalive));
+        let idle_timeout = self.idle_timeout.filter(|limit| !limit.is_zero());
+        let (refuse_unsteered, refuse_linear) = (self.refuse_unsteered, self.refuse_linear);
+        let patience = Duration::from_millis(self.threads.patience.into());
+        let busy_poll = self.threads.busy_poll;
+        let busy_poll = busy_poll.map(|time| Duration::from_micros(time.into()));
+        move |config| {
+            config.keepalive = keepalive;
+            config.idle_timeout = idle_timeout;
+            config.refuse_unsteered = refuse_unsteered;
+            config.refuse_linear = refuse_linear;
+            config.patience = patience;
+            config.busy_poll = busy_poll;
+        }
+    }
+
+    /// Bytes that the NIC fills at a time.
+    pub(super) fn niov(&self) -> u64 {
+        match self.rx_page_size {
+            Some(bytes) => bytes.max(1).into(),
+            None => devmem::engine::page_size(),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! How a second of a receiver went.
+
+use serde::Serialize;
+
+use crate::recv::pool::State;
+use crate::recv::spread::Spreads;
+
+pub(super) const MIB: f64 = (1 << 20) as f64;
+
+/// How a second went.
+#[derive(Debug, Clone, Default, Serialize)]
+pub(super) struct Second {
+    /// Since the receiver was ready, in seconds.
+    pub(super) at: f64,
+    pub(super) bytes: u64,
+    /// In the last second.
+    pub(super) mib_per_second: f64,
+    /// Since the first bytes.
+    pub(super) mean_mib_per_second: f64,
+    pub(super) frags: u64,
+    pub(super) tokens: Tokens,
+    /// At work, the busiest first.
+    pub(super) connections: Vec<Connection>,
+    /// Connections that have ended.
+    pub(super) ended: usize,
+    pub(super) queues: Vec<Queue>,
+    pub(super) memory: State,
+    pub(super) telemetry: Spreads,
+    /// Threads that did not answer in time: their part is as of their last answer.
+    pub(super) missing: usize,
+    /// The last warning of peers whose payload all came beside the dmabuf.
+    pub(super) warning: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Tokens {
+    pub(super) issued: u64,
+    pub(super) returned: u64,
+    /// Given back to us, on their way to the kernel.
+    pub(super) held: u64,
+    /// With sinks.
+    pub(super) kept: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Connection {
+    pub(super) peer: String,
+    /// The NIC's queue that its packets come by.
+    pub(super) queue: Option<u32>,
+    pub(super) napi_id: Option<u32>,
+    pub(super) bytes: u64,
+    pub(super) mib_per_second: f64,
+    pub(super) frags: u64,
+    pub(super) tokens: Tokens,
+    /// Memory of its receive queue.
+    pub(super) queued_bytes: u64,
+    /// For how long it has not been served, as its sink keeps too much.
+    pub(super) paused_seconds: Option<f64>,
+}
+
+/// The connections of a queue, those that have ended included.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Queue {
+    pub(super) queue: Option<u32>,
+    pub(super) napi_id: Option<u32>,
+    pub(super) connections: usize,
+    pub(super) ended: usize,
+    pub(super) bytes: u64,
+    pub(super) mib_per_second: f64,
+    pub(super) frags: u64,
+    pub(super) alloc_fail: Option<u64>,
+    pub(super) hw_drops: Option<u64>,
+}
+
+impl Second {
+    /// In one plain line.
+    pub(super) fn line(&self) -> String {
+        let Self {
+            bytes,
+            mib_per_second,
+            mean_mib_per_second,
+            tokens,
+            ..
+        } = self;
+        let mut line = format!(
+            "received {:.1} MiB, {mib_per_second:.1} MiB/s, {mean_mib_per_second:.1} on average, {}, \
+             {} tokens held, {} kept",
+            *bytes as f64 / MIB,
+            plural(self.connections.len(), "connection"),
+            tokens.held,
+            tokens.kept,
+        );
+        for pool in &self.memory.pools {
+            if let Some(in_use) = pool.in_use {
+                line += &format!(", {in_use} of {} niovs taken", pool.niovs);
+            }
+        }
+        if let Some(failed) = self.memory.alloc_fail {
+            line += &format!(", {failed} allocations failed");
+        }
+        line + "\n"
+    }
+}
+
+/// A number of things.
+pub(super) fn plural(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        _ => format!("{count} {what}s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_line() {
+        let second = Second {
+            bytes: 3 << 20,
+            mib_per_second: 1.5,
+            mean_mib_per_second: 1.25,
+            ..Second::default()
+        };
+        assert_eq!(
+            second.line(),
+            "received 3.0 MiB, 1.5 MiB/s, 1.2 on average, 0 connections, 0 tokens held, 0 kept\n"
+        );
+        let json = serde_json::to_value(&second).unwrap();
+        assert_eq!(json["bytes"], 3 << 20);
+    }
+}
