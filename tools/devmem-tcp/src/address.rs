@@ -1,7 +1,7 @@
 //! Addresses on the command line, and their form in flow rules.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -20,14 +20,24 @@ pub(crate) struct Address {
 impl Address {
     /// Splits a text into the address, its zone, and the text behind the last colon.
     fn split(text: &str) -> Result<(IpAddr, Option<String>, &str), String> {
-        let wrong = || format!("{text:?} is not ADDR:PORT, an IPv6 address in brackets");
+        let wrong = || {
+            format!(
+                "{text:?} is not ADDR:PORT, such as 192.0.2.2:5000 or [2001:db8::2]:5000; [::]:5000 is any address"
+            )
+        };
         let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
         let Some(inside) = host
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
         else {
-            let ip = host.parse().map_err(|_| wrong())?;
-            return Ok((IpAddr::V4(ip), None, port));
+            if host.is_empty() || host.contains([':', '[', ']', '%']) {
+                return Err(wrong());
+            }
+            let ip = match host.parse() {
+                Ok(ip) => IpAddr::V4(ip),
+                Err(_) => by_name(host).map_err(|why| format!("{}: {why}", wrong()))?,
+            };
+            return Ok((ip, None, port));
         };
         let (ip, zone) = match inside.split_once('%') {
             Some((ip, zone)) => (ip, Some(zone)),
@@ -68,6 +78,15 @@ impl Address {
     pub(crate) fn on_the_wire(&self) -> SocketAddr {
         (self.ip, self.port).into()
     }
+}
+
+/// The first address that a host's name has.
+fn by_name(host: &str) -> Result<IpAddr, String> {
+    let mut addresses = (host, 0)
+        .to_socket_addrs()
+        .map_err(|error| error.to_string())?;
+    let first = addresses.next().map(|at| at.ip());
+    first.ok_or_else(|| "it has no address".to_owned())
 }
 
 /// Resolves the addresses for sockets, and refuses addresses that overlap.

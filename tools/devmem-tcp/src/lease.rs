@@ -20,13 +20,16 @@ use execute::all_or_nothing;
 use leased::Leased;
 use steps::{LeasedQueue, Site};
 
+// Not `#[group(...)]`, which is the group of all arguments.
 #[derive(clap::Args)]
+#[command(group = clap::ArgGroup::new("which").required(true).multiple(true)
+    .args(["queues", "ranges", "count"]))]
 pub(crate) struct Args {
     /// The physical NIC whose queues are leased out
     #[arg(long, value_name = "IF")]
     phys: String,
     /// Rx queue of the NIC; may be given again for more queues
-    #[arg(long = "queue", value_name = "N", required_unless_present_any = ["ranges", "count"])]
+    #[arg(long = "queue", value_name = "N")]
     queues: Vec<QueueId>,
     /// Several rx queues of the NIC: 3-7,9
     #[arg(id = "ranges", long = "queues", value_name = "LIST")]

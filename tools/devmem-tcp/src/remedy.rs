@@ -3,9 +3,11 @@
 use anyhow::Error;
 pub(crate) use common::Hint;
 use common::remedy::{of_cause, quoted_within};
-use netdev::NetNs;
+use netdev::{NetNs, shell_word};
 
+use crate::elsewhere::namespaces_of;
 use crate::enter::enter;
+use crate::privilege::with_sudo;
 
 /// Remedies for texts of the kernel that are options of this tool.
 const OURS: &[(&str, &str)] = &[
@@ -81,11 +83,32 @@ fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
         return Some(quoted_within(remedy, within));
     }
     match (error.op(), error.raw_os_error()?) {
+        ("", libc::ENODEV) => not_here(error.object()),
+        (_, libc::EPERM) => Some(format!(
+            "it takes root, or CAP_NET_ADMIN (for a lease in the initial user namespace): {}",
+            with_sudo()
+        )),
         ("ntuple-insert", libc::EOPNOTSUPP) => Some(
             "the driver has no flow rules: steer the flow by other means and give --no-config"
                 .to_owned(),
         ),
-        _ => common::remedy::of_kernel(error, within),
+        _ => None,
+    }
+    .or_else(|| common::remedy::of_kernel(error, within))
+}
+
+/// What to do about a device that is not in the namespace where it was looked for.
+fn not_here(device: &str) -> Option<String> {
+    match &namespaces_of(device)[..] {
+        [] => None,
+        [one] => Some(format!(
+            "it is in another namespace: --netns {}",
+            shell_word(one)
+        )),
+        several => Some(format!(
+            "there are some in other namespaces: --netns {}",
+            several.join(" or --netns ")
+        )),
     }
 }
 

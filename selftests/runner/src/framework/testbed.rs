@@ -228,7 +228,7 @@ pub fn clear() -> Result<()> {
     })?;
     let mut link = Link::open()?;
     for left in link.list()? {
-        if !left.name.starts_with("nk") {
+        if !left.name.starts_with("nk") && left.kind.as_deref() != Some("veth") {
             continue;
         }
         match link.delete(left.ifindex) {

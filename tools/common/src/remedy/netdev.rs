@@ -35,6 +35,12 @@ const BY_TEXT: &[(&str, &str)] = &[
         "rx_page_size",
         "leave the rx page size away, or choose one that the driver supports",
     ),
+    // ethnl_set_rings
+    (
+        "setting TCP data split is not supported",
+        "the driver has no header split that can be switched, which devmem needs: `devmem-tcp doctor` lists \
+         the NICs that can",
+    ),
     // netif_mp_open_rxq
     (
         "rx queue index out of range",

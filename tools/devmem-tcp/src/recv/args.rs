@@ -94,8 +94,19 @@ pub(super) struct ThreadArgs {
     pub(super) patience: u32,
 }
 
+/// A size that pieces can have: a power of two, of a page at least (`net_devmem_bind_dmabuf`). Which of these the NIC
+/// takes, its driver says.
 fn rx_page_size(text: &str) -> Result<u32, String> {
+    const MOST: u64 = 1 << 31;
     let Size(bytes) = text.parse()?;
+    let page = devmem::engine::page_size();
+    if !bytes.is_power_of_two() || !(page..=MOST).contains(&bytes) {
+        let sizes: Vec<String> = (0..4).map(|shift| Size(page << shift).flag()).collect();
+        return Err(format!(
+            "{text:?} is none of {}, and so on by powers of two: which of them the NIC takes, its driver says",
+            sizes.join(", ")
+        ));
+    }
     u32::try_from(bytes).map_err(|_| format!("{text:?} is too large"))
 }
 

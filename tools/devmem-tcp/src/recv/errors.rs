@@ -1,7 +1,12 @@
 //! The errors of a receiver, in the options of this tool and with what to do about them.
 
+use std::net::SocketAddr;
+
 use anyhow::Error;
-use netdev::{NetNs, queue_list, shell_command, shell_word};
+use devmem::listen::SocketError;
+use netdev::{
+    Link, LinkInfo, NetNs, Netdev, Queue, QueueId, QueueType, queue_list, shell_command, shell_word,
+};
 
 use crate::enter::{enter, within};
 use crate::remedy::{Hint, in_namespace};
@@ -28,12 +33,14 @@ pub(super) fn explained(error: receiver::Error, netns: &NetNs, nic_netns: &NetNs
             there,
         } => {
             let why = format!("{device} has rx queues {}", queue_list(there));
-            wrong_queue(device, queue.get(), &why)
+            wrong_queue((device, netns), queue.get(), &why)
         }
-        NamedTwice { device, queue } => wrong_queue(device, queue.get(), "it is named twice"),
+        NamedTwice { device, queue } => {
+            wrong_queue((device, netns), queue.get(), "it is named twice")
+        }
         NotLeased { device } => {
             let why = format!("a netkit's queue 0 is its own: {device} leases others");
-            wrong_queue(device, 0, &why)
+            wrong_queue((device, netns), 0, &why)
         }
         NoFreeQueue { device } => {
             let more = shell_command(["ethtool", "-L", device, "combined", "N"]);
@@ -42,18 +49,7 @@ pub(super) fn explained(error: receiver::Error, netns: &NetNs, nic_netns: &NetNs
                 format!("give it more queues: {}", within(netns, &more)),
             )
         }
-        NoLease { device } => {
-            let at = enter(netns).map_or_else(String::new, |(_, argument)| {
-                format!(" --netns {}", shell_word(&argument))
-            });
-            Hint::new(
-                format!("recv {error}"),
-                format!(
-                    "lease one: devmem-tcp lease --phys IF --queue N --netkit {}{at}",
-                    shell_word(device)
-                ),
-            )
-        }
+        NoLease { device } => no_lease(device, &error, netns),
         InUse { .. } => Hint::new(
             format!("recv {error}{}", holders(netns)),
             "end that receiver, or choose another queue: `devmem-tcp show` lists the bindings",
@@ -71,10 +67,20 @@ pub(super) fn explained(error: receiver::Error, netns: &NetNs, nic_netns: &NetNs
                         Some(libc::ENODEV | libc::ENOENT) => netns,
                         _ => nic_netns,
                     };
-                    in_namespace(with_holders(error, netns), at)
+                    match leased_out(&error, netns) {
+                        Some(remedy) => Hint::new(error.to_string(), remedy).into(),
+                        None => in_namespace(with_holders(error, netns), at),
+                    }
                 }
                 Nic(error) => in_namespace(*error, nic_netns),
-                Socket(error) => in_namespace(error, netns),
+                Socket(error) => match listeners(&error, netns) {
+                    Some(by) => Hint::new(
+                        format!("{}, by {by}", common::with_sources(&error)),
+                        "end that process, or take another port or address",
+                    )
+                    .into(),
+                    None => in_namespace(error, netns),
+                },
                 Engine(error) => Error::from(error).context("recv"),
                 Map(error) => Error::from(error).context("mapping the dmabuf"),
                 error => error.into(),
@@ -84,10 +90,50 @@ pub(super) fn explained(error: receiver::Error, netns: &NetNs, nic_netns: &NetNs
     hint.into()
 }
 
-fn wrong_queue(device: &str, queue: u32, why: &str) -> Hint {
+/// The error of a virtual device that leases no queue: which device to take, or how it leases one.
+fn no_lease(device: &str, error: &receiver::Error, netns: &NetNs) -> Hint {
+    let link = Link::open_in(netns).and_then(|mut links| links.by_name(device));
+    let netkit = link.as_ref().ok().and_then(|link| link.netkit.as_ref());
+    let option = |netns: &NetNs| {
+        enter(netns).map_or_else(String::new, |(_, argument)| {
+            format!(" --netns {}", shell_word(&argument))
+        })
+    };
+    let remedy = match (&link, netkit) {
+        (Ok(link), Some(netkit)) if !netkit.can_lease() => match other_end(netns, link) {
+            Some((netns, other)) => format!(
+                "it is the host end of a pair: receive on the other one, --dev {}{}",
+                shell_word(&other.name),
+                option(&netns)
+            ),
+            None => "it is the host end of a pair: receive on the other one".to_owned(),
+        },
+        (Ok(_), None) => {
+            "receive on a NIC, or on a netkit that leases one's queue: `devmem-tcp doctor` lists the \
+             NICs"
+                .to_owned()
+        }
+        _ => format!(
+            "lease one: devmem-tcp lease --phys IF --queue N --netkit {}{}",
+            shell_word(device),
+            option(netns)
+        ),
+    };
+    Hint::new(format!("recv {error}"), remedy)
+}
+
+/// The other end of a pair, where it can be seen.
+fn other_end(netns: &NetNs, link: &LinkInfo) -> Option<(NetNs, LinkInfo)> {
+    let (there, ifindex) = Link::open_in(netns).ok()?.other_end(netns, link).ok()??;
+    let other = Link::open_in(&there).ok()?.get(ifindex).ok()?;
+    Some((there, other))
+}
+
+fn wrong_queue((device, netns): (&str, &NetNs), queue: u32, why: &str) -> Hint {
+    let show = shell_command(["devmem-tcp", "show", device, "--all"]);
     Hint::new(
         format!("recv {device}: --queue {queue}: {why}"),
-        "`devmem-tcp show IF --all` lists the queues: name another",
+        format!("`{}` lists the queues: name another", within(netns, &show)),
     )
 }
 
@@ -109,10 +155,59 @@ fn holders(netns: &NetNs) -> String {
     }
 }
 
+/// What to do about a queue that the kernel refuses to bind because it is leased out (`netdev_nl_get_dma_dev`).
+fn leased_out(error: &netdev::Error, netns: &NetNs) -> Option<String> {
+    if !error.message()?.contains("Device doesn't support DMA") {
+        return None;
+    }
+    // "eth1 queue 3"
+    let (device, queues) = error.object().split_once(" queue")?;
+    let device = Link::open_in(netns).ok()?.by_name(device).ok()?;
+    let mut queues = queues
+        .split(|c: char| !c.is_ascii_digit())
+        .filter_map(|id| id.parse().ok());
+    let all = Netdev::open_in(netns)
+        .ok()?
+        .queues(Some(device.ifindex))
+        .ok()?;
+    let (queue, lease) = queues.find_map(|id| {
+        let named = |queue: &&Queue| queue.kind == QueueType::Rx && queue.id == QueueId::new(id);
+        Some((id, all.iter().find(named)?.lease?))
+    })?;
+    let guest = match lease.netns_id {
+        None => netns.clone(),
+        Some(id) => {
+            let visible = NetNs::visible().ok()?.namespaces;
+            Link::open_in(netns)
+                .ok()?
+                .find_namespace(id, &visible)
+                .ok()??
+        }
+    };
+    let netkit = Link::open_in(&guest).ok()?.get(lease.ifindex).ok()?.name;
+    let at = enter(&guest).map_or_else(String::new, |(_, argument)| {
+        format!(" --netns {}", shell_word(&argument))
+    });
+    Some(format!(
+        "queue {queue} is leased to {netkit}: receive there, --dev {}{at}; or name another queue",
+        shell_word(&netkit)
+    ))
+}
+
+/// Who listens at the address that can't be bound.
+fn listeners(error: &SocketError, netns: &NetNs) -> Option<String> {
+    if error.raw_os_error() != Some(libc::EADDRINUSE) {
+        return None;
+    }
+    let at: SocketAddr = error.object().parse().ok()?;
+    match &holder::listening(netns, at.port())[..] {
+        [] => None,
+        processes => Some(processes.join(" and ")),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use netdev::QueueId;
-
     use super::*;
 
     fn told(error: receiver::Error) -> (String, String) {

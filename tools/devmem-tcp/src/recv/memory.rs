@@ -2,14 +2,16 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::io::{self, ErrorKind};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
 use ::memory::{AnyMemory, Choice};
-use anyhow::{Context, Result};
+use anyhow::{Context, Error, Result};
 use dmabuf::Dmabuf;
 
 use crate::args::{Pages, Size};
+use crate::privilege;
 use crate::remedy::Hint;
 use crate::room;
 
@@ -61,7 +63,27 @@ impl MemoryArgs {
     }
 
     fn memory_of(&self, len: Option<u64>) -> Result<AnyMemory> {
-        Ok(AnyMemory::make(&self.memory, len, self.pages.choice())?)
+        let made = AnyMemory::make(&self.memory, len, self.pages.choice());
+        made.map_err(|error| {
+            let error = Error::from(error);
+            let denied = error
+                .chain()
+                .filter_map(|cause| cause.downcast_ref::<io::Error>());
+            let denied = denied
+                .into_iter()
+                .any(|it| it.kind() == ErrorKind::PermissionDenied);
+            match denied && !privilege::has_net_admin() {
+                true => Hint::new(
+                    format!("{error:#}"),
+                    format!(
+                        "to receive takes root, or access to that memory and CAP_NET_ADMIN: {}",
+                        privilege::with_sudo()
+                    ),
+                )
+                .into(),
+                false => error,
+            }
+        })
     }
 
     /// What to do where there is too little of it.

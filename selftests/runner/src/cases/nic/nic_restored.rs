@@ -47,7 +47,7 @@ fn after_error() -> Result<()> {
             _ => None,
         };
         let line = match round.number % 4 {
-            2 => "--rx-page-size 12345",
+            2 => "--rx-page-size 1G",
             3 => "--output /dev/full",
             _ => "--validate 251",
         };

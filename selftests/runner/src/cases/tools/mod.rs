@@ -3,6 +3,7 @@
 mod examples;
 mod feel;
 pub(super) mod json;
+mod mistakes;
 mod names;
 pub(super) mod ncdevmem;
 mod ncdevmem_client;

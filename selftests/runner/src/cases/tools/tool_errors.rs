@@ -94,7 +94,7 @@ fn split_off_and_no_config() -> Result<()> {
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --no-config");
     complains(
         tool(&line),
-        &["tcp-data-split is disabled", "EINVAL", "ethtool -G"],
+        &["tcp-data-split is disabled", "EINVAL", "devmem-tcp apply"],
     )
 }
 

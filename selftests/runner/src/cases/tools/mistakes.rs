@@ -1,0 +1,174 @@
+//! Common mistakes: each is refused in one line that names the mistake, with a remedy that says what to do.
+
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+
+use super::remedies::pasted;
+use framework::doctor::as_user;
+use framework::leases::Guest;
+use framework::println_line;
+use framework::receiver::{recv, start_bound};
+use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS};
+use framework::tool::{command, finish, sh};
+use framework::transfer::{devmem_tcp, nic_settings};
+
+/// Holds if the line is refused with this status, with all these words, and changes nothing of the NIC.
+fn refused(mut run: Command, status: i32, words: &[&str]) -> Result<()> {
+    let before = nic_settings(NIC)?;
+    run.stdin(Stdio::null());
+    let line = format!("{run:?}");
+    let complaint = finish(run)?.refused(status).with_context(|| line.clone())?;
+    println_line(complaint.trim_end());
+    for word in words {
+        ensure!(complaint.contains(word), "{line}: {word:?} is not in it");
+    }
+    pasted(&complaint)?;
+    ensure!(nic_settings(NIC)? == before, "{line}: the NIC has changed");
+    Ok(())
+}
+
+fn tool(line: &str) -> Command {
+    command(None, &devmem_tcp(), line)
+}
+
+fn listen(rest: &str) -> Command {
+    tool(&format!("recv {rest} -l {NIC_ADDRESS}:5000"))
+}
+
+case!(device_in_another_namespace);
+fn device_in_another_namespace() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    Guest::pair(GUEST, 2, BOX)?;
+    let words = [GUEST, "ENODEV", "--netns box"];
+    for line in [
+        format!("recv -f {GUEST} -l {NIC_ADDRESS}:5000"),
+        format!("doctor {GUEST}"),
+    ] {
+        refused(tool(&line), 1, &words)?;
+    }
+    Ok(())
+}
+
+case!(device_that_is_no_nic);
+fn device_that_is_no_nic() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    Guest::pair(GUEST, 2, BOX)?;
+    refused(
+        listen(&format!("-f {HOST}")),
+        1,
+        &[HOST, "host end", "--dev nk0 --netns box"],
+    )?;
+    refused(
+        listen("-f lo"),
+        1,
+        &["lo", "receive on a NIC", "`devmem-tcp doctor`"],
+    )?;
+    sh(&format!(
+        "ip link add link {NIC} name eth1.7 type vlan id 7"
+    ))?;
+    sh("ip link set eth1.7 up")?;
+    refused(
+        listen("-f eth1.7"),
+        1,
+        &["eth1.7", "vlan", "the NIC itself: eth1"],
+    )?;
+    sh("ip link delete eth1.7").map(drop)
+}
+
+case!(queue_that_is_not_there);
+fn queue_that_is_not_there() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    let netkit = format!("-f {GUEST} --netns {BOX}");
+    refused(
+        listen(&format!("{netkit} --queue 0")),
+        1,
+        &["queue 0 is its own", "show"],
+    )?;
+    refused(
+        listen(&format!("{netkit} --queue 7")),
+        1,
+        &["--queue 7", "nk0 has rx queues"],
+    )?;
+    refused(
+        listen(&format!("-f {NIC} --queue 7")),
+        1,
+        &["--queue 7", "rx queues 0-3"],
+    )
+}
+
+case!(driver_without_header_split);
+/// It is the first that is said, before anything else that is wrong.
+fn driver_without_header_split() -> Result<()> {
+    testbed::wire_with(testbed::QUEUES, "lacks=split")?;
+    refused(listen(&format!("-f {NIC}")), 1, &[NIC, "header split"])
+}
+
+case!(port_in_use);
+fn port_in_use() -> Result<()> {
+    testbed::wire()?;
+    let _first = TcpListener::bind((NIC_ADDRESS, 5000))?;
+    let own = format!("(pid {})", std::process::id());
+    refused(
+        listen(&format!("-f {NIC}")),
+        1,
+        &["5000", "Address already in use", &own, "another port"],
+    )
+}
+
+case!(queue_in_use);
+fn queue_in_use() -> Result<()> {
+    testbed::wire()?;
+    testbed::container()?;
+    let receiver = start_bound(recv(5000))?;
+    let own = receiver.id().to_string();
+    let line = format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:5001");
+    refused(tool(&line), 1, &["queue 3", &own])?;
+    receiver.stop()?;
+    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    refused(
+        tool(&line),
+        1,
+        &["queue 3", "leased", "--dev nk0 --netns box"],
+    )
+}
+
+case!(command_lines);
+/// What can be said before anything is looked at.
+fn command_lines() -> Result<()> {
+    testbed::wire()?;
+    refused(
+        tool(&format!("lease --phys {NIC} --netkit nk0")),
+        2,
+        &["--queue", "--queues", "--count"],
+    )?;
+    for wrong in ["5000", "no.such.host.invalid:5000", "::1:5000"] {
+        refused(
+            tool(&format!("recv -f {NIC} -l {wrong}")),
+            2,
+            &["192.0.2.2:5000", "[::]:5000"],
+        )?;
+    }
+    refused(
+        listen(&format!("-f {NIC} --rx-page-size 5K")),
+        2,
+        &["4K, 8K, 16K, 32K", "driver"],
+    )
+}
+
+case!(unprivileged);
+fn unprivileged() -> Result<()> {
+    testbed::wire()?;
+    let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
+    let sudo = format!("sudo {} {line}", devmem_tcp().display());
+    refused(
+        as_user(&devmem_tcp(), &line, false),
+        1,
+        &["CAP_NET_ADMIN", &sudo],
+    )
+}
