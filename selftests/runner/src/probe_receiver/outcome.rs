@@ -1,9 +1,9 @@
 //! What the probe receiver prints at its end.
 
-use std::error::Error;
 use std::io::Write;
 
 use anyhow::{Context, Result};
+use common::with_sources;
 use devmem::engine::{End, Report};
 use framework::probe_receiver::{Ended, Outcome};
 
@@ -29,7 +29,7 @@ pub(super) fn outcome(report: &Report<Checked>) -> Outcome {
             error: match &connection.end {
                 End::Closed => None,
                 End::Stopped => Some("stopped".to_owned()),
-                End::Failed(error) => Some(chain(error)),
+                End::Failed(error) => Some(with_sources(error)),
             },
         }
     });
@@ -47,14 +47,4 @@ pub(super) fn print(outcome: &Outcome) -> Result<()> {
     let text = serde_json::to_string(outcome)? + "\n";
     let mut out = std::io::stdout();
     out.write_all(text.as_bytes()).context("standard output")
-}
-
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }
