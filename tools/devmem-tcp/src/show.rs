@@ -1,6 +1,5 @@
 //! `devmem-tcp show`: queues, leases, bindings and page pools.
 
-mod clock;
 mod events;
 mod namespace_watch;
 mod watch;

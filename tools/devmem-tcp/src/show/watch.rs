@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
@@ -17,7 +17,6 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
-use super::clock::Timestamp;
 use super::end;
 use super::events::{EventKind, WatchEvent, Watched};
 use super::namespace_watch::NamespaceWatches;
@@ -31,7 +30,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A line of JSON.
 #[derive(Serialize)]
 struct JsonLine {
-    time: Timestamp,
+    time: String,
     #[serde(flatten)]
     event: WatchEvent,
 }
@@ -64,7 +63,7 @@ fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()>
             "namespaces"
         };
         let text = format!("{} {noun}, until Ctrl-C", watches.count());
-        report::text(&to_text(Timestamp::now(), EventKind::Watching, &text))?;
+        report::text(&to_text(&now(), EventKind::Watching, &text))?;
     } else {
         print(WatchEvent::new(EventKind::Watching), true)?;
     }
@@ -97,15 +96,20 @@ fn take_snapshot() -> Result<Watched> {
 }
 
 fn print(event: WatchEvent, json: bool) -> Result<()> {
-    let time = Timestamp::now();
+    let time = now();
     if json {
         return report::json(&JsonLine { time, event });
     }
-    report::text(&to_text(time, event.what, &words(&event)))
+    report::text(&to_text(&time, event.what, &words(&event)))
+}
+
+/// Time in UTC, with its date, as in RFC 3339: other zones need libc's tables.
+fn now() -> String {
+    humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
 /// Formats an event: `12:00:00.000Z  leased       eth1 rx 3 -> box/nk0 rx 1`.
-fn to_text(time: Timestamp, what: EventKind, words: &str) -> String {
+fn to_text(time: &str, what: EventKind, words: &str) -> String {
     let style = Style::stdout();
     let padded = format!("{:<11}", what.words());
     let what = match what {
@@ -114,7 +118,8 @@ fn to_text(time: Timestamp, what: EventKind, words: &str) -> String {
         EventKind::LeaseMoved => style.warn(&padded),
         EventKind::LeaseEnded | EventKind::Unbound | EventKind::DeviceWent => style.bad(&padded),
     };
-    format!("{}  {what}  {words}\n", style.dim(&time.to_string()))
+    let time_of_day = time.split_once('T').map_or(time, |(_, time)| time);
+    format!("{}  {what}  {words}\n", style.dim(time_of_day))
 }
 
 fn words(event: &WatchEvent) -> String {
@@ -138,4 +143,19 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
         .chain()
         .find_map(|cause| cause.downcast_ref::<io::Error>());
     cause.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_day_has_milliseconds_and_a_zone() {
+        let text = to_text("2024-12-31T23:59:59.999Z", EventKind::Bound, "eth1 rx 3");
+        assert!(
+            text.contains("23:59:59.999Z") && !text.contains("2024"),
+            "{text}"
+        );
+        assert_eq!(now().len(), "2024-12-31T23:59:59.999Z".len());
+    }
 }
