@@ -3,32 +3,31 @@
 //! Names of devices, namespaces and processes come from outside and may hold control characters.
 //! Text is built as if they did not, and every stream shows them escaped: see [`shown`].
 
-use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
-/// Random mark that tells the program's own colours from control characters in a name.
+use anstyle::Style;
+
+/// Random mark around the program's own colours, which tells them from control characters in a name.
 static OURS: LazyLock<String> = LazyLock::new(|| {
     let number = RandomState::new().hash_one(std::process::id());
-    format!(";{number}m")
+    format!("\x1b{number};")
 });
 
-/// Begin of a sequence that sets a colour (ECMA-48, 8.3.117).
-const SGR: &str = "\x1b[";
-
-/// Marked colour of the program, which [`shown`] turns into the terminal's sequence.
-pub fn colour(sgr: &str) -> String {
-    format!("{SGR}{sgr}{}", *OURS)
+/// Styles a text with marked sequences, which [`shown`] turns into the terminal's.
+pub fn paint(style: Style, text: &str) -> String {
+    let mark = &*OURS;
+    format!("{mark}{style}{mark}{text}{mark}{style:#}{mark}")
 }
 
 /// Escapes control characters and characters that change the direction of text, as Rust does
-/// (`\u{1b}`). Line feeds and the program's own [colours](colour) stay.
+/// (`\u{1b}`). Line feeds and the program's own [colours](paint) stay.
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
-        if let Some((sgr, after)) = split_colour(rest) {
-            let _infallible = write!(shown, "{SGR}{sgr}m");
+        if let Some((sequence, after)) = split_colour(rest) {
+            shown.push_str(sequence);
             rest = after;
             continue;
         }
@@ -61,12 +60,9 @@ pub fn width(text: &str) -> usize {
     width
 }
 
-/// Splits a text that begins with a colour of the program into the colour and the rest.
+/// Splits a text that begins with a colour of the program into its sequence and the rest.
 fn split_colour(text: &str) -> Option<(&str, &str)> {
-    let text = text.strip_prefix(SGR)?;
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let (sgr, rest) = text.split_at(digits);
-    Some((sgr, rest.strip_prefix(OURS.as_str())?))
+    text.strip_prefix(OURS.as_str())?.split_once(OURS.as_str())
 }
 
 /// Whether a terminal would act on a character instead of showing it.
@@ -77,6 +73,8 @@ fn acts(c: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use anstyle::{AnsiColor, Effects};
+
     use super::*;
 
     #[test]
@@ -86,8 +84,12 @@ mod tests {
             shown(name),
             r"a\u{1b}[31mb\u{1b}]0;title\u{7}\r\u{9b}2J\u{202e}"
         );
-        let ours = format!("{}h\u{f6}her{}\n", colour("31"), colour("0"));
+        let red = AnsiColor::Red.on_default();
+        let ours = paint(red, "h\u{f6}her") + "\n";
         assert_eq!(shown(&ours), "\x1b[31mh\u{f6}her\x1b[0m\n");
+        let name = paint(red | Effects::BOLD, "\x1b[1m");
+        assert_eq!(shown(&name), "\x1b[1m\x1b[31m\\u{1b}[1m\x1b[0m");
+        assert_eq!(shown(&paint(Style::new(), "plain")), "plain");
         assert_eq!(shown("\x1b[31;7m"), r"\u{1b}[31;7m");
     }
 
@@ -96,6 +98,6 @@ mod tests {
         for text in ["plain", "h\u{f6}her", "a\x1b[2Jb", "\t", "\x1b[", "\x1b[1"] {
             assert_eq!(width(text), shown(text).chars().count(), "{text:?}");
         }
-        assert_eq!(width(&format!("{}ab{}", colour("1"), colour("0"))), 2);
+        assert_eq!(width(&paint(Style::new().bold(), "ab")), 2);
     }
 }

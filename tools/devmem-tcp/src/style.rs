@@ -1,8 +1,11 @@
-//! Colours, only on a terminal, unless `NO_COLOR` is set or the terminal is dumb.
+//! Colours, where a stream shows them: on a terminal that is not dumb, unless `NO_COLOR` is set; or
+//! anywhere if `CLICOLOR_FORCE` is.
 
-use std::env;
-use std::io::{self, IsTerminal};
+use std::io;
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+use anstyle::AnsiColor;
 use common::text;
 
 /// Style of a stream's text.
@@ -14,15 +17,17 @@ pub(crate) struct Style {
 impl Style {
     /// Style for standard output.
     pub(crate) fn stdout() -> Self {
-        Self {
-            on: io::stdout().is_terminal() && wanted(),
-        }
+        Self::of(&io::stdout())
     }
 
     /// Style for standard error.
     pub(crate) fn stderr() -> Self {
+        Self::of(&io::stderr())
+    }
+
+    fn of(stream: &impl RawStream) -> Self {
         Self {
-            on: io::stderr().is_terminal() && wanted(),
+            on: AutoStream::choice(stream) != ColorChoice::Never,
         }
     }
 
@@ -33,44 +38,35 @@ impl Style {
 
     /// Style for what is right, or has come.
     pub(crate) fn good(self, text: &str) -> String {
-        self.paint("32", text)
+        self.paint(AnsiColor::Green.on_default(), text)
     }
 
     /// Style for warnings.
     pub(crate) fn warn(self, text: &str) -> String {
-        self.paint("33", text)
+        self.paint(AnsiColor::Yellow.on_default(), text)
     }
 
     /// Style for what is wrong, or has gone.
     pub(crate) fn bad(self, text: &str) -> String {
-        self.paint("31", text)
+        self.paint(AnsiColor::Red.on_default(), text)
     }
 
     /// Style for the head of a table, or a name.
     pub(crate) fn bold(self, text: &str) -> String {
-        self.paint("1", text)
+        self.paint(anstyle::Style::new().bold(), text)
     }
 
     /// Style for what matters less: a time, a remedy.
     pub(crate) fn dim(self, text: &str) -> String {
-        self.paint("2", text)
+        self.paint(anstyle::Style::new().dimmed(), text)
     }
 
-    /// Puts an SGR sequence around the text (ECMA-48, 8.3.117).
-    fn paint(self, sgr: &str, text: &str) -> String {
-        if self.on && !text.is_empty() {
-            format!("{}{text}{}", text::colour(sgr), text::colour("0"))
-        } else {
-            text.to_owned()
+    fn paint(self, style: anstyle::Style, text: &str) -> String {
+        match self.on && !text.is_empty() {
+            true => text::paint(style, text),
+            false => text.to_owned(),
         }
     }
-}
-
-/// Whether colours are wanted: without `NO_COLOR` (no-color.org: set, and not empty), and on a
-/// terminal that can show them.
-fn wanted() -> bool {
-    let set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
-    !set("NO_COLOR") && env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 #[cfg(test)]

@@ -25,7 +25,8 @@ pub(crate) fn align(rows: &[Vec<String>]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use common::text::{colour, shown};
+    use anstyle::Style;
+    use common::text::{paint, shown};
 
     #[test]
     fn aligns() {
@@ -39,7 +40,7 @@ mod tests {
     #[test]
     fn colours_do_not_widen_a_column() {
         let rows = [
-            vec![format!("{}a{}", colour("1"), colour("0")), "b".into()],
+            vec![paint(Style::new().bold(), "a"), "b".into()],
             vec!["cc".into(), "d".into()],
         ];
         let aligned = shown(&super::align(&rows));
