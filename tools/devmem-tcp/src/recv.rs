@@ -10,7 +10,6 @@ mod memory;
 mod netns_end;
 mod observer;
 mod pool;
-mod progress;
 mod removal;
 mod sinks;
 mod spread;

@@ -66,11 +66,9 @@ pub(crate) struct Args {
     /// Fail on payload that was not steered to a bound queue
     #[arg(long)]
     pub(super) refuse_unsteered: bool,
-    /// Tell each second how it goes, also where stderr is no terminal
-    #[arg(long)]
-    pub(super) progress: bool,
     /// Show each second how it goes: in place on a terminal, else a line; with --json as JSON
-    #[arg(long, conflicts_with = "progress")]
+    /// [default: one line in place, if stderr is a terminal]
+    #[arg(long, alias = "progress")]
     pub(super) live: bool,
     /// Print the summary as JSON
     #[arg(long)]

@@ -1,4 +1,5 @@
-//! `recv --live`: how it goes, once a second, as a view on a terminal, as plain lines, or as JSON.
+//! Progress of a receiver, once a second: with `--live` a view on a terminal, plain lines, or JSON; else
+//! a line on a terminal.
 
 mod draw;
 mod second;
@@ -10,6 +11,7 @@ use std::time::{Duration, Instant};
 use common::stdio::{self, Stream};
 use devmem::engine::{ConnectionSnapshot, Monitor, Snapshot};
 
+use super::args::Args;
 use super::pool::{PATIENCE, State};
 use draw::Screen;
 use second::{Connection, MIB, Queue, Second, Tokens};
@@ -57,24 +59,26 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// On standard output, or on standard error where the other has the payload.
-    pub(super) fn new(title: String, monitor: Monitor, json: bool, to_stderr: bool) -> Self {
-        let terminal = match to_stderr {
-            true => io::stderr().is_terminal(),
-            false => io::stdout().is_terminal(),
+    /// With `--live` on standard output, or on standard error where the payload goes to the other;
+    /// else one line on standard error, `None` where that is no terminal.
+    pub(super) fn new(title: String, monitor: Monitor, args: &Args) -> Option<Self> {
+        let to_stderr = !args.live || args.sinks.to_stdout();
+        let (stream, terminal) = match to_stderr {
+            true => (stdio::stderr(), io::stderr().is_terminal()),
+            false => (stdio::stdout(), io::stdout().is_terminal()),
+        };
+        let out = match (args.live, args.json, terminal) {
+            (true, true, _) => Out::Json,
+            (true, false, true) => Out::Screen(Screen::new(title, to_stderr, usize::MAX)),
+            (true, false, false) => Out::Lines,
+            (false, _, true) => Out::Screen(Screen::new(title, to_stderr, 1)),
+            (false, _, false) => return None,
         };
         let now = Instant::now();
-        Self {
+        Some(Self {
             monitor,
-            out: match (json, terminal) {
-                (true, _) => Out::Json,
-                (false, true) => Out::Screen(Screen::new(title, to_stderr)),
-                (false, false) => Out::Lines,
-            },
-            stream: match to_stderr {
-                true => stdio::stderr(),
-                false => stdio::stdout(),
-            },
+            out,
+            stream,
             began: now,
             next: now + SECOND,
             last: None,
@@ -83,7 +87,7 @@ impl Live {
                 ..Before::default()
             },
             empty: Some(now),
-        }
+        })
     }
 
     /// Tells it if a second has passed.

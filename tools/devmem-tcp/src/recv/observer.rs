@@ -1,4 +1,4 @@
-//! What is told while it is received: a line or a view each second, and warnings.
+//! Output while a receiver runs: a view each second, and warnings.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use super::args::Args;
 use super::beside::Beside;
 use super::live::Live;
 use super::pool::{State, Watcher};
-use super::progress::RateLine;
 use crate::style::Style;
 
 /// How long a terminal may take for a few lines.
@@ -23,7 +22,6 @@ const TAKEN: Duration = Duration::from_millis(50);
 pub(super) struct Observer {
     memory: Watcher,
     beside: Beside,
-    rate: Option<RateLine>,
     live: Option<Live>,
 }
 
@@ -39,11 +37,6 @@ impl Observer {
         let device = &ready.device().link.name;
         let nic = ready.device().nic.as_ref();
         let larger = args.memory.larger();
-        let live = || {
-            let title = format!("recv {device}");
-            Live::new(title, ready.monitor(), args.json, args.sinks.to_stdout())
-        };
-        let rate = || RateLine::new(ready.progress(), args.progress);
         Self {
             beside: Beside::new(
                 device,
@@ -52,8 +45,7 @@ impl Observer {
                 args.refuse_unsteered,
             ),
             memory: Watcher::new(device, nic, &dmabufs, niov, larger, ready.monitor()),
-            live: args.live.then(live),
-            rate: if args.live { None } else { rate() },
+            live: Live::new(format!("recv {device}"), ready.monitor(), args),
         }
     }
 
@@ -64,9 +56,6 @@ impl Observer {
             self.clear();
         }
         warnings.iter().for_each(|warning| warn(warning));
-        if let Some(rate) = &mut self.rate {
-            rate.tick();
-        }
         if let Some(live) = &mut self.live {
             live.tick(self.memory.state(), self.beside.warning());
         }
@@ -74,9 +63,6 @@ impl Observer {
 
     /// Takes off the terminal what was written over and over.
     fn clear(&mut self) {
-        if let Some(rate) = &mut self.rate {
-            rate.clear();
-        }
         if let Some(live) = &mut self.live {
             live.clear();
         }

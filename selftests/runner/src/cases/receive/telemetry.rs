@@ -343,13 +343,18 @@ fn warning_before_the_pool_starves() -> Result<()> {
 }
 
 case!(live_on_a_terminal);
-/// In place on a terminal, whose settings stay as they are, however the receiver ends; plain lines
-/// elsewhere.
+/// In place on a terminal, whose settings stay as they are, however the receiver ends; without `--live`
+/// one line of it there; plain lines elsewhere.
 fn live_on_a_terminal() -> Result<()> {
     testbed::wire()?;
-    for (port, signal) in [(5000, None), (5001, Some(Signal::SIGINT))] {
-        let said = on_a_terminal(port, signal)?;
-        drawn_and_taken_off(&said).with_context(|| said.escape_debug().to_string())?;
+    for (live, port, signal) in [
+        (" --live", 5000, None),
+        (" --live", 5001, Some(Signal::SIGINT)),
+        ("", 5003, None),
+    ] {
+        let said = on_a_terminal(live, port, signal)?;
+        let checked = drawn_and_taken_off(&said, !live.is_empty());
+        checked.with_context(|| said.escape_debug().to_string())?;
     }
     let receiver = LiveReceiver::start(&format!("--live -l {NIC_ADDRESS}:5002"))?;
     let peer = connect(5002, 1_000_000)?;
@@ -366,7 +371,7 @@ fn live_on_a_terminal() -> Result<()> {
 }
 
 /// The view of a terminal whose settings stay as they were, up to the summary.
-fn drawn_and_taken_off(said: &str) -> Result<()> {
+fn drawn_and_taken_off(said: &str, of_lines: bool) -> Result<()> {
     let settings: Vec<_> = said
         .lines()
         .filter_map(|line| line.trim_end().strip_prefix("settings "))
@@ -380,16 +385,20 @@ fn drawn_and_taken_off(said: &str) -> Result<()> {
     let (view, _) = said
         .split_once("received 1000000 bytes")
         .context("no summary")?;
-    ensure!(view.ends_with("A\r\x1b[J"), "the view was not taken off");
+    ensure!(view.ends_with("\r\x1b[J"), "the view was not taken off");
+    ensure!(
+        view.ends_with("A\r\x1b[J") == of_lines,
+        "the view was of one line, or of more"
+    );
     Ok(())
 }
 
 /// What a receiver shows on a terminal between two looks at the terminal's settings.
-fn on_a_terminal(port: u16, signal: Option<Signal>) -> Result<String> {
+fn on_a_terminal(live: &str, port: u16, signal: Option<Signal>) -> Result<String> {
     let tool = devmem_tcp();
     let line = format!(
         "stty rows 30 cols 100; echo settings $(stty -g); \
-         TERM=xterm {} recv --live -f {NIC} -l {NIC_ADDRESS}:{port}; echo settings $(stty -g)",
+         TERM=xterm {} recv{live} -f {NIC} -l {NIC_ADDRESS}:{port}; echo settings $(stty -g)",
         tool.display()
     );
     let mut terminal = Command::new("script");

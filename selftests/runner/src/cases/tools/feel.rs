@@ -145,7 +145,7 @@ fn watch_ends_with_its_reader() -> Result<()> {
 }
 
 case!(progress_once_a_second);
-/// A line a second, no more.
+/// A line a second, no more. `--progress` is the former name of `--live`.
 fn progress_once_a_second() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -159,18 +159,16 @@ fn progress_once_a_second() -> Result<()> {
     let end = receiver.end_within(Duration::from_secs(5))?;
     let seconds = began.elapsed().as_secs() + 1;
     sender.kill()?;
-    println_line(&end.stderr);
-    let lines = end
-        .stderr
-        .lines()
-        .filter(|line| line.ends_with("1 connection accepted"));
-    let lines = lines.filter(|line| line.contains("MiB/s")).count() as u64;
+    println_line(&end.stdout);
+    let lines = end.stdout.lines();
+    let lines = lines.filter(|line| line.contains("MiB/s") && line.contains("1 connection,"));
+    let lines = lines.count() as u64;
     ensure!(
         (1..=seconds).contains(&lines),
         "{lines} lines in {seconds} s"
     );
     ensure!(
-        !end.stderr.contains('\x1b'),
+        !(end.stdout + &end.stderr).contains('\x1b'),
         "an escape where no terminal is"
     );
     Ok(())

@@ -22,13 +22,15 @@ pub(super) struct Screen {
     title: String,
     style: Style,
     to_stderr: bool,
-    /// Lines above the cursor that are ours.
+    /// The most lines to draw.
+    most: usize,
+    /// Lines that are ours, up to the cursor in the last of them.
     drawn: usize,
     size: (usize, usize),
 }
 
 impl Screen {
-    pub(super) fn new(title: String, to_stderr: bool) -> Self {
+    pub(super) fn new(title: String, to_stderr: bool, most: usize) -> Self {
         let style = match to_stderr {
             true => Style::stderr(),
             false => Style::stdout(),
@@ -37,6 +39,7 @@ impl Screen {
             title,
             style,
             to_stderr,
+            most,
             drawn: 0,
             size: (0, 0),
         }
@@ -47,18 +50,16 @@ impl Screen {
         let size = size(self.to_stderr);
         let mut text = match self.drawn {
             // Lines may have been wrapped anew: where they begin is not known any more.
-            drawn if drawn > 0 && size != self.size => "\x1b[H\x1b[2J".to_owned(),
-            0 => String::new(),
-            drawn => format!("\x1b[{drawn}A\r"),
+            drawn if drawn > 1 && size != self.size => "\x1b[H\x1b[2J".to_owned(),
+            drawn => to_first(drawn),
         };
         self.size = size;
         let (columns, rows) = size;
-        let lines = self.lines(second, telemetry, rows.saturating_sub(1));
+        let lines = self.lines(second, telemetry, self.most.min(rows.saturating_sub(1)));
         self.drawn = lines.len();
-        for line in lines {
-            text += &cut(&shown(&line), columns.saturating_sub(1));
-            text += "\x1b[K\n";
-        }
+        let lines = lines.iter();
+        let lines = lines.map(|line| cut(&shown(line), columns.saturating_sub(1)));
+        text += &lines.collect::<Vec<_>>().join("\x1b[K\n");
         text + "\x1b[J"
     }
 
@@ -66,7 +67,7 @@ impl Screen {
     pub(super) fn erase(&mut self) -> String {
         match std::mem::take(&mut self.drawn) {
             0 => String::new(),
-            drawn => format!("\x1b[{drawn}A\r\x1b[J"),
+            drawn => to_first(drawn) + "\x1b[J",
         }
     }
 
@@ -295,6 +296,15 @@ fn cut(text: &str, columns: usize) -> String {
     cut
 }
 
+/// The bytes that move the cursor from the last of these lines to the begin of the first.
+fn to_first(drawn: usize) -> String {
+    match drawn {
+        0 => String::new(),
+        1 => "\r".to_owned(),
+        _ => format!("\x1b[{}A\r", drawn - 1),
+    }
+}
+
 /// Columns and rows.
 fn size(of_stderr: bool) -> (usize, usize) {
     let size = match of_stderr {
@@ -344,8 +354,23 @@ mod tests {
     }
 
     #[test]
+    fn one_line_is_drawn_over_itself_and_taken_off() {
+        let mut screen = Screen::new("recv eth1".to_owned(), false, 1);
+        assert_eq!(screen.erase(), "");
+        let first = screen.draw(&Second::default(), &Telemetry::default());
+        assert!(
+            first.starts_with("recv eth1 ") && !first.contains('\n'),
+            "{first:?}"
+        );
+        let next = screen.draw(&Second::default(), &Telemetry::default());
+        assert_eq!(next, format!("\r{first}"));
+        assert_eq!(screen.erase(), "\r\x1b[J");
+        assert_eq!(screen.erase(), "");
+    }
+
+    #[test]
     fn it_fits_the_terminal() {
-        let screen = Screen::new("recv eth1".to_owned(), false);
+        let screen = Screen::new("recv eth1".to_owned(), false, usize::MAX);
         let one = Connection {
             peer: "192.0.2.1:4711".to_owned(),
             queue: Some(3),
