@@ -1,11 +1,20 @@
 //! Pictures, as SVG: bars on a logarithmic axis, and panels of lines.
 
-use std::fmt::Write;
+use anyhow::Result;
+use plotters::coord::Shift;
+use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// With receive coalescing, and without.
-const COLOURS: [&str; 2] = ["#d9822b", "#2f6db3"];
+/// Without receive coalescing, and with.
+const COLOURS: [RGBColor; 2] = [RGBColor(0xd9, 0x82, 0x2b), RGBColor(0x2f, 0x6d, 0xb3)];
 const KEYS: [&str; 2] = ["without receive coalescing", "with receive coalescing"];
-const WIDTH: f64 = 860.0;
+const DARK: RGBColor = RGBColor(0x22, 0x22, 0x22);
+const GRID: RGBColor = RGBColor(0xe4, 0xe4, 0xe4);
+const WIDTH: u32 = 860;
+const MIDDLE: Pos = Pos {
+    h_pos: HPos::Center,
+    v_pos: VPos::Top,
+};
 
 /// A value at a place of the horizontal axis.
 pub(super) struct Dot {
@@ -16,61 +25,67 @@ pub(super) struct Dot {
 }
 
 /// A pair of bars for each name, without and with receive coalescing.
-pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> String {
+pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> Result<String> {
     let mut names: Vec<&str> = Vec::new();
     for (name, ..) in bars {
         if !names.contains(name) {
             names.push(name);
         }
     }
-    let (left, right, top, row) = (310.0, 70.0, 84.0, 46.0);
-    let bottom = top + row * names.len() as f64;
     let values = || bars.iter().map(|bar| bar.2.max(1e-6));
     let low = values().fold(f64::INFINITY, f64::min).log10().floor();
     let high = values().fold(0.0, f64::max).log10().ceil().max(low + 1.0);
-    let x =
-        |value: f64| left + (value.max(1e-6).log10() - low) / (high - low) * (WIDTH - left - right);
-    let mut svg = Svg::new(bottom + 60.0, title);
-    svg.keys(left);
-    let mut decade = low;
-    while decade <= high {
-        let value = 10f64.powf(decade);
-        svg.line((x(value), top), (x(value), bottom), "grid");
-        svg.text((x(value), bottom + 18.0), "middle", "tick", &short(value));
-        decade += 1.0;
-    }
-    for (at, name) in names.iter().enumerate() {
-        let y = top + row * at as f64 + 5.0;
-        svg.text((left - 10.0, y + 22.0), "end", "name", name);
-        for (_, gro, value) in bars.iter().filter(|bar| bar.0 == *name) {
-            let y = y + if *gro { 18.0 } else { 0.0 };
-            svg.bar((left, y), (x(*value) - left, 16.0), *gro);
-            svg.text((x(*value) + 6.0, y + 12.5), "start", "tick", &short(*value));
+    // A little less, so that the axis has a label there.
+    let low = 10f64.powf(low) * 0.999;
+    let range = (low..10f64.powf(high)).log_scale();
+    picture(144 + 46 * names.len() as u32, title, |area| {
+        let mut chart = ChartBuilder::on(area)
+            .x_label_area_size(46)
+            .y_label_area_size(300)
+            .margin_right(70)
+            .build_cartesian_2d(range, names.len() as f64..0.0)?;
+        chart
+            .configure_mesh()
+            .disable_y_mesh()
+            .y_labels(0)
+            .bold_line_style(GRID)
+            .light_line_style(TRANSPARENT)
+            .x_label_formatter(&|value| short(*value))
+            .label_style(font(15))
+            .x_desc(axis)
+            .draw()?;
+        let text = |text: &str, at, side, h_pos, size| {
+            let pos = Pos::new(h_pos, VPos::Center);
+            EmptyElement::at(at) + Text::new(text.to_owned(), (side, 3), font(size).pos(pos))
+        };
+        for (at, name) in names.iter().enumerate() {
+            let at = at as f64;
+            chart.draw_series([text(name, (low, at + 0.5), -10, HPos::Right, 16)])?;
+            for (_, gro, value) in bars.iter().filter(|bar| bar.0 == *name) {
+                let top = at + if *gro { 0.5 } else { 0.1 };
+                let bar = [(low, top), (value.max(low), top + 0.36)];
+                let colour = COLOURS[usize::from(*gro)].filled();
+                chart.draw_series([Rectangle::new(bar, colour)])?;
+                let at = (value.max(low), top + 0.18);
+                chart.draw_series([text(&short(*value), at, 6, HPos::Left, 15)])?;
+            }
         }
-    }
-    svg.line((left, top), (left, bottom), "axis");
-    svg.text(
-        ((left + WIDTH - right) / 2.0, bottom + 42.0),
-        "middle",
-        "label",
-        axis,
-    );
-    svg.end()
+        Ok(())
+    })
 }
 
 /// Panels side by side, with the same places on their horizontal axes.
-pub(super) fn panels(title: &str, x: &str, panels: &[(&str, &[Dot])]) -> String {
-    let mut svg = Svg::new(390.0, title);
-    svg.keys(60.0);
-    let width = WIDTH / panels.len().max(1) as f64;
-    for (at, (y, dots)) in panels.iter().enumerate() {
-        panel(&mut svg, width * at as f64, width, (x, y), dots);
-    }
-    svg.end()
+pub(super) fn panels(title: &str, x: &str, panels: &[(&str, &[Dot])]) -> Result<String> {
+    picture(390, title, |area| {
+        let areas = area.split_evenly((1, panels.len().max(1)));
+        for (area, (y, dots)) in areas.iter().zip(panels) {
+            panel(area, x, y, dots)?;
+        }
+        Ok(())
+    })
 }
 
-fn panel(svg: &mut Svg, from: f64, width: f64, (x_label, y_label): (&str, &str), dots: &[Dot]) {
-    let (left, right, top, bottom) = (from + 60.0, from + width - 24.0, 104.0, 326.0);
+fn panel(area: &Area, x_label: &str, y_label: &str, dots: &[Dot]) -> Result<()> {
     let mut places: Vec<(f64, &str)> = Vec::new();
     for dot in dots {
         let place = (dot.place.0, dot.place.1.as_str());
@@ -79,52 +94,64 @@ fn panel(svg: &mut Svg, from: f64, width: f64, (x_label, y_label): (&str, &str),
         }
     }
     places.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let step = (right - left) / places.len().max(1) as f64;
-    let at = |dot: &Dot| {
-        let place = places.iter().position(|it| it.0 == dot.place.0);
-        left + step * (place.unwrap_or(0) as f64 + 0.5)
-    };
-    let tick = tick(dots.iter().map(|dot| dot.value).fold(0.0, f64::max));
-    let most = dots
-        .iter()
-        .map(|dot| (dot.value / tick).ceil())
-        .fold(1.0, f64::max)
-        * tick;
-    let y = |value: f64| bottom - value / most * (bottom - top);
-
-    svg.text((left - 44.0, top - 16.0), "start", "label", y_label);
-    let mut value = 0.0;
-    while value <= most + tick / 2.0 {
-        let class = if value == 0.0 { "axis" } else { "grid" };
-        svg.line((left, y(value)), (right, y(value)), class);
-        svg.text((left - 8.0, y(value) + 4.0), "end", "tick", &short(value));
-        value += tick;
-    }
-    for (number, (_, name)) in places.iter().enumerate() {
-        let x = left + step * (number as f64 + 0.5);
-        svg.text((x, bottom + 18.0), "middle", "tick", name);
-    }
-    svg.text(
-        ((left + right) / 2.0, bottom + 40.0),
-        "middle",
-        "label",
-        x_label,
-    );
+    let most = dots.iter().map(|dot| dot.value).fold(1e-9, f64::max) * 1.05;
+    area.draw_text(y_label, &font(16), (16, 4))?;
+    let mut chart = ChartBuilder::on(area)
+        .margin_top(30)
+        .margin_right(24)
+        .x_label_area_size(54)
+        .y_label_area_size(60)
+        .build_cartesian_2d(-0.5..places.len() as f64 - 0.5, 0.0..most)?;
+    chart
+        .configure_mesh()
+        .disable_x_mesh()
+        .x_labels(0)
+        .y_labels(6)
+        .bold_line_style(GRID)
+        .light_line_style(TRANSPARENT)
+        .y_label_formatter(&|value| short(*value))
+        .label_style(font(15))
+        .x_desc(x_label)
+        .draw()?;
+    chart.draw_series(places.iter().enumerate().map(|(at, (_, name))| {
+        let name = Text::new((*name).to_owned(), (0, 8), font(15).pos(MIDDLE));
+        EmptyElement::at((at as f64, 0.0)) + name
+    }))?;
     for gro in [false, true] {
-        let mut of: Vec<&Dot> = dots.iter().filter(|dot| dot.gro == gro).collect();
-        of.sort_by(|one, other| one.place.0.total_cmp(&other.place.0));
-        let line: Vec<_> = of.iter().map(|dot| (at(dot), y(dot.value))).collect();
-        svg.curve(&line, gro);
+        let of = |place: f64| {
+            let mut dots = dots.iter();
+            dots.find(|dot| dot.gro == gro && dot.place.0 == place)
+        };
+        let line = places.iter().enumerate();
+        let line = line.filter_map(|(at, place)| Some((at as f64, of(place.0)?.value)));
+        let colour = COLOURS[usize::from(gro)].filled();
+        chart.draw_series(LineSeries::new(line, colour.stroke_width(2)).point_size(4))?;
     }
+    Ok(())
 }
 
-/// The distance of four or five lines up to a value: 1, 2 or 5 by a power of ten.
-fn tick(most: f64) -> f64 {
-    let rough = most.max(1e-9) / 4.0;
-    let power = 10f64.powf(rough.log10().floor());
-    let steps = [1.0, 2.0, 5.0].map(|step| step * power);
-    let fits = steps.into_iter().rfind(|step| *step <= rough);
-    fits.unwrap_or(power)
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+
+/// A picture with its title, what the colours stand for, and what is drawn below.
+fn picture(height: u32, title: &str, draw: impl FnOnce(&Area) -> Result<()>) -> Result<String> {
+    let mut svg = String::new();
+    let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
+    area.fill(&WHITE)?;
+    area.draw_text(title, &font(25), (16, 14))?;
+    for (at, key) in (0..).zip(KEYS) {
+        let x = 60 + 220 * at;
+        let colour = COLOURS[at as usize].filled();
+        area.draw(&Rectangle::new([(x, 50), (x + 12, 62)], colour))?;
+        area.draw_text(key, &font(16), (x + 18, 50))?;
+    }
+    draw(&area.margin(74, 0, 0, 0))?;
+    area.present()?;
+    drop(area);
+    Ok(svg)
+}
+
+fn font(size: u32) -> TextStyle<'static> {
+    ("system-ui, sans-serif", size).into_font().color(&DARK)
 }
 
 /// As short as it can be said.
@@ -144,96 +171,9 @@ fn short(value: f64) -> String {
     }
 }
 
-/// A picture under way.
-struct Svg(String);
-
-impl Svg {
-    fn new(height: f64, title: &str) -> Self {
-        let mut svg = Self(format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
-             width=\"{WIDTH}\" height=\"{height}\" font-family=\"system-ui, sans-serif\">\n\
-             <style>.title{{font-size:20px;font-weight:600;fill:#222}}\
-             .name{{font-size:14px;fill:#222}}.label{{font-size:13px;fill:#555}}\
-             .tick{{font-size:12px;fill:#555}}.grid{{stroke:#e4e4e4}}.axis{{stroke:#888}}</style>\n\
-             <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\n"
-        ));
-        svg.text((16.0, 32.0), "start", "title", title);
-        svg
-    }
-
-    /// What the colours stand for.
-    fn keys(&mut self, mut x: f64) {
-        for (at, key) in KEYS.into_iter().enumerate() {
-            self.bar((x, 50.0), (12.0, 12.0), at == 1);
-            self.text((x + 18.0, 60.5), "start", "label", key);
-            x += 220.0;
-        }
-    }
-
-    fn bar(&mut self, (x, y): (f64, f64), (width, height): (f64, f64), gro: bool) {
-        let colour = COLOURS[usize::from(gro)];
-        self.put(format_args!(
-            "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height}\" rx=\"2\" fill=\"{colour}\"/>"
-        ));
-    }
-
-    fn line(&mut self, (x1, y1): (f64, f64), (x2, y2): (f64, f64), class: &str) {
-        self.put(format_args!(
-            "<line x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\" class=\"{class}\"/>"
-        ));
-    }
-
-    /// A line through points, each with a dot.
-    fn curve(&mut self, points: &[(f64, f64)], gro: bool) {
-        let colour = COLOURS[usize::from(gro)];
-        let path = points.iter().map(|(x, y)| format!("{x:.1},{y:.1} "));
-        let path: String = path.collect();
-        self.put(format_args!(
-            "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2.5\"/>",
-            path.trim_end()
-        ));
-        for (x, y) in points {
-            self.put(format_args!(
-                "<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"4\" fill=\"{colour}\"/>"
-            ));
-        }
-    }
-
-    fn text(&mut self, (x, y): (f64, f64), anchor: &str, class: &str, text: &str) {
-        let text = text.replace('&', "&amp;").replace('<', "&lt;");
-        self.put(format_args!(
-            "<text x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\" class=\"{class}\">{text}</text>"
-        ));
-    }
-
-    fn put(&mut self, element: std::fmt::Arguments<'_>) {
-        let _infallible = writeln!(self.0, "{element}");
-    }
-
-    fn end(mut self) -> String {
-        self.0.push_str("</svg>\n");
-        self.0
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn ticks_are_round_and_few() {
-        for (most, expected) in [
-            (4.0, 1.0),
-            (10.0, 2.0),
-            (105.0, 20.0),
-            (0.9, 0.2),
-            (250.0, 50.0),
-        ] {
-            let tick = tick(most);
-            assert!((tick - expected).abs() < 1e-9, "{most}: {tick}");
-        }
-        assert!(tick(0.0) > 0.0);
-    }
 
     #[test]
     fn numbers_are_short() {
@@ -241,20 +181,22 @@ mod tests {
         assert_eq!(all, ["0", "0.05", "0.5", "1", "2.25", "10", "41.8", "1234"]);
     }
 
+    /// The values of an attribute of the elements with this colour.
+    fn of(svg: &str, colour: &str, attribute: &str) -> Vec<String> {
+        let lines = svg.lines().filter(|line| line.contains(colour));
+        let value = |line: &str| {
+            let (_, rest) = line.split_once(&format!("{attribute}=\""))?;
+            Some(rest.split('"').next()?.to_owned())
+        };
+        lines.filter_map(value).collect()
+    }
+
     #[test]
     fn a_longer_bar_is_more() {
-        let svg = bars("<t>", "a", &[("one", false, 0.5), ("two", true, 40.0)]);
-        let width = |colour: &str| -> f64 {
-            let bar = svg
-                .lines()
-                .filter(|line| line.contains(colour))
-                .nth(1)
-                .unwrap();
-            let (_, rest) = bar.split_once("width=\"").unwrap();
-            rest.split('"').next().unwrap().parse().unwrap()
-        };
-        assert!(width(COLOURS[1]) > 2.0 * width(COLOURS[0]), "{svg}");
-        assert!(svg.contains("&lt;t>") && svg.ends_with("</svg>\n"));
+        let svg = bars("<t>", "a", &[("one", false, 0.5), ("two", true, 40.0)]).unwrap();
+        let width = |colour| of(&svg, colour, "width")[1].parse::<u32>().unwrap();
+        assert!(width("#2F6DB3") > 2 * width("#D9822B"), "{svg}");
+        assert!(svg.contains("&lt;t") && svg.contains("</svg>"), "{svg}");
     }
 
     #[test]
@@ -264,15 +206,17 @@ mod tests {
             gro: true,
             value,
         };
-        let svg = panels("t", "x", &[("y", &[dot(4.0, 2.0), dot(1.0, 1.0)])]);
-        let line = svg
-            .lines()
-            .find(|line| line.contains("points=\"") && line.contains(','));
-        let (_, rest) = line.unwrap().split_once("points=\"").unwrap();
-        let xs = rest.split('"').next().unwrap().split(' ');
-        let xs: Vec<f64> = xs
-            .filter_map(|it| it.split(',').next()?.parse().ok())
-            .collect();
-        assert!(xs.len() == 2 && xs[0] < xs[1], "{xs:?}");
+        let svg = panels("t", "x", &[("y", &[dot(4.0, 2.0), dot(1.0, 1.0)])]).unwrap();
+        let line = of(&svg, "#2F6DB3", "points").remove(0);
+        let points = line.split_whitespace().map(|point| {
+            let (x, y) = point.split_once(',').unwrap();
+            (x.parse().unwrap(), y.parse().unwrap())
+        });
+        let points: Vec<(u32, u32)> = points.collect();
+        assert!(points.len() == 2, "{svg}");
+        assert!(
+            points[0].0 < points[1].0 && points[0].1 > points[1].1,
+            "{svg}"
+        );
     }
 }

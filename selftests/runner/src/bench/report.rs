@@ -95,7 +95,7 @@ fn read(path: &Path) -> Result<Data> {
 
 /// The text, the figures and the pictures, by their names below `docs`.
 fn files(data: &Data) -> Result<Vec<(String, String)>> {
-    let pictures = pictures::pictures(data);
+    let pictures = pictures::pictures(data)?;
     let names: Vec<&str> = pictures.iter().map(|(name, _)| *name).collect();
     let mut files = vec![
         ("performance.md".to_owned(), docs::markdown(data, &names)),

@@ -1,5 +1,7 @@
 //! The figures as pictures.
 
+use anyhow::Result;
+
 use super::data::{Data, Row};
 use super::spread::median;
 use crate::Guest;
@@ -7,7 +9,7 @@ use crate::plot::{Dot, bars, panels};
 use crate::sweep::Series;
 
 /// Each with its name, without the ending.
-pub(super) fn pictures(data: &Data) -> Vec<(&'static str, String)> {
+pub(super) fn pictures(data: &Data) -> Result<Vec<(&'static str, String)>> {
     let mut pictures = Vec::new();
     for (name, guest, title, axis) in [
         (
@@ -30,7 +32,7 @@ pub(super) fn pictures(data: &Data) -> Vec<(&'static str, String)> {
             .map(|(who, gro, cpu)| (&who[..], *gro, *cpu))
             .collect();
         if !all.is_empty() {
-            pictures.push((name, bars(title, axis, &all)));
+            pictures.push((name, bars(title, axis, &all)?));
         }
     }
     for series in Series::SWEEPS {
@@ -62,10 +64,10 @@ pub(super) fn pictures(data: &Data) -> Vec<(&'static str, String)> {
                 ("CPU seconds a GiB, one processor", &cpu[..]),
                 ("MiB a second, two processors", &goodput[..]),
             ];
-            pictures.push((series.name(), panels(title, x, &panes)));
+            pictures.push((series.name(), panels(title, x, &panes)?));
         }
     }
-    pictures
+    Ok(pictures)
 }
 
 fn of(data: &Data, guest: Guest, series: Series) -> impl Iterator<Item = &Row> {
