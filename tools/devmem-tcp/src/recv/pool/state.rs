@@ -13,7 +13,7 @@ pub(super) const SECOND: Duration = Duration::from_secs(1);
 pub(crate) struct State {
     /// Each dmabuf.
     pub(crate) pools: Vec<Pool>,
-    /// Times that a queue of ours found no buffer, since we began; `None` where nobody says.
+    /// Times that a queue of ours found no buffer, since we began; `None` where the NIC does not count.
     pub(crate) alloc_fail: Option<u64>,
     /// Packets that got lost in the NIC on the way to a queue of ours, since we began.
     pub(crate) hw_drops: Option<u64>,
