@@ -16,8 +16,6 @@ use framework::transfer::devmem_tcp;
 
 const DOCUMENT: &str = include_str!("../../../../../docs/json.md");
 const LAST: u32 = testbed::QUEUES - 1;
-/// What stands for both ends of a lease.
-const END: &str = "(end)";
 
 /// Key paths of one subcommand, and the types of their values.
 #[derive(Debug)]
@@ -32,15 +30,17 @@ impl Schema {
         let text = DOCUMENT.get(begin + head.len()..).unwrap_or_default();
         let text = text.split("\n## ").next().unwrap_or_default();
         let mut keys = rows(text);
-        let ends: Vec<_> = rows(DOCUMENT)
-            .into_iter()
-            .filter(|(key, _)| key.starts_with(END))
-            .collect();
-        keys.retain(|key, _| !key.starts_with(END));
-        let whole = keys.clone();
-        for (path, _) in whole.iter().filter(|(_, kind)| kind.starts_with("end")) {
-            for (key, kind) in &ends {
-                keys.insert(key.replace(END, path), kind.clone());
+        // Keys of shared structures: `(end).queue` is below each key whose type is `end`.
+        let shared = rows(DOCUMENT);
+        let mut paths: Vec<_> = keys.clone().into_iter().collect();
+        while let Some((path, kind)) = paths.pop() {
+            let structure = format!("({}).", kind.split(' ').next().unwrap_or_default());
+            for (key, kind) in &shared {
+                if let Some(rest) = key.strip_prefix(&structure) {
+                    let key = format!("{path}.{rest}");
+                    paths.push((key.clone(), kind.clone()));
+                    keys.insert(key, kind.clone());
+                }
             }
         }
         Ok(Self(keys))
@@ -201,6 +201,9 @@ mod tests {
     fn the_document_has_tables() {
         let schema = Schema::of("show").unwrap();
         assert_eq!(schema.0["leases[].phys.queue"], "number");
+        let live = Schema::of("recv --live").unwrap();
+        assert_eq!(live.0["connections[].tokens.kept"], "number");
+        assert_eq!(live.0["telemetry.hold_time_us.p50"], "number or null");
         assert!(schema.names("page_pools[]") && !schema.names("nothing"));
         assert!(Schema::of("nothing").is_err());
     }
