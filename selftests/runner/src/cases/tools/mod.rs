@@ -9,6 +9,7 @@ pub(super) mod ncdevmem;
 mod ncdevmem_client;
 mod ncdevmem_probe;
 mod options;
+mod readme;
 pub(super) mod remedies;
 mod send;
 mod send_errors;
