@@ -86,7 +86,7 @@ impl DeviceMemory {
         let rdma = gpu.info().rdma_virtual;
         let memory = match allocation {
             Allocation::Plain => Memory::plain(gpu.context(), len)?,
-            Allocation::Virtual => Memory::with_addresses(gpu.context(), len, rdma)?,
+            Allocation::Virtual => Memory::at_reserved_addresses(gpu.context(), len, rdma)?,
         };
         Ok(Self {
             memory: Arc::new(memory),

@@ -84,7 +84,8 @@ const USUAL: &[&str] = &[
     "serde_core::",
 ];
 
-/// Traits of the compiler's own, which change from one version to the next.
+/// Traits that only the compiler implements: left out of the snapshot, as they change from one version of it to the
+/// next.
 const OWN: &[&str] = &[
     "core::marker::Freeze ",
     "core::marker::StructuralPartialEq ",

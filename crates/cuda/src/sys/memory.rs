@@ -128,7 +128,7 @@ impl Memory {
 
     /// Allocates by `cuMemCreate` and maps at reserved addresses; with `rdma`, reachable for peers
     /// on PCIe.
-    pub(crate) fn with_addresses(
+    pub(crate) fn at_reserved_addresses(
         context: &Arc<Context>,
         len: u64,
         rdma: bool,

@@ -119,7 +119,7 @@ pub(super) enum Action {
     Close,
 }
 
-/// State of a connection between events.
+/// State machine of a connection: what it does at each event.
 #[derive(Debug)]
 pub(super) struct Lifecycle {
     phase: Phase,

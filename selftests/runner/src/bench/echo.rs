@@ -24,8 +24,8 @@ use serde::{Deserialize, Serialize};
 use udmabuf::{HugePage, Udmabuf};
 
 use super::MIB;
-use super::ground::{Ground, Side, pin, place, queues_of};
 use super::sweep::Point;
+use super::testbench::{Side, Testbench, pin, place, queues_of};
 use framework::ifindex;
 use framework::testbed::{NIC, PEER, SENDER_ADDRESS};
 
@@ -53,11 +53,16 @@ pub(crate) struct Echo {
     pub(crate) max: f64,
 }
 
-/// One connection's messages.
-pub(super) fn measure(ground: &mut Ground, gathers: bool, round: u32, nth: u16) -> Result<Echo> {
-    ground.coalesce(true)?;
+/// Measures how long messages of 64 bytes take to the receiver and back, on one connection.
+pub(super) fn measure(
+    testbench: &mut Testbench,
+    gathers: bool,
+    round: u32,
+    nth: u16,
+) -> Result<Echo> {
+    testbench.coalesce(true)?;
     let place = place(&Point::default())?;
-    ground.until_free(&place)?;
+    testbench.until_free(&place)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["echo", &place.listen.to_string()]);
     if !gathers {

@@ -10,13 +10,13 @@
 mod contender;
 mod counters;
 mod echo;
-mod ground;
 mod meters;
 mod plot;
 mod report;
 mod sample;
 mod sender;
 mod sweep;
+mod testbench;
 mod transfer;
 
 use std::fs;
@@ -31,10 +31,10 @@ use udmabuf::HugePage;
 
 use contender::{Contender, HUGE, OURS};
 use counters::Anchor;
-use ground::Ground;
 use report::{Docs, Report};
 use sample::{About, Cost, Counts, Guest, Kind, Line, Parts, Sample};
 use sweep::{Point, Series};
+use testbench::Testbench;
 use transfer::Look;
 
 /// What costs next to nothing, in bytes.
@@ -143,7 +143,7 @@ impl Measure {
 struct Bench<'a> {
     args: &'a Measure,
     out: fs::File,
-    ground: Ground,
+    testbench: Testbench,
 }
 
 impl<'a> Bench<'a> {
@@ -152,7 +152,7 @@ impl<'a> Bench<'a> {
         Ok(Self {
             args,
             out: fs::File::create(path).with_context(|| path.display().to_string())?,
-            ground: Ground::prepare()?,
+            testbench: Testbench::prepare()?,
         })
     }
 
@@ -180,7 +180,7 @@ impl<'a> Bench<'a> {
             self.echo()?;
             for pages in [HugePage::None, HugePage::Mb2] {
                 for _ in 0..2 * args.rounds {
-                    let parts = self.ground.parts(pages)?;
+                    let parts = self.testbench.parts(pages)?;
                     self.write(&Line::Parts(parts))?;
                 }
             }
@@ -193,7 +193,7 @@ impl<'a> Bench<'a> {
                 }
             }
         }
-        self.ground.restore()
+        self.testbench.restore()
     }
 
     /// The contenders, one after the other, some rounds; the first may be to warm up.
@@ -260,7 +260,7 @@ impl<'a> Bench<'a> {
             say(&format!("echo, round {round}"));
             let first = round % 2 == 0;
             for gathers in [first, !first] {
-                let echo = echo::measure(&mut self.ground, gathers, round, nth)?;
+                let echo = echo::measure(&mut self.testbench, gathers, round, nth)?;
                 self.write(&Line::Echo(echo))?;
                 nth += 1;
             }
@@ -286,7 +286,7 @@ impl<'a> Bench<'a> {
             counts: kind == Kind::Counted,
         };
         let cost = self
-            .ground
+            .testbench
             .transfer(contender, point, bytes, look)
             .with_context(|| format!("{}, {bytes} bytes, {point:?}", contender.name))?;
         self.write(&Line::Sample(Box::new(Sample {

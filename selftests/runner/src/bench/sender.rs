@@ -15,8 +15,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::Pid;
 
 use super::contender::Payload;
-use super::ground::{Side, pin};
 use super::meters::{Meter, Spent};
+use super::testbench::{Side, pin};
 use framework::testbed::SENDER_ADDRESS;
 
 /// A receiver has so long until it listens.

@@ -24,7 +24,7 @@ const MIB: usize = 1 << 20;
 /// More than any receive buffers hold.
 const ALL: usize = 48 * MIB;
 
-/// How the NIC and the kernel put packets together.
+/// Whether the kernel (GRO) and the NIC (coalescing) merge received packets.
 #[derive(Debug, Clone, Copy)]
 struct Packets {
     gro: bool,

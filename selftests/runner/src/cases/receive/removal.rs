@@ -203,7 +203,7 @@ fn lease_made_again() -> Result<()> {
     sh(&format!("{} {unlease}", devmem_tcp().display())).map(drop)
 }
 
-/// The NIC set up for nobody yet.
+/// Leases a queue into the container, and returns the NIC's settings before any receiver.
 fn settings_before() -> Result<String> {
     testbed::wire()?;
     testbed::container()?;

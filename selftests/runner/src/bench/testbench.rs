@@ -42,8 +42,8 @@ const HUGE_PAGES: u32 = 80;
 const PORTS: u16 = 256;
 const FIRST_PORT: u16 = 10 * 1024;
 
-/// The bed of the whole measurement.
-pub(super) struct Ground {
+/// The NIC, the namespaces and the netkit that all measurements use.
+pub(super) struct Testbench {
     nic: Ifindex,
     netns: [NetNs; 3],
     applied: Applied,
@@ -52,7 +52,7 @@ pub(super) struct Ground {
     transfers: u16,
 }
 
-impl Ground {
+impl Testbench {
     pub(super) fn prepare() -> Result<Self> {
         let path = "/proc/sys/vm/nr_hugepages";
         fs::write(path, HUGE_PAGES.to_string()).context(path)?;
