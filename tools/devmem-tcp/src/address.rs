@@ -1,7 +1,7 @@
 //! Addresses on the command line, and their form in flow rules.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::str::FromStr;
 
 use anyhow::Result;
@@ -30,14 +30,8 @@ impl Address {
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'))
         else {
-            if host.is_empty() || host.contains([':', '[', ']', '%']) {
-                return Err(wrong());
-            }
-            let ip = match host.parse() {
-                Ok(ip) => IpAddr::V4(ip),
-                Err(_) => by_name(host).map_err(|why| format!("{}: {why}", wrong()))?,
-            };
-            return Ok((ip, None, port));
+            let ip = host.parse().map_err(|_| wrong())?;
+            return Ok((IpAddr::V4(ip), None, port));
         };
         let (ip, zone) = match inside.split_once('%') {
             Some((ip, zone)) => (ip, Some(zone)),
@@ -78,15 +72,6 @@ impl Address {
     pub(crate) fn on_the_wire(&self) -> SocketAddr {
         (self.ip, self.port).into()
     }
-}
-
-/// The first address that a host's name has.
-fn by_name(host: &str) -> Result<IpAddr, String> {
-    let mut addresses = (host, 0)
-        .to_socket_addrs()
-        .map_err(|error| error.to_string())?;
-    let first = addresses.next().map(|at| at.ip());
-    first.ok_or_else(|| "it has no address".to_owned())
 }
 
 /// Resolves the addresses for sockets, and refuses addresses that overlap.

@@ -15,7 +15,9 @@ pub(crate) fn enter(netns: &NetNs) -> Option<(String, String)> {
         let command = shell_command(["ip", "netns", "exec", label]);
         return Some((format!("{command} "), label.to_owned()));
     }
-    let pid = label.strip_prefix("of process ");
+    let pid = label
+        .strip_prefix("of process ")
+        .or(label.strip_prefix("pid:"));
     let path = match pid {
         Some(pid) => format!("/proc/{pid}/ns/net"),
         None if label.contains('/') => label.to_owned(),

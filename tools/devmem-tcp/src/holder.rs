@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::fs;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use common::text::on_one_line;
@@ -23,9 +24,10 @@ pub(crate) fn find(netns: Option<&NetNs>) -> Vec<String> {
     processes(|process| holds(process, &sockets))
 }
 
-/// Lists the processes that listen at a TCP port in this namespace, as [`find`] does.
-pub(crate) fn listening(netns: &NetNs, port: u16) -> Vec<String> {
-    let sockets = netns.run(|| tcp_listeners(port)).unwrap_or_default();
+/// Lists the processes that listen at an address, or at one that overlaps with it, in this namespace, as [`find`]
+/// does.
+pub(crate) fn listening(netns: &NetNs, at: SocketAddr) -> Vec<String> {
+    let sockets = netns.run(|| tcp_listeners(at)).unwrap_or_default();
     if sockets.is_empty() {
         return Vec::new();
     }
@@ -49,23 +51,47 @@ fn processes(suits: impl Fn(&Path) -> bool) -> Vec<String> {
     found
 }
 
-/// Inodes of the sockets that listen at this port in this thread's namespace (`tcp4_seq_show`).
-fn tcp_listeners(port: u16) -> HashSet<String> {
+/// Inodes of the sockets that listen at this address, or at any address if one of the two is that, in this
+/// thread's namespace (`tcp4_seq_show`, `tcp6_seq_show`).
+fn tcp_listeners(at: SocketAddr) -> HashSet<String> {
     const LISTEN: &str = "0A";
-    let suffix = format!(":{port:04X}");
+    let ip = at.ip().to_canonical();
     let mut inodes = HashSet::new();
     for table in ["tcp", "tcp6"] {
         let table = fs::read_to_string(format!("/proc/thread-self/net/{table}"));
         for row in table.unwrap_or_default().lines().skip(1) {
             let columns: Vec<&str> = row.split_whitespace().collect();
-            if let [_, local, _, LISTEN, _, _, _, _, _, inode, ..] = columns[..] {
-                if local.ends_with(&suffix) {
-                    inodes.insert(inode.to_owned());
-                }
+            let [_, local, _, LISTEN, _, _, _, _, _, inode, ..] = columns[..] else {
+                continue;
+            };
+            let Some((other, port)) = address(local) else {
+                continue;
+            };
+            let overlap = other == ip || other.is_unspecified() || ip.is_unspecified();
+            if overlap && port == at.port() {
+                inodes.insert(inode.to_owned());
             }
         }
     }
     inodes
+}
+
+/// An address as the kernel prints it there: words of 32 bits in the processor's byte order, and the port.
+fn address(text: &str) -> Option<(IpAddr, u16)> {
+    let (words, port) = text.split_once(':')?;
+    let word = |at: usize| u32::from_str_radix(words.get(at..at + 8)?, 16).ok();
+    let ip = match words.len() {
+        8 => IpAddr::from(word(0)?.to_ne_bytes()),
+        32 => {
+            let mut bytes = [0; 16];
+            for (to, at) in bytes.chunks_exact_mut(4).zip([0, 8, 16, 24]) {
+                to.copy_from_slice(&word(at)?.to_ne_bytes());
+            }
+            IpAddr::from(bytes).to_canonical()
+        }
+        _ => return None,
+    };
+    Some((ip, u16::from_str_radix(port, 16).ok()?))
 }
 
 /// Inodes of the generic netlink sockets of this thread's namespace (`netlink_native_seq_show`).
@@ -101,4 +127,45 @@ fn is_one_of(target: &str, sockets: &HashSet<String>) -> bool {
     let inode = target.strip_prefix("socket:[");
     let inode = inode.and_then(|rest| rest.strip_suffix(']'));
     inode.is_some_and(|inode| sockets.contains(inode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_of_the_kernels_tables() {
+        let is = |text: &str, at: &str| {
+            let at: SocketAddr = at.parse().unwrap();
+            assert_eq!(address(text), Some((at.ip(), at.port())), "{text}");
+        };
+        if cfg!(target_endian = "little") {
+            is("020200C0:1388", "192.0.2.2:5000");
+            is("0000000000000000FFFF0000020200C0:1388", "192.0.2.2:5000");
+            is("B80D0120000000000000000002000000:0016", "[2001:db8::2]:22");
+        }
+        is("00000000:0001", "0.0.0.0:1");
+        for odd in [
+            "",
+            ":",
+            "0",
+            "00000000",
+            "0000000g:1388",
+            "00000000:12345",
+            "é0000000:1",
+        ] {
+            assert_eq!(address(odd), None, "{odd:?}");
+        }
+    }
+
+    #[test]
+    fn a_listener_is_found_by_its_address() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        assert_eq!(tcp_listeners(at).len(), 1);
+        let other = SocketAddr::new("127.0.0.2".parse().unwrap(), at.port());
+        assert!(tcp_listeners(other).is_empty());
+        let any = SocketAddr::new("::".parse().unwrap(), at.port());
+        assert_eq!(tcp_listeners(any).len(), 1);
+    }
 }

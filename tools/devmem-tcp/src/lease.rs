@@ -6,8 +6,10 @@ mod leased;
 mod plan;
 mod steps;
 
+use std::net::IpAddr;
+
 use anyhow::{Result, bail};
-use netdev::{ForwardChain, Link, LinkInfo, NetNs, Prefix, QueueId};
+use netdev::{Link, LinkInfo, NetNs, Prefix, QueueId};
 
 use crate::args::{NetNsArg, netns};
 use crate::guest_route::firewall::{accept_commands, describe, dropping_chains};
@@ -263,12 +265,9 @@ fn warn_of_a_firewall(site: &Site, addresses: &[Prefix]) {
     let Some(host_end) = &site.host_end else {
         return;
     };
-    let sees_a_guest = |chain: &ForwardChain| {
-        let mut addresses = addresses.iter();
-        addresses.any(|address| chain.family.sees(address.addr.is_ipv4()))
-    };
-    let chains = match dropping_chains(&site.here) {
-        Ok(chains) => chains.into_iter().filter(sees_a_guest).collect::<Vec<_>>(),
+    let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.addr).collect();
+    let chains = match dropping_chains(&site.here, &addresses) {
+        Ok(chains) => chains,
         // The kernel has no nftables, or whoever leases may not look.
         Err(error) => {
             tracing::debug!("the firewall was not examined: {error}");

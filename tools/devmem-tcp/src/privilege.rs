@@ -15,8 +15,17 @@ pub(crate) fn has_net_admin() -> bool {
     set.is_none_or(|set| set & NET_ADMIN != 0)
 }
 
+/// Whether this is root, at least of its own user namespace: `sudo` would not help.
+pub(crate) fn is_root() -> bool {
+    nix::unistd::geteuid().is_root()
+}
+
 /// This process's command line with `sudo`, to be pasted.
 pub(crate) fn with_sudo() -> String {
-    let words: Vec<String> = std::env::args().collect();
+    let mut words: Vec<String> = std::env::args().collect();
+    // `sudo` looks for programs in folders of its own.
+    if let (Some(first), Ok(path)) = (words.first_mut(), std::env::current_exe()) {
+        *first = path.display().to_string();
+    }
     format!("sudo {}", shell_command(words.iter().map(String::as_str)))
 }

@@ -7,7 +7,7 @@ use netdev::{NetNs, shell_word};
 
 use crate::elsewhere::namespaces_of;
 use crate::enter::enter;
-use crate::privilege::with_sudo;
+use crate::privilege::{is_root, with_sudo};
 
 /// Remedies for texts of the kernel that are options of this tool.
 const OURS: &[(&str, &str)] = &[
@@ -84,7 +84,7 @@ fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
     }
     match (error.op(), error.raw_os_error()?) {
         ("", libc::ENODEV) => not_here(error.object()),
-        (_, libc::EPERM) => Some(format!(
+        (_, libc::EPERM) if !is_root() => Some(format!(
             "it takes root, or CAP_NET_ADMIN (for a lease in the initial user namespace): {}",
             with_sudo()
         )),
@@ -99,17 +99,18 @@ fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
 
 /// What to do about a device that is not in the namespace where it was looked for.
 fn not_here(device: &str) -> Option<String> {
-    match &namespaces_of(device)[..] {
-        [] => None,
-        [one] => Some(format!(
-            "it is in another namespace: --netns {}",
-            shell_word(one)
-        )),
-        several => Some(format!(
-            "there are some in other namespaces: --netns {}",
-            several.join(" or --netns ")
-        )),
+    let namespaces = namespaces_of(device);
+    if namespaces.is_empty() {
+        return None;
     }
+    let named: Vec<String> = namespaces
+        .iter()
+        .map(|one| format!("--netns {}", shell_word(one)))
+        .collect();
+    Some(format!(
+        "there is one in another namespace: {}",
+        named.join(" or ")
+    ))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Checks of a netkit to receive on: the lease behind it, and the route into it.
 
 use std::fs;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use anyhow::Result;
@@ -344,7 +345,11 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
 fn firewall(netkit: &Netkit) -> Option<Finding> {
     let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
-    Some(match dropping_chains(&namespace.netns) {
+    let addresses = match global_addresses(netkit) {
+        Ok(addresses) => addresses,
+        Err(error) => return Some(Finding::warn(format!("not known: {error}"))),
+    };
+    Some(match dropping_chains(&namespace.netns, &addresses) {
         Ok(chains) if chains.is_empty() => Finding::ok("no chain drops by its policy"),
         Ok(chains) => {
             let accept = accept_commands(&chains, (&nic.name, &other.name)).into_iter();
@@ -355,6 +360,15 @@ fn firewall(netkit: &Netkit) -> Option<Finding> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return None,
         Err(error) => Finding::warn(format!("not known: {error}")),
     })
+}
+
+/// Addresses of the netkit that packets are forwarded to.
+fn global_addresses(netkit: &Netkit) -> netdev::Result<Vec<IpAddr>> {
+    let mut links = Link::open_in(&netkit.namespace.netns)?;
+    let all = links.addresses(Some(netkit.link.ifindex))?.into_iter();
+    let all = all.map(|one| one.prefix.addr);
+    let of_the_link = |address: &IpAddr| matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    Ok(all.filter(|address| !of_the_link(address)).collect())
 }
 
 /// Name of a sysctl for the `sysctl` command: with dots, unless a device's name has one.

@@ -195,9 +195,13 @@ fn receiving(namespace: &Namespace, nic: &LinkInfo, queues: &[Queue]) -> Result<
                 None => None,
             },
         };
-        if let Some(guest) = guest {
-            let mut links = Link::open_in(&guest.netns)?;
-            all.push(Receiving::of(&mut links, guest, netkit)?);
+        let Some(guest) = guest else { continue };
+        let of_guest = Link::open_in(&guest.netns)
+            .and_then(|mut links| Receiving::of(&mut links, guest, netkit));
+        match of_guest {
+            Ok(guest) => all.push(guest),
+            // It may not be entered, or has gone meanwhile.
+            Err(error) => tracing::debug!("a guest's addresses are not known: {error}"),
         }
     }
     Ok(all)

@@ -249,7 +249,7 @@ fn left(nic: &Nic) -> Option<Finding> {
         Finding::ok("none")
     } else {
         Finding::warn(format!(
-            "page pool {}: a closed connection still holds its memory",
+            "page pool {}: a closed connection still holds its memory (the command ends all closed ones there)",
             ids.join(", ")
         ))
         .remedy(end_closed_connections(nic))
@@ -268,5 +268,9 @@ fn end_closed_connections(nic: &Nic) -> String {
         receiver.namespace.command(&kill)
     };
     let receivers = nic.receiving.iter().filter(|it| !it.addresses.is_empty());
-    receivers.map(kill).collect::<Vec<_>>().join(" && ")
+    let commands: Vec<String> = receivers.map(kill).collect();
+    match commands.is_empty() {
+        true => "end it where it listened: ss -K state fin-wait-1 src ADDR".to_owned(),
+        false => commands.join(" && "),
+    }
 }

@@ -1,15 +1,24 @@
 //! The firewall on the way to a guest: base chains that drop what is forwarded.
 
+use std::net::IpAddr;
+
 use netdev::{ForwardChain, NetNs, Netfilter, shell_command};
 
-/// Base chains for forwarded packets whose policy is to drop. They may have rules that accept the guest's
-/// packets; rules are not examined.
+/// Base chains for forwarded packets whose policy is to drop, of a family of these addresses. They may have rules
+/// that accept the guest's packets; rules are not examined.
 ///
 /// # Errors
 /// `EINVAL` if the kernel has no nftables.
-pub(crate) fn dropping_chains(netns: &NetNs) -> netdev::Result<Vec<ForwardChain>> {
+pub(crate) fn dropping_chains(
+    netns: &NetNs,
+    addresses: &[IpAddr],
+) -> netdev::Result<Vec<ForwardChain>> {
     let mut chains = Netfilter::open_in(netns)?.forward_chains()?;
-    chains.retain(|chain| chain.drops);
+    let sees = |chain: &ForwardChain| {
+        let mut addresses = addresses.iter();
+        addresses.any(|address| chain.family.sees(address.is_ipv4()))
+    };
+    chains.retain(|chain| chain.drops && sees(chain));
     Ok(chains)
 }
 

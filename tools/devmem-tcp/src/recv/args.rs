@@ -68,8 +68,11 @@ pub(crate) struct Args {
     pub(super) refuse_unsteered: bool,
     /// Show each second how it goes: in place on a terminal, else a line; with --json as JSON
     /// [default: one line in place, if stderr is a terminal]
-    #[arg(long, alias = "progress")]
+    #[arg(long)]
     pub(super) live: bool,
+    /// As `--live`, but a line each on stderr, as earlier versions had it
+    #[arg(long, hide = true, conflicts_with = "live")]
+    pub(super) progress: bool,
     /// Print the summary as JSON
     #[arg(long)]
     pub(super) json: bool,

@@ -200,7 +200,7 @@ fn listeners(error: &SocketError, netns: &NetNs) -> Option<String> {
         return None;
     }
     let at: SocketAddr = error.object().parse().ok()?;
-    match &holder::listening(netns, at.port())[..] {
+    match &holder::listening(netns, at)[..] {
         [] => None,
         processes => Some(processes.join(" and ")),
     }

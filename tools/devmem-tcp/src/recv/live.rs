@@ -72,6 +72,7 @@ impl Live {
             (true, false, true) => Out::Screen(Screen::new(title, to_stderr, usize::MAX)),
             (true, false, false) => Out::Lines,
             (false, _, true) => Out::Screen(Screen::new(title, to_stderr, 1)),
+            (false, _, false) if args.progress => Out::Lines,
             (false, _, false) => return None,
         };
         let now = Instant::now();

@@ -72,7 +72,7 @@ impl MemoryArgs {
             let denied = denied
                 .into_iter()
                 .any(|it| it.kind() == ErrorKind::PermissionDenied);
-            match denied && !privilege::has_net_admin() {
+            match denied && !privilege::is_root() && !privilege::has_net_admin() {
                 true => Hint::new(
                     format!("{error:#}"),
                     format!(

@@ -125,6 +125,14 @@ fn changes_nothing() -> Result<()> {
     let before = (nic.state()?, links()?);
     look(NIC)?;
     look(&format!("{GUEST} --netns {BOX}"))?;
+    // Who may not enter the guest's namespace gets a report, too.
+    let said = finish(as_user(&devmem_tcp(), &format!("doctor {NIC}"), true))?;
+    ensure!(
+        said.stdout.contains("this machine:") || said.stdout.contains(&format!("{NIC}:")),
+        "{}{}",
+        said.stdout,
+        said.stderr
+    );
     nic.same(&before.0)?;
     same(&before.1, &links()?)
 }

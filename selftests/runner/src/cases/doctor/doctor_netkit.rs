@@ -126,6 +126,7 @@ fn firewall() -> Result<()> {
     let _firewall = Firewall::drops()?;
     ensure!(!reached(BOX, BOX_ADDRESS)?, "it drops nothing");
     let remedy = named(&line(), "netkit.firewall", Bad::Warns)?;
+    ensure!(!remedy.contains("ip6"), "the guest has no IPv6");
     paste(&remedy)?;
     ensure!(reached(BOX, BOX_ADDRESS)?, "it still drops");
     Ok(())

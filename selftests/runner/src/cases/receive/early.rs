@@ -58,7 +58,8 @@ case!(wrong_addresses);
 fn wrong_addresses() -> Result<()> {
     testbed::wire()?;
     let _taken = TcpListener::bind((NIC_ADDRESS, 5000))?;
-    let words = ["5000", "Address already in use", "ss -ltnp"];
+    let own = format!("(pid {})", std::process::id());
+    let words = ["5000", "Address already in use", &own];
     refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"), &words)?;
     refused(&format!("recv -f {NIC} -l [::]:5000"), &words)?;
     let nobodys = format!("recv -f {NIC} -l 192.0.2.77:5000");
@@ -67,7 +68,7 @@ fn wrong_addresses() -> Result<()> {
     let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 3 -q 1");
     let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
     println_line(said.trim_end());
-    says(&said, &words)?;
+    says(&said, &["5000", "Address already in use", "ss -ltnp"])?;
     nic_state::untouched()
 }
 

@@ -145,7 +145,7 @@ fn watch_ends_with_its_reader() -> Result<()> {
 }
 
 case!(progress_once_a_second);
-/// A line a second, no more. `--progress` is the former name of `--live`.
+/// A line a second on stderr, no more.
 fn progress_once_a_second() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -159,8 +159,8 @@ fn progress_once_a_second() -> Result<()> {
     let end = receiver.end_within(Duration::from_secs(5))?;
     let seconds = began.elapsed().as_secs() + 1;
     sender.kill()?;
-    println_line(&end.stdout);
-    let lines = end.stdout.lines();
+    println_line(&end.stderr);
+    let lines = end.stderr.lines();
     let lines = lines.filter(|line| line.contains("MiB/s") && line.contains("1 connection,"));
     let lines = lines.count() as u64;
     ensure!(

@@ -1,7 +1,9 @@
 //! Common mistakes: each is refused in one line that names the mistake, with a remedy that says what to do.
 
+use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -11,7 +13,7 @@ use framework::leases::Guest;
 use framework::println_line;
 use framework::receiver::{recv, start_bound};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS};
-use framework::tool::{command, finish, sh};
+use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
 /// Holds if the line is refused with this status, with all these words, and changes nothing of the NIC.
@@ -49,6 +51,23 @@ fn device_in_another_namespace() -> Result<()> {
     ] {
         refused(tool(&line), 1, &words)?;
     }
+    // One without a name.
+    let mut unshare = Command::new("unshare");
+    let process = Running::start({
+        unshare.args(["--net", "sleep", "60"]);
+        unshare
+    })?;
+    let netns = format!("/proc/{}/ns/net", process.id());
+    until("a namespace", Duration::from_secs(20), || {
+        Ok(fs::read_link(&netns)? != fs::read_link("/proc/self/ns/net")?)
+    })?;
+    sh(&format!(
+        "ip link add veth7 type veth peer name inner netns {}",
+        process.id()
+    ))?;
+    let words = ["inner", &format!("--netns {netns}")];
+    refused(listen("-f inner"), 1, &words)?;
+    process.kill()?;
     Ok(())
 }
 
@@ -147,7 +166,7 @@ fn command_lines() -> Result<()> {
         2,
         &["--queue", "--queues", "--count"],
     )?;
-    for wrong in ["5000", "no.such.host.invalid:5000", "::1:5000"] {
+    for wrong in ["5000", "host", "host:5000", "192.0.2:5000", "::1:5000"] {
         refused(
             tool(&format!("recv -f {NIC} -l {wrong}")),
             2,
