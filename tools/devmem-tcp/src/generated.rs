@@ -1,12 +1,10 @@
-//! `devmem-tcp completions` and `devmem-tcp man`, which are generated from the definition of the
-//! command line.
+//! `devmem-tcp completions` and `devmem-tcp man`.
 
 use std::fs;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use clap::Command;
-use clap_complete::Shell;
 use clap_mangen::Man;
 
 use crate::report;
@@ -17,6 +15,13 @@ pub(crate) struct CompletionsArgs {
     shell: Shell,
 }
 
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
 #[derive(clap::Args)]
 pub(crate) struct ManArgs {
     /// Write all pages into this folder, one for each subcommand; otherwise the first is printed
@@ -25,11 +30,12 @@ pub(crate) struct ManArgs {
 }
 
 /// Prints a shell's completions.
-pub(crate) fn completions(args: &CompletionsArgs, mut cli: Command) -> Result<()> {
-    let name = cli.get_name().to_owned();
-    let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut cli, name, &mut script);
-    report::raw(&String::from_utf8_lossy(&script))
+pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
+    report::raw(match args.shell {
+        Shell::Bash => include_str!("complete/devmem-tcp.bash"),
+        Shell::Zsh => include_str!("complete/devmem-tcp.zsh"),
+        Shell::Fish => include_str!("complete/devmem-tcp.fish"),
+    })
 }
 
 /// Prints the man page, or writes all of them.
@@ -76,7 +82,6 @@ fn page(command: &Command) -> Result<(String, String)> {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
-    use clap::ValueEnum;
 
     use super::*;
     use crate::Cli;
@@ -98,6 +103,9 @@ mod tests {
         }
         assert!(pages.iter().any(|(name, _)| name == "devmem-tcp.1"));
         for command in Cli::command().get_subcommands() {
+            if command.is_hide_set() {
+                continue;
+            }
             let name = format!("devmem-tcp-{}.1", command.get_name());
             assert!(pages.iter().any(|(page, _)| *page == name), "{name}");
         }
@@ -114,18 +122,6 @@ mod tests {
                 json,
                 "{}",
                 command.get_name()
-            );
-        }
-    }
-
-    #[test]
-    fn each_shell_has_completions() {
-        for shell in Shell::value_variants() {
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut Cli::command(), "devmem-tcp", &mut script);
-            assert!(
-                String::from_utf8(script).unwrap().contains("validate"),
-                "{shell}"
             );
         }
     }

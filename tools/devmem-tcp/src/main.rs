@@ -7,6 +7,7 @@
 mod address;
 mod args;
 mod below;
+mod complete;
 mod doctor;
 mod elsewhere;
 mod ending_lease;
@@ -72,8 +73,11 @@ enum Command {
     Apply(plan::ApplyArgs),
     /// Put back what killed receivers, or `apply`, left changed on the NICs
     Restore(restore::Args),
-    /// Print a shell's completions
+    /// Print the completions for bash, zsh or fish, which the shell reads
     Completions(generated::CompletionsArgs),
+    /// Print what the last of these words may become
+    #[command(hide = true)]
+    Complete(complete::Args),
     /// Print the man page, or write one for each subcommand
     Man(generated::ManArgs),
 }
@@ -124,7 +128,8 @@ fn main() -> ExitCode {
         Command::Plan(args) => plan::run(&args),
         Command::Apply(args) => plan::apply(&args),
         Command::Restore(args) => restore::run(&args),
-        Command::Completions(args) => generated::completions(&args, Cli::command()),
+        Command::Completions(args) => generated::completions(&args),
+        Command::Complete(args) => complete::run(&args, Cli::command()),
         Command::Man(args) => generated::man(&args, Cli::command()),
     };
     let code = match result {

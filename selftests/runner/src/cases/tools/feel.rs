@@ -1,7 +1,6 @@
-//! The tool's user interface: `-v`, colours, completions, man pages, a dry run, progress.
+//! The tool's user interface: `-v`, colours, man pages, a dry run, progress.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -90,16 +89,8 @@ fn colours_on_a_terminal_only() -> Result<()> {
     Ok(())
 }
 
-case!(completions_and_man_pages);
-fn completions_and_man_pages() -> Result<()> {
-    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
-        let script = tool(&format!("completions {shell}"))?.good("completions")?;
-        says(&script, &["recv", "refuse-linear", "unlease"])?;
-        if shell == "bash" {
-            fs::write("/tmp/completions", &script)?;
-            finish(command(None, Path::new("bash"), "-n /tmp/completions"))?.good("bash -n")?;
-        }
-    }
+case!(man_pages);
+fn man_pages() -> Result<()> {
     let folder = "/tmp/man-pages";
     tool(&format!("man {folder}"))?.good("man")?;
     for page in [

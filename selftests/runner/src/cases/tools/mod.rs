@@ -1,5 +1,6 @@
 //! The tools as their users see them: options, texts, JSON, sending, `ncdevmem`, the examples.
 
+mod completions;
 mod examples;
 mod feel;
 pub(super) mod json;

@@ -1,0 +1,222 @@
+//! Completions, by the shells themselves: each subcommand and option, and values of each kind.
+
+use std::fs::{self, File};
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use netdev::{Link, NetNs, NetkitSingle};
+
+use framework::println_line;
+use framework::testbed::{self, BOX, GUEST, NIC};
+use framework::tool::{command, finish};
+use framework::transfer::devmem_tcp;
+
+/// A line as it is typed, and what it has become after a tab, but for blanks at its end.
+struct Typed {
+    line: String,
+    becomes: String,
+}
+
+/// Values: of devices here and in a namespace, namespaces, memory; files, folders, words.
+const VALUES: &[(&str, &str)] = &[
+    ("recv --dev et", "recv --dev eth1"),
+    ("recv --dev=et", "recv --dev=eth1"),
+    ("doctor e", "doctor eth1"),
+    ("recv --netns box -f n", "recv --netns box -f nk0"),
+    ("unlease --netns=box n", "unlease --netns=box nk0"),
+    ("recv --netns b", "recv --netns box"),
+    ("lease --netns=b", "lease --netns=box"),
+    ("recv --memory u", "recv --memory udmabuf"),
+    ("recv --memory heap:s", "recv --memory heap:system"),
+    ("doctor --memory=heap:s", "doctor --memory=heap:system"),
+    ("recv --memory heap", "recv --memory heap:system"),
+    ("recv --memory so", "recv --memory socket:"),
+    ("recv --pages 2", "recv --pages 2M"),
+    ("completions f", "completions fish"),
+    ("recv --output /etc/fst", "recv --output /etc/fstab"),
+    ("recv --output=/etc/fst", "recv --output=/etc/fstab"),
+    ("man /usr/sha", "man /usr/share/"),
+];
+
+/// The testbed, and all lines.
+fn lines() -> Result<Vec<Typed>> {
+    testbed::wire()?;
+    testbed::container()?;
+    Link::open_in(&NetNs::by_name(BOX)?)?.create_netkit_single(&NetkitSingle::new(GUEST))?;
+    ensure!(NIC == "eth1" && BOX == "box" && GUEST == "nk0");
+    fs::metadata("/dev/dma_heap/system").context("the kernel's heap of that name")?;
+
+    let mut lines = Vec::new();
+    let names = subcommands()?;
+    for name in &names {
+        lines.push(Typed {
+            line: name[..name.len() - 1].to_owned(),
+            becomes: name.clone(),
+        });
+        let options = options(name)?;
+        ensure!(!options.is_empty(), "{name}: no option found");
+        for option in &options {
+            let begun = &option[..option.len() - 1];
+            // --queues, where there is --queue: it is typed out.
+            let longer = options.iter().any(|it| it == begun);
+            let typed = if longer { option } else { begun };
+            lines.push(Typed {
+                line: format!("{name} {typed}"),
+                becomes: format!("{name} {option}"),
+            });
+        }
+    }
+    ensure!(
+        names.len() >= 12 && lines.len() >= 100,
+        "found {}",
+        lines.len()
+    );
+    lines.extend(VALUES.iter().map(|&(line, becomes)| Typed {
+        line: line.to_owned(),
+        becomes: becomes.to_owned(),
+    }));
+    Ok(lines)
+}
+
+fn help(line: &str) -> Result<String> {
+    finish(command(None, &devmem_tcp(), line))?.good(line)
+}
+
+/// Names of the subcommands, from the tool's help.
+fn subcommands() -> Result<Vec<String>> {
+    let help = help("--help")?;
+    let (_, after) = help.split_once("\nCommands:\n").context("no commands")?;
+    let lines = after.lines().take_while(|line| !line.is_empty());
+    let names = lines.filter(|line| !line.starts_with("   "));
+    let names = names.filter_map(|line| line.split_whitespace().next());
+    Ok(names.map(str::to_owned).collect())
+}
+
+/// Long options of a subcommand, from its help.
+fn options(name: &str) -> Result<Vec<String>> {
+    // It has subcommands instead.
+    if name == "help" {
+        return Ok(vec!["recv".to_owned()]);
+    }
+    let help = help(&format!("{name} --help"))?;
+    let lines = help.lines().map(str::trim_start);
+    let lines = lines.filter(|line| line.starts_with('-'));
+    let options = lines.filter_map(|line| {
+        let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+        { words }.find(|word| word.starts_with("--"))
+    });
+    Ok(options.map(str::to_owned).collect())
+}
+
+/// The tool's folder before all others in PATH.
+fn path() -> Result<String> {
+    let tool = devmem_tcp();
+    let folder = tool.parent().context("the tool's folder")?;
+    Ok(format!("{}:{}", folder.display(), std::env::var("PATH")?))
+}
+
+/// Types each line and a tab on a terminal, has the shell print the line instead of running it, and
+/// compares.
+fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
+    let lines = lines()?;
+    let mut keys = String::from("stty cols 500\n");
+    for Typed { line, .. } in &lines {
+        // To the beginning of the line (^A) and to its end (^E).
+        keys += &format!("devmem-tcp {line}\t\x01echo \"<\x05>\"\n");
+    }
+    keys += "exit\n";
+    let file = format!("{home}/keys");
+    fs::write(&file, keys)?;
+    let mut terminal = Command::new("script");
+    terminal
+        .args(["-qec", line, "/dev/null"])
+        .env("TERM", "xterm")
+        .env("PATH", path()?)
+        .env("ZDOTDIR", home)
+        .stdin(File::open(&file)?);
+    let said = finish(terminal)?.stdout;
+    let printed = said.lines().filter_map(|line| {
+        let line = line.trim_end_matches('\r');
+        let line = line.rsplit('\r').next().unwrap_or(line);
+        let line = line.strip_prefix("<devmem-tcp ")?;
+        Some(line.strip_suffix('>')?.trim_end())
+    });
+    let printed: Vec<_> = printed.collect();
+    ensure!(
+        printed.len() == lines.len(),
+        "{shell}: {} of {} lines came:\n{said}",
+        printed.len(),
+        lines.len()
+    );
+    let mut wrong = 0;
+    for (Typed { line, becomes }, printed) in lines.iter().zip(&printed) {
+        // zsh takes a folder's slash back once other keys follow.
+        if becomes.trim_end_matches('/') != printed.trim_end_matches('/') {
+            wrong += 1;
+            println_line(&format!(
+                "{shell}: {line:?} became {printed:?}, not {becomes:?}\n"
+            ));
+        }
+    }
+    ensure!(wrong == 0, "{shell}: {wrong} of {} lines", lines.len());
+    Ok(())
+}
+
+/// A folder for a shell's settings.
+fn home(name: &str, settings: &str) -> Result<String> {
+    let home = format!("/tmp/completions-{name}");
+    fs::create_dir_all(&home)?;
+    fs::write(format!("{home}/.{name}rc"), settings)?;
+    Ok(home)
+}
+
+case!(bash);
+fn bash() -> Result<()> {
+    let home = home(
+        "bash",
+        "bind 'set enable-bracketed-paste off'\nbind 'set bell-style none'\n\
+         eval \"$(devmem-tcp completions bash)\"\n",
+    )?;
+    let line = format!("bash --noprofile --rcfile {home}/.bashrc -i");
+    type_in("bash", &line, &home)
+}
+
+case!(zsh);
+fn zsh() -> Result<()> {
+    let home = home(
+        "zsh",
+        "unset zle_bracketed_paste\nunsetopt prompt_sp auto_menu beep\nautoload -Uz compinit\n\
+         compinit -u -D\neval \"$(devmem-tcp completions zsh)\"\n",
+    )?;
+    type_in("zsh", "zsh -d -i", &home)
+}
+
+case!(fish);
+/// fish lists what a line could become (`complete --do-complete`).
+fn fish() -> Result<()> {
+    let lines = lines()?;
+    let file = "/tmp/completions-fish";
+    let typed = lines.iter().map(|it| format!("devmem-tcp {}\n", it.line));
+    fs::write(file, typed.collect::<String>())?;
+    let script = "devmem-tcp completions fish | source; \
+                  while read -l line; echo (complete -C $line | string split -f 1 \\t); end";
+    let mut run = command(None, Path::new("fish"), "--no-config -c");
+    run.arg(script)
+        .env("PATH", path()?)
+        .stdin(File::open(file)?);
+    let said = finish(run)?.good("fish")?;
+    ensure!(said.lines().count() == lines.len(), "{said}");
+    let mut wrong = 0;
+    for (Typed { line, becomes }, said) in lines.iter().zip(said.lines()) {
+        let word = becomes.split(' ').next_back();
+        if !said.split(' ').any(|listed| Some(listed) == word) {
+            wrong += 1;
+            println_line(&format!(
+                "fish: {line:?} may become {said:?}, not {becomes:?}\n"
+            ));
+        }
+    }
+    ensure!(wrong == 0, "fish: {wrong} of {} lines", lines.len());
+    Ok(())
+}
