@@ -120,7 +120,7 @@ fn path() -> Result<String> {
 /// compares.
 fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
     let lines = lines()?;
-    let mut keys = String::from("stty cols 500\n");
+    let mut keys = String::new();
     for Typed { line, .. } in &lines {
         // To the beginning of the line (^A) and to its end (^E).
         keys += &format!("devmem-tcp {line}\t\x01echo \"<\x05>\"\n");
@@ -128,9 +128,11 @@ fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
     keys += "exit\n";
     let file = format!("{home}/keys");
     fs::write(&file, keys)?;
+    // No echo: what is typed ahead would mix with what is printed.
+    let line = format!("stty -echo cols 500; exec {line}");
     let mut terminal = Command::new("script");
     terminal
-        .args(["-qec", line, "/dev/null"])
+        .args(["-qec", &line, "/dev/null"])
         .env("TERM", "xterm")
         .env("PATH", path()?)
         .env("ZDOTDIR", home)
@@ -138,8 +140,7 @@ fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
     let said = finish(terminal)?.stdout;
     let printed = said.lines().filter_map(|line| {
         let line = line.trim_end_matches('\r');
-        let line = line.rsplit('\r').next().unwrap_or(line);
-        let line = line.strip_prefix("<devmem-tcp ")?;
+        let (_, line) = line.rsplit_once("<devmem-tcp ")?;
         Some(line.strip_suffix('>')?.trim_end())
     });
     let printed: Vec<_> = printed.collect();
