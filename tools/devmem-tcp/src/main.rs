@@ -41,7 +41,7 @@ use style::Style;
 
 #[derive(Parser)]
 #[command(
-    version,
+    version = concat!(env!("CARGO_PKG_VERSION"), " (", env!("DEVMEM_TCP_COMMIT"), ")"),
     about = "TCP payload straight into device memory, over leased NIC queues",
     after_help = exit::CODES
 )]
