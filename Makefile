@@ -5,6 +5,7 @@
 # KERNEL_IMAGE=, KDIR=         a kernel of one's own: image and built tree (see selftests/vm/run)
 # ACCEL=kvm or tcg             instead of finding out
 # NO_INSTALL=1                 say which packages are missing, and install none
+# PREFIX=/usr/local, DESTDIR=  where `make install` puts things; BIN=DIR with binaries that are built already
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -19,6 +20,9 @@ triple := x86_64-unknown-linux-gnu
 static := CARGO_TARGET_DIR=target/static RUSTFLAGS='-C target-feature=+crt-static' \
 	$(cargo) build --release --target $(triple)
 
+PREFIX ?= /usr/local
+BIN ?= target/static/$(triple)/release
+
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -32,6 +36,8 @@ test: $(if $(DRIVER),,test-host) test-vm ## all tests: on this machine, then in 
 test-host: setup ## the tests that need no VM
 	$(cargo) test --workspace --locked
 	@selftests/upstream/table.test
+	$(cargo) build --locked -p devmem-tcp -p ncdevmem
+	@dist/install.test target/debug
 
 # Apart from the tests: another rustfmt or clippy than ours may see things differently.
 lint: setup ## format, lints, documentation, shell scripts, the PTX assembled, the public API as in crates/*/api.txt
@@ -97,6 +103,19 @@ build: setup ## static binaries, in target/guest/bin
 	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
 	@install -t target/guest selftests/demo selftests/ready
 
+# Not `build`, which strips copies of them.
+release: setup
+	$(static) --locked -p devmem-tcp -p ncdevmem --bins
+
+install: $(if $(filter file,$(origin BIN)),release) ## tools, man pages, completions, systemd unit; PREFIX=/usr/local, DESTDIR=
+	@dist/install install "$(BIN)" "$(DESTDIR)" "$(PREFIX)"
+
+uninstall: ## what install put there
+	@dist/install uninstall "$(DESTDIR)" "$(PREFIX)"
+
+dist: release ## all that install puts somewhere, as target/dist/devmem-tcp-VERSION-x86_64.tar.gz
+	@dist/install tarball "$(BIN)"
+
 module: setup ## the software NIC for the VM's kernel
 	@$(vm)/module
 
@@ -121,4 +140,4 @@ clean: ## remove what cargo and the module's build made
 distclean: ## remove all of target/, the VM's roots too
 	$(vm)/as-root rm -rf target
 
-.PHONY: help demo gpu gpu-kit test test-host test-vm test-drivers upstream bench bench-host performance-docs lint oldest api ptx vm build module setup vm-ready test-ready clean distclean
+.PHONY: help demo gpu gpu-kit test test-host test-vm test-drivers upstream bench bench-host performance-docs lint oldest api ptx vm build release install uninstall dist module setup vm-ready test-ready clean distclean
