@@ -1,6 +1,7 @@
 //! `devmem-tcp completions` and `devmem-tcp man`.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result};
@@ -72,11 +73,41 @@ fn page(command: &Command) -> Result<(String, String)> {
     let man = Man::new(command.clone())
         .title(name.to_uppercase())
         .section("1");
-    man.render(&mut page).context("man page")?;
+    render(&man, command, &mut page).context("man page")?;
     Ok((
         format!("{name}.1"),
         String::from_utf8_lossy(&page).into_owned(),
     ))
+}
+
+/// Writes a page: what the definition of the command line says, and the sections of its own.
+fn render(man: &Man, command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
+    man.render_title(page)?;
+    man.render_name_section(page)?;
+    man.render_synopsis_section(page)?;
+    man.render_description_section(page)?;
+    man.render_options_section(page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(page)?;
+    }
+    man.render_extra_section(page)?;
+    page.extend_from_slice(sections(command.get_name()).as_bytes());
+    if command.get_version().is_some() {
+        man.render_version_section(page)?;
+    }
+    Ok(())
+}
+
+/// EXAMPLES, EXIT STATUS and FILES of a command, in roff.
+fn sections(command: &str) -> &'static str {
+    match command {
+        "recv" => include_str!("man/recv.roff"),
+        "send" => include_str!("man/send.roff"),
+        "lease" => include_str!("man/lease.roff"),
+        "doctor" => include_str!("man/doctor.roff"),
+        "restore" => include_str!("man/restore.roff"),
+        _ => "",
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +139,31 @@ mod tests {
             }
             let name = format!("devmem-tcp-{}.1", command.get_name());
             assert!(pages.iter().any(|(page, _)| *page == name), "{name}");
+        }
+    }
+
+    /// The command lines in the examples are understood.
+    #[test]
+    fn pages_have_examples_codes_and_files() {
+        let pages = pages(Cli::command()).unwrap();
+        for name in ["recv", "send", "lease", "doctor", "restore"] {
+            let file = format!("devmem-tcp-{name}.1");
+            let (_, page) = pages.iter().find(|(page, _)| *page == file).unwrap();
+            let heads = ["OPTIONS", "EXAMPLES", "EXIT STATUS", "FILES"];
+            let at = heads.map(|head| page.find(&format!("\n.SH {head}\n")).unwrap_or(0));
+            assert!(at[0] > 0 && at.is_sorted(), "{name}: {at:?}");
+            let text = sections(name).replace("\\-", "-");
+            let lines = text.lines();
+            let examples: Vec<_> = lines
+                .filter_map(|line| line.strip_prefix("devmem-tcp "))
+                .collect();
+            assert!(examples.len() >= 2, "{name}");
+            for line in examples {
+                let words = ["devmem-tcp"].into_iter().chain(line.split_whitespace());
+                let parsed = Cli::command().try_get_matches_from(words);
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                assert!(line.starts_with(name), "{line} in the page of {name}");
+            }
         }
     }
 
