@@ -58,9 +58,10 @@ fn lines() -> Result<Vec<Typed>> {
         ensure!(!options.is_empty(), "{name}: no option found");
         for option in &options {
             let begun = &option[..option.len() - 1];
-            // --queues, where there is --queue: it is typed out.
-            let longer = options.iter().any(|it| it == begun);
-            let typed = if longer { option } else { begun };
+            // Not alone: --queues where there is --queue, --dev where there is --deadline.
+            let mut others = options.iter().filter(|it| it.starts_with(begun));
+            let alone = others.all(|it| it.starts_with(option.as_str()));
+            let typed = if alone { begun } else { option };
             lines.push(Typed {
                 line: format!("{name} {typed}"),
                 becomes: format!("{name} {option}"),
@@ -102,11 +103,17 @@ fn options(name: &str) -> Result<Vec<String>> {
     let help = help(&format!("{name} --help"))?;
     let lines = help.lines().map(str::trim_start);
     let lines = lines.filter(|line| line.starts_with('-'));
-    let options = lines.filter_map(|line| {
-        let words = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
-        { words }.find(|word| word.starts_with("--"))
+    // The option, and its aliases at the line's end.
+    let options = lines.flat_map(|line| {
+        let aliases = line.split_once("[alias").map_or("", |(_, aliases)| aliases);
+        let long = |text: &'_ str| text.find("--").map(|at| text[at..].to_owned());
+        let name = |text: String| {
+            let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '-');
+            text[..end.unwrap_or(text.len())].to_owned()
+        };
+        [long(line), long(aliases)].into_iter().flatten().map(name)
     });
-    Ok(options.map(str::to_owned).collect())
+    Ok(options.collect())
 }
 
 /// The tool's folder before all others in PATH.
