@@ -90,7 +90,9 @@ fn render(man: &Man, command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     if command.has_subcommands() {
         man.render_subcommands_section(page)?;
     }
-    man.render_extra_section(page)?;
+    if command.get_after_help().is_some() || command.get_after_long_help().is_some() {
+        man.render_extra_section(page)?;
+    }
     page.extend_from_slice(sections(command.get_name()).as_bytes());
     if command.get_version().is_some() {
         man.render_version_section(page)?;
@@ -152,6 +154,10 @@ mod tests {
             let heads = ["OPTIONS", "EXAMPLES", "EXIT STATUS", "FILES"];
             let at = heads.map(|head| page.find(&format!("\n.SH {head}\n")).unwrap_or(0));
             assert!(at[0] > 0 && at.is_sorted(), "{name}: {at:?}");
+            assert!(
+                !page.contains(".SH EXTRA"),
+                "{name}: a section without text"
+            );
             let text = sections(name).replace("\\-", "-");
             let lines = text.lines();
             let examples: Vec<_> = lines
