@@ -37,7 +37,7 @@ test-host: setup ## the tests that need no VM
 	$(cargo) test --workspace --locked
 	@selftests/upstream/table.test
 	$(cargo) build --locked -p devmem-tcp -p ncdevmem
-	@dist/install.test target/debug
+	@tools/dist/install.test target/debug
 
 # Apart from the tests: another rustfmt or clippy than ours may see things differently.
 lint: setup ## format, lints, documentation, shell scripts, the PTX assembled, the public API as in crates/*/api.txt
@@ -108,13 +108,13 @@ release: setup
 	$(static) --locked -p devmem-tcp -p ncdevmem --bins
 
 install: $(if $(filter file,$(origin BIN)),release) ## tools, man pages, completions, systemd unit; PREFIX=/usr/local, DESTDIR=
-	@dist/install install "$(BIN)" "$(DESTDIR)" "$(PREFIX)"
+	@tools/dist/install install "$(BIN)" "$(DESTDIR)" "$(PREFIX)"
 
 uninstall: ## what install put there
-	@dist/install uninstall "$(DESTDIR)" "$(PREFIX)"
+	@tools/dist/install uninstall "$(DESTDIR)" "$(PREFIX)"
 
 dist: release ## all that install puts somewhere, as target/dist/devmem-tcp-VERSION-x86_64.tar.gz
-	@dist/install tarball "$(BIN)"
+	@tools/dist/install tarball "$(BIN)"
 
 module: setup ## the software NIC for the VM's kernel
 	@$(vm)/module
