@@ -9,9 +9,9 @@ use crate::{DmabufId, Ifindex, NapiId, NsId, QueueId, QueueType};
 
 /// Attributes of a queue: `NETDEV_A_QUEUE_*`.
 pub(super) mod attr {
-    pub(in crate::netdev) const ID: u16 = 1;
+    pub(in crate::queues) const ID: u16 = 1;
     pub(super) const IFINDEX: u16 = 2;
-    pub(in crate::netdev) const TYPE: u16 = 3;
+    pub(in crate::queues) const TYPE: u16 = 3;
     pub(super) const NAPI_ID: u16 = 4;
     pub(super) const DMABUF: u16 = 5;
     pub(super) const IO_URING: u16 = 6;
