@@ -7,7 +7,8 @@
 
 #![allow(clippy::print_stdout)]
 
-use netdev::{Ifindex, Link, Netdev, Queue, Result};
+use netdev::queues::Queue;
+use netdev::{Ifindex, Link, Netdev, Result};
 
 fn main() -> Result<()> {
     let mut link = Link::open()?;

@@ -1,6 +1,7 @@
 //! Rules and contexts that are added for one owner: each is noted before it is made, and read back.
 
-use netdev::{Action, FlowRule, Location, QueueId, RssContextId};
+use netdev::ethtool::{Action, FlowRule, Location};
+use netdev::{QueueId, RssContextId};
 
 use crate::claim::{Item, same_rule};
 use crate::journal::JournalFile;

@@ -1,6 +1,7 @@
 //! Applying a plan, and undoing it.
 
-use netdev::{FlowRule, NetNs, QueueId};
+use netdev::ethtool::FlowRule;
+use netdev::{NetNs, QueueId};
 use undo::{Life, with_sources};
 
 use crate::added::add_flows;

@@ -1,6 +1,6 @@
 //! Checks of a plan before anything is changed.
 
-use netdev::{Action, FlowRule, Location};
+use netdev::ethtool::{Action, FlowRule, Location};
 
 use crate::Error;
 use crate::claim::{Item, same_packets};

@@ -1,6 +1,7 @@
 //! Claims: what an owner needs of a NIC, and the rules and contexts that it added.
 
-use netdev::{FlowRule, Location, QueueId, RssContextId};
+use netdev::ethtool::{FlowRule, Location};
+use netdev::{QueueId, RssContextId};
 use serde::{Deserialize, Serialize};
 
 use crate::Owner;

@@ -156,7 +156,7 @@ fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
         Item::Rule { rule, before, .. } => {
             let others = locations_of(journal);
             let made = nic.rules()?.into_iter().find_map(|there| {
-                let netdev::Location::At(location) = there.location else {
+                let netdev::ethtool::Location::At(location) = there.location else {
                     return None;
                 };
                 let new = !before.contains(&location) && !others.contains(&location);

@@ -45,7 +45,7 @@ pub(crate) fn table_goal(
 
 #[cfg(test)]
 mod tests {
-    use netdev::HeaderSplit;
+    use netdev::ethtool::HeaderSplit;
     use proptest::prelude::*;
 
     use super::*;

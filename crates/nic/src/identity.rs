@@ -5,7 +5,8 @@ use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use netdev::{Ifindex, Link, LinkInfo, NetNs, SeenNetNs};
+use netdev::link::LinkInfo;
+use netdev::{Ifindex, Link, NetNs, SeenNetNs};
 use serde::{Deserialize, Serialize};
 
 use undo::Boot;

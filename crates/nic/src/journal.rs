@@ -238,7 +238,8 @@ pub(crate) fn read(dir: &RunDir, file: &str) -> Result<Option<Journal>, Error> {
 mod tests {
     use std::fs;
 
-    use netdev::{LinkInfo, NetNs};
+    use netdev::NetNs;
+    use netdev::link::LinkInfo;
 
     use super::*;
     use crate::claim::Needs;

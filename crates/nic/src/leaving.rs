@@ -1,6 +1,7 @@
 //! What dead owners added to a NIC, and the next receiver removes before it adds its own.
 
-use netdev::{FlowRule, Location, QueueId, RssContextId};
+use netdev::ethtool::{FlowRule, Location};
+use netdev::{QueueId, RssContextId};
 
 use crate::claim::{Claim, Item, same_rule};
 use crate::values::same_spread;

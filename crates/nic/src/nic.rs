@@ -2,10 +2,9 @@
 
 use std::fmt;
 
-use netdev::{
-    ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, Link, NetNs, Netdev, Queue, QueueId,
-    QueueType, RingsChange, RssChange, RssContextId, equal_table,
-};
+use netdev::ethtool::{ChannelsChange, FlowRule, HeaderSplit, RingsChange, RssChange, equal_table};
+use netdev::queues::Queue;
+use netdev::{Ethtool, Ifindex, Link, NetNs, Netdev, QueueId, QueueType, RssContextId};
 
 use crate::Error;
 use crate::claim::same_rule;

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use netdev::{FlowRule, Ifindex, QueueId};
+use netdev::ethtool::FlowRule;
+use netdev::{Ifindex, QueueId};
 use serde::Serialize;
 
 use crate::claim::Needs;

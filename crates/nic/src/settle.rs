@@ -1,6 +1,6 @@
 //! Shared settings: the original values, combined with what the claims need.
 
-use netdev::HeaderSplit;
+use netdev::ethtool::HeaderSplit;
 use undo::Setting;
 
 use crate::claim::{Claim, Item};

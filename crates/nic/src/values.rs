@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use netdev::{Action, Channels, FlowRule, HeaderSplit, QueueId, Rings, queue_list};
+use netdev::ethtool::{Action, Channels, FlowRule, HeaderSplit, Rings};
+use netdev::{QueueId, queue_list};
 use serde::{Deserialize, Serialize};
 
 /// Ring settings that a plan changes; `None` where the driver has no such setting.

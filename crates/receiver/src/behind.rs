@@ -2,9 +2,9 @@
 
 use std::iter::once;
 
-use netdev::{
-    Ifindex, Link, LinkInfo, NetNs, Netdev, NsId, Queue, QueueId, QueueType, Result, SeenNetNs,
-};
+use netdev::link::LinkInfo;
+use netdev::queues::Queue;
+use netdev::{Ifindex, Link, NetNs, Netdev, NsId, QueueId, QueueType, Result, SeenNetNs};
 
 /// A physical NIC, and those of its queues that are received on.
 #[derive(Debug, Clone)]

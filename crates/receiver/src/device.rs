@@ -1,6 +1,7 @@
 //! Device that is received on.
 
-use netdev::{LinkInfo, NetNs, QueueId};
+use netdev::link::LinkInfo;
+use netdev::{NetNs, QueueId};
 
 use crate::behind::NicBehind;
 

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 
 use devmem::listen::{self, SocketOptions};
 use dmabuf::Dmabuf;
-use netdev::{Action, Ethtool, FlowRule, Ifindex, Link, NetNs};
+use netdev::ethtool::{Action, FlowRule};
+use netdev::{Ethtool, Ifindex, Link, NetNs};
 use nic::{Applied, Change, Plan};
 
 use crate::behind::{NicBehind, nic_behind};

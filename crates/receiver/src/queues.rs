@@ -4,7 +4,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netdev::{Ifindex, Link, LinkInfo, NetNs, Netdev, Queue, QueueId, QueueType};
+use netdev::link::LinkInfo;
+use netdev::queues::Queue;
+use netdev::{Ifindex, Link, NetNs, Netdev, QueueId, QueueType};
 
 use crate::device::RxDevice;
 use crate::error::{Error, UsedBy};

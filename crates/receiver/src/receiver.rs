@@ -8,7 +8,7 @@ use devmem::engine::{
 };
 use devmem::sink::{Memory, Sink, SinkError};
 use dmabuf::Dmabuf;
-use netdev::Binding;
+use netdev::queues::Binding;
 use nic::Change;
 
 use crate::builder::Builder;

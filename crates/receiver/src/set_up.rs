@@ -7,7 +7,8 @@ use std::time::Instant;
 use devmem::DmabufId;
 use devmem::sink::Memory;
 use dmabuf::{Dmabuf, Protection};
-use netdev::{BindOptions, Binding, Netdev, QueueId, queue_list};
+use netdev::queues::{BindOptions, Binding};
+use netdev::{Netdev, QueueId, queue_list};
 use nic::{Applied, Change};
 
 use crate::device::RxDevice;

@@ -1,6 +1,6 @@
 //! The NICs below a VLAN, a bond, a team or another stacked device.
 
-use netdev::LinkInfo;
+use netdev::link::LinkInfo;
 
 /// Devices on devices, at most.
 const DEPTH: usize = 8;

@@ -1,7 +1,8 @@
 //! Refusal of devices that are stacked on a NIC: a VLAN, a bond, a team. Payload is received on the
 //! NIC itself.
 
-use netdev::{Link, LinkInfo, NetNs};
+use netdev::link::LinkInfo;
+use netdev::{Link, NetNs};
 
 use crate::remedy::Hint;
 

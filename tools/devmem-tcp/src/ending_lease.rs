@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use netdev::{DmabufId, Ifindex, Link, NetNs, Netdev, NsId, Queue, QueueId, QueueType};
+use netdev::queues::Queue;
+use netdev::{DmabufId, Ifindex, Link, NetNs, Netdev, NsId, QueueId, QueueType};
 use serde::Serialize;
 
 use crate::remedy::Hint;

@@ -9,7 +9,8 @@ mod steps;
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
-use netdev::{Link, LinkInfo, NetNs, Prefix, QueueId};
+use netdev::link::LinkInfo;
+use netdev::{Link, NetNs, Prefix, QueueId};
 
 use crate::args::{NetNsArg, netns};
 use crate::guest_route::firewall::{accept_commands, describe, dropping_chains};

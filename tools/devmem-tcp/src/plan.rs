@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::Result;
-use netdev::{Action, FlowRule, Link, QueueId};
+use netdev::ethtool::{Action, FlowRule};
+use netdev::{Link, QueueId};
 use nic::{Change, Plan};
 use serde::Serialize;
 

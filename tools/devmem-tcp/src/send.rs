@@ -16,7 +16,8 @@ use devmem::send::{
 };
 use dmabuf::{Dmabuf, Mapping, Protection};
 use memory::{AnyMemory, Choice};
-use netdev::{Binding, Ifindex, Link, NetNs, Netdev};
+use netdev::queues::Binding;
+use netdev::{Ifindex, Link, NetNs, Netdev};
 use serde::Serialize;
 
 use crate::address::Address;

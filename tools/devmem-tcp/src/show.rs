@@ -7,7 +7,9 @@ mod watch;
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use netdev::{Ethtool, LinkInfo, PagePool, Queue, QueueId};
+use netdev::link::LinkInfo;
+use netdev::queues::{PagePool, Queue};
+use netdev::{Ethtool, QueueId};
 use serde::Serialize;
 
 use crate::remedy::Hint;

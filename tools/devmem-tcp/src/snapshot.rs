@@ -5,10 +5,9 @@
 //! side is composed here.
 
 use anyhow::{Context, Result};
-use netdev::{
-    DmabufId, Ifindex, Link, LinkInfo, NetNs, Netdev, NsId, PagePool, Queue, QueueId, QueueType,
-    SeenNetNs,
-};
+use netdev::link::LinkInfo;
+use netdev::queues::{PagePool, Queue};
+use netdev::{DmabufId, Ifindex, Link, NetNs, Netdev, NsId, QueueId, QueueType, SeenNetNs};
 use serde::Serialize;
 
 /// Snapshot of all namespaces that could be looked into.

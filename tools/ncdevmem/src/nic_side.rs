@@ -1,7 +1,8 @@
 //! What a receiver does to the NIC.
 
 use anyhow::Result;
-use netdev::{Action, Ethtool, FlowRule, PortMatch, QueueId};
+use netdev::ethtool::{Action, FlowRule, PortMatch};
+use netdev::{Ethtool, QueueId};
 use nic::{Applied, Error, Plan};
 use receiver::NicBehind;
 

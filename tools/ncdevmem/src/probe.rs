@@ -7,10 +7,9 @@
 use anyhow::{Context, Result, bail};
 use common::signals::{Second, Signals};
 use devmem::engine::StopHandle;
-use netdev::{
-    BindOptions, Binding, Channels, ChannelsChange, Ethtool, HeaderSplit, Ifindex, NetNs, Netdev,
-    QueueId, Rings, RingsChange,
-};
+use netdev::ethtool::{Channels, ChannelsChange, HeaderSplit, Rings, RingsChange};
+use netdev::queues::{BindOptions, Binding};
+use netdev::{Ethtool, Ifindex, NetNs, Netdev, QueueId};
 use nic::Plan;
 use udmabuf::Udmabuf;
 

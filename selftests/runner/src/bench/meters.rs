@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use netdev::{Ifindex, NetNs, Netdev, Scope};
+use netdev::queues::Scope;
+use netdev::{Ifindex, NetNs, Netdev};
 use nix::time::{ClockId, clock_getcpuclockid, clock_gettime};
 use nix::unistd::Pid;
 

@@ -10,10 +10,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use netdev::{
-    Action, BindOptions, Ethtool, FlowRule, Ifindex, Link, NetNs, Netdev, PortMatch, QueueId,
-    QueueType,
-};
+use netdev::ethtool::{Action, FlowRule, PortMatch};
+use netdev::queues::BindOptions;
+use netdev::{Ethtool, Ifindex, Link, NetNs, Netdev, QueueId, QueueType};
 use nic::{Applied, Plan};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
@@ -122,7 +121,7 @@ impl Testbench {
 
     /// io_uring gives a queue back some time after its process has ended.
     pub(super) fn until_free(&self, place: &Place) -> Result<()> {
-        let taken = |queue: &netdev::Queue| {
+        let taken = |queue: &netdev::queues::Queue| {
             let of = queue.kind == QueueType::Rx && place.queues.contains(&queue.id.get());
             of && (queue.io_uring.is_some() || queue.dmabuf.is_some())
         };
@@ -172,7 +171,7 @@ impl Testbench {
     }
 
     /// A binding to memory of small pages, which all kernels and NICs have.
-    fn bound(&self, place: &Place, point: &Point) -> Result<(netdev::Binding, Udmabuf)> {
+    fn bound(&self, place: &Place, point: &Point) -> Result<(netdev::queues::Binding, Udmabuf)> {
         let memory = Udmabuf::builder(point.pool * MIB)
             .hugepages(HugePage::None)
             .build()?;

@@ -6,7 +6,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use netdev::{Address, Link, Netdev};
+use netdev::link::Address;
+use netdev::{Link, Netdev};
 
 use crate::nic_state::{self, Observer};
 use crate::testbed::NIC;

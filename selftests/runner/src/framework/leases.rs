@@ -1,10 +1,9 @@
 //! Helpers for leases: guests that lease queues of the NIC, and what the kernel reports about a lease.
 
 use anyhow::{Context, Result, bail, ensure};
-use netdev::{
-    Ifindex, Lease, LeaseInfo, Link, NetNs, Netdev, NetkitMode, NetkitPair, NsId, QueueId,
-    QueueType,
-};
+use netdev::link::{NetkitMode, NetkitPair};
+use netdev::queues::{Lease, LeaseInfo};
+use netdev::{Ifindex, Link, NetNs, Netdev, NsId, QueueId, QueueType};
 
 use crate::summary::{self, Leased};
 use crate::testbed::NIC;

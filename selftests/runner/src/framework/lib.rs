@@ -27,7 +27,8 @@ pub mod transfer;
 pub mod xdp;
 
 use anyhow::{Result, bail, ensure};
-use netdev::{Ifindex, Link, NetkitSingle};
+use netdev::link::NetkitSingle;
+use netdev::{Ifindex, Link};
 
 /// An error that skips the case: why it can't hold here.
 #[derive(Debug)]

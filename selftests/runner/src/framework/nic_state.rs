@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use netdev::{Ethtool, FlowRule, Ifindex, Link, Location, NetNs, RuleTable};
+use netdev::ethtool::{FlowRule, Location, RuleTable};
+use netdev::{Ethtool, Ifindex, Link, NetNs};
 use netlink::{Family, Request, Socket};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;

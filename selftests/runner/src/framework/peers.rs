@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use devmem::listen::{SocketOptions, connect};
-use netdev::{NetNs, Netdev, QueueId, Scope};
+use netdev::queues::Scope;
+use netdev::{NetNs, Netdev, QueueId};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 

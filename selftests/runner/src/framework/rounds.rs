@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, HeaderSplit, QueueId, RssChange};
+use netdev::ethtool::{Action, FlowRule, HeaderSplit, RssChange};
+use netdev::{Ethtool, QueueId};
 use nix::sys::signal::Signal;
 
 use crate::driver::Driver;

@@ -11,10 +11,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use netdev::{
-    AddressOptions, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Link, NetNs, Prefix,
-    RingsChange, Route,
-};
+use netdev::ethtool::{ChannelsChange, FlowRule, HeaderSplit, RingsChange};
+use netdev::link::{AddressOptions, Route};
+use netdev::{Ethtool, Link, NetNs, Prefix};
 
 use crate::driver::Driver;
 use crate::{machine, tool};

@@ -1,6 +1,7 @@
 //! Checks of the driver and of header split.
 
-use netdev::{HeaderSplit, shell_word};
+use netdev::ethtool::HeaderSplit;
+use netdev::shell_word;
 
 use super::check::{Area, Check, Finding};
 use super::nic::Nic;

@@ -1,6 +1,7 @@
 //! Checks for what other processes left behind.
 
-use netdev::{Rule, shell_word};
+use netdev::link::Rule;
+use netdev::shell_word;
 use nic::{Plan, RunDir, RunDirError};
 
 use crate::enter::{enter, within};

@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use netdev::{Xdp, XdpMode, shell_word};
+use netdev::link::{Xdp, XdpMode};
+use netdev::shell_word;
 
 use super::check::{Area, Check, Finding};
 use super::nic::Nic;

@@ -4,7 +4,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use devmem::listen::{self, SocketOptions};
-use netdev::{Action, FlowRule, LinkInfo, QueueId};
+use netdev::QueueId;
+use netdev::ethtool::{Action, FlowRule};
+use netdev::link::LinkInfo;
 use nic::{Error, Plan, RunDir};
 
 use super::check::{Area, Check, Finding};

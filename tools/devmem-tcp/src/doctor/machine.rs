@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::process::Command;
 
 use memory::Choice;
-use netdev::{BindOptions, Error, Ifindex, Lease, Netdev, QueueId};
+use netdev::queues::{BindOptions, Lease};
+use netdev::{Error, Ifindex, Netdev, QueueId};
 use udmabuf::HugePage;
 
 use super::check::{Area, Check, Finding};

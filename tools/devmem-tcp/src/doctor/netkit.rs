@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use anyhow::Result;
-use netdev::{Link, LinkInfo, NetNs, Netdev, QueueId, QueueType, shell_command, shell_word};
+use netdev::link::LinkInfo;
+use netdev::{Link, NetNs, Netdev, QueueId, QueueType, shell_command, shell_word};
 use receiver::{NicBehind, nic_behind};
 
 use super::check::{Area, Check, Finding};

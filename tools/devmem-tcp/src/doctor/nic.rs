@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use netdev::{
-    Channels, Ethtool, Features, FlowRule, Ifindex, Link, LinkInfo, NetNs, Netdev, PagePool, Queue,
-    QueueId, QueueType, Result, Rings, Rss, RuleTable, shell_word,
-};
+use netdev::ethtool::{Channels, Features, FlowRule, Rings, Rss, RuleTable};
+use netdev::link::LinkInfo;
+use netdev::queues::{PagePool, Queue};
+use netdev::{Ethtool, Ifindex, Link, NetNs, Netdev, QueueId, QueueType, Result, shell_word};
 use nic::Held;
 
 use super::machine::Machine;

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::panic::resume_unwind;
 use std::thread;
 
-use netdev::{
-    BindOptions, Error, Ethtool, HeaderSplit, Ifindex, Lease, Link, LinkInfo, Netdev, NetkitSingle,
-    QueueId, Result, Rings, RingsChange,
-};
+use netdev::ethtool::{HeaderSplit, Rings, RingsChange};
+use netdev::link::{LinkInfo, NetkitSingle};
+use netdev::queues::{BindOptions, Lease};
+use netdev::{Error, Ethtool, Ifindex, Link, Netdev, QueueId, Result};
 use nix::sched::{CloneFlags, unshare};
 
 use super::machine::Machine;

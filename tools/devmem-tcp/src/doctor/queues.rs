@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use netdev::{Queue, QueueId, RssContextId, queue_list, shell_word};
+use netdev::queues::Queue;
+use netdev::{QueueId, RssContextId, queue_list, shell_word};
 
 use super::check::{Area, Check, Finding};
 use super::nic::{Nic, Receiving, is_free};

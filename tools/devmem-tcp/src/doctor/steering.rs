@@ -1,6 +1,7 @@
 //! Checks of the flow rules: whether the NIC has them, and room for one more.
 
-use netdev::{Action, FlowRule, Location, shell_word};
+use netdev::ethtool::{Action, FlowRule, Location};
+use netdev::shell_word;
 
 use super::check::{Area, Check, Finding};
 use super::nic::Nic;

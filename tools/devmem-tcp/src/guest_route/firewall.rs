@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use netdev::{ForwardChain, NetNs, Netfilter, shell_command};
+use netdev::netfilter::ForwardChain;
+use netdev::{NetNs, Netfilter, shell_command};
 
 /// Base chains for forwarded packets whose policy is to drop, of a family of these addresses. They may have rules
 /// that accept the guest's packets; rules are not examined.

@@ -15,7 +15,8 @@
 
 use std::net::IpAddr;
 
-use netdev::{Rule, RuleAction, shell_command};
+use netdev::link::{Rule, RuleAction};
+use netdev::shell_command;
 
 const PASS_PRIORITY: u32 = 10;
 const DROP_PRIORITY: u32 = 11;

@@ -11,7 +11,8 @@ pub(crate) mod clear;
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use netdev::{Ifindex, Link, LinkInfo, NetNs, Rule};
+use netdev::link::{LinkInfo, Rule};
+use netdev::{Ifindex, Link, NetNs};
 use serde::{Deserialize, Serialize};
 use undo::{Boot, Locked, RunDir, RunDirError};
 

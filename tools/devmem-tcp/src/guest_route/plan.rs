@@ -3,7 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use anyhow::Result;
-use netdev::{Address, Ethtool, Ifindex, Link, LinkInfo, Prefix, RouteInfo, Rule, shell_word};
+use netdev::link::{Address, LinkInfo, RouteInfo, Rule};
+use netdev::{Ethtool, Ifindex, Link, Prefix, shell_word};
 
 use super::forward_filter::{self, ForwardsForLease};
 use super::lease_journal::{Device, LRO, LeaseJournal};

@@ -3,7 +3,9 @@
 use std::str::FromStr;
 
 use anyhow::{Result, bail};
-use netdev::{Ifindex, LinkInfo, Netdev, Queue, QueueId, QueueType, shell_command, shell_word};
+use netdev::link::LinkInfo;
+use netdev::queues::Queue;
+use netdev::{Ifindex, Netdev, QueueId, QueueType, shell_command, shell_word};
 
 use crate::remedy::Hint;
 

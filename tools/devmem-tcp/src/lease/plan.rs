@@ -1,7 +1,8 @@
 //! Plan of a lease, made before the first change: its steps, and their record.
 
 use anyhow::Result;
-use netdev::{LinkInfo, Prefix, QueueId, Rule};
+use netdev::link::{LinkInfo, Rule};
+use netdev::{Prefix, QueueId};
 
 use super::steps::{NetkitEnd, Site, Step};
 use crate::ending_lease::{EndingLease, GuestLocation};

@@ -3,10 +3,9 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use netdev::{
-    AddressOptions, Error, Ethtool, Ifindex, Lease, Link, LinkInfo, NetNs, Netdev, NetkitPair,
-    NetkitSingle, Prefix, QueueId, Route, Rule,
-};
+use netdev::link::{AddressOptions, LinkInfo, NetkitPair, NetkitSingle, Route, Rule};
+use netdev::queues::Lease;
+use netdev::{Error, Ethtool, Ifindex, Link, NetNs, Netdev, Prefix, QueueId};
 use serde::Serialize;
 
 use crate::enter::{enter, within};

@@ -4,9 +4,9 @@ use std::net::SocketAddr;
 
 use anyhow::Error;
 use devmem::listen::SocketError;
-use netdev::{
-    Link, LinkInfo, NetNs, Netdev, Queue, QueueId, QueueType, queue_list, shell_command, shell_word,
-};
+use netdev::link::LinkInfo;
+use netdev::queues::Queue;
+use netdev::{Link, NetNs, Netdev, QueueId, QueueType, queue_list, shell_command, shell_word};
 
 use crate::enter::{enter, within};
 use crate::remedy::{Hint, in_namespace};

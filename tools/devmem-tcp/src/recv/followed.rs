@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use netdev::{Ifindex, Link, LinkEvent, LinkEvents, LinkInfo, NetNs, NsId, Result};
+use netdev::link::{LinkEvent, LinkEvents, LinkInfo};
+use netdev::{Ifindex, Link, NetNs, NsId, Result};
 
 /// The link and a socket that hears of it.
 pub(super) struct Followed {

@@ -1,6 +1,7 @@
 //! The command that makes a lease again.
 
-use netdev::{Link, LinkInfo, NetNs, queue_list, shell_command, shell_word};
+use netdev::link::LinkInfo;
+use netdev::{Link, NetNs, queue_list, shell_command, shell_word};
 use receiver::{NicBehind, RxDevice};
 
 use crate::ending_lease::{EndingLease, GuestLocation};

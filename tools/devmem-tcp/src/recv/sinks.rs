@@ -13,7 +13,7 @@ use devmem::pattern::Pattern;
 use devmem::sink::device::{Devices, SharedDevice};
 use devmem::sink::{Discard, Memory, SinkError};
 use dmabuf::{Dmabuf, Protection};
-use netdev::Binding;
+use netdev::queues::Binding;
 
 use crate::args::period;
 

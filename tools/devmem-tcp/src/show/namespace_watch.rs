@@ -9,7 +9,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use netdev::{Events, Group, Link, LinkEvents, NetNs, Netdev, Queue};
+use netdev::link::LinkEvents;
+use netdev::queues::{Events, Group, Queue};
+use netdev::{Link, NetNs, Netdev};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
@@ -50,7 +52,7 @@ impl NamespaceWatch {
 
     fn poll_queues(&mut self, netns: &NetNs) -> netdev::Result<()> {
         let links = Link::open_in(netns)?.list()?;
-        let physical = links.iter().any(netdev::LinkInfo::is_physical);
+        let physical = links.iter().any(netdev::link::LinkInfo::is_physical);
         if physical && self.queues.is_none() {
             self.queues = Some((Netdev::open_in(netns)?, Vec::new()));
         } else if !physical {

@@ -1,7 +1,8 @@
 //! Search for the netkit to delete.
 
 use anyhow::{Result, bail};
-use netdev::{Ifindex, Link, LinkInfo, NetNs};
+use netdev::link::LinkInfo;
+use netdev::{Ifindex, Link, NetNs};
 
 use crate::args::NetNsArg;
 use crate::ending_lease::{EndingLease, GuestLocation};

@@ -8,7 +8,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use netdev::{Action, Ethtool, FlowRule, Location, QueueId, RssChange};
+use netdev::ethtool::{Action, FlowRule, Location, RssChange};
+use netdev::{Ethtool, QueueId};
 use nix::sys::signal::Signal;
 
 use framework::doctor::Report;

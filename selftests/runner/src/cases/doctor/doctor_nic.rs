@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, HeaderSplit, QueueId, RssChange};
+use netdev::ethtool::{Action, FlowRule, HeaderSplit, RssChange};
+use netdev::{Ethtool, QueueId};
 
 use framework::command_line::Recv;
 use framework::doctor::{Bad, Report, avoided, cured, incurable, named};

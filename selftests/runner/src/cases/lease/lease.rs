@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, FlowRule, Netdev, QueueId, QueueType};
+use netdev::ethtool::{Action, FlowRule};
+use netdev::{Netdev, QueueId, QueueType};
 use serde_json::Value;
 
 use framework::command_line::Recv;

@@ -2,7 +2,8 @@
 //! crosses namespaces, as for a container, unless the case says otherwise.
 
 use anyhow::{Context, Result};
-use netdev::{BindOptions, Ifindex, Lease, Netdev, NsId, QueueId, QueueType};
+use netdev::queues::{BindOptions, Lease};
+use netdev::{Ifindex, Netdev, NsId, QueueId, QueueType};
 use nix::libc::{EBUSY, EINVAL, ENODEV, ENONET, EOPNOTSUPP, ERANGE};
 use udmabuf::Udmabuf;
 

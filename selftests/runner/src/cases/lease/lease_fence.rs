@@ -6,7 +6,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{AddressOptions, Link, NetNs, NetkitPair, Prefix, Route};
+use netdev::link::{AddressOptions, NetkitPair, Route};
+use netdev::{Link, NetNs, Prefix};
 
 use super::lease_way::{boxed, says};
 use framework::doctor::paste;

@@ -1,7 +1,8 @@
 //! Leases that the kernel grants (`queue-create`), and what both ends report afterwards.
 
 use anyhow::{Result, ensure};
-use netdev::{Link, NetkitMode, Pairing, QueueId, QueueType};
+use netdev::link::{NetkitMode, Pairing};
+use netdev::{Link, QueueId, QueueType};
 use nix::libc::ENOENT;
 
 use framework::ifindex;
@@ -171,6 +172,7 @@ fn other_queues_are_free() -> Result<()> {
 /// The rx queues of the NIC that a dump shows without a lease.
 fn free_queues() -> Result<Vec<QueueId>> {
     let queues = netdev::Netdev::open()?.queues(Some(ifindex(NIC)?))?;
-    let free = |queue: &&netdev::Queue| queue.kind == QueueType::Rx && queue.lease.is_none();
+    let free =
+        |queue: &&netdev::queues::Queue| queue.kind == QueueType::Rx && queue.lease.is_none();
     Ok(queues.iter().filter(free).map(|queue| queue.id).collect())
 }

@@ -11,7 +11,8 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
-use netdev::{Ethtool, Link, LinkEvent, NetNs, NetkitPair, NetkitSingle};
+use netdev::link::{LinkEvent, NetkitPair, NetkitSingle};
+use netdev::{Ethtool, Link, NetNs};
 
 use super::lease_way::{boxed, says};
 use framework::machine;

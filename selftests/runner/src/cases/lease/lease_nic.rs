@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{
-    BindOptions, ChannelsChange, Ethtool, Ifindex, Netdev, QueueId, QueueType, RssChange,
-    equal_table,
-};
+use netdev::ethtool::{ChannelsChange, RssChange, equal_table};
+use netdev::queues::BindOptions;
+use netdev::{Ethtool, Ifindex, Netdev, QueueId, QueueType};
 use nix::libc::{EBUSY, EINVAL, EOPNOTSUPP};
 use udmabuf::Udmabuf;
 
@@ -115,7 +114,7 @@ fn bind_of_leased_queue() -> Result<()> {
     testbed::split()?;
     let guest = leasing()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
-    let bind = |queues: &[u32]| -> Result<netdev::Result<netdev::Binding>> {
+    let bind = |queues: &[u32]| -> Result<netdev::Result<netdev::queues::Binding>> {
         let queues: Vec<QueueId> = queues.iter().copied().map(QueueId::new).collect();
         Ok(Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &queues, BindOptions::default()))
     };
@@ -143,7 +142,7 @@ fn af_xdp_of_leased_queue() -> Result<()> {
     ensure!(queue(ifindex(NIC)?)?.xsk, "the NIC does not tell of it");
     ensure!(queue(guest.ifindex)?.xsk, "the netkit does not tell of it");
     let memory = Udmabuf::builder(1 << 20).build()?;
-    let bind = || -> netdev::Result<netdev::Binding> {
+    let bind = || -> netdev::Result<netdev::queues::Binding> {
         let queues = [QueueId::new(1)];
         Netdev::open()?.bind_rx(guest.ifindex, &memory, &queues, BindOptions::default())
     };

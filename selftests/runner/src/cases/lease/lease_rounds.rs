@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, ensure};
-use netdev::{Link, NetNs, Prefix, Route};
+use netdev::link::Route;
+use netdev::{Link, NetNs, Prefix};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 

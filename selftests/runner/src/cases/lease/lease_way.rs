@@ -3,7 +3,8 @@
 use std::fs;
 
 use anyhow::{Result, ensure};
-use netdev::{Ethtool, Ifindex, Link, NetNs, NetkitPair, Prefix, Route};
+use netdev::link::{NetkitPair, Route};
+use netdev::{Ethtool, Ifindex, Link, NetNs, Prefix};
 
 use super::lease_rounds::{
     BESIDE, BESIDE6, LAST, ROUTED, ROUTED6, lease, leased, unlease, unleased, wire,

@@ -4,9 +4,9 @@ use std::fs::File;
 use std::os::fd::AsFd;
 
 use anyhow::{Context, Result};
-use netdev::{
-    BindOptions, Binding, Ethtool, HeaderSplit, Ifindex, Lease, Netdev, QueueId, RingsChange,
-};
+use netdev::ethtool::{HeaderSplit, RingsChange};
+use netdev::queues::{BindOptions, Binding, Lease};
+use netdev::{Ethtool, Ifindex, Netdev, QueueId};
 use nix::libc::{EBUSY, EEXIST, EINVAL, ENODEV, EOPNOTSUPP, ERANGE};
 use udmabuf::{HugePage, Udmabuf};
 

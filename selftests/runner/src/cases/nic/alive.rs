@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{BindOptions, NetNs, Netdev, QueueId};
+use netdev::queues::BindOptions;
+use netdev::{NetNs, Netdev, QueueId};
 use nic::Plan;
 use udmabuf::Udmabuf;
 

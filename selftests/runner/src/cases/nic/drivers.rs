@@ -1,10 +1,11 @@
 //! The software NIC behaves as each driver of `selftests/swnic/DRIVERS.md` does.
 
 use anyhow::{Context, Result, ensure};
-use netdev::{
-    Action, BindOptions, ChannelsChange, Ethtool, FlowRule, HeaderSplit, Ifindex, IpMatch, Link,
-    Location, Netdev, QueueId, RingsChange, RssChange,
+use netdev::ethtool::{
+    Action, ChannelsChange, FlowRule, HeaderSplit, IpMatch, Location, RingsChange, RssChange,
 };
+use netdev::queues::BindOptions;
+use netdev::{Ethtool, Ifindex, Link, Netdev, QueueId};
 use nix::errno::Errno;
 use udmabuf::Udmabuf;
 

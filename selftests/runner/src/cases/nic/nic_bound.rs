@@ -6,7 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{BindOptions, Binding, Ethtool, NetNs, Netdev, QueueId, RssChange};
+use netdev::ethtool::RssChange;
+use netdev::queues::{BindOptions, Binding};
+use netdev::{Ethtool, NetNs, Netdev, QueueId};
 use nic::Plan;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, Ethtool, Flow, FlowRule, HeaderSplit, Ifindex, QueueId, RssChange};
+use netdev::ethtool::{Action, Flow, FlowRule, HeaderSplit, RssChange};
+use netdev::{Ethtool, Ifindex, QueueId};
 use nix::sys::signal::Signal;
 
 use framework::driver::Driver;

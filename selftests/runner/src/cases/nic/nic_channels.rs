@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, QueueId};
+use netdev::ethtool::{Action, FlowRule};
+use netdev::{Ethtool, QueueId};
 
 use framework::driver::Driver;
 use framework::nic_state::{self, Observer};

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Ethtool, FlowRule, NetNs, QueueId};
+use netdev::ethtool::FlowRule;
+use netdev::{Ethtool, NetNs, QueueId};
 use nic::Plan;
 use nix::sys::signal::Signal;
 

@@ -5,9 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{
-    Action, Ethtool, FlowRule, HeaderSplit, Ifindex, QueueId, RingsChange, RssChange, equal_table,
-};
+use netdev::ethtool::{Action, FlowRule, HeaderSplit, RingsChange, RssChange, equal_table};
+use netdev::{Ethtool, Ifindex, QueueId};
 
 use framework::command_line::{Recv, Sender};
 use framework::driver::Driver;

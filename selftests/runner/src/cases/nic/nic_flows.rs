@@ -3,7 +3,9 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{AddressOptions, Ethtool, FlowRule, Link, NetNs};
+use netdev::ethtool::FlowRule;
+use netdev::link::AddressOptions;
+use netdev::{Ethtool, Link, NetNs};
 
 use framework::command_line::{Recv, Sender};
 use framework::nic_state::{self, Observer};

@@ -5,7 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, Link, NetNs, QueueId, RssChange};
+use netdev::ethtool::{Action, FlowRule, RssChange};
+use netdev::{Ethtool, Link, NetNs, QueueId};
 
 use framework::doctor::{Report, paste};
 use framework::ifindex;

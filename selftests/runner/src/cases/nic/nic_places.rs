@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, Location, QueueId};
+use netdev::ethtool::{Action, FlowRule, Location};
+use netdev::{Ethtool, QueueId};
 
 use framework::command_line::{Recv, Sender};
 use framework::driver::Driver;

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use netdev::HeaderSplit;
+use netdev::ethtool::HeaderSplit;
 use nix::sys::signal::Signal;
 
 use framework::driver::Driver;
@@ -272,9 +272,9 @@ fn driver_that_refuses_the_way_back() -> Result<()> {
 }
 
 fn set_rx_ring(rx: u32) -> Result<()> {
-    let change = netdev::RingsChange {
+    let change = netdev::ethtool::RingsChange {
         rx: Some(rx),
-        ..netdev::RingsChange::default()
+        ..netdev::ethtool::RingsChange::default()
     };
     Ok(netdev::Ethtool::open()?.set_rings(framework::ifindex(NIC)?, &change)?)
 }

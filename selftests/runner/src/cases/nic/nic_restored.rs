@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use netdev::HeaderSplit;
+use netdev::ethtool::HeaderSplit;
 use nix::sys::signal::Signal;
 
 use framework::far_end::{Flood, connect, pattern};

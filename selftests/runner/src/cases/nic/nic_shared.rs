@@ -4,7 +4,8 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, Ifindex, QueueId, RingsChange, RssChange};
+use netdev::ethtool::{Action, FlowRule, RingsChange, RssChange};
+use netdev::{Ethtool, Ifindex, QueueId};
 use nix::sys::signal::Signal;
 
 use framework::driver::Driver;
@@ -237,7 +238,7 @@ fn changes_of_others_stay() -> Result<()> {
     ensure!(rings.rx == Some(rx), "rings {rings:?}");
     // Some drivers have it on by themselves.
     ensure!(
-        rings.tcp_data_split == Some(netdev::HeaderSplit::Disabled)
+        rings.tcp_data_split == Some(netdev::ethtool::HeaderSplit::Disabled)
             || Driver::played() != Driver::Swnic,
         "header split is still on: {rings:?}"
     );

@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, PortMatch, QueueId};
+use netdev::ethtool::{Action, FlowRule, PortMatch};
+use netdev::{Ethtool, QueueId};
 use nix::libc;
 use nix::sys::socket::{setsockopt, sockopt};
 
@@ -180,7 +181,7 @@ fn peer_on_the_wrong_queue() -> Result<()> {
     testbed::wire()?;
     let mut rule = FlowRule::tcp_to(address()?, Action::Queue(QueueId::new(0)));
     rule.src_port = Some(PortMatch::exact(CULPRIT));
-    rule.location = netdev::Location::At(0);
+    rule.location = netdev::ethtool::Location::At(0);
     Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?;
     for (options, code) in [("", 0), ("--refuse-unsteered", 1)] {
         let recv = expecting(3).size("4M").options(options);

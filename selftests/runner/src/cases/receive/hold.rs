@@ -8,7 +8,9 @@ use devmem::listen::{SocketOptions, listen, recv_buffer_for};
 use devmem::pattern::{Pattern, Validator};
 use devmem::{DevmemStream, RecvBuffer, RecvError, Segment, Token};
 use dmabuf::{Access, Dmabuf, Mapping, Protection};
-use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId, Scope};
+use netdev::ethtool::{Action, FlowRule};
+use netdev::queues::{BindOptions, Scope};
+use netdev::{NetNs, Netdev, QueueId};
 use nic::Plan;
 
 use framework::command_line::Sender;

@@ -13,7 +13,9 @@ use devmem::engine::{Config, Connection, ConnectionError, End, Engine, Report, U
 use devmem::listen::{SocketOptions, listen};
 use devmem::sink::{Gather, Memory, SinkError};
 use dmabuf::{Dmabuf, Protection};
-use netdev::{Action, BindOptions, FlowRule, NetNs, Netdev, QueueId};
+use netdev::ethtool::{Action, FlowRule};
+use netdev::queues::BindOptions;
+use netdev::{NetNs, Netdev, QueueId};
 use nic::Plan;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{setsockopt, sockopt};

@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Netdev, PagePool, QueueCounters, QueueType, Scope};
+use netdev::queues::{PagePool, QueueCounters, Scope};
+use netdev::{Netdev, QueueType};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

@@ -6,7 +6,8 @@ use std::io::Write;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Netdev, Scope};
+use netdev::Netdev;
+use netdev::queues::Scope;
 
 use framework::command_line::{Recv, Sender};
 use framework::far_end::{connect, pattern};

@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Link, NetNs, NetkitSingle};
+use netdev::link::NetkitSingle;
+use netdev::{Link, NetNs};
 
 use framework::println_line;
 use framework::testbed::{self, BOX, GUEST, NIC};

@@ -6,7 +6,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use netdev::{Lease, Link, Netdev, NetkitPair, QueueId, QueueType};
+use netdev::link::NetkitPair;
+use netdev::queues::Lease;
+use netdev::{Link, Netdev, QueueId, QueueType};
 use nix::sys::signal::Signal;
 
 use framework::command_line::Sender;
@@ -64,7 +66,8 @@ pub(crate) fn same(before: &str) -> Result<()> {
 /// How many rx queues of the NIC are bound.
 pub(crate) fn bound() -> Result<usize> {
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
-    let bound = |queue: &&netdev::Queue| queue.kind == QueueType::Rx && queue.dmabuf.is_some();
+    let bound =
+        |queue: &&netdev::queues::Queue| queue.kind == QueueType::Rx && queue.dmabuf.is_some();
     Ok(queues.iter().filter(bound).count())
 }
 

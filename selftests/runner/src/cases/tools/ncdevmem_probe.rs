@@ -4,7 +4,9 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use netdev::{HeaderSplit, Lease, Netdev, QueueId};
+use netdev::ethtool::HeaderSplit;
+use netdev::queues::Lease;
+use netdev::{Netdev, QueueId};
 use nix::sys::signal::Signal;
 
 use super::ncdevmem::{bound, ended, ncdevmem, same, settings};

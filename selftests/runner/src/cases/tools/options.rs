@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Ethtool, FlowRule, HeaderSplit, IpMatch, Link, NetNs};
+use netdev::ethtool::{FlowRule, HeaderSplit, IpMatch};
+use netdev::{Ethtool, Link, NetNs};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 

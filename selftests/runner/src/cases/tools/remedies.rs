@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use netdev::{Action, Ethtool, FlowRule, NetNs, QueueId};
+use netdev::ethtool::{Action, FlowRule};
+use netdev::{Ethtool, NetNs, QueueId};
 use nix::sys::signal::Signal;
 
 use crate::cases::lease::lease_rounds::{BESIDE6, LAST};

@@ -12,7 +12,8 @@ use devmem::listen::{SocketOptions, connect};
 use devmem::pattern::Pattern;
 use devmem::send::{DevmemSender, PumpConfig, SendError, Until, pump};
 use dmabuf::{Dmabuf, Mapping, Protection};
-use netdev::{Binding, NetNs, Netdev};
+use netdev::queues::Binding;
+use netdev::{NetNs, Netdev};
 use udmabuf::Udmabuf;
 
 use framework::command_line::Recv;

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, bail, ensure};
 use devmem::DmabufId;
 use devmem::send::{DevmemSender, SendError, Until};
-use netdev::{BindOptions, NetNs, Netdev, QueueId};
+use netdev::queues::BindOptions;
+use netdev::{NetNs, Netdev, QueueId};
 use udmabuf::Udmabuf;
 
 use super::send::{connection, outgoing};

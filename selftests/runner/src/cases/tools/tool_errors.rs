@@ -5,7 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use netdev::HeaderSplit;
+use netdev::ethtool::HeaderSplit;
 
 use super::remedies::pasted;
 use framework::command_line::Recv;

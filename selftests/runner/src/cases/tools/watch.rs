@@ -7,7 +7,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use netdev::{BindOptions, Binding, NetNs, Netdev, QueueId};
+use netdev::queues::{BindOptions, Binding};
+use netdev::{NetNs, Netdev, QueueId};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::mem;
 
 use anyhow::Result;
-use netdev::{Ethtool, Ifindex, Link, NetNs, Rule};
+use netdev::link::Rule;
+use netdev::{Ethtool, Ifindex, Link, NetNs};
 use serde::Serialize;
 
 use super::{Device, LRO, LeaseJournal, LeaseRecord, ProxyEntry};

@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use netdev::{Ifindex, Netdev, PagePoolId, QueueType, Scope};
+use netdev::queues::Scope;
+use netdev::{Ifindex, Netdev, PagePoolId, QueueType};
 use receiver::NicBehind;
 
 use super::state::{Pool, Queue, SECOND, State};
