@@ -49,3 +49,26 @@ macro_rules! counters {
     };
 }
 pub(crate) use counters;
+
+/// Defines the attributes of one set in a module: a constant with each attribute's number, and the
+/// table `ALL` with its name and format, for log lines.
+macro_rules! attributes {
+    (
+        $(#[$doc:meta])*
+        $vis:vis mod $name:ident {
+            $($attr:ident = $number:literal, $format:ident($($arg:expr),+);)*
+        }
+    ) => {
+        $(#[$doc])*
+        $vis mod $name {
+            #![allow(dead_code, unused_imports)]
+            use super::*;
+
+            $(pub(crate) const $attr: u16 = $number;)*
+
+            pub(crate) const ALL: &[netlink::AttrSpec] =
+                &[$(netlink::AttrSpec::$format($number, $($arg),+)),*];
+        }
+    };
+}
+pub(crate) use attributes;

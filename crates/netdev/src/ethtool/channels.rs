@@ -1,36 +1,26 @@
 //! Channels: how many queues a device has in use.
 
-use netlink::{AttrSpec, Attrs, Request, Result};
+use netlink::{Attrs, Request, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Ethtool, HEADER, cmd};
+use super::{Ethtool, cmd, header};
 use crate::Ifindex;
-use crate::parse::Parsed;
+use crate::parse::{Parsed, attributes};
 
-/// Attributes: `ETHTOOL_A_CHANNELS_*`.
-mod attr {
-    pub(super) const RX_MAX: u16 = 2;
-    pub(super) const TX_MAX: u16 = 3;
-    pub(super) const OTHER_MAX: u16 = 4;
-    pub(super) const COMBINED_MAX: u16 = 5;
-    pub(super) const RX: u16 = 6;
-    pub(super) const TX: u16 = 7;
-    pub(super) const OTHER: u16 = 8;
-    pub(super) const COMBINED: u16 = 9;
+attributes! {
+    /// Attributes: `ETHTOOL_A_CHANNELS_*`.
+    pub(super) mod attr {
+        HEADER = 1, nest("header", header::ALL);
+        RX_MAX = 2, number("rx-max");
+        TX_MAX = 3, number("tx-max");
+        OTHER_MAX = 4, number("other-max");
+        COMBINED_MAX = 5, number("combined-max");
+        RX = 6, number("rx");
+        TX = 7, number("tx");
+        OTHER = 8, number("other");
+        COMBINED = 9, number("combined");
+    }
 }
-
-/// Format of the channel attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    HEADER,
-    AttrSpec::number(attr::RX_MAX, "rx-max"),
-    AttrSpec::number(attr::TX_MAX, "tx-max"),
-    AttrSpec::number(attr::OTHER_MAX, "other-max"),
-    AttrSpec::number(attr::COMBINED_MAX, "combined-max"),
-    AttrSpec::number(attr::RX, "rx"),
-    AttrSpec::number(attr::TX, "tx"),
-    AttrSpec::number(attr::OTHER, "other"),
-    AttrSpec::number(attr::COMBINED, "combined"),
-];
 
 impl Ethtool {
     /// Reads the channels of a device (`channels_prepare_data`).

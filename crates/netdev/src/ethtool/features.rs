@@ -2,50 +2,46 @@
 
 use std::collections::BTreeSet;
 
-use netlink::{Attr, AttrSpec, Attrs, Family, Request, Result};
+use netlink::{Attr, Attrs, Family, Request, Result};
 use serde::Serialize;
 
-use super::{Ethtool, HEADER, cmd, header};
+use super::{Ethtool, OMIT_REPLY, cmd, header};
 use crate::Ifindex;
-use crate::parse::{Parsed, required};
+use crate::parse::{Parsed, attributes, required};
 
-/// Attributes: `ETHTOOL_A_FEATURES_*`, and those of bit sets, `ETHTOOL_A_BITSET_*`.
-mod attr {
-    pub(super) const HW: u16 = 2;
-    pub(super) const WANTED: u16 = 3;
-    pub(super) const ACTIVE: u16 = 4;
-    pub(super) const NOCHANGE: u16 = 5;
-
-    pub(super) const NOMASK: u16 = 1;
-    pub(super) const BITS: u16 = 3;
-    pub(super) const BIT: u16 = 1;
-    pub(super) const BIT_NAME: u16 = 2;
-    pub(super) const BIT_VALUE: u16 = 3;
+attributes! {
+    /// Attributes: `ETHTOOL_A_FEATURES_*`.
+    pub(super) mod attr {
+        HEADER = 1, nest("header", header::ALL);
+        HW = 2, bytes("hw");
+        WANTED = 3, nest("wanted", bitset::ALL);
+        ACTIVE = 4, bytes("active");
+        NOCHANGE = 5, bytes("nochange");
+    }
 }
 
-/// Format of the feature attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    HEADER,
-    AttrSpec::bytes(attr::HW, "hw"),
-    AttrSpec::nest(attr::WANTED, "wanted", BITSET),
-    AttrSpec::bytes(attr::ACTIVE, "active"),
-    AttrSpec::bytes(attr::NOCHANGE, "nochange"),
-];
+attributes! {
+    /// Attributes of a set of bits: `ETHTOOL_A_BITSET_*`.
+    mod bitset {
+        NOMASK = 1, flag("nomask");
+        BITS = 3, nest("bits", bits::ALL);
+    }
+}
 
-/// Format of a bit set in a request.
-const BITSET: &[AttrSpec] = &[
-    AttrSpec::flag(attr::NOMASK, "nomask"),
-    AttrSpec::nest(attr::BITS, "bits", BITS),
-];
+attributes! {
+    /// Attributes of a list of bits: `ETHTOOL_A_BITSET_BITS_*`.
+    mod bits {
+        BIT = 1, nest("bit", bit::ALL);
+    }
+}
 
-/// Format of the list of bits in a bit set.
-const BITS: &[AttrSpec] = &[AttrSpec::nest(attr::BIT, "bit", BIT)];
-
-/// Format of one bit.
-const BIT: &[AttrSpec] = &[
-    AttrSpec::text(attr::BIT_NAME, "name"),
-    AttrSpec::flag(attr::BIT_VALUE, "value"),
-];
+attributes! {
+    /// Attributes of one bit: `ETHTOOL_A_BITSET_BIT_*`.
+    mod bit {
+        NAME = 2, text("name");
+        VALUE = 3, flag("value");
+    }
+}
 
 impl Ethtool {
     /// Reads the features of a device (`features_prepare_data`).
@@ -86,16 +82,16 @@ pub(super) fn set(
     object: String,
 ) -> Request {
     let mut request = family.request(cmd::FEATURES_SET, "features-set", object);
-    request.attrs().nest(header::NEST, |nest| {
+    request.attrs().nest(attr::HEADER, |nest| {
         nest.u32(header::DEV_INDEX, ifindex.get())
-            .u32(header::FLAGS, header::OMIT_REPLY);
+            .u32(header::FLAGS, OMIT_REPLY);
     });
     request.attrs().nest(attr::WANTED, |set| {
-        set.nest(attr::BITS, |bits| {
-            bits.nest(attr::BIT, |bit| {
-                bit.str(attr::BIT_NAME, name);
+        set.nest(bitset::BITS, |bits| {
+            bits.nest(bits::BIT, |bit| {
+                bit.str(bit::NAME, name);
                 if on {
-                    bit.flag(attr::BIT_VALUE);
+                    bit.flag(bit::VALUE);
                 }
             });
         });
@@ -143,18 +139,18 @@ fn names(set: &Attr<'_>) -> Parsed<BTreeSet<String>> {
     for attr in set.nested() {
         let attr = attr?;
         match attr.kind() {
-            attr::NOMASK => masked = false,
-            attr::BITS => bits = Some(attr),
+            bitset::NOMASK => masked = false,
+            bitset::BITS => bits = Some(attr),
             _ => {}
         }
     }
-    for bit in required(bits, attr::BITS)?.nested() {
+    for bit in required(bits, bitset::BITS)?.nested() {
         let (mut name, mut value) = (None, false);
         for attr in bit?.nested() {
             let attr = attr?;
             match attr.kind() {
-                attr::BIT_NAME => name = Some(attr.str()?),
-                attr::BIT_VALUE => value = true,
+                bit::NAME => name = Some(attr.str()?),
+                bit::VALUE => value = true,
                 _ => {}
             }
         }

@@ -14,7 +14,7 @@ mod rules;
 #[cfg(test)]
 mod tests;
 
-use netlink::{AttrSpec, Family, MessageSpec, NetNs, Request, Result};
+use netlink::{Family, MessageSpec, NetNs, Request, Result};
 
 pub use channels::{Channels, ChannelsChange};
 pub use driver::DriverInfo;
@@ -26,6 +26,7 @@ pub use rules::RuleTable;
 
 use crate::Ifindex;
 use crate::family_socket::FamilySocket;
+use crate::parse::attributes;
 
 /// Commands: `ETHTOOL_MSG_*`, of requests.
 mod cmd {
@@ -41,36 +42,33 @@ mod cmd {
     pub(super) const RSS_DELETE_ACT: u8 = 50;
 }
 
-/// Attributes of the request header, `ETHTOOL_A_HEADER_*`. The header is attribute 1 of every
-/// message.
-mod header {
-    pub(super) const NEST: u16 = 1;
-    pub(super) const DEV_INDEX: u16 = 1;
-    pub(super) const FLAGS: u16 = 3;
-
-    /// `ETHTOOL_FLAG_OMIT_REPLY`: no answer besides the acknowledgement.
-    pub(super) const OMIT_REPLY: u32 = 1 << 1;
+attributes! {
+    /// Attributes of the header, which is attribute 1 of every message: `ETHTOOL_A_HEADER_*`.
+    mod header {
+        DEV_INDEX = 1, number("dev-index");
+        DEV_NAME = 2, text("dev-name");
+        FLAGS = 3, number("flags");
+    }
 }
 
-/// Format of the header attribute.
-const HEADER: AttrSpec = AttrSpec::nest(header::NEST, "header", HEADER_ATTRS);
+attributes! {
+    /// Attributes that every message of the family has.
+    mod message {
+        HEADER = 1, nest("header", header::ALL);
+    }
+}
 
-/// Format of the header's attributes.
-const HEADER_ATTRS: &[AttrSpec] = &[
-    AttrSpec::number(header::DEV_INDEX, "dev-index"),
-    // Only in answers.
-    AttrSpec::text(2, "dev-name"),
-    AttrSpec::number(header::FLAGS, "flags"),
-];
+/// `ETHTOOL_FLAG_OMIT_REPLY`: no answer besides the acknowledgement.
+const OMIT_REPLY: u32 = 1 << 1;
 
 /// Format of the requests and answers of each command.
 fn message_spec(_: u16, cmd: u8) -> MessageSpec {
     let attrs = match cmd {
-        cmd::FEATURES_GET | cmd::FEATURES_SET => features::ATTRS,
-        cmd::RINGS_GET | cmd::RINGS_SET => rings::ATTRS,
-        cmd::CHANNELS_GET | cmd::CHANNELS_SET => channels::ATTRS,
-        cmd::RSS_GET | cmd::RSS_SET | cmd::RSS_CREATE_ACT | cmd::RSS_DELETE_ACT => rss::ATTRS,
-        _ => &[HEADER],
+        cmd::FEATURES_GET | cmd::FEATURES_SET => features::attr::ALL,
+        cmd::RINGS_GET | cmd::RINGS_SET => rings::attr::ALL,
+        cmd::CHANNELS_GET | cmd::CHANNELS_SET => channels::attr::ALL,
+        cmd::RSS_GET | cmd::RSS_SET | cmd::RSS_CREATE_ACT | cmd::RSS_DELETE_ACT => rss::attr::ALL,
+        _ => message::ALL,
     };
     MessageSpec { header: 4, attrs }
 }
@@ -109,7 +107,7 @@ impl Ethtool {
 /// Creates a request about a device, which begins with the header.
 fn about(family: &Family, cmd: u8, op: &'static str, ifindex: Ifindex, object: String) -> Request {
     let mut request = family.request(cmd, op, object);
-    request.attrs().nest(header::NEST, |nest| {
+    request.attrs().nest(message::HEADER, |nest| {
         nest.u32(header::DEV_INDEX, ifindex.get());
     });
     request

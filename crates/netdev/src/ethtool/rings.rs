@@ -3,47 +3,30 @@
 use std::fmt;
 use std::time::Instant;
 
-use netlink::{Attr, AttrSpec, Attrs, Listener, Request, Result};
+use netlink::{Attr, Attrs, Listener, Request, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Ethtool, HEADER, cmd, header};
+use super::{Ethtool, cmd, header};
 use crate::Ifindex;
-use crate::parse::Parsed;
+use crate::parse::{Parsed, attributes};
 
-/// Attributes: `ETHTOOL_A_RINGS_*`.
-mod attr {
-    pub(super) const RX_MAX: u16 = 2;
-    pub(super) const TX_MAX: u16 = 5;
-    pub(super) const RX: u16 = 6;
-    pub(super) const TX: u16 = 9;
-    pub(super) const RX_BUF_LEN: u16 = 10;
-    pub(super) const TCP_DATA_SPLIT: u16 = 11;
-    pub(super) const CQE_SIZE: u16 = 12;
-    pub(super) const TX_PUSH: u16 = 13;
-    pub(super) const RX_PUSH: u16 = 14;
-    pub(super) const HDS_THRESH: u16 = 17;
-    pub(super) const HDS_THRESH_MAX: u16 = 18;
+attributes! {
+    /// Attributes: `ETHTOOL_A_RINGS_*`.
+    pub(super) mod attr {
+        HEADER = 1, nest("header", header::ALL);
+        RX_MAX = 2, number("rx-max");
+        TX_MAX = 5, number("tx-max");
+        RX = 6, number("rx");
+        TX = 9, number("tx");
+        RX_BUF_LEN = 10, number("rx-buf-len");
+        TCP_DATA_SPLIT = 11, choice("tcp-data-split", &["unknown", "disabled", "enabled"]);
+        CQE_SIZE = 12, number("cqe-size");
+        TX_PUSH = 13, number("tx-push");
+        RX_PUSH = 14, number("rx-push");
+        HDS_THRESH = 17, number("hds-thresh");
+        HDS_THRESH_MAX = 18, number("hds-thresh-max");
+    }
 }
-
-/// Format of the ring attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    HEADER,
-    AttrSpec::number(attr::RX_MAX, "rx-max"),
-    AttrSpec::number(attr::TX_MAX, "tx-max"),
-    AttrSpec::number(attr::RX, "rx"),
-    AttrSpec::number(attr::TX, "tx"),
-    AttrSpec::number(attr::RX_BUF_LEN, "rx-buf-len"),
-    AttrSpec::choice(
-        attr::TCP_DATA_SPLIT,
-        "tcp-data-split",
-        &["unknown", "disabled", "enabled"],
-    ),
-    AttrSpec::number(attr::CQE_SIZE, "cqe-size"),
-    AttrSpec::number(attr::TX_PUSH, "tx-push"),
-    AttrSpec::number(attr::RX_PUSH, "rx-push"),
-    AttrSpec::number(attr::HDS_THRESH, "hds-thresh"),
-    AttrSpec::number(attr::HDS_THRESH_MAX, "hds-thresh-max"),
-];
 
 impl Ethtool {
     /// Reads the rings of a device (`rings_prepare_data`).
@@ -121,7 +104,7 @@ impl RingChanges {
 fn device(attrs: Attrs<'_>) -> Parsed<Option<Ifindex>> {
     for attr in attrs {
         let attr = attr?;
-        if attr.kind() != header::NEST {
+        if attr.kind() != attr::HEADER {
             continue;
         }
         for attr in attr.nested() {

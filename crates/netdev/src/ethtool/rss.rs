@@ -1,30 +1,23 @@
 //! RSS: the spreading of packets over queues, where no flow rule matches.
 
-use netlink::{Attr, AttrSpec, Attrs, Family, ParseError, Request, Result};
+use netlink::{Attr, Attrs, Family, ParseError, Request, Result};
 use serde::{Deserialize, Serialize};
 
-use super::{Ethtool, HEADER, about, cmd};
-use crate::parse::Parsed;
+use super::{Ethtool, about, cmd, header};
+use crate::parse::{Parsed, attributes};
 use crate::{Ifindex, QueueId, RssContextId};
 
-/// Attributes: `ETHTOOL_A_RSS_*`.
-mod attr {
-    pub(super) const CONTEXT: u16 = 2;
-    pub(super) const HFUNC: u16 = 3;
-    pub(super) const INDIR: u16 = 4;
-    pub(super) const HKEY: u16 = 5;
-    pub(super) const INPUT_XFRM: u16 = 6;
+attributes! {
+    /// Attributes: `ETHTOOL_A_RSS_*`.
+    pub(super) mod attr {
+        HEADER = 1, nest("header", header::ALL);
+        CONTEXT = 2, number("context");
+        HFUNC = 3, number("hfunc");
+        INDIR = 4, bytes("indir");
+        HKEY = 5, bytes("hkey");
+        INPUT_XFRM = 6, number("input-xfrm");
+    }
 }
-
-/// Format of the RSS attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    HEADER,
-    AttrSpec::number(attr::CONTEXT, "context"),
-    AttrSpec::number(attr::HFUNC, "hfunc"),
-    AttrSpec::bytes(attr::INDIR, "indir"),
-    AttrSpec::bytes(attr::HKEY, "hkey"),
-    AttrSpec::number(attr::INPUT_XFRM, "input-xfrm"),
-];
 
 impl Ethtool {
     /// Reads the RSS of a device, not that of its additional contexts (`rss_prepare_get`).

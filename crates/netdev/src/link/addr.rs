@@ -2,43 +2,40 @@
 
 use std::net::IpAddr;
 
-use netlink::{Attr, AttrSpec, Attrs, MessageSpec, Request, Result};
+use netlink::{Attr, Attrs, MessageSpec, Request, Result};
 use serde::Serialize;
 
 use super::Link;
-use crate::parse::{Parsed, required};
+use crate::parse::{Parsed, attributes, required};
 use crate::{Ifindex, MacAddr, ParseError, Prefix};
 
-/// Attributes of an address: `IFA_*`.
-mod ifa {
-    pub(super) const ADDRESS: u16 = 1;
-    pub(super) const LOCAL: u16 = 2;
-    pub(super) const FLAGS: u16 = 8;
+attributes! {
+    /// Attributes of an address: `IFA_*`.
+    mod ifa {
+        ADDRESS = 1, address("address");
+        LOCAL = 2, address("local");
+        FLAGS = 8, number("flags");
+    }
 }
 
-/// Attributes of a neighbour: `NDA_*`.
-mod nda {
-    pub(super) const DST: u16 = 1;
-    pub(super) const LLADDR: u16 = 2;
+attributes! {
+    /// Attributes of a neighbour: `NDA_*`.
+    mod nda {
+        DST = 1, address("dst");
+        LLADDR = 2, address("lladdr");
+    }
 }
 
 /// Format of messages about addresses.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
-    attrs: &[
-        AttrSpec::address(ifa::ADDRESS, "address"),
-        AttrSpec::address(ifa::LOCAL, "local"),
-        AttrSpec::number(ifa::FLAGS, "flags"),
-    ],
+    attrs: ifa::ALL,
 };
 
 /// Format of messages about neighbours.
 pub(super) const NEIGHBOUR_MESSAGE: MessageSpec = MessageSpec {
     header: 12,
-    attrs: &[
-        AttrSpec::address(nda::DST, "dst"),
-        AttrSpec::address(nda::LLADDR, "lladdr"),
-    ],
+    attrs: nda::ALL,
 };
 
 /// Length of a `struct ifaddrmsg`.

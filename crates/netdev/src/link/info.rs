@@ -3,7 +3,7 @@
 use netlink::{Attr, Attrs};
 use serde::Serialize;
 
-use super::{NetkitInfo, ifla};
+use super::{NetkitInfo, ifla, info_attr};
 use crate::parse::{Parsed, required};
 use crate::{Ifindex, MacAddr, NsId, ParseError};
 
@@ -161,8 +161,8 @@ impl LinkInfo {
         for attr in nest.nested() {
             let attr = attr?;
             match attr.kind() {
-                ifla::INFO_KIND => self.kind = Some(attr.str()?.to_owned()),
-                ifla::INFO_DATA => data = Some(attr),
+                info_attr::KIND => self.kind = Some(attr.str()?.to_owned()),
+                info_attr::DATA => data = Some(attr),
                 _ => {}
             }
         }

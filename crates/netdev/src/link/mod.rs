@@ -13,7 +13,7 @@ mod tests;
 
 use std::os::fd::{AsFd, AsRawFd};
 
-use netlink::{AttrSpec, Attrs, Error, MessageSpec, NetNs, Request, Result, Socket};
+use netlink::{Attrs, Error, MessageSpec, NetNs, Request, Result, Socket};
 
 pub use addr::{Address, AddressOptions};
 pub use events::{LinkEvent, LinkEvents};
@@ -26,61 +26,49 @@ pub use proxy::Proxy;
 pub use route::{Route, RouteInfo};
 pub use rule::{Rule, RuleAction};
 
-use crate::parse::Parsed;
+use crate::parse::{Parsed, attributes};
 use crate::{Ifindex, sys};
 
-/// Attributes of a link: `IFLA_*`.
-mod ifla {
-    pub(super) const ADDRESS: u16 = 1;
-    pub(super) const IFNAME: u16 = 3;
-    pub(super) const MTU: u16 = 4;
-    pub(super) const LINK: u16 = 5;
-    pub(super) const MASTER: u16 = 10;
-    pub(super) const LINKINFO: u16 = 18;
-    pub(super) const NET_NS_FD: u16 = 28;
-    pub(super) const NUM_TX_QUEUES: u16 = 31;
-    pub(super) const NUM_RX_QUEUES: u16 = 32;
-    pub(super) const LINK_NETNSID: u16 = 37;
-    pub(super) const PHYS_PORT_NAME: u16 = 38;
-    pub(super) const XDP: u16 = 43;
-    pub(super) const NEW_NETNSID: u16 = 45;
-    pub(super) const NEW_IFINDEX: u16 = 49;
-    pub(super) const MIN_MTU: u16 = 50;
-    pub(super) const MAX_MTU: u16 = 51;
-    pub(super) const PROP_LIST: u16 = 52;
-    pub(super) const ALT_IFNAME: u16 = 53;
-    pub(super) const PERM_ADDRESS: u16 = 54;
-    pub(super) const PARENT_DEV_NAME: u16 = 56;
-    pub(super) const PARENT_DEV_BUS_NAME: u16 = 57;
+attributes! {
+    /// Attributes of a link: `IFLA_*`.
+    mod ifla {
+        ADDRESS = 1, address("address");
+        IFNAME = 3, text("ifname");
+        MTU = 4, number("mtu");
+        LINK = 5, number("link");
+        MASTER = 10, number("master");
+        LINKINFO = 18, nest("linkinfo", info_attr::ALL);
+        NET_NS_FD = 28, number("net-ns-fd");
+        NUM_TX_QUEUES = 31, number("num-tx-queues");
+        NUM_RX_QUEUES = 32, number("num-rx-queues");
+        LINK_NETNSID = 37, signed("link-netnsid");
+        PHYS_PORT_NAME = 38, text("phys-port-name");
+        XDP = 43, bytes("xdp");
+        NEW_NETNSID = 45, signed("new-netnsid");
+        NEW_IFINDEX = 49, number("new-ifindex");
+        MIN_MTU = 50, number("min-mtu");
+        MAX_MTU = 51, number("max-mtu");
+        PROP_LIST = 52, bytes("prop-list");
+        ALT_IFNAME = 53, text("alt-ifname");
+        PERM_ADDRESS = 54, address("perm-address");
+        PARENT_DEV_NAME = 56, text("parent-dev-name");
+        PARENT_DEV_BUS_NAME = 57, text("parent-dev-bus-name");
+    }
+}
 
-    pub(super) const INFO_KIND: u16 = 1;
-    pub(super) const INFO_DATA: u16 = 2;
+attributes! {
+    /// Attributes of a link's kind: `IFLA_INFO_*`. Netkit is the only kind that is made here.
+    mod info_attr {
+        KIND = 1, text("kind");
+        DATA = 2, nest("data", netkit::attr::ALL);
+    }
 }
 
 /// Format of messages about links.
 const MESSAGE: MessageSpec = MessageSpec {
     header: IfInfo::LEN,
-    attrs: &[
-        AttrSpec::text(ifla::IFNAME, "ifname"),
-        AttrSpec::address(ifla::ADDRESS, "address"),
-        AttrSpec::number(ifla::MTU, "mtu"),
-        AttrSpec::number(ifla::LINK, "link"),
-        AttrSpec::nest(ifla::LINKINFO, "linkinfo", INFO_ATTRS),
-        AttrSpec::number(ifla::NET_NS_FD, "net-ns-fd"),
-        AttrSpec::number(ifla::NUM_TX_QUEUES, "num-tx-queues"),
-        AttrSpec::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
-        AttrSpec::signed(ifla::LINK_NETNSID, "link-netnsid"),
-        AttrSpec::text(ifla::ALT_IFNAME, "alt-ifname"),
-        AttrSpec::text(ifla::PARENT_DEV_NAME, "parent-dev-name"),
-    ],
+    attrs: ifla::ALL,
 };
-
-/// Format of the attributes of a link's kind.
-const INFO_ATTRS: &[AttrSpec] = &[
-    AttrSpec::text(ifla::INFO_KIND, "kind"),
-    // Netkit is the only kind that is made here.
-    AttrSpec::nest(ifla::INFO_DATA, "data", netkit::ATTRS),
-];
 
 /// Format of the requests and answers of each message type.
 fn message_spec(kind: u16, _: u8) -> MessageSpec {

@@ -2,47 +2,37 @@
 
 use std::fmt;
 
-use netlink::{Attr, AttrSpec, NetNs, Request, Result, Writer};
+use netlink::{Attr, NetNs, Request, Result, Writer};
 use serde::Serialize;
 
-use super::{IfInfo, Link, LinkInfo, check_name, fd, ifla};
+use super::{IfInfo, Link, LinkInfo, check_name, fd, ifla, info_attr};
 use crate::Ifindex;
-use crate::parse::{Parsed, required};
+use crate::parse::{Parsed, attributes, required};
 
-/// Attributes: `IFLA_NETKIT_*`.
-mod attr {
-    pub(super) const PEER_INFO: u16 = 1;
-    pub(super) const PRIMARY: u16 = 2;
-    pub(super) const POLICY: u16 = 3;
-    pub(super) const PEER_POLICY: u16 = 4;
-    pub(super) const MODE: u16 = 5;
-    pub(super) const SCRUB: u16 = 6;
-    pub(super) const PEER_SCRUB: u16 = 7;
-    pub(super) const HEADROOM: u16 = 8;
-    pub(super) const TAILROOM: u16 = 9;
-    pub(super) const PAIRING: u16 = 10;
+attributes! {
+    /// Attributes: `IFLA_NETKIT_*`.
+    pub(super) mod attr {
+        PEER_INFO = 1, message("peer-info", IfInfo::LEN, peer_attr::ALL);
+        PRIMARY = 2, number("primary");
+        POLICY = 3, number("policy");
+        PEER_POLICY = 4, number("peer-policy");
+        MODE = 5, choice("mode", &["l2", "l3"]);
+        SCRUB = 6, number("scrub");
+        PEER_SCRUB = 7, number("peer-scrub");
+        HEADROOM = 8, number("headroom");
+        TAILROOM = 9, number("tailroom");
+        PAIRING = 10, choice("pairing", &["pair", "single"]);
+    }
 }
 
-/// Format of netkit's attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    AttrSpec::message(attr::PEER_INFO, "peer-info", IfInfo::LEN, PEER_ATTRS),
-    AttrSpec::number(attr::PRIMARY, "primary"),
-    AttrSpec::number(attr::POLICY, "policy"),
-    AttrSpec::number(attr::PEER_POLICY, "peer-policy"),
-    AttrSpec::choice(attr::MODE, "mode", &["l2", "l3"]),
-    AttrSpec::number(attr::SCRUB, "scrub"),
-    AttrSpec::number(attr::PEER_SCRUB, "peer-scrub"),
-    AttrSpec::number(attr::HEADROOM, "headroom"),
-    AttrSpec::number(attr::TAILROOM, "tailroom"),
-    AttrSpec::choice(attr::PAIRING, "pairing", &["pair", "single"]),
-];
-
-/// Format of the attributes of the peer.
-const PEER_ATTRS: &[AttrSpec] = &[
-    AttrSpec::text(ifla::IFNAME, "ifname"),
-    AttrSpec::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
-    AttrSpec::number(ifla::NET_NS_FD, "net-ns-fd"),
-];
+attributes! {
+    /// Attributes of the peer that a request for a pair describes: those of a link, `IFLA_*`.
+    mod peer_attr {
+        IFNAME = 3, text("ifname");
+        NET_NS_FD = 28, number("net-ns-fd");
+        NUM_RX_QUEUES = 32, number("num-rx-queues");
+    }
+}
 
 /// Defines an enum with the kernel's numbers.
 macro_rules! numbers {
@@ -181,12 +171,12 @@ impl NetkitPair {
     fn peer(&self) -> Writer {
         let mut peer = Writer::new();
         peer.raw(&IfInfo::default().encode())
-            .str(ifla::IFNAME, &self.peer_name);
+            .str(peer_attr::IFNAME, &self.peer_name);
         if let Some(queues) = self.rx_queues {
-            peer.u32(ifla::NUM_RX_QUEUES, queues);
+            peer.u32(peer_attr::NUM_RX_QUEUES, queues);
         }
         if let Some(ns) = &self.peer_netns {
-            peer.put(ifla::NET_NS_FD, &fd(ns));
+            peer.put(peer_attr::NET_NS_FD, &fd(ns));
         }
         peer
     }
@@ -298,8 +288,8 @@ fn create(
         request.attrs().u32(ifla::NUM_RX_QUEUES, queues);
     }
     request.attrs().nest(ifla::LINKINFO, |info| {
-        info.str(ifla::INFO_KIND, "netkit")
-            .nest(ifla::INFO_DATA, data);
+        info.str(info_attr::KIND, "netkit")
+            .nest(info_attr::DATA, data);
     });
     request
 }

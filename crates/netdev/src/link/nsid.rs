@@ -1,23 +1,23 @@
 //! Ids of network namespaces: a number in one namespace that stands for another.
 
-use netlink::{AttrSpec, Attrs, Error, MessageSpec, NetNs, ParseError, Request, Result, SeenNetNs};
+use netlink::{Attrs, Error, MessageSpec, NetNs, ParseError, Request, Result, SeenNetNs};
 
 use super::{Link, LinkInfo, fd};
+use crate::parse::attributes;
 use crate::{Ifindex, NsId};
 
-/// Attributes: `NETNSA_*`.
-mod netnsa {
-    pub(super) const NSID: u16 = 1;
-    pub(super) const FD: u16 = 3;
+attributes! {
+    /// Attributes: `NETNSA_*`.
+    mod netnsa {
+        NSID = 1, signed("nsid");
+        FD = 3, number("fd");
+    }
 }
 
 /// Format of messages about namespace ids.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER.len(),
-    attrs: &[
-        AttrSpec::signed(netnsa::NSID, "nsid"),
-        AttrSpec::number(netnsa::FD, "fd"),
-    ],
+    attrs: netnsa::ALL,
 };
 
 /// Value for no id, and for any (`NETNSA_NSID_NOT_ASSIGNED`).

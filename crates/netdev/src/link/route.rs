@@ -2,35 +2,30 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netlink::{AttrSpec, Attrs, MessageSpec, Request, Result};
+use netlink::{Attrs, MessageSpec, Request, Result};
 use serde::Serialize;
 
 use super::Link;
 use super::addr::{family, family_byte, octets, parse_ip};
-use crate::parse::Parsed;
+use crate::parse::{Parsed, attributes};
 use crate::{Ifindex, ParseError, Prefix};
 
-/// Attributes: `RTA_*`.
-mod rta {
-    pub(super) const DST: u16 = 1;
-    pub(super) const OIF: u16 = 4;
-    pub(super) const GATEWAY: u16 = 5;
-    pub(super) const PRIORITY: u16 = 6;
-    pub(super) const PREFSRC: u16 = 7;
-    pub(super) const TABLE: u16 = 15;
+attributes! {
+    /// Attributes: `RTA_*`.
+    mod rta {
+        DST = 1, address("dst");
+        OIF = 4, number("oif");
+        GATEWAY = 5, address("gateway");
+        PRIORITY = 6, number("priority");
+        PREFSRC = 7, address("prefsrc");
+        TABLE = 15, number("table");
+    }
 }
 
 /// Format of messages about routes.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
-    attrs: &[
-        AttrSpec::address(rta::DST, "dst"),
-        AttrSpec::number(rta::OIF, "oif"),
-        AttrSpec::address(rta::GATEWAY, "gateway"),
-        AttrSpec::number(rta::PRIORITY, "priority"),
-        AttrSpec::address(rta::PREFSRC, "prefsrc"),
-        AttrSpec::number(rta::TABLE, "table"),
-    ],
+    attrs: rta::ALL,
 };
 
 /// Length of a `struct rtmsg`.

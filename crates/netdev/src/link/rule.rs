@@ -3,37 +3,33 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use netlink::{AttrSpec, Attrs, MessageSpec, Request, Result};
+use netlink::{Attrs, MessageSpec, Request, Result};
 use serde::{Deserialize, Serialize};
 
 use super::Link;
 use super::addr::{family_byte, octets, parse_ip};
 use crate::ParseError;
-use crate::parse::Parsed;
+use crate::parse::{Parsed, attributes};
 
-/// Attributes: `FRA_*`.
-mod fra {
-    pub(super) const DST: u16 = 1;
-    pub(super) const SRC: u16 = 2;
-    pub(super) const IIFNAME: u16 = 3;
-    pub(super) const GOTO: u16 = 4;
-    pub(super) const PRIORITY: u16 = 6;
-    pub(super) const SUPPRESS_PREFIXLEN: u16 = 14;
-    pub(super) const TABLE: u16 = 15;
-    pub(super) const PAD: u16 = 18;
-    pub(super) const PROTOCOL: u16 = 21;
+attributes! {
+    /// Attributes: `FRA_*`.
+    mod fra {
+        DST = 1, address("dst");
+        SRC = 2, address("src");
+        IIFNAME = 3, text("iif");
+        GOTO = 4, number("goto");
+        PRIORITY = 6, number("priority");
+        SUPPRESS_PREFIXLEN = 14, number("suppress-prefixlen");
+        TABLE = 15, number("table");
+        PAD = 18, bytes("pad");
+        PROTOCOL = 21, number("protocol");
+    }
 }
 
 /// Format of messages about rules.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
-    attrs: &[
-        AttrSpec::address(fra::DST, "dst"),
-        AttrSpec::address(fra::SRC, "src"),
-        AttrSpec::text(fra::IIFNAME, "iif"),
-        AttrSpec::number(fra::GOTO, "goto"),
-        AttrSpec::number(fra::PRIORITY, "priority"),
-    ],
+    attrs: fra::ALL,
 };
 
 /// Length of a `struct fib_rule_hdr`.

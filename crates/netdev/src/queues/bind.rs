@@ -2,29 +2,23 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
-use netlink::{AttrSpec, Attrs, Family, Request, Result};
+use netlink::{Attrs, Family, Request, Result};
 
-use super::{Netdev, cmd, queue};
-use crate::parse::{Parsed, required};
+use super::queue::queue_id;
+use super::{Netdev, cmd};
+use crate::parse::{Parsed, attributes, required};
 use crate::{DmabufId, Ifindex, QueueId, QueueType};
 
-/// Attributes of a binding: `NETDEV_A_DMABUF_*`.
-mod attr {
-    pub(super) const IFINDEX: u16 = 1;
-    pub(super) const QUEUES: u16 = 2;
-    pub(super) const FD: u16 = 3;
-    pub(super) const ID: u16 = 4;
-    pub(super) const RX_PAGE_SIZE: u16 = 5;
+attributes! {
+    /// Attributes of a binding: `NETDEV_A_DMABUF_*`.
+    pub(super) mod attr {
+        IFINDEX = 1, number("ifindex");
+        QUEUES = 2, nest("queues", queue_id::ALL);
+        FD = 3, number("fd");
+        ID = 4, number("id");
+        RX_PAGE_SIZE = 5, number("rx-page-size");
+    }
 }
-
-/// Format of the binding attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    AttrSpec::number(attr::IFINDEX, "ifindex"),
-    AttrSpec::nest(attr::QUEUES, "queues", queue::ATTRS),
-    AttrSpec::number(attr::FD, "fd"),
-    AttrSpec::number(attr::ID, "id"),
-    AttrSpec::number(attr::RX_PAGE_SIZE, "rx-page-size"),
-];
 
 /// Options of a binding for receiving.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -114,8 +108,8 @@ pub(super) fn bind_rx(
         .put(attr::FD, &fd(dmabuf));
     for id in queues {
         request.attrs().nest(attr::QUEUES, |nest| {
-            nest.u32(queue::attr::ID, id.get())
-                .u32(queue::attr::TYPE, QueueType::Rx.raw());
+            nest.u32(queue_id::ID, id.get())
+                .u32(queue_id::TYPE, QueueType::Rx.raw());
         });
     }
     if let Some(size) = options.rx_page_size {

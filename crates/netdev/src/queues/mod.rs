@@ -9,7 +9,7 @@ mod queue;
 #[cfg(test)]
 mod tests;
 
-use netlink::{AttrSpec, Attrs, Family, MessageSpec, NetNs, Request, Result};
+use netlink::{Attrs, Family, MessageSpec, NetNs, Request, Result};
 use serde::Serialize;
 
 pub use bind::{BindOptions, Binding};
@@ -21,7 +21,7 @@ pub use queue::{IoUring, Lease, LeaseInfo, Queue};
 
 use crate::Ifindex;
 use crate::family_socket::FamilySocket;
-use crate::parse::{Parsed, required};
+use crate::parse::{Parsed, attributes, required};
 
 /// Commands: `NETDEV_CMD_*`.
 mod cmd {
@@ -42,34 +42,27 @@ mod cmd {
     pub(super) const QUEUE_CREATE: u8 = 16;
 }
 
-/// Attributes of a device: `NETDEV_A_DEV_*`.
-mod attr {
-    pub(super) const IFINDEX: u16 = 1;
-    pub(super) const XDP_FEATURES: u16 = 3;
-    pub(super) const XDP_ZC_MAX_SEGS: u16 = 4;
-    pub(super) const XDP_RX_METADATA_FEATURES: u16 = 5;
-    pub(super) const XSK_FEATURES: u16 = 6;
+attributes! {
+    /// Attributes of a device: `NETDEV_A_DEV_*`.
+    mod attr {
+        IFINDEX = 1, number("ifindex");
+        XDP_FEATURES = 3, number("xdp-features");
+        XDP_ZC_MAX_SEGS = 4, number("xdp-zc-max-segs");
+        XDP_RX_METADATA_FEATURES = 5, number("xdp-rx-metadata-features");
+        XSK_FEATURES = 6, number("xsk-features");
+    }
 }
-
-/// Format of the device attributes.
-const ATTRS: &[AttrSpec] = &[
-    AttrSpec::number(attr::IFINDEX, "ifindex"),
-    AttrSpec::number(attr::XDP_FEATURES, "xdp-features"),
-    AttrSpec::number(attr::XDP_ZC_MAX_SEGS, "xdp-zc-max-segs"),
-    AttrSpec::number(attr::XDP_RX_METADATA_FEATURES, "xdp-rx-metadata-features"),
-    AttrSpec::number(attr::XSK_FEATURES, "xsk-features"),
-];
 
 /// Format of the requests and answers of each command.
 fn message_spec(_: u16, cmd: u8) -> MessageSpec {
     let attrs = match cmd {
-        cmd::PAGE_POOL_GET => page_pool::ATTRS,
-        cmd::PAGE_POOL_STATS_GET => page_pool::STATS_ATTRS,
-        cmd::QUEUE_GET | cmd::QUEUE_CREATE => queue::ATTRS,
-        cmd::NAPI_GET => napi::ATTRS,
-        cmd::QSTATS_GET => qstats::ATTRS,
-        cmd::BIND_RX | cmd::BIND_TX => bind::ATTRS,
-        _ => ATTRS,
+        cmd::PAGE_POOL_GET => page_pool::attr::ALL,
+        cmd::PAGE_POOL_STATS_GET => page_pool::stats_attr::ALL,
+        cmd::QUEUE_GET | cmd::QUEUE_CREATE => queue::attr::ALL,
+        cmd::NAPI_GET => napi::attr::ALL,
+        cmd::QSTATS_GET => qstats::attr::ALL,
+        cmd::BIND_RX | cmd::BIND_TX => bind::attr::ALL,
+        _ => attr::ALL,
     };
     MessageSpec { header: 4, attrs }
 }

@@ -1,35 +1,25 @@
 //! NAPI instances: the contexts that poll queues.
 
-use netlink::{AttrSpec, Attrs, Result};
+use netlink::{Attrs, Result};
 use serde::Serialize;
 
 use super::{Netdev, cmd};
-use crate::parse::{Parsed, required};
+use crate::parse::{Parsed, attributes, required};
 use crate::{Ifindex, NapiId};
 
-/// Attributes of a NAPI instance: `NETDEV_A_NAPI_*`.
-mod attr {
-    pub(super) const IFINDEX: u16 = 1;
-    pub(super) const ID: u16 = 2;
-    pub(super) const IRQ: u16 = 3;
-    pub(super) const PID: u16 = 4;
-    pub(super) const DEFER_HARD_IRQS: u16 = 5;
-    pub(super) const GRO_FLUSH_TIMEOUT: u16 = 6;
-    pub(super) const IRQ_SUSPEND_TIMEOUT: u16 = 7;
-    pub(super) const THREADED: u16 = 8;
+attributes! {
+    /// Attributes of a NAPI instance: `NETDEV_A_NAPI_*`.
+    pub(super) mod attr {
+        IFINDEX = 1, number("ifindex");
+        ID = 2, number("id");
+        IRQ = 3, number("irq");
+        PID = 4, number("pid");
+        DEFER_HARD_IRQS = 5, number("defer-hard-irqs");
+        GRO_FLUSH_TIMEOUT = 6, number("gro-flush-timeout");
+        IRQ_SUSPEND_TIMEOUT = 7, number("irq-suspend-timeout");
+        THREADED = 8, number("threaded");
+    }
 }
-
-/// Format of the NAPI attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    AttrSpec::number(attr::IFINDEX, "ifindex"),
-    AttrSpec::number(attr::ID, "id"),
-    AttrSpec::number(attr::IRQ, "irq"),
-    AttrSpec::number(attr::PID, "pid"),
-    AttrSpec::number(attr::DEFER_HARD_IRQS, "defer-hard-irqs"),
-    AttrSpec::number(attr::GRO_FLUSH_TIMEOUT, "gro-flush-timeout"),
-    AttrSpec::number(attr::IRQ_SUSPEND_TIMEOUT, "irq-suspend-timeout"),
-    AttrSpec::number(attr::THREADED, "threaded"),
-];
 
 impl Netdev {
     /// Reads a NAPI instance (`netdev_nl_napi_get_doit`).

@@ -1,40 +1,33 @@
 //! Page pools: the memory of rx queues.
 
-use netlink::{AttrSpec, Attrs, Family, Request, Result};
+use netlink::{Attrs, Family, Request, Result};
 use serde::Serialize;
 
+use super::queue::io_uring;
 use super::{IoUring, Netdev, cmd};
-use crate::parse::{Parsed, counters, required, small_uint};
+use crate::parse::{Parsed, attributes, counters, required, small_uint};
 use crate::{DmabufId, Ifindex, NapiId, PagePoolId};
 
-/// Attributes of a page pool: `NETDEV_A_PAGE_POOL_*`.
-mod attr {
-    pub(super) const ID: u16 = 1;
-    pub(super) const IFINDEX: u16 = 2;
-    pub(super) const NAPI_ID: u16 = 3;
-    pub(super) const INFLIGHT: u16 = 4;
-    pub(super) const INFLIGHT_MEM: u16 = 5;
-    pub(super) const DETACH_TIME: u16 = 6;
-    pub(super) const DMABUF: u16 = 7;
-    pub(super) const IO_URING: u16 = 8;
-
-    /// `NETDEV_A_PAGE_POOL_STATS_INFO`.
-    pub(super) const STATS_INFO: u16 = 1;
+attributes! {
+    /// Attributes of a page pool: `NETDEV_A_PAGE_POOL_*`.
+    pub(super) mod attr {
+        ID = 1, number("id");
+        IFINDEX = 2, number("ifindex");
+        NAPI_ID = 3, number("napi-id");
+        INFLIGHT = 4, number("inflight");
+        INFLIGHT_MEM = 5, number("inflight-mem");
+        DETACH_TIME = 6, number("detach-time");
+        DMABUF = 7, number("dmabuf");
+        IO_URING = 8, nest("io-uring", io_uring::ALL);
+    }
 }
 
-/// Format of the page pool attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    AttrSpec::number(attr::ID, "id"),
-    AttrSpec::number(attr::IFINDEX, "ifindex"),
-    AttrSpec::number(attr::NAPI_ID, "napi-id"),
-    AttrSpec::number(attr::INFLIGHT, "inflight"),
-    AttrSpec::number(attr::INFLIGHT_MEM, "inflight-mem"),
-    AttrSpec::number(attr::DETACH_TIME, "detach-time"),
-    AttrSpec::number(attr::DMABUF, "dmabuf"),
-];
-
-/// Format of the attributes of statistics.
-pub(super) const STATS_ATTRS: &[AttrSpec] = &[AttrSpec::nest(attr::STATS_INFO, "info", ATTRS)];
+attributes! {
+    /// Attributes of a page pool's statistics: `NETDEV_A_PAGE_POOL_STATS_*`.
+    pub(super) mod stats_attr {
+        INFO = 1, nest("info", attr::ALL);
+    }
+}
 
 impl Netdev {
     /// Reads a page pool (`netdev_nl_page_pool_get_doit`).
@@ -79,7 +72,7 @@ pub(super) fn get(family: &Family, id: PagePoolId) -> Request {
 pub(super) fn stats(family: &Family, of: Option<Ifindex>, object: String) -> Request {
     let mut request = family.request(cmd::PAGE_POOL_STATS_GET, "page-pool-stats-get", object);
     if let Some(ifindex) = of {
-        request.attrs().nest(attr::STATS_INFO, |info| {
+        request.attrs().nest(stats_attr::INFO, |info| {
             info.u32(attr::IFINDEX, ifindex.get());
         });
     }
@@ -189,7 +182,7 @@ impl PagePoolStats {
         let mut counters = PoolCounters::default();
         for attr in attrs {
             let attr = attr?;
-            if attr.kind() != attr::STATS_INFO {
+            if attr.kind() != stats_attr::INFO {
                 counters.take(&attr)?;
                 continue;
             }

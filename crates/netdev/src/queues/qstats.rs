@@ -1,18 +1,20 @@
 //! Statistics per queue and per device.
 
-use netlink::{AttrSpec, Attrs, Result};
+use netlink::{Attrs, Result};
 use serde::Serialize;
 
 use super::{Netdev, cmd};
-use crate::parse::{Parsed, counters, required};
+use crate::parse::{Parsed, attributes, counters, required};
 use crate::{Ifindex, QueueId, QueueType};
 
-/// Attributes of a set of statistics: `NETDEV_A_QSTATS_*`.
-mod attr {
-    pub(super) const IFINDEX: u16 = 1;
-    pub(super) const QUEUE_TYPE: u16 = 2;
-    pub(super) const QUEUE_ID: u16 = 3;
-    pub(super) const SCOPE: u16 = 4;
+attributes! {
+    /// Attributes of a set of statistics: `NETDEV_A_QSTATS_*`.
+    pub(super) mod attr {
+        IFINDEX = 1, number("ifindex");
+        QUEUE_TYPE = 2, choice("queue-type", &["rx", "tx"]);
+        QUEUE_ID = 3, number("queue-id");
+        SCOPE = 4, number("scope");
+    }
 }
 
 /// Scope that statistics are summed over.
@@ -24,14 +26,6 @@ pub enum Scope {
     /// Each active queue, probably since the last reconfiguration.
     Queue,
 }
-
-/// Format of the statistics attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    AttrSpec::number(attr::IFINDEX, "ifindex"),
-    AttrSpec::choice(attr::QUEUE_TYPE, "queue-type", &["rx", "tx"]),
-    AttrSpec::number(attr::QUEUE_ID, "queue-id"),
-    AttrSpec::number(attr::SCOPE, "scope"),
-];
 
 impl Netdev {
     /// Reads the statistics of one device or of all (`netdev_nl_qstats_get_dumpit`). Devices whose

@@ -1,56 +1,49 @@
 //! Queues and their leases.
 
-use netlink::{Attr, AttrSpec, Attrs, Family, Request, Result};
+use netlink::{Attr, Attrs, Family, Request, Result};
 use serde::Serialize;
 
 use super::{Netdev, cmd};
-use crate::parse::{Parsed, required};
+use crate::parse::{Parsed, attributes, required};
 use crate::{DmabufId, Ifindex, NapiId, NsId, QueueId, QueueType};
 
-/// Attributes of a queue: `NETDEV_A_QUEUE_*`.
-pub(super) mod attr {
-    pub(in crate::queues) const ID: u16 = 1;
-    pub(super) const IFINDEX: u16 = 2;
-    pub(in crate::queues) const TYPE: u16 = 3;
-    pub(super) const NAPI_ID: u16 = 4;
-    pub(super) const DMABUF: u16 = 5;
-    pub(super) const IO_URING: u16 = 6;
-    pub(super) const XSK: u16 = 7;
-    pub(super) const LEASE: u16 = 8;
-
-    // Attributes of a lease: `NETDEV_A_LEASE_*`.
-    pub(super) const LEASE_IFINDEX: u16 = 1;
-    pub(super) const LEASE_QUEUE: u16 = 2;
-    pub(super) const LEASE_NETNS_ID: u16 = 3;
-
-    /// `NETDEV_A_IO_URING_PROVIDER_INFO_RX_BUF_LEN`.
-    pub(super) const RX_BUF_LEN: u16 = 1;
+attributes! {
+    /// Attributes of a queue: `NETDEV_A_QUEUE_*`.
+    pub(super) mod attr {
+        ID = 1, number("id");
+        IFINDEX = 2, number("ifindex");
+        TYPE = 3, choice("type", &["rx", "tx"]);
+        NAPI_ID = 4, number("napi-id");
+        DMABUF = 5, number("dmabuf");
+        IO_URING = 6, nest("io-uring", io_uring::ALL);
+        XSK = 7, flag("xsk");
+        LEASE = 8, nest("lease", lease::ALL);
+    }
 }
 
-/// Format of the queue attributes.
-pub(super) const ATTRS: &[AttrSpec] = &[
-    AttrSpec::number(attr::ID, "id"),
-    AttrSpec::number(attr::IFINDEX, "ifindex"),
-    AttrSpec::choice(attr::TYPE, "type", &["rx", "tx"]),
-    AttrSpec::number(attr::NAPI_ID, "napi-id"),
-    AttrSpec::number(attr::DMABUF, "dmabuf"),
-    AttrSpec::flag(attr::IO_URING, "io-uring"),
-    AttrSpec::flag(attr::XSK, "xsk"),
-    AttrSpec::nest(attr::LEASE, "lease", LEASE_ATTRS),
-];
+attributes! {
+    /// Attributes of a lease: `NETDEV_A_LEASE_*`.
+    mod lease {
+        IFINDEX = 1, number("ifindex");
+        QUEUE = 2, nest("queue", queue_id::ALL);
+        NETNS_ID = 3, signed("netns-id");
+    }
+}
 
-/// Format of the lease attributes.
-const LEASE_ATTRS: &[AttrSpec] = &[
-    AttrSpec::number(attr::LEASE_IFINDEX, "ifindex"),
-    AttrSpec::nest(attr::LEASE_QUEUE, "queue", QUEUE_ATTRS),
-    AttrSpec::signed(attr::LEASE_NETNS_ID, "netns-id"),
-];
+attributes! {
+    /// Attributes of the queue in a lease, and of each queue of a binding: `NETDEV_A_QUEUE_*`.
+    pub(super) mod queue_id {
+        ID = 1, number("id");
+        TYPE = 3, choice("type", &["rx", "tx"]);
+    }
+}
 
-/// Format of the attributes of the queue in a lease.
-const QUEUE_ATTRS: &[AttrSpec] = &[
-    AttrSpec::number(attr::ID, "id"),
-    AttrSpec::choice(attr::TYPE, "type", &["rx", "tx"]),
-];
+attributes! {
+    /// Attributes of a memory provider: `NETDEV_A_IO_URING_PROVIDER_INFO_*`.
+    pub(super) mod io_uring {
+        RX_BUF_LEN = 1, number("rx-buf-len");
+    }
+}
 
 impl Netdev {
     /// Reads a queue (`netdev_nl_queue_get_doit`).
@@ -152,13 +145,13 @@ pub(super) fn queue_create(
         .u32(attr::IFINDEX, virt.get())
         .u32(attr::TYPE, kind.raw());
     request.attrs().nest(attr::LEASE, |nest| {
-        nest.u32(attr::LEASE_IFINDEX, lease.of.get());
-        nest.nest(attr::LEASE_QUEUE, |queue| {
-            queue.u32(attr::ID, lease.queue.get());
-            queue.u32(attr::TYPE, of_kind.raw());
+        nest.u32(lease::IFINDEX, lease.of.get());
+        nest.nest(lease::QUEUE, |queue| {
+            queue.u32(queue_id::ID, lease.queue.get());
+            queue.u32(queue_id::TYPE, of_kind.raw());
         });
         if let Some(nsid) = lease.netns_id {
-            nest.i32(attr::LEASE_NETNS_ID, nsid.get());
+            nest.i32(lease::NETNS_ID, nsid.get());
         }
     });
     request
@@ -223,7 +216,7 @@ impl IoUring {
         let mut info = Self { rx_buf_len: None };
         for attr in nest.nested() {
             let attr = attr?;
-            if attr.kind() == attr::RX_BUF_LEN {
+            if attr.kind() == io_uring::RX_BUF_LEN {
                 info.rx_buf_len = Some(attr.uint()?);
             }
         }
@@ -252,15 +245,15 @@ impl LeaseInfo {
         for attr in nest.nested() {
             let attr = attr?;
             match attr.kind() {
-                attr::LEASE_IFINDEX => ifindex = Some(Ifindex::new(attr.u32()?)),
-                attr::LEASE_QUEUE => queue = Some(parse_queue_id(&attr)?),
-                attr::LEASE_NETNS_ID => netns_id = Some(NsId::new(attr.i32()?)),
+                lease::IFINDEX => ifindex = Some(Ifindex::new(attr.u32()?)),
+                lease::QUEUE => queue = Some(parse_queue_id(&attr)?),
+                lease::NETNS_ID => netns_id = Some(NsId::new(attr.i32()?)),
                 _ => {}
             }
         }
-        let (queue, kind) = required(queue, attr::LEASE_QUEUE)?;
+        let (queue, kind) = required(queue, lease::QUEUE)?;
         Ok(Self {
-            ifindex: required(ifindex, attr::LEASE_IFINDEX)?,
+            ifindex: required(ifindex, lease::IFINDEX)?,
             queue,
             kind,
             netns_id,
@@ -273,12 +266,12 @@ fn parse_queue_id(nest: &Attr<'_>) -> Parsed<(QueueId, QueueType)> {
     for attr in nest.nested() {
         let attr = attr?;
         match attr.kind() {
-            attr::ID => id = Some(QueueId::new(attr.u32()?)),
-            attr::TYPE => kind = Some(QueueType::parse(&attr)?),
+            queue_id::ID => id = Some(QueueId::new(attr.u32()?)),
+            queue_id::TYPE => kind = Some(QueueType::parse(&attr)?),
             _ => {}
         }
     }
-    Ok((required(id, attr::ID)?, required(kind, attr::TYPE)?))
+    Ok((required(id, queue_id::ID)?, required(kind, queue_id::TYPE)?))
 }
 
 impl Queue {
