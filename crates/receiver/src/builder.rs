@@ -31,6 +31,7 @@ pub struct Builder<M> {
     pub(crate) memory: Vec<M>,
     pub(crate) rx_page_size: Option<u32>,
     pub(crate) connections: u32,
+    pub(crate) until_stopped: bool,
     pub(crate) leave_nic: bool,
     pub(crate) apply: Option<Apply>,
     pub(crate) configure: Option<Configure>,
@@ -49,6 +50,7 @@ impl<M> Builder<M> {
             memory: Vec::new(),
             rx_page_size: None,
             connections: 1,
+            until_stopped: false,
             leave_nic: false,
             apply: None,
             configure: None,
@@ -104,6 +106,14 @@ impl<M> Builder<M> {
     /// at a time.
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
+        self
+    }
+
+    /// Receives until it is stopped ([`Builder::stopped_by`]). As many connections as
+    /// [`Builder::connections`] says are open at a time; more wait for one of them to end. Such a program
+    /// wants [`Ready::on_end`](crate::Ready::on_end): the report would keep every connection.
+    pub fn until_stopped(mut self) -> Self {
+        self.until_stopped = true;
         self
     }
 

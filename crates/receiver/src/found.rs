@@ -199,6 +199,7 @@ impl<M> Found<M> {
             niov: wanted.niov(),
             descriptors: descriptors(&self.device, set_up.is_shared()),
             connections: wanted.connections,
+            until_stopped: wanted.until_stopped,
         };
         set_up.bind(&self.device, wanted.rx_page_size)?;
         let options = SocketOptions {

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::TcpListener;
 
 use devmem::engine::{
-    Config, Engine, EngineError, Monitor, Peer, Progress, Report, StopHandle, Worker,
+    Config, Connection, Engine, EngineError, Monitor, Peer, Progress, Report, StopHandle, Worker,
 };
 use devmem::sink::{Memory, Sink, SinkError};
 use dmabuf::Dmabuf;
@@ -174,6 +174,12 @@ impl<M, S: Sink + Send> Ready<'_, M, S> {
     /// Snapshots of all connections, on request.
     pub fn monitor(&self) -> Monitor {
         self.engine.monitor()
+    }
+
+    /// Hands each connection to `take` when it has ended, instead of keeping it for the report
+    /// ([`Engine::on_end`]).
+    pub fn on_end(&mut self, take: impl FnMut(Connection<S>) + Send + 'static) {
+        self.engine.on_end(take);
     }
 
     /// Receives, until all connections have come and ended, or it is stopped. The memory is still bound then, for

@@ -12,7 +12,10 @@ pub(crate) struct Sizes {
     pub(crate) niov: u64,
     /// Descriptors of the rx rings that take their niovs from that dmabuf, where the NIC can be asked.
     pub(crate) descriptors: Option<u64>,
+    /// Connections at a time.
     pub(crate) connections: u32,
+    /// Receives until it is stopped, not until these connections have ended.
+    pub(crate) until_stopped: bool,
 }
 
 impl Sizes {
@@ -28,8 +31,13 @@ impl Sizes {
     }
 
     pub(crate) fn config(&self) -> Config {
+        let (until, open) = match self.until_stopped {
+            true => (Until::Stopped, Some(self.connections)),
+            false => (Until::Peers(self.connections), None),
+        };
         Config {
-            until: Until::Peers(self.connections),
+            until,
+            open,
             ..Config::for_pool_in(self.pool, self.niov, self.connections)
         }
     }
@@ -44,6 +52,7 @@ mod tests {
         niov: 4096,
         descriptors: None,
         connections: 64,
+        until_stopped: false,
     };
 
     #[test]
@@ -69,5 +78,11 @@ mod tests {
             ..SIZES
         };
         assert!(large.config().held < config.held);
+        let serving = Sizes {
+            until_stopped: true,
+            ..SIZES
+        };
+        let serving = serving.config();
+        assert_eq!((serving.until, serving.open), (Until::Stopped, Some(64)));
     }
 }

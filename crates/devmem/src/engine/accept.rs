@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use mio::{Interest, Token};
 
+use super::config::Room;
 use super::connection::OpenConnection;
 use super::event_loop::{EventLoop, Slot};
 use super::source::{ACCEPT_PAUSE, Accepted, Source, Waiting};
-use super::{Connection, ConnectionError, End, EngineError, Peer, Until};
+use super::{Connection, ConnectionError, End, EngineError, Peer};
 use crate::sink::{Sink, SinkError};
 use crate::stream::DevmemStream;
 
@@ -21,6 +22,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
             self.accept_at = None;
             return Ok(());
         }
+        let room = self.room();
         match &mut self.setup.source {
             Source::Handover(_) => {
                 self.open_handed_over();
@@ -29,25 +31,32 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
             Source::Listeners(_) if self.accept_at.is_none_or(|at| at > now) => return Ok(()),
             Source::Listeners(listeners) => {
                 self.accept_at = None;
+                if room == Room::Full {
+                    self.waits_for_room = true;
+                    return Ok(());
+                }
                 let mut listeners = std::mem::take(listeners);
                 let config = self.setup.config.clone();
                 let waiting = listeners.accept(&config, |accepted| {
                     self.open(self.accepted, accepted);
-                    Ok(match self.setup.config.until {
-                        Until::Peers(peers) => self.accepted < peers as usize,
-                        Until::Stopped => true,
-                    })
+                    self.room()
                 })?;
                 match waiting {
                     Waiting::None => {}
                     Waiting::More => self.accept_at = Some(now),
                     Waiting::Shortage => self.accept_at = Some(Instant::now() + ACCEPT_PAUSE),
+                    Waiting::Full => self.waits_for_room = true,
                     Waiting::Enough => listeners.close(),
                 }
                 self.setup.source = Source::Listeners(listeners);
             }
         }
         Ok(())
+    }
+
+    /// Room for another connection.
+    fn room(&self) -> Room {
+        self.setup.config.room(self.accepted, self.working)
     }
 
     /// Opens the connections that an accepting thread has handed over.

@@ -18,6 +18,28 @@ pub enum Until {
     Stopped,
 }
 
+/// Whether another connection may be accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It may.
+    Free,
+    /// Not until one of the open connections has ended.
+    Full,
+    /// No more are wanted.
+    Enough,
+}
+
+impl Config {
+    /// Room for a connection where `accepted` have been accepted so far and `open` of them are open.
+    pub(super) fn room(&self, accepted: usize, open: usize) -> Room {
+        match (self.until, self.open) {
+            (Until::Peers(peers), _) if accepted >= peers as usize => Room::Enough,
+            (_, Some(limit)) if open >= limit.max(1) as usize => Room::Full,
+            _ => Room::Free,
+        }
+    }
+}
+
 /// TCP keepalive: when a silent peer is asked whether it is still there (`tcp_keepalive_timer`). Whole
 /// seconds, of 1 to 32,767 (`MAX_TCP_KEEPIDLE`); what is less or more is taken for those. Probes that this
 /// system can't send, as without a link, don't count: only [`Config::idle_timeout`] notices that.
@@ -69,6 +91,9 @@ impl Keepalive {
 pub struct Config {
     /// When to end: with the first peer, unless said otherwise.
     pub until: Until,
+    /// Connections that are open at a time. Those beyond wait for others to end, unaccepted, as far as the
+    /// listeners' backlog holds them. No limit, unless said otherwise.
+    pub open: Option<u32>,
     /// Keepalive of every connection. Without, a peer that vanished is waited for without end.
     pub keepalive: Option<Keepalive>,
     /// How long a connection may bring nothing, while it would be served, before it ends with
@@ -124,6 +149,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             until: Until::Peers(1),
+            open: None,
             iov: 2 << 20,
             frags: 1024,
             thresholds: Thresholds::default(),

@@ -69,6 +69,8 @@ pub(super) struct Setup<S, F> {
     /// Number of the thread.
     pub(super) worker: usize,
     pub(super) stop: StopHandle,
+    /// Waker of the accepting thread, where that waits for connections to end.
+    pub(super) acceptor: Option<Arc<Waker>>,
     pub(super) progress: Progress,
     /// Receiver of ended connections; without one, the report keeps them.
     pub(super) on_end: Option<EndCallback<S>>,
@@ -98,6 +100,8 @@ pub(super) struct EventLoop<S, F> {
     pub(super) held: u32,
     /// When to try again to accept.
     pub(super) accept_at: Option<Instant>,
+    /// Connections may wait at the listeners for an open one to end.
+    pub(super) waits_for_room: bool,
     pub(super) stats: Stats,
 }
 
@@ -123,6 +127,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
             schedule: Schedule::default(),
             held: 0,
             accept_at: None,
+            waits_for_room: false,
             stats: Stats::default(),
         })
     }

@@ -173,6 +173,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
             source: Source::Listeners(self.listeners),
             worker: 0,
             stop: self.stop,
+            acceptor: None,
             progress: self.progress,
             on_end: self.on_end,
         };

@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::connection::{OpenConnection, Turn};
 use super::event_loop::{EventLoop, Slot};
 use super::lifecycle::{Action, Input};
+use super::stop::wake;
 use super::{Connection, ConnectionError, End, Peer};
 use crate::sink::{Sink, SinkError};
 
@@ -228,6 +229,12 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
     /// Retires a connection that has ended: the report keeps it, or `on_end` takes it and its slot is free.
     pub(super) fn retire(&mut self, index: usize, connection: Connection<S>) {
         self.finished.fetch_add(1, Ordering::Relaxed);
+        if let Some(acceptor) = &self.setup.acceptor {
+            wake(acceptor);
+        }
+        if std::mem::take(&mut self.waits_for_room) {
+            self.accept_at = Some(Instant::now());
+        }
         match (&self.setup.on_end, self.slots.get_mut(index)) {
             (Some(take), _) => {
                 self.past.add_ended(&connection);

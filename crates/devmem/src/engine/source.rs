@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 
-use super::config::Config;
+use super::config::{Config, Room};
 use super::report::{EngineError, Strangers, at, reset_on_close};
 use crate::listen::drop_urgent_by_default;
 
@@ -38,6 +38,8 @@ pub(super) enum Waiting {
     More,
     /// The process is out of fds or memory, or may not: try again after [`ACCEPT_PAUSE`].
     Shortage,
+    /// As many are open as may be.
+    Full,
     /// No more are wanted.
     Enough,
 }
@@ -80,12 +82,12 @@ impl Listeners {
         self.sockets.clear();
     }
 
-    /// Accepts those that wait, for as long as `open` wants more. The listeners' events are edges too: to
+    /// Accepts those that wait, for as long as `open` has room for more. The listeners' events are edges too: to
     /// be called again until there are none.
     pub(super) fn accept(
         &mut self,
         config: &Config,
-        mut open: impl FnMut(Accepted) -> Result<bool, EngineError>,
+        mut open: impl FnMut(Accepted) -> Room,
     ) -> Result<Waiting, EngineError> {
         let mut waiting = Waiting::None;
         for listener in &self.sockets {
@@ -106,8 +108,10 @@ impl Listeners {
                         {
                             tracing::warn!(%error, peer = %address, "SO_KEEPALIVE");
                         }
-                        if !open(Accepted { socket, address })? {
-                            return Ok(Waiting::Enough);
+                        match open(Accepted { socket, address }) {
+                            Room::Free => {}
+                            Room::Full => return Ok(Waiting::Full),
+                            Room::Enough => return Ok(Waiting::Enough),
                         }
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
@@ -225,7 +229,7 @@ mod tests {
         let waiting = listeners.accept(&Config::default(), |accepted| {
             let local = accepted.socket.local_addr().unwrap();
             at_the_other += u32::from(local == addresses[1]);
-            Ok(true)
+            Room::Free
         });
         assert!(matches!(waiting.unwrap(), Waiting::More));
         assert_eq!(at_the_other, 1);

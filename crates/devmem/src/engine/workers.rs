@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 
 use mio::{Events, Poll, Waker};
 
+use super::config::Room;
 use super::event_loop::{Base, EventLoop, LISTENER, Setup};
 use super::report::at;
 use super::source::{ACCEPT_PAUSE, Accepted, Handover, Listeners, Source, Waiting};
 use super::stop::wake;
-use super::{Config, Engine, EngineError, Peer, Report, StopHandle, Until};
+use super::{Config, Engine, EngineError, Peer, Report, StopHandle};
 use crate::recycler::Thresholds;
 use crate::sink::{Sink, SinkError};
 use crate::sys;
@@ -79,6 +80,7 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
             let mut open_sink = open_sink.lock().unwrap_or_else(PoisonError::into_inner);
             open_sink(peer)
         };
+        let base_waker = Arc::clone(&base.waker);
         let part = share(&config, workers.len());
         let mut mailboxes = Vec::new();
         let mut loops = Vec::new();
@@ -90,6 +92,7 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
                 source: Source::Handover(Arc::clone(&handover)),
                 worker: number,
                 stop: all.clone(),
+                acceptor: config.open.map(|_| Arc::clone(&base_waker)),
                 progress: progress.clone(),
                 on_end: on_end.clone(),
             };
@@ -206,13 +209,16 @@ fn accept_all(
     let mut events = Events::with_capacity(16);
     let mut number = 0;
     let mut accept_at = None;
-    let wanted = |number: usize| match config.until {
-        Until::Peers(peers) => number < peers as usize,
-        Until::Stopped => true,
+    let room = |number: usize| {
+        let finished = mailboxes
+            .iter()
+            .map(|it| it.finished.load(Ordering::Relaxed));
+        config.room(number, number.saturating_sub(finished.sum()))
     };
-    while wanted(number) && !stops.iter().any(StopHandle::is_stopped) {
-        let pause =
-            accept_at.map(|at: Instant| at.saturating_duration_since(Instant::now()) + TICK);
+    while room(number) != Room::Enough && !stops.iter().any(StopHandle::is_stopped) {
+        // A worker's end of a connection wakes this thread.
+        let due = accept_at.filter(|_| room(number) == Room::Free);
+        let pause = due.map(|at: Instant| at.saturating_duration_since(Instant::now()) + TICK);
         match poll.poll(&mut events, pause) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             done => done.map_err(at("wait for connections"))?,
@@ -220,16 +226,17 @@ fn accept_all(
         if events.iter().any(|event| event.token() == LISTENER) {
             accept_at = Some(Instant::now());
         }
-        if accept_at.is_none_or(|at| at > Instant::now()) {
+        let due = accept_at.is_some_and(|at| at <= Instant::now());
+        if !due || room(number) == Room::Full {
             continue;
         }
         let waiting = listeners.accept(config, |accepted| {
             hand_over(mailboxes, number, accepted);
             number += 1;
-            Ok(wanted(number))
+            room(number)
         })?;
         accept_at = match waiting {
-            Waiting::More => Some(Instant::now()),
+            Waiting::More | Waiting::Full => Some(Instant::now()),
             Waiting::Shortage => Some(Instant::now() + ACCEPT_PAUSE),
             Waiting::None | Waiting::Enough => None,
         };

@@ -100,7 +100,7 @@ fn connections_have_keepalive() {
         let mut accepted = Vec::new();
         let taken = listeners.accept(&config, |new| {
             accepted.push(new.socket);
-            Ok(true)
+            config::Room::Free
         });
         assert!(taken.is_ok());
         let socket = SockRef::from(&accepted[0]);
@@ -151,4 +151,50 @@ fn check_strangers(address: SocketAddr, report: impl FnOnce() -> Report<Discard>
     assert_eq!(report.stats.stream.bytes, 7);
     assert_eq!((report.connections.len(), report.strangers.count), (1, 20));
     assert_eq!(report.strangers.first, strangers[..16]);
+}
+
+/// A sink that counts its connection among the open ones until the peer has closed.
+struct Counted(Arc<AtomicUsize>);
+
+impl Sink for Counted {
+    fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
+        Discard.consume(received)
+    }
+
+    fn finish(&mut self) -> Result<(), SinkError> {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+#[test]
+fn no_more_connections_are_open_than_may_be() {
+    let few = Config {
+        open: Some(2),
+        ..peers(7)
+    };
+    for workers in [0, 1, 3] {
+        let (open, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let seen = Arc::clone(&most);
+        let engine = engine(few.clone(), move |_: &Peer| {
+            seen.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            Ok(Counted(Arc::clone(&open)))
+        });
+        let to = engine.local_addr();
+        let senders = (0..7).map(|_| {
+            thread::spawn(move || {
+                let mut socket = TcpStream::connect(to).unwrap();
+                socket.write_all(&[0; 1000]).unwrap();
+                thread::sleep(Duration::from_millis(10));
+            })
+        });
+        let senders: Vec<_> = senders.collect();
+        let report = within(Duration::from_secs(20), move || match workers {
+            0 => engine.run(),
+            workers => engine.run_on(vec![Worker::default(); workers]),
+        });
+        senders.into_iter().for_each(|it| it.join().unwrap());
+        assert_eq!(report.unwrap().stats.stream.bytes, 7000);
+        assert_eq!(most.load(Ordering::SeqCst), 2, "{workers} workers");
+    }
 }

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
 
+use super::super::Until;
 use super::*;
 use crate::Received;
 use crate::engine::{Connection, End};
