@@ -68,3 +68,13 @@ pub use stacked::nics_below;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// So are those of the project's README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct ProjectReadme;
+
+/// And those of the document on GPUs.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/gpu.md")]
+struct GpuDocument;
