@@ -12,13 +12,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, bail};
-use devmem::engine::{End, Peer};
-use devmem::pattern::{Pattern, Validator};
-use devmem::sink::{Sink, SinkError};
-use devmem::{Frag, Received, ReturnHandle, Segment};
-use dmabuf::{Access, Dmabuf, Mapping, Protection};
-use receiver::Receiver;
-use udmabuf::Udmabuf;
+use receiver::devmem::pattern::{Pattern, Validator};
+use receiver::devmem::sink::{Sink, SinkError};
+use receiver::devmem::{Frag, Received, ReturnHandle, Segment};
+use receiver::dmabuf::{Access, Dmabuf, Mapping, Protection};
+use receiver::{End, Peer, Receiver, Udmabuf};
 
 /// Bytes of device memory.
 const SIZE: u64 = 16 << 20;
@@ -33,7 +31,7 @@ enum Part {
 type Batch = (Vec<Part>, ReturnHandle);
 
 /// Hands everything over. The engine stops reading a connection whose sink keeps too much
-/// ([`Config::keep`](devmem::engine::Config::keep)), so that a slow thread slows its own peer down, and no other.
+/// ([`Config::keep`](receiver::devmem::engine::Config::keep)), so that a slow thread slows its own peer down, and no other.
 struct HandOver(Sender<Batch>);
 
 impl Sink for HandOver {

@@ -8,11 +8,9 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use devmem::engine::End;
-use devmem::pattern::Pattern;
-use devmem::sink::Validate;
-use receiver::Receiver;
-use udmabuf::Udmabuf;
+use receiver::devmem::pattern::Pattern;
+use receiver::devmem::sink::Validate;
+use receiver::{End, Receiver, Udmabuf};
 
 /// Bytes of device memory, for both queues.
 const SIZE: u64 = 16 << 20;

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use netdev::QueueId;
+use nix::sys::signal::Signal;
 
 use framework::command_line::Sender;
 use framework::nic_state::Observer;
 use framework::println_line;
+use framework::receiver::start_bound;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, ours};
 
@@ -40,6 +42,22 @@ fn receiver() -> Result<()> {
     ensure!(said.contains(&format!("{} bytes", 8 * MIB)), "{said:?}");
     ensure!(!said.contains(" 0 frags"), "{said:?}");
     Ok(())
+}
+
+case!(interrupted);
+/// SIGINT ends the first example while it waits for a peer, and it restores the NIC itself.
+fn interrupted() -> Result<()> {
+    testbed::wire()?;
+    let mut observer = Observer::of(NIC)?;
+    let before = observer.state()?;
+    let line = format!("{NIC} {LAST} {NIC_ADDRESS}:5000");
+    let running = start_bound(command(None, &ours("receiver"), &line))?;
+    running.signal(Signal::SIGINT)?;
+    running
+        .end_within(Duration::from_secs(10))?
+        .good("receiver")?;
+    // Not soon: the guardian has nothing to do.
+    observer.same(&before)
 }
 
 case!(wrong_byte_is_found);
