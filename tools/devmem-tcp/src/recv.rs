@@ -2,6 +2,7 @@
 
 mod args;
 mod beside;
+mod cpu;
 mod errors;
 mod followed;
 mod lease_again;
@@ -31,10 +32,11 @@ use crate::exit::{self, Disappeared};
 use crate::remedy::in_namespace;
 use crate::report;
 pub(crate) use args::Args;
+use cpu::Cpu;
 use errors::explained;
 use observer::Observer;
 use removal::{Cause, Watch};
-use summary::{Cpu, Summary};
+use summary::Summary;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     allow_fds(args.connections);
