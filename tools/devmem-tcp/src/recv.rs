@@ -22,18 +22,17 @@ use common::Output;
 use common::signals::{Second, Signals};
 use common::sink::AnySink;
 use devmem::engine::StopHandle;
-use netdev::{NetNs, queue_list};
+use netdev::queue_list;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use receiver::{Finished, Found, Ready, RxDevice};
 
 use crate::address::resolve_all;
-use crate::args::{Size, netns};
+use crate::args::netns;
 use crate::exit::{self, Disappeared};
-use crate::remedy::in_namespace;
 use crate::report;
 pub(crate) use args::Args;
 use cpu::Cpu;
-use errors::explained;
+use errors::{explained, explained_of, restored_of};
 use observer::Observer;
 use removal::{Cause, Watch};
 use summary::Summary;
@@ -67,7 +66,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         false => 1,
     };
     let memory = args.memory.make(dmabufs)?;
-    warn_of_a_small_pool(args, &memory);
+    args.memory
+        .warn_of_a_small_pool(&memory, args.connections, args.niov());
     let out = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
     let signals = Signals::catch(Second::Ends, &stop).context("signal handlers")?;
@@ -137,21 +137,6 @@ fn went(
     }
 }
 
-/// The error of a receiver on this device.
-fn explained_of(error: receiver::Error, device: &RxDevice) -> anyhow::Error {
-    explained(error, &device.netns, nic_netns(device))
-}
-
-/// The outcome of restoring the NIC behind this device.
-fn restored_of(restored: Result<(), nic::Error>, device: &RxDevice) -> Result<()> {
-    restored.map_err(|error| in_namespace(error, nic_netns(device)))
-}
-
-/// The namespace of the NIC behind a device, as far as it is known.
-fn nic_netns(device: &RxDevice) -> &NetNs {
-    device.nic.as_ref().map_or(&device.netns, |nic| &nic.netns)
-}
-
 /// Why there is no receiver, and what came of restoring the NIC.
 struct Failures(anyhow::Error, Result<()>);
 
@@ -214,27 +199,6 @@ fn receive(
         Err(error) => Err(explained_of(error, &device)),
     };
     (summary, restored_of(restored, &device))
-}
-
-/// Niovs that a connection should find: a first window's worth of small segments. As many again are
-/// the NIC's rings'.
-const NIOVS_EACH: u64 = 16;
-
-/// Says before anything is received what would only be seen as slowness.
-fn warn_of_a_small_pool(args: &Args, memory: &[AnyMemory]) {
-    let pool = memory::pool(memory);
-    let connections = u64::from(args.connections);
-    let wanted = connections.saturating_mul(2 * NIOVS_EACH * args.niov());
-    if pool < wanted {
-        let size = Size(wanted.next_power_of_two());
-        tracing::warn!(
-            "{} of memory are few for {connections} connections and the NIC's rings: {} niovs; the \
-             connections will wait for one another. {}",
-            Size(pool),
-            pool / args.niov(),
-            args.memory.enlarge(size),
-        );
-    }
 }
 
 /// One after the other, with commas.

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Error;
+use anyhow::{Error, Result};
 use devmem::listen::SocketError;
 use netdev::link::LinkInfo;
 use netdev::queues::Queue;
 use netdev::{Link, NetNs, Netdev, QueueId, QueueType, queue_list, shell_command, shell_word};
+use receiver::RxDevice;
 
 use crate::enter::{enter, within};
 use crate::remedy::{Hint, in_namespace};
@@ -88,6 +89,21 @@ pub(super) fn explained(error: receiver::Error, netns: &NetNs, nic_netns: &NetNs
         }
     };
     hint.into()
+}
+
+/// The error of a receiver on this device.
+pub(super) fn explained_of(error: receiver::Error, device: &RxDevice) -> Error {
+    explained(error, &device.netns, nic_netns(device))
+}
+
+/// The outcome of restoring the NIC behind this device.
+pub(super) fn restored_of(restored: Result<(), nic::Error>, device: &RxDevice) -> Result<()> {
+    restored.map_err(|error| in_namespace(error, nic_netns(device)))
+}
+
+/// The namespace of the NIC behind a device, as far as it is known.
+fn nic_netns(device: &RxDevice) -> &NetNs {
+    device.nic.as_ref().map_or(&device.netns, |nic| &nic.netns)
 }
 
 /// The error of a virtual device that leases no queue: which device to take, or how it leases one.

@@ -15,6 +15,10 @@ use crate::privilege;
 use crate::remedy::Hint;
 use crate::room;
 
+/// Niovs that a connection should find: a first window's worth of small segments. As many again are
+/// the NIC's rings'.
+const NIOVS_EACH: u64 = 16;
+
 #[derive(clap::Args)]
 pub(super) struct MemoryArgs {
     /// What is received into: udmabuf, heap:NAME, drm:/dev/dri/cardN, cuda:N, cuda:N:pcie,
@@ -86,8 +90,25 @@ impl MemoryArgs {
         })
     }
 
+    /// Says before anything is received what would only be seen as slowness.
+    pub(super) fn warn_of_a_small_pool(&self, memory: &[AnyMemory], connections: u32, niov: u64) {
+        let pool = pool(memory);
+        let connections = u64::from(connections);
+        let wanted = connections.saturating_mul(2 * NIOVS_EACH * niov);
+        if pool < wanted {
+            let size = Size(wanted.next_power_of_two());
+            tracing::warn!(
+                "{} of memory are few for {connections} connections and the NIC's rings: {} niovs; the \
+                 connections will wait for one another. {}",
+                Size(pool),
+                pool / niov,
+                self.enlarge(size),
+            );
+        }
+    }
+
     /// What to do where there is too little of it.
-    pub(super) fn enlarge(&self, size: Size) -> String {
+    fn enlarge(&self, size: Size) -> String {
         match self.memory.is_passed() {
             true => format!("Pass a larger one, of {} or more", size.flag()),
             false => format!("Give it more: --size {}", size.flag()),
@@ -114,7 +135,7 @@ impl MemoryArgs {
 
 /// Bytes that all connections may have to share: those of the smallest, as all may come through its
 /// queue.
-pub(super) fn pool(memory: &[AnyMemory]) -> u64 {
+fn pool(memory: &[AnyMemory]) -> u64 {
     memory.iter().map(Dmabuf::len).min().unwrap_or(0)
 }
 
