@@ -65,9 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         true => device.queues.len(),
         false => 1,
     };
-    let memory = args.memory.make(dmabufs)?;
-    args.memory
-        .warn_of_a_small_pool(&memory, args.connections, args.niov());
+    let memory = args.memory.make(dmabufs, args.connections, args.niov())?;
     let out = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
     let signals = Signals::catch(Second::Ends, &stop).context("signal handlers")?;

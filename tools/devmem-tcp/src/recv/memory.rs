@@ -9,6 +9,7 @@ use std::os::unix::fs::MetadataExt;
 use ::memory::{AnyMemory, Choice};
 use anyhow::{Context, Error, Result};
 use dmabuf::Dmabuf;
+use udmabuf::HugePage;
 
 use crate::args::{Pages, Size};
 use crate::privilege;
@@ -35,8 +36,8 @@ pub(super) struct MemoryArgs {
 }
 
 impl MemoryArgs {
-    /// Makes so many dmabufs.
-    pub(super) fn make(&self, count: usize) -> Result<Vec<AnyMemory>> {
+    /// Makes `count` dmabufs, and warns if they are small for the connections.
+    pub(super) fn make(&self, count: usize, connections: u32, niov: u64) -> Result<Vec<AnyMemory>> {
         if count > 1 && matches!(self.memory, Choice::Fd(_)) {
             return Err(Hint::new(
                 format!(
@@ -50,24 +51,24 @@ impl MemoryArgs {
         let (len, pages) = (self.size.map(|size| size.0), self.pages.choice());
         let flags = |size: Size| format!("--size {}", size.flag());
         room::check(&self.memory, len, count, pages, "recv", flags)?;
-        let make = || self.memory_of(len);
-        let memory = (0..count).map(|_| make());
+        let memory = (0..count).map(|_| self.make_one(len, pages));
         let memory = memory.collect::<Result<Vec<_>>>()?;
-        match distinct(&memory)? {
-            true => Ok(memory),
-            false => Err(Hint::new(
+        if !distinct(&memory)? {
+            return Err(Hint::new(
                 format!(
                     "recv --memory {}: the same dmabuf was passed twice",
                     self.memory
                 ),
                 "have the helper pass another each time, or leave --dmabuf-per-queue away",
             )
-            .into()),
+            .into());
         }
+        self.warn_of_a_small_pool(&memory, connections, niov);
+        Ok(memory)
     }
 
-    fn memory_of(&self, len: Option<u64>) -> Result<AnyMemory> {
-        let made = AnyMemory::make(&self.memory, len, self.pages.choice());
+    fn make_one(&self, len: Option<u64>, pages: Option<HugePage>) -> Result<AnyMemory> {
+        let made = AnyMemory::make(&self.memory, len, pages);
         made.map_err(|error| {
             let error = Error::from(error);
             let denied = error
@@ -91,7 +92,7 @@ impl MemoryArgs {
     }
 
     /// Says before anything is received what would only be seen as slowness.
-    pub(super) fn warn_of_a_small_pool(&self, memory: &[AnyMemory], connections: u32, niov: u64) {
+    fn warn_of_a_small_pool(&self, memory: &[AnyMemory], connections: u32, niov: u64) {
         let pool = pool(memory);
         let connections = u64::from(connections);
         let wanted = connections.saturating_mul(2 * NIOVS_EACH * niov);
