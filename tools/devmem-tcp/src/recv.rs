@@ -18,13 +18,11 @@ mod summary;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
-use common::Output;
 use common::signals::{Second, Signals};
-use common::sink::AnySink;
 use devmem::engine::StopHandle;
 use netdev::queue_list;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use receiver::{Finished, Found, Ready, RxDevice};
+use receiver::{Finished, Found, RxDevice};
 
 use crate::address::resolve_all;
 use crate::args::netns;
@@ -35,6 +33,7 @@ use cpu::Cpu;
 use errors::{explained, explained_of, restored_of};
 use observer::Observer;
 use removal::{Cause, Watch};
+use sinks::{Ready, Sinks};
 use summary::Summary;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -66,12 +65,13 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         false => 1,
     };
     let memory = args.memory.make(dmabufs, args.connections, args.niov())?;
-    let out = args.sinks.open()?;
+    let sinks = args.sinks.open()?;
+    let stdout_taken = sinks.to_stdout;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
     let signals = Signals::catch(Second::Ends, &stop).context("signal handlers")?;
     let watch = Watch::start(args.netns.as_ref(), &device, stop)?;
-    let (received, restored) = match ready(args, found.memory(memory), out) {
-        Ok(ready) => receive(args, ready, &signals, &watch),
+    let (received, restored) = match ready(found.memory(memory), sinks) {
+        Ok(ready) => receive(args, ready, &signals, &watch, stdout_taken),
         Err(failures) => failures.into(),
     };
     signals.done();
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let cause = watch.end().filter(|_| !good);
     let printed = received.as_ref().map_or(Ok(()), |summary| {
         let gone = cause.as_ref().map(|cause| cause.what);
-        summary.print(gone, args.json, args.sinks.to_stdout())
+        summary.print(gone, args.json, stdout_taken)
     });
     let ended = match cause {
         Some(cause) => Err(went(&device.link.name, cause, received, restored).into()),
@@ -152,16 +152,11 @@ impl Failures {
 }
 
 /// Sets the NIC up, binds, listens, and makes the engine and its sinks.
-fn ready(
-    args: &Args,
-    found: Found<AnyMemory>,
-    out: Option<Output>,
-) -> Result<Ready<'static, AnyMemory, AnySink>, Failures> {
+fn ready(found: Found<AnyMemory>, sinks: Sinks<'_>) -> Result<Ready<'static>, Failures> {
     let device = found.device().clone();
     let failed = |error| Failures::of(error, &device);
     let receiver = found.set_up().map_err(failed)?;
-    let reader = args.sinks.reader(receiver.bindings());
-    match reader.and_then(|reader| args.sinks.maker(reader, out)) {
+    match sinks.maker(&receiver) {
         Ok(open) => receiver.with_sinks(open).map_err(failed),
         Err(error) => {
             let restored = restored_of(receiver.undo(), &device);
@@ -173,12 +168,13 @@ fn ready(
 /// Receives, unbinds, restores the NIC: what was received, and whether the NIC is what it was.
 fn receive(
     args: &Args,
-    ready: Ready<'_, AnyMemory, AnySink>,
+    ready: Ready<'_>,
     signals: &Signals,
     watch: &Watch,
+    stdout_taken: bool,
 ) -> (Result<Summary>, Result<()>) {
     let device = ready.device().clone();
-    watch.attend(Observer::new(args, &ready));
+    watch.attend(Observer::new(args, &ready, stdout_taken));
     report::tell(format_args!(
         "listening on {}, {} rx {} bound to dmabuf {} ({})",
         list(&args.listen),

@@ -8,6 +8,7 @@ use devmem::StreamStats;
 use devmem::engine::{Connection, ConnectionError, Monitor, Progress, Report, Snapshot};
 
 use super::pool::PATIENCE;
+use super::sinks::Ready;
 
 /// A peer is judged by its first second, or its first MiB if that comes sooner: a NIC may leave a
 /// short first message beside the dmabuf, but not all of that.
@@ -56,11 +57,12 @@ struct Judgement {
 }
 
 impl Beside {
-    pub(super) fn new(device: &str, progress: Progress, monitor: Monitor, refused: bool) -> Self {
+    /// For the peers of a receiver; `refused` says that unsteered payload is an error.
+    pub(super) fn new(ready: &Ready<'_>, refused: bool) -> Self {
         Self {
-            device: device.to_owned(),
-            progress,
-            monitor,
+            device: ready.device().link.name.clone(),
+            progress: ready.progress(),
+            monitor: ready.monitor(),
             connections: 0,
             due: None,
             pause: SECOND,

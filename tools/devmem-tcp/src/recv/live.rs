@@ -13,6 +13,7 @@ use devmem::engine::{ConnectionSnapshot, Monitor, Snapshot};
 
 use super::args::Args;
 use super::pool::{PATIENCE, State};
+use super::sinks::Ready;
 use draw::Screen;
 use second::{Connection, MIB, Queue, Second, Tokens};
 
@@ -61,8 +62,9 @@ pub(super) struct Live {
 impl Live {
     /// With `--live` on standard output, or on standard error where the payload goes to the other;
     /// else one line on standard error, `None` where that is no terminal.
-    pub(super) fn new(title: String, monitor: Monitor, args: &Args) -> Option<Self> {
-        let to_stderr = !args.live || args.sinks.to_stdout();
+    pub(super) fn new(args: &Args, ready: &Ready<'_>, stdout_taken: bool) -> Option<Self> {
+        let title = format!("recv {}", ready.device().link.name);
+        let to_stderr = !args.live || stdout_taken;
         let (stream, terminal) = match to_stderr {
             true => (stdio::stderr(), io::stderr().is_terminal()),
             false => (stdio::stdout(), io::stdout().is_terminal()),
@@ -77,7 +79,7 @@ impl Live {
         };
         let now = Instant::now();
         Some(Self {
-            monitor,
+            monitor: ready.monitor(),
             out,
             stream,
             began: now,

@@ -2,16 +2,13 @@
 
 use std::time::Duration;
 
-use ::memory::AnyMemory;
-use common::sink::AnySink;
 use common::stdio;
-use dmabuf::Dmabuf;
-use receiver::Ready;
 
 use super::args::Args;
 use super::beside::Beside;
 use super::live::Live;
 use super::pool::{State, Watcher};
+use super::sinks::Ready;
 use crate::style::Style;
 
 /// How long a terminal may take for a few lines.
@@ -26,26 +23,14 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    pub(super) fn new(args: &Args, ready: &Ready<'_, AnyMemory, AnySink>) -> Self {
+    /// For a receiver; with `stdout_taken` nothing is shown on standard output.
+    pub(super) fn new(args: &Args, ready: &Ready<'_>, stdout_taken: bool) -> Self {
         // From here on log lines are posted, too.
         stdio::stderr().post("");
-        let niov = args.niov();
-        let dmabufs: Vec<_> = ready
-            .bindings()
-            .map(|(binding, memory)| (binding.id(), memory.len()))
-            .collect();
-        let device = &ready.device().link.name;
-        let nic = ready.device().nic.as_ref();
-        let larger = args.memory.larger();
         Self {
-            beside: Beside::new(
-                device,
-                ready.progress(),
-                ready.monitor(),
-                args.refuse_unsteered,
-            ),
-            memory: Watcher::new(device, nic, &dmabufs, niov, larger, ready.monitor()),
-            live: Live::new(format!("recv {device}"), ready.monitor(), args),
+            beside: Beside::new(ready, args.refuse_unsteered),
+            memory: Watcher::new(ready, args.niov(), args.memory.larger()),
+            live: Live::new(args, ready, stdout_taken),
         }
     }
 

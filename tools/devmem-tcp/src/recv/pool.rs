@@ -11,10 +11,11 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use devmem::engine::{ConnectionSnapshot, Monitor, Snapshot};
-use netdev::DmabufId;
-use receiver::NicBehind;
+use dmabuf::Dmabuf;
+use receiver::RxDevice;
 use tracing::subscriber::{NoSubscriber, with_default};
 
+use super::sinks::Ready;
 use nic::Nic;
 use state::SECOND;
 pub(super) use state::{Pool, State};
@@ -38,18 +39,14 @@ pub(super) struct Watcher {
 }
 
 impl Watcher {
-    /// For dmabufs of these lengths in niovs of `niov` bytes, received into by these queues.
-    pub(super) fn new(
-        device: &str,
-        nic: Option<&NicBehind>,
-        dmabufs: &[(DmabufId, u64)],
-        niov: u64,
-        larger: &'static str,
-        monitor: Monitor,
-    ) -> Self {
-        let pools = dmabufs.iter().map(|&(dmabuf, len)| Pool {
-            dmabuf,
-            niovs: len / niov.max(1),
+    /// For the dmabufs of a receiver, in niovs of `niov` bytes.
+    pub(super) fn new(ready: &Ready<'_>, niov: u64, larger: &'static str) -> Self {
+        let RxDevice { link, nic, .. } = ready.device();
+        let nic = nic.as_ref();
+        let niov = niov.max(1);
+        let pools = ready.bindings().map(|(binding, memory)| Pool {
+            dmabuf: binding.id(),
+            niovs: memory.len() / niov,
             inflight: None,
             peak_inflight: None,
             in_use: None,
@@ -61,11 +58,11 @@ impl Watcher {
             ..State::default()
         };
         Self {
-            device: nic.map_or(device, |nic| &nic.device).to_owned(),
+            device: nic.map_or(&link.name, |nic| &nic.device).to_owned(),
             nic: nic.and_then(|nic| Nic::open(nic, &mut state)),
-            niov: niov.max(1),
+            niov,
             larger,
-            monitor,
+            monitor: ready.monitor(),
             state,
             own_at: None,
             failing: None,
@@ -287,6 +284,8 @@ fn starved(
 
 #[cfg(test)]
 mod tests {
+    use netdev::DmabufId;
+
     use super::*;
 
     const LARGER: &str = "a larger one";

@@ -14,8 +14,12 @@ use devmem::sink::device::{Devices, SharedDevice};
 use devmem::sink::{Discard, Memory, SinkError};
 use dmabuf::{Dmabuf, Protection};
 use netdev::queues::Binding;
+use receiver::Receiver;
 
 use crate::args::period;
+
+/// The tool's receiver, with an engine that makes sinks.
+pub(super) type Ready<'a> = receiver::Ready<'a, AnyMemory, AnySink>;
 
 /// Bytes that a device gathers at once, on their way to `--output`: what one `recvmsg` brings.
 const STAGING: u64 = 1 << 20;
@@ -47,24 +51,23 @@ impl SinkArgs {
     }
 
     /// Opens what the payload is written to.
-    pub(super) fn open(&self) -> Result<Option<Output>> {
-        let Some(path) = self.output.as_deref() else {
-            return Ok(None);
+    pub(super) fn open(&self) -> Result<Sinks<'_>> {
+        let to_stdout = self.output.as_deref() == Some("-");
+        let out = match self.output.as_deref() {
+            Some("-") => Some(Output::stdout()?),
+            Some(path) => Some(Output::create(path)?),
+            None => None,
         };
-        Ok(Some(match path {
-            "-" => Output::stdout()?,
-            path => Output::create(path)?,
-        }))
-    }
-
-    /// Whether the payload goes to standard output, which is then nobody else's.
-    pub(super) fn to_stdout(&self) -> bool {
-        self.output.as_deref() == Some("-")
+        Ok(Sinks {
+            args: self,
+            out,
+            to_stdout,
+        })
     }
 
     /// Maps the bound dmabufs, if the sinks read them; those that the CPU can't map are left to their
     /// devices.
-    pub(super) fn reader<'a>(
+    fn reader<'a>(
         &self,
         bound: impl IntoIterator<Item = (&'a Binding, &'a AnyMemory)>,
     ) -> Result<Reader> {
@@ -89,19 +92,30 @@ impl SinkArgs {
             false => Reader::Cpu(memory),
         })
     }
+}
 
-    /// What makes a sink for each connection; the first writes to `out`, if there is one.
+/// The sinks that the options ask for, with their output.
+pub(super) struct Sinks<'a> {
+    args: &'a SinkArgs,
+    out: Option<Output>,
+    /// Whether the payload goes to standard output, which is then nobody else's.
+    pub(super) to_stdout: bool,
+}
+
+impl Sinks<'_> {
+    /// What makes a sink for each connection of a receiver; the first one writes to the output, if there is one.
     pub(super) fn maker(
-        &self,
-        reader: Reader,
-        mut out: Option<Output>,
+        self,
+        receiver: &Receiver<AnyMemory>,
     ) -> Result<impl FnMut(&Peer) -> Result<AnySink, SinkError> + use<>> {
-        let pattern = self
+        let Self { args, mut out, .. } = self;
+        let reader = args.reader(receiver.bindings())?;
+        let pattern = args
             .validate
             .map(Pattern::new)
             .transpose()
             .context("--validate")?;
-        let checksum = self.checksum;
+        let checksum = args.checksum;
         Ok(move |_: &Peer| -> Result<AnySink, SinkError> {
             Ok(match (&pattern, out.take()) {
                 (Some(pattern), _) => reader.validate(pattern),
