@@ -1,4 +1,4 @@
-//! `devmem-tcp recv`.
+//! `devmem-tcp recv`: prepares, receives, finishes.
 
 mod args;
 mod beside;
@@ -19,6 +19,7 @@ mod summary;
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
 use common::signals::{Second, Signals};
+use common::sink::AnySink;
 use devmem::engine::StopHandle;
 use netdev::queue_list;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -34,58 +35,181 @@ use errors::{explained, explained_of, restored_of};
 use observer::Observer;
 use removal::{Cause, Watch};
 use sinks::{Ready, Sinks};
-use summary::Summary;
+use summary::{Measured, Summary};
+
+/// What lasts from before the first change to the NIC until the summary.
+struct Session<'a> {
+    args: &'a Args,
+    device: RxDevice,
+    signals: Signals,
+    watch: Watch,
+    /// The payload goes to standard output, which is then nobody else's.
+    stdout_taken: bool,
+}
+
+/// Why there is no receiver, and what came of restoring the NIC.
+struct Failed {
+    error: anyhow::Error,
+    restored: Result<()>,
+}
+
+/// The end of receiving; the memory is still bound.
+struct Received {
+    ended: receiver::Received<AnyMemory, AnySink>,
+    measured: Measured,
+}
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     allow_fds(args.connections);
+    let stop = StopHandle::new();
+    let found = find(args, &stop)?;
+    if args.dry_run {
+        return preview(args, &found);
+    }
+    let (session, ready) = prepare(args, found, stop)?;
+    let received = ready.map(|ready| receive(&session, ready));
+    finish(session, received)
+}
+
+/// Checks the options, and finds the device, its NIC and the addresses. Changes nothing.
+fn find(args: &Args, stop: &StopHandle) -> Result<Found<AnyMemory>> {
     args.sinks.check(args.connections);
     let netns = netns(args.netns.as_ref())?;
-    let stop = StopHandle::new();
-    let found = args.builder(&netns).stopped_by(&stop).find();
+    let found = args.builder(&netns).stopped_by(stop).find();
     let found = found.map_err(|error| explained(error, &netns, &netns))?;
-    let device = found.device().clone();
-    let failed = |error| explained_of(error, &device);
+    let device = found.device();
     let addresses = resolve_all(&args.listen, &netns, device.link.ifindex)?;
-    let found = found.listen(addresses);
     if device.nic.is_none() && !args.no_config {
         tracing::warn!(
             "the NIC behind {} is out of reach: its header split, RSS and rules stay as they are",
             device.link.name
         );
     }
-    if args.dry_run {
-        let changes = found.preview().map_err(failed)?;
-        let nic = device.nic.as_ref().map(|nic| &nic.device);
-        let nic = nic.unwrap_or(&device.link.name);
-        return crate::plan::print(nic, changes, false, args.json);
-    }
-    let found = found.take_addresses().map_err(failed)?;
+    Ok(found.listen(addresses))
+}
+
+/// Prints what would change on the NIC.
+fn preview(args: &Args, found: &Found<AnyMemory>) -> Result<()> {
+    let device = found.device();
+    let changes = found.preview();
+    let changes = changes.map_err(|error| explained_of(error, device))?;
+    let nic = device.nic.as_ref().map(|nic| &nic.device);
+    let nic = nic.unwrap_or(&device.link.name);
+    crate::plan::print(nic, changes, false, args.json)
+}
+
+/// Takes the addresses, makes the memory, opens the output; then sets the NIC up, binds and listens. What fails
+/// before the NIC is touched is an error; what fails from then on is left to [`finish`].
+fn prepare(
+    args: &Args,
+    found: Found<AnyMemory>,
+    stop: StopHandle,
+) -> Result<(Session<'_>, Result<Ready<'static>, Failed>)> {
+    let device = found.device().clone();
+    let found = found.take_addresses();
+    let found = found.map_err(|error| explained_of(error, &device))?;
     let dmabufs = match args.dmabuf_per_queue {
         true => device.queues.len(),
         false => 1,
     };
     let memory = args.memory.make(dmabufs, args.connections, args.niov())?;
     let sinks = args.sinks.open()?;
-    let stdout_taken = sinks.to_stdout;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
     let signals = Signals::catch(Second::Ends, &stop).context("signal handlers")?;
     let watch = Watch::start(args.netns.as_ref(), &device, stop)?;
-    let (received, restored) = match ready(found.memory(memory), sinks) {
-        Ok(ready) => receive(args, ready, &signals, &watch, stdout_taken),
-        Err(failures) => failures.into(),
+    let stdout_taken = sinks.to_stdout;
+    let ready = set_up(found.memory(memory), sinks, &device);
+    let session = Session {
+        args,
+        device,
+        signals,
+        watch,
+        stdout_taken,
+    };
+    Ok((session, ready))
+}
+
+/// Sets the NIC up, binds, listens, and makes the engine and its sinks.
+fn set_up(
+    found: Found<AnyMemory>,
+    sinks: Sinks<'_>,
+    device: &RxDevice,
+) -> Result<Ready<'static>, Failed> {
+    let failed = |error: receiver::Error| {
+        let (error, restored) = error.into_parts();
+        Failed {
+            error: explained_of(error, device),
+            restored: restored_of(restored, device),
+        }
+    };
+    let receiver = found.set_up().map_err(failed)?;
+    match sinks.maker(&receiver) {
+        Ok(open) => receiver.with_sinks(open).map_err(failed),
+        Err(error) => Err(Failed {
+            error: error.context("recv"),
+            restored: restored_of(receiver.undo(), device),
+        }),
+    }
+}
+
+/// Receives, observed, until all peers have closed or something ends it.
+fn receive(session: &Session<'_>, ready: Ready<'_>) -> Received {
+    let Session {
+        args,
+        device,
+        signals,
+        watch,
+        stdout_taken,
+    } = session;
+    watch.attend(Observer::new(args, &ready, *stdout_taken));
+    report::tell(format_args!(
+        "listening on {}, {} rx {} bound to dmabuf {} ({})",
+        list(&args.listen),
+        device.link.name,
+        queue_list(&device.queues),
+        list(ready.bindings().map(|(binding, _)| binding.id())),
+        args.memory.told(ready.bindings().map(|(_, memory)| memory)),
+    ));
+    let before = Cpu::now();
+    let ended = ready.receive();
+    let measured = Measured {
+        cpu: Cpu::now().since(before),
+        memory: watch.observed(),
+        signal: signals.received(),
+    };
+    Received { ended, measured }
+}
+
+/// Unbinds and restores the NIC, prints the summary, and says whether all went well.
+fn finish(session: Session<'_>, received: Result<Received, Failed>) -> Result<()> {
+    let Session {
+        args,
+        device,
+        signals,
+        watch,
+        stdout_taken,
+    } = session;
+    let (summary, restored) = match received {
+        Ok(Received { ended, measured }) => {
+            let Finished { report, restored } = ended.finish();
+            let report = report.map_err(|error| explained_of(error, &device));
+            let summary = report.map(|report| Summary::new(args, &device, report, measured));
+            (summary, restored_of(restored, &device))
+        }
+        Err(Failed { error, restored }) => (Err(error), restored),
     };
     signals.done();
-    let verdict = received.as_ref().map(Summary::verdict);
-    let good = matches!(verdict, Ok(Ok(()))) && restored.is_ok();
+    let verdict = summary.as_ref().map_or(Ok(()), Summary::verdict);
+    let good = summary.is_ok() && verdict.is_ok() && restored.is_ok();
     // What went after all was received is no matter any more.
     let cause = watch.end().filter(|_| !good);
-    let printed = received.as_ref().map_or(Ok(()), |summary| {
+    let printed = summary.as_ref().map_or(Ok(()), |summary| {
         let gone = cause.as_ref().map(|cause| cause.what);
         summary.print(gone, args.json, stdout_taken)
     });
     let ended = match cause {
-        Some(cause) => Err(went(&device.link.name, cause, received, restored).into()),
-        None => exit::all([received.and_then(|summary| summary.verdict()), restored]),
+        Some(cause) => Err(went(&device.link.name, cause, summary, restored).into()),
+        None => exit::all([summary.and(verdict), restored]),
     };
     exit::all([ended, printed])
 }
@@ -133,66 +257,6 @@ fn went(
         text,
         remedy: cause.remedy,
     }
-}
-
-/// Why there is no receiver, and what came of restoring the NIC.
-struct Failures(anyhow::Error, Result<()>);
-
-impl<T> From<Failures> for (Result<T>, Result<()>) {
-    fn from(Failures(error, restored): Failures) -> Self {
-        (Err(error), restored)
-    }
-}
-
-impl Failures {
-    fn of(error: receiver::Error, device: &RxDevice) -> Self {
-        let (error, restored) = error.into_parts();
-        Self(explained_of(error, device), restored_of(restored, device))
-    }
-}
-
-/// Sets the NIC up, binds, listens, and makes the engine and its sinks.
-fn ready(found: Found<AnyMemory>, sinks: Sinks<'_>) -> Result<Ready<'static>, Failures> {
-    let device = found.device().clone();
-    let failed = |error| Failures::of(error, &device);
-    let receiver = found.set_up().map_err(failed)?;
-    match sinks.maker(&receiver) {
-        Ok(open) => receiver.with_sinks(open).map_err(failed),
-        Err(error) => {
-            let restored = restored_of(receiver.undo(), &device);
-            Err(Failures(error.context("recv"), restored))
-        }
-    }
-}
-
-/// Receives, unbinds, restores the NIC: what was received, and whether the NIC is what it was.
-fn receive(
-    args: &Args,
-    ready: Ready<'_>,
-    signals: &Signals,
-    watch: &Watch,
-    stdout_taken: bool,
-) -> (Result<Summary>, Result<()>) {
-    let device = ready.device().clone();
-    watch.attend(Observer::new(args, &ready, stdout_taken));
-    report::tell(format_args!(
-        "listening on {}, {} rx {} bound to dmabuf {} ({})",
-        list(&args.listen),
-        device.link.name,
-        queue_list(&device.queues),
-        list(ready.bindings().map(|(binding, _)| binding.id())),
-        args.memory.told(ready.bindings().map(|(_, memory)| memory)),
-    ));
-    let before = Cpu::now();
-    let received = ready.receive();
-    let cpu = Cpu::now().since(before);
-    let (memory, signal) = (watch.observed(), signals.received());
-    let Finished { report, restored } = received.finish();
-    let summary = match report {
-        Ok(report) => Ok(Summary::new(args, &device, report, cpu, signal, memory)),
-        Err(error) => Err(explained_of(error, &device)),
-    };
-    (summary, restored_of(restored, &device))
 }
 
 /// One after the other, with commas.

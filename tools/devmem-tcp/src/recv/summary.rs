@@ -65,6 +65,15 @@ pub(super) struct Summary {
     complete: bool,
 }
 
+/// What is known of the time of receiving besides the engine's report.
+pub(super) struct Measured {
+    pub(super) cpu: Cpu,
+    /// How much of the dmabufs was taken.
+    pub(super) memory: Option<State>,
+    /// The signal that ended it.
+    pub(super) signal: Option<i32>,
+}
+
 /// Summary as it is printed, with what went away.
 #[derive(Serialize)]
 struct Printed<'a> {
@@ -120,9 +129,7 @@ impl Summary {
         args: &Args,
         device: &RxDevice,
         report: Report<AnySink>,
-        cpu: Cpu,
-        signal: Option<i32>,
-        memory: Option<State>,
+        measured: Measured,
     ) -> Self {
         let stats = &report.stats;
         let stream = &stats.stream;
@@ -156,10 +163,10 @@ impl Summary {
             },
             seconds,
             mib_per_second: per(mib, seconds),
-            cpu,
+            cpu: measured.cpu,
             calls_per_mib: per(calls as f64, mib),
             telemetry: (&report.telemetry).into(),
-            memory: memory.unwrap_or_default(),
+            memory: measured.memory.unwrap_or_default(),
             validate_period: args.sinks.validate,
             validated_bytes: args.sinks.validate.map(|_| {
                 let validated = connections.iter().filter_map(|peer| peer.validated_bytes);
@@ -176,7 +183,7 @@ impl Summary {
                     .collect(),
             },
             warning: beside::warning(&report).or_else(|| empty(&report)),
-            signal,
+            signal: measured.signal,
             complete,
         }
     }
