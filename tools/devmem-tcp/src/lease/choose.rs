@@ -1,47 +1,32 @@
 //! Choice of the queues to lease.
 
-use std::str::FromStr;
-
 use anyhow::{Result, bail};
 use netdev::link::LinkInfo;
 use netdev::queues::Queue;
 use netdev::{Ifindex, Netdev, QueueId, QueueType, shell_command, shell_word};
 
+use super::args::{Args, QueueList};
+use super::site::Site;
 use crate::remedy::Hint;
 
-/// Greatest number of queues, more than any NIC has, and than a netkit accepts
-/// (`NETKIT_NUM_RX_QUEUES_MAX`).
-const MOST: u32 = 1024;
-
-/// List of queue numbers and ranges: `3-7,9`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct QueueList(pub(super) Vec<QueueId>);
-
-impl FromStr for QueueList {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let number = |text: &str| -> Result<u32, String> {
-            text.parse()
-                .map_err(|_| format!("{text:?} is not the number of a queue"))
-        };
-        let mut queues = Vec::new();
-        for part in text.split(',') {
-            let (first, last) = match part.split_once('-') {
-                Some((first, last)) => (number(first)?, number(last)?),
-                None => (number(part)?, number(part)?),
-            };
-            if first > last || last - first >= MOST {
-                return Err(format!("{part:?} is not a range of queues"));
-            }
-            queues.extend((first..=last).map(QueueId::new));
-        }
-        Ok(Self(queues))
+/// Chooses the queues that the options name or count.
+pub(super) fn queues(args: &Args, site: &Site) -> Result<Vec<QueueId>> {
+    if let Some(count) = args.count {
+        return free(&site.phys, count);
     }
+    let mut queues = args.queues.clone();
+    if let Some(QueueList(more)) = &args.ranges {
+        queues.extend(more);
+    }
+    let mut queues = named(queues)?;
+    if !site.made && queues.len() > 1 {
+        doubtful_first(&site.phys, &mut queues)?;
+    }
+    Ok(queues)
 }
 
 /// Checks that no queue was named twice.
-pub(super) fn named(queues: Vec<QueueId>) -> Result<Vec<QueueId>> {
+fn named(queues: Vec<QueueId>) -> Result<Vec<QueueId>> {
     let mut sorted = queues.clone();
     sorted.sort_unstable();
     if let Some(pair) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -52,7 +37,7 @@ pub(super) fn named(queues: Vec<QueueId>) -> Result<Vec<QueueId>> {
 
 /// Chooses the last `count` unused queues of the NIC, in ascending order. Queue 0 stays with the
 /// host.
-pub(super) fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
+fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
     let queues = rx_queues(phys.ifindex)?;
     if queues.is_empty() {
         return Err(Hint::new(
@@ -94,7 +79,7 @@ pub(super) fn free(phys: &LinkInfo, count: u32) -> Result<Vec<QueueId>> {
 
 /// Sorts queues that the kernel will refuse to the front, so that it refuses before it has granted
 /// any: a lease to a netkit that stays can't be undone.
-pub(super) fn doubtful_first(phys: &LinkInfo, queues: &mut [QueueId]) -> Result<()> {
+fn doubtful_first(phys: &LinkInfo, queues: &mut [QueueId]) -> Result<()> {
     let known = rx_queues(phys.ifindex)?;
     let good = |id: &QueueId| known.iter().any(|queue| queue.id == *id && is_free(queue));
     // The sort is stable, so the others keep their order.
@@ -115,19 +100,6 @@ fn is_free(queue: &Queue) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn lists() {
-        let list = |text: &str| -> Result<Vec<u32>, String> {
-            let QueueList(queues) = text.parse()?;
-            Ok(queues.into_iter().map(QueueId::get).collect())
-        };
-        assert_eq!(list("3"), Ok(vec![3]));
-        assert_eq!(list("3-5,1"), Ok(vec![3, 4, 5, 1]));
-        for text in ["", "3-", "-3", "5-3", "a", "1,,2", "0-4294967295"] {
-            assert!(list(text).is_err(), "{text:?}");
-        }
-    }
 
     #[test]
     fn no_queue_twice() {

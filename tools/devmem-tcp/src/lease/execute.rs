@@ -7,7 +7,8 @@ use anyhow::{Context, Error, Result, anyhow};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-use super::steps::{Site, Step};
+use super::site::Site;
+use super::steps::Step;
 use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 
 /// Records the changes and executes the steps. After a failure all are undone.

@@ -4,7 +4,9 @@ use anyhow::Result;
 use netdev::link::{LinkInfo, Rule};
 use netdev::{Prefix, QueueId};
 
-use super::steps::{NetkitEnd, Site, Step};
+use super::args::{Args, NetkitKind};
+use super::site::Site;
+use super::steps::{NetkitEnd, Step};
 use crate::ending_lease::{EndingLease, GuestLocation};
 use crate::guest_route::forward_filter;
 use crate::guest_route::lease_journal::{Device, LeaseJournal, LeaseRecord, ProxyEntry};
@@ -203,4 +205,47 @@ pub(super) fn clear_namesake(site: &Site, journal: &mut LeaseJournal) -> Result<
         }
     }
     Ok(())
+}
+
+/// Checks that a route to the guest is possible.
+pub(super) fn check_guest_route(args: &Args, site: &Site, found: Option<&LinkInfo>) -> Result<()> {
+    let netkit = &args.netkit;
+    if args.kind == NetkitKind::Single || found.is_some_and(|it| it.link.is_none()) {
+        return Err(Hint::new(
+            format!("lease {netkit}: a single netkit has no data path: --address has no meaning"),
+            "make a pair; or bring the packets into the guest by another device, and lease \
+             without --address",
+        )
+        .into());
+    }
+    if site.here.is_same(&site.guest_netns)? {
+        return Err(Hint::new(
+            format!("lease {netkit}: the guest of --address is this namespace"),
+            "name another one with --netns: an address of this one needs no route to a guest",
+        )
+        .into());
+    }
+    if site.host_end.is_none() {
+        return Err(Hint::new(
+            format!("lease {netkit}: its host end is in another namespace than the NIC"),
+            "lease from a netkit whose host end is here; or set the route up yourself",
+        )
+        .into());
+    }
+    Ok(())
+}
+
+pub(super) fn plan_guest_route(
+    args: &Args,
+    site: &Site,
+    journal: &LeaseJournal,
+) -> Result<GuestRoute> {
+    let Some(host_end) = site.host_end.clone().filter(|_| !args.addresses.is_empty()) else {
+        return Ok(GuestRoute::default());
+    };
+    let host = Device {
+        name: host_end,
+        ifindex: site.host,
+    };
+    GuestRoute::plan((&args.addresses, &args.routes), &site.phys, &host, journal)
 }

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 
 use anyhow::{Context, Result};
-use netdev::link::{AddressOptions, LinkInfo, NetkitPair, NetkitSingle, Route, Rule};
+use netdev::link::{AddressOptions, NetkitPair, NetkitSingle, Route, Rule};
 use netdev::queues::Lease;
-use netdev::{Error, Ethtool, Ifindex, Link, NetNs, Netdev, Prefix, QueueId};
-use serde::Serialize;
+use netdev::{Error, Ethtool, Ifindex, NetNs, Netdev, Prefix, QueueId};
 
+use super::site::{LeasedQueue, Site};
 use crate::enter::{enter, within};
 use crate::guest_route::lease_journal::LRO;
 use crate::guest_route::plan::Switch;
@@ -49,36 +49,6 @@ pub(super) enum Step {
     RouteToGuest(Prefix),
     /// Add a proxy entry, so that the NIC answers for the guest.
     Proxy(IpAddr),
-}
-
-/// A queue that was leased.
-#[derive(Debug, Serialize)]
-pub(super) struct LeasedQueue {
-    /// Queue of the physical NIC.
-    pub(super) phys_queue: QueueId,
-    /// Queue of the netkit, as the kernel answered; `null` in a dry run.
-    pub(super) queue: Option<QueueId>,
-}
-
-/// Devices and namespaces that the steps work on.
-#[derive(Debug)]
-pub(super) struct Site {
-    pub(super) phys: LinkInfo,
-    pub(super) here: NetNs,
-    pub(super) guest_netns: NetNs,
-    pub(super) links: Link,
-    pub(super) guest_links: Link,
-    /// Name of the guest end.
-    pub(super) netkit: String,
-    /// Name of the host end; `None` for a single, and for a pair whose host end is not here.
-    pub(super) host_end: Option<String>,
-    /// Whether the netkit is made for this lease.
-    pub(super) made: bool,
-    pub(super) host: Option<Ifindex>,
-    pub(super) guest: Option<Ifindex>,
-    pub(super) leases: Vec<LeasedQueue>,
-    /// Rules that were added, to be removed if the lease fails.
-    pub(super) added_rules: Vec<Rule>,
 }
 
 impl Site {

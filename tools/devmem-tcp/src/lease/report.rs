@@ -1,9 +1,13 @@
 //! Report of what was leased, or would be.
 
+use std::net::IpAddr;
+
 use netdev::{Ifindex, Prefix};
 use serde::Serialize;
 
-use super::steps::{LeasedQueue, Step};
+use super::site::{LeasedQueue, Site};
+use super::steps::Step;
+use crate::guest_route::firewall::{accept_commands, describe, dropping_chains};
 
 /// Report of a lease, as it is printed.
 #[derive(Serialize)]
@@ -64,5 +68,29 @@ impl Leased {
             text += &format!("{address} in {netns} is reached through {phys} and {host}\n");
         }
         text
+    }
+}
+
+/// Warns of chains that drop forwarded packets by their policy: the lease is made, but its packets may not come.
+pub(super) fn warn_of_a_firewall(site: &Site, addresses: &[Prefix]) {
+    let Some(host_end) = &site.host_end else {
+        return;
+    };
+    let addresses: Vec<IpAddr> = addresses.iter().map(|address| address.addr).collect();
+    let chains = match dropping_chains(&site.here, &addresses) {
+        Ok(chains) => chains,
+        // The kernel has no nftables, or whoever leases may not look.
+        Err(error) => {
+            tracing::debug!("the firewall was not examined: {error}");
+            return;
+        }
+    };
+    if !chains.is_empty() {
+        tracing::warn!(
+            "{}: packets to and from {} are forwarded. If it has no such rule yet: {}",
+            describe(&chains),
+            site.netkit,
+            accept_commands(&chains, (&site.phys.name, host_end)).join(" && ")
+        );
     }
 }

@@ -1,0 +1,120 @@
+//! Devices and namespaces of a lease.
+
+use anyhow::{Result, bail};
+use netdev::link::{LinkInfo, Rule};
+use netdev::{Ifindex, Link, NetNs, QueueId};
+use serde::Serialize;
+
+use super::args::{Args, NetkitKind};
+
+/// A queue that was leased.
+#[derive(Debug, Serialize)]
+pub(super) struct LeasedQueue {
+    /// Queue of the physical NIC.
+    pub(super) phys_queue: QueueId,
+    /// Queue of the netkit, as the kernel answered; `null` in a dry run.
+    pub(super) queue: Option<QueueId>,
+}
+
+/// Devices and namespaces that the steps work on.
+#[derive(Debug)]
+pub(super) struct Site {
+    pub(super) phys: LinkInfo,
+    pub(super) here: NetNs,
+    pub(super) guest_netns: NetNs,
+    pub(super) links: Link,
+    pub(super) guest_links: Link,
+    /// Name of the guest end.
+    pub(super) netkit: String,
+    /// Name of the host end; `None` for a single, and for a pair whose host end is not here.
+    pub(super) host_end: Option<String>,
+    /// Whether the netkit is made for this lease.
+    pub(super) made: bool,
+    pub(super) host: Option<Ifindex>,
+    pub(super) guest: Option<Ifindex>,
+    pub(super) leases: Vec<LeasedQueue>,
+    /// Rules that were added, to be removed if the lease fails.
+    pub(super) added_rules: Vec<Rule>,
+}
+
+/// Finds the netkit in its namespace, if it exists.
+pub(super) fn find(args: &Args, here: &NetNs, guest_netns: &NetNs) -> Result<Option<LinkInfo>> {
+    let found = by_name(guest_netns, &args.netkit)?;
+    let Some(link) = found else {
+        if !here.is_same(guest_netns)? && by_name(here, &args.netkit)?.is_some() {
+            bail!(
+                "lease {netkit}: {netkit} is not in namespace {netns}, but here",
+                netkit = args.netkit,
+                netns = guest_netns.label()
+            );
+        }
+        return Ok(None);
+    };
+    if link.kind.as_deref() == Some("netkit") {
+        Ok(Some(link))
+    } else {
+        let kind = link.kind.as_deref().unwrap_or("physical device");
+        bail!("lease {}: a {kind}, not a netkit", args.netkit)
+    }
+}
+
+fn by_name(netns: &NetNs, name: &str) -> Result<Option<LinkInfo>> {
+    match Link::open_in(netns)?.by_name(name) {
+        Ok(link) => Ok(Some(link)),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Devices and namespaces that the steps work on.
+pub(super) fn site(
+    args: &Args,
+    phys: LinkInfo,
+    here: NetNs,
+    guest_netns: NetNs,
+    found: Option<&LinkInfo>,
+) -> Result<Site> {
+    let mut links = Link::open()?;
+    let mut guest_links = Link::open_in(&guest_netns)?;
+    let host = match found {
+        Some(guest) => host_end_of(guest, &mut guest_links, &mut links, &here, &guest_netns)?,
+        None => None,
+    };
+    let host_end = match (found, args.kind) {
+        (Some(_), _) => host.as_ref().map(|link| link.name.clone()),
+        (None, NetkitKind::Single) => None,
+        (None, NetkitKind::Pair) => Some(
+            args.host_end
+                .clone()
+                .unwrap_or_else(|| format!("{}h", args.netkit)),
+        ),
+    };
+    Ok(Site {
+        phys,
+        here,
+        guest_netns,
+        links,
+        guest_links,
+        netkit: args.netkit.clone(),
+        host_end,
+        made: found.is_none(),
+        host: host.map(|link| link.ifindex),
+        guest: found.map(|link| link.ifindex),
+        leases: Vec::new(),
+        added_rules: Vec::new(),
+    })
+}
+
+/// Finds the host end of a pair, if it is in this namespace.
+fn host_end_of(
+    guest: &LinkInfo,
+    guest_links: &mut Link,
+    links: &mut Link,
+    here: &NetNs,
+    guest_netns: &NetNs,
+) -> Result<Option<LinkInfo>> {
+    match guest_links.other_end(guest_netns, guest)? {
+        Some((there, host)) if there.is_same(here)? => Ok(Some(links.get(host)?)),
+        _ => Ok(None),
+    }
+}
