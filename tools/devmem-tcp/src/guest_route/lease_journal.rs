@@ -89,7 +89,7 @@ impl LeaseJournal {
         Ok(journal)
     }
 
-    /// Creates a record, without changes yet.
+    /// Begins a record, without changes yet, or continues that of an earlier lease of the same netkit.
     pub(crate) fn begin(
         &self,
         (netkit, netns): (&str, &str),
@@ -97,7 +97,7 @@ impl LeaseJournal {
         (owner_end, pair): (Device, bool),
         owner_netns: &NetNs,
     ) -> Result<LeaseRecord> {
-        Ok(LeaseRecord {
+        let record = LeaseRecord {
             boot: self.boot.clone(),
             netkit: netkit.to_owned(),
             netns: netns.to_owned(),
@@ -112,17 +112,20 @@ impl LeaseJournal {
             rules: Vec::new(),
             proxies: Vec::new(),
             lro: None,
-        })
+        };
+        let earlier = self.all.iter().find(|it| it.is_of_same_netkit(&record));
+        Ok(earlier.cloned().unwrap_or(record))
     }
 
-    /// Writes a record, in place of one of the same device.
-    pub(crate) fn write(&mut self, record: LeaseRecord) -> Result<()> {
+    /// Writes a record, in place of one of the same device, which is returned.
+    pub(crate) fn write(&mut self, record: LeaseRecord) -> Result<Option<LeaseRecord>> {
         let file = record.file();
         let written = self.locked()?.write(&file, &record);
         written.map_err(nic::Error::from)?;
-        self.all.retain(|other| other.file() != file);
+        let before = self.all.iter().position(|other| other.file() == file);
+        let before = before.map(|index| self.all.remove(index));
         self.all.push(record);
-        Ok(())
+        Ok(before)
     }
 
     /// Removes a record.

@@ -19,7 +19,7 @@ pub(super) fn queues(args: &Args, site: &Site) -> Result<Vec<QueueId>> {
         queues.extend(more);
     }
     let mut queues = named(queues)?;
-    if !site.made && queues.len() > 1 {
+    if !site.is_made() && queues.len() > 1 {
         doubtful_first(&site.phys, &mut queues)?;
     }
     Ok(queues)

@@ -7,19 +7,14 @@ use anyhow::{Context, Error, Result, anyhow};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
+use super::plan::Plan;
 use super::site::Site;
 use super::steps::Step;
-use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 
 /// Records the changes and executes the steps. After a failure all are undone.
-pub(super) fn all_or_nothing(
-    site: &mut Site,
-    steps: &[Step],
-    record: Option<LeaseRecord>,
-    journal: &mut LeaseJournal,
-) -> Result<()> {
+pub(super) fn execute(plan: &mut Plan) -> Result<()> {
     let (stop, ends) = signals().context("signal handlers")?;
-    let done = execute_noted(site, steps, record, journal, &stop);
+    let done = all_or_nothing(plan, &stop);
     // A signal from now on counts as the first, unless one came too late to stop the steps.
     for signal in [SIGINT, SIGTERM] {
         flag::register(signal, Arc::clone(&ends)).context("signal handlers")?;
@@ -40,29 +35,24 @@ fn signals() -> std::io::Result<(Arc<AtomicBool>, Arc<AtomicBool>)> {
     Ok((stop, ends))
 }
 
-fn execute_noted(
-    site: &mut Site,
-    steps: &[Step],
-    record: Option<LeaseRecord>,
-    journal: &mut LeaseJournal,
-    stop: &AtomicBool,
-) -> Result<()> {
-    let before = match &record {
-        Some(record) => {
-            let file = record.file();
-            let before = journal.all().iter().find(|it| it.file() == file).cloned();
-            journal.write(record.clone())?;
-            before
-        }
+fn all_or_nothing(plan: &mut Plan, stop: &AtomicBool) -> Result<()> {
+    let before = match &plan.record {
+        Some(record) => plan.journal.write(record.clone())?,
         None => None,
     };
-    let Err((done, error)) = execute_all(site, steps, record.as_ref(), journal, stop) else {
+    let Err((done, error)) = execute_all(plan, stop) else {
         return Ok(());
     };
+    let Plan {
+        site,
+        steps,
+        record,
+        journal,
+    } = plan;
     let mut failures = undo_all(site, &steps[..done]);
-    if let (Some(record), true) = (&record, failures.is_empty()) {
+    if let (Some(record), true) = (record, failures.is_empty()) {
         let restored = match before {
-            Some(before) => journal.write(before),
+            Some(before) => journal.write(before).map(drop),
             None => journal.remove(record),
         };
         // The error that ended the lease is reported in any case.
@@ -74,21 +64,21 @@ fn execute_noted(
 }
 
 /// Executes the steps. If one fails, returns the number of those before it.
-fn execute_all(
-    site: &mut Site,
-    steps: &[Step],
-    record: Option<&LeaseRecord>,
-    journal: &mut LeaseJournal,
-    stop: &AtomicBool,
-) -> Result<(), (usize, Error)> {
+fn execute_all(plan: &mut Plan, stop: &AtomicBool) -> Result<(), (usize, Error)> {
+    let Plan {
+        site,
+        steps,
+        record,
+        journal,
+    } = plan;
     for (done, step) in steps.iter().enumerate() {
         if stop.load(Ordering::Relaxed) {
             return Err((done, anyhow!("lease {}: interrupted", site.netkit)));
         }
         site.execute(step).map_err(|error| (done, error))?;
-        if let (Step::Make { .. }, Some(record)) = (step, record) {
+        if let (Step::Make { .. }, Some(record)) = (step, &record) {
             let mut record = record.clone();
-            record.owner_end.ifindex = if record.pair { site.host } else { site.guest };
+            (record.owner_end, _) = site.owner_end();
             let written = journal.write(record);
             written.map_err(|error| (done + 1, error))?;
         }
@@ -113,7 +103,7 @@ fn failed(site: &Site, error: Error, failures: &[String]) -> Error {
     if !failures.is_empty() {
         remains.push(format!("undoing it: {}", failures.join("; ")));
     }
-    if !site.made && !site.leases.is_empty() {
+    if !site.is_made() && !site.leases.is_empty() {
         let queues: Vec<String> = site
             .leases
             .iter()

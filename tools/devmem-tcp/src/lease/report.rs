@@ -2,37 +2,86 @@
 
 use std::net::IpAddr;
 
+use anyhow::Result;
 use netdev::{Ifindex, Prefix};
 use serde::Serialize;
 
+use super::args::Args;
+use super::plan::Plan;
 use super::site::{LeasedQueue, Site};
 use super::steps::Step;
 use crate::guest_route::firewall::{accept_commands, describe, dropping_chains};
 
+/// Prints what was leased, or would be.
+pub(super) fn report(args: &Args, plan: Plan) -> Result<()> {
+    let Plan {
+        site,
+        steps,
+        journal,
+        ..
+    } = plan;
+    // Release the lock before printing: a slow reader must not block others.
+    drop(journal);
+    if !args.addresses.is_empty() {
+        warn_of_a_firewall(&site, &args.addresses);
+    }
+    let leased = Leased {
+        made: site.is_made(),
+        steps: steps.iter().map(|step| site.describe(step)).collect(),
+        phys_ifindex: site.phys.ifindex,
+        phys: site.phys.name,
+        netkit: site.netkit,
+        ifindex: site.guest,
+        netns: site.guest_netns.label().to_owned(),
+        host_end: site.host_end,
+        leases: match args.dry_run {
+            true => steps.iter().filter_map(would_lease).collect(),
+            false => site.leases,
+        },
+        addresses: args.addresses.clone(),
+        dry_run: args.dry_run,
+    };
+    match args.json {
+        true => crate::report::json(&leased),
+        false => crate::report::text(&leased.to_text(&steps)),
+    }
+}
+
+/// The queue that a step would lease.
+fn would_lease(step: &Step) -> Option<LeasedQueue> {
+    match step {
+        Step::Lease(queue) => Some(LeasedQueue {
+            phys_queue: *queue,
+            queue: None,
+        }),
+        _ => None,
+    }
+}
+
 /// Report of a lease, as it is printed.
 #[derive(Serialize)]
-pub(super) struct Leased {
-    pub(super) phys: String,
-    pub(super) phys_ifindex: Ifindex,
-    pub(super) netkit: String,
+struct Leased {
+    phys: String,
+    phys_ifindex: Ifindex,
+    netkit: String,
     /// Number of the netkit; `null` for one that would be made.
-    pub(super) ifindex: Option<Ifindex>,
-    pub(super) netns: String,
-    pub(super) made: bool,
+    ifindex: Option<Ifindex>,
+    netns: String,
+    made: bool,
     /// Name of the pair's host end, where it is known.
-    pub(super) host_end: Option<String>,
-    pub(super) leases: Vec<LeasedQueue>,
+    host_end: Option<String>,
+    leases: Vec<LeasedQueue>,
     /// Addresses of the guest.
-    pub(super) addresses: Vec<Prefix>,
+    addresses: Vec<Prefix>,
     /// Whether the command was a dry run.
-    pub(super) dry_run: bool,
+    dry_run: bool,
     /// Steps that were done, or would be.
-    pub(super) steps: Vec<String>,
+    steps: Vec<String>,
 }
 
 impl Leased {
     /// Formats the report for people.
-    pub(super) fn to_text(&self, steps: &[Step]) -> String {
+    fn to_text(&self, steps: &[Step]) -> String {
         if self.dry_run {
             let would = self.steps.iter().map(|step| format!("would {step}\n"));
             return would.collect();
@@ -72,7 +121,7 @@ impl Leased {
 }
 
 /// Warns of chains that drop forwarded packets by their policy: the lease is made, but its packets may not come.
-pub(super) fn warn_of_a_firewall(site: &Site, addresses: &[Prefix]) {
+fn warn_of_a_firewall(site: &Site, addresses: &[Prefix]) {
     let Some(host_end) = &site.host_end else {
         return;
     };

@@ -6,6 +6,7 @@ use netdev::{Ifindex, Link, NetNs, QueueId};
 use serde::Serialize;
 
 use super::args::{Args, NetkitKind};
+use crate::guest_route::lease_journal::Device;
 
 /// A queue that was leased.
 #[derive(Debug, Serialize)]
@@ -28,8 +29,8 @@ pub(super) struct Site {
     pub(super) netkit: String,
     /// Name of the host end; `None` for a single, and for a pair whose host end is not here.
     pub(super) host_end: Option<String>,
-    /// Whether the netkit is made for this lease.
-    pub(super) made: bool,
+    /// The netkit as it was found; `None` for one that is made for this lease.
+    pub(super) found: Option<LinkInfo>,
     pub(super) host: Option<Ifindex>,
     pub(super) guest: Option<Ifindex>,
     pub(super) leases: Vec<LeasedQueue>,
@@ -37,8 +38,64 @@ pub(super) struct Site {
     pub(super) added_rules: Vec<Rule>,
 }
 
+impl Site {
+    /// Finds the netkit of a lease from this NIC, and its host end.
+    pub(super) fn find(
+        args: &Args,
+        phys: LinkInfo,
+        here: NetNs,
+        guest_netns: NetNs,
+    ) -> Result<Self> {
+        let found = find_netkit(args, &here, &guest_netns)?;
+        let mut links = Link::open()?;
+        let mut guest_links = Link::open_in(&guest_netns)?;
+        let host = match &found {
+            Some(guest) => host_end_of(guest, &mut guest_links, &mut links, &here, &guest_netns)?,
+            None => None,
+        };
+        let host_end = match (&found, args.kind) {
+            (Some(_), _) => host.as_ref().map(|link| link.name.clone()),
+            (None, NetkitKind::Single) => None,
+            (None, NetkitKind::Pair) => Some(
+                args.host_end
+                    .clone()
+                    .unwrap_or_else(|| format!("{}h", args.netkit)),
+            ),
+        };
+        Ok(Self {
+            phys,
+            here,
+            guest_netns,
+            links,
+            guest_links,
+            netkit: args.netkit.clone(),
+            host_end,
+            host: host.map(|link| link.ifindex),
+            guest: found.as_ref().map(|link| link.ifindex),
+            found,
+            leases: Vec::new(),
+            added_rules: Vec::new(),
+        })
+    }
+
+    /// Whether the netkit is made for this lease.
+    pub(super) fn is_made(&self) -> bool {
+        self.found.is_none()
+    }
+
+    /// The end that exists as long as the netkit, and its namespace: of a pair the host end.
+    pub(super) fn owner_end(&self) -> (Device, &NetNs) {
+        let (name, ifindex, netns) = match &self.host_end {
+            Some(name) => (name, self.host, &self.here),
+            None => (&self.netkit, self.guest, &self.guest_netns),
+        };
+        let name = name.clone();
+        (Device { name, ifindex }, netns)
+    }
+}
+
 /// Finds the netkit in its namespace, if it exists.
-pub(super) fn find(args: &Args, here: &NetNs, guest_netns: &NetNs) -> Result<Option<LinkInfo>> {
+fn find_netkit(args: &Args, here: &NetNs, guest_netns: &NetNs) -> Result<Option<LinkInfo>> {
     let found = by_name(guest_netns, &args.netkit)?;
     let Some(link) = found else {
         if !here.is_same(guest_netns)? && by_name(here, &args.netkit)?.is_some() {
@@ -64,45 +121,6 @@ fn by_name(netns: &NetNs, name: &str) -> Result<Option<LinkInfo>> {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
         Err(error) => Err(error.into()),
     }
-}
-
-/// Devices and namespaces that the steps work on.
-pub(super) fn site(
-    args: &Args,
-    phys: LinkInfo,
-    here: NetNs,
-    guest_netns: NetNs,
-    found: Option<&LinkInfo>,
-) -> Result<Site> {
-    let mut links = Link::open()?;
-    let mut guest_links = Link::open_in(&guest_netns)?;
-    let host = match found {
-        Some(guest) => host_end_of(guest, &mut guest_links, &mut links, &here, &guest_netns)?,
-        None => None,
-    };
-    let host_end = match (found, args.kind) {
-        (Some(_), _) => host.as_ref().map(|link| link.name.clone()),
-        (None, NetkitKind::Single) => None,
-        (None, NetkitKind::Pair) => Some(
-            args.host_end
-                .clone()
-                .unwrap_or_else(|| format!("{}h", args.netkit)),
-        ),
-    };
-    Ok(Site {
-        phys,
-        here,
-        guest_netns,
-        links,
-        guest_links,
-        netkit: args.netkit.clone(),
-        host_end,
-        made: found.is_none(),
-        host: host.map(|link| link.ifindex),
-        guest: found.map(|link| link.ifindex),
-        leases: Vec::new(),
-        added_rules: Vec::new(),
-    })
 }
 
 /// Finds the host end of a pair, if it is in this namespace.

@@ -117,7 +117,7 @@ impl Site {
             }
             Step::LosesLro => Ethtool::open()?.set_feature(self.phys.ifindex, LRO, true)?,
             Step::Proxy(addr) => self.links.delete_proxy(self.phys.ifindex, *addr)?,
-            _ if self.made => {}
+            _ if self.is_made() => {}
             Step::Up(NetkitEnd::Host) => self.links.set_down(self.host()?)?,
             Step::Up(NetkitEnd::Guest) => self.guest_links.set_down(self.guest()?)?,
             Step::Address(address) => {

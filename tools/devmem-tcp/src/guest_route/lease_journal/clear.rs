@@ -49,6 +49,18 @@ impl LeaseJournal {
         cleared?
     }
 
+    /// Restores what an earlier netkit with an owner end of this name left, which is gone: its record would be
+    /// overwritten with that of the next one.
+    pub(crate) fn clear_namesake(&mut self, owner_end: &Device, netns: &NetNs) -> Result<()> {
+        let netns = netns.identity()?;
+        for stale in self.stale(false)? {
+            if stale.owner_end.name == owner_end.name && stale.owner_netns == netns {
+                self.clear(&stale, false)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Namespace that a record's changes were made in; `None` if it is gone.
     fn netns_of(&self, record: &LeaseRecord) -> Result<Option<NetNs>> {
         // Nothing is changed outside of a single.

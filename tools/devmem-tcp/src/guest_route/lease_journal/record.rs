@@ -86,6 +86,15 @@ impl LeaseRecord {
         Ok(Boot::of(&self.boot)? != Boot::Another)
     }
 
+    /// Whether both records are of one netkit, which exists. A record may have no cookie.
+    pub(super) fn is_of_same_netkit(&self, other: &Self) -> bool {
+        let cookies = self.owner_cookie.zip(other.owner_cookie);
+        self.owner_netns == other.owner_netns
+            && cookies.is_none_or(|(ours, theirs)| ours == theirs)
+            && self.owner_end.ifindex.is_some()
+            && self.owner_end.ifindex == other.owner_end.ifindex
+    }
+
     /// Whether the owner end's namespace is that of `links`, and not another that got its inode.
     pub(super) fn is_in(&self, links: &Link) -> bool {
         match (self.owner_cookie, links.netns_cookie()) {
