@@ -8,25 +8,13 @@ use netdev::{Ethtool, Ifindex, Link, Prefix, shell_word};
 
 use super::forward_filter::{self, ForwardsForLease};
 use super::lease_journal::{Device, LRO, LeaseJournal};
-use super::sysctl::{Sysctl, SysctlChange};
+use super::sysctl::{Switch, Sysctl};
 use crate::remedy::Hint;
 
 /// Protocol of routes from a router's advertisement (`RTPROT_RA`).
 const BY_ADVERTISEMENT: u8 = 9;
 /// `RT_TABLE_LOCAL`.
 const LOCAL: u32 = 255;
-
-/// A sysctl that must be on.
-#[derive(Debug, Clone)]
-pub(crate) struct Switch {
-    pub(crate) device: String,
-    pub(crate) key: Sysctl,
-    /// Change to record; `None` for a device that is made for the lease and deleted with it, and
-    /// for a sysctl that is on already.
-    pub(crate) note: Option<SysctlChange>,
-    /// Whether the sysctl is off now.
-    pub(crate) off: bool,
-}
 
 /// Changes that a guest's route needs.
 #[derive(Debug, Clone, Default)]
@@ -154,18 +142,9 @@ impl GuestRoute {
     }
 
     fn switch(&mut self, device: &Device, key: Sysctl, journal: &LeaseJournal) -> Result<()> {
-        let (mut note, mut off) = (None, true);
-        if let Some(ifindex) = device.ifindex {
-            let earlier = journal.noted(Some(ifindex), key)?;
-            note = SysctlChange::needed(&device.name, Some(ifindex), key, earlier)?;
-            off = key.read(&device.name)? != "1";
-        }
-        self.switches.push(Switch {
-            device: device.name.clone(),
-            key,
-            note,
-            off,
-        });
+        let earlier = journal.noted(device.ifindex, key)?;
+        let switch = Switch::plan(&device.name, device.ifindex, key, earlier)?;
+        self.switches.push(switch);
         Ok(())
     }
 }

@@ -47,7 +47,7 @@ impl Sysctl {
 
     /// Name for the `sysctl` command: `net.ipv4.conf.eth0.forwarding`; a dot in a device's name is
     /// a slash.
-    pub(crate) fn name(self, device: &str) -> String {
+    fn name(self, device: &str) -> String {
         let (family, key) = self.parts();
         format!("net.{family}.conf.{}.{key}", device.replace('.', "/"))
     }
@@ -69,7 +69,7 @@ impl Sysctl {
     }
 
     /// Sets the sysctl of a device.
-    pub(crate) fn write(self, device: &str, value: &str) -> Result<()> {
+    fn write(self, device: &str, value: &str) -> Result<()> {
         fs::write(self.path(device), value)
             .map_err(|error| Error::from_io("sysctl-set", self.name(device), &error))
     }
@@ -90,6 +90,65 @@ pub(crate) struct SysctlChange {
     all: String,
 }
 
+/// A sysctl that must be on.
+#[derive(Debug, Clone)]
+pub(crate) struct Switch {
+    pub(crate) device: String,
+    pub(crate) key: Sysctl,
+    /// Change to record; `None` for a device that is made for the lease and deleted with it, and
+    /// for a sysctl that is on already.
+    pub(crate) note: Option<SysctlChange>,
+    /// Whether the sysctl is off now.
+    pub(crate) off: bool,
+}
+
+impl Switch {
+    /// Plans to switch on a sysctl of a device, which has no number if it is not made yet. `earlier` is the
+    /// record of the same sysctl by an earlier lease.
+    pub(crate) fn plan(
+        device: &str,
+        ifindex: Option<Ifindex>,
+        key: Sysctl,
+        earlier: Option<&SysctlChange>,
+    ) -> Result<Self> {
+        let (note, off) = match ifindex {
+            Some(_) => (
+                SysctlChange::needed(device, ifindex, key, earlier)?,
+                key.read(device)? != ON,
+            ),
+            None => (None, true),
+        };
+        Ok(Self {
+            device: device.to_owned(),
+            key,
+            note,
+            off,
+        })
+    }
+
+    /// Switches the sysctl on.
+    pub(crate) fn set(&self) -> Result<()> {
+        match &self.note {
+            Some(change) => change.set(),
+            None => self.key.write(&self.device, ON),
+        }
+    }
+
+    /// Restores the value from before [`Switch::set`]. A device that was made for the lease is deleted with it.
+    pub(crate) fn undo(&self) -> Result<()> {
+        match &self.note {
+            Some(change) if self.off => self.key.write(&self.device, &change.setting.before),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} = {ON}", self.key.name(&self.device))
+    }
+}
+
 /// Result of restoring a sysctl.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Restored {
@@ -103,7 +162,7 @@ impl SysctlChange {
     /// Change to record for a sysctl that must be on; `None` if it is on without a lease.
     ///
     /// `earlier` is the record of the same sysctl by an earlier lease.
-    pub(crate) fn needed(
+    fn needed(
         device: &str,
         ifindex: Option<Ifindex>,
         key: Sysctl,
@@ -138,7 +197,7 @@ impl SysctlChange {
     }
 
     /// Switches the sysctl on, and reads it back.
-    pub(crate) fn set(&self) -> Result<()> {
+    fn set(&self) -> Result<()> {
         self.key.write(&self.device, ON)?;
         if self.key.read(&self.device)? == ON {
             Ok(())

@@ -10,7 +10,7 @@ use netdev::{Error, Ethtool, Ifindex, NetNs, Netdev, Prefix, QueueId};
 use super::site::{LeasedQueue, Site};
 use crate::enter::{enter, within};
 use crate::guest_route::lease_journal::LRO;
-use crate::guest_route::plan::Switch;
+use crate::guest_route::sysctl::Switch;
 use crate::remedy::Hint;
 
 /// End of a netkit pair; a single has only the guest end.
@@ -75,10 +75,7 @@ impl Site {
                     }
                 }
             },
-            Step::Switch(switch) => match &switch.note {
-                Some(change) => change.set()?,
-                None => switch.key.write(&switch.device, "1")?,
-            },
+            Step::Switch(switch) => switch.set()?,
             Step::Address(address) => {
                 // No other host on this link can have the address, so duplicate address detection
                 // would only delay.
@@ -105,11 +102,7 @@ impl Site {
     pub(super) fn undo(&mut self, step: &Step) -> Result<()> {
         match step {
             Step::Make { .. } => self.guest_links.delete(self.guest()?)?,
-            Step::Switch(switch) => {
-                if let (Some(change), true) = (&switch.note, switch.off) {
-                    switch.key.write(&switch.device, &change.setting.before)?;
-                }
-            }
+            Step::Switch(switch) => switch.undo()?,
             Step::Rule { rule, .. } => {
                 if self.added_rules.contains(rule) {
                     self.links.delete_rule(rule)?;
@@ -158,7 +151,7 @@ impl Site {
             Step::Up(NetkitEnd::Guest) => format!("set {netkit} up"),
             Step::LosesLro => format!("let the kernel switch {LRO} of {phys} off, as for a router"),
             Step::Rule { rule, .. } => format!("add rule {rule}"),
-            Step::Switch(switch) => format!("set {} = 1", switch.key.name(&switch.device)),
+            Step::Switch(switch) => format!("set {switch}"),
             Step::Address(address) => format!("add address {address} to {netkit}"),
             Step::RouteInGuest(to) => {
                 format!("add route {to} through {netkit} in namespace {netns}")
