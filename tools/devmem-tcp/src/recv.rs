@@ -168,7 +168,8 @@ fn receive(session: &Session<'_>, ready: Ready<'_>) -> Received {
         device.link.name,
         queue_list(&device.queues),
         list(ready.bindings().map(|(binding, _)| binding.id())),
-        args.memory.told(ready.bindings().map(|(_, memory)| memory)),
+        args.memory
+            .describe(ready.bindings().map(|(_, memory)| memory)),
     ));
     let before = Cpu::now();
     let ended = ready.receive();
@@ -201,22 +202,25 @@ fn finish(session: Session<'_>, received: Result<Received, Failed>) -> Result<()
     signals.done();
     let verdict = summary.as_ref().map_or(Ok(()), Summary::verdict);
     let good = summary.is_ok() && verdict.is_ok() && restored.is_ok();
-    // What went after all was received is no matter any more.
+    // What disappears after everything was received does not matter.
     let cause = watch.end().filter(|_| !good);
     let printed = summary.as_ref().map_or(Ok(()), |summary| {
         let gone = cause.as_ref().map(|cause| cause.what);
         summary.print(gone, args.json, stdout_taken)
     });
-    let ended = match cause {
-        Some(cause) => Err(went(&device.link.name, cause, summary, restored).into()),
-        None => exit::all([summary.and(verdict), restored]),
+    let (ended, restored) = match cause {
+        Some(cause) => {
+            let error = disappeared(&device.link.name, cause, summary, restored);
+            (Err(error.into()), Ok(()))
+        }
+        None => (summary.and(verdict), restored),
     };
-    exit::all([ended, printed])
+    exit::all([ended, restored, printed])
 }
 
-/// Raises the limit of open files as far as it may be, and warns if that is too few for the connections.
+/// Raises the limit of open files to the hard limit, and warns if that is too low for the connections.
 fn allow_fds(connections: u32) {
-    // Queues, threads and dmabufs take some, too.
+    // Queues, threads and dmabufs need file descriptors, too.
     const OTHERS: u64 = 64;
     let wanted = u64::from(connections) + OTHERS;
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, hard)| {
@@ -233,8 +237,8 @@ fn allow_fds(connections: u32) {
     }
 }
 
-/// The error of something that went away, in one line: what, and what there is of the payload.
-fn went(
+/// The error of something that disappeared, in one line: what it was, and how much was received until then.
+fn disappeared(
     device: &str,
     cause: Cause,
     received: Result<Summary>,
@@ -246,7 +250,7 @@ fn went(
         Err(error) => text += &format!("nothing was received ({error:#})"),
     }
     if let Err(error) = restored {
-        // A NIC that is gone is not put back, which need not be said twice.
+        // A NIC that is gone can't be restored, and the text says already that it is gone.
         let gone = error.downcast_ref::<nic::Error>();
         if !matches!(gone, Some(nic::Error::Gone { .. })) {
             text += &format!("; then {error:#}");
@@ -259,7 +263,7 @@ fn went(
     }
 }
 
-/// One after the other, with commas.
+/// The items in a row, with commas between them.
 fn list<T: ToString>(items: impl IntoIterator<Item = T>) -> String {
     let items = items.into_iter().map(|item| item.to_string());
     items.collect::<Vec<_>>().join(", ")

@@ -12,7 +12,7 @@ pub(super) struct Cpu {
 }
 
 impl Cpu {
-    /// This process's until now; nothing where the system does not say.
+    /// Processor time of this process until now; zero if the system does not tell.
     pub(super) fn now() -> Self {
         let seconds = |time: TimeVal| time.num_microseconds() as f64 / 1e6;
         getrusage(UsageWho::RUSAGE_SELF).map_or_else(
@@ -24,7 +24,7 @@ impl Cpu {
         )
     }
 
-    /// What has been spent since an earlier moment.
+    /// Processor time between an earlier moment and this one.
     pub(super) fn since(self, earlier: Self) -> Self {
         Self {
             user: self.user - earlier.user,

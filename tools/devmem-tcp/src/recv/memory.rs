@@ -16,8 +16,7 @@ use crate::privilege;
 use crate::remedy::Hint;
 use crate::room;
 
-/// Niovs that a connection should find: a first window's worth of small segments. As many again are
-/// the NIC's rings'.
+/// Niovs for each connection: a first window of small segments. The NIC's rings need as many again.
 const NIOVS_EACH: u64 = 16;
 
 #[derive(clap::Args)]
@@ -91,7 +90,7 @@ impl MemoryArgs {
         })
     }
 
-    /// Says before anything is received what would only be seen as slowness.
+    /// Warns of memory that is small for the connections: it would only be noticed as slowness.
     fn warn_of_a_small_pool(&self, memory: &[AnyMemory], connections: u32, niov: u64) {
         let pool = pool(memory);
         let connections = u64::from(connections);
@@ -108,7 +107,7 @@ impl MemoryArgs {
         }
     }
 
-    /// What to do where there is too little of it.
+    /// Remedy for memory that is too small, with the size that would do.
     fn enlarge(&self, size: Size) -> String {
         match self.memory.is_passed() {
             true => format!("Pass a larger one, of {} or more", size.flag()),
@@ -116,7 +115,7 @@ impl MemoryArgs {
         }
     }
 
-    /// The same, before it is known how much would do.
+    /// Remedy for memory that is too small, where it is not known what size would do.
     pub(super) fn larger(&self) -> &'static str {
         match self.memory.is_passed() {
             true => "pass a larger dmabuf",
@@ -124,8 +123,8 @@ impl MemoryArgs {
         }
     }
 
-    /// The size of one and, unless it is a udmabuf, where it is from.
-    pub(super) fn told<'a>(&self, mut memory: impl Iterator<Item = &'a AnyMemory>) -> String {
+    /// Describes the memory: the size of one dmabuf and, unless it is a udmabuf, where it is from.
+    pub(super) fn describe<'a>(&self, mut memory: impl Iterator<Item = &'a AnyMemory>) -> String {
         let size = Size(memory.next().map_or(0, Dmabuf::len));
         match &self.memory {
             Choice::Udmabuf => size.to_string(),
@@ -134,14 +133,14 @@ impl MemoryArgs {
     }
 }
 
-/// Bytes that all connections may have to share: those of the smallest, as all may come through its
-/// queue.
+/// Bytes that all connections may have to share: those of the smallest dmabuf, because all may come
+/// through its queue.
 fn pool(memory: &[AnyMemory]) -> u64 {
     memory.iter().map(Dmabuf::len).min().unwrap_or(0)
 }
 
-/// Whether no two are the same: two bindings would hand out each other's niovs. A dmabuf is known by
-/// its inode (`dma_buf_getfile`).
+/// Whether all dmabufs differ: two bindings of one would hand out each other's niovs. A dmabuf is
+/// identified by its inode (`dma_buf_getfile`).
 fn distinct(memory: &[AnyMemory]) -> Result<bool> {
     let inode = |memory: &AnyMemory| {
         let file = File::from(memory.as_fd().try_clone_to_owned()?);
