@@ -275,6 +275,14 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_is_made_for_the_lease_has_nothing_to_restore() {
+        let switch = Switch::plan("nk0h", None, Sysctl::Forward4, None).unwrap();
+        assert!(switch.off && switch.note.is_none());
+        assert!(switch.undo().is_ok());
+        assert_eq!(switch.to_string(), "net.ipv4.conf.nk0h.forwarding = 1");
+    }
+
+    #[test]
     fn a_record_of_an_earlier_version_is_understood() {
         let text = r#"{"device":"lo","ifindex":1,"key":"ipv6.proxy_ndp","before":"0","all":"0"}"#;
         let change: SysctlChange = serde_json::from_str(text).unwrap();

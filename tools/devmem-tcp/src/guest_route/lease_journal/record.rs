@@ -163,3 +163,42 @@ impl LeaseRecord {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(netns: u64, cookie: Option<u64>, ifindex: Option<u32>) -> LeaseRecord {
+        LeaseRecord {
+            boot: String::new(),
+            netkit: "nk0".to_owned(),
+            netns: "box".to_owned(),
+            made: true,
+            owner_end: Device {
+                name: "nk0h".to_owned(),
+                ifindex: ifindex.map(Ifindex::new),
+            },
+            pair: true,
+            owner_netns: (4, netns),
+            owner_cookie: cookie,
+            addresses: Vec::new(),
+            routes: Vec::new(),
+            settings: Vec::new(),
+            rules: Vec::new(),
+            proxies: Vec::new(),
+            lro: None,
+        }
+    }
+
+    #[test]
+    fn a_netkit_is_known_by_its_owner_end_and_namespace() {
+        let one = record(7, Some(1), Some(3));
+        assert!(one.is_of_same_netkit(&record(7, Some(1), Some(3))));
+        assert!(one.is_of_same_netkit(&record(7, None, Some(3))));
+        assert!(!one.is_of_same_netkit(&record(7, Some(2), Some(3))));
+        assert!(!one.is_of_same_netkit(&record(8, Some(1), Some(3))));
+        assert!(!one.is_of_same_netkit(&record(7, Some(1), Some(4))));
+        let unmade = record(7, Some(1), None);
+        assert!(!unmade.is_of_same_netkit(&unmade));
+    }
+}
