@@ -66,9 +66,9 @@ pub fn say(program: &str, text: impl fmt::Display) {
 }
 
 /// Posts a line of a program on standard error, without waiting: a receiver must not be held up by
-/// a slow reader.
-pub fn tell(program: &str, text: impl fmt::Display) {
-    STDERR.post(&format!("{program}: {text}\n"));
+/// a slow reader. Returns false if the line was dropped.
+pub fn tell(program: &str, text: impl fmt::Display) -> bool {
+    STDERR.post(&format!("{program}: {text}\n"))
 }
 
 impl Stream {

@@ -3,6 +3,7 @@
 mod args;
 mod beside;
 mod cpu;
+mod ended;
 mod errors;
 mod followed;
 mod lease_again;
@@ -24,13 +25,16 @@ use devmem::engine::StopHandle;
 use netdev::queue_list;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use receiver::{Finished, Found, RxDevice};
+use sd_notify::NotifyState;
 
 use crate::address::resolve_all;
 use crate::args::netns;
 use crate::exit::{self, Disappeared};
 use crate::report;
 pub(crate) use args::Args;
+use args::Connections;
 use cpu::Cpu;
+use ended::Served;
 use errors::{explained, explained_of, restored_of};
 use observer::Observer;
 use removal::{Cause, Watch};
@@ -45,6 +49,8 @@ struct Session<'a> {
     watch: Watch,
     /// The payload goes to standard output, which is then nobody else's.
     stdout_taken: bool,
+    /// Connections that ended, where there is no limit of them.
+    served: Option<Served>,
 }
 
 /// Why there is no receiver, and what came of restoring the NIC.
@@ -60,7 +66,7 @@ struct Received {
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    allow_fds(args.connections);
+    allow_fds(args.at_a_time());
     let stop = StopHandle::new();
     let found = find(args, &stop)?;
     if args.dry_run {
@@ -112,7 +118,7 @@ fn prepare(
         true => device.queues.len(),
         false => 1,
     };
-    let memory = args.memory.make(dmabufs, args.connections, args.niov())?;
+    let memory = args.memory.make(dmabufs, args.at_a_time(), args.niov())?;
     let sinks = args.sinks.open()?;
     // Before the first change to the NIC: from here on the signals end the receiver, not the process.
     let signals = Signals::catch(Second::Ends, &stop).context("signal handlers")?;
@@ -125,6 +131,7 @@ fn prepare(
         signals,
         watch,
         stdout_taken,
+        served: (args.connections == Connections::Unlimited).then(Served::default),
     };
     Ok((session, ready))
 }
@@ -153,14 +160,18 @@ fn set_up(
 }
 
 /// Receives, observed, until all peers have closed or something ends it.
-fn receive(session: &Session<'_>, ready: Ready<'_>) -> Received {
+fn receive(session: &Session<'_>, mut ready: Ready<'_>) -> Received {
     let Session {
         args,
         device,
         signals,
         watch,
         stdout_taken,
+        served,
     } = session;
+    if let Some(served) = served {
+        served.attend(&mut ready, args.json, *stdout_taken);
+    }
     watch.attend(Observer::new(args, &ready, *stdout_taken));
     report::tell(format_args!(
         "listening on {}, {} rx {} bound to dmabuf {} ({})",
@@ -171,12 +182,15 @@ fn receive(session: &Session<'_>, ready: Ready<'_>) -> Received {
         args.memory
             .describe(ready.bindings().map(|(_, memory)| memory)),
     ));
+    notify(&[NotifyState::Ready]);
     let before = Cpu::now();
     let ended = ready.receive();
+    notify(&[NotifyState::Stopping]);
     let measured = Measured {
         cpu: Cpu::now().since(before),
         memory: watch.observed(),
         signal: signals.received(),
+        served: served.as_ref().map(Served::sums),
     };
     Received { ended, measured }
 }
@@ -189,6 +203,7 @@ fn finish(session: Session<'_>, received: Result<Received, Failed>) -> Result<()
         signals,
         watch,
         stdout_taken,
+        ..
     } = session;
     let (summary, restored) = match received {
         Ok(Received { ended, measured }) => {
@@ -260,6 +275,13 @@ fn disappeared(
         what: cause.what,
         text,
         remedy: cause.remedy,
+    }
+}
+
+/// Tells the service manager, if the receiver runs under one (`sd_notify`).
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(state) {
+        tracing::warn!("tell the service manager: {error}");
     }
 }
 

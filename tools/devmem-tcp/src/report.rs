@@ -6,6 +6,8 @@ use anyhow::{Context, Result};
 use common::stdio;
 use serde::Serialize;
 
+use crate::style::Style;
+
 /// Prints text for people, with control characters escaped.
 pub(crate) fn text(text: &str) -> Result<()> {
     stdio::stdout().print(text).context("stdout")
@@ -28,7 +30,14 @@ pub(crate) fn say(text: impl fmt::Display) {
     stdio::say("devmem-tcp", text);
 }
 
-/// Posts a line on stderr without waiting: a receiver must not be held up by a slow reader.
-pub(crate) fn tell(text: impl fmt::Display) {
-    stdio::tell("devmem-tcp", text);
+/// Posts a line on stderr without waiting: a receiver must not be held up by a slow reader. Returns false if the
+/// line was dropped.
+pub(crate) fn tell(text: impl fmt::Display) -> bool {
+    stdio::tell("devmem-tcp", text)
+}
+
+/// Posts a warning on stderr, like [`tell`].
+pub(crate) fn warn(text: &str) -> bool {
+    let warning = Style::stderr().warn("warning");
+    stdio::stderr().post(&format!("devmem-tcp: {warning}: {text}\n"))
 }

@@ -30,6 +30,7 @@ pub struct Summary {
     /// The period of the pattern that `--validate` asked for.
     pub validate_period: Option<u64>,
     validated_bytes: Option<u64>,
+    pub ended: Ended,
     pub connections: Vec<Connection>,
     pub refused: Refused,
     pub warning: Option<String>,
@@ -83,6 +84,16 @@ pub struct Connection {
     validated_bytes: Option<u64>,
     crc32: Option<u64>,
     pub crc32_bytes: Option<u64>,
+}
+
+/// Numbers of connections by how they ended.
+#[derive(Debug, Deserialize)]
+pub struct Ended {
+    pub closed: u64,
+    pub failed: u64,
+    pub stopped: u64,
+    /// Connections whose line was not printed.
+    pub unprinted: u64,
 }
 
 /// Connections from other addresses than `--from`.

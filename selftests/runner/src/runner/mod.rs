@@ -54,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "I/N", value_parser = share, default_value = "1/1")]
     share: (usize, usize),
     /// Seconds a case may take before it is killed and fails
-    #[arg(long, default_value_t = 180)]
+    #[arg(long, default_value_t = 300)]
     deadline: u64,
     /// Run this one case here and now (how the runner starts its cases)
     #[arg(long, hide = true)]

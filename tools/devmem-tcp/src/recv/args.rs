@@ -1,9 +1,11 @@
 //! Options of `devmem-tcp recv`.
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
 use ::memory::AnyMemory;
-use devmem::engine::{Config, Keepalive};
+use devmem::engine::{Config, Keepalive, Until};
 use netdev::{NetNs, QueueId};
 use receiver::{Builder, Receiver};
 
@@ -43,9 +45,14 @@ pub(crate) struct Args {
     pub(super) rx_page_size: Option<u32>,
     #[command(flatten)]
     pub(super) sinks: SinkArgs,
-    /// End when so many peers have closed
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    pub(super) connections: u32,
+    /// End when so many peers have closed. `unlimited` serves until SIGINT or SIGTERM, which is then a good
+    /// end (exit code 0), and prints a line when a connection ends
+    #[arg(long, value_name = "N", default_value = "1")]
+    pub(super) connections: Connections,
+    /// Keep at most this many connections open at a time, and let others wait [default: N of
+    /// `--connections`, 64 of unlimited ones]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    at_a_time: Option<u32>,
     /// End a connection that has brought nothing for this many seconds (exit code 6) [default: never;
     /// 0: never]
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -95,6 +102,36 @@ pub(super) struct ThreadArgs {
     pub(super) patience: u32,
 }
 
+/// Number of connections after which a receiver ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Connections {
+    Limited(u32),
+    Unlimited,
+}
+
+impl FromStr for Connections {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "unlimited" => Ok(Self::Unlimited),
+            text => match text.parse() {
+                Ok(number) => Ok(Self::Limited(number)),
+                Err(error) => Err(format!("{error}, nor unlimited")),
+            },
+        }
+    }
+}
+
+impl fmt::Display for Connections {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Limited(number) => number.fmt(f),
+            Self::Unlimited => f.write_str("unlimited"),
+        }
+    }
+}
+
 /// A size that pieces can have: a power of two, of a page at least (`net_devmem_bind_dmabuf`). Which of these the NIC
 /// takes, its driver says.
 fn rx_page_size(text: &str) -> Result<u32, String> {
@@ -123,7 +160,7 @@ impl Args {
         let mut builder = Receiver::on(&self.dev)
             .netns(netns.clone())
             .queues(self.queues.iter().copied())
-            .connections(self.connections)
+            .connections(self.at_a_time())
             .pin(self.threads.pin.iter().copied())
             .config(self.config());
         if let Some(from) = self.from {
@@ -131,6 +168,9 @@ impl Args {
         }
         if let Some(bytes) = self.rx_page_size {
             builder = builder.rx_page_size(bytes);
+        }
+        if self.connections == Connections::Unlimited {
+            builder = builder.until_stopped();
         }
         if self.threads.thread_per_queue {
             builder = builder.thread_per_queue();
@@ -149,7 +189,15 @@ impl Args {
         let patience = Duration::from_millis(self.threads.patience.into());
         let busy_poll = self.threads.busy_poll;
         let busy_poll = busy_poll.map(|time| Duration::from_micros(time.into()));
+        let limit = match self.connections {
+            Connections::Limited(number) => Some((number, self.at_a_time())),
+            Connections::Unlimited => None,
+        };
         move |config| {
+            if let Some((number, at_a_time)) = limit {
+                config.until = Until::Peers(number);
+                config.open = Some(at_a_time);
+            }
             config.keepalive = keepalive;
             config.idle_timeout = idle_timeout;
             config.refuse_unsteered = refuse_unsteered;
@@ -157,6 +205,15 @@ impl Args {
             config.patience = patience;
             config.busy_poll = busy_poll;
         }
+    }
+
+    /// Connections that may be open at a time.
+    pub(super) fn at_a_time(&self) -> u32 {
+        const OF_UNLIMITED: u32 = 64;
+        self.at_a_time.unwrap_or(match self.connections {
+            Connections::Limited(number) => number,
+            Connections::Unlimited => OF_UNLIMITED,
+        })
     }
 
     /// Bytes that the NIC fills at a time.

@@ -136,6 +136,16 @@ impl Beside {
             silent: snapshot.missing > 0,
             ..Judgement::default()
         };
+        // Nothing is kept of those that have ended: a receiver may serve without end.
+        if snapshot.missing == 0 {
+            let open: HashSet<_> = snapshot
+                .connections
+                .iter()
+                .map(|it| it.peer.index)
+                .collect();
+            self.judged.retain(|index| open.contains(index));
+            self.since.retain(|index, _| open.contains(index));
+        }
         for look in &snapshot.connections {
             let (index, stats) = (look.peer.index, look.stats);
             if self.judged.contains(&index) {

@@ -17,6 +17,8 @@ use super::sinks::Ready;
 use draw::Screen;
 use second::{Connection, MIB, Queue, Second, Tokens};
 
+pub(super) use second::plural;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// What was counted at an earlier look.

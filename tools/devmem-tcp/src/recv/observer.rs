@@ -9,7 +9,7 @@ use super::beside::Beside;
 use super::live::Live;
 use super::pool::{State, Watcher};
 use super::sinks::Ready;
-use crate::style::Style;
+use crate::report;
 
 /// How long a terminal may take for a few lines.
 const TAKEN: Duration = Duration::from_millis(50);
@@ -40,7 +40,9 @@ impl Observer {
         if !warnings.is_empty() {
             self.clear();
         }
-        warnings.iter().for_each(|warning| warn(warning));
+        for warning in &warnings {
+            report::warn(warning);
+        }
         if let Some(live) = &mut self.live {
             live.tick(self.memory.state(), self.beside.warning());
         }
@@ -61,12 +63,9 @@ impl Observer {
         self.clear();
         let (memory, warning) = self.memory.end();
         let warnings = warning.into_iter().chain(self.beside.end());
-        warnings.for_each(|warning| warn(&warning));
+        warnings.for_each(|warning| {
+            report::warn(&warning);
+        });
         memory
     }
-}
-
-fn warn(text: &str) {
-    let warning = Style::stderr().warn("warning");
-    stdio::stderr().post(&format!("devmem-tcp: {warning}: {text}\n"));
 }

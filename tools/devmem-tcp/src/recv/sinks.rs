@@ -16,6 +16,7 @@ use dmabuf::{Dmabuf, Protection};
 use netdev::queues::Binding;
 use receiver::Receiver;
 
+use super::args::Connections;
 use crate::args::period;
 
 /// The tool's receiver, with an engine that makes sinks.
@@ -42,8 +43,8 @@ pub(super) struct SinkArgs {
 
 impl SinkArgs {
     /// Refuses what does not go together, before anything is done.
-    pub(super) fn check(&self, connections: u32) {
-        if self.output.is_some() && connections != 1 {
+    pub(super) fn check(&self, connections: Connections) {
+        if self.output.is_some() && connections != Connections::Limited(1) {
             let text =
                 format!("--output takes the payload of one connection, not of {connections}\n");
             clap::Error::raw(ErrorKind::ArgumentConflict, text).exit();

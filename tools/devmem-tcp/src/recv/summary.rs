@@ -3,18 +3,18 @@
 mod text;
 
 use anyhow::{Context, Error, Result, bail};
-use common::remedy::of_connection;
 use common::sink::AnySink;
+use common::stdio;
 use common::text::shown;
-use common::{stdio, with_sources};
 use devmem::engine::{End, Report};
 use netdev::QueueId;
 use receiver::RxDevice;
 use serde::Serialize;
 
-use super::args::Args;
+use super::args::{Args, Connections};
 use super::beside;
 use super::cpu::Cpu;
+use super::ended::{Connection, Counts, Sums};
 use super::pool::State;
 use super::spread::Spreads;
 use crate::exit::{Disappeared, ExitReason};
@@ -54,6 +54,9 @@ pub(super) struct Summary {
     validate_period: Option<usize>,
     /// Bytes that were compared with it and right.
     validated_bytes: Option<u64>,
+    /// Connections by how they ended.
+    ended: Counts,
+    /// Each connection; none where each was printed when it ended.
     connections: Vec<Connection>,
     /// Connections from other addresses than `--from`.
     refused: Refused,
@@ -61,8 +64,11 @@ pub(super) struct Summary {
     warning: Option<String>,
     /// The signal that ended it.
     signal: Option<i32>,
-    /// Whether all peers that were asked for came and closed.
+    /// Whether all peers that were asked for came and closed; of an unlimited number, whether a signal ended it.
     complete: bool,
+    /// It served without end: failures of connections were printed, and a signal is a good end.
+    #[serde(skip)]
+    served: bool,
 }
 
 /// What is known of the time of receiving besides the engine's report.
@@ -72,6 +78,8 @@ pub(super) struct Measured {
     pub(super) memory: Option<State>,
     /// The signal that ended it.
     pub(super) signal: Option<i32>,
+    /// Sums over the connections that ended before, where there is no limit of them.
+    pub(super) served: Option<Sums>,
 }
 
 /// Summary as it is printed, with what went away.
@@ -103,27 +111,6 @@ struct Refused {
     first: Vec<String>,
 }
 
-#[derive(Serialize)]
-struct Connection {
-    peer: String,
-    bytes: u64,
-    /// Whether the peer closed: all that it sent was received.
-    closed: bool,
-    error: Option<String>,
-    /// What to do about it.
-    #[serde(skip)]
-    remedy: Option<&'static str>,
-    /// The peer fell silent: an exit code of its own.
-    #[serde(skip)]
-    silent: bool,
-    /// Of its bytes, those that were compared with the pattern and right.
-    validated_bytes: Option<u64>,
-    /// Of the bytes that the sink took, with `--checksum`.
-    crc32: Option<u32>,
-    /// How many these are.
-    crc32_bytes: Option<u64>,
-}
-
 impl Summary {
     pub(super) fn new(
         args: &Args,
@@ -136,10 +123,19 @@ impl Summary {
         let seconds = stats.elapsed().as_secs_f64();
         let mib = stream.bytes as f64 / MIB;
         let calls = stream.recvmsg_calls + stream.tokens.calls + stats.epoll_waits;
-        let closed = report.connections.iter();
-        let closed = closed.filter(|connection| matches!(connection.end, End::Closed));
-        let complete = closed.count() >= args.connections as usize;
-        let connections: Vec<_> = report.connections.iter().map(connection).collect();
+        let connections: Vec<_> = report.connections.iter().map(Connection::from).collect();
+        let Sums {
+            counts: mut ended,
+            mut validated,
+        } = measured.served.unwrap_or_default();
+        for connection in &connections {
+            ended.add(connection);
+            validated += connection.validated_bytes.unwrap_or(0);
+        }
+        let complete = match args.connections {
+            Connections::Limited(number) => ended.closed >= number.into(),
+            Connections::Unlimited => measured.signal.is_some(),
+        };
         let per = |amount: f64, of: f64| if of > 0.0 { amount / of } else { 0.0 };
         Self {
             device: device.link.name.clone(),
@@ -168,10 +164,8 @@ impl Summary {
             telemetry: (&report.telemetry).into(),
             memory: measured.memory.unwrap_or_default(),
             validate_period: args.sinks.validate,
-            validated_bytes: args.sinks.validate.map(|_| {
-                let validated = connections.iter().filter_map(|peer| peer.validated_bytes);
-                validated.sum()
-            }),
+            validated_bytes: args.sinks.validate.map(|_| validated),
+            ended,
             connections,
             refused: Refused {
                 count: report.strangers.count,
@@ -185,6 +179,7 @@ impl Summary {
             warning: beside::warning(&report).or_else(|| empty(&report)),
             signal: measured.signal,
             complete,
+            served: args.connections == Connections::Unlimited,
         }
     }
 
@@ -257,13 +252,15 @@ impl Summary {
         let Tokens {
             issued, returned, ..
         } = self.tokens;
-        if issued != returned {
+        // A connection that failed may have kept some, and said so.
+        if issued != returned && self.ended.failed == 0 {
             bail!(
                 "recv {}: {issued} tokens issued, {returned} returned",
                 self.device
             );
         }
         match self.signal {
+            Some(_) if self.served => Ok(()),
             Some(signal) => bail!("recv {}: ended by signal {signal}", self.device),
             None if self.complete => Ok(()),
             None => bail!("recv {}: stopped before its peers had closed", self.device),
@@ -279,24 +276,4 @@ fn empty(report: &Report<AnySink>) -> Option<String> {
         "nothing came from {}, as from a port scan: --from ADDRESS accepts one address only",
         first.peer.address
     ))
-}
-
-fn connection(connection: &devmem::engine::Connection<AnySink>) -> Connection {
-    let error = match &connection.end {
-        End::Closed | End::Stopped => None,
-        End::Failed(error) => Some(error),
-    };
-    let sink = connection.sink.as_ref();
-    let crc32 = sink.and_then(AnySink::crc32);
-    Connection {
-        peer: connection.peer.address.to_string(),
-        bytes: connection.stats.bytes,
-        closed: matches!(connection.end, End::Closed),
-        error: error.map(|error| with_sources(error)),
-        remedy: error.and_then(of_connection),
-        silent: error.is_some_and(|error| error.is_silence()),
-        validated_bytes: sink.and_then(AnySink::validated),
-        crc32: crc32.map(|(crc32, _)| crc32),
-        crc32_bytes: crc32.map(|(_, bytes)| bytes),
-    }
 }

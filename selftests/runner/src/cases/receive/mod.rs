@@ -12,6 +12,7 @@ mod peers;
 mod pool;
 mod receive;
 mod removal;
+mod service;
 mod shortage;
 mod signals;
 mod sinks;

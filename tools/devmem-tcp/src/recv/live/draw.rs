@@ -148,13 +148,13 @@ impl Screen {
             amount(second.bytes),
             at / 60,
             at % 60,
-            plural(second.connections.len(), "connection"),
+            plural(second.connections.len() as u64, "connection"),
         );
         if second.ended > 0 {
             text += &format!(", {} ended", second.ended);
         }
         if second.missing > 0 {
-            let threads = plural(second.missing, "thread");
+            let threads = plural(second.missing as u64, "thread");
             text += &self.style.warn(&format!("  no answer from {threads}"));
         }
         text

@@ -86,7 +86,7 @@ impl Second {
             "received {:.1} MiB, {mib_per_second:.1} MiB/s, {mean_mib_per_second:.1} on average, {}, \
              {} tokens held, {} kept",
             *bytes as f64 / MIB,
-            plural(self.connections.len(), "connection"),
+            plural(self.connections.len() as u64, "connection"),
             tokens.held,
             tokens.kept,
         );
@@ -103,7 +103,7 @@ impl Second {
 }
 
 /// A number of things.
-pub(super) fn plural(count: usize, what: &str) -> String {
+pub(in crate::recv) fn plural(count: u64, what: &str) -> String {
     match count {
         1 => format!("1 {what}"),
         _ => format!("{count} {what}s"),

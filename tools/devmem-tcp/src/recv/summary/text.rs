@@ -1,6 +1,7 @@
 //! The summary in words.
 
-use super::{Calls, Connection, Refused, Summary};
+use super::{Calls, Connection, Counts, Refused, Summary};
+use crate::recv::live::plural;
 use crate::recv::spread::{Spread, Spreads};
 
 /// Peers that the summary names.
@@ -72,7 +73,7 @@ impl Summary {
             return String::new();
         };
         let all = validated == self.bytes;
-        match all && self.connections.iter().all(|peer| peer.error.is_none()) {
+        match all && self.ended.failed == 0 {
             _ if self.bytes == 0 => String::new(),
             true => format!(", every byte validated (period {period})"),
             false => format!(
@@ -86,7 +87,15 @@ impl Summary {
     fn peers(&self) -> String {
         let peers = self.connections.iter().map(|peer| peer.peer.as_str());
         let named = peers.take(NAMED).collect::<Vec<_>>().join(", ");
+        let Counts { closed, failed, .. } = self.ended;
         match self.connections.len() {
+            0 if self.served => match failed {
+                0 => plural(closed, "connection"),
+                failed => format!(
+                    "{}, {failed} of which failed",
+                    plural(closed + failed, "connection")
+                ),
+            },
             0 => "nobody".to_owned(),
             all if all > NAMED => format!("{named} and {} more", all - NAMED),
             _ => named,

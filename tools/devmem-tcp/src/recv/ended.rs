@@ -1,0 +1,225 @@
+//! Connections that have ended: for the summary, or each on a line where a receiver serves without end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use common::remedy::of_connection;
+use common::sink::AnySink;
+use common::{stdio, with_sources};
+use devmem::engine::{self, End};
+use serde::Serialize;
+
+use super::sinks::Ready;
+use crate::report;
+
+/// A connection that has ended.
+#[derive(Serialize)]
+pub(super) struct Connection {
+    pub(super) peer: String,
+    pub(super) bytes: u64,
+    /// Whether the peer closed: all that it sent was received.
+    pub(super) closed: bool,
+    pub(super) error: Option<String>,
+    /// What to do about the error.
+    #[serde(skip)]
+    pub(super) remedy: Option<&'static str>,
+    /// Whether the peer fell silent: an exit code of its own.
+    #[serde(skip)]
+    pub(super) silent: bool,
+    /// Number of its bytes that were compared with the pattern and right.
+    pub(super) validated_bytes: Option<u64>,
+    /// Checksum of the bytes that the sink took, with `--checksum`.
+    pub(super) crc32: Option<u32>,
+    /// Number of bytes that the sink took.
+    pub(super) crc32_bytes: Option<u64>,
+}
+
+impl From<&engine::Connection<AnySink>> for Connection {
+    fn from(connection: &engine::Connection<AnySink>) -> Self {
+        let error = match &connection.end {
+            End::Closed | End::Stopped => None,
+            End::Failed(error) => Some(error),
+        };
+        let sink = connection.sink.as_ref();
+        let crc32 = sink.and_then(AnySink::crc32);
+        Self {
+            peer: connection.peer.address.to_string(),
+            bytes: connection.stats.bytes,
+            closed: matches!(connection.end, End::Closed),
+            error: error.map(|error| with_sources(error)),
+            remedy: error.and_then(of_connection),
+            silent: error.is_some_and(|error| error.is_silence()),
+            validated_bytes: sink.and_then(AnySink::validated),
+            crc32: crc32.map(|(crc32, _)| crc32),
+            crc32_bytes: crc32.map(|(_, bytes)| bytes),
+        }
+    }
+}
+
+impl Connection {
+    /// The connection in a line, without its remedy.
+    fn line(&self) -> String {
+        let Self { peer, bytes, .. } = self;
+        let found = match (self.validated_bytes, self.crc32) {
+            (Some(validated), _) if validated == *bytes => ", every byte validated".to_owned(),
+            (Some(validated), _) => format!(", {validated} of them validated"),
+            (None, Some(crc32)) if self.crc32_bytes == Some(*bytes) => {
+                format!(", crc32 {crc32:08x}")
+            }
+            _ => String::new(),
+        };
+        match &self.error {
+            Some(error) => format!("{peer} failed after {bytes} bytes{found}: {error}"),
+            None if self.closed => format!("{peer} closed: {bytes} bytes{found}"),
+            None => format!("{peer} was open still: {bytes} bytes{found}"),
+        }
+    }
+}
+
+/// Numbers of connections that have ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub(super) struct Counts {
+    /// Connections that the peer closed.
+    pub(super) closed: u64,
+    /// Connections that ended by an error.
+    pub(super) failed: u64,
+    /// Connections that were open when the receiver was stopped.
+    pub(super) stopped: u64,
+    /// Connections whose line was not printed, because those before were not read in time.
+    pub(super) unprinted: u64,
+}
+
+impl Counts {
+    pub(super) fn add(&mut self, connection: &Connection) {
+        let count = match (&connection.error, connection.closed) {
+            (Some(_), _) => &mut self.failed,
+            (None, true) => &mut self.closed,
+            (None, false) => &mut self.stopped,
+        };
+        *count += 1;
+    }
+}
+
+/// What a receiver without end keeps of the connections that have ended.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Served(Arc<Mutex<Sums>>);
+
+/// Sums over the connections that have ended.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Sums {
+    pub(super) counts: Counts,
+    /// Number of bytes that were compared with the pattern and right.
+    pub(super) validated: u64,
+}
+
+impl Served {
+    /// Takes the receiver's connections as they end, and prints a line for each: as JSON on standard output, or on
+    /// standard error where the payload goes to the other.
+    pub(super) fn attend(&self, ready: &mut Ready<'_>, json: bool, stdout_taken: bool) {
+        let sums = Arc::clone(&self.0);
+        ready.on_end(move |connection| {
+            let connection = Connection::from(&connection);
+            let printed = match json {
+                true => print_json(&connection, stdout_taken),
+                false => print(&connection),
+            };
+            let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+            sums.counts.add(&connection);
+            sums.counts.unprinted += u64::from(!printed);
+            sums.validated += connection.validated_bytes.unwrap_or(0);
+        });
+    }
+
+    pub(super) fn sums(&self) -> Sums {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Posts a line: this is a thread that receives. Returns false if it was dropped.
+fn print(connection: &Connection) -> bool {
+    match (&connection.error, connection.remedy) {
+        (None, _) => report::tell(connection.line()),
+        (Some(_), None) => report::warn(&connection.line()),
+        (Some(_), Some(remedy)) => report::warn(&format!("{}\n  {remedy}", connection.line())),
+    }
+}
+
+fn print_json(connection: &Connection, stdout_taken: bool) -> bool {
+    let stream = match stdout_taken {
+        true => stdio::stderr(),
+        false => stdio::stdout(),
+    };
+    serde_json::to_string(connection).is_ok_and(|line| stream.post_raw(&(line + "\n")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example() -> Connection {
+        Connection {
+            peer: "192.0.2.1:4000".to_owned(),
+            bytes: 1000,
+            closed: true,
+            error: None,
+            remedy: None,
+            silent: false,
+            validated_bytes: None,
+            crc32: None,
+            crc32_bytes: None,
+        }
+    }
+
+    #[test]
+    fn a_line_claims_what_was_found() {
+        assert_eq!(example().line(), "192.0.2.1:4000 closed: 1000 bytes");
+        let validated = Connection {
+            validated_bytes: Some(1000),
+            ..example()
+        };
+        assert!(
+            validated
+                .line()
+                .ends_with("1000 bytes, every byte validated")
+        );
+        let wrong = Connection {
+            validated_bytes: Some(6),
+            closed: false,
+            error: Some("byte 6 is wrong".to_owned()),
+            ..example()
+        };
+        assert_eq!(
+            wrong.line(),
+            "192.0.2.1:4000 failed after 1000 bytes, 6 of them validated: byte 6 is wrong"
+        );
+        // A checksum of a part is none of the stream.
+        let part = Connection {
+            crc32: Some(1),
+            crc32_bytes: Some(10),
+            closed: false,
+            ..example()
+        };
+        assert_eq!(part.line(), "192.0.2.1:4000 was open still: 1000 bytes");
+    }
+
+    #[test]
+    fn each_end_is_counted_once() {
+        let mut counts = Counts::default();
+        counts.add(&example());
+        counts.add(&Connection {
+            closed: false,
+            ..example()
+        });
+        counts.add(&Connection {
+            closed: false,
+            error: Some("reset".to_owned()),
+            ..example()
+        });
+        let once = Counts {
+            closed: 1,
+            failed: 1,
+            stopped: 1,
+            unprinted: 0,
+        };
+        assert_eq!(counts, once);
+    }
+}
