@@ -16,20 +16,22 @@ use crate::gpu::Gpu;
 use crate::parts::{AlignedSide, Parts, part_len};
 use crate::sys::{Argument, Event, Kernel, Memory, Pinned, Stream};
 
-/// Number of threads in a block, as in the kernels' source.
+/// Number of threads in a CUDA block, as in the kernels' source.
 const THREADS: u32 = 256;
-/// Number of parts that a block works on at once: one for each warp.
+/// Number of parts of the payload that a CUDA block works on at once: one for each warp.
 const PARTS_PER_BLOCK: u32 = THREADS / 32;
-/// Number of blocks for each multiprocessor, of kernels that begin by making a table: what it runs
-/// at once. The gather kernel has a block for each eight parts, which spread evenly by themselves.
+/// Number of CUDA blocks for each multiprocessor, of kernels that begin by making a table: as many
+/// as a multiprocessor runs at once. The gather kernel has a block for each eight parts, which
+/// spread evenly by themselves.
 const BLOCKS: u32 = 4;
-/// Number of partial sums of `devmem_crc32`.
+/// Number of partial sums that the kernel `devmem_crc32` computes.
 const SLOTS: usize = 1024;
-/// Number of parts that are sent at once: while the GPU works on these, the next are copied.
+/// Number of parts whose descriptors are copied to the GPU at once: the next are copied while the
+/// GPU works on these.
 const SLICE: usize = 16 << 10;
 
-/// A GPU that works on the memory of a [`Buffer`](crate::Buffer): gathers pieces of it into a
-/// region of its own, compares them with a pattern, computes their checksum.
+/// A GPU that works on the memory of a [`Buffer`](crate::Buffer): gathers pieces of that memory
+/// into a region of its own, compares the pieces with a pattern, or computes their checksum.
 ///
 /// A call copies the batch to the GPU, runs a kernel, copies the result back, and waits once. It
 /// may be made from any thread, whose current context stays current. The region is read and written
@@ -54,13 +56,13 @@ pub struct Worker {
     elapsed: Option<Duration>,
 }
 
-/// Buffers for the parts that are sent at once, on both sides.
+/// Buffers for the descriptors that are copied at once, on the host and on the GPU.
 struct Slice {
     host: Pinned,
     device: Memory,
-    /// Reached when the parts have been copied.
+    /// Event that is reached when the descriptors have been copied.
     uploaded: Event,
-    /// Reached when the parts have been processed.
+    /// Event that is reached when the parts have been processed.
     done: Event,
     busy: bool,
 }
@@ -77,7 +79,8 @@ impl Slice {
         })
     }
 
-    /// Copies the next parts to the GPU, makes `stream` wait for them, and returns their number.
+    /// Copies the descriptors of the next parts to the GPU, makes `stream` wait for them, and
+    /// returns the number of parts.
     fn send(
         &mut self,
         parts: &mut Parts<'_>,
@@ -149,7 +152,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// GPU of the worker.
+    /// GPU that does the worker's work.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
@@ -160,7 +163,7 @@ impl Worker {
         self.destination.as_ref().map_or(0, Memory::address)
     }
 
-    /// Sets whether calls from now on are timed.
+    /// Sets whether later calls measure the time that the GPU takes ([`Worker::elapsed`]).
     pub fn set_timing(&mut self, timing: bool) {
         self.timing = timing;
         self.elapsed = None;
@@ -194,7 +197,7 @@ impl Worker {
         self.end.since(&self.begin)
     }
 
-    /// Runs a kernel on the batch, divided along `side`, and waits for it.
+    /// Runs a CUDA kernel on the batch, divided along `side`, and waits for it.
     fn run(&mut self, batch: &Batch, side: AlignedSide, task: &Task) -> Result<(), Error> {
         self.elapsed = None;
         self.gpu.flush_nic_writes()?;
@@ -250,7 +253,7 @@ impl Worker {
         Ok(())
     }
 
-    /// Kernel of a task, and its arguments in order.
+    /// CUDA kernel of a task, and the kernel's arguments in order.
     fn call(&self, task: &Task, list: u64, count: u32) -> (&Kernel, Vec<Argument>) {
         use Argument::{Long, Word};
         let source = Long(self.source.address());
@@ -270,7 +273,8 @@ impl Worker {
         }
     }
 
-    /// Mismatch at an offset that the GPU has found.
+    /// Reads the bytes at an offset of the stream where the GPU found a mismatch, and returns the
+    /// wrong one.
     fn mismatch(&self, batch: &Batch, pattern: &Pattern, offset: u64) -> Result<Mismatch, Error> {
         let expected = pattern.byte(offset);
         let mut first = None;
@@ -292,19 +296,20 @@ impl Worker {
     }
 }
 
-/// Task of a kernel.
+/// Task of a CUDA kernel.
 #[derive(Debug, Clone, Copy)]
 enum Task {
-    /// Gather to this address.
+    /// Gather the pieces to this address of the GPU's memory.
     Gather { to: u64 },
-    /// Compare with the pattern of this period.
+    /// Compare the pieces with the pattern of this period.
     Validate { period: u32 },
-    /// Compute the checksum of a stream that ends at this offset.
+    /// Compute the CRC-32 of a stream that ends at this offset.
     Crc32 { end: u64 },
 }
 
 impl Task {
-    /// Initial value of the words of the result.
+    /// Initial value of the words that a task's result is written to; `None` for a task without a
+    /// result.
     fn clear(&self) -> Option<u32> {
         match self {
             Task::Gather { .. } => None,
@@ -314,7 +319,7 @@ impl Task {
     }
 }
 
-/// Adds the device's operation to an error.
+/// Turns an error of the driver into a [`DeviceError`] that names the operation.
 fn device_error(operation: &'static str) -> impl Fn(Error) -> DeviceError {
     move |error| match error {
         Error::OutOfBounds { offset, len, size } => DeviceError::Memory(OutOfBounds {
@@ -405,7 +410,7 @@ impl Device for Worker {
 }
 
 impl Worker {
-    /// Memory of the destination, if `len` bytes at `offset` are in it; `None` for no bytes.
+    /// Memory of the destination region, if `len` bytes at `offset` are in it; `None` for no bytes.
     fn destination_at(&self, offset: u64, len: usize) -> Result<Option<&Memory>, DeviceError> {
         let size = self.destination_len();
         if offset.checked_add(len as u64).is_none_or(|end| end > size) {

@@ -14,8 +14,8 @@ use payload::{Batch, BatchError, Device, DeviceError, Host};
 const MIB: u64 = 1 << 20;
 const BATCHES: usize = 10_000;
 
-/// Sizes of the regions: the end of the source is the end of its allocation, behind which the fake
-/// driver has pages that must not be touched.
+/// Size of the source region: it ends with its allocation, behind which the fake driver has pages
+/// that must not be touched.
 const SOURCE: u64 = 2 * MIB;
 const DESTINATION: u64 = 300_000;
 
@@ -25,7 +25,7 @@ fn buffer(fake: &Fake, allocation: Allocation) -> Buffer {
         .unwrap()
 }
 
-/// Worker and CPU device with the same bytes.
+/// A GPU worker, and a CPU device with the same bytes as its source.
 fn pair(buffer: &Buffer, bytes: &[u8]) -> (Worker, Host) {
     buffer.write(0, bytes).unwrap();
     let worker = buffer.worker(DESTINATION).unwrap();
@@ -42,7 +42,7 @@ fn destination(worker: &mut Worker) -> Vec<u8> {
     bytes
 }
 
-/// Offset in the source, often near an end.
+/// Random offset of `len` bytes in the source region, often near one of its ends.
 fn source(chance: &mut Chance, len: u64) -> u64 {
     let room = SOURCE - len + 1;
     match chance.below(8) {
@@ -52,7 +52,7 @@ fn source(chance: &mut Chance, len: u64) -> u64 {
     }
 }
 
-/// Pieces in any order, which don't overlap in the destination but may touch.
+/// Random pieces in any order, which don't overlap in the destination but may touch.
 fn scattered(chance: &mut Chance) -> Batch {
     let mut pieces = Vec::new();
     let mut end = chance.below(50);
@@ -77,7 +77,7 @@ fn scattered(chance: &mut Chance) -> Batch {
     batch
 }
 
-/// Pieces that follow each other, from `begin`.
+/// Random pieces that follow each other in the stream, from byte `begin` on.
 fn stream(chance: &mut Chance, begin: u64, pieces: u64) -> Batch {
     let mut batch = Batch::default();
     let mut at = begin;
@@ -134,7 +134,8 @@ fn sums_are_the_twins() {
     }
 }
 
-/// Byte `i` of the source is the pattern's at `i + ahead`, then some bytes are changed.
+/// The first wrong byte that the GPU finds is the one that the CPU finds, wherever bytes were
+/// changed.
 #[test]
 fn first_bad_bytes_are_the_twins() {
     let fake = Fake::new();
@@ -176,7 +177,8 @@ fn first_bad_bytes_are_the_twins() {
     assert!(bad > BATCHES / 20 && bad < BATCHES * 19 / 20, "{bad}");
 }
 
-/// Batches of more parts than are sent at once, and of pieces longer than a part.
+/// Results for batches of more parts than are sent at once, and of pieces longer than a part, equal
+/// the CPU's.
 #[test]
 fn large_batches_are_the_twins() {
     let fake = Fake::new();
@@ -215,7 +217,7 @@ fn large_batches_are_the_twins() {
     }
 }
 
-/// A refused call does not disturb the next.
+/// A call that the worker refuses does not disturb the next call.
 #[test]
 fn a_refused_call_is_over() {
     let fake = Fake::new();

@@ -71,7 +71,8 @@ fn any_call_may_fail() {
     }
 }
 
-/// `late`: the work is done, so an error of freeing is not returned to anybody.
+/// Makes the `nth` call of the fake driver fail and checks the error. `late`: the work is done, so
+/// an error of freeing is not returned to anybody.
 fn fail(fake: &Fake, allocation: Allocation, nth: u64, code: i32, late: bool) {
     fake.reset();
     fake.set("ORDERING", "0");
@@ -187,8 +188,8 @@ fn pcies_mapping_is_asked_for_only_if_chosen() {
     assert_eq!(fake.held(), "");
 }
 
-/// A driver returns 999 for an export that it refuses for a reason of the machine: the GPU can be
-/// used further. From any other call 999 is final.
+/// The driver returns 999 (UNKNOWN) for an export that it refuses for a reason of the machine: the
+/// GPU can be used further. From any other call 999 is final.
 #[test]
 fn an_export_that_fails_for_no_known_reason_loses_no_gpu() {
     let fake = Fake::new();

@@ -17,7 +17,7 @@ use cuda::{Driver, Gpu};
 use fakecuda as _;
 use libloading::Library;
 
-/// The fake driver has one state in a process.
+/// Lock on the fake driver, which has one state in a process.
 static FAKE: Mutex<()> = Mutex::new(());
 
 /// The fake driver in its initial state, for one test at a time.
@@ -52,7 +52,7 @@ impl Fake {
         self.function::<extern "C" fn()>("fakecuda_reset")();
     }
 
-    /// Drops objects that could not be freed from the fake driver's list.
+    /// Clears the fake driver's list of objects that were not freed.
     pub fn forget(&self) {
         self.function::<extern "C" fn()>("fakecuda_forget")();
     }
@@ -73,7 +73,7 @@ impl Fake {
         self.function::<extern "C" fn() -> u64>("fakecuda_flags")()
     }
 
-    /// Name of the function that failed on request.
+    /// Name of the driver's function that the fake driver made fail.
     pub fn failed(&self) -> Option<String> {
         let failed = self.function::<extern "C" fn() -> *const c_char>("fakecuda_failed")();
         // SAFETY: a C string that stays until the next fault or reset.
@@ -81,7 +81,7 @@ impl Fake {
         Some(name?.to_string_lossy().into_owned())
     }
 
-    /// List of objects that have not been freed.
+    /// List of the fake driver's objects that have not been freed.
     pub fn held(&self) -> String {
         let held = self.function::<extern "C" fn(*mut c_char, usize)>("fakecuda_held");
         let mut text = [0u8; 512];
@@ -117,8 +117,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Random numbers (xorshift64*), different in each run; the seed is in the name that a failed test
-/// prints.
+/// Generator of random numbers (xorshift64*), different in each run; the seed is in the name that a
+/// failed test prints.
 #[derive(Debug)]
 pub struct Chance {
     pub seed: u64,
