@@ -63,7 +63,7 @@ pub use stream::{DevmemStream, RecvError};
 pub use telemetry::{Bucket, Histogram, Telemetry};
 pub use token::Token;
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

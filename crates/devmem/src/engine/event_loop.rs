@@ -22,7 +22,7 @@ use crate::sink::{Sink, SinkError};
 use crate::sys;
 use crate::telemetry::Telemetry;
 
-/// Token of the listeners. A connection's token is its slot.
+/// Poll token (`mio::Token`) of the listeners. A connection's poll token is its slot.
 pub(super) const LISTENER: Token = Token(usize::MAX - 2);
 const WAKER: Token = Token(usize::MAX - 1);
 
@@ -33,11 +33,11 @@ pub(super) type EndCallback<S> = Arc<Mutex<dyn FnMut(Connection<S>) + Send>>;
 pub(super) enum Slot<S> {
     Open(Box<OpenConnection<S>>),
     Ended(Box<Connection<S>>),
-    /// Free for another connection.
+    /// No connection: the slot is free for another.
     Vacant,
 }
 
-/// Poll instance and waker of a thread, and the slot for its snapshots.
+/// Poll instance and waker of a thread, and the slot for the thread's snapshots.
 pub(super) struct Base {
     pub(super) poll: Poll,
     pub(super) waker: Arc<Waker>,
@@ -55,7 +55,7 @@ impl Base {
         })
     }
 
-    /// What the monitors have to know.
+    /// Snapshot slot and waker of the event loop, for the monitors.
     pub(super) fn monitored(&self) -> (&SnapshotSlot, &Arc<Waker>) {
         (&self.snapshots, &self.waker)
     }
@@ -66,11 +66,11 @@ pub(super) struct Setup<S, F> {
     pub(super) config: Config,
     pub(super) open_sink: F,
     pub(super) source: Source,
-    /// Number of the thread.
+    /// Number of the thread, from 0.
     pub(super) worker: usize,
     pub(super) stop: StopHandle,
     pub(super) progress: Progress,
-    /// Receiver of ended connections; without one, the report keeps them.
+    /// Callback that takes each ended connection; without a callback the report keeps them.
     pub(super) on_end: Option<EndCallback<S>>,
 }
 
@@ -82,21 +82,21 @@ pub(super) struct EventLoop<S, F> {
     pub(super) buffer: RecvBuffer,
     pub(super) slots: Vec<Slot<S>>,
     pub(super) vacant: Vec<usize>,
-    /// Sums over the connections that were handed out.
+    /// Sums over the ended connections that `on_end` has taken.
     pub(super) past: Snapshot,
-    /// Connections accepted so far.
+    /// Number of connections accepted so far.
     pub(super) accepted: usize,
-    /// Open connections.
+    /// Number of open connections.
     pub(super) working: usize,
     /// Number of ended connections, for the accepting thread.
     pub(super) finished: Arc<AtomicUsize>,
-    /// No more connections are taken.
+    /// Whether the loop takes no more connections.
     pub(super) ending: bool,
     /// Connections that get a turn, and deadlines of all connections.
     pub(super) schedule: Schedule,
-    /// Tokens that all connections hold.
+    /// Number of tokens that all connections hold.
     pub(super) held: u32,
-    /// When to try again to accept.
+    /// Time to try again to accept, after a shortage of fds or memory.
     pub(super) accept_at: Option<Instant>,
     pub(super) stats: Stats,
 }

@@ -14,13 +14,13 @@ use super::config::Config;
 use super::report::{EngineError, Strangers, at, reset_on_close};
 use crate::listen::drop_urgent_by_default;
 
-/// How long to wait before accepting again when it can't be done now.
+/// Time before the engine tries to accept again, after a shortage of fds or memory.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections of a listener that are accepted before others have their turn.
+/// Number of connections of a listener that are accepted before other connections have their turn.
 const AT_ONCE: u32 = 64;
 
-/// How long a shortage is not warned of again.
+/// Time before a warning about a shortage of fds or memory is repeated.
 const WARN_AGAIN: Duration = Duration::from_secs(60);
 
 /// A connection as `accept` returned it.
@@ -30,15 +30,16 @@ pub(super) struct Accepted {
     pub(super) address: SocketAddr,
 }
 
-/// Outcome of accepting the connections that waited.
+/// Outcome of accepting the connections that waited at the listeners.
 pub(super) enum Waiting {
     /// Every waiting connection was accepted.
     None,
-    /// Many were accepted, and there may be more: the others have their turn first.
+    /// Many connections were accepted, and more may wait: other connections have their turn first.
     More,
-    /// The process is out of fds or memory, or may not: try again after [`ACCEPT_PAUSE`].
+    /// The process is out of fds or memory, or a security module refuses: try again after
+    /// [`ACCEPT_PAUSE`].
     Shortage,
-    /// No more are wanted.
+    /// The engine wants no more connections.
     Enough,
 }
 
@@ -48,12 +49,12 @@ pub(super) struct Listeners {
     sockets: Vec<TcpListener>,
     /// Connections that were refused ([`Config::from`]).
     pub(super) strangers: Strangers,
-    /// When a warning said last that nothing can be accepted.
+    /// Time of the last warning that nothing can be accepted.
     warned: Option<Instant>,
 }
 
 impl Listeners {
-    /// Takes one over, and says where it listens.
+    /// Takes a listener over, and returns the address that it listens on.
     pub(super) fn add(
         &mut self,
         registry: &Registry,
@@ -80,8 +81,8 @@ impl Listeners {
         self.sockets.clear();
     }
 
-    /// Accepts those that wait, for as long as `open` wants more. The listeners' events are edges too: to
-    /// be called again until there are none.
+    /// Accepts the waiting connections, for as long as `open` wants more. The listeners' events are
+    /// edge-triggered: call this again until no connection waits.
     pub(super) fn accept(
         &mut self,
         config: &Config,
@@ -128,7 +129,7 @@ impl Listeners {
     }
 }
 
-/// Connections on their way from the thread that accepts to a worker, with their numbers.
+/// Queue of accepted connections from the thread that accepts to a worker, each with its number.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     accepted: Mutex<VecDeque<(usize, Accepted)>>,
@@ -143,7 +144,7 @@ impl Handover {
             .push_back((index, accepted));
     }
 
-    /// No further connection is handed over.
+    /// Closes the queue: no further connection is handed over.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
@@ -153,7 +154,7 @@ impl Handover {
         queue.unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    /// Whether the handover is closed and empty.
+    /// Whether the queue is closed and empty.
     pub(super) fn is_finished(&self) -> bool {
         // In this order: what is put last is put before it is closed.
         let closed = self.closed.load(Ordering::SeqCst);
@@ -171,17 +172,17 @@ impl Drop for Handover {
     }
 }
 
-/// Origin of an engine's connections.
+/// Origin of an engine's connections: its listeners, or another thread.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// The engine accepts them.
+    /// Listening sockets at which the engine accepts.
     Listeners(Listeners),
     /// Connections that an accepting thread hands over.
     Handover(Arc<Handover>),
 }
 
-/// Errors of `accept` that concern one peer only (`accept(2)`: network errors already pending on
-/// the new socket).
+/// Whether an error of `accept` concerns one peer only (`accept(2)`: network errors already pending
+/// on the new socket).
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
@@ -192,8 +193,8 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     ) || matches!(error.raw_os_error(), Some(libc::EPROTO))
 }
 
-/// Errors of `accept` that pass when something is freed; or that may pass, if a security module
-/// refuses, which leaves the connection where it is.
+/// Whether an error of `accept` passes when fds or memory are freed, or may pass, if a security
+/// module refuses, which leaves the connection in the queue.
 fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -43,7 +43,7 @@ fn pattern(len: usize) -> Vec<u8> {
     payload
 }
 
-/// Sends `payload` from a thread of its own and closes.
+/// Sends `payload` to an address from a thread of its own, and closes.
 fn send(to: SocketAddr, payload: Vec<u8>) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut socket = TcpStream::connect(to).unwrap();
@@ -56,7 +56,8 @@ fn validate(_peer: &Peer) -> Result<Validate, SinkError> {
     Ok(Validate::new(Pattern::default(), Memory::new()))
 }
 
-/// What `run` returns, unless it takes so long: a test that would hang fails instead.
+/// Returns what `run` returns, or panics after `limit`, so that a test that would hang fails
+/// instead.
 fn within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, ended) = std::sync::mpsc::channel();
     thread::spawn(move || {

@@ -5,12 +5,13 @@
 //! (`tcp_measure_rcv_mss`), as when a bulk transfer follows small messages, and may raise it with
 //! `SO_RCVLOWAT` (`tcp_set_rcvlowat`) or as the receive buffer grows (`tcp_rcv_space_adjust`).
 
-/// Bytes between looks where much may have changed.
+/// Bytes of the stream between checks of the receive window, where it may have changed much.
 const SHORTEST: u64 = 16 << 10;
-/// Bytes between looks in a long stream: at most one call in this many.
+/// Bytes of the stream between checks of the receive window in a long stream: at most one call in
+/// this many.
 const LONGEST: u64 = 4 << 20;
 
-/// The next look, in bytes of the stream.
+/// Schedule of the checks of a connection's receive window, in bytes of the stream.
 #[derive(Debug)]
 pub(super) struct WindowLooks {
     next: u64,
@@ -18,7 +19,7 @@ pub(super) struct WindowLooks {
 }
 
 impl WindowLooks {
-    /// The first when the first bytes have come.
+    /// Makes a schedule whose first check is due when the first bytes have come.
     pub(super) fn new() -> Self {
         Self {
             next: 1,
@@ -26,12 +27,13 @@ impl WindowLooks {
         }
     }
 
-    /// Something changed that the window may follow: a look now, and others soon.
+    /// Starts the schedule again, with a check at once and others soon, after a change that may
+    /// have changed the window.
     pub(super) fn restart(&mut self) {
         *self = Self::new();
     }
 
-    /// Whether it is time for a look, after this many bytes of the stream.
+    /// Whether a check is due, after this many bytes of the stream.
     pub(super) fn is_due(&mut self, bytes: u64) -> bool {
         if bytes < self.next {
             return false;
@@ -58,7 +60,8 @@ mod tests {
         assert_eq!(looks(&mut window, (MIB..1024 * MIB).step_by(100_000)), 256);
     }
 
-    /// Small messages, then much: the end of the first was once the last look.
+    /// The window is checked when much data follows small messages: the end of the small ones was
+    /// once the last check.
     #[test]
     fn bulk_after_small_messages_is_looked_at() {
         let mut window = WindowLooks::new();

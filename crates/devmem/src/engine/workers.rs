@@ -19,7 +19,7 @@ use crate::recycler::Thresholds;
 use crate::sink::{Sink, SinkError};
 use crate::sys;
 
-/// Worker thread, which serves connections.
+/// Configuration of a worker thread, which serves connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Worker {
     /// NAPI instances, and so rx queues, whose connections the worker gets.
@@ -33,14 +33,14 @@ struct Mailbox {
     napi_ids: Vec<u32>,
     handover: Arc<Handover>,
     waker: Arc<Waker>,
-    /// Connections handed to the worker.
+    /// Number of connections handed to the worker so far.
     given: Cell<usize>,
-    /// Connections of the worker that have ended.
+    /// Number of the worker's connections that have ended.
     finished: Arc<AtomicUsize>,
 }
 
 impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F> {
-    /// Receives on worker threads, and accepts on the calling thread meanwhile, until [`Config::until`] is
+    /// Receives on worker threads, while the calling thread accepts, until [`Config::until`] is
     /// reached or a stop handle is used. Without a `worker` there is one.
     ///
     /// A connection goes to the worker that its NAPI id is named for. If no worker has that id, or the id is
@@ -151,7 +151,7 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
 }
 
 impl Mailbox {
-    /// Mailbox of an event loop, which takes the connections from `handover`.
+    /// Makes the mailbox of a worker's event loop, which takes the connections from `handover`.
     fn to<S, F>(event_loop: &EventLoop<S, F>, worker: &Worker, handover: Arc<Handover>) -> Self {
         Self {
             napi_ids: worker.napi_ids.clone(),
@@ -253,7 +253,7 @@ fn wait_for_workers(
     Ok(())
 }
 
-/// Longest delay of a wait.
+/// Longest time that the accepting thread waits for a worker's end before it checks again.
 const TICK: Duration = Duration::from_millis(1);
 
 /// Hands a connection to the worker of its queue, or to the worker with the fewest connections.
@@ -274,7 +274,8 @@ fn hand_over(mailboxes: &[Mailbox], number: usize, accepted: Accepted) {
     wake(&mailbox.waker);
 }
 
-/// Configuration of a worker: limits that hold for all connections are divided by the number of workers.
+/// Configuration of one of `workers` workers: limits that hold for all connections are divided by
+/// their number.
 fn share(config: &Config, workers: usize) -> Config {
     let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
     Config {

@@ -6,7 +6,8 @@ use crate::token::StreamTag;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-/// `sock_devmem_dontneed`, with the xarray of a socket as a set.
+/// Model of the kernel's side of `SO_DEVMEM_DONTNEED` (`sock_devmem_dontneed`), with the xarray of
+/// a socket as a set.
 #[derive(Default)]
 struct Kernel {
     held_by_user: BTreeSet<u32>,
@@ -17,7 +18,7 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// `__xa_alloc`: the lowest free id.
+    /// Issues a token, the lowest free id, as `__xa_alloc` does.
     fn issue(&mut self) -> u32 {
         let id = self.free.pop_first().unwrap_or_else(|| {
             self.next += 1;
@@ -78,14 +79,16 @@ fn a_run_is_one_range_in_either_direction() {
     }
 }
 
-/// As they come, not only when they go: a batch takes no room for each token of it.
+/// Consecutive tokens are one range as they come, not only when they go: a batch takes no room for
+/// each token.
 #[test]
 fn a_run_is_one_range_from_the_start() {
     let (recycler, _) = holding(0..1000);
     assert_eq!(recycler.ranges.len(), 1);
 }
 
-/// The calls that a long transfer takes, by a receiver that flushes when that is due.
+/// Each call of a long transfer gives back a full batch of tokens, if the receiver flushes when a
+/// flush is due.
 #[test]
 fn a_call_gives_a_full_batch_back() {
     const FRAGS: u64 = 10_000;
@@ -184,8 +187,8 @@ fn the_thresholds_count_frags_and_bytes() {
 }
 
 proptest! {
-    /// Whatever the order in which frags come and go, every token goes back once, within the
-    /// kernel's limits.
+    /// Every token goes back once, within the kernel's limits, whatever the order in which frags
+    /// come and go.
     #[test]
     fn every_token_goes_back(
         steps in prop::collection::vec((0..400usize, any::<prop::sample::Index>()), 1..40),

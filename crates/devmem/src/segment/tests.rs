@@ -26,7 +26,8 @@ fn size(message: &Message) -> usize {
     }
 }
 
-/// Parses `messages` as one `recvmsg`; gives the totals and the recycler that issued.
+/// Parses `messages` as those of one `recvmsg`; returns the totals, and a recycler that issued the
+/// tokens.
 fn receive(buffer: &mut RecvBuffer, iov: &[u8], messages: &[Message]) -> (Totals, Recycler) {
     let bytes = messages.iter().map(size).sum();
     let filled = buffer.fill(bytes, iov, messages);

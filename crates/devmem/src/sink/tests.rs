@@ -10,7 +10,7 @@ use super::{Checksum, Gather, Memory, Sink, SinkError, Validate, Write};
 use crate::pattern::Pattern;
 use crate::{DevmemStream, RecvBuffer};
 
-/// Sends `pieces` over the loopback, receives at most `iov` bytes a call, and hands all of it to
+/// Sends `pieces` over the loopback, receives at most `iov` bytes a call, and hands all bytes to
 /// `sink`.
 fn play<S: Sink>(pieces: &[Vec<u8>], iov: usize, mut sink: S) -> Result<S, SinkError> {
     play_into(pieces, iov, &mut sink)?;
@@ -36,7 +36,8 @@ fn play_into<S: Sink>(pieces: &[Vec<u8>], iov: usize, sink: &mut S) -> Result<()
     }
 }
 
-/// Bit by bit, as the standard has it: the polynomial reversed, ones before and after.
+/// CRC-32 computed bit by bit, as the standard has it: the polynomial reversed, ones before and
+/// after.
 fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
@@ -78,8 +79,7 @@ fn a_region_of_somebody_elses_is_filled_from_its_begin() {
     assert_eq!((filled, &region), (3, b"abc\xff\xff\xff"));
 }
 
-/// What was right is counted up to the wrong byte itself, not to the piece that it is in, and no
-/// further whatever follows.
+/// The count of right bytes ends at the first wrong byte, not at its piece, whatever bytes follow.
 #[test]
 fn what_was_validated_ends_at_the_wrong_byte() {
     let pattern = Pattern::new(7).unwrap();

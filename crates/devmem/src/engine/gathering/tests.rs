@@ -10,7 +10,7 @@ const LIMITS: Limits = Limits {
     patience: PATIENCE,
 };
 
-/// A socket, the connection's decision, and a clock.
+/// Model of a socket with a clock, for the decision when to gather.
 struct Model {
     gathering: Gathering,
     limits: Limits,
@@ -36,7 +36,7 @@ impl Model {
         }
     }
 
-    /// When the engine would look, if nothing else wakes it.
+    /// Time of the engine's next check, if nothing else wakes the loop.
     fn look_at(&self) -> Option<Duration> {
         let patience = match self.gathering.is_steady() {
             true => self.limits.patience * STEADY,
@@ -58,7 +58,7 @@ impl Model {
         }
     }
 
-    /// Time goes on to `until`, and nothing comes.
+    /// Lets time pass until `until`, without a packet.
     fn wait(&mut self, until: Duration) {
         while let Some(due) = self.look_at().filter(|due| *due <= until) {
             self.now = due;
@@ -68,7 +68,7 @@ impl Model {
         self.now = until;
     }
 
-    /// A packet comes `after` what happened last.
+    /// Delivers a packet of `bytes` bytes, `after` the previous event.
     fn packet(&mut self, after: Duration, bytes: u64) {
         self.wait(self.now + after);
         self.queued += bytes;
@@ -77,8 +77,8 @@ impl Model {
         }
     }
 
-    /// A peer sends `bytes` in packets, and waits until all were read: how long that took after
-    /// the last packet.
+    /// Sends a request of `bytes` in packets, waits until all of it was read, and returns how long
+    /// that took after the last packet.
     fn request(&mut self, gap: Duration, packet: u64, bytes: u64) -> Duration {
         let mut left = bytes;
         while left > 0 {
@@ -99,7 +99,7 @@ const fn micros(micros: u64) -> Duration {
     Duration::from_micros(micros)
 }
 
-/// A receiver that keeps up is woken for one packet at a time: a single turn never brings much.
+/// A stream gathers if the receiver keeps up with it, so that each wake-up brings one packet.
 #[test]
 fn a_stream_that_is_kept_up_with_gathers() {
     for (gap, patience) in [(micros(300), 2), (micros(300), 20), (micros(20), 2)] {
@@ -122,7 +122,7 @@ fn a_stream_that_is_kept_up_with_gathers() {
     }
 }
 
-/// As with a receiver that is late, and finds much at each turn.
+/// A stream gathers if the receiver is late, so that each wake-up brings many packets.
 #[test]
 fn much_at_a_time_gathers() {
     let mut model = Model::new(LIMITS);
@@ -132,8 +132,9 @@ fn much_at_a_time_gathers() {
     assert_eq!(model.mark, MARK);
 }
 
-/// A few may be late, while it is found out that they are requests: of any size, over a link of any speed,
-/// read as they come or at once. Those that take half of a steady wait, or longer, may take twice as long.
+/// Only a few requests may be late, while the engine finds out that they are requests: of any size,
+/// over a link of any speed, read as they come or at once. Those that take half of a steady wait,
+/// or longer, may take twice as long.
 #[test]
 fn requests_keep_their_latency() {
     const REQUESTS: u32 = 2_500;
@@ -166,7 +167,7 @@ fn requests_keep_their_latency() {
     }
 }
 
-/// The rest of a large request, behind many marks, is not late for long either.
+/// The last bytes of a large request, after many low-water marks, are not late for long either.
 #[test]
 fn large_requests_keep_their_latency() {
     let mut model = Model::new(LIMITS);
@@ -187,7 +188,8 @@ fn an_echo_of_few_bytes_never_gathers() {
     assert_eq!(model.wakes, 100_000);
 }
 
-/// With a mark of a few frags no wake-up would be saved, and silence would be looked at for ever.
+/// A low-water mark of a few frags is not used: it would save no wake-up, and the engine would
+/// check silent connections for ever.
 #[test]
 fn a_mark_of_next_to_nothing_is_none() {
     for mark in [0, 7, LEAST - 1] {
@@ -213,7 +215,7 @@ fn a_silent_connection_is_looked_at_once() {
     assert_eq!((model.wakes, model.mark, model.queued), (wakes, 1, 0));
 }
 
-/// A stream that stops and goes on, for ever.
+/// A stream that pauses again and again gathers after each pause.
 #[test]
 fn a_stream_with_pauses_gathers_again() {
     let mut model = Model::new(LIMITS);
@@ -226,7 +228,8 @@ fn a_stream_with_pauses_gathers_again() {
     assert!(model.wakes < 20 * 10_000 / 20, "{} wakes", model.wakes);
 }
 
-/// A sender that shares its processor with the NIC's: bursts, and nothing for as long as a few waits.
+/// A stream in bursts gathers: its sender shares a processor with the NIC's, and sends nothing for
+/// as long as a few waits.
 #[test]
 fn a_stream_of_bursts_gathers() {
     let mut model = Model::new(LIMITS);
@@ -252,7 +255,8 @@ fn a_stream_of_bursts_gathers() {
     );
 }
 
-/// A sender and a receiver that have one processor between them: each gets it for some milliseconds.
+/// A stream gathers if its sender and receiver have one processor between them: each gets it for
+/// some milliseconds.
 #[test]
 fn a_stream_by_turns_gathers() {
     let mut model = Model::new(LIMITS);

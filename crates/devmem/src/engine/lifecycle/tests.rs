@@ -16,17 +16,18 @@ use simulation::{BUDGET, FRAG, Loop, SLOTS};
 
 mod simulation;
 
-/// Rounds of the loop that a silent connection may cause at most, from its last bytes to its end: a flush, a look
-/// that finds something and another one, a pause's warning and its end, an idle timeout, the turn after it
-/// and the end, and the return of frags.
+/// Greatest number of rounds of the loop that a silent connection may cause, from its last bytes to
+/// its end: a flush, a look that finds something and another one, a pause's warning and its end, an
+/// idle timeout, the turn after it and the end, and the return of frags.
 const ROUNDS: u32 = 16;
 
 /// Something that happens outside of the engine.
 #[derive(Debug, Clone)]
 enum Stimulus {
-    /// A connection comes; its sink keeps frags or not, and its kernel takes its tokens or not.
+    /// A connection is accepted; its sink keeps frags or not, and its kernel takes its tokens or
+    /// not.
     Accept { keeps: bool, refuses: bool },
-    /// Packets come, one after the other.
+    /// Packets arrive, one after the other.
     Packets { count: u32, bytes: u64, gap: u64 },
     /// The peer closes or resets the connection.
     PeerEnd,
@@ -39,9 +40,10 @@ enum Stimulus {
 #[derive(Debug, Clone)]
 struct Step {
     slot: usize,
-    /// Microseconds since the step before.
+    /// Time in microseconds since the step before.
     after: u64,
-    /// Rounds that the engine gets meanwhile at most: with few of them, it is like a process that is stopped.
+    /// Greatest number of rounds that the engine gets until this step: with few rounds, it is like
+    /// a process that is stopped.
     rounds: u32,
     stimulus: Stimulus,
 }

@@ -125,7 +125,8 @@ fn a_sink_of_ones_own_sees_every_segment() {
     assert_eq!(report.connections[0].sink.as_ref().unwrap().0, 5000);
 }
 
-/// A stream that is kept up with: without gathering, each write is a wake-up.
+/// A connection with a receiver that keeps up wakes the loop for many bytes at a time. Without
+/// gathering, each write is a wake-up.
 #[test]
 fn a_busy_connection_wakes_the_loop_for_much_at_a_time() {
     const WRITES: usize = 1500;
@@ -150,7 +151,7 @@ fn a_busy_connection_wakes_the_loop_for_much_at_a_time() {
     assert!(with * 3 <= without * 2, "{with} wakes, {without} without");
 }
 
-/// Tells how much it has got.
+/// Sink that sends the number of bytes received so far to the test.
 struct Tell {
     tell: std::sync::mpsc::Sender<usize>,
     total: usize,
@@ -164,7 +165,7 @@ impl Sink for Tell {
     }
 }
 
-/// What is less than the mark is received after the patience, and without a mark at once.
+/// Bytes fewer than the low-water mark are received after the patience, and without a mark at once.
 #[test]
 fn few_bytes_behind_many_do_not_wait_for_more() {
     let mut config = peers(1);

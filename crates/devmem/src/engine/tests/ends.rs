@@ -63,7 +63,8 @@ fn a_reset_is_an_outcome() {
     assert!(matches!(report.connections[1].end, End::Closed));
 }
 
-/// Both are there when the engine first looks: nothing else will ever wake it.
+/// A reset right behind the last bytes ends the connection, although both are there at the engine's
+/// first look and nothing else will ever wake it.
 #[test]
 fn a_reset_right_behind_the_last_bytes_ends_the_connection() {
     let engine = engine(peers(1), |_: &Peer| Ok(Discard));

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Of two silent peers and one that sends now and then, the silent ones end.
+/// Silent peers end after the idle timeout, and a peer that sends now and then does not.
 #[test]
 fn a_silent_peer_ends_after_its_time() {
     let limit = Duration::from_millis(300);
@@ -35,8 +35,8 @@ fn a_silent_peer_ends_after_its_time() {
     drop((silent, mute));
 }
 
-/// A sink that takes longer than the idle timeout is not a reason to end anybody: neither its own peer,
-/// nor others, whose bytes wait meanwhile.
+/// A sink that takes longer than the idle timeout ends no connection: neither its own, nor others,
+/// whose bytes wait meanwhile.
 #[test]
 fn a_slow_sink_makes_no_peer_silent() {
     struct Slow(bool);
@@ -78,7 +78,8 @@ fn a_slow_sink_makes_no_peer_silent() {
     assert_eq!(report.stats.stream.bytes, u64::from(PEERS) * 200);
 }
 
-/// Also one that came before the engine was made, which inherits nothing.
+/// Every connection has keepalive, also one that came before the engine was made and inherits
+/// nothing.
 #[test]
 fn connections_have_keepalive() {
     let wanted = Keepalive {
@@ -114,7 +115,7 @@ fn connections_have_keepalive() {
     }
 }
 
-/// A stranger is reset, takes no peer's place, and brings nothing.
+/// A connection from a refused address is reset, counts as no peer, and brings no bytes.
 #[test]
 fn strangers_are_refused_counted_and_named() {
     let mut config = peers(1);

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// No clock goes so far.
+/// Durations of `Duration::MAX` mean no limit, although no clock goes so far.
 #[test]
 fn for_ever_is_a_duration_too() {
     let config = Config {
@@ -36,7 +36,8 @@ fn a_stop_before_any_peer_ends_the_loop() {
     assert!(report.connections.is_empty());
 }
 
-/// As a signal that arrives during set-up. The handle stops any number of engines, whichever kind.
+/// A stop handle that was used before the engine exists ends it at once, as by a signal that
+/// arrives during set-up. The handle stops any number of engines, with workers or without.
 #[test]
 fn a_stop_before_the_engine_exists_ends_it_at_once() {
     let forever = Config {
@@ -57,7 +58,7 @@ fn a_stop_before_the_engine_exists_ends_it_at_once() {
     within(Duration::from_secs(20), || workers.run_on(vec![])).unwrap();
 }
 
-/// An error of one stops its workers, and nothing else that the handle stops.
+/// An error of one engine stops that engine's workers, and nothing else that the handle stops.
 #[test]
 fn workers_that_fail_stop_nothing_else() {
     let stop = StopHandle::new();

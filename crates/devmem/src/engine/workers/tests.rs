@@ -69,7 +69,8 @@ fn connections_are_spread_and_each_has_one_worker() {
     }
 }
 
-/// All connections are accepted and one of them never closes: the accepting thread only passes the stop on.
+/// A stop reaches the workers when all connections are accepted and one of them never closes: the
+/// accepting thread only passes the stop on.
 #[test]
 fn a_stop_reaches_workers_that_have_all_their_connections() {
     let listener = listener();
@@ -91,7 +92,8 @@ fn a_stop_reaches_workers_that_have_all_their_connections() {
     assert!(matches!(report.connections[0].end, End::Stopped));
 }
 
-/// A program that receives without end keeps nothing of ended connections, and their slots are free.
+/// An engine with `on_end` keeps nothing of ended connections, and their slots are free: for
+/// programs that receive without end.
 #[test]
 fn connections_that_are_over_are_handed_out() {
     let listener = listener();

@@ -27,7 +27,8 @@ fn ranges_are_checked_before_anything_is_sent() {
     assert_eq!(sender.stats(), SendStats::default());
 }
 
-/// The kernel would make a frag of no bytes of one, and refuse one at the dmabuf's end.
+/// Empty ranges are left out: the kernel would make a frag of no bytes of them, and refuse one at
+/// the dmabuf's end.
 #[test]
 fn empty_ranges_are_left_out() {
     let (near, _far) = pair();
@@ -59,7 +60,7 @@ fn empty_ranges_are_left_out() {
     );
 }
 
-/// Where the kernel would read a program's memory instead of the dmabuf.
+/// A send is refused where the kernel would read the program's own memory instead of the dmabuf.
 #[test]
 fn what_would_send_the_programs_own_memory_is_refused() {
     let refused = |outcome: io::Result<u64>| outcome.unwrap_err().raw_os_error();
@@ -79,7 +80,7 @@ fn what_would_send_the_programs_own_memory_is_refused() {
     assert_eq!(sender(far, one).unwrap(), 8192);
 }
 
-/// No binding has this number: the kernel says so and takes nothing.
+/// A send from a dmabuf id that no binding has is refused by the kernel, which takes nothing.
 #[test]
 fn a_dmabuf_that_is_not_bound_is_refused() {
     let (near, _far) = pair();
@@ -125,7 +126,8 @@ fn a_reset_is_the_connections_error() {
     }
 }
 
-/// Completions of real zero-copy sends, of ordinary memory: the numbering is the same.
+/// Completions of real zero-copy sends are understood. They are of ordinary memory, whose numbering
+/// is the same.
 #[test]
 fn the_kernels_completions_are_understood() {
     let (near, mut far) = pair();
@@ -163,8 +165,8 @@ fn a_completion_of_nobodys_send_is_an_error() {
     ));
 }
 
-/// As when a driver still has packets of a connection that is over: poll reports that at once, each
-/// time.
+/// A wait for sends that a dead socket has in flight ends at the deadline, as when a driver still
+/// has packets of a connection that is over: poll reports that at once, each time.
 #[test]
 fn what_a_dead_socket_has_in_flight_is_not_waited_for_past_the_deadline() {
     let (near, far) = pair();

@@ -16,22 +16,22 @@ use crate::token::StreamTag;
 const IDS: [DmabufId; 2] = [DmabufId::new(3), DmabufId::new(9)];
 const REGION: usize = 4096;
 
-/// A part of a stream: where it lies, and its bytes.
+/// A part of a stream: host memory or one of two dmabufs, and the bytes there.
 #[derive(Debug, Clone)]
 enum Piece {
     Inline(Vec<u8>),
     Frag { region: usize, bytes: Vec<u8> },
 }
 
-/// Two dmabufs, and what each `recvmsg` says of them.
+/// A stream in two dmabufs, with the control messages of each `recvmsg`.
 struct Stream {
     regions: [Vec<u8>; 2],
     calls: Vec<(Vec<u8>, Vec<Message>)>,
     whole: Vec<u8>,
 }
 
-/// Lays the pieces out: frags from the end of their region on, so that none lies where it stands in
-/// the stream.
+/// Lays a stream's pieces out in the dmabufs: frags from the end of their dmabuf on, so that none
+/// lies at its offset in the stream.
 fn lay_out(calls: &[Vec<Piece>]) -> Stream {
     let mut regions = [vec![0; REGION], vec![0; REGION]];
     let mut free = [REGION; 2];
@@ -74,7 +74,7 @@ fn frag(region: usize, frag_offset: u64, frag_size: u32, frag_token: u32) -> Mes
     })
 }
 
-/// The processor for each region, with a destination of so many bytes.
+/// CPU devices for two dmabufs, each with a destination region of `destination` bytes.
 fn devices(regions: &[Vec<u8>; 2], destination: u64) -> Devices {
     let hosts = regions.iter().map(|region| {
         let host = Host::of_bytes(region.clone(), destination).unwrap();
@@ -85,7 +85,8 @@ fn devices(regions: &[Vec<u8>; 2], destination: u64) -> Devices {
         .fold(Devices::new(), |devices, (id, host)| devices.with(id, host))
 }
 
-/// Hands all calls to `sink`; every frag of those that it saw has come back, whatever it said.
+/// Hands all calls of `recvmsg` to `sink`, and checks that every frag that the sink saw has come
+/// back, whatever the sink returned.
 fn play<S: Sink>(calls: &[(Vec<u8>, Vec<Message>)], sink: &mut S) -> Result<(), SinkError> {
     let mut buffer = RecvBuffer::with_capacity(8192, 64);
     let mut at = 0;
@@ -225,7 +226,7 @@ proptest! {
     }
 }
 
-/// All frags go back, and the error says what the kernel told that can't be.
+/// A frag outside of its dmabuf is refused with an error that names it, and all frags go back.
 #[test]
 fn frags_that_cannot_be_are_refused() {
     let regions = [vec![1; 64], vec![2; 64]];
