@@ -21,13 +21,14 @@ pub enum Choice {
     Udmabuf,
     /// Heap of `/dev/dma_heap`.
     Heap(heap::Name),
-    /// Dumb buffer of the DRM device with this node.
+    /// Dumb buffer of the DRM device with this node in `/dev/dri`.
     Drm(PathBuf),
-    /// Memory of the GPU with this number, as the CUDA driver counts them, with this mapping.
+    /// Memory of the GPU with this number, as the CUDA driver counts GPUs, and the NIC's path to
+    /// it.
     Cuda(u32, Mapping),
-    /// Dmabuf that this process was started with, as the fd of this number.
+    /// Dmabuf that this process inherited, as the fd of this number.
     Fd(u32),
-    /// Dmabuf that a helper passes, which listens on this Unix socket.
+    /// Dmabuf that a helper passes over this Unix socket, on which the helper listens.
     Socket(SocketName),
 }
 
@@ -48,16 +49,16 @@ pub enum ParseChoiceError {
          socket:PATH"
     )]
     Kind(String),
-    /// Not a number, or too large a one.
+    /// The text after the kind of memory is not a number, or too large a number.
     #[error("{0:?} is not the number of {1}")]
     Number(String, &'static str),
-    /// Not a possible name of a heap.
+    /// The text after `heap:` can't be the name of a heap.
     #[error(transparent)]
     Heap(#[from] heap::NameError),
-    /// Not the path of a DRM device's node.
+    /// The text after `drm:` can't be the path of a DRM device's node.
     #[error("{0:?} is not the path of a node, as /dev/dri/card0")]
     Node(String),
-    /// Not a possible name of a Unix socket.
+    /// The text after `socket:` can't be the name of a Unix socket.
     #[error("{0:?} names no Unix socket: a path of 1 to 107 bytes, or @ and an abstract name")]
     Socket(String),
 }

@@ -38,7 +38,8 @@ pub(crate) struct CreateDumb {
 }
 
 impl CreateDumb {
-    /// Shape of a buffer of `len` bytes, a multiple of 4 KiB: lines of 4 KiB, pixels of 32 bits.
+    /// Shape of a dumb buffer of `len` bytes, a multiple of 4 KiB: lines of 4 KiB, pixels of 32
+    /// bits.
     pub(crate) fn of(len: u64) -> Option<Self> {
         // `drm_mode_create_dumb` computes the size in 32 bits.
         u32::try_from(len).ok()?;
@@ -89,8 +90,8 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(bytes).unwrap_or(4096)
 }
 
-/// Opens a device's node for reading and writing, closed on exec as the standard library does.
-/// `O_NOCTTY` and `O_NONBLOCK` are for a node that is a terminal or a pipe.
+/// Opens a device's node for reading and writing, with `O_CLOEXEC`. `O_NOCTTY` and `O_NONBLOCK` are
+/// for a node that is a terminal or a pipe.
 pub(crate) fn open(node: &Path) -> io::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -98,7 +99,7 @@ pub(crate) fn open(node: &Path) -> io::Result<OwnedFd> {
     options.open(node).map(OwnedFd::from)
 }
 
-/// Major and minor number of an open node.
+/// Major and minor number of an open device node.
 pub(crate) fn device_number(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
     let number = fs::metadata(path_of(fd)).ok()?.rdev();
     Some((libc::major(number), libc::minor(number)))
@@ -125,15 +126,16 @@ pub(crate) fn duplicate(number: u32) -> io::Result<OwnedFd> {
     own(fd)
 }
 
-/// Closes the fd in programs that this process executes.
+/// Sets `FD_CLOEXEC` on the fd with this number, so that programs that this process executes don't
+/// inherit it.
 pub(crate) fn close_on_exec(number: u32) -> io::Result<()> {
     let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: F_SETFD takes an int, no pointer.
     done(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })
 }
 
-/// Calls `DMA_HEAP_IOCTL_ALLOC` (`dma_heap_ioctl_allocate`), for reading and writing, so that the
-/// buffer can be mapped for both.
+/// Allocates a dmabuf from a dma-heap by `DMA_HEAP_IOCTL_ALLOC` (`dma_heap_ioctl_allocate`), for
+/// reading and writing, so that the buffer can be mapped for both.
 pub(crate) fn heap_allocate(heap: BorrowedFd<'_>, len: u64) -> io::Result<OwnedFd> {
     let mut allocation = HeapAllocation {
         len,
@@ -164,8 +166,8 @@ pub(crate) fn create_dumb(device: BorrowedFd<'_>, mut dumb: CreateDumb) -> io::R
     Ok(dumb.handle)
 }
 
-/// Calls `DRM_IOCTL_PRIME_HANDLE_TO_FD` (`drm_gem_prime_handle_to_fd`); `DRM_RDWR` lets the dmabuf
-/// be mapped for writing.
+/// Exports a dumb buffer as a dmabuf by `DRM_IOCTL_PRIME_HANDLE_TO_FD`
+/// (`drm_gem_prime_handle_to_fd`); `DRM_RDWR` lets the dmabuf be mapped for writing.
 pub(crate) fn export(device: BorrowedFd<'_>, handle: u32) -> io::Result<OwnedFd> {
     let mut prime = PrimeHandle {
         handle,
@@ -207,11 +209,11 @@ pub(crate) fn drm_driver(device: BorrowedFd<'_>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// Number of messages without an fd that are skipped before one with an fd.
+/// Number of messages without an fd that are skipped before a message with an fd.
 const GREETINGS: usize = 64;
 
-/// Waits for a message with fds. Returns none if the other end closes before it sends any, or sends
-/// only messages without.
+/// Waits for a message with fds on a Unix socket. Returns none if the other end closes before it
+/// sends any, or sends only messages without fds.
 pub(crate) fn receive_fds(socket: &UnixStream, patience: Duration) -> io::Result<Vec<OwnedFd>> {
     let began = Instant::now();
     // `SCM_MAX_FD` fds fit a message: with room for all, none is cut off.
@@ -254,7 +256,7 @@ pub(crate) fn receive_fds(socket: &UnixStream, patience: Duration) -> io::Result
     Ok(Vec::new())
 }
 
-/// Sends fds, with a byte to carry them.
+/// Sends fds over a Unix socket, with a byte to carry them.
 pub(crate) fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];

@@ -6,7 +6,7 @@ use std::thread;
 
 use super::*;
 
-/// Error of connecting to a helper that does `serve`.
+/// Error of a connection to a helper process that runs `serve`.
 fn from_helper(name: &str, serve: impl FnOnce(UnixStream) + Send) -> Error {
     let name = format!("@devmem-tcp-{name}-{}", std::process::id());
     let socket = SocketName::new(&name).unwrap();
@@ -44,7 +44,7 @@ fn a_socket_without_a_listener_is_an_error() {
     assert_eq!(error.to_string(), "connect to Unix socket /nowhere/at/all");
 }
 
-/// `offered` does not connect: the socket does not accept.
+/// `offered` finds a socket that listens, and does not connect: the socket does not accept.
 #[test]
 fn a_socket_is_offered_or_not() {
     let of = |name: &str| offered(&SocketName::new(name).unwrap());
@@ -72,7 +72,8 @@ fn a_socket_is_offered_or_not() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Names of other users' sockets are any bytes, and hide nothing and stand for nothing.
+/// Names of other users' sockets, which may be any bytes, hide no socket and are not mistaken for
+/// one.
 #[test]
 fn others_sockets_are_passed_over() {
     let name = format!("@devmem-tcp-others-{}", std::process::id());
