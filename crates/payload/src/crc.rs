@@ -7,10 +7,10 @@
 /// Polynomial of Ethernet, gzip and zlib, without x³², reversed.
 pub const POLYNOMIAL: u32 = 0xedb8_8320;
 
-/// The polynomial x⁰.
+/// The polynomial x⁰, in the reversed order of bits.
 const ONE: u32 = 1 << 31;
 
-/// Product of two remainders.
+/// Product of two polynomials modulo the CRC's polynomial.
 pub const fn multiply(a: u32, b: u32) -> u32 {
     let (mut product, mut shifted, mut bit) = (0, b, ONE);
     while bit != 0 {
@@ -24,7 +24,8 @@ pub const fn multiply(a: u32, b: u32) -> u32 {
     product
 }
 
-/// The power x^(8 · `bytes`), the factor of a sum that `bytes` follow.
+/// Power x^(8 · `bytes`) modulo the CRC's polynomial: the factor of a CRC that `bytes` bytes
+/// follow.
 pub const fn power(bytes: u64) -> u32 {
     // The squares x⁸, x¹⁶, x³² …: multiply those whose bits are set in `bytes`.
     let (mut power, mut square, mut bits) = (ONE, ONE >> 8, bytes);
@@ -38,12 +39,12 @@ pub const fn power(bytes: u64) -> u32 {
     power
 }
 
-/// Sum without ones before and after, of bytes that are followed by `bytes` zeros.
+/// CRC, without ones before and after, of bytes that are followed by `bytes` zeros.
 pub const fn advance(sum: u32, bytes: u64) -> u32 {
     multiply(sum, power(bytes))
 }
 
-/// CRC-32 of `len` bytes whose sum without ones before and after is `sum`.
+/// CRC-32 of `len` bytes whose CRC without ones before and after is `sum`.
 pub const fn complete(sum: u32, len: u64) -> u32 {
     !(sum ^ advance(!0, len))
 }

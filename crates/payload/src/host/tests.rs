@@ -13,7 +13,8 @@ fn bytes(len: usize) -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), len)
 }
 
-/// Pieces of the source, mostly shorter than the unit in which they are read, some longer.
+/// Strategy of pieces of the source region, mostly shorter than the unit in which they are read,
+/// some longer.
 fn pieces() -> impl Strategy<Value = Vec<(u64, u32)>> {
     let len = prop_oneof![4 => 1..300u32, 1 => 3000..9000u32];
     let piece = (any::<Index>(), len);
@@ -21,7 +22,7 @@ fn pieces() -> impl Strategy<Value = Vec<(u64, u32)>> {
     prop::collection::vec(piece, 0..12)
 }
 
-/// Pieces that follow each other, from `at` on.
+/// Batch of pieces that follow each other in the stream, from `at` on.
 fn following(pieces: &[(u64, u32)], at: u64) -> Batch {
     let mut batch = Batch::with_capacity(pieces.len());
     pieces.iter().fold(at, |at, (source, len)| {
@@ -31,13 +32,13 @@ fn following(pieces: &[(u64, u32)], at: u64) -> Batch {
     batch
 }
 
-/// Bytes of a piece.
+/// Bytes of a piece in the source region.
 fn of<'a>(source: &'a [u8], piece: &Descriptor) -> &'a [u8] {
     let start = piece.source as usize;
     &source[start..start + piece.len as usize]
 }
 
-/// A malformed batch changes nothing.
+/// A malformed batch is refused and changes no byte of the destination.
 #[test]
 fn a_malformed_batch_changes_nothing() {
     let mut host = Host::of_bytes(vec![7; 16], 16).unwrap();
