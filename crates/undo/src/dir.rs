@@ -14,18 +14,18 @@ use serde::de::DeserializeOwned;
 use crate::RunDirError;
 use crate::error::{Result, failed};
 
-/// Default path of the runtime directory.
+/// Default path of the runtime directory, where records are kept.
 const DEFAULT: &str = "/run/devmem-tcp";
-/// Environment variable with another path.
+/// Environment variable that sets another path of the runtime directory.
 const VARIABLE: &str = "DEVMEM_TCP_RUNTIME_DIR";
-/// The runtime directory.
+/// The runtime directory, with a JSON file for each record of changes.
 #[derive(Debug, Clone)]
 pub struct RunDir {
     path: PathBuf,
 }
 
 impl RunDir {
-    /// Opens the system's runtime directory, and makes it if it does not exist.
+    /// Opens the system's runtime directory, and makes the directory if it does not exist.
     ///
     /// # Errors
     /// [`RunDirError::Io`] where it cannot be made, [`RunDirError::NotOurs`].
@@ -33,7 +33,7 @@ impl RunDir {
         Self::at(Self::place())
     }
 
-    /// Opens the system's runtime directory, if it exists, to read.
+    /// Opens the system's runtime directory to read records, if the directory exists.
     ///
     /// # Errors
     /// As for [`RunDir::open`].
@@ -45,7 +45,7 @@ impl RunDir {
         }
     }
 
-    /// Opens this directory, and makes it if it does not exist.
+    /// Opens the runtime directory at this path, and makes the directory if it does not exist.
     ///
     /// # Errors
     /// As for [`RunDir::open`].
@@ -56,12 +56,12 @@ impl RunDir {
         Self::check(path)
     }
 
-    /// Path of the directory.
+    /// Path of the runtime directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads a file without the lock; `None` if it doesn't exist.
+    /// Reads a file of the runtime directory without the lock; `None` if the file doesn't exist.
     ///
     /// # Errors
     /// [`RunDirError::Damaged`] where that is no `T`.
@@ -69,7 +69,8 @@ impl RunDir {
         read(&self.path.join(name))
     }
 
-    /// Names of the files that begin with `prefix` and end with `.json`, sorted.
+    /// Names of the runtime directory's files that begin with `prefix` and end with `.json`,
+    /// sorted.
     ///
     /// # Errors
     /// Those of reading the directory.

@@ -15,15 +15,15 @@ use serde::Serialize;
 use crate::error::{LOCK_TIMEOUT, Result, failed};
 use crate::{RunDir, RunDirError};
 
-/// Name of the lock file, which is empty and stays.
+/// Name of the runtime directory's lock file, which is empty and stays.
 pub(crate) const LOCK: &str = "lock";
-/// Prefixes of the records' files: NICs and leases.
+/// Prefixes of the record files' names: NICs and leases.
 const WRITTEN: [&str; 2] = ["nic-", "lease-"];
-/// Suffix of a file that is not yet renamed.
+/// Suffix of the name of a file that is written but not yet renamed.
 const BESIDE: &str = ".tmp";
 
 impl RunDir {
-    /// Locks the directory until the returned value is dropped.
+    /// Locks the runtime directory until the returned value is dropped.
     ///
     /// # Errors
     /// [`RunDirError::Locked`] where that takes more than 30 s.
@@ -45,14 +45,16 @@ impl RunDir {
         }
     }
 
-    /// Takes the lock if it is free. Any process that can open the file can hold its lock, so the file
-    /// is for its owner alone. A file that others could open, as earlier versions made it, is replaced by the
-    /// first process that locks it: another user's lock on the old file then means nothing.
+    /// Takes the runtime directory's lock if no process holds it. Any process that can open the
+    /// file can hold its lock, so the file is for its owner alone. A file that others could open,
+    /// as earlier versions made it, is replaced by the first process that locks it: another user's
+    /// lock on the old file then means nothing.
     fn try_lock(&self) -> Result<Option<Flock<File>>> {
         self.lock_opened(self.open_lock()?)
     }
 
-    /// Opens the lock file, and takes it from other users; whether it was theirs to open before.
+    /// Opens the lock file, and takes its permissions from other users; returns also whether they
+    /// had any.
     fn open_lock(&self) -> Result<Opened> {
         let path = self.path().join(LOCK);
         let opened = OpenOptions::new()
@@ -78,7 +80,7 @@ impl RunDir {
         })
     }
 
-    /// Takes the lock of this file, if it is free and the file still has its name.
+    /// Takes the lock of an open lock file, if no process holds it and the file still has its name.
     fn lock_opened(&self, opened: Opened) -> Result<Option<Flock<File>>> {
         let path = self.path().join(LOCK);
         let Opened {
@@ -104,7 +106,8 @@ impl RunDir {
         Ok(Some(lock))
     }
 
-    /// Removes unfinished files of killed processes and lock files of ended ones, and nothing else.
+    /// Removes from the runtime directory unfinished files of killed processes and lock files of
+    /// ended ones, and nothing else.
     fn sweep(&self) {
         let unfinished = |name: &str| {
             let whole = name.strip_suffix(BESIDE);
@@ -135,9 +138,9 @@ impl RunDir {
 /// A lock file that is open.
 struct Opened {
     file: File,
-    /// Device and inode.
+    /// Device and inode of the lock file.
     number: (u64, u64),
-    /// Whether other users could open it.
+    /// Whether other users could open the lock file.
     loose: bool,
 }
 
@@ -157,7 +160,7 @@ impl Deref for Locked {
 }
 
 impl Locked {
-    /// Replaces a file as a whole.
+    /// Replaces a file of the runtime directory as a whole.
     ///
     /// # Errors
     /// Those of the file system; the old file is kept then.
@@ -181,7 +184,7 @@ impl Locked {
         written().map_err(|source| failed("write", &path, source))
     }
 
-    /// Makes a file that only its owner may open, and locks it.
+    /// Makes a file in the runtime directory that only its owner may open, and locks the file.
     ///
     /// # Errors
     /// Those of the file system, and of a file of that name that exists.
@@ -209,7 +212,7 @@ impl Locked {
         Ok(aside)
     }
 
-    /// Removes a file, if it exists.
+    /// Removes a file from the runtime directory, if it exists.
     ///
     /// # Errors
     /// Those of the file system.
