@@ -54,7 +54,7 @@ fn split_is_off() -> Writer {
     attrs
 }
 
-/// Messages that `sort` passed on, and whether it found the end.
+/// Messages of a datagram that `sort` passed on, and whether it found the answer's end.
 fn sorted(datagram: &[u8]) -> Result<(Vec<Message>, bool)> {
     let mut messages = Vec::new();
     let end = sort(datagram, &request(), (SEQ, PORT), &mut |message| {
@@ -288,7 +288,7 @@ fn lengths_that_lie_are_errors() {
     assert!(Messages(&whole[..15]).next().unwrap().is_err());
 }
 
-/// Requests that need no privilege, to the running kernel.
+/// Requests that need no privilege are answered by the running kernel.
 #[test]
 fn the_running_kernel_answers() {
     let mut socket = match Socket::generic() {
@@ -342,7 +342,7 @@ proptest! {
         let _ = sorted(&bytes);
     }
 
-    /// Any acknowledgement is a verdict or an error.
+    /// Any bytes of an acknowledgement are parsed or are an error, without a panic.
     #[test]
     fn no_acknowledgement_makes_it_panic(
         kind in ERROR..=DONE,

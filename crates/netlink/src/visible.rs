@@ -16,11 +16,11 @@ use crate::{Error, NetNs, Result};
 
 /// Folder in which `ip netns` keeps the named namespaces.
 const NAMED: &str = "/run/netns";
-/// Number of paths that are kept for a namespace: some may be gone by the time it is opened.
+/// Number of paths to a namespace that are kept: some may be gone by the time it is opened.
 const MAX_PATHS: usize = 4;
 
-/// A network namespace that was found: its identity and the paths to it. It is not held open, so it
-/// may end meanwhile.
+/// A network namespace that a search found: its identity and the paths to it. It is not held open,
+/// so it may end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenNetNs {
     identity: (u64, u64),
@@ -37,8 +37,8 @@ impl SeenNetNs {
         }
     }
 
-    /// Name for messages: `current`, the name of `ip netns`, `pid:PID`, or the path of a mount or
-    /// of a descriptor.
+    /// Name of the namespace for messages: `current`, the name of `ip netns`, `pid:PID`, or the
+    /// path of a mount or of a descriptor.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -48,7 +48,7 @@ impl SeenNetNs {
         self.identity
     }
 
-    /// Opens the namespace.
+    /// Opens the network namespace.
     ///
     /// # Errors
     /// `ENOENT` if no path leads to the namespace any more: it has ended or is out of sight. Those
@@ -72,16 +72,17 @@ impl SeenNetNs {
 /// Network namespaces that this process can see.
 #[derive(Debug)]
 pub struct VisibleNetNs {
-    /// Namespaces, each once, the current one first.
+    /// Namespaces that were found, each once, the current one first.
     pub namespaces: Vec<SeenNetNs>,
     /// Error of a process that could not be looked into, so that there may be more namespaces.
     pub hidden: Option<Error>,
 }
 
 impl NetNs {
-    /// Finds the namespaces that this process can see: the current one, those with a name, those of
-    /// processes, and those that a mount keeps in the mount namespace of any process, as container
-    /// engines make them. Without privilege those of other users' processes are hidden.
+    /// Finds the namespaces that this process can see: the current namespace, namespaces with a
+    /// name, namespaces of processes, and namespaces that a mount keeps in the mount namespace of
+    /// any process, as container engines make them. Without privilege the namespaces of other
+    /// users' processes are hidden.
     ///
     /// # Errors
     /// Those of [`NetNs::current`], and of reading `/proc`. Namespaces that end meanwhile are left
@@ -90,8 +91,8 @@ impl NetNs {
         NetNsSearch::new()?.run(false)
     }
 
-    /// Finds the namespaces of [`NetNs::visible`], and those that a process holds open. It takes
-    /// longer: every descriptor of every process is looked at.
+    /// Finds the namespaces of [`NetNs::visible`], and namespaces that a process holds open. It
+    /// takes longer: every descriptor of every process is looked at.
     ///
     /// # Errors
     /// As for [`NetNs::visible`].
@@ -100,7 +101,7 @@ impl NetNs {
     }
 }
 
-/// State of a search for namespaces.
+/// State of a search for network namespaces.
 struct NetNsSearch {
     /// Device number of the file system of namespaces (nsfs).
     device: u64,
@@ -203,8 +204,8 @@ impl NetNsSearch {
         }
     }
 
-    /// Notes the first process that could not be looked into. A process that has ended hides
-    /// nothing.
+    /// Remembers the first process that could not be looked into. A process that has ended hides no
+    /// namespace.
     fn note_if_hidden<T>(&mut self, pid: u32, answer: std::io::Result<T>) -> Option<T> {
         let error = match answer {
             Ok(answer) => return Some(answer),
@@ -268,7 +269,7 @@ fn inode_of(text: &OsStr) -> Option<u64> {
     text.strip_suffix(']')?.parse().ok()
 }
 
-/// Replaces the kernel's escapes (`mangle_path`): `\040` is a blank.
+/// Replaces the kernel's escapes in a path (`mangle_path`): `\040` is a blank.
 fn unescape(text: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
