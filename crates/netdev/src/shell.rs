@@ -51,8 +51,8 @@ pub fn shell_command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     words.join(" ")
 }
 
-/// Whether a terminal would act on a character instead of showing it: control characters of both
-/// sets, and characters that change the direction or the lines of text.
+/// Whether a terminal acts on a character instead of showing it: control characters of both sets,
+/// and characters that change the direction or the lines of text.
 fn acts_on_a_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -101,7 +101,7 @@ mod tests {
         "\x1b'\"\\$%\n",
     ];
 
-    /// Words that a shell makes of a command line.
+    /// Splits a command line into words as a POSIX shell does.
     fn split(words: &[&str]) -> Vec<String> {
         let line = format!("printf '%s\\0' {}", shell_command(words.iter().copied()));
         let output = Command::new("sh").arg("-c").arg(line).output().unwrap();

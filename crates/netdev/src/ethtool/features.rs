@@ -48,7 +48,7 @@ const BIT: &[AttrSpec] = &[
 ];
 
 impl Ethtool {
-    /// Reads the features of a device (`features_prepare_data`).
+    /// Reads which features of a device are on, and which can be changed (`features_prepare_data`).
     ///
     /// # Errors
     /// `ENODEV` without such a device.
@@ -58,7 +58,8 @@ impl Ethtool {
         self.0.ask(&request, Features::parse)
     }
 
-    /// Turns a feature on or off, by its name in `ethtool -k`: `rx-gro-hw` (`ethnl_set_features`).
+    /// Turns a feature of a device on or off, by its name in `ethtool -k`: `rx-gro-hw`
+    /// (`ethnl_set_features`).
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a name that the kernel does not know, and an error without number where
@@ -107,13 +108,13 @@ pub(super) fn set(
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Features {
-    /// Features that can be turned on and off.
+    /// Names of features that can be turned on and off.
     pub hw: BTreeSet<String>,
-    /// Features that the user requested.
+    /// Names of features that the user requested.
     pub wanted: BTreeSet<String>,
-    /// Features that are on.
+    /// Names of features that are on.
     pub active: BTreeSet<String>,
-    /// Features that no driver can change.
+    /// Names of features that no driver can change.
     pub nochange: BTreeSet<String>,
 }
 

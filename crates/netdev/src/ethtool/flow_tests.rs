@@ -61,7 +61,7 @@ fn a_mapped_address_and_wildcards_are_understood() {
     );
 }
 
-/// The rules match what the socket takes, and nothing else.
+/// The flow rules for a listening address match the packets that its socket takes, and no others.
 #[test]
 fn an_address_stands_for_all_that_its_socket_takes() {
     let flows = |at: &str, from: Option<&str>| -> Vec<(Flow, bool, bool)> {
@@ -89,7 +89,8 @@ fn an_address_stands_for_all_that_its_socket_takes() {
     assert_eq!(flows("[fd00::1]:5", Some("1.2.3.4")), []);
 }
 
-/// Otherwise both would be taken for rules of this project, and deleted.
+/// Flow rules with parts that this crate doesn't know are refused: otherwise they could be taken
+/// for rules of this project, and deleted.
 #[test]
 fn rules_with_unknown_parts_are_refused() {
     let to: SocketAddr = "1.2.3.4:5000".parse().unwrap();

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FreeLocations {
     taken: BTreeSet<u32>,
-    /// Number of locations; `None` where the driver does not say.
+    /// Number of locations in the table; `None` where the driver does not say.
     size: Option<u32>,
 }
 
@@ -24,7 +24,7 @@ impl FreeLocations {
         }
     }
 
-    /// First location to try; `None` if all are taken.
+    /// First location to try for a new flow rule; `None` if all are taken.
     ///
     /// In a table of unknown size only the lowest free location is sure to exist.
     pub(super) fn first(&self) -> Option<u32> {
@@ -34,7 +34,7 @@ impl FreeLocations {
         }
     }
 
-    /// Location to try after `location`, where a rule was found after all.
+    /// Location to try after `location`, where another program's rule was found.
     pub(super) fn after_clash(&mut self, location: u32) -> Option<u32> {
         self.taken.insert(location);
         match self.size {
@@ -44,8 +44,8 @@ impl FreeLocations {
     }
 
     /// Location to try after `location`, which the driver refused for lack of room: its table may
-    /// be smaller than reported. The candidate halves each time, and the last is the lowest free
-    /// location, so that a full table takes few tries.
+    /// be smaller than reported. The location halves each time, down to the lowest free one, so
+    /// that a full table takes few tries.
     pub(super) fn after_refusal(&self, location: u32) -> Option<u32> {
         self.size?;
         self.highest_below(location / 2 + 1)
@@ -106,7 +106,7 @@ mod tests {
     }
 
     proptest! {
-        /// For any answers of the driver: each location is tried once, no taken location is tried,
+        /// For any answers of the driver each location is tried once, no taken location is tried,
         /// and the search ends.
         #[test]
         fn no_location_twice_and_none_that_is_taken(
@@ -130,8 +130,8 @@ mod tests {
             prop_assert!(size.is_none() || location.is_none());
         }
 
-        /// The one free location is found, wherever it is, even if all above it are taken
-        /// meanwhile.
+        /// The one free location is found, wherever it is, even if all locations above it are taken
+        /// during the search.
         #[test]
         fn the_only_free_location_is_found(free in 0u32..300, size in 1u32..300, told in any::<bool>()) {
             let free = free % size;

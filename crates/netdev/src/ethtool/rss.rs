@@ -27,7 +27,8 @@ pub(super) const ATTRS: &[AttrSpec] = &[
 ];
 
 impl Ethtool {
-    /// Reads the RSS of a device, not that of its additional contexts (`rss_prepare_get`).
+    /// Reads the RSS settings of a device, not those of its additional contexts
+    /// (`rss_prepare_get`).
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a device without RSS.
@@ -37,7 +38,7 @@ impl Ethtool {
         self.0.ask(&request, Rss::parse)
     }
 
-    /// Reads an additional RSS context (`rss_prepare_ctx`).
+    /// Reads the settings of an additional RSS context (`rss_prepare_ctx`).
     ///
     /// # Errors
     /// `ENOENT` where no context has that number.
@@ -47,7 +48,7 @@ impl Ethtool {
         self.0.ask(&request, Rss::parse)
     }
 
-    /// Reads the RSS of a device and of all its additional contexts (`ethnl_rss_dumpit`).
+    /// Reads the RSS settings of a device and of all its additional contexts (`ethnl_rss_dumpit`).
     ///
     /// # Errors
     /// Those of a dump.
@@ -57,7 +58,7 @@ impl Ethtool {
         self.0.dump(&request, Rss::parse)
     }
 
-    /// Changes the RSS of a device, or of one of its contexts (`ethnl_rss_set`).
+    /// Changes the RSS settings of a device, or of one of its contexts (`ethnl_rss_set`).
     ///
     /// # Errors
     /// `EINVAL` for a table with a queue out of range, or of a length that does not divide the
@@ -78,7 +79,8 @@ impl Ethtool {
         self.0.socket.tell(&request)
     }
 
-    /// Creates an additional RSS context and returns it, with its number (`ethnl_rss_create_doit`).
+    /// Creates an additional RSS context and returns its settings, with its number
+    /// (`ethnl_rss_create_doit`).
     ///
     /// # Errors
     /// As for [`Ethtool::set_rss`]; `EOPNOTSUPP` for a device without contexts.
@@ -89,10 +91,10 @@ impl Ethtool {
         self.0.ask(&request, Rss::parse)
     }
 
-    /// Whether an additional RSS context could be created now. Requests one that the kernel must
-    /// refuse, with a queue in its table that no device has: `ethnl_rss_create_validate` first
-    /// checks that the driver has contexts, and this many; then `rss_set_prep_indir` checks the
-    /// table.
+    /// Whether an additional RSS context could be created now. The call requests a context that the
+    /// kernel must refuse, with a queue in its table that no device has:
+    /// `ethnl_rss_create_validate` first checks that the driver has contexts, and room for another;
+    /// then `rss_set_prep_indir` checks the table.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`; those of a dump.
@@ -150,20 +152,20 @@ pub(super) fn about_context(
     request
 }
 
-/// RSS of a device or of one of its contexts (`rss_fill_reply`).
+/// RSS settings of a device or of one of its contexts (`rss_fill_reply`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rss {
-    /// Number of the context; `None` is the device itself.
+    /// Number of the RSS context; `None` is the device itself.
     pub context: Option<RssContextId>,
-    /// Hash function, one of the bits `ETH_RSS_HASH_*`; `None` for a context that uses the
+    /// Hash function of RSS, one of the bits `ETH_RSS_HASH_*`; `None` for a context that uses the
     /// device's.
     pub hfunc: Option<u32>,
-    /// Indirection table: the hash of a packet selects an entry, which is a queue.
+    /// Indirection table of RSS: the hash of a packet selects an entry, which is a queue.
     pub table: Vec<QueueId>,
-    /// Hash key; empty for a context that uses the device's.
+    /// Hash key of RSS; empty for a context that uses the device's.
     pub key: Vec<u8>,
-    /// Changes to the input before it is hashed: bits `RXH_XFRM_*`.
+    /// Changes to a packet's fields before they are hashed: bits `RXH_XFRM_*`.
     pub input_xfrm: u32,
 }
 
@@ -198,22 +200,23 @@ fn table(attr: &Attr<'_>) -> Parsed<Vec<QueueId>> {
     entries.collect()
 }
 
-/// A change of RSS. `None` leaves a setting as it is; in a new context the driver chooses.
+/// A change of RSS settings. `None` leaves a setting as it is; in a new context the driver chooses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RssChange {
-    /// Indirection table. A shorter one is repeated; its length must divide the device's. An empty
-    /// one, for the device itself only, restores the default table over all queues.
+    /// Indirection table of RSS. A shorter table than the device's is repeated; its length must
+    /// divide the device's. An empty table, for the device itself only, restores the default table
+    /// over all queues.
     pub table: Option<Vec<QueueId>>,
-    /// Hash function.
+    /// Hash function of RSS, one of the bits `ETH_RSS_HASH_*`.
     pub hfunc: Option<u32>,
-    /// Hash key, of the device's length.
+    /// Hash key of RSS, of the device's length.
     pub key: Option<Vec<u8>>,
-    /// Changes to the input before it is hashed.
+    /// Changes to a packet's fields before they are hashed: bits `RXH_XFRM_*`.
     pub input_xfrm: Option<u32>,
 }
 
 impl RssChange {
-    /// Change that restores `rss`.
+    /// Creates the change that restores the RSS settings `rss`.
     pub fn back_to(rss: &Rss) -> Self {
         Self {
             table: Some(rss.table.clone()),
@@ -244,8 +247,8 @@ impl RssChange {
     }
 }
 
-/// Indirection table of `size` entries that spreads over the first `queues` queues, as `ethtool -X
-/// eth0 equal N` (`ethtool_rxfh_indir_default`). Empty for no queues.
+/// Creates an RSS indirection table of `size` entries that spreads over the first `queues` queues,
+/// as `ethtool -X eth0 equal N` (`ethtool_rxfh_indir_default`). Empty for no queues.
 pub fn equal_table(size: usize, queues: u32) -> Vec<QueueId> {
     (0..queues).map(QueueId::new).cycle().take(size).collect()
 }

@@ -10,7 +10,7 @@ use super::{IfInfo, Link, LinkInfo, ifla};
 use crate::parse::{Parsed, required};
 use crate::{Ifindex, NsId, ParseError};
 
-/// `RTNLGRP_LINK`.
+/// Multicast group of notifications about links: `RTNLGRP_LINK`.
 const GROUP: u32 = 1;
 
 impl Link {
@@ -34,8 +34,8 @@ pub struct LinkEvents {
 }
 
 impl LinkEvents {
-    /// Waits for the next event until `deadline`, or without limit if there is none. `None` means
-    /// that the deadline has passed.
+    /// Waits for the next event about a link until `deadline`, or without limit if there is none.
+    /// `None` means that the deadline has passed.
     ///
     /// # Errors
     /// [`Error::is_overrun`] where events were lost.
@@ -56,7 +56,7 @@ impl AsFd for LinkEvents {
     }
 }
 
-/// Change of a link.
+/// A change of a link, as the kernel notified of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -76,16 +76,17 @@ pub enum LinkEvent {
         ifindex: Ifindex,
         /// Name of the link.
         name: String,
-        /// Id of the other namespace in this one.
+        /// Id of the namespace that the link was moved to, in the namespace that it left.
         to: NsId,
-        /// Number of the link in the other namespace; `None` where it stays the same.
+        /// Number of the link in the namespace that it was moved to; `None` where it stays the
+        /// same.
         new_ifindex: Option<Ifindex>,
     },
 }
 
 impl LinkEvent {
-    /// Parses a notification. `None` if it is not about a link itself: a port that leaves a bridge
-    /// is reported as `RTM_DELLINK`, too, in the family `AF_BRIDGE`.
+    /// Parses a notification about a link. `None` if it is not about a link itself: a port that
+    /// leaves a bridge is reported as `RTM_DELLINK`, too, in the family `AF_BRIDGE`.
     fn of(message: &Message) -> Parsed<Option<Self>> {
         let (header, attrs) = message.split(IfInfo::LEN)?;
         Self::parse(message.kind(), header, attrs)

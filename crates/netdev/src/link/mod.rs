@@ -137,7 +137,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Opens a handle in the calling thread's network namespace.
+    /// Opens an rtnetlink handle in the calling thread's network namespace.
     ///
     /// # Errors
     /// Those of a socket.
@@ -145,7 +145,7 @@ impl Link {
         Ok(Self::over(Socket::route()?))
     }
 
-    /// Opens a handle in the network namespace `ns`.
+    /// Opens an rtnetlink handle in the network namespace `ns`.
     ///
     /// # Errors
     /// As for [`Link::open`] and [`NetNs::run`].
@@ -185,7 +185,8 @@ impl Link {
     /// `ENODEV` where no link has that name: `eth9: no such device (ENODEV)`.
     #[doc(alias = "RTM_GETLINK")]
     pub fn by_name(&mut self, name: &str) -> Result<LinkInfo> {
-        /// `ALTIFNAMSIZ`, without the byte that ends it.
+        /// Length in bytes of an alternative name, without the byte that ends it: `ALTIFNAMSIZ`
+        /// less 1.
         const ROOM: usize = 127;
         if name.is_empty() || name.len() > ROOM || name.contains('\0') {
             return Err(not_a_name(name));
@@ -204,7 +205,7 @@ impl Link {
         self.dump(&request, IfInfo::LEN, LinkInfo::parse)
     }
 
-    /// Deletes a link, of a netkit pair both ends (`rtnl_dellink`). Its leases end.
+    /// Deletes a link, of a netkit pair both ends (`rtnl_dellink`). The leases of a netkit end.
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a link that can't be deleted, such as that of a NIC.
@@ -246,7 +247,7 @@ impl Link {
         self.socket.tell(&request)
     }
 
-    /// Sets the largest packet, in bytes.
+    /// Sets a link's mtu, the size of the largest packet in bytes.
     ///
     /// # Errors
     /// `EINVAL` outside the limits of the link.
@@ -292,7 +293,7 @@ impl Link {
         Request::new(kind, &header.encode(), op, self.device(ifindex))
     }
 
-    /// Name of a device for errors.
+    /// Name of a device for errors: its name, or its number if it has none.
     fn device(&self, ifindex: Ifindex) -> String {
         sys::device_name(&self.socket, ifindex)
     }
@@ -309,7 +310,7 @@ impl Link {
         parsed.map_err(|e| request.malformed(e))
     }
 
-    /// Requests a list of entries that have a fixed header of `len` bytes.
+    /// Requests a list of entries that begin with a fixed header of `len` bytes.
     fn dump<T>(
         &mut self,
         request: &Request,
@@ -327,7 +328,7 @@ impl Link {
     }
 }
 
-/// Flag of a link that is up, in the width of the message's field.
+/// Flag of a link that is up (`IFF_UP`), in the width of the message's field.
 const IFF_UP: u32 = libc::IFF_UP as u32;
 
 fn by_name(name: &str) -> Request {

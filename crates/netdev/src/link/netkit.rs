@@ -9,7 +9,7 @@ use super::{IfInfo, Link, LinkInfo, check_name, fd, ifla};
 use crate::Ifindex;
 use crate::parse::{Parsed, required};
 
-/// Attributes: `IFLA_NETKIT_*`.
+/// Netlink attributes of a netkit: `IFLA_NETKIT_*`.
 mod attr {
     pub(super) const PEER_INFO: u16 = 1;
     pub(super) const PRIMARY: u16 = 2;
@@ -37,14 +37,14 @@ pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::choice(attr::PAIRING, "pairing", &["pair", "single"]),
 ];
 
-/// Format of the attributes of the peer.
+/// Netlink format of the attributes of a netkit's peer.
 const PEER_ATTRS: &[AttrSpec] = &[
     AttrSpec::text(ifla::IFNAME, "ifname"),
     AttrSpec::number(ifla::NUM_RX_QUEUES, "num-rx-queues"),
     AttrSpec::number(ifla::NET_NS_FD, "net-ns-fd"),
 ];
 
-/// Defines an enum with the kernel's numbers.
+/// Defines an enum whose variants have the kernel's numbers.
 macro_rules! numbers {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $raw:literal,)* }) => {
         $(#[$doc])*
@@ -80,7 +80,7 @@ macro_rules! numbers {
 }
 
 numbers!(
-    /// Layer of a netkit's packets (`enum netkit_mode`).
+    /// Layer of the packets that a netkit carries (`enum netkit_mode`).
     NetkitMode {
         /// Ethernet frames.
         L2 = 0,
@@ -96,7 +96,7 @@ numbers!(
         /// A pair of two ends.
         #[default]
         Pair = 0,
-        /// One end alone, whose only data path is its leased queues.
+        /// One end alone, whose only data path is its leased queues: no peer.
         Single = 1,
     }
 );
@@ -116,9 +116,9 @@ numbers!(
     /// Scrubbing of packets that change the namespace: whether their marks are removed (`enum
     /// netkit_scrub`).
     NetkitScrub {
-        /// Marks stay.
+        /// The packets' marks stay.
         None = 0,
-        /// Marks are removed.
+        /// The packets' marks are removed.
         #[default]
         Default = 1,
     }
@@ -131,25 +131,26 @@ pub struct NetkitPair {
     pub name: String,
     /// Name of the peer, which goes into the container and can lease.
     pub peer_name: String,
-    /// Layer of the packets.
+    /// Layer of the packets that the netkit carries.
     pub mode: NetkitMode,
-    /// Policy of the primary.
+    /// Policy of the primary end for packets that no BPF program decides about.
     pub policy: NetkitPolicy,
-    /// Policy of the peer.
+    /// Policy of the peer for packets that no BPF program decides about.
     pub peer_policy: NetkitPolicy,
-    /// Scrubbing of the primary.
+    /// Whether the primary end removes packets' marks.
     pub scrub: NetkitScrub,
-    /// Scrubbing of the peer.
+    /// Whether the peer removes packets' marks.
     pub peer_scrub: NetkitScrub,
     /// Number of rx queues that the peer can have, 1 to 1024: one of its own and one for each
-    /// lease. `None` is one.
+    /// lease. `None` is one queue.
     pub rx_queues: Option<u32>,
-    /// Network namespace in which the peer is made; `None` is the handle's.
+    /// Network namespace in which the peer is made; `None` is the namespace of the rtnetlink
+    /// handle.
     pub peer_netns: Option<NetNs>,
 }
 
 impl NetkitPair {
-    /// Parameters with the kernel's defaults: layer 3, passing, without leases.
+    /// Creates parameters with the kernel's defaults: layer 3, passing, without leases.
     pub fn new(name: impl Into<String>, peer_name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -197,15 +198,15 @@ impl NetkitPair {
 pub struct NetkitSingle {
     /// Name of the netkit.
     pub name: String,
-    /// Layer of the packets.
+    /// Layer of the packets that the netkit carries.
     pub mode: NetkitMode,
     /// Number of rx queues that the netkit can have, 1 to 1024: one of its own and one for each
-    /// lease. `None` is one.
+    /// lease. `None` is one queue.
     pub rx_queues: Option<u32>,
 }
 
 impl NetkitSingle {
-    /// Parameters with the kernel's defaults: layer 3, without leases.
+    /// Creates parameters with the kernel's defaults: layer 3, without leases.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -222,11 +223,11 @@ impl NetkitSingle {
     }
 }
 
-/// Numbers of both ends of a new pair.
+/// Numbers of both ends of a new netkit pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NetkitEnds {
-    /// Number of the primary, in the handle's network namespace.
+    /// Number of the primary end, in the network namespace of the rtnetlink handle.
     pub primary: Ifindex,
     /// Number of the peer, in the network namespace in which it was made.
     pub peer: Ifindex,
@@ -271,7 +272,7 @@ impl Link {
         Err(request.invalid("this kernel makes netkits in pairs only"))
     }
 
-    /// Makes a link, and returns it as it was then: a moment later it may have another name
+    /// Makes a link, and returns its description at that moment: later it may have another name
     /// (`rtnl_configure_link` notifies of it).
     fn made(&mut self, request: &Request, name: &str) -> Result<LinkInfo> {
         let Some(echo) = self.socket.tell_echoed(request)? else {
@@ -308,19 +309,20 @@ fn create(
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NetkitInfo {
-    /// Whether the device is the primary end of a pair, or a single.
+    /// Whether the device is the primary end of a pair, or has no peer.
     pub primary: bool,
-    /// Layer of the packets.
+    /// Layer of the packets that the netkit carries.
     pub mode: NetkitMode,
-    /// Pairing; before Linux 7.1 always a pair.
+    /// Whether the netkit has a peer; before Linux 7.1 always a pair.
     pub pairing: Pairing,
-    /// Policy of this end.
+    /// Policy of this end for packets that no BPF program decides about.
     pub policy: Option<NetkitPolicy>,
-    /// Policy of the other end; not reported for a single.
+    /// Policy of the other end for packets that no BPF program decides about; not reported without
+    /// a peer.
     pub peer_policy: Option<NetkitPolicy>,
-    /// Scrubbing of this end.
+    /// Whether this end removes packets' marks.
     pub scrub: Option<NetkitScrub>,
-    /// Scrubbing of the other end.
+    /// Whether the other end removes packets' marks.
     pub peer_scrub: Option<NetkitScrub>,
     /// Room in front of each packet, in bytes.
     pub headroom: u16,
@@ -329,7 +331,7 @@ pub struct NetkitInfo {
 }
 
 impl NetkitInfo {
-    /// Whether the device can lease queues: a single can, and of a pair the peer
+    /// Whether the device can lease queues: the peer of a pair can, and a netkit without a peer
     /// (`netkit_queue_create`).
     pub fn can_lease(&self) -> bool {
         self.pairing == Pairing::Single || !self.primary

@@ -5,7 +5,7 @@ use netlink::{AttrSpec, Attrs, Error, MessageSpec, NetNs, ParseError, Request, R
 use super::{Link, LinkInfo, fd};
 use crate::{Ifindex, NsId};
 
-/// Attributes: `NETNSA_*`.
+/// Netlink attributes of a namespace id: `NETNSA_*`.
 mod netnsa {
     pub(super) const NSID: u16 = 1;
     pub(super) const FD: u16 = 3;
@@ -20,14 +20,15 @@ pub(super) const MESSAGE: MessageSpec = MessageSpec {
     ],
 };
 
-/// Value for no id, and for any (`NETNSA_NSID_NOT_ASSIGNED`).
+/// Value for a namespace without an id, and for any id (`NETNSA_NSID_NOT_ASSIGNED`).
 const NOT_ASSIGNED: i32 = -1;
 
-/// Header: a `struct rtgenmsg` of no address family, padded.
+/// Header of messages about namespace ids: a `struct rtgenmsg` of no address family, padded.
 const HEADER: [u8; 4] = [0; 4];
 
 impl Link {
-    /// Id of `ns` in this handle's network namespace; `None` where it has none (`rtnl_net_getid`).
+    /// Id of the namespace `ns` in this handle's network namespace; `None` where it has none
+    /// (`rtnl_net_getid`).
     ///
     /// # Errors
     /// `EINVAL` for a file that is not a network namespace.
@@ -43,8 +44,8 @@ impl Link {
         Ok((nsid != NOT_ASSIGNED).then_some(NsId::new(nsid)))
     }
 
-    /// Assigns an id to `ns` in this handle's network namespace and returns it; `None` lets the
-    /// kernel choose (`rtnl_net_newid`). An id can't be removed.
+    /// Assigns an id to the namespace `ns` in this handle's network namespace and returns it;
+    /// `None` lets the kernel choose (`rtnl_net_newid`). An id can't be removed.
     ///
     /// # Errors
     /// `EEXIST` where `ns` has an id, or where the id is taken.
@@ -55,7 +56,8 @@ impl Link {
         given.ok_or_else(|| Error::invalid("nsid-new", ns.label(), "no number was given"))
     }
 
-    /// Id of `ns` in this handle's network namespace. Where it has none the kernel chooses one.
+    /// Id of the namespace `ns` in this handle's network namespace. Where it has none the kernel
+    /// chooses one.
     ///
     /// # Errors
     /// As for [`Link::nsid`] and [`Link::set_nsid`].
@@ -66,8 +68,8 @@ impl Link {
         }
     }
 
-    /// Finds the namespace that has this id in this handle's namespace, among these; `None` if none of them has it.
-    /// Those that have ended or can't be entered are passed over.
+    /// Finds, among the given namespaces, the one with this id in this handle's namespace; `None`
+    /// if none of them has it. Namespaces that have ended or can't be entered are passed over.
     ///
     /// # Errors
     /// As for [`Link::nsid`].
@@ -85,8 +87,9 @@ impl Link {
         Ok(None)
     }
 
-    /// Finds the device that `link` is tied to, of a netkit pair the other end: its namespace and number. `None` if
-    /// there is none, or if its namespace can't be seen. This handle is in `here`, the namespace of `link`.
+    /// Finds the device that the link `link` is tied to, of a netkit pair the other end: its
+    /// namespace and number. `None` if there is none, or if its namespace can't be seen. This
+    /// handle is in `here`, the namespace of `link`.
     ///
     /// # Errors
     /// As for [`Link::nsid`] and [`NetNs::visible`].

@@ -26,7 +26,7 @@ pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::RX_PAGE_SIZE, "rx-page-size"),
 ];
 
-/// Options of a binding for receiving.
+/// Options of a dmabuf's binding for receiving.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct BindOptions {
     /// Size in bytes of the niovs that the NIC writes to: a power of two, at least a page and at
@@ -37,8 +37,8 @@ pub struct BindOptions {
 }
 
 impl Netdev {
-    /// Binds a dmabuf to rx queues: the payload that they receive goes into the dmabuf from now on
-    /// (`netdev_nl_bind_rx_doit`, `net_devmem_bind_dmabuf`).
+    /// Binds a dmabuf to rx queues: from now on the payload that the queues receive goes into the
+    /// dmabuf (`netdev_nl_bind_rx_doit`, `net_devmem_bind_dmabuf`).
     ///
     /// The handle becomes the binding's: the kernel unbinds when its socket is closed.
     ///
@@ -138,7 +138,7 @@ pub(super) fn bind_tx(
     request
 }
 
-/// Descriptor as the payload of an attribute.
+/// Encodes a file descriptor as the payload of an attribute.
 fn fd(fd: BorrowedFd<'_>) -> [u8; 4] {
     fd.as_raw_fd().to_ne_bytes()
 }
@@ -161,7 +161,7 @@ pub struct Binding {
     id: DmabufId,
     ifindex: Ifindex,
     queues: Vec<QueueId>,
-    /// The socket whose closing unbinds (`netdev_nl_sock_priv_destroy`).
+    /// Netlink socket whose closing unbinds the dmabuf (`netdev_nl_sock_priv_destroy`).
     _socket: Netdev,
 }
 
@@ -176,11 +176,12 @@ impl Binding {
         self.ifindex
     }
 
-    /// Rx queues that the dmabuf is bound to; none for sending.
+    /// Rx queues that the dmabuf is bound to; empty for a binding for sending.
     pub fn queues(&self) -> &[QueueId] {
         &self.queues
     }
 
-    /// Unbinds, as dropping the binding does. Frags that sockets still hold keep the dmabuf mapped.
+    /// Unbinds the dmabuf, as dropping the binding does. Frags that sockets still hold keep the
+    /// dmabuf mapped.
     pub fn unbind(self) {}
 }

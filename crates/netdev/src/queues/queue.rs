@@ -23,6 +23,7 @@ pub(super) mod attr {
     pub(super) const LEASE_QUEUE: u16 = 2;
     pub(super) const LEASE_NETNS_ID: u16 = 3;
 
+    /// Netlink attribute with the length of io_uring's buffers:
     /// `NETDEV_A_IO_URING_PROVIDER_INFO_RX_BUF_LEN`.
     pub(super) const RX_BUF_LEN: u16 = 1;
 }
@@ -46,14 +47,14 @@ const LEASE_ATTRS: &[AttrSpec] = &[
     AttrSpec::signed(attr::LEASE_NETNS_ID, "netns-id"),
 ];
 
-/// Format of the attributes of the queue in a lease.
+/// Netlink format of the queue at the other end of a lease.
 const QUEUE_ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::ID, "id"),
     AttrSpec::choice(attr::TYPE, "type", &["rx", "tx"]),
 ];
 
 impl Netdev {
-    /// Reads a queue (`netdev_nl_queue_get_doit`).
+    /// Reads the users of a queue (`netdev_nl_queue_get_doit`).
     ///
     /// # Errors
     /// `ENODEV` without such a device, `ENOENT` where the device is down, `EINVAL` for a queue out of range.
@@ -64,7 +65,7 @@ impl Netdev {
         self.0.ask(&request, Queue::parse)
     }
 
-    /// Lists the active queues, of one device or of all (`netdev_nl_queue_get_dumpit`).
+    /// Lists the active queues of one device or of all (`netdev_nl_queue_get_dumpit`).
     ///
     /// # Errors
     /// `ENODEV` without such a device.
@@ -90,9 +91,9 @@ impl Netdev {
         self.queue_create(virt, QueueType::Rx, lease, QueueType::Rx)
     }
 
-    /// Leases a queue like [`Netdev::lease`], with the types of the new queue and of the physical
-    /// one given. Up to Linux 7.3 the kernel leases only rx queues to rx queues
-    /// (`netdev_nl_queue_create_doit`), so this tests whether a kernel leases others.
+    /// Leases a queue like [`Netdev::lease`], of a given type, as a new queue of a given type. Up
+    /// to Linux 7.3 the kernel leases only rx queues to rx queues (`netdev_nl_queue_create_doit`),
+    /// so this tests whether a kernel leases others.
     ///
     /// # Errors
     /// As for [`Netdev::lease`]; `EINVAL` for a type that the kernel does not lease, with
@@ -115,7 +116,7 @@ impl Netdev {
         self.0.ask(&request, parse_id)
     }
 
-    /// Name for errors of the device that is leased from.
+    /// Name, for errors, of the device that a queue is leased from.
     fn owner(&self, lease: Lease) -> String {
         match lease.netns_id {
             None => self.0.device(lease.of),
@@ -138,8 +139,8 @@ pub(super) fn queue_get(
     request
 }
 
-/// Creates a request for a queue of `kind` on `virt` that leases the queue in `lease`, which is of
-/// `of_kind`.
+/// Creates a request for a queue of `kind` on `virt` that leases the queue in `lease`, a queue of
+/// the type `of_kind`.
 pub(super) fn queue_create(
     family: &Family,
     (virt, kind): (Ifindex, QueueType),
@@ -175,15 +176,15 @@ pub(super) fn parse_id(attrs: Attrs<'_>) -> Parsed<QueueId> {
     required(None, attr::ID)
 }
 
-/// A queue to be leased.
+/// Parameters of a lease: the physical device's queue to be leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// Physical device.
+    /// Number of the physical device.
     pub of: Ifindex,
-    /// Rx queue of the physical device.
+    /// Rx queue of the physical device that is leased.
     pub queue: QueueId,
     /// Id of the physical device's network namespace in the caller's; `None` means the same
-    /// namespace. Naming one takes `CAP_NET_ADMIN` in the initial user namespace.
+    /// namespace. Naming another takes `CAP_NET_ADMIN` in the initial user namespace.
     pub netns_id: Option<NsId>,
 }
 
@@ -200,7 +201,7 @@ pub struct Queue {
     pub kind: QueueType,
     /// NAPI instance that serves the queue.
     pub napi: Option<NapiId>,
-    /// Dmabuf that the queue receives into.
+    /// Id of the dmabuf that the queue receives into.
     pub dmabuf: Option<DmabufId>,
     /// Instance of io_uring that the queue receives into.
     pub io_uring: Option<IoUring>,
@@ -214,7 +215,7 @@ pub struct Queue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct IoUring {
-    /// Length of the provider's buffers in bytes.
+    /// Length of the io_uring provider's buffers in bytes.
     pub rx_buf_len: Option<u64>,
 }
 
@@ -231,18 +232,18 @@ impl IoUring {
     }
 }
 
-/// Other end of a lease.
+/// Queue at the other end of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LeaseInfo {
-    /// Device of the other end.
+    /// Number of the device at the other end of the lease.
     pub ifindex: Ifindex,
-    /// Queue of the other end.
+    /// Number of the queue at the other end of the lease.
     pub queue: QueueId,
-    /// Type of the queue.
+    /// Type of the queue at the other end of the lease.
     #[serde(rename = "type")]
     pub kind: QueueType,
-    /// Id of the device's network namespace in this one; `None` is this namespace.
+    /// Id of the other end's network namespace in this namespace; `None` is this namespace.
     pub netns_id: Option<NsId>,
 }
 
