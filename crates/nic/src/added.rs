@@ -11,7 +11,7 @@ use crate::spread::{Spread, spread};
 use crate::values::{flow_text, rule_text, table_text};
 use crate::{Change, Error, settle};
 
-/// Adds rules for flows, and contexts where they go to several queues; says what was added.
+/// Adds flow rules, and RSS contexts where flows go to several queues; returns the changes.
 pub(crate) fn add_flows(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
@@ -65,8 +65,8 @@ fn new(to: String) -> Change {
     Change { from: None, to }
 }
 
-/// Whether a rule may be refused because rules are switched off: `EPERM` of bnxt, `EOPNOTSUPP` of most. Not
-/// all drivers mind: mlx5 takes rules all the same.
+/// Whether a driver may have refused a flow rule because flow rules are switched off: `EPERM` of
+/// bnxt, `EOPNOTSUPP` of most. Not all drivers mind: mlx5 takes rules although they are off.
 fn may_be_off(nic: &mut Nic, error: &netdev::Error) -> Result<bool, Error> {
     let off = matches!(
         error.raw_os_error(),
@@ -86,7 +86,7 @@ fn switch_on(
     settle::acquire_ntuple(nic, file)
 }
 
-/// What [`add_flows`] would add.
+/// Describes the changes that [`add_flows`] would make.
 pub(crate) fn preview_flows(
     nic: &mut Nic,
     flows: &[(FlowRule, Vec<QueueId>)],
@@ -140,8 +140,8 @@ fn no_contexts(device: &str, queues: &[QueueId]) -> Error {
     }
 }
 
-/// Notes a context, makes it, notes its number, reads it back; `None` where the driver has none, or
-/// none left.
+/// Creates an RSS context, noted in the journal before and after, and reads it back; `None` where
+/// the driver has no contexts, or none left.
 fn add_context(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
@@ -178,7 +178,8 @@ fn add_context(
     Ok(Some(context))
 }
 
-/// The driver has no contexts, or all are taken (`ethnl_rss_create_doit`: `EBUSY` of `xa_alloc`).
+/// Whether an error says that the driver has no RSS contexts, or that all are taken
+/// (`ethnl_rss_create_doit`: `EBUSY` of `xa_alloc`).
 fn is_no_context(error: &netdev::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -186,7 +187,8 @@ fn is_no_context(error: &netdev::Error) -> bool {
     )
 }
 
-/// Notes a rule that exists for this claim too, if it is a claim's.
+/// Notes in the journal, for this claim too, a flow rule that exists, if another claim added the
+/// rule.
 fn share(file: &mut JournalFile<'_>, id: u64, rule: &FlowRule) -> Result<(), Error> {
     let Location::At(place) = rule.location else {
         return Ok(());
@@ -207,7 +209,7 @@ fn share(file: &mut JournalFile<'_>, id: u64, rule: &FlowRule) -> Result<(), Err
     note(file, id, item)
 }
 
-/// A claim that builds on rules that were switched on for another one needs them, too.
+/// Notes that a claim needs flow rules switched on, if they were switched on for another claim.
 fn need_ntuple(file: &mut JournalFile<'_>, id: u64) {
     if file.journal.ntuple.is_some() {
         if let Some(claim) = file.journal.claim(id) {
@@ -216,7 +218,7 @@ fn need_ntuple(file: &mut JournalFile<'_>, id: u64) {
     }
 }
 
-/// Inserts a rule at a place of its own, reads it back; says where it is.
+/// Inserts a flow rule at a location of its own and reads it back; returns the location.
 fn add_rule(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
@@ -259,7 +261,7 @@ fn note_place(file: &mut JournalFile<'_>, id: u64, place: u32) -> Result<(), Err
     })
 }
 
-/// Writes down what is about to be made.
+/// Notes in the journal a rule or context that is about to be made.
 fn note(file: &mut JournalFile<'_>, id: u64, item: Item) -> Result<(), Error> {
     if let Some(claim) = file.journal.claim(id) {
         claim.items.push(item);
@@ -267,14 +269,14 @@ fn note(file: &mut JournalFile<'_>, id: u64, item: Item) -> Result<(), Error> {
     file.save()
 }
 
-/// The last one is not there any more, or never was.
+/// Removes from a claim's record the last rule or context noted, which does not exist.
 fn forget(file: &mut JournalFile<'_>, id: u64) {
     if let Some(claim) = file.journal.claim(id) {
         claim.items.pop();
     }
 }
 
-/// Writes down what has become of the last one.
+/// Changes a claim's record of the last rule or context noted, and saves the journal.
 fn renote(
     file: &mut JournalFile<'_>,
     id: u64,

@@ -38,12 +38,12 @@ pub struct Applied {
 }
 
 impl Applied {
-    /// Changes that were made, in order.
+    /// Changes that were made to the NIC, in order.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// Puts the NIC back as it was, but for what other receivers on it need.
+    /// Restores the NIC, except for what other receivers on it need.
     ///
     /// # Errors
     /// [`Error::NotRestored`], after all steps have been tried; the guardian tries again once this
@@ -67,7 +67,7 @@ impl Applied {
         result
     }
 
-    /// Removes the claim and undoes its changes, under the lock.
+    /// Removes the claim and undoes its changes to the NIC, under the lock.
     fn end(&self, id: u64) -> Result<(), Error> {
         let locked = self.dir.lock()?;
         let Some(mut file) = JournalFile::named(&locked, &self.file)? else {
@@ -87,7 +87,7 @@ impl Applied {
         })
     }
 
-    /// Opens the NIC in the namespace where it is now.
+    /// Opens the NIC in the namespace that it is in now; `None` if the NIC is gone.
     fn nic(&self) -> Result<Option<Nic>, Error> {
         match Nic::open(&self.netns, self.identity.ifindex) {
             Ok(nic) if nic.identity.is(&self.identity) => Ok(Some(nic)),
@@ -125,7 +125,7 @@ impl Plan {
     }
 }
 
-/// Applies the plan for as long as the calling process wants.
+/// Applies a plan for as long as the calling process wants, with a guardian.
 fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
     let nic = Nic::open(netns, plan.ifindex)?;
     let dir = RunDir::open()?;
@@ -175,7 +175,7 @@ fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
     }
 }
 
-/// Applies the plan until it is restored by name.
+/// Applies a plan until [`crate::restore`] is called for the NIC.
 fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Error> {
     let nic = Nic::open(netns, plan.ifindex)?;
     let dir = RunDir::open()?;
@@ -185,7 +185,7 @@ fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Error> {
     Ok(take(plan, nic, &dir, None, |_, _| Ok(()))?.changes)
 }
 
-/// Result of applying a plan.
+/// Journal file, claim and changes of a plan that was applied.
 struct Taken {
     file: String,
     claim: u64,
@@ -194,8 +194,8 @@ struct Taken {
     owner: Option<Owner>,
 }
 
-/// Adds the claim and makes its changes; `ready` is called when its number is known and nothing is
-/// written or changed yet.
+/// Adds a claim to the NIC's journal and makes the claim's changes; `ready` is called when the
+/// claim's number is known and nothing is written or changed yet.
 fn take(
     plan: Plan,
     mut nic: Nic,
@@ -250,7 +250,8 @@ fn lock_name(file: &str, id: u64) -> String {
     format!("{}-{id}.lock", file.trim_end_matches(".json"))
 }
 
-/// Undoes the claims of owners that ended without doing so. A failure is logged and the claim kept.
+/// Undoes the claims of owners that ended without doing so. After a failure, which is logged, the
+/// claim is kept.
 fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
     let orphans = file.journal.claims.iter().filter(|claim| claim.is_orphan());
     for id in orphans.map(|claim| claim.id).collect::<Vec<_>>() {
@@ -260,7 +261,7 @@ fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
     }
 }
 
-/// The shared settings, then rules and contexts.
+/// Makes the changes of a claim: the shared settings, then rules and contexts.
 fn make_true(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,

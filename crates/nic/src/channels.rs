@@ -7,7 +7,7 @@ use crate::journal::{Journal, JournalFile};
 use crate::nic::Nic;
 use crate::shared_setting::{Channels, SharedSetting, Step, Table};
 
-/// Sets the channels that the claims need; describes the change.
+/// Sets the number of channels that the claims need; describes the change.
 pub(crate) fn acquire(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<Step, Error> {
     match follow(nic, file, Channels::acquire) {
         Err(Error::Refused(error)) if keeps(&error) && nic.table_is_set()? => {
@@ -25,7 +25,7 @@ pub(crate) fn acquire(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Res
     }
 }
 
-/// Sets the channels that the remaining claims need.
+/// Sets the number of channels that the remaining claims need.
 ///
 /// Before Linux 7.3 some drivers refuse while any RSS table is set, the original one too. The default table
 /// contains the queues that other claims reserve, so only the last claim asks for it.
@@ -48,16 +48,17 @@ pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step,
     step
 }
 
-/// Whether a driver refuses channels as it does while an RSS table is set (`mlx5e_ethtool_set_channels`): without
-/// a word. The core's refusals have words, and are for other reasons (`ethtool_check_max_channel`,
-/// `netdev_queue_busy`).
+/// Whether an error is the one by which a driver refuses channels while an RSS table is set
+/// (`mlx5e_ethtool_set_channels`): `EINVAL` without a text. The core's refusals have texts, and are
+/// for other reasons (`ethtool_check_max_channel`, `netdev_queue_busy`).
 fn keeps(error: &netdev::Error) -> bool {
     error.op() == "channels-set"
         && error.raw_os_error() == Some(libc::EINVAL)
         && error.message().is_none()
 }
 
-/// Restores the original table, which may be the default again now that the queues are as before.
+/// Restores the original RSS table, which may be the default again now that the queues are as
+/// before.
 pub(crate) fn default_again(nic: &mut Nic, file: &JournalFile<'_>) -> Result<(), Error> {
     match &file.journal.table {
         Some(table) => nic.reset_table(&table.before),
@@ -65,8 +66,8 @@ pub(crate) fn default_again(nic: &mut Nic, file: &JournalFile<'_>) -> Result<(),
     }
 }
 
-/// Makes a change that may change the table, too. The table that it leaves is one of ours, even after a kill in
-/// between: the change saves the journal, with the table from before it, ahead of anything else.
+/// Makes a change that may change the RSS table, too, and records the table that it leaves as one
+/// of ours, even after a kill in between: the journal is saved first, with the table from before.
 fn follow<T>(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
@@ -82,7 +83,8 @@ fn follow<T>(
     made
 }
 
-/// Records the table as one of ours if it has changed since a change began that changes it, too.
+/// Records the RSS table as one of ours if it has changed since the beginning of a change that may
+/// change the table, too.
 pub(crate) fn catch_up(nic: &mut Nic, journal: &mut Journal) -> Result<(), Error> {
     if let (Some(from), Some(setting)) = (&journal.table_moves, &mut journal.table) {
         let now = nic.table()?;
@@ -94,8 +96,8 @@ pub(crate) fn catch_up(nic: &mut Nic, journal: &mut Journal) -> Result<(), Error
     Ok(())
 }
 
-/// Number of rx queues that the NIC has when it has the channels that these claims need; `None` if the channels were not
-/// changed.
+/// Number of rx queues that the NIC has with the channels that these claims need; `None` if the
+/// channels were not changed.
 pub(crate) fn rx_queues_with(
     nic: &mut Nic,
     journal: &Journal,

@@ -6,7 +6,7 @@ use crate::claim::Claim;
 use crate::rss::without_queues;
 use crate::values::{ChannelCounts, RingValues};
 
-/// Ring values that these claims need.
+/// Ring settings that these claims need, from the original ones.
 pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
     let wished = claims.iter().filter_map(|claim| claim.needs.rx_ring).max();
     let goal = RingValues {
@@ -19,13 +19,13 @@ pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
     }
 }
 
-/// Channels that these claims need.
+/// Number of channels that these claims need, from the original one.
 pub(crate) fn channels_goal(before: ChannelCounts, claims: &[Claim]) -> ChannelCounts {
     let wished = claims.iter().filter_map(|claim| claim.needs.channels).max();
     before.with_rx_queues(wished.unwrap_or(0))
 }
 
-/// The table without the queues that are reserved; `None` if no queue is left for it.
+/// RSS table without the reserved queues; `None` if no queue is left for it.
 ///
 /// The others are those that RSS used, so that none comes into use that was kept out of it; the `free` queues of
 /// the NIC if it used only reserved ones.
@@ -121,7 +121,8 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever order two end, none sees its queue in the table before it has ended.
+        /// Receivers that end in any order each have no traffic of RSS on their queue before they
+        /// have ended.
         #[test]
         fn each_keeps_its_queues_until_it_ends(
             before in prop::collection::vec(0u32..8, 1..64),

@@ -27,19 +27,21 @@ use crate::nic::Nic;
 use crate::presence::{Kind, Presence};
 use crate::{Error, RunDir};
 
-/// What the guardian is called: how the program knows that it is one.
+/// Name under which the program is started as a guardian (`argv[0]`).
 const NAME: &str = "devmem-guardian";
-/// What it hears when nothing is left to do. The end of the pipe without it is the owner's end.
+/// Byte that the owner sends the guardian when nothing is left to undo. The end of the pipe without
+/// this byte is the owner's end.
 const DISMISSED: u8 = b'.';
-/// What it says when it watches.
+/// Byte that the guardian sends its owner when it watches.
 const WATCHING: u8 = b'!';
-/// How long it tries: a binding ends some time after its owner.
+/// Time for which the guardian tries to undo a claim: a binding ends some time after its owner.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Whether this program can be started as a guardian.
 static ABLE: AtomicBool = AtomicBool::new(false);
 
-/// To be called first in `main`: its answer, if there is one, is to be returned from there at once.
+/// Runs the guardian if this program was started as one, and returns its exit code, which `main` is
+/// to return at once. Must be called first in `main`.
 ///
 /// A program that does so has a guardian from [`crate::Plan::apply`] on, which is that program
 /// started anew. One that does not has none: what it changed when it was killed waits for
@@ -60,12 +62,12 @@ pub fn guardian() -> Option<ExitCode> {
     })
 }
 
-/// A guardian that waits.
+/// Handle of an owner to its guardian process, which waits for the owner's end.
 #[derive(Debug)]
 pub(crate) struct Guardian(Child);
 
 impl Guardian {
-    /// Starts it, in the NIC's namespace; `None` where the program can't be one.
+    /// Starts a guardian process in the NIC's namespace; `None` where the program can't be one.
     pub(crate) fn start(
         netns: &NetNs,
         dir: &RunDir,
@@ -94,7 +96,8 @@ impl Guardian {
         Ok(Some(guardian))
     }
 
-    /// Waits until it watches: a program that was started may still fail, or never get to it.
+    /// Waits until the guardian says that it watches: a program that was started may still fail, or
+    /// never get that far.
     fn is_watching(&mut self) -> io::Result<()> {
         let end = Instant::now() + PATIENCE;
         let mut heard = [0];
@@ -117,7 +120,7 @@ impl Guardian {
         Ok(())
     }
 
-    /// Leaves it until this process ends: there is something left to take back then.
+    /// Leaves the guardian running until this process ends: then there is something left to undo.
     pub(crate) fn stay(mut self) {
         // The pipe stays open as long as this process lives.
         if let Some(pipe) = self.0.stdin.take() {
@@ -125,7 +128,7 @@ impl Guardian {
         }
     }
 
-    /// Lets it go: there is nothing left to take back.
+    /// Ends the guardian: there is nothing left to undo.
     pub(crate) fn dismiss(mut self) {
         let told = self
             .0
@@ -140,7 +143,7 @@ impl Guardian {
     }
 }
 
-/// What the guardian does.
+/// Main function of the guardian: waits for the owner's end, and undoes its claim.
 fn watch(args: &[OsString]) -> Result<(), String> {
     let [dir, file, claim, nic] = args else {
         return Err("this is no program to be started by hand".to_owned());
@@ -195,7 +198,7 @@ fn watch(args: &[OsString]) -> Result<(), String> {
     }
 }
 
-/// Whether there is something to read, or an end, before then.
+/// Whether the pipe can be read, or has ended, before the time `end`.
 fn readable(pipe: &impl AsFd, end: Instant) -> io::Result<bool> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
@@ -210,15 +213,15 @@ fn readable(pipe: &impl AsFd, end: Instant) -> io::Result<bool> {
     }
 }
 
-/// What came of an attempt.
+/// Outcome of undoing a claim.
 enum Done {
-    /// There was nothing to take back.
+    /// There was nothing to undo.
     Nothing,
-    /// All of it was, in words.
+    /// The claim was undone; with a text that says so.
     TakenBack(String),
 }
 
-/// One attempt; `None`: the owner is still ending.
+/// Tries once to undo the owner's claim; `None` while the owner is still ending.
 fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<Option<Done>, Error> {
     let locked = dir.lock()?;
     let Some(mut open) = JournalFile::named(&locked, file)? else {

@@ -13,13 +13,13 @@ use undo::Boot;
 
 use crate::Error;
 
-/// Number of searches while namespaces come and go.
+/// Greatest number of searches for a NIC while namespaces come and go.
 const TRIES: u32 = 3;
 
-/// What tells a NIC from others, one of the same name too. In a namespace the kernel gives no number
-/// twice until it has given all, and a NIC keeps its number when it moves where that is free. A
-/// physical one that got another number on its way is known by its device, and which port of that it
-/// is.
+/// Identity of a NIC, which tells it from others, also from one of the same name. In a namespace
+/// the kernel gives no number twice until it has given all, and a NIC keeps its number when it
+/// moves where that is free. A physical NIC that got another number by a move is known by its
+/// device, and its port on that device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
@@ -33,7 +33,7 @@ pub(crate) struct Identity {
     /// Number of the device's binding to its driver: see [`device`].
     #[serde(default)]
     device: Option<u64>,
-    /// Permanent address and port, among those of the device.
+    /// Permanent address and port name of the NIC, which tell the ports of a device apart.
     #[serde(default)]
     port: (Option<String>, Option<String>),
 }
@@ -59,7 +59,8 @@ impl Identity {
         Ok(identity)
     }
 
-    /// Whether both, of one boot, are the same NIC, whatever its namespace, name and ifindex are now.
+    /// Whether both identities, of one boot, are of the same NIC, whatever its namespace, name and
+    /// ifindex are now.
     pub(crate) fn is(&self, other: &Self) -> bool {
         let of = |it: &Self| (it.parent.clone(), it.bus.clone());
         if of(self) != of(other) {
@@ -75,7 +76,7 @@ impl Identity {
         }
     }
 
-    /// Which boot the identity is of.
+    /// Whether the identity was recorded in this boot.
     pub(crate) fn boot(&self) -> Result<Boot, Error> {
         Ok(Boot::of(&self.boot)?)
     }
@@ -95,8 +96,8 @@ impl Identity {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 
-    /// Where it is now: in the namespace where it was, or in another one that can be seen. `None` if
-    /// it is gone for sure.
+    /// Finds the NIC: in the namespace where it was, or in another one that can be seen. `None` if
+    /// the NIC is gone for sure.
     ///
     /// # Errors
     /// [`Error::Hidden`] where it may be somewhere else.
@@ -125,7 +126,7 @@ impl Identity {
         }
     }
 
-    /// One look at each namespace, and why it may have been passed over.
+    /// Looks once for the NIC in each namespace, and returns why it may have been missed.
     fn search(&self) -> Result<Found, Error> {
         let visible = NetNs::visible_or_held()?;
         let mut why = visible.hidden;
@@ -169,7 +170,7 @@ impl Identity {
         Ok(found.transpose()?.map(|link| (netns, link)))
     }
 
-    /// What sysfs says of its device, which all namespaces see.
+    /// Reads from sysfs whether the NIC's device is there, which all namespaces see.
     fn sysfs(&self) -> Sysfs {
         let (Some(bus), Some(parent)) = (&self.bus, &self.parent) else {
             return Sysfs::Unknown;
@@ -186,18 +187,18 @@ impl Identity {
 /// A NIC and its place, or why it may be in a namespace that could not be searched.
 type Found = (Option<(NetNs, LinkInfo)>, Option<netdev::Error>);
 
-/// What sysfs says of a device.
+/// Answer of sysfs about a NIC's device.
 enum Sysfs {
-    /// Number of the device's binding to its driver: see [`device`].
+    /// Number of the device's binding to its driver, if the device is there: see [`device`].
     There(u64),
     Gone,
-    /// No device, or no sysfs.
+    /// Not known: there is no device or no sysfs.
     Unknown,
 }
 
-/// A number for a device as it is bound to its driver now: the inode of the link to the driver, which is
-/// created at each bind (`driver_sysfs_add`), or of the device's folder where no driver of its bus has
-/// it. kernfs gives no number twice in a boot (`kernfs_ino`).
+/// Number of a device's present binding to its driver: the inode of the link to the driver, which
+/// is created at each bind (`driver_sysfs_add`), or of the device's folder where no driver of its
+/// bus has it. kernfs gives no number twice in a boot (`kernfs_ino`).
 fn device(folder: &Path) -> std::io::Result<u64> {
     let folder: PathBuf = folder.canonicalize()?;
     match fs::symlink_metadata(folder.join("driver")) {

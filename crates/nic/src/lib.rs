@@ -51,7 +51,7 @@ pub use restore::{Outcome, Restored, State, Which, restore, state, would_restore
 pub use rss::without_queues;
 pub use undo::{Owner, RunDir, RunDirError};
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

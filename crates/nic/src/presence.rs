@@ -30,15 +30,15 @@ use nix::sys::socket::{
 
 use crate::{Error, unix_diag};
 
-/// Number of names tried, as PIDs of several PID namespaces may collide.
+/// Number of names that are tried for a socket, as PIDs of several PID namespaces may collide.
 const TRIES: u32 = 64;
 
-/// Limit of waiting for room in a socket's queue.
+/// Longest wait for room in a socket's queue of connections.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Flag of a socket that listens (`__SO_ACCEPTCON`).
+/// Flag of a socket that listens (`__SO_ACCEPTCON`), in `/proc/net/unix`.
 const LISTENS: u32 = 1 << 16;
 
-/// Kind of process that has the socket.
+/// Kind of process that has set a NIC up: an owner or a guardian.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Owner,
@@ -54,7 +54,7 @@ impl Kind {
     }
 }
 
-/// Socket that shows its process while it is open.
+/// Socket that shows, while it is open, that its process has set a NIC up.
 #[derive(Debug)]
 pub(crate) struct Presence {
     socket: Arc<UnixListener>,
@@ -84,7 +84,8 @@ fn take(socket: &UnixListener) {
 }
 
 impl Presence {
-    /// Makes the socket, whose name tells the directory of the NIC's journal.
+    /// Makes the socket that shows that this process has set the NIC up. Its name tells the
+    /// directory of the NIC's journal.
     pub(crate) fn announce(
         netns: &NetNs,
         nic: Ifindex,
@@ -161,25 +162,26 @@ impl Presence {
     }
 }
 
-/// Prefix of the names of sockets about a NIC.
+/// Prefix of the names of sockets that are about this NIC.
 fn about(nic: Ifindex) -> String {
     format!("devmem-tcp/{nic}/")
 }
 
-/// Device and inode of the directory.
+/// Device and inode of the runtime directory, as text.
 fn directory(dir: &Path) -> io::Result<String> {
     let meta = fs::metadata(dir)?;
     Ok(format!("{:x}-{:x}", meta.dev(), meta.ino()))
 }
 
-/// A socket that listens, of `/proc/net/unix` (`unix_seq_show`).
+/// A Unix socket that listens, from `/proc/net/unix` (`unix_seq_show`).
 struct Socket<'a> {
     inode: u32,
     name: &'a str,
 }
 
 impl<'a> Socket<'a> {
-    /// Parses a line; `None` for a socket that does not listen, or has no abstract name.
+    /// Parses a line of `/proc/net/unix`; `None` for a socket that does not listen, or has no
+    /// abstract name.
     fn parse(line: &'a str) -> Option<Self> {
         let (numbers, name) = line.split_once('@')?;
         let mut numbers = numbers.split_whitespace().skip(3);
@@ -195,13 +197,13 @@ impl<'a> Socket<'a> {
 
 /// A process that has set the NIC up.
 struct Present {
-    /// Its id, if it could be asked.
+    /// Id of the process, if it could be asked for.
     pid: Option<i32>,
 }
 
-/// The process that has the socket, if its user may change a NIC for us: otherwise any user could keep
-/// others from it. The kernel tells the user of a socket that can't be asked: one that is full, whose process is
-/// stopped.
+/// Finds the process that has the socket, if its user may change a NIC: otherwise any user could
+/// keep others from the NIC. The kernel tells the user also of a socket that can't be connected to:
+/// one whose queue is full, because its process is stopped.
 fn trusted(socket: &Socket<'_>) -> Option<Present> {
     let name = socket.name;
     let end = Instant::now() + PATIENCE;
@@ -234,7 +236,7 @@ fn trusted(socket: &Socket<'_>) -> Option<Present> {
     }
 }
 
-/// Whether sockets of this user count.
+/// Whether a socket of this user is believed to show who has set a NIC up.
 fn is_trusted(name: &str, uid: u32) -> bool {
     let trusted = uid == 0 || uid == nix::unistd::geteuid().as_raw();
     if !trusted {
@@ -243,7 +245,7 @@ fn is_trusted(name: &str, uid: u32) -> bool {
     trusted
 }
 
-/// Credentials of the process that listens (`unix_listen`: `init_peercred`).
+/// Credentials of the process that listens at the socket (`unix_listen`: `init_peercred`).
 fn peer(name: &str) -> Result<UnixCredentials, Errno> {
     let address = UnixAddr::new_abstract(name.as_bytes())?;
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
@@ -281,7 +283,8 @@ mod tests {
         Presence::check(&netns, (nic, "eth9"), elsewhere).unwrap();
     }
 
-    /// Whoever asks leaves a connection behind, and the kernel holds `net.core.somaxconn` of them.
+    /// A presence socket can be connected to more often than `net.core.somaxconn`, the number of
+    /// connections that its queue holds.
     #[test]
     fn it_can_be_asked_any_number_of_times() {
         let (one, other) = (Scratch::new(), Scratch::new());

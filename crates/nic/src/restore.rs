@@ -15,69 +15,74 @@ use crate::presence::{Kind, Presence};
 use crate::values::{rule_text, table_text};
 use crate::{Change, Error, Owner, RunDir, settle};
 
-/// How long a binding of a killed process may take to go.
+/// Longest wait for a killed process's binding to end.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// What came of one journal.
+/// Result of restoring one NIC from its journal.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Restored {
-    /// The NIC; the journal's name where that is damaged.
+    /// Name of the NIC; the journal's file name where that is damaged.
     pub device: String,
-    /// What came of it.
+    /// Outcome of restoring the NIC.
     pub outcome: Outcome,
 }
 
-/// What came of one journal.
+/// Outcome of restoring one NIC from its journal.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The NIC is as it was before these, but for what `kept` need.
+    /// The NIC is restored, except for what the claims of `kept` need.
     Restored {
-        /// Who ended without putting it back; `None`: it was applied to stay.
+        /// Owners that ended without restoring the NIC; `None` for changes that were applied to
+        /// stay.
         ended: Vec<Option<Owner>>,
-        /// Who still needs it otherwise; `None`: what was applied to stay.
+        /// Owners that still need changes of the NIC; `None` for changes that were applied to stay.
         kept: Vec<Option<Owner>>,
     },
-    /// All who changed it still run, or it was applied to stay.
+    /// The NIC is not restored: all owners of its changes still run, or the changes were applied to
+    /// stay.
     InUse {
-        /// Who.
+        /// Owners of the changes; `None` for changes that were applied to stay.
         kept: Vec<Option<Owner>>,
     },
-    /// The NIC is not there any more, and its settings with it: the journal was removed.
+    /// The NIC does not exist any more, and its settings neither: the journal was removed.
     Gone,
-    /// It is of another boot, which ended all settings: the journal was removed.
+    /// The journal is of another boot, which ended all settings: the journal was removed.
     OtherBoot,
-    /// The NIC may be somewhere, and was forgotten by force: its journal was removed.
+    /// The NIC was not found and was forgotten by force: its journal was removed.
     Forgotten,
-    /// Of [`would_restore`]: it would be as it was before these, but for what `kept` need.
+    /// Result of [`would_restore`]: the NIC would be restored, except for what the claims of `kept`
+    /// need.
     Would {
-        /// What would be changed; of what was added, it may be gone already.
+        /// Changes that would be made; a rule or context that would be removed may be gone already.
         changes: Vec<Change>,
-        /// Who ended without putting it back; `None`: it was applied to stay.
+        /// Owners that ended without restoring the NIC; `None` for changes that were applied to
+        /// stay.
         ended: Vec<Option<Owner>>,
-        /// Who still needs it otherwise; `None`: what was applied to stay.
+        /// Owners that still need changes of the NIC; `None` for changes that were applied to stay.
         kept: Vec<Option<Owner>>,
     },
-    /// It could not be put back, or its journal not be read.
+    /// The NIC could not be restored, or its journal could not be read.
     Failed(Error),
 }
 
-/// NICs to restore.
+/// Selection of the NICs to restore.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Which<'a> {
-    /// All.
+    /// All NICs that have a journal.
     All,
-    /// The one of this name in the current namespace; if there is none, the one of this name in another.
+    /// The NIC of this name in the current namespace; if there is none, the NIC of this name in
+    /// another.
     Named(&'a str),
-    /// The one of this name in this namespace.
+    /// The NIC of this name in this network namespace.
     In(&'a NetNs, &'a str),
 }
 
-/// Finishes what ended processes have left on these NICs. On one that is named, what was applied to stay ends,
-/// too. With `force`, all that was changed is taken back, also what a process that runs needs, and a NIC that
-/// can't be found is forgotten.
+/// Restores the selected NICs: undoes the changes that ended processes have left. On a NIC that is
+/// named, changes that were applied to stay end, too. With `force`, all changes are undone, also
+/// what a running process needs, and a NIC that can't be found is forgotten.
 ///
 /// # Errors
 /// Those of the runtime directory, and of looking for the NIC. What goes wrong with one NIC is in its own
@@ -104,7 +109,7 @@ pub fn restore(dir: &RunDir, which: Which<'_>, force: bool) -> Result<Vec<Restor
     Ok(all)
 }
 
-/// What [`restore`] would do. Changes nothing.
+/// Tells what [`restore`] would do. Changes nothing.
 ///
 /// # Errors
 /// As for [`restore`].
@@ -129,10 +134,10 @@ pub fn would_restore(which: Which<'_>, force: bool) -> Result<Vec<Restored>, Err
     Ok(all)
 }
 
-/// What is to be restored.
+/// Selection of NICs to restore, with the device that is named.
 struct Wanted<'a> {
     which: Which<'a>,
-    /// The device of that name, if it is there.
+    /// Identity of the device of the given name, if it exists.
     there: Option<Identity>,
     force: bool,
 }
@@ -151,8 +156,8 @@ impl<'a> Wanted<'a> {
         })
     }
 
-    /// Whether this journal is meant. A device goes before a name: it may have been given another one
-    /// since it was noted, and its old one may be another's.
+    /// Whether a journal's NIC is selected. A device goes before a name: it may have been renamed
+    /// since the journal was written, and its old name may be another's.
     fn is(&self, journal: &Journal) -> bool {
         let (name, anywhere) = match self.which {
             Which::All => return true,
@@ -174,7 +179,7 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// The claims that end, and those that stay.
+    /// Divides the journal's claims into those that end and those that stay.
     fn split(&self, journal: &Journal) -> (Vec<Claim>, Vec<Claim>) {
         let named = !matches!(self.which, Which::All);
         journal
@@ -184,7 +189,8 @@ impl<'a> Wanted<'a> {
             .partition(|claim| self.force || claim.is_orphan() || (named && claim.owner.is_none()))
     }
 
-    /// Whether the journal is of another boot. With force, one that may be of this boot is taken for one.
+    /// Whether the journal is of another boot. With force, a journal that may be of this boot is
+    /// taken for one of this boot.
     fn is_of_another_boot(&self, journal: &Journal) -> Result<bool, Error> {
         match journal.boot()? {
             Boot::This => Ok(false),
@@ -194,7 +200,7 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// One NIC.
+    /// Restores the NIC of one journal.
     fn take_back(&self, mut file: JournalFile<'_>) -> Result<Outcome, Error> {
         if self.is_of_another_boot(&file.journal)? {
             file.dir.remove(&file.file)?;
@@ -233,7 +239,7 @@ impl<'a> Wanted<'a> {
         Ok(Outcome::Restored { ended, kept })
     }
 
-    /// What would come of one NIC.
+    /// Computes the outcome that [`Wanted::take_back`] would have for one journal.
     fn would(&self, mut journal: Journal) -> Result<Outcome, Error> {
         if self.is_of_another_boot(&journal)? {
             return Ok(Outcome::OtherBoot);
@@ -273,7 +279,7 @@ fn owners(claims: Vec<Claim>) -> Vec<Option<Owner>> {
     claims.into_iter().map(|claim| claim.owner).collect()
 }
 
-/// The end of what was added.
+/// Describes the removal of a rule or context.
 fn removed(item: &Item) -> Change {
     let what = match item {
         Item::Rule { rule, .. } => rule_text(rule),
@@ -285,7 +291,7 @@ fn removed(item: &Item) -> Change {
     }
 }
 
-/// The device of this name in a namespace, if it is there.
+/// Identity of the device of this name in a namespace; `None` if there is none.
 fn find(netns: &NetNs, name: &str) -> Result<Option<Identity>, Error> {
     match Link::open_in(netns)?.by_name(name) {
         Ok(link) => Ok(Some(Identity::of(netns, &link)?)),
@@ -294,7 +300,8 @@ fn find(netns: &NetNs, name: &str) -> Result<Option<Identity>, Error> {
     }
 }
 
-/// A binding ends some time after its owner, and only then the kernel lets header split go.
+/// Ends a claim, and tries again for a while: a binding ends some time after its owner, and only
+/// then the kernel allows header split to be switched off.
 fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -307,23 +314,25 @@ fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Resu
     }
 }
 
-/// A journal, for who only looks.
+/// State of a NIC that has a journal, for programs that only show it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct State {
-    /// The NIC, by its present name where it is found; the journal's name where that is damaged.
+    /// Name of the NIC, the present one where the NIC is found; the journal's file name where that
+    /// is damaged.
     pub device: String,
-    /// The NIC's namespace, where it was looked for, because a process ended without putting it back, and found.
+    /// Network namespace of the NIC, where it was looked for, because a process ended without
+    /// restoring the NIC, and found.
     pub netns: Option<NetNs>,
-    /// What is wrong with the journal, or why that NIC can't be found.
+    /// What is wrong with the journal, or why the NIC can't be found.
     pub damaged: Option<Error>,
-    /// Whose settings are in force; `None`: they were applied to stay.
+    /// Owners of the settings in force; `None` for settings that were applied to stay.
     pub owners: Vec<Option<Owner>>,
-    /// Who ended without putting it back.
+    /// Owners that ended without restoring the NIC.
     pub orphans: Vec<Owner>,
 }
 
-/// All journals. Changes nothing.
+/// Reads the state of all NICs that have a journal. Changes nothing.
 ///
 /// # Errors
 /// Those of the runtime directory.

@@ -2,7 +2,7 @@
 
 use netdev::QueueId;
 
-/// The table `table` with the entries of the queues in `avoid` dealt out to the others.
+/// RSS table in which the entries of the queues in `avoid` are dealt out to the other queues.
 ///
 /// `others` are the queues that may take their place, in turn; entries that name none of `avoid`
 /// stay what they are, so that the flows of the other queues stay where they are. `None` if there

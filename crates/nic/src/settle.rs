@@ -10,7 +10,7 @@ use crate::shared_setting::{Channels, GroHw, Ntuple, Rings, SharedSetting, Step,
 use crate::values::RingValues;
 use crate::{Error, channels};
 
-/// Describes what these claims would change. Changes nothing.
+/// Describes the changes that these claims would make to the shared settings. Changes nothing.
 pub(crate) fn preview(
     nic: &mut Nic,
     journal: &mut Journal,
@@ -24,7 +24,7 @@ pub(crate) fn preview(
     ])
 }
 
-/// Shared settings that could not be restored, and why.
+/// Shared settings that could not be restored, each with the error.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreFailures {
     pub(crate) table: Option<Error>,
@@ -33,7 +33,7 @@ pub(crate) struct RestoreFailures {
     pub(crate) ntuple: Option<Error>,
 }
 
-/// Sets what the remaining claims need, after one has ended.
+/// Sets the shared settings to what the remaining claims need, after one has ended.
 pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailures {
     let table = channels::catch_up(nic, &mut file.journal).and_then(|()| Table::release(nic, file));
     let mut failures = RestoreFailures {
@@ -56,7 +56,8 @@ pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailu
     failures
 }
 
-/// Sets the rings that the claims need, and what the driver wants before it splits headers.
+/// Sets the ring settings that the claims need, and features that the driver requires for header
+/// split.
 fn acquire_rings(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
@@ -95,13 +96,14 @@ fn acquire_rings(
     Ok((gro_hw, rings))
 }
 
-/// Whether the driver wants `rx-gro-hw` for header split, as mlx5 says (`mlx5e_ethtool_set_tcp_data_split`).
+/// Whether an error says that the driver requires `rx-gro-hw` for header split, as mlx5 does
+/// (`mlx5e_ethtool_set_tcp_data_split`).
 fn wants_gro_hw(error: &netdev::Error) -> bool {
     let text = error.message().unwrap_or_default();
     error.op() == "rings-set" && text.contains("GRO HW")
 }
 
-/// Sets the rings that the remaining claims need.
+/// Sets the ring settings that the remaining claims need.
 fn release_rings(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error> {
     Rings::release(nic, file)?;
     let splits = file.journal.claims.iter().any(|claim| claim.needs.split);
@@ -133,8 +135,8 @@ pub(crate) fn acquire_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Resul
     Ntuple::acquire(nic, file)
 }
 
-/// A rule that another program has added since rules were switched on. One that could not be removed is a
-/// claim's still.
+/// Location of a flow rule that another program has added since rules were switched on. A rule of a
+/// claim that could not be removed doesn't count.
 fn foreign_rule(nic: &mut Nic, journal: &Journal) -> Result<Option<u32>, Error> {
     let items = || journal.claims.iter().flat_map(|claim| &claim.items);
     for place in nic.rule_places()? {
@@ -167,7 +169,8 @@ fn foreign_rule(nic: &mut Nic, journal: &Journal) -> Result<Option<u32>, Error> 
     Ok(None)
 }
 
-/// Switches flow rules off again, unless another program has added one: many drivers would remove it.
+/// Switches flow rules off again, unless another program has added a rule: many drivers would
+/// remove it.
 fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
     let needed = file.journal.claims.iter().any(Ntuple::is_needed);
     if file.journal.ntuple.is_some() && !needed && nic.feature(nic::NTUPLE)? {
@@ -181,7 +184,7 @@ fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Err
     Ntuple::release(nic, file)
 }
 
-/// Sets what the claims need; describes the changes.
+/// Sets the shared settings that the claims need; describes the changes.
 pub(crate) fn acquire(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,

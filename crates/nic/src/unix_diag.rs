@@ -10,7 +10,7 @@ use nix::sys::socket::{
 
 /// `SOCK_DIAG_BY_FAMILY`
 const BY_FAMILY: u16 = 20;
-/// `UDIAG_SHOW_NAME | UDIAG_SHOW_UID`
+/// Parts of the answer that are requested: `UDIAG_SHOW_NAME | UDIAG_SHOW_UID`.
 const SHOW: u32 = 0x41;
 /// `UNIX_DIAG_NAME`
 const NAME: u16 = 0;
@@ -19,8 +19,9 @@ const UID: u16 = 7;
 /// Length of a `struct nlmsghdr`, and of a `struct unix_diag_msg`.
 const HEADER: usize = 16;
 
-/// The user of the socket with this inode and abstract name, in the caller's network namespace. Any user can have a
-/// socket with a name that looks like a line of `/proc/net/unix`, and in it another socket's inode.
+/// Id of the user that has the Unix socket with this inode and abstract name, in the caller's
+/// network namespace. Any user can have a socket with a name that looks like a line of
+/// `/proc/net/unix`, and in it another socket's inode.
 ///
 /// # Errors
 /// `ENOENT` without such a socket, or where the kernel has no `unix_diag` (`CONFIG_UNIX_DIAG`).
@@ -38,7 +39,7 @@ pub(crate) fn uid(inode: u32, name: &str) -> io::Result<u32> {
     parse(answer.get(..len).unwrap_or_default(), name)
 }
 
-/// A `struct nlmsghdr` and a `struct unix_diag_req`.
+/// Encodes a request for a Unix socket: a `struct nlmsghdr` and a `struct unix_diag_req`.
 fn request(inode: u32) -> Vec<u8> {
     const FAMILY: u8 = libc::AF_UNIX as u8;
     let mut body = vec![FAMILY, 0, 0, 0];
