@@ -20,20 +20,21 @@ use dmabuf::{Access, Dmabuf, Mapping, Protection};
 use receiver::Receiver;
 use udmabuf::Udmabuf;
 
-/// Bytes of device memory.
+/// Length of the device memory in bytes.
 const SIZE: u64 = 16 << 20;
 
-/// A part of the stream on its way to the other thread.
+/// A segment of the stream on its way to the checking thread.
 enum Part {
     Bytes(Vec<u8>),
     Frag(Frag),
 }
 
-/// What one `recvmsg` brought, and the way back for its frags.
+/// Segments that one `recvmsg` returned, and the handle that gives their frags back.
 type Batch = (Vec<Part>, ReturnHandle);
 
-/// Hands everything over. The engine stops reading a connection whose sink keeps too much
-/// ([`Config::keep`](devmem::engine::Config::keep)), so that a slow thread slows its own peer down, and no other.
+/// Sink that hands all segments to the checking thread. The engine stops reading a connection whose
+/// sink keeps too many frags ([`Config::keep`](devmem::engine::Config::keep)), so that a slow
+/// thread slows its own peer down, and no other.
 struct HandOver(Sender<Batch>);
 
 impl Sink for HandOver {
@@ -48,7 +49,7 @@ impl Sink for HandOver {
     }
 }
 
-/// The other thread's work: checks every byte, where it lies.
+/// Main function of the checking thread: compares every byte, where it lies, with the pattern.
 fn work(mapping: &Mapping, batches: &mpsc::Receiver<Batch>) -> Result<u64> {
     let mut validator = Validator::new(Pattern::default());
     for (parts, way_back) in batches {

@@ -14,9 +14,9 @@ use devmem::sink::Validate;
 use receiver::Receiver;
 use udmabuf::Udmabuf;
 
-/// Bytes of device memory, for both queues.
+/// Length in bytes of the device memory, for both queues.
 const SIZE: u64 = 16 << 20;
-/// Connections to wait for.
+/// Number of connections to wait for.
 const PEERS: u32 = 8;
 
 fn main() -> Result<ExitCode> {

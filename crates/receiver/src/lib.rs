@@ -64,7 +64,7 @@ pub use nic::guardian;
 pub use receiver::{Finished, Ready, Received, Receiver};
 pub use stacked::nics_below;
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -12,12 +12,12 @@ use crate::device::RxDevice;
 use crate::error::{Error, UsedBy};
 use crate::stacked::nics_below;
 
-/// How long the binding of a process that was killed may take to end.
+/// Longest wait for the end of a killed process's binding.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// Time between two looks at it.
+/// Time between two checks whether a binding has ended.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
-/// The queues that were named, or those that suit.
+/// Chooses the rx queues to receive on: those that were named, otherwise free or leased ones.
 pub(crate) fn choose(
     netns: &NetNs,
     link: &LinkInfo,
@@ -40,14 +40,14 @@ pub(crate) fn choose(
     pick(&link.name, kind, named, &queues)
 }
 
-/// An rx queue, as far as it matters to the choice.
+/// Users of an rx queue, for the choice of the queue.
 #[derive(Debug, Clone, Copy)]
 struct RxQueue {
     id: QueueId,
-    /// It is leased to a virtual device.
+    /// Whether the queue is leased to a virtual device.
     lent: bool,
     used: Option<UsedBy>,
-    /// An AF_XDP socket uses it.
+    /// Whether an AF_XDP socket uses the queue.
     xsk: bool,
 }
 
@@ -63,11 +63,11 @@ impl RxQueue {
     }
 }
 
-/// Kinds of devices, by where their queues come from.
+/// Kind of a device, by the origin of its queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Nic,
-    /// Its queue 0 is its own, the others are leased.
+    /// A netkit: queue 0 is its own, the others are leased.
     Netkit,
     /// Any other virtual device.
     Virtual,
@@ -79,7 +79,8 @@ fn rx_queues(netns: &NetNs, ifindex: Ifindex) -> Result<Vec<RxQueue>, Error> {
     Ok(queues.map(RxQueue::of).collect())
 }
 
-/// The queues that were named; else a NIC's last free one, or all that a netkit leases.
+/// Chooses the queues that were named; otherwise a NIC's last free queue, or all that a netkit
+/// leases.
 fn pick(
     device: &str,
     kind: Kind,
@@ -112,7 +113,7 @@ fn pick(
     }
 }
 
-/// Fails where a queue is not there, was named twice, or is a netkit's own.
+/// Fails where a named queue does not exist, was named twice, or is a netkit's own.
 fn check_named(
     device: &str,
     kind: Kind,
@@ -152,8 +153,8 @@ fn refuse_stacked(netns: &NetNs, link: &LinkInfo) -> Result<(), Error> {
     })
 }
 
-/// Waits for bindings of the NIC's queues to end, as those of a process that was killed do some time after
-/// the process.
+/// Waits until bindings of the NIC's queues end, as those of a process that was killed do some time
+/// after the process.
 pub(crate) fn wait_until_free(device: &RxDevice) -> Result<(), Error> {
     let Some(nic) = &device.nic else {
         return Ok(());

@@ -2,10 +2,10 @@
 
 use netdev::link::LinkInfo;
 
-/// Devices on devices, at most.
+/// Greatest depth of devices on devices.
 const DEPTH: usize = 8;
 
-/// The physical devices that a virtual one is stacked on, or is made of; `all` are the links of its
+/// Physical devices that a virtual device is stacked on, or is made of; `all` are the links of its
 /// network namespace. The lower end of a netkit or veth is no device below it.
 pub fn nics_below<'a>(all: &'a [LinkInfo], link: &'a LinkInfo) -> Vec<&'a LinkInfo> {
     let mut level = vec![link];

@@ -32,36 +32,36 @@ use frame::HEADER;
 use gather::{Counts, Gatherer, HandOver, Shared};
 use ring::{Ring, Shape};
 
-/// Bytes of device memory that the NIC writes to.
+/// Length in bytes of the device memory that the NIC writes to.
 const SIZE: u64 = 32 << 20;
 
 /// Receives tensors into device memory.
 #[derive(Parser)]
 struct Args {
-    /// The NIC
+    /// The NIC to receive on
     device: String,
-    /// Its rx queue
+    /// Rx queue of the NIC
     queue: u32,
-    /// Where to listen
+    /// Address to listen on
     address: SocketAddr,
-    /// How many tensors come
+    /// Number of tensors to receive
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     tensors: u32,
-    /// Bytes of each
+    /// Length of each tensor in bytes
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     bytes: u64,
-    /// Connections that they come over
+    /// Number of connections that the tensors come over
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     connections: u32,
-    /// What is received into, as `devmem-tcp recv --memory` has it
+    /// Memory to receive into, as for `devmem-tcp recv --memory`
     #[arg(long, default_value_t)]
     memory: Choice,
-    /// Tensors that the region has room for
+    /// Number of tensors that the region has room for
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: u32,
 }
 
-/// Uses a tensor, where it lies: prints its sum.
+/// Uses a complete tensor where it lies: prints its CRC-32.
 fn used(device: &mut dyn Device, place: u64, shape: &Shape, tensor: u32) -> Result<()> {
     let mut sum = crc32fast::Hasher::new();
     let mut piece = [0; 65536];
