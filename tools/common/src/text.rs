@@ -14,7 +14,7 @@ static OURS: LazyLock<String> = LazyLock::new(|| {
     format!("\x1b{number};")
 });
 
-/// Styles a text with marked sequences, which [`shown`] turns into the terminal's.
+/// Colours a text, with marked sequences that [`shown`] turns into the terminal's.
 pub fn paint(style: Style, text: &str) -> String {
     let mark = &*OURS;
     format!("{mark}{style}{mark}{text}{mark}{style:#}{mark}")
@@ -40,7 +40,7 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// Escapes a name or a cell of a table like [`shown`], and line feeds, too.
+/// Escapes a name or a cell of a table like [`shown`], line feeds included.
 pub fn on_one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }

@@ -58,7 +58,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// Parses the period of a pattern.
+/// Parses the period of the validation pattern.
 pub(crate) fn period(text: &str) -> Result<usize, String> {
     let period = text.parse().map_err(|error| format!("{error}"))?;
     match Pattern::new(period) {
@@ -82,7 +82,7 @@ pub(crate) enum Pages {
 }
 
 impl Pages {
-    /// Requested pages; `None` for the best available.
+    /// Kind of pages to request; `None` for the best available.
     pub(crate) fn choice(self) -> Option<HugePage> {
         match self {
             Pages::Auto => None,
@@ -119,7 +119,7 @@ impl FromStr for NetNsArg {
 }
 
 impl NetNsArg {
-    /// Opens the namespace.
+    /// Opens the network namespace.
     pub(crate) fn open(&self) -> Result<NetNs, netdev::Error> {
         match self {
             Self::Name(name) => NetNs::by_name(name),
@@ -129,7 +129,7 @@ impl NetNsArg {
     }
 }
 
-/// Opens the namespace that was named, or the current one.
+/// Opens the network namespace that was named, or the current one.
 pub(crate) fn netns(arg: Option<&NetNsArg>) -> Result<NetNs, netdev::Error> {
     arg.map_or_else(NetNs::current, NetNsArg::open)
 }

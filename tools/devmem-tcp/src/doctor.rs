@@ -73,7 +73,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Runs `doctor`. Success only if receiving would work.
+/// Runs `devmem-tcp doctor`. It exits with success only if receiving would work.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let namespace = Namespace::new(netns(args.netns.as_ref())?)?;
     let machine = Machine::look(
@@ -122,7 +122,7 @@ fn recv_options(args: &Args) -> Wanted {
     }
 }
 
-/// Arguments of the current run without the size, for a remedy that is another run.
+/// Arguments of the current run without the size, for a remedy that is another run of `doctor`.
 fn rerun_arguments(args: &Args, namespace: &Namespace) -> String {
     let mut words: Vec<String> = args.device.iter().cloned().collect();
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);

@@ -4,8 +4,8 @@ use netdev::{Link, NetNs};
 
 use crate::enter::enter;
 
-/// The namespaces other than the current one that have a device of this name, as arguments of `--netns`. Those
-/// that can't be entered are left out.
+/// Finds the namespaces, other than the current one, that have a device of this name, as arguments
+/// of `--netns`. Namespaces that can't be entered are left out.
 pub(crate) fn namespaces_of(device: &str) -> Vec<String> {
     let Ok(visible) = NetNs::visible() else {
         return Vec::new();

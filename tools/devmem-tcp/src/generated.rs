@@ -12,7 +12,7 @@ use crate::report;
 
 #[derive(clap::Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell to print completions for
     shell: Shell,
 }
 
@@ -30,7 +30,7 @@ pub(crate) struct ManArgs {
     folder: Option<PathBuf>,
 }
 
-/// Prints a shell's completions.
+/// Prints the completions for a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
     report::raw(match args.shell {
         Shell::Bash => include_str!("complete/devmem-tcp.bash"),
@@ -39,7 +39,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
     })
 }
 
-/// Prints the man page, or writes all of them.
+/// Prints the man page of `devmem-tcp`, or writes the pages of all subcommands.
 pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<()> {
     let Some(folder) = &args.folder else {
         let (_, page) = page(&cli)?;
@@ -80,7 +80,8 @@ fn page(command: &Command) -> Result<(String, String)> {
     ))
 }
 
-/// Writes a page: what the definition of the command line says, and the sections of its own.
+/// Writes a man page: the definition of the command line, then the sections EXAMPLES, EXIT STATUS
+/// and FILES.
 fn render(man: &Man, command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_title(page)?;
     man.render_name_section(page)?;
@@ -100,7 +101,7 @@ fn render(man: &Man, command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     Ok(())
 }
 
-/// EXAMPLES, EXIT STATUS and FILES of a command, in roff.
+/// Sections EXAMPLES, EXIT STATUS and FILES of a command's man page, in roff.
 fn sections(command: &str) -> &'static str {
     match command {
         "recv" => include_str!("man/recv.roff"),
@@ -144,7 +145,7 @@ mod tests {
         }
     }
 
-    /// The command lines in the examples are understood.
+    /// The examples in the man pages are command lines that the tool accepts.
     #[test]
     fn pages_have_examples_codes_and_files() {
         let pages = pages(Cli::command()).unwrap();

@@ -12,10 +12,10 @@ use std::path::Path;
 use common::text::on_one_line;
 use netdev::NetNs;
 
-/// Number of `NETLINK_GENERIC`, as in `/proc/net/netlink`.
+/// Number of the protocol `NETLINK_GENERIC`, as in `/proc/net/netlink`.
 const GENERIC: &str = "16";
 
-/// Lists the processes that may have the binding: `devmem-tcp (pid 123)`.
+/// Lists the processes that may have a binding in a namespace: `devmem-tcp (pid 123)`.
 pub(crate) fn find(netns: Option<&NetNs>) -> Vec<String> {
     let sockets = netns.and_then(|netns| netns.run(generic_sockets).ok());
     let Some(sockets) = sockets.filter(|sockets| !sockets.is_empty()) else {
@@ -24,8 +24,8 @@ pub(crate) fn find(netns: Option<&NetNs>) -> Vec<String> {
     processes(|process| holds(process, &sockets))
 }
 
-/// Lists the processes that listen at an address, or at one that overlaps with it, in this namespace, as [`find`]
-/// does.
+/// Lists the processes that listen at an address, or at one that overlaps with it, in a namespace,
+/// as [`find`] does.
 pub(crate) fn listening(netns: &NetNs, at: SocketAddr) -> Vec<String> {
     let sockets = netns.run(|| tcp_listeners(at)).unwrap_or_default();
     if sockets.is_empty() {
@@ -34,7 +34,7 @@ pub(crate) fn listening(netns: &NetNs, at: SocketAddr) -> Vec<String> {
     processes(|process| targets(process).any(|target| is_one_of(&target, &sockets)))
 }
 
-/// Names and numbers of the other processes that suit.
+/// Names and pids of the other processes for which `suits` is true.
 fn processes(suits: impl Fn(&Path) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -51,8 +51,8 @@ fn processes(suits: impl Fn(&Path) -> bool) -> Vec<String> {
     found
 }
 
-/// Inodes of the sockets that listen at this address, or at any address if one of the two is that, in this
-/// thread's namespace (`tcp4_seq_show`, `tcp6_seq_show`).
+/// Inodes of the sockets that listen at this address, or at any address if one of the two addresses
+/// is unspecified, in this thread's namespace (`tcp4_seq_show`, `tcp6_seq_show`).
 fn tcp_listeners(at: SocketAddr) -> HashSet<String> {
     const LISTEN: &str = "0A";
     let ip = at.ip().to_canonical();
@@ -76,7 +76,8 @@ fn tcp_listeners(at: SocketAddr) -> HashSet<String> {
     inodes
 }
 
-/// An address as the kernel prints it there: words of 32 bits in the processor's byte order, and the port.
+/// Parses an address in `/proc/net/tcp` and `tcp6`: words of 32 bits in the processor's byte order,
+/// and the port.
 fn address(text: &str) -> Option<(IpAddr, u16)> {
     let (words, port) = text.split_once(':')?;
     let word = |at: usize| u32::from_str_radix(words.get(at..at + 8)?, 16).ok();
@@ -105,7 +106,7 @@ fn generic_sockets() -> HashSet<String> {
     .collect()
 }
 
-/// Whether a process has one of the sockets, and a dmabuf.
+/// Whether a process has open one of the sockets, and a dmabuf.
 fn holds(process: &Path, sockets: &HashSet<String>) -> bool {
     let (mut socket, mut dmabuf) = (false, false);
     for target in targets(process) {
@@ -115,7 +116,7 @@ fn holds(process: &Path, sockets: &HashSet<String>) -> bool {
     socket && dmabuf
 }
 
-/// What a process has open, by the names that the kernel gives.
+/// Names that the kernel gives to a process's open files.
 fn targets(process: &Path) -> impl Iterator<Item = String> + use<> {
     let fds = fs::read_dir(process.join("fd")).into_iter().flatten();
     let targets = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());

@@ -9,7 +9,7 @@ use crate::elsewhere::namespaces_of;
 use crate::enter::enter;
 use crate::privilege::{is_root, with_sudo};
 
-/// Remedies for texts of the kernel that are options of this tool.
+/// Remedies, in terms of this tool's options, by parts of the kernel's texts.
 const OURS: &[(&str, &str)] = &[
     (
         "tcp-data-split is disabled",
@@ -32,7 +32,7 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
     remedy_within(error, "")
 }
 
-/// As [`remedy`], with commands that begin with `within`.
+/// Remedy for an error like [`remedy`], with commands that begin with `within`.
 fn remedy_within(error: &Error, within: &str) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<dmabuf::Error>() {
@@ -42,7 +42,8 @@ fn remedy_within(error: &Error, within: &str) -> Option<String> {
     })
 }
 
-/// The error of something in a namespace, with a remedy whose commands can be pasted in the current one.
+/// Error of something in a network namespace, with a remedy whose commands can be pasted into a
+/// shell in the current one.
 pub(crate) fn in_namespace(error: impl Into<Error>, netns: &NetNs) -> Error {
     let error = error.into();
     let Some((within, _)) = enter(netns) else {
@@ -97,7 +98,7 @@ fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
     .or_else(|| common::remedy::of_kernel(error, within))
 }
 
-/// What to do about a device that is not in the namespace where it was looked for.
+/// Remedy for a device that is not in the namespace where it was looked for.
 fn not_here(device: &str) -> Option<String> {
     let namespaces = namespaces_of(device);
     if namespaces.is_empty() {

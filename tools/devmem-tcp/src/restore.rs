@@ -30,7 +30,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Result for a NIC, as it is printed.
+/// Result of restoring a NIC, in the form in which it is printed.
 #[derive(Serialize)]
 pub(crate) struct Row {
     device: String,
@@ -109,7 +109,7 @@ fn row(device: String, outcome: Outcome, dry_run: bool, within: &str) -> Row {
     }
 }
 
-/// Formats the error, its causes and its remedies, of which there may be several.
+/// Formats an error of restoring a NIC, its causes and its remedies, of which there may be several.
 fn with_remedy(error: &nic::Error, within: &str) -> String {
     let text = common::with_sources(error);
     match of_nic(error, within) {

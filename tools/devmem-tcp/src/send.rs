@@ -26,10 +26,10 @@ use crate::exit::{Disappeared, ExitReason};
 use crate::remedy::Hint;
 use crate::{report, room};
 
-/// Number of bytes in one write.
+/// Number of bytes in one write of plain TCP.
 const CHUNK: usize = 1 << 20;
 
-/// Time by which the kernel's limit of silence exceeds `--idle-timeout`.
+/// Time by which the kernel's limit of a peer's silence exceeds `--idle-timeout`.
 const LATER: Duration = Duration::from_secs(10);
 
 /// Default size of a new dmabuf.
@@ -180,7 +180,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Sends by plain TCP.
+/// Sends the payload by plain TCP, from host memory.
 fn from_host_memory(
     args: &Args,
     mut socket: TcpStream,
@@ -232,7 +232,7 @@ impl DeviceMemory {
     }
 }
 
-/// Makes the memory to send from. The CPU fills it, which is not possible for a GPU's.
+/// Makes the dmabuf to send from. The CPU fills it, which is not possible for a GPU's.
 fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
     if let Choice::Cuda(..) = choice {
         return Err(Hint::new(
@@ -248,7 +248,7 @@ fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
     Ok(AnyMemory::make(choice, len, None)?)
 }
 
-/// Sends from the dmabuf, with many sends in flight.
+/// Sends the payload from a dmabuf, with many sends in flight.
 fn from_dmabuf(
     args: &Args,
     memory: &DeviceMemory,
@@ -329,7 +329,7 @@ fn await_end(args: &Args, socket: &mut TcpStream, bytes: u64) -> Result<()> {
     }
 }
 
-/// Error of a socket, after `bytes` that the receiver took.
+/// Error of the sending socket, after `bytes` bytes that the receiver took.
 fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Error {
     let text = format!("send to {}, after {bytes} bytes", args.to);
     // The timeout of `SO_SNDTIMEO` or `SO_RCVTIMEO` has passed.
@@ -350,8 +350,8 @@ fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Erro
     }
 }
 
-/// Whether TCP itself gave up: the peer is gone (`tcp_write_err`: `ETIMEDOUT`, or the error that
-/// ICMP reported), or its window stayed closed.
+/// Whether an error says that TCP gave up: the peer is gone (`tcp_write_err`: `ETIMEDOUT`, or the
+/// error that ICMP reported), or its window stayed closed.
 fn timed_out(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -366,7 +366,7 @@ fn silence(text: String) -> Error {
     Disappeared { what, text, remedy }.into()
 }
 
-/// Connects. While nobody listens, tries again until the time is over.
+/// Connects to the receiver. While nobody listens, tries again until the time is over.
 fn connect(args: &Args, netns: &NetNs) -> Result<TcpStream> {
     let link = match &args.dev {
         Some(name) => Some(Link::open_in(netns)?.by_name(name)?),
@@ -405,7 +405,7 @@ fn patiently(
     }
 }
 
-/// Endless validation pattern.
+/// Reader of the validation pattern without end.
 struct PatternSource {
     pattern: Pattern,
     offset: u64,

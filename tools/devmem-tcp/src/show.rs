@@ -51,7 +51,7 @@ struct Row<'a> {
     leased_to: Option<&'a LeaseEnd>,
     /// Physical queue that this queue is a lease of.
     leased_from: Option<&'a LeaseEnd>,
-    /// Binding, also where only the other end of the lease shows it.
+    /// Dmabuf that the queue is bound to, also where only the other end of the lease shows it.
     bound: Option<netdev::DmabufId>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Primary name of the device that is called `name`, as changes have it; `name` itself if there is
+/// Primary name of the device that is called `name`, as events have it; `name` itself if there is
 /// no such device yet.
 fn own_name(snapshot: &Snapshot, name: &str) -> String {
     let mut links = snapshot
@@ -92,7 +92,7 @@ fn own_name(snapshot: &Snapshot, name: &str) -> String {
     link.map_or_else(|| name.to_owned(), |link| link.name.clone())
 }
 
-/// Selects the requested rows.
+/// Selects the queues and leases that the options request.
 fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> Result<Shown<'a>> {
     let wanted = |link: &LinkInfo| {
         let device = args.device.as_deref();
@@ -253,7 +253,7 @@ impl Shown<'_> {
     }
 }
 
-/// First line of a table.
+/// Cells of a table's head line.
 fn heads<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(|word| Style::stdout().bold(word)).to_vec()
 }

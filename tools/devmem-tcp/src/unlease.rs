@@ -46,7 +46,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Result for a netkit, as it is printed.
+/// Result of ending the leases of a netkit, in the form in which it is printed.
 #[derive(Debug, Serialize)]
 struct Unleased {
     netkit: String,

@@ -8,7 +8,7 @@ use netdev::Link;
 
 use crate::args::NetNsArg;
 
-/// Kind of a value, known by the name that the help shows for it.
+/// Kind of an option's value, known by the name that the help shows for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Device,
@@ -40,15 +40,15 @@ impl Kind {
     }
 }
 
-/// Values that an argument can have.
+/// Values to complete an argument with.
 pub(super) enum Values {
     Files,
     Directories,
-    /// Values, and a description of each.
+    /// Known values, and a description of each.
     Words(Vec<(String, String)>),
 }
 
-/// Values of this argument of this subcommand, as far as they can be known.
+/// Finds the values of this argument of this subcommand, as far as they can be known.
 pub(super) fn of(arg: &Arg, command: &str, netns: Option<&str>, word: &str) -> Values {
     let possible = arg.get_possible_values();
     let words = match Kind::of(arg) {
@@ -71,13 +71,13 @@ pub(super) fn of(arg: &Arg, command: &str, netns: Option<&str>, word: &str) -> V
     Values::Words(words.filter(|(word, _)| is_plain(word)).collect())
 }
 
-/// Whether a shell takes the word for itself: shells get candidates unquoted.
+/// Whether a shell takes the word as it is: shells get candidates unquoted.
 fn is_plain(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-:@%+,/".contains(c);
     !word.is_empty() && word.chars().all(plain)
 }
 
-/// Devices of this namespace, or of one that was named and may be entered.
+/// Names and descriptions of the devices of this namespace, or of a named one that may be entered.
 fn devices(netns: Option<&str>, netkits: bool) -> Vec<(String, String)> {
     let named = netns.map(|text| text.parse::<NetNsArg>());
     let link = match named {
@@ -94,13 +94,13 @@ fn devices(netns: Option<&str>, netkits: bool) -> Vec<(String, String)> {
     described.collect()
 }
 
-/// Namespaces that `ip netns` made.
+/// Names of the namespaces that `ip netns` made.
 fn namespaces(folder: &Path) -> Vec<(String, String)> {
     let names = names(folder).into_iter();
     names.map(|name| (name, String::new())).collect()
 }
 
-/// Kinds of memory that this machine has, found in a folder that is `/dev`.
+/// Kinds of memory that this machine has, found in the folder `dev`, which is `/dev` but in tests.
 fn memory(dev: &Path, gpu: bool) -> Vec<(String, String)> {
     let word = |word: &str, help: &str| (word.to_owned(), help.to_owned());
     let mut words = vec![word("udmabuf", "ordinary memory")];
@@ -126,7 +126,7 @@ fn memory(dev: &Path, gpu: bool) -> Vec<(String, String)> {
     words
 }
 
-/// Names of a folder's entries, in order.
+/// Names of a folder's entries, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());

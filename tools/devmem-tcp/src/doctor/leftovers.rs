@@ -35,7 +35,7 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
     },
 ];
 
-/// Checks of one NIC.
+/// Checks of one NIC for what other processes left.
 pub(super) const OF_NIC: &[Check<Nic>] = &[Check {
     id: "journal.nic",
     areas: &[Area::Rx],

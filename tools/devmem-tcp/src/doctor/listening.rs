@@ -40,7 +40,7 @@ pub(super) const CHECKS: &[Check<Listening>] = &[
     },
 ];
 
-/// Checks of the NIC: what `recv` finds before it changes anything.
+/// Checks of the NIC for the addresses: what `recv` finds before it changes anything.
 pub(super) const OF_NIC: &[Check<Nic>] = &[
     Check {
         id: "queues.owner",
@@ -62,7 +62,7 @@ pub(super) const OF_NIC: &[Check<Nic>] = &[
     },
 ];
 
-/// Check of what `recv` finds, for a refusal that no other check has found.
+/// Check that reports a refusal of `recv` that no other check has found.
 pub(super) const REST: &[Check<Nic>] = &[Check {
     id: "nic.plan",
     areas: &[Area::Rx],
@@ -70,7 +70,8 @@ pub(super) const REST: &[Check<Nic>] = &[Check {
     run: rest,
 }];
 
-/// Address that no rule is expected for (RFC 7600's dummy address, the discard port).
+/// Made-up address for a flow rule where none was given (RFC 7600's dummy address, the discard
+/// port).
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 9);
 
 impl Wanted {

@@ -58,14 +58,15 @@ impl Wanted {
     }
 }
 
-/// Answer of the kernel to a request for a device that does not exist.
+/// Answer of the kernel to a request about a device that does not exist, which tells whether this
+/// process has the privilege.
 #[derive(Debug, PartialEq, Eq)]
 enum Permission {
-    /// The kernel looked for the device.
+    /// The kernel looked for the device: the privilege is there.
     Allowed,
     /// Privilege is missing (`EPERM`).
     Forbidden,
-    /// The kernel does not know the operation.
+    /// The kernel does not know the requested operation.
     Unknown,
     Other(String),
 }
@@ -121,10 +122,11 @@ impl Permission {
     }
 }
 
-/// Number that no device has: the kernel assigns them from 1 on.
+/// Interface number that no device has: the kernel assigns them from 1 on.
 const NOBODY: u32 = i32::MAX as u32;
 
-/// Requests a binding to no device: privilege is checked first, `GENL_UNS_ADMIN_PERM`.
+/// Requests a binding to no device, to learn whether it is permitted: privilege is checked first,
+/// `GENL_UNS_ADMIN_PERM`.
 fn bind(namespace: &Namespace) -> Option<Error> {
     let refused = || {
         let null = File::open("/dev/null");
@@ -136,8 +138,8 @@ fn bind(namespace: &Namespace) -> Option<Error> {
     refused().err()
 }
 
-/// Requests a lease to no device: privilege is checked first, `GENL_ADMIN_PERM`, in the initial
-/// user namespace.
+/// Requests a lease to no device, to learn whether it is permitted: privilege is checked first,
+/// `GENL_ADMIN_PERM`, in the initial user namespace.
 fn lease(namespace: &Namespace) -> Option<Error> {
     let lease = Lease {
         of: Ifindex::new(NOBODY),

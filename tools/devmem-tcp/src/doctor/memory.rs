@@ -111,7 +111,7 @@ fn limit(machine: &Machine) -> Option<Finding> {
     })
 }
 
-/// Makes a small udmabuf and drops it, which does not change the machine.
+/// Checks that a small udmabuf can be made, and drops it, which does not change the machine.
 fn seals(machine: &Machine) -> Option<Finding> {
     if !machine.wanted.is_udmabuf() {
         return None;
@@ -128,7 +128,7 @@ fn seals(machine: &Machine) -> Option<Finding> {
     }
 }
 
-/// Checks that enough memory is available, as `recv` and `send` do.
+/// Checks that enough memory is available for the dmabuf, as `recv` and `send` do.
 fn free(machine: &Machine) -> Option<Finding> {
     let of_pages = matches!(machine.wanted.memory, Choice::Udmabuf | Choice::Heap(_));
     if machine.wanted.is_huge() || !of_pages {
@@ -202,8 +202,8 @@ fn memlock(_: &Machine) -> Option<Finding> {
     )))
 }
 
-/// Checks the memory for notifications in flight (`sock_omalloc`): without it a send fails with
-/// `ENOBUFS`.
+/// Checks the limit on memory for notifications of sends in flight (`sock_omalloc`): without it a
+/// send fails with `ENOBUFS`.
 fn optmem(machine: &Machine) -> Option<Finding> {
     const WANT: u64 = 64 << 10;
     let read = || number("/proc/sys/net/core/optmem_max");
@@ -245,7 +245,7 @@ fn rmem(machine: &Machine) -> Option<Finding> {
     })
 }
 
-/// Formats a number of bytes in MiB: a tenth is exact enough.
+/// Formats a number of bytes in MiB, exact to a tenth.
 fn mib(bytes: u64) -> String {
     if bytes % (1 << 20) == 0 {
         Size(bytes).to_string()

@@ -17,7 +17,7 @@ use super::probe::{self, QueueApi};
 use crate::below;
 use crate::guest_route::firewall::{accept_commands, describe, dropping_chains};
 
-/// State of a virtual device.
+/// State of a netkit, or of another virtual device, and of the NIC behind it.
 #[derive(Debug)]
 pub(super) struct Netkit {
     namespace: Namespace,
@@ -26,11 +26,11 @@ pub(super) struct Netkit {
     queues: Vec<QueueId>,
     /// NIC behind the leased queues, where it can be seen.
     behind: Option<(Namespace, LinkInfo, Vec<QueueId>)>,
-    /// Other end of a pair, where it can be seen.
+    /// Other end of the netkit pair, where it can be seen.
     other: Option<(Namespace, LinkInfo)>,
     /// Command that leases a queue to the netkit.
     lease: Option<String>,
-    /// Result that binding would have, where the NIC can't be examined.
+    /// Result of a binding that was tried, where the NIC can't be examined.
     trial: Option<QueueApi>,
 }
 
@@ -76,7 +76,7 @@ impl Netkit {
         })
     }
 
-    /// Reads the state of the NIC behind the netkit.
+    /// Reads the state of the NIC behind the netkit, where it can be seen.
     pub(super) fn nic(&self, machine: &Machine) -> Option<netdev::Result<Nic>> {
         let (namespace, link, queues) = self.behind.clone()?;
         let through = LeasedThrough {
@@ -93,7 +93,7 @@ fn found(nic: NicBehind) -> Result<(Namespace, LinkInfo, Vec<QueueId>)> {
     Ok((Namespace::new(nic.netns)?, link, nic.queues))
 }
 
-/// Whether a queue can be leased to the device (`netkit_queue_create`).
+/// Whether a queue can be leased to the virtual device (`netkit_queue_create`).
 fn is_lessee(link: &LinkInfo) -> bool {
     link.netkit
         .as_ref()
@@ -118,7 +118,8 @@ fn other_end(namespace: &Namespace, link: &LinkInfo) -> Result<Option<(Namespace
     }
 }
 
-/// Command that leases a free queue of a NIC in the current namespace to the netkit.
+/// Command that leases a free queue of a NIC in the current namespace to the netkit; `None` if
+/// there is no such NIC.
 fn lease(
     machine: &Machine,
     namespace: &Namespace,
@@ -167,7 +168,7 @@ fn lease(
     Ok(Some(commands.join(" && ")))
 }
 
-/// Passes every physical NIC of a namespace to `tell`, until that breaks.
+/// Passes every physical NIC of a namespace to `tell`, until `tell` breaks.
 pub(super) fn each_nic(
     machine: &Machine,
     namespace: &Namespace,
@@ -304,9 +305,9 @@ fn up(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-/// Checks that the NIC forwards where routes lead over the other end: for IPv4 by its own setting
-/// (`ip_route_input_slow`), for IPv6 by that or by the one for all (`ip6_forward`). A program that
-/// redirects needs neither.
+/// Checks that the NIC forwards packets where routes lead over the other end: for IPv4 by its own
+/// setting (`ip_route_input_slow`), for IPv6 by that or by the one for all (`ip6_forward`). A
+/// program that redirects needs neither.
 fn forwarding(netkit: &Netkit) -> Option<Finding> {
     let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
@@ -342,7 +343,7 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-/// Checks the policies of the firewall's base chains.
+/// Checks whether the firewall's base chains drop forwarded packets.
 fn firewall(netkit: &Netkit) -> Option<Finding> {
     let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
@@ -381,12 +382,13 @@ fn sysctl(path: &str) -> String {
     shell_word(&name).into_owned()
 }
 
-/// Whether a line of `route` is a route over this device.
+/// Whether a line of `/proc/net/route` is a route over this device.
 fn is_over(line: &str, device: &str) -> bool {
     line.split_whitespace().next() == Some(device)
 }
 
-/// Whether a line of `ipv6_route` is a route of other than link-local scope over this device.
+/// Whether a line of `/proc/net/ipv6_route` is a route of other than link-local scope over this
+/// device.
 fn is_global_over(line: &str, device: &str) -> bool {
     let mut columns = line.split_whitespace();
     let global = columns

@@ -43,8 +43,8 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
     },
 ];
 
-/// Makes a page of the requested memory and drops it. Memory that is passed is examined if that
-/// does not use it up.
+/// Checks the requested memory: makes a page of it and drops it. Memory that is passed is examined
+/// if that does not use it up.
 fn chosen(machine: &Machine) -> Option<Finding> {
     let choice = &machine.wanted.memory;
     if let (false, Err(error)) = (choice.is_passed(), check_len(machine.wanted.size)) {
@@ -87,7 +87,7 @@ fn failed(finding: Finding, remedy: Option<String>) -> Finding {
     }
 }
 
-/// Formats an error and its sources in a line.
+/// Formats an error and its sources in one line.
 fn words(error: impl std::error::Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::from(error))
 }
@@ -154,7 +154,7 @@ fn gpu(device: &DeviceInfo) -> String {
     format!("{ordinal}: {name} at {pci}, {memory}{exports}")
 }
 
-/// Finding with the items, or that there are none.
+/// Finding that lists the items, or says that there are none.
 fn list(items: impl Iterator<Item = String>) -> Finding {
     let items: Vec<String> = items.collect();
     Finding::ok(match &items[..] {

@@ -54,7 +54,8 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
     },
 ];
 
-/// Command `ethtool -L` for this number of rx queues; `None` where the device can't have that many.
+/// Command `ethtool -L` that gives the NIC this number of rx queues; `None` where the device can't
+/// have that many.
 fn grow(nic: &Nic, queues: u32) -> Option<String> {
     let channels = nic.channels.as_ref().ok()?;
     // The kind that is in use, if the driver has both (bnxt, ice).
@@ -124,7 +125,7 @@ fn free(nic: &Nic) -> Option<Finding> {
     Some(Finding::fail(format!("none: {}", holders(nic.queues.iter()))).remedy(remedy))
 }
 
-/// Finding about the requested queues.
+/// Finding about the queues that were requested: whether they exist and are free.
 fn these(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
     let last = nic.queues.iter().map(|queue| queue.id).max()?;
     let beyond: Vec<QueueId> = nic.wanted.iter().copied().filter(|id| *id > last).collect();
@@ -176,8 +177,8 @@ fn table(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Checks that RSS uses neither the queue nor one that belongs to a receiver: its packets could be
-/// read by nobody else.
+/// Checks that RSS uses neither the queue nor one that belongs to a receiver: other sockets could
+/// not read packets on it.
 fn others(nic: &Nic) -> Option<Finding> {
     let rss = nic.rss.as_ref().ok()?.first()?;
     if nic.wanted.is_empty() || nic.queues.len() < 2 {
@@ -257,7 +258,8 @@ fn left(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Commands that end closed connections whose peer is silent, at the addresses where the NIC's payload is received.
+/// Commands that end connections that were closed and whose peer is silent, at the addresses where
+/// the NIC's payload is received.
 fn end_closed_connections(nic: &Nic) -> String {
     let kill = |receiver: &Receiving| {
         let at = |address: &IpAddr| match address {

@@ -6,7 +6,7 @@ use netdev::shell_word;
 use super::check::{Area, Check, Finding};
 use super::nic::Nic;
 
-/// Kernel's name of `ethtool -K IF ntuple`.
+/// Name of the feature that switches flow rules on, `ethtool -K IF ntuple`, in the kernel.
 const NTUPLE: &str = "rx-ntuple-filter";
 
 pub(super) const CHECKS: &[Check<Nic>] = &[
@@ -74,7 +74,7 @@ fn room(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Whether a rule belongs to a running receiver, or was applied to stay.
+/// Whether a flow rule belongs to a running receiver, or was applied to stay.
 fn is_held(nic: &Nic, location: u32) -> bool {
     nic.held.rules.iter().any(|(held, _)| *held == location)
 }
@@ -86,8 +86,8 @@ fn location(rule: &FlowRule) -> Option<u32> {
     }
 }
 
-/// Checks for other rules to the queue: their packets would go to memory that only the receiver can
-/// read.
+/// Checks for other flow rules to the queue: their packets would go to memory that only the
+/// receiver can read.
 fn others(nic: &Nic) -> Option<Finding> {
     // A receiver on the leased queue has its rules.
     if nic.table.is_err() || nic.through_netkit {

@@ -25,14 +25,14 @@ use super::sysctl::{Sysctl, SysctlChange};
 /// `ethtool -k`.
 pub(crate) const LRO: &str = "rx-lro";
 
-/// Begin of the files' names.
+/// Prefix of the lease records' file names.
 const PREFIX: &str = "lease-";
 
-/// A device at the time of its record.
+/// A network device at the time of its record: name and number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Device {
     pub(crate) name: String,
-    /// `None` if the device did not exist yet.
+    /// Number of the device; `None` if the device did not exist yet.
     pub(crate) ifindex: Option<Ifindex>,
 }
 
@@ -43,12 +43,12 @@ pub(crate) struct ProxyEntry {
     pub(crate) addr: IpAddr,
 }
 
-/// Record of a lease.
+/// Record of what a lease changed outside of its netkit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LeaseRecord {
     /// Id of the boot in which the record was written.
     pub(crate) boot: String,
-    /// Netkit that leases, and the name of its namespace.
+    /// Name of the netkit that leases, and the name of its namespace.
     pub(crate) netkit: String,
     pub(crate) netns: String,
     /// Whether the netkit was made for the lease.
@@ -59,7 +59,7 @@ pub(crate) struct LeaseRecord {
     pub(crate) owner_end: Device,
     /// Whether the owner end is the host end of a pair.
     pub(crate) pair: bool,
-    /// Namespace of the owner end: device and inode.
+    /// Namespace of the owner end: device and inode of its file.
     #[serde(rename = "anchor_netns")]
     pub(crate) owner_netns: (u64, u64),
     /// Cookie of the owner end's namespace, a number that is not used again.
@@ -67,7 +67,7 @@ pub(crate) struct LeaseRecord {
     pub(crate) owner_cookie: Option<u64>,
     /// Addresses of the guest, for people to read.
     pub(crate) addresses: Vec<String>,
-    /// Destinations of the guest's routes that were named, for people to read.
+    /// Destinations of the guest's routes that the user named, for people to read.
     #[serde(default)]
     pub(crate) routes: Vec<String>,
     /// Sysctls that were switched on, of devices in the owner end's namespace.
@@ -91,7 +91,7 @@ impl LeaseRecord {
         )
     }
 
-    /// Whether the record may be of this boot.
+    /// Whether the record may be of this boot, so that its changes may be in force.
     fn is_current(&self) -> Result<bool> {
         Ok(Boot::of(&self.boot)? != Boot::Another)
     }
@@ -165,19 +165,19 @@ impl LeaseRecord {
     }
 }
 
-/// Rules of leases that the kernel does not have.
+/// Policy routing rules that leases need and the kernel does not have.
 #[derive(Debug)]
 pub(crate) struct MissingRules {
     /// Namespace of the rules.
     pub(crate) netns: NetNs,
     identity: (u64, u64),
-    /// Netkits whose leases need them.
+    /// Names of the netkits whose leases need the rules.
     pub(crate) netkits: Vec<String>,
-    /// The rules, in the order in which they must be added.
+    /// The missing rules, in the order in which they must be added.
     pub(crate) rules: Vec<Rule>,
 }
 
-/// An error of the runtime directory as one that knows its remedy.
+/// Turns an error of the runtime directory into an error with a remedy.
 fn with_remedy(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<RunDirError>() {
         Ok(error) => nic::Error::from(error).into(),
@@ -185,10 +185,10 @@ fn with_remedy(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Records of all leases, under the lock of the runtime directory.
+/// Journal with the records of all leases, under the lock of the runtime directory.
 #[derive(Debug)]
 pub(crate) struct LeaseJournal {
-    /// `None` for a dry run.
+    /// The runtime directory under its lock; `None` for a dry run.
     locked: Option<Locked>,
     /// Id of this boot.
     boot: String,
@@ -198,8 +198,8 @@ pub(crate) struct LeaseJournal {
 }
 
 impl LeaseJournal {
-    /// Reads all records under the lock. Those of another boot are removed; a file that can't be
-    /// read is renamed, with a warning. A dry run neither locks nor changes anything.
+    /// Reads the records of all leases under the lock. Records of another boot are removed; a file
+    /// that can't be read is renamed, with a warning. A dry run neither locks nor changes anything.
     pub(crate) fn open(dry_run: bool) -> Result<Self> {
         Self::read(dry_run).map_err(with_remedy)
     }
@@ -248,7 +248,7 @@ impl LeaseJournal {
         Ok(journal)
     }
 
-    /// Creates a record, without changes yet.
+    /// Creates the record of a lease, without changes yet.
     pub(crate) fn begin(
         &self,
         (netkit, netns): (&str, &str),
@@ -274,7 +274,7 @@ impl LeaseJournal {
         })
     }
 
-    /// Writes a record, in place of one of the same device.
+    /// Writes a lease's record, in place of one of the same device.
     pub(crate) fn write(&mut self, record: LeaseRecord) -> Result<()> {
         let file = record.file();
         let written = self.locked()?.write(&file, &record);
@@ -284,7 +284,7 @@ impl LeaseJournal {
         Ok(())
     }
 
-    /// Removes a record.
+    /// Removes a lease's record.
     pub(crate) fn remove(&mut self, record: &LeaseRecord) -> Result<()> {
         let file = record.file();
         let removed = self.locked()?.remove(&file);
@@ -297,12 +297,12 @@ impl LeaseJournal {
         self.locked.as_ref().context("a dry run writes nothing")
     }
 
-    /// All records.
+    /// Records of all leases.
     pub(crate) fn all(&self) -> &[LeaseRecord] {
         &self.all
     }
 
-    /// Finds the record of an owner end.
+    /// Finds the lease record of an owner end.
     pub(crate) fn record_of(
         &self,
         netns: &NetNs,
@@ -320,7 +320,7 @@ impl LeaseJournal {
         }))
     }
 
-    /// Records whose owner end is, or was, in the current namespace.
+    /// Lists the lease records whose owner end is, or was, in the current namespace.
     fn here(&self) -> Result<impl Iterator<Item = &LeaseRecord>> {
         let here = self.here.identity()?;
         Ok(self
@@ -329,7 +329,8 @@ impl LeaseJournal {
             .filter(move |record| record.owner_netns == here && record.is_in(&self.links)))
     }
 
-    /// Change of a sysctl here that a lease recorded, whether or not its netkit exists.
+    /// Finds the change of a sysctl in the current namespace that a lease recorded, whether or not
+    /// its netkit exists.
     pub(crate) fn noted(
         &self,
         ifindex: Option<Ifindex>,
@@ -339,8 +340,8 @@ impl LeaseJournal {
         Ok(changes.find(|change| change.is_same(ifindex, key)))
     }
 
-    /// Whether a lease recorded that the large receive offload of this NIC, which is in this
-    /// namespace, was switched off.
+    /// Whether a lease recorded that the large receive offload of this NIC in the current namespace
+    /// was switched off.
     pub(crate) fn noted_lro(&self, nic: Ifindex) -> Result<bool> {
         Ok(self.here()?.any(|record| {
             let device = record.lro.as_ref();
@@ -348,7 +349,7 @@ impl LeaseJournal {
         }))
     }
 
-    /// Finds the owner end of a record, if it exists.
+    /// Finds the owner end of a lease record, if it exists.
     ///
     /// # Errors
     /// Where it may be in a namespace that can't be seen or entered: not found does not mean gone.
@@ -360,8 +361,8 @@ impl LeaseJournal {
         record.find_elsewhere()
     }
 
-    /// Records whose netkit is gone, and which can be cleared from here. With `sure`, fails where
-    /// that is not known of one.
+    /// Lists the lease records whose netkit is gone, and whose changes can be undone from here.
+    /// With `sure`, fails where it is not known whether a netkit is gone.
     pub(crate) fn stale(&mut self, sure: bool) -> Result<Vec<LeaseRecord>> {
         let here = self.here.identity()?;
         let mut stale = Vec::new();
@@ -382,7 +383,8 @@ impl LeaseJournal {
         Ok(stale)
     }
 
-    /// Rules that leases in the current namespace need whose netkits exist.
+    /// Lists the policy routing rules that leases in the current namespace need whose netkits
+    /// exist.
     pub(crate) fn needed_rules(&mut self) -> Result<Vec<Rule>> {
         let mut needed = Vec::new();
         let ours: Vec<LeaseRecord> = self.here()?.cloned().collect();
@@ -394,8 +396,8 @@ impl LeaseJournal {
         Ok(needed)
     }
 
-    /// Rules that leases need whose netkits exist, and that the kernel does not have, for each
-    /// namespace. Namespaces that can't be looked into are left out.
+    /// Lists, for each namespace, the policy routing rules that leases need whose netkits exist,
+    /// and that the kernel does not have. Namespaces that can't be looked into are left out.
     pub(crate) fn missing_rules(&mut self) -> Result<Vec<MissingRules>> {
         let mut all: Vec<MissingRules> = Vec::new();
         for record in self.all.clone() {

@@ -8,10 +8,10 @@ use netdev::{Error, Ifindex, Result};
 use serde::{Deserialize, Serialize};
 use undo::Setting;
 
-/// Value that the sysctls are set to.
+/// Value of a sysctl that is switched on.
 const ON: &str = "1";
 
-/// A sysctl that each device has.
+/// A sysctl of a network device that a guest's route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Sysctl {
     /// Forwarding of IPv4 packets that come in by the device.
@@ -78,7 +78,7 @@ impl Sysctl {
 /// Change of a sysctl that is switched on, with its former value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SysctlChange {
-    /// Name of the device at that time.
+    /// Name of the device at the time of the change.
     pub(crate) device: String,
     /// Number of the device; `None` for one that is not made yet.
     pub(crate) ifindex: Option<Ifindex>,
@@ -86,7 +86,7 @@ pub(crate) struct SysctlChange {
     /// The value before the first lease that needs the sysctl, and that of the leases.
     #[serde(flatten)]
     pub(crate) setting: Setting<String>,
-    /// Value of `all` at that time.
+    /// Value of the sysctl's `all` at the time of the change.
     all: String,
 }
 
@@ -127,7 +127,7 @@ impl SysctlChange {
         }))
     }
 
-    /// Whether the change is of this sysctl of this device.
+    /// Whether the change is of the sysctl `key` of the device with this number.
     pub(crate) fn is_same(&self, ifindex: Option<Ifindex>, key: Sysctl) -> bool {
         self.ifindex.is_some() && self.ifindex == ifindex && self.key == key
     }
@@ -137,7 +137,7 @@ impl SysctlChange {
         self.is_same(other.ifindex, other.key)
     }
 
-    /// Switches the sysctl on, and reads it back.
+    /// Switches the sysctl on, and checks it by reading it.
     pub(crate) fn set(&self) -> Result<()> {
         self.key.write(&self.device, ON)?;
         if self.key.read(&self.device)? == ON {

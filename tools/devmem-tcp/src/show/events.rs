@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::snapshot::{Identity, LeaseEnd, LeaseView, Snapshot};
 
-/// Kind of an event.
+/// Kind of an event in `show --watch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum EventKind {
@@ -55,7 +55,7 @@ impl Device {
     }
 }
 
-/// Binding of a physical queue, and of the netkit's queue that leases it.
+/// Binding of a NIC's queue, and of the netkit's queue that leases it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bound {
     phys: LeaseEnd,
@@ -73,7 +73,7 @@ impl Bound {
     }
 }
 
-/// An event, without its time.
+/// An event of `show --watch`, without its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct WatchEvent {
     pub(super) what: EventKind,
@@ -155,8 +155,8 @@ impl Watched {
         })
     }
 
-    /// Keeps the far end of a lease from the former snapshot where its namespace can't be looked
-    /// into any more: it may exist a moment longer than its name.
+    /// Keeps the netkit's end of a lease from the former snapshot where its namespace can't be
+    /// looked into any more: it may exist a moment longer than its name.
     pub(super) fn remember(&mut self, before: &Self) {
         let known = |phys: &LeaseEnd, virt: &LeaseEnd| {
             let old = before.leases.iter().find(|old| same_place(&old.phys, phys));
@@ -176,8 +176,8 @@ impl Watched {
         }
     }
 
-    /// Events since a former snapshot: ends first, the inner before the outer, then begins, the
-    /// outer before the inner.
+    /// Events between a former snapshot and this one: ends first, the inner before the outer, then
+    /// begins, the outer before the inner.
     pub(super) fn since(&self, before: &Self) -> Vec<WatchEvent> {
         let mut events = Vec::new();
         for old in without(&before.bound, &self.bound, Bound::is) {
@@ -226,7 +226,8 @@ fn same_virt(one: &Option<LeaseEnd>, other: &Option<LeaseEnd>) -> bool {
     matches!((one, other), (Some(one), Some(other)) if same_place(one, other))
 }
 
-/// Whether two leases are the same: one of the ends is where it was, and the other may have moved.
+/// Whether two leases of two snapshots are the same: one of the ends is where it was, and the other
+/// may have moved.
 fn same_lease(one: &LeaseView, other: &LeaseView) -> bool {
     same_place(&one.phys, &other.phys) || same_place(&one.virt, &other.virt)
 }

@@ -24,10 +24,10 @@ use crate::report;
 use crate::snapshot::Snapshot;
 use crate::style::Style;
 
-/// Least time between two snapshots, for when notifications come in masses.
+/// Least time between two snapshots, for when many notifications come at once.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// A line of JSON.
+/// A line of `show --watch --json`.
 #[derive(Serialize)]
 struct JsonLine {
     time: String,
@@ -90,7 +90,8 @@ fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()>
     Ok(())
 }
 
-/// Takes a snapshot. Only the watched parts are kept: a snapshot keeps namespaces alive.
+/// Takes a snapshot of all namespaces and keeps only the watched parts: a whole snapshot keeps
+/// namespaces alive.
 fn take_snapshot() -> Result<Watched> {
     Watched::of(&Snapshot::take()?)
 }
@@ -103,12 +104,12 @@ fn print(event: WatchEvent, json: bool) -> Result<()> {
     report::text(&to_text(&time, event.what, &words(&event)))
 }
 
-/// Time in UTC, with its date, as in RFC 3339: other zones need libc's tables.
+/// Present time in UTC, with its date, as in RFC 3339: other zones need libc's tables.
 fn now() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
-/// Formats an event: `12:00:00.000Z  leased       eth1 rx 3 -> box/nk0 rx 1`.
+/// Formats an event of `show --watch`: `12:00:00.000Z  leased       eth1 rx 3 -> box/nk0 rx 1`.
 fn to_text(time: &str, what: EventKind, words: &str) -> String {
     let style = Style::stdout();
     let padded = format!("{:<11}", what.words());

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Device, LRO, LeaseJournal, LeaseRecord, ProxyEntry};
 use crate::guest_route::sysctl::{Restored, Sysctl, SysctlChange};
 
-/// Changes that were undone, for the report.
+/// Changes of a lease that were undone, for the report.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Cleared {
     /// Sysctls that have their former value: `net.ipv4.conf.eth0.forwarding = 0`.
@@ -49,7 +49,7 @@ impl LeaseJournal {
         cleared?
     }
 
-    /// Namespace that a record's changes were made in; `None` if it is gone.
+    /// Namespace that a lease record's changes were made in; `None` if it is gone.
     fn netns_of(&self, record: &LeaseRecord) -> Result<Option<NetNs>> {
         // Nothing is changed outside of a single.
         if !record.pair {
@@ -61,7 +61,7 @@ impl LeaseJournal {
         Ok(Some(self.here.clone()).filter(|_| record.is_in(&self.links)))
     }
 
-    /// Restores like [`LeaseJournal::clear`], in this namespace.
+    /// Restores the changes of a lease like [`LeaseJournal::clear`], in this namespace.
     fn clear_here(&mut self, record: &LeaseRecord, dry_run: bool) -> Result<Cleared> {
         let mut cleared = Cleared::default();
         let mut failures = Vec::new();
@@ -131,7 +131,7 @@ impl LeaseJournal {
         Ok(cleared)
     }
 
-    /// Sysctls that other leases need, whose netkits exist.
+    /// Finds the sysctls that other leases need, whose netkits exist.
     fn needed_by_others(
         &mut self,
         record: &LeaseRecord,
@@ -157,7 +157,7 @@ impl LeaseJournal {
         Ok(needed)
     }
 
-    /// Rules that no other lease needs.
+    /// Finds the policy routing rules of a lease that no other lease needs.
     fn rules_of_no_other_lease(&mut self, record: &LeaseRecord) -> Result<Vec<Rule>> {
         let mut rules = record.rules.clone();
         let others = self.all.iter().filter(|other| {
@@ -172,7 +172,7 @@ impl LeaseJournal {
         Ok(rules)
     }
 
-    /// Removes a rule, and returns whether it existed, which a dry run assumes.
+    /// Removes a policy routing rule, and returns whether it existed, which a dry run assumes.
     fn drop_rule(&mut self, rule: &Rule, dry_run: bool) -> Result<bool> {
         if dry_run {
             return Ok(true);
