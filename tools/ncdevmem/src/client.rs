@@ -16,10 +16,10 @@ use netdev::Netdev;
 use crate::args::Client;
 use crate::{Device, memory, say};
 
-/// How long the peer may take to answer.
+/// Longest time that the peer may take to accept the connection.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long a completion may take after the last: longer than upstream's 500 ms, as many sends are
-/// in flight, and a peer that reads slowly is no failure.
+/// Longest time that a completion may take after the one before: longer than upstream's 500 ms, as
+/// many sends are in flight, and a peer that reads slowly is no failure.
 const COMPLETION: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(device: &Device, client: &Client) -> Result<()> {

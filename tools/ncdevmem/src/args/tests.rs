@@ -24,7 +24,7 @@ fn queues(start: u32, count: u32) -> Option<Queues> {
     Some(Queues { start, count })
 }
 
-/// A server with nothing asked for.
+/// Options of the receiving mode with nothing else requested.
 fn plain(on: &str) -> Server {
     Server {
         address: address(on),
