@@ -105,11 +105,10 @@ pub struct Config {
     /// before it ends: a second at least. Default: without limit; a warning names it after a
     /// second.
     pub stalled: Option<Duration>,
+    /// How long a connection that has ended waits for frags that its sink keeps. Default: 5 s.
+    pub returns: Duration,
     /// Time for which the engine polls the NIC before each sleep (`EPIOCSPARAMS`, from Linux 6.9
     /// on), at the price of a processor. Default: no polling.
-    pub returns: Duration,
-    /// Polls the NIC for so long before each sleep (`EPIOCSPARAMS`, from Linux 6.9 on), at the price of
-    /// a processor. Not, unless said otherwise.
     pub busy_poll: Option<Duration>,
     /// Bytes that a busy connection lets gather before it wakes the loop (`SO_RCVLOWAT`); 0 has
     /// each packet wake it. Default: 2 MiB, of which the kernel takes at most half of the receive

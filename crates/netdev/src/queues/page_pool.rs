@@ -145,9 +145,9 @@ impl PagePool {
 counters!(
     /// Counters of a page pool's allocations and returns (`struct page_pool_stats`).
     PoolCounters {
-        /// Number of pages allocated from the page pool's cache.
+        /// Number of allocations from the page pool's cache.
         alloc_fast = 8,
-        /// Number of pages allocated from the page allocator or the memory provider.
+        /// Number of allocations from the page allocator or the memory provider.
         alloc_slow = 9,
         /// Number of allocations of more than one page from the page allocator or the memory
         /// provider.
