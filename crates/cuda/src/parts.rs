@@ -1,4 +1,4 @@
-//! Division of pieces into parts that keep a whole GPU busy.
+//! Division of a batch's pieces of payload into parts that keep a whole GPU busy.
 
 use payload::{Batch, Descriptor};
 

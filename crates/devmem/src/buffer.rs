@@ -1,4 +1,4 @@
-//! The memory one `recvmsg` writes to, and what it wrote there, checked and in stream order.
+//! Buffers that one `recvmsg` writes to, and the segments in them, checked and in stream order.
 
 use crate::cmsg::{self, CmsgError, DmabufCmsg, Message, Messages, Unknown};
 use crate::sys::{self, Filled};

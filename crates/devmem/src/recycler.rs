@@ -1,5 +1,5 @@
-//! Tokens on their way back: collected, coalesced into ranges, handed to `SO_DEVMEM_DONTNEED`
-//! within the kernel's limits, and accounted for to the end.
+//! Tokens on their way back to the kernel: collected, coalesced into ranges, handed to
+//! `SO_DEVMEM_DONTNEED` within the kernel's limits, and accounted for to the end.
 
 use std::io;
 

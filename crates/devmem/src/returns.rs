@@ -1,4 +1,5 @@
-//! Tokens that come back from elsewhere: from another thread, or after the call that brought them.
+//! Tokens that are given back outside of a receive call: from another thread, or after the call
+//! that received them.
 
 use std::fmt;
 use std::io;

@@ -1,4 +1,4 @@
-//! Memory of any kind.
+//! Dmabufs of any kind of memory.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;

@@ -1,4 +1,5 @@
-//! Rules and contexts that are added for one owner: each is noted before it is made, and read back.
+//! Flow rules and RSS contexts that are added for one owner: each is noted in the journal before it
+//! is made, and read back.
 
 use netdev::ethtool::{Action, FlowRule, Location};
 use netdev::{QueueId, RssContextId};

@@ -1,4 +1,4 @@
-//! The end of a claim.
+//! The end of a claim: its changes of the NIC are undone.
 
 use netdev::QueueId;
 use undo::with_sources;

@@ -1,4 +1,4 @@
-//! Values of the shared settings that claims need, from the original ones.
+//! Computation of the shared settings' values from the original ones and the claims.
 
 use netdev::QueueId;
 

@@ -1,4 +1,4 @@
-//! What dead owners added to a NIC, and the next receiver removes before it adds its own.
+//! Rules and contexts of dead owners, which the next receiver removes before it adds its own.
 
 use netdev::ethtool::{FlowRule, Location};
 use netdev::{QueueId, RssContextId};

@@ -1,4 +1,4 @@
-//! What a plan would change.
+//! Preview of the changes that a plan would make.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! What those left who ended without putting a NIC back, and their guardians with them.
+//! Restoring of NICs whose owners ended without doing so, together with their guardians.
 
 use std::thread;
 use std::time::{Duration, Instant};

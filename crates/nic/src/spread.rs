@@ -1,4 +1,4 @@
-//! How flows are spread over several queues: by an RSS context, which all that go to the same queues
+//! Spreading of flows over several queues: by an RSS context, which all flows to the same queues
 //! share; where there can be none, each flow goes to one of the queues, in turn.
 
 use netdev::QueueId;

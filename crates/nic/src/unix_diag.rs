@@ -1,4 +1,4 @@
-//! The user of a Unix socket, asked of the kernel by the socket's inode (`unix_diag_get_exact`).
+//! The user that has a Unix socket, by the socket's inode, from the kernel (`unix_diag_get_exact`).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

@@ -1,5 +1,5 @@
-//! A sink of one's own: it keeps the frags of one TCP connection and hands them to another thread,
-//! which works on them in place and gives them back when it is done.
+//! A sink that a program implements itself: it keeps the frags of one TCP connection and hands them
+//! to another thread, which works on them in place and gives them back when it is done.
 //!
 //! ```text
 //! custom_sink eth1 3 192.0.2.2:5000       # the NIC, its queue, where to listen

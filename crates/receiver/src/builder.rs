@@ -1,4 +1,4 @@
-//! What is wanted of a receiver.
+//! Options of a receiver.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

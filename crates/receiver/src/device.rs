@@ -1,4 +1,4 @@
-//! Device that is received on.
+//! Device to receive on, and the NIC behind it.
 
 use netdev::link::LinkInfo;
 use netdev::{NetNs, QueueId};

@@ -1,4 +1,4 @@
-//! Why a receiver could not be set up, or failed.
+//! Errors of setting a receiver up, and of receiving.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};

@@ -1,5 +1,5 @@
-//! The rx queues that are received on: those that were named, or those that suit. What is wrong with
-//! them is found before anything is changed.
+//! Choice of the rx queues to receive on: those that were named, otherwise free or leased ones.
+//! Errors of the choice are found before anything is changed.
 
 use std::thread;
 use std::time::{Duration, Instant};

@@ -1,4 +1,4 @@
-//! The receiver: set up, with an engine, and at its end.
+//! A receiver that is set up, its engine, and its end.
 
 use std::fmt;
 use std::net::TcpListener;

@@ -1,4 +1,4 @@
-//! What was changed for a receiver: bindings, and the NIC.
+//! Changes that were made for a receiver: bindings, and settings of the NIC.
 
 use std::sync::Arc;
 use std::thread;

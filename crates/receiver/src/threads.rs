@@ -1,4 +1,4 @@
-//! Which threads serve the connections.
+//! Choice of the threads that serve the connections.
 
 use devmem::engine::Worker;
 use netdev::{Netdev, QueueId, QueueType};

@@ -1,4 +1,4 @@
-//! Whether the runtime directory can be written.
+//! Check whether the runtime directory can be written.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;

@@ -1,4 +1,4 @@
-//! A value that is changed and has to be set back.
+//! Record of a setting that is changed and has to be restored.
 
 use serde::{Deserialize, Serialize};
 

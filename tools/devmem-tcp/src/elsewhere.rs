@@ -1,4 +1,4 @@
-//! A device that is not in the namespace where it was looked for, but in another one.
+//! Search for a device in other namespaces than the one where it was expected.
 
 use netdev::{Link, NetNs};
 

@@ -1,4 +1,5 @@
-//! `devmem-tcp completions` and `devmem-tcp man`.
+//! `devmem-tcp completions` and `devmem-tcp man`: shell completions and man pages, made from the
+//! command line's definition.
 
 use std::fs;
 use std::io;

@@ -1,4 +1,4 @@
-//! What this process may do, and how it may do more.
+//! Privileges of this process, and its command line with `sudo`.
 
 use std::fs;
 

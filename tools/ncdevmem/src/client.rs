@@ -1,4 +1,4 @@
-//! The sender: standard input, through a dmabuf, to the peer.
+//! The sending mode: standard input, through a dmabuf, to the peer.
 //!
 //! It changes nothing about the NIC, and the binding ends with the process: a signal may end it
 //! where it stands.

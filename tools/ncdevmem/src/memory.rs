@@ -1,4 +1,4 @@
-//! The dmabuf of both directions.
+//! Making of the dmabuf for receiving or sending.
 
 use std::fs;
 use std::num::NonZeroU32;

@@ -1,4 +1,4 @@
-//! What a receiver does to the NIC.
+//! Changes of the NIC for a receiver.
 
 use anyhow::Result;
 use netdev::ethtool::{Action, FlowRule, PortMatch};

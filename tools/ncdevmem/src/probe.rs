@@ -1,4 +1,5 @@
-//! The probe: does what must work, is what must be refused refused?
+//! The probing mode: checks that a device does what it must, and that the kernel refuses what it
+//! must.
 //!
 //! Upstream's `run_devmem_tests`. A device passes if it refuses to bind without queues, and with
 //! header split off; if it binds with all in order; and if it then refuses to give up the bound

@@ -1,4 +1,4 @@
-//! Which rx queues: those that were named, or the mode's own choice.
+//! Choice of the rx queues: those that were named, or the mode's default.
 
 use anyhow::{Context, Result, ensure};
 use netdev::{Ethtool, Netdev, QueueId, QueueType};

@@ -1,4 +1,4 @@
-//! What to do about an error, where that is known.
+//! Remedies for errors, where they are known.
 
 use anyhow::Error;
 use common::remedy::{of_cause, of_socket};

@@ -1,4 +1,4 @@
-//! The receiver.
+//! The receiving mode: payload into a dmabuf, to validation or standard output.
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use common::remedy::of_connection;

@@ -1,4 +1,4 @@
-//! The driver, and the properties of its GPUs.
+//! The CUDA driver, and the properties of its GPUs.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;

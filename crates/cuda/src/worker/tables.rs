@@ -1,4 +1,4 @@
-//! Tables of `devmem_crc32`, in the kernel's order.
+//! Tables that the CUDA kernel `devmem_crc32` reads, in its order.
 
 use payload::crc;
 

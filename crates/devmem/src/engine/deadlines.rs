@@ -1,4 +1,4 @@
-//! Slots in order of time: the deadlines of an engine's connections.
+//! Deadlines of an engine's connections, in order of time.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! State of a connection between events: a machine without sockets and without a clock.
+//! State machine of a connection between events, without sockets and without a clock.
 //!
 //! The engine tells the machine what happened ([`Input`]) and when, and does what the machine answers
 //! ([`Action`]). [`Lifecycle::deadline`] is the moment at which the engine has to come back with

@@ -1,4 +1,4 @@
-//! Turns, time limits and ends of connections.
+//! Turns, deadlines and ends of an engine's connections.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;

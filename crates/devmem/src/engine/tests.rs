@@ -1,4 +1,4 @@
-//! The loop over loopback: ordinary data, which takes every path but that of frags.
+//! Tests of the event loop over loopback: ordinary data, which takes every path but that of frags.
 
 mod delivery;
 mod ends;

@@ -1,4 +1,4 @@
-//! When to look at a connection's window again.
+//! When to check a connection's receive window again.
 //!
 //! [`DevmemStream::spare_window`](crate::DevmemStream::spare_window) takes a third off it, but not for
 //! long: the kernel computes the clamp again whenever a segment longer than all before comes

@@ -1,4 +1,5 @@
-//! One `recvmsg`, played: what is told of it, in which order, and where its tokens go.
+//! Tests of what one simulated `recvmsg` returns: its segments, their order, and where their tokens
+//! go.
 
 use super::*;
 use crate::buffer::ProtocolError;

@@ -1,4 +1,4 @@
-//! A peer that is not there any more, or takes nothing.
+//! Detection of a peer that has vanished, or that takes no bytes.
 
 use std::io;
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! From a reader, through a dmabuf, to the peer.
+//! Sending of all bytes of a reader, through a dmabuf.
 
 use std::io::{self, Read};
 use std::ops::Range;

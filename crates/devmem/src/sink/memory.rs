@@ -1,4 +1,4 @@
-//! The dmabufs that frags lie in, as the CPU reads them.
+//! CPU access to the dmabufs that frags lie in.
 
 use std::sync::Arc;
 

@@ -1,4 +1,5 @@
-//! Where the segments go: checked, written out, summed up, gathered, or dropped.
+//! Sinks, which consume a connection's segments: check them, write them, sum them up, gather them,
+//! or drop them.
 //!
 //! Anything that implements [`Sink`] may take them; those here read frags where they lie, through a
 //! [`Memory`] of the bound dmabufs' mappings, and give each back as soon as it has been read. Those of

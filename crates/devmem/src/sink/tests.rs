@@ -1,5 +1,5 @@
-//! Sinks over what a socket brings in host memory, in any cut. What they read out of a dmabuf is
-//! the same [`Part`]s, which need a kernel that makes one.
+//! Tests of sinks with bytes that a socket receives in host memory, in segments of any length.
+//! Sinks read frags as the same [`Part`]s, but frags need a kernel that makes them.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};

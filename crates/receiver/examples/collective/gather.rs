@@ -1,5 +1,5 @@
-//! The thread beside the one that receives: it moves tensors to where they belong, gives the frags
-//! back, and uses each tensor that is whole.
+//! The gathering thread, beside the receiving one: it moves tensors to where they belong, gives the
+//! frags back, and uses each complete tensor.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

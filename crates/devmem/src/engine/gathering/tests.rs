@@ -1,5 +1,5 @@
-//! The decision, held against a model of a socket: packets come at times of their own, and wake as
-//! the mark and the patience say.
+//! Tests of the decision when to gather, with a model of a socket: packets come at given times, and
+//! wake the loop as the low-water mark and the patience say.
 
 use super::*;
 

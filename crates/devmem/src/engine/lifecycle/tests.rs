@@ -1,4 +1,5 @@
-//! Properties of the machine, with the schedule that keeps its deadlines, without sockets.
+//! Property tests of the connection's state machine, with the schedule that keeps its deadlines,
+//! without sockets.
 //!
 //! A small engine drives connections whose sockets, sinks and clock are numbers. It follows the loop of
 //! the real engine: events, returned frags, deadlines, turns. After each step it compares what the

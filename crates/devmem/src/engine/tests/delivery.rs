@@ -1,4 +1,4 @@
-//! Delivery of what peers send.
+//! Tests that all bytes that peers send are received, and when.
 
 use super::*;
 

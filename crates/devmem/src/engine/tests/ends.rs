@@ -1,4 +1,4 @@
-//! Ends of connections: errors, resets, and sinks that fail.
+//! Tests of the ends of connections: errors, resets, and sinks that fail.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Peers that are silent, and those from elsewhere.
+//! Tests of peers that are silent, and of peers at other addresses than the allowed one.
 
 use super::*;
 

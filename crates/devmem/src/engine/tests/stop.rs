@@ -1,4 +1,4 @@
-//! Stop handles, and durations without an end.
+//! Tests of stop handles, and of durations without an end.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! What the sender does without a device: refusals, and a socket's own errors.
+//! Tests of the sender without a device: refusals, and a socket's own errors.
 #![allow(clippy::single_range_in_vec_init)] // sends of one range
 
 use super::*;

@@ -1,4 +1,4 @@
-//! Sinks that have a [`Device`] do the work: the CPU need not read the dmabuf, nor be able to.
+//! Sinks whose work a [`Device`] does: the CPU need not read the dmabuf, nor be able to.
 //!
 //! The frags of one `recvmsg` become a [`Batch`](payload::Batch) of descriptors, and a call of the device for each
 //! dmabuf that they lie in. They are given back when the device is done. Bytes that came in host

@@ -1,4 +1,4 @@
-//! Sinks over devices, with frags: `recvmsg` is played, and the devices are the processor.
+//! Tests of sinks on devices, with frags: `recvmsg` is simulated, and the devices are the CPU.
 
 use payload::{BatchError, DeviceError, Host};
 use proptest::prelude::*;

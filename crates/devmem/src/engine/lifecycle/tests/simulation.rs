@@ -1,4 +1,5 @@
-//! An engine whose sockets, sinks and clock are numbers, which checks each step of the machine.
+//! Simulation of an engine whose sockets, sinks and clock are numbers, which checks each step of a
+//! connection's state machine.
 
 use super::super::super::schedule::Schedule;
 use super::*;
