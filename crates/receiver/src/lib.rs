@@ -1,4 +1,5 @@
-//! A receiver into device memory that owns the order of things.
+//! A receiver into device memory: it sets the NIC up, binds the memory, receives, and restores the
+//! NIC, in the right order.
 //!
 //! Receiving takes nine steps, and each relies on those before: find the device and the physical NIC
 //! behind its queues, bind the addresses, set the NIC up, bind the memory to the queues, size
