@@ -86,8 +86,10 @@ impl DeviceMemory {
         }
         let rdma = gpu.info().rdma_virtual;
         let memory = match allocation {
-            Allocation::Plain => Memory::plain(gpu.context(), len)?,
-            Allocation::Virtual => Memory::at_reserved_addresses(gpu.context(), len, rdma)?,
+            Allocation::Plain => Memory::allocate_plain(gpu.context(), len)?,
+            Allocation::Virtual => {
+                Memory::allocate_at_reserved_addresses(gpu.context(), len, rdma)?
+            }
         };
         Ok(Self {
             memory: Arc::new(memory),

@@ -4,24 +4,24 @@ use payload::{Batch, Descriptor};
 
 /// Number of warps that a multiprocessor runs at once with the registers that the CUDA kernels
 /// take.
-const WARPS: u64 = 32;
+const WARPS_PER_MULTIPROCESSOR: u64 = 32;
 /// Number of parts of the payload for each warp: with fewer some warps are idle at the end, more
 /// take longer to copy their descriptors to the GPU.
-const PARTS: u64 = 4;
+const PARTS_PER_WARP: u64 = 4;
 /// Length in bytes that a warp works on at once: with less some of its threads are idle.
-const SHORTEST: u64 = 2 << 10;
+const SHORTEST_PART: u64 = 2 << 10;
 /// Length in bytes above which longer parts of the payload save nothing.
-const LONGEST: u64 = 32 << 10;
+const LONGEST_PART: u64 = 32 << 10;
 /// Size of a GPU's cache line in bytes.
-const LINE: u64 = 128;
+const CACHE_LINE: u64 = 128;
 
 /// Length of parts in bytes with which all warps of a GPU have parts to work on.
 pub(crate) fn part_len(bytes: u64, multiprocessors: u32) -> u64 {
-    let warps = WARPS * u64::from(multiprocessors.max(1));
-    (bytes / (warps * PARTS))
+    let warps = WARPS_PER_MULTIPROCESSOR * u64::from(multiprocessors.max(1));
+    (bytes / (warps * PARTS_PER_WARP))
         .checked_next_power_of_two()
-        .unwrap_or(LONGEST)
-        .clamp(SHORTEST, LONGEST)
+        .unwrap_or(LONGEST_PART)
+        .clamp(SHORTEST_PART, LONGEST_PART)
 }
 
 /// Side of a piece, source or destination, on which parts begin at cache lines.
@@ -85,7 +85,7 @@ impl Iterator for Parts<'_> {
             AlignedSide::Source => part.source,
             AlignedSide::Destination => part.destination,
         };
-        let len = self.longest - at % LINE;
+        let len = self.longest - at % CACHE_LINE;
         part.len = len as u32;
         self.rest.len -= part.len;
         self.rest.source += len;
@@ -124,7 +124,7 @@ mod tests {
                     AlignedSide::Source => now.source,
                     AlignedSide::Destination => now.destination,
                 };
-                assert!(now.len == 0 || end % LINE == 0, "{part:?}");
+                assert!(now.len == 0 || end % CACHE_LINE == 0, "{part:?}");
             }
             assert_eq!(now.len, 0);
             assert_eq!(expected.next(), None);
@@ -146,10 +146,10 @@ mod tests {
 
     #[test]
     fn small_batches_are_cut_finely() {
-        assert_eq!(part_len(0, 132), SHORTEST);
-        assert_eq!(part_len(16 * (64 << 10), 132), SHORTEST);
+        assert_eq!(part_len(0, 132), SHORTEST_PART);
+        assert_eq!(part_len(16 * (64 << 10), 132), SHORTEST_PART);
         assert_eq!(part_len(256 << 20, 132), 16 << 10);
-        assert_eq!(part_len(4 << 30, 132), LONGEST);
-        assert_eq!(part_len(u64::MAX, 0), LONGEST);
+        assert_eq!(part_len(4 << 30, 132), LONGEST_PART);
+        assert_eq!(part_len(u64::MAX, 0), LONGEST_PART);
     }
 }

@@ -25,10 +25,10 @@ const PARTS_PER_BLOCK: u32 = THREADS / 32;
 /// spread evenly by themselves.
 const BLOCKS: u32 = 4;
 /// Number of partial sums that the kernel `devmem_crc32` computes.
-const SLOTS: usize = 1024;
+const PARTIAL_SUMS: usize = 1024;
 /// Number of parts whose descriptors are copied to the GPU at once: the next are copied while the
 /// GPU works on these.
-const SLICE: usize = 16 << 10;
+const PARTS_AT_ONCE: usize = 16 << 10;
 
 /// A GPU that works on the memory of a [`Buffer`](crate::Buffer): gathers pieces of that memory
 /// into a region of its own, compares the pieces with a pattern, or computes their checksum.
@@ -40,7 +40,7 @@ pub struct Worker {
     // Drop order: the streams wait before the memory that they work on is freed.
     upload: Stream,
     stream: Stream,
-    slices: [Slice; 2],
+    slices: [DescriptorBuffers; 2],
     begin: Event,
     end: Event,
     gather: Kernel,
@@ -57,7 +57,7 @@ pub struct Worker {
 }
 
 /// Buffers for the descriptors that are copied at once, on the host and on the GPU.
-struct Slice {
+struct DescriptorBuffers {
     host: Pinned,
     device: Memory,
     /// Event that is reached when the descriptors have been copied.
@@ -67,12 +67,12 @@ struct Slice {
     busy: bool,
 }
 
-impl Slice {
+impl DescriptorBuffers {
     fn new(gpu: &Gpu) -> Result<Self, Error> {
-        let len = SLICE * size_of::<Descriptor>();
+        let len = PARTS_AT_ONCE * size_of::<Descriptor>();
         Ok(Self {
             host: Pinned::new(gpu.context(), len)?,
-            device: Memory::plain(gpu.context(), len as u64)?,
+            device: Memory::allocate_plain(gpu.context(), len as u64)?,
             uploaded: Event::new(gpu.context())?,
             done: Event::new(gpu.context())?,
             busy: false,
@@ -81,7 +81,7 @@ impl Slice {
 
     /// Copies the descriptors of the next parts to the GPU, makes `stream` wait for them, and
     /// returns the number of parts.
-    fn send(
+    fn copy_descriptors(
         &mut self,
         parts: &mut Parts<'_>,
         upload: &Stream,
@@ -130,18 +130,18 @@ impl Worker {
         let worker = Self {
             upload: Stream::new(context)?,
             stream: Stream::new(context)?,
-            slices: [Slice::new(gpu)?, Slice::new(gpu)?],
+            slices: [DescriptorBuffers::new(gpu)?, DescriptorBuffers::new(gpu)?],
             begin: Event::new(context)?,
             end: Event::new(context)?,
             gather: module.kernel(c"devmem_gather")?,
             validate: module.kernel(c"devmem_validate")?,
             crc32: module.kernel(c"devmem_crc32")?,
-            tables: Memory::plain(context, tables.len() as u64)?,
-            results: Memory::plain(context, 4 * SLOTS as u64)?,
-            answer: Pinned::new(context, 4 * SLOTS)?,
+            tables: Memory::allocate_plain(context, tables.len() as u64)?,
+            results: Memory::allocate_plain(context, 4 * PARTIAL_SUMS as u64)?,
+            answer: Pinned::new(context, 4 * PARTIAL_SUMS)?,
             destination: match destination_len {
                 0 => None,
-                len => Some(Memory::plain(context, len)?),
+                len => Some(Memory::allocate_plain(context, len)?),
             },
             source,
             gpu: gpu.clone(),
@@ -222,13 +222,13 @@ impl Worker {
             Task::Gather { .. } => u32::MAX,
             Task::Validate { .. } | Task::Crc32 { .. } => BLOCKS * multiprocessors.max(1),
         };
-        if let Some(clear) = task.clear() {
-            self.stream.fill(&self.results, clear, SLOTS)?;
+        if let Some(clear) = task.initial_result() {
+            self.stream.fill(&self.results, clear, PARTIAL_SUMS)?;
         }
         let mut timed = !self.timing;
         for turn in (0..self.slices.len()).cycle() {
             let slice = &mut self.slices[turn];
-            let count = slice.send(&mut parts, &self.upload, &self.stream)?;
+            let count = slice.copy_descriptors(&mut parts, &self.upload, &self.stream)?;
             if count == 0 {
                 break;
             }
@@ -237,7 +237,7 @@ impl Worker {
             }
             let blocks = count.div_ceil(PARTS_PER_BLOCK).min(most);
             let list = self.slices[turn].device.address();
-            let (kernel, arguments) = self.call(task, list, count);
+            let (kernel, arguments) = self.kernel_and_arguments(task, list, count);
             self.stream.launch(kernel, (blocks, THREADS), &arguments)?;
             let slice = &mut self.slices[turn];
             slice.done.record(&self.stream)?;
@@ -246,15 +246,15 @@ impl Worker {
         if self.timing {
             self.end.record(&self.stream)?;
         }
-        if task.clear().is_some() {
-            let len = 4 * SLOTS;
+        if task.initial_result().is_some() {
+            let len = 4 * PARTIAL_SUMS;
             self.stream.download(&mut self.answer, &self.results, len)?;
         }
         Ok(())
     }
 
     /// CUDA kernel of a task, and the kernel's arguments in order.
-    fn call(&self, task: &Task, list: u64, count: u32) -> (&Kernel, Vec<Argument>) {
+    fn kernel_and_arguments(&self, task: &Task, list: u64, count: u32) -> (&Kernel, Vec<Argument>) {
         use Argument::{Long, Word};
         let source = Long(self.source.address());
         let (list, count) = (Long(list), Word(count));
@@ -275,7 +275,12 @@ impl Worker {
 
     /// Reads the bytes at an offset of the stream where the GPU found a mismatch, and returns the
     /// wrong one.
-    fn mismatch(&self, batch: &Batch, pattern: &Pattern, offset: u64) -> Result<Mismatch, Error> {
+    fn read_mismatch(
+        &self,
+        batch: &Batch,
+        pattern: &Pattern,
+        offset: u64,
+    ) -> Result<Mismatch, Error> {
         let expected = pattern.byte(offset);
         let mut first = None;
         for piece in batch.descriptors() {
@@ -310,7 +315,7 @@ enum Task {
 impl Task {
     /// Initial value of the words that a task's result is written to; `None` for a task without a
     /// result.
-    fn clear(&self) -> Option<u32> {
+    fn initial_result(&self) -> Option<u32> {
         match self {
             Task::Gather { .. } => None,
             Task::Validate { .. } => Some(u32::MAX),
@@ -371,7 +376,7 @@ impl Device for Worker {
         self.answer.read(&mut first);
         match u64::from_le_bytes(first) {
             NONE => Ok(None),
-            offset => (self.mismatch(batch, pattern, offset))
+            offset => (self.read_mismatch(batch, pattern, offset))
                 .map(Some)
                 .map_err(device_error("validate on the GPU")),
         }
@@ -385,7 +390,7 @@ impl Device for Worker {
         let end = last.destination + u64::from(last.len);
         self.run(batch, AlignedSide::Source, &Task::Crc32 { end })
             .map_err(device_error("sum up on the GPU"))?;
-        let mut slots = [0; 4 * SLOTS];
+        let mut slots = [0; 4 * PARTIAL_SUMS];
         self.answer.read(&mut slots);
         let sum = (slots.chunks_exact(4))
             .map(|slot| u32::from_le_bytes([slot[0], slot[1], slot[2], slot[3]]))

@@ -105,7 +105,7 @@ impl Drop for Mapped {
 
 impl Memory {
     /// Allocates `len` bytes of a GPU's memory by `cuMemAlloc`.
-    pub(crate) fn plain(context: &Arc<Context>, len: u64) -> Result<Self, Error> {
+    pub(crate) fn allocate_plain(context: &Arc<Context>, len: u64) -> Result<Self, Error> {
         let rounded = len.next_multiple_of(PAGE);
         let entered = context.enter()?;
         let mut address = 0;
@@ -128,7 +128,7 @@ impl Memory {
 
     /// Allocates `len` bytes of a GPU's memory by `cuMemCreate` and maps them at reserved
     /// addresses; with `rdma`, reachable for peers on PCIe.
-    pub(crate) fn at_reserved_addresses(
+    pub(crate) fn allocate_at_reserved_addresses(
         context: &Arc<Context>,
         len: u64,
         rdma: bool,

@@ -53,7 +53,7 @@ impl Fake {
     }
 
     /// Clears the fake driver's list of objects that were not freed.
-    pub fn forget(&self) {
+    pub fn forget_unfreed(&self) {
         self.function::<extern "C" fn()>("fakecuda_forget")();
     }
 
@@ -64,7 +64,7 @@ impl Fake {
         assert_eq!(set(name.as_ptr(), value.as_ptr()), 0, "{name:?} {value:?}");
     }
 
-    pub fn calls(&self) -> u64 {
+    pub fn call_count(&self) -> u64 {
         self.function::<extern "C" fn() -> u64>("fakecuda_calls")()
     }
 
@@ -74,7 +74,7 @@ impl Fake {
     }
 
     /// Name of the driver's function that the fake driver made fail.
-    pub fn failed(&self) -> Option<String> {
+    pub fn failed_function(&self) -> Option<String> {
         let failed = self.function::<extern "C" fn() -> *const c_char>("fakecuda_failed")();
         // SAFETY: a C string that stays until the next fault or reset.
         let name = (!failed.is_null()).then(|| unsafe { CStr::from_ptr(failed) });
@@ -82,7 +82,7 @@ impl Fake {
     }
 
     /// List of the fake driver's objects that have not been freed.
-    pub fn held(&self) -> String {
+    pub fn unfreed_objects(&self) -> String {
         let held = self.function::<extern "C" fn(*mut c_char, usize)>("fakecuda_held");
         let mut text = [0u8; 512];
         held(text.as_mut_ptr().cast(), text.len());
@@ -102,12 +102,12 @@ impl Fake {
 }
 
 /// Number of open fds of this process.
-pub fn fds() -> usize {
+pub fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 /// Formats an error and all its sources, as a tool prints them.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
