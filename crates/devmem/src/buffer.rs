@@ -5,12 +5,12 @@ use crate::sys::{self, Filled};
 
 /// Default length of the iov in bytes. It caps what one `recvmsg` returns, although frags take no
 /// room in it; pages of the iov that no byte in host memory reaches are never touched.
-const IOV: usize = 1 << 20;
+const DEFAULT_IOV: usize = 1 << 20;
 /// Default number of frags that one `recvmsg` may describe.
-const FRAGS: usize = 1024;
+const DEFAULT_FRAGS: usize = 1024;
 /// Number of unknown control messages of one `recvmsg` that are kept for a closer look; all are
 /// counted.
-const UNKNOWN: usize = 8;
+const MAX_UNKNOWN: usize = 8;
 
 /// The kernel's answer to a `recvmsg` is inconsistent. The connection can't go on: which bytes of
 /// the stream are where is not known.
@@ -92,7 +92,7 @@ pub struct RecvBuffer {
 impl RecvBuffer {
     /// Makes buffers with an iov of 1 MiB and room for 1,024 frags.
     pub fn new() -> Self {
-        Self::with_capacity(IOV, FRAGS)
+        Self::with_capacity(DEFAULT_IOV, DEFAULT_FRAGS)
     }
 
     /// Makes buffers with an iov of `iov` bytes, the most one call returns, and room for `frags`
@@ -110,7 +110,7 @@ impl RecvBuffer {
             iov: vec![0; iov.max(1)].into_boxed_slice(),
             control: vec![0; words].into_boxed_slice(),
             records: Vec::with_capacity(frags + 1),
-            unknown: Vec::with_capacity(UNKNOWN),
+            unknown: Vec::with_capacity(MAX_UNKNOWN),
         }
     }
 
@@ -170,7 +170,7 @@ impl RecvBuffer {
                 Message::Error(_) => totals.unknown_cmsgs += 1,
                 Message::Unknown(unknown) => {
                     totals.unknown_cmsgs += 1;
-                    if self.unknown.len() < UNKNOWN {
+                    if self.unknown.len() < MAX_UNKNOWN {
                         self.unknown.push(unknown);
                     }
                 }

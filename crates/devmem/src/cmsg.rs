@@ -150,7 +150,7 @@ impl<'a> Messages<'a> {
             return None;
         }
         self.at += SPACE;
-        Some(frag(&field(message, HEADER)))
+        Some(parse_frag(&field(message, HEADER)))
     }
 
     fn parse(&mut self, left: &[u8]) -> Result<Message, CmsgError> {
@@ -175,7 +175,7 @@ impl<'a> Messages<'a> {
         self.at += align(len).min(left.len());
         match (level, kind) {
             (libc::SOL_SOCKET, DMABUF | LINEAR) => {
-                devmem(kind, payload).ok_or(CmsgError::Payload {
+                parse_devmem(kind, payload).ok_or(CmsgError::Payload {
                     at,
                     len: payload.len(),
                 })
@@ -188,7 +188,7 @@ impl<'a> Messages<'a> {
                 }),
             },
             (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR) => {
-                extended_error(payload).ok_or(CmsgError::Payload {
+                parse_extended_error(payload).ok_or(CmsgError::Payload {
                     at,
                     len: payload.len(),
                 })
@@ -221,18 +221,18 @@ impl Iterator for Messages<'_> {
 
 /// Parses the payload of a devmem message. Bytes behind the fields known today are ignored: later
 /// kernels may add fields.
-fn devmem(kind: i32, payload: &[u8]) -> Option<Message> {
+fn parse_devmem(kind: i32, payload: &[u8]) -> Option<Message> {
     let (payload, _) = payload.split_first_chunk::<PAYLOAD>()?;
     let frag_size = u32::from_ne_bytes(field(payload, 8));
     if kind == LINEAR {
         return Some(Message::Linear(frag_size));
     }
-    Some(Message::Dmabuf(frag(payload)))
+    Some(Message::Dmabuf(parse_frag(payload)))
 }
 
 /// Parses a `struct dmabuf_cmsg`.
 #[inline]
-fn frag(payload: &[u8; PAYLOAD]) -> DmabufCmsg {
+fn parse_frag(payload: &[u8; PAYLOAD]) -> DmabufCmsg {
     DmabufCmsg {
         frag_offset: u64::from_ne_bytes(field(payload, 0)),
         frag_size: u32::from_ne_bytes(field(payload, 8)),
@@ -243,7 +243,7 @@ fn frag(payload: &[u8; PAYLOAD]) -> DmabufCmsg {
 
 /// Parses a `struct sock_extended_err`. The address of the error's sender, which may follow, is
 /// ignored.
-fn extended_error(payload: &[u8]) -> Option<Message> {
+fn parse_extended_error(payload: &[u8]) -> Option<Message> {
     let (payload, _) = payload.split_first_chunk::<EXTENDED_ERROR>()?;
     let [origin, kind, code, _] = field(payload, 4);
     Some(Message::Error(ExtendedError {
@@ -350,13 +350,13 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_end_in_an_answer(control in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn arbitrary_bytes_are_parsed_or_refused(control in prop::collection::vec(any::<u8>(), 0..400)) {
             let parsed: Vec<_> = Messages::new(&control).collect();
             prop_assert!(parsed.len() <= control.len() / HEADER + 1);
         }
 
         #[test]
-        fn the_short_way_leads_to_the_same(
+        fn the_fast_path_parses_the_same(
             messages in prop::collection::vec(message(), 0..20),
             rubbish in prop::collection::vec(any::<u8>(), 0..60),
         ) {
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn our_layout_is_that_of_libc() {
+    fn the_layout_is_libcs() {
         assert_eq!(SPACE % size_of::<usize>(), 0);
         assert_eq!(PAYLOAD, size_of::<libc::dmabuf_cmsg>());
         assert_eq!(HEADER, size_of::<libc::cmsghdr>());
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_length_is_refused() {
+    fn a_wrong_length_is_refused() {
         let mut control = Vec::new();
         encode(&Message::Linear(7), &mut control);
         for len in [0usize, HEADER - 1, control.len() + 1, usize::MAX] {

@@ -267,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urgent_data_gets_no_further() {
+    fn urgent_data_is_dropped() {
         let any = "127.0.0.1:0".parse().unwrap();
         let listener = listen(any, &SocketOptions::default()).unwrap();
         let at = listener.local_addr().unwrap();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_before_anybody_can_connect() {
+    fn a_bound_address_is_taken_but_refuses_connections() {
         let any = "127.0.0.1:0".parse().unwrap();
         let options = SocketOptions::default();
         let bound = bind(any, &options).unwrap();
@@ -307,7 +307,7 @@ mod tests {
     /// A filter for urgent data is set on a listener of the standard library that an engine takes
     /// over.
     #[test]
-    fn a_socket_without_a_filter_gets_one() {
+    fn a_socket_without_a_filter_gets_one_for_urgent_data() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(sys::is_tcp_without_filter(listener.as_fd()));
         let address = listener.local_addr().unwrap();

@@ -193,12 +193,12 @@ impl Recycler {
     pub(crate) fn flush(&mut self, kernel: &mut impl DontNeed) -> Result<(), RecycleError> {
         if self.ranges.len() > 1 {
             self.ranges.sort_unstable_by_key(|range| range.start);
-            merge(&mut self.ranges);
+            merge_touching_ranges(&mut self.ranges);
         }
         let mut unequal = None;
         let mut done = 0;
         while done < self.ranges.len() {
-            let (batch, asked) = batch(&mut self.ranges, done);
+            let (batch, asked) = next_batch(&mut self.ranges, done);
             let freed = match kernel.dontneed(&self.ranges[done..batch]) {
                 Ok(freed) => freed,
                 Err(source) => {
@@ -229,7 +229,7 @@ impl Recycler {
 
 /// Joins token ranges that touch. Ranges that overlap, which no kernel issues, stay apart: the
 /// kernel then frees fewer than asked, and that is an error.
-fn merge(ranges: &mut Vec<TokenRange>) {
+fn merge_touching_ranges(ranges: &mut Vec<TokenRange>) {
     ranges.dedup_by(|next, kept| {
         let touches = kept.start.checked_add(kept.count) == Some(next.start);
         if touches {
@@ -241,7 +241,7 @@ fn merge(ranges: &mut Vec<TokenRange>) {
 
 /// Finds the token ranges for one call, which begin at index `from`: returns the index of their end
 /// and the number of frags. A range that doesn't fit is split.
-fn batch(ranges: &mut Vec<TokenRange>, from: usize) -> (usize, u32) {
+fn next_batch(ranges: &mut Vec<TokenRange>, from: usize) -> (usize, u32) {
     let mut frags = 0;
     let mut end = from;
     while end < ranges.len() && end - from < MAX_RANGES && frags < MAX_FRAGS {

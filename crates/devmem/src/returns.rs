@@ -55,7 +55,7 @@ pub(crate) struct Inbox {
 
 impl Inbox {
     fn put(&self, tokens: impl IntoIterator<Item = Token>) {
-        let mut putting = Putting {
+        let mut putting = PutGuard {
             inbox: self,
             tokens: Some(self.tokens.lock().unwrap_or_else(PoisonError::into_inner)),
         };
@@ -68,12 +68,12 @@ impl Inbox {
 
 /// Guard of the inbox while tokens are added: its drop notifies the stream, also if the iterator
 /// panics or a token is another stream's.
-struct Putting<'a> {
+struct PutGuard<'a> {
     inbox: &'a Inbox,
     tokens: Option<MutexGuard<'a, Vec<Token>>>,
 }
 
-impl Drop for Putting<'_> {
+impl Drop for PutGuard<'_> {
     fn drop(&mut self) {
         let Some(tokens) = self.tokens.take() else {
             return;
@@ -202,7 +202,7 @@ mod tests {
     /// A token that is given back while a stream is about to sleep is seen at once or rings the
     /// bell, in any interleaving.
     #[test]
-    fn a_return_is_seen_or_rings() {
+    fn a_returned_token_is_seen_or_wakes_the_stream() {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         let mut returns = Returns::default();
         let handle = returns.handle(OURS);
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_before_a_panic_comes_back_and_is_told_of() {
+    fn tokens_before_a_panic_come_back_and_notify() {
         let told = Arc::new(AtomicU32::new(0));
         let mut returns = Returns::default();
         let counter = Arc::clone(&told);

@@ -426,7 +426,7 @@ impl<S: AsFd> Drop for DevmemStream<S> {
 mod tests {
     /// A blocking socket sleeps in `poll` when a [`ReturnHandle`] exists, and keeps its time limit.
     #[test]
-    fn a_blocking_socket_that_shares_its_frags_waits_as_it_is_set() {
+    fn a_blocking_socket_with_a_return_handle_keeps_its_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
@@ -459,7 +459,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn errors_that_a_retry_cannot_cure_are_told_apart() {
+    fn errors_that_a_retry_cannot_cure_have_variants_of_their_own() {
         let error = |errno| RecvError::from(io::Error::from_raw_os_error(errno));
         assert!(matches!(error(libc::EAGAIN), RecvError::WouldBlock));
         assert!(matches!(error(libc::EFAULT), RecvError::Unreadable(_)));
@@ -469,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn any_socket_will_do() {
+    fn any_type_of_tcp_socket_is_accepted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();

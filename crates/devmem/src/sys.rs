@@ -335,7 +335,7 @@ pub(crate) fn set_busy_poll(epoll: RawFd, time: Duration) -> io::Result<()> {
 }
 
 /// Pins the calling thread to one processor (`sched_setaffinity`).
-pub(crate) fn keep_to(cpu: usize) -> io::Result<()> {
+pub(crate) fn pin_to_processor(cpu: usize) -> io::Result<()> {
     let mut cpus = nix::sched::CpuSet::new();
     cpus.set(cpu)?;
     Ok(nix::sched::sched_setaffinity(

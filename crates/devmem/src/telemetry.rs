@@ -45,7 +45,7 @@ impl Default for Histogram {
 }
 
 #[inline]
-fn bucket(value: u64) -> usize {
+fn bucket_of(value: u64) -> usize {
     ((u64::BITS - value.leading_zeros()) as usize).min(BUCKETS - 1)
 }
 
@@ -61,7 +61,7 @@ impl Histogram {
     /// [`record`](Self::record), for all such values together.
     #[inline]
     pub(crate) fn tally(&mut self, value: u64) {
-        self.buckets[bucket(value)] += 1;
+        self.buckets[bucket_of(value)] += 1;
     }
 
     /// Adds the least, the greatest and the sum of values that [`tally`](Self::tally) counted.
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn of_nothing_there_is_nothing_to_say() {
+    fn an_empty_histogram_has_no_values() {
         let empty = Histogram::default();
         assert_eq!((empty.count(), empty.sum()), (0, 0));
         assert_eq!(
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fits_beside_a_connection() {
+    fn telemetry_takes_about_a_kib() {
         assert!(size_of::<Telemetry>() <= 1536, "{}", size_of::<Telemetry>());
     }
 
@@ -319,7 +319,7 @@ mod tests {
         }
 
         #[test]
-        fn two_merged_are_as_one(left in values(), right in values()) {
+        fn merged_histograms_equal_one_of_all_values(left in values(), right in values()) {
             let mut merged = histogram(&left);
             merged += &histogram(&right);
             let both: Vec<_> = left.into_iter().chain(right).collect();
@@ -327,7 +327,7 @@ mod tests {
         }
 
         #[test]
-        fn tallied_is_recorded(values in values()) {
+        fn tally_and_widen_equal_record(values in values()) {
             let mut tallied = Histogram::default();
             values.iter().for_each(|&value| tallied.tally(value));
             if let (Some(&least), Some(&greatest)) = (values.iter().min(), values.iter().max()) {

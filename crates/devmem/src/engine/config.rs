@@ -205,7 +205,8 @@ impl Config {
     /// How long bytes may gather on a connection that is known to bring them steadily: a multiple
     /// of [`Config::patience`].
     pub(super) fn steady_patience(&self) -> Duration {
-        self.patience.saturating_mul(super::gathering::STEADY)
+        self.patience
+            .saturating_mul(super::gathering::STEADY_FACTOR)
     }
 }
 
@@ -231,7 +232,7 @@ mod tests {
 
     /// A sink may keep enough frags for a header even if 1,024 connections share a dmabuf.
     #[test]
-    fn a_sink_may_keep_a_header_of_any_connection() {
+    fn a_sink_may_keep_enough_frags_for_a_header() {
         for connections in [1, 256, 683, 1024, 65_536] {
             let keep = Config::for_pool(64 * MIB, connections).keep;
             assert!(keep.frags >= 8 && keep.bytes >= 8 * 4096, "{keep:?}");

@@ -8,7 +8,7 @@ use super::config::Config;
 use super::gathering::Mark;
 use super::lifecycle::Lifecycle;
 use super::report::{Connection, ConnectionError, End, Peer};
-use super::window::WindowLooks;
+use super::window::WindowChecks;
 use crate::buffer::{RecvBuffer, RecvLimit};
 use crate::sink::Sink;
 use crate::stream::{DevmemStream, RecvError};
@@ -40,7 +40,7 @@ pub(super) struct OpenConnection<S> {
     keeps: Option<bool>,
     /// Window clamp in bytes, as `TCP_WINDOW_CLAMP` was set last.
     spared: Option<u32>,
-    window_looks: WindowLooks,
+    window_checks: WindowChecks,
     /// How the connection ended, while its sink still keeps frags.
     pub(super) end: Option<End>,
 }
@@ -55,7 +55,7 @@ impl<S: Sink> OpenConnection<S> {
             counted: 0,
             keeps: None,
             spared: None,
-            window_looks: WindowLooks::new(),
+            window_checks: WindowChecks::new(),
             end: None,
         }
     }
@@ -77,7 +77,7 @@ impl<S: Sink> OpenConnection<S> {
         match self.stream.set_low_water(low_water) {
             Ok(()) => {
                 // Longer segments may have arrived, and `SO_RCVLOWAT` itself may change the window.
-                self.window_looks.restart();
+                self.window_checks.restart();
                 true
             }
             Err(error) => {
@@ -89,7 +89,7 @@ impl<S: Sink> OpenConnection<S> {
 
     /// Clamps the receive window to two thirds again if the kernel has recomputed it.
     pub(super) fn spare_window(&mut self) {
-        if !self.window_looks.is_due(self.stream.bytes()) {
+        if !self.window_checks.is_due(self.stream.bytes()) {
             return;
         }
         match self.stream.spare_window(self.spared) {

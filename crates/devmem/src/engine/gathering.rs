@@ -21,28 +21,28 @@ use std::time::{Duration, Instant};
 
 /// Least number of wake-ups, after a first one and within the patience, for which gathering is
 /// worth it.
-const WAKES: u32 = 2;
+const MIN_WAKE_UPS: u32 = 2;
 /// Number of bytes received within the patience for which gathering is worth it, or half of the
 /// low-water mark if that is less.
-const ENOUGH: u64 = 32 << 10;
+const MIN_BYTES: u64 = 32 << 10;
 /// Least low-water mark in bytes. With a lower one, a few small frags would wake the loop.
-const LEAST: u64 = 8 << 10;
+const MIN_MARK: u64 = 8 << 10;
 /// Longest time between tries to gather, in units of the patience.
-const LONGEST_REST: u32 = 512;
+const MAX_REST: u32 = 512;
 /// Number of checks in a row that found the stream at its pace, after which earlier failures are
 /// forgotten. A sender that shares its processor with others pauses every now and then.
-const TRUSTED: u32 = 8;
+const TRUSTED_CHECKS: u32 = 8;
 /// Number of wake-ups at the low-water mark that count as one successful check: a large request may
 /// cause several.
-const MARKS: u32 = 16;
+const MARKS_PER_CHECK: u32 = 16;
 /// Number of checks that found too few bytes, after which each packet wakes the loop again.
-const STRIKES: u32 = 2;
+const MAX_STRIKES: u32 = 2;
 /// Silence, in units of the patience, after which the pace of a stream is measured anew.
-const GAP: u32 = 16;
+const RESTART_AFTER: u32 = 16;
 /// Time over which the pace of a stream is averaged, in units of the patience.
-const MEMORY: u32 = 16;
+const AVERAGED_OVER: u32 = 16;
 /// Factor by which the patience is longer for a steady connection.
-pub(super) const STEADY: u32 = 4;
+pub(super) const STEADY_FACTOR: u32 = 4;
 
 /// Limits of gathering for a connection.
 #[derive(Debug, Clone, Copy)]
@@ -55,7 +55,7 @@ pub(super) struct Limits {
 
 impl Limits {
     fn enough(&self) -> u64 {
-        ENOUGH.min(self.mark / 2)
+        MIN_BYTES.min(self.mark / 2)
     }
 }
 
@@ -88,14 +88,14 @@ struct Pace {
 
 impl Pace {
     fn add(&mut self, bytes: u64, time: Duration, limits: Limits) {
-        if time > limits.patience * GAP {
+        if time > limits.patience * RESTART_AFTER {
             // After so long a silence the pace is counted from zero.
             *self = Self::default();
             return;
         }
         self.bytes = self.bytes.saturating_add(bytes);
         self.time += time;
-        if self.time > limits.patience * MEMORY {
+        if self.time > limits.patience * AVERAGED_OVER {
             self.bytes /= 2;
             self.time /= 2;
         }
@@ -206,13 +206,13 @@ impl Gathering {
             State::Looking => {
                 if new >= limits.enough() && !self.pace.is_far_below(self.before) {
                     self.steady = true;
-                    self.went_well(MARKS);
+                    self.went_well(MARKS_PER_CHECK);
                     self.state = State::On;
                     return None;
                 }
                 self.strikes += 1;
                 self.good = 0;
-                if self.strikes >= STRIKES {
+                if self.strikes >= MAX_STRIKES {
                     self.give_up(now, limits);
                     return Some(Mark::One);
                 }
@@ -240,7 +240,7 @@ impl Gathering {
 
     /// Counts a wake-up, and begins to gather where gathering would have saved wake-ups.
     fn count(&mut self, new: u64, earlier: Pace, now: Instant, limits: Limits) -> Option<Mark> {
-        if limits.mark < LEAST || limits.patience.is_zero() || new == 0 {
+        if limits.mark < MIN_MARK || limits.patience.is_zero() || new == 0 {
             return None;
         }
         let next = Window {
@@ -257,7 +257,7 @@ impl Gathering {
             self.window = Some(window);
             return None;
         }
-        let worth = window.wakes >= WAKES && window.bytes >= limits.enough();
+        let worth = window.wakes >= MIN_WAKE_UPS && window.bytes >= limits.enough();
         let late = age > limits.patience * 2;
         if !worth || late || self.not_before.is_some_and(|moment| now < moment) {
             return None;
@@ -274,7 +274,7 @@ impl Gathering {
 
     fn went_well(&mut self, weight: u32) {
         self.good = self.good.saturating_add(weight);
-        if self.good >= TRUSTED * MARKS {
+        if self.good >= TRUSTED_CHECKS * MARKS_PER_CHECK {
             self.rest = 0;
             self.strikes = 0;
         }
@@ -287,7 +287,7 @@ impl Gathering {
         self.good = 0;
         self.strikes = 0;
         self.pace = Pace::default();
-        self.rest = (self.rest * 2).clamp(1, LONGEST_REST);
+        self.rest = (self.rest * 2).clamp(1, MAX_REST);
         self.not_before = now.checked_add(limits.patience.saturating_mul(self.rest));
     }
 }

@@ -18,10 +18,10 @@ use crate::listen::drop_urgent_by_default;
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Number of connections of a listener that are accepted before other connections have their turn.
-const AT_ONCE: u32 = 64;
+const ACCEPTS_PER_TURN: u32 = 64;
 
 /// Time before a warning about a shortage of fds or memory is repeated.
-const WARN_AGAIN: Duration = Duration::from_secs(60);
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
 /// A connection as `accept` returned it.
 #[derive(Debug)]
@@ -92,7 +92,7 @@ impl Listeners {
         for listener in &self.sockets {
             // However many wait at one listener, the next one has its turn.
             for accepted in 0.. {
-                if accepted == AT_ONCE {
+                if accepted == ACCEPTS_PER_TURN {
                     waiting = Waiting::More;
                     break;
                 }
@@ -115,7 +115,7 @@ impl Listeners {
                     Err(error) if is_of_the_peer(&error) => {}
                     Err(error) if is_shortage(&error) => {
                         // Accepting is retried many times a second.
-                        if self.warned.is_none_or(|at| at.elapsed() > WARN_AGAIN) {
+                        if self.warned.is_none_or(|at| at.elapsed() > WARNING_INTERVAL) {
                             self.warned = Some(Instant::now());
                             tracing::warn!(%error, "connections wait: accept");
                         }
@@ -209,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_at_one_listener_keeps_no_other_waiting() {
+    fn a_busy_listener_does_not_starve_another() {
         let poll = Poll::new().unwrap();
         let mut listeners = Listeners::default();
         let mut addresses = Vec::new();
@@ -219,7 +219,7 @@ mod tests {
             addresses.push(added.unwrap());
         }
         let connect = |address: SocketAddr| std::net::TcpStream::connect(address).unwrap();
-        let crowd = (0..=AT_ONCE).map(|_| connect(addresses[0]));
+        let crowd = (0..=ACCEPTS_PER_TURN).map(|_| connect(addresses[0]));
         let _crowd: Vec<_> = crowd.collect();
         let _other = connect(addresses[1]);
         let mut at_the_other = 0;

@@ -44,7 +44,7 @@ fn pattern(len: usize) -> Vec<u8> {
 }
 
 /// Sends `payload` to an address from a thread of its own, and closes.
-fn send(to: SocketAddr, payload: Vec<u8>) -> thread::JoinHandle<()> {
+fn send_from_thread(to: SocketAddr, payload: Vec<u8>) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut socket = TcpStream::connect(to).unwrap();
         // A receiver that refuses may reset the connection meanwhile.
@@ -58,7 +58,7 @@ fn validate(_peer: &Peer) -> Result<Validate, SinkError> {
 
 /// Returns what `run` returns, or panics after `limit`, so that a test that would hang fails
 /// instead.
-fn within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> T {
+fn run_within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, ended) = std::sync::mpsc::channel();
     thread::spawn(move || {
         let _gone = done.send(run());

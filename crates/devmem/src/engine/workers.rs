@@ -79,7 +79,7 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
             let mut open_sink = open_sink.lock().unwrap_or_else(PoisonError::into_inner);
             open_sink(peer)
         };
-        let part = share(&config, workers.len());
+        let part = config_of_worker(&config, workers.len());
         let mut mailboxes = Vec::new();
         let mut loops = Vec::new();
         for (number, (worker, base)) in workers.into_iter().enumerate() {
@@ -94,7 +94,7 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
                 on_end: on_end.clone(),
             };
             let event_loop = EventLoop::new(base, setup)?;
-            mailboxes.push(Mailbox::to(&event_loop, &worker, handover));
+            mailboxes.push(Mailbox::of_loop(&event_loop, &worker, handover));
             loops.push((event_loop, worker.cpu));
         }
         let running = AtomicUsize::new(loops.len());
@@ -108,7 +108,7 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
                     running: &running,
                     good: false,
                 };
-                let run = move || run_one(event_loop, cpu, notice);
+                let run = move || run_worker(event_loop, cpu, notice);
                 let thread = thread::Builder::new().name(format!("rx worker {number}"));
                 match thread.spawn_scoped(scope, run) {
                     Ok(thread) => threads.push(thread),
@@ -152,7 +152,11 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
 
 impl Mailbox {
     /// Makes the mailbox of a worker's event loop, which takes the connections from `handover`.
-    fn to<S, F>(event_loop: &EventLoop<S, F>, worker: &Worker, handover: Arc<Handover>) -> Self {
+    fn of_loop<S, F>(
+        event_loop: &EventLoop<S, F>,
+        worker: &Worker,
+        handover: Arc<Handover>,
+    ) -> Self {
         Self {
             napi_ids: worker.napi_ids.clone(),
             handover,
@@ -182,13 +186,13 @@ impl Drop for EndNotice<'_> {
 }
 
 /// Main function of a worker's thread.
-fn run_one<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
+fn run_worker<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
     event_loop: EventLoop<S, F>,
     cpu: Option<usize>,
     mut notice: EndNotice<'_>,
 ) -> Result<Report<S>, EngineError> {
     if let Some(cpu) = cpu {
-        sys::keep_to(cpu).map_err(|error| EngineError::Pin(cpu, error))?;
+        sys::pin_to_processor(cpu).map_err(|error| EngineError::Pin(cpu, error))?;
     }
     let report = event_loop.run()?;
     notice.good = true;
@@ -211,8 +215,8 @@ fn accept_all(
         Until::Stopped => true,
     };
     while wanted(number) && !stops.iter().any(StopHandle::is_stopped) {
-        let pause =
-            accept_at.map(|at: Instant| at.saturating_duration_since(Instant::now()) + TICK);
+        let pause = accept_at
+            .map(|at: Instant| at.saturating_duration_since(Instant::now()) + CHECK_INTERVAL);
         match poll.poll(&mut events, pause) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             done => done.map_err(at("wait for connections"))?,
@@ -254,7 +258,7 @@ fn wait_for_workers(
 }
 
 /// Longest time that the accepting thread waits for a worker's end before it checks again.
-const TICK: Duration = Duration::from_millis(1);
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Hands a connection to the worker of its queue, or to the worker with the fewest connections.
 fn hand_over(mailboxes: &[Mailbox], number: usize, accepted: Accepted) {
@@ -276,7 +280,7 @@ fn hand_over(mailboxes: &[Mailbox], number: usize, accepted: Accepted) {
 
 /// Configuration of one of `workers` workers: limits that hold for all connections are divided by
 /// their number.
-fn share(config: &Config, workers: usize) -> Config {
+fn config_of_worker(config: &Config, workers: usize) -> Config {
     let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
     Config {
         held: (config.held / workers).max(1),

@@ -104,7 +104,7 @@ fn unknown_messages_are_reported() {
 }
 
 #[test]
-fn a_sum_that_differs_is_an_error_and_loses_no_token() {
+fn a_wrong_sum_of_bytes_is_an_error_and_loses_no_token() {
     let mut buffer = RecvBuffer::with_capacity(64, 8);
     let filled = buffer.fill(10, b"", &[frag(4, 0, 5), frag(5, 0, 6)]);
     let error = buffer.parse(filled).unwrap_err();

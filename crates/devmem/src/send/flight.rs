@@ -139,17 +139,17 @@ pub struct InFlightRanges {
 impl fmt::Display for InFlightRanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         /// Number of ranges that are printed: more would fill the screen.
-        const SHOWN: usize = 8;
+        const MAX_SHOWN_RANGES: usize = 8;
         if self.sends == 0 {
             return f.write_str("nothing in flight");
         }
         let sends = if self.sends == 1 { "send" } else { "sends" };
         write!(f, "{} {sends} in flight, bytes ", self.sends)?;
-        for (at, Range { start, end }) in self.ranges.iter().take(SHOWN).enumerate() {
+        for (at, Range { start, end }) in self.ranges.iter().take(MAX_SHOWN_RANGES).enumerate() {
             let comma = if at == 0 { "" } else { ", " };
             write!(f, "{comma}{start} to {end}")?;
         }
-        match self.ranges.len().saturating_sub(SHOWN) {
+        match self.ranges.len().saturating_sub(MAX_SHOWN_RANGES) {
             0 => Ok(()),
             more => write!(f, " and {more} more ranges"),
         }
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_sent_is_not_completed() {
+    fn a_completion_of_a_send_never_made_is_an_error() {
         let mut flight = InFlight::default();
         assert!(flight.completed(0, 0).is_err());
         flight.sent(&[0..1, 5..6], 2);
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_wrap() {
+    fn send_numbers_wrap() {
         let mut flight = InFlight {
             next: u32::MAX,
             ..InFlight::default()
@@ -234,7 +234,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_completions_end_in_an_answer(ids in prop::collection::vec(any::<(u32, u32)>(), 0..50)) {
+        fn arbitrary_completions_are_counted_or_refused(ids in prop::collection::vec(any::<(u32, u32)>(), 0..50)) {
             let mut flight = InFlight::default();
             for (first, last) in ids {
                 flight.sent(&[0..10, 10..20], 20);

@@ -9,7 +9,7 @@ use dmabuf::{Access, Mapping};
 
 use super::error::SendError;
 use super::ring::Ring;
-use super::sender::{DevmemSender, MAX_RANGES, Until, of_all};
+use super::sender::{DevmemSender, MAX_RANGES, Until, with_whole_limit};
 
 /// Parameters of [`pump`], which sends a reader's bytes from a dmabuf.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl<S: AsFd> Pump<'_, S> {
                 return Ok(());
             }
             self.ranges.clear();
-            chop(unsent, self.config.chunk, &mut self.ranges);
+            cut_into_chunks(unsent, self.config.chunk, &mut self.ranges);
             let left = within.saturating_sub(progress.elapsed());
             let moved = match self.sender.send(&self.ranges) {
                 Ok(taken) => {
@@ -155,14 +155,14 @@ impl<S: AsFd> Pump<'_, S> {
                 }
                 Err(SendError::WouldBlock) => {
                     let room = self.sender.wait(Until::Room, left);
-                    room.map_err(of_all(within))?;
+                    room.map_err(with_whole_limit(within))?;
                     let freed = self.sender.completions()?;
                     self.ring.freed(freed);
                     freed
                 }
                 Err(SendError::TooManyInFlight(_)) if self.sender.in_flight.len() > 0 => {
                     let freed = self.sender.wait_for_completion(left);
-                    let freed = freed.map_err(of_all(within))?;
+                    let freed = freed.map_err(with_whole_limit(within))?;
                     self.ring.freed(freed);
                     freed
                 }
@@ -176,7 +176,7 @@ impl<S: AsFd> Pump<'_, S> {
 }
 
 /// Cuts `range` into chunks of `chunk` bytes, at most as many as one call takes.
-fn chop(range: Range<u64>, chunk: Option<u64>, into: &mut Vec<Range<u64>>) {
+fn cut_into_chunks(range: Range<u64>, chunk: Option<u64>, into: &mut Vec<Range<u64>>) {
     let chunk = chunk.unwrap_or(u64::MAX).max(1);
     let mut start = range.start;
     while start < range.end && into.len() < MAX_RANGES {
@@ -192,10 +192,10 @@ mod tests {
 
     #[test]
     #[allow(clippy::single_range_in_vec_init)] // one range is what is meant
-    fn chunks() {
+    fn a_range_is_cut_into_chunks() {
         let chopped = |range, chunk| {
             let mut into = Vec::new();
-            chop(range, chunk, &mut into);
+            cut_into_chunks(range, chunk, &mut into);
             into
         };
         assert_eq!(chopped(5..12, Some(3)), [5..8, 8..11, 11..12]);

@@ -99,7 +99,7 @@ mod tests {
     proptest! {
         /// Every filled byte is sent once, in order, and is not overwritten before it is free.
         #[test]
-        fn a_stream_goes_round_unharmed(
+        fn every_byte_is_sent_once_and_in_order(
             len in 1..64u64,
             steps in prop::collection::vec((0..3u8, 0..80u64), 0..300),
         ) {

@@ -236,12 +236,12 @@ impl<S: AsFd> DevmemSender<S> {
         };
         let end = Instant::now().checked_add(within);
         loop {
-            let left = until(end);
+            let left = time_left(end);
             // Rounded up: a rest of less than a millisecond is not to be spun away.
             let left = PollTimeout::try_from(left.saturating_add(Duration::from_micros(999)));
             let mut fd = [PollFd::new(self.socket.as_fd(), events)];
             match poll(&mut fd, left.unwrap_or(PollTimeout::MAX)) {
-                Ok(0) if !until(end).is_zero() => {}
+                Ok(0) if !time_left(end).is_zero() => {}
                 Ok(0) => {
                     return Err(SendError::Deadline {
                         within,
@@ -261,8 +261,8 @@ impl<S: AsFd> DevmemSender<S> {
         let before = self.stats.notifications;
         let end = Instant::now().checked_add(within);
         loop {
-            self.wait(Until::Completion, until(end))
-                .map_err(of_all(within))?;
+            self.wait(Until::Completion, time_left(end))
+                .map_err(with_whole_limit(within))?;
             // One entry covers all sends that were completed since the last: there is seldom a second,
             // and if there is, the next poll says so.
             self.completion()?;
@@ -276,7 +276,7 @@ impl<S: AsFd> DevmemSender<S> {
             }
             // POLLHUP: the connection is over, and poll does not sleep any more; who still has
             // packets of it completes them when he frees them.
-            if until(end).is_zero() {
+            if time_left(end).is_zero() {
                 let in_flight = self.in_flight.ranges();
                 return Err(SendError::Deadline { within, in_flight });
             }
@@ -293,8 +293,8 @@ impl<S: AsFd> DevmemSender<S> {
         let mut end = Instant::now().checked_add(within);
         while self.in_flight.len() > 0 {
             let completed = self.stats.completed;
-            self.wait_for_completion(until(end))
-                .map_err(of_all(within))?;
+            self.wait_for_completion(time_left(end))
+                .map_err(with_whole_limit(within))?;
             if self.stats.completed > completed {
                 end = Instant::now().checked_add(within);
             }
@@ -344,14 +344,14 @@ impl<S: AsFd> DevmemSender<S> {
 }
 
 /// Time left until `end`; `Duration::MAX` without an end.
-fn until(end: Option<Instant>) -> Duration {
+fn time_left(end: Option<Instant>) -> Duration {
     let left = |end: Instant| end.saturating_duration_since(Instant::now());
     end.map_or(Duration::MAX, left)
 }
 
 /// Makes a deadline's error name the whole time limit, instead of what was left of it for the last
 /// wait.
-pub(super) fn of_all(within: Duration) -> impl Fn(SendError) -> SendError {
+pub(super) fn with_whole_limit(within: Duration) -> impl Fn(SendError) -> SendError {
     move |error| match error {
         SendError::Deadline { in_flight, .. } => SendError::Deadline { within, in_flight },
         other => other,

@@ -39,7 +39,7 @@ impl Model {
     /// Time of the engine's next check, if nothing else wakes the loop.
     fn look_at(&self) -> Option<Duration> {
         let patience = match self.gathering.is_steady() {
-            true => self.limits.patience * STEADY,
+            true => self.limits.patience * STEADY_FACTOR,
             false => self.limits.patience,
         };
         let since = self.gathering.waits_since()?;
@@ -101,7 +101,7 @@ const fn micros(micros: u64) -> Duration {
 
 /// A stream gathers if the receiver keeps up with it, so that each wake-up brings one packet.
 #[test]
-fn a_stream_that_is_kept_up_with_gathers() {
+fn a_stream_with_a_fast_receiver_gathers() {
     for (gap, patience) in [(micros(300), 2), (micros(300), 20), (micros(20), 2)] {
         let patience = Duration::from_millis(patience);
         let mut model = Model::new(Limits {
@@ -124,7 +124,7 @@ fn a_stream_that_is_kept_up_with_gathers() {
 
 /// A stream gathers if the receiver is late, so that each wake-up brings many packets.
 #[test]
-fn much_at_a_time_gathers() {
+fn a_stream_with_a_late_receiver_gathers() {
     let mut model = Model::new(LIMITS);
     for _ in 0..10 {
         model.packet(micros(500), MARK / 8);
@@ -152,7 +152,7 @@ fn requests_keep_their_latency() {
                     count += u32::from(by > Duration::ZERO);
                 }
                 let alone = model.now - late;
-                let bound = match alone / REQUESTS * 2 < PATIENCE * STEADY {
+                let bound = match alone / REQUESTS * 2 < PATIENCE * STEADY_FACTOR {
                     true => alone / 20,
                     false => alone,
                 };
@@ -191,8 +191,8 @@ fn an_echo_of_few_bytes_never_gathers() {
 /// A low-water mark of a few frags is not used: it would save no wake-up, and the engine would
 /// check silent connections for ever.
 #[test]
-fn a_mark_of_next_to_nothing_is_none() {
-    for mark in [0, 7, LEAST - 1] {
+fn a_low_water_mark_of_a_few_frags_is_not_used() {
+    for mark in [0, 7, MIN_MARK - 1] {
         let patience = PATIENCE;
         let mut model = Model::new(Limits { mark, patience });
         for _ in 0..1000 {
@@ -203,7 +203,7 @@ fn a_mark_of_next_to_nothing_is_none() {
 }
 
 #[test]
-fn a_silent_connection_is_looked_at_once() {
+fn a_silent_connection_is_checked_once() {
     let mut model = Model::new(LIMITS);
     for _ in 0..1000 {
         model.packet(micros(50), 24 << 10);
@@ -246,7 +246,7 @@ fn a_stream_of_bursts_gathers() {
         }
         model.wait(model.now + micros(random(9_000, 16_000)));
     }
-    let waits = model.now.as_micros() / (PATIENCE * STEADY).as_micros();
+    let waits = model.now.as_micros() / (PATIENCE * STEADY_FACTOR).as_micros();
     assert!(
         u128::from(model.wakes) <= waits * 3 / 2,
         "{} wakes in {:?}: {waits} waits",
@@ -258,7 +258,7 @@ fn a_stream_of_bursts_gathers() {
 /// A stream gathers if its sender and receiver have one processor between them: each gets it for
 /// some milliseconds.
 #[test]
-fn a_stream_by_turns_gathers() {
+fn a_stream_on_a_shared_processor_gathers() {
     let mut model = Model::new(LIMITS);
     for turn in 0..1_000 {
         let (packets, pause) = [(30, 14_000), (5, 3_000), (4, 2_500), (14, 7_000)][turn % 4];
@@ -267,7 +267,7 @@ fn a_stream_by_turns_gathers() {
         }
         model.wait(model.now + micros(pause));
     }
-    let waits = model.now.as_micros() / (PATIENCE * STEADY).as_micros();
+    let waits = model.now.as_micros() / (PATIENCE * STEADY_FACTOR).as_micros();
     assert!(
         u128::from(model.wakes) <= waits * 2,
         "{} wakes in {:?}: {waits} waits",
@@ -277,7 +277,7 @@ fn a_stream_by_turns_gathers() {
 }
 
 #[test]
-fn a_mark_that_is_refused_is_not_asked_for_at_once_again() {
+fn a_refused_low_water_mark_is_not_set_again_at_once() {
     let mut gathering = Gathering::new();
     let start = Instant::now();
     let at = |micros| start + Duration::from_micros(micros);

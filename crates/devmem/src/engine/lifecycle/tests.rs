@@ -124,7 +124,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn no_wake_up_is_lost_no_timer_stale_no_loop_busy(
+    fn no_wake_up_is_lost_and_no_loop_is_busy(
         config in config(),
         steps in proptest::collection::vec(step(), 1..60),
     ) {

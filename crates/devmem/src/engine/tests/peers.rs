@@ -20,7 +20,7 @@ fn a_silent_peer_ends_after_its_time() {
             thread::sleep(Duration::from_millis(50));
         }
     });
-    let report = within(Duration::from_secs(20), || engine.run()).unwrap();
+    let report = run_within(Duration::from_secs(20), || engine.run()).unwrap();
     slow.join().unwrap();
     for (index, bytes) in [(0, 10), (1, 0)] {
         let Connection { end, stats, .. } = &report.connections[index];
@@ -38,7 +38,7 @@ fn a_silent_peer_ends_after_its_time() {
 /// A sink that takes longer than the idle timeout ends no connection: neither its own, nor others,
 /// whose bytes wait meanwhile.
 #[test]
-fn a_slow_sink_makes_no_peer_silent() {
+fn a_slow_sink_ends_no_connection() {
     struct Slow(bool);
     impl Sink for Slow {
         fn consume(&mut self, _: &mut Received<'_>) -> Result<(), SinkError> {
@@ -64,7 +64,7 @@ fn a_slow_sink_makes_no_peer_silent() {
             })
         })
         .collect();
-    let report = within(Duration::from_secs(30), || engine.run()).unwrap();
+    let report = run_within(Duration::from_secs(30), || engine.run()).unwrap();
     senders
         .into_iter()
         .for_each(|sender| sender.join().unwrap());
@@ -117,7 +117,7 @@ fn connections_have_keepalive() {
 
 /// A connection from a refused address is reset, counts as no peer, and brings no bytes.
 #[test]
-fn strangers_are_refused_counted_and_named() {
+fn connections_from_other_addresses_are_refused_and_counted() {
     let mut config = peers(1);
     config.from = Some("::ffff:127.0.0.2".parse().unwrap());
     let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();

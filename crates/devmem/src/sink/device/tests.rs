@@ -87,7 +87,7 @@ fn devices(regions: &[Vec<u8>; 2], destination: u64) -> Devices {
 
 /// Hands all calls of `recvmsg` to `sink`, and checks that every frag that the sink saw has come
 /// back, whatever the sink returned.
-fn play<S: Sink>(calls: &[(Vec<u8>, Vec<Message>)], sink: &mut S) -> Result<(), SinkError> {
+fn feed_sink<S: Sink>(calls: &[(Vec<u8>, Vec<Message>)], sink: &mut S) -> Result<(), SinkError> {
     let mut buffer = RecvBuffer::with_capacity(8192, 64);
     let mut at = 0;
     for (iov, messages) in calls {
@@ -129,16 +129,16 @@ proptest! {
         let stream = lay_out(&calls);
         let devices = || devices(&stream.regions, staging);
         let mut checksum = Checksum::new(devices());
-        play(&stream.calls, &mut checksum).unwrap();
+        feed_sink(&stream.calls, &mut checksum).unwrap();
         prop_assert_eq!(checksum.crc32(), crc32fast::hash(&stream.whole));
         prop_assert_eq!(checksum.bytes(), stream.whole.len() as u64);
         let mut write = Write::new(Vec::new(), devices());
-        play(&stream.calls, &mut write).unwrap();
+        feed_sink(&stream.calls, &mut write).unwrap();
         prop_assert_eq!(write.into_inner(), stream.whole);
     }
 
     #[test]
-    fn a_device_gathers_it_into_its_place(
+    fn a_device_gathers_the_stream_into_its_region(
         mut calls in calls(),
         start in 0..50u64,
         short in any::<prop::sample::Index>(),
@@ -155,7 +155,7 @@ proptest! {
             let host = Host::of_bytes(stream.regions[0].clone(), 8192).unwrap();
             let device = SharedDevice::new(host);
             let mut sink = Gather::new(IDS[0], device.clone(), start, capacity);
-            let done = play(&stream.calls, &mut sink);
+            let done = feed_sink(&stream.calls, &mut sink);
             let filled = sink.filled();
             let mut region = vec![0; 8192];
             device.lock().read(0, &mut region).unwrap();
@@ -207,7 +207,7 @@ proptest! {
         }
         let stream = lay_out(&calls);
         let mut validate = Validate::new(pattern.clone(), devices(&stream.regions, 0));
-        let done = play(&stream.calls, &mut validate);
+        let done = feed_sink(&stream.calls, &mut validate);
         match wrong.iter().min() {
             None => {
                 prop_assert!(done.is_ok(), "{done:?}");
@@ -228,12 +228,12 @@ proptest! {
 
 /// A frag outside of its dmabuf is refused with an error that names it, and all frags go back.
 #[test]
-fn frags_that_cannot_be_are_refused() {
+fn impossible_frags_are_refused() {
     let regions = [vec![1; 64], vec![2; 64]];
     let calls = |second| vec![(Vec::new(), vec![frag(0, 0, 64, 0), second])];
     let outside = calls(frag(0, 60, 5, 1));
     let mut checksum = Checksum::new(devices(&regions, 0));
-    let error = play(&outside, &mut checksum).unwrap_err();
+    let error = feed_sink(&outside, &mut checksum).unwrap_err();
     let SinkError::Device(DeviceError::Batch(error)) = error else {
         panic!("{error}");
     };
@@ -241,9 +241,9 @@ fn frags_that_cannot_be_are_refused() {
     let elsewhere = calls(frag(1, 0, 1, 1));
     let host = Host::of_bytes(regions[0].clone(), 128).unwrap();
     let mut gather = Gather::new(IDS[0], SharedDevice::new(host), 0, 128);
-    let error = play(&elsewhere, &mut gather).unwrap_err();
+    let error = feed_sink(&elsewhere, &mut gather).unwrap_err();
     assert!(matches!(error, SinkError::ForeignDmabuf(id) if id == IDS[1]));
     let mut nowhere = Write::new(Vec::new(), devices(&regions, 0));
-    let error = play(&elsewhere, &mut nowhere).unwrap_err();
+    let error = feed_sink(&elsewhere, &mut nowhere).unwrap_err();
     assert!(matches!(error, SinkError::Full { capacity: 0 }), "{error}");
 }
