@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_is_touched() {
+    fn nothing_outside_the_mapping_is_touched() {
         let mapping = mapping(4096, Protection::ReadWrite);
         let mut access = access(&mapping, Access::ReadWrite);
         access.copy_from(4095, &[1]).unwrap();
@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_keeps_to_its_direction() {
+    fn an_access_refuses_the_other_direction() {
         let mapping = mapping(4096, Protection::Read);
         assert!(matches!(
             mapping.begin_access(Access::Write),

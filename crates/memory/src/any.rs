@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_a_udmabufs() {
+    fn only_a_udmabuf_has_a_kind_of_pages() {
         let choice = "heap:system".parse().unwrap();
         let error = AnyMemory::make(&choice, None, Some(HugePage::None)).unwrap_err();
         assert_eq!(

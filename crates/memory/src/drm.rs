@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_none() {
+    fn a_path_that_is_no_drm_node_is_refused() {
         let error = Dumb::create(Path::new("/dev/null"), 4096).unwrap_err();
         assert!(matches!(error, Error::Create { .. }), "{error}");
         let error = Dumb::create(Path::new("/dev/dri/no-such-card"), 4096).unwrap_err();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn any_length_has_a_shape() {
+    fn a_dumb_buffer_has_the_requested_length() {
         for len in [4096, 8192, 64 << 20, (1 << 32) - 4096] {
             let shape = CreateDumb::of(len).unwrap();
             let bytes = u64::from(shape.width) * u64::from(shape.bpp / 8) * u64::from(shape.height);

@@ -178,15 +178,15 @@ pub fn offered(socket: &SocketName) -> Result<(), Error> {
         source,
     };
     let answered = match socket.is_abstract() {
-        true => listed(socket),
-        false => refused_by_type(socket),
+        true => find_abstract_socket(socket),
+        false => check_socket_type(socket),
     };
     answered.map_err(error)
 }
 
 /// Checks that a Unix socket with a path is a stream socket, by an error of `connect`: the kernel
 /// checks the type last (`unix_find_bsd`).
-fn refused_by_type(socket: &SocketName) -> io::Result<()> {
+fn check_socket_type(socket: &SocketName) -> io::Result<()> {
     let other = io::Error::from_raw_os_error(libc::EPROTOTYPE);
     match UnixDatagram::unbound()?.connect_addr(&socket.address()?) {
         Err(refused) if refused.raw_os_error() == other.raw_os_error() => Ok(()),
@@ -198,7 +198,7 @@ fn refused_by_type(socket: &SocketName) -> io::Result<()> {
 /// Looks for an abstract Unix socket in the list of sockets (`unix_seq_show`: number, references,
 /// protocol, flags, type, state, inode, name), because the kernel looks its name up together with
 /// the type (`unix_find_abstract`).
-fn listed(socket: &SocketName) -> io::Result<()> {
+fn find_abstract_socket(socket: &SocketName) -> io::Result<()> {
     let name = socket.to_string();
     let wanted = Some((&b"0001"[..], name.as_bytes()));
     let list = fs::read("/proc/thread-self/net/unix")?;

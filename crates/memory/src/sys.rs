@@ -210,7 +210,7 @@ pub(crate) fn drm_driver(device: BorrowedFd<'_>) -> io::Result<String> {
 }
 
 /// Number of messages without an fd that are skipped before a message with an fd.
-const GREETINGS: usize = 64;
+const MAX_MESSAGES_WITHOUT_FD: usize = 64;
 
 /// Waits for a message with fds on a Unix socket. Returns none if the other end closes before it
 /// sends any, or sends only messages without fds.
@@ -218,7 +218,7 @@ pub(crate) fn receive_fds(socket: &UnixStream, patience: Duration) -> io::Result
     let began = Instant::now();
     // `SCM_MAX_FD` fds fit a message: with room for all, none is cut off.
     let mut control = cmsg_space!([RawFd; 253]);
-    for _ in 0..GREETINGS {
+    for _ in 0..MAX_MESSAGES_WITHOUT_FD {
         let left = patience.saturating_sub(began.elapsed());
         socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
         let mut bytes = [0; 64];

@@ -58,7 +58,7 @@ impl Pattern {
 
     /// Byte of the pattern at `offset` of the stream.
     pub fn byte(&self, offset: u64) -> u8 {
-        self.expected(self.place(offset), 1)[0]
+        self.expected(self.position_of(offset), 1)[0]
     }
 
     /// Checks that `bytes` equal the pattern from `offset` of the stream on.
@@ -66,7 +66,7 @@ impl Pattern {
     /// # Errors
     /// The first byte that differs.
     pub fn check(&self, offset: u64, bytes: &[u8]) -> Result<(), Mismatch> {
-        self.check_from(self.place(offset), bytes)?;
+        self.check_from(self.position_of(offset), bytes)?;
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Pattern {
             if piece != expected {
                 return Err(first_difference(at.offset, expected, piece));
             }
-            at = self.after(at, piece.len());
+            at = self.position_after(at, piece.len());
         }
         Ok(at)
     }
@@ -94,7 +94,7 @@ impl Pattern {
         from: u64,
         len: usize,
     ) -> Result<(), CheckError> {
-        self.check_dmabuf_from(self.place(offset), access, from, len)?;
+        self.check_dmabuf_from(self.position_of(offset), access, from, len)?;
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl Pattern {
             if !access.equals(from, expected)? {
                 return Err(difference_in(access, from, at.offset, expected));
             }
-            at = self.after(at, now);
+            at = self.position_after(at, now);
             done += now;
         }
         Ok(at)
@@ -122,21 +122,21 @@ impl Pattern {
 
     /// Fills `out` with the pattern from `offset` of the stream on.
     pub fn fill(&self, offset: u64, out: &mut [u8]) {
-        let mut at = self.place(offset);
+        let mut at = self.position_of(offset);
         for piece in out.chunks_mut(PIECE) {
             piece.copy_from_slice(self.expected(at, piece.len()));
-            at = self.after(at, piece.len());
+            at = self.position_after(at, piece.len());
         }
     }
 
-    fn place(&self, offset: u64) -> Position {
+    fn position_of(&self, offset: u64) -> Position {
         let phase = (offset % self.period as u64) as usize;
         Position { offset, phase }
     }
 
     /// Position in the pattern `len` bytes after another, at most [`PIECE`].
     #[inline]
-    fn after(&self, at: Position, len: usize) -> Position {
+    fn position_after(&self, at: Position, len: usize) -> Position {
         // A division of 64 bits would take longer than everything else that a piece costs here.
         let phase = (at.phase + len) as u32 % self.period as u32;
         Position {
@@ -225,7 +225,7 @@ pub struct Validator {
 impl Validator {
     /// Creates a validator at byte 0.
     pub fn new(pattern: Pattern) -> Self {
-        let at = pattern.place(0);
+        let at = pattern.position_of(0);
         Self { pattern, at }
     }
 
@@ -295,7 +295,7 @@ mod tests {
 
     /// The pattern as upstream's `validate_buffer` computes it: the seed begins at 1 and counts in
     /// a byte.
-    fn upstream(period: usize, len: usize) -> Vec<u8> {
+    fn upstream_pattern(period: usize, len: usize) -> Vec<u8> {
         let mut seed = 1u8;
         let next = |_| {
             let byte = if seed == 0 { b'\n' } else { seed };
@@ -313,7 +313,11 @@ mod tests {
         for period in [2, 7, 8, 251, 255, 256, 300, 4096] {
             let mut ours = vec![0; 20_000];
             Pattern::new(period).unwrap().fill(0, &mut ours);
-            assert_eq!(ours, upstream(period, ours.len()), "period {period}");
+            assert_eq!(
+                ours,
+                upstream_pattern(period, ours.len()),
+                "period {period}"
+            );
         }
         let mut ours = [0; 12];
         Pattern::new(7).unwrap().fill(0, &mut ours);

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_table_is_read() {
+    fn meminfo_is_parsed() {
         let table = "MemTotal:  2000 kB\nMemFree:  10 kB\nMemAvailable:     1024 kB\n";
         assert_eq!(mem_available(table), Some(1 << 20));
         assert_eq!(mem_available("MemTotal: 2000 kB\n"), None);
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_group_counts() {
+    fn the_tightest_control_group_counts() {
         let root = std::env::temp_dir().join(format!("cgroups-{}", std::process::id()));
         let group = |path: &str, max: &str, current: &str| {
             let group = root.join(path);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn advice_is_taken_by_the_check() {
+    fn the_recommended_length_passes_the_check() {
         let available = Available {
             bytes: 3 << 30,
             cgroup: None,

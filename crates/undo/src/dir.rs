@@ -141,7 +141,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_relative_directory_is_one_place() {
+    fn a_relative_path_of_the_directory_is_made_absolute() {
         let scratch = Scratch::new();
         let here = std::env::current_dir().unwrap();
         let up = "../".repeat(here.components().count());
@@ -162,7 +162,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn whatever_stands_in_a_file_is_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn any_content_of_a_file_is_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let scratch = Scratch::new();
             fs::write(scratch.0.path().join("x.json"), bytes).unwrap();
             let _answer = scratch.0.read::<crate::Owner>("x.json");

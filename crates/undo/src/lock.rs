@@ -18,9 +18,9 @@ use crate::{RunDir, RunDirError};
 /// Name of the runtime directory's lock file, which is empty and stays.
 pub(crate) const LOCK: &str = "lock";
 /// Prefixes of the record files' names: NICs and leases.
-const WRITTEN: [&str; 2] = ["nic-", "lease-"];
+const RECORD_PREFIXES: [&str; 2] = ["nic-", "lease-"];
 /// Suffix of the name of a file that is written but not yet renamed.
-const BESIDE: &str = ".tmp";
+const UNFINISHED_SUFFIX: &str = ".tmp";
 
 impl RunDir {
     /// Locks the runtime directory until the returned value is dropped.
@@ -31,7 +31,7 @@ impl RunDir {
         let end = Instant::now() + LOCK_TIMEOUT;
         loop {
             if let Some(lock) = self.try_lock()? {
-                self.sweep();
+                self.remove_stale_files();
                 return Ok(Locked {
                     dir: self.clone(),
                     _lock: lock,
@@ -55,7 +55,7 @@ impl RunDir {
 
     /// Opens the lock file, and takes its permissions from other users; returns also whether they
     /// had any.
-    fn open_lock(&self) -> Result<Opened> {
+    fn open_lock(&self) -> Result<OpenLockFile> {
         let path = self.path().join(LOCK);
         let opened = OpenOptions::new()
             .create(true)
@@ -73,7 +73,7 @@ impl RunDir {
             mended.map_err(|source| failed("chmod", &path, source))?;
         }
         let number = (meta.dev(), meta.ino());
-        Ok(Opened {
+        Ok(OpenLockFile {
             file,
             number,
             loose,
@@ -81,9 +81,9 @@ impl RunDir {
     }
 
     /// Takes the lock of an open lock file, if no process holds it and the file still has its name.
-    fn lock_opened(&self, opened: Opened) -> Result<Option<Flock<File>>> {
+    fn lock_opened(&self, opened: OpenLockFile) -> Result<Option<Flock<File>>> {
         let path = self.path().join(LOCK);
-        let Opened {
+        let OpenLockFile {
             file,
             number,
             loose,
@@ -108,11 +108,11 @@ impl RunDir {
 
     /// Removes from the runtime directory unfinished files of killed processes and lock files of
     /// ended ones, and nothing else.
-    fn sweep(&self) {
+    fn remove_stale_files(&self) {
         let unfinished = |name: &str| {
-            let whole = name.strip_suffix(BESIDE);
+            let whole = name.strip_suffix(UNFINISHED_SUFFIX);
             whole.is_some_and(|it| {
-                it.ends_with(".json") && WRITTEN.iter().any(|p| it.starts_with(p))
+                it.ends_with(".json") && RECORD_PREFIXES.iter().any(|p| it.starts_with(p))
             })
         };
         let is_let_go = |name: &str, path: &Path| {
@@ -120,7 +120,7 @@ impl RunDir {
                 let file = File::open(path).ok()?;
                 Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
             };
-            name.starts_with(WRITTEN[0]) && name.ends_with(".lock") && free().is_some()
+            name.starts_with(RECORD_PREFIXES[0]) && name.ends_with(".lock") && free().is_some()
         };
         for entry in fs::read_dir(self.path()).into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name());
@@ -136,7 +136,7 @@ impl RunDir {
 }
 
 /// A lock file that is open.
-struct Opened {
+struct OpenLockFile {
     file: File,
     /// Device and inode of the lock file.
     number: (u64, u64),
@@ -166,7 +166,7 @@ impl Locked {
     /// Those of the file system; the old file is kept then.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let path = self.path().join(name);
-        let beside = self.path().join(format!("{name}{BESIDE}"));
+        let beside = self.path().join(format!("{name}{UNFINISHED_SUFFIX}"));
         let written = || -> io::Result<()> {
             let mut text = serde_json::to_vec(value)?;
             text.push(b'\n');
@@ -233,7 +233,7 @@ mod tests {
     use crate::dir::tests::Scratch;
 
     #[test]
-    fn one_at_a_time() {
+    fn one_process_holds_the_lock_at_a_time() {
         let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
         let (dir, waiting) = (scratch.0.clone(), thread::current());

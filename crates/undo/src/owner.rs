@@ -167,7 +167,7 @@ mod tests {
     use crate::dir::tests::Scratch;
 
     #[test]
-    fn a_name_with_brackets() {
+    fn a_process_name_with_brackets_is_parsed() {
         let text = "7 (a) b)) S 1 7 7 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 4242 8 9";
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.command.as_str(), stat.state), ("a) b)", 'S'));
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_lives_and_its_number_alone_does_not() {
+    fn this_process_lives_and_its_pid_alone_does_not_count() {
         let mut owner = Owner::current().unwrap();
         assert!(owner.is_alive());
         owner.start += 1;
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_its_lock_lives_whatever_its_number() {
+    fn a_process_that_holds_its_lock_lives_whatever_its_pid() {
         let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
         let mut owner = Owner::current().unwrap();

@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_setting_knows_what_it_was_and_what_we_made_of_it() {
+    fn a_setting_knows_its_original_value_and_the_values_set() {
         let mut setting = Setting::new(1);
         assert!(setting.knows(&1) && !setting.knows(&2));
         setting.intend(&2);
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_driver_rounds_is_not_asked_for_again() {
+    fn a_value_that_the_driver_rounded_is_not_set_again() {
         let mut setting = Setting::new(256);
         setting.became(&1000, 1024);
         assert!(setting.is_made(&1000, &1024) && setting.knows(&1024));
