@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_told() {
+    fn the_policy_of_a_chain_is_read() {
         let found = parse(2, &chain(Some(FORWARD), Some(DROP))).unwrap();
         assert_eq!((found.family, found.drops), (TableFamily::Ip, true));
         assert_eq!((&*found.table, &*found.name), ("filter", "FORWARD"));

@@ -102,7 +102,7 @@ mod tests {
     ];
 
     /// Splits a command line into words as a POSIX shell does.
-    fn split(words: &[&str]) -> Vec<String> {
+    fn split_command_line(words: &[&str]) -> Vec<String> {
         let line = format!("printf '%s\\0' {}", shell_command(words.iter().copied()));
         let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty());
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_shell_reads_each_name_as_it_is() {
-        assert_eq!(split(NAMES), NAMES);
+        assert_eq!(split_command_line(NAMES), NAMES);
     }
 
     #[test]
@@ -140,9 +140,9 @@ mod tests {
 
         /// A real shell splits the quoted words as expected.
         #[test]
-        fn a_shell_agrees(texts in prop::collection::vec("[^\0]{0,6}", 20)) {
+        fn a_real_shell_splits_words_the_same(texts in prop::collection::vec("[^\0]{0,6}", 20)) {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            prop_assert_eq!(split(&texts), texts);
+            prop_assert_eq!(split_command_line(&texts), texts);
         }
     }
 }

@@ -280,7 +280,7 @@ mod tests {
         AttrSpec::address(10, "to"),
     ];
 
-    fn bind(_: u16, _: u8) -> MessageSpec {
+    fn bind_rx_spec(_: u16, _: u8) -> MessageSpec {
         MessageSpec {
             header: 4,
             attrs: BIND,
@@ -303,7 +303,12 @@ mod tests {
 
     #[test]
     fn a_request_is_described() {
-        let said = describe(Some(bind), Expected::One, &request(), &Ok(Vec::new()));
+        let said = describe(
+            Some(bind_rx_spec),
+            Expected::One,
+            &request(),
+            &Ok(Vec::new()),
+        );
         assert_eq!(
             said,
             "bind-rx eth1: ifindex 5, queues [id 3, type rx], fd 7, attribute 8 (3 bytes), flag, \
@@ -312,9 +317,9 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_counted() {
+    fn the_entries_of_a_list_are_counted() {
         let request = Request::new(20, &[10, 1, 0, 0], "queue-get", "");
-        let said = describe(Some(bind), Expected::All, &request, &Ok(Vec::new()));
+        let said = describe(Some(bind_rx_spec), Expected::All, &request, &Ok(Vec::new()));
         assert_eq!(said, "queue-get -> 0 listed");
     }
 
@@ -335,7 +340,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
+        fn arbitrary_bytes_are_described(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
             let _ = describe_attrs(Attrs::new(&bytes), BIND, 3);
         }
     }

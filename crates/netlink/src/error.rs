@@ -138,7 +138,7 @@ impl fmt::Display for Inner {
         }
         f.write_str(": ")?;
         match &self.kind {
-            ErrorKind::Refused { errno, ext_ack } => refusal(f, *errno, ext_ack),
+            ErrorKind::Refused { errno, ext_ack } => write_refusal(f, *errno, ext_ack),
             ErrorKind::Malformed(_) => f.write_str("the kernel's answer can't be parsed"),
             ErrorKind::Interrupted => f.write_str("what is listed keeps changing"),
             ErrorKind::Invalid(why) => f.write_str(why),
@@ -157,11 +157,11 @@ impl std::error::Error for Inner {
 
 /// Writes the kernel's text of a refusal, or the meaning of the error number, then the number's
 /// name.
-fn refusal(f: &mut fmt::Formatter<'_>, errno: i32, ext_ack: &ExtAck) -> fmt::Result {
+fn write_refusal(f: &mut fmt::Formatter<'_>, errno: i32, ext_ack: &ExtAck) -> fmt::Result {
     match (ext_ack.message(), ext_ack.missing()) {
         (Some(message), _) => f.write_str(message)?,
         (None, Some(kind)) => write!(f, "attribute {kind} is missing")?,
-        (None, None) => f.write_str(&meaning(errno))?,
+        (None, None) => f.write_str(&errno_meaning(errno))?,
     }
     match (errno, Errno::from_raw(errno)) {
         (ENOTSUPP, _) => f.write_str(" (ENOTSUPP)"),
@@ -174,7 +174,7 @@ fn refusal(f: &mut fmt::Formatter<'_>, errno: i32, ext_ack: &ExtAck) -> fmt::Res
 const ENOTSUPP: i32 = 524;
 
 /// Meaning of an error number, as a part of a line: "no such device".
-fn meaning(errno: i32) -> String {
+fn errno_meaning(errno: i32) -> String {
     let errno = if errno == ENOTSUPP {
         libc::EOPNOTSUPP
     } else {

@@ -236,7 +236,7 @@ impl Socket {
         loop {
             let received = self.wire.receive();
             received.map_err(|e| Error::from_io(request.op, &request.object, &e))?;
-            if sort(&self.wire.buffer, request, (self.seq, self.port), &mut each)? {
+            if pass_answers(&self.wire.buffer, request, (self.seq, self.port), &mut each)? {
                 return Ok(());
             }
         }
@@ -250,7 +250,7 @@ fn kernel() -> SocketAddr {
 
 /// Passes the messages of a datagram that answer `request` to `each`, and returns whether the
 /// answer is complete.
-pub(crate) fn sort(
+pub(crate) fn pass_answers(
     datagram: &[u8],
     request: &Request,
     (seq, port): (u32, u32),
@@ -366,10 +366,10 @@ impl Wire {
     /// Fills the buffer with the next datagram. Returns whether the kernel sent it.
     fn take(&mut self, flags: libc::c_int) -> io::Result<bool> {
         // Ask for the length first: a datagram that does not fit is cut off, and the rest is lost.
-        let (len, _) = self.once(flags | libc::MSG_PEEK | libc::MSG_TRUNC)?;
+        let (len, _) = self.receive_datagram(flags | libc::MSG_PEEK | libc::MSG_TRUNC)?;
         self.buffer.clear();
         self.buffer.reserve(len);
-        let (len, from) = self.once(flags | libc::MSG_TRUNC)?;
+        let (len, from) = self.receive_datagram(flags | libc::MSG_TRUNC)?;
         if len > self.buffer.len() {
             return Err(io::Error::other("a message grew while it was read"));
         }
@@ -377,7 +377,7 @@ impl Wire {
         Ok(from.port_number() == 0)
     }
 
-    fn once(&mut self, flags: libc::c_int) -> io::Result<(usize, SocketAddr)> {
+    fn receive_datagram(&mut self, flags: libc::c_int) -> io::Result<(usize, SocketAddr)> {
         loop {
             self.buffer.clear();
             match self.socket.recv_from(&mut self.buffer, flags) {

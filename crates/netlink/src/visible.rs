@@ -128,7 +128,7 @@ impl NetNsSearch {
     }
 
     fn run(mut self, descriptors: bool) -> Result<VisibleNetNs> {
-        for name in files(Path::new(NAMED)).unwrap_or_default() {
+        for name in file_names(Path::new(NAMED)).unwrap_or_default() {
             let path = Path::new(NAMED).join(&name);
             // A name without a namespace mounted on it is a file of another device.
             if let Ok(meta) = fs::metadata(&path) {
@@ -137,7 +137,7 @@ impl NetNsSearch {
                 }
             }
         }
-        let names = files(Path::new("/proc"));
+        let names = file_names(Path::new("/proc"));
         let names = names.map_err(|e| Error::from_io("list", "/proc", &e))?;
         let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
         let mut pids: Vec<u32> = numbers.collect();
@@ -191,7 +191,7 @@ impl NetNsSearch {
     /// Adds the namespaces that a process has a descriptor of.
     fn add_held_open(&mut self, pid: u32) {
         let folder = PathBuf::from(format!("/proc/{pid}/fd"));
-        let Some(names) = self.note_if_hidden(pid, files(&folder)) else {
+        let Some(names) = self.note_if_hidden(pid, file_names(&folder)) else {
             return;
         };
         for name in names {
@@ -241,7 +241,7 @@ impl NetNsSearch {
 }
 
 /// File names in a folder, sorted.
-fn files(folder: &Path) -> std::io::Result<Vec<OsString>> {
+fn file_names(folder: &Path) -> std::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         names.push(entry?.file_name());
@@ -294,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_mountinfo() {
+    fn a_line_of_mountinfo_is_parsed() {
         let line = br"42 29 0:4 net:[4026532281] /run/a\040b\134 rw shared:7 - nsfs nsfs rw";
         let found = parse_mountinfo_line(line);
         assert_eq!(found, Some((4_026_532_281, OsString::from("/run/a b\\"))));

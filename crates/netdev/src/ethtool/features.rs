@@ -124,10 +124,10 @@ impl Features {
         for attr in attrs {
             let attr = attr?;
             match attr.kind() {
-                attr::HW => features.hw = names(&attr)?,
-                attr::WANTED => features.wanted = names(&attr)?,
-                attr::ACTIVE => features.active = names(&attr)?,
-                attr::NOCHANGE => features.nochange = names(&attr)?,
+                attr::HW => features.hw = bit_names(&attr)?,
+                attr::WANTED => features.wanted = bit_names(&attr)?,
+                attr::ACTIVE => features.active = bit_names(&attr)?,
+                attr::NOCHANGE => features.nochange = bit_names(&attr)?,
                 _ => {}
             }
         }
@@ -136,7 +136,7 @@ impl Features {
 }
 
 /// Names of the bits that are set in a bit set (`ethnl_put_bitset32`).
-fn names(set: &Attr<'_>) -> Parsed<BTreeSet<String>> {
+fn bit_names(set: &Attr<'_>) -> Parsed<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     let mut bits = None;
     // With a mask each bit has a value; without one, only the bits that are set are listed.

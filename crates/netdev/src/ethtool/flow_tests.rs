@@ -10,7 +10,7 @@ use crate::sys::{self, FlowSpec, RxNfc};
 use crate::{QueueId, RssContextId};
 
 #[test]
-fn an_ipv4_rule_lies_where_the_kernel_looks() {
+fn an_ipv4_rule_has_the_kernels_layout() {
     let to: SocketAddr = "1.2.3.4:5000".parse().unwrap();
     let rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(15)));
     let nfc = rule.encode(sys::cmd::SRXCLSRLINS).unwrap();
@@ -34,7 +34,7 @@ fn an_ipv4_rule_lies_where_the_kernel_looks() {
 }
 
 #[test]
-fn an_ipv6_rule_for_a_context_lies_where_the_kernel_looks() {
+fn an_ipv6_rule_for_a_context_has_the_kernels_layout() {
     let to: SocketAddr = "[fd00::1]:5000".parse().unwrap();
     let rule = FlowRule::tcp_to(to, Action::Context(RssContextId::new(3)));
     let nfc = rule.encode(sys::cmd::SRXCLSRLINS).unwrap();
@@ -63,7 +63,7 @@ fn a_mapped_address_and_wildcards_are_understood() {
 
 /// The flow rules for a listening address match the packets that its socket takes, and no others.
 #[test]
-fn an_address_stands_for_all_that_its_socket_takes() {
+fn flow_rules_match_what_the_socket_accepts() {
     let flows = |at: &str, from: Option<&str>| -> Vec<(Flow, bool, bool)> {
         let from = from.map(|from| from.parse().unwrap());
         let rules = FlowRule::tcp_to_listener(at.parse().unwrap(), from, Action::Drop);
@@ -186,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn no_rule_of_the_kernel_makes_it_panic(
+    fn no_rule_of_the_kernel_makes_the_decoder_panic(
         flow_type in prop_oneof![any::<u32>(), 0_u32..20],
         value in any::<[u8; 32]>(),
         ring_cookie in any::<u64>(),

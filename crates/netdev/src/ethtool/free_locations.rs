@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn from_the_top_downwards() {
+    fn locations_are_tried_from_the_top() {
         assert_eq!(of(&[], 1024).first(), Some(1023));
         assert_eq!(of(&[1023, 1021], 1024).first(), Some(1022));
         assert_eq!(of(&[1, 2, 3], 4).first(), Some(0));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn of_unknown_size_the_lowest() {
+    fn in_a_table_of_unknown_size_the_lowest_location_is_tried() {
         let mut locations = FreeLocations::new([0, 1, 3], None);
         assert_eq!(locations.first(), Some(2));
         assert_eq!(locations.after_clash(2), Some(4));
@@ -109,7 +109,7 @@ mod tests {
         /// For any answers of the driver each location is tried once, no taken location is tried,
         /// and the search ends.
         #[test]
-        fn no_location_twice_and_none_that_is_taken(
+        fn no_location_is_tried_twice_or_while_taken(
             taken in prop::collection::btree_set(0u32..40, 0..40),
             size in prop::option::of(0u32..40),
             answers in prop::collection::vec(any::<bool>(), 100),

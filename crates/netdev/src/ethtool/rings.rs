@@ -109,7 +109,7 @@ impl RingChanges {
         while let Some(message) = self.listener.next(Some(Instant::now()))? {
             let about = message.generic().and_then(|(cmd, attrs)| {
                 let ours = message.kind() == self.family && cmd == RINGS_NTF;
-                Ok(ours && device(attrs)? == Some(ifindex))
+                Ok(ours && parse_device(attrs)? == Some(ifindex))
             });
             changed |= about.map_err(|e| netlink::Error::malformed("listen", "ethtool", e))?;
         }
@@ -118,7 +118,7 @@ impl RingChanges {
 }
 
 /// Device that a notification is about.
-fn device(attrs: Attrs<'_>) -> Parsed<Option<Ifindex>> {
+fn parse_device(attrs: Attrs<'_>) -> Parsed<Option<Ifindex>> {
     for attr in attrs {
         let attr = attr?;
         if attr.kind() != header::NEST {

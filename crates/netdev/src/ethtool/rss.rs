@@ -177,7 +177,7 @@ impl Rss {
             match attr.kind() {
                 attr::CONTEXT => rss.context = Some(RssContextId::new(attr.u32()?)),
                 attr::HFUNC => rss.hfunc = Some(attr.u32()?),
-                attr::INDIR => rss.table = table(&attr)?,
+                attr::INDIR => rss.table = parse_table(&attr)?,
                 attr::HKEY => rss.key = attr.bytes().to_vec(),
                 attr::INPUT_XFRM => rss.input_xfrm = attr.u32()?,
                 _ => {}
@@ -188,7 +188,7 @@ impl Rss {
 }
 
 /// Parses an array of queues in host byte order.
-fn table(attr: &Attr<'_>) -> Parsed<Vec<QueueId>> {
+fn parse_table(attr: &Attr<'_>) -> Parsed<Vec<QueueId>> {
     let entries = attr.bytes().chunks(4).map(|entry| match entry.try_into() {
         Ok(entry) => Ok(QueueId::new(u32::from_ne_bytes(entry))),
         Err(_) => Err(ParseError::Size {

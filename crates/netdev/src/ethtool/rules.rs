@@ -18,7 +18,7 @@ const SPECIAL: u64 = 0x8000_0000;
 const INSERT: &str = "ntuple-insert";
 
 /// Greatest number of times that a table of flow rules is listed while rules come and go.
-const LISTINGS: usize = 32;
+const MAX_LISTINGS: usize = 32;
 
 /// Size and use of a device's table of flow rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -44,7 +44,7 @@ impl Ethtool {
         let table = self.table(&name)?;
         match table.size {
             Some(_) => Ok(table),
-            None => Ok(self.listed(&name)?.0),
+            None => Ok(self.read_table_and_locations(&name)?.0),
         }
     }
 
@@ -56,7 +56,7 @@ impl Ethtool {
     #[doc(alias = "ETHTOOL_GRXCLSRLALL")]
     pub fn rule_locations(&mut self, ifindex: Ifindex) -> Result<Vec<u32>> {
         let name = self.name(ifindex, "ntuple-get")?;
-        Ok(self.listed(&name)?.1)
+        Ok(self.read_table_and_locations(&name)?.1)
     }
 
     /// Lists all flow rules of the kinds that [`super::Flow`] has. Rules of other kinds are left
@@ -68,7 +68,7 @@ impl Ethtool {
     pub fn rules(&mut self, ifindex: Ifindex) -> Result<Vec<FlowRule>> {
         let name = self.name(ifindex, "ntuple-get")?;
         let mut rules = Vec::new();
-        for location in self.listed(&name)?.1 {
+        for location in self.read_table_and_locations(&name)?.1 {
             match self.read(&name, location) {
                 Ok(Ok(rule)) => rules.push(rule),
                 // A rule of another kind.
@@ -141,7 +141,7 @@ impl Ethtool {
             return Ok(self.insert(&name, rule)?);
         }
         // The list may be outdated, and a driver may replace a rule: look at each location again.
-        let (table, taken) = self.listed(&name)?;
+        let (table, taken) = self.read_table_and_locations(&name)?;
         let mut locations = FreeLocations::new(taken, table.size);
         let mut location = locations.first();
         let mut refusal = None;
@@ -213,11 +213,11 @@ impl Ethtool {
     /// and go, they are listed until two lists agree, or after some tries all locations that were
     /// seen are returned. One list may silently be incomplete: mlx5 cuts it off where there are
     /// more rules than were counted.
-    fn listed(&self, name: &str) -> Result<(RuleTable, Vec<u32>)> {
+    fn read_table_and_locations(&self, name: &str) -> Result<(RuleTable, Vec<u32>)> {
         let mut table = self.table(name)?;
         let (mut last, mut seen) = (None, BTreeSet::new());
         let mut failed = None;
-        for _ in 0..LISTINGS {
+        for _ in 0..MAX_LISTINGS {
             let answer = sys::locations(&self.0.socket, name, table.count);
             let now = self.table(name)?;
             // With a wrong count rules are left out, or the driver fails: `EMSGSIZE` of most,

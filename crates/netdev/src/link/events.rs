@@ -102,13 +102,13 @@ impl LinkEvent {
                 let link = LinkInfo::parse(header, attrs)?;
                 Ok(Some(Self::Changed(Box::new(link))))
             }
-            libc::RTM_DELLINK => Self::end(header, attrs).map(Some),
+            libc::RTM_DELLINK => Self::parse_end_of_link(header, attrs).map(Some),
             _ => Ok(None),
         }
     }
 
     /// Parses `RTM_DELLINK`: the link was deleted, unless the message says where it was moved.
-    fn end(header: &[u8], attrs: Attrs<'_>) -> Parsed<Self> {
+    fn parse_end_of_link(header: &[u8], attrs: Attrs<'_>) -> Parsed<Self> {
         let ifindex = header.get(4..8).and_then(|bytes| bytes.try_into().ok());
         let ifindex = ifindex.ok_or(ParseError::Header { left: header.len() })?;
         let ifindex = Ifindex::new(u32::from_ne_bytes(ifindex));
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_and_a_move_are_two_things() {
+    fn a_deletion_and_a_move_are_distinguished() {
         let ifindex = Ifindex::new(7);
         let name = "eth1".to_owned();
         let mut attrs = named();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_leaves_its_bridge_is_not_a_link_that_goes() {
+    fn a_port_that_leaves_its_bridge_is_not_a_deleted_link() {
         let bridge = u8::try_from(libc::AF_BRIDGE).unwrap();
         assert_eq!(parse(libc::RTM_DELLINK, bridge, &named()), Ok(None));
     }
@@ -203,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes(kind in 0u16..40, header in prop::collection::vec(any::<u8>(), 0..20), attrs in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn arbitrary_bytes_are_parsed_or_refused(kind in 0u16..40, header in prop::collection::vec(any::<u8>(), 0..20), attrs in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = LinkEvent::parse(kind, &header, Attrs::new(&attrs));
         }
     }

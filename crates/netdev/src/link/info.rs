@@ -134,20 +134,20 @@ impl LinkInfo {
             ifla::MAX_MTU => self.max_mtu = Some(attr.u32()?).filter(|&mtu| mtu != 0),
             ifla::LINK => self.link = Some(Ifindex::new(attr.u32()?)).filter(|l| l.get() != 0),
             ifla::MASTER => self.master = Some(Ifindex::new(attr.u32()?)),
-            ifla::PROP_LIST => self.take_names(attr)?,
+            ifla::PROP_LIST => self.set_names(attr)?,
             ifla::LINK_NETNSID => self.link_netns_id = Some(NsId::new(attr.i32()?)),
             ifla::NUM_RX_QUEUES => self.rx_queues = attr.u32()?,
             ifla::NUM_TX_QUEUES => self.tx_queues = attr.u32()?,
             ifla::PARENT_DEV_NAME => self.parent = Some(attr.str()?.to_owned()),
             ifla::PARENT_DEV_BUS_NAME => self.parent_bus = Some(attr.str()?.to_owned()),
-            ifla::LINKINFO => self.take_info(attr)?,
+            ifla::LINKINFO => self.set_kind_info(attr)?,
             ifla::XDP => self.xdp = Xdp::parse(attr)?,
             _ => {}
         }
         Ok(())
     }
 
-    fn take_names(&mut self, nest: &Attr<'_>) -> Parsed<()> {
+    fn set_names(&mut self, nest: &Attr<'_>) -> Parsed<()> {
         for attr in nest.nested() {
             let attr = attr?;
             if attr.kind() == ifla::ALT_IFNAME {
@@ -157,7 +157,7 @@ impl LinkInfo {
         Ok(())
     }
 
-    fn take_info(&mut self, nest: &Attr<'_>) -> Parsed<()> {
+    fn set_kind_info(&mut self, nest: &Attr<'_>) -> Parsed<()> {
         let mut data = None;
         for attr in nest.nested() {
             let attr = attr?;

@@ -187,8 +187,8 @@ impl Link {
     pub fn by_name(&mut self, name: &str) -> Result<LinkInfo> {
         /// Length in bytes of an alternative name, without the byte that ends it: `ALTIFNAMSIZ`
         /// less 1.
-        const ROOM: usize = 127;
-        if name.is_empty() || name.len() > ROOM || name.contains('\0') {
+        const MAX_ALT_NAME: usize = 127;
+        if name.is_empty() || name.len() > MAX_ALT_NAME || name.contains('\0') {
             return Err(not_a_name(name));
         }
         self.ask(&by_name(name), LinkInfo::parse)

@@ -243,7 +243,7 @@ impl Link {
         check_name(&pair.name)?;
         check_name(&pair.peer_name)?;
         let request = pair.encode();
-        let primary = self.made(&request, &pair.name)?;
+        let primary = self.make_link(&request, &pair.name)?;
         let peer = required(primary.link, ifla::LINK).map_err(|e| request.malformed(e))?;
         Ok(NetkitEnds {
             primary: primary.ifindex,
@@ -260,7 +260,7 @@ impl Link {
     pub fn create_netkit_single(&mut self, single: &NetkitSingle) -> Result<Ifindex> {
         check_name(&single.name)?;
         let request = single.encode();
-        let made = self.made(&request, &single.name)?;
+        let made = self.make_link(&request, &single.name)?;
         if made
             .netkit
             .is_some_and(|netkit| netkit.pairing == Pairing::Single)
@@ -274,7 +274,7 @@ impl Link {
 
     /// Makes a link, and returns its description at that moment: later it may have another name
     /// (`rtnl_configure_link` notifies of it).
-    fn made(&mut self, request: &Request, name: &str) -> Result<LinkInfo> {
+    fn make_link(&mut self, request: &Request, name: &str) -> Result<LinkInfo> {
         let Some(echo) = self.socket.tell_echoed(request)? else {
             return self.by_name(name);
         };

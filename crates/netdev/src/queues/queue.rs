@@ -109,7 +109,7 @@ impl Netdev {
         let object = format!(
             "{} from {} queue {}",
             self.0.device(virt),
-            self.owner(lease),
+            self.physical_device_name(lease),
             lease.queue
         );
         let request = queue_create(&self.0.family, (virt, kind), (lease, of_kind), object);
@@ -117,7 +117,7 @@ impl Netdev {
     }
 
     /// Name, for errors, of the device that a queue is leased from.
-    fn owner(&self, lease: Lease) -> String {
+    fn physical_device_name(&self, lease: Lease) -> String {
         match lease.netns_id {
             None => self.0.device(lease.of),
             // Names are looked up in this namespace, and the device is in another one.
