@@ -27,7 +27,10 @@ pub(crate) fn add_flows(
         let table: Vec<QueueId> = queues.iter().copied().cycle().take(size).collect();
         let context = add_context(nic, file, id, &table)?;
         if let Some(context) = context {
-            changes.push(new(format!("rss context {context} {}", table_text(&table))));
+            changes.push(added_change(format!(
+                "rss context {context} {}",
+                table_text(&table)
+            )));
         }
         Ok(context)
     };
@@ -41,7 +44,7 @@ pub(crate) fn add_flows(
         let rule = FlowRule { action, ..flow };
         // Another program's stays. A claim's stays until the last claim that wants it ends.
         if let Some(same) = there.iter().find(|other| same_rule(other, &rule)) {
-            share(file, id, same)?;
+            note_shared_rule(file, id, same)?;
             continue;
         }
         let text = rule_text(&rule);
@@ -57,12 +60,12 @@ pub(crate) fn add_flows(
             }
             place => place,
         }?;
-        changes.push(new(format!("{text}, at {place}")));
+        changes.push(added_change(format!("{text}, at {place}")));
     }
     Ok(changes)
 }
 
-fn new(to: String) -> Change {
+fn added_change(to: String) -> Change {
     Change { from: None, to }
 }
 
@@ -109,7 +112,7 @@ pub(crate) fn preview_flows(
             room = contexts.any(|(id, table)| leaving.has_context(id, &table));
         }
         if room {
-            changes.push(new(format!("rss context {}", table_text(queues))));
+            changes.push(added_change(format!("rss context {}", table_text(queues))));
         }
         Ok(room.then_some(()))
     };
@@ -119,7 +122,7 @@ pub(crate) fn preview_flows(
     for ((flow, _), way) in flows.iter().zip(ways) {
         let rule = match way {
             Spread::Context(()) => {
-                changes.push(new(format!("{} to that context", flow_text(flow))));
+                changes.push(added_change(format!("{} to that context", flow_text(flow))));
                 continue;
             }
             Spread::Queue(queue) => FlowRule {
@@ -128,7 +131,7 @@ pub(crate) fn preview_flows(
             },
         };
         if !there.iter().any(|other| same_rule(other, &rule)) {
-            changes.push(new(rule_text(&rule)));
+            changes.push(added_change(rule_text(&rule)));
         }
     }
     Ok(changes)
@@ -155,16 +158,16 @@ fn add_context(
         before,
         id,
     };
-    note(file, id, item(None))?;
+    note_item(file, id, item(None))?;
     let context = match nic.create_context(table) {
         Err(Error::Refused(error)) if is_no_context(&error) => {
             tracing::debug!("{}: {error}", nic.identity.name);
-            forget(file, id);
+            forget_last_item(file, id);
             return Ok(None);
         }
         context => context?,
     };
-    renote(file, id, |item| {
+    update_last_item(file, id, |item| {
         if let Item::Context { id, .. } = item {
             *id = Some(context);
         }
@@ -172,7 +175,7 @@ fn add_context(
     // Ours whatever the driver made of it; what can't be removed now stays noted.
     if let Err(error) = nic.check_context(context, table) {
         if nic.delete_context(context).is_ok() {
-            forget(file, id);
+            forget_last_item(file, id);
         }
         return Err(error);
     }
@@ -190,7 +193,7 @@ fn is_no_context(error: &netdev::Error) -> bool {
 
 /// Notes in the journal, for this claim too, a flow rule that exists, if another claim added the
 /// rule.
-fn share(file: &mut JournalFile<'_>, id: u64, rule: &FlowRule) -> Result<(), Error> {
+fn note_shared_rule(file: &mut JournalFile<'_>, id: u64, rule: &FlowRule) -> Result<(), Error> {
     let Location::At(place) = rule.location else {
         return Ok(());
     };
@@ -202,16 +205,16 @@ fn share(file: &mut JournalFile<'_>, id: u64, rule: &FlowRule) -> Result<(), Err
     let claims = file.journal.claims.iter();
     if !claims
         .flat_map(|claim| &claim.items)
-        .any(|other| other.is(&item))
+        .any(|other| other.is_same_item(&item))
     {
         return Ok(());
     }
-    need_ntuple(file, id);
-    note(file, id, item)
+    note_need_of_ntuple(file, id);
+    note_item(file, id, item)
 }
 
 /// Notes that a claim needs flow rules switched on, if they were switched on for another claim.
-fn need_ntuple(file: &mut JournalFile<'_>, id: u64) {
+fn note_need_of_ntuple(file: &mut JournalFile<'_>, id: u64) {
     if file.journal.ntuple.is_some() {
         if let Some(claim) = file.journal.claim(id) {
             claim.needs.ntuple = true;
@@ -226,20 +229,20 @@ fn add_rule(
     id: u64,
     rule: &FlowRule,
 ) -> Result<u32, Error> {
-    need_ntuple(file, id);
+    note_need_of_ntuple(file, id);
     let before = nic.rule_places()?;
     let item = Item::Rule {
         rule: rule.clone(),
         before: before.clone(),
         location: None,
     };
-    note(file, id, item)?;
+    note_item(file, id, item)?;
     let inserted = nic.insert_rule(rule, |place| note_place(file, id, place));
     let place = match inserted {
         Ok(place) => place,
         Err(error) => {
             // Refused, so that none of that kind is ours.
-            forget(file, id);
+            forget_last_item(file, id);
             return Err(error);
         }
     };
@@ -247,7 +250,7 @@ fn add_rule(
     // Ours whatever the driver made of it, if nothing was there before.
     if let Err(error) = nic.check_rule(place, rule) {
         if !before.contains(&place) && nic.delete_any_rule(place).is_ok() {
-            forget(file, id);
+            forget_last_item(file, id);
         }
         return Err(error);
     }
@@ -255,7 +258,7 @@ fn add_rule(
 }
 
 fn note_place(file: &mut JournalFile<'_>, id: u64, place: u32) -> Result<(), Error> {
-    renote(file, id, |item| {
+    update_last_item(file, id, |item| {
         if let Item::Rule { location, .. } = item {
             *location = Some(place);
         }
@@ -263,7 +266,7 @@ fn note_place(file: &mut JournalFile<'_>, id: u64, place: u32) -> Result<(), Err
 }
 
 /// Notes in the journal a rule or context that is about to be made.
-fn note(file: &mut JournalFile<'_>, id: u64, item: Item) -> Result<(), Error> {
+fn note_item(file: &mut JournalFile<'_>, id: u64, item: Item) -> Result<(), Error> {
     if let Some(claim) = file.journal.claim(id) {
         claim.items.push(item);
     }
@@ -271,14 +274,14 @@ fn note(file: &mut JournalFile<'_>, id: u64, item: Item) -> Result<(), Error> {
 }
 
 /// Removes from a claim's record the last rule or context noted, which does not exist.
-fn forget(file: &mut JournalFile<'_>, id: u64) {
+fn forget_last_item(file: &mut JournalFile<'_>, id: u64) {
     if let Some(claim) = file.journal.claim(id) {
         claim.items.pop();
     }
 }
 
 /// Changes a claim's record of the last rule or context noted, and saves the journal.
-fn renote(
+fn update_last_item(
     file: &mut JournalFile<'_>,
     id: u64,
     change: impl FnOnce(&mut Item),

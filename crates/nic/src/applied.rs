@@ -70,7 +70,7 @@ impl Applied {
     /// Removes the claim and undoes its changes to the NIC, under the lock.
     fn end(&self, id: u64) -> Result<(), Error> {
         let locked = self.dir.lock()?;
-        let Some(mut file) = JournalFile::named(&locked, &self.file)? else {
+        let Some(mut file) = JournalFile::open(&locked, &self.file)? else {
             return Ok(());
         };
         // It was ended by force, and may be another's by now.
@@ -90,7 +90,7 @@ impl Applied {
     /// Opens the NIC in the namespace that it is in now; `None` if the NIC is gone.
     fn nic(&self) -> Result<Option<Nic>, Error> {
         match Nic::open(&self.netns, self.identity.ifindex) {
-            Ok(nic) if nic.identity.is(&self.identity) => Ok(Some(nic)),
+            Ok(nic) if nic.identity.is_same_nic(&self.identity) => Ok(Some(nic)),
             _ => Nic::find(&self.identity),
         }
     }
@@ -150,7 +150,7 @@ fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
     let ifindex = plan.ifindex;
     applied.presence = Some(Presence::announce(netns, ifindex, dir.path(), Kind::Owner)?);
     Presence::check(netns, (ifindex, &plan.device), dir.path())?;
-    let taken = take(plan, nic, &dir, Some(owner), |file, id| {
+    let taken = add_claim(plan, nic, &dir, Some(owner), |file, id| {
         applied.guardian = Guardian::start(netns, &dir, (file, ifindex), id)?;
         Ok(())
     });
@@ -182,11 +182,11 @@ fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Error> {
     // Until all is changed.
     let _presence = Presence::announce(netns, plan.ifindex, dir.path(), Kind::Owner)?;
     Presence::check(netns, (plan.ifindex, &plan.device), dir.path())?;
-    Ok(take(plan, nic, &dir, None, |_, _| Ok(()))?.changes)
+    Ok(add_claim(plan, nic, &dir, None, |_, _| Ok(()))?.changes)
 }
 
 /// Journal file, claim and changes of a plan that was applied.
-struct Taken {
+struct AppliedClaim {
     file: String,
     claim: u64,
     changes: Vec<Change>,
@@ -196,15 +196,15 @@ struct Taken {
 
 /// Adds a claim to the NIC's journal and makes the claim's changes; `ready` is called when the
 /// claim's number is known and nothing is written or changed yet.
-fn take(
+fn add_claim(
     plan: Plan,
     mut nic: Nic,
     dir: &RunDir,
     mut owner: Option<Owner>,
     ready: impl FnOnce(&str, u64) -> Result<(), Error>,
-) -> Result<Taken, Error> {
+) -> Result<AppliedClaim, Error> {
     let locked = dir.lock()?;
-    let mut file = JournalFile::of(&locked, nic.identity.clone())?;
+    let mut file = JournalFile::open_or_begin(&locked, nic.identity.clone())?;
     end_orphans(&mut nic, &mut file);
     check_there(&plan, &mut nic, None)?;
     check_queues(&plan, &file.journal)?;
@@ -223,8 +223,8 @@ fn take(
         items: Vec::new(),
     });
     file.save()?;
-    match make_true(&mut nic, &mut file, id, flows) {
-        Ok(changes) => Ok(Taken {
+    match make_changes(&mut nic, &mut file, id, flows) {
+        Ok(changes) => Ok(AppliedClaim {
             file: file.file,
             claim: id,
             changes,
@@ -262,7 +262,7 @@ fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
 }
 
 /// Makes the changes of a claim: the shared settings, then rules and contexts.
-fn make_true(
+fn make_changes(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,

@@ -55,7 +55,7 @@ pub(crate) enum Item {
 impl Item {
     /// Whether both records are of the same rule or context on the NIC: two claims may want the
     /// same rule.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_item(&self, other: &Self) -> bool {
         match (self, other) {
             (
                 Self::Rule {

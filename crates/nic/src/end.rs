@@ -36,7 +36,8 @@ fn undo(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error>
     let mut left = claim.items.clone();
     while let Some(item) = left.pop() {
         let mut others = file.journal.claims.iter().filter(|claim| claim.id != id);
-        let is_anothers = others.any(|claim| claim.items.iter().any(|other| other.is(&item)));
+        let is_anothers =
+            others.any(|claim| claim.items.iter().any(|other| other.is_same_item(&item)));
         let removed = match is_anothers {
             true => Ok(()),
             false => remove(nic, &file.journal, &item),
@@ -89,7 +90,7 @@ fn undo(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error>
 
 /// Queues that RSS must not use yet, because they are still bound to device memory.
 #[derive(Default)]
-struct Bound {
+struct BoundQueues {
     queues: Vec<QueueId>,
     /// Error that says why RSS must not use the first of these queues.
     error: Option<Error>,
@@ -98,9 +99,9 @@ struct Bound {
 /// Finds the queues of a claim that are bound to device memory, or may be, and that no other claim
 /// reserves. A packet that RSS leads there ends in that memory, and `recvmsg` of an ordinary socket
 /// fails with `EFAULT`. Rules don't wait: without its rule a flow goes to other queues.
-fn still_bound(nic: &mut Nic, journal: &Journal, queues: &[QueueId]) -> Bound {
+fn still_bound(nic: &mut Nic, journal: &Journal, queues: &[QueueId]) -> BoundQueues {
     let others = journal.reserved();
-    let mut bound = Bound::default();
+    let mut bound = BoundQueues::default();
     for queue in queues.iter().filter(|queue| !others.contains(queue)) {
         let error = match nic.bound_to(*queue) {
             Ok(None) => continue,

@@ -77,14 +77,14 @@ mod tests {
     };
 
     #[test]
-    fn without_claims_it_is_what_it_was() {
+    fn without_claims_settings_have_their_original_values() {
         assert_eq!(rings_goal(&RINGS_BEFORE, &[]), RINGS_BEFORE);
         assert_eq!(channels_goal(COMBINED, &[]), COMBINED);
         assert_eq!(table_goal(&ids([3, 1]), &[], &ids(0..4)), Some(ids([3, 1])));
     }
 
     #[test]
-    fn what_one_of_two_needs_stays_when_the_other_ends() {
+    fn what_a_claim_needs_stays_when_another_ends() {
         let split = claim(Needs {
             split: true,
             ..Needs::default()
@@ -124,7 +124,7 @@ mod tests {
         /// Receivers that end in any order each have no traffic of RSS on their queue before they
         /// have ended.
         #[test]
-        fn each_keeps_its_queues_until_it_ends(
+        fn each_claim_keeps_its_queues_until_it_ends(
             before in prop::collection::vec(0u32..8, 1..64),
             one in 0u32..4,
             other in 4u32..8,

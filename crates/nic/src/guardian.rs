@@ -35,10 +35,10 @@ const DISMISSED: u8 = b'.';
 /// Byte that the guardian sends its owner when it watches.
 const WATCHING: u8 = b'!';
 /// Time for which the guardian tries to undo a claim: a binding ends some time after its owner.
-const PATIENCE: Duration = Duration::from_secs(10);
+const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether this program can be started as a guardian.
-static ABLE: AtomicBool = AtomicBool::new(false);
+static CAN_BE_GUARDIAN: AtomicBool = AtomicBool::new(false);
 
 /// Runs the guardian if this program was started as one, and returns its exit code, which `main` is
 /// to return at once. Must be called first in `main`.
@@ -49,11 +49,11 @@ static ABLE: AtomicBool = AtomicBool::new(false);
 pub fn guardian() -> Option<ExitCode> {
     let mut args = env::args_os();
     if args.next().as_deref() != Some(OsStr::new(NAME)) {
-        ABLE.store(true, Ordering::Relaxed);
+        CAN_BE_GUARDIAN.store(true, Ordering::Relaxed);
         return None;
     }
     let args: Vec<OsString> = args.collect();
-    Some(match watch(&args) {
+    Some(match run_guardian(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error);
@@ -74,7 +74,7 @@ impl Guardian {
         (file, nic): (&str, Ifindex),
         claim: u64,
     ) -> Result<Option<Self>, Error> {
-        if !ABLE.load(Ordering::Relaxed) {
+        if !CAN_BE_GUARDIAN.load(Ordering::Relaxed) {
             tracing::debug!("no guardian: nic::guardian() was not called");
             return Ok(None);
         }
@@ -99,11 +99,11 @@ impl Guardian {
     /// Waits until the guardian says that it watches: a program that was started may still fail, or
     /// never get that far.
     fn is_watching(&mut self) -> io::Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + UNDO_TIMEOUT;
         let mut heard = [0];
         let result = match self.0.stdout.take() {
             None => Err(io::ErrorKind::BrokenPipe.into()),
-            Some(mut pipe) => match readable(&pipe, end) {
+            Some(mut pipe) => match wait_until_readable(&pipe, end) {
                 Ok(true) => pipe.read_exact(&mut heard),
                 Ok(false) => Err(io::ErrorKind::TimedOut.into()),
                 Err(error) => Err(error),
@@ -144,7 +144,7 @@ impl Guardian {
 }
 
 /// Main function of the guardian: waits for the owner's end, and undoes its claim.
-fn watch(args: &[OsString]) -> Result<(), String> {
+fn run_guardian(args: &[OsString]) -> Result<(), String> {
     let [dir, file, claim, nic] = args else {
         return Err("this is no program to be started by hand".to_owned());
     };
@@ -179,18 +179,18 @@ fn watch(args: &[OsString]) -> Result<(), String> {
     // Held until all is done.
     let _presence = presence;
     let dir = RunDir::at(dir).map_err(|error| with_sources(&error))?;
-    let mut end = Instant::now() + PATIENCE;
+    let mut end = Instant::now() + UNDO_TIMEOUT;
     loop {
-        match take_back(&dir, file, claim) {
+        match try_to_undo(&dir, file, claim) {
             Ok(Some(done)) => {
                 // Not under the lock: a terminal may be stopped.
-                if let Done::TakenBack(text) = done {
+                if let UndoOutcome::TakenBack(text) = done {
                     say(&text);
                 }
                 return Ok(());
             }
             // Its time begins when its owner has ended.
-            Ok(None) => end = Instant::now() + PATIENCE,
+            Ok(None) => end = Instant::now() + UNDO_TIMEOUT,
             Err(error) if Instant::now() > end => return Err(with_sources(&error)),
             Err(_) => {}
         }
@@ -199,7 +199,7 @@ fn watch(args: &[OsString]) -> Result<(), String> {
 }
 
 /// Whether the pipe can be read, or has ended, before the time `end`.
-fn readable(pipe: &impl AsFd, end: Instant) -> io::Result<bool> {
+fn wait_until_readable(pipe: &impl AsFd, end: Instant) -> io::Result<bool> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -214,7 +214,7 @@ fn readable(pipe: &impl AsFd, end: Instant) -> io::Result<bool> {
 }
 
 /// Outcome of undoing a claim.
-enum Done {
+enum UndoOutcome {
     /// There was nothing to undo.
     Nothing,
     /// The claim was undone; with a text that says so.
@@ -222,13 +222,13 @@ enum Done {
 }
 
 /// Tries once to undo the owner's claim; `None` while the owner is still ending.
-fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<Option<Done>, Error> {
+fn try_to_undo(dir: &RunDir, file: &str, id: u64) -> Result<Option<UndoOutcome>, Error> {
     let locked = dir.lock()?;
-    let Some(mut open) = JournalFile::named(&locked, file)? else {
-        return Ok(Some(Done::Nothing));
+    let Some(mut open) = JournalFile::open(&locked, file)? else {
+        return Ok(Some(UndoOutcome::Nothing));
     };
     let Some(claim) = open.journal.claim(id) else {
-        return Ok(Some(Done::Nothing));
+        return Ok(Some(UndoOutcome::Nothing));
     };
     if !claim.is_orphan() {
         return Ok(None);
@@ -239,16 +239,16 @@ fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<Option<Done>, Error> {
         Some(mut nic) => {
             end_claim(&mut nic, &mut open, id)?;
             Ok(Some(match owner {
-                Some(owner) => Done::TakenBack(format!(
+                Some(owner) => UndoOutcome::TakenBack(format!(
                     "{owner} was killed: what it changed on {device} is taken back"
                 )),
-                None => Done::Nothing,
+                None => UndoOutcome::Nothing,
             }))
         }
         None => {
             open.forget(id);
             open.save()?;
-            Ok(Some(Done::Nothing))
+            Ok(Some(UndoOutcome::Nothing))
         }
     }
 }
@@ -262,7 +262,7 @@ fn say(text: &str) {
 mod tests {
     use super::*;
 
-    fn started(script: &str) -> Guardian {
+    fn guardian_of_script(script: &str) -> Guardian {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -270,15 +270,15 @@ mod tests {
     }
 
     #[test]
-    fn one_that_watches_says_so() {
-        let mut guardian = started("printf '!'; read line");
+    fn a_guardian_that_watches_says_so() {
+        let mut guardian = guardian_of_script("printf '!'; read line");
         guardian.is_watching().unwrap();
         guardian.dismiss();
     }
 
     #[test]
-    fn one_that_ended_before_is_an_error() {
-        let mut guardian = started("exit 7");
+    fn a_guardian_that_ended_is_an_error() {
+        let mut guardian = guardian_of_script("exit 7");
         let error = guardian.is_watching().unwrap_err();
         assert!(error.to_string().contains("does not watch"), "{error}");
         assert!(error.to_string().contains('7'), "{error}");

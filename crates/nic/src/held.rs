@@ -37,7 +37,7 @@ impl Held {
 /// [`Error::RunDir`] for a journal that can't be read; those of asking the kernel about the NIC.
 pub fn held(netns: &NetNs, ifindex: Ifindex) -> Result<Held, Error> {
     let nic = Nic::open(netns, ifindex)?;
-    let journal = JournalFile::look(RunDir::existing()?.as_ref(), &nic.identity)?;
+    let journal = JournalFile::read_unlocked(RunDir::existing()?.as_ref(), &nic.identity)?;
     let mut held = Held::default();
     for claim in journal.claims.iter().filter(|claim| !claim.is_orphan()) {
         let owned = |queue: &QueueId| (*queue, claim.owner.clone());

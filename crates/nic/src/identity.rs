@@ -53,7 +53,7 @@ impl Identity {
                 link.port.clone(),
             ),
         };
-        if let Sysfs::There(device) = identity.sysfs() {
+        if let Sysfs::There(device) = identity.read_sysfs() {
             identity.device = Some(device);
         }
         Ok(identity)
@@ -61,7 +61,7 @@ impl Identity {
 
     /// Whether both identities, of one boot, are of the same NIC, whatever its namespace, name and
     /// ifindex are now.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    pub(crate) fn is_same_nic(&self, other: &Self) -> bool {
         let of = |it: &Self| (it.parent.clone(), it.bus.clone());
         if of(self) != of(other) {
             return false;
@@ -108,7 +108,7 @@ impl Identity {
             if found.is_some() {
                 return Ok(found);
             }
-            let why = match (self.sysfs(), why) {
+            let why = match (self.read_sysfs(), why) {
                 // The settings are gone with the NIC.
                 (Sysfs::Gone, _) | (Sysfs::Unknown, None) => return Ok(None),
                 (Sysfs::There(device), why) if self.device == Some(device) => why,
@@ -149,7 +149,7 @@ impl Identity {
     fn find_in(&self, seen: &SeenNetNs) -> Result<Option<(NetNs, LinkInfo)>, Error> {
         let netns = seen.open()?;
         let mut links = Link::open_in(&netns)?;
-        let same = |link: &LinkInfo| Ok::<_, Error>(self.is(&Self::of(&netns, link)?));
+        let same = |link: &LinkInfo| Ok::<_, Error>(self.is_same_nic(&Self::of(&netns, link)?));
         match links.get(self.ifindex) {
             Ok(link) if same(&link)? => return Ok(Some((netns, link))),
             Ok(_) => {}
@@ -171,12 +171,12 @@ impl Identity {
     }
 
     /// Reads from sysfs whether the NIC's device is there, which all namespaces see.
-    fn sysfs(&self) -> Sysfs {
+    fn read_sysfs(&self) -> Sysfs {
         let (Some(bus), Some(parent)) = (&self.bus, &self.parent) else {
             return Sysfs::Unknown;
         };
         let all = Path::new("/sys/bus").join(bus).join("devices");
-        match device(&all.join(parent)) {
+        match driver_binding_number(&all.join(parent)) {
             Ok(device) => Sysfs::There(device),
             Err(error) if error.kind() == ErrorKind::NotFound && all.is_dir() => Sysfs::Gone,
             Err(_) => Sysfs::Unknown,
@@ -199,7 +199,7 @@ enum Sysfs {
 /// Number of a device's present binding to its driver: the inode of the link to the driver, which
 /// is created at each bind (`driver_sysfs_add`), or of the device's folder where no driver of its
 /// bus has it. kernfs gives no number twice in a boot (`kernfs_ino`).
-fn device(folder: &Path) -> std::io::Result<u64> {
+fn driver_binding_number(folder: &Path) -> std::io::Result<u64> {
     let folder: PathBuf = folder.canonicalize()?;
     match fs::symlink_metadata(folder.join("driver")) {
         Ok(link) => Ok(link.ino()),
@@ -228,11 +228,11 @@ mod tests {
     fn a_nic_that_moved_is_the_same_under_another_number() {
         let mut moved = eth0();
         (moved.netns, moved.ifindex, moved.name) = ((4, 2), Ifindex::new(9), "rail0".to_owned());
-        assert!(eth0().is(&moved) && moved.is(&eth0()));
+        assert!(eth0().is_same_nic(&moved) && moved.is_same_nic(&eth0()));
     }
 
     #[test]
-    fn another_is_another() {
+    fn another_nic_is_not_the_same() {
         let others: [fn(&mut Identity); 4] = [
             |it| it.parent = Some("0000:02:00.0".to_owned()),
             // The driver was unbound and bound again.
@@ -245,7 +245,10 @@ mod tests {
         for change in others {
             let mut other = eth0();
             change(&mut other);
-            assert!(!eth0().is(&other) && !other.is(&eth0()), "{other:?}");
+            assert!(
+                !eth0().is_same_nic(&other) && !other.is_same_nic(&eth0()),
+                "{other:?}"
+            );
         }
     }
 }

@@ -92,7 +92,7 @@ impl Journal {
     /// # Errors
     /// [`Error::UnknownBoot`] if that depends on which boot it is of.
     fn is_of(&self, nic: &Identity) -> Result<bool, Error> {
-        Ok(self.nic.is(nic)
+        Ok(self.nic.is_same_nic(nic)
             && match self.boot()? {
                 Boot::This => true,
                 Boot::Another => false,
@@ -130,7 +130,7 @@ pub(crate) struct JournalFile<'a> {
 
 impl<'a> JournalFile<'a> {
     /// Opens the journal in this file; `None` if the file is gone.
-    pub(crate) fn named(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
+    pub(crate) fn open(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
         Ok(read(dir, file)?.map(|journal| Self {
             dir,
             file: file.to_owned(),
@@ -141,9 +141,9 @@ impl<'a> JournalFile<'a> {
 
     /// Opens the NIC's journal, or begins a journal that is not written yet. Journals of another
     /// boot are removed: the settings in them ended with that boot.
-    pub(crate) fn of(dir: &'a Locked, nic: Identity) -> Result<Self, Error> {
+    pub(crate) fn open_or_begin(dir: &'a Locked, nic: Identity) -> Result<Self, Error> {
         for file in dir.names(PREFIX)? {
-            match Self::named(dir, &file) {
+            match Self::open(dir, &file) {
                 Ok(Some(open)) if open.journal.is_of(&nic)? => return Ok(open),
                 Ok(Some(open)) if open.journal.boot()? == Boot::Another => dir.remove(&file)?,
                 // A damaged journal: the file's name says which NIC it is about.
@@ -160,7 +160,7 @@ impl<'a> JournalFile<'a> {
     }
 
     /// Reads the NIC's journal without the lock; returns an empty journal if there is none.
-    pub(crate) fn look(dir: Option<&RunDir>, nic: &Identity) -> Result<Journal, Error> {
+    pub(crate) fn read_unlocked(dir: Option<&RunDir>, nic: &Identity) -> Result<Journal, Error> {
         if let Some(dir) = dir {
             for file in dir.names(PREFIX)? {
                 match read(dir, &file) {
@@ -266,10 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn it_is_there_while_somebody_has_a_claim() {
+    fn the_file_exists_while_there_is_a_claim() {
         let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
-        let mut open = JournalFile::of(&locked, identity()).unwrap();
+        let mut open = JournalFile::open_or_begin(&locked, identity()).unwrap();
         open.journal.rings = Some(Setting::new(RingValues {
             rx: Some(256),
             split: None,
@@ -278,7 +278,9 @@ mod tests {
         open.journal.claims.push(claim());
         open.save().unwrap();
         assert_eq!(
-            JournalFile::of(&locked, identity()).unwrap().journal,
+            JournalFile::open_or_begin(&locked, identity())
+                .unwrap()
+                .journal,
             open.journal
         );
         let id = open.journal.new_id().unwrap();
@@ -291,10 +293,10 @@ mod tests {
     }
 
     #[test]
-    fn one_of_another_boot_is_history_and_a_damaged_one_is_not_passed_over() {
+    fn a_journal_of_another_boot_is_removed_and_a_damaged_one_is_an_error() {
         let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
-        let mut open = JournalFile::of(&locked, identity()).unwrap();
+        let mut open = JournalFile::open_or_begin(&locked, identity()).unwrap();
         open.journal.claims.push(claim());
         open.save().unwrap();
         let path = scratch.0.path().join(&open.file);
@@ -302,7 +304,7 @@ mod tests {
         let boot = Boot::id().unwrap();
         fs::write(&path, text.replace(&boot, "another")).unwrap();
         assert!(
-            JournalFile::of(&locked, identity())
+            JournalFile::open_or_begin(&locked, identity())
                 .unwrap()
                 .journal
                 .claims
@@ -318,7 +320,10 @@ mod tests {
             &text.replace("\"version\":2", "\"version\":3"),
         ] {
             fs::write(&path, damaged).unwrap();
-            assert!(JournalFile::of(&locked, identity()).is_err(), "{damaged}");
+            assert!(
+                JournalFile::open_or_begin(&locked, identity()).is_err(),
+                "{damaged}"
+            );
         }
     }
 }

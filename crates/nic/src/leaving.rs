@@ -17,7 +17,7 @@ impl<'a> Leaving<'a> {
     pub(crate) fn of(orphans: &'a [Claim], others: &[Claim]) -> Self {
         let stays = |item: &Item| {
             let mut items = others.iter().flat_map(|claim| &claim.items);
-            items.any(|other| other.is(item))
+            items.any(|other| other.is_same_item(item))
         };
         let items = orphans.iter().flat_map(|claim| &claim.items);
         Self {

@@ -20,7 +20,7 @@ pub(crate) const GRO_HW: &str = "rx-gro-hw";
 
 /// Errors of a request for a queue that say that there is no such queue: `ENOENT`, too, without the
 /// netlink family, `EOPNOTSUPP` without the command.
-const UNTOLD: [i32; 4] = [libc::ENOENT, libc::EINVAL, libc::ERANGE, libc::EOPNOTSUPP];
+const NO_SUCH_QUEUE: [i32; 4] = [libc::ENOENT, libc::EINVAL, libc::ERANGE, libc::EOPNOTSUPP];
 
 /// A NIC and its network namespace.
 #[derive(Debug)]
@@ -233,7 +233,7 @@ impl Nic {
                 ..
             }) => Ok(Some(format!("dmabuf {dmabuf}"))),
             Ok(queue) => Ok(queue.io_uring.map(|_| "memory of io_uring".to_owned())),
-            Err(error) if UNTOLD.map(Some).contains(&error.raw_os_error()) => Ok(None),
+            Err(error) if NO_SUCH_QUEUE.map(Some).contains(&error.raw_os_error()) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
@@ -244,7 +244,7 @@ impl Nic {
         let count = self.rx_queues()?;
         let netdev = Netdev::open_in(&self.netns);
         let told = match netdev.and_then(|mut it| it.queues(Some(self.ifindex()))) {
-            Err(error) if UNTOLD.map(Some).contains(&error.raw_os_error()) => Vec::new(),
+            Err(error) if NO_SUCH_QUEUE.map(Some).contains(&error.raw_os_error()) => Vec::new(),
             told => told?,
         };
         let is_taken = |queue: &Queue| {

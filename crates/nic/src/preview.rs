@@ -24,7 +24,7 @@ impl Plan {
         let dir = RunDir::existing()?;
         let place = dir.as_ref().map_or(Path::new(""), RunDir::path);
         Presence::check(netns, (self.ifindex, &self.device), place)?;
-        let mut journal = JournalFile::look(dir.as_ref(), &nic.identity)?;
+        let mut journal = JournalFile::read_unlocked(dir.as_ref(), &nic.identity)?;
         // Those of dead owners end first.
         let (orphans, mut claims): (Vec<_>, Vec<_>) =
             journal.claims.iter().cloned().partition(Claim::is_orphan);

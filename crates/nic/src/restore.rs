@@ -16,7 +16,7 @@ use crate::values::{rule_text, table_text};
 use crate::{Change, Error, Owner, RunDir, settle};
 
 /// Longest wait for a killed process's binding to end.
-const PATIENCE: Duration = Duration::from_secs(2);
+const UNBIND_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Result of restoring one NIC from its journal.
 #[derive(Debug)]
@@ -88,12 +88,12 @@ pub enum Which<'a> {
 /// Those of the runtime directory, and of looking for the NIC. What goes wrong with one NIC is in its own
 /// outcome.
 pub fn restore(dir: &RunDir, which: Which<'_>, force: bool) -> Result<Vec<Restored>, Error> {
-    let wanted = Wanted::new(which, force)?;
+    let wanted = Selection::new(which, force)?;
     let locked = dir.lock()?;
     let mut all = Vec::new();
     for name in locked.names(PREFIX)? {
-        let (device, outcome) = match JournalFile::named(&locked, &name) {
-            Ok(Some(file)) if !wanted.is(&file.journal) => continue,
+        let (device, outcome) = match JournalFile::open(&locked, &name) {
+            Ok(Some(file)) if !wanted.selects(&file.journal) => continue,
             Ok(Some(file)) => {
                 let device = file.journal.nic.name.clone();
                 (device, wanted.take_back(file))
@@ -114,15 +114,15 @@ pub fn restore(dir: &RunDir, which: Which<'_>, force: bool) -> Result<Vec<Restor
 /// # Errors
 /// As for [`restore`].
 pub fn would_restore(which: Which<'_>, force: bool) -> Result<Vec<Restored>, Error> {
-    let wanted = Wanted::new(which, force)?;
+    let wanted = Selection::new(which, force)?;
     let Some(dir) = RunDir::existing()? else {
         return Ok(Vec::new());
     };
     let mut all = Vec::new();
     for file in dir.names(PREFIX)? {
         let (device, outcome) = match journal::read(&dir, &file) {
-            Ok(Some(journal)) if !wanted.is(&journal) => continue,
-            Ok(Some(journal)) => (journal.nic.name.clone(), wanted.would(journal)),
+            Ok(Some(journal)) if !wanted.selects(&journal) => continue,
+            Ok(Some(journal)) => (journal.nic.name.clone(), wanted.preview_outcome(journal)),
             Ok(None) => continue,
             Err(error) => (file, Err(error)),
         };
@@ -135,19 +135,19 @@ pub fn would_restore(which: Which<'_>, force: bool) -> Result<Vec<Restored>, Err
 }
 
 /// Selection of NICs to restore, with the device that is named.
-struct Wanted<'a> {
+struct Selection<'a> {
     which: Which<'a>,
     /// Identity of the device of the given name, if it exists.
     there: Option<Identity>,
     force: bool,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> Selection<'a> {
     fn new(which: Which<'a>, force: bool) -> Result<Self, Error> {
         let there = match which {
             Which::All => None,
-            Which::Named(name) => find(&NetNs::current()?, name)?,
-            Which::In(netns, name) => find(netns, name)?,
+            Which::Named(name) => find_identity(&NetNs::current()?, name)?,
+            Which::In(netns, name) => find_identity(netns, name)?,
         };
         Ok(Self {
             which,
@@ -158,13 +158,17 @@ impl<'a> Wanted<'a> {
 
     /// Whether a journal's NIC is selected. A device goes before a name: it may have been renamed
     /// since the journal was written, and its old name may be another's.
-    fn is(&self, journal: &Journal) -> bool {
+    fn selects(&self, journal: &Journal) -> bool {
         let (name, anywhere) = match self.which {
             Which::All => return true,
             Which::Named(name) => (name, self.there.is_none()),
             Which::In(_, name) => (name, false),
         };
-        if self.there.as_ref().is_some_and(|it| journal.nic.is(it)) {
+        if self
+            .there
+            .as_ref()
+            .is_some_and(|it| journal.nic.is_same_nic(it))
+        {
             return true;
         }
         let noted = journal.nic.name == name;
@@ -180,7 +184,7 @@ impl<'a> Wanted<'a> {
     }
 
     /// Divides the journal's claims into those that end and those that stay.
-    fn split(&self, journal: &Journal) -> (Vec<Claim>, Vec<Claim>) {
+    fn split_claims(&self, journal: &Journal) -> (Vec<Claim>, Vec<Claim>) {
         let named = !matches!(self.which, Which::All);
         journal
             .claims
@@ -219,7 +223,7 @@ impl<'a> Wanted<'a> {
             Err(error) => return Err(error),
         };
         let mut nic = Nic::open(&netns, link.ifindex)?;
-        let (over, kept) = self.split(&file.journal);
+        let (over, kept) = self.split_claims(&file.journal);
         let kept = owners(kept);
         if over.is_empty() {
             return Ok(Outcome::InUse { kept });
@@ -239,8 +243,8 @@ impl<'a> Wanted<'a> {
         Ok(Outcome::Restored { ended, kept })
     }
 
-    /// Computes the outcome that [`Wanted::take_back`] would have for one journal.
-    fn would(&self, mut journal: Journal) -> Result<Outcome, Error> {
+    /// Computes the outcome that [`Selection::take_back`] would have for one journal.
+    fn preview_outcome(&self, mut journal: Journal) -> Result<Outcome, Error> {
         if self.is_of_another_boot(&journal)? {
             return Ok(Outcome::OtherBoot);
         }
@@ -250,18 +254,18 @@ impl<'a> Wanted<'a> {
             Err(Error::Hidden { .. }) if self.force => return Ok(Outcome::Forgotten),
             Err(error) => return Err(error),
         };
-        let (over, kept) = self.split(&journal);
+        let (over, kept) = self.split_claims(&journal);
         if over.is_empty() {
             let kept = owners(kept);
             return Ok(Outcome::InUse { kept });
         }
         let stays = |item: &&Item| {
             let mut items = kept.iter().flat_map(|claim| &claim.items);
-            items.any(|other| other.is(item))
+            items.any(|other| other.is_same_item(item))
         };
         let items = over.iter().flat_map(|claim| &claim.items);
         let items = items.filter(|item| !stays(item));
-        let mut changes: Vec<Change> = items.map(removed).collect();
+        let mut changes: Vec<Change> = items.map(removal_of).collect();
         let shared = settle::preview(&mut nic, &mut journal, &kept)?;
         changes.extend(shared.into_iter().flatten().map(|(from, to)| Change {
             from: Some(from),
@@ -280,7 +284,7 @@ fn owners(claims: Vec<Claim>) -> Vec<Option<Owner>> {
 }
 
 /// Describes the removal of a rule or context.
-fn removed(item: &Item) -> Change {
+fn removal_of(item: &Item) -> Change {
     let what = match item {
         Item::Rule { rule, .. } => rule_text(rule),
         Item::Context { table, .. } => format!("rss context {}", table_text(table)),
@@ -292,7 +296,7 @@ fn removed(item: &Item) -> Change {
 }
 
 /// Identity of the device of this name in a namespace; `None` if there is none.
-fn find(netns: &NetNs, name: &str) -> Result<Option<Identity>, Error> {
+fn find_identity(netns: &NetNs, name: &str) -> Result<Option<Identity>, Error> {
     match Link::open_in(netns)?.by_name(name) {
         Ok(link) => Ok(Some(Identity::of(netns, &link)?)),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
@@ -303,7 +307,7 @@ fn find(netns: &NetNs, name: &str) -> Result<Option<Identity>, Error> {
 /// Ends a claim, and tries again for a while: a binding ends some time after its owner, and only
 /// then the kernel allows header split to be switched off.
 fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + UNBIND_TIMEOUT;
     loop {
         match end_claim(nic, file, id) {
             Err(Error::NotRestored { .. }) if Instant::now() < end => {

@@ -16,7 +16,7 @@ pub(crate) fn preview(
     journal: &mut Journal,
     claims: &[Claim],
 ) -> Result<Vec<Step>, Error> {
-    channels::catch_up(nic, journal)?;
+    channels::record_moved_table(nic, journal)?;
     Ok(vec![
         Channels::preview(nic, journal, claims)?,
         Rings::preview(nic, journal, claims)?,
@@ -35,7 +35,8 @@ pub(crate) struct RestoreFailures {
 
 /// Sets the shared settings to what the remaining claims need, after one has ended.
 pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailures {
-    let table = channels::catch_up(nic, &mut file.journal).and_then(|()| Table::release(nic, file));
+    let table = channels::record_moved_table(nic, &mut file.journal)
+        .and_then(|()| Table::release(nic, file));
     let mut failures = RestoreFailures {
         table: table.err(),
         rings: release_rings(nic, file).err(),
@@ -46,7 +47,7 @@ pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailu
         Ok(None) => {}
         Ok(Some(_)) => {
             let table = match file.journal.reserved().is_empty() {
-                true => channels::default_again(nic, file),
+                true => channels::restore_default_table(nic, file),
                 false => Table::release(nic, file).map(drop),
             };
             failures.table = failures.table.or(table.err());
@@ -190,7 +191,7 @@ pub(crate) fn acquire(
     file: &mut JournalFile<'_>,
     id: u64,
 ) -> Result<Vec<Step>, Error> {
-    channels::catch_up(nic, &mut file.journal)?;
+    channels::record_moved_table(nic, &mut file.journal)?;
     // The original table, before the channels change it.
     if file.journal.table.is_none() && file.journal.claims.iter().any(Table::is_needed) {
         file.journal.table = Some(Setting::new(nic.table()?));

@@ -8,7 +8,7 @@ use crate::claim::Claim;
 use crate::goals::{channels_goal, rings_goal, table_goal};
 use crate::journal::{Journal, JournalFile};
 use crate::nic::{self, Nic};
-use crate::values::{ChannelCounts, RingValues, fit, table_text};
+use crate::values::{ChannelCounts, RingValues, fit_table, table_text};
 
 /// Change of a shared setting, described by the old value and the new one; `None` where the value
 /// stays.
@@ -249,7 +249,7 @@ impl SharedSetting for Table {
         let goal = table_goal(before, &reserved, &free)
             .ok_or_else(|| Error::NoOtherQueue { device: nic.name() })?;
         // With more channels some drivers have longer tables.
-        Ok(fit(&goal, nic.table()?.len()))
+        Ok(fit_table(&goal, nic.table()?.len()))
     }
 
     fn set(nic: &mut Nic, to: &Vec<QueueId>) -> Result<Vec<QueueId>, Error> {

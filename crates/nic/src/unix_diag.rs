@@ -25,7 +25,7 @@ const HEADER: usize = 16;
 ///
 /// # Errors
 /// `ENOENT` without such a socket, or where the kernel has no `unix_diag` (`CONFIG_UNIX_DIAG`).
-pub(crate) fn uid(inode: u32, name: &str) -> io::Result<u32> {
+pub(crate) fn socket_owner(inode: u32, name: &str) -> io::Result<u32> {
     let asker: OwnedFd = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_its_number() {
+    fn an_error_answer_is_its_errno() {
         let mut answer = vec![0; 36];
         answer[4..6].copy_from_slice(&2u16.to_ne_bytes());
         answer[16..20].copy_from_slice(&(-libc::ENOENT).to_ne_bytes());
@@ -108,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_an_answer(answer in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn any_answer_is_parsed_or_refused(answer in prop::collection::vec(any::<u8>(), 0..80)) {
             let _answer = parse(&answer, "a");
         }
     }

@@ -118,7 +118,7 @@ impl fmt::Display for ChannelCounts {
 
 /// RSS table as a device has it whose table has `len` entries: a shorter table is repeated, as the
 /// kernel and drivers do (`rss_set_prep_indir`, `ethtool_rxfh_indir_resize`), a longer one cut off.
-pub(crate) fn fit(table: &[QueueId], len: usize) -> Vec<QueueId> {
+pub(crate) fn fit_table(table: &[QueueId], len: usize) -> Vec<QueueId> {
     table.iter().copied().cycle().take(len).collect()
 }
 
@@ -139,7 +139,7 @@ pub(crate) fn same_spread(one: &[QueueId], other: &[QueueId]) -> bool {
     } else {
         (other, one)
     };
-    fit(short, long.len()) == long
+    fit_table(short, long.len()) == long
 }
 
 /// Text of an RSS table's queues.
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_form_of_a_table() {
+    fn the_shortest_form_of_an_rss_table() {
         let table =
             |queues: &[u32]| -> Vec<QueueId> { queues.iter().copied().map(QueueId::new).collect() };
         assert_eq!(shortest(&table(&[0, 1, 0, 1])), table(&[0, 1]));
@@ -206,17 +206,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_that_grows_and_shrinks_is_what_it_was(
+        fn an_rss_table_that_grows_and_shrinks_is_restored(
             table in prop::collection::vec(0u32..8, 1..20),
             times in 1usize..5,
         ) {
             let table: Vec<QueueId> = table.into_iter().map(QueueId::new).collect();
-            let grown = fit(&table, table.len() * times);
+            let grown = fit_table(&table, table.len() * times);
             prop_assert!(same_spread(&table, &grown) && same_spread(&grown, &table));
-            prop_assert_eq!(fit(&grown, table.len()), table.clone());
+            prop_assert_eq!(fit_table(&grown, table.len()), table.clone());
             let short = shortest(&grown);
             prop_assert!(short.len() <= table.len() && grown.len() % short.len() == 0);
-            prop_assert_eq!(fit(short, grown.len()), grown.clone());
+            prop_assert_eq!(fit_table(short, grown.len()), grown.clone());
             prop_assert_eq!(shortest(short), short);
             let mut other = grown;
             let last = other.last_mut().unwrap();
