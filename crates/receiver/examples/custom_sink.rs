@@ -50,7 +50,7 @@ impl Sink for HandOver {
 }
 
 /// Main function of the checking thread: compares every byte, where it lies, with the pattern.
-fn work(mapping: &Mapping, batches: &mpsc::Receiver<Batch>) -> Result<u64> {
+fn check_payload(mapping: &Mapping, batches: &mpsc::Receiver<Batch>) -> Result<u64> {
     let mut validator = Validator::new(Pattern::default());
     for (parts, way_back) in batches {
         let mut done = Vec::new();
@@ -91,7 +91,7 @@ fn main() -> Result<ExitCode> {
         .set_up()?;
 
     let (to, batches) = channel();
-    let worker = thread::spawn(move || work(&mapping, &batches));
+    let worker = thread::spawn(move || check_payload(&mapping, &batches));
     let sink = move |_: &Peer| Ok(HandOver(to.clone()));
     let report = receiver.run(sink).into_result()?;
     let tokens = report.stats.stream.tokens;

@@ -41,7 +41,7 @@ pub fn nic_behind(netns: &NetNs, link: &LinkInfo, queues: &[QueueId]) -> Result<
     let others = visible.iter().filter(|seen| seen.identity() != ours);
     let spaces = once(Ok(netns.clone())).chain(others.map(SeenNetNs::open));
     for space in spaces {
-        let found = space.and_then(|space| lender(space, netns, link, queues));
+        let found = space.and_then(|space| find_lending_nic(space, netns, link, queues));
         match found {
             // All leases of one netkit are of one NIC (`netdev_nl_queue_create_doit`).
             Ok(Some(nic)) => return Ok(Some(nic)),
@@ -54,7 +54,7 @@ pub fn nic_behind(netns: &NetNs, link: &LinkInfo, queues: &[QueueId]) -> Result<
 }
 
 /// Finds the NIC in the namespace `space` that leases these queues to `link`, which is in `netns`.
-fn lender(
+fn find_lending_nic(
     space: NetNs,
     netns: &NetNs,
     link: &LinkInfo,
@@ -73,7 +73,7 @@ fn lender(
             nsid => nsid,
         },
     };
-    let Some((ifindex, queues)) = leased(&all, (nsid, link.ifindex), queues) else {
+    let Some((ifindex, queues)) = find_leased_queues(&all, (nsid, link.ifindex), queues) else {
         return Ok(None);
     };
     Ok(Some(NicBehind {
@@ -86,7 +86,7 @@ fn lender(
 
 /// Finds, among the queues of a namespace, the NIC and its queues that are leased to these queues
 /// of the device `to`, which is given by the id of its namespace and its number there.
-fn leased(
+fn find_leased_queues(
     all: &[Queue],
     to: (Option<NsId>, Ifindex),
     queues: &[QueueId],

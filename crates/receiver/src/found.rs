@@ -107,8 +107,8 @@ impl<M> Found<M> {
         match &self.device.nic {
             Some(nic) if !self.wanted.leave_nic => {
                 let plan = match self.wanted.apply {
-                    Some(_) => plan(nic),
-                    None => with_flows(plan(nic), nic, &self.flows()?),
+                    Some(_) => plan_without_flows(nic),
+                    None => with_flows(plan_without_flows(nic), nic, &self.flows()?),
                 };
                 Ok(plan.preview(&nic.netns)?)
             }
@@ -131,7 +131,7 @@ impl<M> Found<M> {
         }
         // Those that were added since the last time.
         let new = self.wanted.addresses.iter().skip(self.sockets.len());
-        let new: Vec<_> = new.map(|at| scoped(*at, link.ifindex)).collect();
+        let new: Vec<_> = new.map(|at| with_scope(*at, link.ifindex)).collect();
         let bind = |at| listen::bind(at, &SocketOptions::default());
         let bound = netns.run(|| new.into_iter().map(bind).collect::<Result<Vec<_>, _>>())?;
         self.sockets.extend(bound?);
@@ -175,8 +175,8 @@ impl<M> Found<M> {
             _ => return Ok(None),
         };
         let applied = match self.wanted.apply.take() {
-            Some(apply) => apply(plan(nic), nic)?,
-            None => with_flows(plan(nic), nic, &self.flows()?).apply(&nic.netns)?,
+            Some(apply) => apply(plan_without_flows(nic), nic)?,
+            None => with_flows(plan_without_flows(nic), nic, &self.flows()?).apply(&nic.netns)?,
         };
         for change in applied.changes() {
             tracing::info!("{}: {change}", nic.device);
@@ -226,7 +226,7 @@ impl<M> Found<M> {
 }
 
 /// Plan of the NIC's settings, without the flows.
-fn plan(nic: &NicBehind) -> Plan {
+fn plan_without_flows(nic: &NicBehind) -> Plan {
     Plan::new(&nic.device, nic.ifindex)
         .header_split()
         .reserve(&nic.queues)
@@ -261,7 +261,7 @@ fn descriptors(device: &RxDevice, is_shared: bool) -> Option<u64> {
 }
 
 /// Address for a socket: a link-local address without a scope gets that of the device.
-fn scoped(address: SocketAddr, device: Ifindex) -> SocketAddr {
+fn with_scope(address: SocketAddr, device: Ifindex) -> SocketAddr {
     match address {
         SocketAddr::V6(at) if is_link_local(at.ip()) && at.scope_id() == 0 => {
             SocketAddrV6::new(*at.ip(), at.port(), 0, device.get()).into()
@@ -281,7 +281,7 @@ mod tests {
 
     #[test]
     fn a_link_local_address_is_of_the_device() {
-        let scope = |text: &str| match scoped(text.parse().unwrap(), Ifindex::new(7)) {
+        let scope = |text: &str| match with_scope(text.parse().unwrap(), Ifindex::new(7)) {
             SocketAddr::V6(at) => at.scope_id(),
             SocketAddr::V4(_) => 0,
         };

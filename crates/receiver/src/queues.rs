@@ -37,7 +37,7 @@ pub(crate) fn choose(
         (false, Some(_)) => Kind::Netkit,
         (false, None) => Kind::Virtual,
     };
-    pick(&link.name, kind, named, &queues)
+    pick_queues(&link.name, kind, named, &queues)
 }
 
 /// Users of an rx queue, for the choice of the queue.
@@ -81,7 +81,7 @@ fn rx_queues(netns: &NetNs, ifindex: Ifindex) -> Result<Vec<RxQueue>, Error> {
 
 /// Chooses the queues that were named; otherwise a NIC's last free queue, or all that a netkit
 /// leases.
-fn pick(
+fn pick_queues(
     device: &str,
     kind: Kind,
     named: &[QueueId],
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_nic_gives_its_last_free_queue() {
         let mut all = queues(6);
-        let pick = |all: &[RxQueue]| pick("eth1", Kind::Nic, &[], all);
+        let pick = |all: &[RxQueue]| pick_queues("eth1", Kind::Nic, &[], all);
         assert_eq!(pick(&all).unwrap(), ids(&[5]));
         all[5].used = Some(UsedBy::Dmabuf(DmabufId::new(1)));
         all[4].used = Some(UsedBy::IoUring);
@@ -221,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_netkit_gives_all_that_it_leases() {
-        let pick = |kind, count| pick("nk0", kind, &[], &queues(count));
+        let pick = |kind, count| pick_queues("nk0", kind, &[], &queues(count));
         assert_eq!(pick(Kind::Netkit, 3).unwrap(), ids(&[1, 2]));
         assert!(matches!(
             pick(Kind::Netkit, 1),
@@ -233,7 +233,7 @@ mod tests {
     #[test]
     fn named_queues_are_checked() {
         let all = queues(4);
-        let pick = |kind, named: &[u32]| pick("eth1", kind, &ids(named), &all);
+        let pick = |kind, named: &[u32]| pick_queues("eth1", kind, &ids(named), &all);
         assert_eq!(pick(Kind::Nic, &[3, 0]).unwrap(), ids(&[3, 0]));
         assert!(matches!(
             pick(Kind::Nic, &[3, 4]),

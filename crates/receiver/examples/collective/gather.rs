@@ -179,7 +179,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
             self.counts.received = self.shared.received.load(Ordering::Relaxed);
             self.counts.meanwhile += self.counts.received - before;
         }
-        let wrong = self.wrong();
+        let wrong = self.problems();
         Ok((self.counts, wrong))
     }
 
@@ -204,8 +204,8 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
             }
         }
         let mut freed = false;
-        while let Some(tensor) = self.ring.whole() {
-            let place = self.ring.place(tensor).unwrap_or_default();
+        while let Some(tensor) = self.ring.complete_tensor() {
+            let place = self.ring.region_offset(tensor).unwrap_or_default();
             (self.using)(self.device.as_mut(), tensor, place)?;
             self.ring.used(tensor);
             freed = true;
@@ -231,7 +231,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                 At::Header { bytes, filled } => {
                     let taken = piece.len().min((HEADER - *filled) as u64);
                     let room = &mut bytes[*filled..*filled + taken as usize];
-                    copy(device.as_mut(), piece, *scratch, room)?;
+                    copy_to_host(device.as_mut(), piece, *scratch, room)?;
                     *filled += room.len();
                     taken
                 }
@@ -241,7 +241,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                     left,
                 } => {
                     // Its slot may hold an earlier tensor still.
-                    let Some(place) = ring.place(*tensor) else {
+                    let Some(place) = ring.region_offset(*tensor) else {
                         break;
                     };
                     let taken = piece.len().min(*left);
@@ -251,7 +251,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                         }
                         Piece::Frag(frag) => batch.push(frag.offset, taken as u32, place + *offset),
                     }
-                    ring.came(*tensor, taken);
+                    ring.mark_received(*tensor, taken);
                     (*offset, *left) = (*offset + taken, *left - taken);
                     taken
                 }
@@ -262,13 +262,13 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                     connection.read.push(frag.token);
                 }
             }
-            connection.turn(ring);
+            connection.next_state(ring);
         }
         Ok(())
     }
 
     /// Describes, at the end, what is missing of tensors and connections.
-    fn wrong(&self) -> Vec<String> {
+    fn problems(&self) -> Vec<String> {
         let of_peers = self
             .connections
             .iter()
@@ -284,7 +284,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                 };
                 Some(format!("connection {number}: {why}"))
             });
-        let of_tensors = self.ring.missing();
+        let of_tensors = self.ring.incomplete_tensors();
         let of_tensors =
             of_tensors.map(|(tensor, there)| format!("tensor {tensor}: {there} bytes came"));
         of_peers.chain(of_tensors).collect()
@@ -294,36 +294,43 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
 impl Connection {
     /// Moves a connection's state on: from a complete header to its part, from a complete part to
     /// the next header.
-    fn turn(&mut self, ring: &mut Ring) {
+    fn next_state(&mut self, ring: &mut Ring) {
         self.at = match &self.at {
             At::Part { left: 0, .. } => At::BEGIN,
-            At::Header { bytes, filled } if *filled == HEADER => match announced(bytes, ring) {
-                Ok(header) => At::Part {
-                    tensor: header.tensor,
-                    offset: header.offset,
-                    left: header.len,
-                },
-                Err(why) => {
-                    // Set once: what comes after is thrown away.
-                    self.refused.get_or_init(|| why);
-                    At::BEGIN
+            At::Header { bytes, filled } if *filled == HEADER => {
+                match parse_announced_header(bytes, ring) {
+                    Ok(header) => At::Part {
+                        tensor: header.tensor,
+                        offset: header.offset,
+                        left: header.len,
+                    },
+                    Err(why) => {
+                        // Set once: what comes after is thrown away.
+                        self.refused.get_or_init(|| why);
+                        At::BEGIN
+                    }
                 }
-            },
+            }
             _ => return,
         };
     }
 }
 
 /// Parses a header and checks it against what was announced before.
-fn announced(bytes: &[u8; HEADER], ring: &mut Ring) -> Result<Header, String> {
+fn parse_announced_header(bytes: &[u8; HEADER], ring: &mut Ring) -> Result<Header, String> {
     let header = Header::parse(bytes).ok_or_else(|| format!("not a header: {bytes:02x?}"))?;
     let expected = ring.expect(&header);
-    expected.map_err(|refused| format!("{header:?}: {}", refused.why()))?;
+    expected.map_err(|refused| format!("{header:?}: {}", refused.description()))?;
     Ok(header)
 }
 
 /// Copies the beginning of a segment to host memory: by the device, which can read the dmabuf.
-fn copy(device: &mut dyn Device, piece: &Piece, scratch: u64, out: &mut [u8]) -> Result<()> {
+fn copy_to_host(
+    device: &mut dyn Device,
+    piece: &Piece,
+    scratch: u64,
+    out: &mut [u8],
+) -> Result<()> {
     match piece {
         Piece::Bytes(bytes) => out.copy_from_slice(&bytes[..out.len()]),
         Piece::Frag(frag) => {

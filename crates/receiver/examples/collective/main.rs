@@ -62,7 +62,7 @@ struct Args {
 }
 
 /// Uses a complete tensor where it lies: prints its CRC-32.
-fn used(device: &mut dyn Device, place: u64, shape: &Shape, tensor: u32) -> Result<()> {
+fn print_checksum(device: &mut dyn Device, place: u64, shape: &Shape, tensor: u32) -> Result<()> {
     let mut sum = crc32fast::Hasher::new();
     let mut piece = [0; 65536];
     let mut done = 0;
@@ -108,7 +108,8 @@ fn main() -> Result<ExitCode> {
 
     // The thread that gathers, and sinks that hand over to it.
     let shared = Arc::new(Shared::default());
-    let using = move |device: &mut dyn Device, tensor, place| used(device, place, &shape, tensor);
+    let using =
+        move |device: &mut dyn Device, tensor, place| print_checksum(device, place, &shape, tensor);
     let mut gatherer = Gatherer::new(device, Ring::new(shape), Arc::clone(&shared), using);
     let refused: Vec<Arc<OnceLock<String>>> =
         (0..args.connections).map(|_| Arc::default()).collect();

@@ -26,7 +26,7 @@ pub(crate) enum Refused {
 
 impl Refused {
     /// Description of the refusal, in words.
-    pub(crate) fn why(self) -> &'static str {
+    pub(crate) fn description(self) -> &'static str {
         match self {
             Refused::NoSuchTensor => "there is no such tensor",
             Refused::Empty => "it has no bytes",
@@ -84,7 +84,7 @@ impl Ring {
     }
 
     /// Offset in the region of a tensor's first byte, once the tensor's slot is free for it.
-    pub(crate) fn place(&self, tensor: u32) -> Option<u64> {
+    pub(crate) fn region_offset(&self, tensor: u32) -> Option<u64> {
         let slot = self.slot(tensor);
         let free = self.holds[slot as usize] == u64::from(tensor);
         free.then_some(u64::from(slot) * self.shape.bytes)
@@ -96,12 +96,12 @@ impl Ring {
     }
 
     /// Counts `bytes` bytes of an announced part as in place.
-    pub(crate) fn came(&mut self, tensor: u32, bytes: u64) {
+    pub(crate) fn mark_received(&mut self, tensor: u32, bytes: u64) {
         self.tensors[tensor as usize].there += bytes;
     }
 
     /// Number of a tensor that is complete, and still in its slot; `None` if there is none.
-    pub(crate) fn whole(&self) -> Option<u32> {
+    pub(crate) fn complete_tensor(&self) -> Option<u32> {
         let held = self
             .holds
             .iter()
@@ -117,7 +117,7 @@ impl Ring {
     }
 
     /// Tensors that are not complete, with the number of their bytes that are in place.
-    pub(crate) fn missing(&self) -> impl Iterator<Item = (usize, u64)> {
+    pub(crate) fn incomplete_tensors(&self) -> impl Iterator<Item = (usize, u64)> {
         let tensors = self.tensors.iter().map(|tensor| tensor.there).enumerate();
         tensors.filter(|(_, there)| *there < self.shape.bytes)
     }
@@ -150,29 +150,29 @@ mod tests {
     fn a_slot_is_used_in_turn() {
         let mut ring = Ring::new(SHAPE);
         assert_eq!(
-            [0, 1, 2, 3].map(|tensor| ring.place(tensor)),
+            [0, 1, 2, 3].map(|tensor| ring.region_offset(tensor)),
             [Some(0), Some(64), None, None]
         );
         ring.expect(&header(1, 0, 64)).unwrap();
-        ring.came(1, 63);
-        assert_eq!(ring.whole(), None);
-        ring.came(1, 1);
-        assert_eq!(ring.whole(), Some(1));
+        ring.mark_received(1, 63);
+        assert_eq!(ring.complete_tensor(), None);
+        ring.mark_received(1, 1);
+        assert_eq!(ring.complete_tensor(), Some(1));
         ring.used(1);
-        assert_eq!(ring.whole(), None);
+        assert_eq!(ring.complete_tensor(), None);
         assert_eq!(
-            [0, 1, 2, 3].map(|tensor| ring.place(tensor)),
+            [0, 1, 2, 3].map(|tensor| ring.region_offset(tensor)),
             [Some(0), None, None, Some(64)]
         );
         assert_eq!(ring.expect(&header(1, 0, 1)), Err(Refused::Twice));
         assert_eq!(
-            ring.missing().collect::<Vec<_>>(),
+            ring.incomplete_tensors().collect::<Vec<_>>(),
             [(0, 0), (2, 0), (3, 0), (4, 0)]
         );
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_headers_are_refused() {
         let mut ring = Ring::new(SHAPE);
         for (tensor, offset, len, why) in [
             (5, 0, 1, Refused::NoSuchTensor),
