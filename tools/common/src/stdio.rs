@@ -22,7 +22,7 @@ use crate::sys;
 use crate::text::shown;
 
 /// Number of posted bytes that may wait to be written.
-const PENDING: usize = 1 << 16;
+const MAX_POSTED: usize = 1 << 16;
 
 /// Standard output or standard error, written without waiting if need be.
 #[derive(Debug)]
@@ -121,8 +121,8 @@ impl Stream {
     pub fn post_raw(&'static self, text: &str) -> bool {
         let mut state = self.lock();
         // A text that is longer than the limit is accepted while nothing else waits.
-        let full = !state.posted.is_empty() && state.posted.len() + text.len() > PENDING;
-        if full || !self.threaded(&mut state) {
+        let full = !state.posted.is_empty() && state.posted.len() + text.len() > MAX_POSTED;
+        if full || !self.start_thread(&mut state) {
             return false;
         }
         state.posted += text;
@@ -144,7 +144,7 @@ impl Stream {
     }
 
     /// Starts the stream's thread if it is not running. It ends with the process.
-    fn threaded(&'static self, state: &mut StreamState) -> bool {
+    fn start_thread(&'static self, state: &mut StreamState) -> bool {
         if !state.threaded {
             let thread = thread::Builder::new().name(self.name.to_owned());
             state.threaded = thread.spawn(|| self.write_posted()).is_ok();
@@ -216,7 +216,7 @@ pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> 
         match unistd::write(fd, bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(errno) => again(fd, PollFlags::POLLOUT, errno)?,
+            Err(errno) => wait_until_ready(fd, PollFlags::POLLOUT, errno)?,
         }
     }
     Ok(())
@@ -227,13 +227,13 @@ pub(crate) fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     loop {
         match unistd::read(fd, into) {
             Ok(read) => return Ok(read),
-            Err(errno) => again(fd, PollFlags::POLLIN, errno)?,
+            Err(errno) => wait_until_ready(fd, PollFlags::POLLIN, errno)?,
         }
     }
 }
 
 /// Waits until an fd is ready if a read or write failed because it was not; returns other errors.
-fn again(fd: BorrowedFd<'_>, for_what: PollFlags, errno: Errno) -> io::Result<()> {
+fn wait_until_ready(fd: BorrowedFd<'_>, for_what: PollFlags, errno: Errno) -> io::Result<()> {
     match errno {
         Errno::EINTR => Ok(()),
         Errno::EAGAIN => match poll(&mut [PollFd::new(fd, for_what)], PollTimeout::NONE) {

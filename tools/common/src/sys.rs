@@ -11,7 +11,7 @@ static CLOSED: AtomicU8 = AtomicU8::new(0);
 
 /// Records which standard streams are closed. Called by the dynamic loader, or by
 /// `__libc_start_main` of a static program, before `main`.
-extern "C" fn look() {
+extern "C" fn record_closed_streams() {
     for fd in 0..3 {
         // SAFETY: F_GETFD takes no pointer, and any number in the place of an fd: EBADF if it is none.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
@@ -24,10 +24,10 @@ extern "C" fn look() {
 /// Entry in the ELF list of functions to call before `main`.
 // SAFETY: `.init_array` is an array of pointers to functions of C's calling convention, called one
 // after the other with (argc, argv, envp), which a function without parameters may ignore there.
-// `look` needs nothing that the standard library sets up before `main`.
+// `record_closed_streams` needs nothing that the standard library sets up before `main`.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static LOOK: extern "C" fn() = look;
+static RECORD_CLOSED_STREAMS: extern "C" fn() = record_closed_streams;
 
 /// Whether a standard stream was closed when the program was started.
 pub(crate) fn was_closed(fd: i32) -> bool {

@@ -32,7 +32,7 @@ pub fn shown(text: &str) -> String {
             continue;
         }
         match c {
-            c if c != '\n' && acts(c) => shown.extend(c.escape_default()),
+            c if c != '\n' && acts_on_a_terminal(c) => shown.extend(c.escape_default()),
             c => shown.push(c),
         }
         rest = rest.get(c.len_utf8()..).unwrap_or_default();
@@ -54,7 +54,11 @@ pub fn width(text: &str) -> usize {
             rest = after;
             continue;
         }
-        width += if acts(c) { c.escape_default().len() } else { 1 };
+        width += if acts_on_a_terminal(c) {
+            c.escape_default().len()
+        } else {
+            1
+        };
         rest = rest.get(c.len_utf8()..).unwrap_or_default();
     }
     width
@@ -66,7 +70,7 @@ fn split_colour(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Whether a terminal would act on a character instead of showing it.
-fn acts(c: char) -> bool {
+fn acts_on_a_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

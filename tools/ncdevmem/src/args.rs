@@ -30,28 +30,28 @@ pub(crate) struct Args {
     #[arg(short = 'c', value_name = "ADDR")]
     client: Option<IpAddr>,
     /// The server's port, and the client's where -c is given
-    #[arg(short = 'p', value_name = "PORT", value_parser = port)]
+    #[arg(short = 'p', value_name = "PORT", value_parser = parse_port)]
     port: Option<u16>,
     /// Validate the payload: the bytes 1, 2, ..., N-1, newline, again and again (0: don't)
-    #[arg(short = 'v', value_name = "N", value_parser = number)]
+    #[arg(short = 'v', value_name = "N", value_parser = parse_count)]
     validation: Option<u32>,
     /// Number of rx queues to bind
-    #[arg(short = 'q', value_name = "N", value_parser = number)]
+    #[arg(short = 'q', value_name = "N", value_parser = parse_count)]
     num_queues: Option<u32>,
     /// First rx queue to bind
-    #[arg(short = 't', value_name = "QUEUE", value_parser = number)]
+    #[arg(short = 't', value_name = "QUEUE", value_parser = parse_count)]
     start_queue: Option<u32>,
     /// The network device
     #[arg(short = 'f', value_name = "IF")]
     ifname: Option<String>,
     /// Send in chunks of this many bytes (0: whole)
-    #[arg(short = 'z', value_name = "BYTES", value_parser = number)]
+    #[arg(short = 'z', value_name = "BYTES", value_parser = parse_count)]
     chunk: Option<u32>,
     /// Leave header split, RSS and flow rules as they are
     #[arg(short = 'n')]
     skip_config: bool,
     /// Size in bytes of the pieces that the NIC fills, decimal, 0x or octal (Linux 7.3; 0: a page)
-    #[arg(short = 'b', value_name = "BYTES", value_parser = bytes)]
+    #[arg(short = 'b', value_name = "BYTES", value_parser = parse_bytes)]
     rx_page_size: Option<u32>,
     /// Arguments without a meaning, which upstream warns of and ignores
     #[arg(hide = true)]
@@ -215,7 +215,7 @@ impl Args {
 }
 
 /// Parses a count, decimal as with `atoi`, but of the whole text.
-fn number(text: &str) -> Result<u32, String> {
+fn parse_count(text: &str) -> Result<u32, String> {
     let number: u32 = text
         .trim()
         .parse()
@@ -228,7 +228,7 @@ fn number(text: &str) -> Result<u32, String> {
     }
 }
 
-fn port(text: &str) -> Result<u16, String> {
+fn parse_port(text: &str) -> Result<u16, String> {
     match text.trim().parse() {
         Ok(port) if port != 0 => Ok(port),
         _ => Err("not a port from 1 to 65535".to_owned()),
@@ -236,7 +236,7 @@ fn port(text: &str) -> Result<u16, String> {
 }
 
 /// Parses a number of bytes as `strtoul` with base 0 does: `0x` is hexadecimal, a leading 0 octal.
-fn bytes(text: &str) -> Result<u32, String> {
+fn parse_bytes(text: &str) -> Result<u32, String> {
     let text = text.trim();
     let (digits, radix) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&text[2..], 16),

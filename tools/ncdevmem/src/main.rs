@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     stdio::stderr().post("");
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return misunderstood(&error),
+        Err(error) => return usage_exit_code(&error),
     };
     match args.job().map_err(anyhow::Error::from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,7 +64,7 @@ fn main() -> ExitCode {
 }
 
 /// Exit code for a wrong command line, as upstream's; help and version are no error.
-fn misunderstood(error: &clap::Error) -> ExitCode {
+fn usage_exit_code(error: &clap::Error) -> ExitCode {
     if let (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
     {

@@ -16,7 +16,7 @@ const PAGES: u64 = 16_000;
 /// hugepages are few.
 const PIECES: u64 = 2048;
 /// Longest wait for hugepages that another process is about to free.
-const HUGEPAGES: Duration = Duration::from_secs(5);
+const HUGEPAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Makes a dmabuf of ordinary pages; of hugepages of 2 MiB where the NIC is to fill larger pieces,
 /// which need memory that is aligned to them.
@@ -35,7 +35,7 @@ pub(crate) fn dmabuf(rx_page_size: Option<NonZeroU32>) -> Result<Udmabuf> {
 /// the kernel frees a closed binding late, when the last packet that used it is freed
 /// (`__net_devmem_dmabuf_binding_free`).
 fn of_hugepages(size: u64) -> Result<Udmabuf> {
-    let end = Instant::now() + HUGEPAGES;
+    let end = Instant::now() + HUGEPAGE_TIMEOUT;
     let mut said = false;
     loop {
         let error = match Udmabuf::builder(size).hugepages(HugePage::Mb2).build() {

@@ -54,13 +54,13 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Runs the probe's steps. Header split must be off at the beginning.
     fn check(&self, signals: &Signals) -> Result<()> {
-        refused(
+        expect_refusal(
             "binding with header split off",
             self.bind(&self.queues).map(drop),
             // __netif_mp_open_rxq
-            |error| says(error, "tcp-data-split is disabled"),
+            |error| has_text(error, "tcp-data-split is disabled"),
         )?;
-        check(signals)?;
+        fail_on_signal(signals)?;
         let netns = NetNs::current()?;
         let applied = Plan::new(&self.device.name, self.device.ifindex)
             .header_split()
@@ -83,16 +83,16 @@ impl Bench<'_> {
     }
 
     fn check_split(&self, signals: &Signals) -> Result<()> {
-        refused(
+        expect_refusal(
             "binding without queues",
             self.bind(&[]).map(drop),
             // netdev_nl_bind_rx_doit
             |error| error.ext_ack().is_some_and(|ack| ack.missing().is_some()),
         )?;
-        check(signals)?;
+        fail_on_signal(signals)?;
         let binding = self.bind(&self.queues)?;
         say(&format!("got dmabuf id={}", binding.id()));
-        check(signals)?;
+        fail_on_signal(signals)?;
         self.check_channels()
         // The binding goes first, then the settings: while it is there, they can't be taken back.
     }
@@ -106,7 +106,7 @@ impl Bench<'_> {
         let mut ethtool = Ethtool::open()?;
         let ifindex = self.device.ifindex;
         let before = ethtool.channels(ifindex)?;
-        let Some(change) = without(&before, &self.queues) else {
+        let Some(change) = channels_without(&before, &self.queues) else {
             say("the only queue was bound: no channel change could take it away");
             return Ok(());
         };
@@ -122,16 +122,16 @@ impl Bench<'_> {
                 .set_channels(ifindex, &back)
                 .context("the bound queues could be taken away, and could not be put back")?;
         }
-        refused("taking the bound queues away", changed, |error| {
+        expect_refusal("taking the bound queues away", changed, |error| {
             // ethtool_check_max_channel
-            says(error, "existing memory provider setting")
+            has_text(error, "existing memory provider setting")
         })
     }
 }
 
 /// Change of the channels that leaves only the queues below those in `bound`, and at least one;
 /// `None` if that removes none of them.
-fn without(channels: &Channels, bound: &[QueueId]) -> Option<ChannelsChange> {
+fn channels_without(channels: &Channels, bound: &[QueueId]) -> Option<ChannelsChange> {
     let (first, last) = (bound.first()?.get(), bound.last()?.get());
     let left = first.max(1);
     if left > last {
@@ -155,7 +155,7 @@ fn without(channels: &Channels, bound: &[QueueId]) -> Option<ChannelsChange> {
 }
 
 /// Fails if a signal has come since the last step.
-fn check(signals: &Signals) -> Result<()> {
+fn fail_on_signal(signals: &Signals) -> Result<()> {
     match signals.received() {
         Some(signal) => bail!("ended by signal {signal}"),
         None => Ok(()),
@@ -164,7 +164,7 @@ fn check(signals: &Signals) -> Result<()> {
 
 /// Checks that the kernel refused a request for the expected reason; another reason is an error,
 /// too.
-fn refused(
+fn expect_refusal(
     what: &str,
     result: netdev::Result<()>,
     reason: impl Fn(&netdev::Error) -> bool,
@@ -181,7 +181,7 @@ fn refused(
     }
 }
 
-fn says(error: &netdev::Error, words: &str) -> bool {
+fn has_text(error: &netdev::Error, words: &str) -> bool {
     error.message().is_some_and(|text| text.contains(words))
 }
 
@@ -263,23 +263,23 @@ mod tests {
     fn the_channels_that_take_the_bound_queues_away() {
         let mut channels = Channels::default();
         channels.combined = Some(4);
-        let change = without(&channels, &bound(2..4)).unwrap();
+        let change = channels_without(&channels, &bound(2..4)).unwrap();
         assert_eq!(
             (change.combined, change.rx, change.tx),
             (Some(2), None, None)
         );
-        let change = without(&channels, &bound(0..4)).unwrap();
+        let change = channels_without(&channels, &bound(0..4)).unwrap();
         assert_eq!(change.combined, Some(1), "one is the least");
-        assert_eq!(without(&channels, &bound(0..1)), None);
+        assert_eq!(channels_without(&channels, &bound(0..1)), None);
         channels.rx = Some(2);
         channels.tx = Some(0);
-        let change = without(&channels, &bound(5..6)).unwrap();
+        let change = channels_without(&channels, &bound(5..6)).unwrap();
         assert_eq!(
             (change.combined, change.rx, change.tx),
             (Some(5), Some(0), None)
         );
         channels.combined = None;
-        let change = without(&channels, &bound(1..2)).unwrap();
+        let change = channels_without(&channels, &bound(1..2)).unwrap();
         assert_eq!((change.combined, change.rx), (None, Some(1)));
     }
 }

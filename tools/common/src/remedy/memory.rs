@@ -58,7 +58,7 @@ fn heap_remedy(heap: &Name, source: &io::Error) -> Option<String> {
             [] => "no heap is here: boot a kernel with CONFIG_DMABUF_HEAPS and a heap; in a \
                    container, pass /dev/dma_heap into it"
                 .to_owned(),
-            names => format!("take one that is there: {}", join(names)),
+            names => format!("take one that is there: {}", join_heap_names(names)),
         }),
         libc::EACCES | libc::EPERM => Some(format!(
             "run as root, or: chown {} {}",
@@ -70,7 +70,7 @@ fn heap_remedy(heap: &Name, source: &io::Error) -> Option<String> {
 }
 
 /// Formats names of dma-heaps as they are written on a command line.
-fn join(names: &[Name]) -> String {
+fn join_heap_names(names: &[Name]) -> String {
     let words = names.iter().map(|name| format!("heap:{name}"));
     words.collect::<Vec<_>>().join(", ")
 }
