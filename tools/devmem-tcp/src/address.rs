@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn all_ports_are_asked_for_by_a_word() {
+    fn all_ports_are_named_by_a_word() {
         assert!(
             "192.0.2.1:0"
                 .parse::<Address>()
@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_in_each_others_way() {
+    fn overlapping_addresses_are_refused() {
         let overlap = |one: &str, other: &str| {
             let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
             assert_eq!(overlap(&one, &other), overlap(&other, &one));

@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed() {
         assert_eq!("4096".parse(), Ok(Size(4096)));
         assert_eq!("64K".parse(), Ok(Size(65536)));
         assert_eq!("1GiB".parse(), Ok(Size(1 << 30)));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces() {
+    fn namespaces_are_parsed() {
         assert_eq!("box".parse(), Ok(NetNsArg::Name("box".into())));
         assert_eq!(
             "/proc/1/ns/net".parse(),

@@ -143,11 +143,11 @@ impl<'a> Line<'a> {
             self.given.push(option);
             match value {
                 Some(value) => self.remember(option, value),
-                None if wants_a_word(option) => self.option = Some(option),
+                None if may_take_next_word(option) => self.option = Some(option),
                 None => {}
             }
         } else if let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) {
-            self.take_letters(letters);
+            self.take_short_options(letters);
         } else if let Some(subcommand) = self.subcommand(word) {
             self.command = subcommand;
         } else {
@@ -156,13 +156,13 @@ impl<'a> Line<'a> {
     }
 
     /// Parses a word of short options, as `-vfeth1`.
-    fn take_letters(&mut self, letters: &'a str) {
+    fn take_short_options(&mut self, letters: &'a str) {
         for (at, letter) in letters.char_indices() {
             let options = self.command.get_arguments();
             let option = { options }.find(|option| option.get_short() == Some(letter));
             let Some(option) = option else { return };
             self.given.push(option);
-            if wants_a_word(option) {
+            if may_take_next_word(option) {
                 match &letters[at + letter.len_utf8()..] {
                     "" => self.option = Some(option),
                     value => self.remember(option, value),
@@ -236,7 +236,7 @@ fn find_long<'a>(command: &'a Command, word: &str) -> Option<&'a Arg> {
 }
 
 /// Whether the next word may be the option's value.
-fn wants_a_word(option: &Arg) -> bool {
+fn may_take_next_word(option: &Arg) -> bool {
     let values = option.get_num_args().is_some_and(|n| n.takes_values());
     values && !option.is_require_equals_set()
 }

@@ -95,7 +95,7 @@ fn render(man: &Man, command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     if command.get_after_help().is_some() || command.get_after_long_help().is_some() {
         man.render_extra_section(page)?;
     }
-    page.extend_from_slice(sections(command.get_name()).as_bytes());
+    page.extend_from_slice(own_sections(command.get_name()).as_bytes());
     if command.get_version().is_some() {
         man.render_version_section(page)?;
     }
@@ -103,7 +103,7 @@ fn render(man: &Man, command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
 }
 
 /// Sections EXAMPLES, EXIT STATUS and FILES of a command's man page, in roff.
-fn sections(command: &str) -> &'static str {
+fn own_sections(command: &str) -> &'static str {
     match command {
         "recv" => include_str!("man/recv.roff"),
         "send" => include_str!("man/send.roff"),
@@ -160,7 +160,7 @@ mod tests {
                 !page.contains(".SH EXTRA"),
                 "{name}: a section without text"
             );
-            let text = sections(name).replace("\\-", "-");
+            let text = own_sections(name).replace("\\-", "-");
             let lines = text.lines();
             let examples: Vec<_> = lines
                 .filter_map(|line| line.strip_prefix("devmem-tcp "))

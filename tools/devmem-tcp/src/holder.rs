@@ -21,7 +21,7 @@ pub(crate) fn find(netns: Option<&NetNs>) -> Vec<String> {
     let Some(sockets) = sockets.filter(|sockets| !sockets.is_empty()) else {
         return Vec::new();
     };
-    processes(|process| holds(process, &sockets))
+    processes(|process| has_socket_and_dmabuf(process, &sockets))
 }
 
 /// Lists the processes that listen at an address, or at one that overlaps with it, in a namespace,
@@ -31,7 +31,7 @@ pub(crate) fn listening(netns: &NetNs, at: SocketAddr) -> Vec<String> {
     if sockets.is_empty() {
         return Vec::new();
     }
-    processes(|process| targets(process).any(|target| is_one_of(&target, &sockets)))
+    processes(|process| names_of_open_files(process).any(|target| is_one_of(&target, &sockets)))
 }
 
 /// Names and pids of the other processes for which `suits` is true.
@@ -64,7 +64,7 @@ fn tcp_listeners(at: SocketAddr) -> HashSet<String> {
             let [_, local, _, LISTEN, _, _, _, _, _, inode, ..] = columns[..] else {
                 continue;
             };
-            let Some((other, port)) = address(local) else {
+            let Some((other, port)) = parse_address(local) else {
                 continue;
             };
             let overlap = other == ip || other.is_unspecified() || ip.is_unspecified();
@@ -78,7 +78,7 @@ fn tcp_listeners(at: SocketAddr) -> HashSet<String> {
 
 /// Parses an address in `/proc/net/tcp` and `tcp6`: words of 32 bits in the processor's byte order,
 /// and the port.
-fn address(text: &str) -> Option<(IpAddr, u16)> {
+fn parse_address(text: &str) -> Option<(IpAddr, u16)> {
     let (words, port) = text.split_once(':')?;
     let word = |at: usize| u32::from_str_radix(words.get(at..at + 8)?, 16).ok();
     let ip = match words.len() {
@@ -107,9 +107,9 @@ fn generic_sockets() -> HashSet<String> {
 }
 
 /// Whether a process has open one of the sockets, and a dmabuf.
-fn holds(process: &Path, sockets: &HashSet<String>) -> bool {
+fn has_socket_and_dmabuf(process: &Path, sockets: &HashSet<String>) -> bool {
     let (mut socket, mut dmabuf) = (false, false);
-    for target in targets(process) {
+    for target in names_of_open_files(process) {
         socket |= is_one_of(&target, sockets);
         dmabuf |= target.starts_with("/dmabuf:");
     }
@@ -117,7 +117,7 @@ fn holds(process: &Path, sockets: &HashSet<String>) -> bool {
 }
 
 /// Names that the kernel gives to a process's open files.
-fn targets(process: &Path) -> impl Iterator<Item = String> + use<> {
+fn names_of_open_files(process: &Path) -> impl Iterator<Item = String> + use<> {
     let fds = fs::read_dir(process.join("fd")).into_iter().flatten();
     let targets = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
     targets.map(|target| target.to_string_lossy().into_owned())
@@ -138,7 +138,7 @@ mod tests {
     fn an_address_of_the_kernels_tables() {
         let is = |text: &str, at: &str| {
             let at: SocketAddr = at.parse().unwrap();
-            assert_eq!(address(text), Some((at.ip(), at.port())), "{text}");
+            assert_eq!(parse_address(text), Some((at.ip(), at.port())), "{text}");
         };
         if cfg!(target_endian = "little") {
             is("020200C0:1388", "192.0.2.2:5000");
@@ -155,7 +155,7 @@ mod tests {
             "00000000:12345",
             "é0000000:1",
         ] {
-            assert_eq!(address(odd), None, "{odd:?}");
+            assert_eq!(parse_address(odd), None, "{odd:?}");
         }
     }
 

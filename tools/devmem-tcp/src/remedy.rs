@@ -10,7 +10,7 @@ use crate::enter::enter;
 use crate::privilege::{is_root, with_sudo};
 
 /// Remedies, in terms of this tool's options, by parts of the kernel's texts.
-const OURS: &[(&str, &str)] = &[
+const REMEDIES_BY_TEXT: &[(&str, &str)] = &[
     (
         "tcp-data-split is disabled",
         "`devmem-tcp recv` switches it on by itself, without --no-config; or, on the physical device: \
@@ -80,7 +80,10 @@ pub(crate) fn of_nic(error: &nic::Error, within: &str) -> Option<String> {
 /// Remedy for a refusal of the kernel, with the option of this tool where it has one.
 fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
     let text = error.message().unwrap_or_default();
-    if let Some((_, remedy)) = OURS.iter().find(|(part, _)| text.contains(part)) {
+    if let Some((_, remedy)) = REMEDIES_BY_TEXT
+        .iter()
+        .find(|(part, _)| text.contains(part))
+    {
         return Some(quoted_within(remedy, within));
     }
     match (error.op(), error.raw_os_error()?) {

@@ -103,8 +103,8 @@ fn row(device: String, outcome: Outcome, dry_run: bool, within: &str) -> Row {
         outcome,
         changes: planned,
         dry_run,
-        ended: names(ended),
-        kept: names(kept),
+        ended: owner_names(ended),
+        kept: owner_names(kept),
         error,
     }
 }
@@ -118,7 +118,7 @@ fn with_remedy(error: &nic::Error, within: &str) -> String {
     }
 }
 
-fn names(owners: impl IntoIterator<Item = Option<Owner>>) -> Vec<String> {
+fn owner_names(owners: impl IntoIterator<Item = Option<Owner>>) -> Vec<String> {
     let name = |owner: Option<Owner>| {
         owner.map_or_else(|| "devmem-tcp apply".to_owned(), |owner| owner.to_string())
     };

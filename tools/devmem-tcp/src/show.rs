@@ -111,7 +111,7 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
             let Some(link) = namespace.device(queue.ifindex).filter(|link| wanted(link)) else {
                 continue;
             };
-            let (leased_to, leased_from, bound) = sides(leases, namespace, queue);
+            let (leased_to, leased_from, bound) = other_end_and_binding(leases, namespace, queue);
             let plain = leased_to.is_none() && leased_from.is_none() && bound.is_none();
             if plain && !args.all && args.device.is_none() {
                 continue;
@@ -153,7 +153,7 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
 }
 
 /// Other end of the queue's lease, if it has one, and the binding of either end.
-fn sides<'a>(
+fn other_end_and_binding<'a>(
     leases: &'a [LeaseView],
     namespace: &NamespaceSnapshot,
     queue: &Queue,
@@ -192,13 +192,13 @@ fn driver(namespace: &NamespaceSnapshot, queue: &Queue) -> String {
 
 impl Shown<'_> {
     fn to_text(&self) -> String {
-        let mut rows = vec![heads([
+        let mut rows = vec![table_head([
             "NETNS", "DEVICE", "DRIVER", "RXQ", "NAPI", "LEASE", "DMABUF",
         ])];
         for row in &self.queues {
             let lease = match (row.leased_to, row.leased_from) {
-                (Some(to), _) => format!("to {}", end(to)),
-                (None, Some(from)) => format!("from {}", end(from)),
+                (Some(to), _) => format!("to {}", lease_end_text(to)),
+                (None, Some(from)) => format!("from {}", lease_end_text(from)),
                 (None, None) => "-".to_owned(),
             };
             rows.push(vec![
@@ -232,7 +232,7 @@ impl Shown<'_> {
             "INFLIGHT BYTES",
             "DMABUF",
         ];
-        let mut rows = vec![heads(head)];
+        let mut rows = vec![table_head(head)];
         for PoolRow {
             netns,
             device,
@@ -254,7 +254,7 @@ impl Shown<'_> {
 }
 
 /// Cells of a table's head line.
-fn heads<const N: usize>(words: [&str; N]) -> Vec<String> {
+fn table_head<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(|word| Style::stdout().bold(word)).to_vec()
 }
 
@@ -263,7 +263,7 @@ fn or_dash(value: Option<impl ToString>) -> String {
 }
 
 /// Describes an end of a lease: `box/nk0 rx 1`.
-fn end(end: &LeaseEnd) -> String {
+fn lease_end_text(end: &LeaseEnd) -> String {
     let LeaseEnd {
         netns,
         device,

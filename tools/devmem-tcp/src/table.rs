@@ -30,7 +30,7 @@ mod tests {
     use common::text::{paint, shown};
 
     #[test]
-    fn aligns() {
+    fn columns_are_aligned() {
         let rows = [
             vec!["a".into(), "bb".into()],
             vec!["ccc".into(), "d".into()],

@@ -14,23 +14,23 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
         id: "ntuple.on",
         areas: &[Area::Rx],
         what: "the NIC steers flows by rules",
-        run: on,
+        run: check_rules_on,
     },
     Check {
         id: "ntuple.room",
         areas: &[Area::Rx],
         what: "the table of rules has room",
-        run: room,
+        run: check_room_for_a_rule,
     },
     Check {
         id: "ntuple.others",
         areas: &[Area::Rx],
         what: "no rule steers anything else to the queue",
-        run: others,
+        run: check_other_rules,
     },
 ];
 
-fn on(nic: &Nic) -> Option<Finding> {
+fn check_rules_on(nic: &Nic) -> Option<Finding> {
     let otherwise = "no setting helps: receive with --no-config, and steer by other means";
     Some(match (nic.feature(NTUPLE), &nic.table) {
         // Some drivers accept rules even then (mlx5).
@@ -44,7 +44,7 @@ fn on(nic: &Nic) -> Option<Finding> {
     })
 }
 
-fn room(nic: &Nic) -> Option<Finding> {
+fn check_room_for_a_rule(nic: &Nic) -> Option<Finding> {
     let table = nic.table.as_ref().ok()?;
     let count = table.count;
     let Some(size) = table.size else {
@@ -88,7 +88,7 @@ fn location(rule: &FlowRule) -> Option<u32> {
 
 /// Checks for other flow rules to the queue: their packets would go to memory that only the
 /// receiver can read.
-fn others(nic: &Nic) -> Option<Finding> {
+fn check_other_rules(nic: &Nic) -> Option<Finding> {
     // A receiver on the leased queue has its rules.
     if nic.table.is_err() || nic.through_netkit {
         return None;

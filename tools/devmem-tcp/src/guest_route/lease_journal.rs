@@ -321,7 +321,7 @@ impl LeaseJournal {
     }
 
     /// Lists the lease records whose owner end is, or was, in the current namespace.
-    fn here(&self) -> Result<impl Iterator<Item = &LeaseRecord>> {
+    fn records_of_this_namespace(&self) -> Result<impl Iterator<Item = &LeaseRecord>> {
         let here = self.here.identity()?;
         Ok(self
             .all
@@ -336,14 +336,16 @@ impl LeaseJournal {
         ifindex: Option<Ifindex>,
         key: Sysctl,
     ) -> Result<Option<&SysctlChange>> {
-        let mut changes = self.here()?.flat_map(|record| &record.settings);
+        let mut changes = self
+            .records_of_this_namespace()?
+            .flat_map(|record| &record.settings);
         Ok(changes.find(|change| change.is_same(ifindex, key)))
     }
 
     /// Whether a lease recorded that the large receive offload of this NIC in the current namespace
     /// was switched off.
     pub(crate) fn noted_lro(&self, nic: Ifindex) -> Result<bool> {
-        Ok(self.here()?.any(|record| {
+        Ok(self.records_of_this_namespace()?.any(|record| {
             let device = record.lro.as_ref();
             device.is_some_and(|device| device.ifindex == Some(nic))
         }))
@@ -387,7 +389,7 @@ impl LeaseJournal {
     /// exist.
     pub(crate) fn needed_rules(&mut self) -> Result<Vec<Rule>> {
         let mut needed = Vec::new();
-        let ours: Vec<LeaseRecord> = self.here()?.cloned().collect();
+        let ours: Vec<LeaseRecord> = self.records_of_this_namespace()?.cloned().collect();
         for record in ours {
             if record.find_owner_end(&mut self.links)?.is_some() {
                 needed.extend(record.rules);

@@ -50,7 +50,7 @@ pub(super) struct Device {
 }
 
 impl Device {
-    fn is(&self, other: &Self) -> bool {
+    fn is_same(&self, other: &Self) -> bool {
         (self.identity, self.ifindex) == (other.identity, other.ifindex)
     }
 }
@@ -64,7 +64,7 @@ struct Bound {
 }
 
 impl Bound {
-    fn is(&self, other: &Self) -> bool {
+    fn is_same(&self, other: &Self) -> bool {
         // A NIC may move while it is bound, and a dmabuf may be bound to several queues.
         let place = same_place(&self.phys, &other.phys) || same_virt(&self.virt, &other.virt);
         self.dmabuf == other.dmabuf
@@ -180,16 +180,16 @@ impl Watched {
     /// begins, the outer before the inner.
     pub(super) fn since(&self, before: &Self) -> Vec<WatchEvent> {
         let mut events = Vec::new();
-        for old in without(&before.bound, &self.bound, Bound::is) {
+        for old in without(&before.bound, &self.bound, Bound::is_same) {
             events.push(binding(EventKind::Unbound, old));
         }
         for old in without(&before.leases, &self.leases, same_lease) {
             events.push(lease(EventKind::LeaseEnded, old));
         }
-        for old in without(&before.devices, &self.devices, Device::is) {
+        for old in without(&before.devices, &self.devices, Device::is_same) {
             events.push(device(EventKind::DeviceWent, old));
         }
-        for new in without(&self.devices, &before.devices, Device::is) {
+        for new in without(&self.devices, &before.devices, Device::is_same) {
             events.push(device(EventKind::DeviceCame, new));
         }
         for new in &self.leases {
@@ -199,7 +199,7 @@ impl Watched {
                 Some(_) => {}
             }
         }
-        for new in without(&self.bound, &before.bound, Bound::is) {
+        for new in without(&self.bound, &before.bound, Bound::is_same) {
             events.push(binding(EventKind::Bound, new));
         }
         events

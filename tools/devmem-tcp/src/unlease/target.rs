@@ -34,7 +34,7 @@ impl Target {
         };
         let missing: anyhow::Error = match opened {
             Ok(netns) => match Link::open_in(&netns)?.by_name(name) {
-                Ok(link) => return Self::there(netns, link, journal),
+                Ok(link) => return Self::of_existing_end(netns, link, journal),
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => error.into(),
                 Err(error) => return Err(error.into()),
             },
@@ -46,7 +46,7 @@ impl Target {
             record.netkit == name && label.as_ref().is_none_or(|label| *label == record.netns)
         });
         match (noted.next(), noted.next()) {
-            (Some(record), None) => Self::noted(&here, record),
+            (Some(record), None) => Self::of_record(&here, record),
             (Some(one), Some(other)) => Err(Hint::new(
                 format!(
                     "unlease {name}: two were leased to, in namespace {} and in {}",
@@ -60,7 +60,7 @@ impl Target {
     }
 
     /// Finds the netkit to delete by an end that exists.
-    fn there(netns: NetNs, link: LinkInfo, journal: &LeaseJournal) -> Result<Self> {
+    fn of_existing_end(netns: NetNs, link: LinkInfo, journal: &LeaseJournal) -> Result<Self> {
         let name = link.name.clone();
         let Some(netkit) = link
             .netkit
@@ -106,7 +106,7 @@ impl Target {
 
     /// Finds the netkit to delete by a record of a lease, where it is not where the name was looked
     /// for.
-    fn noted(here: &NetNs, record: &LeaseRecord) -> Result<Self> {
+    fn of_record(here: &NetNs, record: &LeaseRecord) -> Result<Self> {
         let mut target = Self {
             name: record.netkit.clone(),
             netns: record.netns.clone(),

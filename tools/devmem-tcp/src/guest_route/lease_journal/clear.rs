@@ -85,7 +85,7 @@ impl LeaseJournal {
                         .push(format!("{change}: {netkit} still needs it"));
                     continue;
                 }
-                None => self.put_back(change, dry_run),
+                None => self.restore_sysctl(change, dry_run),
             };
             match done {
                 Ok(Some(Restored::Yes)) => {
@@ -116,7 +116,7 @@ impl LeaseJournal {
                 *of == nic.ifindex
                     && matches!(key, Sysctl::Forward4 | Sysctl::Forward6 | Sysctl::Router6)
             });
-            match self.lro_back(nic, forwards, dry_run) {
+            match self.restore_lro(nic, forwards, dry_run) {
                 Ok(Some(text)) => cleared.restored.push(text),
                 Ok(None) => {}
                 Err(error) => failures.push(format!("{error:#}")),
@@ -201,7 +201,7 @@ impl LeaseJournal {
 
     /// Switches a NIC's large receive offload on again, unless it still forwards, and describes
     /// that.
-    fn lro_back(&mut self, nic: &Device, needed: bool, dry_run: bool) -> Result<Option<String>> {
+    fn restore_lro(&mut self, nic: &Device, needed: bool, dry_run: bool) -> Result<Option<String>> {
         let Some(ifindex) = nic.ifindex.filter(|_| !needed) else {
             return Ok(None);
         };
@@ -227,7 +227,7 @@ impl LeaseJournal {
     }
 
     /// Restores a sysctl; `None` if its device is gone.
-    fn put_back(&mut self, change: &SysctlChange, dry_run: bool) -> Result<Option<Restored>> {
+    fn restore_sysctl(&mut self, change: &SysctlChange, dry_run: bool) -> Result<Option<Restored>> {
         let Some(ifindex) = change.ifindex else {
             return Ok(None);
         };
