@@ -81,7 +81,7 @@ pub enum Error {
         /// Name of the function.
         symbol: &'static str,
     },
-    /// No GPU has the number.
+    /// No GPU has the requested number.
     #[error("no GPU {ordinal}: the driver has {count}")]
     NoDevice {
         /// Requested number, from 0.

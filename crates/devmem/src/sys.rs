@@ -23,9 +23,9 @@ pub(crate) struct Filled {
 /// Whether a `recvmsg` may sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// As the socket is set: blocking or not.
+    /// Sleep, if the socket is a blocking one.
     AsSet,
-    /// Never, even on a blocking socket (`MSG_DONTWAIT`).
+    /// Never sleep, even on a blocking socket (`MSG_DONTWAIT`).
     Never,
 }
 

@@ -27,7 +27,7 @@ pub enum Error {
     Len {
         /// Path of the device's node.
         node: PathBuf,
-        /// What is wrong with the length.
+        /// What is wrong with the requested length.
         #[source]
         source: BadLen,
     },

@@ -68,7 +68,7 @@ pub enum Error {
     Len {
         /// Name of the heap.
         heap: Name,
-        /// What is wrong with the length.
+        /// What is wrong with the requested length.
         #[source]
         source: BadLen,
     },

@@ -12,9 +12,9 @@ use crate::recycler::Thresholds;
 /// Condition on which an engine ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// When this number of connections have been accepted and have ended. No more are accepted.
+    /// End after this number of connections were accepted and have ended. No more are accepted.
     Peers(u32),
-    /// When a program calls [`StopHandle::stop`](super::StopHandle::stop).
+    /// End when a program calls [`StopHandle::stop`](super::StopHandle::stop).
     Stopped,
 }
 

@@ -277,7 +277,8 @@ impl Lifecycle {
         Action::Close
     }
 
-    /// When [`Input::Time`] is due. `None` if nothing is, or if a clock does not go that far.
+    /// Time at which [`Input::Time`] is due. `None` if there is no deadline, or if a clock does not
+    /// go that far.
     pub(super) fn deadline(&self, config: &Config) -> Option<Instant> {
         let of_phase = match self.phase {
             Phase::Waiting { .. } => earliest(self.idle_at(config), self.look_at(config)),
