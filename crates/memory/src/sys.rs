@@ -123,7 +123,7 @@ pub(crate) fn duplicate(number: u32) -> io::Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC takes an int, no pointer, and leaves the number itself as it is,
     // whoever it belongs to.
     let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    own(fd)
+    take_new_fd(fd)
 }
 
 /// Sets `FD_CLOEXEC` on the fd with this number, so that programs that this process executes don't
@@ -131,7 +131,7 @@ pub(crate) fn duplicate(number: u32) -> io::Result<OwnedFd> {
 pub(crate) fn close_on_exec(number: u32) -> io::Result<()> {
     let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: F_SETFD takes an int, no pointer.
-    done(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })
+    check_return_value(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })
 }
 
 /// Allocates a dmabuf from a dma-heap by `DMA_HEAP_IOCTL_ALLOC` (`dma_heap_ioctl_allocate`), for
@@ -146,8 +146,8 @@ pub(crate) fn heap_allocate(heap: BorrowedFd<'_>, len: u64) -> io::Result<OwnedF
     // SAFETY: the request reads and writes one `struct dma_heap_allocation_data`, which `allocation`
     // is; a file of another kind refuses the request.
     let rc = unsafe { libc::ioctl(heap.as_raw_fd(), DMA_HEAP_IOCTL_ALLOC, &raw mut allocation) };
-    done(rc)?;
-    own(allocation.fd as RawFd)
+    check_return_value(rc)?;
+    take_new_fd(allocation.fd as RawFd)
 }
 
 /// Calls `DRM_IOCTL_MODE_CREATE_DUMB` (`drm_mode_create_dumb`) and returns the handle of the new
@@ -162,7 +162,7 @@ pub(crate) fn create_dumb(device: BorrowedFd<'_>, mut dumb: CreateDumb) -> io::R
             &raw mut dumb,
         )
     };
-    done(rc)?;
+    check_return_value(rc)?;
     Ok(dumb.handle)
 }
 
@@ -183,8 +183,8 @@ pub(crate) fn export(device: BorrowedFd<'_>, handle: u32) -> io::Result<OwnedFd>
             &raw mut prime,
         )
     };
-    done(rc)?;
-    own(prime.fd)
+    check_return_value(rc)?;
+    take_new_fd(prime.fd)
 }
 
 /// Name of a DRM driver (`drm_version`).
@@ -204,7 +204,7 @@ pub(crate) fn drm_driver(device: BorrowedFd<'_>) -> io::Result<String> {
     // SAFETY: the request reads and writes one `struct drm_version`, and at most `name_len` bytes at
     // `name`, which are there (`drm_copy_field`); lengths of 0 have it write nothing else.
     let rc = unsafe { libc::ioctl(device.as_raw_fd(), DRM_IOCTL_VERSION, &raw mut version) };
-    done(rc)?;
+    check_return_value(rc)?;
     let name = name.get(..version.name_len).unwrap_or(&name);
     Ok(String::from_utf8_lossy(name).into_owned())
 }
@@ -270,14 +270,14 @@ pub(crate) fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> io::Re
     Ok(())
 }
 
-fn done(rc: libc::c_int) -> io::Result<()> {
+fn check_return_value(rc: libc::c_int) -> io::Result<()> {
     match rc {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-fn own(fd: RawFd) -> io::Result<OwnedFd> {
+fn take_new_fd(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

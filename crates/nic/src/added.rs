@@ -6,7 +6,7 @@ use netdev::{QueueId, RssContextId};
 
 use crate::claim::{Item, same_rule};
 use crate::journal::JournalFile;
-use crate::leaving::Leaving;
+use crate::leaving::LeavingItems;
 use crate::nic::{NTUPLE, Nic};
 use crate::spread::{Spread, spread};
 use crate::values::{flow_text, rule_text, table_text};
@@ -83,7 +83,7 @@ fn switch_on(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,
-) -> Result<crate::shared_setting::Step, Error> {
+) -> Result<crate::shared_setting::SettingChange, Error> {
     if let Some(claim) = file.journal.claim(id) {
         claim.needs.ntuple = true;
     }
@@ -94,7 +94,7 @@ fn switch_on(
 pub(crate) fn preview_flows(
     nic: &mut Nic,
     flows: &[(FlowRule, Vec<QueueId>)],
-    leaving: &Leaving<'_>,
+    leaving: &LeavingItems<'_>,
 ) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
     if !flows.is_empty() && !nic.feature(NTUPLE)? {

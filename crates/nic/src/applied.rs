@@ -5,13 +5,13 @@ use netdev::{NetNs, QueueId};
 use undo::{Life, with_sources};
 
 use crate::added::add_flows;
-use crate::checks::{check_flows, check_queues, check_there};
+use crate::checks::{check_flows, check_queue_owners, check_queues_exist};
 use crate::claim::Claim;
 use crate::end::end_claim;
 use crate::guardian::Guardian;
 use crate::identity::Identity;
 use crate::journal::JournalFile;
-use crate::leaving::Leaving;
+use crate::leaving::LeavingItems;
 use crate::nic::Nic;
 use crate::plan::{Change, Plan};
 use crate::presence::{Kind, Presence};
@@ -206,9 +206,9 @@ fn add_claim(
     let locked = dir.lock()?;
     let mut file = JournalFile::open_or_begin(&locked, nic.identity.clone())?;
     end_orphans(&mut nic, &mut file);
-    check_there(&plan, &mut nic, None)?;
-    check_queues(&plan, &file.journal)?;
-    check_flows(&plan, &mut nic, &file.journal, &Leaving::default())?;
+    check_queues_exist(&plan, &mut nic, None)?;
+    check_queue_owners(&plan, &file.journal)?;
+    check_flows(&plan, &mut nic, &file.journal, &LeavingItems::default())?;
     let id = file.journal.new_id()?;
     let life = match &mut owner {
         Some(owner) => Some(owner.live(&locked, lock_name(&file.file, id))?),

@@ -5,10 +5,14 @@ use crate::claim::Claim;
 use crate::goals::channels_goal;
 use crate::journal::{Journal, JournalFile};
 use crate::nic::Nic;
-use crate::shared_setting::{Channels, SharedSetting, Step, Table};
+use crate::shared_setting::{Channels, SettingChange, SharedSetting, Table};
 
 /// Sets the number of channels that the claims need; describes the change.
-pub(crate) fn acquire(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<Step, Error> {
+pub(crate) fn acquire(
+    nic: &mut Nic,
+    file: &mut JournalFile<'_>,
+    id: u64,
+) -> Result<SettingChange, Error> {
     match change_and_record_table(nic, file, Channels::acquire) {
         Err(Error::Refused(error)) if is_refusal_for_the_table(&error) && nic.table_is_set()? => {
             Err(Error::TableIsSet {
@@ -29,7 +33,7 @@ pub(crate) fn acquire(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Res
 ///
 /// Before Linux 7.3 some drivers refuse while any RSS table is set, the original one too. The default table
 /// contains the queues that other claims reserve, so only the last claim asks for it.
-pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<SettingChange, Error> {
     match change_and_record_table(nic, file, Channels::release) {
         Err(Error::Refused(error))
             if is_refusal_for_the_table(&error) && file.journal.table.is_some() => {}

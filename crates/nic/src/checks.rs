@@ -5,14 +5,18 @@ use netdev::ethtool::{Action, FlowRule, Location};
 use crate::Error;
 use crate::claim::{Item, same_packets};
 use crate::journal::Journal;
-use crate::leaving::Leaving;
+use crate::leaving::LeavingItems;
 use crate::nic::Nic;
 use crate::plan::Plan;
 use crate::values::rule_text;
 
 /// Fails for a queue of the plan that the NIC doesn't have, even with the plan's channels.
 /// `will_be` is the number of rx queues that the NIC will have, if it differs from the present one.
-pub(crate) fn check_there(plan: &Plan, nic: &mut Nic, will_be: Option<u32>) -> Result<(), Error> {
+pub(crate) fn check_queues_exist(
+    plan: &Plan,
+    nic: &mut Nic,
+    will_be: Option<u32>,
+) -> Result<(), Error> {
     let now = match nic.rx_queues() {
         // A driver without channels.
         Err(Error::Refused(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -35,7 +39,7 @@ pub(crate) fn check_there(plan: &Plan, nic: &mut Nic, will_be: Option<u32>) -> R
 
 /// Fails if a running receiver owns one of the plan's queues. Queues of a claim that `apply` made
 /// have no owner.
-pub(crate) fn check_queues(plan: &Plan, journal: &Journal) -> Result<(), Error> {
+pub(crate) fn check_queue_owners(plan: &Plan, journal: &Journal) -> Result<(), Error> {
     for claim in &journal.claims {
         let taken = plan
             .needs
@@ -60,7 +64,7 @@ pub(crate) fn check_flows(
     plan: &Plan,
     nic: &mut Nic,
     journal: &Journal,
-    leaving: &Leaving<'_>,
+    leaving: &LeavingItems<'_>,
 ) -> Result<(), Error> {
     if plan.flows.is_empty() {
         return Ok(());

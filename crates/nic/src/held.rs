@@ -9,18 +9,18 @@ use crate::{Error, Owner, RunDir};
 
 /// List of rules, contexts or queues, each with its owner; `None` for one that `apply` made, which
 /// stays.
-type Of<T> = Vec<(T, Option<Owner>)>;
+type Owned<T> = Vec<(T, Option<Owner>)>;
 
 /// Flow rules, RSS contexts and reserved queues of a NIC, each with its owner.
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Held {
     /// Reserved queues.
-    pub queues: Of<QueueId>,
+    pub queues: Owned<QueueId>,
     /// Locations of flow rules.
-    pub rules: Of<u32>,
+    pub rules: Owned<u32>,
     /// RSS contexts.
-    pub contexts: Of<RssContextId>,
+    pub contexts: Owned<RssContextId>,
 }
 
 impl Held {

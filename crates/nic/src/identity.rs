@@ -30,7 +30,7 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     parent: Option<String>,
     bus: Option<String>,
-    /// Number of the device's binding to its driver: see [`device`].
+    /// Number of the device's binding to its driver: see [`driver_binding_number`].
     #[serde(default)]
     device: Option<u64>,
     /// Permanent address and port name of the NIC, which tell the ports of a device apart.
@@ -189,7 +189,7 @@ type Found = (Option<(NetNs, LinkInfo)>, Option<netdev::Error>);
 
 /// Answer of sysfs about a NIC's device.
 enum Sysfs {
-    /// Number of the device's binding to its driver, if the device is there: see [`device`].
+    /// Number of the device's binding to its driver, if the device is there: see [`driver_binding_number`].
     There(u64),
     Gone,
     /// Not known: there is no device or no sysfs.

@@ -8,11 +8,11 @@ use crate::values::same_spread;
 
 /// Rules and contexts of dead owners, which will be removed from the NIC.
 #[derive(Debug, Default)]
-pub(crate) struct Leaving<'a> {
+pub(crate) struct LeavingItems<'a> {
     items: Vec<&'a Item>,
 }
 
-impl<'a> Leaving<'a> {
+impl<'a> LeavingItems<'a> {
     /// Finds the rules and contexts that dead owners added and that no other claim needs.
     pub(crate) fn of(orphans: &'a [Claim], others: &[Claim]) -> Self {
         let stays = |item: &Item| {

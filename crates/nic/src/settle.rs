@@ -6,7 +6,7 @@ use undo::Setting;
 use crate::claim::{Claim, Item};
 use crate::journal::{Journal, JournalFile};
 use crate::nic::{self, Nic};
-use crate::shared_setting::{Channels, GroHw, Ntuple, Rings, SharedSetting, Step, Table};
+use crate::shared_setting::{Channels, GroHw, Ntuple, Rings, SettingChange, SharedSetting, Table};
 use crate::values::RingValues;
 use crate::{Error, channels};
 
@@ -15,7 +15,7 @@ pub(crate) fn preview(
     nic: &mut Nic,
     journal: &mut Journal,
     claims: &[Claim],
-) -> Result<Vec<Step>, Error> {
+) -> Result<Vec<SettingChange>, Error> {
     channels::record_moved_table(nic, journal)?;
     Ok(vec![
         Channels::preview(nic, journal, claims)?,
@@ -63,7 +63,7 @@ fn acquire_rings(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,
-) -> Result<(Step, Step), Error> {
+) -> Result<(SettingChange, SettingChange), Error> {
     // A claim that builds on another's rx-gro-hw needs it, too.
     let mut needs_gro_hw = file.journal.gro_hw.is_some();
     let rings = match Rings::acquire(nic, file) {
@@ -129,7 +129,10 @@ fn release_rings(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error>
 }
 
 /// Switches flow rules on for a claim; describes the change.
-pub(crate) fn acquire_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+pub(crate) fn acquire_ntuple(
+    nic: &mut Nic,
+    file: &mut JournalFile<'_>,
+) -> Result<SettingChange, Error> {
     if file.journal.ntuple.is_none() {
         file.journal.rules_before = nic.rule_places()?;
     }
@@ -172,7 +175,7 @@ fn foreign_rule(nic: &mut Nic, journal: &Journal) -> Result<Option<u32>, Error> 
 
 /// Switches flow rules off again, unless another program has added a rule: many drivers would
 /// remove it.
-fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<SettingChange, Error> {
     let needed = file.journal.claims.iter().any(Ntuple::is_needed);
     if file.journal.ntuple.is_some() && !needed && nic.feature(nic::NTUPLE)? {
         if let Some(place) = foreign_rule(nic, &file.journal)? {
@@ -190,7 +193,7 @@ pub(crate) fn acquire(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,
-) -> Result<Vec<Step>, Error> {
+) -> Result<Vec<SettingChange>, Error> {
     channels::record_moved_table(nic, &mut file.journal)?;
     // The original table, before the channels change it.
     if file.journal.table.is_none() && file.journal.claims.iter().any(Table::is_needed) {

@@ -12,7 +12,7 @@ use crate::values::{ChannelCounts, RingValues, fit_table, table_text};
 
 /// Change of a shared setting, described by the old value and the new one; `None` where the value
 /// stays.
-pub(crate) type Step = Option<(String, String)>;
+pub(crate) type SettingChange = Option<(String, String)>;
 
 /// A setting of a NIC that all its receivers share. Its value is the original one, combined with
 /// what the receivers' claims need.
@@ -49,7 +49,11 @@ pub(crate) trait SharedSetting {
     }
 
     /// Describes how `claims`, beside the journal's own, would change the setting. Changes nothing.
-    fn preview(nic: &mut Nic, journal: &mut Journal, claims: &[Claim]) -> Result<Step, Error> {
+    fn preview(
+        nic: &mut Nic,
+        journal: &mut Journal,
+        claims: &[Claim],
+    ) -> Result<SettingChange, Error> {
         // A setting that no claim needs any more goes back, too.
         if Self::entry(journal).is_none() && !claims.iter().any(Self::is_needed) {
             return Ok(None);
@@ -85,7 +89,7 @@ pub(crate) trait SharedSetting {
     }
 
     /// Changes the setting to what the journal's claims need, among them a new one.
-    fn acquire(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+    fn acquire(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<SettingChange, Error> {
         let needed = file.journal.claims.iter().any(Self::is_needed);
         let entry = Self::entry(&mut file.journal);
         if entry.is_none() && !needed {
@@ -97,7 +101,7 @@ pub(crate) trait SharedSetting {
     }
 
     /// Changes the setting to what the journal's claims still need, after one has ended.
-    fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+    fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<SettingChange, Error> {
         if Self::entry(&mut file.journal).is_none() {
             return Ok(None);
         }
@@ -107,7 +111,11 @@ pub(crate) trait SharedSetting {
 
     /// Changes the setting, whose value is `now` and which has an entry in the journal, to what the
     /// journal's claims need.
-    fn settle(nic: &mut Nic, file: &mut JournalFile<'_>, now: Self::Value) -> Result<Step, Error> {
+    fn settle(
+        nic: &mut Nic,
+        file: &mut JournalFile<'_>,
+        now: Self::Value,
+    ) -> Result<SettingChange, Error> {
         let claims = file.journal.claims.clone();
         let Some(setting) = Self::entry(&mut file.journal) else {
             return Ok(None);

@@ -32,7 +32,7 @@ impl Host {
     /// # Errors
     /// [`DeviceError::Device`] where that memory can't be allocated.
     pub fn new(source: Arc<Mapping>, destination_len: u64) -> Result<Self, DeviceError> {
-        Self::over(Source::Dmabuf(source), destination_len)
+        Self::of_source(Source::Dmabuf(source), destination_len)
     }
 
     /// Creates a CPU device whose source region is `bytes` of this process, to compare another
@@ -44,10 +44,10 @@ impl Host {
         source: impl Into<Arc<[u8]>>,
         destination_len: u64,
     ) -> Result<Self, DeviceError> {
-        Self::over(Source::Bytes(source.into()), destination_len)
+        Self::of_source(Source::Bytes(source.into()), destination_len)
     }
 
-    fn over(source: Source, destination_len: u64) -> Result<Self, DeviceError> {
+    fn of_source(source: Source, destination_len: u64) -> Result<Self, DeviceError> {
         let no_memory = |source: std::io::Error| DeviceError::Device {
             operation: "destination in host memory",
             source: source.into(),

@@ -200,7 +200,7 @@ impl<M> Found<M> {
         let sizes = Sizes {
             pool: set_up.pool(),
             niov: wanted.niov(),
-            descriptors: descriptors(&self.device, set_up.is_shared()),
+            descriptors: ring_descriptors(&self.device, set_up.is_shared()),
             connections: wanted.connections,
         };
         set_up.bind(&self.device, wanted.rx_page_size)?;
@@ -250,7 +250,7 @@ fn flows(at: SocketAddr, from: Option<IpAddr>) -> Result<Vec<FlowRule>, Error> {
 }
 
 /// Number of descriptors in the rx rings that share a dmabuf; `None` if the NIC can't be asked.
-fn descriptors(device: &RxDevice, is_shared: bool) -> Option<u64> {
+fn ring_descriptors(device: &RxDevice, is_shared: bool) -> Option<u64> {
     let nic = device.nic.as_ref()?;
     let rings = Ethtool::open_in(&nic.netns).and_then(|mut ethtool| ethtool.rings(nic.ifindex));
     let queues = match is_shared {

@@ -31,7 +31,7 @@ impl ReservedHugepages {
     /// size.
     pub fn of(hugepages: HugePage) -> Option<Self> {
         let directory = Self::directory(hugepages);
-        let count = |name| parameter(&format!("{directory}/{name}"));
+        let count = |name| read_parameter(&format!("{directory}/{name}"));
         let (free, promised) = (count("free_hugepages"), count("resv_hugepages"));
         Some(Self {
             all: count("nr_hugepages")?,
@@ -54,10 +54,10 @@ pub(crate) fn bytes(hugepages: HugePage) -> u64 {
 
 /// The udmabuf module's limit on one buffer in bytes.
 pub(crate) fn size_limit() -> Option<u64> {
-    Some(parameter(SIZE_LIMIT_MB)?.saturating_mul(1 << 20))
+    Some(read_parameter(SIZE_LIMIT_MB)?.saturating_mul(1 << 20))
 }
 
 /// Reads a number from sysfs. Negative values don't occur: `size_limit_mb` is positive.
-pub(crate) fn parameter(path: &str) -> Option<u64> {
+pub(crate) fn read_parameter(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }

@@ -30,7 +30,7 @@ impl RunDir {
     /// # Errors
     /// [`RunDirError::Io`] where it cannot be made, [`RunDirError::NotOurs`].
     pub fn open() -> Result<Self> {
-        Self::at(Self::place())
+        Self::at(Self::configured_path())
     }
 
     /// Opens the system's runtime directory to read records, if the directory exists.
@@ -38,7 +38,7 @@ impl RunDir {
     /// # Errors
     /// As for [`RunDir::open`].
     pub fn existing() -> Result<Option<Self>> {
-        let path = Self::place();
+        let path = Self::configured_path();
         match path.try_exists() {
             Ok(false) => Ok(None),
             _ => Self::check(path).map(Some),
@@ -78,7 +78,7 @@ impl RunDir {
         names(&self.path, prefix)
     }
 
-    pub(crate) fn place() -> PathBuf {
+    pub(crate) fn configured_path() -> PathBuf {
         std::env::var_os(VARIABLE).map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from)
     }
 

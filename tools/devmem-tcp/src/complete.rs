@@ -68,7 +68,7 @@ fn answer(cli: &Command, words: &[String]) -> Answer {
     }
     if !line.escaped && last.starts_with('-') {
         if let Some((name, value)) = last.split_once('=') {
-            return match find_long(line.command, name) {
+            return match find_long_option(line.command, name) {
                 Some(option) => line.values(option, value, &format!("{name}=")),
                 None => Answer::Candidates(Vec::new()),
             };
@@ -137,7 +137,7 @@ impl<'a> Line<'a> {
                 Some((name, value)) => (name, Some(value)),
                 None => (word, None),
             };
-            let Some(option) = find_long(self.command, name) else {
+            let Some(option) = find_long_option(self.command, name) else {
                 return;
             };
             self.given.push(option);
@@ -227,7 +227,7 @@ impl<'a> Line<'a> {
     }
 }
 
-fn find_long<'a>(command: &'a Command, word: &str) -> Option<&'a Arg> {
+fn find_long_option<'a>(command: &'a Command, word: &str) -> Option<&'a Arg> {
     let name = word.strip_prefix("--")?;
     command.get_arguments().find(|option| {
         let names = option.get_long_and_visible_aliases();

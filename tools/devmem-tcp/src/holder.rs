@@ -31,7 +31,9 @@ pub(crate) fn listening(netns: &NetNs, at: SocketAddr) -> Vec<String> {
     if sockets.is_empty() {
         return Vec::new();
     }
-    processes(|process| names_of_open_files(process).any(|target| is_one_of(&target, &sockets)))
+    processes(|process| {
+        names_of_open_files(process).any(|target| is_socket_among(&target, &sockets))
+    })
 }
 
 /// Names and pids of the other processes for which `suits` is true.
@@ -110,7 +112,7 @@ fn generic_sockets() -> HashSet<String> {
 fn has_socket_and_dmabuf(process: &Path, sockets: &HashSet<String>) -> bool {
     let (mut socket, mut dmabuf) = (false, false);
     for target in names_of_open_files(process) {
-        socket |= is_one_of(&target, sockets);
+        socket |= is_socket_among(&target, sockets);
         dmabuf |= target.starts_with("/dmabuf:");
     }
     socket && dmabuf
@@ -124,7 +126,7 @@ fn names_of_open_files(process: &Path) -> impl Iterator<Item = String> + use<> {
 }
 
 /// Whether an open file is a socket with one of these inodes.
-fn is_one_of(target: &str, sockets: &HashSet<String>) -> bool {
+fn is_socket_among(target: &str, sockets: &HashSet<String>) -> bool {
     let inode = target.strip_prefix("socket:[");
     let inode = inode.and_then(|rest| rest.strip_suffix(']'));
     inode.is_some_and(|inode| sockets.contains(inode))

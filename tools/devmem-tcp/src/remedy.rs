@@ -87,7 +87,7 @@ fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
         return Some(quoted_within(remedy, within));
     }
     match (error.op(), error.raw_os_error()?) {
-        ("", libc::ENODEV) => not_here(error.object()),
+        ("", libc::ENODEV) => missing_device_remedy(error.object()),
         (_, libc::EPERM) if !is_root() => Some(format!(
             "it takes root, or CAP_NET_ADMIN (for a lease in the initial user namespace): {}",
             with_sudo()
@@ -102,7 +102,7 @@ fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
 }
 
 /// Remedy for a device that is not in the namespace where it was looked for.
-fn not_here(device: &str) -> Option<String> {
+fn missing_device_remedy(device: &str) -> Option<String> {
     let namespaces = namespaces_of(device);
     if namespaces.is_empty() {
         return None;

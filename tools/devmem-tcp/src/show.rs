@@ -118,7 +118,7 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
             }
             let driver = drivers
                 .entry(queue.ifindex)
-                .or_insert_with(|| driver(namespace, queue));
+                .or_insert_with(|| driver_or_kind(namespace, queue));
             shown.queues.push(Row {
                 netns: &namespace.name,
                 device: &link.name,
@@ -178,7 +178,7 @@ fn other_end_and_binding<'a>(
 }
 
 /// Name of the driver, or the kind of a device without one.
-fn driver(namespace: &NamespaceSnapshot, queue: &Queue) -> String {
+fn driver_or_kind(namespace: &NamespaceSnapshot, queue: &Queue) -> String {
     let opened = namespace.netns.open().and_then(|it| Ethtool::open_in(&it));
     let driver = opened.and_then(|mut tool| tool.driver(queue.ifindex));
     match driver {

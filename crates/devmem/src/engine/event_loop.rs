@@ -201,7 +201,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
         Ok(())
     }
 
-    /// Snapshot of the connections for a [`Monitor`].
+    /// Snapshot of the connections for a [`Monitor`](super::Monitor).
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new();
         snapshot.merge(self.past.clone());

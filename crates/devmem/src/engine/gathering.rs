@@ -38,9 +38,9 @@ const MARKS_PER_CHECK: u32 = 16;
 /// Number of checks that found too few bytes, after which each packet wakes the loop again.
 const MAX_STRIKES: u32 = 2;
 /// Silence, in units of the patience, after which the pace of a stream is measured anew.
-const RESTART_AFTER: u32 = 16;
+const PACE_RESET_SILENCE: u32 = 16;
 /// Time over which the pace of a stream is averaged, in units of the patience.
-const AVERAGED_OVER: u32 = 16;
+const PACE_PERIOD: u32 = 16;
 /// Factor by which the patience is longer for a steady connection.
 pub(super) const STEADY_FACTOR: u32 = 4;
 
@@ -88,14 +88,14 @@ struct Pace {
 
 impl Pace {
     fn add(&mut self, bytes: u64, time: Duration, limits: Limits) {
-        if time > limits.patience * RESTART_AFTER {
+        if time > limits.patience * PACE_RESET_SILENCE {
             // After so long a silence the pace is counted from zero.
             *self = Self::default();
             return;
         }
         self.bytes = self.bytes.saturating_add(bytes);
         self.time += time;
-        if self.time > limits.patience * AVERAGED_OVER {
+        if self.time > limits.patience * PACE_PERIOD {
             self.bytes /= 2;
             self.time /= 2;
         }

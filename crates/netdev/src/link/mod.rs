@@ -281,7 +281,7 @@ impl Link {
         let object = format!("{} to {}", self.device(ifindex), ns.label());
         let header = IfInfo::of(ifindex).encode();
         let mut request = Request::new(libc::RTM_SETLINK, &header, "link-netns", object);
-        request.attrs().put(ifla::NET_NS_FD, &fd(ns));
+        request.attrs().put(ifla::NET_NS_FD, &fd_payload(ns));
         self.socket.tell(&request)
     }
 
@@ -352,6 +352,6 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// Descriptor of a namespace as the payload of an attribute.
-fn fd(ns: &NetNs) -> [u8; 4] {
+fn fd_payload(ns: &NetNs) -> [u8; 4] {
     ns.as_fd().as_raw_fd().to_ne_bytes()
 }

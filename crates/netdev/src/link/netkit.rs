@@ -5,7 +5,7 @@ use std::fmt;
 use netlink::{Attr, AttrSpec, NetNs, Request, Result, Writer};
 use serde::Serialize;
 
-use super::{IfInfo, Link, LinkInfo, check_name, fd, ifla};
+use super::{IfInfo, Link, LinkInfo, check_name, fd_payload, ifla};
 use crate::Ifindex;
 use crate::parse::{Parsed, required};
 
@@ -187,7 +187,7 @@ impl NetkitPair {
             peer.u32(ifla::NUM_RX_QUEUES, queues);
         }
         if let Some(ns) = &self.peer_netns {
-            peer.put(ifla::NET_NS_FD, &fd(ns));
+            peer.put(ifla::NET_NS_FD, &fd_payload(ns));
         }
         peer
     }

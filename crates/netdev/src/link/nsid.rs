@@ -2,7 +2,7 @@
 
 use netlink::{AttrSpec, Attrs, Error, MessageSpec, NetNs, ParseError, Request, Result, SeenNetNs};
 
-use super::{Link, LinkInfo, fd};
+use super::{Link, LinkInfo, fd_payload};
 use crate::{Ifindex, NsId};
 
 /// Netlink attributes of a namespace id: `NETNSA_*`.
@@ -35,7 +35,7 @@ impl Link {
     #[doc(alias = "RTM_GETNSID")]
     pub fn nsid(&mut self, ns: &NetNs) -> Result<Option<NsId>> {
         let mut request = Request::new(libc::RTM_GETNSID, &HEADER, "nsid-get", ns.label());
-        request.attrs().put(netnsa::FD, &fd(ns));
+        request.attrs().put(netnsa::FD, &fd_payload(ns));
         let answer = self.socket.ask(&request)?;
         let nsid = answer
             .split(HEADER.len())
@@ -110,7 +110,7 @@ pub(super) fn new(ns: &NetNs, nsid: Option<NsId>) -> Request {
     let attrs = request
         .attrs()
         .i32(netnsa::NSID, nsid.map_or(NOT_ASSIGNED, NsId::get));
-    attrs.put(netnsa::FD, &fd(ns));
+    attrs.put(netnsa::FD, &fd_payload(ns));
     request
 }
 

@@ -111,7 +111,7 @@ pub(super) fn bind_rx(
     request
         .attrs()
         .u32(attr::IFINDEX, ifindex.get())
-        .put(attr::FD, &fd(dmabuf));
+        .put(attr::FD, &fd_payload(dmabuf));
     for id in queues {
         request.attrs().nest(attr::QUEUES, |nest| {
             nest.u32(queue::attr::ID, id.get())
@@ -134,12 +134,12 @@ pub(super) fn bind_tx(
     request
         .attrs()
         .u32(attr::IFINDEX, ifindex.get())
-        .put(attr::FD, &fd(dmabuf));
+        .put(attr::FD, &fd_payload(dmabuf));
     request
 }
 
 /// Encodes a file descriptor as the payload of an attribute.
-fn fd(fd: BorrowedFd<'_>) -> [u8; 4] {
+fn fd_payload(fd: BorrowedFd<'_>) -> [u8; 4] {
     fd.as_raw_fd().to_ne_bytes()
 }
 

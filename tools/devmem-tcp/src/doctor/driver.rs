@@ -101,7 +101,7 @@ fn split_is_on(nic: &Nic) -> bool {
 /// Command that switches header split on and the threshold off: ethtool 6.14 can't do the latter.
 fn apply_command(nic: &Nic) -> String {
     let arguments = format!("apply {} --header-split", shell_word(nic.name()));
-    nic.namespace.ours(&arguments)
+    nic.namespace.own_command(&arguments)
 }
 
 /// Checks that header split can be set: a binding requires that it was set, whatever the driver

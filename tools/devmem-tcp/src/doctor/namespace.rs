@@ -38,7 +38,7 @@ impl Namespace {
     }
 
     /// Command line of this program with these arguments that runs in the namespace.
-    pub(super) fn ours(&self, arguments: &str) -> String {
+    pub(super) fn own_command(&self, arguments: &str) -> String {
         self.command(&format!("{} {arguments}", program()))
     }
 }

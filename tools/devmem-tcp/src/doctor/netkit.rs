@@ -149,7 +149,7 @@ fn lease_command(
         command += &format!(" --netns {}", shell_word(netns));
     }
     if link.rx_queues > 1 {
-        return Ok(Some(here.ours(&command)));
+        return Ok(Some(here.own_command(&command)));
     }
     // The netkit has no room for a lease: it must be made again.
     let up = |namespace: &Namespace, name: &str| {
@@ -159,10 +159,12 @@ fn lease_command(
         vec![namespace.command(&shell_command(["ip", "link", "delete", &link.name]))];
     match other {
         Some((end, other)) if end.argument().is_none() => {
-            commands.push(here.ours(&format!("{command} --host-end {}", shell_word(&other.name))));
+            commands.push(
+                here.own_command(&format!("{command} --host-end {}", shell_word(&other.name))),
+            );
             commands.push(up(end, &other.name));
         }
-        _ => commands.push(here.ours(&command)),
+        _ => commands.push(here.own_command(&command)),
     }
     commands.push(up(namespace, &link.name));
     Ok(Some(commands.join(" && ")))

@@ -88,7 +88,7 @@ impl Nic {
         asked: &[QueueId],
         through: Option<&LeasedThrough>,
     ) -> Result<Self> {
-        let link = settled(&namespace, link)?;
+        let link = wait_for_carrier(&namespace, link)?;
         let mut netdev = Netdev::open_in(&namespace.netns)?;
         let mut ethtool = Ethtool::open_in(&namespace.netns)?;
         let at = link.ifindex;
@@ -119,7 +119,7 @@ impl Nic {
                 probe::queue_api(machine, &namespace, &link, queue)
             }
         };
-        let receiving = receiving(&namespace, &link, &queues)?;
+        let receiving = receiving_addresses(&namespace, &link, &queues)?;
         let held = nic::held(&namespace.netns, at).unwrap_or_default();
         let preview = machine
             .wanted
@@ -176,7 +176,11 @@ impl Nic {
 
 /// Finds the addresses at which the NIC's payload is received: those of the NIC, and those of the
 /// netkits that lease its queues, where they can be seen.
-fn receiving(namespace: &Namespace, nic: &LinkInfo, queues: &[Queue]) -> Result<Vec<Receiving>> {
+fn receiving_addresses(
+    namespace: &Namespace,
+    nic: &LinkInfo,
+    queues: &[Queue],
+) -> Result<Vec<Receiving>> {
     let mut links = Link::open_in(&namespace.netns)?;
     let mut all = vec![Receiving::of(&mut links, namespace.clone(), nic.ifindex)?];
     let mut netkits: Vec<_> = queues
@@ -211,7 +215,7 @@ fn receiving(namespace: &Namespace, nic: &LinkInfo, queues: &[Queue]) -> Result<
 
 /// Waits a moment for the link's carrier: the kernel reports it up to a second late
 /// (`linkwatch_schedule_work`).
-fn settled(namespace: &Namespace, mut link: LinkInfo) -> Result<LinkInfo> {
+fn wait_for_carrier(namespace: &Namespace, mut link: LinkInfo) -> Result<LinkInfo> {
     let end = Instant::now() + Duration::from_millis(1500);
     let mut asker = None;
     while link.up && !link.running && Instant::now() < end {

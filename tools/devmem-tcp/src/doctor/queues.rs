@@ -155,7 +155,7 @@ fn check_requested(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
     Some(match frees.last() {
         Some(free) if !nic.through_netkit => {
             let another = format!("doctor {} --queue {free}", shell_word(nic.name()));
-            finding.remedy(nic.namespace.ours(&another))
+            finding.remedy(nic.namespace.own_command(&another))
         }
         _ => finding.remedy("end the receiver that has it: `devmem-tcp show` lists the bindings"),
     })

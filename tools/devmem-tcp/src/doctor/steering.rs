@@ -67,7 +67,7 @@ fn check_room_for_a_rule(nic: &Nic) -> Option<Finding> {
             .remedy("end a receiver that has rules: `devmem-tcp show` lists the bindings"),
         (None, Some((_, None))) => {
             let restore = format!("restore {}", shell_word(nic.name()));
-            Finding::fail(found).remedy(nic.namespace.ours(&restore))
+            Finding::fail(found).remedy(nic.namespace.own_command(&restore))
         }
         (None, None) => Finding::fail(found)
             .remedy("`ethtool -n` lists the rules, `ethtool -N IF delete N` deletes one"),

@@ -108,13 +108,13 @@ impl WatchEvent {
 
 /// Parts of a snapshot whose changes are events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Watched {
+pub(super) struct WatchedParts {
     devices: Vec<Device>,
     leases: Vec<LeaseView>,
     bound: Vec<Bound>,
 }
 
-impl Watched {
+impl WatchedParts {
     pub(super) fn of(snapshot: &Snapshot) -> anyhow::Result<Self> {
         let leases = snapshot.leases()?;
         let (mut devices, mut bound) = (Vec::new(), Vec::new());
@@ -278,24 +278,24 @@ mod tests {
         }
     }
 
-    fn leased(phys: LeaseEnd, virt: LeaseEnd) -> Watched {
-        Watched {
+    fn leased(phys: LeaseEnd, virt: LeaseEnd) -> WatchedParts {
+        WatchedParts {
             leases: vec![LeaseView {
                 phys,
                 virt,
                 dmabuf: None,
             }],
-            ..Watched::default()
+            ..WatchedParts::default()
         }
     }
 
-    fn whats(new: &Watched, old: &Watched) -> Vec<EventKind> {
+    fn whats(new: &WatchedParts, old: &WatchedParts) -> Vec<EventKind> {
         new.since(old).iter().map(|event| event.what).collect()
     }
 
     #[test]
     fn a_lease_begins_is_bound_and_ends() {
-        let empty = Watched::default();
+        let empty = WatchedParts::default();
         let lease = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
         let mut bound = lease.clone();
         bound.bound.push(Bound {
@@ -317,13 +317,13 @@ mod tests {
 
     #[test]
     fn another_binding_of_the_same_queue_is_an_end_and_a_beginning() {
-        let bound = |dmabuf| Watched {
+        let bound = |dmabuf| WatchedParts {
             bound: vec![Bound {
                 phys: end(1, "eth1", 3, 3),
                 virt: None,
                 dmabuf: DmabufId::new(dmabuf),
             }],
-            ..Watched::default()
+            ..WatchedParts::default()
         };
         assert_eq!(
             whats(&bound(2), &bound(1)),
@@ -368,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_change_names_the_devices_at_both_ends() {
-        let empty = Watched::default();
+        let empty = WatchedParts::default();
         let lease = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
         let event = &lease.since(&empty)[0];
         assert!(event.names("eth1") && event.names("nk0") && !event.names("eth2"));

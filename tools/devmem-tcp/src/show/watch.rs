@@ -17,7 +17,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
-use super::events::{EventKind, WatchEvent, Watched};
+use super::events::{EventKind, WatchEvent, WatchedParts};
 use super::lease_end_text;
 use super::namespace_watch::NamespaceWatches;
 use crate::report;
@@ -92,8 +92,8 @@ fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()>
 
 /// Takes a snapshot of all namespaces and keeps only the watched parts: a whole snapshot keeps
 /// namespaces alive.
-fn take_snapshot() -> Result<Watched> {
-    Watched::of(&Snapshot::take()?)
+fn take_snapshot() -> Result<WatchedParts> {
+    WatchedParts::of(&Snapshot::take()?)
 }
 
 fn print(event: WatchEvent, json: bool) -> Result<()> {
