@@ -13,6 +13,7 @@ const PTX: &str = concat!(include_str!("kernels/payload.ptx"), "\0");
 /// `CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER`: a CUDA kernel sees every peer's write that the host
 /// knew of before the kernel began.
 const ORDERING_OWNER: i32 = 100;
+/// Bit of a GPU whose writes by peers the host can flush:
 /// `CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST`.
 const FLUSH_OPTION_HOST: i32 = 1;
 

@@ -48,7 +48,7 @@ pub struct Frag {
     pub len: u32,
     /// Id of the dmabuf that the frag lies in.
     pub dmabuf: DmabufId,
-    /// Token that gives the frag back.
+    /// Token by which the frag is given back.
     pub token: Token,
 }
 

@@ -27,7 +27,7 @@ const ETOOSMALL: i32 = 525;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// A nonblocking socket has nothing to read.
+    /// The socket is nonblocking and has nothing to read.
     #[error("nothing to receive now")]
     WouldBlock,
     /// `EFAULT`: the kernel could not hand out the packet at the head of the queue. The packet

@@ -11,7 +11,7 @@ use crate::token::TokenRange;
 /// `MSG_SOCK_DEVMEM` of `include/linux/socket.h`; no user header has it.
 const MSG_SOCK_DEVMEM: libc::c_int = 0x0200_0000;
 
-/// Result of one `recvmsg`.
+/// Result of one `recvmsg`: bytes of the stream and control bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Filled {
     /// Return value of `recvmsg`: number of bytes of the stream.
@@ -61,7 +61,7 @@ pub(crate) fn recvmsg(
     })
 }
 
-/// The control buffer as bytes.
+/// The control buffer of `recvmsg` as bytes.
 pub(crate) fn bytes(control: &[u64]) -> &[u8] {
     // SAFETY: u8 has no alignment and no invalid values, and the length is that of `control`,
     // whose borrow the result keeps.

@@ -24,7 +24,7 @@ pub enum AnyMemory {
     Udmabuf(Udmabuf),
     /// Memory of a dma-heap.
     Heap(Heap),
-    /// Memory of a DRM device.
+    /// A dumb buffer of a DRM device.
     Drm(Dumb),
     /// Memory of an NVIDIA GPU.
     Cuda(cuda::Buffer),

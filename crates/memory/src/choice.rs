@@ -19,7 +19,7 @@ pub enum Choice {
     /// Memory of this machine, by `/dev/udmabuf`.
     #[default]
     Udmabuf,
-    /// Heap of `/dev/dma_heap`.
+    /// Memory of the dma-heap with this name in `/dev/dma_heap`.
     Heap(heap::Name),
     /// Dumb buffer of the DRM device with this node in `/dev/dri`.
     Drm(PathBuf),

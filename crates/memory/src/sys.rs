@@ -21,7 +21,7 @@ struct HeapAllocation {
     heap_flags: u64,
 }
 
-/// `_IOWR('H', 0x0, struct dma_heap_allocation_data)`.
+/// Request number of the ioctl: `_IOWR('H', 0x0, struct dma_heap_allocation_data)`.
 const DMA_HEAP_IOCTL_ALLOC: libc::Ioctl = libc::_IOWR::<HeapAllocation>(b'H' as u32, 0);
 
 /// `struct drm_mode_create_dumb` of `include/uapi/drm/drm_mode.h`.
@@ -52,7 +52,7 @@ impl CreateDumb {
     }
 }
 
-/// `_IOWR('d', 0xB2, struct drm_mode_create_dumb)`.
+/// Request number of the ioctl: `_IOWR('d', 0xB2, struct drm_mode_create_dumb)`.
 const DRM_IOCTL_MODE_CREATE_DUMB: libc::Ioctl = libc::_IOWR::<CreateDumb>(b'd' as u32, 0xb2);
 
 /// `struct drm_prime_handle` of `include/uapi/drm/drm.h`.
@@ -63,7 +63,7 @@ struct PrimeHandle {
     fd: i32,
 }
 
-/// `_IOWR('d', 0x2d, struct drm_prime_handle)`.
+/// Request number of the ioctl: `_IOWR('d', 0x2d, struct drm_prime_handle)`.
 const DRM_IOCTL_PRIME_HANDLE_TO_FD: libc::Ioctl = libc::_IOWR::<PrimeHandle>(b'd' as u32, 0x2d);
 
 /// `struct drm_version` of `include/uapi/drm/drm.h`. Date and description are not written, because
@@ -81,7 +81,7 @@ struct DrmVersion {
     desc: *mut libc::c_char,
 }
 
-/// `_IOWR('d', 0x00, struct drm_version)`.
+/// Request number of the ioctl: `_IOWR('d', 0x00, struct drm_version)`.
 const DRM_IOCTL_VERSION: libc::Ioctl = libc::_IOWR::<DrmVersion>(b'd' as u32, 0);
 
 pub(crate) fn page_size() -> u64 {

@@ -25,7 +25,7 @@ pub(crate) mod cmd {
     pub(crate) const SRXCLSRLINS: u32 = 0x32;
 }
 
-/// `struct ethtool_drvinfo`.
+/// The kernel's `struct ethtool_drvinfo`: name and versions of a driver.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct DrvInfo {
@@ -43,7 +43,7 @@ pub(crate) struct DrvInfo {
     pub(crate) regdump_len: u32,
 }
 
-/// `struct ethtool_rx_flow_spec`, with its unions as bytes.
+/// The kernel's `struct ethtool_rx_flow_spec`, a flow rule, with its unions as bytes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlowSpec {

@@ -126,7 +126,7 @@ impl<'a> Attr<'a> {
         self.payload
     }
 
-    /// The payload as exactly `N` bytes.
+    /// Payload of the attribute as exactly `N` bytes.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -134,7 +134,7 @@ impl<'a> Attr<'a> {
         self.payload.try_into().map_err(|_| self.size(N))
     }
 
-    /// Payload as a `u8`.
+    /// Payload of the attribute as a `u8`.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -142,7 +142,7 @@ impl<'a> Attr<'a> {
         self.array().map(u8::from_ne_bytes)
     }
 
-    /// Payload as a `u16` in host byte order.
+    /// Payload of the attribute as a `u16` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -150,7 +150,7 @@ impl<'a> Attr<'a> {
         self.array().map(u16::from_ne_bytes)
     }
 
-    /// Payload as a `u32` in host byte order.
+    /// Payload of the attribute as a `u32` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -158,7 +158,7 @@ impl<'a> Attr<'a> {
         self.array().map(u32::from_ne_bytes)
     }
 
-    /// Payload as an `s32` in host byte order.
+    /// Payload of the attribute as an `s32` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -166,7 +166,7 @@ impl<'a> Attr<'a> {
         self.array().map(i32::from_ne_bytes)
     }
 
-    /// Payload as a `u64` in host byte order.
+    /// Payload of the attribute as a `u64` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.

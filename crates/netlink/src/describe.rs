@@ -62,7 +62,7 @@ impl AttrSpec {
         Self::new(kind, name, Format::Text)
     }
 
-    /// An attribute without payload (`NLA_FLAG`).
+    /// Attribute without payload, which is a flag (`NLA_FLAG`).
     pub const fn flag(kind: u16, name: &'static str) -> Self {
         Self::new(kind, name, Format::Flag)
     }

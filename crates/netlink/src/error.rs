@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use crate::extack::Verdict;
 use crate::{ExtAck, ParseError};
 
-/// A result whose error is [`Error`].
+/// Result of a netlink request, with its [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
 /// Error of a failed netlink request: `bind-rx nk0 queue 1: tcp-data-split is disabled (EINVAL)`.

@@ -98,7 +98,7 @@ impl Message {
         self.header.message_type
     }
 
-    /// Bytes behind the message header.
+    /// Payload of the message: the bytes behind the netlink header.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }

@@ -31,7 +31,7 @@ pub struct Applied {
     guardian: Option<Guardian>,
     /// Lock that shows that the owner lives.
     life: Option<Life>,
-    /// This process, as the claim names it.
+    /// This process, as the claim's owner.
     owner: Option<Owner>,
     /// Socket that shows the owner to processes with other runtime directories.
     presence: Option<Presence>,

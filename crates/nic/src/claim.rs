@@ -38,13 +38,13 @@ impl Needs {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Item {
-    /// An RSS context.
+    /// An RSS context that was added.
     Context {
         table: Vec<QueueId>,
         before: Vec<RssContextId>,
         id: Option<RssContextId>,
     },
-    /// A flow rule.
+    /// A flow rule that was added.
     Rule {
         rule: FlowRule,
         before: Vec<u32>,

@@ -47,7 +47,7 @@ pub enum Error {
         /// Name of the NIC.
         device: String,
     },
-    /// A queue that the NIC does not have.
+    /// The NIC does not have the rx queue.
     #[error("{device} has rx queues 0-{}: there is no {queue}", count.saturating_sub(1))]
     NoSuchQueue {
         /// Name of the NIC.

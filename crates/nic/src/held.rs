@@ -15,11 +15,11 @@ type Owned<T> = Vec<(T, Option<Owner>)>;
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Held {
-    /// Reserved queues.
+    /// Reserved queues, each with its owner.
     pub queues: Owned<QueueId>,
-    /// Locations of flow rules.
+    /// Locations of flow rules, each with its owner.
     pub rules: Owned<u32>,
-    /// RSS contexts.
+    /// RSS contexts, each with its owner.
     pub contexts: Owned<RssContextId>,
 }
 

@@ -71,7 +71,7 @@ impl Drop for Presence {
     }
 }
 
-/// Accepts connections until the socket is shut down.
+/// Accepts connections at a presence socket until it is shut down.
 fn accept_until_shutdown(socket: &UnixListener) {
     loop {
         match socket.accept() {

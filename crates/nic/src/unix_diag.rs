@@ -8,13 +8,13 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-/// `SOCK_DIAG_BY_FAMILY`
+/// Message type of a request for sockets: `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
 /// Parts of the answer that are requested: `UDIAG_SHOW_NAME | UDIAG_SHOW_UID`.
 const SHOW: u32 = 0x41;
-/// `UNIX_DIAG_NAME`
+/// Netlink attribute with a Unix socket's name: `UNIX_DIAG_NAME`.
 const NAME: u16 = 0;
-/// `UNIX_DIAG_UID`
+/// Netlink attribute with the user of a Unix socket: `UNIX_DIAG_UID`.
 const UID: u16 = 7;
 /// Length of a `struct nlmsghdr`, and of a `struct unix_diag_msg`.
 const HEADER: usize = 16;

@@ -20,7 +20,7 @@ struct UdmabufCreate {
 
 const UDMABUF_FLAGS_CLOEXEC: u32 = 1;
 
-/// `_IOW('u', 0x42, struct udmabuf_create)`.
+/// Request number of the ioctl: `_IOW('u', 0x42, struct udmabuf_create)`.
 const UDMABUF_CREATE: libc::Ioctl = libc::_IOW::<UdmabufCreate>(b'u' as u32, 0x42);
 
 pub(crate) fn page_size() -> u64 {

@@ -19,7 +19,7 @@ pub enum RunDirError {
         op: &'static str,
         /// Path of the file.
         path: PathBuf,
-        /// The kernel's words.
+        /// Error of the system call.
         source: io::Error,
     },
     /// Other users may write to the directory, so that its contents can't be trusted.

@@ -36,7 +36,7 @@ pub struct Stream {
 /// State of a standard stream, under its lock.
 #[derive(Debug)]
 struct StreamState {
-    /// Whether a thread is writing.
+    /// Whether a thread is writing to the stream.
     writing: bool,
     /// Text that was posted, for the stream's thread to write.
     posted: String,

@@ -20,7 +20,7 @@ use crate::report;
 #[command(group = clap::ArgGroup::new("wish").required(true).multiple(true)
     .args(["queues", "header_split", "channels", "rx_ring"]))]
 pub(crate) struct Args {
-    /// The physical NIC
+    /// The physical NIC to set up
     #[arg(value_name = "IF")]
     device: String,
     /// The namespace of the NIC: a name, a path, or pid:PID

@@ -17,14 +17,14 @@ pub(crate) type Address = u64;
 /// Pointer to an object of the driver: `CUcontext`, `CUstream` and the like.
 pub(crate) type Handle = *mut c_void;
 
-/// `CUmemLocation`.
+/// The driver's structure `CUmemLocation`: the device that memory is on.
 #[repr(C)]
 pub(crate) struct Location {
     pub(crate) kind: c_int,
     pub(crate) id: c_int,
 }
 
-/// `CUmemAllocationProp`.
+/// The driver's structure `CUmemAllocationProp`: properties of memory to be allocated.
 #[repr(C)]
 pub(crate) struct AllocationProp {
     pub(crate) kind: c_int,
@@ -37,7 +37,7 @@ pub(crate) struct AllocationProp {
     pub(crate) reserved: [u8; 4],
 }
 
-/// `CUmemAccessDesc`.
+/// The driver's structure `CUmemAccessDesc`: who may access mapped memory.
 #[repr(C)]
 pub(crate) struct AccessDesc {
     pub(crate) location: Location,

@@ -208,7 +208,7 @@ impl Event {
         self.context.check(code, || "cuEventRecord".into())
     }
 
-    /// Waits until the stream has reached the event.
+    /// Waits until the GPU has reached the event in its stream of work.
     pub(crate) fn wait(&self) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: the event lives.

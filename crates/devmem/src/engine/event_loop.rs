@@ -29,7 +29,7 @@ const WAKER: Token = Token(usize::MAX - 1);
 /// Callback that takes each connection that has ended, shared by the threads of an engine.
 pub(super) type EndCallback<S> = Arc<Mutex<dyn FnMut(Connection<S>) + Send>>;
 
-/// Entry of the list of connections.
+/// Entry of an event loop's list of connections.
 pub(super) enum Slot<S> {
     Open(Box<OpenConnection<S>>),
     Ended(Box<Connection<S>>),
@@ -227,7 +227,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
         over && self.working == 0
     }
 
-    /// Sleeps until something happens, or is due.
+    /// Sleeps until an event comes or a deadline is due.
     fn wait(&mut self, events: &mut Events) -> Result<(), EngineError> {
         let deadlines = [self.schedule.next_deadline(), self.accept_at];
         let timeout = match deadlines.into_iter().flatten().min() {

@@ -39,14 +39,14 @@ enum Phase {
     },
     /// Paused: not read until the sink gives frags back.
     Paused {
-        /// Beginning of the pause.
+        /// Time at which the pause began.
         since: Instant,
         /// Whether a warning has named the connection.
         warned: bool,
     },
     /// The connection has ended, and its sink keeps frags.
     Closing {
-        /// Time of the end.
+        /// Time at which the connection ended.
         since: Instant,
     },
     /// The connection has ended, and its slot is to be closed.
@@ -73,7 +73,7 @@ pub(super) enum Input {
     More,
     /// The connection's turn read the socket until it was empty.
     Drained {
-        /// Whether the turn received bytes.
+        /// Whether the connection's turn received bytes.
         received: bool,
         /// Length in bytes of the stream so far.
         total: u64,

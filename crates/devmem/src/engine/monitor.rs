@@ -54,7 +54,7 @@ pub struct Group {
     pub working: usize,
     /// Number of connections that have ended.
     pub ended: usize,
-    /// Counters of the payload.
+    /// Counters of the payload of all connections in the group.
     pub stats: StreamStats,
     /// Histograms of how the payload was received.
     pub telemetry: Telemetry,
@@ -131,7 +131,7 @@ impl Snapshot {
         }
     }
 
-    /// Adds an open connection.
+    /// Adds an open connection to the snapshot.
     pub(super) fn add_working<S>(&mut self, open: &OpenConnection<S>) {
         let stream = &open.stream;
         let mut peer = open.peer;
@@ -157,7 +157,7 @@ impl Snapshot {
         self.connections.push(connection);
     }
 
-    /// Adds a connection that has ended.
+    /// Adds a connection that has ended to the snapshot.
     pub(super) fn add_ended<S>(&mut self, ended: &Connection<S>) {
         let group = self.by_napi.entry(ended.peer.napi_id).or_default();
         group.ended += 1;
@@ -255,7 +255,7 @@ struct Shared {
 struct Answer {
     /// Number of snapshots published so far.
     number: u64,
-    /// Latest snapshot.
+    /// Latest snapshot of the event loop.
     snapshot: Option<Snapshot>,
     /// Whether the engine has ended: no further snapshot comes.
     ended: bool,

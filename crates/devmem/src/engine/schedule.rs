@@ -15,7 +15,7 @@ pub(super) struct Schedule {
     /// Slots of connections that are ready to be read, in the order of their turns. The slot of a
     /// connection that has ended stays until its turn.
     ready: VecDeque<usize>,
-    /// Whether a slot is in `ready`.
+    /// Whether a slot is in the list `ready`.
     queued: Vec<bool>,
     /// The next deadline of each connection.
     deadlines: Deadlines,

@@ -23,7 +23,7 @@ const ACCEPTS_PER_TURN: u32 = 64;
 /// Time before a warning about a shortage of fds or memory is repeated.
 const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A connection as `accept` returned it.
+/// A connection as `accept` returned it: socket and remote address.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) socket: TcpStream,

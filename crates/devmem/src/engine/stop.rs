@@ -46,7 +46,7 @@ impl StopHandle {
         wakers.push(Arc::downgrade(waker));
     }
 
-    /// Wakes the engines.
+    /// Wakes the engines that the handle stops.
     pub(super) fn wake(&self) {
         let wakers = self.lock();
         wakers

@@ -77,9 +77,9 @@ impl Memory {
 /// A segment of the stream, to be read where it lies.
 #[derive(Debug, Clone, Copy)]
 pub enum Part<'a> {
-    /// Bytes in host memory.
+    /// Bytes of the stream in host memory.
     Inline(&'a [u8]),
-    /// Bytes in a dmabuf.
+    /// Bytes of the stream in a dmabuf.
     Frag {
         /// CPU access that reads the dmabuf.
         access: &'a CpuAccess<'a>,

@@ -50,7 +50,7 @@ pub use write::Write;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkError {
-    /// A byte of the stream is wrong.
+    /// A byte of the stream differs from the expected pattern.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
     /// A frag lies in a dmabuf that the sink doesn't have: its packet came through another

@@ -7,7 +7,7 @@ use super::{Ethtool, HEADER, cmd};
 use crate::Ifindex;
 use crate::parse::Parsed;
 
-/// Attributes: `ETHTOOL_A_CHANNELS_*`.
+/// Netlink attributes of channels: `ETHTOOL_A_CHANNELS_*`.
 mod attr {
     pub(super) const RX_MAX: u16 = 2;
     pub(super) const TX_MAX: u16 = 3;

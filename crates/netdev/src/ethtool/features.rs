@@ -9,7 +9,7 @@ use super::{Ethtool, HEADER, cmd, header};
 use crate::Ifindex;
 use crate::parse::{Parsed, required};
 
-/// Attributes: `ETHTOOL_A_FEATURES_*`, and those of bit sets, `ETHTOOL_A_BITSET_*`.
+/// Netlink attributes of features, `ETHTOOL_A_FEATURES_*`, and of bit sets, `ETHTOOL_A_BITSET_*`.
 mod attr {
     pub(super) const HW: u16 = 2;
     pub(super) const WANTED: u16 = 3;
@@ -23,7 +23,7 @@ mod attr {
     pub(super) const BIT_VALUE: u16 = 3;
 }
 
-/// Format of the feature attributes.
+/// Netlink format of the feature attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
     AttrSpec::bytes(attr::HW, "hw"),
@@ -32,7 +32,7 @@ pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::bytes(attr::NOCHANGE, "nochange"),
 ];
 
-/// Format of a bit set in a request.
+/// Netlink format of a bit set in a request.
 const BITSET: &[AttrSpec] = &[
     AttrSpec::flag(attr::NOMASK, "nomask"),
     AttrSpec::nest(attr::BITS, "bits", BITS),
@@ -41,7 +41,7 @@ const BITSET: &[AttrSpec] = &[
 /// Format of the list of bits in a bit set.
 const BITS: &[AttrSpec] = &[AttrSpec::nest(attr::BIT, "bit", BIT)];
 
-/// Format of one bit.
+/// Netlink format of one bit in a bit set.
 const BIT: &[AttrSpec] = &[
     AttrSpec::text(attr::BIT_NAME, "name"),
     AttrSpec::flag(attr::BIT_VALUE, "value"),

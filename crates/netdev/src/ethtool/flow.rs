@@ -19,13 +19,13 @@ const ANY_LOCATION: u32 = u32::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flow {
-    /// TCP over IPv4.
+    /// TCP packets over IPv4.
     Tcp4,
-    /// TCP over IPv6.
+    /// TCP packets over IPv6.
     Tcp6,
-    /// UDP over IPv4.
+    /// UDP packets over IPv4.
     Udp4,
-    /// UDP over IPv6.
+    /// UDP packets over IPv6.
     Udp6,
 }
 
@@ -142,7 +142,7 @@ pub struct FlowRule {
     /// Class of service that the rule matches; `None` matches any.
     #[serde(default)]
     pub tos: Option<TosMatch>,
-    /// Action on the packets that match.
+    /// Action of the rule on packets that match.
     pub action: Action,
     /// Location of the rule in the table.
     pub location: Location,

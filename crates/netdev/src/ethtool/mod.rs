@@ -27,7 +27,7 @@ pub use rules::RuleTable;
 use crate::Ifindex;
 use crate::family_socket::FamilySocket;
 
-/// Commands: `ETHTOOL_MSG_*`, of requests.
+/// Commands of ethtool's netlink requests: `ETHTOOL_MSG_*`.
 mod cmd {
     pub(super) const FEATURES_GET: u8 = 11;
     pub(super) const FEATURES_SET: u8 = 12;
@@ -52,10 +52,10 @@ mod header {
     pub(super) const OMIT_REPLY: u32 = 1 << 1;
 }
 
-/// Format of the header attribute.
+/// Netlink format of the header attribute of ethtool's messages.
 const HEADER: AttrSpec = AttrSpec::nest(header::NEST, "header", HEADER_ATTRS);
 
-/// Format of the header's attributes.
+/// Netlink format of the attributes in the header of ethtool's messages.
 const HEADER_ATTRS: &[AttrSpec] = &[
     AttrSpec::number(header::DEV_INDEX, "dev-index"),
     // Only in answers.

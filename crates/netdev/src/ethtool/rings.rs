@@ -10,7 +10,7 @@ use super::{Ethtool, HEADER, cmd, header};
 use crate::Ifindex;
 use crate::parse::Parsed;
 
-/// Attributes: `ETHTOOL_A_RINGS_*`.
+/// Netlink attributes of rings: `ETHTOOL_A_RINGS_*`.
 mod attr {
     pub(super) const RX_MAX: u16 = 2;
     pub(super) const TX_MAX: u16 = 5;
@@ -25,7 +25,7 @@ mod attr {
     pub(super) const HDS_THRESH_MAX: u16 = 18;
 }
 
-/// Format of the ring attributes.
+/// Netlink format of the ring attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
     AttrSpec::number(attr::RX_MAX, "rx-max"),
@@ -102,7 +102,7 @@ impl RingChanges {
     /// # Errors
     /// [`Error::is_overrun`](netlink::Error::is_overrun) where notifications were lost.
     pub fn is_changed(&mut self, ifindex: Ifindex) -> Result<bool> {
-        /// `ETHTOOL_MSG_RINGS_NTF`.
+        /// Command of a notification about changed rings: `ETHTOOL_MSG_RINGS_NTF`.
         const RINGS_NTF: u8 = 17;
         let mut changed = false;
         // Notifications are sent before the request is answered.

@@ -7,7 +7,7 @@ use super::{Ethtool, HEADER, about, cmd};
 use crate::parse::Parsed;
 use crate::{Ifindex, QueueId, RssContextId};
 
-/// Attributes: `ETHTOOL_A_RSS_*`.
+/// Netlink attributes of RSS: `ETHTOOL_A_RSS_*`.
 mod attr {
     pub(super) const CONTEXT: u16 = 2;
     pub(super) const HFUNC: u16 = 3;
@@ -16,7 +16,7 @@ mod attr {
     pub(super) const INPUT_XFRM: u16 = 6;
 }
 
-/// Format of the RSS attributes.
+/// Netlink format of the RSS attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     HEADER,
     AttrSpec::number(attr::CONTEXT, "context"),

@@ -22,7 +22,7 @@ mod nda {
     pub(super) const LLADDR: u16 = 2;
 }
 
-/// Format of messages about addresses.
+/// Netlink format of messages about IP addresses.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
     attrs: &[
@@ -32,7 +32,7 @@ pub(super) const MESSAGE: MessageSpec = MessageSpec {
     ],
 };
 
-/// Format of messages about neighbours.
+/// Netlink format of messages about neighbours.
 pub(super) const NEIGHBOUR_MESSAGE: MessageSpec = MessageSpec {
     header: 12,
     attrs: &[

@@ -57,7 +57,7 @@ mod ifla {
     pub(super) const INFO_DATA: u16 = 2;
 }
 
-/// Format of messages about links.
+/// Netlink format of messages about links.
 const MESSAGE: MessageSpec = MessageSpec {
     header: IfInfo::LEN,
     attrs: &[
@@ -75,7 +75,7 @@ const MESSAGE: MessageSpec = MessageSpec {
     ],
 };
 
-/// Format of the attributes of a link's kind.
+/// Netlink format of the attributes of a link's kind.
 const INFO_ATTRS: &[AttrSpec] = &[
     AttrSpec::text(ifla::INFO_KIND, "kind"),
     // Netkit is the only kind that is made here.

@@ -23,7 +23,7 @@ mod attr {
     pub(super) const PAIRING: u16 = 10;
 }
 
-/// Format of netkit's attributes.
+/// Netlink format of netkit's attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::message(attr::PEER_INFO, "peer-info", IfInfo::LEN, PEER_ATTRS),
     AttrSpec::number(attr::PRIMARY, "primary"),
@@ -82,9 +82,9 @@ macro_rules! numbers {
 numbers!(
     /// Layer of the packets that a netkit carries (`enum netkit_mode`).
     NetkitMode {
-        /// Ethernet frames.
+        /// Layer 2: Ethernet frames.
         L2 = 0,
-        /// IP packets: no MAC addresses, no ARP.
+        /// Layer 3: IP packets, without MAC addresses and ARP.
         #[default]
         L3 = 1,
     }
@@ -93,7 +93,7 @@ numbers!(
 numbers!(
     /// Pairing of a netkit: with or without another end (`enum netkit_pairing`).
     Pairing {
-        /// A pair of two ends.
+        /// A pair: two ends that pass packets to each other.
         #[default]
         Pair = 0,
         /// One end alone, whose only data path is its leased queues: no peer.
@@ -324,9 +324,9 @@ pub struct NetkitInfo {
     pub scrub: Option<NetkitScrub>,
     /// Whether the other end removes packets' marks.
     pub peer_scrub: Option<NetkitScrub>,
-    /// Room in front of each packet, in bytes.
+    /// Headroom: room in front of each packet's data, in bytes.
     pub headroom: u16,
-    /// Room behind each packet, in bytes.
+    /// Tailroom: room behind each packet's data, in bytes.
     pub tailroom: u16,
 }
 

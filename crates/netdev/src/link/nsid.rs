@@ -11,7 +11,7 @@ mod netnsa {
     pub(super) const FD: u16 = 3;
 }
 
-/// Format of messages about namespace ids.
+/// Netlink format of messages about namespace ids.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER.len(),
     attrs: &[

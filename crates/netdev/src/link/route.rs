@@ -10,7 +10,7 @@ use super::addr::{family, family_byte, octets, parse_ip};
 use crate::parse::Parsed;
 use crate::{Ifindex, ParseError, Prefix};
 
-/// Attributes: `RTA_*`.
+/// Netlink attributes of a route: `RTA_*`.
 mod rta {
     pub(super) const DST: u16 = 1;
     pub(super) const OIF: u16 = 4;
@@ -20,7 +20,7 @@ mod rta {
     pub(super) const TABLE: u16 = 15;
 }
 
-/// Format of messages about routes.
+/// Netlink format of messages about routes.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
     attrs: &[

@@ -11,7 +11,7 @@ use super::addr::{family_byte, octets, parse_ip};
 use crate::ParseError;
 use crate::parse::Parsed;
 
-/// Attributes: `FRA_*`.
+/// Netlink attributes of a policy routing rule: `FRA_*`.
 mod fra {
     pub(super) const DST: u16 = 1;
     pub(super) const SRC: u16 = 2;

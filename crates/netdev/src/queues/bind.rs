@@ -17,7 +17,7 @@ mod attr {
     pub(super) const RX_PAGE_SIZE: u16 = 5;
 }
 
-/// Format of the binding attributes.
+/// Netlink format of a binding's attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::IFINDEX, "ifindex"),
     AttrSpec::nest(attr::QUEUES, "queues", queue::ATTRS),

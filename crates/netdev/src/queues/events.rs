@@ -88,11 +88,11 @@ impl AsFd for Events {
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
-    /// A device appeared.
+    /// A network device appeared.
     DevAdd(Dev),
-    /// A device disappeared.
+    /// A network device disappeared.
     DevDel(Dev),
-    /// A device changed.
+    /// The XDP capabilities of a network device changed.
     DevChange(Dev),
     /// A page pool appeared.
     PagePoolAdd(PagePool),

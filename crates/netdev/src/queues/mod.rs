@@ -23,7 +23,7 @@ use crate::Ifindex;
 use crate::family_socket::FamilySocket;
 use crate::parse::{Parsed, required};
 
-/// Commands: `NETDEV_CMD_*`.
+/// Commands of the netdev family: `NETDEV_CMD_*`.
 mod cmd {
     pub(super) const DEV_GET: u8 = 1;
     pub(super) const DEV_ADD_NTF: u8 = 2;
@@ -51,7 +51,7 @@ mod attr {
     pub(super) const XSK_FEATURES: u16 = 6;
 }
 
-/// Format of the device attributes.
+/// Netlink format of the device attributes.
 const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::IFINDEX, "ifindex"),
     AttrSpec::number(attr::XDP_FEATURES, "xdp-features"),

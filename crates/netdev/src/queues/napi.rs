@@ -19,7 +19,7 @@ mod attr {
     pub(super) const THREADED: u16 = 8;
 }
 
-/// Format of the NAPI attributes.
+/// Netlink format of the NAPI attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::IFINDEX, "ifindex"),
     AttrSpec::number(attr::ID, "id"),

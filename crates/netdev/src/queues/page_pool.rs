@@ -22,7 +22,7 @@ mod attr {
     pub(super) const STATS_INFO: u16 = 1;
 }
 
-/// Format of the page pool attributes.
+/// Netlink format of a page pool's attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::ID, "id"),
     AttrSpec::number(attr::IFINDEX, "ifindex"),

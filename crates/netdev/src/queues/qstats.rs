@@ -25,7 +25,7 @@ pub enum Scope {
     Queue,
 }
 
-/// Format of the statistics attributes.
+/// Netlink format of the statistics' attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::IFINDEX, "ifindex"),
     AttrSpec::choice(attr::QUEUE_TYPE, "queue-type", &["rx", "tx"]),
@@ -67,7 +67,7 @@ pub struct Qstats {
     pub ifindex: Ifindex,
     /// Queue of the statistics; `None` for the device as a whole.
     pub queue: Option<QueueRef>,
-    /// Counters; the driver decides which there are.
+    /// Counters of the device or the queue; the driver decides which there are.
     #[serde(flatten)]
     pub counters: QueueCounters,
 }
@@ -99,13 +99,13 @@ counters!(
         rx_csum_bad = 18,
         /// Packets that hardware GRO assembled.
         rx_hw_gro_packets = 19,
-        /// Bytes of the packets that hardware GRO assembled.
+        /// Number of bytes in the packets that hardware GRO assembled.
         rx_hw_gro_bytes = 20,
-        /// Wire packets that hardware GRO assembled.
+        /// Number of wire packets that hardware GRO assembled.
         rx_hw_gro_wire_packets = 21,
         /// Bytes of the wire packets that hardware GRO assembled.
         rx_hw_gro_wire_bytes = 22,
-        /// Received packets dropped by a rate limit.
+        /// Number of received packets dropped by a rate limit.
         rx_hw_drop_ratelimits = 23,
         /// Packets that the device was given to send and dropped, for any reason.
         tx_hw_drops = 24,
@@ -119,7 +119,7 @@ counters!(
         tx_hw_gso_packets = 28,
         /// Bytes of the packets that the device cut into segments.
         tx_hw_gso_bytes = 29,
-        /// Segments that the device made of packets.
+        /// Number of segments that the device made of packets.
         tx_hw_gso_wire_packets = 30,
         /// Bytes of the segments that the device made of packets.
         tx_hw_gso_wire_bytes = 31,

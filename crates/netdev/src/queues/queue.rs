@@ -28,7 +28,7 @@ pub(super) mod attr {
     pub(super) const RX_BUF_LEN: u16 = 1;
 }
 
-/// Format of the queue attributes.
+/// Netlink format of a queue's attributes.
 pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::ID, "id"),
     AttrSpec::number(attr::IFINDEX, "ifindex"),
@@ -40,7 +40,7 @@ pub(super) const ATTRS: &[AttrSpec] = &[
     AttrSpec::nest(attr::LEASE, "lease", LEASE_ATTRS),
 ];
 
-/// Format of the lease attributes.
+/// Netlink format of a lease's attributes.
 const LEASE_ATTRS: &[AttrSpec] = &[
     AttrSpec::number(attr::LEASE_IFINDEX, "ifindex"),
     AttrSpec::nest(attr::LEASE_QUEUE, "queue", QUEUE_ATTRS),

@@ -28,11 +28,11 @@ pub(super) struct Nic {
     /// Addresses at which the NIC's payload is received: its own, and those of all netkits that
     /// lease from it.
     pub(super) receiving: Vec<Receiving>,
-    /// Rx queues; none while the link is down.
+    /// Rx queues of the NIC; none while the link is down.
     pub(super) queues: Vec<Queue>,
     pub(super) rings: Result<Rings>,
     pub(super) channels: Result<Channels>,
-    /// RSS of the device, then of its contexts.
+    /// RSS settings of the device, then of its contexts.
     pub(super) rss: Result<Vec<Rss>>,
     pub(super) features: Result<Features>,
     pub(super) table: Result<RuleTable>,

@@ -93,7 +93,7 @@ pub(crate) struct SysctlChange {
 /// Result of restoring a sysctl.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Restored {
-    /// The sysctl has its former value.
+    /// The sysctl has its former value again.
     Yes,
     /// Another program has set the sysctl, or its `all`, since.
     ChangedByOthers,

@@ -43,7 +43,7 @@ pub(super) struct Device {
     pub(super) netns: String,
     pub(super) device: String,
     pub(super) ifindex: Ifindex,
-    /// `netkit`, or `physical`.
+    /// Kind of the device: `netkit`, or `physical`.
     pub(super) kind: &'static str,
     #[serde(skip)]
     identity: Identity,
@@ -77,9 +77,9 @@ impl Bound {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct WatchEvent {
     pub(super) what: EventKind,
-    /// Physical queue.
+    /// Queue of the NIC that the event is about.
     pub(super) phys: Option<LeaseEnd>,
-    /// Netkit queue that leases the physical one.
+    /// Queue of the netkit that leases the NIC's queue.
     pub(super) virt: Option<LeaseEnd>,
     pub(super) dmabuf: Option<DmabufId>,
     /// Device that came or went.

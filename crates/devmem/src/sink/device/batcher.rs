@@ -8,7 +8,7 @@ use crate::token::Token;
 /// Consecutive segments of the stream that a device or the CPU handles in one go.
 #[derive(Debug, Clone, Copy)]
 pub enum Run<'a> {
-    /// Bytes in host memory.
+    /// Bytes of the stream in host memory.
     Inline {
         /// Offset of the first byte in the stream.
         at: u64,

@@ -16,7 +16,7 @@ use crate::guest_route::sysctl::{Restored, Sysctl, SysctlChange};
 pub(crate) struct Cleared {
     /// Sysctls that have their former value: `net.ipv4.conf.eth0.forwarding = 0`.
     pub(crate) restored: Vec<String>,
-    /// Sysctls that were left, each with the reason.
+    /// Sysctls that were not restored, each with the reason.
     pub(crate) kept: Vec<String>,
     /// Policy routing rules that were removed, in the syntax of `ip rule`.
     pub(crate) rules: Vec<String>,
