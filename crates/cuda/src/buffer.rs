@@ -11,15 +11,15 @@ use crate::gpu::Gpu;
 use crate::mapping::Mapping;
 use crate::sys::{self, Memory};
 
-/// Kind of allocation.
+/// How a GPU's memory is allocated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Allocation {
-    /// Allocated by `cuMemAlloc`.
+    /// Memory allocated by `cuMemAlloc`.
     #[doc(alias = "cuMemAlloc")]
     #[default]
     Plain,
-    /// Allocated by the driver's functions for virtual memory (`cuMemCreate`, `cuMemMap`),
+    /// Memory allocated by the driver's functions for virtual memory (`cuMemCreate`, `cuMemMap`),
     /// reachable for peers (`gpuDirectRDMACapable`) where that is possible
     /// ([`DeviceInfo::rdma_virtual`](crate::DeviceInfo::rdma_virtual)).
     #[doc(alias = "cuMemCreate")]
@@ -44,7 +44,8 @@ impl Gpu {
         self.allocate_as(len, Allocation::default(), Mapping::default())
     }
 
-    /// Allocates `len` bytes as a dmabuf, with the given kind of allocation and path.
+    /// Allocates `len` bytes as a dmabuf, with the given kind of allocation and the given path for
+    /// the NIC.
     ///
     /// # Errors
     /// As [`Gpu::allocate`]; [`Error::NoPcie`].
@@ -85,8 +86,10 @@ impl DeviceMemory {
         }
         let rdma = gpu.info().rdma_virtual;
         let memory = match allocation {
-            Allocation::Plain => Memory::plain(gpu.context(), len)?,
-            Allocation::Virtual => Memory::at_reserved_addresses(gpu.context(), len, rdma)?,
+            Allocation::Plain => Memory::allocate_plain(gpu.context(), len)?,
+            Allocation::Virtual => {
+                Memory::allocate_at_reserved_addresses(gpu.context(), len, rdma)?
+            }
         };
         Ok(Self {
             memory: Arc::new(memory),
@@ -100,7 +103,7 @@ impl DeviceMemory {
         &self.gpu
     }
 
-    /// Kind of allocation.
+    /// How the memory was allocated.
     pub fn allocation(&self) -> Allocation {
         self.allocation
     }
@@ -180,7 +183,7 @@ impl Buffer {
         self.memory.gpu()
     }
 
-    /// Kind of allocation.
+    /// How the buffer's memory was allocated.
     pub fn allocation(&self) -> Allocation {
         self.memory.allocation()
     }
@@ -209,7 +212,7 @@ impl Buffer {
         self.memory.export(self.mapping)
     }
 
-    /// Copies bytes of the host to the memory at byte `offset` (`cuMemcpyHtoD`).
+    /// Copies bytes of the host to the buffer's memory at byte `offset` (`cuMemcpyHtoD`).
     ///
     /// The copy is in the legacy default stream of the GPU's primary context: it waits for work of
     /// this process in blocking streams there, and may spoil a stream capture in global mode.

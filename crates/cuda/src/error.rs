@@ -11,7 +11,7 @@ pub struct DriverError {
 }
 
 impl DriverError {
-    /// Error of this code, by the name and the text that the driver has for it.
+    /// Creates the error of a `CUresult`, from the driver's name and text for that code.
     pub fn new(code: i32, name: String, text: String) -> Self {
         Self { code, name, text }
     }
@@ -22,10 +22,10 @@ impl DriverError {
         self.code
     }
 
-    /// Whether the error ends the context, and all that is in it: codes after which, as the
-    /// driver's documentation says, no call succeeds, and 999 (UNKNOWN), of which it says nothing.
-    /// The export of a dmabuf is an exception: it returns 999 for some refusals, so its [`Error`]
-    /// is not [`Error::Lost`].
+    /// Whether the error ends the CUDA context, with all memory and work in it. That is so for
+    /// codes after which, as the driver's documentation says, no call succeeds, and 999 (UNKNOWN),
+    /// of which it says nothing. The export of a dmabuf is an exception: it returns 999 for some
+    /// refusals, so its [`Error`] is not [`Error::Lost`].
     pub fn is_lost(&self) -> bool {
         matches!(
             self.code,
@@ -81,7 +81,7 @@ pub enum Error {
         /// Name of the function.
         symbol: &'static str,
     },
-    /// No GPU has the number.
+    /// No GPU has the requested number.
     #[error("no GPU {ordinal}: the driver has {count}")]
     NoDevice {
         /// Requested number, from 0.
@@ -98,7 +98,7 @@ pub enum Error {
         /// Name of the GPU.
         name: String,
     },
-    /// A length of 0.
+    /// The requested length is 0.
     #[error("GPU memory of 0 bytes")]
     Empty,
     /// The length is not a multiple of the page size, which `cuMemGetHandleForAddressRange`
@@ -110,29 +110,29 @@ pub enum Error {
         /// Page size of the host in bytes.
         page: u64,
     },
-    /// A copy would go past the end of the memory.
+    /// A copy would go past the end of the GPU's memory.
     #[error("{len} bytes at offset {offset} lie outside GPU memory of {size} bytes")]
     OutOfBounds {
-        /// Offset of the first byte.
+        /// Offset of the first byte to copy.
         offset: u64,
-        /// Number of bytes.
+        /// Number of bytes to copy.
         len: u64,
-        /// Length of the memory.
+        /// Length of the GPU's memory in bytes.
         size: u64,
     },
-    /// The driver refused.
+    /// The CUDA driver refused a call.
     #[error("{operation}")]
     Driver {
-        /// Operation and its object.
+        /// Operation that failed, and its object.
         operation: String,
         /// Error of the driver.
         #[source]
         source: DriverError,
     },
-    /// The driver refused [`Mapping::Pcie`](crate::Mapping::Pcie).
+    /// The CUDA driver refused to export memory for [`Mapping::Pcie`](crate::Mapping::Pcie).
     #[error("{operation}, by PCIe's way")]
     NoPcie {
-        /// Operation and its object.
+        /// Operation that failed, and its object.
         operation: String,
         /// Error of the driver.
         #[source]

@@ -7,21 +7,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::error::Error;
 use crate::sys::{self, Attribute, Context, Module};
 
-/// PTX of the kernels, made from `kernels/payload.cu` by `make ptx`.
+/// PTX of this crate's CUDA kernels, made from `kernels/payload.cu` by `make ptx`.
 const PTX: &str = concat!(include_str!("kernels/payload.ptx"), "\0");
 
-/// `CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER`: a kernel sees a peer's write that the host knew of
-/// before the kernel began.
+/// `CU_GPU_DIRECT_RDMA_WRITES_ORDERING_OWNER`: a CUDA kernel sees every peer's write that the host
+/// knew of before the kernel began.
 const ORDERING_OWNER: i32 = 100;
+/// Bit of a GPU whose writes by peers the host can flush:
 /// `CU_FLUSH_GPU_DIRECT_RDMA_WRITES_OPTION_HOST`.
 const FLUSH_OPTION_HOST: i32 = 1;
 
-/// CUDA release that a driver supports.
+/// Number of a CUDA release that a driver supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// Number before the point.
+    /// Major number of a CUDA release, before the point.
     pub major: u32,
-    /// Number after the point.
+    /// Minor number of a CUDA release, after the point.
     pub minor: u32,
 }
 
@@ -39,13 +40,13 @@ pub struct DeviceInfo {
     pub ordinal: u32,
     /// Name of the GPU.
     pub name: String,
-    /// PCIe address, as `0000:3b:00.0`.
+    /// PCIe address of the GPU, as `0000:3b:00.0`.
     pub pci: String,
     /// Size of the GPU's memory in bytes.
     pub memory: u64,
-    /// Compute capability: 9.0 is (9, 0).
+    /// Compute capability of the GPU: 9.0 is (9, 0).
     pub compute: (u32, u32),
-    /// Number of multiprocessors.
+    /// Number of multiprocessors of the GPU.
     pub multiprocessors: u32,
     /// Whether the driver exports the GPU's memory as dmabufs
     /// (`CU_DEVICE_ATTRIBUTE_DMA_BUF_SUPPORTED`).
@@ -69,7 +70,7 @@ impl Driver {
         Self::load_from(sys::LIBRARY)
     }
 
-    /// Loads and initializes a library of another name, or at a path.
+    /// Loads and initializes a CUDA driver library of another name, or at a path.
     ///
     /// # Errors
     /// As [`Driver::load`].
@@ -90,7 +91,8 @@ impl Driver {
         })
     }
 
-    /// Lists the GPUs, as `CUDA_VISIBLE_DEVICES` in the environment selects them.
+    /// Lists the GPUs of this machine, as far as `CUDA_VISIBLE_DEVICES` in the environment selects
+    /// them.
     ///
     /// # Errors
     /// Those of the driver.
@@ -118,8 +120,8 @@ impl Driver {
         })
     }
 
-    /// Opens the GPU of this number, in its primary context, which the CUDA runtime in this process
-    /// shares.
+    /// Opens the GPU with the number `ordinal`, in its primary context, which the CUDA runtime in
+    /// this process shares.
     ///
     /// # Errors
     /// [`Error::NoDevice`]; those of the driver.
@@ -148,12 +150,12 @@ impl fmt::Debug for Driver {
     }
 }
 
-/// A GPU in its primary context. Clones share it.
+/// A GPU in its primary context, which all clones of this value share.
 #[derive(Clone)]
 pub struct Gpu(Arc<Inner>);
 
 struct Inner {
-    /// Loaded when first needed: the driver may have to compile it.
+    /// CUDA module, loaded when first needed: the driver may have to compile it.
     module: Mutex<Option<Arc<Module>>>,
     context: Arc<Context>,
     info: DeviceInfo,
@@ -161,7 +163,7 @@ struct Inner {
 }
 
 impl Gpu {
-    /// Loads the driver and opens the GPU of this number.
+    /// Loads the driver and opens the GPU with the number `ordinal`.
     ///
     /// # Errors
     /// As [`Driver::load`] and [`Driver::open`].
@@ -178,7 +180,7 @@ impl Gpu {
         &self.0.context
     }
 
-    /// Module with the kernels, loaded once.
+    /// Module with this crate's CUDA kernels, loaded once.
     pub(crate) fn module(&self) -> Result<Arc<Module>, Error> {
         let mut module = self.0.module.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = &*module {
@@ -190,8 +192,8 @@ impl Gpu {
         Ok(made)
     }
 
-    /// Makes a NIC's writes visible to kernels that begin from now on, where the GPU does not do so
-    /// by itself.
+    /// Makes a NIC's writes visible to CUDA kernels that begin from now on, where the GPU does not
+    /// do so by itself.
     pub(crate) fn flush_nic_writes(&self) -> Result<(), Error> {
         if self.0.flush {
             self.context().flush()?;

@@ -31,7 +31,7 @@ pub use gpu::{DeviceInfo, Driver, Gpu, Version};
 pub use mapping::Mapping;
 pub use worker::Worker;
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,49 +1,50 @@
-//! Division of pieces into parts that keep a whole GPU busy.
+//! Division of a batch's pieces of payload into parts that keep a whole GPU busy.
 
 use payload::{Batch, Descriptor};
 
-/// Number of warps that a multiprocessor runs at once with the registers that the kernels take.
-const WARPS: u64 = 32;
-/// Number of parts for each warp: with fewer some warps are idle at the end, more take longer to
-/// copy their descriptors to the GPU.
-const PARTS: u64 = 4;
+/// Number of warps that a multiprocessor runs at once with the registers that the CUDA kernels
+/// take.
+const WARPS_PER_MULTIPROCESSOR: u64 = 32;
+/// Number of parts of the payload for each warp: with fewer some warps are idle at the end, more
+/// take longer to copy their descriptors to the GPU.
+const PARTS_PER_WARP: u64 = 4;
 /// Length in bytes that a warp works on at once: with less some of its threads are idle.
-const SHORTEST: u64 = 2 << 10;
-/// Length in bytes above which longer parts save nothing.
-const LONGEST: u64 = 32 << 10;
+const SHORTEST_PART: u64 = 2 << 10;
+/// Length in bytes above which longer parts of the payload save nothing.
+const LONGEST_PART: u64 = 32 << 10;
 /// Size of a GPU's cache line in bytes.
-const LINE: u64 = 128;
+const CACHE_LINE: u64 = 128;
 
-/// Length of parts in bytes, so that all warps have some.
+/// Length of parts in bytes with which all warps of a GPU have parts to work on.
 pub(crate) fn part_len(bytes: u64, multiprocessors: u32) -> u64 {
-    let warps = WARPS * u64::from(multiprocessors.max(1));
-    (bytes / (warps * PARTS))
+    let warps = WARPS_PER_MULTIPROCESSOR * u64::from(multiprocessors.max(1));
+    (bytes / (warps * PARTS_PER_WARP))
         .checked_next_power_of_two()
-        .unwrap_or(LONGEST)
-        .clamp(SHORTEST, LONGEST)
+        .unwrap_or(LONGEST_PART)
+        .clamp(SHORTEST_PART, LONGEST_PART)
 }
 
-/// Side of a piece that parts are aligned on, to cache lines.
+/// Side of a piece, source or destination, on which parts begin at cache lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum AlignedSide {
-    /// Its source.
+    /// The piece's place in the source region.
     Source,
-    /// Its destination.
+    /// The piece's place in the destination region.
     Destination,
 }
 
-/// An iterator over the pieces of a batch in their order, with those longer than a part divided.
+/// An iterator over the pieces of a batch in their order, with pieces longer than a part divided.
 pub(crate) struct Parts<'a> {
     pieces: std::slice::Iter<'a, Descriptor>,
     rest: Descriptor,
     longest: u64,
     side: AlignedSide,
-    /// Whether each piece is a part.
+    /// Whether no piece is longer than a part, so that none is divided.
     uncut: bool,
 }
 
 impl<'a> Parts<'a> {
-    /// Divides into parts of at most `longest` bytes, more than a cache line's.
+    /// Divides a batch's pieces into parts of at most `longest` bytes, more than a cache line's.
     pub(crate) fn new(batch: &'a Batch, longest: u64, side: AlignedSide) -> Self {
         Self {
             pieces: batch.descriptors().iter(),
@@ -54,8 +55,9 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// Next `most` parts as they are in the batch, where none is divided: they can be copied. The
-    /// parts of a batch are taken either all by this function, or all by the iterator.
+    /// Returns the descriptors of the next `most` parts, if no piece of the batch is divided: they
+    /// can be copied as they are. The parts of a batch are taken either all by this function, or
+    /// all by the iterator.
     pub(crate) fn uncut(&mut self, most: usize) -> Option<&'a [Descriptor]> {
         if !self.uncut {
             return None;
@@ -83,7 +85,7 @@ impl Iterator for Parts<'_> {
             AlignedSide::Source => part.source,
             AlignedSide::Destination => part.destination,
         };
-        let len = self.longest - at % LINE;
+        let len = self.longest - at % CACHE_LINE;
         part.len = len as u32;
         self.rest.len -= part.len;
         self.rest.source += len;
@@ -122,7 +124,7 @@ mod tests {
                     AlignedSide::Source => now.source,
                     AlignedSide::Destination => now.destination,
                 };
-                assert!(now.len == 0 || end % LINE == 0, "{part:?}");
+                assert!(now.len == 0 || end % CACHE_LINE == 0, "{part:?}");
             }
             assert_eq!(now.len, 0);
             assert_eq!(expected.next(), None);
@@ -144,10 +146,10 @@ mod tests {
 
     #[test]
     fn small_batches_are_cut_finely() {
-        assert_eq!(part_len(0, 132), SHORTEST);
-        assert_eq!(part_len(16 * (64 << 10), 132), SHORTEST);
+        assert_eq!(part_len(0, 132), SHORTEST_PART);
+        assert_eq!(part_len(16 * (64 << 10), 132), SHORTEST_PART);
         assert_eq!(part_len(256 << 20, 132), 16 << 10);
-        assert_eq!(part_len(4 << 30, 132), LONGEST);
-        assert_eq!(part_len(u64::MAX, 0), LONGEST);
+        assert_eq!(part_len(4 << 30, 132), LONGEST_PART);
+        assert_eq!(part_len(u64::MAX, 0), LONGEST_PART);
     }
 }

@@ -16,20 +16,22 @@ use crate::gpu::Gpu;
 use crate::parts::{AlignedSide, Parts, part_len};
 use crate::sys::{Argument, Event, Kernel, Memory, Pinned, Stream};
 
-/// Number of threads in a block, as in the kernels' source.
+/// Number of threads in a CUDA block, as in the kernels' source.
 const THREADS: u32 = 256;
-/// Number of parts that a block works on at once: one for each warp.
+/// Number of parts of the payload that a CUDA block works on at once: one for each warp.
 const PARTS_PER_BLOCK: u32 = THREADS / 32;
-/// Number of blocks for each multiprocessor, of kernels that begin by making a table: what it runs
-/// at once. The gather kernel has a block for each eight parts, which spread evenly by themselves.
+/// Number of CUDA blocks for each multiprocessor, of kernels that begin by making a table: as many
+/// as a multiprocessor runs at once. The gather kernel has a block for each eight parts, which
+/// spread evenly by themselves.
 const BLOCKS: u32 = 4;
-/// Number of partial sums of `devmem_crc32`.
-const SLOTS: usize = 1024;
-/// Number of parts that are sent at once: while the GPU works on these, the next are copied.
-const SLICE: usize = 16 << 10;
+/// Number of partial sums that the kernel `devmem_crc32` computes.
+const PARTIAL_SUMS: usize = 1024;
+/// Number of parts whose descriptors are copied to the GPU at once: the next are copied while the
+/// GPU works on these.
+const PARTS_AT_ONCE: usize = 16 << 10;
 
-/// A GPU that works on the memory of a [`Buffer`](crate::Buffer): gathers pieces of it into a
-/// region of its own, compares them with a pattern, computes their checksum.
+/// A GPU that works on the memory of a [`Buffer`](crate::Buffer): gathers pieces of that memory
+/// into a region of its own, compares the pieces with a pattern, or computes their checksum.
 ///
 /// A call copies the batch to the GPU, runs a kernel, copies the result back, and waits once. It
 /// may be made from any thread, whose current context stays current. The region is read and written
@@ -38,7 +40,7 @@ pub struct Worker {
     // Drop order: the streams wait before the memory that they work on is freed.
     upload: Stream,
     stream: Stream,
-    slices: [Slice; 2],
+    slices: [DescriptorBuffers; 2],
     begin: Event,
     end: Event,
     gather: Kernel,
@@ -54,31 +56,32 @@ pub struct Worker {
     elapsed: Option<Duration>,
 }
 
-/// Buffers for the parts that are sent at once, on both sides.
-struct Slice {
+/// Buffers for the descriptors that are copied at once, on the host and on the GPU.
+struct DescriptorBuffers {
     host: Pinned,
     device: Memory,
-    /// Reached when the parts have been copied.
+    /// Event that is reached when the descriptors have been copied.
     uploaded: Event,
-    /// Reached when the parts have been processed.
+    /// Event that is reached when the parts have been processed.
     done: Event,
     busy: bool,
 }
 
-impl Slice {
+impl DescriptorBuffers {
     fn new(gpu: &Gpu) -> Result<Self, Error> {
-        let len = SLICE * size_of::<Descriptor>();
+        let len = PARTS_AT_ONCE * size_of::<Descriptor>();
         Ok(Self {
             host: Pinned::new(gpu.context(), len)?,
-            device: Memory::plain(gpu.context(), len as u64)?,
+            device: Memory::allocate_plain(gpu.context(), len as u64)?,
             uploaded: Event::new(gpu.context())?,
             done: Event::new(gpu.context())?,
             busy: false,
         })
     }
 
-    /// Copies the next parts to the GPU, makes `stream` wait for them, and returns their number.
-    fn send(
+    /// Copies the descriptors of the next parts to the GPU, makes `stream` wait for them, and
+    /// returns the number of parts.
+    fn copy_descriptors(
         &mut self,
         parts: &mut Parts<'_>,
         upload: &Stream,
@@ -127,18 +130,18 @@ impl Worker {
         let worker = Self {
             upload: Stream::new(context)?,
             stream: Stream::new(context)?,
-            slices: [Slice::new(gpu)?, Slice::new(gpu)?],
+            slices: [DescriptorBuffers::new(gpu)?, DescriptorBuffers::new(gpu)?],
             begin: Event::new(context)?,
             end: Event::new(context)?,
             gather: module.kernel(c"devmem_gather")?,
             validate: module.kernel(c"devmem_validate")?,
             crc32: module.kernel(c"devmem_crc32")?,
-            tables: Memory::plain(context, tables.len() as u64)?,
-            results: Memory::plain(context, 4 * SLOTS as u64)?,
-            answer: Pinned::new(context, 4 * SLOTS)?,
+            tables: Memory::allocate_plain(context, tables.len() as u64)?,
+            results: Memory::allocate_plain(context, 4 * PARTIAL_SUMS as u64)?,
+            answer: Pinned::new(context, 4 * PARTIAL_SUMS)?,
             destination: match destination_len {
                 0 => None,
-                len => Some(Memory::plain(context, len)?),
+                len => Some(Memory::allocate_plain(context, len)?),
             },
             source,
             gpu: gpu.clone(),
@@ -149,7 +152,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// GPU of the worker.
+    /// GPU that does the worker's work.
     pub fn gpu(&self) -> &Gpu {
         &self.gpu
     }
@@ -160,7 +163,7 @@ impl Worker {
         self.destination.as_ref().map_or(0, Memory::address)
     }
 
-    /// Sets whether calls from now on are timed.
+    /// Sets whether later calls measure the time that the GPU takes ([`Worker::elapsed`]).
     pub fn set_timing(&mut self, timing: bool) {
         self.timing = timing;
         self.elapsed = None;
@@ -194,7 +197,7 @@ impl Worker {
         self.end.since(&self.begin)
     }
 
-    /// Runs a kernel on the batch, divided along `side`, and waits for it.
+    /// Runs a CUDA kernel on the batch, divided along `side`, and waits for it.
     fn run(&mut self, batch: &Batch, side: AlignedSide, task: &Task) -> Result<(), Error> {
         self.elapsed = None;
         self.gpu.flush_nic_writes()?;
@@ -219,13 +222,13 @@ impl Worker {
             Task::Gather { .. } => u32::MAX,
             Task::Validate { .. } | Task::Crc32 { .. } => BLOCKS * multiprocessors.max(1),
         };
-        if let Some(clear) = task.clear() {
-            self.stream.fill(&self.results, clear, SLOTS)?;
+        if let Some(clear) = task.initial_result() {
+            self.stream.fill(&self.results, clear, PARTIAL_SUMS)?;
         }
         let mut timed = !self.timing;
         for turn in (0..self.slices.len()).cycle() {
             let slice = &mut self.slices[turn];
-            let count = slice.send(&mut parts, &self.upload, &self.stream)?;
+            let count = slice.copy_descriptors(&mut parts, &self.upload, &self.stream)?;
             if count == 0 {
                 break;
             }
@@ -234,7 +237,7 @@ impl Worker {
             }
             let blocks = count.div_ceil(PARTS_PER_BLOCK).min(most);
             let list = self.slices[turn].device.address();
-            let (kernel, arguments) = self.call(task, list, count);
+            let (kernel, arguments) = self.kernel_and_arguments(task, list, count);
             self.stream.launch(kernel, (blocks, THREADS), &arguments)?;
             let slice = &mut self.slices[turn];
             slice.done.record(&self.stream)?;
@@ -243,15 +246,15 @@ impl Worker {
         if self.timing {
             self.end.record(&self.stream)?;
         }
-        if task.clear().is_some() {
-            let len = 4 * SLOTS;
+        if task.initial_result().is_some() {
+            let len = 4 * PARTIAL_SUMS;
             self.stream.download(&mut self.answer, &self.results, len)?;
         }
         Ok(())
     }
 
-    /// Kernel of a task, and its arguments in order.
-    fn call(&self, task: &Task, list: u64, count: u32) -> (&Kernel, Vec<Argument>) {
+    /// CUDA kernel of a task, and the kernel's arguments in order.
+    fn kernel_and_arguments(&self, task: &Task, list: u64, count: u32) -> (&Kernel, Vec<Argument>) {
         use Argument::{Long, Word};
         let source = Long(self.source.address());
         let (list, count) = (Long(list), Word(count));
@@ -270,8 +273,14 @@ impl Worker {
         }
     }
 
-    /// Mismatch at an offset that the GPU has found.
-    fn mismatch(&self, batch: &Batch, pattern: &Pattern, offset: u64) -> Result<Mismatch, Error> {
+    /// Reads the bytes at an offset of the stream where the GPU found a mismatch, and returns the
+    /// wrong one.
+    fn read_mismatch(
+        &self,
+        batch: &Batch,
+        pattern: &Pattern,
+        offset: u64,
+    ) -> Result<Mismatch, Error> {
         let expected = pattern.byte(offset);
         let mut first = None;
         for piece in batch.descriptors() {
@@ -292,20 +301,21 @@ impl Worker {
     }
 }
 
-/// Task of a kernel.
+/// Task of a CUDA kernel.
 #[derive(Debug, Clone, Copy)]
 enum Task {
-    /// Gather to this address.
+    /// Gather the pieces to this address of the GPU's memory.
     Gather { to: u64 },
-    /// Compare with the pattern of this period.
+    /// Compare the pieces with the pattern of this period.
     Validate { period: u32 },
-    /// Compute the checksum of a stream that ends at this offset.
+    /// Compute the CRC-32 of a stream that ends at this offset.
     Crc32 { end: u64 },
 }
 
 impl Task {
-    /// Initial value of the words of the result.
-    fn clear(&self) -> Option<u32> {
+    /// Initial value of the words that a task's result is written to; `None` for a task without a
+    /// result.
+    fn initial_result(&self) -> Option<u32> {
         match self {
             Task::Gather { .. } => None,
             Task::Validate { .. } => Some(u32::MAX),
@@ -314,7 +324,7 @@ impl Task {
     }
 }
 
-/// Adds the device's operation to an error.
+/// Turns an error of the driver into a [`DeviceError`] that names the operation.
 fn device_error(operation: &'static str) -> impl Fn(Error) -> DeviceError {
     move |error| match error {
         Error::OutOfBounds { offset, len, size } => DeviceError::Memory(OutOfBounds {
@@ -366,7 +376,7 @@ impl Device for Worker {
         self.answer.read(&mut first);
         match u64::from_le_bytes(first) {
             NONE => Ok(None),
-            offset => (self.mismatch(batch, pattern, offset))
+            offset => (self.read_mismatch(batch, pattern, offset))
                 .map(Some)
                 .map_err(device_error("validate on the GPU")),
         }
@@ -380,7 +390,7 @@ impl Device for Worker {
         let end = last.destination + u64::from(last.len);
         self.run(batch, AlignedSide::Source, &Task::Crc32 { end })
             .map_err(device_error("sum up on the GPU"))?;
-        let mut slots = [0; 4 * SLOTS];
+        let mut slots = [0; 4 * PARTIAL_SUMS];
         self.answer.read(&mut slots);
         let sum = (slots.chunks_exact(4))
             .map(|slot| u32::from_le_bytes([slot[0], slot[1], slot[2], slot[3]]))
@@ -405,7 +415,7 @@ impl Device for Worker {
 }
 
 impl Worker {
-    /// Memory of the destination, if `len` bytes at `offset` are in it; `None` for no bytes.
+    /// Memory of the destination region, if `len` bytes at `offset` are in it; `None` for no bytes.
     fn destination_at(&self, offset: u64, len: usize) -> Result<Option<&Memory>, DeviceError> {
         let size = self.destination_len();
         if offset.checked_add(len as u64).is_none_or(|end| end > size) {

@@ -14,36 +14,36 @@ use payload::{Batch, BatchError, Device, DeviceError, Host};
 const MIB: u64 = 1 << 20;
 const BATCHES: usize = 10_000;
 
-/// Sizes of the regions: the end of the source is the end of its allocation, behind which the fake
-/// driver has pages that must not be touched.
+/// Size of the source region: it ends with its allocation, behind which the fake driver has pages
+/// that must not be touched.
 const SOURCE: u64 = 2 * MIB;
 const DESTINATION: u64 = 300_000;
 
-fn buffer(fake: &Fake, allocation: Allocation) -> Buffer {
+fn make_buffer(fake: &Fake, allocation: Allocation) -> Buffer {
     let gpu = fake.gpu();
     gpu.allocate_as(SOURCE, allocation, Mapping::Default)
         .unwrap()
 }
 
-/// Worker and CPU device with the same bytes.
-fn pair(buffer: &Buffer, bytes: &[u8]) -> (Worker, Host) {
+/// A GPU worker, and a CPU device with the same bytes as its source.
+fn worker_and_cpu(buffer: &Buffer, bytes: &[u8]) -> (Worker, Host) {
     buffer.write(0, bytes).unwrap();
     let worker = buffer.worker(DESTINATION).unwrap();
-    (worker, twin(bytes))
+    (worker, cpu_device(bytes))
 }
 
-fn twin(bytes: &[u8]) -> Host {
+fn cpu_device(bytes: &[u8]) -> Host {
     Host::of_bytes(Arc::<[u8]>::from(bytes), DESTINATION).unwrap()
 }
 
-fn destination(worker: &mut Worker) -> Vec<u8> {
+fn read_destination(worker: &mut Worker) -> Vec<u8> {
     let mut bytes = vec![0; DESTINATION as usize];
     worker.read(0, &mut bytes).unwrap();
     bytes
 }
 
-/// Offset in the source, often near an end.
-fn source(chance: &mut Chance, len: u64) -> u64 {
+/// Random offset of `len` bytes in the source region, often near one of its ends.
+fn random_source_offset(chance: &mut Chance, len: u64) -> u64 {
     let room = SOURCE - len + 1;
     match chance.below(8) {
         0 => chance.below(room.min(20)),
@@ -52,8 +52,8 @@ fn source(chance: &mut Chance, len: u64) -> u64 {
     }
 }
 
-/// Pieces in any order, which don't overlap in the destination but may touch.
-fn scattered(chance: &mut Chance) -> Batch {
+/// Random pieces in any order, which don't overlap in the destination but may touch.
+fn scattered_batch(chance: &mut Chance) -> Batch {
     let mut pieces = Vec::new();
     let mut end = chance.below(50);
     for _ in 0..chance.below(40) {
@@ -61,7 +61,7 @@ fn scattered(chance: &mut Chance) -> Batch {
         if len == 0 {
             break;
         }
-        pieces.push((source(chance, len), len as u32, end));
+        pieces.push((random_source_offset(chance, len), len as u32, end));
         end += len;
         if chance.once_in(4) {
             end = (end + chance.below(600)).min(DESTINATION);
@@ -77,28 +77,28 @@ fn scattered(chance: &mut Chance) -> Batch {
     batch
 }
 
-/// Pieces that follow each other, from `begin`.
-fn stream(chance: &mut Chance, begin: u64, pieces: u64) -> Batch {
+/// Random pieces that follow each other in the stream, from byte `begin` on.
+fn stream_batch(chance: &mut Chance, begin: u64, pieces: u64) -> Batch {
     let mut batch = Batch::default();
     let mut at = begin;
     for _ in 0..pieces {
         let len = chance.len();
-        batch.push(source(chance, len), len as u32, at);
+        batch.push(random_source_offset(chance, len), len as u32, at);
         at += len;
     }
     batch
 }
 
 #[test]
-fn gathers_are_the_twins() {
+fn gpu_gathers_as_the_cpu_does() {
     let fake = Fake::new();
     let mut chance = Chance::new();
     for allocation in [Allocation::Plain, Allocation::Virtual] {
-        let buffer = buffer(&fake, allocation);
+        let buffer = make_buffer(&fake, allocation);
         let bytes = chance.bytes(SOURCE as usize);
-        let (mut worker, mut host) = pair(&buffer, &bytes);
+        let (mut worker, mut host) = worker_and_cpu(&buffer, &bytes);
         for turn in 0..BATCHES / 2 {
-            let batch = scattered(&mut chance);
+            let batch = scattered_batch(&mut chance);
             if turn % 64 == 0 {
                 let bytes = chance.bytes(DESTINATION as usize);
                 worker.write(0, &bytes).unwrap();
@@ -108,7 +108,7 @@ fn gathers_are_the_twins() {
             host.gather(&batch).unwrap();
             // Bytes of the destination without a piece are compared, too.
             assert!(
-                destination(&mut worker) == host.destination(),
+                read_destination(&mut worker) == host.destination(),
                 "turn {turn}: {batch:?}"
             );
         }
@@ -116,16 +116,16 @@ fn gathers_are_the_twins() {
 }
 
 #[test]
-fn sums_are_the_twins() {
+fn gpu_checksums_equal_the_cpus() {
     let fake = Fake::new();
     let mut chance = Chance::new();
-    let buffer = buffer(&fake, Allocation::Plain);
+    let buffer = make_buffer(&fake, Allocation::Plain);
     let bytes = chance.bytes(SOURCE as usize);
-    let (mut worker, mut host) = pair(&buffer, &bytes);
+    let (mut worker, mut host) = worker_and_cpu(&buffer, &bytes);
     for turn in 0..BATCHES {
         let begin = chance.next() >> chance.below(64) >> 1;
         let pieces = chance.below(20);
-        let batch = stream(&mut chance, begin, pieces);
+        let batch = stream_batch(&mut chance, begin, pieces);
         assert_eq!(
             worker.crc32(&batch).unwrap(),
             host.crc32(&batch).unwrap(),
@@ -134,12 +134,13 @@ fn sums_are_the_twins() {
     }
 }
 
-/// Byte `i` of the source is the pattern's at `i + ahead`, then some bytes are changed.
+/// The first wrong byte that the GPU finds is the one that the CPU finds, wherever bytes were
+/// changed.
 #[test]
-fn first_bad_bytes_are_the_twins() {
+fn gpu_finds_the_first_wrong_byte_that_the_cpu_finds() {
     let fake = Fake::new();
     let mut chance = Chance::new();
-    let buffer = buffer(&fake, Allocation::Plain);
+    let buffer = make_buffer(&fake, Allocation::Plain);
     let mut worker = buffer.worker(0).unwrap();
     let mut bad = 0;
     for turn in 0..BATCHES / 50 {
@@ -153,12 +154,12 @@ fn first_bad_bytes_are_the_twins() {
             bytes[at] ^= 1 << chance.below(8);
         }
         buffer.write(0, &bytes).unwrap();
-        let mut host = twin(&bytes);
+        let mut host = cpu_device(&bytes);
         for _ in 0..50 {
             let mut batch = Batch::default();
             for _ in 0..chance.below(20) {
                 let len = chance.len();
-                let from = source(&mut chance, len);
+                let from = random_source_offset(&mut chance, len);
                 // Sometimes at a wrong position.
                 let skew = if chance.once_in(100) {
                     chance.below(500)
@@ -176,14 +177,15 @@ fn first_bad_bytes_are_the_twins() {
     assert!(bad > BATCHES / 20 && bad < BATCHES * 19 / 20, "{bad}");
 }
 
-/// Batches of more parts than are sent at once, and of pieces longer than a part.
+/// Results for batches of more parts than are sent at once, and of pieces longer than a part, equal
+/// the CPU's.
 #[test]
-fn large_batches_are_the_twins() {
+fn large_batches_give_the_cpus_results() {
     let fake = Fake::new();
     let mut chance = Chance::new();
-    let buffer = buffer(&fake, Allocation::Plain);
+    let buffer = make_buffer(&fake, Allocation::Plain);
     let bytes = chance.bytes(SOURCE as usize);
-    let (mut worker, mut host) = pair(&buffer, &bytes);
+    let (mut worker, mut host) = worker_and_cpu(&buffer, &bytes);
     worker.set_timing(true);
 
     let mut many = Batch::default();
@@ -198,12 +200,12 @@ fn large_batches_are_the_twins() {
     worker.gather(&many).unwrap();
     assert!(worker.elapsed().is_some());
     host.gather(&many).unwrap();
-    assert!(destination(&mut worker) == host.destination());
+    assert!(read_destination(&mut worker) == host.destination());
 
     let mut long = Batch::default();
     long.push(3, SOURCE as u32 - 3, 77);
     long.push(0, SOURCE as u32, 77 + SOURCE - 3);
-    let mut one = stream(&mut chance, 1 << 50, 60_000);
+    let mut one = stream_batch(&mut chance, 1 << 50, 60_000);
     one.push(1, 1, one.bytes() + (1 << 50));
     for batch in [&long, &one] {
         assert_eq!(worker.crc32(batch).unwrap(), host.crc32(batch).unwrap());
@@ -215,25 +217,25 @@ fn large_batches_are_the_twins() {
     }
 }
 
-/// A refused call does not disturb the next.
+/// A call that the worker refuses does not disturb the next call.
 #[test]
-fn a_refused_call_is_over() {
+fn a_refused_call_does_not_disturb_the_next() {
     let fake = Fake::new();
     let mut chance = Chance::new();
-    let buffer = buffer(&fake, Allocation::Plain);
+    let buffer = make_buffer(&fake, Allocation::Plain);
     let bytes = chance.bytes(SOURCE as usize);
-    let (mut worker, mut host) = pair(&buffer, &bytes);
+    let (mut worker, mut host) = worker_and_cpu(&buffer, &bytes);
     worker.set_timing(true);
     for nth in 1u64.. {
         let mut refused = Batch::default();
         refused.push(5, 1000 + nth as u32, nth);
         fake.set("FAIL", &format!("*:{nth}:2"));
-        if worker.gather(&refused).is_ok() && fake.failed().is_none() {
+        if worker.gather(&refused).is_ok() && fake.failed_function().is_none() {
             assert!(nth > 10, "{nth}");
             break;
         }
         let pieces = 1 + chance.below(20);
-        let batch = stream(&mut chance, 0, pieces);
+        let batch = stream_batch(&mut chance, 0, pieces);
         fake.reset();
         assert_eq!(worker.crc32(&batch).unwrap(), host.crc32(&batch).unwrap());
     }
@@ -242,9 +244,9 @@ fn a_refused_call_is_over() {
 #[test]
 fn a_batch_that_makes_no_sense_is_refused() {
     let fake = Fake::new();
-    let buffer = buffer(&fake, Allocation::Plain);
+    let buffer = make_buffer(&fake, Allocation::Plain);
     let mut worker = buffer.worker(DESTINATION).unwrap();
-    let before = fake.calls();
+    let before = fake.call_count();
     let of = |pieces: &[(u64, u32, u64)]| {
         let mut batch = Batch::default();
         for (source, len, destination) in pieces {
@@ -283,6 +285,6 @@ fn a_batch_that_makes_no_sense_is_refused() {
     assert_eq!(worker.crc32(&empty).unwrap(), 0);
     assert_eq!(worker.validate(&empty, &Pattern::default()).unwrap(), None);
     // Two of the calls for each copy, which the owner of the memory checks, with its events around.
-    assert!(fake.calls() - before < 30, "the GPU was asked");
+    assert!(fake.call_count() - before < 30, "the GPU was asked");
     assert_eq!(buffer.len(), SOURCE);
 }

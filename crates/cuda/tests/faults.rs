@@ -7,7 +7,7 @@ mod common;
 use std::error::Error as StdError;
 use std::os::fd::AsFd;
 
-use common::{Fake, chain, fds};
+use common::{Fake, error_chain, open_fds};
 use cuda::{Allocation, Driver, Error, Mapping};
 use payload::pattern::Pattern;
 use payload::{Batch, Device};
@@ -23,7 +23,7 @@ fn batch() -> Batch {
 
 /// Uses every function of a GPU once, and returns the number of calls before the first object is
 /// freed.
-fn everything(fake: &Fake, allocation: Allocation) -> Result<u64, Box<dyn StdError>> {
+fn use_every_function(fake: &Fake, allocation: Allocation) -> Result<u64, Box<dyn StdError>> {
     let driver = fake.driver()?;
     driver.version()?;
     driver.devices()?;
@@ -49,43 +49,44 @@ fn everything(fake: &Fake, allocation: Allocation) -> Result<u64, Box<dyn StdErr
     buffer.read(0, &mut bytes[..10])?;
     drop(buffer);
     worker.gather(&batch)?;
-    Ok(fake.calls())
+    Ok(fake.call_count())
 }
 
 #[test]
-fn any_call_may_fail() {
+fn each_call_of_the_driver_may_fail() {
     let fake = Fake::new();
     for allocation in [Allocation::Plain, Allocation::Virtual] {
         fake.reset();
         fake.set("ORDERING", "0");
-        let work = everything(&fake, allocation).unwrap();
-        assert_eq!(fake.held(), "");
-        let calls = fake.calls();
+        let work = use_every_function(&fake, allocation).unwrap();
+        assert_eq!(fake.unfreed_objects(), "");
+        let calls = fake.call_count();
         assert!(work > 100 && calls > work + 50, "{work} of {calls}");
         // Out of memory; and two codes that end the context.
         for code in [2, 700, 214] {
             for nth in 1..=calls {
-                fail(&fake, allocation, nth, code, nth > work);
+                fail_nth_call(&fake, allocation, nth, code, nth > work);
             }
         }
     }
 }
 
-/// `late`: the work is done, so an error of freeing is not returned to anybody.
-fn fail(fake: &Fake, allocation: Allocation, nth: u64, code: i32, late: bool) {
+/// Makes the `nth` call of the fake driver fail and checks the error. `late`: the work is done, so
+/// an error of freeing is not returned to anybody.
+fn fail_nth_call(fake: &Fake, allocation: Allocation, nth: u64, code: i32, late: bool) {
     fake.reset();
     fake.set("ORDERING", "0");
     fake.set("FAIL", &format!("*:{nth}:{code}"));
-    let fds_before = fds();
-    let outcome = everything(fake, allocation);
-    let failed = fake.failed().unwrap();
+    let fds_before = open_fds();
+    let outcome = use_every_function(fake, allocation);
+    let failed = fake.failed_function().unwrap();
     let case = format!("call {nth}, {failed}, answers {code}");
     // The context is popped in any case.
     let unseen = late || failed == "cuCtxPopCurrent";
     match &outcome {
         Ok(_) => assert!(unseen, "{case}: unseen"),
         Err(error) => {
-            let text = chain(error.as_ref());
+            let text = error_chain(error.as_ref());
             let (words, lost) = match code {
                 2 => ("out of memory (CUDA_ERROR_OUT_OF_MEMORY)", false),
                 700 => (
@@ -103,10 +104,10 @@ fn fail(fake: &Fake, allocation: Allocation, nth: u64, code: i32, late: bool) {
     }
     // An object whose freeing failed belongs to the driver.
     if !late || code != 2 {
-        assert_eq!(fake.held(), "", "{case}");
+        assert_eq!(fake.unfreed_objects(), "", "{case}");
     }
-    fake.forget();
-    assert_eq!(fds(), fds_before, "{case}: fds");
+    fake.forget_unfreed();
+    assert_eq!(open_fds(), fds_before, "{case}: fds");
 }
 
 #[test]
@@ -120,10 +121,10 @@ fn a_lost_gpu_stays_lost() {
     let first = worker.gather(&batch()).unwrap_err();
     assert!(first.is_lost());
     assert_eq!(
-        chain(&first),
+        error_chain(&first),
         "gather on the GPU: GPU 0 is lost: unspecified launch failure (CUDA_ERROR_LAUNCH_FAILED)"
     );
-    let calls = fake.calls();
+    let calls = fake.call_count();
     for error in [
         worker.gather(&batch()).unwrap_err(),
         worker.crc32(&batch()).unwrap_err(),
@@ -133,7 +134,7 @@ fn a_lost_gpu_stays_lost() {
     ] {
         assert!(error.is_lost());
         assert!(
-            chain(&error).ends_with("(CUDA_ERROR_LAUNCH_FAILED)"),
+            error_chain(&error).ends_with("(CUDA_ERROR_LAUNCH_FAILED)"),
             "{error}"
         );
     }
@@ -146,13 +147,13 @@ fn a_lost_gpu_stays_lost() {
         assert!(error.is_lost(), "{error:?}");
     }
     drop((worker, buffer));
-    assert_eq!(fake.calls(), calls, "a lost GPU was asked");
+    assert_eq!(fake.call_count(), calls, "a lost GPU was asked");
     drop(gpu);
-    assert_eq!(fake.held(), "");
+    assert_eq!(fake.unfreed_objects(), "");
 }
 
 #[test]
-fn pcies_mapping_is_asked_for_only_if_chosen() {
+fn the_mapping_by_pcie_is_requested_only_if_chosen() {
     let fake = Fake::new();
     let map = |mapping| fake.gpu().allocate_as(MIB, Allocation::Plain, mapping);
     fake.set("PCIE", "1");
@@ -167,13 +168,13 @@ fn pcies_mapping_is_asked_for_only_if_chosen() {
     drop((plain, buffer));
 
     // After a refusal the other path is not tried.
-    let fds_before = fds();
+    let fds_before = open_fds();
     let refused = |code| {
         let error = map(Mapping::Pcie).unwrap_err();
         assert!(matches!(error, Error::NoPcie { .. }), "{error:?}");
-        assert!(chain(&error).contains("by PCIe's way: "), "{code}");
+        assert!(error_chain(&error).contains("by PCIe's way: "), "{code}");
         assert_eq!(
-            (fake.flags(), fake.held(), fds()),
+            (fake.flags(), fake.unfreed_objects(), open_fds()),
             (1, String::new(), fds_before)
         );
     };
@@ -184,11 +185,11 @@ fn pcies_mapping_is_asked_for_only_if_chosen() {
     fake.set("FAIL", "cuMemGetHandleForAddressRange:1:2");
     let error = map(Mapping::Pcie).unwrap_err();
     assert!(matches!(error, Error::Driver { .. }), "{error:?}");
-    assert_eq!(fake.held(), "");
+    assert_eq!(fake.unfreed_objects(), "");
 }
 
-/// A driver returns 999 for an export that it refuses for a reason of the machine: the GPU can be
-/// used further. From any other call 999 is final.
+/// The driver returns 999 (UNKNOWN) for an export that it refuses for a reason of the machine: the
+/// GPU can be used further. From any other call 999 is final.
 #[test]
 fn an_export_that_fails_for_no_known_reason_loses_no_gpu() {
     let fake = Fake::new();
@@ -196,7 +197,10 @@ fn an_export_that_fails_for_no_known_reason_loses_no_gpu() {
     fake.set("FAIL", "cuMemGetHandleForAddressRange:1:999");
     let error = gpu.allocate(MIB).unwrap_err();
     assert!(matches!(error, Error::Driver { .. }), "{error:?}");
-    assert!(chain(&error).ends_with("(CUDA_ERROR_UNKNOWN)"), "{error}");
+    assert!(
+        error_chain(&error).ends_with("(CUDA_ERROR_UNKNOWN)"),
+        "{error}"
+    );
 
     let memory = gpu.allocate_memory(MIB, Allocation::Plain).unwrap();
     let mut worker = memory.worker(MIB).unwrap();
@@ -205,7 +209,7 @@ fn an_export_that_fails_for_no_known_reason_loses_no_gpu() {
     fake.set("FAIL", "cuStreamSynchronize:1:999");
     assert!(worker.gather(&batch()).unwrap_err().is_lost());
     drop((memory, worker, gpu));
-    assert_eq!(fake.held(), "");
+    assert_eq!(fake.unfreed_objects(), "");
 }
 
 #[test]
@@ -219,11 +223,11 @@ fn virtual_memory_is_reachable_for_peers_where_possible() {
         gpu.allocate_as(MIB, Allocation::Virtual, Mapping::Default)
             .unwrap();
     }
-    assert_eq!(fake.held(), "");
+    assert_eq!(fake.unfreed_objects(), "");
 }
 
 #[test]
-fn any_thread_may_use_it() {
+fn any_thread_may_use_a_gpu() {
     let fake = Fake::new();
     let buffer = fake.gpu().allocate(MIB).unwrap();
     let mut worker = buffer.worker(MIB).unwrap();
@@ -238,7 +242,7 @@ fn any_thread_may_use_it() {
     std::thread::spawn(move || drop((worker, buffer)))
         .join()
         .unwrap();
-    assert_eq!(fake.held(), "");
+    assert_eq!(fake.unfreed_objects(), "");
 }
 
 #[test]
@@ -276,7 +280,11 @@ fn unavailable_memory_is_an_error() {
         "{error}"
     );
     let error = gpu.allocate(1 << 40).unwrap_err();
-    assert!(chain(&error).contains("out of memory"), "{}", chain(&error));
+    assert!(
+        error_chain(&error).contains("out of memory"),
+        "{}",
+        error_chain(&error)
+    );
     let buffer = gpu.allocate(8192).unwrap();
     assert!(dmabuf::Dmabuf::len(&buffer) == 8192 && buffer.as_fd().try_clone_to_owned().is_ok());
 
@@ -293,16 +301,16 @@ fn unavailable_memory_is_an_error() {
     fake.set("DEVICES", "0");
     let error = fake.driver().unwrap_err();
     assert_eq!(
-        chain(&error),
+        error_chain(&error),
         "cuInit: no CUDA-capable device is detected (CUDA_ERROR_NO_DEVICE)"
     );
 }
 
 #[test]
-fn a_driver_that_is_not_there_or_too_old_is_said() {
+fn a_missing_or_old_driver_is_named() {
     let error = Driver::load_from("libno-such-driver.so.1").unwrap_err();
     assert_eq!(error.to_string(), "load libno-such-driver.so.1");
-    assert!(chain(&error).contains("cannot open shared object file"));
+    assert!(error_chain(&error).contains("cannot open shared object file"));
     // A library that exists, without any of the functions.
     let error = Driver::load_from("libm.so.6").unwrap_err();
     assert_eq!(error.to_string(), "libm.so.6 has no cuInit");

@@ -1,67 +1,68 @@
-//! The memory one `recvmsg` writes to, and what it wrote there, checked and in stream order.
+//! Buffers that one `recvmsg` writes to, and the segments in them, checked and in stream order.
 
 use crate::cmsg::{self, CmsgError, DmabufCmsg, Message, Messages, Unknown};
 use crate::sys::{self, Filled};
 
-/// Default length of the iov. It caps what one `recvmsg` returns, although frags take no room in
-/// it; pages of it that no linear byte reaches are never touched.
-const IOV: usize = 1 << 20;
+/// Default length of the iov in bytes. It caps what one `recvmsg` returns, although frags take no
+/// room in it; pages of the iov that no byte in host memory reaches are never touched.
+const DEFAULT_IOV: usize = 1 << 20;
 /// Default number of frags that one `recvmsg` may describe.
-const FRAGS: usize = 1024;
-/// Unknown control messages kept for a closer look; all are counted.
-const UNKNOWN: usize = 8;
+const DEFAULT_FRAGS: usize = 1024;
+/// Number of unknown control messages of one `recvmsg` that are kept for a closer look; all are
+/// counted.
+const MAX_UNKNOWN: usize = 8;
 
-/// The kernel's answer is inconsistent. The connection can't go on: which bytes of the
-/// stream are where is not known.
+/// The kernel's answer to a `recvmsg` is inconsistent. The connection can't go on: which bytes of
+/// the stream are where is not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// The control bytes don't parse.
+    /// The control messages of a `recvmsg` are malformed.
     #[error(transparent)]
     Cmsg(#[from] CmsgError),
-    /// recvmsg returned more than there was room for.
+    /// `recvmsg` returned more bytes or control bytes than there was room for.
     #[error(
         "recvmsg returned {bytes} bytes and {control} control bytes, more than it had room for"
     )]
     Overrun {
-        /// Its return value.
+        /// Return value of `recvmsg`: number of bytes of the stream.
         bytes: usize,
-        /// Control bytes.
+        /// Number of control bytes that `recvmsg` returned (`msg_controllen`).
         control: usize,
     },
-    /// The messages describe another number of bytes than `recvmsg` returned.
+    /// The control messages describe another number of bytes than `recvmsg` returned.
     #[error("recvmsg returned {returned} bytes, its control messages describe {described}")]
     Sum {
-        /// Its return value.
+        /// Return value of `recvmsg`: number of bytes of the stream.
         returned: usize,
-        /// The sum of frag and linear sizes.
+        /// Sum of the sizes of frags and linear bytes in the control messages.
         described: u64,
     },
 }
 
-/// The most that one call may bring, where that is less than the buffer has room for.
+/// Limit of what one `recvmsg` may return, where that is less than its buffer has room for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RecvLimit {
-    /// Frags; at least 1.
+    /// Limit of the number of frags that one `recvmsg` may return; at least 1.
     pub frags: usize,
-    /// Bytes of the stream; at least 1.
+    /// Limit of the bytes of the stream that one `recvmsg` may return; at least 1.
     pub bytes: usize,
 }
 
 impl RecvLimit {
-    /// Capacity of the buffer.
+    /// No limit but the buffer's capacity.
     pub const NONE: Self = Self {
         frags: usize::MAX,
         bytes: usize::MAX,
     };
 }
 
-/// A parsed segment.
+/// A segment as it is kept in the receive buffer after parsing.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Record {
-    /// A number of bytes, the next of the iov.
+    /// Number of bytes in host memory: the next of the iov.
     Inline(u32),
-    /// A frag.
+    /// A frag in a dmabuf.
     Frag(DmabufCmsg),
 }
 
@@ -78,7 +79,8 @@ pub(crate) struct Totals {
 }
 
 /// The buffers of `recvmsg`: an iov for bytes that come in host memory, a control buffer for the
-/// description of frags. Made once, used for every call and by any number of sockets in turn.
+/// description of frags. The buffers are made once, and used for every call and by any number of
+/// sockets in turn.
 #[derive(Debug)]
 pub struct RecvBuffer {
     iov: Box<[u8]>,
@@ -88,12 +90,13 @@ pub struct RecvBuffer {
 }
 
 impl RecvBuffer {
-    /// 1 MiB of iov and room for 1,024 frags.
+    /// Makes buffers with an iov of 1 MiB and room for 1,024 frags.
     pub fn new() -> Self {
-        Self::with_capacity(IOV, FRAGS)
+        Self::with_capacity(DEFAULT_IOV, DEFAULT_FRAGS)
     }
 
-    /// `iov` bytes of iov, the most one call returns, and room for `frags` frags (at least 1 each).
+    /// Makes buffers with an iov of `iov` bytes, the most one call returns, and room for `frags`
+    /// frags (at least 1 each).
     ///
     /// Ordinary data, that of connections not steered to a bound queue, fills the iov for real.
     pub fn with_capacity(iov: usize, frags: usize) -> Self {
@@ -107,11 +110,12 @@ impl RecvBuffer {
             iov: vec![0; iov.max(1)].into_boxed_slice(),
             control: vec![0; words].into_boxed_slice(),
             records: Vec::with_capacity(frags + 1),
-            unknown: Vec::with_capacity(UNKNOWN),
+            unknown: Vec::with_capacity(MAX_UNKNOWN),
         }
     }
 
-    /// Where `recvmsg` may write, for as much as `limit` allows.
+    /// The parts of the iov and of the control buffer that `recvmsg` may write to, for as much as
+    /// `limit` allows.
     pub(crate) fn parts_mut(&mut self, limit: RecvLimit) -> (&mut [u8], &mut [u64]) {
         let control = limit
             .frags
@@ -129,8 +133,8 @@ impl RecvBuffer {
         (&self.iov, &self.records, &self.unknown)
     }
 
-    /// Reads what a `recvmsg` left here. All tokens found stand in the records afterwards, after an
-    /// error too, for the caller to give back.
+    /// Parses what a `recvmsg` left in the buffers. All tokens found stand in the records
+    /// afterwards, after an error too, for the caller to give back.
     pub(crate) fn parse(&mut self, filled: Filled) -> Result<Totals, ProtocolError> {
         self.records.clear();
         self.unknown.clear();
@@ -166,7 +170,7 @@ impl RecvBuffer {
                 Message::Error(_) => totals.unknown_cmsgs += 1,
                 Message::Unknown(unknown) => {
                     totals.unknown_cmsgs += 1;
-                    if self.unknown.len() < UNKNOWN {
+                    if self.unknown.len() < MAX_UNKNOWN {
                         self.unknown.push(unknown);
                     }
                 }
@@ -175,8 +179,9 @@ impl RecvBuffer {
         self.check(totals, overrun)
     }
 
-    /// One call never mixes ordinary and devmem packets (`last_copied_dmabuf` in
-    /// `tcp_recvmsg_locked`): bytes without a devmem message are ordinary data, all of them.
+    /// Checks that the control messages describe all bytes that `recvmsg` returned, and counts
+    /// bytes without a devmem message as ordinary data. One call never mixes ordinary and devmem
+    /// packets (`last_copied_dmabuf` in `tcp_recvmsg_locked`).
     fn check(
         &mut self,
         mut totals: Totals,
@@ -202,7 +207,7 @@ impl RecvBuffer {
         Ok(totals)
     }
 
-    /// Plays the kernel: fills the buffers with what a `recvmsg` might have left there.
+    /// Fills the buffers as the kernel does in a `recvmsg` that returns `bytes`, for tests.
     #[cfg(test)]
     pub(crate) fn fill(&mut self, bytes: usize, iov: &[u8], messages: &[Message]) -> Filled {
         let mut control = Vec::new();

@@ -5,26 +5,27 @@
 //! the payload, padding to the size of a long. They are read as untrusted input, by copies: no
 //! alignment is assumed and every length is checked. What the parser doesn't know it reports.
 
-/// `SCM_DEVMEM_LINEAR` (`tcp_recvmsg_dmabuf`): so many bytes are in the iov.
+/// `SCM_DEVMEM_LINEAR` (`tcp_recvmsg_dmabuf`): a number of bytes that are in the iov.
 const LINEAR: i32 = libc::SCM_DEVMEM_LINEAR;
 /// `SCM_DEVMEM_DMABUF` (`tcp_recvmsg_dmabuf`): a frag in a dmabuf.
 const DMABUF: i32 = libc::SCM_DEVMEM_DMABUF;
 
-/// `struct cmsghdr` as the kernel writes it: `size_t cmsg_len; int cmsg_level; int cmsg_type`.
+/// Size of a `struct cmsghdr` as the kernel writes it: `size_t cmsg_len; int cmsg_level; int
+/// cmsg_type`.
 const HEADER: usize = size_of::<usize>() + 8;
-/// `struct dmabuf_cmsg`: `u64 frag_offset; u32 frag_size, frag_token, dmabuf_id, flags`.
+/// Size of a `struct dmabuf_cmsg`: `u64 frag_offset; u32 frag_size, frag_token, dmabuf_id, flags`.
 const PAYLOAD: usize = 24;
-/// `struct sock_extended_err`: `u32 ee_errno; u8 ee_origin, ee_type, ee_code, ee_pad; u32 ee_info,
-/// ee_data`.
+/// Size of a `struct sock_extended_err`: `u32 ee_errno; u8 ee_origin, ee_type, ee_code, ee_pad; u32
+/// ee_info, ee_data`.
 const EXTENDED_ERROR: usize = 16;
 
-/// Bytes of a control buffer that one devmem message takes: `CMSG_SPACE(sizeof(struct
+/// Size in bytes of one devmem message in a control buffer: `CMSG_SPACE(sizeof(struct
 /// dmabuf_cmsg))`, 40 on 64-bit machines.
 pub const SPACE: usize = align(HEADER + PAYLOAD);
-/// Bytes of a control buffer that `TCP_CM_INQ` takes: `CMSG_SPACE(sizeof(int))`.
+/// Size in bytes of a `TCP_CM_INQ` message in a control buffer: `CMSG_SPACE(sizeof(int))`.
 pub(crate) const QUEUED_SPACE: usize = align(HEADER + size_of::<i32>());
 
-/// `CMSG_ALIGN`.
+/// Rounds a length up as `CMSG_ALIGN` does.
 const fn align(len: usize) -> usize {
     len.next_multiple_of(size_of::<usize>())
 }
@@ -32,11 +33,11 @@ const fn align(len: usize) -> usize {
 /// A frag as the kernel describes it (`struct dmabuf_cmsg`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DmabufCmsg {
-    /// Where it starts: a byte offset into the dmabuf, whatever the size of a niov.
+    /// Offset in bytes of the frag's first byte in the dmabuf, whatever the size of a niov.
     pub frag_offset: u64,
-    /// Bytes in it.
+    /// Length of the frag in bytes.
     pub frag_size: u32,
-    /// Token for `SO_DEVMEM_DONTNEED`.
+    /// Token of the frag, for `SO_DEVMEM_DONTNEED`.
     pub frag_token: u32,
     /// Id of the binding's dmabuf, as `bind-rx` returned it.
     pub dmabuf_id: u32,
@@ -45,81 +46,82 @@ pub struct DmabufCmsg {
 /// An entry of a socket's error queue: `struct sock_extended_err` (`include/uapi/linux/errqueue.h`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExtendedError {
-    /// `ee_errno`; 0 of a completion.
+    /// Error number of the entry (`ee_errno`); 0 of a completion.
     pub errno: u32,
-    /// `ee_origin`: `SO_EE_ORIGIN_ZEROCOPY` of a completion.
+    /// Origin of the entry (`ee_origin`): `SO_EE_ORIGIN_ZEROCOPY` of a completion.
     pub origin: u8,
-    /// `ee_type`.
+    /// Type of the entry (`ee_type`).
     pub kind: u8,
-    /// `ee_code`: `SO_EE_CODE_ZEROCOPY_COPIED` of a completion whose bytes were copied.
+    /// Code of the entry (`ee_code`): `SO_EE_CODE_ZEROCOPY_COPIED` of a completion whose bytes were
+    /// copied.
     pub code: u8,
-    /// `ee_info`: of a completion the first send's number.
+    /// Number of the first completed send (`ee_info`).
     pub info: u32,
-    /// `ee_data`: of a completion the last send's number.
+    /// Number of the last completed send (`ee_data`).
     pub data: u32,
 }
 
-/// A control message that we have no use for: a timestamp, something newer.
+/// A control message of a kind that this crate does not use: a timestamp, or one of a newer kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Unknown {
-    /// `cmsg_level`.
+    /// Protocol level of the control message (`cmsg_level`).
     pub level: i32,
-    /// `cmsg_type`.
+    /// Type of the control message (`cmsg_type`).
     pub kind: i32,
-    /// Bytes of payload.
+    /// Length of the control message's payload in bytes.
     pub len: usize,
 }
 
-/// A control message.
+/// A parsed control message of a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Message {
-    /// `SCM_DEVMEM_DMABUF`.
+    /// A frag in a dmabuf (`SCM_DEVMEM_DMABUF`).
     Dmabuf(DmabufCmsg),
-    /// `SCM_DEVMEM_LINEAR`: this many bytes follow in the iov.
+    /// Number of the next bytes of the stream, which are in the iov (`SCM_DEVMEM_LINEAR`).
     Linear(u32),
-    /// `TCP_CM_INQ` (`tcp_inq_hint`): this many bytes are left to receive; 1 also stands for the
-    /// end of the stream.
+    /// Number of bytes left to receive (`TCP_CM_INQ`, `tcp_inq_hint`); 1 also stands for the end of
+    /// the stream.
     Queued(i32),
-    /// `IP_RECVERR` or `IPV6_RECVERR`, off a socket's error queue.
+    /// An entry of the socket's error queue (`IP_RECVERR`, `IPV6_RECVERR`).
     Error(ExtendedError),
-    /// Anything else.
+    /// A control message of any other kind.
     Unknown(Unknown),
 }
 
-/// Control bytes that don't hold what they should. `at` is the offset of the message's header.
+/// Error of malformed control messages. `at` is the offset of the message's header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CmsgError {
-    /// Bytes are left, but fewer than a header.
+    /// The control bytes end within a message's header.
     #[error("control message at byte {at}: {left} bytes are no header")]
     Header {
-        /// Offset of the header.
+        /// Offset of the message's header in the control bytes.
         at: usize,
-        /// Bytes left from there.
+        /// Number of control bytes left from the header on.
         left: usize,
     },
-    /// `cmsg_len` is shorter than a header or longer than what is left.
+    /// A message's `cmsg_len` is shorter than a header or longer than what is left.
     #[error("control message at byte {at}: length {len} of {left} bytes left")]
     Length {
-        /// Offset of the header.
+        /// Offset of the message's header in the control bytes.
         at: usize,
-        /// `cmsg_len`.
+        /// Value of `cmsg_len`.
         len: usize,
-        /// Bytes left from there.
+        /// Number of control bytes left from the header on.
         left: usize,
     },
-    /// A known message with too short a payload.
+    /// A control message of a known kind has too short a payload.
     #[error("control message at byte {at}: {len} bytes of payload are too few")]
     Payload {
-        /// Offset of the header.
+        /// Offset of the message's header in the control bytes.
         at: usize,
-        /// Bytes of payload.
+        /// Length of the message's payload in bytes.
         len: usize,
     },
 }
 
-/// The messages in the control bytes of one `recvmsg`. Ends after the first error: where the next
-/// header would be is not known then.
+/// Iterator over the messages in the control bytes of one `recvmsg`. It ends after the first error:
+/// where the next header would be is not known then.
 #[derive(Debug, Clone)]
 pub struct Messages<'a> {
     bytes: &'a [u8],
@@ -127,7 +129,8 @@ pub struct Messages<'a> {
 }
 
 impl<'a> Messages<'a> {
-    /// Reads `control`, the bytes the kernel filled in: `msg_controllen` of them.
+    /// Iterates over the messages in `control`, the bytes the kernel filled in: `msg_controllen` of
+    /// them.
     pub fn new(control: &'a [u8]) -> Self {
         Self {
             bytes: control,
@@ -135,8 +138,8 @@ impl<'a> Messages<'a> {
         }
     }
 
-    /// The next message, if it is a frag's as kernels write it today; else it is left for `next`.
-    /// Most of them are, by the million: this is the short way.
+    /// Returns the next message if it is a frag's in the form that kernels write today; otherwise
+    /// leaves it for `next`. This is the fast path: most messages are of that form.
     #[inline]
     pub(crate) fn next_frag(&mut self) -> Option<DmabufCmsg> {
         let (message, _) = self.bytes.get(self.at..)?.split_first_chunk::<SPACE>()?;
@@ -147,7 +150,7 @@ impl<'a> Messages<'a> {
             return None;
         }
         self.at += SPACE;
-        Some(frag(&field(message, HEADER)))
+        Some(parse_frag(&field(message, HEADER)))
     }
 
     fn parse(&mut self, left: &[u8]) -> Result<Message, CmsgError> {
@@ -172,7 +175,7 @@ impl<'a> Messages<'a> {
         self.at += align(len).min(left.len());
         match (level, kind) {
             (libc::SOL_SOCKET, DMABUF | LINEAR) => {
-                devmem(kind, payload).ok_or(CmsgError::Payload {
+                parse_devmem(kind, payload).ok_or(CmsgError::Payload {
                     at,
                     len: payload.len(),
                 })
@@ -185,7 +188,7 @@ impl<'a> Messages<'a> {
                 }),
             },
             (libc::SOL_IP, libc::IP_RECVERR) | (libc::SOL_IPV6, libc::IPV6_RECVERR) => {
-                extended_error(payload).ok_or(CmsgError::Payload {
+                parse_extended_error(payload).ok_or(CmsgError::Payload {
                     at,
                     len: payload.len(),
                 })
@@ -216,19 +219,20 @@ impl Iterator for Messages<'_> {
     }
 }
 
-/// A payload longer than we know is one with fields yet to come: its beginning is what we know.
-fn devmem(kind: i32, payload: &[u8]) -> Option<Message> {
+/// Parses the payload of a devmem message. Bytes behind the fields known today are ignored: later
+/// kernels may add fields.
+fn parse_devmem(kind: i32, payload: &[u8]) -> Option<Message> {
     let (payload, _) = payload.split_first_chunk::<PAYLOAD>()?;
     let frag_size = u32::from_ne_bytes(field(payload, 8));
     if kind == LINEAR {
         return Some(Message::Linear(frag_size));
     }
-    Some(Message::Dmabuf(frag(payload)))
+    Some(Message::Dmabuf(parse_frag(payload)))
 }
 
-/// `struct dmabuf_cmsg`.
+/// Parses a `struct dmabuf_cmsg`.
 #[inline]
-fn frag(payload: &[u8; PAYLOAD]) -> DmabufCmsg {
+fn parse_frag(payload: &[u8; PAYLOAD]) -> DmabufCmsg {
     DmabufCmsg {
         frag_offset: u64::from_ne_bytes(field(payload, 0)),
         frag_size: u32::from_ne_bytes(field(payload, 8)),
@@ -237,8 +241,9 @@ fn frag(payload: &[u8; PAYLOAD]) -> DmabufCmsg {
     }
 }
 
-/// The address of who sent the error may follow; it has no use here.
-fn extended_error(payload: &[u8]) -> Option<Message> {
+/// Parses a `struct sock_extended_err`. The address of the error's sender, which may follow, is
+/// ignored.
+fn parse_extended_error(payload: &[u8]) -> Option<Message> {
     let (payload, _) = payload.split_first_chunk::<EXTENDED_ERROR>()?;
     let [origin, kind, code, _] = field(payload, 4);
     Some(Message::Error(ExtendedError {
@@ -251,7 +256,8 @@ fn extended_error(payload: &[u8]) -> Option<Message> {
     }))
 }
 
-/// `N` bytes of a structure of fixed size; the compiler sees that they are there.
+/// Field of `N` bytes at the constant offset `at` of a structure; its bounds are checked by the
+/// compiler.
 #[inline]
 fn field<const N: usize, const SIZE: usize>(bytes: &[u8; SIZE], at: usize) -> [u8; N] {
     let mut out = [0; N];
@@ -344,13 +350,13 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_end_in_an_answer(control in prop::collection::vec(any::<u8>(), 0..400)) {
+        fn arbitrary_bytes_are_parsed_or_refused(control in prop::collection::vec(any::<u8>(), 0..400)) {
             let parsed: Vec<_> = Messages::new(&control).collect();
             prop_assert!(parsed.len() <= control.len() / HEADER + 1);
         }
 
         #[test]
-        fn the_short_way_leads_to_the_same(
+        fn the_fast_path_parses_the_same(
             messages in prop::collection::vec(message(), 0..20),
             rubbish in prop::collection::vec(any::<u8>(), 0..60),
         ) {
@@ -381,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn our_layout_is_that_of_libc() {
+    fn the_layout_is_libcs() {
         assert_eq!(SPACE % size_of::<usize>(), 0);
         assert_eq!(PAYLOAD, size_of::<libc::dmabuf_cmsg>());
         assert_eq!(HEADER, size_of::<libc::cmsghdr>());
@@ -392,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lying_length_is_refused() {
+    fn a_wrong_length_is_refused() {
         let mut control = Vec::new();
         encode(&Message::Linear(7), &mut control);
         for len in [0usize, HEADER - 1, control.len() + 1, usize::MAX] {

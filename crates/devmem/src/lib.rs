@@ -1,5 +1,5 @@
-//! A TCP socket whose payload is elsewhere: segments in stream order, tokens that must go back,
-//! and an event loop on top.
+//! A TCP socket whose payload is in device memory: segments in stream order, tokens that must be
+//! given back, and an event loop on top.
 //!
 //! Once a NIC's rx queue is bound to a dmabuf and a connection is steered to it, the payload of
 //! that connection lands in the dmabuf and `recvmsg` says only where (`tcp_recvmsg_dmabuf` in
@@ -63,7 +63,7 @@ pub use stream::{DevmemStream, RecvError};
 pub use telemetry::{Bucket, Histogram, Telemetry};
 pub use token::Token;
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -9,24 +9,25 @@ use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 
 use crate::sys;
 
-/// How a socket is set up before it listens or connects.
+/// Options of a socket, set before it listens or connects.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SocketOptions {
-    /// `SO_BINDTODEVICE`: only packets of this device.
+    /// Device whose packets alone the socket gets (`SO_BINDTODEVICE`).
     pub device: Option<String>,
-    /// `SO_REUSEADDR`: listen although connections of an earlier listener linger.
+    /// Whether to listen although connections of an earlier listener linger (`SO_REUSEADDR`).
     pub reuse_address: bool,
-    /// Connections that wait to be accepted.
+    /// Greatest number of connections that wait to be accepted.
     pub backlog: i32,
-    /// `SO_RCVBUFFORCE` in bytes, or `SO_RCVBUF` without CAP_NET_ADMIN, inherited by accepted
-    /// sockets; see [`recv_buffer_for`]. The kernel doubles it.
+    /// Size of the receive buffer in bytes, inherited by accepted sockets (`SO_RCVBUFFORCE`, or
+    /// `SO_RCVBUF` without CAP_NET_ADMIN); see [`recv_buffer_for`]. The kernel doubles the size.
     pub recv_buffer: Option<usize>,
-    /// Address and port to connect from.
+    /// Local address and port to connect from.
     pub source: Option<SocketAddr>,
 }
 
 impl Default for SocketOptions {
-    /// Any device, address reuse, a backlog of 128, the system's receive buffer.
+    /// Options with the defaults: any device, address reuse, a backlog of 128, the system's receive
+    /// buffer.
     fn default() -> Self {
         Self {
             device: None,
@@ -59,7 +60,7 @@ impl SocketError {
         }
     }
 
-    /// The errno, where the kernel gave one.
+    /// Error number (`errno`), where the kernel gave one.
     pub fn raw_os_error(&self) -> Option<i32> {
         self.source.raw_os_error()
     }
@@ -69,7 +70,7 @@ impl SocketError {
         self.operation
     }
 
-    /// Object of the operation: an address, or a device.
+    /// Object of the failed operation: an address, or a device.
     pub fn object(&self) -> &str {
         &self.object
     }
@@ -105,8 +106,9 @@ fn set_recv_buffer(socket: &Socket, options: &SocketOptions) -> Result<(), Socke
         .map_err(SocketError::at("set a receive buffer of", bytes))
 }
 
-/// The receive buffer with which `connections` connections fit a dmabuf of `len` bytes, for
-/// [`SocketOptions::recv_buffer`]; none where the system's own limit (`tcp_rmem`) is small enough.
+/// Receive buffer in bytes with which `connections` connections fit a dmabuf of `len` bytes, for
+/// [`SocketOptions::recv_buffer`]; `None` where the system's own limit (`tcp_rmem`) is small
+/// enough.
 ///
 /// A receive buffer counts whole niovs, whatever the bytes in them. If those of all connections
 /// together exceed the dmabuf, packets received out of order can take all of it: then the NIC drops
@@ -117,8 +119,9 @@ pub fn recv_buffer_for(len: u64, connections: u32) -> Option<usize> {
     recv_buffer_of(len / 2, connections)
 }
 
-/// Receive buffer where the NIC's rx rings take `rings` bytes of the dmabuf: an eighth of it is left to
-/// tokens held and to frags that sinks keep. Larger windows mean fewer, fuller calls.
+/// Receive buffer in bytes with which `connections` connections fit a dmabuf of `len` bytes, of
+/// which the NIC's rx rings take `rings` bytes: an eighth of the dmabuf is left to tokens held and
+/// to frags that sinks keep. Larger windows mean fewer, fuller calls.
 ///
 /// A packet is charged with its head, too, which takes nothing of the dmabuf. But of a long packet that
 /// GRO put together the charge is next to nothing but niovs: a full receive buffer is as many bytes of
@@ -133,10 +136,12 @@ pub fn recv_buffer_beside(len: u64, niov: u64, rings: u64, connections: u32) -> 
     recv_buffer_of(ours.min(beside_packets).max(len / 2), connections)
 }
 
-/// Frags of a packet, as Debian's kernels and most others are configured (`CONFIG_MAX_SKB_FRAGS`).
+/// Greatest number of frags in a packet, as Debian's kernels and most others are configured
+/// (`CONFIG_MAX_SKB_FRAGS`).
 const MAX_SKB_FRAGS: u64 = 17;
 
-/// Shares `len` bytes out.
+/// Receive buffer in bytes with which `connections` connections take at most `len` bytes together;
+/// `None` where the system's own limit is small enough.
 fn recv_buffer_of(len: u64, connections: u32) -> Option<usize> {
     let limit = std::fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").ok();
     let limit = limit.and_then(|limits| limits.split_whitespace().nth(2)?.parse::<u64>().ok());
@@ -155,7 +160,8 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Listens. The device and the reuse of addresses stay what they are.
+    /// Makes the bound socket listen. Its device and its reuse of addresses can't be changed any
+    /// more.
     ///
     /// # Errors
     /// [`SocketError`], which names the step and the address.
@@ -169,8 +175,9 @@ impl Bound {
     }
 }
 
-/// Has the kernel drop segments with urgent data (`MSG_OOB`), before TCP sees them (`tcp_filter`); sockets
-/// that a listener accepts inherit it. A peer that sends such data gets no further.
+/// Makes the kernel drop segments with urgent data (`MSG_OOB`), before TCP sees them
+/// (`tcp_filter`); sockets that a listener accepts inherit it. A peer that sends such data gets no
+/// further.
 ///
 /// TCP copies the urgent byte out of the packet as soon as it comes (`tcp_urg`), and where it lies in a
 /// dmabuf that fails, which the kernel takes for a bug of its own: the machine stops. [`Bound::listen`]
@@ -195,7 +202,7 @@ pub fn drop_urgent(socket: impl AsFd) -> io::Result<()> {
     ])
 }
 
-/// [`drop_urgent`] for a socket of TCP that has no filter; a failure is logged.
+/// Calls [`drop_urgent`] for a TCP socket that has no filter; a failure is logged.
 pub(crate) fn drop_urgent_by_default(socket: impl AsFd) {
     if !sys::is_tcp_without_filter(socket.as_fd()) {
         return;
@@ -205,9 +212,9 @@ pub(crate) fn drop_urgent_by_default(socket: impl AsFd) {
     }
 }
 
-/// Binds `address`, to listen on it later: fails now if it is in use or not local. An IPv6 socket
-/// takes IPv4 connections too, as mapped addresses (`::ffff:192.0.2.1`): `[::]:5000` is every address of
-/// both, `[::ffff:192.0.2.1]:5000` is one.
+/// Binds a socket to `address`, to listen later: fails now if the address is in use or not local.
+/// An IPv6 socket takes IPv4 connections too, as mapped addresses (`::ffff:192.0.2.1`): `[::]:5000`
+/// is every address of both, `[::ffff:192.0.2.1]:5000` is one.
 ///
 /// # Errors
 /// [`SocketError`], which names the step and the address.
@@ -224,7 +231,7 @@ pub fn bind(address: SocketAddr, options: &SocketOptions) -> Result<Bound, Socke
     Ok(Bound { socket, address })
 }
 
-/// Listens on `address`: [`bind`] and [`Bound::listen`].
+/// Makes a socket that listens on `address`, by [`bind`] and [`Bound::listen`].
 ///
 /// # Errors
 /// [`SocketError`], which names the step and the address.
@@ -232,7 +239,7 @@ pub fn listen(address: SocketAddr, options: &SocketOptions) -> Result<TcpListene
     bind(address, options)?.listen(options)
 }
 
-/// Connects to `address`, within `timeout`.
+/// Connects a socket to `address`, within `timeout`.
 ///
 /// # Errors
 /// [`SocketError`], which names the step and the address.
@@ -260,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urgent_data_gets_no_further() {
+    fn urgent_data_is_dropped() {
         let any = "127.0.0.1:0".parse().unwrap();
         let listener = listen(any, &SocketOptions::default()).unwrap();
         let at = listener.local_addr().unwrap();
@@ -279,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_is_taken_before_anybody_can_connect() {
+    fn a_bound_address_is_taken_but_refuses_connections() {
         let any = "127.0.0.1:0".parse().unwrap();
         let options = SocketOptions::default();
         let bound = bind(any, &options).unwrap();
@@ -297,9 +304,10 @@ mod tests {
         );
     }
 
-    /// A listener of the standard library, as a program may hand it to an engine.
+    /// A filter for urgent data is set on a listener of the standard library that an engine takes
+    /// over.
     #[test]
-    fn a_socket_without_a_filter_gets_one() {
+    fn a_socket_without_a_filter_gets_one_for_urgent_data() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         assert!(sys::is_tcp_without_filter(listener.as_fd()));
         let address = listener.local_addr().unwrap();

@@ -1,5 +1,5 @@
-//! Tokens on their way back: collected, coalesced into ranges, handed to `SO_DEVMEM_DONTNEED`
-//! within the kernel's limits, and accounted for to the end.
+//! Tokens on their way back to the kernel: collected, coalesced into ranges, handed to
+//! `SO_DEVMEM_DONTNEED` within the kernel's limits, and accounted for to the end.
 
 use std::io;
 
@@ -7,23 +7,27 @@ use crate::returns::Returns;
 use crate::stats::TokenStats;
 use crate::token::{Token, TokenRange};
 
-/// Ranges that one call takes: `MAX_DONTNEED_TOKENS` (`net/core/sock.c`); more are `EINVAL`.
+/// Greatest number of token ranges that one call of `SO_DEVMEM_DONTNEED` takes:
+/// `MAX_DONTNEED_TOKENS` (`net/core/sock.c`); more are `EINVAL`.
 pub const MAX_RANGES: usize = 128;
-/// Frags that one call frees: `MAX_DONTNEED_FRAGS`. The kernel stops there without saying where.
+/// Greatest number of frags that one call of `SO_DEVMEM_DONTNEED` frees: `MAX_DONTNEED_FRAGS`. The
+/// kernel stops there without saying where.
 pub const MAX_FRAGS: u32 = 1024;
 
-/// When a recycler gives back what it holds. A frag held is a niov that the NIC lacks, and late
-/// large batches overflow the page pool's ring: return early and steadily.
+/// Limits of the tokens that a stream holds before it gives them back to the kernel. A frag held is
+/// a niov that the NIC lacks, and late large batches overflow the page pool's ring: return early
+/// and steadily.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Thresholds {
-    /// Frags held; 1 gives each back at once. Should be well below the niovs of the dmabuf.
+    /// Number of frags held at which all go back; 1 gives each back at once. Should be well below
+    /// the number of niovs in the dmabuf.
     pub frags: u32,
-    /// Bytes held.
+    /// Number of bytes in held frags at which all go back.
     pub bytes: u64,
 }
 
 impl Default for Thresholds {
-    /// 256 frags or 1 MiB.
+    /// The default thresholds: 256 frags or 1 MiB.
     fn default() -> Self {
         Self {
             frags: 256,
@@ -33,8 +37,8 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// For a dmabuf of `len` bytes in niovs of `niov` bytes: the default, but never more than an
-    /// eighth of the niovs.
+    /// Thresholds for a dmabuf of `len` bytes in niovs of `niov` bytes: the default, but never more
+    /// than an eighth of the niovs.
     pub fn for_pool(len: u64, niov: u64) -> Self {
         let eighth = (len / niov.max(1) / 8).max(1);
         let default = Self::default();
@@ -45,36 +49,37 @@ impl Thresholds {
     }
 }
 
-/// Why tokens did not go back.
+/// Why tokens were not given back to the kernel.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecycleError {
-    /// The kernel refused the call: it freed nothing, and the tokens are still held here.
+    /// The kernel refused `SO_DEVMEM_DONTNEED`: it freed nothing, and the tokens are still held
+    /// here.
     #[error("SO_DEVMEM_DONTNEED of {asked} frags in {ranges} ranges")]
     Refused {
-        /// Frags asked for.
+        /// Number of frags to be freed.
         asked: u32,
-        /// Ranges they were in.
+        /// Number of token ranges in the call.
         ranges: usize,
         /// Error of `setsockopt`.
         #[source]
         source: io::Error,
     },
-    /// The kernel freed another number of frags than it was asked to. Those missing stay counted
-    /// as outstanding; they are not asked for again, since which ones they are isn't known and a
-    /// freed token's number may have been issued anew.
+    /// The kernel freed another number of frags than it was asked to. The missing frags stay
+    /// counted as outstanding; they are not asked for again, since which ones they are isn't known
+    /// and a freed token's number may have been issued anew.
     #[error("SO_DEVMEM_DONTNEED freed {freed} of {asked} frags")]
     Unequal {
-        /// Frags asked for.
+        /// Number of frags to be freed.
         asked: u32,
-        /// Frags freed.
+        /// Number of frags that the kernel freed.
         freed: u32,
     },
 }
 
 /// Interface that frees ranges of tokens: a socket, or a test's model of one.
 pub(crate) trait DontNeed {
-    /// Frees the frags of `ranges` and says how many that were.
+    /// Frees the frags of `ranges` and returns their number.
     fn dontneed(&mut self, ranges: &[TokenRange]) -> io::Result<u32>;
 }
 
@@ -84,7 +89,7 @@ impl DontNeed for std::os::fd::BorrowedFd<'_> {
     }
 }
 
-/// The tokens of one socket that have been given back to us and not yet to the kernel.
+/// The tokens of one socket that have been given back by the program and not yet to the kernel.
 ///
 /// The kernel issues the lowest free ids first, so that most tokens extend the range before them:
 /// one comparison. The rest is sorted and merged when the batch goes.
@@ -93,20 +98,20 @@ pub(crate) struct Recycler {
     ranges: Vec<TokenRange>,
     frags: u32,
     bytes: u64,
-    /// Bytes in frags issued and not given back to us: those that a sink keeps.
+    /// Number of bytes in frags that were received and not given back: those that a sink keeps.
     kept_bytes: u64,
     thresholds: Thresholds,
     stats: TokenStats,
     pub(crate) returns: Returns,
 }
 
-/// Frags that were received and have not been given back.
+/// Number of frags that were received and have not been given back, and their bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Kept {
-    /// How many.
+    /// Number of frags.
     pub frags: u64,
-    /// Bytes in them.
+    /// Number of bytes in the frags.
     pub bytes: u64,
 }
 
@@ -126,7 +131,7 @@ impl Recycler {
         }
     }
 
-    /// Takes what was given back from elsewhere.
+    /// Collects the tokens that were given back through a [`ReturnHandle`](super::ReturnHandle).
     #[inline]
     pub(crate) fn collect(&mut self) {
         if !self.returns.any() {
@@ -141,12 +146,12 @@ impl Recycler {
         &self.stats
     }
 
-    /// Frags held here: given back to us and not yet to the kernel.
+    /// Number of frags held: given back by the program and not yet to the kernel.
     pub(crate) fn held(&self) -> u32 {
         self.frags
     }
 
-    /// Frags issued, neither given back nor asked to be freed.
+    /// Number of frags that were received and not given back by the program.
     pub(crate) fn kept(&self) -> Kept {
         let TokenStats { issued, asked, .. } = self.stats;
         Kept {
@@ -155,7 +160,7 @@ impl Recycler {
         }
     }
 
-    /// The kernel issued `count` tokens, of frags of `bytes` together.
+    /// Counts `count` tokens that the kernel issued, for frags of `bytes` bytes together.
     pub(crate) fn issued(&mut self, count: usize, bytes: u64) {
         self.stats.issued += count as u64;
         self.kept_bytes += bytes;
@@ -176,24 +181,24 @@ impl Recycler {
         }
     }
 
-    /// Is enough held for a flush?
+    /// Whether enough tokens are held for a flush.
     #[inline]
     pub(crate) fn is_due(&self) -> bool {
         self.frags >= self.thresholds.frags || self.bytes >= self.thresholds.bytes
     }
 
-    /// Gives back all that is held, in as many calls as the kernel's limits ask for. After a
-    /// refusal the rest stays held; after an unequal answer the batch goes on, and the first such
-    /// answer is the error.
+    /// Gives all held tokens back to the kernel, in as many calls as the kernel's limits require.
+    /// After a refusal the rest stays held; after a call that freed another number of frags the
+    /// flush goes on, and the first such answer is the error.
     pub(crate) fn flush(&mut self, kernel: &mut impl DontNeed) -> Result<(), RecycleError> {
         if self.ranges.len() > 1 {
             self.ranges.sort_unstable_by_key(|range| range.start);
-            merge(&mut self.ranges);
+            merge_touching_ranges(&mut self.ranges);
         }
         let mut unequal = None;
         let mut done = 0;
         while done < self.ranges.len() {
-            let (batch, asked) = batch(&mut self.ranges, done);
+            let (batch, asked) = next_batch(&mut self.ranges, done);
             let freed = match kernel.dontneed(&self.ranges[done..batch]) {
                 Ok(freed) => freed,
                 Err(source) => {
@@ -222,9 +227,9 @@ impl Recycler {
     }
 }
 
-/// Joins ranges that touch. Ranges that overlap, which no kernel issues, stay apart: the kernel
-/// then frees fewer than asked, and that is an error.
-fn merge(ranges: &mut Vec<TokenRange>) {
+/// Joins token ranges that touch. Ranges that overlap, which no kernel issues, stay apart: the
+/// kernel then frees fewer than asked, and that is an error.
+fn merge_touching_ranges(ranges: &mut Vec<TokenRange>) {
     ranges.dedup_by(|next, kept| {
         let touches = kept.start.checked_add(kept.count) == Some(next.start);
         if touches {
@@ -234,9 +239,9 @@ fn merge(ranges: &mut Vec<TokenRange>) {
     });
 }
 
-/// The end of the next call's ranges, which begin at `from`, and how many frags they hold. A range
-/// that doesn't fit is split.
-fn batch(ranges: &mut Vec<TokenRange>, from: usize) -> (usize, u32) {
+/// Finds the token ranges for one call, which begin at index `from`: returns the index of their end
+/// and the number of frags. A range that doesn't fit is split.
+fn next_batch(ranges: &mut Vec<TokenRange>, from: usize) -> (usize, u32) {
     let mut frags = 0;
     let mut end = from;
     while end < ranges.len() && end - from < MAX_RANGES && frags < MAX_FRAGS {

@@ -1,4 +1,5 @@
-//! Tokens that come back from elsewhere: from another thread, or after the call that brought them.
+//! Tokens that are given back outside of a receive call: from another thread, or after the call
+//! that received them.
 
 use std::fmt;
 use std::io;
@@ -10,11 +11,11 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::token::{StreamTag, Token};
 
-/// Called when tokens lie in an inbox that was empty.
+/// Callback for tokens that come to an empty inbox.
 pub(crate) type Notify = Arc<dyn Fn() + Send + Sync>;
 
-/// Gives frags of one stream back from wherever it is: another thread, a later call, after the end
-/// of the connection. Cheap to clone.
+/// Handle that gives frags of one stream back from anywhere: another thread, a later call, after
+/// the end of the connection. Cheap to clone.
 ///
 /// The tokens reach the kernel with the stream's next flush. An [engine](crate::engine) is woken for
 /// that, as is a blocking [`recv`](crate::DevmemStream::recv); who waits for a stream by other means may be told by
@@ -23,7 +24,7 @@ pub(crate) type Notify = Arc<dyn Fn() + Send + Sync>;
 pub struct ReturnHandle(Arc<Inbox>);
 
 impl ReturnHandle {
-    /// Gives a frag back.
+    /// Gives a frag back to the stream that received it.
     ///
     /// # Panics
     /// If the token was issued by another stream.
@@ -31,8 +32,8 @@ impl ReturnHandle {
         self.give_back_all([token]);
     }
 
-    /// Gives frags back, under one lock and with one wake-up. The iterator is not to block: the
-    /// stream waits for it.
+    /// Gives frags back to the stream that received them, under one lock and with one wake-up. The
+    /// iterator is not to block: the stream waits for it.
     ///
     /// # Panics
     /// If a token was issued by another stream.
@@ -41,20 +42,20 @@ impl ReturnHandle {
     }
 }
 
-/// Tokens between those who give them back and the stream that collects them.
+/// Tokens that were given back through handles and that the stream has not collected.
 pub(crate) struct Inbox {
     stream: StreamTag,
     tokens: Mutex<Vec<Token>>,
-    /// Whether there are any, to be seen without the lock.
+    /// Whether the inbox has tokens, readable without the lock.
     any: AtomicBool,
     notify: Option<Notify>,
-    /// Wakes a blocking stream; made when one first sleeps while frags are kept.
+    /// Eventfd that wakes a blocking stream; made when a stream first sleeps while frags are kept.
     bell: OnceLock<EventFd>,
 }
 
 impl Inbox {
     fn put(&self, tokens: impl IntoIterator<Item = Token>) {
-        let mut putting = Putting {
+        let mut putting = PutGuard {
             inbox: self,
             tokens: Some(self.tokens.lock().unwrap_or_else(PoisonError::into_inner)),
         };
@@ -65,13 +66,14 @@ impl Inbox {
     }
 }
 
-/// Tells of what was put, also if the iterator panics, or a token is another stream's.
-struct Putting<'a> {
+/// Guard of the inbox while tokens are added: its drop notifies the stream, also if the iterator
+/// panics or a token is another stream's.
+struct PutGuard<'a> {
     inbox: &'a Inbox,
     tokens: Option<MutexGuard<'a, Vec<Token>>>,
 }
 
-impl Drop for Putting<'_> {
+impl Drop for PutGuard<'_> {
     fn drop(&mut self) {
         let Some(tokens) = self.tokens.take() else {
             return;
@@ -99,12 +101,12 @@ impl fmt::Debug for Inbox {
     }
 }
 
-/// The stream's side of its inbox, which is made when a handle is first asked for.
+/// The stream's side of its inbox, which is made when a [`ReturnHandle`] is first requested.
 #[derive(Default)]
 pub(crate) struct Returns {
     inbox: Option<Arc<Inbox>>,
     notify: Option<Notify>,
-    /// The vector that the inbox gets for the one taken.
+    /// Empty vector to exchange for the inbox's vector of tokens.
     spare: Vec<Token>,
 }
 
@@ -126,15 +128,15 @@ impl Returns {
         ReturnHandle(Arc::clone(inbox))
     }
 
-    /// Has something come back?
+    /// Whether tokens wait in the inbox.
     #[inline]
     pub(crate) fn any(&self) -> bool {
         let inbox = self.inbox.as_ref();
         inbox.is_some_and(|inbox| inbox.any.load(Ordering::Relaxed))
     }
 
-    /// File descriptor that becomes readable when a frag comes back, to sleep on; `None` if no handle is left that
-    /// could give anything back, or if something has come back already.
+    /// Eventfd that becomes readable when a frag comes back, for a stream to sleep on; `None` if no
+    /// handle exists, or if a frag has come back already.
     pub(crate) fn bell(&self) -> io::Result<Option<BorrowedFd<'_>>> {
         let Some(inbox) = &self.inbox else {
             return Ok(None);
@@ -153,12 +155,12 @@ impl Returns {
         Ok((!inbox.any.load(Ordering::Acquire)).then(|| bell.as_fd()))
     }
 
-    /// Whether frags may come back from elsewhere.
+    /// Whether frags may come back through a [`ReturnHandle`].
     pub(crate) fn is_used(&self) -> bool {
         self.inbox.is_some()
     }
 
-    /// Hands what has come back to `take`.
+    /// Passes each token in the inbox to `take`, and empties the inbox.
     pub(crate) fn collect(&mut self, take: impl FnMut(Token)) {
         let Some(inbox) = &self.inbox else { return };
         if !inbox.any.swap(false, Ordering::Acquire) {
@@ -197,9 +199,10 @@ mod tests {
         Token::new(&frag, stream)
     }
 
-    /// However the two meet, what came back is seen or the bell rings.
+    /// A token that is given back while a stream is about to sleep is seen at once or rings the
+    /// bell, in any interleaving.
     #[test]
-    fn a_return_is_seen_or_rings() {
+    fn a_returned_token_is_seen_or_wakes_the_stream() {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
         let mut returns = Returns::default();
         let handle = returns.handle(OURS);
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_put_before_a_panic_comes_back_and_is_told_of() {
+    fn tokens_before_a_panic_come_back_and_notify() {
         let told = Arc::new(AtomicU32::new(0));
         let mut returns = Returns::default();
         let counter = Arc::clone(&told);

@@ -14,12 +14,12 @@ use crate::token::{StreamTag, Token};
 pub struct DmabufId(u32);
 
 impl DmabufId {
-    /// The id as netlink gave it.
+    /// Creates an id from the number that netlink returned.
     pub const fn new(id: u32) -> Self {
         Self(id)
     }
 
-    /// The number.
+    /// The number that netlink returned.
     pub fn get(self) -> u32 {
         self.0
     }
@@ -37,22 +37,22 @@ impl fmt::Display for DmabufId {
     }
 }
 
-/// A part of the stream that lies in a dmabuf.
+/// A frag: a part of the stream that lies in a dmabuf.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the token of a frag must go back"]
 #[non_exhaustive]
 pub struct Frag {
-    /// Where it begins: a byte offset into the dmabuf.
+    /// Offset in bytes of the frag's first byte in the dmabuf.
     pub offset: u64,
-    /// Bytes in it.
+    /// Length of the frag in bytes.
     pub len: u32,
-    /// The dmabuf.
+    /// Id of the dmabuf that the frag lies in.
     pub dmabuf: DmabufId,
-    /// Token that gives the frag back.
+    /// Token by which the frag is given back.
     pub token: Token,
 }
 
-/// A part of the stream.
+/// A part of the received stream: bytes in host memory, or a frag in a dmabuf.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a segment may be a frag, whose token must go back"]
 pub enum Segment<'a> {
@@ -64,7 +64,7 @@ pub enum Segment<'a> {
 }
 
 /// Result of one `recvmsg`: an iterator over its segments in stream order. Frags that were not
-/// taken out of it are given back when it is dropped.
+/// taken out of the iterator are given back when it is dropped.
 #[derive(Debug)]
 #[must_use = "what is not iterated over is lost to the reader"]
 pub struct Received<'a> {
@@ -97,58 +97,58 @@ impl<'a> Received<'a> {
         }
     }
 
-    /// Has the peer closed its side? Then there are no segments, and none will follow.
+    /// Whether the peer has closed its side: then there are no segments, and none will follow.
     pub fn is_end(&self) -> bool {
         self.totals.bytes == 0
     }
 
-    /// Bytes of the stream: what `recvmsg` returned.
+    /// Number of bytes of the stream that `recvmsg` returned.
     pub fn bytes(&self) -> usize {
         self.totals.bytes
     }
 
-    /// Where in the stream the first of these bytes stands, counted from 0.
+    /// Offset in the stream of the first byte that `recvmsg` returned.
     pub fn stream_offset(&self) -> u64 {
         self.start
     }
 
-    /// Number of frags.
+    /// Number of frags that `recvmsg` returned.
     pub fn frags(&self) -> usize {
         self.totals.frags
     }
 
-    /// Bytes in frags.
+    /// Number of bytes in the frags that `recvmsg` returned.
     pub fn frag_bytes(&self) -> u64 {
         self.totals.frag_bytes
     }
 
-    /// Bytes of devmem packets that came in host memory.
+    /// Number of bytes of devmem packets that came in host memory.
     pub fn linear_bytes(&self) -> u64 {
         self.totals.linear_bytes
     }
 
-    /// Bytes of ordinary packets: they came by a queue that isn't bound, or by a bound one but
-    /// wholly in host memory, unsplit. The kernel tells no difference. Either 0 or
+    /// Number of bytes in ordinary packets: packets that came by a queue that isn't bound, or by a
+    /// bound queue but wholly in host memory, unsplit. The kernel tells no difference. Either 0 or
     /// [`Received::bytes`], since one call never mixes the two.
     pub fn unsteered(&self) -> usize {
         self.totals.unsteered_bytes
     }
 
-    /// Were these all the bytes that the socket had? Known only after a call of
+    /// Whether `recvmsg` returned all the bytes that the socket had. Known only after a call of
     /// [`report_queued`](crate::DevmemStream::report_queued). The peer's close counts as something
-    /// left, a reset or another error does not (`tcp_inq_hint`): a loop that waits for edges may stop
-    /// here only if no event told of an error or a hang-up.
+    /// left, a reset or another error does not (`tcp_inq_hint`): a loop that waits for edges may
+    /// stop here only if no event told of an error or a hang-up.
     pub fn is_drained(&self) -> bool {
         self.totals.queued == Some(0)
     }
 
-    /// Control messages that nobody here has a use for, the first eight of them.
+    /// Control messages of unknown kinds, the first eight of them.
     pub fn unknown(&self) -> &'a [Unknown] {
         self.unknown
     }
 
-    /// Gives a frag back. It reaches the kernel with the stream's next flush, not before this
-    /// `Received` is gone.
+    /// Gives a frag back. Its token reaches the kernel with the stream's next flush, not before
+    /// this `Received` is gone.
     ///
     /// # Panics
     /// If the token was issued by another stream.
@@ -158,7 +158,7 @@ impl<'a> Received<'a> {
         self.recycler.push(token);
     }
 
-    /// Where the next segment begins, if it is a frag.
+    /// Dmabuf and offset of the next segment, if the segment is a frag.
     #[inline]
     pub(crate) fn next_frag(&self) -> Option<(DmabufId, u64)> {
         match self.records.as_slice().first()? {
@@ -208,7 +208,7 @@ impl Drop for Received<'_> {
     }
 }
 
-/// How many frags there are in `records`, and bytes in them.
+/// Number of frags in `records`, and number of bytes in them.
 pub(crate) fn frags_of(records: &[Record]) -> (usize, u64) {
     let sizes = records.iter().filter_map(|record| match record {
         Record::Frag(frag) => Some(u64::from(frag.frag_size)),
@@ -217,7 +217,7 @@ pub(crate) fn frags_of(records: &[Record]) -> (usize, u64) {
     sizes.fold((0, 0), |(frags, bytes), size| (frags + 1, bytes + size))
 }
 
-/// Gives back every frag of `records`: those that nobody will take out any more.
+/// Gives back every frag of `records` that was not taken out of the iterator.
 pub(crate) fn give_back_all(records: &[Record], stream: StreamTag, recycler: &mut Recycler) {
     for record in records {
         if let Record::Frag(frag) = record {

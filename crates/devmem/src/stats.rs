@@ -2,48 +2,48 @@
 
 use std::ops::AddAssign;
 
-/// The account of a socket's tokens.
+/// Counters of a socket's tokens.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TokenStats {
-    /// Tokens that the kernel issued, one a frag.
+    /// Number of tokens that the kernel issued, one for each frag.
     pub issued: u64,
-    /// Frags that the kernel was asked to free.
+    /// Number of frags that the kernel was asked to free.
     pub asked: u64,
-    /// Frags that it said it freed.
+    /// Number of frags that the kernel said it freed.
     pub freed: u64,
-    /// Calls of `SO_DEVMEM_DONTNEED` that were answered.
+    /// Number of calls of `SO_DEVMEM_DONTNEED` that succeeded.
     pub calls: u64,
-    /// Ranges in those calls.
+    /// Number of token ranges in the calls of `SO_DEVMEM_DONTNEED`.
     pub ranges: u64,
 }
 
 impl TokenStats {
-    /// Tokens issued and not freed: frags that the NIC lacks.
+    /// Number of tokens issued and not freed: frags that the NIC lacks.
     pub fn outstanding(&self) -> u64 {
         self.issued.saturating_sub(self.freed)
     }
 }
 
-/// The account of a stream.
+/// Counters of a received stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StreamStats {
-    /// Bytes of the stream: frag, linear and unsteered bytes together.
+    /// Number of bytes of the stream: frag, linear and unsteered bytes together.
     pub bytes: u64,
-    /// Bytes that came in frags, through the dmabuf.
+    /// Number of bytes that came in frags, in the dmabuf.
     pub frag_bytes: u64,
-    /// Frags.
+    /// Number of frags received.
     pub frags: u64,
-    /// Bytes of devmem packets that came in host memory (`SCM_DEVMEM_LINEAR`).
+    /// Number of bytes of devmem packets that came in host memory (`SCM_DEVMEM_LINEAR`).
     pub linear_bytes: u64,
-    /// Bytes of ordinary packets: not steered to a bound queue, or not split at all.
+    /// Number of bytes in ordinary packets: not steered to a bound queue, or not split at all.
     pub unsteered_bytes: u64,
-    /// Control messages that were none of devmem's.
+    /// Number of control messages of kinds that are not devmem's.
     pub unknown_cmsgs: u64,
-    /// Calls of `recvmsg`, those that would have blocked included.
+    /// Number of calls of `recvmsg`, including those that found nothing to read.
     pub recvmsg_calls: u64,
-    /// The account of the tokens.
+    /// Counters of the stream's tokens.
     pub tokens: TokenStats,
 }
 

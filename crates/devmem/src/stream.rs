@@ -23,28 +23,28 @@ use crate::token::{StreamTag, Token};
 /// `ETOOSMALL` of `include/linux/errno.h`, which no user header has.
 const ETOOSMALL: i32 = 525;
 
-/// Why nothing was received.
+/// Why a receive call failed or returned nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// A nonblocking socket has nothing to read.
+    /// The socket is nonblocking and has nothing to read.
     #[error("nothing to receive now")]
     WouldBlock,
-    /// `EFAULT`: the kernel could not hand out the packet at the head of the queue. It stays
-    /// there, so that trying again can't help.
+    /// `EFAULT`: the kernel could not hand out the packet at the head of the queue. The packet
+    /// stays there, so that trying again can't help.
     #[error("recvmsg: the packet at the head of the queue can't be received")]
     Unreadable(#[source] io::Error),
     /// Errno 525, `ETOOSMALL` (`put_cmsg_notrunc`): not even one control message fits the control
     /// buffer. Trying again with the same buffer would spin for ever.
     #[error("recvmsg: the control buffer has no room for one frag (errno 525, ETOOSMALL)")]
     ControlTooSmall,
-    /// The kernel's answer is inconsistent. The tokens found were given back.
+    /// The kernel's answer to `recvmsg` is inconsistent. The tokens found were given back.
     #[error("recvmsg")]
     Protocol(#[from] ProtocolError),
-    /// Tokens could not be given back.
+    /// Tokens could not be given back to the kernel.
     #[error(transparent)]
     Recycle(#[from] RecycleError),
-    /// Any other error: a connection reset, a time-out.
+    /// Another error of the socket: a connection reset, a time-out.
     #[error("recvmsg")]
     Io(#[source] io::Error),
 }
@@ -60,8 +60,8 @@ impl From<io::Error> for RecvError {
     }
 }
 
-/// A connected TCP socket of any make (`std`, `mio`, `socket2`) whose payload may lie in a dmabuf,
-/// with the account of its tokens.
+/// A connected TCP socket of any type (`std`, `mio`, `socket2`) whose payload may lie in a dmabuf,
+/// with a record of its tokens.
 ///
 /// A socket of TCP without a filter gets that of [`drop_urgent`](crate::listen::drop_urgent); one that was accepted
 /// from a listener without it has received unfiltered until then.
@@ -79,12 +79,12 @@ pub struct DevmemStream<S: AsFd> {
 }
 
 impl<S: AsFd> DevmemStream<S> {
-    /// Takes a connected socket, with the default thresholds.
+    /// Makes a stream of a connected socket, with the default thresholds.
     pub fn new(socket: S) -> Self {
         Self::with_thresholds(socket, Thresholds::default())
     }
 
-    /// Takes a connected socket.
+    /// Makes a stream of a connected socket, with the given thresholds for giving tokens back.
     pub fn with_thresholds(socket: S, thresholds: Thresholds) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         drop_urgent_by_default(&socket);
@@ -98,10 +98,10 @@ impl<S: AsFd> DevmemStream<S> {
         }
     }
 
-    /// Receives what the socket has, as much as `buffer` has room for: one
-    /// `recvmsg(MSG_SOCK_DEVMEM)`, after a flush if one is due, and before a blocking socket
-    /// sleeps; there what a [`ReturnHandle`] gives back meanwhile goes to the kernel at once. An
-    /// interrupted call is repeated.
+    /// Receives as much of what the socket has as `buffer` has room for: one
+    /// `recvmsg(MSG_SOCK_DEVMEM)`, after a flush if one is due. Before a blocking socket sleeps all
+    /// tokens are flushed, and frags that a [`ReturnHandle`] gives back during the sleep go to the
+    /// kernel at once. An interrupted call is repeated.
     ///
     /// On a non-blocking socket [`RecvError::WouldBlock`] leaves tokens held: who waits for
     /// readiness then calls [`flush`](Self::flush), at once or within a bounded time.
@@ -115,8 +115,8 @@ impl<S: AsFd> DevmemStream<S> {
         self.recv_at_most(buffer, RecvLimit::NONE)
     }
 
-    /// As [`recv`](Self::recv), but no more than `limit`: for who may keep only so much. The rest comes
-    /// with later calls.
+    /// Receives like [`recv`](Self::recv), but no more than `limit`, for a sink that may keep only
+    /// so much. The rest comes with later calls.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -182,8 +182,8 @@ impl<S: AsFd> DevmemStream<S> {
         }
     }
 
-    /// Sleeps until the socket is readable, as long as it is set to (`SO_RCVTIMEO`). Frags that come
-    /// back meanwhile go to the kernel at once: they may be what the NIC lacks to bring more.
+    /// Sleeps until the socket is readable, or until its time limit (`SO_RCVTIMEO`). Frags that
+    /// come back meanwhile go to the kernel at once: the NIC may lack their niovs to receive more.
     fn sleep(&mut self) -> Result<(), RecvError> {
         let limit = SockRef::from(&self.socket).read_timeout()?;
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
@@ -225,7 +225,7 @@ impl<S: AsFd> DevmemStream<S> {
         self.stats.unknown_cmsgs += totals.unknown_cmsgs as u64;
     }
 
-    /// Has each `recvmsg` say how much it left in the socket (`TCP_INQ`), so that
+    /// Makes each `recvmsg` report how many bytes it left in the socket (`TCP_INQ`), so that
     /// [`Received::is_drained`] can tell without another call.
     ///
     /// # Errors
@@ -234,9 +234,9 @@ impl<S: AsFd> DevmemStream<S> {
         sys::set_tcp_inq(self.socket.as_fd())
     }
 
-    /// Lets the socket count as readable only when so many bytes wait (`SO_RCVLOWAT`), its window is
-    /// nearly closed, or its peer has closed. The kernel takes at most half of the receive buffer.
-    /// Fewer bytes can be received all the same, but nothing tells of them.
+    /// Makes the socket count as readable only when `bytes` bytes wait (`SO_RCVLOWAT`), its window
+    /// is nearly closed, or its peer has closed. The kernel takes at most half of the receive
+    /// buffer. Fewer bytes can be received all the same, but no event reports them.
     ///
     /// # Errors
     /// Those of `setsockopt`.
@@ -244,10 +244,10 @@ impl<S: AsFd> DevmemStream<S> {
         sys::set_low_water(self.socket.as_fd(), bytes)
     }
 
-    /// Takes a third off the window that the kernel offers (`TCP_WINDOW_CLAMP`), unless it is still
-    /// `spared`, the answer of an earlier call; what it is now, in bytes. To be called when the first bytes have
-    /// come, and again from time to time: the kernel computes it again when longer segments come, and as
-    /// the receive buffer grows.
+    /// Clamps the receive window to two thirds of what the kernel offers (`TCP_WINDOW_CLAMP`),
+    /// unless the clamp is still `spared`, the result of an earlier call; returns the clamp in
+    /// bytes. Call it when the first bytes have come, and again from time to time: the kernel
+    /// computes the clamp again when longer segments come, and as the receive buffer grows.
     ///
     /// The kernel reckons how many bytes of the stream fit the receive buffer from one packet
     /// (`tcp_measure_rcv_mss`), which is often a long one, put together by GRO: 17 segments with one
@@ -281,34 +281,36 @@ impl<S: AsFd> DevmemStream<S> {
         self.recycler.returns.handle(self.tag)
     }
 
-    /// Has `notify` called, on the thread that gives them back, when frags have come back by a
-    /// [`ReturnHandle`] and none were waiting. To be set before the first handle is made; the next
-    /// [`flush`](Self::flush) or [`recv`](Self::recv) collects them.
+    /// Sets a callback for frags that come back through a [`ReturnHandle`] while none were waiting,
+    /// on the thread that gives them back. Set it before the first handle is made; the next
+    /// [`flush`](Self::flush) or [`recv`](Self::recv) collects the frags.
     pub fn on_return(&mut self, notify: impl Fn() + Send + Sync + 'static) {
         self.recycler.returns.on_return(Arc::new(notify));
     }
 
-    /// Takes what came back by a [`ReturnHandle`]; it is held from then on.
+    /// Collects the frags that came back through a [`ReturnHandle`]; they wait for the next flush
+    /// from then on.
     pub fn collect_returned(&mut self) {
         self.recycler.collect();
     }
 
-    /// Frags that were received and not given back: those that a sink keeps.
+    /// Number of frags that were received and not given back, and their bytes: those that a sink
+    /// keeps.
     pub fn kept(&self) -> Kept {
         self.recycler.kept()
     }
 
-    /// Bytes of the stream received so far.
+    /// Number of bytes of the stream received so far.
     pub fn bytes(&self) -> u64 {
         self.stats.bytes
     }
 
-    /// Frags that were given back and wait for the next flush.
+    /// Number of frags that were given back and wait for the next flush.
     pub fn held(&self) -> u32 {
         self.recycler.held()
     }
 
-    /// Flushes if the [`Thresholds`] are reached.
+    /// Flushes the tokens if the [`Thresholds`] are reached.
     ///
     /// # Errors
     /// As [`flush`](Self::flush).
@@ -320,8 +322,8 @@ impl<S: AsFd> DevmemStream<S> {
         }
     }
 
-    /// Hands all tokens given back to the kernel now: `SO_DEVMEM_DONTNEED`, in calls of at most
-    /// [`MAX_RANGES`](crate::MAX_RANGES) ranges and [`MAX_FRAGS`](crate::MAX_FRAGS) frags.
+    /// Gives all tokens that were given back to the kernel now: `SO_DEVMEM_DONTNEED`, in calls of
+    /// at most [`MAX_RANGES`](crate::MAX_RANGES) ranges and [`MAX_FRAGS`](crate::MAX_FRAGS) frags.
     ///
     /// # Errors
     /// [`RecycleError::Refused`]: what was not accepted is still held.
@@ -343,30 +345,30 @@ impl<S: AsFd> DevmemStream<S> {
         }
     }
 
-    /// How it was received so far, as histograms.
+    /// Histograms of how the stream was received so far.
     pub fn telemetry(&self) -> &Telemetry {
         &self.telemetry
     }
 
-    /// Tells what time it is, so that [`Telemetry::hold_time`] can be measured without a look at the
-    /// clock: to be called by whoever has looked at it, before a turn of [`recv`](Self::recv) and
+    /// Sets the present time, so that [`Telemetry::hold_time`] can be measured without reading a
+    /// clock: call it with a time that was read anyway, before a turn of [`recv`](Self::recv) and
     /// before a [`flush`](Self::flush).
     pub fn clock(&mut self, now: Instant) {
         self.clock.set(now, self.recycler.held() > 0);
     }
 
-    /// The socket.
+    /// The socket that the stream receives from.
     pub fn socket(&self) -> &S {
         &self.socket
     }
 
-    /// The socket, to register it for readiness.
+    /// The socket that the stream receives from, to register it for readiness.
     pub fn socket_mut(&mut self) -> &mut S {
         &mut self.socket
     }
 
-    /// `SO_INCOMING_NAPI_ID`: the NAPI instance, and so the rx queue, that the connection's packets
-    /// come through; none before the first packet.
+    /// NAPI instance, and so rx queue, that the connection's packets come through
+    /// (`SO_INCOMING_NAPI_ID`); `None` before the first packet.
     ///
     /// # Errors
     /// Those of `getsockopt`.
@@ -374,9 +376,9 @@ impl<S: AsFd> DevmemStream<S> {
         sys::incoming_napi_id(self.socket.as_fd()).map(|id| (id != 0).then_some(id))
     }
 
-    /// `SO_MEMINFO` (`SK_MEMINFO_RMEM_ALLOC`): bytes of memory that the receive queue takes, in order or
-    /// not. Most of it are the niovs of packets that were not read yet, each whole, with some host
-    /// memory for each packet.
+    /// Bytes of memory that the receive queue takes, in order or not (`SO_MEMINFO`,
+    /// `SK_MEMINFO_RMEM_ALLOC`). Most of the memory is niovs of packets that were not read yet,
+    /// each whole, with some host memory for each packet.
     ///
     /// # Errors
     /// Those of `getsockopt`.
@@ -384,7 +386,7 @@ impl<S: AsFd> DevmemStream<S> {
         sys::receive_memory(self.socket.as_fd()).map(u64::from)
     }
 
-    /// Flushes and closes.
+    /// Flushes all tokens and closes the socket.
     ///
     /// # Errors
     /// As [`flush`](Self::flush); the socket is closed all the same, and the kernel frees with it
@@ -394,8 +396,9 @@ impl<S: AsFd> DevmemStream<S> {
         Ok(self.stats())
     }
 
-    /// Flushes and closes abortively (`SO_LINGER` of 0 s): the peer gets a reset, and the kernel
-    /// frees at once what was never read, rather than when TCP gives up on a silent peer.
+    /// Flushes all tokens and closes the socket abortively (`SO_LINGER` of 0 s): the peer gets a
+    /// reset, and the kernel frees at once what was never read, rather than when TCP gives up on a
+    /// silent peer.
     ///
     /// # Errors
     /// As [`flush`](Self::flush); the socket is closed all the same.
@@ -421,9 +424,9 @@ impl<S: AsFd> Drop for DevmemStream<S> {
 
 #[cfg(test)]
 mod tests {
-    /// With a handle about, a blocking socket sleeps in `poll`, and keeps its time-out.
+    /// A blocking socket sleeps in `poll` when a [`ReturnHandle`] exists, and keeps its time limit.
     #[test]
-    fn a_blocking_socket_that_shares_its_frags_waits_as_it_is_set() {
+    fn a_blocking_socket_with_a_return_handle_keeps_its_timeout() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();
@@ -456,7 +459,7 @@ mod tests {
     use std::net::{TcpListener, TcpStream};
 
     #[test]
-    fn errors_that_a_retry_cannot_cure_are_told_apart() {
+    fn errors_that_a_retry_cannot_cure_have_variants_of_their_own() {
         let error = |errno| RecvError::from(io::Error::from_raw_os_error(errno));
         assert!(matches!(error(libc::EAGAIN), RecvError::WouldBlock));
         assert!(matches!(error(libc::EFAULT), RecvError::Unreadable(_)));
@@ -466,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn any_socket_will_do() {
+    fn any_type_of_tcp_socket_is_accepted() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (socket, _) = listener.accept().unwrap();

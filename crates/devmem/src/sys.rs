@@ -11,26 +11,26 @@ use crate::token::TokenRange;
 /// `MSG_SOCK_DEVMEM` of `include/linux/socket.h`; no user header has it.
 const MSG_SOCK_DEVMEM: libc::c_int = 0x0200_0000;
 
-/// Result of one `recvmsg`.
+/// Result of one `recvmsg`: bytes of the stream and control bytes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Filled {
-    /// Its return value: bytes of the stream.
+    /// Return value of `recvmsg`: number of bytes of the stream.
     pub(crate) bytes: usize,
-    /// Control bytes written.
+    /// Number of control bytes that `recvmsg` wrote.
     pub(crate) control: usize,
 }
 
 /// Whether a `recvmsg` may sleep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// As the socket is set.
+    /// Sleep, if the socket is a blocking one.
     AsSet,
-    /// In no case (`MSG_DONTWAIT`).
+    /// Never sleep, even on a blocking socket (`MSG_DONTWAIT`).
     Never,
 }
 
-/// `recvmsg(MSG_SOCK_DEVMEM)`, once. The control buffer is a slice of u64, which aligns it as
-/// `struct cmsghdr` wants.
+/// Calls `recvmsg(MSG_SOCK_DEVMEM)` once. The control buffer is a slice of u64, which aligns it as
+/// `struct cmsghdr` requires.
 pub(crate) fn recvmsg(
     socket: BorrowedFd<'_>,
     iov: &mut [u8],
@@ -61,22 +61,22 @@ pub(crate) fn recvmsg(
     })
 }
 
-/// The control buffer as bytes.
+/// The control buffer of `recvmsg` as bytes.
 pub(crate) fn bytes(control: &[u64]) -> &[u8] {
     // SAFETY: u8 has no alignment and no invalid values, and the length is that of `control`,
     // whose borrow the result keeps.
     unsafe { std::slice::from_raw_parts(control.as_ptr().cast(), size_of_val(control)) }
 }
 
-/// Control bytes that tests write in the kernel's place.
+/// The control buffer as bytes that tests write in the kernel's place.
 #[cfg(test)]
 pub(crate) fn bytes_mut(control: &mut [u64]) -> &mut [u8] {
     // SAFETY: as in `bytes`; every bit pattern is a valid u64, and the borrow is exclusive.
     unsafe { std::slice::from_raw_parts_mut(control.as_mut_ptr().cast(), size_of_val(control)) }
 }
 
-/// `setsockopt(SO_DEVMEM_DONTNEED)`: gives `ranges` back and says how many frags were freed
-/// (`sock_devmem_dontneed`).
+/// Calls `setsockopt(SO_DEVMEM_DONTNEED)`: gives `ranges` of tokens back and returns the number of
+/// frags that were freed (`sock_devmem_dontneed`).
 pub(crate) fn dontneed(socket: BorrowedFd<'_>, ranges: &[TokenRange]) -> io::Result<u32> {
     // SAFETY: `TokenRange` is `struct dmabuf_token` (repr(C), two u32), and the length is that of
     // the slice in bytes.
@@ -92,30 +92,30 @@ pub(crate) fn dontneed(socket: BorrowedFd<'_>, ranges: &[TokenRange]) -> io::Res
     u32::try_from(freed).map_err(|_| io::Error::last_os_error())
 }
 
-/// `TCP_INQ`: a `TCP_CM_INQ` message with each `recvmsg`.
+/// Sets `TCP_INQ`: each `recvmsg` returns a `TCP_CM_INQ` message.
 pub(crate) fn set_tcp_inq(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_int(socket, libc::SOL_TCP, libc::TCP_INQ, 1)
 }
 
-/// `SO_RCVLOWAT`: a socket counts as readable only when so many bytes wait, or its window is nearly
-/// closed, or its peer has closed (`tcp_set_rcvlowat`, `tcp_epollin_ready`).
+/// Sets `SO_RCVLOWAT`: a socket counts as readable only when `bytes` bytes wait, or its window is
+/// nearly closed, or its peer has closed (`tcp_set_rcvlowat`, `tcp_epollin_ready`).
 pub(crate) fn set_low_water(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     set_int(socket, libc::SOL_SOCKET, libc::SO_RCVLOWAT, bytes)
 }
 
-/// `SO_RCVBUFFORCE`: a receive buffer that `net.core.rmem_max` doesn't limit.
+/// Sets `SO_RCVBUFFORCE`: a receive buffer that `net.core.rmem_max` doesn't limit.
 pub(crate) fn set_recv_buffer(socket: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, bytes)
 }
 
-/// `SO_ZEROCOPY`: allows `MSG_ZEROCOPY`.
+/// Sets `SO_ZEROCOPY`, which allows `MSG_ZEROCOPY`.
 pub(crate) fn set_zerocopy(socket: BorrowedFd<'_>) -> io::Result<()> {
     set_int(socket, libc::SOL_SOCKET, libc::SO_ZEROCOPY, 1)
 }
 
-/// `struct iovec` whose base is an offset into a dmabuf (`zerocopy_fill_skb_from_devmem`).
+/// A `struct iovec` whose base is an offset into a dmabuf (`zerocopy_fill_skb_from_devmem`).
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct OffsetVec {
@@ -123,8 +123,8 @@ pub(crate) struct OffsetVec {
     pub(crate) len: usize,
 }
 
-/// `sendmsg(SCM_DEVMEM_DMABUF, MSG_ZEROCOPY)`, once, without sleeping or a signal: sends `vectors`
-/// of the dmabuf and says how many bytes were taken.
+/// Calls `sendmsg(SCM_DEVMEM_DMABUF, MSG_ZEROCOPY)` once, without sleeping or a signal: sends
+/// `vectors` of the dmabuf and returns the number of bytes that were taken.
 pub(crate) fn sendmsg(
     socket: BorrowedFd<'_>,
     dmabuf: u32,
@@ -161,8 +161,8 @@ pub(crate) fn sendmsg(
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
-/// Reads a message from the socket's error queue, without sleeping: its control bytes, and whether they
-/// were cut short. None if the queue is empty.
+/// Reads a message from the socket's error queue, without sleeping: returns the number of control
+/// bytes, and whether they were cut short; `None` if the queue is empty.
 pub(crate) fn error_queue(
     socket: BorrowedFd<'_>,
     control: &mut [u64],
@@ -184,7 +184,8 @@ pub(crate) fn error_queue(
     }
 }
 
-/// `SIOCOUTQ`, which is `TIOCOUTQ`: bytes that were not acknowledged (`tcp_ioctl`).
+/// Number of bytes that the peer has not acknowledged (`SIOCOUTQ`, which is `TIOCOUTQ`;
+/// `tcp_ioctl`).
 pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the request writes one int, and `bytes` lives through the call.
@@ -196,7 +197,7 @@ pub(crate) fn unacknowledged(socket: BorrowedFd<'_>) -> io::Result<u64> {
     }
 }
 
-/// Sets an option that takes an int.
+/// Sets a socket option that takes an int.
 fn set_int(socket: BorrowedFd<'_>, level: i32, option: i32, value: libc::c_int) -> io::Result<()> {
     // SAFETY: the pointer and the length are those of `value`, which lives through the call.
     let rc = unsafe {
@@ -215,14 +216,14 @@ fn set_int(socket: BorrowedFd<'_>, level: i32, option: i32, value: libc::c_int) 
     }
 }
 
-/// As in the kernel's `asm/socket.h`; the libc crate has none.
+/// `SO_MEMINFO`, as in the kernel's `asm/socket.h`; the libc crate has none.
 #[cfg(not(target_arch = "sparc64"))]
 const SO_MEMINFO: libc::c_int = 55;
 #[cfg(target_arch = "sparc64")]
 const SO_MEMINFO: libc::c_int = 0x39;
 
-/// `SO_MEMINFO`, of which the first number is `SK_MEMINFO_RMEM_ALLOC` (`sk_get_meminfo`): bytes of memory
-/// that the receive queue takes.
+/// Bytes of memory that the socket's receive queue takes (`SO_MEMINFO`, of which the first number
+/// is `SK_MEMINFO_RMEM_ALLOC`; `sk_get_meminfo`).
 pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<u32> {
     let mut rmem_alloc: u32 = 0;
     let mut len = size_of::<u32>() as libc::socklen_t;
@@ -244,8 +245,8 @@ pub(crate) fn receive_memory(socket: BorrowedFd<'_>) -> io::Result<u32> {
     }
 }
 
-/// Whether the socket is TCP's (`SO_PROTOCOL`) and has no filter (`SO_GET_FILTER`, which returns how many
-/// instructions it has; an eBPF program can't be told: `EACCES`).
+/// Whether the socket is TCP's (`SO_PROTOCOL`) and has no filter. `SO_GET_FILTER` returns the
+/// number of a filter's instructions, or `EACCES` for an eBPF program.
 pub(crate) fn is_tcp_without_filter(socket: BorrowedFd<'_>) -> bool {
     let protocol = get_int(socket, libc::SOL_SOCKET, libc::SO_PROTOCOL);
     if !matches!(protocol, Ok(libc::IPPROTO_TCP)) {
@@ -266,23 +267,25 @@ pub(crate) fn is_tcp_without_filter(socket: BorrowedFd<'_>) -> bool {
     rc == 0 && instructions == 0
 }
 
-/// `SO_INCOMING_NAPI_ID`: which rx queue's NAPI the last packet came through; 0 if none did.
+/// NAPI id of the rx queue that the last packet came through (`SO_INCOMING_NAPI_ID`); 0 if none
+/// did.
 pub(crate) fn incoming_napi_id(socket: BorrowedFd<'_>) -> io::Result<u32> {
     get_int(socket, libc::SOL_SOCKET, libc::SO_INCOMING_NAPI_ID).map(|id| id as u32)
 }
 
-/// `TCP_WINDOW_CLAMP`: the most that the window grows to, in bytes.
+/// Upper limit of the receive window in bytes (`TCP_WINDOW_CLAMP`).
 pub(crate) fn window_clamp(socket: BorrowedFd<'_>) -> io::Result<u32> {
     get_int(socket, libc::SOL_TCP, libc::TCP_WINDOW_CLAMP).map(|bytes| bytes as u32)
 }
 
-/// Sets it; at least half of the least receive buffer (`tcp_set_window_clamp`).
+/// Sets the upper limit of the receive window in bytes (`TCP_WINDOW_CLAMP`); the kernel takes at
+/// least half of the smallest receive buffer (`tcp_set_window_clamp`).
 pub(crate) fn set_window_clamp(socket: BorrowedFd<'_>, bytes: u32) -> io::Result<()> {
     let bytes = libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX);
     set_int(socket, libc::SOL_TCP, libc::TCP_WINDOW_CLAMP, bytes)
 }
 
-/// Gets an option that is an int.
+/// Reads a socket option that is an int.
 fn get_int(socket: BorrowedFd<'_>, level: i32, option: i32) -> io::Result<libc::c_int> {
     let mut value: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
@@ -303,7 +306,7 @@ fn get_int(socket: BorrowedFd<'_>, level: i32, option: i32) -> io::Result<libc::
     }
 }
 
-/// `struct epoll_params` (`include/uapi/linux/eventpoll.h`).
+/// The kernel's `struct epoll_params` (`include/uapi/linux/eventpoll.h`).
 #[repr(C)]
 struct EpollParams {
     busy_poll_usecs: u32,
@@ -312,7 +315,7 @@ struct EpollParams {
     pad: u8,
 }
 
-/// `EPIOCSPARAMS`: has `epoll_wait` poll the NAPI instances of its sockets for so long before it
+/// Sets `EPIOCSPARAMS`: `epoll_wait` polls the NAPI instances of its sockets for `time` before it
 /// sleeps (`ep_eventpoll_bp_ioctl`, since Linux 6.9). A budget of 0 is the kernel's default.
 pub(crate) fn set_busy_poll(epoll: RawFd, time: Duration) -> io::Result<()> {
     const EPIOCSPARAMS: libc::Ioctl = 0x4008_8a01;
@@ -331,8 +334,8 @@ pub(crate) fn set_busy_poll(epoll: RawFd, time: Duration) -> io::Result<()> {
     }
 }
 
-/// `sched_setaffinity`: keeps the calling thread to one processor.
-pub(crate) fn keep_to(cpu: usize) -> io::Result<()> {
+/// Pins the calling thread to one processor (`sched_setaffinity`).
+pub(crate) fn pin_to_processor(cpu: usize) -> io::Result<()> {
     let mut cpus = nix::sched::CpuSet::new();
     cpus.set(cpu)?;
     Ok(nix::sched::sched_setaffinity(

@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use crate::buffer::{Record, Totals};
 
-/// Buckets of a [`Histogram`].
+/// Number of buckets of a [`Histogram`].
 const BUCKETS: usize = 32;
 
-/// How often which values came, by their order of magnitude: bucket 0 counts zeros, bucket `n` the
-/// values from 2^(n-1) to 2^n - 1, the last one all from 2^30 on.
+/// Histogram with a bucket for each power of two: bucket 0 counts zeros, bucket `n` the values from
+/// 2^(n-1) to 2^n - 1, the last one all from 2^30 on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Histogram {
     buckets: [u64; BUCKETS],
@@ -21,15 +21,15 @@ pub struct Histogram {
     max: u64,
 }
 
-/// A range of values and how many fell into it.
+/// Bucket of a histogram: a range of values and how many fell into it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Bucket {
-    /// The least value.
+    /// Least value of the range.
     pub from: u64,
-    /// The greatest value.
+    /// Greatest value of the range.
     pub to: u64,
-    /// How many values there were.
+    /// Number of values that fell into the range.
     pub count: u64,
 }
 
@@ -45,26 +45,26 @@ impl Default for Histogram {
 }
 
 #[inline]
-fn bucket(value: u64) -> usize {
+fn bucket_of(value: u64) -> usize {
     ((u64::BITS - value.leading_zeros()) as usize).min(BUCKETS - 1)
 }
 
 impl Histogram {
-    /// Counts a value.
+    /// Adds a value to the histogram.
     #[inline]
     pub fn record(&mut self, value: u64) {
         self.tally(value);
         self.widen(value, value, value);
     }
 
-    /// Half of [`record`](Self::record), for each of many values at once; the other half is
-    /// [`widen`](Self::widen), for all of them together.
+    /// Counts a value in its bucket. [`widen`](Self::widen) does the rest of
+    /// [`record`](Self::record), for all such values together.
     #[inline]
     pub(crate) fn tally(&mut self, value: u64) {
-        self.buckets[bucket(value)] += 1;
+        self.buckets[bucket_of(value)] += 1;
     }
 
-    /// The least, the greatest and the sum of values that were tallied.
+    /// Adds the least, the greatest and the sum of values that [`tally`](Self::tally) counted.
     #[inline]
     pub(crate) fn widen(&mut self, least: u64, greatest: u64, sum: u64) {
         self.min = self.min.min(least);
@@ -72,35 +72,36 @@ impl Histogram {
         self.sum = self.sum.saturating_add(sum);
     }
 
-    /// How many values were counted.
+    /// Number of values in the histogram.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
 
-    /// Their sum.
+    /// Sum of the values in the histogram.
     pub fn sum(&self) -> u64 {
         self.sum
     }
 
-    /// The least; none of no values.
+    /// Least value in the histogram; `None` if it has none.
     pub fn min(&self) -> Option<u64> {
         (self.count() > 0).then_some(self.min)
     }
 
-    /// The greatest; none of no values.
+    /// Greatest value in the histogram; `None` if it has none.
     pub fn max(&self) -> Option<u64> {
         (self.count() > 0).then_some(self.max)
     }
 
-    /// Their mean; none of no values.
+    /// Mean of the values in the histogram; `None` if it has none.
     pub fn mean(&self) -> Option<f64> {
         let count = self.count();
         (count > 0).then(|| self.sum as f64 / count as f64)
     }
 
-    /// A value that at least this part (0 to 1) of the values does not exceed: the greatest that the
-    /// bucket may hold where that part is reached, so at most twice as large as the exact one, and
-    /// never beyond the least and the greatest value. None of no values.
+    /// Quantile of the values: an upper bound of the fraction `part` (0 to 1) of them. It is the
+    /// greatest value of the bucket where that fraction is reached, so at most twice as large as
+    /// the exact quantile, and never beyond the least and the greatest value. `None` if there are
+    /// no values.
     pub fn quantile(&self, part: f64) -> Option<u64> {
         let count = self.count();
         let rank = ((part.clamp(0.0, 1.0) * count as f64).ceil() as u64).clamp(1, count.max(1));
@@ -112,7 +113,7 @@ impl Histogram {
         Some(reached.to.min(self.max).max(self.min))
     }
 
-    /// The buckets in which there is something, in order.
+    /// The buckets that have values, in ascending order.
     pub fn buckets(&self) -> impl Iterator<Item = Bucket> + '_ {
         let counts = self.buckets.iter().enumerate();
         counts
@@ -137,19 +138,19 @@ impl AddAssign<&Histogram> for Histogram {
     }
 }
 
-/// How a stream was received, or several together: about a KiB.
+/// Histograms of how a stream was received, or several streams together: about a KiB.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Telemetry {
-    /// Bytes of each frag.
+    /// Number of bytes in each frag.
     pub frag_size: Histogram,
-    /// Frags of each `recvmsg` that brought some.
+    /// Number of frags that each `recvmsg` returned, of calls that returned any.
     pub frags_per_call: Histogram,
-    /// Frags held at each flush.
+    /// Number of frags held at each flush.
     pub held_at_flush: Histogram,
-    /// Microseconds between the first of a batch of frags given back and its flush, by the clock that
-    /// the stream was told ([`DevmemStream::clock`](crate::DevmemStream::clock)): 0 within one
-    /// reading of it. Nothing where no clock was told.
+    /// Microseconds between the first of a batch of frags given back and its flush, by the times
+    /// set with [`DevmemStream::clock`](crate::DevmemStream::clock): 0 for both at the same time.
+    /// Empty if no time was set.
     pub hold_time: Histogram,
 }
 
@@ -163,7 +164,7 @@ impl AddAssign<&Telemetry> for Telemetry {
 }
 
 impl Telemetry {
-    /// Counts the frags that one `recvmsg` brought.
+    /// Counts the frags that one `recvmsg` returned.
     pub(crate) fn received(&mut self, records: &[Record], totals: &Totals) {
         if totals.frags == 0 {
             return;
@@ -181,7 +182,7 @@ impl Telemetry {
         self.frags_per_call.record(totals.frags as u64);
     }
 
-    /// Counts a flush of so many frags.
+    /// Counts a flush of `frags` frags.
     pub(crate) fn flushed(&mut self, frags: u32, after: Option<Duration>) {
         if frags == 0 {
             return;
@@ -194,7 +195,7 @@ impl Telemetry {
     }
 }
 
-/// Clock of a stream: times that its engine has read.
+/// Clock of a stream, set to times that its engine has read.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Clock {
     now: Option<Instant>,
@@ -202,7 +203,7 @@ pub(crate) struct Clock {
 }
 
 impl Clock {
-    /// Records the present time, and whether the stream holds tokens.
+    /// Sets the present time, and tells whether the stream holds tokens.
     #[inline]
     pub(crate) fn set(&mut self, now: Instant, holds: bool) {
         self.now = Some(now);
@@ -211,7 +212,7 @@ impl Clock {
         }
     }
 
-    /// How long the batch was held that goes now; another one begins.
+    /// Time for which the batch of tokens that goes now was held; another batch begins.
     pub(crate) fn lap(&mut self) -> Option<Duration> {
         let (now, since) = (self.now?, self.since?);
         self.since = self.now;
@@ -230,14 +231,14 @@ mod tests {
         histogram
     }
 
-    /// Small and large ones alike.
+    /// Strategy of values, small and large ones alike.
     fn values() -> impl Strategy<Value = Vec<u64>> {
         let value = (0_u32..40).prop_flat_map(|bits| 0..1_u64 << bits);
         prop::collection::vec(value, 0..200)
     }
 
     #[test]
-    fn of_nothing_there_is_nothing_to_say() {
+    fn an_empty_histogram_has_no_values() {
         let empty = Histogram::default();
         assert_eq!((empty.count(), empty.sum()), (0, 0));
         assert_eq!(
@@ -265,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn it_fits_beside_a_connection() {
+    fn telemetry_takes_about_a_kib() {
         assert!(size_of::<Telemetry>() <= 1536, "{}", size_of::<Telemetry>());
     }
 
@@ -318,7 +319,7 @@ mod tests {
         }
 
         #[test]
-        fn two_merged_are_as_one(left in values(), right in values()) {
+        fn merged_histograms_equal_one_of_all_values(left in values(), right in values()) {
             let mut merged = histogram(&left);
             merged += &histogram(&right);
             let both: Vec<_> = left.into_iter().chain(right).collect();
@@ -326,7 +327,7 @@ mod tests {
         }
 
         #[test]
-        fn tallied_is_recorded(values in values()) {
+        fn tally_and_widen_equal_record(values in values()) {
             let mut tallied = Histogram::default();
             values.iter().for_each(|&value| tallied.tally(value));
             if let (Some(&least), Some(&greatest)) = (values.iter().min(), values.iter().max()) {

@@ -2,10 +2,11 @@
 
 use crate::cmsg::DmabufCmsg;
 
-/// The right to a frag, and the duty to return it: to [`Received::give_back`](crate::Received::give_back) or
-/// [`DevmemStream::give_back`](crate::DevmemStream::give_back) of the stream that issued it. A token
-/// that is dropped instead keeps its niov from the NIC until the socket is closed, and stays in
-/// [`TokenStats::outstanding`](crate::TokenStats::outstanding).
+/// The kernel's token of a frag, which must be given back: to
+/// [`Received::give_back`](crate::Received::give_back) or
+/// [`DevmemStream::give_back`](crate::DevmemStream::give_back) of the stream that issued it. A
+/// token that is dropped instead keeps its niov from the NIC until the socket is closed, and stays
+/// in [`TokenStats::outstanding`](crate::TokenStats::outstanding).
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a token that does not go back is memory that the NIC lacks"]
 pub struct Token {
@@ -14,7 +15,7 @@ pub struct Token {
     pub(crate) stream: StreamTag,
 }
 
-/// Tells the tokens of one stream from those of all others in this process.
+/// Mark that tells the tokens of one stream from those of all other streams in this process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StreamTag(pub(crate) u32);
 
@@ -27,12 +28,13 @@ impl Token {
         }
     }
 
-    /// The kernel's number for it, and the bytes of its frag.
+    /// The kernel's number of the token, and the number of bytes in its frag.
     pub(crate) fn into_parts(self) -> (u32, u32) {
         (self.id, self.len)
     }
 
-    /// The kernel keeps tokens by socket: on another one the same number frees another frag.
+    /// Panics if the token is of another stream: the kernel keeps tokens by socket, and on another
+    /// socket the same number frees another frag.
     #[inline]
     pub(crate) fn check(&self, stream: StreamTag) {
         assert!(
@@ -42,12 +44,12 @@ impl Token {
     }
 }
 
-/// Consecutive tokens: `struct dmabuf_token`.
+/// A range of consecutive tokens: `struct dmabuf_token`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct TokenRange {
-    /// The first token.
+    /// Number of the first token.
     pub(crate) start: u32,
-    /// How many tokens, at least 1.
+    /// Number of tokens, at least 1.
     pub(crate) count: u32,
 }

@@ -39,10 +39,11 @@ pub enum Error {
         /// Number of the fd.
         fd: i32,
     },
-    /// `lseek(SEEK_END)`, which returns a dmabuf's length (`dma_buf_llseek`), failed.
+    /// The dmabuf's length could not be read: `lseek(SEEK_END)`, which returns a dmabuf's length
+    /// (`dma_buf_llseek`), failed.
     #[error("length of dmabuf")]
     Length(#[source] io::Error),
-    /// The fd could not be duplicated for the mapping.
+    /// The dmabuf's fd could not be duplicated for the mapping.
     #[error("duplicate dmabuf fd")]
     Duplicate(#[source] io::Error),
     /// `mmap` failed: the exporter has no mmap, or the buffer is too large for the address space.
@@ -64,33 +65,33 @@ pub enum Error {
     /// A copy would go past the end of the buffer.
     #[error("{len} bytes at offset {offset} lie outside a dmabuf of {size} bytes")]
     OutOfBounds {
-        /// Offset of the first byte.
+        /// Offset in the buffer of the first byte to copy.
         offset: u64,
-        /// Number of bytes.
+        /// Number of bytes to copy.
         len: usize,
-        /// Length of the buffer.
+        /// Length of the buffer in bytes.
         size: usize,
     },
-    /// A write in a mapping or an access that was made for reading.
+    /// Write to a mapping, or in a CPU access, that was made for reading.
     #[error("write to a dmabuf opened for reading")]
     ReadOnly,
-    /// A read in an access that was begun for writing only: the exporter was not asked to make the
+    /// Read in a CPU access that was begun for writing only: the exporter was not asked to make the
     /// device's bytes visible.
     #[error("read from a dmabuf opened for writing")]
     WriteOnly,
 }
 
-/// A DMA buffer: an fd that is a dmabuf, and its length.
+/// A DMA buffer: its fd and its length.
 #[expect(
     clippy::len_without_is_empty,
     reason = "the kernel makes no empty dmabuf"
 )]
 pub trait Dmabuf: AsFd {
-    /// Length in bytes: never 0, a multiple of the page size, and constant.
+    /// Length of the dmabuf in bytes: never 0, a multiple of the page size, and constant.
     fn len(&self) -> u64;
 
-    /// Maps the whole buffer into this process, shared. The mapping has an fd of its own, so it may
-    /// outlive `self`.
+    /// Maps the whole dmabuf into this process, shared with devices. The mapping has an fd of its
+    /// own, so it may outlive `self`.
     ///
     /// # Errors
     /// [`Error::Duplicate`] and [`Error::Map`].
@@ -105,7 +106,7 @@ impl<T: Dmabuf + ?Sized> Dmabuf for &T {
     }
 }
 
-/// A dmabuf of any exporter, by its fd: of a heap, a GPU, another process.
+/// A dmabuf of any exporter, by its fd: made by a heap, a GPU, or another process.
 #[doc(alias = "dma_buf")]
 #[derive(Debug)]
 pub struct DmabufFd {
@@ -124,7 +125,7 @@ impl DmabufFd {
         Ok(Self { fd, len })
     }
 
-    /// Duplicates the fd.
+    /// Duplicates the dmabuf's fd.
     ///
     /// # Errors
     /// [`Error::Duplicate`] when the process has no fds left.
@@ -152,7 +153,7 @@ impl From<DmabufFd> for OwnedFd {
     }
 }
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -11,17 +11,17 @@ use crate::{Error, sys};
 /// Number of bytes that [`CpuAccess::read_with`] copies at once.
 const PIECE: usize = 4096;
 
-/// Number of bytes that [`CpuAccess::prefetch`] fetches: what is read before the processor's own
-/// prefetcher follows.
+/// Number of bytes that [`CpuAccess::prefetch`] fetches: those that are read before the processor's
+/// own prefetcher follows.
 #[cfg(target_arch = "x86_64")]
 const PREFETCHED: usize = 512;
 
 /// Permitted use of a [`Mapping`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protection {
-    /// `PROT_READ`.
+    /// The CPU may only read the mapping (`PROT_READ`).
     Read,
-    /// `PROT_READ | PROT_WRITE`.
+    /// The CPU may read and write the mapping (`PROT_READ | PROT_WRITE`).
     ReadWrite,
 }
 
@@ -32,7 +32,7 @@ pub enum Access {
     Read,
     /// The CPU writes what a device will read.
     Write,
-    /// The CPU does both.
+    /// The CPU reads what a device wrote, and writes what a device will read.
     ReadWrite,
 }
 
@@ -133,7 +133,7 @@ impl Mapping {
         access.end()
     }
 
-    /// Address of `len` bytes at `offset`, if they are in the mapping.
+    /// Address of the `len` bytes at `offset` of the mapping, or an error if it ends before them.
     #[inline]
     fn at(&self, offset: u64, len: usize) -> Result<*mut u8, Error> {
         let size = self.len();
@@ -165,7 +165,7 @@ impl CpuAccess<'_> {
         self.mapping.len()
     }
 
-    /// Copies `out.len()` bytes from byte `offset` of the buffer.
+    /// Copies `out.len()` bytes from byte `offset` of the dmabuf to host memory.
     ///
     /// If a device writes at the same time, which of its bytes are read is not defined.
     ///
@@ -180,7 +180,7 @@ impl CpuAccess<'_> {
         Ok(())
     }
 
-    /// Copies `bytes` to byte `offset` of the buffer.
+    /// Copies `bytes` from host memory to byte `offset` of the dmabuf.
     ///
     /// Reading takes a shared access. Writing takes an exclusive one, so that no other thread reads
     /// or writes with it at the same time:
@@ -223,9 +223,9 @@ impl CpuAccess<'_> {
         Ok(order == 0)
     }
 
-    /// Prefetches the first bytes at `offset` into the processor's caches: its own prefetcher stops
-    /// at the end of each page. Does nothing outside of the buffer, and on processors other than
-    /// x86-64.
+    /// Prefetches the first bytes of the dmabuf at `offset` into the processor's caches: its own
+    /// prefetcher stops at the end of each page. Does nothing outside of the buffer, and on
+    /// processors other than x86-64.
     #[inline]
     pub fn prefetch(&self, offset: u64) {
         #[cfg(target_arch = "x86_64")]
@@ -241,8 +241,8 @@ impl CpuAccess<'_> {
         let _ = offset;
     }
 
-    /// Passes `len` bytes at `offset` to `visit`, in order, in pieces of up to 4 KiB that are
-    /// copied to the stack.
+    /// Passes the `len` bytes of the dmabuf at `offset` to `visit`, in order, in pieces of up to 4
+    /// KiB that are copied to the stack.
     ///
     /// # Errors
     /// [`Error::OutOfBounds`], before the first piece; [`Error::WriteOnly`].
@@ -270,7 +270,8 @@ impl CpuAccess<'_> {
         Ok(())
     }
 
-    /// Ends the access: `DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_END` (`dma_buf_end_cpu_access`).
+    /// Ends the access by the CPU: `DMA_BUF_IOCTL_SYNC` with `DMA_BUF_SYNC_END`
+    /// (`dma_buf_end_cpu_access`).
     ///
     /// # Errors
     /// [`Error::End`]; the access has ended even then.
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_outside_is_touched() {
+    fn nothing_outside_the_mapping_is_touched() {
         let mapping = mapping(4096, Protection::ReadWrite);
         let mut access = access(&mapping, Access::ReadWrite);
         access.copy_from(4095, &[1]).unwrap();
@@ -379,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn an_access_keeps_to_its_direction() {
+    fn an_access_refuses_the_other_direction() {
         let mapping = mapping(4096, Protection::Read);
         assert!(matches!(
             mapping.begin_access(Access::Write),

@@ -17,7 +17,7 @@ pub(crate) const SYNC_WRITE: u64 = 2;
 const SYNC_START: u64 = 0;
 const SYNC_END: u64 = 4;
 
-/// `_IOW('b', 0, struct dma_buf_sync)`.
+/// Request number of the ioctl: `_IOW('b', 0, struct dma_buf_sync)`.
 const DMA_BUF_IOCTL_SYNC: libc::Ioctl = libc::_IOW::<DmaBufSync>(b'b' as u32, 0);
 
 fn sync_once(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
@@ -44,13 +44,13 @@ fn sync(fd: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     }
 }
 
-/// Begins an access (`dma_buf_begin_cpu_access`); `direction` consists of [`SYNC_READ`] and
+/// Begins a CPU access (`dma_buf_begin_cpu_access`); `direction` consists of [`SYNC_READ`] and
 /// [`SYNC_WRITE`].
 pub(crate) fn begin(fd: BorrowedFd<'_>, direction: u64) -> io::Result<()> {
     sync(fd, direction | SYNC_START)
 }
 
-/// Ends an access (`dma_buf_end_cpu_access`), with the direction of its begin.
+/// Ends a CPU access (`dma_buf_end_cpu_access`), with the direction of its beginning.
 pub(crate) fn end(fd: BorrowedFd<'_>, direction: u64) -> io::Result<()> {
     sync(fd, direction | SYNC_END)
 }

@@ -1,4 +1,4 @@
-//! Memory of any kind.
+//! Dmabufs of any kind of memory.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::drm::Dumb;
 use crate::heap::Heap;
 use crate::{Choice, drm, heap, passed};
 
-/// Default length of memory in bytes.
+/// Default length of a dmabuf in bytes.
 pub const DEFAULT_LEN: u64 = 64 << 20;
 
 /// A dmabuf of any kind. After it is dropped, its memory is freed with the last binding, mapping
@@ -20,19 +20,19 @@ pub const DEFAULT_LEN: u64 = 64 << 20;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AnyMemory {
-    /// Memory of this machine.
+    /// Memory of this machine, by `/dev/udmabuf`.
     Udmabuf(Udmabuf),
     /// Memory of a dma-heap.
     Heap(Heap),
-    /// Memory of a DRM device.
+    /// A dumb buffer of a DRM device.
     Drm(Dumb),
     /// Memory of an NVIDIA GPU.
     Cuda(cuda::Buffer),
-    /// Memory that another process made.
+    /// A dmabuf that another process made.
     Passed(DmabufFd),
 }
 
-/// Error of making memory.
+/// Error of making a dmabuf.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -48,19 +48,19 @@ pub enum Error {
     /// Error of an NVIDIA GPU.
     #[error(transparent)]
     Cuda(#[from] cuda::Error),
-    /// Error of passed memory.
+    /// Error of memory that another process passes.
     #[error(transparent)]
     Passed(#[from] passed::Error),
-    /// A kind of pages was requested of memory that has its own.
+    /// A kind of pages was requested for memory whose pages can't be chosen.
     #[error("{choice}: pages can be chosen for udmabuf only")]
     Pages {
-        /// Requested memory.
+        /// Origin of the requested memory.
         choice: Choice,
     },
 }
 
 impl Error {
-    /// Available memory, if less is available than requested.
+    /// Available memory, for an error of less being available than requested.
     pub fn available(&self) -> Option<&Available> {
         match self {
             Error::Udmabuf(udmabuf::Error::Available { available, .. })
@@ -71,7 +71,8 @@ impl Error {
 }
 
 /// Checks that memory is available for `count` buffers of `len` bytes from [`AnyMemory::make`],
-/// before a page is allocated. Succeeds for memory of other devices, whose size is not known.
+/// before a page is allocated. Succeeds for memory of devices, such as a GPU, whose size is not
+/// known.
 ///
 /// # Errors
 /// An error with [`Error::available`].
@@ -90,7 +91,7 @@ pub fn check_available(
 }
 
 impl AnyMemory {
-    /// Makes the memory, or takes over what is passed.
+    /// Makes a dmabuf of the chosen memory, or takes over the dmabuf that is passed.
     ///
     /// `len` is in bytes, not 0 and a multiple of the page size; `None` is [`DEFAULT_LEN`]. Memory
     /// that is passed has a length already: then `len` is the least that is accepted. `pages` are
@@ -126,15 +127,14 @@ impl AnyMemory {
         })
     }
 
-    /// Whether the CPU reads the memory by a mapping: not that of a GPU. For memory that was passed
-    /// it is not known, and its mapping may fail.
+    /// Whether the CPU reads the memory by a mapping: not that of a GPU. For a dmabuf that was
+    /// passed this is not known, and its mapping may fail.
     pub fn on_host(&self) -> bool {
         !matches!(self, AnyMemory::Cuda(_))
     }
 
-    /// Device that works on payload in this memory, with a region of `destination_len` bytes of its
-    /// own to gather into, 0 for none: the GPU for a GPU's memory, the CPU by a mapping for any
-    /// other.
+    /// Device that works on the payload in this memory, with a region of `destination_len` bytes to
+    /// gather into, 0 for none: the GPU for a GPU's memory, otherwise the CPU by a mapping.
     ///
     /// # Errors
     /// [`DeviceError::Memory`] where the CPU can't map the memory; those of the GPU's driver.
@@ -186,7 +186,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages_are_a_udmabufs() {
+    fn only_a_udmabuf_has_a_kind_of_pages() {
         let choice = "heap:system".parse().unwrap();
         let error = AnyMemory::make(&choice, None, Some(HugePage::None)).unwrap_err();
         assert_eq!(

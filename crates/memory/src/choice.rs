@@ -19,15 +19,16 @@ pub enum Choice {
     /// Memory of this machine, by `/dev/udmabuf`.
     #[default]
     Udmabuf,
-    /// Heap of `/dev/dma_heap`.
+    /// Memory of the dma-heap with this name in `/dev/dma_heap`.
     Heap(heap::Name),
-    /// Dumb buffer of the DRM device with this node.
+    /// Dumb buffer of the DRM device with this node in `/dev/dri`.
     Drm(PathBuf),
-    /// Memory of the GPU with this number, as the CUDA driver counts them, with this mapping.
+    /// Memory of the GPU with this number, as the CUDA driver counts GPUs, and the NIC's path to
+    /// it.
     Cuda(u32, Mapping),
-    /// Dmabuf that this process was started with, as the fd of this number.
+    /// Dmabuf that this process inherited, as the fd of this number.
     Fd(u32),
-    /// Dmabuf that a helper passes, which listens on this Unix socket.
+    /// Dmabuf that a helper passes over this Unix socket, on which the helper listens.
     Socket(SocketName),
 }
 
@@ -48,16 +49,16 @@ pub enum ParseChoiceError {
          socket:PATH"
     )]
     Kind(String),
-    /// Not a number, or too large a one.
+    /// The text after the kind of memory is not a number, or too large a number.
     #[error("{0:?} is not the number of {1}")]
     Number(String, &'static str),
-    /// Not a possible name of a heap.
+    /// The text after `heap:` can't be the name of a heap.
     #[error(transparent)]
     Heap(#[from] heap::NameError),
-    /// Not the path of a DRM device's node.
+    /// The text after `drm:` can't be the path of a DRM device's node.
     #[error("{0:?} is not the path of a node, as /dev/dri/card0")]
     Node(String),
-    /// Not a possible name of a Unix socket.
+    /// The text after `socket:` can't be the name of a Unix socket.
     #[error("{0:?} names no Unix socket: a path of 1 to 107 bytes, or @ and an abstract name")]
     Socket(String),
 }
@@ -74,9 +75,12 @@ impl FromStr for Choice {
                     Some(gpu) => (gpu, Mapping::Pcie),
                     None => (gpu, Mapping::Default),
                 };
-                Ok(Choice::Cuda(number(gpu, u32::MAX, "a GPU")?, mapping))
+                Ok(Choice::Cuda(
+                    parse_decimal(gpu, u32::MAX, "a GPU")?,
+                    mapping,
+                ))
             }
-            (_, Some(("fd", fd))) => number(fd, i32::MAX as u32, "an fd").map(Choice::Fd),
+            (_, Some(("fd", fd))) => parse_decimal(fd, i32::MAX as u32, "an fd").map(Choice::Fd),
             (_, Some(("heap", name))) => Ok(Choice::Heap(name.parse()?)),
             (_, Some(("drm", node))) => match Path::new(node) {
                 path if path.is_absolute() && !node.contains('\0') => Ok(Choice::Drm(path.into())),
@@ -92,7 +96,7 @@ impl FromStr for Choice {
 }
 
 /// Parses a number of decimal digits only: `u32::from_str` accepts a sign, too.
-fn number(text: &str, most: u32, of: &'static str) -> Result<u32, ParseChoiceError> {
+fn parse_decimal(text: &str, most: u32, of: &'static str) -> Result<u32, ParseChoiceError> {
     let digits = text.bytes().all(|byte| byte.is_ascii_digit());
     let number = text.parse().ok().filter(|&n| digits && n <= most);
     number.ok_or_else(|| ParseChoiceError::Number(text.to_owned(), of))
@@ -122,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_read() {
+    fn every_kind_of_memory_is_parsed() {
         let is = |text: &str, choice| assert_eq!(text.parse(), Ok(choice));
         is("udmabuf", Choice::Udmabuf);
         is("heap:system", Choice::Heap("system".parse().unwrap()));
@@ -174,7 +178,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_word_is_too_odd(text in any::<String>()) {
+        fn any_text_is_parsed_or_refused(text in any::<String>()) {
             let _any: Result<Choice, _> = text.parse();
         }
 
@@ -190,7 +194,7 @@ mod tests {
         }
 
         #[test]
-        fn a_heap_is_a_file_of_its_directory(name in any::<String>()) {
+        fn the_name_of_a_heap_is_that_of_a_file(name in any::<String>()) {
             if let Ok(Choice::Heap(name)) = format!("heap:{name}").parse::<Choice>() {
                 let node = name.node();
                 prop_assert_eq!(node.parent(), Some(Path::new("/dev/dma_heap")));

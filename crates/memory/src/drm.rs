@@ -15,26 +15,26 @@ use dmabuf::{Dmabuf, DmabufFd};
 use crate::len::{BadLen, check_len};
 use crate::sys::{self, CreateDumb};
 
-/// Folder of the nodes.
+/// Folder of the DRM devices' nodes.
 const DIRECTORY: &str = "/dev/dri";
 
-/// Error of making memory of a DRM device.
+/// Error of making a dumb buffer of a DRM device.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Not a possible length of a dumb buffer.
+    /// The length can't be that of a dumb buffer.
     #[error("drm:{}", .node.display())]
     Len {
-        /// Node of the device.
+        /// Path of the device's node.
         node: PathBuf,
-        /// What is wrong with the length.
+        /// What is wrong with the requested length.
         #[source]
         source: BadLen,
     },
     /// The length does not fit the 32 bits that dumb buffers have for it.
     #[error("drm:{}: {len} bytes: a dumb buffer has less than 4 GiB", .node.display())]
     TooLarge {
-        /// Node of the device.
+        /// Path of the device's node.
         node: PathBuf,
         /// Requested length in bytes.
         len: u64,
@@ -42,24 +42,24 @@ pub enum Error {
     /// The node could not be opened.
     #[error("open {}", .node.display())]
     Open {
-        /// Node of the device.
+        /// Path of the device's node.
         node: PathBuf,
         /// Error of `open`.
         #[source]
         source: io::Error,
     },
-    /// A render node, which makes no dumb buffers.
+    /// The node is a render node, which makes no dumb buffers.
     #[error("{} is a render node, which makes no dumb buffers", .node.display())]
     Render {
-        /// Render node.
+        /// Path of the render node.
         node: PathBuf,
-        /// Primary node of the device, where sysfs knows it.
+        /// Path of the device's primary node, where sysfs knows it.
         primary: Option<PathBuf>,
     },
     /// The driver makes no dumb buffers.
     #[error("{}: driver {driver} makes no dumb buffers", .node.display())]
     NoDumb {
-        /// Node of the device.
+        /// Path of the device's node.
         node: PathBuf,
         /// Name of the driver.
         driver: String,
@@ -70,7 +70,7 @@ pub enum Error {
     /// `DRM_IOCTL_MODE_CREATE_DUMB` failed.
     #[error("DRM_IOCTL_MODE_CREATE_DUMB of {len} bytes on {}", .node.display())]
     Create {
-        /// Node of the device.
+        /// Path of the device's node.
         node: PathBuf,
         /// Requested length in bytes.
         len: u64,
@@ -81,7 +81,7 @@ pub enum Error {
     /// `DRM_IOCTL_PRIME_HANDLE_TO_FD` failed: the driver does not export its buffers.
     #[error("DRM_IOCTL_PRIME_HANDLE_TO_FD on {}", .node.display())]
     Export {
-        /// Node of the device.
+        /// Path of the device's node.
         node: PathBuf,
         /// Error of the ioctl.
         #[source]
@@ -92,7 +92,7 @@ pub enum Error {
     Dmabuf(#[from] dmabuf::Error),
 }
 
-/// Primary nodes of this machine, sorted by name.
+/// Paths of the DRM primary nodes of this machine, sorted by name.
 pub fn primary_nodes() -> Vec<PathBuf> {
     let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
     let primary = |entry: &fs::DirEntry| {
@@ -104,7 +104,7 @@ pub fn primary_nodes() -> Vec<PathBuf> {
     nodes
 }
 
-/// Reads the name of the driver behind a node (`DRM_IOCTL_VERSION`).
+/// Reads the name of the DRM driver behind a node (`DRM_IOCTL_VERSION`).
 ///
 /// # Errors
 /// [`Error::Open`].
@@ -124,16 +124,16 @@ fn name_of(device: BorrowedFd<'_>) -> String {
     sys::drm_driver(device).unwrap_or_else(|_| "unknown".to_owned())
 }
 
-/// A dmabuf of a dumb buffer. The device's node need not stay open: the dmabuf keeps the buffer
-/// (`drm_gem_dmabuf_export`), and both are freed together.
+/// A dmabuf of a DRM device's dumb buffer. The device's node need not stay open: the dmabuf keeps
+/// the buffer (`drm_gem_dmabuf_export`), and both are freed together.
 #[derive(Debug)]
 pub struct Dumb {
     fd: DmabufFd,
 }
 
 impl Dumb {
-    /// Makes a buffer of at least `len` bytes: not 0, a multiple of the page size, less than 4 GiB.
-    /// The buffer is longer where the driver's lines are longer than 4 KiB.
+    /// Makes a dumb buffer of at least `len` bytes: not 0, a multiple of the page size, less than 4
+    /// GiB. The buffer is longer where the driver's lines are longer than 4 KiB.
     ///
     /// # Errors
     /// [`Error`] names the step.
@@ -155,8 +155,8 @@ impl Dumb {
     }
 }
 
-/// Error of a refused dumb buffer: `drm_ioctl_permit` returns `EACCES` for a render node,
-/// `drm_mode_create_dumb` returns `ENOSYS` where the driver makes none.
+/// Error of a dumb buffer that the kernel refused: `drm_ioctl_permit` returns `EACCES` for a render
+/// node, `drm_mode_create_dumb` returns `ENOSYS` where the driver makes none.
 fn refused(node: &Path, device: BorrowedFd<'_>, len: u64, source: io::Error) -> Error {
     let at = || node.to_owned();
     match source.raw_os_error() {
@@ -177,7 +177,7 @@ fn refused(node: &Path, device: BorrowedFd<'_>, len: u64, source: io::Error) -> 
     }
 }
 
-/// Primary node of the device that a render node belongs to: its neighbour in sysfs.
+/// Primary node of the DRM device that a render node belongs to: its neighbour in sysfs.
 fn primary_of(device: BorrowedFd<'_>) -> Option<PathBuf> {
     let (major, minor) = sys::device_number(device)?;
     let nodes = fs::read_dir(format!("/sys/dev/char/{major}:{minor}/device/drm")).ok()?;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_is_none() {
+    fn a_path_that_is_no_drm_node_is_refused() {
         let error = Dumb::create(Path::new("/dev/null"), 4096).unwrap_err();
         assert!(matches!(error, Error::Create { .. }), "{error}");
         let error = Dumb::create(Path::new("/dev/dri/no-such-card"), 4096).unwrap_err();
@@ -227,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn any_length_has_a_shape() {
+    fn a_dumb_buffer_has_the_requested_length() {
         for len in [4096, 8192, 64 << 20, (1 << 32) - 4096] {
             let shape = CreateDumb::of(len).unwrap();
             let bytes = u64::from(shape.width) * u64::from(shape.bpp / 8) * u64::from(shape.height);

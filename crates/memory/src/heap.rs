@@ -17,10 +17,10 @@ use udmabuf::Available;
 use crate::len::{BadLen, check_len};
 use crate::sys;
 
-/// Folder of the heaps.
+/// Folder of the dma-heaps' nodes.
 const DIRECTORY: &str = "/dev/dma_heap";
 
-/// Name of a heap: that of a file in `/dev/dma_heap`.
+/// Name of a dma-heap: that of a file in `/dev/dma_heap`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
@@ -42,12 +42,12 @@ impl FromStr for Name {
 }
 
 impl Name {
-    /// Name without the path.
+    /// Name of the dma-heap, without the path.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Path of the heap's node.
+    /// Path of the dma-heap's node.
     pub fn node(&self) -> PathBuf {
         Path::new(DIRECTORY).join(&self.0)
     }
@@ -59,20 +59,20 @@ impl fmt::Display for Name {
     }
 }
 
-/// Error of making memory of a heap.
+/// Error of allocating from a dma-heap.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// Not a possible length of a buffer.
+    /// The length can't be that of a dma-heap's buffer.
     #[error("heap:{heap}")]
     Len {
         /// Name of the heap.
         heap: Name,
-        /// What is wrong with the length.
+        /// What is wrong with the requested length.
         #[source]
         source: BadLen,
     },
-    /// The node could not be opened.
+    /// The dma-heap's node could not be opened.
     #[error("open /dev/dma_heap/{heap}")]
     Open {
         /// Name of the heap.
@@ -81,7 +81,8 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// More memory than the machine has available; the kernel would kill processes to find it.
+    /// More memory was requested than the machine has available; the kernel would kill processes to
+    /// find it.
     #[error("heap:{heap}: {len} bytes of memory, of which {available}")]
     Available {
         /// Name of the heap.
@@ -107,7 +108,7 @@ pub enum Error {
     Dmabuf(#[from] dmabuf::Error),
 }
 
-/// Names of this machine's heaps, sorted; none where `/dev/dma_heap` does not exist.
+/// Names of this machine's dma-heaps, sorted; none where `/dev/dma_heap` does not exist.
 pub fn names() -> Vec<Name> {
     let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
     let name = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
@@ -133,14 +134,15 @@ pub fn check_available(heap: &Name, len: u64) -> Result<(), Error> {
     }
 }
 
-/// A dmabuf of the memory of a heap.
+/// A dmabuf of a dma-heap's memory.
 #[derive(Debug)]
 pub struct Heap {
     fd: DmabufFd,
 }
 
 impl Heap {
-    /// Allocates a dmabuf of `len` bytes: not 0, and a multiple of the page size.
+    /// Allocates a dmabuf of `len` bytes from a dma-heap; the length is not 0, and a multiple of
+    /// the page size.
     ///
     /// # Errors
     /// [`Error`] names the step.

@@ -2,7 +2,7 @@
 
 use crate::sys;
 
-/// Error of a length that no dmabuf can have.
+/// Why a dmabuf can't have a length.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BadLen {
@@ -19,8 +19,8 @@ pub enum BadLen {
     },
 }
 
-/// Checks that a dmabuf can have `len` bytes. Exporters round up silently (`PAGE_ALIGN`), so that
-/// the buffer would have another length than the caller thinks.
+/// Checks that a dmabuf can have a length of `len` bytes. Exporters round up silently
+/// (`PAGE_ALIGN`), so the buffer would have another length than the caller thinks.
 ///
 /// # Errors
 /// [`BadLen`].

@@ -28,7 +28,7 @@ pub use choice::{Choice, ParseChoiceError};
 pub use len::{BadLen, check_len};
 pub use udmabuf::Available;
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -16,7 +16,7 @@ use dmabuf::{Dmabuf, DmabufFd};
 
 use crate::sys;
 
-/// Time that the other process has to pass the fd.
+/// Time that the other process has to pass the dmabuf's fd.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Name of a Unix socket: a path, or `@` and an abstract name without a file.
@@ -24,8 +24,8 @@ pub const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct SocketName(String);
 
 impl SocketName {
-    /// Parses a name; `None` for what no socket can be called: an empty text, more than fits
-    /// `sun_path` of `struct sockaddr_un` (107 bytes), a text with a byte 0.
+    /// Parses the name of a Unix socket; `None` for what no socket can be called: an empty text,
+    /// more than fits `sun_path` of `struct sockaddr_un` (107 bytes), a text with a byte 0.
     pub fn new(name: &str) -> Option<Self> {
         let fits = (1..=107).contains(&name.len()) && !name.contains('\0');
         (fits && name != "@").then(|| Self(name.to_owned()))
@@ -35,7 +35,7 @@ impl SocketName {
         self.0.starts_with('@')
     }
 
-    /// Address to connect to or to listen on.
+    /// Address of the Unix socket, to connect to or to listen on.
     ///
     /// # Errors
     /// None that is known: the name was checked.
@@ -53,11 +53,11 @@ impl fmt::Display for SocketName {
     }
 }
 
-/// Error of passed memory.
+/// Error of a dmabuf that another process passes.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The process was not started with such an fd, or can't open another one.
+    /// The process did not inherit an fd of this number, or can't open another fd.
     #[error("fd:{fd}")]
     Inherit {
         /// Number of the fd.
@@ -69,12 +69,12 @@ pub enum Error {
     /// The fd is not a dmabuf.
     #[error("fd:{fd}: not a dmabuf, but {what}")]
     NotDmabuf {
-        /// Number of the fd.
+        /// Number of the inherited fd.
         fd: u32,
         /// Target of the fd in `/proc/self/fd`.
         what: String,
     },
-    /// The socket can't be connected to.
+    /// The Unix socket can't be connected to.
     #[error("connect to Unix socket {socket}")]
     Connect {
         /// Name of the socket.
@@ -92,7 +92,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    /// No fd was passed, or more than one.
+    /// The other process passed no fd, or more than one.
     #[error("Unix socket {socket}: {fds} fds were passed, one is wanted")]
     Count {
         /// Name of the socket.
@@ -100,7 +100,7 @@ pub enum Error {
         /// Number of fds that were passed.
         fds: usize,
     },
-    /// The fd that was passed is not a dmabuf.
+    /// The fd that the other process passed is not a dmabuf.
     #[error("Unix socket {socket}: what was passed is not a dmabuf, but {what}")]
     PassedOther {
         /// Name of the socket.
@@ -108,23 +108,23 @@ pub enum Error {
         /// Target of the fd in `/proc/self/fd`.
         what: String,
     },
-    /// The buffer is smaller than required.
+    /// The passed dmabuf is smaller than required.
     #[error("{origin}: a dmabuf of {len} bytes, {wanted} are wanted")]
     TooSmall {
-        /// Origin of the buffer, as on a command line.
+        /// Origin of the dmabuf, as it is written on a command line.
         origin: String,
-        /// Length of the buffer in bytes.
+        /// Length of the dmabuf in bytes.
         len: u64,
         /// Required length in bytes.
         wanted: u64,
     },
-    /// The length of the buffer could not be read.
+    /// The length of the passed dmabuf could not be read.
     #[error(transparent)]
     Dmabuf(dmabuf::Error),
 }
 
-/// Duplicates the dmabuf that this process was started with as fd `fd`. The original fd stays open
-/// until the process ends, but is closed in processes that it starts from now on.
+/// Duplicates the dmabuf that this process inherited as fd `fd`. The original fd stays open until
+/// the process ends, but is closed in processes that it starts from now on.
 ///
 /// # Errors
 /// [`Error::Inherit`], [`Error::NotDmabuf`], [`Error::Dmabuf`].
@@ -136,7 +136,7 @@ pub fn inherited(fd: u32) -> Result<DmabufFd, Error> {
     Ok(memory)
 }
 
-/// Connects to a Unix stream socket and takes the dmabuf that is passed over it.
+/// Connects to a Unix stream socket and receives the dmabuf that the other process passes over it.
 ///
 /// # Errors
 /// [`Error::Connect`], [`Error::Receive`] if none comes within 10 s, [`Error::Count`],
@@ -167,8 +167,8 @@ fn received_within(socket: &SocketName, patience: Duration) -> Result<DmabufFd, 
     dmabuf(fd).map_err(|error| error.at(|what| Error::PassedOther { socket, what }))
 }
 
-/// Checks that a process has a stream socket of that name, without connecting to it, so that no
-/// memory is made in vain. Whether the process listens and has memory is not checked.
+/// Checks that a process has a Unix stream socket of that name, without connecting to it, so that
+/// no memory is made in vain. Whether the process listens and has memory is not checked.
 ///
 /// # Errors
 /// [`Error::Connect`].
@@ -178,14 +178,15 @@ pub fn offered(socket: &SocketName) -> Result<(), Error> {
         source,
     };
     let answered = match socket.is_abstract() {
-        true => listed(socket),
-        false => refused_by_type(socket),
+        true => find_abstract_socket(socket),
+        false => check_socket_type(socket),
     };
     answered.map_err(error)
 }
 
-/// Checks the type of a socket with a path, which the kernel checks last (`unix_find_bsd`).
-fn refused_by_type(socket: &SocketName) -> io::Result<()> {
+/// Checks that a Unix socket with a path is a stream socket, by an error of `connect`: the kernel
+/// checks the type last (`unix_find_bsd`).
+fn check_socket_type(socket: &SocketName) -> io::Result<()> {
     let other = io::Error::from_raw_os_error(libc::EPROTOTYPE);
     match UnixDatagram::unbound()?.connect_addr(&socket.address()?) {
         Err(refused) if refused.raw_os_error() == other.raw_os_error() => Ok(()),
@@ -194,10 +195,10 @@ fn refused_by_type(socket: &SocketName) -> io::Result<()> {
     }
 }
 
-/// Looks for an abstract name in the list of sockets (`unix_seq_show`: number, references,
-/// protocol, flags, type, state, inode, name), because the kernel looks it up together with the
-/// type (`unix_find_abstract`).
-fn listed(socket: &SocketName) -> io::Result<()> {
+/// Looks for an abstract Unix socket in the list of sockets (`unix_seq_show`: number, references,
+/// protocol, flags, type, state, inode, name), because the kernel looks its name up together with
+/// the type (`unix_find_abstract`).
+fn find_abstract_socket(socket: &SocketName) -> io::Result<()> {
     let name = socket.to_string();
     let wanted = Some((&b"0001"[..], name.as_bytes()));
     let list = fs::read("/proc/thread-self/net/unix")?;
@@ -208,8 +209,9 @@ fn listed(socket: &SocketName) -> io::Result<()> {
     }
 }
 
-/// The type and the name in a line of `/proc/net/unix` (`unix_seq_show`): number, references, protocol,
-/// flags, type, state, inode, each followed by a blank, and the name, which may have blanks.
+/// The socket's type and name in a line of `/proc/net/unix` (`unix_seq_show`): number, references,
+/// protocol, flags, type, state, inode, each followed by a blank, and the name, which may have
+/// blanks.
 fn type_and_name(line: &[u8]) -> Option<(&[u8], &[u8])> {
     let (mut kind, mut rest) = (None, line);
     for field in 0..7 {
@@ -223,7 +225,8 @@ fn type_and_name(line: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((kind?, rest))
 }
 
-/// Passes a dmabuf, or any fd, to the process at the other end: the helper's side of [`received`].
+/// Passes a dmabuf, or any fd, to the process at the other end of a Unix socket: the helper's side
+/// of [`received`].
 ///
 /// # Errors
 /// Those of `sendmsg`.
@@ -232,7 +235,7 @@ pub fn pass(stream: &UnixStream, fd: impl AsFd) -> io::Result<()> {
     sys::send_fds(stream.as_fd(), &[fd.as_fd()])
 }
 
-/// Checks the length against the required one, if one is required.
+/// Checks that a passed dmabuf is as long as required, if a length is required.
 pub(crate) fn large_enough(
     memory: DmabufFd,
     wanted: Option<u64>,
@@ -248,7 +251,7 @@ pub(crate) fn large_enough(
     }
 }
 
-/// Result of checking a passed fd that is not usable.
+/// Why a passed fd is not usable as a dmabuf.
 enum Unusable {
     Other(String),
     Error(dmabuf::Error),

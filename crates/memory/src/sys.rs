@@ -21,7 +21,7 @@ struct HeapAllocation {
     heap_flags: u64,
 }
 
-/// `_IOWR('H', 0x0, struct dma_heap_allocation_data)`.
+/// Request number of the ioctl: `_IOWR('H', 0x0, struct dma_heap_allocation_data)`.
 const DMA_HEAP_IOCTL_ALLOC: libc::Ioctl = libc::_IOWR::<HeapAllocation>(b'H' as u32, 0);
 
 /// `struct drm_mode_create_dumb` of `include/uapi/drm/drm_mode.h`.
@@ -38,7 +38,8 @@ pub(crate) struct CreateDumb {
 }
 
 impl CreateDumb {
-    /// Shape of a buffer of `len` bytes, a multiple of 4 KiB: lines of 4 KiB, pixels of 32 bits.
+    /// Shape of a dumb buffer of `len` bytes, a multiple of 4 KiB: lines of 4 KiB, pixels of 32
+    /// bits.
     pub(crate) fn of(len: u64) -> Option<Self> {
         // `drm_mode_create_dumb` computes the size in 32 bits.
         u32::try_from(len).ok()?;
@@ -51,7 +52,7 @@ impl CreateDumb {
     }
 }
 
-/// `_IOWR('d', 0xB2, struct drm_mode_create_dumb)`.
+/// Request number of the ioctl: `_IOWR('d', 0xB2, struct drm_mode_create_dumb)`.
 const DRM_IOCTL_MODE_CREATE_DUMB: libc::Ioctl = libc::_IOWR::<CreateDumb>(b'd' as u32, 0xb2);
 
 /// `struct drm_prime_handle` of `include/uapi/drm/drm.h`.
@@ -62,7 +63,7 @@ struct PrimeHandle {
     fd: i32,
 }
 
-/// `_IOWR('d', 0x2d, struct drm_prime_handle)`.
+/// Request number of the ioctl: `_IOWR('d', 0x2d, struct drm_prime_handle)`.
 const DRM_IOCTL_PRIME_HANDLE_TO_FD: libc::Ioctl = libc::_IOWR::<PrimeHandle>(b'd' as u32, 0x2d);
 
 /// `struct drm_version` of `include/uapi/drm/drm.h`. Date and description are not written, because
@@ -80,7 +81,7 @@ struct DrmVersion {
     desc: *mut libc::c_char,
 }
 
-/// `_IOWR('d', 0x00, struct drm_version)`.
+/// Request number of the ioctl: `_IOWR('d', 0x00, struct drm_version)`.
 const DRM_IOCTL_VERSION: libc::Ioctl = libc::_IOWR::<DrmVersion>(b'd' as u32, 0);
 
 pub(crate) fn page_size() -> u64 {
@@ -89,8 +90,8 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(bytes).unwrap_or(4096)
 }
 
-/// Opens a device's node for reading and writing, closed on exec as the standard library does.
-/// `O_NOCTTY` and `O_NONBLOCK` are for a node that is a terminal or a pipe.
+/// Opens a device's node for reading and writing, with `O_CLOEXEC`. `O_NOCTTY` and `O_NONBLOCK` are
+/// for a node that is a terminal or a pipe.
 pub(crate) fn open(node: &Path) -> io::Result<OwnedFd> {
     let mut options = OpenOptions::new();
     options.read(true).write(true);
@@ -98,7 +99,7 @@ pub(crate) fn open(node: &Path) -> io::Result<OwnedFd> {
     options.open(node).map(OwnedFd::from)
 }
 
-/// Major and minor number of an open node.
+/// Major and minor number of an open device node.
 pub(crate) fn device_number(fd: BorrowedFd<'_>) -> Option<(u32, u32)> {
     let number = fs::metadata(path_of(fd)).ok()?.rdev();
     Some((libc::major(number), libc::minor(number)))
@@ -122,18 +123,19 @@ pub(crate) fn duplicate(number: u32) -> io::Result<OwnedFd> {
     // SAFETY: F_DUPFD_CLOEXEC takes an int, no pointer, and leaves the number itself as it is,
     // whoever it belongs to.
     let fd = unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, 3) };
-    own(fd)
+    take_new_fd(fd)
 }
 
-/// Closes the fd in programs that this process executes.
+/// Sets `FD_CLOEXEC` on the fd with this number, so that programs that this process executes don't
+/// inherit it.
 pub(crate) fn close_on_exec(number: u32) -> io::Result<()> {
     let number = i32::try_from(number).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
     // SAFETY: F_SETFD takes an int, no pointer.
-    done(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })
+    check_return_value(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })
 }
 
-/// Calls `DMA_HEAP_IOCTL_ALLOC` (`dma_heap_ioctl_allocate`), for reading and writing, so that the
-/// buffer can be mapped for both.
+/// Allocates a dmabuf from a dma-heap by `DMA_HEAP_IOCTL_ALLOC` (`dma_heap_ioctl_allocate`), for
+/// reading and writing, so that the buffer can be mapped for both.
 pub(crate) fn heap_allocate(heap: BorrowedFd<'_>, len: u64) -> io::Result<OwnedFd> {
     let mut allocation = HeapAllocation {
         len,
@@ -144,8 +146,8 @@ pub(crate) fn heap_allocate(heap: BorrowedFd<'_>, len: u64) -> io::Result<OwnedF
     // SAFETY: the request reads and writes one `struct dma_heap_allocation_data`, which `allocation`
     // is; a file of another kind refuses the request.
     let rc = unsafe { libc::ioctl(heap.as_raw_fd(), DMA_HEAP_IOCTL_ALLOC, &raw mut allocation) };
-    done(rc)?;
-    own(allocation.fd as RawFd)
+    check_return_value(rc)?;
+    take_new_fd(allocation.fd as RawFd)
 }
 
 /// Calls `DRM_IOCTL_MODE_CREATE_DUMB` (`drm_mode_create_dumb`) and returns the handle of the new
@@ -160,12 +162,12 @@ pub(crate) fn create_dumb(device: BorrowedFd<'_>, mut dumb: CreateDumb) -> io::R
             &raw mut dumb,
         )
     };
-    done(rc)?;
+    check_return_value(rc)?;
     Ok(dumb.handle)
 }
 
-/// Calls `DRM_IOCTL_PRIME_HANDLE_TO_FD` (`drm_gem_prime_handle_to_fd`); `DRM_RDWR` lets the dmabuf
-/// be mapped for writing.
+/// Exports a dumb buffer as a dmabuf by `DRM_IOCTL_PRIME_HANDLE_TO_FD`
+/// (`drm_gem_prime_handle_to_fd`); `DRM_RDWR` lets the dmabuf be mapped for writing.
 pub(crate) fn export(device: BorrowedFd<'_>, handle: u32) -> io::Result<OwnedFd> {
     let mut prime = PrimeHandle {
         handle,
@@ -181,8 +183,8 @@ pub(crate) fn export(device: BorrowedFd<'_>, handle: u32) -> io::Result<OwnedFd>
             &raw mut prime,
         )
     };
-    done(rc)?;
-    own(prime.fd)
+    check_return_value(rc)?;
+    take_new_fd(prime.fd)
 }
 
 /// Name of a DRM driver (`drm_version`).
@@ -202,21 +204,21 @@ pub(crate) fn drm_driver(device: BorrowedFd<'_>) -> io::Result<String> {
     // SAFETY: the request reads and writes one `struct drm_version`, and at most `name_len` bytes at
     // `name`, which are there (`drm_copy_field`); lengths of 0 have it write nothing else.
     let rc = unsafe { libc::ioctl(device.as_raw_fd(), DRM_IOCTL_VERSION, &raw mut version) };
-    done(rc)?;
+    check_return_value(rc)?;
     let name = name.get(..version.name_len).unwrap_or(&name);
     Ok(String::from_utf8_lossy(name).into_owned())
 }
 
-/// Number of messages without an fd that are skipped before one with an fd.
-const GREETINGS: usize = 64;
+/// Number of messages without an fd that are skipped before a message with an fd.
+const MAX_MESSAGES_WITHOUT_FD: usize = 64;
 
-/// Waits for a message with fds. Returns none if the other end closes before it sends any, or sends
-/// only messages without.
+/// Waits for a message with fds on a Unix socket. Returns none if the other end closes before it
+/// sends any, or sends only messages without fds.
 pub(crate) fn receive_fds(socket: &UnixStream, patience: Duration) -> io::Result<Vec<OwnedFd>> {
     let began = Instant::now();
     // `SCM_MAX_FD` fds fit a message: with room for all, none is cut off.
     let mut control = cmsg_space!([RawFd; 253]);
-    for _ in 0..GREETINGS {
+    for _ in 0..MAX_MESSAGES_WITHOUT_FD {
         let left = patience.saturating_sub(began.elapsed());
         socket.set_read_timeout(Some(left.max(Duration::from_micros(1))))?;
         let mut bytes = [0; 64];
@@ -254,7 +256,7 @@ pub(crate) fn receive_fds(socket: &UnixStream, patience: Duration) -> io::Result
     Ok(Vec::new())
 }
 
-/// Sends fds, with a byte to carry them.
+/// Sends fds over a Unix socket, with a byte to carry them.
 pub(crate) fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> io::Result<()> {
     let numbers: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
@@ -268,14 +270,14 @@ pub(crate) fn send_fds(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) -> io::Re
     Ok(())
 }
 
-fn done(rc: libc::c_int) -> io::Result<()> {
+fn check_return_value(rc: libc::c_int) -> io::Result<()> {
     match rc {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-fn own(fd: RawFd) -> io::Result<OwnedFd> {
+fn take_new_fd(fd: RawFd) -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }

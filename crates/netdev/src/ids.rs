@@ -8,7 +8,7 @@ use std::str::FromStr;
 use netlink::{Attr, ParseError};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// Defines an identifier around a number.
+/// Defines an identifier type around a number of the kernel.
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident($number:ty)) => {
         $(#[$doc])*
@@ -17,12 +17,12 @@ macro_rules! id {
         pub struct $name($number);
 
         impl $name {
-            /// Creates the identifier from the kernel's number.
+            /// Creates the identifier from the number that the kernel uses.
             pub const fn new(id: $number) -> Self {
                 Self(id)
             }
 
-            /// Kernel's number of the identifier.
+            /// Number that the kernel uses for the identifier.
             pub const fn get(self) -> $number {
                 self.0
             }
@@ -76,7 +76,7 @@ id!(
     RssContextId(u32)
 );
 id!(
-    /// Number of a network namespace in another one, from 0.
+    /// Id of a network namespace as another namespace numbers it, from 0.
     NsId(i32)
 );
 
@@ -99,9 +99,9 @@ pub fn queue_list(queues: &[QueueId]) -> String {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum QueueType {
-    /// Received packets.
+    /// Queue for received packets.
     Rx,
-    /// Packets to send.
+    /// Queue for packets to send.
     Tx,
 }
 
@@ -131,7 +131,7 @@ impl fmt::Display for QueueType {
     }
 }
 
-/// Error of text that could not be parsed.
+/// Error of text that can't be parsed as an address or a prefix.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InvalidText {
     text: String,
@@ -197,7 +197,7 @@ impl Serialize for MacAddr {
 /// An IP address and the length of its network prefix: `10.0.0.1/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Prefix {
-    /// Address; bits behind the prefix may be set.
+    /// IP address; bits behind the prefix may be set.
     pub addr: IpAddr,
     /// Length of the prefix in bits: up to 32 or 128.
     pub len: u8,

@@ -30,7 +30,7 @@ pub use netlink::{Error, ExtAck, NetNs, ParseError, Result, SeenNetNs, VisibleNe
 pub use queues::Netdev;
 pub use shell::{shell_command, shell_word};
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -5,7 +5,7 @@ use netlink::{Attrs, NetNs, Request, Result, Socket};
 use crate::ParseError;
 use crate::parse::{Parsed, required};
 
-/// `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`.
+/// Message type of a request for chains: `NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_GETCHAIN`.
 const GET_CHAIN: u16 = 10 << 8 | 4;
 
 /// Length of a `struct nfgenmsg`: family, version, resource.
@@ -21,21 +21,21 @@ mod nfta {
     pub(super) const HOOKNUM: u16 = 1;
 }
 
-/// `NF_INET_FORWARD`.
+/// Number of the hook that forwarded packets pass: `NF_INET_FORWARD`.
 const FORWARD: u32 = 2;
 
-/// `NF_DROP`.
+/// Number of the verdict that drops a packet: `NF_DROP`.
 const DROP: u32 = 0;
 
-/// Which packets a table sees.
+/// Family of an nftables table: which packets the table sees.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TableFamily {
-    /// IPv4 and IPv6 (`NFPROTO_INET`).
+    /// IPv4 and IPv6 packets (`NFPROTO_INET`).
     Inet,
-    /// IPv4 (`NFPROTO_IPV4`).
+    /// IPv4 packets (`NFPROTO_IPV4`).
     Ip,
-    /// IPv6 (`NFPROTO_IPV6`).
+    /// IPv6 packets (`NFPROTO_IPV6`).
     Ip6,
 }
 
@@ -49,7 +49,7 @@ impl TableFamily {
         })
     }
 
-    /// The word of `nft`.
+    /// Name of the family in the syntax of `nft`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Inet => "inet",
@@ -68,22 +68,22 @@ impl TableFamily {
     }
 }
 
-/// A base chain that forwarded packets pass.
+/// An nftables base chain that forwarded packets pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ForwardChain {
-    /// The family of its table.
+    /// Family of the chain's table.
     pub family: TableFamily,
-    /// Its table.
+    /// Name of the chain's table.
     pub table: String,
-    /// Its name.
+    /// Name of the chain.
     pub name: String,
-    /// Whether it drops packets that none of its rules decides on.
+    /// Whether the chain's policy drops packets that none of its rules decides on.
     pub drops: bool,
 }
 
 impl ForwardChain {
-    /// `None` for a chain of another hook or family.
+    /// Parses a base chain of the forward hook; `None` for a chain of another hook or family.
     fn parse(header: &[u8], attrs: Attrs<'_>) -> Parsed<Option<Self>> {
         let &[family, ..] = header else {
             return Err(ParseError::Header { left: header.len() });
@@ -118,7 +118,7 @@ impl ForwardChain {
     }
 }
 
-/// A handle on nftables, to read alone.
+/// Handle to nftables, for reading alone.
 ///
 /// It sees what `nft` and `iptables-nft` set up in its network namespace. The tables of
 /// `iptables-legacy` are others (`ip_tables`), which netlink does not show.
@@ -128,7 +128,7 @@ pub struct Netfilter {
 }
 
 impl Netfilter {
-    /// Opens one in the network namespace `ns`.
+    /// Opens a handle to nftables in the network namespace `ns`.
     ///
     /// # Errors
     /// Those of [`Socket::netfilter`] and [`NetNs::run`].
@@ -137,7 +137,7 @@ impl Netfilter {
         Ok(Self { socket })
     }
 
-    /// The base chains that forwarded packets pass (`nf_tables_dump_chains`).
+    /// Lists the base chains that forwarded packets pass (`nf_tables_dump_chains`).
     ///
     /// # Errors
     /// Those of a dump: `EPERM` without `CAP_NET_ADMIN`, `EINVAL` where the kernel has no nftables.
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_policy_is_told() {
+    fn the_policy_of_a_chain_is_read() {
         let found = parse(2, &chain(Some(FORWARD), Some(DROP))).unwrap();
         assert_eq!((found.family, found.drops), (TableFamily::Ip, true));
         assert_eq!((&*found.table, &*found.name), ("filter", "FORWARD"));

@@ -2,7 +2,7 @@
 
 use netlink::{Attr, ParseError};
 
-/// Result of a parser.
+/// Result of parsing a kernel message.
 pub(crate) type Parsed<T> = Result<T, ParseError>;
 
 /// Value of an attribute that an answer must have.

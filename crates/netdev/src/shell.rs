@@ -51,8 +51,8 @@ pub fn shell_command<'a>(words: impl IntoIterator<Item = &'a str>) -> String {
     words.join(" ")
 }
 
-/// Whether a terminal would act on a character instead of showing it: control characters of both
-/// sets, and characters that change the direction or the lines of text.
+/// Whether a terminal acts on a character instead of showing it: control characters of both sets,
+/// and characters that change the direction or the lines of text.
 fn acts_on_a_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -101,8 +101,8 @@ mod tests {
         "\x1b'\"\\$%\n",
     ];
 
-    /// Words that a shell makes of a command line.
-    fn split(words: &[&str]) -> Vec<String> {
+    /// Splits a command line into words as a POSIX shell does.
+    fn split_command_line(words: &[&str]) -> Vec<String> {
         let line = format!("printf '%s\\0' {}", shell_command(words.iter().copied()));
         let output = Command::new("sh").arg("-c").arg(line).output().unwrap();
         assert!(output.status.success() && output.stderr.is_empty());
@@ -113,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_shell_reads_each_name_as_it_is() {
-        assert_eq!(split(NAMES), NAMES);
+        assert_eq!(split_command_line(NAMES), NAMES);
     }
 
     #[test]
@@ -140,9 +140,9 @@ mod tests {
 
         /// A real shell splits the quoted words as expected.
         #[test]
-        fn a_shell_agrees(texts in prop::collection::vec("[^\0]{0,6}", 20)) {
+        fn a_real_shell_splits_words_the_same(texts in prop::collection::vec("[^\0]{0,6}", 20)) {
             let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-            prop_assert_eq!(split(&texts), texts);
+            prop_assert_eq!(split_command_line(&texts), texts);
         }
     }
 }

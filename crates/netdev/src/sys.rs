@@ -10,12 +10,12 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use crate::Ifindex;
 
-/// `SIOCETHTOOL`, which libc lacks for some C libraries.
+/// Request number of ethtool's ioctl: `SIOCETHTOOL`, which libc lacks for some C libraries.
 const SIOCETHTOOL: libc::c_ulong = 0x8946;
-/// `SIOCGIFNAME`.
+/// Request number of the ioctl that returns a device's name: `SIOCGIFNAME`.
 const SIOCGIFNAME: libc::c_ulong = 0x8910;
 
-/// Commands: `ETHTOOL_*`.
+/// Commands of ethtool's ioctl: `ETHTOOL_*`.
 pub(crate) mod cmd {
     pub(crate) const GDRVINFO: u32 = 0x03;
     pub(crate) const GRXCLSRLCNT: u32 = 0x2e;
@@ -25,7 +25,7 @@ pub(crate) mod cmd {
     pub(crate) const SRXCLSRLINS: u32 = 0x32;
 }
 
-/// `struct ethtool_drvinfo`.
+/// The kernel's `struct ethtool_drvinfo`: name and versions of a driver.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub(crate) struct DrvInfo {
@@ -43,7 +43,7 @@ pub(crate) struct DrvInfo {
     pub(crate) regdump_len: u32,
 }
 
-/// `struct ethtool_rx_flow_spec`, with its unions as bytes.
+/// The kernel's `struct ethtool_rx_flow_spec`, a flow rule, with its unions as bytes.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct FlowSpec {
@@ -94,7 +94,8 @@ impl RxNfc {
     }
 }
 
-/// The kernel's layout (`include/uapi/linux/ethtool.h`), which is the same on every 64-bit machine.
+/// Checks the structures against the kernel's layout (`include/uapi/linux/ethtool.h`), which is the
+/// same on every 64-bit machine.
 #[cfg(target_pointer_width = "64")]
 const _: () = {
     use std::mem::{offset_of, size_of};
@@ -108,7 +109,7 @@ const _: () = {
     assert!(offset_of!(RxNfc, first_location) == LOCATIONS);
 };
 
-/// `offsetof(struct ethtool_rxnfc, rule_locs)`.
+/// Offset of the array of rule locations in bytes: `offsetof(struct ethtool_rxnfc, rule_locs)`.
 #[cfg(target_pointer_width = "64")]
 const LOCATIONS: usize = 188;
 
@@ -118,7 +119,7 @@ const LOCATIONS: usize = 188;
 /// `fits` must hold only where the structure's command makes the kernel stay within it: the kernel
 /// takes its length from the command. Any bytes must make a valid value.
 unsafe trait Argument {
-    /// Whether the command is one that uses this structure.
+    /// Whether the ethtool command in the structure is one that uses this type of structure.
     fn fits(&self) -> bool;
 }
 
@@ -154,7 +155,7 @@ fn ethtool<T: Argument>(socket: impl AsFd, name: &str, argument: &mut T) -> io::
     unsafe { ethtool_raw(socket, name, pointer.cast()) }
 }
 
-/// Calls the ioctl.
+/// Calls ethtool's ioctl.
 ///
 /// # Safety
 /// `argument` must be valid for what its command reads and writes.
@@ -197,7 +198,8 @@ fn check(status: libc::c_int) -> io::Result<()> {
     }
 }
 
-/// `SO_NETNS_COOKIE` of most architectures: since Linux 5.14.
+/// Socket option that returns the namespace's cookie on most architectures, since Linux 5.14:
+/// `SO_NETNS_COOKIE`.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
 /// Cookie of the socket's network namespace, which is not used again in this boot
@@ -244,7 +246,7 @@ pub(crate) fn device_name(socket: impl AsFd, ifindex: Ifindex) -> String {
     name_of(socket, ifindex).unwrap_or_else(|_| format!("ifindex {ifindex}"))
 }
 
-/// Text of a field of fixed size.
+/// Text in a NUL-padded field of fixed size.
 pub(crate) fn text(field: &[u8]) -> String {
     match CStr::from_bytes_until_nul(field) {
         Ok(text) => text.to_string_lossy().into_owned(),
@@ -252,7 +254,7 @@ pub(crate) fn text(field: &[u8]) -> String {
     }
 }
 
-/// `ETHTOOL_GDRVINFO`.
+/// Reads name and versions of a device's driver (`ETHTOOL_GDRVINFO`).
 pub(crate) fn driver(socket: impl AsFd, name: &str) -> io::Result<DrvInfo> {
     let mut info = DrvInfo {
         cmd: cmd::GDRVINFO,
@@ -277,7 +279,7 @@ pub(crate) fn driver(socket: impl AsFd, name: &str) -> io::Result<DrvInfo> {
     done.map(|()| info)
 }
 
-/// Runs a command on one flow rule, or on the table as a whole.
+/// Runs an ethtool command on one flow rule, or on the table of flow rules as a whole.
 pub(crate) fn rxnfc(socket: impl AsFd, name: &str, argument: &mut RxNfc) -> io::Result<()> {
     let asked = *argument;
     let done = ethtool(socket, name, argument);
@@ -298,7 +300,7 @@ fn log_ioctl<T>(name: &str, done: &io::Result<T>, describe: impl FnOnce() -> (St
     }
 }
 
-/// Describes an ioctl about rules: `ETHTOOL_SRXCLSRLINS, location 1, queue 3`.
+/// Describes an ioctl about flow rules: `ETHTOOL_SRXCLSRLINS, location 1, queue 3`.
 fn describe_rule(rule: &RxNfc) -> String {
     let location = rule.fs.location;
     let queue = rule.fs.ring_cookie;
@@ -319,15 +321,15 @@ fn describe_rule(rule: &RxNfc) -> String {
     }
 }
 
-/// Locations of rules and size of the table (`ETHTOOL_GRXCLSRLALL`).
+/// Locations of flow rules and size of their table (`ETHTOOL_GRXCLSRLALL`).
 #[derive(Debug)]
 pub(crate) struct Locations {
     pub(crate) rules: Vec<u32>,
-    /// Size of the table; 0 where the driver does not say.
+    /// Size of the flow rule table; 0 where the driver does not say.
     pub(crate) size: u64,
 }
 
-/// Reads the locations of at most `room` rules (`ETHTOOL_GRXCLSRLALL`).
+/// Reads the locations of at most `room` flow rules (`ETHTOOL_GRXCLSRLALL`).
 ///
 /// The answer is right only where `room` is the number of rules: with more room
 /// `mlx5e_ethtool_get_all_flows` fails, and `gve_get_flow_rule_ids` leaves zeroes behind the last;

@@ -2,10 +2,11 @@
 
 use thiserror::Error;
 
-/// Length of an attribute's header (`NLA_HDRLEN`).
+/// Length of a netlink attribute's header in bytes (`NLA_HDRLEN`).
 pub(crate) const HEADER: usize = 4;
 
-/// The two flag bits of an attribute's type: nested, and network byte order (`NLA_TYPE_MASK`).
+/// Mask of the two flag bits of an attribute's type: nested, and network byte order
+/// (`NLA_TYPE_MASK`).
 const FLAGS: u16 = 0xc000;
 
 /// Rounds `len` up to the four bytes that attributes and messages align to (`NLA_ALIGN`).
@@ -13,17 +14,17 @@ pub(crate) const fn align(len: usize) -> usize {
     (len + 3) & !3
 }
 
-/// A message or an attribute that is malformed.
+/// Error of a netlink message or attribute that is malformed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum ParseError {
-    /// A header that is cut off.
+    /// The header of a message or attribute is cut off.
     #[error("{left} stray bytes where a header should be")]
     Header {
         /// Number of bytes left.
         left: usize,
     },
-    /// A length field below the header's own size or beyond the end.
+    /// The length field of a message or attribute is below the header's size or beyond the end.
     #[error("type {kind}: length {len}, with {left} bytes left")]
     Length {
         /// Type of the attribute or message.
@@ -33,42 +34,42 @@ pub enum ParseError {
         /// Number of bytes left.
         left: usize,
     },
-    /// A payload whose size is not that of its type.
+    /// The payload's size is not that of the attribute's type.
     #[error("attribute {kind}: {got} bytes instead of {want}")]
     Size {
         /// Type of the attribute.
         kind: u16,
-        /// The size expected.
+        /// Expected size in bytes.
         want: usize,
-        /// The size found.
+        /// Found size in bytes.
         got: usize,
     },
-    /// A string without a terminating NUL, or that is not UTF-8.
+    /// The string has no terminating NUL, or is not UTF-8.
     #[error("attribute {kind}: not a string")]
     Text {
         /// Type of the attribute.
         kind: u16,
     },
-    /// A value that the attribute can't have.
+    /// The attribute has a value that it can't have.
     #[error("attribute {kind}: unexpected value {value}")]
     Value {
         /// Type of the attribute.
         kind: u16,
-        /// The value found.
+        /// Value that was found.
         value: u64,
     },
-    /// An answer without an attribute that it must have.
+    /// The answer lacks an attribute that it must have.
     #[error("attribute {kind} is missing")]
     Missing {
         /// Type of the attribute.
         kind: u16,
     },
-    /// An answer of another kind than the request has.
+    /// The answer is of another kind than the request has.
     #[error("{0}")]
     Answer(&'static str),
 }
 
-/// An iterator over the attributes in a buffer.
+/// An iterator over the netlink attributes in a buffer.
 ///
 /// It ends after the first error. Mirrors `nla_for_each_attr`, but stray bytes at the end are an
 /// error here, where the kernel only logs them.
@@ -107,7 +108,7 @@ impl<'a> Iterator for Attrs<'a> {
     }
 }
 
-/// An attribute: a type, and a payload whose meaning the type decides.
+/// A netlink attribute: a type, and a payload whose meaning the type decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Attr<'a> {
     kind: u16,
@@ -125,7 +126,7 @@ impl<'a> Attr<'a> {
         self.payload
     }
 
-    /// The payload as exactly `N` bytes.
+    /// Payload of the attribute as exactly `N` bytes.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -133,7 +134,7 @@ impl<'a> Attr<'a> {
         self.payload.try_into().map_err(|_| self.size(N))
     }
 
-    /// Payload as a `u8`.
+    /// Payload of the attribute as a `u8`.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -141,7 +142,7 @@ impl<'a> Attr<'a> {
         self.array().map(u8::from_ne_bytes)
     }
 
-    /// Payload as a `u16` in host byte order.
+    /// Payload of the attribute as a `u16` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -149,7 +150,7 @@ impl<'a> Attr<'a> {
         self.array().map(u16::from_ne_bytes)
     }
 
-    /// Payload as a `u32` in host byte order.
+    /// Payload of the attribute as a `u32` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -157,7 +158,7 @@ impl<'a> Attr<'a> {
         self.array().map(u32::from_ne_bytes)
     }
 
-    /// Payload as an `s32` in host byte order.
+    /// Payload of the attribute as an `s32` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.
@@ -165,7 +166,7 @@ impl<'a> Attr<'a> {
         self.array().map(i32::from_ne_bytes)
     }
 
-    /// Payload as a `u64` in host byte order.
+    /// Payload of the attribute as a `u64` in host byte order.
     ///
     /// # Errors
     /// [`ParseError::Size`] where the payload has another length.

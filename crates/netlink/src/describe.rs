@@ -12,10 +12,10 @@ use tracing::{Level, debug, enabled};
 use crate::message::Message;
 use crate::{Attr, Attrs, Request, Result};
 
-/// The most attributes of an answer that are described; the rest is counted.
+/// Greatest number of attributes of an answer that a log line describes; the rest is counted.
 const MAX_DESCRIBED: usize = 16;
 
-/// The name of an attribute, and the format of its payload.
+/// Name of an attribute, and the format of its payload, for log lines.
 #[derive(Debug, Clone, Copy)]
 pub struct AttrSpec {
     kind: u16,
@@ -25,64 +25,64 @@ pub struct AttrSpec {
 
 #[derive(Debug, Clone, Copy)]
 enum Format {
-    /// An unsigned number, as wide as the payload.
+    /// An unsigned number, as wide as the attribute's payload.
     Number,
-    /// A signed number.
+    /// A signed number of 4 bytes.
     Signed,
     /// A number of an enumeration, with the names of its values from 0.
     Choice(&'static [&'static str]),
     Text,
     Flag,
-    /// An IPv4, IPv6 or Ethernet address, told apart by the length.
+    /// An IPv4, IPv6 or Ethernet address: the length of the payload tells which.
     Address,
-    /// Opaque bytes: only their number is printed.
+    /// Opaque bytes, of which only the number is printed.
     Bytes,
     /// Nested attributes behind a fixed header of this many bytes.
     Nest(usize, &'static [AttrSpec]),
 }
 
 impl AttrSpec {
-    /// An unsigned number in host byte order, of 1, 2, 4 or 8 bytes.
+    /// Attribute that is an unsigned number in host byte order, of 1, 2, 4 or 8 bytes.
     pub const fn number(kind: u16, name: &'static str) -> Self {
         Self::new(kind, name, Format::Number)
     }
 
-    /// A signed number of 4 bytes.
+    /// Attribute that is a signed number of 4 bytes.
     pub const fn signed(kind: u16, name: &'static str) -> Self {
         Self::new(kind, name, Format::Signed)
     }
 
-    /// A number of an enumeration, whose values from 0 have these names.
+    /// Attribute that is a number of an enumeration, whose values from 0 have these names.
     pub const fn choice(kind: u16, name: &'static str, names: &'static [&'static str]) -> Self {
         Self::new(kind, name, Format::Choice(names))
     }
 
-    /// A string.
+    /// Attribute that is a string.
     pub const fn text(kind: u16, name: &'static str) -> Self {
         Self::new(kind, name, Format::Text)
     }
 
-    /// An attribute without payload (`NLA_FLAG`).
+    /// Attribute without payload, which is a flag (`NLA_FLAG`).
     pub const fn flag(kind: u16, name: &'static str) -> Self {
         Self::new(kind, name, Format::Flag)
     }
 
-    /// An IPv4, IPv6 or Ethernet address.
+    /// Attribute that is an IPv4, IPv6 or Ethernet address.
     pub const fn address(kind: u16, name: &'static str) -> Self {
         Self::new(kind, name, Format::Address)
     }
 
-    /// Opaque bytes, of which only the number is printed.
+    /// Attribute of opaque bytes, of which only the number is printed.
     pub const fn bytes(kind: u16, name: &'static str) -> Self {
         Self::new(kind, name, Format::Bytes)
     }
 
-    /// Nested attributes, with specifications of their own.
+    /// Attribute with nested attributes, which have formats of their own.
     pub const fn nest(kind: u16, name: &'static str, attrs: &'static [Self]) -> Self {
         Self::new(kind, name, Format::Nest(0, attrs))
     }
 
-    /// Nested attributes behind a fixed header of `header` bytes.
+    /// Attribute with nested attributes behind a fixed header of `header` bytes.
     pub const fn message(
         kind: u16,
         name: &'static str,
@@ -97,12 +97,12 @@ impl AttrSpec {
     }
 }
 
-/// The format of the requests and answers of one operation.
+/// Format of the requests and answers of one netlink operation, for log lines.
 #[derive(Debug, Clone, Copy)]
 pub struct MessageSpec {
     /// Length of the fixed header before the attributes, in bytes.
     pub header: usize,
-    /// The attributes.
+    /// Formats of the attributes.
     pub attrs: &'static [AttrSpec],
 }
 
@@ -115,16 +115,16 @@ fn is_enabled() -> bool {
     enabled!(target: "netlink", Level::DEBUG)
 }
 
-/// The number of answers that a request has.
+/// Number of answers that a request has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expected {
-    /// One answer, or an acknowledgement.
+    /// One answer or one acknowledgement.
     One,
-    /// All entries of a dump.
+    /// All entries of a dump, and its end.
     All,
 }
 
-/// Logs a request and its outcome.
+/// Logs a netlink request and its outcome.
 pub(crate) fn log(
     message_spec: Option<FindMessageSpec>,
     expected: Expected,
@@ -136,7 +136,7 @@ pub(crate) fn log(
     }
 }
 
-/// Describes a request and its outcome: `bind-rx eth1: ifindex 5, fd 7 -> id 2`.
+/// Describes a netlink request and its outcome: `bind-rx eth1: ifindex 5, fd 7 -> id 2`.
 fn describe(
     message_spec: Option<FindMessageSpec>,
     expected: Expected,
@@ -280,7 +280,7 @@ mod tests {
         AttrSpec::address(10, "to"),
     ];
 
-    fn bind(_: u16, _: u8) -> MessageSpec {
+    fn bind_rx_spec(_: u16, _: u8) -> MessageSpec {
         MessageSpec {
             header: 4,
             attrs: BIND,
@@ -303,7 +303,12 @@ mod tests {
 
     #[test]
     fn a_request_is_described() {
-        let said = describe(Some(bind), Expected::One, &request(), &Ok(Vec::new()));
+        let said = describe(
+            Some(bind_rx_spec),
+            Expected::One,
+            &request(),
+            &Ok(Vec::new()),
+        );
         assert_eq!(
             said,
             "bind-rx eth1: ifindex 5, queues [id 3, type rx], fd 7, attribute 8 (3 bytes), flag, \
@@ -312,9 +317,9 @@ mod tests {
     }
 
     #[test]
-    fn a_list_is_counted() {
+    fn the_entries_of_a_list_are_counted() {
         let request = Request::new(20, &[10, 1, 0, 0], "queue-get", "");
-        let said = describe(Some(bind), Expected::All, &request, &Ok(Vec::new()));
+        let said = describe(Some(bind_rx_spec), Expected::All, &request, &Ok(Vec::new()));
         assert_eq!(said, "queue-get -> 0 listed");
     }
 
@@ -335,7 +340,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_bytes(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
+        fn arbitrary_bytes_are_described(bytes in proptest::collection::vec(proptest::prelude::any::<u8>(), 0..80)) {
             let _ = describe_attrs(Attrs::new(&bytes), BIND, 3);
         }
     }

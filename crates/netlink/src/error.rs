@@ -8,10 +8,10 @@ use nix::errno::Errno;
 use crate::extack::Verdict;
 use crate::{ExtAck, ParseError};
 
-/// A result whose error is [`Error`].
+/// Result of a netlink request, with its [`Error`].
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// A request that failed: `bind-rx nk0 queue 1: tcp-data-split is disabled (EINVAL)`.
+/// Error of a failed netlink request: `bind-rx nk0 queue 1: tcp-data-split is disabled (EINVAL)`.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 pub struct Error(Box<Inner>);
@@ -71,7 +71,7 @@ impl Error {
         Self::new(op, object, ErrorKind::Malformed(source))
     }
 
-    /// Error of a dump that changed each time it was read.
+    /// Error of a netlink dump whose list changed each time it was read.
     pub(crate) fn interrupted(op: &'static str, object: impl Into<String>) -> Self {
         Self::new(op, object, ErrorKind::Interrupted)
     }
@@ -82,7 +82,7 @@ impl Error {
         Self::new(op, object, ErrorKind::Refused { errno, ext_ack })
     }
 
-    /// Names another object in the error, where the caller knows a better name.
+    /// Replaces the object that the error names, where the caller knows a better name.
     #[must_use]
     pub fn about(mut self, object: impl Into<String>) -> Self {
         self.0.object = object.into();
@@ -107,12 +107,12 @@ impl Error {
         }
     }
 
-    /// Text of the extended acknowledgement, where the kernel gave one.
+    /// Text of the kernel's extended acknowledgement, where there is one.
     pub fn message(&self) -> Option<&str> {
         self.ext_ack().and_then(ExtAck::message)
     }
 
-    /// Extended acknowledgement of the kernel.
+    /// Extended acknowledgement of the kernel, if there is one.
     pub fn ext_ack(&self) -> Option<&ExtAck> {
         match &self.0.kind {
             ErrorKind::Refused { ext_ack, .. } => Some(ext_ack),
@@ -120,7 +120,7 @@ impl Error {
         }
     }
 
-    /// Whether the socket's buffer overflowed, so that messages were lost (`ENOBUFS`).
+    /// Whether the netlink socket's buffer overflowed, so that messages were lost (`ENOBUFS`).
     #[doc(alias = "ENOBUFS")]
     pub fn is_overrun(&self) -> bool {
         self.raw_os_error() == Some(libc::ENOBUFS)
@@ -138,7 +138,7 @@ impl fmt::Display for Inner {
         }
         f.write_str(": ")?;
         match &self.kind {
-            ErrorKind::Refused { errno, ext_ack } => refusal(f, *errno, ext_ack),
+            ErrorKind::Refused { errno, ext_ack } => write_refusal(f, *errno, ext_ack),
             ErrorKind::Malformed(_) => f.write_str("the kernel's answer can't be parsed"),
             ErrorKind::Interrupted => f.write_str("what is listed keeps changing"),
             ErrorKind::Invalid(why) => f.write_str(why),
@@ -155,12 +155,13 @@ impl std::error::Error for Inner {
     }
 }
 
-/// Writes the kernel's text, or the meaning of the error number, then the number's name.
-fn refusal(f: &mut fmt::Formatter<'_>, errno: i32, ext_ack: &ExtAck) -> fmt::Result {
+/// Writes the kernel's text of a refusal, or the meaning of the error number, then the number's
+/// name.
+fn write_refusal(f: &mut fmt::Formatter<'_>, errno: i32, ext_ack: &ExtAck) -> fmt::Result {
     match (ext_ack.message(), ext_ack.missing()) {
         (Some(message), _) => f.write_str(message)?,
         (None, Some(kind)) => write!(f, "attribute {kind} is missing")?,
-        (None, None) => f.write_str(&meaning(errno))?,
+        (None, None) => f.write_str(&errno_meaning(errno))?,
     }
     match (errno, Errno::from_raw(errno)) {
         (ENOTSUPP, _) => f.write_str(" (ENOTSUPP)"),
@@ -173,7 +174,7 @@ fn refusal(f: &mut fmt::Formatter<'_>, errno: i32, ext_ack: &ExtAck) -> fmt::Res
 const ENOTSUPP: i32 = 524;
 
 /// Meaning of an error number, as a part of a line: "no such device".
-fn meaning(errno: i32) -> String {
+fn errno_meaning(errno: i32) -> String {
     let errno = if errno == ENOTSUPP {
         libc::EOPNOTSUPP
     } else {

@@ -4,7 +4,7 @@ use crate::attr::align;
 use crate::message::{HEADER, Message};
 use crate::{Attrs, ParseError};
 
-/// Flags of an acknowledgement, which share their bits with those of requests.
+/// Flag of an acknowledgement that does not repeat the request's payload: `NLM_F_CAPPED`.
 const CAPPED: u16 = libc::NLM_F_CAPPED as u16;
 const ACK_TLVS: u16 = libc::NLM_F_ACK_TLVS as u16;
 
@@ -28,19 +28,20 @@ pub struct ExtAck {
 }
 
 impl ExtAck {
-    /// Text by the kernel.
+    /// Text of the acknowledgement, in the kernel's words.
     #[doc(alias = "NLMSGERR_ATTR_MSG")]
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// Position of the offending attribute, in bytes from the request's message header.
+    /// Position of the attribute that the kernel refused, in bytes from the request's message
+    /// header.
     #[doc(alias = "NLMSGERR_ATTR_OFFS")]
     pub fn offset(&self) -> Option<u32> {
         self.offset
     }
 
-    /// Bounds that the offending attribute must keep.
+    /// Bounds of the attribute that the kernel refused.
     #[doc(alias = "NLMSGERR_ATTR_POLICY")]
     pub fn policy(&self) -> Option<&Policy> {
         self.policy.as_ref()
@@ -52,7 +53,8 @@ impl ExtAck {
         self.missing
     }
 
-    /// Position of the nest that lacks a required attribute. `None` is the request's top level.
+    /// Position of the nested attribute that lacks a required attribute. `None` is the request's
+    /// top level.
     #[doc(alias = "NLMSGERR_ATTR_MISS_NEST")]
     pub fn missing_in(&self) -> Option<u32> {
         self.missing_in
@@ -87,15 +89,15 @@ impl ExtAck {
 /// Bounds of an attribute's value (`netlink_policy_dump_write_attr`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Least value of an unsigned number.
+    /// Least value that an unsigned number may have.
     pub min: Option<u64>,
-    /// Greatest value of an unsigned number.
+    /// Greatest value that an unsigned number may have.
     pub max: Option<u64>,
-    /// Least length in bytes.
+    /// Least length of the payload in bytes.
     pub min_len: Option<u32>,
-    /// Greatest length in bytes.
+    /// Greatest length of the payload in bytes.
     pub max_len: Option<u32>,
-    /// Bits that may be set.
+    /// Mask of the bits that may be set.
     pub mask: Option<u64>,
 }
 
@@ -118,17 +120,17 @@ impl Policy {
     }
 }
 
-/// Result that an `NLMSG_ERROR` or `NLMSG_DONE` message reports.
+/// Error number and extended acknowledgement that an `NLMSG_ERROR` or `NLMSG_DONE` message reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// 0, or a positive error number.
+    /// Error number, positive; 0 for success.
     pub(crate) errno: i32,
     pub(crate) ext_ack: ExtAck,
 }
 
 impl Verdict {
-    /// Parses an acknowledgement: the error number, the request's header, with an error and without
-    /// `NETLINK_CAP_ACK` the rest of the request, too, then the attributes (`netlink_ack`).
+    /// Parses an acknowledgement: the error number, the request's header (with an error and without
+    /// `NETLINK_CAP_ACK` the rest of the request, too), then the attributes (`netlink_ack`).
     pub(crate) fn of_ack(message: &Message) -> Result<Self, ParseError> {
         let payload = message.payload();
         let attrs = if message.header.flags & CAPPED != 0 {

@@ -33,12 +33,12 @@ pub struct Family {
 }
 
 impl Family {
-    /// Message type of the family.
+    /// Message type of the family, the number that the kernel gave it.
     pub fn id(&self) -> u16 {
         self.id
     }
 
-    /// Creates a request with command `cmd`, which errors call `op` on `object`.
+    /// Creates a generic netlink request with command `cmd`, which errors call `op` on `object`.
     pub fn request(&self, cmd: u8, op: &'static str, object: impl Into<String>) -> Request {
         let header = GenlHeader {
             cmd,
@@ -61,7 +61,7 @@ impl Family {
         })
     }
 
-    /// Creates a family with a made-up number, to test requests without a kernel.
+    /// Creates a generic netlink family with a made-up number, to test requests without a kernel.
     #[doc(hidden)]
     pub fn fake(name: &'static str, id: u16, version: u8) -> Self {
         Self {

@@ -34,7 +34,7 @@ pub use socket::{Listener, Socket};
 pub use visible::{SeenNetNs, VisibleNetNs};
 pub use write::Writer;
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -5,10 +5,10 @@ use netlink_packet_core::{Emitable, NetlinkBuffer, NetlinkHeader, Parseable};
 use crate::attr::align;
 use crate::{Attrs, Error, ParseError, Writer};
 
-/// Length of a message's header (`NLMSG_HDRLEN`).
+/// Length of a netlink message's header in bytes (`NLMSG_HDRLEN`).
 pub(crate) const HEADER: usize = 16;
 
-/// Length of the generic netlink header, which follows the message header (`GENL_HDRLEN`).
+/// Length in bytes of the generic netlink header, which follows the message header (`GENL_HDRLEN`).
 const GENERIC_HEADER: usize = 4;
 
 /// A request to the kernel, and the operation and object that errors about it name.
@@ -22,7 +22,7 @@ pub struct Request {
 }
 
 impl Request {
-    /// Creates a request of message type `kind`, which errors call `op` on `object`.
+    /// Creates a netlink request of message type `kind`, which errors call `op` on `object`.
     ///
     /// The body begins with `header`, the family's fixed part.
     pub fn new(kind: u16, header: &[u8], op: &'static str, object: impl Into<String>) -> Self {
@@ -37,7 +37,7 @@ impl Request {
         }
     }
 
-    /// Adds message flags, such as `NLM_F_CREATE`. The socket sets those for a request, an
+    /// Adds message flags, such as `NLM_F_CREATE`. The socket sets the flags for a request, an
     /// acknowledgement or a dump.
     #[must_use]
     pub fn flags(mut self, flags: i32) -> Self {
@@ -45,17 +45,17 @@ impl Request {
         self
     }
 
-    /// Writer that appends attributes.
+    /// Writer that appends attributes to the request.
     pub fn attrs(&mut self) -> &mut Writer {
         &mut self.body
     }
 
-    /// Encoded family header and attributes.
+    /// Encoded family header and attributes of the request.
     pub fn body(&self) -> &[u8] {
         self.body.bytes()
     }
 
-    /// Encodes the whole message.
+    /// Encodes the whole netlink message.
     pub(crate) fn encode(&self, flags: u16, seq: u32, port: u32) -> Result<Vec<u8>, Error> {
         if self.body.is_too_long() {
             return Err(self.invalid("the request is too long for a netlink message"));
@@ -98,7 +98,7 @@ impl Message {
         self.header.message_type
     }
 
-    /// Bytes behind the message header.
+    /// Payload of the message: the bytes behind the netlink header.
     pub fn payload(&self) -> &[u8] {
         &self.payload
     }

@@ -35,7 +35,7 @@ impl NetNs {
         Self::open(Path::new(OWN), "current".to_owned())
     }
 
-    /// Opens the namespace that `ip netns add NAME` made.
+    /// Opens the network namespace that `ip netns add NAME` made.
     ///
     /// # Errors
     /// `ENOENT` where no namespace has that name.
@@ -50,7 +50,7 @@ impl NetNs {
         Self::open(&Path::new(NAMED).join(name), name.to_owned())
     }
 
-    /// Opens the namespace that a file such as `/proc/1/ns/net` stands for.
+    /// Opens the network namespace that a file such as `/proc/1/ns/net` stands for.
     ///
     /// # Errors
     /// Those of opening the file, `EINVAL` for a file that is not a namespace. Whether it is a
@@ -60,7 +60,7 @@ impl NetNs {
         Self::open(path, path.display().to_string())
     }
 
-    /// Opens the namespace that the process `pid` is in.
+    /// Opens the network namespace that the process `pid` is in.
     ///
     /// # Errors
     /// `ENOENT` without such a process, `EACCES` where it is another user's.
@@ -82,8 +82,8 @@ impl NetNs {
         }
     }
 
-    /// Description of the namespace that does not hold it open. It can be opened again only while
-    /// the path that it was opened by leads there.
+    /// Description of the namespace that does not hold it open. The namespace can be opened again
+    /// only while the path that it was opened by leads there.
     ///
     /// # Errors
     /// Those of `fstat`.
@@ -95,12 +95,12 @@ impl NetNs {
         ))
     }
 
-    /// Name for messages: how the namespace was opened.
+    /// Name of the namespace for messages: how it was opened.
     pub fn label(&self) -> &str {
         &self.label
     }
 
-    /// Whether both handles are of the same namespace.
+    /// Whether both handles are of the same network namespace.
     ///
     /// # Errors
     /// Those of `fstat`.
@@ -118,9 +118,9 @@ impl NetNs {
         Ok((meta.dev(), meta.ino()))
     }
 
-    /// Runs `f` in the namespace: on this thread if it is in there already, otherwise on a new
-    /// thread that ends with the call. Sockets that `f` opens stay in the namespace wherever they
-    /// are used.
+    /// Runs `f` in the network namespace: on this thread if it is in there already, otherwise on a
+    /// new thread that ends with the call. Sockets that `f` opens stay in the namespace wherever
+    /// they are used.
     ///
     /// A namespace is a property of a thread (`setns`), so that of the caller stays. Entering
     /// another namespace needs `CAP_SYS_ADMIN`, staying in the current one needs nothing.
@@ -149,8 +149,9 @@ impl NetNs {
     }
 }
 
-/// Opens a file only if it is a namespace. Another user may have replaced it, as a process can
-/// under its `fd/N`: opening a FIFO waits for its other end, and opening a device may have effects.
+/// Opens a file only if it stands for a namespace. Another user may have replaced it, as a process
+/// can under its `fd/N`: opening a FIFO waits for its other end, and opening a device may have
+/// effects.
 fn open_namespace(path: &Path) -> io::Result<File> {
     let found = OpenOptions::new()
         .read(true)
@@ -177,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    /// A file that replaced a namespace is neither waited for nor opened.
+    /// A file that replaced a namespace's is neither waited for nor opened.
     #[test]
     fn a_file_that_is_not_a_namespace_is_refused_at_once() {
         let fifo = std::env::temp_dir().join(format!("netns-{}", std::process::id()));

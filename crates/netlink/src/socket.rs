@@ -26,11 +26,11 @@ const ERROR: u16 = libc::NLMSG_ERROR as u16;
 const DONE: u16 = libc::NLMSG_DONE as u16;
 const OVERRUN: u16 = libc::NLMSG_OVERRUN as u16;
 
-/// Number of times that a dump is tried before it fails as ever changing.
+/// Number of times that a netlink dump is tried before it fails because it changes each time.
 const DUMP_TRIES: u32 = 16;
 
-/// Initial size of the receive buffer in bytes: the most that the kernel packs into one datagram of
-/// a dump.
+/// Initial size of the netlink receive buffer in bytes: the most that the kernel packs into one
+/// datagram of a dump.
 const BUFFER: usize = 32 * 1024;
 
 /// Size of a listener's receive queue in bytes. The kernel drops notifications beyond it.
@@ -121,7 +121,7 @@ impl Socket {
         self.message_spec = Some(message_spec);
     }
 
-    /// Sends a request and returns its one answer.
+    /// Sends a netlink request and returns its one answer.
     ///
     /// # Errors
     /// The kernel's refusal, or any number of answers but one.
@@ -134,7 +134,7 @@ impl Socket {
         }
     }
 
-    /// Sends a request that is answered by an acknowledgement alone.
+    /// Sends a netlink request that is answered by an acknowledgement alone.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -143,8 +143,8 @@ impl Socket {
         self.exchange(request).map(drop)
     }
 
-    /// Sends a request with `NLM_F_ECHO`, and returns the notification of the change, if the kernel
-    /// sends one.
+    /// Sends a netlink request with `NLM_F_ECHO`, and returns the notification of the change, if
+    /// the kernel sends one.
     ///
     /// # Errors
     /// The kernel's refusal.
@@ -230,26 +230,27 @@ impl Socket {
             .map_err(|e| Error::from_io(request.op, &request.object, &e))
     }
 
-    /// Passes each message of the answer to the latest request to `each`, its end included.
+    /// Passes each message of the answer to the latest request to `each`, the final message
+    /// included.
     fn collect(&mut self, request: &Request, mut each: impl FnMut(Message)) -> Result<()> {
         loop {
             let received = self.wire.receive();
             received.map_err(|e| Error::from_io(request.op, &request.object, &e))?;
-            if sort(&self.wire.buffer, request, (self.seq, self.port), &mut each)? {
+            if pass_answers(&self.wire.buffer, request, (self.seq, self.port), &mut each)? {
                 return Ok(());
             }
         }
     }
 }
 
-/// Address of the kernel.
+/// Netlink address of the kernel.
 fn kernel() -> SocketAddr {
     SocketAddr::new(0, 0)
 }
 
 /// Passes the messages of a datagram that answer `request` to `each`, and returns whether the
 /// answer is complete.
-pub(crate) fn sort(
+pub(crate) fn pass_answers(
     datagram: &[u8],
     request: &Request,
     (seq, port): (u32, u32),
@@ -294,11 +295,12 @@ impl AsFd for Socket {
     }
 }
 
-/// A socket that joined multicast groups. Its descriptor is readable when a notification is there.
+/// A netlink socket that joined multicast groups. Its descriptor is readable when a notification is
+/// there.
 #[derive(Debug)]
 pub struct Listener {
     wire: Wire,
-    /// Rest of the latest datagram, last message first.
+    /// Unread messages of the latest datagram, last message first.
     pending: Vec<Message>,
 }
 
@@ -339,7 +341,7 @@ impl AsFd for Listener {
     }
 }
 
-/// A socket that reads whole datagrams from the kernel, of any length.
+/// A netlink socket that reads whole datagrams from the kernel, of any length.
 struct Wire {
     socket: netlink_sys::Socket,
     buffer: Vec<u8>,
@@ -364,10 +366,10 @@ impl Wire {
     /// Fills the buffer with the next datagram. Returns whether the kernel sent it.
     fn take(&mut self, flags: libc::c_int) -> io::Result<bool> {
         // Ask for the length first: a datagram that does not fit is cut off, and the rest is lost.
-        let (len, _) = self.once(flags | libc::MSG_PEEK | libc::MSG_TRUNC)?;
+        let (len, _) = self.receive_datagram(flags | libc::MSG_PEEK | libc::MSG_TRUNC)?;
         self.buffer.clear();
         self.buffer.reserve(len);
-        let (len, from) = self.once(flags | libc::MSG_TRUNC)?;
+        let (len, from) = self.receive_datagram(flags | libc::MSG_TRUNC)?;
         if len > self.buffer.len() {
             return Err(io::Error::other("a message grew while it was read"));
         }
@@ -375,7 +377,7 @@ impl Wire {
         Ok(from.port_number() == 0)
     }
 
-    fn once(&mut self, flags: libc::c_int) -> io::Result<(usize, SocketAddr)> {
+    fn receive_datagram(&mut self, flags: libc::c_int) -> io::Result<(usize, SocketAddr)> {
         loop {
             self.buffer.clear();
             match self.socket.recv_from(&mut self.buffer, flags) {
@@ -385,7 +387,7 @@ impl Wire {
         }
     }
 
-    /// Waits until something can be read. `false` if the deadline came first.
+    /// Waits until the socket can be read. `false` if the deadline came first.
     fn wait(&self, deadline: Option<Instant>) -> io::Result<bool> {
         loop {
             let left = match deadline {

@@ -6,7 +6,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use crate::message::{Message, Messages};
-use crate::socket::sort;
+use crate::socket::pass_answers;
 use crate::{Attr, Attrs, Error, ParseError, Request, Result, Socket, Writer};
 
 const SEQ: u32 = 7;
@@ -54,21 +54,21 @@ fn split_is_off() -> Writer {
     attrs
 }
 
-/// Messages that `sort` passed on, and whether it found the end.
-fn sorted(datagram: &[u8]) -> Result<(Vec<Message>, bool)> {
+/// Messages of a datagram that `sort` passed on, and whether it found the answer's end.
+fn pass_answers_of(datagram: &[u8]) -> Result<(Vec<Message>, bool)> {
     let mut messages = Vec::new();
-    let end = sort(datagram, &request(), (SEQ, PORT), &mut |message| {
+    let end = pass_answers(datagram, &request(), (SEQ, PORT), &mut |message| {
         messages.push(message);
     })?;
     Ok((messages, end))
 }
 
 fn refusal(datagram: &[u8]) -> Error {
-    sorted(datagram).unwrap_err()
+    pass_answers_of(datagram).unwrap_err()
 }
 
 #[test]
-fn a_refusal_speaks_with_cap_ack() {
+fn a_refusal_has_its_text_with_cap_ack() {
     let payload = ack(-libc::EINVAL, &[], &split_is_off());
     let error = refusal(&ours(ERROR, CAPPED | ACK_TLVS, &payload));
     assert_eq!(
@@ -81,7 +81,7 @@ fn a_refusal_speaks_with_cap_ack() {
 }
 
 #[test]
-fn a_refusal_speaks_without_cap_ack() {
+fn a_refusal_has_its_text_without_cap_ack() {
     let payload = ack(-libc::EINVAL, &[0xee; 24], &split_is_off());
     let error = refusal(&ours(ERROR, ACK_TLVS, &payload));
     assert_eq!(error.message(), Some("tcp-data-split is disabled"));
@@ -144,7 +144,7 @@ fn a_dump_fails_at_its_end() {
         (None, Some(libc::ENODEV))
     );
 
-    let (messages, end) = sorted(&ours(DONE, 2, &0_i32.to_ne_bytes())).unwrap();
+    let (messages, end) = pass_answers_of(&ours(DONE, 2, &0_i32.to_ne_bytes())).unwrap();
     assert!(end && messages.len() == 1);
 }
 
@@ -187,13 +187,13 @@ fn only_answers_to_this_request_count() {
         ),
         ours(BIND_RX, 0, &answer),
     ];
-    let (messages, end) = sorted(&datagram.concat()).unwrap();
+    let (messages, end) = pass_answers_of(&datagram.concat()).unwrap();
     assert_eq!((messages.len(), end), (1, false));
     assert_eq!(messages[0].generic().unwrap().0, 13);
 
     let done = ours(ERROR, CAPPED, &ack(0, &[], &Writer::new()));
     let late = ours(BIND_RX, 0, &answer);
-    let (messages, end) = sorted(&[done, late].concat()).unwrap();
+    let (messages, end) = pass_answers_of(&[done, late].concat()).unwrap();
     assert!(
         end && messages.len() == 1,
         "nothing is taken behind the acknowledgement"
@@ -258,7 +258,7 @@ fn attributes_have_the_size_of_their_type() {
 }
 
 #[test]
-fn lengths_that_lie_are_errors() {
+fn wrong_lengths_are_errors() {
     let first = |bytes: &[u8]| Attrs::new(bytes).next().unwrap().map(|attr| attr.kind());
     assert_eq!(first(&[4, 0]), Err(ParseError::Header { left: 2 }));
     assert_eq!(
@@ -288,7 +288,7 @@ fn lengths_that_lie_are_errors() {
     assert!(Messages(&whole[..15]).next().unwrap().is_err());
 }
 
-/// Requests that need no privilege, to the running kernel.
+/// Requests that need no privilege are answered by the running kernel.
 #[test]
 fn the_running_kernel_answers() {
     let mut socket = match Socket::generic() {
@@ -310,7 +310,7 @@ fn the_running_kernel_answers() {
 
 proptest! {
     #[test]
-    fn what_is_written_reads_back(
+    fn written_attributes_are_read_back(
         list in vec((0_u16..0x3fff, vec(any::<u8>(), 0..40)), 0..10),
         nest in 0_u16..0x3fff,
     ) {
@@ -339,16 +339,16 @@ proptest! {
         for message in Messages(&bytes).flatten() {
             let _ = (message.generic(), message.split(16));
         }
-        let _ = sorted(&bytes);
+        let _ = pass_answers_of(&bytes);
     }
 
-    /// Any acknowledgement is a verdict or an error.
+    /// Any bytes of an acknowledgement are parsed or are an error, without a panic.
     #[test]
-    fn no_acknowledgement_makes_it_panic(
+    fn no_acknowledgement_makes_the_parser_panic(
         kind in ERROR..=DONE,
         flags in any::<u16>(),
         payload in vec(any::<u8>(), 0..64),
     ) {
-        let _ = sorted(&ours(kind, flags, &payload));
+        let _ = pass_answers_of(&ours(kind, flags, &payload));
     }
 }

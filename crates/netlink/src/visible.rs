@@ -16,11 +16,11 @@ use crate::{Error, NetNs, Result};
 
 /// Folder in which `ip netns` keeps the named namespaces.
 const NAMED: &str = "/run/netns";
-/// Number of paths that are kept for a namespace: some may be gone by the time it is opened.
+/// Number of paths to a namespace that are kept: some may be gone by the time it is opened.
 const MAX_PATHS: usize = 4;
 
-/// A network namespace that was found: its identity and the paths to it. It is not held open, so it
-/// may end meanwhile.
+/// A network namespace that a search found: its identity and the paths to it. It is not held open,
+/// so it may end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenNetNs {
     identity: (u64, u64),
@@ -37,8 +37,8 @@ impl SeenNetNs {
         }
     }
 
-    /// Name for messages: `current`, the name of `ip netns`, `pid:PID`, or the path of a mount or
-    /// of a descriptor.
+    /// Name of the namespace for messages: `current`, the name of `ip netns`, `pid:PID`, or the
+    /// path of a mount or of a descriptor.
     pub fn label(&self) -> &str {
         &self.label
     }
@@ -48,7 +48,7 @@ impl SeenNetNs {
         self.identity
     }
 
-    /// Opens the namespace.
+    /// Opens the network namespace.
     ///
     /// # Errors
     /// `ENOENT` if no path leads to the namespace any more: it has ended or is out of sight. Those
@@ -72,16 +72,17 @@ impl SeenNetNs {
 /// Network namespaces that this process can see.
 #[derive(Debug)]
 pub struct VisibleNetNs {
-    /// Namespaces, each once, the current one first.
+    /// Namespaces that were found, each once, the current one first.
     pub namespaces: Vec<SeenNetNs>,
     /// Error of a process that could not be looked into, so that there may be more namespaces.
     pub hidden: Option<Error>,
 }
 
 impl NetNs {
-    /// Finds the namespaces that this process can see: the current one, those with a name, those of
-    /// processes, and those that a mount keeps in the mount namespace of any process, as container
-    /// engines make them. Without privilege those of other users' processes are hidden.
+    /// Finds the namespaces that this process can see: the current namespace, namespaces with a
+    /// name, namespaces of processes, and namespaces that a mount keeps in the mount namespace of
+    /// any process, as container engines make them. Without privilege the namespaces of other
+    /// users' processes are hidden.
     ///
     /// # Errors
     /// Those of [`NetNs::current`], and of reading `/proc`. Namespaces that end meanwhile are left
@@ -90,8 +91,8 @@ impl NetNs {
         NetNsSearch::new()?.run(false)
     }
 
-    /// Finds the namespaces of [`NetNs::visible`], and those that a process holds open. It takes
-    /// longer: every descriptor of every process is looked at.
+    /// Finds the namespaces of [`NetNs::visible`], and namespaces that a process holds open. It
+    /// takes longer: every descriptor of every process is looked at.
     ///
     /// # Errors
     /// As for [`NetNs::visible`].
@@ -100,7 +101,7 @@ impl NetNs {
     }
 }
 
-/// State of a search for namespaces.
+/// State of a search for network namespaces.
 struct NetNsSearch {
     /// Device number of the file system of namespaces (nsfs).
     device: u64,
@@ -127,7 +128,7 @@ impl NetNsSearch {
     }
 
     fn run(mut self, descriptors: bool) -> Result<VisibleNetNs> {
-        for name in files(Path::new(NAMED)).unwrap_or_default() {
+        for name in file_names(Path::new(NAMED)).unwrap_or_default() {
             let path = Path::new(NAMED).join(&name);
             // A name without a namespace mounted on it is a file of another device.
             if let Ok(meta) = fs::metadata(&path) {
@@ -136,7 +137,7 @@ impl NetNsSearch {
                 }
             }
         }
-        let names = files(Path::new("/proc"));
+        let names = file_names(Path::new("/proc"));
         let names = names.map_err(|e| Error::from_io("list", "/proc", &e))?;
         let numbers = names.iter().filter_map(|name| name.to_str()?.parse().ok());
         let mut pids: Vec<u32> = numbers.collect();
@@ -190,7 +191,7 @@ impl NetNsSearch {
     /// Adds the namespaces that a process has a descriptor of.
     fn add_held_open(&mut self, pid: u32) {
         let folder = PathBuf::from(format!("/proc/{pid}/fd"));
-        let Some(names) = self.note_if_hidden(pid, files(&folder)) else {
+        let Some(names) = self.note_if_hidden(pid, file_names(&folder)) else {
             return;
         };
         for name in names {
@@ -203,8 +204,8 @@ impl NetNsSearch {
         }
     }
 
-    /// Notes the first process that could not be looked into. A process that has ended hides
-    /// nothing.
+    /// Remembers the first process that could not be looked into. A process that has ended hides no
+    /// namespace.
     fn note_if_hidden<T>(&mut self, pid: u32, answer: std::io::Result<T>) -> Option<T> {
         let error = match answer {
             Ok(answer) => return Some(answer),
@@ -240,7 +241,7 @@ impl NetNsSearch {
 }
 
 /// File names in a folder, sorted.
-fn files(folder: &Path) -> std::io::Result<Vec<OsString>> {
+fn file_names(folder: &Path) -> std::io::Result<Vec<OsString>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         names.push(entry?.file_name());
@@ -268,7 +269,7 @@ fn inode_of(text: &OsStr) -> Option<u64> {
     text.strip_suffix(']')?.parse().ok()
 }
 
-/// Replaces the kernel's escapes (`mangle_path`): `\040` is a blank.
+/// Replaces the kernel's escapes in a path (`mangle_path`): `\040` is a blank.
 fn unescape(text: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
@@ -293,7 +294,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_of_mountinfo() {
+    fn a_line_of_mountinfo_is_parsed() {
         let line = br"42 29 0:4 net:[4026532281] /run/a\040b\134 rw shared:7 - nsfs nsfs rw";
         let found = parse_mountinfo_line(line);
         assert_eq!(found, Some((4_026_532_281, OsString::from("/run/a b\\"))));

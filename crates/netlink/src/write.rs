@@ -5,7 +5,8 @@ use crate::attr::{HEADER, align};
 /// Flag of an attribute that contains others (`NLA_F_NESTED`).
 const NESTED: u16 = 1 << 15;
 
-/// A writer of attributes. Each is padded to four bytes, and nests have their flag.
+/// A writer of netlink attributes. Each is padded to four bytes, and nested attributes have their
+/// flag.
 ///
 /// A payload that is longer than the 16-bit length field allows is remembered, and the request is
 /// refused when it is sent.
@@ -16,12 +17,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Creates an empty writer.
+    /// Creates an empty writer of attributes.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Bytes written so far.
+    /// Bytes of the attributes written so far.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -54,27 +55,27 @@ impl Writer {
         self.put(kind, &[])
     }
 
-    /// Appends a `u8`.
+    /// Appends a `u8` attribute.
     pub fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
         self.put(kind, &value.to_ne_bytes())
     }
 
-    /// Appends a `u16` in host byte order.
+    /// Appends a `u16` attribute in host byte order.
     pub fn u16(&mut self, kind: u16, value: u16) -> &mut Self {
         self.put(kind, &value.to_ne_bytes())
     }
 
-    /// Appends a `u32` in host byte order.
+    /// Appends a `u32` attribute in host byte order.
     pub fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.put(kind, &value.to_ne_bytes())
     }
 
-    /// Appends an `s32` in host byte order.
+    /// Appends an `s32` attribute in host byte order.
     pub fn i32(&mut self, kind: u16, value: i32) -> &mut Self {
         self.put(kind, &value.to_ne_bytes())
     }
 
-    /// Appends a `uint`: four bytes where they are enough, else eight (`nla_put_uint`).
+    /// Appends a `uint` attribute: four bytes where they are enough, else eight (`nla_put_uint`).
     pub fn uint(&mut self, kind: u16, value: u64) -> &mut Self {
         match u32::try_from(value) {
             Ok(small) => self.u32(kind, small),
@@ -82,12 +83,12 @@ impl Writer {
         }
     }
 
-    /// Appends a string and its terminating NUL.
+    /// Appends a string attribute with its terminating NUL.
     pub fn str(&mut self, kind: u16, text: &str) -> &mut Self {
         self.put(kind, &[text.as_bytes(), &[0]].concat())
     }
 
-    /// Appends a nest with what `fill` writes (`nla_nest_start`, `nla_nest_end`).
+    /// Appends a nested attribute with what `fill` writes (`nla_nest_start`, `nla_nest_end`).
     #[doc(alias = "NLA_F_NESTED")]
     pub fn nest(&mut self, kind: u16, fill: impl FnOnce(&mut Self)) -> &mut Self {
         let mut inner = Self::new();

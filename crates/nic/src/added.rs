@@ -1,17 +1,18 @@
-//! Rules and contexts that are added for one owner: each is noted before it is made, and read back.
+//! Flow rules and RSS contexts that are added for one owner: each is noted in the journal before it
+//! is made, and read back.
 
 use netdev::ethtool::{Action, FlowRule, Location};
 use netdev::{QueueId, RssContextId};
 
 use crate::claim::{Item, same_rule};
 use crate::journal::JournalFile;
-use crate::leaving::Leaving;
+use crate::leaving::LeavingItems;
 use crate::nic::{NTUPLE, Nic};
 use crate::spread::{Spread, spread};
 use crate::values::{flow_text, rule_text, table_text};
 use crate::{Change, Error, settle};
 
-/// Adds rules for flows, and contexts where they go to several queues; says what was added.
+/// Adds flow rules, and RSS contexts where flows go to several queues; returns the changes.
 pub(crate) fn add_flows(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
@@ -26,7 +27,10 @@ pub(crate) fn add_flows(
         let table: Vec<QueueId> = queues.iter().copied().cycle().take(size).collect();
         let context = add_context(nic, file, id, &table)?;
         if let Some(context) = context {
-            changes.push(new(format!("rss context {context} {}", table_text(&table))));
+            changes.push(added_change(format!(
+                "rss context {context} {}",
+                table_text(&table)
+            )));
         }
         Ok(context)
     };
@@ -40,7 +44,7 @@ pub(crate) fn add_flows(
         let rule = FlowRule { action, ..flow };
         // Another program's stays. A claim's stays until the last claim that wants it ends.
         if let Some(same) = there.iter().find(|other| same_rule(other, &rule)) {
-            share(file, id, same)?;
+            note_shared_rule(file, id, same)?;
             continue;
         }
         let text = rule_text(&rule);
@@ -56,17 +60,17 @@ pub(crate) fn add_flows(
             }
             place => place,
         }?;
-        changes.push(new(format!("{text}, at {place}")));
+        changes.push(added_change(format!("{text}, at {place}")));
     }
     Ok(changes)
 }
 
-fn new(to: String) -> Change {
+fn added_change(to: String) -> Change {
     Change { from: None, to }
 }
 
-/// Whether a rule may be refused because rules are switched off: `EPERM` of bnxt, `EOPNOTSUPP` of most. Not
-/// all drivers mind: mlx5 takes rules all the same.
+/// Whether a driver may have refused a flow rule because flow rules are switched off: `EPERM` of
+/// bnxt, `EOPNOTSUPP` of most. Not all drivers mind: mlx5 takes rules although they are off.
 fn may_be_off(nic: &mut Nic, error: &netdev::Error) -> Result<bool, Error> {
     let off = matches!(
         error.raw_os_error(),
@@ -79,18 +83,18 @@ fn switch_on(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,
-) -> Result<crate::shared_setting::Step, Error> {
+) -> Result<crate::shared_setting::SettingChange, Error> {
     if let Some(claim) = file.journal.claim(id) {
         claim.needs.ntuple = true;
     }
     settle::acquire_ntuple(nic, file)
 }
 
-/// What [`add_flows`] would add.
+/// Describes the changes that [`add_flows`] would make.
 pub(crate) fn preview_flows(
     nic: &mut Nic,
     flows: &[(FlowRule, Vec<QueueId>)],
-    leaving: &Leaving<'_>,
+    leaving: &LeavingItems<'_>,
 ) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
     if !flows.is_empty() && !nic.feature(NTUPLE)? {
@@ -108,7 +112,7 @@ pub(crate) fn preview_flows(
             room = contexts.any(|(id, table)| leaving.has_context(id, &table));
         }
         if room {
-            changes.push(new(format!("rss context {}", table_text(queues))));
+            changes.push(added_change(format!("rss context {}", table_text(queues))));
         }
         Ok(room.then_some(()))
     };
@@ -118,7 +122,7 @@ pub(crate) fn preview_flows(
     for ((flow, _), way) in flows.iter().zip(ways) {
         let rule = match way {
             Spread::Context(()) => {
-                changes.push(new(format!("{} to that context", flow_text(flow))));
+                changes.push(added_change(format!("{} to that context", flow_text(flow))));
                 continue;
             }
             Spread::Queue(queue) => FlowRule {
@@ -127,7 +131,7 @@ pub(crate) fn preview_flows(
             },
         };
         if !there.iter().any(|other| same_rule(other, &rule)) {
-            changes.push(new(rule_text(&rule)));
+            changes.push(added_change(rule_text(&rule)));
         }
     }
     Ok(changes)
@@ -140,8 +144,8 @@ fn no_contexts(device: &str, queues: &[QueueId]) -> Error {
     }
 }
 
-/// Notes a context, makes it, notes its number, reads it back; `None` where the driver has none, or
-/// none left.
+/// Creates an RSS context, noted in the journal before and after, and reads it back; `None` where
+/// the driver has no contexts, or none left.
 fn add_context(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
@@ -154,16 +158,16 @@ fn add_context(
         before,
         id,
     };
-    note(file, id, item(None))?;
+    note_item(file, id, item(None))?;
     let context = match nic.create_context(table) {
         Err(Error::Refused(error)) if is_no_context(&error) => {
             tracing::debug!("{}: {error}", nic.identity.name);
-            forget(file, id);
+            forget_last_item(file, id);
             return Ok(None);
         }
         context => context?,
     };
-    renote(file, id, |item| {
+    update_last_item(file, id, |item| {
         if let Item::Context { id, .. } = item {
             *id = Some(context);
         }
@@ -171,14 +175,15 @@ fn add_context(
     // Ours whatever the driver made of it; what can't be removed now stays noted.
     if let Err(error) = nic.check_context(context, table) {
         if nic.delete_context(context).is_ok() {
-            forget(file, id);
+            forget_last_item(file, id);
         }
         return Err(error);
     }
     Ok(Some(context))
 }
 
-/// The driver has no contexts, or all are taken (`ethnl_rss_create_doit`: `EBUSY` of `xa_alloc`).
+/// Whether an error says that the driver has no RSS contexts, or that all are taken
+/// (`ethnl_rss_create_doit`: `EBUSY` of `xa_alloc`).
 fn is_no_context(error: &netdev::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -186,8 +191,9 @@ fn is_no_context(error: &netdev::Error) -> bool {
     )
 }
 
-/// Notes a rule that exists for this claim too, if it is a claim's.
-fn share(file: &mut JournalFile<'_>, id: u64, rule: &FlowRule) -> Result<(), Error> {
+/// Notes in the journal, for this claim too, a flow rule that exists, if another claim added the
+/// rule.
+fn note_shared_rule(file: &mut JournalFile<'_>, id: u64, rule: &FlowRule) -> Result<(), Error> {
     let Location::At(place) = rule.location else {
         return Ok(());
     };
@@ -199,16 +205,16 @@ fn share(file: &mut JournalFile<'_>, id: u64, rule: &FlowRule) -> Result<(), Err
     let claims = file.journal.claims.iter();
     if !claims
         .flat_map(|claim| &claim.items)
-        .any(|other| other.is(&item))
+        .any(|other| other.is_same_item(&item))
     {
         return Ok(());
     }
-    need_ntuple(file, id);
-    note(file, id, item)
+    note_need_of_ntuple(file, id);
+    note_item(file, id, item)
 }
 
-/// A claim that builds on rules that were switched on for another one needs them, too.
-fn need_ntuple(file: &mut JournalFile<'_>, id: u64) {
+/// Notes that a claim needs flow rules switched on, if they were switched on for another claim.
+fn note_need_of_ntuple(file: &mut JournalFile<'_>, id: u64) {
     if file.journal.ntuple.is_some() {
         if let Some(claim) = file.journal.claim(id) {
             claim.needs.ntuple = true;
@@ -216,27 +222,27 @@ fn need_ntuple(file: &mut JournalFile<'_>, id: u64) {
     }
 }
 
-/// Inserts a rule at a place of its own, reads it back; says where it is.
+/// Inserts a flow rule at a location of its own and reads it back; returns the location.
 fn add_rule(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,
     rule: &FlowRule,
 ) -> Result<u32, Error> {
-    need_ntuple(file, id);
+    note_need_of_ntuple(file, id);
     let before = nic.rule_places()?;
     let item = Item::Rule {
         rule: rule.clone(),
         before: before.clone(),
         location: None,
     };
-    note(file, id, item)?;
+    note_item(file, id, item)?;
     let inserted = nic.insert_rule(rule, |place| note_place(file, id, place));
     let place = match inserted {
         Ok(place) => place,
         Err(error) => {
             // Refused, so that none of that kind is ours.
-            forget(file, id);
+            forget_last_item(file, id);
             return Err(error);
         }
     };
@@ -244,7 +250,7 @@ fn add_rule(
     // Ours whatever the driver made of it, if nothing was there before.
     if let Err(error) = nic.check_rule(place, rule) {
         if !before.contains(&place) && nic.delete_any_rule(place).is_ok() {
-            forget(file, id);
+            forget_last_item(file, id);
         }
         return Err(error);
     }
@@ -252,30 +258,30 @@ fn add_rule(
 }
 
 fn note_place(file: &mut JournalFile<'_>, id: u64, place: u32) -> Result<(), Error> {
-    renote(file, id, |item| {
+    update_last_item(file, id, |item| {
         if let Item::Rule { location, .. } = item {
             *location = Some(place);
         }
     })
 }
 
-/// Writes down what is about to be made.
-fn note(file: &mut JournalFile<'_>, id: u64, item: Item) -> Result<(), Error> {
+/// Notes in the journal a rule or context that is about to be made.
+fn note_item(file: &mut JournalFile<'_>, id: u64, item: Item) -> Result<(), Error> {
     if let Some(claim) = file.journal.claim(id) {
         claim.items.push(item);
     }
     file.save()
 }
 
-/// The last one is not there any more, or never was.
-fn forget(file: &mut JournalFile<'_>, id: u64) {
+/// Removes from a claim's record the last rule or context noted, which does not exist.
+fn forget_last_item(file: &mut JournalFile<'_>, id: u64) {
     if let Some(claim) = file.journal.claim(id) {
         claim.items.pop();
     }
 }
 
-/// Writes down what has become of the last one.
-fn renote(
+/// Changes a claim's record of the last rule or context noted, and saves the journal.
+fn update_last_item(
     file: &mut JournalFile<'_>,
     id: u64,
     change: impl FnOnce(&mut Item),

@@ -5,13 +5,13 @@ use netdev::{NetNs, QueueId};
 use undo::{Life, with_sources};
 
 use crate::added::add_flows;
-use crate::checks::{check_flows, check_queues, check_there};
+use crate::checks::{check_flows, check_queue_owners, check_queues_exist};
 use crate::claim::Claim;
 use crate::end::end_claim;
 use crate::guardian::Guardian;
 use crate::identity::Identity;
 use crate::journal::JournalFile;
-use crate::leaving::Leaving;
+use crate::leaving::LeavingItems;
 use crate::nic::Nic;
 use crate::plan::{Change, Plan};
 use crate::presence::{Kind, Presence};
@@ -31,19 +31,19 @@ pub struct Applied {
     guardian: Option<Guardian>,
     /// Lock that shows that the owner lives.
     life: Option<Life>,
-    /// This process, as the claim names it.
+    /// This process, as the claim's owner.
     owner: Option<Owner>,
     /// Socket that shows the owner to processes with other runtime directories.
     presence: Option<Presence>,
 }
 
 impl Applied {
-    /// Changes that were made, in order.
+    /// Changes that were made to the NIC, in order.
     pub fn changes(&self) -> &[Change] {
         &self.changes
     }
 
-    /// Puts the NIC back as it was, but for what other receivers on it need.
+    /// Restores the NIC, except for what other receivers on it need.
     ///
     /// # Errors
     /// [`Error::NotRestored`], after all steps have been tried; the guardian tries again once this
@@ -67,10 +67,10 @@ impl Applied {
         result
     }
 
-    /// Removes the claim and undoes its changes, under the lock.
+    /// Removes the claim and undoes its changes to the NIC, under the lock.
     fn end(&self, id: u64) -> Result<(), Error> {
         let locked = self.dir.lock()?;
-        let Some(mut file) = JournalFile::named(&locked, &self.file)? else {
+        let Some(mut file) = JournalFile::open(&locked, &self.file)? else {
             return Ok(());
         };
         // It was ended by force, and may be another's by now.
@@ -87,10 +87,10 @@ impl Applied {
         })
     }
 
-    /// Opens the NIC in the namespace where it is now.
+    /// Opens the NIC in the namespace that it is in now; `None` if the NIC is gone.
     fn nic(&self) -> Result<Option<Nic>, Error> {
         match Nic::open(&self.netns, self.identity.ifindex) {
-            Ok(nic) if nic.identity.is(&self.identity) => Ok(Some(nic)),
+            Ok(nic) if nic.identity.is_same_nic(&self.identity) => Ok(Some(nic)),
             _ => Nic::find(&self.identity),
         }
     }
@@ -125,7 +125,7 @@ impl Plan {
     }
 }
 
-/// Applies the plan for as long as the calling process wants.
+/// Applies a plan for as long as the calling process wants, with a guardian.
 fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
     let nic = Nic::open(netns, plan.ifindex)?;
     let dir = RunDir::open()?;
@@ -150,7 +150,7 @@ fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
     let ifindex = plan.ifindex;
     applied.presence = Some(Presence::announce(netns, ifindex, dir.path(), Kind::Owner)?);
     Presence::check(netns, (ifindex, &plan.device), dir.path())?;
-    let taken = take(plan, nic, &dir, Some(owner), |file, id| {
+    let taken = add_claim(plan, nic, &dir, Some(owner), |file, id| {
         applied.guardian = Guardian::start(netns, &dir, (file, ifindex), id)?;
         Ok(())
     });
@@ -175,18 +175,18 @@ fn apply(plan: Plan, netns: &NetNs) -> Result<Applied, Error> {
     }
 }
 
-/// Applies the plan until it is restored by name.
+/// Applies a plan until [`crate::restore`] is called for the NIC.
 fn apply_to_stay(plan: Plan, netns: &NetNs) -> Result<Vec<Change>, Error> {
     let nic = Nic::open(netns, plan.ifindex)?;
     let dir = RunDir::open()?;
     // Until all is changed.
     let _presence = Presence::announce(netns, plan.ifindex, dir.path(), Kind::Owner)?;
     Presence::check(netns, (plan.ifindex, &plan.device), dir.path())?;
-    Ok(take(plan, nic, &dir, None, |_, _| Ok(()))?.changes)
+    Ok(add_claim(plan, nic, &dir, None, |_, _| Ok(()))?.changes)
 }
 
-/// Result of applying a plan.
-struct Taken {
+/// Journal file, claim and changes of a plan that was applied.
+struct AppliedClaim {
     file: String,
     claim: u64,
     changes: Vec<Change>,
@@ -194,21 +194,21 @@ struct Taken {
     owner: Option<Owner>,
 }
 
-/// Adds the claim and makes its changes; `ready` is called when its number is known and nothing is
-/// written or changed yet.
-fn take(
+/// Adds a claim to the NIC's journal and makes the claim's changes; `ready` is called when the
+/// claim's number is known and nothing is written or changed yet.
+fn add_claim(
     plan: Plan,
     mut nic: Nic,
     dir: &RunDir,
     mut owner: Option<Owner>,
     ready: impl FnOnce(&str, u64) -> Result<(), Error>,
-) -> Result<Taken, Error> {
+) -> Result<AppliedClaim, Error> {
     let locked = dir.lock()?;
-    let mut file = JournalFile::of(&locked, nic.identity.clone())?;
+    let mut file = JournalFile::open_or_begin(&locked, nic.identity.clone())?;
     end_orphans(&mut nic, &mut file);
-    check_there(&plan, &mut nic, None)?;
-    check_queues(&plan, &file.journal)?;
-    check_flows(&plan, &mut nic, &file.journal, &Leaving::default())?;
+    check_queues_exist(&plan, &mut nic, None)?;
+    check_queue_owners(&plan, &file.journal)?;
+    check_flows(&plan, &mut nic, &file.journal, &LeavingItems::default())?;
     let id = file.journal.new_id()?;
     let life = match &mut owner {
         Some(owner) => Some(owner.live(&locked, lock_name(&file.file, id))?),
@@ -223,8 +223,8 @@ fn take(
         items: Vec::new(),
     });
     file.save()?;
-    match make_true(&mut nic, &mut file, id, flows) {
-        Ok(changes) => Ok(Taken {
+    match make_changes(&mut nic, &mut file, id, flows) {
+        Ok(changes) => Ok(AppliedClaim {
             file: file.file,
             claim: id,
             changes,
@@ -250,7 +250,8 @@ fn lock_name(file: &str, id: u64) -> String {
     format!("{}-{id}.lock", file.trim_end_matches(".json"))
 }
 
-/// Undoes the claims of owners that ended without doing so. A failure is logged and the claim kept.
+/// Undoes the claims of owners that ended without doing so. After a failure, which is logged, the
+/// claim is kept.
 fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
     let orphans = file.journal.claims.iter().filter(|claim| claim.is_orphan());
     for id in orphans.map(|claim| claim.id).collect::<Vec<_>>() {
@@ -260,8 +261,8 @@ fn end_orphans(nic: &mut Nic, file: &mut JournalFile<'_>) {
     }
 }
 
-/// The shared settings, then rules and contexts.
-fn make_true(
+/// Makes the changes of a claim: the shared settings, then rules and contexts.
+fn make_changes(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,

@@ -5,14 +5,18 @@ use netdev::ethtool::{Action, FlowRule, Location};
 use crate::Error;
 use crate::claim::{Item, same_packets};
 use crate::journal::Journal;
-use crate::leaving::Leaving;
+use crate::leaving::LeavingItems;
 use crate::nic::Nic;
 use crate::plan::Plan;
 use crate::values::rule_text;
 
-/// Fails for a queue that the NIC doesn't have, even with the plan's channels. `will_be` is how many rx queues
-/// the NIC will have by then, if not what it has now.
-pub(crate) fn check_there(plan: &Plan, nic: &mut Nic, will_be: Option<u32>) -> Result<(), Error> {
+/// Fails for a queue of the plan that the NIC doesn't have, even with the plan's channels.
+/// `will_be` is the number of rx queues that the NIC will have, if it differs from the present one.
+pub(crate) fn check_queues_exist(
+    plan: &Plan,
+    nic: &mut Nic,
+    will_be: Option<u32>,
+) -> Result<(), Error> {
     let now = match nic.rx_queues() {
         // A driver without channels.
         Err(Error::Refused(error)) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -33,8 +37,9 @@ pub(crate) fn check_there(plan: &Plan, nic: &mut Nic, will_be: Option<u32>) -> R
     }
 }
 
-/// Fails if a running receiver owns one of the plan's queues. Queues of `apply` have no owner.
-pub(crate) fn check_queues(plan: &Plan, journal: &Journal) -> Result<(), Error> {
+/// Fails if a running receiver owns one of the plan's queues. Queues of a claim that `apply` made
+/// have no owner.
+pub(crate) fn check_queue_owners(plan: &Plan, journal: &Journal) -> Result<(), Error> {
     for claim in &journal.claims {
         let taken = plan
             .needs
@@ -52,13 +57,14 @@ pub(crate) fn check_queues(plan: &Plan, journal: &Journal) -> Result<(), Error> 
     Ok(())
 }
 
-/// Fails if a rule has the plan's packets already and leads them elsewhere: which of the two rules counts
-/// depends on the driver, if it takes both. Rules that are `leaving` don't count.
+/// Fails if a flow rule of the NIC matches the plan's packets already and leads them elsewhere:
+/// which of the two rules counts depends on the driver, if it takes both. Rules that are `leaving`
+/// don't count.
 pub(crate) fn check_flows(
     plan: &Plan,
     nic: &mut Nic,
     journal: &Journal,
-    leaving: &Leaving<'_>,
+    leaving: &LeavingItems<'_>,
 ) -> Result<(), Error> {
     if plan.flows.is_empty() {
         return Ok(());

@@ -6,22 +6,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::Owner;
 
-/// Shared settings that a receiver needs.
+/// Settings that a receiver needs of a NIC, and that it shares with other receivers.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Needs {
-    /// Headers split from payload, whatever the payload's size.
+    /// Whether headers are split from payload, whatever the payload's size.
     pub(crate) split: bool,
-    /// Rx descriptors of a queue, at least.
+    /// Least number of descriptors in an rx ring.
     pub(crate) rx_ring: Option<u32>,
-    /// Rx queues, at least.
+    /// Least number of rx queues.
     pub(crate) channels: Option<u32>,
-    /// Reserved queues.
+    /// Reserved queues: the RSS table must not use them.
     pub(crate) reserved: Vec<QueueId>,
-    /// Flow rules switched on, without which the driver refused one.
+    /// Whether flow rules are switched on, without which the driver refused a rule.
     #[serde(default)]
     pub(crate) ntuple: bool,
-    /// Packets coalesced by the NIC, without which the driver refused header split.
+    /// Whether the NIC coalesces packets (`rx-gro-hw`), without which the driver refused header
+    /// split.
     #[serde(default)]
     pub(crate) gro_hw: bool,
 }
@@ -32,18 +33,18 @@ impl Needs {
     }
 }
 
-/// A rule or context added for one owner. It is noted before it is made, when its number is not known
-/// yet, together with those that existed before, to tell it from them.
+/// A flow rule or RSS context added for one owner. It is noted before it is made, when its number
+/// is not known yet, together with the rules or contexts that existed before, to tell it from them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase", deny_unknown_fields)]
 pub(crate) enum Item {
-    /// An RSS context.
+    /// An RSS context that was added.
     Context {
         table: Vec<QueueId>,
         before: Vec<RssContextId>,
         id: Option<RssContextId>,
     },
-    /// A flow rule.
+    /// A flow rule that was added.
     Rule {
         rule: FlowRule,
         before: Vec<u32>,
@@ -52,8 +53,9 @@ pub(crate) enum Item {
 }
 
 impl Item {
-    /// Whether both are the same thing on the NIC: two claims may want the same rule.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    /// Whether both records are of the same rule or context on the NIC: two claims may want the
+    /// same rule.
+    pub(crate) fn is_same_item(&self, other: &Self) -> bool {
         match (self, other) {
             (
                 Self::Rule {
@@ -76,21 +78,21 @@ impl Item {
     }
 }
 
-/// What one owner needs of a NIC and has added to it.
+/// Claim of an owner: what it needs of a NIC, and the rules and contexts that it added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Claim {
     /// Number of the claim in its journal.
     pub(crate) id: u64,
-    /// Owner; `None` for a claim of `apply`, which stays until it is restored.
+    /// Owner of the claim; `None` for a claim that `apply` made, which stays until it is restored.
     pub(crate) owner: Option<Owner>,
     pub(crate) needs: Needs,
-    /// In the order in which they were made.
+    /// Rules and contexts of the claim, in the order in which they were made.
     pub(crate) items: Vec<Item>,
 }
 
 impl Claim {
-    /// Whether the owner has ended without undoing the claim.
+    /// Whether the claim's owner has ended without undoing the claim.
     pub(crate) fn is_orphan(&self) -> bool {
         self.owner.as_ref().is_some_and(|owner| !owner.is_alive())
     }

@@ -1,4 +1,4 @@
-//! The end of a claim.
+//! The end of a claim: its changes of the NIC are undone.
 
 use netdev::QueueId;
 use undo::with_sources;
@@ -9,8 +9,8 @@ use crate::nic::Nic;
 use crate::values::same_spread;
 use crate::{Error, settle};
 
-/// Ends a claim: its rules and contexts go, the shared settings become what they were with what the
-/// others need. What cannot be taken back stays in the journal.
+/// Ends a claim: removes its rules and contexts, and sets the shared settings to their original
+/// values combined with what other claims need. What cannot be undone stays in the journal.
 pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
     file.undoing = true;
     let ended = undo(nic, file, id);
@@ -25,7 +25,7 @@ pub(crate) fn end_claim(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> R
     }
 }
 
-/// Undoes a claim, as far as possible, without the last writing of the journal.
+/// Undoes a claim's changes as far as possible, without the last save of the journal.
 fn undo(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
     let mut failures = Vec::new();
     let Some(claim) = file.journal.claim(id) else {
@@ -36,7 +36,8 @@ fn undo(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error>
     let mut left = claim.items.clone();
     while let Some(item) = left.pop() {
         let mut others = file.journal.claims.iter().filter(|claim| claim.id != id);
-        let is_anothers = others.any(|claim| claim.items.iter().any(|other| other.is(&item)));
+        let is_anothers =
+            others.any(|claim| claim.items.iter().any(|other| other.is_same_item(&item)));
         let removed = match is_anothers {
             true => Ok(()),
             false => remove(nic, &file.journal, &item),
@@ -87,20 +88,20 @@ fn undo(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error>
     })
 }
 
-/// Queues that must not get traffic of RSS yet.
+/// Queues that RSS must not use yet, because they are still bound to device memory.
 #[derive(Default)]
-struct Bound {
+struct BoundQueues {
     queues: Vec<QueueId>,
-    /// Why: of the first of them.
+    /// Error that says why RSS must not use the first of these queues.
     error: Option<Error>,
 }
 
-/// Those of a claim's queues that are bound to device memory, or may be, and that no other claim reserves. A
-/// packet that RSS leads there ends in that memory, and `recvmsg` of an ordinary socket fails with `EFAULT`.
-/// Rules don't wait: without its rule a flow goes to other queues.
-fn still_bound(nic: &mut Nic, journal: &Journal, queues: &[QueueId]) -> Bound {
+/// Finds the queues of a claim that are bound to device memory, or may be, and that no other claim
+/// reserves. A packet that RSS leads there ends in that memory, and `recvmsg` of an ordinary socket
+/// fails with `EFAULT`. Rules don't wait: without its rule a flow goes to other queues.
+fn still_bound(nic: &mut Nic, journal: &Journal, queues: &[QueueId]) -> BoundQueues {
     let others = journal.reserved();
-    let mut bound = Bound::default();
+    let mut bound = BoundQueues::default();
     for queue in queues.iter().filter(|queue| !others.contains(queue)) {
         let error = match nic.bound_to(*queue) {
             Ok(None) => continue,
@@ -117,7 +118,7 @@ fn still_bound(nic: &mut Nic, journal: &Journal, queues: &[QueueId]) -> Bound {
     bound
 }
 
-/// Removes a rule or context of a claim, if it exists and is still the claim's.
+/// Removes a rule or context of a claim from the NIC, if it exists and is still the claim's.
 fn remove(nic: &mut Nic, journal: &Journal, item: &Item) -> Result<(), Error> {
     match item {
         Item::Context {
@@ -172,7 +173,7 @@ fn stays(nic: &Nic, what: &str) {
     tracing::warn!("{device}: {what} is not what was made there: if there is one, it stays");
 }
 
-/// Contexts that belong to a claim.
+/// Numbers of the RSS contexts that belong to a claim.
 fn contexts_of(journal: &Journal) -> Vec<netdev::RssContextId> {
     let items = journal.claims.iter().flat_map(|claim| &claim.items);
     items
@@ -183,7 +184,7 @@ fn contexts_of(journal: &Journal) -> Vec<netdev::RssContextId> {
         .collect()
 }
 
-/// Rules that belong to a claim.
+/// Locations of the flow rules that belong to a claim.
 fn locations_of(journal: &Journal) -> Vec<u32> {
     let items = journal.claims.iter().flat_map(|claim| &claim.items);
     items

@@ -1,4 +1,4 @@
-//! Values of the shared settings that claims need, from the original ones.
+//! Computation of the shared settings' values from the original ones and the claims.
 
 use netdev::QueueId;
 
@@ -6,7 +6,7 @@ use crate::claim::Claim;
 use crate::rss::without_queues;
 use crate::values::{ChannelCounts, RingValues};
 
-/// Ring values that these claims need.
+/// Ring settings that these claims need, from the original ones.
 pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
     let wished = claims.iter().filter_map(|claim| claim.needs.rx_ring).max();
     let goal = RingValues {
@@ -19,13 +19,13 @@ pub(crate) fn rings_goal(before: &RingValues, claims: &[Claim]) -> RingValues {
     }
 }
 
-/// Channels that these claims need.
+/// Number of channels that these claims need, from the original one.
 pub(crate) fn channels_goal(before: ChannelCounts, claims: &[Claim]) -> ChannelCounts {
     let wished = claims.iter().filter_map(|claim| claim.needs.channels).max();
     before.with_rx_queues(wished.unwrap_or(0))
 }
 
-/// The table without the queues that are reserved; `None` if no queue is left for it.
+/// RSS table without the reserved queues; `None` if no queue is left for it.
 ///
 /// The others are those that RSS used, so that none comes into use that was kept out of it; the `free` queues of
 /// the NIC if it used only reserved ones.
@@ -77,14 +77,14 @@ mod tests {
     };
 
     #[test]
-    fn without_claims_it_is_what_it_was() {
+    fn without_claims_settings_have_their_original_values() {
         assert_eq!(rings_goal(&RINGS_BEFORE, &[]), RINGS_BEFORE);
         assert_eq!(channels_goal(COMBINED, &[]), COMBINED);
         assert_eq!(table_goal(&ids([3, 1]), &[], &ids(0..4)), Some(ids([3, 1])));
     }
 
     #[test]
-    fn what_one_of_two_needs_stays_when_the_other_ends() {
+    fn what_a_claim_needs_stays_when_another_ends() {
         let split = claim(Needs {
             split: true,
             ..Needs::default()
@@ -121,9 +121,10 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever order two end, none sees its queue in the table before it has ended.
+        /// Receivers that end in any order each have no traffic of RSS on their queue before they
+        /// have ended.
         #[test]
-        fn each_keeps_its_queues_until_it_ends(
+        fn each_claim_keeps_its_queues_until_it_ends(
             before in prop::collection::vec(0u32..8, 1..64),
             one in 0u32..4,
             other in 4u32..8,

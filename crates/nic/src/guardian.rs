@@ -27,19 +27,21 @@ use crate::nic::Nic;
 use crate::presence::{Kind, Presence};
 use crate::{Error, RunDir};
 
-/// What the guardian is called: how the program knows that it is one.
+/// Name under which the program is started as a guardian (`argv[0]`).
 const NAME: &str = "devmem-guardian";
-/// What it hears when nothing is left to do. The end of the pipe without it is the owner's end.
+/// Byte that the owner sends the guardian when nothing is left to undo. The end of the pipe without
+/// this byte is the owner's end.
 const DISMISSED: u8 = b'.';
-/// What it says when it watches.
+/// Byte that the guardian sends its owner when it watches.
 const WATCHING: u8 = b'!';
-/// How long it tries: a binding ends some time after its owner.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time for which the guardian tries to undo a claim: a binding ends some time after its owner.
+const UNDO_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether this program can be started as a guardian.
-static ABLE: AtomicBool = AtomicBool::new(false);
+static CAN_BE_GUARDIAN: AtomicBool = AtomicBool::new(false);
 
-/// To be called first in `main`: its answer, if there is one, is to be returned from there at once.
+/// Runs the guardian if this program was started as one, and returns its exit code, which `main` is
+/// to return at once. Must be called first in `main`.
 ///
 /// A program that does so has a guardian from [`crate::Plan::apply`] on, which is that program
 /// started anew. One that does not has none: what it changed when it was killed waits for
@@ -47,11 +49,11 @@ static ABLE: AtomicBool = AtomicBool::new(false);
 pub fn guardian() -> Option<ExitCode> {
     let mut args = env::args_os();
     if args.next().as_deref() != Some(OsStr::new(NAME)) {
-        ABLE.store(true, Ordering::Relaxed);
+        CAN_BE_GUARDIAN.store(true, Ordering::Relaxed);
         return None;
     }
     let args: Vec<OsString> = args.collect();
-    Some(match watch(&args) {
+    Some(match run_guardian(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             say(&error);
@@ -60,19 +62,19 @@ pub fn guardian() -> Option<ExitCode> {
     })
 }
 
-/// A guardian that waits.
+/// Handle of an owner to its guardian process, which waits for the owner's end.
 #[derive(Debug)]
 pub(crate) struct Guardian(Child);
 
 impl Guardian {
-    /// Starts it, in the NIC's namespace; `None` where the program can't be one.
+    /// Starts a guardian process in the NIC's namespace; `None` where the program can't be one.
     pub(crate) fn start(
         netns: &NetNs,
         dir: &RunDir,
         (file, nic): (&str, Ifindex),
         claim: u64,
     ) -> Result<Option<Self>, Error> {
-        if !ABLE.load(Ordering::Relaxed) {
+        if !CAN_BE_GUARDIAN.load(Ordering::Relaxed) {
             tracing::debug!("no guardian: nic::guardian() was not called");
             return Ok(None);
         }
@@ -94,13 +96,14 @@ impl Guardian {
         Ok(Some(guardian))
     }
 
-    /// Waits until it watches: a program that was started may still fail, or never get to it.
+    /// Waits until the guardian says that it watches: a program that was started may still fail, or
+    /// never get that far.
     fn is_watching(&mut self) -> io::Result<()> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + UNDO_TIMEOUT;
         let mut heard = [0];
         let result = match self.0.stdout.take() {
             None => Err(io::ErrorKind::BrokenPipe.into()),
-            Some(mut pipe) => match readable(&pipe, end) {
+            Some(mut pipe) => match wait_until_readable(&pipe, end) {
                 Ok(true) => pipe.read_exact(&mut heard),
                 Ok(false) => Err(io::ErrorKind::TimedOut.into()),
                 Err(error) => Err(error),
@@ -117,7 +120,7 @@ impl Guardian {
         Ok(())
     }
 
-    /// Leaves it until this process ends: there is something left to take back then.
+    /// Leaves the guardian running until this process ends: then there is something left to undo.
     pub(crate) fn stay(mut self) {
         // The pipe stays open as long as this process lives.
         if let Some(pipe) = self.0.stdin.take() {
@@ -125,7 +128,7 @@ impl Guardian {
         }
     }
 
-    /// Lets it go: there is nothing left to take back.
+    /// Ends the guardian: there is nothing left to undo.
     pub(crate) fn dismiss(mut self) {
         let told = self
             .0
@@ -140,8 +143,8 @@ impl Guardian {
     }
 }
 
-/// What the guardian does.
-fn watch(args: &[OsString]) -> Result<(), String> {
+/// Main function of the guardian: waits for the owner's end, and undoes its claim.
+fn run_guardian(args: &[OsString]) -> Result<(), String> {
     let [dir, file, claim, nic] = args else {
         return Err("this is no program to be started by hand".to_owned());
     };
@@ -176,18 +179,18 @@ fn watch(args: &[OsString]) -> Result<(), String> {
     // Held until all is done.
     let _presence = presence;
     let dir = RunDir::at(dir).map_err(|error| with_sources(&error))?;
-    let mut end = Instant::now() + PATIENCE;
+    let mut end = Instant::now() + UNDO_TIMEOUT;
     loop {
-        match take_back(&dir, file, claim) {
+        match try_to_undo(&dir, file, claim) {
             Ok(Some(done)) => {
                 // Not under the lock: a terminal may be stopped.
-                if let Done::TakenBack(text) = done {
+                if let UndoOutcome::TakenBack(text) = done {
                     say(&text);
                 }
                 return Ok(());
             }
             // Its time begins when its owner has ended.
-            Ok(None) => end = Instant::now() + PATIENCE,
+            Ok(None) => end = Instant::now() + UNDO_TIMEOUT,
             Err(error) if Instant::now() > end => return Err(with_sources(&error)),
             Err(_) => {}
         }
@@ -195,8 +198,8 @@ fn watch(args: &[OsString]) -> Result<(), String> {
     }
 }
 
-/// Whether there is something to read, or an end, before then.
-fn readable(pipe: &impl AsFd, end: Instant) -> io::Result<bool> {
+/// Whether the pipe can be read, or has ended, before the time `end`.
+fn wait_until_readable(pipe: &impl AsFd, end: Instant) -> io::Result<bool> {
     loop {
         let left = end.saturating_duration_since(Instant::now());
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
@@ -210,22 +213,22 @@ fn readable(pipe: &impl AsFd, end: Instant) -> io::Result<bool> {
     }
 }
 
-/// What came of an attempt.
-enum Done {
-    /// There was nothing to take back.
+/// Outcome of undoing a claim.
+enum UndoOutcome {
+    /// There was nothing to undo.
     Nothing,
-    /// All of it was, in words.
+    /// The claim was undone; with a text that says so.
     TakenBack(String),
 }
 
-/// One attempt; `None`: the owner is still ending.
-fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<Option<Done>, Error> {
+/// Tries once to undo the owner's claim; `None` while the owner is still ending.
+fn try_to_undo(dir: &RunDir, file: &str, id: u64) -> Result<Option<UndoOutcome>, Error> {
     let locked = dir.lock()?;
-    let Some(mut open) = JournalFile::named(&locked, file)? else {
-        return Ok(Some(Done::Nothing));
+    let Some(mut open) = JournalFile::open(&locked, file)? else {
+        return Ok(Some(UndoOutcome::Nothing));
     };
     let Some(claim) = open.journal.claim(id) else {
-        return Ok(Some(Done::Nothing));
+        return Ok(Some(UndoOutcome::Nothing));
     };
     if !claim.is_orphan() {
         return Ok(None);
@@ -236,16 +239,16 @@ fn take_back(dir: &RunDir, file: &str, id: u64) -> Result<Option<Done>, Error> {
         Some(mut nic) => {
             end_claim(&mut nic, &mut open, id)?;
             Ok(Some(match owner {
-                Some(owner) => Done::TakenBack(format!(
+                Some(owner) => UndoOutcome::TakenBack(format!(
                     "{owner} was killed: what it changed on {device} is taken back"
                 )),
-                None => Done::Nothing,
+                None => UndoOutcome::Nothing,
             }))
         }
         None => {
             open.forget(id);
             open.save()?;
-            Ok(Some(Done::Nothing))
+            Ok(Some(UndoOutcome::Nothing))
         }
     }
 }
@@ -259,7 +262,7 @@ fn say(text: &str) {
 mod tests {
     use super::*;
 
-    fn started(script: &str) -> Guardian {
+    fn guardian_of_script(script: &str) -> Guardian {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
         command.stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -267,15 +270,15 @@ mod tests {
     }
 
     #[test]
-    fn one_that_watches_says_so() {
-        let mut guardian = started("printf '!'; read line");
+    fn a_guardian_that_watches_says_so() {
+        let mut guardian = guardian_of_script("printf '!'; read line");
         guardian.is_watching().unwrap();
         guardian.dismiss();
     }
 
     #[test]
-    fn one_that_ended_before_is_an_error() {
-        let mut guardian = started("exit 7");
+    fn a_guardian_that_ended_is_an_error() {
+        let mut guardian = guardian_of_script("exit 7");
         let error = guardian.is_watching().unwrap_err();
         assert!(error.to_string().contains("does not watch"), "{error}");
         assert!(error.to_string().contains('7'), "{error}");

@@ -13,13 +13,13 @@ use undo::Boot;
 
 use crate::Error;
 
-/// Number of searches while namespaces come and go.
+/// Greatest number of searches for a NIC while namespaces come and go.
 const TRIES: u32 = 3;
 
-/// What tells a NIC from others, one of the same name too. In a namespace the kernel gives no number
-/// twice until it has given all, and a NIC keeps its number when it moves where that is free. A
-/// physical one that got another number on its way is known by its device, and which port of that it
-/// is.
+/// Identity of a NIC, which tells it from others, also from one of the same name. In a namespace
+/// the kernel gives no number twice until it has given all, and a NIC keeps its number when it
+/// moves where that is free. A physical NIC that got another number by a move is known by its
+/// device, and its port on that device.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
@@ -30,10 +30,10 @@ pub(crate) struct Identity {
     pub(crate) name: String,
     parent: Option<String>,
     bus: Option<String>,
-    /// Number of the device's binding to its driver: see [`device`].
+    /// Number of the device's binding to its driver: see [`driver_binding_number`].
     #[serde(default)]
     device: Option<u64>,
-    /// Permanent address and port, among those of the device.
+    /// Permanent address and port name of the NIC, which tell the ports of a device apart.
     #[serde(default)]
     port: (Option<String>, Option<String>),
 }
@@ -53,14 +53,15 @@ impl Identity {
                 link.port.clone(),
             ),
         };
-        if let Sysfs::There(device) = identity.sysfs() {
+        if let Sysfs::There(device) = identity.read_sysfs() {
             identity.device = Some(device);
         }
         Ok(identity)
     }
 
-    /// Whether both, of one boot, are the same NIC, whatever its namespace, name and ifindex are now.
-    pub(crate) fn is(&self, other: &Self) -> bool {
+    /// Whether both identities, of one boot, are of the same NIC, whatever its namespace, name and
+    /// ifindex are now.
+    pub(crate) fn is_same_nic(&self, other: &Self) -> bool {
         let of = |it: &Self| (it.parent.clone(), it.bus.clone());
         if of(self) != of(other) {
             return false;
@@ -75,7 +76,7 @@ impl Identity {
         }
     }
 
-    /// Which boot the identity is of.
+    /// Whether the identity was recorded in this boot.
     pub(crate) fn boot(&self) -> Result<Boot, Error> {
         Ok(Boot::of(&self.boot)?)
     }
@@ -95,8 +96,8 @@ impl Identity {
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
     }
 
-    /// Where it is now: in the namespace where it was, or in another one that can be seen. `None` if
-    /// it is gone for sure.
+    /// Finds the NIC: in the namespace where it was, or in another one that can be seen. `None` if
+    /// the NIC is gone for sure.
     ///
     /// # Errors
     /// [`Error::Hidden`] where it may be somewhere else.
@@ -107,7 +108,7 @@ impl Identity {
             if found.is_some() {
                 return Ok(found);
             }
-            let why = match (self.sysfs(), why) {
+            let why = match (self.read_sysfs(), why) {
                 // The settings are gone with the NIC.
                 (Sysfs::Gone, _) | (Sysfs::Unknown, None) => return Ok(None),
                 (Sysfs::There(device), why) if self.device == Some(device) => why,
@@ -125,7 +126,7 @@ impl Identity {
         }
     }
 
-    /// One look at each namespace, and why it may have been passed over.
+    /// Looks once for the NIC in each namespace, and returns why it may have been missed.
     fn search(&self) -> Result<Found, Error> {
         let visible = NetNs::visible_or_held()?;
         let mut why = visible.hidden;
@@ -148,7 +149,7 @@ impl Identity {
     fn find_in(&self, seen: &SeenNetNs) -> Result<Option<(NetNs, LinkInfo)>, Error> {
         let netns = seen.open()?;
         let mut links = Link::open_in(&netns)?;
-        let same = |link: &LinkInfo| Ok::<_, Error>(self.is(&Self::of(&netns, link)?));
+        let same = |link: &LinkInfo| Ok::<_, Error>(self.is_same_nic(&Self::of(&netns, link)?));
         match links.get(self.ifindex) {
             Ok(link) if same(&link)? => return Ok(Some((netns, link))),
             Ok(_) => {}
@@ -169,13 +170,13 @@ impl Identity {
         Ok(found.transpose()?.map(|link| (netns, link)))
     }
 
-    /// What sysfs says of its device, which all namespaces see.
-    fn sysfs(&self) -> Sysfs {
+    /// Reads from sysfs whether the NIC's device is there, which all namespaces see.
+    fn read_sysfs(&self) -> Sysfs {
         let (Some(bus), Some(parent)) = (&self.bus, &self.parent) else {
             return Sysfs::Unknown;
         };
         let all = Path::new("/sys/bus").join(bus).join("devices");
-        match device(&all.join(parent)) {
+        match driver_binding_number(&all.join(parent)) {
             Ok(device) => Sysfs::There(device),
             Err(error) if error.kind() == ErrorKind::NotFound && all.is_dir() => Sysfs::Gone,
             Err(_) => Sysfs::Unknown,
@@ -186,19 +187,19 @@ impl Identity {
 /// A NIC and its place, or why it may be in a namespace that could not be searched.
 type Found = (Option<(NetNs, LinkInfo)>, Option<netdev::Error>);
 
-/// What sysfs says of a device.
+/// Answer of sysfs about a NIC's device.
 enum Sysfs {
-    /// Number of the device's binding to its driver: see [`device`].
+    /// Number of the device's binding to its driver, if the device is there: see [`driver_binding_number`].
     There(u64),
     Gone,
-    /// No device, or no sysfs.
+    /// Not known: there is no device or no sysfs.
     Unknown,
 }
 
-/// A number for a device as it is bound to its driver now: the inode of the link to the driver, which is
-/// created at each bind (`driver_sysfs_add`), or of the device's folder where no driver of its bus has
-/// it. kernfs gives no number twice in a boot (`kernfs_ino`).
-fn device(folder: &Path) -> std::io::Result<u64> {
+/// Number of a device's present binding to its driver: the inode of the link to the driver, which
+/// is created at each bind (`driver_sysfs_add`), or of the device's folder where no driver of its
+/// bus has it. kernfs gives no number twice in a boot (`kernfs_ino`).
+fn driver_binding_number(folder: &Path) -> std::io::Result<u64> {
     let folder: PathBuf = folder.canonicalize()?;
     match fs::symlink_metadata(folder.join("driver")) {
         Ok(link) => Ok(link.ino()),
@@ -227,11 +228,11 @@ mod tests {
     fn a_nic_that_moved_is_the_same_under_another_number() {
         let mut moved = eth0();
         (moved.netns, moved.ifindex, moved.name) = ((4, 2), Ifindex::new(9), "rail0".to_owned());
-        assert!(eth0().is(&moved) && moved.is(&eth0()));
+        assert!(eth0().is_same_nic(&moved) && moved.is_same_nic(&eth0()));
     }
 
     #[test]
-    fn another_is_another() {
+    fn another_nic_is_not_the_same() {
         let others: [fn(&mut Identity); 4] = [
             |it| it.parent = Some("0000:02:00.0".to_owned()),
             // The driver was unbound and bound again.
@@ -244,7 +245,10 @@ mod tests {
         for change in others {
             let mut other = eth0();
             change(&mut other);
-            assert!(!eth0().is(&other) && !other.is(&eth0()), "{other:?}");
+            assert!(
+                !eth0().is_same_nic(&other) && !other.is_same_nic(&eth0()),
+                "{other:?}"
+            );
         }
     }
 }

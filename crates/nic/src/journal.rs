@@ -15,10 +15,10 @@ use crate::{Error, Owner, RunDir, RunDirError};
 
 /// Prefix of the journals' file names.
 pub(crate) const PREFIX: &str = "nic-";
-/// Version of the format. Earlier versions are understood, later ones are refused.
+/// Version of the journal's format. Earlier versions are understood, later ones are refused.
 const VERSION: u32 = 2;
 
-/// Contents of a NIC's journal.
+/// Contents of a NIC's journal: original settings, and claims.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Journal {
@@ -27,19 +27,21 @@ pub(crate) struct Journal {
     pub(crate) channels: Option<Setting<ChannelCounts>>,
     pub(crate) rings: Option<Setting<RingValues>>,
     pub(crate) table: Option<Setting<Vec<QueueId>>>,
-    /// The table before a change that is under way, and changes the table, too: one of the channels.
+    /// RSS table before a change of the channels that is under way, and that may change the table,
+    /// too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) table_moves: Option<Vec<QueueId>>,
-    /// Whether flow rules are switched on.
+    /// Whether flow rules are switched on, originally and since.
     #[serde(default)]
     pub(crate) ntuple: Option<Setting<bool>>,
-    /// Whether the NIC coalesces packets.
+    /// Whether the NIC coalesces packets, originally and since.
     #[serde(default)]
     pub(crate) gro_hw: Option<Setting<bool>>,
-    /// Whether the driver had header split on by itself before it was set, which reads the same.
+    /// Whether the driver split headers by default before header split was set, which reads the
+    /// same.
     #[serde(default)]
     pub(crate) split_was_auto: Option<bool>,
-    /// Places of the rules that existed when rules were switched on for a claim.
+    /// Locations of the flow rules that existed when flow rules were switched on for a claim.
     #[serde(default)]
     pub(crate) rules_before: Vec<u32>,
     pub(crate) claims: Vec<Claim>,
@@ -62,8 +64,8 @@ impl Journal {
         }
     }
 
-    /// Number for a new claim, which no other has or had: nanoseconds since the boot. A claim may have been ended by
-    /// force, and its owner and guardian still know its number.
+    /// Number for a new claim, which no other claim has or had: nanoseconds since the boot. A claim
+    /// may have been ended by force, and its owner and guardian still know its number.
     pub(crate) fn new_id(&self) -> Result<u64, Error> {
         let now = clock_gettime(ClockId::CLOCK_BOOTTIME).map_err(|errno| {
             let path = PathBuf::from("CLOCK_BOOTTIME");
@@ -75,7 +77,8 @@ impl Journal {
         Ok(now.max(last.unwrap_or(0).saturating_add(1)))
     }
 
-    /// Which boot the journal is of. While a process holds a claim's lock it is this one, whatever the journal says.
+    /// Whether the journal was begun in this boot. While a process holds a claim's lock the answer
+    /// is this boot, whatever the journal says.
     pub(crate) fn boot(&self) -> Result<Boot, Error> {
         let mut owners = self.claims.iter().filter_map(|claim| claim.owner.as_ref());
         match owners.any(Owner::holds_lock) {
@@ -84,12 +87,12 @@ impl Journal {
         }
     }
 
-    /// Whether this is the NIC's journal.
+    /// Whether this journal is that of the NIC.
     ///
     /// # Errors
     /// [`Error::UnknownBoot`] if that depends on which boot it is of.
     fn is_of(&self, nic: &Identity) -> Result<bool, Error> {
-        Ok(self.nic.is(nic)
+        Ok(self.nic.is_same_nic(nic)
             && match self.boot()? {
                 Boot::This => true,
                 Boot::Another => false,
@@ -120,14 +123,14 @@ pub(crate) struct JournalFile<'a> {
     pub(crate) dir: &'a Locked,
     pub(crate) file: String,
     pub(crate) journal: Journal,
-    /// Whether a claim is being undone. Then a note that can't be written is no reason to leave the NIC changed: the
-    /// original values are in the file already.
+    /// Whether a claim is being undone. In that case a note that can't be written is no reason to
+    /// leave the NIC changed: the original values are in the file already.
     pub(crate) undoing: bool,
 }
 
 impl<'a> JournalFile<'a> {
     /// Opens the journal in this file; `None` if the file is gone.
-    pub(crate) fn named(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
+    pub(crate) fn open(dir: &'a Locked, file: &str) -> Result<Option<Self>, Error> {
         Ok(read(dir, file)?.map(|journal| Self {
             dir,
             file: file.to_owned(),
@@ -136,11 +139,11 @@ impl<'a> JournalFile<'a> {
         }))
     }
 
-    /// Opens the NIC's journal, or begins one, which is not written yet. Journals of another boot are
-    /// removed: the settings in them ended with that boot.
-    pub(crate) fn of(dir: &'a Locked, nic: Identity) -> Result<Self, Error> {
+    /// Opens the NIC's journal, or begins a journal that is not written yet. Journals of another
+    /// boot are removed: the settings in them ended with that boot.
+    pub(crate) fn open_or_begin(dir: &'a Locked, nic: Identity) -> Result<Self, Error> {
         for file in dir.names(PREFIX)? {
-            match Self::named(dir, &file) {
+            match Self::open(dir, &file) {
                 Ok(Some(open)) if open.journal.is_of(&nic)? => return Ok(open),
                 Ok(Some(open)) if open.journal.boot()? == Boot::Another => dir.remove(&file)?,
                 // A damaged journal: the file's name says which NIC it is about.
@@ -156,8 +159,8 @@ impl<'a> JournalFile<'a> {
         })
     }
 
-    /// Reads the NIC's journal without the lock; an empty one if there is none.
-    pub(crate) fn look(dir: Option<&RunDir>, nic: &Identity) -> Result<Journal, Error> {
+    /// Reads the NIC's journal without the lock; returns an empty journal if there is none.
+    pub(crate) fn read_unlocked(dir: Option<&RunDir>, nic: &Identity) -> Result<Journal, Error> {
         if let Some(dir) = dir {
             for file in dir.names(PREFIX)? {
                 match read(dir, &file) {
@@ -170,7 +173,8 @@ impl<'a> JournalFile<'a> {
         Ok(Journal::new(nic.clone()))
     }
 
-    /// Removes a claim, of which nothing is left on the NIC. The caller saves.
+    /// Removes from the journal a claim of which nothing is left on the NIC. The caller saves the
+    /// journal.
     pub(crate) fn forget(&mut self, id: u64) {
         let claims = self.journal.claims.iter();
         let locks = claims.filter(|claim| claim.id == id);
@@ -183,7 +187,7 @@ impl<'a> JournalFile<'a> {
         self.journal.claims.retain(|claim| claim.id != id);
     }
 
-    /// Writes the file, or removes it when no claim is left.
+    /// Writes the journal's file, or removes it when no claim is left.
     pub(crate) fn save(&self) -> Result<(), Error> {
         let saved = match self.journal.claims.is_empty() {
             true => self.dir.remove(&self.file),
@@ -199,8 +203,8 @@ impl<'a> JournalFile<'a> {
     }
 }
 
-/// File name for a new journal. Another NIC may have had this ifindex before and left its journal under
-/// the usual name.
+/// Unused file name for a new journal. Another NIC may have had this ifindex before and left its
+/// journal under the usual name.
 fn free_name(dir: &Locked, nic: &Identity) -> Result<String, Error> {
     let taken = dir.names(PREFIX)?;
     let whole = nic.file();
@@ -212,8 +216,8 @@ fn free_name(dir: &Locked, nic: &Identity) -> Result<String, Error> {
     })
 }
 
-/// The journal in a file; `None` if there is none. Fails on one of a later version of this crate, which
-/// may mean something else by the same words.
+/// Reads the journal in a file; `None` if there is no file. Fails on a journal of a later version
+/// of this crate, which may mean something else by the same words.
 pub(crate) fn read(dir: &RunDir, file: &str) -> Result<Option<Journal>, Error> {
     let Some(mut journal) = dir.read::<Journal>(file)? else {
         return Ok(None);
@@ -254,7 +258,7 @@ mod tests {
         }
     }
 
-    /// The loopback device of this machine, which stands for a NIC here.
+    /// Identity of this machine's loopback device, which stands for a NIC in tests.
     fn identity() -> Identity {
         let netns = NetNs::current().unwrap();
         let link: LinkInfo = netdev::Link::open().unwrap().by_name("lo").unwrap();
@@ -262,10 +266,10 @@ mod tests {
     }
 
     #[test]
-    fn it_is_there_while_somebody_has_a_claim() {
+    fn the_file_exists_while_there_is_a_claim() {
         let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
-        let mut open = JournalFile::of(&locked, identity()).unwrap();
+        let mut open = JournalFile::open_or_begin(&locked, identity()).unwrap();
         open.journal.rings = Some(Setting::new(RingValues {
             rx: Some(256),
             split: None,
@@ -274,7 +278,9 @@ mod tests {
         open.journal.claims.push(claim());
         open.save().unwrap();
         assert_eq!(
-            JournalFile::of(&locked, identity()).unwrap().journal,
+            JournalFile::open_or_begin(&locked, identity())
+                .unwrap()
+                .journal,
             open.journal
         );
         let id = open.journal.new_id().unwrap();
@@ -287,10 +293,10 @@ mod tests {
     }
 
     #[test]
-    fn one_of_another_boot_is_history_and_a_damaged_one_is_not_passed_over() {
+    fn a_journal_of_another_boot_is_removed_and_a_damaged_one_is_an_error() {
         let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
-        let mut open = JournalFile::of(&locked, identity()).unwrap();
+        let mut open = JournalFile::open_or_begin(&locked, identity()).unwrap();
         open.journal.claims.push(claim());
         open.save().unwrap();
         let path = scratch.0.path().join(&open.file);
@@ -298,7 +304,7 @@ mod tests {
         let boot = Boot::id().unwrap();
         fs::write(&path, text.replace(&boot, "another")).unwrap();
         assert!(
-            JournalFile::of(&locked, identity())
+            JournalFile::open_or_begin(&locked, identity())
                 .unwrap()
                 .journal
                 .claims
@@ -314,7 +320,10 @@ mod tests {
             &text.replace("\"version\":2", "\"version\":3"),
         ] {
             fs::write(&path, damaged).unwrap();
-            assert!(JournalFile::of(&locked, identity()).is_err(), "{damaged}");
+            assert!(
+                JournalFile::open_or_begin(&locked, identity()).is_err(),
+                "{damaged}"
+            );
         }
     }
 }

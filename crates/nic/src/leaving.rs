@@ -1,4 +1,4 @@
-//! What dead owners added to a NIC, and the next receiver removes before it adds its own.
+//! Rules and contexts of dead owners, which the next receiver removes before it adds its own.
 
 use netdev::ethtool::{FlowRule, Location};
 use netdev::{QueueId, RssContextId};
@@ -6,18 +6,18 @@ use netdev::{QueueId, RssContextId};
 use crate::claim::{Claim, Item, same_rule};
 use crate::values::same_spread;
 
-/// Rules and contexts of dead owners.
+/// Rules and contexts of dead owners, which will be removed from the NIC.
 #[derive(Debug, Default)]
-pub(crate) struct Leaving<'a> {
+pub(crate) struct LeavingItems<'a> {
     items: Vec<&'a Item>,
 }
 
-impl<'a> Leaving<'a> {
-    /// What the orphans added, without what another claim wants, too.
+impl<'a> LeavingItems<'a> {
+    /// Finds the rules and contexts that dead owners added and that no other claim needs.
     pub(crate) fn of(orphans: &'a [Claim], others: &[Claim]) -> Self {
         let stays = |item: &Item| {
             let mut items = others.iter().flat_map(|claim| &claim.items);
-            items.any(|other| other.is(item))
+            items.any(|other| other.is_same_item(item))
         };
         let items = orphans.iter().flat_map(|claim| &claim.items);
         Self {
@@ -25,7 +25,7 @@ impl<'a> Leaving<'a> {
         }
     }
 
-    /// Whether this rule of the NIC will be removed.
+    /// Whether this flow rule of the NIC will be removed.
     pub(crate) fn has_rule(&self, there: &FlowRule) -> bool {
         let Location::At(place) = there.location else {
             return false;
@@ -46,7 +46,7 @@ impl<'a> Leaving<'a> {
         })
     }
 
-    /// Whether this context of the NIC will be removed.
+    /// Whether this RSS context of the NIC will be removed.
     pub(crate) fn has_context(&self, id: RssContextId, there: &[QueueId]) -> bool {
         self.items.iter().any(|item| match item {
             Item::Context {
@@ -64,7 +64,7 @@ impl<'a> Leaving<'a> {
         })
     }
 
-    /// Whether there is nothing.
+    /// Whether no rule or context will be removed.
     pub(crate) fn is_empty(&self) -> bool {
         self.items.is_empty()
     }

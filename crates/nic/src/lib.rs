@@ -1,5 +1,5 @@
-//! What a NIC must look like to receive into device memory, as a plan that can be applied and
-//! taken back, whatever ends the one who applied it.
+//! Settings of a NIC for receiving into device memory, as a plan that can be applied and undone,
+//! however its owner ends.
 //!
 //! A queue that is bound to a dmabuf wants TCP headers split from payload and no threshold below
 //! which they are not (`__netif_mp_open_rxq`), no traffic from RSS, and a rule that steers the
@@ -51,7 +51,7 @@ pub use restore::{Outcome, Restored, State, Which, restore, state, would_restore
 pub use rss::without_queues;
 pub use undo::{Owner, RunDir, RunDirError};
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

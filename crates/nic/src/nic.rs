@@ -11,13 +11,16 @@ use crate::claim::same_rule;
 use crate::identity::Identity;
 use crate::values::{ChannelCounts, RingValues, rule_text, shortest, table_text, target_text};
 
-/// The kernel's name of `ethtool -K IF ntuple` (`NETIF_F_NTUPLE`).
+/// Name of the feature that switches flow rules on, `ethtool -K IF ntuple`, in the kernel
+/// (`NETIF_F_NTUPLE`).
 pub(crate) const NTUPLE: &str = "rx-ntuple-filter";
-/// The kernel's name of `ethtool -K IF rx-gro-hw` (`NETIF_F_GRO_HW`).
+/// Name of the feature that coalesces packets, `ethtool -K IF rx-gro-hw`, in the kernel
+/// (`NETIF_F_GRO_HW`).
 pub(crate) const GRO_HW: &str = "rx-gro-hw";
 
-/// Errors for a queue that is not there: `ENOENT`, too, without the family, `EOPNOTSUPP` without the command.
-const UNTOLD: [i32; 4] = [libc::ENOENT, libc::EINVAL, libc::ERANGE, libc::EOPNOTSUPP];
+/// Errors of a request for a queue that say that there is no such queue: `ENOENT`, too, without the
+/// netlink family, `EOPNOTSUPP` without the command.
+const NO_SUCH_QUEUE: [i32; 4] = [libc::ENOENT, libc::EINVAL, libc::ERANGE, libc::EOPNOTSUPP];
 
 /// A NIC and its network namespace.
 #[derive(Debug)]
@@ -28,7 +31,7 @@ pub(crate) struct Nic {
 }
 
 impl Nic {
-    /// Opens the NIC of this ifindex in this namespace.
+    /// Opens the NIC of this ifindex in the network namespace `netns`.
     pub(crate) fn open(netns: &NetNs, ifindex: Ifindex) -> Result<Self, Error> {
         let link = Link::open_in(netns)?.get(ifindex)?;
         Ok(Self {
@@ -62,7 +65,8 @@ impl Nic {
         Ok(RingValues::of(&self.ethtool.rings(self.ifindex())?))
     }
 
-    /// Sets the rings; returns what the driver made of it, as it may round a size up.
+    /// Sets the ring sizes and header split; returns what the driver made of them, as it may round
+    /// a size up.
     pub(crate) fn set_rings(&mut self, to: &RingValues) -> Result<RingValues, Error> {
         let now = self.rings()?;
         let change = RingsChange {
@@ -80,8 +84,9 @@ impl Nic {
         }
     }
 
-    /// Restores the rings: first the driver's default, since a split that reads as on may have
-    /// been the default; then, if the default is another value, the value itself.
+    /// Restores the ring settings: first header split to the driver's default, since a split that
+    /// reads as on may have been the default; then, if the default is another value, the original
+    /// value.
     pub(crate) fn reset_rings(&mut self, to: &RingValues) -> Result<RingValues, Error> {
         let now = self.rings()?;
         let change = RingsChange {
@@ -104,15 +109,16 @@ impl Nic {
     }
 
     /// Sets header split although it reads as on: only a split that was set counts for a binding
-    /// (`__netif_mp_open_rxq`). Returns whether the driver had it on by itself until now.
+    /// (`__netif_mp_open_rxq`). Returns whether the driver had split by default until now.
     pub(crate) fn ask_for_split(&mut self) -> Result<bool, Error> {
         let mut changes = Ethtool::open_in(&self.netns)?.ring_changes()?;
         self.set_split(HeaderSplit::Enabled)?;
         Ok(changes.is_changed(self.ifindex())?)
     }
 
-    /// Leaves header split to the driver. If it is then no longer `was`, it had been set, and is set
-    /// again: a process killed in [`ask_for_split`](Self::ask_for_split) could not note which it was.
+    /// Leaves header split to the driver's default. If the default differs from `was`, header split
+    /// had been set, and is set again: a process killed in [`ask_for_split`](Self::ask_for_split)
+    /// could not note which it was.
     pub(crate) fn leave_split(&mut self, was: Option<HeaderSplit>) -> Result<(), Error> {
         self.set_split(HeaderSplit::Auto)?;
         if self.rings()?.split == was {
@@ -179,9 +185,10 @@ impl Nic {
         }
     }
 
-    /// Restores the RSS table. A table equal to the kernel's default is restored by asking for the
-    /// default, so that it doesn't count as set from now on (`netif_is_rxfh_configured`). No other table takes
-    /// that way, which for a moment would lead traffic to queues that were kept out.
+    /// Restores the RSS table. A table equal to the kernel's default is restored by a request for
+    /// the default, so that it doesn't count as set from now on (`netif_is_rxfh_configured`). Other
+    /// tables are not restored by that request, which for a moment would lead traffic to queues
+    /// that were kept out.
     pub(crate) fn reset_table(&mut self, to: &[QueueId]) -> Result<(), Error> {
         let queues = self.rx_queues()?;
         if to == equal_table(to.len(), queues) && self.default_table()? == to {
@@ -190,13 +197,14 @@ impl Nic {
         self.set_table(to)
     }
 
-    /// Whether the RSS table differs from the kernel's default. A table set to the default's values is not told from it.
+    /// Whether the RSS table differs from the kernel's default. A table that was set to the
+    /// default's values is not recognized.
     pub(crate) fn table_is_set(&mut self) -> Result<bool, Error> {
         let (table, queues) = (self.table()?, self.rx_queues()?);
         Ok(table != equal_table(table.len(), queues))
     }
 
-    /// Asks for the kernel's default table; returns the table that results.
+    /// Resets the RSS indirection table to the kernel's default; returns the table that results.
     pub(crate) fn default_table(&mut self) -> Result<Vec<QueueId>, Error> {
         // A driver that refuses gets the table itself next.
         if let Err(error) = self.write_table(Vec::new()) {
@@ -213,9 +221,9 @@ impl Nic {
         Ok(self.ethtool.set_rss(self.ifindex(), None, &change)?)
     }
 
-    /// What is bound to an rx queue, in words: a dmabuf or memory of io_uring. `None` for a queue that the NIC doesn't
-    /// have, on a kernel that can't bind any, and while the NIC is down, when the kernel tells nothing and no packet
-    /// comes.
+    /// Memory that an rx queue is bound to, in words: a dmabuf or memory of io_uring. `None` for a
+    /// queue that the NIC doesn't have, on a kernel that can't bind any, and while the NIC is down,
+    /// when the kernel tells nothing and no packet comes.
     pub(crate) fn bound_to(&mut self, queue: QueueId) -> Result<Option<String>, Error> {
         let netdev = Netdev::open_in(&self.netns);
         let rx = netdev.and_then(|mut it| it.queue(self.ifindex(), QueueType::Rx, queue));
@@ -225,18 +233,18 @@ impl Nic {
                 ..
             }) => Ok(Some(format!("dmabuf {dmabuf}"))),
             Ok(queue) => Ok(queue.io_uring.map(|_| "memory of io_uring".to_owned())),
-            Err(error) if UNTOLD.map(Some).contains(&error.raw_os_error()) => Ok(None),
+            Err(error) if NO_SUCH_QUEUE.map(Some).contains(&error.raw_os_error()) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Rx queues whose packets go to ordinary memory: neither bound nor leased, nor of an AF_XDP socket. All, while
-    /// the NIC is down and on a kernel that tells nothing.
+    /// Lists the rx queues whose packets go to ordinary memory: neither bound nor leased, nor of an
+    /// AF_XDP socket. All queues, while the NIC is down and on a kernel that tells nothing.
     pub(crate) fn free_queues(&mut self) -> Result<Vec<QueueId>, Error> {
         let count = self.rx_queues()?;
         let netdev = Netdev::open_in(&self.netns);
         let told = match netdev.and_then(|mut it| it.queues(Some(self.ifindex()))) {
-            Err(error) if UNTOLD.map(Some).contains(&error.raw_os_error()) => Vec::new(),
+            Err(error) if NO_SUCH_QUEUE.map(Some).contains(&error.raw_os_error()) => Vec::new(),
             told => told?,
         };
         let is_taken = |queue: &Queue| {
@@ -252,7 +260,7 @@ impl Nic {
         Ok(all.filter(|queue| !taken.contains(queue)).collect())
     }
 
-    /// RSS contexts, each with its table.
+    /// Lists the RSS contexts, each with its table.
     pub(crate) fn contexts(&mut self) -> Result<Vec<(RssContextId, Vec<QueueId>)>, Error> {
         let contexts = match self.ethtool.rss_contexts(self.ifindex()) {
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(Vec::new()),
@@ -275,7 +283,7 @@ impl Nic {
         })
     }
 
-    /// Whether another context can be created.
+    /// Whether another RSS context can be created.
     pub(crate) fn has_room_for_context(&mut self) -> Result<bool, Error> {
         match self.ethtool.has_room_for_rss_context(self.ifindex()) {
             // A caller without the permission gets EPERM when it creates one.
@@ -284,7 +292,7 @@ impl Nic {
         }
     }
 
-    /// Fails if the driver made another context than was asked for.
+    /// Fails if the driver made another RSS context than was requested.
     pub(crate) fn check_context(
         &mut self,
         id: RssContextId,
@@ -306,12 +314,12 @@ impl Nic {
         }
     }
 
-    /// Flow rules of known kinds.
+    /// Lists the flow rules of known kinds.
     pub(crate) fn rules(&mut self) -> Result<Vec<FlowRule>, Error> {
         Ok(self.ethtool.rules(self.ifindex())?)
     }
 
-    /// Whether a feature is on. A feature that can't be switched counts as on.
+    /// Whether a feature of the NIC is on. A feature that can't be switched counts as on.
     pub(crate) fn feature(&mut self, name: &str) -> Result<bool, Error> {
         let features = self.ethtool.features(self.ifindex())?;
         Ok(features.active.contains(name) || !features.hw.contains(name))
@@ -321,7 +329,7 @@ impl Nic {
         Ok(self.ethtool.set_feature(self.ifindex(), name, on)?)
     }
 
-    /// Places of all flow rules, of unknown kinds too.
+    /// Lists the locations of all flow rules, of unknown kinds too.
     pub(crate) fn rule_places(&mut self) -> Result<Vec<u32>, Error> {
         match self.ethtool.rule_locations(self.ifindex()) {
             // A driver without rules says so when it is given one.
@@ -330,7 +338,8 @@ impl Nic {
         }
     }
 
-    /// Adds a rule; returns its place. Where the driver does not choose, `note` gets the place first.
+    /// Adds a flow rule; returns its location. Where the driver does not choose, `note` gets the
+    /// location first.
     pub(crate) fn insert_rule(
         &mut self,
         rule: &FlowRule,
@@ -347,7 +356,7 @@ impl Nic {
         })
     }
 
-    /// Fails if the driver keeps another rule there, or none.
+    /// Fails if the driver keeps another flow rule at this location, or none.
     pub(crate) fn check_rule(&mut self, location: u32, rule: &FlowRule) -> Result<(), Error> {
         let kept = match self.ethtool.rule(self.ifindex(), location) {
             Ok(kept) if same_rule(&kept, rule) => return Ok(()),
@@ -358,7 +367,7 @@ impl Nic {
         Err(self.not_kept(setting, kept))
     }
 
-    /// Removes the rule at this place if it is the given one; returns whether it was.
+    /// Removes the flow rule at this location if it is the given rule; returns whether it was.
     pub(crate) fn delete_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
         if !self.has_rule(location, rule)? {
             return Ok(false);
@@ -370,12 +379,12 @@ impl Nic {
         }
     }
 
-    /// Removes the rule at this place, whichever it is.
+    /// Removes the flow rule at this location, whichever it is.
     pub(crate) fn delete_any_rule(&mut self, location: u32) -> Result<(), Error> {
         Ok(self.ethtool.delete_rule(self.ifindex(), location)?)
     }
 
-    /// Whether the rule at this place is the given one.
+    /// Whether the flow rule at this location is the given rule.
     pub(crate) fn has_rule(&mut self, location: u32, rule: &FlowRule) -> Result<bool, Error> {
         if !self.ethtool.has_rule(self.ifindex(), location)? {
             return Ok(false);

@@ -17,13 +17,13 @@ pub struct Plan {
     pub(crate) flows: Vec<(FlowRule, Vec<QueueId>)>,
 }
 
-/// A change that a plan makes.
+/// A change of a NIC's setting, or a rule or context that is added.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Change {
-    /// Value before; `None` for a thing that is added.
+    /// Value before the change; `None` for a rule or context that is added.
     pub from: Option<String>,
-    /// Value after.
+    /// Value after the change.
     pub to: String,
 }
 
@@ -37,7 +37,7 @@ impl fmt::Display for Change {
 }
 
 impl Plan {
-    /// Begins a plan for this NIC. The name is used in messages only.
+    /// Creates an empty plan for the NIC of this ifindex. The name is used in messages only.
     pub fn new(device: impl Into<String>, ifindex: Ifindex) -> Self {
         Self {
             device: device.into(),
@@ -47,38 +47,39 @@ impl Plan {
         }
     }
 
-    /// Wants headers split from payload, whatever the payload's size.
+    /// Adds header split to the plan: headers are split from payload, whatever the payload's size.
     #[must_use]
     pub fn header_split(mut self) -> Self {
         self.needs.split = true;
         self
     }
 
-    /// Wants at least this number of descriptors in each rx ring. The driver may round up.
+    /// Adds to the plan a least number of descriptors in each rx ring. The driver may round up.
     #[must_use]
     pub fn rx_ring(mut self, descriptors: u32) -> Self {
         self.needs.rx_ring = Some(descriptors);
         self
     }
 
-    /// Wants at least this number of rx queues: combined channels, or rx channels where the driver has no combined ones.
+    /// Adds to the plan a least number of rx queues: combined channels, or rx channels where the
+    /// driver has no combined ones.
     #[must_use]
     pub fn channels(mut self, queues: u32) -> Self {
         self.needs.channels = Some(queues);
         self
     }
 
-    /// Reserves these queues: the RSS table doesn't use them.
+    /// Reserves queues: the RSS table doesn't use them while the plan is applied.
     #[must_use]
     pub fn reserve(mut self, queues: &[QueueId]) -> Self {
         self.needs.reserved.extend_from_slice(queues);
         self
     }
 
-    /// Steer a flow to these queues: by a rule to the one, or by a rule to an RSS context that
-    /// spreads it over several, which all flows to the same queues share. Where the driver has no context
-    /// for them, each flow goes to one of the queues, in turn. The rule's own action does not count; a flow that is steered so already
-    /// is not steered again.
+    /// Steers a flow to queues: to a single queue by a flow rule, or to several by a flow rule and
+    /// an RSS context, which all flows to the same queues share. Where the driver has no context
+    /// for them, each flow goes to one of the queues, in turn. The rule's own action does not
+    /// count; a flow that is steered already is not steered again.
     #[must_use]
     pub fn steer(mut self, flow: FlowRule, to: &[QueueId]) -> Self {
         let flow = (flow, to.to_vec());
@@ -88,7 +89,7 @@ impl Plan {
         self
     }
 
-    /// Whether the plan wants nothing.
+    /// Whether the plan changes nothing.
     pub fn is_empty(&self) -> bool {
         self.needs.is_empty() && self.flows.is_empty()
     }

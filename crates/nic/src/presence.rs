@@ -30,15 +30,15 @@ use nix::sys::socket::{
 
 use crate::{Error, unix_diag};
 
-/// Number of names tried, as PIDs of several PID namespaces may collide.
-const TRIES: u32 = 64;
+/// Number of names that are tried for a socket, as PIDs of several PID namespaces may collide.
+const MAX_NAMES: u32 = 64;
 
-/// Limit of waiting for room in a socket's queue.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Flag of a socket that listens (`__SO_ACCEPTCON`).
+/// Longest wait for room in a socket's queue of connections.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Flag of a socket that listens (`__SO_ACCEPTCON`), in `/proc/net/unix`.
 const LISTENS: u32 = 1 << 16;
 
-/// Kind of process that has the socket.
+/// Kind of process that has set a NIC up: an owner or a guardian.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Kind {
     Owner,
@@ -54,7 +54,7 @@ impl Kind {
     }
 }
 
-/// Socket that shows its process while it is open.
+/// Socket that shows, while it is open, that its process has set a NIC up.
 #[derive(Debug)]
 pub(crate) struct Presence {
     socket: Arc<UnixListener>,
@@ -71,8 +71,8 @@ impl Drop for Presence {
     }
 }
 
-/// Accepts connections until the socket is shut down.
-fn take(socket: &UnixListener) {
+/// Accepts connections at a presence socket until it is shut down.
+fn accept_until_shutdown(socket: &UnixListener) {
     loop {
         match socket.accept() {
             Ok(asked) => drop(asked),
@@ -84,7 +84,8 @@ fn take(socket: &UnixListener) {
 }
 
 impl Presence {
-    /// Makes the socket, whose name tells the directory of the NIC's journal.
+    /// Makes the socket that shows that this process has set the NIC up. Its name tells the
+    /// directory of the NIC's journal.
     pub(crate) fn announce(
         netns: &NetNs,
         nic: Ifindex,
@@ -93,12 +94,12 @@ impl Presence {
     ) -> Result<Self, Error> {
         let stem = format!(
             "{}{}/",
-            about(nic),
-            directory(dir).map_err(Error::Presence)?
+            socket_name_prefix(nic),
+            directory_id(dir).map_err(Error::Presence)?
         );
         let bind = || {
             let pid = std::process::id();
-            let mut names = (0..TRIES).map(|n| format!("{stem}{pid}.{n}{}", kind.suffix()));
+            let mut names = (0..MAX_NAMES).map(|n| format!("{stem}{pid}.{n}{}", kind.suffix()));
             let taken = || io::Error::from(io::ErrorKind::AddrInUse);
             let bound = names.find_map(|name| {
                 let address = SocketAddr::from_abstract_name(name);
@@ -112,7 +113,7 @@ impl Presence {
         let socket = Arc::new(netns.run(bind)?.map_err(Error::Presence)?);
         let taken = Arc::clone(&socket);
         let taker = thread::Builder::new().name("presence".to_owned());
-        let taker = taker.spawn(move || take(&taken));
+        let taker = taker.spawn(move || accept_until_shutdown(&taken));
         Ok(Self {
             socket,
             taker: Some(taker.map_err(Error::Presence)?),
@@ -122,16 +123,16 @@ impl Presence {
     /// Fails if a process with another runtime directory has set the NIC up.
     pub(crate) fn check(netns: &NetNs, nic: (Ifindex, &str), dir: &Path) -> Result<(), Error> {
         let (ifindex, device) = nic;
-        let ours = match directory(dir) {
+        let ours = match directory_id(dir) {
             Ok(ours) => ours,
             // No process has a journal there yet.
             Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(Error::Presence(error)),
         };
-        let others = || -> io::Result<Option<Present>> {
+        let others = || -> io::Result<Option<OtherProcess>> {
             let table = fs::read("/proc/thread-self/net/unix")?;
             let table = String::from_utf8_lossy(&table);
-            let about = about(ifindex);
+            let about = socket_name_prefix(ifindex);
             let mut sockets: Vec<Socket<'_>> = table.lines().filter_map(Socket::parse).collect();
             // Owners are told before their guardians.
             sockets.sort_by_key(|socket| socket.name.ends_with(Kind::Guardian.suffix()));
@@ -141,7 +142,7 @@ impl Presence {
                     .strip_prefix(&about)
                     .and_then(|rest| rest.split_once('/'));
                 if other.is_some_and(|(directory, _)| directory != ours) {
-                    if let Some(present) = trusted(&socket) {
+                    if let Some(present) = find_trusted(&socket) {
                         return Ok(Some(present));
                     }
                 }
@@ -150,7 +151,7 @@ impl Presence {
         };
         match netns.run(others)?.map_err(Error::Presence)? {
             None => Ok(()),
-            Some(Present { pid }) => Err(Error::OtherRunDir {
+            Some(OtherProcess { pid }) => Err(Error::OtherRunDir {
                 device: device.to_owned(),
                 // A process that can't be seen from this PID namespace has no id here.
                 pid: pid
@@ -161,25 +162,26 @@ impl Presence {
     }
 }
 
-/// Prefix of the names of sockets about a NIC.
-fn about(nic: Ifindex) -> String {
+/// Prefix of the names of sockets that are about this NIC.
+fn socket_name_prefix(nic: Ifindex) -> String {
     format!("devmem-tcp/{nic}/")
 }
 
-/// Device and inode of the directory.
-fn directory(dir: &Path) -> io::Result<String> {
+/// Device and inode of the runtime directory, as text.
+fn directory_id(dir: &Path) -> io::Result<String> {
     let meta = fs::metadata(dir)?;
     Ok(format!("{:x}-{:x}", meta.dev(), meta.ino()))
 }
 
-/// A socket that listens, of `/proc/net/unix` (`unix_seq_show`).
+/// A Unix socket that listens, from `/proc/net/unix` (`unix_seq_show`).
 struct Socket<'a> {
     inode: u32,
     name: &'a str,
 }
 
 impl<'a> Socket<'a> {
-    /// Parses a line; `None` for a socket that does not listen, or has no abstract name.
+    /// Parses a line of `/proc/net/unix`; `None` for a socket that does not listen, or has no
+    /// abstract name.
     fn parse(line: &'a str) -> Option<Self> {
         let (numbers, name) = line.split_once('@')?;
         let mut numbers = numbers.split_whitespace().skip(3);
@@ -194,34 +196,34 @@ impl<'a> Socket<'a> {
 }
 
 /// A process that has set the NIC up.
-struct Present {
-    /// Its id, if it could be asked.
+struct OtherProcess {
+    /// Id of the process, if it could be asked for.
     pid: Option<i32>,
 }
 
-/// The process that has the socket, if its user may change a NIC for us: otherwise any user could keep
-/// others from it. The kernel tells the user of a socket that can't be asked: one that is full, whose process is
-/// stopped.
-fn trusted(socket: &Socket<'_>) -> Option<Present> {
+/// Finds the process that has the socket, if its user may change a NIC: otherwise any user could
+/// keep others from the NIC. The kernel tells the user also of a socket that can't be connected to:
+/// one whose queue is full, because its process is stopped.
+fn find_trusted(socket: &Socket<'_>) -> Option<OtherProcess> {
     let name = socket.name;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + CONNECT_TIMEOUT;
     loop {
-        let errno = match peer(name) {
+        let errno = match peer_credentials(name) {
             Ok(peer) => {
                 let pid = Some(peer.pid());
-                return is_trusted(name, peer.uid()).then_some(Present { pid });
+                return is_trusted(name, peer.uid()).then_some(OtherProcess { pid });
             }
             // The process has ended.
             Err(Errno::ECONNREFUSED) => return None,
             Err(errno) => errno,
         };
-        let uid = unix_diag::uid(socket.inode, name);
+        let uid = unix_diag::socket_owner(socket.inode, name);
         if uid.as_ref().is_ok_and(|uid| !is_trusted(name, *uid)) {
             return None;
         }
         if errno != Errno::EAGAIN || Instant::now() > end {
             return match uid {
-                Ok(_) => Some(Present { pid: None }),
+                Ok(_) => Some(OtherProcess { pid: None }),
                 Err(error) => {
                     tracing::warn!(
                         "{name}: {errno}, {error}: it is not known whose it is, and does not count"
@@ -234,7 +236,7 @@ fn trusted(socket: &Socket<'_>) -> Option<Present> {
     }
 }
 
-/// Whether sockets of this user count.
+/// Whether a socket of this user is believed to show who has set a NIC up.
 fn is_trusted(name: &str, uid: u32) -> bool {
     let trusted = uid == 0 || uid == nix::unistd::geteuid().as_raw();
     if !trusted {
@@ -243,8 +245,8 @@ fn is_trusted(name: &str, uid: u32) -> bool {
     trusted
 }
 
-/// Credentials of the process that listens (`unix_listen`: `init_peercred`).
-fn peer(name: &str) -> Result<UnixCredentials, Errno> {
+/// Credentials of the process that listens at the socket (`unix_listen`: `init_peercred`).
+fn peer_credentials(name: &str) -> Result<UnixCredentials, Errno> {
     let address = UnixAddr::new_abstract(name.as_bytes())?;
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let asker: OwnedFd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -258,7 +260,7 @@ mod tests {
     use crate::scratch::Scratch;
 
     #[test]
-    fn those_with_another_directory_see_each_other() {
+    fn processes_with_other_runtime_directories_see_each_other() {
         let (one, other) = (Scratch::new(), Scratch::new());
         let netns = NetNs::current().unwrap();
         // A number that no device here has.
@@ -281,20 +283,25 @@ mod tests {
         Presence::check(&netns, (nic, "eth9"), elsewhere).unwrap();
     }
 
-    /// Whoever asks leaves a connection behind, and the kernel holds `net.core.somaxconn` of them.
+    /// A presence socket can be connected to more often than `net.core.somaxconn`, the number of
+    /// connections that its queue holds.
     #[test]
-    fn it_can_be_asked_any_number_of_times() {
+    fn a_socket_can_be_connected_to_any_number_of_times() {
         let (one, other) = (Scratch::new(), Scratch::new());
         let netns = NetNs::current().unwrap();
         let nic = Ifindex::new(0x7100_0000 + std::process::id() % 0xffff);
         let _present = Presence::announce(&netns, nic, one.0.path(), Kind::Owner).unwrap();
-        let directory = directory(one.0.path()).unwrap();
-        let name = format!("{}{directory}/{}.0", about(nic), std::process::id());
+        let directory = directory_id(one.0.path()).unwrap();
+        let name = format!(
+            "{}{directory}/{}.0",
+            socket_name_prefix(nic),
+            std::process::id()
+        );
         let most = fs::read_to_string("/proc/sys/net/core/somaxconn").unwrap();
         let most: u32 = most.trim().parse().unwrap();
         for _ in 0..most + 10 {
             // A moment's crowd is none.
-            let asked = (0..1000).any(|_| peer(&name).is_ok());
+            let asked = (0..1000).any(|_| peer_credentials(&name).is_ok());
             assert!(asked);
         }
         assert!(Presence::check(&netns, (nic, "eth9"), other.0.path()).is_err());
@@ -308,11 +315,11 @@ mod tests {
         let table = fs::read_to_string("/proc/thread-self/net/unix").unwrap();
         let mut sockets = table.lines().filter_map(Socket::parse);
         let socket = sockets.find(|socket| socket.name == name).unwrap();
-        match unix_diag::uid(socket.inode, &name) {
+        match unix_diag::socket_owner(socket.inode, &name) {
             Ok(uid) => {
                 assert_eq!(uid, nix::unistd::geteuid().as_raw());
                 // As in a line that another user's name has in it.
-                let other = unix_diag::uid(socket.inode, "devmem-tcp-test/1").unwrap_err();
+                let other = unix_diag::socket_owner(socket.inode, "devmem-tcp-test/1").unwrap_err();
                 assert_eq!(other.kind(), io::ErrorKind::NotFound);
             }
             // A kernel without it, and a sandbox.
@@ -322,7 +329,7 @@ mod tests {
                 assert!(without.contains(&errno), "{error}");
             }
         }
-        assert!(unix_diag::uid(1, &name).is_err());
+        assert!(unix_diag::socket_owner(1, &name).is_err());
     }
 
     #[test]

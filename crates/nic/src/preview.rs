@@ -1,14 +1,14 @@
-//! What a plan would change.
+//! Preview of the changes that a plan would make.
 
 use std::path::Path;
 
 use netdev::NetNs;
 
 use crate::added::preview_flows;
-use crate::checks::{check_flows, check_queues, check_there};
+use crate::checks::{check_flows, check_queue_owners, check_queues_exist};
 use crate::claim::Claim;
 use crate::journal::JournalFile;
-use crate::leaving::Leaving;
+use crate::leaving::LeavingItems;
 use crate::nic::Nic;
 use crate::plan::{Change, Plan};
 use crate::presence::Presence;
@@ -24,17 +24,17 @@ impl Plan {
         let dir = RunDir::existing()?;
         let place = dir.as_ref().map_or(Path::new(""), RunDir::path);
         Presence::check(netns, (self.ifindex, &self.device), place)?;
-        let mut journal = JournalFile::look(dir.as_ref(), &nic.identity)?;
+        let mut journal = JournalFile::read_unlocked(dir.as_ref(), &nic.identity)?;
         // Those of dead owners end first.
         let (orphans, mut claims): (Vec<_>, Vec<_>) =
             journal.claims.iter().cloned().partition(Claim::is_orphan);
-        let leaving = Leaving::of(&orphans, &claims);
+        let leaving = LeavingItems::of(&orphans, &claims);
         let queues = match orphans.is_empty() {
             true => None,
             false => channels::rx_queues_with(&mut nic, &journal, &claims)?,
         };
-        check_there(self, &mut nic, queues)?;
-        check_queues(self, &journal)?;
+        check_queues_exist(self, &mut nic, queues)?;
+        check_queue_owners(self, &journal)?;
         check_flows(self, &mut nic, &journal, &leaving)?;
         claims.push(Claim {
             id: 0,

@@ -1,4 +1,4 @@
-//! What those left who ended without putting a NIC back, and their guardians with them.
+//! Restoring of NICs whose owners ended without doing so, together with their guardians.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,80 +15,85 @@ use crate::presence::{Kind, Presence};
 use crate::values::{rule_text, table_text};
 use crate::{Change, Error, Owner, RunDir, settle};
 
-/// How long a binding of a killed process may take to go.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// Longest wait for a killed process's binding to end.
+const UNBIND_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What came of one journal.
+/// Result of restoring one NIC from its journal.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Restored {
-    /// The NIC; the journal's name where that is damaged.
+    /// Name of the NIC; the journal's file name where that is damaged.
     pub device: String,
-    /// What came of it.
+    /// Outcome of restoring the NIC.
     pub outcome: Outcome,
 }
 
-/// What came of one journal.
+/// Outcome of restoring one NIC from its journal.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The NIC is as it was before these, but for what `kept` need.
+    /// The NIC is restored, except for what the claims of `kept` need.
     Restored {
-        /// Who ended without putting it back; `None`: it was applied to stay.
+        /// Owners that ended without restoring the NIC; `None` for changes that were applied to
+        /// stay.
         ended: Vec<Option<Owner>>,
-        /// Who still needs it otherwise; `None`: what was applied to stay.
+        /// Owners that still need changes of the NIC; `None` for changes that were applied to stay.
         kept: Vec<Option<Owner>>,
     },
-    /// All who changed it still run, or it was applied to stay.
+    /// The NIC is not restored: all owners of its changes still run, or the changes were applied to
+    /// stay.
     InUse {
-        /// Who.
+        /// Owners of the changes; `None` for changes that were applied to stay.
         kept: Vec<Option<Owner>>,
     },
-    /// The NIC is not there any more, and its settings with it: the journal was removed.
+    /// The NIC does not exist any more, and its settings neither: the journal was removed.
     Gone,
-    /// It is of another boot, which ended all settings: the journal was removed.
+    /// The journal is of another boot, which ended all settings: the journal was removed.
     OtherBoot,
-    /// The NIC may be somewhere, and was forgotten by force: its journal was removed.
+    /// The NIC was not found and was forgotten by force: its journal was removed.
     Forgotten,
-    /// Of [`would_restore`]: it would be as it was before these, but for what `kept` need.
+    /// Result of [`would_restore`]: the NIC would be restored, except for what the claims of `kept`
+    /// need.
     Would {
-        /// What would be changed; of what was added, it may be gone already.
+        /// Changes that would be made; a rule or context that would be removed may be gone already.
         changes: Vec<Change>,
-        /// Who ended without putting it back; `None`: it was applied to stay.
+        /// Owners that ended without restoring the NIC; `None` for changes that were applied to
+        /// stay.
         ended: Vec<Option<Owner>>,
-        /// Who still needs it otherwise; `None`: what was applied to stay.
+        /// Owners that still need changes of the NIC; `None` for changes that were applied to stay.
         kept: Vec<Option<Owner>>,
     },
-    /// It could not be put back, or its journal not be read.
+    /// The NIC could not be restored, or its journal could not be read.
     Failed(Error),
 }
 
-/// NICs to restore.
+/// Selection of the NICs to restore.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Which<'a> {
-    /// All.
+    /// All NICs that have a journal.
     All,
-    /// The one of this name in the current namespace; if there is none, the one of this name in another.
+    /// The NIC of this name in the current namespace; if there is none, the NIC of this name in
+    /// another.
     Named(&'a str),
-    /// The one of this name in this namespace.
+    /// The NIC of this name in this network namespace.
     In(&'a NetNs, &'a str),
 }
 
-/// Finishes what ended processes have left on these NICs. On one that is named, what was applied to stay ends,
-/// too. With `force`, all that was changed is taken back, also what a process that runs needs, and a NIC that
-/// can't be found is forgotten.
+/// Restores the selected NICs: undoes the changes that ended processes have left. On a NIC that is
+/// named, changes that were applied to stay end, too. With `force`, all changes are undone, also
+/// what a running process needs, and a NIC that can't be found is forgotten.
 ///
 /// # Errors
 /// Those of the runtime directory, and of looking for the NIC. What goes wrong with one NIC is in its own
 /// outcome.
 pub fn restore(dir: &RunDir, which: Which<'_>, force: bool) -> Result<Vec<Restored>, Error> {
-    let wanted = Wanted::new(which, force)?;
+    let wanted = Selection::new(which, force)?;
     let locked = dir.lock()?;
     let mut all = Vec::new();
     for name in locked.names(PREFIX)? {
-        let (device, outcome) = match JournalFile::named(&locked, &name) {
-            Ok(Some(file)) if !wanted.is(&file.journal) => continue,
+        let (device, outcome) = match JournalFile::open(&locked, &name) {
+            Ok(Some(file)) if !wanted.selects(&file.journal) => continue,
             Ok(Some(file)) => {
                 let device = file.journal.nic.name.clone();
                 (device, wanted.take_back(file))
@@ -104,20 +109,20 @@ pub fn restore(dir: &RunDir, which: Which<'_>, force: bool) -> Result<Vec<Restor
     Ok(all)
 }
 
-/// What [`restore`] would do. Changes nothing.
+/// Tells what [`restore`] would do. Changes nothing.
 ///
 /// # Errors
 /// As for [`restore`].
 pub fn would_restore(which: Which<'_>, force: bool) -> Result<Vec<Restored>, Error> {
-    let wanted = Wanted::new(which, force)?;
+    let wanted = Selection::new(which, force)?;
     let Some(dir) = RunDir::existing()? else {
         return Ok(Vec::new());
     };
     let mut all = Vec::new();
     for file in dir.names(PREFIX)? {
         let (device, outcome) = match journal::read(&dir, &file) {
-            Ok(Some(journal)) if !wanted.is(&journal) => continue,
-            Ok(Some(journal)) => (journal.nic.name.clone(), wanted.would(journal)),
+            Ok(Some(journal)) if !wanted.selects(&journal) => continue,
+            Ok(Some(journal)) => (journal.nic.name.clone(), wanted.preview_outcome(journal)),
             Ok(None) => continue,
             Err(error) => (file, Err(error)),
         };
@@ -129,20 +134,20 @@ pub fn would_restore(which: Which<'_>, force: bool) -> Result<Vec<Restored>, Err
     Ok(all)
 }
 
-/// What is to be restored.
-struct Wanted<'a> {
+/// Selection of NICs to restore, with the device that is named.
+struct Selection<'a> {
     which: Which<'a>,
-    /// The device of that name, if it is there.
+    /// Identity of the device of the given name, if it exists.
     there: Option<Identity>,
     force: bool,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> Selection<'a> {
     fn new(which: Which<'a>, force: bool) -> Result<Self, Error> {
         let there = match which {
             Which::All => None,
-            Which::Named(name) => find(&NetNs::current()?, name)?,
-            Which::In(netns, name) => find(netns, name)?,
+            Which::Named(name) => find_identity(&NetNs::current()?, name)?,
+            Which::In(netns, name) => find_identity(netns, name)?,
         };
         Ok(Self {
             which,
@@ -151,15 +156,19 @@ impl<'a> Wanted<'a> {
         })
     }
 
-    /// Whether this journal is meant. A device goes before a name: it may have been given another one
-    /// since it was noted, and its old one may be another's.
-    fn is(&self, journal: &Journal) -> bool {
+    /// Whether a journal's NIC is selected. A device goes before a name: it may have been renamed
+    /// since the journal was written, and its old name may be another's.
+    fn selects(&self, journal: &Journal) -> bool {
         let (name, anywhere) = match self.which {
             Which::All => return true,
             Which::Named(name) => (name, self.there.is_none()),
             Which::In(_, name) => (name, false),
         };
-        if self.there.as_ref().is_some_and(|it| journal.nic.is(it)) {
+        if self
+            .there
+            .as_ref()
+            .is_some_and(|it| journal.nic.is_same_nic(it))
+        {
             return true;
         }
         let noted = journal.nic.name == name;
@@ -174,8 +183,8 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// The claims that end, and those that stay.
-    fn split(&self, journal: &Journal) -> (Vec<Claim>, Vec<Claim>) {
+    /// Divides the journal's claims into those that end and those that stay.
+    fn split_claims(&self, journal: &Journal) -> (Vec<Claim>, Vec<Claim>) {
         let named = !matches!(self.which, Which::All);
         journal
             .claims
@@ -184,7 +193,8 @@ impl<'a> Wanted<'a> {
             .partition(|claim| self.force || claim.is_orphan() || (named && claim.owner.is_none()))
     }
 
-    /// Whether the journal is of another boot. With force, one that may be of this boot is taken for one.
+    /// Whether the journal is of another boot. With force, a journal that may be of this boot is
+    /// taken for one of this boot.
     fn is_of_another_boot(&self, journal: &Journal) -> Result<bool, Error> {
         match journal.boot()? {
             Boot::This => Ok(false),
@@ -194,7 +204,7 @@ impl<'a> Wanted<'a> {
         }
     }
 
-    /// One NIC.
+    /// Restores the NIC of one journal.
     fn take_back(&self, mut file: JournalFile<'_>) -> Result<Outcome, Error> {
         if self.is_of_another_boot(&file.journal)? {
             file.dir.remove(&file.file)?;
@@ -213,7 +223,7 @@ impl<'a> Wanted<'a> {
             Err(error) => return Err(error),
         };
         let mut nic = Nic::open(&netns, link.ifindex)?;
-        let (over, kept) = self.split(&file.journal);
+        let (over, kept) = self.split_claims(&file.journal);
         let kept = owners(kept);
         if over.is_empty() {
             return Ok(Outcome::InUse { kept });
@@ -233,8 +243,8 @@ impl<'a> Wanted<'a> {
         Ok(Outcome::Restored { ended, kept })
     }
 
-    /// What would come of one NIC.
-    fn would(&self, mut journal: Journal) -> Result<Outcome, Error> {
+    /// Computes the outcome that [`Selection::take_back`] would have for one journal.
+    fn preview_outcome(&self, mut journal: Journal) -> Result<Outcome, Error> {
         if self.is_of_another_boot(&journal)? {
             return Ok(Outcome::OtherBoot);
         }
@@ -244,18 +254,18 @@ impl<'a> Wanted<'a> {
             Err(Error::Hidden { .. }) if self.force => return Ok(Outcome::Forgotten),
             Err(error) => return Err(error),
         };
-        let (over, kept) = self.split(&journal);
+        let (over, kept) = self.split_claims(&journal);
         if over.is_empty() {
             let kept = owners(kept);
             return Ok(Outcome::InUse { kept });
         }
         let stays = |item: &&Item| {
             let mut items = kept.iter().flat_map(|claim| &claim.items);
-            items.any(|other| other.is(item))
+            items.any(|other| other.is_same_item(item))
         };
         let items = over.iter().flat_map(|claim| &claim.items);
         let items = items.filter(|item| !stays(item));
-        let mut changes: Vec<Change> = items.map(removed).collect();
+        let mut changes: Vec<Change> = items.map(removal_of).collect();
         let shared = settle::preview(&mut nic, &mut journal, &kept)?;
         changes.extend(shared.into_iter().flatten().map(|(from, to)| Change {
             from: Some(from),
@@ -273,8 +283,8 @@ fn owners(claims: Vec<Claim>) -> Vec<Option<Owner>> {
     claims.into_iter().map(|claim| claim.owner).collect()
 }
 
-/// The end of what was added.
-fn removed(item: &Item) -> Change {
+/// Describes the removal of a rule or context.
+fn removal_of(item: &Item) -> Change {
     let what = match item {
         Item::Rule { rule, .. } => rule_text(rule),
         Item::Context { table, .. } => format!("rss context {}", table_text(table)),
@@ -285,8 +295,8 @@ fn removed(item: &Item) -> Change {
     }
 }
 
-/// The device of this name in a namespace, if it is there.
-fn find(netns: &NetNs, name: &str) -> Result<Option<Identity>, Error> {
+/// Identity of the device of this name in a namespace; `None` if there is none.
+fn find_identity(netns: &NetNs, name: &str) -> Result<Option<Identity>, Error> {
     match Link::open_in(netns)?.by_name(name) {
         Ok(link) => Ok(Some(Identity::of(netns, &link)?)),
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
@@ -294,9 +304,10 @@ fn find(netns: &NetNs, name: &str) -> Result<Option<Identity>, Error> {
     }
 }
 
-/// A binding ends some time after its owner, and only then the kernel lets header split go.
+/// Ends a claim, and tries again for a while: a binding ends some time after its owner, and only
+/// then the kernel allows header split to be switched off.
 fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Result<(), Error> {
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + UNBIND_TIMEOUT;
     loop {
         match end_claim(nic, file, id) {
             Err(Error::NotRestored { .. }) if Instant::now() < end => {
@@ -307,23 +318,25 @@ fn end_with_patience(nic: &mut Nic, file: &mut JournalFile<'_>, id: u64) -> Resu
     }
 }
 
-/// A journal, for who only looks.
+/// State of a NIC that has a journal, for programs that only show it.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct State {
-    /// The NIC, by its present name where it is found; the journal's name where that is damaged.
+    /// Name of the NIC, the present one where the NIC is found; the journal's file name where that
+    /// is damaged.
     pub device: String,
-    /// The NIC's namespace, where it was looked for, because a process ended without putting it back, and found.
+    /// Network namespace of the NIC, where it was looked for, because a process ended without
+    /// restoring the NIC, and found.
     pub netns: Option<NetNs>,
-    /// What is wrong with the journal, or why that NIC can't be found.
+    /// What is wrong with the journal, or why the NIC can't be found.
     pub damaged: Option<Error>,
-    /// Whose settings are in force; `None`: they were applied to stay.
+    /// Owners of the settings in force; `None` for settings that were applied to stay.
     pub owners: Vec<Option<Owner>>,
-    /// Who ended without putting it back.
+    /// Owners that ended without restoring the NIC.
     pub orphans: Vec<Owner>,
 }
 
-/// All journals. Changes nothing.
+/// Reads the state of all NICs that have a journal. Changes nothing.
 ///
 /// # Errors
 /// Those of the runtime directory.

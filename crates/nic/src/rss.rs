@@ -2,7 +2,7 @@
 
 use netdev::QueueId;
 
-/// The table `table` with the entries of the queues in `avoid` dealt out to the others.
+/// RSS table in which the entries of the queues in `avoid` are dealt out to the other queues.
 ///
 /// `others` are the queues that may take their place, in turn; entries that name none of `avoid`
 /// stay what they are, so that the flows of the other queues stay where they are. `None` if there
@@ -37,20 +37,20 @@ mod tests {
     }
 
     #[test]
-    fn deals_the_entries_out_in_turn() {
+    fn entries_of_avoided_queues_are_dealt_out_in_turn() {
         let table = ids([0, 1, 2, 3, 0, 1, 2, 3]);
         let changed = without_queues(&table, &ids([3]), &ids(0..4)).unwrap();
         assert_eq!(changed, ids([0, 1, 2, 0, 0, 1, 2, 1]));
     }
 
     #[test]
-    fn has_no_answer_if_every_queue_is_avoided() {
+    fn no_table_avoids_every_queue() {
         assert_eq!(without_queues(&ids([0, 0]), &ids([0]), &ids([0])), None);
     }
 
     proptest! {
         #[test]
-        fn names_no_avoided_queue_and_moves_nothing_else(
+        fn only_entries_of_avoided_queues_change(
             table in prop::collection::vec(0u32..8, 0..64),
             avoid in prop::collection::vec(0u32..8, 0..4),
         ) {

@@ -6,17 +6,17 @@ use undo::Setting;
 use crate::claim::{Claim, Item};
 use crate::journal::{Journal, JournalFile};
 use crate::nic::{self, Nic};
-use crate::shared_setting::{Channels, GroHw, Ntuple, Rings, SharedSetting, Step, Table};
+use crate::shared_setting::{Channels, GroHw, Ntuple, Rings, SettingChange, SharedSetting, Table};
 use crate::values::RingValues;
 use crate::{Error, channels};
 
-/// Describes what these claims would change. Changes nothing.
+/// Describes the changes that these claims would make to the shared settings. Changes nothing.
 pub(crate) fn preview(
     nic: &mut Nic,
     journal: &mut Journal,
     claims: &[Claim],
-) -> Result<Vec<Step>, Error> {
-    channels::catch_up(nic, journal)?;
+) -> Result<Vec<SettingChange>, Error> {
+    channels::record_moved_table(nic, journal)?;
     Ok(vec![
         Channels::preview(nic, journal, claims)?,
         Rings::preview(nic, journal, claims)?,
@@ -24,7 +24,7 @@ pub(crate) fn preview(
     ])
 }
 
-/// Shared settings that could not be restored, and why.
+/// Shared settings that could not be restored, each with the error.
 #[derive(Debug, Default)]
 pub(crate) struct RestoreFailures {
     pub(crate) table: Option<Error>,
@@ -33,9 +33,10 @@ pub(crate) struct RestoreFailures {
     pub(crate) ntuple: Option<Error>,
 }
 
-/// Sets what the remaining claims need, after one has ended.
+/// Sets the shared settings to what the remaining claims need, after one has ended.
 pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailures {
-    let table = channels::catch_up(nic, &mut file.journal).and_then(|()| Table::release(nic, file));
+    let table = channels::record_moved_table(nic, &mut file.journal)
+        .and_then(|()| Table::release(nic, file));
     let mut failures = RestoreFailures {
         table: table.err(),
         rings: release_rings(nic, file).err(),
@@ -46,7 +47,7 @@ pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailu
         Ok(None) => {}
         Ok(Some(_)) => {
             let table = match file.journal.reserved().is_empty() {
-                true => channels::default_again(nic, file),
+                true => channels::restore_default_table(nic, file),
                 false => Table::release(nic, file).map(drop),
             };
             failures.table = failures.table.or(table.err());
@@ -56,12 +57,13 @@ pub(crate) fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> RestoreFailu
     failures
 }
 
-/// Sets the rings that the claims need, and what the driver wants before it splits headers.
+/// Sets the ring settings that the claims need, and features that the driver requires for header
+/// split.
 fn acquire_rings(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,
-) -> Result<(Step, Step), Error> {
+) -> Result<(SettingChange, SettingChange), Error> {
     // A claim that builds on another's rx-gro-hw needs it, too.
     let mut needs_gro_hw = file.journal.gro_hw.is_some();
     let rings = match Rings::acquire(nic, file) {
@@ -95,13 +97,14 @@ fn acquire_rings(
     Ok((gro_hw, rings))
 }
 
-/// Whether the driver wants `rx-gro-hw` for header split, as mlx5 says (`mlx5e_ethtool_set_tcp_data_split`).
+/// Whether an error says that the driver requires `rx-gro-hw` for header split, as mlx5 does
+/// (`mlx5e_ethtool_set_tcp_data_split`).
 fn wants_gro_hw(error: &netdev::Error) -> bool {
     let text = error.message().unwrap_or_default();
     error.op() == "rings-set" && text.contains("GRO HW")
 }
 
-/// Sets the rings that the remaining claims need.
+/// Sets the ring settings that the remaining claims need.
 fn release_rings(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error> {
     Rings::release(nic, file)?;
     let splits = file.journal.claims.iter().any(|claim| claim.needs.split);
@@ -126,15 +129,18 @@ fn release_rings(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<(), Error>
 }
 
 /// Switches flow rules on for a claim; describes the change.
-pub(crate) fn acquire_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+pub(crate) fn acquire_ntuple(
+    nic: &mut Nic,
+    file: &mut JournalFile<'_>,
+) -> Result<SettingChange, Error> {
     if file.journal.ntuple.is_none() {
         file.journal.rules_before = nic.rule_places()?;
     }
     Ntuple::acquire(nic, file)
 }
 
-/// A rule that another program has added since rules were switched on. One that could not be removed is a
-/// claim's still.
+/// Location of a flow rule that another program has added since rules were switched on. A rule of a
+/// claim that could not be removed doesn't count.
 fn foreign_rule(nic: &mut Nic, journal: &Journal) -> Result<Option<u32>, Error> {
     let items = || journal.claims.iter().flat_map(|claim| &claim.items);
     for place in nic.rule_places()? {
@@ -167,8 +173,9 @@ fn foreign_rule(nic: &mut Nic, journal: &Journal) -> Result<Option<u32>, Error> 
     Ok(None)
 }
 
-/// Switches flow rules off again, unless another program has added one: many drivers would remove it.
-fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+/// Switches flow rules off again, unless another program has added a rule: many drivers would
+/// remove it.
+fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<SettingChange, Error> {
     let needed = file.journal.claims.iter().any(Ntuple::is_needed);
     if file.journal.ntuple.is_some() && !needed && nic.feature(nic::NTUPLE)? {
         if let Some(place) = foreign_rule(nic, &file.journal)? {
@@ -181,13 +188,13 @@ fn release_ntuple(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Err
     Ntuple::release(nic, file)
 }
 
-/// Sets what the claims need; describes the changes.
+/// Sets the shared settings that the claims need; describes the changes.
 pub(crate) fn acquire(
     nic: &mut Nic,
     file: &mut JournalFile<'_>,
     id: u64,
-) -> Result<Vec<Step>, Error> {
-    channels::catch_up(nic, &mut file.journal)?;
+) -> Result<Vec<SettingChange>, Error> {
+    channels::record_moved_table(nic, &mut file.journal)?;
     // The original table, before the channels change it.
     if file.journal.table.is_none() && file.journal.claims.iter().any(Table::is_needed) {
         file.journal.table = Some(Setting::new(nic.table()?));

@@ -8,47 +8,52 @@ use crate::claim::Claim;
 use crate::goals::{channels_goal, rings_goal, table_goal};
 use crate::journal::{Journal, JournalFile};
 use crate::nic::{self, Nic};
-use crate::values::{ChannelCounts, RingValues, fit, table_text};
+use crate::values::{ChannelCounts, RingValues, fit_table, table_text};
 
-/// Description of a change: the old value, the new one. `None` where the value stays.
-pub(crate) type Step = Option<(String, String)>;
+/// Change of a shared setting, described by the old value and the new one; `None` where the value
+/// stays.
+pub(crate) type SettingChange = Option<(String, String)>;
 
-/// A setting that all receivers on a NIC share: what it was before the first of them, combined with what
-/// their claims need.
+/// A setting of a NIC that all its receivers share. Its value is the original one, combined with
+/// what the receivers' claims need.
 pub(crate) trait SharedSetting {
-    /// The setting's value.
+    /// Type of the setting's value.
     type Value: PartialEq + Clone;
 
-    /// The journal's entry.
+    /// The journal's entry for the setting.
     fn entry(journal: &mut Journal) -> &mut Option<Setting<Self::Value>>;
 
-    /// Whether the claim needs a value of its own.
+    /// Whether the claim needs the setting to be changed.
     fn is_needed(claim: &Claim) -> bool;
 
-    /// Reads the present value.
+    /// Reads the setting's present value.
     fn read(nic: &mut Nic) -> Result<Self::Value, Error>;
 
     /// Computes the value that these claims need, from the original one.
     fn goal(nic: &mut Nic, before: &Self::Value, claims: &[Claim]) -> Result<Self::Value, Error>;
 
-    /// Sets the value; returns what the driver made of it.
+    /// Changes the setting; returns the value that the driver made of `to`.
     fn set(nic: &mut Nic, to: &Self::Value) -> Result<Self::Value, Error>;
 
-    /// Sets the original value again; returns what the driver made of it.
+    /// Restores the setting's original value; returns the value that the driver made of it.
     fn restore(nic: &mut Nic, to: &Self::Value) -> Result<Self::Value, Error> {
         Self::set(nic, to)
     }
 
-    /// Describes a change in words.
+    /// Describes a change of the setting in words.
     fn describe(from: &Self::Value, to: &Self::Value) -> (String, String);
 
-    /// Takes a value set by another program for the original one.
+    /// Records a value that another program has set as the setting's original value.
     fn adopt(setting: &mut Setting<Self::Value>, now: &Self::Value) {
         setting.before = now.clone();
     }
 
-    /// Describes what `claims`, beside the journal's own, would change. Changes nothing.
-    fn preview(nic: &mut Nic, journal: &mut Journal, claims: &[Claim]) -> Result<Step, Error> {
+    /// Describes how `claims`, beside the journal's own, would change the setting. Changes nothing.
+    fn preview(
+        nic: &mut Nic,
+        journal: &mut Journal,
+        claims: &[Claim],
+    ) -> Result<SettingChange, Error> {
         // A setting that no claim needs any more goes back, too.
         if Self::entry(journal).is_none() && !claims.iter().any(Self::is_needed) {
             return Ok(None);
@@ -67,7 +72,8 @@ pub(crate) trait SharedSetting {
         Ok((goal != now && !made).then(|| Self::describe(&now, &goal)))
     }
 
-    /// Takes a value that is neither the original nor ours for the original from now on; describes it.
+    /// Records the present value as the original one, if it is neither that nor one of ours:
+    /// another program has set it. Returns a description of the change.
     fn adopt_external_change(
         setting: &mut Setting<Self::Value>,
         now: &Self::Value,
@@ -82,8 +88,8 @@ pub(crate) trait SharedSetting {
         })
     }
 
-    /// Sets what the journal's claims need, among them a new one.
-    fn acquire(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+    /// Changes the setting to what the journal's claims need, among them a new one.
+    fn acquire(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<SettingChange, Error> {
         let needed = file.journal.claims.iter().any(Self::is_needed);
         let entry = Self::entry(&mut file.journal);
         if entry.is_none() && !needed {
@@ -94,8 +100,8 @@ pub(crate) trait SharedSetting {
         Self::settle(nic, file, now)
     }
 
-    /// Sets what the journal's claims still need, after one has ended.
-    fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<Step, Error> {
+    /// Changes the setting to what the journal's claims still need, after one has ended.
+    fn release(nic: &mut Nic, file: &mut JournalFile<'_>) -> Result<SettingChange, Error> {
         if Self::entry(&mut file.journal).is_none() {
             return Ok(None);
         }
@@ -103,8 +109,13 @@ pub(crate) trait SharedSetting {
         Self::settle(nic, file, now)
     }
 
-    /// Sets what the journal's claims need, for a setting that has an entry and is `now`.
-    fn settle(nic: &mut Nic, file: &mut JournalFile<'_>, now: Self::Value) -> Result<Step, Error> {
+    /// Changes the setting, whose value is `now` and which has an entry in the journal, to what the
+    /// journal's claims need.
+    fn settle(
+        nic: &mut Nic,
+        file: &mut JournalFile<'_>,
+        now: Self::Value,
+    ) -> Result<SettingChange, Error> {
         let claims = file.journal.claims.clone();
         let Some(setting) = Self::entry(&mut file.journal) else {
             return Ok(None);
@@ -140,7 +151,7 @@ pub(crate) trait SharedSetting {
     }
 }
 
-/// How many channels there are.
+/// Number of a NIC's channels, as a shared setting.
 pub(crate) struct Channels;
 
 impl SharedSetting for Channels {
@@ -171,7 +182,7 @@ impl SharedSetting for Channels {
     }
 }
 
-/// Ring sizes, header split and its threshold.
+/// Ring sizes, header split and its threshold, as a shared setting.
 pub(crate) struct Rings;
 
 impl SharedSetting for Rings {
@@ -205,7 +216,7 @@ impl SharedSetting for Rings {
         RingValues::differ(from, to)
     }
 
-    /// Each of the three alone: the others may still be ours.
+    /// Records each of the three ring values alone: the others may still be ours.
     fn adopt(setting: &mut Setting<RingValues>, now: &RingValues) {
         if !setting.knows_part(now, |rings| &rings.rx) {
             setting.before.rx = now.rx;
@@ -219,7 +230,7 @@ impl SharedSetting for Rings {
     }
 }
 
-/// The RSS table, without reserved queues.
+/// RSS table without reserved queues, as a shared setting.
 pub(crate) struct Table;
 
 impl SharedSetting for Table {
@@ -229,7 +240,8 @@ impl SharedSetting for Table {
         &mut journal.table
     }
 
-    /// A change of the channels may change the table.
+    /// Whether the claim needs the RSS table to be changed; a change of the channels may change the
+    /// table, too.
     fn is_needed(claim: &Claim) -> bool {
         !claim.needs.reserved.is_empty() || claim.needs.channels.is_some()
     }
@@ -245,7 +257,7 @@ impl SharedSetting for Table {
         let goal = table_goal(before, &reserved, &free)
             .ok_or_else(|| Error::NoOtherQueue { device: nic.name() })?;
         // With more channels some drivers have longer tables.
-        Ok(fit(&goal, nic.table()?.len()))
+        Ok(fit_table(&goal, nic.table()?.len()))
     }
 
     fn set(nic: &mut Nic, to: &Vec<QueueId>) -> Result<Vec<QueueId>, Error> {
@@ -261,7 +273,7 @@ impl SharedSetting for Table {
     }
 }
 
-/// Whether flow rules are switched on.
+/// Whether flow rules are switched on, as a shared setting.
 pub(crate) struct Ntuple;
 
 impl SharedSetting for Ntuple {
@@ -292,7 +304,7 @@ impl SharedSetting for Ntuple {
     }
 }
 
-/// Whether the NIC coalesces packets (`rx-gro-hw`).
+/// Whether the NIC coalesces packets (`rx-gro-hw`), as a shared setting.
 pub(crate) struct GroHw;
 
 impl SharedSetting for GroHw {

@@ -1,18 +1,18 @@
-//! How flows are spread over several queues: by an RSS context, which all that go to the same queues
+//! Spreading of flows over several queues: by an RSS context, which all flows to the same queues
 //! share; where there can be none, each flow goes to one of the queues, in turn.
 
 use netdev::QueueId;
 
-/// Destination of a flow.
+/// Destination of a flow: a queue, or an RSS context.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Spread<C> {
     Queue(QueueId),
     Context(C),
 }
 
-/// Where each flow goes, of which its queues are known. `new_context` is asked once for the same queues,
-/// and answers `None` where there can be no context: then there must be as many flows as queues, or
-/// `too_few` is the error.
+/// Finds the destination of each flow, given by the queues that it is to be spread over.
+/// `new_context` is called once for the same queues, and returns `None` where there can be no RSS
+/// context: then there must be as many flows as queues, or `too_few` is the error.
 pub(crate) fn spread<C: Copy, E>(
     flows: &[&[QueueId]],
     mut new_context: impl FnMut(&[QueueId]) -> Result<Option<C>, E>,
@@ -91,7 +91,8 @@ mod tests {
     }
 
     proptest! {
-        /// Every queue gets a flow, and none gets two more than another.
+        /// Without RSS contexts every queue gets a flow, and the numbers of flows of two queues
+        /// differ by one at most.
         #[test]
         fn without_contexts_queues_take_turns(queues in 2u32..9, flows in 0usize..40) {
             let to = ids(0..queues);

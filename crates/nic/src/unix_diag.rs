@@ -1,4 +1,4 @@
-//! The user of a Unix socket, asked of the kernel by the socket's inode (`unix_diag_get_exact`).
+//! The user that has a Unix socket, by the socket's inode, from the kernel (`unix_diag_get_exact`).
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -8,23 +8,24 @@ use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket,
 };
 
-/// `SOCK_DIAG_BY_FAMILY`
+/// Message type of a request for sockets: `SOCK_DIAG_BY_FAMILY`.
 const BY_FAMILY: u16 = 20;
-/// `UDIAG_SHOW_NAME | UDIAG_SHOW_UID`
+/// Parts of the answer that are requested: `UDIAG_SHOW_NAME | UDIAG_SHOW_UID`.
 const SHOW: u32 = 0x41;
-/// `UNIX_DIAG_NAME`
+/// Netlink attribute with a Unix socket's name: `UNIX_DIAG_NAME`.
 const NAME: u16 = 0;
-/// `UNIX_DIAG_UID`
+/// Netlink attribute with the user of a Unix socket: `UNIX_DIAG_UID`.
 const UID: u16 = 7;
 /// Length of a `struct nlmsghdr`, and of a `struct unix_diag_msg`.
 const HEADER: usize = 16;
 
-/// The user of the socket with this inode and abstract name, in the caller's network namespace. Any user can have a
-/// socket with a name that looks like a line of `/proc/net/unix`, and in it another socket's inode.
+/// Id of the user that has the Unix socket with this inode and abstract name, in the caller's
+/// network namespace. Any user can have a socket with a name that looks like a line of
+/// `/proc/net/unix`, and in it another socket's inode.
 ///
 /// # Errors
 /// `ENOENT` without such a socket, or where the kernel has no `unix_diag` (`CONFIG_UNIX_DIAG`).
-pub(crate) fn uid(inode: u32, name: &str) -> io::Result<u32> {
+pub(crate) fn socket_owner(inode: u32, name: &str) -> io::Result<u32> {
     let asker: OwnedFd = socket(
         AddressFamily::Netlink,
         SockType::Datagram,
@@ -38,7 +39,7 @@ pub(crate) fn uid(inode: u32, name: &str) -> io::Result<u32> {
     parse(answer.get(..len).unwrap_or_default(), name)
 }
 
-/// A `struct nlmsghdr` and a `struct unix_diag_req`.
+/// Encodes a request for a Unix socket: a `struct nlmsghdr` and a `struct unix_diag_req`.
 fn request(inode: u32) -> Vec<u8> {
     const FAMILY: u8 = libc::AF_UNIX as u8;
     let mut body = vec![FAMILY, 0, 0, 0];
@@ -95,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_is_its_number() {
+    fn an_error_answer_is_its_errno() {
         let mut answer = vec![0; 36];
         answer[4..6].copy_from_slice(&2u16.to_ne_bytes());
         answer[16..20].copy_from_slice(&(-libc::ENOENT).to_ne_bytes());
@@ -107,7 +108,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_comes_is_an_answer(answer in prop::collection::vec(any::<u8>(), 0..80)) {
+        fn any_answer_is_parsed_or_refused(answer in prop::collection::vec(any::<u8>(), 0..80)) {
             let _answer = parse(&answer, "a");
         }
     }

@@ -24,8 +24,8 @@ impl RingValues {
         }
     }
 
-    /// What `__netif_mp_open_rxq` asks for. A driver without a threshold refuses to have it set,
-    /// even to 0.
+    /// Ring settings with header split and without a threshold, which `__netif_mp_open_rxq`
+    /// requires. A driver without a threshold refuses to have it set, even to 0.
     pub(crate) fn split(self) -> Self {
         Self {
             split: Some(HeaderSplit::Enabled),
@@ -50,7 +50,7 @@ impl fmt::Display for RingValues {
 }
 
 impl RingValues {
-    /// Text of both values, without the parts that are equal.
+    /// Texts of two ring settings, without the parts that are equal.
     pub(crate) fn differ(from: &Self, to: &Self) -> (String, String) {
         let mut words = (Vec::new(), Vec::new());
         if from.split != to.split {
@@ -71,8 +71,8 @@ impl RingValues {
     }
 }
 
-/// Number of channels. Some drivers have combined channels only, some rx and tx channels only
-/// (gve), some either or both (bnxt, ice).
+/// Number of a NIC's channels by kind. Some drivers have combined channels only, some rx and tx
+/// channels only (gve), some either or both (bnxt, ice).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ChannelCounts {
@@ -90,7 +90,7 @@ impl ChannelCounts {
         }
     }
 
-    /// Returns counts with at least this number of rx queues, of the kind of channels in use.
+    /// Number of channels with at least this number of rx queues, of the kind of channels in use.
     pub(crate) fn with_rx_queues(self, wanted: u32) -> Self {
         let more = wanted.saturating_sub(self.combined.saturating_add(self.rx));
         match self.combined {
@@ -116,15 +116,15 @@ impl fmt::Display for ChannelCounts {
     }
 }
 
-/// A table as the device has it whose table has `len` entries: a shorter one is repeated, as the kernel and
-/// drivers do (`rss_set_prep_indir`, `ethtool_rxfh_indir_resize`), a longer one cut off.
-pub(crate) fn fit(table: &[QueueId], len: usize) -> Vec<QueueId> {
+/// RSS table as a device has it whose table has `len` entries: a shorter table is repeated, as the
+/// kernel and drivers do (`rss_set_prep_indir`, `ethtool_rxfh_indir_resize`), a longer one cut off.
+pub(crate) fn fit_table(table: &[QueueId], len: usize) -> Vec<QueueId> {
     table.iter().copied().cycle().take(len).collect()
 }
 
-/// The beginning of a table that, repeated, is the table. The kernel takes a table as long as it was given for
-/// one that must not become shorter, which keeps drivers from having fewer channels
-/// (`ethtool_rxfh_can_resize`).
+/// Shortest beginning of an RSS table that gives the whole table when it is repeated. The kernel
+/// takes a table as long as it was given for one that must not become shorter, which keeps drivers
+/// from having fewer channels (`ethtool_rxfh_can_resize`).
 pub(crate) fn shortest(table: &[QueueId]) -> &[QueueId] {
     let divides = |len: &usize| table.len() % len == 0;
     let mut beginnings = (1..table.len()).filter(divides).map(|len| &table[..len]);
@@ -132,22 +132,22 @@ pub(crate) fn shortest(table: &[QueueId]) -> &[QueueId] {
     found.unwrap_or(table)
 }
 
-/// Whether both tables spread flows alike; one may be a repetition of the other.
+/// Whether both RSS tables spread flows alike; one may be a repetition of the other.
 pub(crate) fn same_spread(one: &[QueueId], other: &[QueueId]) -> bool {
     let (short, long) = if one.len() <= other.len() {
         (one, other)
     } else {
         (other, one)
     };
-    fit(short, long.len()) == long
+    fit_table(short, long.len()) == long
 }
 
-/// Text of a table's queues.
+/// Text of an RSS table's queues.
 pub(crate) fn table_text(table: &[QueueId]) -> String {
     format!("over queues {}", queue_list(table))
 }
 
-/// Text of a rule's action.
+/// Text of a flow rule's action.
 pub(crate) fn target_text(rule: &FlowRule) -> String {
     match rule.action {
         Action::Queue(queue) => format!("to queue {queue}"),
@@ -156,12 +156,12 @@ pub(crate) fn target_text(rule: &FlowRule) -> String {
     }
 }
 
-/// Text of a rule, as `ethtool -N` takes it.
+/// Text of a flow rule, as `ethtool -N` takes it.
 pub(crate) fn rule_text(rule: &FlowRule) -> String {
     format!("{} {}", flow_text(rule), target_text(rule))
 }
 
-/// Text of the packets that a rule matches.
+/// Text of the packets that a flow rule matches.
 pub(crate) fn flow_text(rule: &FlowRule) -> String {
     let mut text = format!("ntuple rule {}", format!("{:?}", rule.flow).to_lowercase());
     for (name, ip) in [("src-ip", rule.src), ("dst-ip", rule.dst)] {
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shortest_form_of_a_table() {
+    fn the_shortest_form_of_an_rss_table() {
         let table =
             |queues: &[u32]| -> Vec<QueueId> { queues.iter().copied().map(QueueId::new).collect() };
         assert_eq!(shortest(&table(&[0, 1, 0, 1])), table(&[0, 1]));
@@ -206,17 +206,17 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_table_that_grows_and_shrinks_is_what_it_was(
+        fn an_rss_table_that_grows_and_shrinks_is_restored(
             table in prop::collection::vec(0u32..8, 1..20),
             times in 1usize..5,
         ) {
             let table: Vec<QueueId> = table.into_iter().map(QueueId::new).collect();
-            let grown = fit(&table, table.len() * times);
+            let grown = fit_table(&table, table.len() * times);
             prop_assert!(same_spread(&table, &grown) && same_spread(&grown, &table));
-            prop_assert_eq!(fit(&grown, table.len()), table.clone());
+            prop_assert_eq!(fit_table(&grown, table.len()), table.clone());
             let short = shortest(&grown);
             prop_assert!(short.len() <= table.len() && grown.len() % short.len() == 0);
-            prop_assert_eq!(fit(short, grown.len()), grown.clone());
+            prop_assert_eq!(fit_table(short, grown.len()), grown.clone());
             prop_assert_eq!(shortest(short), short);
             let mut other = grown;
             let last = other.last_mut().unwrap();

@@ -1,55 +1,55 @@
 //! Batches of pieces, in the layout that a device reads.
 
-/// Descriptor of a piece: bytes of the source region, and their destination. 24 bytes,
-/// little-endian, as `struct descriptor` of the CUDA kernels.
+/// Descriptor of a piece of payload: its bytes in the source region, and their destination. 24
+/// bytes, little-endian, as `struct descriptor` of the CUDA kernels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Descriptor {
-    /// Offset of the first byte in the source region.
+    /// Offset of the piece's first byte in the source region.
     pub source: u64,
-    /// Offset of the first byte in the destination region, or in the stream.
+    /// Offset of the piece's first byte in the destination region, or in the stream.
     pub destination: u64,
-    /// Number of bytes, not 0.
+    /// Length of the piece in bytes, not 0.
     pub len: u32,
-    /// Always 0.
+    /// Padding of the descriptor, always 0.
     pub reserved: u32,
 }
 
-/// Error of a malformed batch.
+/// Error of a malformed batch of pieces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BatchError {
-    /// A piece is empty.
+    /// A piece has no bytes.
     #[error("piece {piece} has no bytes")]
     Empty {
         /// Number of the piece, from 0.
         piece: usize,
     },
-    /// A piece leaves the source region.
+    /// A piece ends behind the source region.
     #[error("piece {piece}: {len} bytes at {at} leave the source of {size} bytes")]
     Source {
         /// Number of the piece, from 0.
         piece: usize,
-        /// Offset of the piece in the source.
+        /// Offset of the piece in the source region.
         at: u64,
-        /// Length of the piece.
+        /// Length of the piece in bytes.
         len: u32,
-        /// Length of the source.
+        /// Length of the source region in bytes.
         size: u64,
     },
-    /// A piece leaves the destination region.
+    /// A piece ends behind the destination region.
     #[error("piece {piece}: {len} bytes at {at} leave the destination of {size} bytes")]
     Destination {
         /// Number of the piece, from 0.
         piece: usize,
-        /// Offset of the piece in the destination.
+        /// Offset of the piece in the destination region.
         at: u64,
-        /// Length of the piece.
+        /// Length of the piece in bytes.
         len: u32,
-        /// Length of the destination.
+        /// Length of the destination region in bytes.
         size: u64,
     },
-    /// Two pieces overlap in the destination.
+    /// Two pieces overlap in the destination region.
     #[error("pieces {first} and {second} overlap in the destination")]
     Overlap {
         /// Number of the piece that begins first.
@@ -57,7 +57,7 @@ pub enum BatchError {
         /// Number of the other piece.
         second: usize,
     },
-    /// The pieces do not follow each other, as a checksum requires.
+    /// A piece does not begin where the one before it ends, as a checksum requires.
     #[error("piece {piece} does not begin where the one before it ends")]
     Gap {
         /// Number of the piece, from 0.
@@ -65,7 +65,7 @@ pub enum BatchError {
     },
 }
 
-/// Pieces that are gathered, validated or checksummed in one call.
+/// A batch of pieces of payload that are gathered, validated or checksummed in one call.
 #[derive(Debug, Clone, Default)]
 pub struct Batch {
     pieces: Vec<Descriptor>,
@@ -82,7 +82,8 @@ impl Batch {
         }
     }
 
-    /// Adds a piece of `len` bytes at `source` that belong to `destination`.
+    /// Adds a piece of `len` bytes at offset `source` of the source region, with its destination
+    /// offset.
     pub fn push(&mut self, source: u64, len: u32, destination: u64) {
         self.pieces.push(Descriptor {
             source,
@@ -94,19 +95,19 @@ impl Batch {
         self.longest = self.longest.max(len);
     }
 
-    /// Removes the pieces, and keeps the capacity.
+    /// Removes all pieces from the batch, and keeps its capacity.
     pub fn clear(&mut self) {
         self.pieces.clear();
         self.bytes = 0;
         self.longest = 0;
     }
 
-    /// Descriptors of the pieces.
+    /// Descriptors of the pieces in the batch.
     pub fn descriptors(&self) -> &[Descriptor] {
         &self.pieces
     }
 
-    /// Number of pieces.
+    /// Number of pieces in the batch.
     pub fn len(&self) -> usize {
         self.pieces.len()
     }
@@ -116,12 +117,12 @@ impl Batch {
         self.pieces.is_empty()
     }
 
-    /// Total length of the pieces in bytes.
+    /// Total length of the batch's pieces in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Length of the longest piece in bytes.
+    /// Length of the batch's longest piece in bytes.
     pub fn longest(&self) -> u32 {
         self.longest
     }
@@ -190,7 +191,8 @@ impl Batch {
         Ok(())
     }
 
-    /// Pieces of a stream are in order, which one pass finds; others are sorted.
+    /// Checks that no two pieces overlap in the destination. Pieces of a stream are in order, which
+    /// one pass finds; others are sorted.
     fn check_overlap(&self) -> Result<(), BatchError> {
         let apart = |before: &Descriptor, after: &Descriptor| before.end() <= after.destination;
         if self.pieces.windows(2).all(|pair| apart(&pair[0], &pair[1])) {
@@ -210,7 +212,8 @@ impl Batch {
 }
 
 impl Descriptor {
-    /// Offset at which the next piece would begin; only of a piece that was checked.
+    /// Offset in the destination at which the next piece would begin; only of a piece that was
+    /// checked.
     fn end(&self) -> u64 {
         self.destination + u64::from(self.len)
     }

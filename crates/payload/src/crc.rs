@@ -7,10 +7,10 @@
 /// Polynomial of Ethernet, gzip and zlib, without x³², reversed.
 pub const POLYNOMIAL: u32 = 0xedb8_8320;
 
-/// The polynomial x⁰.
+/// The polynomial x⁰, in the reversed order of bits.
 const ONE: u32 = 1 << 31;
 
-/// Product of two remainders.
+/// Product of two polynomials modulo the CRC's polynomial.
 pub const fn multiply(a: u32, b: u32) -> u32 {
     let (mut product, mut shifted, mut bit) = (0, b, ONE);
     while bit != 0 {
@@ -24,7 +24,8 @@ pub const fn multiply(a: u32, b: u32) -> u32 {
     product
 }
 
-/// The power x^(8 · `bytes`), the factor of a sum that `bytes` follow.
+/// Power x^(8 · `bytes`) modulo the CRC's polynomial: the factor of a CRC that `bytes` bytes
+/// follow.
 pub const fn power(bytes: u64) -> u32 {
     // The squares x⁸, x¹⁶, x³² …: multiply those whose bits are set in `bytes`.
     let (mut power, mut square, mut bits) = (ONE, ONE >> 8, bytes);
@@ -38,12 +39,12 @@ pub const fn power(bytes: u64) -> u32 {
     power
 }
 
-/// Sum without ones before and after, of bytes that are followed by `bytes` zeros.
+/// CRC, without ones before and after, of bytes that are followed by `bytes` zeros.
 pub const fn advance(sum: u32, bytes: u64) -> u32 {
     multiply(sum, power(bytes))
 }
 
-/// CRC-32 of `len` bytes whose sum without ones before and after is `sum`.
+/// CRC-32 of `len` bytes whose CRC without ones before and after is `sum`.
 pub const fn complete(sum: u32, len: u64) -> u32 {
     !(sum ^ advance(!0, len))
 }
@@ -59,7 +60,7 @@ mod tests {
     use proptest::prelude::*;
 
     /// CRC computed bit by bit, without ones before and after.
-    fn plain(bytes: &[u8]) -> u32 {
+    fn bitwise_crc(bytes: &[u8]) -> u32 {
         bytes.iter().fold(0, |crc, byte| {
             (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
                 (crc >> 1) ^ (POLYNOMIAL & (crc & 1).wrapping_neg())
@@ -68,9 +69,9 @@ mod tests {
     }
 
     #[test]
-    fn the_check_value_is_everybodys() {
+    fn the_check_value_is_the_standard_one() {
         let digits = b"123456789";
-        assert_eq!(complete(plain(digits), 9), 0xcbf4_3926);
+        assert_eq!(complete(bitwise_crc(digits), 9), 0xcbf4_3926);
         assert_eq!(complete(0, 0), 0);
         assert_eq!(power(0), ONE);
         assert_eq!(power(4), POLYNOMIAL, "x to the 32, less the polynomial");
@@ -80,12 +81,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn parts_come_to_the_whole(
+        fn checksums_of_parts_combine(
             bytes in prop::collection::vec(any::<u8>(), 0..3000),
             cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
         ) {
             let whole = crc32fast::hash(&bytes);
-            prop_assert_eq!(complete(plain(&bytes), bytes.len() as u64), whole);
+            prop_assert_eq!(complete(bitwise_crc(&bytes), bytes.len() as u64), whole);
             let mut cuts: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
@@ -93,7 +94,7 @@ mod tests {
             for cut in cuts.windows(2) {
                 let part = &bytes[cut[0]..cut[1]];
                 combined = combine(combined, crc32fast::hash(part), part.len() as u64);
-                linear ^= advance(plain(part), (bytes.len() - cut[1]) as u64);
+                linear ^= advance(bitwise_crc(part), (bytes.len() - cut[1]) as u64);
             }
             prop_assert_eq!(combined, whole);
             prop_assert_eq!(complete(linear, bytes.len() as u64), whole);
@@ -110,7 +111,7 @@ mod tests {
         }
 
         #[test]
-        fn long_streams_combine_as_everybodys(first: u32, second: u32, len: u64) {
+        fn checksums_combine_as_by_crc32fast(first: u32, second: u32, len: u64) {
             let mut hasher = crc32fast::Hasher::new_with_initial_len(first, 1);
             hasher.combine(&crc32fast::Hasher::new_with_initial_len(second, len));
             prop_assert_eq!(combine(first, second, len), hasher.finalize());

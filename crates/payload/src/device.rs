@@ -3,7 +3,7 @@
 use crate::pattern::{Mismatch, Pattern};
 use crate::{Batch, BatchError};
 
-/// Error of a device's work.
+/// Error of a device's work on payload.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DeviceError {
@@ -16,9 +16,9 @@ pub enum DeviceError {
     /// The device refused, or is lost. The device's error is the source.
     #[error("{operation}")]
     Device {
-        /// Operation of the device.
+        /// Operation that the device failed in.
         operation: &'static str,
-        /// Error of the device.
+        /// Error of the device's driver.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
         /// Whether the device is lost, with its work and its memory.
@@ -33,8 +33,8 @@ impl DeviceError {
     }
 }
 
-/// A device that reads pieces where a NIC has put them. It has a source region, the dmabuf, and may
-/// have a contiguous destination region of its own.
+/// A device that works on pieces of payload where a NIC has put them. It has a source region, the
+/// dmabuf, and may have a contiguous destination region of its own.
 ///
 /// Each call returns when the work is done. Then the pieces of the source may go back to the NIC.
 pub trait Device: Send {
@@ -44,16 +44,16 @@ pub trait Device: Send {
     /// Length of the destination region in bytes, 0 without one.
     fn destination_len(&self) -> u64;
 
-    /// Copies each piece to its offset in the destination region.
+    /// Copies each piece of the batch to its offset in the destination region.
     ///
     /// # Errors
     /// [`DeviceError::Batch`], with nothing copied, for an empty piece, a piece outside of its
     /// region, and two that overlap in the destination; those of the device.
     fn gather(&mut self, batch: &Batch) -> Result<(), DeviceError>;
 
-    /// Returns the first byte, in stream order, that differs from the pattern. A piece's
-    /// destination is its position in the stream. If several pieces have a wrong byte at the same
-    /// position, that of the first piece is returned.
+    /// Compares pieces with a pattern, and returns the first byte, in stream order, that differs. A
+    /// piece's destination is its position in the stream. If several pieces have a wrong byte at
+    /// the same position, that of the first piece is returned.
     ///
     /// # Errors
     /// As [`Device::gather`], but positions are arbitrary and may overlap.
@@ -63,7 +63,7 @@ pub trait Device: Send {
         pattern: &Pattern,
     ) -> Result<Option<Mismatch>, DeviceError>;
 
-    /// Returns the CRC-32 (zlib's) of the pieces, each of which must begin where the one before
+    /// Computes the CRC-32 (zlib's) of the pieces, each of which must begin where the one before
     /// ends; 0 of no pieces.
     ///
     /// # Errors
@@ -76,8 +76,8 @@ pub trait Device: Send {
     /// [`DeviceError::Memory`] with [`dmabuf::Error::OutOfBounds`]; those of the device.
     fn read(&mut self, offset: u64, out: &mut [u8]) -> Result<(), DeviceError>;
 
-    /// Copies `bytes` from host memory to `offset` of the destination region: payload of the stream
-    /// that is not in the source.
+    /// Copies `bytes` from host memory to `offset` of the destination region: for payload that is
+    /// not in the source region.
     ///
     /// # Errors
     /// As [`Device::read`].

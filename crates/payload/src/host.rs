@@ -8,16 +8,17 @@ use memmap2::MmapMut;
 use crate::pattern::{CheckError, Mismatch, Pattern};
 use crate::{Batch, Descriptor, Device, DeviceError};
 
-/// The CPU as a device, for memory that it can map. It is the reference for all other devices.
+/// The CPU as a device that works on payload, for memory that it can map. It is the reference for
+/// all other devices.
 #[derive(Debug)]
 pub struct Host {
     source: Source,
     destination: MmapMut,
-    /// Length of the destination, which may be 0; a mapping is never empty.
+    /// Length of the destination region in bytes, which may be 0; a mapping is never empty.
     destination_len: usize,
 }
 
-/// Memory that has the pieces.
+/// Source region: the memory that has the pieces.
 #[derive(Debug)]
 enum Source {
     Dmabuf(Arc<Mapping>),
@@ -31,10 +32,11 @@ impl Host {
     /// # Errors
     /// [`DeviceError::Device`] where that memory can't be allocated.
     pub fn new(source: Arc<Mapping>, destination_len: u64) -> Result<Self, DeviceError> {
-        Self::over(Source::Dmabuf(source), destination_len)
+        Self::of_source(Source::Dmabuf(source), destination_len)
     }
 
-    /// Creates a device for bytes of this process, to compare another device's work with.
+    /// Creates a CPU device whose source region is `bytes` of this process, to compare another
+    /// device's work with.
     ///
     /// # Errors
     /// As [`Host::new`].
@@ -42,10 +44,10 @@ impl Host {
         source: impl Into<Arc<[u8]>>,
         destination_len: u64,
     ) -> Result<Self, DeviceError> {
-        Self::over(Source::Bytes(source.into()), destination_len)
+        Self::of_source(Source::Bytes(source.into()), destination_len)
     }
 
-    fn over(source: Source, destination_len: u64) -> Result<Self, DeviceError> {
+    fn of_source(source: Source, destination_len: u64) -> Result<Self, DeviceError> {
         let no_memory = |source: std::io::Error| DeviceError::Device {
             operation: "destination in host memory",
             source: source.into(),
@@ -60,12 +62,12 @@ impl Host {
         })
     }
 
-    /// Contents of the destination region.
+    /// Contents of the CPU's destination region.
     pub fn destination(&self) -> &[u8] {
         &self.destination[..self.destination_len]
     }
 
-    /// Bytes of the destination at `offset`, if it has that many.
+    /// The `len` bytes of the destination region at `offset`, or an error if it ends before them.
     fn destination_at(&mut self, offset: u64, len: usize) -> Result<&mut [u8], DeviceError> {
         let size = self.destination_len;
         let fits = |start: &usize| start.checked_add(len).is_some_and(|end| end <= size);
@@ -150,7 +152,7 @@ impl Device for Host {
 }
 
 impl Source {
-    /// Runs `work` in one access of the CPU.
+    /// Runs `work` in one CPU access to the source region.
     fn read(
         &self,
         work: impl FnOnce(Reader<'_>) -> Result<(), dmabuf::Error>,
@@ -168,7 +170,7 @@ impl Source {
     }
 }
 
-/// Reader of pieces that were checked.
+/// Reader of a batch's pieces, which were checked.
 #[derive(Clone, Copy)]
 enum Reader<'a> {
     Dmabuf(&'a CpuAccess<'a>),

@@ -14,7 +14,7 @@ pub use batch::{Batch, BatchError, Descriptor};
 pub use device::{Device, DeviceError};
 pub use host::Host;
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -18,11 +18,12 @@ const PIECE: usize = 4096;
 #[error("a pattern of period 0")]
 pub struct PatternError;
 
-/// The pattern with period N: byte `i` of the stream is `(i + 1) % N`, and a newline where that is
-/// 0.
+/// The validation pattern with period N: byte `i` of the stream is `(i + 1) % N`, and a newline
+/// where that is 0.
 #[derive(Debug, Clone)]
 pub struct Pattern {
-    /// One period more than a piece, so that any piece at any phase is a slice of it.
+    /// Bytes of the pattern: one period more than a piece, so that any piece at any phase is a
+    /// slice of them.
     table: Arc<[u8]>,
     period: usize,
 }
@@ -31,7 +32,7 @@ impl Pattern {
     /// Period that no power of two divides, so that a page at the wrong position is detected.
     pub const DEFAULT_PERIOD: usize = 251;
 
-    /// Creates the pattern of `ncdevmem -v period`. A period above 256 is that of 256.
+    /// Creates the validation pattern of `ncdevmem -v period`. A period above 256 is that of 256.
     ///
     /// # Errors
     /// [`PatternError`] for 0, with which upstream switches validation off.
@@ -55,17 +56,17 @@ impl Pattern {
         self.period
     }
 
-    /// Byte at `offset` of the stream.
+    /// Byte of the pattern at `offset` of the stream.
     pub fn byte(&self, offset: u64) -> u8 {
-        self.expected(self.place(offset), 1)[0]
+        self.expected(self.position_of(offset), 1)[0]
     }
 
-    /// Checks that `bytes` equal the stream from `offset` on.
+    /// Checks that `bytes` equal the pattern from `offset` of the stream on.
     ///
     /// # Errors
     /// The first byte that differs.
     pub fn check(&self, offset: u64, bytes: &[u8]) -> Result<(), Mismatch> {
-        self.check_from(self.place(offset), bytes)?;
+        self.check_from(self.position_of(offset), bytes)?;
         Ok(())
     }
 
@@ -75,13 +76,13 @@ impl Pattern {
             if piece != expected {
                 return Err(first_difference(at.offset, expected, piece));
             }
-            at = self.after(at, piece.len());
+            at = self.position_after(at, piece.len());
         }
         Ok(at)
     }
 
-    /// Checks that the `len` bytes at `from` of a dmabuf equal the stream from `offset` on. They
-    /// are compared in place.
+    /// Checks that the `len` bytes at `from` of a dmabuf equal the pattern from `offset` of the
+    /// stream on. They are compared in place.
     ///
     /// # Errors
     /// The first byte that differs, or the error of the dmabuf.
@@ -93,7 +94,7 @@ impl Pattern {
         from: u64,
         len: usize,
     ) -> Result<(), CheckError> {
-        self.check_dmabuf_from(self.place(offset), access, from, len)?;
+        self.check_dmabuf_from(self.position_of(offset), access, from, len)?;
         Ok(())
     }
 
@@ -113,29 +114,29 @@ impl Pattern {
             if !access.equals(from, expected)? {
                 return Err(difference_in(access, from, at.offset, expected));
             }
-            at = self.after(at, now);
+            at = self.position_after(at, now);
             done += now;
         }
         Ok(at)
     }
 
-    /// Writes the stream from `offset` on.
+    /// Fills `out` with the pattern from `offset` of the stream on.
     pub fn fill(&self, offset: u64, out: &mut [u8]) {
-        let mut at = self.place(offset);
+        let mut at = self.position_of(offset);
         for piece in out.chunks_mut(PIECE) {
             piece.copy_from_slice(self.expected(at, piece.len()));
-            at = self.after(at, piece.len());
+            at = self.position_after(at, piece.len());
         }
     }
 
-    fn place(&self, offset: u64) -> Position {
+    fn position_of(&self, offset: u64) -> Position {
         let phase = (offset % self.period as u64) as usize;
         Position { offset, phase }
     }
 
-    /// Position `len` bytes on, at most [`PIECE`].
+    /// Position in the pattern `len` bytes after another, at most [`PIECE`].
     #[inline]
-    fn after(&self, at: Position, len: usize) -> Position {
+    fn position_after(&self, at: Position, len: usize) -> Position {
         // A division of 64 bits would take longer than everything else that a piece costs here.
         let phase = (at.phase + len) as u32 % self.period as u32;
         Position {
@@ -144,14 +145,14 @@ impl Pattern {
         }
     }
 
-    /// Bytes of the pattern at a position, at most [`PIECE`].
+    /// The `len` bytes of the pattern at a position, at most [`PIECE`].
     #[inline]
     fn expected(&self, at: Position, len: usize) -> &[u8] {
         &self.table[at.phase..at.phase + len]
     }
 }
 
-/// Position in the stream and the phase of the pattern there, which is below its period.
+/// Offset in the stream, and the phase of the pattern there, which is below its period.
 #[derive(Debug, Clone, Copy)]
 struct Position {
     offset: u64,
@@ -159,26 +160,26 @@ struct Position {
 }
 
 impl Default for Pattern {
-    /// Pattern of [`Pattern::DEFAULT_PERIOD`].
+    /// The pattern with the default period, [`Pattern::DEFAULT_PERIOD`].
     fn default() -> Self {
         Self::new(Self::DEFAULT_PERIOD).unwrap_or_else(|_| unreachable!("the period is not 0"))
     }
 }
 
-/// First byte that differs from the pattern.
+/// First byte of a stream that differs from the pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub struct Mismatch {
-    /// Offset in the stream, from 0.
+    /// Offset of the wrong byte in the stream, from 0.
     pub offset: u64,
-    /// Byte of the pattern.
+    /// Expected byte: that of the pattern.
     pub expected: u8,
-    /// Byte received.
+    /// Received byte.
     pub got: u8,
 }
 
 impl Mismatch {
-    /// Creates the mismatch of a byte.
+    /// Creates the description of a wrong byte.
     pub fn new(offset: u64, expected: u8, got: u8) -> Self {
         Self {
             offset,
@@ -202,10 +203,10 @@ impl fmt::Display for Mismatch {
     }
 }
 
-/// Error of a check.
+/// Error of comparing a dmabuf with a pattern.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// A byte differs.
+    /// A byte of the dmabuf differs from the pattern.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
     /// The dmabuf could not be read.
@@ -213,7 +214,8 @@ pub enum CheckError {
     Memory(#[from] dmabuf::Error),
 }
 
-/// Compares a stream with a [`Pattern`], piece by piece, in order. An error does not advance it.
+/// Compares a stream with a [`Pattern`], piece by piece, in order. A check that fails does not
+/// advance the validator.
 #[derive(Debug, Clone)]
 pub struct Validator {
     pattern: Pattern,
@@ -223,7 +225,7 @@ pub struct Validator {
 impl Validator {
     /// Creates a validator at byte 0.
     pub fn new(pattern: Pattern) -> Self {
-        let at = pattern.place(0);
+        let at = pattern.position_of(0);
         Self { pattern, at }
     }
 
@@ -232,7 +234,7 @@ impl Validator {
         self.at.offset
     }
 
-    /// Checks the next bytes of the stream.
+    /// Checks that the next bytes of the stream equal the pattern.
     ///
     /// # Errors
     /// The first byte that differs.
@@ -259,8 +261,8 @@ impl Validator {
     }
 }
 
-/// First byte at `from` of the dmabuf that differs from `expected`, which has at most [`PIECE`]
-/// bytes and is at `at` of the stream.
+/// First byte at `from` of the dmabuf that differs from `expected`, at most [`PIECE`] bytes at
+/// offset `at` of the stream.
 #[cold]
 fn difference_in(access: &CpuAccess<'_>, from: u64, at: u64, expected: &[u8]) -> CheckError {
     let mut got = [0; PIECE];
@@ -271,8 +273,8 @@ fn difference_in(access: &CpuAccess<'_>, from: u64, at: u64, expected: &[u8]) ->
     }
 }
 
-/// First byte that differs. If none does, the memory changed between two reads, which is a fault,
-/// too; then the first byte is returned.
+/// First byte of `got` that differs from `expected`. If none does, the memory changed between two
+/// reads, which is a fault, too; then the first byte is returned.
 fn first_difference(at: u64, expected: &[u8], got: &[u8]) -> Mismatch {
     let index = expected
         .iter()
@@ -291,8 +293,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Pattern as `validate_buffer` computes it: the seed begins at 1 and counts in a byte.
-    fn upstream(period: usize, len: usize) -> Vec<u8> {
+    /// The pattern as upstream's `validate_buffer` computes it: the seed begins at 1 and counts in
+    /// a byte.
+    fn upstream_pattern(period: usize, len: usize) -> Vec<u8> {
         let mut seed = 1u8;
         let next = |_| {
             let byte = if seed == 0 { b'\n' } else { seed };
@@ -310,7 +313,11 @@ mod tests {
         for period in [2, 7, 8, 251, 255, 256, 300, 4096] {
             let mut ours = vec![0; 20_000];
             Pattern::new(period).unwrap().fill(0, &mut ours);
-            assert_eq!(ours, upstream(period, ours.len()), "period {period}");
+            assert_eq!(
+                ours,
+                upstream_pattern(period, ours.len()),
+                "period {period}"
+            );
         }
         let mut ours = [0; 12];
         Pattern::new(7).unwrap().fill(0, &mut ours);

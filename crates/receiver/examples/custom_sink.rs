@@ -1,5 +1,5 @@
-//! A sink of one's own: it keeps the frags of one TCP connection and hands them to another thread,
-//! which works on them in place and gives them back when it is done.
+//! A sink that a program implements itself: it keeps the frags of one TCP connection and hands them
+//! to another thread, which works on them in place and gives them back when it is done.
 //!
 //! ```text
 //! custom_sink eth1 3 192.0.2.2:5000       # the NIC, its queue, where to listen
@@ -18,20 +18,21 @@ use receiver::devmem::{Frag, Received, ReturnHandle, Segment};
 use receiver::dmabuf::{Access, Dmabuf, Mapping, Protection};
 use receiver::{End, Peer, Receiver, Udmabuf};
 
-/// Bytes of device memory.
+/// Length of the device memory in bytes.
 const SIZE: u64 = 16 << 20;
 
-/// A part of the stream on its way to the other thread.
+/// A segment of the stream on its way to the checking thread.
 enum Part {
     Bytes(Vec<u8>),
     Frag(Frag),
 }
 
-/// What one `recvmsg` brought, and the way back for its frags.
+/// Segments that one `recvmsg` returned, and the handle that gives their frags back.
 type Batch = (Vec<Part>, ReturnHandle);
 
-/// Hands everything over. The engine stops reading a connection whose sink keeps too much
-/// ([`Config::keep`](receiver::devmem::engine::Config::keep)), so that a slow thread slows its own peer down, and no other.
+/// Sink that hands all segments to the checking thread. The engine stops reading a connection whose
+/// sink keeps too many frags ([`Config::keep`](receiver::devmem::engine::Config::keep)), so that a slow
+/// thread slows its own peer down, and no other.
 struct HandOver(Sender<Batch>);
 
 impl Sink for HandOver {
@@ -46,8 +47,8 @@ impl Sink for HandOver {
     }
 }
 
-/// The other thread's work: checks every byte, where it lies.
-fn work(mapping: &Mapping, batches: &mpsc::Receiver<Batch>) -> Result<u64> {
+/// Main function of the checking thread: compares every byte, where it lies, with the pattern.
+fn check_payload(mapping: &Mapping, batches: &mpsc::Receiver<Batch>) -> Result<u64> {
     let mut validator = Validator::new(Pattern::default());
     for (parts, way_back) in batches {
         let mut done = Vec::new();
@@ -88,7 +89,7 @@ fn main() -> Result<ExitCode> {
         .set_up()?;
 
     let (to, batches) = channel();
-    let worker = thread::spawn(move || work(&mapping, &batches));
+    let worker = thread::spawn(move || check_payload(&mapping, &batches));
     let sink = move |_: &Peer| Ok(HandOver(to.clone()));
     let report = receiver.run(sink).into_result()?;
     let tokens = report.stats.stream.tokens;

@@ -12,9 +12,9 @@ use receiver::devmem::pattern::Pattern;
 use receiver::devmem::sink::Validate;
 use receiver::{End, Receiver, Udmabuf};
 
-/// Bytes of device memory, for both queues.
+/// Length in bytes of the device memory, for both queues.
 const SIZE: u64 = 16 << 20;
-/// Connections to wait for.
+/// Number of connections to wait for.
 const PEERS: u32 = 8;
 
 fn main() -> Result<ExitCode> {

@@ -6,21 +6,21 @@ use netdev::link::LinkInfo;
 use netdev::queues::Queue;
 use netdev::{Ifindex, Link, NetNs, Netdev, NsId, QueueId, QueueType, Result, SeenNetNs};
 
-/// A physical NIC, and those of its queues that are received on.
+/// A physical NIC, and the queues of it that a receiver uses.
 #[derive(Debug, Clone)]
 pub struct NicBehind {
-    /// The network namespace that it is in.
+    /// Network namespace that the NIC is in.
     pub netns: NetNs,
-    /// Its number there.
+    /// Number of the NIC in its namespace.
     pub ifindex: Ifindex,
-    /// Its name there.
+    /// Name of the NIC in its namespace.
     pub device: String,
-    /// Its rx queues that are received on.
+    /// Rx queues of the NIC that payload is received on.
     pub queues: Vec<QueueId>,
 }
 
-/// The NIC whose queues these queues of a device are: its own, or those that it leases. `None` if no NIC
-/// in a namespace that can be looked into leases them to it, as it is within a container.
+/// Finds the NIC behind queues of a device: the device itself, or the NIC that leases the queues to
+/// it. `None` if no NIC in a namespace that can be looked into leases them, as within a container.
 ///
 /// The kernel tells of a lease on the physical side only (`netdev_nl_queue_fill_lease`), so all visible
 /// namespaces are looked into, one after the other; none is held open but the NIC's.
@@ -41,7 +41,7 @@ pub fn nic_behind(netns: &NetNs, link: &LinkInfo, queues: &[QueueId]) -> Result<
     let others = visible.iter().filter(|seen| seen.identity() != ours);
     let spaces = once(Ok(netns.clone())).chain(others.map(SeenNetNs::open));
     for space in spaces {
-        let found = space.and_then(|space| lender(space, netns, link, queues));
+        let found = space.and_then(|space| find_lending_nic(space, netns, link, queues));
         match found {
             // All leases of one netkit are of one NIC (`netdev_nl_queue_create_doit`).
             Ok(Some(nic)) => return Ok(Some(nic)),
@@ -53,8 +53,8 @@ pub fn nic_behind(netns: &NetNs, link: &LinkInfo, queues: &[QueueId]) -> Result<
     Ok(None)
 }
 
-/// The NIC in the namespace `space` that leases these queues to `link`, which is in `netns`.
-fn lender(
+/// Finds the NIC in the namespace `space` that leases these queues to `link`, which is in `netns`.
+fn find_lending_nic(
     space: NetNs,
     netns: &NetNs,
     link: &LinkInfo,
@@ -73,7 +73,7 @@ fn lender(
             nsid => nsid,
         },
     };
-    let Some((ifindex, queues)) = leased(&all, (nsid, link.ifindex), queues) else {
+    let Some((ifindex, queues)) = find_leased_queues(&all, (nsid, link.ifindex), queues) else {
         return Ok(None);
     };
     Ok(Some(NicBehind {
@@ -84,9 +84,9 @@ fn lender(
     }))
 }
 
-/// The device and its queues that are leased to these queues of the device `to`: its namespace, as numbered
-/// where the queues are, and its number.
-fn leased(
+/// Finds, among the queues of a namespace, the NIC and its queues that are leased to these queues
+/// of the device `to`, which is given by the id of its namespace and its number there.
+fn find_leased_queues(
     all: &[Queue],
     to: (Option<NsId>, Ifindex),
     queues: &[QueueId],

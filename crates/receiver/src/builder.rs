@@ -1,4 +1,4 @@
-//! What is wanted of a receiver.
+//! Options of a receiver.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -11,12 +11,12 @@ use crate::behind::NicBehind;
 use crate::error::Error;
 use crate::threads::Threads;
 
-/// Applies a plan, with flow rules of its own.
+/// Function that applies a plan, with flow rules of its own.
 pub(crate) type Apply = Box<dyn FnOnce(Plan, &NicBehind) -> Result<Applied, Error> + Send>;
-/// Changes the engine's configuration.
+/// Function that changes the engine's configuration.
 pub(crate) type Configure = Box<dyn FnOnce(&mut Config) + Send>;
 
-/// What is wanted of a receiver: made by [`Receiver::on`](crate::Receiver::on). `M` is the kind of memory.
+/// Options of a receiver, made by [`Receiver::on`](crate::Receiver::on). `M` is the kind of memory.
 ///
 /// Unless said otherwise: in the caller's network namespace, on a NIC's last free rx queue or on all queues that
 /// a netkit leases, one connection, from anywhere, served by the caller's thread, on a NIC that is set up for
@@ -59,51 +59,52 @@ impl<M> Builder<M> {
         }
     }
 
-    /// In this network namespace: the device's and the listening sockets'.
+    /// Sets the network namespace of the device and of the listening sockets.
     pub fn netns(mut self, netns: NetNs) -> Self {
         self.netns = Some(netns);
         self
     }
 
-    /// On this rx queue of the device; may be called again.
+    /// Adds an rx queue of the device to receive on; may be called again.
     pub fn queue(self, queue: QueueId) -> Self {
         self.queues([queue])
     }
 
-    /// On these rx queues of the device; may be called again.
+    /// Adds rx queues of the device to receive on; may be called again.
     pub fn queues(mut self, queues: impl IntoIterator<Item = QueueId>) -> Self {
         self.queues.extend(queues);
         self
     }
 
-    /// Listens on this address; may be called again. `[::]` takes IPv4, too. A link-local address without a
-    /// scope is one of the device.
+    /// Adds an address to listen on; may be called again. `[::]` takes IPv4, too. A link-local
+    /// address without a scope is one of the device.
     pub fn listen(mut self, address: SocketAddr) -> Self {
         self.addresses.push(address);
         self
     }
 
-    /// Takes connections from this address only: others are not steered, and are reset
-    /// ([`Config::from`]).
+    /// Sets the only remote address that connections are accepted from: others are not steered, and
+    /// are reset ([`Config::from`]).
     pub fn from(mut self, address: IpAddr) -> Self {
         self.from = Some(address);
         self
     }
 
-    /// Receives into this memory: one dmabuf for all queues; or, called again, one for each.
+    /// Adds a dmabuf to receive into: one for all queues; or, called again, one for each queue.
     pub fn memory(mut self, memory: M) -> Self {
         self.memory.push(memory);
         self
     }
 
-    /// Has the NIC fill pieces of so many bytes, a power of two (Linux 7.3); a page, unless said otherwise.
+    /// Sets the size in bytes of the niovs that the NIC fills, a power of two (Linux 7.3). Default:
+    /// a page.
     pub fn rx_page_size(mut self, bytes: u32) -> Self {
         self.rx_page_size = Some(bytes);
         self
     }
 
-    /// Ends when so many connections have come and ended. Receive buffers and limits are sized for as many
-    /// at a time.
+    /// Sets the number of connections after whose end the receiver ends. Receive buffers and limits
+    /// are sized for as many at a time.
     pub fn connections(mut self, connections: u32) -> Self {
         self.connections = connections;
         self
@@ -117,14 +118,15 @@ impl<M> Builder<M> {
         self
     }
 
-    /// Leaves the NIC as it is: another program has set it up. The NIC need not be visible.
+    /// Leaves the NIC's settings as they are: another program has set it up. The NIC need not be
+    /// visible.
     pub fn leave_nic(mut self) -> Self {
         self.leave_nic = true;
         self
     }
 
-    /// Leaves flow rules to `apply`, and the application of the plan with them: it is given a plan that has
-    /// all but the flows, and may try several ones.
+    /// Sets a function that applies the plan of the NIC's settings and adds flow rules of its own:
+    /// it is given a plan that has all but the flows, and may try several plans.
     pub fn apply_with(
         mut self,
         apply: impl FnOnce(Plan, &NicBehind) -> Result<Applied, Error> + Send + 'static,
@@ -133,7 +135,8 @@ impl<M> Builder<M> {
         self
     }
 
-    /// Changes the engine's configuration, which is sized for the memory and the connections.
+    /// Sets a function that changes the engine's configuration, which is sized for the memory and
+    /// the connections.
     pub fn config(mut self, change: impl FnOnce(&mut Config) + Send + 'static) -> Self {
         self.configure = Some(Box::new(change));
         self
@@ -153,14 +156,14 @@ impl<M> Builder<M> {
         self
     }
 
-    /// Keeps the threads to these processors, in this order, from the first again when there are more
-    /// threads. Without [`thread_per_queue`](Self::thread_per_queue) there is one thread.
+    /// Pins the threads to these processors, in this order, from the first again when there are
+    /// more threads. Without [`thread_per_queue`](Self::thread_per_queue) there is one thread.
     pub fn pin(mut self, cpus: impl IntoIterator<Item = usize>) -> Self {
         self.threads.pin.extend(cpus);
         self
     }
 
-    /// Bytes that the NIC fills at a time.
+    /// Size in bytes of the niovs that the NIC fills.
     pub(crate) fn niov(&self) -> u64 {
         match self.rx_page_size {
             Some(bytes) => bytes.max(1).into(),

@@ -1,20 +1,20 @@
-//! Device that is received on.
+//! Device to receive on, and the NIC behind it.
 
 use netdev::link::LinkInfo;
 use netdev::{NetNs, QueueId};
 
 use crate::behind::NicBehind;
 
-/// Device that is received on: its network namespace, its rx queues, and the physical NIC behind them.
+/// Device to receive on: its network namespace, its rx queues, and the physical NIC behind them.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct RxDevice {
-    /// Its network namespace, and that of the listening sockets.
+    /// Network namespace of the device and of the listening sockets.
     pub netns: NetNs,
-    /// The device: a NIC, or a netkit.
+    /// Description of the device: a NIC, or a netkit.
     pub link: LinkInfo,
-    /// Its rx queues that are bound.
+    /// Rx queues of the device that are bound.
     pub queues: Vec<QueueId>,
-    /// The physical NIC behind them; `None` where it is out of reach, as from within a container.
+    /// Physical NIC behind the queues; `None` where it is out of reach, as from within a container.
     pub nic: Option<NicBehind>,
 }

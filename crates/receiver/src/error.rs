@@ -1,4 +1,4 @@
-//! Why a receiver could not be set up, or failed.
+//! Errors of setting a receiver up, and of receiving.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,127 +8,129 @@ use devmem::listen::SocketError;
 use netdev::{DmabufId, QueueId, queue_list};
 use undo::with_sources;
 
-/// Why a receiver could not be set up, or failed.
+/// Error of setting a receiver up, or of receiving.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The kernel refused: a device that does not exist, a binding.
+    /// The kernel refused a request: the device does not exist, or a binding failed.
     #[error(transparent)]
     Kernel(#[from] netdev::Error),
     /// The NIC could not be set up, or could not be restored after all was received.
     #[error(transparent)]
     Nic(Box<nic::Error>),
-    /// An address that can't be listened on.
+    /// The receiver can't listen on an address.
     #[error(transparent)]
     Socket(#[from] SocketError),
-    /// The event loop failed.
+    /// The engine failed.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The CPU can't map the memory.
+    /// The CPU can't map the dmabuf.
     #[error("mapping the dmabuf")]
     Map(#[source] dmabuf::Error),
-    /// The device is down: the kernel lists no queue of it (`netdev_nl_queue_dump_one`).
+    /// The device to receive on is down: the kernel lists no queue of it
+    /// (`netdev_nl_queue_dump_one`).
     #[error("{device}: the device is down")]
     Down {
-        /// The device.
+        /// Name of the device.
         device: String,
     },
-    /// A VLAN, a bond or another device on top of NICs, whose queues are not its own.
+    /// The device is a VLAN, a bond or another device on top of NICs, whose queues are not its own.
     #[error("{device}: a {kind} over {}, whose queues are its own", nics.join(", "))]
     Stacked {
-        /// The device.
+        /// Name of the device.
         device: String,
-        /// What it is, in the kernel's word.
+        /// Kind of the device, in the kernel's word.
         kind: String,
-        /// The NICs below it: one at least.
+        /// Names of the NICs below the device: one at least.
         nics: Vec<String>,
     },
-    /// The device does not have the queue.
+    /// The device does not have the rx queue.
     #[error("{device} has rx queues {}: there is no {queue}", queue_list(there))]
     NoSuchQueue {
-        /// The device.
+        /// Name of the device.
         device: String,
-        /// The queue that was named.
+        /// Number of the queue that was named.
         queue: QueueId,
-        /// Those that it has.
+        /// Numbers of the queues that the device has.
         there: Vec<QueueId>,
     },
-    /// The queue was named twice.
+    /// The same rx queue was named twice.
     #[error("{device}: queue {queue} is named twice")]
     NamedTwice {
-        /// The device.
+        /// Name of the device.
         device: String,
-        /// The queue.
+        /// Number of the queue.
         queue: QueueId,
     },
-    /// Queue 0 of a netkit is no leased one.
+    /// The rx queue 0 of a netkit was named, which is its own and no leased one.
     #[error("{device}: a netkit's queue 0 is its own, it leases others")]
     NotLeased {
-        /// The netkit.
+        /// Name of the netkit.
         device: String,
     },
-    /// All rx queues of the NIC are in use, or all but one, which the other traffic needs.
+    /// All rx queues of the NIC are in use, or all but one, which other traffic needs.
     #[error("{device}: no rx queue is free")]
     NoFreeQueue {
-        /// The NIC.
+        /// Name of the NIC.
         device: String,
     },
-    /// A virtual device without a leased queue.
+    /// The virtual device has no leased queue.
     #[error("{device}: a virtual device that leases no queue")]
     NoLease {
-        /// The device.
+        /// Name of the device.
         device: String,
     },
-    /// A queue of the NIC is bound, and was not freed in time.
+    /// An rx queue of the NIC is bound, and was not freed in time.
     #[error("{device}: rx queue {queue} of {nic} is {by}")]
     InUse {
-        /// The device that is received on.
+        /// Name of the device to receive on.
         device: String,
-        /// The NIC behind it.
+        /// Name of the NIC behind the device.
         nic: String,
-        /// The NIC's queue.
+        /// Number of the NIC's queue.
         queue: QueueId,
-        /// What uses it.
+        /// User of the queue.
         by: UsedBy,
     },
-    /// No packet from the one address reaches the other: they are of two families.
+    /// No packet from the peer's address can reach the listening address: one is IPv4, the other
+    /// IPv6.
     #[error("nothing from {from} can come to {address}")]
     NothingFrom {
-        /// The peer's address that was given.
+        /// Remote address that connections were to come from.
         from: IpAddr,
-        /// Where it is listened.
+        /// Address to listen on.
         address: SocketAddr,
     },
-    /// There is no address to listen on.
+    /// No address to listen on was given.
     #[error("{device}: no address to listen on")]
     NoAddress {
-        /// The device.
+        /// Name of the device.
         device: String,
     },
-    /// Neither one dmabuf for all queues nor one for each.
+    /// The number of dmabufs is neither one, for all queues, nor that of the queues.
     #[error(
         "{device}: {given} dmabufs for {queues} queues: one is for all, or there is one for each"
     )]
     MemoryCount {
-        /// The device.
+        /// Name of the device.
         device: String,
-        /// Dmabufs that were given.
+        /// Number of dmabufs that were given.
         given: usize,
-        /// Queues that are received on.
+        /// Number of queues to receive on.
         queues: usize,
     },
-    /// Two failures: of the receiver, then of restoring the NIC.
+    /// The receiver failed, and then restoring the NIC failed.
     #[error("{}; then {}", with_sources(error), with_sources(restore))]
     NotRestored {
-        /// What failed first.
+        /// Error of the receiver.
         error: Box<Error>,
-        /// Why the NIC is not what it was.
+        /// Error of restoring the NIC.
         restore: Box<nic::Error>,
     },
 }
 
 impl Error {
-    /// The failure of the receiver, and what came of restoring the NIC after it.
+    /// Splits the error into the receiver's error, and the result of restoring the NIC after it.
     pub fn into_parts(self) -> (Self, Result<(), nic::Error>) {
         match self {
             Self::NotRestored { error, restore } => (*error, Err(*restore)),
@@ -136,8 +138,8 @@ impl Error {
         }
     }
 
-    /// This failure, and what came of restoring the NIC after it ([`Receiver::undo`](crate::Receiver::undo)), as
-    /// one: the inverse of [`Error::into_parts`].
+    /// Joins the receiver's error with the result of restoring the NIC after it
+    /// ([`Receiver::undo`](crate::Receiver::undo)): the inverse of [`Error::into_parts`].
     #[must_use]
     pub fn and(self, restored: Result<(), nic::Error>) -> Self {
         match restored {
@@ -156,11 +158,11 @@ impl From<nic::Error> for Error {
     }
 }
 
-/// What uses a queue.
+/// User of an rx queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum UsedBy {
-    /// The binding of this dmabuf.
+    /// Binding of the dmabuf with this id.
     Dmabuf(DmabufId),
     /// Zero-copy receive of io_uring.
     IoUring,

@@ -17,19 +17,19 @@ use crate::receiver::{Listening, Receiver};
 use crate::set_up::SetUp;
 use crate::sizes::Sizes;
 
-/// A receiver's device and NIC, before anything is changed: made by [`Builder::find`].
+/// Device and NIC of a receiver, before anything is changed: made by [`Builder::find`].
 #[derive(Debug)]
 #[must_use = "nothing is done until it is set up"]
 pub struct Found<M> {
     wanted: Builder<M>,
     device: RxDevice,
-    /// Bound sockets, if the addresses were taken already.
+    /// Bound sockets, if [`Found::take_addresses`] was called.
     sockets: Vec<listen::Bound>,
 }
 
 impl<M> Builder<M> {
-    /// Finds the device, its queues, and the NIC behind them. Changes nothing, and needs no memory and no
-    /// address yet.
+    /// Finds the receiver's device, its queues, and the NIC behind them. Changes nothing, and needs
+    /// no memory and no address yet.
     ///
     /// # Errors
     /// [`Error::Kernel`] without such a device; [`Error::Down`], [`Error::Stacked`]; [`Error::NoSuchQueue`],
@@ -58,7 +58,7 @@ impl<M> Builder<M> {
         Ok(Found::new(self, device))
     }
 
-    /// Does all that comes before the first connection: [`Builder::find`] and [`Found::set_up`].
+    /// Sets the receiver up, by [`Builder::find`] and [`Found::set_up`].
     ///
     /// # Errors
     /// Those of the two.
@@ -79,25 +79,27 @@ impl<M> Found<M> {
         }
     }
 
-    /// The device, its queues, and the NIC behind them.
+    /// Device to receive on, its queues, and the NIC behind them.
     pub fn device(&self) -> &RxDevice {
         &self.device
     }
 
-    /// Listens on these addresses, too ([`Builder::listen`]).
+    /// Adds addresses to listen on ([`Builder::listen`]).
     pub fn listen(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.wanted.addresses.extend(addresses);
         self
     }
 
-    /// Receives into this memory ([`Builder::memory`]): one dmabuf for all queues, or one for each.
+    /// Adds dmabufs to receive into ([`Builder::memory`]): one for all queues, or one for each
+    /// queue.
     pub fn memory(mut self, memory: impl IntoIterator<Item = M>) -> Self {
         self.wanted.memory.extend(memory);
         self
     }
 
-    /// What [`Found::set_up`] would change on the NIC now; nothing where that is out of reach or is left alone. Flows
-    /// that a function of [`Builder::apply_with`](crate::Builder::apply_with) adds are not among them.
+    /// Describes the changes that [`Found::set_up`] would make to the NIC now; empty where the NIC
+    /// is out of reach or is left alone. Flows that a function of
+    /// [`Builder::apply_with`](crate::Builder::apply_with) adds are not among them.
     ///
     /// # Errors
     /// [`Error::Nic`], [`Error::NothingFrom`].
@@ -105,8 +107,8 @@ impl<M> Found<M> {
         match &self.device.nic {
             Some(nic) if !self.wanted.leave_nic => {
                 let plan = match self.wanted.apply {
-                    Some(_) => plan(nic),
-                    None => with_flows(plan(nic), nic, &self.flows()?),
+                    Some(_) => plan_without_flows(nic),
+                    None => with_flows(plan_without_flows(nic), nic, &self.flows()?),
                 };
                 Ok(plan.preview(&nic.netns)?)
             }
@@ -114,8 +116,9 @@ impl<M> Found<M> {
         }
     }
 
-    /// Binds the addresses, without listening yet: an address that is in use is found before memory is made
-    /// or the NIC is changed. [`Found::set_up`] does it, if it was not done.
+    /// Binds sockets to the addresses, without listening yet: an address that is in use is found
+    /// before memory is made or the NIC is changed. [`Found::set_up`] does this, if it was not
+    /// done.
     ///
     /// # Errors
     /// [`Error::Socket`], [`Error::NoAddress`].
@@ -128,15 +131,15 @@ impl<M> Found<M> {
         }
         // Those that were added since the last time.
         let new = self.wanted.addresses.iter().skip(self.sockets.len());
-        let new: Vec<_> = new.map(|at| scoped(*at, link.ifindex)).collect();
+        let new: Vec<_> = new.map(|at| with_scope(*at, link.ifindex)).collect();
         let bind = |at| listen::bind(at, &SocketOptions::default());
         let bound = netns.run(|| new.into_iter().map(bind).collect::<Result<Vec<_>, _>>())?;
         self.sockets.extend(bound?);
         Ok(self)
     }
 
-    /// Does all that comes before the first connection: binds the addresses, waits for bindings of the queues
-    /// that are about to end, sets the NIC up, binds the memory, listens.
+    /// Sets the receiver up: binds the addresses, waits for bindings of the queues that are about
+    /// to end, sets the NIC up, binds the memory, listens.
     ///
     /// # Errors
     /// [`Error::Socket`], [`Error::NoAddress`], [`Error::MemoryCount`], [`Error::InUse`],
@@ -165,15 +168,15 @@ impl<M> Found<M> {
         }
     }
 
-    /// Sets the NIC up: header split, RSS off the queues, the flows to them.
+    /// Sets the NIC up: header split, the RSS table without the queues, flow rules to the queues.
     fn apply(&mut self) -> Result<Option<Applied>, Error> {
         let nic = match &self.device.nic {
             Some(nic) if !self.wanted.leave_nic => nic,
             _ => return Ok(None),
         };
         let applied = match self.wanted.apply.take() {
-            Some(apply) => apply(plan(nic), nic)?,
-            None => with_flows(plan(nic), nic, &self.flows()?).apply(&nic.netns)?,
+            Some(apply) => apply(plan_without_flows(nic), nic)?,
+            None => with_flows(plan_without_flows(nic), nic, &self.flows()?).apply(&nic.netns)?,
         };
         for change in applied.changes() {
             tracing::info!("{}: {change}", nic.device);
@@ -181,14 +184,14 @@ impl<M> Found<M> {
         Ok(Some(applied))
     }
 
-    /// The rules for all that the listening sockets take, without where they lead to.
+    /// Flow rules for all connections that the listening sockets accept, without their action.
     fn flows(&self) -> Result<Vec<FlowRule>, Error> {
         let rules = |at: &SocketAddr| flows(*at, self.wanted.from);
         let rules: Result<Vec<_>, _> = self.wanted.addresses.iter().map(rules).collect();
         Ok(rules?.into_iter().flatten().collect())
     }
 
-    /// Binds the memory, then listens.
+    /// Binds the memory to the queues, then listens.
     fn listen_on(&mut self, set_up: &mut SetUp<M>) -> Result<Listening, Error>
     where
         M: Dmabuf,
@@ -197,7 +200,7 @@ impl<M> Found<M> {
         let sizes = Sizes {
             pool: set_up.pool(),
             niov: wanted.niov(),
-            descriptors: descriptors(&self.device, set_up.is_shared()),
+            descriptors: ring_descriptors(&self.device, set_up.is_shared()),
             connections: wanted.connections,
             until_stopped: wanted.until_stopped,
         };
@@ -223,8 +226,8 @@ impl<M> Found<M> {
     }
 }
 
-/// What the NIC must look like, but for the flows.
-fn plan(nic: &NicBehind) -> Plan {
+/// Plan of the NIC's settings, without the flows.
+fn plan_without_flows(nic: &NicBehind) -> Plan {
     Plan::new(&nic.device, nic.ifindex)
         .header_split()
         .reserve(&nic.queues)
@@ -235,7 +238,8 @@ fn with_flows(plan: Plan, nic: &NicBehind, flows: &[FlowRule]) -> Plan {
     flows.fold(plan, |plan, flow| plan.steer(flow, &nic.queues))
 }
 
-/// The rules for all that a socket at this address takes: none is an error.
+/// Flow rules for all connections that a socket at this address accepts; an error if there are
+/// none.
 fn flows(at: SocketAddr, from: Option<IpAddr>) -> Result<Vec<FlowRule>, Error> {
     // On the wire there is no scope.
     let address = SocketAddr::new(at.ip(), at.port());
@@ -246,8 +250,8 @@ fn flows(at: SocketAddr, from: Option<IpAddr>) -> Result<Vec<FlowRule>, Error> {
     }
 }
 
-/// Descriptors of the rx rings that share a dmabuf, if the NIC can be asked.
-fn descriptors(device: &RxDevice, is_shared: bool) -> Option<u64> {
+/// Number of descriptors in the rx rings that share a dmabuf; `None` if the NIC can't be asked.
+fn ring_descriptors(device: &RxDevice, is_shared: bool) -> Option<u64> {
     let nic = device.nic.as_ref()?;
     let rings = Ethtool::open_in(&nic.netns).and_then(|mut ethtool| ethtool.rings(nic.ifindex));
     let queues = match is_shared {
@@ -257,8 +261,8 @@ fn descriptors(device: &RxDevice, is_shared: bool) -> Option<u64> {
     Some(u64::from(rings.ok()?.rx?) * queues)
 }
 
-/// The address for a socket: a link-local one without a scope is of the device.
-fn scoped(address: SocketAddr, device: Ifindex) -> SocketAddr {
+/// Address for a socket: a link-local address without a scope gets that of the device.
+fn with_scope(address: SocketAddr, device: Ifindex) -> SocketAddr {
     match address {
         SocketAddr::V6(at) if is_link_local(at.ip()) && at.scope_id() == 0 => {
             SocketAddrV6::new(*at.ip(), at.port(), 0, device.get()).into()
@@ -267,7 +271,7 @@ fn scoped(address: SocketAddr, device: Ifindex) -> SocketAddr {
     }
 }
 
-/// `fe80::/10`.
+/// Whether an address is link-local: in `fe80::/10`.
 fn is_link_local(ip: &Ipv6Addr) -> bool {
     ip.segments()[0] & 0xffc0 == 0xfe80
 }
@@ -278,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_link_local_address_is_of_the_device() {
-        let scope = |text: &str| match scoped(text.parse().unwrap(), Ifindex::new(7)) {
+        let scope = |text: &str| match with_scope(text.parse().unwrap(), Ifindex::new(7)) {
             SocketAddr::V6(at) => at.scope_id(),
             SocketAddr::V4(_) => 0,
         };

@@ -1,4 +1,5 @@
-//! A receiver into device memory that owns the order of things.
+//! A receiver into device memory: it sets the NIC up, binds the memory, receives, and restores the
+//! NIC, in the right order.
 //!
 //! Receiving takes nine steps, and each relies on those before: find the device and the physical NIC
 //! behind its queues, bind the addresses, set the NIC up, bind the memory to the queues, size
@@ -90,7 +91,7 @@ pub use nic::guardian;
 pub use receiver::{Finished, Ready, Received, Receiver};
 pub use stacked::nics_below;
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -1,5 +1,5 @@
-//! The rx queues that are received on: those that were named, or those that suit. What is wrong with
-//! them is found before anything is changed.
+//! Choice of the rx queues to receive on: those that were named, otherwise free or leased ones.
+//! Errors of the choice are found before anything is changed.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,12 +12,12 @@ use crate::device::RxDevice;
 use crate::error::{Error, UsedBy};
 use crate::stacked::nics_below;
 
-/// How long the binding of a process that was killed may take to end.
+/// Longest wait for the end of a killed process's binding.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
-/// Time between two looks at it.
+/// Time between two checks whether a binding has ended.
 pub(crate) const TICK: Duration = Duration::from_millis(20);
 
-/// The queues that were named, or those that suit.
+/// Chooses the rx queues to receive on: those that were named, otherwise free or leased ones.
 pub(crate) fn choose(
     netns: &NetNs,
     link: &LinkInfo,
@@ -37,17 +37,17 @@ pub(crate) fn choose(
         (false, Some(_)) => Kind::Netkit,
         (false, None) => Kind::Virtual,
     };
-    pick(&link.name, kind, named, &queues)
+    pick_queues(&link.name, kind, named, &queues)
 }
 
-/// An rx queue, as far as it matters to the choice.
+/// Users of an rx queue, for the choice of the queue.
 #[derive(Debug, Clone, Copy)]
 struct RxQueue {
     id: QueueId,
-    /// It is leased to a virtual device.
+    /// Whether the queue is leased to a virtual device.
     lent: bool,
     used: Option<UsedBy>,
-    /// An AF_XDP socket uses it.
+    /// Whether an AF_XDP socket uses the queue.
     xsk: bool,
 }
 
@@ -63,11 +63,11 @@ impl RxQueue {
     }
 }
 
-/// Kinds of devices, by where their queues come from.
+/// Kind of a device, by the origin of its queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Nic,
-    /// Its queue 0 is its own, the others are leased.
+    /// A netkit: queue 0 is its own, the others are leased.
     Netkit,
     /// Any other virtual device.
     Virtual,
@@ -79,8 +79,9 @@ fn rx_queues(netns: &NetNs, ifindex: Ifindex) -> Result<Vec<RxQueue>, Error> {
     Ok(queues.map(RxQueue::of).collect())
 }
 
-/// The queues that were named; else a NIC's last free one, or all that a netkit leases.
-fn pick(
+/// Chooses the queues that were named; otherwise a NIC's last free queue, or all that a netkit
+/// leases.
+fn pick_queues(
     device: &str,
     kind: Kind,
     named: &[QueueId],
@@ -112,7 +113,7 @@ fn pick(
     }
 }
 
-/// Fails where a queue is not there, was named twice, or is a netkit's own.
+/// Fails where a named queue does not exist, was named twice, or is a netkit's own.
 fn check_named(
     device: &str,
     kind: Kind,
@@ -152,8 +153,8 @@ fn refuse_stacked(netns: &NetNs, link: &LinkInfo) -> Result<(), Error> {
     })
 }
 
-/// Waits for bindings of the NIC's queues to end, as those of a process that was killed do some time after
-/// the process.
+/// Waits until bindings of the NIC's queues end, as those of a process that was killed do some time
+/// after the process.
 pub(crate) fn wait_until_free(device: &RxDevice) -> Result<(), Error> {
     let Some(nic) = &device.nic else {
         return Ok(());
@@ -201,7 +202,7 @@ mod tests {
     #[test]
     fn a_nic_gives_its_last_free_queue() {
         let mut all = queues(6);
-        let pick = |all: &[RxQueue]| pick("eth1", Kind::Nic, &[], all);
+        let pick = |all: &[RxQueue]| pick_queues("eth1", Kind::Nic, &[], all);
         assert_eq!(pick(&all).unwrap(), ids(&[5]));
         all[5].used = Some(UsedBy::Dmabuf(DmabufId::new(1)));
         all[4].used = Some(UsedBy::IoUring);
@@ -220,7 +221,7 @@ mod tests {
 
     #[test]
     fn a_netkit_gives_all_that_it_leases() {
-        let pick = |kind, count| pick("nk0", kind, &[], &queues(count));
+        let pick = |kind, count| pick_queues("nk0", kind, &[], &queues(count));
         assert_eq!(pick(Kind::Netkit, 3).unwrap(), ids(&[1, 2]));
         assert!(matches!(
             pick(Kind::Netkit, 1),
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn named_queues_are_checked() {
         let all = queues(4);
-        let pick = |kind, named: &[u32]| pick("eth1", kind, &ids(named), &all);
+        let pick = |kind, named: &[u32]| pick_queues("eth1", kind, &ids(named), &all);
         assert_eq!(pick(Kind::Nic, &[3, 0]).unwrap(), ids(&[3, 0]));
         assert!(matches!(
             pick(Kind::Nic, &[3, 4]),

@@ -1,4 +1,4 @@
-//! The receiver: set up, with an engine, and at its end.
+//! A receiver that is set up, its engine, and its end.
 
 use std::fmt;
 use std::net::TcpListener;
@@ -18,17 +18,17 @@ use crate::set_up::SetUp;
 
 type Open<'a, S> = Box<dyn FnMut(&Peer) -> Result<S, SinkError> + Send + 'a>;
 
-/// Sockets that listen, and how they are served.
+/// Listening sockets, and the engine's configuration for them.
 #[derive(Debug)]
 pub(crate) struct Listening {
     pub(crate) sockets: Vec<TcpListener>,
     pub(crate) config: Config,
-    /// Worker threads; without any, the caller's thread serves.
+    /// Worker threads; without any, the caller's thread serves the connections.
     pub(crate) workers: Vec<Worker>,
     pub(crate) stop: StopHandle,
 }
 
-/// A receiver that is set up: the NIC as it must be, the memory bound, the sockets listening.
+/// A receiver that is set up: the NIC has its settings, the memory is bound, the sockets listen.
 ///
 /// Dropped, it closes the sockets, unbinds and restores the NIC; only the log tells of a failure then.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub struct Receiver<M> {
 }
 
 impl<M> Receiver<M> {
-    /// A receiver on this device, a NIC or a netkit.
+    /// Begins the options of a receiver on the device of this name, a NIC or a netkit.
     pub fn on(device: impl Into<String>) -> Builder<M> {
         Builder::new(device.into())
     }
@@ -53,22 +53,22 @@ impl<M> Receiver<M> {
         }
     }
 
-    /// The device, its queues, and the NIC behind them.
+    /// Device to receive on, its queues, and the NIC behind them.
     pub fn device(&self) -> &RxDevice {
         &self.device
     }
 
-    /// What was changed on the NIC, in order.
+    /// Changes that were made to the NIC, in order.
     pub fn changes(&self) -> &[Change] {
         self.set_up.changes()
     }
 
-    /// The bindings, each with its memory; the same memory is bound once only.
+    /// The bindings, each with its dmabuf; the same dmabuf is bound once only.
     pub fn bindings(&self) -> impl ExactSizeIterator<Item = (&Binding, &M)> {
         self.set_up.bindings()
     }
 
-    /// The memory as the CPU reads it, for sinks.
+    /// CPU mappings of the dmabufs, for sinks.
     ///
     /// # Errors
     /// [`Error::Map`], as for a GPU's memory.
@@ -79,7 +79,7 @@ impl<M> Receiver<M> {
         self.set_up.mapped()
     }
 
-    /// Closes the sockets, unbinds, and restores the NIC, with nothing received.
+    /// Closes the sockets, unbinds, and restores the NIC, without receiving.
     ///
     /// # Errors
     /// Why the NIC is not what it was.
@@ -89,8 +89,8 @@ impl<M> Receiver<M> {
         self.set_up.end()
     }
 
-    /// Makes the engine, which calls `open` for the sink of each connection. With several threads only one of them
-    /// calls it at a time.
+    /// Makes the engine, which calls `open` for the sink of each connection. With several threads
+    /// only one of them calls `open` at a time.
     ///
     /// # Errors
     /// [`Error::Engine`], after the set-up has been undone; [`Error::NotRestored`], if that failed.
@@ -139,7 +139,7 @@ impl<M> Receiver<M> {
     }
 }
 
-/// A receiver with its engine, which can be stopped and watched from other threads.
+/// A receiver with its engine, which other threads can stop and watch.
 ///
 /// Dropped, it closes the sockets, unbinds and restores the NIC.
 #[must_use = "dropping it undoes the set-up"]
@@ -151,12 +151,12 @@ pub struct Ready<'a, M, S> {
 }
 
 impl<M, S: Sink + Send> Ready<'_, M, S> {
-    /// The device, its queues, and the NIC behind them.
+    /// Device to receive on, its queues, and the NIC behind them.
     pub fn device(&self) -> &RxDevice {
         &self.device
     }
 
-    /// The bindings, each with its memory.
+    /// The bindings, each with its dmabuf.
     pub fn bindings(&self) -> impl ExactSizeIterator<Item = (&Binding, &M)> {
         self.set_up.bindings()
     }
@@ -166,12 +166,12 @@ impl<M, S: Sink + Send> Ready<'_, M, S> {
         self.engine.stop_handle()
     }
 
-    /// Counters of what has been received so far.
+    /// Counters of the payload received so far.
     pub fn progress(&self) -> Progress {
         self.engine.progress()
     }
 
-    /// Snapshots of all connections, on request.
+    /// Monitor that takes snapshots of all connections.
     pub fn monitor(&self) -> Monitor {
         self.engine.monitor()
     }
@@ -182,8 +182,8 @@ impl<M, S: Sink + Send> Ready<'_, M, S> {
         self.engine.on_end(take);
     }
 
-    /// Receives, until all connections have come and ended, or it is stopped. The memory is still bound then, for
-    /// those who have something to ask about it.
+    /// Receives, until all connections have come and ended, or until a stop handle is used. The
+    /// memory stays bound, so that its state can be read.
     pub fn receive(self) -> Received<M, S> {
         let report = match self.workers.is_empty() {
             true => self.engine.run(),
@@ -204,7 +204,7 @@ impl<M, S> fmt::Debug for Ready<'_, M, S> {
     }
 }
 
-/// The end of receiving: no socket is open any more, but the memory is still bound.
+/// Result of receiving, while the memory is still bound. No socket is open any more.
 ///
 /// Dropped, it unbinds and restores the NIC.
 #[derive(Debug)]
@@ -215,7 +215,7 @@ pub struct Received<M, S> {
 }
 
 impl<M, S> Received<M, S> {
-    /// Unbinds, then restores the NIC.
+    /// Unbinds the memory, then restores the NIC.
     pub fn finish(self) -> Finished<S> {
         Finished {
             restored: self.set_up.end(),
@@ -224,18 +224,19 @@ impl<M, S> Received<M, S> {
     }
 }
 
-/// What came of a receiver.
+/// Result of a receiver, after the memory was unbound and the NIC restored.
 #[derive(Debug)]
 #[must_use = "receiving, or restoring the NIC, may have failed"]
 pub struct Finished<S> {
-    /// What was received, or why the engine failed. What ended a single connection is in the report.
+    /// Report of the engine, or why the engine failed. What ended a single connection is in the
+    /// report.
     pub report: Result<Report<S>, Error>,
-    /// Whether the NIC is what it was.
+    /// Result of restoring the NIC.
     pub restored: Result<(), nic::Error>,
 }
 
 impl<S> Finished<S> {
-    /// The report, if the NIC is what it was, too.
+    /// Report of the engine, or the error: of receiving, of restoring the NIC, or both.
     ///
     /// # Errors
     /// What failed: the engine, restoring the NIC ([`Error::Nic`]), or both ([`Error::NotRestored`]).

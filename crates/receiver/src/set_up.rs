@@ -1,4 +1,4 @@
-//! What was changed for a receiver: bindings, and the NIC.
+//! Changes that were made for a receiver: bindings, and settings of the NIC.
 
 use std::sync::Arc;
 use std::thread;
@@ -15,7 +15,7 @@ use crate::device::RxDevice;
 use crate::error::Error;
 use crate::queues::{PATIENCE, TICK};
 
-/// Bindings, and a NIC that is set up.
+/// Bindings of a receiver, and the changes of its NIC, in the order of their end.
 ///
 /// Dropped in the order of its fields: while a queue is bound, the kernel keeps header split on, and the
 /// NIC can't be restored.
@@ -23,7 +23,7 @@ use crate::queues::{PATIENCE, TICK};
 pub(crate) struct SetUp<M> {
     bindings: Vec<Binding>,
     applied: Option<Applied>,
-    /// One for all bindings, or one for each.
+    /// Dmabufs: one for all bindings, or one for each.
     memory: Vec<M>,
 }
 
@@ -36,7 +36,7 @@ impl<M> SetUp<M> {
         }
     }
 
-    /// Unbinds, then restores the NIC.
+    /// Unbinds the memory, then restores the NIC.
     #[allow(clippy::result_large_err)] // as of `Applied::restore`
     pub(crate) fn end(self) -> Result<(), nic::Error> {
         let Self {
@@ -54,19 +54,19 @@ impl<M> SetUp<M> {
         self.bindings.iter().zip(&self.memory)
     }
 
-    /// Whether all queues are to have one dmabuf.
+    /// Whether all queues share one dmabuf.
     pub(crate) fn is_shared(&self) -> bool {
         self.memory.len() == 1
     }
 }
 
 impl<M: Dmabuf> SetUp<M> {
-    /// Bytes of the smallest dmabuf.
+    /// Length of the smallest dmabuf in bytes.
     pub(crate) fn pool(&self) -> u64 {
         self.memory.iter().map(Dmabuf::len).min().unwrap_or(0)
     }
 
-    /// Binds one dmabuf to all queues, or each to its own.
+    /// Binds one dmabuf to all queues, or each dmabuf to its own queue.
     pub(crate) fn bind(
         &mut self,
         device: &RxDevice,
@@ -84,7 +84,7 @@ impl<M: Dmabuf> SetUp<M> {
         Ok(())
     }
 
-    /// The dmabufs as the CPU reads them.
+    /// CPU mappings of the bound dmabufs.
     pub(crate) fn mapped(&self) -> Result<Memory, Error> {
         let mut mapped = Memory::new();
         for (binding, memory) in self.bindings() {
@@ -95,8 +95,8 @@ impl<M: Dmabuf> SetUp<M> {
     }
 }
 
-/// Binds. Through a netkit the binding of a process that was killed may not be seen beforehand, only met
-/// (`__netif_mp_open_rxq`): then waits a moment for its end.
+/// Binds a dmabuf to queues. Through a netkit the binding of a killed process may not be seen
+/// before the kernel refuses (`__netif_mp_open_rxq`): then waits a moment for its end.
 fn bind_one(
     device: &RxDevice,
     memory: &impl Dmabuf,

@@ -3,14 +3,15 @@
 use devmem::engine::{Config, Until};
 use devmem::listen::{recv_buffer_beside, recv_buffer_for};
 
-/// What sizes depend on.
+/// Sizes from which receive buffers and the engine's limits are computed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sizes {
-    /// Bytes of the smallest dmabuf: all connections may come through its queue.
+    /// Length of the smallest dmabuf in bytes: all connections may come through its queue.
     pub(crate) pool: u64,
-    /// Bytes that the NIC fills at a time.
+    /// Size in bytes of the niovs that the NIC fills.
     pub(crate) niov: u64,
-    /// Descriptors of the rx rings that take their niovs from that dmabuf, where the NIC can be asked.
+    /// Number of descriptors in the rx rings that take their niovs from the dmabuf, where the NIC
+    /// can be asked.
     pub(crate) descriptors: Option<u64>,
     /// Connections at a time.
     pub(crate) connections: u32,
@@ -19,7 +20,8 @@ pub(crate) struct Sizes {
 }
 
 impl Sizes {
-    /// For [`SocketOptions::recv_buffer`](devmem::listen::SocketOptions::recv_buffer).
+    /// Size of the receive buffers in bytes, for
+    /// [`SocketOptions::recv_buffer`](devmem::listen::SocketOptions::recv_buffer).
     pub(crate) fn recv_buffer(&self) -> Option<usize> {
         match self.descriptors {
             Some(descriptors) => {

@@ -2,15 +2,15 @@
 
 use netdev::link::LinkInfo;
 
-/// Devices on devices, at most.
-const DEPTH: usize = 8;
+/// Greatest depth of devices on devices.
+const MAX_DEPTH: usize = 8;
 
-/// The physical devices that a virtual one is stacked on, or is made of; `all` are the links of its
+/// Physical devices that a virtual device is stacked on, or is made of; `all` are the links of its
 /// network namespace. The lower end of a netkit or veth is no device below it.
 pub fn nics_below<'a>(all: &'a [LinkInfo], link: &'a LinkInfo) -> Vec<&'a LinkInfo> {
     let mut level = vec![link];
     let mut nics: Vec<&LinkInfo> = Vec::new();
-    for _ in 0..DEPTH {
+    for _ in 0..MAX_DEPTH {
         let is_below = |one: &&LinkInfo| {
             level.iter().any(|upper| {
                 // Without an id the other link is in this namespace.

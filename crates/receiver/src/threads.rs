@@ -1,4 +1,4 @@
-//! Which threads serve the connections.
+//! Choice of the threads that serve the connections.
 
 use devmem::engine::Worker;
 use netdev::{Netdev, QueueId, QueueType};
@@ -6,17 +6,17 @@ use netdev::{Netdev, QueueId, QueueType};
 use crate::behind::NicBehind;
 use crate::device::RxDevice;
 
-/// Which threads serve the connections.
+/// Choice of the threads that serve the connections.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Threads {
-    /// One for each queue.
+    /// Whether each queue has a thread of its own.
     pub(crate) per_queue: bool,
-    /// The processors that they keep to, in turn; none: any.
+    /// Processors that the threads are pinned to, in turn; any if empty.
     pub(crate) pin: Vec<usize>,
 }
 
 impl Threads {
-    /// The workers; none if the caller's thread will do.
+    /// Configuration of the worker threads; empty if the caller's thread serves the connections.
     pub(crate) fn workers(&self, device: &RxDevice) -> netdev::Result<Vec<Worker>> {
         let napi_ids = match (self.per_queue, &device.nic) {
             (false, _) if self.pin.is_empty() => return Ok(Vec::new()),
@@ -38,7 +38,7 @@ impl Threads {
     }
 }
 
-/// The NAPI instance of each of a NIC's queues.
+/// Ids of the NAPI instances that serve each of a NIC's queues.
 fn napi_ids(nic: &NicBehind) -> netdev::Result<Vec<Vec<u32>>> {
     let mut all = Netdev::open_in(&nic.netns)?.queues(Some(nic.ifindex))?;
     all.retain(|queue| queue.kind == QueueType::Rx);

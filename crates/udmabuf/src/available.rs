@@ -11,9 +11,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Available {
-    /// Number of bytes.
+    /// Number of bytes of memory that are available.
     pub bytes: u64,
-    /// Control group whose `memory.max` is the limit; `None` if the limit is the machine's memory.
+    /// Control group whose `memory.max` limits the memory; `None` if the machine's memory is the
+    /// limit.
     pub cgroup: Option<PathBuf>,
 }
 
@@ -39,14 +40,15 @@ impl Available {
         all.min_by_key(|available| available.bytes)
     }
 
-    /// Whether `len` bytes are available, with a sixteenth left for sockets and page tables.
+    /// Whether `len` bytes of memory are available, with a sixteenth left for sockets and page
+    /// tables.
     pub fn holds(&self, len: u64) -> bool {
         len <= self.bytes - self.bytes / 16
     }
 
-    /// Recommended length in bytes of each of `count` buffers, so that half of the memory is left:
-    /// a round number of MiB, at least 1, which does not change with every page that is allocated
-    /// elsewhere.
+    /// Recommended length in bytes of each of `count` buffers, so that half of the available memory
+    /// is left: a round number of MiB, at least 1, which does not change with every page that is
+    /// allocated elsewhere.
     pub fn advice(&self, count: u64) -> u64 {
         const MIB: u64 = 1 << 20;
         let most = (self.bytes / 2 / count.max(1) / MIB).max(1);
@@ -77,8 +79,8 @@ fn mem_available(meminfo: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// Least available memory of the control groups in `membership` (`/proc/self/cgroup`) and those
-/// above them.
+/// Least available memory of the control groups in `membership` (`/proc/self/cgroup`) and of the
+/// groups above them.
 fn in_cgroups(root: &Path, membership: &str) -> Option<Available> {
     let path = membership
         .lines()
@@ -96,7 +98,7 @@ fn in_cgroups(root: &Path, membership: &str) -> Option<Available> {
 }
 
 /// Available memory of a control group: `memory.max` less what is used, plus what would be
-/// reclaimed first, the page cache and slabs that can shrink. `None` without a limit.
+/// reclaimed first, the page cache and slabs that can shrink. `None` for a group without a limit.
 fn in_cgroup(group: &Path) -> Option<u64> {
     let read = |file| fs::read_to_string(group.join(file)).ok();
     let max: u64 = read("memory.max")?.trim().parse().ok()?;
@@ -116,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_table_is_read() {
+    fn meminfo_is_parsed() {
         let table = "MemTotal:  2000 kB\nMemFree:  10 kB\nMemAvailable:     1024 kB\n";
         assert_eq!(mem_available(table), Some(1 << 20));
         assert_eq!(mem_available("MemTotal: 2000 kB\n"), None);
@@ -128,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tightest_group_counts() {
+    fn the_tightest_control_group_counts() {
         let root = std::env::temp_dir().join(format!("cgroups-{}", std::process::id()));
         let group = |path: &str, max: &str, current: &str| {
             let group = root.join(path);
@@ -161,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn advice_is_taken_by_the_check() {
+    fn the_recommended_length_passes_the_check() {
         let available = Available {
             bytes: 3 << 30,
             cgroup: None,

@@ -10,7 +10,7 @@ use crate::reserved;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A length of 0 (`udmabuf_create`: `EINVAL`).
+    /// The requested length is 0 (`udmabuf_create`: `EINVAL`).
     #[error("udmabuf of 0 bytes")]
     Empty,
     /// The length is not a multiple of the page size (`udmabuf_create`: `EINVAL`).
@@ -42,18 +42,19 @@ pub enum Error {
     Memory {
         /// Requested length in bytes.
         len: u64,
-        /// Requested pages.
+        /// Kind of the requested pages.
         hugepages: HugePage,
         /// Error of the kernel.
         #[source]
         source: io::Error,
     },
-    /// The length is above the module's limit on one buffer, its parameter `size_limit_mb`.
+    /// The requested length is above the udmabuf module's limit on one buffer, its parameter
+    /// `size_limit_mb`.
     #[error("udmabuf of {len} bytes: over the size_limit_mb of {limit_mb}")]
     TooLarge {
         /// Requested length in bytes.
         len: u64,
-        /// Limit in MiB.
+        /// The module's limit on one buffer, in MiB.
         limit_mb: u64,
         /// Error of `UDMABUF_CREATE`: `EINVAL`.
         #[source]
@@ -94,9 +95,9 @@ impl Error {
         }
     }
 
-    /// Error of `UDMABUF_CREATE`. `udmabuf_create` fails with `EINVAL` for a buffer above the
-    /// limit; `memfd_pin_folios` fails for lack of pages with `ENOMEM`, or with `EINVAL` if not
-    /// even the first page could be allocated.
+    /// Error of `UDMABUF_CREATE`, from what the kernel returned. `udmabuf_create` fails with
+    /// `EINVAL` for a buffer above the limit; `memfd_pin_folios` fails for lack of pages with
+    /// `ENOMEM`, or with `EINVAL` if not even the first page could be allocated.
     pub(crate) fn create(len: u64, hugepages: HugePage, source: io::Error) -> Self {
         let limit = reserved::size_limit().filter(|limit| len > *limit);
         match (source.raw_os_error(), limit) {

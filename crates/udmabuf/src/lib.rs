@@ -43,7 +43,7 @@ pub use reserved::{ReservedHugepages, SIZE_LIMIT_MB};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum HugePage {
-    /// Ordinary pages.
+    /// Ordinary pages, of the system's page size.
     #[default]
     None,
     /// Transparent hugepages of 2 MiB, which need not be reserved. The kernel makes as many as it
@@ -51,10 +51,10 @@ pub enum HugePage {
     /// rest are ordinary pages.
     #[doc(alias = "MADV_COLLAPSE")]
     Transparent,
-    /// ReservedHugepages hugepages of 2 MiB (`MFD_HUGE_2MB`).
+    /// Reserved hugepages of 2 MiB (`MFD_HUGE_2MB`).
     #[doc(alias = "MFD_HUGE_2MB")]
     Mb2,
-    /// ReservedHugepages hugepages of 1 GiB (`MFD_HUGE_1GB`).
+    /// Reserved hugepages of 1 GiB (`MFD_HUGE_1GB`).
     #[doc(alias = "MFD_HUGE_1GB")]
     Gb1,
 }
@@ -80,8 +80,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    /// Sets the kind of pages. By default they are the largest available: [`HugePage::Mb2`] where
-    /// enough of them are reserved and free, otherwise [`HugePage::Transparent`].
+    /// Sets the kind of pages of the udmabuf. By default they are the largest available:
+    /// [`HugePage::Mb2`] where enough of them are reserved and free, otherwise
+    /// [`HugePage::Transparent`].
     pub fn hugepages(mut self, hugepages: HugePage) -> Self {
         self.hugepages = Some(hugepages);
         self
@@ -144,15 +145,15 @@ impl Builder {
     }
 }
 
-/// The module's limit on one udmabuf in bytes (`size_limit_mb`), if it has a limit: 64 MiB up to
-/// Linux 7.2, none from 7.3 on.
+/// The udmabuf module's limit on one buffer in bytes (`size_limit_mb`), if it has a limit: 64 MiB
+/// up to Linux 7.2, none from 7.3 on.
 #[doc(alias = "size_limit_mb")]
 pub fn size_limit() -> Option<u64> {
     reserved::size_limit()
 }
 
 /// Checks that memory is available for a udmabuf of `len` bytes, or for several with this sum of
-/// lengths, before a page is allocated. [`Builder::build`] checks by itself. ReservedHugepages hugepages
+/// lengths, before a page is allocated. [`Builder::build`] checks by itself. Reserved hugepages
 /// that are free count as available. Succeeds where a kernel does not report its memory.
 ///
 /// # Errors
@@ -214,7 +215,7 @@ impl From<Udmabuf> for OwnedFd {
     }
 }
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -4,7 +4,8 @@ use std::fs;
 
 use crate::HugePage;
 
-/// Parameter file with the module's limit on one buffer: 64 MiB up to Linux 7.2, none from 7.3 on.
+/// Parameter file with the udmabuf module's limit on one buffer: 64 MiB up to Linux 7.2, none from
+/// 7.3 on.
 pub const SIZE_LIMIT_MB: &str = "/sys/module/udmabuf/parameters/size_limit_mb";
 
 /// Numbers of reserved hugepages of one size.
@@ -18,7 +19,7 @@ pub struct ReservedHugepages {
 }
 
 impl ReservedHugepages {
-    /// Folder in sysfs with the counts of a size.
+    /// Folder in sysfs with the numbers of hugepages of one size.
     pub fn directory(hugepages: HugePage) -> String {
         format!(
             "/sys/kernel/mm/hugepages/hugepages-{}kB",
@@ -26,10 +27,11 @@ impl ReservedHugepages {
         )
     }
 
-    /// Reads the numbers of a size; `None` if the machine does not have the size.
+    /// Reads the numbers of reserved hugepages of one size; `None` if the machine does not have the
+    /// size.
     pub fn of(hugepages: HugePage) -> Option<Self> {
         let directory = Self::directory(hugepages);
-        let count = |name| parameter(&format!("{directory}/{name}"));
+        let count = |name| read_parameter(&format!("{directory}/{name}"));
         let (free, promised) = (count("free_hugepages"), count("resv_hugepages"));
         Some(Self {
             all: count("nr_hugepages")?,
@@ -38,24 +40,24 @@ impl ReservedHugepages {
     }
 }
 
-/// Whether the free hugepages hold `len` bytes.
+/// Whether the free reserved hugepages hold `len` bytes.
 pub(crate) fn suffice(hugepages: HugePage, len: u64) -> bool {
     len % hugepages.bytes() == 0
         && ReservedHugepages::of(hugepages)
             .is_some_and(|reserved| reserved.free >= len / hugepages.bytes())
 }
 
-/// Size in bytes of the free hugepages of a size.
+/// Total size in bytes of the free reserved hugepages of one size.
 pub(crate) fn bytes(hugepages: HugePage) -> u64 {
     ReservedHugepages::of(hugepages).map_or(0, |reserved| reserved.free * hugepages.bytes())
 }
 
-/// The module's limit on one buffer in bytes.
+/// The udmabuf module's limit on one buffer in bytes.
 pub(crate) fn size_limit() -> Option<u64> {
-    Some(parameter(SIZE_LIMIT_MB)?.saturating_mul(1 << 20))
+    Some(read_parameter(SIZE_LIMIT_MB)?.saturating_mul(1 << 20))
 }
 
 /// Reads a number from sysfs. Negative values don't occur: `size_limit_mb` is positive.
-pub(crate) fn parameter(path: &str) -> Option<u64> {
+pub(crate) fn read_parameter(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }

@@ -20,7 +20,7 @@ struct UdmabufCreate {
 
 const UDMABUF_FLAGS_CLOEXEC: u32 = 1;
 
-/// `_IOW('u', 0x42, struct udmabuf_create)`.
+/// Request number of the ioctl: `_IOW('u', 0x42, struct udmabuf_create)`.
 const UDMABUF_CREATE: libc::Ioctl = libc::_IOW::<UdmabufCreate>(b'u' as u32, 0x42);
 
 pub(crate) fn page_size() -> u64 {
@@ -65,7 +65,7 @@ pub(crate) fn size_and_seal(memory: &File, len: u64) -> io::Result<()> {
     }
 }
 
-/// Turns the memory into transparent hugepages, as far as `len` holds whole ones.
+/// Turns the memory of a memfd into transparent hugepages, as far as `len` holds whole ones.
 ///
 /// `MADV_COLLAPSE` (`madvise_collapse`) requires that the memory is mapped at an address that is a
 /// multiple of the hugepage size, and that each hugepage holds a page already. A page table is not
@@ -101,7 +101,8 @@ impl Area {
         Ok(Self { start, len })
     }
 
-    /// Maps `whole` bytes of `memory` at the first multiple of `huge`, and collapses them.
+    /// Maps `whole` bytes of `memory` at the first multiple of `huge` in the area, and collapses
+    /// them to transparent hugepages.
     fn collapse(&self, memory: BorrowedFd<'_>, (whole, huge): (usize, usize)) -> io::Result<()> {
         let pad = self.start.addr().next_multiple_of(huge) - self.start.addr();
         assert!(pad + whole <= self.len, "the area has a hugepage to spare");
@@ -130,7 +131,7 @@ impl Drop for Area {
     }
 }
 
-/// Calls `UDMABUF_CREATE` (`udmabuf_ioctl_create`).
+/// Makes a udmabuf of a memfd by `UDMABUF_CREATE` (`udmabuf_ioctl_create`).
 pub(crate) fn create(
     device: BorrowedFd<'_>,
     memory: BorrowedFd<'_>,

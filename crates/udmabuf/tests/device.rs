@@ -7,7 +7,7 @@ use std::os::fd::OwnedFd;
 use dmabuf::{Dmabuf, DmabufFd};
 use udmabuf::{Error, Udmabuf};
 
-/// A buffer is made, or the error names the device.
+/// A udmabuf is made where `/dev/udmabuf` can be opened, or the error names the device.
 #[test]
 fn a_buffer_where_the_device_can_be_opened() {
     let device = fs::OpenOptions::new()

@@ -8,22 +8,25 @@ use crate::error::{Result, failed};
 
 /// File with the kernel's id of the boot.
 const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
-/// Mark of an id that a container engine has mounted over the kernel's: it is random at each start of a container.
+/// Prefix of a boot id that a container engine has mounted over the kernel's: it is random at each
+/// start of a container.
 const MASKED: &str = "masked-";
 
-/// Boot of a record, as far as it can be told.
+/// Whether a record was written in this boot, as far as that can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Boot {
-    /// The record is of this boot.
+    /// The record is of this boot, so its changes may be in force.
     This,
     /// The record is of an earlier boot, so its changes are gone.
     Another,
-    /// The id was a container's own when the record was begun, or is one here.
+    /// Not known: a container's boot id hid the kernel's when the record was begun, or hides it
+    /// now.
     Unknown,
 }
 
 impl Boot {
-    /// Id of this boot, as records have it: marked where it is a container's own.
+    /// Id of this boot, in the form that records have: marked where a container's own id hides the
+    /// kernel's.
     ///
     /// # Errors
     /// Those of reading `/proc/sys/kernel/random/boot_id`.
@@ -34,7 +37,8 @@ impl Boot {
         Ok(format!("{mark}{}", text.trim()))
     }
 
-    /// Boot of a record with this id, which earlier versions left empty for [`Boot::Unknown`].
+    /// Finds whether a record with this boot id is of this boot. Earlier versions left the id empty
+    /// for [`Boot::Unknown`].
     ///
     /// # Errors
     /// As for [`Boot::id`].
@@ -51,7 +55,7 @@ impl Boot {
     }
 }
 
-/// Whether another file is mounted over that with the boot's id.
+/// Whether another file is mounted over the file with the kernel's boot id.
 fn is_masked() -> Result<bool> {
     let device = |path: &str| {
         let path = Path::new(path);

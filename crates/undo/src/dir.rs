@@ -14,38 +14,38 @@ use serde::de::DeserializeOwned;
 use crate::RunDirError;
 use crate::error::{Result, failed};
 
-/// Default path of the runtime directory.
+/// Default path of the runtime directory, where records are kept.
 const DEFAULT: &str = "/run/devmem-tcp";
-/// Environment variable with another path.
+/// Environment variable that sets another path of the runtime directory.
 const VARIABLE: &str = "DEVMEM_TCP_RUNTIME_DIR";
-/// The runtime directory.
+/// The runtime directory, with a JSON file for each record of changes.
 #[derive(Debug, Clone)]
 pub struct RunDir {
     path: PathBuf,
 }
 
 impl RunDir {
-    /// Opens the system's runtime directory, and makes it if it does not exist.
+    /// Opens the system's runtime directory, and makes the directory if it does not exist.
     ///
     /// # Errors
     /// [`RunDirError::Io`] where it cannot be made, [`RunDirError::NotOurs`].
     pub fn open() -> Result<Self> {
-        Self::at(Self::place())
+        Self::at(Self::configured_path())
     }
 
-    /// Opens the system's runtime directory, if it exists, to read.
+    /// Opens the system's runtime directory to read records, if the directory exists.
     ///
     /// # Errors
     /// As for [`RunDir::open`].
     pub fn existing() -> Result<Option<Self>> {
-        let path = Self::place();
+        let path = Self::configured_path();
         match path.try_exists() {
             Ok(false) => Ok(None),
             _ => Self::check(path).map(Some),
         }
     }
 
-    /// Opens this directory, and makes it if it does not exist.
+    /// Opens the runtime directory at this path, and makes the directory if it does not exist.
     ///
     /// # Errors
     /// As for [`RunDir::open`].
@@ -56,12 +56,12 @@ impl RunDir {
         Self::check(path)
     }
 
-    /// Path of the directory.
+    /// Path of the runtime directory.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Reads a file without the lock; `None` if it doesn't exist.
+    /// Reads a file of the runtime directory without the lock; `None` if the file doesn't exist.
     ///
     /// # Errors
     /// [`RunDirError::Damaged`] where that is no `T`.
@@ -69,7 +69,8 @@ impl RunDir {
         read(&self.path.join(name))
     }
 
-    /// Names of the files that begin with `prefix` and end with `.json`, sorted.
+    /// Names of the runtime directory's files that begin with `prefix` and end with `.json`,
+    /// sorted.
     ///
     /// # Errors
     /// Those of reading the directory.
@@ -77,7 +78,7 @@ impl RunDir {
         names(&self.path, prefix)
     }
 
-    pub(crate) fn place() -> PathBuf {
+    pub(crate) fn configured_path() -> PathBuf {
         std::env::var_os(VARIABLE).map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from)
     }
 
@@ -140,7 +141,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_relative_directory_is_one_place() {
+    fn a_relative_path_of_the_directory_is_made_absolute() {
         let scratch = Scratch::new();
         let here = std::env::current_dir().unwrap();
         let up = "../".repeat(here.components().count());
@@ -161,7 +162,7 @@ pub(crate) mod tests {
 
     proptest! {
         #[test]
-        fn whatever_stands_in_a_file_is_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+        fn any_content_of_a_file_is_parsed_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..64)) {
             let scratch = Scratch::new();
             fs::write(scratch.0.path().join("x.json"), bytes).unwrap();
             let _answer = scratch.0.read::<crate::Owner>("x.json");

@@ -5,48 +5,48 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// Limit of waiting for the lock: longer than setting any NIC up takes.
+/// Longest wait for the runtime directory's lock: longer than setting any NIC up takes.
 pub(crate) const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Error of the runtime directory or a file in it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunDirError {
-    /// The file system refused.
+    /// The file system refused an operation.
     #[error("{op} {}", path.display())]
     Io {
-        /// Operation.
+        /// Operation that failed.
         op: &'static str,
-        /// File.
+        /// Path of the file.
         path: PathBuf,
-        /// The kernel's words.
+        /// Error of the system call.
         source: io::Error,
     },
-    /// Other users may write there, so that its contents can't be trusted.
+    /// Other users may write to the directory, so that its contents can't be trusted.
     #[error("{}: others than its owner may write there, or it belongs to another user", path.display())]
     NotOurs {
-        /// The directory.
+        /// Path of the directory.
         path: PathBuf,
     },
-    /// A process has held the lock for too long.
+    /// Another process has held the lock for too long.
     #[error("{}: locked by another process for {} s", path.display(), LOCK_TIMEOUT.as_secs())]
     Locked {
-        /// The lock.
+        /// Path of the lock file.
         path: PathBuf,
     },
     /// A file's contents are damaged, or of a later version.
     #[error("{} is damaged", path.display())]
     Damaged {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file's contents.
         source: serde_json::Error,
     },
 }
 
 pub(crate) type Result<T> = std::result::Result<T, RunDirError>;
 
-/// A refusal of the file system.
+/// Error of an operation that the file system refused.
 pub(crate) fn failed(op: &'static str, path: &Path, source: io::Error) -> RunDirError {
     RunDirError::Io {
         op,

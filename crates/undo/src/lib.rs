@@ -21,7 +21,7 @@ pub use lock::Locked;
 pub use owner::{Life, Owner};
 pub use setting::Setting;
 
-/// The examples of the README are compiled.
+/// Compiles the examples of the README as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;

@@ -15,15 +15,15 @@ use serde::Serialize;
 use crate::error::{LOCK_TIMEOUT, Result, failed};
 use crate::{RunDir, RunDirError};
 
-/// Name of the lock file, which is empty and stays.
+/// Name of the runtime directory's lock file, which is empty and stays.
 pub(crate) const LOCK: &str = "lock";
-/// Prefixes of the records' files: NICs and leases.
-const WRITTEN: [&str; 2] = ["nic-", "lease-"];
-/// Suffix of a file that is not yet renamed.
-const BESIDE: &str = ".tmp";
+/// Prefixes of the record files' names: NICs and leases.
+const RECORD_PREFIXES: [&str; 2] = ["nic-", "lease-"];
+/// Suffix of the name of a file that is written but not yet renamed.
+const UNFINISHED_SUFFIX: &str = ".tmp";
 
 impl RunDir {
-    /// Locks the directory until the returned value is dropped.
+    /// Locks the runtime directory until the returned value is dropped.
     ///
     /// # Errors
     /// [`RunDirError::Locked`] where that takes more than 30 s.
@@ -31,7 +31,7 @@ impl RunDir {
         let end = Instant::now() + LOCK_TIMEOUT;
         loop {
             if let Some(lock) = self.try_lock()? {
-                self.sweep();
+                self.remove_stale_files();
                 return Ok(Locked {
                     dir: self.clone(),
                     _lock: lock,
@@ -45,15 +45,17 @@ impl RunDir {
         }
     }
 
-    /// Takes the lock if it is free. Any process that can open the file can hold its lock, so the file
-    /// is for its owner alone. A file that others could open, as earlier versions made it, is replaced by the
-    /// first process that locks it: another user's lock on the old file then means nothing.
+    /// Takes the runtime directory's lock if no process holds it. Any process that can open the
+    /// file can hold its lock, so the file is for its owner alone. A file that others could open,
+    /// as earlier versions made it, is replaced by the first process that locks it: another user's
+    /// lock on the old file then means nothing.
     fn try_lock(&self) -> Result<Option<Flock<File>>> {
         self.lock_opened(self.open_lock()?)
     }
 
-    /// Opens the lock file, and takes it from other users; whether it was theirs to open before.
-    fn open_lock(&self) -> Result<Opened> {
+    /// Opens the lock file, and takes its permissions from other users; returns also whether they
+    /// had any.
+    fn open_lock(&self) -> Result<OpenLockFile> {
         let path = self.path().join(LOCK);
         let opened = OpenOptions::new()
             .create(true)
@@ -71,17 +73,17 @@ impl RunDir {
             mended.map_err(|source| failed("chmod", &path, source))?;
         }
         let number = (meta.dev(), meta.ino());
-        Ok(Opened {
+        Ok(OpenLockFile {
             file,
             number,
             loose,
         })
     }
 
-    /// Takes the lock of this file, if it is free and the file still has its name.
-    fn lock_opened(&self, opened: Opened) -> Result<Option<Flock<File>>> {
+    /// Takes the lock of an open lock file, if no process holds it and the file still has its name.
+    fn lock_opened(&self, opened: OpenLockFile) -> Result<Option<Flock<File>>> {
         let path = self.path().join(LOCK);
-        let Opened {
+        let OpenLockFile {
             file,
             number,
             loose,
@@ -104,12 +106,13 @@ impl RunDir {
         Ok(Some(lock))
     }
 
-    /// Removes unfinished files of killed processes and lock files of ended ones, and nothing else.
-    fn sweep(&self) {
+    /// Removes from the runtime directory unfinished files of killed processes and lock files of
+    /// ended ones, and nothing else.
+    fn remove_stale_files(&self) {
         let unfinished = |name: &str| {
-            let whole = name.strip_suffix(BESIDE);
+            let whole = name.strip_suffix(UNFINISHED_SUFFIX);
             whole.is_some_and(|it| {
-                it.ends_with(".json") && WRITTEN.iter().any(|p| it.starts_with(p))
+                it.ends_with(".json") && RECORD_PREFIXES.iter().any(|p| it.starts_with(p))
             })
         };
         let is_let_go = |name: &str, path: &Path| {
@@ -117,7 +120,7 @@ impl RunDir {
                 let file = File::open(path).ok()?;
                 Flock::lock(file, FlockArg::LockExclusiveNonblock).ok()
             };
-            name.starts_with(WRITTEN[0]) && name.ends_with(".lock") && free().is_some()
+            name.starts_with(RECORD_PREFIXES[0]) && name.ends_with(".lock") && free().is_some()
         };
         for entry in fs::read_dir(self.path()).into_iter().flatten().flatten() {
             let (path, name) = (entry.path(), entry.file_name());
@@ -133,11 +136,11 @@ impl RunDir {
 }
 
 /// A lock file that is open.
-struct Opened {
+struct OpenLockFile {
     file: File,
-    /// Device and inode.
+    /// Device and inode of the lock file.
     number: (u64, u64),
-    /// Whether other users could open it.
+    /// Whether other users could open the lock file.
     loose: bool,
 }
 
@@ -157,13 +160,13 @@ impl Deref for Locked {
 }
 
 impl Locked {
-    /// Replaces a file as a whole.
+    /// Replaces a file of the runtime directory as a whole.
     ///
     /// # Errors
     /// Those of the file system; the old file is kept then.
     pub fn write<T: Serialize>(&self, name: &str, value: &T) -> Result<()> {
         let path = self.path().join(name);
-        let beside = self.path().join(format!("{name}{BESIDE}"));
+        let beside = self.path().join(format!("{name}{UNFINISHED_SUFFIX}"));
         let written = || -> io::Result<()> {
             let mut text = serde_json::to_vec(value)?;
             text.push(b'\n');
@@ -181,7 +184,7 @@ impl Locked {
         written().map_err(|source| failed("write", &path, source))
     }
 
-    /// Makes a file that only its owner may open, and locks it.
+    /// Makes a file in the runtime directory that only its owner may open, and locks the file.
     ///
     /// # Errors
     /// Those of the file system, and of a file of that name that exists.
@@ -209,7 +212,7 @@ impl Locked {
         Ok(aside)
     }
 
-    /// Removes a file, if it exists.
+    /// Removes a file from the runtime directory, if it exists.
     ///
     /// # Errors
     /// Those of the file system.
@@ -230,7 +233,7 @@ mod tests {
     use crate::dir::tests::Scratch;
 
     #[test]
-    fn one_at_a_time() {
+    fn one_process_holds_the_lock_at_a_time() {
         let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
         let (dir, waiting) = (scratch.0.clone(), thread::current());

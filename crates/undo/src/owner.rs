@@ -16,19 +16,19 @@ use crate::{Locked, RunDirError};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Owner {
-    /// Process id.
+    /// Process id of the owner.
     pub pid: u32,
     /// PID namespace of the process id.
     pid_namespace: u64,
     /// Start time in ticks since the boot (`proc_pid_stat(5)`, field 22).
     start: u64,
-    /// Name of the process.
+    /// Name of the owner's process.
     pub command: String,
-    /// File on which the process holds a lock while it lives, in whatever namespaces; journals of
-    /// earlier versions have none.
+    /// Name of the file on which the process holds a lock while it lives, in whatever namespaces;
+    /// journals of earlier versions have none.
     #[serde(default)]
     lock: Option<String>,
-    /// Directory of that file.
+    /// Directory of the lock file.
     #[serde(skip)]
     dir: PathBuf,
 }
@@ -40,7 +40,7 @@ pub struct Life {
 }
 
 impl Owner {
-    /// Describes the calling process.
+    /// Describes the calling process as an owner.
     ///
     /// # Errors
     /// Those of reading `/proc/self`.
@@ -69,17 +69,18 @@ impl Owner {
         Ok(life)
     }
 
-    /// Name of the lock file.
+    /// Name of the file on which the owner holds a lock while it lives.
     pub fn lock(&self) -> Option<&str> {
         self.lock.as_deref()
     }
 
-    /// Sets the directory of the journal that has this owner.
+    /// Sets the directory of the owner's lock file, where the journal that names the owner was
+    /// found.
     pub fn found_in(&mut self, dir: &Path) {
         self.dir = dir.to_owned();
     }
 
-    /// Whether the process holds its lock; `None` if that is unknown.
+    /// Whether the owner's process holds its lock; `None` if that is unknown.
     fn holds(&self) -> Option<bool> {
         // A program that can write such a journal could do worse.
         let path = self.dir.join(self.lock.as_ref()?);
@@ -95,13 +96,14 @@ impl Owner {
         }
     }
 
-    /// Whether the process holds its lock for sure.
+    /// Whether the owner's process holds its lock for sure.
     pub fn holds_lock(&self) -> bool {
         self.holds() == Some(true)
     }
 
-    /// Whether the process still runs: whether its lock is held. An owner of an earlier version has no lock and
-    /// is looked for by its process id; in another PID namespace it can't be seen, and counts as running.
+    /// Whether the owner's process still runs: whether its lock is held. An owner of an earlier
+    /// version has no lock and is looked for by its process id; in another PID namespace it can't
+    /// be seen, and counts as running.
     pub fn is_alive(&self) -> bool {
         if let Some(holds) = self.holds() {
             return holds;
@@ -144,7 +146,8 @@ impl Stat {
             .ok_or_else(|| io::ErrorKind::InvalidData.into())
     }
 
-    /// Parses a line; the name in parentheses may itself contain parentheses and blanks.
+    /// Parses a line of `/proc/PID/stat`; the name in parentheses may itself contain parentheses
+    /// and blanks.
     fn parse(text: &str) -> Option<Self> {
         let (before, after) = text.rsplit_once(')')?;
         let (_, command) = before.split_once('(')?;
@@ -164,7 +167,7 @@ mod tests {
     use crate::dir::tests::Scratch;
 
     #[test]
-    fn a_name_with_brackets() {
+    fn a_process_name_with_brackets_is_parsed() {
         let text = "7 (a) b)) S 1 7 7 0 -1 4 1 2 3 4 5 6 7 8 20 0 1 0 4242 8 9";
         let stat = Stat::parse(text).unwrap();
         assert_eq!((stat.command.as_str(), stat.state), ("a) b)", 'S'));
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn this_process_lives_and_its_number_alone_does_not() {
+    fn this_process_lives_and_its_pid_alone_does_not_count() {
         let mut owner = Owner::current().unwrap();
         assert!(owner.is_alive());
         owner.start += 1;
@@ -182,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_its_lock_lives_whatever_its_number() {
+    fn a_process_that_holds_its_lock_lives_whatever_its_pid() {
         let scratch = Scratch::new();
         let locked = scratch.0.lock().unwrap();
         let mut owner = Owner::current().unwrap();

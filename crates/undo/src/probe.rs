@@ -1,4 +1,4 @@
-//! Whether the runtime directory can be written.
+//! Check whether the runtime directory can be written.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
@@ -18,7 +18,7 @@ impl RunDir {
     /// # Errors
     /// As for [`RunDir::open`]; [`RunDirError::Io`](crate::RunDirError::Io) where nothing can be written.
     pub fn check_writable() -> Result<PathBuf> {
-        let place = Self::place();
+        let place = Self::configured_path();
         let path = std::path::absolute(&place).map_err(|source| failed("find", &place, source))?;
         let probe = format!(".devmem-tcp-{}", std::process::id());
         if path.symlink_metadata().is_ok() && !path.is_file() {

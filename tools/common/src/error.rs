@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 
-/// An error with its own remedy.
+/// An error with the text of its own remedy.
 #[derive(Debug)]
 pub struct Hint {
     text: String,

@@ -11,10 +11,11 @@ use nix::unistd;
 use crate::stdio;
 use crate::sys;
 
-/// Destination of payload, unbuffered, so that it is there when a write returns.
+/// Destination of payload: a file, pipe or socket, written without a buffer, so that every byte is
+/// there when a write returns.
 #[derive(Debug)]
 pub struct Output {
-    /// `None` after the close.
+    /// File descriptor of the output; `None` after the close.
     fd: Option<OwnedFd>,
     name: String,
 }
@@ -47,8 +48,8 @@ impl Output {
         Ok(Self::new(file, path))
     }
 
-    /// Closes the output, once. Some file systems report only then that they had no room, or lost
-    /// the server.
+    /// Closes the output, once. Some file systems report only at the close that they had no room,
+    /// or lost their server.
     ///
     /// # Errors
     /// Those of `close`.
@@ -68,7 +69,7 @@ impl Write for Output {
         Ok(bytes.len())
     }
 
-    /// Nothing is buffered.
+    /// Does nothing, because the output has no buffer.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -102,7 +103,7 @@ fn duplicate(number: i32, fd: impl AsFd) -> io::Result<OwnedFd> {
     fd.as_fd().try_clone_to_owned()
 }
 
-/// Operation and object, in front of the kernel's words.
+/// Operation and object of an I/O error, in front of the kernel's words.
 #[derive(Debug)]
 struct ErrorAt {
     text: String,

@@ -7,9 +7,10 @@ use devmem::sink::{Checksum, Discard, Memory, Sink, SinkError, Validate, Write};
 
 use crate::Output;
 
-/// A sink of any kind. The engine returns it with the report of its connection.
+/// A sink of any kind, selected at run time. The engine returns it with the report of its
+/// connection.
 pub enum AnySink {
-    /// Discards the stream.
+    /// Discards the bytes of the stream.
     Discard(Discard),
     /// Compares the stream with a pattern, on the CPU.
     Validate(Validate),
@@ -26,7 +27,8 @@ pub enum AnySink {
 }
 
 impl AnySink {
-    /// CRC-32 of the stream and the number of bytes that it covers, where the sink computes one.
+    /// CRC-32 of the stream, and the number of bytes that it covers, where the sink computes a
+    /// checksum.
     pub fn crc32(&self) -> Option<(u32, u64)> {
         match self {
             AnySink::Checksum(checksum) => Some((checksum.crc32(), checksum.bytes())),
@@ -63,7 +65,7 @@ impl Sink for AnySink {
         self.inner().consume(received)
     }
 
-    /// Closes the output. An error of `close` fails the connection.
+    /// Closes the sink's output. An error of `close` fails the connection.
     fn finish(&mut self) -> Result<(), SinkError> {
         self.inner().finish()?;
         let output = match self {
@@ -79,12 +81,12 @@ impl Sink for AnySink {
     }
 }
 
-/// Reader of the payload.
+/// Reader of the payload in dmabufs: the CPU or the memory's devices.
 #[derive(Clone)]
 pub enum Reader {
-    /// CPU, by mappings.
+    /// The CPU, by mappings of the dmabufs.
     Cpu(Memory),
-    /// Devices that have the memory.
+    /// The devices that have the memory.
     Devices(Devices),
 }
 

@@ -22,9 +22,9 @@ use crate::sys;
 use crate::text::shown;
 
 /// Number of posted bytes that may wait to be written.
-const PENDING: usize = 1 << 16;
+const MAX_POSTED: usize = 1 << 16;
 
-/// Standard output or standard error.
+/// Standard output or standard error, written without waiting if need be.
 #[derive(Debug)]
 pub struct Stream {
     number: i32,
@@ -33,10 +33,10 @@ pub struct Stream {
     changed: Condvar,
 }
 
-/// State of a stream, under its lock.
+/// State of a standard stream, under its lock.
 #[derive(Debug)]
 struct StreamState {
-    /// Whether a thread is writing.
+    /// Whether a thread is writing to the stream.
     writing: bool,
     /// Text that was posted, for the stream's thread to write.
     posted: String,
@@ -49,12 +49,12 @@ struct StreamState {
 static STDOUT: Stream = Stream::new(1, "standard output");
 static STDERR: Stream = Stream::new(2, "standard error");
 
-/// Standard output.
+/// Standard output as a stream that can be posted to.
 pub fn stdout() -> &'static Stream {
     &STDOUT
 }
 
-/// Standard error.
+/// Standard error as a stream that can be posted to.
 pub fn stderr() -> &'static Stream {
     &STDERR
 }
@@ -86,8 +86,8 @@ impl Stream {
         }
     }
 
-    /// Writes text after all that was posted, and waits until it is written. Control characters in
-    /// it are [shown] as text.
+    /// Writes text to the stream after all text that was posted, and waits until it is written.
+    /// Control characters in it are [shown] as text.
     ///
     /// # Errors
     /// Those of `write`; `EBADF` for a stream that was closed when the program was started.
@@ -95,8 +95,8 @@ impl Stream {
         self.print_raw(&shown(text))
     }
 
-    /// Writes text like [`Stream::print`], but with its control characters: text for a program, or
-    /// the program's own.
+    /// Writes text like [`Stream::print`], but with its control characters: for text that a program
+    /// reads, or that this program made.
     ///
     /// # Errors
     /// As for [`Stream::print`].
@@ -110,19 +110,19 @@ impl Stream {
         written
     }
 
-    /// Leaves text to the stream's thread. Returns false if the text was dropped, because too much
-    /// is waiting. Control characters in it are [shown] as text.
+    /// Leaves text for the stream's thread to write. Returns false if the text was dropped, because
+    /// too much is waiting. Control characters in it are [shown] as text.
     pub fn post(&'static self, text: &str) -> bool {
         self.post_raw(&shown(text))
     }
 
-    /// Leaves text to the stream's thread like [`Stream::post`], but with its control characters:
-    /// text for a program, or that moves a terminal's cursor.
+    /// Leaves text for the stream's thread to write like [`Stream::post`], but with its control
+    /// characters: for text that a program reads, or that moves a terminal's cursor.
     pub fn post_raw(&'static self, text: &str) -> bool {
         let mut state = self.lock();
         // A text that is longer than the limit is accepted while nothing else waits.
-        let full = !state.posted.is_empty() && state.posted.len() + text.len() > PENDING;
-        if full || !self.threaded(&mut state) {
+        let full = !state.posted.is_empty() && state.posted.len() + text.len() > MAX_POSTED;
+        if full || !self.start_thread(&mut state) {
             return false;
         }
         state.posted += text;
@@ -130,21 +130,21 @@ impl Stream {
         true
     }
 
-    /// Whether all text has been written.
+    /// Whether all posted text has been written.
     pub fn is_idle(&self) -> bool {
         let state = self.lock();
         !state.writing && state.posted.is_empty()
     }
 
-    /// Waits until all text has been written, for `limit` at most.
+    /// Waits until all posted text has been written, for `limit` at most.
     pub fn settle(&self, limit: Duration) {
         let waits = |state: &mut StreamState| state.writing || !state.posted.is_empty();
         let waited = self.changed.wait_timeout_while(self.lock(), limit, waits);
         drop(waited);
     }
 
-    /// Starts the thread if it is not running. It ends with the process.
-    fn threaded(&'static self, state: &mut StreamState) -> bool {
+    /// Starts the stream's thread if it is not running. It ends with the process.
+    fn start_thread(&'static self, state: &mut StreamState) -> bool {
         if !state.threaded {
             let thread = thread::Builder::new().name(self.name.to_owned());
             state.threaded = thread.spawn(|| self.write_posted()).is_ok();
@@ -193,7 +193,8 @@ impl Stream {
 pub struct Log;
 
 impl io::Write for Log {
-    /// Never fails: the log formatter would report the failure on the very stream that failed.
+    /// Posts or writes log text, and never fails: the log formatter would report the failure on the
+    /// very stream that failed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         if !STDERR.lock().threaded {
@@ -209,30 +210,30 @@ impl io::Write for Log {
     }
 }
 
-/// Writes all bytes, and waits if the fd is non-blocking.
+/// Writes all bytes to an fd, and waits if the fd is non-blocking.
 pub(crate) fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match unistd::write(fd, bytes) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
-            Err(errno) => again(fd, PollFlags::POLLOUT, errno)?,
+            Err(errno) => wait_until_ready(fd, PollFlags::POLLOUT, errno)?,
         }
     }
     Ok(())
 }
 
-/// Reads, and waits if the fd is non-blocking.
+/// Reads from an fd, and waits if the fd is non-blocking.
 pub(crate) fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     loop {
         match unistd::read(fd, into) {
             Ok(read) => return Ok(read),
-            Err(errno) => again(fd, PollFlags::POLLIN, errno)?,
+            Err(errno) => wait_until_ready(fd, PollFlags::POLLIN, errno)?,
         }
     }
 }
 
-/// Waits for the fd if the error asks for it.
-fn again(fd: BorrowedFd<'_>, for_what: PollFlags, errno: Errno) -> io::Result<()> {
+/// Waits until an fd is ready if a read or write failed because it was not; returns other errors.
+fn wait_until_ready(fd: BorrowedFd<'_>, for_what: PollFlags, errno: Errno) -> io::Result<()> {
     match errno {
         Errno::EINTR => Ok(()),
         Errno::EAGAIN => match poll(&mut [PollFd::new(fd, for_what)], PollTimeout::NONE) {

@@ -6,12 +6,12 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Bits of the fds 0 to 2 that were closed.
+/// Bit mask of the standard streams, fds 0 to 2, that were closed when the program was started.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
-/// Records which fds are closed. Called by the dynamic loader, or by `__libc_start_main` of a
-/// static program, before `main`.
-extern "C" fn look() {
+/// Records which standard streams are closed. Called by the dynamic loader, or by
+/// `__libc_start_main` of a static program, before `main`.
+extern "C" fn record_closed_streams() {
     for fd in 0..3 {
         // SAFETY: F_GETFD takes no pointer, and any number in the place of an fd: EBADF if it is none.
         let flags = unsafe { libc::fcntl(fd, libc::F_GETFD) };
@@ -21,15 +21,15 @@ extern "C" fn look() {
     }
 }
 
-/// Entry in the list of functions to call before `main`.
+/// Entry in the ELF list of functions to call before `main`.
 // SAFETY: `.init_array` is an array of pointers to functions of C's calling convention, called one
 // after the other with (argc, argv, envp), which a function without parameters may ignore there.
-// `look` needs nothing that the standard library sets up before `main`.
+// `record_closed_streams` needs nothing that the standard library sets up before `main`.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static LOOK: extern "C" fn() = look;
+static RECORD_CLOSED_STREAMS: extern "C" fn() = record_closed_streams;
 
-/// Whether a standard stream was closed.
+/// Whether a standard stream was closed when the program was started.
 pub(crate) fn was_closed(fd: i32) -> bool {
     CLOSED.load(Ordering::Relaxed) & (1 << fd) != 0
 }

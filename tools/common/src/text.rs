@@ -14,7 +14,7 @@ static OURS: LazyLock<String> = LazyLock::new(|| {
     format!("\x1b{number};")
 });
 
-/// Styles a text with marked sequences, which [`shown`] turns into the terminal's.
+/// Colours a text, with marked sequences that [`shown`] turns into the terminal's.
 pub fn paint(style: Style, text: &str) -> String {
     let mark = &*OURS;
     format!("{mark}{style}{mark}{text}{mark}{style:#}{mark}")
@@ -32,7 +32,7 @@ pub fn shown(text: &str) -> String {
             continue;
         }
         match c {
-            c if c != '\n' && acts(c) => shown.extend(c.escape_default()),
+            c if c != '\n' && acts_on_a_terminal(c) => shown.extend(c.escape_default()),
             c => shown.push(c),
         }
         rest = rest.get(c.len_utf8()..).unwrap_or_default();
@@ -40,7 +40,7 @@ pub fn shown(text: &str) -> String {
     shown
 }
 
-/// Escapes a name or a cell of a table like [`shown`], and line feeds, too.
+/// Escapes a name or a cell of a table like [`shown`], line feeds included.
 pub fn on_one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
@@ -54,7 +54,11 @@ pub fn width(text: &str) -> usize {
             rest = after;
             continue;
         }
-        width += if acts(c) { c.escape_default().len() } else { 1 };
+        width += if acts_on_a_terminal(c) {
+            c.escape_default().len()
+        } else {
+            1
+        };
         rest = rest.get(c.len_utf8()..).unwrap_or_default();
     }
     width
@@ -66,7 +70,7 @@ fn split_colour(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Whether a terminal would act on a character instead of showing it.
-fn acts(c: char) -> bool {
+fn acts_on_a_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }

@@ -10,7 +10,7 @@ use devmem::sink::{Memory, Sink};
 use nix::unistd::{close, pipe};
 
 #[test]
-fn counts_at_the_end_of_the_stream() {
+fn an_error_of_close_fails_the_stream() {
     let (_reader, fd) = pipe().unwrap();
     let number = fd.as_raw_fd();
     let mut sink = Reader::Cpu(Memory::new()).write(Output::new(fd, "a pipe"));

@@ -9,7 +9,8 @@ use netdev::{Ifindex, Link, NetNs};
 
 use crate::remedy::Hint;
 
-/// An address and a port. A link-local address may name its device: `[fe80::1%eth1]:5000`.
+/// An IP address and a port on the command line. A link-local address may name its device:
+/// `[fe80::1%eth1]:5000`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Address {
     ip: IpAddr,
@@ -18,7 +19,8 @@ pub(crate) struct Address {
 }
 
 impl Address {
-    /// Splits a text into the address, its zone, and the text behind the last colon.
+    /// Splits an address on the command line into the IP address, its zone, and the text behind the
+    /// last colon.
     fn split(text: &str) -> Result<(IpAddr, Option<String>, &str), String> {
         let wrong = || {
             format!(
@@ -49,8 +51,8 @@ impl Address {
         }
     }
 
-    /// Address for a socket in the namespace of `device`. A link-local address that names no device
-    /// is one of `device`.
+    /// Socket address in the namespace of `device`. A link-local address that names no device is
+    /// one of `device`.
     pub(crate) fn resolve(&self, netns: &NetNs, device: Ifindex) -> Result<SocketAddr> {
         let IpAddr::V6(ip) = self.ip else {
             return Ok((self.ip, self.port).into());
@@ -68,13 +70,14 @@ impl Address {
         Ok(SocketAddrV6::new(ip, self.port, 0, scope).into())
     }
 
-    /// Address for a flow rule, without the device: packets don't carry it.
+    /// Socket address for a flow rule, without the device of a link-local address: packets don't
+    /// carry it.
     pub(crate) fn on_the_wire(&self) -> SocketAddr {
         (self.ip, self.port).into()
     }
 }
 
-/// Resolves the addresses for sockets, and refuses addresses that overlap.
+/// Resolves the addresses to listen on for sockets, and refuses addresses that overlap.
 pub(crate) fn resolve_all(
     addresses: &[Address],
     netns: &NetNs,
@@ -97,7 +100,7 @@ pub(crate) fn resolve_all(
     Ok(all)
 }
 
-/// Whether one connection could belong to both addresses.
+/// Whether one connection could be accepted at both addresses.
 fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     let covers = |one: &SocketAddr, other: &SocketAddr| match (one.ip(), other.ip().to_canonical())
     {
@@ -144,7 +147,7 @@ impl fmt::Display for Address {
 pub(crate) struct FlowDestination(Address);
 
 impl FlowDestination {
-    /// Address for a flow rule: port 0 matches any.
+    /// Socket address for a flow rule: port 0 matches any port.
     pub(crate) fn on_the_wire(&self) -> SocketAddr {
         self.0.on_the_wire()
     }
@@ -207,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn all_ports_are_asked_for_by_a_word() {
+    fn all_ports_are_named_by_a_word() {
         assert!(
             "192.0.2.1:0"
                 .parse::<Address>()
@@ -223,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_that_are_in_each_others_way() {
+    fn overlapping_addresses_are_refused() {
         let overlap = |one: &str, other: &str| {
             let (one, other) = (one.parse().unwrap(), other.parse().unwrap());
             assert_eq!(overlap(&one, &other), overlap(&other, &one));

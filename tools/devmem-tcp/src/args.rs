@@ -58,7 +58,7 @@ impl fmt::Display for Size {
     }
 }
 
-/// Parses the period of a pattern.
+/// Parses the period of the validation pattern.
 pub(crate) fn period(text: &str) -> Result<usize, String> {
     let period = text.parse().map_err(|error| format!("{error}"))?;
     match Pattern::new(period) {
@@ -82,7 +82,7 @@ pub(crate) enum Pages {
 }
 
 impl Pages {
-    /// Requested pages; `None` for the best available.
+    /// Kind of pages to request; `None` for the best available.
     pub(crate) fn choice(self) -> Option<HugePage> {
         match self {
             Pages::Auto => None,
@@ -119,7 +119,7 @@ impl FromStr for NetNsArg {
 }
 
 impl NetNsArg {
-    /// Opens the namespace.
+    /// Opens the network namespace.
     pub(crate) fn open(&self) -> Result<NetNs, netdev::Error> {
         match self {
             Self::Name(name) => NetNs::by_name(name),
@@ -129,7 +129,7 @@ impl NetNsArg {
     }
 }
 
-/// Opens the namespace that was named, or the current one.
+/// Opens the network namespace that was named, or the current one.
 pub(crate) fn netns(arg: Option<&NetNsArg>) -> Result<NetNs, netdev::Error> {
     arg.map_or_else(NetNs::current, NetNsArg::open)
 }
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn sizes_are_parsed() {
         assert_eq!("4096".parse(), Ok(Size(4096)));
         assert_eq!("64K".parse(), Ok(Size(65536)));
         assert_eq!("1GiB".parse(), Ok(Size(1 << 30)));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn namespaces() {
+    fn namespaces_are_parsed() {
         assert_eq!("box".parse(), Ok(NetNsArg::Name("box".into())));
         assert_eq!(
             "/proc/1/ns/net".parse(),

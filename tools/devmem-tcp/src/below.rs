@@ -6,7 +6,7 @@ use netdev::{Link, NetNs};
 
 use crate::remedy::Hint;
 
-/// The error of a receiver on a stacked device; `None` where no NIC is below it.
+/// Error of receiving on a device that is stacked on NICs; `None` if no NIC is below the device.
 pub(crate) fn refusal(netns: &NetNs, link: &LinkInfo) -> netdev::Result<Option<Hint>> {
     let all = Link::open_in(netns)?.list()?;
     let nics = receiver::nics_below(&all, link);
@@ -18,7 +18,7 @@ pub(crate) fn refusal(netns: &NetNs, link: &LinkInfo) -> netdev::Result<Option<H
     Ok(Some(stacked(&link.name, kind, &names)))
 }
 
-/// The same, of a device that is known to be over these NICs.
+/// Error of receiving on a device that is stacked on these NICs.
 pub(crate) fn stacked(device: &str, kind: &str, nics: &[String]) -> Hint {
     let all = nics.join(", ");
     let first = nics.first().map_or("IF", String::as_str);

@@ -23,15 +23,15 @@ pub(crate) struct Args {
     words: Vec<String>,
 }
 
-/// Something that the last word may become.
+/// Candidate for the word that a shell completes.
 #[derive(Debug, PartialEq, Eq)]
 struct Candidate {
     word: String,
-    /// Description, on one line; may be empty.
+    /// Description of the candidate, on one line; may be empty.
     help: String,
 }
 
-/// Answer to a shell.
+/// Answer to a shell that completes a word.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
     Candidates(Vec<Candidate>),
@@ -41,7 +41,8 @@ enum Answer {
     Directories,
 }
 
-/// Prints a candidate a line, a tab, and its description; or `:files`, or `:directories`.
+/// Prints the candidates for the last word: on each line a candidate, a tab, and its description;
+/// or `:files`, or `:directories`.
 pub(crate) fn run(args: &Args, mut cli: Command) -> anyhow::Result<()> {
     // Gives the subcommands the global options, and each option its number of values.
     cli.build();
@@ -67,7 +68,7 @@ fn answer(cli: &Command, words: &[String]) -> Answer {
     }
     if !line.escaped && last.starts_with('-') {
         if let Some((name, value)) = last.split_once('=') {
-            return match find_long(line.command, name) {
+            return match find_long_option(line.command, name) {
                 Some(option) => line.values(option, value, &format!("{name}=")),
                 None => Answer::Candidates(Vec::new()),
             };
@@ -93,16 +94,16 @@ fn answer(cli: &Command, words: &[String]) -> Answer {
     Answer::Candidates(candidates)
 }
 
-/// The words before the last one, as they are understood.
+/// The words before the one to complete, parsed as a command line.
 struct Line<'a> {
     command: &'a Command,
-    /// Option whose value comes next.
+    /// Option whose value is the next word.
     option: Option<&'a Arg>,
     /// Number of positional arguments of `command` so far.
     positionals: usize,
     /// Whether there was a `--`: no options follow.
     escaped: bool,
-    /// Options so far.
+    /// Options that were given so far.
     given: Vec<&'a Arg>,
     /// Value of the option that names a namespace.
     netns: Option<&'a str>,
@@ -136,17 +137,17 @@ impl<'a> Line<'a> {
                 Some((name, value)) => (name, Some(value)),
                 None => (word, None),
             };
-            let Some(option) = find_long(self.command, name) else {
+            let Some(option) = find_long_option(self.command, name) else {
                 return;
             };
             self.given.push(option);
             match value {
                 Some(value) => self.remember(option, value),
-                None if wants_a_word(option) => self.option = Some(option),
+                None if may_take_next_word(option) => self.option = Some(option),
                 None => {}
             }
         } else if let Some(letters) = word.strip_prefix('-').filter(|rest| !rest.is_empty()) {
-            self.take_letters(letters);
+            self.take_short_options(letters);
         } else if let Some(subcommand) = self.subcommand(word) {
             self.command = subcommand;
         } else {
@@ -154,14 +155,14 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Letters of options, as `-vfeth1`.
-    fn take_letters(&mut self, letters: &'a str) {
+    /// Parses a word of short options, as `-vfeth1`.
+    fn take_short_options(&mut self, letters: &'a str) {
         for (at, letter) in letters.char_indices() {
             let options = self.command.get_arguments();
             let option = { options }.find(|option| option.get_short() == Some(letter));
             let Some(option) = option else { return };
             self.given.push(option);
-            if wants_a_word(option) {
+            if may_take_next_word(option) {
                 match &letters[at + letter.len_utf8()..] {
                     "" => self.option = Some(option),
                     value => self.remember(option, value),
@@ -184,7 +185,7 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// Options that begin with this word and may still be given.
+    /// Finds the options that begin with this word and may still be given.
     fn options(&self, word: &str) -> Vec<Candidate> {
         let repeatable = |option: &Arg| matches!(option.get_action(), ArgAction::Append);
         let mut candidates = Vec::new();
@@ -207,8 +208,8 @@ impl<'a> Line<'a> {
         candidates
     }
 
-    /// Values of an argument that begin with this word, behind a prefix that is part of the same
-    /// word.
+    /// Finds the values of an argument that begin with this word, behind a prefix that is part of
+    /// the same word.
     fn values(&self, arg: &Arg, word: &str, prefix: &str) -> Answer {
         let candidate = |(value, help): (String, String)| Candidate {
             word: format!("{prefix}{value}"),
@@ -226,7 +227,7 @@ impl<'a> Line<'a> {
     }
 }
 
-fn find_long<'a>(command: &'a Command, word: &str) -> Option<&'a Arg> {
+fn find_long_option<'a>(command: &'a Command, word: &str) -> Option<&'a Arg> {
     let name = word.strip_prefix("--")?;
     command.get_arguments().find(|option| {
         let names = option.get_long_and_visible_aliases();
@@ -234,8 +235,8 @@ fn find_long<'a>(command: &'a Command, word: &str) -> Option<&'a Arg> {
     })
 }
 
-/// Whether an option's value may be the next word.
-fn wants_a_word(option: &Arg) -> bool {
+/// Whether the next word may be the option's value.
+fn may_take_next_word(option: &Arg) -> bool {
     let values = option.get_num_args().is_some_and(|n| n.takes_values());
     values && !option.is_require_equals_set()
 }
@@ -251,7 +252,7 @@ fn subcommands(command: &Command, word: &str) -> Vec<Candidate> {
         .collect()
 }
 
-/// A description on one line.
+/// Description of an option or command on one line.
 fn help(text: Option<&clap::builder::StyledStr>) -> String {
     let text = text.map(ToString::to_string).unwrap_or_default();
     let words: Vec<_> = text.split_whitespace().collect();
@@ -346,7 +347,8 @@ mod tests {
         assert_eq!(complete(&["man", ""]), Answer::Directories);
     }
 
-    /// Each value that names a device, a namespace or memory has its kind.
+    /// Every option whose value is a device, a namespace or memory has a kind of values to
+    /// complete.
     #[test]
     fn values_have_kinds() {
         let kinds = |name: &str, kind: Kind| {

@@ -73,7 +73,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Runs `doctor`. Success only if receiving would work.
+/// Runs `devmem-tcp doctor`. It exits with success only if receiving would work.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let namespace = Namespace::new(netns(args.netns.as_ref())?)?;
     let machine = Machine::look(
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     checks.extend(check::run(leftovers::CHECKS, &machine, None));
     let report = match &args.device {
         Some(name) => {
-            checks.extend(device(&machine, namespace, name, &args.queues)?);
+            checks.extend(check_device(&machine, namespace, name, &args.queues)?);
             Report {
                 device: Some(name.clone()),
                 receives: works(&checks, Area::Rx),
@@ -97,7 +97,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 nics: Vec::new(),
             }
         }
-        None => all(&machine, &namespace, checks)?,
+        None => check_all(&machine, &namespace, checks)?,
     };
     if args.json {
         report::json(&report)?;
@@ -122,7 +122,7 @@ fn recv_options(args: &Args) -> Wanted {
     }
 }
 
-/// Arguments of the current run without the size, for a remedy that is another run.
+/// Arguments of the current run without the size, for a remedy that is another run of `doctor`.
 fn rerun_arguments(args: &Args, namespace: &Namespace) -> String {
     let mut words: Vec<String> = args.device.iter().cloned().collect();
     let mut option = |name: &str, value: String| words.extend([name.to_owned(), value]);
@@ -145,7 +145,7 @@ fn rerun_arguments(args: &Args, namespace: &Namespace) -> String {
 }
 
 /// Runs all checks of a NIC, or of a netkit and the NIC behind it.
-fn device(
+fn check_device(
     machine: &Machine,
     namespace: Namespace,
     name: &str,
@@ -190,7 +190,7 @@ fn of_nic(nic: &Nic) -> Vec<CheckResult> {
 }
 
 /// Runs the checks of the machine, and those of each NIC for a summary.
-fn all(machine: &Machine, namespace: &Namespace, checks: Vec<CheckResult>) -> Result<Report> {
+fn check_all(machine: &Machine, namespace: &Namespace, checks: Vec<CheckResult>) -> Result<Report> {
     let mut nics = Vec::new();
     netkit::each_nic(machine, namespace, |nic| {
         let lines = of_nic(&nic);

@@ -1,11 +1,11 @@
-//! A device that is not in the namespace where it was looked for, but in another one.
+//! Search for a device in other namespaces than the one where it was expected.
 
 use netdev::{Link, NetNs};
 
 use crate::enter::enter;
 
-/// The namespaces other than the current one that have a device of this name, as arguments of `--netns`. Those
-/// that can't be entered are left out.
+/// Finds the namespaces, other than the current one, that have a device of this name, as arguments
+/// of `--netns`. Namespaces that can't be entered are left out.
 pub(crate) fn namespaces_of(device: &str) -> Vec<String> {
     let Ok(visible) = NetNs::visible() else {
         return Vec::new();

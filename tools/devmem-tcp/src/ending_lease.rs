@@ -12,28 +12,30 @@ use serde::Serialize;
 use crate::remedy::Hint;
 use crate::report;
 
-/// Longest wait until the NIC's queues are free, which takes a stop and start of a queue.
+/// Longest wait until the leased queues of the NIC are free, which takes a stop and start of a
+/// queue.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time after which the wait is reported.
+/// Time after which a message reports the wait for the queues.
 const NOTICE_AFTER: Duration = Duration::from_secs(1);
 
-/// Location of a netkit that leases, from the host end's namespace.
+/// Namespace of a netkit's guest end, seen from the host end's namespace.
 #[derive(Debug)]
 pub(crate) enum GuestLocation {
-    /// A namespace that can be entered.
+    /// Namespace that can be entered.
     Entered(NetNs),
-    /// A namespace that can't be entered, by its id in the host end's; `None` is the host end's.
+    /// Namespace that can't be entered, by its id in the host end's namespace; `None` is the host
+    /// end's.
     Id(Option<NsId>),
 }
 
-/// A lease that ends, from the NIC's side.
+/// A lease that ends with its netkit, as the NIC's side shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct EndingLease {
     pub(crate) phys: String,
     pub(crate) phys_queue: QueueId,
-    /// Queue of the netkit.
+    /// Number of the netkit's queue.
     pub(crate) queue: QueueId,
-    /// Binding of the leased queue.
+    /// Id of the dmabuf that is bound to the leased queue.
     pub(crate) dmabuf: Option<DmabufId>,
     /// Whether an io_uring instance receives through the queue.
     pub(crate) io_uring: bool,
@@ -42,13 +44,13 @@ pub(crate) struct EndingLease {
     pub(crate) netns: NetNs,
     #[serde(skip)]
     pub(crate) ifindex: Ifindex,
-    /// Netkit, and id of its namespace in the NIC's.
+    /// Number of the netkit, and the id of its namespace in the NIC's.
     #[serde(skip)]
     guest: (Ifindex, Option<NsId>),
 }
 
 impl EndingLease {
-    /// Lists the leases from NICs in `netns` to the netkit with this number at this location.
+    /// Lists the leases from NICs in `netns` to the netkit with the number `guest` at `location`.
     pub(crate) fn of(netns: &NetNs, guest: Ifindex, location: &GuestLocation) -> Result<Vec<Self>> {
         let mut links = Link::open_in(netns)?;
         let queues = Netdev::open_in(netns)?.queues(None)?;
@@ -82,7 +84,7 @@ impl EndingLease {
         Ok(leases)
     }
 
-    /// Describes the memory provider of the queue, if it has one.
+    /// Describes the memory that the queue is bound to, if it is bound.
     pub(crate) fn bound(&self) -> Option<String> {
         match (self.dmabuf, self.io_uring) {
             (Some(id), _) => Some(format!("dmabuf {id}")),
@@ -91,7 +93,8 @@ impl EndingLease {
         }
     }
 
-    /// Whether the NIC's queue is free of the lease and of its binding, or gone. It may be another's by now.
+    /// Whether the NIC's queue is free of the lease and of its binding, or the NIC is gone. The
+    /// queue may have another lease by now.
     fn has_ended(&self) -> Result<bool> {
         let queue =
             Netdev::open_in(&self.netns)?.queue(self.ifindex, QueueType::Rx, self.phys_queue);
@@ -112,7 +115,7 @@ impl EndingLease {
 }
 
 impl EndingLease {
-    /// Whether the NIC's queue has the lease still, or the binding of the leased queue.
+    /// Whether the NIC's queue still has the lease, or the binding of the leased queue.
     fn holds(&self, queue: &Queue) -> bool {
         let lease = queue.lease.map(|lease| (lease.ifindex, lease.netns_id));
         let bound = self.dmabuf.is_some() && queue.dmabuf == self.dmabuf;

@@ -2,8 +2,8 @@
 
 use netdev::{NetNs, shell_command, shell_word};
 
-/// Prefix of a command line that runs in this namespace, and the value of `--netns` for it; `None`
-/// for the current namespace.
+/// Prefix of a command line that runs in the network namespace, and the value of `--netns` that
+/// names it; `None` for the current namespace.
 pub(crate) fn enter(netns: &NetNs) -> Option<(String, String)> {
     let here = NetNs::current().and_then(|here| here.is_same(netns));
     if matches!(here, Ok(true)) {
@@ -28,7 +28,7 @@ pub(crate) fn enter(netns: &NetNs) -> Option<(String, String)> {
     Some((format!("nsenter {} ", shell_word(&net)), path))
 }
 
-/// Command line that runs in this namespace, to be pasted in the current one.
+/// Command line that runs in the network namespace, to be pasted into a shell in the current one.
 pub(crate) fn within(netns: &NetNs, command: &str) -> String {
     let (enter, _) = enter(netns).unwrap_or_default();
     format!("{enter}{command}")

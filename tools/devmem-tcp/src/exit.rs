@@ -12,17 +12,17 @@ Exit codes: 0 done; 1 failed; 2 wrong command line; 3 the physical NIC went away
 received on; 4 the netkit did; 5 its network namespace did; 6 the peer fell silent; 128 and
 the signal's number: ended by a second SIGINT or SIGTERM, or by one while results are printed.";
 
-/// Reason of an exit: what disappeared during use.
+/// Reason of an exit code: the thing that disappeared during use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ExitReason {
-    /// The physical NIC, and with it the leases of its queues.
+    /// The physical NIC disappeared, and with it the leases of its queues.
     Nic,
-    /// The virtual device that received.
+    /// The virtual device that received disappeared.
     Device,
-    /// The network namespace, or the process that named it.
+    /// The network namespace disappeared, or the process that named it.
     Netns,
-    /// The peer: it vanished, or neither takes nor sends bytes any more.
+    /// The peer is silent: it vanished, or neither takes nor sends bytes any more.
     Silent,
 }
 
@@ -42,7 +42,7 @@ impl ExitReason {
 pub(crate) struct Disappeared {
     pub(crate) what: ExitReason,
     pub(crate) text: String,
-    /// Remedy, where there is one.
+    /// Remedy for the error, where there is one.
     pub(crate) remedy: Option<String>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn find_disappeared(error: &anyhow::Error) -> Option<&Disappeared> {
     found.or_else(|| error.chain().find_map(|cause| cause.downcast_ref()))
 }
 
-/// Several consecutive failures: code and remedy are those of the first.
+/// Several failures in order: code and remedy are those of the first.
 #[derive(Debug)]
 struct Several {
     first: anyhow::Error,
@@ -76,7 +76,7 @@ impl fmt::Display for Several {
 
 impl std::error::Error for Several {}
 
-/// Combines all failures into one.
+/// Combines the errors of several steps into one.
 pub(crate) fn all(results: impl IntoIterator<Item = anyhow::Result<()>>) -> anyhow::Result<()> {
     let mut failures = results.into_iter().filter_map(Result::err);
     let Some(first) = failures.next() else {
@@ -89,7 +89,7 @@ pub(crate) fn all(results: impl IntoIterator<Item = anyhow::Result<()>>) -> anyh
     Err(Several { first, text }.into())
 }
 
-/// First of several failures, or the only one.
+/// The first of several errors, or the only one.
 pub(crate) fn first(error: &anyhow::Error) -> &anyhow::Error {
     match error.downcast_ref::<Several>() {
         Some(several) => first(&several.first),

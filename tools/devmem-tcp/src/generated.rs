@@ -1,4 +1,5 @@
-//! `devmem-tcp completions` and `devmem-tcp man`.
+//! `devmem-tcp completions` and `devmem-tcp man`: shell completions and man pages, made from the
+//! command line's definition.
 
 use std::fs;
 use std::io;
@@ -12,7 +13,7 @@ use crate::report;
 
 #[derive(clap::Args)]
 pub(crate) struct CompletionsArgs {
-    /// The shell
+    /// Shell to print completions for
     shell: Shell,
 }
 
@@ -30,7 +31,7 @@ pub(crate) struct ManArgs {
     folder: Option<PathBuf>,
 }
 
-/// Prints a shell's completions.
+/// Prints the completions for a shell.
 pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
     report::raw(match args.shell {
         Shell::Bash => include_str!("complete/devmem-tcp.bash"),
@@ -39,7 +40,7 @@ pub(crate) fn completions(args: &CompletionsArgs) -> Result<()> {
     })
 }
 
-/// Prints the man page, or writes all of them.
+/// Prints the man page of `devmem-tcp`, or writes the pages of all subcommands.
 pub(crate) fn man(args: &ManArgs, cli: Command) -> Result<()> {
     let Some(folder) = &args.folder else {
         let (_, page) = page(&cli)?;
@@ -80,7 +81,8 @@ fn page(command: &Command) -> Result<(String, String)> {
     ))
 }
 
-/// Writes a page: what the definition of the command line says, and the sections of its own.
+/// Writes a man page: the definition of the command line, then the sections EXAMPLES, EXIT STATUS
+/// and FILES.
 fn render(man: &Man, command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     man.render_title(page)?;
     man.render_name_section(page)?;
@@ -93,15 +95,15 @@ fn render(man: &Man, command: &Command, page: &mut Vec<u8>) -> io::Result<()> {
     if command.get_after_help().is_some() || command.get_after_long_help().is_some() {
         man.render_extra_section(page)?;
     }
-    page.extend_from_slice(sections(command.get_name()).as_bytes());
+    page.extend_from_slice(own_sections(command.get_name()).as_bytes());
     if command.get_version().is_some() {
         man.render_version_section(page)?;
     }
     Ok(())
 }
 
-/// EXAMPLES, EXIT STATUS and FILES of a command, in roff.
-fn sections(command: &str) -> &'static str {
+/// Sections EXAMPLES, EXIT STATUS and FILES of a command's man page, in roff.
+fn own_sections(command: &str) -> &'static str {
     match command {
         "recv" => include_str!("man/recv.roff"),
         "send" => include_str!("man/send.roff"),
@@ -144,7 +146,7 @@ mod tests {
         }
     }
 
-    /// The command lines in the examples are understood.
+    /// The examples in the man pages are command lines that the tool accepts.
     #[test]
     fn pages_have_examples_codes_and_files() {
         let pages = pages(Cli::command()).unwrap();
@@ -158,7 +160,7 @@ mod tests {
                 !page.contains(".SH EXTRA"),
                 "{name}: a section without text"
             );
-            let text = sections(name).replace("\\-", "-");
+            let text = own_sections(name).replace("\\-", "-");
             let lines = text.lines();
             let examples: Vec<_> = lines
                 .filter_map(|line| line.strip_prefix("devmem-tcp "))

@@ -12,29 +12,31 @@ use std::path::Path;
 use common::text::on_one_line;
 use netdev::NetNs;
 
-/// Number of `NETLINK_GENERIC`, as in `/proc/net/netlink`.
+/// Number of the protocol `NETLINK_GENERIC`, as in `/proc/net/netlink`.
 const GENERIC: &str = "16";
 
-/// Lists the processes that may have the binding: `devmem-tcp (pid 123)`.
+/// Lists the processes that may have a binding in a namespace: `devmem-tcp (pid 123)`.
 pub(crate) fn find(netns: Option<&NetNs>) -> Vec<String> {
     let sockets = netns.and_then(|netns| netns.run(generic_sockets).ok());
     let Some(sockets) = sockets.filter(|sockets| !sockets.is_empty()) else {
         return Vec::new();
     };
-    processes(|process| holds(process, &sockets))
+    processes(|process| has_socket_and_dmabuf(process, &sockets))
 }
 
-/// Lists the processes that listen at an address, or at one that overlaps with it, in this namespace, as [`find`]
-/// does.
+/// Lists the processes that listen at an address, or at one that overlaps with it, in a namespace,
+/// as [`find`] does.
 pub(crate) fn listening(netns: &NetNs, at: SocketAddr) -> Vec<String> {
     let sockets = netns.run(|| tcp_listeners(at)).unwrap_or_default();
     if sockets.is_empty() {
         return Vec::new();
     }
-    processes(|process| targets(process).any(|target| is_one_of(&target, &sockets)))
+    processes(|process| {
+        names_of_open_files(process).any(|target| is_socket_among(&target, &sockets))
+    })
 }
 
-/// Names and numbers of the other processes that suit.
+/// Names and pids of the other processes for which `suits` is true.
 fn processes(suits: impl Fn(&Path) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -51,8 +53,8 @@ fn processes(suits: impl Fn(&Path) -> bool) -> Vec<String> {
     found
 }
 
-/// Inodes of the sockets that listen at this address, or at any address if one of the two is that, in this
-/// thread's namespace (`tcp4_seq_show`, `tcp6_seq_show`).
+/// Inodes of the sockets that listen at this address, or at any address if one of the two addresses
+/// is unspecified, in this thread's namespace (`tcp4_seq_show`, `tcp6_seq_show`).
 fn tcp_listeners(at: SocketAddr) -> HashSet<String> {
     const LISTEN: &str = "0A";
     let ip = at.ip().to_canonical();
@@ -64,7 +66,7 @@ fn tcp_listeners(at: SocketAddr) -> HashSet<String> {
             let [_, local, _, LISTEN, _, _, _, _, _, inode, ..] = columns[..] else {
                 continue;
             };
-            let Some((other, port)) = address(local) else {
+            let Some((other, port)) = parse_address(local) else {
                 continue;
             };
             let overlap = other == ip || other.is_unspecified() || ip.is_unspecified();
@@ -76,8 +78,9 @@ fn tcp_listeners(at: SocketAddr) -> HashSet<String> {
     inodes
 }
 
-/// An address as the kernel prints it there: words of 32 bits in the processor's byte order, and the port.
-fn address(text: &str) -> Option<(IpAddr, u16)> {
+/// Parses an address in `/proc/net/tcp` and `tcp6`: words of 32 bits in the processor's byte order,
+/// and the port.
+fn parse_address(text: &str) -> Option<(IpAddr, u16)> {
     let (words, port) = text.split_once(':')?;
     let word = |at: usize| u32::from_str_radix(words.get(at..at + 8)?, 16).ok();
     let ip = match words.len() {
@@ -105,25 +108,25 @@ fn generic_sockets() -> HashSet<String> {
     .collect()
 }
 
-/// Whether a process has one of the sockets, and a dmabuf.
-fn holds(process: &Path, sockets: &HashSet<String>) -> bool {
+/// Whether a process has open one of the sockets, and a dmabuf.
+fn has_socket_and_dmabuf(process: &Path, sockets: &HashSet<String>) -> bool {
     let (mut socket, mut dmabuf) = (false, false);
-    for target in targets(process) {
-        socket |= is_one_of(&target, sockets);
+    for target in names_of_open_files(process) {
+        socket |= is_socket_among(&target, sockets);
         dmabuf |= target.starts_with("/dmabuf:");
     }
     socket && dmabuf
 }
 
-/// What a process has open, by the names that the kernel gives.
-fn targets(process: &Path) -> impl Iterator<Item = String> + use<> {
+/// Names that the kernel gives to a process's open files.
+fn names_of_open_files(process: &Path) -> impl Iterator<Item = String> + use<> {
     let fds = fs::read_dir(process.join("fd")).into_iter().flatten();
     let targets = fds.flatten().filter_map(|fd| fs::read_link(fd.path()).ok());
     targets.map(|target| target.to_string_lossy().into_owned())
 }
 
 /// Whether an open file is a socket with one of these inodes.
-fn is_one_of(target: &str, sockets: &HashSet<String>) -> bool {
+fn is_socket_among(target: &str, sockets: &HashSet<String>) -> bool {
     let inode = target.strip_prefix("socket:[");
     let inode = inode.and_then(|rest| rest.strip_suffix(']'));
     inode.is_some_and(|inode| sockets.contains(inode))
@@ -137,7 +140,7 @@ mod tests {
     fn an_address_of_the_kernels_tables() {
         let is = |text: &str, at: &str| {
             let at: SocketAddr = at.parse().unwrap();
-            assert_eq!(address(text), Some((at.ip(), at.port())), "{text}");
+            assert_eq!(parse_address(text), Some((at.ip(), at.port())), "{text}");
         };
         if cfg!(target_endian = "little") {
             is("020200C0:1388", "192.0.2.2:5000");
@@ -154,7 +157,7 @@ mod tests {
             "00000000:12345",
             "é0000000:1",
         ] {
-            assert_eq!(address(odd), None, "{odd:?}");
+            assert_eq!(parse_address(odd), None, "{odd:?}");
         }
     }
 

@@ -75,7 +75,7 @@ enum Command {
     Restore(restore::Args),
     /// Print the completions for bash, zsh or fish, which the shell reads
     Completions(generated::CompletionsArgs),
-    /// Print what the last of these words may become
+    /// Print the words that may complete the last of these words
     #[command(hide = true)]
     Complete(complete::Args),
     /// Print the man page, or write one for each subcommand
@@ -149,7 +149,7 @@ fn main() -> ExitCode {
     code
 }
 
-/// Prints the error on one line, and the remedy, where it is known, on a second.
+/// Prints an error on one line, and its remedy, where it is known, on a second.
 fn complain(error: &anyhow::Error) {
     let first = exit::first(error);
     let known = exit::find_disappeared(first).and_then(|found| found.remedy.clone());

@@ -20,7 +20,7 @@ use crate::report;
 #[command(group = clap::ArgGroup::new("wish").required(true).multiple(true)
     .args(["queues", "header_split", "channels", "rx_ring"]))]
 pub(crate) struct Args {
-    /// The physical NIC
+    /// The physical NIC to set up
     #[arg(value_name = "IF")]
     device: String,
     /// The namespace of the NIC: a name, a path, or pid:PID
@@ -59,11 +59,11 @@ pub(crate) struct ApplyArgs {
     dry_run: bool,
 }
 
-/// Changes, as they are printed.
+/// Changes of a NIC, in the form in which they are printed.
 #[derive(Serialize)]
 pub(crate) struct Changes<'a> {
     device: &'a str,
-    /// Whether the changes were made.
+    /// Whether the changes were made, or only planned.
     applied: bool,
     changes: Vec<Change>,
 }
@@ -111,7 +111,7 @@ fn plan(args: &Args, netns: &netdev::NetNs) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Rules for all connections to a socket at this address, without their action.
+/// Flow rules for all connections to a socket at this address, without their action.
 pub(crate) fn flows(at: SocketAddr, from: Option<IpAddr>) -> Result<Vec<FlowRule>> {
     let rules = FlowRule::tcp_to_listener(at, from, Action::Drop);
     match (rules.is_empty(), from) {
@@ -124,7 +124,7 @@ pub(crate) fn flows(at: SocketAddr, from: Option<IpAddr>) -> Result<Vec<FlowRule
     }
 }
 
-/// Prints the changes, one a line.
+/// Prints the changes of a NIC, one on each line.
 pub(crate) fn print(device: &str, changes: Vec<Change>, applied: bool, json: bool) -> Result<()> {
     if json {
         return report::json(&Changes {

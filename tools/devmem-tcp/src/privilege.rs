@@ -1,13 +1,14 @@
-//! What this process may do, and how it may do more.
+//! Privileges of this process, and its command line with `sudo`.
 
 use std::fs;
 
 use netdev::shell_command;
 
-/// `CAP_NET_ADMIN`, as a bit of a set of capabilities.
+/// Bit of `CAP_NET_ADMIN` in a set of capabilities.
 const NET_ADMIN: u64 = 1 << 12;
 
-/// Whether `CAP_NET_ADMIN` is in effect, in whichever user namespace this is; true if that is not known.
+/// Whether the process has `CAP_NET_ADMIN`, in whichever user namespace this is; true if that is
+/// not known.
 pub(crate) fn has_net_admin() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
@@ -15,12 +16,12 @@ pub(crate) fn has_net_admin() -> bool {
     set.is_none_or(|set| set & NET_ADMIN != 0)
 }
 
-/// Whether this is root, at least of its own user namespace: `sudo` would not help.
+/// Whether the process is root, at least in its own user namespace: `sudo` would not help.
 pub(crate) fn is_root() -> bool {
     nix::unistd::geteuid().is_root()
 }
 
-/// This process's command line with `sudo`, to be pasted.
+/// Command line of this process with `sudo` before it, to be pasted into a shell.
 pub(crate) fn with_sudo() -> String {
     let mut words: Vec<String> = std::env::args().collect();
     // `sudo` looks for programs in folders of its own.

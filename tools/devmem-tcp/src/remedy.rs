@@ -9,8 +9,8 @@ use crate::elsewhere::namespaces_of;
 use crate::enter::enter;
 use crate::privilege::{is_root, with_sudo};
 
-/// Remedies for texts of the kernel that are options of this tool.
-const OURS: &[(&str, &str)] = &[
+/// Remedies, in terms of this tool's options, by parts of the kernel's texts.
+const REMEDIES_BY_TEXT: &[(&str, &str)] = &[
     (
         "tcp-data-split is disabled",
         "`devmem-tcp recv` switches it on by itself, without --no-config; or, on the physical device: \
@@ -32,7 +32,7 @@ pub(crate) fn remedy(error: &Error) -> Option<String> {
     remedy_within(error, "")
 }
 
-/// As [`remedy`], with commands that begin with `within`.
+/// Remedy for an error like [`remedy`], with commands that begin with `within`.
 fn remedy_within(error: &Error, within: &str) -> Option<String> {
     error.chain().find_map(|cause| {
         if let Some(error) = cause.downcast_ref::<dmabuf::Error>() {
@@ -42,7 +42,8 @@ fn remedy_within(error: &Error, within: &str) -> Option<String> {
     })
 }
 
-/// The error of something in a namespace, with a remedy whose commands can be pasted in the current one.
+/// Error of something in a network namespace, with a remedy whose commands can be pasted into a
+/// shell in the current one.
 pub(crate) fn in_namespace(error: impl Into<Error>, netns: &NetNs) -> Error {
     let error = error.into();
     let Some((within, _)) = enter(netns) else {
@@ -79,11 +80,14 @@ pub(crate) fn of_nic(error: &nic::Error, within: &str) -> Option<String> {
 /// Remedy for a refusal of the kernel, with the option of this tool where it has one.
 fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
     let text = error.message().unwrap_or_default();
-    if let Some((_, remedy)) = OURS.iter().find(|(part, _)| text.contains(part)) {
+    if let Some((_, remedy)) = REMEDIES_BY_TEXT
+        .iter()
+        .find(|(part, _)| text.contains(part))
+    {
         return Some(quoted_within(remedy, within));
     }
     match (error.op(), error.raw_os_error()?) {
-        ("", libc::ENODEV) => not_here(error.object()),
+        ("", libc::ENODEV) => missing_device_remedy(error.object()),
         (_, libc::EPERM) if !is_root() => Some(format!(
             "it takes root, or CAP_NET_ADMIN (for a lease in the initial user namespace): {}",
             with_sudo()
@@ -97,8 +101,8 @@ fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
     .or_else(|| common::remedy::of_kernel(error, within))
 }
 
-/// What to do about a device that is not in the namespace where it was looked for.
-fn not_here(device: &str) -> Option<String> {
+/// Remedy for a device that is not in the namespace where it was looked for.
+fn missing_device_remedy(device: &str) -> Option<String> {
     let namespaces = namespaces_of(device);
     if namespaces.is_empty() {
         return None;

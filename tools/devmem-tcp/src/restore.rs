@@ -30,7 +30,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Result for a NIC, as it is printed.
+/// Result of restoring a NIC, in the form in which it is printed.
 #[derive(Serialize)]
 pub(crate) struct Row {
     device: String,
@@ -103,13 +103,13 @@ fn row(device: String, outcome: Outcome, dry_run: bool, within: &str) -> Row {
         outcome,
         changes: planned,
         dry_run,
-        ended: names(ended),
-        kept: names(kept),
+        ended: owner_names(ended),
+        kept: owner_names(kept),
         error,
     }
 }
 
-/// Formats the error, its causes and its remedies, of which there may be several.
+/// Formats an error of restoring a NIC, its causes and its remedies, of which there may be several.
 fn with_remedy(error: &nic::Error, within: &str) -> String {
     let text = common::with_sources(error);
     match of_nic(error, within) {
@@ -118,7 +118,7 @@ fn with_remedy(error: &nic::Error, within: &str) -> String {
     }
 }
 
-fn names(owners: impl IntoIterator<Item = Option<Owner>>) -> Vec<String> {
+fn owner_names(owners: impl IntoIterator<Item = Option<Owner>>) -> Vec<String> {
     let name = |owner: Option<Owner>| {
         owner.map_or_else(|| "devmem-tcp apply".to_owned(), |owner| owner.to_string())
     };

@@ -33,7 +33,7 @@ pub(crate) fn check(
     Err(Hint::new(text, format!("take less: {advice}")).into())
 }
 
-/// Recommended length of each of `count` dmabufs, within all limits.
+/// Recommended length in bytes of each of `count` dmabufs, within all limits.
 pub(crate) fn advice(available: &Available, count: u64, choice: &Choice) -> u64 {
     let limit = match choice {
         Choice::Udmabuf => udmabuf::size_limit(),

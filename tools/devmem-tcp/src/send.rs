@@ -26,11 +26,11 @@ use crate::exit::{Disappeared, ExitReason};
 use crate::remedy::Hint;
 use crate::{report, room};
 
-/// Number of bytes in one write.
+/// Number of bytes in one write of plain TCP.
 const CHUNK: usize = 1 << 20;
 
-/// Time by which the kernel's limit of silence exceeds `--idle-timeout`.
-const LATER: Duration = Duration::from_secs(10);
+/// Time by which the kernel's limit of a peer's silence exceeds `--idle-timeout`.
+const KERNEL_TIMEOUT_MARGIN: Duration = Duration::from_secs(10);
 
 /// Default size of a new dmabuf.
 const DEFAULT_SIZE: Size = Size(16 << 20);
@@ -159,7 +159,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let socket = connect(args, &netns)?;
     // Later than the timeouts here, whose errors are more precise; in effect while the input has no
     // data.
-    let later = args.idle().map(|idle| idle.saturating_add(LATER));
+    let later = args
+        .idle()
+        .map(|idle| idle.saturating_add(KERNEL_TIMEOUT_MARGIN));
     watch_peer(&socket, later).context("TCP keepalive")?;
     let start = Instant::now();
     let (mut socket, bytes, dmabuf) = match &memory {
@@ -180,7 +182,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Sends by plain TCP.
+/// Sends the payload by plain TCP, from host memory.
 fn from_host_memory(
     args: &Args,
     mut socket: TcpStream,
@@ -204,7 +206,7 @@ fn from_host_memory(
                     bytes += taken as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(failed(args, &socket, bytes, error)),
+                Err(error) => return Err(socket_error(args, &socket, bytes, error)),
             }
         }
     }
@@ -221,7 +223,7 @@ impl DeviceMemory {
         let device = args.dev.as_deref();
         let device = device.context("send --dmabuf: --dev names the device to bind it to")?;
         let ifindex = Link::open()?.by_name(device)?.ifindex;
-        let memory = make(size, &args.memory)?;
+        let memory = make_memory(size, &args.memory)?;
         let mapping = memory
             .map(Protection::ReadWrite)
             .context("mapping the dmabuf")?;
@@ -232,8 +234,8 @@ impl DeviceMemory {
     }
 }
 
-/// Makes the memory to send from. The CPU fills it, which is not possible for a GPU's.
-fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
+/// Makes the dmabuf to send from. The CPU fills it, which is not possible for a GPU's.
+fn make_memory(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
     if let Choice::Cuda(..) = choice {
         return Err(Hint::new(
             format!("send --memory {choice}: the CPU must fill the memory, and cannot reach it"),
@@ -248,7 +250,7 @@ fn make(size: Option<Size>, choice: &Choice) -> Result<AnyMemory> {
     Ok(AnyMemory::make(choice, len, None)?)
 }
 
-/// Sends from the dmabuf, with many sends in flight.
+/// Sends the payload from a dmabuf, with many sends in flight.
 fn from_dmabuf(
     args: &Args,
     memory: &DeviceMemory,
@@ -275,7 +277,7 @@ fn from_dmabuf(
         };
         let text = format!("send to {to}, after {} bytes", stats.bytes);
         match silent {
-            true => silence(format!("{text}: {:#}", Error::from(error))),
+            true => silent_peer_error(format!("{text}: {:#}", Error::from(error))),
             false => Error::from(error).context(text),
         }
     })?;
@@ -318,19 +320,19 @@ fn await_end(args: &Args, socket: &mut TcpStream, bytes: u64) -> Result<()> {
         match error.kind() {
             io::ErrorKind::Interrupted => continue,
             io::ErrorKind::WouldBlock => {}
-            _ => return Err(failed(args, socket, bytes, error)),
+            _ => return Err(socket_error(args, socket, bytes, error)),
         }
         let now = unacknowledged(&*socket).context("SIOCOUTQ")?;
         if now < left {
             (left, since) = (now, Instant::now());
         } else if args.idle().is_some_and(|idle| since.elapsed() >= idle) {
-            return Err(failed(args, socket, bytes, error));
+            return Err(socket_error(args, socket, bytes, error));
         }
     }
 }
 
-/// Error of a socket, after `bytes` that the receiver took.
-fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Error {
+/// Error of the sending socket, after `bytes` bytes that the receiver took.
+fn socket_error(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Error {
     let text = format!("send to {}, after {bytes} bytes", args.to);
     // The timeout of `SO_SNDTIMEO` or `SO_RCVTIMEO` has passed.
     if error.kind() == io::ErrorKind::WouldBlock {
@@ -340,18 +342,18 @@ fn failed(args: &Args, socket: &TcpStream, bytes: u64, error: io::Error) -> Erro
             Err(error) => error.to_string(),
         };
         let idle = args.idle_timeout;
-        return silence(format!(
+        return silent_peer_error(format!(
             "{text}: nothing from the receiver for {idle} s ({what})"
         ));
     }
     match timed_out(&error) {
-        true => silence(format!("{text}: {error}")),
+        true => silent_peer_error(format!("{text}: {error}")),
         false => Error::from(error).context(text),
     }
 }
 
-/// Whether TCP itself gave up: the peer is gone (`tcp_write_err`: `ETIMEDOUT`, or the error that
-/// ICMP reported), or its window stayed closed.
+/// Whether an error says that TCP gave up: the peer is gone (`tcp_write_err`: `ETIMEDOUT`, or the
+/// error that ICMP reported), or its window stayed closed.
 fn timed_out(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -359,14 +361,14 @@ fn timed_out(error: &io::Error) -> bool {
     )
 }
 
-fn silence(text: String) -> Error {
+fn silent_peer_error(text: String) -> Error {
     let remedy = "does the receiver still read? see ss -tnoi; --idle-timeout waits longer; from a dmabuf: does the \
                   device gather? ethtool -K IF tx-scatter-gather on";
     let (what, remedy) = (ExitReason::Silent, Some(remedy.to_owned()));
     Disappeared { what, text, remedy }.into()
 }
 
-/// Connects. While nobody listens, tries again until the time is over.
+/// Connects to the receiver. While nobody listens, tries again until the time is over.
 fn connect(args: &Args, netns: &NetNs) -> Result<TcpStream> {
     let link = match &args.dev {
         Some(name) => Some(Link::open_in(netns)?.by_name(name)?),
@@ -380,10 +382,10 @@ fn connect(args: &Args, netns: &NetNs) -> Result<TcpStream> {
         source: args.from,
         ..SocketOptions::default()
     };
-    Ok(netns.run(|| patiently(args, to, &options))??)
+    Ok(netns.run(|| connect_with_retries(args, to, &options))??)
 }
 
-fn patiently(
+fn connect_with_retries(
     args: &Args,
     to: SocketAddr,
     options: &SocketOptions,
@@ -405,7 +407,7 @@ fn patiently(
     }
 }
 
-/// Endless validation pattern.
+/// Reader of the validation pattern without end.
 struct PatternSource {
     pattern: Pattern,
     offset: u64,

@@ -51,7 +51,7 @@ struct Row<'a> {
     leased_to: Option<&'a LeaseEnd>,
     /// Physical queue that this queue is a lease of.
     leased_from: Option<&'a LeaseEnd>,
-    /// Binding, also where only the other end of the lease shows it.
+    /// Dmabuf that the queue is bound to, also where only the other end of the lease shows it.
     bound: Option<netdev::DmabufId>,
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 }
 
-/// Primary name of the device that is called `name`, as changes have it; `name` itself if there is
+/// Primary name of the device that is called `name`, as events have it; `name` itself if there is
 /// no such device yet.
 fn own_name(snapshot: &Snapshot, name: &str) -> String {
     let mut links = snapshot
@@ -92,7 +92,7 @@ fn own_name(snapshot: &Snapshot, name: &str) -> String {
     link.map_or_else(|| name.to_owned(), |link| link.name.clone())
 }
 
-/// Selects the requested rows.
+/// Selects the queues and leases that the options request.
 fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> Result<Shown<'a>> {
     let wanted = |link: &LinkInfo| {
         let device = args.device.as_deref();
@@ -111,14 +111,14 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
             let Some(link) = namespace.device(queue.ifindex).filter(|link| wanted(link)) else {
                 continue;
             };
-            let (leased_to, leased_from, bound) = sides(leases, namespace, queue);
+            let (leased_to, leased_from, bound) = other_end_and_binding(leases, namespace, queue);
             let plain = leased_to.is_none() && leased_from.is_none() && bound.is_none();
             if plain && !args.all && args.device.is_none() {
                 continue;
             }
             let driver = drivers
                 .entry(queue.ifindex)
-                .or_insert_with(|| driver(namespace, queue));
+                .or_insert_with(|| driver_or_kind(namespace, queue));
             shown.queues.push(Row {
                 netns: &namespace.name,
                 device: &link.name,
@@ -153,7 +153,7 @@ fn select<'a>(args: &Args, snapshot: &'a Snapshot, leases: &'a [LeaseView]) -> R
 }
 
 /// Other end of the queue's lease, if it has one, and the binding of either end.
-fn sides<'a>(
+fn other_end_and_binding<'a>(
     leases: &'a [LeaseView],
     namespace: &NamespaceSnapshot,
     queue: &Queue,
@@ -178,7 +178,7 @@ fn sides<'a>(
 }
 
 /// Name of the driver, or the kind of a device without one.
-fn driver(namespace: &NamespaceSnapshot, queue: &Queue) -> String {
+fn driver_or_kind(namespace: &NamespaceSnapshot, queue: &Queue) -> String {
     let opened = namespace.netns.open().and_then(|it| Ethtool::open_in(&it));
     let driver = opened.and_then(|mut tool| tool.driver(queue.ifindex));
     match driver {
@@ -192,13 +192,13 @@ fn driver(namespace: &NamespaceSnapshot, queue: &Queue) -> String {
 
 impl Shown<'_> {
     fn to_text(&self) -> String {
-        let mut rows = vec![heads([
+        let mut rows = vec![table_head([
             "NETNS", "DEVICE", "DRIVER", "RXQ", "NAPI", "LEASE", "DMABUF",
         ])];
         for row in &self.queues {
             let lease = match (row.leased_to, row.leased_from) {
-                (Some(to), _) => format!("to {}", end(to)),
-                (None, Some(from)) => format!("from {}", end(from)),
+                (Some(to), _) => format!("to {}", lease_end_text(to)),
+                (None, Some(from)) => format!("from {}", lease_end_text(from)),
                 (None, None) => "-".to_owned(),
             };
             rows.push(vec![
@@ -232,7 +232,7 @@ impl Shown<'_> {
             "INFLIGHT BYTES",
             "DMABUF",
         ];
-        let mut rows = vec![heads(head)];
+        let mut rows = vec![table_head(head)];
         for PoolRow {
             netns,
             device,
@@ -253,8 +253,8 @@ impl Shown<'_> {
     }
 }
 
-/// First line of a table.
-fn heads<const N: usize>(words: [&str; N]) -> Vec<String> {
+/// Cells of a table's head line.
+fn table_head<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(|word| Style::stdout().bold(word)).to_vec()
 }
 
@@ -263,7 +263,7 @@ fn or_dash(value: Option<impl ToString>) -> String {
 }
 
 /// Describes an end of a lease: `box/nk0 rx 1`.
-fn end(end: &LeaseEnd) -> String {
+fn lease_end_text(end: &LeaseEnd) -> String {
     let LeaseEnd {
         netns,
         device,

@@ -10,7 +10,7 @@ use netdev::queues::{PagePool, Queue};
 use netdev::{DmabufId, Ifindex, Link, NetNs, Netdev, NsId, QueueId, QueueType, SeenNetNs};
 use serde::Serialize;
 
-/// Snapshot of all namespaces that could be looked into.
+/// Snapshot of devices and queues in all namespaces that could be looked into.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
     pub(crate) namespaces: Vec<NamespaceSnapshot>,
@@ -27,7 +27,7 @@ pub(crate) struct NamespaceSnapshot {
     pub(crate) pools: Vec<PagePool>,
 }
 
-/// Identity of a namespace while it lives, whatever its name.
+/// Identity of a network namespace while it lives, whatever its name: device and inode.
 pub(crate) type Identity = (u64, u64);
 
 /// One end of a lease.
@@ -108,7 +108,7 @@ impl Snapshot {
         Ok(leases)
     }
 
-    /// Finds the namespace that has this id in the namespace of `links`.
+    /// Finds the snapshot of the namespace that has this id in the namespace of `links`.
     fn by_nsid(&self, links: &mut Link, id: NsId) -> Result<Option<&NamespaceSnapshot>> {
         let all = self.namespaces.iter().map(|namespace| &namespace.netns);
         let Some(found) = links.find_namespace(id, all)? else {
@@ -137,12 +137,12 @@ impl NamespaceSnapshot {
         })
     }
 
-    /// Identity of the namespace.
+    /// Identity of the namespace that the snapshot is of.
     pub(crate) fn identity(&self) -> Identity {
         self.netns.identity()
     }
 
-    /// Finds a device by its number.
+    /// Finds a device of the namespace by its number.
     pub(crate) fn device(&self, ifindex: Ifindex) -> Option<&LinkInfo> {
         self.links.iter().find(|link| link.ifindex == ifindex)
     }

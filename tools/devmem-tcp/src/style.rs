@@ -8,7 +8,7 @@ use anstream::{AutoStream, ColorChoice};
 use anstyle::AnsiColor;
 use common::text;
 
-/// Style of a stream's text.
+/// Style of the text on a standard stream: coloured or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Style {
     on: bool,
@@ -36,27 +36,27 @@ impl Style {
         self.on
     }
 
-    /// Style for what is right, or has come.
+    /// Colours text about what is right, or has come.
     pub(crate) fn good(self, text: &str) -> String {
         self.paint(AnsiColor::Green.on_default(), text)
     }
 
-    /// Style for warnings.
+    /// Colours a warning.
     pub(crate) fn warn(self, text: &str) -> String {
         self.paint(AnsiColor::Yellow.on_default(), text)
     }
 
-    /// Style for what is wrong, or has gone.
+    /// Colours text about what is wrong, or has gone.
     pub(crate) fn bad(self, text: &str) -> String {
         self.paint(AnsiColor::Red.on_default(), text)
     }
 
-    /// Style for the head of a table, or a name.
+    /// Prints text bold: the head of a table, or a name.
     pub(crate) fn bold(self, text: &str) -> String {
         self.paint(anstyle::Style::new().bold(), text)
     }
 
-    /// Style for what matters less: a time, a remedy.
+    /// Dims text that matters less: a time, a remedy.
     pub(crate) fn dim(self, text: &str) -> String {
         self.paint(anstyle::Style::new().dimmed(), text)
     }

@@ -2,7 +2,8 @@
 
 use common::text::{on_one_line, width};
 
-/// Aligns rows to columns two blanks apart, each as wide as its widest cell. Cells may be coloured.
+/// Aligns the rows of a table to columns two blanks apart, each as wide as its widest cell. Cells
+/// may be coloured.
 pub(crate) fn align(rows: &[Vec<String>]) -> String {
     let one_line = |row: &Vec<String>| row.iter().map(|cell| on_one_line(cell)).collect();
     let rows: Vec<Vec<String>> = rows.iter().map(one_line).collect();
@@ -29,7 +30,7 @@ mod tests {
     use common::text::{paint, shown};
 
     #[test]
-    fn aligns() {
+    fn columns_are_aligned() {
         let rows = [
             vec!["a".into(), "bb".into()],
             vec!["ccc".into(), "d".into()],

@@ -46,7 +46,7 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// Result for a netkit, as it is printed.
+/// Result of ending the leases of a netkit, in the form in which it is printed.
 #[derive(Debug, Serialize)]
 struct Unleased {
     netkit: String,
@@ -67,8 +67,8 @@ struct Unleased {
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let done = match &args.netkit {
-        Some(netkit) => vec![one(args, netkit)?],
-        None => stale(args.dry_run)?,
+        Some(netkit) => vec![unlease_netkit(args, netkit)?],
+        None => clear_stale_leases(args.dry_run)?,
     };
     if args.json {
         return match args.all_stale {
@@ -83,7 +83,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .try_for_each(|unleased| report::text(&unleased.to_text()))
 }
 
-fn stale(dry_run: bool) -> Result<Vec<Unleased>> {
+fn clear_stale_leases(dry_run: bool) -> Result<Vec<Unleased>> {
     let cleared = clear_stale(dry_run)?;
     let told = cleared.into_iter().map(|(record, cleared)| Unleased {
         netkit: record.netkit,
@@ -98,7 +98,7 @@ fn stale(dry_run: bool) -> Result<Vec<Unleased>> {
     Ok(told.collect())
 }
 
-fn one(args: &Args, netkit: &str) -> Result<Unleased> {
+fn unlease_netkit(args: &Args, netkit: &str) -> Result<Unleased> {
     let mut journal = LeaseJournal::open(args.dry_run)?;
     let target = Target::find(netkit, args.netns.as_ref(), &journal)?;
     let mut unleased = Unleased {

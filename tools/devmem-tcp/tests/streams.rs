@@ -34,7 +34,8 @@ fn output_that_cannot_be_written_is_an_error() {
     }
 }
 
-/// The standard library opens `/dev/null` in place of a closed stream.
+/// A closed standard output is an error, although the standard library opens `/dev/null` in its
+/// place.
 #[test]
 fn closed_output_is_an_error() {
     let mut shell = Command::new("sh");
@@ -74,7 +75,7 @@ fn output_that_would_not_block_is_waited_for() {
     assert!(got == expected, "{} of {} bytes", got.len(), expected.len());
 }
 
-/// An error or a log line on a closed stream does not cause a panic.
+/// An error or a log line does not cause a panic when standard error is closed.
 #[test]
 fn a_closed_stderr_is_no_panic() {
     let (reader, writer) = pipe().unwrap();

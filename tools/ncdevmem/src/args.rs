@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use clap::Parser;
 use netdev::Ifindex;
 
-/// The form of the command line, in which all modes share one set of options.
+/// Usage text of the command line, in which all modes share one set of options.
 const USAGE: &str = "\
 ncdevmem -f IF [-t QUEUE -q N] [-b BYTES]                         probe
        ncdevmem -f IF -l -s ADDR -p PORT [-c ADDR] [-v N] [-L] [-t QUEUE -q N] [-n] [-b BYTES]
@@ -23,51 +23,51 @@ pub(crate) struct Args {
     /// Listen: receive
     #[arg(short = 'l')]
     listen: bool,
-    /// The server's address
+    /// The server's address, to listen on or to connect to
     #[arg(short = 's', value_name = "ADDR")]
     server: Option<IpAddr>,
-    /// The client's address: flows from elsewhere are not steered; what the client connects from
+    /// The client's address: flows from elsewhere are not steered; the sender connects from it
     #[arg(short = 'c', value_name = "ADDR")]
     client: Option<IpAddr>,
-    /// The port, of both ends where -c is given
-    #[arg(short = 'p', value_name = "PORT", value_parser = port)]
+    /// The server's port, and the client's where -c is given
+    #[arg(short = 'p', value_name = "PORT", value_parser = parse_port)]
     port: Option<u16>,
-    /// Validate: the bytes 1, 2, ..., N-1, newline, over and over (0: don't)
-    #[arg(short = 'v', value_name = "N", value_parser = number)]
+    /// Validate the payload: the bytes 1, 2, ..., N-1, newline, again and again (0: don't)
+    #[arg(short = 'v', value_name = "N", value_parser = parse_count)]
     validation: Option<u32>,
-    /// How many rx queues are bound
-    #[arg(short = 'q', value_name = "N", value_parser = number)]
+    /// Number of rx queues to bind
+    #[arg(short = 'q', value_name = "N", value_parser = parse_count)]
     num_queues: Option<u32>,
-    /// The first of them
-    #[arg(short = 't', value_name = "QUEUE", value_parser = number)]
+    /// First rx queue to bind
+    #[arg(short = 't', value_name = "QUEUE", value_parser = parse_count)]
     start_queue: Option<u32>,
-    /// The device
+    /// The network device
     #[arg(short = 'f', value_name = "IF")]
     ifname: Option<String>,
-    /// Send in chunks of so many bytes (0: whole)
-    #[arg(short = 'z', value_name = "BYTES", value_parser = number)]
+    /// Send in chunks of this many bytes (0: whole)
+    #[arg(short = 'z', value_name = "BYTES", value_parser = parse_count)]
     chunk: Option<u32>,
     /// Leave header split, RSS and flow rules as they are
     #[arg(short = 'n')]
     skip_config: bool,
-    /// Bytes of the pieces that the NIC fills, decimal, 0x or octal (Linux 7.3; 0: a page)
-    #[arg(short = 'b', value_name = "BYTES", value_parser = bytes)]
+    /// Size in bytes of the pieces that the NIC fills, decimal, 0x or octal (Linux 7.3; 0: a page)
+    #[arg(short = 'b', value_name = "BYTES", value_parser = parse_bytes)]
     rx_page_size: Option<u32>,
-    /// Upstream's warns of what it does not know, and goes on
+    /// Arguments without a meaning, which upstream warns of and ignores
     #[arg(hide = true)]
     extra: Vec<String>,
 }
 
-/// What is to be done, on which device.
+/// Mode and device of a run of `ncdevmem`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) ifname: String,
     pub(crate) mode: Mode,
-    /// Arguments that mean nothing.
+    /// Arguments without a meaning.
     pub(crate) extra: Vec<String>,
 }
 
-/// What is to be done.
+/// Mode of `ncdevmem`, with its options.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Probe(Probe),
@@ -75,14 +75,14 @@ pub(crate) enum Mode {
     Client(Client),
 }
 
-/// Find out whether the device can.
+/// Options of the mode that probes whether a device can receive into a dmabuf.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Probe {
     pub(crate) queues: Option<Queues>,
     pub(crate) rx_page_size: Option<NonZeroU32>,
 }
 
-/// Receive.
+/// Options of the mode that receives.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) address: Address,
@@ -94,7 +94,7 @@ pub(crate) struct Server {
     pub(crate) skip_config: bool,
 }
 
-/// Send.
+/// Options of the mode that sends.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Client {
     pub(crate) server: Address,
@@ -102,14 +102,14 @@ pub(crate) struct Client {
     pub(crate) chunk: Option<NonZeroU32>,
 }
 
-/// Rx queues that were named.
+/// Range of rx queues that the command line names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Queues {
     pub(crate) start: u32,
     pub(crate) count: NonZeroU32,
 }
 
-/// Address and port, as on the wire: an IPv4 address mapped into IPv6 is an IPv4 address.
+/// IP address and port, as on the wire: an IPv4 address mapped into IPv6 is an IPv4 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) ip: IpAddr,
@@ -122,7 +122,7 @@ impl Address {
         Self { ip, port }
     }
 
-    /// For a socket. A link-local address is one of the device.
+    /// Socket address, in which a link-local address is one of `device`.
     pub(crate) fn on(self, device: Ifindex) -> SocketAddr {
         match self.ip {
             IpAddr::V6(ip) if ip.is_unicast_link_local() => {
@@ -133,7 +133,7 @@ impl Address {
     }
 }
 
-/// A command line that asks for nothing that can be done.
+/// Error of a command line whose options don't make one of the modes.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UsageError {
     #[error("Missing {0} argument")]
@@ -149,7 +149,7 @@ pub(crate) enum UsageError {
 }
 
 impl Args {
-    /// The job, if it is one.
+    /// Makes the options into a mode and its device.
     ///
     /// As upstream's: without an address it is the probe, and -l with an address the server.
     pub(crate) fn job(self) -> Result<Job, UsageError> {
@@ -214,8 +214,8 @@ impl Args {
     }
 }
 
-/// A count, decimal as with `atoi`, but all of the text.
-fn number(text: &str) -> Result<u32, String> {
+/// Parses a count, decimal as with `atoi`, but of the whole text.
+fn parse_count(text: &str) -> Result<u32, String> {
     let number: u32 = text
         .trim()
         .parse()
@@ -228,15 +228,15 @@ fn number(text: &str) -> Result<u32, String> {
     }
 }
 
-fn port(text: &str) -> Result<u16, String> {
+fn parse_port(text: &str) -> Result<u16, String> {
     match text.trim().parse() {
         Ok(port) if port != 0 => Ok(port),
         _ => Err("not a port from 1 to 65535".to_owned()),
     }
 }
 
-/// As `strtoul` with base 0: `0x` is hexadecimal, a leading 0 octal.
-fn bytes(text: &str) -> Result<u32, String> {
+/// Parses a number of bytes as `strtoul` with base 0 does: `0x` is hexadecimal, a leading 0 octal.
+fn parse_bytes(text: &str) -> Result<u32, String> {
     let text = text.trim();
     let (digits, radix) = match text.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&text[2..], 16),

@@ -1,4 +1,4 @@
-//! The sender: standard input, through a dmabuf, to the peer.
+//! The sending mode: standard input, through a dmabuf, to the peer.
 //!
 //! It changes nothing about the NIC, and the binding ends with the process: a signal may end it
 //! where it stands.
@@ -16,11 +16,11 @@ use netdev::Netdev;
 use crate::args::Client;
 use crate::{Device, memory, say};
 
-/// How long the peer may take to answer.
-const CONNECT: Duration = Duration::from_secs(30);
-/// How long a completion may take after the last: longer than upstream's 500 ms, as many sends are
-/// in flight, and a peer that reads slowly is no failure.
-const COMPLETION: Duration = Duration::from_secs(10);
+/// Longest time that the peer may take to accept the connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest time that a completion may take after the one before: longer than upstream's 500 ms, as
+/// many sends are in flight, and a peer that reads slowly is no failure.
+const COMPLETION_TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(device: &Device, client: &Client) -> Result<()> {
     let mut input = Input::stdin()?;
@@ -38,14 +38,14 @@ pub(crate) fn run(device: &Device, client: &Client) -> Result<()> {
         ..SocketOptions::default()
     };
     say(&format!("Connect to {server} (via {})", device.name));
-    let socket = connect(server, &options, CONNECT)?;
+    let socket = connect(server, &options, CONNECT_TIMEOUT)?;
     // For as long as standard input has nothing; later than the completion's own error, which knows more.
-    watch_peer(&socket, Some(2 * COMPLETION)).context("TCP keepalive")?;
+    watch_peer(&socket, Some(2 * COMPLETION_TIMEOUT)).context("TCP keepalive")?;
     let id = DmabufId::new(binding.id().get());
     let mut sender = DevmemSender::new(socket, id, memory.len()).context("SO_ZEROCOPY")?;
     let config = PumpConfig {
         chunk: client.chunk.map(|chunk| u64::from(chunk.get())),
-        deadline: COMPLETION,
+        deadline: COMPLETION_TIMEOUT,
         ..PumpConfig::default()
     };
     let sent = pump(&mut sender, &mapping, &mut input, &config);

@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Args, Job, Mode};
 
-/// The device that was named.
+/// Name and number of the network device that was named.
 #[derive(Debug)]
 struct Device {
     name: String,
@@ -50,7 +50,7 @@ fn main() -> ExitCode {
     stdio::stderr().post("");
     let args = match Args::try_parse() {
         Ok(args) => args,
-        Err(error) => return misunderstood(&error),
+        Err(error) => return usage_exit_code(&error),
     };
     match args.job().map_err(anyhow::Error::from).and_then(run) {
         Ok(()) => ExitCode::SUCCESS,
@@ -63,8 +63,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Upstream's status for a wrong command line; help and version are none.
-fn misunderstood(error: &clap::Error) -> ExitCode {
+/// Exit code for a wrong command line, as upstream's; help and version are no error.
+fn usage_exit_code(error: &clap::Error) -> ExitCode {
     if let (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
     {
@@ -102,12 +102,13 @@ fn run(job: Job) -> Result<()> {
     }
 }
 
-/// A line on stderr, as upstream's.
+/// Prints a line on stderr, as upstream does.
 fn say(text: &str) {
     stdio::say("ncdevmem", text);
 }
 
-/// The same, from within a receiver, which no reader of it may hold up.
+/// Posts a line on stderr without waiting, so that a slow reader of stderr does not hold up a
+/// receiver.
 fn tell(text: &str) {
     stdio::tell("ncdevmem", text);
 }

@@ -1,4 +1,4 @@
-//! The dmabuf of both directions.
+//! Making of the dmabuf for receiving or sending.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -10,15 +10,16 @@ use udmabuf::{Error, HugePage, Udmabuf};
 
 use crate::say;
 
-/// Pages of a dmabuf of ordinary pages, as upstream's NUM_PAGES.
+/// Number of pages in a dmabuf of ordinary pages, as upstream's NUM_PAGES.
 const PAGES: u64 = 16_000;
-/// Pieces of a dmabuf of hugepages, up to 64 MiB: fewer than upstream's, as hugepages are few.
+/// Number of the NIC's pieces in a dmabuf of hugepages, up to 64 MiB: fewer than upstream's, as
+/// hugepages are few.
 const PIECES: u64 = 2048;
-/// How long to wait for hugepages that somebody is about to give back.
-const HUGEPAGES: Duration = Duration::from_secs(5);
+/// Longest wait for hugepages that another process is about to free.
+const HUGEPAGE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Out of ordinary pages; out of hugepages of 2 MiB where the NIC is to fill larger pieces, which
-/// want memory that is aligned to them.
+/// Makes a dmabuf of ordinary pages; of hugepages of 2 MiB where the NIC is to fill larger pieces,
+/// which need memory that is aligned to them.
 pub(crate) fn dmabuf(rx_page_size: Option<NonZeroU32>) -> Result<Udmabuf> {
     let page = HugePage::None.bytes();
     match rx_page_size.map(|size| u64::from(size.get())) {
@@ -30,11 +31,11 @@ pub(crate) fn dmabuf(rx_page_size: Option<NonZeroU32>) -> Result<Udmabuf> {
     }
 }
 
-/// The kernel frees a closed binding late, when the last packet that used it is freed
-/// (`__net_devmem_dmabuf_binding_free`): who runs after another waits a moment for its hugepages,
-/// if there are enough of them at all.
+/// Makes a dmabuf of hugepages, and waits a moment for them if there are enough on this machine:
+/// the kernel frees a closed binding late, when the last packet that used it is freed
+/// (`__net_devmem_dmabuf_binding_free`).
 fn of_hugepages(size: u64) -> Result<Udmabuf> {
-    let end = Instant::now() + HUGEPAGES;
+    let end = Instant::now() + HUGEPAGE_TIMEOUT;
     let mut said = false;
     loop {
         let error = match Udmabuf::builder(size).hugepages(HugePage::Mb2).build() {
@@ -53,7 +54,7 @@ fn of_hugepages(size: u64) -> Result<Udmabuf> {
     }
 }
 
-/// Hugepages of 2 MiB that this machine has, free or not.
+/// Number of hugepages of 2 MiB that this machine has, free or not.
 fn reserved() -> u64 {
     let count = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
     count.map_or(0, |count| count.trim().parse().unwrap_or(0))

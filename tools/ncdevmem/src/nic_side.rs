@@ -1,4 +1,4 @@
-//! What a receiver does to the NIC.
+//! Changes of the NIC for a receiver.
 
 use anyhow::Result;
 use netdev::ethtool::{Action, FlowRule, PortMatch};
@@ -9,8 +9,8 @@ use receiver::NicBehind;
 use crate::args::Server;
 use crate::{Device, say, tell};
 
-/// Whether the NIC is to be set up: unless that is not wanted, or the device has no rings to set. A netkit's
-/// are those of the NIC whose queue it leases, which is another's business.
+/// Whether `ncdevmem` sets the NIC up: not with -n, nor if the device has no rings to set. A
+/// netkit's rings are those of the NIC whose queue it leases, which another program sets up.
 pub(crate) fn is_ours(device: &Device, server: &Server) -> Result<bool> {
     if server.skip_config {
         return Ok(false);
@@ -28,8 +28,8 @@ pub(crate) fn is_ours(device: &Device, server: &Server) -> Result<bool> {
     }
 }
 
-/// As upstream's: all flows go to the first queue. With the client's address its port counts, too, which is
-/// the server's.
+/// Function that steers all flows to the first queue, as upstream does. With the client's address
+/// its port counts, too, which is the server's.
 pub(crate) fn steer(
     device: &Device,
     server: &Server,
@@ -57,8 +57,8 @@ pub(crate) fn steer(
     }
 }
 
-/// Whether the NIC can't match such a rule; one that is there already, or has no room, is no reason to take
-/// more than what was asked for.
+/// Whether an error says that the NIC can't match such a flow rule. An error about an existing
+/// rule, or about room, is no reason for a wider rule than requested.
 fn rule_is_too_much(error: &Error) -> bool {
     let Error::Refused(error) = error else {
         return false;
@@ -67,7 +67,7 @@ fn rule_is_too_much(error: &Error) -> bool {
     error.op() == "ntuple-insert" && matches!(errno, Some(libc::EOPNOTSUPP | libc::EINVAL))
 }
 
-/// Takes back what was done to the NIC, whatever came of it; both failures if there are two.
+/// Joins the result of restoring the NIC with the outcome before it: both errors if there are two.
 pub(crate) fn put_back(restored: Result<(), Error>, outcome: Result<()>) -> Result<()> {
     match (restored, outcome) {
         (Err(error), Err(before)) => {

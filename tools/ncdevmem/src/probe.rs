@@ -1,4 +1,5 @@
-//! The probe: does what must work, is what must be refused refused?
+//! The probing mode: checks that a device does what it must, and that the kernel refuses what it
+//! must.
 //!
 //! Upstream's `run_devmem_tests`. A device passes if it refuses to bind without queues, and with
 //! header split off; if it binds with all in order; and if it then refuses to give up the bound
@@ -42,7 +43,7 @@ pub(crate) fn run(device: &Device, probe: &Probe) -> Result<()> {
     Ok(())
 }
 
-/// The device under test.
+/// Device under test, and the dmabuf to bind to it.
 struct Bench<'a> {
     device: &'a Device,
     queues: Vec<QueueId>,
@@ -51,15 +52,15 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Header split is off when it begins.
+    /// Runs the probe's steps. Header split must be off at the beginning.
     fn check(&self, signals: &Signals) -> Result<()> {
-        refused(
+        expect_refusal(
             "binding with header split off",
             self.bind(&self.queues).map(drop),
             // __netif_mp_open_rxq
-            |error| says(error, "tcp-data-split is disabled"),
+            |error| has_text(error, "tcp-data-split is disabled"),
         )?;
-        check(signals)?;
+        fail_on_signal(signals)?;
         let netns = NetNs::current()?;
         let applied = Plan::new(&self.device.name, self.device.ifindex)
             .header_split()
@@ -70,8 +71,8 @@ impl Bench<'_> {
         put_back(applied.restore(), outcome)
     }
 
-    /// The queues to be bound, and those above: else RSS is what keeps them from being taken away. As
-    /// upstream's `configure_rss`.
+    /// Queues that RSS must not use: those to be bound, and those above, as upstream's
+    /// `configure_rss`. Otherwise RSS would keep the device from removing them, not the binding.
     fn reserved(&self) -> Result<Vec<QueueId>> {
         let count = Ethtool::open()?.channels(self.device.ifindex)?.rx_queues();
         let first = self.queues.first().map_or(count, |first| first.get());
@@ -82,16 +83,16 @@ impl Bench<'_> {
     }
 
     fn check_split(&self, signals: &Signals) -> Result<()> {
-        refused(
+        expect_refusal(
             "binding without queues",
             self.bind(&[]).map(drop),
             // netdev_nl_bind_rx_doit
             |error| error.ext_ack().is_some_and(|ack| ack.missing().is_some()),
         )?;
-        check(signals)?;
+        fail_on_signal(signals)?;
         let binding = self.bind(&self.queues)?;
         say(&format!("got dmabuf id={}", binding.id()));
-        check(signals)?;
+        fail_on_signal(signals)?;
         self.check_channels()
         // The binding goes first, then the settings: while it is there, they can't be taken back.
     }
@@ -100,12 +101,12 @@ impl Bench<'_> {
         Netdev::open()?.bind_rx(self.device.ifindex, &self.memory, queues, self.options)
     }
 
-    /// The bound queues are the device's to give up only when they are not bound.
+    /// Checks that the device can't remove queues that are bound.
     fn check_channels(&self) -> Result<()> {
         let mut ethtool = Ethtool::open()?;
         let ifindex = self.device.ifindex;
         let before = ethtool.channels(ifindex)?;
-        let Some(change) = without(&before, &self.queues) else {
+        let Some(change) = channels_without(&before, &self.queues) else {
             say("the only queue was bound: no channel change could take it away");
             return Ok(());
         };
@@ -121,16 +122,16 @@ impl Bench<'_> {
                 .set_channels(ifindex, &back)
                 .context("the bound queues could be taken away, and could not be put back")?;
         }
-        refused("taking the bound queues away", changed, |error| {
+        expect_refusal("taking the bound queues away", changed, |error| {
             // ethtool_check_max_channel
-            says(error, "existing memory provider setting")
+            has_text(error, "existing memory provider setting")
         })
     }
 }
 
-/// The channels with which only the queues below those in `bound` are left, and at least one; none
-/// if that takes none of them away.
-fn without(channels: &Channels, bound: &[QueueId]) -> Option<ChannelsChange> {
+/// Change of the channels that leaves only the queues below those in `bound`, and at least one;
+/// `None` if that removes none of them.
+fn channels_without(channels: &Channels, bound: &[QueueId]) -> Option<ChannelsChange> {
     let (first, last) = (bound.first()?.get(), bound.last()?.get());
     let left = first.max(1);
     if left > last {
@@ -153,16 +154,17 @@ fn without(channels: &Channels, bound: &[QueueId]) -> Option<ChannelsChange> {
     })
 }
 
-/// Between two steps: an error if a signal has come.
-fn check(signals: &Signals) -> Result<()> {
+/// Fails if a signal has come since the last step.
+fn fail_on_signal(signals: &Signals) -> Result<()> {
     match signals.received() {
         Some(signal) => bail!("ended by signal {signal}"),
         None => Ok(()),
     }
 }
 
-/// Holds if the kernel said no for the reason that was asked about: any other refusal says nothing of that.
-fn refused(
+/// Checks that the kernel refused a request for the expected reason; another reason is an error,
+/// too.
+fn expect_refusal(
     what: &str,
     result: netdev::Result<()>,
     reason: impl Fn(&netdev::Error) -> bool,
@@ -179,16 +181,16 @@ fn refused(
     }
 }
 
-fn says(error: &netdev::Error, words: &str) -> bool {
+fn has_text(error: &netdev::Error, words: &str) -> bool {
     error.message().is_some_and(|text| text.contains(words))
 }
 
-/// Header split switched off, until it is dropped.
+/// Header split that is switched off until this value is dropped.
 #[derive(Debug)]
 struct SplitOff {
     ethtool: Ethtool,
     ifindex: Ifindex,
-    /// None when it is as it was.
+    /// Ring settings to restore; `None` when they are restored.
     before: Option<Rings>,
 }
 
@@ -214,7 +216,8 @@ impl SplitOff {
         self.put_back()
     }
 
-    /// The driver's default first: what reads as on may have been on by default.
+    /// Restores header split: first the driver's default, because a split that reads as on may have
+    /// been the default.
     fn put_back(&mut self) -> netdev::Result<()> {
         let Some(before) = self.before.take() else {
             return Ok(());
@@ -260,23 +263,23 @@ mod tests {
     fn the_channels_that_take_the_bound_queues_away() {
         let mut channels = Channels::default();
         channels.combined = Some(4);
-        let change = without(&channels, &bound(2..4)).unwrap();
+        let change = channels_without(&channels, &bound(2..4)).unwrap();
         assert_eq!(
             (change.combined, change.rx, change.tx),
             (Some(2), None, None)
         );
-        let change = without(&channels, &bound(0..4)).unwrap();
+        let change = channels_without(&channels, &bound(0..4)).unwrap();
         assert_eq!(change.combined, Some(1), "one is the least");
-        assert_eq!(without(&channels, &bound(0..1)), None);
+        assert_eq!(channels_without(&channels, &bound(0..1)), None);
         channels.rx = Some(2);
         channels.tx = Some(0);
-        let change = without(&channels, &bound(5..6)).unwrap();
+        let change = channels_without(&channels, &bound(5..6)).unwrap();
         assert_eq!(
             (change.combined, change.rx, change.tx),
             (Some(5), Some(0), None)
         );
         channels.combined = None;
-        let change = without(&channels, &bound(1..2)).unwrap();
+        let change = channels_without(&channels, &bound(1..2)).unwrap();
         assert_eq!((change.combined, change.rx), (None, Some(1)));
     }
 }

@@ -1,4 +1,4 @@
-//! Which rx queues: those that were named, or the mode's own choice.
+//! Choice of the rx queues: those that were named, or the mode's default.
 
 use anyhow::{Context, Result, ensure};
 use netdev::{Ethtool, Netdev, QueueId, QueueType};
@@ -6,38 +6,39 @@ use netdev::{Ethtool, Netdev, QueueId, QueueType};
 use crate::args::Queues;
 use crate::{Device, say};
 
-/// For a receiver: the last.
+/// Rx queues for receiving: the named ones, otherwise the device's last.
 pub(crate) fn for_server(device: &Device, named: Option<Queues>) -> Result<Vec<QueueId>> {
     let (start, end) = match named {
-        Some(queues) => range(queues)?,
+        Some(queues) => queue_range(queues)?,
         None => {
-            let count = count(device)?;
+            let count = rx_queue_count(device)?;
             (count - 1, count)
         }
     };
-    Ok(list(start, end))
+    Ok(queue_ids(start, end))
 }
 
-/// For the probe: the upper half, so that binding several queues is tried, too.
+/// Rx queues for the probe: the named ones, otherwise the device's upper half, so that binding
+/// several queues is tried, too.
 pub(crate) fn for_probe(device: &Device, named: Option<Queues>) -> Result<Vec<QueueId>> {
     let (start, end) = match named {
-        Some(queues) => range(queues)?,
+        Some(queues) => queue_range(queues)?,
         None => {
-            let half = count(device)? / 2;
+            let half = rx_queue_count(device)? / 2;
             (half, half * 2)
         }
     };
-    Ok(list(start, end))
+    Ok(queue_ids(start, end))
 }
 
-fn range(Queues { start, count }: Queues) -> Result<(u32, u32)> {
+fn queue_range(Queues { start, count }: Queues) -> Result<(u32, u32)> {
     let end = start.checked_add(count.get()).context("-t and -q")?;
     Ok((start, end))
 }
 
-/// How many rx queues the device has: its channels', or, for a netkit, which has no channels, those
-/// that it lists, the leased ones last.
-fn count(device: &Device) -> Result<u32> {
+/// Number of the device's rx queues: those of its channels, or, for a netkit, which has no
+/// channels, those that it lists, the leased ones last.
+fn rx_queue_count(device: &Device) -> Result<u32> {
     let count = match Ethtool::open()?.channels(device.ifindex) {
         Ok(channels) => channels.rx_queues(),
         Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {
@@ -55,7 +56,7 @@ fn count(device: &Device) -> Result<u32> {
     Ok(count)
 }
 
-fn list(start: u32, end: u32) -> Vec<QueueId> {
+fn queue_ids(start: u32, end: u32) -> Vec<QueueId> {
     say(&format!("using queues {start}..{end}"));
     (start..end).map(QueueId::new).collect()
 }

@@ -1,4 +1,4 @@
-//! What to do about an error, where that is known.
+//! Remedies for errors, where they are known.
 
 use anyhow::Error;
 use common::remedy::{of_cause, of_socket};
@@ -6,7 +6,7 @@ use netdev::shell_command;
 
 use crate::args::UsageError;
 
-/// A line that says what to try, if there is one.
+/// Remedy for an error in a line, where it is known.
 pub(crate) fn remedy(error: &Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if cause.is::<UsageError>() {
@@ -43,7 +43,7 @@ fn of_receiver(error: &receiver::Error) -> Option<String> {
     })
 }
 
-/// What to do about a queue that another receiver has.
+/// Remedy for a queue that another receiver has.
 const IN_USE: &str =
     "another has this queue: `devmem-tcp show` lists who; name another, with -t and -q";
 

@@ -1,4 +1,4 @@
-//! The receiver.
+//! The receiving mode: payload into a dmabuf, to validation or standard output.
 
 use anyhow::{Context, Error, Result, bail, ensure};
 use common::remedy::of_connection;
@@ -55,7 +55,7 @@ pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// What the command line asks for, but for the memory.
+/// Options of the receiver that the command line requests, except for the memory.
 fn wanted(device: &Device, server: &Server) -> Result<Builder<Udmabuf>> {
     let refuse_linear = server.fail_on_linear;
     let mut wanted = Receiver::on(&device.name)
@@ -74,7 +74,7 @@ fn wanted(device: &Device, server: &Server) -> Result<Builder<Udmabuf>> {
     })
 }
 
-/// Where the payload goes: into validation, or to standard output.
+/// Makes the receiver's engine, whose sinks validate the payload or write it to standard output.
 fn ready(
     receiver: Receiver<Udmabuf>,
     pattern: Option<Pattern>,
@@ -97,7 +97,7 @@ fn ready(
     })
 }
 
-/// Upstream's closing words, and whether it went well.
+/// Prints upstream's closing lines, and fails if the receiver did.
 fn finish(
     device: &Device,
     server: &Server,

@@ -12,19 +12,19 @@ pub(crate) const LIBRARY: &str = "libcuda.so.1";
 
 pub(crate) type Result32 = c_int;
 pub(crate) type Device = c_int;
-/// Address in a GPU's memory.
+/// Address in a GPU's memory (`CUdeviceptr`).
 pub(crate) type Address = u64;
 /// Pointer to an object of the driver: `CUcontext`, `CUstream` and the like.
 pub(crate) type Handle = *mut c_void;
 
-/// `CUmemLocation`.
+/// The driver's structure `CUmemLocation`: the device that memory is on.
 #[repr(C)]
 pub(crate) struct Location {
     pub(crate) kind: c_int,
     pub(crate) id: c_int,
 }
 
-/// `CUmemAllocationProp`.
+/// The driver's structure `CUmemAllocationProp`: properties of memory to be allocated.
 #[repr(C)]
 pub(crate) struct AllocationProp {
     pub(crate) kind: c_int,
@@ -37,7 +37,7 @@ pub(crate) struct AllocationProp {
     pub(crate) reserved: [u8; 4],
 }
 
-/// `CUmemAccessDesc`.
+/// The driver's structure `CUmemAccessDesc`: who may access mapped memory.
 #[repr(C)]
 pub(crate) struct AccessDesc {
     pub(crate) location: Location,
@@ -46,10 +46,11 @@ pub(crate) struct AccessDesc {
 
 macro_rules! api {
     ($($field:ident = $symbol:literal ($($arg:ty),*);)*) => {
-        /// Functions in use. All drivers since CUDA 11.7 have them.
+        /// Functions of the driver's library that this crate calls. All drivers since CUDA 11.7
+        /// have them.
         pub(crate) struct Api {
             $(pub(crate) $field: unsafe extern "C" fn($($arg),*) -> Result32,)*
-            /// Never unloaded: the driver has threads that run in it.
+            /// The driver's library, never unloaded: the driver has threads that run in it.
             _library: ManuallyDrop<Library>,
         }
 
@@ -124,7 +125,7 @@ api! {
 }
 
 impl Api {
-    /// Loads the library and finds its functions, without calling them.
+    /// Loads the driver's library and finds its functions, without calling them.
     pub(crate) fn load(name: &str) -> Result<Self, Error> {
         if cfg!(target_feature = "crt-static") {
             return Err(Error::Static {
@@ -140,7 +141,7 @@ impl Api {
         Self::of(library, name)
     }
 
-    /// Driver's name and text of a code other than `CUDA_SUCCESS`.
+    /// Driver's name and text of a `CUresult` other than `CUDA_SUCCESS`.
     pub(crate) fn driver_error(&self, code: Result32) -> DriverError {
         let ask = |function: unsafe extern "C" fn(Result32, *mut *const c_char) -> Result32| {
             let mut text = std::ptr::null();
@@ -160,7 +161,7 @@ impl Api {
         )
     }
 
-    /// Error of a call that belongs to no context.
+    /// Turns the `CUresult` of a call outside of any context into an error.
     pub(crate) fn check(
         &self,
         code: Result32,

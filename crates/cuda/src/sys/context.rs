@@ -7,14 +7,14 @@ use super::api::{Api, Device, Handle, Result32};
 use super::device::Driver;
 use crate::error::{DriverError, Error, UNKNOWN};
 
-/// Primary context of a GPU. The CUDA runtime of the same process uses it, too, so memory is
-/// shared.
+/// Primary context of a GPU. The CUDA runtime of the same process uses the context, too, so memory
+/// is shared.
 pub(crate) struct Context {
     pub(super) api: Arc<Api>,
     pub(super) device: Device,
     ordinal: u32,
     handle: Handle,
-    /// Error with which the context was lost.
+    /// Driver's error that ended the context.
     lost: OnceLock<DriverError>,
 }
 
@@ -42,8 +42,8 @@ impl Context {
         })
     }
 
-    /// Makes the context current in this thread until the guard is dropped; then the former one is
-    /// current again.
+    /// Makes the context current in this thread until the guard is dropped; then the former context
+    /// is current again.
     pub(super) fn enter(&self) -> Result<Entered<'_>, Error> {
         if let Some(source) = self.lost.get() {
             return Err(self.lost(source));
@@ -57,7 +57,8 @@ impl Context {
         })
     }
 
-    /// Error of a call in this context. One that ends the context is remembered.
+    /// Turns the `CUresult` of a call in this context into an error, and remembers an error that
+    /// ends the context.
     pub(super) fn check(
         &self,
         code: Result32,
@@ -74,9 +75,10 @@ impl Context {
         Err(self.refused(operation(), source))
     }
 
-    /// Error of a call that requests something from the kernel's part of the driver and starts
-    /// nothing on the GPU. There 999 (UNKNOWN) stands for a refusal without a code, and does not
-    /// end the context. If the context has ended, the next call says so.
+    /// Turns the `CUresult` of a call that requests something from the kernel's part of the driver,
+    /// and starts nothing on the GPU, into an error. From such a call 999 (UNKNOWN) stands for a
+    /// refusal without a code, and does not end the context. If the context has ended, the next
+    /// call says so.
     pub(super) fn check_request(
         &self,
         code: Result32,
@@ -102,8 +104,8 @@ impl Context {
         }
     }
 
-    /// Frees an object, which can't fail: in a lost context it is gone already, and the driver is
-    /// not called.
+    /// Frees an object of the driver, which can't fail: in a lost context the object is gone
+    /// already, and the driver is not called.
     pub(super) fn release(&self, operation: &'static str, call: impl FnOnce(&Api) -> Result32) {
         if self.lost.get().is_some() {
             return;
@@ -130,10 +132,10 @@ impl Drop for Context {
     }
 }
 
-/// Guard of a context that is current in this thread.
+/// Guard of a CUDA context that is current in this thread.
 pub(super) struct Entered<'a> {
     context: &'a Context,
-    /// Not `Send`: the context is current in this thread only.
+    /// Makes the guard `!Send`: the context is current in this thread only.
     _thread: PhantomData<*mut ()>,
 }
 

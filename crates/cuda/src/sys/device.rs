@@ -1,4 +1,4 @@
-//! The driver, and the properties of its GPUs.
+//! The CUDA driver, and the properties of its GPUs.
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::api::{Api, Device};
 use crate::error::Error;
 
-/// Attributes in use, of `CUdevice_attribute`.
+/// Properties of a GPU that this crate reads (`CUdevice_attribute`).
 #[derive(Debug, Clone, Copy)]
 #[repr(i32)]
 pub(crate) enum Attribute {
@@ -19,7 +19,7 @@ pub(crate) enum Attribute {
     DmabufSupported = 124,
 }
 
-/// Driver's library, after `cuInit`.
+/// The CUDA driver's library, after `cuInit`.
 #[derive(Clone)]
 pub(crate) struct Driver {
     pub(super) api: Arc<Api>,
@@ -51,7 +51,7 @@ impl Driver {
         Ok(count.max(0).unsigned_abs())
     }
 
-    /// Handle of the GPU with this number, which must exist.
+    /// Handle of the GPU with the number `ordinal`, which must exist.
     pub(crate) fn device(&self, ordinal: u32) -> Result<Device, Error> {
         self.number(|out| {
             let wanted = c_int::try_from(ordinal).unwrap_or(c_int::MAX);

@@ -12,8 +12,8 @@ use crate::error::Error;
 use crate::mapping::Mapping;
 use crate::parts::Parts;
 
-/// Unit of allocations: a page of a GPU's memory. The NIC can reach the last page as a whole, so it
-/// holds no other data.
+/// Size in bytes of a page of a GPU's memory, the unit of allocations. The NIC can reach the last
+/// page as a whole, so no other data may be in it.
 const PAGE: u64 = 2 << 20;
 
 const MEM_ALLOCATION_TYPE_PINNED: c_int = 1;
@@ -33,7 +33,7 @@ pub(crate) fn page_size() -> u64 {
     u64::try_from(size).unwrap_or(4096)
 }
 
-/// Memory of a GPU, and its owner.
+/// Memory of a GPU, with what must be freed with it.
 pub(crate) struct Memory {
     address: Address,
     len: u64,
@@ -59,7 +59,7 @@ impl Drop for Allocated {
     }
 }
 
-/// Range of addresses without memory.
+/// Range of a GPU's addresses, reserved by `cuMemAddressReserve` and without memory.
 struct Reserved {
     context: Arc<Context>,
     address: Address,
@@ -74,7 +74,7 @@ impl Drop for Reserved {
     }
 }
 
-/// Memory without an address, by `cuMemCreate`.
+/// Physical memory of a GPU, made by `cuMemCreate` and not yet mapped at an address.
 struct Created {
     context: Arc<Context>,
     handle: u64,
@@ -88,7 +88,7 @@ impl Drop for Created {
     }
 }
 
-/// Memory that is mapped at reserved addresses.
+/// Memory of a GPU that is mapped at reserved addresses.
 struct Mapped {
     created: Created,
     reserved: Reserved,
@@ -104,8 +104,8 @@ impl Drop for Mapped {
 }
 
 impl Memory {
-    /// Allocates by `cuMemAlloc`.
-    pub(crate) fn plain(context: &Arc<Context>, len: u64) -> Result<Self, Error> {
+    /// Allocates `len` bytes of a GPU's memory by `cuMemAlloc`.
+    pub(crate) fn allocate_plain(context: &Arc<Context>, len: u64) -> Result<Self, Error> {
         let rounded = len.next_multiple_of(PAGE);
         let entered = context.enter()?;
         let mut address = 0;
@@ -126,9 +126,9 @@ impl Memory {
         })
     }
 
-    /// Allocates by `cuMemCreate` and maps at reserved addresses; with `rdma`, reachable for peers
-    /// on PCIe.
-    pub(crate) fn at_reserved_addresses(
+    /// Allocates `len` bytes of a GPU's memory by `cuMemCreate` and maps them at reserved
+    /// addresses; with `rdma`, reachable for peers on PCIe.
+    pub(crate) fn allocate_at_reserved_addresses(
         context: &Arc<Context>,
         len: u64,
         rdma: bool,
@@ -204,7 +204,7 @@ impl Memory {
         self.len
     }
 
-    /// Address of `len` bytes at `offset`, if they are in the memory.
+    /// Address of the `len` bytes at `offset`, or an error if the memory ends before them.
     pub(super) fn at(&self, offset: u64, len: u64) -> Result<Address, Error> {
         if offset.checked_add(len).is_none_or(|end| end > self.len) {
             return Err(Error::OutOfBounds {
@@ -216,8 +216,8 @@ impl Memory {
         Ok(self.address + offset)
     }
 
-    /// Exports all of the memory as a dmabuf. Drivers before CUDA 12.8 don't know the mapping by
-    /// PCIe, and later ones refuse it on machines that have only one path.
+    /// Exports all of a GPU's memory as a dmabuf. Drivers before CUDA 12.8 don't know the mapping
+    /// by PCIe, and later ones refuse it on machines that have only one path.
     pub(crate) fn export(&self, mapping: Mapping) -> Result<OwnedFd, Error> {
         let flags = match mapping {
             Mapping::Default => 0,
@@ -250,9 +250,9 @@ impl Memory {
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     }
 
-    /// Copies from the host, and waits until the copy is done: `cuMemcpyHtoD` may return before,
-    /// and this crate's streams don't wait for it (CUDA driver API, "API synchronization
-    /// behavior").
+    /// Copies bytes from the host to a GPU's memory, and waits until the copy is done:
+    /// `cuMemcpyHtoD` may return before, and this crate's streams don't wait for it (CUDA driver
+    /// API, "API synchronization behavior").
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<(), Error> {
         let to = self.at(offset, bytes.len() as u64)?;
         let _entered = self.context.enter()?;
@@ -265,7 +265,7 @@ impl Memory {
         self.context.check(code, || "cuStreamSynchronize".into())
     }
 
-    /// Copies to the host, and waits until the copy is done.
+    /// Copies bytes from a GPU's memory to the host, and waits until the copy is done.
     pub(crate) fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), Error> {
         let from = self.at(offset, out.len() as u64)?;
         let _entered = self.context.enter()?;
@@ -276,8 +276,8 @@ impl Memory {
     }
 }
 
-/// Pages of the host that a GPU reads and writes by itself while the CPU goes on. The CPU only
-/// copies from and to them.
+/// Pinned pages of the host that a GPU reads and writes by itself while the CPU goes on. The CPU
+/// only copies from and to them.
 pub(crate) struct Pinned {
     context: Arc<Context>,
     start: *mut c_void,
@@ -301,7 +301,8 @@ impl Pinned {
         })
     }
 
-    /// Writes the next parts to the begin of the pages, as many as fit, and returns their number.
+    /// Writes the descriptors of the next parts to the beginning of the pinned pages, as many as
+    /// fit, and returns their number.
     pub(crate) fn fill(&mut self, parts: &mut Parts<'_>) -> usize {
         let mut to = self.start.cast::<Descriptor>();
         let room = self.len / size_of::<Descriptor>();
@@ -322,7 +323,7 @@ impl Pinned {
         count
     }
 
-    /// Copies the first `bytes.len()` bytes.
+    /// Copies the first `bytes.len()` bytes of the pinned pages.
     pub(crate) fn read(&self, bytes: &mut [u8]) {
         let len = bytes.len().min(self.len);
         // SAFETY: both have `len` bytes; the GPU has been waited for.

@@ -37,7 +37,7 @@ macro_rules! handle {
     };
 }
 
-/// A queue of work that is done in order, independent of other streams.
+/// A CUDA stream: a queue of work that is done in order, independent of other streams.
 pub(crate) struct Stream {
     context: Arc<Context>,
     handle: Handle,
@@ -45,7 +45,7 @@ pub(crate) struct Stream {
 
 handle!(Stream, "cuStreamDestroy", stream_destroy);
 
-/// Argument of a kernel.
+/// Argument of a CUDA kernel.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Argument {
     Long(u64),
@@ -70,7 +70,8 @@ impl Stream {
         let _ = self.wait();
     }
 
-    /// Enqueues a copy of the first `len` bytes of `from` to the begin of `to`.
+    /// Enqueues a copy of the first `len` bytes of the host's pages `from` to the beginning of the
+    /// GPU's memory `to`.
     pub(crate) fn upload(&self, to: &Memory, from: &Pinned, len: usize) -> Result<(), Error> {
         let (to, from) = (to.at(0, len as u64)?, from.start(len)?);
         let _entered = self.context.enter()?;
@@ -80,7 +81,8 @@ impl Stream {
             .check(code, || format!("cuMemcpyHtoDAsync of {len} bytes"))
     }
 
-    /// Enqueues a copy of the first `len` bytes of `from` to the begin of `to`.
+    /// Enqueues a copy of the first `len` bytes of the GPU's memory `from` to the beginning of the
+    /// host's pages `to`.
     pub(crate) fn download(&self, to: &mut Pinned, from: &Memory, len: usize) -> Result<(), Error> {
         let (to, from) = (to.start(len)?, from.at(0, len as u64)?);
         let _entered = self.context.enter()?;
@@ -90,7 +92,8 @@ impl Stream {
             .check(code, || format!("cuMemcpyDtoHAsync of {len} bytes"))
     }
 
-    /// Enqueues a copy of `len` bytes at `offset` of `from` to the begin of `to`, both on the GPU.
+    /// Enqueues a copy of `len` bytes at `offset` of `from` to the beginning of `to`, both on the
+    /// GPU.
     pub(crate) fn copy(
         &self,
         to: &Memory,
@@ -106,7 +109,8 @@ impl Stream {
             .check(code, || format!("cuMemcpyDtoDAsync of {len} bytes"))
     }
 
-    /// Enqueues a write of `words` times `value` to the begin of `to`.
+    /// Enqueues a fill of the GPU's memory `to` from its beginning: `words` words of 32 bits, each
+    /// of them `value`.
     pub(crate) fn fill(&self, to: &Memory, value: u32, words: usize) -> Result<(), Error> {
         let to = to.at(0, 4 * words as u64)?;
         let _entered = self.context.enter()?;
@@ -116,7 +120,7 @@ impl Stream {
             .check(code, || format!("cuMemsetD32Async of {words} words"))
     }
 
-    /// Enqueues a kernel of [`crate::worker`] with its arguments.
+    /// Enqueues a CUDA kernel of [`crate::worker`] with its arguments.
     pub(crate) fn launch(
         &self,
         kernel: &Kernel,
@@ -156,7 +160,7 @@ impl Stream {
             .check(code, || format!("cuLaunchKernel of {}", kernel.name))
     }
 
-    /// Makes work that is enqueued from now on wait for the event.
+    /// Makes the work that is enqueued in this stream from now on wait for the event.
     pub(crate) fn wait_for(&self, event: &Event) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: both live.
@@ -164,7 +168,7 @@ impl Stream {
         self.context.check(code, || "cuStreamWaitEvent".into())
     }
 
-    /// Waits for all enqueued work.
+    /// Waits for all work that was enqueued in the stream.
     pub(crate) fn wait(&self) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: the stream lives.
@@ -173,7 +177,7 @@ impl Stream {
     }
 }
 
-/// Mark in a stream.
+/// A CUDA event: a mark in a stream of work.
 pub(crate) struct Event {
     context: Arc<Context>,
     handle: Handle,
@@ -196,7 +200,7 @@ impl Event {
 
     fn before_drop(&self) {}
 
-    /// Puts the event behind the work that is enqueued in the stream now.
+    /// Enqueues the event in the stream, behind the work that is there now.
     pub(crate) fn record(&self, stream: &Stream) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: both live.
@@ -204,7 +208,7 @@ impl Event {
         self.context.check(code, || "cuEventRecord".into())
     }
 
-    /// Waits until the stream has reached the event.
+    /// Waits until the GPU has reached the event in its stream of work.
     pub(crate) fn wait(&self) -> Result<(), Error> {
         let _entered = self.context.enter()?;
         // SAFETY: the event lives.
@@ -212,7 +216,7 @@ impl Event {
         self.context.check(code, || "cuEventSynchronize".into())
     }
 
-    /// Time since another event; both must have been reached.
+    /// Time between an earlier event and this one, by the GPU's clock; both must have been reached.
     pub(crate) fn since(&self, earlier: &Event) -> Result<Duration, Error> {
         let _entered = self.context.enter()?;
         let mut ms = 0f32;
@@ -224,7 +228,7 @@ impl Event {
     }
 }
 
-/// Kernels, compiled by the driver for its GPU.
+/// A CUDA module: kernels, compiled by the driver for its GPU.
 pub(crate) struct Module {
     context: Arc<Context>,
     handle: Handle,
@@ -233,7 +237,7 @@ pub(crate) struct Module {
 handle!(Module, "cuModuleUnload", module_unload);
 
 impl Module {
-    /// Compiles PTX.
+    /// Compiles PTX to a module for the context's GPU.
     pub(crate) fn load(context: &Arc<Context>, ptx: &CStr) -> Result<Self, Error> {
         let _entered = context.enter()?;
         let mut log = [0u8; 2048];
@@ -270,7 +274,7 @@ impl Module {
 
     fn before_drop(&self) {}
 
-    /// Finds a kernel of the module.
+    /// Finds a CUDA kernel of the module by its name.
     pub(crate) fn kernel(self: &Arc<Self>, name: &'static CStr) -> Result<Kernel, Error> {
         let _entered = self.context.enter()?;
         let mut handle = std::ptr::null_mut();
@@ -289,7 +293,7 @@ impl Module {
     }
 }
 
-/// Kernel of a module.
+/// A CUDA kernel of a loaded module.
 pub(crate) struct Kernel {
     handle: Handle,
     name: &'static str,
@@ -300,7 +304,7 @@ pub(crate) struct Kernel {
 unsafe impl Send for Kernel {}
 
 impl Context {
-    /// Makes writes of peers on PCIe visible to kernels that begin after the call.
+    /// Makes writes of peers on PCIe visible to CUDA kernels that begin after the call.
     pub(crate) fn flush(&self) -> Result<(), Error> {
         let _entered = self.enter()?;
         // SAFETY: takes no pointers.

@@ -1,19 +1,19 @@
-//! Tables of `devmem_crc32`, in the kernel's order.
+//! Tables that the CUDA kernel `devmem_crc32` reads, in its order.
 
 use payload::crc;
 
-/// Size of a block in bytes: what a thread reads at once.
+/// Size in bytes of a block of the checksum: what a GPU's thread reads at once.
 const BLOCK: u64 = 16;
-/// Distance in bytes from a thread's block to its next: the blocks of a warp.
+/// Distance in bytes from a thread's block to its next one: the blocks of all threads of a warp.
 const WARP: u64 = 32 * BLOCK;
-/// Number of digits of 8 bits in a number of bytes.
+/// Number of digits of 8 bits in a 64-bit length.
 const PLACES: usize = 8;
 
-/// Factor that moves a sum back by one block, which the kernel puts in front: there are 2³² - 1
-/// powers of x.
+/// Factor that moves a CRC back by one block, which the GPU's kernel puts in front: there are 2³² -
+/// 1 powers of x.
 pub(super) const BLOCK_LESS: u32 = crc::power(u32::MAX as u64 - BLOCK);
 
-/// Tables FEED, SKIP and POWER, as little-endian words.
+/// Computes the kernel's tables FEED, SKIP and POWER, as little-endian words.
 pub(super) fn tables() -> Vec<u8> {
     let mut words = Vec::with_capacity(2 * 1024 + 256 * PLACES);
     for bytes in [4, WARP - BLOCK] {

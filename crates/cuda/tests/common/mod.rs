@@ -17,7 +17,7 @@ use cuda::{Driver, Gpu};
 use fakecuda as _;
 use libloading::Library;
 
-/// The fake driver has one state in a process.
+/// Lock on the fake driver, which has one state in a process.
 static FAKE: Mutex<()> = Mutex::new(());
 
 /// The fake driver in its initial state, for one test at a time.
@@ -52,8 +52,8 @@ impl Fake {
         self.function::<extern "C" fn()>("fakecuda_reset")();
     }
 
-    /// Drops objects that could not be freed from the fake driver's list.
-    pub fn forget(&self) {
+    /// Clears the fake driver's list of objects that were not freed.
+    pub fn forget_unfreed(&self) {
         self.function::<extern "C" fn()>("fakecuda_forget")();
     }
 
@@ -64,7 +64,7 @@ impl Fake {
         assert_eq!(set(name.as_ptr(), value.as_ptr()), 0, "{name:?} {value:?}");
     }
 
-    pub fn calls(&self) -> u64 {
+    pub fn call_count(&self) -> u64 {
         self.function::<extern "C" fn() -> u64>("fakecuda_calls")()
     }
 
@@ -73,16 +73,16 @@ impl Fake {
         self.function::<extern "C" fn() -> u64>("fakecuda_flags")()
     }
 
-    /// Name of the function that failed on request.
-    pub fn failed(&self) -> Option<String> {
+    /// Name of the driver's function that the fake driver made fail.
+    pub fn failed_function(&self) -> Option<String> {
         let failed = self.function::<extern "C" fn() -> *const c_char>("fakecuda_failed")();
         // SAFETY: a C string that stays until the next fault or reset.
         let name = (!failed.is_null()).then(|| unsafe { CStr::from_ptr(failed) });
         Some(name?.to_string_lossy().into_owned())
     }
 
-    /// List of objects that have not been freed.
-    pub fn held(&self) -> String {
+    /// List of the fake driver's objects that have not been freed.
+    pub fn unfreed_objects(&self) -> String {
         let held = self.function::<extern "C" fn(*mut c_char, usize)>("fakecuda_held");
         let mut text = [0u8; 512];
         held(text.as_mut_ptr().cast(), text.len());
@@ -102,12 +102,12 @@ impl Fake {
 }
 
 /// Number of open fds of this process.
-pub fn fds() -> usize {
+pub fn open_fds() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
 /// Formats an error and all its sources, as a tool prints them.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(error) = next {
@@ -117,8 +117,8 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Random numbers (xorshift64*), different in each run; the seed is in the name that a failed test
-/// prints.
+/// Generator of random numbers (xorshift64*), different in each run; the seed is in the name that a
+/// failed test prints.
 #[derive(Debug)]
 pub struct Chance {
     pub seed: u64,

@@ -15,7 +15,8 @@ use crate::sink::{Sink, SinkError};
 use crate::stream::DevmemStream;
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
-    /// Opens the connections that wait at the listeners, or that were handed over.
+    /// Opens the connections that wait at the listeners, or that an accepting thread has handed
+    /// over.
     pub(super) fn accept(&mut self, now: Instant) -> Result<(), EngineError> {
         if self.ending {
             // Otherwise the loop would not sleep while open connections close.

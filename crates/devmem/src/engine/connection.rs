@@ -8,18 +8,19 @@ use super::config::Config;
 use super::gathering::Mark;
 use super::lifecycle::Lifecycle;
 use super::report::{Connection, ConnectionError, End, Peer};
-use super::window::WindowLooks;
+use super::window::WindowChecks;
 use crate::buffer::{RecvBuffer, RecvLimit};
 use crate::sink::Sink;
 use crate::stream::{DevmemStream, RecvError};
 
-/// Outcome of a connection's turn.
+/// Outcome of a connection's turn: a series of `recvmsg` calls up to [`Config::budget`].
 pub(super) enum Turn {
-    /// The budget was spent with data left: another turn follows those of the other connections.
+    /// The turn's budget was spent with data left: another turn follows those of the other
+    /// connections.
     More,
-    /// Nothing to read until the next event.
+    /// The socket has nothing to read until the next event.
     Drained,
-    /// The sink keeps too many frags: nothing is read until some are back.
+    /// The connection's sink keeps too many frags: nothing is read until some are back.
     Full,
     /// The connection has ended.
     Ended(End),
@@ -30,15 +31,16 @@ pub(super) struct OpenConnection<S> {
     pub(super) peer: Peer,
     pub(super) stream: DevmemStream<TcpStream>,
     pub(super) sink: S,
-    /// State between events; [`Schedule`](super::schedule::Schedule) changes it.
+    /// The connection's state between events, which [`Schedule`](super::schedule::Schedule)
+    /// changes.
     pub(super) lifecycle: Lifecycle,
-    /// Tokens held, as counted in the engine's sum.
+    /// Number of the connection's held tokens that the engine's sum includes.
     pub(super) counted: u32,
     /// Whether the sink has kept frags beyond a call; `None` before the first frag.
     keeps: Option<bool>,
-    /// Window clamp set at the last look, in bytes.
+    /// Window clamp in bytes, as `TCP_WINDOW_CLAMP` was set last.
     spared: Option<u32>,
-    window_looks: WindowLooks,
+    window_checks: WindowChecks,
     /// How the connection ended, while its sink still keeps frags.
     pub(super) end: Option<End>,
 }
@@ -53,12 +55,12 @@ impl<S: Sink> OpenConnection<S> {
             counted: 0,
             keeps: None,
             spared: None,
-            window_looks: WindowLooks::new(),
+            window_checks: WindowChecks::new(),
             end: None,
         }
     }
 
-    /// Low-water mark for gathering, in bytes.
+    /// Low-water mark of the socket for gathering (`SO_RCVLOWAT`), in bytes.
     pub(super) fn low_water(&self, config: &Config) -> u64 {
         let stats = self.stream.stats();
         let mean = stats.frag_bytes.checked_div(stats.frags);
@@ -75,7 +77,7 @@ impl<S: Sink> OpenConnection<S> {
         match self.stream.set_low_water(low_water) {
             Ok(()) => {
                 // Longer segments may have arrived, and `SO_RCVLOWAT` itself may change the window.
-                self.window_looks.restart();
+                self.window_checks.restart();
                 true
             }
             Err(error) => {
@@ -85,9 +87,9 @@ impl<S: Sink> OpenConnection<S> {
         }
     }
 
-    /// Clamps the window by a third again if the kernel has recomputed it.
+    /// Clamps the receive window to two thirds again if the kernel has recomputed it.
     pub(super) fn spare_window(&mut self) {
-        if !self.window_looks.is_due(self.stream.bytes()) {
+        if !self.window_checks.is_due(self.stream.bytes()) {
             return;
         }
         match self.stream.spare_window(self.spared) {
@@ -141,7 +143,7 @@ impl<S: Sink> OpenConnection<S> {
         Turn::More
     }
 
-    /// Limit of one `recvmsg`: what the sink may still keep, if it keeps frags or if that is
+    /// Limit of one `recvmsg`: what the sink may still keep, if the sink keeps frags or if that is
     /// unknown.
     fn limit(&self, config: &Config) -> RecvLimit {
         if self.keeps == Some(false) {
@@ -161,8 +163,8 @@ impl<S: Sink> OpenConnection<S> {
         kept.frags >= u64::from(config.keep.frags.max(1)) || kept.bytes >= config.keep.bytes.max(1)
     }
 
-    /// Gives all tokens back and closes. A stream that has not ended is reset: unread payload
-    /// would keep the dmabuf for as long as TCP retries.
+    /// Gives all tokens back and closes the connection. A stream that has not ended is reset:
+    /// unread payload would keep the dmabuf for as long as TCP retries.
     pub(super) fn close(mut self) -> Connection<S> {
         let end = self.end.take().unwrap_or(End::Stopped);
         let flushed = self.stream.flush();

@@ -1,4 +1,4 @@
-//! Slots in order of time: the deadlines of an engine's connections.
+//! Deadlines of an engine's connections, in order of time.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ pub(super) struct Deadlines {
 }
 
 impl Deadlines {
-    /// Sets, changes or removes the moment of a slot.
+    /// Sets, changes or removes the deadline of a slot.
     pub(super) fn set(&mut self, slot: usize, moment: Option<Instant>) {
         let at = self.positions.get(slot).copied().unwrap_or(ABSENT);
         match (self.heap.get_mut(at), moment) {
@@ -36,18 +36,18 @@ impl Deadlines {
         }
     }
 
-    /// Earliest moment in the list.
+    /// Earliest deadline in the list.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.heap.first().map(|(moment, _)| *moment)
     }
 
-    /// Removes and returns the slot with the earliest moment, if that is not after `now`.
+    /// Removes and returns the slot with the earliest deadline, if that is not after `now`.
     pub(super) fn pop_due(&mut self, now: Instant) -> Option<usize> {
         self.next_deadline().filter(|moment| *moment <= now)?;
         self.pop()
     }
 
-    /// Removes and returns the slot with the earliest moment.
+    /// Removes and returns the slot with the earliest deadline.
     pub(super) fn pop(&mut self) -> Option<usize> {
         let (_, slot) = *self.heap.first()?;
         self.remove(0);
@@ -134,7 +134,8 @@ mod tests {
     }
 
     proptest! {
-        /// Against a map: each slot has the moment that was set last, and the earliest comes first.
+        /// Compared with a map: each slot has the deadline that was set last, and the earliest
+        /// comes first.
         #[test]
         fn slots_come_in_order_of_their_last_moment(
             operations in proptest::collection::vec(operation(), 1..300)
@@ -171,7 +172,8 @@ mod tests {
         }
     }
 
-    /// A steady state allocates nothing: one entry for each slot, however often its moment changes.
+    /// The list allocates nothing in a steady state: one entry for each slot, however often its
+    /// deadline changes.
     #[test]
     fn the_list_never_outgrows_the_slots() {
         let start = Instant::now();

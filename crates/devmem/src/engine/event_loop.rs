@@ -22,22 +22,22 @@ use crate::sink::{Sink, SinkError};
 use crate::sys;
 use crate::telemetry::Telemetry;
 
-/// Token of the listeners. A connection's token is its slot.
+/// Poll token (`mio::Token`) of the listeners. A connection's poll token is its slot.
 pub(super) const LISTENER: Token = Token(usize::MAX - 2);
 const WAKER: Token = Token(usize::MAX - 1);
 
 /// Callback that takes each connection that has ended, shared by the threads of an engine.
 pub(super) type EndCallback<S> = Arc<Mutex<dyn FnMut(Connection<S>) + Send>>;
 
-/// Entry of the list of connections.
+/// Entry of an event loop's list of connections.
 pub(super) enum Slot<S> {
     Open(Box<OpenConnection<S>>),
     Ended(Box<Connection<S>>),
-    /// Free for another connection.
+    /// No connection: the slot is free for another.
     Vacant,
 }
 
-/// Poll instance and waker of a thread, and the slot for its snapshots.
+/// Poll instance and waker of a thread, and the slot for the thread's snapshots.
 pub(super) struct Base {
     pub(super) poll: Poll,
     pub(super) waker: Arc<Waker>,
@@ -55,7 +55,7 @@ impl Base {
         })
     }
 
-    /// What the monitors have to know.
+    /// Snapshot slot and waker of the event loop, for the monitors.
     pub(super) fn monitored(&self) -> (&SnapshotSlot, &Arc<Waker>) {
         (&self.snapshots, &self.waker)
     }
@@ -66,13 +66,13 @@ pub(super) struct Setup<S, F> {
     pub(super) config: Config,
     pub(super) open_sink: F,
     pub(super) source: Source,
-    /// Number of the thread.
+    /// Number of the thread, from 0.
     pub(super) worker: usize,
     pub(super) stop: StopHandle,
     /// Waker of the accepting thread, where that waits for connections to end.
     pub(super) acceptor: Option<Arc<Waker>>,
     pub(super) progress: Progress,
-    /// Receiver of ended connections; without one, the report keeps them.
+    /// Callback that takes each ended connection; without a callback the report keeps them.
     pub(super) on_end: Option<EndCallback<S>>,
 }
 
@@ -84,21 +84,21 @@ pub(super) struct EventLoop<S, F> {
     pub(super) buffer: RecvBuffer,
     pub(super) slots: Vec<Slot<S>>,
     pub(super) vacant: Vec<usize>,
-    /// Sums over the connections that were handed out.
+    /// Sums over the ended connections that `on_end` has taken.
     pub(super) past: Snapshot,
-    /// Connections accepted so far.
+    /// Number of connections accepted so far.
     pub(super) accepted: usize,
-    /// Open connections.
+    /// Number of open connections.
     pub(super) working: usize,
     /// Number of ended connections, for the accepting thread.
     pub(super) finished: Arc<AtomicUsize>,
-    /// No more connections are taken.
+    /// Whether the loop takes no more connections.
     pub(super) ending: bool,
     /// Connections that get a turn, and deadlines of all connections.
     pub(super) schedule: Schedule,
-    /// Tokens that all connections hold.
+    /// Number of tokens that all connections hold.
     pub(super) held: u32,
-    /// When to try again to accept.
+    /// Time to try again to accept, after a shortage of fds or memory.
     pub(super) accept_at: Option<Instant>,
     /// Connections may wait at the listeners for an open one to end.
     pub(super) waits_for_room: bool,
@@ -206,7 +206,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
         Ok(())
     }
 
-    /// Snapshot of the connections for a [`Monitor`].
+    /// Snapshot of the connections for a [`Monitor`](super::Monitor).
     fn snapshot(&self) -> Snapshot {
         let mut snapshot = Snapshot::new();
         snapshot.merge(self.past.clone());
@@ -232,7 +232,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
         over && self.working == 0
     }
 
-    /// Sleeps until something happens, or is due.
+    /// Sleeps until an event comes or a deadline is due.
     fn wait(&mut self, events: &mut Events) -> Result<(), EngineError> {
         let deadlines = [self.schedule.next_deadline(), self.accept_at];
         let timeout = match deadlines.into_iter().flatten().min() {

@@ -19,40 +19,43 @@
 
 use std::time::{Duration, Instant};
 
-/// Wake-ups after a first one that make gathering worth it: at least this many.
-const WAKES: u32 = 2;
-/// Bytes within the patience that make it worth it, where the mark is not smaller than twice that.
-const ENOUGH: u64 = 32 << 10;
-/// The least mark. With a lower one, a few small frags would do.
-const LEAST: u64 = 8 << 10;
-/// The longest time between tries, in units of the patience.
-const LONGEST_REST: u32 = 512;
-/// Looks in a row that went well, after which earlier failures are forgotten. A sender that shares its
-/// processor with others pauses every now and then.
-const TRUSTED: u32 = 8;
-/// Number of wake-ups at the mark that count as one such look: a large request may cause several.
-const MARKS: u32 = 16;
-/// Looks that found too little, after which each packet wakes the loop again.
-const STRIKES: u32 = 2;
-/// Units of the patience after which what went on before tells nothing of what goes on.
-const GAP: u32 = 16;
-/// Units of the patience over which a pace is taken, about.
-const MEMORY: u32 = 16;
-/// A steady connection waits longer by this factor.
-pub(super) const STEADY: u32 = 4;
+/// Least number of wake-ups, after a first one and within the patience, for which gathering is
+/// worth it.
+const MIN_WAKE_UPS: u32 = 2;
+/// Number of bytes received within the patience for which gathering is worth it, or half of the
+/// low-water mark if that is less.
+const MIN_BYTES: u64 = 32 << 10;
+/// Least low-water mark in bytes. With a lower one, a few small frags would wake the loop.
+const MIN_MARK: u64 = 8 << 10;
+/// Longest time between tries to gather, in units of the patience.
+const MAX_REST: u32 = 512;
+/// Number of checks in a row that found the stream at its pace, after which earlier failures are
+/// forgotten. A sender that shares its processor with others pauses every now and then.
+const TRUSTED_CHECKS: u32 = 8;
+/// Number of wake-ups at the low-water mark that count as one successful check: a large request may
+/// cause several.
+const MARKS_PER_CHECK: u32 = 16;
+/// Number of checks that found too few bytes, after which each packet wakes the loop again.
+const MAX_STRIKES: u32 = 2;
+/// Silence, in units of the patience, after which the pace of a stream is measured anew.
+const PACE_RESET_SILENCE: u32 = 16;
+/// Time over which the pace of a stream is averaged, in units of the patience.
+const PACE_PERIOD: u32 = 16;
+/// Factor by which the patience is longer for a steady connection.
+pub(super) const STEADY_FACTOR: u32 = 4;
 
 /// Limits of gathering for a connection.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Bytes: the mark.
+    /// Low-water mark of the socket, in bytes.
     pub(super) mark: u64,
-    /// How long fewer bytes may wait.
+    /// How long fewer bytes than the mark may wait.
     pub(super) patience: Duration,
 }
 
 impl Limits {
     fn enough(&self) -> u64 {
-        ENOUGH.min(self.mark / 2)
+        MIN_BYTES.min(self.mark / 2)
     }
 }
 
@@ -60,15 +63,15 @@ impl Limits {
 enum State {
     /// Each packet wakes the loop.
     Off,
-    /// Only the mark does.
+    /// Bytes gather: the loop is woken only when the low-water mark is reached.
     On,
-    /// As `On`, but being looked at after a silence.
+    /// Bytes gather, and the engine checks the connection after a silence.
     Looking,
     /// Nothing came while bytes were to gather; each packet wakes the loop.
     Paused,
 }
 
-/// Wake-ups since a moment, while each packet wakes the loop.
+/// Wake-ups and bytes since a moment, while each packet wakes the loop.
 #[derive(Debug, Clone, Copy)]
 struct Window {
     since: Instant,
@@ -76,7 +79,7 @@ struct Window {
     bytes: u64,
 }
 
-/// Bytes that came, and how long that took, as of late.
+/// Recent pace of a stream: bytes received, and the time that they took.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pace {
     bytes: u64,
@@ -85,62 +88,63 @@ struct Pace {
 
 impl Pace {
     fn add(&mut self, bytes: u64, time: Duration, limits: Limits) {
-        if time > limits.patience * GAP {
+        if time > limits.patience * PACE_RESET_SILENCE {
             // After so long a silence the pace is counted from zero.
             *self = Self::default();
             return;
         }
         self.bytes = self.bytes.saturating_add(bytes);
         self.time += time;
-        if self.time > limits.patience * MEMORY {
+        if self.time > limits.patience * PACE_PERIOD {
             self.bytes /= 2;
             self.time /= 2;
         }
     }
 
-    /// Bytes that come within `time` at this pace; none, if it is not known.
+    /// Number of bytes received within `time` at this pace; 0 if the pace is not known.
     fn within(&self, time: Duration) -> u64 {
         let bytes = u128::from(self.bytes) * time.as_nanos();
         let bytes = bytes.checked_div(self.time.as_nanos()).unwrap_or(0);
         u64::try_from(bytes).unwrap_or(u64::MAX)
     }
 
-    /// Whether it falls short of two thirds of another.
+    /// Whether this pace is below two thirds of another.
     fn is_far_below(&self, other: Self) -> bool {
         self.bytes < other.within(self.time) / 3 * 2
     }
 }
 
-/// Decides for one connection. It makes no system calls: who calls it sets the mark, and says if that
-/// failed.
+/// Decision whether one connection lets bytes gather. It makes no system calls: the caller sets the
+/// low-water mark, and tells if that failed.
 #[derive(Debug)]
 pub(super) struct Gathering {
     state: State,
     steady: bool,
-    /// Bytes of the stream when it was drained last, and when that was.
+    /// Length of the stream in bytes when its socket was read empty last.
     total: u64,
     drained: Option<Instant>,
     window: Option<Window>,
-    /// Since it began to gather, or ceased to.
+    /// Pace of the stream since gathering began, or ended.
     pace: Pace,
-    /// The pace before it began to gather.
+    /// Pace of the stream before gathering began.
     before: Pace,
-    /// Units of the patience that the last failed try is followed by.
+    /// Pause after the last failed try to gather, in units of the patience.
     rest: u32,
-    /// No try before this moment.
+    /// Time before which there is no further try to gather.
     not_before: Option<Instant>,
-    /// Waits that went well since the last that did not, a look counted for many wake-ups by the mark.
+    /// Number of waits since the last failure after which the stream had kept its pace; a check
+    /// counts as several wake-ups at the mark.
     good: u32,
-    /// Looks that found too little, since all went well.
+    /// Number of checks that found too few bytes, since earlier failures were forgotten.
     strikes: u32,
 }
 
 /// New value of the socket's low-water mark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mark {
-    /// A number of bytes.
+    /// A number of bytes: the loop is woken when they have come.
     Bytes(u64),
-    /// A single one: each packet wakes.
+    /// A single byte: each packet wakes the loop.
     One,
 }
 
@@ -161,7 +165,7 @@ impl Gathering {
         }
     }
 
-    /// When it was drained last, if it gathers and is not being looked at.
+    /// Time at which the socket was read empty last, if bytes gather and no check goes on.
     pub(super) fn waits_since(&self) -> Option<Instant> {
         match self.state {
             State::On => self.drained,
@@ -169,20 +173,21 @@ impl Gathering {
         }
     }
 
-    /// Whether it may wait longer than `patience`.
+    /// Whether the connection's bytes may gather for longer than the patience, because they come
+    /// steadily.
     pub(super) fn is_steady(&self) -> bool {
         self.steady
     }
 
-    /// Records a look: the connection has been silent for its time and gets a turn.
+    /// Begins a check: the connection has been silent for the patience and gets a turn.
     pub(super) fn look(&mut self) {
         if self.state == State::On {
             self.state = State::Looking;
         }
     }
 
-    /// Nothing is left to read of a stream of `total` bytes so far: what the mark should be from now
-    /// on, where that changes.
+    /// Takes note that the socket was read empty, of a stream of `total` bytes so far, and returns
+    /// the new low-water mark, where that changes.
     pub(super) fn drained(&mut self, total: u64, now: Instant, limits: Limits) -> Option<Mark> {
         let new = total.saturating_sub(self.total);
         self.total = total;
@@ -201,13 +206,13 @@ impl Gathering {
             State::Looking => {
                 if new >= limits.enough() && !self.pace.is_far_below(self.before) {
                     self.steady = true;
-                    self.went_well(MARKS);
+                    self.went_well(MARKS_PER_CHECK);
                     self.state = State::On;
                     return None;
                 }
                 self.strikes += 1;
                 self.good = 0;
-                if self.strikes >= STRIKES {
+                if self.strikes >= MAX_STRIKES {
                     self.give_up(now, limits);
                     return Some(Mark::One);
                 }
@@ -221,21 +226,21 @@ impl Gathering {
         }
     }
 
-    /// Each packet wakes the loop, until one brings much.
+    /// Stops gathering until a wake-up brings many bytes, and returns the low-water mark for that.
     fn pause(&mut self) -> Mark {
         self.state = State::Paused;
         self.steady = false;
         Mark::One
     }
 
-    /// The socket took no such mark: each packet goes on to wake.
+    /// Takes note that the socket refused the low-water mark: each packet goes on to wake the loop.
     pub(super) fn refused(&mut self, now: Instant, limits: Limits) {
         self.give_up(now, limits);
     }
 
-    /// Counts a wake-up, and begins to gather where that would have saved some.
+    /// Counts a wake-up, and begins to gather where gathering would have saved wake-ups.
     fn count(&mut self, new: u64, earlier: Pace, now: Instant, limits: Limits) -> Option<Mark> {
-        if limits.mark < LEAST || limits.patience.is_zero() || new == 0 {
+        if limits.mark < MIN_MARK || limits.patience.is_zero() || new == 0 {
             return None;
         }
         let next = Window {
@@ -252,7 +257,7 @@ impl Gathering {
             self.window = Some(window);
             return None;
         }
-        let worth = window.wakes >= WAKES && window.bytes >= limits.enough();
+        let worth = window.wakes >= MIN_WAKE_UPS && window.bytes >= limits.enough();
         let late = age > limits.patience * 2;
         if !worth || late || self.not_before.is_some_and(|moment| now < moment) {
             return None;
@@ -269,7 +274,7 @@ impl Gathering {
 
     fn went_well(&mut self, weight: u32) {
         self.good = self.good.saturating_add(weight);
-        if self.good >= TRUSTED * MARKS {
+        if self.good >= TRUSTED_CHECKS * MARKS_PER_CHECK {
             self.rest = 0;
             self.strikes = 0;
         }
@@ -282,7 +287,7 @@ impl Gathering {
         self.good = 0;
         self.strikes = 0;
         self.pace = Pace::default();
-        self.rest = (self.rest * 2).clamp(1, LONGEST_REST);
+        self.rest = (self.rest * 2).clamp(1, MAX_REST);
         self.not_before = now.checked_add(limits.patience.saturating_mul(self.rest));
     }
 }

@@ -1,4 +1,4 @@
-//! State of a connection between events: a machine without sockets and without a clock.
+//! State machine of a connection between events, without sockets and without a clock.
 //!
 //! The engine tells the machine what happened ([`Input`]) and when, and does what the machine answers
 //! ([`Action`]). [`Lifecycle::deadline`] is the moment at which the engine has to come back with
@@ -19,36 +19,37 @@ use std::time::{Duration, Instant};
 use super::config::Config;
 use super::gathering::{Gathering, Limits, Mark};
 
-/// Pause after which a warning names the connection.
+/// Length of a connection's pause after which a warning names the connection.
 const PAUSE_WARNING: Duration = Duration::from_secs(1);
 
 /// Phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Drained.
+    /// Waits for an event: the socket has nothing to read.
     Waiting {
         /// Whether the idle timeout has passed, and the turn that followed received nothing.
         probed: bool,
     },
-    /// To be read.
+    /// Waits for its turn to be read.
     Ready {
-        /// Whether this is because the idle timeout has passed: the connection ends unless the turn receives
-        /// something. Bytes may be there unread, as when this process was stopped for a while.
+        /// Whether the idle timeout has passed, so that the connection ends unless its turn
+        /// receives something. Bytes may be there unread, as when this process was stopped for a
+        /// while.
         probe: bool,
     },
-    /// Not read until frags come back.
+    /// Paused: not read until the sink gives frags back.
     Paused {
-        /// Beginning of the pause.
+        /// Time at which the pause began.
         since: Instant,
         /// Whether a warning has named the connection.
         warned: bool,
     },
-    /// Ended, with frags that the sink keeps.
+    /// The connection has ended, and its sink keeps frags.
     Closing {
-        /// Time of the end.
+        /// Time at which the connection ended.
         since: Instant,
     },
-    /// Ended, and to be closed.
+    /// The connection has ended, and its slot is to be closed.
     Closed,
 }
 
@@ -56,34 +57,34 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Held {
     Nothing,
-    /// The first of them since this moment.
+    /// Time since which the oldest of the tokens waits.
     Since(Instant),
-    /// The kernel refused them. The flush when the socket is closed is the last try.
+    /// The kernel refused the tokens. The flush when the socket is closed is the last try.
     Refused,
 }
 
-/// Input of the machine: something that happened.
+/// Input of a connection's state machine: something that happened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
-    /// The socket reported that it is readable. With `end` it reported an end of the stream or an error,
-    /// perhaps behind bytes.
+    /// The socket reported that it is readable. With `end` the socket reported an end of the stream
+    /// or an error, perhaps behind bytes.
     Event { end: bool },
-    /// A turn spent its budget with data left.
+    /// The connection's turn spent its budget with data left.
     More,
-    /// A turn left nothing to read.
+    /// The connection's turn read the socket until it was empty.
     Drained {
-        /// Whether the turn received bytes.
+        /// Whether the connection's turn received bytes.
         received: bool,
-        /// Bytes of the stream so far.
+        /// Length in bytes of the stream so far.
         total: u64,
         /// Low-water mark for gathering, in bytes.
         mark: u64,
     },
-    /// A turn ended because the sink keeps too many frags.
+    /// The connection's turn ended because the sink keeps too many frags.
     Full,
     /// The kernel refused the low-water mark.
     MarkRefused,
-    /// Whether tokens wait for the next flush: to be told after each turn, flush and return.
+    /// Whether tokens wait for the next flush: an input after each turn, flush and return of frags.
     Held(bool),
     /// The kernel refused tokens.
     FlushRefused,
@@ -91,23 +92,23 @@ pub(super) enum Input {
     Returned {
         /// Whether the sink may keep more frags now.
         room: bool,
-        /// Whether the sink still keeps some.
+        /// Whether the sink still keeps frags.
         kept: bool,
     },
-    /// The time has come that [`Lifecycle::deadline`] named, or a later one.
+    /// The time of [`Lifecycle::deadline`] has come.
     Time,
     /// The connection has ended; `kept` tells whether its sink still keeps frags.
     End { kept: bool },
 }
 
-/// Answer of the machine: what the engine has to do.
+/// Answer of a connection's state machine: what the engine has to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Nothing.
+    /// The engine has nothing to do.
     None,
-    /// Flush the tokens.
+    /// Flush the connection's tokens.
     Flush,
-    /// Set the low-water mark.
+    /// Set the socket's low-water mark.
     SetMark(Mark),
     /// Warn that the sink keeps too many frags.
     Warn,
@@ -144,7 +145,7 @@ impl Lifecycle {
         }
     }
 
-    /// Takes an input at `now` and returns what to do.
+    /// Takes an input at `now` and returns the action that it requires.
     pub(super) fn step(&mut self, input: Input, now: Instant, config: &Config) -> Action {
         match input {
             Input::Event { end } => {
@@ -276,7 +277,8 @@ impl Lifecycle {
         Action::Close
     }
 
-    /// When [`Input::Time`] is due. `None` if nothing is, or if a clock does not go that far.
+    /// Time at which [`Input::Time`] is due. `None` if there is no deadline, or if a clock does not
+    /// go that far.
     pub(super) fn deadline(&self, config: &Config) -> Option<Instant> {
         let of_phase = match self.phase {
             Phase::Waiting { .. } => earliest(self.idle_at(config), self.look_at(config)),
@@ -287,17 +289,18 @@ impl Lifecycle {
         earliest(of_phase, self.flush_at(config))
     }
 
-    /// When the tokens have been held for long enough.
+    /// Time at which the tokens have been held for long enough.
     fn flush_at(&self, config: &Config) -> Option<Instant> {
         self.held_since()?.checked_add(config.hold)
     }
 
-    /// When a waiting connection has been idle for too long.
+    /// Time at which a waiting connection has been idle for too long.
     fn idle_at(&self, config: &Config) -> Option<Instant> {
         self.active.checked_add(config.idle_timeout?)
     }
 
-    /// When a gathering connection has been silent for too long.
+    /// Time at which a gathering connection has been silent for too long, so that the engine checks
+    /// it.
     fn look_at(&self, config: &Config) -> Option<Instant> {
         let patience = match self.gathering.is_steady() {
             true => config.steady_patience(),
@@ -339,7 +342,7 @@ impl Lifecycle {
     }
 }
 
-/// When a pause needs a warning or, after the warning, ends the connection.
+/// Time at which a pause needs a warning or, after the warning, ends the connection.
 fn pause_due(since: Instant, warned: bool, config: &Config) -> Option<Instant> {
     match warned {
         false => since.checked_add(PAUSE_WARNING),

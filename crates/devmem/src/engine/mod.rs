@@ -58,7 +58,8 @@ pub use report::{Connection, ConnectionError, End, EngineError, Peer, Report, St
 pub use stop::StopHandle;
 pub use workers::Worker;
 
-/// Listeners and their connections; see the [module](self).
+/// Receiving engine: listeners and their connections, served on one thread or several; see the
+/// [module](self).
 ///
 /// `F` makes the sink of each connection.
 pub struct Engine<S, F> {
@@ -70,14 +71,14 @@ pub struct Engine<S, F> {
     address: Option<SocketAddr>,
     stop: StopHandle,
     progress: Progress,
-    /// Event loops, for monitors.
+    /// Event loops of the engine, as its monitors see them.
     loops: Loops,
     on_end: Option<EndCallback<S>>,
 }
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
-    /// Takes a listening socket over. `open_sink` is called for each connection, on the thread that serves
-    /// it; its error ends that connection.
+    /// Makes an engine that takes a listening socket over. `open_sink` is called for each
+    /// connection, on the thread that serves it; its error ends that connection.
     ///
     /// # Errors
     /// [`EngineError::Poll`].
@@ -85,7 +86,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         Self::with_listeners([listener], config, open_sink)
     }
 
-    /// Takes several listening sockets over: other addresses, other devices.
+    /// Makes an engine that takes several listening sockets over, for other addresses or devices.
     ///
     /// # Errors
     /// [`EngineError::Poll`].
@@ -115,7 +116,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         Ok(engine)
     }
 
-    /// Takes another listening socket over: another address, another device.
+    /// Takes another listening socket over, for another address or device.
     ///
     /// # Errors
     /// [`EngineError::Poll`].
@@ -126,14 +127,15 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> Engine<S, F> {
         Ok(())
     }
 
-    /// Hands each connection to `take` when it has ended, instead of keeping it for the report: for programs
-    /// that receive without end. The sums are still in the report. `take` runs on the thread that served
-    /// the connection, for one connection at a time.
+    /// Has the engine hand each connection to `take` when the connection has ended, instead of
+    /// keeping it for the report: for programs that receive without end. The sums are still in the
+    /// report. `take` runs on the thread that served the connection, for one connection at a time.
     pub fn on_end(&mut self, take: impl FnMut(Connection<S>) + Send + 'static) {
         self.on_end = Some(Arc::new(Mutex::new(take)));
     }
 
-    /// Makes `stop` the engine's stop handle. If it was used already, the engine returns as soon as it runs.
+    /// Makes `stop` the engine's stop handle. If the handle was used already, the engine returns as
+    /// soon as it runs.
     pub fn stopped_by(mut self, stop: &StopHandle) -> Self {
         stop.add(&self.base.waker);
         self.stop = stop.clone();

@@ -27,20 +27,22 @@ pub struct Monitor {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct ConnectionSnapshot {
-    /// Peer of the connection; the NAPI id is the latest.
+    /// Peer of the connection; its NAPI id is the latest of the connection.
     pub peer: Peer,
     /// Counters of the payload and of its tokens.
     pub stats: StreamStats,
     /// Histograms of how the payload was received.
     pub telemetry: Telemetry,
-    /// Frags given back that wait for the next flush.
+    /// Number of frags given back that wait for the next flush.
     pub held: u32,
     /// Frags that the connection's sink received and has not given back.
     pub kept: Kept,
-    /// How long the connection has not been read because its sink keeps too many frags; `None` if it is read.
+    /// For how long the connection has not been read because its sink keeps too many frags; `None`
+    /// if it is read.
     pub paused: Option<Duration>,
-    /// Memory of the receive queue in bytes, whole niovs included (`SO_MEMINFO`, `SK_MEMINFO_RMEM_ALLOC`):
-    /// segments in order or not that have not been read. 0 where the kernel does not say.
+    /// Memory of the receive queue in bytes, whole niovs included (`SO_MEMINFO`,
+    /// `SK_MEMINFO_RMEM_ALLOC`): segments that have not been read, in order or not. 0 where the
+    /// kernel does not say.
     pub queued: u64,
 }
 
@@ -48,11 +50,11 @@ pub struct ConnectionSnapshot {
 #[derive(Debug, Clone, Default)]
 #[non_exhaustive]
 pub struct Group {
-    /// Open connections.
+    /// Number of open connections.
     pub working: usize,
-    /// Connections that have ended.
+    /// Number of connections that have ended.
     pub ended: usize,
-    /// Counters of the payload.
+    /// Counters of the payload of all connections in the group.
     pub stats: StreamStats,
     /// Histograms of how the payload was received.
     pub telemetry: Telemetry,
@@ -62,15 +64,15 @@ pub struct Group {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// When the snapshot was taken; of several engines, the latest of their snapshots.
+    /// Time of the snapshot; of several engines, the latest of their snapshots.
     pub taken: Instant,
     /// Open connections, in order of arrival.
     pub connections: Vec<ConnectionSnapshot>,
     /// Connections grouped by the NAPI instance, and so the rx queue, that their packets arrive through;
     /// `None` groups the connections whose NAPI instance the kernel does not tell.
     pub by_napi: BTreeMap<Option<u32>, Group>,
-    /// Engines that did not answer in time, for example because a sink is busy. Their part of the
-    /// snapshot is as of their last answer.
+    /// Number of engines that did not answer in time, for example because a sink is busy. Such an
+    /// engine's part of the snapshot is as of their last answer.
     pub missing: usize,
 }
 
@@ -129,7 +131,7 @@ impl Snapshot {
         }
     }
 
-    /// Adds an open connection.
+    /// Adds an open connection to the snapshot.
     pub(super) fn add_working<S>(&mut self, open: &OpenConnection<S>) {
         let stream = &open.stream;
         let mut peer = open.peer;
@@ -155,7 +157,7 @@ impl Snapshot {
         self.connections.push(connection);
     }
 
-    /// Adds a connection that has ended.
+    /// Adds a connection that has ended to the snapshot.
     pub(super) fn add_ended<S>(&mut self, ended: &Connection<S>) {
         let group = self.by_napi.entry(ended.peer.napi_id).or_default();
         group.ended += 1;
@@ -182,7 +184,7 @@ impl Snapshot {
         total
     }
 
-    /// Frags that wait for the next flush, over all connections.
+    /// Number of frags that wait for the next flush, over all connections.
     pub fn held(&self) -> u64 {
         self.connections
             .iter()
@@ -190,7 +192,7 @@ impl Snapshot {
             .sum()
     }
 
-    /// Frags that sinks keep, over all connections.
+    /// Number of frags that sinks keep, over all connections.
     pub fn kept(&self) -> u64 {
         let kept = self
             .connections
@@ -199,7 +201,7 @@ impl Snapshot {
         kept.sum()
     }
 
-    /// Memory of all receive queues, in bytes.
+    /// Memory of all connections' receive queues, in bytes.
     pub fn queued(&self) -> u64 {
         let queued = self.connections.iter().map(|connection| connection.queued);
         queued.sum()
@@ -215,15 +217,15 @@ impl Group {
     }
 }
 
-/// Event loops of an engine, as its monitors see them: known before the threads are.
+/// Event loops of an engine, as its monitors see them. Monitors may be made before the threads.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Loops(Arc<Mutex<Vec<LoopEntry>>>);
 
-/// Where an event loop publishes snapshots, and what wakes it.
+/// An event loop's state for its monitors, and the waker of the loop.
 type LoopEntry = (Arc<Shared>, Arc<Waker>);
 
 impl Loops {
-    /// Replaces the event loops: where each publishes snapshots, and what wakes it.
+    /// Replaces the event loops, each given by its snapshot slot and its waker.
     pub(super) fn set<'a>(
         &self,
         loops: impl IntoIterator<Item = (&'a SnapshotSlot, &'a Arc<Waker>)>,
@@ -251,9 +253,9 @@ struct Shared {
 
 #[derive(Debug, Default)]
 struct Answer {
-    /// Snapshots published so far.
+    /// Number of snapshots published so far.
     number: u64,
-    /// Latest snapshot.
+    /// Latest snapshot of the event loop.
     snapshot: Option<Snapshot>,
     /// Whether the engine has ended: no further snapshot comes.
     ended: bool,
@@ -264,8 +266,8 @@ impl Shared {
         self.answer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for a snapshot and returns the number of the latest one before it, or `None` if the engine has
-    /// ended.
+    /// Requests a snapshot and returns the number of the latest one before it, or `None` if the
+    /// engine has ended.
     fn ask(&self, waker: &Waker) -> Option<u64> {
         let answer = self.lock();
         if answer.ended {
@@ -276,7 +278,7 @@ impl Shared {
         Some(answer.number)
     }
 
-    /// Waits for the snapshot that was asked for or the engine's end; false if neither came in time.
+    /// Waits for the requested snapshot or for the engine's end; false if neither came in time.
     fn wait(&self, asked: u64, deadline: Option<Instant>) -> bool {
         let left = |deadline: Instant| deadline.saturating_duration_since(Instant::now());
         let timeout = deadline.map_or(Duration::MAX, left);

@@ -15,12 +15,12 @@ struct Counters {
 }
 
 impl Progress {
-    /// Payload bytes, over all connections.
+    /// Number of payload bytes received so far, over all connections.
     pub fn bytes(&self) -> u64 {
         self.0.bytes.load(Relaxed)
     }
 
-    /// Connections accepted.
+    /// Number of connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.0.connections.load(Relaxed)
     }

@@ -14,20 +14,20 @@ use crate::stats::StreamStats;
 use crate::stream::RecvError;
 use crate::telemetry::Telemetry;
 
-/// A connection that was accepted.
+/// Peer of a connection that was accepted, and how the connection is served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Peer {
-    /// Its number in order of arrival, from 0.
+    /// Number of the connection in order of arrival, from 0.
     pub index: usize,
-    /// Where it comes from.
+    /// Remote address of the connection.
     pub address: SocketAddr,
     /// Local address of the connection.
     pub local: SocketAddr,
-    /// The NAPI instance, and so the rx queue, that its first packets came by
-    /// (`SO_INCOMING_NAPI_ID`); none if that is not known, as behind a virtual device.
+    /// NAPI instance, and so rx queue, of the connection's first packets (`SO_INCOMING_NAPI_ID`);
+    /// `None` if that is not known, as behind a virtual device.
     pub napi_id: Option<u32>,
-    /// The thread that serves it, counted from 0.
+    /// Number of the thread that serves the connection, from 0.
     pub worker: usize,
 }
 
@@ -35,30 +35,30 @@ pub struct Peer {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// Receiving failed, for example by a reset.
+    /// Receiving from the socket failed, for example by a reset.
     #[error(transparent)]
     Recv(#[from] RecvError),
     /// The peer sent nothing for [`Config::idle_timeout`](super::Config::idle_timeout).
     #[error("nothing came for {} s", waited.as_secs_f32())]
     Silent {
-        /// For how long.
+        /// How long the peer sent nothing.
         waited: Duration,
     },
     /// epoll took no more sockets (`epoll_ctl`: `ENOMEM`, or `ENOSPC` at `fs.epoll.max_user_watches`).
     #[error("wait for events of the connection")]
     Register(#[source] io::Error),
-    /// The sink took no more, or could not be made.
+    /// The connection's sink failed, or could not be made.
     #[error(transparent)]
     Sink(#[from] SinkError),
-    /// Tokens could not be given back.
+    /// Tokens could not be given back to the kernel.
     #[error(transparent)]
     Recycle(#[from] RecycleError),
-    /// Tokens were dropped by the sink, or not freed by the kernel: frags that the NIC lacked till
-    /// the socket was closed.
+    /// Number of tokens that were dropped by the sink, or not freed by the kernel: frags that the
+    /// NIC lacked till the socket was closed.
     #[error("its sink did not give {0} frags back")]
     Outstanding(u64),
-    /// The sink keeps more than [`Config::keep`](super::Config::keep), and gave nothing back for
-    /// [`Config::stalled`](super::Config::stalled).
+    /// The sink keeps more frags than [`Config::keep`](super::Config::keep), and gave nothing back
+    /// for [`Config::stalled`](super::Config::stalled).
     #[error(
         "its sink keeps {} frags ({} bytes) and gives none back: nothing was received for {} s",
         kept.frags, kept.bytes, waited.as_secs_f32()
@@ -66,28 +66,29 @@ pub enum ConnectionError {
     Stalled {
         /// Frags that the sink keeps.
         kept: Kept,
-        /// For how long nothing was received.
+        /// How long nothing was received.
         waited: Duration,
     },
-    /// Ordinary packets, with [`Config::refuse_unsteered`](super::Config::refuse_unsteered).
+    /// Ordinary packets arrived, which
+    /// [`Config::refuse_unsteered`](super::Config::refuse_unsteered) forbids.
     #[error(
         "{bytes} bytes at {offset} of the stream came in ordinary packets: not steered to a bound \
          queue, or not split"
     )]
     Unsteered {
-        /// Where in the stream.
+        /// Offset in the stream of the first byte in ordinary packets.
         offset: u64,
-        /// Bytes of this `recvmsg`.
+        /// Number of bytes that this `recvmsg` returned.
         bytes: usize,
     },
-    /// Linear bytes, with [`Config::refuse_linear`](super::Config::refuse_linear).
+    /// Linear bytes arrived, which [`Config::refuse_linear`](super::Config::refuse_linear) forbids.
     #[error(
         "{bytes} bytes, at {offset} of the stream or after, came in host memory: not wholly split"
     )]
     Linear {
-        /// Where in the stream the `recvmsg` began that held them.
+        /// Offset in the stream at which the `recvmsg` with linear bytes began.
         offset: u64,
-        /// Linear bytes of this `recvmsg`.
+        /// Number of linear bytes that this `recvmsg` returned.
         bytes: u64,
     },
 }
@@ -112,7 +113,7 @@ impl ConnectionError {
 pub enum End {
     /// The peer closed its side, all bytes went to the sink and all tokens back to the kernel.
     Closed,
-    /// The engine was stopped meanwhile.
+    /// The engine was stopped before the connection ended.
     Stopped,
     /// The connection failed; its tokens were given back as far as the kernel took them.
     Failed(ConnectionError),
@@ -126,32 +127,32 @@ pub struct Connection<S> {
     pub peer: Peer,
     /// Counters of the payload and of its tokens.
     pub stats: StreamStats,
-    /// How it was received.
+    /// Histograms of how the connection's payload was received.
     pub telemetry: Box<Telemetry>,
-    /// How it ended.
+    /// How the connection ended.
     pub end: End,
-    /// The sink that took its segments; none if it could not be made.
+    /// The sink that took the connection's segments; `None` if it could not be made.
     pub sink: Option<S>,
 }
 
-/// Counters of an engine.
+/// Counters of an engine, over all connections.
 #[derive(Debug, Clone, Copy, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// The sum over all streams.
+    /// Sum of the counters of all streams.
     pub stream: StreamStats,
-    /// Calls of `epoll_wait`.
+    /// Number of calls of `epoll_wait`.
     pub epoll_waits: u64,
-    /// Connections accepted.
+    /// Number of connections accepted.
     pub connections: u64,
-    /// When the first bytes were received, to the wake-up.
+    /// Time of the wake-up in which the first bytes were received.
     pub first_byte: Option<Instant>,
-    /// When the last bytes had been received and consumed, to the wake-up.
+    /// Time of the wake-up in which the last bytes were received and consumed.
     pub last_byte: Option<Instant>,
 }
 
 impl Stats {
-    /// From the first byte to the last.
+    /// Time from the first byte received to the last.
     pub fn elapsed(&self) -> Duration {
         match (self.first_byte, self.last_byte) {
             (Some(first), Some(last)) => last.saturating_duration_since(first),
@@ -159,7 +160,7 @@ impl Stats {
         }
     }
 
-    /// Bytes a second over [`Stats::elapsed`]; 0 where that is no time.
+    /// Rate of the payload in bytes a second, over [`Stats::elapsed`]; 0 where that is no time.
     pub fn rate(&self) -> f64 {
         let seconds = self.elapsed().as_secs_f64();
         if seconds > 0.0 {
@@ -177,7 +178,7 @@ impl AddAssign<StreamStats> for Stats {
 }
 
 impl AddAssign for Stats {
-    /// The sum of two engines that ran side by side.
+    /// Adds the counters of another engine that ran at the same time.
     fn add_assign(&mut self, other: Self) {
         self.stream += other.stream;
         self.epoll_waits += other.epoll_waits;
@@ -192,28 +193,29 @@ impl AddAssign for Stats {
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Report<S> {
-    /// The sums.
+    /// Counters of the engine.
     pub stats: Stats,
-    /// How it was received, over all streams.
+    /// Histograms of how the payload was received, over all streams.
     pub telemetry: Telemetry,
-    /// Each connection, in order of arrival.
+    /// Outcome of each connection, in order of arrival.
     pub connections: Vec<Connection<S>>,
     /// Connections that were refused ([`Config::from`](super::Config::from)).
     pub strangers: Strangers,
 }
 
-/// Connections from addresses that nothing is accepted from.
+/// Connections that were refused because of their address ([`Config::from`](super::Config::from)).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Strangers {
-    /// How many.
+    /// Number of refused connections.
     pub count: u64,
-    /// The first of them, at most 16.
+    /// Addresses of the first refused connections, at most 16.
     pub first: Vec<SocketAddr>,
 }
 
 impl Strangers {
-    /// Resets a connection, and counts it. The first are warned of; a scan is not to fill a log.
+    /// Resets a connection from a refused address, and counts it. A warning names only the first
+    /// ones, so that a scan does not fill a log.
     pub(super) fn refuse(&mut self, socket: &TcpStream, address: SocketAddr) {
         self.count += 1;
         if self.first.len() < 16 {
@@ -224,7 +226,7 @@ impl Strangers {
     }
 }
 
-/// Has `close` reset a connection.
+/// Makes `close` reset a connection (`SO_LINGER` of 0 s).
 pub(super) fn reset_on_close(socket: &TcpStream) {
     if let Err(error) = SockRef::from(socket).set_linger(Some(Duration::ZERO)) {
         tracing::debug!(%error, "SO_LINGER");
@@ -232,7 +234,7 @@ pub(super) fn reset_on_close(socket: &TcpStream) {
 }
 
 impl<S> Report<S> {
-    /// Of engines that ran side by side.
+    /// Sums up the reports of engines that ran at the same time.
     pub(super) fn sum(reports: Vec<Self>) -> Self {
         let mut sum = Self {
             stats: Stats::default(),
@@ -255,19 +257,19 @@ impl<S> Report<S> {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// epoll, eventfd, or the registration of a socket.
+    /// epoll, an eventfd, or the registration of a socket with epoll failed.
     #[error("{0}")]
     Poll(&'static str, #[source] io::Error),
     /// The kernel's epoll can't be told to poll NICs (`EPIOCSPARAMS`).
     #[error("have epoll poll the NIC")]
     BusyPoll(#[source] io::Error),
-    /// The listening socket.
+    /// The listening socket failed to accept.
     #[error("accept a connection")]
     Accept(#[source] io::Error),
-    /// A thread could not be started.
+    /// A worker thread could not be started.
     #[error("start a worker")]
     Spawn(#[source] io::Error),
-    /// A thread could not be kept to its processor.
+    /// A worker thread could not be pinned to its processor.
     #[error("keep a worker to processor {0}")]
     Pin(usize, #[source] io::Error),
 }

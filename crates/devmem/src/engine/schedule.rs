@@ -12,19 +12,20 @@ use super::lifecycle::{Action, Input, Lifecycle};
 /// [`Schedule::step`] is the only way to change a [`Lifecycle`], so that the lists always agree with it.
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
-    /// Slots whose connections are ready, in the order of their turns. The slot of a connection that has
-    /// ended stays until it is taken.
+    /// Slots of connections that are ready to be read, in the order of their turns. The slot of a
+    /// connection that has ended stays until its turn.
     ready: VecDeque<usize>,
-    /// Whether a slot is in `ready`.
+    /// Whether a slot is in the list `ready`.
     queued: Vec<bool>,
     /// The next deadline of each connection.
     deadlines: Deadlines,
-    /// Connections that hold tokens, by the time since which they do.
+    /// Connections that hold tokens, by the time since which they hold them.
     holders: Deadlines,
 }
 
 impl Schedule {
-    /// Takes a connection's input and returns what to do; its place in the lists follows.
+    /// Gives a connection's state machine an input, returns the action, and updates the
+    /// connection's place in the lists.
     pub(super) fn step(
         &mut self,
         slot: usize,
@@ -38,7 +39,7 @@ impl Schedule {
         action
     }
 
-    /// Gives a connection its place in the lists.
+    /// Updates a connection's place in the lists.
     pub(super) fn update(&mut self, slot: usize, lifecycle: &Lifecycle, config: &Config) {
         if self.queued.len() <= slot {
             self.queued.resize(slot + 1, false);
@@ -56,7 +57,7 @@ impl Schedule {
         self.holders.set(slot, None);
     }
 
-    /// Slots that wait for a turn; some of them may have ended.
+    /// Number of slots that wait for a turn; some of their connections may have ended.
     pub(super) fn ready_count(&self) -> usize {
         self.ready.len()
     }
@@ -70,7 +71,7 @@ impl Schedule {
         Some(slot)
     }
 
-    /// When the engine has to wake up, if no event comes before.
+    /// Time at which the engine has to wake up, if no event comes before.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         self.deadlines.next_deadline()
     }

@@ -1,4 +1,4 @@
-//! Turns, time limits and ends of connections.
+//! Turns, deadlines and ends of an engine's connections.
 
 use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
@@ -11,7 +11,8 @@ use super::stop::wake;
 use super::{Connection, ConnectionError, End, Peer};
 use crate::sink::{Sink, SinkError};
 
-/// A turn that received this many bytes took long enough for the clock to be read again after it.
+/// Number of bytes received in a connection's turn from which on the turn took long enough for the
+/// clock to be read again.
 const LONG_TURN: u64 = 64 << 10;
 
 impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
@@ -22,7 +23,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
         }
     }
 
-    /// Gives an open connection's state an input.
+    /// Gives an open connection's state machine an input, and returns the action.
     pub(super) fn step(&mut self, index: usize, input: Input, now: Instant) -> Action {
         let Some(Slot::Open(open)) = self.slots.get_mut(index) else {
             return Action::None;
@@ -31,7 +32,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
         schedule.step(index, lifecycle, input, now, &self.setup.config)
     }
 
-    /// Gives each ready connection one turn.
+    /// Serves each connection that is ready to be read for one turn.
     pub(super) fn serve(&mut self, now: Instant) {
         let mut any = false;
         for _ in 0..self.schedule.ready_count() {
@@ -155,7 +156,7 @@ impl<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>> EventLoop<S, F> {
         }
     }
 
-    /// Does what is due.
+    /// Acts on all deadlines that have come.
     pub(super) fn act_on_deadlines(&mut self, now: Instant) {
         self.flush_excess(now);
         while let Some(index) = self.schedule.pop_due(now) {

@@ -14,33 +14,34 @@ use super::config::{Config, Room};
 use super::report::{EngineError, Strangers, at, reset_on_close};
 use crate::listen::drop_urgent_by_default;
 
-/// How long to wait before accepting again when it can't be done now.
+/// Time before the engine tries to accept again, after a shortage of fds or memory.
 pub(super) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Connections of a listener that are accepted before others have their turn.
-const AT_ONCE: u32 = 64;
+/// Number of connections of a listener that are accepted before other connections have their turn.
+const ACCEPTS_PER_TURN: u32 = 64;
 
-/// How long a shortage is not warned of again.
-const WARN_AGAIN: Duration = Duration::from_secs(60);
+/// Time before a warning about a shortage of fds or memory is repeated.
+const WARNING_INTERVAL: Duration = Duration::from_secs(60);
 
-/// A connection as `accept` returned it.
+/// A connection as `accept` returned it: socket and remote address.
 #[derive(Debug)]
 pub(super) struct Accepted {
     pub(super) socket: TcpStream,
     pub(super) address: SocketAddr,
 }
 
-/// Outcome of accepting the connections that waited.
+/// Outcome of accepting the connections that waited at the listeners.
 pub(super) enum Waiting {
     /// Every waiting connection was accepted.
     None,
-    /// Many were accepted, and there may be more: the others have their turn first.
+    /// Many connections were accepted, and more may wait: other connections have their turn first.
     More,
-    /// The process is out of fds or memory, or may not: try again after [`ACCEPT_PAUSE`].
+    /// The process is out of fds or memory, or a security module refuses: try again after
+    /// [`ACCEPT_PAUSE`].
     Shortage,
-    /// As many are open as may be.
+    /// As many connections are open as may be.
     Full,
-    /// No more are wanted.
+    /// The engine wants no more connections.
     Enough,
 }
 
@@ -50,12 +51,12 @@ pub(super) struct Listeners {
     sockets: Vec<TcpListener>,
     /// Connections that were refused ([`Config::from`]).
     pub(super) strangers: Strangers,
-    /// When a warning said last that nothing can be accepted.
+    /// Time of the last warning that nothing can be accepted.
     warned: Option<Instant>,
 }
 
 impl Listeners {
-    /// Takes one over, and says where it listens.
+    /// Takes a listener over, and returns the address that it listens on.
     pub(super) fn add(
         &mut self,
         registry: &Registry,
@@ -82,8 +83,8 @@ impl Listeners {
         self.sockets.clear();
     }
 
-    /// Accepts those that wait, for as long as `open` has room for more. The listeners' events are edges too: to
-    /// be called again until there are none.
+    /// Accepts the waiting connections, for as long as `open` has room for more. The listeners' events are
+    /// edge-triggered: call this again until no connection waits.
     pub(super) fn accept(
         &mut self,
         config: &Config,
@@ -93,7 +94,7 @@ impl Listeners {
         for listener in &self.sockets {
             // However many wait at one listener, the next one has its turn.
             for accepted in 0.. {
-                if accepted == AT_ONCE {
+                if accepted == ACCEPTS_PER_TURN {
                     waiting = Waiting::More;
                     break;
                 }
@@ -118,7 +119,7 @@ impl Listeners {
                     Err(error) if is_of_the_peer(&error) => {}
                     Err(error) if is_shortage(&error) => {
                         // Accepting is retried many times a second.
-                        if self.warned.is_none_or(|at| at.elapsed() > WARN_AGAIN) {
+                        if self.warned.is_none_or(|at| at.elapsed() > WARNING_INTERVAL) {
                             self.warned = Some(Instant::now());
                             tracing::warn!(%error, "connections wait: accept");
                         }
@@ -132,7 +133,7 @@ impl Listeners {
     }
 }
 
-/// Connections on their way from the thread that accepts to a worker, with their numbers.
+/// Queue of accepted connections from the thread that accepts to a worker, each with its number.
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     accepted: Mutex<VecDeque<(usize, Accepted)>>,
@@ -147,7 +148,7 @@ impl Handover {
             .push_back((index, accepted));
     }
 
-    /// No further connection is handed over.
+    /// Closes the queue: no further connection is handed over.
     pub(super) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
     }
@@ -157,7 +158,7 @@ impl Handover {
         queue.unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    /// Whether the handover is closed and empty.
+    /// Whether the queue is closed and empty.
     pub(super) fn is_finished(&self) -> bool {
         // In this order: what is put last is put before it is closed.
         let closed = self.closed.load(Ordering::SeqCst);
@@ -175,17 +176,17 @@ impl Drop for Handover {
     }
 }
 
-/// Origin of an engine's connections.
+/// Origin of an engine's connections: its listeners, or another thread.
 #[derive(Debug)]
 pub(super) enum Source {
-    /// The engine accepts them.
+    /// Listening sockets at which the engine accepts.
     Listeners(Listeners),
     /// Connections that an accepting thread hands over.
     Handover(Arc<Handover>),
 }
 
-/// Errors of `accept` that concern one peer only (`accept(2)`: network errors already pending on
-/// the new socket).
+/// Whether an error of `accept` concerns one peer only (`accept(2)`: network errors already pending
+/// on the new socket).
 fn is_of_the_peer(error: &io::Error) -> bool {
     use io::ErrorKind::{
         ConnectionAborted, HostUnreachable, Interrupted, NetworkDown, NetworkUnreachable,
@@ -196,8 +197,8 @@ fn is_of_the_peer(error: &io::Error) -> bool {
     ) || matches!(error.raw_os_error(), Some(libc::EPROTO))
 }
 
-/// Errors of `accept` that pass when something is freed; or that may pass, if a security module
-/// refuses, which leaves the connection where it is.
+/// Whether an error of `accept` passes when fds or memory are freed, or may pass, if a security
+/// module refuses, which leaves the connection in the queue.
 fn is_shortage(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -212,7 +213,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_crowd_at_one_listener_keeps_no_other_waiting() {
+    fn a_busy_listener_does_not_starve_another() {
         let poll = Poll::new().unwrap();
         let mut listeners = Listeners::default();
         let mut addresses = Vec::new();
@@ -222,7 +223,7 @@ mod tests {
             addresses.push(added.unwrap());
         }
         let connect = |address: SocketAddr| std::net::TcpStream::connect(address).unwrap();
-        let crowd = (0..=AT_ONCE).map(|_| connect(addresses[0]));
+        let crowd = (0..=ACCEPTS_PER_TURN).map(|_| connect(addresses[0]));
         let _crowd: Vec<_> = crowd.collect();
         let _other = connect(addresses[1]);
         let mut at_the_other = 0;

@@ -15,7 +15,7 @@ pub struct StopHandle(Arc<Stop>);
 #[derive(Debug, Default)]
 struct Stop {
     stopped: AtomicBool,
-    /// Wakers of the engines that this stops; weak, because the handle may outlive them.
+    /// Wakers of the engines that the handle stops; weak, because the handle may outlive them.
     wakers: Mutex<Vec<Weak<Waker>>>,
 }
 
@@ -25,8 +25,9 @@ impl StopHandle {
         Self::default()
     }
 
-    /// Makes the engines give all tokens back, close their connections and return: those that run, and
-    /// those that are given this handle later. May be called at any time, any number of times.
+    /// Makes the engines give all tokens back, close their connections and return: engines that
+    /// run, and engines that are given this handle later. May be called at any time, any number of
+    /// times.
     pub fn stop(&self) {
         // Before the wakers are looked at: an engine adds its waker before it looks at this.
         self.0.stopped.store(true, Ordering::SeqCst);
@@ -45,7 +46,7 @@ impl StopHandle {
         wakers.push(Arc::downgrade(waker));
     }
 
-    /// Wakes the engines.
+    /// Wakes the engines that the handle stops.
     pub(super) fn wake(&self) {
         let wakers = self.lock();
         wakers
@@ -65,7 +66,7 @@ pub(super) fn wake(waker: &Waker) {
     }
 }
 
-/// Connections whose sinks gave frags back outside of a turn.
+/// List of connections whose sinks gave frags back outside of a turn.
 #[derive(Debug)]
 pub(super) struct Returned {
     connections: Mutex<Vec<usize>>,
@@ -82,7 +83,7 @@ impl Returned {
         }
     }
 
-    /// Adds a connection, and wakes the engine for it.
+    /// Adds a connection to the list, and wakes the engine.
     pub(super) fn tell(&self, index: usize) {
         let lock = self.connections.lock();
         lock.unwrap_or_else(PoisonError::into_inner).push(index);
@@ -91,7 +92,7 @@ impl Returned {
         }
     }
 
-    /// Moves the connections into `out`, which is empty.
+    /// Moves the connections from the list into `out`, which is empty.
     pub(super) fn take(&self, out: &mut Vec<usize>) {
         if self.any.swap(false, Ordering::AcqRel) {
             let lock = self.connections.lock();

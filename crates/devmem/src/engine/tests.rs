@@ -1,4 +1,4 @@
-//! The loop over loopback: ordinary data, which takes every path but that of frags.
+//! Tests of the event loop over loopback: ordinary data, which takes every path but that of frags.
 
 mod delivery;
 mod ends;
@@ -43,8 +43,8 @@ fn pattern(len: usize) -> Vec<u8> {
     payload
 }
 
-/// Sends `payload` from a thread of its own and closes.
-fn send(to: SocketAddr, payload: Vec<u8>) -> thread::JoinHandle<()> {
+/// Sends `payload` to an address from a thread of its own, and closes.
+fn send_from_thread(to: SocketAddr, payload: Vec<u8>) -> thread::JoinHandle<()> {
     thread::spawn(move || {
         let mut socket = TcpStream::connect(to).unwrap();
         // A receiver that refuses may reset the connection meanwhile.
@@ -56,8 +56,9 @@ fn validate(_peer: &Peer) -> Result<Validate, SinkError> {
     Ok(Validate::new(Pattern::default(), Memory::new()))
 }
 
-/// What `run` returns, unless it takes so long: a test that would hang fails instead.
-fn within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> T {
+/// Returns what `run` returns, or panics after `limit`, so that a test that would hang fails
+/// instead.
+fn run_within<T: Send + 'static>(limit: Duration, run: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, ended) = std::sync::mpsc::channel();
     thread::spawn(move || {
         let _gone = done.send(run());

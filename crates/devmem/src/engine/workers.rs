@@ -20,7 +20,7 @@ use crate::recycler::Thresholds;
 use crate::sink::{Sink, SinkError};
 use crate::sys;
 
-/// Worker thread, which serves connections.
+/// Configuration of a worker thread, which serves connections.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Worker {
     /// NAPI instances, and so rx queues, whose connections the worker gets.
@@ -34,14 +34,14 @@ struct Mailbox {
     napi_ids: Vec<u32>,
     handover: Arc<Handover>,
     waker: Arc<Waker>,
-    /// Connections handed to the worker.
+    /// Number of connections handed to the worker so far.
     given: Cell<usize>,
-    /// Connections of the worker that have ended.
+    /// Number of the worker's connections that have ended.
     finished: Arc<AtomicUsize>,
 }
 
 impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F> {
-    /// Receives on worker threads, and accepts on the calling thread meanwhile, until [`Config::until`] is
+    /// Receives on worker threads, while the calling thread accepts, until [`Config::until`] is
     /// reached or a stop handle is used. Without a `worker` there is one.
     ///
     /// A connection goes to the worker that its NAPI id is named for. If no worker has that id, or the id is
@@ -81,7 +81,7 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
             open_sink(peer)
         };
         let base_waker = Arc::clone(&base.waker);
-        let part = share(&config, workers.len());
+        let part = config_of_worker(&config, workers.len());
         let mut mailboxes = Vec::new();
         let mut loops = Vec::new();
         for (number, (worker, base)) in workers.into_iter().enumerate() {
@@ -97,7 +97,7 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
                 on_end: on_end.clone(),
             };
             let event_loop = EventLoop::new(base, setup)?;
-            mailboxes.push(Mailbox::to(&event_loop, &worker, handover));
+            mailboxes.push(Mailbox::of_loop(&event_loop, &worker, handover));
             loops.push((event_loop, worker.cpu));
         }
         let running = AtomicUsize::new(loops.len());
@@ -111,7 +111,7 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
                     running: &running,
                     good: false,
                 };
-                let run = move || run_one(event_loop, cpu, notice);
+                let run = move || run_worker(event_loop, cpu, notice);
                 let thread = thread::Builder::new().name(format!("rx worker {number}"));
                 match thread.spawn_scoped(scope, run) {
                     Ok(thread) => threads.push(thread),
@@ -154,8 +154,12 @@ impl<S: Sink + Send, F: FnMut(&Peer) -> Result<S, SinkError> + Send> Engine<S, F
 }
 
 impl Mailbox {
-    /// Mailbox of an event loop, which takes the connections from `handover`.
-    fn to<S, F>(event_loop: &EventLoop<S, F>, worker: &Worker, handover: Arc<Handover>) -> Self {
+    /// Makes the mailbox of a worker's event loop, which takes the connections from `handover`.
+    fn of_loop<S, F>(
+        event_loop: &EventLoop<S, F>,
+        worker: &Worker,
+        handover: Arc<Handover>,
+    ) -> Self {
         Self {
             napi_ids: worker.napi_ids.clone(),
             handover,
@@ -185,13 +189,13 @@ impl Drop for EndNotice<'_> {
 }
 
 /// Main function of a worker's thread.
-fn run_one<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
+fn run_worker<S: Sink, F: FnMut(&Peer) -> Result<S, SinkError>>(
     event_loop: EventLoop<S, F>,
     cpu: Option<usize>,
     mut notice: EndNotice<'_>,
 ) -> Result<Report<S>, EngineError> {
     if let Some(cpu) = cpu {
-        sys::keep_to(cpu).map_err(|error| EngineError::Pin(cpu, error))?;
+        sys::pin_to_processor(cpu).map_err(|error| EngineError::Pin(cpu, error))?;
     }
     let report = event_loop.run()?;
     notice.good = true;
@@ -218,7 +222,8 @@ fn accept_all(
     while room(number) != Room::Enough && !stops.iter().any(StopHandle::is_stopped) {
         // A worker's end of a connection wakes this thread.
         let due = accept_at.filter(|_| room(number) == Room::Free);
-        let pause = due.map(|at: Instant| at.saturating_duration_since(Instant::now()) + TICK);
+        let pause =
+            due.map(|at: Instant| at.saturating_duration_since(Instant::now()) + CHECK_INTERVAL);
         match poll.poll(&mut events, pause) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             done => done.map_err(at("wait for connections"))?,
@@ -260,8 +265,8 @@ fn wait_for_workers(
     Ok(())
 }
 
-/// Longest delay of a wait.
-const TICK: Duration = Duration::from_millis(1);
+/// Longest time that the accepting thread waits for a worker's end before it checks again.
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
 /// Hands a connection to the worker of its queue, or to the worker with the fewest connections.
 fn hand_over(mailboxes: &[Mailbox], number: usize, accepted: Accepted) {
@@ -281,8 +286,9 @@ fn hand_over(mailboxes: &[Mailbox], number: usize, accepted: Accepted) {
     wake(&mailbox.waker);
 }
 
-/// Configuration of a worker: limits that hold for all connections are divided by the number of workers.
-fn share(config: &Config, workers: usize) -> Config {
+/// Configuration of one of `workers` workers: limits that hold for all connections are divided by
+/// their number.
+fn config_of_worker(config: &Config, workers: usize) -> Config {
     let workers = u32::try_from(workers.max(1)).unwrap_or(u32::MAX);
     Config {
         held: (config.held / workers).max(1),

@@ -6,7 +6,8 @@ use crate::token::StreamTag;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
 
-/// `sock_devmem_dontneed`, with the xarray of a socket as a set.
+/// Model of the kernel's side of `SO_DEVMEM_DONTNEED` (`sock_devmem_dontneed`), with the xarray of
+/// a socket as a set.
 #[derive(Default)]
 struct Kernel {
     held_by_user: BTreeSet<u32>,
@@ -17,7 +18,7 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// `__xa_alloc`: the lowest free id.
+    /// Issues a token, the lowest free id, as `__xa_alloc` does.
     fn issue(&mut self) -> u32 {
         let id = self.free.pop_first().unwrap_or_else(|| {
             self.next += 1;
@@ -57,7 +58,7 @@ fn token(id: u32) -> Token {
     Token::new(&cmsg, StreamTag(0))
 }
 
-fn holding(ids: impl IntoIterator<Item = u32>) -> (Recycler, Kernel) {
+fn recycler_holding(ids: impl IntoIterator<Item = u32>) -> (Recycler, Kernel) {
     let (mut recycler, mut kernel) = (Recycler::new(Thresholds::default()), Kernel::default());
     for id in ids {
         kernel.held_by_user.insert(id);
@@ -68,9 +69,9 @@ fn holding(ids: impl IntoIterator<Item = u32>) -> (Recycler, Kernel) {
 }
 
 #[test]
-fn a_run_is_one_range_in_either_direction() {
+fn consecutive_tokens_are_one_range_in_either_order() {
     for ids in [(0..1000).collect::<Vec<_>>(), (0..1000).rev().collect()] {
-        let (mut recycler, mut kernel) = holding(ids);
+        let (mut recycler, mut kernel) = recycler_holding(ids);
         recycler.flush(&mut kernel).unwrap();
         let stats = recycler.stats();
         assert_eq!((stats.calls, stats.ranges, stats.freed), (1, 1, 1000));
@@ -78,18 +79,20 @@ fn a_run_is_one_range_in_either_direction() {
     }
 }
 
-/// As they come, not only when they go: a batch takes no room for each token of it.
+/// Consecutive tokens are one range as they come, not only when they go: a batch takes no room for
+/// each token.
 #[test]
-fn a_run_is_one_range_from_the_start() {
-    let (recycler, _) = holding(0..1000);
+fn consecutive_tokens_are_one_range_as_they_come() {
+    let (recycler, _) = recycler_holding(0..1000);
     assert_eq!(recycler.ranges.len(), 1);
 }
 
-/// The calls that a long transfer takes, by a receiver that flushes when that is due.
+/// Each call of a long transfer gives back a full batch of tokens, if the receiver flushes when a
+/// flush is due.
 #[test]
 fn a_call_gives_a_full_batch_back() {
     const FRAGS: u64 = 10_000;
-    let (mut recycler, mut kernel) = holding([]);
+    let (mut recycler, mut kernel) = recycler_holding([]);
     for _ in 0..FRAGS {
         recycler.issued(1, 4096);
         recycler.push(token(kernel.issue()));
@@ -106,10 +109,10 @@ fn a_call_gives_a_full_batch_back() {
 
 #[test]
 fn the_limits_of_a_call_are_kept() {
-    let (mut recycler, mut kernel) = holding(0..2500);
+    let (mut recycler, mut kernel) = recycler_holding(0..2500);
     recycler.flush(&mut kernel).unwrap();
     assert_eq!(recycler.stats().calls, 3, "1024 frags a call");
-    let (mut recycler, mut kernel) = holding((0..300).map(|id| id * 2));
+    let (mut recycler, mut kernel) = recycler_holding((0..300).map(|id| id * 2));
     recycler.flush(&mut kernel).unwrap();
     assert_eq!(recycler.stats().calls, 3, "128 ranges a call");
     assert_eq!(recycler.stats().outstanding(), 0);
@@ -117,7 +120,7 @@ fn the_limits_of_a_call_are_kept() {
 
 #[test]
 fn what_the_kernel_does_not_free_stays_outstanding() {
-    let (mut recycler, mut kernel) = holding(0..10);
+    let (mut recycler, mut kernel) = recycler_holding(0..10);
     kernel.held_by_user.remove(&4);
     let error = recycler.flush(&mut kernel).unwrap_err();
     assert!(
@@ -136,8 +139,8 @@ fn what_the_kernel_does_not_free_stays_outstanding() {
 }
 
 #[test]
-fn what_was_refused_is_kept_and_asked_for_again() {
-    let (mut recycler, mut kernel) = holding(0..10);
+fn refused_tokens_are_held_and_given_back_later() {
+    let (mut recycler, mut kernel) = recycler_holding(0..10);
     kernel.refuse = Some(libc::ENOMEM);
     let error = recycler.flush(&mut kernel).unwrap_err();
     assert!(
@@ -184,13 +187,13 @@ fn the_thresholds_count_frags_and_bytes() {
 }
 
 proptest! {
-    /// Whatever the order in which frags come and go, every token goes back once, within the
-    /// kernel's limits.
+    /// Every token goes back once, within the kernel's limits, whatever the order in which frags
+    /// come and go.
     #[test]
     fn every_token_goes_back(
         steps in prop::collection::vec((0..400usize, any::<prop::sample::Index>()), 1..40),
     ) {
-        let (mut recycler, mut kernel) = holding([]);
+        let (mut recycler, mut kernel) = recycler_holding([]);
         let mut user = Vec::new();
         for (count, at) in steps {
             for _ in 0..count {

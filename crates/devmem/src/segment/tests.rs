@@ -1,4 +1,5 @@
-//! One `recvmsg`, played: what is told of it, in which order, and where its tokens go.
+//! Tests of what one simulated `recvmsg` returns: its segments, their order, and where their tokens
+//! go.
 
 use super::*;
 use crate::buffer::ProtocolError;
@@ -26,7 +27,8 @@ fn size(message: &Message) -> usize {
     }
 }
 
-/// Parses `messages` as one `recvmsg`; gives the totals and the recycler that issued.
+/// Parses `messages` as those of one `recvmsg`; returns the totals, and a recycler that issued the
+/// tokens.
 fn receive(buffer: &mut RecvBuffer, iov: &[u8], messages: &[Message]) -> (Totals, Recycler) {
     let bytes = messages.iter().map(size).sum();
     let filled = buffer.fill(bytes, iov, messages);
@@ -102,7 +104,7 @@ fn unknown_messages_are_reported() {
 }
 
 #[test]
-fn a_sum_that_differs_is_an_error_and_loses_no_token() {
+fn a_wrong_sum_of_bytes_is_an_error_and_loses_no_token() {
     let mut buffer = RecvBuffer::with_capacity(64, 8);
     let filled = buffer.fill(10, b"", &[frag(4, 0, 5), frag(5, 0, 6)]);
     let error = buffer.parse(filled).unwrap_err();

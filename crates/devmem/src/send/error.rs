@@ -8,7 +8,7 @@ use super::flight::{InFlightRanges, UnknownCompletion};
 use crate::DmabufId;
 use crate::cmsg::CmsgError;
 
-/// Why something was not sent, or not completed.
+/// Why bytes were not sent, or a send was not completed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -19,29 +19,29 @@ pub enum SendError {
     /// `net.core.optmem_max` is taken by sends in flight. Wait for [`Until::Completion`](super::Until::Completion).
     #[error("sendmsg: no memory to keep account of one more send ({0})")]
     TooManyInFlight(InFlightRanges),
-    /// A range is outside of the dmabuf; nothing was sent.
+    /// A range to send is outside of the dmabuf; nothing was sent.
     #[error("bytes {} to {} lie outside a dmabuf of {len} bytes", range.start, range.end)]
     OutOfBounds {
-        /// The range.
+        /// Byte range in the dmabuf that was to be sent.
         range: Range<u64>,
-        /// Bytes of the dmabuf.
+        /// Length of the dmabuf in bytes.
         len: u64,
     },
     /// `ENODEV` (`net_devmem_get_binding`): the connection leaves by another device than the one
     /// that the dmabuf is bound to.
     #[error("sendmsg from {dmabuf}: the connection leaves by another device than its own")]
     OtherDevice {
-        /// The dmabuf.
+        /// Id of the dmabuf that was to be sent from.
         dmabuf: DmabufId,
         /// Error of `sendmsg`.
         #[source]
         source: io::Error,
     },
-    /// `EINVAL` (`tcp_sendmsg_locked`, `net_devmem_get_binding`): no such binding, or one for
-    /// receiving.
+    /// `EINVAL` (`tcp_sendmsg_locked`, `net_devmem_get_binding`): no binding has the dmabuf's id,
+    /// or it is a binding for receiving.
     #[error("sendmsg from {dmabuf}: it is not bound for sending")]
     NotBound {
-        /// The dmabuf.
+        /// Id of the dmabuf that was to be sent from.
         dmabuf: DmabufId,
         /// Error of `sendmsg`.
         #[source]
@@ -50,46 +50,47 @@ pub enum SendError {
     /// The time limit passed without progress. The kernel still reads the ranges in flight.
     #[error("no progress within {} s; {in_flight}", within.as_secs_f32())]
     Deadline {
-        /// How long it was waited for.
+        /// Time limit of the wait.
         within: Duration,
         /// Ranges that must not be overwritten yet.
         in_flight: InFlightRanges,
     },
-    /// The error queue holds what can't be understood.
+    /// The socket's error queue has an entry that can't be parsed or assigned.
     #[error("completion")]
     Completion(#[from] CompletionError),
-    /// Any other error: a connection reset, a route that is gone.
+    /// Another error of the socket: a reset connection, a route that is gone.
     #[error("send ({in_flight})")]
     Io {
-        /// Ranges that were not acknowledged.
+        /// Byte ranges that were not acknowledged by the peer.
         in_flight: InFlightRanges,
-        /// The kernel's words.
+        /// Error of the system call.
         #[source]
         source: io::Error,
     },
 }
 
-/// Defect of an entry of the error queue.
+/// Defect of an entry of the socket's error queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CompletionError {
-    /// Bytes that are no control messages.
+    /// The entry's control bytes are malformed.
     #[error(transparent)]
     Cmsg(#[from] CmsgError),
-    /// The entry was cut short: it is larger than any known.
+    /// The error queue's entry was cut short: it is larger than any known.
     #[error("control messages cut short (MSG_CTRUNC)")]
     Truncated,
-    /// A completion that says errno.
+    /// The completion has an error number.
     #[error("sends {first} to {last} failed: errno {errno}")]
     Errno {
-        /// The first send's number.
+        /// Number of the first completed send.
         first: u32,
-        /// The last send's number.
+        /// Number of the last completed send.
         last: u32,
-        /// `ee_errno`.
+        /// Error number of the completion (`ee_errno`).
         errno: u32,
     },
-    /// Sends that this sender never made: another program sends on the socket, too.
+    /// The completion is of sends that this sender never made: another program sends on the socket,
+    /// too.
     #[error(transparent)]
     Unknown(#[from] UnknownCompletion),
 }

@@ -4,25 +4,26 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 
-/// A completion that names sends which are not in flight.
+/// Error of a completion that names sends which are not in flight.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("completion of sends {first} to {last}, which are not all in flight")]
 #[non_exhaustive]
 pub struct UnknownCompletion {
-    /// The first send's number.
+    /// Number of the first send that the completion names.
     pub first: u32,
-    /// The last send's number.
+    /// Number of the last send that the completion names.
     pub last: u32,
 }
 
-/// The account of the sends of one socket. The kernel numbers them from 0, one for each `sendmsg`
-/// that took a byte (`msg_zerocopy_realloc`, `msg_zerocopy_put_abort` in `net/core/skbuff.c`), and
-/// reports ranges of numbers, in any order.
+/// The sends of one socket that are in flight. The kernel numbers them from 0, one for each
+/// `sendmsg` that took a byte (`msg_zerocopy_realloc`, `msg_zerocopy_put_abort` in
+/// `net/core/skbuff.c`), and reports ranges of numbers, in any order.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight {
     next: u32,
     sends: VecDeque<Send>,
-    /// Those of `sends`, in the same order; what is contiguous within a send is one range.
+    /// Ranges of all sends in flight, in the order of the sends; what is contiguous within a send
+    /// is one range.
     ranges: VecDeque<Range<u64>>,
     bytes: u64,
 }
@@ -35,7 +36,7 @@ struct Send {
 }
 
 impl InFlight {
-    /// The kernel took the first `accepted` bytes of `ranges`; not 0.
+    /// Adds a send of which the kernel took the first `accepted` bytes of `ranges`; not 0.
     pub(crate) fn sent(&mut self, ranges: &[Range<u64>], accepted: u64) {
         let before = self.ranges.len();
         let mut left = accepted;
@@ -61,7 +62,8 @@ impl InFlight {
         self.next = self.next.wrapping_add(1);
     }
 
-    /// The kernel is done with the sends `first` to `last`, which may wrap; how many those are.
+    /// Marks the sends `first` to `last` as complete, numbers that may wrap, and returns how many
+    /// they are.
     pub(crate) fn completed(&mut self, first: u32, last: u32) -> Result<u32, UnknownCompletion> {
         let unknown = UnknownCompletion { first, last };
         let oldest = self.next.wrapping_sub(self.sends.len() as u32);
@@ -79,7 +81,7 @@ impl InFlight {
         Ok((to - from + 1) as u32)
     }
 
-    /// Forgets the oldest sends as far as they are complete; the bytes that were theirs.
+    /// Removes the oldest sends as far as they are complete, and returns the number of their bytes.
     pub(crate) fn take_back(&mut self) -> u64 {
         let mut bytes = 0;
         while let Some(send) = self.sends.front().filter(|send| send.complete) {
@@ -91,23 +93,23 @@ impl InFlight {
         bytes
     }
 
-    /// Sends whose ranges have not been taken back.
+    /// Number of sends whose ranges have not been taken back.
     pub(crate) fn len(&self) -> usize {
         self.sends.len()
     }
 
-    /// Bytes of them.
+    /// Number of bytes in sends that have not been taken back.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Does any of them lie in `range`?
+    /// Whether any byte in `range` of the dmabuf is in flight.
     pub(crate) fn overlaps(&self, range: &Range<u64>) -> bool {
         let overlaps = |part: &Range<u64>| part.start < range.end && range.start < part.end;
         self.ranges.iter().any(overlaps)
     }
 
-    /// Ranges in flight.
+    /// Byte ranges of the dmabuf that are in flight.
     pub(crate) fn ranges(&self) -> InFlightRanges {
         let mut ranges: Vec<_> = self.ranges.iter().cloned().collect();
         ranges.sort_unstable_by_key(|range| range.start);
@@ -125,29 +127,29 @@ impl InFlight {
     }
 }
 
-/// Ranges of a dmabuf, in bytes, that the kernel may still read: sorted, apart from each other.
+/// Byte ranges of a dmabuf that the kernel may still read: sorted, apart from each other.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct InFlightRanges {
-    /// Sends that they belong to.
+    /// Number of sends that the ranges belong to.
     pub sends: usize,
-    /// The ranges.
+    /// Byte ranges in the dmabuf.
     pub ranges: Vec<Range<u64>>,
 }
 
 impl fmt::Display for InFlightRanges {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        /// More would fill the screen.
-        const SHOWN: usize = 8;
+        /// Number of ranges that are printed: more would fill the screen.
+        const MAX_SHOWN_RANGES: usize = 8;
         if self.sends == 0 {
             return f.write_str("nothing in flight");
         }
         let sends = if self.sends == 1 { "send" } else { "sends" };
         write!(f, "{} {sends} in flight, bytes ", self.sends)?;
-        for (at, Range { start, end }) in self.ranges.iter().take(SHOWN).enumerate() {
+        for (at, Range { start, end }) in self.ranges.iter().take(MAX_SHOWN_RANGES).enumerate() {
             let comma = if at == 0 { "" } else { ", " };
             write!(f, "{comma}{start} to {end}")?;
         }
-        match self.ranges.len().saturating_sub(SHOWN) {
+        match self.ranges.len().saturating_sub(MAX_SHOWN_RANGES) {
             0 => Ok(()),
             more => write!(f, " and {more} more ranges"),
         }
@@ -180,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_never_sent_is_not_completed() {
+    fn a_completion_of_a_send_never_made_is_an_error() {
         let mut flight = InFlight::default();
         assert!(flight.completed(0, 0).is_err());
         flight.sent(&[0..1, 5..6], 2);
@@ -192,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_wrap() {
+    fn send_numbers_wrap() {
         let mut flight = InFlight {
             next: u32::MAX,
             ..InFlight::default()
@@ -204,7 +206,8 @@ mod tests {
     }
 
     proptest! {
-        /// Any order of completion gives each byte back once, and none before its send is complete.
+        /// Sends that complete in any order give each byte back once, and none before its send is
+        /// complete.
         #[test]
         fn every_byte_comes_back_once(
             sends in prop::collection::vec(1..100u64, 1..40),
@@ -231,7 +234,7 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_completions_end_in_an_answer(ids in prop::collection::vec(any::<(u32, u32)>(), 0..50)) {
+        fn arbitrary_completions_are_counted_or_refused(ids in prop::collection::vec(any::<(u32, u32)>(), 0..50)) {
             let mut flight = InFlight::default();
             for (first, last) in ids {
                 flight.sent(&[0..10, 10..20], 20);

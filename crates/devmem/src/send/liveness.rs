@@ -1,4 +1,4 @@
-//! A peer that is not there any more, or takes nothing.
+//! Detection of a peer that has vanished, or that takes no bytes.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -8,18 +8,19 @@ use socket2::{SockRef, TcpKeepalive};
 
 use crate::sys;
 
-/// Silence after which the kernel asks whether the peer is still there.
+/// Time of silence before the first keepalive probe to the peer.
 const IDLE: Duration = Duration::from_secs(15);
-/// Between two such questions.
+/// Time between keepalive probes to the peer.
 const INTERVAL: Duration = Duration::from_secs(5);
-/// Questions without an answer after which the connection ends.
+/// Number of unanswered keepalive probes after which the connection ends.
 const PROBES: u32 = 6;
 
-/// Has the kernel end the connection (`ETIMEDOUT`) once its peer has vanished, by TCP keepalive where
-/// nothing is in flight: within 45 s, or after `within` where that is longer, since a user timeout takes
-/// the place of the number of probes (`tcp_keepalive_timer`). Bytes that are not acknowledged, or not
-/// taken, for longer than `within` end the connection, too (`TCP_USER_TIMEOUT`); with `None`, the
-/// system's limit does (`net.ipv4.tcp_retries2`, a quarter of an hour).
+/// Makes the kernel end the connection (`ETIMEDOUT`) once its peer has vanished, by TCP keepalive
+/// where nothing is in flight: within 45 s, or after `within` where that is longer, since a user
+/// timeout takes the place of the number of probes (`tcp_keepalive_timer`). Bytes that are not
+/// acknowledged, or not taken, for longer than `within` end the connection, too
+/// (`TCP_USER_TIMEOUT`); with `None`, the system's limit does (`net.ipv4.tcp_retries2`, a quarter
+/// of an hour).
 ///
 /// # Errors
 /// Those of `setsockopt`.
@@ -35,7 +36,8 @@ pub fn watch_peer(socket: impl AsFd, within: Option<Duration>) -> io::Result<()>
     socket.set_tcp_user_timeout(within.map(|within| within.min(most)))
 }
 
-/// Bytes that were handed to the socket and that its peer has not acknowledged (`SIOCOUTQ`).
+/// Number of bytes that were handed to the socket and that its peer has not acknowledged
+/// (`SIOCOUTQ`).
 ///
 /// # Errors
 /// Those of `ioctl`.
@@ -51,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_the_peer_has_is_acknowledged() {
+    fn received_bytes_are_acknowledged() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (mut far, _) = listener.accept().unwrap();

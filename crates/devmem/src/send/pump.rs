@@ -1,4 +1,4 @@
-//! From a reader, through a dmabuf, to the peer.
+//! Sending of all bytes of a reader, through a dmabuf.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -9,22 +9,22 @@ use dmabuf::{Access, Mapping};
 
 use super::error::SendError;
 use super::ring::Ring;
-use super::sender::{DevmemSender, MAX_RANGES, Until, of_all};
+use super::sender::{DevmemSender, MAX_RANGES, Until, with_whole_limit};
 
-/// How to [`pump`].
+/// Parameters of [`pump`], which sends a reader's bytes from a dmabuf.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PumpConfig {
-    /// Bytes read and sent at once, at most; not 0. Should be a fraction of the dmabuf, so that one
-    /// piece is filled while others are in flight.
+    /// Greatest number of bytes read and sent at once; not 0. Should be a fraction of the dmabuf,
+    /// so that one piece is filled while others are in flight.
     pub piece: usize,
-    /// Bytes of each range given to `sendmsg`: one for a whole piece if none.
+    /// Length in bytes of each range given to `sendmsg`; `None` is one range for a whole piece.
     pub chunk: Option<u64>,
-    /// An error after so long without a byte taken or a send completed.
+    /// Time without a byte taken or a send completed after which [`pump`] fails.
     pub deadline: Duration,
 }
 
 impl Default for PumpConfig {
-    /// Pieces of 1 MiB in one range, 30 s.
+    /// The default parameters: pieces of 1 MiB, each in one range, and a deadline of 30 s.
     fn default() -> Self {
         Self {
             piece: 1 << 20,
@@ -34,24 +34,24 @@ impl Default for PumpConfig {
     }
 }
 
-/// Why a pump stopped.
+/// Why [`pump`] stopped before all was sent.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PumpError {
-    /// The reader failed.
+    /// The source could not be read.
     #[error("reading the input")]
     Source(#[source] io::Error),
     /// The dmabuf could not be written to.
     #[error(transparent)]
     Memory(#[from] dmabuf::Error),
-    /// The socket took no more.
+    /// The send failed.
     #[error(transparent)]
     Send(#[from] SendError),
 }
 
 /// Reads `source` to its end, into the dmabuf that `mapping` maps, and sends it from there, until
-/// all is completed. Returns the bytes. What the reader gives is sent at once; sends are waited for
-/// only when the dmabuf has no room left.
+/// all sends are completed. Returns the number of bytes. What the reader gives is sent at once;
+/// sends are waited for only when the dmabuf has no room left.
 ///
 /// # Errors
 /// [`PumpError`]. [`DevmemSender::stats`] then tells how much the socket took, and
@@ -92,13 +92,13 @@ struct Pump<'a, S: AsFd> {
     sender: &'a mut DevmemSender<S>,
     ring: Ring,
     buffer: Vec<u8>,
-    /// Kept for its capacity.
+    /// Ranges for the next `sendmsg`, kept for their capacity.
     ranges: Vec<Range<u64>>,
     config: &'a PumpConfig,
 }
 
 impl<S: AsFd> Pump<'_, S> {
-    /// Where the next piece goes.
+    /// Waits for free bytes in the dmabuf, and returns their range, for the next piece.
     fn room(&mut self) -> Result<Range<u64>, SendError> {
         loop {
             let room = self.ring.room(self.buffer.len() as u64);
@@ -110,7 +110,8 @@ impl<S: AsFd> Pump<'_, S> {
         }
     }
 
-    /// Fills at most `room`; what one read gives. 0 at the reader's end.
+    /// Reads from the source once into at most `room` of the dmabuf, and returns the number of
+    /// bytes; 0 at the source's end.
     fn fill(
         &mut self,
         mapping: &Mapping,
@@ -134,7 +135,7 @@ impl<S: AsFd> Pump<'_, S> {
         Ok(len as u64)
     }
 
-    /// Hands all that is filled to the socket.
+    /// Hands all filled bytes of the dmabuf to the socket.
     fn send(&mut self) -> Result<(), SendError> {
         let within = self.config.deadline;
         // A wake-up is no progress: only bytes that were taken or given back are.
@@ -145,7 +146,7 @@ impl<S: AsFd> Pump<'_, S> {
                 return Ok(());
             }
             self.ranges.clear();
-            chop(unsent, self.config.chunk, &mut self.ranges);
+            cut_into_chunks(unsent, self.config.chunk, &mut self.ranges);
             let left = within.saturating_sub(progress.elapsed());
             let moved = match self.sender.send(&self.ranges) {
                 Ok(taken) => {
@@ -154,14 +155,14 @@ impl<S: AsFd> Pump<'_, S> {
                 }
                 Err(SendError::WouldBlock) => {
                     let room = self.sender.wait(Until::Room, left);
-                    room.map_err(of_all(within))?;
+                    room.map_err(with_whole_limit(within))?;
                     let freed = self.sender.completions()?;
                     self.ring.freed(freed);
                     freed
                 }
                 Err(SendError::TooManyInFlight(_)) if self.sender.in_flight.len() > 0 => {
                     let freed = self.sender.wait_for_completion(left);
-                    let freed = freed.map_err(of_all(within))?;
+                    let freed = freed.map_err(with_whole_limit(within))?;
                     self.ring.freed(freed);
                     freed
                 }
@@ -174,8 +175,8 @@ impl<S: AsFd> Pump<'_, S> {
     }
 }
 
-/// Cuts `range` into chunks, at most as many as one call takes.
-fn chop(range: Range<u64>, chunk: Option<u64>, into: &mut Vec<Range<u64>>) {
+/// Cuts `range` into chunks of `chunk` bytes, at most as many as one call takes.
+fn cut_into_chunks(range: Range<u64>, chunk: Option<u64>, into: &mut Vec<Range<u64>>) {
     let chunk = chunk.unwrap_or(u64::MAX).max(1);
     let mut start = range.start;
     while start < range.end && into.len() < MAX_RANGES {
@@ -191,10 +192,10 @@ mod tests {
 
     #[test]
     #[allow(clippy::single_range_in_vec_init)] // one range is what is meant
-    fn chunks() {
+    fn a_range_is_cut_into_chunks() {
         let chopped = |range, chunk| {
             let mut into = Vec::new();
-            chop(range, chunk, &mut into);
+            cut_into_chunks(range, chunk, &mut into);
             into
         };
         assert_eq!(chopped(5..12, Some(3)), [5..8, 8..11, 11..12]);

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// Three marks that follow each other around a dmabuf: what is filled, what of it is sent, what of
-/// that is free again. All are counts of bytes since the beginning.
+/// Ring over a dmabuf's bytes, with three marks that follow each other: bytes filled, bytes sent,
+/// bytes free again. All are counts of bytes since the beginning.
 ///
 /// ```
 /// # use devmem::send::Ring;
@@ -26,7 +26,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// Of a dmabuf of `len` bytes, all of it free.
+    /// Makes the ring of a dmabuf of `len` bytes, all of them free.
     ///
     /// # Panics
     /// If `len` is 0, which no dmabuf's is.
@@ -40,7 +40,8 @@ impl Ring {
         }
     }
 
-    /// The next free bytes, at most `max`, as far as they are contiguous; empty if none is free.
+    /// Range of the next free bytes, at most `max`, as far as they are contiguous; empty if no byte
+    /// is free.
     pub fn room(&self, max: u64) -> Range<u64> {
         self.contiguous(
             self.filled,
@@ -48,7 +49,7 @@ impl Ring {
         )
     }
 
-    /// `bytes` of [`room`](Self::room) now have content.
+    /// Marks the next `bytes` bytes of [`room`](Self::room) as filled.
     ///
     /// # Panics
     /// If there was no room for them.
@@ -57,12 +58,13 @@ impl Ring {
         self.filled += bytes;
     }
 
-    /// The next bytes to send, at most `max`, as far as they are contiguous; empty if all are sent.
+    /// Range of the next bytes to send, at most `max`, as far as they are contiguous; empty if all
+    /// are sent.
     pub fn unsent(&self, max: u64) -> Range<u64> {
         self.contiguous(self.sent, (self.filled - self.sent).min(max))
     }
 
-    /// `bytes` of [`unsent`](Self::unsent) were taken by the socket.
+    /// Marks the next `bytes` bytes of [`unsent`](Self::unsent) as taken by the socket.
     ///
     /// # Panics
     /// If they were not filled.
@@ -74,7 +76,7 @@ impl Ring {
         self.sent += bytes;
     }
 
-    /// The oldest `bytes` that were sent are the kernel's no more.
+    /// Marks the oldest `bytes` bytes that were sent as free: the kernel reads them no more.
     ///
     /// # Panics
     /// If they were not sent.
@@ -95,9 +97,9 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
-        /// What is filled is sent once, in order, and never overwritten before it is free.
+        /// Every filled byte is sent once, in order, and is not overwritten before it is free.
         #[test]
-        fn a_stream_goes_round_unharmed(
+        fn every_byte_is_sent_once_and_in_order(
             len in 1..64u64,
             steps in prop::collection::vec((0..3u8, 0..80u64), 0..300),
         ) {

@@ -16,7 +16,7 @@ use crate::sys::{self, OffsetVec};
 use super::error::{CompletionError, SendError};
 use super::flight::{InFlight, InFlightRanges};
 
-/// Ranges that one `sendmsg` takes: `UIO_MAXIOV`.
+/// Greatest number of ranges that one `sendmsg` takes: `UIO_MAXIOV`.
 pub const MAX_RANGES: usize = libc::UIO_MAXIOV as usize;
 
 /// `SO_EE_ORIGIN_ZEROCOPY` of `include/uapi/linux/errqueue.h`.
@@ -27,36 +27,36 @@ const COPIED: u8 = 1;
 /// Condition that [`DevmemSender::wait`] waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Until {
-    /// The socket takes more bytes, or a send was completed.
+    /// The socket takes more bytes, or a send is completed.
     Room,
-    /// A send was completed.
+    /// A send is completed.
     Completion,
 }
 
-/// The account of a sender.
+/// Counters of a sender.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SendStats {
-    /// Bytes that the socket took.
+    /// Number of bytes that the socket took.
     pub bytes: u64,
-    /// Calls of `sendmsg` that took any.
+    /// Number of calls of `sendmsg` that took any bytes.
     pub sends: u64,
-    /// Sends that were completed.
+    /// Number of sends that were completed.
     pub completed: u64,
-    /// Completed sends whose bytes the kernel copied (`SO_EE_CODE_ZEROCOPY_COPIED`).
+    /// Number of completed sends whose bytes the kernel copied (`SO_EE_CODE_ZEROCOPY_COPIED`).
     pub copied: u64,
-    /// Entries of the error queue that said so: each covers a range of sends.
+    /// Number of completions in the error queue: each covers a range of sends.
     pub notifications: u64,
-    /// The most sends that were in flight at once.
+    /// Greatest number of sends that were in flight at once.
     pub max_in_flight: u64,
-    /// The most bytes that were in flight at once.
+    /// Greatest number of bytes that were in flight at once.
     pub max_bytes_in_flight: u64,
 }
 
-/// A connected TCP socket of any make that sends from one dmabuf, with the account of what is in
-/// flight. Nobody else may send on the socket with `MSG_ZEROCOPY`: the kernel numbers all such
-/// sends of a socket alike. No call sleeps but [`wait`](Self::wait) and [`drain`](Self::drain),
-/// whether the socket blocks or not.
+/// A connected TCP socket of any type that sends from one dmabuf, with the list of sends in flight.
+/// Nobody else may send on the socket with `MSG_ZEROCOPY`: the kernel numbers all such sends of a
+/// socket alike. No call sleeps but [`wait`](Self::wait) and [`drain`](Self::drain), whether the
+/// socket blocks or not.
 ///
 /// The dmabuf's binding must stay until the last byte is accepted by the kernel, and the content of
 /// a range until its send is completed: bytes are sent again when a packet is lost.
@@ -66,14 +66,14 @@ pub struct DevmemSender<S: AsFd> {
     dmabuf: DmabufId,
     len: u64,
     pub(super) in_flight: InFlight,
-    /// Kept for its capacity.
+    /// Vectors for the next `sendmsg`, kept for their capacity.
     vectors: Vec<OffsetVec>,
     stats: SendStats,
 }
 
 impl<S: AsFd> DevmemSender<S> {
-    /// Takes a connected socket (`SO_ZEROCOPY` is set), the id that `bind-tx` answered, and the
-    /// dmabuf's length in bytes.
+    /// Makes a sender from a connected socket (`SO_ZEROCOPY` is set), the id that `bind-tx`
+    /// returned, and the dmabuf's length in bytes.
     ///
     /// The kernel reads the offsets of a send as addresses of this process where it does not know
     /// that they are offsets: on a socket of another protocol, which ignores the control message; in
@@ -107,10 +107,10 @@ impl<S: AsFd> DevmemSender<S> {
         })
     }
 
-    /// Sends `ranges` of the dmabuf, one after the other: one `sendmsg`. Returns the bytes that the
-    /// socket took, which may be fewer: at most [`MAX_RANGES`] ranges, and no more than its send
-    /// buffer has room for. Empty ranges don't count. Those are the kernel's until [`completions`](Self::completions) returns
-    /// them.
+    /// Sends byte `ranges` of the dmabuf, one after the other, by one `sendmsg`. Returns the bytes
+    /// that the socket took, which may be fewer: at most [`MAX_RANGES`] ranges, and no more than
+    /// its send buffer has room for. Empty ranges don't count. The bytes taken must not be
+    /// overwritten until [`completions`](Self::completions) returns them.
     ///
     /// # Errors
     /// [`SendError`]; then nothing was taken.
@@ -175,7 +175,7 @@ impl<S: AsFd> DevmemSender<S> {
         }
     }
 
-    /// Reads the error queue to its end and returns how many bytes are no longer in flight: those
+    /// Reads the error queue to its end and returns how many bytes are no longer in flight: bytes
     /// of the oldest sends, in the order in which they were sent. A send that is completed before
     /// an older one counts when that is completed, too.
     ///
@@ -224,8 +224,8 @@ impl<S: AsFd> DevmemSender<S> {
         Ok(())
     }
 
-    /// Sleeps until there is something to do, at most `within`. Then [`send`](Self::send) more, or
-    /// read the [`completions`](Self::completions).
+    /// Sleeps until the condition `what` holds, at most `within`. Then [`send`](Self::send) more,
+    /// or read the [`completions`](Self::completions).
     ///
     /// # Errors
     /// [`SendError::Deadline`], and [`SendError::Io`] for an error of the connection.
@@ -236,12 +236,12 @@ impl<S: AsFd> DevmemSender<S> {
         };
         let end = Instant::now().checked_add(within);
         loop {
-            let left = until(end);
+            let left = time_left(end);
             // Rounded up: a rest of less than a millisecond is not to be spun away.
             let left = PollTimeout::try_from(left.saturating_add(Duration::from_micros(999)));
             let mut fd = [PollFd::new(self.socket.as_fd(), events)];
             match poll(&mut fd, left.unwrap_or(PollTimeout::MAX)) {
-                Ok(0) if !until(end).is_zero() => {}
+                Ok(0) if !time_left(end).is_zero() => {}
                 Ok(0) => {
                     return Err(SendError::Deadline {
                         within,
@@ -255,14 +255,14 @@ impl<S: AsFd> DevmemSender<S> {
         }
     }
 
-    /// Waits until something was completed and returns the bytes that are no longer in flight; 0
-    /// if a younger send than the oldest was completed.
+    /// Waits until a send was completed and returns the number of bytes that are no longer in
+    /// flight; 0 if a younger send than the oldest was completed.
     pub(super) fn wait_for_completion(&mut self, within: Duration) -> Result<u64, SendError> {
         let before = self.stats.notifications;
         let end = Instant::now().checked_add(within);
         loop {
-            self.wait(Until::Completion, until(end))
-                .map_err(of_all(within))?;
+            self.wait(Until::Completion, time_left(end))
+                .map_err(with_whole_limit(within))?;
             // One entry covers all sends that were completed since the last: there is seldom a second,
             // and if there is, the next poll says so.
             self.completion()?;
@@ -276,7 +276,7 @@ impl<S: AsFd> DevmemSender<S> {
             }
             // POLLHUP: the connection is over, and poll does not sleep any more; who still has
             // packets of it completes them when he frees them.
-            if until(end).is_zero() {
+            if time_left(end).is_zero() {
                 let in_flight = self.in_flight.ranges();
                 return Err(SendError::Deadline { within, in_flight });
             }
@@ -284,7 +284,7 @@ impl<S: AsFd> DevmemSender<S> {
         }
     }
 
-    /// Waits until nothing is in flight; an error if nothing is completed for as long as `within`.
+    /// Waits until no send is in flight; an error if no send is completed for as long as `within`.
     ///
     /// # Errors
     /// [`SendError::Deadline`] names what is still in flight; [`SendError::Io`],
@@ -293,8 +293,8 @@ impl<S: AsFd> DevmemSender<S> {
         let mut end = Instant::now().checked_add(within);
         while self.in_flight.len() > 0 {
             let completed = self.stats.completed;
-            self.wait_for_completion(until(end))
-                .map_err(of_all(within))?;
+            self.wait_for_completion(time_left(end))
+                .map_err(with_whole_limit(within))?;
             if self.stats.completed > completed {
                 end = Instant::now().checked_add(within);
             }
@@ -302,17 +302,17 @@ impl<S: AsFd> DevmemSender<S> {
         Ok(())
     }
 
-    /// Ranges that must not be overwritten yet.
+    /// Byte ranges of the dmabuf that must not be overwritten yet.
     pub fn in_flight(&self) -> InFlightRanges {
         self.in_flight.ranges()
     }
 
-    /// Is any byte of `range` still in flight?
+    /// Whether any byte of `range` is still in flight.
     pub fn is_in_flight(&self, range: &Range<u64>) -> bool {
         self.in_flight.overlaps(range)
     }
 
-    /// Bytes of the dmabuf.
+    /// Length of the dmabuf in bytes.
     #[expect(
         clippy::len_without_is_empty,
         reason = "the kernel makes no empty dmabuf"
@@ -326,30 +326,32 @@ impl<S: AsFd> DevmemSender<S> {
         self.stats
     }
 
-    /// The socket.
+    /// The socket that the sender uses.
     pub fn socket(&self) -> &S {
         &self.socket
     }
 
-    /// The socket, to register it for readiness: writable means room, an error means completions.
+    /// The socket that the sender uses, to register it for readiness: writable means room, an error
+    /// means completions.
     pub fn socket_mut(&mut self) -> &mut S {
         &mut self.socket
     }
 
-    /// The socket, with the account closed: what is in flight stays the kernel's.
+    /// Returns the socket. Bytes in flight are not tracked any more: the kernel still reads them.
     pub fn into_socket(self) -> S {
         self.socket
     }
 }
 
-/// The time that is left; all there is, if a clock does not go as far as the end.
-fn until(end: Option<Instant>) -> Duration {
+/// Time left until `end`; `Duration::MAX` without an end.
+fn time_left(end: Option<Instant>) -> Duration {
     let left = |end: Instant| end.saturating_duration_since(Instant::now());
     end.map_or(Duration::MAX, left)
 }
 
-/// A deadline that passed is the whole one, not what was left of it at the last look.
-pub(super) fn of_all(within: Duration) -> impl Fn(SendError) -> SendError {
+/// Makes a deadline's error name the whole time limit, instead of what was left of it for the last
+/// wait.
+pub(super) fn with_whole_limit(within: Duration) -> impl Fn(SendError) -> SendError {
     move |error| match error {
         SendError::Deadline { in_flight, .. } => SendError::Deadline { within, in_flight },
         other => other,

@@ -1,8 +1,8 @@
 use super::{Memory, Sink, SinkError};
 use crate::segment::Received;
 
-/// The CRC-32 of the stream: that of zlib, gzip and Ethernet, `cksum -a crc32b`. Frags are copied
-/// piece by piece, and the sum taken of the copies.
+/// Sink that computes the CRC-32 of the stream: that of zlib, gzip and Ethernet, `cksum -a crc32b`.
+/// Frags are copied piece by piece, and the sum is computed from the copies.
 #[derive(Debug, Clone)]
 pub struct Checksum {
     hasher: crc32fast::Hasher,
@@ -11,7 +11,7 @@ pub struct Checksum {
 }
 
 impl Checksum {
-    /// Of an empty stream, with frags in `memory`.
+    /// Makes a checksum of an empty stream, with frags in the dmabufs of `memory`.
     pub fn new(memory: Memory) -> Self {
         Self {
             hasher: crc32fast::Hasher::new(),
@@ -20,12 +20,12 @@ impl Checksum {
         }
     }
 
-    /// The sum of what came so far; 0 of nothing.
+    /// CRC-32 of the stream so far; 0 of no bytes.
     pub fn crc32(&self) -> u32 {
         self.hasher.clone().finalize()
     }
 
-    /// Bytes of the stream that the sum is of.
+    /// Number of bytes of the stream that the checksum covers.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

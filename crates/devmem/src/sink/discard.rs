@@ -1,7 +1,7 @@
 use super::{Sink, SinkError};
 use crate::segment::Received;
 
-/// Looks at nothing and gives every frag back.
+/// Sink that reads no byte of the stream and gives every frag back.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Discard;
 

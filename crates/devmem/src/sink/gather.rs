@@ -1,8 +1,8 @@
 use super::{Memory, Sink, SinkError};
 use crate::segment::Received;
 
-/// Copies the stream into one contiguous region, for who needs it whole. Its end is an error only
-/// when more comes than the region has room for; the bytes up to the segment that was too much are there all the same.
+/// Sink that copies the stream into one contiguous region. It fails when more comes than the region
+/// has room for; the bytes up to the segment that was too much are there all the same.
 #[derive(Debug, Clone)]
 pub struct Gather<R = Box<[u8]>> {
     region: R,
@@ -11,12 +11,12 @@ pub struct Gather<R = Box<[u8]>> {
 }
 
 impl Gather {
-    /// Into a region of its own of `capacity` bytes, with frags in `memory`.
+    /// Makes a sink that gathers into a new region of `capacity` bytes, with frags in `memory`.
     pub fn with_capacity(capacity: usize, memory: Memory) -> Self {
         Self::new(vec![0; capacity].into_boxed_slice(), memory)
     }
 
-    /// The stream so far.
+    /// Returns the bytes of the stream gathered so far, and ends the sink.
     pub fn into_bytes(self) -> Vec<u8> {
         let mut bytes = self.region.into_vec();
         bytes.truncate(self.filled);
@@ -25,7 +25,7 @@ impl Gather {
 }
 
 impl<R: AsRef<[u8]> + AsMut<[u8]>> Gather<R> {
-    /// Into `region`, from its begin, with frags in `memory`.
+    /// Makes a sink that gathers into `region`, from its beginning, with frags in `memory`.
     pub fn new(region: R, memory: Memory) -> Self {
         Self {
             region,
@@ -34,12 +34,12 @@ impl<R: AsRef<[u8]> + AsMut<[u8]>> Gather<R> {
         }
     }
 
-    /// The stream so far.
+    /// Bytes of the stream gathered so far.
     pub fn bytes(&self) -> &[u8] {
         &self.region.as_ref()[..self.filled]
     }
 
-    /// The region, and how many bytes of it are the stream's.
+    /// Returns the region, and the number of the stream's bytes in it.
     pub fn into_inner(self) -> (R, usize) {
         (self.region, self.filled)
     }

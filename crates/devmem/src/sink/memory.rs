@@ -1,4 +1,4 @@
-//! The dmabufs that frags lie in, as the CPU reads them.
+//! CPU access to the dmabufs that frags lie in.
 
 use std::sync::Arc;
 
@@ -7,20 +7,20 @@ use dmabuf::{Access, CpuAccess, Mapping};
 use super::SinkError;
 use crate::segment::{DmabufId, Received, Segment};
 
-/// The dmabufs that frags may lie in, by the id their binding was given.
+/// Mappings of the dmabufs that frags may lie in, by the id that the dmabuf's binding was given.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
     regions: Vec<(DmabufId, Arc<Mapping>)>,
 }
 
 impl Memory {
-    /// Creates an empty list.
+    /// Creates an empty list of dmabufs.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds the mapping of a dmabuf. One dmabuf bound twice is added twice. The mapping is touched
-    /// ([`Mapping::touch`]), so that what this costs does not fall to the first frag.
+    /// ([`Mapping::touch`]), so that the first frag does not pay for its page tables.
     #[must_use]
     pub fn with(mut self, dmabuf: DmabufId, mapping: Arc<Mapping>) -> Self {
         if let Err(error) = mapping.touch() {
@@ -31,7 +31,7 @@ impl Memory {
         self
     }
 
-    /// A reading access that begins with the first frag read and ends with [`Reading::end`].
+    /// Begins a CPU access that reads frags, with the first frag read, until [`Reading::end`].
     pub fn read(&self) -> Reading<'_> {
         Reading {
             memory: self,
@@ -74,24 +74,24 @@ impl Memory {
     }
 }
 
-/// A part of the stream, to be read where it lies.
+/// A segment of the stream, to be read where it lies.
 #[derive(Debug, Clone, Copy)]
 pub enum Part<'a> {
-    /// Bytes in host memory.
+    /// Bytes of the stream in host memory.
     Inline(&'a [u8]),
-    /// Bytes in a dmabuf.
+    /// Bytes of the stream in a dmabuf.
     Frag {
-        /// Access that reads the bytes.
+        /// CPU access that reads the dmabuf.
         access: &'a CpuAccess<'a>,
-        /// The first, counted from the dmabuf's begin.
+        /// Offset in bytes of the segment's first byte in the dmabuf.
         offset: u64,
-        /// How many.
+        /// Length of the segment in bytes.
         len: usize,
     },
 }
 
 impl Part<'_> {
-    /// How many bytes it has.
+    /// Length of the segment in bytes.
     #[expect(clippy::len_without_is_empty, reason = "no part is empty")]
     #[inline]
     pub fn len(&self) -> usize {
@@ -101,7 +101,7 @@ impl Part<'_> {
         }
     }
 
-    /// Copies `out.len()` of its bytes, from its byte `from` on.
+    /// Copies `out.len()` bytes of the segment, from its byte `from` on.
     ///
     /// # Errors
     /// [`SinkError::Memory`], of a frag.
@@ -126,7 +126,7 @@ impl Part<'_> {
         Ok(())
     }
 
-    /// Hands its bytes to `visit`, in order: those of a frag in copies of up to 4 KiB
+    /// Hands the segment's bytes to `visit`, in order: those of a frag in copies of up to 4 KiB
     /// ([`CpuAccess::read_with`]).
     ///
     /// # Errors
@@ -154,7 +154,7 @@ pub struct Reading<'a> {
 }
 
 impl<'a> Reading<'a> {
-    /// The access to `dmabuf`.
+    /// Returns the CPU access to `dmabuf`, and begins it if it is not open.
     ///
     /// # Errors
     /// [`SinkError::ForeignDmabuf`] for one that the [`Memory`] doesn't have; [`SinkError::Memory`]
@@ -170,7 +170,8 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Fetches the first bytes of the frag that is read next, if its dmabuf is open.
+    /// Prefetches the first bytes of the frag that is read next, if a CPU access to its dmabuf is
+    /// open.
     #[inline]
     fn prefetch(&self, (dmabuf, offset): (DmabufId, u64)) {
         if let Some((open, access)) = &self.open {
@@ -189,7 +190,7 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    /// Ends the access, if one is open.
+    /// Ends the CPU access, if one is open.
     ///
     /// # Errors
     /// [`SinkError::Memory`].

@@ -1,4 +1,5 @@
-//! Where the segments go: checked, written out, summed up, gathered, or dropped.
+//! Sinks, which consume a connection's segments: check them, write them, sum them up, gather them,
+//! or drop them.
 //!
 //! Anything that implements [`Sink`] may take them; those here read frags where they lie, through a
 //! [`Memory`] of the bound dmabufs' mappings, and give each back as soon as it has been read. Those of
@@ -45,11 +46,11 @@ pub use memory::{Memory, Part, Reading};
 pub use validate::Validate;
 pub use write::Write;
 
-/// Why a sink took no more.
+/// Why a sink failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SinkError {
-    /// A byte of the stream is wrong.
+    /// A byte of the stream differs from the expected pattern.
     #[error(transparent)]
     Mismatch(#[from] Mismatch),
     /// A frag lies in a dmabuf that the sink doesn't have: its packet came through another
@@ -59,19 +60,19 @@ pub enum SinkError {
     /// The dmabuf could not be read.
     #[error(transparent)]
     Memory(#[from] dmabuf::Error),
-    /// The device that was to work on the payload did not.
+    /// The device that was to work on the payload failed.
     #[error(transparent)]
     Device(#[from] payload::DeviceError),
     /// The payload could not be written out.
     #[error("write payload")]
     Write(#[source] io::Error),
-    /// There is no room for all of the stream.
+    /// The stream is longer than the sink's region.
     #[error("the stream is longer than the {capacity} bytes that there is room for")]
     Full {
-        /// Bytes that there is room for.
+        /// Length of the sink's region in bytes.
         capacity: usize,
     },
-    /// Anything else, for sinks of others.
+    /// Another error, for sinks of other crates.
     #[error(transparent)]
     Other(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -85,17 +86,17 @@ impl From<CheckError> for SinkError {
     }
 }
 
-/// Takes the segments of one connection, in stream order.
+/// Consumer of the segments of one connection, in stream order.
 pub trait Sink {
-    /// Takes what one `recvmsg` brought. Frags go back through
-    /// [`Received::give_back`]; those left in `received` go back by themselves. End all accesses
-    /// to the dmabuf before returning: the frags go back to the NIC after that.
+    /// Consumes the segments that one `recvmsg` returned. Frags go back through
+    /// [`Received::give_back`]; frags left in `received` go back by themselves. End all accesses to
+    /// the dmabuf before returning: the frags go back to the NIC after that.
     ///
     /// # Errors
     /// Ends the connection.
     fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError>;
 
-    /// The peer has closed its side; nothing follows.
+    /// Ends the sink after the last byte: the peer has closed its side.
     ///
     /// # Errors
     /// Counts as the connection's failure.
@@ -103,8 +104,9 @@ pub trait Sink {
         Ok(())
     }
 
-    /// The connection ends otherwise: nothing follows. A sink that keeps frags of its own accord
-    /// gives them back now, or the engine waits for them ([`Config::returns`]).
+    /// Ends the sink without the stream's end: the connection failed or the engine was stopped. A
+    /// sink that keeps frags of its own accord gives them back now, or the engine waits for them
+    /// ([`Config::returns`]).
     ///
     /// [`Config::returns`]: crate::engine::Config::returns
     fn abandon(&mut self) {}

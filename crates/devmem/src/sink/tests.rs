@@ -1,5 +1,5 @@
-//! Sinks over what a socket brings in host memory, in any cut. What they read out of a dmabuf is
-//! the same [`Part`]s, which need a kernel that makes one.
+//! Tests of sinks with bytes that a socket receives in host memory, in segments of any length.
+//! Sinks read frags as the same [`Part`]s, but frags need a kernel that makes them.
 
 use std::io::Write as _;
 use std::net::{TcpListener, TcpStream};
@@ -10,14 +10,18 @@ use super::{Checksum, Gather, Memory, Sink, SinkError, Validate, Write};
 use crate::pattern::Pattern;
 use crate::{DevmemStream, RecvBuffer};
 
-/// Sends `pieces` over the loopback, receives at most `iov` bytes a call, and hands all of it to
+/// Sends `pieces` over the loopback, receives at most `iov` bytes a call, and hands all bytes to
 /// `sink`.
-fn play<S: Sink>(pieces: &[Vec<u8>], iov: usize, mut sink: S) -> Result<S, SinkError> {
-    play_into(pieces, iov, &mut sink)?;
+fn feed_sink<S: Sink>(pieces: &[Vec<u8>], iov: usize, mut sink: S) -> Result<S, SinkError> {
+    feed_borrowed_sink(pieces, iov, &mut sink)?;
     Ok(sink)
 }
 
-fn play_into<S: Sink>(pieces: &[Vec<u8>], iov: usize, sink: &mut S) -> Result<(), SinkError> {
+fn feed_borrowed_sink<S: Sink>(
+    pieces: &[Vec<u8>],
+    iov: usize,
+    sink: &mut S,
+) -> Result<(), SinkError> {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut peer = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (socket, _) = listener.accept().unwrap();
@@ -36,8 +40,9 @@ fn play_into<S: Sink>(pieces: &[Vec<u8>], iov: usize, sink: &mut S) -> Result<()
     }
 }
 
-/// Bit by bit, as the standard has it: the polynomial reversed, ones before and after.
-fn crc32(bytes: &[u8]) -> u32 {
+/// CRC-32 computed bit by bit, as the standard has it: the polynomial reversed, ones before and
+/// after.
+fn bitwise_crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
             (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg())
@@ -46,19 +51,20 @@ fn crc32(bytes: &[u8]) -> u32 {
 }
 
 #[test]
-fn the_checksum_is_everybodys() {
-    let sum = |bytes: &[u8]| play(&[bytes.to_vec()], 64, Checksum::new(Memory::new())).unwrap();
+fn the_checksum_is_the_standard_crc32() {
+    let sum =
+        |bytes: &[u8]| feed_sink(&[bytes.to_vec()], 64, Checksum::new(Memory::new())).unwrap();
     assert_eq!(sum(b"123456789").crc32(), 0xcbf4_3926, "the check value");
-    assert_eq!(crc32(b"123456789"), 0xcbf4_3926);
+    assert_eq!(bitwise_crc32(b"123456789"), 0xcbf4_3926);
     assert_eq!((sum(b"").crc32(), sum(b"").bytes()), (0, 0));
 }
 
 #[test]
-fn what_is_too_long_for_its_region_is_refused() {
+fn a_stream_longer_than_its_region_is_refused() {
     let gather = || Gather::with_capacity(8, Memory::new());
-    let exact = play(&[b"12345678".to_vec()], 3, gather()).unwrap();
+    let exact = feed_sink(&[b"12345678".to_vec()], 3, gather()).unwrap();
     assert_eq!(exact.into_bytes(), b"12345678");
-    let error = play(&[b"123456789".to_vec()], 3, gather()).unwrap_err();
+    let error = feed_sink(&[b"123456789".to_vec()], 3, gather()).unwrap_err();
     assert!(matches!(error, SinkError::Full { capacity: 8 }), "{error}");
     assert_eq!(
         error.to_string(),
@@ -67,32 +73,31 @@ fn what_is_too_long_for_its_region_is_refused() {
 }
 
 #[test]
-fn a_region_of_somebody_elses_is_filled_from_its_begin() {
+fn a_given_region_is_filled_from_its_beginning() {
     let mut region = [0xff; 6];
     let filled = {
         let gather = Gather::new(&mut region[..], Memory::new());
-        let gather = play(&[b"abc".to_vec()], 2, gather).unwrap();
+        let gather = feed_sink(&[b"abc".to_vec()], 2, gather).unwrap();
         assert_eq!(gather.bytes(), b"abc");
         gather.into_inner().1
     };
     assert_eq!((filled, &region), (3, b"abc\xff\xff\xff"));
 }
 
-/// What was right is counted up to the wrong byte itself, not to the piece that it is in, and no
-/// further whatever follows.
+/// The count of right bytes ends at the first wrong byte, not at its piece, whatever bytes follow.
 #[test]
-fn what_was_validated_ends_at_the_wrong_byte() {
+fn the_count_of_right_bytes_ends_at_the_wrong_byte() {
     let pattern = Pattern::new(7).unwrap();
     let mut whole = vec![0; 20_000];
     pattern.fill(0, &mut whole);
     whole[12_345] ^= 0x40;
     let mut validate = Validate::new(pattern, Memory::new());
-    let error = play_into(&[whole], 6000, &mut validate).unwrap_err();
+    let error = feed_borrowed_sink(&[whole], 6000, &mut validate).unwrap_err();
     assert!(matches!(error, SinkError::Mismatch(found) if found.offset == 12_345));
     assert_eq!(validate.validated(), 12_345);
     let mut more = vec![0; 100];
     Pattern::new(7).unwrap().fill(12_000, &mut more);
-    play_into(&[more], 100, &mut validate).unwrap();
+    feed_borrowed_sink(&[more], 100, &mut validate).unwrap();
     assert_eq!(validate.validated(), 12_345);
 }
 
@@ -105,11 +110,11 @@ proptest! {
         iov in 1..6000usize,
     ) {
         let whole = pieces.concat();
-        let checksum = play(&pieces, iov, Checksum::new(Memory::new())).unwrap();
-        prop_assert_eq!((checksum.crc32(), checksum.bytes()), (crc32(&whole), whole.len() as u64));
+        let checksum = feed_sink(&pieces, iov, Checksum::new(Memory::new())).unwrap();
+        prop_assert_eq!((checksum.crc32(), checksum.bytes()), (bitwise_crc32(&whole), whole.len() as u64));
         let gather = Gather::with_capacity(whole.len(), Memory::new());
-        prop_assert_eq!(&play(&pieces, iov, gather).unwrap().into_bytes(), &whole);
-        let write = play(&pieces, iov, Write::new(Vec::new(), Memory::new())).unwrap();
+        prop_assert_eq!(&feed_sink(&pieces, iov, gather).unwrap().into_bytes(), &whole);
+        let write = feed_sink(&pieces, iov, Write::new(Vec::new(), Memory::new())).unwrap();
         prop_assert_eq!(&write.into_inner(), &whole);
     }
 
@@ -118,7 +123,7 @@ proptest! {
         let pattern = Pattern::default();
         let mut whole = vec![0; len];
         pattern.fill(0, &mut whole);
-        let validate = play(&[whole], iov, Validate::new(pattern, Memory::new())).unwrap();
+        let validate = feed_sink(&[whole], iov, Validate::new(pattern, Memory::new())).unwrap();
         prop_assert_eq!(validate.validated(), len as u64);
     }
 }

@@ -2,7 +2,7 @@ use super::{Memory, Part, Sink, SinkError};
 use crate::pattern::{Mismatch, Pattern, Validator};
 use crate::segment::Received;
 
-/// Compares the stream with a [`Pattern`], in place.
+/// Sink that compares the stream with a [`Pattern`], in place.
 #[derive(Debug, Clone)]
 pub struct Validate {
     validator: Validator,
@@ -11,7 +11,7 @@ pub struct Validate {
 }
 
 impl Validate {
-    /// Checks for `pattern`, with frags in `memory`.
+    /// Makes a sink that compares with `pattern`, with frags in `memory`.
     pub fn new(pattern: Pattern, memory: Memory) -> Self {
         Self {
             validator: Validator::new(pattern),
@@ -20,7 +20,7 @@ impl Validate {
         }
     }
 
-    /// Bytes of the stream that were compared and right, up to the first wrong one.
+    /// Number of bytes of the stream that were compared and right, up to the first wrong one.
     pub fn validated(&self) -> u64 {
         self.wrong
             .map_or(self.validator.offset(), |wrong| wrong.offset)

@@ -3,10 +3,10 @@ use std::io;
 use super::{Memory, Part, Sink, SinkError};
 use crate::segment::Received;
 
-/// Writes the stream out: to a file, to a pipe, to anything that blocks until it has taken it.
-/// `consume` returns when the writer has the payload of the whole `recvmsg`. A writer that
-/// buffers (standard output of the standard library, for one) keeps it from a peer's partner until
-/// the stream ends.
+/// Sink that writes the stream to a file, a pipe, or anything that blocks until it has taken the
+/// bytes. `consume` returns when the writer has the payload of the whole `recvmsg`. A writer that
+/// buffers, such as the standard library's standard output, may hold bytes back until the stream
+/// ends.
 #[derive(Debug)]
 pub struct Write<W> {
     staging: Staging<W>,
@@ -14,7 +14,7 @@ pub struct Write<W> {
 }
 
 impl<W: io::Write> Write<W> {
-    /// Writes to `writer`, with frags in `memory`.
+    /// Makes a sink that writes to `writer`, with frags in `memory`.
     pub fn new(writer: W, memory: Memory) -> Self {
         Self {
             staging: Staging::new(writer),
@@ -22,12 +22,12 @@ impl<W: io::Write> Write<W> {
         }
     }
 
-    /// The writer, as it is used.
+    /// The writer, while the sink uses it.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.staging.writer
     }
 
-    /// The writer.
+    /// Returns the writer, and ends the sink.
     pub fn into_inner(self) -> W {
         self.staging.writer
     }
@@ -45,7 +45,7 @@ impl<W: io::Write> Sink for Write<W> {
     }
 }
 
-/// Bytes on their way from the dmabuf to a writer: few large writes instead of one a frag.
+/// Buffer between a dmabuf and a writer: few large writes instead of one for each frag.
 #[derive(Debug)]
 struct Staging<W> {
     writer: W,

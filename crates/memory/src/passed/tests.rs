@@ -6,8 +6,8 @@ use std::thread;
 
 use super::*;
 
-/// Error of connecting to a helper that does `serve`.
-fn from_helper(name: &str, serve: impl FnOnce(UnixStream) + Send) -> Error {
+/// Error of a connection to a helper process that runs `serve`.
+fn error_from_helper(name: &str, serve: impl FnOnce(UnixStream) + Send) -> Error {
     let name = format!("@devmem-tcp-{name}-{}", std::process::id());
     let socket = SocketName::new(&name).unwrap();
     let listener = UnixListener::bind_addr(&socket.address().unwrap()).unwrap();
@@ -22,7 +22,7 @@ fn null() -> File {
 }
 
 #[test]
-fn a_number_that_nothing_has_is_refused() {
+fn an_fd_that_is_not_open_is_refused() {
     let error = inherited(1 << 20).unwrap_err();
     assert_eq!(error.to_string(), "fd:1048576");
 }
@@ -44,7 +44,7 @@ fn a_socket_without_a_listener_is_an_error() {
     assert_eq!(error.to_string(), "connect to Unix socket /nowhere/at/all");
 }
 
-/// `offered` does not connect: the socket does not accept.
+/// `offered` finds a socket that listens, and does not connect: the socket does not accept.
 #[test]
 fn a_socket_is_offered_or_not() {
     let of = |name: &str| offered(&SocketName::new(name).unwrap());
@@ -72,9 +72,10 @@ fn a_socket_is_offered_or_not() {
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-/// Names of other users' sockets are any bytes, and hide nothing and stand for nothing.
+/// Names of other users' sockets, which may be any bytes, hide no socket and are not mistaken for
+/// one.
 #[test]
-fn others_sockets_are_passed_over() {
+fn names_of_other_users_sockets_hide_none() {
     let name = format!("@devmem-tcp-others-{}", std::process::id());
     let bind = |name: &[u8]| {
         UnixListener::bind_addr(&SocketAddr::from_abstract_name(name).unwrap()).unwrap()
@@ -88,7 +89,7 @@ fn others_sockets_are_passed_over() {
 }
 
 #[test]
-fn a_line_of_the_list_of_sockets() {
+fn a_line_of_proc_net_unix_is_parsed() {
     let line = b"0000000000000000: 00000002 00000000 00010000 0001 01    42 @a b ";
     assert_eq!(type_and_name(line), Some((&b"0001"[..], &b"@a b "[..])));
     let without = b"0000000000000000: 00000002 00000000 00010000 0002 01 123456";
@@ -97,22 +98,22 @@ fn a_line_of_the_list_of_sockets() {
 }
 
 #[test]
-fn a_helper_passes_something_else() {
-    let error = from_helper("other", |stream| pass(&stream, null()).unwrap());
+fn an_fd_that_is_not_a_dmabuf_is_refused_from_a_helper() {
+    let error = error_from_helper("other", |stream| pass(&stream, null()).unwrap());
     let text = error.to_string();
     assert!(text.ends_with("is not a dmabuf, but /dev/null"), "{text}");
 }
 
 #[test]
-fn a_helper_passes_nothing_and_goes() {
-    let error = from_helper("nothing", drop);
+fn a_helper_that_passes_no_fd_is_an_error() {
+    let error = error_from_helper("nothing", drop);
     assert!(matches!(error, Error::Count { fds: 0, .. }), "{error}");
-    let error = from_helper("bytes", |mut stream| stream.write_all(b"none").unwrap());
+    let error = error_from_helper("bytes", |mut stream| stream.write_all(b"none").unwrap());
     assert!(matches!(error, Error::Count { fds: 0, .. }), "{error}");
 }
 
 #[test]
-fn a_helper_says_nothing() {
+fn a_silent_helper_is_an_error_in_time() {
     let name = format!("@devmem-tcp-silent-{}", std::process::id());
     let socket = SocketName::new(&name).unwrap();
     let _listener = UnixListener::bind_addr(&socket.address().unwrap()).unwrap();
@@ -121,8 +122,8 @@ fn a_helper_says_nothing() {
 }
 
 #[test]
-fn a_helper_only_talks() {
-    let error = from_helper(
+fn a_helper_that_sends_only_bytes_is_an_error() {
+    let error = error_from_helper(
         "talk",
         |mut stream| {
             while stream.write_all(&[7; 64]).is_ok() {}
@@ -132,8 +133,8 @@ fn a_helper_only_talks() {
 }
 
 #[test]
-fn a_helper_greets_first() {
-    let error = from_helper("greeting", |mut stream| {
+fn a_helper_may_send_bytes_before_the_fd() {
+    let error = error_from_helper("greeting", |mut stream| {
         stream.write_all(b"here it comes: ").unwrap();
         pass(&stream, null()).unwrap();
     });
@@ -141,9 +142,9 @@ fn a_helper_greets_first() {
 }
 
 #[test]
-fn a_helper_passes_too_many() {
+fn a_helper_that_passes_many_fds_is_an_error() {
     let before = open_fds();
-    let error = from_helper("many", |stream| {
+    let error = error_from_helper("many", |stream| {
         let null = null();
         sys::send_fds(stream.as_fd(), &[null.as_fd(); 200]).unwrap();
     });

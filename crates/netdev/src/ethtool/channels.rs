@@ -23,7 +23,7 @@ attributes! {
 }
 
 impl Ethtool {
-    /// Reads the channels of a device (`channels_prepare_data`).
+    /// Reads the number of channels of a device, and its limits (`channels_prepare_data`).
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a device without channels.
@@ -46,25 +46,25 @@ impl Ethtool {
     }
 }
 
-/// Channels of a device. `None` is what the driver does not have.
+/// Number of a device's channels, by kind. `None` is a kind that the driver does not have.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Channels {
-    /// Channels for receiving only.
+    /// Number of channels for receiving only.
     pub rx: Option<u32>,
-    /// Channels for sending only.
+    /// Number of channels for sending only.
     pub tx: Option<u32>,
-    /// Channels for other purposes.
+    /// Number of channels for other purposes, such as link interrupts.
     pub other: Option<u32>,
-    /// Channels for both directions.
+    /// Number of channels for both directions.
     pub combined: Option<u32>,
-    /// Maximum of [`Channels::rx`].
+    /// Greatest number that [`Channels::rx`] can have.
     pub rx_max: Option<u32>,
-    /// Maximum of [`Channels::tx`].
+    /// Greatest number that [`Channels::tx`] can have.
     pub tx_max: Option<u32>,
-    /// Maximum of [`Channels::other`].
+    /// Greatest number that [`Channels::other`] can have.
     pub other_max: Option<u32>,
-    /// Maximum of [`Channels::combined`].
+    /// Greatest number that [`Channels::combined`] can have.
     pub combined_max: Option<u32>,
 }
 
@@ -100,13 +100,13 @@ impl Channels {
 /// A change of the number of channels. `None` leaves a number as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChannelsChange {
-    /// Channels for receiving only.
+    /// Number of channels for receiving only.
     pub rx: Option<u32>,
-    /// Channels for sending only.
+    /// Number of channels for sending only.
     pub tx: Option<u32>,
-    /// Channels for other purposes.
+    /// Number of channels for other purposes, such as link interrupts.
     pub other: Option<u32>,
-    /// Channels for both directions.
+    /// Number of channels for both directions.
     pub combined: Option<u32>,
 }
 

@@ -7,7 +7,7 @@ use super::Ethtool;
 use crate::{Ifindex, sys};
 
 impl Ethtool {
-    /// Reads the driver of a device (`ETHTOOL_GDRVINFO`, `ethtool_get_drvinfo`).
+    /// Reads name and versions of a device's driver (`ETHTOOL_GDRVINFO`, `ethtool_get_drvinfo`).
     ///
     /// # Errors
     /// `ENODEV` without such a device, `EOPNOTSUPP` for a device that reports no driver.
@@ -24,14 +24,15 @@ impl Ethtool {
         })
     }
 
-    /// Name of a device, as an ioctl needs it. A device that is renamed in between is not found.
+    /// Name of a device, as an ioctl needs it. A device that is renamed between this call and the
+    /// ioctl is not found.
     pub(super) fn name(&self, ifindex: Ifindex, op: &'static str) -> Result<String> {
         let name = sys::name_of(&self.0.socket, ifindex);
         name.map_err(|e| Error::from_io(op, format!("ifindex {ifindex}"), &e))
     }
 }
 
-/// The driver of a device (`struct ethtool_drvinfo`).
+/// Name and versions of a device's driver (`struct ethtool_drvinfo`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct DriverInfo {

@@ -44,7 +44,7 @@ attributes! {
 }
 
 impl Ethtool {
-    /// Reads the features of a device (`features_prepare_data`).
+    /// Reads which features of a device are on, and which can be changed (`features_prepare_data`).
     ///
     /// # Errors
     /// `ENODEV` without such a device.
@@ -54,7 +54,8 @@ impl Ethtool {
         self.0.ask(&request, Features::parse)
     }
 
-    /// Turns a feature on or off, by its name in `ethtool -k`: `rx-gro-hw` (`ethnl_set_features`).
+    /// Turns a feature of a device on or off, by its name in `ethtool -k`: `rx-gro-hw`
+    /// (`ethnl_set_features`).
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a name that the kernel does not know, and an error without number where
@@ -103,13 +104,13 @@ pub(super) fn set(
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Features {
-    /// Features that can be turned on and off.
+    /// Names of features that can be turned on and off.
     pub hw: BTreeSet<String>,
-    /// Features that the user requested.
+    /// Names of features that the user requested.
     pub wanted: BTreeSet<String>,
-    /// Features that are on.
+    /// Names of features that are on.
     pub active: BTreeSet<String>,
-    /// Features that no driver can change.
+    /// Names of features that no driver can change.
     pub nochange: BTreeSet<String>,
 }
 
@@ -119,10 +120,10 @@ impl Features {
         for attr in attrs {
             let attr = attr?;
             match attr.kind() {
-                attr::HW => features.hw = names(&attr)?,
-                attr::WANTED => features.wanted = names(&attr)?,
-                attr::ACTIVE => features.active = names(&attr)?,
-                attr::NOCHANGE => features.nochange = names(&attr)?,
+                attr::HW => features.hw = bit_names(&attr)?,
+                attr::WANTED => features.wanted = bit_names(&attr)?,
+                attr::ACTIVE => features.active = bit_names(&attr)?,
+                attr::NOCHANGE => features.nochange = bit_names(&attr)?,
                 _ => {}
             }
         }
@@ -131,7 +132,7 @@ impl Features {
 }
 
 /// Names of the bits that are set in a bit set (`ethnl_put_bitset32`).
-fn names(set: &Attr<'_>) -> Parsed<BTreeSet<String>> {
+fn bit_names(set: &Attr<'_>) -> Parsed<BTreeSet<String>> {
     let mut names = BTreeSet::new();
     let mut bits = None;
     // With a mask each bit has a value; without one, only the bits that are set are listed.

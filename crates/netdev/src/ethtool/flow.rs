@@ -8,24 +8,24 @@ use serde::{Deserialize, Serialize};
 use crate::sys::{FlowSpec, RxNfc};
 use crate::{QueueId, RssContextId};
 
-/// Flag of a rule whose packets go to an RSS context instead of a queue (`FLOW_RSS`).
+/// Flag of a flow rule whose packets go to an RSS context instead of a queue (`FLOW_RSS`).
 const FLOW_RSS: u32 = 0x2000_0000;
-/// Action of a rule that drops (`RX_CLS_FLOW_DISC`).
+/// Action of a flow rule that drops packets (`RX_CLS_FLOW_DISC`).
 const DROP: u64 = u64::MAX;
-/// Location that lets the driver choose (`RX_CLS_LOC_ANY`).
+/// Location of a flow rule that the driver chooses (`RX_CLS_LOC_ANY`).
 const ANY_LOCATION: u32 = u32::MAX;
 
 /// Protocol of the packets that a rule matches (`TCP_V4_FLOW` and so on).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Flow {
-    /// TCP over IPv4.
+    /// TCP packets over IPv4.
     Tcp4,
-    /// TCP over IPv6.
+    /// TCP packets over IPv6.
     Tcp6,
-    /// UDP over IPv4.
+    /// UDP packets over IPv4.
     Udp4,
-    /// UDP over IPv6.
+    /// UDP packets over IPv6.
     Udp6,
 }
 
@@ -58,11 +58,11 @@ impl Flow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
-    /// Deliver to this rx queue.
+    /// Deliver the packets to this rx queue.
     Queue(QueueId),
-    /// Spread by this RSS context.
+    /// Spread the packets over queues by this RSS context.
     Context(RssContextId),
-    /// Drop.
+    /// Drop the packets.
     Drop,
 }
 
@@ -70,24 +70,24 @@ pub enum Action {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Location {
-    /// Chosen by the driver, if it can choose (`RX_CLS_LOC_ANY`).
+    /// A location that the driver chooses, if it can choose (`RX_CLS_LOC_ANY`).
     #[doc(alias = "RX_CLS_LOC_ANY")]
     Any,
-    /// This location. A rule that is there is replaced.
+    /// This location. A rule that is at the location is replaced.
     At(u32),
 }
 
 /// An address and a mask: addresses match that agree in all bits of the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpMatch {
-    /// IP address that is compared.
+    /// IP address that packets are compared with.
     pub addr: IpAddr,
-    /// Bits that are compared, of the same family as the address.
+    /// Mask of the address bits that are compared, of the same family as the address.
     pub mask: IpAddr,
 }
 
 impl IpMatch {
-    /// Matches this address alone.
+    /// Creates a match of this IP address alone.
     pub fn host(addr: IpAddr) -> Self {
         let mask = match addr {
             IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::BROADCAST),
@@ -100,14 +100,14 @@ impl IpMatch {
 /// A port and a mask: ports match that agree in all bits of the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PortMatch {
-    /// Port.
+    /// Port that packets are compared with.
     pub port: u16,
-    /// Bits that are compared.
+    /// Mask of the port's bits that are compared.
     pub mask: u16,
 }
 
 impl PortMatch {
-    /// Matches this port alone.
+    /// Creates a match of this port alone.
     pub fn exact(port: u16) -> Self {
         Self {
             port,
@@ -119,37 +119,38 @@ impl PortMatch {
 /// A class of service and a mask: classes match that agree in all bits of the mask.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TosMatch {
-    /// Type of service of IPv4, or traffic class of IPv6.
+    /// Class of service that packets are compared with: type of service of IPv4, or traffic class
+    /// of IPv6.
     pub tos: u8,
-    /// Bits that are compared.
+    /// Mask of the class's bits that are compared.
     pub mask: u8,
 }
 
 /// A flow rule: `ethtool -N eth0 flow-type tcp4 dst-ip 10.0.0.1 dst-port 5201 action 15`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlowRule {
-    /// Protocol.
+    /// Protocol of the packets that the rule matches.
     pub flow: Flow,
-    /// Source address; `None` matches any.
+    /// Source address that the rule matches; `None` matches any.
     pub src: Option<IpMatch>,
-    /// Destination address; `None` matches any.
+    /// Destination address that the rule matches; `None` matches any.
     pub dst: Option<IpMatch>,
-    /// Source port; `None` matches any.
+    /// Source port that the rule matches; `None` matches any.
     pub src_port: Option<PortMatch>,
-    /// Destination port; `None` matches any.
+    /// Destination port that the rule matches; `None` matches any.
     pub dst_port: Option<PortMatch>,
-    /// Class of service; `None` matches any.
+    /// Class of service that the rule matches; `None` matches any.
     #[serde(default)]
     pub tos: Option<TosMatch>,
-    /// Action on the packets that match.
+    /// Action of the rule on packets that match.
     pub action: Action,
     /// Location of the rule in the table.
     pub location: Location,
 }
 
 impl FlowRule {
-    /// Rule for the TCP packets to `dst`. An unspecified address and port 0 match any. An IPv4
-    /// address mapped into IPv6 is taken as IPv4, as the packets are.
+    /// Creates a flow rule for the TCP packets to `dst`. An unspecified address and port 0 match
+    /// any. An IPv4 address mapped into IPv6 is taken as IPv4, as the packets are.
     pub fn tcp_to(dst: SocketAddr, action: Action) -> Self {
         let addr = dst.ip().to_canonical();
         Self {
@@ -168,9 +169,10 @@ impl FlowRule {
         }
     }
 
-    /// Rules for all TCP packets to a socket that listens on `at`, and only those from `from` if
-    /// that is given. There are two rules for `[::]`, whose socket takes IPv4, too (`IPV6_V6ONLY`
-    /// is off), and none where the addresses are of different families. Port 0 matches any.
+    /// Creates flow rules for all TCP packets to a socket that listens on `at`, or only for those
+    /// from the address `from`. There are two rules for `[::]`, whose socket takes IPv4, too
+    /// (`IPV6_V6ONLY` is off), and none where the addresses are of different families. Port 0
+    /// matches any.
     pub fn tcp_to_listener(at: SocketAddr, from: Option<IpAddr>, action: Action) -> Vec<Self> {
         let mut to = vec![at];
         if at.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) {
@@ -186,7 +188,7 @@ impl FlowRule {
         rules.filter(meet).collect()
     }
 
-    /// Encodes the rule for the kernel. Fails for an address of the wrong family.
+    /// Encodes the flow rule for the kernel. Fails for an address of the wrong family.
     pub(crate) fn encode(&self, cmd: u32) -> Result<RxNfc, &'static str> {
         let mut nfc = RxNfc::new(cmd);
         let len = self.flow.address_len();
@@ -223,7 +225,7 @@ impl FlowRule {
         Ok(nfc)
     }
 
-    /// Decodes a rule of the kernel. Fails for kinds of rules that this crate does not know.
+    /// Decodes a flow rule of the kernel. Fails for kinds of rules that this crate does not know.
     pub(crate) fn decode(nfc: &RxNfc) -> Result<Self, ParseError> {
         let fs: &FlowSpec = &nfc.fs;
         let unknown = ParseError::Answer("a flow rule of another kind");
@@ -270,7 +272,7 @@ fn put_ip(to: &mut [u8], at: usize, len: usize, addr: IpAddr) -> Result<(), &'st
     Ok(())
 }
 
-/// Reads an address and its mask; `None` if the mask is empty.
+/// Reads an address and its mask from a flow rule; `None` if the mask is empty.
 fn get_ip(fs: &FlowSpec, at: usize, len: usize) -> Option<IpMatch> {
     let read = |from: &[u8; 52]| -> Option<IpAddr> {
         let bytes = from.get(at..at + len)?;
@@ -282,7 +284,7 @@ fn get_ip(fs: &FlowSpec, at: usize, len: usize) -> Option<IpMatch> {
     (!mask.is_unspecified()).then_some(IpMatch { addr, mask })
 }
 
-/// Reads a port and its mask; `None` if the mask is empty.
+/// Reads a port and its mask from a flow rule; `None` if the mask is empty.
 fn get_port(fs: &FlowSpec, at: usize) -> Option<PortMatch> {
     let read = |from: &[u8; 52]| -> Option<u16> {
         Some(u16::from_be_bytes(from.get(at..at + 2)?.try_into().ok()?))
@@ -291,7 +293,7 @@ fn get_port(fs: &FlowSpec, at: usize) -> Option<PortMatch> {
     (mask != 0).then_some(PortMatch { port, mask })
 }
 
-/// Reads a class of service and its mask; `None` if the mask is empty.
+/// Reads a class of service and its mask from a flow rule; `None` if the mask is empty.
 fn get_tos(fs: &FlowSpec, at: usize) -> Option<TosMatch> {
     let (tos, mask) = (*fs.value.get(at)?, *fs.mask.get(at)?);
     (mask != 0).then_some(TosMatch { tos, mask })

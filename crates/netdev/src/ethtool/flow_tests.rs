@@ -10,7 +10,7 @@ use crate::sys::{self, FlowSpec, RxNfc};
 use crate::{QueueId, RssContextId};
 
 #[test]
-fn an_ipv4_rule_lies_where_the_kernel_looks() {
+fn an_ipv4_rule_has_the_kernels_layout() {
     let to: SocketAddr = "1.2.3.4:5000".parse().unwrap();
     let rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(15)));
     let nfc = rule.encode(sys::cmd::SRXCLSRLINS).unwrap();
@@ -34,7 +34,7 @@ fn an_ipv4_rule_lies_where_the_kernel_looks() {
 }
 
 #[test]
-fn an_ipv6_rule_for_a_context_lies_where_the_kernel_looks() {
+fn an_ipv6_rule_for_a_context_has_the_kernels_layout() {
     let to: SocketAddr = "[fd00::1]:5000".parse().unwrap();
     let rule = FlowRule::tcp_to(to, Action::Context(RssContextId::new(3)));
     let nfc = rule.encode(sys::cmd::SRXCLSRLINS).unwrap();
@@ -61,9 +61,9 @@ fn a_mapped_address_and_wildcards_are_understood() {
     );
 }
 
-/// The rules match what the socket takes, and nothing else.
+/// The flow rules for a listening address match the packets that its socket takes, and no others.
 #[test]
-fn an_address_stands_for_all_that_its_socket_takes() {
+fn flow_rules_match_what_the_socket_accepts() {
     let flows = |at: &str, from: Option<&str>| -> Vec<(Flow, bool, bool)> {
         let from = from.map(|from| from.parse().unwrap());
         let rules = FlowRule::tcp_to_listener(at.parse().unwrap(), from, Action::Drop);
@@ -89,7 +89,8 @@ fn an_address_stands_for_all_that_its_socket_takes() {
     assert_eq!(flows("[fd00::1]:5", Some("1.2.3.4")), []);
 }
 
-/// Otherwise both would be taken for rules of this project, and deleted.
+/// Flow rules with parts that this crate doesn't know are refused: otherwise they could be taken
+/// for rules of this project, and deleted.
 #[test]
 fn rules_with_unknown_parts_are_refused() {
     let to: SocketAddr = "1.2.3.4:5000".parse().unwrap();
@@ -185,7 +186,7 @@ proptest! {
     }
 
     #[test]
-    fn no_rule_of_the_kernel_makes_it_panic(
+    fn no_rule_of_the_kernel_makes_the_decoder_panic(
         flow_type in prop_oneof![any::<u32>(), 0_u32..20],
         value in any::<[u8; 32]>(),
         ring_cookie in any::<u64>(),

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FreeLocations {
     taken: BTreeSet<u32>,
-    /// Number of locations; `None` where the driver does not say.
+    /// Number of locations in the table; `None` where the driver does not say.
     size: Option<u32>,
 }
 
@@ -24,7 +24,7 @@ impl FreeLocations {
         }
     }
 
-    /// First location to try; `None` if all are taken.
+    /// First location to try for a new flow rule; `None` if all are taken.
     ///
     /// In a table of unknown size only the lowest free location is sure to exist.
     pub(super) fn first(&self) -> Option<u32> {
@@ -34,7 +34,7 @@ impl FreeLocations {
         }
     }
 
-    /// Location to try after `location`, where a rule was found after all.
+    /// Location to try after `location`, where another program's rule was found.
     pub(super) fn after_clash(&mut self, location: u32) -> Option<u32> {
         self.taken.insert(location);
         match self.size {
@@ -44,8 +44,8 @@ impl FreeLocations {
     }
 
     /// Location to try after `location`, which the driver refused for lack of room: its table may
-    /// be smaller than reported. The candidate halves each time, and the last is the lowest free
-    /// location, so that a full table takes few tries.
+    /// be smaller than reported. The location halves each time, down to the lowest free one, so
+    /// that a full table takes few tries.
     pub(super) fn after_refusal(&self, location: u32) -> Option<u32> {
         self.size?;
         self.highest_below(location / 2 + 1)
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn from_the_top_downwards() {
+    fn locations_are_tried_from_the_top() {
         assert_eq!(of(&[], 1024).first(), Some(1023));
         assert_eq!(of(&[1023, 1021], 1024).first(), Some(1022));
         assert_eq!(of(&[1, 2, 3], 4).first(), Some(0));
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn of_unknown_size_the_lowest() {
+    fn in_a_table_of_unknown_size_the_lowest_location_is_tried() {
         let mut locations = FreeLocations::new([0, 1, 3], None);
         assert_eq!(locations.first(), Some(2));
         assert_eq!(locations.after_clash(2), Some(4));
@@ -106,10 +106,10 @@ mod tests {
     }
 
     proptest! {
-        /// For any answers of the driver: each location is tried once, no taken location is tried,
+        /// For any answers of the driver each location is tried once, no taken location is tried,
         /// and the search ends.
         #[test]
-        fn no_location_twice_and_none_that_is_taken(
+        fn no_location_is_tried_twice_or_while_taken(
             taken in prop::collection::btree_set(0u32..40, 0..40),
             size in prop::option::of(0u32..40),
             answers in prop::collection::vec(any::<bool>(), 100),
@@ -130,8 +130,8 @@ mod tests {
             prop_assert!(size.is_none() || location.is_none());
         }
 
-        /// The one free location is found, wherever it is, even if all above it are taken
-        /// meanwhile.
+        /// The one free location is found, wherever it is, even if all locations above it are taken
+        /// during the search.
         #[test]
         fn the_only_free_location_is_found(free in 0u32..300, size in 1u32..300, told in any::<bool>()) {
             let free = free % size;

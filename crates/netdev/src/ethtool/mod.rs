@@ -28,7 +28,7 @@ use crate::Ifindex;
 use crate::family_socket::FamilySocket;
 use crate::parse::attributes;
 
-/// Commands: `ETHTOOL_MSG_*`, of requests.
+/// Commands of ethtool's netlink requests: `ETHTOOL_MSG_*`.
 mod cmd {
     pub(super) const FEATURES_GET: u8 = 11;
     pub(super) const FEATURES_SET: u8 = 12;
@@ -73,7 +73,7 @@ fn message_spec(_: u16, cmd: u8) -> MessageSpec {
     MessageSpec { header: 4, attrs }
 }
 
-/// Handle to the ethtool family: rings, channels, RSS, features, flow rules.
+/// Handle to the ethtool family of netlink: rings, channels, RSS, features, flow rules.
 ///
 /// The settings are those of physical devices, in the network namespace of the device; virtual
 /// devices have few of them. Changes need `CAP_NET_ADMIN` there.
@@ -83,7 +83,7 @@ pub struct Ethtool(FamilySocket);
 impl Ethtool {
     const NAME: &'static str = "ethtool";
 
-    /// Opens a handle in the calling thread's network namespace.
+    /// Opens an ethtool handle in the calling thread's network namespace.
     ///
     /// # Errors
     /// `ENOENT` for a kernel without `CONFIG_ETHTOOL_NETLINK`, and those of a socket.
@@ -91,7 +91,7 @@ impl Ethtool {
         FamilySocket::open(Self::NAME, message_spec).map(Self)
     }
 
-    /// Opens a handle in the network namespace `ns`.
+    /// Opens an ethtool handle in the network namespace `ns`.
     ///
     /// # Errors
     /// As for [`Ethtool::open`] and [`NetNs::run`].

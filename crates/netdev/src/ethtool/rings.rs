@@ -29,7 +29,7 @@ attributes! {
 }
 
 impl Ethtool {
-    /// Reads the rings of a device (`rings_prepare_data`).
+    /// Reads the ring sizes and buffer settings of a device (`rings_prepare_data`).
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a device without rings.
@@ -39,7 +39,7 @@ impl Ethtool {
         self.0.ask(&request, Rings::parse)
     }
 
-    /// Changes rings (`ethnl_set_rings`).
+    /// Changes ring sizes or buffer settings of a device (`ethnl_set_rings`).
     ///
     /// # Errors
     /// `EOPNOTSUPP` for what the driver can't change; `EINVAL` for sizes above the maximum, for
@@ -53,7 +53,7 @@ impl Ethtool {
     }
 }
 
-/// A listener for changes of rings.
+/// A listener for changes of devices' ring settings.
 #[derive(Debug)]
 pub struct RingChanges {
     listener: Listener,
@@ -61,7 +61,7 @@ pub struct RingChanges {
 }
 
 impl Ethtool {
-    /// Listens for changes of rings from now on. The handle becomes the listener's.
+    /// Listens for changes of ring settings from now on. The handle becomes the listener's.
     ///
     /// # Errors
     /// Those of joining a multicast group.
@@ -77,22 +77,22 @@ impl Ethtool {
 }
 
 impl RingChanges {
-    /// Whether the rings of a device have changed since the last call. A request that changes
-    /// nothing succeeds without a notification (`ethnl_default_set_doit`), so a notification tells
-    /// a setting of the request from one that the driver makes by itself, which [`Ethtool::rings`]
-    /// can't.
+    /// Whether the ring settings of a device have changed since the last call. A request that
+    /// changes nothing succeeds without a notification (`ethnl_default_set_doit`), so a
+    /// notification tells a setting of the request from one that the driver makes by itself, which
+    /// [`Ethtool::rings`] can't.
     ///
     /// # Errors
     /// [`Error::is_overrun`](netlink::Error::is_overrun) where notifications were lost.
     pub fn is_changed(&mut self, ifindex: Ifindex) -> Result<bool> {
-        /// `ETHTOOL_MSG_RINGS_NTF`.
+        /// Command of a notification about changed rings: `ETHTOOL_MSG_RINGS_NTF`.
         const RINGS_NTF: u8 = 17;
         let mut changed = false;
         // Notifications are sent before the request is answered.
         while let Some(message) = self.listener.next(Some(Instant::now()))? {
             let about = message.generic().and_then(|(cmd, attrs)| {
                 let ours = message.kind() == self.family && cmd == RINGS_NTF;
-                Ok(ours && device(attrs)? == Some(ifindex))
+                Ok(ours && parse_device(attrs)? == Some(ifindex))
             });
             changed |= about.map_err(|e| netlink::Error::malformed("listen", "ethtool", e))?;
         }
@@ -100,8 +100,8 @@ impl RingChanges {
     }
 }
 
-/// Device that a message is about.
-fn device(attrs: Attrs<'_>) -> Parsed<Option<Ifindex>> {
+/// Device that a notification is about.
+fn parse_device(attrs: Attrs<'_>) -> Parsed<Option<Ifindex>> {
     for attr in attrs {
         let attr = attr?;
         if attr.kind() != attr::HEADER {
@@ -122,7 +122,8 @@ fn device(attrs: Attrs<'_>) -> Parsed<Option<Ifindex>> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum HeaderSplit {
-    /// Decided by the driver, the kernel's "unknown". Setting it undoes an earlier setting.
+    /// The driver decides whether to split, the kernel's "unknown". Setting this value undoes an
+    /// earlier setting.
     Auto,
     /// Packets are not split.
     Disabled,
@@ -159,25 +160,25 @@ impl fmt::Display for HeaderSplit {
     }
 }
 
-/// Rings of a device. `None` is what the driver does not report.
+/// Ring sizes and buffer settings of a device. `None` is a value that the driver does not report.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rings {
-    /// Descriptors of an rx ring.
+    /// Number of descriptors in an rx ring.
     pub rx: Option<u32>,
-    /// Maximum of [`Rings::rx`].
+    /// Greatest number that [`Rings::rx`] can have.
     pub rx_max: Option<u32>,
-    /// Descriptors of a tx ring.
+    /// Number of descriptors in a tx ring.
     pub tx: Option<u32>,
-    /// Maximum of [`Rings::tx`].
+    /// Greatest number that [`Rings::tx`] can have.
     pub tx_max: Option<u32>,
     /// Length of an rx buffer in bytes.
     pub rx_buf_len: Option<u32>,
-    /// Header split.
+    /// State of header split.
     pub tcp_data_split: Option<HeaderSplit>,
-    /// Size in bytes up to which packets are not split.
+    /// Size in bytes up to which packets are not split into headers and payload.
     pub hds_thresh: Option<u32>,
-    /// Maximum of [`Rings::hds_thresh`].
+    /// Greatest number that [`Rings::hds_thresh`] can have.
     pub hds_thresh_max: Option<u32>,
     /// Size of a completion entry in bytes.
     pub cqe_size: Option<u32>,
@@ -213,18 +214,18 @@ impl Rings {
     }
 }
 
-/// A change of rings. `None` is not sent, so the kernel leaves the setting as it is.
+/// A change of ring settings. `None` is not sent, so the kernel leaves the setting as it is.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RingsChange {
-    /// Descriptors of an rx ring.
+    /// Number of descriptors in an rx ring.
     pub rx: Option<u32>,
-    /// Descriptors of a tx ring.
+    /// Number of descriptors in a tx ring.
     pub tx: Option<u32>,
     /// Length of an rx buffer in bytes.
     pub rx_buf_len: Option<u32>,
-    /// Header split.
+    /// State of header split.
     pub tcp_data_split: Option<HeaderSplit>,
-    /// Size in bytes up to which packets are not split.
+    /// Size in bytes up to which packets are not split into headers and payload.
     pub hds_thresh: Option<u32>,
 }
 

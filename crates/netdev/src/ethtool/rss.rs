@@ -20,7 +20,8 @@ attributes! {
 }
 
 impl Ethtool {
-    /// Reads the RSS of a device, not that of its additional contexts (`rss_prepare_get`).
+    /// Reads the RSS settings of a device, not those of its additional contexts
+    /// (`rss_prepare_get`).
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a device without RSS.
@@ -30,7 +31,7 @@ impl Ethtool {
         self.0.ask(&request, Rss::parse)
     }
 
-    /// Reads an additional RSS context (`rss_prepare_ctx`).
+    /// Reads the settings of an additional RSS context (`rss_prepare_ctx`).
     ///
     /// # Errors
     /// `ENOENT` where no context has that number.
@@ -40,7 +41,7 @@ impl Ethtool {
         self.0.ask(&request, Rss::parse)
     }
 
-    /// Reads the RSS of a device and of all its additional contexts (`ethnl_rss_dumpit`).
+    /// Reads the RSS settings of a device and of all its additional contexts (`ethnl_rss_dumpit`).
     ///
     /// # Errors
     /// Those of a dump.
@@ -50,7 +51,7 @@ impl Ethtool {
         self.0.dump(&request, Rss::parse)
     }
 
-    /// Changes the RSS of a device, or of one of its contexts (`ethnl_rss_set`).
+    /// Changes the RSS settings of a device, or of one of its contexts (`ethnl_rss_set`).
     ///
     /// # Errors
     /// `EINVAL` for a table with a queue out of range, or of a length that does not divide the
@@ -71,7 +72,8 @@ impl Ethtool {
         self.0.socket.tell(&request)
     }
 
-    /// Creates an additional RSS context and returns it, with its number (`ethnl_rss_create_doit`).
+    /// Creates an additional RSS context and returns its settings, with its number
+    /// (`ethnl_rss_create_doit`).
     ///
     /// # Errors
     /// As for [`Ethtool::set_rss`]; `EOPNOTSUPP` for a device without contexts.
@@ -82,10 +84,10 @@ impl Ethtool {
         self.0.ask(&request, Rss::parse)
     }
 
-    /// Whether an additional RSS context could be created now. Requests one that the kernel must
-    /// refuse, with a queue in its table that no device has: `ethnl_rss_create_validate` first
-    /// checks that the driver has contexts, and this many; then `rss_set_prep_indir` checks the
-    /// table.
+    /// Whether an additional RSS context could be created now. The call requests a context that the
+    /// kernel must refuse, with a queue in its table that no device has:
+    /// `ethnl_rss_create_validate` first checks that the driver has contexts, and room for another;
+    /// then `rss_set_prep_indir` checks the table.
     ///
     /// # Errors
     /// `EPERM` without `CAP_NET_ADMIN`; those of a dump.
@@ -143,20 +145,20 @@ pub(super) fn about_context(
     request
 }
 
-/// RSS of a device or of one of its contexts (`rss_fill_reply`).
+/// RSS settings of a device or of one of its contexts (`rss_fill_reply`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Rss {
-    /// Number of the context; `None` is the device itself.
+    /// Number of the RSS context; `None` is the device itself.
     pub context: Option<RssContextId>,
-    /// Hash function, one of the bits `ETH_RSS_HASH_*`; `None` for a context that uses the
+    /// Hash function of RSS, one of the bits `ETH_RSS_HASH_*`; `None` for a context that uses the
     /// device's.
     pub hfunc: Option<u32>,
-    /// Indirection table: the hash of a packet selects an entry, which is a queue.
+    /// Indirection table of RSS: the hash of a packet selects an entry, which is a queue.
     pub table: Vec<QueueId>,
-    /// Hash key; empty for a context that uses the device's.
+    /// Hash key of RSS; empty for a context that uses the device's.
     pub key: Vec<u8>,
-    /// Changes to the input before it is hashed: bits `RXH_XFRM_*`.
+    /// Changes to a packet's fields before they are hashed: bits `RXH_XFRM_*`.
     pub input_xfrm: u32,
 }
 
@@ -168,7 +170,7 @@ impl Rss {
             match attr.kind() {
                 attr::CONTEXT => rss.context = Some(RssContextId::new(attr.u32()?)),
                 attr::HFUNC => rss.hfunc = Some(attr.u32()?),
-                attr::INDIR => rss.table = table(&attr)?,
+                attr::INDIR => rss.table = parse_table(&attr)?,
                 attr::HKEY => rss.key = attr.bytes().to_vec(),
                 attr::INPUT_XFRM => rss.input_xfrm = attr.u32()?,
                 _ => {}
@@ -179,7 +181,7 @@ impl Rss {
 }
 
 /// Parses an array of queues in host byte order.
-fn table(attr: &Attr<'_>) -> Parsed<Vec<QueueId>> {
+fn parse_table(attr: &Attr<'_>) -> Parsed<Vec<QueueId>> {
     let entries = attr.bytes().chunks(4).map(|entry| match entry.try_into() {
         Ok(entry) => Ok(QueueId::new(u32::from_ne_bytes(entry))),
         Err(_) => Err(ParseError::Size {
@@ -191,22 +193,23 @@ fn table(attr: &Attr<'_>) -> Parsed<Vec<QueueId>> {
     entries.collect()
 }
 
-/// A change of RSS. `None` leaves a setting as it is; in a new context the driver chooses.
+/// A change of RSS settings. `None` leaves a setting as it is; in a new context the driver chooses.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RssChange {
-    /// Indirection table. A shorter one is repeated; its length must divide the device's. An empty
-    /// one, for the device itself only, restores the default table over all queues.
+    /// Indirection table of RSS. A shorter table than the device's is repeated; its length must
+    /// divide the device's. An empty table, for the device itself only, restores the default table
+    /// over all queues.
     pub table: Option<Vec<QueueId>>,
-    /// Hash function.
+    /// Hash function of RSS, one of the bits `ETH_RSS_HASH_*`.
     pub hfunc: Option<u32>,
-    /// Hash key, of the device's length.
+    /// Hash key of RSS, of the device's length.
     pub key: Option<Vec<u8>>,
-    /// Changes to the input before it is hashed.
+    /// Changes to a packet's fields before they are hashed: bits `RXH_XFRM_*`.
     pub input_xfrm: Option<u32>,
 }
 
 impl RssChange {
-    /// Change that restores `rss`.
+    /// Creates the change that restores the RSS settings `rss`.
     pub fn back_to(rss: &Rss) -> Self {
         Self {
             table: Some(rss.table.clone()),
@@ -237,8 +240,8 @@ impl RssChange {
     }
 }
 
-/// Indirection table of `size` entries that spreads over the first `queues` queues, as `ethtool -X
-/// eth0 equal N` (`ethtool_rxfh_indir_default`). Empty for no queues.
+/// Creates an RSS indirection table of `size` entries that spreads over the first `queues` queues,
+/// as `ethtool -X eth0 equal N` (`ethtool_rxfh_indir_default`). Empty for no queues.
 pub fn equal_table(size: usize, queues: u32) -> Vec<QueueId> {
     (0..queues).map(QueueId::new).cycle().take(size).collect()
 }

@@ -11,21 +11,22 @@ use super::{Ethtool, FlowRule, Location};
 use crate::sys::{self, RxNfc, cmd};
 use crate::{Ifindex, ParseError};
 
-/// Flag in the table's size of a driver that chooses a rule's location (`RX_CLS_LOC_SPECIAL`).
+/// Flag in the flow rule table's size of a driver that chooses a rule's location
+/// (`RX_CLS_LOC_SPECIAL`).
 const SPECIAL: u64 = 0x8000_0000;
 
 const INSERT: &str = "ntuple-insert";
 
-/// Number of times that a table is listed at most while rules come and go.
-const LISTINGS: usize = 32;
+/// Greatest number of times that a table of flow rules is listed while rules come and go.
+const MAX_LISTINGS: usize = 32;
 
 /// Size and use of a device's table of flow rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RuleTable {
-    /// Number of rules in the table.
+    /// Number of flow rules in the table.
     pub count: u32,
-    /// Number of rules that the table has room for; `None` where the driver does not say.
+    /// Number of flow rules that the table has room for; `None` where the driver does not say.
     pub size: Option<u32>,
     /// Whether the driver accepts [`super::Location::Any`].
     pub chooses: bool,
@@ -43,11 +44,11 @@ impl Ethtool {
         let table = self.table(&name)?;
         match table.size {
             Some(_) => Ok(table),
-            None => Ok(self.listed(&name)?.0),
+            None => Ok(self.read_table_and_locations(&name)?.0),
         }
     }
 
-    /// Lists the locations of all rules, also of kinds that [`super::Flow`] lacks
+    /// Lists the locations of all flow rules, also of kinds that [`super::Flow`] lacks
     /// (`ETHTOOL_GRXCLSRLALL`).
     ///
     /// # Errors
@@ -55,11 +56,11 @@ impl Ethtool {
     #[doc(alias = "ETHTOOL_GRXCLSRLALL")]
     pub fn rule_locations(&mut self, ifindex: Ifindex) -> Result<Vec<u32>> {
         let name = self.name(ifindex, "ntuple-get")?;
-        Ok(self.listed(&name)?.1)
+        Ok(self.read_table_and_locations(&name)?.1)
     }
 
-    /// Lists all rules of the kinds that [`super::Flow`] has. Others are left out, and so are rules
-    /// that are deleted while they are listed (`ETHTOOL_GRXCLSRLALL`).
+    /// Lists all flow rules of the kinds that [`super::Flow`] has. Rules of other kinds are left
+    /// out, and so are rules that are deleted while they are listed (`ETHTOOL_GRXCLSRLALL`).
     ///
     /// # Errors
     /// As for [`Ethtool::rule_table`].
@@ -67,7 +68,7 @@ impl Ethtool {
     pub fn rules(&mut self, ifindex: Ifindex) -> Result<Vec<FlowRule>> {
         let name = self.name(ifindex, "ntuple-get")?;
         let mut rules = Vec::new();
-        for location in self.listed(&name)?.1 {
+        for location in self.read_table_and_locations(&name)?.1 {
             match self.read(&name, location) {
                 Ok(Ok(rule)) => rules.push(rule),
                 // A rule of another kind.
@@ -79,7 +80,7 @@ impl Ethtool {
         Ok(rules)
     }
 
-    /// Whether a rule of any kind is at this location.
+    /// Whether a flow rule of any kind is at this location.
     ///
     /// # Errors
     /// Those of the driver, other than that no rule is there.
@@ -92,7 +93,7 @@ impl Ethtool {
         }
     }
 
-    /// Reads one rule (`ETHTOOL_GRXCLSRULE`).
+    /// Reads one flow rule (`ETHTOOL_GRXCLSRULE`).
     ///
     /// # Errors
     /// `ENOENT`, or another error of the driver, where no rule is at that location.
@@ -103,7 +104,7 @@ impl Ethtool {
         rule.map_err(|e| Error::malformed("ntuple-get", format!("{name} rule {location}"), e))
     }
 
-    /// Adds a rule and returns its location in the table (`ETHTOOL_SRXCLSRLINS`).
+    /// Adds a flow rule and returns its location in the table (`ETHTOOL_SRXCLSRLINS`).
     ///
     /// For [`Location::Any`] the driver chooses. Most drivers can't: then the highest free location
     /// is taken, as by `ethtool -N`.
@@ -116,7 +117,7 @@ impl Ethtool {
         self.insert_rule_noted(ifindex, rule, |_| Ok(()))
     }
 
-    /// Adds a rule like [`Ethtool::insert_rule`]. Where the driver does not choose, `note` is
+    /// Adds a flow rule like [`Ethtool::insert_rule`]. Where the driver does not choose, `note` is
     /// called with each location before the rule is put there; no rule was there until then.
     ///
     /// # Errors
@@ -140,7 +141,7 @@ impl Ethtool {
             return Ok(self.insert(&name, rule)?);
         }
         // The list may be outdated, and a driver may replace a rule: look at each location again.
-        let (table, taken) = self.listed(&name)?;
+        let (table, taken) = self.read_table_and_locations(&name)?;
         let mut locations = FreeLocations::new(taken, table.size);
         let mut location = locations.first();
         let mut refusal = None;
@@ -180,7 +181,7 @@ impl Ethtool {
         Ok(nfc.fs.location)
     }
 
-    /// Deletes a rule (`ETHTOOL_SRXCLSRLDEL`).
+    /// Deletes a flow rule (`ETHTOOL_SRXCLSRLDEL`).
     ///
     /// # Errors
     /// `ENOENT`, or another error of the driver, where no rule is at that location.
@@ -208,15 +209,15 @@ impl Ethtool {
         })
     }
 
-    /// Reads the table and the locations of its rules. While rules come and go, they are listed
-    /// until two lists agree, or after some tries all locations that were seen are returned. One
-    /// list may silently be incomplete: mlx5 cuts it off where there are more rules than were
-    /// counted.
-    fn listed(&self, name: &str) -> Result<(RuleTable, Vec<u32>)> {
+    /// Reads size and use of the flow rule table, and the locations of the rules. While rules come
+    /// and go, they are listed until two lists agree, or after some tries all locations that were
+    /// seen are returned. One list may silently be incomplete: mlx5 cuts it off where there are
+    /// more rules than were counted.
+    fn read_table_and_locations(&self, name: &str) -> Result<(RuleTable, Vec<u32>)> {
         let mut table = self.table(name)?;
         let (mut last, mut seen) = (None, BTreeSet::new());
         let mut failed = None;
-        for _ in 0..LISTINGS {
+        for _ in 0..MAX_LISTINGS {
             let answer = sys::locations(&self.0.socket, name, table.count);
             let now = self.table(name)?;
             // With a wrong count rules are left out, or the driver fails: `EMSGSIZE` of most,
@@ -259,8 +260,8 @@ impl Ethtool {
     }
 }
 
-/// Whether an error says that no rule is at a location: `ENOENT` of most drivers, `EINVAL` of gve,
-/// bnxt and fbnic.
+/// Whether an error says that no flow rule is at a location: `ENOENT` of most drivers, `EINVAL` of
+/// gve, bnxt and fbnic.
 fn is_no_rule(error: &Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL))
 }

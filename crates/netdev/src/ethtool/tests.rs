@@ -32,7 +32,7 @@ fn assert_same(ours: &Request, oracle: &impl NetlinkRequest) {
 }
 
 #[test]
-fn commands_are_counted_as_the_kernel_counts_requests() {
+fn command_numbers_are_those_of_the_kernels_requests() {
     // The names of ethtool_netlink_generated.h, from ETHTOOL_MSG_USER_NONE on.
     let kernel = "NONE STRSET_GET LINKINFO_GET LINKINFO_SET LINKMODES_GET LINKMODES_SET \
          LINKSTATE_GET DEBUG_GET DEBUG_SET WOL_GET WOL_SET FEATURES_GET FEATURES_SET PRIVFLAGS_GET \
@@ -256,7 +256,7 @@ fn rss_and_rings_are_read() {
 }
 
 #[test]
-fn tables_are_spread_evenly() {
+fn equal_tables_spread_evenly() {
     let table: Vec<u32> = equal_table(8, 3).into_iter().map(QueueId::get).collect();
     assert_eq!(table, [0, 1, 2, 0, 1, 2, 0, 1]);
     assert_eq!(equal_table(8, 0), []);

@@ -26,13 +26,13 @@ attributes! {
     }
 }
 
-/// Format of messages about addresses.
+/// Netlink format of messages about IP addresses.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
     attrs: ifa::ALL,
 };
 
-/// Format of messages about neighbours.
+/// Netlink format of messages about neighbours.
 pub(super) const NEIGHBOUR_MESSAGE: MessageSpec = MessageSpec {
     header: 12,
     attrs: nda::ALL,
@@ -41,25 +41,25 @@ pub(super) const NEIGHBOUR_MESSAGE: MessageSpec = MessageSpec {
 /// Length of a `struct ifaddrmsg`.
 const HEADER: usize = 8;
 
-/// Options for adding an address.
+/// Options for adding an IP address to a link.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct AddressOptions {
-    /// Use an IPv6 address at once, without duplicate address detection (`IFA_F_NODAD`).
+    /// Whether to use an IPv6 address at once, without duplicate address detection (`IFA_F_NODAD`).
     #[doc(alias = "IFA_F_NODAD")]
     pub nodad: bool,
 }
 
-/// Address of a link (`inet_fill_ifaddr`, `inet6_fill_ifaddr`).
+/// IP address of a link (`inet_fill_ifaddr`, `inet6_fill_ifaddr`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Address {
-    /// Link that has the address.
+    /// Number of the link that has the address.
     pub ifindex: Ifindex,
-    /// Address, and the prefix length of its network.
+    /// IP address, and the prefix length of its network.
     pub prefix: Prefix,
-    /// Scope (`RT_SCOPE_*`): 0 everywhere, 253 on the link, 254 on this host.
+    /// Scope of the address (`RT_SCOPE_*`): 0 everywhere, 253 on the link, 254 on this host.
     pub scope: u8,
-    /// Bits `IFA_F_*`.
+    /// Flags of the address: bits `IFA_F_*`.
     pub flags: u32,
 }
 
@@ -97,7 +97,7 @@ impl Address {
 }
 
 impl Link {
-    /// Lists the addresses of a link or of all (`inet_dump_ifaddr`, `inet6_dump_ifaddr`).
+    /// Lists the IP addresses of one link or of all (`inet_dump_ifaddr`, `inet6_dump_ifaddr`).
     ///
     /// # Errors
     /// `ENODEV` without such a link.
@@ -110,7 +110,7 @@ impl Link {
         self.dump(&request, HEADER, Address::parse)
     }
 
-    /// Adds an address (`inet_rtm_newaddr`, `inet6_rtm_newaddr`).
+    /// Adds an IP address to a link (`inet_rtm_newaddr`, `inet6_rtm_newaddr`).
     ///
     /// # Errors
     /// `EEXIST` where the link has the address.
@@ -125,7 +125,7 @@ impl Link {
         self.socket.tell(&add(ifindex, prefix, options, object))
     }
 
-    /// Removes an address (`inet_rtm_deladdr`, `inet6_rtm_deladdr`).
+    /// Removes an IP address from a link (`inet_rtm_deladdr`, `inet6_rtm_deladdr`).
     ///
     /// # Errors
     /// `EADDRNOTAVAIL` where the link does not have the address.
@@ -138,8 +138,8 @@ impl Link {
         self.socket.tell(&request)
     }
 
-    /// Adds or replaces a permanent neighbour, which is not asked for its Ethernet address
-    /// (`neigh_add`).
+    /// Adds or replaces a permanent neighbour entry, so that the neighbour is not asked for its
+    /// Ethernet address (`neigh_add`).
     ///
     /// # Errors
     /// `EINVAL` for a link without Ethernet addresses.

@@ -10,7 +10,7 @@ use super::{IfInfo, Link, LinkInfo, ifla};
 use crate::parse::{Parsed, required};
 use crate::{Ifindex, NsId, ParseError};
 
-/// `RTNLGRP_LINK`.
+/// Multicast group of notifications about links: `RTNLGRP_LINK`.
 const GROUP: u32 = 1;
 
 impl Link {
@@ -34,8 +34,8 @@ pub struct LinkEvents {
 }
 
 impl LinkEvents {
-    /// Waits for the next event until `deadline`, or without limit if there is none. `None` means
-    /// that the deadline has passed.
+    /// Waits for the next event about a link until `deadline`, or without limit if there is none.
+    /// `None` means that the deadline has passed.
     ///
     /// # Errors
     /// [`Error::is_overrun`] where events were lost.
@@ -56,7 +56,7 @@ impl AsFd for LinkEvents {
     }
 }
 
-/// Change of a link.
+/// A change of a link, as the kernel notified of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
@@ -76,16 +76,17 @@ pub enum LinkEvent {
         ifindex: Ifindex,
         /// Name of the link.
         name: String,
-        /// Id of the other namespace in this one.
+        /// Id of the namespace that the link was moved to, in the namespace that it left.
         to: NsId,
-        /// Number of the link in the other namespace; `None` where it stays the same.
+        /// Number of the link in the namespace that it was moved to; `None` where it stays the
+        /// same.
         new_ifindex: Option<Ifindex>,
     },
 }
 
 impl LinkEvent {
-    /// Parses a notification. `None` if it is not about a link itself: a port that leaves a bridge
-    /// is reported as `RTM_DELLINK`, too, in the family `AF_BRIDGE`.
+    /// Parses a notification about a link. `None` if it is not about a link itself: a port that
+    /// leaves a bridge is reported as `RTM_DELLINK`, too, in the family `AF_BRIDGE`.
     fn of(message: &Message) -> Parsed<Option<Self>> {
         let (header, attrs) = message.split(IfInfo::LEN)?;
         Self::parse(message.kind(), header, attrs)
@@ -101,13 +102,13 @@ impl LinkEvent {
                 let link = LinkInfo::parse(header, attrs)?;
                 Ok(Some(Self::Changed(Box::new(link))))
             }
-            libc::RTM_DELLINK => Self::end(header, attrs).map(Some),
+            libc::RTM_DELLINK => Self::parse_end_of_link(header, attrs).map(Some),
             _ => Ok(None),
         }
     }
 
     /// Parses `RTM_DELLINK`: the link was deleted, unless the message says where it was moved.
-    fn end(header: &[u8], attrs: Attrs<'_>) -> Parsed<Self> {
+    fn parse_end_of_link(header: &[u8], attrs: Attrs<'_>) -> Parsed<Self> {
         let ifindex = header.get(4..8).and_then(|bytes| bytes.try_into().ok());
         let ifindex = ifindex.ok_or(ParseError::Header { left: header.len() })?;
         let ifindex = Ifindex::new(u32::from_ne_bytes(ifindex));
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_and_a_move_are_two_things() {
+    fn a_deletion_and_a_move_are_distinguished() {
         let ifindex = Ifindex::new(7);
         let name = "eth1".to_owned();
         let mut attrs = named();
@@ -185,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_that_leaves_its_bridge_is_not_a_link_that_goes() {
+    fn a_port_that_leaves_its_bridge_is_not_a_deleted_link() {
         let bridge = u8::try_from(libc::AF_BRIDGE).unwrap();
         assert_eq!(parse(libc::RTM_DELLINK, bridge, &named()), Ok(None));
     }
@@ -202,7 +203,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes(kind in 0u16..40, header in prop::collection::vec(any::<u8>(), 0..20), attrs in prop::collection::vec(any::<u8>(), 0..60)) {
+        fn arbitrary_bytes_are_parsed_or_refused(kind in 0u16..40, header in prop::collection::vec(any::<u8>(), 0..20), attrs in prop::collection::vec(any::<u8>(), 0..60)) {
             let _ = LinkEvent::parse(kind, &header, Attrs::new(&attrs));
         }
     }

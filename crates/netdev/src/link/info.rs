@@ -20,42 +20,43 @@ pub struct LinkInfo {
     pub alt_names: Vec<String>,
     /// Kind of a virtual link: `netkit`, `veth`; `None` for most others.
     pub kind: Option<String>,
-    /// Bits `IFF_*`.
+    /// Flags of the link: bits `IFF_*`.
     pub flags: u32,
     /// Whether the link is administratively up.
     pub up: bool,
     /// Whether the link has a carrier and is ready to send.
     pub running: bool,
-    /// Largest packet, in bytes.
+    /// Mtu of the link: size of the largest packet, in bytes.
     pub mtu: u32,
     /// Least mtu that the link can have.
     pub min_mtu: Option<u32>,
     /// Greatest mtu that the link can have.
     pub max_mtu: Option<u32>,
-    /// Ethernet address.
+    /// Ethernet address of the link.
     pub mac: Option<MacAddr>,
-    /// Ethernet address that the link was made with, where it has one.
+    /// Permanent Ethernet address, which the link was made with, where it has one.
     pub permanent_mac: Option<MacAddr>,
     /// Name of the link's port on its device, where the driver has one.
     pub port: Option<String>,
-    /// Device on a bus that the link belongs to: a NIC has one, a virtual link has none.
+    /// Name of the device on a bus that the link belongs to: a NIC has one, a virtual link has
+    /// none.
     pub parent: Option<String>,
-    /// Bus of the parent device.
+    /// Bus of the device that the link belongs to.
     pub parent_bus: Option<String>,
     /// Number of rx queues that the link could have.
     pub rx_queues: u32,
     /// Number of tx queues that the link could have.
     pub tx_queues: u32,
-    /// Link that this link is tied to: of a netkit pair the other end.
+    /// Number of the link that this link is tied to: of a netkit pair the other end.
     pub link: Option<Ifindex>,
-    /// Link that this link is a part of: a bond, a team, a bridge.
+    /// Number of the link that this link is a part of: a bond, a team, a bridge.
     #[serde(skip)]
     pub master: Option<Ifindex>,
     /// Id of the network namespace of [`LinkInfo::link`]; `None` is this namespace.
     pub link_netns_id: Option<NsId>,
     /// Attributes of a netkit.
     pub netkit: Option<NetkitInfo>,
-    /// Attached XDP program.
+    /// XDP program that is attached to the link.
     pub xdp: Option<Xdp>,
 }
 
@@ -133,20 +134,20 @@ impl LinkInfo {
             ifla::MAX_MTU => self.max_mtu = Some(attr.u32()?).filter(|&mtu| mtu != 0),
             ifla::LINK => self.link = Some(Ifindex::new(attr.u32()?)).filter(|l| l.get() != 0),
             ifla::MASTER => self.master = Some(Ifindex::new(attr.u32()?)),
-            ifla::PROP_LIST => self.take_names(attr)?,
+            ifla::PROP_LIST => self.set_names(attr)?,
             ifla::LINK_NETNSID => self.link_netns_id = Some(NsId::new(attr.i32()?)),
             ifla::NUM_RX_QUEUES => self.rx_queues = attr.u32()?,
             ifla::NUM_TX_QUEUES => self.tx_queues = attr.u32()?,
             ifla::PARENT_DEV_NAME => self.parent = Some(attr.str()?.to_owned()),
             ifla::PARENT_DEV_BUS_NAME => self.parent_bus = Some(attr.str()?.to_owned()),
-            ifla::LINKINFO => self.take_info(attr)?,
+            ifla::LINKINFO => self.set_kind_info(attr)?,
             ifla::XDP => self.xdp = Xdp::parse(attr)?,
             _ => {}
         }
         Ok(())
     }
 
-    fn take_names(&mut self, nest: &Attr<'_>) -> Parsed<()> {
+    fn set_names(&mut self, nest: &Attr<'_>) -> Parsed<()> {
         for attr in nest.nested() {
             let attr = attr?;
             if attr.kind() == ifla::ALT_IFNAME {
@@ -156,7 +157,7 @@ impl LinkInfo {
         Ok(())
     }
 
-    fn take_info(&mut self, nest: &Attr<'_>) -> Parsed<()> {
+    fn set_kind_info(&mut self, nest: &Attr<'_>) -> Parsed<()> {
         let mut data = None;
         for attr in nest.nested() {
             let attr = attr?;
@@ -177,17 +178,17 @@ fn has(flags: u32, flag: libc::c_int) -> bool {
     u32::try_from(flag).is_ok_and(|flag| flags & flag != 0)
 }
 
-/// Hook that an XDP program is attached to (`XDP_ATTACHED_*`).
+/// Hook of a link that an XDP program is attached to (`XDP_ATTACHED_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum XdpMode {
-    /// Driver.
+    /// The driver's XDP hook.
     Driver,
-    /// Generic XDP: on socket buffers, before the stack.
+    /// The generic XDP hook: on socket buffers, before the stack.
     Generic,
-    /// Device (offloaded).
+    /// The device itself, to which the program was offloaded.
     Hardware,
-    /// More than one hook.
+    /// More than one XDP hook.
     Multiple,
 }
 
@@ -195,17 +196,17 @@ pub enum XdpMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Xdp {
-    /// Hook of the program.
+    /// Hook of the link that the program is attached to.
     pub mode: XdpMode,
-    /// Number of the program; `None` where there are several.
+    /// Number of the BPF program; `None` where there are several.
     pub prog_id: Option<u32>,
 }
 
 impl Xdp {
     fn parse(nest: &Attr<'_>) -> Parsed<Option<Self>> {
-        /// `IFLA_XDP_ATTACHED`.
+        /// Netlink attribute with the mode of an XDP program: `IFLA_XDP_ATTACHED`.
         const ATTACHED: u16 = 2;
-        /// `IFLA_XDP_PROG_ID`.
+        /// Netlink attribute with the number of an XDP program: `IFLA_XDP_PROG_ID`.
         const PROG_ID: u16 = 4;
         let (mut mode, mut prog_id) = (None, None);
         for attr in nest.nested() {

@@ -64,7 +64,7 @@ attributes! {
     }
 }
 
-/// Format of messages about links.
+/// Netlink format of messages about links.
 const MESSAGE: MessageSpec = MessageSpec {
     header: IfInfo::LEN,
     attrs: ifla::ALL,
@@ -125,7 +125,7 @@ pub struct Link {
 }
 
 impl Link {
-    /// Opens a handle in the calling thread's network namespace.
+    /// Opens an rtnetlink handle in the calling thread's network namespace.
     ///
     /// # Errors
     /// Those of a socket.
@@ -133,7 +133,7 @@ impl Link {
         Ok(Self::over(Socket::route()?))
     }
 
-    /// Opens a handle in the network namespace `ns`.
+    /// Opens an rtnetlink handle in the network namespace `ns`.
     ///
     /// # Errors
     /// As for [`Link::open`] and [`NetNs::run`].
@@ -173,9 +173,10 @@ impl Link {
     /// `ENODEV` where no link has that name: `eth9: no such device (ENODEV)`.
     #[doc(alias = "RTM_GETLINK")]
     pub fn by_name(&mut self, name: &str) -> Result<LinkInfo> {
-        /// `ALTIFNAMSIZ`, without the byte that ends it.
-        const ROOM: usize = 127;
-        if name.is_empty() || name.len() > ROOM || name.contains('\0') {
+        /// Length in bytes of an alternative name, without the byte that ends it: `ALTIFNAMSIZ`
+        /// less 1.
+        const MAX_ALT_NAME: usize = 127;
+        if name.is_empty() || name.len() > MAX_ALT_NAME || name.contains('\0') {
             return Err(not_a_name(name));
         }
         self.ask(&by_name(name), LinkInfo::parse)
@@ -192,7 +193,7 @@ impl Link {
         self.dump(&request, IfInfo::LEN, LinkInfo::parse)
     }
 
-    /// Deletes a link, of a netkit pair both ends (`rtnl_dellink`). Its leases end.
+    /// Deletes a link, of a netkit pair both ends (`rtnl_dellink`). The leases of a netkit end.
     ///
     /// # Errors
     /// `EOPNOTSUPP` for a link that can't be deleted, such as that of a NIC.
@@ -234,7 +235,7 @@ impl Link {
         self.socket.tell(&request)
     }
 
-    /// Sets the largest packet, in bytes.
+    /// Sets a link's mtu, the size of the largest packet in bytes.
     ///
     /// # Errors
     /// `EINVAL` outside the limits of the link.
@@ -268,7 +269,7 @@ impl Link {
         let object = format!("{} to {}", self.device(ifindex), ns.label());
         let header = IfInfo::of(ifindex).encode();
         let mut request = Request::new(libc::RTM_SETLINK, &header, "link-netns", object);
-        request.attrs().put(ifla::NET_NS_FD, &fd(ns));
+        request.attrs().put(ifla::NET_NS_FD, &fd_payload(ns));
         self.socket.tell(&request)
     }
 
@@ -280,7 +281,7 @@ impl Link {
         Request::new(kind, &header.encode(), op, self.device(ifindex))
     }
 
-    /// Name of a device for errors.
+    /// Name of a device for errors: its name, or its number if it has none.
     fn device(&self, ifindex: Ifindex) -> String {
         sys::device_name(&self.socket, ifindex)
     }
@@ -297,7 +298,7 @@ impl Link {
         parsed.map_err(|e| request.malformed(e))
     }
 
-    /// Requests a list of entries that have a fixed header of `len` bytes.
+    /// Requests a list of entries that begin with a fixed header of `len` bytes.
     fn dump<T>(
         &mut self,
         request: &Request,
@@ -315,7 +316,7 @@ impl Link {
     }
 }
 
-/// Flag of a link that is up, in the width of the message's field.
+/// Flag of a link that is up (`IFF_UP`), in the width of the message's field.
 const IFF_UP: u32 = libc::IFF_UP as u32;
 
 fn by_name(name: &str) -> Request {
@@ -339,6 +340,6 @@ fn check_name(name: &str) -> Result<()> {
 }
 
 /// Descriptor of a namespace as the payload of an attribute.
-fn fd(ns: &NetNs) -> [u8; 4] {
+fn fd_payload(ns: &NetNs) -> [u8; 4] {
     ns.as_fd().as_raw_fd().to_ne_bytes()
 }

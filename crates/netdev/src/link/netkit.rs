@@ -5,7 +5,7 @@ use std::fmt;
 use netlink::{Attr, NetNs, Request, Result, Writer};
 use serde::Serialize;
 
-use super::{IfInfo, Link, LinkInfo, check_name, fd, ifla, info_attr};
+use super::{IfInfo, Link, LinkInfo, check_name, fd_payload, ifla, info_attr};
 use crate::Ifindex;
 use crate::parse::{Parsed, attributes, required};
 
@@ -34,7 +34,7 @@ attributes! {
     }
 }
 
-/// Defines an enum with the kernel's numbers.
+/// Defines an enum whose variants have the kernel's numbers.
 macro_rules! numbers {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $raw:literal,)* }) => {
         $(#[$doc])*
@@ -70,11 +70,11 @@ macro_rules! numbers {
 }
 
 numbers!(
-    /// Layer of a netkit's packets (`enum netkit_mode`).
+    /// Layer of the packets that a netkit carries (`enum netkit_mode`).
     NetkitMode {
-        /// Ethernet frames.
+        /// Layer 2: Ethernet frames.
         L2 = 0,
-        /// IP packets: no MAC addresses, no ARP.
+        /// Layer 3: IP packets, without MAC addresses and ARP.
         #[default]
         L3 = 1,
     }
@@ -83,10 +83,10 @@ numbers!(
 numbers!(
     /// Pairing of a netkit: with or without another end (`enum netkit_pairing`).
     Pairing {
-        /// A pair of two ends.
+        /// A pair: two ends that pass packets to each other.
         #[default]
         Pair = 0,
-        /// One end alone, whose only data path is its leased queues.
+        /// One end alone, whose only data path is its leased queues: no peer.
         Single = 1,
     }
 );
@@ -106,9 +106,9 @@ numbers!(
     /// Scrubbing of packets that change the namespace: whether their marks are removed (`enum
     /// netkit_scrub`).
     NetkitScrub {
-        /// Marks stay.
+        /// The packets' marks stay.
         None = 0,
-        /// Marks are removed.
+        /// The packets' marks are removed.
         #[default]
         Default = 1,
     }
@@ -121,25 +121,26 @@ pub struct NetkitPair {
     pub name: String,
     /// Name of the peer, which goes into the container and can lease.
     pub peer_name: String,
-    /// Layer of the packets.
+    /// Layer of the packets that the netkit carries.
     pub mode: NetkitMode,
-    /// Policy of the primary.
+    /// Policy of the primary end for packets that no BPF program decides about.
     pub policy: NetkitPolicy,
-    /// Policy of the peer.
+    /// Policy of the peer for packets that no BPF program decides about.
     pub peer_policy: NetkitPolicy,
-    /// Scrubbing of the primary.
+    /// Whether the primary end removes packets' marks.
     pub scrub: NetkitScrub,
-    /// Scrubbing of the peer.
+    /// Whether the peer removes packets' marks.
     pub peer_scrub: NetkitScrub,
     /// Number of rx queues that the peer can have, 1 to 1024: one of its own and one for each
-    /// lease. `None` is one.
+    /// lease. `None` is one queue.
     pub rx_queues: Option<u32>,
-    /// Network namespace in which the peer is made; `None` is the handle's.
+    /// Network namespace in which the peer is made; `None` is the namespace of the rtnetlink
+    /// handle.
     pub peer_netns: Option<NetNs>,
 }
 
 impl NetkitPair {
-    /// Parameters with the kernel's defaults: layer 3, passing, without leases.
+    /// Creates parameters with the kernel's defaults: layer 3, passing, without leases.
     pub fn new(name: impl Into<String>, peer_name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -176,7 +177,7 @@ impl NetkitPair {
             peer.u32(peer_attr::NUM_RX_QUEUES, queues);
         }
         if let Some(ns) = &self.peer_netns {
-            peer.put(peer_attr::NET_NS_FD, &fd(ns));
+            peer.put(peer_attr::NET_NS_FD, &fd_payload(ns));
         }
         peer
     }
@@ -187,15 +188,15 @@ impl NetkitPair {
 pub struct NetkitSingle {
     /// Name of the netkit.
     pub name: String,
-    /// Layer of the packets.
+    /// Layer of the packets that the netkit carries.
     pub mode: NetkitMode,
     /// Number of rx queues that the netkit can have, 1 to 1024: one of its own and one for each
-    /// lease. `None` is one.
+    /// lease. `None` is one queue.
     pub rx_queues: Option<u32>,
 }
 
 impl NetkitSingle {
-    /// Parameters with the kernel's defaults: layer 3, without leases.
+    /// Creates parameters with the kernel's defaults: layer 3, without leases.
     pub fn new(name: impl Into<String>) -> Self {
         Self {
             name: name.into(),
@@ -212,11 +213,11 @@ impl NetkitSingle {
     }
 }
 
-/// Numbers of both ends of a new pair.
+/// Numbers of both ends of a new netkit pair.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NetkitEnds {
-    /// Number of the primary, in the handle's network namespace.
+    /// Number of the primary end, in the network namespace of the rtnetlink handle.
     pub primary: Ifindex,
     /// Number of the peer, in the network namespace in which it was made.
     pub peer: Ifindex,
@@ -232,7 +233,7 @@ impl Link {
         check_name(&pair.name)?;
         check_name(&pair.peer_name)?;
         let request = pair.encode();
-        let primary = self.made(&request, &pair.name)?;
+        let primary = self.make_link(&request, &pair.name)?;
         let peer = required(primary.link, ifla::LINK).map_err(|e| request.malformed(e))?;
         Ok(NetkitEnds {
             primary: primary.ifindex,
@@ -249,7 +250,7 @@ impl Link {
     pub fn create_netkit_single(&mut self, single: &NetkitSingle) -> Result<Ifindex> {
         check_name(&single.name)?;
         let request = single.encode();
-        let made = self.made(&request, &single.name)?;
+        let made = self.make_link(&request, &single.name)?;
         if made
             .netkit
             .is_some_and(|netkit| netkit.pairing == Pairing::Single)
@@ -261,9 +262,9 @@ impl Link {
         Err(request.invalid("this kernel makes netkits in pairs only"))
     }
 
-    /// Makes a link, and returns it as it was then: a moment later it may have another name
+    /// Makes a link, and returns its description at that moment: later it may have another name
     /// (`rtnl_configure_link` notifies of it).
-    fn made(&mut self, request: &Request, name: &str) -> Result<LinkInfo> {
+    fn make_link(&mut self, request: &Request, name: &str) -> Result<LinkInfo> {
         let Some(echo) = self.socket.tell_echoed(request)? else {
             return self.by_name(name);
         };
@@ -298,28 +299,29 @@ fn create(
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct NetkitInfo {
-    /// Whether the device is the primary end of a pair, or a single.
+    /// Whether the device is the primary end of a pair, or has no peer.
     pub primary: bool,
-    /// Layer of the packets.
+    /// Layer of the packets that the netkit carries.
     pub mode: NetkitMode,
-    /// Pairing; before Linux 7.1 always a pair.
+    /// Whether the netkit has a peer; before Linux 7.1 always a pair.
     pub pairing: Pairing,
-    /// Policy of this end.
+    /// Policy of this end for packets that no BPF program decides about.
     pub policy: Option<NetkitPolicy>,
-    /// Policy of the other end; not reported for a single.
+    /// Policy of the other end for packets that no BPF program decides about; not reported without
+    /// a peer.
     pub peer_policy: Option<NetkitPolicy>,
-    /// Scrubbing of this end.
+    /// Whether this end removes packets' marks.
     pub scrub: Option<NetkitScrub>,
-    /// Scrubbing of the other end.
+    /// Whether the other end removes packets' marks.
     pub peer_scrub: Option<NetkitScrub>,
-    /// Room in front of each packet, in bytes.
+    /// Headroom: room in front of each packet's data, in bytes.
     pub headroom: u16,
-    /// Room behind each packet, in bytes.
+    /// Tailroom: room behind each packet's data, in bytes.
     pub tailroom: u16,
 }
 
 impl NetkitInfo {
-    /// Whether the device can lease queues: a single can, and of a pair the peer
+    /// Whether the device can lease queues: the peer of a pair can, and a netkit without a peer
     /// (`netkit_queue_create`).
     pub fn can_lease(&self) -> bool {
         self.pairing == Pairing::Single || !self.primary

@@ -2,7 +2,7 @@
 
 use netlink::{Attrs, Error, MessageSpec, NetNs, ParseError, Request, Result, SeenNetNs};
 
-use super::{Link, LinkInfo, fd};
+use super::{Link, LinkInfo, fd_payload};
 use crate::parse::attributes;
 use crate::{Ifindex, NsId};
 
@@ -14,27 +14,28 @@ attributes! {
     }
 }
 
-/// Format of messages about namespace ids.
+/// Netlink format of messages about namespace ids.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER.len(),
     attrs: netnsa::ALL,
 };
 
-/// Value for no id, and for any (`NETNSA_NSID_NOT_ASSIGNED`).
+/// Value for a namespace without an id, and for any id (`NETNSA_NSID_NOT_ASSIGNED`).
 const NOT_ASSIGNED: i32 = -1;
 
-/// Header: a `struct rtgenmsg` of no address family, padded.
+/// Header of messages about namespace ids: a `struct rtgenmsg` of no address family, padded.
 const HEADER: [u8; 4] = [0; 4];
 
 impl Link {
-    /// Id of `ns` in this handle's network namespace; `None` where it has none (`rtnl_net_getid`).
+    /// Id of the namespace `ns` in this handle's network namespace; `None` where it has none
+    /// (`rtnl_net_getid`).
     ///
     /// # Errors
     /// `EINVAL` for a file that is not a network namespace.
     #[doc(alias = "RTM_GETNSID")]
     pub fn nsid(&mut self, ns: &NetNs) -> Result<Option<NsId>> {
         let mut request = Request::new(libc::RTM_GETNSID, &HEADER, "nsid-get", ns.label());
-        request.attrs().put(netnsa::FD, &fd(ns));
+        request.attrs().put(netnsa::FD, &fd_payload(ns));
         let answer = self.socket.ask(&request)?;
         let nsid = answer
             .split(HEADER.len())
@@ -43,8 +44,8 @@ impl Link {
         Ok((nsid != NOT_ASSIGNED).then_some(NsId::new(nsid)))
     }
 
-    /// Assigns an id to `ns` in this handle's network namespace and returns it; `None` lets the
-    /// kernel choose (`rtnl_net_newid`). An id can't be removed.
+    /// Assigns an id to the namespace `ns` in this handle's network namespace and returns it;
+    /// `None` lets the kernel choose (`rtnl_net_newid`). An id can't be removed.
     ///
     /// # Errors
     /// `EEXIST` where `ns` has an id, or where the id is taken.
@@ -55,7 +56,8 @@ impl Link {
         given.ok_or_else(|| Error::invalid("nsid-new", ns.label(), "no number was given"))
     }
 
-    /// Id of `ns` in this handle's network namespace. Where it has none the kernel chooses one.
+    /// Id of the namespace `ns` in this handle's network namespace. Where it has none the kernel
+    /// chooses one.
     ///
     /// # Errors
     /// As for [`Link::nsid`] and [`Link::set_nsid`].
@@ -66,8 +68,8 @@ impl Link {
         }
     }
 
-    /// Finds the namespace that has this id in this handle's namespace, among these; `None` if none of them has it.
-    /// Those that have ended or can't be entered are passed over.
+    /// Finds, among the given namespaces, the one with this id in this handle's namespace; `None`
+    /// if none of them has it. Namespaces that have ended or can't be entered are passed over.
     ///
     /// # Errors
     /// As for [`Link::nsid`].
@@ -85,8 +87,9 @@ impl Link {
         Ok(None)
     }
 
-    /// Finds the device that `link` is tied to, of a netkit pair the other end: its namespace and number. `None` if
-    /// there is none, or if its namespace can't be seen. This handle is in `here`, the namespace of `link`.
+    /// Finds the device that the link `link` is tied to, of a netkit pair the other end: its
+    /// namespace and number. `None` if there is none, or if its namespace can't be seen. This
+    /// handle is in `here`, the namespace of `link`.
     ///
     /// # Errors
     /// As for [`Link::nsid`] and [`NetNs::visible`].
@@ -107,7 +110,7 @@ pub(super) fn new(ns: &NetNs, nsid: Option<NsId>) -> Request {
     let attrs = request
         .attrs()
         .i32(netnsa::NSID, nsid.map_or(NOT_ASSIGNED, NsId::get));
-    attrs.put(netnsa::FD, &fd(ns));
+    attrs.put(netnsa::FD, &fd_payload(ns));
     request
 }
 

@@ -10,23 +10,22 @@ use super::addr::{family, family_byte, octets, parse_ip};
 use crate::parse::{Parsed, required};
 use crate::{Ifindex, ParseError};
 
-/// `NDA_DST`.
+/// Netlink attribute with a neighbour's address: `NDA_DST`.
 const DST: u16 = 1;
 
-/// `NTF_PROXY`.
+/// Flag of a proxy entry among neighbours: `NTF_PROXY`.
 const PROXY: u8 = 0x08;
 
 /// Length of a `struct ndmsg`.
 const HEADER: usize = 12;
 
-/// Proxy entry: an address that a link answers for although it is another host's
-/// (`pneigh_fill_info`).
+/// Proxy entry: an address of another host that a link answers for (`pneigh_fill_info`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Proxy {
-    /// Link that answers.
+    /// Number of the link that answers.
     pub ifindex: Ifindex,
-    /// Address that the link answers for.
+    /// Address of another host that the link answers for.
     pub addr: IpAddr,
 }
 

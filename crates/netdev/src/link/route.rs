@@ -22,7 +22,7 @@ attributes! {
     }
 }
 
-/// Format of messages about routes.
+/// Netlink format of messages about routes.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
     attrs: rta::ALL,
@@ -34,11 +34,11 @@ const HEADER: usize = 12;
 /// A unicast route: `ip route add 10.0.1.0/24 via 10.0.0.2 dev eth0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Route {
-    /// Destination; a length of 0 is the default route.
+    /// Destination network of the route; a length of 0 is the default route.
     pub dst: Prefix,
-    /// Router, of the same address family; `None` means that the destination is on the link.
+    /// Next router, of the same address family; `None` means that the destination is on the link.
     pub via: Option<IpAddr>,
-    /// Outgoing link; without it the kernel finds it by the router.
+    /// Outgoing link; without one the kernel finds it by the router.
     pub oif: Option<Ifindex>,
     /// Source address of packets whose socket has none.
     pub src: Option<IpAddr>,
@@ -47,7 +47,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// Route to a destination on the link `oif`.
+    /// Creates a route to a destination on the link `oif`.
     pub fn on_link(dst: Prefix, oif: Ifindex) -> Self {
         Self {
             dst,
@@ -58,7 +58,7 @@ impl Route {
         }
     }
 
-    /// Route over the router `via`.
+    /// Creates a route over the router `via`.
     pub fn over(dst: Prefix, via: IpAddr) -> Self {
         Self {
             dst,
@@ -117,25 +117,27 @@ impl Route {
     }
 }
 
-/// Existing route (`fib_dump_info`, `rt6_fill_node`).
+/// An existing route, as the kernel lists it (`fib_dump_info`, `rt6_fill_node`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct RouteInfo {
-    /// Destination; a length of 0 is the default route.
+    /// Destination network of the route; a length of 0 is the default route.
     pub dst: Prefix,
-    /// Router; `None` also for a route with several next hops.
+    /// Next router; `None` also for a route with several next hops.
     pub via: Option<IpAddr>,
-    /// Outgoing link; `None` also for a route with several next hops.
+    /// Outgoing link of the route; `None` also for a route with several next hops.
     pub oif: Option<Ifindex>,
     /// Source address of packets whose socket has none.
     pub src: Option<IpAddr>,
     /// Routing table: 254 is the main one, 255 that of the host's own addresses.
     pub table: u32,
-    /// Origin (`RTPROT_*`): 2 the kernel, 4 an administrator, 9 a router's advertisement.
+    /// Origin of the route (`RTPROT_*`): 2 the kernel, 4 an administrator, 9 a router's
+    /// advertisement.
     pub protocol: u8,
-    /// Type (`RTN_*`): 1 unicast, 2 an address of this host.
+    /// Type of the route (`RTN_*`): 1 unicast, 2 an address of this host.
     pub kind: u8,
-    /// Metric: of several routes to one destination the one with the lowest is used.
+    /// Metric of the route: of several routes to one destination the one with the lowest metric is
+    /// used.
     pub priority: Option<u32>,
 }
 

@@ -26,7 +26,7 @@ attributes! {
     }
 }
 
-/// Format of messages about rules.
+/// Netlink format of messages about policy routing rules.
 pub(super) const MESSAGE: MessageSpec = MessageSpec {
     header: HEADER,
     attrs: fra::ALL,
@@ -35,7 +35,7 @@ pub(super) const MESSAGE: MessageSpec = MessageSpec {
 /// Length of a `struct fib_rule_hdr`.
 const HEADER: usize = 12;
 
-/// Actions: `FR_ACT_*`.
+/// Action number of a rule that continues at another priority: `FR_ACT_GOTO`.
 const GOTO: u8 = 2;
 const NOP: u8 = 3;
 const BLACKHOLE: u8 = 6;
@@ -43,19 +43,19 @@ const BLACKHOLE: u8 = 6;
 /// `FIB_RULE_INVERT`: the rule is for all packets that do not match.
 const INVERT: u32 = 2;
 
-/// `RTM_NEWRULE`, `RTM_DELRULE`.
+/// Message type for adding a policy routing rule: `RTM_NEWRULE`.
 const NEW: u16 = libc::RTM_NEWRULE;
 const DELETE: u16 = libc::RTM_DELRULE;
 
-/// Action of a rule on the packets that match.
+/// Action of a policy routing rule on the packets that match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RuleAction {
     /// Continue with the rules from this priority on (`FR_ACT_GOTO`).
     Goto(u32),
-    /// Do nothing (`FR_ACT_NOP`); a target for [`RuleAction::Goto`].
+    /// Do nothing with the packet (`FR_ACT_NOP`); a target for [`RuleAction::Goto`].
     Nop,
-    /// Drop silently (`FR_ACT_BLACKHOLE`).
+    /// Drop the packet silently (`FR_ACT_BLACKHOLE`).
     Blackhole,
 }
 
@@ -65,15 +65,15 @@ pub enum RuleAction {
 pub struct Rule {
     /// Whether the rule is for IPv4; otherwise it is for IPv6.
     pub v4: bool,
-    /// Priority: rules with lower numbers come first.
+    /// Priority of the rule: rules with lower numbers come first.
     pub priority: u32,
-    /// Name of the device by which packets came in; `None` matches any.
+    /// Name of the device by which matching packets came in; `None` matches any.
     pub iif: Option<String>,
-    /// Source address; `None` matches any.
+    /// Source address of matching packets; `None` matches any.
     pub src: Option<IpAddr>,
-    /// Destination address; `None` matches any.
+    /// Destination address of matching packets; `None` matches any.
     pub dst: Option<IpAddr>,
-    /// Action on packets that match.
+    /// Action of the rule on packets that match.
     pub action: RuleAction,
 }
 
@@ -99,8 +99,8 @@ impl fmt::Display for Rule {
 }
 
 impl Rule {
-    /// Parses a rule; `None` for one that a [`Rule`] cannot describe: another action, a network, or
-    /// a further condition.
+    /// Parses a policy routing rule; `None` for a rule that a [`Rule`] cannot describe: another
+    /// action, a network, or a further condition.
     pub(super) fn parse(header: &[u8], attrs: Attrs<'_>) -> Parsed<Option<Self>> {
         // struct fib_rule_hdr: family, lengths of destination and source, tos, table, reserved,
         // action, flags.
@@ -165,8 +165,8 @@ impl Rule {
 }
 
 impl Link {
-    /// Lists the IPv4 and IPv6 rules that a [`Rule`] can describe (`fib_nl_dumprule`); others are
-    /// left out.
+    /// Lists the IPv4 and IPv6 policy routing rules that a [`Rule`] can describe
+    /// (`fib_nl_dumprule`); others are left out.
     ///
     /// # Errors
     /// Those of a dump.
@@ -177,7 +177,7 @@ impl Link {
         Ok(rules.into_iter().flatten().collect())
     }
 
-    /// Adds a rule (`fib_newrule`).
+    /// Adds a policy routing rule (`fib_newrule`).
     ///
     /// # Errors
     /// `EEXIST` where such a rule exists.
@@ -188,7 +188,7 @@ impl Link {
         self.socket.tell(&request)
     }
 
-    /// Deletes a rule (`fib_delrule`).
+    /// Deletes a policy routing rule (`fib_delrule`).
     ///
     /// # Errors
     /// `ENOENT` where no such rule exists.

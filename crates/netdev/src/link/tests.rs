@@ -285,7 +285,7 @@ fn names_that_no_link_has_are_refused() {
 }
 
 #[test]
-fn text_forms_go_both_ways() {
+fn text_forms_are_parsed_and_printed() {
     for text in ["10.0.0.1/24", "fd00::1/128", "0.0.0.0/0"] {
         assert_eq!(text.parse::<Prefix>().unwrap().to_string(), text);
     }
@@ -306,7 +306,7 @@ fn text_forms_go_both_ways() {
 }
 
 #[test]
-fn a_link_is_asked_for_by_any_of_its_names() {
+fn a_link_is_requested_by_any_of_its_names() {
     let name = "rail0-of-the-left-hand-switch";
     let mut spec = rt_link::Request::new().op_getlink_do(&rt_link::Ifinfomsg::new());
     spec.encode()

@@ -31,8 +31,8 @@ pub struct BindOptions {
 }
 
 impl Netdev {
-    /// Binds a dmabuf to rx queues: the payload that they receive goes into the dmabuf from now on
-    /// (`netdev_nl_bind_rx_doit`, `net_devmem_bind_dmabuf`).
+    /// Binds a dmabuf to rx queues: from now on the payload that the queues receive goes into the
+    /// dmabuf (`netdev_nl_bind_rx_doit`, `net_devmem_bind_dmabuf`).
     ///
     /// The handle becomes the binding's: the kernel unbinds when its socket is closed.
     ///
@@ -105,7 +105,7 @@ pub(super) fn bind_rx(
     request
         .attrs()
         .u32(attr::IFINDEX, ifindex.get())
-        .put(attr::FD, &fd(dmabuf));
+        .put(attr::FD, &fd_payload(dmabuf));
     for id in queues {
         request.attrs().nest(attr::QUEUES, |nest| {
             nest.u32(queue_id::ID, id.get())
@@ -128,12 +128,12 @@ pub(super) fn bind_tx(
     request
         .attrs()
         .u32(attr::IFINDEX, ifindex.get())
-        .put(attr::FD, &fd(dmabuf));
+        .put(attr::FD, &fd_payload(dmabuf));
     request
 }
 
-/// Descriptor as the payload of an attribute.
-fn fd(fd: BorrowedFd<'_>) -> [u8; 4] {
+/// Encodes a file descriptor as the payload of an attribute.
+fn fd_payload(fd: BorrowedFd<'_>) -> [u8; 4] {
     fd.as_raw_fd().to_ne_bytes()
 }
 
@@ -155,7 +155,7 @@ pub struct Binding {
     id: DmabufId,
     ifindex: Ifindex,
     queues: Vec<QueueId>,
-    /// The socket whose closing unbinds (`netdev_nl_sock_priv_destroy`).
+    /// Netlink socket whose closing unbinds the dmabuf (`netdev_nl_sock_priv_destroy`).
     _socket: Netdev,
 }
 
@@ -170,11 +170,12 @@ impl Binding {
         self.ifindex
     }
 
-    /// Rx queues that the dmabuf is bound to; none for sending.
+    /// Rx queues that the dmabuf is bound to; empty for a binding for sending.
     pub fn queues(&self) -> &[QueueId] {
         &self.queues
     }
 
-    /// Unbinds, as dropping the binding does. Frags that sockets still hold keep the dmabuf mapped.
+    /// Unbinds the dmabuf, as dropping the binding does. Frags that sockets still hold keep the
+    /// dmabuf mapped.
     pub fn unbind(self) {}
 }

@@ -9,12 +9,12 @@ use serde::Serialize;
 use super::{Dev, Netdev, PagePool, cmd};
 use crate::parse::Parsed;
 
-/// Multicast group of the netdev family.
+/// Multicast group of notifications of the netdev family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Group {
-    /// Devices (`mgmt`).
+    /// Notifications about devices (`mgmt`).
     Mgmt,
-    /// Page pools (`page-pool`).
+    /// Notifications about page pools (`page-pool`).
     PagePool,
 }
 
@@ -28,7 +28,7 @@ impl Group {
 }
 
 impl Netdev {
-    /// Listens to multicast groups. The handle becomes the listener's.
+    /// Listens to multicast groups of the netdev family. The handle becomes the listener's.
     ///
     /// # Errors
     /// Where the kernel does not have a group, and those of `NETLINK_ADD_MEMBERSHIP`.
@@ -83,16 +83,16 @@ impl AsFd for Events {
     }
 }
 
-/// Change of a device or of a page pool.
+/// A change of a device or of a page pool, as the kernel notified of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 #[non_exhaustive]
 pub enum Event {
-    /// A device appeared.
+    /// A network device appeared.
     DevAdd(Dev),
-    /// A device disappeared.
+    /// A network device disappeared.
     DevDel(Dev),
-    /// A device changed.
+    /// The XDP capabilities of a network device changed.
     DevChange(Dev),
     /// A page pool appeared.
     PagePoolAdd(PagePool),

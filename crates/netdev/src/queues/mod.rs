@@ -23,7 +23,7 @@ use crate::Ifindex;
 use crate::family_socket::FamilySocket;
 use crate::parse::{Parsed, attributes, required};
 
-/// Commands: `NETDEV_CMD_*`.
+/// Commands of the netdev family: `NETDEV_CMD_*`.
 mod cmd {
     pub(super) const DEV_GET: u8 = 1;
     pub(super) const DEV_ADD_NTF: u8 = 2;
@@ -67,7 +67,7 @@ fn message_spec(_: u16, cmd: u8) -> MessageSpec {
     MessageSpec { header: 4, attrs }
 }
 
-/// Handle to the netdev family: queues, leases, bindings, page pools, statistics.
+/// Handle to the netdev family of netlink: queues, leases, bindings, page pools, statistics.
 ///
 /// The handle acts in the network namespace in which it was opened.
 #[doc(alias = "NETDEV_FAMILY_NAME")]
@@ -77,7 +77,7 @@ pub struct Netdev(FamilySocket);
 impl Netdev {
     const NAME: &'static str = "netdev";
 
-    /// Opens a handle in the calling thread's network namespace.
+    /// Opens a netdev handle in the calling thread's network namespace.
     ///
     /// # Errors
     /// `ENOENT` where the kernel has no netdev family (before 6.3), and those of a socket.
@@ -85,7 +85,7 @@ impl Netdev {
         FamilySocket::open(Self::NAME, message_spec).map(Self)
     }
 
-    /// Opens a handle in the network namespace `ns`.
+    /// Opens a netdev handle in the network namespace `ns`.
     ///
     /// # Errors
     /// As for [`Netdev::open`] and [`NetNs::run`].
@@ -93,7 +93,7 @@ impl Netdev {
         FamilySocket::open_in(Self::NAME, message_spec, ns).map(Self)
     }
 
-    /// Reads a device (`netdev_nl_dev_get_doit`).
+    /// Reads the XDP capabilities of a device (`netdev_nl_dev_get_doit`).
     ///
     /// # Errors
     /// `ENODEV` without such a device.
@@ -105,7 +105,7 @@ impl Netdev {
         self.0.ask(&request, Dev::parse)
     }
 
-    /// Lists all devices (`netdev_nl_dev_get_dumpit`).
+    /// Lists the XDP capabilities of all devices (`netdev_nl_dev_get_dumpit`).
     ///
     /// # Errors
     /// Those of a dump.
@@ -143,13 +143,13 @@ fn listing(
 pub struct Dev {
     /// Number of the device.
     pub ifindex: Ifindex,
-    /// Bits of `enum netdev_xdp_act`.
+    /// XDP features of the device: bits of `enum netdev_xdp_act`.
     pub xdp_features: u64,
     /// Number of fragments that an AF_XDP packet may have in zero copy mode.
     pub xdp_zc_max_segs: Option<u32>,
-    /// Bits of `enum netdev_xdp_rx_metadata`.
+    /// XDP metadata that the device provides: bits of `enum netdev_xdp_rx_metadata`.
     pub xdp_rx_metadata_features: u64,
-    /// Bits of `enum netdev_xsk_flags`.
+    /// AF_XDP features of the device: bits of `enum netdev_xsk_flags`.
     pub xsk_features: u64,
 }
 

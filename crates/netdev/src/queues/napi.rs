@@ -51,11 +51,11 @@ impl Netdev {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Threaded {
-    /// Softirq.
+    /// The instance is polled in a softirq.
     Disabled,
-    /// A kernel thread of its own.
+    /// The instance is polled in a kernel thread of its own.
     Enabled,
-    /// A kernel thread that never sleeps.
+    /// The instance is polled in a kernel thread that never sleeps.
     BusyPoll,
 }
 

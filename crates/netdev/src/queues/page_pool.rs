@@ -30,7 +30,7 @@ attributes! {
 }
 
 impl Netdev {
-    /// Reads a page pool (`netdev_nl_page_pool_get_doit`).
+    /// Reads the state of a page pool (`netdev_nl_page_pool_get_doit`).
     ///
     /// # Errors
     /// `ENOENT` where no pool has that number in this network namespace.
@@ -83,21 +83,21 @@ pub(super) fn stats(family: &Family, of: Option<Ifindex>, object: String) -> Req
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PagePool {
-    /// Number of the pool.
+    /// Number of the page pool.
     pub id: PagePoolId,
-    /// Device of the pool; `None` where the device is gone and the pool waits for its memory to
-    /// return.
+    /// Device of the page pool; `None` where the device is gone and the pool waits for its memory
+    /// to return.
     pub ifindex: Option<Ifindex>,
-    /// NAPI instance that uses the pool.
+    /// NAPI instance that uses the page pool.
     pub napi: Option<NapiId>,
     /// Number of pages or niovs that are allocated: in sockets, rings or caches.
     pub inflight: Option<u64>,
     /// Size in bytes of the allocated pages or niovs.
     pub inflight_mem: Option<u64>,
-    /// Time at which the driver released the pool, in seconds of `CLOCK_BOOTTIME`; since then it
-    /// waits for its memory to return. `None` while the pool is in use.
+    /// Time at which the driver released the page pool, in seconds of `CLOCK_BOOTTIME`; since then
+    /// it waits for its memory to return. `None` while the pool is in use.
     pub detach_time: Option<u64>,
-    /// Dmabuf that the memory is from.
+    /// Id of the dmabuf that the pool's memory is from.
     pub dmabuf: Option<DmabufId>,
     /// Instance of io_uring that the memory is from.
     pub io_uring: Option<IoUring>,
@@ -138,27 +138,29 @@ impl PagePool {
 counters!(
     /// Counters of a page pool's allocations and returns (`struct page_pool_stats`).
     PoolCounters {
-        /// Allocations from the cache.
+        /// Number of allocations from the page pool's cache.
         alloc_fast = 8,
-        /// Allocations from the allocator or provider.
+        /// Number of allocations from the page allocator or the memory provider.
         alloc_slow = 9,
-        /// Allocations of more than one page from the allocator or provider.
+        /// Number of allocations of more than one page from the page allocator or the memory
+        /// provider.
         alloc_slow_high_order = 10,
-        /// Times the recycling ring was empty.
+        /// Number of times the page pool's recycling ring was empty.
         alloc_empty = 11,
-        /// Refills of the cache from the ring.
+        /// Number of refills of the page pool's cache from its ring.
         alloc_refill = 12,
-        /// Pages of the ring that were not used because they are on another NUMA node.
+        /// Number of pages of the recycling ring that were not used because they are on another
+        /// NUMA node.
         alloc_waive = 13,
-        /// Pages returned to the cache.
+        /// Number of pages returned to the page pool's cache.
         recycle_cached = 14,
-        /// Times the cache was full.
+        /// Number of times the page pool's cache was full.
         recycle_cache_full = 15,
-        /// Pages returned to the ring.
+        /// Number of pages returned to the page pool's recycling ring.
         recycle_ring = 16,
-        /// Pages released because the ring was full.
+        /// Number of pages released because the recycling ring was full.
         recycle_ring_full = 17,
-        /// Pages released because they had other users.
+        /// Number of pages released because they had other users.
         recycle_released_refcnt = 18,
     }
 );
@@ -167,11 +169,11 @@ counters!(
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PagePoolStats {
-    /// Number of the pool.
+    /// Number of the page pool.
     pub id: PagePoolId,
-    /// Device of the pool, unless it is gone.
+    /// Device of the page pool, unless the device is gone.
     pub ifindex: Option<Ifindex>,
-    /// Counters of the pool.
+    /// Counters of the page pool.
     #[serde(flatten)]
     pub counters: PoolCounters,
 }

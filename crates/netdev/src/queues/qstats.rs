@@ -17,19 +17,19 @@ attributes! {
     }
 }
 
-/// Scope that statistics are summed over.
+/// Scope that statistics are summed over: a device or a queue.
 #[doc(alias = "NETDEV_QSTATS_SCOPE_QUEUE")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// The whole device, since it was last reset.
+    /// The whole device: sums since the device was last reset.
     Device,
-    /// Each active queue, probably since the last reconfiguration.
+    /// Each active queue: sums since, probably, the last reconfiguration.
     Queue,
 }
 
 impl Netdev {
-    /// Reads the statistics of one device or of all (`netdev_nl_qstats_get_dumpit`). Devices whose
-    /// driver has none are left out.
+    /// Reads the packet statistics of one device or of all (`netdev_nl_qstats_get_dumpit`). Devices
+    /// whose driver has none are left out.
     ///
     /// # Errors
     /// `ENODEV` without such a device, `EOPNOTSUPP` where the driver of the named device has none.
@@ -53,15 +53,15 @@ pub struct QueueRef {
     pub id: QueueId,
 }
 
-/// Statistics of a device or of one of its queues.
+/// Packet statistics of a device or of one of its queues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct Qstats {
     /// Number of the device.
     pub ifindex: Ifindex,
-    /// Queue; `None` for the device as a whole.
+    /// Queue of the statistics; `None` for the device as a whole.
     pub queue: Option<QueueRef>,
-    /// Counters; the driver decides which there are.
+    /// Counters of the device or the queue; the driver decides which there are.
     #[serde(flatten)]
     pub counters: QueueCounters,
 }
@@ -69,15 +69,15 @@ pub struct Qstats {
 counters!(
     /// Counters of a queue or a device. The kernel's netdev.yaml defines each of them.
     QueueCounters {
-        /// Packets received from the wire.
+        /// Number of packets received from the wire.
         rx_packets = 8,
-        /// Bytes received from the wire.
+        /// Number of bytes received from the wire.
         rx_bytes = 9,
-        /// Packets sent.
+        /// Number of packets sent.
         tx_packets = 10,
-        /// Bytes sent.
+        /// Number of bytes sent.
         tx_bytes = 11,
-        /// Failed allocations of receive buffers.
+        /// Number of failed allocations of receive buffers.
         rx_alloc_fail = 12,
         /// Packets that the device received and dropped, for any reason.
         rx_hw_drops = 13,
@@ -93,13 +93,13 @@ counters!(
         rx_csum_bad = 18,
         /// Packets that hardware GRO assembled.
         rx_hw_gro_packets = 19,
-        /// Bytes of the packets that hardware GRO assembled.
+        /// Number of bytes in the packets that hardware GRO assembled.
         rx_hw_gro_bytes = 20,
-        /// Wire packets that hardware GRO assembled.
+        /// Number of wire packets that hardware GRO assembled.
         rx_hw_gro_wire_packets = 21,
         /// Bytes of the wire packets that hardware GRO assembled.
         rx_hw_gro_wire_bytes = 22,
-        /// Received packets dropped by a rate limit.
+        /// Number of received packets dropped by a rate limit.
         rx_hw_drop_ratelimits = 23,
         /// Packets that the device was given to send and dropped, for any reason.
         tx_hw_drops = 24,
@@ -113,7 +113,7 @@ counters!(
         tx_hw_gso_packets = 28,
         /// Bytes of the packets that the device cut into segments.
         tx_hw_gso_bytes = 29,
-        /// Segments that the device made of packets.
+        /// Number of segments that the device made of packets.
         tx_hw_gso_wire_packets = 30,
         /// Bytes of the segments that the device made of packets.
         tx_hw_gso_wire_bytes = 31,

@@ -46,7 +46,7 @@ attributes! {
 }
 
 impl Netdev {
-    /// Reads a queue (`netdev_nl_queue_get_doit`).
+    /// Reads the users of a queue (`netdev_nl_queue_get_doit`).
     ///
     /// # Errors
     /// `ENODEV` without such a device, `ENOENT` where the device is down, `EINVAL` for a queue out of range.
@@ -57,7 +57,7 @@ impl Netdev {
         self.0.ask(&request, Queue::parse)
     }
 
-    /// Lists the active queues, of one device or of all (`netdev_nl_queue_get_dumpit`).
+    /// Lists the active queues of one device or of all (`netdev_nl_queue_get_dumpit`).
     ///
     /// # Errors
     /// `ENODEV` without such a device.
@@ -83,9 +83,9 @@ impl Netdev {
         self.queue_create(virt, QueueType::Rx, lease, QueueType::Rx)
     }
 
-    /// Leases a queue like [`Netdev::lease`], with the types of the new queue and of the physical
-    /// one given. Up to Linux 7.3 the kernel leases only rx queues to rx queues
-    /// (`netdev_nl_queue_create_doit`), so this tests whether a kernel leases others.
+    /// Leases a queue like [`Netdev::lease`], of a given type, as a new queue of a given type. Up
+    /// to Linux 7.3 the kernel leases only rx queues to rx queues (`netdev_nl_queue_create_doit`),
+    /// so this tests whether a kernel leases others.
     ///
     /// # Errors
     /// As for [`Netdev::lease`]; `EINVAL` for a type that the kernel does not lease, with
@@ -101,15 +101,15 @@ impl Netdev {
         let object = format!(
             "{} from {} queue {}",
             self.0.device(virt),
-            self.owner(lease),
+            self.physical_device_name(lease),
             lease.queue
         );
         let request = queue_create(&self.0.family, (virt, kind), (lease, of_kind), object);
         self.0.ask(&request, parse_id)
     }
 
-    /// Name for errors of the device that is leased from.
-    fn owner(&self, lease: Lease) -> String {
+    /// Name, for errors, of the device that a queue is leased from.
+    fn physical_device_name(&self, lease: Lease) -> String {
         match lease.netns_id {
             None => self.0.device(lease.of),
             // Names are looked up in this namespace, and the device is in another one.
@@ -131,8 +131,8 @@ pub(super) fn queue_get(
     request
 }
 
-/// Creates a request for a queue of `kind` on `virt` that leases the queue in `lease`, which is of
-/// `of_kind`.
+/// Creates a request for a queue of `kind` on `virt` that leases the queue in `lease`, a queue of
+/// the type `of_kind`.
 pub(super) fn queue_create(
     family: &Family,
     (virt, kind): (Ifindex, QueueType),
@@ -168,15 +168,15 @@ pub(super) fn parse_id(attrs: Attrs<'_>) -> Parsed<QueueId> {
     required(None, attr::ID)
 }
 
-/// A queue to be leased.
+/// Parameters of a lease: the physical device's queue to be leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lease {
-    /// Physical device.
+    /// Number of the physical device.
     pub of: Ifindex,
-    /// Rx queue of the physical device.
+    /// Rx queue of the physical device that is leased.
     pub queue: QueueId,
     /// Id of the physical device's network namespace in the caller's; `None` means the same
-    /// namespace. Naming one takes `CAP_NET_ADMIN` in the initial user namespace.
+    /// namespace. Naming another takes `CAP_NET_ADMIN` in the initial user namespace.
     pub netns_id: Option<NsId>,
 }
 
@@ -193,7 +193,7 @@ pub struct Queue {
     pub kind: QueueType,
     /// NAPI instance that serves the queue.
     pub napi: Option<NapiId>,
-    /// Dmabuf that the queue receives into.
+    /// Id of the dmabuf that the queue receives into.
     pub dmabuf: Option<DmabufId>,
     /// Instance of io_uring that the queue receives into.
     pub io_uring: Option<IoUring>,
@@ -207,7 +207,7 @@ pub struct Queue {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct IoUring {
-    /// Length of the provider's buffers in bytes.
+    /// Length of the io_uring provider's buffers in bytes.
     pub rx_buf_len: Option<u64>,
 }
 
@@ -224,18 +224,18 @@ impl IoUring {
     }
 }
 
-/// Other end of a lease.
+/// Queue at the other end of a lease.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct LeaseInfo {
-    /// Device of the other end.
+    /// Number of the device at the other end of the lease.
     pub ifindex: Ifindex,
-    /// Queue of the other end.
+    /// Number of the queue at the other end of the lease.
     pub queue: QueueId,
-    /// Type of the queue.
+    /// Type of the queue at the other end of the lease.
     #[serde(rename = "type")]
     pub kind: QueueType,
-    /// Id of the device's network namespace in this one; `None` is this namespace.
+    /// Id of the other end's network namespace in this namespace; `None` is this namespace.
     pub netns_id: Option<NsId>,
 }
 

@@ -73,7 +73,7 @@ fn each_check_names_the_piece() {
 }
 
 #[test]
-fn a_batch_is_used_again() {
+fn a_cleared_batch_can_be_used_again() {
     let mut used = batch(&[(0, 4, 0)]);
     used.clear();
     assert!(used.is_empty());

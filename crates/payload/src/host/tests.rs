@@ -13,7 +13,8 @@ fn bytes(len: usize) -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), len)
 }
 
-/// Pieces of the source, mostly shorter than the unit in which they are read, some longer.
+/// Strategy of pieces of the source region, mostly shorter than the unit in which they are read,
+/// some longer.
 fn pieces() -> impl Strategy<Value = Vec<(u64, u32)>> {
     let len = prop_oneof![4 => 1..300u32, 1 => 3000..9000u32];
     let piece = (any::<Index>(), len);
@@ -21,8 +22,8 @@ fn pieces() -> impl Strategy<Value = Vec<(u64, u32)>> {
     prop::collection::vec(piece, 0..12)
 }
 
-/// Pieces that follow each other, from `at` on.
-fn following(pieces: &[(u64, u32)], at: u64) -> Batch {
+/// Batch of pieces that follow each other in the stream, from `at` on.
+fn consecutive_batch(pieces: &[(u64, u32)], at: u64) -> Batch {
     let mut batch = Batch::with_capacity(pieces.len());
     pieces.iter().fold(at, |at, (source, len)| {
         batch.push(*source, *len, at);
@@ -31,13 +32,13 @@ fn following(pieces: &[(u64, u32)], at: u64) -> Batch {
     batch
 }
 
-/// Bytes of a piece.
-fn of<'a>(source: &'a [u8], piece: &Descriptor) -> &'a [u8] {
+/// Bytes of a piece in the source region.
+fn bytes_of<'a>(source: &'a [u8], piece: &Descriptor) -> &'a [u8] {
     let start = piece.source as usize;
     &source[start..start + piece.len as usize]
 }
 
-/// A malformed batch changes nothing.
+/// A malformed batch is refused and changes no byte of the destination.
 #[test]
 fn a_malformed_batch_changes_nothing() {
     let mut host = Host::of_bytes(vec![7; 16], 16).unwrap();
@@ -59,7 +60,7 @@ fn a_malformed_batch_changes_nothing() {
         let error = host.crc32(&batch).unwrap_err();
         assert!(matches!(error, DeviceError::Batch(_)), "{error}");
     }
-    let error = host.validate(&following(&[(13, 4)], 0), &Pattern::default());
+    let error = host.validate(&consecutive_batch(&[(13, 4)], 0), &Pattern::default());
     assert!(matches!(
         error,
         Err(DeviceError::Batch(BatchError::Source { .. }))
@@ -87,7 +88,7 @@ fn nothing_outside_the_destination_is_read_or_written() {
     let mut none = Host::of_bytes(vec![1], 0).unwrap();
     assert_eq!((none.destination_len(), none.source_len()), (0, 1));
     assert!(none.destination().is_empty());
-    assert!(none.gather(&following(&[(0, 1)], 0)).is_err());
+    assert!(none.gather(&consecutive_batch(&[(0, 1)], 0)).is_err());
     let error = Host::of_bytes(Vec::new(), u64::MAX).unwrap_err();
     assert_eq!(error.to_string(), "destination in host memory");
 }
@@ -144,8 +145,8 @@ proptest! {
 
     #[test]
     fn summed_up_as_zlib(source in bytes(SOURCE), pieces in pieces(), at in 0..u64::MAX / 2) {
-        let batch = following(&pieces, at);
-        let whole = batch.descriptors().iter().map(|piece| of(&source, piece));
+        let batch = consecutive_batch(&pieces, at);
+        let whole = batch.descriptors().iter().map(|piece| bytes_of(&source, piece));
         let expected = crc32fast::hash(&whole.collect::<Vec<_>>().concat());
         let mut host = Host::of_bytes(source, 0).unwrap();
         prop_assert_eq!(host.crc32(&batch).unwrap(), expected);
@@ -162,7 +163,7 @@ proptest! {
         // The pattern at the positions of the pieces; later pieces may overwrite earlier ones.
         let pattern = Pattern::new(period).unwrap();
         let batch = if apart {
-            following(&pieces, start)
+            consecutive_batch(&pieces, start)
         } else {
             let mut batch = Batch::default();
             for (from, len) in &pieces {
@@ -180,7 +181,7 @@ proptest! {
         }
         let mut expected: Option<Mismatch> = None;
         for piece in batch.descriptors() {
-            for (i, byte) in of(&source, piece).iter().enumerate() {
+            for (i, byte) in bytes_of(&source, piece).iter().enumerate() {
                 let offset = piece.destination + i as u64;
                 let right = pattern.byte(offset);
                 if *byte != right && expected.is_none_or(|first| offset < first.offset) {

@@ -7,12 +7,12 @@
 //! 16 len      u64    bytes of the part: they follow
 //! ```
 
-/// Bytes of a header.
+/// Length in bytes of the header before each part of a tensor.
 pub(crate) const HEADER: usize = 24;
 const WORD: [u8; 4] = *b"part";
 
-/// What a peer says that it sends. Nothing of it is trusted before [`Ring::expect`](crate::ring::Ring::expect)
-/// has seen it.
+/// Header of a part of a tensor, in which a peer says what it sends. No field is trusted before
+/// [`Ring::expect`](crate::ring::Ring::expect) has seen it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) tensor: u32,
@@ -21,7 +21,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// None for bytes that are no header.
+    /// Parses a part's header; `None` for bytes that are no header.
     pub(crate) fn parse(bytes: &[u8; HEADER]) -> Option<Self> {
         let (word, rest) = bytes.split_first_chunk::<4>()?;
         let (tensor, rest) = rest.split_first_chunk()?;

@@ -1,5 +1,5 @@
-//! The thread beside the one that receives: it moves tensors to where they belong, gives the frags
-//! back, and uses each tensor that is whole.
+//! The gathering thread, beside the receiving one: it moves tensors to where they belong, gives the
+//! frags back, and uses each complete tensor.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,14 +14,14 @@ use payload::{Batch, Device};
 use crate::frame::{HEADER, Header};
 use crate::ring::Ring;
 
-/// What one `recvmsg` brought, on its way to the other thread.
+/// Segments that one `recvmsg` returned, on their way to the gathering thread.
 pub(crate) struct Arrival {
     connection: usize,
     pieces: Vec<Piece>,
     way_back: ReturnHandle,
 }
 
-/// A part of a stream; what was taken of it is cut off its begin.
+/// A segment of a stream, without the bytes at its beginning that were gathered.
 enum Piece {
     Bytes(Vec<u8>),
     Frag(Frag),
@@ -46,21 +46,21 @@ impl Piece {
     }
 }
 
-/// Known to both threads.
+/// State that the receiving and the gathering thread share.
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
-    /// Calls of `recvmsg` that brought something.
+    /// Number of calls of `recvmsg` that returned segments.
     received: AtomicU64,
 }
 
-/// Keeps all frags and hands them over. The engine stops reading a connection that keeps too much
-/// ([`Config::keep`](devmem::engine::Config::keep)): one that is ahead of the others, say, whose
-/// tensors have no slot yet.
+/// Sink that keeps all frags and hands them to the gathering thread. The engine stops reading a
+/// connection that keeps too many ([`Config::keep`](devmem::engine::Config::keep)), such as one
+/// that is ahead of the others and whose tensors have no slot yet.
 pub(crate) struct HandOver {
     pub(crate) connection: usize,
     pub(crate) to: Sender<Arrival>,
     pub(crate) shared: Arc<Shared>,
-    /// Set by the other thread: nothing that comes on this connection is of use any more.
+    /// Set by the gathering thread when the connection is refused: no further byte of it is used.
     pub(crate) refused: Arc<OnceLock<String>>,
 }
 
@@ -85,18 +85,18 @@ impl Sink for HandOver {
     }
 }
 
-/// A connection as the gathering thread sees it.
+/// State of a connection in the gathering thread.
 struct Connection {
-    /// Received, and not gathered yet: the slot is not free.
+    /// Segments that were received and not gathered yet, because their slot is not free.
     waiting: VecDeque<Piece>,
     at: At,
-    /// Frags that the batch under way is the last to read.
+    /// Tokens of frags that are given back when the present batch is gathered.
     read: Vec<Token>,
     way_back: Option<ReturnHandle>,
     refused: Arc<OnceLock<String>>,
 }
 
-/// What comes next on a connection.
+/// What the next bytes of a connection are: a header, or a part of a tensor.
 enum At {
     Header { bytes: [u8; HEADER], filled: usize },
     Part { tensor: u32, offset: u64, left: u64 },
@@ -109,36 +109,37 @@ impl At {
     };
 }
 
-/// What was done.
+/// Counters of the gathering thread.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
     pub(crate) batches: u64,
     pub(crate) pieces: u64,
-    /// Bytes of them.
+    /// Number of bytes in the gathered pieces.
     pub(crate) bytes: u64,
-    /// Calls of `recvmsg` that brought something.
+    /// Number of calls of `recvmsg` that returned segments.
     pub(crate) received: u64,
-    /// Those of them that did while this thread was at work.
+    /// Number of calls of `recvmsg` that returned segments while the gathering thread was at work.
     pub(crate) meanwhile: u64,
     pub(crate) given_back: u64,
 }
 
-/// The device, and what it is to do.
+/// Gathers tensors from all connections on a device, and passes them on.
 pub(crate) struct Gatherer<U> {
     device: Box<dyn Device>,
     ring: Ring,
-    /// Where headers are put to be read: behind the slots.
+    /// Offset in the destination region that headers are copied to, to be read: behind the slots.
     scratch: u64,
     connections: Vec<Connection>,
     batch: Batch,
     shared: Arc<Shared>,
     counts: Counts,
-    /// Is handed each tensor that is whole: its number, its slot, and the place of its first byte.
+    /// Callback that takes each complete tensor: the device, the tensor's number, and the offset of
+    /// its first byte.
     using: U,
 }
 
 impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
-    /// For a device whose destination region is all slots and [`HEADER`] bytes.
+    /// Makes a gatherer on a device whose destination region is all slots and [`HEADER`] bytes.
     pub(crate) fn new(device: Box<dyn Device>, ring: Ring, shared: Arc<Shared>, using: U) -> Self {
         Self {
             scratch: device.destination_len() - HEADER as u64,
@@ -152,7 +153,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
         }
     }
 
-    /// Adds the next connection; says so there when it is refused.
+    /// Adds the next connection; `refused` is set when the connection is refused.
     pub(crate) fn add(&mut self, refused: Arc<OnceLock<String>>) {
         self.connections.push(Connection {
             waiting: VecDeque::new(),
@@ -163,7 +164,8 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
         });
     }
 
-    /// Works until all connections have ended; says what was done, and what is wrong.
+    /// Gathers until all connections have ended; returns the counters and descriptions of what is
+    /// wrong.
     pub(crate) fn run(mut self, arrivals: &Receiver<Arrival>) -> Result<(Counts, Vec<String>)> {
         while let Ok(first) = arrivals.recv() {
             // And whatever came while the last batch was gathered.
@@ -177,11 +179,12 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
             self.counts.received = self.shared.received.load(Ordering::Relaxed);
             self.counts.meanwhile += self.counts.received - before;
         }
-        let wrong = self.wrong();
+        let wrong = self.problems();
         Ok((self.counts, wrong))
     }
 
-    /// Gathers all that has a place. Is there more to do then?
+    /// Gathers all segments whose slot is free, and passes complete tensors on. Returns whether a
+    /// slot became free, so that there may be more to gather.
     fn step(&mut self) -> Result<bool> {
         self.batch.clear();
         for connection in 0..self.connections.len() {
@@ -201,8 +204,8 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
             }
         }
         let mut freed = false;
-        while let Some(tensor) = self.ring.whole() {
-            let place = self.ring.place(tensor).unwrap_or_default();
+        while let Some(tensor) = self.ring.complete_tensor() {
+            let place = self.ring.region_offset(tensor).unwrap_or_default();
             (self.using)(self.device.as_mut(), tensor, place)?;
             self.ring.used(tensor);
             freed = true;
@@ -210,7 +213,8 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
         Ok(freed)
     }
 
-    /// Takes all of a connection that has a place: headers, and pieces into the batch.
+    /// Reads the headers of a connection's waiting segments, and adds their payload to the batch,
+    /// as far as slots are free.
     fn advance(&mut self, number: usize) -> Result<()> {
         let Self {
             device,
@@ -227,7 +231,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                 At::Header { bytes, filled } => {
                     let taken = piece.len().min((HEADER - *filled) as u64);
                     let room = &mut bytes[*filled..*filled + taken as usize];
-                    copy(device.as_mut(), piece, *scratch, room)?;
+                    copy_to_host(device.as_mut(), piece, *scratch, room)?;
                     *filled += room.len();
                     taken
                 }
@@ -237,7 +241,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                     left,
                 } => {
                     // Its slot may hold an earlier tensor still.
-                    let Some(place) = ring.place(*tensor) else {
+                    let Some(place) = ring.region_offset(*tensor) else {
                         break;
                     };
                     let taken = piece.len().min(*left);
@@ -247,7 +251,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                         }
                         Piece::Frag(frag) => batch.push(frag.offset, taken as u32, place + *offset),
                     }
-                    ring.came(*tensor, taken);
+                    ring.mark_received(*tensor, taken);
                     (*offset, *left) = (*offset + taken, *left - taken);
                     taken
                 }
@@ -258,13 +262,13 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                     connection.read.push(frag.token);
                 }
             }
-            connection.turn(ring);
+            connection.next_state(ring);
         }
         Ok(())
     }
 
-    /// What should not be so at the end.
-    fn wrong(&self) -> Vec<String> {
+    /// Describes, at the end, what is missing of tensors and connections.
+    fn problems(&self) -> Vec<String> {
         let of_peers = self
             .connections
             .iter()
@@ -280,7 +284,7 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
                 };
                 Some(format!("connection {number}: {why}"))
             });
-        let of_tensors = self.ring.missing();
+        let of_tensors = self.ring.incomplete_tensors();
         let of_tensors =
             of_tensors.map(|(tensor, there)| format!("tensor {tensor}: {there} bytes came"));
         of_peers.chain(of_tensors).collect()
@@ -288,37 +292,45 @@ impl<U: FnMut(&mut dyn Device, u32, u64) -> Result<()>> Gatherer<U> {
 }
 
 impl Connection {
-    /// From a header that is whole to its part, from a part that is whole to the next header.
-    fn turn(&mut self, ring: &mut Ring) {
+    /// Moves a connection's state on: from a complete header to its part, from a complete part to
+    /// the next header.
+    fn next_state(&mut self, ring: &mut Ring) {
         self.at = match &self.at {
             At::Part { left: 0, .. } => At::BEGIN,
-            At::Header { bytes, filled } if *filled == HEADER => match announced(bytes, ring) {
-                Ok(header) => At::Part {
-                    tensor: header.tensor,
-                    offset: header.offset,
-                    left: header.len,
-                },
-                Err(why) => {
-                    // Set once: what comes after is thrown away.
-                    self.refused.get_or_init(|| why);
-                    At::BEGIN
+            At::Header { bytes, filled } if *filled == HEADER => {
+                match parse_announced_header(bytes, ring) {
+                    Ok(header) => At::Part {
+                        tensor: header.tensor,
+                        offset: header.offset,
+                        left: header.len,
+                    },
+                    Err(why) => {
+                        // Set once: what comes after is thrown away.
+                        self.refused.get_or_init(|| why);
+                        At::BEGIN
+                    }
                 }
-            },
+            }
             _ => return,
         };
     }
 }
 
-/// What a header says, if it can be.
-fn announced(bytes: &[u8; HEADER], ring: &mut Ring) -> Result<Header, String> {
+/// Parses a header and checks it against what was announced before.
+fn parse_announced_header(bytes: &[u8; HEADER], ring: &mut Ring) -> Result<Header, String> {
     let header = Header::parse(bytes).ok_or_else(|| format!("not a header: {bytes:02x?}"))?;
     let expected = ring.expect(&header);
-    expected.map_err(|refused| format!("{header:?}: {}", refused.why()))?;
+    expected.map_err(|refused| format!("{header:?}: {}", refused.description()))?;
     Ok(header)
 }
 
-/// Copies the begin of a piece to host memory: by the device, which has a way to it.
-fn copy(device: &mut dyn Device, piece: &Piece, scratch: u64, out: &mut [u8]) -> Result<()> {
+/// Copies the beginning of a segment to host memory: by the device, which can read the dmabuf.
+fn copy_to_host(
+    device: &mut dyn Device,
+    piece: &Piece,
+    scratch: u64,
+    out: &mut [u8],
+) -> Result<()> {
     match piece {
         Piece::Bytes(bytes) => out.copy_from_slice(&bytes[..out.len()]),
         Piece::Frag(frag) => {

@@ -32,37 +32,37 @@ use frame::HEADER;
 use gather::{Counts, Gatherer, HandOver, Shared};
 use ring::{Ring, Shape};
 
-/// Bytes of device memory that the NIC writes to.
+/// Length in bytes of the device memory that the NIC writes to.
 const SIZE: u64 = 32 << 20;
 
 /// Receives tensors into device memory.
 #[derive(Parser)]
 struct Args {
-    /// The NIC
+    /// The NIC to receive on
     device: String,
-    /// Its rx queue
+    /// Rx queue of the NIC
     queue: u32,
-    /// Where to listen
+    /// Address to listen on
     address: SocketAddr,
-    /// How many tensors come
+    /// Number of tensors to receive
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
     tensors: u32,
-    /// Bytes of each
+    /// Length of each tensor in bytes
     #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     bytes: u64,
-    /// Connections that they come over
+    /// Number of connections that the tensors come over
     #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
     connections: u32,
-    /// What is received into, as `devmem-tcp recv --memory` has it
+    /// Memory to receive into, as for `devmem-tcp recv --memory`
     #[arg(long, default_value_t)]
     memory: Choice,
-    /// Tensors that the region has room for
+    /// Number of tensors that the region has room for
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..=1024))]
     slots: u32,
 }
 
-/// Uses a tensor, where it lies: prints its sum.
-fn used(device: &mut dyn Device, place: u64, shape: &Shape, tensor: u32) -> Result<()> {
+/// Uses a complete tensor where it lies: prints its CRC-32.
+fn print_checksum(device: &mut dyn Device, place: u64, shape: &Shape, tensor: u32) -> Result<()> {
     let mut sum = crc32fast::Hasher::new();
     let mut piece = [0; 65536];
     let mut done = 0;
@@ -108,7 +108,8 @@ fn main() -> Result<ExitCode> {
 
     // The thread that gathers, and sinks that hand over to it.
     let shared = Arc::new(Shared::default());
-    let using = move |device: &mut dyn Device, tensor, place| used(device, place, &shape, tensor);
+    let using =
+        move |device: &mut dyn Device, tensor, place| print_checksum(device, place, &shape, tensor);
     let mut gatherer = Gatherer::new(device, Ring::new(shape), Arc::clone(&shared), using);
     let refused: Vec<Arc<OnceLock<String>>> =
         (0..args.connections).map(|_| Arc::default()).collect();

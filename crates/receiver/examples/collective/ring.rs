@@ -4,18 +4,18 @@ use std::collections::BTreeMap;
 
 use crate::frame::Header;
 
-/// What all tensors have in common.
+/// Number and size of the tensors, which are all alike.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
-    /// How many come.
+    /// Number of tensors to receive.
     pub(crate) tensors: u32,
-    /// Bytes of each.
+    /// Length of each tensor in bytes.
     pub(crate) bytes: u64,
-    /// How many lie in the region at a time.
+    /// Number of tensors that are in the region at a time.
     pub(crate) slots: u32,
 }
 
-/// Why a header is not believed.
+/// Why a part's header is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     NoSuchTensor,
@@ -25,8 +25,8 @@ pub(crate) enum Refused {
 }
 
 impl Refused {
-    /// In words.
-    pub(crate) fn why(self) -> &'static str {
+    /// Description of the refusal, in words.
+    pub(crate) fn description(self) -> &'static str {
         match self {
             Refused::NoSuchTensor => "there is no such tensor",
             Refused::Empty => "it has no bytes",
@@ -36,20 +36,21 @@ impl Refused {
     }
 }
 
-/// Slots, and what is to come into them.
+/// Slots of the region for tensors, and the tensors' parts that were announced.
 #[derive(Debug)]
 pub(crate) struct Ring {
     shape: Shape,
-    /// The tensor that each slot is for at present.
+    /// Number of the tensor that each slot is for at present.
     holds: Vec<u64>,
     tensors: Vec<Tensor>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Tensor {
-    /// Parts that were announced: begin and end.
+    /// Parts of the tensor that were announced: the offset of each part's end, by that of its
+    /// beginning.
     parts: BTreeMap<u64, u64>,
-    /// Bytes that are in place.
+    /// Number of bytes of the tensor that are in place.
     there: u64,
 }
 
@@ -62,7 +63,8 @@ impl Ring {
         }
     }
 
-    /// Looks at what a peer announces, and remembers it: no byte of a tensor comes twice.
+    /// Checks the header of a part that a peer announces, and remembers the part: no byte of a
+    /// tensor comes twice.
     pub(crate) fn expect(&mut self, header: &Header) -> Result<(), Refused> {
         let tensor = self.tensors.get_mut(header.tensor as usize);
         let tensor = tensor.ok_or(Refused::NoSuchTensor)?;
@@ -81,25 +83,25 @@ impl Ring {
         Ok(())
     }
 
-    /// Where a tensor's first byte belongs in the region, once its slot is free for it.
-    pub(crate) fn place(&self, tensor: u32) -> Option<u64> {
+    /// Offset in the region of a tensor's first byte, once the tensor's slot is free for it.
+    pub(crate) fn region_offset(&self, tensor: u32) -> Option<u64> {
         let slot = self.slot(tensor);
         let free = self.holds[slot as usize] == u64::from(tensor);
         free.then_some(u64::from(slot) * self.shape.bytes)
     }
 
-    /// The slot of a tensor.
+    /// Number of the slot of a tensor.
     pub(crate) fn slot(&self, tensor: u32) -> u32 {
         tensor % self.shape.slots
     }
 
-    /// Bytes of an announced part are in place.
-    pub(crate) fn came(&mut self, tensor: u32, bytes: u64) {
+    /// Counts `bytes` bytes of an announced part as in place.
+    pub(crate) fn mark_received(&mut self, tensor: u32, bytes: u64) {
         self.tensors[tensor as usize].there += bytes;
     }
 
-    /// A tensor that is whole, and still in its slot.
-    pub(crate) fn whole(&self) -> Option<u32> {
+    /// Number of a tensor that is complete, and still in its slot; `None` if there is none.
+    pub(crate) fn complete_tensor(&self) -> Option<u32> {
         let held = self
             .holds
             .iter()
@@ -108,14 +110,14 @@ impl Ring {
             .min()
     }
 
-    /// The tensor has been used: its slot is free for the one that comes so many later.
+    /// Frees the slot of a tensor that has been used, for the next tensor of that slot.
     pub(crate) fn used(&mut self, tensor: u32) {
         let slot = self.slot(tensor);
         self.holds[slot as usize] = u64::from(tensor) + u64::from(self.shape.slots);
     }
 
-    /// Tensors that are not whole, with the bytes of them that are there.
-    pub(crate) fn missing(&self) -> impl Iterator<Item = (usize, u64)> {
+    /// Tensors that are not complete, with the number of their bytes that are in place.
+    pub(crate) fn incomplete_tensors(&self) -> impl Iterator<Item = (usize, u64)> {
         let tensors = self.tensors.iter().map(|tensor| tensor.there).enumerate();
         tensors.filter(|(_, there)| *there < self.shape.bytes)
     }
@@ -148,29 +150,29 @@ mod tests {
     fn a_slot_is_used_in_turn() {
         let mut ring = Ring::new(SHAPE);
         assert_eq!(
-            [0, 1, 2, 3].map(|tensor| ring.place(tensor)),
+            [0, 1, 2, 3].map(|tensor| ring.region_offset(tensor)),
             [Some(0), Some(64), None, None]
         );
         ring.expect(&header(1, 0, 64)).unwrap();
-        ring.came(1, 63);
-        assert_eq!(ring.whole(), None);
-        ring.came(1, 1);
-        assert_eq!(ring.whole(), Some(1));
+        ring.mark_received(1, 63);
+        assert_eq!(ring.complete_tensor(), None);
+        ring.mark_received(1, 1);
+        assert_eq!(ring.complete_tensor(), Some(1));
         ring.used(1);
-        assert_eq!(ring.whole(), None);
+        assert_eq!(ring.complete_tensor(), None);
         assert_eq!(
-            [0, 1, 2, 3].map(|tensor| ring.place(tensor)),
+            [0, 1, 2, 3].map(|tensor| ring.region_offset(tensor)),
             [Some(0), None, None, Some(64)]
         );
         assert_eq!(ring.expect(&header(1, 0, 1)), Err(Refused::Twice));
         assert_eq!(
-            ring.missing().collect::<Vec<_>>(),
+            ring.incomplete_tensors().collect::<Vec<_>>(),
             [(0, 0), (2, 0), (3, 0), (4, 0)]
         );
     }
 
     #[test]
-    fn what_cannot_be_is_refused() {
+    fn impossible_headers_are_refused() {
         let mut ring = Ring::new(SHAPE);
         for (tensor, offset, len, why) in [
             (5, 0, 1, Refused::NoSuchTensor),

@@ -7,8 +7,8 @@ use devmem::listen::SocketError;
 use devmem::send::SendError;
 use devmem::sink::SinkError;
 
-/// Remedy for a socket in one line, where it is known. Its commands begin with `within`, which enters the
-/// socket's namespace and ends with a space; empty for the current one.
+/// Remedy for an error of a socket in one line, where it is known. Its commands begin with
+/// `within`, which enters the socket's namespace and ends with a space; empty for the current one.
 pub fn of_socket(error: &SocketError, within: &str) -> Option<String> {
     let object = error.object();
     Some(match error.raw_os_error()? {
@@ -36,7 +36,7 @@ pub fn of_socket(error: &SocketError, within: &str) -> Option<String> {
     })
 }
 
-/// The command that shows the route to an address, which is without its port for that.
+/// Command that shows the route to an address; its port is left out of the command.
 fn route(address: &str) -> String {
     match address.parse::<SocketAddr>() {
         Ok(address) => format!("ip route get {}", address.ip()),
@@ -44,7 +44,7 @@ fn route(address: &str) -> String {
     }
 }
 
-/// `:PORT` of an address.
+/// Port of an address, with the colon before it: `:PORT`.
 fn port(address: &str) -> &str {
     address
         .rfind(':')
@@ -75,7 +75,7 @@ pub fn of_connection(error: &ConnectionError) -> Option<&'static str> {
     })
 }
 
-/// Remedy for an event loop in one line, where it is known.
+/// Remedy for an error of an engine's event loop in one line, where it is known.
 pub fn of_engine(error: &EngineError) -> Option<&'static str> {
     match error {
         EngineError::BusyPoll(source) if source.raw_os_error() == Some(libc::ENOTTY) => {
@@ -88,7 +88,7 @@ pub fn of_engine(error: &EngineError) -> Option<&'static str> {
     }
 }
 
-/// Remedy for a send in one line, where it is known.
+/// Remedy for an error of sending in one line, where it is known.
 pub fn of_send(error: &SendError) -> Option<String> {
     Some(match error {
         SendError::OtherDevice { .. } => {

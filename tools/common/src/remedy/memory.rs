@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 
 use super::{of_cuda, of_udmabuf};
 
-/// Remedy for memory in one line, where it is known.
+/// Remedy for an error of making or receiving a dmabuf in one line, where it is known.
 pub fn of_memory(error: &Error) -> Option<String> {
     match error {
         Error::Udmabuf(error) => of_udmabuf(error),
@@ -22,7 +22,7 @@ pub fn of_memory(error: &Error) -> Option<String> {
     }
 }
 
-/// Remedy for a length in one line, where it is known.
+/// Remedy for a length that a dmabuf can't have in one line, where it is known.
 pub fn of_len(error: &BadLen) -> Option<String> {
     match error {
         BadLen::Empty => Some("ask for at least one page".to_owned()),
@@ -34,7 +34,7 @@ pub fn of_len(error: &BadLen) -> Option<String> {
     }
 }
 
-/// Remedy for memory of a heap.
+/// Remedy for an error of allocating from a dma-heap, where it is known.
 fn of_heap(error: &heap::Error) -> Option<String> {
     match error {
         heap::Error::Len { source, .. } => of_len(source),
@@ -58,7 +58,7 @@ fn heap_remedy(heap: &Name, source: &io::Error) -> Option<String> {
             [] => "no heap is here: boot a kernel with CONFIG_DMABUF_HEAPS and a heap; in a \
                    container, pass /dev/dma_heap into it"
                 .to_owned(),
-            names => format!("take one that is there: {}", join(names)),
+            names => format!("take one that is there: {}", join_heap_names(names)),
         }),
         libc::EACCES | libc::EPERM => Some(format!(
             "run as root, or: chown {} {}",
@@ -69,13 +69,13 @@ fn heap_remedy(heap: &Name, source: &io::Error) -> Option<String> {
     }
 }
 
-/// Formats the names as they are written on a command line.
-fn join(names: &[Name]) -> String {
+/// Formats names of dma-heaps as they are written on a command line.
+fn join_heap_names(names: &[Name]) -> String {
     let words = names.iter().map(|name| format!("heap:{name}"));
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// Remedy for memory of a DRM device.
+/// Remedy for an error of making a dumb buffer of a DRM device, where it is known.
 fn of_drm(error: &drm::Error) -> Option<String> {
     match error {
         drm::Error::Len { source, .. } => of_len(source),
@@ -126,7 +126,7 @@ fn drm_remedy(node: &Path, source: &io::Error) -> Option<String> {
     }
 }
 
-/// Remedy for passed memory in one line, where it is known.
+/// Remedy for an error of a dmabuf that another process passes in one line, where it is known.
 pub fn of_passed(error: &passed::Error) -> Option<String> {
     match error {
         passed::Error::Inherit { fd, source } => match source.raw_os_error()? {

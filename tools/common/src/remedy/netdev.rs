@@ -8,7 +8,8 @@ use netdev::Error;
 /// for user space.
 const ENOTSUPP: i32 = 524;
 
-/// Parts of the texts of extended acks, each with its remedy. The first that matches is used.
+/// Parts of the texts of the kernel's extended acks, each with its remedy. The first that matches
+/// is used.
 const BY_TEXT: &[(&str, &str)] = &[
     // __netif_mp_open_rxq
     (
@@ -112,7 +113,7 @@ pub fn of_kernel(error: &Error, within: &str) -> Option<String> {
     Some(quoted_within(&remedy, within))
 }
 
-/// The text, with this before each command in backticks.
+/// Puts the command prefix `within` before each command in backticks of a remedy.
 pub fn quoted_within(text: &str, within: &str) -> String {
     let parts = text.split('`').enumerate();
     let quoted = parts.map(|(at, part)| match at % 2 {
@@ -176,7 +177,7 @@ fn in_this_namespace(error: &Error) -> Option<String> {
     Some(remedy.to_owned())
 }
 
-/// Text that names the running kernel and the one that has the feature.
+/// Remedy that names the running kernel and the kernel release that has the feature.
 fn kernel_too_old(since: &str, what: &str) -> String {
     let running = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!(
@@ -203,7 +204,8 @@ mod tests {
         );
     }
 
-    /// Before Linux 7.1 the operation is unknown to the kernel (`genl_family_rcv_msg`).
+    /// A kernel before Linux 7.1, to which the lease operation is unknown (`genl_family_rcv_msg`),
+    /// is named in the remedy.
     #[test]
     fn a_kernel_without_leases_is_named() {
         let remedy = of_errno("queue-create", libc::EOPNOTSUPP).unwrap();

@@ -17,7 +17,7 @@ fn names(remedy: Option<impl Into<String>>, word: &str) {
 }
 
 #[test]
-fn a_udmabuf() {
+fn remedies_for_a_udmabuf() {
     use ::udmabuf::Error;
     let open = |code| {
         of_udmabuf(&Error::Open {
@@ -45,7 +45,7 @@ fn a_udmabuf() {
 }
 
 #[test]
-fn a_heap() {
+fn remedies_for_a_heap() {
     let open = |code| {
         let heap = "no-such-heap".parse().unwrap();
         of_memory(
@@ -65,7 +65,7 @@ fn a_heap() {
 }
 
 #[test]
-fn a_drm_device() {
+fn remedies_for_a_drm_device() {
     let create = |node: &str| drm::Dumb::create(Path::new(node), 4096).unwrap_err();
     names(of_memory(&create("/dev/null").into()), "no DRM device's");
     let remedy = of_memory(&create("/dev/dri/no-such-card").into()).unwrap();
@@ -76,7 +76,7 @@ fn a_drm_device() {
 }
 
 #[test]
-fn passed_memory() {
+fn remedies_for_passed_memory() {
     names(
         of_passed(&passed::inherited(1 << 20).unwrap_err()),
         "FD_CLOEXEC",
@@ -94,7 +94,7 @@ fn passed_memory() {
 }
 
 #[test]
-fn a_port_in_use() {
+fn a_remedy_for_a_port_in_use() {
     use ::devmem::listen::{SocketOptions, listen};
     let first = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
     let taken = first.local_addr().unwrap();
@@ -109,16 +109,16 @@ fn a_port_in_use() {
     );
 }
 
-/// Errors of a library that isn't there, or isn't CUDA's.
+/// Remedies for a CUDA library that isn't there, or isn't CUDA's.
 #[test]
-fn a_gpu_without_a_driver() {
+fn remedies_for_a_gpu_without_a_driver() {
     let load = |name: &str| ::cuda::Driver::load_from(name).unwrap_err();
     names(of_cuda(&load("libno-such-driver.so.1")), "install");
     names(of_cuda(&load("libm.so.6")), "515");
 }
 
 #[test]
-fn a_gpu_whose_driver_refused() {
+fn remedies_for_a_gpu_whose_driver_refused() {
     for (code, word) in [
         (2, "nvidia-smi"),
         (221, "ptxjit"),

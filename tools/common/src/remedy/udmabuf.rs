@@ -4,7 +4,7 @@ use std::io;
 
 use udmabuf::{Error, HugePage, ReservedHugepages, SIZE_LIMIT_MB};
 
-/// Remedy for a udmabuf in one line, where it is known.
+/// Remedy for an error of making a udmabuf in one line, where it is known.
 pub fn of_udmabuf(error: &Error) -> Option<String> {
     match error {
         Error::Empty => Some("ask for at least one page".to_owned()),

@@ -8,7 +8,7 @@ use netdev::Link;
 
 use crate::args::NetNsArg;
 
-/// Kind of a value, known by the name that the help shows for it.
+/// Kind of an option's value, known by the name that the help shows for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Device,
@@ -40,27 +40,27 @@ impl Kind {
     }
 }
 
-/// Values that an argument can have.
+/// Values to complete an argument with.
 pub(super) enum Values {
     Files,
     Directories,
-    /// Values, and a description of each.
+    /// Known values, and a description of each.
     Words(Vec<(String, String)>),
 }
 
-/// Values of this argument of this subcommand, as far as they can be known.
+/// Finds the values of this argument of this subcommand, as far as they can be known.
 pub(super) fn of(arg: &Arg, command: &str, netns: Option<&str>, word: &str) -> Values {
     let possible = arg.get_possible_values();
     let words = match Kind::of(arg) {
         Kind::File => return Values::Files,
         Kind::Directory => return Values::Directories,
         Kind::NetNs if word.contains('/') => return Values::Files,
-        Kind::NetNs => namespaces(Path::new("/run/netns")),
-        Kind::Memory => memory(Path::new("/dev"), command != "send"),
+        Kind::NetNs => namespace_names(Path::new("/run/netns")),
+        Kind::Memory => kinds_of_memory(Path::new("/dev"), command != "send"),
         // A lease's NIC is here, whatever the namespace of the netkit.
-        Kind::Device if command == "lease" => devices(None, false),
-        Kind::Device => devices(netns, false),
-        Kind::Netkit => devices(netns, true),
+        Kind::Device if command == "lease" => device_names(None, false),
+        Kind::Device => device_names(netns, false),
+        Kind::Netkit => device_names(netns, true),
         Kind::Other => possible
             .iter()
             .filter(|value| !value.is_hide_set())
@@ -71,14 +71,14 @@ pub(super) fn of(arg: &Arg, command: &str, netns: Option<&str>, word: &str) -> V
     Values::Words(words.filter(|(word, _)| is_plain(word)).collect())
 }
 
-/// Whether a shell takes the word for itself: shells get candidates unquoted.
+/// Whether a shell takes the word as it is: shells get candidates unquoted.
 fn is_plain(word: &str) -> bool {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-:@%+,/".contains(c);
     !word.is_empty() && word.chars().all(plain)
 }
 
-/// Devices of this namespace, or of one that was named and may be entered.
-fn devices(netns: Option<&str>, netkits: bool) -> Vec<(String, String)> {
+/// Names and descriptions of the devices of this namespace, or of a named one that may be entered.
+fn device_names(netns: Option<&str>, netkits: bool) -> Vec<(String, String)> {
     let named = netns.map(|text| text.parse::<NetNsArg>());
     let link = match named {
         None => Link::open(),
@@ -94,14 +94,14 @@ fn devices(netns: Option<&str>, netkits: bool) -> Vec<(String, String)> {
     described.collect()
 }
 
-/// Namespaces that `ip netns` made.
-fn namespaces(folder: &Path) -> Vec<(String, String)> {
+/// Names of the namespaces that `ip netns` made.
+fn namespace_names(folder: &Path) -> Vec<(String, String)> {
     let names = names(folder).into_iter();
     names.map(|name| (name, String::new())).collect()
 }
 
-/// Kinds of memory that this machine has, found in a folder that is `/dev`.
-fn memory(dev: &Path, gpu: bool) -> Vec<(String, String)> {
+/// Kinds of memory that this machine has, found in the folder `dev`, which is `/dev` but in tests.
+fn kinds_of_memory(dev: &Path, gpu: bool) -> Vec<(String, String)> {
     let word = |word: &str, help: &str| (word.to_owned(), help.to_owned());
     let mut words = vec![word("udmabuf", "ordinary memory")];
     for heap in names(&dev.join("dma_heap")) {
@@ -126,7 +126,7 @@ fn memory(dev: &Path, gpu: bool) -> Vec<(String, String)> {
     words
 }
 
-/// Names of a folder's entries, in order.
+/// Names of a folder's entries, sorted.
 fn names(folder: &Path) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
@@ -149,7 +149,7 @@ mod tests {
     fn memory_is_what_there_is() {
         let dev = tempfile::tempdir().unwrap();
         let bare = ["udmabuf", "cuda", "fd:", "socket:"];
-        assert_eq!(words(memory(dev.path(), true)), bare);
+        assert_eq!(words(kinds_of_memory(dev.path(), true)), bare);
         for (folder, name) in [
             ("dma_heap", "system"),
             ("dma_heap", "default_cma_region"),
@@ -167,7 +167,7 @@ mod tests {
             "fd:",
             "socket:",
         ];
-        assert_eq!(words(memory(dev.path(), false)), all);
+        assert_eq!(words(kinds_of_memory(dev.path(), false)), all);
     }
 
     #[test]
@@ -176,8 +176,8 @@ mod tests {
         for name in ["sender", "box"] {
             fs::write(folder.path().join(name), "").unwrap();
         }
-        assert_eq!(words(namespaces(folder.path())), ["box", "sender"]);
-        assert!(namespaces(&folder.path().join("none")).is_empty());
+        assert_eq!(words(namespace_names(folder.path())), ["box", "sender"]);
+        assert!(namespace_names(&folder.path().join("none")).is_empty());
     }
 
     #[test]

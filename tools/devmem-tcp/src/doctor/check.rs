@@ -6,15 +6,15 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
-    /// The requirement is met.
+    /// The check's requirement is met.
     Ok,
-    /// The requirement is not met, but something works without it.
+    /// The check's requirement is not met, but something works without it.
     Warn,
-    /// The areas of the check can't work.
+    /// The check's requirement is not met, and its areas can't work.
     Fail,
 }
 
-/// Area that a check matters for.
+/// Area that a check matters for: receiving, sending or leasing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Area {
@@ -26,7 +26,7 @@ pub(crate) enum Area {
     Lease,
 }
 
-/// Finding of a check.
+/// Finding of a check: status, text and remedy.
 #[derive(Debug)]
 pub(super) struct Finding {
     status: Status,
@@ -55,20 +55,21 @@ impl Finding {
         }
     }
 
-    /// Adds the remedy: a command to paste, or text where there is none.
+    /// Adds a remedy to the finding: a command to paste, or text where there is none.
     pub(super) fn remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
         self
     }
 }
 
-/// A check of `S`. To add one, write its function and add a row to its file's table.
+/// A check of the machine or a NIC, the type `S`. To add one, write its function and add a row to
+/// its file's table.
 #[derive(Debug)]
 pub(super) struct Check<S> {
     /// Name of the check. Scripts depend on it, so it is never changed.
     pub(super) id: &'static str,
     pub(super) areas: &'static [Area],
-    /// Requirement that is checked.
+    /// Requirement that is checked, in words.
     pub(super) what: &'static str,
     /// Function of the check; `None` where it does not apply.
     pub(super) run: fn(&S) -> Option<Finding>,

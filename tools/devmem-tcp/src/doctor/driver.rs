@@ -12,41 +12,41 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
         id: "driver.queue-api",
         areas: &[Area::Rx, Area::Lease],
         what: "the driver can restart one queue on other memory (queue_mgmt_ops)",
-        run: queue_api,
+        run: check_queue_api,
     },
     Check {
         id: "driver.dma",
         areas: &[Area::Rx, Area::Lease],
         what: "the device has a DMA device",
-        run: dma,
+        run: check_dma_device,
     },
     Check {
         id: "driver.netmem-tx",
         areas: &[Area::Tx],
         what: "the driver sends from unreadable memory (netmem_tx), in pieces",
-        run: sends,
+        run: check_sending,
     },
     Check {
         id: "split.settable",
         areas: &[Area::Rx],
         what: "the driver can split headers from payload",
-        run: split_settable,
+        run: check_split_settable,
     },
     Check {
         id: "split.on",
         areas: &[Area::Rx],
         what: "tcp-data-split is on",
-        run: split_on,
+        run: check_split_on,
     },
     Check {
         id: "split.threshold",
         areas: &[Area::Rx],
         what: "hds-thresh is 0",
-        run: threshold,
+        run: check_split_threshold,
     },
 ];
 
-fn queue_api(nic: &Nic) -> Option<Finding> {
+fn check_queue_api(nic: &Nic) -> Option<Finding> {
     let driver = &nic.driver;
     let lacks = "no setting helps: take a NIC whose driver has queue_mgmt_ops (bnxt, fbnic, gve, \
                  mlx5 …), or a later kernel";
@@ -61,7 +61,7 @@ fn queue_api(nic: &Nic) -> Option<Finding> {
     })
 }
 
-fn dma(nic: &Nic) -> Option<Finding> {
+fn check_dma_device(nic: &Nic) -> Option<Finding> {
     Some(match nic.queue_api {
         QueueApi::NoDma => {
             Finding::fail("no DMA device").remedy("no setting helps: devmem needs a NIC on a bus")
@@ -71,7 +71,7 @@ fn dma(nic: &Nic) -> Option<Finding> {
     })
 }
 
-fn sends(nic: &Nic) -> Option<Finding> {
+fn check_sending(nic: &Nic) -> Option<Finding> {
     const GATHER: &str = "tx-scatter-gather";
     let lacks = "no setting helps: take a NIC whose driver sends netmem";
     Some(match (&nic.netmem_tx, nic.feature(GATHER)) {
@@ -89,7 +89,7 @@ fn sends(nic: &Nic) -> Option<Finding> {
     })
 }
 
-fn is_on(nic: &Nic) -> bool {
+fn split_is_on(nic: &Nic) -> bool {
     let split = nic
         .rings
         .as_ref()
@@ -99,37 +99,39 @@ fn is_on(nic: &Nic) -> bool {
 }
 
 /// Command that switches header split on and the threshold off: ethtool 6.14 can't do the latter.
-fn apply(nic: &Nic) -> String {
+fn apply_command(nic: &Nic) -> String {
     let arguments = format!("apply {} --header-split", shell_word(nic.name()));
-    nic.namespace.ours(&arguments)
+    nic.namespace.own_command(&arguments)
 }
 
 /// Checks that header split can be set: a binding requires that it was set, whatever the driver
 /// does by itself (`netif_mp_open_rxq`).
-fn split_settable(nic: &Nic) -> Option<Finding> {
+fn check_split_settable(nic: &Nic) -> Option<Finding> {
     Some(match &nic.splits {
         Settable::No(why) => Finding::fail(why.clone())
             .remedy("no setting helps: take a NIC whose driver splits headers"),
-        _ if is_on(nic) => Finding::ok("the driver splits headers"),
+        _ if split_is_on(nic) => Finding::ok("the driver splits headers"),
         Settable::Yes => Finding::ok("header split can be set"),
         Settable::Unknown(why) => Finding::warn(format!("not known: {why}")),
     })
 }
 
-fn split_on(nic: &Nic) -> Option<Finding> {
+fn check_split_on(nic: &Nic) -> Option<Finding> {
     let split = nic.rings.as_ref().ok()?.tcp_data_split?;
     Some(match &nic.splits {
         Settable::No(_) => return None,
-        _ if is_on(nic) => Finding::ok("on"),
-        _ => Finding::warn(format!("{split}; `recv` switches it on by itself")).remedy(apply(nic)),
+        _ if split_is_on(nic) => Finding::ok("on"),
+        _ => Finding::warn(format!("{split}; `recv` switches it on by itself"))
+            .remedy(apply_command(nic)),
     })
 }
 
-fn threshold(nic: &Nic) -> Option<Finding> {
+fn check_split_threshold(nic: &Nic) -> Option<Finding> {
     let bytes = nic.rings.as_ref().ok()?.hds_thresh?;
     Some(match &nic.splits {
         _ if bytes == 0 => Finding::ok("0"),
         Settable::No(why) => Finding::fail(format!("{bytes}: {why}")),
-        _ => Finding::warn(format!("{bytes}; `recv` sets it to 0 by itself")).remedy(apply(nic)),
+        _ => Finding::warn(format!("{bytes}; `recv` sets it to 0 by itself"))
+            .remedy(apply_command(nic)),
     })
 }

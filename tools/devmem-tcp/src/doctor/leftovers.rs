@@ -19,56 +19,56 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
         id: "journal.place",
         areas: &[Area::Rx, Area::Lease],
         what: "changes can be recorded in the journal",
-        run: journal_dir,
+        run: check_journal_dir,
     },
     Check {
         id: "journal.left",
         areas: &[Area::Rx],
         what: "no NIC is still set up for a receiver that is gone",
-        run: journals,
+        run: check_journals,
     },
     Check {
         id: "lease.rules",
         areas: &[Area::Lease],
         what: "the rules that limit forwarding for leases exist",
-        run: lease_rules,
+        run: check_lease_rules,
     },
 ];
 
-/// Checks of one NIC.
+/// Checks of one NIC for what other processes left.
 pub(super) const OF_NIC: &[Check<Nic>] = &[Check {
     id: "journal.nic",
     areas: &[Area::Rx],
     what: "the journal of the NIC can be read",
-    run: of_nic,
+    run: check_journal_of_nic,
 }];
 
 /// Checks that a journal can be written, before which `recv`, `lease` and `apply` change nothing.
-fn journal_dir(_: &Machine) -> Option<Finding> {
+fn check_journal_dir(_: &Machine) -> Option<Finding> {
     Some(match RunDir::check_writable() {
         Ok(path) => Finding::ok(path.display().to_string()),
         Err(error) => {
             let error = nic::Error::from(error);
-            failed(&error, "")
+            journal_failure(&error, "")
         }
     })
 }
 
 /// Checks that `recv` could read the NIC's journal, if there is one.
-fn of_nic(nic: &Nic) -> Option<Finding> {
+fn check_journal_of_nic(nic: &Nic) -> Option<Finding> {
     let plan = Plan::new(nic.name(), nic.link.ifindex);
     Some(match plan.preview(&nic.namespace.netns) {
         Err(
             error @ (nic::Error::RunDir(RunDirError::Damaged { .. })
             | nic::Error::OtherRunDir { .. }
             | nic::Error::UnknownBoot { .. }),
-        ) => failed(&error, &nic.namespace.command("")),
+        ) => journal_failure(&error, &nic.namespace.command("")),
         // Other errors are reported by other checks.
         _ => Finding::ok("the journal can be read"),
     })
 }
 
-fn failed(error: &nic::Error, within: &str) -> Finding {
+fn journal_failure(error: &nic::Error, within: &str) -> Finding {
     let finding = Finding::fail(common::with_sources(error));
     match remedy::of_nic(error, within) {
         Some(remedy) => finding.remedy(remedy),
@@ -76,7 +76,7 @@ fn failed(error: &nic::Error, within: &str) -> Finding {
     }
 }
 
-fn journals(_: &Machine) -> Option<Finding> {
+fn check_journals(_: &Machine) -> Option<Finding> {
     let states = match nic::state() {
         Ok(states) => states,
         Err(error) => return Some(Finding::warn(error.to_string())),
@@ -103,7 +103,7 @@ fn journals(_: &Machine) -> Option<Finding> {
 
 /// Checks that no other program has removed rules of a lease, as `ip rule flush` does, and
 /// systemd-networkd at its start. Without them the NIC forwards for all hosts on its link.
-fn lease_rules(_: &Machine) -> Option<Finding> {
+fn check_lease_rules(_: &Machine) -> Option<Finding> {
     let missing = LeaseJournal::open(true).and_then(|mut journal| journal.missing_rules());
     let missing = match missing {
         Ok(missing) => missing,

@@ -20,35 +20,35 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
         id: "link.up",
         areas: &[Area::Rx, Area::Tx],
         what: "the link is up",
-        run: up,
+        run: check_up,
     },
     Check {
         id: "link.carrier",
         areas: &[Area::Rx, Area::Tx],
         what: "the link has a carrier",
-        run: carrier,
+        run: check_carrier,
     },
     Check {
         id: "link.xdp",
         areas: &[Area::Rx],
         what: "no XDP program is attached",
-        run: xdp,
+        run: check_xdp,
     },
     Check {
         id: "link.mtu",
         areas: &[Area::Rx],
         what: "the mtu is large enough for IPv6, and for payload worth its headers",
-        run: mtu,
+        run: check_mtu,
     },
     Check {
         id: "link.coalesce",
         areas: &[Area::Rx],
         what: "the payload of a packet, or of several, fills whole pages",
-        run: coalesce,
+        run: check_coalescing,
     },
 ];
 
-fn up(nic: &Nic) -> Option<Finding> {
+fn check_up(nic: &Nic) -> Option<Finding> {
     Some(if nic.link.up {
         Finding::ok("up")
     } else {
@@ -57,7 +57,7 @@ fn up(nic: &Nic) -> Option<Finding> {
     })
 }
 
-fn carrier(nic: &Nic) -> Option<Finding> {
+fn check_carrier(nic: &Nic) -> Option<Finding> {
     match (nic.link.up, nic.link.running) {
         (false, _) => None,
         (true, true) => Some(Finding::ok("carrier")),
@@ -70,7 +70,7 @@ fn carrier(nic: &Nic) -> Option<Finding> {
 
 /// Checks that no XDP program is attached: `__netif_mp_open_rxq` refuses one, and while a queue is
 /// bound, `dev_xdp_install` does.
-fn xdp(nic: &Nic) -> Option<Finding> {
+fn check_xdp(nic: &Nic) -> Option<Finding> {
     let Some(Xdp { mode, prog_id, .. }) = nic.link.xdp else {
         return Some(Finding::ok("none"));
     };
@@ -85,7 +85,7 @@ fn xdp(nic: &Nic) -> Option<Finding> {
         return Some(Finding::fail(words).remedy(nic.namespace.command(&command)));
     };
     let found = format!("program {id}, {words}");
-    let remedy = match link_of(id) {
+    let remedy = match bpf_link_of(id) {
         // A program that a BPF link attached is detached only with the link (`dev_xdp_attach`).
         Some(link) => format!("bpftool link detach id {link}"),
         None => format!("ip link set dev {} {flag} off", shell_word(nic.name())),
@@ -94,7 +94,7 @@ fn xdp(nic: &Nic) -> Option<Finding> {
 }
 
 /// BPF link that holds this program, from the `fdinfo` of processes (`bpf_link_show_fdinfo`).
-fn link_of(program: u32) -> Option<u32> {
+fn bpf_link_of(program: u32) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?.flatten();
     let folders = processes.map(|process| process.path().join("fdinfo"));
     let mut infos = folders
@@ -112,7 +112,7 @@ fn link_of(program: u32) -> Option<u32> {
     })
 }
 
-fn mtu(nic: &Nic) -> Option<Finding> {
+fn check_mtu(nic: &Nic) -> Option<Finding> {
     let mtu = nic.link.mtu;
     let found = format!("{mtu}");
     Some(if mtu >= 1280 {
@@ -125,7 +125,7 @@ fn mtu(nic: &Nic) -> Option<Finding> {
 }
 
 /// Checks that the NIC coalesces payload: otherwise each packet takes whole niovs.
-fn coalesce(nic: &Nic) -> Option<Finding> {
+fn check_coalescing(nic: &Nic) -> Option<Finding> {
     let payload = nic.link.mtu.saturating_sub(HEADERS).max(1);
     let pages = payload.div_ceil(PAGE);
     let full = payload * 100 / (pages * PAGE);

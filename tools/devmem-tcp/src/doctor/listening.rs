@@ -30,47 +30,48 @@ pub(super) const CHECKS: &[Check<Listening>] = &[
         id: "listen.address",
         areas: &[Area::Rx],
         what: "the addresses can be listened on",
-        run: address,
+        run: check_address,
     },
     Check {
         id: "listen.from",
         areas: &[Area::Rx],
         what: "connections from the one address can come to the others",
-        run: from,
+        run: check_peer_address,
     },
 ];
 
-/// Checks of the NIC: what `recv` finds before it changes anything.
+/// Checks of the NIC for the addresses: what `recv` finds before it changes anything.
 pub(super) const OF_NIC: &[Check<Nic>] = &[
     Check {
         id: "queues.owner",
         areas: &[Area::Rx],
         what: "no other receiver has the queue",
-        run: owner,
+        run: check_queue_owner,
     },
     Check {
         id: "ntuple.flow",
         areas: &[Area::Rx],
         what: "no other rule has the packets",
-        run: flow,
+        run: check_flow,
     },
     Check {
         id: "rss.spread",
         areas: &[Area::Rx],
         what: "a flow can be spread over the queues",
-        run: spread,
+        run: check_spread,
     },
 ];
 
-/// Check of what `recv` finds, for a refusal that no other check has found.
+/// Check that reports a refusal of `recv` that no other check has found.
 pub(super) const REST: &[Check<Nic>] = &[Check {
     id: "nic.plan",
     areas: &[Area::Rx],
     what: "the NIC can be set up",
-    run: rest,
+    run: check_rest,
 }];
 
-/// Address that no rule is expected for (RFC 7600's dummy address, the discard port).
+/// Made-up address for a flow rule where none was given (RFC 7600's dummy address, the discard
+/// port).
 const ANY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 0, 8)), 9);
 
 impl Wanted {
@@ -96,7 +97,7 @@ impl Wanted {
     }
 }
 
-fn address(listening: &Listening) -> Option<Finding> {
+fn check_address(listening: &Listening) -> Option<Finding> {
     let Listening {
         namespace,
         link,
@@ -117,22 +118,22 @@ fn address(listening: &Listening) -> Option<Finding> {
     let bound = bind();
     Some(match bound {
         Ok(_) => Finding::ok("the addresses are free"),
-        Err(error) => failed(in_namespace(error, &namespace.netns)),
+        Err(error) => failure(in_namespace(error, &namespace.netns)),
     })
 }
 
-fn from(listening: &Listening) -> Option<Finding> {
+fn check_peer_address(listening: &Listening) -> Option<Finding> {
     let wanted = &listening.wanted;
     wanted.from?;
     let mut listen = wanted.listen.iter();
     let never = listen.find_map(|address| flows(address.on_the_wire(), wanted.from).err());
     Some(match never {
         None => Finding::ok("the addresses are of one family"),
-        Some(error) => failed(error),
+        Some(error) => failure(error),
     })
 }
 
-fn failed(error: anyhow::Error) -> Finding {
+fn failure(error: anyhow::Error) -> Finding {
     let finding = Finding::fail(format!("{error:#}"));
     match remedy::remedy(&error) {
         Some(remedy) => finding.remedy(remedy),
@@ -140,46 +141,46 @@ fn failed(error: anyhow::Error) -> Finding {
     }
 }
 
-fn owner(nic: &Nic) -> Option<Finding> {
+fn check_queue_owner(nic: &Nic) -> Option<Finding> {
     match &nic.preview {
         Err(Error::QueueTaken { queue, .. }) => {
             // A queue that is bound, too, is reported by another check.
             let there = nic.queues.iter().find(|there| there.id == *queue);
             let bound = there.is_some_and(|there| there.dmabuf.is_some());
-            (!bound).then(|| refused(nic))
+            (!bound).then(|| refusal(nic))
         }
         _ if nic.wanted.is_empty() => None,
         _ => Some(Finding::ok("none")),
     }
 }
 
-fn flow(nic: &Nic) -> Option<Finding> {
+fn check_flow(nic: &Nic) -> Option<Finding> {
     match &nic.preview {
-        Err(Error::FlowTaken { .. }) => Some(refused(nic)),
+        Err(Error::FlowTaken { .. }) => Some(refusal(nic)),
         _ if !nic.listens => None,
         _ => Some(Finding::ok("none")),
     }
 }
 
-fn spread(nic: &Nic) -> Option<Finding> {
+fn check_spread(nic: &Nic) -> Option<Finding> {
     match &nic.preview {
-        Err(Error::NoContexts { .. }) => Some(refused(nic)),
+        Err(Error::NoContexts { .. }) => Some(refusal(nic)),
         _ if nic.wanted.len() < 2 => None,
         _ => Some(Finding::ok("the flow can be spread")),
     }
 }
 
-fn rest(nic: &Nic) -> Option<Finding> {
+fn check_rest(nic: &Nic) -> Option<Finding> {
     match &nic.preview {
         // Reported by the check of the machine.
         Err(Error::RunDir(_)) if RunDir::check_writable().is_err() => None,
-        Err(_) => Some(refused(nic)),
+        Err(_) => Some(refusal(nic)),
         Ok(()) => Some(Finding::ok("it can")),
     }
 }
 
 /// Error that `recv` would print, with its remedy.
-fn refused(nic: &Nic) -> Finding {
+fn refusal(nic: &Nic) -> Finding {
     match &nic.preview {
         Ok(()) => Finding::ok("no refusal"),
         Err(error) => {

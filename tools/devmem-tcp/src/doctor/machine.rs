@@ -58,14 +58,15 @@ impl Wanted {
     }
 }
 
-/// Answer of the kernel to a request for a device that does not exist.
+/// Answer of the kernel to a request about a device that does not exist, which tells whether this
+/// process has the privilege.
 #[derive(Debug, PartialEq, Eq)]
 enum Permission {
-    /// The kernel looked for the device.
+    /// The kernel looked for the device: the privilege is there.
     Allowed,
     /// Privilege is missing (`EPERM`).
     Forbidden,
-    /// The kernel does not know the operation.
+    /// The kernel does not know the requested operation.
     Unknown,
     Other(String),
 }
@@ -75,9 +76,9 @@ impl Machine {
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let release = release.trim().to_owned();
         Self {
-            bind: Permission::of(bind(&namespace)),
-            lease: Permission::of(lease(&namespace)),
-            config: config(&release),
+            bind: Permission::of(try_to_bind(&namespace)),
+            lease: Permission::of(try_to_lease(&namespace)),
+            config: read_kernel_config(&release),
             namespace,
             wanted,
             arguments,
@@ -121,37 +122,43 @@ impl Permission {
     }
 }
 
-/// Number that no device has: the kernel assigns them from 1 on.
-const NOBODY: u32 = i32::MAX as u32;
+/// Interface number that no device has: the kernel assigns them from 1 on.
+const NO_DEVICE: u32 = i32::MAX as u32;
 
-/// Requests a binding to no device: privilege is checked first, `GENL_UNS_ADMIN_PERM`.
-fn bind(namespace: &Namespace) -> Option<Error> {
+/// Requests a binding to no device, to learn whether it is permitted: privilege is checked first,
+/// `GENL_UNS_ADMIN_PERM`.
+fn try_to_bind(namespace: &Namespace) -> Option<Error> {
     let refused = || {
         let null = File::open("/dev/null");
         let null = null.map_err(|e| Error::from_io("open", "/dev/null", &e))?;
         let queues = [QueueId::new(0)];
         let netdev = Netdev::open_in(&namespace.netns)?;
-        netdev.bind_rx(Ifindex::new(NOBODY), null, &queues, BindOptions::default())
+        netdev.bind_rx(
+            Ifindex::new(NO_DEVICE),
+            null,
+            &queues,
+            BindOptions::default(),
+        )
     };
     refused().err()
 }
 
-/// Requests a lease to no device: privilege is checked first, `GENL_ADMIN_PERM`, in the initial
-/// user namespace.
-fn lease(namespace: &Namespace) -> Option<Error> {
+/// Requests a lease to no device, to learn whether it is permitted: privilege is checked first,
+/// `GENL_ADMIN_PERM`, in the initial user namespace.
+fn try_to_lease(namespace: &Namespace) -> Option<Error> {
     let lease = Lease {
-        of: Ifindex::new(NOBODY),
+        of: Ifindex::new(NO_DEVICE),
         queue: QueueId::new(0),
         netns_id: None,
     };
     let asked = Netdev::open_in(&namespace.netns)
-        .and_then(|mut netdev| netdev.lease(Ifindex::new(NOBODY), lease));
+        .and_then(|mut netdev| netdev.lease(Ifindex::new(NO_DEVICE), lease));
     asked.err()
 }
 
 /// Reads the kernel's configuration from where distributions keep it; `/proc/config.gz` last,
 /// because it needs gzip.
-fn config(release: &str) -> Option<String> {
+fn read_kernel_config(release: &str) -> Option<String> {
     let paths = [
         format!("/boot/config-{release}"),
         format!("/lib/modules/{release}/config"),
@@ -172,41 +179,41 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
         id: "kernel.version",
         areas: &[Area::Rx],
         what: "Linux 6.12 or later",
-        run: version,
+        run: check_kernel_version,
     },
     Check {
         id: "kernel.devmem",
         areas: &[Area::Rx, Area::Tx],
         what: "CONFIG_NET_DEVMEM",
-        run: devmem,
+        run: check_kernel_devmem,
     },
     Check {
         id: "kernel.lease",
         areas: &[Area::Lease],
         what: "queue leases, of Linux 7.1",
-        run: leases,
+        run: check_kernel_leases,
     },
     Check {
         id: "kernel.netkit",
         areas: &[Area::Lease],
         what: "CONFIG_NETKIT",
-        run: netkit,
+        run: check_kernel_netkit,
     },
     Check {
         id: "privilege.bind",
         areas: &[Area::Rx],
         what: "CAP_NET_ADMIN in the user namespace that the network namespace belongs to",
-        run: may_bind,
+        run: check_privilege_to_bind,
     },
     Check {
         id: "privilege.lease",
         areas: &[Area::Lease],
         what: "CAP_NET_ADMIN in the initial user namespace",
-        run: may_lease,
+        run: check_privilege_to_lease,
     },
 ];
 
-fn version(machine: &Machine) -> Option<Finding> {
+fn check_kernel_version(machine: &Machine) -> Option<Finding> {
     let found = format!("Linux {}", machine.release);
     Some(if machine.version() >= (6, 12) {
         Finding::ok(found)
@@ -215,7 +222,7 @@ fn version(machine: &Machine) -> Option<Finding> {
     })
 }
 
-fn devmem(machine: &Machine) -> Option<Finding> {
+fn check_kernel_devmem(machine: &Machine) -> Option<Finding> {
     let rebuild = "boot a kernel with CONFIG_NET_DEVMEM=y";
     Some(match (machine.option("CONFIG_NET_DEVMEM"), &machine.bind) {
         (_, Permission::Unknown) => {
@@ -227,7 +234,7 @@ fn devmem(machine: &Machine) -> Option<Finding> {
     })
 }
 
-fn leases(machine: &Machine) -> Option<Finding> {
+fn check_kernel_leases(machine: &Machine) -> Option<Finding> {
     Some(match &machine.lease {
         Permission::Unknown => Finding::fail(format!(
             "the kernel does not know queue-create: Linux {}",
@@ -238,7 +245,7 @@ fn leases(machine: &Machine) -> Option<Finding> {
     })
 }
 
-fn netkit(machine: &Machine) -> Option<Finding> {
+fn check_kernel_netkit(machine: &Machine) -> Option<Finding> {
     let loaded = fs::metadata("/sys/module/netkit").is_ok();
     Some(match machine.option("CONFIG_NETKIT") {
         Some('y') => Finding::ok("CONFIG_NETKIT=y"),
@@ -249,25 +256,27 @@ fn netkit(machine: &Machine) -> Option<Finding> {
     })
 }
 
-fn may_bind(machine: &Machine) -> Option<Finding> {
+fn check_privilege_to_bind(machine: &Machine) -> Option<Finding> {
     Some(match &machine.bind {
         Permission::Forbidden => {
-            Finding::fail(format!("not granted, {}", who())).remedy(become_root(machine))
+            Finding::fail(format!("not granted, {}", user_name())).remedy(become_root(machine))
         }
         Permission::Other(error) => Finding::warn(error.clone()),
-        Permission::Allowed | Permission::Unknown => Finding::ok(format!("granted, {}", who())),
+        Permission::Allowed | Permission::Unknown => {
+            Finding::ok(format!("granted, {}", user_name()))
+        }
     })
 }
 
-fn may_lease(machine: &Machine) -> Option<Finding> {
+fn check_privilege_to_lease(machine: &Machine) -> Option<Finding> {
     Some(match &machine.lease {
         Permission::Forbidden if !initial_user_namespace() => {
-            Finding::fail(format!("not granted, {}", who()))
+            Finding::fail(format!("not granted, {}", user_name()))
                 .remedy("leases are made from the initial user namespace: run `devmem-tcp lease` on the host, not in here")
         }
-        Permission::Forbidden => Finding::fail(format!("not granted, {}", who())).remedy(become_root(machine)),
+        Permission::Forbidden => Finding::fail(format!("not granted, {}", user_name())).remedy(become_root(machine)),
         Permission::Other(error) => Finding::warn(error.clone()),
-        Permission::Allowed => Finding::ok(format!("granted, {}", who())),
+        Permission::Allowed => Finding::ok(format!("granted, {}", user_name())),
         Permission::Unknown => return None,
     })
 }
@@ -278,7 +287,7 @@ fn initial_user_namespace() -> bool {
     link.is_ok_and(|link| link.as_os_str() == "user:[4026531837]")
 }
 
-fn who() -> String {
+fn user_name() -> String {
     let uid = nix::unistd::geteuid();
     let namespace = if initial_user_namespace() {
         "the initial user namespace"

@@ -21,58 +21,58 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
         id: "udmabuf.device",
         areas: &[Area::Rx, Area::Tx],
         what: "/dev/udmabuf is there and can be opened",
-        run: device,
+        run: check_udmabuf_device,
     },
     Check {
         id: "udmabuf.limit",
         areas: &[Area::Rx, Area::Tx],
         what: "one buffer may be as large as requested",
-        run: limit,
+        run: check_udmabuf_limit,
     },
     Check {
         id: "udmabuf.seals",
         areas: &[Area::Rx, Area::Tx],
         what: "a memfd can be sealed and made a dmabuf",
-        run: seals,
+        run: check_udmabuf_seals,
     },
     Check {
         id: "memory.free",
         areas: &[Area::Rx, Area::Tx],
         what: "there is memory for the buffer",
-        run: free,
+        run: check_available_memory,
     },
     Check {
         id: "memory.hugepages",
         areas: &[Area::Rx, Area::Tx],
         what: "hugepages for the buffer are reserved and free",
-        run: hugepages,
+        run: check_hugepages,
     },
     Check {
         id: "memory.memlock",
         areas: &[Area::Tx],
         what: "RLIMIT_MEMLOCK",
-        run: memlock,
+        run: report_memlock_limit,
     },
     Check {
         id: "socket.optmem",
         areas: &[Area::Tx],
         what: "net.core.optmem_max has room for sends in flight",
-        run: optmem,
+        run: check_optmem_limit,
     },
     Check {
         id: "socket.rmem",
         areas: &[Area::Rx],
         what: "net.ipv4.tcp_rmem lets a connection fill a link and not the pool",
-        run: rmem,
+        run: check_receive_buffer_limit,
     },
 ];
 
 /// Reads a number from proc or sysfs.
-fn number(path: &str) -> Option<u64> {
+fn read_number(path: &str) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }
 
-fn device(machine: &Machine) -> Option<Finding> {
+fn check_udmabuf_device(machine: &Machine) -> Option<Finding> {
     if !machine.wanted.is_udmabuf() {
         return None;
     }
@@ -96,11 +96,11 @@ fn device(machine: &Machine) -> Option<Finding> {
 }
 
 /// Checks the limit on one udmabuf: `udmabuf_create` returns `EINVAL` for more pages.
-fn limit(machine: &Machine) -> Option<Finding> {
+fn check_udmabuf_limit(machine: &Machine) -> Option<Finding> {
     if !machine.wanted.is_udmabuf() {
         return None;
     }
-    let limit_mb = number(SIZE_LIMIT_MB)?;
+    let limit_mb = read_number(SIZE_LIMIT_MB)?;
     let size = Size(machine.wanted.size);
     let found = format!("{limit_mb} MiB, {size} requested");
     Some(if machine.wanted.size <= limit_mb.saturating_mul(1 << 20) {
@@ -111,8 +111,8 @@ fn limit(machine: &Machine) -> Option<Finding> {
     })
 }
 
-/// Makes a small udmabuf and drops it, which does not change the machine.
-fn seals(machine: &Machine) -> Option<Finding> {
+/// Checks that a small udmabuf can be made, and drops it, which does not change the machine.
+fn check_udmabuf_seals(machine: &Machine) -> Option<Finding> {
     if !machine.wanted.is_udmabuf() {
         return None;
     }
@@ -128,8 +128,8 @@ fn seals(machine: &Machine) -> Option<Finding> {
     }
 }
 
-/// Checks that enough memory is available, as `recv` and `send` do.
-fn free(machine: &Machine) -> Option<Finding> {
+/// Checks that enough memory is available for the dmabuf, as `recv` and `send` do.
+fn check_available_memory(machine: &Machine) -> Option<Finding> {
     let of_pages = matches!(machine.wanted.memory, Choice::Udmabuf | Choice::Heap(_));
     if machine.wanted.is_huge() || !of_pages {
         return None;
@@ -153,14 +153,14 @@ fn free(machine: &Machine) -> Option<Finding> {
     })
 }
 
-fn hugepages(machine: &Machine) -> Option<Finding> {
+fn check_hugepages(machine: &Machine) -> Option<Finding> {
     if !machine.wanted.is_udmabuf() {
         return None;
     }
     let size = 2 << 20;
     let (Some(free), Some(reserved)) = (
-        number(&format!("{HUGEPAGES}/free_hugepages")),
-        number(&format!("{HUGEPAGES}/nr_hugepages")),
+        read_number(&format!("{HUGEPAGES}/free_hugepages")),
+        read_number(&format!("{HUGEPAGES}/nr_hugepages")),
     ) else {
         let none = "the kernel has no hugepages of 2 MiB";
         return Some(match machine.wanted.is_huge() {
@@ -188,7 +188,7 @@ fn hugepages(machine: &Machine) -> Option<Finding> {
 
 /// Reports the limit on locked memory. Neither a udmabuf's pages (`udmabuf_create`) nor those of a
 /// dmabuf that is sent (`msg_zerocopy_alloc`) count towards it.
-fn memlock(_: &Machine) -> Option<Finding> {
+fn report_memlock_limit(_: &Machine) -> Option<Finding> {
     let limits = fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits
         .lines()
@@ -202,11 +202,11 @@ fn memlock(_: &Machine) -> Option<Finding> {
     )))
 }
 
-/// Checks the memory for notifications in flight (`sock_omalloc`): without it a send fails with
-/// `ENOBUFS`.
-fn optmem(machine: &Machine) -> Option<Finding> {
+/// Checks the limit on memory for notifications of sends in flight (`sock_omalloc`): without it a
+/// send fails with `ENOBUFS`.
+fn check_optmem_limit(machine: &Machine) -> Option<Finding> {
     const WANT: u64 = 64 << 10;
-    let read = || number("/proc/sys/net/core/optmem_max");
+    let read = || read_number("/proc/sys/net/core/optmem_max");
     let bytes = machine.namespace.netns.run(read).ok()??;
     let found = Size(bytes).to_string();
     Some(if bytes >= WANT {
@@ -220,7 +220,7 @@ fn optmem(machine: &Machine) -> Option<Finding> {
 
 /// Checks the limit on receive buffers. The kernel counts whole niovs towards a receive buffer:
 /// what all connections may hold must fit the pool, or the NIC has no niovs left.
-fn rmem(machine: &Machine) -> Option<Finding> {
+fn check_receive_buffer_limit(machine: &Machine) -> Option<Finding> {
     const LEAST: u64 = 1 << 20;
     let read = || fs::read_to_string("/proc/sys/net/ipv4/tcp_rmem").ok();
     let limits = machine.namespace.netns.run(read).ok()??;
@@ -245,7 +245,7 @@ fn rmem(machine: &Machine) -> Option<Finding> {
     })
 }
 
-/// Formats a number of bytes in MiB: a tenth is exact enough.
+/// Formats a number of bytes in MiB, exact to a tenth.
 fn mib(bytes: u64) -> String {
     if bytes % (1 << 20) == 0 {
         Size(bytes).to_string()

@@ -26,18 +26,19 @@ impl Namespace {
         })
     }
 
-    /// Command line that runs `command` in the namespace, to be pasted in the current one.
+    /// Command line that runs `command` in the namespace, to be pasted into a shell in the current
+    /// one.
     pub(super) fn command(&self, command: &str) -> String {
         format!("{}{command}", self.enter)
     }
 
-    /// Value of `--netns` for the namespace; `None` for the current one.
+    /// Value of `--netns` that names the namespace; `None` for the current one.
     pub(super) fn argument(&self) -> Option<&str> {
         self.argument.as_deref()
     }
 
-    /// Command line of this program that runs in the namespace.
-    pub(super) fn ours(&self, arguments: &str) -> String {
+    /// Command line of this program with these arguments that runs in the namespace.
+    pub(super) fn own_command(&self, arguments: &str) -> String {
         self.command(&format!("{} {arguments}", program()))
     }
 }

@@ -17,7 +17,7 @@ use super::probe::{self, QueueApi};
 use crate::below;
 use crate::guest_route::firewall::{accept_commands, describe, dropping_chains};
 
-/// State of a virtual device.
+/// State of a netkit, or of another virtual device, and of the NIC behind it.
 #[derive(Debug)]
 pub(super) struct Netkit {
     namespace: Namespace,
@@ -26,11 +26,11 @@ pub(super) struct Netkit {
     queues: Vec<QueueId>,
     /// NIC behind the leased queues, where it can be seen.
     behind: Option<(Namespace, LinkInfo, Vec<QueueId>)>,
-    /// Other end of a pair, where it can be seen.
+    /// Other end of the netkit pair, where it can be seen.
     other: Option<(Namespace, LinkInfo)>,
     /// Command that leases a queue to the netkit.
     lease: Option<String>,
-    /// Result that binding would have, where the NIC can't be examined.
+    /// Result of a binding that was tried, where the NIC can't be examined.
     trial: Option<QueueApi>,
 }
 
@@ -50,7 +50,7 @@ impl Netkit {
         }
         queues.retain(|queue| asked.is_empty() || asked.contains(queue));
         let behind = match nic_behind(&namespace.netns, &link, &queues)? {
-            Some(nic) => Some(found(nic)?),
+            Some(nic) => Some(nic_behind_lease(nic)?),
             None => None,
         };
         if !link.up && behind.is_none() {
@@ -58,7 +58,7 @@ impl Netkit {
         }
         let other = other_end(&namespace, &link)?;
         let lease = match (queues.is_empty(), is_lessee(&link)) {
-            (true, true) => lease(machine, &namespace, &link, other.as_ref())?,
+            (true, true) => lease_command(machine, &namespace, &link, other.as_ref())?,
             _ => None,
         };
         let trial = match (queues.first(), &behind) {
@@ -76,7 +76,7 @@ impl Netkit {
         })
     }
 
-    /// Reads the state of the NIC behind the netkit.
+    /// Reads the state of the NIC behind the netkit, where it can be seen.
     pub(super) fn nic(&self, machine: &Machine) -> Option<netdev::Result<Nic>> {
         let (namespace, link, queues) = self.behind.clone()?;
         let through = LeasedThrough {
@@ -88,12 +88,12 @@ impl Netkit {
     }
 }
 
-fn found(nic: NicBehind) -> Result<(Namespace, LinkInfo, Vec<QueueId>)> {
+fn nic_behind_lease(nic: NicBehind) -> Result<(Namespace, LinkInfo, Vec<QueueId>)> {
     let link = Link::open_in(&nic.netns)?.get(nic.ifindex)?;
     Ok((Namespace::new(nic.netns)?, link, nic.queues))
 }
 
-/// Whether a queue can be leased to the device (`netkit_queue_create`).
+/// Whether a queue can be leased to the virtual device (`netkit_queue_create`).
 fn is_lessee(link: &LinkInfo) -> bool {
     link.netkit
         .as_ref()
@@ -118,8 +118,9 @@ fn other_end(namespace: &Namespace, link: &LinkInfo) -> Result<Option<(Namespace
     }
 }
 
-/// Command that leases a free queue of a NIC in the current namespace to the netkit.
-fn lease(
+/// Command that leases a free queue of a NIC in the current namespace to the netkit; `None` if
+/// there is no such NIC.
+fn lease_command(
     machine: &Machine,
     namespace: &Namespace,
     link: &LinkInfo,
@@ -148,7 +149,7 @@ fn lease(
         command += &format!(" --netns {}", shell_word(netns));
     }
     if link.rx_queues > 1 {
-        return Ok(Some(here.ours(&command)));
+        return Ok(Some(here.own_command(&command)));
     }
     // The netkit has no room for a lease: it must be made again.
     let up = |namespace: &Namespace, name: &str| {
@@ -158,16 +159,18 @@ fn lease(
         vec![namespace.command(&shell_command(["ip", "link", "delete", &link.name]))];
     match other {
         Some((end, other)) if end.argument().is_none() => {
-            commands.push(here.ours(&format!("{command} --host-end {}", shell_word(&other.name))));
+            commands.push(
+                here.own_command(&format!("{command} --host-end {}", shell_word(&other.name))),
+            );
             commands.push(up(end, &other.name));
         }
-        _ => commands.push(here.ours(&command)),
+        _ => commands.push(here.own_command(&command)),
     }
     commands.push(up(namespace, &link.name));
     Ok(Some(commands.join(" && ")))
 }
 
-/// Passes every physical NIC of a namespace to `tell`, until that breaks.
+/// Passes every physical NIC of a namespace to `tell`, until `tell` breaks.
 pub(super) fn each_nic(
     machine: &Machine,
     namespace: &Namespace,
@@ -190,41 +193,41 @@ pub(super) const CHECKS: &[Check<Netkit>] = &[
         id: "netkit.kind",
         areas: &[Area::Rx, Area::Tx, Area::Lease],
         what: "the device is a NIC, or the end of a netkit that leases",
-        run: kind,
+        run: check_kind,
     },
     Check {
         id: "netkit.lease",
         areas: &[Area::Rx, Area::Tx],
         what: "the netkit leases a queue",
-        run: leased,
+        run: check_lease,
     },
     Check {
         id: "netkit.nic",
         areas: &[Area::Rx],
         what: "the NIC behind the lease can take a binding",
-        run: nic,
+        run: check_nic,
     },
     Check {
         id: "netkit.up",
         areas: &[Area::Rx, Area::Tx],
         what: "both ends are up",
-        run: up,
+        run: check_up,
     },
     Check {
         id: "netkit.forwarding",
         areas: &[Area::Rx],
         what: "the NIC's packets for the netkit are forwarded to it",
-        run: forwarding,
+        run: check_forwarding,
     },
     Check {
         id: "netkit.firewall",
         areas: &[Area::Rx],
         what: "no firewall drops what is forwarded to the netkit",
-        run: firewall,
+        run: check_firewall,
     },
 ];
 
-fn kind(netkit: &Netkit) -> Option<Finding> {
+fn check_kind(netkit: &Netkit) -> Option<Finding> {
     let link = &netkit.link;
     Some(match (&link.netkit, is_lessee(link)) {
         (Some(_), true) => Finding::ok("a netkit that can lease"),
@@ -249,7 +252,7 @@ fn kind(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-fn leased(netkit: &Netkit) -> Option<Finding> {
+fn check_lease(netkit: &Netkit) -> Option<Finding> {
     if !is_lessee(&netkit.link) {
         return None;
     }
@@ -266,7 +269,7 @@ fn leased(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-fn nic(netkit: &Netkit) -> Option<Finding> {
+fn check_nic(netkit: &Netkit) -> Option<Finding> {
     if let Some((_, link, queues)) = &netkit.behind {
         let names: Vec<String> = queues.iter().map(QueueId::to_string).collect();
         return Some(Finding::ok(format!(
@@ -287,7 +290,7 @@ fn nic(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-fn up(netkit: &Netkit) -> Option<Finding> {
+fn check_up(netkit: &Netkit) -> Option<Finding> {
     let ends = std::iter::once((&netkit.namespace, &netkit.link)).chain(
         netkit
             .other
@@ -304,10 +307,10 @@ fn up(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-/// Checks that the NIC forwards where routes lead over the other end: for IPv4 by its own setting
-/// (`ip_route_input_slow`), for IPv6 by that or by the one for all (`ip6_forward`). A program that
-/// redirects needs neither.
-fn forwarding(netkit: &Netkit) -> Option<Finding> {
+/// Checks that the NIC forwards packets where routes lead over the other end: for IPv4 by its own
+/// setting (`ip_route_input_slow`), for IPv6 by that or by the one for all (`ip6_forward`). A
+/// program that redirects needs neither.
+fn check_forwarding(netkit: &Netkit) -> Option<Finding> {
     let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
     let end = &other.name;
@@ -332,7 +335,8 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
             "{version} routes lead over {end}, and {} does not forward",
             nic.name
         );
-        Finding::fail(found).remedy(namespace.command(&format!("sysctl -w {}=1", sysctl(setting))))
+        Finding::fail(found)
+            .remedy(namespace.command(&format!("sysctl -w {}=1", sysctl_name(setting))))
     };
     Some(match looked.ok()? {
         (Some(false), _) => off("IPv4", &v4),
@@ -342,8 +346,8 @@ fn forwarding(netkit: &Netkit) -> Option<Finding> {
     })
 }
 
-/// Checks the policies of the firewall's base chains.
-fn firewall(netkit: &Netkit) -> Option<Finding> {
+/// Checks whether the firewall's base chains drop forwarded packets.
+fn check_firewall(netkit: &Netkit) -> Option<Finding> {
     let (namespace, other) = netkit.other.as_ref()?;
     let (_, nic, _) = netkit.behind.as_ref()?;
     let addresses = match global_addresses(netkit) {
@@ -373,7 +377,7 @@ fn global_addresses(netkit: &Netkit) -> netdev::Result<Vec<IpAddr>> {
 }
 
 /// Name of a sysctl for the `sysctl` command: with dots, unless a device's name has one.
-fn sysctl(path: &str) -> String {
+fn sysctl_name(path: &str) -> String {
     let name = match path.contains('.') {
         true => path.to_owned(),
         false => path.replace('/', "."),
@@ -381,12 +385,13 @@ fn sysctl(path: &str) -> String {
     shell_word(&name).into_owned()
 }
 
-/// Whether a line of `route` is a route over this device.
+/// Whether a line of `/proc/net/route` is a route over this device.
 fn is_over(line: &str, device: &str) -> bool {
     line.split_whitespace().next() == Some(device)
 }
 
-/// Whether a line of `ipv6_route` is a route of other than link-local scope over this device.
+/// Whether a line of `/proc/net/ipv6_route` is a route of other than link-local scope over this
+/// device.
 fn is_global_over(line: &str, device: &str) -> bool {
     let mut columns = line.split_whitespace();
     let global = columns
@@ -397,20 +402,20 @@ fn is_global_over(line: &str, device: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_global_over, sysctl};
+    use super::{is_global_over, sysctl_name};
 
     #[test]
-    fn a_dot_in_a_name_stays_one() {
+    fn a_dot_in_a_device_name_stays_in_the_sysctl_name() {
         assert_eq!(
-            sysctl("net/ipv4/conf/eth1/forwarding"),
+            sysctl_name("net/ipv4/conf/eth1/forwarding"),
             "net.ipv4.conf.eth1.forwarding"
         );
         let vlan = "net/ipv4/conf/eth1.5/forwarding";
-        assert_eq!(sysctl(vlan), vlan);
+        assert_eq!(sysctl_name(vlan), vlan);
     }
 
     #[test]
-    fn link_local_routes_lead_nowhere() {
+    fn link_local_routes_do_not_count() {
         let line = |dst: &str| {
             format!(
                 "{dst} 80 00000000000000000000000000000000 00 00000000000000000000000000000000 00000400 00000001 00000000 00000001     nk0h"

@@ -14,7 +14,7 @@ use super::machine::Machine;
 use super::namespace::Namespace;
 use super::probe::{self, QueueApi, Settable};
 
-/// State of a NIC.
+/// State of a NIC, from which the checks are made.
 #[derive(Debug)]
 pub(super) struct Nic {
     pub(super) namespace: Namespace,
@@ -25,22 +25,23 @@ pub(super) struct Nic {
     pub(super) asked: bool,
     /// Whether the queues are leased to the netkit that is checked.
     pub(super) through_netkit: bool,
-    /// Where the NIC's payload is received: at its own addresses, and at those of all netkits that lease from it.
+    /// Addresses at which the NIC's payload is received: its own, and those of all netkits that
+    /// lease from it.
     pub(super) receiving: Vec<Receiving>,
-    /// Rx queues; none while the link is down.
+    /// Rx queues of the NIC; none while the link is down.
     pub(super) queues: Vec<Queue>,
     pub(super) rings: Result<Rings>,
     pub(super) channels: Result<Channels>,
-    /// RSS of the device, then of its contexts.
+    /// RSS settings of the device, then of its contexts.
     pub(super) rss: Result<Vec<Rss>>,
     pub(super) features: Result<Features>,
     pub(super) table: Result<RuleTable>,
     pub(super) rules: Vec<FlowRule>,
-    /// Whether an address to listen on was given.
+    /// Whether an address to listen on was given to `doctor`.
     pub(super) listens: bool,
-    /// Rules, contexts and queues that receivers hold.
+    /// Flow rules, RSS contexts and queues that receivers have.
     pub(super) held: Held,
-    /// Result of `recv` up to the first change.
+    /// Result of `recv` up to its first change of the NIC.
     pub(super) preview: std::result::Result<(), nic::Error>,
     pub(super) pools: Vec<PagePool>,
     pub(super) driver: String,
@@ -51,7 +52,7 @@ pub(super) struct Nic {
     pub(super) size: u64,
 }
 
-/// Netkit queue that a NIC's queue is leased to, and that is bound.
+/// Netkit queue that a NIC's queue is leased to, and that a dmabuf is bound to.
 #[derive(Debug, Clone)]
 pub(super) struct LeasedThrough {
     pub(super) namespace: Namespace,
@@ -59,7 +60,7 @@ pub(super) struct LeasedThrough {
     pub(super) queue: QueueId,
 }
 
-/// Addresses of a device, and its namespace.
+/// Addresses of a device, and the device's namespace.
 #[derive(Debug, Clone)]
 pub(super) struct Receiving {
     pub(super) namespace: Namespace,
@@ -78,8 +79,8 @@ impl Receiving {
 }
 
 impl Nic {
-    /// Reads the state of the NIC. What the driver does not report is an error that the checks
-    /// read.
+    /// Reads the state of the NIC. A value that the driver does not report is stored as an error,
+    /// which the checks read.
     pub(super) fn look(
         machine: &Machine,
         namespace: Namespace,
@@ -87,7 +88,7 @@ impl Nic {
         asked: &[QueueId],
         through: Option<&LeasedThrough>,
     ) -> Result<Self> {
-        let link = settled(&namespace, link)?;
+        let link = wait_for_carrier(&namespace, link)?;
         let mut netdev = Netdev::open_in(&namespace.netns)?;
         let mut ethtool = Ethtool::open_in(&namespace.netns)?;
         let at = link.ifindex;
@@ -118,7 +119,7 @@ impl Nic {
                 probe::queue_api(machine, &namespace, &link, queue)
             }
         };
-        let receiving = receiving(&namespace, &link, &queues)?;
+        let receiving = receiving_addresses(&namespace, &link, &queues)?;
         let held = nic::held(&namespace.netns, at).unwrap_or_default();
         let preview = machine
             .wanted
@@ -154,13 +155,13 @@ impl Nic {
         &self.link.name
     }
 
-    /// Command `ethtool FLAG IF REST`, to be pasted.
+    /// Command `ethtool FLAG IF REST` for the NIC, to be pasted into a shell.
     pub(super) fn ethtool(&self, flag: &str, rest: &str) -> String {
         let command = format!("ethtool {flag} {} {rest}", shell_word(self.name()));
         self.namespace.command(&command)
     }
 
-    /// Whether a feature is on, and whether it can be set.
+    /// Whether a feature of the NIC is on, and whether it can be set.
     pub(super) fn feature(&self, name: &str) -> (bool, bool) {
         let features = self.features.as_ref().ok();
         let in_set = |set: Option<&std::collections::BTreeSet<String>>| {
@@ -173,8 +174,13 @@ impl Nic {
     }
 }
 
-/// The addresses of a NIC with these queues, and those of the netkits that lease them, where they can be seen.
-fn receiving(namespace: &Namespace, nic: &LinkInfo, queues: &[Queue]) -> Result<Vec<Receiving>> {
+/// Finds the addresses at which the NIC's payload is received: those of the NIC, and those of the
+/// netkits that lease its queues, where they can be seen.
+fn receiving_addresses(
+    namespace: &Namespace,
+    nic: &LinkInfo,
+    queues: &[Queue],
+) -> Result<Vec<Receiving>> {
     let mut links = Link::open_in(&namespace.netns)?;
     let mut all = vec![Receiving::of(&mut links, namespace.clone(), nic.ifindex)?];
     let mut netkits: Vec<_> = queues
@@ -209,7 +215,7 @@ fn receiving(namespace: &Namespace, nic: &LinkInfo, queues: &[Queue]) -> Result<
 
 /// Waits a moment for the link's carrier: the kernel reports it up to a second late
 /// (`linkwatch_schedule_work`).
-fn settled(namespace: &Namespace, mut link: LinkInfo) -> Result<LinkInfo> {
+fn wait_for_carrier(namespace: &Namespace, mut link: LinkInfo) -> Result<LinkInfo> {
     let end = Instant::now() + Duration::from_millis(1500);
     let mut asker = None;
     while link.up && !link.running && Instant::now() < end {

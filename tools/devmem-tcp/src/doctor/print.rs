@@ -6,23 +6,23 @@ use super::check::{Area, CheckResult, Status};
 use crate::style::Style;
 use crate::table::align;
 
-/// Report of all checks. Its JSON is documented in `docs/json.md`.
+/// Report of all checks of `doctor`. Its JSON is documented in `docs/json.md`.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
-    /// Device that was checked.
+    /// Device that was checked; `None` for a summary of all NICs.
     pub(super) device: Option<String>,
-    /// Whether receiving would work; without a device, on at least one NIC.
+    /// Whether receiving would work; for a summary, on at least one NIC.
     pub(super) receives: bool,
     /// Whether sending would work.
     pub(super) sends: bool,
     /// Whether leasing a queue would work.
     pub(super) leases: bool,
     pub(super) checks: Vec<CheckResult>,
-    /// Without a device: summaries of every physical NIC.
+    /// Summaries of every physical NIC, if no device was named.
     pub(super) nics: Vec<Summary>,
 }
 
-/// Summary of a NIC in one line.
+/// Summary of the checks of a NIC, printed in one line.
 #[derive(Debug, Serialize)]
 pub(super) struct Summary {
     pub(super) device: String,

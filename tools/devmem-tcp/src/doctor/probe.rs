@@ -13,7 +13,7 @@ use nix::sched::{CloneFlags, unshare};
 use super::machine::Machine;
 use super::namespace::Namespace;
 
-/// Whether the driver has a queue API, and what would refuse a binding.
+/// Whether the driver has a queue API (`netdev_queue_mgmt_ops`), and what would refuse a binding.
 #[derive(Debug)]
 pub(super) enum QueueApi {
     /// The driver has a queue API.
@@ -27,7 +27,7 @@ pub(super) enum QueueApi {
     NoDma,
     /// The kernel was built without devmem.
     NoDevmem,
-    /// The probe failed.
+    /// The probe failed, with the error's text.
     Unknown(String),
 }
 
@@ -113,7 +113,7 @@ pub(super) fn netmem_tx(namespace: &Namespace, link: &LinkInfo) -> Result<()> {
     }
 }
 
-/// Whether header split can be set.
+/// Whether header split of a NIC can be set.
 #[derive(Debug)]
 pub(super) enum Settable {
     Yes,

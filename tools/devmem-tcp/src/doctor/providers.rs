@@ -21,35 +21,35 @@ pub(super) const CHECKS: &[Check<Machine>] = &[
         id: "memory.chosen",
         areas: BOTH,
         what: "the memory that --memory names is available",
-        run: chosen,
+        run: check_chosen_memory,
     },
     Check {
         id: "memory.heaps",
         areas: BOTH,
         what: "heaps in /dev/dma_heap, for --memory heap:NAME",
-        run: heaps,
+        run: list_heaps,
     },
     Check {
         id: "memory.drm",
         areas: BOTH,
         what: "DRM devices that make dumb buffers, for --memory drm:/dev/dri/cardN",
-        run: devices,
+        run: list_drm_devices,
     },
     Check {
         id: "memory.cuda",
         areas: BOTH,
         what: "NVIDIA GPUs whose driver exports dmabufs, for --memory cuda:N",
-        run: gpus,
+        run: list_gpus,
     },
 ];
 
-/// Makes a page of the requested memory and drops it. Memory that is passed is examined if that
-/// does not use it up.
-fn chosen(machine: &Machine) -> Option<Finding> {
+/// Checks the requested memory: makes a page of it and drops it. Memory that is passed is examined
+/// if that does not use it up.
+fn check_chosen_memory(machine: &Machine) -> Option<Finding> {
     let choice = &machine.wanted.memory;
     if let (false, Err(error)) = (choice.is_passed(), check_len(machine.wanted.size)) {
         let remedy = of_len(&error);
-        return Some(failed(Finding::fail(format!("{choice}: {error}")), remedy));
+        return Some(failure(Finding::fail(format!("{choice}: {error}")), remedy));
     }
     let len = match choice {
         // Reported by the checks of udmabuf.
@@ -61,7 +61,7 @@ fn chosen(machine: &Machine) -> Option<Finding> {
                 )),
                 Err(error) => {
                     let remedy = of_passed(&error);
-                    failed(Finding::fail(words(error)), remedy)
+                    failure(Finding::fail(error_text(error)), remedy)
                 }
             });
         }
@@ -75,54 +75,54 @@ fn chosen(machine: &Machine) -> Option<Finding> {
         )),
         Err(error) => {
             let remedy = of_memory(&error);
-            failed(Finding::fail(words(error)), remedy)
+            failure(Finding::fail(error_text(error)), remedy)
         }
     })
 }
 
-fn failed(finding: Finding, remedy: Option<String>) -> Finding {
+fn failure(finding: Finding, remedy: Option<String>) -> Finding {
     match remedy {
         Some(remedy) => finding.remedy(remedy),
         None => finding,
     }
 }
 
-/// Formats an error and its sources in a line.
-fn words(error: impl std::error::Error + Send + Sync + 'static) -> String {
+/// Formats an error and its sources in one line.
+fn error_text(error: impl std::error::Error + Send + Sync + 'static) -> String {
     format!("{:#}", anyhow::Error::from(error))
 }
 
-fn heaps(_: &Machine) -> Option<Finding> {
+fn list_heaps(_: &Machine) -> Option<Finding> {
     let page = udmabuf::HugePage::None.bytes();
     let one = |name: heap::Name| match Heap::allocate(&name, page) {
         Ok(_) => name.to_string(),
-        Err(error) => format!("{name} has no memory to give ({})", words(error)),
+        Err(error) => format!("{name} has no memory to give ({})", error_text(error)),
     };
-    Some(list(heap::names().into_iter().map(one)))
+    Some(list_finding(heap::names().into_iter().map(one)))
 }
 
-fn devices(_: &Machine) -> Option<Finding> {
+fn list_drm_devices(_: &Machine) -> Option<Finding> {
     let one = |node: &Path| {
         let page = udmabuf::HugePage::None.bytes();
         let name = node.display();
         match (drm::driver(node), Dumb::create(node, page)) {
             (Ok(driver), Ok(_)) => format!("{name} ({driver})"),
-            (_, Err(error)) => words(error),
-            (Err(error), _) => words(error),
+            (_, Err(error)) => error_text(error),
+            (Err(error), _) => error_text(error),
         }
     };
     let nodes = drm::primary_nodes();
-    Some(list(nodes.iter().map(|node| one(node))))
+    Some(list_finding(nodes.iter().map(|node| one(node))))
 }
 
-fn gpus(_: &Machine) -> Option<Finding> {
+fn list_gpus(_: &Machine) -> Option<Finding> {
     let asked = Driver::load().and_then(|driver| {
         let devices = driver.devices()?;
         Ok((driver.version()?, devices))
     });
     let (version, devices) = match asked {
         Ok(asked) => asked,
-        Err(error) => return Some(Finding::ok(format!("none: {}", words(error)))),
+        Err(error) => return Some(Finding::ok(format!("none: {}", error_text(error)))),
     };
     let found = match &devices[..] {
         [] => format!("none, though there is a driver, of CUDA {version}"),
@@ -139,7 +139,7 @@ fn gpus(_: &Machine) -> Option<Finding> {
         name: mute.name.clone(),
     };
     let remedy = of_cuda(&error).map(str::to_owned);
-    Some(failed(Finding::warn(found), remedy))
+    Some(failure(Finding::warn(found), remedy))
 }
 
 fn gpu(device: &DeviceInfo) -> String {
@@ -154,8 +154,8 @@ fn gpu(device: &DeviceInfo) -> String {
     format!("{ordinal}: {name} at {pci}, {memory}{exports}")
 }
 
-/// Finding with the items, or that there are none.
-fn list(items: impl Iterator<Item = String>) -> Finding {
+/// Finding that lists the items, or says that there are none.
+fn list_finding(items: impl Iterator<Item = String>) -> Finding {
     let items: Vec<String> = items.collect();
     Finding::ok(match &items[..] {
         [] => "none".to_owned(),

@@ -14,48 +14,49 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
         id: "queues.count",
         areas: &[Area::Rx, Area::Lease],
         what: "there is more than one rx queue",
-        run: count,
+        run: check_count,
     },
     Check {
         id: "queues.free",
         areas: &[Area::Rx, Area::Lease],
         what: "the queue is not bound, leased or in AF_XDP use",
-        run: free,
+        run: check_free,
     },
     Check {
         id: "rss.table",
         areas: &[Area::Rx],
         what: "there is an RSS table to keep the queue out of",
-        run: table,
+        run: check_rss_table,
     },
     Check {
         id: "rss.others",
         areas: &[Area::Rx],
         what: "a queue is left for the other traffic",
-        run: others,
+        run: check_other_queues,
     },
     Check {
         id: "rss.contexts",
         areas: &[Area::Rx],
         what: "no other RSS context has the queue",
-        run: contexts,
+        run: check_rss_contexts,
     },
     Check {
         id: "pool.ring",
         areas: &[Area::Rx],
         what: "the buffer is larger than what waits in the NIC's ring",
-        run: ring,
+        run: check_ring,
     },
     Check {
         id: "pool.left",
         areas: &[Area::Rx],
         what: "no page pool of an earlier receiver is left",
-        run: left,
+        run: check_detached_pools,
     },
 ];
 
-/// Command `ethtool -L` for this number of rx queues; `None` where the device can't have that many.
-fn grow(nic: &Nic, queues: u32) -> Option<String> {
+/// Command `ethtool -L` that gives the NIC this number of rx queues; `None` where the device can't
+/// have that many.
+fn grow_command(nic: &Nic, queues: u32) -> Option<String> {
     let channels = nic.channels.as_ref().ok()?;
     // The kind that is in use, if the driver has both (bnxt, ice).
     let (kind, max) = match channels.combined.unwrap_or(0) {
@@ -66,13 +67,13 @@ fn grow(nic: &Nic, queues: u32) -> Option<String> {
     (queues <= max).then(|| nic.ethtool("-L", &format!("{kind} {queues}")))
 }
 
-fn count(nic: &Nic) -> Option<Finding> {
+fn check_count(nic: &Nic) -> Option<Finding> {
     let now = match &nic.channels {
         Ok(channels) => channels.rx_queues(),
         Err(_) => u32::try_from(nic.queues.len()).ok()?,
     };
     let found = format!("{now}");
-    Some(match (now, grow(nic, 2)) {
+    Some(match (now, grow_command(nic, 2)) {
         (2.., _) => Finding::ok(found),
         (_, Some(command)) => Finding::fail(found).remedy(command),
         (_, None) => Finding::fail(found + ", and the device has no more")
@@ -105,13 +106,13 @@ fn holder(queue: &Queue) -> String {
     }
 }
 
-fn free(nic: &Nic) -> Option<Finding> {
+fn check_free(nic: &Nic) -> Option<Finding> {
     if !nic.link.up || nic.queues.is_empty() {
         return None;
     }
-    let frees = ids(nic, is_free);
+    let frees = queue_ids(nic, is_free);
     if nic.asked {
-        return these(nic, &frees);
+        return check_requested(nic, &frees);
     }
     if !frees.is_empty() {
         return Some(Finding::ok(format!("free: {}", queue_list(&frees))));
@@ -120,12 +121,12 @@ fn free(nic: &Nic) -> Option<Finding> {
     let more = u32::try_from(nic.queues.len()).ok()? + 2;
     let end = "`devmem-tcp show` names who has them: a lease ends with its netkit, a binding with \
                its process";
-    let remedy = grow(nic, more).unwrap_or_else(|| end.to_owned());
+    let remedy = grow_command(nic, more).unwrap_or_else(|| end.to_owned());
     Some(Finding::fail(format!("none: {}", holders(nic.queues.iter()))).remedy(remedy))
 }
 
-/// Finding about the requested queues.
-fn these(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
+/// Finding about the queues that were requested: whether they exist and are free.
+fn check_requested(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
     let last = nic.queues.iter().map(|queue| queue.id).max()?;
     let beyond: Vec<QueueId> = nic.wanted.iter().copied().filter(|id| *id > last).collect();
     // A leased queue is bound through its netkit, so only a binding prevents receiving.
@@ -154,18 +155,18 @@ fn these(nic: &Nic, frees: &[QueueId]) -> Option<Finding> {
     Some(match frees.last() {
         Some(free) if !nic.through_netkit => {
             let another = format!("doctor {} --queue {free}", shell_word(nic.name()));
-            finding.remedy(nic.namespace.ours(&another))
+            finding.remedy(nic.namespace.own_command(&another))
         }
         _ => finding.remedy("end the receiver that has it: `devmem-tcp show` lists the bindings"),
     })
 }
 
-fn ids(nic: &Nic, which: impl Fn(&Queue) -> bool) -> Vec<QueueId> {
+fn queue_ids(nic: &Nic, which: impl Fn(&Queue) -> bool) -> Vec<QueueId> {
     let queues = nic.queues.iter().filter(|queue| which(queue));
     queues.map(|queue| queue.id).collect()
 }
 
-fn table(nic: &Nic) -> Option<Finding> {
+fn check_rss_table(nic: &Nic) -> Option<Finding> {
     let without = "no setting helps: receive with --no-config, and steer by other means";
     Some(match nic.rss.as_ref().map(|all| all.first()) {
         Ok(Some(rss)) if !rss.table.is_empty() => {
@@ -176,21 +177,21 @@ fn table(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Checks that RSS uses neither the queue nor one that belongs to a receiver: its packets could be
-/// read by nobody else.
-fn others(nic: &Nic) -> Option<Finding> {
+/// Checks that RSS uses neither the queue nor one that belongs to a receiver: other sockets could
+/// not read packets on it.
+fn check_other_queues(nic: &Nic) -> Option<Finding> {
     let rss = nic.rss.as_ref().ok()?.first()?;
     if nic.wanted.is_empty() || nic.queues.len() < 2 {
         return None;
     }
-    let rest = ids(nic, |queue| {
+    let rest = queue_ids(nic, |queue| {
         is_free(queue) && !nic.wanted.contains(&queue.id)
     });
     let wanted = queue_list(&nic.wanted);
     if rest.is_empty() {
         let more = u32::try_from(nic.queues.len()).ok()? + 1;
         let finding = Finding::fail(format!("all but {wanted} are bound or leased"));
-        return Some(match grow(nic, more) {
+        return Some(match grow_command(nic, more) {
             Some(command) => finding.remedy(command),
             None => finding,
         });
@@ -203,7 +204,7 @@ fn others(nic: &Nic) -> Option<Finding> {
     }))
 }
 
-fn contexts(nic: &Nic) -> Option<Finding> {
+fn check_rss_contexts(nic: &Nic) -> Option<Finding> {
     let contexts = nic.rss.as_ref().ok()?.iter().filter(|rss| {
         rss.context.is_some() && rss.table.iter().any(|entry| nic.wanted.contains(entry))
     });
@@ -222,7 +223,7 @@ fn contexts(nic: &Nic) -> Option<Finding> {
     })
 }
 
-fn ring(nic: &Nic) -> Option<Finding> {
+fn check_ring(nic: &Nic) -> Option<Finding> {
     let entries = u64::from(nic.rings.as_ref().ok()?.rx?);
     let queues = nic.wanted.len().max(1) as u64;
     let waiting = entries * queues * 4096;
@@ -241,7 +242,7 @@ fn ring(nic: &Nic) -> Option<Finding> {
 /// Checks for detached page pools. A detached pool exists while sockets hold frags of it
 /// (`page_pool_release_retry`): connections that were closed before their frags were given back,
 /// and whose peer is silent.
-fn left(nic: &Nic) -> Option<Finding> {
+fn check_detached_pools(nic: &Nic) -> Option<Finding> {
     let left = nic.pools.iter().filter(|pool| pool.detach_time.is_some());
     let ids: Vec<String> = left
         .map(|pool| format!("{} with {} in flight", pool.id, pool.inflight.unwrap_or(0)))
@@ -257,7 +258,8 @@ fn left(nic: &Nic) -> Option<Finding> {
     })
 }
 
-/// Commands that end closed connections whose peer is silent, at the addresses where the NIC's payload is received.
+/// Commands that end connections that were closed and whose peer is silent, at the addresses where
+/// the NIC's payload is received.
 fn end_closed_connections(nic: &Nic) -> String {
     let kill = |receiver: &Receiving| {
         let at = |address: &IpAddr| match address {

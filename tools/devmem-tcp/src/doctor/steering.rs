@@ -6,7 +6,7 @@ use netdev::shell_word;
 use super::check::{Area, Check, Finding};
 use super::nic::Nic;
 
-/// Kernel's name of `ethtool -K IF ntuple`.
+/// Name of the feature that switches flow rules on, `ethtool -K IF ntuple`, in the kernel.
 const NTUPLE: &str = "rx-ntuple-filter";
 
 pub(super) const CHECKS: &[Check<Nic>] = &[
@@ -14,23 +14,23 @@ pub(super) const CHECKS: &[Check<Nic>] = &[
         id: "ntuple.on",
         areas: &[Area::Rx],
         what: "the NIC steers flows by rules",
-        run: on,
+        run: check_rules_on,
     },
     Check {
         id: "ntuple.room",
         areas: &[Area::Rx],
         what: "the table of rules has room",
-        run: room,
+        run: check_room_for_a_rule,
     },
     Check {
         id: "ntuple.others",
         areas: &[Area::Rx],
         what: "no rule steers anything else to the queue",
-        run: others,
+        run: check_other_rules,
     },
 ];
 
-fn on(nic: &Nic) -> Option<Finding> {
+fn check_rules_on(nic: &Nic) -> Option<Finding> {
     let otherwise = "no setting helps: receive with --no-config, and steer by other means";
     Some(match (nic.feature(NTUPLE), &nic.table) {
         // Some drivers accept rules even then (mlx5).
@@ -44,7 +44,7 @@ fn on(nic: &Nic) -> Option<Finding> {
     })
 }
 
-fn room(nic: &Nic) -> Option<Finding> {
+fn check_room_for_a_rule(nic: &Nic) -> Option<Finding> {
     let table = nic.table.as_ref().ok()?;
     let count = table.count;
     let Some(size) = table.size else {
@@ -67,14 +67,14 @@ fn room(nic: &Nic) -> Option<Finding> {
             .remedy("end a receiver that has rules: `devmem-tcp show` lists the bindings"),
         (None, Some((_, None))) => {
             let restore = format!("restore {}", shell_word(nic.name()));
-            Finding::fail(found).remedy(nic.namespace.ours(&restore))
+            Finding::fail(found).remedy(nic.namespace.own_command(&restore))
         }
         (None, None) => Finding::fail(found)
             .remedy("`ethtool -n` lists the rules, `ethtool -N IF delete N` deletes one"),
     })
 }
 
-/// Whether a rule belongs to a running receiver, or was applied to stay.
+/// Whether a flow rule belongs to a running receiver, or was applied to stay.
 fn is_held(nic: &Nic, location: u32) -> bool {
     nic.held.rules.iter().any(|(held, _)| *held == location)
 }
@@ -86,9 +86,9 @@ fn location(rule: &FlowRule) -> Option<u32> {
     }
 }
 
-/// Checks for other rules to the queue: their packets would go to memory that only the receiver can
-/// read.
-fn others(nic: &Nic) -> Option<Finding> {
+/// Checks for other flow rules to the queue: their packets would go to memory that only the
+/// receiver can read.
+fn check_other_rules(nic: &Nic) -> Option<Finding> {
     // A receiver on the leased queue has its rules.
     if nic.table.is_err() || nic.through_netkit {
         return None;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use netdev::netfilter::ForwardChain;
 use netdev::{NetNs, Netfilter, shell_command};
 
-/// Base chains for forwarded packets whose policy is to drop, of a family of these addresses. They may have rules
-/// that accept the guest's packets; rules are not examined.
+/// Finds the nftables base chains for forwarded packets whose policy is to drop, of a family of
+/// these addresses. They may have rules that accept the guest's packets; rules are not examined.
 ///
 /// # Errors
 /// `EINVAL` if the kernel has no nftables.
@@ -23,7 +23,7 @@ pub(crate) fn dropping_chains(
     Ok(chains)
 }
 
-/// What the chains do, in words.
+/// Describes nftables chains that drop forwarded packets.
 pub(crate) fn describe(chains: &[ForwardChain]) -> String {
     let names = chains.iter().map(|chain| {
         let family = chain.family.name();
@@ -36,7 +36,8 @@ pub(crate) fn describe(chains: &[ForwardChain]) -> String {
     }
 }
 
-/// Commands that have the chains accept what is forwarded between two devices, in each direction.
+/// `nft` commands that make the chains accept packets that are forwarded between two devices, in
+/// each direction.
 pub(crate) fn accept_commands(
     chains: &[ForwardChain],
     (nic, host_end): (&str, &str),

@@ -22,14 +22,15 @@ const PASS_PRIORITY: u32 = 10;
 const DROP_PRIORITY: u32 = 11;
 const TARGET_PRIORITY: u32 = 12;
 
-/// Whether each end forwards only for a lease. A device that forwarded before is not limited.
+/// Whether each end forwards only for a lease. A device that forwarded before the lease is not
+/// limited.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ForwardsForLease {
     pub(super) nic: bool,
     pub(super) host: bool,
 }
 
-/// Rules for a guest's addresses of one family, those that let packets pass first.
+/// Policy routing rules for a guest's addresses of one family, those that let packets pass first.
 pub(super) fn rules(
     nic: &str,
     host: &str,
@@ -74,8 +75,8 @@ pub(super) fn rules(
     rules
 }
 
-/// Sorts rules so that none drops a packet for which another, which is still to be added, lets it
-/// pass.
+/// Sorts policy routing rules so that none drops a packet for which another, which is still to be
+/// added, lets it pass.
 pub(crate) fn sort(rules: &mut [Rule]) {
     rules.sort_by_key(|rule| match rule.action {
         RuleAction::Nop => 0,
@@ -84,7 +85,7 @@ pub(crate) fn sort(rules: &mut [Rule]) {
     });
 }
 
-/// Command that adds a rule, to be pasted.
+/// Command that adds a policy routing rule, to be pasted into a shell.
 pub(crate) fn command(rule: &Rule) -> String {
     let text = rule.to_string();
     let (family, rest) = match text.strip_prefix("-6 ") {

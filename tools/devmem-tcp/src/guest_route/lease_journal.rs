@@ -18,7 +18,7 @@ pub(crate) use lookup::MissingRules;
 use record::PREFIX;
 pub(crate) use record::{Device, LRO, LeaseRecord, ProxyEntry};
 
-/// An error of the runtime directory as one that knows its remedy.
+/// Turns an error of the runtime directory into an error with a remedy.
 fn with_remedy(error: anyhow::Error) -> anyhow::Error {
     match error.downcast::<RunDirError>() {
         Ok(error) => nic::Error::from(error).into(),
@@ -26,10 +26,10 @@ fn with_remedy(error: anyhow::Error) -> anyhow::Error {
     }
 }
 
-/// Records of all leases, under the lock of the runtime directory.
+/// Journal with the records of all leases, under the lock of the runtime directory.
 #[derive(Debug)]
 pub(crate) struct LeaseJournal {
-    /// `None` for a dry run.
+    /// The runtime directory under its lock; `None` for a dry run.
     locked: Option<Locked>,
     /// Id of this boot.
     boot: String,
@@ -39,8 +39,8 @@ pub(crate) struct LeaseJournal {
 }
 
 impl LeaseJournal {
-    /// Reads all records under the lock. Those of another boot are removed; a file that can't be
-    /// read is renamed, with a warning. A dry run neither locks nor changes anything.
+    /// Reads the records of all leases under the lock. Records of another boot are removed; a file
+    /// that can't be read is renamed, with a warning. A dry run neither locks nor changes anything.
     pub(crate) fn open(dry_run: bool) -> Result<Self> {
         Self::read(dry_run).map_err(with_remedy)
     }
@@ -128,7 +128,7 @@ impl LeaseJournal {
         Ok(before)
     }
 
-    /// Removes a record.
+    /// Removes a lease's record.
     pub(crate) fn remove(&mut self, record: &LeaseRecord) -> Result<()> {
         let file = record.file();
         let removed = self.locked()?.remove(&file);
@@ -141,7 +141,7 @@ impl LeaseJournal {
         self.locked.as_ref().context("a dry run writes nothing")
     }
 
-    /// All records.
+    /// Records of all leases.
     pub(crate) fn all(&self) -> &[LeaseRecord] {
         &self.all
     }

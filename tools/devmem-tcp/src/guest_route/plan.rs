@@ -13,7 +13,7 @@ use crate::remedy::Hint;
 
 /// Protocol of routes from a router's advertisement (`RTPROT_RA`).
 const BY_ADVERTISEMENT: u8 = 9;
-/// `RT_TABLE_LOCAL`.
+/// Number of the routing table of the host's own addresses: `RT_TABLE_LOCAL`.
 const LOCAL: u32 = 255;
 
 /// Changes that a guest's route needs.
@@ -23,7 +23,7 @@ pub(crate) struct GuestRoute {
     pub(crate) addresses: Vec<Prefix>,
     /// Destinations of the guest's routes.
     pub(crate) routes: Vec<Prefix>,
-    /// Those of them that were named.
+    /// Destinations of the guest's routes that the user named.
     pub(crate) named_routes: Vec<Prefix>,
     pub(crate) switches: Vec<Switch>,
     /// Rules that limit this host's forwarding to the guest.
@@ -107,7 +107,7 @@ impl GuestRoute {
         Ok(guest_route)
     }
 
-    /// Rules for devices that forward for a lease, and did not before.
+    /// Policy routing rules for devices that forward for a lease, and did not before.
     fn forward_filter(&self, phys: &LinkInfo, host: &Device) -> Result<Vec<Rule>> {
         let mut rules = Vec::new();
         for v4 in [true, false] {
@@ -136,7 +136,7 @@ impl GuestRoute {
         Ok(rules)
     }
 
-    /// Whether the guest gets no route.
+    /// Whether the plan has no route, because the guest has no addresses.
     pub(crate) fn is_empty(&self) -> bool {
         self.addresses.is_empty()
     }
@@ -149,8 +149,7 @@ impl GuestRoute {
     }
 }
 
-/// Destinations of the guest's routes: those that were named, otherwise a default route for each
-/// family.
+/// Destinations of the guest's routes: the named ones, otherwise a default route for each family.
 fn guest_routes(addresses: &[Prefix], named: &[Prefix]) -> Result<Vec<Prefix>> {
     let has = |v4: bool| addresses.iter().any(|it| it.addr.is_ipv4() == v4);
     for route in named {
@@ -184,7 +183,7 @@ fn taken_here(links: &mut Link, taken: &Address) -> Hint {
     )
 }
 
-/// Whether hosts on the device's link look for the address there.
+/// Whether hosts on the device's link look for the address on that link.
 fn in_subnet_of(addr: IpAddr, device: Ifindex, own: &[Address]) -> bool {
     own.iter()
         .filter(|own| own.ifindex == device && own.scope < libc::RT_SCOPE_LINK)

@@ -8,10 +8,10 @@ use netdev::{Error, Ifindex, Result};
 use serde::{Deserialize, Serialize};
 use undo::Setting;
 
-/// Value that the sysctls are set to.
+/// Value of a sysctl that is switched on.
 const ON: &str = "1";
 
-/// A sysctl that each device has.
+/// A sysctl of a network device that a guest's route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Sysctl {
     /// Forwarding of IPv4 packets that come in by the device.
@@ -78,7 +78,7 @@ impl Sysctl {
 /// Change of a sysctl that is switched on, with its former value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct SysctlChange {
-    /// Name of the device at that time.
+    /// Name of the device at the time of the change.
     pub(crate) device: String,
     /// Number of the device; `None` for one that is not made yet.
     pub(crate) ifindex: Option<Ifindex>,
@@ -86,7 +86,7 @@ pub(crate) struct SysctlChange {
     /// The value before the first lease that needs the sysctl, and that of the leases.
     #[serde(flatten)]
     pub(crate) setting: Setting<String>,
-    /// Value of `all` at that time.
+    /// Value of the sysctl's `all` at the time of the change.
     all: String,
 }
 
@@ -152,7 +152,7 @@ impl fmt::Display for Switch {
 /// Result of restoring a sysctl.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Restored {
-    /// The sysctl has its former value.
+    /// The sysctl has its former value again.
     Yes,
     /// Another program has set the sysctl, or its `all`, since.
     ChangedByOthers,
@@ -186,7 +186,7 @@ impl SysctlChange {
         }))
     }
 
-    /// Whether the change is of this sysctl of this device.
+    /// Whether the change is of the sysctl `key` of the device with this number.
     pub(crate) fn is_same(&self, ifindex: Option<Ifindex>, key: Sysctl) -> bool {
         self.ifindex.is_some() && self.ifindex == ifindex && self.key == key
     }

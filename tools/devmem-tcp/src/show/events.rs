@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::snapshot::{Identity, LeaseEnd, LeaseView, Snapshot};
 
-/// Kind of an event.
+/// Kind of an event in `show --watch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub(super) enum EventKind {
@@ -43,19 +43,19 @@ pub(super) struct Device {
     pub(super) netns: String,
     pub(super) device: String,
     pub(super) ifindex: Ifindex,
-    /// `netkit`, or `physical`.
+    /// Kind of the device: `netkit`, or `physical`.
     pub(super) kind: &'static str,
     #[serde(skip)]
     identity: Identity,
 }
 
 impl Device {
-    fn is(&self, other: &Self) -> bool {
+    fn is_same(&self, other: &Self) -> bool {
         (self.identity, self.ifindex) == (other.identity, other.ifindex)
     }
 }
 
-/// Binding of a physical queue, and of the netkit's queue that leases it.
+/// Binding of a NIC's queue, and of the netkit's queue that leases it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Bound {
     phys: LeaseEnd,
@@ -64,7 +64,7 @@ struct Bound {
 }
 
 impl Bound {
-    fn is(&self, other: &Self) -> bool {
+    fn is_same(&self, other: &Self) -> bool {
         // A NIC may move while it is bound, and a dmabuf may be bound to several queues.
         let place = same_place(&self.phys, &other.phys) || same_virt(&self.virt, &other.virt);
         self.dmabuf == other.dmabuf
@@ -73,13 +73,13 @@ impl Bound {
     }
 }
 
-/// An event, without its time.
+/// An event of `show --watch`, without its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(super) struct WatchEvent {
     pub(super) what: EventKind,
-    /// Physical queue.
+    /// Queue of the NIC that the event is about.
     pub(super) phys: Option<LeaseEnd>,
-    /// Netkit queue that leases the physical one.
+    /// Queue of the netkit that leases the NIC's queue.
     pub(super) virt: Option<LeaseEnd>,
     pub(super) dmabuf: Option<DmabufId>,
     /// Device that came or went.
@@ -108,13 +108,13 @@ impl WatchEvent {
 
 /// Parts of a snapshot whose changes are events.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Watched {
+pub(super) struct WatchedParts {
     devices: Vec<Device>,
     leases: Vec<LeaseView>,
     bound: Vec<Bound>,
 }
 
-impl Watched {
+impl WatchedParts {
     pub(super) fn of(snapshot: &Snapshot) -> anyhow::Result<Self> {
         let leases = snapshot.leases()?;
         let (mut devices, mut bound) = (Vec::new(), Vec::new());
@@ -155,8 +155,8 @@ impl Watched {
         })
     }
 
-    /// Keeps the far end of a lease from the former snapshot where its namespace can't be looked
-    /// into any more: it may exist a moment longer than its name.
+    /// Keeps the netkit's end of a lease from the former snapshot where its namespace can't be
+    /// looked into any more: it may exist a moment longer than its name.
     pub(super) fn remember(&mut self, before: &Self) {
         let known = |phys: &LeaseEnd, virt: &LeaseEnd| {
             let old = before.leases.iter().find(|old| same_place(&old.phys, phys));
@@ -176,20 +176,20 @@ impl Watched {
         }
     }
 
-    /// Events since a former snapshot: ends first, the inner before the outer, then begins, the
-    /// outer before the inner.
+    /// Events between a former snapshot and this one: ends first, the inner before the outer, then
+    /// begins, the outer before the inner.
     pub(super) fn since(&self, before: &Self) -> Vec<WatchEvent> {
         let mut events = Vec::new();
-        for old in without(&before.bound, &self.bound, Bound::is) {
+        for old in without(&before.bound, &self.bound, Bound::is_same) {
             events.push(binding(EventKind::Unbound, old));
         }
         for old in without(&before.leases, &self.leases, same_lease) {
             events.push(lease(EventKind::LeaseEnded, old));
         }
-        for old in without(&before.devices, &self.devices, Device::is) {
+        for old in without(&before.devices, &self.devices, Device::is_same) {
             events.push(device(EventKind::DeviceWent, old));
         }
-        for new in without(&self.devices, &before.devices, Device::is) {
+        for new in without(&self.devices, &before.devices, Device::is_same) {
             events.push(device(EventKind::DeviceCame, new));
         }
         for new in &self.leases {
@@ -199,7 +199,7 @@ impl Watched {
                 Some(_) => {}
             }
         }
-        for new in without(&self.bound, &before.bound, Bound::is) {
+        for new in without(&self.bound, &before.bound, Bound::is_same) {
             events.push(binding(EventKind::Bound, new));
         }
         events
@@ -226,7 +226,8 @@ fn same_virt(one: &Option<LeaseEnd>, other: &Option<LeaseEnd>) -> bool {
     matches!((one, other), (Some(one), Some(other)) if same_place(one, other))
 }
 
-/// Whether two leases are the same: one of the ends is where it was, and the other may have moved.
+/// Whether two leases of two snapshots are the same: one of the ends is where it was, and the other
+/// may have moved.
 fn same_lease(one: &LeaseView, other: &LeaseView) -> bool {
     same_place(&one.phys, &other.phys) || same_place(&one.virt, &other.virt)
 }
@@ -277,24 +278,24 @@ mod tests {
         }
     }
 
-    fn leased(phys: LeaseEnd, virt: LeaseEnd) -> Watched {
-        Watched {
+    fn leased(phys: LeaseEnd, virt: LeaseEnd) -> WatchedParts {
+        WatchedParts {
             leases: vec![LeaseView {
                 phys,
                 virt,
                 dmabuf: None,
             }],
-            ..Watched::default()
+            ..WatchedParts::default()
         }
     }
 
-    fn whats(new: &Watched, old: &Watched) -> Vec<EventKind> {
+    fn whats(new: &WatchedParts, old: &WatchedParts) -> Vec<EventKind> {
         new.since(old).iter().map(|event| event.what).collect()
     }
 
     #[test]
     fn a_lease_begins_is_bound_and_ends() {
-        let empty = Watched::default();
+        let empty = WatchedParts::default();
         let lease = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
         let mut bound = lease.clone();
         bound.bound.push(Bound {
@@ -316,13 +317,13 @@ mod tests {
 
     #[test]
     fn another_binding_of_the_same_queue_is_an_end_and_a_beginning() {
-        let bound = |dmabuf| Watched {
+        let bound = |dmabuf| WatchedParts {
             bound: vec![Bound {
                 phys: end(1, "eth1", 3, 3),
                 virt: None,
                 dmabuf: DmabufId::new(dmabuf),
             }],
-            ..Watched::default()
+            ..WatchedParts::default()
         };
         assert_eq!(
             whats(&bound(2), &bound(1)),
@@ -367,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_change_names_the_devices_at_both_ends() {
-        let empty = Watched::default();
+        let empty = WatchedParts::default();
         let lease = leased(end(1, "eth1", 3, 3), end(2, "nk0", 2, 1));
         let event = &lease.since(&empty)[0];
         assert!(event.names("eth1") && event.names("nk0") && !event.names("eth2"));

@@ -25,7 +25,7 @@ const NAMED: &str = "/run/netns";
 /// binding of a queue whose device is down, a namespace without a name.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Sockets in a namespace.
+/// Netlink sockets in a namespace that are notified of changes.
 struct NamespaceWatch {
     identity: Identity,
     pools: Events,
@@ -61,7 +61,8 @@ impl NamespaceWatch {
         Ok(())
     }
 
-    /// Reads all notifications, and returns whether there were any. Lost ones count, too.
+    /// Reads all notifications of a namespace, and returns whether there were any. Lost ones count,
+    /// too.
     fn drain(&mut self) -> bool {
         let now = Some(Instant::now());
         let mut any = false;
@@ -97,7 +98,7 @@ impl NamespaceWatch {
 /// Watches of all visible namespaces.
 pub(super) struct NamespaceWatches {
     watches: Vec<NamespaceWatch>,
-    /// Watches the folder of names; `None` where inotify is not available.
+    /// Inotify watch of the folder of namespace names; `None` where inotify is not available.
     names: Option<Inotify>,
     named: bool,
     polled_at: Instant,
@@ -179,7 +180,7 @@ impl NamespaceWatches {
     }
 
     /// Opens watches of new namespaces and closes those of namespaces that are not visible any
-    /// more. Returns whether there were any.
+    /// more. Returns whether any were opened or closed.
     fn refresh(&mut self) -> Result<bool> {
         self.watch_names();
         let visible = NetNs::visible()?.namespaces;
@@ -212,7 +213,7 @@ impl NamespaceWatches {
         Ok(any || before != self.watches.len())
     }
 
-    /// Watches the folder of names, which exists from the first name on.
+    /// Watches the folder of namespace names, which exists from the first name on.
     fn watch_names(&mut self) {
         let flags = AddWatchFlags::IN_CREATE
             | AddWatchFlags::IN_DELETE

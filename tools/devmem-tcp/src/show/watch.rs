@@ -17,17 +17,17 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::low_level::pipe;
 
-use super::end;
-use super::events::{EventKind, WatchEvent, Watched};
+use super::events::{EventKind, WatchEvent, WatchedParts};
+use super::lease_end_text;
 use super::namespace_watch::NamespaceWatches;
 use crate::report;
 use crate::snapshot::Snapshot;
 use crate::style::Style;
 
-/// Least time between two snapshots, for when notifications come in masses.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Least time between two snapshots, for when many notifications come at once.
+const SNAPSHOT_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A line of JSON.
+/// A line of `show --watch --json`.
 #[derive(Serialize)]
 struct JsonLine {
     time: String,
@@ -63,7 +63,7 @@ fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()>
             "namespaces"
         };
         let text = format!("{} {noun}, until Ctrl-C", watches.count());
-        report::text(&to_text(&now(), EventKind::Watching, &text))?;
+        report::text(&to_text(&utc_time(), EventKind::Watching, &text))?;
     } else {
         print(WatchEvent::new(EventKind::Watching), true)?;
     }
@@ -74,7 +74,7 @@ fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()>
             // Something disappeared while it was listed: the next snapshot will tell.
             Err(error) => {
                 tracing::debug!("{error:#}");
-                thread::sleep(PAUSE);
+                thread::sleep(SNAPSHOT_INTERVAL);
                 take_snapshot()?
             }
         };
@@ -85,30 +85,31 @@ fn watch(device: Option<&str>, json: bool, signalled: &UnixStream) -> Result<()>
             }
         }
         watched = now;
-        thread::sleep(PAUSE.saturating_sub(began.elapsed()));
+        thread::sleep(SNAPSHOT_INTERVAL.saturating_sub(began.elapsed()));
     }
     Ok(())
 }
 
-/// Takes a snapshot. Only the watched parts are kept: a snapshot keeps namespaces alive.
-fn take_snapshot() -> Result<Watched> {
-    Watched::of(&Snapshot::take()?)
+/// Takes a snapshot of all namespaces and keeps only the watched parts: a whole snapshot keeps
+/// namespaces alive.
+fn take_snapshot() -> Result<WatchedParts> {
+    WatchedParts::of(&Snapshot::take()?)
 }
 
 fn print(event: WatchEvent, json: bool) -> Result<()> {
-    let time = now();
+    let time = utc_time();
     if json {
         return report::json(&JsonLine { time, event });
     }
-    report::text(&to_text(&time, event.what, &words(&event)))
+    report::text(&to_text(&time, event.what, &event_words(&event)))
 }
 
-/// Time in UTC, with its date, as in RFC 3339: other zones need libc's tables.
-fn now() -> String {
+/// Present time in UTC, with its date, as in RFC 3339: other zones need libc's tables.
+fn utc_time() -> String {
     humantime::format_rfc3339_millis(SystemTime::now()).to_string()
 }
 
-/// Formats an event: `12:00:00.000Z  leased       eth1 rx 3 -> box/nk0 rx 1`.
+/// Formats an event of `show --watch`: `12:00:00.000Z  leased       eth1 rx 3 -> box/nk0 rx 1`.
 fn to_text(time: &str, what: EventKind, words: &str) -> String {
     let style = Style::stdout();
     let padded = format!("{:<11}", what.words());
@@ -122,7 +123,7 @@ fn to_text(time: &str, what: EventKind, words: &str) -> String {
     format!("{}  {what}  {words}\n", style.dim(time_of_day))
 }
 
-fn words(event: &WatchEvent) -> String {
+fn event_words(event: &WatchEvent) -> String {
     if let Some(device) = &event.device {
         let name = match device.netns.as_str() {
             "" => device.device.clone(),
@@ -131,7 +132,7 @@ fn words(event: &WatchEvent) -> String {
         return format!("{name} ({}, ifindex {})", device.kind, device.ifindex);
     }
     let ends = [&event.phys, &event.virt].into_iter().flatten();
-    let mut text = ends.map(end).collect::<Vec<_>>().join(" -> ");
+    let mut text = ends.map(lease_end_text).collect::<Vec<_>>().join(" -> ");
     if let Some(dmabuf) = event.dmabuf {
         text += &format!(", dmabuf {dmabuf}");
     }
@@ -156,6 +157,6 @@ mod tests {
             text.contains("23:59:59.999Z") && !text.contains("2024"),
             "{text}"
         );
-        assert_eq!(now().len(), "2024-12-31T23:59:59.999Z".len());
+        assert_eq!(utc_time().len(), "2024-12-31T23:59:59.999Z".len());
     }
 }

@@ -9,7 +9,7 @@ use crate::ending_lease::{EndingLease, GuestLocation};
 use crate::guest_route::lease_journal::{LeaseJournal, LeaseRecord};
 use crate::remedy::Hint;
 
-/// The netkit to delete, and its record.
+/// The netkit to delete, and the record of its lease.
 #[derive(Debug)]
 pub(super) struct Target {
     /// Name of the guest end, and of its namespace.
@@ -17,15 +17,15 @@ pub(super) struct Target {
     pub(super) netns: String,
     /// Record of the lease.
     pub(super) record: Option<LeaseRecord>,
-    /// End that can be deleted, and the namespace of that end.
+    /// End of the netkit that can be deleted, and the namespace of that end.
     end: Option<(NetNs, Ifindex)>,
     /// Number of the guest end, and its location.
     guest: Option<(Ifindex, GuestLocation)>,
 }
 
 impl Target {
-    /// Finds the netkit by the name of either end, in the namespace that was named, in this one, or
-    /// in that of a record.
+    /// Finds the netkit to delete by the name of either end, in the namespace that was named, in
+    /// this one, or in that of a record.
     pub(super) fn find(name: &str, arg: Option<&NetNsArg>, journal: &LeaseJournal) -> Result<Self> {
         let here = NetNs::current()?;
         let opened = match arg {
@@ -34,7 +34,7 @@ impl Target {
         };
         let missing: anyhow::Error = match opened {
             Ok(netns) => match Link::open_in(&netns)?.by_name(name) {
-                Ok(link) => return Self::there(netns, link, journal),
+                Ok(link) => return Self::of_existing_end(netns, link, journal),
                 Err(error) if error.raw_os_error() == Some(libc::ENODEV) => error.into(),
                 Err(error) => return Err(error.into()),
             },
@@ -46,7 +46,7 @@ impl Target {
             record.netkit == name && label.as_ref().is_none_or(|label| *label == record.netns)
         });
         match (noted.next(), noted.next()) {
-            (Some(record), None) => Self::noted(&here, record),
+            (Some(record), None) => Self::of_record(&here, record),
             (Some(one), Some(other)) => Err(Hint::new(
                 format!(
                     "unlease {name}: two were leased to, in namespace {} and in {}",
@@ -59,8 +59,8 @@ impl Target {
         }
     }
 
-    /// Target of an end that exists.
-    fn there(netns: NetNs, link: LinkInfo, journal: &LeaseJournal) -> Result<Self> {
+    /// Finds the netkit to delete by an end that exists.
+    fn of_existing_end(netns: NetNs, link: LinkInfo, journal: &LeaseJournal) -> Result<Self> {
         let name = link.name.clone();
         let Some(netkit) = link
             .netkit
@@ -87,7 +87,7 @@ impl Target {
         })
     }
 
-    /// Target of a host end.
+    /// Finds the netkit to delete by its host end.
     fn by_host_end(netns: NetNs, host: &LinkInfo, journal: &LeaseJournal) -> Result<Self> {
         let record = journal.record_of(&netns, host)?.cloned();
         let mut target = Self {
@@ -104,8 +104,9 @@ impl Target {
         Ok(target)
     }
 
-    /// Target of a record whose netkit is not where the name was looked for.
-    fn noted(here: &NetNs, record: &LeaseRecord) -> Result<Self> {
+    /// Finds the netkit to delete by a record of a lease, where it is not where the name was looked
+    /// for.
+    fn of_record(here: &NetNs, record: &LeaseRecord) -> Result<Self> {
         let mut target = Self {
             name: record.netkit.clone(),
             netns: record.netns.clone(),
@@ -131,7 +132,7 @@ impl Target {
         Ok(target)
     }
 
-    /// Finds the host end of a pair and its namespace, if that can be entered.
+    /// Finds the host end of a netkit pair and its namespace, if that can be entered.
     fn host_of(netns: &NetNs, guest: &LinkInfo) -> Result<Option<(NetNs, LinkInfo)>> {
         let other = Link::open_in(netns)?.other_end(netns, guest)?;
         let Some((there, host)) = other else {
@@ -143,7 +144,8 @@ impl Target {
         Ok(Some((there, links.get(host)?)))
     }
 
-    /// Finds the guest end of a host end, whose namespace has an id in that of the host end.
+    /// Finds the guest end that belongs to a host end, by the id of the guest's namespace in that
+    /// of the host end.
     fn guest_of(&mut self, netns: &NetNs, host: &LinkInfo) -> Result<()> {
         let Some(guest) = host.link else {
             return Ok(());
@@ -160,7 +162,7 @@ impl Target {
         Ok(())
     }
 
-    /// Whether the netkit exists.
+    /// Whether the netkit to delete exists.
     pub(super) fn is_there(&self) -> bool {
         self.end.is_some()
     }

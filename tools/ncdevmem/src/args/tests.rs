@@ -24,8 +24,8 @@ fn queues(start: u32, count: u32) -> Option<Queues> {
     Some(Queues { start, count })
 }
 
-/// A server with nothing asked for.
-fn plain(on: &str) -> Server {
+/// Options of the receiving mode with nothing else requested.
+fn plain_server(on: &str) -> Server {
     Server {
         address: address(on),
         client: None,
@@ -45,7 +45,7 @@ fn the_lines_of_the_kernels_suites() {
         Mode::Server(Server {
             client: Some("192.0.2.1".parse().unwrap()),
             validation: NonZeroU32::new(7),
-            ..plain("192.0.2.2:5201")
+            ..plain_server("192.0.2.2:5201")
         })
     );
     let leased = "-l -f nk0 -s 2001:db8::2 -p 5201 -t 1 -q 1 -n -L -b 16384";
@@ -56,7 +56,7 @@ fn the_lines_of_the_kernels_suites() {
             skip_config: true,
             fail_on_linear: true,
             rx_page_size: NonZeroU32::new(16384),
-            ..plain("[2001:db8::2]:5201")
+            ..plain_server("[2001:db8::2]:5201")
         })
     );
     let client = |source: Option<&str>, chunk| {
@@ -102,10 +102,10 @@ fn bytes_are_read_as_by_strtoul() {
         ("0", 0),
         ("4294967295", u32::MAX),
     ] {
-        assert_eq!(bytes(text), Ok(value), "{text}");
+        assert_eq!(parse_bytes(text), Ok(value), "{text}");
     }
     for text in ["", "x", "0x", "4294967296", "-1", "0x-1", "16k", "09"] {
-        assert!(bytes(text).is_err(), "{text}");
+        assert!(parse_bytes(text).is_err(), "{text}");
     }
     let Mode::Probe(probe) = mode("-f eth1 -b 0") else {
         panic!("no probe")

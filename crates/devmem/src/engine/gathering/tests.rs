@@ -1,5 +1,5 @@
-//! The decision, held against a model of a socket: packets come at times of their own, and wake as
-//! the mark and the patience say.
+//! Tests of the decision when to gather, with a model of a socket: packets come at given times, and
+//! wake the loop as the low-water mark and the patience say.
 
 use super::*;
 
@@ -10,7 +10,7 @@ const LIMITS: Limits = Limits {
     patience: PATIENCE,
 };
 
-/// A socket, the connection's decision, and a clock.
+/// Model of a socket with a clock, for the decision when to gather.
 struct Model {
     gathering: Gathering,
     limits: Limits,
@@ -36,10 +36,10 @@ impl Model {
         }
     }
 
-    /// When the engine would look, if nothing else wakes it.
+    /// Time of the engine's next check, if nothing else wakes the loop.
     fn look_at(&self) -> Option<Duration> {
         let patience = match self.gathering.is_steady() {
-            true => self.limits.patience * STEADY,
+            true => self.limits.patience * STEADY_FACTOR,
             false => self.limits.patience,
         };
         let since = self.gathering.waits_since()?;
@@ -58,7 +58,7 @@ impl Model {
         }
     }
 
-    /// Time goes on to `until`, and nothing comes.
+    /// Lets time pass until `until`, without a packet.
     fn wait(&mut self, until: Duration) {
         while let Some(due) = self.look_at().filter(|due| *due <= until) {
             self.now = due;
@@ -68,7 +68,7 @@ impl Model {
         self.now = until;
     }
 
-    /// A packet comes `after` what happened last.
+    /// Delivers a packet of `bytes` bytes, `after` the previous event.
     fn packet(&mut self, after: Duration, bytes: u64) {
         self.wait(self.now + after);
         self.queued += bytes;
@@ -77,8 +77,8 @@ impl Model {
         }
     }
 
-    /// A peer sends `bytes` in packets, and waits until all were read: how long that took after
-    /// the last packet.
+    /// Sends a request of `bytes` in packets, waits until all of it was read, and returns how long
+    /// that took after the last packet.
     fn request(&mut self, gap: Duration, packet: u64, bytes: u64) -> Duration {
         let mut left = bytes;
         while left > 0 {
@@ -99,9 +99,9 @@ const fn micros(micros: u64) -> Duration {
     Duration::from_micros(micros)
 }
 
-/// A receiver that keeps up is woken for one packet at a time: a single turn never brings much.
+/// A stream gathers if the receiver keeps up with it, so that each wake-up brings one packet.
 #[test]
-fn a_stream_that_is_kept_up_with_gathers() {
+fn a_stream_with_a_fast_receiver_gathers() {
     for (gap, patience) in [(micros(300), 2), (micros(300), 20), (micros(20), 2)] {
         let patience = Duration::from_millis(patience);
         let mut model = Model::new(Limits {
@@ -122,9 +122,9 @@ fn a_stream_that_is_kept_up_with_gathers() {
     }
 }
 
-/// As with a receiver that is late, and finds much at each turn.
+/// A stream gathers if the receiver is late, so that each wake-up brings many packets.
 #[test]
-fn much_at_a_time_gathers() {
+fn a_stream_with_a_late_receiver_gathers() {
     let mut model = Model::new(LIMITS);
     for _ in 0..10 {
         model.packet(micros(500), MARK / 8);
@@ -132,8 +132,9 @@ fn much_at_a_time_gathers() {
     assert_eq!(model.mark, MARK);
 }
 
-/// A few may be late, while it is found out that they are requests: of any size, over a link of any speed,
-/// read as they come or at once. Those that take half of a steady wait, or longer, may take twice as long.
+/// Only a few requests may be late, while the engine finds out that they are requests: of any size,
+/// over a link of any speed, read as they come or at once. Those that take half of a steady wait,
+/// or longer, may take twice as long.
 #[test]
 fn requests_keep_their_latency() {
     const REQUESTS: u32 = 2_500;
@@ -151,7 +152,7 @@ fn requests_keep_their_latency() {
                     count += u32::from(by > Duration::ZERO);
                 }
                 let alone = model.now - late;
-                let bound = match alone / REQUESTS * 2 < PATIENCE * STEADY {
+                let bound = match alone / REQUESTS * 2 < PATIENCE * STEADY_FACTOR {
                     true => alone / 20,
                     false => alone,
                 };
@@ -166,7 +167,7 @@ fn requests_keep_their_latency() {
     }
 }
 
-/// The rest of a large request, behind many marks, is not late for long either.
+/// The last bytes of a large request, after many low-water marks, are not late for long either.
 #[test]
 fn large_requests_keep_their_latency() {
     let mut model = Model::new(LIMITS);
@@ -187,10 +188,11 @@ fn an_echo_of_few_bytes_never_gathers() {
     assert_eq!(model.wakes, 100_000);
 }
 
-/// With a mark of a few frags no wake-up would be saved, and silence would be looked at for ever.
+/// A low-water mark of a few frags is not used: it would save no wake-up, and the engine would
+/// check silent connections for ever.
 #[test]
-fn a_mark_of_next_to_nothing_is_none() {
-    for mark in [0, 7, LEAST - 1] {
+fn a_low_water_mark_of_a_few_frags_is_not_used() {
+    for mark in [0, 7, MIN_MARK - 1] {
         let patience = PATIENCE;
         let mut model = Model::new(Limits { mark, patience });
         for _ in 0..1000 {
@@ -201,7 +203,7 @@ fn a_mark_of_next_to_nothing_is_none() {
 }
 
 #[test]
-fn a_silent_connection_is_looked_at_once() {
+fn a_silent_connection_is_checked_once() {
     let mut model = Model::new(LIMITS);
     for _ in 0..1000 {
         model.packet(micros(50), 24 << 10);
@@ -213,7 +215,7 @@ fn a_silent_connection_is_looked_at_once() {
     assert_eq!((model.wakes, model.mark, model.queued), (wakes, 1, 0));
 }
 
-/// A stream that stops and goes on, for ever.
+/// A stream that pauses again and again gathers after each pause.
 #[test]
 fn a_stream_with_pauses_gathers_again() {
     let mut model = Model::new(LIMITS);
@@ -226,7 +228,8 @@ fn a_stream_with_pauses_gathers_again() {
     assert!(model.wakes < 20 * 10_000 / 20, "{} wakes", model.wakes);
 }
 
-/// A sender that shares its processor with the NIC's: bursts, and nothing for as long as a few waits.
+/// A stream in bursts gathers: its sender shares a processor with the NIC's, and sends nothing for
+/// as long as a few waits.
 #[test]
 fn a_stream_of_bursts_gathers() {
     let mut model = Model::new(LIMITS);
@@ -243,7 +246,7 @@ fn a_stream_of_bursts_gathers() {
         }
         model.wait(model.now + micros(random(9_000, 16_000)));
     }
-    let waits = model.now.as_micros() / (PATIENCE * STEADY).as_micros();
+    let waits = model.now.as_micros() / (PATIENCE * STEADY_FACTOR).as_micros();
     assert!(
         u128::from(model.wakes) <= waits * 3 / 2,
         "{} wakes in {:?}: {waits} waits",
@@ -252,9 +255,10 @@ fn a_stream_of_bursts_gathers() {
     );
 }
 
-/// A sender and a receiver that have one processor between them: each gets it for some milliseconds.
+/// A stream gathers if its sender and receiver have one processor between them: each gets it for
+/// some milliseconds.
 #[test]
-fn a_stream_by_turns_gathers() {
+fn a_stream_on_a_shared_processor_gathers() {
     let mut model = Model::new(LIMITS);
     for turn in 0..1_000 {
         let (packets, pause) = [(30, 14_000), (5, 3_000), (4, 2_500), (14, 7_000)][turn % 4];
@@ -263,7 +267,7 @@ fn a_stream_by_turns_gathers() {
         }
         model.wait(model.now + micros(pause));
     }
-    let waits = model.now.as_micros() / (PATIENCE * STEADY).as_micros();
+    let waits = model.now.as_micros() / (PATIENCE * STEADY_FACTOR).as_micros();
     assert!(
         u128::from(model.wakes) <= waits * 2,
         "{} wakes in {:?}: {waits} waits",
@@ -273,7 +277,7 @@ fn a_stream_by_turns_gathers() {
 }
 
 #[test]
-fn a_mark_that_is_refused_is_not_asked_for_at_once_again() {
+fn a_refused_low_water_mark_is_not_set_again_at_once() {
     let mut gathering = Gathering::new();
     let start = Instant::now();
     let at = |micros| start + Duration::from_micros(micros);

@@ -1,4 +1,5 @@
-//! Properties of the machine, with the schedule that keeps its deadlines, without sockets.
+//! Property tests of the connection's state machine, with the schedule that keeps its deadlines,
+//! without sockets.
 //!
 //! A small engine drives connections whose sockets, sinks and clock are numbers. It follows the loop of
 //! the real engine: events, returned frags, deadlines, turns. After each step it compares what the
@@ -16,17 +17,18 @@ use simulation::{BUDGET, FRAG, Loop, SLOTS};
 
 mod simulation;
 
-/// Rounds of the loop that a silent connection may cause at most, from its last bytes to its end: a flush, a look
-/// that finds something and another one, a pause's warning and its end, an idle timeout, the turn after it
-/// and the end, and the return of frags.
+/// Greatest number of rounds of the loop that a silent connection may cause, from its last bytes to
+/// its end: a flush, a look that finds something and another one, a pause's warning and its end, an
+/// idle timeout, the turn after it and the end, and the return of frags.
 const ROUNDS: u32 = 16;
 
 /// Something that happens outside of the engine.
 #[derive(Debug, Clone)]
 enum Stimulus {
-    /// A connection comes; its sink keeps frags or not, and its kernel takes its tokens or not.
+    /// A connection is accepted; its sink keeps frags or not, and its kernel takes its tokens or
+    /// not.
     Accept { keeps: bool, refuses: bool },
-    /// Packets come, one after the other.
+    /// Packets arrive, one after the other.
     Packets { count: u32, bytes: u64, gap: u64 },
     /// The peer closes or resets the connection.
     PeerEnd,
@@ -39,9 +41,10 @@ enum Stimulus {
 #[derive(Debug, Clone)]
 struct Step {
     slot: usize,
-    /// Microseconds since the step before.
+    /// Time in microseconds since the step before.
     after: u64,
-    /// Rounds that the engine gets meanwhile at most: with few of them, it is like a process that is stopped.
+    /// Greatest number of rounds that the engine gets until this step: with few rounds, it is like
+    /// a process that is stopped.
     rounds: u32,
     stimulus: Stimulus,
 }
@@ -121,7 +124,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn no_wake_up_is_lost_no_timer_stale_no_loop_busy(
+    fn no_wake_up_is_lost_and_no_loop_is_busy(
         config in config(),
         steps in proptest::collection::vec(step(), 1..60),
     ) {

@@ -24,7 +24,7 @@ fn engine<S: Sink>(
     Engine::new(listener, config, sink).unwrap()
 }
 
-/// Takes snapshots until they count this many bytes, which arrive at their own time.
+/// Takes snapshots until they count `bytes` bytes, which arrive at their own time.
 fn snapshot_until(monitor: &Monitor, bytes: u64) -> Snapshot {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -105,7 +105,7 @@ fn an_engine_that_has_ended_still_counts() {
     assert_eq!(all.snapshot(PATIENCE).unwrap().total().stats.bytes, 2000);
 }
 
-/// Sink that sleeps in each call.
+/// Sink that sleeps for this time in each call.
 struct Slow(Duration);
 
 impl Sink for Slow {

@@ -1,11 +1,11 @@
-//! Delivery of what peers send.
+//! Tests that all bytes that peers send are received, and when.
 
 use super::*;
 
 #[test]
 fn a_stream_is_validated_to_its_end() {
     let engine = engine(peers(1), validate);
-    let sender = send(engine.local_addr(), pattern(10_000_001));
+    let sender = send_from_thread(engine.local_addr(), pattern(10_000_001));
     let report = engine.run().unwrap();
     sender.join().unwrap();
     let [connection] = &report.connections[..] else {
@@ -36,7 +36,7 @@ fn many_peers_each_get_their_bytes() {
     config.iov = 4096;
     let engine = engine(config, validate);
     let senders: Vec<_> = (0..20)
-        .map(|i| send(engine.local_addr(), pattern(100_000 + i)))
+        .map(|i| send_from_thread(engine.local_addr(), pattern(100_000 + i)))
         .collect();
     let report = engine.run().unwrap();
     senders
@@ -98,7 +98,7 @@ fn the_payload_is_written_in_order() {
     let engine = engine(peers(1), |_: &Peer| {
         Ok(Write::new(Vec::new(), Memory::new()))
     });
-    let sender = send(engine.local_addr(), pattern(700_001));
+    let sender = send_from_thread(engine.local_addr(), pattern(700_001));
     let mut report = engine.run().unwrap();
     sender.join().unwrap();
     let sink = report.connections.remove(0).sink.unwrap();
@@ -106,7 +106,7 @@ fn the_payload_is_written_in_order() {
 }
 
 #[test]
-fn a_sink_of_ones_own_sees_every_segment() {
+fn a_custom_sink_sees_every_segment() {
     struct Count(usize);
     impl Sink for Count {
         fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
@@ -119,15 +119,16 @@ fn a_sink_of_ones_own_sees_every_segment() {
         }
     }
     let engine = engine(peers(1), |_: &Peer| Ok(Box::new(Count(0))));
-    let sender = send(engine.local_addr(), pattern(5000));
+    let sender = send_from_thread(engine.local_addr(), pattern(5000));
     let report = engine.run().unwrap();
     sender.join().unwrap();
     assert_eq!(report.connections[0].sink.as_ref().unwrap().0, 5000);
 }
 
-/// A stream that is kept up with: without gathering, each write is a wake-up.
+/// A connection with a receiver that keeps up wakes the loop for many bytes at a time. Without
+/// gathering, each write is a wake-up.
 #[test]
-fn a_busy_connection_wakes_the_loop_for_much_at_a_time() {
+fn a_busy_connection_wakes_the_loop_rarely() {
     const WRITES: usize = 1500;
     let wakes = |gather| {
         let mut config = peers(1);
@@ -150,13 +151,13 @@ fn a_busy_connection_wakes_the_loop_for_much_at_a_time() {
     assert!(with * 3 <= without * 2, "{with} wakes, {without} without");
 }
 
-/// Tells how much it has got.
-struct Tell {
+/// Sink that sends the number of bytes received so far to the test.
+struct CountingSink {
     tell: std::sync::mpsc::Sender<usize>,
     total: usize,
 }
 
-impl Sink for Tell {
+impl Sink for CountingSink {
     fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
         self.total += received.bytes();
         let _gone = self.tell.send(self.total);
@@ -164,15 +165,15 @@ impl Sink for Tell {
     }
 }
 
-/// What is less than the mark is received after the patience, and without a mark at once.
+/// Bytes fewer than the low-water mark are received after the patience, and without a mark at once.
 #[test]
-fn few_bytes_behind_many_do_not_wait_for_more() {
+fn few_bytes_after_many_are_received_after_the_patience() {
     let mut config = peers(1);
     config.gather = 256 << 10;
     let (tell, told) = std::sync::mpsc::channel();
     let engine = engine(config, move |_: &Peer| {
         let tell = tell.clone();
-        Ok(Tell { tell, total: 0 })
+        Ok(CountingSink { tell, total: 0 })
     });
     let address = engine.local_addr();
     let running = thread::spawn(move || engine.run().unwrap());

@@ -1,4 +1,4 @@
-//! Ends of connections: errors, resets, and sinks that fail.
+//! Tests of the ends of connections: errors, resets, and sinks that fail.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn the_first_bad_byte_ends_its_connection() {
     let mut payload = pattern(300_000);
     payload[123_456] ^= 1;
     let expected = format!("byte 123456 of the stream is {:#04x}", payload[123_456]);
-    let sender = send(engine.local_addr(), payload);
+    let sender = send_from_thread(engine.local_addr(), payload);
     let report = engine.run().unwrap();
     sender.join().unwrap();
     let End::Failed(error) = &report.connections[0].end else {
@@ -26,7 +26,7 @@ fn unsteered_data_is_refused_when_asked_to() {
         },
         |_: &Peer| Ok(Discard),
     );
-    let sender = send(engine.local_addr(), pattern(1000));
+    let sender = send_from_thread(engine.local_addr(), pattern(1000));
     let report = engine.run().unwrap();
     sender.join().unwrap();
     let end = &report.connections[0].end;
@@ -41,7 +41,7 @@ fn unsteered_data_is_refused_when_asked_to() {
 }
 
 #[test]
-fn a_reset_is_an_outcome() {
+fn a_reset_fails_its_connection() {
     let engine = engine(peers(2), |_: &Peer| Ok(Discard));
     let address = engine.local_addr();
     let sender = thread::spawn(move || {
@@ -50,7 +50,7 @@ fn a_reset_is_an_outcome() {
             .set_linger(Some(Duration::ZERO))
             .unwrap();
         drop(socket);
-        send(address, pattern(1000)).join().unwrap();
+        send_from_thread(address, pattern(1000)).join().unwrap();
     });
     let report = engine.run().unwrap();
     sender.join().unwrap();
@@ -63,7 +63,8 @@ fn a_reset_is_an_outcome() {
     assert!(matches!(report.connections[1].end, End::Closed));
 }
 
-/// Both are there when the engine first looks: nothing else will ever wake it.
+/// A reset right behind the last bytes ends the connection, although both are there at the engine's
+/// first look and nothing else will ever wake it.
 #[test]
 fn a_reset_right_behind_the_last_bytes_ends_the_connection() {
     let engine = engine(peers(1), |_: &Peer| Ok(Discard));
@@ -73,7 +74,7 @@ fn a_reset_right_behind_the_last_bytes_ends_the_connection() {
         .set_linger(Some(Duration::ZERO))
         .unwrap();
     drop(peer);
-    let report = within(Duration::from_secs(10), || engine.run()).unwrap();
+    let report = run_within(Duration::from_secs(10), || engine.run()).unwrap();
     let connection = &report.connections[0];
     assert_eq!(connection.stats.bytes, 10);
     assert!(
@@ -85,7 +86,7 @@ fn a_reset_right_behind_the_last_bytes_ends_the_connection() {
 }
 
 #[test]
-fn a_sink_is_told_of_an_end_that_is_not_the_peers() {
+fn a_sink_is_abandoned_if_the_peer_did_not_end_the_stream() {
     struct Told(Arc<AtomicBool>);
     impl Sink for Told {
         fn consume(&mut self, _: &mut Received<'_>) -> Result<(), SinkError> {
@@ -126,8 +127,8 @@ fn a_sink_that_cannot_be_made_fails_its_connection_only() {
     });
     let address = engine.local_addr();
     let sender = thread::spawn(move || {
-        send(address, Vec::new()).join().unwrap();
-        send(address, pattern(1000)).join().unwrap();
+        send_from_thread(address, Vec::new()).join().unwrap();
+        send_from_thread(address, pattern(1000)).join().unwrap();
     });
     let report = engine.run().unwrap();
     sender.join().unwrap();

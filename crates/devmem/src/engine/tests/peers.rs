@@ -1,8 +1,8 @@
-//! Peers that are silent, and those from elsewhere.
+//! Tests of peers that are silent, and of peers at other addresses than the allowed one.
 
 use super::*;
 
-/// Of two silent peers and one that sends now and then, the silent ones end.
+/// Silent peers end after the idle timeout, and a peer that sends now and then does not.
 #[test]
 fn a_silent_peer_ends_after_its_time() {
     let limit = Duration::from_millis(300);
@@ -20,7 +20,7 @@ fn a_silent_peer_ends_after_its_time() {
             thread::sleep(Duration::from_millis(50));
         }
     });
-    let report = within(Duration::from_secs(20), || engine.run()).unwrap();
+    let report = run_within(Duration::from_secs(20), || engine.run()).unwrap();
     slow.join().unwrap();
     for (index, bytes) in [(0, 10), (1, 0)] {
         let Connection { end, stats, .. } = &report.connections[index];
@@ -35,10 +35,10 @@ fn a_silent_peer_ends_after_its_time() {
     drop((silent, mute));
 }
 
-/// A sink that takes longer than the idle timeout is not a reason to end anybody: neither its own peer,
-/// nor others, whose bytes wait meanwhile.
+/// A sink that takes longer than the idle timeout ends no connection: neither its own, nor others,
+/// whose bytes wait meanwhile.
 #[test]
-fn a_slow_sink_makes_no_peer_silent() {
+fn a_slow_sink_ends_no_connection() {
     struct Slow(bool);
     impl Sink for Slow {
         fn consume(&mut self, _: &mut Received<'_>) -> Result<(), SinkError> {
@@ -64,7 +64,7 @@ fn a_slow_sink_makes_no_peer_silent() {
             })
         })
         .collect();
-    let report = within(Duration::from_secs(30), || engine.run()).unwrap();
+    let report = run_within(Duration::from_secs(30), || engine.run()).unwrap();
     senders
         .into_iter()
         .for_each(|sender| sender.join().unwrap());
@@ -78,7 +78,8 @@ fn a_slow_sink_makes_no_peer_silent() {
     assert_eq!(report.stats.stream.bytes, u64::from(PEERS) * 200);
 }
 
-/// Also one that came before the engine was made, which inherits nothing.
+/// Every connection has keepalive, also one that came before the engine was made and inherits
+/// nothing.
 #[test]
 fn connections_have_keepalive() {
     let wanted = Keepalive {
@@ -114,9 +115,9 @@ fn connections_have_keepalive() {
     }
 }
 
-/// A stranger is reset, takes no peer's place, and brings nothing.
+/// A connection from a refused address is reset, counts as no peer, and brings no bytes.
 #[test]
-fn strangers_are_refused_counted_and_named() {
+fn connections_from_other_addresses_are_refused_and_counted() {
     let mut config = peers(1);
     config.from = Some("::ffff:127.0.0.2".parse().unwrap());
     let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
@@ -189,7 +190,7 @@ fn no_more_connections_are_open_than_may_be() {
             })
         });
         let senders: Vec<_> = senders.collect();
-        let report = within(Duration::from_secs(20), move || match workers {
+        let report = run_within(Duration::from_secs(20), move || match workers {
             0 => engine.run(),
             workers => engine.run_on(vec![Worker::default(); workers]),
         });

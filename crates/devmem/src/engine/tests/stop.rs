@@ -1,10 +1,10 @@
-//! Stop handles, and durations without an end.
+//! Tests of stop handles, and of durations without an end.
 
 use super::*;
 
-/// No clock goes so far.
+/// Durations of `Duration::MAX` mean no limit, although no clock goes so far.
 #[test]
-fn for_ever_is_a_duration_too() {
+fn unlimited_durations_are_accepted() {
     let config = Config {
         hold: Duration::MAX,
         returns: Duration::MAX,
@@ -15,7 +15,7 @@ fn for_ever_is_a_duration_too() {
     let engine = engine(config, validate);
     let monitor = engine.monitor();
     let looker = thread::spawn(move || monitor.snapshot(Duration::MAX).is_some());
-    let sender = send(engine.local_addr(), pattern(1 << 20));
+    let sender = send_from_thread(engine.local_addr(), pattern(1 << 20));
     let report = engine.run().unwrap();
     sender.join().unwrap();
     looker.join().unwrap();
@@ -36,7 +36,8 @@ fn a_stop_before_any_peer_ends_the_loop() {
     assert!(report.connections.is_empty());
 }
 
-/// As a signal that arrives during set-up. The handle stops any number of engines, whichever kind.
+/// A stop handle that was used before the engine exists ends it at once, as by a signal that
+/// arrives during set-up. The handle stops any number of engines, with workers or without.
 #[test]
 fn a_stop_before_the_engine_exists_ends_it_at_once() {
     let forever = Config {
@@ -50,14 +51,14 @@ fn a_stop_before_the_engine_exists_ends_it_at_once() {
     stop.stop();
     running.join().unwrap();
     let late = engine(forever.clone(), |_: &Peer| Ok(Discard)).stopped_by(&stop);
-    within(Duration::from_secs(20), || late.run()).unwrap();
+    run_within(Duration::from_secs(20), || late.run()).unwrap();
     let listener = listen("127.0.0.1:0".parse().unwrap(), &SocketOptions::default()).unwrap();
     let workers = Engine::new(listener, forever, |_: &Peer| Ok(Discard)).unwrap();
     let workers = workers.stopped_by(&stop);
-    within(Duration::from_secs(20), || workers.run_on(vec![])).unwrap();
+    run_within(Duration::from_secs(20), || workers.run_on(vec![])).unwrap();
 }
 
-/// An error of one stops its workers, and nothing else that the handle stops.
+/// An error of one engine stops that engine's workers, and nothing else that the handle stops.
 #[test]
 fn workers_that_fail_stop_nothing_else() {
     let stop = StopHandle::new();
@@ -68,6 +69,6 @@ fn workers_that_fail_stop_nothing_else() {
     };
     let workers = Engine::new(listener, peers(1), |_: &Peer| Ok(Discard)).unwrap();
     let workers = workers.stopped_by(&stop);
-    assert!(within(Duration::from_secs(20), || workers.run_on(vec![worker])).is_err());
+    assert!(run_within(Duration::from_secs(20), || workers.run_on(vec![worker])).is_err());
     assert!(!stop.is_stopped());
 }

@@ -70,9 +70,10 @@ fn connections_are_spread_and_each_has_one_worker() {
     }
 }
 
-/// All connections are accepted and one of them never closes: the accepting thread only passes the stop on.
+/// A stop reaches the workers when all connections are accepted and one of them never closes: the
+/// accepting thread only passes the stop on.
 #[test]
-fn a_stop_reaches_workers_that_have_all_their_connections() {
+fn a_stop_reaches_workers_after_all_connections_are_accepted() {
     let listener = listener();
     let to = listener.local_addr().unwrap();
     let open = |_: &Peer| Ok(Discard);
@@ -92,9 +93,10 @@ fn a_stop_reaches_workers_that_have_all_their_connections() {
     assert!(matches!(report.connections[0].end, End::Stopped));
 }
 
-/// A program that receives without end keeps nothing of ended connections, and their slots are free.
+/// An engine with `on_end` keeps nothing of ended connections, and their slots are free: for
+/// programs that receive without end.
 #[test]
-fn connections_that_are_over_are_handed_out() {
+fn ended_connections_are_passed_to_on_end() {
     let listener = listener();
     let to = listener.local_addr().unwrap();
     let open = |_: &Peer| Ok(Discard);
@@ -168,7 +170,7 @@ fn a_panic_ends_all_workers() {
 }
 
 #[test]
-fn a_processor_that_is_not_there_is_named() {
+fn a_missing_processor_is_named() {
     let open = |_: &Peer| Ok(Discard);
     let worker = Worker {
         cpu: Some(1023),

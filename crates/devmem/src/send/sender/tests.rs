@@ -1,10 +1,10 @@
-//! What the sender does without a device: refusals, and a socket's own errors.
+//! Tests of the sender without a device: refusals, and a socket's own errors.
 #![allow(clippy::single_range_in_vec_init)] // sends of one range
 
 use super::*;
 use std::net::{TcpListener, TcpStream};
 
-fn pair() -> (TcpStream, TcpStream) {
+fn connected_pair() -> (TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     (near, listener.accept().unwrap().0)
@@ -13,7 +13,7 @@ fn pair() -> (TcpStream, TcpStream) {
 #[test]
 #[allow(clippy::reversed_empty_ranges)] // they must be refused
 fn ranges_are_checked_before_anything_is_sent() {
-    let (near, _far) = pair();
+    let (near, _far) = connected_pair();
     let mut sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
     for range in [8000..8193, u64::MAX..u64::MAX, 10..5, 8193..9000] {
         let error = sender.send(&[0..10, range.clone()]).unwrap_err();
@@ -27,10 +27,11 @@ fn ranges_are_checked_before_anything_is_sent() {
     assert_eq!(sender.stats(), SendStats::default());
 }
 
-/// The kernel would make a frag of no bytes of one, and refuse one at the dmabuf's end.
+/// Empty ranges are left out: the kernel would make a frag of no bytes of them, and refuse one at
+/// the dmabuf's end.
 #[test]
 fn empty_ranges_are_left_out() {
-    let (near, _far) = pair();
+    let (near, _far) = connected_pair();
     let mut sender = DevmemSender::new(near, DmabufId::new(0xdead), 8192).unwrap();
     let error = sender.send(&[5..5, 0..10, 10..10, 20..30, 8192..8192]);
     assert!(
@@ -59,16 +60,16 @@ fn empty_ranges_are_left_out() {
     );
 }
 
-/// Where the kernel would read a program's memory instead of the dmabuf.
+/// A send is refused where the kernel would read the program's own memory instead of the dmabuf.
 #[test]
-fn what_would_send_the_programs_own_memory_is_refused() {
+fn a_send_of_the_programs_own_memory_is_refused() {
     let refused = |outcome: io::Result<u64>| outcome.unwrap_err().raw_os_error();
     let udp = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     udp.connect(udp.local_addr().unwrap()).unwrap();
     let sender = |udp| DevmemSender::new(udp, DmabufId::new(1), 8192).map(|sender| sender.len());
     assert_eq!(refused(sender(udp)), Some(libc::EOPNOTSUPP));
 
-    let (near, far) = pair();
+    let (near, far) = connected_pair();
     let sender = |socket, id| DevmemSender::new(socket, id, 8192).map(|sender| sender.len());
     let none = DmabufId::new(0);
     assert_eq!(refused(sender(near, none)), Some(libc::EINVAL));
@@ -79,10 +80,10 @@ fn what_would_send_the_programs_own_memory_is_refused() {
     assert_eq!(sender(far, one).unwrap(), 8192);
 }
 
-/// No binding has this number: the kernel says so and takes nothing.
+/// A send from a dmabuf id that no binding has is refused by the kernel, which takes nothing.
 #[test]
 fn a_dmabuf_that_is_not_bound_is_refused() {
-    let (near, _far) = pair();
+    let (near, _far) = connected_pair();
     let mut sender = DevmemSender::new(near, DmabufId::new(0xdead), 8192).unwrap();
     match sender.send(&[0..100]) {
         Err(error @ SendError::NotBound { .. }) => {
@@ -97,7 +98,7 @@ fn a_dmabuf_that_is_not_bound_is_refused() {
 
 #[test]
 fn waiting_ends_at_the_deadline_or_with_room() {
-    let (near, _far) = pair();
+    let (near, _far) = connected_pair();
     let sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
     sender.wait(Until::Room, Duration::MAX).unwrap();
     let start = Instant::now();
@@ -111,7 +112,7 @@ fn waiting_ends_at_the_deadline_or_with_room() {
 
 #[test]
 fn a_reset_is_the_connections_error() {
-    let (near, far) = pair();
+    let (near, far) = connected_pair();
     let mut sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
     SockRef::from(&far)
         .set_linger(Some(Duration::ZERO))
@@ -125,10 +126,11 @@ fn a_reset_is_the_connections_error() {
     }
 }
 
-/// Completions of real zero-copy sends, of ordinary memory: the numbering is the same.
+/// Completions of real zero-copy sends are understood. They are of ordinary memory, whose numbering
+/// is the same.
 #[test]
 fn the_kernels_completions_are_understood() {
-    let (near, mut far) = pair();
+    let (near, mut far) = connected_pair();
     let mut sender = DevmemSender::new(near, DmabufId::new(1), 1 << 20).unwrap();
     let bytes = vec![7; 100_000];
     for (send, size) in [10_000usize, 20_000, 30_000].into_iter().enumerate() {
@@ -150,8 +152,8 @@ fn the_kernels_completions_are_understood() {
 }
 
 #[test]
-fn a_completion_of_nobodys_send_is_an_error() {
-    let (near, _far) = pair();
+fn a_completion_of_an_unknown_send_is_an_error() {
+    let (near, _far) = connected_pair();
     let mut sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
     let sent = SockRef::from(sender.socket()).send_with_flags(&[7; 10], libc::MSG_ZEROCOPY);
     assert_eq!(sent.unwrap(), 10);
@@ -163,11 +165,11 @@ fn a_completion_of_nobodys_send_is_an_error() {
     ));
 }
 
-/// As when a driver still has packets of a connection that is over: poll reports that at once, each
-/// time.
+/// A wait for sends that a dead socket has in flight ends at the deadline, as when a driver still
+/// has packets of a connection that is over: poll reports that at once, each time.
 #[test]
-fn what_a_dead_socket_has_in_flight_is_not_waited_for_past_the_deadline() {
-    let (near, far) = pair();
+fn waiting_for_a_dead_socket_ends_at_the_deadline() {
+    let (near, far) = connected_pair();
     let mut sender = DevmemSender::new(near, DmabufId::new(1), 8192).unwrap();
     sender.in_flight.sent(&[0..10], 10);
     SockRef::from(&far)

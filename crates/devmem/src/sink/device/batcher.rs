@@ -5,35 +5,37 @@ use crate::segment::{DmabufId, Frag, Received, Segment};
 use crate::sink::SinkError;
 use crate::token::Token;
 
-/// A part of the stream that is handled in one go.
+/// Consecutive segments of the stream that a device or the CPU handles in one go.
 #[derive(Debug, Clone, Copy)]
 pub enum Run<'a> {
-    /// Bytes in host memory.
+    /// Bytes of the stream in host memory.
     Inline {
-        /// The place of the first in the stream.
+        /// Offset of the first byte in the stream.
         at: u64,
-        /// They themselves.
+        /// The bytes in host memory.
         bytes: &'a [u8],
     },
-    /// Frags of one dmabuf; their destinations are their places in the stream.
+    /// Frags of one dmabuf, as a batch of pieces; their destinations are their offsets in the
+    /// stream.
     Frags {
-        /// What reads them.
+        /// Device that reads the frags' dmabuf.
         device: &'a SharedDevice,
-        /// They themselves: never none.
+        /// Pieces of the dmabuf that the frags are: at least one.
         batch: &'a Batch,
     },
 }
 
-/// In which order runs are handled.
+/// Order in which the segments of one `recvmsg` are handled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// In that of the stream: a run ends where bytes in host memory begin, or another dmabuf's.
+    /// In the order of the stream: a run ends where bytes in host memory begin, or frags of another
+    /// dmabuf.
     Stream,
-    /// In any: a run a dmabuf, after all bytes in host memory.
+    /// In any order: one run for each dmabuf, after all bytes in host memory.
     Any,
 }
 
-/// Makes batches of frags.
+/// Sorts received segments into batches of frags for devices.
 #[derive(Debug, Clone)]
 pub struct Batcher {
     devices: Devices,
@@ -48,14 +50,14 @@ pub struct Batcher {
 struct Tokens(Vec<Token>);
 
 impl Clone for Tokens {
-    /// The copy is of none: a token is only once there.
+    /// Makes an empty list: a token can't be copied.
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
 impl Batcher {
-    /// For frags in the dmabufs of `devices`.
+    /// Makes a batcher for frags in the dmabufs of `devices`.
     pub fn new(devices: Devices, order: Order) -> Self {
         Self {
             batches: vec![Batch::default(); devices.devices.len()],
@@ -65,8 +67,8 @@ impl Batcher {
         }
     }
 
-    /// Hands all of `received` to `visit`, in runs, and gives the frags back when it is done with
-    /// them.
+    /// Hands all of `received` to `visit`, in runs, and gives the frags back when `visit` has
+    /// returned.
     ///
     /// # Errors
     /// The first of `visit`; [`SinkError::ForeignDmabuf`] for a frag in a dmabuf without a device.

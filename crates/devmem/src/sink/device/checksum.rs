@@ -4,7 +4,7 @@ use super::{Batcher, Devices, Order, Run};
 use crate::segment::Received;
 use crate::sink::{Sink, SinkError};
 
-/// The CRC-32 of the stream, as [`crate::sink::Checksum`] makes it.
+/// Sink whose devices compute the CRC-32 of the stream, the same as [`crate::sink::Checksum`].
 #[derive(Debug, Clone)]
 pub struct Checksum {
     batcher: Batcher,
@@ -13,7 +13,7 @@ pub struct Checksum {
 }
 
 impl Checksum {
-    /// Of an empty stream, with frags in the dmabufs of `devices`.
+    /// Makes a checksum of an empty stream, with frags in the dmabufs of `devices`.
     pub fn new(devices: Devices) -> Self {
         Self {
             batcher: Batcher::new(devices, Order::Stream),
@@ -22,12 +22,12 @@ impl Checksum {
         }
     }
 
-    /// The sum of what came so far; 0 of nothing.
+    /// CRC-32 of the stream so far; 0 of no bytes.
     pub fn crc32(&self) -> u32 {
         self.crc32
     }
 
-    /// Bytes of the stream that the sum is of.
+    /// Number of bytes of the stream that the checksum covers.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }

@@ -4,8 +4,8 @@ use super::{Batcher, Devices, Order, Run, SharedDevice};
 use crate::segment::{DmabufId, Received};
 use crate::sink::{Sink, SinkError};
 
-/// Copies the stream into a part of a device's destination region, as [`crate::sink::Gather`] does into
-/// host memory.
+/// Sink whose device copies the stream into a part of its destination region, as
+/// [`crate::sink::Gather`] does into host memory.
 #[derive(Debug, Clone)]
 pub struct Gather {
     device: SharedDevice,
@@ -17,8 +17,8 @@ pub struct Gather {
 }
 
 impl Gather {
-    /// Into the `capacity` bytes from `start` of the destination region of `device`, with frags in
-    /// `dmabuf`, which is its source region.
+    /// Makes a sink that gathers into the `capacity` bytes from `start` of the destination region
+    /// of `device`, with frags in `dmabuf`, the device's source region.
     pub fn new(dmabuf: DmabufId, device: SharedDevice, start: u64, capacity: u64) -> Self {
         let devices = Devices::new().with(dmabuf, device.clone());
         Self {
@@ -31,7 +31,7 @@ impl Gather {
         }
     }
 
-    /// Bytes of the stream so far.
+    /// Number of bytes of the stream gathered so far.
     pub fn filled(&self) -> u64 {
         self.filled
     }
@@ -70,7 +70,7 @@ impl Sink for Gather {
     }
 }
 
-/// The pieces of a run, to lie from `start` on.
+/// Moves the destinations of a run's pieces, so that they lie one after the other from `start` on.
 fn rebase(run: &Batch, start: u64, rebased: &mut Batch) {
     rebased.clear();
     let mut to = start;

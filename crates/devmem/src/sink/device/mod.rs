@@ -1,4 +1,4 @@
-//! Sinks that have a [`Device`] do the work: the CPU need not read the dmabuf, nor be able to.
+//! Sinks whose work a [`Device`] does: the CPU need not read the dmabuf, nor be able to.
 //!
 //! The frags of one `recvmsg` become a [`Batch`](payload::Batch) of descriptors, and a call of the device for each
 //! dmabuf that they lie in. They are given back when the device is done. Bytes that came in host
@@ -30,12 +30,12 @@ pub use write::Write;
 pub struct SharedDevice(Arc<Mutex<dyn Device>>);
 
 impl SharedDevice {
-    /// Shares `device`.
+    /// Makes a device that several sinks can use, from `device`.
     pub fn new(device: impl Device + 'static) -> Self {
         Self(Arc::new(Mutex::new(device)))
     }
 
-    /// The device, once nobody else uses it.
+    /// Waits until no other sink uses the device, and returns it.
     pub fn lock(&self) -> MutexGuard<'_, dyn Device + 'static> {
         // A panic elsewhere does not make the device another: it says itself what it can't do.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
@@ -48,19 +48,19 @@ impl fmt::Debug for SharedDevice {
     }
 }
 
-/// The devices that read the dmabufs that frags may lie in, by the id their binding was given.
+/// Devices that read dmabufs, by the id that the dmabuf's binding was given.
 #[derive(Debug, Clone, Default)]
 pub struct Devices {
     devices: Vec<(DmabufId, SharedDevice)>,
 }
 
 impl Devices {
-    /// Creates an empty list.
+    /// Creates an empty list of devices.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds what reads a dmabuf: its source region is that dmabuf.
+    /// Adds the device that reads a dmabuf: the device's source region is that dmabuf.
     #[must_use]
     pub fn with(mut self, dmabuf: DmabufId, device: SharedDevice) -> Self {
         self.devices.push((dmabuf, device));

@@ -1,4 +1,4 @@
-//! Sinks over devices, with frags: `recvmsg` is played, and the devices are the processor.
+//! Tests of sinks on devices, with frags: `recvmsg` is simulated, and the devices are the CPU.
 
 use payload::{BatchError, DeviceError, Host};
 use proptest::prelude::*;
@@ -16,22 +16,22 @@ use crate::token::StreamTag;
 const IDS: [DmabufId; 2] = [DmabufId::new(3), DmabufId::new(9)];
 const REGION: usize = 4096;
 
-/// A part of a stream: where it lies, and its bytes.
+/// A part of a stream: host memory or one of two dmabufs, and the bytes there.
 #[derive(Debug, Clone)]
 enum Piece {
     Inline(Vec<u8>),
     Frag { region: usize, bytes: Vec<u8> },
 }
 
-/// Two dmabufs, and what each `recvmsg` says of them.
+/// A stream in two dmabufs, with the control messages of each `recvmsg`.
 struct Stream {
     regions: [Vec<u8>; 2],
     calls: Vec<(Vec<u8>, Vec<Message>)>,
     whole: Vec<u8>,
 }
 
-/// Lays the pieces out: frags from the end of their region on, so that none lies where it stands in
-/// the stream.
+/// Lays a stream's pieces out in the dmabufs: frags from the end of their dmabuf on, so that none
+/// lies at its offset in the stream.
 fn lay_out(calls: &[Vec<Piece>]) -> Stream {
     let mut regions = [vec![0; REGION], vec![0; REGION]];
     let mut free = [REGION; 2];
@@ -74,7 +74,7 @@ fn frag(region: usize, frag_offset: u64, frag_size: u32, frag_token: u32) -> Mes
     })
 }
 
-/// The processor for each region, with a destination of so many bytes.
+/// CPU devices for two dmabufs, each with a destination region of `destination` bytes.
 fn devices(regions: &[Vec<u8>; 2], destination: u64) -> Devices {
     let hosts = regions.iter().map(|region| {
         let host = Host::of_bytes(region.clone(), destination).unwrap();
@@ -85,8 +85,9 @@ fn devices(regions: &[Vec<u8>; 2], destination: u64) -> Devices {
         .fold(Devices::new(), |devices, (id, host)| devices.with(id, host))
 }
 
-/// Hands all calls to `sink`; every frag of those that it saw has come back, whatever it said.
-fn play<S: Sink>(calls: &[(Vec<u8>, Vec<Message>)], sink: &mut S) -> Result<(), SinkError> {
+/// Hands all calls of `recvmsg` to `sink`, and checks that every frag that the sink saw has come
+/// back, whatever the sink returned.
+fn feed_sink<S: Sink>(calls: &[(Vec<u8>, Vec<Message>)], sink: &mut S) -> Result<(), SinkError> {
     let mut buffer = RecvBuffer::with_capacity(8192, 64);
     let mut at = 0;
     for (iov, messages) in calls {
@@ -128,16 +129,16 @@ proptest! {
         let stream = lay_out(&calls);
         let devices = || devices(&stream.regions, staging);
         let mut checksum = Checksum::new(devices());
-        play(&stream.calls, &mut checksum).unwrap();
+        feed_sink(&stream.calls, &mut checksum).unwrap();
         prop_assert_eq!(checksum.crc32(), crc32fast::hash(&stream.whole));
         prop_assert_eq!(checksum.bytes(), stream.whole.len() as u64);
         let mut write = Write::new(Vec::new(), devices());
-        play(&stream.calls, &mut write).unwrap();
+        feed_sink(&stream.calls, &mut write).unwrap();
         prop_assert_eq!(write.into_inner(), stream.whole);
     }
 
     #[test]
-    fn a_device_gathers_it_into_its_place(
+    fn a_device_gathers_the_stream_into_its_region(
         mut calls in calls(),
         start in 0..50u64,
         short in any::<prop::sample::Index>(),
@@ -154,7 +155,7 @@ proptest! {
             let host = Host::of_bytes(stream.regions[0].clone(), 8192).unwrap();
             let device = SharedDevice::new(host);
             let mut sink = Gather::new(IDS[0], device.clone(), start, capacity);
-            let done = play(&stream.calls, &mut sink);
+            let done = feed_sink(&stream.calls, &mut sink);
             let filled = sink.filled();
             let mut region = vec![0; 8192];
             device.lock().read(0, &mut region).unwrap();
@@ -206,7 +207,7 @@ proptest! {
         }
         let stream = lay_out(&calls);
         let mut validate = Validate::new(pattern.clone(), devices(&stream.regions, 0));
-        let done = play(&stream.calls, &mut validate);
+        let done = feed_sink(&stream.calls, &mut validate);
         match wrong.iter().min() {
             None => {
                 prop_assert!(done.is_ok(), "{done:?}");
@@ -225,14 +226,14 @@ proptest! {
     }
 }
 
-/// All frags go back, and the error says what the kernel told that can't be.
+/// A frag outside of its dmabuf is refused with an error that names it, and all frags go back.
 #[test]
-fn frags_that_cannot_be_are_refused() {
+fn impossible_frags_are_refused() {
     let regions = [vec![1; 64], vec![2; 64]];
     let calls = |second| vec![(Vec::new(), vec![frag(0, 0, 64, 0), second])];
     let outside = calls(frag(0, 60, 5, 1));
     let mut checksum = Checksum::new(devices(&regions, 0));
-    let error = play(&outside, &mut checksum).unwrap_err();
+    let error = feed_sink(&outside, &mut checksum).unwrap_err();
     let SinkError::Device(DeviceError::Batch(error)) = error else {
         panic!("{error}");
     };
@@ -240,9 +241,9 @@ fn frags_that_cannot_be_are_refused() {
     let elsewhere = calls(frag(1, 0, 1, 1));
     let host = Host::of_bytes(regions[0].clone(), 128).unwrap();
     let mut gather = Gather::new(IDS[0], SharedDevice::new(host), 0, 128);
-    let error = play(&elsewhere, &mut gather).unwrap_err();
+    let error = feed_sink(&elsewhere, &mut gather).unwrap_err();
     assert!(matches!(error, SinkError::ForeignDmabuf(id) if id == IDS[1]));
     let mut nowhere = Write::new(Vec::new(), devices(&regions, 0));
-    let error = play(&elsewhere, &mut nowhere).unwrap_err();
+    let error = feed_sink(&elsewhere, &mut nowhere).unwrap_err();
     assert!(matches!(error, SinkError::Full { capacity: 0 }), "{error}");
 }

@@ -3,7 +3,8 @@ use crate::pattern::{Mismatch, Pattern};
 use crate::segment::Received;
 use crate::sink::{Sink, SinkError};
 
-/// Compares the stream with a [`Pattern`], as [`crate::sink::Validate`] does.
+/// Sink whose devices compare the stream with a [`Pattern`], as [`crate::sink::Validate`] does on
+/// the CPU.
 #[derive(Debug, Clone)]
 pub struct Validate {
     pattern: Pattern,
@@ -12,7 +13,7 @@ pub struct Validate {
 }
 
 impl Validate {
-    /// Checks for `pattern`, with frags in the dmabufs of `devices`.
+    /// Makes a sink that compares with `pattern`, with frags in the dmabufs of `devices`.
     pub fn new(pattern: Pattern, devices: Devices) -> Self {
         Self {
             pattern,
@@ -21,7 +22,7 @@ impl Validate {
         }
     }
 
-    /// Bytes of the stream that were compared and right, up to the first wrong one.
+    /// Number of bytes of the stream that were compared and right, up to the first wrong one.
     pub fn validated(&self) -> u64 {
         self.validated
     }

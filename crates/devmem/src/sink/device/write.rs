@@ -6,8 +6,8 @@ use super::{Batcher, Devices, Order, Run};
 use crate::segment::Received;
 use crate::sink::{Sink, SinkError};
 
-/// Writes the stream out, as [`crate::sink::Write`] does. It is gathered in the devices' destination
-/// regions, and read from there.
+/// Sink that writes the stream to a writer, as [`crate::sink::Write`] does. The stream is gathered
+/// in the devices' destination regions, and read from there.
 #[derive(Debug)]
 pub struct Write<W> {
     writer: W,
@@ -17,8 +17,9 @@ pub struct Write<W> {
 }
 
 impl<W: io::Write> Write<W> {
-    /// Writes to `writer`, with frags in the dmabufs of `devices`. Each must have a destination
-    /// region, best of what one `recvmsg` brings ([`Config::iov`](crate::engine::Config::iov)).
+    /// Makes a sink that writes to `writer`, with frags in the dmabufs of `devices`. Each device
+    /// must have a destination region, best of the size that one `recvmsg` returns
+    /// ([`Config::iov`](crate::engine::Config::iov)).
     pub fn new(writer: W, devices: Devices) -> Self {
         Self {
             writer,
@@ -28,12 +29,12 @@ impl<W: io::Write> Write<W> {
         }
     }
 
-    /// The writer, as it is used.
+    /// The writer, while the sink uses it.
     pub fn get_mut(&mut self) -> &mut W {
         &mut self.writer
     }
 
-    /// The writer.
+    /// Returns the writer, and ends the sink.
     pub fn into_inner(self) -> W {
         self.writer
     }
@@ -66,7 +67,8 @@ impl<W: io::Write> Sink for Write<W> {
     }
 }
 
-/// Hands a run to `visit` in parts of at most `capacity` bytes, each to lie from 0 on.
+/// Hands a run to `visit` in parts of at most `capacity` bytes, the destination of each part
+/// beginning at 0.
 fn in_parts(
     run: &Batch,
     capacity: u64,

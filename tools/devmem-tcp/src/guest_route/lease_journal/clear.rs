@@ -11,12 +11,12 @@ use serde::Serialize;
 use super::{Device, LRO, LeaseJournal, LeaseRecord, ProxyEntry};
 use crate::guest_route::sysctl::{Restored, Sysctl, SysctlChange};
 
-/// Changes that were undone, for the report.
+/// Changes of a lease that were undone, for the report.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Cleared {
     /// Sysctls that have their former value: `net.ipv4.conf.eth0.forwarding = 0`.
     pub(crate) restored: Vec<String>,
-    /// Sysctls that were left, each with the reason.
+    /// Sysctls that were not restored, each with the reason.
     pub(crate) kept: Vec<String>,
     /// Policy routing rules that were removed, in the syntax of `ip rule`.
     pub(crate) rules: Vec<String>,
@@ -73,7 +73,7 @@ impl LeaseJournal {
         Ok(Some(self.here.clone()).filter(|_| record.is_in(&self.links)))
     }
 
-    /// Restores like [`LeaseJournal::clear`], in this namespace.
+    /// Restores the changes of a lease like [`LeaseJournal::clear`], in this namespace.
     fn clear_here(&mut self, record: &LeaseRecord, dry_run: bool) -> Result<Cleared> {
         let mut cleared = Cleared::default();
         let mut failures = Vec::new();
@@ -97,7 +97,7 @@ impl LeaseJournal {
                         .push(format!("{change}: {netkit} still needs it"));
                     continue;
                 }
-                None => self.put_back(change, dry_run),
+                None => self.restore_sysctl(change, dry_run),
             };
             match done {
                 Ok(Some(Restored::Yes)) => {
@@ -128,7 +128,7 @@ impl LeaseJournal {
                 *of == nic.ifindex
                     && matches!(key, Sysctl::Forward4 | Sysctl::Forward6 | Sysctl::Router6)
             });
-            match self.lro_back(nic, forwards, dry_run) {
+            match self.restore_lro(nic, forwards, dry_run) {
                 Ok(Some(text)) => cleared.restored.push(text),
                 Ok(None) => {}
                 Err(error) => failures.push(format!("{error:#}")),
@@ -143,7 +143,7 @@ impl LeaseJournal {
         Ok(cleared)
     }
 
-    /// Sysctls that other leases need, whose netkits exist.
+    /// Finds the sysctls that other leases need, whose netkits exist.
     fn needed_by_others(
         &mut self,
         record: &LeaseRecord,
@@ -169,7 +169,7 @@ impl LeaseJournal {
         Ok(needed)
     }
 
-    /// Rules that no other lease needs.
+    /// Finds the policy routing rules of a lease that no other lease needs.
     fn rules_of_no_other_lease(&mut self, record: &LeaseRecord) -> Result<Vec<Rule>> {
         let mut rules = record.rules.clone();
         let others = self.all.iter().filter(|other| {
@@ -184,7 +184,7 @@ impl LeaseJournal {
         Ok(rules)
     }
 
-    /// Removes a rule, and returns whether it existed, which a dry run assumes.
+    /// Removes a policy routing rule, and returns whether it existed, which a dry run assumes.
     fn drop_rule(&mut self, rule: &Rule, dry_run: bool) -> Result<bool> {
         if dry_run {
             return Ok(true);
@@ -213,7 +213,7 @@ impl LeaseJournal {
 
     /// Switches a NIC's large receive offload on again, unless it still forwards, and describes
     /// that.
-    fn lro_back(&mut self, nic: &Device, needed: bool, dry_run: bool) -> Result<Option<String>> {
+    fn restore_lro(&mut self, nic: &Device, needed: bool, dry_run: bool) -> Result<Option<String>> {
         let Some(ifindex) = nic.ifindex.filter(|_| !needed) else {
             return Ok(None);
         };
@@ -239,7 +239,7 @@ impl LeaseJournal {
     }
 
     /// Restores a sysctl; `None` if its device is gone.
-    fn put_back(&mut self, change: &SysctlChange, dry_run: bool) -> Result<Option<Restored>> {
+    fn restore_sysctl(&mut self, change: &SysctlChange, dry_run: bool) -> Result<Option<Restored>> {
         let Some(ifindex) = change.ifindex else {
             return Ok(None);
         };

@@ -1,37 +1,38 @@
-//! An engine whose sockets, sinks and clock are numbers, which checks each step of the machine.
+//! Simulation of an engine whose sockets, sinks and clock are numbers, which checks each step of a
+//! connection's state machine.
 
 use super::super::super::schedule::Schedule;
 use super::*;
 
-/// Connections at a time.
+/// Number of connections that are open at a time.
 pub(super) const SLOTS: usize = 3;
-/// Frags that a sink may keep.
+/// Number of frags that a sink may keep.
 const KEEP: u32 = 4;
-/// Bytes of a frag, and of one call of `recvmsg`.
+/// Length of a frag in bytes, and of what one call of `recvmsg` returns.
 pub(super) const FRAG: u64 = 16 << 10;
-/// Calls of `recvmsg` in a turn.
+/// Number of calls of `recvmsg` in a connection's turn.
 pub(super) const BUDGET: u32 = 3;
 
-/// A connection as its kernel, its peer and its sink know it.
+/// Model of a connection: what its kernel, its peer and its sink know.
 pub(super) struct Model {
     lifecycle: Lifecycle,
     keeps: bool,
     refuses: bool,
-    /// Bytes received by the kernel and not read.
+    /// Number of bytes received by the kernel and not read.
     pub(super) queued: u64,
     /// Low-water mark of the socket.
     mark: u64,
     /// An event that `epoll_wait` will report; with an end of the stream or without.
     event: Option<bool>,
-    /// Whether the end of the stream, or an error, is behind the queue.
+    /// Whether the end of the stream, or an error, follows the bytes in the queue.
     pub(super) ended: bool,
     total: u64,
     pub(super) kept: u32,
     pub(super) held: u32,
     held_since: Option<Instant>,
-    /// Whether frags came back that the engine has not taken.
+    /// Number of frags that came back and that the engine has not taken.
     returned: u32,
-    /// Last bytes read, start, or end of a pause.
+    /// Time of the last bytes read, of the start, or of the end of a pause.
     active: Instant,
     pub(super) paused: Option<Instant>,
     warned: bool,
@@ -62,7 +63,7 @@ impl Model {
         }
     }
 
-    /// Takes a packet, and reports an event if enough is queued (`tcp_epollin_ready`).
+    /// Receives a packet, and reports an event if enough is queued (`tcp_epollin_ready`).
     fn packet(&mut self, bytes: u64) {
         if !self.ended {
             self.queued += bytes;
@@ -72,7 +73,7 @@ impl Model {
         }
     }
 
-    /// Collects frags that the sink gave back.
+    /// Collects the frags that the sink gave back.
     fn collect(&mut self) {
         let back = std::mem::take(&mut self.returned).min(self.kept);
         self.kept -= back;
@@ -85,13 +86,13 @@ enum Outcome {
     Ended,
 }
 
-/// The loop of an engine.
+/// Model of an engine's event loop.
 pub(super) struct Loop {
     pub(super) config: Config,
     schedule: Schedule,
     pub(super) slots: Vec<Option<Model>>,
     pub(super) now: Instant,
-    /// Rounds of the loop.
+    /// Number of rounds that the loop has made.
     pub(super) rounds: u32,
 }
 
@@ -120,7 +121,8 @@ impl Loop {
         action
     }
 
-    /// Lets time pass until `until`, with all wake-ups that are due, but no more than `rounds`.
+    /// Lets time pass until `until`, with all wake-ups that are due, but no more than `rounds` of
+    /// them.
     pub(super) fn run(&mut self, until: Instant, rounds: u32) {
         let mut at_once = 0;
         for _ in 0..rounds {
@@ -135,7 +137,7 @@ impl Loop {
         self.now = until;
     }
 
-    /// When `epoll_wait` returns; none if only something from outside can wake it.
+    /// Time at which `epoll_wait` returns; `None` if only an event from outside can wake the loop.
     fn next_wake(&self) -> Option<Instant> {
         let events = self.slots.iter().flatten();
         let mut pending = events.filter(|model| model.event.is_some() || model.returned > 0);
@@ -194,7 +196,7 @@ impl Loop {
         true
     }
 
-    /// Acts on a deadline; false if there was nothing to do.
+    /// Acts on a slot's deadline; false if there was nothing to do.
     fn time(&mut self, slot: usize) -> bool {
         let model = self.slots[slot].as_ref().expect("a deadline of nothing");
         let was_ready = model.lifecycle.is_ready();
@@ -281,7 +283,7 @@ impl Loop {
         }
     }
 
-    /// A turn of `OpenConnection::serve`.
+    /// Serves a connection for one turn, as `OpenConnection::serve` does.
     fn turn(model: &mut Model, now: Instant) -> Outcome {
         let mut received = false;
         model.collect();
@@ -371,7 +373,8 @@ impl Loop {
         self.slots[slot] = None;
     }
 
-    /// Before the loop sleeps: what will be done, and by when.
+    /// Checks, before the loop sleeps, that everything left to do has a deadline or causes an
+    /// event.
     fn check_nothing_is_lost(&self, slot: usize) {
         let Some(model) = &self.slots[slot] else {
             return;
