@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Exit status for a format that is not the one read here.
+/// Exit status when the rustdoc JSON has another format version than [`FORMAT`].
 const OTHER_FORMAT: u8 = 3;
 
 fn main() -> ExitCode {
@@ -45,8 +45,9 @@ fn run(path: &str) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Without what is said already, or is the compiler's own business: methods of the usual traits, and
-/// traits that nobody asks for by name. `Send` and `Sync` stay, which are lost unnoticed.
+/// Keeps the lines that tell something about the API: drops the methods of derived and other usual
+/// traits, and compiler-made auto traits. `Send` and `Sync` stay, because losing one goes
+/// unnoticed.
 fn telling(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
     let mut usual = false;
     lines.filter(move |line| {
@@ -62,7 +63,8 @@ fn telling(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> 
     })
 }
 
-/// What follows `impl` and its parameters, and a negation.
+/// Strips an `impl` line of its generic parameters and of a leading `!`: returns the trait's path
+/// and what follows.
 fn without_parameters(rest: &str) -> &str {
     let mut depth = 0;
     let end = rest.find(|c| {
@@ -73,7 +75,7 @@ fn without_parameters(rest: &str) -> &str {
         .trim_start_matches([' ', '!'])
 }
 
-/// Traits whose methods are known.
+/// Path prefixes of well-known traits, whose methods the snapshot leaves out.
 const USUAL: &[&str] = &[
     "core::clone::",
     "core::cmp::",
@@ -84,8 +86,8 @@ const USUAL: &[&str] = &[
     "serde_core::",
 ];
 
-/// Traits that only the compiler implements: left out of the snapshot, as they change from one version of it to the
-/// next.
+/// Path prefixes of traits that only the compiler implements: left out of the snapshot, because
+/// they change from one compiler version to the next.
 const OWN: &[&str] = &[
     "core::marker::Freeze ",
     "core::marker::StructuralPartialEq ",
@@ -94,5 +96,5 @@ const OWN: &[&str] = &[
     "core::panic::unwind_safe::",
 ];
 
-/// The format that this version of `public-api` reads.
+/// Version of rustdoc's JSON format that the `public-api` crate in use can read.
 const FORMAT: u32 = 57;

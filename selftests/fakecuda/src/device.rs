@@ -6,7 +6,7 @@ use crate::state::{
     CURRENT, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, Needs, State, call, state,
 };
 
-/// Writes a result to where the caller wants it.
+/// Writes a result through the pointer that the caller of a driver function passed.
 pub(crate) fn put<T>(out: *mut T, value: T) -> Result<(), c_int> {
     if out.is_null() {
         return Err(INVALID_VALUE);

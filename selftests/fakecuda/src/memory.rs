@@ -24,7 +24,7 @@ struct UdmabufCreate {
 const UDMABUF_FLAGS_CLOEXEC: u32 = 1;
 const UDMABUF_CREATE: libc::Ioctl = libc::_IOW::<UdmabufCreate>(b'u' as u32, 0x42);
 
-/// Memory without an address, sealed as udmabuf wants it.
+/// Creates a memfd of `len` bytes, sealed against shrinking as udmabuf requires.
 fn memfd(len: usize) -> Result<OwnedFd, c_int> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a C string.
@@ -43,7 +43,8 @@ fn memfd(len: usize) -> Result<OwnedFd, c_int> {
     Ok(file.into())
 }
 
-/// Maps `fd`, or nothing that may be touched, at `at`, or anywhere.
+/// Maps `fd`, or inaccessible memory where there is none, at the address `at` (0: at an address of
+/// the kernel's choice).
 fn map(at: u64, len: usize, fd: Option<&OwnedFd>) -> Result<u64, c_int> {
     let (protection, flags) = match fd {
         Some(_) => (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED),
@@ -68,8 +69,8 @@ fn unmap(at: u64, len: usize) {
     unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(at as usize), len) };
 }
 
-/// Addresses with others before and after them that nobody may touch: who goes too far is told by a
-/// signal.
+/// Reserves an address range between two inaccessible guard ranges, so that an access beyond it
+/// ends in a signal.
 fn reserve(len: usize) -> Result<u64, c_int> {
     Ok(map(0, len + 2 * GRANULARITY, None)? + GRANULARITY as u64)
 }
@@ -234,7 +235,7 @@ extern "C" fn cuMemGetHandleForAddressRange(
     })
 }
 
-/// A udmabuf, where the kernel makes such; else the memfd.
+/// Exports memory as a udmabuf, or as the memfd itself where there is no `/dev/udmabuf`.
 fn export(memory: &OwnedFd, offset: u64, size: usize) -> Result<OwnedFd, c_int> {
     let Ok(device) = File::options().read(true).write(true).open("/dev/udmabuf") else {
         return memory.try_clone().map_err(|_| OPERATING_SYSTEM);

@@ -10,32 +10,33 @@ use crate::state::{INVALID_HANDLE, NOT_READY, State};
 const ILLEGAL_ADDRESS: c_int = 700;
 
 unsafe extern "C" {
-    /// Of `kernels.c`.
+    /// Runs a GPU kernel on the CPU (`kernels.c`).
     fn fakecuda_run(kernel: c_int, blocks: u32, threads: u32, arguments: *mut *mut c_void);
 }
 
-/// Something to do. Addresses are numbers here; those of the host are exposed by who passes them.
+/// An operation in a stream's queue. Addresses are plain numbers; the caller has exposed the
+/// provenance of host addresses.
 pub(crate) enum Work {
-    /// From anywhere to anywhere.
+    /// Copies between any two addresses, of the device or of pinned host memory.
     Copy { to: u64, from: u64, len: usize },
-    /// From a stage of the driver's own.
+    /// Copies bytes that the driver had taken over from the caller's memory.
     Bytes { to: u64, bytes: Vec<u8> },
-    /// Words.
+    /// Writes a 32-bit value `count` times.
     Fill { to: u64, value: u32, count: usize },
-    /// Values of the arguments, each as long as it is.
+    /// Runs a kernel; each argument's bytes are in the low end of a `u64`.
     Kernel {
         index: c_int,
         blocks: u32,
         threads: u32,
         arguments: Vec<u64>,
     },
-    /// An event.
+    /// Records the event of this number.
     Mark(u64),
-    /// Another stream must have come there.
+    /// Waits until another stream has come to this place.
     Wait(Place),
 }
 
-/// So many pieces of work of a stream.
+/// A point in a stream: after its first `count` operations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     stream: u64,
@@ -54,7 +55,7 @@ pub(crate) struct Event {
     passed: Option<Instant>,
 }
 
-/// The stream of calls that name none.
+/// Number of the default stream, which calls without a stream use.
 pub(crate) const DEFAULT: u64 = 0;
 
 impl State {
@@ -81,7 +82,7 @@ impl State {
         self.enqueue(stream, Work::Mark(event))
     }
 
-    /// Where an event is; nowhere if it is in no stream.
+    /// Returns the point in a stream at which an event was recorded; `None` if it never was.
     pub(crate) fn place(&self, event: u64) -> Result<Option<Place>, c_int> {
         Ok(self.events.get(&event).ok_or(INVALID_HANDLE)?.place)
     }
@@ -91,7 +92,7 @@ impl State {
         event.passed.ok_or(NOT_READY)
     }
 
-    /// Does all that a stream has to do.
+    /// Executes all operations that are queued in a stream.
     pub(crate) fn finish(&mut self, stream: u64) -> Result<(), c_int> {
         let to = self.stream(stream)?;
         let count = to.done + to.queue.len() as u64;
@@ -165,7 +166,8 @@ impl State {
         Ok(())
     }
 
-    /// Memory that a GPU copies from and to by itself must be there when it does.
+    /// Fails with an illegal address unless the bytes lie in pinned host memory or device memory
+    /// that is still allocated.
     fn touch(&self, at: u64, len: usize) -> Result<(), c_int> {
         let pinned = self.pinned.range(..=at).next_back();
         let of_host = pinned.is_some_and(|(start, size)| at - start + len as u64 <= *size as u64);
@@ -175,7 +177,7 @@ impl State {
         Err(ILLEGAL_ADDRESS)
     }
 
-    /// Something is given back: work that is under way may need it.
+    /// Counts an object that is freed while operations are still queued, which may need it.
     pub(crate) fn no_work(&mut self) {
         let under_way = self.streams.values().any(|stream| !stream.queue.is_empty());
         self.under_work += usize::from(under_way);

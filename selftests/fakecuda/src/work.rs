@@ -6,13 +6,13 @@ use crate::device::put;
 use crate::queue::{DEFAULT, Work};
 use crate::state::{INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NOT_FOUND, Needs, State, call};
 
-/// The kernels, and how long their arguments are.
+/// Names of the GPU kernels, and the length of each argument in bytes.
 const KERNELS: [(&str, &[usize]); 3] = [
     ("devmem_gather", &[8, 8, 8, 4]),
     ("devmem_validate", &[8, 8, 4, 4, 8]),
     ("devmem_crc32", &[8, 8, 4, 8, 8, 8]),
 ];
-/// Handles of kernels: this and their index.
+/// Base of kernel handles: a handle is this number plus the index in [`KERNELS`].
 const KERNEL: usize = 0x100;
 
 fn number(handle: *mut c_void) -> u64 {
@@ -23,7 +23,8 @@ fn handle(number: u64) -> *mut c_void {
     std::ptr::without_provenance_mut(number as usize)
 }
 
-/// A stream that was made.
+/// Returns the number of a stream that the caller created; an error for the default stream or an
+/// unknown one.
 fn stream(state: &State, stream: *mut c_void) -> Result<u64, c_int> {
     let number = number(stream);
     let known = number != DEFAULT && state.streams.contains_key(&number);
@@ -34,7 +35,7 @@ fn stream(state: &State, stream: *mut c_void) -> Result<u64, c_int> {
     }
 }
 
-/// Does the GPU copy from or to that memory of the host by itself?
+/// Returns the address of host memory if all of it is pinned, so that the GPU can copy it by DMA.
 fn pinned(state: &State, at: *const c_void, len: usize) -> Result<u64, c_int> {
     let at = at.expose_provenance() as u64;
     let found = state.pinned.range(..=at).next_back();
@@ -42,7 +43,8 @@ fn pinned(state: &State, at: *const c_void, len: usize) -> Result<u64, c_int> {
     if fits { Ok(at) } else { Err(INVALID_VALUE) }
 }
 
-/// Bytes of a copy to the device that may be under way still when the call returns.
+/// Largest host-to-device copy, in bytes, that may still be under way when the synchronous call
+/// returns.
 const STAGE: usize = 64 << 10;
 
 #[unsafe(no_mangle)]

@@ -10,26 +10,26 @@ use serde::Serialize;
 
 use crate::random::Random;
 
-/// Bytes of source and destination.
+/// Length of the source buffer and of the destination buffer, in bytes.
 pub(crate) const REGION: u64 = 1 << 20;
 
-/// What was compared.
+/// Counts of a comparison of the GPU's results with the CPU's.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Compared {
-    /// Batches of each operation.
+    /// Number of batches of each operation.
     pub(crate) batches: u64,
-    /// Pieces in them.
+    /// Number of pieces in all compared batches.
     pub(crate) pieces: u64,
-    /// Bytes in them.
+    /// Number of bytes in all compared batches.
     pub(crate) bytes: u64,
-    /// Batches that both refused, for the same reason.
+    /// Number of malformed batches that GPU and CPU both refused, for the same reason.
     pub(crate) refused: u64,
-    /// Batches in which both found the same wrong byte.
+    /// Number of batches in which GPU and CPU found the same wrong byte.
     pub(crate) mismatches: u64,
 }
 
-/// Compares this many batches of each operation, each over fresh bytes; fewer, but at least one, if the
-/// time is up before.
+/// Compares `batches` random batches of each operation on the GPU with the same on the CPU, each
+/// over fresh bytes; fewer, but at least one, if `end` comes first.
 pub(crate) fn compare(
     memory: &DeviceMemory,
     batches: u64,
@@ -67,7 +67,7 @@ pub(crate) fn compare(
     Ok(compared)
 }
 
-/// The GPU, and what the processor is to make its own work of.
+/// The GPU under test, and the bytes from which the CPU computes the expected results.
 struct Pair<'a> {
     memory: &'a DeviceMemory,
     gpu: Worker,
@@ -76,7 +76,7 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    /// The processor, over what the GPU has; both know of the source's present bytes.
+    /// Writes the source bytes to the GPU and returns a CPU implementation over the same bytes.
     fn twin(&mut self) -> Result<Host> {
         self.memory
             .write(0, &self.source)
@@ -86,7 +86,8 @@ impl Pair<'_> {
         Ok(host)
     }
 
-    /// The whole destination is compared: a byte beside the pieces counts as well.
+    /// Gathers a random batch on GPU and CPU. The whole destination is compared, so that a byte
+    /// written beside the pieces is found, too.
     fn gather(&mut self, random: &mut Random) -> Result<Batch> {
         random.fill(&mut self.source);
         random.fill(&mut self.destination);
@@ -121,8 +122,8 @@ impl Pair<'_> {
         Ok(batch)
     }
 
-    /// The pattern lies where the pieces are; later pieces may spoil earlier ones, and some bytes are
-    /// changed. Says whether one was wrong.
+    /// Validates a random batch on GPU and CPU, over the pattern with a few bytes changed. Returns
+    /// whether a wrong byte was found.
     fn validate(&mut self, random: &mut Random) -> Result<(Batch, bool)> {
         let batch = following(random);
         let period = 1 + random.below(300) as usize;
@@ -154,7 +155,7 @@ impl Pair<'_> {
         Ok((batch, found.1.is_some()))
     }
 
-    /// A batch that makes no sense.
+    /// Checks that GPU and CPU refuse a malformed batch for the same reason.
     fn refuse(&mut self, random: &mut Random) -> Result<()> {
         let mut batch = scattered(random);
         match random.below(4) {
@@ -173,7 +174,7 @@ impl Pair<'_> {
     }
 }
 
-/// How many pieces: mostly few, at times many.
+/// Returns a random number of pieces: mostly few, sometimes up to 2,000.
 fn count(random: &mut Random) -> u64 {
     match random.below(8) {
         0 => random.below(2),
@@ -182,7 +183,7 @@ fn count(random: &mut Random) -> u64 {
     }
 }
 
-/// Bytes of a piece: single ones, packets, pages, large ones.
+/// Returns a random length of a piece in bytes: of a few bytes, a packet, a page or more.
 fn length(random: &mut Random) -> u64 {
     1 + match random.below(8) {
         0 => random.below(20),
@@ -192,7 +193,8 @@ fn length(random: &mut Random) -> u64 {
     }
 }
 
-/// A place for so many bytes in the source, at times on a page's begin.
+/// Returns a random offset in the source with room for `len` bytes, sometimes at the start of a
+/// page.
 fn place(random: &mut Random, len: u64) -> u64 {
     let at = random.below(REGION - len + 1);
     match random.once_in(3) {
@@ -201,7 +203,7 @@ fn place(random: &mut Random, len: u64) -> u64 {
     }
 }
 
-/// Pieces for a gather: apart in the destination, told in any order.
+/// Returns a random batch for a gather: pieces that don't overlap in the destination, in any order.
 fn scattered(random: &mut Random) -> Batch {
     let most = count(random);
     let (mut pieces, mut at) = (Vec::new(), 0);
@@ -227,7 +229,7 @@ fn scattered(random: &mut Random) -> Batch {
     batch
 }
 
-/// Pieces of a stream, from any place of it on.
+/// Returns a random batch of consecutive pieces of a stream, from any offset of the stream on.
 fn following(random: &mut Random) -> Batch {
     let mut batch = Batch::default();
     let mut at = match random.below(3) {

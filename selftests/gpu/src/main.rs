@@ -21,7 +21,7 @@ use cuda::{Allocation, DeviceMemory, Driver, Gpu, Mapping};
 use random::Random;
 use report::Report;
 
-/// A length that pieces and pages divide.
+/// Granularity of the measured region in bytes: a multiple of all piece lengths and page sizes.
 const GRAIN: u64 = 64 << 10;
 
 /// Compares a GPU's work on payload with the processor's, and measures it.
@@ -83,7 +83,7 @@ fn nothing(why: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Memory of one kind, to work in, and whether the driver makes a dmabuf of it.
+/// A kind of GPU memory to work in, and whether the driver exports it as a dmabuf.
 struct Kind {
     name: &'static str,
     allocation: Allocation,
@@ -91,7 +91,7 @@ struct Kind {
     exported: bool,
 }
 
-/// What there is of the kinds; why there is no more goes to the report.
+/// Allocates GPU memory of each kind that the driver has; why a kind is missing goes to the report.
 fn kinds(gpu: &Gpu, report: &mut Report) -> Result<Vec<Kind>> {
     let mut kinds = Vec::new();
     for (name, allocation) in [

@@ -7,38 +7,38 @@ use serde::Serialize;
 use crate::compare::Compared;
 use crate::measure::{COUNTS, Cell, LENGTHS, Passing};
 
-/// All of it.
+/// Everything that a run on a GPU found, for the text and JSON report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) gpu: String,
-    /// No GPU ran it.
+    /// Whether the fake CUDA driver ran instead of a GPU.
     pub(crate) fake: bool,
     pub(crate) compute: (u32, u32),
     pub(crate) driver: String,
     pub(crate) command: String,
     pub(crate) seed: u64,
-    /// Batches that were to be compared, of each operation and kind of memory.
+    /// Number of batches to be compared, for each operation and kind of memory.
     pub(crate) batches: u64,
-    /// By the way that memory was allocated.
+    /// Results of the comparisons, by the way the memory was allocated.
     pub(crate) compared: Vec<(&'static str, Compared)>,
-    /// Ways by which there was no memory, and why.
+    /// Ways to allocate memory that failed, with the error.
     pub(crate) left_out: Vec<(&'static str, String)>,
-    /// Ways by which there was memory, of which the driver made no dmabuf, and why.
+    /// Ways to allocate memory that worked but gave no dmabuf, with the error.
     pub(crate) not_exported: Vec<(&'static str, String)>,
     pub(crate) cells: Vec<Cell>,
-    /// Cells that there was no time for.
+    /// Number of measurements that were left out because time ran out.
     pub(crate) cells_left_out: usize,
     pub(crate) passing: Vec<Passing>,
-    /// What all of it took.
+    /// Duration of the whole run in seconds.
     pub(crate) seconds: f64,
 }
 
-/// Of a plain copy, from this length on, a gather is to reach so many hundredths.
+/// Target of a gather: from this piece length in bytes on, this percentage of a plain copy's rate.
 const TARGET: (u64, f64) = (4096, 80.0);
 
 impl Report {
-    /// Bytes that the GPU's memory reads and writes in a nanosecond, at the fastest of the copies
-    /// that no cache holds.
+    /// Bandwidth of the GPU's memory in bytes per nanosecond, reads plus writes: that of the
+    /// fastest copy too large for any cache.
     fn traffic(&self) -> f64 {
         const UNCACHED: u64 = 256 << 20;
         let large = self
@@ -54,7 +54,7 @@ impl Report {
             .fold(0.0, f64::max)
     }
 
-    /// The tables.
+    /// Formats the report as tables.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         let (major, minor) = self.compute;
@@ -215,7 +215,7 @@ impl Report {
     }
 }
 
-/// Gigabytes in a second.
+/// Returns the rate of an operation in gigabytes per second.
 fn rate(cell: &Cell, time: u64) -> f64 {
     cell.bytes() as f64 / time as f64
 }

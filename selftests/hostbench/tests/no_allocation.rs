@@ -18,7 +18,7 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Counts the allocations of each thread.
+/// A global allocator that counts the allocations of each thread.
 struct Counting;
 
 // SAFETY: all memory is the system allocator's, under the same layout; the count is beside it, and
@@ -42,7 +42,8 @@ static COUNTING: Counting = Counting;
 const FRAG: usize = 4096;
 const FRAGS: usize = 251;
 
-/// Allocations of a hundred receptions, after the first ones; each frag must go back.
+/// Returns the number of allocations during a hundred receives, after a warm-up; asserts that each
+/// frag was freed.
 fn allocations(scatter: usize, mut sink: impl Sink) -> u64 {
     let frags: Vec<_> = (0..FRAGS)
         .map(|at| DmabufCmsg {
@@ -72,7 +73,8 @@ fn allocations(scatter: usize, mut sink: impl Sink) -> u64 {
     after - before
 }
 
-/// The whole stream, over and over, is the pattern: its period divides it.
+/// Returns a pattern, and memory filled with it: a whole number of periods, so that receiving the
+/// memory repeatedly continues the pattern.
 fn memory() -> (Pattern, Memory) {
     let pattern = Pattern::new(FRAGS).unwrap();
     let mut bytes = vec![0; FRAGS * FRAG];
