@@ -30,31 +30,31 @@ use super::testbench::{Side, Testbench, pin, place, queues_of};
 use framework::ifindex;
 use framework::testbed::{NIC, PEER, SENDER_ADDRESS};
 
-/// Bytes of a message.
+/// Length of an echoed message in bytes.
 const MESSAGE: usize = 64;
-/// Messages before those that are timed.
+/// Number of messages before the timed ones.
 const WARM_UP: usize = 100;
-/// Messages that are timed.
+/// Number of messages whose round trip is timed.
 const MESSAGES: usize = 1000;
-/// The source ports of these connections begin here, and go up to 1,000.
+/// First of 1,000 source ports that the echo's connections use.
 const FIRST_PORT: u16 = 9000;
-/// A receiver has so long until it listens, and to answer.
+/// Time limit for the echo server to listen, and to answer.
 const LISTENS: Duration = Duration::from_secs(20);
 
-/// What one connection's messages took.
+/// Round-trip times of the messages of one connection, in microseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Echo {
-    /// Whether the engine lets payload gather.
+    /// Whether the engine waits for more payload before it wakes (`SO_RCVLOWAT`).
     pub(crate) gathers: bool,
     pub(crate) round: u32,
     pub(crate) messages: usize,
-    /// Microseconds there and back.
+    /// Median round-trip time in microseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) max: f64,
 }
 
-/// Measures how long messages of 64 bytes take to the receiver and back, on one connection.
+/// Measures the round-trip time of 64-byte messages to the receiver and back, on one connection.
 pub(super) fn measure(
     testbench: &mut Testbench,
     gathers: bool,
@@ -96,7 +96,8 @@ pub(super) fn measure(
     })
 }
 
-/// Sends messages, each when the last one has come back.
+/// Sends messages one at a time, each after the answer to the last, and returns the round-trip
+/// times.
 fn ask(to: SocketAddr, port: u16) -> Result<Vec<Duration>> {
     let options = SocketOptions {
         source: Some(SocketAddr::new(SENDER_ADDRESS.parse()?, port)),
@@ -128,7 +129,7 @@ fn ask(to: SocketAddr, port: u16) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// Answers one connection.
+/// Runs the echo server, a devmem receiver, for one connection.
 pub(super) fn serve(at: SocketAddr, gathers: bool) -> Result<()> {
     let size = Point::default().pool * MIB;
     let queues: Vec<QueueId> = queues_of(1).into_iter().map(QueueId::new).collect();
@@ -163,11 +164,11 @@ pub(super) fn serve(at: SocketAddr, gathers: bool) -> Result<()> {
     Ok(())
 }
 
-/// Writes what came to where it came from.
+/// A sink that writes the received payload back to its connection.
 struct Answer {
     memory: Memory,
     peer: SocketAddr,
-    /// A second descriptor of the connection, from the first message on.
+    /// A duplicate of the connection's file descriptor, made at the first message.
     socket: Option<TcpStream>,
     message: Vec<u8>,
 }
@@ -190,7 +191,7 @@ impl Sink for Answer {
     }
 }
 
-/// Another descriptor of this process's connection to a peer.
+/// Duplicates the file descriptor of this process's connection to a peer.
 fn connection_to(peer: SocketAddr) -> std::io::Result<TcpStream> {
     let is_it = |fd: i32| {
         let address = getpeername::<SockaddrStorage>(fd);

@@ -37,7 +37,8 @@ use sweep::{Point, Series};
 use testbench::Testbench;
 use transfer::Look;
 
-/// What costs next to nothing, in bytes.
+/// Length in bytes of a transfer whose payload costs next to nothing, to measure set-up and
+/// tear-down.
 const NOTHING: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
@@ -109,7 +110,7 @@ fn main() -> ExitCode {
 }
 
 impl Guest {
-    /// The transfers of a round to each receiver.
+    /// Returns the kinds of transfer that each receiver gets in a round, in this kind of guest.
     fn kinds(self) -> &'static [Kind] {
         match self {
             Self::OneCpu => &[
@@ -139,7 +140,7 @@ impl Measure {
     }
 }
 
-/// The measurement under way.
+/// A running benchmark: its arguments, output file and testbench.
 struct Bench<'a> {
     args: &'a Measure,
     out: fs::File,
@@ -196,7 +197,8 @@ impl<'a> Bench<'a> {
         self.testbench.restore()
     }
 
-    /// The contenders, one after the other, some rounds; the first may be to warm up.
+    /// Runs all receivers, one after the other, for several rounds; with `warms_up` a warm-up round
+    /// comes first.
     fn compare(&mut self, gro: bool, kinds: &[Kind], warms_up: bool) -> Result<()> {
         let args = self.args;
         let point = Point {
@@ -230,7 +232,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// One condition varied, for our receiver.
+    /// Runs `devmem-tcp recv` under a series of conditions, one of which varies.
     fn sweep(&mut self, series: Series) -> Result<()> {
         let points = series.points().into_iter();
         let mut points: Vec<_> = points.filter(|it| self.args.wants_gro(it.gro)).collect();
@@ -253,7 +255,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// With gathering and without, in turn.
+    /// Measures the echo with gathering and without, alternating.
     fn echo(&mut self) -> Result<()> {
         let mut nth = 0;
         for round in 0..=self.args.rounds {
@@ -272,7 +274,7 @@ impl<'a> Bench<'a> {
         self.args.mib * MIB
     }
 
-    /// One transfer to one contender, written down.
+    /// Runs one transfer to one receiver, and writes its cost to the output file.
     fn transfer(
         &mut self,
         contender: &Contender,

@@ -13,11 +13,11 @@ use nix::unistd::Pid;
 
 use super::counters::{Calls, Counters};
 
-/// A process that spends less than [`IDLE`] seconds in this time has nothing to do.
+/// Interval over which a process must spend less than [`IDLE`] CPU seconds to count as idle.
 const SETTLING: Duration = Duration::from_millis(30);
 const IDLE: f64 = 200e-6;
 
-/// What TCP says of packets that it dropped, or sent again, and why (`/proc/net/netstat`).
+/// TCP counters for dropped and retransmitted packets (`/proc/net/netstat`).
 const REASONS: [&str; 12] = [
     "ListenOverflows",
     "PruneCalled",
@@ -33,14 +33,14 @@ const REASONS: [&str; 12] = [
     "TCPZeroWindowDrop",
 ];
 
-/// Counters that should stand still.
+/// Counters of lost and retransmitted packets, which should not change during a transfer.
 #[derive(Debug, Clone)]
 pub(super) struct Meters {
     /// Times that the NIC had no buffer for a packet (`rx-alloc-fail` of `qstats-get`).
     pub(super) alloc_fail: u64,
     /// TCP segments sent again by these namespaces (`RetransSegs` of `/proc/net/snmp`).
     pub(super) retransmitted: u64,
-    /// Why, as far as TCP counts it.
+    /// The TCP counters that say why packets were lost, by name.
     pub(super) reasons: BTreeMap<String, u64>,
 }
 
@@ -72,7 +72,7 @@ impl Meters {
         })
     }
 
-    /// What came since an earlier reading; of the reasons only those that there were.
+    /// Returns the counts since an earlier reading, without TCP counters that did not change.
     pub(super) fn since(mut self, earlier: &Self) -> Self {
         for (name, count) in &mut self.reasons {
             *count -= earlier.reasons.get(name).copied().unwrap_or(0).min(*count);
@@ -86,7 +86,8 @@ impl Meters {
     }
 }
 
-/// A counter of a table of two lines, names and numbers, that begin with the same word.
+/// Finds a counter in the text of `/proc/net/snmp` or `netstat`: two lines that start with `group`,
+/// the first with names and the second with numbers.
 fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
     let names = lines.next()?.split_whitespace();
@@ -95,26 +96,26 @@ fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     numbers.nth(at)?.parse().ok()
 }
 
-/// Reads what a receiver's process has spent.
+/// Reads the CPU time, sleeps and system calls of a receiver's process.
 pub(super) struct Meter {
     process: u32,
     clock: ClockId,
     counters: Option<Counters>,
 }
 
-/// What a process has spent so far.
+/// CPU time, sleeps and system calls of a process up to now.
 #[derive(Debug, Clone)]
 pub(super) struct Spent {
-    /// CPU seconds of all its threads, those included that have ended.
+    /// CPU seconds of all threads of the process, including those that have ended.
     pub(super) cpu: f64,
-    /// Times that its threads went to sleep; `None` once the process has ended.
+    /// Number of times that the process's threads went to sleep; `None` once the process has ended.
     pub(super) wakeups: Option<u64>,
-    /// Where they are counted.
+    /// System calls of the process; `None` where they are not counted.
     pub(super) calls: Option<Calls>,
 }
 
 impl Spent {
-    /// The difference of two readings.
+    /// Returns the difference of two readings of a counter, given as `(after, before)`.
     pub(super) fn between((after, before): (u64, u64)) -> u64 {
         after.saturating_sub(before)
     }
@@ -130,7 +131,7 @@ impl Meter {
         })
     }
 
-    /// What it has spent up to now.
+    /// Reads the process's CPU time, sleeps and system calls up to now.
     pub(super) fn read(&self) -> Result<Spent> {
         Ok(Spent {
             cpu: self.cpu()?,
@@ -139,12 +140,13 @@ impl Meter {
         })
     }
 
-    /// Its system calls, if they are counted: also after its end.
+    /// Reads the counters of the process's system calls, if there are any; possible after its end,
+    /// too.
     pub(super) fn calls(&self) -> Result<Option<Calls>> {
         self.counters.as_ref().map(Counters::read).transpose()
     }
 
-    /// The same as soon as it has hardly anything to do.
+    /// Waits until the process is nearly idle, then reads its CPU time, sleeps and system calls.
     pub(super) fn settled(&self) -> Result<Spent> {
         let mut before = self.cpu()?;
         loop {
@@ -157,8 +159,8 @@ impl Meter {
         }
     }
 
-    /// The most memory that it has had and does not share with files or dmabufs, in KiB: all that
-    /// was ever resident at once (`VmHWM`), without what of it are files.
+    /// Returns the process's peak of private memory in KiB: the most that was ever resident
+    /// (`VmHWM`), less the pages of files and shared memory, such as dmabufs.
     pub(super) fn peak_memory(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.process);
         let text = fs::read_to_string(&path).context(path)?;
@@ -171,7 +173,7 @@ impl Meter {
     }
 }
 
-/// How often the threads of a process gave their processor up by themselves.
+/// Returns the number of voluntary context switches of all threads of a process.
 fn wakeups(process: u32) -> Option<u64> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
     let of = |task: std::io::Result<fs::DirEntry>| -> Option<u64> {
@@ -186,7 +188,7 @@ fn own_memory(status: &str) -> Option<u64> {
     Some(field(status, "VmHWM:")?.saturating_sub(shared))
 }
 
-/// A number of `/proc/PID/status`.
+/// Returns a number from the text of `/proc/PID/status` by the name of its line.
 fn field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()

@@ -5,7 +5,7 @@ use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Without receive coalescing, and with.
+/// Colours of the series without, and with, receive coalescing.
 const COLOURS: [RGBColor; 2] = [RGBColor(0xd9, 0x82, 0x2b), RGBColor(0x2f, 0x6d, 0xb3)];
 const KEYS: [&str; 2] = ["without receive coalescing", "with receive coalescing"];
 const DARK: RGBColor = RGBColor(0x22, 0x22, 0x22);
@@ -16,15 +16,15 @@ const MIDDLE: Pos = Pos {
     v_pos: VPos::Top,
 };
 
-/// A value at a place of the horizontal axis.
+/// A point of a panel: its place on the horizontal axis, and its value.
 pub(super) struct Dot {
-    /// Where, in the order of the first, and how that is called.
+    /// Position on the horizontal axis, and its label.
     pub(super) place: (f64, String),
     pub(super) gro: bool,
     pub(super) value: f64,
 }
 
-/// A pair of bars for each name, without and with receive coalescing.
+/// Draws a bar chart: a pair of bars for each name, without and with receive coalescing.
 pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> Result<String> {
     let mut names: Vec<&str> = Vec::new();
     for (name, ..) in bars {
@@ -74,7 +74,7 @@ pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> Resul
     })
 }
 
-/// Panels side by side, with the same places on their horizontal axes.
+/// Draws panels side by side, with the same positions on their horizontal axes.
 pub(super) fn panels(title: &str, x: &str, panels: &[(&str, &[Dot])]) -> Result<String> {
     picture(390, title, |area| {
         let areas = area.split_evenly((1, panels.len().max(1)));
@@ -132,7 +132,7 @@ fn panel(area: &Area, x_label: &str, y_label: &str, dots: &[Dot]) -> Result<()> 
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// A picture with its title, what the colours stand for, and what is drawn below.
+/// Makes an SVG picture with a title, a legend of the colours, and what `draw` draws below.
 fn picture(height: u32, title: &str, draw: impl FnOnce(&Area) -> Result<()>) -> Result<String> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
@@ -154,7 +154,7 @@ fn font(size: u32) -> TextStyle<'static> {
     ("system-ui, sans-serif", size).into_font().color(&DARK)
 }
 
-/// As short as it can be said.
+/// Formats a number in the shortest way.
 fn short(value: f64) -> String {
     let digits = match value.abs() {
         0.0 => 0,
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(all, ["0", "0.05", "0.5", "1", "2.25", "10", "41.8", "1234"]);
     }
 
-    /// The values of an attribute of the elements with this colour.
+    /// Returns the values of an attribute of all SVG elements of a colour.
     fn of(svg: &str, colour: &str, attribute: &str) -> Vec<String> {
         let lines = svg.lines().filter(|line| line.contains(colour));
         let value = |line: &str| {

@@ -19,42 +19,43 @@ use super::meters::{Meter, Spent};
 use super::testbench::{Side, pin};
 use framework::testbed::SENDER_ADDRESS;
 
-/// A receiver has so long until it listens.
+/// Time limit for a receiver to listen.
 const LISTENS: Duration = Duration::from_secs(20);
-/// A peer that takes nothing, or does not close, for so long never will.
+/// Time without progress after which a receiver is given up that takes no bytes or does not close.
 const SILENCE: Duration = Duration::from_secs(120);
-/// Bytes of a write, about.
+/// Approximate length of a write in bytes.
 const PIECE: usize = 1 << 20;
 
-/// What is to be sent.
+/// A transfer to be sent: to whom, how much, over how many connections.
 pub(super) struct Job<'a> {
     pub(super) to: SocketAddr,
-    /// By all connections together.
+    /// Bytes to send, over all connections together.
     pub(super) bytes: u64,
     pub(super) connections: u32,
-    /// The source port of the first; the others have the next ones.
+    /// Source port of the first connection; the others have the following ones.
     pub(super) port: u16,
     pub(super) payload: Payload,
-    /// The receiver's process.
+    /// Meter of the receiver's process.
     pub(super) receiver: &'a Meter,
-    /// Whether to wait, after the last byte, until it has nothing to do.
+    /// Whether to wait, after the last byte, until the receiver is idle.
     pub(super) settles: bool,
 }
 
-/// What came of it.
+/// Duration of a transfer, and what the receiver's process spent.
 pub(super) struct Sent {
-    /// From the first byte to the last close.
+    /// Seconds from the first byte to the last close.
     pub(super) seconds: f64,
-    /// The receiver's memory, in KiB, when all was sent.
+    /// Peak of the receiver's private memory in KiB, when all was sent.
     pub(super) memory: u64,
-    /// What it had spent before the first byte.
+    /// What the receiver's process had spent before the first byte.
     pub(super) before: Spent,
-    /// What it had spent when all was received, if it settled.
+    /// What the receiver's process had spent when all was received; `None` if that was not waited
+    /// for.
     pub(super) after: Option<Spent>,
 }
 
 impl Job<'_> {
-    /// Connects, sends, waits for the receiver's close.
+    /// Connects, sends all bytes, and waits until the receiver has closed every connection.
     pub(super) fn run(&self) -> Result<Sent> {
         pin(Pid::from_raw(0), Side::Sender)?;
         let sockets = self.connect()?;
@@ -80,7 +81,7 @@ impl Job<'_> {
         })
     }
 
-    /// Writes to each of them in turn what it takes.
+    /// Writes to all connections in turn, to each as much as its socket takes.
     fn write(&self, sockets: &[TcpStream]) -> Result<()> {
         let piece = self.payload.piece()?;
         let share = self.bytes / u64::from(self.connections);
@@ -114,7 +115,8 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// What the receiver has spent when it has taken all.
+    /// Waits until all bytes are acknowledged and the receiver is idle, then returns what it has
+    /// spent.
     fn settled(&self) -> Result<Spent> {
         let end = Instant::now() + SILENCE;
         while !all_acknowledged(self.to.port())? {
@@ -148,7 +150,7 @@ impl Job<'_> {
 }
 
 impl Payload {
-    /// What is written again and again: some periods of it.
+    /// Returns the bytes that are sent repeatedly: a whole number of the payload's periods.
     fn piece(self) -> Result<Vec<u8>> {
         Ok(match self {
             Self::Seven => {
@@ -161,7 +163,7 @@ impl Payload {
     }
 }
 
-/// Waits until one of them takes something.
+/// Waits until one of the connections can be written to.
 fn until_writable(open: &[(&TcpStream, u64)]) -> Result<()> {
     let fds = open.iter().map(|(socket, _)| socket.as_fd());
     let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)).collect();
@@ -170,7 +172,7 @@ fn until_writable(open: &[(&TcpStream, u64)]) -> Result<()> {
     Ok(())
 }
 
-/// Whether nothing that was sent to this port waits for an acknowledgement.
+/// Whether all bytes sent to this port have been acknowledged.
 fn all_acknowledged(port: u16) -> Result<bool> {
     // A thread's own: the namespace is the thread's.
     let path = "/proc/thread-self/net/tcp";
@@ -178,7 +180,8 @@ fn all_acknowledged(port: u16) -> Result<bool> {
     Ok(waiting(&text, port) == 0)
 }
 
-/// Connections to this port with unacknowledged bytes: `sl local:port remote:port state tx:rx ...`.
+/// Counts the connections to a port that have unacknowledged bytes, in `/proc/net/tcp`: `sl
+/// local:port remote:port state tx:rx ...`.
 fn waiting(table: &str, port: u16) -> usize {
     let port = format!(":{port:04X}");
     let waits = |line: &&str| {
@@ -193,7 +196,7 @@ fn waiting(table: &str, port: u16) -> usize {
     table.lines().filter(waits).count()
 }
 
-/// Waits for the peer's close.
+/// Waits until the peer has closed the connection; an error if it sends anything.
 fn closed(mut socket: &TcpStream) -> Result<()> {
     match socket.read(&mut [0]) {
         Ok(0) => Ok(()),

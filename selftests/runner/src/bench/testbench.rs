@@ -27,17 +27,18 @@ use super::{Cost, MIB, Parts};
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
 use framework::tool::{command, finish, ours, until};
 
-/// Rx queues of each end of the wire.
+/// Number of rx queues of each end of the wire.
 const QUEUES: u32 = 16;
-/// The queue that the netkit leases.
+/// Number of the rx queue that the netkit leases.
 const LEASED: u32 = 8;
 /// The container's address, in the subnet of the wire.
 const BOX_ADDRESS: &str = "192.0.2.9";
-/// Where the queues' number is this port's less the next.
+/// Port of the receiver on one queue; with N queues it is this port plus N - 1.
 const PORT: u16 = 5000;
-/// Huge pages for two receivers' buffers: one's are given back some time after its end.
+/// Number of huge pages to reserve, enough for the buffers of two receivers: the last one's are
+/// given back some time after its end.
 const HUGE_PAGES: u32 = 80;
-/// The source ports of a transfer begin at a multiple of this, past [`FIRST_PORT`].
+/// Number of source ports set aside for each transfer.
 const PORTS: u16 = 256;
 const FIRST_PORT: u16 = 10 * 1024;
 
@@ -47,7 +48,7 @@ pub(super) struct Testbench {
     netns: [NetNs; 3],
     applied: Applied,
     gro: Option<bool>,
-    /// Transfers so far.
+    /// Number of transfers so far.
     transfers: u16,
 }
 
@@ -90,7 +91,7 @@ impl Testbench {
         })
     }
 
-    /// One transfer to one contender.
+    /// Runs one transfer to one receiver, and adds the NIC's and TCP's loss counters to its cost.
     pub(super) fn transfer(
         &mut self,
         contender: &Contender,
@@ -119,7 +120,8 @@ impl Testbench {
         })
     }
 
-    /// io_uring gives a queue back some time after its process has ended.
+    /// Waits until the queues are free: io_uring gives a queue back some time after its process has
+    /// ended.
     pub(super) fn until_free(&self, place: &Place) -> Result<()> {
         let taken = |queue: &netdev::queues::Queue| {
             let of = queue.kind == QueueType::Rx && place.queues.contains(&queue.id.get());
@@ -133,8 +135,8 @@ impl Testbench {
         })
     }
 
-    /// What of a receiver's set-up and tear-down the kernel takes: CPU seconds to make the memory of
-    /// these pages, to bind the queue to it, to unbind it, and to free the memory.
+    /// Measures the kernel's part of a receiver's set-up and tear-down: CPU seconds to make memory
+    /// of these pages, to bind a queue to it, to unbind it, and to free the memory.
     pub(super) fn parts(&self, pages: HugePage) -> Result<Parts> {
         let point = Point::default();
         let queues: Vec<QueueId> = queues_of(1).into_iter().map(QueueId::new).collect();
@@ -161,7 +163,7 @@ impl Testbench {
         })
     }
 
-    /// The NIC as it is without receive coalescing, or with it.
+    /// Switches receive coalescing of the NIC on or off.
     pub(super) fn coalesce(&mut self, gro: bool) -> Result<()> {
         if self.gro != Some(gro) {
             Ethtool::open()?.set_feature(self.nic, "rx-gro-hw", gro)?;
@@ -170,7 +172,7 @@ impl Testbench {
         Ok(())
     }
 
-    /// A binding to memory of small pages, which all kernels and NICs have.
+    /// Binds the queues to memory of 4 KiB pages, which all kernels and NICs support.
     fn bound(&self, place: &Place, point: &Point) -> Result<(netdev::queues::Binding, Udmabuf)> {
         let memory = Udmabuf::builder(point.pool * MIB)
             .hugepages(HugePage::None)
@@ -189,18 +191,18 @@ impl Testbench {
     }
 }
 
-/// CPU seconds of this thread.
+/// Returns the CPU seconds of this thread.
 fn own_cpu() -> Result<f64> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
 }
 
-/// The NIC's last queues, so many.
+/// Returns the numbers of the NIC's last `queues` queues.
 pub(super) fn queues_of(queues: u32) -> Vec<u32> {
     (QUEUES - queues..QUEUES).collect()
 }
 
-/// Where those listen that receive by so many queues.
+/// Returns the port of the receivers on this many queues.
 fn port(queues: u32) -> u16 {
     PORT - 1 + u16::try_from(queues).unwrap_or(1)
 }
@@ -226,15 +228,15 @@ pub(super) fn place(point: &Point) -> Result<Place> {
     })
 }
 
-/// Whose processor.
+/// End of the wire whose processor a thread is pinned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Sender,
     Receiver,
 }
 
-/// Keeps a thread to its side's processor, where there are two: the ends of the wire play two
-/// machines. What it starts stays there, too.
+/// Pins a thread to the processor of its end of the wire, where there are two: the ends play two
+/// machines. Its children inherit that.
 pub(super) fn pin(thread: Pid, side: Side) -> Result<()> {
     let all = sched_getaffinity(Pid::from_raw(1))?;
     if !all.is_set(1)? {
@@ -248,9 +250,9 @@ pub(super) fn pin(thread: Pid, side: Side) -> Result<()> {
     Ok(sched_setaffinity(thread, &one)?)
 }
 
-/// The NIC's work in threads of the kernel, on both ends. The sender's machine loses nothing: it has
-/// a queue that drops no packet for having waited (an emulated machine is slow), and as an end is
-/// often late, no probes for lost tails.
+/// Moves the NIC's work to NAPI threads on both ends, and keeps the sender from losing packets: a
+/// long queue that drops none for waiting, and no probes for lost tails, because an emulated
+/// machine is slow.
 fn quiet_nic() -> Result<()> {
     fs::write(format!("/sys/class/net/{NIC}/threaded"), "1").context("threaded NAPI")?;
     // `ip netns exec` mounts the namespace's own /sys.

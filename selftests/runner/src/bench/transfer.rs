@@ -17,22 +17,23 @@ use super::sweep::Point;
 use super::{Cost, Counts};
 use framework::testbed::PEER;
 
-/// What the receiver prints as its result.
+/// File for the receiver's standard output, which has its result.
 const RESULT: &str = "/tmp/bench.stdout";
-/// What the receiver says.
+/// File for the receiver's standard error.
 const WORDS: &str = "/tmp/bench.stderr";
 
-/// How a transfer is looked at.
+/// How a transfer is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Look {
-    /// Whether to wait, after the last byte, until the receiver has nothing to do, and then say what
-    /// it spent: that makes the transfer last longer.
+    /// Whether to wait, after the last byte, until the receiver is idle, and then read what it
+    /// spent: the transfer takes longer.
     pub(super) settles: bool,
-    /// Whether its system calls are counted, which costs.
+    /// Whether to count the receiver's system calls, which costs CPU time.
     pub(super) counts: bool,
 }
 
-/// Sends so many bytes to a contender, from this source port on, and says what that cost it.
+/// Sends `bytes` bytes to a receiver, from source ports starting at `port`, and returns what that
+/// cost the receiver.
 pub(super) fn transfer(
     contender: &Contender,
     place: &Place,
@@ -86,7 +87,7 @@ pub(super) fn transfer(
     })
 }
 
-/// What was spent from the first byte to the end.
+/// Computes the cost from the first byte to the last out of the readings before and after.
 fn in_loop(sent: Sent) -> Cost {
     let Sent {
         seconds,
@@ -112,7 +113,8 @@ fn in_loop(sent: Sent) -> Cost {
     }
 }
 
-/// Counts the system calls of a process that waits to become the receiver, and lets it go on.
+/// Attaches system call counters to a process that waits to become the receiver, then lets it
+/// continue.
 fn counters(receiver: &mut Child, look: Look) -> Result<Option<Counters>> {
     if !look.counts {
         return Ok(None);
@@ -123,13 +125,14 @@ fn counters(receiver: &mut Child, look: Look) -> Result<Option<Counters>> {
     Ok(Some(counters))
 }
 
-/// CPU seconds in user mode that it says its loop cost. Those who do not say it spend none to speak
-/// of elsewhere.
+/// Reads the CPU seconds in user mode that the receiver reports for its loop; `None` if it reports
+/// none.
 fn user(told: &Value) -> Option<f64> {
     told.pointer("/cpu/user")?.as_f64()
 }
 
-/// What it says that it counted: the bare loop in its words, ours in its own.
+/// Reads the counts that a receiver reports in its JSON: under the bare loop's keys or those of
+/// `devmem-tcp`.
 fn counts(told: &Value) -> Option<Counts> {
     let either = |one, other| told.pointer(one).or_else(|| told.pointer(other))?.as_u64();
     Some(Counts {
@@ -140,14 +143,14 @@ fn counts(told: &Value) -> Option<Counts> {
     })
 }
 
-/// The end of what the receiver said.
+/// Returns the end of the receiver's standard error.
 fn last_words() -> String {
     let text = fs::read(WORDS).unwrap_or_default();
     let end = text.len().saturating_sub(500);
     String::from_utf8_lossy(&text[end..]).into_owned()
 }
 
-/// User and system time of all children that have been waited for, in seconds.
+/// Returns the user and system time of all children that were waited for, in seconds.
 fn children() -> Result<(f64, f64)> {
     let usage: Usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let seconds =

@@ -11,7 +11,7 @@ use super::text;
 use crate::Guest;
 use crate::contender::ALL;
 
-/// What the columns mean, and which instrument each figure comes from.
+/// Explanation of the tables' columns, and of the instrument that each figure comes from.
 const COLUMNS: &str = "\
 CPU s/GiB    CPU seconds a GiB of payload: the CPU clock of the receiver's process (CLOCK_PROCESS_CPUTIME_ID),
              from before the first byte until the receiver has nothing to do any more, in transfers where nothing is
@@ -33,7 +33,7 @@ mem          The most private memory that a receiver ever had (VmHWM without fil
 alloc, retr  Packets that the NIC had no buffer for (qstats), and TCP segments sent again: the worst transfer. The
              sender's probes for lost tails, which a late receiver provokes, are off (tcp_early_retrans = 0).";
 
-/// What `make bench` prints.
+/// Formats the text that `make bench` prints.
 pub(super) fn terminal(data: &Data) -> String {
     let (targets, others) = (targets(data), others(data));
     let mut text = String::new();
@@ -72,7 +72,7 @@ fn title(guest: Guest) -> &'static str {
     }
 }
 
-/// The document, with these pictures next to it.
+/// Formats `docs/performance.md`, with links to these pictures.
 pub(super) fn markdown(data: &Data, pictures: &[&str]) -> String {
     let (targets, others) = (targets(data), others(data));
     let mut text = intro(data);
@@ -189,7 +189,7 @@ fn table(targets: &[Target]) -> String {
     text
 }
 
-/// The sections after the guests' tables.
+/// Formats the sections that follow the tables of each guest.
 fn rest(data: &Data) -> String {
     let mut text = format!(
         "\n## Whether the system calls are right\n\n\

@@ -39,7 +39,7 @@ fn line(sample: Sample) -> Line {
     Line::Sample(Box::new(sample))
 }
 
-/// A row with a CPU second a GiB in each of three rounds.
+/// A row of the comparison that has one CPU second per GiB in each of three rounds.
 pub(in crate::report) fn compared(guest: Guest, who: &str) -> Row {
     let sample = sample(who, Kind::Whole, 1, 1 << 30);
     let row = row(guest, &[&sample]).unwrap();

@@ -9,7 +9,7 @@ use crate::Guest;
 use crate::contender::{OURS, QUIET, QUIET_PRINTING, TRUNC, VALIDATING};
 use crate::sweep::{Point, Series};
 
-/// A paragraph for each target that is not met.
+/// Returns a paragraph for each target that is not met, with the figures behind it.
 pub(super) fn why(data: &Data, targets: &[Target]) -> Vec<String> {
     let missed = targets.iter().filter(|it| it.is_met() == Some(false));
     missed.map(|it| paragraph(data, it)).collect()
@@ -38,7 +38,7 @@ fn paragraph(data: &Data, target: &Target) -> String {
     head + &more.collect::<String>()
 }
 
-/// Other designs, and why they are not those of today.
+/// Tells which other designs were tried to meet a target, and why they were not kept.
 fn tried(data: &Data, target: &Target) -> Option<String> {
     let text = match target.about {
         About::Calls => {
@@ -80,7 +80,7 @@ fn tried(data: &Data, target: &Target) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// How much of it the size of the dmabuf is.
+/// Tells how much a larger dmabuf would help with many connections.
 fn roomy(data: &Data, gro: bool) -> Option<String> {
     let with = |connections| {
         let at = Point {
@@ -115,7 +115,8 @@ fn detail(data: &Data, target: &Target) -> Option<String> {
     }
 }
 
-/// Where the difference is: in user mode or in the kernel, in frags or in calls.
+/// Compares CPU time, user-mode fraction, system calls and sleeps with those of the better bare
+/// loop.
 fn cpu(data: &Data, target: &Target, gro: bool) -> Option<String> {
     let guest = target.guest?;
     let who = match target.about {
@@ -151,7 +152,7 @@ fn in_user_mode(share: Option<f64>) -> String {
     }
 }
 
-/// What the calls are.
+/// Tells which system calls a receiver makes, and how many `ncdevmem` makes.
 fn calls(data: &Data, guest: Guest, gro: bool) -> Option<String> {
     let (ours, quiet) = (
         data.compared(guest, VALIDATING.name, gro)?,
@@ -169,7 +170,7 @@ fn calls(data: &Data, guest: Guest, gro: bool) -> Option<String> {
     ))
 }
 
-/// How far the rounds are apart, and where the bare loops are.
+/// Tells the throughput of `MSG_TRUNC` and of the better bare loop, each with its spread.
 fn goodput(data: &Data, gro: bool) -> Option<String> {
     let row = |who| data.compared(Guest::TwoCpu, who, gro);
     let trunc = row(TRUNC.name)?;
@@ -182,7 +183,7 @@ fn goodput(data: &Data, gro: bool) -> Option<String> {
     ))
 }
 
-/// What a call brings.
+/// Compares 256 connections with one: frags per call of `recvmsg`, frags per MiB, sleeps per GiB.
 fn connections(data: &Data, gro: bool) -> Option<String> {
     let with = |connections| with_connections(data, Guest::OneCpu, connections, gro);
     let (one, many) = (with(1)?, with(256)?);
@@ -207,7 +208,7 @@ fn echo(data: &Data) -> Option<String> {
     ))
 }
 
-/// What the kernel takes of it.
+/// Tells how much of the set-up time the kernel takes.
 fn setup(data: &Data, gro: bool) -> Option<String> {
     let row = |who| data.compared(Guest::OneCpu, who, gro);
     let (ours, quiet) = (row(OURS.name)?, row(QUIET_PRINTING.name)?);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::spread::Spread;
 use crate::Guest;
 
-/// Subject of a target: decides what is said where it is missed.
+/// Subject of a target: decides which explanation is given when the target is missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum About {
     Cpu,
@@ -23,23 +23,23 @@ pub(super) enum About {
     Netkit,
     Lost,
     Memory,
-    /// A figure without a limit.
+    /// A figure that is shown without a limit.
     Told,
 }
 
-/// A figure and its limit.
+/// A performance target: a figure and its limit.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Target {
     pub(super) about: About,
     pub(super) what: String,
     pub(super) guest: Option<Guest>,
-    /// With or without receive coalescing; `None` where that makes no difference.
+    /// Whether receive coalescing is on; `None` where that makes no difference.
     pub(super) gro: Option<bool>,
-    /// `None`: it was not measured.
+    /// The measured figure; `None` if it was not measured.
     pub(super) figure: Option<Spread>,
-    /// `None` for a figure that is only shown.
+    /// The limit; `None` for a figure that is only shown.
     pub(super) limit: Option<Limit>,
-    /// Whether each round must meet it, not the median alone.
+    /// Whether each round must meet the limit, not just the median.
     pub(super) each: bool,
 }
 
@@ -82,7 +82,7 @@ impl Target {
         }
     }
 
-    /// Whether it is met, where it can be.
+    /// Whether the target is met; `None` without a limit or a figure.
     pub(super) fn is_met(&self) -> Option<bool> {
         let figure = self.figure?;
         let figure = |worst: fn(Spread) -> f64| match self.each {
@@ -95,7 +95,7 @@ impl Target {
         })
     }
 
-    /// `met`, `NOT MET`, `not measured`; empty without a limit.
+    /// Verdict on the target: `met`, `NOT MET`, `not measured`; empty without a limit.
     pub(super) fn verdict(&self) -> &'static str {
         match (self.limit, self.is_met()) {
             (None, _) => "",
@@ -118,7 +118,7 @@ impl Target {
         }
     }
 
-    /// The figure; a small one as what part of one it is, too.
+    /// Formats the figure; a small one also as one part in so many.
     pub(super) fn figure_text(&self) -> String {
         let Some(figure) = self.figure else {
             return "-".to_owned();
@@ -156,7 +156,7 @@ pub(super) fn gro_text(gro: Option<bool>) -> &'static str {
     gro.map_or("", |gro| if gro { "with" } else { "without" })
 }
 
-/// A line each, and at the end how many are met.
+/// Formats a table of targets: a line for each, and at the end how many are met.
 pub(super) fn text(title: &str, targets: &[Target]) -> String {
     let mut text = format!(
         "{title:<66} {:<4} {:<8} {:<26} {:<24}\n",
@@ -177,7 +177,7 @@ pub(super) fn text(title: &str, targets: &[Target]) -> String {
     text + &summary(targets) + "\n"
 }
 
-/// How many are met, and how many were not measured.
+/// Formats how many targets are met, and how many were not measured.
 pub(super) fn summary(targets: &[Target]) -> String {
     let of = |met: Option<bool>| {
         let limited = targets.iter().filter(|it| it.limit.is_some());

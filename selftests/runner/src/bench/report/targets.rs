@@ -9,11 +9,12 @@ use crate::contender::{
 };
 use crate::sweep::{Point, Series};
 
-/// KiB that a receiver may have beside the dmabuf, and more for each connection.
+/// Memory in KiB that a receiver may have beside the dmabuf, before the allowance for each
+/// connection.
 const MEMORY: u64 = 8 << 10;
 const MEMORY_OF_CONNECTION: u64 = 16;
 
-/// The targets for the receive path.
+/// Computes the targets of the receive path.
 pub(super) fn targets(data: &Data) -> Vec<Target> {
     let mut targets = Vec::new();
     for gro in [false, true] {
@@ -106,7 +107,7 @@ pub(super) fn targets(data: &Data) -> Vec<Target> {
     targets
 }
 
-/// Further targets and comparisons, printed in a table of their own.
+/// Computes the comparisons of the second table, some of which have a limit.
 pub(super) fn others(data: &Data) -> Vec<Target> {
     let mut targets = Vec::new();
     for gro in [false, true] {
@@ -190,12 +191,13 @@ pub(super) fn others(data: &Data) -> Vec<Target> {
     targets
 }
 
-/// Round by round.
+/// Divides one receiver's values by another's, round by round, and returns the spread of the
+/// ratios.
 fn ratio(one: Option<&[f64]>, other: Option<&[f64]>) -> Option<Spread> {
     Spread::of(&ratios(one?, other?))
 }
 
-/// A receiver's CPU against that of the better bare loop of the same guest, round by round.
+/// Divides a receiver's CPU time by that of the better bare loop in the same guest, round by round.
 pub(super) fn against_bare(data: &Data, guest: Guest, who: &str, gro: bool) -> Vec<f64> {
     let pair = data
         .compared(guest, who, gro)
@@ -231,7 +233,8 @@ fn many(data: &Data, connections: u32, gro: bool) -> Target {
     target.in_guest(Guest::OneCpu, gro)
 }
 
-/// Packets that the NIC had no buffer for, and segments sent again, in either guest: the most.
+/// Targets for packets without a buffer at the NIC and for retransmitted segments: the larger count
+/// of both guests, to be 0.
 fn lost(data: &Data, connections: u32, gro: bool) -> [Target; 2] {
     let rows =
         [Guest::OneCpu, Guest::TwoCpu].map(|guest| with_connections(data, guest, connections, gro));
@@ -292,7 +295,7 @@ fn host(data: &Data) -> [Target; 2] {
     ]
 }
 
-/// The most memory of ours, by the number of connections.
+/// Targets for the peak memory of `devmem-tcp recv`, by number of connections.
 fn memory(data: &Data) -> Vec<Target> {
     let mut most = std::collections::BTreeMap::<u32, u64>::new();
     let is_ours = |row: &&Row| row.who.starts_with(OURS.name);

@@ -9,7 +9,8 @@ use crate::Guest;
 use crate::contender::{ALL, Role, TRUNC};
 use crate::sweep::Series;
 
-/// What all receivers cost, and under varied conditions, in one guest and with one kind of NIC.
+/// Formats a table of costs in one guest, with or without coalescing: all receivers, then the
+/// varied conditions.
 pub(super) fn costs(data: &Data, guest: Guest, gro: bool) -> String {
     const ONE: &[Column] = &[
         ("CPU s/GiB (least to most)", 27, |_, row| {
@@ -42,7 +43,8 @@ pub(super) fn costs(data: &Data, guest: Guest, gro: bool) -> String {
     table(data, guest, gro, columns)
 }
 
-/// What they did for it.
+/// Formats a table of counts (system calls, sleeps, frags) in one guest, with or without
+/// coalescing.
 pub(super) fn counts(data: &Data, guest: Guest, gro: bool) -> String {
     const COLUMNS: &[Column] = &[
         ("calls/GiB (least to most)", 31, |_, row| {
@@ -60,7 +62,7 @@ pub(super) fn counts(data: &Data, guest: Guest, gro: bool) -> String {
     table(data, guest, gro, COLUMNS)
 }
 
-/// A heading, its width, and what stands below.
+/// A column of a table: its heading, its width, and the function that formats its cells.
 type Column = (&'static str, usize, fn(&Data, &Row) -> String);
 
 fn table(data: &Data, guest: Guest, gro: bool, columns: &[Column]) -> String {
@@ -111,7 +113,7 @@ fn role_of(who: &str) -> Role {
     known.map_or(Role::Discards, |it| it.role)
 }
 
-/// A receiver's name without its role.
+/// Strips a receiver's name of its role, `, validating`.
 fn short(who: &str) -> &str {
     who.strip_suffix(", validating").unwrap_or(who)
 }
@@ -140,7 +142,7 @@ fn some(value: Option<f64>, digits: usize) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
 }
 
-/// In percent.
+/// Formats a fraction in percent; `-` if there is none.
 pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), |it| format!("{:.0} %", 100.0 * it))
 }
@@ -162,7 +164,7 @@ fn by_trunc(data: &Data, row: &Row) -> String {
     }
 }
 
-/// System calls a GiB, by kind.
+/// Formats a table of system calls per GiB, by name.
 pub(super) fn kinds(data: &Data, guest: Guest, gro: bool) -> String {
     let rows = counted(data, guest, gro);
     let mut kinds: Vec<&str> = Vec::new();
@@ -190,7 +192,7 @@ pub(super) fn kinds(data: &Data, guest: Guest, gro: bool) -> String {
     text
 }
 
-/// The tracepoints' counts against the receivers' own.
+/// Formats a table that compares the tracepoints' counts with the receivers' own.
 pub(super) fn checks(data: &Data) -> String {
     let mut text = format!(
         "{:<42}{:<6}{:<10}{:>20}{:>34}{:>20}\n",
@@ -224,7 +226,8 @@ pub(super) fn checks(data: &Data) -> String {
     text
 }
 
-/// Rows whose two counts cannot be of the same transfers.
+/// Returns the rows in which the tracepoints' and the receiver's counts cannot be of the same
+/// transfers.
 pub(super) fn disagreements(data: &Data) -> Vec<&Row> {
     let disagrees = |row: &&Row| row.check.is_some_and(|check| !check.agrees());
     data.rows.iter().filter(disagrees).collect()
@@ -238,7 +241,8 @@ fn counted(data: &Data, guest: Guest, gro: bool) -> Vec<&Row> {
     data.rows.iter().filter(of).collect()
 }
 
-/// What counting adds to the CPU time of a loop, in percent: by receiver, and by system call in ns.
+/// Formats a table of what counting system calls adds to a loop's CPU time: the ratio, and
+/// nanoseconds per call.
 pub(super) fn overhead(data: &Data) -> String {
     let mut text = format!(
         "{:<42}{:<6}{:<10}{:>24}{:>16}\n",
@@ -264,7 +268,7 @@ pub(super) fn overhead(data: &Data) -> String {
     text
 }
 
-/// Table of the CPU time that set-up takes, and the kernel's part of it.
+/// Formats a table of the CPU time of set-up, and of the kernel's part in it.
 pub(super) fn setup(data: &Data) -> String {
     let mut text = format!(
         "{:<42}{:>10}{:>26}{:>10}\n",
@@ -305,7 +309,7 @@ pub(super) fn setup(data: &Data) -> String {
     text
 }
 
-/// 64 bytes there and back.
+/// Formats a table of round-trip times of 64-byte messages.
 pub(super) fn echo(data: &Data) -> String {
     let mut text = format!(
         "{:<30}{:>28}{:>28}{:>28}\n",
