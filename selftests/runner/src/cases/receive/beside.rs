@@ -17,7 +17,7 @@ use framework::transfer::{devmem_tcp, number};
 
 const LAST: u32 = testbed::QUEUES - 1;
 
-/// Header split on, the last queue without traffic by RSS, and no rule yet.
+/// Prepares the NIC: header split on, RSS keeps off the last queue, and no flow rule leads there.
 fn wire() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
@@ -28,7 +28,8 @@ fn start(line: &str) -> Result<LiveReceiver> {
     LiveReceiver::start(&format!("--no-config --queue {LAST} --json {line}"))
 }
 
-/// Waits for the warning, whose remedy is that of `--refuse-unsteered`.
+/// Waits until the receiver warns of payload beside the dmabuf, and checks that the warning comes
+/// with a remedy.
 fn until_warned(receiver: &LiveReceiver, of: &str) -> Result<()> {
     until("a warning", SOON, || {
         Ok(receiver.said()?.contains("beside the dmabuf"))
@@ -47,7 +48,8 @@ fn until_warned(receiver: &LiveReceiver, of: &str) -> Result<()> {
     Ok(())
 }
 
-/// The summary of a receiver that ended well, warned once on standard error, and once there.
+/// Checks that the receiver ended well, with one warning on standard error and the same in its
+/// summary. Returns the summary.
 fn summary(end: Finished, warning: &str) -> Result<Summary> {
     let warnings = end.stderr.matches("beside the dmabuf").count();
     ensure!(warnings == 1, "{warnings} warnings: {}", end.stderr);
@@ -69,7 +71,8 @@ fn summary(end: Finished, warning: &str) -> Result<Summary> {
 }
 
 case!(warned_while_it_comes);
-/// Nothing steers the flow. While it is received, on a line of `--live`, and at the end.
+/// Receives a flow that no rule steers. A warning must come while payload arrives, on a line of
+/// `--live`, and in the summary.
 fn warned_while_it_comes() -> Result<()> {
     wire()?;
     let receiver = start(&format!("--live -l {NIC_ADDRESS}:5000"))?;
@@ -85,7 +88,7 @@ fn warned_while_it_comes() -> Result<()> {
 }
 
 case!(few_bytes);
-/// A few bytes, and no more for a while.
+/// Sends ten unsteered bytes and then nothing. The warning must not wait for more.
 fn few_bytes() -> Result<()> {
     wire()?;
     let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
@@ -96,7 +99,8 @@ fn few_bytes() -> Result<()> {
 }
 
 case!(short_stream);
-/// Over before it can be judged: then at the end.
+/// Receives an unsteered stream that is over before it can be judged. The warning must come at the
+/// end.
 fn short_stream() -> Result<()> {
     wire()?;
     let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
@@ -105,7 +109,7 @@ fn short_stream() -> Result<()> {
 }
 
 case!(one_of_two_peers);
-/// Two peers, one of them steered: the other is named.
+/// Receives from two peers, one of them steered. The warning must name the unsteered peer only.
 fn one_of_two_peers() -> Result<()> {
     testbed::wire()?;
     let tool = devmem_tcp();

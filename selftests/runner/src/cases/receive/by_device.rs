@@ -13,7 +13,7 @@ use framework::transfer::summary;
 
 const LEN: usize = 3_000_001;
 
-/// A NIC that leaves a part of some packets beside the dmabuf, so that batches end there.
+/// Loads a NIC that leaves a part of some packets beside the dmabuf, where a batch of frags ends.
 fn wire() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 7)?;
@@ -21,7 +21,8 @@ fn wire() -> Result<()> {
 }
 
 case!(summed_up_and_written_out);
-/// The sum is that of Python's zlib, and the file is what was sent.
+/// Checksums and writes the payload by device. The checksum must be that of Python's zlib, the file
+/// must equal what was sent.
 fn summed_up_and_written_out() -> Result<()> {
     wire()?;
     let (to, path, output) = (
@@ -50,7 +51,8 @@ fn summed_up_and_written_out() -> Result<()> {
 }
 
 case!(validated);
-/// The pattern is right, until a byte is not: then it is named.
+/// Validates a right stream by device, then one with two wrong bytes. The error must name the first
+/// wrong byte.
 fn validated() -> Result<()> {
     wire()?;
     let to = format!("{NIC_ADDRESS}:5000");

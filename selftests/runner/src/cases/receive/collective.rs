@@ -14,15 +14,16 @@ use framework::println_line;
 use framework::testbed::{self, NIC};
 use framework::tool::{command, ours, sh};
 
-/// Bytes that the NIC writes to.
+/// Bytes of memory that the NIC receives into.
 const MEMORY: u64 = 32 << 20;
 const TENSORS: u32 = 12;
-/// Of a tensor: no multiple of anything.
+/// Bytes of a tensor: not a multiple of anything.
 const BYTES: usize = 1_000_003;
 const CONNECTIONS: u16 = 4;
 const SLOTS: u32 = 3;
 
-/// The example's command line, and a NIC that leaves a part of some packets beside the dmabuf.
+/// Loads a NIC that leaves a part of some packets beside the dmabuf, and returns the example's
+/// command line.
 fn wire(connections: u16, tensors: u32) -> Result<String> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 7)?;
@@ -39,7 +40,7 @@ fn start(connections: u16, tensors: u32) -> Result<ObservedReceiver> {
     ObservedReceiver::start_here(command(None, &ours("collective"), &line))
 }
 
-/// In a GPU's memory, which is the fake's.
+/// Starts the example on the memory of a GPU, which the fake CUDA driver plays.
 fn start_on_gpu(faults: &str) -> Result<ObservedReceiver> {
     let fake = ours("../fake").canonicalize()?;
     let fake = fake.display();
@@ -56,7 +57,7 @@ fn header(tensor: u32, offset: u64, len: u64) -> Vec<u8> {
     header
 }
 
-/// One peer's parts: of each tensor in turn its share, in pieces that grow from a byte on.
+/// Returns one peer's data: for each tensor its share, split into parts that grow from one byte on.
 fn parts(tensors: &[u8], share: usize) -> Vec<Vec<u8>> {
     let per = BYTES / usize::from(CONNECTIONS);
     let begin = share * per;
@@ -77,8 +78,8 @@ fn parts(tensors: &[u8], share: usize) -> Vec<Vec<u8>> {
     tensors.chunks(BYTES).enumerate().map(of_tensor).collect()
 }
 
-/// Sends them; the last peer is late with its share of the fourth tensor, so that the others get
-/// ahead by more than there are slots.
+/// Sends a peer's data in a thread. A `late` peer pauses before the fourth tensor, so that the
+/// others get ahead by more tensors than there are slots.
 fn send(mut stream: TcpStream, parts: Vec<Vec<u8>>, late: bool) -> JoinHandle<Result<()>> {
     thread::spawn(move || {
         stream.set_write_timeout(Some(Duration::from_secs(20)))?;
@@ -92,7 +93,7 @@ fn send(mut stream: TcpStream, parts: Vec<Vec<u8>>, late: bool) -> JoinHandle<Re
     })
 }
 
-/// Has all peers send, and says whether all was taken.
+/// Sends all tensors from all peers. The inner result says whether everything was accepted.
 fn send_all(tensors: &[u8]) -> Result<Result<()>> {
     let senders = peers(CONNECTIONS)?.into_iter().enumerate();
     let senders = senders.map(|(share, stream)| {
@@ -110,8 +111,8 @@ fn tensors() -> Result<Vec<u8>> {
 }
 
 case!(tensors_over_connections, on any_memory);
-/// All tensors come to the sums of what was sent, each from its slot; batches are gathered while
-/// more is received, and every frag goes back from the thread that gathers.
+/// Receives tensors over several connections. Each checksum must be right, gathers must overlap
+/// with receiving, and every token must come back from the gathering thread.
 fn tensors_over_connections() -> Result<()> {
     let tensors = tensors()?;
     let receiver = start(CONNECTIONS, TENSORS)?;
@@ -122,7 +123,8 @@ fn tensors_over_connections() -> Result<()> {
 }
 
 case!(tensors_in_a_gpus_memory);
-/// The same where a GPU's driver says that it gathers, which the CPU cannot map.
+/// Receives tensors into a GPU's memory, which the CPU cannot map, and gathers them there. Each
+/// checksum must be right.
 fn tensors_in_a_gpus_memory() -> Result<()> {
     let tensors = tensors()?;
     let receiver = start_on_gpu("")?;
@@ -133,7 +135,7 @@ fn tensors_in_a_gpus_memory() -> Result<()> {
 }
 
 case!(gpu_is_lost_midway);
-/// The receiver ends, says what became of the GPU, and leaves the NIC as it was.
+/// Loses the GPU in mid-stream. The receiver must end, name the GPU's error, and restore the NIC.
 fn gpu_is_lost_midway() -> Result<()> {
     // CUDA_ERROR_ILLEGAL_ADDRESS, at a gather somewhere in the middle.
     let receiver = start_on_gpu("FAKECUDA_FAIL=cuLaunchKernel:40:700")?;
@@ -145,7 +147,8 @@ fn gpu_is_lost_midway() -> Result<()> {
     Ok(())
 }
 
-/// Holds if that is what the example says of such tensors.
+/// Checks the example's output: the checksum and slot of each tensor, and that frags were cut,
+/// gathered during receiving and given back.
 fn whole(tensors: &[u8], said: &str) -> Result<()> {
     println_line(said.trim_end());
     let mut told: Vec<&str> = said.lines().collect();
@@ -176,7 +179,7 @@ fn whole(tensors: &[u8], said: &str) -> Result<()> {
     Ok(())
 }
 
-/// The sum of each tensor, as Python makes it.
+/// Computes the CRC-32 of each tensor with Python's zlib.
 fn zlib(tensors: &[u8]) -> Result<Vec<String>> {
     fs::write("/tmp/tensors", tensors)?;
     let script = format!(
@@ -192,8 +195,8 @@ fn zlib(tensors: &[u8]) -> Result<Vec<String>> {
 }
 
 case!(headers_are_not_believed);
-/// Peers that announce what cannot be are refused, each for what it said; the rest is told as
-/// missing.
+/// Sends headers with impossible contents. Each connection must be refused with its reason, and the
+/// missing bytes of each tensor reported.
 fn headers_are_not_believed() -> Result<()> {
     let len = BYTES as u64;
     let mut nonsense = header(0, 0, 1);

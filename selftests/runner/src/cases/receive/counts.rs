@@ -17,12 +17,12 @@ use framework::probe_receiver::{Probe, SinkKind, probe_receiver};
 use framework::tool::{command, until};
 
 const MIB: u64 = 1 << 20;
-/// Where `strace` writes.
+/// Output file of `strace`.
 const TRACE: &str = "/tmp/trace";
-/// The default of `devmem::Thresholds`.
+/// Number of held tokens that makes a receiver return them: the default of `devmem::Thresholds`.
 const THRESHOLD: u64 = 256;
 
-/// The kernel's answers to `SO_DEVMEM_DONTNEED`.
+/// Totals of the calls of `SO_DEVMEM_DONTNEED` that `strace` recorded.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct DontNeed {
     calls: u64,
@@ -31,7 +31,7 @@ struct DontNeed {
 }
 
 impl DontNeed {
-    /// Those so far.
+    /// Sums up the calls that `strace` has recorded so far.
     fn so_far() -> Result<Self> {
         let mut sum = Self::default();
         for line in fs::read_to_string(TRACE).context(TRACE)?.lines() {
@@ -52,7 +52,7 @@ impl DontNeed {
     }
 }
 
-/// A probe receiver whose calls are seen.
+/// Starts a probe receiver under `strace`.
 fn traced(probe: &Probe) -> Result<ObservedReceiver> {
     let line = format!(
         "-f -o {TRACE} -e trace=setsockopt,write {} {}",
@@ -63,8 +63,8 @@ fn traced(probe: &Probe) -> Result<ObservedReceiver> {
 }
 
 case!(tokens_go_back_in_batches_of_few_ranges, on any_memory);
-/// As long as no time limit comes between, a call gives a full batch back, whether a `recvmsg`
-/// brings many frags or one, and a batch is few ranges.
+/// Receives with no time limit on holding tokens. Each `SO_DEVMEM_DONTNEED` must return a full
+/// batch in few ranges, whether a `recvmsg` brings many frags or one.
 fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
     const DRIPS: usize = 600;
     const DRIP: usize = 500;
@@ -108,7 +108,8 @@ fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
 }
 
 case!(tokens_of_single_messages_go_back_in_time);
-/// Messages that come singly: each one's token goes back by itself, 2 ms after it came.
+/// Sends single messages 50 ms apart. The token of each must be returned on its own, about 2 ms
+/// after it came.
 fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
     const MESSAGES: usize = 40;
     const MESSAGE: usize = 500;
@@ -132,7 +133,8 @@ fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
 }
 
 case!(idle_connections_hold_nothing, on any_memory);
-/// Each peer sends less than a batch, then nothing, and stays: all goes back all the same.
+/// Has each peer send less than a batch of tokens, then stay silent. All tokens must be returned
+/// nevertheless.
 fn idle_connections_hold_nothing() -> Result<()> {
     const PEERS: u16 = 8;
     const BYTES: u64 = 50_000;
@@ -162,7 +164,7 @@ fn idle_connections_hold_nothing() -> Result<()> {
     Ok(())
 }
 
-/// `42 write(2, "277", 3)`: the number of frags that a probe receiver tells.
+/// Reads from the trace how many frags the probe receiver has counted: `42 write(2, "277", 3)`.
 fn told() -> Result<Option<u64>> {
     let text = fs::read_to_string(TRACE).unwrap_or_default();
     let mut parts = text

@@ -17,7 +17,8 @@ use framework::tool::{command, ours};
 
 const MIB: u64 = 1 << 20;
 
-/// The tool that can load a library, with the fake's faults, on the NIC as it is.
+/// Starts a `devmem-tcp recv` that loads the fake CUDA driver, with injected faults, without
+/// reloading the NIC.
 fn recv_here(faults: &str, line: &str) -> Result<ObservedReceiver> {
     let fake = ours("../fake");
     let fake = fake.display();
@@ -28,7 +29,8 @@ fn recv_here(faults: &str, line: &str) -> Result<ObservedReceiver> {
     ObservedReceiver::start_here(command(None, Path::new("/usr/bin/env"), &line))
 }
 
-/// On a NIC loaded afresh that leaves a part of some packets beside the dmabuf.
+/// Starts `recv --memory cuda` on a freshly loaded NIC that leaves a part of some packets beside
+/// the dmabuf.
 fn recv(line: &str) -> Result<ObservedReceiver> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
@@ -37,7 +39,8 @@ fn recv(line: &str) -> Result<ObservedReceiver> {
 }
 
 case!(validated);
-/// The pattern, all of it in the dmabuf and some of it beside.
+/// Validates the pattern on the device, first with all payload in the dmabuf, then with some beside
+/// it.
 fn validated() -> Result<()> {
     for beside in [false, true] {
         testbed::wire()?;
@@ -62,7 +65,7 @@ fn validated() -> Result<()> {
 }
 
 case!(checksum_of_each_peer);
-/// Two peers' sums, as Python makes them.
+/// Checksums the streams of two peers on the device. Both must equal those of Python's zlib.
 fn checksum_of_each_peer() -> Result<()> {
     let files = [file("one", 1_000_001, 1)?, file("other", 234_567, 2)?];
     let receiver = recv("--checksum --connections 2")?;
@@ -82,7 +85,7 @@ fn checksum_of_each_peer() -> Result<()> {
 }
 
 case!(payload_to_a_file);
-/// What came through the device's memory, byte for byte.
+/// Writes the payload to a file out of the device's memory. The file must equal what was sent.
 fn payload_to_a_file() -> Result<()> {
     let sent = file("sent", 1_000_003, 3)?;
     let receiver = recv("--output /tmp/received")?;
@@ -94,7 +97,7 @@ fn payload_to_a_file() -> Result<()> {
 }
 
 case!(wrong_byte_is_named);
-/// The device finds it, and says where.
+/// Validates a stream with one wrong byte on the device. The error must name the byte's offset.
 fn wrong_byte_is_named() -> Result<()> {
     let sent = file("wrong", 100_000, 4)?;
     let mut payload: Vec<u8> = (0..100_000u32).map(|at| (at % 7 + 1) as u8).collect();
@@ -122,8 +125,8 @@ fn wrong_byte_is_named() -> Result<()> {
 }
 
 case!(device_is_lost_midway);
-/// After some work it answers only that it is gone: one complaint, nothing hangs, the NIC is as it
-/// was.
+/// Lets the device fail for good after some work. The receiver must report the device's error once,
+/// not hang, and restore the NIC.
 fn device_is_lost_midway() -> Result<()> {
     testbed::wire()?;
     for (work, launch) in [("--validate 251", 3), ("--checksum", 5), ("-o /tmp/out", 2)] {
@@ -140,7 +143,8 @@ fn device_is_lost_midway() -> Result<()> {
 }
 
 case!(refusals_say_what_is_missing);
-/// What is missing is said, each in its own words, before the NIC is touched.
+/// Takes away the library, the GPU, its dmabufs or its memory. `recv` must say which is missing
+/// before it touches the NIC.
 fn refusals_say_what_is_missing() -> Result<()> {
     testbed::wire()?;
     for (faults, line, words) in [

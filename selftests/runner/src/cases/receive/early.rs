@@ -26,7 +26,8 @@ fn refused(line: &str, words: &[&str]) -> Result<()> {
 }
 
 case!(wrong_queues);
-/// Queues that are not there, that are named twice, of a device that is down.
+/// Asks for queues that don't exist, a queue named twice, and a queue of a device that is down.
+/// Each must be refused with the NIC unchanged.
 fn wrong_queues() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -54,7 +55,8 @@ fn wrong_queues() -> Result<()> {
 }
 
 case!(wrong_addresses);
-/// A port in use, an address that is nobody's.
+/// Listens at a port in use and at an address that no device has. Both must be refused before the
+/// NIC is touched.
 fn wrong_addresses() -> Result<()> {
     testbed::wire()?;
     let _taken = TcpListener::bind((NIC_ADDRESS, 5000))?;
@@ -73,7 +75,8 @@ fn wrong_addresses() -> Result<()> {
 }
 
 case!(bound_queue);
-/// A binding that is about to go is waited for; of one that stays its owner is named.
+/// Asks for a queue that another receiver has bound. The error must name the receiver; if the
+/// receiver ends soon, the queue must be waited for.
 fn bound_queue() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;

@@ -20,7 +20,7 @@ use framework::{ifindex, println_line};
 const MIB: u64 = 1 << 20;
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
-/// Frames that the NIC had no buffer for.
+/// Returns the number of frames for which the NIC had no buffer.
 fn failures() -> Result<u64> {
     let stats = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Device)?;
     let device = stats.first().context("no qstats")?;
@@ -28,19 +28,20 @@ fn failures() -> Result<u64> {
 }
 
 case!(pool_exhausted_and_refilled, on any_memory);
-/// 256 pages, all of them taken, then given back: not a byte is lost.
+/// Holds every token until the pool of 256 niovs is exhausted, then returns them. Not a byte may be
+/// lost.
 fn pool_exhausted_and_refilled() -> Result<()> {
     holding(receive)
 }
 
 case!(frags_back_while_it_sleeps);
-/// All of them are kept by another thread, which gives them back while the receiver sleeps in a
-/// blocking call: nothing more can come before they are back.
+/// Keeps all tokens in another thread, which returns them while the receiver sleeps in a blocking
+/// `recvmsg`. The rest of the stream must then arrive.
 fn frags_back_while_it_sleeps() -> Result<()> {
     holding(receive_and_sleep)
 }
 
-/// A receiver of 16 MiB through 1 MiB of memory.
+/// Receives 16 MiB through 1 MiB of memory with the given function.
 fn holding(receive: fn(DevmemStream<std::net::TcpStream>, &Mapping) -> Result<()>) -> Result<()> {
     testbed::wire()?;
     let memory = framework::memory::make(MIB)?;
@@ -72,7 +73,8 @@ fn holding(receive: fn(DevmemStream<std::net::TcpStream>, &Mapping) -> Result<()
     Ok(())
 }
 
-/// Hands every frag's token to a thread that waits until the NIC fails to find a buffer.
+/// Receives in a blocking loop, and hands every token to a thread that keeps them until the NIC has
+/// run out of buffers.
 fn receive_and_sleep(
     mut stream: DevmemStream<std::net::TcpStream>,
     mapping: &Mapping,
@@ -128,7 +130,8 @@ fn receive_and_sleep(
     whole(stream, &validator)
 }
 
-/// Holds every token until the NIC fails to find a buffer, then none.
+/// Receives, and holds every token until the NIC has run out of buffers; from then on returns them
+/// at once.
 fn receive(mut stream: DevmemStream<std::net::TcpStream>, mapping: &Mapping) -> Result<()> {
     let mut buffer = RecvBuffer::new();
     let mut validator = Validator::new(Pattern::default());
@@ -180,7 +183,7 @@ fn receive(mut stream: DevmemStream<std::net::TcpStream>, mapping: &Mapping) -> 
     whole(stream, &validator)
 }
 
-/// All came, and every token went back.
+/// Checks that all 16 MiB were right and that every token went back.
 fn whole(stream: DevmemStream<std::net::TcpStream>, validator: &Validator) -> Result<()> {
     ensure!(
         validator.offset() == 16 * MIB,

@@ -21,7 +21,7 @@ use framework::testbed::{NIC, PEER};
 use framework::tool::{sh, until};
 
 const MIB: usize = 1 << 20;
-/// More than any receive buffers hold.
+/// Bytes to send: more than any receive buffers hold.
 const ALL: usize = 48 * MIB;
 
 /// Whether the kernel (GRO) and the NIC (coalescing) merge received packets.
@@ -43,8 +43,8 @@ impl Packets {
     }
 }
 
-/// All peers send as fast as they can to a receiver that is stopped, until nothing moves any more;
-/// then it goes on.
+/// Has all peers send to a stopped receiver until no packet moves any more, then lets the receiver
+/// continue. The NIC must never run out of memory.
 fn late(count: u16, packets: Packets) -> Result<()> {
     packets.set()?;
     let each = ALL / usize::from(count);
@@ -68,14 +68,15 @@ fn late(count: u16, packets: Packets) -> Result<()> {
 }
 
 case!(window_of_bulk_after_small_messages);
-/// A third stays off a connection's window when much follows small messages: segments longer than all
-/// before have the kernel compute it again (`tcp_measure_rcv_mss`). What the peer is offered says so, once
-/// the first window of the bulk is used up: what was offered before the receiver first looked stands
-/// (`tcp_select_window` never takes a window back).
+/// Sends much after small messages. A third of the receive buffer must stay out of the window:
+/// longer segments than before make the kernel compute the window again (`tcp_measure_rcv_mss`).
+/// The window is read once the bulk's first window is used up, because `tcp_select_window` never
+/// takes a window back.
 fn window_of_bulk_after_small_messages() -> Result<()> {
     const SMALL: usize = 100;
     const BULK: usize = 32 * MIB;
-    /// Parts of the bulk (16 MiB) that are more than the send buffer and the first window hold together.
+    /// Number of 2 MiB parts of the bulk, 16 MiB, that are more than the send buffer and the first
+    /// window hold together.
     const FIRST_WINDOW: usize = 8;
     wire_that_keeps_all()?;
     let receiver = ObservedReceiver::recv_here(&expecting(1).size("16M"))?;
@@ -109,7 +110,7 @@ fn window_of_bulk_after_small_messages() -> Result<()> {
     Ok(())
 }
 
-/// The number behind a word.
+/// Returns the number that follows a word in a text.
 fn word_after(text: &str, word: &str) -> Result<u64> {
     let (_, rest) = text
         .split_once(word)
@@ -120,7 +121,7 @@ fn word_after(text: &str, word: &str) -> Result<u64> {
 
 type Sender = thread::JoinHandle<Result<()>>;
 
-/// All at once.
+/// Starts one thread per peer, which all send at the same moment.
 fn sending(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
     let payload = Arc::new(pattern(bytes, None)?);
     let begin = Arc::new(Barrier::new(peers.len()));
@@ -135,7 +136,7 @@ fn sending(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
     Ok(senders.collect())
 }
 
-/// Until the NIC has received nothing for a while.
+/// Waits until the NIC has received next to nothing for 400 ms.
 fn settled() -> Result<()> {
     let packets = || -> Result<u64> {
         let path = format!("/sys/class/net/{NIC}/statistics/rx_bytes");
@@ -152,7 +153,8 @@ fn settled() -> Result<()> {
 }
 
 case!(late_receiver_of_few);
-/// At the default size, with packets of every kind.
+/// Stops and continues a receiver of few connections, at the default memory size, with GRO and
+/// coalescing each on and off. The NIC must never run out of memory.
 fn late_receiver_of_few() -> Result<()> {
     late_receiver(&[1, 2, 8])
 }

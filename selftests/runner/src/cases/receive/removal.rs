@@ -23,18 +23,18 @@ use framework::tool::{Running, command, sh, until};
 use framework::transfer::{devmem_tcp, nic_settings, validated};
 
 const LAST: u32 = testbed::QUEUES - 1;
-/// From the event on.
+/// Time limit for a receiver to end after the removal.
 const LIMIT: Duration = Duration::from_secs(2);
-/// A namespace is torn down some time after its name is gone.
+/// Time limit for the kernel to tear a namespace down after its name is gone.
 const TEARDOWN: Duration = Duration::from_secs(30);
 
-/// Exit codes.
+/// Exit statuses of `recv` when the NIC, its device or its namespace disappears.
 const NIC_WENT: i32 = 3;
 const DEVICE_WENT: i32 = 4;
 const NETNS_WENT: i32 = 5;
 
-/// Holds if the receiver ends in time by itself, with this code and these words on one line. Returns the whole
-/// complaint.
+/// Checks that after `act` the receiver ends by itself in time, with this exit status and these
+/// words on one line. Returns its whole standard error.
 fn complains(
     receiver: Running,
     act: impl FnOnce() -> Result<()>,
@@ -61,7 +61,7 @@ fn complains(
     Ok(complaint)
 }
 
-/// As [`complains`], where the remedy does not matter.
+/// Checks the end of a receiver as [`complains`] does, without returning its standard error.
 fn ends(
     receiver: Running,
     act: impl FnOnce() -> Result<()>,
@@ -71,7 +71,7 @@ fn ends(
     complains(receiver, act, code, words).map(drop)
 }
 
-/// A sender that goes on for longer than any case, and a transfer that is under way.
+/// Starts a sender of 8 GiB, longer than any case lasts, and waits until payload arrives.
 fn stream(to: &str) -> Result<Running> {
     let sender = Sender::to(to).bytes("8G").start()?;
     until("payload", Duration::from_secs(20), || Ok(received()? > 500))?;
@@ -83,7 +83,7 @@ fn stop(sender: Running) -> Result<()> {
     sender.end_within(Duration::from_secs(5)).map(drop)
 }
 
-/// A receiver in the container, on a leased queue, where it has set the NIC up itself.
+/// Starts a receiver in the container, on a leased queue; it sets the NIC up itself.
 fn leased(netns: &str) -> Result<Running> {
     testbed::wire()?;
     testbed::container()?;
@@ -104,7 +104,7 @@ fn unload() -> Result<()> {
 }
 
 case!(nic_while_receiving);
-/// In mid-stream, the sender silent from then on.
+/// Removes the NIC in mid-stream. The receiver must say so, and how much it had received.
 fn nic_while_receiving() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -121,7 +121,7 @@ fn nic_while_receiving() -> Result<()> {
 }
 
 case!(nic_while_idle);
-/// Before the first peer has come.
+/// Removes the NIC before the first peer has come. The receiver must say so.
 fn nic_while_idle() -> Result<()> {
     testbed::wire()?;
     let receiver = Recv::on(NIC).listen(testbed::at(5000)).start_bound()?;
@@ -134,7 +134,8 @@ fn nic_while_idle() -> Result<()> {
 }
 
 case!(nic_behind_a_lease);
-/// The netkit goes with it, but the NIC is the first cause.
+/// Removes the NIC behind a leased queue, and with it the netkit. The receiver must name the NIC as
+/// the cause.
 fn nic_behind_a_lease() -> Result<()> {
     let receiver = leased(BOX)?;
     let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
@@ -145,7 +146,7 @@ fn nic_behind_a_lease() -> Result<()> {
 }
 
 case!(nic_that_has_moved);
-/// It was moved to another namespace before it goes.
+/// Removes a NIC that was moved to another namespace during receiving. The receiver must notice.
 fn nic_that_has_moved() -> Result<()> {
     testbed::wire()?;
     let receiver = Recv::on(NIC).listen(testbed::at(5000)).start_bound()?;
@@ -166,8 +167,8 @@ fn netkit_while_receiving() -> Result<()> {
 }
 
 case!(lease_made_again);
-/// The command that it ends with makes the lease again as it was: all its queues, its namespace, its address, its
-/// route and the name of its other end.
+/// Deletes the netkit and runs the command that the receiver then prints. The lease must be as
+/// before: queues, namespace, address, route and host end's name.
 fn lease_made_again() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -203,7 +204,7 @@ fn lease_made_again() -> Result<()> {
     sh(&format!("{} {unlease}", devmem_tcp().display())).map(drop)
 }
 
-/// Leases a queue into the container, and returns the NIC's settings before any receiver.
+/// Leases a queue into the container, and returns the NIC's settings before any receiver runs.
 fn settings_before() -> Result<String> {
     testbed::wire()?;
     testbed::container()?;
@@ -216,7 +217,7 @@ fn leased_again() -> Result<Running> {
     receiver.listen(format!("{BOX_ADDRESS}:5000")).start_bound()
 }
 
-/// Nothing is left: no binding, no lease, and the NIC as it was.
+/// Waits until no binding and no lease is left, and checks that the NIC's settings are as before.
 fn as_before(before: &str) -> Result<()> {
     until("the end of the binding and the lease", TEARDOWN, || {
         Ok(bound_queues()? == 0 && is_free(LAST)?)
@@ -254,7 +255,8 @@ fn namespace_by_path() -> Result<()> {
 }
 
 case!(namespace_from_within);
-/// The receiver runs within it, by its name.
+/// Deletes by name the namespace in which the receiver itself runs. The receiver must name the
+/// namespace.
 fn namespace_from_within() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -269,7 +271,8 @@ fn namespace_from_within() -> Result<()> {
 }
 
 case!(namespace_by_pid);
-/// The process ends by which the namespace was named; the namespace has no other name.
+/// Ends the process by which `--netns pid:N` names a namespace that has no other name. The receiver
+/// must say that the process has ended.
 fn namespace_by_pid() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;

@@ -33,7 +33,8 @@ use framework::{ifindex, println_line};
 const MIB: u64 = 1 << 20;
 const QUEUE: QueueId = QueueId::new(testbed::QUEUES - 1);
 
-/// Bytes that repeat nowhere, so that none can be mistaken for another.
+/// Writes a file of pseudo-random bytes, so that no part can be mistaken for another. Returns its
+/// path.
 pub(crate) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
     let mut state = seed;
     let bytes = (0..len).map(|_| {
@@ -46,7 +47,8 @@ pub(crate) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
 }
 
 case!(checksum_of_each_peer, on and_passed);
-/// Two peers, each with a file of its own: the sums are those that Python's zlib comes to. Of one in five packets a part comes beside the dmabuf.
+/// Checksums the streams of two peers, with a part of every fifth packet beside the dmabuf. Both
+/// must equal those of Python's zlib.
 fn checksum_of_each_peer() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
@@ -75,7 +77,8 @@ fn checksum_of_each_peer() -> Result<()> {
 }
 
 case!(checksum_of_a_peer_that_fails);
-/// A peer that resets: the sum is of the bytes that the sink took, and says so.
+/// Resets a connection in mid-stream. The checksum must cover the bytes that the sink got, and say
+/// how many those are.
 fn checksum_of_a_peer_that_fails() -> Result<()> {
     testbed::wire()?;
     for (port, json) in [(5000, "--json"), (5001, "")] {
@@ -116,8 +119,8 @@ fn checksum_of_a_peer_that_fails() -> Result<()> {
 }
 
 case!(checksum_of_a_peer_that_is_cut);
-/// A signal comes while one of two peers is still connected: its sum is not told as that of a whole
-/// stream. The other one has sent nothing, which is said.
+/// Ends the receiver by a signal while one of two peers is still connected. The checksum must not
+/// be reported as that of a whole stream; that the other peer sent nothing must be reported.
 fn checksum_of_a_peer_that_is_cut() -> Result<()> {
     testbed::wire()?;
     for (port, json) in [(5000, "--json"), (5001, "")] {
@@ -146,7 +149,7 @@ fn checksum_of_a_peer_that_is_cut() -> Result<()> {
     Ok(())
 }
 
-/// What the summary says of the peer that sent so many bytes.
+/// Returns the checksum of the one peer that sent this many bytes.
 pub(crate) fn sum_of_bytes(summary: &Summary, bytes: u64) -> Result<u64> {
     let mut peers = summary.connections.iter();
     let peer = peers.find(|peer| peer.bytes == bytes);
@@ -154,7 +157,7 @@ pub(crate) fn sum_of_bytes(summary: &Summary, bytes: u64) -> Result<u64> {
         .crc32()
 }
 
-/// The sum as Python makes it.
+/// Computes the CRC-32 of a file with Python's zlib.
 pub(crate) fn zlib(path: &str) -> Result<u64> {
     let script = "/tmp/crc32.py";
     let text = format!("import zlib\nprint(zlib.crc32(open('{path}', 'rb').read()))\n");
@@ -163,7 +166,8 @@ pub(crate) fn zlib(path: &str) -> Result<u64> {
 }
 
 case!(gathered_in_one_piece, on and_passed);
-/// One peer's stream in one piece, another's too long for its region.
+/// Gathers a stream into one region of the right size, then into one that is a byte too small. The
+/// first must equal what was sent, the second must fail with all tokens returned.
 fn gathered_in_one_piece() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 7)?;
@@ -198,7 +202,7 @@ fn gathered(report: Report<Gather>) -> Result<Vec<u8>> {
     Ok(sink.context("no sink")?.into_bytes())
 }
 
-/// Receives a file into a region of so many bytes.
+/// Receives a file into a region of `capacity` bytes by the sink `Gather`.
 fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
     let nic = ifindex(NIC)?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:{}", 5000 + capacity % 2).parse()?;
@@ -230,8 +234,8 @@ fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
 }
 
 case!(pages_are_the_largest_there_are);
-/// The pages that a buffer is made of, if nothing else is said: reserved hugepages where enough are
-/// free, transparent ones else, and the same bytes arrive in each.
+/// Builds buffers without choosing a page size. They must have reserved hugepages where enough are
+/// free, else transparent ones, and receive in either case.
 fn pages_are_the_largest_there_are() -> Result<()> {
     testbed::wire()?;
     let reserve = |pages: u32| fs::write("/proc/sys/vm/nr_hugepages", pages.to_string());

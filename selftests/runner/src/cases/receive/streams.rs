@@ -29,7 +29,8 @@ use framework::transfer::{devmem_tcp, nic_settings};
 
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
-/// A receiver of either program, by what it is called: listening at the NIC's address.
+/// Returns the command of a receiver, `devmem-tcp` or `ncdevmem`, that listens at the NIC's address
+/// and writes to standard output.
 pub(crate) fn receiver(program: &str, port: u16) -> Command {
     match program {
         "ncdevmem" => {
@@ -43,7 +44,7 @@ pub(crate) fn receiver(program: &str, port: u16) -> Command {
     }
 }
 
-/// Runs it with this as its standard output, and waits until it listens.
+/// Starts a command with the given standard output, and waits until it listens.
 pub(crate) fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> Result<Started> {
     let err = "/tmp/streams.err";
     let child = command
@@ -56,7 +57,7 @@ pub(crate) fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> 
     Ok(Started { child, err })
 }
 
-/// A process whose output the test reads.
+/// A running process whose standard output the case reads.
 pub(crate) struct Started {
     child: std::process::Child,
     err: &'static str,
@@ -71,7 +72,7 @@ impl Started {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Its end and what it said on standard error.
+    /// Waits for the end, and returns the exit status and standard error.
     pub(crate) fn end(mut self) -> Result<Finished> {
         if let Err(error) = until("an end", SOON, || self.ended()) {
             self.child.kill()?;
@@ -92,7 +93,7 @@ fn to(port: u16) -> Result<TcpStream> {
     connect(format!("{NIC_ADDRESS}:{port}").parse()?)
 }
 
-/// Reads exactly so many bytes, if they are there soon.
+/// Reads exactly `bytes` bytes; an error if they don't come in time.
 fn read(from: &mut File, bytes: usize) -> Result<Vec<u8>> {
     let mut got = Vec::new();
     let end = Instant::now() + SOON;
@@ -110,7 +111,8 @@ fn read(from: &mut File, bytes: usize) -> Result<Vec<u8>> {
 }
 
 case!(request_over_a_pipe);
-/// The peer waits for an answer to 10 bytes without a newline: who is to give it has them.
+/// Sends a request of 10 bytes without a newline and waits. The receiver must write the bytes to
+/// its output at once.
 fn request_over_a_pipe() -> Result<()> {
     testbed::wire()?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
@@ -130,7 +132,7 @@ fn request_over_a_pipe() -> Result<()> {
 }
 
 case!(output_that_would_not_block);
-/// Whoever set `O_NONBLOCK` on the pipe, and however slowly it is read: each byte gets there.
+/// Makes the output a non-blocking pipe that is read late. Every byte must get there.
 fn output_that_would_not_block() -> Result<()> {
     const LEN: usize = 3_000_001;
     testbed::wire()?;
@@ -152,8 +154,8 @@ fn output_that_would_not_block() -> Result<()> {
 }
 
 case!(output_that_cannot_be_written);
-/// Payload that can't be written is an error, and none of it is lost without a word. What is closed
-/// from the beginning is refused before the NIC is changed.
+/// Makes the output closed, full or read-only. The receiver must fail with the kernel's words; a
+/// closed one must be refused before the NIC is changed.
 fn output_that_cannot_be_written() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -193,8 +195,8 @@ fn output_that_cannot_be_written() -> Result<()> {
 }
 
 case!(summary_that_cannot_be_printed);
-/// Neither what was received wrongly nor its exit status is hidden by a summary that can't be
-/// printed.
+/// Prints the summary to `/dev/full`. The error must be reported, but not hide a wrong byte in the
+/// payload or its remedy.
 fn summary_that_cannot_be_printed() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -216,7 +218,7 @@ fn summary_that_cannot_be_printed() -> Result<()> {
 }
 
 case!(nobody_reads_stderr);
-/// Unread standard error is no reason to end.
+/// Closes the reader of standard error. The receiver must receive everything and end well.
 fn nobody_reads_stderr() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -241,7 +243,7 @@ fn nobody_reads_stderr() -> Result<()> {
     Ok(())
 }
 
-/// Fills a pipe up, by way of an open file of its own: `O_NONBLOCK` is shared otherwise.
+/// Fills a pipe through a second open file, because the first would share `O_NONBLOCK`.
 pub(crate) fn fill(pipe: &OwnedFd) -> Result<()> {
     let again = File::options()
         .write(true)
@@ -252,8 +254,8 @@ pub(crate) fn fill(pipe: &OwnedFd) -> Result<()> {
 }
 
 case!(stderr_that_is_full);
-/// Nothing that is said waits for a reader of it while something is received or the NIC is not put
-/// back.
+/// Fills standard error. The receiver must nevertheless receive everything and restore the NIC
+/// before it waits for a reader.
 fn stderr_that_is_full() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -293,7 +295,7 @@ fn stderr_that_is_full() -> Result<()> {
     Ok(())
 }
 
-/// A pipe of a page, which one second of `--live --json` does not fit into.
+/// Creates a pipe of one page, too small for one second of `--live --json`.
 pub(crate) fn small_pipe() -> Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe()?;
     fcntl(writer.as_fd(), FcntlArg::F_SETPIPE_SZ(4096))?;
@@ -301,8 +303,8 @@ pub(crate) fn small_pipe() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 case!(live_that_nobody_reads);
-/// Who asked for a line a second and reads none of them does not keep the receiver from its end;
-/// what is read later is whole lines, and the summary behind them.
+/// Leaves the output of `--live` unread. The receiver must restore the NIC at a signal; what is
+/// read later must be whole lines with the summary last.
 fn live_that_nobody_reads() -> Result<()> {
     const PEERS: usize = 16;
     testbed::wire()?;
@@ -343,7 +345,7 @@ fn live_that_nobody_reads() -> Result<()> {
 }
 
 case!(ncdevmem_has_the_kernels_words);
-/// The kernel's words get to whoever reads the error.
+/// Resets a connection of `ncdevmem`. The error must have the kernel's words.
 fn ncdevmem_has_the_kernels_words() -> Result<()> {
     testbed::wire()?;
     let receiver = listening_into(receiver("ncdevmem", 5000), Stdio::null())?;

@@ -22,14 +22,14 @@ use receiver::{FreedAtOnce, Halted, LiveReceiver, SOON, connect, connect_to};
 
 const LAST: u32 = testbed::QUEUES - 1;
 
-/// The page pool with the dmabuf.
+/// Returns the NIC's page pool whose memory is a dmabuf.
 fn pool() -> Result<PagePool> {
     let pools = Netdev::open()?.page_pools(Some(ifindex(NIC)?))?;
     let bound = pools.into_iter().find(|pool| pool.dmabuf.is_some());
     bound.context("no page pool has a dmabuf")
 }
 
-/// The kernel's counters of the queue that is received on.
+/// Reads the kernel's counters of the rx queue that payload arrives on.
 fn counters() -> Result<QueueCounters> {
     let all = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Queue)?;
     let ours = all.into_iter().find(|stats| {
@@ -46,7 +46,8 @@ fn is(line: &Value, pointer: &str, expected: u64) -> Result<()> {
 }
 
 case!(live_adds_up, on any_memory);
-/// Two peers that have sent and stay; then they go.
+/// Has two peers send and stay, then close. The figures of `--live` must add up and equal the
+/// kernel's.
 fn live_adds_up() -> Result<()> {
     testbed::wire()?;
     let _freed = FreedAtOnce::set()?;
@@ -98,7 +99,7 @@ fn live_adds_up() -> Result<()> {
 }
 
 case!(live_of_two_queues, on any_memory);
-/// Two queues with a thread and a dmabuf each: what all of them tell is one line.
+/// Receives on two queues, each with a thread and a dmabuf. One line of `--live` must sum up both.
 fn live_of_two_queues() -> Result<()> {
     const PEERS: u64 = 12;
     testbed::wire()?;
@@ -134,7 +135,8 @@ fn live_of_two_queues() -> Result<()> {
 }
 
 case!(live_with_a_thread_that_is_done);
-/// Two queues with a thread each, of which one is done: what it did still counts.
+/// Lets the thread of one of two queues finish. Its figures must still count in the lines of
+/// `--live`.
 fn live_with_a_thread_that_is_done() -> Result<()> {
     const PEERS: u64 = 12;
     testbed::wire()?;
@@ -189,7 +191,8 @@ fn live_with_a_thread_that_is_done() -> Result<()> {
 }
 
 case!(nic_out_of_reach);
-/// From where neither the NIC nor its namespace can be seen, it goes by what it has itself.
+/// Receives where neither the NIC nor its namespace can be seen. The receiver must say so once, and
+/// report only what it counts itself.
 fn nic_out_of_reach() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -236,7 +239,8 @@ fn nic_out_of_reach() -> Result<()> {
     sh(&format!("{tool} restore {NIC}")).map(drop)
 }
 
-/// The histograms hold what the counters count.
+/// Checks that a summary's histograms agree with its counters, with no warning and no failed
+/// allocation.
 fn healthy(summary: &Summary) -> Result<()> {
     println_line(&summary.to_string());
     summary.tokens_came_back()?;
@@ -263,7 +267,7 @@ fn healthy(summary: &Summary) -> Result<()> {
 }
 
 case!(healthy_run, on any_memory);
-/// A transfer with all its memory at hand.
+/// Receives 16 MiB through the default memory. The telemetry must be consistent, without a warning.
 fn healthy_run() -> Result<()> {
     testbed::wire()?;
     let receiver = LiveReceiver::start(&format!("--json -l {NIC_ADDRESS}:5000"))?;
@@ -280,8 +284,8 @@ fn healthy_run() -> Result<()> {
 }
 
 case!(warning_before_the_pool_starves, on any_memory);
-/// The receiving thread stands still while peers come, a packet each: a niov after the other is
-/// taken. The warning comes before the NIC has none left, and another one when it has none.
+/// Stops the receiving thread while peers take one niov after the other. A warning must come before
+/// the NIC runs out, and another when it has.
 fn warning_before_the_pool_starves() -> Result<()> {
     const NIOVS: u64 = 64;
     const PEERS: u64 = 96;
@@ -344,8 +348,8 @@ fn warning_before_the_pool_starves() -> Result<()> {
 }
 
 case!(live_on_a_terminal);
-/// In place on a terminal, whose settings stay as they are, however the receiver ends; without `--live`
-/// one line of it there; plain lines elsewhere.
+/// Receives on a terminal with `--live` and without, and to a file. On the terminal the view must
+/// be redrawn in place and removed, with the terminal's settings unchanged.
 fn live_on_a_terminal() -> Result<()> {
     testbed::wire()?;
     for (live, port, signal) in [
@@ -371,7 +375,8 @@ fn live_on_a_terminal() -> Result<()> {
     Ok(())
 }
 
-/// The view of a terminal whose settings stay as they were, up to the summary.
+/// Checks a terminal's output: the view was drawn and removed before the summary, and the
+/// terminal's settings are unchanged.
 fn drawn_and_taken_off(said: &str, of_lines: bool) -> Result<()> {
     let settings: Vec<_> = said
         .lines()
@@ -394,7 +399,8 @@ fn drawn_and_taken_off(said: &str, of_lines: bool) -> Result<()> {
     Ok(())
 }
 
-/// What a receiver shows on a terminal between two looks at the terminal's settings.
+/// Runs a receiver on a terminal and returns all output, with the terminal's settings printed
+/// before and after.
 fn on_a_terminal(live: &str, port: u16, signal: Option<Signal>) -> Result<String> {
     let tool = devmem_tcp();
     let line = format!(

@@ -26,12 +26,12 @@ use framework::{ifindex, println_line};
 const MIB: usize = 1 << 20;
 const BOTH: &[QueueId] = &[QueueId::new(2), QueueId::new(3)];
 
-/// A receiver of eight peers on two queues.
+/// A receiver of eight peers on two queues, with 16 MiB of memory.
 fn eight_on_both() -> Recv {
     expecting_on(BOTH, 8).size("16M")
 }
 
-/// Eight peers' payload, whole.
+/// Has eight peers send 1 MiB each, and checks that everything arrived.
 fn eight_peers(receiver: ObservedReceiver) -> Result<()> {
     let senders: Vec<_> = (0..8)
         .map(|number| Ok(send(peer(number)?, MIB)))
@@ -40,7 +40,7 @@ fn eight_peers(receiver: ObservedReceiver) -> Result<()> {
     received_eight(receiver)
 }
 
-/// All of them are in the summary, and all in device memory.
+/// Checks the summary: eight whole streams, all in device memory, all tokens returned.
 fn received_eight(receiver: ObservedReceiver) -> Result<()> {
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, 0..8, MIB)?;
@@ -54,7 +54,7 @@ fn until_bound() -> Result<()> {
     })
 }
 
-/// The processors that the receiver's workers keep to.
+/// Returns the sets of CPUs that the receiver's worker threads are pinned to.
 fn processors(receiver: &ObservedReceiver) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let tasks = Path::new("/proc")
@@ -74,8 +74,8 @@ fn processors(receiver: &ObservedReceiver) -> Result<BTreeSet<String>> {
 }
 
 case!(pinned_and_polling, on any_memory);
-/// A thread for each queue, each on a processor of its own, which polls the NIC before it sleeps:
-/// that the kernel counts.
+/// Runs a thread for each queue, pinned to a CPU of its own and busy polling. The kernel must count
+/// polled packets, and none without `--busy-poll`.
 fn pinned_and_polling() -> Result<()> {
     testbed::wire()?;
     let own = NetNs::current()?;
@@ -125,7 +125,7 @@ fn pinned_and_polling() -> Result<()> {
 }
 
 case!(dmabuf_of_each_queue, on and_passed);
-/// Each queue receives into memory of its own, and every frag is found there.
+/// Receives on two queues with a dmabuf for each. Every stream must be whole and in device memory.
 fn dmabuf_of_each_queue() -> Result<()> {
     let receiver = ObservedReceiver::recv(&eight_on_both().dmabuf_per_queue())?;
     until_bound()?;
@@ -137,7 +137,7 @@ fn dmabuf_of_each_queue() -> Result<()> {
 }
 
 case!(two_listeners, on any_memory);
-/// At two addresses, one of each family.
+/// Listens at two addresses, IPv4 and IPv6. All four peers must be received.
 fn two_listeners() -> Result<()> {
     let second: SocketAddr = format!("[{NIC_ADDRESS6}]:5001").parse()?;
     let receiver = ObservedReceiver::recv(&expecting(4).listen(second))?;
@@ -154,7 +154,7 @@ fn two_listeners() -> Result<()> {
 }
 
 case!(processor_that_is_not);
-/// There is no such processor: an error that names it, and nothing is left behind.
+/// Asks for a CPU that does not exist. The error must name it, and the NIC be unchanged.
 fn processor_that_is_not() -> Result<()> {
     let receiver = ObservedReceiver::recv(&expecting(1).thread_per_queue().options("--pin 1023"))?;
     let (_, said) = receiver.end(1)?;

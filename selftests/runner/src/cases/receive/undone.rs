@@ -20,8 +20,8 @@ fn wanted() -> Result<Builder<Udmabuf>> {
 }
 
 case!(dropped);
-/// A receiver that is dropped when it was found, set up, given an engine, at the end of receiving; and one that is
-/// ended. A NIC that is restored while a queue is bound keeps header split on.
+/// Drops or ends a receiver at each step: found, set up, with an engine, after receiving. The NIC
+/// must each time be as before, with nothing bound.
 fn dropped() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -79,7 +79,8 @@ fn one_is_bound() -> Result<()> {
 }
 
 case!(failed);
-/// A step that fails after the NIC was changed: no binding with such pieces, no memory for the second queue.
+/// Makes a step fail after the NIC was changed: a wrong `rx-page-size`, then a queue without
+/// memory. The NIC must be as before.
 fn failed() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;

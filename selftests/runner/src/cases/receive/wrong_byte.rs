@@ -19,11 +19,12 @@ use framework::transfer::{devmem_tcp, nic_settings};
 use framework::{Skip, ifindex, println_line};
 
 const LEN: usize = 1_500_000;
-/// Where the wrong byte stands.
+/// Offset of the wrong byte in the stream.
 const AT: usize = 1_234_567;
 const END: Duration = Duration::from_secs(30);
 
-/// What is printed of a stream whose byte at `at` is wrong; it failed by that.
+/// Checks that a receiver failed because of the wrong byte at `at`: error and summary name that
+/// offset. Returns the summary.
 pub(crate) fn refuted(end: Finished, at: usize) -> Result<Summary> {
     println_line(end.stdout.trim_end());
     let summary = Summary::parse(&end.stdout)?;
@@ -47,7 +48,7 @@ pub(crate) fn refuted(end: Finished, at: usize) -> Result<Summary> {
     Ok(summary)
 }
 
-/// A transfer with the wrong byte.
+/// Transfers a stream with one wrong byte to a validating receiver, and checks what it reports.
 fn transfer(receiver: Recv, to: &str) -> Result<Summary> {
     let before = nic_settings(NIC)?;
     fs::write("/tmp/wrong", pattern(LEN, Some(AT))?)?;
@@ -68,7 +69,7 @@ fn direct() -> Result<()> {
 }
 
 case!(in_words);
-/// In words: the claim is made of a stream that is right, and of no other.
+/// Prints the summary as text. It must claim that every byte was validated for a right stream only.
 fn in_words() -> Result<()> {
     testbed::wire()?;
     for (port, wrong) in [(5000, None), (5001, Some(AT))] {
@@ -97,7 +98,8 @@ fn ipv6() -> Result<()> {
 }
 
 case!(beside, on and_passed);
-/// A part of some packets beside the dmabuf.
+/// Transfers a stream with one wrong byte while a part of some packets lies beside the dmabuf. The
+/// byte's offset must be right.
 fn beside() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
@@ -153,8 +155,8 @@ fn two_queues_with_a_dmabuf_each() -> Result<()> {
     peers_on_two_queues(receiver.size("16M"))
 }
 
-/// Peers on both queues, each with a wrong byte of its own, and one without: each is judged by its
-/// own bytes.
+/// Has nine peers send to two queues, eight of them with a wrong byte at different offsets. Each
+/// must be judged by its own bytes.
 fn peers_on_two_queues(receiver: Recv) -> Result<()> {
     const WRONG: usize = 8;
     testbed::wire()?;
