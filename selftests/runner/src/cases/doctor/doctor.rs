@@ -17,7 +17,8 @@ use framework::tool::{command, finish, sh};
 use framework::transfer::{devmem_tcp, validated};
 
 case!(healthy);
-/// What it says would work, works.
+/// Runs `doctor` on a healthy NIC. It must report that receiving, sending and leasing work, and
+/// receiving must work.
 fn healthy() -> Result<()> {
     testbed::wire()?;
     let report = Report::of(NIC)?;
@@ -30,7 +31,8 @@ fn healthy() -> Result<()> {
 }
 
 case!(of_all_nics);
-/// Without a device it has a line for each NIC, and ends well if one would do.
+/// Runs `doctor` without a device. It must have a line for each NIC, and exit with 0 only if one of
+/// them can receive.
 fn of_all_nics() -> Result<()> {
     testbed::wire()?;
     let report = Report::of("")?;
@@ -58,8 +60,8 @@ fn in_another_namespace() -> Result<()> {
 }
 
 case!(schema);
-/// Each check has a name of its own and says what must be true; remedies are there where something
-/// is wrong.
+/// Checks the JSON of `doctor`: each check has a name of its own and says what must be true, and
+/// each that is not ok has a remedy.
 fn schema() -> Result<()> {
     testbed::wire()?;
     let report = Report::of(NIC)?;
@@ -93,7 +95,8 @@ fn schema() -> Result<()> {
 }
 
 case!(changes_nothing);
-/// Neither on the NIC nor in the machine's settings, whatever state the NIC is in.
+/// Runs `doctor` in several states of the NIC. It must change neither the NIC nor the machine's
+/// settings.
 fn changes_nothing() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -137,7 +140,7 @@ fn changes_nothing() -> Result<()> {
     same(&before.1, &links()?)
 }
 
-/// Holds if both texts are the same, line by line.
+/// Checks that two texts are equal, and prints the lines that differ.
 fn same(before: &str, after: &str) -> Result<()> {
     let gone = before.lines().filter(|line| !after.contains(line));
     let new = after.lines().filter(|line| !before.contains(line));
@@ -149,9 +152,8 @@ fn same(before: &str, after: &str) -> Result<()> {
     Ok(())
 }
 
-/// Devices, but for what they do by themselves when a wire comes or goes; numbers of namespaces; page
-/// pools, which are new ones when a queue was restarted. A pool without a device has outlived it, and
-/// ends by itself (`page_pool_release_retry`).
+/// Lists devices, namespace numbers and page pools as text, without what changes by itself. A pool
+/// whose device is gone is left out, because it ends by itself (`page_pool_release_retry`).
 fn links() -> Result<String> {
     let mut link = Link::open()?;
     let mut text = String::new();
@@ -170,7 +172,8 @@ fn links() -> Result<String> {
     Ok(text)
 }
 
-/// The settings under `/proc/sys` that a check reads or a remedy sets, and udmabuf's.
+/// Reads the settings under `/proc/sys` that a check reads or a remedy sets, and those of udmabuf,
+/// as text.
 fn settings() -> Result<String> {
     let mut text = String::new();
     for folder in [

@@ -23,7 +23,8 @@ use framework::transfer::devmem_tcp;
 use framework::xdp;
 use framework::{ifindex, println_line};
 
-/// A state, what is asked for in it, and whether that works.
+/// A state of the NIC, the options of `doctor` and `recv`, and whether receiving should work with
+/// them.
 struct State {
     driver: Driver,
     parameters: &'static str,
@@ -32,7 +33,7 @@ struct State {
     works: bool,
 }
 
-/// Where it is written down what a NIC was before.
+/// The runtime directory, where the journals of NICs are.
 const RUNTIME: &str = "/run/devmem-tcp";
 const LISTEN: &str = "-l 192.0.2.2:5000";
 
@@ -62,7 +63,8 @@ impl State {
         self
     }
 
-    /// Holds if both say what is expected, and the NIC is afterwards what it was.
+    /// Brings the NIC into the state and runs `doctor` and `recv`. Checks that both agree with the
+    /// expectation, and that the NIC is unchanged afterwards.
     fn check(&self) -> Result<()> {
         testbed::clear()?;
         testbed::wire_as(self.driver, QUEUES, self.parameters)?;
@@ -101,7 +103,8 @@ impl State {
     }
 }
 
-/// Whether it comes to bind a queue more; ends it.
+/// Whether a receiver binds one more queue than were bound before; ends the receiver. Also returns
+/// its standard error.
 fn works(mut receiver: Running, bound: usize) -> Result<(bool, String)> {
     let mut works = false;
     until("bound, or at its end", Duration::from_secs(30), || {
@@ -180,18 +183,18 @@ fn all_but_one() -> Kept {
     nothing()
 }
 
-/// The context that there is.
+/// Creates an RSS context: the only one that the driver has.
 fn context() -> Kept {
     Ethtool::open()?.create_rss_context(ifindex(NIC)?, &RssChange::default())?;
     nothing()
 }
 
-/// All other traffic goes to the queue that is asked for.
+/// Sets an RSS table that sends all other traffic to the queue asked for.
 fn table_of_one_queue() -> Kept {
     shell("ethtool -X eth1 start 3 equal 1")
 }
 
-/// 16 MiB of huge pages, which go when it is dropped.
+/// Reserves 16 MiB of hugepages until the guard is dropped.
 fn huge_pages() -> Kept {
     Ok(Box::new(sysctl::set("vm.nr_hugepages", "8")?))
 }
@@ -200,7 +203,7 @@ fn one_channel() -> Kept {
     shell("ethtool -L eth1 combined 1")
 }
 
-/// A receiver that runs, and ends when it is dropped.
+/// A running receiver that is ended when the guard is dropped.
 struct Other(Option<Running>);
 
 impl Drop for Other {
@@ -241,7 +244,8 @@ impl Drop for Restored {
     }
 }
 
-/// Of two queues the first is kept: `recv` would take the last one from RSS.
+/// Keeps the first of two queues out of RSS by `apply`: `recv` would have to take the last one,
+/// too.
 fn first_of_two_applied() -> Kept {
     sh(&format!("ethtool -L {NIC} combined 2"))?;
     let line = format!("apply {NIC} --queue 0");
@@ -249,7 +253,8 @@ fn first_of_two_applied() -> Kept {
     Ok(Box::new(Restored))
 }
 
-/// What can't be read as a file, in place of what `apply` wrote down.
+/// Guard for a journal that was replaced by a directory, so that it can't be read; restores the
+/// journal and the NIC.
 struct NoJournal(PathBuf);
 
 impl NoJournal {
@@ -272,7 +277,7 @@ fn folder_for_a_journal() -> Kept {
     Ok(Box::new(NoJournal(journal)))
 }
 
-/// Others may write there.
+/// Guard for a runtime directory in which others may write; removes the directory.
 struct Loose;
 
 impl Drop for Loose {
@@ -303,7 +308,7 @@ fn all(states: &[State]) -> Result<()> {
 }
 
 case!(on_options);
-/// What is asked for: queues, addresses.
+/// Compares `doctor` with `recv` for different queues, addresses and ports.
 fn on_options() -> Result<()> {
     let v6 = format!("-l [{NIC_ADDRESS6}]:5000 --from {SENDER_ADDRESS}");
     let v6: &'static str = Box::leak(v6.into_boxed_str());
@@ -326,7 +331,7 @@ fn on_options() -> Result<()> {
 }
 
 case!(on_memory);
-/// What is to be received into.
+/// Compares `doctor` with `recv` for different kinds and sizes of memory.
 fn on_memory() -> Result<()> {
     all(&[
         state("--size 4M", true),
@@ -347,7 +352,7 @@ fn on_memory() -> Result<()> {
 }
 
 case!(on_others);
-/// What is there already.
+/// Compares `doctor` with `recv` where links, rules, receivers, settings or files are in the way.
 fn on_others() -> Result<()> {
     all(&[
         state("--queue 3", false).after(link_down),
@@ -375,7 +380,7 @@ fn on_others() -> Result<()> {
 }
 
 case!(on_drivers);
-/// What drivers want.
+/// Compares `doctor` with `recv` for the behaviour of each driver.
 fn on_drivers() -> Result<()> {
     let mut states = Vec::new();
     for driver in [

@@ -15,7 +15,7 @@ use framework::testbed::{self, NIC};
 use framework::tool::sh;
 use framework::transfer::devmem_tcp;
 
-/// A `/dev` of this case's own, with nothing in it but `null`.
+/// Enters a mount namespace with a new `/dev` that contains only `null`.
 fn empty_dev() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
@@ -33,7 +33,7 @@ fn empty_dev() -> Result<()> {
 }
 
 case!(no_udmabuf_node);
-/// As in a container whose `/dev` has no such node.
+/// Hides `/dev/udmabuf`, as in a container. `doctor` must say so, and its remedy must help.
 fn no_udmabuf_node() -> Result<()> {
     testbed::wire()?;
     empty_dev()?;
@@ -41,7 +41,8 @@ fn no_udmabuf_node() -> Result<()> {
 }
 
 case!(udmabuf_of_another_user);
-/// The node is root's, the user has nothing but `CAP_NET_ADMIN`.
+/// Runs `doctor` as a user with `CAP_NET_ADMIN` only, who may not open `/dev/udmabuf`. Its remedy
+/// must help.
 fn udmabuf_of_another_user() -> Result<()> {
     testbed::wire()?;
     let minor = fs::read_to_string("/proc/misc")?;
@@ -58,7 +59,8 @@ fn udmabuf_of_another_user() -> Result<()> {
 }
 
 case!(udmabuf_size_limit);
-/// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
+/// Sets udmabuf's size limit to 64 MiB, as before Linux 7.3, and asks for more. `doctor` must say
+/// so, and its remedy must help.
 fn udmabuf_size_limit() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
@@ -105,7 +107,8 @@ fn optmem_too_small() -> Result<()> {
 }
 
 case!(no_capability);
-/// There is no sudo in the VM: the shell that pastes is root's, and has it as a function.
+/// Runs `doctor` as a user without capabilities. Its remedy must begin with `sudo`, which the VM
+/// lacks: the shell defines a function of that name.
 fn no_capability() -> Result<()> {
     testbed::wire()?;
     let user = |line: &str| as_user(&devmem_tcp(), line, false);
@@ -121,7 +124,8 @@ fn no_capability() -> Result<()> {
 }
 
 case!(user_namespace);
-/// Root of a user namespace: it may bind, but not lease.
+/// Runs `doctor` as root of a user namespace. It must say that binding is allowed and leasing is
+/// not.
 fn user_namespace() -> Result<()> {
     let own = |line: &str| {
         let mut run = Command::new("unshare");
@@ -147,7 +151,7 @@ fn user_namespace() -> Result<()> {
 }
 
 case!(root_without_the_capability);
-/// Not even root, without the capability.
+/// Runs `doctor` as root without `CAP_NET_ADMIN`. It must name the missing capability.
 fn root_without_the_capability() -> Result<()> {
     testbed::wire()?;
     let bare = |line: &str| {

@@ -23,7 +23,7 @@ fn line() -> String {
     format!("{GUEST} --netns {BOX}")
 }
 
-/// The NIC and a container with a pair that leases the NIC's last queue, and routes into it.
+/// Makes a container with a netkit pair that leases the NIC's last queue, and routes into it.
 fn leased() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -32,7 +32,8 @@ fn leased() -> Result<()> {
 }
 
 case!(healthy);
-/// What it says would work, works; the checks are the netkit's, and those of the NIC behind it.
+/// Runs `doctor` on a healthy leased netkit. It must check the netkit and the NIC behind it, and
+/// receiving must work.
 fn healthy() -> Result<()> {
     leased()?;
     let report = Report::of(&line())?;
@@ -61,7 +62,8 @@ fn without_a_lease() -> Result<()> {
 }
 
 case!(without_room_for_a_lease);
-/// Made without room for a lease: it must be made again.
+/// Runs `doctor` on a netkit without a free queue for a lease. Its remedy must make the netkit
+/// again.
 fn without_room_for_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -85,7 +87,8 @@ fn ends_down() -> Result<()> {
 }
 
 case!(forwarding_off);
-/// Routes lead into the container, and the NIC does not forward.
+/// Switches forwarding off on the NIC while routes lead into the container. `doctor` must say so,
+/// and its remedy must help.
 fn forwarding_off() -> Result<()> {
     leased()?;
     sh(&format!("sysctl -w net.ipv4.conf.{NIC}.forwarding=0"))?;
@@ -94,7 +97,8 @@ fn forwarding_off() -> Result<()> {
     cured(&line(), "netkit.forwarding", Bad::NoRx)
 }
 
-/// Tables of a firewall whose policy is to forward nothing, until it is dropped; that of IPv6 is the first.
+/// Firewall tables for IPv6 and IPv4 that drop all forwarded packets; deleted when the guard is
+/// dropped.
 struct Firewall;
 
 impl Firewall {
@@ -118,7 +122,8 @@ impl Drop for Firewall {
 }
 
 case!(firewall);
-/// A firewall that forwards nothing keeps the sender from the container; what the doctor says lets it in.
+/// Drops all forwarded packets by a firewall. `doctor` must name the chain, and its remedy must let
+/// the sender in.
 fn firewall() -> Result<()> {
     leased()?;
     let report = Report::of(&line())?;
@@ -133,7 +138,8 @@ fn firewall() -> Result<()> {
 }
 
 case!(firewall_at_the_lease);
-/// A lease with an address says what drops its packets; what it says lets them in.
+/// Leases a queue with an address while a firewall drops all forwarded packets. `lease` must warn,
+/// and its remedy must let the sender in.
 fn firewall_at_the_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -160,7 +166,8 @@ fn firewall_at_the_lease() -> Result<()> {
 }
 
 case!(fault_of_the_nic_behind);
-/// What is wrong with the NIC is told of the NIC, with a command that works from here.
+/// Makes a fault on the NIC behind a netkit. `doctor` must attribute it to the NIC, with a command
+/// that works from this namespace.
 fn fault_of_the_nic_behind() -> Result<()> {
     leased()?;
     sh(&format!("ethtool -K {NIC} ntuple off"))?;
@@ -168,7 +175,7 @@ fn fault_of_the_nic_behind() -> Result<()> {
 }
 
 case!(asked_from_within);
-/// Asked from within the container, by its own name there, the NIC's faults need its namespace.
+/// Runs `doctor` from within the container. It must find the netkit and the NIC behind it in order.
 fn asked_from_within() -> Result<()> {
     leased()?;
     let within = command(Some(BOX), &devmem_tcp(), &format!("doctor {GUEST} --json"));
@@ -178,7 +185,8 @@ fn asked_from_within() -> Result<()> {
 }
 
 case!(from_a_container);
-/// In a container with a user namespace of its own the NIC is out of sight, and a lease enough.
+/// Runs `doctor` in a container with its own user namespace, where the NIC can't be seen. A lease
+/// must be enough for it to report that receiving works.
 fn from_a_container() -> Result<()> {
     testbed::wire()?;
     let mut run = Command::new("unshare");

@@ -24,7 +24,7 @@ fn link_down() -> Result<()> {
 }
 
 case!(no_carrier);
-/// The other end is down: nothing that can be pasted here helps, and it says so.
+/// Takes the other end of the wire down. `doctor` must say that the fault is at the other end.
 fn no_carrier() -> Result<()> {
     testbed::wire()?;
     sh("ip -n peer link set dev eth0 down")?;
@@ -35,7 +35,8 @@ fn no_carrier() -> Result<()> {
 }
 
 case!(xdp_by_a_link);
-/// A BPF link holds the program: `ip link` could not detach it.
+/// Attaches an XDP program by a BPF link, which `ip link` can't detach. The remedy of `doctor` must
+/// help.
 fn xdp_by_a_link() -> Result<()> {
     testbed::wire()?;
     let _link = xdp::attach(ifindex(NIC)?.get())?;
@@ -70,7 +71,8 @@ fn no_coalescing() -> Result<()> {
 }
 
 case!(split_off_and_threshold);
-/// The threshold, too, which ethtool cannot set before its version 6.15.
+/// Switches header split off, then sets its threshold, which ethtool can't do before version 6.15.
+/// The remedy of `doctor` must help.
 fn split_off_and_threshold() -> Result<()> {
     testbed::wire()?;
     if Driver::played().switches_split_off() {
@@ -93,7 +95,8 @@ fn one_channel() -> Result<()> {
 }
 
 case!(queue_bound);
-/// Bound by another process: the doctor asked about another queue is content.
+/// Binds the queue by another process. The remedy of `doctor` must be another queue, on which it
+/// finds no fault.
 fn queue_bound() -> Result<()> {
     testbed::wire()?;
     let receiver = Recv::on(NIC).queue(2).listen(testbed::at(5000)).start()?;
@@ -120,7 +123,8 @@ fn no_such_queue() -> Result<()> {
 }
 
 case!(all_queues_leased);
-/// Both of the queues in use are leased out, and the device has two more.
+/// Leases out both queues in use of a device that can have four. `doctor` must say that none is
+/// free, and its remedy must help.
 fn all_queues_leased() -> Result<()> {
     testbed::wire()?;
     testbed::channels(2)??;
@@ -131,7 +135,8 @@ fn all_queues_leased() -> Result<()> {
 }
 
 case!(only_free_queue_is_rss);
-/// One queue is free, and all the other traffic comes to it.
+/// Leaves one queue free, which gets all other traffic. `doctor` must say so, and its remedy must
+/// help.
 fn only_free_queue_is_rss() -> Result<()> {
     testbed::wire()?;
     testbed::channels(2)??;
@@ -192,7 +197,8 @@ fn scatter_gather_off() -> Result<()> {
     cured(NIC, "driver.netmem-tx", Bad::OtherFails)
 }
 
-/// A driver that lacks what devmem needs, one thing at a time (see the software NIC's `lacks`).
+/// Checks that `doctor` names a fault without remedy on a NIC whose driver lacks a feature (the
+/// software NIC's parameter `lacks`).
 fn lacking(what: &str, id: &str, bad: Bad) -> Result<()> {
     testbed::wire_with(testbed::QUEUES, &format!("lacks={what}"))?;
     incurable(NIC, id, bad)
@@ -224,7 +230,8 @@ fn driver_without_rss() -> Result<()> {
 }
 
 case!(driver_without_rx_page_size);
-/// It does without: niovs of one size will do.
+/// Runs `doctor` on a NIC without `rx-page-size`. It must find no fault, because niovs of one size
+/// are enough.
 fn driver_without_rx_page_size() -> Result<()> {
     testbed::wire_with(testbed::QUEUES, "lacks=rx-page-size")?;
     Report::of(NIC)?.healthy()?;
@@ -233,7 +240,7 @@ fn driver_without_rx_page_size() -> Result<()> {
 }
 
 case!(other_devices);
-/// Other devices than NICs, which the kernel makes by itself.
+/// Runs `doctor` on devices that are neither NIC nor netkit. It must say so for each.
 fn other_devices() -> Result<()> {
     // By itself the module makes a device, which stays.
     sh("modprobe dummy numdummies=0")?;

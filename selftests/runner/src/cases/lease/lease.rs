@@ -15,7 +15,7 @@ use framework::transfer::{devmem_tcp, nic_settings, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
-/// The NIC's queue that is leased.
+/// Number of the NIC's queue that is leased.
 const QUEUE: u32 = testbed::QUEUES - 1;
 
 /// Runs `devmem-tcp lease` and returns what it printed.
@@ -26,7 +26,7 @@ fn lease(line: &str) -> Result<Leased> {
     summary::parse(&text)
 }
 
-/// How many queues of the NIC are leased.
+/// Counts the leased rx queues of the NIC.
 fn leased() -> Result<usize> {
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     Ok(queues
@@ -35,7 +35,7 @@ fn leased() -> Result<usize> {
         .count())
 }
 
-/// A transfer to the container, the receiver started here and sent into the namespace.
+/// Transfers 8 MiB to the container. The receiver is started in the NIC's namespace with `--netns`.
 fn transfer(device: &str, port: u16) -> Result<Summary> {
     let before = nic_settings(NIC)?;
     let receiver = Recv::on(device).netns(BOX);
@@ -62,7 +62,8 @@ fn through_a_pair() -> Result<()> {
 }
 
 case!(through_a_single);
-/// The single device has no data path of its own: the packets come by a pair beside it.
+/// Receives through a single netkit, which has no data path of its own: the packets arrive by a
+/// pair beside it.
 fn through_a_single() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -76,7 +77,8 @@ fn through_a_single() -> Result<()> {
 }
 
 case!(across_namespaces);
-/// The receiver runs within the container, where the NIC is out of its reach: it was set up before.
+/// Receives with a receiver that runs in the container, where it can't reach the NIC, which was set
+/// up before.
 fn across_namespaces() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;

@@ -17,10 +17,10 @@ use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const LAST: u32 = testbed::QUEUES - 1;
-/// A namespace is torn down some time after its name is gone.
+/// Time limit for the kernel to tear a namespace down after its name is gone.
 const TEARDOWN: Duration = Duration::from_secs(30);
 
-/// A guest in a container, and its lease of this queue.
+/// Makes a netkit pair with its guest end in a namespace, and leases a queue of the NIC to it.
 fn leasing(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
     let mut guest = Guest::pair(netkit, 2, netns)?;
     guest.granted(queue, 1)?;
@@ -28,7 +28,7 @@ fn leasing(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
 }
 
 case!(nic_goes);
-/// The NIC goes: so do the netkit's two ends, in their namespaces.
+/// Removes the NIC. Both ends of the netkit that leases its queue must go, in their namespaces.
 fn nic_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -45,7 +45,8 @@ fn gone_from(guest: &Guest, name: &str) -> Result<()> {
 }
 
 case!(nic_goes_from_two_netkits);
-/// The same with two netkits on its queues; one that leases nothing stays.
+/// Removes a NIC whose queues two netkits lease. Both must go; a netkit that leases nothing must
+/// stay.
 fn nic_goes_from_two_netkits() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -63,7 +64,7 @@ fn nic_goes_from_two_netkits() -> Result<()> {
 }
 
 case!(nic_goes_from_a_single);
-/// The same with a single netkit, made by the tool in the NIC's namespace.
+/// Removes a NIC whose queue a single netkit leases, in the NIC's namespace. The netkit must go.
 fn nic_goes_from_a_single() -> Result<()> {
     testbed::wire()?;
     tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
@@ -73,7 +74,7 @@ fn nic_goes_from_a_single() -> Result<()> {
 }
 
 case!(netkit_goes);
-/// The netkit goes first: the NIC has its queue back.
+/// Deletes the netkit. The NIC's queue must be free again.
 fn netkit_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -83,7 +84,7 @@ fn netkit_goes() -> Result<()> {
 }
 
 case!(netkit_goes_and_another_leases);
-/// And a new netkit of that name can lease it again.
+/// Deletes a netkit and leases its queue to a new one of the same name, several times.
 fn netkit_goes_and_another_leases() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -96,7 +97,7 @@ fn netkit_goes_and_another_leases() -> Result<()> {
 }
 
 case!(one_netkit_of_two_goes);
-/// Of two netkits one goes: the other's lease stays.
+/// Deletes one of two netkits. The lease of the other must stay.
 fn one_netkit_of_two_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -108,7 +109,7 @@ fn one_netkit_of_two_goes() -> Result<()> {
 }
 
 case!(container_goes);
-/// The container goes: so does the netkit, both ends, and the lease with it.
+/// Deletes the container's namespace. Both ends of the netkit and its lease must go.
 fn container_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -117,14 +118,14 @@ fn container_goes() -> Result<()> {
     no_device(HOST)
 }
 
-/// Deletes a namespace and waits until the lease of this queue has ended.
+/// Deletes a namespace, and waits until the lease of a queue has ended.
 fn container_ends(netns: &str, queue: u32) -> Result<()> {
     machine::delete_namespace(netns)?;
     until("the end of the lease", TEARDOWN, || is_free(queue))
 }
 
 case!(one_container_of_two_goes);
-/// Of two containers one goes: the other's lease stays.
+/// Deletes the namespace of one of two containers. The lease of the other must stay.
 fn one_container_of_two_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -160,7 +161,8 @@ fn not_by_a_flap_of_the_netkit() -> Result<()> {
 }
 
 case!(not_by_a_move_of_the_netkit);
-/// The guest end moves on to another container: the NIC tells that one's number.
+/// Moves the guest end to another container. The lease must stay, and the NIC report the new
+/// namespace.
 fn not_by_a_move_of_the_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -171,7 +173,7 @@ fn not_by_a_move_of_the_netkit() -> Result<()> {
 }
 
 case!(not_by_a_move_of_the_nic);
-/// The NIC moves to another namespace, is asked there, and comes back.
+/// Moves the NIC to another namespace and back. The lease must stay, and be reported in both.
 fn not_by_a_move_of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -187,7 +189,8 @@ fn not_by_a_move_of_the_nic() -> Result<()> {
 }
 
 case!(queue_that_another_takes);
-/// Another leases the queue at the moment when it is free: the end of the first lease is not waited for in vain.
+/// Has another netkit lease the queue as soon as `unlease` frees it. `unlease` must not wait in
+/// vain for the queue to stay free.
 fn queue_that_another_takes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;

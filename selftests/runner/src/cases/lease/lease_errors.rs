@@ -35,25 +35,25 @@ const TYPE_AT: u32 = 28;
 const LEASE_QUEUE_ID_AT: u32 = 52;
 const LEASE_QUEUE_TYPE_AT: u32 = 60;
 
-/// A guest in a container, with room for so many leases.
+/// Makes a netkit pair whose guest end, in the container, has room for `leases` leases.
 fn guest(leases: u32) -> Result<Guest> {
     testbed::container()?;
     Guest::pair(GUEST, 1 + leases, BOX)
 }
 
-/// The other end of the wire comes into this namespace: a second NIC.
+/// Moves the other end of the wire into this namespace as a second NIC, and returns its ifindex.
 fn second_nic() -> Result<Ifindex> {
     move_to(Some(testbed::PEER), SENDER, None)?;
     ifindex(SENDER)
 }
 
-/// The line of `devmem-tcp lease` for a netkit in the container.
+/// Options of `devmem-tcp lease` for a netkit in the container.
 fn boxed(queue: u32, netkit: &str) -> String {
     format!("--queue {queue} --netkit {netkit} --netns {BOX}")
 }
 
 case!(already_leased);
-/// By a second netkit of the same container.
+/// Leases a queue that another netkit of the same container leases. The kernel must refuse.
 fn already_leased() -> Result<()> {
     testbed::wire()?;
     let mut first = guest(1)?;
@@ -68,7 +68,7 @@ fn already_leased() -> Result<()> {
 }
 
 case!(already_leased_by_itself);
-/// By the same netkit, which has room for more.
+/// Leases a queue twice to the same netkit. The kernel must refuse, and the refusal take no room.
 fn already_leased_by_itself() -> Result<()> {
     testbed::wire()?;
     let mut guest = guest(2)?;
@@ -80,7 +80,7 @@ fn already_leased_by_itself() -> Result<()> {
 }
 
 case!(already_leased_by_a_single);
-/// By the same single netkit, in the NIC's namespace.
+/// Leases a queue twice to the same single netkit, in the NIC's namespace. The kernel must refuse.
 fn already_leased_by_a_single() -> Result<()> {
     testbed::wire()?;
     let mut single = Guest::single(GUEST, 3)?;
@@ -118,7 +118,7 @@ fn in_use_by_af_xdp() -> Result<()> {
 }
 
 case!(primary_end);
-/// In the NIC's namespace, where the primary end is.
+/// Leases a queue to the primary end of a netkit pair. The kernel must refuse.
 fn primary_end() -> Result<()> {
     testbed::wire()?;
     let mut peer = guest(1)?;
@@ -133,7 +133,7 @@ fn primary_end() -> Result<()> {
 }
 
 case!(no_room);
-/// A netkit with no queue but its own.
+/// Leases a queue to a netkit that has only its own queue. The kernel must refuse.
 fn no_room() -> Result<()> {
     testbed::wire()?;
     denied(guest(0)?.lease(LAST)?, EINVAL, FULL)?;
@@ -146,7 +146,8 @@ fn no_room() -> Result<()> {
 }
 
 case!(room_exhausted);
-/// Two leases are granted to a netkit with room for two, and no third.
+/// Leases three queues to a netkit with room for two. The kernel must grant two and refuse the
+/// third.
 fn room_exhausted() -> Result<()> {
     testbed::wire()?;
     let mut guest = guest(2)?;
@@ -174,7 +175,8 @@ fn two_nics() -> Result<()> {
 }
 
 case!(two_nics_to_a_single);
-/// To a single netkit, in the NICs' namespace.
+/// Leases queues of two NICs to a single netkit, in the NICs' namespace. The kernel must refuse the
+/// second NIC.
 fn two_nics_to_a_single() -> Result<()> {
     testbed::wire()?;
     let other = second_nic()?;
@@ -201,14 +203,16 @@ fn virtual_lessor() -> Result<()> {
 }
 
 case!(itself);
-/// A netkit from itself, in its own namespace.
+/// Leases a netkit's queue to the netkit itself. The kernel must refuse, because the lessor is a
+/// virtual device.
 fn itself() -> Result<()> {
     let mut single = Guest::single(GUEST, 2)?;
     denied(single.lease_of(single.ifindex, 0), EINVAL, VIRTUAL)
 }
 
 case!(physical_lessee);
-/// A NIC from another NIC, and from itself, in their namespace.
+/// Leases queues to a NIC, from another NIC and from itself. The kernel must refuse, because the
+/// lessee is physical.
 fn physical_lessee() -> Result<()> {
     testbed::wire()?;
     let other = second_nic()?;
@@ -233,14 +237,14 @@ fn veth_lessee() -> Result<()> {
 }
 
 case!(tx_lessee);
-/// An rx queue can't be leased as a tx queue.
+/// Leases an rx queue of the NIC as a tx queue. The kernel must refuse.
 fn tx_lessee() -> Result<()> {
     testbed::wire()?;
     types(QueueType::Tx, QueueType::Rx, TYPE_AT)
 }
 
 case!(tx_lessor);
-/// A tx queue can't be leased, not even as an rx queue.
+/// Leases a tx queue of the NIC as an rx queue. The kernel must refuse.
 fn tx_lessor() -> Result<()> {
     testbed::wire()?;
     types(QueueType::Rx, QueueType::Tx, LEASE_QUEUE_TYPE_AT)

@@ -16,10 +16,10 @@ use framework::testbed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, 
 use framework::tool::{Finished, command, finish, sh};
 use framework::transfer::devmem_tcp;
 
-/// The guest's, which the sender reaches over the NIC.
+/// IPv4 address of the guest, which the sender reaches over the NIC.
 const GUEST4: &str = "198.51.100.7";
 const GUEST6: &str = "2001:db8:7::7";
-/// Somebody's behind this host, whom the lease is not about.
+/// IPv4 address of a host behind this one that is not part of the lease.
 const OTHER4: &str = "203.0.113.2";
 const OTHER6: &str = "2001:db8:9::2";
 const PORT: u16 = 5000;
@@ -28,7 +28,8 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// A network behind this host, in [`BOX2`], with a device that forwards what comes from there.
+/// Makes a network behind this host, in the namespace [`BOX2`], with a device that forwards its
+/// packets.
 fn network_behind() -> Result<()> {
     let inside = NetNs::by_name(BOX2)?;
     let mut pair = NetkitPair::new("nkin", "nkout");
@@ -60,7 +61,7 @@ fn network_behind() -> Result<()> {
     Ok(())
 }
 
-/// Whether the sender reaches an address that is listened at in this namespace.
+/// Whether the sender can connect to an address that is listened at in the given namespace.
 pub(crate) fn reached(listening: &str, address: &str) -> Result<bool> {
     let at = SocketAddr::new(address.parse()?, PORT);
     let listener = NetNs::by_name(listening)?.run(|| TcpListener::bind(at))?;
@@ -71,8 +72,8 @@ pub(crate) fn reached(listening: &str, address: &str) -> Result<bool> {
 }
 
 case!(of_the_nic);
-/// The sender reaches the guest, and nobody else behind this host, whom it reached had the NIC been made
-/// a router without more.
+/// Leases a queue with addresses. The sender must reach the guest, and no other host behind this
+/// one.
 fn of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -107,7 +108,8 @@ fn of_the_nic() -> Result<()> {
 }
 
 case!(of_the_guest);
-/// What comes from the guest with another's address goes nowhere.
+/// Sends from the guest with the guest's own address, then with another one. Only the first must
+/// pass.
 fn of_the_guest() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -131,7 +133,7 @@ fn of_the_guest() -> Result<()> {
     tool(&end)?.good(&end).map(drop)
 }
 
-/// Whether a datagram of the guest from this address reaches the sender.
+/// Whether a datagram that the guest sends from this address reaches the sender.
 fn passes(from: &str) -> Result<bool> {
     let sender = (SENDER_ADDRESS, PORT);
     let receiver = NetNs::by_name(PEER)?.run(|| UdpSocket::bind(sender))??;
@@ -142,7 +144,8 @@ fn passes(from: &str) -> Result<bool> {
 }
 
 case!(of_two_guests);
-/// Two guests share what is of the NIC.
+/// Leases queues to two guests, then ends one lease. The rules that both share must stay until the
+/// second ends.
 fn of_two_guests() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -188,8 +191,8 @@ fn of_two_guests() -> Result<()> {
 }
 
 case!(flushed);
-/// Another program removes the rules: the doctor says so and how to add them again, and the next
-/// lease adds all that are missing, whatever the journal says.
+/// Removes the rules by another program. `doctor` must say so with a working remedy, and the next
+/// lease must add all missing rules.
 fn flushed() -> Result<()> {
     const FLUSH: [&str; 3] = [
         "ip rule del pref 12",
@@ -254,7 +257,7 @@ fn flushed() -> Result<()> {
     Ok(())
 }
 
-/// The doctor's remedy for rules that are missing, if it says that some are.
+/// Returns the remedy of `doctor` for missing rules; `None` if no rules are missing.
 fn missing() -> Result<Option<String>> {
     let finished = tool("doctor --json")?;
     let report: serde_json::Value = serde_json::from_str(&finished.stdout)?;

@@ -12,7 +12,8 @@ use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
 const LAST: u32 = testbed::QUEUES - 1;
 
 case!(two_queues);
-/// By the tool: two queues of the NIC become queues 1 and 2 of the netkit that it makes.
+/// Leases two queues by `devmem-tcp lease`. They must become queues 1 and 2 of the netkit that it
+/// makes.
 fn two_queues() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -30,7 +31,7 @@ fn two_queues() -> Result<()> {
 }
 
 case!(queue_zero);
-/// The NIC's queue 0 can be leased as any other.
+/// Leases the NIC's queue 0, which must be granted like any other.
 fn queue_zero() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -39,7 +40,7 @@ fn queue_zero() -> Result<()> {
 }
 
 case!(of_either_layer);
-/// A netkit of either layer can lease, a pair's guest end and a single.
+/// Leases a queue to a netkit pair of layer 3 and of layer 2. Both must be granted.
 fn of_either_layer() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -54,7 +55,8 @@ fn of_either_layer() -> Result<()> {
 }
 
 case!(in_one_namespace);
-/// Within one namespace, to a single netkit: no number of a namespace is told.
+/// Leases a queue to a single netkit in the NIC's namespace. The NIC must report no namespace
+/// number.
 fn in_one_namespace() -> Result<()> {
     testbed::wire()?;
     let mut single = Guest::single(GUEST, 2)?;
@@ -72,7 +74,8 @@ fn in_one_namespace() -> Result<()> {
 }
 
 case!(namespace_is_told);
-/// The NIC tells the number of the guest's namespace, which the kernel gives it if it has none.
+/// Leases a queue to a container. The NIC must report the number of its namespace, which the kernel
+/// assigns if there is none.
 fn namespace_is_told() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -86,8 +89,8 @@ fn namespace_is_told() -> Result<()> {
 }
 
 case!(devices_down);
-/// By the tool as well as by the crate, both devices being down. The kernel tells of a queue only
-/// while its device is up.
+/// Leases queues while NIC and netkit are down, by the crate and by the tool. The leases must show
+/// when both are up: the kernel reports queues of devices that are up only.
 fn devices_down() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -109,7 +112,8 @@ fn devices_down() -> Result<()> {
 }
 
 case!(to_two_containers);
-/// Queues of one NIC to netkits of two containers: each counts from 1, each has its own number.
+/// Leases queues of one NIC to two containers. Each netkit's first lease must be its queue 1, and
+/// each namespace must have its own number.
 fn to_two_containers() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -128,7 +132,8 @@ fn to_two_containers() -> Result<()> {
 }
 
 case!(virtual_side_is_silent);
-/// The virtual side tells of no lease, neither at the leased queue nor at its own.
+/// Asks the netkit for its queues. It must report no lease, neither of the leased queue nor of its
+/// own.
 fn virtual_side_is_silent() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -149,7 +154,7 @@ fn virtual_side_is_silent() -> Result<()> {
 }
 
 case!(other_queues_are_free);
-/// Asked for one queue or for all, the NIC tells of a lease at the leased queue only.
+/// Asks the NIC for one queue and for all. It must report a lease of the leased rx queue only.
 fn other_queues_are_free() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -169,7 +174,7 @@ fn other_queues_are_free() -> Result<()> {
     Ok(())
 }
 
-/// The rx queues of the NIC that a dump shows without a lease.
+/// Returns the NIC's rx queues that the kernel's dump shows without a lease.
 fn free_queues() -> Result<Vec<QueueId>> {
     let queues = netdev::Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     let free =

@@ -29,8 +29,8 @@ fn tool(line: &str) -> Result<Finished> {
 }
 
 case!(namespace_that_got_the_inode);
-/// A namespace gets the inode of one that is gone, and a netkit in it the number that a leased one had
-/// there: it is another's, and stays.
+/// Replaces a leased netkit by one with the same ifindex in a namespace with the same inode.
+/// `unlease` must not take it for its own.
 fn namespace_that_got_the_inode() -> Result<()> {
     const TRIES: u32 = 50;
     testbed::wire()?;
@@ -65,7 +65,7 @@ fn namespace_that_got_the_inode() -> Result<()> {
     Ok(())
 }
 
-/// Gives each netkit of these names another one as soon as it hears of it, as udev does, until it is dropped.
+/// Renames each netkit of the given names as soon as it appears, as udev does, until it is dropped.
 struct Renamer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<u32>>>,
@@ -101,7 +101,7 @@ impl Renamer {
         })
     }
 
-    /// How many it has renamed.
+    /// Stops, and returns the number of netkits that were renamed.
     fn end(mut self) -> Result<u32> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("it has ended")?;
@@ -116,8 +116,8 @@ impl Drop for Renamer {
 }
 
 case!(renamed_at_once);
-/// A netkit that gets another name in the moment in which it is there is known by its number, and so is the
-/// lease that made it.
+/// Renames netkits the moment they are made. They and their leases must be found by ifindex
+/// nevertheless.
 fn renamed_at_once() -> Result<()> {
     const ROUNDS: u32 = 40;
     testbed::wire()?;
@@ -149,8 +149,8 @@ fn renamed_at_once() -> Result<()> {
 }
 
 case!(offload_of_each_nic);
-/// Two NICs that forward for a lease each: one gets its large receive offload back when its own lease
-/// ends, whatever the other needs.
+/// Leases queues of two NICs with forwarding, which switches LRO off. Each NIC must get LRO back
+/// when its own lease ends.
 fn offload_of_each_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -187,7 +187,8 @@ fn offload_of_each_nic() -> Result<()> {
     Ok(())
 }
 
-/// The runtime directory, file by file; nothing if it is not there.
+/// Returns the contents of all files in the runtime directory; none if the directory does not
+/// exist.
 fn noted() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut files = BTreeMap::new();
     if Path::new(RUNTIME).exists() {
@@ -251,8 +252,8 @@ fn dry_runs_change_nothing() -> Result<()> {
 }
 
 case!(boot_that_is_masked);
-/// Where another file is mounted over the boot's id, as container engines do, no note is of another boot: those
-/// of other tools stay, and those made there count elsewhere.
+/// Mounts another file over the kernel's boot id, as container engines do. Leases noted inside and
+/// outside must not count as those of another boot.
 fn boot_that_is_masked() -> Result<()> {
     const ID: &str = "/proc/sys/kernel/random/boot_id";
     testbed::wire()?;

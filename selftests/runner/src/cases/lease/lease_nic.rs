@@ -18,7 +18,7 @@ use framework::xdp;
 // netdev_queue_busy, asked by ethnl_set_channels for each queue that would go.
 const LEASED: Said = Said::Text("Device queue in use due to queue leasing");
 
-/// A guest in a container that leases queue 1 of a NIC whose RSS uses queue 0 only.
+/// Makes a netkit in a container that leases queue 1, on a NIC whose RSS uses queue 0 only.
 fn leasing() -> Result<Guest> {
     testbed::container()?;
     rss_on_queue_zero()?;
@@ -27,7 +27,7 @@ fn leasing() -> Result<Guest> {
     Ok(guest)
 }
 
-/// `ethtool -X NIC equal 1`: RSS keeps no queue.
+/// Sets an RSS table that uses queue 0 only, as `ethtool -X NIC equal 1` does.
 fn rss_on_queue_zero() -> Result<()> {
     let mut ethtool = Ethtool::open()?;
     let nic = ifindex(NIC)?;
@@ -58,7 +58,7 @@ fn channels_stay_until_the_end() -> Result<()> {
 }
 
 case!(channels_as_they_are);
-/// Setting the channels to what they are is no change.
+/// Sets the channels to their present number. The kernel must accept, and the lease stay.
 fn channels_as_they_are() -> Result<()> {
     testbed::wire()?;
     let guest = leasing()?;
@@ -67,7 +67,7 @@ fn channels_as_they_are() -> Result<()> {
 }
 
 case!(channels_shrink_down_to_the_lease);
-/// Queues behind the leased one can go, it can't.
+/// Reduces the channels. Queues above the leased one may go, the leased one must not.
 fn channels_shrink_down_to_the_lease() -> Result<()> {
     testbed::wire()?;
     let guest = leasing()?;
@@ -80,7 +80,7 @@ fn channels_shrink_down_to_the_lease() -> Result<()> {
 }
 
 case!(channels_grow);
-/// Queues behind the leased one can come, and are free.
+/// Adds channels. The lease must stay, and the new queue be free.
 fn channels_grow() -> Result<()> {
     testbed::wire()?;
     testbed::channels(2)??;
@@ -91,7 +91,7 @@ fn channels_grow() -> Result<()> {
 }
 
 case!(netkit_has_no_channels);
-/// A netkit has no channels to set, at neither end.
+/// Sets the channels of a netkit at either end. The kernel must refuse.
 fn netkit_has_no_channels() -> Result<()> {
     testbed::wire()?;
     let guest = leasing()?;
@@ -107,8 +107,8 @@ fn netkit_has_no_channels() -> Result<()> {
 }
 
 case!(bind_of_leased_queue);
-/// A binding of a leased queue, alone and beside a free one, is refused: the leased queue has no
-/// DMA device any more (`netdev_queue_get_dma_dev`), the free one has.
+/// Binds a leased queue on the NIC, alone and with a free one. The kernel must refuse, because a
+/// leased queue has no DMA device (`netdev_queue_get_dma_dev`).
 fn bind_of_leased_queue() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
@@ -127,8 +127,8 @@ fn bind_of_leased_queue() -> Result<()> {
 }
 
 case!(af_xdp_of_leased_queue);
-/// An AF_XDP socket of a leased queue is refused on the NIC and granted through the netkit; then
-/// the NIC's queue is in use, and nothing can be bound through the netkit (`xsk_reg_pool_at_qid`).
+/// Opens an AF_XDP socket on a leased queue. The NIC must refuse and the netkit grant it; then
+/// binding through the netkit must be refused (`xsk_reg_pool_at_qid`).
 fn af_xdp_of_leased_queue() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;

@@ -22,10 +22,10 @@ use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 use framework::{machine, nic_state};
 
-/// A namespace is torn down some time after its name is gone.
+/// Time limit for the kernel to tear a namespace down after its name is gone.
 const TEARDOWN: Duration = Duration::from_secs(30);
 
-/// What leases have noted.
+/// Returns the files of the lease journal.
 fn notes() -> Result<Vec<PathBuf>> {
     let mut files = nic_state::written_down()?;
     files.retain(|path| {
@@ -35,13 +35,14 @@ fn notes() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The one note of a lease.
+/// Returns the only file of the lease journal.
 fn note() -> Result<PathBuf> {
     notes()?.pop().context("no note of a lease")
 }
 
 case!(netkits_that_went);
-/// One with its container, one by another's hand: what they left is cleared away on demand.
+/// Lets two leased netkits disappear, one with its container and one deleted. `unlease` must remove
+/// what each left, and keep what the other needs.
 fn netkits_that_went() -> Result<()> {
     let before = begin()?;
     leased(&boxed(&format!(
@@ -82,7 +83,8 @@ fn netkits_that_went() -> Result<()> {
 }
 
 case!(netkit_of_somebody_else);
-/// It is deleted only on demand.
+/// Leases to a netkit that somebody else made. `unlease` must refuse to delete it without
+/// `--delete`.
 fn netkit_of_somebody_else() -> Result<()> {
     let before = begin()?;
     foreign(2)?;
@@ -111,7 +113,8 @@ fn netkit_of_somebody_else() -> Result<()> {
 }
 
 case!(bound);
-/// A receiver is not pulled from under its feet, unless one says so.
+/// Ends a lease while a receiver uses it. `unlease` must refuse and name the receiver, and end both
+/// with `--force`.
 fn bound() -> Result<()> {
     let before = begin()?;
     leased(&boxed(&format!("--queue {LAST} --address {ROUTED}")))?;
@@ -134,7 +137,8 @@ fn bound() -> Result<()> {
 }
 
 case!(stopped_half_way);
-/// Killed at any moment, it leaves what `unlease` clears away; told to end, it leaves nothing.
+/// Kills or ends `lease` at different moments. After SIGKILL `unlease` must remove what is left;
+/// after SIGTERM nothing must be left.
 fn stopped_half_way() -> Result<()> {
     let before = begin()?;
     let way = format!("--address {ROUTED} --address {BESIDE} --address {BESIDE6}");
@@ -180,14 +184,14 @@ fn stopped_half_way() -> Result<()> {
     Ok(())
 }
 
-/// What a killed writer left beside a note goes with the next lock.
+/// Removes the temporary files of killed writers, by taking the runtime directory's lock once.
 fn clear_of_half_written() -> Result<()> {
     unlease("--all-stale")?.good("unlease").map(drop)
 }
 
 case!(damaged_notes);
-/// A note that cannot be read is put aside: the netkit is then as somebody else's. One of another
-/// boot is no note.
+/// Damages the file of a lease, then makes it one of another boot. `unlease` must treat the netkit
+/// as somebody else's, and keep the damaged file aside.
 fn damaged_notes() -> Result<()> {
     let before = begin()?;
     let line = boxed(&format!("--queue {LAST} --address {BESIDE}"));
@@ -220,7 +224,8 @@ fn damaged_notes() -> Result<()> {
 }
 
 case!(nic_that_went);
-/// With the NIC go its leases and their netkits; the notes are cleared away.
+/// Removes the NIC of a lease. `unlease` must say that the netkit was already gone, and remove the
+/// lease's file.
 fn nic_that_went() -> Result<()> {
     begin()?;
     leased(&boxed(&format!(
@@ -237,8 +242,8 @@ fn nic_that_went() -> Result<()> {
 }
 
 case!(ended_from_elsewhere);
-/// Ended from another namespace than that of NIC and host end: the receiver is seen, what was changed there is
-/// put back there, and a device here that has the NIC's number is left alone.
+/// Ends a lease from a third namespace. A running receiver must be noticed, settings restored in
+/// the right namespace, and a local device with the NIC's ifindex left alone.
 fn ended_from_elsewhere() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;

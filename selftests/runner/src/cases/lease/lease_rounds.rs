@@ -25,26 +25,26 @@ use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6,
 use framework::tool::{Finished, command, finish};
 use framework::transfer::{devmem_tcp, summary};
 
-/// How often each case does it; there are two for each way of naming a namespace.
+/// Number of rounds of a case; there are two cases for each way to name a namespace.
 const ROUNDS: u32 = 25;
-/// The NIC's queue that is leased.
+/// Number of the NIC's queue that is leased.
 pub(crate) const LAST: u32 = testbed::QUEUES - 1;
-/// The guest's addresses that the sender has routes to.
+/// IPv4 address of the guest that the sender has a route to.
 pub(crate) const ROUTED: &str = testbed::BOX_ADDRESS;
 pub(crate) const ROUTED6: &str = "2001:db8:100::2";
-/// The guest's addresses in the NIC's own subnets.
+/// IPv4 address of the guest in the NIC's own subnet.
 pub(crate) const BESIDE: &str = "192.0.2.77";
 pub(crate) const BESIDE6: &str = "2001:db8:2::77";
-/// A file that a namespace is mounted on.
+/// File that a network namespace is mounted on.
 const PATH: &str = "/run/pod.netns";
 
-/// A pod's namespace.
+/// A pod's network namespace, by what keeps it and names it.
 pub(crate) enum Pod {
-    /// With a name of `ip netns`.
+    /// Named, as by `ip netns`.
     Named,
-    /// Mounted on a file elsewhere.
+    /// Mounted on a file outside of `/run/netns`.
     Mounted,
-    /// With nothing but a process.
+    /// Kept by a process only.
     Process(Child),
 }
 
@@ -83,7 +83,7 @@ impl Pod {
         Ok(Self::Process(child))
     }
 
-    /// As `--netns` names it.
+    /// Returns the argument of `--netns` for the namespace.
     pub(crate) fn arg(&self) -> String {
         match self {
             Self::Named => BOX.to_owned(),
@@ -92,7 +92,7 @@ impl Pod {
         }
     }
 
-    /// Ends it.
+    /// Ends the pod: deletes the name, unmounts the file or kills the process.
     pub(crate) fn end(self) -> Result<()> {
         match self {
             Self::Named => machine::delete_namespace(BOX),
@@ -109,7 +109,8 @@ impl Pod {
     }
 }
 
-/// The wire, and the sender's routes to the guest. This host is no router.
+/// Prepares the wire and the sender's routes to the guest, and checks that this host is not a
+/// router.
 pub(crate) fn wire() -> Result<()> {
     for family in ["ipv4", "ipv6"] {
         let path = format!("/proc/sys/net/{family}/conf/all/forwarding");
@@ -125,30 +126,31 @@ pub(crate) fn wire() -> Result<()> {
     Ok(())
 }
 
-/// `devmem-tcp lease`, whatever it comes to.
+/// Runs `devmem-tcp lease` to its end, whatever its exit status.
 pub(crate) fn lease(line: &str) -> Result<Finished> {
     let line = format!("lease --phys {NIC} {line}");
     finish(command(None, &devmem_tcp(), &line))
 }
 
-/// `devmem-tcp lease --json` that is granted, and what it printed.
+/// Runs `devmem-tcp lease --json`, which must succeed, and returns its output.
 pub(crate) fn leased(line: &str) -> Result<Leased> {
     let text = lease(&format!("--json {line}"))?.good("lease")?;
     summary::parse(&text)
 }
 
-/// `devmem-tcp unlease`, whatever it comes to.
+/// Runs `devmem-tcp unlease` to its end, whatever its exit status.
 pub(crate) fn unlease(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), &format!("unlease {line}")))
 }
 
-/// `devmem-tcp unlease --json` that is done, and what it printed.
+/// Runs `devmem-tcp unlease --json`, which must succeed, and returns its output.
 pub(crate) fn unleased(line: &str) -> Result<Unleased> {
     let text = unlease(&format!("--json {line}"))?.good("unlease")?;
     summary::parse(&text)
 }
 
-/// So many bytes from the far end of the wire into the pod's guest end, validated.
+/// Sends `bytes` bytes from the far end of the wire to a receiver on the netkit, and checks that
+/// all are right and in the dmabuf.
 pub(crate) fn receive(netns: &str, netkit: &str, to: SocketAddr, bytes: usize) -> Result<()> {
     let receiver = Recv::on(netkit).netns(netns).listen(to).size("2M");
     let receiver = receiver.validate(251).start()?;
@@ -167,17 +169,17 @@ fn address(addr: &str, port: u16) -> Result<SocketAddr> {
     Ok(SocketAddr::new(addr.parse()?, port))
 }
 
-/// What goes first.
+/// Which ends first in a round, the lease or the pod.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum First {
-    /// The lease, by `unlease`; then the pod.
+    /// `unlease` ends the lease, then the pod ends.
     Lease,
-    /// The pod, as pods do, and the lease with it; `unlease` clears away what is left.
+    /// The pod ends, and with it the lease; `unlease` removes the rest.
     Pod,
 }
 
-/// Again and again a pod comes, gets a lease and a way for both families, receives, lease and pod
-/// end, and nothing is left.
+/// Runs the rounds of a case: make a pod, lease with routes for IPv4 and IPv6, receive, end lease
+/// and pod. Checks after each that nothing is left.
 fn rounds(first: First, pod: impl Fn() -> Result<Pod>) -> Result<()> {
     wire()?;
     let before = Footprint::settled()?;
@@ -246,7 +248,8 @@ fn by_pid_pod_first() -> Result<()> {
 }
 
 case!(beside_the_nic);
-/// The sender finds the guest by asking for it on its own link; both families.
+/// Leases with addresses in the NIC's own subnets. The sender must find the guest by ARP and
+/// neighbour discovery on its own link.
 fn beside_the_nic() -> Result<()> {
     wire()?;
     let before = Footprint::settled()?;

@@ -16,11 +16,11 @@ use framework::tool::{command, finish};
 use framework::transfer::devmem_tcp;
 use framework::{Skip, println_line};
 
-/// The sysctl of the NIC that every IPv4 way needs.
+/// Sysctl file for IPv4 forwarding on the NIC, which every IPv4 guest route needs.
 const FORWARDING: &str = "/proc/sys/net/ipv4/conf/eth1/forwarding";
 const ALL_FORWARDING: &str = "/proc/sys/net/ipv4/conf/all/forwarding";
 
-/// The wire, two containers, and what there is before.
+/// Prepares the wire and two containers, and takes a snapshot of everything a lease may change.
 pub(crate) fn begin() -> Result<Footprint> {
     wire()?;
     testbed::container()?;
@@ -36,7 +36,7 @@ pub(crate) fn forwarding() -> Result<String> {
     Ok(fs::read_to_string(FORWARDING)?.trim().to_owned())
 }
 
-/// The complaint of a lease that must be refused, and of an end of one.
+/// Checks that `lease` is refused, runs the commands of its remedy, and returns its standard error.
 pub(crate) fn lease_refused(line: &str) -> Result<String> {
     let complaint = lease(line)?.refused(1)?;
     println_line(complaint.trim_end());
@@ -59,7 +59,7 @@ pub(crate) fn says(complaint: &str, part: &str) -> Result<()> {
     Ok(())
 }
 
-/// A netkit pair that nobody's lease made, its guest end in the container.
+/// Makes a netkit pair without `devmem-tcp lease`, with its guest end in the container.
 pub(crate) fn foreign(rx_queues: u32) -> Result<()> {
     let mut pair = NetkitPair::new(HOST, GUEST);
     pair.rx_queues = Some(rx_queues);
@@ -96,7 +96,7 @@ fn many_queues() -> Result<()> {
 }
 
 case!(switches_are_shared);
-/// The last one to end puts back what both needed.
+/// Ends two leases that need the same sysctls. The last one to end must restore them.
 fn switches_are_shared() -> Result<()> {
     let before = begin()?;
     leased(&boxed(&format!(
@@ -115,7 +115,7 @@ fn switches_are_shared() -> Result<()> {
 }
 
 case!(what_others_set_stays);
-/// Somebody makes a router of the whole host while a lease is there: it stays one.
+/// Makes the host a router while a lease exists. `unlease` must leave forwarding on.
 fn what_others_set_stays() -> Result<()> {
     let before = begin()?;
     leased(&boxed(&format!(
@@ -132,7 +132,8 @@ fn what_others_set_stays() -> Result<()> {
 }
 
 case!(refused_half_way);
-/// A route in this or that namespace is taken, a queue is: what was done before is taken back.
+/// Makes `lease` fail half-way, by a taken queue or by a route in either namespace. It must undo
+/// what it did before.
 fn refused_half_way() -> Result<()> {
     let before = begin()?;
     let way = format!("--address {ROUTED} --address {BESIDE} --address {BESIDE6}");
@@ -191,7 +192,8 @@ fn refused_half_way() -> Result<()> {
 }
 
 case!(refused_at_once);
-/// What makes no sense, and a runtime directory that cannot be written.
+/// Passes contradictory options, then an unusable runtime directory. `lease` must refuse before it
+/// changes anything.
 fn refused_at_once() -> Result<()> {
     let before = begin()?;
     let queue = format!("--queue {LAST}");
@@ -264,8 +266,8 @@ fn dry_runs() -> Result<()> {
 }
 
 case!(large_receive_offload);
-/// A NIC that forwards loses its large receive offload (`dev_disable_lro`), and nothing in the
-/// kernel gives it back.
+/// Leases with forwarding on a NIC with LRO, which the kernel then switches off
+/// (`dev_disable_lro`). `unlease` must switch LRO on again, because the kernel does not.
 fn large_receive_offload() -> Result<()> {
     begin()?;
     let nic = framework::ifindex(NIC)?;

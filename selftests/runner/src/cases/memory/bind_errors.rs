@@ -71,7 +71,8 @@ fn device_without_queue_ops() -> Result<()> {
 }
 
 case!(netkit_without_a_lease);
-/// A netkit's own queue has no NIC behind it that could do DMA.
+/// Binds a queue of a netkit that leases nothing. The kernel must refuse, because no NIC that could
+/// do DMA is behind the queue.
 fn netkit_without_a_lease() -> Result<()> {
     let netkit = netkit("nk0", 2)?;
     refused(
@@ -191,7 +192,8 @@ fn rx_page_size_not_a_power_of_two() -> Result<()> {
 }
 
 case!(rx_page_size_unaligned_memory);
-/// Plain pages are not contiguous: their scatter-gather entries are smaller than 64 KiB.
+/// Binds with `rx-page-size` 64 KiB to memory of 4 KiB pages, which are not contiguous. The kernel
+/// must refuse, because the scatter-gather entries are smaller.
 fn rx_page_size_unaligned_memory() -> Result<()> {
     since_7_3()?;
     refused(
@@ -202,7 +204,8 @@ fn rx_page_size_unaligned_memory() -> Result<()> {
 }
 
 case!(rx_page_size_unsupported_by_kernel);
-/// A kernel that doesn't know the attribute must say so, not ignore it.
+/// Binds with an `rx-page-size` on a kernel before 7.3. The kernel must refuse the unknown
+/// attribute, not ignore it.
 fn rx_page_size_unsupported_by_kernel() -> Result<()> {
     if testbed::kernel()? >= (7, 3) {
         return Err(Skip("this kernel knows rx-page-size".into()).into());

@@ -31,19 +31,20 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-/// `devmem-tcp recv` with this memory.
+/// The command of `devmem-tcp recv` with the given `--memory`.
 fn recv(memory: &str) -> Command {
     tool(&format!(
         "recv -f {NIC} -l {NIC_ADDRESS}:5000 --memory {memory}"
     ))
 }
 
-/// A dmabuf of the system heap.
+/// Allocates a dmabuf of `len` bytes from the system heap.
 fn heap(len: u64) -> Result<AnyMemory> {
     Ok(AnyMemory::make(&"heap:system".parse()?, Some(len), None)?)
 }
 
-/// Leaves it open in the programs that this process starts; its number there.
+/// Clears `FD_CLOEXEC`, so that programs started by this process inherit the fd. Returns the fd's
+/// number.
 fn lend(fd: impl AsFd) -> Result<i32> {
     fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).context("FD_CLOEXEC")?;
     Ok(fd.as_fd().as_raw_fd())
@@ -145,7 +146,8 @@ fn fds_that_are_none() -> Result<()> {
     nic_state::untouched()
 }
 
-/// Serves each that connects in this way, until the case ends.
+/// Starts a helper that serves each connection to a Unix socket until the case ends. Returns the
+/// `--memory` option for the socket.
 fn helper(name: &str, serve: impl Fn(UnixStream) -> Result<()> + Send + 'static) -> Result<String> {
     let path = format!("/tmp/{name}.{}", std::process::id());
     let listener = UnixListener::bind(&path)?;
@@ -191,7 +193,8 @@ fn helpers_that_pass_none() -> Result<()> {
     nic_state::untouched()
 }
 
-/// The card of the module that makes one without hardware; a skip where the kernel has none.
+/// Returns the DRM device of the kernel module `vgem`, which needs no hardware; skips the case
+/// where the kernel lacks the module.
 fn card() -> Result<&'static str> {
     let card = "/dev/dri/card0";
     if !Path::new(card).exists() {
@@ -227,7 +230,7 @@ fn drm_devices_that_give_none() -> Result<()> {
     nic_state::untouched()
 }
 
-/// Each kind that is here, of so many bytes, as on a command line.
+/// Returns a `--memory` option for each kind of memory that this machine has, of `len` bytes.
 fn all_kinds(len: u64) -> Result<Vec<String>> {
     let mib = len / MIB;
     let mut all = vec![
@@ -244,7 +247,7 @@ fn all_kinds(len: u64) -> Result<Vec<String>> {
     Ok(all)
 }
 
-/// Bytes of all dmabufs on this machine.
+/// Reads the total size in bytes of all dmabufs on this machine.
 fn dmabuf_bytes() -> Result<u64> {
     let text = fs::read_to_string("/sys/kernel/debug/dma_buf/bufinfo").context("bufinfo")?;
     let total = text.lines().find(|line| line.contains(" objects, "));
@@ -254,14 +257,14 @@ fn dmabuf_bytes() -> Result<u64> {
         .parse()?)
 }
 
-/// A receiver that is bound.
+/// Starts a receiver with the given `--memory`, and waits until its queue is bound.
 fn bound(memory: &str) -> Result<Running> {
     let running = Running::start(recv(memory))?;
     until("a binding", SOON, || Ok(bound_queues()? == 1))?;
     Ok(running)
 }
 
-/// Waits until no dmabuf is left.
+/// Waits until no dmabuf and no binding is left.
 fn until_free() -> Result<()> {
     until("memory to be free", SOON, || {
         free_deferred()?;
@@ -270,7 +273,8 @@ fn until_free() -> Result<()> {
 }
 
 case!(freed_at_the_end, on drm_too);
-/// However the receiver ends, its memory ends with it.
+/// Ends receivers normally, by SIGTERM and by SIGKILL, with each kind of memory. The memory must be
+/// freed each time.
 fn freed_at_the_end() -> Result<()> {
     testbed::wire()?;
     until_free()?;
@@ -291,7 +295,8 @@ fn freed_at_the_end() -> Result<()> {
     Ok(())
 }
 
-/// What a process has open: the number, what it is, and whether programs that it starts have it.
+/// Lists the open fds of a process: the number, what it is, and whether programs that the process
+/// starts inherit it.
 fn open_in(pid: u32) -> Result<Vec<(String, String, bool)>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
@@ -317,8 +322,8 @@ fn open_in(pid: u32) -> Result<Vec<(String, String, bool)>> {
 }
 
 case!(not_for_other_programs, on drm_too);
-/// A receiver keeps no device open that it asked for memory, and programs that it starts, as the
-/// guardian of its settings, have none of its memory.
+/// Runs receivers with each kind of memory. They must close the device that the memory came from,
+/// and neither the guardian nor another program may inherit the memory.
 fn not_for_other_programs() -> Result<()> {
     testbed::wire()?;
     let lent = heap(16 * MIB)?;
@@ -353,7 +358,8 @@ fn not_for_other_programs() -> Result<()> {
 }
 
 case!(sent_from_each_kind, on drm_too);
-/// What is sent from memory of each kind arrives.
+/// Sends from memory of each kind. The receiver must get the right bytes, and the kernel must not
+/// have copied any.
 fn sent_from_each_kind() -> Result<()> {
     testbed::wire()?;
     for memory in all_kinds(4 * MIB)? {
@@ -377,7 +383,8 @@ fn sent_from_each_kind() -> Result<()> {
 }
 
 case!(doctor_asks_for_it);
-/// The doctor asks for the memory that is named, and tells what there is.
+/// Runs `doctor` with different `--memory` options. It must check the memory asked for, and say
+/// which memory there is.
 fn doctor_asks_for_it() -> Result<()> {
     testbed::wire()?;
     let report = Report::of(&format!("{NIC} --memory heap:system"))?;

@@ -15,14 +15,14 @@ use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, ours, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
-/// Half of the machine's memory is taken page by page, in emulation.
+/// Time limit for taking half of the machine's memory page by page, in emulation.
 const LATER: Duration = Duration::from_secs(90);
 
 fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-/// Memory that the kernel could hand out now, in KiB.
+/// Reads how much memory is free, in KiB.
 fn free() -> Result<u64> {
     let info = fs::read_to_string("/proc/meminfo")?;
     let line = info.lines().find(|line| line.starts_with("MemFree:"));
@@ -30,8 +30,8 @@ fn free() -> Result<u64> {
     Ok(kib.context("no number")?.parse()?)
 }
 
-/// A command line with SIZE in it is refused for a size beyond memory, having taken none; the remedy
-/// is the option that would do.
+/// Checks that a command line is refused with an excessive size in place of `SIZE`, and that no
+/// memory was taken. Returns the option with a possible size that the remedy names.
 fn refused(line: &str, size: &str) -> Result<String> {
     let (line, before) = (line.replace("SIZE", size), free()?);
     complains(tool(&line), &["MiB are available", "take less: --"])?;
@@ -43,7 +43,7 @@ fn refused(line: &str, size: &str) -> Result<String> {
     Ok(option.trim().to_owned())
 }
 
-/// With the option that was said instead, `recv` receives.
+/// Checks that `recv` can bind with the option that the remedy named.
 fn cured(line: &str, option: &str) -> Result<()> {
     let (before, _) = line.split_once("--size").context("no --size")?;
     let receiver = Running::start(tool(&format!("{before}{option}")))?;
@@ -80,7 +80,8 @@ fn more_than_the_machine_has() -> Result<()> {
 }
 
 case!(more_than_the_control_group_has);
-/// A control group of its own, as a container has; the tools start in it.
+/// Starts the tools in a control group with a memory limit, as in a container. They must refuse a
+/// larger size, and name the limit.
 fn more_than_the_control_group_has() -> Result<()> {
     testbed::wire()?;
     let group = Path::new("/sys/fs/cgroup/memory-size");
