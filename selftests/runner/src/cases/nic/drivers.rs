@@ -26,10 +26,10 @@ const ALL: [Driver; 5] = [
     Driver::Fbnic,
 ];
 
-/// What came of something: a number, or how it was refused.
+/// Result of a step: a number, or the errno of its refusal.
 type Outcome = std::result::Result<u32, Errno>;
 
-/// A NIC of that driver, its ntuple rules switched on.
+/// Loads a NIC that behaves as this driver, and switches ntuple rules on.
 fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
     testbed::clear()?;
     testbed::wire_as(driver, queues, "")?;
@@ -53,10 +53,11 @@ fn rule(port: u16, location: Location) -> Result<FlowRule> {
     Ok(rule)
 }
 
-/// `RX_CLS_LOC_ANY`, said to the driver itself: [`Location::Any`] finds a place without its help, too.
+/// `RX_CLS_LOC_ANY`, passed to the driver as it is. [`Location::Any`] would find a free location
+/// without the driver's help.
 const ANY: Location = Location::At(u32::MAX);
 
-/// Each driver's outcome of the same steps.
+/// Runs the same steps with each driver, and compares the outcomes with those expected.
 fn each(
     expected: [(Driver, &[Outcome]); ALL.len()],
     steps: fn(&mut Ethtool, Ifindex) -> Result<Vec<Outcome>>,
@@ -71,7 +72,8 @@ fn each(
 }
 
 case!(rule_places);
-/// Who chooses the place of a rule, and what becomes of the rule that has it.
+/// Inserts rules without a location, at a free one, at an occupied one and beyond the table. Each
+/// driver must answer as the real one does.
 fn rule_places() -> Result<()> {
     let full = Err(Errno::ENOSPC);
     let bad = Err(Errno::EINVAL);
@@ -103,7 +105,8 @@ fn rule_places() -> Result<()> {
 }
 
 case!(rules_that_are_refused);
-/// The same packets again, a mask in part, other fields than the first rule's, a ninth address.
+/// Inserts a duplicate rule, a partial mask, other fields than the first rule's, many addresses,
+/// and a rule that drops. Each driver must answer as the real one does.
 fn rules_that_are_refused() -> Result<()> {
     let bad = Err(Errno::EINVAL);
     let exists = Err(Errno::EEXIST);
@@ -162,8 +165,8 @@ fn rules_that_are_refused() -> Result<()> {
 }
 
 case!(tables_and_contexts);
-/// Length of the table and the key, how many contexts there are, how long the table is with more
-/// channels, and whether a table that was set lets it become short again.
+/// Compares each driver's RSS with the real one: length of table and key, number of contexts,
+/// length of the table with more channels, and whether a table that was set may shrink again.
 fn tables_and_contexts() -> Result<()> {
     const MANY: u32 = 70;
     for (driver, entries, key, contexts, with_many) in [
@@ -221,7 +224,8 @@ fn tables_and_contexts() -> Result<()> {
 }
 
 case!(channels);
-/// Which channels there are, and which can be had: so many combined, rx and tx.
+/// Sets different numbers of combined, rx and tx channels. Each driver must answer as the real one
+/// does.
 fn channels() -> Result<()> {
     let bad = Err(Errno::EINVAL);
     each(
@@ -259,8 +263,8 @@ fn channels() -> Result<()> {
 }
 
 case!(rings);
-/// What the driver tells of header split and its threshold, at first, set on, set off, and set to
-/// auto; and a ring of 600 entries.
+/// Reads header split and its threshold, switches split on, off and to auto, and sets a ring of 600
+/// entries. Each driver must answer as the real one does.
 fn rings() -> Result<()> {
     const ON: Told = Ok(Some(HeaderSplit::Enabled));
     const OFF: Told = Ok(Some(HeaderSplit::Disabled));
@@ -326,7 +330,8 @@ fn rings() -> Result<()> {
 }
 
 case!(queues_that_restart);
-/// Which queues can be bound: the first, the second, and that while the device is down.
+/// Binds the first queue, the second one, and a queue of a device that is down. Each driver must
+/// answer as the real one does.
 fn queues_that_restart() -> Result<()> {
     let none = Err(Errno::EOPNOTSUPP);
     each(
@@ -364,7 +369,7 @@ fn queues_that_restart() -> Result<()> {
 }
 
 case!(receives_and_restores);
-/// Receives a little with each driver that can, on one queue and on two; the NIC is then as it was.
+/// Receives with each driver that can, on one queue and on two. The NIC must then be as before.
 fn receives_and_restores() -> Result<()> {
     for driver in ALL.into_iter().filter(|driver| *driver != Driver::Ice) {
         testbed::clear()?;
@@ -387,8 +392,8 @@ fn receives_and_restores() -> Result<()> {
 }
 
 case!(that_cannot_receive);
-/// A driver without queue management: the doctor says so, a receiver is refused for it, and the NIC
-/// is as it was.
+/// Uses a driver without queue management. `doctor` must say so, `recv` must be refused, and the
+/// NIC be unchanged.
 fn that_cannot_receive() -> Result<()> {
     testbed::wire_as(Driver::Ice, QUEUES, "")?;
     let mut observer = Observer::of(NIC)?;
@@ -407,5 +412,5 @@ fn that_cannot_receive() -> Result<()> {
     observer.soon_same(&before)
 }
 
-/// Header split as the driver tells it, or how the setting was refused.
+/// Header split as the driver reports it after a setting, or the errno of the setting.
 type Told = std::result::Result<Option<HeaderSplit>, Errno>;

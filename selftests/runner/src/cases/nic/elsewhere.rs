@@ -16,7 +16,7 @@ use framework::tool::{Running, command, finish, signal, until};
 use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
-/// The tool in a mount namespace of its own, with a /run of its own.
+/// Runs the tool in a mount namespace of its own, with an empty `/run`.
 fn elsewhere(line: &str) -> Command {
     let mut unshare = Command::new("unshare");
     let tool = devmem_tcp();
@@ -35,7 +35,8 @@ fn other_queue() -> String {
 }
 
 case!(second_is_refused);
-/// The second is refused, as the doctor says, until the first and its guardian have ended.
+/// Starts a second receiver with another runtime directory. `recv`, `apply`, `plan` and `doctor`
+/// must refuse until the first and its guardian have ended.
 fn second_is_refused() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -87,7 +88,8 @@ fn second_is_refused() -> Result<()> {
 }
 
 case!(restore_waits_for_the_other);
-/// What was applied to stay is not taken from under a receiver with another directory.
+/// Runs `restore` while a receiver with another runtime directory uses the NIC. It must refuse
+/// until that receiver has ended.
 fn restore_waits_for_the_other() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -112,7 +114,8 @@ fn restore_waits_for_the_other() -> Result<()> {
 }
 
 case!(name_of_another_user);
-/// Any user can have a socket of such a name: it keeps nobody out.
+/// Lets an ordinary user bind the abstract socket name that marks a NIC as used. A receiver must
+/// not be kept out by it.
 fn name_of_another_user() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -139,7 +142,8 @@ fn name_of_another_user() -> Result<()> {
 }
 
 case!(short_ones_are_seen);
-/// One that changes a NIC to stay, or puts it back, is seen by others while it does.
+/// Stops `apply` and `restore` in mid-change. A receiver with another runtime directory must notice
+/// them and be refused.
 fn short_ones_are_seen() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -172,8 +176,8 @@ fn short_ones_are_seen() -> Result<()> {
 }
 
 case!(socket_that_is_full);
-/// A socket of such a name whose owner takes no connection, and that can hold no more of them, is root's or not:
-/// only root's keeps others out, though it can't be asked.
+/// Occupies the abstract socket name with a socket that can take no more connections. Only that of
+/// root must keep a receiver out.
 fn socket_that_is_full() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -199,7 +203,7 @@ fn socket_that_is_full() -> Result<()> {
     Ok(())
 }
 
-/// A user's socket with a name of ours and as many connections as it can hold.
+/// Binds a socket as the given user under the name that marks a NIC as used, and fills its backlog.
 fn full_socket(user: &str) -> Result<Running> {
     let name = format!("devmem-tcp/{}/0-0/1.0", ifindex(NIC)?);
     let full = format!("/tmp/full-{user}");

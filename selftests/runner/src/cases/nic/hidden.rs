@@ -23,14 +23,14 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// What a receiver and its guardian left, who were killed: the NIC as it was before.
+/// Kills a receiver and its guardian, and returns the NIC's state before them.
 fn left() -> Result<State> {
     let before = Observer::of(NIC)?.state()?;
     crash(recv(5000))?;
     Ok(before)
 }
 
-/// A namespace that nothing keeps but a mount of it there.
+/// Makes a network namespace that is kept only by a mount on the file `at`.
 fn mounted(at: &Path) -> Result<()> {
     fs::File::create(at)?;
     let path = at.to_owned();
@@ -44,7 +44,8 @@ fn mounted(at: &Path) -> Result<()> {
 }
 
 case!(too_few_descriptors);
-/// More namespaces than descriptors, and the NIC in the last of them.
+/// Moves the NIC to the last of 2,000 namespaces, and runs `restore` with 64 file descriptors. It
+/// must find the NIC.
 fn too_few_descriptors() -> Result<()> {
     const MANY: u32 = 2000;
     testbed::wire()?;
@@ -78,8 +79,7 @@ fn restored(end: Finished, there: &NetNs, before: &State) -> Result<()> {
 }
 
 case!(under_another_number);
-/// Where the NIC's number is taken it gets another one, and keeps that when it comes home. On its way
-/// it is given another name, too.
+/// Moves the NIC away and back, so that its ifindex and name change. `restore` must know it again.
 fn under_another_number() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -108,7 +108,7 @@ fn under_another_number() -> Result<()> {
 }
 
 case!(not_to_be_entered);
-/// Whoever may not enter the NIC's namespace leaves its journal alone.
+/// Runs `restore` without the right to enter the NIC's namespace. It must keep the journal.
 fn not_to_be_entered() -> Result<()> {
     testbed::wire()?;
     let before = left()?;
@@ -127,7 +127,8 @@ fn not_to_be_entered() -> Result<()> {
 }
 
 case!(held_by_a_descriptor);
-/// Only a descriptor of some process keeps the NIC's namespace.
+/// Moves the NIC to a namespace that only an open file descriptor keeps. `restore` must find the
+/// NIC.
 fn held_by_a_descriptor() -> Result<()> {
     testbed::wire()?;
     let before = left()?;
@@ -154,8 +155,8 @@ fn held_by_a_descriptor() -> Result<()> {
 }
 
 case!(kept_by_a_mount);
-/// A lease in a namespace that only a mount keeps, as container engines make them: here, then in a
-/// mount namespace of another process.
+/// Leases to a namespace that only a mount keeps, as container engines make them; then the mount is
+/// in another mount namespace only. The lease must be seen as alive in both.
 fn kept_by_a_mount() -> Result<()> {
     testbed::wire()?;
     let place = Path::new("/tmp/kept");
@@ -198,7 +199,8 @@ fn kept_by_a_mount() -> Result<()> {
 }
 
 case!(journal_of_another_under_our_name);
-/// The journal of a NIC that left stands under the name that another one's would have.
+/// Renames a NIC's journal to the file name that another NIC's would have. The other NIC's journal
+/// must not overwrite it.
 fn journal_of_another_under_our_name() -> Result<()> {
     testbed::wire()?;
     let before = left()?;
@@ -230,7 +232,7 @@ fn journal_of_another_under_our_name() -> Result<()> {
 }
 
 case!(names_that_were_swapped);
-/// Two NICs that swapped their names: each is known by its device.
+/// Swaps the names of two NICs. `restore` must know each by its device.
 fn names_that_were_swapped() -> Result<()> {
     testbed::wire()?;
     let peer = NetNs::by_name(PEER)?;

@@ -20,7 +20,7 @@ use framework::transfer::devmem_tcp;
 const FILE: &str = "/tmp/boot_id";
 const OTHER: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
-/// The tool where the boot has this id.
+/// Returns a command that runs the tool with another boot id.
 fn masked(line: &str) -> Result<Command> {
     fs::write(FILE, format!("{OTHER}\n"))?;
     let tool = devmem_tcp();
@@ -38,19 +38,20 @@ fn other_queue() -> String {
     format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001")
 }
 
-/// Ends a receiver in good order.
+/// Ends a receiver by SIGTERM.
 fn end(receiver: Running) -> Result<()> {
     receiver.stop().map(drop)
 }
 
-/// Ends a receiver and its guardian, the only one.
+/// Kills a receiver and the only guardian.
 fn kill(receiver: Running) -> Result<()> {
     kill_with_guardian(receiver)?;
     wait_until_unbound()
 }
 
 case!(living_owner);
-/// Whose owner lives is of this boot, whatever it says: the two share the NIC.
+/// Runs receivers with different boot ids on one NIC. A living owner must count, whatever boot its
+/// journal names.
 fn living_owner() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -86,7 +87,8 @@ fn living_owner() -> Result<()> {
 }
 
 case!(dead_owner);
-/// Whose owner is dead may be of this boot: what it changed is not forgotten.
+/// Kills receivers with different boot ids. What they left must not be forgotten, but reported as
+/// perhaps of another boot.
 fn dead_owner() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;

@@ -28,21 +28,21 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// A binding of this process.
+/// Binds the last queue to memory of this process.
 fn bind() -> Result<(Udmabuf, Binding)> {
     let memory = Udmabuf::builder(4 << 20).build()?;
     let bound = Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &[LAST], BindOptions::default())?;
     Ok((memory, bound))
 }
 
-/// Whether RSS has the queue.
+/// Whether the RSS table uses the last queue.
 fn in_table() -> Result<bool> {
     Ok(Ethtool::open()?.rss(ifindex(NIC)?)?.table.contains(&LAST))
 }
 
 case!(by_another_program);
-/// RSS uses queue 0 alone, and another program has bound all others: none is left to receive on, and RSS is not
-/// led to those that are bound.
+/// Has another program bind all queues but 0, which alone RSS uses. `recv` must refuse, and RSS
+/// must not use the bound queues.
 fn by_another_program() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
@@ -72,8 +72,8 @@ fn by_another_program() -> Result<()> {
 }
 
 case!(restore_waits);
-/// What a dead owner left: `restore` waits for the end of the binding, with force too, and takes back
-/// the rule at once.
+/// Binds the queue that a dead receiver had reserved. `restore`, with `--force` too, must not give
+/// the queue to RSS before the binding ends, but remove the rule at once.
 fn restore_waits() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -94,7 +94,8 @@ fn restore_waits() -> Result<()> {
 }
 
 case!(guardian_waits);
-/// The guardian waits for it as well: here for a queue of its owner's claim that another process has bound.
+/// Binds a queue that a killed receiver had reserved. The guardian must remove the rule, and wait
+/// for the end of the binding.
 fn guardian_waits() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -121,7 +122,8 @@ fn guardian_waits() -> Result<()> {
 }
 
 case!(owner_is_refused);
-/// Nor does an owner that lives lead RSS into its own binding.
+/// Restores the NIC in a process that still has its queue bound. The restore must fail, and RSS not
+/// use the queue.
 fn owner_is_refused() -> Result<()> {
     testbed::wire()?;
     // Header split is not what is refused.

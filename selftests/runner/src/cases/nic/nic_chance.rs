@@ -21,10 +21,10 @@ use framework::tool::{Running, command, until};
 use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
-/// As many rounds as fit in the time that a case has.
+/// Number of rounds that fit in a case's time limit.
 const ROUNDS: u64 = 8;
 
-/// All of them: nothing can be bound to ice, whose receivers end by themselves.
+/// All drivers. No queue of ice can be bound: its receivers end with an error.
 const DRIVERS: [Driver; 6] = [
     Driver::Swnic,
     Driver::Mlx5,
@@ -34,7 +34,7 @@ const DRIVERS: [Driver; 6] = [
     Driver::Fbnic,
 ];
 
-/// Numbers by chance, the same ones for the same seed (splitmix64).
+/// The splitmix64 random number generator: the same seed gives the same numbers.
 struct Chance(u64);
 
 impl Chance {
@@ -46,7 +46,7 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// Below `end`.
+    /// Returns a random number below `end`.
     fn below(&mut self, end: u32) -> u32 {
         u32::try_from(self.next() % u64::from(end)).unwrap_or(0)
     }
@@ -56,7 +56,7 @@ impl Chance {
     }
 }
 
-/// How a receiver ends.
+/// Signal by which a receiver ends, and whether its guardian is killed, too.
 #[derive(Debug, Clone, Copy)]
 enum Death {
     Sigterm,
@@ -107,7 +107,7 @@ fn round(seed: u64) -> Result<()> {
     nic_state::nothing_left()
 }
 
-/// What somebody makes of the NIC for himself; says what.
+/// Makes random settings of the NIC as another program would, and describes them.
 fn somebody(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String> {
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let mut made = format!("{channels} channels");
@@ -136,7 +136,7 @@ fn somebody(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
     Ok(format!("{made}, {rules} rules"))
 }
 
-/// A table of a random length's repetition.
+/// Sets an RSS table that repeats a random pattern.
 fn table(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u32) -> Result<()> {
     let len = ethtool.rss(nic)?.table.len();
     let change = RssChange {
@@ -153,7 +153,7 @@ fn pattern(chance: &mut Chance, len: usize, channels: u32) -> Vec<QueueId> {
     pattern.into_iter().cycle().take(len).collect()
 }
 
-/// A context of a random table, and a rule that leads to it.
+/// Creates an RSS context with a random table, and a rule that leads to it.
 fn context(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u32) -> Result<()> {
     let change = RssChange {
         table: Some(pattern(chance, 64, channels)),
@@ -165,7 +165,7 @@ fn context(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u
     testbed::insert_rule(&FlowRule::tcp_to(to, action)).map(drop)
 }
 
-/// A rule for a flow of its own, which the driver may refuse.
+/// Inserts a random rule for this port, with an action that the driver takes.
 fn one_rule(chance: &mut Chance, driver: Driver, port: u16, channels: u32) -> Result<()> {
     let to = format!("{NIC_ADDRESS}:{port}").parse()?;
     let queue = QueueId::new(chance.below(channels));
@@ -179,7 +179,7 @@ fn one_rule(chance: &mut Chance, driver: Driver, port: u16, channels: u32) -> Re
     testbed::insert_rule(&rule).map(drop)
 }
 
-/// Starts a receiver, and ends it; says how.
+/// Starts a receiver and ends it at a random moment in a random way, and describes that.
 fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String> {
     let mut line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:5000");
     let last = channels - 1;

@@ -32,8 +32,8 @@ fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
 }
 
 case!(ntuple_off);
-/// Rules that are switched off are switched on where the driver wants that, and off again, whatever ends
-/// the receiver.
+/// Receives on drivers with ntuple rules switched off. They must be on while the driver needs that,
+/// and off again after a normal end and after a crash.
 fn ntuple_off() -> Result<()> {
     for driver in [Driver::Gve, Driver::Bnxt, Driver::Mlx5] {
         let (mut ethtool, at) = nic(driver, QUEUES)?;
@@ -65,8 +65,8 @@ fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
 }
 
 case!(ntuple_that_others_use);
-/// Of two receivers the last to go switches rules off, and not if somebody else has added one meanwhile,
-/// which the driver would remove.
+/// Ends the users of ntuple rules one by one. The last one must switch rules off, unless another
+/// program has added a rule, which the driver would remove.
 fn ntuple_that_others_use() -> Result<()> {
     let (mut ethtool, at) = nic(Driver::Gve, QUEUES)?;
     let apply = |queue: u32| -> Result<()> {
@@ -102,7 +102,8 @@ fn ntuple_that_others_use() -> Result<()> {
 }
 
 case!(ntuple_with_a_rule_that_stays);
-/// A rule of ours that can't be removed is not another program's: rules are switched off, which removes it.
+/// Makes the driver refuse to remove our rule. `restore` must switch ntuple rules off, which
+/// removes it.
 fn ntuple_with_a_rule_that_stays() -> Result<()> {
     let (_, _) = nic(Driver::Gve, QUEUES)?;
     let mut observer = Observer::of(NIC)?;
@@ -119,8 +120,8 @@ fn ntuple_with_a_rule_that_stays() -> Result<()> {
 }
 
 case!(split_by_itself);
-/// Header split that is on by itself must be asked for all the same, and is by itself again afterwards;
-/// what somebody had asked for stays asked for, which reads the same.
+/// Receives on drivers that split headers by default. Split must be asked for, and be afterwards
+/// what it was: default, or asked for by another program.
 fn split_by_itself() -> Result<()> {
     for driver in [Driver::Bnxt, Driver::Fbnic] {
         for asked in [false, true] {
@@ -154,7 +155,7 @@ fn split_round(at: Ifindex, asked: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether this setting is another one than there was.
+/// Whether asking for this header split changes the driver's setting.
 fn changes(at: Ifindex, split: HeaderSplit) -> Result<bool> {
     let mut changes = Ethtool::open()?.ring_changes()?;
     let change = RingsChange {
@@ -166,7 +167,7 @@ fn changes(at: Ifindex, split: HeaderSplit) -> Result<bool> {
 }
 
 case!(rounded_rings);
-/// A ring size that is rounded is set once, whoever comes and goes then.
+/// Asks for a ring size that the driver rounds up. It must be set once, not again by each receiver.
 fn rounded_rings() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Bnxt] {
         let (mut ethtool, at) = nic(driver, QUEUES)?;
@@ -194,7 +195,7 @@ fn rounded_rings() -> Result<()> {
 }
 
 case!(channels_apart);
-/// Channels for receiving only: there are no others to ask for.
+/// Changes the channels of a driver with separate rx and tx channels. Only rx channels must change.
 fn channels_apart() -> Result<()> {
     let (mut ethtool, at) = nic(Driver::Gve, 8)?;
     testbed::set_channels(&mut ethtool, at, QUEUES)?;
@@ -213,7 +214,8 @@ fn channels_apart() -> Result<()> {
 }
 
 case!(table_that_follows_the_channels);
-/// With more channels the table is longer, and afterwards what it was, be it the default or somebody's.
+/// Adds channels on drivers whose RSS table then grows. `restore` must bring back the old table,
+/// the default or another program's.
 fn table_that_follows_the_channels() -> Result<()> {
     const MANY: u32 = 70;
     for driver in [Driver::Mlx5, Driver::Bnxt] {
@@ -238,7 +240,8 @@ fn table_that_follows_the_channels() -> Result<()> {
     Ok(())
 }
 
-/// Before 7.3 the driver changes no channels while another program's table is set: that is said, and what to do.
+/// Adds channels before Linux 7.3 while another program's RSS table is set, which the driver
+/// refuses. The error must say so, and its remedy help.
 fn table_that_keeps_the_channels(many: u32) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -275,7 +278,8 @@ fn table_round(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Res
 }
 
 case!(without_contexts);
-/// Where one flow cannot be spread over two queues, two can be given one each.
+/// Asks for two queues on drivers without a free RSS context. One flow must be refused, and two
+/// flows must get a queue each.
 fn without_contexts() -> Result<()> {
     for driver in [Driver::Gve, Driver::Fbnic] {
         let (mut ethtool, at) = nic(driver, QUEUES)?;

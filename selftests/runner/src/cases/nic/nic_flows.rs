@@ -35,7 +35,8 @@ fn all_of(summary: &Summary, bytes: u64) -> Result<()> {
 }
 
 case!(dual_stack);
-/// `[::]` takes IPv4 as well: both are steered, and with `--from` only the one that can come.
+/// Listens at `[::]`, which takes IPv4, too. Rules must steer both families; with `--from` only the
+/// family of that address.
 fn dual_stack() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -62,7 +63,8 @@ fn dual_stack() -> Result<()> {
 }
 
 case!(families_that_never_meet);
-/// Nothing could ever come: that is said, and the NIC left alone.
+/// Listens at an address of one family with `--from` one of the other. `recv` must refuse and not
+/// touch the NIC.
 fn families_that_never_meet() -> Result<()> {
     testbed::wire()?;
     for (listen, from) in [
@@ -78,7 +80,8 @@ fn families_that_never_meet() -> Result<()> {
 }
 
 case!(port_zero);
-/// A rule without a port takes all TCP to the address, ssh included: only for who says so.
+/// Listens at port 0, whose rule would steer all TCP to the address, ssh included. `recv` must
+/// refuse; `apply` must ask for the word `any`.
 fn port_zero() -> Result<()> {
     testbed::wire()?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:0");
@@ -100,7 +103,8 @@ fn port_zero() -> Result<()> {
 }
 
 case!(link_local);
-/// An address with its device, and one that is of the device received on.
+/// Listens at link-local addresses, with a device and without, which then means the NIC. All must
+/// be received.
 fn link_local() -> Result<()> {
     testbed::wire()?;
     let options = AddressOptions { nodad: true };
@@ -127,7 +131,7 @@ fn link_local() -> Result<()> {
 }
 
 case!(one_context_for_all_addresses);
-/// However many addresses: for the same queues there is one context.
+/// Steers 24 addresses to the same two queues. One RSS context must be made for all.
 fn one_context_for_all_addresses() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;

@@ -16,17 +16,17 @@ use framework::receiver::{STEP, kill_with_guardian, recv, restore, start_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Finished, Running, finish};
 
-/// What a receiver and its guardian, both killed, left.
+/// A NIC as a killed receiver and its killed guardian left it.
 struct Left {
     observer: Observer,
-    /// What the NIC was, and what it is now.
+    /// State of the NIC before the receiver; [`bent`](Self::bent) is the one after it.
     before: State,
     bent: State,
     journal: PathBuf,
     written: Vec<u8>,
 }
 
-/// A NIC that a receiver has set up, and its journal, with nobody left who knows of either.
+/// Kills a receiver and its guardian, and returns what they left: the NIC's states and the journal.
 fn left() -> Result<Left> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -43,7 +43,7 @@ fn left() -> Result<Left> {
 }
 
 impl Left {
-    /// Puts the journal back as it was, and the NIC by it.
+    /// Writes the original journal back, and restores the NIC by it.
     fn put_right(&mut self) -> Result<()> {
         fs::write(&self.journal, &self.written)?;
         println_line(restore()?.good("restore")?.trim_end());
@@ -51,7 +51,7 @@ impl Left {
     }
 }
 
-/// Holds if it failed and named this.
+/// Checks that a command failed with an error that contains `what`.
 fn names(end: Finished, what: &str) -> Result<()> {
     let said = end.refused(1)?;
     println_line(said.trim_end());
@@ -60,7 +60,8 @@ fn names(end: Finished, what: &str) -> Result<()> {
 }
 
 case!(damaged);
-/// Cut off anywhere, or something else altogether: nothing is done by it, and it is told.
+/// Truncates or replaces the journal in several ways. `restore`, `doctor` and `recv` must name the
+/// file and change nothing.
 fn damaged() -> Result<()> {
     testbed::wire()?;
     let mut left = left()?;
@@ -104,7 +105,8 @@ fn damaged() -> Result<()> {
 }
 
 case!(of_another_boot);
-/// The machine was booted anew since: its settings have gone with the boot.
+/// Makes the journal one of another boot, whose settings are gone. `restore` must remove it, and
+/// not change the NIC.
 fn of_another_boot() -> Result<()> {
     testbed::wire()?;
     let mut left = left()?;
@@ -130,8 +132,8 @@ fn of_another_boot() -> Result<()> {
 }
 
 case!(of_another_nic);
-/// The NIC is gone, and another one has its name. Another program has set that one up just as the dead
-/// receiver had the old one: whoever takes the one for the other undoes that.
+/// Replaces the NIC by a new one of the same name with the same settings. `restore` must say that
+/// the old one is gone, and leave the new one alone.
 fn of_another_nic() -> Result<()> {
     for again in [false, true] {
         testbed::wire()?;
@@ -154,7 +156,7 @@ fn of_another_nic() -> Result<()> {
     Ok(())
 }
 
-/// Header split, a queue that RSS leaves alone, and a rule to it, at the place where [`recv`] has it.
+/// Sets the NIC up as [`recv`] does: header split, a queue without RSS, and a rule to the queue.
 fn as_a_receiver_has_it() -> Result<()> {
     testbed::split()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
@@ -170,7 +172,7 @@ fn as_a_receiver_has_it() -> Result<()> {
     testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(last)))).map(drop)
 }
 
-/// `restore` says that the NIC is gone, and forgets it.
+/// Checks that `restore` reports the NIC as gone and removes its journal.
 fn gone(left: &Left) -> Result<()> {
     ensure!(left.journal.exists(), "the journal went by itself");
     let said = restore()?.good("restore")?;
@@ -180,7 +182,7 @@ fn gone(left: &Left) -> Result<()> {
 }
 
 case!(of_a_nic_that_is_gone);
-/// There is no NIC of that name any more.
+/// Removes the NIC. `restore` must report it as gone and remove its journal.
 fn of_a_nic_that_is_gone() -> Result<()> {
     testbed::wire()?;
     let left = left()?;
@@ -189,7 +191,7 @@ fn of_a_nic_that_is_gone() -> Result<()> {
 }
 
 case!(of_a_nic_that_moved);
-/// The NIC is in another namespace now, by another name.
+/// Moves the NIC to another namespace. `restore` must find and restore it there.
 fn of_a_nic_that_moved() -> Result<()> {
     testbed::wire()?;
     let left = left()?;
@@ -204,7 +206,8 @@ fn of_a_nic_that_moved() -> Result<()> {
 }
 
 case!(no_place_for_it);
-/// Where nothing can be written down, or others could, nothing is changed.
+/// Makes the runtime directory unusable, or writable for others. `recv` must refuse and change
+/// nothing.
 fn no_place_for_it() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;

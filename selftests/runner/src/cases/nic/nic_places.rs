@@ -18,7 +18,7 @@ use framework::tool::{command, finish, sh};
 use framework::transfer::{devmem_tcp, summary};
 use framework::{ifindex, println_line};
 
-/// Those that want it, and how many places their tables are given here.
+/// Drivers that want a location for each rule.
 const TOLD: [Driver; 3] = [Driver::Mlx5, Driver::Gve, Driver::Ice];
 const PLACES: u32 = 8;
 
@@ -26,7 +26,7 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-/// A rule of somebody's.
+/// A rule of another program at this location.
 fn theirs(place: u32) -> Result<FlowRule> {
     let to = format!("{NIC_ADDRESS}:{}", 7000 + place).parse()?;
     let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(1)));
@@ -34,7 +34,7 @@ fn theirs(place: u32) -> Result<FlowRule> {
     Ok(rule)
 }
 
-/// A NIC with so many places, its rules switched on.
+/// Loads a NIC with [`PLACES`] rule locations, and switches ntuple rules on.
 fn nic(driver: Driver) -> Result<Ethtool> {
     testbed::clear()?;
     testbed::wire_as(driver, QUEUES, &format!("rules={PLACES}"))?;
@@ -44,7 +44,7 @@ fn nic(driver: Driver) -> Result<Ethtool> {
 }
 
 case!(only_free_place);
-/// All places but one are somebody's, or all.
+/// Occupies all rule locations but one, then all. Our rule must go to the free one, or be refused.
 fn only_free_place() -> Result<()> {
     for driver in TOLD {
         let (mut ethtool, mut port) = (nic(driver)?, 5000);
@@ -106,7 +106,8 @@ fn one_round(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
 }
 
 case!(rules_of_other_kinds);
-/// A rule of a kind that is not known here stands where ours would go.
+/// Inserts rules of kinds that the `netdev` crate does not know. Our rules must go to other
+/// locations.
 fn rules_of_other_kinds() -> Result<()> {
     let mut ethtool = nic(Driver::Mlx5)?;
     let top = PLACES - 1;
@@ -136,7 +137,8 @@ fn rules_of_other_kinds() -> Result<()> {
 }
 
 case!(rules_that_come_and_go);
-/// Rules of others that come and go all the time are no error, and none of them is taken for ours.
+/// Adds and deletes rules by another program all the time. `apply` must succeed, and neither
+/// program lose a rule to the other.
 fn rules_that_come_and_go() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Gve, Driver::Bnxt, Driver::Swnic] {
         let mut ethtool = nic(driver)?;
@@ -171,7 +173,7 @@ fn rules_that_come_and_go() -> Result<()> {
     Ok(())
 }
 
-/// Adds three rules and deletes them, over and over; says how many.
+/// Adds and deletes three rules until `over` is set, and returns how often.
 fn churn(over: &AtomicBool, chooses: bool) -> Result<u32> {
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let mut rounds = 0;

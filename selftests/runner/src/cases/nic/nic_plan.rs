@@ -19,20 +19,20 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-/// A receiver on two queues, which takes every kind of change.
+/// A receiver on two queues, which needs every kind of change to the NIC.
 fn recv() -> Command {
     let listen = two_flows("--listen", 5000);
     let line = format!("recv -f {NIC} --size 4M --queue 2 --queue 3 {listen}");
     tool(&line)
 }
 
-/// A receiver on one queue, to which a rule goes directly.
+/// A receiver on one queue, to which a rule leads without an RSS context.
 fn recv_one() -> Command {
     let line = format!("recv -f {NIC} --size 4M --queue 3 -l {NIC_ADDRESS}:5000");
     tool(&line)
 }
 
-/// What two queues take, behind each of which this option names a flow: without contexts, one a queue.
+/// Options that steer flows to two queues: one flow, or without RSS contexts one for each queue.
 fn two_flows(option: &str, port: u16) -> String {
     let second = match Driver::played().contexts() {
         0 => format!(" {option} {NIC_ADDRESS}:{}", port + 100),
@@ -42,7 +42,7 @@ fn two_flows(option: &str, port: u16) -> String {
 }
 
 case!(looking_changes_nothing);
-/// `plan` and each `--dry-run` say what would change, and change nothing.
+/// Runs `plan` and each `--dry-run`. They must say what would change, and change nothing.
 fn looking_changes_nothing() -> Result<()> {
     testbed::wire()?;
     somebody_elses()?;
@@ -76,8 +76,7 @@ fn looking_changes_nothing() -> Result<()> {
 }
 
 case!(applied_to_stay);
-/// What `apply` does stays when it has ended, and under a receiver that comes and goes, until
-/// `restore` is told.
+/// Runs `apply`. Its changes must stay after its end and after that of a receiver, until `restore`.
 fn applied_to_stay() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
     testbed::channels(testbed::QUEUES)??;
@@ -116,12 +115,12 @@ fn applied_to_stay() -> Result<()> {
     observer.soon_same(&before)
 }
 
-/// The end of a receiver that must not get far.
+/// Runs a receiver that must end by itself, and returns its end.
 fn at_once(command: Command) -> Result<Finished> {
     Running::start(command)?.end_within(STEP)
 }
 
-/// Holds if it failed and named this.
+/// Checks that a command failed with an error that contains `what`.
 fn fails(end: Finished, what: &str) -> Result<()> {
     let said = end.refused(1)?;
     println_line(said.trim_end());
@@ -131,7 +130,8 @@ fn fails(end: Finished, what: &str) -> Result<()> {
 }
 
 case!(driver_that_does_not_keep);
-/// The driver says yes and does nothing, or something else: that is named, all else taken back.
+/// Makes the driver accept a setting and not keep it. The error must name the setting, and all
+/// other changes be undone.
 fn driver_that_does_not_keep() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
     somebody_elses()?;
@@ -178,7 +178,7 @@ fn driver_that_does_not_keep() -> Result<()> {
 }
 
 case!(driver_that_refuses);
-/// A refusal at each step: those before it are taken back.
+/// Makes the driver refuse one setting after the other. All changes made before must be undone.
 fn driver_that_refuses() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Disabled, 100)?;
@@ -204,7 +204,8 @@ fn driver_that_refuses() -> Result<()> {
 }
 
 case!(rule_table_is_full);
-/// No room for the rule: from the first on, or because others have taken it.
+/// Leaves no room for a rule, from the start or because of others' rules. `recv` must fail, and
+/// undo all changes.
 fn rule_table_is_full() -> Result<()> {
     // Others have a rule, and another one where they can have a context.
     let others = if Driver::played().contexts() > 1 {
@@ -230,8 +231,8 @@ fn rule_table_is_full() -> Result<()> {
 }
 
 case!(driver_that_refuses_the_way_back);
-/// The driver refuses to put back, or only says that it does: what could not be done is named, what
-/// could be is done, and `restore` does the rest when it can be.
+/// Makes the driver refuse or ignore the restoring of a setting. The error must name the setting,
+/// the rest be restored, and a later `restore` complete it.
 fn driver_that_refuses_the_way_back() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Disabled, 100)?;

@@ -23,7 +23,7 @@ use framework::tool::{command, finish, sh, signal};
 use framework::transfer::devmem_tcp;
 
 case!(after_return);
-/// The peer closes.
+/// Ends receivers by their peer's close. The NIC must be restored.
 fn after_return() -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("--validate 251")?;
@@ -39,7 +39,8 @@ fn after_return() -> Result<()> {
 }
 
 case!(after_error);
-/// In turn: a byte is wrong, the port is taken, the bind is refused, the output can't be written.
+/// Ends receivers by errors: a wrong byte, a port in use, a refused bind, an output that can't be
+/// written. The NIC must be restored.
 fn after_error() -> Result<()> {
     rounds(|round| {
         let taken = match round.number % 4 {
@@ -66,7 +67,7 @@ fn after_error() -> Result<()> {
 }
 
 case!(after_panic);
-/// A sink panics while payload flows, in a receiver that is no more than the crates.
+/// Ends receivers, made of the crates alone, by a panic in a sink. The NIC must be restored.
 fn after_panic() -> Result<()> {
     rounds(|round| {
         let receiver = round.start(probe(round, SinkKind::Panic)?)?;
@@ -79,9 +80,8 @@ fn after_panic() -> Result<()> {
 }
 
 case!(after_abort);
-/// Nothing unwinds, and only the guardian is left: `abort`, a bad instruction, the terminal's quit
-/// key and its end, and an output that grows beyond the size that is allowed (`SIGXFSZ`), in
-/// the midst of payload.
+/// Ends receivers in mid-stream by signals that run no destructor: SIGABRT, SIGILL, SIGQUIT, SIGHUP
+/// and SIGXFSZ. The guardian must restore the NIC.
 fn after_abort() -> Result<()> {
     rounds(|round| {
         let by = match round.number % 5 {
@@ -100,7 +100,8 @@ fn after_abort() -> Result<()> {
     })
 }
 
-/// The limit is set once its memory is there: to that, it applies, too.
+/// Ends a receiver whose output exceeds its file size limit. The limit is set after the set-up,
+/// because it applies to the memory, too.
 fn after_file_size_limit(round: &Round) -> Result<()> {
     const LIMIT: u64 = 100_000;
     let output = "/tmp/limited";
@@ -117,7 +118,7 @@ fn after_file_size_limit(round: &Round) -> Result<()> {
 }
 
 case!(after_stderr_was_full);
-/// Where the diagnostics go is full: whatever becomes of the receiver.
+/// Runs receivers whose standard error is full. The NIC must be restored however they end.
 fn after_stderr_was_full() -> Result<()> {
     rounds(|round| {
         let mut command = round.recv_line(Command::new(devmem_tcp()), "")?;
@@ -136,7 +137,7 @@ fn after_stderr_was_full() -> Result<()> {
     })
 }
 
-/// A probe receiver whose sinks do this.
+/// Returns the command of a probe receiver for this round, with sinks of this kind.
 fn probe(round: &Round, kind: SinkKind) -> Result<Command> {
     let addresses = round.addresses()?.into_iter();
     let probe = addresses.fold(Probe::of(kind), Probe::listen);
@@ -154,7 +155,7 @@ fn after_sigterm() -> Result<()> {
     after_signal(Signal::SIGTERM)
 }
 
-/// A signal that the receiver ends by in good order.
+/// Ends receivers by a signal that they handle. The NIC must be restored.
 fn after_signal(signal: Signal) -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("")?;
@@ -168,7 +169,7 @@ fn after_signal(signal: Signal) -> Result<()> {
 }
 
 case!(after_sigterm_while_setting_up);
-/// A signal at any moment of the set-up, from the start of the process on.
+/// Sends SIGTERM at different moments of the set-up. The NIC must be restored.
 fn after_sigterm_while_setting_up() -> Result<()> {
     slow_rounds(|round| {
         let receiver = round.recv("")?;
@@ -182,7 +183,7 @@ fn after_sigterm_while_setting_up() -> Result<()> {
 }
 
 case!(after_sigkill);
-/// Nothing in the process can do anything any more; the guardian can.
+/// Kills receivers. The guardian must restore the NIC.
 fn after_sigkill() -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("")?;
@@ -195,7 +196,8 @@ fn after_sigkill() -> Result<()> {
 }
 
 case!(after_sigkill_while_setting_up);
-/// Killed between two changes, or in one.
+/// Kills receivers between two changes of the set-up, or during one. The guardian must restore the
+/// NIC.
 fn after_sigkill_while_setting_up() -> Result<()> {
     slow_rounds(|round| {
         let receiver = round.recv("")?;
@@ -206,7 +208,7 @@ fn after_sigkill_while_setting_up() -> Result<()> {
 }
 
 case!(after_sigkill_of_both);
-/// Both are killed, in either order or at once.
+/// Kills receiver and guardian, in either order. `restore` must restore the NIC.
 fn after_sigkill_of_both() -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("")?;
@@ -227,7 +229,8 @@ fn after_sigkill_of_both() -> Result<()> {
 }
 
 case!(after_sigkill_of_both_while_setting_up);
-/// Both are killed between two changes, or in one.
+/// Kills receiver and guardian between two changes of the set-up, or during one. `restore` must
+/// restore the NIC.
 fn after_sigkill_of_both_while_setting_up() -> Result<()> {
     let mut cuts = BTreeMap::<_, u32>::new();
     slow_rounds(|round| {
@@ -248,8 +251,9 @@ fn after_sigkill_of_both_while_setting_up() -> Result<()> {
 }
 
 case!(after_sigkill_of_both_while_asking_for_split);
-/// Header split was set before; both are killed before it is noted that it was set, and not the driver's
-/// choice. That moment is too short to be met: the journal is made what it is then.
+/// Kills receiver and guardian before the journal notes that header split had been asked for.
+/// `restore` must leave split on. The moment is too short to be met, so the journal is edited
+/// instead.
 fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Enabled, 0)?;
@@ -268,7 +272,7 @@ fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
 }
 
 case!(after_sigkill_of_both_while_restoring);
-/// The guardian is killed while it puts the NIC back.
+/// Kills the guardian while it restores the NIC of a killed receiver. `restore` must complete that.
 fn after_sigkill_of_both_while_restoring() -> Result<()> {
     slow_rounds(|round| {
         let receiver = round.recv("")?;
@@ -284,7 +288,7 @@ fn after_sigkill_of_both_while_restoring() -> Result<()> {
 }
 
 case!(after_sigkill_of_the_guardian);
-/// A guardian that is killed leaves the receiver to put the NIC back itself.
+/// Kills the guardian, then ends the receiver by SIGTERM. The receiver must restore the NIC.
 fn after_sigkill_of_the_guardian() -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("")?;
@@ -298,7 +302,7 @@ fn after_sigkill_of_the_guardian() -> Result<()> {
 }
 
 case!(of_a_leased_queue);
-/// Bound through a lease: what is set up is the NIC behind the netkit.
+/// Ends receivers on a leased queue in several ways. The NIC behind the netkit must be restored.
 fn of_a_leased_queue() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -333,7 +337,8 @@ fn of_a_leased_queue() -> Result<()> {
     Ok(())
 }
 
-/// The NIC is as the receiver left it, until `restore` is called, twice.
+/// Checks that the NIC is as the receiver left it, that `restore` restores it, and that a second
+/// `restore` does no harm.
 fn left_then_restored(round: &mut Round) -> Result<()> {
     ensure!(
         round.observer.same(&round.before).is_err(),

@@ -19,25 +19,25 @@ use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, signal, until};
 use framework::transfer::devmem_tcp;
 
-/// How a receiver ends.
+/// Way to end a receiver: SIGTERM, SIGKILL, or SIGKILL to its guardian, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum By {
-    /// In good order.
+    /// SIGTERM, after which the receiver restores the NIC.
     Sigterm,
-    /// And its guardian takes back what it changed.
+    /// SIGKILL, after which the guardian restores the NIC.
     Sigkill,
-    /// With its guardian.
+    /// SIGKILL to receiver and guardian.
     SigkillOfBoth,
 }
 
-/// A receiver that refuses what is not steered to its queue and split, and its payload.
+/// A receiver that refuses linear and unsteered payload, with a sender that floods it.
 struct Flow {
     receiver: RoundReceiver,
     guardian: i32,
     flood: Flood,
 }
 
-/// Starts a receiver on this queue and payload for it.
+/// Starts a receiver on this queue and a sender that floods it.
 fn flow(queue: u32, port: u16) -> Result<Flow> {
     let (guardians, bound) = (nic_state::guardians()?, bound_queues()?);
     let receiver = receiver(Some(queue), port)?;
@@ -66,7 +66,7 @@ fn receiver(queue: Option<u32>, port: u16) -> Result<RoundReceiver> {
 }
 
 impl Flow {
-    /// Holds if payload still arrives where it must: else the receiver ends by itself.
+    /// Checks that payload still arrives steered and split: otherwise the receiver would end.
     fn goes_on(&self) -> Result<()> {
         self.flood.wait_for(300_000)
     }
@@ -87,7 +87,7 @@ impl Flow {
     }
 }
 
-/// Waits until the NIC is, but for where rules stand, what it was.
+/// Waits until the NIC's state is as wanted, apart from the locations of rules.
 fn soon_like(observer: &mut Observer, wanted: &State) -> Result<()> {
     let soon = until("the NIC of the one that is left", STEP, || {
         Ok(observer.state()?.like(wanted).is_ok())
@@ -99,7 +99,8 @@ fn soon_like(observer: &mut Observer, wanted: &State) -> Result<()> {
 }
 
 case!(two_receivers_end);
-/// Each order and each way to end of two, on a NIC that is somebody's, too.
+/// Runs two receivers and ends them in each order and way, on a NIC with other programs' settings.
+/// The first end must not disturb the second; after both the NIC must be as before.
 fn two_receivers_end() -> Result<()> {
     testbed::wire()?;
     somebody_elses()?;
@@ -141,7 +142,8 @@ fn two_receivers_end() -> Result<()> {
 }
 
 case!(two_receivers_at_once);
-/// Both at the same moment, and while the one is still setting up the other ends.
+/// Starts two receivers at the same moment, and ends them at the same moment, also during their
+/// set-up. The NIC must be as before.
 fn two_receivers_at_once() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -165,7 +167,8 @@ fn two_receivers_at_once() -> Result<()> {
 }
 
 case!(two_want_the_same_queue);
-/// The second is refused, by the queue and by who has it, and changes nothing.
+/// Starts a second receiver on the same queue. It must be refused, naming queue and first receiver,
+/// and change nothing.
 fn two_want_the_same_queue() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -204,8 +207,8 @@ fn two_want_the_same_queue() -> Result<()> {
 }
 
 case!(changes_of_others_stay);
-/// What somebody else changes while a receiver runs is left as he made it, and told; what only the
-/// receiver changed is put back.
+/// Changes rings, RSS table and rules by another program while a receiver runs. These changes must
+/// stay and be reported; the receiver's own must be undone.
 fn changes_of_others_stay() -> Result<()> {
     testbed::wire()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
@@ -251,7 +254,8 @@ fn changes_of_others_stay() -> Result<()> {
     nic_state::nothing_left()
 }
 
-/// What another program changes: the rings, the RSS table, and a rule more.
+/// Changes the ring size and the RSS table and inserts a rule, as another program would. Returns
+/// the rule's location.
 fn changes_of_others(ethtool: &mut Ethtool, nic: Ifindex) -> Result<u32> {
     set_ring_and_table(ethtool, nic, Some(333), vec![QueueId::new(1)])?;
     // gve has no rule that drops.
@@ -263,7 +267,7 @@ fn changes_of_others(ethtool: &mut Ethtool, nic: Ifindex) -> Result<u32> {
     testbed::insert_rule(&theirs)
 }
 
-/// An empty table is that of the driver.
+/// Sets the rx ring size and the RSS table; an empty table is the driver's default.
 fn set_ring_and_table(
     ethtool: &mut Ethtool,
     nic: Ifindex,

@@ -22,7 +22,7 @@ use framework::transfer::devmem_tcp;
 const RUNTIME: &str = "/run/devmem-tcp";
 const LOCK: &str = "/run/devmem-tcp/lock";
 
-/// A script run by a user without any privilege.
+/// Runs a shell script as a user without privileges.
 fn by_user(script: &str) -> Command {
     let mut run = Command::new("setpriv");
     run.args(["--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-c"]);
@@ -31,8 +31,8 @@ fn by_user(script: &str) -> Command {
 }
 
 case!(lock_is_for_root_alone);
-/// No other user can hold the lock: not by opening it, and not by what was open before it was
-/// mended.
+/// Locks the runtime directory as an ordinary user, also through a file opened when the lock's mode
+/// was wrong. Root must not have to wait.
 fn lock_is_for_root_alone() -> Result<()> {
     restore()?.good("restore")?;
     let mode = || -> Result<u32> { Ok(fs::metadata(LOCK)?.permissions().mode() & 0o777) };
@@ -60,8 +60,8 @@ fn lock_is_for_root_alone() -> Result<()> {
 }
 
 case!(full);
-/// The directory has no room any more: what was changed on the NIC is put back all the same, by its owner and, where
-/// that was killed, by the guardian.
+/// Fills the runtime directory's file system while a receiver runs. The receiver, or its guardian
+/// after SIGKILL, must restore the NIC nevertheless.
 fn full() -> Result<()> {
     const DIR: &str = "/tmp/full";
     testbed::wire()?;
@@ -89,7 +89,8 @@ fn full() -> Result<()> {
 }
 
 case!(nobody_reads_the_log);
-/// Whoever tells more than its reader takes keeps nobody else waiting.
+/// Blocks a `lease -v` on a standard error that nobody reads. Other commands must not have to wait
+/// for it.
 fn nobody_reads_the_log() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -126,7 +127,7 @@ fn nobody_reads_the_log() -> Result<()> {
         .map(drop)
 }
 
-/// Fills a pipe to the brim.
+/// Fills a pipe until it takes no more bytes.
 fn fill(writer: &OwnedFd) -> Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_truncate(fcntl(writer, FcntlArg::F_GETFL)?);
@@ -137,7 +138,7 @@ fn fill(writer: &OwnedFd) -> Result<()> {
 }
 
 case!(relative_directory);
-/// A directory that is named by a relative path is one place for a receiver and its guardian.
+/// Names the runtime directory by a relative path. Receiver and guardian must use the same one.
 fn relative_directory() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -155,7 +156,8 @@ fn relative_directory() -> Result<()> {
 }
 
 case!(files_of_others_stay);
-/// Only what was being written when its writer was killed is swept away.
+/// Leaves temporary files in the runtime directory. Only those of a killed writer of this program
+/// may be removed.
 fn files_of_others_stay() -> Result<()> {
     restore()?.good("restore")?;
     let others = ["notes.tmp", "nic.tmp", "report.json.tmp"].map(|it| Path::new(RUNTIME).join(it));
@@ -173,7 +175,7 @@ fn files_of_others_stay() -> Result<()> {
 }
 
 case!(doctor_finds_no_place);
-/// Where `recv` could write nothing down, the doctor says so.
+/// Makes the runtime directory unusable. `doctor` must say so, as `recv` would fail.
 fn doctor_finds_no_place() -> Result<()> {
     testbed::wire()?;
     fs::create_dir_all("/tmp/anybodys")?;

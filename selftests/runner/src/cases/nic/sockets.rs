@@ -15,7 +15,7 @@ use nix::sys::socket::{
 
 use framework::println_line;
 
-/// `RTNLGRP_LINK`, as a mask.
+/// Netlink group `RTNLGRP_LINK`, as a mask.
 const LINKS: u32 = 1;
 const WAIT: Duration = Duration::from_millis(300);
 
@@ -25,7 +25,7 @@ fn raw() -> Result<OwnedFd> {
     Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, route)?)
 }
 
-/// What looks like a notification of a link.
+/// A message that looks like the kernel's notification of a link.
 fn forged() -> Vec<u8> {
     let mut bytes = vec![0; 32];
     bytes[..4].copy_from_slice(&32_u32.to_ne_bytes());
@@ -34,8 +34,8 @@ fn forged() -> Vec<u8> {
 }
 
 case!(datagrams_of_others);
-/// What other programs send, to the socket or to its group, is neither taken for the kernel's, nor
-/// does it make a wait longer than its deadline.
+/// Sends netlink messages from another program, to a listener's port and its group. They must not
+/// be taken for the kernel's, nor extend the listener's deadline.
 fn datagrams_of_others() -> Result<()> {
     let mut listener = Socket::route()?.listen(&[1])?;
     let address: NetlinkAddr = getsockname(listener.as_fd().as_raw_fd())?;
