@@ -13,13 +13,14 @@ use framework::testbed::{self, BOX, GUEST, NIC};
 use framework::tool::{command, finish};
 use framework::transfer::devmem_tcp;
 
-/// A line as it is typed, and what it has become after a tab, but for blanks at its end.
+/// A command line as typed before the tab key, and the line that completion must make of it,
+/// without trailing blanks.
 struct Typed {
     line: String,
     becomes: String,
 }
 
-/// Values: of devices here and in a namespace, namespaces, memory; files, folders, words.
+/// Lines whose completion is a value: device, namespace, kind of memory, file, directory or word.
 const VALUES: &[(&str, &str)] = &[
     ("recv --dev et", "recv --dev eth1"),
     ("recv --dev=et", "recv --dev=eth1"),
@@ -40,7 +41,7 @@ const VALUES: &[(&str, &str)] = &[
     ("man /usr/sha", "man /usr/share/"),
 ];
 
-/// The testbed, and all lines.
+/// Prepares the testbed, and returns all lines to complete: subcommands, options and values.
 fn lines() -> Result<Vec<Typed>> {
     testbed::wire()?;
     testbed::container()?;
@@ -85,7 +86,7 @@ fn help(line: &str) -> Result<String> {
     finish(command(None, &devmem_tcp(), line))?.good(line)
 }
 
-/// Names of the subcommands, from the tool's help.
+/// Returns the names of the subcommands, out of the tool's help.
 fn subcommands() -> Result<Vec<String>> {
     let help = help("--help")?;
     let (_, after) = help.split_once("\nCommands:\n").context("no commands")?;
@@ -95,7 +96,7 @@ fn subcommands() -> Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
-/// Long options of a subcommand, from its help.
+/// Returns the long options of a subcommand, out of its help.
 fn options(name: &str) -> Result<Vec<String>> {
     // It has subcommands instead.
     if name == "help" {
@@ -117,7 +118,7 @@ fn options(name: &str) -> Result<Vec<String>> {
     Ok(options.collect())
 }
 
-/// The tool's folder before all others in PATH.
+/// Returns the PATH with the tool's directory in front.
 fn path() -> Result<String> {
     let tool = devmem_tcp();
     let folder = tool.parent().context("the tool's folder")?;
@@ -125,7 +126,7 @@ fn path() -> Result<String> {
 }
 
 /// Types each line and a tab on a terminal, has the shell print the line instead of running it, and
-/// compares.
+/// compares it with the one expected.
 fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
     let lines = lines()?;
     let mut keys = String::new();
@@ -172,7 +173,7 @@ fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
     Ok(())
 }
 
-/// A folder for a shell's settings.
+/// Creates a directory with a shell's start-up file, and returns its path.
 fn home(name: &str, settings: &str) -> Result<String> {
     let home = format!("/tmp/completions-{name}");
     fs::create_dir_all(&home)?;
@@ -202,7 +203,8 @@ fn zsh() -> Result<()> {
 }
 
 case!(fish);
-/// fish lists what a line could become (`complete --do-complete`).
+/// Asks fish for the completions of each line (`complete --do-complete`). The expected one must be
+/// among them.
 fn fish() -> Result<()> {
     let lines = lines()?;
     let file = "/tmp/completions-fish";

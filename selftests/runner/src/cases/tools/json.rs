@@ -17,7 +17,7 @@ use framework::transfer::devmem_tcp;
 const DOCUMENT: &str = include_str!("../../../../../docs/json.md");
 const LAST: u32 = testbed::QUEUES - 1;
 
-/// Key paths of one subcommand, and the types of their values.
+/// Documented keys of a subcommand's JSON, as paths, and the types of their values.
 #[derive(Debug)]
 struct Schema(BTreeMap<String, String>);
 
@@ -46,7 +46,8 @@ impl Schema {
         Ok(Self(keys))
     }
 
-    /// Holds if the value, which is at that path, is as documented.
+    /// Checks that the value at a path has the documented type, and an object exactly the
+    /// documented keys.
     fn check(&self, path: &str, value: &Value) -> Result<()> {
         let kind = self.0.get(path).map(String::as_str);
         match value {
@@ -84,7 +85,7 @@ impl Schema {
         self.0.keys().any(|key| key.starts_with(path))
     }
 
-    /// The keys right below a path.
+    /// Returns the documented keys directly below a path.
     fn children(&self, path: &str) -> impl Iterator<Item = &str> {
         let prefix = if path.is_empty() {
             String::new()
@@ -110,7 +111,7 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// The keys and types in the tables of a text.
+/// Parses keys and types out of the tables of a Markdown text.
 fn rows(text: &str) -> BTreeMap<String, String> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let row = |row: &str| {
@@ -121,7 +122,7 @@ fn rows(text: &str) -> BTreeMap<String, String> {
     rows.filter_map(row).collect()
 }
 
-/// Holds if the text, one value a line, is as the section says.
+/// Checks that each line of a text is JSON as a section of `docs/json.md` documents it.
 pub(crate) fn documented(section: &str, text: &str) -> Result<()> {
     let schema = Schema::of(section)?;
     for line in text.lines() {
@@ -135,7 +136,8 @@ pub(crate) fn documented(section: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs it to its end, whatever that is, and holds its output against a section.
+/// Runs a command with `--json`, whatever its exit status, and checks its output against a section
+/// of `docs/json.md`.
 fn run(section: &str, line: &str) -> Result<()> {
     let end = finish(command(None, &devmem_tcp(), &format!("{line} --json")))?;
     documented(section, &end.stdout).with_context(|| end.stderr)

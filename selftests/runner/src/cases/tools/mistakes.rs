@@ -16,7 +16,8 @@ use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
-/// Holds if the line is refused with this status, with all these words, and changes nothing of the NIC.
+/// Checks that a command is refused with this exit status and all these words, that its remedy can
+/// be run, and that the NIC is unchanged.
 fn refused(mut run: Command, status: i32, words: &[&str]) -> Result<()> {
     let before = nic_settings(NIC)?;
     run.stdin(Stdio::null());
@@ -122,7 +123,7 @@ fn queue_that_is_not_there() -> Result<()> {
 }
 
 case!(driver_without_header_split);
-/// It is the first that is said, before anything else that is wrong.
+/// Receives on a NIC whose driver lacks header split. The error must say that before anything else.
 fn driver_without_header_split() -> Result<()> {
     testbed::wire_with(testbed::QUEUES, "lacks=split")?;
     refused(listen(&format!("-f {NIC}")), 1, &[NIC, "header split"])
@@ -158,7 +159,8 @@ fn queue_in_use() -> Result<()> {
 }
 
 case!(command_lines);
-/// What can be said before anything is looked at.
+/// Passes command lines that are wrong in themselves. They must be refused with an example of a
+/// right one.
 fn command_lines() -> Result<()> {
     testbed::wire()?;
     refused(

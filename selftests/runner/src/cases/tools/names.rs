@@ -13,13 +13,14 @@ use framework::testbed::{self, NIC};
 use framework::tool::{Finished, finish, sh};
 use framework::transfer::devmem_tcp;
 
-/// Whoever runs what is behind these has lost.
+/// Device names that would run commands if a shell got them unquoted.
 const IN_A_SHELL: [&str; 4] = ["$(reboot)", "a;b|c$(id)", "`id`&'\"", "-v"];
 
-/// What a terminal would take for an order: a title and a bell, a colour that is none of ours.
+/// Device names that a terminal would obey: escape sequences for a title, the bell, a colour and
+/// clearing.
 const ON_A_TERMINAL: [&str; 2] = ["\x1b]0;x\x07y", "\x1b[45mz\u{9b}2J"];
 
-/// Gives the NIC a name.
+/// Renames a device.
 fn rename(from: &[u8], to: &[u8]) -> Result<()> {
     let mut ip = Command::new("ip");
     ip.args(["link", "set", "dev"]).arg(OsStr::from_bytes(from));
@@ -34,7 +35,8 @@ fn run(arguments: &[&str]) -> Result<Finished> {
 }
 
 case!(in_a_shell);
-/// Each remedy that names the NIC is pasted into a shell and does its work on the NIC.
+/// Gives the NIC names with shell characters. Each remedy that names the NIC must work when pasted
+/// into a shell.
 fn in_a_shell() -> Result<()> {
     testbed::wire()?;
     let mut now = NIC;
@@ -61,7 +63,7 @@ fn in_a_shell() -> Result<()> {
     Ok(())
 }
 
-/// What a command writes when its standard output and error are a terminal.
+/// Returns what a command writes when its standard output and error are a terminal.
 fn on_a_terminal_says(line: &str) -> Result<String> {
     let mut script = Command::new("script");
     script.args(["-qec", line, "/dev/null"]);
@@ -70,7 +72,8 @@ fn on_a_terminal_says(line: &str) -> Result<String> {
 }
 
 case!(on_a_terminal);
-/// A terminal is shown names as text, colours are our own alone; JSON has the names as they are.
+/// Gives the NIC names with escape sequences. A terminal must be shown them as text, JSON must have
+/// them unchanged.
 fn on_a_terminal() -> Result<()> {
     testbed::wire()?;
     let mut now = NIC;
@@ -108,7 +111,8 @@ fn on_a_terminal() -> Result<()> {
 }
 
 case!(no_utf8);
-/// A device with a name that is no UTF-8 hides neither itself nor the others of its namespace.
+/// Gives a device a name that is not UTF-8. `show` and `doctor` must list it, and the other devices
+/// of its namespace.
 fn no_utf8() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;

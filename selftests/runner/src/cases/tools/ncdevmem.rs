@@ -17,10 +17,10 @@ use framework::tool::{Finished, Running, command, finish, ours, sh, until};
 use framework::transfer::nic_settings;
 use framework::{ifindex, println_line};
 
-/// A run may take so long.
+/// Time limit for a run of `ncdevmem`.
 const END: Duration = Duration::from_secs(30);
 
-/// Upstream's payload: the bytes 1 to 6 and a newline.
+/// Payload of upstream's tests: the bytes 1 to 6 and a newline, repeated.
 pub(crate) fn payload(bytes: usize) -> Vec<u8> {
     b"\x01\x02\x03\x04\x05\x06\n"
         .iter()
@@ -30,30 +30,30 @@ pub(crate) fn payload(bytes: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A run of it, in a namespace.
+/// The command of `ncdevmem` with these options, in a namespace if one is named.
 pub(crate) fn ncdevmem(netns: Option<&str>, line: &str) -> Command {
     command(netns, &ours("ncdevmem"), line)
 }
 
-/// A run of it that listens.
+/// Starts `ncdevmem -l` with these options.
 pub(crate) fn listening(netns: Option<&str>, line: &str) -> Result<Running> {
     Running::start(ncdevmem(netns, &format!("-l {line}")))
 }
 
-/// A run that has begun, at its end.
+/// Waits for the end of an `ncdevmem` that runs.
 pub(crate) fn ended(running: Running) -> Result<Finished> {
     let end = running.end_within(END)?;
     println_line(end.stderr.trim_end());
     Ok(end)
 }
 
-/// The settings that it changes, and the channels, which it must not change.
+/// Reads the NIC's settings that `ncdevmem` changes, and its channels, which it must not change.
 pub(crate) fn settings() -> Result<String> {
     let channels = netdev::Ethtool::open()?.channels(ifindex(NIC)?)?;
     Ok(format!("{}\n{channels:?}", nic_settings(NIC)?))
 }
 
-/// Holds if the NIC is as it was.
+/// Checks that the NIC's settings are as before.
 pub(crate) fn same(before: &str) -> Result<()> {
     let now = settings()?;
     ensure!(
@@ -63,7 +63,7 @@ pub(crate) fn same(before: &str) -> Result<()> {
     Ok(())
 }
 
-/// How many rx queues of the NIC are bound.
+/// Counts the NIC's rx queues that are bound to a dmabuf.
 pub(crate) fn bound() -> Result<usize> {
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     let bound =
@@ -71,7 +71,7 @@ pub(crate) fn bound() -> Result<usize> {
     Ok(queues.iter().filter(bound).count())
 }
 
-/// Waits until somebody listens, on either protocol.
+/// Waits until a socket listens, on IPv4 or IPv6.
 pub(crate) fn until_listening() -> Result<()> {
     until("a listener", Duration::from_secs(30), || {
         Ok(sh("cat /proc/net/tcp /proc/net/tcp6")?.contains(" 0A "))
@@ -79,7 +79,8 @@ pub(crate) fn until_listening() -> Result<()> {
 }
 
 case!(direct);
-/// To standard output, then validated, then with a linear byte that must fail it.
+/// Receives to standard output, then validates, then validates with linear bytes and `-L`, which
+/// must fail. The NIC must be as before.
 fn direct() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -118,7 +119,7 @@ fn direct() -> Result<()> {
 }
 
 case!(linear_bytes_are_delivered);
-/// Upstream skips linear bytes and forgives twenty wrong ones.
+/// Receives with linear bytes, which upstream's `ncdevmem` skips. They must be delivered in order.
 fn linear_bytes_are_delivered() -> Result<()> {
     testbed::wire()?;
     fs::write("/tmp/payload", payload(100_000))?;
@@ -158,7 +159,7 @@ fn one_wrong_byte_fails() -> Result<()> {
 }
 
 case!(ipv6_and_the_table_that_was);
-/// Two queues bound; an RSS table that is nobody's default comes back.
+/// Receives over IPv6 on two queues, on a NIC with an RSS table set. The table must be restored.
 fn ipv6_and_the_table_that_was() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
@@ -177,7 +178,8 @@ fn ipv6_and_the_table_that_was() -> Result<()> {
 }
 
 case!(signals_restore);
-/// While it waits, and while data flows: the NIC is put back, the status is 1.
+/// Ends `ncdevmem` by signals, while it waits and while payload flows. It must exit with 1 and
+/// restore the NIC.
 fn signals_restore() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -210,9 +212,9 @@ fn signals_restore() -> Result<()> {
 }
 
 case!(as_in_the_series);
-/// The words of the series: 16 queues, the last of them leased, RSS on the others, a context and a
-/// rule for the service's address and port, and ncdevmem in the namespace, by `-t` and `-q` and by
-/// itself; then from the sender's dmabuf to the container's.
+/// Runs the commands of the kernel series that brought leases: a container's `ncdevmem` on a leased
+/// queue, with `-t` and `-q` and without, then sending from dmabuf to dmabuf. Everything must
+/// arrive.
 fn as_in_the_series() -> Result<()> {
     series()?;
     fs::write("/tmp/payload", payload(4 << 20))?;
@@ -245,7 +247,8 @@ fn as_in_the_series() -> Result<()> {
     all(end)
 }
 
-/// NIC, lease and container as the series has them; 1.2.3.4 is the container's, on nk0.
+/// Sets NIC, lease and container up as in the kernel series that brought leases; 1.2.3.4 is the
+/// container's address, on nk0.
 pub(crate) fn series() -> Result<()> {
     testbed::wire_with(16, "")?;
     testbed::container()?;

@@ -19,14 +19,14 @@ use framework::println_line;
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::{Finished, Running, finish};
 
-/// A plain listener in the sender's namespace, which is the receiver's here.
+/// Opens a listening socket of ordinary TCP in the namespace of the wire's other end.
 fn listener(address: &str) -> Result<TcpListener> {
     let address: SocketAddr = address.parse()?;
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))?;
     listener.context("a plain listener")
 }
 
-/// What one peer sends to it, and where the peer is.
+/// Accepts one connection in a thread, and returns its bytes and the peer's address.
 fn collect(listener: TcpListener) -> JoinHandle<io::Result<(Vec<u8>, SocketAddr)>> {
     thread::spawn(move || {
         let (mut socket, from) = listener.accept()?;
@@ -36,7 +36,7 @@ fn collect(listener: TcpListener) -> JoinHandle<io::Result<(Vec<u8>, SocketAddr)
     })
 }
 
-/// Runs the line with these bytes on standard input, to its end.
+/// Runs `ncdevmem` with these bytes on standard input, and returns its end.
 fn send(netns: Option<&str>, line: &str, input: &[u8]) -> Result<Finished> {
     fs::write("/tmp/input", input)?;
     let mut command = ncdevmem(netns, line);
@@ -47,7 +47,8 @@ fn send(netns: Option<&str>, line: &str, input: &[u8]) -> Result<Finished> {
     Ok(end)
 }
 
-/// Sends these bytes to a plain listener, which must get them; where they came from.
+/// Sends these bytes to a listener of ordinary TCP, which must get them. Returns the sender's
+/// address.
 fn arrives(netns: Option<&str>, to: &str, line: &str, input: &[u8]) -> Result<SocketAddr> {
     let peer = collect(listener(to)?);
     let address: SocketAddr = to.parse()?;
@@ -61,8 +62,8 @@ fn arrives(netns: Option<&str>, to: &str, line: &str, input: &[u8]) -> Result<So
 }
 
 case!(to_a_plain_listener);
-/// Lines, chunks, and what upstream's can't: more than 1,024 chunks a line, no newline at the end,
-/// any bytes, more than the dmabuf holds.
+/// Sends lines, chunks, and what upstream's `ncdevmem` can't: more than 1,024 chunks per line, no
+/// newline at the end, any bytes, more than the dmabuf holds. All must arrive.
 fn to_a_plain_listener() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -95,7 +96,7 @@ fn ipv6_from_an_address_of_choice() -> Result<()> {
 }
 
 case!(to_a_dmabuf);
-/// From dmabuf to dmabuf, many sends in flight.
+/// Sends from dmabuf to dmabuf. Many sends must be in flight at a time, and none be copied.
 fn to_a_dmabuf() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -118,7 +119,8 @@ fn to_a_dmabuf() -> Result<()> {
 }
 
 case!(through_a_leased_netkit);
-/// A container sends through the NIC whose queue its netkit leases; no option names a queue.
+/// Sends from a container through the NIC whose queue its netkit leases, without an option that
+/// names a queue. All must arrive.
 fn through_a_leased_netkit() -> Result<()> {
     series()?;
     let before = settings()?;
@@ -133,7 +135,7 @@ fn through_a_leased_netkit() -> Result<()> {
     same(&before)
 }
 
-/// Holds if the line fails with status 1 and says this, with a remedy.
+/// Checks that a command line fails with status 1, these words and a remedy.
 fn fails(netns: Option<&str>, line: &str, words: &[&str]) -> Result<()> {
     let complaint = send(netns, line, b"hello\n")?.refused(1)?;
     for word in words {
@@ -144,7 +146,8 @@ fn fails(netns: Option<&str>, line: &str, words: &[&str]) -> Result<()> {
 }
 
 case!(other_device);
-/// An address of this machine is reached through lo, whatever the socket is bound to.
+/// Sends to an address of this machine, whose packets leave by `lo`. The error must say that
+/// another device is used.
 fn other_device() -> Result<()> {
     testbed::wire()?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:5001").parse()?;
@@ -179,7 +182,7 @@ fn refusals_have_remedies() -> Result<()> {
 }
 
 case!(reset_in_mid_send);
-/// The peer goes away with a reset.
+/// Resets the connection in mid-send. The error must say so, and what was in flight.
 fn reset_in_mid_send() -> Result<()> {
     testbed::wire()?;
     let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
@@ -200,7 +203,7 @@ fn reset_in_mid_send() -> Result<()> {
 }
 
 case!(no_completion_in_time);
-/// The peer takes nothing any more: an error after a while, and the ranges in flight named.
+/// Sends to a peer that reads nothing. After a while the error must name the ranges in flight.
 fn no_completion_in_time() -> Result<()> {
     testbed::wire()?;
     let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
@@ -215,7 +218,7 @@ fn no_completion_in_time() -> Result<()> {
 }
 
 case!(signals_leave_nothing);
-/// It changes nothing about the NIC, so that a signal needs no handler; nothing stays bound.
+/// Ends a sending `ncdevmem` by signals. The NIC must be unchanged, and nothing stay bound.
 fn signals_leave_nothing() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;

@@ -16,7 +16,7 @@ use framework::testbed::{self, NIC};
 use framework::tool::{Running, finish, sh, until};
 use framework::{ifindex, netkit, println_line};
 
-/// Holds if the probe of this line ends with this status; what it said.
+/// Checks that `ncdevmem` as probe ends with this status, and returns its standard error.
 fn probe(line: &str, status: i32) -> Result<String> {
     let end = finish(ncdevmem(None, line))?;
     println_line(end.stderr.trim_end());
@@ -25,7 +25,8 @@ fn probe(line: &str, status: i32) -> Result<String> {
 }
 
 case!(passes_and_restores);
-/// Whatever header split, threshold and RSS are.
+/// Runs the probe with each setting of header split, threshold and RSS. It must pass and restore
+/// them.
 fn passes_and_restores() -> Result<()> {
     testbed::wire()?;
     for (split, threshold) in [
@@ -55,7 +56,8 @@ fn passes_and_restores() -> Result<()> {
 }
 
 case!(rx_page_size);
-/// From hugepages; before Linux 7.3 the kernel does not know the attribute.
+/// Runs the probe with `-b`, without hugepages and with them. Before Linux 7.3 it must fail, and
+/// say which version has the attribute.
 fn rx_page_size() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -88,7 +90,8 @@ fn fails_without_devmem() -> Result<()> {
 }
 
 case!(fails_over_a_leased_queue);
-/// In upstream's suites over netkit a leased queue may lie among those that the probe binds.
+/// Runs the probe on queues of which one is leased, as in upstream's suites over netkit. It must
+/// fail with a remedy, and restore the NIC.
 fn fails_over_a_leased_queue() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -107,7 +110,8 @@ fn fails_over_a_leased_queue() -> Result<()> {
 }
 
 case!(refused_for_another_reason);
-/// What is refused for another reason than the one that is asked about says nothing of that.
+/// Runs the probe on a queue that does not exist. The refusal must not count as the one that is
+/// tested for.
 fn refused_for_another_reason() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -121,8 +125,8 @@ fn refused_for_another_reason() -> Result<()> {
 }
 
 case!(signals_restore);
-/// At whatever step the signal comes, from the moment on at which it is written down what the NIC
-/// was. The driver is slow, so that there is time for it: the rings and the RSS table take 600 ms.
+/// Ends the probe by signals at different steps, on a driver that takes 600 ms for rings and RSS.
+/// It must restore the NIC each time.
 fn signals_restore() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("slow_ms", 300)?;

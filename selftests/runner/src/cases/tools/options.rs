@@ -37,7 +37,7 @@ fn run(line: &str) -> Result<Finished> {
     finish(tool(line))
 }
 
-/// The NIC's only rule.
+/// Returns the NIC's only flow rule; an error if there are none or several.
 fn rule() -> Result<FlowRule> {
     let rules = Ethtool::open()?.rules(ifindex(NIC)?)?;
     ensure!(rules.len() == 1, "rules: {rules:?}");
@@ -45,7 +45,7 @@ fn rule() -> Result<FlowRule> {
 }
 
 case!(recv_from);
-/// `recv --from`: the NIC's rule takes the flows of one address only.
+/// Runs `recv --from`. The flow rule must match that source address only.
 fn recv_from() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -70,7 +70,8 @@ fn recv_from() -> Result<()> {
 }
 
 case!(recv_refuse_linear);
-/// `recv --refuse-linear`: of what the NIC did not split, the first ends the connection.
+/// Runs `recv --refuse-linear` on a NIC that leaves a part of some packets beside the dmabuf. The
+/// first such part must end the connection.
 fn recv_refuse_linear() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_bytes", 100)?;
@@ -102,7 +103,7 @@ fn recv_refuse_linear() -> Result<()> {
 }
 
 case!(recv_to_standard_output);
-/// `recv --output -`: standard output has the payload, and nothing else.
+/// Runs `recv --output -`. Standard output must be the payload and nothing else.
 fn recv_to_standard_output() -> Result<()> {
     testbed::wire()?;
     let mut payload: String = (0..40_000).map(|line| format!("{line}\n")).collect();
@@ -124,8 +125,8 @@ fn recv_to_standard_output() -> Result<()> {
 }
 
 case!(recv_to_a_slow_reader);
-/// What takes the output stands still for some time: the receiver waits, its peer waits, and all of
-/// it comes.
+/// Reads the receiver's output after a pause of two seconds. Receiver and sender must wait, and
+/// every byte come out.
 fn recv_to_a_slow_reader() -> Result<()> {
     const BYTES: usize = 8 << 20;
     testbed::wire()?;
@@ -149,7 +150,8 @@ fn recv_to_a_slow_reader() -> Result<()> {
 }
 
 case!(recv_to_a_full_disk);
-/// The disk is full in the midst of the payload: the kernel's words, and the NIC as it was.
+/// Writes the payload to a file system that becomes full. The error must have the kernel's words,
+/// and the NIC be restored.
 fn recv_to_a_full_disk() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -174,7 +176,8 @@ fn recv_to_a_full_disk() -> Result<()> {
 }
 
 case!(recv_patience);
-/// `recv --patience`: the last bytes of a busy connection that stays open wait no longer than that.
+/// Runs `recv --patience`. The last bytes of a busy connection that stays open must be written
+/// within that time.
 fn recv_patience() -> Result<()> {
     const BYTES: usize = 8 << 20;
     testbed::wire()?;
@@ -200,7 +203,7 @@ fn recv_patience() -> Result<()> {
 }
 
 case!(send_wait_runs_out);
-/// `send --wait`: no listener comes.
+/// Runs `send --wait` without a listener. It must give up when the time is over.
 fn send_wait_runs_out() -> Result<()> {
     testbed::wire()?;
     for wait in [0, 2] {
@@ -218,8 +221,8 @@ fn send_wait_runs_out() -> Result<()> {
 }
 
 case!(lease_host_end_and_route);
-/// `lease --host-end` and `--route`: the pair's end here is called so, and the guest has no other
-/// routes.
+/// Runs `lease` with `--host-end` and `--route`. The host end must have that name, and the guest
+/// only that route.
 fn lease_host_end_and_route() -> Result<()> {
     let before = begin()?;
     let line = format!("--queue {LAST} --address {ROUTED} --host-end nkhost --route 192.0.2.0/24");
@@ -248,7 +251,7 @@ fn lease_host_end_and_route() -> Result<()> {
     Footprint::same(&before)
 }
 
-/// How many queues of each device `show` lists.
+/// Counts the rx queues of each device in the output of `show --json`.
 fn shown(line: &str) -> Result<BTreeMap<String, usize>> {
     let text = run(&format!("show --json {line}"))?.good("show")?;
     let shown: Value = serde_json::from_str(&text).context("JSON of show")?;
@@ -261,7 +264,8 @@ fn shown(line: &str) -> Result<BTreeMap<String, usize>> {
 }
 
 case!(show_all);
-/// `show --all`: also the queues that are neither leased nor bound, here and in other namespaces.
+/// Runs `show --all`. It must list the rx queues that are neither leased nor bound, too, in all
+/// namespaces.
 fn show_all() -> Result<()> {
     testbed::wire()?;
     ensure!(shown("")?.is_empty(), "none is leased or bound");
@@ -286,7 +290,8 @@ fn show_all() -> Result<()> {
 }
 
 case!(apply_header_split);
-/// `plan` and `apply --header-split`: that, and nothing else.
+/// Runs `plan` and `apply` with `--header-split`. Nothing but header split and its threshold may
+/// change.
 fn apply_header_split() -> Result<()> {
     testbed::wire()?;
     testbed::rings(HeaderSplit::Disabled, 100)?;
@@ -314,7 +319,7 @@ fn apply_header_split() -> Result<()> {
 }
 
 case!(apply_from);
-/// `apply --from`: the rule that it leaves takes the flows of one address only.
+/// Runs `apply --from`. The flow rule that stays must match that source address only.
 fn apply_from() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -340,7 +345,7 @@ fn apply_from() -> Result<()> {
 }
 
 case!(apply_in_another_namespace);
-/// `plan` and `apply --netns`: of a NIC in another namespace, and not of that name here.
+/// Runs `plan` and `apply` with `--netns`. Only the NIC in that namespace may change.
 fn apply_in_another_namespace() -> Result<()> {
     testbed::wire()?;
     let peer = NetNs::by_name(PEER)?;
@@ -372,7 +377,8 @@ fn apply_in_another_namespace() -> Result<()> {
 }
 
 case!(apply_of_nothing);
-/// A wrong `--netns` or a wrong word is refused before anything is touched.
+/// Runs `plan` and `apply` without any wish, and with an unknown namespace. They must be refused
+/// before anything is touched.
 fn apply_of_nothing() -> Result<()> {
     testbed::wire()?;
     for line in [
@@ -390,7 +396,7 @@ fn apply_of_nothing() -> Result<()> {
 }
 
 case!(signal_beats_patience);
-/// A signal at any moment of a receiver that was given a wide patience ends it at once.
+/// Sends SIGTERM to a receiver with a patience of a minute. It must end without waiting that long.
 fn signal_beats_patience() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");

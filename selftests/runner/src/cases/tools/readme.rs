@@ -15,10 +15,10 @@ use framework::transfer::devmem_tcp;
 
 const README: &str = include_str!("../../../../../README.md");
 const FOLDER: &str = "/tmp/readme";
-/// The sender's namespace by the name that `make vm` gives it.
+/// The sender's namespace by the path that `make vm` gives it.
 const SENDER: &str = "/run/netns/sender";
 
-/// The commands of the console blocks below this heading, up to the next one.
+/// Returns the commands of the README's console blocks under a heading.
 fn commands(heading: &str) -> Result<Vec<&'static str>> {
     let section = README.split_once(&format!("\n## {heading}\n"));
     let (_, section) = section.with_context(|| format!("no section {heading:?}"))?;
@@ -31,7 +31,7 @@ fn commands(heading: &str) -> Result<Vec<&'static str>> {
         .collect())
 }
 
-/// A script of these commands that ends with the first that fails, also in the background.
+/// Makes a shell script of commands that stops at the first that fails, also in the background.
 fn script(commands: &[&str]) -> String {
     let mut script = "set -eu\njobs=()\n".to_owned();
     for command in commands {
@@ -48,7 +48,8 @@ fn script(commands: &[&str]) -> String {
 }
 
 case!(on_your_nic);
-/// One block after the other, in the NIC and namespaces of `make vm`: each works, and all is as before.
+/// Runs the README's console blocks one after the other, with the namespaces of `make vm`. Each must
+/// work, and everything be as before.
 fn on_your_nic() -> Result<()> {
     testbed::wire_with(16, "")?;
     testbed::container()?;

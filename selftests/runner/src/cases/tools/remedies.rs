@@ -23,7 +23,8 @@ use framework::{nic_state, sysctl};
 
 const STEP: Duration = Duration::from_secs(30);
 
-/// What commands in remedies begin with. `modprobe` is none of them: here all is built in.
+/// Programs with which a command in a remedy may start. `modprobe` is not among them, because the
+/// VM's kernel has everything built in.
 const PROGRAMS: &[&str] = &[
     "chown",
     "devmem-tcp",
@@ -37,13 +38,13 @@ const PROGRAMS: &[&str] = &[
     "ss",
     "sysctl",
 ];
-/// Words that stand for others, which only a person knows.
+/// Placeholders in remedies that a person has to fill in.
 const PLACEHOLDERS: &[&str] = &["ADDR", "DIR", "IF", "N"];
-/// What a tool does by itself, not what is to be done.
+/// Commands in remedies that tell what a tool does by itself, not what to run.
 const MENTIONED: &[&str] = &["devmem-tcp apply", "devmem-tcp lease", "devmem-tcp recv"];
 
-/// The commands in a remedy that can be pasted as they are: those in backticks, and the one behind the last
-/// colon, up to a semicolon.
+/// Returns the commands of a remedy that can be pasted as they are: those in backticks, and the one
+/// after the last colon, up to a semicolon.
 pub(crate) fn commands(remedy: &str) -> Vec<&str> {
     let quoted = remedy.split('`').skip(1).step_by(2);
     let last = remedy.rsplit_once(": ").map(|(_, last)| last);
@@ -58,7 +59,7 @@ pub(crate) fn commands(remedy: &str) -> Vec<&str> {
     .collect()
 }
 
-/// A shell that runs this, with our programs among those that it finds.
+/// A shell that runs this line, with the directory of our programs first in PATH.
 fn shell(line: &str) -> Command {
     let mut shell = Command::new("sh");
     let mut path = devmem_tcp()
@@ -73,7 +74,8 @@ fn shell(line: &str) -> Command {
     shell
 }
 
-/// Pastes what a complaint says to run, in the lines below its first one; how many commands that were.
+/// Runs the commands in the remedies of an error, which are its indented lines. Returns the number
+/// of commands.
 pub(crate) fn pasted(complaint: &str) -> Result<usize> {
     let remedies = complaint.lines().filter_map(|line| line.strip_prefix("  "));
     let all: Vec<&str> = remedies.flat_map(commands).collect();
@@ -94,26 +96,29 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// Holds if the line is refused, and its remedy has a command.
+/// Checks that a command line is refused with status 1, and returns its standard error.
 fn refused(line: &str) -> Result<String> {
     let said = tool(line)?.refused(1).with_context(|| line.to_owned())?;
     println_line(said.trim_end());
     Ok(said)
 }
 
-/// Holds if the line is refused, a command is in the remedy, and the line then works.
+/// Checks that a command line is refused with a command in the remedy, and works after that was
+/// run.
 fn cured(line: &str) -> Result<()> {
     cured_in(&NetNs::current()?, line)
 }
 
-/// As [`cured`], of a NIC in this namespace.
+/// Checks that a command line for a NIC in this namespace is refused with a command in the remedy,
+/// and works after that was run.
 fn cured_in(netns: &NetNs, line: &str) -> Result<()> {
     let said = refused(line)?;
     ensure!(pasted(&said)? > 0, "no command in {said:?}");
     works_in(netns, command(None, &devmem_tcp(), line)).with_context(|| line.to_owned())
 }
 
-/// Holds if a receiver comes to bind a queue of the NIC in this namespace, or any other command ends well.
+/// Checks that a receiver binds one more queue of the NIC in this namespace, or that another
+/// command ends well.
 fn works_in(netns: &NetNs, run: Command) -> Result<()> {
     let receives = run.get_args().next().is_some_and(|first| first == "recv");
     if !receives {
@@ -162,7 +167,8 @@ fn of_the_nic() -> Result<()> {
 }
 
 case!(of_a_nic_in_another_namespace);
-/// The commands are for the namespace of the NIC, though there is a device of its name here.
+/// Provokes errors of a NIC in another namespace, while a device of its name is in this one. The
+/// remedies must be for the NIC's namespace.
 fn of_a_nic_in_another_namespace() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -266,7 +272,8 @@ fn of_memory() -> Result<()> {
 }
 
 case!(of_sockets);
-/// The port's owner is named; a command shows the way that there is not.
+/// Listens at a port in use, then sends where no route leads. The remedies must name the port's
+/// owner, and a command that shows the route.
 fn of_sockets() -> Result<()> {
     testbed::wire()?;
     let _first = std::net::TcpListener::bind((NIC_ADDRESS, 5000))?;

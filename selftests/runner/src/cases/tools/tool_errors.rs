@@ -16,7 +16,8 @@ use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use framework::tool::{command, finish, sh, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
-/// Holds if the line is refused with status 1, in two lines that contain these words.
+/// Checks that a command is refused with status 1 and two lines, an error with all these words and
+/// a remedy whose commands work.
 pub(crate) fn complains(mut run: Command, words: &[&str]) -> Result<()> {
     run.stdin(std::process::Stdio::null());
     let complaint = finish(run)?.refused(1)?;
@@ -128,7 +129,7 @@ fn without_net_admin() -> Result<()> {
 }
 
 case!(without_udmabuf);
-/// Its node hidden behind an empty /dev, in a mount namespace of the tool's own.
+/// Hides `/dev/udmabuf` behind an empty `/dev`. The error must name it, and no NIC be touched.
 fn without_udmabuf() -> Result<()> {
     testbed::wire()?;
     let mut run = Command::new("unshare");
@@ -142,7 +143,8 @@ fn without_udmabuf() -> Result<()> {
 }
 
 case!(over_the_size_limit);
-/// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
+/// Sets udmabuf's size limit to 64 MiB, as before Linux 7.3, and asks for more. The error must name
+/// the parameter.
 fn over_the_size_limit() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
@@ -168,7 +170,8 @@ fn port_in_use() -> Result<()> {
 }
 
 case!(flow_in_use);
-/// Two want the same packets: the NIC has one rule for them, and the second is refused.
+/// Asks for a flow that a receiver's rule has. `apply` must be refused, name the receiver, and
+/// change nothing.
 fn flow_in_use() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -225,7 +228,8 @@ fn bad_command_lines() -> Result<()> {
 }
 
 case!(refused_lease_leaves_nothing);
-/// A netkit that was made for a lease goes when the lease is refused.
+/// Leases a queue that does not exist to a new netkit. The lease must fail, and the netkit be
+/// removed.
 fn refused_lease_leaves_nothing() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;

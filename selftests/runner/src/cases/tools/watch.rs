@@ -22,10 +22,10 @@ use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const LAST: u32 = testbed::QUEUES - 1;
-/// From the change to its line.
+/// Time limit from a change to its line.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// `devmem-tcp show --watch --json`, read as it goes.
+/// A running `devmem-tcp show --watch --json`, whose lines are read as they come.
 struct Watch {
     child: Child,
     lines: Receiver<(Instant, String)>,
@@ -49,7 +49,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// The next line that says this; others may come before it.
+    /// Waits for the next line about `what`; others may come before it.
     fn next(&mut self, what: &str, deadline: Instant) -> Result<(Instant, Value)> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -65,7 +65,7 @@ impl Watch {
         }
     }
 
-    /// Holds if an act is told within the limit.
+    /// Checks that `act` causes a line about `what` in time.
     fn tells<T>(&mut self, what: &str, act: impl FnOnce() -> Result<T>) -> Result<(T, Value)> {
         let began = Instant::now();
         let done = act()?;
@@ -81,7 +81,7 @@ impl Watch {
         Ok((done, change))
     }
 
-    /// Ctrl-C, which is a good end.
+    /// Ends the watch by Ctrl-C, which must be a good end.
     fn end(mut self) -> Result<()> {
         kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGINT)?;
         let mut status = None;
@@ -94,7 +94,7 @@ impl Watch {
     }
 }
 
-/// An end of a change: namespace, device, queue.
+/// Checks that one end of a reported change is this namespace, device and queue.
 fn end_is(end: &Value, netns: &str, device: &str, queue: u32) -> Result<()> {
     let same = end["netns"] == netns && end["device"] == device && end["queue"] == queue;
     ensure!(same, "not {netns:?} {device} rx {queue}: {end}");
@@ -114,7 +114,8 @@ fn bind(guest: &Guest) -> Result<Binding> {
 }
 
 case!(lease_and_bind);
-/// A lease, a binding on it, and their ends; the namespace of the one end came while it watched.
+/// Leases a queue, binds it, and ends both. Each must be reported in time, also for a namespace
+/// that was made after the start.
 fn lease_and_bind() -> Result<()> {
     let mut watch = Watch::start()?;
     let (_, nic) = watch.tells("device-came", testbed::wire)?;
@@ -144,7 +145,8 @@ fn lease_and_bind() -> Result<()> {
 }
 
 case!(direct_bind_and_namespace);
-/// A queue of the NIC itself, and a namespace that goes: the watch does not keep it alive.
+/// Binds a queue of the NIC, then deletes the namespace of a leased netkit. Both must be reported:
+/// the watch must not keep the namespace alive.
 fn direct_bind_and_namespace() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
@@ -175,7 +177,8 @@ fn direct_bind_and_namespace() -> Result<()> {
 }
 
 case!(namespace_without_a_name);
-/// The guest's namespace has no name, only a process: it is followed there, under that label.
+/// Leases to a namespace that has no name, only a process. Its changes must be reported under the
+/// process's id.
 fn namespace_without_a_name() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
