@@ -11,7 +11,7 @@ use crate::testbed::PEER;
 use crate::tool::{Running, command, finish};
 use crate::transfer::devmem_tcp;
 
-/// `devmem-tcp recv --json`, into memory of the kind that the case runs with.
+/// Command line of `devmem-tcp recv --json`, with the kind of memory that the case runs with.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Recv {
@@ -34,13 +34,13 @@ impl Recv {
         .argument(device)
     }
 
-    /// Runs the tool itself in this network namespace.
+    /// Runs the receiver in this network namespace, by `ip netns exec`.
     pub fn within(mut self, netns: impl Display) -> Self {
         self.within = Some(netns.to_string());
         self
     }
 
-    /// Finds the device in this network namespace.
+    /// Finds the device in this network namespace (`--netns`).
     pub fn netns(self, netns: impl Display) -> Self {
         self.with("--netns", netns)
     }
@@ -93,7 +93,7 @@ impl Recv {
         self.argument("--refuse-unsteered")
     }
 
-    /// Leaves the NIC as it is.
+    /// Leaves the NIC's settings unchanged (`--no-config`).
     pub fn no_config(self) -> Self {
         self.argument("--no-config")
     }
@@ -135,7 +135,7 @@ impl Recv {
         self
     }
 
-    /// The command.
+    /// Builds the command.
     pub fn command(&self) -> Result<Command> {
         let memory = memory::of_receiver(self.size.as_deref(), self.dmabuf_per_queue)?;
         let mut command = command(self.within.as_deref(), &devmem_tcp(), "");
@@ -145,12 +145,12 @@ impl Recv {
         Ok(command)
     }
 
-    /// Starts it.
+    /// Starts the receiver.
     pub fn start(&self) -> Result<Running> {
         Running::start(self.command()?)
     }
 
-    /// Starts it and waits until a queue is bound.
+    /// Starts the receiver and waits until a queue is bound.
     pub fn start_bound(&self) -> Result<Running> {
         let running = self.start()?;
         wait_until_bound()?;
@@ -158,13 +158,13 @@ impl Recv {
     }
 }
 
-/// `devmem-tcp send`, at the far end of the wire. It waits for a listener.
+/// Command line of `devmem-tcp send` at the far end of the wire. It waits for a listener.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Sender(String);
 
 impl Sender {
-    /// A sender of 1 MiB to this address.
+    /// A sender of 1 MiB of the pattern to this address.
     pub fn to(address: impl Display) -> Self {
         Self(format!("send --wait 20 {address}"))
     }
@@ -203,12 +203,12 @@ impl Sender {
         command(Some(PEER), &devmem_tcp(), &self.0)
     }
 
-    /// Runs it to its end; its failure is an error.
+    /// Runs the sender to its end; its failure is an error.
     pub fn run(&self) -> Result<()> {
         finish(self.command())?.good("send").map(drop)
     }
 
-    /// Starts it.
+    /// Starts the sender.
     pub fn start(&self) -> Result<Running> {
         Running::start(self.command())
     }

@@ -15,14 +15,15 @@ use crate::tool::until;
 use crate::xdp;
 use crate::{ifindex, println_line};
 
-/// How long things may outlive what they belonged to.
+/// Time that leftovers of a device or namespace may take to go.
 const SOON: Duration = Duration::from_secs(5);
 
 /// `RT_SCOPE_LINK`.
 const ON_LINK: u8 = 253;
 
-/// Devices, queues, settings of the NIC, routes, addresses, proxy entries, sysctls, programs, files,
-/// named namespaces: of this namespace, each thing as text.
+/// Snapshot, as text, of everything that a lease may change in this namespace: devices, queues,
+/// settings of the NIC, routes, addresses, proxy entries, sysctls, BPF programs, files, named
+/// namespaces.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Footprint(BTreeMap<String, String>);
 
@@ -76,7 +77,7 @@ impl Footprint {
         Ok(Self(things))
     }
 
-    /// Waits until all is as it was in the snapshot.
+    /// Waits until everything is as in the snapshot.
     pub fn soon_again(&self) -> Result<()> {
         let end = Instant::now() + SOON;
         loop {
@@ -91,7 +92,7 @@ impl Footprint {
         }
     }
 
-    /// Holds if all is as it was in the snapshot.
+    /// Checks that everything is as in the snapshot.
     pub fn same(&self) -> Result<()> {
         let now = Self::now()?;
         match now == *self {

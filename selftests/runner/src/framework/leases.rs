@@ -11,23 +11,25 @@ use crate::tool::{command, finish};
 use crate::transfer::devmem_tcp;
 use crate::{ifindex, println_line};
 
-/// A netkit that leases, and a handle in its namespace, where the kernel looks it up.
+/// A device that leases queues, mostly a netkit's guest end, with a netlink socket in its
+/// namespace.
 pub struct Guest {
     pub ifindex: Ifindex,
     pub netns: NetNs,
-    /// The number of this namespace, which is the NIC's, in that of the guest; `None`: the same.
+    /// Number of this process's namespace, which is the NIC's, as the guest's namespace knows it;
+    /// `None` if both are one.
     pub nsid: Option<NsId>,
     pub netdev: Netdev,
 }
 
 impl Guest {
-    /// The guest end of a new pair, in a namespace that is there already; both ends are up. The
-    /// other end stays here, and its name has an `h` more.
+    /// Makes a netkit pair with its guest end in an existing namespace, both ends up. The host end
+    /// stays here, with an `h` appended to the name.
     pub fn pair(name: &str, rx_queues: u32, netns: &str) -> Result<Self> {
         Self::pair_with(name, rx_queues, netns, NetkitMode::default())
     }
 
-    /// As [`Guest::pair`], for the given layer.
+    /// Makes a netkit pair as [`Guest::pair`] does, for layer 2 or layer 3.
     pub fn pair_with(name: &str, rx_queues: u32, netns: &str, mode: NetkitMode) -> Result<Self> {
         let guest = Self::pair_down(name, rx_queues, netns, mode)?;
         set_up(None, &format!("{name}h"))?;
@@ -35,7 +37,7 @@ impl Guest {
         Ok(guest)
     }
 
-    /// As [`Guest::pair_with`], with both ends down.
+    /// Makes a netkit pair as [`Guest::pair_with`] does, with both ends down.
     pub fn pair_down(name: &str, rx_queues: u32, netns: &str, mode: NetkitMode) -> Result<Self> {
         let mut pair = NetkitPair::new(format!("{name}h"), name);
         pair.rx_queues = Some(rx_queues);
@@ -45,14 +47,14 @@ impl Guest {
         Self::found(name, Some(netns))
     }
 
-    /// A new single netkit, in this namespace and up.
+    /// Makes a single netkit in this namespace, and sets it up.
     pub fn single(name: &str, rx_queues: u32) -> Result<Self> {
         crate::netkit(name, rx_queues)?;
         set_up(None, name)?;
         Self::found(name, None)
     }
 
-    /// A device that is there already, in this namespace unless one is named.
+    /// Finds an existing device, in this namespace unless one is named.
     pub fn found(name: &str, netns: Option<&str>) -> Result<Self> {
         let apart = netns.is_some();
         let netns = self::netns(netns)?;
@@ -68,22 +70,22 @@ impl Guest {
         })
     }
 
-    /// Removes the netkit at its guest end.
+    /// Deletes the netkit by its guest end.
     pub fn delete(&self) -> Result<()> {
         Ok(Link::open_in(&self.netns)?.delete(self.ifindex)?)
     }
 
-    /// Leases this queue of the NIC.
+    /// Leases a queue of the NIC to this guest. The inner result is the kernel's answer.
     pub fn lease(&mut self, queue: u32) -> Result<netdev::Result<QueueId>> {
         Ok(self.lease_of(ifindex(NIC)?, queue))
     }
 
-    /// Leases this queue of a device of this namespace.
+    /// Leases a queue of a device in this namespace to this guest.
     pub fn lease_of(&mut self, of: Ifindex, queue: u32) -> netdev::Result<QueueId> {
         self.netdev.lease(self.ifindex, self.request(of, queue))
     }
 
-    /// The request for a lease, with the number of the NIC's namespace as the guest knows it.
+    /// Builds the request for a lease, with the number of the NIC's namespace.
     pub fn request(&self, of: Ifindex, queue: u32) -> Lease {
         Lease {
             of,
@@ -92,7 +94,7 @@ impl Guest {
         }
     }
 
-    /// Leases this queue of the NIC, as that queue of its own.
+    /// Leases a queue of the NIC, and checks that it became the guest's queue `own`.
     pub fn granted(&mut self, queue: u32, own: u32) -> Result<()> {
         let answer = self.lease(queue)??;
         ensure!(
@@ -102,12 +104,12 @@ impl Guest {
         self.holds(queue, own)
     }
 
-    /// Holds if this queue of the NIC says that it is leased as that queue of this guest.
+    /// Checks that the NIC reports its queue `queue` as leased to the guest's queue `own`.
     pub fn holds(&self, queue: u32, own: u32) -> Result<()> {
         self.holds_of(&NetNs::current()?, queue, own)
     }
 
-    /// As [`Guest::holds`], where the NIC is in another namespace.
+    /// Checks as [`Guest::holds`] does, with the NIC in another namespace.
     pub fn holds_of(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
         let lease = lease_told(nic_netns, queue)?.context("no lease is told")?;
         // The NIC's namespace knows the guest's by a number, which the question gave it.
@@ -126,7 +128,7 @@ impl Guest {
     }
 }
 
-/// The namespace of this name, or this one.
+/// Opens the namespace of this name, or the current one.
 fn netns(name: Option<&str>) -> Result<NetNs> {
     Ok(match name {
         Some(name) => NetNs::by_name(name)?,
@@ -134,35 +136,35 @@ fn netns(name: Option<&str>) -> Result<NetNs> {
     })
 }
 
-/// `ip -n NETNS link set NAME up`.
+/// Sets a device up: `ip -n NETNS link set NAME up`.
 pub fn set_up(from: Option<&str>, name: &str) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_up(ifindex)?)
 }
 
-/// `ip -n NETNS link set NAME down`.
+/// Sets a device down: `ip -n NETNS link set NAME down`.
 pub fn set_down(from: Option<&str>, name: &str) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_down(ifindex)?)
 }
 
-/// `ip -n NETNS link set NAME netns TO`.
+/// Moves a device to another namespace: `ip -n NETNS link set NAME netns TO`.
 pub fn move_to(from: Option<&str>, name: &str, to: Option<&str>) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_netns(ifindex, &netns(to)?)?)
 }
 
-/// `ip link delete NAME`, in this namespace.
+/// Deletes a device in this namespace: `ip link delete NAME`.
 pub fn delete(name: &str) -> Result<()> {
     let mut link = Link::open()?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.delete(ifindex)?)
 }
 
-/// The lease that the kernel reports for this queue of the NIC.
+/// Reads the lease that the kernel reports for a queue of the NIC.
 fn lease_told(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
     let nic = Link::open_in(nic_netns)?.by_name(NIC)?.ifindex;
     let mut netdev = Netdev::open_in(nic_netns)?;
@@ -170,18 +172,18 @@ fn lease_told(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
     Ok(told.lease)
 }
 
-/// Whether this queue of the NIC is leased to nobody.
+/// Whether a queue of the NIC is leased to no device.
 pub fn is_free(queue: u32) -> Result<bool> {
     Ok(lease_told(&NetNs::current()?, queue)?.is_none())
 }
 
-/// Holds if this queue of the NIC is leased to nobody.
+/// Checks that a queue of the NIC is leased to no device.
 pub fn free(queue: u32) -> Result<()> {
     ensure!(is_free(queue)?, "rx {queue} of {NIC} is leased");
     Ok(())
 }
 
-/// Holds if there is no such device, in this namespace.
+/// Checks that this namespace has no device of this name.
 pub fn no_device(name: &str) -> Result<()> {
     denied(
         Link::open()?.by_name(name),
@@ -190,17 +192,17 @@ pub fn no_device(name: &str) -> Result<()> {
     )
 }
 
-/// What the kernel says beside an error number.
+/// What the kernel's extended ack must contain beside the errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
     Nothing,
     /// Exactly this text.
     Text(&'static str),
-    /// No text, but the offset of the attribute that was refused, in bytes of the request.
+    /// No text, but the offset of the refused attribute, in bytes from the start of the request.
     Attribute(u32),
 }
 
-/// Holds if the kernel refused with this error number and said this and no more.
+/// Checks that the kernel refused with this errno and exactly this extended ack.
 pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()> {
     let Err(error) = result else {
         bail!("not refused, expected errno {errno}, {said:?}")
@@ -221,7 +223,7 @@ pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()
     Ok(())
 }
 
-/// Runs `devmem-tcp lease --json` on the NIC.
+/// Runs `devmem-tcp lease --json` on the NIC, which must succeed, and returns its output.
 pub fn tool(line: &str) -> Result<Leased> {
     let line = format!("lease --json --phys {NIC} {line}");
     let text = finish(command(None, &devmem_tcp(), &line))?.good(&line)?;
@@ -229,7 +231,8 @@ pub fn tool(line: &str) -> Result<Leased> {
     summary::parse(&text)
 }
 
-/// Holds if `devmem-tcp lease` on the NIC ends with status 1 and exactly this error, a remedy aside.
+/// Checks that `devmem-tcp lease` on the NIC ends with status 1 and exactly this error, apart from
+/// the remedy.
 pub fn tool_denied(line: &str, error: &str) -> Result<()> {
     let line = format!("lease --phys {NIC} {line}");
     let complaint = finish(command(None, &devmem_tcp(), &line))?.refused(1)?;

@@ -9,7 +9,7 @@ use framework::probe_receiver::{Ended, Outcome};
 
 use super::sinks::Checked;
 
-/// What the engine counted.
+/// Collects the engine's and the sinks' counts.
 pub(super) fn outcome(report: &Report<Checked>) -> Outcome {
     let stream = &report.stats.stream;
     let peers = report.connections.iter().map(|connection| {
