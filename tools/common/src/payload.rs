@@ -14,7 +14,7 @@ use crate::sys;
 /// Destination of payload, unbuffered, so that it is there when a write returns.
 #[derive(Debug)]
 pub struct Output {
-    /// `None` after the close.
+    /// File descriptor of the output; `None` after the close.
     fd: Option<OwnedFd>,
     name: String,
 }
@@ -68,7 +68,7 @@ impl Write for Output {
         Ok(bytes.len())
     }
 
-    /// Nothing is buffered.
+    /// Does nothing, because nothing is buffered.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -102,7 +102,7 @@ fn duplicate(number: i32, fd: impl AsFd) -> io::Result<OwnedFd> {
     fd.as_fd().try_clone_to_owned()
 }
 
-/// Operation and object, in front of the kernel's words.
+/// Error that puts operation and object in front of the kernel's words.
 #[derive(Debug)]
 struct ErrorAt {
     text: String,

@@ -17,7 +17,7 @@ use signal_hook::low_level::exit;
 /// its child, then the process group that the child is in.
 const SAME_REQUEST: Duration = Duration::from_millis(200);
 
-/// Effect of a second signal.
+/// Effect of a second SIGINT or SIGTERM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Second {
     /// Ends the process at once, with status 128 plus the signal's number.
@@ -31,7 +31,7 @@ pub enum Second {
 struct SignalState {
     first: Option<(i32, Instant)>,
     stop: StopHandle,
-    /// Whether nothing is left to be stopped or restored.
+    /// Whether nothing is left to be stopped or restored, so that a signal may end the process.
     done: bool,
 }
 
@@ -40,8 +40,8 @@ struct SignalState {
 pub struct Signals(Arc<Mutex<SignalState>>);
 
 impl Signals {
-    /// Catches both signals from now on, in a thread that ends with the process. The first one stops the
-    /// engines that have this handle, or get it later.
+    /// Catches SIGINT and SIGTERM from now on, in a thread that ends with the process. The first
+    /// signal stops the engines that have this handle, or get it later.
     ///
     /// # Errors
     /// Those of `sigaction`, or of starting a thread.
@@ -62,18 +62,19 @@ impl Signals {
         Ok(caught)
     }
 
-    /// Says that nothing is left to be stopped or restored: from now on a signal ends the process
+    /// Marks that nothing is left to be stopped or restored: from now on a signal ends the process
     /// at once, which may be stuck in printing its results.
     pub fn done(&self) {
         self.lock().done = true;
     }
 
-    /// First signal that came, if any.
+    /// Returns the number of the first signal that came, if any.
     pub fn received(&self) -> Option<i32> {
         self.lock().first.map(|(signal, _)| signal)
     }
 
-    /// Records a signal, and returns whether it is a second one or comes when all is done.
+    /// Records a signal. Returns whether it is a second request, or comes when nothing is left to
+    /// be done.
     fn is_second(&self, signal: i32) -> bool {
         let mut state = self.lock();
         match state.first {

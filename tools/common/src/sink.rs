@@ -79,12 +79,12 @@ impl Sink for AnySink {
     }
 }
 
-/// Reader of the payload.
+/// What reads the payload in the memory: the CPU, or the memory's device.
 #[derive(Clone)]
 pub enum Reader {
-    /// CPU, by mappings.
+    /// The CPU reads through mappings of the memory.
     Cpu(Memory),
-    /// Devices that have the memory.
+    /// The devices that own the memory read it.
     Devices(Devices),
 }
 

@@ -231,7 +231,7 @@ pub(crate) fn read(fd: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
     }
 }
 
-/// Waits for the fd if the error asks for it.
+/// Waits until the fd is ready if the error is EAGAIN; returns any error but EAGAIN and EINTR.
 fn again(fd: BorrowedFd<'_>, for_what: PollFlags, errno: Errno) -> io::Result<()> {
     match errno {
         Errno::EINTR => Ok(()),

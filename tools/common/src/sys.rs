@@ -6,11 +6,11 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// Bits of the fds 0 to 2 that were closed.
+/// Bit mask of the standard streams (fds 0 to 2) that were closed when the program was started.
 static CLOSED: AtomicU8 = AtomicU8::new(0);
 
-/// Records which fds are closed. Called by the dynamic loader, or by `__libc_start_main` of a
-/// static program, before `main`.
+/// Records which standard streams are closed. Called by the dynamic loader, or by
+/// `__libc_start_main` of a static program, before `main`.
 extern "C" fn look() {
     for fd in 0..3 {
         // SAFETY: F_GETFD takes no pointer, and any number in the place of an fd: EBADF if it is none.
@@ -29,7 +29,7 @@ extern "C" fn look() {
 #[unsafe(link_section = ".init_array")]
 static LOOK: extern "C" fn() = look;
 
-/// Whether a standard stream was closed.
+/// Whether a standard stream was closed when the program was started.
 pub(crate) fn was_closed(fd: i32) -> bool {
     CLOSED.load(Ordering::Relaxed) & (1 << fd) != 0
 }

@@ -12,7 +12,7 @@ const SYSTEM_DRIVER_MISMATCH: i32 = 803;
 const COMPAT_NOT_SUPPORTED_ON_DEVICE: i32 = 804;
 const UNKNOWN: i32 = 999;
 
-/// Remedy for a GPU in one line, where it is known.
+/// Returns a one-line remedy for an error of CUDA or its driver; `None` if none is known.
 pub fn of_cuda(error: &Error) -> Option<&'static str> {
     Some(match error {
         Error::Static { .. } => "take a build that is not static (no crt-static)",

@@ -7,8 +7,9 @@ use devmem::listen::SocketError;
 use devmem::send::SendError;
 use devmem::sink::SinkError;
 
-/// Remedy for a socket in one line, where it is known. Its commands begin with `within`, which enters the
-/// socket's namespace and ends with a space; empty for the current one.
+/// Returns a one-line remedy for an error of a socket; `None` if none is known. Its commands begin
+/// with `within`, which enters the socket's namespace and ends with a space; empty for the current
+/// one.
 pub fn of_socket(error: &SocketError, within: &str) -> Option<String> {
     let object = error.object();
     Some(match error.raw_os_error()? {
@@ -36,7 +37,7 @@ pub fn of_socket(error: &SocketError, within: &str) -> Option<String> {
     })
 }
 
-/// The command that shows the route to an address, which is without its port for that.
+/// Returns the command that shows the route to an address, which is given with its port.
 fn route(address: &str) -> String {
     match address.parse::<SocketAddr>() {
         Ok(address) => format!("ip route get {}", address.ip()),
@@ -51,7 +52,7 @@ fn port(address: &str) -> &str {
         .map_or(address, |colon| &address[colon..])
 }
 
-/// Remedy for a connection that failed in one line, where it is known.
+/// Returns a one-line remedy for a connection that failed; `None` if none is known.
 pub fn of_connection(error: &ConnectionError) -> Option<&'static str> {
     Some(match error {
         ConnectionError::Unsteered { .. } => {
@@ -75,7 +76,7 @@ pub fn of_connection(error: &ConnectionError) -> Option<&'static str> {
     })
 }
 
-/// Remedy for an event loop in one line, where it is known.
+/// Returns a one-line remedy for an error of the event loop; `None` if none is known.
 pub fn of_engine(error: &EngineError) -> Option<&'static str> {
     match error {
         EngineError::BusyPoll(source) if source.raw_os_error() == Some(libc::ENOTTY) => {
@@ -88,7 +89,7 @@ pub fn of_engine(error: &EngineError) -> Option<&'static str> {
     }
 }
 
-/// Remedy for a send in one line, where it is known.
+/// Returns a one-line remedy for a failed send from a dmabuf; `None` if none is known.
 pub fn of_send(error: &SendError) -> Option<String> {
     Some(match error {
         SendError::OtherDevice { .. } => {

@@ -9,7 +9,7 @@ use nix::unistd::geteuid;
 
 use super::{of_cuda, of_udmabuf};
 
-/// Remedy for memory in one line, where it is known.
+/// Returns a one-line remedy for device memory that can't be had; `None` if none is known.
 pub fn of_memory(error: &Error) -> Option<String> {
     match error {
         Error::Udmabuf(error) => of_udmabuf(error),
@@ -22,7 +22,7 @@ pub fn of_memory(error: &Error) -> Option<String> {
     }
 }
 
-/// Remedy for a length in one line, where it is known.
+/// Returns a one-line remedy for an invalid length of memory; `None` if none is known.
 pub fn of_len(error: &BadLen) -> Option<String> {
     match error {
         BadLen::Empty => Some("ask for at least one page".to_owned()),
@@ -34,7 +34,7 @@ pub fn of_len(error: &BadLen) -> Option<String> {
     }
 }
 
-/// Remedy for memory of a heap.
+/// Returns a one-line remedy for an error of a dmabuf heap; `None` if none is known.
 fn of_heap(error: &heap::Error) -> Option<String> {
     match error {
         heap::Error::Len { source, .. } => of_len(source),
@@ -69,13 +69,13 @@ fn heap_remedy(heap: &Name, source: &io::Error) -> Option<String> {
     }
 }
 
-/// Formats the names as they are written on a command line.
+/// Joins the names of memory as they are written on a command line.
 fn join(names: &[Name]) -> String {
     let words = names.iter().map(|name| format!("heap:{name}"));
     words.collect::<Vec<_>>().join(", ")
 }
 
-/// Remedy for memory of a DRM device.
+/// Returns a one-line remedy for an error of a DRM device's memory; `None` if none is known.
 fn of_drm(error: &drm::Error) -> Option<String> {
     match error {
         drm::Error::Len { source, .. } => of_len(source),
@@ -126,7 +126,7 @@ fn drm_remedy(node: &Path, source: &io::Error) -> Option<String> {
     }
 }
 
-/// Remedy for passed memory in one line, where it is known.
+/// Returns a one-line remedy for memory that another process was to pass; `None` if none is known.
 pub fn of_passed(error: &passed::Error) -> Option<String> {
     match error {
         passed::Error::Inherit { fd, source } => match source.raw_os_error()? {

@@ -4,8 +4,8 @@
 
 use netdev::Error;
 
-/// `ENOTSUPP` of the kernel (`include/linux/errno.h`), which many drivers return although it is not
-/// for user space.
+/// The kernel's internal error number `ENOTSUPP` (`include/linux/errno.h`), which many drivers
+/// return although it is not for user space.
 const ENOTSUPP: i32 = 524;
 
 /// Parts of the texts of extended acks, each with its remedy. The first that matches is used.
@@ -105,14 +105,15 @@ const BY_TEXT: &[(&str, &str)] = &[
     ),
 ];
 
-/// Remedy for a refusal of the kernel in one line, where it is known. Commands in backticks begin with
-/// `within`, which enters the device's namespace and ends with a space; empty for the current one.
+/// Returns a one-line remedy for a refusal of the kernel; `None` if none is known. Commands in
+/// backticks begin with `within`, which enters the device's namespace and ends with a space; empty
+/// for the current one.
 pub fn of_kernel(error: &Error, within: &str) -> Option<String> {
     let remedy = in_this_namespace(error)?;
     Some(quoted_within(&remedy, within))
 }
 
-/// The text, with this before each command in backticks.
+/// Inserts `within` in front of each command in backticks.
 pub fn quoted_within(text: &str, within: &str) -> String {
     let parts = text.split('`').enumerate();
     let quoted = parts.map(|(at, part)| match at % 2 {
@@ -176,7 +177,7 @@ fn in_this_namespace(error: &Error) -> Option<String> {
     Some(remedy.to_owned())
 }
 
-/// Text that names the running kernel and the one that has the feature.
+/// Formats a remedy that names the kernel version that has the feature, and the running one.
 fn kernel_too_old(since: &str, what: &str) -> String {
     let running = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     format!(
@@ -203,7 +204,8 @@ mod tests {
         );
     }
 
-    /// Before Linux 7.1 the operation is unknown to the kernel (`genl_family_rcv_msg`).
+    /// Checks the remedy on a kernel before Linux 7.1, which does not know the operation
+    /// (`genl_family_rcv_msg`).
     #[test]
     fn a_kernel_without_leases_is_named() {
         let remedy = of_errno("queue-create", libc::EOPNOTSUPP).unwrap();

@@ -5,8 +5,9 @@ use std::io;
 use netdev::shell_word;
 use nic::{Error, RunDirError};
 
-/// Remedy for a NIC in one line, where it is known beyond the kernel's words. Its commands begin with
-/// `within`, which enters the NIC's namespace and ends with a space; empty for the current one.
+/// Returns a one-line remedy for an error of a NIC's set-up, where more is known than the kernel's
+/// words. Its commands begin with `within`, which enters the NIC's namespace and ends with a space;
+/// empty for the current one.
 pub fn of_nic(error: &Error, within: &str) -> Option<String> {
     Some(match error {
         Error::QueueTaken { device, .. } => {

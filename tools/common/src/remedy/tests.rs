@@ -109,7 +109,7 @@ fn a_port_in_use() {
     );
 }
 
-/// Errors of a library that isn't there, or isn't CUDA's.
+/// Checks the remedies for a CUDA library that is missing, or is another library.
 #[test]
 fn a_gpu_without_a_driver() {
     let load = |name: &str| ::cuda::Driver::load_from(name).unwrap_err();

@@ -4,7 +4,7 @@ use std::io;
 
 use udmabuf::{Error, HugePage, ReservedHugepages, SIZE_LIMIT_MB};
 
-/// Remedy for a udmabuf in one line, where it is known.
+/// Returns a one-line remedy for an error of a udmabuf; `None` if none is known.
 pub fn of_udmabuf(error: &Error) -> Option<String> {
     match error {
         Error::Empty => Some("ask for at least one page".to_owned()),
