@@ -6,7 +6,7 @@ use std::num::NonZeroU32;
 use clap::Parser;
 use netdev::Ifindex;
 
-/// The form of the command line, in which all modes share one set of options.
+/// Usage text for `--help`, in which all modes share one set of options.
 const USAGE: &str = "\
 ncdevmem -f IF [-t QUEUE -q N] [-b BYTES]                         probe
        ncdevmem -f IF -l -s ADDR -p PORT [-c ADDR] [-v N] [-L] [-t QUEUE -q N] [-n] [-b BYTES]
@@ -58,16 +58,16 @@ pub(crate) struct Args {
     extra: Vec<String>,
 }
 
-/// What is to be done, on which device.
+/// A job from the command line: the mode, and the device.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Job {
     pub(crate) ifname: String,
     pub(crate) mode: Mode,
-    /// Arguments that mean nothing.
+    /// Arguments without a meaning, which are reported and ignored.
     pub(crate) extra: Vec<String>,
 }
 
-/// What is to be done.
+/// Mode of a run: probe, server or client.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
     Probe(Probe),
@@ -75,14 +75,14 @@ pub(crate) enum Mode {
     Client(Client),
 }
 
-/// Find out whether the device can.
+/// Options of the probe, which tests whether the device can receive into device memory.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Probe {
     pub(crate) queues: Option<Queues>,
     pub(crate) rx_page_size: Option<NonZeroU32>,
 }
 
-/// Receive.
+/// Options of the server, which receives.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) address: Address,
@@ -94,7 +94,7 @@ pub(crate) struct Server {
     pub(crate) skip_config: bool,
 }
 
-/// Send.
+/// Options of the client, which sends.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Client {
     pub(crate) server: Address,
@@ -102,14 +102,14 @@ pub(crate) struct Client {
     pub(crate) chunk: Option<NonZeroU32>,
 }
 
-/// Rx queues that were named.
+/// The rx queues that `-t` and `-q` name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Queues {
     pub(crate) start: u32,
     pub(crate) count: NonZeroU32,
 }
 
-/// Address and port, as on the wire: an IPv4 address mapped into IPv6 is an IPv4 address.
+/// Address and port; an IPv4 address mapped into IPv6 becomes an IPv4 address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Address {
     pub(crate) ip: IpAddr,
@@ -122,7 +122,7 @@ impl Address {
         Self { ip, port }
     }
 
-    /// For a socket. A link-local address is one of the device.
+    /// Returns the socket address; a link-local address gets the device as its scope.
     pub(crate) fn on(self, device: Ifindex) -> SocketAddr {
         match self.ip {
             IpAddr::V6(ip) if ip.is_unicast_link_local() => {
@@ -133,7 +133,7 @@ impl Address {
     }
 }
 
-/// A command line that asks for nothing that can be done.
+/// Error of a command line that is no valid job.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum UsageError {
     #[error("Missing {0} argument")]
@@ -149,7 +149,7 @@ pub(crate) enum UsageError {
 }
 
 impl Args {
-    /// The job, if it is one.
+    /// Converts the arguments into a job.
     ///
     /// As upstream's: without an address it is the probe, and -l with an address the server.
     pub(crate) fn job(self) -> Result<Job, UsageError> {
@@ -214,7 +214,7 @@ impl Args {
     }
 }
 
-/// A count, decimal as with `atoi`, but all of the text.
+/// Parses a count: decimal as with `atoi`, but the whole text must be the number.
 fn number(text: &str) -> Result<u32, String> {
     let number: u32 = text
         .trim()
@@ -235,7 +235,7 @@ fn port(text: &str) -> Result<u16, String> {
     }
 }
 
-/// As `strtoul` with base 0: `0x` is hexadecimal, a leading 0 octal.
+/// Parses a number of bytes as `strtoul` with base 0 does: `0x` is hexadecimal, a leading 0 octal.
 fn bytes(text: &str) -> Result<u32, String> {
     let text = text.trim();
     let (digits, radix) = match text.as_bytes() {

@@ -16,10 +16,10 @@ use netdev::Netdev;
 use crate::args::Client;
 use crate::{Device, memory, say};
 
-/// How long the peer may take to answer.
+/// Time limit for connecting to the peer.
 const CONNECT: Duration = Duration::from_secs(30);
-/// How long a completion may take after the last: longer than upstream's 500 ms, as many sends are
-/// in flight, and a peer that reads slowly is no failure.
+/// Time limit from one completion to the next: longer than upstream's 500 ms, because many sends
+/// are in flight, and a peer that reads slowly is no failure.
 const COMPLETION: Duration = Duration::from_secs(10);
 
 pub(crate) fn run(device: &Device, client: &Client) -> Result<()> {

@@ -28,7 +28,7 @@ use tracing_subscriber::EnvFilter;
 
 use args::{Args, Job, Mode};
 
-/// The device that was named.
+/// The device that `-f` names.
 #[derive(Debug)]
 struct Device {
     name: String,
@@ -63,7 +63,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Upstream's status for a wrong command line; help and version are none.
+/// Prints a command line error and returns upstream's exit status for it; for help and version,
+/// prints them.
 fn misunderstood(error: &clap::Error) -> ExitCode {
     if let (ErrorKind::UnknownArgument, Some(ContextValue::String(option))) =
         (error.kind(), error.get(ContextKind::InvalidArg))
@@ -102,12 +103,12 @@ fn run(job: Job) -> Result<()> {
     }
 }
 
-/// A line on stderr, as upstream's.
+/// Prints a line on standard error, as upstream does.
 fn say(text: &str) {
     stdio::say("ncdevmem", text);
 }
 
-/// The same, from within a receiver, which no reader of it may hold up.
+/// Posts a line on standard error without waiting for its reader, who must not hold up a receiver.
 fn tell(text: &str) {
     stdio::tell("ncdevmem", text);
 }

@@ -10,15 +10,16 @@ use udmabuf::{Error, HugePage, Udmabuf};
 
 use crate::say;
 
-/// Pages of a dmabuf of ordinary pages, as upstream's NUM_PAGES.
+/// Number of pages in a dmabuf of ordinary pages, as upstream's NUM_PAGES.
 const PAGES: u64 = 16_000;
-/// Pieces of a dmabuf of hugepages, up to 64 MiB: fewer than upstream's, as hugepages are few.
+/// Number of `rx-page-size` pieces in a dmabuf of hugepages, up to 64 MiB: fewer than upstream's,
+/// because hugepages are few.
 const PIECES: u64 = 2048;
-/// How long to wait for hugepages that somebody is about to give back.
+/// Time to wait for hugepages that another process is about to give back.
 const HUGEPAGES: Duration = Duration::from_secs(5);
 
-/// Out of ordinary pages; out of hugepages of 2 MiB where the NIC is to fill larger pieces, which
-/// want memory that is aligned to them.
+/// Allocates the dmabuf: of ordinary pages, or of 2 MiB hugepages where the NIC is to fill larger
+/// pieces, which need aligned memory.
 pub(crate) fn dmabuf(rx_page_size: Option<NonZeroU32>) -> Result<Udmabuf> {
     let page = HugePage::None.bytes();
     match rx_page_size.map(|size| u64::from(size.get())) {
@@ -30,9 +31,9 @@ pub(crate) fn dmabuf(rx_page_size: Option<NonZeroU32>) -> Result<Udmabuf> {
     }
 }
 
-/// The kernel frees a closed binding late, when the last packet that used it is freed
-/// (`__net_devmem_dmabuf_binding_free`): who runs after another waits a moment for its hugepages,
-/// if there are enough of them at all.
+/// Allocates a dmabuf of 2 MiB hugepages. Waits a moment if enough are reserved but in use, because
+/// the kernel frees a closed binding late, with the last packet that used it
+/// (`__net_devmem_dmabuf_binding_free`).
 fn of_hugepages(size: u64) -> Result<Udmabuf> {
     let end = Instant::now() + HUGEPAGES;
     let mut said = false;
@@ -53,7 +54,7 @@ fn of_hugepages(size: u64) -> Result<Udmabuf> {
     }
 }
 
-/// Hugepages of 2 MiB that this machine has, free or not.
+/// Reads the number of 2 MiB hugepages that are reserved on this machine, free or in use.
 fn reserved() -> u64 {
     let count = fs::read_to_string("/sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages");
     count.map_or(0, |count| count.trim().parse().unwrap_or(0))

@@ -9,8 +9,8 @@ use receiver::NicBehind;
 use crate::args::Server;
 use crate::{Device, say, tell};
 
-/// Whether the NIC is to be set up: unless that is not wanted, or the device has no rings to set. A netkit's
-/// are those of the NIC whose queue it leases, which is another's business.
+/// Whether the server sets the NIC up: not with `-n`, and not on a device without rings. The rings
+/// behind a netkit are those of its NIC, which this tool leaves alone.
 pub(crate) fn is_ours(device: &Device, server: &Server) -> Result<bool> {
     if server.skip_config {
         return Ok(false);
@@ -28,8 +28,9 @@ pub(crate) fn is_ours(device: &Device, server: &Server) -> Result<bool> {
     }
 }
 
-/// As upstream's: all flows go to the first queue. With the client's address its port counts, too, which is
-/// the server's.
+/// Returns the function that applies a plan with rules that steer all flows to the first queue, as
+/// upstream does. With the client's address a rule matches the client's port, too, which is the
+/// server's.
 pub(crate) fn steer(
     device: &Device,
     server: &Server,
@@ -57,8 +58,8 @@ pub(crate) fn steer(
     }
 }
 
-/// Whether the NIC can't match such a rule; one that is there already, or has no room, is no reason to take
-/// more than what was asked for.
+/// Whether the error says that the NIC can't match such a rule. A rule that exists already, or a
+/// full table, is no reason to steer more than was asked for.
 fn rule_is_too_much(error: &Error) -> bool {
     let Error::Refused(error) = error else {
         return false;
@@ -67,7 +68,7 @@ fn rule_is_too_much(error: &Error) -> bool {
     error.op() == "ntuple-insert" && matches!(errno, Some(libc::EOPNOTSUPP | libc::EINVAL))
 }
 
-/// Takes back what was done to the NIC, whatever came of it; both failures if there are two.
+/// Combines the results of a run and of restoring the NIC; the error has both if both failed.
 pub(crate) fn put_back(restored: Result<(), Error>, outcome: Result<()>) -> Result<()> {
     match (restored, outcome) {
         (Err(error), Err(before)) => {

@@ -42,7 +42,7 @@ pub(crate) fn run(device: &Device, probe: &Probe) -> Result<()> {
     Ok(())
 }
 
-/// The device under test.
+/// Device, queues, memory and options that the probe tests.
 struct Bench<'a> {
     device: &'a Device,
     queues: Vec<QueueId>,
@@ -51,7 +51,7 @@ struct Bench<'a> {
 }
 
 impl Bench<'_> {
-    /// Header split is off when it begins.
+    /// Runs the steps of the probe, of which the first needs header split off.
     fn check(&self, signals: &Signals) -> Result<()> {
         refused(
             "binding with header split off",
@@ -70,8 +70,8 @@ impl Bench<'_> {
         put_back(applied.restore(), outcome)
     }
 
-    /// The queues to be bound, and those above: else RSS is what keeps them from being taken away. As
-    /// upstream's `configure_rss`.
+    /// Returns the queues that RSS must not use: those to be bound and all above, because else RSS
+    /// is what keeps their channels from being removed. As upstream's `configure_rss`.
     fn reserved(&self) -> Result<Vec<QueueId>> {
         let count = Ethtool::open()?.channels(self.device.ifindex)?.rx_queues();
         let first = self.queues.first().map_or(count, |first| first.get());
@@ -100,7 +100,7 @@ impl Bench<'_> {
         Netdev::open()?.bind_rx(self.device.ifindex, &self.memory, queues, self.options)
     }
 
-    /// The bound queues are the device's to give up only when they are not bound.
+    /// Checks that the device refuses to remove the channels of bound queues.
     fn check_channels(&self) -> Result<()> {
         let mut ethtool = Ethtool::open()?;
         let ifindex = self.device.ifindex;
@@ -128,8 +128,8 @@ impl Bench<'_> {
     }
 }
 
-/// The channels with which only the queues below those in `bound` are left, and at least one; none
-/// if that takes none of them away.
+/// Returns the channel change that removes the bound queues and leaves those below, at least one;
+/// `None` if it would remove none of them.
 fn without(channels: &Channels, bound: &[QueueId]) -> Option<ChannelsChange> {
     let (first, last) = (bound.first()?.get(), bound.last()?.get());
     let left = first.max(1);
@@ -153,7 +153,7 @@ fn without(channels: &Channels, bound: &[QueueId]) -> Option<ChannelsChange> {
     })
 }
 
-/// Between two steps: an error if a signal has come.
+/// Returns an error if a signal has come; called between two steps.
 fn check(signals: &Signals) -> Result<()> {
     match signals.received() {
         Some(signal) => bail!("ended by signal {signal}"),
@@ -161,7 +161,8 @@ fn check(signals: &Signals) -> Result<()> {
     }
 }
 
-/// Holds if the kernel said no for the reason that was asked about: any other refusal says nothing of that.
+/// Checks that the kernel refused for the reason that is tested: a refusal for another reason
+/// proves nothing.
 fn refused(
     what: &str,
     result: netdev::Result<()>,
@@ -183,12 +184,12 @@ fn says(error: &netdev::Error, words: &str) -> bool {
     error.message().is_some_and(|text| text.contains(words))
 }
 
-/// Header split switched off, until it is dropped.
+/// Guard that keeps header split off until it is dropped.
 #[derive(Debug)]
 struct SplitOff {
     ethtool: Ethtool,
     ifindex: Ifindex,
-    /// None when it is as it was.
+    /// Ring settings to restore; `None` if they were not changed or are restored.
     before: Option<Rings>,
 }
 
@@ -214,7 +215,8 @@ impl SplitOff {
         self.put_back()
     }
 
-    /// The driver's default first: what reads as on may have been on by default.
+    /// Restores header split. Tries the driver's default first, because what reads as on may have
+    /// been on by default.
     fn put_back(&mut self) -> netdev::Result<()> {
         let Some(before) = self.before.take() else {
             return Ok(());

@@ -6,7 +6,7 @@ use netdev::{Ethtool, Netdev, QueueId, QueueType};
 use crate::args::Queues;
 use crate::{Device, say};
 
-/// For a receiver: the last.
+/// Returns the rx queues of a receiver: those that were named, else the last one.
 pub(crate) fn for_server(device: &Device, named: Option<Queues>) -> Result<Vec<QueueId>> {
     let (start, end) = match named {
         Some(queues) => range(queues)?,
@@ -18,7 +18,8 @@ pub(crate) fn for_server(device: &Device, named: Option<Queues>) -> Result<Vec<Q
     Ok(list(start, end))
 }
 
-/// For the probe: the upper half, so that binding several queues is tried, too.
+/// Returns the rx queues of the probe: those that were named, else the upper half, so that binding
+/// several queues is tested, too.
 pub(crate) fn for_probe(device: &Device, named: Option<Queues>) -> Result<Vec<QueueId>> {
     let (start, end) = match named {
         Some(queues) => range(queues)?,
@@ -35,8 +36,8 @@ fn range(Queues { start, count }: Queues) -> Result<(u32, u32)> {
     Ok((start, end))
 }
 
-/// How many rx queues the device has: its channels', or, for a netkit, which has no channels, those
-/// that it lists, the leased ones last.
+/// Counts the device's rx queues: by its channels, or for a netkit, which has no channels, by the
+/// queues that it lists, the leased ones last.
 fn count(device: &Device) -> Result<u32> {
     let count = match Ethtool::open()?.channels(device.ifindex) {
         Ok(channels) => channels.rx_queues(),

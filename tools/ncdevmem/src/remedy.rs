@@ -6,7 +6,7 @@ use netdev::shell_command;
 
 use crate::args::UsageError;
 
-/// A line that says what to try, if there is one.
+/// Returns a line that says what to try about an error; `None` if nothing is known.
 pub(crate) fn remedy(error: &Error) -> Option<String> {
     error.chain().find_map(|cause| {
         if cause.is::<UsageError>() {
@@ -43,11 +43,11 @@ fn of_receiver(error: &receiver::Error) -> Option<String> {
     })
 }
 
-/// What to do about a queue that another receiver has.
+/// Remedy for a queue that another receiver has bound.
 const IN_USE: &str =
     "another has this queue: `devmem-tcp show` lists who; name another, with -t and -q";
 
-/// Remedy for a refusal of the kernel, with the option of this tool where it has one.
+/// Returns the remedy for a refusal of the kernel, with the option of this tool where it has one.
 fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
     let text = error.message().unwrap_or_default();
     let remedy = match (error.op(), error.raw_os_error()?) {

@@ -55,7 +55,7 @@ pub(crate) fn run(device: &Device, server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// What the command line asks for, but for the memory.
+/// Builds the receiver that the command line asks for, without its memory.
 fn wanted(device: &Device, server: &Server) -> Result<Builder<Udmabuf>> {
     let refuse_linear = server.fail_on_linear;
     let mut wanted = Receiver::on(&device.name)
@@ -74,7 +74,7 @@ fn wanted(device: &Device, server: &Server) -> Result<Builder<Udmabuf>> {
     })
 }
 
-/// Where the payload goes: into validation, or to standard output.
+/// Creates the receiver's sinks, which validate the payload or write it to standard output.
 fn ready(
     receiver: Receiver<Udmabuf>,
     pattern: Option<Pattern>,
@@ -97,7 +97,7 @@ fn ready(
     })
 }
 
-/// Upstream's closing words, and whether it went well.
+/// Prints upstream's closing words; returns an error if the run failed.
 fn finish(
     device: &Device,
     server: &Server,

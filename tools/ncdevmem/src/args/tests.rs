@@ -24,7 +24,7 @@ fn queues(start: u32, count: u32) -> Option<Queues> {
     Some(Queues { start, count })
 }
 
-/// A server with nothing asked for.
+/// A server at this address, with all options left out.
 fn plain(on: &str) -> Server {
     Server {
         address: address(on),
