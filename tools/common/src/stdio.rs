@@ -36,7 +36,7 @@ pub struct Stream {
 /// State of a stream, under its lock.
 #[derive(Debug)]
 struct StreamState {
-    /// Whether a thread is writing.
+    /// Whether a thread is writing to the stream.
     writing: bool,
     /// Text that was posted, for the stream's thread to write.
     posted: String,
@@ -136,7 +136,7 @@ impl Stream {
         !state.writing && state.posted.is_empty()
     }
 
-    /// Waits until all text has been written, for `limit` at most.
+    /// Waits until all posted text has been written, for `limit` at most.
     pub fn settle(&self, limit: Duration) {
         let waits = |state: &mut StreamState| state.writing || !state.posted.is_empty();
         let waited = self.changed.wait_timeout_while(self.lock(), limit, waits);
@@ -193,7 +193,8 @@ impl Stream {
 pub struct Log;
 
 impl io::Write for Log {
-    /// Never fails: the log formatter would report the failure on the very stream that failed.
+    /// Writes or posts a log line, and never fails: the log formatter would report the failure on
+    /// the very stream that failed.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(bytes);
         if !STDERR.lock().threaded {

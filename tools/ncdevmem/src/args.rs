@@ -53,7 +53,7 @@ pub(crate) struct Args {
     /// Bytes of the pieces that the NIC fills, decimal, 0x or octal (Linux 7.3; 0: a page)
     #[arg(short = 'b', value_name = "BYTES", value_parser = bytes)]
     rx_page_size: Option<u32>,
-    /// Upstream's warns of what it does not know, and goes on
+    /// Arguments without a meaning, of which upstream warns before it continues
     #[arg(hide = true)]
     extra: Vec<String>,
 }

@@ -23,7 +23,7 @@ thread_local! {
     static FREED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What each `recvmsg` of a thread returns.
+/// Result of each `recvmsg` of a thread: control messages and number of bytes.
 struct Call {
     control: Vec<u8>,
     bytes: isize,
@@ -42,7 +42,7 @@ impl Call {
     }
 }
 
-/// Has each `recvmsg` of this thread return `frags`.
+/// Makes each later `recvmsg` of this thread return `frags`.
 pub(crate) fn receive(frags: &[DmabufCmsg]) {
     let mut call = Call::none();
     for frag in frags {

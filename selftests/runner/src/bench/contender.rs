@@ -18,7 +18,7 @@ pub(crate) enum Role {
     Copies,
 }
 
-/// The bytes that a receiver expects.
+/// The payload that a receiver expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Payload {
     /// Bytes that repeat after 7, as `ncdevmem -v 7` expects.
@@ -63,7 +63,7 @@ pub(crate) const BARE: Contender = Contender {
     program: "bare",
     line: "devmem {addr} {port}",
 };
-/// The bare loop with `SO_RCVLOWAT`: woken for 2 MiB at a time.
+/// A bare loop like [`BARE`] with `SO_RCVLOWAT`: woken for 2 MiB at a time.
 pub(crate) const LOWAT: Contender = Contender {
     name: "bare loop, SO_RCVLOWAT",
     line: "lowat {addr} {port}",

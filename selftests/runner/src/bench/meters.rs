@@ -36,9 +36,10 @@ const REASONS: [&str; 12] = [
 /// Counters of lost and retransmitted packets, which should not change during a transfer.
 #[derive(Debug, Clone)]
 pub(super) struct Meters {
-    /// Times that the NIC had no buffer for a packet (`rx-alloc-fail` of `qstats-get`).
+    /// Number of packets for which the NIC had no buffer (`rx-alloc-fail` of `qstats-get`).
     pub(super) alloc_fail: u64,
-    /// TCP segments sent again by these namespaces (`RetransSegs` of `/proc/net/snmp`).
+    /// Number of TCP segments that these namespaces have retransmitted (`RetransSegs` of
+    /// `/proc/net/snmp`).
     pub(super) retransmitted: u64,
     /// The TCP counters that say why packets were lost, by name.
     pub(super) reasons: BTreeMap<String, u64>,

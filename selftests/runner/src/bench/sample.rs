@@ -129,7 +129,7 @@ pub(crate) struct Cost {
 pub(crate) struct Counts {
     pub(crate) recvmsg: u64,
     pub(crate) frags: u64,
-    /// Calls of `setsockopt(SO_DEVMEM_DONTNEED)`.
+    /// Number of calls of `setsockopt(SO_DEVMEM_DONTNEED)`.
     pub(crate) dontneed: u64,
     pub(crate) epoll_wait: Option<u64>,
 }

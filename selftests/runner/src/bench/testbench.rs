@@ -42,7 +42,7 @@ const HUGE_PAGES: u32 = 80;
 const PORTS: u16 = 256;
 const FIRST_PORT: u16 = 10 * 1024;
 
-/// The NIC, the namespaces and the netkit that all measurements use.
+/// The NIC, namespaces and netkit that all measurements share.
 pub(super) struct Testbench {
     nic: Ifindex,
     netns: [NetNs; 3],

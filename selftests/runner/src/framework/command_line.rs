@@ -22,7 +22,7 @@ pub struct Recv {
 }
 
 impl Recv {
-    /// A receiver on this device.
+    /// A receiver on this device, without further options.
     pub fn on(device: impl Display) -> Self {
         let arguments = ["recv", "--json", "-f"].map(str::to_owned);
         Self {
@@ -53,7 +53,7 @@ impl Recv {
         self.with("--listen", address)
     }
 
-    /// The size of the memory, such as `16M`.
+    /// Sets the size of the memory, such as `16M`.
     pub fn size(mut self, size: &str) -> Self {
         self.size = Some(size.to_owned());
         self.with("--size", size)
@@ -68,7 +68,7 @@ impl Recv {
         self.with("--from", address)
     }
 
-    /// Compares the payload with the pattern of this period.
+    /// Makes the receiver compare the payload with the pattern of this period.
     pub fn validate(self, period: u32) -> Self {
         self.with("--validate", period)
     }
@@ -111,17 +111,17 @@ impl Recv {
         self.with("--rx-page-size", size)
     }
 
-    /// Milliseconds that the last bytes of a busy connection may wait.
+    /// Sets the milliseconds that the last bytes of a busy connection may wait (`--patience`).
     pub fn patience(self, milliseconds: impl Display) -> Self {
         self.with("--patience", milliseconds)
     }
 
-    /// Seconds of silence after which a peer is given up.
+    /// Sets the seconds of silence after which a peer is given up (`--idle-timeout`).
     pub fn idle_timeout(self, seconds: impl Display) -> Self {
         self.with("--idle-timeout", seconds)
     }
 
-    /// Further options, as they stand on a command line.
+    /// Appends further options, as they stand on a command line.
     pub fn options(self, options: &str) -> Self {
         options.split_whitespace().fold(self, Self::argument)
     }
@@ -169,22 +169,22 @@ impl Sender {
         Self(format!("send --wait 20 {address}"))
     }
 
-    /// Sends this much of the pattern: a number, or `2M`.
+    /// Sets the number of bytes to send: a number, or `2M`.
     pub fn bytes(self, bytes: impl Display) -> Self {
         self.with("--bytes", bytes)
     }
 
-    /// The period of the pattern.
+    /// Sets the period of the pattern to send.
     pub fn pattern(self, period: u32) -> Self {
         self.with("--pattern", period)
     }
 
-    /// Sends this file.
+    /// Sends the contents of this file.
     pub fn input(self, path: impl Display) -> Self {
         self.with("--input", path)
     }
 
-    /// Sends from this address.
+    /// Sends from this local address.
     pub fn from(self, address: impl Display) -> Self {
         self.with("--from", address)
     }

@@ -92,7 +92,7 @@ impl Report {
 /// How bad a fault that `doctor` finds is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bad {
-    /// Receiving would not work.
+    /// Receiving would not work with the fault.
     NoRx,
     /// Receiving would work, sending or leasing would not.
     OtherFails,

@@ -196,7 +196,7 @@ pub fn no_device(name: &str) -> Result<()> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Said {
     Nothing,
-    /// Exactly this text.
+    /// Exactly this error text.
     Text(&'static str),
     /// No text, but the offset of the refused attribute, in bytes from the start of the request.
     Attribute(u32),

@@ -47,7 +47,7 @@ impl Kind {
     }
 }
 
-/// The kind of memory of this process's case.
+/// Kind of memory that this process's case runs with.
 static CHOSEN: OnceLock<Kind> = OnceLock::new();
 
 /// The dmabuf whose fd the next receiver is to inherit.

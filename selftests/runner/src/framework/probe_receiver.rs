@@ -123,7 +123,7 @@ pub struct Outcome {
     pub peers: Vec<Ended>,
 }
 
-/// One connection of a probe receiver.
+/// A connection of a probe receiver, as it ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ended {
     /// Port of the peer.

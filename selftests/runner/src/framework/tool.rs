@@ -74,7 +74,7 @@ pub fn sh(line: &str) -> Result<String> {
     finish(command(None, Path::new(program), arguments))?.good(line)
 }
 
-/// Runs a command to its end, whatever that is.
+/// Runs a command to its end, whatever its exit status.
 pub fn finish(mut command: Command) -> Result<Finished> {
     let out = command
         .output()

@@ -3,10 +3,10 @@
 
 use std::io::{self, Write};
 
-/// How a case ended.
+/// Verdict on a case: passed, failed or skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The case held.
+    /// Everything that the case asserts was true.
     Passed,
     /// The case failed; the diagnostics have the reason.
     Failed,

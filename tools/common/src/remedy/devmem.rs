@@ -45,7 +45,7 @@ fn route(address: &str) -> String {
     }
 }
 
-/// `:PORT` of an address.
+/// Returns the part `:PORT` of an address and port.
 fn port(address: &str) -> &str {
     address
         .rfind(':')
