@@ -5,7 +5,7 @@ use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Exit status when the rustdoc JSON has another format version than [`FORMAT`].
+/// Exit status when the rustdoc JSON has another format version than [`FORMAT_VERSION`].
 const OTHER_FORMAT: u8 = 3;
 
 fn main() -> ExitCode {
@@ -28,8 +28,8 @@ fn run(path: &str) -> Result<ExitCode, Box<dyn Error>> {
     let found = json["format_version"]
         .as_u64()
         .ok_or("not rustdoc's JSON")?;
-    if found != u64::from(FORMAT) {
-        eprintln!("api: {path}: rustdoc's JSON of format {found}, where {FORMAT} is read");
+    if found != u64::from(FORMAT_VERSION) {
+        eprintln!("api: {path}: rustdoc's JSON of format {found}, where {FORMAT_VERSION} is read");
         return Ok(ExitCode::from(OTHER_FORMAT));
     }
     let api = public_api::Builder::from_rustdoc_json(path)
@@ -39,7 +39,7 @@ fn run(path: &str) -> Result<ExitCode, Box<dyn Error>> {
         .sorted(true)
         .build()?;
     let mut out = std::io::stdout().lock();
-    for line in telling(api.items().map(ToString::to_string)) {
+    for line in drop_usual_items(api.items().map(ToString::to_string)) {
         writeln!(out, "{line}")?;
     }
     Ok(ExitCode::SUCCESS)
@@ -48,14 +48,14 @@ fn run(path: &str) -> Result<ExitCode, Box<dyn Error>> {
 /// Keeps the lines that tell something about the API: drops the methods of derived and other usual
 /// traits, and compiler-made auto traits. `Send` and `Sync` stay, because losing one goes
 /// unnoticed.
-fn telling(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+fn drop_usual_items(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
     let mut usual = false;
     lines.filter(move |line| {
-        let implemented = line.strip_prefix("impl").map(without_parameters);
+        let implemented = line.strip_prefix("impl").map(strip_impl_parameters);
         if let Some(implemented) = implemented {
             let starts = |of: &[&str]| of.iter().any(|path| implemented.starts_with(path));
-            usual = implemented.contains(" for ") && starts(USUAL);
-            return !starts(OWN);
+            usual = implemented.contains(" for ") && starts(USUAL_TRAITS);
+            return !starts(COMPILER_TRAITS);
         }
         let method = line.starts_with("pub fn ") || line.starts_with("pub unsafe fn ");
         usual &= method;
@@ -65,7 +65,7 @@ fn telling(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> 
 
 /// Strips an `impl` line of its generic parameters and of a leading `!`: returns the trait's path
 /// and what follows.
-fn without_parameters(rest: &str) -> &str {
+fn strip_impl_parameters(rest: &str) -> &str {
     let mut depth = 0;
     let end = rest.find(|c| {
         depth += i32::from(c == '<') - i32::from(c == '>');
@@ -76,7 +76,7 @@ fn without_parameters(rest: &str) -> &str {
 }
 
 /// Path prefixes of well-known traits, whose methods the snapshot leaves out.
-const USUAL: &[&str] = &[
+const USUAL_TRAITS: &[&str] = &[
     "core::clone::",
     "core::cmp::",
     "core::default::",
@@ -88,7 +88,7 @@ const USUAL: &[&str] = &[
 
 /// Path prefixes of traits that only the compiler implements: left out of the snapshot, because
 /// they change from one compiler version to the next.
-const OWN: &[&str] = &[
+const COMPILER_TRAITS: &[&str] = &[
     "core::marker::Freeze ",
     "core::marker::StructuralPartialEq ",
     "core::marker::Unpin ",
@@ -97,4 +97,4 @@ const OWN: &[&str] = &[
 ];
 
 /// Version of rustdoc's JSON format that the `public-api` crate in use can read.
-const FORMAT: u32 = 57;
+const FORMAT_VERSION: u32 = 57;

@@ -55,7 +55,7 @@ pub extern "C" fn fakecuda_reset() {
 /// because an injected fault made the free fail.
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecuda_forget() {
-    state().forget();
+    state().forget_objects();
 }
 
 /// Number of calls of driver functions since the last reset.
@@ -86,7 +86,7 @@ pub extern "C" fn fakecuda_failed() -> *const c_char {
 /// `out` has room for `len` bytes, at least one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fakecuda_held(out: *mut c_char, len: usize) {
-    let text = CString::new(state().held()).unwrap_or_default();
+    let text = CString::new(state().held_objects()).unwrap_or_default();
     let bytes = text.as_bytes();
     let fits = bytes.len().min(len - 1);
     // SAFETY: the caller's promise, and `fits` is less than `len`.

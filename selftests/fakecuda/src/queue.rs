@@ -56,12 +56,12 @@ pub(crate) struct Event {
 }
 
 /// Number of the default stream, which calls without a stream use.
-pub(crate) const DEFAULT: u64 = 0;
+pub(crate) const DEFAULT_STREAM: u64 = 0;
 
 impl State {
     fn stream(&mut self, stream: u64) -> Result<&mut Stream, c_int> {
-        if stream == DEFAULT {
-            return Ok(self.streams.entry(DEFAULT).or_default());
+        if stream == DEFAULT_STREAM {
+            return Ok(self.streams.entry(DEFAULT_STREAM).or_default());
         }
         self.streams.get_mut(&stream).ok_or(INVALID_HANDLE)
     }
@@ -71,7 +71,7 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn mark(&mut self, stream: u64, event: u64) -> Result<(), c_int> {
+    pub(crate) fn record_event(&mut self, stream: u64, event: u64) -> Result<(), c_int> {
         let to = self.stream(stream)?;
         let count = to.done + to.queue.len() as u64 + 1;
         let marked = self.events.get_mut(&event).ok_or(INVALID_HANDLE)?;
@@ -83,11 +83,11 @@ impl State {
     }
 
     /// Returns the point in a stream at which an event was recorded; `None` if it never was.
-    pub(crate) fn place(&self, event: u64) -> Result<Option<Place>, c_int> {
+    pub(crate) fn event_place(&self, event: u64) -> Result<Option<Place>, c_int> {
         Ok(self.events.get(&event).ok_or(INVALID_HANDLE)?.place)
     }
 
-    pub(crate) fn passed(&self, event: u64) -> Result<Instant, c_int> {
+    pub(crate) fn event_time(&self, event: u64) -> Result<Instant, c_int> {
         let event = self.events.get(&event).ok_or(INVALID_HANDLE)?;
         event.passed.ok_or(NOT_READY)
     }
@@ -96,7 +96,7 @@ impl State {
     pub(crate) fn finish(&mut self, stream: u64) -> Result<(), c_int> {
         let to = self.stream(stream)?;
         let count = to.done + to.queue.len() as u64;
-        self.come_to(Place { stream, count })
+        self.run_until(Place { stream, count })
     }
 
     pub(crate) fn finish_all(&mut self) {
@@ -107,7 +107,7 @@ impl State {
         }
     }
 
-    pub(crate) fn come_to(&mut self, place: Place) -> Result<(), c_int> {
+    pub(crate) fn run_until(&mut self, place: Place) -> Result<(), c_int> {
         loop {
             let stream = self.stream(place.stream)?;
             if stream.done >= place.count {
@@ -117,26 +117,26 @@ impl State {
                 return Ok(());
             };
             stream.done += 1;
-            if let Err(code) = self.work(work) {
-                self.lose(code);
+            if let Err(code) = self.execute(work) {
+                self.mark_lost(code);
                 return Err(code);
             }
         }
     }
 
-    fn work(&mut self, work: Work) -> Result<(), c_int> {
+    fn execute(&mut self, work: Work) -> Result<(), c_int> {
         match work {
             Work::Copy { to, from, len } => {
-                self.touch(to, len)?;
-                self.touch(from, len)?;
+                self.check_accessible(to, len)?;
+                self.check_accessible(from, len)?;
                 copy(to, pointer(from), len);
             }
             Work::Bytes { to, bytes } => {
-                self.touch(to, bytes.len())?;
+                self.check_accessible(to, bytes.len())?;
                 copy(to, bytes.as_ptr(), bytes.len());
             }
             Work::Fill { to, value, count } => {
-                self.touch(to, 4 * count)?;
+                self.check_accessible(to, 4 * count)?;
                 for i in 0..count as u64 {
                     copy(to + 4 * i, value.to_le_bytes().as_ptr(), 4);
                 }
@@ -161,24 +161,24 @@ impl State {
                     event.passed = Some(Instant::now());
                 }
             }
-            Work::Wait(place) => self.come_to(place)?,
+            Work::Wait(place) => self.run_until(place)?,
         }
         Ok(())
     }
 
     /// Fails with an illegal address unless the bytes lie in pinned host memory or device memory
     /// that is still allocated.
-    fn touch(&self, at: u64, len: usize) -> Result<(), c_int> {
+    fn check_accessible(&self, at: u64, len: usize) -> Result<(), c_int> {
         let pinned = self.pinned.range(..=at).next_back();
         let of_host = pinned.is_some_and(|(start, size)| at - start + len as u64 <= *size as u64);
-        if of_host || self.region(at, len).is_ok() {
+        if of_host || self.find_region(at, len).is_ok() {
             return Ok(());
         }
         Err(ILLEGAL_ADDRESS)
     }
 
     /// Counts an object that is freed while operations are still queued, which may need it.
-    pub(crate) fn no_work(&mut self) {
+    pub(crate) fn count_free_under_work(&mut self) {
         let under_way = self.streams.values().any(|stream| !stream.queue.is_empty());
         self.under_work += usize::from(under_way);
     }

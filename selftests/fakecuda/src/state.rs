@@ -6,7 +6,7 @@ use std::ffi::{CString, c_int};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::queue::{DEFAULT, Event, Stream};
+use crate::queue::{DEFAULT_STREAM, Event, Stream};
 
 pub(crate) const INVALID_VALUE: c_int = 1;
 pub(crate) const OUT_OF_MEMORY: c_int = 2;
@@ -94,7 +94,7 @@ pub(crate) enum Needs {
 
 /// Runs the body of a driver function: counts the call, returns an injected fault, and refuses what
 /// the real driver would refuse.
-pub(crate) fn call(
+pub(crate) fn driver_call(
     function: &str,
     needs: Needs,
     work: impl FnOnce(&mut State) -> Result<(), c_int>,
@@ -155,7 +155,7 @@ impl State {
                 }
                 // There it stands for refusals, too.
                 if (function, code) != ("cuMemGetHandleForAddressRange", UNKNOWN) {
-                    self.lose(code);
+                    self.mark_lost(code);
                 }
                 return Err(code);
             }
@@ -170,21 +170,21 @@ impl State {
     }
 
     /// Marks the context as lost if the error code is one that destroys it.
-    pub(crate) fn lose(&mut self, code: c_int) {
+    pub(crate) fn mark_lost(&mut self, code: c_int) {
         if ends_context(code) && self.contexts > 0 {
             self.lost = Some(code);
         }
     }
 
     /// Makes a lost device usable again once its context was released, and forgets all its objects.
-    pub(crate) fn end_context(&mut self) {
+    pub(crate) fn revive_if_lost(&mut self) {
         if self.lost.take().is_some() {
-            self.forget();
+            self.forget_objects();
         }
     }
 
     /// Forgets all objects except contexts. Mappings stay, because a test may still read there.
-    pub(crate) fn forget(&mut self) {
+    pub(crate) fn forget_objects(&mut self) {
         self.regions.clear();
         self.reserved.clear();
         self.created.clear();
@@ -196,7 +196,7 @@ impl State {
     }
 
     /// Returns a new handle, never used before.
-    pub(crate) fn handle(&mut self) -> u64 {
+    pub(crate) fn new_handle(&mut self) -> u64 {
         self.last += 0x10;
         self.last
     }
@@ -237,7 +237,7 @@ impl State {
         Some(())
     }
 
-    pub(crate) fn held(&self) -> String {
+    pub(crate) fn held_objects(&self) -> String {
         let counts = [
             ("contexts", self.contexts.unsigned_abs() as usize),
             ("contexts current here", CURRENT.get() as usize),
@@ -246,7 +246,7 @@ impl State {
             ("created", self.created.len()),
             ("mapped", self.mapped.len()),
             ("pinned", self.pinned.len()),
-            ("streams", self.streams.range(DEFAULT + 1..).count()),
+            ("streams", self.streams.range(DEFAULT_STREAM + 1..).count()),
             ("events", self.events.len()),
             ("modules", self.modules.len()),
             ("calls of a lost device", self.late),
@@ -260,7 +260,7 @@ impl State {
     }
 
     /// Returns the allocation that contains `len` bytes at an address, and their offset in it.
-    pub(crate) fn region(&self, address: u64, len: usize) -> Result<(&Region, u64), c_int> {
+    pub(crate) fn find_region(&self, address: u64, len: usize) -> Result<(&Region, u64), c_int> {
         for regions in [&self.regions, &self.mapped] {
             if let Some((start, region)) = regions.range(..=address).next_back() {
                 let at = address - start;

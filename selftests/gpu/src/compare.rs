@@ -36,7 +36,7 @@ pub(crate) fn compare(
     end: Instant,
     random: &mut Random,
 ) -> Result<Compared> {
-    let mut pair = Pair {
+    let mut pair = GpuAndHost {
         memory,
         gpu: memory.worker(REGION).context("worker")?,
         source: vec![0; REGION as usize],
@@ -58,7 +58,7 @@ pub(crate) fn compare(
         }
         compared.mismatches += u64::from(found);
         if number % 16 == 0 {
-            pair.refuse(random)
+            pair.check_refusal(random)
                 .with_context(|| format!("batch {number}, spoilt"))?;
             compared.refused += 1;
         }
@@ -68,16 +68,16 @@ pub(crate) fn compare(
 }
 
 /// The GPU under test, and the bytes from which the CPU computes the expected results.
-struct Pair<'a> {
+struct GpuAndHost<'a> {
     memory: &'a DeviceMemory,
     gpu: Worker,
     source: Vec<u8>,
     destination: Vec<u8>,
 }
 
-impl Pair<'_> {
+impl GpuAndHost<'_> {
     /// Writes the source bytes to the GPU and returns a CPU implementation over the same bytes.
-    fn twin(&mut self) -> Result<Host> {
+    fn host_twin(&mut self) -> Result<Host> {
         self.memory
             .write(0, &self.source)
             .context("fill the source")?;
@@ -91,8 +91,8 @@ impl Pair<'_> {
     fn gather(&mut self, random: &mut Random) -> Result<Batch> {
         random.fill(&mut self.source);
         random.fill(&mut self.destination);
-        let batch = scattered(random);
-        let mut host = self.twin()?;
+        let batch = random_gather(random);
+        let mut host = self.host_twin()?;
         self.gpu.write(0, &self.destination)?;
         self.gpu.gather(&batch).context("gather")?;
         host.gather(&batch)?;
@@ -107,8 +107,8 @@ impl Pair<'_> {
 
     fn crc32(&mut self, random: &mut Random) -> Result<Batch> {
         random.fill(&mut self.source);
-        let batch = following(random);
-        let mut host = self.twin()?;
+        let batch = random_stream(random);
+        let mut host = self.host_twin()?;
         let sums = (
             self.gpu.crc32(&batch).context("crc32")?,
             host.crc32(&batch)?,
@@ -125,7 +125,7 @@ impl Pair<'_> {
     /// Validates a random batch on GPU and CPU, over the pattern with a few bytes changed. Returns
     /// whether a wrong byte was found.
     fn validate(&mut self, random: &mut Random) -> Result<(Batch, bool)> {
-        let batch = following(random);
+        let batch = random_stream(random);
         let period = 1 + random.below(300) as usize;
         let pattern = Pattern::new(period)?;
         for piece in batch.descriptors() {
@@ -141,7 +141,7 @@ impl Pair<'_> {
                 self.source[at as usize] ^= 1 << random.below(8);
             }
         }
-        let mut host = self.twin()?;
+        let mut host = self.host_twin()?;
         let found = (
             self.gpu.validate(&batch, &pattern).context("validate")?,
             host.validate(&batch, &pattern)?,
@@ -156,8 +156,8 @@ impl Pair<'_> {
     }
 
     /// Checks that GPU and CPU refuse a malformed batch for the same reason.
-    fn refuse(&mut self, random: &mut Random) -> Result<()> {
-        let mut batch = scattered(random);
+    fn check_refusal(&mut self, random: &mut Random) -> Result<()> {
+        let mut batch = random_gather(random);
         match random.below(4) {
             0 => batch.push(0, 0, 0),
             1 => batch.push(REGION - 1, 2, 0),
@@ -175,7 +175,7 @@ impl Pair<'_> {
 }
 
 /// Returns a random number of pieces: mostly few, sometimes up to 2,000.
-fn count(random: &mut Random) -> u64 {
+fn random_count(random: &mut Random) -> u64 {
     match random.below(8) {
         0 => random.below(2),
         1 => random.below(2000),
@@ -184,7 +184,7 @@ fn count(random: &mut Random) -> u64 {
 }
 
 /// Returns a random length of a piece in bytes: of a few bytes, a packet, a page or more.
-fn length(random: &mut Random) -> u64 {
+fn random_length(random: &mut Random) -> u64 {
     1 + match random.below(8) {
         0 => random.below(20),
         1 => random.below(70_000),
@@ -195,7 +195,7 @@ fn length(random: &mut Random) -> u64 {
 
 /// Returns a random offset in the source with room for `len` bytes, sometimes at the start of a
 /// page.
-fn place(random: &mut Random, len: u64) -> u64 {
+fn random_offset(random: &mut Random, len: u64) -> u64 {
     let at = random.below(REGION - len + 1);
     match random.once_in(3) {
         true => at & !4095,
@@ -204,19 +204,19 @@ fn place(random: &mut Random, len: u64) -> u64 {
 }
 
 /// Returns a random batch for a gather: pieces that don't overlap in the destination, in any order.
-fn scattered(random: &mut Random) -> Batch {
-    let most = count(random);
+fn random_gather(random: &mut Random) -> Batch {
+    let most = random_count(random);
     let (mut pieces, mut at) = (Vec::new(), 0);
     for _ in 0..most {
         at += match random.once_in(2) {
             true => 0,
             false => random.below(100),
         };
-        let len = length(random);
+        let len = random_length(random);
         if at + len > REGION {
             break;
         }
-        pieces.push((place(random, len), len as u32, at));
+        pieces.push((random_offset(random, len), len as u32, at));
         at += len;
     }
     if random.once_in(2) {
@@ -230,16 +230,16 @@ fn scattered(random: &mut Random) -> Batch {
 }
 
 /// Returns a random batch of consecutive pieces of a stream, from any offset of the stream on.
-fn following(random: &mut Random) -> Batch {
+fn random_stream(random: &mut Random) -> Batch {
     let mut batch = Batch::default();
     let mut at = match random.below(3) {
         0 => 0,
         1 => random.below(1 << 20),
         _ => random.number() >> 1,
     };
-    for _ in 0..count(random) {
-        let len = length(random);
-        batch.push(place(random, len), len as u32, at);
+    for _ in 0..random_count(random) {
+        let len = random_length(random);
+        batch.push(random_offset(random, len), len as u32, at);
         at += len;
     }
     batch

@@ -30,7 +30,7 @@ pub(crate) const COUNTS: [u64; 7] = [16, 64, 256, 1 << 10, 4 << 10, 16 << 10, 64
 /// Size of a niov in bytes: a shorter piece has a niov to itself, as a segment has.
 const PAGE: u64 = 4096;
 /// Number of warm-up runs, whose times are dropped.
-const WARM: usize = 2;
+const WARM_UP_RUNS: usize = 2;
 
 /// Measured times for one piece length and one number of pieces. Times are medians in nanoseconds,
 /// taken by the GPU's own clock unless said otherwise.
@@ -85,7 +85,7 @@ pub(crate) fn measure(
                 left_out += 1;
                 continue;
             }
-            let cell = bench.cell(length, count, random);
+            let cell = bench.measure_cell(length, count, random);
             cells.push(cell.with_context(|| format!("{count} pieces of {length} bytes"))?);
         }
     }
@@ -121,18 +121,18 @@ impl Bench<'_> {
 
     /// Measures one combination of length and count: gathers, with a plain copy after each, then
     /// checksums.
-    fn cell(&mut self, length: u64, count: u64, random: &mut Random) -> Result<Cell> {
+    fn measure_cell(&mut self, length: u64, count: u64, random: &mut Random) -> Result<Cell> {
         let (mut copy, mut gather, mut crc32) = <(Times, Times, Times)>::default();
         let bytes = length * count;
         let places = (self.source.len() as u64 - bytes) / PAGE + 1;
-        for _ in 0..WARM + self.repeats {
-            let batch = self.batch(length, count, random, false);
+        for _ in 0..WARM_UP_RUNS + self.repeats {
+            let batch = self.random_batch(length, count, random, false);
             gather.time(&mut self.gpu, |gpu| gpu.gather(&batch))?;
             copy.add(self.gpu.copy(random.below(places) * PAGE, bytes)?);
         }
         let (mut batch, mut sum) = (Batch::default(), 0);
-        for _ in 0..WARM + self.repeats {
-            batch = self.batch(length, count, random, false);
+        for _ in 0..WARM_UP_RUNS + self.repeats {
+            batch = self.random_batch(length, count, random, false);
             sum = crc32.time(&mut self.gpu, |gpu| gpu.crc32(&batch))?;
         }
         // What was copied last lies over it.
@@ -141,11 +141,11 @@ impl Bench<'_> {
         Ok(Cell {
             length,
             count,
-            copy: copy.median(WARM),
-            gather: gather.median(WARM),
-            gather_call: gather.calls().median(WARM),
-            crc32: crc32.median(WARM),
-            crc32_call: crc32.calls().median(WARM),
+            copy: copy.median(WARM_UP_RUNS),
+            gather: gather.median(WARM_UP_RUNS),
+            gather_call: gather.calls().median(WARM_UP_RUNS),
+            crc32: crc32.median(WARM_UP_RUNS),
+            crc32_call: crc32.calls().median(WARM_UP_RUNS),
             validate: 0,
             validate_call: 0,
         })
@@ -158,17 +158,20 @@ impl Bench<'_> {
         random: &mut Random,
     ) -> Result<(u64, u64)> {
         let mut times = Times::default();
-        for _ in 0..WARM + self.repeats {
-            let batch = self.batch(cell.length, cell.count, random, true);
+        for _ in 0..WARM_UP_RUNS + self.repeats {
+            let batch = self.random_batch(cell.length, cell.count, random, true);
             let found = times.time(&mut self.gpu, |gpu| gpu.validate(&batch, pattern))?;
             ensure!(found.is_none(), "{found:?} where all is right");
         }
-        Ok((times.median(WARM), times.calls().median(WARM)))
+        Ok((
+            times.median(WARM_UP_RUNS),
+            times.calls().median(WARM_UP_RUNS),
+        ))
     }
 
     /// Returns a batch of pieces at random offsets, so that no cache holds them. Destinations are
     /// consecutive, or with `in_place` the same as the source offsets.
-    fn batch(&self, length: u64, count: u64, random: &mut Random, in_place: bool) -> Batch {
+    fn random_batch(&self, length: u64, count: u64, random: &mut Random, in_place: bool) -> Batch {
         let slot = length.max(PAGE);
         let slots = self.source.len() as u64 / slot;
         // The begin of a shuffle.
@@ -273,7 +276,7 @@ pub(crate) struct Passing {
 }
 
 /// Measures allocation, export and free of GPU memory of several sizes.
-pub(crate) fn passing(
+pub(crate) fn measure_passing(
     gpu: &Gpu,
     kinds: &[(&'static str, Allocation)],
     most: u64,
@@ -287,7 +290,7 @@ pub(crate) fn passing(
         for &(allocation, kind) in kinds {
             let mut times = [const { Vec::new() }; 4];
             for _ in 0..repeats {
-                let timed = once(gpu, bytes, kind)
+                let timed = measure_passing_once(gpu, bytes, kind)
                     .with_context(|| format!("{bytes} bytes by {allocation}"))?;
                 times
                     .iter_mut()
@@ -308,7 +311,7 @@ pub(crate) fn passing(
     Ok(passing)
 }
 
-fn once(gpu: &Gpu, bytes: u64, kind: Allocation) -> Result<[Duration; 4]> {
+fn measure_passing_once(gpu: &Gpu, bytes: u64, kind: Allocation) -> Result<[Duration; 4]> {
     let mut clock = Instant::now();
     let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed();
     let memory = gpu.allocate_as(bytes, kind, Mapping::Default)?;

@@ -53,7 +53,7 @@ fn allocations(scatter: usize, mut sink: impl Sink) -> u64 {
             dmabuf_id: kernel::DMABUF,
         })
         .collect();
-    kernel::receive(&frags);
+    kernel::set_received(&frags);
     let mut stream = DevmemStream::new(File::open("/dev/null").unwrap());
     let mut buffer = RecvBuffer::new();
     let mut receive = |times: usize| {
@@ -67,9 +67,9 @@ fn allocations(scatter: usize, mut sink: impl Sink) -> u64 {
     let before = ALLOCATIONS.get();
     receive(100);
     let after = ALLOCATIONS.get();
-    let freed = kernel::freed();
+    let freed = kernel::freed_frags();
     assert_eq!(stream.close().unwrap().tokens.outstanding(), 0);
-    assert!(kernel::freed() > freed, "the last of them went back");
+    assert!(kernel::freed_frags() > freed, "the last of them went back");
     after - before
 }
 

@@ -18,13 +18,13 @@ use dmabuf::{Dmabuf, Mapping, Protection};
 pub(crate) const DMABUF: u32 = 7;
 
 thread_local! {
-    static CALL: RefCell<Call> = const { RefCell::new(Call::none()) };
+    static CALL: RefCell<RecvmsgResult> = const { RefCell::new(RecvmsgResult::none()) };
     /// Number of frags freed by `SO_DEVMEM_DONTNEED`.
     static FREED: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Result of each `recvmsg` of a thread: control messages and number of bytes.
-struct Call {
+struct RecvmsgResult {
     control: Vec<u8>,
     bytes: isize,
     /// The control buffer that already holds `control`. The real kernel writes it each time; the
@@ -32,7 +32,7 @@ struct Call {
     written: *mut c_void,
 }
 
-impl Call {
+impl RecvmsgResult {
     const fn none() -> Self {
         Self {
             control: Vec::new(),
@@ -43,8 +43,8 @@ impl Call {
 }
 
 /// Makes each later `recvmsg` of this thread return `frags`.
-pub(crate) fn receive(frags: &[DmabufCmsg]) {
-    let mut call = Call::none();
+pub(crate) fn set_received(frags: &[DmabufCmsg]) {
+    let mut call = RecvmsgResult::none();
     for frag in frags {
         cmsg::encode(&Message::Dmabuf(*frag), &mut call.control);
         call.bytes += frag.frag_size as isize;
@@ -53,7 +53,7 @@ pub(crate) fn receive(frags: &[DmabufCmsg]) {
 }
 
 /// Number of frags that this thread has freed so far.
-pub(crate) fn freed() -> u64 {
+pub(crate) fn freed_frags() -> u64 {
     FREED.get()
 }
 
