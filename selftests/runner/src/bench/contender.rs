@@ -208,7 +208,7 @@ impl Contender {
             .replace("{dev}", place.device)
             .replace("{queue}", &queue.to_string());
         if self.program == OURS.program {
-            line += &our_options(place, point);
+            line += &recv_options(place, point);
         }
         command.args(line.split_whitespace());
         command
@@ -216,7 +216,7 @@ impl Contender {
 }
 
 /// Returns the options of `devmem-tcp recv` for the conditions of a transfer.
-fn our_options(place: &Place, point: &Point) -> String {
+fn recv_options(place: &Place, point: &Point) -> String {
     let mut line = format!(
         " --connections {} --size {}M",
         point.connections, point.pool

@@ -14,9 +14,9 @@ use sys::Event;
 
 const TRACEFS: &str = "/sys/kernel/tracing";
 /// Tracepoint that every system call passes.
-const ALL: &str = "raw_syscalls/sys_enter";
+const ANY_CALL: &str = "raw_syscalls/sys_enter";
 /// Names of the system calls that are counted one by one: those that receivers make.
-const NAMES: [&str; 12] = [
+const CALL_NAMES: [&str; 12] = [
     "recvmsg",
     "recvfrom",
     "setsockopt",
@@ -52,7 +52,7 @@ impl Calls {
     }
 
     /// Returns the number of calls of the system call `name`.
-    pub(crate) fn of(&self, name: &str) -> u64 {
+    pub(crate) fn count(&self, name: &str) -> u64 {
         self.by.get(name).copied().unwrap_or(0)
     }
 }
@@ -65,8 +65,8 @@ pub(super) struct Counters {
 
 impl Counters {
     /// Attaches counters to a process that is about to call `execve`: they start counting there.
-    pub(super) fn of(process: u32) -> Result<Self> {
-        tracefs()?;
+    pub(super) fn attach(process: u32) -> Result<Self> {
+        mount_tracefs()?;
         let pid = i32::try_from(process).context("pid")?;
         let open = |name: &str| -> Result<Event> {
             let path = format!("{TRACEFS}/events/{name}/id");
@@ -75,11 +75,11 @@ impl Counters {
             Event::open(id, pid).with_context(|| format!("perf_event_open {name}"))
         };
         let mut by = Vec::new();
-        for name in NAMES {
+        for name in CALL_NAMES {
             by.push((name, open(&format!("syscalls/sys_enter_{name}"))?));
         }
         Ok(Self {
-            all: open(ALL)?,
+            all: open(ANY_CALL)?,
             by,
         })
     }
@@ -119,7 +119,7 @@ impl Anchor {
             .stdout(Stdio::null())
             .spawn()
             .context("cat")?;
-        let counters = Counters::of(process.id())?;
+        let counters = Counters::attach(process.id())?;
         Ok(Self {
             process,
             _counters: counters,
@@ -136,7 +136,7 @@ impl Drop for Anchor {
 }
 
 /// Mounts tracefs, unless it is mounted.
-fn tracefs() -> Result<()> {
+fn mount_tracefs() -> Result<()> {
     if Path::new(TRACEFS).join("events").exists() {
         return Ok(());
     }
@@ -243,6 +243,6 @@ mod tests {
         let after = calls(25, &[("read", 4), ("write", 3), ("ioctl", 7)]);
         let between = after.since(&before);
         assert_eq!(between, calls(15, &[("write", 1), ("ioctl", 7)]));
-        assert_eq!((between.of("ioctl"), between.of("read")), (7, 0));
+        assert_eq!((between.count("ioctl"), between.count("read")), (7, 0));
     }
 }

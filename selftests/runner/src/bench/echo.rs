@@ -26,7 +26,7 @@ use udmabuf::{HugePage, Udmabuf};
 
 use super::MIB;
 use super::sweep::Point;
-use super::testbench::{Side, Testbench, pin, place, queues_of};
+use super::testbench::{Side, Testbench, last_queues, pin, receiver_place};
 use framework::ifindex;
 use framework::testbed::{NIC, PEER, SENDER_ADDRESS};
 
@@ -39,7 +39,7 @@ const MESSAGES: usize = 1000;
 /// First of 1,000 source ports that the echo's connections use.
 const FIRST_PORT: u16 = 9000;
 /// Time limit for the echo server to listen, and to answer.
-const LISTENS: Duration = Duration::from_secs(20);
+const LISTEN_LIMIT: Duration = Duration::from_secs(20);
 
 /// Round-trip times of the messages of one connection, in microseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -61,9 +61,9 @@ pub(super) fn measure(
     round: u32,
     nth: u16,
 ) -> Result<Echo> {
-    testbench.coalesce(true)?;
-    let place = place(&Point::default())?;
-    testbench.until_free(&place)?;
+    testbench.set_coalescing(true)?;
+    let place = receiver_place(&Point::default())?;
+    testbench.wait_until_free(&place)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["echo", &place.listen.to_string()]);
     if !gathers {
@@ -103,7 +103,7 @@ fn ask(to: SocketAddr, port: u16) -> Result<Vec<Duration>> {
         source: Some(SocketAddr::new(SENDER_ADDRESS.parse()?, port)),
         ..SocketOptions::default()
     };
-    let end = Instant::now() + LISTENS;
+    let end = Instant::now() + LISTEN_LIMIT;
     let mut socket = loop {
         match connect(to, &options, Duration::from_secs(5)) {
             Ok(socket) => break socket,
@@ -112,7 +112,7 @@ fn ask(to: SocketAddr, port: u16) -> Result<Vec<Duration>> {
         }
     };
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(LISTENS))?;
+    socket.set_read_timeout(Some(LISTEN_LIMIT))?;
     let mut times = Vec::with_capacity(MESSAGES);
     for number in 0..WARM_UP + MESSAGES {
         let message = [u8::try_from(number % 251)?; MESSAGE];
@@ -130,9 +130,9 @@ fn ask(to: SocketAddr, port: u16) -> Result<Vec<Duration>> {
 }
 
 /// Runs the echo server, a devmem receiver, for one connection.
-pub(super) fn serve(at: SocketAddr, gathers: bool) -> Result<()> {
+pub(super) fn serve_echo(at: SocketAddr, gathers: bool) -> Result<()> {
     let size = Point::default().pool * MIB;
-    let queues: Vec<QueueId> = queues_of(1).into_iter().map(QueueId::new).collect();
+    let queues: Vec<QueueId> = last_queues(1).into_iter().map(QueueId::new).collect();
     let memory = Udmabuf::builder(size).hugepages(HugePage::None).build()?;
     let binding =
         Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &queues, BindOptions::default())?;
@@ -147,7 +147,7 @@ pub(super) fn serve(at: SocketAddr, gathers: bool) -> Result<()> {
         config.gather = 0;
     }
     let sink = move |peer: &Peer| {
-        Ok(Answer {
+        Ok(EchoSink {
             memory: mapped.clone(),
             peer: peer.address,
             socket: None,
@@ -165,7 +165,7 @@ pub(super) fn serve(at: SocketAddr, gathers: bool) -> Result<()> {
 }
 
 /// A sink that writes the received payload back to its connection.
-struct Answer {
+struct EchoSink {
     memory: Memory,
     peer: SocketAddr,
     /// A duplicate of the connection's file descriptor, made at the first message.
@@ -173,7 +173,7 @@ struct Answer {
     message: Vec<u8>,
 }
 
-impl Sink for Answer {
+impl Sink for EchoSink {
     fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
         let Self {
             memory, message, ..

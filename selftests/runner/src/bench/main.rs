@@ -35,11 +35,11 @@ use report::{Docs, Report};
 use sample::{About, Cost, Counts, Guest, Kind, Line, Parts, Sample};
 use sweep::{Point, Series};
 use testbench::Testbench;
-use transfer::Look;
+use transfer::MeasureOptions;
 
 /// Length in bytes of a transfer whose payload costs next to nothing, to measure set-up and
 /// tear-down.
-const NOTHING: u64 = 4096;
+const TINY_TRANSFER: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
 /// Measures what receivers cost, ours and others, side by side, and compares them
@@ -98,7 +98,7 @@ fn main() -> ExitCode {
         Args::Measure(measure) => measure.run(),
         Args::Report(report) => report.run(),
         Args::Docs(docs) => docs.run(),
-        Args::Echo { listen, no_gather } => echo::serve(listen, !no_gather),
+        Args::Echo { listen, no_gather } => echo::serve_echo(listen, !no_gather),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
 
 impl Guest {
     /// Returns the kinds of transfer that each receiver gets in a round, in this kind of guest.
-    fn kinds(self) -> &'static [Kind] {
+    fn transfer_kinds(self) -> &'static [Kind] {
         match self {
             Self::OneCpu => &[
                 Kind::Whole,
@@ -169,7 +169,7 @@ impl<'a> Bench<'a> {
         }))?;
         for gro in [false, true] {
             if args.wants_gro(gro) {
-                self.compare(gro, args.guest.kinds(), true)?;
+                self.compare(gro, args.guest.transfer_kinds(), true)?;
             }
         }
         for series in Series::SWEEPS {
@@ -181,7 +181,7 @@ impl<'a> Bench<'a> {
             self.echo()?;
             for pages in [HugePage::None, HugePage::Mb2] {
                 for _ in 0..2 * args.rounds {
-                    let parts = self.testbench.parts(pages)?;
+                    let parts = self.testbench.measure_setup_parts(pages)?;
                     self.write(&Line::Parts(parts))?;
                 }
             }
@@ -211,7 +211,7 @@ impl<'a> Bench<'a> {
         for round in u32::from(!warms_up)..=args.rounds {
             for contender in &chosen {
                 say(&format!("gro {gro}, round {round}: {}", contender.name));
-                let bytes = contender.bytes(self.whole());
+                let bytes = contender.bytes(self.full_transfer_bytes());
                 let of = |kind| (Series::Compare, kind, round);
                 if round == 0 {
                     self.transfer(contender, of(Kind::WarmUp), &point, bytes)?;
@@ -219,7 +219,9 @@ impl<'a> Bench<'a> {
                 }
                 for kind in kinds {
                     match kind {
-                        Kind::Nothing => self.transfer(contender, of(*kind), &point, NOTHING)?,
+                        Kind::Nothing => {
+                            self.transfer(contender, of(*kind), &point, TINY_TRANSFER)?;
+                        }
                         _ if contender.setup_only => {}
                         _ => self.transfer(contender, of(*kind), &point, bytes)?,
                     }
@@ -240,8 +242,8 @@ impl<'a> Bench<'a> {
             say(&format!("{}, round {round}", series.name()));
             for point in &points {
                 // Many connections get more: else they would be over before their windows grow.
-                let least = self.whole() / 16 * u64::from(point.connections);
-                let bytes = self.whole().max(least);
+                let least = self.full_transfer_bytes() / 16 * u64::from(point.connections);
+                let bytes = self.full_transfer_bytes().max(least);
                 let contender = match point.rx_page {
                     Some(_) => &HUGE,
                     None => &OURS,
@@ -270,7 +272,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn whole(&self) -> u64 {
+    fn full_transfer_bytes(&self) -> u64 {
         self.args.mib * MIB
     }
 
@@ -282,7 +284,7 @@ impl<'a> Bench<'a> {
         point: &Point,
         bytes: u64,
     ) -> Result<()> {
-        let look = Look {
+        let look = MeasureOptions {
             settles: self.args.guest != Guest::TwoCpu
                 || matches!(kind, Kind::Settled | Kind::Counted),
             counts: kind == Kind::Counted,

@@ -14,7 +14,7 @@ use nix::unistd::Pid;
 use super::counters::{Calls, Counters};
 
 /// Interval over which a process must spend less than [`IDLE`] CPU seconds to count as idle.
-const SETTLING: Duration = Duration::from_millis(30);
+const IDLE_INTERVAL: Duration = Duration::from_millis(30);
 const IDLE: f64 = 200e-6;
 
 /// TCP counters for dropped and retransmitted packets (`/proc/net/netstat`).
@@ -35,7 +35,7 @@ const REASONS: [&str; 12] = [
 
 /// Counters of lost and retransmitted packets, which should not change during a transfer.
 #[derive(Debug, Clone)]
-pub(super) struct Meters {
+pub(super) struct LossCounters {
     /// Number of packets for which the NIC had no buffer (`rx-alloc-fail` of `qstats-get`).
     pub(super) alloc_fail: u64,
     /// Number of TCP segments that these namespaces have retransmitted (`RetransSegs` of
@@ -45,7 +45,7 @@ pub(super) struct Meters {
     pub(super) reasons: BTreeMap<String, u64>,
 }
 
-impl Meters {
+impl LossCounters {
     pub(super) fn read(nic: Ifindex, namespaces: &[NetNs]) -> Result<Self> {
         let stats = Netdev::open()?.qstats(Some(nic), Scope::Device)?;
         let mut retransmitted = 0;
@@ -57,9 +57,9 @@ impl Meters {
                 Ok((read("snmp")?, read("netstat")?))
             })?;
             let (snmp, netstat) = text.context("TCP's counters")?;
-            retransmitted += counter(&snmp, "Tcp:", "RetransSegs").context("RetransSegs")?;
+            retransmitted += find_counter(&snmp, "Tcp:", "RetransSegs").context("RetransSegs")?;
             for name in REASONS {
-                let count = counter(&netstat, "TcpExt:", name).unwrap_or(0);
+                let count = find_counter(&netstat, "TcpExt:", name).unwrap_or(0);
                 *reasons.entry(name.to_owned()).or_insert(0) += count;
             }
         }
@@ -89,7 +89,7 @@ impl Meters {
 
 /// Finds a counter in the text of `/proc/net/snmp` or `netstat`: two lines that start with `group`,
 /// the first with names and the second with numbers.
-fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
+fn find_counter(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
     let names = lines.next()?.split_whitespace();
     let mut numbers = lines.next()?.split_whitespace();
@@ -148,10 +148,10 @@ impl Meter {
     }
 
     /// Waits until the process is nearly idle, then reads its CPU time, sleeps and system calls.
-    pub(super) fn settled(&self) -> Result<Spent> {
+    pub(super) fn read_when_idle(&self) -> Result<Spent> {
         let mut before = self.cpu()?;
         loop {
-            thread::sleep(SETTLING);
+            thread::sleep(IDLE_INTERVAL);
             let now = self.cpu()?;
             if now - before < IDLE {
                 return self.read();
@@ -179,18 +179,18 @@ fn wakeups(process: u32) -> Option<u64> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
     let of = |task: std::io::Result<fs::DirEntry>| -> Option<u64> {
         let text = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
-        field(&text, "voluntary_ctxt_switches:")
+        status_field(&text, "voluntary_ctxt_switches:")
     };
     tasks.map(of).sum()
 }
 
 fn own_memory(status: &str) -> Option<u64> {
-    let shared = field(status, "RssFile:")? + field(status, "RssShmem:")?;
-    Some(field(status, "VmHWM:")?.saturating_sub(shared))
+    let shared = status_field(status, "RssFile:")? + status_field(status, "RssShmem:")?;
+    Some(status_field(status, "VmHWM:")?.saturating_sub(shared))
 }
 
 /// Returns a number from the text of `/proc/PID/status` by the name of its line.
-fn field(status: &str, name: &str) -> Option<u64> {
+fn status_field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
@@ -202,9 +202,9 @@ mod tests {
     #[test]
     fn a_counter_stands_below_its_name() {
         let text = "Ip: Forwarding Default\nIp: 1 64\nTcp: A RetransSegs C\nTcp: 1 7 3\n";
-        assert_eq!(counter(text, "Tcp:", "RetransSegs"), Some(7));
-        assert_eq!(counter(text, "Tcp:", "D"), None);
-        assert_eq!(counter(text, "Udp:", "RetransSegs"), None);
+        assert_eq!(find_counter(text, "Tcp:", "RetransSegs"), Some(7));
+        assert_eq!(find_counter(text, "Tcp:", "D"), None);
+        assert_eq!(find_counter(text, "Udp:", "RetransSegs"), None);
     }
 
     #[test]
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn who_sleeps_is_told_from_who_is_preempted() {
         let status = "voluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t7\n";
-        assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(12));
+        assert_eq!(status_field(status, "voluntary_ctxt_switches:"), Some(12));
         assert_eq!(wakeups(u32::MAX), None);
     }
 

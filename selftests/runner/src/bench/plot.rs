@@ -50,7 +50,7 @@ pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> Resul
             .y_labels(0)
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
-            .x_label_formatter(&|value| short(*value))
+            .x_label_formatter(&|value| format_short(*value))
             .label_style(font(15))
             .x_desc(axis)
             .draw()?;
@@ -67,7 +67,7 @@ pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> Resul
                 let colour = COLOURS[usize::from(*gro)].filled();
                 chart.draw_series([Rectangle::new(bar, colour)])?;
                 let at = (value.max(low), top + 0.18);
-                chart.draw_series([text(&short(*value), at, 6, HPos::Left, 15)])?;
+                chart.draw_series([text(&format_short(*value), at, 6, HPos::Left, 15)])?;
             }
         }
         Ok(())
@@ -109,7 +109,7 @@ fn panel(area: &Area, x_label: &str, y_label: &str, dots: &[Dot]) -> Result<()> 
         .y_labels(6)
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
-        .y_label_formatter(&|value| short(*value))
+        .y_label_formatter(&|value| format_short(*value))
         .label_style(font(15))
         .x_desc(x_label)
         .draw()?;
@@ -155,7 +155,7 @@ fn font(size: u32) -> TextStyle<'static> {
 }
 
 /// Formats a number in the shortest way.
-fn short(value: f64) -> String {
+fn format_short(value: f64) -> String {
     let digits = match value.abs() {
         0.0 => 0,
         small if small < 0.1 => 3,
@@ -177,12 +177,12 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let all = [0.0, 0.05, 0.5, 1.0, 2.25, 10.0, 41.79, 1234.5].map(short);
+        let all = [0.0, 0.05, 0.5, 1.0, 2.25, 10.0, 41.79, 1234.5].map(format_short);
         assert_eq!(all, ["0", "0.05", "0.5", "1", "2.25", "10", "41.8", "1234"]);
     }
 
     /// Returns the values of an attribute of all SVG elements of a colour.
-    fn of(svg: &str, colour: &str, attribute: &str) -> Vec<String> {
+    fn attribute_values(svg: &str, colour: &str, attribute: &str) -> Vec<String> {
         let lines = svg.lines().filter(|line| line.contains(colour));
         let value = |line: &str| {
             let (_, rest) = line.split_once(&format!("{attribute}=\""))?;
@@ -194,7 +194,11 @@ mod tests {
     #[test]
     fn a_longer_bar_is_more() {
         let svg = bars("<t>", "a", &[("one", false, 0.5), ("two", true, 40.0)]).unwrap();
-        let width = |colour| of(&svg, colour, "width")[1].parse::<u32>().unwrap();
+        let width = |colour| {
+            attribute_values(&svg, colour, "width")[1]
+                .parse::<u32>()
+                .unwrap()
+        };
         assert!(width("#2F6DB3") > 2 * width("#D9822B"), "{svg}");
         assert!(svg.contains("&lt;t") && svg.contains("</svg>"), "{svg}");
     }
@@ -207,7 +211,7 @@ mod tests {
             value,
         };
         let svg = panels("t", "x", &[("y", &[dot(4.0, 2.0), dot(1.0, 1.0)])]).unwrap();
-        let line = of(&svg, "#2F6DB3", "points").remove(0);
+        let line = attribute_values(&svg, "#2F6DB3", "points").remove(0);
         let points = line.split_whitespace().map(|point| {
             let (x, y) = point.split_once(',').unwrap();
             (x.parse().unwrap(), y.parse().unwrap())

@@ -20,9 +20,9 @@ use super::testbench::{Side, pin};
 use framework::testbed::SENDER_ADDRESS;
 
 /// Time limit for a receiver to listen.
-const LISTENS: Duration = Duration::from_secs(20);
+const LISTEN_LIMIT: Duration = Duration::from_secs(20);
 /// Time without progress after which a receiver is given up that takes no bytes or does not close.
-const SILENCE: Duration = Duration::from_secs(120);
+const SILENCE_LIMIT: Duration = Duration::from_secs(120);
 /// Approximate length of a write in bytes.
 const PIECE: usize = 1 << 20;
 
@@ -59,19 +59,19 @@ impl Job<'_> {
     pub(super) fn run(&self) -> Result<Sent> {
         pin(Pid::from_raw(0), Side::Sender)?;
         let sockets = self.connect()?;
-        let before = self.receiver.settled()?;
+        let before = self.receiver.read_when_idle()?;
         let begin = Instant::now();
         self.write(&sockets)?;
         let memory = self.receiver.peak_memory()?;
         let after = match self.settles {
-            true => Some(self.settled()?),
+            true => Some(self.wait_until_received()?),
             false => None,
         };
         for socket in &sockets {
             socket.shutdown(Shutdown::Write)?;
         }
         for socket in &sockets {
-            closed(socket)?;
+            wait_for_close(socket)?;
         }
         Ok(Sent {
             seconds: begin.elapsed().as_secs_f64(),
@@ -83,7 +83,7 @@ impl Job<'_> {
 
     /// Writes to all connections in turn, to each as much as its socket takes.
     fn write(&self, sockets: &[TcpStream]) -> Result<()> {
-        let piece = self.payload.piece()?;
+        let piece = self.payload.repeated_bytes()?;
         let share = self.bytes / u64::from(self.connections);
         let mut open: Vec<(&TcpStream, u64)> = sockets.iter().map(|it| (it, 0)).collect();
         for socket in sockets {
@@ -106,7 +106,7 @@ impl Job<'_> {
             }
             open.retain(|(_, sent)| *sent < share);
             if !any {
-                until_writable(&open)?;
+                wait_until_writable(&open)?;
             }
         }
         for socket in sockets {
@@ -117,17 +117,17 @@ impl Job<'_> {
 
     /// Waits until all bytes are acknowledged and the receiver is idle, then returns what it has
     /// spent.
-    fn settled(&self) -> Result<Spent> {
-        let end = Instant::now() + SILENCE;
+    fn wait_until_received(&self) -> Result<Spent> {
+        let end = Instant::now() + SILENCE_LIMIT;
         while !all_acknowledged(self.to.port())? {
             ensure!(Instant::now() < end, "bytes are not acknowledged");
             thread::sleep(Duration::from_millis(10));
         }
-        self.receiver.settled()
+        self.receiver.read_when_idle()
     }
 
     fn connect(&self) -> Result<Vec<TcpStream>> {
-        let end = Instant::now() + LISTENS;
+        let end = Instant::now() + LISTEN_LIMIT;
         let mut sockets = Vec::new();
         while sockets.len() < self.connections as usize {
             let port = self.port + u16::try_from(sockets.len())?;
@@ -137,8 +137,8 @@ impl Job<'_> {
             };
             match connect(self.to, &options, Duration::from_secs(5)) {
                 Ok(socket) => {
-                    socket.set_write_timeout(Some(SILENCE))?;
-                    socket.set_read_timeout(Some(SILENCE))?;
+                    socket.set_write_timeout(Some(SILENCE_LIMIT))?;
+                    socket.set_read_timeout(Some(SILENCE_LIMIT))?;
                     sockets.push(socket);
                 }
                 Err(error) if Instant::now() > end => return Err(error.into()),
@@ -151,7 +151,7 @@ impl Job<'_> {
 
 impl Payload {
     /// Returns the bytes that are sent repeatedly: a whole number of the payload's periods.
-    fn piece(self) -> Result<Vec<u8>> {
+    fn repeated_bytes(self) -> Result<Vec<u8>> {
         Ok(match self {
             Self::Seven => {
                 let mut piece = vec![0; PIECE / 7 * 7];
@@ -164,10 +164,10 @@ impl Payload {
 }
 
 /// Waits until one of the connections can be written to.
-fn until_writable(open: &[(&TcpStream, u64)]) -> Result<()> {
+fn wait_until_writable(open: &[(&TcpStream, u64)]) -> Result<()> {
     let fds = open.iter().map(|(socket, _)| socket.as_fd());
     let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)).collect();
-    let timeout = PollTimeout::try_from(SILENCE)?;
+    let timeout = PollTimeout::try_from(SILENCE_LIMIT)?;
     ensure!(poll(&mut fds, timeout)? > 0, "nobody takes anything");
     Ok(())
 }
@@ -177,12 +177,12 @@ fn all_acknowledged(port: u16) -> Result<bool> {
     // A thread's own: the namespace is the thread's.
     let path = "/proc/thread-self/net/tcp";
     let text = fs::read_to_string(path).context(path)?;
-    Ok(waiting(&text, port) == 0)
+    Ok(count_unacknowledged(&text, port) == 0)
 }
 
 /// Counts the connections to a port that have unacknowledged bytes, in `/proc/net/tcp`: `sl
 /// local:port remote:port state tx:rx ...`.
-fn waiting(table: &str, port: u16) -> usize {
+fn count_unacknowledged(table: &str, port: u16) -> usize {
     let port = format!(":{port:04X}");
     let waits = |line: &&str| {
         let mut fields = line.split_whitespace().skip(2);
@@ -197,7 +197,7 @@ fn waiting(table: &str, port: u16) -> usize {
 }
 
 /// Waits until the peer has closed the connection; an error if it sends anything.
-fn closed(mut socket: &TcpStream) -> Result<()> {
+fn wait_for_close(mut socket: &TcpStream) -> Result<()> {
     match socket.read(&mut [0]) {
         Ok(0) => Ok(()),
         Ok(_) => bail!("it answered"),
@@ -211,10 +211,10 @@ mod tests {
 
     #[test]
     fn a_piece_ends_where_the_next_begins() {
-        let seven = Payload::Seven.piece().unwrap();
+        let seven = Payload::Seven.repeated_bytes().unwrap();
         assert_eq!(seven[..7], [1, 2, 3, 4, 5, 6, b'\n']);
         assert_eq!(seven[seven.len() - 7..], seven[..7]);
-        let letters = Payload::Letters.piece().unwrap();
+        let letters = Payload::Letters.repeated_bytes().unwrap();
         assert_eq!((letters[0], letters[25], letters[26]), (b'a', b'z', b'a'));
         assert_eq!(letters.last(), Some(&b'z'));
     }
@@ -225,7 +225,13 @@ mod tests {
              0: 010200C0:2900 020200C0:1388 01 00000000:00000000 00:0\n\
              1: 010200C0:2901 020200C0:1388 01 000005A8:00000000 00:0\n\
              2: 010200C0:2902 020200C0:1389 01 000005A8:00000000 00:0\n";
-        assert_eq!((waiting(table, 5000), waiting(table, 5001)), (1, 1));
-        assert_eq!(waiting(table, 5002), 0);
+        assert_eq!(
+            (
+                count_unacknowledged(table, 5000),
+                count_unacknowledged(table, 5001)
+            ),
+            (1, 1)
+        );
+        assert_eq!(count_unacknowledged(table, 5002), 0);
     }
 }

@@ -160,14 +160,14 @@ fn check(counted: &[&Sample]) -> Option<Check> {
             sum.1 += own;
         };
         // Plain receivers use recv(2), which is recvfrom; ours uses that for netlink alone.
-        let recvmsg = match calls.of("recvmsg") {
-            0 => calls.of("recvfrom"),
+        let recvmsg = match calls.count("recvmsg") {
+            0 => calls.count("recvfrom"),
             count => count,
         };
         add(&mut sum.recvmsg, recvmsg, own.recvmsg);
-        add(&mut sum.setsockopt, calls.of("setsockopt"), own.dontneed);
+        add(&mut sum.setsockopt, calls.count("setsockopt"), own.dontneed);
         if let Some(own) = own.epoll_wait {
-            let counted = calls.of("epoll_wait") + calls.of("epoll_pwait");
+            let counted = calls.count("epoll_wait") + calls.count("epoll_pwait");
             add(sum.epoll_wait.get_or_insert((0, 0)), counted, own);
         }
         sum.transfers += 1;

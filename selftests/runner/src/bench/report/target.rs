@@ -7,7 +7,7 @@ use crate::Guest;
 
 /// Subject of a target: decides which explanation is given when the target is missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
+pub(super) enum Subject {
     Cpu,
     CpuValidating,
     Calls,
@@ -24,13 +24,13 @@ pub(super) enum About {
     Lost,
     Memory,
     /// A figure that is shown without a limit.
-    Told,
+    NoLimit,
 }
 
 /// A performance target: a figure and its limit.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Target {
-    pub(super) about: About,
+    pub(super) about: Subject,
     pub(super) what: String,
     pub(super) guest: Option<Guest>,
     /// Whether receive coalescing is on; `None` where that makes no difference.
@@ -51,7 +51,7 @@ pub(super) enum Limit {
 
 impl Target {
     pub(super) fn new(
-        about: About,
+        about: Subject,
         what: impl Into<String>,
         figure: Option<Spread>,
         limit: Limit,
@@ -67,10 +67,10 @@ impl Target {
         }
     }
 
-    pub(super) fn told(what: impl Into<String>, figure: Option<Spread>) -> Self {
+    pub(super) fn without_limit(what: impl Into<String>, figure: Option<Spread>) -> Self {
         Self {
             limit: None,
-            ..Self::new(About::Told, what, figure, Limit::AtMost(0.0))
+            ..Self::new(Subject::NoLimit, what, figure, Limit::AtMost(0.0))
         }
     }
 
@@ -123,7 +123,7 @@ impl Target {
         let Some(figure) = self.figure else {
             return "-".to_owned();
         };
-        if matches!(self.about, About::Lost | About::Memory) {
+        if matches!(self.about, Subject::Lost | Subject::Memory) {
             return format!("{:.0}", figure.median);
         }
         match self.limit {
@@ -200,7 +200,7 @@ mod tests {
     fn small_figures_are_parts_of_one() {
         let target = |figure: f64, limit| {
             Target::new(
-                About::Calls,
+                Subject::Calls,
                 "x",
                 Spread::of(&[figure]),
                 Limit::AtMost(limit),
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(small.figure_text(), "1/300 (1/300 to 1/300)");
         assert_eq!(small.limit_text(), "at most 1/200");
         assert_eq!(target(0.5, 1.0).figure_text(), "0.500");
-        let count = Target::new(About::Lost, "x", Spread::of(&[27.0]), Limit::AtMost(0.0));
+        let count = Target::new(Subject::Lost, "x", Spread::of(&[27.0]), Limit::AtMost(0.0));
         assert_eq!(count.figure_text(), "27");
     }
 
@@ -218,13 +218,13 @@ mod tests {
     fn all_are_counted() {
         let target = |figure: Option<f64>, limit| {
             let figure = figure.and_then(|it| Spread::of(&[it]));
-            Target::new(About::Told, "x", figure, limit)
+            Target::new(Subject::NoLimit, "x", figure, limit)
         };
         let all = [
             target(Some(0.5), Limit::AtMost(0.4)),
             target(Some(0.5), Limit::AtLeast(0.4)),
             target(None, Limit::AtMost(1.0)),
-            Target::told("x", Spread::of(&[2.0])),
+            Target::without_limit("x", Spread::of(&[2.0])),
         ];
         assert_eq!(summary(&all), "1 of 3 met, 1 not met, 1 not measured");
         let text = text("targets", &all);
