@@ -18,13 +18,13 @@ use framework::transfer::{devmem_tcp, number};
 const LAST: u32 = testbed::QUEUES - 1;
 
 /// Prepares the NIC: header split on, RSS keeps off the last queue, and no flow rule leads there.
-fn wire() -> Result<()> {
+fn prepare_unsteered() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     sh(&format!("ethtool -X {NIC} equal {LAST}")).map(drop)
 }
 
-fn start(line: &str) -> Result<LiveReceiver> {
+fn start_live(line: &str) -> Result<LiveReceiver> {
     LiveReceiver::start(&format!("--no-config --queue {LAST} --json {line}"))
 }
 
@@ -50,7 +50,7 @@ fn until_warned(receiver: &LiveReceiver, of: &str) -> Result<()> {
 
 /// Checks that the receiver ended well, with one warning on standard error and the same in its
 /// summary. Returns the summary.
-fn summary(end: Finished, warning: &str) -> Result<Summary> {
+fn check_warned_summary(end: Finished, warning: &str) -> Result<Summary> {
     let warnings = end.stderr.matches("beside the dmabuf").count();
     ensure!(warnings == 1, "{warnings} warnings: {}", end.stderr);
     let said = end.good("recv")?;
@@ -74,15 +74,15 @@ case!(warned_while_it_comes);
 /// Receives a flow that no rule steers. A warning must come while payload arrives, on a line of
 /// `--live`, and in the summary.
 fn warned_while_it_comes() -> Result<()> {
-    wire()?;
-    let receiver = start(&format!("--live -l {NIC_ADDRESS}:5000"))?;
+    prepare_unsteered()?;
+    let receiver = start_live(&format!("--live -l {NIC_ADDRESS}:5000"))?;
     let peer = connect(5000, 2 << 20)?;
     let of = format!("from {}", peer.local_addr()?);
     until_warned(&receiver, &of)?;
     let live = receiver.line("a warning", |line| line["warning"].is_string())?;
     ensure!(number(&live, "/frags")? == 0, "{live}");
     drop(peer);
-    let summary = summary(receiver.end()?, "all 2097152 bytes came beside")?;
+    let summary = check_warned_summary(receiver.end()?, "all 2097152 bytes came beside")?;
     ensure!(summary.unsteered_bytes == 2 << 20, "bytes");
     Ok(())
 }
@@ -90,22 +90,22 @@ fn warned_while_it_comes() -> Result<()> {
 case!(few_bytes);
 /// Sends ten unsteered bytes and then nothing. The warning must not wait for more.
 fn few_bytes() -> Result<()> {
-    wire()?;
-    let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
+    prepare_unsteered()?;
+    let receiver = start_live(&format!("-l {NIC_ADDRESS}:5000"))?;
     let peer = connect(5000, 10)?;
     until_warned(&receiver, "all 10 bytes so far")?;
     drop(peer);
-    summary(receiver.end()?, "all 10 bytes came beside").map(drop)
+    check_warned_summary(receiver.end()?, "all 10 bytes came beside").map(drop)
 }
 
 case!(short_stream);
 /// Receives an unsteered stream that is over before it can be judged. The warning must come at the
 /// end.
 fn short_stream() -> Result<()> {
-    wire()?;
-    let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
+    prepare_unsteered()?;
+    let receiver = start_live(&format!("-l {NIC_ADDRESS}:5000"))?;
     Sender::to(testbed::at(5000)).bytes("100K").run()?;
-    summary(receiver.end()?, "all 102400 bytes came beside").map(drop)
+    check_warned_summary(receiver.end()?, "all 102400 bytes came beside").map(drop)
 }
 
 case!(one_of_two_peers);
@@ -118,7 +118,7 @@ fn one_of_two_peers() -> Result<()> {
         "{tool} apply {NIC} --queue {LAST} --flow {NIC_ADDRESS}:5000"
     ))?;
     let line = format!("-l {NIC_ADDRESS}:5000 -l {NIC_ADDRESS}:5001 --connections 2");
-    let receiver = start(&line)?;
+    let receiver = start_live(&line)?;
     let mut steered = connect(5000, 2 << 20)?;
     std::thread::sleep(Duration::from_millis(2500));
     ensure!(
@@ -130,7 +130,7 @@ fn one_of_two_peers() -> Result<()> {
     until_warned(&receiver, &format!("from {}", other.local_addr()?))?;
     steered.write_all(&[7; 1000])?;
     drop((steered, other));
-    let summary = summary(
+    let summary = check_warned_summary(
         receiver.end()?,
         "all bytes of 1 of 2 connections came beside",
     )?;

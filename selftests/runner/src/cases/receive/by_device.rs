@@ -14,7 +14,7 @@ use framework::transfer::summary;
 const LEN: usize = 3_000_001;
 
 /// Loads a NIC that leaves a part of some packets beside the dmabuf, where a batch of frags ends.
-fn wire() -> Result<()> {
+fn wire_with_linear_bytes() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 7)?;
     testbed::parameter("unsplit_bytes", 100)
@@ -24,7 +24,7 @@ case!(summed_up_and_written_out);
 /// Checksums and writes the payload by device. The checksum must be that of Python's zlib, the file
 /// must equal what was sent.
 fn summed_up_and_written_out() -> Result<()> {
-    wire()?;
+    wire_with_linear_bytes()?;
     let (to, path, output) = (
         format!("{NIC_ADDRESS}:5000"),
         file("sent", LEN, 5)?,
@@ -54,7 +54,7 @@ case!(validated);
 /// Validates a right stream by device, then one with two wrong bytes. The error must name the first
 /// wrong byte.
 fn validated() -> Result<()> {
-    wire()?;
+    wire_with_linear_bytes()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let recv = Recv::on(NIC).listen(&to).by_device().validate(7);
     let mut payload: Vec<u8> = (1..=LEN).map(|i| (i % 7) as u8).collect();

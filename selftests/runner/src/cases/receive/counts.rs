@@ -32,7 +32,7 @@ struct DontNeed {
 
 impl DontNeed {
     /// Sums up the calls that `strace` has recorded so far.
-    fn so_far() -> Result<Self> {
+    fn read_so_far() -> Result<Self> {
         let mut sum = Self::default();
         for line in fs::read_to_string(TRACE).context(TRACE)?.lines() {
             // `42 setsockopt(9, SOL_SOCKET, SO_DEVMEM_DONTNEED, "...", 16) = 300`; a strace that
@@ -53,7 +53,7 @@ impl DontNeed {
 }
 
 /// Starts a probe receiver under `strace`.
-fn traced(probe: &Probe) -> Result<ObservedReceiver> {
+fn start_traced(probe: &Probe) -> Result<ObservedReceiver> {
     let line = format!(
         "-f -o {TRACE} -e trace=setsockopt,write {} {}",
         probe_receiver().display(),
@@ -68,7 +68,7 @@ case!(tokens_go_back_in_batches_of_few_ranges, on any_memory);
 fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
     const DRIPS: usize = 600;
     const DRIP: usize = 500;
-    let receiver = traced(&probe(SinkKind::Fair).peers(2).pool(16 << 20).hold(60_000))?;
+    let receiver = start_traced(&probe(SinkKind::Fair).peers(2).pool(16 << 20).hold(60_000))?;
     joined(send(peer(0)?, 8 << 20))?;
     let mut dripping = peer(1)?;
     dripping.set_nodelay(true)?;
@@ -78,7 +78,7 @@ fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
     }
     close(dripping)?;
     let outcome = receiver.outcome()?;
-    let seen = DontNeed::so_far()?;
+    let seen = DontNeed::read_so_far()?;
     println_line(&format!("{seen:?}"));
     whole(of(&outcome, FIRST)?, 8 * MIB)?;
     whole(of(&outcome, FIRST + 1)?, (DRIPS * DRIP) as u64)?;
@@ -140,7 +140,7 @@ fn idle_connections_hold_nothing() -> Result<()> {
     const BYTES: u64 = 50_000;
     let all = u64::from(PEERS) * BYTES;
     let probe = probe(SinkKind::Fair).peers(PEERS).pool(16 << 20);
-    let receiver = traced(&probe.tell(all))?;
+    let receiver = start_traced(&probe.tell(all))?;
     let mut peers = Vec::new();
     for number in 0..PEERS {
         let mut stream = peer(number)?;
@@ -149,10 +149,10 @@ fn idle_connections_hold_nothing() -> Result<()> {
     }
     let mut issued = None;
     until("all payload", Duration::from_secs(20), || {
-        issued = told()?;
+        issued = frags_counted()?;
         Ok(issued.is_some())
     })?;
-    let held = || anyhow::Ok(issued.unwrap_or(0) - DontNeed::so_far()?.freed);
+    let held = || anyhow::Ok(issued.unwrap_or(0) - DontNeed::read_so_far()?.freed);
     let back = until("all tokens given back", Duration::from_secs(5), || {
         Ok(held()? == 0)
     });
@@ -165,7 +165,7 @@ fn idle_connections_hold_nothing() -> Result<()> {
 }
 
 /// Reads from the trace how many frags the probe receiver has counted: `42 write(2, "277", 3)`.
-fn told() -> Result<Option<u64>> {
+fn frags_counted() -> Result<Option<u64>> {
     let text = fs::read_to_string(TRACE).unwrap_or_default();
     let mut parts = text
         .lines()

@@ -19,7 +19,7 @@ const MIB: u64 = 1 << 20;
 
 /// Starts a `devmem-tcp recv` that loads the fake CUDA driver, with injected faults, without
 /// reloading the NIC.
-fn recv_here(faults: &str, line: &str) -> Result<ObservedReceiver> {
+fn start_recv_here(faults: &str, line: &str) -> Result<ObservedReceiver> {
     let fake = ours("../fake");
     let fake = fake.display();
     let line = format!(
@@ -31,11 +31,11 @@ fn recv_here(faults: &str, line: &str) -> Result<ObservedReceiver> {
 
 /// Starts `recv --memory cuda` on a freshly loaded NIC that leaves a part of some packets beside
 /// the dmabuf.
-fn recv(line: &str) -> Result<ObservedReceiver> {
+fn start_recv(line: &str) -> Result<ObservedReceiver> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;
-    recv_here("", &format!("--memory cuda {line}"))
+    start_recv_here("", &format!("--memory cuda {line}"))
 }
 
 case!(validated);
@@ -46,7 +46,7 @@ fn validated() -> Result<()> {
         testbed::wire()?;
         testbed::parameter("unsplit_every", if beside { 5 } else { 0 })?;
         testbed::parameter("unsplit_bytes", 100)?;
-        let receiver = recv_here("", "--memory cuda:0 --validate 251")?;
+        let receiver = start_recv_here("", "--memory cuda:0 --validate 251")?;
         Sender::to(testbed::at(5000))
             .pattern(251)
             .bytes("4M")
@@ -68,7 +68,7 @@ case!(checksum_of_each_peer);
 /// Checksums the streams of two peers on the device. Both must equal those of Python's zlib.
 fn checksum_of_each_peer() -> Result<()> {
     let files = [file("one", 1_000_001, 1)?, file("other", 234_567, 2)?];
-    let receiver = recv("--checksum --connections 2")?;
+    let receiver = start_recv("--checksum --connections 2")?;
     for path in &files {
         Sender::to(testbed::at(5000)).input(path).run()?;
     }
@@ -88,7 +88,7 @@ case!(payload_to_a_file);
 /// Writes the payload to a file out of the device's memory. The file must equal what was sent.
 fn payload_to_a_file() -> Result<()> {
     let sent = file("sent", 1_000_003, 3)?;
-    let receiver = recv("--output /tmp/received")?;
+    let receiver = start_recv("--output /tmp/received")?;
     Sender::to(testbed::at(5000)).input(&sent).run()?;
     let (summary, _) = summary(receiver, 0)?;
     summary.tokens_came_back()?;
@@ -108,7 +108,7 @@ fn wrong_byte_is_named() -> Result<()> {
     }
     payload[54_321] ^= 0x40;
     fs::write(&sent, payload)?;
-    let receiver = recv("--validate 7")?;
+    let receiver = start_recv("--validate 7")?;
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
     println_line(&format!(
         "{:?}",
@@ -132,7 +132,7 @@ fn device_is_lost_midway() -> Result<()> {
     for (work, launch) in [("--validate 251", 3), ("--checksum", 5), ("-o /tmp/out", 2)] {
         // CUDA_ERROR_LAUNCH_FAILED
         let fault = format!("FAKECUDA_FAIL=cuLaunchKernel:{launch}:719");
-        let receiver = recv_here(&fault, &format!("--memory cuda {work}"))?;
+        let receiver = start_recv_here(&fault, &format!("--memory cuda {work}"))?;
         let sent = Sender::to(testbed::at(5000)).pattern(251).bytes("4M").run();
         println_line(&format!("{work}: sender: {sent:?}"));
         let (_, said) = receiver.end(1)?;
@@ -155,7 +155,7 @@ fn refusals_say_what_is_missing() -> Result<()> {
         ("", "cuda:0:pcie", "leave out :pcie"),
         ("FAKECUDA_FAIL=cuMemAlloc:1:2", "cuda", "OUT_OF_MEMORY"),
     ] {
-        let receiver = recv_here(faults, &format!("--memory {line}"))?;
+        let receiver = start_recv_here(faults, &format!("--memory {line}"))?;
         let (_, said) = receiver.end(1)?;
         println_line(&format!("{faults} {line}:\n{}", said.trim_end()));
         ensure!(said.contains(words), "{words:?} is not in {said:?}");

@@ -19,7 +19,7 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-fn refused(line: &str, words: &[&str]) -> Result<()> {
+fn check_refused(line: &str, words: &[&str]) -> Result<()> {
     let said = finish(tool(line))?.refused(1)?;
     println_line(said.trim_end());
     says(&said, words)
@@ -34,22 +34,22 @@ fn wrong_queues() -> Result<()> {
     let before = observer.state()?;
     let recv = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
     let there = format!("{NIC} has rx queues 0-3");
-    refused(&format!("{recv} --queue 99"), &["--queue 99", &there])?;
-    refused(&format!("{recv} --queue 3 --queue 99"), &["99", &there])?;
-    refused(&format!("{recv} --queue 3 --queue 3"), &["3", "twice"])?;
+    check_refused(&format!("{recv} --queue 99"), &["--queue 99", &there])?;
+    check_refused(&format!("{recv} --queue 3 --queue 99"), &["99", &there])?;
+    check_refused(&format!("{recv} --queue 3 --queue 3"), &["3", "twice"])?;
     nic_state::untouched()?;
     for line in [
         format!("apply {NIC} --queue 99"),
         format!("plan {NIC} --queue 3 --queue 99 --flow {NIC_ADDRESS}:5000"),
     ] {
-        refused(&line, &["99", &there])?;
+        check_refused(&line, &["99", &there])?;
     }
     let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 99 -q 1");
     let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
     says(&said, &["99", &there])?;
     let line = format!("ip link set {NIC} down");
     sh(&line)?;
-    refused(&format!("{recv} --queue 3"), &["is down", "ip link set"])?;
+    check_refused(&format!("{recv} --queue 3"), &["is down", "ip link set"])?;
     nic_state::nothing_left()?;
     observer.same(&before)
 }
@@ -62,10 +62,10 @@ fn wrong_addresses() -> Result<()> {
     let _taken = TcpListener::bind((NIC_ADDRESS, 5000))?;
     let own = format!("(pid {})", std::process::id());
     let words = ["5000", "Address already in use", &own];
-    refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"), &words)?;
-    refused(&format!("recv -f {NIC} -l [::]:5000"), &words)?;
+    check_refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"), &words)?;
+    check_refused(&format!("recv -f {NIC} -l [::]:5000"), &words)?;
     let nobodys = format!("recv -f {NIC} -l 192.0.2.77:5000");
-    refused(&nobodys, &["192.0.2.77", "ip address"])?;
+    check_refused(&nobodys, &["192.0.2.77", "ip address"])?;
     nic_state::untouched()?;
     let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 3 -q 1");
     let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
@@ -87,10 +87,10 @@ fn bound_queue() -> Result<()> {
     let first = start_bound(tool(&format!("{} --no-config", line(5000))))?;
     let began = Instant::now();
     let who = format!("devmem-tcp (pid {})", first.id());
-    refused(&line(5001), &["rx queue 3", "bound to dmabuf", &who])?;
+    check_refused(&line(5001), &["rx queue 3", "bound to dmabuf", &who])?;
     ensure!(began.elapsed() > Duration::from_secs(2), "no patience");
     nic_state::untouched()?;
-    refused(&format!("{} --no-config", line(5001)), &["bound", &who])?;
+    check_refused(&format!("{} --no-config", line(5001)), &["bound", &who])?;
 
     let second = Running::start(tool(&line(5001)))?;
     thread::sleep(Duration::from_millis(500));

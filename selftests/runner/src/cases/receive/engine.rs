@@ -25,16 +25,16 @@ use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;
 /// The RSS key of the definition's examples ("Verifying the RSS Hash Calculation").
-const HASH_KEY: &str = "6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:\
+const EXAMPLE_HASH_KEY: &str = "6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:\
                         ae:7b:30:b4:77:cb:2d:a3:80:30:f2:0c:6a:42:b7:3b:be:ac:01:fa";
 /// The two rx queues that a probe receiver uses.
-const BOTH: &[QueueId] = &[QueueId::new(2), QueueId::new(3)];
+const TWO_QUEUES: &[QueueId] = &[QueueId::new(2), QueueId::new(3)];
 /// The source port of the peer whose sink misbehaves.
 const CULPRIT: u16 = FIRST;
 
 /// Runs a probe receiver with four peers. The first peer, whose sink is of the probe's kind, sends
 /// `culprits` bytes; the other three send 1 MiB each, which must arrive.
-fn four_peers(probe: Probe, culprits: usize) -> Result<Outcome> {
+fn run_with_four_peers(probe: Probe, culprits: usize) -> Result<Outcome> {
     let receiver = ObservedReceiver::probe(&probe.culprit(CULPRIT).peers(4))?;
     let culprit = send(peer(0)?, culprits);
     let others: Vec<_> = (1..4)
@@ -54,7 +54,7 @@ case!(sink_that_keeps_a_few, on any_memory);
 /// Runs a sink that keeps fewer frags than it may. Its connection must end with an error that
 /// counts the frags not returned.
 fn sink_that_keeps_a_few() -> Result<()> {
-    let outcome = four_peers(probe(SinkKind::Miser).returns(300), 20_000)?;
+    let outcome = run_with_four_peers(probe(SinkKind::Miser).returns(300), 20_000)?;
     let culprit = of(&outcome, CULPRIT)?;
     ensure!(culprit.right == 20_000, "{culprit:?}");
     ensure!(culprit.frags == culprit.kept, "{culprit:?}");
@@ -71,7 +71,7 @@ case!(sink_that_keeps_all, on any_memory);
 /// Runs a sink that keeps more frags than it may. Its connection must not be read any more, and be
 /// given up after a while.
 fn sink_that_keeps_all() -> Result<()> {
-    let outcome = four_peers(probe(SinkKind::Miser).stalled(1200).returns(300), MIB)?;
+    let outcome = run_with_four_peers(probe(SinkKind::Miser).stalled(1200).returns(300), MIB)?;
     let culprit = of(&outcome, CULPRIT)?;
     ensure!(culprit.bytes < MIB as u64, "all was received: {culprit:?}");
     let error = culprit.error.as_deref().unwrap_or_default();
@@ -86,7 +86,7 @@ case!(sink_that_is_slow, on any_memory);
 /// Runs a sink that keeps its frags until all other connections have ended. They must not have to
 /// wait for it.
 fn sink_that_is_slow() -> Result<()> {
-    let outcome = four_peers(probe(SinkKind::Last), 2 * MIB)?;
+    let outcome = run_with_four_peers(probe(SinkKind::Last), 2 * MIB)?;
     let culprit = of(&outcome, CULPRIT)?;
     whole(culprit, 2 * MIB as u64)?;
     // A quarter of the pool's 1024 niovs, and much less than its peer sent.
@@ -97,7 +97,7 @@ fn sink_that_is_slow() -> Result<()> {
 case!(frags_back_after_the_end, on any_memory);
 /// Gives frags back from another thread after the peer has closed. The connection must end well.
 fn frags_back_after_the_end() -> Result<()> {
-    let outcome = four_peers(probe(SinkKind::Late), 20_000)?;
+    let outcome = run_with_four_peers(probe(SinkKind::Late), 20_000)?;
     let culprit = of(&outcome, CULPRIT)?;
     whole(culprit, 20_000)?;
     ensure!(culprit.kept == culprit.frags, "{culprit:?}");
@@ -106,7 +106,7 @@ fn frags_back_after_the_end() -> Result<()> {
 
 /// Returns the number of TCP segments with payload that a peer has sent, by `ss`: without
 /// retransmissions.
-fn data_segments(number: u16) -> Result<u64> {
+fn data_segments_sent(number: u16) -> Result<u64> {
     let port = FIRST + number;
     let said = sh(&format!("ip netns exec {PEER} ss -tinH sport = :{port}"))?;
     let mut words = said.split_whitespace();
@@ -132,7 +132,7 @@ fn one_byte_at_a_time() -> Result<()> {
         thread::sleep(Duration::from_micros(200));
     }
     joined(fast)?;
-    let segments = data_segments(0)?;
+    let segments = data_segments_sent(0)?;
     close(slow)?;
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, [0], BYTES)?;
@@ -229,8 +229,10 @@ fn thread_of_the_queue() -> Result<()> {
     let second = SocketAddr::new(address()?.ip(), 5001);
     testbed::wire()?;
     // By a key of chance, 24 ports in a row may all be hashed to one queue.
-    sh(&format!("ethtool -X {NIC} hkey {HASH_KEY}"))?;
-    let probe = probe_on(BOTH, SinkKind::Fair).workers().listen(second);
+    sh(&format!("ethtool -X {NIC} hkey {EXAMPLE_HASH_KEY}"))?;
+    let probe = probe_on(TWO_QUEUES, SinkKind::Fair)
+        .workers()
+        .listen(second);
     let receiver = ObservedReceiver::probe_here(&probe.peers(PEERS).pool(16 << 20))?;
     let senders: Vec<_> = (0..PEERS)
         .map(|number| {
@@ -288,7 +290,7 @@ fn crowd_over_two_queues() -> Result<()> {
     const PEERS: u16 = 64;
     const BYTES: usize = 384 << 10;
     wire_that_keeps_all()?;
-    let probe = probe_on(BOTH, SinkKind::Fair).workers();
+    let probe = probe_on(TWO_QUEUES, SinkKind::Fair).workers();
     let receiver = ObservedReceiver::probe_here(&probe.peers(PEERS).pool(64 << 20))?;
     let peers = peers(PEERS)?;
     let wire = Wire::now()?;

@@ -27,7 +27,7 @@ use framework::testbed::{self, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::{sh, until};
 
 /// Closes a connection with a reset instead of a FIN.
-fn reset(stream: TcpStream) -> Result<()> {
+fn close_with_reset(stream: TcpStream) -> Result<()> {
     let abort = libc::linger {
         l_onoff: 1,
         l_linger: 0,
@@ -37,7 +37,7 @@ fn reset(stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn process(receiver: &ObservedReceiver) -> Result<Pid> {
+fn receiver_pid(receiver: &ObservedReceiver) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(receiver.id())?))
 }
 
@@ -54,13 +54,13 @@ fn reset_with_the_last_bytes() -> Result<()> {
         stream.write_all(first)?;
         // Accepted, and all so far received.
         thread::sleep(Duration::from_millis(300));
-        kill(process(&receiver)?, Signal::SIGSTOP)?;
+        kill(receiver_pid(&receiver)?, Signal::SIGSTOP)?;
         stream.write_all(last)?;
         // A reset throws away what was not sent yet.
         thread::sleep(Duration::from_millis(200));
-        reset(stream)?;
+        close_with_reset(stream)?;
         thread::sleep(Duration::from_millis(200));
-        kill(process(&receiver)?, Signal::SIGCONT)?;
+        kill(receiver_pid(&receiver)?, Signal::SIGCONT)?;
         let (summary, said) = summary(receiver, 1)?;
         let (bytes, error) = ended(&summary, FIRST)?;
         ensure!(bytes == before as u64 + 10, "{bytes} bytes");
@@ -128,7 +128,7 @@ case!(vanished_peer_is_noticed);
 /// Removes the peer's address, so that nothing answers any more. `--keepalive` alone must end the
 /// connection.
 fn vanished_peer_is_noticed() -> Result<()> {
-    vanished("--keepalive 3", || {
+    check_vanished("--keepalive 3", || {
         sh(&format!("ip -n {PEER} addr flush dev {SENDER}"))?;
         Ok(())
     })
@@ -138,14 +138,14 @@ case!(lost_link_is_noticed);
 /// Takes the link down. The idle timeout must end the connection, because keepalive probes that
 /// can't be sent don't count (`tcp_keepalive_timer`).
 fn lost_link_is_noticed() -> Result<()> {
-    vanished("--keepalive 1 --idle-timeout 3", || {
+    check_vanished("--keepalive 1 --idle-timeout 3", || {
         let mut link = Link::open_in(&NetNs::by_name(PEER)?)?;
         let sender = link.by_name(SENDER)?.ifindex;
         Ok(link.set_down(sender)?)
     })
 }
 
-fn vanished(options: &str, vanish: impl Fn() -> Result<()>) -> Result<()> {
+fn check_vanished(options: &str, vanish: impl Fn() -> Result<()>) -> Result<()> {
     let receiver = ObservedReceiver::recv(&expecting(1).size("4M").options(options))?;
     let mut stream = peer(0)?;
     stream.write_all(&pattern(100_000, None)?)?;
@@ -171,7 +171,7 @@ fn strangers_are_refused() -> Result<()> {
     sh(&format!("ip -n {PEER} addr add {OTHER}/32 dev {SENDER}"))?;
     let receiver = ObservedReceiver::recv_here(&expecting(1).size("4M").from(SENDER_ADDRESS))?;
     // Not before it listens.
-    let expected = peer_that_waits()?;
+    let expected = connector_once_listening()?;
     let strangers: Vec<SocketAddr> = (7000..7003)
         .map(|port| {
             let name = SocketAddr::new(OTHER.parse()?, port);
@@ -208,7 +208,7 @@ fn strangers_are_refused() -> Result<()> {
 }
 
 /// Waits for the receiver's listener, and returns a function that connects the expected peer.
-fn peer_that_waits() -> Result<impl FnOnce() -> Result<TcpStream>> {
+fn connector_once_listening() -> Result<impl FnOnce() -> Result<TcpStream>> {
     until("a listener", Duration::from_secs(20), || {
         Ok(sh("ss -Hltn sport = :5000")?.contains(":5000"))
     })?;

@@ -22,7 +22,7 @@ use framework::tool::{sh, until};
 
 const MIB: usize = 1 << 20;
 /// Bytes to send: more than any receive buffers hold.
-const ALL: usize = 48 * MIB;
+const ALL_BYTES: usize = 48 * MIB;
 
 /// Whether the kernel (GRO) and the NIC (coalescing) merge received packets.
 #[derive(Debug, Clone, Copy)]
@@ -45,9 +45,9 @@ impl Packets {
 
 /// Has all peers send to a stopped receiver until no packet moves any more, then lets the receiver
 /// continue. The NIC must never run out of memory.
-fn late(count: u16, packets: Packets) -> Result<()> {
+fn stop_and_continue(count: u16, packets: Packets) -> Result<()> {
     packets.set()?;
-    let each = ALL / usize::from(count);
+    let each = ALL_BYTES / usize::from(count);
     let receiver = ObservedReceiver::recv_here(&expecting(count))?;
     let peers = peers(count)?;
     let process = Pid::from_raw(i32::try_from(receiver.id())?);
@@ -55,8 +55,8 @@ fn late(count: u16, packets: Packets) -> Result<()> {
     thread::sleep(Duration::from_millis(300));
     kill(process, Signal::SIGSTOP)?;
     let wire = Wire::now()?;
-    let sent = sending(peers, each)?;
-    settled()?;
+    let sent = send_at_once(peers, each)?;
+    wait_until_quiet()?;
     let stalled = wire.always_had_memory();
     kill(process, Signal::SIGCONT)?;
     sent.into_iter().try_for_each(joined)?;
@@ -95,8 +95,8 @@ fn window_of_bulk_after_small_messages() -> Result<()> {
         stream.write_all(part)?;
         if number >= FIRST_WINDOW {
             let sender = sh(&format!("ip netns exec {PEER} ss -Htni dport = :5000"))?;
-            offered.push(word_after(&sender, "snd_wnd:")?);
-            buffer = word_after(&sh("ss -Htnmi sport = :5000")?, ",rb")?;
+            offered.push(number_after(&sender, "snd_wnd:")?);
+            buffer = number_after(&sh("ss -Htnmi sport = :5000")?, ",rb")?;
         }
     }
     close(stream)?;
@@ -111,7 +111,7 @@ fn window_of_bulk_after_small_messages() -> Result<()> {
 }
 
 /// Returns the number that follows a word in a text.
-fn word_after(text: &str, word: &str) -> Result<u64> {
+fn number_after(text: &str, word: &str) -> Result<u64> {
     let (_, rest) = text
         .split_once(word)
         .with_context(|| format!("no {word:?} in {text:?}"))?;
@@ -122,7 +122,7 @@ fn word_after(text: &str, word: &str) -> Result<u64> {
 type Sender = thread::JoinHandle<Result<()>>;
 
 /// Starts one thread per peer, which all send at the same moment.
-fn sending(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
+fn send_at_once(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
     let payload = Arc::new(pattern(bytes, None)?);
     let begin = Arc::new(Barrier::new(peers.len()));
     let senders = peers.into_iter().map(|mut stream| {
@@ -137,7 +137,7 @@ fn sending(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
 }
 
 /// Waits until the NIC has received next to nothing for 400 ms.
-fn settled() -> Result<()> {
+fn wait_until_quiet() -> Result<()> {
     let packets = || -> Result<u64> {
         let path = format!("/sys/class/net/{NIC}/statistics/rx_bytes");
         Ok(std::fs::read_to_string(path)?.trim().parse()?)
@@ -156,15 +156,15 @@ case!(late_receiver_of_few);
 /// Stops and continues a receiver of few connections, at the default memory size, with GRO and
 /// coalescing each on and off. The NIC must never run out of memory.
 fn late_receiver_of_few() -> Result<()> {
-    late_receiver(&[1, 2, 8])
+    check_late_receiver(&[1, 2, 8])
 }
 
 case!(late_receiver_of_many);
 fn late_receiver_of_many() -> Result<()> {
-    late_receiver(&[64, 256])
+    check_late_receiver(&[64, 256])
 }
 
-fn late_receiver(counts: &[u16]) -> Result<()> {
+fn check_late_receiver(counts: &[u16]) -> Result<()> {
     wire_that_keeps_all()?;
     for packets in [(true, false), (false, false), (true, true)] {
         let packets = Packets {
@@ -173,7 +173,7 @@ fn late_receiver(counts: &[u16]) -> Result<()> {
         };
         for count in counts {
             println_line(&format!("{count} connections, {packets:?}"));
-            late(*count, packets)?;
+            stop_and_continue(*count, packets)?;
         }
     }
     Ok(())

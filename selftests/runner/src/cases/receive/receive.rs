@@ -57,7 +57,7 @@ fn not_a_multiple_of_the_page() -> Result<()> {
 
 /// Receives 4 MiB, where every fifth packet keeps its first `bytes` payload bytes beside the
 /// headers; 0 keeps all of them.
-fn unsplit(bytes: u64) -> Result<Summary> {
+fn receive_unsplit(bytes: u64) -> Result<Summary> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", bytes)?;
@@ -67,7 +67,7 @@ fn unsplit(bytes: u64) -> Result<Summary> {
 
 case!(linear_bytes_in_stream_order, on and_passed);
 fn linear_bytes_in_stream_order() -> Result<()> {
-    let summary = unsplit(100)?;
+    let summary = receive_unsplit(100)?;
     let linear = summary.linear_bytes;
     let frags = summary.frag_bytes;
     // Packets that have no more than that are ordinary ones; the last may be such.
@@ -84,7 +84,7 @@ case!(wholly_linear_packets_in_stream_order, on and_passed);
 /// Receives packets that the NIC did not split at all. They must count as ordinary data, although
 /// they came from the bound queue, and be in stream order.
 fn wholly_linear_packets_in_stream_order() -> Result<()> {
-    let summary = unsplit(0)?;
+    let summary = receive_unsplit(0)?;
     let whole = summary.unsteered_bytes;
     let frags = summary.frag_bytes;
     ensure!(

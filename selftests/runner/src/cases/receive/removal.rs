@@ -35,7 +35,7 @@ const NETNS_WENT: i32 = 5;
 
 /// Checks that after `act` the receiver ends by itself in time, with this exit status and these
 /// words on one line. Returns its whole standard error.
-fn complains(
+fn check_end(
     receiver: Running,
     act: impl FnOnce() -> Result<()>,
     code: i32,
@@ -61,44 +61,44 @@ fn complains(
     Ok(complaint)
 }
 
-/// Checks the end of a receiver as [`complains`] does, without returning its standard error.
-fn ends(
+/// Checks the end of a receiver as [`check_end`] does, without returning its standard error.
+fn check_end_without_remedy(
     receiver: Running,
     act: impl FnOnce() -> Result<()>,
     code: i32,
     words: &[&str],
 ) -> Result<()> {
-    complains(receiver, act, code, words).map(drop)
+    check_end(receiver, act, code, words).map(drop)
 }
 
 /// Starts a sender of 8 GiB, longer than any case lasts, and waits until payload arrives.
-fn stream(to: &str) -> Result<Running> {
+fn start_stream(to: &str) -> Result<Running> {
     let sender = Sender::to(to).bytes("8G").start()?;
     until("payload", Duration::from_secs(20), || Ok(received()? > 500))?;
     Ok(sender)
 }
 
-fn stop(sender: Running) -> Result<()> {
+fn kill_sender(sender: Running) -> Result<()> {
     sender.signal(Signal::SIGKILL)?;
     sender.end_within(Duration::from_secs(5)).map(drop)
 }
 
 /// Starts a receiver in the container, on a leased queue; it sets the NIC up itself.
-fn leased(netns: &str) -> Result<Running> {
+fn start_on_new_lease(netns: &str) -> Result<Running> {
     testbed::wire()?;
     testbed::container()?;
-    lease()?;
+    lease_into_container()?;
     let receiver = Recv::on(GUEST).netns(netns);
     receiver.listen(format!("{BOX_ADDRESS}:5000")).start_bound()
 }
 
-fn lease() -> Result<()> {
+fn lease_into_container() -> Result<()> {
     let line = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");
     sh(&format!("{} {line}", devmem_tcp().display()))?;
     testbed::route_to_container()
 }
 
-fn unload() -> Result<()> {
+fn unload_nic() -> Result<()> {
     machine::unload()?;
     no_device(NIC)
 }
@@ -109,15 +109,15 @@ fn nic_while_receiving() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = Recv::on(NIC).listen(&to).start_bound()?;
-    let sender = stream(&to)?;
+    let sender = start_stream(&to)?;
     let words = [
         NIC,
         "was removed",
         "bytes were received",
         "tokens were returned",
     ];
-    ends(receiver, unload, NIC_WENT, &words)?;
-    stop(sender)
+    check_end_without_remedy(receiver, unload_nic, NIC_WENT, &words)?;
+    kill_sender(sender)
 }
 
 case!(nic_while_idle);
@@ -125,9 +125,9 @@ case!(nic_while_idle);
 fn nic_while_idle() -> Result<()> {
     testbed::wire()?;
     let receiver = Recv::on(NIC).listen(testbed::at(5000)).start_bound()?;
-    ends(
+    check_end_without_remedy(
         receiver,
-        unload,
+        unload_nic,
         NIC_WENT,
         &[NIC, "was removed", "nothing had been received"],
     )
@@ -137,11 +137,11 @@ case!(nic_behind_a_lease);
 /// Removes the NIC behind a leased queue, and with it the netkit. The receiver must name the NIC as
 /// the cause.
 fn nic_behind_a_lease() -> Result<()> {
-    let receiver = leased(BOX)?;
-    let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
+    let receiver = start_on_new_lease(BOX)?;
+    let sender = start_stream(&format!("{BOX_ADDRESS}:5000"))?;
     let words = [GUEST, "the NIC whose queue", NIC, "was removed"];
-    ends(receiver, unload, NIC_WENT, &words)?;
-    stop(sender)?;
+    check_end_without_remedy(receiver, unload_nic, NIC_WENT, &words)?;
+    kill_sender(sender)?;
     no_device(HOST)
 }
 
@@ -152,18 +152,18 @@ fn nic_that_has_moved() -> Result<()> {
     let receiver = Recv::on(NIC).listen(testbed::at(5000)).start_bound()?;
     framework::leases::move_to(None, NIC, Some(PEER))?;
     std::thread::sleep(Duration::from_millis(500));
-    ends(receiver, machine::unload, NIC_WENT, &[NIC, "was removed"])
+    check_end_without_remedy(receiver, machine::unload, NIC_WENT, &[NIC, "was removed"])
 }
 
 case!(netkit_while_receiving);
 fn netkit_while_receiving() -> Result<()> {
     let before = settings_before()?;
-    let receiver = leased_again()?;
-    let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
+    let receiver = start_in_container()?;
+    let sender = start_stream(&format!("{BOX_ADDRESS}:5000"))?;
     let words = [GUEST, "was deleted", NIC, "tokens were returned"];
-    ends(receiver, || delete(HOST), DEVICE_WENT, &words)?;
-    stop(sender)?;
-    as_before(&before)
+    check_end_without_remedy(receiver, || delete(HOST), DEVICE_WENT, &words)?;
+    kill_sender(sender)?;
+    check_as_before(&before)
 }
 
 case!(lease_made_again);
@@ -183,7 +183,7 @@ fn lease_made_again() -> Result<()> {
         .queue(1)
         .listen(&to)
         .start_bound()?;
-    let complaint = complains(
+    let complaint = check_end(
         receiver,
         || delete("nkout"),
         DEVICE_WENT,
@@ -208,17 +208,17 @@ fn lease_made_again() -> Result<()> {
 fn settings_before() -> Result<String> {
     testbed::wire()?;
     testbed::container()?;
-    lease()?;
+    lease_into_container()?;
     nic_settings(NIC)
 }
 
-fn leased_again() -> Result<Running> {
+fn start_in_container() -> Result<Running> {
     let receiver = Recv::on(GUEST).netns(BOX);
     receiver.listen(format!("{BOX_ADDRESS}:5000")).start_bound()
 }
 
 /// Waits until no binding and no lease is left, and checks that the NIC's settings are as before.
-fn as_before(before: &str) -> Result<()> {
+fn check_as_before(before: &str) -> Result<()> {
     until("the end of the binding and the lease", TEARDOWN, || {
         Ok(bound_queues()? == 0 && is_free(LAST)?)
     })?;
@@ -232,25 +232,25 @@ fn as_before(before: &str) -> Result<()> {
 case!(namespace_by_name_while_receiving);
 fn namespace_by_name_while_receiving() -> Result<()> {
     let before = settings_before()?;
-    let receiver = leased_again()?;
-    let sender = stream(&format!("{BOX_ADDRESS}:5000"))?;
+    let receiver = start_in_container()?;
+    let sender = start_stream(&format!("{BOX_ADDRESS}:5000"))?;
     let act = || machine::delete_namespace(BOX);
-    ends(
+    check_end_without_remedy(
         receiver,
         act,
         NETNS_WENT,
         &[GUEST, "namespace box was deleted", "bytes were"],
     )?;
-    stop(sender)?;
-    as_before(&before)
+    kill_sender(sender)?;
+    check_as_before(&before)
 }
 
 case!(namespace_by_path);
 fn namespace_by_path() -> Result<()> {
     let path = format!("/run/netns/{BOX}");
-    let receiver = leased(&path)?;
+    let receiver = start_on_new_lease(&path)?;
     let act = || machine::delete_namespace(BOX);
-    ends(receiver, act, NETNS_WENT, &[&path, "was deleted"])?;
+    check_end_without_remedy(receiver, act, NETNS_WENT, &[&path, "was deleted"])?;
     until("the end of the lease", TEARDOWN, || is_free(LAST))
 }
 
@@ -260,13 +260,13 @@ case!(namespace_from_within);
 fn namespace_from_within() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    lease()?;
+    lease_into_container()?;
     let receiver = Recv::on(GUEST).within(BOX);
     let receiver = receiver
         .listen(format!("{BOX_ADDRESS}:5000"))
         .start_bound()?;
     let act = || machine::delete_namespace(BOX);
-    ends(receiver, act, NETNS_WENT, &["namespace box was deleted"])?;
+    check_end_without_remedy(receiver, act, NETNS_WENT, &["namespace box was deleted"])?;
     until("the end of the lease", TEARDOWN, || is_free(LAST))
 }
 
@@ -276,7 +276,7 @@ case!(namespace_by_pid);
 fn namespace_by_pid() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    lease()?;
+    lease_into_container()?;
     let pod = Running::start(command(Some(BOX), Path::new("sleep"), "60"))?;
     let own = fs::read_link("/proc/self/ns/net")?;
     let pid = pod.id();
@@ -290,7 +290,7 @@ fn namespace_by_pid() -> Result<()> {
         .start_bound()?;
     let act = || pod.signal(Signal::SIGKILL);
     let words = [GUEST, &format!("process {pid}"), "has ended"];
-    ends(receiver, act, NETNS_WENT, &words)?;
+    check_end_without_remedy(receiver, act, NETNS_WENT, &words)?;
     pod.end_within(Duration::from_secs(5))?;
     until("the end of the lease", TEARDOWN, || is_free(LAST))
 }

@@ -103,7 +103,7 @@ case!(no_process_to_spare);
 /// start must say what could not be started, and restore the NIC.
 fn no_process_to_spare() -> Result<()> {
     let line = "--queue 1 --queue 2 --queue 3 --thread-per-queue";
-    let said = grouped(|| sweep(|| recv(line), 3))?;
+    let said = in_control_group(|| raise_process_limit(|| recv(line), 3))?;
     for words in [
         "starting the guardian: Resource temporarily unavailable",
         "start a worker: Resource temporarily unavailable",
@@ -121,7 +121,8 @@ case!(no_process_to_spare_for_ncdevmem);
 /// failed start must restore the NIC.
 fn no_process_to_spare_for_ncdevmem() -> Result<()> {
     let line = format!("-l -f {NIC} -s {NIC_ADDRESS} -p 5000 -t 3 -q 1");
-    let said = grouped(|| sweep(|| command(None, &ours("ncdevmem"), &line), 1))?;
+    let said =
+        in_control_group(|| raise_process_limit(|| command(None, &ours("ncdevmem"), &line), 1))?;
     ensure!(!said.is_empty(), "room for one process was enough");
     Ok(())
 }
@@ -130,10 +131,10 @@ case!(no_process_to_spare_for_the_doctor);
 /// Limits the number of processes and threads for `doctor`, which asks some questions in a thread.
 /// It must end with status 0 or 1, not crash.
 fn no_process_to_spare_for_the_doctor() -> Result<()> {
-    grouped(|| {
+    in_control_group(|| {
         for room in 1..=3 {
             let doctor = command(None, &devmem_tcp(), &format!("doctor {NIC}"));
-            let end = Running::start(within(room, doctor)?)?.end_within(STEP)?;
+            let end = Running::start(limited_to(room, doctor)?)?.end_within(STEP)?;
             println_line(&format!(
                 "room for {room}: {}, {}",
                 end.status,
@@ -147,7 +148,7 @@ fn no_process_to_spare_for_the_doctor() -> Result<()> {
 }
 
 /// Runs a case on the testbed's wire, with a control group that limits its number of processes.
-fn grouped<T>(case: impl FnOnce() -> Result<T>) -> Result<T> {
+fn in_control_group<T>(case: impl FnOnce() -> Result<T>) -> Result<T> {
     const CONTROL: &str = "/sys/fs/cgroup/cgroup.subtree_control";
     testbed::wire()?;
     fs::write(CONTROL, "+pids").context("+pids")?;
@@ -162,7 +163,7 @@ fn grouped<T>(case: impl FnOnce() -> Result<T>) -> Result<T> {
 }
 
 /// Wraps a command so that it runs in the control group, limited to `room` processes and threads.
-fn within(room: u32, program: Command) -> Result<Command> {
+fn limited_to(room: u32, program: Command) -> Result<Command> {
     fs::write(Path::new(GROUP).join("pids.max"), room.to_string())?;
     let mut shell = Command::new("sh");
     let line = format!("echo $$ >{GROUP}/cgroup.procs && exec \"$@\"");
@@ -175,14 +176,14 @@ fn within(room: u32, program: Command) -> Result<Command> {
 
 /// Runs one receiver after the other, each with room for one process more, until one keeps running
 /// with all queues bound. Each must restore the NIC. Returns the errors of those that failed.
-fn sweep(receiver: impl Fn() -> Command, queues: usize) -> Result<Vec<String>> {
+fn raise_process_limit(receiver: impl Fn() -> Command, queues: usize) -> Result<Vec<String>> {
     /// Upper limit of processes: more than any receiver needs, with its guardian.
     const ENOUGH: u32 = 16;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let mut complaints = Vec::new();
     for room in 1..=ENOUGH {
-        let mut running = Running::start(within(room, receiver())?)?;
+        let mut running = Running::start(limited_to(room, receiver())?)?;
         let mut listens = false;
         until("an end, or a listener", STEP, || {
             listens = listening()? && bound_queues()? == queues;

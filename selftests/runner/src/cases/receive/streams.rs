@@ -89,12 +89,12 @@ impl Started {
     }
 }
 
-fn to(port: u16) -> Result<TcpStream> {
+fn connect_to_nic(port: u16) -> Result<TcpStream> {
     connect(format!("{NIC_ADDRESS}:{port}").parse()?)
 }
 
 /// Reads exactly `bytes` bytes; an error if they don't come in time.
-fn read(from: &mut File, bytes: usize) -> Result<Vec<u8>> {
+fn read_exactly(from: &mut File, bytes: usize) -> Result<Vec<u8>> {
     let mut got = Vec::new();
     let end = Instant::now() + SOON;
     while got.len() < bytes {
@@ -118,11 +118,11 @@ fn request_over_a_pipe() -> Result<()> {
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
         let (reader, writer) = pipe()?;
         let receiver = listening_into(receiver(program, port), writer)?;
-        let mut peer = to(port)?;
+        let mut peer = connect_to_nic(port)?;
         let mut reader = File::from(reader);
         for request in [b"0123456789", b"line\nafter"] {
             peer.write_all(request)?;
-            let got = read(&mut reader, request.len()).context(program)?;
+            let got = read_exactly(&mut reader, request.len()).context(program)?;
             ensure!(got == request, "{program}: {got:?}");
         }
         drop(peer);
@@ -142,10 +142,10 @@ fn output_that_would_not_block() -> Result<()> {
         let receiver = listening_into(receiver(program, port), writer)?;
         let payload = pattern(LEN, None)?;
         let sending = payload.clone();
-        let mut peer = to(port)?;
+        let mut peer = connect_to_nic(port)?;
         let sender = thread::spawn(move || peer.write_all(&sending));
         thread::sleep(Duration::from_secs(1));
-        let got = read(&mut File::from(reader), LEN).context(program)?;
+        let got = read_exactly(&mut File::from(reader), LEN).context(program)?;
         ensure!(got == payload, "{program}: other bytes");
         sender.join().ok().context("the sender")??;
         receiver.end()?.good(program)?;
@@ -205,7 +205,7 @@ fn summary_that_cannot_be_printed() -> Result<()> {
         let receiver = command(None, &devmem_tcp(), &line);
         let receiver = listening_into(receiver, File::create("/dev/full")?)?;
         // The receiver may end before it has all.
-        let _sent = to(port)?.write_all(&pattern(100_000, wrong)?);
+        let _sent = connect_to_nic(port)?.write_all(&pattern(100_000, wrong)?);
         let said = receiver.end()?.refused(1)?;
         ensure!(said.contains("stdout: No space left"), "{said}");
         if wrong.is_some() {
@@ -317,7 +317,7 @@ fn live_that_nobody_reads() -> Result<()> {
     let mut receiver = listening_into(command(None, &devmem_tcp(), &line), writer)?;
     let mut peers = Vec::new();
     for _ in 0..PEERS {
-        let mut peer = to(5000)?;
+        let mut peer = connect_to_nic(5000)?;
         peer.write_all(&[7; 1000])?;
         peers.push(peer);
     }
@@ -349,7 +349,7 @@ case!(ncdevmem_has_the_kernels_words);
 fn ncdevmem_has_the_kernels_words() -> Result<()> {
     testbed::wire()?;
     let receiver = listening_into(receiver("ncdevmem", 5000), Stdio::null())?;
-    let mut peer = to(5000)?;
+    let mut peer = connect_to_nic(5000)?;
     peer.write_all(&[7; 100_000])?;
     thread::sleep(Duration::from_secs(1));
     let abort = nix::libc::linger {
