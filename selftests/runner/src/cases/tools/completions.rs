@@ -15,7 +15,7 @@ use framework::transfer::devmem_tcp;
 
 /// A command line as typed before the tab key, and the line that completion must make of it,
 /// without trailing blanks.
-struct Typed {
+struct Completion {
     line: String,
     becomes: String,
 }
@@ -42,7 +42,7 @@ const VALUES: &[(&str, &str)] = &[
 ];
 
 /// Prepares the testbed, and returns all lines to complete: subcommands, options and values.
-fn lines() -> Result<Vec<Typed>> {
+fn lines_to_complete() -> Result<Vec<Completion>> {
     testbed::wire()?;
     testbed::container()?;
     Link::open_in(&NetNs::by_name(BOX)?)?.create_netkit_single(&NetkitSingle::new(GUEST))?;
@@ -52,7 +52,7 @@ fn lines() -> Result<Vec<Typed>> {
     let mut lines = Vec::new();
     let names = subcommands()?;
     for name in &names {
-        lines.push(Typed {
+        lines.push(Completion {
             line: name[..name.len() - 1].to_owned(),
             becomes: name.clone(),
         });
@@ -64,7 +64,7 @@ fn lines() -> Result<Vec<Typed>> {
             let mut others = options.iter().filter(|it| it.starts_with(begun));
             let alone = others.all(|it| it.starts_with(option.as_str()));
             let typed = if alone { begun } else { option };
-            lines.push(Typed {
+            lines.push(Completion {
                 line: format!("{name} {typed}"),
                 becomes: format!("{name} {option}"),
             });
@@ -75,7 +75,7 @@ fn lines() -> Result<Vec<Typed>> {
         "found {}",
         lines.len()
     );
-    lines.extend(VALUES.iter().map(|&(line, becomes)| Typed {
+    lines.extend(VALUES.iter().map(|&(line, becomes)| Completion {
         line: line.to_owned(),
         becomes: becomes.to_owned(),
     }));
@@ -119,7 +119,7 @@ fn options(name: &str) -> Result<Vec<String>> {
 }
 
 /// Returns the PATH with the tool's directory in front.
-fn path() -> Result<String> {
+fn path_with_tool() -> Result<String> {
     let tool = devmem_tcp();
     let folder = tool.parent().context("the tool's folder")?;
     Ok(format!("{}:{}", folder.display(), std::env::var("PATH")?))
@@ -128,9 +128,9 @@ fn path() -> Result<String> {
 /// Types each line and a tab on a terminal, has the shell print the line instead of running it, and
 /// compares it with the one expected.
 fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
-    let lines = lines()?;
+    let lines = lines_to_complete()?;
     let mut keys = String::new();
-    for Typed { line, .. } in &lines {
+    for Completion { line, .. } in &lines {
         // To the beginning of the line (^A) and to its end (^E).
         keys += &format!("devmem-tcp {line}\t\x01echo \"<\x05>\"\n");
     }
@@ -143,7 +143,7 @@ fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
     terminal
         .args(["-qec", &line, "/dev/null"])
         .env("TERM", "xterm")
-        .env("PATH", path()?)
+        .env("PATH", path_with_tool()?)
         .env("ZDOTDIR", home)
         .stdin(File::open(&file)?);
     let said = finish(terminal)?.stdout;
@@ -160,7 +160,7 @@ fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
         lines.len()
     );
     let mut wrong = 0;
-    for (Typed { line, becomes }, printed) in lines.iter().zip(&printed) {
+    for (Completion { line, becomes }, printed) in lines.iter().zip(&printed) {
         // zsh takes a folder's slash back once other keys follow.
         if becomes.trim_end_matches('/') != printed.trim_end_matches('/') {
             wrong += 1;
@@ -174,7 +174,7 @@ fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
 }
 
 /// Creates a directory with a shell's start-up file, and returns its path.
-fn home(name: &str, settings: &str) -> Result<String> {
+fn make_home(name: &str, settings: &str) -> Result<String> {
     let home = format!("/tmp/completions-{name}");
     fs::create_dir_all(&home)?;
     fs::write(format!("{home}/.{name}rc"), settings)?;
@@ -183,7 +183,7 @@ fn home(name: &str, settings: &str) -> Result<String> {
 
 case!(bash);
 fn bash() -> Result<()> {
-    let home = home(
+    let home = make_home(
         "bash",
         "bind 'set enable-bracketed-paste off'\nbind 'set bell-style none'\n\
          eval \"$(devmem-tcp completions bash)\"\n",
@@ -194,7 +194,7 @@ fn bash() -> Result<()> {
 
 case!(zsh);
 fn zsh() -> Result<()> {
-    let home = home(
+    let home = make_home(
         "zsh",
         "unset zle_bracketed_paste\nunsetopt prompt_sp auto_menu beep\nautoload -Uz compinit\n\
          compinit -u -D\neval \"$(devmem-tcp completions zsh)\"\n",
@@ -206,7 +206,7 @@ case!(fish);
 /// Asks fish for the completions of each line (`complete --do-complete`). The expected one must be
 /// among them.
 fn fish() -> Result<()> {
-    let lines = lines()?;
+    let lines = lines_to_complete()?;
     let file = "/tmp/completions-fish";
     let typed = lines.iter().map(|it| format!("devmem-tcp {}\n", it.line));
     fs::write(file, typed.collect::<String>())?;
@@ -214,12 +214,12 @@ fn fish() -> Result<()> {
                   while read -l line; echo (complete -C $line | string split -f 1 \\t); end";
     let mut run = command(None, Path::new("fish"), "--no-config -c");
     run.arg(script)
-        .env("PATH", path()?)
+        .env("PATH", path_with_tool()?)
         .stdin(File::open(file)?);
     let said = finish(run)?.good("fish")?;
     ensure!(said.lines().count() == lines.len(), "{said}");
     let mut wrong = 0;
-    for (Typed { line, becomes }, said) in lines.iter().zip(said.lines()) {
+    for (Completion { line, becomes }, said) in lines.iter().zip(said.lines()) {
         let word = becomes.split(' ').next_back();
         if !said.split(' ').any(|listed| Some(listed) == word) {
             wrong += 1;

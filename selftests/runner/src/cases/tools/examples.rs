@@ -16,7 +16,7 @@ const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 /// Runs an example while `sending` sends to it, and returns its standard error; checks that the NIC
 /// is then as before.
-fn example(name: &str, line: &str, sending: impl FnOnce(&str) -> Result<()>) -> Result<String> {
+fn run_example(name: &str, line: &str, sending: impl FnOnce(&str) -> Result<()>) -> Result<String> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -36,7 +36,7 @@ case!(receiver);
 /// Runs the example `receiver`, which validates every byte itself. It must receive everything by
 /// frags.
 fn receiver() -> Result<()> {
-    let said = example("receiver", &LAST.to_string(), |to| {
+    let said = run_example("receiver", &LAST.to_string(), |to| {
         Sender::to(to).bytes("8M").run()
     })?;
     ensure!(said.contains(&format!("{} bytes", 8 * MIB)), "{said:?}");
@@ -69,7 +69,7 @@ case!(two_queues);
 /// Runs the example `two_queues` with eight peers. Every stream must be whole, with frags.
 fn two_queues() -> Result<()> {
     let queues = format!("{} {LAST}", LAST.get() - 1);
-    let said = example("two_queues", &queues, |to| {
+    let said = run_example("two_queues", &queues, |to| {
         let peers: Vec<_> = (0..8)
             .map(|_| Sender::to(to).bytes("1M").start())
             .collect::<Result<_>>()?;
@@ -89,7 +89,7 @@ case!(custom_sink);
 /// Runs the example `custom_sink`, which validates on another thread. Every frag must be given back
 /// from there.
 fn custom_sink() -> Result<()> {
-    let said = example("custom_sink", &LAST.to_string(), |to| {
+    let said = run_example("custom_sink", &LAST.to_string(), |to| {
         Sender::to(to).bytes("8M").run()
     })?;
     let right = format!("{} bytes right; ", 8 * MIB);

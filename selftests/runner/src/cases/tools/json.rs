@@ -62,7 +62,7 @@ impl Schema {
             }
             Value::Array(elements) => {
                 let path = format!("{path}[]");
-                ensure!(self.names(&path), "{path:?} is not documented");
+                ensure!(self.documents(&path), "{path:?} is not documented");
                 elements
                     .iter()
                     .try_for_each(|element| self.check(&path, element))
@@ -81,7 +81,7 @@ impl Schema {
         }
     }
 
-    fn names(&self, path: &str) -> bool {
+    fn documents(&self, path: &str) -> bool {
         self.0.keys().any(|key| key.starts_with(path))
     }
 
@@ -138,7 +138,7 @@ pub(crate) fn documented(section: &str, text: &str) -> Result<()> {
 
 /// Runs a command with `--json`, whatever its exit status, and checks its output against a section
 /// of `docs/json.md`.
-fn run(section: &str, line: &str) -> Result<()> {
+fn check_output_of(section: &str, line: &str) -> Result<()> {
     let end = finish(command(None, &devmem_tcp(), &format!("{line} --json")))?;
     documented(section, &end.stdout).with_context(|| end.stderr)
 }
@@ -146,16 +146,16 @@ fn run(section: &str, line: &str) -> Result<()> {
 case!(plans);
 fn plans() -> Result<()> {
     testbed::wire()?;
-    run("plan", &format!("plan {NIC} --queue {LAST}"))?;
-    run(
+    check_output_of("plan", &format!("plan {NIC} --queue {LAST}"))?;
+    check_output_of(
         "plan",
         &format!("recv --dry-run -f {NIC} -l {NIC_ADDRESS}:5000"),
     )?;
-    run("plan", &format!("apply {NIC} --queue {LAST}"))?;
-    run("restore", &format!("restore {NIC} --dry-run"))?;
-    run("restore", &format!("restore {NIC}"))?;
-    run("doctor", &format!("doctor {NIC}"))?;
-    run("doctor", "doctor")
+    check_output_of("plan", &format!("apply {NIC} --queue {LAST}"))?;
+    check_output_of("restore", &format!("restore {NIC} --dry-run"))?;
+    check_output_of("restore", &format!("restore {NIC}"))?;
+    check_output_of("doctor", &format!("doctor {NIC}"))?;
+    check_output_of("doctor", "doctor")
 }
 
 case!(leases_and_transfers);
@@ -163,12 +163,12 @@ fn leases_and_transfers() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let lease = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");
-    run("lease", &format!("{lease} --dry-run"))?;
-    run("lease", &lease)?;
+    check_output_of("lease", &format!("{lease} --dry-run"))?;
+    check_output_of("lease", &lease)?;
     testbed::route_to_container()?;
     let to = format!("{BOX_ADDRESS}:5000");
     let receiver = Recv::on(GUEST).netns(BOX).listen(&to).start_bound()?;
-    run("show", "show")?;
+    check_output_of("show", "show")?;
     let watch = Running::start(command(None, &devmem_tcp(), "show --watch --json"))?;
     let line = format!("send --json --wait 20 {to}");
     let sent = finish(command(Some(PEER), &devmem_tcp(), &line))?.good("send")?;
@@ -177,11 +177,11 @@ fn leases_and_transfers() -> Result<()> {
         "recv",
         &receiver.end_within(Duration::from_secs(10))?.good("recv")?,
     )?;
-    run(
+    check_output_of(
         "unlease",
         &format!("unlease {GUEST} --netns {BOX} --dry-run"),
     )?;
-    run("unlease", &format!("unlease {GUEST} --netns {BOX}"))?;
+    check_output_of("unlease", &format!("unlease {GUEST} --netns {BOX}"))?;
     std::thread::sleep(Duration::from_secs(1));
     watch.signal(Signal::SIGINT)?;
     let watched = watch
@@ -206,7 +206,7 @@ mod tests {
         let live = Schema::of("recv --live").unwrap();
         assert_eq!(live.0["connections[].tokens.kept"], "number");
         assert_eq!(live.0["telemetry.hold_time_us.p50"], "number or null");
-        assert!(schema.names("page_pools[]") && !schema.names("nothing"));
+        assert!(schema.documents("page_pools[]") && !schema.documents("nothing"));
         assert!(Schema::of("nothing").is_err());
     }
 

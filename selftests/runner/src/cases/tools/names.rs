@@ -14,11 +14,11 @@ use framework::tool::{Finished, finish, sh};
 use framework::transfer::devmem_tcp;
 
 /// Device names that would run commands if a shell got them unquoted.
-const IN_A_SHELL: [&str; 4] = ["$(reboot)", "a;b|c$(id)", "`id`&'\"", "-v"];
+const SHELL_NAMES: [&str; 4] = ["$(reboot)", "a;b|c$(id)", "`id`&'\"", "-v"];
 
 /// Device names that a terminal would obey: escape sequences for a title, the bell, a colour and
 /// clearing.
-const ON_A_TERMINAL: [&str; 2] = ["\x1b]0;x\x07y", "\x1b[45mz\u{9b}2J"];
+const TERMINAL_NAMES: [&str; 2] = ["\x1b]0;x\x07y", "\x1b[45mz\u{9b}2J"];
 
 /// Renames a device.
 fn rename(from: &[u8], to: &[u8]) -> Result<()> {
@@ -40,7 +40,7 @@ case!(in_a_shell);
 fn in_a_shell() -> Result<()> {
     testbed::wire()?;
     let mut now = NIC;
-    for name in IN_A_SHELL {
+    for name in SHELL_NAMES {
         rename(now.as_bytes(), name.as_bytes())?;
         now = name;
         if name.starts_with('-') {
@@ -64,7 +64,7 @@ fn in_a_shell() -> Result<()> {
 }
 
 /// Returns what a command writes when its standard output and error are a terminal.
-fn on_a_terminal_says(line: &str) -> Result<String> {
+fn output_on_terminal(line: &str) -> Result<String> {
     let mut script = Command::new("script");
     script.args(["-qec", line, "/dev/null"]);
     script.env("TERM", "xterm").stdin(Stdio::null());
@@ -77,7 +77,7 @@ case!(on_a_terminal);
 fn on_a_terminal() -> Result<()> {
     testbed::wire()?;
     let mut now = NIC;
-    for name in ON_A_TERMINAL {
+    for name in TERMINAL_NAMES {
         rename(now.as_bytes(), name.as_bytes())?;
         now = name;
         let word = netdev::shell_word(name);
@@ -90,13 +90,13 @@ fn on_a_terminal() -> Result<()> {
             format!("{tool} plan {word} --queue 99"),
             format!("{tool} -v lease --phys {word} --queue 1 --netkit {word}"),
         ] {
-            let said = on_a_terminal_says(&line)?;
+            let said = output_on_terminal(&line)?;
             ensure!(said.contains("\\u{1b}"), "{line}: no such name in {said:?}");
             for order in ["\x07", "\x1b]", "\x1b[45m", "\u{9b}"] {
                 ensure!(!said.contains(order), "{line}: {order:?} in {said:?}");
             }
         }
-        let coloured = on_a_terminal_says(&format!("{tool} doctor {word}"))?;
+        let coloured = output_on_terminal(&format!("{tool} doctor {word}"))?;
         ensure!(coloured.contains("\x1b[32mok\x1b[0m"), "{coloured:?}");
         let report = Report::by({
             let mut doctor = Command::new(devmem_tcp());

@@ -20,14 +20,14 @@ use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER
 use framework::tool::{Finished, Running, finish};
 
 /// Opens a listening socket of ordinary TCP in the namespace of the wire's other end.
-fn listener(address: &str) -> Result<TcpListener> {
+fn plain_listener(address: &str) -> Result<TcpListener> {
     let address: SocketAddr = address.parse()?;
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))?;
     listener.context("a plain listener")
 }
 
 /// Accepts one connection in a thread, and returns its bytes and the peer's address.
-fn collect(listener: TcpListener) -> JoinHandle<io::Result<(Vec<u8>, SocketAddr)>> {
+fn collect_in_thread(listener: TcpListener) -> JoinHandle<io::Result<(Vec<u8>, SocketAddr)>> {
     thread::spawn(move || {
         let (mut socket, from) = listener.accept()?;
         let mut bytes = Vec::new();
@@ -37,7 +37,7 @@ fn collect(listener: TcpListener) -> JoinHandle<io::Result<(Vec<u8>, SocketAddr)
 }
 
 /// Runs `ncdevmem` with these bytes on standard input, and returns its end.
-fn send(netns: Option<&str>, line: &str, input: &[u8]) -> Result<Finished> {
+fn send_input(netns: Option<&str>, line: &str, input: &[u8]) -> Result<Finished> {
     fs::write("/tmp/input", input)?;
     let mut command = ncdevmem(netns, line);
     command.stdin(File::open("/tmp/input")?);
@@ -49,11 +49,11 @@ fn send(netns: Option<&str>, line: &str, input: &[u8]) -> Result<Finished> {
 
 /// Sends these bytes to a listener of ordinary TCP, which must get them. Returns the sender's
 /// address.
-fn arrives(netns: Option<&str>, to: &str, line: &str, input: &[u8]) -> Result<SocketAddr> {
-    let peer = collect(listener(to)?);
+fn check_arrives(netns: Option<&str>, to: &str, line: &str, input: &[u8]) -> Result<SocketAddr> {
+    let peer = collect_in_thread(plain_listener(to)?);
     let address: SocketAddr = to.parse()?;
     let line = format!("-s {} -p {} {line}", address.ip(), address.port());
-    let end = send(netns, &line, input)?;
+    let end = send_input(netns, &line, input)?;
     ensure!(end.stderr.contains("tx ok"), "not ok");
     end.good("ncdevmem -s")?;
     let (got, from) = peer.join().ok().context("the listener")??;
@@ -69,16 +69,16 @@ fn to_a_plain_listener() -> Result<()> {
     let before = settings()?;
     let to = |port: u16| format!("{SENDER_ADDRESS}:{port}");
     let nic = format!("-f {NIC}");
-    arrives(None, &to(5001), &nic, b"hello\nworld\n")?;
-    arrives(None, &to(5002), &format!("{nic} -z 3"), b"hello\nworld\n")?;
-    arrives(None, &to(5003), &format!("{nic} -z1"), &payload(5000))?;
-    arrives(None, &to(5004), &nic, b"no newline")?;
-    arrives(None, &to(5005), &nic, b"")?;
+    check_arrives(None, &to(5001), &nic, b"hello\nworld\n")?;
+    check_arrives(None, &to(5002), &format!("{nic} -z 3"), b"hello\nworld\n")?;
+    check_arrives(None, &to(5003), &format!("{nic} -z1"), &payload(5000))?;
+    check_arrives(None, &to(5004), &nic, b"no newline")?;
+    check_arrives(None, &to(5005), &nic, b"")?;
     let any: Vec<u8> = (0..1_000_000_u32)
         .map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3])
         .collect();
-    arrives(None, &to(5006), &nic, &any)?;
-    arrives(None, &to(5007), &nic, &any.repeat(70))?;
+    check_arrives(None, &to(5006), &nic, &any)?;
+    check_arrives(None, &to(5007), &nic, &any.repeat(70))?;
     same(&before)
 }
 
@@ -86,11 +86,11 @@ case!(ipv6_from_an_address_of_choice);
 fn ipv6_from_an_address_of_choice() -> Result<()> {
     testbed::wire()?;
     let line = format!("-f {NIC} -c {NIC_ADDRESS6}");
-    let from = arrives(None, "[2001:db8:2::1]:5001", &line, &payload(100_000))?;
+    let from = check_arrives(None, "[2001:db8:2::1]:5001", &line, &payload(100_000))?;
     let wanted: SocketAddr = format!("[{NIC_ADDRESS6}]:5001").parse()?;
     ensure!(from == wanted, "it came from {from}");
     let line = format!("-f {NIC} -c ::ffff:{NIC_ADDRESS}");
-    let from = arrives(None, &format!("{SENDER_ADDRESS}:5002"), &line, b"x\n")?;
+    let from = check_arrives(None, &format!("{SENDER_ADDRESS}:5002"), &line, b"x\n")?;
     ensure!(from.ip().to_string() == NIC_ADDRESS, "it came from {from}");
     Ok(())
 }
@@ -105,7 +105,7 @@ fn to_a_dmabuf() -> Result<()> {
         let receiver = listening(None, &line)?;
         until_listening()?;
         let line = format!("-f {SENDER} -s {NIC_ADDRESS} -p {port} {chunk}");
-        let sent = send(Some(PEER), &line, &payload(16 << 20));
+        let sent = send_input(Some(PEER), &line, &payload(16 << 20));
         let end = ended(receiver)?;
         let sent = sent?;
         ensure!(!sent.stderr.contains("max_in_flight=1\n"), "one at a time");
@@ -125,8 +125,8 @@ fn through_a_leased_netkit() -> Result<()> {
     series()?;
     let before = settings()?;
     let to = |port: u16| format!("{SENDER_ADDRESS}:{port}");
-    arrives(Some(BOX), &to(5001), "-f nk0", &payload(2 << 20))?;
-    arrives(
+    check_arrives(Some(BOX), &to(5001), "-f nk0", &payload(2 << 20))?;
+    check_arrives(
         Some(BOX),
         &to(5002),
         "-f nk0 -t 0 -q 1 -n -z 3",
@@ -136,8 +136,8 @@ fn through_a_leased_netkit() -> Result<()> {
 }
 
 /// Checks that a command line fails with status 1, these words and a remedy.
-fn fails(netns: Option<&str>, line: &str, words: &[&str]) -> Result<()> {
-    let complaint = send(netns, line, b"hello\n")?.refused(1)?;
+fn check_fails(netns: Option<&str>, line: &str, words: &[&str]) -> Result<()> {
+    let complaint = send_input(netns, line, b"hello\n")?.refused(1)?;
     for word in words {
         ensure!(complaint.contains(word), "{word:?} is not said");
     }
@@ -153,7 +153,7 @@ fn other_device() -> Result<()> {
     let address: SocketAddr = format!("{NIC_ADDRESS}:5001").parse()?;
     let _here = TcpListener::bind(address)?;
     let line = format!("-f {NIC} -s {NIC_ADDRESS} -p 5001");
-    fails(
+    check_fails(
         None,
         &line,
         &["another device", "No such device", "ip route"],
@@ -165,34 +165,34 @@ fn refusals_have_remedies() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     framework::netkit("nk0", 2)?;
-    fails(
+    check_fails(
         None,
         "-f lo -s 127.0.0.1 -p 5001",
         &["bind-tx lo", "EOPNOTSUPP"],
     )?;
-    fails(
+    check_fails(
         None,
         "-f nk0 -s 127.0.0.1 -p 5001",
         &["bind-tx nk0", "EOPNOTSUPP"],
     )?;
-    fails(None, "-f eth9 -s 127.0.0.1 -p 5001", &["eth9", "ENODEV"])?;
+    check_fails(None, "-f eth9 -s 127.0.0.1 -p 5001", &["eth9", "ENODEV"])?;
     let line = format!("-f {NIC} -s {SENDER_ADDRESS} -p 5001");
-    fails(None, &line, &["refused", &format!("{SENDER_ADDRESS}:5001")])?;
-    fails(None, &format!("{line} -c 192.0.2.99"), &["192.0.2.99"])
+    check_fails(None, &line, &["refused", &format!("{SENDER_ADDRESS}:5001")])?;
+    check_fails(None, &format!("{line} -c 192.0.2.99"), &["192.0.2.99"])
 }
 
 case!(reset_in_mid_send);
 /// Resets the connection in mid-send. The error must say so, and what was in flight.
 fn reset_in_mid_send() -> Result<()> {
     testbed::wire()?;
-    let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
+    let listener = plain_listener(&format!("{SENDER_ADDRESS}:5001"))?;
     let peer = thread::spawn(move || -> io::Result<()> {
         let (mut socket, _) = listener.accept()?;
         socket.read_exact(&mut [0; 100_000])
         // Closed with data unread: a reset.
     });
     let line = format!("-f {NIC} -s {SENDER_ADDRESS} -p 5001");
-    let complaint = send(None, &line, &payload(32 << 20))?.refused(1)?;
+    let complaint = send_input(None, &line, &payload(32 << 20))?.refused(1)?;
     peer.join().ok().context("the listener")??;
     ensure!(
         complaint.contains("in flight"),
@@ -206,10 +206,10 @@ case!(no_completion_in_time);
 /// Sends to a peer that reads nothing. After a while the error must name the ranges in flight.
 fn no_completion_in_time() -> Result<()> {
     testbed::wire()?;
-    let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
+    let listener = plain_listener(&format!("{SENDER_ADDRESS}:5001"))?;
     let peer = thread::spawn(move || listener.accept());
     let line = format!("-f {NIC} -s {SENDER_ADDRESS} -p 5001");
-    let complaint = send(None, &line, &payload(32 << 20))?.refused(1)?;
+    let complaint = send_input(None, &line, &payload(32 << 20))?.refused(1)?;
     let _open: (TcpStream, SocketAddr) = peer.join().ok().context("the listener")??;
     for word in ["no progress within", "in flight, bytes"] {
         ensure!(complaint.contains(word), "{word:?} is not said");
@@ -223,7 +223,7 @@ fn signals_leave_nothing() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     for (signal, port) in [(Signal::SIGINT, 5001), (Signal::SIGTERM, 5002)] {
-        let listener = listener(&format!("{SENDER_ADDRESS}:{port}"))?;
+        let listener = plain_listener(&format!("{SENDER_ADDRESS}:{port}"))?;
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
         let line = format!("-f {NIC} -s {SENDER_ADDRESS} -p {port}");
         let mut command = ncdevmem(None, &line);

@@ -17,7 +17,7 @@ use framework::tool::{Running, finish, sh, until};
 use framework::{ifindex, netkit, println_line};
 
 /// Checks that `ncdevmem` as probe ends with this status, and returns its standard error.
-fn probe(line: &str, status: i32) -> Result<String> {
+fn run_probe(line: &str, status: i32) -> Result<String> {
     let end = finish(ncdevmem(None, line))?;
     println_line(end.stderr.trim_end());
     ensure!(end.stdout.is_empty(), "on stdout: {:?}", end.stdout);
@@ -37,7 +37,7 @@ fn passes_and_restores() -> Result<()> {
     ] {
         testbed::rings(split, threshold)?;
         let before = settings()?;
-        let said = probe(&format!("-f {NIC}"), 0)?;
+        let said = run_probe(&format!("-f {NIC}"), 0)?;
         for refusal in [
             "header split off is refused",
             "without queues is refused",
@@ -50,7 +50,7 @@ fn passes_and_restores() -> Result<()> {
     }
     sh(&format!("ethtool -X {NIC} weight 1 0 2 5"))?;
     let before = settings()?;
-    let said = probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
+    let said = run_probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
     ensure!(said.contains("queues 1..3"), "other queues than named");
     same(&before)
 }
@@ -61,16 +61,16 @@ case!(rx_page_size);
 fn rx_page_size() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
-    let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
+    let complaint = run_probe(&format!("-f {NIC} -b 16384"), 1)?;
     ensure!(complaint.contains("nr_hugepages"), "no remedy");
     let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
     if testbed::kernel()? < (7, 3) {
-        let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
+        let complaint = run_probe(&format!("-f {NIC} -b 16384"), 1)?;
         ensure!(complaint.contains("Linux 7.3"), "no remedy");
     } else {
-        probe(&format!("-f {NIC} -b 16384"), 0)?;
-        probe(&format!("-f {NIC} -b 0x4000"), 0)?;
-        let complaint = probe(&format!("-f {NIC} -b 5000"), 1)?;
+        run_probe(&format!("-f {NIC} -b 16384"), 0)?;
+        run_probe(&format!("-f {NIC} -b 0x4000"), 0)?;
+        let complaint = run_probe(&format!("-f {NIC} -b 5000"), 1)?;
         ensure!(complaint.contains("bind-rx"), "not the kernel's refusal");
     }
     same(&before)
@@ -81,11 +81,11 @@ fn fails_without_devmem() -> Result<()> {
     sh("ip link add v0 numrxqueues 4 numtxqueues 4 type veth peer name v1")?;
     netkit("nk0", 2)?;
     for device in ["lo", "v0", "nk0"] {
-        probe(&format!("-f {device}"), 1)?;
-        probe(&format!("-f {device} -t 1 -q 1"), 1)?;
+        run_probe(&format!("-f {device}"), 1)?;
+        run_probe(&format!("-f {device} -t 1 -q 1"), 1)?;
     }
     sh("ip link delete v0")?;
-    ensure!(probe("-f eth9", 1)?.contains("ENODEV"), "not named");
+    ensure!(run_probe("-f eth9", 1)?.contains("ENODEV"), "not named");
     Ok(())
 }
 
@@ -101,11 +101,11 @@ fn fails_over_a_leased_queue() -> Result<()> {
         netns_id: None,
     };
     Netdev::open()?.lease(netkit("nk0", 2)?, lease)?;
-    let complaint = probe(&format!("-f {NIC}"), 1)?;
+    let complaint = run_probe(&format!("-f {NIC}"), 1)?;
     ensure!(complaint.contains("devmem-tcp show"), "no remedy");
     same(&before)?;
     // Those that are not leased are as good as before.
-    probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
+    run_probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
     same(&before)
 }
 
@@ -115,7 +115,7 @@ case!(refused_for_another_reason);
 fn refused_for_another_reason() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
-    let complaint = probe(&format!("-f {NIC} -t 99 -q 1"), 1)?;
+    let complaint = run_probe(&format!("-f {NIC} -t 99 -q 1"), 1)?;
     ensure!(
         complaint.contains("for another reason") && complaint.contains("bind-rx"),
         "not said: {complaint}"
@@ -171,7 +171,7 @@ fn bad_command_lines() -> Result<()> {
         ("-f lo -s here -p 5000", "here"),
         ("-f lo -b 4294967296", "-b"),
     ] {
-        let complaint = probe(line, 1)?;
+        let complaint = run_probe(line, 1)?;
         ensure!(complaint.contains(word), "{line:?}: {word:?} is not said");
     }
     Ok(())

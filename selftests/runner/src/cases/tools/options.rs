@@ -38,7 +38,7 @@ fn run(line: &str) -> Result<Finished> {
 }
 
 /// Returns the NIC's only flow rule; an error if there are none or several.
-fn rule() -> Result<FlowRule> {
+fn only_rule() -> Result<FlowRule> {
     let rules = Ethtool::open()?.rules(ifindex(NIC)?)?;
     ensure!(rules.len() == 1, "rules: {rules:?}");
     rules.into_iter().next().context("a rule")
@@ -59,7 +59,7 @@ fn recv_from() -> Result<()> {
             Some(from) => recv.from(from).start_bound()?,
             None => recv.start_bound()?,
         };
-        let source = rule()?.src;
+        let source = only_rule()?.src;
         let wanted = from.map(str::parse).transpose()?.map(IpMatch::host);
         ensure!(source == wanted, "{from:?}: the rule is of {source:?}");
         Sender::to(testbed::at(5000)).bytes("2M").run()?;
@@ -252,7 +252,7 @@ fn lease_host_end_and_route() -> Result<()> {
 }
 
 /// Counts the rx queues of each device in the output of `show --json`.
-fn shown(line: &str) -> Result<BTreeMap<String, usize>> {
+fn count_shown_queues(line: &str) -> Result<BTreeMap<String, usize>> {
     let text = run(&format!("show --json {line}"))?.good("show")?;
     let shown: Value = serde_json::from_str(&text).context("JSON of show")?;
     let mut count = BTreeMap::new();
@@ -268,16 +268,19 @@ case!(show_all);
 /// namespaces.
 fn show_all() -> Result<()> {
     testbed::wire()?;
-    ensure!(shown("")?.is_empty(), "none is leased or bound");
+    ensure!(
+        count_shown_queues("")?.is_empty(),
+        "none is leased or bound"
+    );
     let text = run("show")?.good("show")?;
     says(&text, &["no rx queue is leased or bound (--all"])?;
-    let all = shown("--all")?;
+    let all = count_shown_queues("--all")?;
     println_line(&format!("{all:?}"));
     for device in [NIC, SENDER] {
         // Of rx queues and tx queues only those.
         ensure!(all.get(device) == Some(&4), "{device}: {all:?}");
     }
-    let only = shown(NIC)?;
+    let only = count_shown_queues(NIC)?;
     ensure!(only == BTreeMap::from([(NIC.to_owned(), 4)]), "{only:?}");
     let text = run("show --all")?.good("show --all")?;
     let rows = |device: &str| {
@@ -330,7 +333,7 @@ fn apply_from() -> Result<()> {
         &[SENDER_ADDRESS],
     )?;
     println_line(run(&format!("apply {line}"))?.good("apply")?.trim_end());
-    let source = rule()?.src;
+    let source = only_rule()?.src;
     let wanted = Some(IpMatch::host(SENDER_ADDRESS.parse()?));
     ensure!(source == wanted, "the rule is of {source:?}");
     let receiver = Recv::on(NIC).queue(LAST).no_config();

@@ -32,7 +32,7 @@ fn commands(heading: &str) -> Result<Vec<&'static str>> {
 }
 
 /// Makes a shell script of commands that stops at the first that fails, also in the background.
-fn script(commands: &[&str]) -> String {
+fn script_of(commands: &[&str]) -> String {
     let mut script = "set -eu\njobs=()\n".to_owned();
     for command in commands {
         let line = match *command {
@@ -65,7 +65,7 @@ fn on_your_nic() -> Result<()> {
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let mut shell = Command::new("bash");
-    shell.args(["-c", &script(&commands)]);
+    shell.args(["-c", &script_of(&commands)]);
     shell
         .env("PATH", path)
         .current_dir(FOLDER)

@@ -41,7 +41,7 @@ const PROGRAMS: &[&str] = &[
 /// Placeholders in remedies that a person has to fill in.
 const PLACEHOLDERS: &[&str] = &["ADDR", "DIR", "IF", "N"];
 /// Commands in remedies that tell what a tool does by itself, not what to run.
-const MENTIONED: &[&str] = &["devmem-tcp apply", "devmem-tcp lease", "devmem-tcp recv"];
+const MENTIONED_COMMANDS: &[&str] = &["devmem-tcp apply", "devmem-tcp lease", "devmem-tcp recv"];
 
 /// Returns the commands of a remedy that can be pasted as they are: those in backticks, and the one
 /// after the last colon, up to a semicolon.
@@ -54,7 +54,7 @@ pub(crate) fn commands(remedy: &str) -> Vec<&str> {
         let mut words = text.split_whitespace();
         words.next().is_some_and(|first| PROGRAMS.contains(&first))
             && !words.any(|word| PLACEHOLDERS.contains(&word))
-            && !MENTIONED.contains(text)
+            && !MENTIONED_COMMANDS.contains(text)
     })
     .collect()
 }
@@ -97,7 +97,7 @@ fn tool(line: &str) -> Result<Finished> {
 }
 
 /// Checks that a command line is refused with status 1, and returns its standard error.
-fn refused(line: &str) -> Result<String> {
+fn check_refused(line: &str) -> Result<String> {
     let said = tool(line)?.refused(1).with_context(|| line.to_owned())?;
     println_line(said.trim_end());
     Ok(said)
@@ -105,21 +105,21 @@ fn refused(line: &str) -> Result<String> {
 
 /// Checks that a command line is refused with a command in the remedy, and works after that was
 /// run.
-fn cured(line: &str) -> Result<()> {
-    cured_in(&NetNs::current()?, line)
+fn check_cured(line: &str) -> Result<()> {
+    check_cured_in(&NetNs::current()?, line)
 }
 
 /// Checks that a command line for a NIC in this namespace is refused with a command in the remedy,
 /// and works after that was run.
-fn cured_in(netns: &NetNs, line: &str) -> Result<()> {
-    let said = refused(line)?;
+fn check_cured_in(netns: &NetNs, line: &str) -> Result<()> {
+    let said = check_refused(line)?;
     ensure!(pasted(&said)? > 0, "no command in {said:?}");
-    works_in(netns, command(None, &devmem_tcp(), line)).with_context(|| line.to_owned())
+    check_works_in(netns, command(None, &devmem_tcp(), line)).with_context(|| line.to_owned())
 }
 
 /// Checks that a receiver binds one more queue of the NIC in this namespace, or that another
 /// command ends well.
-fn works_in(netns: &NetNs, run: Command) -> Result<()> {
+fn check_works_in(netns: &NetNs, run: Command) -> Result<()> {
     let receives = run.get_args().next().is_some_and(|first| first == "recv");
     if !receives {
         return finish(run)?.good("the same again").map(drop);
@@ -145,10 +145,10 @@ fn of_the_nic() -> Result<()> {
         Action::Queue(QueueId::new(1)),
     );
     Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?;
-    cured(&recv)?;
+    check_cured(&recv)?;
     let apply = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
     tool(&apply)?.good(&apply)?;
-    cured(&recv)?;
+    check_cured(&recv)?;
     nic_state::nothing_left()?;
     // Those tell where to look.
     let receiver = start_bound(command(None, &devmem_tcp(), &recv))?;
@@ -158,12 +158,12 @@ fn of_the_nic() -> Result<()> {
         format!("lease --phys {NIC} --count 9 --netkit nk0"),
         format!("lease --phys {NIC} --queue 3 --netkit nk0"),
     ] {
-        let said = refused(&line)?;
+        let said = check_refused(&line)?;
         ensure!(pasted(&said)? > 0, "{line}: no command in {said:?}");
     }
     receiver.stop()?;
     sh(&format!("ip link set dev {NIC} down"))?;
-    cured(&recv)
+    check_cured(&recv)
 }
 
 case!(of_a_nic_in_another_namespace);
@@ -182,9 +182,9 @@ fn of_a_nic_in_another_namespace() -> Result<()> {
     let apply = format!("apply {NIC} --netns {BOX} --queue 2 --flow {NIC_ADDRESS}:5000");
     tool(&apply)?.good(&apply)?;
     let netns = NetNs::by_name(BOX)?;
-    cured_in(&netns, &recv)?;
+    check_cured_in(&netns, &recv)?;
     let listener = netns.run(|| TcpListener::bind(format!("{NIC_ADDRESS}:5000")))??;
-    let said = refused(&recv)?;
+    let said = check_refused(&recv)?;
     let by = format!("(pid {})", std::process::id());
     ensure!(said.contains(&by), "{by} is not in {said:?}");
     drop(listener);
@@ -198,7 +198,7 @@ fn of_a_nic_in_another_namespace() -> Result<()> {
     let end = tool(&restore)?;
     ensure!(end.stdout.contains("as it was before"), "{}", end.stdout);
     end.good(&restore)?;
-    works_in(&netns, command(None, &devmem_tcp(), &recv))?;
+    check_works_in(&netns, command(None, &devmem_tcp(), &recv))?;
     sh(&format!("ip link delete {NIC}")).map(drop)
 }
 
@@ -207,7 +207,7 @@ fn of_leases() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     sh(&format!("ip link set dev {NIC} down"))?;
-    cured(&format!("lease --phys {NIC} --count 1 {}", boxed("")))?;
+    check_cured(&format!("lease --phys {NIC} --count 1 {}", boxed("")))?;
     tool(&format!("unlease {GUEST} --netns {BOX}"))?.good("unlease")?;
     // A default route that a router's advertisement brought: it is there after the lease, too.
     testbed::clear()?;
@@ -216,7 +216,7 @@ fn of_leases() -> Result<()> {
     let default = "ip -6 route add default via 2001:db8:2::1 dev eth1 proto ra";
     sh(default)?;
     let address = format!("--queue {LAST} --address {BESIDE6}");
-    cured(&format!("lease --phys {NIC} {}", boxed(&address)))?;
+    check_cured(&format!("lease --phys {NIC} {}", boxed(&address)))?;
     let routes = sh("ip -6 route show default")?;
     ensure!(routes.contains("proto ra"), "{routes:?}");
     tool(&format!("unlease {GUEST} --netns {BOX}"))?.good("unlease")?;
@@ -226,7 +226,7 @@ fn of_leases() -> Result<()> {
         "lease --phys {NIC} {}",
         boxed("--queue 3 --address 198.51.100.2")
     );
-    let said = refused(&line)?;
+    let said = check_refused(&line)?;
     ensure!(pasted(&said)? > 0, "no command in {said:?}");
     Ok(())
 }
@@ -235,11 +235,11 @@ case!(of_memory);
 fn of_memory() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
-    cured(&format!(
+    check_cured(&format!(
         "recv -f {NIC} -l {NIC_ADDRESS}:5000 --pages 4K --size 65M"
     ))?;
     let _none = sysctl::set("vm.nr_hugepages", "0")?;
-    cured(&format!(
+    check_cured(&format!(
         "recv -f {NIC} -l {NIC_ADDRESS}:5000 --pages 2M --size 4M"
     ))?;
     let runtime = "/tmp/of-the-user";
@@ -277,7 +277,7 @@ case!(of_sockets);
 fn of_sockets() -> Result<()> {
     testbed::wire()?;
     let _first = std::net::TcpListener::bind((NIC_ADDRESS, 5000))?;
-    let said = refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    let said = check_refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"))?;
     let by = format!("(pid {})", std::process::id());
     ensure!(said.contains(&by), "{by} is not in {said:?}");
     for (route, address) in [
@@ -289,7 +289,7 @@ fn of_sockets() -> Result<()> {
             true => format!("[{address}]:5000"),
             false => format!("{address}:5000"),
         };
-        let said = refused(&format!("send {to} --wait 0"))?;
+        let said = check_refused(&format!("send {to} --wait 0"))?;
         let remedy = said.lines().nth(1).context("no remedy")?;
         let ip = commands(remedy).pop().context("no command")?;
         // It answers with the kernel's words, and not with its own usage.

@@ -32,7 +32,7 @@ const MIB: u64 = 1 << 20;
 const SOON: Duration = Duration::from_secs(20);
 
 /// Runs `devmem-tcp send --dmabuf` and returns its counters.
-fn from_dmabuf(netns: Option<&str>, line: &str) -> Result<Sent> {
+fn send_from_dmabuf(netns: Option<&str>, line: &str) -> Result<Sent> {
     let line = format!("send --json --wait 20 --dmabuf=4M {line}");
     let text = finish(command(netns, &devmem_tcp(), &line))?.good(&line)?;
     println_line(text.trim_end());
@@ -40,7 +40,7 @@ fn from_dmabuf(netns: Option<&str>, line: &str) -> Result<Sent> {
 }
 
 /// Checks that every send was completed and none was copied.
-fn all_completed(sent: &Sent) -> Result<()> {
+fn check_all_completed(sent: &Sent) -> Result<()> {
     let dmabuf = sent.dmabuf()?;
     ensure!(dmabuf.sends == dmabuf.completed, "not all completed");
     ensure!(dmabuf.copied == 0, "bytes were copied");
@@ -67,11 +67,11 @@ fn dmabuf_to_dmabuf() -> Result<()> {
         let before = resent()?;
         let to = format!("{NIC_ADDRESS}:{port}");
         let receiver = Recv::on(NIC).validate(251).listen(&to).start()?;
-        let sent = from_dmabuf(Some(PEER), &format!("{to} --dev {SENDER} --bytes 32M"))?;
+        let sent = send_from_dmabuf(Some(PEER), &format!("{to} --dev {SENDER} --bytes 32M"))?;
         let received = summary(receiver)?;
         received.all_in_dmabuf()?;
         ensure!(received.bytes == 32 * MIB, "not all arrived");
-        all_completed(&sent)?;
+        check_all_completed(&sent)?;
         ensure!(sent.dmabuf()?.max_in_flight > 1, "one send, one wait");
         let resent = resent()? - before;
         println_line(&format!("{resent} segments were sent again"));
@@ -92,7 +92,7 @@ fn through_a_lease() -> Result<()> {
     let to: SocketAddr = format!("{SENDER_ADDRESS}:5000").parse()?;
     let receiver = plain_receiver(to)?;
     let line = format!("{to} --netns {BOX} --dev {GUEST} --from {BOX_ADDRESS}:0 --bytes 8M");
-    all_completed(&from_dmabuf(None, &line)?)?;
+    check_all_completed(&send_from_dmabuf(None, &line)?)?;
     let received = receiver.join().ok().context("receiver")??;
     ensure!(received == pattern(8 * MIB), "other bytes arrived");
     Ok(())
@@ -106,8 +106,8 @@ fn a_file_of_odd_length() -> Result<()> {
     fs::write("/tmp/content", &content)?;
     let to: SocketAddr = "[2001:db8:2::1]:5000".parse()?;
     let receiver = plain_receiver(to)?;
-    let sent = from_dmabuf(None, &format!("{to} --dev {NIC} --input /tmp/content"))?;
-    all_completed(&sent)?;
+    let sent = send_from_dmabuf(None, &format!("{to} --dev {NIC} --input /tmp/content"))?;
+    check_all_completed(&sent)?;
     ensure!(sent.bytes == content.len() as u64, "not all was sent");
     let received = receiver.join().ok().context("receiver")??;
     ensure!(received == content, "other bytes arrived");
@@ -223,7 +223,7 @@ fn small_chunks_and_little_memory() -> Result<()> {
     ))?;
     let _little = sysctl::set("net.core.optmem_max", "2048")?;
     let mut out = outgoing(MIB)?;
-    let few = until_enobufs(&mut out)?;
+    let few = send_until_enobufs(&mut out)?;
     let content = pattern(100_001);
     let mut far = out.far;
     let receiver = thread::spawn(move || -> Result<Vec<u8>> {
@@ -256,7 +256,7 @@ fn small_chunks_and_little_memory() -> Result<()> {
 
 /// Sends single bytes until the kernel answers `ENOBUFS`, and reads them at the far end. Returns
 /// the number that was in flight.
-fn until_enobufs(out: &mut Outgoing) -> Result<u64> {
+fn send_until_enobufs(out: &mut Outgoing) -> Result<u64> {
     // Else the bytes would wait for each other, and go as one send.
     out.sender.socket().set_nodelay(true)?;
     let mut sent = 0;

@@ -24,7 +24,7 @@ const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
 
 /// Checks that the tool ends with status 1 and all these words.
-fn complains(line: &str, words: &[&str]) -> Result<()> {
+fn check_complaint(line: &str, words: &[&str]) -> Result<()> {
     let said = finish(command(None, &devmem_tcp(), line))?.refused(1)?;
     println_line(said.trim_end());
     for word in words {
@@ -51,7 +51,7 @@ fn bind_device_without_netmem() -> Result<()> {
         EOPNOTSUPP,
         Some("Driver does not support netmem TX"),
     )?;
-    complains(
+    check_complaint(
         "send 127.0.0.1:5000 --dmabuf --dev lo",
         &["bind-tx lo", "Driver does not support netmem TX"],
     )
@@ -115,7 +115,7 @@ case!(route_by_another_device);
 fn route_by_another_device() -> Result<()> {
     testbed::wire()?;
     let listener = TcpListener::bind((NIC_ADDRESS, 5000))?;
-    complains(
+    check_complaint(
         &format!("send {NIC_ADDRESS}:5000 --dmabuf --dev {NIC}"),
         &["another device", "No such device", "ip route get"],
     )?;
@@ -147,16 +147,16 @@ fn device_that_cannot_gather() -> Result<()> {
 case!(not_a_page_multiple);
 fn not_a_page_multiple() -> Result<()> {
     testbed::wire()?;
-    complains(
+    check_complaint(
         &format!("send {SENDER_ADDRESS}:5000 --dmabuf=5000 --dev {NIC}"),
         &["5000 bytes", "4096"],
     )?;
-    complains("send 192.0.2.1:5000 --dmabuf --dev nosuch0", &["nosuch0"])
+    check_complaint("send 192.0.2.1:5000 --dmabuf --dev nosuch0", &["nosuch0"])
 }
 
 /// Runs `send --idle-timeout 2` to a receiver that falls silent, and checks that it ends after that
 /// time with status 6 and these words.
-fn falls_silent(line: &str, words: &[&str]) -> Result<()> {
+fn check_gives_up(line: &str, words: &[&str]) -> Result<()> {
     let begin = Instant::now();
     let line = format!("send {line} --idle-timeout 2");
     let complaint = finish(command(None, &devmem_tcp(), &line))?.refused(6)?;
@@ -178,11 +178,11 @@ fn silent_receiver() -> Result<()> {
     testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
-    falls_silent(
+    check_gives_up(
         &format!("{address} --dmabuf --dev {NIC} --bytes 64M"),
         &["no progress within 2 s", "in flight, bytes"],
     )?;
-    falls_silent(
+    check_gives_up(
         &format!("{address} --bytes 64M"),
         &["nothing from the receiver for 2 s", "did not acknowledge"],
     )?;
@@ -210,7 +210,7 @@ fn receiver_that_does_not_close() -> Result<()> {
     let line = format!("send {address} --bytes 1M --idle-timeout 5");
     finish(command(None, &devmem_tcp(), &line))?.good("send")?;
     let never = serve(Duration::from_secs(30))?;
-    falls_silent(
+    check_gives_up(
         &format!("{address} --bytes 1M"),
         &["it has all of them, and does not close"],
     )?;
@@ -234,7 +234,7 @@ fn receiver_that_vanishes() -> Result<()> {
         Ok(())
     };
     let peer = thread::spawn(vanish);
-    falls_silent(&format!("{address} --bytes 1G"), &["after"])?;
+    check_gives_up(&format!("{address} --bytes 1G"), &["after"])?;
     ensure!(!peer.is_finished(), "the peer ended: {:?}", peer.join());
     Ok(())
 }
