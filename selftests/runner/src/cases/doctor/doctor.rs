@@ -113,19 +113,19 @@ fn changes_nothing() -> Result<()> {
         if !prepare.is_empty() && !fixed {
             sh(prepare)?;
         }
-        let before = (nic.state()?, settings()?, links()?);
+        let before = (nic.state()?, settings_as_text()?, devices_as_text()?);
         look(NIC)?;
         look("")?;
         finish(as_user(&devmem_tcp(), &format!("doctor {NIC}"), false))?;
         nic.same(&before.0)?;
-        same(&before.1, &settings()?)?;
-        same(&before.2, &links()?)?;
+        check_same_text(&before.1, &settings_as_text()?)?;
+        check_same_text(&before.2, &devices_as_text()?)?;
     }
     sh(&format!("ip link set dev {NIC} up"))?;
     // Split on is what a bind wants: here a trial would succeed if it could.
     testbed::split()?;
     Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
-    let before = (nic.state()?, links()?);
+    let before = (nic.state()?, devices_as_text()?);
     look(NIC)?;
     look(&format!("{GUEST} --netns {BOX}"))?;
     // Who may not enter the guest's namespace gets a report, too.
@@ -137,11 +137,11 @@ fn changes_nothing() -> Result<()> {
         said.stderr
     );
     nic.same(&before.0)?;
-    same(&before.1, &links()?)
+    check_same_text(&before.1, &devices_as_text()?)
 }
 
 /// Checks that two texts are equal, and prints the lines that differ.
-fn same(before: &str, after: &str) -> Result<()> {
+fn check_same_text(before: &str, after: &str) -> Result<()> {
     let gone = before.lines().filter(|line| !after.contains(line));
     let new = after.lines().filter(|line| !before.contains(line));
     let changes: Vec<_> = gone
@@ -154,7 +154,7 @@ fn same(before: &str, after: &str) -> Result<()> {
 
 /// Lists devices, namespace numbers and page pools as text, without what changes by itself. A pool
 /// whose device is gone is left out, because it ends by itself (`page_pool_release_retry`).
-fn links() -> Result<String> {
+fn devices_as_text() -> Result<String> {
     let mut link = Link::open()?;
     let mut text = String::new();
     for one in link.list()? {
@@ -174,7 +174,7 @@ fn links() -> Result<String> {
 
 /// Reads the settings under `/proc/sys` that a check reads or a remedy sets, and those of udmabuf,
 /// as text.
-fn settings() -> Result<String> {
+fn settings_as_text() -> Result<String> {
     let mut text = String::new();
     for folder in [
         "/proc/sys/net/core",

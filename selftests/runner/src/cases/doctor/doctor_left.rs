@@ -68,7 +68,7 @@ fn pool_of_a_dead_connection() -> Result<()> {
     close_with_frags(&listener)?;
     binding.unbind();
     applied.restore()?;
-    pool_is_freed(NIC)?;
+    check_remedy_frees_pool(NIC)?;
     sender.kill()?;
     Report::of(NIC)?.healthy()
 }
@@ -77,14 +77,14 @@ fn pool_of_a_dead_connection() -> Result<()> {
 fn close_with_frags(listener: &TcpListener) -> Result<()> {
     let (socket, _) = listener.accept()?;
     socket.set_read_timeout(Some(Duration::from_millis(300)))?;
-    let held = read_after_the_peer_fell_silent(&mut DevmemStream::new(socket))?;
+    let held = read_and_cut_peer_off(&mut DevmemStream::new(socket))?;
     println_line(&format!("{held} frags were not given back"));
     Ok(())
 }
 
 /// Checks that `doctor` with these arguments finds a page pool that was left, and that its remedy
 /// ends the pool.
-fn pool_is_freed(line: &str) -> Result<()> {
+fn check_remedy_frees_pool(line: &str) -> Result<()> {
     paste(&named(line, "pool.left", Bad::Warns)?)?;
     until("the end of the pool", SOON, || {
         Ok(Report::of(line)?.status("pool.left") == "ok")
@@ -95,7 +95,7 @@ case!(pool_of_a_guest);
 /// Runs `doctor` for a guest whose dead connection keeps a page pool, and which now listens at
 /// another port. The remedy must be for the guest's namespace and address.
 fn pool_of_a_guest() -> Result<()> {
-    dead_connection_in_a_guest(&format!(
+    check_pool_of_dead_guest_connection(&format!(
         "{GUEST} --netns {BOX} --listen {BOX_ADDRESS}:5001"
     ))
 }
@@ -104,12 +104,12 @@ case!(pool_of_a_guest_by_its_nic);
 /// Runs `doctor` for the NIC when a guest's dead connection keeps a page pool. The remedy must be
 /// for the guest's namespace.
 fn pool_of_a_guest_by_its_nic() -> Result<()> {
-    dead_connection_in_a_guest(NIC)
+    check_pool_of_dead_guest_connection(NIC)
 }
 
 /// Leaves a page pool behind by a guest's dead connection on a leased queue, and checks that the
 /// remedy of `doctor` with these arguments ends the pool.
-fn dead_connection_in_a_guest(line: &str) -> Result<()> {
+fn check_pool_of_dead_guest_connection(line: &str) -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
@@ -131,15 +131,13 @@ fn dead_connection_in_a_guest(line: &str) -> Result<()> {
     drop(listener);
     binding.unbind();
     applied.restore()?;
-    pool_is_freed(line)?;
+    check_remedy_frees_pool(line)?;
     sender.kill().map(drop)
 }
 
 /// Reads all payload, and cuts the peer off after the first of it. Returns the number of frags,
 /// none of which is given back.
-fn read_after_the_peer_fell_silent(
-    stream: &mut DevmemStream<std::net::TcpStream>,
-) -> Result<usize> {
+fn read_and_cut_peer_off(stream: &mut DevmemStream<std::net::TcpStream>) -> Result<usize> {
     let mut buffer = RecvBuffer::new();
     let mut held = 0;
     loop {

@@ -16,7 +16,7 @@ use framework::tool::sh;
 use framework::transfer::devmem_tcp;
 
 /// Enters a mount namespace with a new `/dev` that contains only `null`.
-fn empty_dev() -> Result<()> {
+fn enter_empty_dev() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
@@ -36,7 +36,7 @@ case!(no_udmabuf_node);
 /// Hides `/dev/udmabuf`, as in a container. `doctor` must say so, and its remedy must help.
 fn no_udmabuf_node() -> Result<()> {
     testbed::wire()?;
-    empty_dev()?;
+    enter_empty_dev()?;
     cured(NIC, "udmabuf.device", Bad::NoRx)
 }
 
@@ -50,7 +50,7 @@ fn udmabuf_of_another_user() -> Result<()> {
         .lines()
         .find_map(|line| line.trim().strip_suffix(" udmabuf"));
     let minor = minor.context("no udmabuf in /proc/misc")?.trim().to_owned();
-    empty_dev()?;
+    enter_empty_dev()?;
     sh(&format!("mknod -m 600 /dev/udmabuf c 10 {minor}"))?;
     let user = |line: &str| as_user(&devmem_tcp(), line, true);
     let remedy = named_by(user, NIC, "udmabuf.device", Bad::NoRx)?;

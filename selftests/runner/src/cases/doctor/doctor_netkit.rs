@@ -19,12 +19,12 @@ use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::{devmem_tcp, validated};
 
-fn line() -> String {
+fn guest_options() -> String {
     format!("{GUEST} --netns {BOX}")
 }
 
 /// Makes a container with a netkit pair that leases the NIC's last queue, and routes into it.
-fn leased() -> Result<()> {
+fn make_leased_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
@@ -35,8 +35,8 @@ case!(healthy);
 /// Runs `doctor` on a healthy leased netkit. It must check the netkit and the NIC behind it, and
 /// receiving must work.
 fn healthy() -> Result<()> {
-    leased()?;
-    let report = Report::of(&line())?;
+    make_leased_netkit()?;
+    let report = Report::of(&guest_options())?;
     report.healthy()?;
     let device = |id: &str| report.check(id).map(|check| check["device"].clone());
     ensure!(
@@ -58,7 +58,7 @@ fn without_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?;
-    cured(&line(), "netkit.lease", Bad::NoRx)
+    cured(&guest_options(), "netkit.lease", Bad::NoRx)
 }
 
 case!(without_room_for_a_lease);
@@ -68,33 +68,33 @@ fn without_room_for_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 1, BOX)?;
-    cured(&line(), "netkit.lease", Bad::NoRx)
+    cured(&guest_options(), "netkit.lease", Bad::NoRx)
 }
 
 case!(the_other_end_was_named);
 fn the_other_end_was_named() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     avoided(HOST, "netkit.kind")
 }
 
 case!(ends_down);
 fn ends_down() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     sh(&format!("ip link set dev {HOST} down"))?;
-    cured(&line(), "netkit.up", Bad::NoRx)?;
+    cured(&guest_options(), "netkit.up", Bad::NoRx)?;
     sh(&format!("ip -n {BOX} link set dev {GUEST} down"))?;
-    cured(&line(), "netkit.up", Bad::NoRx)
+    cured(&guest_options(), "netkit.up", Bad::NoRx)
 }
 
 case!(forwarding_off);
 /// Switches forwarding off on the NIC while routes lead into the container. `doctor` must say so,
 /// and its remedy must help.
 fn forwarding_off() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     sh(&format!("sysctl -w net.ipv4.conf.{NIC}.forwarding=0"))?;
-    cured(&line(), "netkit.forwarding", Bad::NoRx)?;
+    cured(&guest_options(), "netkit.forwarding", Bad::NoRx)?;
     sh(&format!("ip -6 route add 2001:db8:9::/64 dev {HOST}"))?;
-    cured(&line(), "netkit.forwarding", Bad::NoRx)
+    cured(&guest_options(), "netkit.forwarding", Bad::NoRx)
 }
 
 /// Firewall tables for IPv6 and IPv4 that drop all forwarded packets; deleted when the guard is
@@ -102,7 +102,7 @@ fn forwarding_off() -> Result<()> {
 struct Firewall;
 
 impl Firewall {
-    fn drops() -> Result<Self> {
+    fn drop_forwarded() -> Result<Self> {
         let firewall = Self;
         let chain = "{ type filter hook forward priority 0 ; policy drop ; }";
         for family in ["ip6", "ip"] {
@@ -125,12 +125,12 @@ case!(firewall);
 /// Drops all forwarded packets by a firewall. `doctor` must name the chain, and its remedy must let
 /// the sender in.
 fn firewall() -> Result<()> {
-    leased()?;
-    let report = Report::of(&line())?;
+    make_leased_netkit()?;
+    let report = Report::of(&guest_options())?;
     ensure!(report.status("netkit.firewall") == "ok", "{}", report.json);
-    let _firewall = Firewall::drops()?;
+    let _firewall = Firewall::drop_forwarded()?;
     ensure!(!reached(BOX, BOX_ADDRESS)?, "it drops nothing");
-    let remedy = named(&line(), "netkit.firewall", Bad::Warns)?;
+    let remedy = named(&guest_options(), "netkit.firewall", Bad::Warns)?;
     ensure!(!remedy.contains("ip6"), "the guest has no IPv6");
     paste(&remedy)?;
     ensure!(reached(BOX, BOX_ADDRESS)?, "it still drops");
@@ -143,7 +143,7 @@ case!(firewall_at_the_lease);
 fn firewall_at_the_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let _firewall = Firewall::drops()?;
+    let _firewall = Firewall::drop_forwarded()?;
     let lease =
         format!("lease --phys {NIC} --queue 3 --netkit {GUEST} --netns {BOX} --address {BESIDE}");
     let end = finish(command(None, &devmem_tcp(), &lease))?;
@@ -169,15 +169,15 @@ case!(fault_of_the_nic_behind);
 /// Makes a fault on the NIC behind a netkit. `doctor` must attribute it to the NIC, with a command
 /// that works from this namespace.
 fn fault_of_the_nic_behind() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     sh(&format!("ethtool -K {NIC} ntuple off"))?;
-    cured(&line(), "ntuple.on", Bad::Warns)
+    cured(&guest_options(), "ntuple.on", Bad::Warns)
 }
 
 case!(asked_from_within);
 /// Runs `doctor` from within the container. It must find the netkit and the NIC behind it in order.
 fn asked_from_within() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     let within = command(Some(BOX), &devmem_tcp(), &format!("doctor {GUEST} --json"));
     let report = Report::by(within)?;
     println_line(&format!("{:?}", report.check("netkit.nic")));
@@ -230,16 +230,16 @@ fn from_a_container() -> Result<()> {
 
 case!(bound_by_another);
 fn bound_by_another() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     let receiver = Recv::on(GUEST)
         .netns(BOX)
         .listen(format!("{BOX_ADDRESS}:5000"))
         .start()?;
     until("a binding", Duration::from_secs(30), || {
-        Ok(Report::of(&line())?.status("queues.free") == "fail")
+        Ok(Report::of(&guest_options())?.status("queues.free") == "fail")
     })?;
-    let remedy = named(&line(), "queues.free", Bad::NoRx)?;
+    let remedy = named(&guest_options(), "queues.free", Bad::NoRx)?;
     ensure!(remedy.contains("receiver"), "{remedy}");
     receiver.stop()?;
-    Report::of(&line())?.healthy()
+    Report::of(&guest_options())?.healthy()
 }

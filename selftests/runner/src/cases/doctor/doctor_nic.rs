@@ -162,7 +162,7 @@ fn ntuple_off() -> Result<()> {
     cured(NIC, "ntuple.on", Bad::Warns)
 }
 
-fn rule(port: u16, queue: u32) -> Result<u32> {
+fn insert_rule(port: u16, queue: u32) -> Result<u32> {
     let to = format!("{NIC_ADDRESS}:{port}").parse()?;
     let rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(queue)));
     testbed::insert_rule(&rule)
@@ -172,15 +172,15 @@ case!(rule_table_full);
 fn rule_table_full() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("rules", 2)?;
-    rule(6000, 0)?;
-    rule(6001, 1)?;
+    insert_rule(6000, 0)?;
+    insert_rule(6001, 1)?;
     cured(NIC, "ntuple.room", Bad::NoRx)
 }
 
 case!(rule_for_the_queue);
 fn rule_for_the_queue() -> Result<()> {
     testbed::wire()?;
-    rule(6000, 3)?;
+    insert_rule(6000, 3)?;
     cured(NIC, "ntuple.others", Bad::Warns)
 }
 
@@ -199,34 +199,34 @@ fn scatter_gather_off() -> Result<()> {
 
 /// Checks that `doctor` names a fault without remedy on a NIC whose driver lacks a feature (the
 /// software NIC's parameter `lacks`).
-fn lacking(what: &str, id: &str, bad: Bad) -> Result<()> {
+fn check_lacking(what: &str, id: &str, bad: Bad) -> Result<()> {
     testbed::wire_with(testbed::QUEUES, &format!("lacks={what}"))?;
     incurable(NIC, id, bad)
 }
 
 case!(driver_without_queue_api);
 fn driver_without_queue_api() -> Result<()> {
-    lacking("queue-ops", "driver.queue-api", Bad::NoRx)
+    check_lacking("queue-ops", "driver.queue-api", Bad::NoRx)
 }
 
 case!(driver_without_split);
 fn driver_without_split() -> Result<()> {
-    lacking("split", "split.settable", Bad::NoRx)
+    check_lacking("split", "split.settable", Bad::NoRx)
 }
 
 case!(driver_without_ntuple);
 fn driver_without_ntuple() -> Result<()> {
-    lacking("ntuple", "ntuple.on", Bad::NoRx)
+    check_lacking("ntuple", "ntuple.on", Bad::NoRx)
 }
 
 case!(driver_without_netmem_tx);
 fn driver_without_netmem_tx() -> Result<()> {
-    lacking("netmem-tx", "driver.netmem-tx", Bad::OtherFails)
+    check_lacking("netmem-tx", "driver.netmem-tx", Bad::OtherFails)
 }
 
 case!(driver_without_rss);
 fn driver_without_rss() -> Result<()> {
-    lacking("rss", "rss.table", Bad::NoRx)
+    check_lacking("rss", "rss.table", Bad::NoRx)
 }
 
 case!(driver_without_rx_page_size);

@@ -27,7 +27,7 @@ fn lease(line: &str) -> Result<Leased> {
 }
 
 /// Counts the leased rx queues of the NIC.
-fn leased() -> Result<usize> {
+fn count_leased_queues() -> Result<usize> {
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     Ok(queues
         .iter()
@@ -168,9 +168,9 @@ fn ends_with_the_netkit() -> Result<()> {
     testbed::container()?;
     for _ in 0..3 {
         lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
-        ensure!(leased()? == 1, "one queue is leased");
+        ensure!(count_leased_queues()? == 1, "one queue is leased");
         sh(&format!("ip link delete {HOST}"))?;
-        ensure!(leased()? == 0, "the lease outlived its netkit");
+        ensure!(count_leased_queues()? == 0, "the lease outlived its netkit");
     }
     Ok(())
 }

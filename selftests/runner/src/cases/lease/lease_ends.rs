@@ -21,7 +21,7 @@ const LAST: u32 = testbed::QUEUES - 1;
 const TEARDOWN: Duration = Duration::from_secs(30);
 
 /// Makes a netkit pair with its guest end in a namespace, and leases a queue of the NIC to it.
-fn leasing(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
+fn make_leasing_guest(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
     let mut guest = Guest::pair(netkit, 2, netns)?;
     guest.granted(queue, 1)?;
     Ok(guest)
@@ -32,14 +32,14 @@ case!(nic_goes);
 fn nic_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let guest = leasing(GUEST, BOX, LAST)?;
+    let guest = make_leasing_guest(GUEST, BOX, LAST)?;
     machine::unload()?;
     no_device(NIC)?;
     no_device(HOST)?;
-    gone_from(&guest, GUEST)
+    check_gone_from(&guest, GUEST)
 }
 
-fn gone_from(guest: &Guest, name: &str) -> Result<()> {
+fn check_gone_from(guest: &Guest, name: &str) -> Result<()> {
     let found = netdev::Link::open_in(&guest.netns)?.by_name(name);
     denied(found, nix::libc::ENODEV, Said::Nothing)
 }
@@ -50,14 +50,14 @@ case!(nic_goes_from_two_netkits);
 fn nic_goes_from_two_netkits() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let first = leasing(GUEST, BOX, 1)?;
-    let second = leasing("nk1", BOX, 2)?;
+    let first = make_leasing_guest(GUEST, BOX, 1)?;
+    let second = make_leasing_guest("nk1", BOX, 2)?;
     let idle = Guest::pair("nk2", 2, BOX)?;
     machine::unload()?;
     no_device(HOST)?;
     no_device("nk1h")?;
-    gone_from(&first, GUEST)?;
-    gone_from(&second, "nk1")?;
+    check_gone_from(&first, GUEST)?;
+    check_gone_from(&second, "nk1")?;
     ensure!(ifindex("nk2h").is_ok(), "the idle netkit went, too");
     netdev::Link::open_in(&idle.netns)?.by_name("nk2")?;
     Ok(())
@@ -78,7 +78,7 @@ case!(netkit_goes);
 fn netkit_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    leasing(GUEST, BOX, LAST)?;
+    make_leasing_guest(GUEST, BOX, LAST)?;
     delete(HOST)?;
     free(LAST)
 }
@@ -89,11 +89,11 @@ fn netkit_goes_and_another_leases() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     for _ in 0..3 {
-        let guest = leasing(GUEST, BOX, LAST)?;
+        let guest = make_leasing_guest(GUEST, BOX, LAST)?;
         guest.delete()?;
         free(LAST)?;
     }
-    leasing(GUEST, BOX, LAST).map(drop)
+    make_leasing_guest(GUEST, BOX, LAST).map(drop)
 }
 
 case!(one_netkit_of_two_goes);
@@ -101,8 +101,8 @@ case!(one_netkit_of_two_goes);
 fn one_netkit_of_two_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    leasing(GUEST, BOX, 1)?;
-    let second = leasing("nk1", BOX, 2)?;
+    make_leasing_guest(GUEST, BOX, 1)?;
+    let second = make_leasing_guest("nk1", BOX, 2)?;
     delete(HOST)?;
     free(1)?;
     second.holds(2, 1)
@@ -113,13 +113,13 @@ case!(container_goes);
 fn container_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    leasing(GUEST, BOX, LAST)?;
-    container_ends(BOX, LAST)?;
+    make_leasing_guest(GUEST, BOX, LAST)?;
+    delete_container(BOX, LAST)?;
     no_device(HOST)
 }
 
 /// Deletes a namespace, and waits until the lease of a queue has ended.
-fn container_ends(netns: &str, queue: u32) -> Result<()> {
+fn delete_container(netns: &str, queue: u32) -> Result<()> {
     machine::delete_namespace(netns)?;
     until("the end of the lease", TEARDOWN, || is_free(queue))
 }
@@ -130,9 +130,9 @@ fn one_container_of_two_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
-    let first = leasing(GUEST, BOX, 1)?;
-    leasing("nk1", BOX2, 2)?;
-    container_ends(BOX2, 2)?;
+    let first = make_leasing_guest(GUEST, BOX, 1)?;
+    make_leasing_guest("nk1", BOX2, 2)?;
+    delete_container(BOX2, 2)?;
     no_device("nk1h")?;
     first.holds(1, 1)?;
     ensure!(ifindex(HOST).is_ok(), "the first netkit went, too");
@@ -143,7 +143,7 @@ case!(not_by_a_flap_of_the_nic);
 fn not_by_a_flap_of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let guest = leasing(GUEST, BOX, LAST)?;
+    let guest = make_leasing_guest(GUEST, BOX, LAST)?;
     set_down(None, NIC)?;
     set_up(None, NIC)?;
     guest.holds(LAST, 1)
@@ -153,7 +153,7 @@ case!(not_by_a_flap_of_the_netkit);
 fn not_by_a_flap_of_the_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let guest = leasing(GUEST, BOX, LAST)?;
+    let guest = make_leasing_guest(GUEST, BOX, LAST)?;
     set_down(Some(BOX), GUEST)?;
     guest.holds(LAST, 1)?;
     set_up(Some(BOX), GUEST)?;
@@ -167,7 +167,7 @@ fn not_by_a_move_of_the_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
-    leasing(GUEST, BOX, LAST)?;
+    make_leasing_guest(GUEST, BOX, LAST)?;
     move_to(Some(BOX), GUEST, Some(BOX2))?;
     Guest::found(GUEST, Some(BOX2))?.holds(LAST, 1)
 }
@@ -177,7 +177,7 @@ case!(not_by_a_move_of_the_nic);
 fn not_by_a_move_of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let guest = leasing(GUEST, BOX, LAST)?;
+    let guest = make_leasing_guest(GUEST, BOX, LAST)?;
     move_to(None, NIC, Some(PEER))?;
     set_up(Some(PEER), NIC)?;
     let there = NetNs::by_name(PEER)?;
@@ -194,7 +194,7 @@ case!(queue_that_another_takes);
 fn queue_that_another_takes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    leasing(GUEST, BOX, LAST)?;
+    make_leasing_guest(GUEST, BOX, LAST)?;
     let mut next = Guest::pair("nk1", 2, BOX)?;
     let taking = thread::spawn(move || -> Result<()> {
         let end = Instant::now() + TEARDOWN;

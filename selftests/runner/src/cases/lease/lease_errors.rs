@@ -36,19 +36,19 @@ const LEASE_QUEUE_ID_AT: u32 = 52;
 const LEASE_QUEUE_TYPE_AT: u32 = 60;
 
 /// Makes a netkit pair whose guest end, in the container, has room for `leases` leases.
-fn guest(leases: u32) -> Result<Guest> {
+fn make_guest(leases: u32) -> Result<Guest> {
     testbed::container()?;
     Guest::pair(GUEST, 1 + leases, BOX)
 }
 
 /// Moves the other end of the wire into this namespace as a second NIC, and returns its ifindex.
-fn second_nic() -> Result<Ifindex> {
+fn bring_second_nic() -> Result<Ifindex> {
     move_to(Some(testbed::PEER), SENDER, None)?;
     ifindex(SENDER)
 }
 
 /// Options of `devmem-tcp lease` for a netkit in the container.
-fn boxed(queue: u32, netkit: &str) -> String {
+fn container_options(queue: u32, netkit: &str) -> String {
     format!("--queue {queue} --netkit {netkit} --netns {BOX}")
 }
 
@@ -56,12 +56,12 @@ case!(already_leased);
 /// Leases a queue that another netkit of the same container leases. The kernel must refuse.
 fn already_leased() -> Result<()> {
     testbed::wire()?;
-    let mut first = guest(1)?;
+    let mut first = make_guest(1)?;
     let mut second = Guest::pair("nk1", 2, BOX)?;
     first.granted(LAST, 1)?;
     denied(second.lease(LAST)?, EBUSY, LEASED)?;
     tool_denied(
-        &boxed(LAST, "nk1"),
+        &container_options(LAST, "nk1"),
         "queue-create nk1 from eth1 rx 3: Device queue in use due to queue leasing (EBUSY)",
     )?;
     first.holds(LAST, 1)
@@ -71,7 +71,7 @@ case!(already_leased_by_itself);
 /// Leases a queue twice to the same netkit. The kernel must refuse, and the refusal take no room.
 fn already_leased_by_itself() -> Result<()> {
     testbed::wire()?;
-    let mut guest = guest(2)?;
+    let mut guest = make_guest(2)?;
     guest.granted(LAST, 1)?;
     denied(guest.lease(LAST)?, EBUSY, LEASED)?;
     guest.holds(LAST, 1)?;
@@ -104,7 +104,7 @@ fn already_bound() -> Result<()> {
         &[QueueId::new(LAST)],
         BindOptions::default(),
     )?;
-    let mut guest = guest(1)?;
+    let mut guest = make_guest(1)?;
     denied(guest.lease(LAST)?, EBUSY, BOUND)?;
     binding.unbind();
     guest.granted(LAST, 1)
@@ -114,14 +114,14 @@ case!(in_use_by_af_xdp);
 fn in_use_by_af_xdp() -> Result<()> {
     testbed::wire()?;
     let _socket = xdp::socket(ifindex(NIC)?.get(), LAST).context("AF_XDP socket")?;
-    denied(guest(1)?.lease(LAST)?, EBUSY, XSK)
+    denied(make_guest(1)?.lease(LAST)?, EBUSY, XSK)
 }
 
 case!(primary_end);
 /// Leases a queue to the primary end of a netkit pair. The kernel must refuse.
 fn primary_end() -> Result<()> {
     testbed::wire()?;
-    let mut peer = guest(1)?;
+    let mut peer = make_guest(1)?;
     let mut primary = Guest::found(HOST, None)?;
     denied(primary.lease(LAST)?, EOPNOTSUPP, PRIMARY)?;
     tool_denied(
@@ -136,9 +136,9 @@ case!(no_room);
 /// Leases a queue to a netkit that has only its own queue. The kernel must refuse.
 fn no_room() -> Result<()> {
     testbed::wire()?;
-    denied(guest(0)?.lease(LAST)?, EINVAL, FULL)?;
+    denied(make_guest(0)?.lease(LAST)?, EINVAL, FULL)?;
     tool_denied(
-        &(boxed(LAST, "nk1") + " --rx-queues 1"),
+        &(container_options(LAST, "nk1") + " --rx-queues 1"),
         "queue-create nk1 from eth1 rx 3: netkit maximum queue limit reached (EINVAL)",
     )?;
     no_device("nk1h")?;
@@ -150,12 +150,12 @@ case!(room_exhausted);
 /// third.
 fn room_exhausted() -> Result<()> {
     testbed::wire()?;
-    let mut guest = guest(2)?;
+    let mut guest = make_guest(2)?;
     guest.granted(1, 1)?;
     guest.granted(2, 2)?;
     denied(guest.lease(3)?, EINVAL, FULL)?;
     tool_denied(
-        &boxed(3, GUEST),
+        &container_options(3, GUEST),
         "queue-create nk0 from eth1 rx 3: netkit maximum queue limit reached (EINVAL)",
     )?;
     guest.holds(1, 1)?;
@@ -166,8 +166,8 @@ fn room_exhausted() -> Result<()> {
 case!(two_nics);
 fn two_nics() -> Result<()> {
     testbed::wire()?;
-    let other = second_nic()?;
-    let mut guest = guest(2)?;
+    let other = bring_second_nic()?;
+    let mut guest = make_guest(2)?;
     guest.granted(LAST, 1)?;
     denied(guest.lease_of(other, LAST), EOPNOTSUPP, TWO_DEVICES)?;
     guest.holds(LAST, 1)?;
@@ -179,7 +179,7 @@ case!(two_nics_to_a_single);
 /// second NIC.
 fn two_nics_to_a_single() -> Result<()> {
     testbed::wire()?;
-    let other = second_nic()?;
+    let other = bring_second_nic()?;
     let mut single = Guest::single(GUEST, 3)?;
     single.granted(LAST, 1)?;
     denied(single.lease_of(other, LAST), EOPNOTSUPP, TWO_DEVICES)?;
@@ -189,7 +189,7 @@ fn two_nics_to_a_single() -> Result<()> {
 case!(queue_out_of_range);
 fn queue_out_of_range() -> Result<()> {
     testbed::wire()?;
-    let mut guest = guest(1)?;
+    let mut guest = make_guest(1)?;
     let at = Said::Attribute(LEASE_QUEUE_ID_AT);
     denied(guest.lease(testbed::QUEUES)?, ERANGE, at)?;
     guest.granted(LAST, 1)
@@ -197,7 +197,7 @@ fn queue_out_of_range() -> Result<()> {
 
 case!(virtual_lessor);
 fn virtual_lessor() -> Result<()> {
-    let mut guest = guest(1)?;
+    let mut guest = make_guest(1)?;
     let lessor = Guest::single("nk1", 2)?;
     denied(guest.lease_of(lessor.ifindex, 0), EINVAL, VIRTUAL)
 }
@@ -215,7 +215,7 @@ case!(physical_lessee);
 /// lessee is physical.
 fn physical_lessee() -> Result<()> {
     testbed::wire()?;
-    let other = second_nic()?;
+    let other = bring_second_nic()?;
     let mut nic = Guest::found(NIC, None)?;
     denied(nic.lease_of(other, 0), EINVAL, PHYSICAL)?;
     denied(nic.lease(LAST)?, EINVAL, PHYSICAL)
@@ -231,7 +231,7 @@ fn veth_lessee() -> Result<()> {
     let mut veth = Guest::found("nkveth1", Some(BOX))?;
     denied(veth.lease(LAST)?, EINVAL, NO_CREATION)?;
     tool_denied(
-        &boxed(LAST, "nkveth1"),
+        &container_options(LAST, "nkveth1"),
         "lease nkveth1: a veth, not a netkit",
     )
 }
@@ -240,18 +240,18 @@ case!(tx_lessee);
 /// Leases an rx queue of the NIC as a tx queue. The kernel must refuse.
 fn tx_lessee() -> Result<()> {
     testbed::wire()?;
-    types(QueueType::Tx, QueueType::Rx, TYPE_AT)
+    check_queue_types(QueueType::Tx, QueueType::Rx, TYPE_AT)
 }
 
 case!(tx_lessor);
 /// Leases a tx queue of the NIC as an rx queue. The kernel must refuse.
 fn tx_lessor() -> Result<()> {
     testbed::wire()?;
-    types(QueueType::Rx, QueueType::Tx, LEASE_QUEUE_TYPE_AT)
+    check_queue_types(QueueType::Rx, QueueType::Tx, LEASE_QUEUE_TYPE_AT)
 }
 
-fn types(kind: QueueType, of_kind: QueueType, bad: u32) -> Result<()> {
-    let mut guest = guest(1)?;
+fn check_queue_types(kind: QueueType, of_kind: QueueType, bad: u32) -> Result<()> {
+    let mut guest = make_guest(1)?;
     let lease = guest.request(ifindex(NIC)?, LAST);
     println_line(&format!("{kind} from {of_kind}"));
     let answer = guest
@@ -263,7 +263,7 @@ fn types(kind: QueueType, of_kind: QueueType, bad: u32) -> Result<()> {
 
 case!(no_such_namespace_id);
 fn no_such_namespace_id() -> Result<()> {
-    let mut guest = guest(1)?;
+    let mut guest = make_guest(1)?;
     let lease = Lease {
         netns_id: Some(NsId::new(4242)),
         ..guest.request(Ifindex::new(1), 0)
@@ -274,7 +274,7 @@ fn no_such_namespace_id() -> Result<()> {
 
 case!(no_such_device);
 fn no_such_device() -> Result<()> {
-    let mut guest = guest(1)?;
+    let mut guest = make_guest(1)?;
     let nowhere = Ifindex::new(4242);
     denied(guest.lease_of(nowhere, 0), ENODEV, Said::Nothing)?;
     guest.ifindex = nowhere;

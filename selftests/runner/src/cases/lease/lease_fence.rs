@@ -30,7 +30,7 @@ fn tool(line: &str) -> Result<Finished> {
 
 /// Makes a network behind this host, in the namespace [`BOX2`], with a device that forwards its
 /// packets.
-fn network_behind() -> Result<()> {
+fn make_network_behind() -> Result<()> {
     let inside = NetNs::by_name(BOX2)?;
     let mut pair = NetkitPair::new("nkin", "nkout");
     pair.peer_netns = Some(inside.clone());
@@ -78,7 +78,7 @@ fn of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
-    network_behind()?;
+    make_network_behind()?;
     let rules = || -> Result<String> { Ok(sh("ip rule")? + &sh("ip -6 rule")?) };
     let before = rules()?;
     let ends = [(BOX2, OTHER4), (BOX2, OTHER6)];
@@ -123,18 +123,18 @@ fn of_the_guest() -> Result<()> {
         sender.add_route(&Route::over(to.parse()?, NIC_ADDRESS.parse()?))?;
     }
     sh(&format!("ip -n {BOX} address add {OTHER4}/32 dev nk0"))?;
-    ensure!(passes(GUEST4)?, "the guest's own is dropped");
-    ensure!(!passes(OTHER4)?, "{OTHER4} passes");
+    ensure!(datagram_passes(GUEST4)?, "the guest's own is dropped");
+    ensure!(!datagram_passes(OTHER4)?, "{OTHER4} passes");
     // By the rule, and nothing else.
     sh("ip rule del pref 11 iif nk0h blackhole")?;
-    ensure!(passes(OTHER4)?, "something else is in the way");
+    ensure!(datagram_passes(OTHER4)?, "something else is in the way");
     sh("ip rule add pref 11 iif nk0h blackhole")?;
     let end = format!("unlease nk0 --netns {BOX}");
     tool(&end)?.good(&end).map(drop)
 }
 
 /// Whether a datagram that the guest sends from this address reaches the sender.
-fn passes(from: &str) -> Result<bool> {
+fn datagram_passes(from: &str) -> Result<bool> {
     let sender = (SENDER_ADDRESS, PORT);
     let receiver = NetNs::by_name(PEER)?.run(|| UdpSocket::bind(sender))??;
     receiver.set_read_timeout(Some(Duration::from_millis(1500)))?;
@@ -202,7 +202,7 @@ fn flushed() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
-    network_behind()?;
+    make_network_behind()?;
     let rules = || -> Result<Vec<String>> {
         let text = sh("ip rule")? + &sh("ip -6 rule")?;
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -217,10 +217,13 @@ fn flushed() -> Result<()> {
     let flush = || FLUSH.iter().try_for_each(|line| sh(line).map(drop));
     flush()?;
     ensure!(reached(BOX2, OTHER4)?, "something else is in the way");
-    let remedy = missing()?.context("the doctor is content")?;
+    let remedy = missing_rules_remedy()?.context("the doctor is content")?;
     println_line(&remedy);
     paste(&remedy)?;
-    ensure!(missing()?.is_none(), "the remedy helps nothing");
+    ensure!(
+        missing_rules_remedy()?.is_none(),
+        "the remedy helps nothing"
+    );
     ensure!(
         rules()? == fenced,
         "other rules than before: {:?}",
@@ -242,13 +245,21 @@ fn flushed() -> Result<()> {
     for address in [OTHER4, OTHER6] {
         ensure!(!reached(BOX2, address)?, "{address} is reached");
     }
-    ensure!(missing()?.is_none(), "rules are missing: {:?}", rules()?);
+    ensure!(
+        missing_rules_remedy()?.is_none(),
+        "rules are missing: {:?}",
+        rules()?
+    );
 
     // A lease that fails removes none of another's.
     flush()?;
     let line = format!("{second} --queue 1 --netkit nk2");
     println_line(tool(&line)?.refused(1)?.trim_end());
-    ensure!(missing()?.is_none(), "rules are missing: {:?}", rules()?);
+    ensure!(
+        missing_rules_remedy()?.is_none(),
+        "rules are missing: {:?}",
+        rules()?
+    );
     for (netkit, netns) in [("nk0", BOX), ("nk1", BOX2)] {
         let end = format!("unlease {netkit} --netns {netns}");
         tool(&end)?.good(&end)?;
@@ -258,7 +269,7 @@ fn flushed() -> Result<()> {
 }
 
 /// Returns the remedy of `doctor` for missing rules; `None` if no rules are missing.
-fn missing() -> Result<Option<String>> {
+fn missing_rules_remedy() -> Result<Option<String>> {
     let finished = tool("doctor --json")?;
     let report: serde_json::Value = serde_json::from_str(&finished.stdout)?;
     let checks = report["checks"].as_array().context("no checks")?;

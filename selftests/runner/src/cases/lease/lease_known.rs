@@ -189,7 +189,7 @@ fn offload_of_each_nic() -> Result<()> {
 
 /// Returns the contents of all files in the runtime directory; none if the directory does not
 /// exist.
-fn noted() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+fn read_runtime_files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut files = BTreeMap::new();
     if Path::new(RUNTIME).exists() {
         for entry in fs::read_dir(RUNTIME)? {
@@ -223,7 +223,7 @@ fn dry_runs_change_nothing() -> Result<()> {
     );
     tool(&line)?.good(&line)?;
     // One of another boot, one that is damaged, one that somebody was about to write.
-    let lease = noted()?
+    let lease = read_runtime_files()?
         .into_iter()
         .find(|(path, _)| path.to_string_lossy().contains("lease-"));
     let Some((path, text)) = lease else {
@@ -234,12 +234,12 @@ fn dry_runs_change_nothing() -> Result<()> {
     fs::write(path.with_file_name("lease-1-nk7.json"), text)?;
     fs::write(path.with_file_name("lease-1-nk8.json"), "{")?;
     fs::write(path.with_file_name("lease-1-nk9.json.tmp"), "{")?;
-    let before = noted()?;
+    let before = read_runtime_files()?;
     let unlease = format!("unlease nk0 --netns {BOX} --dry-run");
     for line in lines[1..].iter().chain([&unlease]) {
         let said = tool(line)?.good(line)?;
         println_line(said.trim_end());
-        ensure!(noted()? == before, "{line}: changed {RUNTIME}");
+        ensure!(read_runtime_files()? == before, "{line}: changed {RUNTIME}");
     }
     let said = tool(&unlease)?.good("unlease")?;
     says(&said, "would put back net.ipv4.conf.eth1.forwarding = 0")?;
@@ -276,9 +276,13 @@ fn boot_that_is_masked() -> Result<()> {
         says(&masked(line)?.good(line)?, "no lease left anything")?;
         says(&tool(line)?.good(line)?, "no lease left anything")?;
     }
-    let leases = noted()?.into_keys();
+    let leases = read_runtime_files()?.into_keys();
     let leases = leases.filter(|path| path.to_string_lossy().contains("lease-"));
-    ensure!(leases.count() == 2, "not two notes: {:?}", noted()?.keys());
+    ensure!(
+        leases.count() == 2,
+        "not two notes: {:?}",
+        read_runtime_files()?.keys()
+    );
     let done = masked(&format!("unlease nk0 --netns {BOX}"))?.good("masked unlease")?;
     says(&done, "nk1 still needs it")?;
     let done = tool(&format!("unlease nk1 --netns {BOX2}"))?.good("unlease")?;

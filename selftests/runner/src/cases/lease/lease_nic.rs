@@ -19,16 +19,16 @@ use framework::xdp;
 const LEASED: Said = Said::Text("Device queue in use due to queue leasing");
 
 /// Makes a netkit in a container that leases queue 1, on a NIC whose RSS uses queue 0 only.
-fn leasing() -> Result<Guest> {
+fn make_leasing_guest() -> Result<Guest> {
     testbed::container()?;
-    rss_on_queue_zero()?;
+    set_rss_on_queue_zero()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     guest.granted(1, 1)?;
     Ok(guest)
 }
 
 /// Sets an RSS table that uses queue 0 only, as `ethtool -X NIC equal 1` does.
-fn rss_on_queue_zero() -> Result<()> {
+fn set_rss_on_queue_zero() -> Result<()> {
     let mut ethtool = Ethtool::open()?;
     let nic = ifindex(NIC)?;
     let entries = ethtool.rss(nic)?.table.len();
@@ -42,7 +42,7 @@ fn rss_on_queue_zero() -> Result<()> {
 case!(channels_stay);
 fn channels_stay() -> Result<()> {
     testbed::wire()?;
-    let guest = leasing()?;
+    let guest = make_leasing_guest()?;
     denied(testbed::channels(1)?, EINVAL, LEASED)?;
     guest.holds(1, 1)
 }
@@ -50,7 +50,7 @@ fn channels_stay() -> Result<()> {
 case!(channels_stay_until_the_end);
 fn channels_stay_until_the_end() -> Result<()> {
     testbed::wire()?;
-    leasing()?;
+    make_leasing_guest()?;
     denied(testbed::channels(1)?, EINVAL, LEASED)?;
     delete(HOST)?;
     testbed::channels(1)??;
@@ -61,7 +61,7 @@ case!(channels_as_they_are);
 /// Sets the channels to their present number. The kernel must accept, and the lease stay.
 fn channels_as_they_are() -> Result<()> {
     testbed::wire()?;
-    let guest = leasing()?;
+    let guest = make_leasing_guest()?;
     testbed::channels(testbed::QUEUES)??;
     guest.holds(1, 1)
 }
@@ -70,7 +70,7 @@ case!(channels_shrink_down_to_the_lease);
 /// Reduces the channels. Queues above the leased one may go, the leased one must not.
 fn channels_shrink_down_to_the_lease() -> Result<()> {
     testbed::wire()?;
-    let guest = leasing()?;
+    let guest = make_leasing_guest()?;
     for count in [3, 2] {
         testbed::channels(count)??;
         guest.holds(1, 1)?;
@@ -84,7 +84,7 @@ case!(channels_grow);
 fn channels_grow() -> Result<()> {
     testbed::wire()?;
     testbed::channels(2)??;
-    let guest = leasing()?;
+    let guest = make_leasing_guest()?;
     testbed::channels(3)??;
     guest.holds(1, 1)?;
     free(2)
@@ -94,7 +94,7 @@ case!(netkit_has_no_channels);
 /// Sets the channels of a netkit at either end. The kernel must refuse.
 fn netkit_has_no_channels() -> Result<()> {
     testbed::wire()?;
-    let guest = leasing()?;
+    let guest = make_leasing_guest()?;
     let change = ChannelsChange {
         combined: Some(1),
         ..ChannelsChange::default()
@@ -112,7 +112,7 @@ case!(bind_of_leased_queue);
 fn bind_of_leased_queue() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
-    let guest = leasing()?;
+    let guest = make_leasing_guest()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
     let bind = |queues: &[u32]| -> Result<netdev::Result<netdev::queues::Binding>> {
         let queues: Vec<QueueId> = queues.iter().copied().map(QueueId::new).collect();

@@ -26,7 +26,7 @@ use framework::{machine, nic_state};
 const TEARDOWN: Duration = Duration::from_secs(30);
 
 /// Returns the files of the lease journal.
-fn notes() -> Result<Vec<PathBuf>> {
+fn lease_files() -> Result<Vec<PathBuf>> {
     let mut files = nic_state::written_down()?;
     files.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -36,8 +36,8 @@ fn notes() -> Result<Vec<PathBuf>> {
 }
 
 /// Returns the only file of the lease journal.
-fn note() -> Result<PathBuf> {
-    notes()?.pop().context("no note of a lease")
+fn lease_file() -> Result<PathBuf> {
+    lease_files()?.pop().context("no note of a lease")
 }
 
 case!(netkits_that_went);
@@ -151,12 +151,14 @@ fn stopped_half_way() -> Result<()> {
         let signal = [Signal::SIGKILL, Signal::SIGTERM][turn % 2];
         let running = Running::start(command(None, &devmem_tcp(), &line))?;
         // From the moment on at which it has noted what it will change.
-        until("a note, or the end", TEARDOWN, || Ok(!notes()?.is_empty()))?;
+        until("a note, or the end", TEARDOWN, || {
+            Ok(!lease_files()?.is_empty())
+        })?;
         thread::sleep(Duration::from_millis(turn as u64));
         // It may have ended already.
         let _ended = running.signal(signal);
         let end = running.end_within(TEARDOWN)?;
-        let noted = !notes()?.is_empty();
+        let noted = !lease_files()?.is_empty();
         let what = format!("turn {turn}, {signal}, {}", end.status);
         match (end.status.success(), noted) {
             (true, _) => done += 1,
@@ -170,7 +172,7 @@ fn stopped_half_way() -> Result<()> {
         } else {
             ensure!(!end.status.success(), "{what}: without a note");
         }
-        clear_of_half_written()
+        remove_temporary_files()
             .and_then(|()| before.same())
             .context(what)?;
     }
@@ -185,7 +187,7 @@ fn stopped_half_way() -> Result<()> {
 }
 
 /// Removes the temporary files of killed writers, by taking the runtime directory's lock once.
-fn clear_of_half_written() -> Result<()> {
+fn remove_temporary_files() -> Result<()> {
     unlease("--all-stale")?.good("unlease").map(drop)
 }
 
@@ -197,7 +199,7 @@ fn damaged_notes() -> Result<()> {
     let line = boxed(&format!("--queue {LAST} --address {BESIDE}"));
     let end = format!("{GUEST} --netns {BOX}");
     leased(&line)?;
-    let note = self::note()?;
+    let note = self::lease_file()?;
     let whole = fs::read_to_string(&note)?;
     fs::write(&note, &whole[..whole.len() / 2])?;
     let complaint = unlease_refused(&end)?;
@@ -267,7 +269,7 @@ fn ended_from_elsewhere() -> Result<()> {
         rail.run(|| before.soon_again())?.context(what.to_owned())?;
         let here = fs::read_to_string("/proc/sys/net/ipv4/conf/nkz/forwarding")?;
         ensure!(here.trim() == "1", "{what}: a device of this namespace");
-        ensure!(notes()?.is_empty(), "{what}: the note stays");
+        ensure!(lease_files()?.is_empty(), "{what}: the note stays");
         Ok(())
     };
     let host = format!("{HOST} --netns {BOX2}");
@@ -303,6 +305,9 @@ fn ended_from_elsewhere() -> Result<()> {
     })?;
     let stale = unlease("--all-stale")?.good("unlease")?;
     says(&stale, "netkit nk0 (namespace box) was already gone")?;
-    ensure!(notes()?.is_empty(), "the note of a namespace that is gone");
+    ensure!(
+        lease_files()?.is_empty(),
+        "the note of a namespace that is gone"
+    );
     delete("nkz")
 }

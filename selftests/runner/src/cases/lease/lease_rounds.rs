@@ -36,7 +36,7 @@ pub(crate) const ROUTED6: &str = "2001:db8:100::2";
 pub(crate) const BESIDE: &str = "192.0.2.77";
 pub(crate) const BESIDE6: &str = "2001:db8:2::77";
 /// File that a network namespace is mounted on.
-const PATH: &str = "/run/pod.netns";
+const POD_FILE: &str = "/run/pod.netns";
 
 /// A pod's network namespace, by what keeps it and names it.
 pub(crate) enum Pod {
@@ -55,13 +55,13 @@ impl Pod {
     }
 
     fn mounted() -> Result<Self> {
-        fs::File::create(PATH)?;
+        fs::File::create(POD_FILE)?;
         let made = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             let own = Path::new("/proc/thread-self/ns/net");
             mount(
                 Some(own),
-                PATH,
+                POD_FILE,
                 None::<&str>,
                 MsFlags::MS_BIND,
                 None::<&str>,
@@ -87,7 +87,7 @@ impl Pod {
     pub(crate) fn arg(&self) -> String {
         match self {
             Self::Named => BOX.to_owned(),
-            Self::Mounted => PATH.to_owned(),
+            Self::Mounted => POD_FILE.to_owned(),
             Self::Process(child) => format!("pid:{}", child.id()),
         }
     }
@@ -97,8 +97,8 @@ impl Pod {
         match self {
             Self::Named => machine::delete_namespace(BOX),
             Self::Mounted => {
-                umount2(PATH, MntFlags::MNT_DETACH)?;
-                Ok(fs::remove_file(PATH)?)
+                umount2(POD_FILE, MntFlags::MNT_DETACH)?;
+                Ok(fs::remove_file(POD_FILE)?)
             }
             Self::Process(mut child) => {
                 child.kill()?;
@@ -171,7 +171,7 @@ fn address(addr: &str, port: u16) -> Result<SocketAddr> {
 
 /// Which ends first in a round, the lease or the pod.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum First {
+enum EndsFirst {
     /// `unlease` ends the lease, then the pod ends.
     Lease,
     /// The pod ends, and with it the lease; `unlease` removes the rest.
@@ -180,7 +180,7 @@ enum First {
 
 /// Runs the rounds of a case: make a pod, lease with routes for IPv4 and IPv6, receive, end lease
 /// and pod. Checks after each that nothing is left.
-fn rounds(first: First, pod: impl Fn() -> Result<Pod>) -> Result<()> {
+fn run_rounds(first: EndsFirst, pod: impl Fn() -> Result<Pod>) -> Result<()> {
     wire()?;
     let before = Footprint::settled()?;
     let (begin, sizes) = (Instant::now(), [4 << 10, 1 << 20, (100 << 10) + 1, 17]);
@@ -188,7 +188,7 @@ fn rounds(first: First, pod: impl Fn() -> Result<Pod>) -> Result<()> {
         let turn = usize::try_from(round)?;
         let to = [ROUTED, ROUTED6][turn % 2];
         let to = address(to, 5000 + u16::try_from(round)?)?;
-        one(first, pod()?, to, sizes[turn % sizes.len()])
+        run_round(first, pod()?, to, sizes[turn % sizes.len()])
             .and_then(|()| before.soon_again())
             .with_context(|| format!("round {round}"))?;
     }
@@ -197,7 +197,7 @@ fn rounds(first: First, pod: impl Fn() -> Result<Pod>) -> Result<()> {
     Ok(())
 }
 
-fn one(first: First, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
+fn run_round(first: EndsFirst, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
     let netns = pod.arg();
     let ways: String = [ROUTED, ROUTED6, BESIDE, BESIDE6]
         .map(|address| format!(" --address {address}"))
@@ -207,7 +207,7 @@ fn one(first: First, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
     ensure!(leased.made, "{leased:?}");
     receive(&netns, GUEST, to, bytes)?;
     let line = format!("{GUEST} --netns {netns}");
-    if first == First::Pod {
+    if first == EndsFirst::Pod {
         pod.end()?;
         return unleased(&line).map(drop);
     }
@@ -219,32 +219,32 @@ fn one(first: First, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
 
 case!(by_name);
 fn by_name() -> Result<()> {
-    rounds(First::Lease, Pod::named)
+    run_rounds(EndsFirst::Lease, Pod::named)
 }
 
 case!(by_name_pod_first);
 fn by_name_pod_first() -> Result<()> {
-    rounds(First::Pod, Pod::named)
+    run_rounds(EndsFirst::Pod, Pod::named)
 }
 
 case!(by_path);
 fn by_path() -> Result<()> {
-    rounds(First::Lease, Pod::mounted)
+    run_rounds(EndsFirst::Lease, Pod::mounted)
 }
 
 case!(by_path_pod_first);
 fn by_path_pod_first() -> Result<()> {
-    rounds(First::Pod, Pod::mounted)
+    run_rounds(EndsFirst::Pod, Pod::mounted)
 }
 
 case!(by_pid);
 fn by_pid() -> Result<()> {
-    rounds(First::Lease, Pod::process)
+    run_rounds(EndsFirst::Lease, Pod::process)
 }
 
 case!(by_pid_pod_first);
 fn by_pid_pod_first() -> Result<()> {
-    rounds(First::Pod, Pod::process)
+    run_rounds(EndsFirst::Pod, Pod::process)
 }
 
 case!(beside_the_nic);

@@ -18,7 +18,7 @@ use framework::{Skip, ifindex, netkit, refused};
 
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
-fn memory() -> Result<Udmabuf> {
+fn make_memory() -> Result<Udmabuf> {
     Ok(Udmabuf::builder(1 << 20).build()?)
 }
 
@@ -27,7 +27,7 @@ fn bind(ifindex: Ifindex, memory: impl AsFd, queue: QueueId) -> netdev::Result<B
 }
 
 fn bind_nic() -> Result<netdev::Result<Binding>> {
-    Ok(bind(ifindex(NIC)?, memory()?, LAST))
+    Ok(bind(ifindex(NIC)?, make_memory()?, LAST))
 }
 
 case!(split_off);
@@ -49,13 +49,13 @@ fn queue_out_of_range() -> Result<()> {
     testbed::wire()?;
     testbed::split()?;
     let queue = QueueId::new(testbed::QUEUES);
-    refused(bind(ifindex(NIC)?, memory()?, queue), EINVAL, None)
+    refused(bind(ifindex(NIC)?, make_memory()?, queue), EINVAL, None)
 }
 
 case!(no_such_device);
 fn no_such_device() -> Result<()> {
     refused(
-        bind(Ifindex::new(4242), memory()?, QueueId::new(0)),
+        bind(Ifindex::new(4242), make_memory()?, QueueId::new(0)),
         ENODEV,
         None,
     )
@@ -64,7 +64,7 @@ fn no_such_device() -> Result<()> {
 case!(device_without_queue_ops);
 fn device_without_queue_ops() -> Result<()> {
     refused(
-        bind(ifindex("lo")?, memory()?, QueueId::new(0)),
+        bind(ifindex("lo")?, make_memory()?, QueueId::new(0)),
         EOPNOTSUPP,
         None,
     )
@@ -76,7 +76,7 @@ case!(netkit_without_a_lease);
 fn netkit_without_a_lease() -> Result<()> {
     let netkit = netkit("nk0", 2)?;
     refused(
-        bind(netkit, memory()?, QueueId::new(0)),
+        bind(netkit, make_memory()?, QueueId::new(0)),
         EOPNOTSUPP,
         Some("DMA"),
     )
@@ -131,7 +131,7 @@ fn leased_out() -> Result<()> {
     // say EBUSY and "leased to a virtual netdev" (`netif_mp_open_rxq`).
     refused(bind_nic()?, EOPNOTSUPP, Some("doesn't support DMA"))?;
     // The same queue by its lease: granted.
-    bind(netkit, memory()?, QueueId::new(1))?.unbind();
+    bind(netkit, make_memory()?, QueueId::new(1))?.unbind();
     Ok(())
 }
 
@@ -168,7 +168,7 @@ fn bind_with_page_size(bytes: u32, pages: HugePage) -> Result<netdev::Result<Bin
     Ok(Netdev::open()?.bind_rx(ifindex(NIC)?, memory, &[LAST], options))
 }
 
-fn since_7_3() -> Result<()> {
+fn require_linux_7_3() -> Result<()> {
     if testbed::kernel()? < (7, 3) {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
     }
@@ -178,7 +178,7 @@ fn since_7_3() -> Result<()> {
 
 case!(rx_page_size_not_a_power_of_two);
 fn rx_page_size_not_a_power_of_two() -> Result<()> {
-    since_7_3()?;
+    require_linux_7_3()?;
     let _reserved = sysctl::set("vm.nr_hugepages", "8")?;
     refused(bind_with_page_size(12_288, HugePage::Mb2)?, EINVAL, None)?;
     refused(bind_with_page_size(2048, HugePage::Mb2)?, ERANGE, None)?;
@@ -195,7 +195,7 @@ case!(rx_page_size_unaligned_memory);
 /// Binds with `rx-page-size` 64 KiB to memory of 4 KiB pages, which are not contiguous. The kernel
 /// must refuse, because the scatter-gather entries are smaller.
 fn rx_page_size_unaligned_memory() -> Result<()> {
-    since_7_3()?;
+    require_linux_7_3()?;
     refused(
         bind_with_page_size(65_536, HugePage::None)?,
         EINVAL,

@@ -39,13 +39,13 @@ fn recv(memory: &str) -> Command {
 }
 
 /// Allocates a dmabuf of `len` bytes from the system heap.
-fn heap(len: u64) -> Result<AnyMemory> {
+fn allocate_from_heap(len: u64) -> Result<AnyMemory> {
     Ok(AnyMemory::make(&"heap:system".parse()?, Some(len), None)?)
 }
 
 /// Clears `FD_CLOEXEC`, so that programs started by this process inherit the fd. Returns the fd's
 /// number.
-fn lend(fd: impl AsFd) -> Result<i32> {
+fn clear_cloexec(fd: impl AsFd) -> Result<i32> {
     fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).context("FD_CLOEXEC")?;
     Ok(fd.as_fd().as_raw_fd())
 }
@@ -123,20 +123,20 @@ fn fds_that_are_none() -> Result<()> {
         &["fd:987", "Bad file descriptor", "FD_CLOEXEC"],
     )?;
     let null = File::open("/dev/null")?;
-    let number = lend(&null)?;
+    let number = clear_cloexec(&null)?;
     complains(
         recv(&format!("fd:{number}")),
         &["not a dmabuf, but /dev/null"],
     )?;
     let name = c"what-a-udmabuf-is-made-of";
     let memfd = nix::sys::memfd::memfd_create(name, nix::sys::memfd::MFdFlags::empty())?;
-    let number = lend(&memfd)?;
+    let number = clear_cloexec(&memfd)?;
     complains(
         recv(&format!("fd:{number}")),
         &["not a dmabuf", "memfd:", "not its memfd"],
     )?;
-    let small = heap(MIB)?;
-    let number = lend(&small)?;
+    let small = allocate_from_heap(MIB)?;
+    let number = clear_cloexec(&small)?;
     complains(
         recv(&format!("fd:{number} --size 2M")),
         &["1048576 bytes", "2097152 are wanted"],
@@ -148,7 +148,10 @@ fn fds_that_are_none() -> Result<()> {
 
 /// Starts a helper that serves each connection to a Unix socket until the case ends. Returns the
 /// `--memory` option for the socket.
-fn helper(name: &str, serve: impl Fn(UnixStream) -> Result<()> + Send + 'static) -> Result<String> {
+fn start_helper(
+    name: &str,
+    serve: impl Fn(UnixStream) -> Result<()> + Send + 'static,
+) -> Result<String> {
     let path = format!("/tmp/{name}.{}", std::process::id());
     let listener = UnixListener::bind(&path)?;
     thread::spawn(move || {
@@ -178,16 +181,18 @@ fn helpers_that_pass_none() -> Result<()> {
     )?;
     let _datagrams = UnixDatagram::bind("/tmp/datagrams")?;
     complains(recv("socket:/tmp/datagrams"), &["SOCK_STREAM"])?;
-    let goes = helper("goes", |_| Ok(()))?;
+    let goes = start_helper("goes", |_| Ok(()))?;
     complains(recv(&goes), &["0 fds were passed", "SCM_RIGHTS"])?;
-    let other = helper("other", |stream| {
+    let other = start_helper("other", |stream| {
         Ok(passed::pass(&stream, File::open("/dev/zero")?)?)
     })?;
     complains(recv(&other), &["not a dmabuf, but /dev/zero"])?;
-    let small = helper("small", |stream| Ok(passed::pass(&stream, heap(MIB)?)?))?;
+    let small = start_helper("small", |stream| {
+        Ok(passed::pass(&stream, allocate_from_heap(MIB)?)?)
+    })?;
     complains(recv(&format!("{small} --size 2M")), &["2097152 are wanted"])?;
-    let memory = heap(MIB)?;
-    let same = helper("same", move |stream| Ok(passed::pass(&stream, &memory)?))?;
+    let memory = allocate_from_heap(MIB)?;
+    let same = start_helper("same", move |stream| Ok(passed::pass(&stream, &memory)?))?;
     let line = format!("{same} --dmabuf-per-queue --queue 2 --queue 3");
     complains(recv(&line), &["the same dmabuf was passed twice"])?;
     nic_state::untouched()
@@ -195,7 +200,7 @@ fn helpers_that_pass_none() -> Result<()> {
 
 /// Returns the DRM device of the kernel module `vgem`, which needs no hardware; skips the case
 /// where the kernel lacks the module.
-fn card() -> Result<&'static str> {
+fn drm_card() -> Result<&'static str> {
     let card = "/dev/dri/card0";
     if !Path::new(card).exists() {
         if let Err(error) = sh("modprobe vgem") {
@@ -207,7 +212,7 @@ fn card() -> Result<&'static str> {
 
 case!(drm_devices_that_give_none, on drm);
 fn drm_devices_that_give_none() -> Result<()> {
-    let card = card()?;
+    let card = drm_card()?;
     testbed::wire()?;
     let names =
         fs::read_dir("/dev/dri")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -231,16 +236,16 @@ fn drm_devices_that_give_none() -> Result<()> {
 }
 
 /// Returns a `--memory` option for each kind of memory that this machine has, of `len` bytes.
-fn all_kinds(len: u64) -> Result<Vec<String>> {
+fn memory_options(len: u64) -> Result<Vec<String>> {
     let mib = len / MIB;
     let mut all = vec![
         format!("udmabuf --size {mib}M"),
         format!("heap:system --size {mib}M"),
-        helper("passes", move |stream| {
-            Ok(passed::pass(&stream, heap(len)?)?)
+        start_helper("passes", move |stream| {
+            Ok(passed::pass(&stream, allocate_from_heap(len)?)?)
         })?,
     ];
-    match card() {
+    match drm_card() {
         Ok(card) => all.push(format!("drm:{card} --size {mib}M")),
         Err(error) => println_line(&format!("without DRM: {error:#}")),
     }
@@ -258,14 +263,14 @@ fn dmabuf_bytes() -> Result<u64> {
 }
 
 /// Starts a receiver with the given `--memory`, and waits until its queue is bound.
-fn bound(memory: &str) -> Result<Running> {
+fn start_bound_receiver(memory: &str) -> Result<Running> {
     let running = Running::start(recv(memory))?;
     until("a binding", SOON, || Ok(bound_queues()? == 1))?;
     Ok(running)
 }
 
 /// Waits until no dmabuf and no binding is left.
-fn until_free() -> Result<()> {
+fn wait_until_freed() -> Result<()> {
     until("memory to be free", SOON, || {
         free_deferred()?;
         Ok(dmabuf_bytes()? == 0 && bound_queues()? == 0)
@@ -277,10 +282,10 @@ case!(freed_at_the_end, on drm_too);
 /// freed each time.
 fn freed_at_the_end() -> Result<()> {
     testbed::wire()?;
-    until_free()?;
-    for memory in all_kinds(16 * MIB)? {
+    wait_until_freed()?;
+    for memory in memory_options(16 * MIB)? {
         for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGKILL)] {
-            let receiver = bound(&memory)?;
+            let receiver = start_bound_receiver(&memory)?;
             let bytes = dmabuf_bytes()?;
             ensure!(bytes == 16 * MIB, "{memory}: {bytes} bytes of dmabufs");
             match signal {
@@ -288,7 +293,7 @@ fn freed_at_the_end() -> Result<()> {
                 Some(signal) => receiver.signal(signal)?,
             }
             receiver.end_within(SOON)?;
-            until_free().with_context(|| memory.clone())?;
+            wait_until_freed().with_context(|| memory.clone())?;
         }
         println_line(&memory);
     }
@@ -297,7 +302,7 @@ fn freed_at_the_end() -> Result<()> {
 
 /// Lists the open fds of a process: the number, what it is, and whether programs that the process
 /// starts inherit it.
-fn open_in(pid: u32) -> Result<Vec<(String, String, bool)>> {
+fn open_fds(pid: u32) -> Result<Vec<(String, String, bool)>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let path = entry?.path();
@@ -326,16 +331,16 @@ case!(not_for_other_programs, on drm_too);
 /// and neither the guardian nor another program may inherit the memory.
 fn not_for_other_programs() -> Result<()> {
     testbed::wire()?;
-    let lent = heap(16 * MIB)?;
-    let mut all = all_kinds(16 * MIB)?;
+    let lent = allocate_from_heap(16 * MIB)?;
+    let mut all = memory_options(16 * MIB)?;
     let inherited = format!("fd:{}", lent.as_fd().as_raw_fd());
     all.push(inherited.clone());
     for memory in all {
         if memory == inherited {
-            lend(&lent)?;
+            clear_cloexec(&lent)?;
         }
-        let receiver = bound(&memory)?;
-        let open = open_in(receiver.id())?;
+        let receiver = start_bound_receiver(&memory)?;
+        let open = open_fds(receiver.id())?;
         let is_dmabuf = |what: &str| what.starts_with("/dmabuf");
         let dmabufs = open.iter().filter(|(_, what, _)| is_dmabuf(what)).count();
         ensure!(dmabufs > 0, "{memory}: no dmabuf is open: {open:?}");
@@ -347,7 +352,7 @@ fn not_for_other_programs() -> Result<()> {
                 "{memory}: fd {number} is inherited"
             );
         }
-        let guardian = open_in(nic_state::guardian()?.unsigned_abs())?;
+        let guardian = open_fds(nic_state::guardian()?.unsigned_abs())?;
         let has = guardian.iter().any(|(_, what, _)| is_dmabuf(what));
         ensure!(!has, "{memory}: the guardian has memory: {guardian:?}");
         receiver.signal(Signal::SIGTERM)?;
@@ -362,7 +367,7 @@ case!(sent_from_each_kind, on drm_too);
 /// have copied any.
 fn sent_from_each_kind() -> Result<()> {
     testbed::wire()?;
-    for memory in all_kinds(4 * MIB)? {
+    for memory in memory_options(4 * MIB)? {
         let (memory, size) = memory
             .split_once(" --size ")
             .unwrap_or((memory.as_str(), "4M"));
@@ -396,8 +401,8 @@ fn doctor_asks_for_it() -> Result<()> {
         report.check("udmabuf.device").is_none(),
         "asked for udmabuf"
     );
-    let lent = heap(MIB)?;
-    let fd = lend(&lent)?;
+    let lent = allocate_from_heap(MIB)?;
+    let fd = clear_cloexec(&lent)?;
     let helper = format!("/tmp/offers.{}", std::process::id());
     let _listener = UnixListener::bind(&helper)?;
     for (memory, status, words) in [

@@ -23,7 +23,7 @@ fn tool(line: &str) -> Command {
 }
 
 /// Reads how much memory is free, in KiB.
-fn free() -> Result<u64> {
+fn free_kib() -> Result<u64> {
     let info = fs::read_to_string("/proc/meminfo")?;
     let line = info.lines().find(|line| line.starts_with("MemFree:"));
     let kib = line.context("no MemFree")?.split_whitespace().nth(1);
@@ -32,10 +32,10 @@ fn free() -> Result<u64> {
 
 /// Checks that a command line is refused with an excessive size in place of `SIZE`, and that no
 /// memory was taken. Returns the option with a possible size that the remedy names.
-fn refused(line: &str, size: &str) -> Result<String> {
-    let (line, before) = (line.replace("SIZE", size), free()?);
+fn refused_size(line: &str, size: &str) -> Result<String> {
+    let (line, before) = (line.replace("SIZE", size), free_kib()?);
     complains(tool(&line), &["MiB are available", "take less: --"])?;
-    let taken = before.saturating_sub(free()?);
+    let taken = before.saturating_sub(free_kib()?);
     ensure!(taken < 64 << 10, "{taken} KiB less than before are free");
     let said = finish(tool(&line))?.refused(1)?;
     let remedy = said.lines().nth(1).context("no remedy")?;
@@ -44,7 +44,7 @@ fn refused(line: &str, size: &str) -> Result<String> {
 }
 
 /// Checks that `recv` can bind with the option that the remedy named.
-fn cured(line: &str, option: &str) -> Result<()> {
+fn check_remedy_helps(line: &str, option: &str) -> Result<()> {
     let (before, _) = line.split_once("--size").context("no --size")?;
     let receiver = Running::start(tool(&format!("{before}{option}")))?;
     until("a binding", LATER, || Ok(bound_queues()? > 0))?;
@@ -57,22 +57,22 @@ fn more_than_the_machine_has() -> Result<()> {
     let before = nic_settings(NIC)?;
     let base = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
     let plain = format!("{base} --size SIZE");
-    let option = refused(&plain, "100G")?;
-    cured(&plain, &option)?;
+    let option = refused_size(&plain, "100G")?;
+    check_remedy_helps(&plain, &option)?;
     for options in [
         "--pages 4K --size SIZE",
         "--pages 2M --size SIZE",
         "--memory heap:system --size SIZE",
     ] {
-        refused(&format!("{base} {options}"), "100G")?;
+        refused_size(&format!("{base} {options}"), "100G")?;
     }
     // Each of them would fit.
     let line = format!("{base} --queue 2 --queue 3 --dmabuf-per-queue --size SIZE");
-    let option = refused(&line, "900M")?;
+    let option = refused_size(&line, "900M")?;
     ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
-    cured(&line, &option)?;
+    check_remedy_helps(&line, &option)?;
     let line = format!("send {NIC_ADDRESS}:5000 --wait 0 --dev {NIC} --dmabuf=SIZE");
-    let option = refused(&line, "100G")?;
+    let option = refused_size(&line, "100G")?;
     // Now there is memory, and no listener.
     let said = finish(tool(&line.replace("--dmabuf=SIZE", &option)))?.refused(1)?;
     ensure!(said.contains("refused"), "{said}");
