@@ -28,7 +28,7 @@ fn tool(line: &str) -> Result<Finished> {
 }
 
 /// Starts a receiver as process 1 of its own PID namespace, as in a container.
-fn contained() -> Result<Running> {
+fn start_in_pid_namespace() -> Result<Running> {
     let mut unshare = Command::new("unshare");
     unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
     unshare.arg(devmem_tcp());
@@ -47,7 +47,7 @@ fn pid_namespace_that_is_gone() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let receiver = contained()?;
+    let receiver = start_in_pid_namespace()?;
     let said = restore()?.good("restore")?;
     ensure!(said.contains("nothing to restore"), "it lives: {said}");
     kill_with_guardian(receiver)?;
@@ -59,7 +59,7 @@ fn pid_namespace_that_is_gone() -> Result<()> {
 }
 
 /// Returns the path of the lock file that the only receiver holds while it lives.
-fn life() -> Result<PathBuf> {
+fn owner_lock() -> Result<PathBuf> {
     let journal = nic_state::journal()?;
     let written = fs::read_to_string(&journal)?;
     let written: serde_json::Value = serde_json::from_str(&written)?;
@@ -74,8 +74,8 @@ fn restored_by_force() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let receiver = contained()?;
-    let life = life()?;
+    let receiver = start_in_pid_namespace()?;
+    let life = owner_lock()?;
     ensure!(life.exists(), "{} is not there", life.display());
     kill_with_guardian(receiver)?;
     let journal = nic_state::journal()?;

@@ -30,7 +30,7 @@ const ALL: [Driver; 5] = [
 type Outcome = std::result::Result<u32, Errno>;
 
 /// Loads a NIC that behaves as this driver, and switches ntuple rules on.
-fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
+fn load_nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
     testbed::clear()?;
     testbed::wire_as(driver, queues, "")?;
     let mut ethtool = Ethtool::open()?;
@@ -46,7 +46,7 @@ fn outcome<T>(result: netdev::Result<T>, value: impl Fn(T) -> u32) -> Outcome {
     result.map(value).map_err(errno)
 }
 
-fn rule(port: u16, location: Location) -> Result<FlowRule> {
+fn rule_at(port: u16, location: Location) -> Result<FlowRule> {
     let to = format!("192.0.2.2:{port}").parse()?;
     let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(1)));
     rule.location = location;
@@ -58,12 +58,12 @@ fn rule(port: u16, location: Location) -> Result<FlowRule> {
 const ANY: Location = Location::At(u32::MAX);
 
 /// Runs the same steps with each driver, and compares the outcomes with those expected.
-fn each(
+fn compare_drivers(
     expected: [(Driver, &[Outcome]); ALL.len()],
     steps: fn(&mut Ethtool, Ifindex) -> Result<Vec<Outcome>>,
 ) -> Result<()> {
     for (driver, expected) in expected {
-        let (mut ethtool, nic) = nic(driver, QUEUES)?;
+        let (mut ethtool, nic) = load_nic(driver, QUEUES)?;
         let found = steps(&mut ethtool, nic).with_context(|| format!("{driver:?}"))?;
         println_line(&format!("{driver:?}: {found:?}"));
         ensure!(found == expected, "{driver:?}: expected {expected:?}");
@@ -77,7 +77,7 @@ case!(rule_places);
 fn rule_places() -> Result<()> {
     let full = Err(Errno::ENOSPC);
     let bad = Err(Errno::EINVAL);
-    each(
+    compare_drivers(
         [
             (Driver::Mlx5, &[full, Ok(5), Ok(5), Ok(1), full, Ok(1024)]),
             (Driver::Gve, &[bad, Ok(5), bad, Ok(1), bad, Ok(64)]),
@@ -87,7 +87,7 @@ fn rule_places() -> Result<()> {
         ],
         |ethtool, nic| {
             let mut insert = |port, location| -> Result<Outcome> {
-                let inserted = ethtool.insert_rule(nic, &rule(port, location)?);
+                let inserted = ethtool.insert_rule(nic, &rule_at(port, location)?);
                 Ok(outcome(inserted, |place| place))
             };
             let mut found = vec![
@@ -111,7 +111,7 @@ fn rules_that_are_refused() -> Result<()> {
     let bad = Err(Errno::EINVAL);
     let exists = Err(Errno::EEXIST);
     let not = Err(Errno::EOPNOTSUPP);
-    each(
+    compare_drivers(
         [
             (Driver::Mlx5, &[exists, Ok(0), Ok(0), Ok(0), Ok(0)]),
             (Driver::Gve, &[bad, Ok(0), Ok(0), Ok(0), not]),
@@ -133,7 +133,7 @@ fn rules_that_are_refused() -> Result<()> {
                 };
                 outcome(ethtool.insert_rule(nic, &rule), |_| 0)
             };
-            let first = rule(5000, Location::Any)?;
+            let first = rule_at(5000, Location::Any)?;
             ensure!(insert(first.clone()) == Ok(0), "the first rule");
             let mut found = vec![insert(first.clone())];
 
@@ -156,7 +156,7 @@ fn rules_that_are_refused() -> Result<()> {
             }
             found.push(last);
 
-            let mut drop = rule(5001, Location::Any)?;
+            let mut drop = rule_at(5001, Location::Any)?;
             drop.action = Action::Drop;
             found.push(insert(drop));
             Ok(found)
@@ -176,7 +176,7 @@ fn tables_and_contexts() -> Result<()> {
         (Driver::Ice, 2048, 52, 0, 2048),
         (Driver::Fbnic, 256, 40, 1, 256),
     ] {
-        let (mut ethtool, nic) = nic(driver, MANY)?;
+        let (mut ethtool, nic) = load_nic(driver, MANY)?;
         testbed::set_channels(&mut ethtool, nic, QUEUES)?;
         let rss = ethtool.rss(nic)?;
         let found = (rss.table.len(), rss.key.len());
@@ -228,7 +228,7 @@ case!(channels);
 /// does.
 fn channels() -> Result<()> {
     let bad = Err(Errno::EINVAL);
-    each(
+    compare_drivers(
         [
             (Driver::Mlx5, &[Ok(4), bad, bad, bad, Ok(3)]),
             (Driver::Gve, &[Ok(0), bad, bad, Ok(0), bad]),
@@ -266,10 +266,10 @@ case!(rings);
 /// Reads header split and its threshold, switches split on, off and to auto, and sets a ring of 600
 /// entries. Each driver must answer as the real one does.
 fn rings() -> Result<()> {
-    const ON: Told = Ok(Some(HeaderSplit::Enabled));
-    const OFF: Told = Ok(Some(HeaderSplit::Disabled));
+    const ON: SplitOutcome = Ok(Some(HeaderSplit::Enabled));
+    const OFF: SplitOutcome = Ok(Some(HeaderSplit::Disabled));
     const BAD: Outcome = Err(Errno::EINVAL);
-    const REFUSED: Told = Err(Errno::EINVAL);
+    const REFUSED: SplitOutcome = Err(Errno::EINVAL);
     for (driver, told, threshold, ring) in [
         // Its header split needs HW-GRO.
         (
@@ -295,7 +295,7 @@ fn rings() -> Result<()> {
             Ok(1024),
         ),
     ] {
-        let (mut ethtool, nic) = nic(driver, QUEUES)?;
+        let (mut ethtool, nic) = load_nic(driver, QUEUES)?;
         let first = ethtool.rings(nic)?;
         let mut found = vec![Ok(first.tcp_data_split)];
         for split in [
@@ -334,7 +334,7 @@ case!(queues_that_restart);
 /// answer as the real one does.
 fn queues_that_restart() -> Result<()> {
     let none = Err(Errno::EOPNOTSUPP);
-    each(
+    compare_drivers(
         [
             (Driver::Mlx5, &[Ok(0), Ok(0), Err(Errno::ENODEV)]),
             (
@@ -413,4 +413,4 @@ fn that_cannot_receive() -> Result<()> {
 }
 
 /// Header split as the driver reports it after a setting, or the errno of the setting.
-type Told = std::result::Result<Option<HeaderSplit>, Errno>;
+type SplitOutcome = std::result::Result<Option<HeaderSplit>, Errno>;

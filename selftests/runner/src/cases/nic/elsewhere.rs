@@ -17,7 +17,7 @@ use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 /// Runs the tool in a mount namespace of its own, with an empty `/run`.
-fn elsewhere(line: &str) -> Command {
+fn with_own_run(line: &str) -> Command {
     let mut unshare = Command::new("unshare");
     let tool = devmem_tcp();
     let script = format!(
@@ -30,7 +30,7 @@ fn elsewhere(line: &str) -> Command {
     unshare
 }
 
-fn other_queue() -> String {
+fn recv_on_other_queue() -> String {
     format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001")
 }
 
@@ -44,12 +44,12 @@ fn second_is_refused() -> Result<()> {
     let first = start_bound(recv(5000))?;
     let bent = observer.state()?;
     for line in [
-        other_queue(),
+        recv_on_other_queue(),
         format!("apply {NIC} --queue 2"),
         format!("plan {NIC} --queue 2"),
         format!("doctor {NIC} --queue 2"),
     ] {
-        let end = Running::start(elsewhere(&line))?.end_within(STEP)?;
+        let end = Running::start(with_own_run(&line))?.end_within(STEP)?;
         let said = format!("{}{}", end.stdout, end.stderr);
         end.refused(1).with_context(|| line.clone())?;
         let named = format!("process {}", first.id());
@@ -60,7 +60,7 @@ fn second_is_refused() -> Result<()> {
         observer.same(&bent)?;
     }
     // One with the same directory is not.
-    let same = Running::start(command(None, &devmem_tcp(), &other_queue()))?;
+    let same = Running::start(command(None, &devmem_tcp(), &recv_on_other_queue()))?;
     until("both bindings", STEP, || Ok(bound_queues()? == 2))?;
     same.stop()?;
     // Its guardian counts as it does, until the NIC is put back: it is stopped while it is at that. Not
@@ -74,14 +74,14 @@ fn second_is_refused() -> Result<()> {
     thread::sleep(Duration::from_millis(500));
     signal(guardian, Signal::SIGSTOP)?;
     testbed::parameter("slow_ms", 0)?;
-    let refused = Running::start(elsewhere(&other_queue()))?.end_within(STEP);
+    let refused = Running::start(with_own_run(&recv_on_other_queue()))?.end_within(STEP);
     signal(guardian, Signal::SIGCONT)?;
     let refused = refused?.refused(1)?;
     println_line(refused.trim_end());
     ensure!(refused.contains("another runtime directory"), "{refused}");
     first.end_within(STEP)?;
     observer.soon_same(&before)?;
-    let second = Running::start(elsewhere(&other_queue()))?;
+    let second = Running::start(with_own_run(&recv_on_other_queue()))?;
     until("its binding", STEP, || Ok(bound_queues()? == 1))?;
     second.stop()?;
     observer.soon_same(&before)
@@ -96,7 +96,7 @@ fn restore_waits_for_the_other() -> Result<()> {
     let before = observer.state()?;
     let apply = format!("apply {NIC} --header-split --queue 3");
     finish(command(None, &devmem_tcp(), &apply))?.good("apply")?;
-    let other = Running::start(elsewhere(&other_queue()))?;
+    let other = Running::start(with_own_run(&recv_on_other_queue()))?;
     until("its binding", STEP, || Ok(bound_queues()? == 1))?;
     let bent = observer.state()?;
     let line = format!("restore {NIC}");
@@ -161,7 +161,7 @@ fn short_ones_are_seen() -> Result<()> {
         thread::sleep(Duration::from_millis(200));
         short.signal(Signal::SIGSTOP)?;
         testbed::parameter("slow_ms", 0)?;
-        let other = Running::start(elsewhere(&other_queue()))?.end_within(STEP);
+        let other = Running::start(with_own_run(&recv_on_other_queue()))?.end_within(STEP);
         let pid = short.id();
         short.signal(Signal::SIGCONT)?;
         let refused = other
@@ -183,7 +183,7 @@ fn socket_that_is_full() -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (user, bound) in [("1000", true), ("0", false)] {
-        let full = full_socket(user)?;
+        let full = fill_socket(user)?;
         let receiver = Running::start(recv(5000))?;
         let mut receiver = Some(receiver);
         if bound {
@@ -204,7 +204,7 @@ fn socket_that_is_full() -> Result<()> {
 }
 
 /// Binds a socket as the given user under the name that marks a NIC as used, and fills its backlog.
-fn full_socket(user: &str) -> Result<Running> {
+fn fill_socket(user: &str) -> Result<Running> {
     let name = format!("devmem-tcp/{}/0-0/1.0", ifindex(NIC)?);
     let full = format!("/tmp/full-{user}");
     let script = format!(

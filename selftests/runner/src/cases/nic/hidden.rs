@@ -24,14 +24,14 @@ fn tool(line: &str) -> Result<Finished> {
 }
 
 /// Kills a receiver and its guardian, and returns the NIC's state before them.
-fn left() -> Result<State> {
+fn crash_receiver() -> Result<State> {
     let before = Observer::of(NIC)?.state()?;
     crash(recv(5000))?;
     Ok(before)
 }
 
 /// Makes a network namespace that is kept only by a mount on the file `at`.
-fn mounted(at: &Path) -> Result<()> {
+fn mount_new_namespace(at: &Path) -> Result<()> {
     fs::File::create(at)?;
     let path = at.to_owned();
     let made = thread::spawn(move || {
@@ -49,11 +49,11 @@ case!(too_few_descriptors);
 fn too_few_descriptors() -> Result<()> {
     const MANY: u32 = 2000;
     testbed::wire()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     fs::create_dir_all("/tmp/many")?;
     let path = |number: u32| Path::new("/tmp/many").join(format!("{number:04}"));
     for number in 0..MANY {
-        mounted(&path(number))?;
+        mount_new_namespace(&path(number))?;
     }
     let last = NetNs::by_path(path(MANY - 1))?;
     let mut link = Link::open()?;
@@ -62,7 +62,7 @@ fn too_few_descriptors() -> Result<()> {
     let mut few = Command::new("sh");
     let line = format!("ulimit -n 64 && exec {} restore", devmem_tcp().display());
     few.args(["-c", &line]).stdin(Stdio::null());
-    let result = restored(finish(few)?, &last, &before);
+    let result = check_restored_in(finish(few)?, &last, &before);
     drop(last);
     for number in 0..MANY {
         umount2(&path(number), MntFlags::MNT_DETACH)?;
@@ -71,7 +71,7 @@ fn too_few_descriptors() -> Result<()> {
     result
 }
 
-fn restored(end: Finished, there: &NetNs, before: &State) -> Result<()> {
+fn check_restored_in(end: Finished, there: &NetNs, before: &State) -> Result<()> {
     println_line(end.stdout.trim_end());
     end.good("restore")?;
     Observer::in_namespace(there, NIC)?.same(before)?;
@@ -83,7 +83,7 @@ case!(under_another_number);
 fn under_another_number() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
     sh(&format!("ip -n {BOX} link add nkz index {nic} type netkit"))?;
@@ -111,7 +111,7 @@ case!(not_to_be_entered);
 /// Runs `restore` without the right to enter the NIC's namespace. It must keep the journal.
 fn not_to_be_entered() -> Result<()> {
     testbed::wire()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
@@ -123,7 +123,7 @@ fn not_to_be_entered() -> Result<()> {
     println_line(said.trim_end());
     ensure!(said.contains("stays noted"), "{said}");
     nic_state::journal().context("the journal is gone")?;
-    restored(restore()?, &peer, &before)
+    check_restored_in(restore()?, &peer, &before)
 }
 
 case!(held_by_a_descriptor);
@@ -131,7 +131,7 @@ case!(held_by_a_descriptor);
 /// NIC.
 fn held_by_a_descriptor() -> Result<()> {
     testbed::wire()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     let mut holder = Command::new("unshare");
     let script = "exec 9</proc/self/ns/net && exec nsenter --net=/proc/1/ns/net sleep 100";
     holder
@@ -149,7 +149,7 @@ fn held_by_a_descriptor() -> Result<()> {
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
     link.set_netns(nic, &there)?;
-    let result = restored(restore()?, &there, &before);
+    let result = check_restored_in(restore()?, &there, &before);
     holder.kill()?;
     result
 }
@@ -160,7 +160,7 @@ case!(kept_by_a_mount);
 fn kept_by_a_mount() -> Result<()> {
     testbed::wire()?;
     let place = Path::new("/tmp/kept");
-    mounted(place)?;
+    mount_new_namespace(place)?;
     let line = format!("lease --phys {NIC} --queue 3 --netkit nk0 --kind single --netns /tmp/kept");
     tool(&line)?.good(&line)?;
     let lives = || -> Result<()> {
@@ -203,7 +203,7 @@ case!(journal_of_another_under_our_name);
 /// must not overwrite it.
 fn journal_of_another_under_our_name() -> Result<()> {
     testbed::wire()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     let journal = nic_state::journal()?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;

@@ -29,14 +29,14 @@ fn tool(line: &str) -> Result<Finished> {
 }
 
 /// Binds the last queue to memory of this process.
-fn bind() -> Result<(Udmabuf, Binding)> {
+fn bind_last_queue() -> Result<(Udmabuf, Binding)> {
     let memory = Udmabuf::builder(4 << 20).build()?;
     let bound = Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &[LAST], BindOptions::default())?;
     Ok((memory, bound))
 }
 
 /// Whether the RSS table uses the last queue.
-fn in_table() -> Result<bool> {
+fn rss_uses_last_queue() -> Result<bool> {
     Ok(Ethtool::open()?.rss(ifindex(NIC)?)?.table.contains(&LAST))
 }
 
@@ -79,12 +79,15 @@ fn restore_waits() -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     crash(recv(5000))?;
-    let (_memory, bound) = bind()?;
+    let (_memory, bound) = bind_last_queue()?;
     for line in ["restore", "restore eth1", "restore eth1 --force"] {
         let said = tool(line)?.refused(1)?;
         println_line(said.trim_end());
         says(&said, &["queue 3 is still bound to dmabuf"])?;
-        ensure!(!in_table()?, "{line}: RSS leads to the bound queue");
+        ensure!(
+            !rss_uses_last_queue()?,
+            "{line}: RSS leads to the bound queue"
+        );
     }
     let rules = Ethtool::open()?.rules(ifindex(NIC)?)?;
     ensure!(rules.is_empty(), "the flow is still led there: {rules:?}");
@@ -106,14 +109,14 @@ fn guardian_waits() -> Result<()> {
     let mut written: Value = serde_json::from_slice(&fs::read(&journal)?)?;
     written["claims"][0]["needs"]["reserved"] = json!([2, LAST.get()]);
     fs::write(&journal, serde_json::to_vec(&written)?)?;
-    let (_memory, bound) = bind()?;
+    let (_memory, bound) = bind_last_queue()?;
     receiver.signal(Signal::SIGKILL)?;
     until("the rule's end", STEP, || {
         Ok(Ethtool::open()?.rules(ifindex(NIC)?)?.is_empty())
     })?;
     thread::sleep(Duration::from_secs(2));
     nic_state::guardian().context("the guardian did not wait")?;
-    ensure!(!in_table()?, "RSS leads to the bound queue");
+    ensure!(!rss_uses_last_queue()?, "RSS leads to the bound queue");
     bound.unbind();
     // What it said ends with what its guardian says.
     let said = receiver.end_within(STEP)?.stderr;
@@ -132,12 +135,12 @@ fn owner_is_refused() -> Result<()> {
     let before = observer.state()?;
     let plan = Plan::new(NIC, ifindex(NIC)?).reserve(&[LAST]);
     let applied = plan.apply(&NetNs::current()?)?;
-    let (_memory, bound) = bind()?;
+    let (_memory, bound) = bind_last_queue()?;
     let refused = applied.restore();
     println_line(&format!("{refused:?}"));
     let error = refused.err().context("it was restored while bound")?;
     says(&error.to_string(), &["queue 3 is still bound to dmabuf"])?;
-    ensure!(!in_table()?, "RSS leads to the bound queue");
+    ensure!(!rss_uses_last_queue()?, "RSS leads to the bound queue");
     bound.unbind();
     restore()?.good("restore")?;
     // The guardian is left, which waits for the end of this process.

@@ -35,9 +35,9 @@ const DRIVERS: [Driver; 6] = [
 ];
 
 /// The splitmix64 random number generator: the same seed gives the same numbers.
-struct Chance(u64);
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -58,7 +58,7 @@ impl Chance {
 
 /// Signal by which a receiver ends, and whether its guardian is killed, too.
 #[derive(Debug, Clone, Copy)]
-enum Death {
+enum ReceiverEnd {
     Sigterm,
     Sigint,
     Sigabrt,
@@ -66,22 +66,22 @@ enum Death {
     SigkillOfBoth,
 }
 
-fn number(name: &str) -> Option<u64> {
+fn env_number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()
 }
 
 case!(rounds);
 fn rounds() -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let first = number("SEED").unwrap_or(now);
-    for seed in (first..).take(number("ROUNDS").unwrap_or(ROUNDS) as usize) {
-        round(seed).with_context(|| format!("seed {seed}"))?;
+    let first = env_number("SEED").unwrap_or(now);
+    for seed in (first..).take(env_number("ROUNDS").unwrap_or(ROUNDS) as usize) {
+        run_round(seed).with_context(|| format!("seed {seed}"))?;
     }
     Ok(())
 }
 
-fn round(seed: u64) -> Result<()> {
-    let mut chance = Chance(seed);
+fn run_round(seed: u64) -> Result<()> {
+    let mut chance = Random(seed);
     let driver = DRIVERS[chance.below(DRIVERS.len() as u32) as usize];
     driver.play();
     testbed::clear()?;
@@ -90,11 +90,11 @@ fn round(seed: u64) -> Result<()> {
     testbed::wire_with(queues, "")?;
     let channels = 4 + chance.below(queues - 3);
     testbed::channels(channels)??;
-    let made = somebody(&mut chance, driver, channels)?;
+    let made = change_settings(&mut chance, driver, channels)?;
 
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let died = receiver(&mut chance, driver, channels)?;
+    let died = run_receiver(&mut chance, driver, channels)?;
     println_line(&format!("seed {seed}: {driver:?}, {made}; {died}"));
 
     // A guardian may be at it, and some receivers were never told to leave anything.
@@ -108,7 +108,7 @@ fn round(seed: u64) -> Result<()> {
 }
 
 /// Makes random settings of the NIC as another program would, and describes them.
-fn somebody(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String> {
+fn change_settings(chance: &mut Random, driver: Driver, channels: u32) -> Result<String> {
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let mut made = format!("{channels} channels");
     let split = match chance.below(3) {
@@ -122,31 +122,36 @@ fn somebody(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
         made += &format!(", rings {rx}, split {split}");
     }
     if chance.one_in(2) {
-        table(chance, &mut ethtool, nic, channels)?;
+        set_random_table(chance, &mut ethtool, nic, channels)?;
         made += ", a table";
     }
     if driver.contexts() > 1 && chance.one_in(3) {
-        context(chance, &mut ethtool, nic, channels)?;
+        create_random_context(chance, &mut ethtool, nic, channels)?;
         made += ", a context and its rule";
     }
     let rules = chance.below(6);
     for port in 0..rules {
-        one_rule(chance, driver, 7000 + port as u16, channels)?;
+        insert_random_rule(chance, driver, 7000 + port as u16, channels)?;
     }
     Ok(format!("{made}, {rules} rules"))
 }
 
 /// Sets an RSS table that repeats a random pattern.
-fn table(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u32) -> Result<()> {
+fn set_random_table(
+    chance: &mut Random,
+    ethtool: &mut Ethtool,
+    nic: Ifindex,
+    channels: u32,
+) -> Result<()> {
     let len = ethtool.rss(nic)?.table.len();
     let change = RssChange {
-        table: Some(pattern(chance, len, channels)),
+        table: Some(random_table(chance, len, channels)),
         ..RssChange::default()
     };
     Ok(ethtool.set_rss(nic, None, &change)?)
 }
 
-fn pattern(chance: &mut Chance, len: usize, channels: u32) -> Vec<QueueId> {
+fn random_table(chance: &mut Random, len: usize, channels: u32) -> Vec<QueueId> {
     let pattern: Vec<QueueId> = (0..1 << chance.below(4))
         .map(|_| QueueId::new(chance.below(channels)))
         .collect();
@@ -154,9 +159,14 @@ fn pattern(chance: &mut Chance, len: usize, channels: u32) -> Vec<QueueId> {
 }
 
 /// Creates an RSS context with a random table, and a rule that leads to it.
-fn context(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u32) -> Result<()> {
+fn create_random_context(
+    chance: &mut Random,
+    ethtool: &mut Ethtool,
+    nic: Ifindex,
+    channels: u32,
+) -> Result<()> {
     let change = RssChange {
-        table: Some(pattern(chance, 64, channels)),
+        table: Some(random_table(chance, 64, channels)),
         ..RssChange::default()
     };
     let context = ethtool.create_rss_context(nic, &change)?.context;
@@ -166,7 +176,7 @@ fn context(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u
 }
 
 /// Inserts a random rule for this port, with an action that the driver takes.
-fn one_rule(chance: &mut Chance, driver: Driver, port: u16, channels: u32) -> Result<()> {
+fn insert_random_rule(chance: &mut Random, driver: Driver, port: u16, channels: u32) -> Result<()> {
     let to = format!("{NIC_ADDRESS}:{port}").parse()?;
     let queue = QueueId::new(chance.below(channels));
     let mut rule = FlowRule::tcp_to(to, Action::Queue(queue));
@@ -180,7 +190,7 @@ fn one_rule(chance: &mut Chance, driver: Driver, port: u16, channels: u32) -> Re
 }
 
 /// Starts a receiver and ends it at a random moment in a random way, and describes that.
-fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String> {
+fn run_receiver(chance: &mut Random, driver: Driver, channels: u32) -> Result<String> {
     let mut line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:5000");
     let last = channels - 1;
     line += &format!(" --queue {last}");
@@ -191,11 +201,11 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
         }
     }
     let death = match chance.below(5) {
-        0 => Death::Sigterm,
-        1 => Death::Sigint,
-        2 => Death::Sigabrt,
-        3 => Death::Sigkill,
-        _ => Death::SigkillOfBoth,
+        0 => ReceiverEnd::Sigterm,
+        1 => ReceiverEnd::Sigint,
+        2 => ReceiverEnd::Sigabrt,
+        3 => ReceiverEnd::Sigkill,
+        _ => ReceiverEnd::SigkillOfBoth,
     };
     let slow = chance.below(3) * 10;
     testbed::parameter("slow_ms", slow)?;
@@ -214,13 +224,13 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
         }
     };
     let signal = match death {
-        Death::Sigterm => Signal::SIGTERM,
-        Death::Sigint => Signal::SIGINT,
-        Death::Sigabrt => Signal::SIGABRT,
-        Death::Sigkill | Death::SigkillOfBoth => Signal::SIGKILL,
+        ReceiverEnd::Sigterm => Signal::SIGTERM,
+        ReceiverEnd::Sigint => Signal::SIGINT,
+        ReceiverEnd::Sigabrt => Signal::SIGABRT,
+        ReceiverEnd::Sigkill | ReceiverEnd::SigkillOfBoth => Signal::SIGKILL,
     };
     // It may have ended, or have no guardian yet.
-    if matches!(death, Death::SigkillOfBoth) {
+    if matches!(death, ReceiverEnd::SigkillOfBoth) {
         for guardian in nic_state::guardians()? {
             let _gone = framework::tool::signal(guardian, Signal::SIGKILL);
         }

@@ -61,13 +61,13 @@ fn rule_of_two() -> Result<()> {
         testbed::clear()?;
         testbed::wire_as(driver, QUEUES, "")?;
         for first in ["apply", "recv", "killed"] {
-            rule_round(first).with_context(|| format!("{driver:?}, {first} ends first"))?;
+            check_shared_rule(first).with_context(|| format!("{driver:?}, {first} ends first"))?;
         }
     }
     Ok(())
 }
 
-fn rule_round(first: &str) -> Result<()> {
+fn check_shared_rule(first: &str) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to: SocketAddr = format!("{NIC_ADDRESS}:5000").parse()?;

@@ -25,7 +25,7 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
+fn load_nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
     testbed::clear()?;
     testbed::wire_as(driver, queues, "")?;
     Ok((Ethtool::open()?, ifindex(NIC)?))
@@ -36,15 +36,15 @@ case!(ntuple_off);
 /// and off again after a normal end and after a crash.
 fn ntuple_off() -> Result<()> {
     for driver in [Driver::Gve, Driver::Bnxt, Driver::Mlx5] {
-        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        let (mut ethtool, at) = load_nic(driver, QUEUES)?;
         ethtool.set_feature(at, NTUPLE, false)?;
-        ntuple_round(&mut ethtool, at, driver != Driver::Mlx5)
+        check_ntuple(&mut ethtool, at, driver != Driver::Mlx5)
             .with_context(|| format!("{driver:?}"))?;
     }
     Ok(())
 }
 
-fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
+fn check_ntuple(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -68,7 +68,7 @@ case!(ntuple_that_others_use);
 /// Ends the users of ntuple rules one by one. The last one must switch rules off, unless another
 /// program has added a rule, which the driver would remove.
 fn ntuple_that_others_use() -> Result<()> {
-    let (mut ethtool, at) = nic(Driver::Gve, QUEUES)?;
+    let (mut ethtool, at) = load_nic(Driver::Gve, QUEUES)?;
     let apply = |queue: u32| -> Result<()> {
         let flow = format!("--flow {NIC_ADDRESS}:{}", 5000 + queue);
         let line = format!("apply {NIC} --queue {queue} {flow}");
@@ -105,7 +105,7 @@ case!(ntuple_with_a_rule_that_stays);
 /// Makes the driver refuse to remove our rule. `restore` must switch ntuple rules off, which
 /// removes it.
 fn ntuple_with_a_rule_that_stays() -> Result<()> {
-    let (_, _) = nic(Driver::Gve, QUEUES)?;
+    let (_, _) = load_nic(Driver::Gve, QUEUES)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
@@ -125,17 +125,17 @@ case!(split_by_itself);
 fn split_by_itself() -> Result<()> {
     for driver in [Driver::Bnxt, Driver::Fbnic] {
         for asked in [false, true] {
-            let (_, at) = nic(driver, QUEUES)?;
+            let (_, at) = load_nic(driver, QUEUES)?;
             if asked {
-                ensure!(changes(at, HeaderSplit::Enabled)?, "it was asked for");
+                ensure!(changes_split(at, HeaderSplit::Enabled)?, "it was asked for");
             }
-            split_round(at, asked).with_context(|| format!("{driver:?}, asked for: {asked}"))?;
+            check_split(at, asked).with_context(|| format!("{driver:?}, asked for: {asked}"))?;
         }
     }
     Ok(())
 }
 
-fn split_round(at: Ifindex, asked: bool) -> Result<()> {
+fn check_split(at: Ifindex, asked: bool) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -151,12 +151,12 @@ fn split_round(at: Ifindex, asked: bool) -> Result<()> {
         true => HeaderSplit::Enabled,
         false => HeaderSplit::Auto,
     };
-    ensure!(!changes(at, setting)?, "it is not {setting} any more");
+    ensure!(!changes_split(at, setting)?, "it is not {setting} any more");
     Ok(())
 }
 
 /// Whether asking for this header split changes the driver's setting.
-fn changes(at: Ifindex, split: HeaderSplit) -> Result<bool> {
+fn changes_split(at: Ifindex, split: HeaderSplit) -> Result<bool> {
     let mut changes = Ethtool::open()?.ring_changes()?;
     let change = RingsChange {
         tcp_data_split: Some(split),
@@ -170,7 +170,7 @@ case!(rounded_rings);
 /// Asks for a ring size that the driver rounds up. It must be set once, not again by each receiver.
 fn rounded_rings() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Bnxt] {
-        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        let (mut ethtool, at) = load_nic(driver, QUEUES)?;
         let small = RingsChange {
             rx: Some(256),
             ..RingsChange::default()
@@ -197,7 +197,7 @@ fn rounded_rings() -> Result<()> {
 case!(channels_apart);
 /// Changes the channels of a driver with separate rx and tx channels. Only rx channels must change.
 fn channels_apart() -> Result<()> {
-    let (mut ethtool, at) = nic(Driver::Gve, 8)?;
+    let (mut ethtool, at) = load_nic(Driver::Gve, 8)?;
     testbed::set_channels(&mut ethtool, at, QUEUES)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -220,7 +220,7 @@ fn table_that_follows_the_channels() -> Result<()> {
     const MANY: u32 = 70;
     for driver in [Driver::Mlx5, Driver::Bnxt] {
         for somebodys in [false, true] {
-            let (mut ethtool, at) = nic(driver, MANY)?;
+            let (mut ethtool, at) = load_nic(driver, MANY)?;
             testbed::set_channels(&mut ethtool, at, QUEUES)?;
             let len = ethtool.rss(at)?.table.len();
             if somebodys {
@@ -231,8 +231,8 @@ fn table_that_follows_the_channels() -> Result<()> {
                 ethtool.set_rss(at, None, &change)?;
             }
             match somebodys && testbed::kernel()? < (7, 3) {
-                true => table_that_keeps_the_channels(MANY),
-                false => table_round(&mut ethtool, at, MANY, len),
+                true => check_channels_refused(MANY),
+                false => check_longer_table(&mut ethtool, at, MANY, len),
             }
             .with_context(|| format!("{driver:?}, somebody's: {somebodys}"))?;
         }
@@ -242,7 +242,7 @@ fn table_that_follows_the_channels() -> Result<()> {
 
 /// Adds channels before Linux 7.3 while another program's RSS table is set, which the driver
 /// refuses. The error must say so, and its remedy help.
-fn table_that_keeps_the_channels(many: u32) -> Result<()> {
+fn check_channels_refused(many: u32) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("apply {NIC} --channels {many} --queue 3 --flow {NIC_ADDRESS}:5000");
@@ -257,7 +257,7 @@ fn table_that_keeps_the_channels(many: u32) -> Result<()> {
     restore()?.good("restore").map(drop)
 }
 
-fn table_round(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Result<()> {
+fn check_longer_table(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flow = |port: u16| format!("--flow {NIC_ADDRESS}:{port}");
@@ -282,17 +282,17 @@ case!(without_contexts);
 /// flows must get a queue each.
 fn without_contexts() -> Result<()> {
     for driver in [Driver::Gve, Driver::Fbnic] {
-        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        let (mut ethtool, at) = load_nic(driver, QUEUES)?;
         if driver == Driver::Fbnic {
             // There is one, and it is taken.
             ethtool.create_rss_context(at, &RssChange::default())?;
         }
-        contexts_round().with_context(|| format!("{driver:?}"))?;
+        check_without_contexts().with_context(|| format!("{driver:?}"))?;
     }
     Ok(())
 }
 
-fn contexts_round() -> Result<()> {
+fn check_without_contexts() -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let at = |port: u16| format!("-l {NIC_ADDRESS}:{port}");

@@ -29,7 +29,7 @@ fn rules() -> Result<Vec<FlowRule>> {
     Ok(Ethtool::open()?.rules(ifindex(NIC)?)?)
 }
 
-fn all_of(summary: &Summary, bytes: u64) -> Result<()> {
+fn check_all_in_dmabuf(summary: &Summary, bytes: u64) -> Result<()> {
     ensure!(summary.bytes == bytes, "{summary}");
     summary.all_in_dmabuf()
 }
@@ -47,7 +47,7 @@ fn dual_stack() -> Result<()> {
     for to in [NIC_ADDRESS, &format!("[{NIC_ADDRESS6}]")] {
         Sender::to(format!("{to}:5000")).bytes("2M").run()?;
     }
-    all_of(&summary(receiver)?, 4 * MIB)?;
+    check_all_in_dmabuf(&summary(receiver)?, 4 * MIB)?;
     observer.soon_same(&before)?;
     for (from, to) in [
         (SENDER_ADDRESS, NIC_ADDRESS),
@@ -56,7 +56,7 @@ fn dual_stack() -> Result<()> {
         let receiver = recv.clone().from(from).start_bound()?;
         ensure!(rules()?.len() == 1, "rules: {:?}", rules()?);
         Sender::to(format!("{to}:5000")).bytes("2M").run()?;
-        all_of(&summary(receiver)?, 2 * MIB)?;
+        check_all_in_dmabuf(&summary(receiver)?, 2 * MIB)?;
         observer.soon_same(&before)?;
     }
     Ok(())
@@ -123,7 +123,7 @@ fn link_local() -> Result<()> {
         Sender::to(format!("[fe80::2%{SENDER}]:5000"))
             .bytes("2M")
             .run()?;
-        all_of(&summary(receiver)?, 2 * MIB).context(at)?;
+        check_all_in_dmabuf(&summary(receiver)?, 2 * MIB).context(at)?;
         observer.soon_same(&before)?;
     }
     let line = format!("recv -f {NIC} -l [fe80::2%nothing]:5000");

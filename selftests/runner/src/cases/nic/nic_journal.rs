@@ -17,7 +17,7 @@ use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Finished, Running, finish};
 
 /// A NIC as a killed receiver and its killed guardian left it.
-struct Left {
+struct CrashedNic {
     observer: Observer,
     /// State of the NIC before the receiver; [`bent`](Self::bent) is the one after it.
     before: State,
@@ -27,13 +27,13 @@ struct Left {
 }
 
 /// Kills a receiver and its guardian, and returns what they left: the NIC's states and the journal.
-fn left() -> Result<Left> {
+fn crash_receiver() -> Result<CrashedNic> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let receiver = start_bound(recv(5000))?;
     kill_with_guardian(receiver)?;
     let journal = nic_state::journal()?;
-    Ok(Left {
+    Ok(CrashedNic {
         before,
         bent: observer.state()?,
         observer,
@@ -42,9 +42,9 @@ fn left() -> Result<Left> {
     })
 }
 
-impl Left {
+impl CrashedNic {
     /// Writes the original journal back, and restores the NIC by it.
-    fn put_right(&mut self) -> Result<()> {
+    fn restore_journal(&mut self) -> Result<()> {
         fs::write(&self.journal, &self.written)?;
         println_line(restore()?.good("restore")?.trim_end());
         self.observer.soon_same(&self.before)
@@ -52,7 +52,7 @@ impl Left {
 }
 
 /// Checks that a command failed with an error that contains `what`.
-fn names(end: Finished, what: &str) -> Result<()> {
+fn check_fails_naming(end: Finished, what: &str) -> Result<()> {
     let said = end.refused(1)?;
     println_line(said.trim_end());
     ensure!(said.contains(what), "it does not name {what:?}: {said}");
@@ -64,7 +64,7 @@ case!(damaged);
 /// file and change nothing.
 fn damaged() -> Result<()> {
     testbed::wire()?;
-    let mut left = left()?;
+    let mut left = crash_receiver()?;
     let written = String::from_utf8(left.written.clone())?;
     let name = left.journal.file_name().context("a file")?;
     let name = name.to_string_lossy().into_owned();
@@ -85,7 +85,7 @@ fn damaged() -> Result<()> {
     .collect();
     for (turn, version) in versions.iter().enumerate() {
         fs::write(&left.journal, version)?;
-        names(restore()?, &name).with_context(|| format!("version {turn}"))?;
+        check_fails_naming(restore()?, &name).with_context(|| format!("version {turn}"))?;
         left.observer.same(&left.bent)?;
         ensure!(fs::read(&left.journal)? == *version, "it was written anew");
     }
@@ -99,9 +99,9 @@ fn damaged() -> Result<()> {
     ensure!(!left.journal.exists(), "{rm}: it is still there");
     fs::write(&left.journal, b"[]")?;
     // Nor is anything changed on top of it.
-    names(Running::start(recv(5001))?.end_within(STEP)?, &name)?;
+    check_fails_naming(Running::start(recv(5001))?.end_within(STEP)?, &name)?;
     left.observer.same(&left.bent)?;
-    left.put_right()
+    left.restore_journal()
 }
 
 case!(of_another_boot);
@@ -109,7 +109,7 @@ case!(of_another_boot);
 /// not change the NIC.
 fn of_another_boot() -> Result<()> {
     testbed::wire()?;
-    let mut left = left()?;
+    let mut left = crash_receiver()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let boot = boot.trim();
     let written = String::from_utf8(left.written.clone())?;
@@ -128,7 +128,7 @@ fn of_another_boot() -> Result<()> {
     let receiver = start_bound(recv(5001))?;
     receiver.stop()?;
     left.observer.soon_same(&left.bent)?;
-    left.put_right()
+    left.restore_journal()
 }
 
 case!(of_another_nic);
@@ -137,10 +137,10 @@ case!(of_another_nic);
 fn of_another_nic() -> Result<()> {
     for again in [false, true] {
         testbed::wire()?;
-        let left = left()?;
+        let left = crash_receiver()?;
         testbed::clear()?;
         testbed::wire()?;
-        as_a_receiver_has_it()?;
+        set_up_like_receiver()?;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         if again {
@@ -149,7 +149,7 @@ fn of_another_nic() -> Result<()> {
             receiver.stop()?;
             observer.same(&before)?;
         }
-        gone(&left)?;
+        check_reported_gone(&left)?;
         observer.soon_same(&before)?;
         testbed::clear()?;
     }
@@ -157,7 +157,7 @@ fn of_another_nic() -> Result<()> {
 }
 
 /// Sets the NIC up as [`recv`] does: header split, a queue without RSS, and a rule to the queue.
-fn as_a_receiver_has_it() -> Result<()> {
+fn set_up_like_receiver() -> Result<()> {
     testbed::split()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let last = testbed::QUEUES - 1;
@@ -173,7 +173,7 @@ fn as_a_receiver_has_it() -> Result<()> {
 }
 
 /// Checks that `restore` reports the NIC as gone and removes its journal.
-fn gone(left: &Left) -> Result<()> {
+fn check_reported_gone(left: &CrashedNic) -> Result<()> {
     ensure!(left.journal.exists(), "the journal went by itself");
     let said = restore()?.good("restore")?;
     println_line(said.trim_end());
@@ -185,16 +185,16 @@ case!(of_a_nic_that_is_gone);
 /// Removes the NIC. `restore` must report it as gone and remove its journal.
 fn of_a_nic_that_is_gone() -> Result<()> {
     testbed::wire()?;
-    let left = left()?;
+    let left = crash_receiver()?;
     testbed::clear()?;
-    gone(&left)
+    check_reported_gone(&left)
 }
 
 case!(of_a_nic_that_moved);
 /// Moves the NIC to another namespace. `restore` must find and restore it there.
 fn of_a_nic_that_moved() -> Result<()> {
     testbed::wire()?;
-    let left = left()?;
+    let left = crash_receiver()?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
@@ -219,7 +219,7 @@ fn no_place_for_it() -> Result<()> {
         }
         let mut receiver = recv(5000);
         receiver.env("DEVMEM_TCP_RUNTIME_DIR", place);
-        names(finish(receiver)?, place)?;
+        check_fails_naming(finish(receiver)?, place)?;
         observer.soon_same(&before)?;
     }
     Ok(())

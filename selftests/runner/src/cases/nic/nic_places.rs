@@ -19,7 +19,7 @@ use framework::transfer::{devmem_tcp, summary};
 use framework::{ifindex, println_line};
 
 /// Drivers that want a location for each rule.
-const TOLD: [Driver; 3] = [Driver::Mlx5, Driver::Gve, Driver::Ice];
+const WANT_LOCATION: [Driver; 3] = [Driver::Mlx5, Driver::Gve, Driver::Ice];
 const PLACES: u32 = 8;
 
 fn tool(line: &str) -> Command {
@@ -27,7 +27,7 @@ fn tool(line: &str) -> Command {
 }
 
 /// A rule of another program at this location.
-fn theirs(place: u32) -> Result<FlowRule> {
+fn foreign_rule(place: u32) -> Result<FlowRule> {
     let to = format!("{NIC_ADDRESS}:{}", 7000 + place).parse()?;
     let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(1)));
     rule.location = Location::At(place);
@@ -35,7 +35,7 @@ fn theirs(place: u32) -> Result<FlowRule> {
 }
 
 /// Loads a NIC with [`PLACES`] rule locations, and switches ntuple rules on.
-fn nic(driver: Driver) -> Result<Ethtool> {
+fn load_nic(driver: Driver) -> Result<Ethtool> {
     testbed::clear()?;
     testbed::wire_as(driver, QUEUES, &format!("rules={PLACES}"))?;
     let mut ethtool = Ethtool::open()?;
@@ -46,17 +46,17 @@ fn nic(driver: Driver) -> Result<Ethtool> {
 case!(only_free_place);
 /// Occupies all rule locations but one, then all. Our rule must go to the free one, or be refused.
 fn only_free_place() -> Result<()> {
-    for driver in TOLD {
-        let (mut ethtool, mut port) = (nic(driver)?, 5000);
+    for driver in WANT_LOCATION {
+        let (mut ethtool, mut port) = (load_nic(driver)?, 5000);
         for free in [0, 3, PLACES - 1] {
             let others: Vec<u32> = (0..PLACES).filter(|place| *place != free).collect();
             for place in &others {
-                ethtool.insert_rule(ifindex(NIC)?, &theirs(*place)?)?;
+                ethtool.insert_rule(ifindex(NIC)?, &foreign_rule(*place)?)?;
             }
             let round = match driver {
                 // It has no queue API.
-                Driver::Ice => applied(&mut ethtool, free, port),
-                _ => one_round(&mut ethtool, free, port),
+                Driver::Ice => check_apply(&mut ethtool, free, port),
+                _ => check_recv(&mut ethtool, free, port),
             };
             round.with_context(|| format!("{driver:?}, {free}"))?;
             port += 1;
@@ -65,7 +65,7 @@ fn only_free_place() -> Result<()> {
             }
         }
         for place in 0..PLACES {
-            ethtool.insert_rule(ifindex(NIC)?, &theirs(place)?)?;
+            ethtool.insert_rule(ifindex(NIC)?, &foreign_rule(place)?)?;
         }
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
@@ -78,7 +78,7 @@ fn only_free_place() -> Result<()> {
     Ok(())
 }
 
-fn applied(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
+fn check_apply(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:{port}");
@@ -89,7 +89,7 @@ fn applied(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
     observer.soon_same(&before)
 }
 
-fn one_round(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
+fn check_recv(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to = format!("{NIC_ADDRESS}:{port}");
@@ -109,7 +109,7 @@ case!(rules_of_other_kinds);
 /// Inserts rules of kinds that the `netdev` crate does not know. Our rules must go to other
 /// locations.
 fn rules_of_other_kinds() -> Result<()> {
-    let mut ethtool = nic(Driver::Mlx5)?;
+    let mut ethtool = load_nic(Driver::Mlx5)?;
     let top = PLACES - 1;
     for (place, flow) in [
         (top, "ether dst 02:00:00:00:00:77"),
@@ -141,7 +141,7 @@ case!(rules_that_come_and_go);
 /// program lose a rule to the other.
 fn rules_that_come_and_go() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Gve, Driver::Bnxt, Driver::Swnic] {
-        let mut ethtool = nic(driver)?;
+        let mut ethtool = load_nic(driver)?;
         let chooses = ethtool.rule_table(ifindex(NIC)?)?.chooses;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
@@ -179,7 +179,7 @@ fn churn(over: &AtomicBool, chooses: bool) -> Result<u32> {
     let mut rounds = 0;
     while !over.load(Ordering::Relaxed) {
         for place in 0..3 {
-            let mut rule = theirs(place)?;
+            let mut rule = foreign_rule(place)?;
             if chooses {
                 rule.location = Location::Any;
             }

@@ -27,7 +27,7 @@ fn recv() -> Command {
 }
 
 /// A receiver on one queue, to which a rule leads without an RSS context.
-fn recv_one() -> Command {
+fn recv_one_queue() -> Command {
     let line = format!("recv -f {NIC} --size 4M --queue 3 -l {NIC_ADDRESS}:5000");
     tool(&line)
 }
@@ -99,7 +99,7 @@ fn applied_to_stay() -> Result<()> {
 
     // The only context is taken, where there is one.
     let (receiver, queues) = match Driver::played().contexts() {
-        1 => (recv_one(), 1),
+        1 => (recv_one_queue(), 1),
         _ => (recv(), 2),
     };
     let receiver = Running::start(receiver)?;
@@ -116,12 +116,12 @@ fn applied_to_stay() -> Result<()> {
 }
 
 /// Runs a receiver that must end by itself, and returns its end.
-fn at_once(command: Command) -> Result<Finished> {
+fn run_to_end(command: Command) -> Result<Finished> {
     Running::start(command)?.end_within(STEP)
 }
 
 /// Checks that a command failed with an error that contains `what`.
-fn fails(end: Finished, what: &str) -> Result<()> {
+fn check_fails_naming(end: Finished, what: &str) -> Result<()> {
     let said = end.refused(1)?;
     println_line(said.trim_end());
     let found = said.to_lowercase().contains(what);
@@ -143,7 +143,7 @@ fn driver_that_does_not_keep() -> Result<()> {
         ("hds-thresh", "hds-thresh", recv()),
         ("rss", "rss", recv()),
         ("rule", "rule", recv()),
-        ("rule-queue", "rule", recv_one()),
+        ("rule-queue", "rule", recv_one_queue()),
         ("rings", "rx", tool(&more)),
     ] {
         // What a driver has not, or has on by itself, it keeps.
@@ -161,9 +161,9 @@ fn driver_that_does_not_keep() -> Result<()> {
         set_rx_ring(Driver::played().ring(500))?;
         let before = observer.state()?;
         testbed::parameter("forget", setting)?;
-        let end = at_once(command);
+        let end = run_to_end(command);
         testbed::parameter("forget", "")?;
-        end.and_then(|end| fails(end, what))
+        end.and_then(|end| check_fails_naming(end, what))
             .and_then(|()| observer.soon_same(&before))
             .with_context(|| format!("forget {setting}"))?;
     }
@@ -173,7 +173,7 @@ fn driver_that_does_not_keep() -> Result<()> {
     testbed::parameter("forget", "channels")?;
     let end = finish(tool(&line));
     testbed::parameter("forget", "")?;
-    fails(end?, "channels")?;
+    check_fails_naming(end?, "channels")?;
     observer.soon_same(&before)
 }
 
@@ -194,9 +194,9 @@ fn driver_that_refuses() -> Result<()> {
             continue;
         }
         testbed::parameter("refuse", setting)?;
-        let end = at_once(recv());
+        let end = run_to_end(recv());
         testbed::parameter("refuse", "")?;
-        fails(end?, what)
+        check_fails_naming(end?, what)
             .and_then(|()| observer.soon_same(&before))
             .with_context(|| format!("refuse {setting}"))?;
     }
@@ -225,7 +225,7 @@ fn rule_table_is_full() -> Result<()> {
             0 => "ntuple-insert",
             _ => "full",
         };
-        fails(at_once(recv())?, what).and_then(|()| observer.soon_same(&before))?;
+        check_fails_naming(run_to_end(recv())?, what).and_then(|()| observer.soon_same(&before))?;
     }
     Ok(())
 }
@@ -259,9 +259,9 @@ fn driver_that_refuses_the_way_back() -> Result<()> {
         testbed::parameter(parameter, setting)?;
         receiver.signal(Signal::SIGTERM)?;
         let end = receiver.end_within(STEP);
-        let failed = fails(end?, what).and_then(|()| match gone {
+        let failed = check_fails_naming(end?, what).and_then(|()| match gone {
             true => restore()?.good("restore").map(drop),
-            false => fails(restore()?, what),
+            false => check_fails_naming(restore()?, what),
         });
         testbed::parameter(parameter, "")?;
         failed

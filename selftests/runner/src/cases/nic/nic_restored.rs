@@ -70,7 +70,7 @@ case!(after_panic);
 /// Ends receivers, made of the crates alone, by a panic in a sink. The NIC must be restored.
 fn after_panic() -> Result<()> {
     rounds(|round| {
-        let receiver = round.start(probe(round, SinkKind::Panic)?)?;
+        let receiver = round.start(probe_command(round, SinkKind::Panic)?)?;
         let flood = Flood::start(connect(receiver.address)?)?;
         let end = receiver.end()?;
         ensure!(end.status.code() == Some(101), "no panic: {end:?}");
@@ -89,7 +89,7 @@ fn after_abort() -> Result<()> {
             1 => Signal::SIGILL,
             2 => Signal::SIGQUIT,
             3 => Signal::SIGHUP,
-            _ => return after_file_size_limit(round),
+            _ => return check_after_file_size_limit(round),
         };
         let receiver = round.recv("")?;
         let flood = round.under_way(&receiver)?;
@@ -102,7 +102,7 @@ fn after_abort() -> Result<()> {
 
 /// Ends a receiver whose output exceeds its file size limit. The limit is set after the set-up,
 /// because it applies to the memory, too.
-fn after_file_size_limit(round: &Round) -> Result<()> {
+fn check_after_file_size_limit(round: &Round) -> Result<()> {
     const LIMIT: u64 = 100_000;
     let output = "/tmp/limited";
     let receiver = round.recv(&format!("--output {output}"))?;
@@ -138,7 +138,7 @@ fn after_stderr_was_full() -> Result<()> {
 }
 
 /// Returns the command of a probe receiver for this round, with sinks of this kind.
-fn probe(round: &Round, kind: SinkKind) -> Result<Command> {
+fn probe_command(round: &Round, kind: SinkKind) -> Result<Command> {
     let addresses = round.addresses()?.into_iter();
     let probe = addresses.fold(Probe::of(kind), Probe::listen);
     let probe = round.queues().into_iter().fold(probe, Probe::queue);
@@ -147,16 +147,16 @@ fn probe(round: &Round, kind: SinkKind) -> Result<Command> {
 
 case!(after_sigint);
 fn after_sigint() -> Result<()> {
-    after_signal(Signal::SIGINT)
+    check_after_signal(Signal::SIGINT)
 }
 
 case!(after_sigterm);
 fn after_sigterm() -> Result<()> {
-    after_signal(Signal::SIGTERM)
+    check_after_signal(Signal::SIGTERM)
 }
 
 /// Ends receivers by a signal that they handle. The NIC must be restored.
-fn after_signal(signal: Signal) -> Result<()> {
+fn check_after_signal(signal: Signal) -> Result<()> {
     rounds(|round| {
         let receiver = round.recv("")?;
         let flood = round.under_way(&receiver)?;
@@ -224,7 +224,7 @@ fn after_sigkill_of_both() -> Result<()> {
         }
         receiver.killed_by(Signal::SIGKILL)?;
         drop(flood);
-        left_then_restored(round)
+        check_left_then_restored(round)
     })
 }
 
@@ -339,7 +339,7 @@ fn of_a_leased_queue() -> Result<()> {
 
 /// Checks that the NIC is as the receiver left it, that `restore` restores it, and that a second
 /// `restore` does no harm.
-fn left_then_restored(round: &mut Round) -> Result<()> {
+fn check_left_then_restored(round: &mut Round) -> Result<()> {
     ensure!(
         round.observer.same(&round.before).is_err(),
         "the NIC is as it was, though nobody was left to put it back"

@@ -21,7 +21,7 @@ use framework::transfer::devmem_tcp;
 
 /// Way to end a receiver: SIGTERM, SIGKILL, or SIGKILL to its guardian, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum By {
+enum EndBy {
     /// SIGTERM, after which the receiver restores the NIC.
     Sigterm,
     /// SIGKILL, after which the guardian restores the NIC.
@@ -31,30 +31,30 @@ enum By {
 }
 
 /// A receiver that refuses linear and unsteered payload, with a sender that floods it.
-struct Flow {
+struct FloodedReceiver {
     receiver: RoundReceiver,
     guardian: i32,
     flood: Flood,
 }
 
 /// Starts a receiver on this queue and a sender that floods it.
-fn flow(queue: u32, port: u16) -> Result<Flow> {
+fn start_flooded_receiver(queue: u32, port: u16) -> Result<FloodedReceiver> {
     let (guardians, bound) = (nic_state::guardians()?, bound_queues()?);
-    let receiver = receiver(Some(queue), port)?;
+    let receiver = start_receiver(Some(queue), port)?;
     until("one more binding", STEP, || Ok(bound_queues()? > bound))?;
     let guardian = nic_state::guardians()?
         .into_iter()
         .find(|pid| !guardians.contains(pid));
     let flood = Flood::start(connect(receiver.address)?)?;
     flood.wait_for(100_000)?;
-    Ok(Flow {
+    Ok(FloodedReceiver {
         receiver,
         guardian: guardian.ok_or_else(|| anyhow::anyhow!("no guardian"))?,
         flood,
     })
 }
 
-fn receiver(queue: Option<u32>, port: u16) -> Result<RoundReceiver> {
+fn start_receiver(queue: Option<u32>, port: u16) -> Result<RoundReceiver> {
     let address = SocketAddr::new(NIC_ADDRESS.parse()?, port);
     let mut line =
         format!("recv -f {NIC} --size 4M --refuse-unsteered --refuse-linear -l {address}");
@@ -65,17 +65,17 @@ fn receiver(queue: Option<u32>, port: u16) -> Result<RoundReceiver> {
     Ok(RoundReceiver { running, address })
 }
 
-impl Flow {
+impl FloodedReceiver {
     /// Checks that payload still arrives steered and split: otherwise the receiver would end.
-    fn goes_on(&self) -> Result<()> {
+    fn check_receives(&self) -> Result<()> {
         self.flood.wait_for(300_000)
     }
 
-    fn end(self, by: By) -> Result<()> {
-        if by == By::SigkillOfBoth {
+    fn end(self, by: EndBy) -> Result<()> {
+        if by == EndBy::SigkillOfBoth {
             signal(self.guardian, Signal::SIGKILL)?;
         }
-        if by == By::Sigterm {
+        if by == EndBy::Sigterm {
             self.receiver.signal(Signal::SIGTERM)?;
             let said = self.receiver.end()?.refused(1)?;
             ensure!(said.contains("signal"), "it ended by itself: {said}");
@@ -88,7 +88,7 @@ impl Flow {
 }
 
 /// Waits until the NIC's state is as wanted, apart from the locations of rules.
-fn soon_like(observer: &mut Observer, wanted: &State) -> Result<()> {
+fn wait_until_like(observer: &mut Observer, wanted: &State) -> Result<()> {
     let soon = until("the NIC of the one that is left", STEP, || {
         Ok(observer.state()?.like(wanted).is_ok())
     });
@@ -107,17 +107,17 @@ fn two_receivers_end() -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     // The same flow each time, so that the rules are.
-    let start = |queue: u16| flow(queue.into(), 5000 + queue);
+    let start = |queue: u16| start_flooded_receiver(queue.into(), 5000 + queue);
 
     let mut alone = Vec::new();
     for queue in [2, 3] {
         let only = start(queue)?;
         alone.push(observer.state()?);
-        only.end(By::Sigterm)?;
+        only.end(EndBy::Sigterm)?;
         observer.soon_same(&before)?;
     }
-    for first in [By::Sigterm, By::Sigkill, By::SigkillOfBoth] {
-        for second in [By::Sigterm, By::Sigkill] {
+    for first in [EndBy::Sigterm, EndBy::Sigkill, EndBy::SigkillOfBoth] {
+        for second in [EndBy::Sigterm, EndBy::Sigkill] {
             for (ends, stays) in [(2, 3), (3, 2)] {
                 println_line(&format!("queue {ends} by {first:?}, {stays} by {second:?}"));
                 // The one with the lower queue is always the first to come.
@@ -128,11 +128,11 @@ fn two_receivers_end() -> Result<()> {
                     (three, two)
                 };
                 ending.end(first)?;
-                if first == By::SigkillOfBoth {
+                if first == EndBy::SigkillOfBoth {
                     restore()?.good("restore")?;
                 }
-                soon_like(&mut observer, &alone[stays - 2])?;
-                staying.goes_on()?;
+                wait_until_like(&mut observer, &alone[stays - 2])?;
+                staying.check_receives()?;
                 staying.end(second)?;
                 observer.soon_same(&before)?;
             }
@@ -149,7 +149,10 @@ fn two_receivers_at_once() -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for round in 0..6 {
-        let (two, three) = (receiver(Some(2), 5002)?, receiver(Some(3), 5003)?);
+        let (two, three) = (
+            start_receiver(Some(2), 5002)?,
+            start_receiver(Some(3), 5003)?,
+        );
         let want = if round % 2 == 0 { 2 } else { 1 };
         until("bindings", STEP, || Ok(bound_queues()? >= want))?;
         let signal = if round < 3 {
@@ -173,11 +176,11 @@ fn two_want_the_same_queue() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let first = flow(3, 5003)?;
+    let first = start_flooded_receiver(3, 5003)?;
     let with_one = observer.state()?;
     let written = std::fs::read(nic_state::journal()?)?;
 
-    let said = receiver(Some(3), 5004)?.end()?.refused(1)?;
+    let said = start_receiver(Some(3), 5004)?.end()?.refused(1)?;
     println_line(said.trim_end());
     let pid = first.receiver.running.id().to_string();
     ensure!(
@@ -189,20 +192,20 @@ fn two_want_the_same_queue() -> Result<()> {
         std::fs::read(nic_state::journal()?)? == written,
         "what is written down has changed"
     );
-    first.goes_on()?;
+    first.check_receives()?;
 
     // One that does not mind gets another queue.
-    let other = receiver(None, 5004)?;
+    let other = start_receiver(None, 5004)?;
     until("two bindings", STEP, || Ok(bound_queues()? == 2))?;
     other.signal(Signal::SIGTERM)?;
     other.end()?.refused(1)?;
-    soon_like(&mut observer, &with_one)?;
+    wait_until_like(&mut observer, &with_one)?;
 
     // What a dead one holds is free.
-    first.end(By::SigkillOfBoth)?;
-    let heir = flow(3, 5004)?;
-    heir.goes_on()?;
-    heir.end(By::Sigterm)?;
+    first.end(EndBy::SigkillOfBoth)?;
+    let heir = start_flooded_receiver(3, 5004)?;
+    heir.check_receives()?;
+    heir.end(EndBy::Sigterm)?;
     observer.soon_same(&before)
 }
 
@@ -219,15 +222,15 @@ fn changes_of_others_stay() -> Result<()> {
     let before = observer.state()?;
     // The same changes with no receiver there: what they alone make of the NIC.
     let ring = ethtool.rings(nic)?.rx;
-    let place = changes_of_others(&mut ethtool, nic)?;
+    let place = make_foreign_changes(&mut ethtool, nic)?;
     let wanted = observer.state()?;
     ethtool.delete_rule(nic, place)?;
     set_ring_and_table(&mut ethtool, nic, ring, Vec::new())?;
     observer.same(&before)?;
 
-    let receiver = flow(3, 5003)?;
-    changes_of_others(&mut ethtool, nic)?;
-    receiver.goes_on()?;
+    let receiver = start_flooded_receiver(3, 5003)?;
+    make_foreign_changes(&mut ethtool, nic)?;
+    receiver.check_receives()?;
 
     receiver.receiver.signal(Signal::SIGTERM)?;
     let said = receiver.receiver.end()?.refused(1)?;
@@ -250,13 +253,13 @@ fn changes_of_others_stay() -> Result<()> {
         table.iter().all(|queue| queue.get() == 1),
         "the table is not theirs any more: {table:?}"
     );
-    soon_like(&mut observer, &wanted)?;
+    wait_until_like(&mut observer, &wanted)?;
     nic_state::nothing_left()
 }
 
 /// Changes the ring size and the RSS table and inserts a rule, as another program would. Returns
 /// the rule's location.
-fn changes_of_others(ethtool: &mut Ethtool, nic: Ifindex) -> Result<u32> {
+fn make_foreign_changes(ethtool: &mut Ethtool, nic: Ifindex) -> Result<u32> {
     set_ring_and_table(ethtool, nic, Some(333), vec![QueueId::new(1)])?;
     // gve has no rule that drops.
     let action = match Driver::played() {

@@ -23,7 +23,7 @@ const RUNTIME: &str = "/run/devmem-tcp";
 const LOCK: &str = "/run/devmem-tcp/lock";
 
 /// Runs a shell script as a user without privileges.
-fn by_user(script: &str) -> Command {
+fn as_ordinary_user(script: &str) -> Command {
     let mut run = Command::new("setpriv");
     run.args(["--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-c"]);
     run.arg(script).stdin(Stdio::null());
@@ -38,13 +38,13 @@ fn lock_is_for_root_alone() -> Result<()> {
     let mode = || -> Result<u32> { Ok(fs::metadata(LOCK)?.permissions().mode() & 0o777) };
     ensure!(mode()? == 0o600, "mode {:o}", mode()?);
     let script = format!("exec 9<{LOCK} && flock 9 && exec sleep 60");
-    let said = finish(by_user(&script))?.refused(2)?;
+    let said = finish(as_ordinary_user(&script))?.refused(2)?;
     println_line(said.trim_end());
 
     // As earlier versions made it.
     fs::set_permissions(LOCK, fs::Permissions::from_mode(0o644))?;
     let script = format!("exec 9<{LOCK}; touch /tmp/open; sleep 2; flock 9; exec sleep 60");
-    let user = Running::start(by_user(&script))?;
+    let user = Running::start(as_ordinary_user(&script))?;
     until("the user's file", STEP, || {
         Ok(Path::new("/tmp/open").exists())
     })?;
@@ -99,7 +99,7 @@ fn nobody_reads_the_log() -> Result<()> {
     let mut lease = command(None, &devmem_tcp(), &line);
     let (reader, writer) = nix::unistd::pipe()?;
     let mut reader = fs::File::from(reader);
-    fill(&writer)?;
+    fill_pipe(&writer)?;
     lease.stderr(writer.try_clone()?).stdout(Stdio::piped());
     let mut child = lease.spawn()?;
     let made = until("the lease", STEP, || {
@@ -128,7 +128,7 @@ fn nobody_reads_the_log() -> Result<()> {
 }
 
 /// Fills a pipe until it takes no more bytes.
-fn fill(writer: &OwnedFd) -> Result<()> {
+fn fill_pipe(writer: &OwnedFd) -> Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_truncate(fcntl(writer, FcntlArg::F_GETFL)?);
     fcntl(writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -183,13 +183,13 @@ fn doctor_finds_no_place() -> Result<()> {
     fs::create_dir_all("/tmp/full")?;
     sh("mount -t tmpfs -o size=4k tmpfs /tmp/full")?;
     fs::write("/tmp/full/it", [0; 4096])?;
-    let result = places();
+    let result = check_places();
     sh("umount /tmp/full")?;
     result?;
     Report::of(NIC)?.healthy()
 }
 
-fn places() -> Result<()> {
+fn check_places() -> Result<()> {
     for place in [
         "/proc/no/place",
         "/dev/null",
