@@ -16,7 +16,7 @@ use crate::xdp;
 use crate::{ifindex, println_line};
 
 /// Time that leftovers of a device or namespace may take to go.
-const SOON: Duration = Duration::from_secs(5);
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(5);
 
 /// `RT_SCOPE_LINK`.
 const ON_LINK: u8 = 253;
@@ -32,7 +32,7 @@ impl Footprint {
     pub fn settled() -> Result<Self> {
         let mut links = Link::open()?;
         let nic = ifindex(NIC)?;
-        until("settled addresses", SOON, || {
+        until("settled addresses", LEFTOVERS_LIMIT, || {
             let own = links.addresses(Some(nic))?;
             let on_link = own.iter().any(|address| address.scope == ON_LINK);
             Ok(on_link && !own.iter().any(Address::is_tentative))
@@ -79,7 +79,7 @@ impl Footprint {
 
     /// Waits until everything is as in the snapshot.
     pub fn soon_again(&self) -> Result<()> {
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + LEFTOVERS_LIMIT;
         loop {
             let now = Self::now()?;
             if now == *self {

@@ -111,7 +111,7 @@ impl Guest {
 
     /// Checks as [`Guest::holds`] does, with the NIC in another namespace.
     pub fn holds_of(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
-        let lease = lease_told(nic_netns, queue)?.context("no lease is told")?;
+        let lease = reported_lease(nic_netns, queue)?.context("no lease is told")?;
         // The NIC's namespace knows the guest's by a number, which the question gave it.
         let nsid = match nic_netns.is_same(&self.netns)? {
             true => None,
@@ -165,7 +165,7 @@ pub fn delete(name: &str) -> Result<()> {
 }
 
 /// Reads the lease that the kernel reports for a queue of the NIC.
-fn lease_told(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
+fn reported_lease(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
     let nic = Link::open_in(nic_netns)?.by_name(NIC)?.ifindex;
     let mut netdev = Netdev::open_in(nic_netns)?;
     let told = netdev.queue(nic, QueueType::Rx, QueueId::new(queue))?;
@@ -174,7 +174,7 @@ fn lease_told(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
 
 /// Whether a queue of the NIC is leased to no device.
 pub fn is_free(queue: u32) -> Result<bool> {
-    Ok(lease_told(&NetNs::current()?, queue)?.is_none())
+    Ok(reported_lease(&NetNs::current()?, queue)?.is_none())
 }
 
 /// Checks that a queue of the NIC is leased to no device.

@@ -68,7 +68,7 @@ pub(crate) fn of_receiver(size: Option<&str>, dmabuf_per_queue: bool) -> Result<
     if chosen() == Kind::Fd && dmabuf_per_queue {
         return Err(Skip("an fd is one dmabuf".into()).into());
     }
-    option(size.map_or(Ok(DEFAULT_LEN), bytes)?)
+    option(size.map_or(Ok(DEFAULT_LEN), parse_size)?)
 }
 
 /// Appends the `--memory` option to a command line of `devmem-tcp recv`.
@@ -80,7 +80,7 @@ pub fn recv_line(line: &str) -> Result<String> {
 }
 
 /// Parses a size such as `16M`.
-fn bytes(text: &str) -> Result<u64> {
+fn parse_size(text: &str) -> Result<u64> {
     let (number, unit) = text.split_at(text.len() - 1);
     let unit = match unit {
         "K" => 10,
@@ -104,21 +104,21 @@ pub fn pages_of_64_kib() -> Result<&'static str> {
 pub fn option(len: u64) -> Result<String> {
     Ok(match chosen() {
         Kind::Udmabuf => String::new(),
-        _ => format!("--memory {}", choice(len)?),
+        _ => format!("--memory {}", make_choice(len)?),
     })
 }
 
 /// Allocates memory of `len` bytes for this process.
 pub fn make(len: u64) -> Result<AnyMemory> {
-    Ok(AnyMemory::make(&choice(len)?, Some(len), None)?)
+    Ok(AnyMemory::make(&make_choice(len)?, Some(len), None)?)
 }
 
-fn choice(len: u64) -> Result<Choice> {
+fn make_choice(len: u64) -> Result<Choice> {
     Ok(match chosen() {
         Kind::Udmabuf => Choice::Udmabuf,
         Kind::Heap => heap()?,
-        Kind::Fd => lend(AnyMemory::make(&heap()?, Some(len), None)?)?,
-        Kind::Socket => pass(len)?,
+        Kind::Fd => lend_fd(AnyMemory::make(&heap()?, Some(len), None)?)?,
+        Kind::Socket => pass_over_socket(len)?,
         Kind::Drm => {
             drm_device()?;
             format!("drm:{DRM_NODE}").parse()?
@@ -132,7 +132,7 @@ fn heap() -> Result<Choice> {
 
 /// Lets the programs that this process starts inherit the dmabuf's fd, until the next one replaces
 /// it.
-fn lend(memory: AnyMemory) -> Result<Choice> {
+fn lend_fd(memory: AnyMemory) -> Result<Choice> {
     fcntl(memory.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).context("FD_CLOEXEC")?;
     let number = memory.as_fd().as_raw_fd();
     *LENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
@@ -141,7 +141,7 @@ fn lend(memory: AnyMemory) -> Result<Choice> {
 
 /// Starts a helper that passes new memory of `len` bytes to each process that connects to its
 /// socket.
-fn pass(len: u64) -> Result<Choice> {
+fn pass_over_socket(len: u64) -> Result<Choice> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = format!("/tmp/memory.{}.{number}", std::process::id());

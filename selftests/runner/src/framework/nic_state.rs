@@ -138,7 +138,7 @@ impl Observer {
 
     /// Checks that the NIC's state equals `before`.
     pub fn same(&mut self, before: &State) -> Result<()> {
-        before.compare(&self.state()?)
+        before.check_equal(&self.state()?)
     }
 
     /// Waits until the NIC's state equals `before`, no guardian is alive, and no journal is left.
@@ -159,7 +159,7 @@ impl Observer {
 
 impl State {
     /// Checks that two states are equal; the error says in what they differ.
-    fn compare(&self, now: &Self) -> Result<()> {
+    fn check_equal(&self, now: &Self) -> Result<()> {
         let different = self.differs(now);
         ensure!(
             different.is_empty(),
@@ -184,11 +184,13 @@ impl State {
 
     /// Checks that two states are equal apart from the locations of flow rules.
     pub fn like(&self, wanted: &Self) -> Result<()> {
-        wanted.anywhere().compare(&self.anywhere())
+        wanted
+            .without_locations()
+            .check_equal(&self.without_locations())
     }
 
     /// Returns the state with the locations of flow rules removed.
-    fn anywhere(&self) -> Self {
+    fn without_locations(&self) -> Self {
         let mut state = self.clone();
         for rule in &mut state.rules {
             rule.location = Location::Any;

@@ -296,7 +296,7 @@ pub fn joined(sender: JoinHandle<Result<()>>) -> Result<()> {
 }
 
 /// Returns the number of frames for which the NIC had no buffer.
-fn without_buffer() -> Result<u64> {
+fn frames_without_buffer() -> Result<u64> {
     let stats = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Device)?;
     let device = stats.first().context("no qstats")?;
     device.counters.rx_alloc_fail.context("no rx-alloc-fail")
@@ -354,7 +354,7 @@ impl Wire {
             let told = TOLD.map(|name| format!("{name} {}", since(name)));
             println_line(&told.join(", "));
         }
-        let failures = without_buffer()?;
+        let failures = frames_without_buffer()?;
         ensure!(failures == 0, "{failures} frames without a buffer");
         Ok(())
     }

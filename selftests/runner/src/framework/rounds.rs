@@ -24,7 +24,7 @@ use crate::transfer::devmem_tcp;
 pub const ROUNDS: u32 = 20;
 
 /// Milliseconds that a slow driver takes for each setting.
-const SLOW: u64 = 20;
+const SLOW_SETTING_MS: u64 = 20;
 
 /// One round of a case: a receiver's start and end on a NIC that must be left as it was.
 pub struct Round {
@@ -38,24 +38,24 @@ pub struct Round {
 
 /// Runs half of the rounds on a NIC at its defaults, and half on one with an operator's settings.
 pub fn rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
-    rounds_at(0, round)
+    run_rounds_at(0, round)
 }
 
 /// Runs rounds with a driver that takes some time for each setting, as real ones do.
 pub fn slow_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
-    rounds_at(SLOW, round)
+    run_rounds_at(SLOW_SETTING_MS, round)
 }
 
-fn rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+fn run_rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
     testbed::wire()?;
     testbed::parameter("slow_ms", slow)?;
     for number in 0..ROUNDS {
         if number == ROUNDS / 2 {
-            defaults_are_defaults()?;
+            check_table_is_default()?;
             somebody_elses()?;
         }
         if number >= ROUNDS / 2 {
-            somebody_elses_rings(number)?;
+            set_foreign_rings(number)?;
         }
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
@@ -74,7 +74,7 @@ fn rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Resu
 /// Checks that an RSS table that no program has set counts as default (`netif_is_rxfh_configured`):
 /// it may follow the number of channels, which a table that was set forbids
 /// (`ethtool_check_max_channel`).
-fn defaults_are_defaults() -> Result<()> {
+fn check_table_is_default() -> Result<()> {
     for count in [testbed::QUEUES / 2, testbed::QUEUES] {
         testbed::channels(count)?.context("the RSS table counts as set")?;
     }
@@ -112,7 +112,7 @@ pub fn somebody_elses() -> Result<()> {
 
 /// Sets odd ring sizes, with header split alternately off, at the driver's choice, and on above a
 /// threshold.
-fn somebody_elses_rings(turn: u32) -> Result<()> {
+fn set_foreign_rings(turn: u32) -> Result<()> {
     let (split, threshold) = match turn % 3 {
         0 => (HeaderSplit::Disabled, 200),
         1 => (HeaderSplit::Auto, 0),
@@ -223,7 +223,7 @@ impl Round {
                 Some(part) => self.before.differs(&self.observer.state()?).contains(&part),
             } || bound_queues()? > 0)
         })?;
-        thread::sleep(Duration::from_millis(SLOW / 2 * (number % 4)));
+        thread::sleep(Duration::from_millis(SLOW_SETTING_MS / 2 * (number % 4)));
         Ok(())
     }
 }
@@ -242,11 +242,14 @@ impl RoundReceiver {
     /// Checks that the receiver was killed by this signal.
     pub fn killed_by(self, signal: Signal) -> Result<()> {
         let end = self.end()?;
-        ensure!(by(end.status, signal), "not by {signal}: {end:?}");
+        ensure!(
+            was_killed_by(end.status, signal),
+            "not by {signal}: {end:?}"
+        );
         Ok(())
     }
 }
 
-fn by(status: ExitStatus, signal: Signal) -> bool {
+fn was_killed_by(status: ExitStatus, signal: Signal) -> bool {
     std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal as i32)
 }

@@ -117,7 +117,7 @@ impl Snapshot {
 
     /// Accepts new and removed settings, so that only the case that caused them fails. Values stay
     /// as they were before.
-    pub fn go_on_from(&mut self, now: Self) {
+    pub fn accept_new(&mut self, now: Self) {
         self.0.retain(|path, _| now.0.contains_key(path));
         for (path, value) in now.0 {
             self.0.entry(path).or_insert(value);
@@ -259,7 +259,7 @@ mod tests {
             ]
         );
         // The next case is not to blame.
-        before.go_on_from(now.clone());
+        before.accept_new(now.clone());
         assert!(told(&before, &now).is_empty());
     }
 

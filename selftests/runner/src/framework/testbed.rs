@@ -73,7 +73,7 @@ pub fn wire_as(driver: Driver, queues: u32, parameters: &str) -> Result<()> {
     let mut link = Link::open()?;
     let sender = link.by_name(SENDER)?.ifindex;
     link.set_netns(sender, &peer)?;
-    end_of_wire(
+    set_up_end(
         &mut Link::open_in(&peer)?,
         SENDER,
         &[
@@ -85,11 +85,11 @@ pub fn wire_as(driver: Driver, queues: u32, parameters: &str) -> Result<()> {
         &format!("{NIC_ADDRESS}/24"),
         &format!("{NIC_ADDRESS6}/64") as &str,
     ];
-    end_of_wire(&mut link, NIC, &addresses)
+    set_up_end(&mut link, NIC, &addresses)
 }
 
 /// Adds addresses to an end of the wire and sets it up.
-fn end_of_wire(link: &mut Link, name: &str, addresses: &[&str]) -> Result<()> {
+fn set_up_end(link: &mut Link, name: &str, addresses: &[&str]) -> Result<()> {
     let ifindex = link.by_name(name)?.ifindex;
     for address in addresses {
         let options = AddressOptions { nodad: true };

@@ -19,7 +19,7 @@ pub(super) fn outcome(report: &Report<Checked>) -> Outcome {
             port: peer.address.port(),
             local_port: peer.local.port(),
             bytes: stats.bytes,
-            right: sink.map_or(0, Checked::right),
+            right: sink.map_or(0, Checked::right_bytes),
             frags: stats.tokens.issued,
             freed: stats.tokens.freed,
             kept: sink.map_or(0, Checked::most_kept),

@@ -18,7 +18,7 @@ use framework::probe_receiver::SinkKind;
 use super::Args;
 
 /// Time after a connection's end before a sink of [`SinkKind::Late`] returns its frags.
-const LATE: Duration = Duration::from_millis(200);
+const LATE_RETURN: Duration = Duration::from_millis(200);
 
 /// Factory of the sinks, one for each peer.
 pub(super) struct Sinks {
@@ -104,7 +104,7 @@ fn give_back_last(shared: &Shared, kept: &Receiver<Kept>) {
 fn give_back_late(kept: Receiver<Kept>) {
     // Until the sink has no more.
     let all: Vec<Kept> = kept.into_iter().collect();
-    thread::sleep(LATE);
+    thread::sleep(LATE_RETURN);
     all.into_iter().for_each(Kept::give_back);
 }
 
@@ -125,7 +125,7 @@ pub(super) struct Checked {
 
 impl Checked {
     /// Number of bytes, from the start on, that were right.
-    pub(super) fn right(&self) -> u64 {
+    pub(super) fn right_bytes(&self) -> u64 {
         self.validator.offset()
     }
 

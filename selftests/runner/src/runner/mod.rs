@@ -196,7 +196,7 @@ impl<W: io::Write> Runner<W> {
                 lines.push(format!("{error:#}"));
             }
         }
-        self.settings.go_on_from(now);
+        self.settings.accept_new(now);
         Ok(lines.join("\n"))
     }
 }
