@@ -91,7 +91,7 @@ impl Report {
 
 /// How bad a fault that `doctor` finds is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bad {
+pub enum Severity {
     /// Receiving would not work with the fault.
     NoRx,
     /// Receiving would work, sending or leasing would not.
@@ -100,7 +100,7 @@ pub enum Bad {
     Warns,
 }
 
-impl Bad {
+impl Severity {
     fn status(self) -> &'static str {
         match self {
             Self::NoRx | Self::OtherFails => "fail",
@@ -115,16 +115,16 @@ impl Bad {
 
 /// Checks that `doctor LINE` reports this fault and no other, as JSON and as text. Returns the
 /// remedy from the text.
-pub fn named(line: &str, id: &str, bad: Bad) -> Result<String> {
-    named_by(|line| command(None, &devmem_tcp(), line), line, id, bad)
+pub fn check_named(line: &str, id: &str, bad: Severity) -> Result<String> {
+    check_named_by(|line| command(None, &devmem_tcp(), line), line, id, bad)
 }
 
-/// Checks as [`named`] does that `doctor` reports a fault, with another way to run `doctor`.
-pub fn named_by(
+/// Checks as [`check_named`] does that `doctor` reports a fault, with another way to run `doctor`.
+pub fn check_named_by(
     doctor: impl Fn(&str) -> Command,
     line: &str,
     id: &str,
-    bad: Bad,
+    bad: Severity,
 ) -> Result<String> {
     let report = Report::by(doctor(&format!("doctor {line} --json")))?;
     let check = report.check(id).with_context(|| format!("no {id}"))?;
@@ -142,7 +142,7 @@ pub fn named_by(
     );
     let failed = report.failed();
     ensure!(
-        failed == [id] || (bad == Bad::Warns && failed.is_empty()),
+        failed == [id] || (bad == Severity::Warns && failed.is_empty()),
         "other checks failed: {failed:?}: {}",
         report.complaints()
     );
@@ -170,16 +170,16 @@ fn pasted(text: &str, id: &str) -> Result<String> {
 }
 
 /// Runs a remedy in a shell; its failure is an error.
-pub fn paste(remedy: &str) -> Result<()> {
+pub fn run_remedy(remedy: &str) -> Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-c", remedy]).stdin(Stdio::null());
     finish(shell)?.good(remedy).map(drop)
 }
 
 /// Checks that `doctor` reports this fault, and none after its remedy was run.
-pub fn cured(line: &str, id: &str, bad: Bad) -> Result<()> {
-    let remedy = named(line, id, bad)?;
-    paste(&remedy)?;
+pub fn check_cured(line: &str, id: &str, bad: Severity) -> Result<()> {
+    let remedy = check_named(line, id, bad)?;
+    run_remedy(&remedy)?;
     let after = Report::of(line)?;
     after.healthy()?;
     ensure!(
@@ -192,15 +192,15 @@ pub fn cured(line: &str, id: &str, bad: Bad) -> Result<()> {
 
 /// Checks that `doctor` reports this fault, and that its remedy, `doctor` with other options, finds
 /// no fault.
-pub fn avoided(line: &str, id: &str) -> Result<()> {
-    let remedy = named(line, id, Bad::NoRx)?;
+pub fn check_avoided(line: &str, id: &str) -> Result<()> {
+    let remedy = check_named(line, id, Severity::NoRx)?;
     ensure!(remedy.contains(" doctor "), "not the doctor: {remedy}");
-    paste(&remedy)
+    run_remedy(&remedy)
 }
 
 /// Checks that `doctor` reports a fault of which it says that no setting helps.
-pub fn incurable(line: &str, id: &str, bad: Bad) -> Result<()> {
-    let remedy = named(line, id, bad)?;
+pub fn check_incurable(line: &str, id: &str, bad: Severity) -> Result<()> {
+    let remedy = check_named(line, id, bad)?;
     ensure!(remedy.contains("no setting helps"), "a cure? {remedy}");
     Ok(())
 }

@@ -21,17 +21,17 @@ pub enum Driver {
 }
 
 /// The driver that the software NIC imitates in this process's case.
-static PLAYED: Mutex<Driver> = Mutex::new(Driver::Swnic);
+static IMITATED: Mutex<Driver> = Mutex::new(Driver::Swnic);
 
 impl Driver {
     /// Returns the driver that the software NIC imitates in this process's case.
-    pub fn played() -> Self {
-        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner)
+    pub fn imitated() -> Self {
+        *IMITATED.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sets the driver that the software NIC imitates, from its next load on.
-    pub fn play(self) {
-        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner) = self;
+    pub fn imitate(self) {
+        *IMITATED.lock().unwrap_or_else(PoisonError::into_inner) = self;
     }
 
     /// Name of the driver, as the software NIC's module parameter takes it.

@@ -61,7 +61,7 @@ impl Footprint {
         note("addresses", lines(&links.addresses(None)?));
         note("proxy entries", lines(&links.proxies()?));
         note("BPF programs", format!("{:?}", xdp::programs()?));
-        note("files", format!("{:?}", nic_state::written_down()?));
+        note("files", format!("{:?}", nic_state::runtime_files()?));
         note("namespaces", format!("{:?}", names_in("/run/netns")?));
         for family in ["ipv4", "ipv6"] {
             for device in [NIC, "all", "default"] {

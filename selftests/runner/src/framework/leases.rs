@@ -32,8 +32,8 @@ impl Guest {
     /// Makes a netkit pair as [`Guest::pair`] does, for layer 2 or layer 3.
     pub fn pair_with(name: &str, rx_queues: u32, netns: &str, mode: NetkitMode) -> Result<Self> {
         let guest = Self::pair_down(name, rx_queues, netns, mode)?;
-        set_up(None, &format!("{name}h"))?;
-        set_up(Some(netns), name)?;
+        set_link_up(None, &format!("{name}h"))?;
+        set_link_up(Some(netns), name)?;
         Ok(guest)
     }
 
@@ -44,18 +44,18 @@ impl Guest {
         pair.mode = mode;
         pair.peer_netns = Some(NetNs::by_name(netns)?);
         Link::open()?.create_netkit(&pair)?;
-        Self::found(name, Some(netns))
+        Self::find(name, Some(netns))
     }
 
     /// Makes a single netkit in this namespace, and sets it up.
     pub fn single(name: &str, rx_queues: u32) -> Result<Self> {
         crate::netkit(name, rx_queues)?;
-        set_up(None, name)?;
-        Self::found(name, None)
+        set_link_up(None, name)?;
+        Self::find(name, None)
     }
 
     /// Finds an existing device, in this namespace unless one is named.
-    pub fn found(name: &str, netns: Option<&str>) -> Result<Self> {
+    pub fn find(name: &str, netns: Option<&str>) -> Result<Self> {
         let apart = netns.is_some();
         let netns = self::netns(netns)?;
         let mut link = Link::open_in(&netns)?;
@@ -95,22 +95,22 @@ impl Guest {
     }
 
     /// Leases a queue of the NIC, and checks that it became the guest's queue `own`.
-    pub fn granted(&mut self, queue: u32, own: u32) -> Result<()> {
+    pub fn lease_as(&mut self, queue: u32, own: u32) -> Result<()> {
         let answer = self.lease(queue)??;
         ensure!(
             answer == QueueId::new(own),
             "rx {queue} of {NIC} became queue {answer}, not {own}"
         );
-        self.holds(queue, own)
+        self.check_lease(queue, own)
     }
 
     /// Checks that the NIC reports its queue `queue` as leased to the guest's queue `own`.
-    pub fn holds(&self, queue: u32, own: u32) -> Result<()> {
-        self.holds_of(&NetNs::current()?, queue, own)
+    pub fn check_lease(&self, queue: u32, own: u32) -> Result<()> {
+        self.check_lease_from(&NetNs::current()?, queue, own)
     }
 
-    /// Checks as [`Guest::holds`] does, with the NIC in another namespace.
-    pub fn holds_of(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
+    /// Checks as [`Guest::check_lease`] does, with the NIC in another namespace.
+    pub fn check_lease_from(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
         let lease = reported_lease(nic_netns, queue)?.context("no lease is told")?;
         // The NIC's namespace knows the guest's by a number, which the question gave it.
         let nsid = match nic_netns.is_same(&self.netns)? {
@@ -137,14 +137,14 @@ fn netns(name: Option<&str>) -> Result<NetNs> {
 }
 
 /// Sets a device up: `ip -n NETNS link set NAME up`.
-pub fn set_up(from: Option<&str>, name: &str) -> Result<()> {
+pub fn set_link_up(from: Option<&str>, name: &str) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_up(ifindex)?)
 }
 
 /// Sets a device down: `ip -n NETNS link set NAME down`.
-pub fn set_down(from: Option<&str>, name: &str) -> Result<()> {
+pub fn set_link_down(from: Option<&str>, name: &str) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_down(ifindex)?)
@@ -178,23 +178,23 @@ pub fn is_free(queue: u32) -> Result<bool> {
 }
 
 /// Checks that a queue of the NIC is leased to no device.
-pub fn free(queue: u32) -> Result<()> {
+pub fn check_free(queue: u32) -> Result<()> {
     ensure!(is_free(queue)?, "rx {queue} of {NIC} is leased");
     Ok(())
 }
 
 /// Checks that this namespace has no device of this name.
-pub fn no_device(name: &str) -> Result<()> {
-    denied(
+pub fn check_no_device(name: &str) -> Result<()> {
+    check_denied(
         Link::open()?.by_name(name),
         nix::libc::ENODEV,
-        Said::Nothing,
+        ExpectedAck::Nothing,
     )
 }
 
 /// What the kernel's extended ack must contain beside the errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
+pub enum ExpectedAck {
     Nothing,
     /// Exactly this error text.
     Text(&'static str),
@@ -203,7 +203,7 @@ pub enum Said {
 }
 
 /// Checks that the kernel refused with this errno and exactly this extended ack.
-pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()> {
+pub fn check_denied<T>(result: netdev::Result<T>, errno: i32, said: ExpectedAck) -> Result<()> {
     let Err(error) = result else {
         bail!("not refused, expected errno {errno}, {said:?}")
     };
@@ -212,9 +212,9 @@ pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()
     let text = error.message();
     let offset = ack.and_then(|ack| ack.offset());
     let as_said = match said {
-        Said::Nothing => text.is_none() && offset.is_none(),
-        Said::Text(expected) => text == Some(expected),
-        Said::Attribute(expected) => text.is_none() && offset == Some(expected),
+        ExpectedAck::Nothing => text.is_none() && offset.is_none(),
+        ExpectedAck::Text(expected) => text == Some(expected),
+        ExpectedAck::Attribute(expected) => text.is_none() && offset == Some(expected),
     };
     ensure!(
         error.raw_os_error() == Some(errno) && as_said,
@@ -224,7 +224,7 @@ pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()
 }
 
 /// Runs `devmem-tcp lease --json` on the NIC, which must succeed, and returns its output.
-pub fn tool(line: &str) -> Result<Leased> {
+pub fn run_lease(line: &str) -> Result<Leased> {
     let line = format!("lease --json --phys {NIC} {line}");
     let text = finish(command(None, &devmem_tcp(), &line))?.good(&line)?;
     println_line(text.trim_end());
@@ -233,7 +233,7 @@ pub fn tool(line: &str) -> Result<Leased> {
 
 /// Checks that `devmem-tcp lease` on the NIC ends with status 1 and exactly this error, apart from
 /// the remedy.
-pub fn tool_denied(line: &str, error: &str) -> Result<()> {
+pub fn check_lease_denied(line: &str, error: &str) -> Result<()> {
     let line = format!("lease --phys {NIC} {line}");
     let complaint = finish(command(None, &devmem_tcp(), &line))?.refused(1)?;
     println_line(complaint.trim_end());

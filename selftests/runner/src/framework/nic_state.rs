@@ -147,11 +147,11 @@ impl Observer {
     /// What is different, or left, after [`GRACE`].
     pub fn soon_same(&mut self, before: &State) -> Result<()> {
         let soon = until("what a set-up leaves", GRACE, || {
-            Ok(self.same(before).is_ok() && nothing_left().is_ok())
+            Ok(self.same(before).is_ok() && check_nothing_left().is_ok())
         });
         if soon.is_err() {
             self.same(before)?;
-            nothing_left()?;
+            check_nothing_left()?;
         }
         soon
     }
@@ -211,7 +211,7 @@ impl State {
 
 /// Checks that no NIC was changed since the case began, not even for a moment: every change first
 /// opens the runtime directory, which stays until the case has ended.
-pub fn untouched() -> Result<()> {
+pub fn check_untouched() -> Result<()> {
     ensure!(
         !Path::new(RUNTIME).exists(),
         "{RUNTIME} is there: a NIC was set up, or was about to be"
@@ -220,7 +220,7 @@ pub fn untouched() -> Result<()> {
 }
 
 /// Checks that no guardian is alive and no journal is left.
-pub fn nothing_left() -> Result<()> {
+pub fn check_nothing_left() -> Result<()> {
     let guardians = guardians()?;
     ensure!(guardians.is_empty(), "guardians {guardians:?} are left");
     let files = journals()?;
@@ -255,7 +255,7 @@ pub fn guardian() -> Result<i32> {
 
 /// Returns the paths of the NICs' journals.
 pub fn journals() -> Result<Vec<std::path::PathBuf>> {
-    let mut files = written_down()?;
+    let mut files = runtime_files()?;
     files.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         !name.starts_with("lease-")
@@ -264,7 +264,7 @@ pub fn journals() -> Result<Vec<std::path::PathBuf>> {
 }
 
 /// Returns the paths of the files in the runtime directory, except locks.
-pub fn written_down() -> Result<Vec<std::path::PathBuf>> {
+pub fn runtime_files() -> Result<Vec<std::path::PathBuf>> {
     let entries = match fs::read_dir(RUNTIME) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.context(RUNTIME)?,

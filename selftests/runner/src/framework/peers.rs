@@ -148,7 +148,7 @@ pub fn probe_on(queues: &[QueueId], kind: SinkKind) -> Probe {
 }
 
 /// Finds the connection of a probe receiver by its peer's port.
-pub fn of(outcome: &Outcome, port: u16) -> Result<&Ended> {
+pub fn find_ended(outcome: &Outcome, port: u16) -> Result<&Ended> {
     let mut peers = outcome.peers.iter();
     let found = peers.find(|peer| peer.port == port);
     found.with_context(|| format!("no peer {port}"))
@@ -156,7 +156,7 @@ pub fn of(outcome: &Outcome, port: u16) -> Result<&Ended> {
 
 /// Checks that a connection brought exactly `bytes` right bytes, its peer closed, and every token
 /// was returned.
-pub fn whole(peer: &Ended, bytes: u64) -> Result<()> {
+pub fn check_whole(peer: &Ended, bytes: u64) -> Result<()> {
     let right = (peer.bytes, peer.right) == (bytes, bytes);
     let tokens = peer.freed == peer.frags && peer.frags > 0;
     ensure!(

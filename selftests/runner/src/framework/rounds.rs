@@ -37,12 +37,12 @@ pub struct Round {
 }
 
 /// Runs half of the rounds on a NIC at its defaults, and half on one with an operator's settings.
-pub fn rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+pub fn run_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
     run_rounds_at(0, round)
 }
 
 /// Runs rounds with a driver that takes some time for each setting, as real ones do.
-pub fn slow_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+pub fn run_slow_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
     run_rounds_at(SLOW_SETTING_MS, round)
 }
 
@@ -52,7 +52,7 @@ fn run_rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> 
     for number in 0..ROUNDS {
         if number == ROUNDS / 2 {
             check_table_is_default()?;
-            somebody_elses()?;
+            make_foreign_settings()?;
         }
         if number >= ROUNDS / 2 {
             set_foreign_rings(number)?;
@@ -76,14 +76,14 @@ fn run_rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> 
 /// (`ethtool_check_max_channel`).
 fn check_table_is_default() -> Result<()> {
     for count in [testbed::QUEUES / 2, testbed::QUEUES] {
-        testbed::channels(count)?.context("the RSS table counts as set")?;
+        testbed::set_nic_channels(count)?.context("the RSS table counts as set")?;
     }
     Ok(())
 }
 
 /// Makes settings on the NIC as another program or an operator may: an RSS table and key that use
 /// the receivers' queue, an RSS context, and rules to both.
-pub fn somebody_elses() -> Result<()> {
+pub fn make_foreign_settings() -> Result<()> {
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let was = ethtool.rss(nic)?;
     let table = [3, 1, 0, 3, 2, 0, 3, 1].map(QueueId::new).into_iter();
@@ -99,7 +99,7 @@ pub fn somebody_elses() -> Result<()> {
     };
     let mut rules = vec![(7002, Action::Queue(QueueId::new(1)))];
     // The only context, where there is one, is the receivers'.
-    if Driver::played().contexts() > 1 {
+    if Driver::imitated().contexts() > 1 {
         let context = ethtool.create_rss_context(nic, &change)?.context;
         rules.push((7001, Action::Context(context.context("no number")?)));
     }
@@ -118,7 +118,7 @@ fn set_foreign_rings(turn: u32) -> Result<()> {
         1 => (HeaderSplit::Auto, 0),
         _ => (HeaderSplit::Enabled, 64),
     };
-    testbed::rings_of(1000 - turn, 100 + turn, split, threshold)
+    testbed::set_rings(1000 - turn, 100 + turn, split, threshold)
 }
 
 /// A running receiver of a round, and its address.
@@ -161,7 +161,7 @@ impl Round {
         let first = self.address()?;
         let second = SocketAddr::new(first.ip(), first.port() + 1000);
         Ok(
-            match self.queues().len() > 1 && Driver::played().contexts() == 0 {
+            match self.queues().len() > 1 && Driver::imitated().contexts() == 0 {
                 true => vec![first, second],
                 false => vec![first],
             },
@@ -191,7 +191,7 @@ impl Round {
 
     /// Waits until the receiver is at this round's point: bound, connected, or receiving for some
     /// time. Returns the sender, if there is one.
-    pub fn under_way(&self, receiver: &RoundReceiver) -> Result<Option<Flood>> {
+    pub fn bring_under_way(&self, receiver: &RoundReceiver) -> Result<Option<Flood>> {
         self.until_bound()?;
         if self.number % 4 == 0 {
             return Ok(None);
@@ -205,7 +205,7 @@ impl Round {
 
     /// Waits until the receiver is at this round's point of its set-up: some time after its start,
     /// with its journal written, or with rings, RSS or rules changed.
-    pub fn setting_up(&mut self) -> Result<()> {
+    pub fn wait_for_set_up_point(&mut self) -> Result<()> {
         let number = u64::from(self.number);
         let change = match number % 5 {
             0 => {
@@ -240,7 +240,7 @@ impl RoundReceiver {
     }
 
     /// Checks that the receiver was killed by this signal.
-    pub fn killed_by(self, signal: Signal) -> Result<()> {
+    pub fn check_killed_by(self, signal: Signal) -> Result<()> {
         let end = self.end()?;
         ensure!(
             was_killed_by(end.status, signal),

@@ -60,7 +60,7 @@ pub fn wire() -> Result<()> {
 
 /// Loads the software NIC as [`wire`] does, with this many queues and further module parameters.
 pub fn wire_with(queues: u32, parameters: &str) -> Result<()> {
-    wire_as(Driver::played(), queues, parameters)
+    wire_as(Driver::imitated(), queues, parameters)
 }
 
 /// Loads the software NIC as [`wire_with`] does, imitating this driver.
@@ -140,16 +140,16 @@ pub fn forward(devices: &[&str]) -> Result<()> {
 }
 
 /// Switches header split on with threshold 0, as binding needs it.
-pub fn split() -> Result<()> {
-    rings(HeaderSplit::Enabled, 0)
+pub fn enable_header_split() -> Result<()> {
+    set_header_split(HeaderSplit::Enabled, 0)
 }
 
 /// Sets header split and its threshold, as far as the driver can: not all have a threshold, or can
 /// switch header split off.
-pub fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
+pub fn set_header_split(split: HeaderSplit, threshold: u32) -> Result<()> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
-    let driver = Driver::played();
+    let driver = Driver::imitated();
     if split == HeaderSplit::Enabled && driver.splits_by_hw_gro() {
         ethtool.set_feature(nic, "rx-gro-hw", true)?;
     }
@@ -164,8 +164,8 @@ pub fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
 }
 
 /// Sets ring sizes, rounded as the driver takes them, and header split and its threshold.
-pub fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<()> {
-    let driver = Driver::played();
+pub fn set_rings(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<()> {
+    let driver = Driver::imitated();
     let change = RingsChange {
         rx: Some(driver.ring(rx)),
         tx: Some(driver.ring(tx)),
@@ -173,12 +173,12 @@ pub fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<
     };
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     Ethtool::open()?.set_rings(nic, &change)?;
-    rings(split, threshold)
+    set_header_split(split, threshold)
 }
 
 /// Sets the number of the NIC's channels: combined ones, or rx and tx where the driver has only
 /// those.
-pub fn channels(count: u32) -> Result<netdev::Result<()>> {
+pub fn set_nic_channels(count: u32) -> Result<netdev::Result<()>> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
     Ok(set_channels(&mut ethtool, nic, count))
@@ -207,7 +207,7 @@ pub fn set_channels(ethtool: &mut Ethtool, nic: netdev::Ifindex, count: u32) -> 
 pub fn insert_rule(rule: &FlowRule) -> Result<u32> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
-    if Driver::played().switches_ntuple_on() {
+    if Driver::imitated().switches_ntuple_on() {
         ethtool.set_feature(nic, "rx-ntuple-filter", true)?;
     }
     Ok(ethtool.insert_rule(nic, rule)?)

@@ -78,7 +78,7 @@ impl Args {
     pub(crate) fn run(&self) -> ExitCode {
         if let Some(name) = &self.case {
             memory::choose(self.with);
-            self.driver.play();
+            self.driver.imitate();
             return here::run(name);
         }
         match self.run_all() {

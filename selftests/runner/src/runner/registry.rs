@@ -21,7 +21,7 @@ pub(crate) struct Case {
 /// by line.
 pub(crate) static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
     let mut all: Vec<_> = inventory::iter::<Registration>.into_iter().collect();
-    all.sort_by_key(|case| case.place());
+    all.sort_by_key(|case| case.sort_key());
     all.into_iter().map(Registration::case).collect()
 });
 
@@ -47,7 +47,7 @@ impl Registration {
     }
 
     /// Returns the key that cases are sorted by.
-    fn place(&self) -> impl Ord + use<> {
+    fn sort_key(&self) -> impl Ord + use<> {
         let (room, module) = (self.room(), self.module());
         let number = ROOMS.iter().position(|name| *name == room);
         let number = number.unwrap_or(ROOMS.len());

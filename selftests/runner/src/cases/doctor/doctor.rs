@@ -109,7 +109,7 @@ fn changes_nothing() -> Result<()> {
         "ethtool -K eth1 ntuple off",
         "ip link set dev eth1 down",
     ] {
-        let fixed = prepare.contains("ntuple") && Driver::played() == Driver::Fbnic;
+        let fixed = prepare.contains("ntuple") && Driver::imitated() == Driver::Fbnic;
         if !prepare.is_empty() && !fixed {
             sh(prepare)?;
         }
@@ -123,8 +123,8 @@ fn changes_nothing() -> Result<()> {
     }
     sh(&format!("ip link set dev {NIC} up"))?;
     // Split on is what a bind wants: here a trial would succeed if it could.
-    testbed::split()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    testbed::enable_header_split()?;
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
     let before = (nic.state()?, devices_as_text()?);
     look(NIC)?;
     look(&format!("{GUEST} --netns {BOX}"))?;

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use udmabuf::Udmabuf;
 
 use framework::command_line::{Recv, Sender};
-use framework::doctor::{Bad, Report, named, paste};
+use framework::doctor::{Report, Severity, check_named, run_remedy};
 use framework::leases::Guest;
 use framework::nic_state::guardian;
 use framework::testbed::{
@@ -44,7 +44,7 @@ fn journal_of_a_dead_receiver() -> Result<()> {
     ensure!(report.status("journal.left") == "warn", "{}", report.json);
     let remedy = report.remedy("journal.left")?;
     println_line(remedy);
-    paste(remedy)?;
+    run_remedy(remedy)?;
     ensure!(nic_settings(NIC)? == before, "not as before");
     Report::of(NIC)?.healthy()
 }
@@ -85,7 +85,7 @@ fn close_with_frags(listener: &TcpListener) -> Result<()> {
 /// Checks that `doctor` with these arguments finds a page pool that was left, and that its remedy
 /// ends the pool.
 fn check_remedy_frees_pool(line: &str) -> Result<()> {
-    paste(&named(line, "pool.left", Bad::Warns)?)?;
+    run_remedy(&check_named(line, "pool.left", Severity::Warns)?)?;
     until("the end of the pool", SOON, || {
         Ok(Report::of(line)?.status("pool.left") == "ok")
     })
@@ -112,7 +112,7 @@ fn pool_of_a_guest_by_its_nic() -> Result<()> {
 fn check_pool_of_dead_guest_connection(line: &str) -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
     testbed::route_to_container()?;
     let address: SocketAddr = format!("{BOX_ADDRESS}:5000").parse()?;
     let applied = Plan::new(NIC, ifindex(NIC)?)

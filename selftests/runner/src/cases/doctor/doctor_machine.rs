@@ -8,7 +8,9 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use framework::doctor::{Bad, Report, as_user, avoided, cured, named_by, paste};
+use framework::doctor::{
+    Report, Severity, as_user, check_avoided, check_cured, check_named_by, run_remedy,
+};
 use framework::println_line;
 use framework::sysctl;
 use framework::testbed::{self, NIC};
@@ -37,7 +39,7 @@ case!(no_udmabuf_node);
 fn no_udmabuf_node() -> Result<()> {
     testbed::wire()?;
     enter_empty_dev()?;
-    cured(NIC, "udmabuf.device", Bad::NoRx)
+    check_cured(NIC, "udmabuf.device", Severity::NoRx)
 }
 
 case!(udmabuf_of_another_user);
@@ -53,8 +55,8 @@ fn udmabuf_of_another_user() -> Result<()> {
     enter_empty_dev()?;
     sh(&format!("mknod -m 600 /dev/udmabuf c 10 {minor}"))?;
     let user = |line: &str| as_user(&devmem_tcp(), line, true);
-    let remedy = named_by(user, NIC, "udmabuf.device", Bad::NoRx)?;
-    paste(&remedy)?;
+    let remedy = check_named_by(user, NIC, "udmabuf.device", Severity::NoRx)?;
+    run_remedy(&remedy)?;
     Report::by(user(&format!("doctor {NIC} --json")))?.healthy()
 }
 
@@ -64,24 +66,28 @@ case!(udmabuf_size_limit);
 fn udmabuf_size_limit() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
-    cured(&format!("{NIC} --size 100M"), "udmabuf.limit", Bad::NoRx)
+    check_cured(
+        &format!("{NIC} --size 100M"),
+        "udmabuf.limit",
+        Severity::NoRx,
+    )
 }
 
 case!(more_than_the_memory);
 fn more_than_the_memory() -> Result<()> {
     testbed::wire()?;
     let _none = sysctl::set_parameter("udmabuf", "size_limit_mb", &i32::MAX.to_string())?;
-    avoided(&format!("{NIC} --size 64G"), "memory.free")
+    check_avoided(&format!("{NIC} --size 64G"), "memory.free")
 }
 
 case!(no_hugepages);
 fn no_hugepages() -> Result<()> {
     testbed::wire()?;
     let _one = sysctl::set("vm.nr_hugepages", "1")?;
-    cured(
+    check_cured(
         &format!("{NIC} --pages 2M --size 32M"),
         "memory.hugepages",
-        Bad::NoRx,
+        Severity::NoRx,
     )
 }
 
@@ -89,21 +95,21 @@ case!(receive_buffers_larger_than_the_pool);
 fn receive_buffers_larger_than_the_pool() -> Result<()> {
     testbed::wire()?;
     let _large = sysctl::set("net.ipv4.tcp_rmem", "4096 131072 134217728")?;
-    cured(NIC, "socket.rmem", Bad::Warns)
+    check_cured(NIC, "socket.rmem", Severity::Warns)
 }
 
 case!(receive_buffers_too_small);
 fn receive_buffers_too_small() -> Result<()> {
     testbed::wire()?;
     let _small = sysctl::set("net.ipv4.tcp_rmem", "4096 65536 65536")?;
-    cured(NIC, "socket.rmem", Bad::Warns)
+    check_cured(NIC, "socket.rmem", Severity::Warns)
 }
 
 case!(optmem_too_small);
 fn optmem_too_small() -> Result<()> {
     testbed::wire()?;
     let _small = sysctl::set("net.core.optmem_max", "20480")?;
-    cured(NIC, "socket.optmem", Bad::Warns)
+    check_cured(NIC, "socket.optmem", Severity::Warns)
 }
 
 case!(no_capability);
@@ -120,7 +126,7 @@ fn no_capability() -> Result<()> {
     let remedy = report.remedy("privilege.bind")?;
     println_line(remedy);
     ensure!(remedy.starts_with("sudo "), "{remedy}");
-    paste(&format!("sudo() {{ \"$@\"; }}; {remedy}"))
+    run_remedy(&format!("sudo() {{ \"$@\"; }}; {remedy}"))
 }
 
 case!(user_namespace);

@@ -9,10 +9,10 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cases::lease::lease_fence::reached;
+use crate::cases::lease::lease_fence::is_reachable;
 use crate::cases::lease::lease_rounds::BESIDE;
 use framework::command_line::Recv;
-use framework::doctor::{Bad, Report, avoided, cured, named, paste};
+use framework::doctor::{Report, Severity, check_avoided, check_cured, check_named, run_remedy};
 use framework::leases::Guest;
 use framework::println_line;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
@@ -27,7 +27,7 @@ fn guest_options() -> String {
 fn make_leased_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
     testbed::route_to_container()
 }
 
@@ -58,7 +58,7 @@ fn without_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?;
-    cured(&guest_options(), "netkit.lease", Bad::NoRx)
+    check_cured(&guest_options(), "netkit.lease", Severity::NoRx)
 }
 
 case!(without_room_for_a_lease);
@@ -68,22 +68,22 @@ fn without_room_for_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 1, BOX)?;
-    cured(&guest_options(), "netkit.lease", Bad::NoRx)
+    check_cured(&guest_options(), "netkit.lease", Severity::NoRx)
 }
 
 case!(the_other_end_was_named);
 fn the_other_end_was_named() -> Result<()> {
     make_leased_netkit()?;
-    avoided(HOST, "netkit.kind")
+    check_avoided(HOST, "netkit.kind")
 }
 
 case!(ends_down);
 fn ends_down() -> Result<()> {
     make_leased_netkit()?;
     sh(&format!("ip link set dev {HOST} down"))?;
-    cured(&guest_options(), "netkit.up", Bad::NoRx)?;
+    check_cured(&guest_options(), "netkit.up", Severity::NoRx)?;
     sh(&format!("ip -n {BOX} link set dev {GUEST} down"))?;
-    cured(&guest_options(), "netkit.up", Bad::NoRx)
+    check_cured(&guest_options(), "netkit.up", Severity::NoRx)
 }
 
 case!(forwarding_off);
@@ -92,9 +92,9 @@ case!(forwarding_off);
 fn forwarding_off() -> Result<()> {
     make_leased_netkit()?;
     sh(&format!("sysctl -w net.ipv4.conf.{NIC}.forwarding=0"))?;
-    cured(&guest_options(), "netkit.forwarding", Bad::NoRx)?;
+    check_cured(&guest_options(), "netkit.forwarding", Severity::NoRx)?;
     sh(&format!("ip -6 route add 2001:db8:9::/64 dev {HOST}"))?;
-    cured(&guest_options(), "netkit.forwarding", Bad::NoRx)
+    check_cured(&guest_options(), "netkit.forwarding", Severity::NoRx)
 }
 
 /// Firewall tables for IPv6 and IPv4 that drop all forwarded packets; deleted when the guard is
@@ -129,11 +129,11 @@ fn firewall() -> Result<()> {
     let report = Report::of(&guest_options())?;
     ensure!(report.status("netkit.firewall") == "ok", "{}", report.json);
     let _firewall = Firewall::drop_forwarded()?;
-    ensure!(!reached(BOX, BOX_ADDRESS)?, "it drops nothing");
-    let remedy = named(&guest_options(), "netkit.firewall", Bad::Warns)?;
+    ensure!(!is_reachable(BOX, BOX_ADDRESS)?, "it drops nothing");
+    let remedy = check_named(&guest_options(), "netkit.firewall", Severity::Warns)?;
     ensure!(!remedy.contains("ip6"), "the guest has no IPv6");
-    paste(&remedy)?;
-    ensure!(reached(BOX, BOX_ADDRESS)?, "it still drops");
+    run_remedy(&remedy)?;
+    ensure!(is_reachable(BOX, BOX_ADDRESS)?, "it still drops");
     Ok(())
 }
 
@@ -154,11 +154,11 @@ fn firewall_at_the_lease() -> Result<()> {
         "no word of the chain"
     );
     ensure!(!end.stderr.contains("ip6"), "the guest has no IPv6");
-    ensure!(!reached(BOX, BESIDE)?, "it drops nothing");
+    ensure!(!is_reachable(BOX, BESIDE)?, "it drops nothing");
     let remedy = end.stderr.trim_end().rsplit_once(": ");
-    paste(remedy.context("no command")?.1)?;
+    run_remedy(remedy.context("no command")?.1)?;
     end.good(&lease)?;
-    ensure!(reached(BOX, BESIDE)?, "it still drops");
+    ensure!(is_reachable(BOX, BESIDE)?, "it still drops");
     let unlease = format!("unlease {GUEST} --netns {BOX}");
     finish(command(None, &devmem_tcp(), &unlease))?
         .good(&unlease)
@@ -171,7 +171,7 @@ case!(fault_of_the_nic_behind);
 fn fault_of_the_nic_behind() -> Result<()> {
     make_leased_netkit()?;
     sh(&format!("ethtool -K {NIC} ntuple off"))?;
-    cured(&guest_options(), "ntuple.on", Bad::Warns)
+    check_cured(&guest_options(), "ntuple.on", Severity::Warns)
 }
 
 case!(asked_from_within);
@@ -238,7 +238,7 @@ fn bound_by_another() -> Result<()> {
     until("a binding", Duration::from_secs(30), || {
         Ok(Report::of(&guest_options())?.status("queues.free") == "fail")
     })?;
-    let remedy = named(&guest_options(), "queues.free", Bad::NoRx)?;
+    let remedy = check_named(&guest_options(), "queues.free", Severity::NoRx)?;
     ensure!(remedy.contains("receiver"), "{remedy}");
     receiver.stop()?;
     Report::of(&guest_options())?.healthy()

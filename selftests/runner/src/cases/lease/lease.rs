@@ -84,7 +84,7 @@ fn across_namespaces() -> Result<()> {
     testbed::container()?;
     lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
     testbed::route_to_container()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} equal {QUEUE}"))?;
     let to = format!("{BOX_ADDRESS}:5000").parse()?;
     testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(QUEUE))))?;

@@ -8,7 +8,8 @@ use anyhow::{Result, anyhow, ensure};
 use netdev::NetNs;
 
 use framework::leases::{
-    Guest, Said, delete, denied, free, is_free, move_to, no_device, set_down, set_up, tool,
+    ExpectedAck, Guest, check_denied, check_free, check_no_device, delete, is_free, move_to,
+    run_lease, set_link_down, set_link_up,
 };
 use framework::machine;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, PEER};
@@ -23,7 +24,7 @@ const TEARDOWN: Duration = Duration::from_secs(30);
 /// Makes a netkit pair with its guest end in a namespace, and leases a queue of the NIC to it.
 fn make_leasing_guest(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
     let mut guest = Guest::pair(netkit, 2, netns)?;
-    guest.granted(queue, 1)?;
+    guest.lease_as(queue, 1)?;
     Ok(guest)
 }
 
@@ -34,14 +35,14 @@ fn nic_goes() -> Result<()> {
     testbed::container()?;
     let guest = make_leasing_guest(GUEST, BOX, LAST)?;
     machine::unload()?;
-    no_device(NIC)?;
-    no_device(HOST)?;
+    check_no_device(NIC)?;
+    check_no_device(HOST)?;
     check_gone_from(&guest, GUEST)
 }
 
 fn check_gone_from(guest: &Guest, name: &str) -> Result<()> {
     let found = netdev::Link::open_in(&guest.netns)?.by_name(name);
-    denied(found, nix::libc::ENODEV, Said::Nothing)
+    check_denied(found, nix::libc::ENODEV, ExpectedAck::Nothing)
 }
 
 case!(nic_goes_from_two_netkits);
@@ -54,8 +55,8 @@ fn nic_goes_from_two_netkits() -> Result<()> {
     let second = make_leasing_guest("nk1", BOX, 2)?;
     let idle = Guest::pair("nk2", 2, BOX)?;
     machine::unload()?;
-    no_device(HOST)?;
-    no_device("nk1h")?;
+    check_no_device(HOST)?;
+    check_no_device("nk1h")?;
     check_gone_from(&first, GUEST)?;
     check_gone_from(&second, "nk1")?;
     ensure!(ifindex("nk2h").is_ok(), "the idle netkit went, too");
@@ -67,10 +68,10 @@ case!(nic_goes_from_a_single);
 /// Removes a NIC whose queue a single netkit leases, in the NIC's namespace. The netkit must go.
 fn nic_goes_from_a_single() -> Result<()> {
     testbed::wire()?;
-    tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
-    Guest::found(GUEST, None)?.holds(LAST, 1)?;
+    run_lease(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
+    Guest::find(GUEST, None)?.check_lease(LAST, 1)?;
     machine::unload()?;
-    no_device(GUEST)
+    check_no_device(GUEST)
 }
 
 case!(netkit_goes);
@@ -80,7 +81,7 @@ fn netkit_goes() -> Result<()> {
     testbed::container()?;
     make_leasing_guest(GUEST, BOX, LAST)?;
     delete(HOST)?;
-    free(LAST)
+    check_free(LAST)
 }
 
 case!(netkit_goes_and_another_leases);
@@ -91,7 +92,7 @@ fn netkit_goes_and_another_leases() -> Result<()> {
     for _ in 0..3 {
         let guest = make_leasing_guest(GUEST, BOX, LAST)?;
         guest.delete()?;
-        free(LAST)?;
+        check_free(LAST)?;
     }
     make_leasing_guest(GUEST, BOX, LAST).map(drop)
 }
@@ -104,8 +105,8 @@ fn one_netkit_of_two_goes() -> Result<()> {
     make_leasing_guest(GUEST, BOX, 1)?;
     let second = make_leasing_guest("nk1", BOX, 2)?;
     delete(HOST)?;
-    free(1)?;
-    second.holds(2, 1)
+    check_free(1)?;
+    second.check_lease(2, 1)
 }
 
 case!(container_goes);
@@ -115,7 +116,7 @@ fn container_goes() -> Result<()> {
     testbed::container()?;
     make_leasing_guest(GUEST, BOX, LAST)?;
     delete_container(BOX, LAST)?;
-    no_device(HOST)
+    check_no_device(HOST)
 }
 
 /// Deletes a namespace, and waits until the lease of a queue has ended.
@@ -133,8 +134,8 @@ fn one_container_of_two_goes() -> Result<()> {
     let first = make_leasing_guest(GUEST, BOX, 1)?;
     make_leasing_guest("nk1", BOX2, 2)?;
     delete_container(BOX2, 2)?;
-    no_device("nk1h")?;
-    first.holds(1, 1)?;
+    check_no_device("nk1h")?;
+    first.check_lease(1, 1)?;
     ensure!(ifindex(HOST).is_ok(), "the first netkit went, too");
     Ok(())
 }
@@ -144,9 +145,9 @@ fn not_by_a_flap_of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let guest = make_leasing_guest(GUEST, BOX, LAST)?;
-    set_down(None, NIC)?;
-    set_up(None, NIC)?;
-    guest.holds(LAST, 1)
+    set_link_down(None, NIC)?;
+    set_link_up(None, NIC)?;
+    guest.check_lease(LAST, 1)
 }
 
 case!(not_by_a_flap_of_the_netkit);
@@ -154,10 +155,10 @@ fn not_by_a_flap_of_the_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let guest = make_leasing_guest(GUEST, BOX, LAST)?;
-    set_down(Some(BOX), GUEST)?;
-    guest.holds(LAST, 1)?;
-    set_up(Some(BOX), GUEST)?;
-    guest.holds(LAST, 1)
+    set_link_down(Some(BOX), GUEST)?;
+    guest.check_lease(LAST, 1)?;
+    set_link_up(Some(BOX), GUEST)?;
+    guest.check_lease(LAST, 1)
 }
 
 case!(not_by_a_move_of_the_netkit);
@@ -169,7 +170,7 @@ fn not_by_a_move_of_the_netkit() -> Result<()> {
     testbed::namespace(BOX2)?;
     make_leasing_guest(GUEST, BOX, LAST)?;
     move_to(Some(BOX), GUEST, Some(BOX2))?;
-    Guest::found(GUEST, Some(BOX2))?.holds(LAST, 1)
+    Guest::find(GUEST, Some(BOX2))?.check_lease(LAST, 1)
 }
 
 case!(not_by_a_move_of_the_nic);
@@ -179,13 +180,13 @@ fn not_by_a_move_of_the_nic() -> Result<()> {
     testbed::container()?;
     let guest = make_leasing_guest(GUEST, BOX, LAST)?;
     move_to(None, NIC, Some(PEER))?;
-    set_up(Some(PEER), NIC)?;
+    set_link_up(Some(PEER), NIC)?;
     let there = NetNs::by_name(PEER)?;
-    guest.holds_of(&there, LAST, 1)?;
+    guest.check_lease_from(&there, LAST, 1)?;
     println_line("as told in the other namespace");
     move_to(Some(PEER), NIC, None)?;
-    set_up(None, NIC)?;
-    guest.holds(LAST, 1)
+    set_link_up(None, NIC)?;
+    guest.check_lease(LAST, 1)
 }
 
 case!(queue_that_another_takes);
@@ -201,7 +202,7 @@ fn queue_that_another_takes() -> Result<()> {
         while next.lease(LAST)?.is_err() {
             ensure!(Instant::now() < end, "the queue was never free");
         }
-        next.holds(LAST, 1)
+        next.check_lease(LAST, 1)
     });
     let line = format!("unlease {GUEST} --netns {BOX} --delete");
     let begin = Instant::now();

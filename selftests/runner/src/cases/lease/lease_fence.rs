@@ -9,8 +9,8 @@ use anyhow::{Context, Result, ensure};
 use netdev::link::{AddressOptions, NetkitPair, Route};
 use netdev::{Link, NetNs, Prefix};
 
-use super::lease_way::{boxed, says};
-use framework::doctor::paste;
+use super::lease_way::{container_options, says};
+use framework::doctor::run_remedy;
 use framework::println_line;
 use framework::testbed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER_ADDRESS};
 use framework::tool::{Finished, command, finish, sh};
@@ -62,7 +62,7 @@ fn make_network_behind() -> Result<()> {
 }
 
 /// Whether the sender can connect to an address that is listened at in the given namespace.
-pub(crate) fn reached(listening: &str, address: &str) -> Result<bool> {
+pub(crate) fn is_reachable(listening: &str, address: &str) -> Result<bool> {
     let at = SocketAddr::new(address.parse()?, PORT);
     let listener = NetNs::by_name(listening)?.run(|| TcpListener::bind(at))?;
     let _listener = listener.with_context(|| format!("{at} in {listening}"))?;
@@ -83,21 +83,24 @@ fn of_the_nic() -> Result<()> {
     let before = rules()?;
     let ends = [(BOX2, OTHER4), (BOX2, OTHER6)];
     for (netns, address) in ends {
-        ensure!(!reached(netns, address)?, "{address} is reached before");
+        ensure!(
+            !is_reachable(netns, address)?,
+            "{address} is reached before"
+        );
     }
     let addresses = format!("--queue 3 --address {GUEST4} --address {GUEST6}");
-    let line = format!("lease --phys {NIC} {}", boxed(&addresses));
+    let line = format!("lease --phys {NIC} {}", container_options(&addresses));
     println_line(tool(&line)?.good(&line)?.trim_end());
     println_line(rules()?.trim_end());
     for (netns, address) in [(BOX, GUEST4), (BOX, GUEST6)] {
-        ensure!(reached(netns, address)?, "{address} is not reached");
+        ensure!(is_reachable(netns, address)?, "{address} is not reached");
     }
     for (netns, address) in ends {
-        ensure!(!reached(netns, address)?, "{address} is reached");
+        ensure!(!is_reachable(netns, address)?, "{address} is reached");
     }
     // By the rules, and nothing else.
     sh("ip rule del pref 11 iif eth1 blackhole")?;
-    ensure!(reached(BOX2, OTHER4)?, "something else is in the way");
+    ensure!(is_reachable(BOX2, OTHER4)?, "something else is in the way");
     sh("ip rule add pref 11 iif eth1 blackhole")?;
     let end = format!("unlease nk0 --netns {BOX}");
     let would = tool(&format!("{end} --dry-run"))?.good(&end)?;
@@ -115,7 +118,7 @@ fn of_the_guest() -> Result<()> {
     testbed::container()?;
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed(&format!("--queue 3 --address {GUEST4}"))
+        container_options(&format!("--queue 3 --address {GUEST4}"))
     );
     tool(&line)?.good(&line)?;
     let mut sender = Link::open_in(&NetNs::by_name(PEER)?)?;
@@ -153,7 +156,7 @@ fn of_two_guests() -> Result<()> {
     let before = sh("ip rule")?;
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed(&format!("--queue 3 --address {GUEST4}"))
+        container_options(&format!("--queue 3 --address {GUEST4}"))
     );
     tool(&line)?.good(&line)?;
     let line =
@@ -163,10 +166,13 @@ fn of_two_guests() -> Result<()> {
     for to in [GUEST4, OTHER4] {
         sender.add_route(&Route::over(to.parse()?, NIC_ADDRESS.parse()?))?;
     }
-    ensure!(reached(BOX, GUEST4)? && reached(BOX2, OTHER4)?, "not both");
+    ensure!(
+        is_reachable(BOX, GUEST4)? && is_reachable(BOX2, OTHER4)?,
+        "not both"
+    );
     let end = format!("unlease nk0 --netns {BOX}");
     println_line(tool(&end)?.good(&end)?.trim_end());
-    ensure!(reached(BOX2, OTHER4)?, "the other's way is cut");
+    ensure!(is_reachable(BOX2, OTHER4)?, "the other's way is cut");
     let left = sh("ip rule")?;
     ensure!(
         left.contains("iif eth1 blackhole"),
@@ -179,7 +185,7 @@ fn of_two_guests() -> Result<()> {
     testbed::forward(&[NIC])?;
     tool(&format!(
         "lease --phys {NIC} {}",
-        boxed(&format!("--queue 3 --address {GUEST4}"))
+        container_options(&format!("--queue 3 --address {GUEST4}"))
     ))?
     .good("lease")?;
     let rules = sh("ip rule")?;
@@ -211,15 +217,15 @@ fn flushed() -> Result<()> {
     };
     let before = rules()?;
     let addresses = format!("--queue 3 --address {GUEST4} --address {GUEST6}");
-    let line = format!("lease --phys {NIC} {}", boxed(&addresses));
+    let line = format!("lease --phys {NIC} {}", container_options(&addresses));
     tool(&line)?.good(&line)?;
     let fenced = rules()?;
     let flush = || FLUSH.iter().try_for_each(|line| sh(line).map(drop));
     flush()?;
-    ensure!(reached(BOX2, OTHER4)?, "something else is in the way");
+    ensure!(is_reachable(BOX2, OTHER4)?, "something else is in the way");
     let remedy = missing_rules_remedy()?.context("the doctor is content")?;
     println_line(&remedy);
-    paste(&remedy)?;
+    run_remedy(&remedy)?;
     ensure!(
         missing_rules_remedy()?.is_none(),
         "the remedy helps nothing"
@@ -240,10 +246,10 @@ fn flushed() -> Result<()> {
     says(&told, "add rule pref 12 nop")?;
     says(&told, "add rule -6 pref 11 iif eth1 blackhole")?;
     for address in [GUEST4, GUEST6] {
-        ensure!(reached(BOX, address)?, "{address} is not reached");
+        ensure!(is_reachable(BOX, address)?, "{address} is not reached");
     }
     for address in [OTHER4, OTHER6] {
-        ensure!(!reached(BOX2, address)?, "{address} is reached");
+        ensure!(!is_reachable(BOX2, address)?, "{address} is reached");
     }
     ensure!(
         missing_rules_remedy()?.is_none(),

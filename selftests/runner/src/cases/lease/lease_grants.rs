@@ -6,7 +6,9 @@ use netdev::{Link, QueueId, QueueType};
 use nix::libc::ENOENT;
 
 use framework::ifindex;
-use framework::leases::{Guest, Said, delete, denied, free, set_down, set_up, tool};
+use framework::leases::{
+    ExpectedAck, Guest, check_denied, check_free, delete, run_lease, set_link_down, set_link_up,
+};
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
 
 const LAST: u32 = testbed::QUEUES - 1;
@@ -17,17 +19,17 @@ case!(two_queues);
 fn two_queues() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let told = tool(&format!(
+    let told = run_lease(&format!(
         "--queue 1 --queue 2 --netkit {GUEST} --netns {BOX}"
     ))?;
-    set_up(Some(BOX), GUEST)?;
-    let guest = Guest::found(GUEST, Some(BOX))?;
+    set_link_up(Some(BOX), GUEST)?;
+    let guest = Guest::find(GUEST, Some(BOX))?;
     ensure!(told.ifindex == Some(guest.ifindex.get()), "another ifindex");
     ensure!(told.phys_queues() == [1, 2], "{told:?}");
     ensure!(told.queues() == [Some(1), Some(2)], "{told:?}");
-    guest.holds(1, 1)?;
-    guest.holds(2, 2)?;
-    free(3)
+    guest.check_lease(1, 1)?;
+    guest.check_lease(2, 2)?;
+    check_free(3)
 }
 
 case!(queue_zero);
@@ -35,8 +37,8 @@ case!(queue_zero);
 fn queue_zero() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(0, 1)?;
-    free(1)
+    Guest::pair(GUEST, 2, BOX)?.lease_as(0, 1)?;
+    check_free(1)
 }
 
 case!(of_either_layer);
@@ -48,7 +50,7 @@ fn of_either_layer() -> Result<()> {
         let mut guest = Guest::pair_with(GUEST, 2, BOX, mode)?;
         let made = Link::open_in(&guest.netns)?.get(guest.ifindex)?;
         ensure!(made.netkit.is_some_and(|netkit| netkit.mode == mode));
-        guest.granted(LAST, 1)?;
+        guest.lease_as(LAST, 1)?;
         delete(HOST)?;
     }
     Ok(())
@@ -61,16 +63,16 @@ fn in_one_namespace() -> Result<()> {
     testbed::wire()?;
     let mut single = Guest::single(GUEST, 2)?;
     ensure!(single.nsid.is_none(), "another namespace");
-    single.granted(LAST, 1)?;
+    single.lease_as(LAST, 1)?;
     delete(GUEST)?;
-    let told = tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
+    let told = run_lease(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
     ensure!(told.queues() == [Some(1)], "{told:?}");
     let made = Link::open()?.by_name(GUEST)?.netkit;
     ensure!(
         made.is_some_and(|netkit| netkit.pairing == Pairing::Single),
         "the tool made a pair"
     );
-    Guest::found(GUEST, None)?.holds(LAST, 1)
+    Guest::find(GUEST, None)?.check_lease(LAST, 1)
 }
 
 case!(namespace_is_told);
@@ -81,7 +83,7 @@ fn namespace_is_told() -> Result<()> {
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     let before = Link::open()?.nsid(&guest.netns)?;
-    guest.granted(LAST, 1)?;
+    guest.lease_as(LAST, 1)?;
     let after = Link::open()?.nsid(&guest.netns)?;
     ensure!(after.is_some(), "the container has no number here");
     ensure!(before.is_none() || before == after, "another number");
@@ -94,21 +96,21 @@ case!(devices_down);
 fn devices_down() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    set_down(None, NIC)?;
+    set_link_down(None, NIC)?;
     let mut guest = Guest::pair_down(GUEST, 3, BOX, NetkitMode::L3)?;
     let answer = guest.lease(LAST)??;
     ensure!(answer == QueueId::new(1), "queue {answer}");
-    tool(&format!("--queue 1 --netkit {GUEST} --netns {BOX}"))?;
-    let mut nic = Guest::found(NIC, None)?;
+    run_lease(&format!("--queue 1 --netkit {GUEST} --netns {BOX}"))?;
+    let mut nic = Guest::find(NIC, None)?;
     let told = nic
         .netdev
         .queue(nic.ifindex, QueueType::Rx, QueueId::new(LAST));
-    denied(told, ENOENT, Said::Nothing)?;
-    set_up(None, NIC)?;
-    set_up(None, HOST)?;
-    set_up(Some(BOX), GUEST)?;
-    guest.holds(LAST, 1)?;
-    guest.holds(1, 2)
+    check_denied(told, ENOENT, ExpectedAck::Nothing)?;
+    set_link_up(None, NIC)?;
+    set_link_up(None, HOST)?;
+    set_link_up(Some(BOX), GUEST)?;
+    guest.check_lease(LAST, 1)?;
+    guest.check_lease(1, 2)
 }
 
 case!(to_two_containers);
@@ -120,9 +122,9 @@ fn to_two_containers() -> Result<()> {
     testbed::namespace(BOX2)?;
     let mut first = Guest::pair(GUEST, 2, BOX)?;
     let mut second = Guest::pair("nk1", 2, BOX2)?;
-    first.granted(1, 1)?;
-    second.granted(2, 1)?;
-    first.holds(1, 1)?;
+    first.lease_as(1, 1)?;
+    second.lease_as(2, 1)?;
+    first.check_lease(1, 1)?;
     let mut link = Link::open()?;
     ensure!(
         link.nsid(&first.netns)? != link.nsid(&second.netns)?,
@@ -138,7 +140,7 @@ fn virtual_side_is_silent() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(LAST, 1)?;
+    guest.lease_as(LAST, 1)?;
     for id in [0, 1] {
         let id = QueueId::new(id);
         let queue = guest.netdev.queue(guest.ifindex, QueueType::Rx, id)?;
@@ -159,14 +161,14 @@ fn other_queues_are_free() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(1, 1)?;
-    free(0)?;
+    guest.lease_as(1, 1)?;
+    check_free(0)?;
     for queue in free_queues()? {
         ensure!(queue != QueueId::new(1), "the dump tells of no lease");
     }
     ensure!(free_queues()?.len() == testbed::QUEUES as usize - 1);
     // Nor does a tx queue of that number have to do with it.
-    let mut nic = Guest::found(NIC, None)?;
+    let mut nic = Guest::find(NIC, None)?;
     let tx = nic
         .netdev
         .queue(nic.ifindex, QueueType::Tx, QueueId::new(1))?;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use netdev::link::{LinkEvent, NetkitPair, NetkitSingle};
 use netdev::{Ethtool, Link, NetNs};
 
-use super::lease_way::{boxed, says};
+use super::lease_way::{container_options, says};
 use framework::machine;
 use framework::testbed::{self, BOX, BOX2, NIC, PEER};
 use framework::tool::{Finished, command, finish, sh};
@@ -137,7 +137,7 @@ fn renamed_at_once() -> Result<()> {
             links.delete(made)?;
         }
     }
-    let line = format!("lease --phys {NIC} {}", boxed("--queue 3"));
+    let line = format!("lease --phys {NIC} {}", container_options("--queue 3"));
     tool(&line)?.good(&line)?;
     sh("ip link show dev nk0hr")?;
     let ended = tool(&format!("unlease nk0 --netns {BOX}"))?.good("unlease")?;
@@ -170,7 +170,7 @@ fn offload_of_each_nic() -> Result<()> {
     }
     let mut on =
         |nic: &str| -> Result<bool> { Ok(ethtool.features(ifindex(nic)?)?.active.contains(LRO)) };
-    let one = boxed("--phys eth1 --queue 3 --address 198.51.100.7");
+    let one = container_options("--phys eth1 --queue 3 --address 198.51.100.7");
     tool(&format!("lease {one}"))?.good("lease")?;
     let other = format!("--phys eth0 --queue 3 --netkit nk1 --netns {BOX2} --address 203.0.113.7");
     tool(&format!("lease {other}"))?.good("lease")?;
@@ -207,7 +207,7 @@ fn dry_runs_change_nothing() -> Result<()> {
     let lines = [
         format!(
             "lease --phys {NIC} {} --dry-run",
-            boxed("--queue 3 --address 192.0.2.9")
+            container_options("--queue 3 --address 192.0.2.9")
         ),
         "unlease --all-stale --dry-run".to_owned(),
         "restore --dry-run".to_owned(),
@@ -219,7 +219,7 @@ fn dry_runs_change_nothing() -> Result<()> {
     }
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed("--queue 3 --address 192.0.2.9")
+        container_options("--queue 3 --address 192.0.2.9")
     );
     tool(&line)?.good(&line)?;
     // One of another boot, one that is damaged, one that somebody was about to write.

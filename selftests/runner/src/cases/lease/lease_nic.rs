@@ -10,20 +10,20 @@ use nix::libc::{EBUSY, EINVAL, EOPNOTSUPP};
 use udmabuf::Udmabuf;
 
 use framework::ifindex;
-use framework::leases::{Guest, Said, delete, denied, free};
+use framework::leases::{ExpectedAck, Guest, check_denied, check_free, delete};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC};
 use framework::tool::until;
 use framework::xdp;
 
 // netdev_queue_busy, asked by ethnl_set_channels for each queue that would go.
-const LEASED: Said = Said::Text("Device queue in use due to queue leasing");
+const LEASED: ExpectedAck = ExpectedAck::Text("Device queue in use due to queue leasing");
 
 /// Makes a netkit in a container that leases queue 1, on a NIC whose RSS uses queue 0 only.
 fn make_leasing_guest() -> Result<Guest> {
     testbed::container()?;
     set_rss_on_queue_zero()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(1, 1)?;
+    guest.lease_as(1, 1)?;
     Ok(guest)
 }
 
@@ -43,17 +43,17 @@ case!(channels_stay);
 fn channels_stay() -> Result<()> {
     testbed::wire()?;
     let guest = make_leasing_guest()?;
-    denied(testbed::channels(1)?, EINVAL, LEASED)?;
-    guest.holds(1, 1)
+    check_denied(testbed::set_nic_channels(1)?, EINVAL, LEASED)?;
+    guest.check_lease(1, 1)
 }
 
 case!(channels_stay_until_the_end);
 fn channels_stay_until_the_end() -> Result<()> {
     testbed::wire()?;
     make_leasing_guest()?;
-    denied(testbed::channels(1)?, EINVAL, LEASED)?;
+    check_denied(testbed::set_nic_channels(1)?, EINVAL, LEASED)?;
     delete(HOST)?;
-    testbed::channels(1)??;
+    testbed::set_nic_channels(1)??;
     Ok(())
 }
 
@@ -62,8 +62,8 @@ case!(channels_as_they_are);
 fn channels_as_they_are() -> Result<()> {
     testbed::wire()?;
     let guest = make_leasing_guest()?;
-    testbed::channels(testbed::QUEUES)??;
-    guest.holds(1, 1)
+    testbed::set_nic_channels(testbed::QUEUES)??;
+    guest.check_lease(1, 1)
 }
 
 case!(channels_shrink_down_to_the_lease);
@@ -72,22 +72,22 @@ fn channels_shrink_down_to_the_lease() -> Result<()> {
     testbed::wire()?;
     let guest = make_leasing_guest()?;
     for count in [3, 2] {
-        testbed::channels(count)??;
-        guest.holds(1, 1)?;
+        testbed::set_nic_channels(count)??;
+        guest.check_lease(1, 1)?;
     }
-    denied(testbed::channels(1)?, EINVAL, LEASED)?;
-    guest.holds(1, 1)
+    check_denied(testbed::set_nic_channels(1)?, EINVAL, LEASED)?;
+    guest.check_lease(1, 1)
 }
 
 case!(channels_grow);
 /// Adds channels. The lease must stay, and the new queue be free.
 fn channels_grow() -> Result<()> {
     testbed::wire()?;
-    testbed::channels(2)??;
+    testbed::set_nic_channels(2)??;
     let guest = make_leasing_guest()?;
-    testbed::channels(3)??;
-    guest.holds(1, 1)?;
-    free(2)
+    testbed::set_nic_channels(3)??;
+    guest.check_lease(1, 1)?;
+    check_free(2)
 }
 
 case!(netkit_has_no_channels);
@@ -100,10 +100,10 @@ fn netkit_has_no_channels() -> Result<()> {
         ..ChannelsChange::default()
     };
     let answer = Ethtool::open()?.set_channels(ifindex(HOST)?, &change);
-    denied(answer, EOPNOTSUPP, Said::Nothing)?;
+    check_denied(answer, EOPNOTSUPP, ExpectedAck::Nothing)?;
     let answer = Ethtool::open_in(&guest.netns)?.set_channels(guest.ifindex, &change);
-    denied(answer, EOPNOTSUPP, Said::Nothing)?;
-    guest.holds(1, 1)
+    check_denied(answer, EOPNOTSUPP, ExpectedAck::Nothing)?;
+    guest.check_lease(1, 1)
 }
 
 case!(bind_of_leased_queue);
@@ -111,7 +111,7 @@ case!(bind_of_leased_queue);
 /// leased queue has no DMA device (`netdev_queue_get_dma_dev`).
 fn bind_of_leased_queue() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let guest = make_leasing_guest()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
     let bind = |queues: &[u32]| -> Result<netdev::Result<netdev::queues::Binding>> {
@@ -119,11 +119,11 @@ fn bind_of_leased_queue() -> Result<()> {
         Ok(Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &queues, BindOptions::default()))
     };
     let mismatch = "DMA device mismatch between queue 1 and 0 (multi-PF device?)";
-    denied(bind(&[0, 1])?, EOPNOTSUPP, Said::Text(mismatch))?;
+    check_denied(bind(&[0, 1])?, EOPNOTSUPP, ExpectedAck::Text(mismatch))?;
     let no_dma = "Device doesn't support DMA";
-    denied(bind(&[1])?, EOPNOTSUPP, Said::Text(no_dma))?;
+    check_denied(bind(&[1])?, EOPNOTSUPP, ExpectedAck::Text(no_dma))?;
     bind(&[0])??.unbind();
-    guest.holds(1, 1)
+    guest.check_lease(1, 1)
 }
 
 case!(af_xdp_of_leased_queue);
@@ -131,9 +131,9 @@ case!(af_xdp_of_leased_queue);
 /// binding through the netkit must be refused (`xsk_reg_pool_at_qid`).
 fn af_xdp_of_leased_queue() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let mut guest = Guest::single(GUEST, 2)?;
-    guest.granted(1, 1)?;
+    guest.lease_as(1, 1)?;
     let refused = xdp::socket(ifindex(NIC)?.get(), 1).err();
     let errno = refused.and_then(|error| error.raw_os_error());
     ensure!(errno == Some(EBUSY), "expected EBUSY, got {errno:?}");
@@ -146,13 +146,13 @@ fn af_xdp_of_leased_queue() -> Result<()> {
         let queues = [QueueId::new(1)];
         Netdev::open()?.bind_rx(guest.ifindex, &memory, &queues, BindOptions::default())
     };
-    let in_use = Said::Text("designated queue already in use by AF_XDP");
-    denied(bind(), EBUSY, in_use)?;
+    let in_use = ExpectedAck::Text("designated queue already in use by AF_XDP");
+    check_denied(bind(), EBUSY, in_use)?;
     drop(socket);
     // The kernel lets go of the queue later (`xp_release_deferred`).
     until("a free queue", Duration::from_secs(30), || {
         Ok(!queue(ifindex(NIC)?)?.xsk)
     })?;
     bind()?.unbind();
-    guest.holds(1, 1)
+    guest.check_lease(1, 1)
 }

@@ -11,10 +11,13 @@ use netdev::{Link, NetNs};
 use nix::sys::signal::Signal;
 
 use super::lease_rounds::{BESIDE, BESIDE6, LAST, ROUTED, leased, receive, unlease, unleased};
-use super::lease_way::{begin, boxed, foreign, forwarding, says, unlease_refused};
+use super::lease_way::{
+    container_options, make_foreign_netkit, prepare_containers, read_forwarding, says,
+    unlease_refused,
+};
 use framework::command_line::Recv;
 use framework::footprint::Footprint;
-use framework::leases::{delete, free, is_free, no_device};
+use framework::leases::{check_free, check_no_device, delete, is_free};
 use framework::receiver::bound_queues;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, sh, until};
@@ -27,7 +30,7 @@ const TEARDOWN: Duration = Duration::from_secs(30);
 
 /// Returns the files of the lease journal.
 fn lease_files() -> Result<Vec<PathBuf>> {
-    let mut files = nic_state::written_down()?;
+    let mut files = nic_state::runtime_files()?;
     files.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("lease-") && name.ends_with(".json")
@@ -44,8 +47,8 @@ case!(netkits_that_went);
 /// Lets two leased netkits disappear, one with its container and one deleted. `unlease` must remove
 /// what each left, and keep what the other needs.
 fn netkits_that_went() -> Result<()> {
-    let before = begin()?;
-    leased(&boxed(&format!(
+    let before = prepare_containers()?;
+    leased(&container_options(&format!(
         "--queue 2 --address {ROUTED} --address {BESIDE6}"
     )))?;
     leased(&format!(
@@ -62,22 +65,24 @@ fn netkits_that_went() -> Result<()> {
     println_line(&done);
     says(&done, "nk1 still needs it")?;
     says(&done, "removed proxy entry 2001:db8:2::77 on eth1")?;
-    ensure!(forwarding()? == "1", "the other's way is cut");
+    ensure!(read_forwarding()? == "1", "the other's way is cut");
     delete("nk1h")?;
     // A new lease takes over what the old one noted of the NIC.
     testbed::container()?;
-    leased(&boxed(&format!("--queue 3 --address {ROUTED}")))?;
+    leased(&container_options(&format!("--queue 3 --address {ROUTED}")))?;
     let gone = unlease("nk1 --netns box2")?.good("unlease")?;
     println_line(&gone);
     says(&gone, "was already gone")?;
-    ensure!(forwarding()? == "1", "the other's way is cut");
+    ensure!(read_forwarding()? == "1", "the other's way is cut");
     unleased(&format!("{GUEST} --netns {BOX}"))?;
     before.same()?;
 
     // A netkit of the same name: what the old one left is cleared away before its note is lost.
-    leased(&boxed(&format!("--queue 2 --address {BESIDE6}")))?;
+    leased(&container_options(&format!(
+        "--queue 2 --address {BESIDE6}"
+    )))?;
     delete(HOST)?;
-    leased(&boxed(&format!("--queue 2 --address {ROUTED}")))?;
+    leased(&container_options(&format!("--queue 2 --address {ROUTED}")))?;
     unleased(&format!("{GUEST} --netns {BOX}"))?;
     before.same()
 }
@@ -86,9 +91,9 @@ case!(netkit_of_somebody_else);
 /// Leases to a netkit that somebody else made. `unlease` must refuse to delete it without
 /// `--delete`.
 fn netkit_of_somebody_else() -> Result<()> {
-    let before = begin()?;
-    foreign(2)?;
-    let line = boxed(&format!(
+    let before = prepare_containers()?;
+    make_foreign_netkit(2)?;
+    let line = container_options(&format!(
         "--queue {LAST} --address {ROUTED} --address {BESIDE}"
     ));
     let leased = leased(&line)?;
@@ -103,7 +108,7 @@ fn netkit_of_somebody_else() -> Result<()> {
     unleased(&format!("{HOST} --delete"))?;
     before.same()?;
     // One that nothing is known of, and that leases nothing.
-    foreign(1)?;
+    make_foreign_netkit(1)?;
     unlease_refused(&format!("{GUEST} --netns {BOX}"))?;
     unleased(&format!("{GUEST} --netns {BOX} --delete"))?;
     before.same()?;
@@ -116,8 +121,10 @@ case!(bound);
 /// Ends a lease while a receiver uses it. `unlease` must refuse and name the receiver, and end both
 /// with `--force`.
 fn bound() -> Result<()> {
-    let before = begin()?;
-    leased(&boxed(&format!("--queue {LAST} --address {ROUTED}")))?;
+    let before = prepare_containers()?;
+    leased(&container_options(&format!(
+        "--queue {LAST} --address {ROUTED}"
+    )))?;
     let receiver = Recv::on(GUEST)
         .netns(BOX)
         .listen(format!("{ROUTED}:5000"))
@@ -129,7 +136,7 @@ fn bound() -> Result<()> {
     says(&would, "without --force")?;
     ensure!(!is_free(LAST)?, "the lease has ended");
     println_line(&unlease(&format!("{GUEST} --netns {BOX} --force"))?.good("unlease")?);
-    free(LAST)?;
+    check_free(LAST)?;
     let end = receiver.end_within(Duration::from_secs(30))?;
     println_line(end.stderr.trim_end());
     ensure!(end.status.code() == Some(4), "{}", end.status);
@@ -140,11 +147,11 @@ case!(stopped_half_way);
 /// Kills or ends `lease` at different moments. After SIGKILL `unlease` must remove what is left;
 /// after SIGTERM nothing must be left.
 fn stopped_half_way() -> Result<()> {
-    let before = begin()?;
+    let before = prepare_containers()?;
     let way = format!("--address {ROUTED} --address {BESIDE} --address {BESIDE6}");
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed(&format!("--queue {LAST} {way}"))
+        container_options(&format!("--queue {LAST} {way}"))
     );
     let (mut done, mut taken_back, mut half) = (0, 0, 0);
     for turn in 0..24 {
@@ -195,8 +202,8 @@ case!(damaged_notes);
 /// Damages the file of a lease, then makes it one of another boot. `unlease` must treat the netkit
 /// as somebody else's, and keep the damaged file aside.
 fn damaged_notes() -> Result<()> {
-    let before = begin()?;
-    let line = boxed(&format!("--queue {LAST} --address {BESIDE}"));
+    let before = prepare_containers()?;
+    let line = container_options(&format!("--queue {LAST} --address {BESIDE}"));
     let end = format!("{GUEST} --netns {BOX}");
     leased(&line)?;
     let note = self::lease_file()?;
@@ -229,16 +236,16 @@ case!(nic_that_went);
 /// Removes the NIC of a lease. `unlease` must say that the netkit was already gone, and remove the
 /// lease's file.
 fn nic_that_went() -> Result<()> {
-    begin()?;
-    leased(&boxed(&format!(
+    prepare_containers()?;
+    leased(&container_options(&format!(
         "--queue {LAST} --address {ROUTED} --address {BESIDE6}"
     )))?;
     machine::unload()?;
-    no_device(HOST)?;
+    check_no_device(HOST)?;
     let gone = unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?;
     println_line(&gone);
     says(&gone, "was already gone")?;
-    let left = nic_state::written_down()?;
+    let left = nic_state::runtime_files()?;
     ensure!(left.is_empty(), "{left:?}");
     unlease_refused(&format!("{GUEST} --netns {BOX}")).map(drop)
 }
@@ -263,7 +270,7 @@ fn ended_from_elsewhere() -> Result<()> {
     testbed::forward(&["nkz"])?;
     let before = rail.run(Footprint::settled)??;
     let line = format!("--queue {LAST} --address {ROUTED} --address {BESIDE}");
-    let line = format!("lease --phys {NIC} {}", boxed(&line));
+    let line = format!("lease --phys {NIC} {}", container_options(&line));
     let lease = || finish(command(Some(BOX2), &devmem_tcp(), &line))?.good("lease");
     let as_before = |what: &str| -> Result<()> {
         rail.run(|| before.soon_again())?.context(what.to_owned())?;

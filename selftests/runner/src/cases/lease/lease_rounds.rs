@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use framework::command_line::Recv;
 use framework::far_end::{connect, pattern};
 use framework::footprint::Footprint;
-use framework::leases::free;
+use framework::leases::check_free;
 use framework::machine;
 use framework::println_line;
 use framework::summary::{self, Leased, Unleased};
@@ -84,7 +84,7 @@ impl Pod {
     }
 
     /// Returns the argument of `--netns` for the namespace.
-    pub(crate) fn arg(&self) -> String {
+    pub(crate) fn netns_argument(&self) -> String {
         match self {
             Self::Named => BOX.to_owned(),
             Self::Mounted => POD_FILE.to_owned(),
@@ -111,7 +111,7 @@ impl Pod {
 
 /// Prepares the wire and the sender's routes to the guest, and checks that this host is not a
 /// router.
-pub(crate) fn wire() -> Result<()> {
+pub(crate) fn wire_with_routes() -> Result<()> {
     for family in ["ipv4", "ipv6"] {
         let path = format!("/proc/sys/net/{family}/conf/all/forwarding");
         let forwarding = fs::read_to_string(&path).context(path.clone())?;
@@ -181,7 +181,7 @@ enum EndsFirst {
 /// Runs the rounds of a case: make a pod, lease with routes for IPv4 and IPv6, receive, end lease
 /// and pod. Checks after each that nothing is left.
 fn run_rounds(first: EndsFirst, pod: impl Fn() -> Result<Pod>) -> Result<()> {
-    wire()?;
+    wire_with_routes()?;
     let before = Footprint::settled()?;
     let (begin, sizes) = (Instant::now(), [4 << 10, 1 << 20, (100 << 10) + 1, 17]);
     for round in 0..ROUNDS {
@@ -198,7 +198,7 @@ fn run_rounds(first: EndsFirst, pod: impl Fn() -> Result<Pod>) -> Result<()> {
 }
 
 fn run_round(first: EndsFirst, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
-    let netns = pod.arg();
+    let netns = pod.netns_argument();
     let ways: String = [ROUTED, ROUTED6, BESIDE, BESIDE6]
         .map(|address| format!(" --address {address}"))
         .concat();
@@ -213,7 +213,7 @@ fn run_round(first: EndsFirst, pod: Pod, to: SocketAddr, bytes: usize) -> Result
     }
     let unleased = unleased(&line)?;
     ensure!(unleased.phys_queues() == [LAST], "{unleased:?}");
-    free(LAST)?;
+    check_free(LAST)?;
     pod.end()
 }
 
@@ -251,7 +251,7 @@ case!(beside_the_nic);
 /// Leases with addresses in the NIC's own subnets. The sender must find the guest by ARP and
 /// neighbour discovery on its own link.
 fn beside_the_nic() -> Result<()> {
-    wire()?;
+    wire_with_routes()?;
     let before = Footprint::settled()?;
     let pod = Pod::named()?;
     let line = format!("--queue {LAST} --netkit {GUEST} --netns {BOX}");
@@ -264,7 +264,7 @@ fn beside_the_nic() -> Result<()> {
     println_line(&unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?);
     pod.end()?;
     before.soon_again()?;
-    free(LAST)?;
+    check_free(LAST)?;
     ensure!(framework::ifindex(HOST).is_err(), "{HOST} is left");
     Ok(())
 }

@@ -33,21 +33,21 @@ fn bind_nic() -> Result<netdev::Result<Binding>> {
 case!(split_off);
 fn split_off() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Disabled, 0)?;
+    testbed::set_header_split(HeaderSplit::Disabled, 0)?;
     refused(bind_nic()?, EINVAL, Some("tcp-data-split is disabled"))
 }
 
 case!(threshold_not_zero);
 fn threshold_not_zero() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Enabled, 128)?;
+    testbed::set_header_split(HeaderSplit::Enabled, 128)?;
     refused(bind_nic()?, EINVAL, Some("hds-thresh is not zero"))
 }
 
 case!(queue_out_of_range);
 fn queue_out_of_range() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let queue = QueueId::new(testbed::QUEUES);
     refused(bind(ifindex(NIC)?, make_memory()?, queue), EINVAL, None)
 }
@@ -85,7 +85,7 @@ fn netkit_without_a_lease() -> Result<()> {
 case!(not_a_dmabuf);
 fn not_a_dmabuf() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let null = File::open("/dev/null")?;
     refused(bind(ifindex(NIC)?, null, LAST), EINVAL, None)
 }
@@ -94,14 +94,14 @@ case!(xdp_attached);
 fn xdp_attached() -> Result<()> {
     testbed::wire()?;
     let _program = xdp::attach(ifindex(NIC)?.get())?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     refused(bind_nic()?, EEXIST, Some("XDP program attached"))
 }
 
 case!(already_bound);
 fn already_bound() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let _first = bind_nic()??;
     refused(bind_nic()?, EEXIST, Some("already memory provider bound"))
 }
@@ -109,7 +109,7 @@ fn already_bound() -> Result<()> {
 case!(in_use_by_af_xdp);
 fn in_use_by_af_xdp() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let _socket = xdp::socket(ifindex(NIC)?.get(), LAST.get()).context("AF_XDP socket")?;
     refused(bind_nic()?, EBUSY, Some("AF_XDP"))
 }
@@ -117,7 +117,7 @@ fn in_use_by_af_xdp() -> Result<()> {
 case!(leased_out);
 fn leased_out() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let netkit = netkit("nk0", 2)?;
     Netdev::open()?.lease(
         netkit,
@@ -138,7 +138,7 @@ fn leased_out() -> Result<()> {
 case!(split_stays_on_while_bound);
 fn split_stays_on_while_bound() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let _binding = bind_nic()??;
     let off = RingsChange {
         tcp_data_split: Some(HeaderSplit::Disabled),
@@ -154,10 +154,10 @@ fn split_stays_on_while_bound() -> Result<()> {
 case!(channels_stay_while_bound);
 fn channels_stay_while_bound() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} equal 1"))?;
     let _binding = bind_nic()??;
-    refused(testbed::channels(1)?, EINVAL, None)
+    refused(testbed::set_nic_channels(1)?, EINVAL, None)
 }
 
 fn bind_with_page_size(bytes: u32, pages: HugePage) -> Result<netdev::Result<Binding>> {
@@ -173,7 +173,7 @@ fn require_linux_7_3() -> Result<()> {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());
     }
     testbed::wire()?;
-    testbed::split()
+    testbed::enable_header_split()
 }
 
 case!(rx_page_size_not_a_power_of_two);
@@ -211,6 +211,6 @@ fn rx_page_size_unsupported_by_kernel() -> Result<()> {
         return Err(Skip("this kernel knows rx-page-size".into()).into());
     }
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     refused(bind_with_page_size(4096, HugePage::None)?, EINVAL, None)
 }

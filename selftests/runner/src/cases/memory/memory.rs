@@ -112,7 +112,7 @@ fn heaps_that_give_none() -> Result<()> {
     );
     hidden.args(["--mount", "sh", "-c", &line]);
     complains(hidden, &["/dev/dma_heap/system", "no heap is here"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(fds_that_are_none);
@@ -143,7 +143,7 @@ fn fds_that_are_none() -> Result<()> {
     )?;
     let line = format!("fd:{number} --dmabuf-per-queue --queue 2 --queue 3");
     complains(recv(&line), &["one dmabuf, of 2 needed", "socket:PATH"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 /// Starts a helper that serves each connection to a Unix socket until the case ends. Returns the
@@ -195,7 +195,7 @@ fn helpers_that_pass_none() -> Result<()> {
     let same = start_helper("same", move |stream| Ok(passed::pass(&stream, &memory)?))?;
     let line = format!("{same} --dmabuf-per-queue --queue 2 --queue 3");
     complains(recv(&line), &["the same dmabuf was passed twice"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 /// Returns the DRM device of the kernel module `vgem`, which needs no hardware; skips the case
@@ -232,7 +232,7 @@ fn drm_devices_that_give_none() -> Result<()> {
     )?;
     complains(recv(&format!("drm:{card} --size 5000")), &["page", "8192"])?;
     complains(recv(&format!("drm:{card} --size 4G")), &["4 GiB"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 /// Returns a `--memory` option for each kind of memory that this machine has, of `len` bytes.

@@ -100,5 +100,5 @@ fn stacked() -> Result<()> {
     sh("ip link del nkvlan")?;
     sh("ip link del nkteam")?;
     found.context("a team")?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }

@@ -75,7 +75,7 @@ fn check_restored_in(end: Finished, there: &NetNs, before: &State) -> Result<()>
     println_line(end.stdout.trim_end());
     end.good("restore")?;
     Observer::in_namespace(there, NIC)?.same(before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(under_another_number);
@@ -104,7 +104,7 @@ fn under_another_number() -> Result<()> {
     println_line(said.trim_end());
     ensure!(said.contains("as it was before"), "{said}");
     before.same_in_words(&Observer::of("rail0")?.state()?)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(not_to_be_entered);
@@ -228,7 +228,7 @@ fn journal_of_another_under_our_name() -> Result<()> {
     ensure!(fs::read(&theirs)? == written, "it was written over");
     println_line(restore()?.good("restore")?.trim_end());
     Observer::of(NIC)?.same(&before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(names_that_were_swapped);
@@ -260,5 +260,5 @@ fn names_that_were_swapped() -> Result<()> {
     );
     println_line(tool("restore eth0")?.good("restore")?.trim_end());
     was1.same_in_words(&eth1.state()?)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }

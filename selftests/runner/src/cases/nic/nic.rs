@@ -8,7 +8,7 @@ use netdev::QueueId;
 use nix::sys::signal::Signal;
 
 use framework::command_line::{Recv, Sender};
-use framework::leases::{set_down, set_up};
+use framework::leases::{set_link_down, set_link_up};
 use framework::receiver::bound_queues;
 use framework::receiver::received;
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, PEER};
@@ -34,8 +34,8 @@ fn link_flap_while_receiving() -> Result<()> {
             Ok(received()? > before + 1000)
         })?;
         // Not by commands, which take so long on a busy machine that the transfer may end.
-        set_down(None, NIC)?;
-        set_up(None, NIC)?;
+        set_link_down(None, NIC)?;
+        set_link_up(None, NIC)?;
         ensure!(bound_queues()? == 1, "the binding went with the link");
     }
     sender.end_within(Duration::from_secs(60))?.good("send")?;

@@ -45,7 +45,7 @@ case!(by_another_program);
 /// must not use the bound queues.
 fn by_another_program() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let table = vec![QueueId::new(0); ethtool.rss(nic)?.table.len()];
     let change = RssChange {
@@ -130,7 +130,7 @@ case!(owner_is_refused);
 fn owner_is_refused() -> Result<()> {
     testbed::wire()?;
     // Header split is not what is refused.
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let plan = Plan::new(NIC, ifindex(NIC)?).reserve(&[LAST]);

@@ -83,13 +83,13 @@ fn rounds() -> Result<()> {
 fn run_round(seed: u64) -> Result<()> {
     let mut chance = Random(seed);
     let driver = DRIVERS[chance.below(DRIVERS.len() as u32) as usize];
-    driver.play();
+    driver.imitate();
     testbed::clear()?;
     nic_state::clear()?;
     let queues = 4 + chance.below(5);
     testbed::wire_with(queues, "")?;
     let channels = 4 + chance.below(queues - 3);
-    testbed::channels(channels)??;
+    testbed::set_nic_channels(channels)??;
     let made = change_settings(&mut chance, driver, channels)?;
 
     let mut observer = Observer::of(NIC)?;
@@ -104,7 +104,7 @@ fn run_round(seed: u64) -> Result<()> {
     let said = restore()?;
     ensure!(said.status.success(), "restore: {}", said.stderr);
     observer.same(&before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 /// Makes random settings of the NIC as another program would, and describes them.
@@ -118,7 +118,7 @@ fn change_settings(chance: &mut Random, driver: Driver, channels: u32) -> Result
     };
     if chance.one_in(2) {
         let (rx, tx) = (512 + chance.below(513), 128 + chance.below(129));
-        testbed::rings_of(rx, tx, split, chance.below(200))?;
+        testbed::set_rings(rx, tx, split, chance.below(200))?;
         made += &format!(", rings {rx}, split {split}");
     }
     if chance.one_in(2) {

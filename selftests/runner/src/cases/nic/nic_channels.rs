@@ -29,7 +29,7 @@ fn killed_while_they_change() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Bnxt, Driver::Swnic] {
         testbed::clear()?;
         testbed::wire_as(driver, MANY, "")?;
-        testbed::channels(QUEUES)??;
+        testbed::set_nic_channels(QUEUES)??;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         testbed::parameter("slow_ms", 2000)?;
@@ -61,7 +61,7 @@ case!(refused_for_a_rule);
 /// additional queues meanwhile.
 fn refused_for_a_rule() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
-    testbed::channels(QUEUES)??;
+    testbed::set_nic_channels(QUEUES)??;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("apply {NIC} --channels 8 --queue 2");

@@ -98,7 +98,7 @@ fn ntuple_that_others_use() -> Result<()> {
         on(&mut ethtool)? && ethtool.has_rule(at, theirs)?,
         "it is gone"
     );
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(ntuple_with_a_rule_that_stays);

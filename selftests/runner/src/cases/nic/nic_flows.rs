@@ -76,7 +76,7 @@ fn families_that_never_meet() -> Result<()> {
         println_line(said.trim_end());
         says(&said, &[from, "one family"])?;
     }
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(port_zero);
@@ -89,7 +89,7 @@ fn port_zero() -> Result<()> {
     let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:0");
     let any = format!("{NIC_ADDRESS}:any");
     says(&finish(tool(&line))?.refused(2)?, &["ssh", &any])?;
-    nic_state::untouched()?;
+    nic_state::check_untouched()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     finish(tool(&format!("apply {NIC} --queue 3 --flow {any}")))?.good("apply")?;

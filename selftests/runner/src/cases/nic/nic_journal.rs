@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use netdev::ethtool::{Action, FlowRule, RssChange};
 use netdev::{Ethtool, Link, NetNs, QueueId};
 
-use framework::doctor::{Report, paste};
+use framework::doctor::{Report, run_remedy};
 use framework::ifindex;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
@@ -95,7 +95,7 @@ fn damaged() -> Result<()> {
     let remedy = report.remedy("journal.nic")?;
     let rm = format!("rm {}", left.journal.display());
     ensure!(remedy.ends_with(&rm), "{remedy}");
-    paste(&rm)?;
+    run_remedy(&rm)?;
     ensure!(!left.journal.exists(), "{rm}: it is still there");
     fs::write(&left.journal, b"[]")?;
     // Nor is anything changed on top of it.
@@ -121,7 +121,7 @@ fn of_another_boot() -> Result<()> {
     println_line(said.trim_end());
     ensure!(said.contains("boot"), "it does not name the boot: {said}");
     left.observer.same(&left.bent)?;
-    nic_state::nothing_left()?;
+    nic_state::check_nothing_left()?;
 
     // A receiver is not hindered by it, and leaves what it found.
     fs::write(&left.journal, &other)?;
@@ -158,7 +158,7 @@ fn of_another_nic() -> Result<()> {
 
 /// Sets the NIC up as [`recv`] does: header split, a queue without RSS, and a rule to the queue.
 fn set_up_like_receiver() -> Result<()> {
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let last = testbed::QUEUES - 1;
     let others = (0..last).map(QueueId::new);
@@ -178,7 +178,7 @@ fn check_reported_gone(left: &CrashedNic) -> Result<()> {
     let said = restore()?.good("restore")?;
     println_line(said.trim_end());
     ensure!(said.contains("gone"), "it does not say so: {said}");
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(of_a_nic_that_is_gone);
@@ -200,7 +200,7 @@ fn of_a_nic_that_moved() -> Result<()> {
     let nic = link.by_name(NIC)?.ifindex;
     link.set_netns(nic, &peer)?;
     println_line(restore()?.good("restore")?.trim_end());
-    nic_state::nothing_left()?;
+    nic_state::check_nothing_left()?;
     let mut observer = Observer::in_namespace(&peer, NIC)?;
     observer.same(&left.before)
 }

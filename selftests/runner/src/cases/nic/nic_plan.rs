@@ -10,7 +10,7 @@ use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
 use framework::println_line;
 use framework::receiver::{STEP, bound_queues, restore};
-use framework::rounds::somebody_elses;
+use framework::rounds::make_foreign_settings;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, finish, until};
 use framework::transfer::devmem_tcp;
@@ -34,7 +34,7 @@ fn recv_one_queue() -> Command {
 
 /// Options that steer flows to two queues: one flow, or without RSS contexts one for each queue.
 fn two_flows(option: &str, port: u16) -> String {
-    let second = match Driver::played().contexts() {
+    let second = match Driver::imitated().contexts() {
         0 => format!(" {option} {NIC_ADDRESS}:{}", port + 100),
         _ => String::new(),
     };
@@ -45,8 +45,8 @@ case!(looking_changes_nothing);
 /// Runs `plan` and each `--dry-run`. They must say what would change, and change nothing.
 fn looking_changes_nothing() -> Result<()> {
     testbed::wire()?;
-    somebody_elses()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    make_foreign_settings()?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flows = two_flows("--flow", 5000);
@@ -63,11 +63,11 @@ fn looking_changes_nothing() -> Result<()> {
         said.push(finish(tool(line))?.good(line)?);
         println_line(said.last().map_or("", |text| text.trim_end()));
         observer.same(&before)?;
-        nic_state::nothing_left()?;
+        nic_state::check_nothing_left()?;
     }
     for said in &said[..4] {
-        let context = (Driver::played().contexts() > 0).then_some("context");
-        let split = Driver::played().switches_split_off().then_some("split");
+        let context = (Driver::imitated().contexts() > 0).then_some("context");
+        let split = Driver::imitated().switches_split_off().then_some("split");
         for part in ["rss", "rule"].into_iter().chain(context).chain(split) {
             ensure!(said.contains(part), "no {part} in {said}");
         }
@@ -79,9 +79,9 @@ case!(applied_to_stay);
 /// Runs `apply`. Its changes must stay after its end and after that of a receiver, until `restore`.
 fn applied_to_stay() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
-    testbed::channels(testbed::QUEUES)??;
-    somebody_elses()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::set_nic_channels(testbed::QUEUES)??;
+    make_foreign_settings()?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flows = two_flows("--flow", 6000);
@@ -90,7 +90,7 @@ fn applied_to_stay() -> Result<()> {
     let applied = observer.state()?;
     let changed = before.differs(&applied);
     // The table had none of the new queues; a context is new, where there are any.
-    let rss = (Driver::played().contexts() > 0).then_some(nic_state::RSS);
+    let rss = (Driver::imitated().contexts() > 0).then_some(nic_state::RSS);
     let parts = [nic_state::RINGS, nic_state::CHANNELS, nic_state::RULES];
     for part in parts.into_iter().chain(rss) {
         ensure!(changed.contains(&part), "{part} did not change");
@@ -98,7 +98,7 @@ fn applied_to_stay() -> Result<()> {
     ensure!(nic_state::guardians()?.is_empty(), "a guardian of nobody");
 
     // The only context is taken, where there is one.
-    let (receiver, queues) = match Driver::played().contexts() {
+    let (receiver, queues) = match Driver::imitated().contexts() {
         1 => (recv_one_queue(), 1),
         _ => (recv(), 2),
     };
@@ -134,8 +134,8 @@ case!(driver_that_does_not_keep);
 /// other changes be undone.
 fn driver_that_does_not_keep() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
-    somebody_elses()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    make_foreign_settings()?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let more = format!("apply {NIC} --queue 3 --rx-ring 1024");
     for (setting, what, command) in [
@@ -149,16 +149,16 @@ fn driver_that_does_not_keep() -> Result<()> {
         // What a driver has not, or has on by itself, it keeps.
         let kept = match setting {
             "split" => {
-                !Driver::played().switches_split_off() || Driver::played().splits_by_hw_gro()
+                !Driver::imitated().switches_split_off() || Driver::imitated().splits_by_hw_gro()
             }
-            "hds-thresh" => !Driver::played().has_threshold(),
+            "hds-thresh" => !Driver::imitated().has_threshold(),
             _ => false,
         };
         if kept {
             continue;
         }
-        testbed::rings(HeaderSplit::Disabled, 100)?;
-        set_rx_ring(Driver::played().ring(500))?;
+        testbed::set_header_split(HeaderSplit::Disabled, 100)?;
+        set_rx_ring(Driver::imitated().ring(500))?;
         let before = observer.state()?;
         testbed::parameter("forget", setting)?;
         let end = run_to_end(command);
@@ -168,7 +168,7 @@ fn driver_that_does_not_keep() -> Result<()> {
             .with_context(|| format!("forget {setting}"))?;
     }
     let line = format!("apply {NIC} --channels 8 --rx-ring 1024");
-    testbed::channels(testbed::QUEUES)??;
+    testbed::set_nic_channels(testbed::QUEUES)??;
     let before = observer.state()?;
     testbed::parameter("forget", "channels")?;
     let end = finish(tool(&line));
@@ -181,7 +181,7 @@ case!(driver_that_refuses);
 /// Makes the driver refuse one setting after the other. All changes made before must be undone.
 fn driver_that_refuses() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (setting, what) in [
@@ -190,7 +190,7 @@ fn driver_that_refuses() -> Result<()> {
         ("context", "rss-create"),
         ("rule", "ntuple-insert"),
     ] {
-        if setting == "context" && Driver::played().contexts() == 0 {
+        if setting == "context" && Driver::imitated().contexts() == 0 {
             continue;
         }
         testbed::parameter("refuse", setting)?;
@@ -208,14 +208,14 @@ case!(rule_table_is_full);
 /// undo all changes.
 fn rule_table_is_full() -> Result<()> {
     // Others have a rule, and another one where they can have a context.
-    let others = if Driver::played().contexts() > 1 {
+    let others = if Driver::imitated().contexts() > 1 {
         2
     } else {
         1
     };
     // Before the rules of others: where they choose the place, they would take the last.
     testbed::wire_with(testbed::QUEUES, &format!("rules={others}"))?;
-    somebody_elses()?;
+    make_foreign_settings()?;
     let mut observer = Observer::of(NIC)?;
     for size in [others, 0] {
         testbed::parameter("rules", size)?;
@@ -235,7 +235,7 @@ case!(driver_that_refuses_the_way_back);
 /// the rest be restored, and a later `restore` complete it.
 fn driver_that_refuses_the_way_back() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (parameter, setting, what) in [
@@ -247,11 +247,11 @@ fn driver_that_refuses_the_way_back() -> Result<()> {
         // Not rings: the kernel takes them for set, and does not ask the driver again
         // (`ethnl_set_rings` compares with `dev->cfg`).
     ] {
-        if setting == "context-delete" && Driver::played().contexts() == 0 {
+        if setting == "context-delete" && Driver::imitated().contexts() == 0 {
             continue;
         }
         // Where flow rules are off at first, they go when they are switched off again.
-        let gone = setting == "rule-delete" && Driver::played().switches_ntuple_on();
+        let gone = setting == "rule-delete" && Driver::imitated().switches_ntuple_on();
         let receiver = Running::start(recv())?;
         until("bindings", STEP, || Ok(bound_queues()? == 2))?;
         // It would go on trying for some time.

@@ -17,7 +17,7 @@ use framework::nic_state::{self, Observer, kill_guardian};
 use framework::println_line;
 use framework::probe_receiver::{Probe, SinkKind, probe_receiver};
 use framework::receiver::{STEP, bound_queues, crash, restore, start_bound};
-use framework::rounds::{Round, rounds, slow_rounds, somebody_elses};
+use framework::rounds::{Round, make_foreign_settings, run_rounds, run_slow_rounds};
 use framework::testbed::{self, BOX, BOX_ADDRESS, NIC, NIC_ADDRESS};
 use framework::tool::{command, finish, sh, signal};
 use framework::transfer::devmem_tcp;
@@ -25,7 +25,7 @@ use framework::transfer::devmem_tcp;
 case!(after_return);
 /// Ends receivers by their peer's close. The NIC must be restored.
 fn after_return() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.recv("--validate 251")?;
         let mut stream = connect(receiver.address)?;
         ensure!(
@@ -42,7 +42,7 @@ case!(after_error);
 /// Ends receivers by errors: a wrong byte, a port in use, a refused bind, an output that can't be
 /// written. The NIC must be restored.
 fn after_error() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let taken = match round.number % 4 {
             1 => Some(TcpListener::bind(round.address()?)?),
             _ => None,
@@ -69,7 +69,7 @@ fn after_error() -> Result<()> {
 case!(after_panic);
 /// Ends receivers, made of the crates alone, by a panic in a sink. The NIC must be restored.
 fn after_panic() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.start(probe_command(round, SinkKind::Panic)?)?;
         let flood = Flood::start(connect(receiver.address)?)?;
         let end = receiver.end()?;
@@ -83,7 +83,7 @@ case!(after_abort);
 /// Ends receivers in mid-stream by signals that run no destructor: SIGABRT, SIGILL, SIGQUIT, SIGHUP
 /// and SIGXFSZ. The guardian must restore the NIC.
 fn after_abort() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let by = match round.number % 5 {
             0 => Signal::SIGABRT,
             1 => Signal::SIGILL,
@@ -92,9 +92,9 @@ fn after_abort() -> Result<()> {
             _ => return check_after_file_size_limit(round),
         };
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         receiver.signal(by)?;
-        receiver.killed_by(by)?;
+        receiver.check_killed_by(by)?;
         drop(flood);
         Ok(())
     })
@@ -110,7 +110,7 @@ fn check_after_file_size_limit(round: &Round) -> Result<()> {
     let pid = receiver.running.id();
     sh(&format!("prlimit --pid {pid} --fsize={LIMIT}"))?;
     let flood = Flood::start(connect(receiver.address)?)?;
-    receiver.killed_by(Signal::SIGXFSZ)?;
+    receiver.check_killed_by(Signal::SIGXFSZ)?;
     drop(flood);
     let written = fs::metadata(output)?.len();
     ensure!(written == LIMIT, "{written} bytes were written");
@@ -120,7 +120,7 @@ fn check_after_file_size_limit(round: &Round) -> Result<()> {
 case!(after_stderr_was_full);
 /// Runs receivers whose standard error is full. The NIC must be restored however they end.
 fn after_stderr_was_full() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let mut command = round.recv_line(Command::new(devmem_tcp()), "")?;
         command.stderr(fs::File::options().write(true).open("/dev/full")?);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
@@ -157,9 +157,9 @@ fn after_sigterm() -> Result<()> {
 
 /// Ends receivers by a signal that they handle. The NIC must be restored.
 fn check_after_signal(signal: Signal) -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         receiver.signal(signal)?;
         let said = receiver.end()?.refused(1)?;
         ensure!(said.contains("signal"), "no signal in {said:?}");
@@ -171,9 +171,9 @@ fn check_after_signal(signal: Signal) -> Result<()> {
 case!(after_sigterm_while_setting_up);
 /// Sends SIGTERM at different moments of the set-up. The NIC must be restored.
 fn after_sigterm_while_setting_up() -> Result<()> {
-    slow_rounds(|round| {
+    run_slow_rounds(|round| {
         let receiver = round.recv("")?;
-        round.setting_up()?;
+        round.wait_for_set_up_point()?;
         receiver.signal(Signal::SIGTERM)?;
         // By the signal itself where it came before the handlers.
         let end = receiver.end()?;
@@ -185,11 +185,11 @@ fn after_sigterm_while_setting_up() -> Result<()> {
 case!(after_sigkill);
 /// Kills receivers. The guardian must restore the NIC.
 fn after_sigkill() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         receiver.signal(Signal::SIGKILL)?;
-        receiver.killed_by(Signal::SIGKILL)?;
+        receiver.check_killed_by(Signal::SIGKILL)?;
         drop(flood);
         Ok(())
     })
@@ -199,20 +199,20 @@ case!(after_sigkill_while_setting_up);
 /// Kills receivers between two changes of the set-up, or during one. The guardian must restore the
 /// NIC.
 fn after_sigkill_while_setting_up() -> Result<()> {
-    slow_rounds(|round| {
+    run_slow_rounds(|round| {
         let receiver = round.recv("")?;
-        round.setting_up()?;
+        round.wait_for_set_up_point()?;
         receiver.signal(Signal::SIGKILL)?;
-        receiver.killed_by(Signal::SIGKILL)
+        receiver.check_killed_by(Signal::SIGKILL)
     })
 }
 
 case!(after_sigkill_of_both);
 /// Kills receiver and guardian, in either order. `restore` must restore the NIC.
 fn after_sigkill_of_both() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         let guardian = nic_state::guardian()?;
         if round.number % 2 == 0 {
             signal(guardian, Signal::SIGKILL)?;
@@ -222,7 +222,7 @@ fn after_sigkill_of_both() -> Result<()> {
             receiver.signal(Signal::SIGKILL)?;
             signal(guardian, Signal::SIGKILL)?;
         }
-        receiver.killed_by(Signal::SIGKILL)?;
+        receiver.check_killed_by(Signal::SIGKILL)?;
         drop(flood);
         check_left_then_restored(round)
     })
@@ -233,14 +233,14 @@ case!(after_sigkill_of_both_while_setting_up);
 /// restore the NIC.
 fn after_sigkill_of_both_while_setting_up() -> Result<()> {
     let mut cuts = BTreeMap::<_, u32>::new();
-    slow_rounds(|round| {
+    run_slow_rounds(|round| {
         let receiver = round.recv("")?;
-        round.setting_up()?;
+        round.wait_for_set_up_point()?;
         for guardian in nic_state::guardians()? {
             signal(guardian, Signal::SIGKILL)?;
         }
         receiver.signal(Signal::SIGKILL)?;
-        receiver.killed_by(Signal::SIGKILL)?;
+        receiver.check_killed_by(Signal::SIGKILL)?;
         let now = round.observer.state()?;
         *cuts.entry(round.before.differs(&now)).or_default() += 1;
         restore()?.good("restore").map(drop)
@@ -256,7 +256,7 @@ case!(after_sigkill_of_both_while_asking_for_split);
 /// instead.
 fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Enabled, 0)?;
+    testbed::set_header_split(HeaderSplit::Enabled, 0)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
@@ -268,18 +268,18 @@ fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     fs::write(&journal, text.replace(noted, "\"split_was_auto\":true"))?;
     restore()?.good("restore")?;
     observer.same(&before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(after_sigkill_of_both_while_restoring);
 /// Kills the guardian while it restores the NIC of a killed receiver. `restore` must complete that.
 fn after_sigkill_of_both_while_restoring() -> Result<()> {
-    slow_rounds(|round| {
+    run_slow_rounds(|round| {
         let receiver = round.recv("")?;
         round.until_bound()?;
         let guardian = nic_state::guardian()?;
         receiver.signal(Signal::SIGKILL)?;
-        receiver.killed_by(Signal::SIGKILL)?;
+        receiver.check_killed_by(Signal::SIGKILL)?;
         thread::sleep(Duration::from_millis(u64::from(round.number) * 6));
         // It may have finished.
         let _gone = signal(guardian, Signal::SIGKILL);
@@ -290,9 +290,9 @@ fn after_sigkill_of_both_while_restoring() -> Result<()> {
 case!(after_sigkill_of_the_guardian);
 /// Kills the guardian, then ends the receiver by SIGTERM. The receiver must restore the NIC.
 fn after_sigkill_of_the_guardian() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         kill_guardian()?;
         receiver.signal(Signal::SIGTERM)?;
         receiver.end()?.refused(1)?;
@@ -310,7 +310,7 @@ fn of_a_leased_queue() -> Result<()> {
     let line = format!("lease --phys {NIC} --queue {last} --netkit nk0 --netns {BOX}");
     finish(command(None, &devmem_tcp(), &line))?.good("lease")?;
     testbed::route_to_container()?;
-    somebody_elses()?;
+    make_foreign_settings()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("recv --netns {BOX} -f nk0 --size 4M -l {BOX_ADDRESS}:5000");

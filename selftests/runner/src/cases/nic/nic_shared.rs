@@ -14,7 +14,7 @@ use framework::ifindex;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
 use framework::receiver::{STEP, bound_queues, restore};
-use framework::rounds::{RoundReceiver, somebody_elses};
+use framework::rounds::{RoundReceiver, make_foreign_settings};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, signal, until};
 use framework::transfer::devmem_tcp;
@@ -81,7 +81,7 @@ impl FloodedReceiver {
             ensure!(said.contains("signal"), "it ended by itself: {said}");
         } else {
             self.receiver.signal(Signal::SIGKILL)?;
-            self.receiver.killed_by(Signal::SIGKILL)?;
+            self.receiver.check_killed_by(Signal::SIGKILL)?;
         }
         Ok(())
     }
@@ -103,7 +103,7 @@ case!(two_receivers_end);
 /// The first end must not disturb the second; after both the NIC must be as before.
 fn two_receivers_end() -> Result<()> {
     testbed::wire()?;
-    somebody_elses()?;
+    make_foreign_settings()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     // The same flow each time, so that the rules are.
@@ -215,7 +215,7 @@ case!(changes_of_others_stay);
 fn changes_of_others_stay() -> Result<()> {
     testbed::wire()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
-    if Driver::played().switches_ntuple_on() {
+    if Driver::imitated().switches_ntuple_on() {
         ethtool.set_feature(nic, "rx-ntuple-filter", true)?;
     }
     let mut observer = Observer::of(NIC)?;
@@ -240,12 +240,12 @@ fn changes_of_others_stay() -> Result<()> {
         "it says nothing of it: {said}"
     );
     let rings = ethtool.rings(nic)?;
-    let rx = Driver::played().ring(333);
+    let rx = Driver::imitated().ring(333);
     ensure!(rings.rx == Some(rx), "rings {rings:?}");
     // Some drivers have it on by themselves.
     ensure!(
         rings.tcp_data_split == Some(netdev::ethtool::HeaderSplit::Disabled)
-            || Driver::played() != Driver::Swnic,
+            || Driver::imitated() != Driver::Swnic,
         "header split is still on: {rings:?}"
     );
     let table = ethtool.rss(nic)?.table;
@@ -254,7 +254,7 @@ fn changes_of_others_stay() -> Result<()> {
         "the table is not theirs any more: {table:?}"
     );
     wait_until_like(&mut observer, &wanted)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 /// Changes the ring size and the RSS table and inserts a rule, as another program would. Returns
@@ -262,7 +262,7 @@ fn changes_of_others_stay() -> Result<()> {
 fn make_foreign_changes(ethtool: &mut Ethtool, nic: Ifindex) -> Result<u32> {
     set_ring_and_table(ethtool, nic, Some(333), vec![QueueId::new(1)])?;
     // gve has no rule that drops.
-    let action = match Driver::played() {
+    let action = match Driver::imitated() {
         Driver::Gve => Action::Queue(QueueId::new(1)),
         _ => Action::Drop,
     };
@@ -278,7 +278,7 @@ fn set_ring_and_table(
     table: Vec<QueueId>,
 ) -> Result<()> {
     let change = RingsChange {
-        rx: rx.map(|rx| Driver::played().ring(rx)),
+        rx: rx.map(|rx| Driver::imitated().ring(rx)),
         ..RingsChange::default()
     };
     ethtool.set_rings(nic, &change)?;

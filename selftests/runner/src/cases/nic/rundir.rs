@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use framework::doctor::{Bad, Report, named_by};
+use framework::doctor::{Report, Severity, check_named_by};
 use framework::nic_state::Observer;
 use framework::println_line;
 use framework::receiver::{STEP, bound_queues, recv, restore, start_bound};
@@ -202,7 +202,7 @@ fn check_places() -> Result<()> {
             doctor.env("DEVMEM_TCP_RUNTIME_DIR", place);
             doctor
         };
-        named_by(with, NIC, "journal.place", Bad::NoRx).context(place)?;
+        check_named_by(with, NIC, "journal.place", Severity::NoRx).context(place)?;
         let mut receiver = recv(5000);
         receiver.env("DEVMEM_TCP_RUNTIME_DIR", place);
         finish(receiver)?.refused(1).context(place)?;
@@ -220,6 +220,6 @@ fn check_places() -> Result<()> {
             .stdin(Stdio::null());
         doctor
     };
-    named_by(read_only, NIC, "journal.place", Bad::NoRx)?;
+    check_named_by(read_only, NIC, "journal.place", Severity::NoRx)?;
     Ok(())
 }

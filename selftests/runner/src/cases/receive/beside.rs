@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::telemetry::receiver::{LiveReceiver, SOON, connect};
-use crate::cases::tools::json::documented;
+use crate::cases::tools::json::check_documented;
 use framework::command_line::Sender;
 use framework::println_line;
 use framework::summary::Summary;
@@ -20,7 +20,7 @@ const LAST: u32 = testbed::QUEUES - 1;
 /// Prepares the NIC: header split on, RSS keeps off the last queue, and no flow rule leads there.
 fn prepare_unsteered() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} equal {LAST}")).map(drop)
 }
 
@@ -60,9 +60,9 @@ fn check_warned_summary(end: Finished, warning: &str) -> Result<Summary> {
         .unwrap_or(("", said.trim_end()));
     println_line(summary);
     if !live.is_empty() {
-        documented("recv --live", live)?;
+        check_documented("recv --live", live)?;
     }
-    documented("recv", summary)?;
+    check_documented("recv", summary)?;
     let summary = Summary::parse(summary)?;
     let found = summary.warning.as_deref().unwrap_or_default();
     ensure!(found.contains(warning), "{warning:?} is not in {found:?}");

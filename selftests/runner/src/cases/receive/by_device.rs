@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 
-use super::sinks::{file, zlib};
-use super::wrong_byte::refuted;
+use super::sinks::{write_random_file, zlib_crc32};
+use super::wrong_byte::check_refuted;
 use framework::command_line::{Recv, Sender};
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::transfer::summary;
@@ -27,7 +27,7 @@ fn summed_up_and_written_out() -> Result<()> {
     wire_with_linear_bytes()?;
     let (to, path, output) = (
         format!("{NIC_ADDRESS}:5000"),
-        file("sent", LEN, 5)?,
+        write_random_file("sent", LEN, 5)?,
         "/tmp/output",
     );
     let recv = Recv::on(NIC).listen(&to).by_device();
@@ -41,7 +41,7 @@ fn summed_up_and_written_out() -> Result<()> {
         summary.tokens_came_back()?;
         ensure!(summary.linear_bytes > 0, "nothing came beside");
         if sums_up {
-            let (ours, python) = (summary.first()?.crc32()?, zlib(&path)?);
+            let (ours, python) = (summary.first()?.crc32()?, zlib_crc32(&path)?);
             ensure!(ours == python, "{ours:08x}, not {python:08x}");
         } else {
             ensure!(fs::read(output)? == fs::read(&path)?, "not what was sent");
@@ -75,5 +75,5 @@ fn validated() -> Result<()> {
     let receiver = recv.start()?;
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
     let _sent = Sender::to(&to).input("/tmp/input").run();
-    refuted(receiver.end_within(Duration::from_secs(20))?, 1_234_567).map(drop)
+    check_refuted(receiver.end_within(Duration::from_secs(20))?, 1_234_567).map(drop)
 }

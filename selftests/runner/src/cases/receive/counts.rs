@@ -10,7 +10,8 @@ use anyhow::{Context, Result, ensure};
 
 use framework::far_end::pattern;
 use framework::peers::{
-    FIRST, ObservedReceiver, close, expecting, joined, of, peer, probe, send, summary, whole,
+    FIRST, ObservedReceiver, check_whole, close, expecting, find_ended, joined, peer, probe, send,
+    summary,
 };
 use framework::println_line;
 use framework::probe_receiver::{Probe, SinkKind, probe_receiver};
@@ -80,8 +81,8 @@ fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
     let outcome = receiver.outcome()?;
     let seen = DontNeed::read_so_far()?;
     println_line(&format!("{seen:?}"));
-    whole(of(&outcome, FIRST)?, 8 * MIB)?;
-    whole(of(&outcome, FIRST + 1)?, (DRIPS * DRIP) as u64)?;
+    check_whole(find_ended(&outcome, FIRST)?, 8 * MIB)?;
+    check_whole(find_ended(&outcome, FIRST + 1)?, (DRIPS * DRIP) as u64)?;
     ensure!(
         seen.freed == outcome.frags,
         "{} frags issued",

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::sinks::{file, sum_of_bytes, zlib};
+use super::sinks::{crc32_of_peer, write_random_file, zlib_crc32};
 use framework::command_line::Sender;
 use framework::nic_state;
 use framework::peers::{ObservedReceiver, summary};
@@ -67,7 +67,10 @@ fn validated() -> Result<()> {
 case!(checksum_of_each_peer);
 /// Checksums the streams of two peers on the device. Both must equal those of Python's zlib.
 fn checksum_of_each_peer() -> Result<()> {
-    let files = [file("one", 1_000_001, 1)?, file("other", 234_567, 2)?];
+    let files = [
+        write_random_file("one", 1_000_001, 1)?,
+        write_random_file("other", 234_567, 2)?,
+    ];
     let receiver = start_recv("--checksum --connections 2")?;
     for path in &files {
         Sender::to(testbed::at(5000)).input(path).run()?;
@@ -76,8 +79,8 @@ fn checksum_of_each_peer() -> Result<()> {
     summary.tokens_came_back()?;
     for path in &files {
         let (ours, python) = (
-            sum_of_bytes(&summary, fs::metadata(path)?.len())?,
-            zlib(path)?,
+            crc32_of_peer(&summary, fs::metadata(path)?.len())?,
+            zlib_crc32(path)?,
         );
         ensure!(ours == python, "{path}: {ours:08x}, not {python:08x}");
     }
@@ -87,7 +90,7 @@ fn checksum_of_each_peer() -> Result<()> {
 case!(payload_to_a_file);
 /// Writes the payload to a file out of the device's memory. The file must equal what was sent.
 fn payload_to_a_file() -> Result<()> {
-    let sent = file("sent", 1_000_003, 3)?;
+    let sent = write_random_file("sent", 1_000_003, 3)?;
     let receiver = start_recv("--output /tmp/received")?;
     Sender::to(testbed::at(5000)).input(&sent).run()?;
     let (summary, _) = summary(receiver, 0)?;
@@ -99,7 +102,7 @@ fn payload_to_a_file() -> Result<()> {
 case!(wrong_byte_is_named);
 /// Validates a stream with one wrong byte on the device. The error must name the byte's offset.
 fn wrong_byte_is_named() -> Result<()> {
-    let sent = file("wrong", 100_000, 4)?;
+    let sent = write_random_file("wrong", 100_000, 4)?;
     let mut payload: Vec<u8> = (0..100_000u32).map(|at| (at % 7 + 1) as u8).collect();
     for byte in &mut payload {
         if *byte == 7 {
@@ -159,7 +162,7 @@ fn refusals_say_what_is_missing() -> Result<()> {
         let (_, said) = receiver.end(1)?;
         println_line(&format!("{faults} {line}:\n{}", said.trim_end()));
         ensure!(said.contains(words), "{words:?} is not in {said:?}");
-        nic_state::untouched()?;
+        nic_state::check_untouched()?;
     }
     Ok(())
 }

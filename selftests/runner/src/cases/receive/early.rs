@@ -37,7 +37,7 @@ fn wrong_queues() -> Result<()> {
     check_refused(&format!("{recv} --queue 99"), &["--queue 99", &there])?;
     check_refused(&format!("{recv} --queue 3 --queue 99"), &["99", &there])?;
     check_refused(&format!("{recv} --queue 3 --queue 3"), &["3", "twice"])?;
-    nic_state::untouched()?;
+    nic_state::check_untouched()?;
     for line in [
         format!("apply {NIC} --queue 99"),
         format!("plan {NIC} --queue 3 --queue 99 --flow {NIC_ADDRESS}:5000"),
@@ -50,7 +50,7 @@ fn wrong_queues() -> Result<()> {
     let line = format!("ip link set {NIC} down");
     sh(&line)?;
     check_refused(&format!("{recv} --queue 3"), &["is down", "ip link set"])?;
-    nic_state::nothing_left()?;
+    nic_state::check_nothing_left()?;
     observer.same(&before)
 }
 
@@ -66,12 +66,12 @@ fn wrong_addresses() -> Result<()> {
     check_refused(&format!("recv -f {NIC} -l [::]:5000"), &words)?;
     let nobodys = format!("recv -f {NIC} -l 192.0.2.77:5000");
     check_refused(&nobodys, &["192.0.2.77", "ip address"])?;
-    nic_state::untouched()?;
+    nic_state::check_untouched()?;
     let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 3 -q 1");
     let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
     println_line(said.trim_end());
     says(&said, &["5000", "Address already in use", "ss -ltnp"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(bound_queue);
@@ -79,7 +79,7 @@ case!(bound_queue);
 /// receiver ends soon, the queue must be waited for.
 fn bound_queue() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = |port: u16| format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:{port} --size 4M");
@@ -89,7 +89,7 @@ fn bound_queue() -> Result<()> {
     let who = format!("devmem-tcp (pid {})", first.id());
     check_refused(&line(5001), &["rx queue 3", "bound to dmabuf", &who])?;
     ensure!(began.elapsed() > Duration::from_secs(2), "no patience");
-    nic_state::untouched()?;
+    nic_state::check_untouched()?;
     check_refused(&format!("{} --no-config", line(5001)), &["bound", &who])?;
 
     let second = Running::start(tool(&line(5001)))?;

@@ -14,9 +14,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use framework::far_end::pattern;
 use framework::peers::{
-    FIRST, ObservedReceiver, Wire, address, close, closed, ended, ended_well, expecting, joined,
-    of, peer, peer_at, peers, probe, probe_on, send, send_together, summary, whole,
-    wire_that_keeps_all,
+    FIRST, ObservedReceiver, Wire, address, check_whole, close, closed, ended, ended_well,
+    expecting, find_ended, joined, peer, peer_at, peers, probe, probe_on, send, send_together,
+    summary, wire_that_keeps_all,
 };
 use framework::probe_receiver::{Outcome, Probe, SinkKind};
 use framework::testbed::{self, NIC, PEER};
@@ -45,7 +45,7 @@ fn run_with_four_peers(probe: Probe, culprits: usize) -> Result<Outcome> {
     println_line(&format!("the culprit: {:?}", joined(culprit)));
     let outcome = receiver.outcome()?;
     for number in 1..4 {
-        whole(of(&outcome, FIRST + number)?, MIB as u64)?;
+        check_whole(find_ended(&outcome, FIRST + number)?, MIB as u64)?;
     }
     Ok(outcome)
 }
@@ -55,7 +55,7 @@ case!(sink_that_keeps_a_few, on any_memory);
 /// counts the frags not returned.
 fn sink_that_keeps_a_few() -> Result<()> {
     let outcome = run_with_four_peers(probe(SinkKind::Miser).returns(300), 20_000)?;
-    let culprit = of(&outcome, CULPRIT)?;
+    let culprit = find_ended(&outcome, CULPRIT)?;
     ensure!(culprit.right == 20_000, "{culprit:?}");
     ensure!(culprit.frags == culprit.kept, "{culprit:?}");
     let error = culprit.error.as_deref().unwrap_or_default();
@@ -72,7 +72,7 @@ case!(sink_that_keeps_all, on any_memory);
 /// given up after a while.
 fn sink_that_keeps_all() -> Result<()> {
     let outcome = run_with_four_peers(probe(SinkKind::Miser).stalled(1200).returns(300), MIB)?;
-    let culprit = of(&outcome, CULPRIT)?;
+    let culprit = find_ended(&outcome, CULPRIT)?;
     ensure!(culprit.bytes < MIB as u64, "all was received: {culprit:?}");
     let error = culprit.error.as_deref().unwrap_or_default();
     ensure!(
@@ -87,8 +87,8 @@ case!(sink_that_is_slow, on any_memory);
 /// wait for it.
 fn sink_that_is_slow() -> Result<()> {
     let outcome = run_with_four_peers(probe(SinkKind::Last), 2 * MIB)?;
-    let culprit = of(&outcome, CULPRIT)?;
-    whole(culprit, 2 * MIB as u64)?;
+    let culprit = find_ended(&outcome, CULPRIT)?;
+    check_whole(culprit, 2 * MIB as u64)?;
     // A quarter of the pool's 1024 niovs, and much less than its peer sent.
     ensure!(culprit.kept <= 256, "it kept {} frags", culprit.kept);
     Ok(())
@@ -98,8 +98,8 @@ case!(frags_back_after_the_end, on any_memory);
 /// Gives frags back from another thread after the peer has closed. The connection must end well.
 fn frags_back_after_the_end() -> Result<()> {
     let outcome = run_with_four_peers(probe(SinkKind::Late), 20_000)?;
-    let culprit = of(&outcome, CULPRIT)?;
-    whole(culprit, 20_000)?;
+    let culprit = find_ended(&outcome, CULPRIT)?;
+    check_whole(culprit, 20_000)?;
     ensure!(culprit.kept == culprit.frags, "{culprit:?}");
     Ok(())
 }
@@ -244,8 +244,8 @@ fn thread_of_the_queue() -> Result<()> {
     let outcome = receiver.outcome()?;
     let mut served = [(None, 0), (None, 0)];
     for (number, peer) in (0..PEERS).zip(FIRST..) {
-        let ended = of(&outcome, peer)?;
-        whole(ended, MIB as u64 / 4)?;
+        let ended = find_ended(&outcome, peer)?;
+        check_whole(ended, MIB as u64 / 4)?;
         ensure!(ended.local_port == 5000 + number % 2, "{ended:?}");
         ensure!(ended.threads.len() == 1, "{ended:?}");
         let (napi_id, count) = served.get_mut(ended.worker).context("worker")?;
@@ -298,7 +298,7 @@ fn crowd_over_two_queues() -> Result<()> {
     wire.always_had_memory()?;
     let outcome = receiver.outcome()?;
     for peer in FIRST..FIRST + PEERS {
-        whole(of(&outcome, peer)?, BYTES as u64)?;
+        check_whole(find_ended(&outcome, peer)?, BYTES as u64)?;
     }
     Ok(())
 }

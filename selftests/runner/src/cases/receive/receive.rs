@@ -103,7 +103,7 @@ case!(unsteered, on and_passed);
 /// refused with `--refuse-unsteered`.
 fn unsteered() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} equal {}", testbed::QUEUES - 1))?;
     let recv = Recv::on(NIC).queue(testbed::QUEUES - 1).no_config();
     let summary = validated(recv.clone(), testbed::at(5000), 4 * MIB)?;
@@ -131,7 +131,7 @@ fn two_queues_one_dmabuf() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     // Without contexts a flow goes to one queue: it takes a second one.
-    let ports: &[u16] = match Driver::played().contexts() {
+    let ports: &[u16] = match Driver::imitated().contexts() {
         0 => &[5000, 5001],
         _ => &[5000],
     };

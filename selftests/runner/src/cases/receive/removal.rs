@@ -9,9 +9,9 @@ use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
 
 use crate::cases::lease::lease_rounds::BESIDE;
-use crate::cases::tools::remedies::pasted;
+use crate::cases::tools::remedies::run_remedies;
 use framework::command_line::{Recv, Sender};
-use framework::leases::{delete, is_free, no_device};
+use framework::leases::{check_no_device, delete, is_free};
 use framework::machine;
 use framework::println_line;
 use framework::receiver::bound_queues;
@@ -100,7 +100,7 @@ fn lease_into_container() -> Result<()> {
 
 fn unload_nic() -> Result<()> {
     machine::unload()?;
-    no_device(NIC)
+    check_no_device(NIC)
 }
 
 case!(nic_while_receiving);
@@ -142,7 +142,7 @@ fn nic_behind_a_lease() -> Result<()> {
     let words = [GUEST, "the NIC whose queue", NIC, "was removed"];
     check_end_without_remedy(receiver, unload_nic, NIC_WENT, &words)?;
     kill_sender(sender)?;
-    no_device(HOST)
+    check_no_device(HOST)
 }
 
 case!(nic_that_has_moved);
@@ -189,7 +189,7 @@ fn lease_made_again() -> Result<()> {
         DEVICE_WENT,
         &[GUEST, "was deleted"],
     )?;
-    ensure!(pasted(&complaint)? == 1, "no command, or several");
+    ensure!(run_remedies(&complaint)? == 1, "no command, or several");
     for queue in 2..=LAST {
         ensure!(!is_free(queue)?, "queue {queue} is not leased again");
     }

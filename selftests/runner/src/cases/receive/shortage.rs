@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
-use crate::cases::tools::remedies::pasted;
+use crate::cases::tools::remedies::run_remedies;
 use framework::nic_state::Observer;
 use framework::println_line;
 use framework::receiver::{STEP, bound_queues, start_bound};
@@ -86,7 +86,7 @@ fn runtime_directory_is_locked() -> Result<()> {
             said.contains("/run/devmem-tcp/lock: locked by another process for 30 s"),
             "{line}: it does not say what it waited for: {said}"
         );
-        ensure!(pasted(&said)? > 0, "{line}: nothing to paste");
+        ensure!(run_remedies(&said)? > 0, "{line}: nothing to paste");
     }
     let waited = began.elapsed();
     ensure!(waited >= Duration::from_secs(30), "only {waited:?}");

@@ -10,8 +10,8 @@ use anyhow::{Result, ensure};
 use netdev::Link;
 use nix::sys::signal::Signal;
 
-use super::streams::{SOON, fill, listening_into, receiver, small_pipe};
-use crate::cases::tools::json::documented;
+use super::streams::{SOON, fill_pipe, listening_into, receiver, small_pipe};
+use crate::cases::tools::json::check_documented;
 use framework::command_line::Sender;
 use framework::println_line;
 use framework::receiver::bound_queues;
@@ -54,7 +54,7 @@ fn timeout_is_one_signal() -> Result<()> {
         ensure!(end.status.code() == Some(124), "{end:?}");
         ensure!(end.stderr.contains("ended by signal 15"), "{end:?}");
         if turn % 2 == 0 {
-            documented("recv", &end.stdout)?;
+            check_documented("recv", &end.stdout)?;
         }
         ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
     }
@@ -103,7 +103,7 @@ case!(stuck_watch_ends_by_a_second_signal);
 /// Blocks `show --watch` in a write to a full pipe. A second Ctrl-C must end it.
 fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
     let (reader, writer) = small_pipe()?;
-    fill(&writer)?;
+    fill_pipe(&writer)?;
     let mut command = command(None, &devmem_tcp(), "show --watch");
     let mut child = command.stdout(writer).spawn()?;
     drop(command);
@@ -124,7 +124,7 @@ case!(stuck_lease_ends_by_a_second_signal);
 fn stuck_lease_ends_by_a_second_signal() -> Result<()> {
     testbed::wire()?;
     let (reader, writer) = small_pipe()?;
-    fill(&writer)?;
+    fill_pipe(&writer)?;
     let line = format!("lease --json --phys {NIC} --queue 3 --netkit nk0");
     let mut command = command(None, &devmem_tcp(), &line);
     let mut child = command.stdout(writer).spawn()?;

@@ -35,7 +35,7 @@ const QUEUE: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 /// Writes a file of pseudo-random bytes, so that no part can be mistaken for another. Returns its
 /// path.
-pub(crate) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
+pub(crate) fn write_random_file(name: &str, len: usize, seed: u32) -> Result<String> {
     let mut state = seed;
     let bytes = (0..len).map(|_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -53,7 +53,10 @@ fn checksum_of_each_peer() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;
-    let files = [file("one", 3_000_001, 1)?, file("other", 1_234_567, 2)?];
+    let files = [
+        write_random_file("one", 3_000_001, 1)?,
+        write_random_file("other", 1_234_567, 2)?,
+    ];
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = Recv::on(NIC)
         .listen(&to)
@@ -68,8 +71,8 @@ fn checksum_of_each_peer() -> Result<()> {
     ensure!(summary.linear_bytes > 0, "nothing came beside the dmabuf");
     for path in &files {
         let len = fs::metadata(path)?.len();
-        let ours = sum_of_bytes(&summary, len)?;
-        let python = zlib(path)?;
+        let ours = crc32_of_peer(&summary, len)?;
+        let python = zlib_crc32(path)?;
         println_line(&format!("{path}: {ours:08x}, zlib {python:08x}"));
         ensure!(ours == python, "{path}: {ours:08x}, not {python:08x}");
     }
@@ -82,7 +85,7 @@ case!(checksum_of_a_peer_that_fails);
 fn checksum_of_a_peer_that_fails() -> Result<()> {
     testbed::wire()?;
     for (port, json) in [(5000, "--json"), (5001, "")] {
-        let path = file("reset", 1_000_001, 7)?;
+        let path = write_random_file("reset", 1_000_001, 7)?;
         let bytes = fs::read(&path)?;
         let to = format!("{NIC_ADDRESS}:{port}");
         let line = memory::recv_line(&format!("recv {json} -f {NIC} -l {to} --checksum"))?;
@@ -112,7 +115,7 @@ fn checksum_of_a_peer_that_fails() -> Result<()> {
         let of = summary.first()?.crc32_bytes.context("no checksum")? as usize;
         ensure!(of > 0 && of <= bytes.len(), "{of} bytes");
         fs::write(&path, &bytes[..of])?;
-        let (ours, python) = (summary.first()?.crc32()?, zlib(&path)?);
+        let (ours, python) = (summary.first()?.crc32()?, zlib_crc32(&path)?);
         ensure!(ours == python, "{ours:08x} of {of} bytes, not {python:08x}");
     }
     Ok(())
@@ -150,7 +153,7 @@ fn checksum_of_a_peer_that_is_cut() -> Result<()> {
 }
 
 /// Returns the checksum of the one peer that sent this many bytes.
-pub(crate) fn sum_of_bytes(summary: &Summary, bytes: u64) -> Result<u64> {
+pub(crate) fn crc32_of_peer(summary: &Summary, bytes: u64) -> Result<u64> {
     let mut peers = summary.connections.iter();
     let peer = peers.find(|peer| peer.bytes == bytes);
     peer.with_context(|| format!("no peer sent {bytes} bytes"))?
@@ -158,7 +161,7 @@ pub(crate) fn sum_of_bytes(summary: &Summary, bytes: u64) -> Result<u64> {
 }
 
 /// Computes the CRC-32 of a file with Python's zlib.
-pub(crate) fn zlib(path: &str) -> Result<u64> {
+pub(crate) fn zlib_crc32(path: &str) -> Result<u64> {
     let script = "/tmp/crc32.py";
     let text = format!("import zlib\nprint(zlib.crc32(open('{path}', 'rb').read()))\n");
     fs::write(script, text)?;
@@ -172,7 +175,7 @@ fn gathered_in_one_piece() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 7)?;
     testbed::parameter("unsplit_bytes", 33)?;
-    let path = file("gathered", 2_500_003, 3)?;
+    let path = write_random_file("gathered", 2_500_003, 3)?;
     let sent = fs::read(&path)?;
     let [whole, short] = [sent.len(), sent.len() - 1].map(|capacity| gather(capacity, &path));
     let (whole, short) = (whole?, short?);

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::pipe;
 
-use crate::cases::tools::json::documented;
+use crate::cases::tools::json::check_documented;
 use crate::cases::tools::ncdevmem::until_listening;
 use framework::command_line::Sender;
 use framework::far_end::{connect, pattern};
@@ -45,7 +45,10 @@ pub(crate) fn receiver(program: &str, port: u16) -> Command {
 }
 
 /// Starts a command with the given standard output, and waits until it listens.
-pub(crate) fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> Result<Started> {
+pub(crate) fn listening_into(
+    mut command: Command,
+    stdout: impl Into<Stdio>,
+) -> Result<StartedProcess> {
     let err = "/tmp/streams.err";
     let child = command
         .stdout(stdout)
@@ -54,16 +57,16 @@ pub(crate) fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> 
     // Closes the pipe's end that it has.
     drop(command);
     until_listening()?;
-    Ok(Started { child, err })
+    Ok(StartedProcess { child, err })
 }
 
 /// A running process whose standard output the case reads.
-pub(crate) struct Started {
+pub(crate) struct StartedProcess {
     child: std::process::Child,
     err: &'static str,
 }
 
-impl Started {
+impl StartedProcess {
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         framework::tool::signal(self.child.id().try_into()?, signal)
     }
@@ -244,7 +247,7 @@ fn nobody_reads_stderr() -> Result<()> {
 }
 
 /// Fills a pipe through a second open file, because the first would share `O_NONBLOCK`.
-pub(crate) fn fill(pipe: &OwnedFd) -> Result<()> {
+pub(crate) fn fill_pipe(pipe: &OwnedFd) -> Result<()> {
     let again = File::options()
         .write(true)
         .custom_flags(nix::libc::O_NONBLOCK)
@@ -265,7 +268,7 @@ fn stderr_that_is_full() -> Result<()> {
         // What upstream's words say before the NIC is touched may wait.
         let from_the_start = program == "devmem-tcp";
         if from_the_start {
-            fill(&full)?;
+            fill_pipe(&full)?;
         }
         let output = "/tmp/streams.out";
         let mut command = receiver(program, port);
@@ -274,7 +277,7 @@ fn stderr_that_is_full() -> Result<()> {
         drop(command);
         until_listening()?;
         if !from_the_start {
-            fill(&full)?;
+            fill_pipe(&full)?;
         }
         drop(full);
         Sender::to(testbed::at(port)).bytes("1M").run()?;
@@ -336,8 +339,8 @@ fn live_that_nobody_reads() -> Result<()> {
     let (live, summary) = text.trim_end().rsplit_once('\n').context("lines")?;
     // The first may be from before all peers were there.
     ensure!(live.lines().any(|line| line.len() > 4096), "short lines");
-    documented("recv --live", live)?;
-    documented("recv", summary)?;
+    check_documented("recv --live", live)?;
+    check_documented("recv", summary)?;
     let summary = Summary::parse(summary)?;
     ensure!(summary.bytes == PEERS as u64 * 1000, "bytes");
     ensure!(summary.signal == Some(15), "{summary}");

@@ -11,14 +11,14 @@ use netdev::{Netdev, QueueType};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::cases::tools::json::documented;
+use crate::cases::tools::json::check_documented;
 use framework::receiver::wait_until_bound;
 use framework::summary::Summary;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::{devmem_tcp, number};
 use framework::{ifindex, println_line};
-use receiver::{FreedAtOnce, Halted, LiveReceiver, SOON, connect, connect_to};
+use receiver::{FreedAtOnce, LiveReceiver, SOON, StoppedThread, connect, connect_to};
 
 const LAST: u32 = testbed::QUEUES - 1;
 
@@ -90,8 +90,8 @@ fn live_adds_up() -> Result<()> {
     ensure!(!end.stderr.contains("warning"), "{}", end.stderr);
     let said = end.good("recv")?;
     let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
-    documented("recv --live", live)?;
-    documented("recv", summary)?;
+    check_documented("recv --live", live)?;
+    check_documented("recv", summary)?;
     let summary = Summary::parse(summary)?;
     ensure!(summary.bytes == 4_000_000, "{summary}");
     ensure!(summary.frags == number(&settled, "/frags")?, "{summary}");
@@ -130,7 +130,7 @@ fn live_of_two_queues() -> Result<()> {
     drop(peers);
     let said = receiver.end()?.good("recv")?;
     let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
-    documented("recv --live", live)?;
+    check_documented("recv --live", live)?;
     check_consistent(&serde_json::from_str(summary)?)
 }
 
@@ -234,8 +234,8 @@ fn nic_out_of_reach() -> Result<()> {
     );
     let said = end.good("recv")?;
     let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
-    documented("recv --live", live)?;
-    documented("recv", summary)?;
+    check_documented("recv --live", live)?;
+    check_documented("recv", summary)?;
     sh(&format!("{tool} restore {NIC}")).map(drop)
 }
 
@@ -293,7 +293,7 @@ fn warning_before_the_pool_starves() -> Result<()> {
     let _freed = FreedAtOnce::set()?;
     let line = format!("--json --size 256K -l {NIC_ADDRESS}:5000 --connections {PEERS}");
     let receiver = LiveReceiver::start(&line)?;
-    let halted = Halted::at(receiver.running.id())?;
+    let halted = StoppedThread::stop(receiver.running.id())?;
     let mut peers = Vec::new();
     while !receiver.said()?.contains("warning: recv") {
         ensure!((peers.len() as u64) < NIOVS, "no warning");
@@ -328,7 +328,7 @@ fn warning_before_the_pool_starves() -> Result<()> {
     until("a word on failed allocations", SOON, || {
         Ok(receiver.said()?.contains("found no memory"))
     })?;
-    halted.go_on()?;
+    halted.resume()?;
     drop(peers);
     let end = receiver.end()?;
     println_line(&end.stderr);

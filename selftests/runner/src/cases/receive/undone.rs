@@ -42,7 +42,7 @@ fn dropped() -> Result<()> {
         run().context(name)?;
         ensure!(bound_queues()? == 0, "{name}: a binding is left");
         observer.same(&before).context(name)?;
-        nic_state::nothing_left().context(name)?;
+        nic_state::check_nothing_left().context(name)?;
     }
     Ok(())
 }
@@ -112,5 +112,5 @@ fn failed() -> Result<()> {
         "another error"
     );
     observer.same(&before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }

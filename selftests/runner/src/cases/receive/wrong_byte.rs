@@ -25,7 +25,7 @@ const END: Duration = Duration::from_secs(30);
 
 /// Checks that a receiver failed because of the wrong byte at `at`: error and summary name that
 /// offset. Returns the summary.
-pub(crate) fn refuted(end: Finished, at: usize) -> Result<Summary> {
+pub(crate) fn check_refuted(end: Finished, at: usize) -> Result<Summary> {
     println_line(end.stdout.trim_end());
     let summary = Summary::parse(&end.stdout)?;
     let complaint = end.refused(1)?;
@@ -56,7 +56,7 @@ fn transfer_wrong_byte(receiver: Recv, to: &str) -> Result<Summary> {
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
     let sent = Sender::to(to).input("/tmp/wrong").run();
     println_line(&format!("sender: {sent:?}"));
-    let summary = refuted(receiver.end_within(END)?, WRONG_AT)?;
+    let summary = check_refuted(receiver.end_within(END)?, WRONG_AT)?;
     ensure!(summary.frags > 0, "none came into the dmabuf");
     ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
     Ok(summary)

@@ -29,9 +29,9 @@ impl Schema {
             .with_context(|| format!("no section {section}"))?;
         let text = DOCUMENT.get(begin + head.len()..).unwrap_or_default();
         let text = text.split("\n## ").next().unwrap_or_default();
-        let mut keys = rows(text);
+        let mut keys = documented_keys(text);
         // Keys of shared structures: `(end).queue` is below each key whose type is `end`.
-        let shared = rows(DOCUMENT);
+        let shared = documented_keys(DOCUMENT);
         let mut paths: Vec<_> = keys.clone().into_iter().collect();
         while let Some((path, kind)) = paths.pop() {
             let structure = format!("({}).", kind.split(' ').next().unwrap_or_default());
@@ -112,7 +112,7 @@ fn join(path: &str, key: &str) -> String {
 }
 
 /// Parses keys and types out of the tables of a Markdown text.
-fn rows(text: &str) -> BTreeMap<String, String> {
+fn documented_keys(text: &str) -> BTreeMap<String, String> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let row = |row: &str| {
         let (key, rest) = row.split_once("` | ")?;
@@ -123,7 +123,7 @@ fn rows(text: &str) -> BTreeMap<String, String> {
 }
 
 /// Checks that each line of a text is JSON as a section of `docs/json.md` documents it.
-pub(crate) fn documented(section: &str, text: &str) -> Result<()> {
+pub(crate) fn check_documented(section: &str, text: &str) -> Result<()> {
     let schema = Schema::of(section)?;
     for line in text.lines() {
         let value = serde_json::from_str(line).with_context(|| format!("{section}: {line}"))?;
@@ -140,7 +140,7 @@ pub(crate) fn documented(section: &str, text: &str) -> Result<()> {
 /// of `docs/json.md`.
 fn check_output_of(section: &str, line: &str) -> Result<()> {
     let end = finish(command(None, &devmem_tcp(), &format!("{line} --json")))?;
-    documented(section, &end.stdout).with_context(|| end.stderr)
+    check_documented(section, &end.stdout).with_context(|| end.stderr)
 }
 
 case!(plans);
@@ -172,8 +172,8 @@ fn leases_and_transfers() -> Result<()> {
     let watch = Running::start(command(None, &devmem_tcp(), "show --watch --json"))?;
     let line = format!("send --json --wait 20 {to}");
     let sent = finish(command(Some(PEER), &devmem_tcp(), &line))?.good("send")?;
-    documented("send", &sent)?;
-    documented(
+    check_documented("send", &sent)?;
+    check_documented(
         "recv",
         &receiver.end_within(Duration::from_secs(10))?.good("recv")?,
     )?;
@@ -192,7 +192,7 @@ fn leases_and_transfers() -> Result<()> {
             bail!("{what:?} is not in\n{watched}");
         }
     }
-    documented("show --watch", &watched)
+    check_documented("show --watch", &watched)
 }
 
 #[cfg(test)]

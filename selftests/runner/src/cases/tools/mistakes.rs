@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::remedies::pasted;
+use super::remedies::run_remedies;
 use framework::doctor::as_user;
 use framework::leases::Guest;
 use framework::println_line;
@@ -27,7 +27,7 @@ fn check_refused(mut run: Command, status: i32, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(complaint.contains(word), "{line}: {word:?} is not in it");
     }
-    pasted(&complaint)?;
+    run_remedies(&complaint)?;
     ensure!(nic_settings(NIC)? == before, "{line}: the NIC has changed");
     Ok(())
 }
@@ -103,7 +103,7 @@ case!(queue_that_is_not_there);
 fn queue_that_is_not_there() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
     let netkit = format!("-f {GUEST} --netns {BOX}");
     check_refused(
         recv_at_nic(&format!("{netkit} --queue 0")),
@@ -150,7 +150,7 @@ fn queue_in_use() -> Result<()> {
     let line = format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:5001");
     check_refused(tool(&line), 1, &["queue 3", &own])?;
     receiver.stop()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
     check_refused(
         tool(&line),
         1,

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use framework::doctor::{Bad, Report, cured};
+use framework::doctor::{Report, Severity, check_cured};
 use framework::println_line;
 use framework::testbed::{self, NIC};
 use framework::tool::{Finished, finish, sh};
@@ -52,11 +52,11 @@ fn in_a_shell() -> Result<()> {
             finish(ip)?.good("ip").map(drop)
         };
         ip(&["down"])?;
-        cured(name, "link.up", Bad::NoRx)?;
+        check_cured(name, "link.up", Severity::NoRx)?;
         ip(&["mtu", "1000"])?;
-        cured(name, "link.mtu", Bad::Warns)?;
+        check_cured(name, "link.mtu", Severity::Warns)?;
         sh(&format!("ethtool -L {name} combined 1"))?;
-        cured(name, "queues.count", Bad::NoRx)?;
+        check_cured(name, "queues.count", Severity::NoRx)?;
     }
     let shown = run(&["show", "--all", "--json"])?.good("show")?;
     ensure!(shown.contains("\"-v\""), "{shown}");

@@ -41,7 +41,7 @@ pub(crate) fn listening(netns: Option<&str>, line: &str) -> Result<Running> {
 }
 
 /// Waits for the end of an `ncdevmem` that runs.
-pub(crate) fn ended(running: Running) -> Result<Finished> {
+pub(crate) fn wait_for_end(running: Running) -> Result<Finished> {
     let end = running.end_within(END)?;
     println_line(end.stderr.trim_end());
     Ok(end)
@@ -54,7 +54,7 @@ pub(crate) fn settings() -> Result<String> {
 }
 
 /// Checks that the NIC's settings are as before.
-pub(crate) fn same(before: &str) -> Result<()> {
+pub(crate) fn check_settings(before: &str) -> Result<()> {
     let now = settings()?;
     ensure!(
         now == before,
@@ -64,7 +64,7 @@ pub(crate) fn same(before: &str) -> Result<()> {
 }
 
 /// Counts the NIC's rx queues that are bound to a dmabuf.
-pub(crate) fn bound() -> Result<usize> {
+pub(crate) fn bound_queues() -> Result<usize> {
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     let bound =
         |queue: &&netdev::queues::Queue| queue.kind == QueueType::Rx && queue.dmabuf.is_some();
@@ -95,27 +95,27 @@ fn direct() -> Result<()> {
     let sender = Sender::to(testbed::at(5201)).input("/tmp/payload");
     sender.from(from).run()?;
     ensure!(
-        ended(receiver)?.good("ncdevmem")?.as_bytes() == payload(1 << 20),
+        wait_for_end(receiver)?.good("ncdevmem")?.as_bytes() == payload(1 << 20),
         "stdout is not the payload"
     );
 
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5202 -v 7"))?;
     Sender::to(testbed::at(5202)).input("/tmp/payload").run()?;
-    let said = ended(receiver)?.good("ncdevmem -v")?;
+    let said = wait_for_end(receiver)?.good("ncdevmem -v")?;
     ensure!(said == "Validated buffer\n", "on stdout: {said:?}");
-    same(&before)?;
+    check_settings(&before)?;
 
     testbed::parameter("unsplit_every", 3)?;
     testbed::parameter("unsplit_bytes", 10)?;
     let receiver = listening(None, &format!("-Lf{NIC} -s{NIC_ADDRESS} -p5203 -v7"))?;
     let sent = Sender::to(testbed::at(5203)).input("/tmp/payload").run();
     println_line(&format!("sender: {sent:?}"));
-    let complaint = ended(receiver)?.refused(1)?;
+    let complaint = wait_for_end(receiver)?.refused(1)?;
     ensure!(
         complaint.contains("split"),
         "the complaint does not say that a packet was not split"
     );
-    same(&before)
+    check_settings(&before)
 }
 
 case!(linear_bytes_are_delivered);
@@ -128,7 +128,7 @@ fn linear_bytes_are_delivered() -> Result<()> {
     testbed::parameter("unsplit_bytes", 1)?;
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5201"))?;
     let sent = Sender::to(testbed::at(5201)).input("/tmp/payload").run();
-    let end = ended(receiver)?;
+    let end = wait_for_end(receiver)?;
     sent?;
     ensure!(!end.stderr.contains("linear_bytes=0"), "no linear bytes");
     ensure!(end.stderr.contains("total_received=100000"), "not counted");
@@ -149,20 +149,20 @@ fn one_wrong_byte_fails() -> Result<()> {
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5201 -v 7"))?;
     let sent = Sender::to(testbed::at(5201)).input("/tmp/payload").run();
     println_line(&format!("sender: {sent:?}"));
-    let end = ended(receiver)?;
+    let end = wait_for_end(receiver)?;
     ensure!(end.stdout.is_empty(), "on stdout: {:?}", end.stdout);
     ensure!(
         end.refused(1)?.contains("54321"),
         "the complaint does not name byte 54321"
     );
-    same(&before)
+    check_settings(&before)
 }
 
 case!(ipv6_and_the_table_that_was);
 /// Receives over IPv6 on two queues, on a NIC with an RSS table set. The table must be restored.
 fn ipv6_and_the_table_that_was() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} weight 1 0 2 5"))?;
     let before = settings()?;
     fs::write("/tmp/payload", payload(1 << 20))?;
@@ -171,10 +171,10 @@ fn ipv6_and_the_table_that_was() -> Result<()> {
     Sender::to(format!("[{NIC_ADDRESS6}]:5201"))
         .input("/tmp/payload")
         .run()?;
-    let end = ended(receiver)?;
+    let end = wait_for_end(receiver)?;
     ensure!(end.stderr.contains("linear_bytes=0"), "linear bytes");
     end.good("ncdevmem")?;
-    same(&before)
+    check_settings(&before)
 }
 
 case!(signals_restore);
@@ -189,7 +189,7 @@ fn signals_restore() -> Result<()> {
             port += 1;
             let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p {port}"))?;
             until_listening()?;
-            ensure!(bound()? == 1, "nothing is bound");
+            ensure!(bound_queues()? == 1, "nothing is bound");
             let sender = if flowing {
                 let line = format!("send {NIC_ADDRESS}:{port} --bytes 4096M");
                 let tool = ours("devmem-tcp");
@@ -199,15 +199,15 @@ fn signals_restore() -> Result<()> {
             };
             std::thread::sleep(Duration::from_millis(500));
             receiver.signal(signal)?;
-            let complaint = ended(receiver)?.refused(1)?;
+            let complaint = wait_for_end(receiver)?.refused(1)?;
             ensure!(complaint.contains("signal"), "no signal is named");
-            same(&before)?;
+            check_settings(&before)?;
             if let Some(sender) = sender {
-                ended(sender)?.refused(1)?;
+                wait_for_end(sender)?.refused(1)?;
             }
         }
     }
-    ensure!(bound()? == 0, "a binding is left");
+    ensure!(bound_queues()? == 0, "a binding is left");
     Ok(())
 }
 
@@ -216,7 +216,7 @@ case!(as_in_the_series);
 /// queue, with `-t` and `-q` and without, then sending from dmabuf to dmabuf. Everything must
 /// arrive.
 fn as_in_the_series() -> Result<()> {
-    series()?;
+    set_up_series()?;
     fs::write("/tmp/payload", payload(4 << 20))?;
     let all = |end: Finished| -> Result<()> {
         ensure!(
@@ -230,7 +230,7 @@ fn as_in_the_series() -> Result<()> {
         let line = format!("-s 1.2.3.4 -p 5000 -f nk0 {line} -v 7");
         let receiver = listening(Some(BOX), &line)?;
         let sent = Sender::to("1.2.3.4:5000").input("/tmp/payload").run();
-        let end = ended(receiver)?;
+        let end = wait_for_end(receiver)?;
         sent?;
         all(end)?;
     }
@@ -242,17 +242,17 @@ fn as_in_the_series() -> Result<()> {
     let mut sender = ncdevmem(Some(PEER), &line);
     sender.stdin(fs::File::open("/tmp/payload")?);
     let sent = finish(sender)?.good("ncdevmem -s");
-    let end = ended(receiver)?;
+    let end = wait_for_end(receiver)?;
     sent?;
     all(end)
 }
 
 /// Sets NIC, lease and container up as in the kernel series that brought leases; 1.2.3.4 is the
 /// container's address, on nk0.
-pub(crate) fn series() -> Result<()> {
+pub(crate) fn set_up_series() -> Result<()> {
     testbed::wire_with(16, "")?;
     testbed::container()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} start 0 equal 15"))?;
     let made = sh(&format!("ethtool -X {NIC} start 15 equal 1 context new"))?;
     println_line(made.trim_end());

@@ -13,7 +13,8 @@ use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 
 use super::ncdevmem::{
-    bound, ended, listening, ncdevmem, payload, same, series, settings, until_listening,
+    bound_queues, check_settings, listening, ncdevmem, payload, set_up_series, settings,
+    until_listening, wait_for_end,
 };
 use framework::println_line;
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS};
@@ -79,7 +80,7 @@ fn to_a_plain_listener() -> Result<()> {
         .collect();
     check_arrives(None, &to(5006), &nic, &any)?;
     check_arrives(None, &to(5007), &nic, &any.repeat(70))?;
-    same(&before)
+    check_settings(&before)
 }
 
 case!(ipv6_from_an_address_of_choice);
@@ -106,14 +107,14 @@ fn to_a_dmabuf() -> Result<()> {
         until_listening()?;
         let line = format!("-f {SENDER} -s {NIC_ADDRESS} -p {port} {chunk}");
         let sent = send_input(Some(PEER), &line, &payload(16 << 20));
-        let end = ended(receiver)?;
+        let end = wait_for_end(receiver)?;
         let sent = sent?;
         ensure!(!sent.stderr.contains("max_in_flight=1\n"), "one at a time");
         ensure!(sent.stderr.contains("copied=0"), "bytes were copied");
         sent.good("the sender")?;
         ensure!(end.stderr.contains("frag_bytes=16777216"), "not all frags");
         end.good("the receiver")?;
-        same(&before)?;
+        check_settings(&before)?;
     }
     Ok(())
 }
@@ -122,7 +123,7 @@ case!(through_a_leased_netkit);
 /// Sends from a container through the NIC whose queue its netkit leases, without an option that
 /// names a queue. All must arrive.
 fn through_a_leased_netkit() -> Result<()> {
-    series()?;
+    set_up_series()?;
     let before = settings()?;
     let to = |port: u16| format!("{SENDER_ADDRESS}:{port}");
     check_arrives(Some(BOX), &to(5001), "-f nk0", &payload(2 << 20))?;
@@ -132,7 +133,7 @@ fn through_a_leased_netkit() -> Result<()> {
         "-f nk0 -t 0 -q 1 -n -z 3",
         b"hello\nworld\n",
     )?;
-    same(&before)
+    check_settings(&before)
 }
 
 /// Checks that a command line fails with status 1, these words and a remedy.
@@ -237,10 +238,10 @@ fn signals_leave_nothing() -> Result<()> {
         socket.read_exact(&mut line)?;
         ensure!(&line == b"hello\n", "another line came: {line:?}");
         running.signal(signal)?;
-        let end = ended(running)?;
+        let end = wait_for_end(running)?;
         ensure!(!end.status.success(), "it ended well");
-        same(&before)?;
-        ensure!(bound()? == 0, "a binding is left");
+        check_settings(&before)?;
+        ensure!(bound_queues()? == 0, "a binding is left");
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use netdev::queues::Lease;
 use netdev::{Netdev, QueueId};
 use nix::sys::signal::Signal;
 
-use super::ncdevmem::{bound, ended, ncdevmem, same, settings};
+use super::ncdevmem::{bound_queues, check_settings, ncdevmem, settings, wait_for_end};
 use framework::nic_state;
 use framework::sysctl;
 use framework::testbed::{self, NIC};
@@ -35,7 +35,7 @@ fn passes_and_restores() -> Result<()> {
         (HeaderSplit::Disabled, 0),
         (HeaderSplit::Enabled, 200),
     ] {
-        testbed::rings(split, threshold)?;
+        testbed::set_header_split(split, threshold)?;
         let before = settings()?;
         let said = run_probe(&format!("-f {NIC}"), 0)?;
         for refusal in [
@@ -45,14 +45,14 @@ fn passes_and_restores() -> Result<()> {
         ] {
             ensure!(said.contains(refusal), "{refusal:?} is not said");
         }
-        same(&before)?;
-        ensure!(bound()? == 0, "a binding is left");
+        check_settings(&before)?;
+        ensure!(bound_queues()? == 0, "a binding is left");
     }
     sh(&format!("ethtool -X {NIC} weight 1 0 2 5"))?;
     let before = settings()?;
     let said = run_probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
     ensure!(said.contains("queues 1..3"), "other queues than named");
-    same(&before)
+    check_settings(&before)
 }
 
 case!(rx_page_size);
@@ -73,7 +73,7 @@ fn rx_page_size() -> Result<()> {
         let complaint = run_probe(&format!("-f {NIC} -b 5000"), 1)?;
         ensure!(complaint.contains("bind-rx"), "not the kernel's refusal");
     }
-    same(&before)
+    check_settings(&before)
 }
 
 case!(fails_without_devmem);
@@ -103,10 +103,10 @@ fn fails_over_a_leased_queue() -> Result<()> {
     Netdev::open()?.lease(netkit("nk0", 2)?, lease)?;
     let complaint = run_probe(&format!("-f {NIC}"), 1)?;
     ensure!(complaint.contains("devmem-tcp show"), "no remedy");
-    same(&before)?;
+    check_settings(&before)?;
     // Those that are not leased are as good as before.
     run_probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
-    same(&before)
+    check_settings(&before)
 }
 
 case!(refused_for_another_reason);
@@ -121,7 +121,7 @@ fn refused_for_another_reason() -> Result<()> {
         "not said: {complaint}"
     );
     ensure!(!complaint.contains("as it must be"), "counted: {complaint}");
-    same(&before)
+    check_settings(&before)
 }
 
 case!(signals_restore);
@@ -144,15 +144,15 @@ fn signals_restore() -> Result<()> {
             Signal::SIGTERM
         };
         running.signal(signal)?;
-        let end = ended(running)?;
+        let end = wait_for_end(running)?;
         println_line(&format!("step {step}: {}", end.status));
         let said = end.refused(1)?;
         ensure!(
             said.contains("signal"),
             "it did not end by {signal}: {said}"
         );
-        same(&before)?;
-        ensure!(bound()? == 0, "a binding is left");
+        check_settings(&before)?;
+        ensure!(bound_queues()? == 0, "a binding is left");
     }
     Ok(())
 }

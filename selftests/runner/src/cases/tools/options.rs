@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::cases::lease::lease_rounds::{LAST, ROUTED, leased, receive, unleased};
-use crate::cases::lease::lease_way::{begin, boxed};
+use crate::cases::lease::lease_way::{container_options, prepare_containers};
 use framework::command_line::{Recv, Sender};
 use framework::far_end::{connect, pattern};
 use framework::footprint::Footprint;
@@ -224,9 +224,9 @@ case!(lease_host_end_and_route);
 /// Runs `lease` with `--host-end` and `--route`. The host end must have that name, and the guest
 /// only that route.
 fn lease_host_end_and_route() -> Result<()> {
-    let before = begin()?;
+    let before = prepare_containers()?;
     let line = format!("--queue {LAST} --address {ROUTED} --host-end nkhost --route 192.0.2.0/24");
-    let made = leased(&boxed(&line))?;
+    let made = leased(&container_options(&line))?;
     ensure!(made.host_end.as_deref() == Some("nkhost"), "{made:?}");
     ifindex("nkhost")?;
     let default = ifindex("nk0h");
@@ -244,7 +244,7 @@ fn lease_host_end_and_route() -> Result<()> {
     unleased("nkhost")?;
     before.same()?;
     // Not one that is longer than the kernel takes.
-    let long = boxed("--queue 1 --host-end an-interface-name");
+    let long = container_options("--queue 1 --host-end an-interface-name");
     let said = run(&format!("lease --phys {NIC} {long}"))?;
     ensure!(!said.status.success(), "a name of 17 bytes was taken");
     println_line(said.stderr.trim_end());
@@ -297,7 +297,7 @@ case!(apply_header_split);
 /// change.
 fn apply_header_split() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let plan = run(&format!("plan {NIC} --header-split"))?.good("plan")?;
@@ -395,7 +395,7 @@ fn apply_of_nothing() -> Result<()> {
     let said = run(&format!("apply {NIC} --netns nowhere --queue 1"))?.refused(1)?;
     says(&said, &["nowhere", "ENOENT"])?;
     ensure!(bound_queues()? == 0, "a binding");
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(signal_beats_patience);

@@ -79,5 +79,5 @@ fn on_your_nic() -> Result<()> {
     fs::remove_dir_all(FOLDER)?;
     end.good("the README's commands")?;
     ensure!(received? == 64 << 20, "not 64 MiB");
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }

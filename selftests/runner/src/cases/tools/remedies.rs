@@ -11,8 +11,8 @@ use netdev::{Ethtool, NetNs, QueueId};
 use nix::sys::signal::Signal;
 
 use crate::cases::lease::lease_rounds::{BESIDE6, LAST};
-use crate::cases::lease::lease_way::boxed;
-use framework::doctor::{as_user, paste};
+use crate::cases::lease::lease_way::container_options;
+use framework::doctor::{as_user, run_remedy};
 use framework::leases::move_to;
 use framework::receiver::{bound_queues_in, restore, start_bound};
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
@@ -76,7 +76,7 @@ fn shell(line: &str) -> Command {
 
 /// Runs the commands in the remedies of an error, which are its indented lines. Returns the number
 /// of commands.
-pub(crate) fn pasted(complaint: &str) -> Result<usize> {
+pub(crate) fn run_remedies(complaint: &str) -> Result<usize> {
     let remedies = complaint.lines().filter_map(|line| line.strip_prefix("  "));
     let all: Vec<&str> = remedies.flat_map(commands).collect();
     for line in &all {
@@ -113,7 +113,7 @@ fn check_cured(line: &str) -> Result<()> {
 /// and works after that was run.
 fn check_cured_in(netns: &NetNs, line: &str) -> Result<()> {
     let said = check_refused(line)?;
-    ensure!(pasted(&said)? > 0, "no command in {said:?}");
+    ensure!(run_remedies(&said)? > 0, "no command in {said:?}");
     check_works_in(netns, command(None, &devmem_tcp(), line)).with_context(|| line.to_owned())
 }
 
@@ -149,7 +149,7 @@ fn of_the_nic() -> Result<()> {
     let apply = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
     tool(&apply)?.good(&apply)?;
     check_cured(&recv)?;
-    nic_state::nothing_left()?;
+    nic_state::check_nothing_left()?;
     // Those tell where to look.
     let receiver = start_bound(command(None, &devmem_tcp(), &recv))?;
     for line in [
@@ -159,7 +159,7 @@ fn of_the_nic() -> Result<()> {
         format!("lease --phys {NIC} --queue 3 --netkit nk0"),
     ] {
         let said = check_refused(&line)?;
-        ensure!(pasted(&said)? > 0, "{line}: no command in {said:?}");
+        ensure!(run_remedies(&said)? > 0, "{line}: no command in {said:?}");
     }
     receiver.stop()?;
     sh(&format!("ip link set dev {NIC} down"))?;
@@ -207,7 +207,10 @@ fn of_leases() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     sh(&format!("ip link set dev {NIC} down"))?;
-    check_cured(&format!("lease --phys {NIC} --count 1 {}", boxed("")))?;
+    check_cured(&format!(
+        "lease --phys {NIC} --count 1 {}",
+        container_options("")
+    ))?;
     tool(&format!("unlease {GUEST} --netns {BOX}"))?.good("unlease")?;
     // A default route that a router's advertisement brought: it is there after the lease, too.
     testbed::clear()?;
@@ -216,7 +219,10 @@ fn of_leases() -> Result<()> {
     let default = "ip -6 route add default via 2001:db8:2::1 dev eth1 proto ra";
     sh(default)?;
     let address = format!("--queue {LAST} --address {BESIDE6}");
-    check_cured(&format!("lease --phys {NIC} {}", boxed(&address)))?;
+    check_cured(&format!(
+        "lease --phys {NIC} {}",
+        container_options(&address)
+    ))?;
     let routes = sh("ip -6 route show default")?;
     ensure!(routes.contains("proto ra"), "{routes:?}");
     tool(&format!("unlease {GUEST} --netns {BOX}"))?.good("unlease")?;
@@ -224,10 +230,10 @@ fn of_leases() -> Result<()> {
     sh(&format!("ip -n {BOX} route add default dev lo"))?;
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed("--queue 3 --address 198.51.100.2")
+        container_options("--queue 3 --address 198.51.100.2")
     );
     let said = check_refused(&line)?;
-    ensure!(pasted(&said)? > 0, "no command in {said:?}");
+    ensure!(run_remedies(&said)? > 0, "no command in {said:?}");
     Ok(())
 }
 
@@ -264,7 +270,7 @@ fn of_memory() -> Result<()> {
     let (code, remedy) = told("root's")?;
     ensure!(code == Some(1), "{code:?}");
     let chown = commands(&remedy).pop().context("no command")?;
-    paste(chown)?;
+    run_remedy(chown)?;
     let (code, _) = told("the user's")?;
     sh("chown 0 /dev/dma_heap/system")?;
     ensure!(code == Some(0), "{code:?}");

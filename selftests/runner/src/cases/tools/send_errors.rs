@@ -72,7 +72,7 @@ case!(bound_for_receiving);
 /// Sends from a dmabuf that is bound for receiving. The send must fail.
 fn bound_for_receiving() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let memory = Udmabuf::builder(MIB).build()?;
     let queue = QueueId::new(testbed::QUEUES - 1);
     let nic = ifindex(NIC)?;

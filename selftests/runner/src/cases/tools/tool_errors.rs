@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use netdev::ethtool::HeaderSplit;
 
-use super::remedies::pasted;
+use super::remedies::run_remedies;
 use framework::command_line::Recv;
 use framework::nic_state;
 use framework::println_line;
@@ -32,7 +32,7 @@ pub(crate) fn complains(mut run: Command, words: &[&str]) -> Result<()> {
         lines.len()
     );
     ensure!(lines[1].starts_with("  "), "the second line is no remedy");
-    pasted(&complaint).map(drop)
+    run_remedies(&complaint).map(drop)
 }
 
 fn tool(line: &str) -> Command {
@@ -58,9 +58,9 @@ fn queue_out_of_range() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000 --no-config");
-    testbed::split()?;
+    testbed::enable_header_split()?;
     complains(tool(&line), &["99", "eth1 has rx queues 0-3"])?;
-    testbed::rings(HeaderSplit::Auto, 0)?;
+    testbed::set_header_split(HeaderSplit::Auto, 0)?;
     let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000");
     complains(tool(&line), &["99", "eth1 has rx queues 0-3"])?;
     ensure!(
@@ -91,7 +91,7 @@ fn device_without_devmem() -> Result<()> {
 case!(split_off_and_no_config);
 fn split_off_and_no_config() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Disabled, 0)?;
+    testbed::set_header_split(HeaderSplit::Disabled, 0)?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --no-config");
     complains(
         tool(&line),
@@ -102,7 +102,7 @@ fn split_off_and_no_config() -> Result<()> {
 case!(without_net_admin);
 fn without_net_admin() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let before = nic_settings(NIC)?;
     let bare = |line: &str| {
         let mut run = Command::new("setpriv");
@@ -139,7 +139,7 @@ fn without_udmabuf() -> Result<()> {
     );
     run.args(["--mount", "sh", "-c", &line]);
     complains(run, &["/dev/udmabuf", "udmabuf"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(over_the_size_limit);
@@ -152,7 +152,7 @@ fn over_the_size_limit() -> Result<()> {
     complains(tool(&line), &["size_limit_mb"])?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 5000");
     complains(tool(&line), &["page"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(port_in_use);

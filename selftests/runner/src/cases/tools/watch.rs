@@ -124,7 +124,7 @@ fn lease_and_bind() -> Result<()> {
     let mut watch = Watch::start()?;
     let (_, nic) = watch.check_tells("device-came", testbed::wire)?;
     ensure!(nic["device"]["kind"] == "physical", "{nic}");
-    testbed::split()?;
+    testbed::enable_header_split()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     let (_, leased) = watch.check_tells("leased", || guest.lease(LAST))?;
@@ -153,10 +153,10 @@ case!(direct_bind_and_namespace);
 /// the watch must not keep the namespace alive.
 fn direct_bind_and_namespace() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(LAST, 1)?;
+    guest.lease_as(LAST, 1)?;
     let mut watch = Watch::start()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
     let (binding, bound) = watch.check_tells("bound", || {
@@ -187,7 +187,7 @@ fn namespace_without_a_name() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(LAST, 1)?;
+    guest.lease_as(LAST, 1)?;
     let pod = Running::start(command(Some(BOX), "sleep".as_ref(), "60"))?;
     let netns = NetNs::by_pid(pod.id())?;
     until("the pod", Duration::from_secs(30), || {

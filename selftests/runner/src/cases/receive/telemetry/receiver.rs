@@ -141,10 +141,10 @@ impl Drop for FreedAtOnce {
 }
 
 /// A thread that is stopped by ptrace, while the other threads of its process go on.
-pub(crate) struct Halted(Pid);
+pub(crate) struct StoppedThread(Pid);
 
-impl Halted {
-    pub(crate) fn at(pid: u32) -> Result<Self> {
+impl StoppedThread {
+    pub(crate) fn stop(pid: u32) -> Result<Self> {
         let pid = Pid::from_raw(pid.try_into().context("pid")?);
         ptrace::attach(pid).context("ptrace")?;
         let stopped = waitpid(pid, None)?;
@@ -155,7 +155,7 @@ impl Halted {
         Ok(Self(pid))
     }
 
-    pub(crate) fn go_on(self) -> Result<()> {
+    pub(crate) fn resume(self) -> Result<()> {
         Ok(ptrace::detach(self.0, None)?)
     }
 }
