@@ -1,4 +1,4 @@
-//! `api FILE.json`: the public API of a crate, an item a line, out of what rustdoc says of it.
+//! `api FILE.json`: prints the public API of a crate, one item per line, out of rustdoc's JSON.
 
 use std::error::Error;
 use std::fs;

@@ -1,4 +1,4 @@
-//! `cuInit`, devices, contexts, and the words for errors.
+//! Initialization, devices, contexts and error texts of the fake CUDA driver.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 

@@ -1,4 +1,5 @@
-//! Memory: memfds, mapped into this process at the addresses that "the GPU" has them at.
+//! Memory of the fake CUDA driver: memfds, mapped into this process at the addresses that "the GPU"
+//! has them at.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::fs::File;

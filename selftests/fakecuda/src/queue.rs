@@ -1,5 +1,5 @@
-//! Work that is enqueued, and done when somebody waits for it: as late as a GPU may be, so that who
-//! does not wait is found out.
+//! Operations in the fake CUDA driver's streams. They are executed only when somebody waits for
+//! them, as late as a GPU may be, so that a caller that does not wait is found out.
 
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};

@@ -1,4 +1,4 @@
-//! What the driver knows, and how each call begins.
+//! State of the fake CUDA driver, and what each driver function does first.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

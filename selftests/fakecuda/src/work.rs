@@ -1,4 +1,4 @@
-//! Copies, streams, events, kernels.
+//! Copies, streams, events and kernels of the fake CUDA driver.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 

@@ -1,4 +1,4 @@
-//! Random batches, done by the GPU and by the processor: the same must come of them.
+//! Comparison of random batches on the GPU with the same batches on the CPU.
 
 use std::time::Instant;
 

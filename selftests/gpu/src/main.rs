@@ -1,4 +1,4 @@
-//! A GPU's work on payload: held against the processor's, and measured.
+//! Compares a GPU's work on payload with the CPU's, and measures it.
 
 #![forbid(unsafe_code)]
 

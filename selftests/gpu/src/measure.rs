@@ -1,4 +1,4 @@
-//! How fast the GPU is at it, against a plain copy within its memory.
+//! Measures gathers, checksums and validation on a GPU, against plain copies within its memory.
 //!
 //! Each run reads pieces, and each copy bytes, at other places of the region, so that no cache has
 //! them if the region is much larger than it. A copy follows each gather, and both write to the same

@@ -1,4 +1,4 @@
-//! Numbers that repeat only if asked to.
+//! Random numbers that are the same for the same seed.
 
 use std::fs::File;
 use std::io::{self, Read};

@@ -1,4 +1,4 @@
-//! What was measured, for people.
+//! The report of the comparison and the measurements on a GPU, as text and JSON.
 
 use std::fmt::Write;
 

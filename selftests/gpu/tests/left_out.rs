@@ -1,4 +1,4 @@
-//! What there is not is left out, and that is said, over the fake of the driver.
+//! Kinds of memory that the fake CUDA driver lacks are left out of the comparison, and reported.
 #![allow(clippy::unwrap_used)]
 
 use std::process::{Command, Output};

@@ -1,5 +1,5 @@
-//! What user space costs: per frag, from the control message to `SO_DEVMEM_DONTNEED`, and per byte
-//! validated, against `memcmp`.
+//! Measures the receive path in user space: per frag, from the control message to
+//! `SO_DEVMEM_DONTNEED`, and per validated byte, against `memcmp`.
 //!
 //! `make bench-host` runs it and writes `target/criterion-summary.json`.
 

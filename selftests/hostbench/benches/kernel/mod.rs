@@ -1,4 +1,4 @@
-//! A kernel of three system calls, for measuring the receive path without the real one.
+//! Replacements of three system calls, to measure the receive path without a kernel.
 //!
 //! This module defines `recvmsg`, `setsockopt` and `ioctl` in place of the C library's. So the code
 //! under test is the one that programs use, [`DevmemStream::recv`](devmem::DevmemStream::recv) and

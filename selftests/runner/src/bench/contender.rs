@@ -1,4 +1,4 @@
-//! The receivers that are compared.
+//! The receivers that the benchmark compares, and their command lines.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};

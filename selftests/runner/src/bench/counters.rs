@@ -1,5 +1,5 @@
-//! System calls of a process and of all that it starts, counted by tracepoints of the kernel
-//! (`perf_event_open(2)`). Nothing stops the process: a call costs some instructions more.
+//! Counts the system calls of a process and its children by the kernel's tracepoints
+//! (`perf_event_open(2)`). The process is not stopped: a call costs some instructions more.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Latency: 64 bytes there and back over a devmem connection, with gathering and without.
+//! Measures latency: round trips of 64 bytes over a devmem connection, with gathering and without.
 //!
 //! The receiver is the library's engine as the tool configures it, with a sink that writes what it
 //! reads to the same connection. It asks for one message after the other.

@@ -1,4 +1,4 @@
-//! What receivers cost, side by side: the same transfer, on the same NIC, one after the other.
+//! Benchmark of receivers: the same transfer, on the same NIC, to one receiver after the other.
 //!
 //! Each round runs every contender once, in an order that moves on by one from round to round, so that
 //! what changes with time, and what one leaves to the next, strikes all of them. A round 0 comes before,

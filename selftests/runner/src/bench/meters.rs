@@ -1,4 +1,4 @@
-//! What is read off the kernel before and after a transfer.
+//! Counters of the kernel that are read before and after a transfer.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,4 +1,4 @@
-//! Pictures, as SVG: bars on a logarithmic axis, and panels of lines.
+//! Charts as SVG: bars on a logarithmic axis, and panels of lines.
 
 use anyhow::Result;
 use plotters::coord::Shift;

@@ -1,4 +1,4 @@
-//! The comparison, from what was measured: tables, what shall hold, JSON, pictures and the text of
+//! The benchmark's report, made from measurements: tables, targets, JSON, charts and the text of
 //! `docs/performance.md`. All of it follows from the JSON: nothing is written by hand.
 
 mod data;

@@ -1,4 +1,4 @@
-//! Records of a benchmark run, one JSON object a line.
+//! Records of a benchmark run, one JSON object per line.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The far end: as many connections as asked for, all of one thread, as those of many threads would
+//! The sender of a benchmark transfer: many connections in one thread, because many threads would
 //! leave little of an emulated machine's processors to the receiver.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! What is varied.
+//! Conditions of a benchmark transfer, and the series that vary one of them.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! The NIC as all transfers find it, so that nothing is set up between two of them.
+//! NIC, namespaces and netkit as all benchmark transfers use them, so that nothing is set up
+//! between two of them.
 //!
 //! RSS keeps to the lower half of the queues. Payload comes by the upper half: the address and port
 //! that it is sent to say whether by the last one, by the last two or four, with the source ports

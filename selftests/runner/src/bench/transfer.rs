@@ -1,4 +1,4 @@
-//! One transfer, from threads of ours to a receiver's process.
+//! One benchmark transfer, from threads of this process to a receiver's process.
 
 use std::fs;
 use std::io::Write;

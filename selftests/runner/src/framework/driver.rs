@@ -1,4 +1,4 @@
-//! The driver that the software NIC behaves as (`selftests/swnic/DRIVERS.md`), and what that driver
+//! The driver that the software NIC imitates (`selftests/swnic/DRIVERS.md`), and what that driver
 //! lacks.
 
 use std::sync::{Mutex, PoisonError};

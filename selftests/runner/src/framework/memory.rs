@@ -1,5 +1,5 @@
-//! The memory that a case receives into. A case that is about several kinds of memory runs once for
-//! each: it asks here for the options of its receivers and for memory of its own.
+//! The memory that a case receives into. A case about several kinds of memory runs once for each:
+//! this module gives its receivers' options, and memory for the case itself.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;

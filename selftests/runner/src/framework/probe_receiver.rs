@@ -1,4 +1,4 @@
-//! The probe receiver: its path, and what it prints at its end, as JSON.
+//! Command line and output of the probe receiver, whose sinks misbehave.
 
 use std::fmt::Display;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! BPF: what competes with a memory provider (an XDP program on the device, an AF_XDP socket on the
+//! BPF programs and sockets that compete with a memory provider (XDP on the device, AF_XDP on the
 //! queue), and a list of the loaded programs.
 
 use std::io;

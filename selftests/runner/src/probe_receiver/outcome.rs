@@ -1,4 +1,4 @@
-//! What the probe receiver prints at its end.
+//! The counts that the probe receiver prints at its end.
 
 use std::io::Write;
 

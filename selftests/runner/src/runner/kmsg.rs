@@ -1,4 +1,4 @@
-//! The kernel's log while a case runs.
+//! Complaints in the kernel log while a case runs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};

@@ -1,5 +1,5 @@
 //! KTAP, the kernel's test output (Documentation/dev-tools/ktap.rst): a version line, a plan, one
-//! line a case, diagnostics behind `#`.
+//! line per case, diagnostics behind `#`.
 
 use std::io::{self, Write};
 

@@ -1,4 +1,4 @@
-//! The figures of a run, round by round: what `docs/performance/data.json` has.
+//! The figures of a benchmark run, round by round, as in `docs/performance/data.json`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,4 +1,4 @@
-//! Folds the records of single transfers into figures.
+//! Computes the figures of a benchmark run from the records of single transfers.
 
 use std::collections::BTreeMap;
 

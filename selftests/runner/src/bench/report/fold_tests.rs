@@ -1,4 +1,4 @@
-//! What the figures are folded from, and to.
+//! Tests of the figures that are computed from records of transfers.
 
 use super::*;
 use crate::contender::{BARE, LOWAT, OURS};

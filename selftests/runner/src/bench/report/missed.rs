@@ -1,4 +1,4 @@
-//! What the data says about a target that is not met.
+//! Explanations of targets that are not met, from the figures.
 
 use super::data::{Data, Row};
 use super::spread::{Spread, median, ratios};

@@ -1,4 +1,4 @@
-//! The figures as pictures.
+//! The charts of the benchmark's report.
 
 use anyhow::Result;
 

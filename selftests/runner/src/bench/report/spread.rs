@@ -1,4 +1,4 @@
-//! The least, the middle and the most of some values.
+//! Median, minimum and maximum of the values of several rounds.
 
 use std::fmt;
 

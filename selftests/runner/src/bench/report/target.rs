@@ -1,4 +1,4 @@
-//! A target, its verdict, and tables of them.
+//! A performance target, its verdict, and tables of targets.
 
 use std::fmt::Write;
 

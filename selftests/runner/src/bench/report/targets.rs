@@ -1,4 +1,4 @@
-//! The targets, each with its figure.
+//! All performance targets, each with its figure.
 
 use super::data::{Data, Host, Row};
 use super::spread::{Spread, ratios};

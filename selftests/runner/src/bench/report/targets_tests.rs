@@ -1,4 +1,4 @@
-//! Figures that are met, missed, or not there.
+//! Tests of targets that are met, missed, or not measured.
 
 use super::super::fold::tests::{compared, of};
 use super::*;

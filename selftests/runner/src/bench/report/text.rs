@@ -1,4 +1,4 @@
-//! Tables of figures, as text.
+//! Tables of the benchmark's figures, as text.
 
 use std::fmt::Write;
 

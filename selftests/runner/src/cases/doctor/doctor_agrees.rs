@@ -1,5 +1,5 @@
-//! `doctor` says that receiving works if and only if `recv` with the same options works, in one state of
-//! the NIC after the other.
+//! `doctor` says that receiving works if and only if `recv` with the same options works, in many
+//! states of the NIC.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;

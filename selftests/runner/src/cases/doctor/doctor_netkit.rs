@@ -1,4 +1,4 @@
-//! `doctor` finds faults of a netkit and of the way to it.
+//! `doctor` finds faults of a netkit and of the route to it.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What identifies the devices of a lease, so that those of others are left alone; and dry runs, which
+//! Leases and their devices are identified so that those of others are left alone; and dry runs
 //! change nothing.
 
 use std::collections::BTreeMap;

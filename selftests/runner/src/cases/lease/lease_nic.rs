@@ -1,4 +1,4 @@
-//! What can and can't be done to the NIC and to the netkit while a queue is leased.
+//! Changes to the NIC and the netkit while a queue is leased: which the kernel grants and refuses.
 
 use std::time::Duration;
 

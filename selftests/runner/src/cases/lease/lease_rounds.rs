@@ -1,4 +1,4 @@
-//! `lease`, a transfer, `unlease`, over and over as an operator would: nothing is left behind.
+//! `lease`, a transfer and `unlease`, repeated as an operator would: nothing is left behind.
 
 use std::fs;
 use std::io::Write;

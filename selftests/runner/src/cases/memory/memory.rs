@@ -1,4 +1,5 @@
-//! Kinds of memory that the tools can't use, and the owner of the memory during a run and after.
+//! Kinds of memory that the tools can use or not, and which process holds the memory during a run
+//! and after.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};

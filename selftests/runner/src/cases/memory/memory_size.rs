@@ -1,5 +1,5 @@
-//! Memory larger than the machine or the control group has: refused before a page is taken, with a size
-//! that would do.
+//! Memory larger than the machine or the control group has is refused before a page is taken, with
+//! a possible size.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Whether the owner of a change to a NIC is alive is seen from a lock, not from a process id.
+//! A lock, not a process id, shows whether the owner of a change to a NIC is alive.
 
 use std::fs;
 use std::path::PathBuf;

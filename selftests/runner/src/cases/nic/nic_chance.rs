@@ -1,5 +1,5 @@
-//! Random rounds: a driver, settings of its NIC, a receiver or a plan, and a way to die; after `restore`
-//! the NIC is what it was, to the byte.
+//! Random rounds: a driver, settings of its NIC, a receiver, and a way to end it; after `restore`
+//! the NIC is as before, to the byte.
 //!
 //! Each round has a seed, which is printed: `SEED=7 ROUNDS=1 selftests/vm/test nic_chance` is that
 //! round again, `ROUNDS=200 selftests/vm/test --deadline 2000 nic_chance` is many.

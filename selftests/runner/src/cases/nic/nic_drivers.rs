@@ -1,5 +1,5 @@
-//! Restoring the settings of drivers that switch rules off, tell rx from tx channels, have few RSS
-//! contexts or none, or have tables that follow the channels.
+//! Restoring the settings of drivers that switch ntuple rules off, have separate rx and tx
+//! channels, few RSS contexts or none, or RSS tables that follow the channels.
 
 use std::path::Path;
 use std::process::Command;

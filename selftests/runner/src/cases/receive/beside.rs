@@ -1,5 +1,4 @@
-//! Payload that arrives in host memory and not in the dmabuf: TCP works, and the receiver says what is
-//! wrong.
+//! Payload that arrives in host memory instead of the dmabuf: the receiver takes it, and warns.
 
 use std::io::Write;
 use std::time::Duration;

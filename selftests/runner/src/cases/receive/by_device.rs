@@ -1,4 +1,4 @@
-//! Sinks that leave the payload to a device, in batches of frags. The device is the CPU here.
+//! Sinks that have a device read the payload, in batches of frags. The device is the CPU here.
 
 use std::fs;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! Receiving into a GPU's memory, as far as that can be seen without one: a fake of the driver uses host
-//! memory, and runs on the CPU the kernels that read the payload.
+//! Receiving into a GPU's memory, tested without a GPU: a fake CUDA driver uses host memory, and
+//! runs the kernels that read the payload on the CPU.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The results of the sinks for payload that came through a dmabuf, with every kind of memory and page.
+//! Results of the payload sinks, with every kind of memory and page.
 
 use std::fs;
 use std::io::Write;

@@ -1,5 +1,5 @@
-//! One wrong byte in the payload, on each way that payload can take: the receiver names its offset and
-//! counts nothing behind it as validated.
+//! One wrong byte in the payload, by each way that payload can arrive: the receiver names its
+//! offset and counts no byte behind it as validated.
 
 use std::fs;
 use std::io::Write;

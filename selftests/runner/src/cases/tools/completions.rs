@@ -1,4 +1,4 @@
-//! Completions, by the shells themselves: each subcommand and option, and values of each kind.
+//! Shell completions, typed into the shells: each subcommand and option, and values of each kind.
 
 use std::fs::{self, File};
 use std::path::Path;
