@@ -1,11 +1,11 @@
-//! `api FILE.json`: the public API of a crate, an item a line, out of what rustdoc says of it.
+//! `api FILE.json`: prints the public API of a crate, one item per line, out of rustdoc's JSON.
 
 use std::error::Error;
 use std::fs;
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Exit status for a format that is not the one read here.
+/// Exit status when the rustdoc JSON has another format version than [`FORMAT_VERSION`].
 const OTHER_FORMAT: u8 = 3;
 
 fn main() -> ExitCode {
@@ -28,8 +28,8 @@ fn run(path: &str) -> Result<ExitCode, Box<dyn Error>> {
     let found = json["format_version"]
         .as_u64()
         .ok_or("not rustdoc's JSON")?;
-    if found != u64::from(FORMAT) {
-        eprintln!("api: {path}: rustdoc's JSON of format {found}, where {FORMAT} is read");
+    if found != u64::from(FORMAT_VERSION) {
+        eprintln!("api: {path}: rustdoc's JSON of format {found}, where {FORMAT_VERSION} is read");
         return Ok(ExitCode::from(OTHER_FORMAT));
     }
     let api = public_api::Builder::from_rustdoc_json(path)
@@ -39,22 +39,23 @@ fn run(path: &str) -> Result<ExitCode, Box<dyn Error>> {
         .sorted(true)
         .build()?;
     let mut out = std::io::stdout().lock();
-    for line in telling(api.items().map(ToString::to_string)) {
+    for line in drop_usual_items(api.items().map(ToString::to_string)) {
         writeln!(out, "{line}")?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Without what is said already, or is the compiler's own business: methods of the usual traits, and
-/// traits that nobody asks for by name. `Send` and `Sync` stay, which are lost unnoticed.
-fn telling(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
+/// Keeps the lines that tell something about the API: drops the methods of derived and other usual
+/// traits, and compiler-made auto traits. `Send` and `Sync` stay, because losing one goes
+/// unnoticed.
+fn drop_usual_items(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> {
     let mut usual = false;
     lines.filter(move |line| {
-        let implemented = line.strip_prefix("impl").map(without_parameters);
+        let implemented = line.strip_prefix("impl").map(strip_impl_parameters);
         if let Some(implemented) = implemented {
             let starts = |of: &[&str]| of.iter().any(|path| implemented.starts_with(path));
-            usual = implemented.contains(" for ") && starts(USUAL);
-            return !starts(OWN);
+            usual = implemented.contains(" for ") && starts(USUAL_TRAITS);
+            return !starts(COMPILER_TRAITS);
         }
         let method = line.starts_with("pub fn ") || line.starts_with("pub unsafe fn ");
         usual &= method;
@@ -62,8 +63,9 @@ fn telling(lines: impl Iterator<Item = String>) -> impl Iterator<Item = String> 
     })
 }
 
-/// What follows `impl` and its parameters, and a negation.
-fn without_parameters(rest: &str) -> &str {
+/// Strips an `impl` line of its generic parameters and of a leading `!`: returns the trait's path
+/// and what follows.
+fn strip_impl_parameters(rest: &str) -> &str {
     let mut depth = 0;
     let end = rest.find(|c| {
         depth += i32::from(c == '<') - i32::from(c == '>');
@@ -73,8 +75,8 @@ fn without_parameters(rest: &str) -> &str {
         .trim_start_matches([' ', '!'])
 }
 
-/// Traits whose methods are known.
-const USUAL: &[&str] = &[
+/// Path prefixes of well-known traits, whose methods the snapshot leaves out.
+const USUAL_TRAITS: &[&str] = &[
     "core::clone::",
     "core::cmp::",
     "core::default::",
@@ -84,9 +86,9 @@ const USUAL: &[&str] = &[
     "serde_core::",
 ];
 
-/// Traits that only the compiler implements: left out of the snapshot, as they change from one version of it to the
-/// next.
-const OWN: &[&str] = &[
+/// Path prefixes of traits that only the compiler implements: left out of the snapshot, because
+/// they change from one compiler version to the next.
+const COMPILER_TRAITS: &[&str] = &[
     "core::marker::Freeze ",
     "core::marker::StructuralPartialEq ",
     "core::marker::Unpin ",
@@ -94,5 +96,5 @@ const OWN: &[&str] = &[
     "core::panic::unwind_safe::",
 ];
 
-/// The format that this version of `public-api` reads.
-const FORMAT: u32 = 57;
+/// Version of rustdoc's JSON format that the `public-api` crate in use can read.
+const FORMAT_VERSION: u32 = 57;

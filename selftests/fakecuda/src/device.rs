@@ -1,13 +1,13 @@
-//! `cuInit`, devices, contexts, and the words for errors.
+//! Initialization, devices, contexts and error texts of the fake CUDA driver.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use crate::state::{
-    CURRENT, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, Needs, State, call, state,
+    CURRENT, INVALID_CONTEXT, INVALID_DEVICE, INVALID_VALUE, Needs, State, driver_call, state,
 };
 
-/// Writes a result to where the caller wants it.
-pub(crate) fn put<T>(out: *mut T, value: T) -> Result<(), c_int> {
+/// Writes a result through the pointer that the caller of a driver function passed.
+pub(crate) fn write_out<T>(out: *mut T, value: T) -> Result<(), c_int> {
     if out.is_null() {
         return Err(INVALID_VALUE);
     }
@@ -16,15 +16,15 @@ pub(crate) fn put<T>(out: *mut T, value: T) -> Result<(), c_int> {
     Ok(())
 }
 
-fn put_text(out: *mut c_char, len: c_int, text: &str) -> Result<(), c_int> {
+fn write_text(out: *mut c_char, len: c_int, text: &str) -> Result<(), c_int> {
     let room = usize::try_from(len).map_err(|_| INVALID_VALUE)?;
     for (i, byte) in text.bytes().chain([0]).enumerate().take(room) {
-        put(out.wrapping_add(i), byte as c_char)?;
+        write_out(out.wrapping_add(i), byte as c_char)?;
     }
     Ok(())
 }
 
-fn device(state: &State, device: c_int) -> Result<(), c_int> {
+fn check_device(state: &State, device: c_int) -> Result<(), c_int> {
     if (0..state.devices).contains(&device) {
         Ok(())
     } else {
@@ -32,7 +32,7 @@ fn device(state: &State, device: c_int) -> Result<(), c_int> {
     }
 }
 
-const NAMES: [(c_int, &CStr, &CStr); 12] = [
+const ERROR_NAMES: [(c_int, &CStr, &CStr); 12] = [
     (1, c"CUDA_ERROR_INVALID_VALUE", c"invalid argument"),
     (2, c"CUDA_ERROR_OUT_OF_MEMORY", c"out of memory"),
     (3, c"CUDA_ERROR_NOT_INITIALIZED", c"initialization error"),
@@ -71,14 +71,14 @@ const NAMES: [(c_int, &CStr, &CStr); 12] = [
     (999, c"CUDA_ERROR_UNKNOWN", c"unknown error"),
 ];
 
-fn words(
+fn error_text(
     code: c_int,
     out: *mut *const c_char,
     which: impl Fn(&(c_int, &'static CStr, &'static CStr)) -> &'static CStr,
 ) -> c_int {
-    let words = NAMES.iter().find(|words| words.0 == code);
+    let words = ERROR_NAMES.iter().find(|words| words.0 == code);
     let text = words.map_or(std::ptr::null(), |words| which(words).as_ptr());
-    match put(out, text) {
+    match write_out(out, text) {
         Ok(()) if !text.is_null() => 0,
         _ => INVALID_VALUE,
     }
@@ -86,17 +86,17 @@ fn words(
 
 #[unsafe(no_mangle)]
 extern "C" fn cuGetErrorName(code: c_int, out: *mut *const c_char) -> c_int {
-    words(code, out, |words| words.1)
+    error_text(code, out, |words| words.1)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuGetErrorString(code: c_int, out: *mut *const c_char) -> c_int {
-    words(code, out, |words| words.2)
+    error_text(code, out, |words| words.2)
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuInit(_flags: c_uint) -> c_int {
-    call("cuInit", Needs::Nothing, |state| {
+    driver_call("cuInit", Needs::Nothing, |state| {
         if !state.initialized {
             for (name, value) in std::env::vars() {
                 if let Some(name) = name.strip_prefix("FAKECUDA_") {
@@ -111,54 +111,54 @@ extern "C" fn cuInit(_flags: c_uint) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDriverGetVersion(out: *mut c_int) -> c_int {
-    call("cuDriverGetVersion", Needs::Nothing, |state| {
-        put(out, state.version)
+    driver_call("cuDriverGetVersion", Needs::Nothing, |state| {
+        write_out(out, state.version)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDeviceGetCount(out: *mut c_int) -> c_int {
-    call("cuDeviceGetCount", Needs::Driver, |state| {
-        put(out, state.devices)
+    driver_call("cuDeviceGetCount", Needs::Driver, |state| {
+        write_out(out, state.devices)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDeviceGet(out: *mut c_int, ordinal: c_int) -> c_int {
-    call("cuDeviceGet", Needs::Driver, |state| {
-        device(state, ordinal)?;
-        put(out, ordinal)
+    driver_call("cuDeviceGet", Needs::Driver, |state| {
+        check_device(state, ordinal)?;
+        write_out(out, ordinal)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDeviceGetName(out: *mut c_char, len: c_int, which: c_int) -> c_int {
-    call("cuDeviceGetName", Needs::Driver, |state| {
-        device(state, which)?;
-        put_text(out, len, "no GPU, but a fake")
+    driver_call("cuDeviceGetName", Needs::Driver, |state| {
+        check_device(state, which)?;
+        write_text(out, len, "no GPU, but a fake")
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDeviceGetPCIBusId(out: *mut c_char, len: c_int, which: c_int) -> c_int {
-    call("cuDeviceGetPCIBusId", Needs::Driver, |state| {
-        device(state, which)?;
-        put_text(out, len, &format!("0000:FA:{which:02X}.0"))
+    driver_call("cuDeviceGetPCIBusId", Needs::Driver, |state| {
+        check_device(state, which)?;
+        write_text(out, len, &format!("0000:FA:{which:02X}.0"))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDeviceTotalMem_v2(out: *mut usize, which: c_int) -> c_int {
-    call("cuDeviceTotalMem", Needs::Driver, |state| {
-        device(state, which)?;
-        put(out, 4 << 30)
+    driver_call("cuDeviceTotalMem", Needs::Driver, |state| {
+        check_device(state, which)?;
+        write_out(out, 4 << 30)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDeviceGetAttribute(out: *mut c_int, attribute: c_int, which: c_int) -> c_int {
-    call("cuDeviceGetAttribute", Needs::Driver, |state| {
-        device(state, which)?;
+    driver_call("cuDeviceGetAttribute", Needs::Driver, |state| {
+        check_device(state, which)?;
         let value = match attribute {
             16 => 2,                                // MULTIPROCESSOR_COUNT
             75 => 7,                                // COMPUTE_CAPABILITY_MAJOR
@@ -169,7 +169,7 @@ extern "C" fn cuDeviceGetAttribute(out: *mut c_int, attribute: c_int, which: c_i
             124 => c_int::from(state.dmabuf), // DMA_BUF_SUPPORTED
             _ => return Err(INVALID_VALUE),
         };
-        put(out, value)
+        write_out(out, value)
     })
 }
 
@@ -177,9 +177,9 @@ const CONTEXT: usize = 0xc0;
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDevicePrimaryCtxRetain(out: *mut *mut c_void, which: c_int) -> c_int {
-    call("cuDevicePrimaryCtxRetain", Needs::Driver, |state| {
-        device(state, which)?;
-        put(out, std::ptr::without_provenance_mut(CONTEXT))?;
+    driver_call("cuDevicePrimaryCtxRetain", Needs::Driver, |state| {
+        check_device(state, which)?;
+        write_out(out, std::ptr::without_provenance_mut(CONTEXT))?;
         state.contexts += 1;
         Ok(())
     })
@@ -187,21 +187,21 @@ extern "C" fn cuDevicePrimaryCtxRetain(out: *mut *mut c_void, which: c_int) -> c
 
 #[unsafe(no_mangle)]
 extern "C" fn cuDevicePrimaryCtxRelease_v2(which: c_int) -> c_int {
-    let code = call("cuDevicePrimaryCtxRelease", Needs::Driver, |state| {
-        device(state, which)
+    let code = driver_call("cuDevicePrimaryCtxRelease", Needs::Driver, |state| {
+        check_device(state, which)
     });
     // It is released even with an error to tell.
     let mut state = state();
     state.contexts -= 1;
     if state.contexts == 0 {
-        state.end_context();
+        state.revive_if_lost();
     }
     code
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxPushCurrent_v2(context: *mut c_void) -> c_int {
-    call("cuCtxPushCurrent", Needs::Driver, |state| {
+    driver_call("cuCtxPushCurrent", Needs::Driver, |state| {
         if context.addr() != CONTEXT || state.contexts <= 0 {
             return Err(INVALID_CONTEXT);
         }
@@ -218,14 +218,14 @@ extern "C" fn cuCtxPopCurrent_v2(out: *mut *mut c_void) -> c_int {
     }
     // It is popped even with an error to tell.
     CURRENT.set(depth - 1);
-    call("cuCtxPopCurrent", Needs::Driver, |_| {
-        put(out, std::ptr::without_provenance_mut(CONTEXT))
+    driver_call("cuCtxPopCurrent", Needs::Driver, |_| {
+        write_out(out, std::ptr::without_provenance_mut(CONTEXT))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuFlushGPUDirectRDMAWrites(target: c_int, scope: c_int) -> c_int {
-    call("cuFlushGPUDirectRDMAWrites", Needs::Context, |_| {
+    driver_call("cuFlushGPUDirectRDMAWrites", Needs::Context, |_| {
         if (target, scope) == (0, 100) {
             Ok(())
         } else {

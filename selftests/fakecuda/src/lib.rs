@@ -30,8 +30,8 @@ use std::ffi::{CStr, CString, c_char, c_int};
 
 use state::state;
 
-/// Sets a variable of the environment's, as `FAKECUDA_` and `name`; 1 if there is no such or the
-/// value is none for it.
+/// Sets the option that the environment variable `FAKECUDA_` plus `name` sets. Returns 1 if there
+/// is no such option or the value is not valid for it, else 0.
 ///
 /// # Safety
 /// Both are C strings.
@@ -44,31 +44,33 @@ pub unsafe extern "C" fn fakecuda_set(name: *const c_char, value: *const c_char)
     c_int::from(state().set(&name, &value).is_none())
 }
 
-/// Forgets faults, settings and counts. What is held stays.
+/// Resets injected faults, options and counters of the fake CUDA driver to their defaults. Memory,
+/// streams and other objects stay.
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecuda_reset() {
     state().reset();
 }
 
-/// Forgets what is held, contexts apart: what could not be given back because it was told to fail.
+/// Forgets all memory, streams and other objects except contexts: those that a test could not free
+/// because an injected fault made the free fail.
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecuda_forget() {
-    state().forget();
+    state().forget_objects();
 }
 
-/// Calls since the last reset.
+/// Number of calls of driver functions since the last reset.
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecuda_calls() -> u64 {
     state().calls
 }
 
-/// The flags that `cuMemGetHandleForAddressRange` was called with last.
+/// The `flags` argument of the last call of `cuMemGetHandleForAddressRange`.
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecuda_flags() -> u64 {
     state().flags
 }
 
-/// The function that failed as it was told to, or null.
+/// Name of the function in which an injected fault occurred, or null.
 #[unsafe(no_mangle)]
 pub extern "C" fn fakecuda_failed() -> *const c_char {
     state()
@@ -77,14 +79,14 @@ pub extern "C" fn fakecuda_failed() -> *const c_char {
         .map_or(std::ptr::null(), |name| name.as_ptr())
 }
 
-/// Writes to `out` what is held: contexts, memory, streams and so on, each with its number; nothing
-/// but a NUL if all went back.
+/// Writes to `out` which objects (contexts, memory, streams and so on) were not freed, with the
+/// number of each; an empty C string if all were freed.
 ///
 /// # Safety
 /// `out` has room for `len` bytes, at least one.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fakecuda_held(out: *mut c_char, len: usize) {
-    let text = CString::new(state().held()).unwrap_or_default();
+    let text = CString::new(state().held_objects()).unwrap_or_default();
     let bytes = text.as_bytes();
     let fits = bytes.len().min(len - 1);
     // SAFETY: the caller's promise, and `fits` is less than `len`.

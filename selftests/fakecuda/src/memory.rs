@@ -1,12 +1,13 @@
-//! Memory: memfds, mapped into this process at the addresses that "the GPU" has them at.
+//! Memory of the fake CUDA driver: memfds, mapped into this process at the addresses that "the GPU"
+//! has them at.
 
 use std::ffi::{c_int, c_uint, c_void};
 use std::fs::File;
 use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
-use crate::device::put;
+use crate::device::write_out;
 use crate::state::{
-    INVALID_VALUE, NOT_SUPPORTED, Needs, OPERATING_SYSTEM, OUT_OF_MEMORY, Region, call,
+    INVALID_VALUE, NOT_SUPPORTED, Needs, OPERATING_SYSTEM, OUT_OF_MEMORY, Region, driver_call,
 };
 
 const PAGE: u64 = 4096;
@@ -24,7 +25,7 @@ struct UdmabufCreate {
 const UDMABUF_FLAGS_CLOEXEC: u32 = 1;
 const UDMABUF_CREATE: libc::Ioctl = libc::_IOW::<UdmabufCreate>(b'u' as u32, 0x42);
 
-/// Memory without an address, sealed as udmabuf wants it.
+/// Creates a memfd of `len` bytes, sealed against shrinking as udmabuf requires.
 fn memfd(len: usize) -> Result<OwnedFd, c_int> {
     let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
     // SAFETY: the name is a C string.
@@ -43,7 +44,8 @@ fn memfd(len: usize) -> Result<OwnedFd, c_int> {
     Ok(file.into())
 }
 
-/// Maps `fd`, or nothing that may be touched, at `at`, or anywhere.
+/// Maps `fd`, or inaccessible memory where there is none, at the address `at` (0: at an address of
+/// the kernel's choice).
 fn map(at: u64, len: usize, fd: Option<&OwnedFd>) -> Result<u64, c_int> {
     let (protection, flags) = match fd {
         Some(_) => (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED),
@@ -68,8 +70,8 @@ fn unmap(at: u64, len: usize) {
     unsafe { libc::munmap(std::ptr::with_exposed_provenance_mut(at as usize), len) };
 }
 
-/// Addresses with others before and after them that nobody may touch: who goes too far is told by a
-/// signal.
+/// Reserves an address range between two inaccessible guard ranges, so that an access beyond it
+/// ends in a signal.
 fn reserve(len: usize) -> Result<u64, c_int> {
     Ok(map(0, len + 2 * GRANULARITY, None)? + GRANULARITY as u64)
 }
@@ -80,7 +82,7 @@ fn unreserve(at: u64, len: usize) {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemAlloc_v2(out: *mut u64, len: usize) -> c_int {
-    call("cuMemAlloc", Needs::Context, |state| {
+    driver_call("cuMemAlloc", Needs::Context, |state| {
         if len == 0 || len > 4 << 30 {
             return Err(if len == 0 {
                 INVALID_VALUE
@@ -91,15 +93,15 @@ extern "C" fn cuMemAlloc_v2(out: *mut u64, len: usize) -> c_int {
         let memory = memfd(len)?;
         let start = map(reserve(len)?, len, Some(&memory))?;
         state.regions.insert(start, Region { len, memory });
-        put(out, start)
+        write_out(out, start)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFree_v2(at: u64) -> c_int {
-    call("cuMemFree", Needs::Context, |state| {
+    driver_call("cuMemFree", Needs::Context, |state| {
         let region = state.regions.remove(&at).ok_or(INVALID_VALUE)?;
-        state.no_work();
+        state.count_free_under_work();
         unreserve(at, region.len);
         Ok(())
     })
@@ -111,17 +113,17 @@ extern "C" fn cuMemGetAllocationGranularity(
     prop: *const c_void,
     option: c_int,
 ) -> c_int {
-    call("cuMemGetAllocationGranularity", Needs::Driver, |_| {
+    driver_call("cuMemGetAllocationGranularity", Needs::Driver, |_| {
         if prop.is_null() || !(0..=1).contains(&option) {
             return Err(INVALID_VALUE);
         }
-        put(out, GRANULARITY)
+        write_out(out, GRANULARITY)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemCreate(out: *mut u64, len: usize, prop: *const c_int, flags: u64) -> c_int {
-    call("cuMemCreate", Needs::Driver, |state| {
+    driver_call("cuMemCreate", Needs::Driver, |state| {
         if len == 0 || len % GRANULARITY != 0 || prop.is_null() || flags != 0 {
             return Err(INVALID_VALUE);
         }
@@ -132,16 +134,16 @@ extern "C" fn cuMemCreate(out: *mut u64, len: usize, prop: *const c_int, flags: 
         if !pinned || rdma != u8::from(state.rdma_virtual) {
             return Err(INVALID_VALUE);
         }
-        let handle = state.handle();
+        let handle = state.new_handle();
         let memory = memfd(len)?;
         state.created.insert(handle, Region { len, memory });
-        put(out, handle)
+        write_out(out, handle)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemRelease(handle: u64) -> c_int {
-    call("cuMemRelease", Needs::Driver, |state| {
+    driver_call("cuMemRelease", Needs::Driver, |state| {
         state.created.remove(&handle).map(drop).ok_or(INVALID_VALUE)
     })
 }
@@ -154,19 +156,19 @@ extern "C" fn cuMemAddressReserve(
     _hint: u64,
     flags: u64,
 ) -> c_int {
-    call("cuMemAddressReserve", Needs::Driver, |state| {
+    driver_call("cuMemAddressReserve", Needs::Driver, |state| {
         if len == 0 || len % GRANULARITY != 0 || flags != 0 {
             return Err(INVALID_VALUE);
         }
         let start = reserve(len)?;
         state.reserved.insert(start, len);
-        put(out, start)
+        write_out(out, start)
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemAddressFree(at: u64, len: usize) -> c_int {
-    call("cuMemAddressFree", Needs::Driver, |state| {
+    driver_call("cuMemAddressFree", Needs::Driver, |state| {
         if state.reserved.get(&at) != Some(&len) || state.mapped.contains_key(&at) {
             return Err(INVALID_VALUE);
         }
@@ -178,7 +180,7 @@ extern "C" fn cuMemAddressFree(at: u64, len: usize) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemMap(at: u64, len: usize, offset: usize, handle: u64, flags: u64) -> c_int {
-    call("cuMemMap", Needs::Driver, |state| {
+    driver_call("cuMemMap", Needs::Driver, |state| {
         let created = state.created.get(&handle).ok_or(INVALID_VALUE)?;
         let fits = state.reserved.get(&at) == Some(&len) && created.len == len;
         if !fits || offset != 0 || flags != 0 {
@@ -192,7 +194,7 @@ extern "C" fn cuMemMap(at: u64, len: usize, offset: usize, handle: u64, flags: u
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemSetAccess(at: u64, len: usize, access: *const c_void, count: usize) -> c_int {
-    call("cuMemSetAccess", Needs::Driver, |state| {
+    driver_call("cuMemSetAccess", Needs::Driver, |state| {
         let region = state.mapped.get(&at).filter(|region| region.len == len);
         let region = region.filter(|_| !access.is_null() && count == 1);
         // Only now may it be touched.
@@ -202,9 +204,9 @@ extern "C" fn cuMemSetAccess(at: u64, len: usize, access: *const c_void, count: 
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemUnmap(at: u64, len: usize) -> c_int {
-    call("cuMemUnmap", Needs::Driver, |state| {
+    driver_call("cuMemUnmap", Needs::Driver, |state| {
         let region = state.mapped.remove(&at).ok_or(INVALID_VALUE)?;
-        state.no_work();
+        state.count_free_under_work();
         if region.len != len {
             return Err(INVALID_VALUE);
         }
@@ -220,7 +222,7 @@ extern "C" fn cuMemGetHandleForAddressRange(
     kind: c_int,
     flags: u64,
 ) -> c_int {
-    call("cuMemGetHandleForAddressRange", Needs::Driver, |state| {
+    driver_call("cuMemGetHandleForAddressRange", Needs::Driver, |state| {
         state.flags = flags;
         if kind != 1 || at % PAGE != 0 || len as u64 % PAGE != 0 || flags > 1 {
             return Err(INVALID_VALUE);
@@ -228,13 +230,13 @@ extern "C" fn cuMemGetHandleForAddressRange(
         if !state.dmabuf || (flags == 1 && !state.pcie) {
             return Err(NOT_SUPPORTED);
         }
-        let (region, offset) = state.region(at, len)?;
+        let (region, offset) = state.find_region(at, len)?;
         let fd = export(&region.memory, offset, len)?;
-        put(out.cast::<c_int>(), fd.into_raw_fd())
+        write_out(out.cast::<c_int>(), fd.into_raw_fd())
     })
 }
 
-/// A udmabuf, where the kernel makes such; else the memfd.
+/// Exports memory as a udmabuf, or as the memfd itself where there is no `/dev/udmabuf`.
 fn export(memory: &OwnedFd, offset: u64, size: usize) -> Result<OwnedFd, c_int> {
     let Ok(device) = File::options().read(true).write(true).open("/dev/udmabuf") else {
         return memory.try_clone().map_err(|_| OPERATING_SYSTEM);
@@ -256,23 +258,23 @@ fn export(memory: &OwnedFd, offset: u64, size: usize) -> Result<OwnedFd, c_int> 
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemHostAlloc(out: *mut *mut c_void, len: usize, _flags: c_uint) -> c_int {
-    call("cuMemHostAlloc", Needs::Context, |state| {
+    driver_call("cuMemHostAlloc", Needs::Context, |state| {
         if len == 0 {
             return Err(INVALID_VALUE);
         }
         let memory = memfd(len)?;
         let start = map(reserve(len)?, len, Some(&memory))?;
         state.pinned.insert(start, len);
-        put(out, std::ptr::with_exposed_provenance_mut(start as usize))
+        write_out(out, std::ptr::with_exposed_provenance_mut(start as usize))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFreeHost(at: *mut c_void) -> c_int {
-    call("cuMemFreeHost", Needs::Context, |state| {
+    driver_call("cuMemFreeHost", Needs::Context, |state| {
         let at = at.addr() as u64;
         let len = state.pinned.remove(&at).ok_or(INVALID_VALUE)?;
-        state.no_work();
+        state.count_free_under_work();
         unreserve(at, len);
         Ok(())
     })

@@ -1,5 +1,5 @@
-//! Work that is enqueued, and done when somebody waits for it: as late as a GPU may be, so that who
-//! does not wait is found out.
+//! Operations in the fake CUDA driver's streams. They are executed only when somebody waits for
+//! them, as late as a GPU may be, so that a caller that does not wait is found out.
 
 use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
@@ -10,32 +10,33 @@ use crate::state::{INVALID_HANDLE, NOT_READY, State};
 const ILLEGAL_ADDRESS: c_int = 700;
 
 unsafe extern "C" {
-    /// Of `kernels.c`.
+    /// Runs a GPU kernel on the CPU (`kernels.c`).
     fn fakecuda_run(kernel: c_int, blocks: u32, threads: u32, arguments: *mut *mut c_void);
 }
 
-/// Something to do. Addresses are numbers here; those of the host are exposed by who passes them.
+/// An operation in a stream's queue. Addresses are plain numbers; the caller has exposed the
+/// provenance of host addresses.
 pub(crate) enum Work {
-    /// From anywhere to anywhere.
+    /// Copies between any two addresses, of the device or of pinned host memory.
     Copy { to: u64, from: u64, len: usize },
-    /// From a stage of the driver's own.
+    /// Copies bytes that the driver had taken over from the caller's memory.
     Bytes { to: u64, bytes: Vec<u8> },
-    /// Words.
+    /// Writes a 32-bit value `count` times.
     Fill { to: u64, value: u32, count: usize },
-    /// Values of the arguments, each as long as it is.
+    /// Runs a kernel; each argument's bytes are in the low end of a `u64`.
     Kernel {
         index: c_int,
         blocks: u32,
         threads: u32,
         arguments: Vec<u64>,
     },
-    /// An event.
+    /// Records the event of this number.
     Mark(u64),
-    /// Another stream must have come there.
+    /// Waits until another stream has come to this place.
     Wait(Place),
 }
 
-/// So many pieces of work of a stream.
+/// A point in a stream: after its first `count` operations.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
     stream: u64,
@@ -54,13 +55,13 @@ pub(crate) struct Event {
     passed: Option<Instant>,
 }
 
-/// The stream of calls that name none.
-pub(crate) const DEFAULT: u64 = 0;
+/// Number of the default stream, which calls without a stream use.
+pub(crate) const DEFAULT_STREAM: u64 = 0;
 
 impl State {
     fn stream(&mut self, stream: u64) -> Result<&mut Stream, c_int> {
-        if stream == DEFAULT {
-            return Ok(self.streams.entry(DEFAULT).or_default());
+        if stream == DEFAULT_STREAM {
+            return Ok(self.streams.entry(DEFAULT_STREAM).or_default());
         }
         self.streams.get_mut(&stream).ok_or(INVALID_HANDLE)
     }
@@ -70,7 +71,7 @@ impl State {
         Ok(())
     }
 
-    pub(crate) fn mark(&mut self, stream: u64, event: u64) -> Result<(), c_int> {
+    pub(crate) fn record_event(&mut self, stream: u64, event: u64) -> Result<(), c_int> {
         let to = self.stream(stream)?;
         let count = to.done + to.queue.len() as u64 + 1;
         let marked = self.events.get_mut(&event).ok_or(INVALID_HANDLE)?;
@@ -81,21 +82,21 @@ impl State {
         self.enqueue(stream, Work::Mark(event))
     }
 
-    /// Where an event is; nowhere if it is in no stream.
-    pub(crate) fn place(&self, event: u64) -> Result<Option<Place>, c_int> {
+    /// Returns the point in a stream at which an event was recorded; `None` if it never was.
+    pub(crate) fn event_place(&self, event: u64) -> Result<Option<Place>, c_int> {
         Ok(self.events.get(&event).ok_or(INVALID_HANDLE)?.place)
     }
 
-    pub(crate) fn passed(&self, event: u64) -> Result<Instant, c_int> {
+    pub(crate) fn event_time(&self, event: u64) -> Result<Instant, c_int> {
         let event = self.events.get(&event).ok_or(INVALID_HANDLE)?;
         event.passed.ok_or(NOT_READY)
     }
 
-    /// Does all that a stream has to do.
+    /// Executes all operations that are queued in a stream.
     pub(crate) fn finish(&mut self, stream: u64) -> Result<(), c_int> {
         let to = self.stream(stream)?;
         let count = to.done + to.queue.len() as u64;
-        self.come_to(Place { stream, count })
+        self.run_until(Place { stream, count })
     }
 
     pub(crate) fn finish_all(&mut self) {
@@ -106,7 +107,7 @@ impl State {
         }
     }
 
-    pub(crate) fn come_to(&mut self, place: Place) -> Result<(), c_int> {
+    pub(crate) fn run_until(&mut self, place: Place) -> Result<(), c_int> {
         loop {
             let stream = self.stream(place.stream)?;
             if stream.done >= place.count {
@@ -116,26 +117,26 @@ impl State {
                 return Ok(());
             };
             stream.done += 1;
-            if let Err(code) = self.work(work) {
-                self.lose(code);
+            if let Err(code) = self.execute(work) {
+                self.mark_lost(code);
                 return Err(code);
             }
         }
     }
 
-    fn work(&mut self, work: Work) -> Result<(), c_int> {
+    fn execute(&mut self, work: Work) -> Result<(), c_int> {
         match work {
             Work::Copy { to, from, len } => {
-                self.touch(to, len)?;
-                self.touch(from, len)?;
+                self.check_accessible(to, len)?;
+                self.check_accessible(from, len)?;
                 copy(to, pointer(from), len);
             }
             Work::Bytes { to, bytes } => {
-                self.touch(to, bytes.len())?;
+                self.check_accessible(to, bytes.len())?;
                 copy(to, bytes.as_ptr(), bytes.len());
             }
             Work::Fill { to, value, count } => {
-                self.touch(to, 4 * count)?;
+                self.check_accessible(to, 4 * count)?;
                 for i in 0..count as u64 {
                     copy(to + 4 * i, value.to_le_bytes().as_ptr(), 4);
                 }
@@ -160,23 +161,24 @@ impl State {
                     event.passed = Some(Instant::now());
                 }
             }
-            Work::Wait(place) => self.come_to(place)?,
+            Work::Wait(place) => self.run_until(place)?,
         }
         Ok(())
     }
 
-    /// Memory that a GPU copies from and to by itself must be there when it does.
-    fn touch(&self, at: u64, len: usize) -> Result<(), c_int> {
+    /// Fails with an illegal address unless the bytes lie in pinned host memory or device memory
+    /// that is still allocated.
+    fn check_accessible(&self, at: u64, len: usize) -> Result<(), c_int> {
         let pinned = self.pinned.range(..=at).next_back();
         let of_host = pinned.is_some_and(|(start, size)| at - start + len as u64 <= *size as u64);
-        if of_host || self.region(at, len).is_ok() {
+        if of_host || self.find_region(at, len).is_ok() {
             return Ok(());
         }
         Err(ILLEGAL_ADDRESS)
     }
 
-    /// Something is given back: work that is under way may need it.
-    pub(crate) fn no_work(&mut self) {
+    /// Counts an object that is freed while operations are still queued, which may need it.
+    pub(crate) fn count_free_under_work(&mut self) {
         let under_way = self.streams.values().any(|stream| !stream.queue.is_empty());
         self.under_work += usize::from(under_way);
     }

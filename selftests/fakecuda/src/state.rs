@@ -1,4 +1,4 @@
-//! What the driver knows, and how each call begins.
+//! State of the fake CUDA driver, and what each driver function does first.
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
@@ -6,7 +6,7 @@ use std::ffi::{CString, c_int};
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::queue::{DEFAULT, Event, Stream};
+use crate::queue::{DEFAULT_STREAM, Event, Stream};
 
 pub(crate) const INVALID_VALUE: c_int = 1;
 pub(crate) const OUT_OF_MEMORY: c_int = 2;
@@ -21,7 +21,7 @@ pub(crate) const NOT_READY: c_int = 600;
 pub(crate) const NOT_SUPPORTED: c_int = 801;
 pub(crate) const UNKNOWN: c_int = 999;
 
-/// Ends the context that it happens in.
+/// Whether an error code destroys the context in which it occurs.
 fn ends_context(code: c_int) -> bool {
     matches!(
         code,
@@ -29,7 +29,7 @@ fn ends_context(code: c_int) -> bool {
     )
 }
 
-/// Some bytes: of `cuMemAlloc`, or mapped.
+/// An allocation of device memory, by `cuMemAlloc` or mapped, and the memfd behind it.
 pub(crate) struct Region {
     pub(crate) len: usize,
     pub(crate) memory: OwnedFd,
@@ -50,17 +50,17 @@ pub(crate) struct State {
     pub(crate) rdma_virtual: bool,
     pub(crate) ordering: c_int,
     pub(crate) calls: u64,
-    /// Of the last export.
+    /// The `flags` argument of the last `cuMemGetHandleForAddressRange`.
     pub(crate) flags: u64,
     pub(crate) failed: Option<CString>,
     fault: Option<Fault>,
     lost: Option<c_int>,
-    /// Calls that a lost device was asked for, other than to let it go.
+    /// Number of calls made after the device was lost, except those that release the context.
     late: usize,
-    /// What was given back while work was under way.
+    /// Number of objects that were freed while operations were still queued.
     pub(crate) under_work: usize,
     pub(crate) contexts: i64,
-    /// By address.
+    /// Memory of `cuMemAlloc`, by start address.
     pub(crate) regions: BTreeMap<u64, Region>,
     pub(crate) reserved: BTreeMap<u64, usize>,
     pub(crate) created: BTreeMap<u64, Region>,
@@ -75,7 +75,7 @@ pub(crate) struct State {
 static STATE: Mutex<State> = Mutex::new(State::new());
 
 thread_local! {
-    /// Contexts that this thread has pushed and not popped.
+    /// Number of contexts that this thread has pushed and not popped.
     pub(crate) static CURRENT: Cell<u32> = const { Cell::new(0) };
 }
 
@@ -83,7 +83,8 @@ pub(crate) fn state() -> MutexGuard<'static, State> {
     STATE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a call may be made without.
+/// What must have happened before a driver function may be called: nothing, `cuInit`, or a context
+/// made current.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Needs {
     Nothing,
@@ -91,8 +92,9 @@ pub(crate) enum Needs {
     Context,
 }
 
-/// A call: counted, failed where it is told to, refused where the true one would be.
-pub(crate) fn call(
+/// Runs the body of a driver function: counts the call, returns an injected fault, and refuses what
+/// the real driver would refuse.
+pub(crate) fn driver_call(
     function: &str,
     needs: Needs,
     work: impl FnOnce(&mut State) -> Result<(), c_int>,
@@ -153,7 +155,7 @@ impl State {
                 }
                 // There it stands for refusals, too.
                 if (function, code) != ("cuMemGetHandleForAddressRange", UNKNOWN) {
-                    self.lose(code);
+                    self.mark_lost(code);
                 }
                 return Err(code);
             }
@@ -167,22 +169,22 @@ impl State {
         Ok(())
     }
 
-    /// After a code that ends the context, there is no other.
-    pub(crate) fn lose(&mut self, code: c_int) {
+    /// Marks the context as lost if the error code is one that destroys it.
+    pub(crate) fn mark_lost(&mut self, code: c_int) {
         if ends_context(code) && self.contexts > 0 {
             self.lost = Some(code);
         }
     }
 
-    /// Without a context there is nothing in it, and it is not lost.
-    pub(crate) fn end_context(&mut self) {
+    /// Makes a lost device usable again once its context was released, and forgets all its objects.
+    pub(crate) fn revive_if_lost(&mut self) {
         if self.lost.take().is_some() {
-            self.forget();
+            self.forget_objects();
         }
     }
 
-    /// Lets go of all but contexts. Mappings stay: somebody may look there yet.
-    pub(crate) fn forget(&mut self) {
+    /// Forgets all objects except contexts. Mappings stay, because a test may still read there.
+    pub(crate) fn forget_objects(&mut self) {
         self.regions.clear();
         self.reserved.clear();
         self.created.clear();
@@ -193,8 +195,8 @@ impl State {
         self.modules.clear();
     }
 
-    /// A number that was never one before.
-    pub(crate) fn handle(&mut self) -> u64 {
+    /// Returns a new handle, never used before.
+    pub(crate) fn new_handle(&mut self) -> u64 {
         self.last += 0x10;
         self.last
     }
@@ -235,7 +237,7 @@ impl State {
         Some(())
     }
 
-    pub(crate) fn held(&self) -> String {
+    pub(crate) fn held_objects(&self) -> String {
         let counts = [
             ("contexts", self.contexts.unsigned_abs() as usize),
             ("contexts current here", CURRENT.get() as usize),
@@ -244,7 +246,7 @@ impl State {
             ("created", self.created.len()),
             ("mapped", self.mapped.len()),
             ("pinned", self.pinned.len()),
-            ("streams", self.streams.range(DEFAULT + 1..).count()),
+            ("streams", self.streams.range(DEFAULT_STREAM + 1..).count()),
             ("events", self.events.len()),
             ("modules", self.modules.len()),
             ("calls of a lost device", self.late),
@@ -257,8 +259,8 @@ impl State {
         held.join(", ")
     }
 
-    /// The memory that so many bytes at an address are of, and how far in they are.
-    pub(crate) fn region(&self, address: u64, len: usize) -> Result<(&Region, u64), c_int> {
+    /// Returns the allocation that contains `len` bytes at an address, and their offset in it.
+    pub(crate) fn find_region(&self, address: u64, len: usize) -> Result<(&Region, u64), c_int> {
         for regions in [&self.regions, &self.mapped] {
             if let Some((start, region)) = regions.range(..=address).next_back() {
                 let at = address - start;

@@ -1,19 +1,21 @@
-//! Copies, streams, events, kernels.
+//! Copies, streams, events and kernels of the fake CUDA driver.
 
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
-use crate::device::put;
-use crate::queue::{DEFAULT, Work};
-use crate::state::{INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NOT_FOUND, Needs, State, call};
+use crate::device::write_out;
+use crate::queue::{DEFAULT_STREAM, Work};
+use crate::state::{
+    INVALID_HANDLE, INVALID_PTX, INVALID_VALUE, NOT_FOUND, Needs, State, driver_call,
+};
 
-/// The kernels, and how long their arguments are.
+/// Names of the GPU kernels, and the length of each argument in bytes.
 const KERNELS: [(&str, &[usize]); 3] = [
     ("devmem_gather", &[8, 8, 8, 4]),
     ("devmem_validate", &[8, 8, 4, 4, 8]),
     ("devmem_crc32", &[8, 8, 4, 8, 8, 8]),
 ];
-/// Handles of kernels: this and their index.
-const KERNEL: usize = 0x100;
+/// Base of kernel handles: a handle is this number plus the index in [`KERNELS`].
+const KERNEL_HANDLE_BASE: usize = 0x100;
 
 fn number(handle: *mut c_void) -> u64 {
     handle.addr() as u64
@@ -23,10 +25,11 @@ fn handle(number: u64) -> *mut c_void {
     std::ptr::without_provenance_mut(number as usize)
 }
 
-/// A stream that was made.
-fn stream(state: &State, stream: *mut c_void) -> Result<u64, c_int> {
+/// Returns the number of a stream that the caller created; an error for the default stream or an
+/// unknown one.
+fn check_stream(state: &State, stream: *mut c_void) -> Result<u64, c_int> {
     let number = number(stream);
-    let known = number != DEFAULT && state.streams.contains_key(&number);
+    let known = number != DEFAULT_STREAM && state.streams.contains_key(&number);
     if known {
         Ok(number)
     } else {
@@ -34,27 +37,28 @@ fn stream(state: &State, stream: *mut c_void) -> Result<u64, c_int> {
     }
 }
 
-/// Does the GPU copy from or to that memory of the host by itself?
-fn pinned(state: &State, at: *const c_void, len: usize) -> Result<u64, c_int> {
+/// Returns the address of host memory if all of it is pinned, so that the GPU can copy it by DMA.
+fn check_pinned(state: &State, at: *const c_void, len: usize) -> Result<u64, c_int> {
     let at = at.expose_provenance() as u64;
     let found = state.pinned.range(..=at).next_back();
     let fits = found.is_some_and(|(start, size)| at - start + len as u64 <= *size as u64);
     if fits { Ok(at) } else { Err(INVALID_VALUE) }
 }
 
-/// Bytes of a copy to the device that may be under way still when the call returns.
-const STAGE: usize = 64 << 10;
+/// Largest host-to-device copy, in bytes, that may still be under way when the synchronous call
+/// returns.
+const STAGING_BYTES: usize = 64 << 10;
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, len: usize) -> c_int {
-    call("cuMemcpyHtoD", Needs::Context, |state| {
-        state.region(to, len)?;
+    driver_call("cuMemcpyHtoD", Needs::Context, |state| {
+        state.find_region(to, len)?;
         let mut bytes = vec![0; len];
         // SAFETY: the caller says that there are so many.
         unsafe { std::ptr::copy_nonoverlapping(from.cast(), bytes.as_mut_ptr(), len) };
-        state.enqueue(DEFAULT, Work::Bytes { to, bytes })?;
-        if len > STAGE {
-            state.finish(DEFAULT)
+        state.enqueue(DEFAULT_STREAM, Work::Bytes { to, bytes })?;
+        if len > STAGING_BYTES {
+            state.finish(DEFAULT_STREAM)
         } else {
             Ok(())
         }
@@ -63,9 +67,9 @@ extern "C" fn cuMemcpyHtoD_v2(to: u64, from: *const c_void, len: usize) -> c_int
 
 #[unsafe(no_mangle)]
 extern "C" fn cuMemcpyDtoH_v2(to: *mut c_void, from: u64, len: usize) -> c_int {
-    call("cuMemcpyDtoH", Needs::Context, |state| {
-        state.region(from, len)?;
-        state.finish(DEFAULT)?;
+    driver_call("cuMemcpyDtoH", Needs::Context, |state| {
+        state.find_region(from, len)?;
+        state.finish(DEFAULT_STREAM)?;
         let from: *const u8 = std::ptr::with_exposed_provenance(from as usize);
         // SAFETY: the device has so many, and the caller says that there is room for them.
         unsafe { std::ptr::copy_nonoverlapping(from, to.cast(), len) };
@@ -80,10 +84,10 @@ extern "C" fn cuMemcpyHtoDAsync_v2(
     len: usize,
     in_stream: *mut c_void,
 ) -> c_int {
-    call("cuMemcpyHtoDAsync", Needs::Context, |state| {
-        let stream = stream(state, in_stream)?;
-        state.region(to, len)?;
-        let from = pinned(state, from, len)?;
+    driver_call("cuMemcpyHtoDAsync", Needs::Context, |state| {
+        let stream = check_stream(state, in_stream)?;
+        state.find_region(to, len)?;
+        let from = check_pinned(state, from, len)?;
         state.enqueue(stream, Work::Copy { to, from, len })
     })
 }
@@ -95,10 +99,10 @@ extern "C" fn cuMemcpyDtoHAsync_v2(
     len: usize,
     in_stream: *mut c_void,
 ) -> c_int {
-    call("cuMemcpyDtoHAsync", Needs::Context, |state| {
-        let stream = stream(state, in_stream)?;
-        state.region(from, len)?;
-        let to = pinned(state, to, len)?;
+    driver_call("cuMemcpyDtoHAsync", Needs::Context, |state| {
+        let stream = check_stream(state, in_stream)?;
+        state.find_region(from, len)?;
+        let to = check_pinned(state, to, len)?;
         state.enqueue(stream, Work::Copy { to, from, len })
     })
 }
@@ -110,10 +114,10 @@ extern "C" fn cuMemcpyDtoDAsync_v2(
     len: usize,
     in_stream: *mut c_void,
 ) -> c_int {
-    call("cuMemcpyDtoDAsync", Needs::Context, |state| {
-        let stream = stream(state, in_stream)?;
-        state.region(to, len)?;
-        state.region(from, len)?;
+    driver_call("cuMemcpyDtoDAsync", Needs::Context, |state| {
+        let stream = check_stream(state, in_stream)?;
+        state.find_region(to, len)?;
+        state.find_region(from, len)?;
         state.enqueue(stream, Work::Copy { to, from, len })
     })
 }
@@ -125,26 +129,26 @@ extern "C" fn cuMemsetD32Async(
     count: usize,
     in_stream: *mut c_void,
 ) -> c_int {
-    call("cuMemsetD32Async", Needs::Context, |state| {
-        let stream = stream(state, in_stream)?;
-        state.region(to, 4 * count)?;
+    driver_call("cuMemsetD32Async", Needs::Context, |state| {
+        let stream = check_stream(state, in_stream)?;
+        state.find_region(to, 4 * count)?;
         state.enqueue(stream, Work::Fill { to, value, count })
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamCreate(out: *mut *mut c_void, _flags: c_uint) -> c_int {
-    call("cuStreamCreate", Needs::Context, |state| {
-        let new = state.handle();
+    driver_call("cuStreamCreate", Needs::Context, |state| {
+        let new = state.new_handle();
         state.streams.insert(new, crate::queue::Stream::default());
-        put(out, handle(new))
+        write_out(out, handle(new))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamDestroy_v2(old: *mut c_void) -> c_int {
-    call("cuStreamDestroy", Needs::Context, |state| {
-        let stream = stream(state, old)?;
+    driver_call("cuStreamDestroy", Needs::Context, |state| {
+        let stream = check_stream(state, old)?;
         state.streams.remove(&stream);
         Ok(())
     })
@@ -152,19 +156,19 @@ extern "C" fn cuStreamDestroy_v2(old: *mut c_void) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamSynchronize(which: *mut c_void) -> c_int {
-    call("cuStreamSynchronize", Needs::Context, |state| {
+    driver_call("cuStreamSynchronize", Needs::Context, |state| {
         state.finish(number(which))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamWaitEvent(which: *mut c_void, event: *mut c_void, flags: c_uint) -> c_int {
-    call("cuStreamWaitEvent", Needs::Context, |state| {
-        let stream = stream(state, which)?;
+    driver_call("cuStreamWaitEvent", Needs::Context, |state| {
+        let stream = check_stream(state, which)?;
         if flags != 0 {
             return Err(INVALID_VALUE);
         }
-        match state.place(number(event))? {
+        match state.event_place(number(event))? {
             Some(place) => state.enqueue(stream, Work::Wait(place)),
             None => Ok(()),
         }
@@ -173,16 +177,16 @@ extern "C" fn cuStreamWaitEvent(which: *mut c_void, event: *mut c_void, flags: c
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventCreate(out: *mut *mut c_void, _flags: c_uint) -> c_int {
-    call("cuEventCreate", Needs::Context, |state| {
-        let new = state.handle();
+    driver_call("cuEventCreate", Needs::Context, |state| {
+        let new = state.new_handle();
         state.events.insert(new, crate::queue::Event::default());
-        put(out, handle(new))
+        write_out(out, handle(new))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventDestroy_v2(old: *mut c_void) -> c_int {
-    call("cuEventDestroy", Needs::Context, |state| {
+    driver_call("cuEventDestroy", Needs::Context, |state| {
         state
             .events
             .remove(&number(old))
@@ -193,27 +197,30 @@ extern "C" fn cuEventDestroy_v2(old: *mut c_void) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventRecord(event: *mut c_void, in_stream: *mut c_void) -> c_int {
-    call("cuEventRecord", Needs::Context, |state| {
-        let stream = stream(state, in_stream)?;
-        state.mark(stream, number(event))
+    driver_call("cuEventRecord", Needs::Context, |state| {
+        let stream = check_stream(state, in_stream)?;
+        state.record_event(stream, number(event))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventSynchronize(event: *mut c_void) -> c_int {
-    call("cuEventSynchronize", Needs::Context, |state| {
+    driver_call("cuEventSynchronize", Needs::Context, |state| {
         state
-            .place(number(event))?
-            .map_or(Ok(()), |place| state.come_to(place))
+            .event_place(number(event))?
+            .map_or(Ok(()), |place| state.run_until(place))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventElapsedTime(out: *mut f32, from: *mut c_void, to: *mut c_void) -> c_int {
-    call("cuEventElapsedTime", Needs::Context, |state| {
-        let (from, to) = (state.passed(number(from))?, state.passed(number(to))?);
+    driver_call("cuEventElapsedTime", Needs::Context, |state| {
+        let (from, to) = (
+            state.event_time(number(from))?,
+            state.event_time(number(to))?,
+        );
         let elapsed = to.saturating_duration_since(from);
-        put(out, (elapsed.as_secs_f64() * 1e3) as f32)
+        write_out(out, (elapsed.as_secs_f64() * 1e3) as f32)
     })
 }
 
@@ -225,7 +232,7 @@ extern "C" fn cuModuleLoadDataEx(
     _options: *mut c_int,
     _values: *mut *mut c_void,
 ) -> c_int {
-    call("cuModuleLoadDataEx", Needs::Context, |state| {
+    driver_call("cuModuleLoadDataEx", Needs::Context, |state| {
         // SAFETY: PTX is a C string.
         let ptx = unsafe { CStr::from_ptr(image) }
             .to_string_lossy()
@@ -233,15 +240,15 @@ extern "C" fn cuModuleLoadDataEx(
         if !ptx.contains(".target sm_") {
             return Err(INVALID_PTX);
         }
-        let new = state.handle();
+        let new = state.new_handle();
         state.modules.insert(new, ptx);
-        put(out, handle(new))
+        write_out(out, handle(new))
     })
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuModuleUnload(old: *mut c_void) -> c_int {
-    call("cuModuleUnload", Needs::Context, |state| {
+    driver_call("cuModuleUnload", Needs::Context, |state| {
         state
             .modules
             .remove(&number(old))
@@ -256,15 +263,15 @@ extern "C" fn cuModuleGetFunction(
     module: *mut c_void,
     name: *const c_char,
 ) -> c_int {
-    call("cuModuleGetFunction", Needs::Context, |state| {
+    driver_call("cuModuleGetFunction", Needs::Context, |state| {
         let ptx = state.modules.get(&number(module)).ok_or(INVALID_HANDLE)?;
         // SAFETY: the name is a C string.
         let name = unsafe { CStr::from_ptr(name) }.to_string_lossy();
         let index = KERNELS.iter().position(|(kernel, _)| *kernel == name);
         let index = index.filter(|_| ptx.contains(&format!(".entry {name}(")));
-        put(
+        write_out(
             out,
-            std::ptr::without_provenance_mut(KERNEL + index.ok_or(NOT_FOUND)?),
+            std::ptr::without_provenance_mut(KERNEL_HANDLE_BASE + index.ok_or(NOT_FOUND)?),
         )
     })
 }
@@ -283,9 +290,9 @@ extern "C" fn cuLaunchKernel(
     arguments: *mut *mut c_void,
     _extra: *mut *mut c_void,
 ) -> c_int {
-    call("cuLaunchKernel", Needs::Context, |state| {
-        let stream = stream(state, in_stream)?;
-        let index = kernel.addr().wrapping_sub(KERNEL);
+    driver_call("cuLaunchKernel", Needs::Context, |state| {
+        let stream = check_stream(state, in_stream)?;
+        let index = kernel.addr().wrapping_sub(KERNEL_HANDLE_BASE);
         let flat = [blocks_y, blocks_z, threads_y, threads_z]
             .iter()
             .all(|n| *n == 1);

@@ -1,4 +1,4 @@
-//! Random batches, done by the GPU and by the processor: the same must come of them.
+//! Comparison of random batches on the GPU with the same batches on the CPU.
 
 use std::time::Instant;
 
@@ -10,33 +10,33 @@ use serde::Serialize;
 
 use crate::random::Random;
 
-/// Bytes of source and destination.
+/// Length of the source buffer and of the destination buffer, in bytes.
 pub(crate) const REGION: u64 = 1 << 20;
 
-/// What was compared.
+/// Counts of a comparison of the GPU's results with the CPU's.
 #[derive(Debug, Default, Serialize)]
 pub(crate) struct Compared {
-    /// Batches of each operation.
+    /// Number of batches of each operation.
     pub(crate) batches: u64,
-    /// Pieces in them.
+    /// Number of pieces in all compared batches.
     pub(crate) pieces: u64,
-    /// Bytes in them.
+    /// Number of bytes in all compared batches.
     pub(crate) bytes: u64,
-    /// Batches that both refused, for the same reason.
+    /// Number of malformed batches that GPU and CPU both refused, for the same reason.
     pub(crate) refused: u64,
-    /// Batches in which both found the same wrong byte.
+    /// Number of batches in which GPU and CPU found the same wrong byte.
     pub(crate) mismatches: u64,
 }
 
-/// Compares this many batches of each operation, each over fresh bytes; fewer, but at least one, if the
-/// time is up before.
+/// Compares `batches` random batches of each operation on the GPU with the same on the CPU, each
+/// over fresh bytes; fewer, but at least one, if `end` comes first.
 pub(crate) fn compare(
     memory: &DeviceMemory,
     batches: u64,
     end: Instant,
     random: &mut Random,
 ) -> Result<Compared> {
-    let mut pair = Pair {
+    let mut pair = GpuAndHost {
         memory,
         gpu: memory.worker(REGION).context("worker")?,
         source: vec![0; REGION as usize],
@@ -58,7 +58,7 @@ pub(crate) fn compare(
         }
         compared.mismatches += u64::from(found);
         if number % 16 == 0 {
-            pair.refuse(random)
+            pair.check_refusal(random)
                 .with_context(|| format!("batch {number}, spoilt"))?;
             compared.refused += 1;
         }
@@ -67,17 +67,17 @@ pub(crate) fn compare(
     Ok(compared)
 }
 
-/// The GPU, and what the processor is to make its own work of.
-struct Pair<'a> {
+/// The GPU under test, and the bytes from which the CPU computes the expected results.
+struct GpuAndHost<'a> {
     memory: &'a DeviceMemory,
     gpu: Worker,
     source: Vec<u8>,
     destination: Vec<u8>,
 }
 
-impl Pair<'_> {
-    /// The processor, over what the GPU has; both know of the source's present bytes.
-    fn twin(&mut self) -> Result<Host> {
+impl GpuAndHost<'_> {
+    /// Writes the source bytes to the GPU and returns a CPU implementation over the same bytes.
+    fn host_twin(&mut self) -> Result<Host> {
         self.memory
             .write(0, &self.source)
             .context("fill the source")?;
@@ -86,12 +86,13 @@ impl Pair<'_> {
         Ok(host)
     }
 
-    /// The whole destination is compared: a byte beside the pieces counts as well.
+    /// Gathers a random batch on GPU and CPU. The whole destination is compared, so that a byte
+    /// written beside the pieces is found, too.
     fn gather(&mut self, random: &mut Random) -> Result<Batch> {
         random.fill(&mut self.source);
         random.fill(&mut self.destination);
-        let batch = scattered(random);
-        let mut host = self.twin()?;
+        let batch = random_gather(random);
+        let mut host = self.host_twin()?;
         self.gpu.write(0, &self.destination)?;
         self.gpu.gather(&batch).context("gather")?;
         host.gather(&batch)?;
@@ -106,8 +107,8 @@ impl Pair<'_> {
 
     fn crc32(&mut self, random: &mut Random) -> Result<Batch> {
         random.fill(&mut self.source);
-        let batch = following(random);
-        let mut host = self.twin()?;
+        let batch = random_stream(random);
+        let mut host = self.host_twin()?;
         let sums = (
             self.gpu.crc32(&batch).context("crc32")?,
             host.crc32(&batch)?,
@@ -121,10 +122,10 @@ impl Pair<'_> {
         Ok(batch)
     }
 
-    /// The pattern lies where the pieces are; later pieces may spoil earlier ones, and some bytes are
-    /// changed. Says whether one was wrong.
+    /// Validates a random batch on GPU and CPU, over the pattern with a few bytes changed. Returns
+    /// whether a wrong byte was found.
     fn validate(&mut self, random: &mut Random) -> Result<(Batch, bool)> {
-        let batch = following(random);
+        let batch = random_stream(random);
         let period = 1 + random.below(300) as usize;
         let pattern = Pattern::new(period)?;
         for piece in batch.descriptors() {
@@ -140,7 +141,7 @@ impl Pair<'_> {
                 self.source[at as usize] ^= 1 << random.below(8);
             }
         }
-        let mut host = self.twin()?;
+        let mut host = self.host_twin()?;
         let found = (
             self.gpu.validate(&batch, &pattern).context("validate")?,
             host.validate(&batch, &pattern)?,
@@ -154,9 +155,9 @@ impl Pair<'_> {
         Ok((batch, found.1.is_some()))
     }
 
-    /// A batch that makes no sense.
-    fn refuse(&mut self, random: &mut Random) -> Result<()> {
-        let mut batch = scattered(random);
+    /// Checks that GPU and CPU refuse a malformed batch for the same reason.
+    fn check_refusal(&mut self, random: &mut Random) -> Result<()> {
+        let mut batch = random_gather(random);
         match random.below(4) {
             0 => batch.push(0, 0, 0),
             1 => batch.push(REGION - 1, 2, 0),
@@ -173,8 +174,8 @@ impl Pair<'_> {
     }
 }
 
-/// How many pieces: mostly few, at times many.
-fn count(random: &mut Random) -> u64 {
+/// Returns a random number of pieces: mostly few, sometimes up to 2,000.
+fn random_count(random: &mut Random) -> u64 {
     match random.below(8) {
         0 => random.below(2),
         1 => random.below(2000),
@@ -182,8 +183,8 @@ fn count(random: &mut Random) -> u64 {
     }
 }
 
-/// Bytes of a piece: single ones, packets, pages, large ones.
-fn length(random: &mut Random) -> u64 {
+/// Returns a random length of a piece in bytes: of a few bytes, a packet, a page or more.
+fn random_length(random: &mut Random) -> u64 {
     1 + match random.below(8) {
         0 => random.below(20),
         1 => random.below(70_000),
@@ -192,8 +193,9 @@ fn length(random: &mut Random) -> u64 {
     }
 }
 
-/// A place for so many bytes in the source, at times on a page's begin.
-fn place(random: &mut Random, len: u64) -> u64 {
+/// Returns a random offset in the source with room for `len` bytes, sometimes at the start of a
+/// page.
+fn random_offset(random: &mut Random, len: u64) -> u64 {
     let at = random.below(REGION - len + 1);
     match random.once_in(3) {
         true => at & !4095,
@@ -201,20 +203,20 @@ fn place(random: &mut Random, len: u64) -> u64 {
     }
 }
 
-/// Pieces for a gather: apart in the destination, told in any order.
-fn scattered(random: &mut Random) -> Batch {
-    let most = count(random);
+/// Returns a random batch for a gather: pieces that don't overlap in the destination, in any order.
+fn random_gather(random: &mut Random) -> Batch {
+    let most = random_count(random);
     let (mut pieces, mut at) = (Vec::new(), 0);
     for _ in 0..most {
         at += match random.once_in(2) {
             true => 0,
             false => random.below(100),
         };
-        let len = length(random);
+        let len = random_length(random);
         if at + len > REGION {
             break;
         }
-        pieces.push((place(random, len), len as u32, at));
+        pieces.push((random_offset(random, len), len as u32, at));
         at += len;
     }
     if random.once_in(2) {
@@ -227,17 +229,17 @@ fn scattered(random: &mut Random) -> Batch {
     batch
 }
 
-/// Pieces of a stream, from any place of it on.
-fn following(random: &mut Random) -> Batch {
+/// Returns a random batch of consecutive pieces of a stream, from any offset of the stream on.
+fn random_stream(random: &mut Random) -> Batch {
     let mut batch = Batch::default();
     let mut at = match random.below(3) {
         0 => 0,
         1 => random.below(1 << 20),
         _ => random.number() >> 1,
     };
-    for _ in 0..count(random) {
-        let len = length(random);
-        batch.push(place(random, len), len as u32, at);
+    for _ in 0..random_count(random) {
+        let len = random_length(random);
+        batch.push(random_offset(random, len), len as u32, at);
         at += len;
     }
     batch

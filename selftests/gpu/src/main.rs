@@ -1,4 +1,4 @@
-//! A GPU's work on payload: held against the processor's, and measured.
+//! Compares a GPU's work on payload with the CPU's, and measures it.
 
 #![forbid(unsafe_code)]
 
@@ -21,8 +21,8 @@ use cuda::{Allocation, DeviceMemory, Driver, Gpu, Mapping};
 use random::Random;
 use report::Report;
 
-/// A length that pieces and pages divide.
-const GRAIN: u64 = 64 << 10;
+/// Granularity of the measured region in bytes: a multiple of all piece lengths and page sizes.
+const REGION_GRANULARITY: u64 = 64 << 10;
 
 /// Compares a GPU's work on payload with the processor's, and measures it.
 #[derive(Parser)]
@@ -63,8 +63,8 @@ fn main() -> ExitCode {
     let found = driver.and_then(|driver| driver.devices().map(|devices| (driver, devices)));
     let driver = match found {
         Ok((driver, devices)) if !devices.is_empty() => driver,
-        Ok(_) => return nothing("the driver has none"),
-        Err(error) => return nothing(&format!("{:#}", anyhow::Error::from(error))),
+        Ok(_) => return report_no_gpu("the driver has none"),
+        Err(error) => return report_no_gpu(&format!("{:#}", anyhow::Error::from(error))),
     };
     match run(&args, &driver) {
         Ok(report) => {
@@ -78,21 +78,21 @@ fn main() -> ExitCode {
     }
 }
 
-fn nothing(why: &str) -> ExitCode {
+fn report_no_gpu(why: &str) -> ExitCode {
     eprintln!("no GPU here: nothing was run ({why})");
     ExitCode::FAILURE
 }
 
-/// Memory of one kind, to work in, and whether the driver makes a dmabuf of it.
-struct Kind {
+/// A kind of GPU memory to work in, and whether the driver exports it as a dmabuf.
+struct MemoryKind {
     name: &'static str,
     allocation: Allocation,
     memory: DeviceMemory,
     exported: bool,
 }
 
-/// What there is of the kinds; why there is no more goes to the report.
-fn kinds(gpu: &Gpu, report: &mut Report) -> Result<Vec<Kind>> {
+/// Allocates GPU memory of each kind that the driver has; why a kind is missing goes to the report.
+fn allocate_kinds(gpu: &Gpu, report: &mut Report) -> Result<Vec<MemoryKind>> {
     let mut kinds = Vec::new();
     for (name, allocation) in [
         ("cuMemAlloc", Allocation::Plain),
@@ -118,7 +118,7 @@ fn kinds(gpu: &Gpu, report: &mut Report) -> Result<Vec<Kind>> {
                 false
             }
         };
-        kinds.push(Kind {
+        kinds.push(MemoryKind {
             name,
             allocation,
             memory,
@@ -151,7 +151,7 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
         passing: Vec::new(),
         seconds: 0.0,
     };
-    let kinds = kinds(&gpu, &mut report)?;
+    let kinds = allocate_kinds(&gpu, &mut report)?;
     let Some(first) = kinds.first() else {
         bail!("no memory of the GPU could be allocated: nothing was run");
     };
@@ -168,7 +168,8 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
         report.compared.push((name, same));
     }
     if args.repeats > 0 {
-        let region = (args.region << 20).min(info.memory / 4) / GRAIN * GRAIN;
+        let region =
+            (args.region << 20).min(info.memory / 4) / REGION_GRANULARITY * REGION_GRANULARITY;
         eprintln!("measuring in {} MiB", region >> 20);
         let memory = gpu.allocate_memory(region, first.allocation)?;
         (report.cells, report.cells_left_out) =
@@ -176,7 +177,7 @@ fn run(args: &Args, driver: &Driver) -> Result<Report> {
         drop(memory);
         let exported = kinds.iter().filter(|kind| kind.exported);
         let exported: Vec<_> = exported.map(|kind| (kind.name, kind.allocation)).collect();
-        report.passing = measure::passing(&gpu, &exported, region, args.repeats)?;
+        report.passing = measure::measure_passing(&gpu, &exported, region, args.repeats)?;
     }
     report.seconds = began.elapsed().as_secs_f64();
     if let Some(path) = &args.json {

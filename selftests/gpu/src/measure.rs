@@ -1,4 +1,4 @@
-//! How fast the GPU is at it, against a plain copy within its memory.
+//! Measures gathers, checksums and validation on a GPU, against plain copies within its memory.
 //!
 //! Each run reads pieces, and each copy bytes, at other places of the region, so that no cache has
 //! them if the region is much larger than it. A copy follows each gather, and both write to the same
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use crate::random::Random;
 
-/// Bytes of a piece.
+/// Lengths of a piece that are measured, in bytes.
 pub(crate) const LENGTHS: [u64; 7] = [
     1 << 10,
     2 << 10,
@@ -25,22 +25,24 @@ pub(crate) const LENGTHS: [u64; 7] = [
     32 << 10,
     64 << 10,
 ];
-/// Pieces of a batch.
+/// Numbers of pieces in a batch that are measured.
 pub(crate) const COUNTS: [u64; 7] = [16, 64, 256, 1 << 10, 4 << 10, 16 << 10, 64 << 10];
-/// Of a niov: a shorter piece has one to itself, as a segment has.
+/// Size of a niov in bytes: a shorter piece has a niov to itself, as a segment has.
 const PAGE: u64 = 4096;
-/// Runs before those that count.
-const WARM: usize = 2;
+/// Number of warm-up runs, whose times are dropped.
+const WARM_UP_RUNS: usize = 2;
 
-/// One length, one count. Times are medians, in nanoseconds: the GPU's own, unless said otherwise.
+/// Measured times for one piece length and one number of pieces. Times are medians in nanoseconds,
+/// taken by the GPU's own clock unless said otherwise.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Cell {
     pub(crate) length: u64,
     pub(crate) count: u64,
-    /// A plain copy of as many bytes, within the GPU's memory, from another place each time.
+    /// Time of a plain copy of the same number of bytes within the GPU's memory, from another
+    /// offset each time.
     pub(crate) copy: u64,
     pub(crate) gather: u64,
-    /// From the call to its return.
+    /// Time of the gather from the call to its return, by the CPU's clock.
     pub(crate) gather_call: u64,
     pub(crate) crc32: u64,
     pub(crate) crc32_call: u64,
@@ -54,8 +56,8 @@ impl Cell {
     }
 }
 
-/// All cells that fit the region, each checked against the processor, and how many were left out
-/// because the time was up: the longest pieces are.
+/// Measures all combinations of length and count that fit the region, and checks each against the
+/// CPU. Also returns how many were left out when time ran out: those of the longest pieces.
 pub(crate) fn measure(
     memory: &DeviceMemory,
     region: u64,
@@ -83,7 +85,7 @@ pub(crate) fn measure(
                 left_out += 1;
                 continue;
             }
-            let cell = bench.cell(length, count, random);
+            let cell = bench.measure_cell(length, count, random);
             cells.push(cell.with_context(|| format!("{count} pieces of {length} bytes"))?);
         }
     }
@@ -117,19 +119,20 @@ impl Bench<'_> {
             .context("fill the source")
     }
 
-    /// Gathers, with a plain copy after each, and then sums.
-    fn cell(&mut self, length: u64, count: u64, random: &mut Random) -> Result<Cell> {
+    /// Measures one combination of length and count: gathers, with a plain copy after each, then
+    /// checksums.
+    fn measure_cell(&mut self, length: u64, count: u64, random: &mut Random) -> Result<Cell> {
         let (mut copy, mut gather, mut crc32) = <(Times, Times, Times)>::default();
         let bytes = length * count;
         let places = (self.source.len() as u64 - bytes) / PAGE + 1;
-        for _ in 0..WARM + self.repeats {
-            let batch = self.batch(length, count, random, false);
+        for _ in 0..WARM_UP_RUNS + self.repeats {
+            let batch = self.random_batch(length, count, random, false);
             gather.time(&mut self.gpu, |gpu| gpu.gather(&batch))?;
             copy.add(self.gpu.copy(random.below(places) * PAGE, bytes)?);
         }
         let (mut batch, mut sum) = (Batch::default(), 0);
-        for _ in 0..WARM + self.repeats {
-            batch = self.batch(length, count, random, false);
+        for _ in 0..WARM_UP_RUNS + self.repeats {
+            batch = self.random_batch(length, count, random, false);
             sum = crc32.time(&mut self.gpu, |gpu| gpu.crc32(&batch))?;
         }
         // What was copied last lies over it.
@@ -138,11 +141,11 @@ impl Bench<'_> {
         Ok(Cell {
             length,
             count,
-            copy: copy.median(WARM),
-            gather: gather.median(WARM),
-            gather_call: gather.calls().median(WARM),
-            crc32: crc32.median(WARM),
-            crc32_call: crc32.calls().median(WARM),
+            copy: copy.median(WARM_UP_RUNS),
+            gather: gather.median(WARM_UP_RUNS),
+            gather_call: gather.calls().median(WARM_UP_RUNS),
+            crc32: crc32.median(WARM_UP_RUNS),
+            crc32_call: crc32.calls().median(WARM_UP_RUNS),
             validate: 0,
             validate_call: 0,
         })
@@ -155,17 +158,20 @@ impl Bench<'_> {
         random: &mut Random,
     ) -> Result<(u64, u64)> {
         let mut times = Times::default();
-        for _ in 0..WARM + self.repeats {
-            let batch = self.batch(cell.length, cell.count, random, true);
+        for _ in 0..WARM_UP_RUNS + self.repeats {
+            let batch = self.random_batch(cell.length, cell.count, random, true);
             let found = times.time(&mut self.gpu, |gpu| gpu.validate(&batch, pattern))?;
             ensure!(found.is_none(), "{found:?} where all is right");
         }
-        Ok((times.median(WARM), times.calls().median(WARM)))
+        Ok((
+            times.median(WARM_UP_RUNS),
+            times.calls().median(WARM_UP_RUNS),
+        ))
     }
 
-    /// Pieces at other places each time, so that no cache has them; their destinations follow each
-    /// other, or are what the source's places are.
-    fn batch(&self, length: u64, count: u64, random: &mut Random, in_place: bool) -> Batch {
+    /// Returns a batch of pieces at random offsets, so that no cache holds them. Destinations are
+    /// consecutive, or with `in_place` the same as the source offsets.
+    fn random_batch(&self, length: u64, count: u64, random: &mut Random, in_place: bool) -> Batch {
         let slot = length.max(PAGE);
         let slots = self.source.len() as u64 / slot;
         // The begin of a shuffle.
@@ -181,7 +187,8 @@ impl Bench<'_> {
         batch
     }
 
-    /// The last batch of a cell, by the processor.
+    /// Checks the GPU's last batch of a combination against the CPU: the gathered bytes and the
+    /// checksum.
     fn check(&mut self, batch: &Batch, sum: u32) -> Result<()> {
         let mut host = Host::of_bytes(Arc::clone(&self.source), batch.bytes())?;
         host.gather(batch)?;
@@ -198,7 +205,7 @@ impl Bench<'_> {
     }
 }
 
-/// What several runs took.
+/// Times of several runs, in nanoseconds.
 #[derive(Debug, Default)]
 struct Times {
     gpu: Vec<u64>,
@@ -232,7 +239,7 @@ impl Times {
         }
     }
 
-    /// Without the first ones.
+    /// Median of the times by the GPU's clock, without the first `without` runs.
     fn median(&self, without: usize) -> u64 {
         median(self.gpu.get(without..).unwrap_or_default())
     }
@@ -242,7 +249,7 @@ fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// At least 1, so that it can be divided by.
+/// Median of the times, at least 1 so that it can be a divisor.
 fn median(times: &[u64]) -> u64 {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
@@ -251,24 +258,25 @@ fn median(times: &[u64]) -> u64 {
         .map_or(1, |time| (*time).max(1))
 }
 
-/// What it takes to have memory and to pass it on.
+/// Times to allocate GPU memory, export it as a dmabuf and free it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Passing {
     pub(crate) bytes: u64,
-    /// How it was allocated.
+    /// Name of the way in which the memory was allocated.
     pub(crate) allocation: &'static str,
-    /// To allocate it and have its first fd; medians in nanoseconds.
+    /// Median time to allocate the memory and export its first fd, in nanoseconds.
     pub(crate) allocate: u64,
-    /// To have another fd.
+    /// Median time to export another fd, in nanoseconds.
     pub(crate) export: u64,
-    /// To take an fd over, which somebody else made: is it a dmabuf, and how long?
+    /// Median time to take over an fd that another program made, in nanoseconds: is it a dmabuf,
+    /// and how long?
     pub(crate) take_over: u64,
-    /// To let go of it.
+    /// Median time to free the memory, in nanoseconds.
     pub(crate) free: u64,
 }
 
-/// Measures that, of memory of several sizes.
-pub(crate) fn passing(
+/// Measures allocation, export and free of GPU memory of several sizes.
+pub(crate) fn measure_passing(
     gpu: &Gpu,
     kinds: &[(&'static str, Allocation)],
     most: u64,
@@ -282,7 +290,7 @@ pub(crate) fn passing(
         for &(allocation, kind) in kinds {
             let mut times = [const { Vec::new() }; 4];
             for _ in 0..repeats {
-                let timed = once(gpu, bytes, kind)
+                let timed = measure_passing_once(gpu, bytes, kind)
                     .with_context(|| format!("{bytes} bytes by {allocation}"))?;
                 times
                     .iter_mut()
@@ -303,7 +311,7 @@ pub(crate) fn passing(
     Ok(passing)
 }
 
-fn once(gpu: &Gpu, bytes: u64, kind: Allocation) -> Result<[Duration; 4]> {
+fn measure_passing_once(gpu: &Gpu, bytes: u64, kind: Allocation) -> Result<[Duration; 4]> {
     let mut clock = Instant::now();
     let mut lap = || std::mem::replace(&mut clock, Instant::now()).elapsed();
     let memory = gpu.allocate_as(bytes, kind, Mapping::Default)?;

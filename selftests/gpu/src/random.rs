@@ -1,9 +1,9 @@
-//! Numbers that repeat only if asked to.
+//! Random numbers that are the same for the same seed.
 
 use std::fs::File;
 use std::io::{self, Read};
 
-/// SplitMix64: every seed is good, and each step costs little.
+/// The SplitMix64 random number generator: any seed is good, and each number costs little.
 #[derive(Debug, Clone)]
 pub(crate) struct Random(u64);
 
@@ -12,7 +12,7 @@ impl Random {
         Self(seed)
     }
 
-    /// A seed that nobody knows yet.
+    /// Reads a random seed from the kernel.
     pub(crate) fn seed() -> io::Result<u64> {
         let mut seed = [0; 8];
         File::open("/dev/urandom")?.read_exact(&mut seed)?;
@@ -27,12 +27,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `bound`, which is not 0.
+    /// Returns a random number below `bound`, which is not 0.
     pub(crate) fn below(&mut self, bound: u64) -> u64 {
         ((u128::from(self.number()) * u128::from(bound)) >> 64) as u64
     }
 
-    /// One of `of` times.
+    /// Returns true with probability 1 in `of`.
     pub(crate) fn once_in(&mut self, of: u64) -> bool {
         self.below(of) == 0
     }

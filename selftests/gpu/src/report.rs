@@ -1,4 +1,4 @@
-//! What was measured, for people.
+//! The report of the comparison and the measurements on a GPU, as text and JSON.
 
 use std::fmt::Write;
 
@@ -7,39 +7,39 @@ use serde::Serialize;
 use crate::compare::Compared;
 use crate::measure::{COUNTS, Cell, LENGTHS, Passing};
 
-/// All of it.
+/// Everything that a run on a GPU found, for the text and JSON report.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(crate) gpu: String,
-    /// No GPU ran it.
+    /// Whether the fake CUDA driver ran instead of a GPU.
     pub(crate) fake: bool,
     pub(crate) compute: (u32, u32),
     pub(crate) driver: String,
     pub(crate) command: String,
     pub(crate) seed: u64,
-    /// Batches that were to be compared, of each operation and kind of memory.
+    /// Number of batches to be compared, for each operation and kind of memory.
     pub(crate) batches: u64,
-    /// By the way that memory was allocated.
+    /// Results of the comparisons, by the way the memory was allocated.
     pub(crate) compared: Vec<(&'static str, Compared)>,
-    /// Ways by which there was no memory, and why.
+    /// Ways to allocate memory that failed, with the error.
     pub(crate) left_out: Vec<(&'static str, String)>,
-    /// Ways by which there was memory, of which the driver made no dmabuf, and why.
+    /// Ways to allocate memory that worked but gave no dmabuf, with the error.
     pub(crate) not_exported: Vec<(&'static str, String)>,
     pub(crate) cells: Vec<Cell>,
-    /// Cells that there was no time for.
+    /// Number of measurements that were left out because time ran out.
     pub(crate) cells_left_out: usize,
     pub(crate) passing: Vec<Passing>,
-    /// What all of it took.
+    /// Duration of the whole run in seconds.
     pub(crate) seconds: f64,
 }
 
-/// Of a plain copy, from this length on, a gather is to reach so many hundredths.
+/// Target of a gather: from this piece length in bytes on, this percentage of a plain copy's rate.
 const TARGET: (u64, f64) = (4096, 80.0);
 
 impl Report {
-    /// Bytes that the GPU's memory reads and writes in a nanosecond, at the fastest of the copies
-    /// that no cache holds.
-    fn traffic(&self) -> f64 {
+    /// Bandwidth of the GPU's memory in bytes per nanosecond, reads plus writes: that of the
+    /// fastest copy too large for any cache.
+    fn memory_bandwidth(&self) -> f64 {
         const UNCACHED: u64 = 256 << 20;
         let large = self
             .cells
@@ -54,7 +54,7 @@ impl Report {
             .fold(0.0, f64::max)
     }
 
-    /// The tables.
+    /// Formats the report as tables.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         let (major, minor) = self.compute;
@@ -103,15 +103,15 @@ impl Report {
             );
         }
         if !self.cells.is_empty() {
-            self.rates(&mut text);
+            self.write_rates(&mut text);
         }
-        self.passings(&mut text);
+        self.write_passing(&mut text);
         let _ = writeln!(text, "\n{:.0} s in all.", self.seconds);
         text
     }
 
-    fn rates(&self, text: &mut String) {
-        let traffic = self.traffic();
+    fn write_rates(&self, text: &mut String) {
+        let traffic = self.memory_bandwidth();
         let floor = |cell: &Cell, bytes: u64, time: u64| {
             time as f64 * traffic / (bytes * cell.bytes()) as f64
         };
@@ -121,33 +121,37 @@ impl Report {
              Each run reads pieces, and each copy bytes, at other places of the region: no cache has them, \
              if the region is much larger than it."
         );
-        self.table(text, "plain copy", |cell| rate(cell, cell.copy));
-        self.table(text, "gather", |cell| rate(cell, cell.gather));
-        self.table(text, "gather, % of a copy of as many bytes", of_copy);
-        self.table(text, "gather, times the floor", |cell| {
+        self.write_table(text, "plain copy", |cell| rate(cell, cell.copy));
+        self.write_table(text, "gather", |cell| rate(cell, cell.gather));
+        self.write_table(
+            text,
+            "gather, % of a copy of as many bytes",
+            percent_of_copy,
+        );
+        self.write_table(text, "gather, times the floor", |cell| {
             floor(cell, 2, cell.gather)
         });
-        self.table(text, "gather, the whole call", |cell| {
+        self.write_table(text, "gather, the whole call", |cell| {
             rate(cell, cell.gather_call)
         });
-        self.table(text, "crc32", |cell| rate(cell, cell.crc32));
-        self.table(text, "crc32, times the floor", |cell| {
+        self.write_table(text, "crc32", |cell| rate(cell, cell.crc32));
+        self.write_table(text, "crc32, times the floor", |cell| {
             floor(cell, 1, cell.crc32)
         });
-        self.table(text, "crc32, the whole call", |cell| {
+        self.write_table(text, "crc32, the whole call", |cell| {
             rate(cell, cell.crc32_call)
         });
-        self.table(text, "validate", |cell| rate(cell, cell.validate));
-        self.table(text, "validate, times the floor", |cell| {
+        self.write_table(text, "validate", |cell| rate(cell, cell.validate));
+        self.write_table(text, "validate, times the floor", |cell| {
             floor(cell, 1, cell.validate)
         });
-        self.table(text, "validate, the whole call", |cell| {
+        self.write_table(text, "validate, the whole call", |cell| {
             rate(cell, cell.validate_call)
         });
         let (length, target) = TARGET;
         let counted = self.cells.iter().filter(|cell| cell.length >= length);
         let (met, missed): (Vec<&Cell>, Vec<&Cell>) =
-            counted.partition(|cell| of_copy(cell) >= target);
+            counted.partition(|cell| percent_of_copy(cell) >= target);
         let _ = writeln!(
             text,
             "\nA gather of pieces from {length} bytes on reaches {target} % of a copy in {} of {} cells{}",
@@ -155,12 +159,12 @@ impl Report {
             met.len() + missed.len(),
             match missed
                 .iter()
-                .min_by(|a, b| of_copy(a).total_cmp(&of_copy(b)))
+                .min_by(|a, b| percent_of_copy(a).total_cmp(&percent_of_copy(b)))
             {
                 None => ".".to_owned(),
                 Some(cell) => format!(
                     "; least, {:.0} %, with {} pieces of {} bytes.",
-                    of_copy(cell),
+                    percent_of_copy(cell),
                     cell.count,
                     cell.length
                 ),
@@ -168,7 +172,7 @@ impl Report {
         );
     }
 
-    fn table(&self, text: &mut String, title: &str, value: impl Fn(&Cell) -> f64) {
+    fn write_table(&self, text: &mut String, title: &str, value: impl Fn(&Cell) -> f64) {
         let _ = write!(text, "\n{title}\n{:>8}", "bytes");
         for count in COUNTS {
             let _ = write!(text, "{count:>9}");
@@ -189,7 +193,7 @@ impl Report {
         }
     }
 
-    fn passings(&self, text: &mut String) {
+    fn write_passing(&self, text: &mut String) {
         if self.passing.is_empty() {
             return;
         }
@@ -215,11 +219,11 @@ impl Report {
     }
 }
 
-/// Gigabytes in a second.
+/// Returns the rate of an operation in gigabytes per second.
 fn rate(cell: &Cell, time: u64) -> f64 {
     cell.bytes() as f64 / time as f64
 }
 
-fn of_copy(cell: &Cell) -> f64 {
+fn percent_of_copy(cell: &Cell) -> f64 {
     100.0 * cell.copy as f64 / cell.gather as f64
 }

@@ -1,4 +1,4 @@
-//! All of it over the fake of the driver: what is compared and how is right, whoever does the work.
+//! Runs the whole comparison and measurement over the fake CUDA driver: its results must be right.
 
 // Not called: that it is a dependency has the library built.
 use fakecuda as _;

@@ -1,4 +1,4 @@
-//! What there is not is left out, and that is said, over the fake of the driver.
+//! Kinds of memory that the fake CUDA driver lacks are left out of the comparison, and reported.
 #![allow(clippy::unwrap_used)]
 
 use std::process::{Command, Output};
@@ -37,7 +37,8 @@ fn one_kind_is_worked_in_where_there_is_no_other() {
     }
 }
 
-/// The kernels run where no dmabuf is made: also after 999, which is no end of the GPU there.
+/// Makes the driver refuse to export dmabufs, also with error 999, which does not lose the GPU
+/// there; the kernels must still be compared and measured.
 #[test]
 fn memory_that_is_not_exported_is_worked_in() {
     for code in [801, 999] {

@@ -1,5 +1,5 @@
-//! What user space costs: per frag, from the control message to `SO_DEVMEM_DONTNEED`, and per byte
-//! validated, against `memcmp`.
+//! Measures the receive path in user space: per frag, from the control message to
+//! `SO_DEVMEM_DONTNEED`, and per validated byte, against `memcmp`.
 //!
 //! `make bench-host` runs it and writes `target/criterion-summary.json`.
 
@@ -17,19 +17,21 @@ use devmem::pattern::Pattern;
 use devmem::sink::{Discard, Memory, Sink, Validate};
 use devmem::{DevmemStream, DmabufId, RecvBuffer, Thresholds};
 
-/// Bytes of a frag: a page, as niovs are.
+/// Length of a frag in bytes: a page, as niovs are.
 const FRAG: usize = 4096;
-/// Frags that an engine's buffer has room for.
+/// Number of frags that an engine's receive buffer has room for.
 const FRAGS: usize = 1024;
 
-/// Of each measurement, in turn with others: another program may have the processor and its caches
-/// for a while.
+/// Number of times that each measurement is repeated, in turn with the others: another program may
+/// occupy the processor and its caches for a while.
 const ROUNDS: usize = 3;
-/// Of the pattern: as many frags are a multiple of it, so that the stream goes on where they begin
-/// again, and each begins at another place of a cache line.
+/// Period of the pattern in bytes. The number of frags is a multiple of it, so that the stream
+/// continues when the frags start again; each frag is compared with the pattern from another offset
+/// in a cache line on.
 const PERIOD: usize = 63;
 
-/// `count` frags in a row, with the lowest tokens, as a socket without any outstanding issues them.
+/// Returns `count` consecutive frags with the lowest tokens, as a socket issues them when none is
+/// outstanding.
 fn frags(count: usize) -> Vec<DmabufCmsg> {
     let frag = |token| DmabufCmsg {
         frag_offset: (token * FRAG) as u64,
@@ -40,9 +42,9 @@ fn frags(count: usize) -> Vec<DmabufCmsg> {
     (0..count).map(frag).collect()
 }
 
-/// A stream whose socket has these frags each time, and gets them back before the next call.
+/// Returns a stream that receives the same frags on each call, and frees them before the next.
 fn stream(frags: &[DmabufCmsg]) -> (DevmemStream<File>, RecvBuffer) {
-    kernel::receive(frags);
+    kernel::set_received(frags);
     let thresholds = Thresholds {
         frags: frags.len() as u32,
         ..Thresholds::default()
@@ -78,7 +80,7 @@ fn per_frag(criterion: &mut Criterion) {
         bench(format!("scattered tokens {round}"), &scattered);
     }
     group.finish();
-    assert!(kernel::freed() > 0, "tokens go back");
+    assert!(kernel::freed_frags() > 0, "tokens go back");
 }
 
 fn per_byte(criterion: &mut Criterion) {

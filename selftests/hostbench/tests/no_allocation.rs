@@ -18,7 +18,7 @@ thread_local! {
     static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
 }
 
-/// Counts the allocations of each thread.
+/// A global allocator that counts the allocations of each thread.
 struct Counting;
 
 // SAFETY: all memory is the system allocator's, under the same layout; the count is beside it, and
@@ -42,7 +42,8 @@ static COUNTING: Counting = Counting;
 const FRAG: usize = 4096;
 const FRAGS: usize = 251;
 
-/// Allocations of a hundred receptions, after the first ones; each frag must go back.
+/// Returns the number of allocations during a hundred receives, after a warm-up; asserts that each
+/// frag was freed.
 fn allocations(scatter: usize, mut sink: impl Sink) -> u64 {
     let frags: Vec<_> = (0..FRAGS)
         .map(|at| DmabufCmsg {
@@ -52,7 +53,7 @@ fn allocations(scatter: usize, mut sink: impl Sink) -> u64 {
             dmabuf_id: kernel::DMABUF,
         })
         .collect();
-    kernel::receive(&frags);
+    kernel::set_received(&frags);
     let mut stream = DevmemStream::new(File::open("/dev/null").unwrap());
     let mut buffer = RecvBuffer::new();
     let mut receive = |times: usize| {
@@ -66,13 +67,14 @@ fn allocations(scatter: usize, mut sink: impl Sink) -> u64 {
     let before = ALLOCATIONS.get();
     receive(100);
     let after = ALLOCATIONS.get();
-    let freed = kernel::freed();
+    let freed = kernel::freed_frags();
     assert_eq!(stream.close().unwrap().tokens.outstanding(), 0);
-    assert!(kernel::freed() > freed, "the last of them went back");
+    assert!(kernel::freed_frags() > freed, "the last of them went back");
     after - before
 }
 
-/// The whole stream, over and over, is the pattern: its period divides it.
+/// Returns a pattern, and memory filled with it: a whole number of periods, so that receiving the
+/// memory repeatedly continues the pattern.
 fn memory() -> (Pattern, Memory) {
     let pattern = Pattern::new(FRAGS).unwrap();
     let mut bytes = vec![0; FRAGS * FRAG];

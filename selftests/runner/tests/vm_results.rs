@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-/// A directory for one test, removed with it.
+/// A temporary directory for one test, removed when dropped.
 struct Scratch(PathBuf);
 
 impl Drop for Scratch {

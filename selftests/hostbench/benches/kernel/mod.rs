@@ -1,4 +1,4 @@
-//! A kernel of three system calls, for measuring the receive path without the real one.
+//! Replacements of three system calls, to measure the receive path without a kernel.
 //!
 //! This module defines `recvmsg`, `setsockopt` and `ioctl` in place of the C library's. So the code
 //! under test is the one that programs use, [`DevmemStream::recv`](devmem::DevmemStream::recv) and
@@ -14,25 +14,25 @@ use std::os::unix::fs::FileExt;
 use devmem::cmsg::{self, DmabufCmsg, Message};
 use dmabuf::{Dmabuf, Mapping, Protection};
 
-/// The dmabuf that all frags lie in.
+/// Id of the dmabuf in which all frags lie.
 pub(crate) const DMABUF: u32 = 7;
 
 thread_local! {
-    static CALL: RefCell<Call> = const { RefCell::new(Call::none()) };
-    /// Frags freed by `SO_DEVMEM_DONTNEED`.
+    static CALL: RefCell<RecvmsgResult> = const { RefCell::new(RecvmsgResult::none()) };
+    /// Number of frags freed by `SO_DEVMEM_DONTNEED`.
     static FREED: Cell<u64> = const { Cell::new(0) };
 }
 
-/// What each `recvmsg` of a thread returns.
-struct Call {
+/// Result of each `recvmsg` of a thread: control messages and number of bytes.
+struct RecvmsgResult {
     control: Vec<u8>,
     bytes: isize,
-    /// The control buffer that holds `control` already. The real kernel writes it each time; what
-    /// that costs is not measured here.
+    /// The control buffer that already holds `control`. The real kernel writes it each time; the
+    /// cost of that is not measured here.
     written: *mut c_void,
 }
 
-impl Call {
+impl RecvmsgResult {
     const fn none() -> Self {
         Self {
             control: Vec::new(),
@@ -42,9 +42,9 @@ impl Call {
     }
 }
 
-/// Has each `recvmsg` of this thread return `frags`.
-pub(crate) fn receive(frags: &[DmabufCmsg]) {
-    let mut call = Call::none();
+/// Makes each later `recvmsg` of this thread return `frags`.
+pub(crate) fn set_received(frags: &[DmabufCmsg]) {
+    let mut call = RecvmsgResult::none();
     for frag in frags {
         cmsg::encode(&Message::Dmabuf(*frag), &mut call.control);
         call.bytes += frag.frag_size as isize;
@@ -52,12 +52,12 @@ pub(crate) fn receive(frags: &[DmabufCmsg]) {
     CALL.set(call);
 }
 
-/// Frags freed by this thread so far.
-pub(crate) fn freed() -> u64 {
+/// Number of frags that this thread has freed so far.
+pub(crate) fn freed_frags() -> u64 {
     FREED.get()
 }
 
-/// Stands for `recvmsg` of the C library.
+/// Replaces `recvmsg` of the C library.
 ///
 /// # Safety
 /// As of that: `message` points at a message header with a control buffer of `msg_controllen` bytes.
@@ -81,7 +81,7 @@ pub(crate) unsafe extern "C" fn recvmsg(_: c_int, message: *mut libc::msghdr, _:
     })
 }
 
-/// Stands for `setsockopt` of the C library: of `SO_DEVMEM_DONTNEED` only.
+/// Replaces `setsockopt` of the C library, for `SO_DEVMEM_DONTNEED` only.
 ///
 /// # Safety
 /// As of that: `value` points at `len` bytes.
@@ -104,7 +104,8 @@ pub(crate) unsafe extern "C" fn setsockopt(
     freed as c_int
 }
 
-/// Stands for `ioctl` of the C library: `DMA_BUF_IOCTL_SYNC` does nothing, all else is the kernel's.
+/// Replaces `ioctl` of the C library: `DMA_BUF_IOCTL_SYNC` does nothing, other requests go to the
+/// kernel.
 ///
 /// # Safety
 /// As of that.
@@ -122,14 +123,15 @@ pub(crate) unsafe extern "C" fn ioctl(
     unsafe { libc::syscall(libc::SYS_ioctl, fd, request, argument) as c_int }
 }
 
-/// A memfd, which is mapped like a dmabuf.
+/// A memfd that is mapped like a dmabuf.
 pub(crate) struct Memory {
     file: File,
     len: u64,
 }
 
 impl Memory {
-    /// Of `bytes`: as the crates map it, and as plain memory.
+    /// Makes a memfd that holds `bytes`. Returns it as the crates map a dmabuf, and as plain
+    /// memory.
     pub(crate) fn of(bytes: &[u8]) -> (Mapping, &'static [u8]) {
         // SAFETY: the name is a C string, and the call takes no other pointer.
         let fd = unsafe { libc::memfd_create(c"frags".as_ptr(), libc::MFD_CLOEXEC) };

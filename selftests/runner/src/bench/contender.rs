@@ -1,4 +1,4 @@
-//! The receivers that are compared.
+//! The receivers that the benchmark compares, and their command lines.
 
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
@@ -7,48 +7,50 @@ use super::MIB;
 use super::sweep::Point;
 use framework::tool::ours;
 
-/// What a receiver does with the payload: tables keep receivers of one role together.
+/// What a receiver does with the payload. Tables group receivers by role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// Nothing.
+    /// Discards the payload.
     Discards,
-    /// Compares every byte with what it should be.
+    /// Compares every byte with the expected payload.
     Validates,
-    /// Copies it to memory of its own.
+    /// Copies the payload to memory of its own.
     Copies,
 }
 
-/// The bytes that a receiver expects.
+/// The payload that a receiver expects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Payload {
-    /// Bytes that repeat after 7: `-v 7` of `ncdevmem`.
+    /// Bytes that repeat after 7, as `ncdevmem -v 7` expects.
     Seven,
-    /// Letters from a to z, which `iou-zcrx` compares with.
+    /// Letters from a to z, as `iou-zcrx` expects.
     Letters,
 }
 
-/// A receiver.
+/// A receiver program that the benchmark compares with others.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) role: Role,
-    /// Whether it finds the queue bound, as it does not bind it itself.
+    /// Whether the benchmark binds the queue first, because the receiver does not.
     pub(crate) bound: bool,
-    /// Whether what it prints goes to /dev/null: it is a line a frag, or the payload.
+    /// Whether the receiver's output goes to /dev/null, because it is a line per frag, or the
+    /// payload.
     pub(crate) chatty: bool,
-    /// It gets a transfer this many times smaller: a slow one would take most of the time.
+    /// Divisor of the transfer's length: a slow receiver gets less, because it would take most of
+    /// the time.
     pub(crate) smaller: u64,
-    /// The most bytes that it can receive.
+    /// The most bytes that the receiver can take in one transfer; `None` if any number.
     pub(crate) most: Option<u64>,
-    /// Whether only its set-up and tear-down are measured.
+    /// Whether only the receiver's set-up and tear-down are measured.
     pub(crate) setup_only: bool,
     pub(crate) payload: Payload,
-    /// Its program, beside the runner's.
+    /// File name of the receiver's program, which lies beside the runner.
     program: &'static str,
-    /// Its command line: `{addr}`, `{port}`, `{dev}` and `{queue}` stand for these.
+    /// The receiver's command line, with placeholders `{addr}`, `{port}`, `{dev}` and `{queue}`.
     line: &'static str,
 }
 
-/// `recvmsg` and `SO_DEVMEM_DONTNEED`, no more.
+/// A bare loop of `recvmsg` and `SO_DEVMEM_DONTNEED`, the least that a receiver can do.
 pub(crate) const BARE: Contender = Contender {
     name: "bare loop",
     role: Role::Discards,
@@ -61,13 +63,13 @@ pub(crate) const BARE: Contender = Contender {
     program: "bare",
     line: "devmem {addr} {port}",
 };
-/// The bare loop with `SO_RCVLOWAT`: woken for 2 MiB at a time.
+/// A bare loop like [`BARE`] with `SO_RCVLOWAT`: woken for 2 MiB at a time.
 pub(crate) const LOWAT: Contender = Contender {
     name: "bare loop, SO_RCVLOWAT",
     line: "lowat {addr} {port}",
     ..BARE
 };
-/// Plain copy.
+/// Receiver of ordinary TCP: `recv` copies the payload.
 pub(crate) const COPY: Contender = Contender {
     name: "recv with copy",
     role: Role::Copies,
@@ -75,14 +77,14 @@ pub(crate) const COPY: Contender = Contender {
     line: "copy {addr} {port}",
     ..BARE
 };
-/// Plain receive where the kernel discards the payload.
+/// Receiver of ordinary TCP with `MSG_TRUNC`: the kernel discards the payload.
 pub(crate) const TRUNC: Contender = Contender {
     name: "recv with MSG_TRUNC",
     bound: false,
     line: "trunc {addr} {port}",
     ..BARE
 };
-/// Upstream's receiver as it is: it prints a line for each frag.
+/// The kernel's `ncdevmem` as it is: it prints a line for each frag.
 pub(crate) const UPSTREAM: Contender = Contender {
     name: "ncdevmem, validating",
     role: Role::Validates,
@@ -93,13 +95,14 @@ pub(crate) const UPSTREAM: Contender = Contender {
     line: "-l -n -f {dev} -s {addr} -p {port} -t {queue} -q 1 -v 7",
     ..BARE
 };
-/// Upstream's receiver with these prints compiled away.
+/// The kernel's `ncdevmem` with its prints for each frag compiled out.
 pub(crate) const QUIET: Contender = Contender {
     name: "ncdevmem, quiet, validating",
     program: "ncdevmem-quiet",
     ..UPSTREAM
 };
-/// The quiet one without validation: it writes the payload to standard output.
+/// The kernel's `ncdevmem` without prints for each frag and without validation: it writes the
+/// payload to standard output.
 pub(crate) const QUIET_PRINTING: Contender = Contender {
     name: "ncdevmem, quiet",
     role: Role::Discards,
@@ -107,8 +110,8 @@ pub(crate) const QUIET_PRINTING: Contender = Contender {
     line: "-l -n -f {dev} -s {addr} -p {port} -t {queue} -q 1",
     ..QUIET
 };
-/// The kernel's test of zero-copy receive with io_uring. It compares with a buffer of 2 MiB, reads
-/// past its end if more comes, and gives up after 5 s.
+/// The kernel's test of zero-copy receive with io_uring (`iou-zcrx`). It compares with a buffer of
+/// 2 MiB, reads past its end if more comes, and gives up after 5 s.
 pub(crate) const IOU_ZCRX: Contender = Contender {
     name: "iou-zcrx, validating",
     role: Role::Validates,
@@ -119,7 +122,7 @@ pub(crate) const IOU_ZCRX: Contender = Contender {
     line: "-s -p {port} -i {dev} -q {queue}",
     ..BARE
 };
-/// This toolkit's receiver, discarding.
+/// `devmem-tcp recv` with 4 KiB pages, discarding the payload.
 pub(crate) const OURS: Contender = Contender {
     name: "devmem-tcp recv",
     bound: false,
@@ -127,27 +130,27 @@ pub(crate) const OURS: Contender = Contender {
     line: "recv --json --no-config --dev {dev} --listen {addr}:{port} --pages 4K",
     ..BARE
 };
-/// This toolkit's receiver, validating.
+/// `devmem-tcp recv` with 4 KiB pages, validating the payload.
 pub(crate) const VALIDATING: Contender = Contender {
     name: "devmem-tcp recv, validating",
     role: Role::Validates,
     line: "recv --json --no-config --dev {dev} --listen {addr}:{port} --pages 4K --validate 7",
     ..OURS
 };
-/// This toolkit's receiver on huge pages.
+/// `devmem-tcp recv` with 2 MiB pages, discarding the payload.
 pub(crate) const HUGE: Contender = Contender {
     name: "devmem-tcp recv, 2 MiB pages",
     line: "recv --json --no-config --dev {dev} --listen {addr}:{port} --pages 2M",
     ..OURS
 };
-/// This toolkit's receiver on huge pages, validating.
+/// `devmem-tcp recv` with 2 MiB pages, validating the payload.
 pub(crate) const HUGE_VALIDATING: Contender = Contender {
     name: "devmem-tcp recv, 2 MiB pages, validating",
     line: "recv --json --no-config --dev {dev} --listen {addr}:{port} --pages 2M --validate 7",
     ..VALIDATING
 };
 
-/// All of them: the first round's order.
+/// All receivers that the benchmark compares, in the order of the first round.
 pub(crate) const ALL: [Contender; 12] = [
     TRUNC,
     BARE,
@@ -163,23 +166,24 @@ pub(crate) const ALL: [Contender; 12] = [
     COPY,
 ];
 
-/// Where a receiver listens, and on what.
+/// Where a receiver listens, and on which queues of which device.
 pub(crate) struct Place {
     pub(crate) device: &'static str,
     pub(crate) netns: Option<&'static str>,
-    /// Those of the device.
+    /// Numbers of the device's queues to receive on.
     pub(crate) queues: Vec<u32>,
     pub(crate) listen: SocketAddr,
 }
 
 impl Contender {
-    /// Bytes of its transfer, where a whole one has so many.
+    /// Returns the length in bytes of this receiver's transfer, where a full transfer has `whole`
+    /// bytes.
     pub(crate) fn bytes(&self, whole: u64) -> u64 {
         (whole / self.smaller).min(self.most.unwrap_or(u64::MAX))
     }
 
-    /// The command of its process. With `waits`, the process reads a line from standard input before
-    /// it becomes the receiver, so that counters can be attached.
+    /// Returns the command that starts the receiver. With `waits`, the process reads a line from
+    /// standard input before it becomes the receiver, so that counters can be attached.
     pub(crate) fn command(&self, place: &Place, point: &Point, waits: bool) -> Command {
         let program = ours(self.program);
         let mut command = match waits {
@@ -204,15 +208,15 @@ impl Contender {
             .replace("{dev}", place.device)
             .replace("{queue}", &queue.to_string());
         if self.program == OURS.program {
-            line += &our_options(place, point);
+            line += &recv_options(place, point);
         }
         command.args(line.split_whitespace());
         command
     }
 }
 
-/// What our receiver is told of a point.
-fn our_options(place: &Place, point: &Point) -> String {
+/// Returns the options of `devmem-tcp recv` for the conditions of a transfer.
+fn recv_options(place: &Place, point: &Point) -> String {
     let mut line = format!(
         " --connections {} --size {}M",
         point.connections, point.pool

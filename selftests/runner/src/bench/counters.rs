@@ -1,5 +1,5 @@
-//! System calls of a process and of all that it starts, counted by tracepoints of the kernel
-//! (`perf_event_open(2)`). Nothing stops the process: a call costs some instructions more.
+//! Counts the system calls of a process and its children by the kernel's tracepoints
+//! (`perf_event_open(2)`). The process is not stopped: a call costs some instructions more.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 use sys::Event;
 
 const TRACEFS: &str = "/sys/kernel/tracing";
-/// Any system call.
-const ALL: &str = "raw_syscalls/sys_enter";
-/// Those that receivers make.
-const NAMES: [&str; 12] = [
+/// Tracepoint that every system call passes.
+const ANY_CALL: &str = "raw_syscalls/sys_enter";
+/// Names of the system calls that are counted one by one: those that receivers make.
+const CALL_NAMES: [&str; 12] = [
     "recvmsg",
     "recvfrom",
     "setsockopt",
@@ -31,17 +31,17 @@ const NAMES: [&str; 12] = [
     "clock_gettime",
 ];
 
-/// System calls, all of them, and some by their names.
+/// Numbers of system calls: in all, and by name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Calls {
     pub(crate) all: u64,
-    /// Only of those that there were.
+    /// Number of calls by system call; only names with at least one call.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) by: BTreeMap<String, u64>,
 }
 
 impl Calls {
-    /// What came since an earlier reading.
+    /// Returns the calls that were made since an earlier reading.
     pub(super) fn since(mut self, earlier: &Self) -> Self {
         self.all -= earlier.all.min(self.all);
         for (name, count) in &mut self.by {
@@ -51,22 +51,22 @@ impl Calls {
         self
     }
 
-    /// One kind.
-    pub(crate) fn of(&self, name: &str) -> u64 {
+    /// Returns the number of calls of the system call `name`.
+    pub(crate) fn count(&self, name: &str) -> u64 {
         self.by.get(name).copied().unwrap_or(0)
     }
 }
 
-/// The counters of one process.
+/// Counters of the system calls of one process and its children.
 pub(super) struct Counters {
     all: Event,
     by: Vec<(&'static str, Event)>,
 }
 
 impl Counters {
-    /// Of a process that has yet to become the program: they begin with its next `execve`.
-    pub(super) fn of(process: u32) -> Result<Self> {
-        tracefs()?;
+    /// Attaches counters to a process that is about to call `execve`: they start counting there.
+    pub(super) fn attach(process: u32) -> Result<Self> {
+        mount_tracefs()?;
         let pid = i32::try_from(process).context("pid")?;
         let open = |name: &str| -> Result<Event> {
             let path = format!("{TRACEFS}/events/{name}/id");
@@ -75,16 +75,16 @@ impl Counters {
             Event::open(id, pid).with_context(|| format!("perf_event_open {name}"))
         };
         let mut by = Vec::new();
-        for name in NAMES {
+        for name in CALL_NAMES {
             by.push((name, open(&format!("syscalls/sys_enter_{name}"))?));
         }
         Ok(Self {
-            all: open(ALL)?,
+            all: open(ANY_CALL)?,
             by,
         })
     }
 
-    /// What they have counted so far, those of ended processes and threads included.
+    /// Reads the counters, including the calls of processes and threads that have ended.
     pub(super) fn read(&self) -> Result<Calls> {
         let mut by = BTreeMap::new();
         for (name, event) in &self.by {
@@ -101,7 +101,7 @@ impl Counters {
     }
 }
 
-/// Keeps the kernel's hooks for the counters in place as long as it lives.
+/// Keeps the kernel's tracepoints enabled until it is dropped.
 ///
 /// The first counter patches the kernel's code, and the last one that is closed does so again. An
 /// emulator before QEMU 8.1 with two processors may run the breakpoint of such a patch once more when it
@@ -119,7 +119,7 @@ impl Anchor {
             .stdout(Stdio::null())
             .spawn()
             .context("cat")?;
-        let counters = Counters::of(process.id())?;
+        let counters = Counters::attach(process.id())?;
         Ok(Self {
             process,
             _counters: counters,
@@ -135,8 +135,8 @@ impl Drop for Anchor {
     }
 }
 
-/// Mounts the tracepoints' file system, unless it is.
-fn tracefs() -> Result<()> {
+/// Mounts tracefs, unless it is mounted.
+fn mount_tracefs() -> Result<()> {
     if Path::new(TRACEFS).join("events").exists() {
         return Ok(());
     }
@@ -183,7 +183,7 @@ mod sys {
 
     const _: () = assert!(size_of::<Attributes>() == 64);
 
-    /// A counter of a tracepoint.
+    /// A perf counter of one tracepoint.
     pub(super) struct Event(File);
 
     impl Event {
@@ -243,6 +243,6 @@ mod tests {
         let after = calls(25, &[("read", 4), ("write", 3), ("ioctl", 7)]);
         let between = after.since(&before);
         assert_eq!(between, calls(15, &[("write", 1), ("ioctl", 7)]));
-        assert_eq!((between.of("ioctl"), between.of("read")), (7, 0));
+        assert_eq!((between.count("ioctl"), between.count("read")), (7, 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Latency: 64 bytes there and back over a devmem connection, with gathering and without.
+//! Measures latency: round trips of 64 bytes over a devmem connection, with gathering and without.
 //!
 //! The receiver is the library's engine as the tool configures it, with a sink that writes what it
 //! reads to the same connection. It asks for one message after the other.
@@ -26,44 +26,44 @@ use udmabuf::{HugePage, Udmabuf};
 
 use super::MIB;
 use super::sweep::Point;
-use super::testbench::{Side, Testbench, pin, place, queues_of};
+use super::testbench::{Side, Testbench, last_queues, pin, receiver_place};
 use framework::ifindex;
 use framework::testbed::{NIC, PEER, SENDER_ADDRESS};
 
-/// Bytes of a message.
+/// Length of an echoed message in bytes.
 const MESSAGE: usize = 64;
-/// Messages before those that are timed.
+/// Number of messages before the timed ones.
 const WARM_UP: usize = 100;
-/// Messages that are timed.
+/// Number of messages whose round trip is timed.
 const MESSAGES: usize = 1000;
-/// The source ports of these connections begin here, and go up to 1,000.
+/// First of 1,000 source ports that the echo's connections use.
 const FIRST_PORT: u16 = 9000;
-/// A receiver has so long until it listens, and to answer.
-const LISTENS: Duration = Duration::from_secs(20);
+/// Time limit for the echo server to listen, and to answer.
+const LISTEN_LIMIT: Duration = Duration::from_secs(20);
 
-/// What one connection's messages took.
+/// Round-trip times of the messages of one connection, in microseconds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Echo {
-    /// Whether the engine lets payload gather.
+    /// Whether the engine waits for more payload before it wakes (`SO_RCVLOWAT`).
     pub(crate) gathers: bool,
     pub(crate) round: u32,
     pub(crate) messages: usize,
-    /// Microseconds there and back.
+    /// Median round-trip time in microseconds.
     pub(crate) p50: f64,
     pub(crate) p99: f64,
     pub(crate) max: f64,
 }
 
-/// Measures how long messages of 64 bytes take to the receiver and back, on one connection.
+/// Measures the round-trip time of 64-byte messages to the receiver and back, on one connection.
 pub(super) fn measure(
     testbench: &mut Testbench,
     gathers: bool,
     round: u32,
     nth: u16,
 ) -> Result<Echo> {
-    testbench.coalesce(true)?;
-    let place = place(&Point::default())?;
-    testbench.until_free(&place)?;
+    testbench.set_coalescing(true)?;
+    let place = receiver_place(&Point::default())?;
+    testbench.wait_until_free(&place)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["echo", &place.listen.to_string()]);
     if !gathers {
@@ -96,13 +96,14 @@ pub(super) fn measure(
     })
 }
 
-/// Sends messages, each when the last one has come back.
+/// Sends messages one at a time, each after the answer to the last, and returns the round-trip
+/// times.
 fn ask(to: SocketAddr, port: u16) -> Result<Vec<Duration>> {
     let options = SocketOptions {
         source: Some(SocketAddr::new(SENDER_ADDRESS.parse()?, port)),
         ..SocketOptions::default()
     };
-    let end = Instant::now() + LISTENS;
+    let end = Instant::now() + LISTEN_LIMIT;
     let mut socket = loop {
         match connect(to, &options, Duration::from_secs(5)) {
             Ok(socket) => break socket,
@@ -111,7 +112,7 @@ fn ask(to: SocketAddr, port: u16) -> Result<Vec<Duration>> {
         }
     };
     socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(LISTENS))?;
+    socket.set_read_timeout(Some(LISTEN_LIMIT))?;
     let mut times = Vec::with_capacity(MESSAGES);
     for number in 0..WARM_UP + MESSAGES {
         let message = [u8::try_from(number % 251)?; MESSAGE];
@@ -128,10 +129,10 @@ fn ask(to: SocketAddr, port: u16) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// Answers one connection.
-pub(super) fn serve(at: SocketAddr, gathers: bool) -> Result<()> {
+/// Runs the echo server, a devmem receiver, for one connection.
+pub(super) fn serve_echo(at: SocketAddr, gathers: bool) -> Result<()> {
     let size = Point::default().pool * MIB;
-    let queues: Vec<QueueId> = queues_of(1).into_iter().map(QueueId::new).collect();
+    let queues: Vec<QueueId> = last_queues(1).into_iter().map(QueueId::new).collect();
     let memory = Udmabuf::builder(size).hugepages(HugePage::None).build()?;
     let binding =
         Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &queues, BindOptions::default())?;
@@ -146,7 +147,7 @@ pub(super) fn serve(at: SocketAddr, gathers: bool) -> Result<()> {
         config.gather = 0;
     }
     let sink = move |peer: &Peer| {
-        Ok(Answer {
+        Ok(EchoSink {
             memory: mapped.clone(),
             peer: peer.address,
             socket: None,
@@ -163,16 +164,16 @@ pub(super) fn serve(at: SocketAddr, gathers: bool) -> Result<()> {
     Ok(())
 }
 
-/// Writes what came to where it came from.
-struct Answer {
+/// A sink that writes the received payload back to its connection.
+struct EchoSink {
     memory: Memory,
     peer: SocketAddr,
-    /// A second descriptor of the connection, from the first message on.
+    /// A duplicate of the connection's file descriptor, made at the first message.
     socket: Option<TcpStream>,
     message: Vec<u8>,
 }
 
-impl Sink for Answer {
+impl Sink for EchoSink {
     fn consume(&mut self, received: &mut Received<'_>) -> Result<(), SinkError> {
         let Self {
             memory, message, ..
@@ -190,7 +191,7 @@ impl Sink for Answer {
     }
 }
 
-/// Another descriptor of this process's connection to a peer.
+/// Duplicates the file descriptor of this process's connection to a peer.
 fn connection_to(peer: SocketAddr) -> std::io::Result<TcpStream> {
     let is_it = |fd: i32| {
         let address = getpeername::<SockaddrStorage>(fd);

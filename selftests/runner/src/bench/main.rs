@@ -1,4 +1,4 @@
-//! What receivers cost, side by side: the same transfer, on the same NIC, one after the other.
+//! Benchmark of receivers: the same transfer, on the same NIC, to one receiver after the other.
 //!
 //! Each round runs every contender once, in an order that moves on by one from round to round, so that
 //! what changes with time, and what one leaves to the next, strikes all of them. A round 0 comes before,
@@ -35,10 +35,11 @@ use report::{Docs, Report};
 use sample::{About, Cost, Counts, Guest, Kind, Line, Parts, Sample};
 use sweep::{Point, Series};
 use testbench::Testbench;
-use transfer::Look;
+use transfer::MeasureOptions;
 
-/// What costs next to nothing, in bytes.
-const NOTHING: u64 = 4096;
+/// Length in bytes of a transfer whose payload costs next to nothing, to measure set-up and
+/// tear-down.
+const TINY_TRANSFER: u64 = 4096;
 const MIB: u64 = 1 << 20;
 
 /// Measures what receivers cost, ours and others, side by side, and compares them
@@ -97,7 +98,7 @@ fn main() -> ExitCode {
         Args::Measure(measure) => measure.run(),
         Args::Report(report) => report.run(),
         Args::Docs(docs) => docs.run(),
-        Args::Echo { listen, no_gather } => echo::serve(listen, !no_gather),
+        Args::Echo { listen, no_gather } => echo::serve_echo(listen, !no_gather),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -109,8 +110,8 @@ fn main() -> ExitCode {
 }
 
 impl Guest {
-    /// The transfers of a round to each receiver.
-    fn kinds(self) -> &'static [Kind] {
+    /// Returns the kinds of transfer that each receiver gets in a round, in this kind of guest.
+    fn transfer_kinds(self) -> &'static [Kind] {
         match self {
             Self::OneCpu => &[
                 Kind::Whole,
@@ -139,7 +140,7 @@ impl Measure {
     }
 }
 
-/// The measurement under way.
+/// A running benchmark: its arguments, output file and testbench.
 struct Bench<'a> {
     args: &'a Measure,
     out: fs::File,
@@ -168,7 +169,7 @@ impl<'a> Bench<'a> {
         }))?;
         for gro in [false, true] {
             if args.wants_gro(gro) {
-                self.compare(gro, args.guest.kinds(), true)?;
+                self.compare(gro, args.guest.transfer_kinds(), true)?;
             }
         }
         for series in Series::SWEEPS {
@@ -180,7 +181,7 @@ impl<'a> Bench<'a> {
             self.echo()?;
             for pages in [HugePage::None, HugePage::Mb2] {
                 for _ in 0..2 * args.rounds {
-                    let parts = self.testbench.parts(pages)?;
+                    let parts = self.testbench.measure_setup_parts(pages)?;
                     self.write(&Line::Parts(parts))?;
                 }
             }
@@ -196,7 +197,8 @@ impl<'a> Bench<'a> {
         self.testbench.restore()
     }
 
-    /// The contenders, one after the other, some rounds; the first may be to warm up.
+    /// Runs all receivers, one after the other, for several rounds; with `warms_up` a warm-up round
+    /// comes first.
     fn compare(&mut self, gro: bool, kinds: &[Kind], warms_up: bool) -> Result<()> {
         let args = self.args;
         let point = Point {
@@ -209,7 +211,7 @@ impl<'a> Bench<'a> {
         for round in u32::from(!warms_up)..=args.rounds {
             for contender in &chosen {
                 say(&format!("gro {gro}, round {round}: {}", contender.name));
-                let bytes = contender.bytes(self.whole());
+                let bytes = contender.bytes(self.full_transfer_bytes());
                 let of = |kind| (Series::Compare, kind, round);
                 if round == 0 {
                     self.transfer(contender, of(Kind::WarmUp), &point, bytes)?;
@@ -217,7 +219,9 @@ impl<'a> Bench<'a> {
                 }
                 for kind in kinds {
                     match kind {
-                        Kind::Nothing => self.transfer(contender, of(*kind), &point, NOTHING)?,
+                        Kind::Nothing => {
+                            self.transfer(contender, of(*kind), &point, TINY_TRANSFER)?;
+                        }
                         _ if contender.setup_only => {}
                         _ => self.transfer(contender, of(*kind), &point, bytes)?,
                     }
@@ -230,7 +234,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// One condition varied, for our receiver.
+    /// Runs `devmem-tcp recv` under a series of conditions, one of which varies.
     fn sweep(&mut self, series: Series) -> Result<()> {
         let points = series.points().into_iter();
         let mut points: Vec<_> = points.filter(|it| self.args.wants_gro(it.gro)).collect();
@@ -238,8 +242,8 @@ impl<'a> Bench<'a> {
             say(&format!("{}, round {round}", series.name()));
             for point in &points {
                 // Many connections get more: else they would be over before their windows grow.
-                let least = self.whole() / 16 * u64::from(point.connections);
-                let bytes = self.whole().max(least);
+                let least = self.full_transfer_bytes() / 16 * u64::from(point.connections);
+                let bytes = self.full_transfer_bytes().max(least);
                 let contender = match point.rx_page {
                     Some(_) => &HUGE,
                     None => &OURS,
@@ -253,7 +257,7 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// With gathering and without, in turn.
+    /// Measures the echo with gathering and without, alternating.
     fn echo(&mut self) -> Result<()> {
         let mut nth = 0;
         for round in 0..=self.args.rounds {
@@ -268,11 +272,11 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    fn whole(&self) -> u64 {
+    fn full_transfer_bytes(&self) -> u64 {
         self.args.mib * MIB
     }
 
-    /// One transfer to one contender, written down.
+    /// Runs one transfer to one receiver, and writes its cost to the output file.
     fn transfer(
         &mut self,
         contender: &Contender,
@@ -280,7 +284,7 @@ impl<'a> Bench<'a> {
         point: &Point,
         bytes: u64,
     ) -> Result<()> {
-        let look = Look {
+        let look = MeasureOptions {
             settles: self.args.guest != Guest::TwoCpu
                 || matches!(kind, Kind::Settled | Kind::Counted),
             counts: kind == Kind::Counted,

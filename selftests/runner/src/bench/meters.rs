@@ -1,4 +1,4 @@
-//! What is read off the kernel before and after a transfer.
+//! Counters of the kernel that are read before and after a transfer.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,11 +13,11 @@ use nix::unistd::Pid;
 
 use super::counters::{Calls, Counters};
 
-/// A process that spends less than [`IDLE`] seconds in this time has nothing to do.
-const SETTLING: Duration = Duration::from_millis(30);
+/// Interval over which a process must spend less than [`IDLE`] CPU seconds to count as idle.
+const IDLE_INTERVAL: Duration = Duration::from_millis(30);
 const IDLE: f64 = 200e-6;
 
-/// What TCP says of packets that it dropped, or sent again, and why (`/proc/net/netstat`).
+/// TCP counters for dropped and retransmitted packets (`/proc/net/netstat`).
 const REASONS: [&str; 12] = [
     "ListenOverflows",
     "PruneCalled",
@@ -33,18 +33,19 @@ const REASONS: [&str; 12] = [
     "TCPZeroWindowDrop",
 ];
 
-/// Counters that should stand still.
+/// Counters of lost and retransmitted packets, which should not change during a transfer.
 #[derive(Debug, Clone)]
-pub(super) struct Meters {
-    /// Times that the NIC had no buffer for a packet (`rx-alloc-fail` of `qstats-get`).
+pub(super) struct LossCounters {
+    /// Number of packets for which the NIC had no buffer (`rx-alloc-fail` of `qstats-get`).
     pub(super) alloc_fail: u64,
-    /// TCP segments sent again by these namespaces (`RetransSegs` of `/proc/net/snmp`).
+    /// Number of TCP segments that these namespaces have retransmitted (`RetransSegs` of
+    /// `/proc/net/snmp`).
     pub(super) retransmitted: u64,
-    /// Why, as far as TCP counts it.
+    /// The TCP counters that say why packets were lost, by name.
     pub(super) reasons: BTreeMap<String, u64>,
 }
 
-impl Meters {
+impl LossCounters {
     pub(super) fn read(nic: Ifindex, namespaces: &[NetNs]) -> Result<Self> {
         let stats = Netdev::open()?.qstats(Some(nic), Scope::Device)?;
         let mut retransmitted = 0;
@@ -56,9 +57,9 @@ impl Meters {
                 Ok((read("snmp")?, read("netstat")?))
             })?;
             let (snmp, netstat) = text.context("TCP's counters")?;
-            retransmitted += counter(&snmp, "Tcp:", "RetransSegs").context("RetransSegs")?;
+            retransmitted += find_counter(&snmp, "Tcp:", "RetransSegs").context("RetransSegs")?;
             for name in REASONS {
-                let count = counter(&netstat, "TcpExt:", name).unwrap_or(0);
+                let count = find_counter(&netstat, "TcpExt:", name).unwrap_or(0);
                 *reasons.entry(name.to_owned()).or_insert(0) += count;
             }
         }
@@ -72,7 +73,7 @@ impl Meters {
         })
     }
 
-    /// What came since an earlier reading; of the reasons only those that there were.
+    /// Returns the counts since an earlier reading, without TCP counters that did not change.
     pub(super) fn since(mut self, earlier: &Self) -> Self {
         for (name, count) in &mut self.reasons {
             *count -= earlier.reasons.get(name).copied().unwrap_or(0).min(*count);
@@ -86,8 +87,9 @@ impl Meters {
     }
 }
 
-/// A counter of a table of two lines, names and numbers, that begin with the same word.
-fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
+/// Finds a counter in the text of `/proc/net/snmp` or `netstat`: two lines that start with `group`,
+/// the first with names and the second with numbers.
+fn find_counter(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(group));
     let names = lines.next()?.split_whitespace();
     let mut numbers = lines.next()?.split_whitespace();
@@ -95,26 +97,26 @@ fn counter(text: &str, group: &str, name: &str) -> Option<u64> {
     numbers.nth(at)?.parse().ok()
 }
 
-/// Reads what a receiver's process has spent.
+/// Reads the CPU time, sleeps and system calls of a receiver's process.
 pub(super) struct Meter {
     process: u32,
     clock: ClockId,
     counters: Option<Counters>,
 }
 
-/// What a process has spent so far.
+/// CPU time, sleeps and system calls of a process up to now.
 #[derive(Debug, Clone)]
 pub(super) struct Spent {
-    /// CPU seconds of all its threads, those included that have ended.
+    /// CPU seconds of all threads of the process, including those that have ended.
     pub(super) cpu: f64,
-    /// Times that its threads went to sleep; `None` once the process has ended.
+    /// Number of times that the process's threads went to sleep; `None` once the process has ended.
     pub(super) wakeups: Option<u64>,
-    /// Where they are counted.
+    /// System calls of the process; `None` where they are not counted.
     pub(super) calls: Option<Calls>,
 }
 
 impl Spent {
-    /// The difference of two readings.
+    /// Returns the difference of two readings of a counter, given as `(after, before)`.
     pub(super) fn between((after, before): (u64, u64)) -> u64 {
         after.saturating_sub(before)
     }
@@ -130,7 +132,7 @@ impl Meter {
         })
     }
 
-    /// What it has spent up to now.
+    /// Reads the process's CPU time, sleeps and system calls up to now.
     pub(super) fn read(&self) -> Result<Spent> {
         Ok(Spent {
             cpu: self.cpu()?,
@@ -139,16 +141,17 @@ impl Meter {
         })
     }
 
-    /// Its system calls, if they are counted: also after its end.
+    /// Reads the counters of the process's system calls, if there are any; possible after its end,
+    /// too.
     pub(super) fn calls(&self) -> Result<Option<Calls>> {
         self.counters.as_ref().map(Counters::read).transpose()
     }
 
-    /// The same as soon as it has hardly anything to do.
-    pub(super) fn settled(&self) -> Result<Spent> {
+    /// Waits until the process is nearly idle, then reads its CPU time, sleeps and system calls.
+    pub(super) fn read_when_idle(&self) -> Result<Spent> {
         let mut before = self.cpu()?;
         loop {
-            thread::sleep(SETTLING);
+            thread::sleep(IDLE_INTERVAL);
             let now = self.cpu()?;
             if now - before < IDLE {
                 return self.read();
@@ -157,8 +160,8 @@ impl Meter {
         }
     }
 
-    /// The most memory that it has had and does not share with files or dmabufs, in KiB: all that
-    /// was ever resident at once (`VmHWM`), without what of it are files.
+    /// Returns the process's peak of private memory in KiB: the most that was ever resident
+    /// (`VmHWM`), less the pages of files and shared memory, such as dmabufs.
     pub(super) fn peak_memory(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.process);
         let text = fs::read_to_string(&path).context(path)?;
@@ -171,23 +174,23 @@ impl Meter {
     }
 }
 
-/// How often the threads of a process gave their processor up by themselves.
+/// Returns the number of voluntary context switches of all threads of a process.
 fn wakeups(process: u32) -> Option<u64> {
     let tasks = fs::read_dir(format!("/proc/{process}/task")).ok()?;
     let of = |task: std::io::Result<fs::DirEntry>| -> Option<u64> {
         let text = fs::read_to_string(task.ok()?.path().join("status")).ok()?;
-        field(&text, "voluntary_ctxt_switches:")
+        status_field(&text, "voluntary_ctxt_switches:")
     };
     tasks.map(of).sum()
 }
 
 fn own_memory(status: &str) -> Option<u64> {
-    let shared = field(status, "RssFile:")? + field(status, "RssShmem:")?;
-    Some(field(status, "VmHWM:")?.saturating_sub(shared))
+    let shared = status_field(status, "RssFile:")? + status_field(status, "RssShmem:")?;
+    Some(status_field(status, "VmHWM:")?.saturating_sub(shared))
 }
 
-/// A number of `/proc/PID/status`.
-fn field(status: &str, name: &str) -> Option<u64> {
+/// Returns a number from the text of `/proc/PID/status` by the name of its line.
+fn status_field(status: &str, name: &str) -> Option<u64> {
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.split_whitespace().next()?.parse().ok()
 }
@@ -199,9 +202,9 @@ mod tests {
     #[test]
     fn a_counter_stands_below_its_name() {
         let text = "Ip: Forwarding Default\nIp: 1 64\nTcp: A RetransSegs C\nTcp: 1 7 3\n";
-        assert_eq!(counter(text, "Tcp:", "RetransSegs"), Some(7));
-        assert_eq!(counter(text, "Tcp:", "D"), None);
-        assert_eq!(counter(text, "Udp:", "RetransSegs"), None);
+        assert_eq!(find_counter(text, "Tcp:", "RetransSegs"), Some(7));
+        assert_eq!(find_counter(text, "Tcp:", "D"), None);
+        assert_eq!(find_counter(text, "Udp:", "RetransSegs"), None);
     }
 
     #[test]
@@ -214,7 +217,7 @@ mod tests {
     #[test]
     fn who_sleeps_is_told_from_who_is_preempted() {
         let status = "voluntary_ctxt_switches:\t12\nnonvoluntary_ctxt_switches:\t7\n";
-        assert_eq!(field(status, "voluntary_ctxt_switches:"), Some(12));
+        assert_eq!(status_field(status, "voluntary_ctxt_switches:"), Some(12));
         assert_eq!(wakeups(u32::MAX), None);
     }
 

@@ -1,11 +1,11 @@
-//! Pictures, as SVG: bars on a logarithmic axis, and panels of lines.
+//! Charts as SVG: bars on a logarithmic axis, and panels of lines.
 
 use anyhow::Result;
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
-/// Without receive coalescing, and with.
+/// Colours of the series without, and with, receive coalescing.
 const COLOURS: [RGBColor; 2] = [RGBColor(0xd9, 0x82, 0x2b), RGBColor(0x2f, 0x6d, 0xb3)];
 const KEYS: [&str; 2] = ["without receive coalescing", "with receive coalescing"];
 const DARK: RGBColor = RGBColor(0x22, 0x22, 0x22);
@@ -16,15 +16,15 @@ const MIDDLE: Pos = Pos {
     v_pos: VPos::Top,
 };
 
-/// A value at a place of the horizontal axis.
+/// A point of a panel: its place on the horizontal axis, and its value.
 pub(super) struct Dot {
-    /// Where, in the order of the first, and how that is called.
+    /// Position on the horizontal axis, and its label.
     pub(super) place: (f64, String),
     pub(super) gro: bool,
     pub(super) value: f64,
 }
 
-/// A pair of bars for each name, without and with receive coalescing.
+/// Draws a bar chart: a pair of bars for each name, without and with receive coalescing.
 pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> Result<String> {
     let mut names: Vec<&str> = Vec::new();
     for (name, ..) in bars {
@@ -50,7 +50,7 @@ pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> Resul
             .y_labels(0)
             .bold_line_style(GRID)
             .light_line_style(TRANSPARENT)
-            .x_label_formatter(&|value| short(*value))
+            .x_label_formatter(&|value| format_short(*value))
             .label_style(font(15))
             .x_desc(axis)
             .draw()?;
@@ -67,14 +67,14 @@ pub(super) fn bars(title: &str, axis: &str, bars: &[(&str, bool, f64)]) -> Resul
                 let colour = COLOURS[usize::from(*gro)].filled();
                 chart.draw_series([Rectangle::new(bar, colour)])?;
                 let at = (value.max(low), top + 0.18);
-                chart.draw_series([text(&short(*value), at, 6, HPos::Left, 15)])?;
+                chart.draw_series([text(&format_short(*value), at, 6, HPos::Left, 15)])?;
             }
         }
         Ok(())
     })
 }
 
-/// Panels side by side, with the same places on their horizontal axes.
+/// Draws panels side by side, with the same positions on their horizontal axes.
 pub(super) fn panels(title: &str, x: &str, panels: &[(&str, &[Dot])]) -> Result<String> {
     picture(390, title, |area| {
         let areas = area.split_evenly((1, panels.len().max(1)));
@@ -109,7 +109,7 @@ fn panel(area: &Area, x_label: &str, y_label: &str, dots: &[Dot]) -> Result<()> 
         .y_labels(6)
         .bold_line_style(GRID)
         .light_line_style(TRANSPARENT)
-        .y_label_formatter(&|value| short(*value))
+        .y_label_formatter(&|value| format_short(*value))
         .label_style(font(15))
         .x_desc(x_label)
         .draw()?;
@@ -132,7 +132,7 @@ fn panel(area: &Area, x_label: &str, y_label: &str, dots: &[Dot]) -> Result<()> 
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// A picture with its title, what the colours stand for, and what is drawn below.
+/// Makes an SVG picture with a title, a legend of the colours, and what `draw` draws below.
 fn picture(height: u32, title: &str, draw: impl FnOnce(&Area) -> Result<()>) -> Result<String> {
     let mut svg = String::new();
     let area = SVGBackend::with_string(&mut svg, (WIDTH, height)).into_drawing_area();
@@ -154,8 +154,8 @@ fn font(size: u32) -> TextStyle<'static> {
     ("system-ui, sans-serif", size).into_font().color(&DARK)
 }
 
-/// As short as it can be said.
-fn short(value: f64) -> String {
+/// Formats a number in the shortest way.
+fn format_short(value: f64) -> String {
     let digits = match value.abs() {
         0.0 => 0,
         small if small < 0.1 => 3,
@@ -177,12 +177,12 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        let all = [0.0, 0.05, 0.5, 1.0, 2.25, 10.0, 41.79, 1234.5].map(short);
+        let all = [0.0, 0.05, 0.5, 1.0, 2.25, 10.0, 41.79, 1234.5].map(format_short);
         assert_eq!(all, ["0", "0.05", "0.5", "1", "2.25", "10", "41.8", "1234"]);
     }
 
-    /// The values of an attribute of the elements with this colour.
-    fn of(svg: &str, colour: &str, attribute: &str) -> Vec<String> {
+    /// Returns the values of an attribute of all SVG elements of a colour.
+    fn attribute_values(svg: &str, colour: &str, attribute: &str) -> Vec<String> {
         let lines = svg.lines().filter(|line| line.contains(colour));
         let value = |line: &str| {
             let (_, rest) = line.split_once(&format!("{attribute}=\""))?;
@@ -194,7 +194,11 @@ mod tests {
     #[test]
     fn a_longer_bar_is_more() {
         let svg = bars("<t>", "a", &[("one", false, 0.5), ("two", true, 40.0)]).unwrap();
-        let width = |colour| of(&svg, colour, "width")[1].parse::<u32>().unwrap();
+        let width = |colour| {
+            attribute_values(&svg, colour, "width")[1]
+                .parse::<u32>()
+                .unwrap()
+        };
         assert!(width("#2F6DB3") > 2 * width("#D9822B"), "{svg}");
         assert!(svg.contains("&lt;t") && svg.contains("</svg>"), "{svg}");
     }
@@ -207,7 +211,7 @@ mod tests {
             value,
         };
         let svg = panels("t", "x", &[("y", &[dot(4.0, 2.0), dot(1.0, 1.0)])]).unwrap();
-        let line = of(&svg, "#2F6DB3", "points").remove(0);
+        let line = attribute_values(&svg, "#2F6DB3", "points").remove(0);
         let points = line.split_whitespace().map(|point| {
             let (x, y) = point.split_once(',').unwrap();
             (x.parse().unwrap(), y.parse().unwrap())

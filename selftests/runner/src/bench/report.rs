@@ -1,4 +1,4 @@
-//! The comparison, from what was measured: tables, what shall hold, JSON, pictures and the text of
+//! The benchmark's report, made from measurements: tables, targets, JSON, charts and the text of
 //! `docs/performance.md`. All of it follows from the JSON: nothing is written by hand.
 
 mod data;
@@ -18,7 +18,7 @@ use anyhow::{Context, Result, ensure};
 
 use data::{Data, Host};
 
-/// What to make of measurements.
+/// Options of the report that is made from measurements.
 #[derive(clap::Args)]
 pub(crate) struct Report {
     /// What guests wrote, in the order of the tables
@@ -32,7 +32,7 @@ pub(crate) struct Report {
     out: Option<PathBuf>,
 }
 
-/// What to make of figures.
+/// Options of the document that is made from saved figures.
 #[derive(clap::Args)]
 pub(crate) struct Docs {
     /// `performance/data.json` of a report
@@ -64,7 +64,7 @@ impl Docs {
     }
 }
 
-/// Prints the comparison, and writes it below `out` with its figures and pictures.
+/// Prints the comparison, and writes it under `out` with its figures and pictures.
 #[allow(clippy::print_stdout)]
 fn show(data: &Data, out: Option<&Path>) -> Result<()> {
     println!("{}", docs::terminal(data));
@@ -93,7 +93,7 @@ fn read(path: &Path) -> Result<Data> {
     serde_json::from_str(&text).with_context(|| path.display().to_string())
 }
 
-/// The text, the figures and the pictures, by their names below `docs`.
+/// Returns the report's files (text, figures, pictures), each with its path under `docs`.
 fn files(data: &Data) -> Result<Vec<(String, String)>> {
     let pictures = pictures::pictures(data)?;
     let names: Vec<&str> = pictures.iter().map(|(name, _)| *name).collect();
@@ -110,7 +110,7 @@ fn files(data: &Data) -> Result<Vec<(String, String)>> {
 mod tests {
     use super::*;
 
-    /// The committed text and pictures say what the committed figures say, and nothing else.
+    /// Checks that the committed text and pictures are the ones that the committed figures give.
     #[test]
     fn docs_follow_from_the_data() {
         let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs");

@@ -1,4 +1,4 @@
-//! Records of a benchmark run, one JSON object a line.
+//! Records of a benchmark run, one JSON object per line.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use super::counters::Calls;
 use super::echo::Echo;
 use super::sweep::{Point, Series};
 
-/// A kind of guest.
+/// Kind of guest: number of processors, and kind of clock.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize,
 )]
@@ -22,7 +22,7 @@ pub(crate) enum Guest {
     TwoCpu,
 }
 
-/// One line of a run's output.
+/// One line of a measurement's output file.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Line {
@@ -32,10 +32,10 @@ pub(crate) enum Line {
     Parts(Parts),
 }
 
-/// The settings of a run and where it ran: the first line.
+/// Settings of a measurement and the guest it ran in: the first line of the output file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct About {
-    /// The running kernel's release.
+    /// Release of the running kernel.
     pub(crate) kernel: String,
     pub(crate) guest: Guest,
     pub(crate) mib: u64,
@@ -47,22 +47,24 @@ pub(crate) struct About {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Kind {
-    /// Made before the first round; in none of the figures.
+    /// A transfer before the first round, which is in none of the figures.
     WarmUp,
-    /// Goodput in the guest of two processors, CPU in the others.
+    /// A full transfer: measures throughput in the guest of two processors, CPU time in the others.
     Whole,
-    /// CPU in the guest of two processors.
+    /// A full transfer that waits until the receiver is idle: measures CPU time in the guest of two
+    /// processors.
     Settled,
-    /// System calls, with counting switched on.
+    /// A full transfer with system calls being counted.
     Counted,
-    /// 4 KiB: the cost of set-up and tear-down.
+    /// A transfer of 4 KiB: measures the cost of set-up and tear-down.
     Nothing,
 }
 
-/// CPU seconds of a thread that makes a dmabuf of 64 MiB, binds a queue to it, unbinds it and frees it.
+/// CPU seconds of a thread that makes a dmabuf of 64 MiB, binds a queue to it, unbinds and frees
+/// it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Parts {
-    /// Whether of pages of 2 MiB.
+    /// Whether the memory has pages of 2 MiB, else of 4 KiB.
     pub(crate) huge: bool,
     pub(crate) make: f64,
     pub(crate) bind: f64,
@@ -70,16 +72,16 @@ pub(crate) struct Parts {
     pub(crate) free: f64,
 }
 
-/// One transfer's cost.
+/// One transfer, its conditions and its cost.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Sample {
-    /// The contender.
+    /// Name of the receiver.
     pub(crate) who: String,
-    /// What it was a part of.
+    /// Series of transfers that this one belongs to.
     pub(crate) series: Series,
     pub(crate) kind: Kind,
     pub(crate) round: u32,
-    /// Under which conditions.
+    /// Conditions of the transfer.
     #[serde(flatten)]
     pub(crate) at: Point,
     pub(crate) bytes: u64,
@@ -87,44 +89,47 @@ pub(crate) struct Sample {
     pub(crate) cost: Cost,
 }
 
-/// What a transfer took.
+/// Cost of a transfer: times, memory and counts.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Cost {
-    /// From the first byte sent to the receiver's last close.
+    /// Seconds from the first byte sent to the receiver's last close.
     pub(crate) seconds: f64,
     /// CPU time of the receiver's process from its start to its end, in seconds.
     pub(crate) cpu: f64,
-    /// Of that, in user mode, as the kernel's ticks tell.
+    /// Part of the process's CPU time in user mode, in seconds, by the kernel's ticks.
     pub(crate) user_of_process: f64,
-    /// CPU time from its first byte to its last, if it settled.
+    /// CPU seconds of the receiver from its first byte to its last; `None` if the transfer did not
+    /// wait until the receiver was idle.
     pub(crate) in_loop: Option<f64>,
-    /// Of that, in user mode, as the kernel's ticks tell.
+    /// CPU seconds in user mode that the receiver reports for its loop, else those of its process.
     pub(crate) user: f64,
-    /// Times that it went to sleep meanwhile, if that could be read.
+    /// Number of times that the receiver went to sleep during the transfer; `None` if it could not
+    /// be read.
     pub(crate) wakeups: Option<u64>,
-    /// The most memory that it had, without what it shares, in KiB.
+    /// Peak of the receiver's private memory in KiB.
     pub(crate) memory: u64,
-    /// Its system calls from the first byte to the last, where they were counted.
+    /// System calls of the receiver from its first byte to its last, where they were counted.
     pub(crate) calls: Option<Calls>,
-    /// The same from its start to its end: what it counted itself covers that, too.
+    /// System calls of the receiver from its start to its end, to compare with the receiver's own
+    /// counts.
     pub(crate) calls_of_process: Option<Calls>,
-    /// What it counted itself, if it did.
+    /// The receiver's own counts, if it reports any.
     pub(crate) counts: Option<Counts>,
-    /// Times that the NIC had no buffer for a packet meanwhile.
+    /// Number of packets during the transfer for which the NIC had no buffer.
     pub(crate) alloc_fail: u64,
-    /// TCP segments sent again meanwhile, at either end.
+    /// Number of TCP segments retransmitted during the transfer, at either end.
     pub(crate) retransmitted: u64,
-    /// What TCP dropped or timed out meanwhile, by its own names.
+    /// TCP's counters of drops and timeouts during the transfer, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) reasons: BTreeMap<String, u64>,
 }
 
-/// What a receiver counts.
+/// Counts that a receiver reports of itself.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Counts {
     pub(crate) recvmsg: u64,
     pub(crate) frags: u64,
-    /// Calls of `setsockopt(SO_DEVMEM_DONTNEED)`.
+    /// Number of calls of `setsockopt(SO_DEVMEM_DONTNEED)`.
     pub(crate) dontneed: u64,
     pub(crate) epoll_wait: Option<u64>,
 }

@@ -1,4 +1,4 @@
-//! The far end: as many connections as asked for, all of one thread, as those of many threads would
+//! The sender of a benchmark transfer: many connections in one thread, because many threads would
 //! leave little of an emulated machine's processors to the receiver.
 
 use std::fs;
@@ -19,58 +19,59 @@ use super::meters::{Meter, Spent};
 use super::testbench::{Side, pin};
 use framework::testbed::SENDER_ADDRESS;
 
-/// A receiver has so long until it listens.
-const LISTENS: Duration = Duration::from_secs(20);
-/// A peer that takes nothing, or does not close, for so long never will.
-const SILENCE: Duration = Duration::from_secs(120);
-/// Bytes of a write, about.
+/// Time limit for a receiver to listen.
+const LISTEN_LIMIT: Duration = Duration::from_secs(20);
+/// Time without progress after which a receiver is given up that takes no bytes or does not close.
+const SILENCE_LIMIT: Duration = Duration::from_secs(120);
+/// Approximate length of a write in bytes.
 const PIECE: usize = 1 << 20;
 
-/// What is to be sent.
+/// A transfer to be sent: to whom, how much, over how many connections.
 pub(super) struct Job<'a> {
     pub(super) to: SocketAddr,
-    /// By all connections together.
+    /// Bytes to send, over all connections together.
     pub(super) bytes: u64,
     pub(super) connections: u32,
-    /// The source port of the first; the others have the next ones.
+    /// Source port of the first connection; the others have the following ones.
     pub(super) port: u16,
     pub(super) payload: Payload,
-    /// The receiver's process.
+    /// Meter of the receiver's process.
     pub(super) receiver: &'a Meter,
-    /// Whether to wait, after the last byte, until it has nothing to do.
+    /// Whether to wait, after the last byte, until the receiver is idle.
     pub(super) settles: bool,
 }
 
-/// What came of it.
+/// Duration of a transfer, and what the receiver's process spent.
 pub(super) struct Sent {
-    /// From the first byte to the last close.
+    /// Seconds from the first byte to the last close.
     pub(super) seconds: f64,
-    /// The receiver's memory, in KiB, when all was sent.
+    /// Peak of the receiver's private memory in KiB, when all was sent.
     pub(super) memory: u64,
-    /// What it had spent before the first byte.
+    /// What the receiver's process had spent before the first byte.
     pub(super) before: Spent,
-    /// What it had spent when all was received, if it settled.
+    /// What the receiver's process had spent when all was received; `None` if that was not waited
+    /// for.
     pub(super) after: Option<Spent>,
 }
 
 impl Job<'_> {
-    /// Connects, sends, waits for the receiver's close.
+    /// Connects, sends all bytes, and waits until the receiver has closed every connection.
     pub(super) fn run(&self) -> Result<Sent> {
         pin(Pid::from_raw(0), Side::Sender)?;
         let sockets = self.connect()?;
-        let before = self.receiver.settled()?;
+        let before = self.receiver.read_when_idle()?;
         let begin = Instant::now();
         self.write(&sockets)?;
         let memory = self.receiver.peak_memory()?;
         let after = match self.settles {
-            true => Some(self.settled()?),
+            true => Some(self.wait_until_received()?),
             false => None,
         };
         for socket in &sockets {
             socket.shutdown(Shutdown::Write)?;
         }
         for socket in &sockets {
-            closed(socket)?;
+            wait_for_close(socket)?;
         }
         Ok(Sent {
             seconds: begin.elapsed().as_secs_f64(),
@@ -80,9 +81,9 @@ impl Job<'_> {
         })
     }
 
-    /// Writes to each of them in turn what it takes.
+    /// Writes to all connections in turn, to each as much as its socket takes.
     fn write(&self, sockets: &[TcpStream]) -> Result<()> {
-        let piece = self.payload.piece()?;
+        let piece = self.payload.repeated_bytes()?;
         let share = self.bytes / u64::from(self.connections);
         let mut open: Vec<(&TcpStream, u64)> = sockets.iter().map(|it| (it, 0)).collect();
         for socket in sockets {
@@ -105,7 +106,7 @@ impl Job<'_> {
             }
             open.retain(|(_, sent)| *sent < share);
             if !any {
-                until_writable(&open)?;
+                wait_until_writable(&open)?;
             }
         }
         for socket in sockets {
@@ -114,18 +115,19 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// What the receiver has spent when it has taken all.
-    fn settled(&self) -> Result<Spent> {
-        let end = Instant::now() + SILENCE;
+    /// Waits until all bytes are acknowledged and the receiver is idle, then returns what it has
+    /// spent.
+    fn wait_until_received(&self) -> Result<Spent> {
+        let end = Instant::now() + SILENCE_LIMIT;
         while !all_acknowledged(self.to.port())? {
             ensure!(Instant::now() < end, "bytes are not acknowledged");
             thread::sleep(Duration::from_millis(10));
         }
-        self.receiver.settled()
+        self.receiver.read_when_idle()
     }
 
     fn connect(&self) -> Result<Vec<TcpStream>> {
-        let end = Instant::now() + LISTENS;
+        let end = Instant::now() + LISTEN_LIMIT;
         let mut sockets = Vec::new();
         while sockets.len() < self.connections as usize {
             let port = self.port + u16::try_from(sockets.len())?;
@@ -135,8 +137,8 @@ impl Job<'_> {
             };
             match connect(self.to, &options, Duration::from_secs(5)) {
                 Ok(socket) => {
-                    socket.set_write_timeout(Some(SILENCE))?;
-                    socket.set_read_timeout(Some(SILENCE))?;
+                    socket.set_write_timeout(Some(SILENCE_LIMIT))?;
+                    socket.set_read_timeout(Some(SILENCE_LIMIT))?;
                     sockets.push(socket);
                 }
                 Err(error) if Instant::now() > end => return Err(error.into()),
@@ -148,8 +150,8 @@ impl Job<'_> {
 }
 
 impl Payload {
-    /// What is written again and again: some periods of it.
-    fn piece(self) -> Result<Vec<u8>> {
+    /// Returns the bytes that are sent repeatedly: a whole number of the payload's periods.
+    fn repeated_bytes(self) -> Result<Vec<u8>> {
         Ok(match self {
             Self::Seven => {
                 let mut piece = vec![0; PIECE / 7 * 7];
@@ -161,25 +163,26 @@ impl Payload {
     }
 }
 
-/// Waits until one of them takes something.
-fn until_writable(open: &[(&TcpStream, u64)]) -> Result<()> {
+/// Waits until one of the connections can be written to.
+fn wait_until_writable(open: &[(&TcpStream, u64)]) -> Result<()> {
     let fds = open.iter().map(|(socket, _)| socket.as_fd());
     let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLOUT)).collect();
-    let timeout = PollTimeout::try_from(SILENCE)?;
+    let timeout = PollTimeout::try_from(SILENCE_LIMIT)?;
     ensure!(poll(&mut fds, timeout)? > 0, "nobody takes anything");
     Ok(())
 }
 
-/// Whether nothing that was sent to this port waits for an acknowledgement.
+/// Whether all bytes sent to this port have been acknowledged.
 fn all_acknowledged(port: u16) -> Result<bool> {
     // A thread's own: the namespace is the thread's.
     let path = "/proc/thread-self/net/tcp";
     let text = fs::read_to_string(path).context(path)?;
-    Ok(waiting(&text, port) == 0)
+    Ok(count_unacknowledged(&text, port) == 0)
 }
 
-/// Connections to this port with unacknowledged bytes: `sl local:port remote:port state tx:rx ...`.
-fn waiting(table: &str, port: u16) -> usize {
+/// Counts the connections to a port that have unacknowledged bytes, in `/proc/net/tcp`: `sl
+/// local:port remote:port state tx:rx ...`.
+fn count_unacknowledged(table: &str, port: u16) -> usize {
     let port = format!(":{port:04X}");
     let waits = |line: &&str| {
         let mut fields = line.split_whitespace().skip(2);
@@ -193,8 +196,8 @@ fn waiting(table: &str, port: u16) -> usize {
     table.lines().filter(waits).count()
 }
 
-/// Waits for the peer's close.
-fn closed(mut socket: &TcpStream) -> Result<()> {
+/// Waits until the peer has closed the connection; an error if it sends anything.
+fn wait_for_close(mut socket: &TcpStream) -> Result<()> {
     match socket.read(&mut [0]) {
         Ok(0) => Ok(()),
         Ok(_) => bail!("it answered"),
@@ -208,10 +211,10 @@ mod tests {
 
     #[test]
     fn a_piece_ends_where_the_next_begins() {
-        let seven = Payload::Seven.piece().unwrap();
+        let seven = Payload::Seven.repeated_bytes().unwrap();
         assert_eq!(seven[..7], [1, 2, 3, 4, 5, 6, b'\n']);
         assert_eq!(seven[seven.len() - 7..], seven[..7]);
-        let letters = Payload::Letters.piece().unwrap();
+        let letters = Payload::Letters.repeated_bytes().unwrap();
         assert_eq!((letters[0], letters[25], letters[26]), (b'a', b'z', b'a'));
         assert_eq!(letters.last(), Some(&b'z'));
     }
@@ -222,7 +225,13 @@ mod tests {
              0: 010200C0:2900 020200C0:1388 01 00000000:00000000 00:0\n\
              1: 010200C0:2901 020200C0:1388 01 000005A8:00000000 00:0\n\
              2: 010200C0:2902 020200C0:1389 01 000005A8:00000000 00:0\n";
-        assert_eq!((waiting(table, 5000), waiting(table, 5001)), (1, 1));
-        assert_eq!(waiting(table, 5002), 0);
+        assert_eq!(
+            (
+                count_unacknowledged(table, 5000),
+                count_unacknowledged(table, 5001)
+            ),
+            (1, 1)
+        );
+        assert_eq!(count_unacknowledged(table, 5002), 0);
     }
 }

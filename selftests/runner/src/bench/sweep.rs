@@ -1,23 +1,23 @@
-//! What is varied.
+//! Conditions of a benchmark transfer, and the series that vary one of them.
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 
 use framework::testbed;
 
-/// Under which conditions a transfer is made.
+/// Conditions of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Point {
-    /// Whether the NIC coalesces.
+    /// Whether the NIC coalesces received packets (`rx-gro-hw`).
     pub(crate) gro: bool,
     pub(crate) connections: u32,
-    /// Queues that they come by: 1, 2 or 4.
+    /// Number of rx queues that the connections are spread over: 1, 2 or 4.
     pub(crate) queues: u32,
-    /// Through a netkit that leases the queue.
+    /// Whether to receive through a netkit that leases the queue.
     pub(crate) netkit: bool,
-    /// `rx-page-size` in KiB, of 2 MiB pages.
+    /// `rx-page-size` in KiB, on memory of 2 MiB pages; `None` for the default, on 4 KiB pages.
     pub(crate) rx_page: Option<u32>,
-    /// The dmabuf in MiB.
+    /// Size of the dmabuf in MiB.
     pub(crate) pool: u64,
 }
 
@@ -34,14 +34,14 @@ impl Default for Point {
     }
 }
 
-/// A set of transfers that belong together.
+/// A set of transfers: the comparison of receivers, or a series that varies one condition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Series {
-    /// The contenders, one connection, one queue.
+    /// All receivers, with one connection and one queue.
     Compare,
     Connections,
-    /// The same in a dmabuf of 256 MiB: a connection's part of it is as many times larger.
+    /// Numbers of connections with a dmabuf of 256 MiB, four times the usual size.
     Roomy,
     Queues,
     Netkit,
@@ -50,7 +50,7 @@ pub(crate) enum Series {
 }
 
 impl Series {
-    /// Those that vary one condition, for our receiver.
+    /// The series that vary one condition, for `devmem-tcp recv`.
     pub(crate) const SWEEPS: [Self; 6] = [
         Self::Connections,
         Self::Roomy,
@@ -72,14 +72,14 @@ impl Series {
         }
     }
 
-    /// Whether this kernel can do it.
+    /// Whether the running kernel can do the transfers of the series.
     pub(crate) fn is_possible(self) -> Result<bool> {
         // Before 7.3 udmabuf makes 64 MiB at most, unless told otherwise.
         let recent = matches!(self, Self::RxPageSize | Self::Roomy);
         Ok(!recent || testbed::kernel()? >= (7, 3))
     }
 
-    /// What of a point it varies: its place, and how that is called.
+    /// Returns the varied condition of a transfer: its position on an axis, and its label.
     pub(crate) fn place(self, point: &Point) -> (f64, String) {
         let number = |value: u32, unit: &str| (f64::from(value), format!("{value}{unit}"));
         match self {
@@ -95,7 +95,7 @@ impl Series {
         }
     }
 
-    /// The points of a sweep, in the order of a round.
+    /// Returns the conditions of the series' transfers, in the order of a round.
     pub(crate) fn points(self) -> Vec<Point> {
         let both = |points: &[Point]| -> Vec<Point> {
             let with = |gro| points.iter().map(move |it| Point { gro, ..*it });

@@ -1,4 +1,5 @@
-//! The NIC as all transfers find it, so that nothing is set up between two of them.
+//! NIC, namespaces and netkit as all benchmark transfers use them, so that nothing is set up
+//! between two of them.
 //!
 //! RSS keeps to the lower half of the queues. Payload comes by the upper half: the address and port
 //! that it is sent to say whether by the last one, by the last two or four, with the source ports
@@ -20,34 +21,35 @@ use nix::unistd::Pid;
 use udmabuf::{HugePage, Udmabuf};
 
 use super::contender::{Contender, Place};
-use super::meters::Meters;
+use super::meters::LossCounters;
 use super::sweep::Point;
-use super::transfer::{Look, transfer};
+use super::transfer::{MeasureOptions, transfer};
 use super::{Cost, MIB, Parts};
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS, PEER, SENDER};
 use framework::tool::{command, finish, ours, until};
 
-/// Rx queues of each end of the wire.
+/// Number of rx queues of each end of the wire.
 const QUEUES: u32 = 16;
-/// The queue that the netkit leases.
-const LEASED: u32 = 8;
+/// Number of the rx queue that the netkit leases.
+const LEASED_QUEUE: u32 = 8;
 /// The container's address, in the subnet of the wire.
 const BOX_ADDRESS: &str = "192.0.2.9";
-/// Where the queues' number is this port's less the next.
+/// Port of the receiver on one queue; with N queues it is this port plus N - 1.
 const PORT: u16 = 5000;
-/// Huge pages for two receivers' buffers: one's are given back some time after its end.
+/// Number of huge pages to reserve, enough for the buffers of two receivers: the last one's are
+/// given back some time after its end.
 const HUGE_PAGES: u32 = 80;
-/// The source ports of a transfer begin at a multiple of this, past [`FIRST_PORT`].
-const PORTS: u16 = 256;
+/// Number of source ports set aside for each transfer.
+const PORTS_PER_TRANSFER: u16 = 256;
 const FIRST_PORT: u16 = 10 * 1024;
 
-/// The NIC, the namespaces and the netkit that all measurements use.
+/// The NIC, namespaces and netkit that all measurements share.
 pub(super) struct Testbench {
     nic: Ifindex,
     netns: [NetNs; 3],
     applied: Applied,
     gro: Option<bool>,
-    /// Transfers so far.
+    /// Number of transfers so far.
     transfers: u16,
 }
 
@@ -56,18 +58,18 @@ impl Testbench {
         let path = "/proc/sys/vm/nr_hugepages";
         fs::write(path, HUGE_PAGES.to_string()).context(path)?;
         testbed::wire_with(QUEUES, "")?;
-        quiet_nic()?;
+        move_nic_work_to_threads()?;
         testbed::container()?;
         let nic = Link::open()?.by_name(NIC)?.ifindex;
         let lease = format!(
-            "lease --phys {NIC} --queue {LEASED} --netkit {GUEST} --netns {BOX} --address {BOX_ADDRESS}"
+            "lease --phys {NIC} --queue {LEASED_QUEUE} --netkit {GUEST} --netns {BOX} --address {BOX_ADDRESS}"
         );
         finish(command(None, &ours("devmem-tcp"), &lease))?.good(&lease)?;
         let payload: Vec<QueueId> = (QUEUES / 2..QUEUES).map(QueueId::new).collect();
         let mut plan = Plan::new(NIC, nic).header_split().reserve(&payload);
         for queues in [1, 2, 4] {
-            let to = SocketAddr::new(NIC_ADDRESS.parse()?, port(queues));
-            for (at, queue) in queues_of(queues).into_iter().enumerate() {
+            let to = SocketAddr::new(NIC_ADDRESS.parse()?, port_for_queues(queues));
+            for (at, queue) in last_queues(queues).into_iter().enumerate() {
                 let rule = FlowRule {
                     src_port: Some(PortMatch {
                         port: u16::try_from(at)?,
@@ -79,38 +81,43 @@ impl Testbench {
                 plan = plan.steer(rule, &[QueueId::new(queue)]);
             }
         }
-        let rule = FlowRule::tcp_to(SocketAddr::new(BOX_ADDRESS.parse()?, port(1)), Action::Drop);
+        let rule = FlowRule::tcp_to(
+            SocketAddr::new(BOX_ADDRESS.parse()?, port_for_queues(1)),
+            Action::Drop,
+        );
         let here = NetNs::current()?;
         Ok(Self {
             nic,
-            applied: plan.steer(rule, &[QueueId::new(LEASED)]).apply(&here)?,
+            applied: plan
+                .steer(rule, &[QueueId::new(LEASED_QUEUE)])
+                .apply(&here)?,
             netns: [here, NetNs::by_name(PEER)?, NetNs::by_name(BOX)?],
             gro: None,
             transfers: 0,
         })
     }
 
-    /// One transfer to one contender.
+    /// Runs one transfer to one receiver, and adds the NIC's and TCP's loss counters to its cost.
     pub(super) fn transfer(
         &mut self,
         contender: &Contender,
         point: &Point,
         bytes: u64,
-        look: Look,
+        look: MeasureOptions,
     ) -> Result<Cost> {
-        self.coalesce(point.gro)?;
-        let place = place(point)?;
-        self.until_free(&place)?;
+        self.set_coalescing(point.gro)?;
+        let place = receiver_place(point)?;
+        self.wait_until_free(&place)?;
         // Whoever does not bind the queue finds it bound.
         let _bound = match contender.bound {
-            true => Some(self.bound(&place, point)?),
+            true => Some(self.bind_small_pages(&place, point)?),
             false => None,
         };
-        let port = FIRST_PORT + self.transfers % 128 * PORTS;
+        let port = FIRST_PORT + self.transfers % 128 * PORTS_PER_TRANSFER;
         self.transfers = self.transfers.wrapping_add(1);
-        let before = Meters::read(self.nic, &self.netns)?;
+        let before = LossCounters::read(self.nic, &self.netns)?;
         let cost = transfer(contender, &place, point, bytes, port, look)?;
-        let meters = Meters::read(self.nic, &self.netns)?.since(&before);
+        let meters = LossCounters::read(self.nic, &self.netns)?.since(&before);
         Ok(Cost {
             alloc_fail: meters.alloc_fail,
             retransmitted: meters.retransmitted,
@@ -119,8 +126,9 @@ impl Testbench {
         })
     }
 
-    /// io_uring gives a queue back some time after its process has ended.
-    pub(super) fn until_free(&self, place: &Place) -> Result<()> {
+    /// Waits until the queues are free: io_uring gives a queue back some time after its process has
+    /// ended.
+    pub(super) fn wait_until_free(&self, place: &Place) -> Result<()> {
         let taken = |queue: &netdev::queues::Queue| {
             let of = queue.kind == QueueType::Rx && place.queues.contains(&queue.id.get());
             of && (queue.io_uring.is_some() || queue.dmabuf.is_some())
@@ -133,24 +141,24 @@ impl Testbench {
         })
     }
 
-    /// What of a receiver's set-up and tear-down the kernel takes: CPU seconds to make the memory of
-    /// these pages, to bind the queue to it, to unbind it, and to free the memory.
-    pub(super) fn parts(&self, pages: HugePage) -> Result<Parts> {
+    /// Measures the kernel's part of a receiver's set-up and tear-down: CPU seconds to make memory
+    /// of these pages, to bind a queue to it, to unbind it, and to free the memory.
+    pub(super) fn measure_setup_parts(&self, pages: HugePage) -> Result<Parts> {
         let point = Point::default();
-        let queues: Vec<QueueId> = queues_of(1).into_iter().map(QueueId::new).collect();
-        self.until_free(&place(&point)?)?;
-        let mut at = vec![own_cpu()?];
+        let queues: Vec<QueueId> = last_queues(1).into_iter().map(QueueId::new).collect();
+        self.wait_until_free(&receiver_place(&point)?)?;
+        let mut at = vec![thread_cpu_seconds()?];
         let memory = Udmabuf::builder(point.pool * MIB)
             .hugepages(pages)
             .build()?;
-        at.push(own_cpu()?);
+        at.push(thread_cpu_seconds()?);
         let binding =
             Netdev::open()?.bind_rx(self.nic, &memory, &queues, BindOptions::default())?;
-        at.push(own_cpu()?);
+        at.push(thread_cpu_seconds()?);
         binding.unbind();
-        at.push(own_cpu()?);
+        at.push(thread_cpu_seconds()?);
         drop(memory);
-        at.push(own_cpu()?);
+        at.push(thread_cpu_seconds()?);
         let [make, bind, unbind, free] = [0, 1, 2, 3].map(|part| at[part + 1] - at[part]);
         Ok(Parts {
             huge: pages != HugePage::None,
@@ -161,8 +169,8 @@ impl Testbench {
         })
     }
 
-    /// The NIC as it is without receive coalescing, or with it.
-    pub(super) fn coalesce(&mut self, gro: bool) -> Result<()> {
+    /// Switches receive coalescing of the NIC on or off.
+    pub(super) fn set_coalescing(&mut self, gro: bool) -> Result<()> {
         if self.gro != Some(gro) {
             Ethtool::open()?.set_feature(self.nic, "rx-gro-hw", gro)?;
             self.gro = Some(gro);
@@ -170,8 +178,12 @@ impl Testbench {
         Ok(())
     }
 
-    /// A binding to memory of small pages, which all kernels and NICs have.
-    fn bound(&self, place: &Place, point: &Point) -> Result<(netdev::queues::Binding, Udmabuf)> {
+    /// Binds the queues to memory of 4 KiB pages, which all kernels and NICs support.
+    fn bind_small_pages(
+        &self,
+        place: &Place,
+        point: &Point,
+    ) -> Result<(netdev::queues::Binding, Udmabuf)> {
         let memory = Udmabuf::builder(point.pool * MIB)
             .hugepages(HugePage::None)
             .build()?;
@@ -189,32 +201,32 @@ impl Testbench {
     }
 }
 
-/// CPU seconds of this thread.
-fn own_cpu() -> Result<f64> {
+/// Returns the CPU seconds of this thread.
+fn thread_cpu_seconds() -> Result<f64> {
     let time = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
     Ok(time.tv_sec() as f64 + time.tv_nsec() as f64 / 1e9)
 }
 
-/// The NIC's last queues, so many.
-pub(super) fn queues_of(queues: u32) -> Vec<u32> {
+/// Returns the numbers of the NIC's last `queues` queues.
+pub(super) fn last_queues(queues: u32) -> Vec<u32> {
     (QUEUES - queues..QUEUES).collect()
 }
 
-/// Where those listen that receive by so many queues.
-fn port(queues: u32) -> u16 {
+/// Returns the port of the receivers on this many queues.
+fn port_for_queues(queues: u32) -> u16 {
     PORT - 1 + u16::try_from(queues).unwrap_or(1)
 }
 
-pub(super) fn place(point: &Point) -> Result<Place> {
+pub(super) fn receiver_place(point: &Point) -> Result<Place> {
     let listen = |address: &str, queues| -> Result<SocketAddr> {
         let address: IpAddr = address.parse()?;
-        Ok(SocketAddr::new(address, port(queues)))
+        Ok(SocketAddr::new(address, port_for_queues(queues)))
     };
     Ok(match point.netkit {
         false => Place {
             device: NIC,
             netns: None,
-            queues: queues_of(point.queues),
+            queues: last_queues(point.queues),
             listen: listen(NIC_ADDRESS, point.queues)?,
         },
         true => Place {
@@ -226,15 +238,15 @@ pub(super) fn place(point: &Point) -> Result<Place> {
     })
 }
 
-/// Whose processor.
+/// End of the wire whose processor a thread is pinned to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
     Sender,
     Receiver,
 }
 
-/// Keeps a thread to its side's processor, where there are two: the ends of the wire play two
-/// machines. What it starts stays there, too.
+/// Pins a thread to the processor of its end of the wire, where there are two: the ends play two
+/// machines. Its children inherit that.
 pub(super) fn pin(thread: Pid, side: Side) -> Result<()> {
     let all = sched_getaffinity(Pid::from_raw(1))?;
     if !all.is_set(1)? {
@@ -248,10 +260,10 @@ pub(super) fn pin(thread: Pid, side: Side) -> Result<()> {
     Ok(sched_setaffinity(thread, &one)?)
 }
 
-/// The NIC's work in threads of the kernel, on both ends. The sender's machine loses nothing: it has
-/// a queue that drops no packet for having waited (an emulated machine is slow), and as an end is
-/// often late, no probes for lost tails.
-fn quiet_nic() -> Result<()> {
+/// Moves the NIC's work to NAPI threads on both ends, and keeps the sender from losing packets: a
+/// long queue that drops none for waiting, and no probes for lost tails, because an emulated
+/// machine is slow.
+fn move_nic_work_to_threads() -> Result<()> {
     fs::write(format!("/sys/class/net/{NIC}/threaded"), "1").context("threaded NAPI")?;
     // `ip netns exec` mounts the namespace's own /sys.
     let line = format!(

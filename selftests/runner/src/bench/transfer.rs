@@ -1,4 +1,4 @@
-//! One transfer, from threads of ours to a receiver's process.
+//! One benchmark transfer, from threads of this process to a receiver's process.
 
 use std::fs;
 use std::io::Write;
@@ -17,31 +17,32 @@ use super::sweep::Point;
 use super::{Cost, Counts};
 use framework::testbed::PEER;
 
-/// What the receiver prints as its result.
-const RESULT: &str = "/tmp/bench.stdout";
-/// What the receiver says.
-const WORDS: &str = "/tmp/bench.stderr";
+/// File for the receiver's standard output, which has its result.
+const STDOUT_FILE: &str = "/tmp/bench.stdout";
+/// File for the receiver's standard error.
+const STDERR_FILE: &str = "/tmp/bench.stderr";
 
-/// How a transfer is looked at.
+/// How a transfer is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Look {
-    /// Whether to wait, after the last byte, until the receiver has nothing to do, and then say what
-    /// it spent: that makes the transfer last longer.
+pub(super) struct MeasureOptions {
+    /// Whether to wait, after the last byte, until the receiver is idle, and then read what it
+    /// spent: the transfer takes longer.
     pub(super) settles: bool,
-    /// Whether its system calls are counted, which costs.
+    /// Whether to count the receiver's system calls, which costs CPU time.
     pub(super) counts: bool,
 }
 
-/// Sends so many bytes to a contender, from this source port on, and says what that cost it.
+/// Sends `bytes` bytes to a receiver, from source ports starting at `port`, and returns what that
+/// cost the receiver.
 pub(super) fn transfer(
     contender: &Contender,
     place: &Place,
     point: &Point,
     bytes: u64,
     port: u16,
-    look: Look,
+    look: MeasureOptions,
 ) -> Result<Cost> {
-    let before = children()?;
+    let before = children_cpu_seconds()?;
     let mut command = contender.command(place, point, look.counts);
     let keep = |path: &str| -> Result<Stdio> {
         let file = fs::File::create(path).context(path.to_owned())?;
@@ -50,9 +51,11 @@ pub(super) fn transfer(
             false => Stdio::from(file),
         })
     };
-    command.stdout(keep(RESULT)?).stderr(keep(WORDS)?);
+    command
+        .stdout(keep(STDOUT_FILE)?)
+        .stderr(keep(STDERR_FILE)?);
     let mut receiver = command.spawn().context("starting it")?;
-    let meter = Meter::new(receiver.id(), counters(&mut receiver, look)?)?;
+    let meter = Meter::new(receiver.id(), attach_counters(&mut receiver, look)?)?;
     let job = Job {
         to: place.listen,
         bytes,
@@ -67,27 +70,27 @@ pub(super) fn transfer(
         Err(error) => {
             receiver.kill()?;
             receiver.wait()?;
-            return Err(error.context(last_words()));
+            return Err(error.context(end_of_stderr()));
         }
     };
     let status = receiver.wait()?;
-    ensure!(status.success(), "{status}: {}", last_words());
-    let after = children()?;
-    let told = fs::read_to_string(RESULT).context(RESULT)?;
+    ensure!(status.success(), "{status}: {}", end_of_stderr());
+    let after = children_cpu_seconds()?;
+    let told = fs::read_to_string(STDOUT_FILE).context(STDOUT_FILE)?;
     let told = serde_json::from_str(&told).unwrap_or(Value::Null);
     let process = (after.0 - before.0, after.1 - before.1);
     Ok(Cost {
         cpu: process.0 + process.1,
         user_of_process: process.0,
-        user: user(&told).unwrap_or(process.0),
-        counts: counts(&told),
+        user: user_seconds(&told).unwrap_or(process.0),
+        counts: reported_counts(&told),
         calls_of_process: meter.calls()?,
-        ..in_loop(sent)
+        ..loop_cost(sent)
     })
 }
 
-/// What was spent from the first byte to the end.
-fn in_loop(sent: Sent) -> Cost {
+/// Computes the cost from the first byte to the last out of the readings before and after.
+fn loop_cost(sent: Sent) -> Cost {
     let Sent {
         seconds,
         memory,
@@ -112,25 +115,27 @@ fn in_loop(sent: Sent) -> Cost {
     }
 }
 
-/// Counts the system calls of a process that waits to become the receiver, and lets it go on.
-fn counters(receiver: &mut Child, look: Look) -> Result<Option<Counters>> {
+/// Attaches system call counters to a process that waits to become the receiver, then lets it
+/// continue.
+fn attach_counters(receiver: &mut Child, look: MeasureOptions) -> Result<Option<Counters>> {
     if !look.counts {
         return Ok(None);
     }
-    let counters = Counters::of(receiver.id())?;
+    let counters = Counters::attach(receiver.id())?;
     let mut gate = receiver.stdin.take().context("its standard input")?;
     gate.write_all(b"go\n").context("starting the receiver")?;
     Ok(Some(counters))
 }
 
-/// CPU seconds in user mode that it says its loop cost. Those who do not say it spend none to speak
-/// of elsewhere.
-fn user(told: &Value) -> Option<f64> {
+/// Reads the CPU seconds in user mode that the receiver reports for its loop; `None` if it reports
+/// none.
+fn user_seconds(told: &Value) -> Option<f64> {
     told.pointer("/cpu/user")?.as_f64()
 }
 
-/// What it says that it counted: the bare loop in its words, ours in its own.
-fn counts(told: &Value) -> Option<Counts> {
+/// Reads the counts that a receiver reports in its JSON: under the bare loop's keys or those of
+/// `devmem-tcp`.
+fn reported_counts(told: &Value) -> Option<Counts> {
     let either = |one, other| told.pointer(one).or_else(|| told.pointer(other))?.as_u64();
     Some(Counts {
         recvmsg: either("/recv", "/calls/recvmsg")?,
@@ -140,15 +145,15 @@ fn counts(told: &Value) -> Option<Counts> {
     })
 }
 
-/// The end of what the receiver said.
-fn last_words() -> String {
-    let text = fs::read(WORDS).unwrap_or_default();
+/// Returns the end of the receiver's standard error.
+fn end_of_stderr() -> String {
+    let text = fs::read(STDERR_FILE).unwrap_or_default();
     let end = text.len().saturating_sub(500);
     String::from_utf8_lossy(&text[end..]).into_owned()
 }
 
-/// User and system time of all children that have been waited for, in seconds.
-fn children() -> Result<(f64, f64)> {
+/// Returns the user and system time of all children that were waited for, in seconds.
+fn children_cpu_seconds() -> Result<(f64, f64)> {
     let usage: Usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let seconds =
         |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
@@ -161,7 +166,7 @@ mod tests {
 
     #[test]
     fn receivers_tell_in_two_ways() {
-        let counts_of = |text| counts(&serde_json::from_str(text).unwrap());
+        let counts_of = |text| reported_counts(&serde_json::from_str(text).unwrap());
         let expected = Counts {
             recvmsg: 3,
             frags: 9,
@@ -178,6 +183,6 @@ mod tests {
         assert_eq!(counts_of(ours), Some(expected));
         assert_eq!(counts_of("null"), None);
         let told: Value = serde_json::from_str(ours).unwrap();
-        assert_eq!(user(&told), Some(1.0));
+        assert_eq!(user_seconds(&told), Some(1.0));
     }
 }

@@ -1,4 +1,4 @@
-//! The cases, one function each, in rooms: folders of files that are about the same thing.
+//! The cases, one function each, in one directory ("room") per subject.
 //!
 //! A case is called after its file and its function, and registers itself: `case!(function);`.
 

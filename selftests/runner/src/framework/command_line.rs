@@ -11,7 +11,7 @@ use crate::testbed::PEER;
 use crate::tool::{Running, command, finish};
 use crate::transfer::devmem_tcp;
 
-/// `devmem-tcp recv --json`, into memory of the kind that the case runs with.
+/// Command line of `devmem-tcp recv --json`, with the kind of memory that the case runs with.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Recv {
@@ -22,7 +22,7 @@ pub struct Recv {
 }
 
 impl Recv {
-    /// A receiver on this device.
+    /// A receiver on this device, without further options.
     pub fn on(device: impl Display) -> Self {
         let arguments = ["recv", "--json", "-f"].map(str::to_owned);
         Self {
@@ -34,13 +34,13 @@ impl Recv {
         .argument(device)
     }
 
-    /// Runs the tool itself in this network namespace.
+    /// Runs the receiver in this network namespace, by `ip netns exec`.
     pub fn within(mut self, netns: impl Display) -> Self {
         self.within = Some(netns.to_string());
         self
     }
 
-    /// Finds the device in this network namespace.
+    /// Finds the device in this network namespace (`--netns`).
     pub fn netns(self, netns: impl Display) -> Self {
         self.with("--netns", netns)
     }
@@ -53,7 +53,7 @@ impl Recv {
         self.with("--listen", address)
     }
 
-    /// The size of the memory, such as `16M`.
+    /// Sets the size of the memory, such as `16M`.
     pub fn size(mut self, size: &str) -> Self {
         self.size = Some(size.to_owned());
         self.with("--size", size)
@@ -68,7 +68,7 @@ impl Recv {
         self.with("--from", address)
     }
 
-    /// Compares the payload with the pattern of this period.
+    /// Makes the receiver compare the payload with the pattern of this period.
     pub fn validate(self, period: u32) -> Self {
         self.with("--validate", period)
     }
@@ -93,7 +93,7 @@ impl Recv {
         self.argument("--refuse-unsteered")
     }
 
-    /// Leaves the NIC as it is.
+    /// Leaves the NIC's settings unchanged (`--no-config`).
     pub fn no_config(self) -> Self {
         self.argument("--no-config")
     }
@@ -111,17 +111,17 @@ impl Recv {
         self.with("--rx-page-size", size)
     }
 
-    /// Milliseconds that the last bytes of a busy connection may wait.
+    /// Sets the milliseconds that the last bytes of a busy connection may wait (`--patience`).
     pub fn patience(self, milliseconds: impl Display) -> Self {
         self.with("--patience", milliseconds)
     }
 
-    /// Seconds of silence after which a peer is given up.
+    /// Sets the seconds of silence after which a peer is given up (`--idle-timeout`).
     pub fn idle_timeout(self, seconds: impl Display) -> Self {
         self.with("--idle-timeout", seconds)
     }
 
-    /// Further options, as they stand on a command line.
+    /// Appends further options, as they stand on a command line.
     pub fn options(self, options: &str) -> Self {
         options.split_whitespace().fold(self, Self::argument)
     }
@@ -135,7 +135,7 @@ impl Recv {
         self
     }
 
-    /// The command.
+    /// Builds the command.
     pub fn command(&self) -> Result<Command> {
         let memory = memory::of_receiver(self.size.as_deref(), self.dmabuf_per_queue)?;
         let mut command = command(self.within.as_deref(), &devmem_tcp(), "");
@@ -145,12 +145,12 @@ impl Recv {
         Ok(command)
     }
 
-    /// Starts it.
+    /// Starts the receiver.
     pub fn start(&self) -> Result<Running> {
         Running::start(self.command()?)
     }
 
-    /// Starts it and waits until a queue is bound.
+    /// Starts the receiver and waits until a queue is bound.
     pub fn start_bound(&self) -> Result<Running> {
         let running = self.start()?;
         wait_until_bound()?;
@@ -158,33 +158,33 @@ impl Recv {
     }
 }
 
-/// `devmem-tcp send`, at the far end of the wire. It waits for a listener.
+/// Command line of `devmem-tcp send` at the far end of the wire. It waits for a listener.
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct Sender(String);
 
 impl Sender {
-    /// A sender of 1 MiB to this address.
+    /// A sender of 1 MiB of the pattern to this address.
     pub fn to(address: impl Display) -> Self {
         Self(format!("send --wait 20 {address}"))
     }
 
-    /// Sends this much of the pattern: a number, or `2M`.
+    /// Sets the number of bytes to send: a number, or `2M`.
     pub fn bytes(self, bytes: impl Display) -> Self {
         self.with("--bytes", bytes)
     }
 
-    /// The period of the pattern.
+    /// Sets the period of the pattern to send.
     pub fn pattern(self, period: u32) -> Self {
         self.with("--pattern", period)
     }
 
-    /// Sends this file.
+    /// Sends the contents of this file.
     pub fn input(self, path: impl Display) -> Self {
         self.with("--input", path)
     }
 
-    /// Sends from this address.
+    /// Sends from this local address.
     pub fn from(self, address: impl Display) -> Self {
         self.with("--from", address)
     }
@@ -203,12 +203,12 @@ impl Sender {
         command(Some(PEER), &devmem_tcp(), &self.0)
     }
 
-    /// Runs it to its end; its failure is an error.
+    /// Runs the sender to its end; its failure is an error.
     pub fn run(&self) -> Result<()> {
         finish(self.command())?.good("send").map(drop)
     }
 
-    /// Starts it.
+    /// Starts the sender.
     pub fn start(&self) -> Result<Running> {
         Running::start(self.command())
     }

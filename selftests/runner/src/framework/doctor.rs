@@ -11,22 +11,22 @@ use crate::println_line;
 use crate::tool::{command, finish};
 use crate::transfer::devmem_tcp;
 
-/// What `doctor --json` printed, and its exit status.
+/// Output and exit status of `doctor --json`.
 #[derive(Debug)]
 pub struct Report {
     pub json: Value,
-    /// Its exit status.
+    /// Exit status of `doctor`; `None` if a signal ended it.
     pub code: Option<i32>,
 }
 
 impl Report {
-    /// `devmem-tcp doctor LINE --json`
+    /// Runs `devmem-tcp doctor LINE --json`.
     pub fn of(line: &str) -> Result<Self> {
         let line = format!("doctor {line} --json");
         Self::by(command(None, &devmem_tcp(), &line))
     }
 
-    /// The report that this command prints.
+    /// Runs a command that prints the JSON of `doctor`.
     pub fn by(run: Command) -> Result<Self> {
         let end = finish(run)?;
         let json = serde_json::from_str(&end.stdout);
@@ -37,20 +37,20 @@ impl Report {
         })
     }
 
-    /// A check by its name; `None` where it did not apply.
+    /// Finds a check by its id; `None` where it did not apply.
     pub fn check(&self, id: &str) -> Option<&Value> {
         let mut checks = self.json["checks"].as_array()?.iter();
         checks.find(|check| check["id"] == id)
     }
 
-    /// `ok`, `warn`, `fail`.
+    /// Returns a check's status: `ok`, `warn` or `fail`.
     pub fn status(&self, id: &str) -> &str {
         self.check(id)
             .and_then(|check| check["status"].as_str())
             .unwrap_or("absent")
     }
 
-    /// The remedy of a check.
+    /// Returns the remedy of a check.
     pub fn remedy(&self, id: &str) -> Result<&str> {
         let check = self.check(id).with_context(|| format!("no {id}"))?;
         check["remedy"]
@@ -58,14 +58,14 @@ impl Report {
             .with_context(|| format!("no remedy: {check}"))
     }
 
-    /// The checks that failed.
+    /// Returns the ids of the checks that failed.
     pub fn failed(&self) -> Vec<&str> {
         let checks = self.json["checks"].as_array().into_iter().flatten();
         let failed = checks.filter(|check| check["status"] == "fail");
         failed.filter_map(|check| check["id"].as_str()).collect()
     }
 
-    /// A line for each check that is not `ok`.
+    /// Formats a line for each check that is not `ok`.
     pub fn complaints(&self) -> String {
         let checks = self.json["checks"].as_array().into_iter().flatten();
         let bad = checks.filter(|check| check["status"] != "ok");
@@ -77,7 +77,7 @@ impl Report {
         )
     }
 
-    /// Holds if `doctor` says that receiving works, by its exit status, too.
+    /// Checks that `doctor` reports that receiving works, and exits with 0.
     pub fn healthy(&self) -> Result<()> {
         ensure!(
             self.failed().is_empty() && self.code == Some(0) && self.json["receives"] == true,
@@ -89,18 +89,18 @@ impl Report {
     }
 }
 
-/// How bad a fault is.
+/// How bad a fault that `doctor` finds is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bad {
-    /// Receiving would not work.
+pub enum Severity {
+    /// Receiving would not work with the fault.
     NoRx,
-    /// Receiving would work, something else would not.
+    /// Receiving would work, sending or leasing would not.
     OtherFails,
-    /// It is only worth a warning.
+    /// The fault is only worth a warning.
     Warns,
 }
 
-impl Bad {
+impl Severity {
     fn status(self) -> &'static str {
         match self {
             Self::NoRx | Self::OtherFails => "fail",
@@ -113,18 +113,18 @@ impl Bad {
     }
 }
 
-/// Holds if the doctor names this fault of `doctor LINE`, as JSON and as text, and no other.
-/// Returns what it says to paste, taken from the text.
-pub fn named(line: &str, id: &str, bad: Bad) -> Result<String> {
-    named_by(|line| command(None, &devmem_tcp(), line), line, id, bad)
+/// Checks that `doctor LINE` reports this fault and no other, as JSON and as text. Returns the
+/// remedy from the text.
+pub fn check_named(line: &str, id: &str, bad: Severity) -> Result<String> {
+    check_named_by(|line| command(None, &devmem_tcp(), line), line, id, bad)
 }
 
-/// As [`named`], with the doctor run in a way of its own.
-pub fn named_by(
+/// Checks as [`check_named`] does that `doctor` reports a fault, with another way to run `doctor`.
+pub fn check_named_by(
     doctor: impl Fn(&str) -> Command,
     line: &str,
     id: &str,
-    bad: Bad,
+    bad: Severity,
 ) -> Result<String> {
     let report = Report::by(doctor(&format!("doctor {line} --json")))?;
     let check = report.check(id).with_context(|| format!("no {id}"))?;
@@ -142,7 +142,7 @@ pub fn named_by(
     );
     let failed = report.failed();
     ensure!(
-        failed == [id] || (bad == Bad::Warns && failed.is_empty()),
+        failed == [id] || (bad == Severity::Warns && failed.is_empty()),
         "other checks failed: {failed:?}: {}",
         report.complaints()
     );
@@ -158,7 +158,7 @@ pub fn named_by(
     Ok(pasted)
 }
 
-/// The line below that of a check in the doctor's text.
+/// Returns the remedy of a check from the text of `doctor`: the line below the check.
 fn pasted(text: &str, id: &str) -> Result<String> {
     let mut lines = text.lines();
     let named = lines.find(|line| line.split_whitespace().nth(1) == Some(id));
@@ -169,17 +169,17 @@ fn pasted(text: &str, id: &str) -> Result<String> {
     Ok(remedy.trim().to_owned())
 }
 
-/// Runs a remedy in a shell.
-pub fn paste(remedy: &str) -> Result<()> {
+/// Runs a remedy in a shell; its failure is an error.
+pub fn run_remedy(remedy: &str) -> Result<()> {
     let mut shell = Command::new("sh");
     shell.args(["-c", remedy]).stdin(Stdio::null());
     finish(shell)?.good(remedy).map(drop)
 }
 
-/// Holds if the doctor names the fault, and pasting its remedy cures it.
-pub fn cured(line: &str, id: &str, bad: Bad) -> Result<()> {
-    let remedy = named(line, id, bad)?;
-    paste(&remedy)?;
+/// Checks that `doctor` reports this fault, and none after its remedy was run.
+pub fn check_cured(line: &str, id: &str, bad: Severity) -> Result<()> {
+    let remedy = check_named(line, id, bad)?;
+    run_remedy(&remedy)?;
     let after = Report::of(line)?;
     after.healthy()?;
     ensure!(
@@ -190,22 +190,23 @@ pub fn cured(line: &str, id: &str, bad: Bad) -> Result<()> {
     Ok(())
 }
 
-/// Holds if the doctor names the fault, and pasting its remedy, which is the doctor asked another
-/// way, finds all well.
-pub fn avoided(line: &str, id: &str) -> Result<()> {
-    let remedy = named(line, id, Bad::NoRx)?;
+/// Checks that `doctor` reports this fault, and that its remedy, `doctor` with other options, finds
+/// no fault.
+pub fn check_avoided(line: &str, id: &str) -> Result<()> {
+    let remedy = check_named(line, id, Severity::NoRx)?;
     ensure!(remedy.contains(" doctor "), "not the doctor: {remedy}");
-    paste(&remedy)
+    run_remedy(&remedy)
 }
 
-/// Holds if the doctor names a fault that nothing cures.
-pub fn incurable(line: &str, id: &str, bad: Bad) -> Result<()> {
-    let remedy = named(line, id, bad)?;
+/// Checks that `doctor` reports a fault of which it says that no setting helps.
+pub fn check_incurable(line: &str, id: &str, bad: Severity) -> Result<()> {
+    let remedy = check_named(line, id, bad)?;
     ensure!(remedy.contains("no setting helps"), "a cure? {remedy}");
     Ok(())
 }
 
-/// Runs a program without `CAP_NET_ADMIN` or with nothing but that, as user 1000.
+/// Returns the command that runs a program as user 1000, with `CAP_NET_ADMIN` alone or without any
+/// capability.
 pub fn as_user(program: &Path, line: &str, net_admin: bool) -> Command {
     let mut run = Command::new("setpriv");
     run.args(["--reuid=1000", "--regid=1000", "--clear-groups"]);

@@ -1,4 +1,4 @@
-//! The driver that the software NIC behaves as (`selftests/swnic/DRIVERS.md`), and what that driver
+//! The driver that the software NIC imitates (`selftests/swnic/DRIVERS.md`), and what that driver
 //! lacks.
 
 use std::sync::{Mutex, PoisonError};
@@ -20,21 +20,21 @@ pub enum Driver {
     Fbnic,
 }
 
-/// The driver that the case of this process runs with.
-static PLAYED: Mutex<Driver> = Mutex::new(Driver::Swnic);
+/// The driver that the software NIC imitates in this process's case.
+static IMITATED: Mutex<Driver> = Mutex::new(Driver::Swnic);
 
 impl Driver {
-    /// The driver that the case of this process runs with.
-    pub fn played() -> Self {
-        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Returns the driver that the software NIC imitates in this process's case.
+    pub fn imitated() -> Self {
+        *IMITATED.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Chooses the driver of this process's case, from its next NIC on.
-    pub fn play(self) {
-        *PLAYED.lock().unwrap_or_else(PoisonError::into_inner) = self;
+    /// Sets the driver that the software NIC imitates, from its next load on.
+    pub fn imitate(self) {
+        *IMITATED.lock().unwrap_or_else(PoisonError::into_inner) = self;
     }
 
-    /// Its name, as the module's parameter takes it.
+    /// Name of the driver, as the software NIC's module parameter takes it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Swnic => "swnic",
@@ -46,7 +46,7 @@ impl Driver {
         }
     }
 
-    /// The module's parameter.
+    /// The software NIC's module parameter for this driver.
     pub fn parameter(self) -> String {
         format!("driver={}", self.name())
     }
@@ -61,17 +61,18 @@ impl Driver {
         !matches!(self, Self::Bnxt | Self::Fbnic)
     }
 
-    /// Whether packets up to some size can be left whole.
+    /// Whether the driver has a header split threshold (`hds-thresh`), below which packets are not
+    /// split.
     pub fn has_threshold(self) -> bool {
         matches!(self, Self::Swnic | Self::Bnxt | Self::Fbnic)
     }
 
-    /// Whether there are no rules until `rx-ntuple-filter` is switched on.
+    /// Whether the driver takes no flow rules until `rx-ntuple-filter` is switched on.
     pub fn switches_ntuple_on(self) -> bool {
         self == Self::Gve
     }
 
-    /// How many RSS contexts there can be beside the device's own.
+    /// Number of RSS contexts that the driver can have beside the device's own.
     pub fn contexts(self) -> u32 {
         match self {
             Self::Swnic => 63,
@@ -82,7 +83,7 @@ impl Driver {
         }
     }
 
-    /// The size of a ring that is set, if this is what is asked for.
+    /// Returns the ring size that the driver sets when asked for `size`.
     pub fn ring(self, size: u32) -> u32 {
         match self {
             Self::Swnic | Self::Bnxt => size,

@@ -16,7 +16,7 @@ use crate::receiver::STEP;
 use crate::testbed::PEER;
 use crate::tool::until;
 
-/// Connects from the far end of the wire, as soon as the address is listened on.
+/// Connects from the far end of the wire, as soon as the address is listened at.
 pub fn connect(to: SocketAddr) -> Result<TcpStream> {
     let peer = NetNs::by_name(PEER)?;
     let end = Instant::now() + STEP;
@@ -35,7 +35,8 @@ pub fn connect(to: SocketAddr) -> Result<TcpStream> {
     })?
 }
 
-/// The validation pattern, from its beginning, or with one wrong byte.
+/// Returns bytes of the validation pattern, from its start, with the byte at `wrong` wrong if
+/// given.
 pub fn pattern(bytes: usize, wrong: Option<usize>) -> Result<Vec<u8>> {
     let mut out = vec![0; bytes];
     Pattern::new(251)?.fill(0, &mut out);
@@ -45,7 +46,7 @@ pub fn pattern(bytes: usize, wrong: Option<usize>) -> Result<Vec<u8>> {
     Ok(out)
 }
 
-/// A sender that goes on until its peer is gone.
+/// A thread that sends from the far end of the wire until its peer is gone.
 pub struct Flood {
     thread: Option<JoinHandle<()>>,
     sent: Arc<AtomicU64>,
@@ -76,7 +77,7 @@ impl Flood {
         })
     }
 
-    /// Waits until this many more bytes are sent.
+    /// Waits until the thread has sent `bytes` more bytes.
     pub fn wait_for(&self, bytes: u64) -> Result<()> {
         let goal = self.sent.load(Ordering::Relaxed) + bytes;
         until("payload", STEP, || {

@@ -15,14 +15,15 @@ use crate::tool::until;
 use crate::xdp;
 use crate::{ifindex, println_line};
 
-/// How long things may outlive what they belonged to.
-const SOON: Duration = Duration::from_secs(5);
+/// Time that leftovers of a device or namespace may take to go.
+const LEFTOVERS_LIMIT: Duration = Duration::from_secs(5);
 
 /// `RT_SCOPE_LINK`.
 const ON_LINK: u8 = 253;
 
-/// Devices, queues, settings of the NIC, routes, addresses, proxy entries, sysctls, programs, files,
-/// named namespaces: of this namespace, each thing as text.
+/// Snapshot, as text, of everything that a lease may change in this namespace: devices, queues,
+/// settings of the NIC, routes, addresses, proxy entries, sysctls, BPF programs, files, named
+/// namespaces.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Footprint(BTreeMap<String, String>);
 
@@ -31,7 +32,7 @@ impl Footprint {
     pub fn settled() -> Result<Self> {
         let mut links = Link::open()?;
         let nic = ifindex(NIC)?;
-        until("settled addresses", SOON, || {
+        until("settled addresses", LEFTOVERS_LIMIT, || {
             let own = links.addresses(Some(nic))?;
             let on_link = own.iter().any(|address| address.scope == ON_LINK);
             Ok(on_link && !own.iter().any(Address::is_tentative))
@@ -60,7 +61,7 @@ impl Footprint {
         note("addresses", lines(&links.addresses(None)?));
         note("proxy entries", lines(&links.proxies()?));
         note("BPF programs", format!("{:?}", xdp::programs()?));
-        note("files", format!("{:?}", nic_state::written_down()?));
+        note("files", format!("{:?}", nic_state::runtime_files()?));
         note("namespaces", format!("{:?}", names_in("/run/netns")?));
         for family in ["ipv4", "ipv6"] {
             for device in [NIC, "all", "default"] {
@@ -76,9 +77,9 @@ impl Footprint {
         Ok(Self(things))
     }
 
-    /// Waits until all is as it was in the snapshot.
+    /// Waits until everything is as in the snapshot.
     pub fn soon_again(&self) -> Result<()> {
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + LEFTOVERS_LIMIT;
         loop {
             let now = Self::now()?;
             if now == *self {
@@ -91,7 +92,7 @@ impl Footprint {
         }
     }
 
-    /// Holds if all is as it was in the snapshot.
+    /// Checks that everything is as in the snapshot.
     pub fn same(&self) -> Result<()> {
         let now = Self::now()?;
         match now == *self {

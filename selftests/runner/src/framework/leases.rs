@@ -11,49 +11,51 @@ use crate::tool::{command, finish};
 use crate::transfer::devmem_tcp;
 use crate::{ifindex, println_line};
 
-/// A netkit that leases, and a handle in its namespace, where the kernel looks it up.
+/// A device that leases queues, mostly a netkit's guest end, with a netlink socket in its
+/// namespace.
 pub struct Guest {
     pub ifindex: Ifindex,
     pub netns: NetNs,
-    /// The number of this namespace, which is the NIC's, in that of the guest; `None`: the same.
+    /// Number of this process's namespace, which is the NIC's, as the guest's namespace knows it;
+    /// `None` if both are one.
     pub nsid: Option<NsId>,
     pub netdev: Netdev,
 }
 
 impl Guest {
-    /// The guest end of a new pair, in a namespace that is there already; both ends are up. The
-    /// other end stays here, and its name has an `h` more.
+    /// Makes a netkit pair with its guest end in an existing namespace, both ends up. The host end
+    /// stays here, with an `h` appended to the name.
     pub fn pair(name: &str, rx_queues: u32, netns: &str) -> Result<Self> {
         Self::pair_with(name, rx_queues, netns, NetkitMode::default())
     }
 
-    /// As [`Guest::pair`], for the given layer.
+    /// Makes a netkit pair as [`Guest::pair`] does, for layer 2 or layer 3.
     pub fn pair_with(name: &str, rx_queues: u32, netns: &str, mode: NetkitMode) -> Result<Self> {
         let guest = Self::pair_down(name, rx_queues, netns, mode)?;
-        set_up(None, &format!("{name}h"))?;
-        set_up(Some(netns), name)?;
+        set_link_up(None, &format!("{name}h"))?;
+        set_link_up(Some(netns), name)?;
         Ok(guest)
     }
 
-    /// As [`Guest::pair_with`], with both ends down.
+    /// Makes a netkit pair as [`Guest::pair_with`] does, with both ends down.
     pub fn pair_down(name: &str, rx_queues: u32, netns: &str, mode: NetkitMode) -> Result<Self> {
         let mut pair = NetkitPair::new(format!("{name}h"), name);
         pair.rx_queues = Some(rx_queues);
         pair.mode = mode;
         pair.peer_netns = Some(NetNs::by_name(netns)?);
         Link::open()?.create_netkit(&pair)?;
-        Self::found(name, Some(netns))
+        Self::find(name, Some(netns))
     }
 
-    /// A new single netkit, in this namespace and up.
+    /// Makes a single netkit in this namespace, and sets it up.
     pub fn single(name: &str, rx_queues: u32) -> Result<Self> {
         crate::netkit(name, rx_queues)?;
-        set_up(None, name)?;
-        Self::found(name, None)
+        set_link_up(None, name)?;
+        Self::find(name, None)
     }
 
-    /// A device that is there already, in this namespace unless one is named.
-    pub fn found(name: &str, netns: Option<&str>) -> Result<Self> {
+    /// Finds an existing device, in this namespace unless one is named.
+    pub fn find(name: &str, netns: Option<&str>) -> Result<Self> {
         let apart = netns.is_some();
         let netns = self::netns(netns)?;
         let mut link = Link::open_in(&netns)?;
@@ -68,22 +70,22 @@ impl Guest {
         })
     }
 
-    /// Removes the netkit at its guest end.
+    /// Deletes the netkit by its guest end.
     pub fn delete(&self) -> Result<()> {
         Ok(Link::open_in(&self.netns)?.delete(self.ifindex)?)
     }
 
-    /// Leases this queue of the NIC.
+    /// Leases a queue of the NIC to this guest. The inner result is the kernel's answer.
     pub fn lease(&mut self, queue: u32) -> Result<netdev::Result<QueueId>> {
         Ok(self.lease_of(ifindex(NIC)?, queue))
     }
 
-    /// Leases this queue of a device of this namespace.
+    /// Leases a queue of a device in this namespace to this guest.
     pub fn lease_of(&mut self, of: Ifindex, queue: u32) -> netdev::Result<QueueId> {
         self.netdev.lease(self.ifindex, self.request(of, queue))
     }
 
-    /// The request for a lease, with the number of the NIC's namespace as the guest knows it.
+    /// Builds the request for a lease, with the number of the NIC's namespace.
     pub fn request(&self, of: Ifindex, queue: u32) -> Lease {
         Lease {
             of,
@@ -92,24 +94,24 @@ impl Guest {
         }
     }
 
-    /// Leases this queue of the NIC, as that queue of its own.
-    pub fn granted(&mut self, queue: u32, own: u32) -> Result<()> {
+    /// Leases a queue of the NIC, and checks that it became the guest's queue `own`.
+    pub fn lease_as(&mut self, queue: u32, own: u32) -> Result<()> {
         let answer = self.lease(queue)??;
         ensure!(
             answer == QueueId::new(own),
             "rx {queue} of {NIC} became queue {answer}, not {own}"
         );
-        self.holds(queue, own)
+        self.check_lease(queue, own)
     }
 
-    /// Holds if this queue of the NIC says that it is leased as that queue of this guest.
-    pub fn holds(&self, queue: u32, own: u32) -> Result<()> {
-        self.holds_of(&NetNs::current()?, queue, own)
+    /// Checks that the NIC reports its queue `queue` as leased to the guest's queue `own`.
+    pub fn check_lease(&self, queue: u32, own: u32) -> Result<()> {
+        self.check_lease_from(&NetNs::current()?, queue, own)
     }
 
-    /// As [`Guest::holds`], where the NIC is in another namespace.
-    pub fn holds_of(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
-        let lease = lease_told(nic_netns, queue)?.context("no lease is told")?;
+    /// Checks as [`Guest::check_lease`] does, with the NIC in another namespace.
+    pub fn check_lease_from(&self, nic_netns: &NetNs, queue: u32, own: u32) -> Result<()> {
+        let lease = reported_lease(nic_netns, queue)?.context("no lease is told")?;
         // The NIC's namespace knows the guest's by a number, which the question gave it.
         let nsid = match nic_netns.is_same(&self.netns)? {
             true => None,
@@ -126,7 +128,7 @@ impl Guest {
     }
 }
 
-/// The namespace of this name, or this one.
+/// Opens the namespace of this name, or the current one.
 fn netns(name: Option<&str>) -> Result<NetNs> {
     Ok(match name {
         Some(name) => NetNs::by_name(name)?,
@@ -134,74 +136,74 @@ fn netns(name: Option<&str>) -> Result<NetNs> {
     })
 }
 
-/// `ip -n NETNS link set NAME up`.
-pub fn set_up(from: Option<&str>, name: &str) -> Result<()> {
+/// Sets a device up: `ip -n NETNS link set NAME up`.
+pub fn set_link_up(from: Option<&str>, name: &str) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_up(ifindex)?)
 }
 
-/// `ip -n NETNS link set NAME down`.
-pub fn set_down(from: Option<&str>, name: &str) -> Result<()> {
+/// Sets a device down: `ip -n NETNS link set NAME down`.
+pub fn set_link_down(from: Option<&str>, name: &str) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_down(ifindex)?)
 }
 
-/// `ip -n NETNS link set NAME netns TO`.
+/// Moves a device to another namespace: `ip -n NETNS link set NAME netns TO`.
 pub fn move_to(from: Option<&str>, name: &str, to: Option<&str>) -> Result<()> {
     let mut link = Link::open_in(&netns(from)?)?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.set_netns(ifindex, &netns(to)?)?)
 }
 
-/// `ip link delete NAME`, in this namespace.
+/// Deletes a device in this namespace: `ip link delete NAME`.
 pub fn delete(name: &str) -> Result<()> {
     let mut link = Link::open()?;
     let ifindex = link.by_name(name)?.ifindex;
     Ok(link.delete(ifindex)?)
 }
 
-/// The lease that the kernel reports for this queue of the NIC.
-fn lease_told(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
+/// Reads the lease that the kernel reports for a queue of the NIC.
+fn reported_lease(nic_netns: &NetNs, queue: u32) -> Result<Option<LeaseInfo>> {
     let nic = Link::open_in(nic_netns)?.by_name(NIC)?.ifindex;
     let mut netdev = Netdev::open_in(nic_netns)?;
     let told = netdev.queue(nic, QueueType::Rx, QueueId::new(queue))?;
     Ok(told.lease)
 }
 
-/// Whether this queue of the NIC is leased to nobody.
+/// Whether a queue of the NIC is leased to no device.
 pub fn is_free(queue: u32) -> Result<bool> {
-    Ok(lease_told(&NetNs::current()?, queue)?.is_none())
+    Ok(reported_lease(&NetNs::current()?, queue)?.is_none())
 }
 
-/// Holds if this queue of the NIC is leased to nobody.
-pub fn free(queue: u32) -> Result<()> {
+/// Checks that a queue of the NIC is leased to no device.
+pub fn check_free(queue: u32) -> Result<()> {
     ensure!(is_free(queue)?, "rx {queue} of {NIC} is leased");
     Ok(())
 }
 
-/// Holds if there is no such device, in this namespace.
-pub fn no_device(name: &str) -> Result<()> {
-    denied(
+/// Checks that this namespace has no device of this name.
+pub fn check_no_device(name: &str) -> Result<()> {
+    check_denied(
         Link::open()?.by_name(name),
         nix::libc::ENODEV,
-        Said::Nothing,
+        ExpectedAck::Nothing,
     )
 }
 
-/// What the kernel says beside an error number.
+/// What the kernel's extended ack must contain beside the errno.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Said {
+pub enum ExpectedAck {
     Nothing,
-    /// Exactly this text.
+    /// Exactly this error text.
     Text(&'static str),
-    /// No text, but the offset of the attribute that was refused, in bytes of the request.
+    /// No text, but the offset of the refused attribute, in bytes from the start of the request.
     Attribute(u32),
 }
 
-/// Holds if the kernel refused with this error number and said this and no more.
-pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()> {
+/// Checks that the kernel refused with this errno and exactly this extended ack.
+pub fn check_denied<T>(result: netdev::Result<T>, errno: i32, said: ExpectedAck) -> Result<()> {
     let Err(error) = result else {
         bail!("not refused, expected errno {errno}, {said:?}")
     };
@@ -210,9 +212,9 @@ pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()
     let text = error.message();
     let offset = ack.and_then(|ack| ack.offset());
     let as_said = match said {
-        Said::Nothing => text.is_none() && offset.is_none(),
-        Said::Text(expected) => text == Some(expected),
-        Said::Attribute(expected) => text.is_none() && offset == Some(expected),
+        ExpectedAck::Nothing => text.is_none() && offset.is_none(),
+        ExpectedAck::Text(expected) => text == Some(expected),
+        ExpectedAck::Attribute(expected) => text.is_none() && offset == Some(expected),
     };
     ensure!(
         error.raw_os_error() == Some(errno) && as_said,
@@ -221,16 +223,17 @@ pub fn denied<T>(result: netdev::Result<T>, errno: i32, said: Said) -> Result<()
     Ok(())
 }
 
-/// Runs `devmem-tcp lease --json` on the NIC.
-pub fn tool(line: &str) -> Result<Leased> {
+/// Runs `devmem-tcp lease --json` on the NIC, which must succeed, and returns its output.
+pub fn run_lease(line: &str) -> Result<Leased> {
     let line = format!("lease --json --phys {NIC} {line}");
     let text = finish(command(None, &devmem_tcp(), &line))?.good(&line)?;
     println_line(text.trim_end());
     summary::parse(&text)
 }
 
-/// Holds if `devmem-tcp lease` on the NIC ends with status 1 and exactly this error, a remedy aside.
-pub fn tool_denied(line: &str, error: &str) -> Result<()> {
+/// Checks that `devmem-tcp lease` on the NIC ends with status 1 and exactly this error, apart from
+/// the remedy.
+pub fn check_lease_denied(line: &str, error: &str) -> Result<()> {
     let line = format!("lease --phys {NIC} {line}");
     let complaint = finish(command(None, &devmem_tcp(), &line))?.refused(1)?;
     println_line(complaint.trim_end());

@@ -30,7 +30,7 @@ use anyhow::{Result, bail, ensure};
 use netdev::link::NetkitSingle;
 use netdev::{Ifindex, Link};
 
-/// An error that skips the case: why it can't hold here.
+/// Error that skips the case, with the reason why the case can't hold here.
 #[derive(Debug)]
 pub struct Skip(pub String);
 
@@ -42,7 +42,7 @@ impl std::fmt::Display for Skip {
 
 impl std::error::Error for Skip {}
 
-/// The ifindex of a device in this namespace.
+/// Returns the ifindex of a device in this namespace.
 pub fn ifindex(name: &str) -> Result<Ifindex> {
     Ok(Link::open()?.by_name(name)?.ifindex)
 }
@@ -54,7 +54,7 @@ pub fn netkit(name: &str, rx_queues: u32) -> Result<Ifindex> {
     Ok(Link::open()?.create_netkit_single(&single)?)
 }
 
-/// Holds if the kernel refused with this error number and, if one is expected, this text.
+/// Checks that the kernel refused with this errno and, if one is given, this text.
 pub fn refused<T>(result: netdev::Result<T>, errno: i32, text: Option<&str>) -> Result<()> {
     let Err(error) = result else {
         bail!("not refused, expected errno {errno} {text:?}")
@@ -73,7 +73,7 @@ pub fn refused<T>(result: netdev::Result<T>, errno: i32, text: Option<&str>) -> 
     Ok(())
 }
 
-/// Prints a diagnostic of the case.
+/// Prints a diagnostic line of the case.
 #[allow(clippy::print_stdout)] // the runner reads it and prints it behind `#`
 pub fn println_line(text: &str) {
     println!("{text}");

@@ -11,16 +11,16 @@ use nix::kmod::{DeleteModuleFlags, ModuleInitFlags, delete_module, finit_module}
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
-/// Where named network namespaces are (`ip-netns(8)`).
+/// Directory of the named network namespaces (`ip-netns(8)`).
 const NAMED: &str = "/run/netns";
 
-/// A folder in memory, for programs that are started again and again.
+/// Directory in memory for the programs that cases start again and again.
 const STAGE: &str = "/tmp/stage";
 
 const NONE: Option<&Path> = None;
 
-/// Copies the running program to memory, with the programs beside it, the module and the fake GPU
-/// driver: starting one from a folder that the host shares takes twice as long.
+/// Copies the runner, the programs beside it, the NIC module and the fake GPU driver to memory:
+/// starting a program from a directory that the host shares takes twice as long.
 pub fn stage() -> Result<PathBuf> {
     let program = std::env::current_exe().context("own path")?;
     let (Some(from), Some(name)) = (program.parent(), program.file_name()) else {
@@ -48,7 +48,7 @@ pub fn stage() -> Result<PathBuf> {
     Ok(bin.join(name))
 }
 
-/// Copies a file, if it is there, into a folder.
+/// Copies a file into a directory, if the file exists.
 fn copy(from: &Path, folder: &Path) -> Result<()> {
     let Some(name) = from.file_name().filter(|_| from.exists()) else {
         return Ok(());
@@ -58,7 +58,7 @@ fn copy(from: &Path, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `ip netns add NAME`.
+/// Makes a named network namespace: `ip netns add NAME`.
 pub fn add_namespace(name: &str) -> Result<()> {
     share_names().context(NAMED)?;
     let path = Path::new(NAMED).join(name);
@@ -73,8 +73,8 @@ pub fn add_namespace(name: &str) -> Result<()> {
     made.with_context(|| format!("namespace {name}"))
 }
 
-/// Makes the folder a shared mount, so that an unmount reaches the mount namespaces of
-/// `ip netns exec`, and no namespace lives on in them.
+/// Makes `/run/netns` a shared mount, so that an unmount reaches the mount namespaces of `ip netns
+/// exec`, and no namespace lives on there.
 fn share_names() -> Result<()> {
     fs::create_dir_all(NAMED)?;
     let share = MsFlags::MS_SHARED | MsFlags::MS_REC;
@@ -88,7 +88,7 @@ fn share_names() -> Result<()> {
     Ok(mount(NONE, NAMED, NONE, share, NONE)?)
 }
 
-/// `ip netns delete NAME`, if there is one of that name.
+/// Deletes a named network namespace, if it exists: `ip netns delete NAME`.
 pub fn delete_namespace(name: &str) -> Result<()> {
     let path: PathBuf = Path::new(NAMED).join(name);
     if !path.exists() {
@@ -101,7 +101,7 @@ pub fn delete_namespace(name: &str) -> Result<()> {
     Ok(fs::remove_file(&path)?)
 }
 
-/// `insmod PATH PARAMETERS`.
+/// Loads a kernel module: `insmod PATH PARAMETERS`.
 pub fn load(path: &Path, parameters: &str) -> Result<()> {
     let file = File::open(path).with_context(|| format!("{}", path.display()))?;
     let parameters = std::ffi::CString::new(parameters)?;
@@ -109,7 +109,7 @@ pub fn load(path: &Path, parameters: &str) -> Result<()> {
     loaded.with_context(|| format!("insmod {}", path.display()))
 }
 
-/// `rmmod swnic`.
+/// Unloads the software NIC: `rmmod swnic`.
 pub fn unload() -> Result<()> {
     delete_module(c"swnic", DeleteModuleFlags::O_NONBLOCK).context("rmmod swnic")
 }

@@ -1,5 +1,5 @@
-//! The memory that a case receives into. A case that is about several kinds of memory runs once for
-//! each: it asks here for the options of its receivers and for memory of its own.
+//! The memory that a case receives into. A case about several kinds of memory runs once for each:
+//! this module gives its receivers' options, and memory for the case itself.
 
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixListener;
@@ -15,11 +15,11 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use crate::Skip;
 use crate::tool::sh;
 
-/// A device with dumb buffers, and the module that makes it where there is no such hardware.
+/// DRM device with dumb buffers, which a kernel module makes where no hardware has one.
 const DRM_NODE: &str = "/dev/dri/card0";
 const DRM_MODULE: &str = "vgem";
 
-/// A kind of memory.
+/// Kind of device memory that receivers of a case use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Kind {
     /// The tools' default.
@@ -35,7 +35,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The name, as it stands behind those of cases that run once for each kind.
+    /// Name of the kind, as in the names of cases that run once for each kind.
     pub fn name(self) -> &'static str {
         match self {
             Kind::Udmabuf => "udmabuf",
@@ -47,13 +47,13 @@ impl Kind {
     }
 }
 
-/// The kind of memory of this process's case.
+/// Kind of memory that this process's case runs with.
 static CHOSEN: OnceLock<Kind> = OnceLock::new();
 
-/// The dmabuf whose fd the next receiver inherits.
+/// The dmabuf whose fd the next receiver is to inherit.
 static LENT: Mutex<Option<AnyMemory>> = Mutex::new(None);
 
-/// Chooses the kind of memory of this process's case.
+/// Sets the kind of memory of this process's case.
 pub fn choose(kind: Kind) {
     let _once = CHOSEN.set(kind);
 }
@@ -62,15 +62,16 @@ fn chosen() -> Kind {
     CHOSEN.get().copied().unwrap_or(Kind::Udmabuf)
 }
 
-/// `--memory` for a receiver with memory of this size, or a dmabuf of it for each queue.
+/// Returns the receiver's `--memory` option; skips the case if an fd, which is one dmabuf, would
+/// have to be one for each queue.
 pub(crate) fn of_receiver(size: Option<&str>, dmabuf_per_queue: bool) -> Result<String> {
     if chosen() == Kind::Fd && dmabuf_per_queue {
         return Err(Skip("an fd is one dmabuf".into()).into());
     }
-    option(size.map_or(Ok(DEFAULT_LEN), bytes)?)
+    option(size.map_or(Ok(DEFAULT_LEN), parse_size)?)
 }
 
-/// A command line of `devmem-tcp recv`, with the memory.
+/// Appends the `--memory` option to a command line of `devmem-tcp recv`.
 pub fn recv_line(line: &str) -> Result<String> {
     let mut words = line.split_whitespace();
     let size = words.find(|word| *word == "--size").and(words.next());
@@ -79,7 +80,7 @@ pub fn recv_line(line: &str) -> Result<String> {
 }
 
 /// Parses a size such as `16M`.
-fn bytes(text: &str) -> Result<u64> {
+fn parse_size(text: &str) -> Result<u64> {
     let (number, unit) = text.split_at(text.len() - 1);
     let unit = match unit {
         "K" => 10,
@@ -89,8 +90,8 @@ fn bytes(text: &str) -> Result<u64> {
     Ok(number.parse::<u64>()? << unit)
 }
 
-/// What a line of `devmem-tcp recv` says so that its memory is in pieces of 64 KiB at least: that of
-/// other kinds has the pieces that it has.
+/// Returns options that make a udmabuf of pieces of at least 64 KiB; other kinds of memory have
+/// pieces that can't be chosen.
 pub fn pages_of_64_kib() -> Result<&'static str> {
     match chosen() {
         Kind::Udmabuf => Ok("--pages 2M"),
@@ -99,25 +100,25 @@ pub fn pages_of_64_kib() -> Result<&'static str> {
     }
 }
 
-/// `--memory` for the next receiver, of this many bytes; empty for the default kind.
+/// Returns the `--memory` option for a receiver's `len` bytes; empty for the default kind.
 pub fn option(len: u64) -> Result<String> {
     Ok(match chosen() {
         Kind::Udmabuf => String::new(),
-        _ => format!("--memory {}", choice(len)?),
+        _ => format!("--memory {}", make_choice(len)?),
     })
 }
 
-/// Makes memory of this many bytes for this process itself.
+/// Allocates memory of `len` bytes for this process.
 pub fn make(len: u64) -> Result<AnyMemory> {
-    Ok(AnyMemory::make(&choice(len)?, Some(len), None)?)
+    Ok(AnyMemory::make(&make_choice(len)?, Some(len), None)?)
 }
 
-fn choice(len: u64) -> Result<Choice> {
+fn make_choice(len: u64) -> Result<Choice> {
     Ok(match chosen() {
         Kind::Udmabuf => Choice::Udmabuf,
         Kind::Heap => heap()?,
-        Kind::Fd => lend(AnyMemory::make(&heap()?, Some(len), None)?)?,
-        Kind::Socket => pass(len)?,
+        Kind::Fd => lend_fd(AnyMemory::make(&heap()?, Some(len), None)?)?,
+        Kind::Socket => pass_over_socket(len)?,
         Kind::Drm => {
             drm_device()?;
             format!("drm:{DRM_NODE}").parse()?
@@ -129,16 +130,18 @@ fn heap() -> Result<Choice> {
     Ok("heap:system".parse()?)
 }
 
-/// Lets the processes that this one starts inherit the fd, until the next is lent.
-fn lend(memory: AnyMemory) -> Result<Choice> {
+/// Lets the programs that this process starts inherit the dmabuf's fd, until the next one replaces
+/// it.
+fn lend_fd(memory: AnyMemory) -> Result<Choice> {
     fcntl(memory.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).context("FD_CLOEXEC")?;
     let number = memory.as_fd().as_raw_fd();
     *LENT.lock().unwrap_or_else(PoisonError::into_inner) = Some(memory);
     Ok(format!("fd:{number}").parse()?)
 }
 
-/// Passes new memory of this many bytes to each process that connects to the socket.
-fn pass(len: u64) -> Result<Choice> {
+/// Starts a helper that passes new memory of `len` bytes to each process that connects to its
+/// socket.
+fn pass_over_socket(len: u64) -> Result<Choice> {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let path = format!("/tmp/memory.{}.{number}", std::process::id());

@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 
 use crate::tool::{self, until};
 
-/// Commands of the ethtool family: `ETHTOOL_MSG_*_GET`.
+/// Numbers of the ethtool netlink commands: `ETHTOOL_MSG_*_GET`.
 mod cmd {
     pub(super) const FEATURES: u8 = 11;
     pub(super) const RINGS: u8 = 15;
@@ -23,29 +23,29 @@ mod cmd {
     pub(super) const RSS: u8 = 38;
 }
 
-/// The header is attribute 1 of every message, and the device's number attribute 1 of that.
+/// Attribute of each ethtool message that holds the header, in which attribute 1 is the ifindex.
 const HEADER: u16 = 1;
 const DEV_INDEX: u16 = 1;
 
-/// The runtime directory, which has the journals.
+/// The runtime directory, where the journals are.
 const RUNTIME: &str = "/run/devmem-tcp";
 
-/// The name of a guardian's process.
+/// Name of a guardian process.
 const GUARDIAN: &str = "devmem-guardian";
 
-/// How long leftovers may take to go by themselves.
+/// Time that guardians and journals may take to go by themselves.
 const GRACE: Duration = Duration::from_secs(30);
 
-/// The parts of a [`State`] by name: ring sizes and header split.
+/// Name of a part of a [`State`]: ring sizes and header split.
 pub const RINGS: &str = "rings";
-/// The number of channels.
+/// Name of a part of a [`State`]: the number of channels.
 pub const CHANNELS: &str = "channels";
-/// RSS table, key and so on, and those of the contexts.
+/// Name of a part of a [`State`]: table, key and other settings of RSS and its contexts.
 pub const RSS: &str = "RSS";
-/// Flow rules.
+/// Name of a part of a [`State`]: the flow rules.
 pub const RULES: &str = "rules";
 
-/// Reads the state of one NIC, again and again, through the same sockets.
+/// Reads the state of one NIC repeatedly, through the same sockets.
 #[derive(Debug)]
 pub struct Observer {
     socket: Socket,
@@ -54,7 +54,7 @@ pub struct Observer {
     nic: Ifindex,
 }
 
-/// The state of a NIC: raw answers of the kernel, and the rules.
+/// State of a NIC: the kernel's raw answers, and the flow rules.
 ///
 /// The answer about RSS holds table, key, hash function, input transformation and hash fields of
 /// the device and of each context (`rss_fill_reply`).
@@ -67,12 +67,12 @@ pub struct State {
 }
 
 impl Observer {
-    /// Observes the device of this name, in this namespace.
+    /// Opens sockets to observe a device in this namespace.
     pub fn of(name: &str) -> Result<Self> {
         Self::in_namespace(&NetNs::current()?, name)
     }
 
-    /// Observes the device of this name in that namespace.
+    /// Opens sockets to observe a device in another namespace.
     pub fn in_namespace(netns: &NetNs, name: &str) -> Result<Self> {
         let mut socket = Socket::generic_in(netns)?;
         let family = socket.family("ethtool")?;
@@ -84,7 +84,7 @@ impl Observer {
         })
     }
 
-    /// Reads the whole state.
+    /// Reads the NIC's whole state.
     pub fn state(&mut self) -> Result<State> {
         let raw = vec![
             (RINGS, self.ask(cmd::RINGS, "rings-get")?),
@@ -120,7 +120,7 @@ impl Observer {
         request
     }
 
-    /// The state as text, to show where two states differ.
+    /// Formats the NIC's state as text, to show where two states differ.
     fn in_words(&mut self) -> Result<String> {
         let mut words = String::new();
         writeln!(words, "{:?}", self.ethtool.rings(self.nic)?)?;
@@ -136,30 +136,30 @@ impl Observer {
         Ok(words)
     }
 
-    /// Holds if the NIC is as it was.
+    /// Checks that the NIC's state equals `before`.
     pub fn same(&mut self, before: &State) -> Result<()> {
-        before.compare(&self.state()?)
+        before.check_equal(&self.state()?)
     }
 
-    /// Waits until the NIC is as it was, no guardian is alive, and no journal is left.
+    /// Waits until the NIC's state equals `before`, no guardian is alive, and no journal is left.
     ///
     /// # Errors
     /// What is different, or left, after [`GRACE`].
     pub fn soon_same(&mut self, before: &State) -> Result<()> {
         let soon = until("what a set-up leaves", GRACE, || {
-            Ok(self.same(before).is_ok() && nothing_left().is_ok())
+            Ok(self.same(before).is_ok() && check_nothing_left().is_ok())
         });
         if soon.is_err() {
             self.same(before)?;
-            nothing_left()?;
+            check_nothing_left()?;
         }
         soon
     }
 }
 
 impl State {
-    /// Holds if both are the same; else says in what they differ.
-    fn compare(&self, now: &Self) -> Result<()> {
+    /// Checks that two states are equal; the error says in what they differ.
+    fn check_equal(&self, now: &Self) -> Result<()> {
         let different = self.differs(now);
         ensure!(
             different.is_empty(),
@@ -170,7 +170,8 @@ impl State {
         Ok(())
     }
 
-    /// Holds if both are the same, of a NIC that has another number by now, which the raw answers have.
+    /// Checks that two states are equal as text: for a NIC whose ifindex has changed, which the raw
+    /// answers contain.
     pub fn same_in_words(&self, now: &Self) -> Result<()> {
         ensure!(
             (&self.in_words, &self.table, &self.rules) == (&now.in_words, &now.table, &now.rules),
@@ -181,13 +182,15 @@ impl State {
         Ok(())
     }
 
-    /// Holds if both are the same but for where rules stand.
+    /// Checks that two states are equal apart from the locations of flow rules.
     pub fn like(&self, wanted: &Self) -> Result<()> {
-        wanted.anywhere().compare(&self.anywhere())
+        wanted
+            .without_locations()
+            .check_equal(&self.without_locations())
     }
 
-    /// With rules that stand nowhere in particular.
-    fn anywhere(&self) -> Self {
+    /// Returns the state with the locations of flow rules removed.
+    fn without_locations(&self) -> Self {
         let mut state = self.clone();
         for rule in &mut state.rules {
             rule.location = Location::Any;
@@ -196,7 +199,7 @@ impl State {
         state
     }
 
-    /// In what both differ.
+    /// Returns the names of the parts in which two states differ.
     pub fn differs(&self, other: &Self) -> Vec<&'static str> {
         let raw = self.raw.iter().zip(&other.raw);
         let raw = raw.filter(|(a, b)| a != b).map(|((what, _), _)| *what);
@@ -206,10 +209,9 @@ impl State {
     }
 }
 
-/// Holds if no NIC was touched since the case began, not even for a moment: whoever changes one
-/// opens the runtime directory first, to write down what it was, and that directory is not removed
-/// before the case has ended.
-pub fn untouched() -> Result<()> {
+/// Checks that no NIC was changed since the case began, not even for a moment: every change first
+/// opens the runtime directory, which stays until the case has ended.
+pub fn check_untouched() -> Result<()> {
     ensure!(
         !Path::new(RUNTIME).exists(),
         "{RUNTIME} is there: a NIC was set up, or was about to be"
@@ -217,8 +219,8 @@ pub fn untouched() -> Result<()> {
     Ok(())
 }
 
-/// Holds if there is no guardian and no journal.
-pub fn nothing_left() -> Result<()> {
+/// Checks that no guardian is alive and no journal is left.
+pub fn check_nothing_left() -> Result<()> {
     let guardians = guardians()?;
     ensure!(guardians.is_empty(), "guardians {guardians:?} are left");
     let files = journals()?;
@@ -226,7 +228,7 @@ pub fn nothing_left() -> Result<()> {
     Ok(())
 }
 
-/// The guardians that are alive.
+/// Returns the process ids of living guardians.
 pub fn guardians() -> Result<Vec<i32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {
@@ -243,7 +245,7 @@ pub fn guardians() -> Result<Vec<i32>> {
     Ok(found)
 }
 
-/// The process id of the only guardian.
+/// Returns the process id of the only guardian.
 pub fn guardian() -> Result<i32> {
     match guardians()?[..] {
         [pid] => Ok(pid),
@@ -251,9 +253,9 @@ pub fn guardian() -> Result<i32> {
     }
 }
 
-/// The journals of NICs.
+/// Returns the paths of the NICs' journals.
 pub fn journals() -> Result<Vec<std::path::PathBuf>> {
-    let mut files = written_down()?;
+    let mut files = runtime_files()?;
     files.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         !name.starts_with("lease-")
@@ -261,8 +263,8 @@ pub fn journals() -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// The files in the runtime directory, except the lock.
-pub fn written_down() -> Result<Vec<std::path::PathBuf>> {
+/// Returns the paths of the files in the runtime directory, except locks.
+pub fn runtime_files() -> Result<Vec<std::path::PathBuf>> {
     let entries = match fs::read_dir(RUNTIME) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.context(RUNTIME)?,
@@ -278,7 +280,7 @@ pub fn written_down() -> Result<Vec<std::path::PathBuf>> {
     Ok(files)
 }
 
-/// The only journal.
+/// Returns the path of the only NIC's journal.
 pub fn journal() -> Result<std::path::PathBuf> {
     match &journals()?[..] {
         [one] => Ok(one.clone()),
@@ -286,7 +288,7 @@ pub fn journal() -> Result<std::path::PathBuf> {
     }
 }
 
-/// Kills guardians that are left and removes their journals.
+/// Kills all guardians and removes the runtime directory.
 pub fn clear() -> Result<()> {
     for pid in guardians()? {
         // It may end meanwhile.
@@ -298,7 +300,7 @@ pub fn clear() -> Result<()> {
     }
 }
 
-/// Kills the only guardian; there must be one.
+/// Kills the only guardian.
 pub fn kill_guardian() -> Result<()> {
     tool::signal(guardian()?, Signal::SIGKILL)
 }

@@ -26,28 +26,28 @@ use crate::testbed::{self, NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS, SENDER_ADDRES
 use crate::tool::{Running, command, until};
 use crate::{ifindex, println_line};
 
-/// The queue that receivers receive on, unless they name others.
+/// The rx queue that receivers use unless they name others: the NIC's last.
 pub const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
-/// The port of the first peer.
+/// Source port of the first peer; the others have the following ones.
 pub const FIRST: u16 = 6000;
-/// Where receivers listen, on the NIC's address.
+/// Port that receivers listen at, on the NIC's address.
 const PORT: u16 = 5000;
-/// How long a step may take.
+/// Time limit for a step of a receiver or peer.
 const STEP: Duration = Duration::from_secs(20);
 
-/// The address that receivers listen on.
+/// Returns the address that receivers listen at.
 pub fn address() -> Result<SocketAddr> {
     Ok(SocketAddr::new(NIC_ADDRESS.parse()?, PORT))
 }
 
-/// The wire, with queues at the sender that drop nothing: by default they do, of a burst
-/// (`fq_codel`).
+/// Loads the NIC with a queueing discipline at the sender that drops nothing: the default,
+/// `fq_codel`, would drop from a burst.
 pub fn wire_that_keeps_all() -> Result<()> {
     let _queue = sysctl::set("net.core.default_qdisc", "pfifo_fast")?;
     testbed::wire()
 }
 
-/// A receiver, and the NIC as it was before it.
+/// A running receiver, and the state of the NIC before it.
 pub struct ObservedReceiver {
     running: Running,
     observer: Observer,
@@ -55,13 +55,13 @@ pub struct ObservedReceiver {
 }
 
 impl ObservedReceiver {
-    /// Starts this command on a NIC loaded afresh.
+    /// Starts a command on a freshly loaded NIC.
     pub fn start(command: Command) -> Result<Self> {
         testbed::wire()?;
         Self::start_here(command)
     }
 
-    /// As [`ObservedReceiver::start`], on the NIC as it is.
+    /// Starts a command on the NIC as it is.
     pub fn start_here(command: Command) -> Result<Self> {
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
@@ -72,42 +72,42 @@ impl ObservedReceiver {
         })
     }
 
-    /// The tool, on a NIC loaded afresh.
+    /// Starts `devmem-tcp recv` on a freshly loaded NIC.
     pub fn recv(recv: &Recv) -> Result<Self> {
         testbed::wire()?;
         Self::recv_here(recv)
     }
 
-    /// As [`ObservedReceiver::recv`], on the NIC as it is.
+    /// Starts `devmem-tcp recv` on the NIC as it is.
     pub fn recv_here(recv: &Recv) -> Result<Self> {
         Self::start_here(recv.command()?)
     }
 
-    /// A probe receiver, on a NIC loaded afresh.
+    /// Starts a probe receiver on a freshly loaded NIC.
     pub fn probe(probe: &Probe) -> Result<Self> {
         testbed::wire()?;
         Self::probe_here(probe)
     }
 
-    /// As [`ObservedReceiver::probe`], on the NIC as it is.
+    /// Starts a probe receiver on the NIC as it is.
     pub fn probe_here(probe: &Probe) -> Result<Self> {
         Self::start_here(command(None, &probe_receiver(), &probe.line()?))
     }
 
-    /// Its process.
+    /// Returns the receiver's process id.
     pub fn id(&self) -> u32 {
         self.running.id()
     }
 
-    /// What a probe receiver prints at its end.
+    /// Waits for the end of a probe receiver, and returns the counts that it prints.
     pub fn outcome(self) -> Result<Outcome> {
         let text = self.end(0)?.0;
         println_line(text.trim_end());
         serde_json::from_str(&text).with_context(|| format!("outcome {text:?}"))
     }
 
-    /// What it prints and says, if it ends with this status. The NIC is then as it was, and none
-    /// of its memory is out.
+    /// Waits for the receiver's end, which must have this exit status, and checks that the NIC and
+    /// its page pools are as before. Returns standard output and standard error.
     pub fn end(mut self, code: i32) -> Result<(String, String)> {
         let end = self.running.end_within(STEP)?;
         ensure!(end.status.code() == Some(code), "it ended with {end:?}");
@@ -121,8 +121,8 @@ impl ObservedReceiver {
     }
 }
 
-/// Has each processor free the packets that were read on another one: they wait, with their niovs,
-/// until it next receives any (`skb_attempt_defer_free`, `net_rx_action`).
+/// Makes each CPU free the packets that another CPU has read: otherwise they keep their niovs until
+/// that CPU next receives packets (`skb_attempt_defer_free`, `net_rx_action`).
 pub fn free_deferred() -> Result<()> {
     let all = sched_getaffinity(Pid::from_raw(0))?;
     let socket = UdpSocket::bind("127.0.0.1:0")?;
@@ -136,26 +136,27 @@ pub fn free_deferred() -> Result<()> {
     Ok(sched_setaffinity(Pid::from_raw(0), &all)?)
 }
 
-/// A probe receiver at [`address`], on the last queue.
+/// A probe receiver at [`address`] on the last queue, with sinks of this kind.
 pub fn probe(kind: SinkKind) -> Probe {
     probe_on(&[LAST], kind)
 }
 
-/// As [`probe`], on these queues.
+/// A probe receiver at [`address`] on these queues, with sinks of this kind.
 pub fn probe_on(queues: &[QueueId], kind: SinkKind) -> Probe {
     let probe = Probe::of(kind).listen(testbed::at(PORT));
     queues.iter().fold(probe, Probe::queue)
 }
 
-/// The connection of that peer in an outcome, by its port.
-pub fn of(outcome: &Outcome, port: u16) -> Result<&Ended> {
+/// Finds the connection of a probe receiver by its peer's port.
+pub fn find_ended(outcome: &Outcome, port: u16) -> Result<&Ended> {
     let mut peers = outcome.peers.iter();
     let found = peers.find(|peer| peer.port == port);
     found.with_context(|| format!("no peer {port}"))
 }
 
-/// Holds if exactly this many bytes came, all right, the peer closed, and every token went back.
-pub fn whole(peer: &Ended, bytes: u64) -> Result<()> {
+/// Checks that a connection brought exactly `bytes` right bytes, its peer closed, and every token
+/// was returned.
+pub fn check_whole(peer: &Ended, bytes: u64) -> Result<()> {
     let right = (peer.bytes, peer.right) == (bytes, bytes);
     let tokens = peer.freed == peer.frags && peer.frags > 0;
     ensure!(
@@ -165,18 +166,19 @@ pub fn whole(peer: &Ended, bytes: u64) -> Result<()> {
     Ok(())
 }
 
-/// A validating receiver of this many peers at [`address`], on the last queue.
+/// A validating `devmem-tcp recv` of this many peers, at [`address`] on the last queue.
 pub fn expecting(peers: u16) -> Recv {
     expecting_on(&[LAST], peers)
 }
 
-/// As [`expecting`], on these queues.
+/// A validating `devmem-tcp recv` of this many peers, at [`address`] on these queues.
 pub fn expecting_on(queues: &[QueueId], peers: u16) -> Recv {
     let recv = Recv::on(NIC).listen(testbed::at(PORT)).connections(peers);
     queues.iter().fold(recv, Recv::queue).validate(251)
 }
 
-/// The tool's summary, and what it said, if it ended with this status.
+/// Waits for the end of `devmem-tcp recv`, which must have this exit status. Returns its summary
+/// and its standard error.
 pub fn summary(receiver: ObservedReceiver, code: i32) -> Result<(Summary, String)> {
     let (text, said) = receiver.end(code)?;
     println_line(text.trim_end());
@@ -184,13 +186,13 @@ pub fn summary(receiver: ObservedReceiver, code: i32) -> Result<(Summary, String
     Ok((Summary::parse(&text)?, said))
 }
 
-/// How the connection of that peer ended: its bytes, and its error.
+/// Returns the bytes and the error of the connection whose peer has this port.
 pub fn ended(summary: &Summary, port: u16) -> Result<(u64, Option<String>)> {
     let end = summary.connection(port)?;
     Ok((end.bytes, end.error.clone()))
 }
 
-/// Holds if these peers' connections were received to their ends.
+/// Checks that the connections of these peers brought `bytes` bytes each, without an error.
 pub fn ended_well(
     summary: &Summary,
     numbers: impl IntoIterator<Item = u16>,
@@ -203,17 +205,17 @@ pub fn ended_well(
     Ok(())
 }
 
-/// Connects peer number `number`, as soon as the address is listened on.
+/// Connects peer number `number`, as soon as a receiver listens.
 pub fn peer(number: u16) -> Result<TcpStream> {
     peer_at(number, address()?)
 }
 
-/// As [`peer`], to another address.
+/// Connects peer number `number` to another address, as soon as a receiver listens there.
 pub fn peer_at(number: u16, to: SocketAddr) -> Result<TcpStream> {
     NetNs::by_name(PEER)?.run(|| connected(number, to))?
 }
 
-/// Connects this many peers.
+/// Connects `count` peers.
 pub fn peers(count: u16) -> Result<Vec<TcpStream>> {
     let to = address()?;
     NetNs::by_name(PEER)?.run(|| (0..count).map(|number| connected(number, to)).collect())?
@@ -241,8 +243,8 @@ fn connected(number: u16, to: SocketAddr) -> Result<TcpStream> {
     }
 }
 
-/// Has a peer send this many bytes of the pattern, close its side, and wait until the receiver has
-/// closed its own.
+/// Sends `bytes` bytes of the pattern in a thread, closes the peer's side, and waits until the
+/// receiver has closed its own.
 pub fn send(mut stream: TcpStream, bytes: usize) -> JoinHandle<Result<()>> {
     thread::spawn(move || {
         stream.set_write_timeout(Some(STEP))?;
@@ -251,8 +253,8 @@ pub fn send(mut stream: TcpStream, bytes: usize) -> JoinHandle<Result<()>> {
     })
 }
 
-/// Has all peers send this much at the same time, after a little that each sends first: a connection's
-/// window is the kernel's own until the receiver has seen its first bytes.
+/// Makes all peers send `bytes` bytes at the same time. Each sends a little before, because the
+/// kernel chooses a connection's window until the receiver has seen its first bytes.
 pub fn send_together(peers: Vec<TcpStream>, bytes: usize) -> Result<()> {
     const FIRST: usize = 8 << 10;
     let payload = Arc::new(pattern(bytes, None)?);
@@ -274,13 +276,13 @@ pub fn send_together(peers: Vec<TcpStream>, bytes: usize) -> Result<()> {
     senders.into_iter().try_for_each(joined)
 }
 
-/// Closes a peer's side and waits until the receiver has closed its own.
+/// Closes a peer's side of the connection, and waits until the receiver has closed its own.
 pub fn close(stream: TcpStream) -> Result<()> {
     stream.shutdown(Shutdown::Write)?;
     closed(stream)
 }
 
-/// Waits until the receiver has closed its side.
+/// Waits until the receiver has closed its side of the connection.
 pub fn closed(mut stream: TcpStream) -> Result<()> {
     stream.set_read_timeout(Some(STEP))?;
     let answer = stream.read(&mut [0]).context("the receiver's end")?;
@@ -288,19 +290,19 @@ pub fn closed(mut stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the end of a peer.
+/// Waits for the end of a peer's thread, and returns its result.
 pub fn joined(sender: JoinHandle<Result<()>>) -> Result<()> {
     sender.join().map_err(|_| anyhow!("a sender panicked"))?
 }
 
-/// Frames that the NIC had no buffer for.
-fn without_buffer() -> Result<u64> {
+/// Returns the number of frames for which the NIC had no buffer.
+fn frames_without_buffer() -> Result<u64> {
     let stats = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Device)?;
     let device = stats.first().context("no qstats")?;
     device.counters.rx_alloc_fail.context("no rx-alloc-fail")
 }
 
-/// The TCP counters of a namespace, such as `RetransSegs`.
+/// Reads the TCP counters of a namespace by name, such as `RetransSegs`.
 pub fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
     let mut counters = BTreeMap::new();
     for file in ["snmp", "netstat"] {
@@ -319,7 +321,7 @@ pub fn tcp_counters(netns: &NetNs) -> Result<BTreeMap<String, u64>> {
     Ok(counters)
 }
 
-/// The TCP counters of both ends of the wire.
+/// Snapshot of the TCP counters at both ends of the wire.
 pub struct Wire(Vec<(NetNs, BTreeMap<String, u64>)>);
 
 impl Wire {
@@ -332,7 +334,7 @@ impl Wire {
         Ok(Self(ends.collect::<Result<_>>()?))
     }
 
-    /// Holds if the NIC has always had memory.
+    /// Checks that the NIC has had a buffer for every frame.
     ///
     /// Retransmissions are only printed: on a slow machine a time-out is soon early.
     pub fn always_had_memory(&self) -> Result<()> {
@@ -352,7 +354,7 @@ impl Wire {
             let told = TOLD.map(|name| format!("{name} {}", since(name)));
             println_line(&told.join(", "));
         }
-        let failures = without_buffer()?;
+        let failures = frames_without_buffer()?;
         ensure!(failures == 0, "{failures} frames without a buffer");
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The probe receiver: its path, and what it prints at its end, as JSON.
+//! Command line and output of the probe receiver, whose sinks misbehave.
 
 use std::fmt::Display;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::memory;
 use crate::tool::ours;
 
-/// The path of the program.
+/// Returns the path of the probe receiver's program.
 pub fn probe_receiver() -> PathBuf {
     ours("probe-receiver")
 }
@@ -40,7 +40,7 @@ pub struct Probe {
 }
 
 impl Probe {
-    /// A receiver with sinks of this kind.
+    /// A probe receiver whose sinks are of this kind.
     pub fn of(kind: SinkKind) -> Self {
         let value = kind.to_possible_value();
         Self {
@@ -61,38 +61,40 @@ impl Probe {
         self.with("--peers", peers)
     }
 
-    /// The port of the peer whose sink is of that kind; those of the others are fair.
+    /// Gives the sink of that kind to the peer with this port only; the other peers' sinks return
+    /// frags at once.
     pub fn culprit(self, port: u16) -> Self {
         self.with("--culprit", port)
     }
 
-    /// Bytes of device memory.
+    /// Sets the size of device memory in bytes.
     pub fn pool(mut self, bytes: u64) -> Self {
         self.pool = bytes;
         self.with("--pool", bytes)
     }
 
-    /// Milliseconds that a token may be held.
+    /// Sets the time in milliseconds that a token may be held.
     pub fn hold(self, milliseconds: u32) -> Self {
         self.with("--hold", milliseconds)
     }
 
-    /// Milliseconds after which a sink that keeps too much is given up.
+    /// Sets the time in milliseconds after which a connection is given up whose sink keeps too many
+    /// frags.
     pub fn stalled(self, milliseconds: u32) -> Self {
         self.with("--stalled", milliseconds)
     }
 
-    /// Milliseconds that an ended connection waits for the frags that its sink keeps.
+    /// Sets the time in milliseconds that an ended connection waits for frags that its sink keeps.
     pub fn returns(self, milliseconds: u32) -> Self {
         self.with("--returns", milliseconds)
     }
 
-    /// Prints the number of frags once this many bytes have come.
+    /// Makes the receiver print the number of frags once `bytes` bytes have come.
     pub fn tell(self, bytes: impl Display) -> Self {
         self.with("--tell", bytes)
     }
 
-    /// A thread for each queue.
+    /// Uses a thread for each queue.
     pub fn workers(mut self) -> Self {
         self.line += " --workers";
         self
@@ -103,42 +105,42 @@ impl Probe {
         self
     }
 
-    /// The arguments, as a line.
+    /// Formats the arguments as one line.
     pub fn line(&self) -> Result<String> {
         Ok(format!("{} {}", self.line, memory::option(self.pool)?))
     }
 }
 
-/// What a probe receiver counted.
+/// Counts of a probe receiver, which it prints at its end.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Outcome {
     pub bytes: u64,
     pub frags: u64,
     pub freed: u64,
-    /// Calls of `SO_DEVMEM_DONTNEED`, and ranges in them.
+    /// Number of calls of `SO_DEVMEM_DONTNEED`.
     pub calls: u64,
     pub ranges: u64,
     pub peers: Vec<Ended>,
 }
 
-/// One connection of a probe receiver.
+/// A connection of a probe receiver, as it ended.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Ended {
-    /// The peer's port.
+    /// Port of the peer.
     pub port: u16,
-    /// The receiver's port.
+    /// Port of the receiver.
     pub local_port: u16,
     pub bytes: u64,
-    /// Bytes that were those of the pattern.
+    /// Number of bytes, from the start on, that were right.
     pub right: u64,
     pub frags: u64,
     pub freed: u64,
-    /// The most frags that its sink kept at a time.
+    /// The largest number of frags that the sink kept at a time.
     pub kept: u64,
-    /// The worker that the engine says it had, by its NAPI id, and the threads that it was served by.
+    /// Index of the engine's worker that served the connection.
     pub worker: usize,
     pub napi_id: Option<u32>,
     pub threads: Vec<String>,
-    /// Why it failed, unless its peer closed.
+    /// Error of the connection; `None` if the peer closed it.
     pub error: Option<String>,
 }

@@ -12,15 +12,15 @@ use crate::testbed::{NIC, NIC_ADDRESS};
 use crate::tool::{Finished, Running, command, finish, until};
 use crate::transfer::devmem_tcp;
 
-/// How long a step of a receiver may take.
+/// Time limit for a step of a receiver.
 pub const STEP: Duration = Duration::from_secs(30);
 
-/// How many rx queues of the NIC have a dmabuf.
+/// Counts the rx queues of the NIC that are bound to a dmabuf.
 pub fn bound_queues() -> Result<usize> {
     bound_queues_in(&NetNs::current()?)
 }
 
-/// As [`bound_queues`], of the NIC in this namespace.
+/// Counts the rx queues that are bound to a dmabuf, of the NIC in this namespace.
 pub fn bound_queues_in(netns: &NetNs) -> Result<usize> {
     let nic = Link::open_in(netns)?.by_name(NIC)?.ifindex;
     let queues = Netdev::open_in(netns)?.queues(Some(nic))?;
@@ -30,12 +30,12 @@ pub fn bound_queues_in(netns: &NetNs) -> Result<usize> {
         .count())
 }
 
-/// Waits until a queue is bound.
+/// Waits until a queue of the NIC is bound.
 pub fn wait_until_bound() -> Result<()> {
     until("a binding", STEP, || Ok(bound_queues()? > 0))
 }
 
-/// Waits until no queue is bound.
+/// Waits until no queue of the NIC is bound.
 pub fn wait_until_unbound() -> Result<()> {
     until("the end of the binding", STEP, || Ok(bound_queues()? == 0))
 }
@@ -53,26 +53,26 @@ pub fn kill_with_guardian(receiver: Running) -> Result<()> {
     receiver.kill()
 }
 
-/// Leaves behind what a receiver leaves that is killed with its guardian: a NIC that is set up, and a
-/// journal. Its binding has ended.
+/// Starts a receiver and kills it with its guardian: leaves a NIC that is set up, and a journal,
+/// but no binding.
 pub fn crash(receiver: Command) -> Result<()> {
     kill_with_guardian(start_bound(receiver)?)?;
     wait_until_unbound()
 }
 
-/// Packets that the NIC has received.
+/// Returns the number of packets that the NIC has received.
 pub fn received() -> Result<u64> {
     let path = format!("/sys/class/net/{NIC}/statistics/rx_packets");
     Ok(fs::read_to_string(path)?.trim().parse()?)
 }
 
-/// `devmem-tcp recv` on the last queue, at this port.
+/// The command of `devmem-tcp recv` on the last queue, at this port.
 pub fn recv(port: u16) -> Command {
     let line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:{port}");
     command(None, &devmem_tcp(), &line)
 }
 
-/// `devmem-tcp restore`, and what it said.
+/// Runs `devmem-tcp restore` on the NIC to its end.
 pub fn restore() -> Result<Finished> {
     finish(command(None, &devmem_tcp(), &format!("restore {NIC}")))
 }

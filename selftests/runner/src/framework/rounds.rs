@@ -20,42 +20,42 @@ use crate::testbed::{self, NIC, NIC_ADDRESS};
 use crate::tool::{Finished, Running, command, until};
 use crate::transfer::devmem_tcp;
 
-/// How many rounds a case has.
+/// Number of rounds of a case.
 pub const ROUNDS: u32 = 20;
 
-/// Milliseconds that a slow driver takes for a setting.
-const SLOW: u64 = 20;
+/// Milliseconds that a slow driver takes for each setting.
+const SLOW_SETTING_MS: u64 = 20;
 
-/// One round.
+/// One round of a case: a receiver's start and end on a NIC that must be left as it was.
 pub struct Round {
-    /// Its number, from 0.
+    /// Number of the round, from 0.
     pub number: u32,
-    /// Observes the NIC.
+    /// Reads the state of the NIC.
     pub observer: Observer,
-    /// What the NIC was at the beginning.
+    /// State of the NIC at the start of the round.
     pub before: State,
 }
 
-/// Runs rounds on a NIC at its defaults, then as many on one that an operator has set up.
-pub fn rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
-    rounds_at(0, round)
+/// Runs half of the rounds on a NIC at its defaults, and half on one with an operator's settings.
+pub fn run_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+    run_rounds_at(0, round)
 }
 
-/// As [`rounds`], with a driver that takes some time for each setting, as real ones do.
-pub fn slow_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
-    rounds_at(SLOW, round)
+/// Runs rounds with a driver that takes some time for each setting, as real ones do.
+pub fn run_slow_rounds(round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+    run_rounds_at(SLOW_SETTING_MS, round)
 }
 
-fn rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
+fn run_rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Result<()> {
     testbed::wire()?;
     testbed::parameter("slow_ms", slow)?;
     for number in 0..ROUNDS {
         if number == ROUNDS / 2 {
-            defaults_are_defaults()?;
-            somebody_elses()?;
+            check_table_is_default()?;
+            make_foreign_settings()?;
         }
         if number >= ROUNDS / 2 {
-            somebody_elses_rings(number)?;
+            set_foreign_rings(number)?;
         }
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
@@ -71,18 +71,19 @@ fn rounds_at(slow: u64, mut round: impl FnMut(&mut Round) -> Result<()>) -> Resu
     Ok(())
 }
 
-/// A table that no program has set counts as such (`netif_is_rxfh_configured`): it may follow the number
-/// of channels, which a table that was set forbids (`ethtool_check_max_channel`).
-fn defaults_are_defaults() -> Result<()> {
+/// Checks that an RSS table that no program has set counts as default (`netif_is_rxfh_configured`):
+/// it may follow the number of channels, which a table that was set forbids
+/// (`ethtool_check_max_channel`).
+fn check_table_is_default() -> Result<()> {
     for count in [testbed::QUEUES / 2, testbed::QUEUES] {
-        testbed::channels(count)?.context("the RSS table counts as set")?;
+        testbed::set_nic_channels(count)?.context("the RSS table counts as set")?;
     }
     Ok(())
 }
 
-/// Sets the NIC up as an operator may have: an RSS table and a key, which use the queue that receivers
-/// want, a context, and rules to both.
-pub fn somebody_elses() -> Result<()> {
+/// Makes settings on the NIC as another program or an operator may: an RSS table and key that use
+/// the receivers' queue, an RSS context, and rules to both.
+pub fn make_foreign_settings() -> Result<()> {
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let was = ethtool.rss(nic)?;
     let table = [3, 1, 0, 3, 2, 0, 3, 1].map(QueueId::new).into_iter();
@@ -98,7 +99,7 @@ pub fn somebody_elses() -> Result<()> {
     };
     let mut rules = vec![(7002, Action::Queue(QueueId::new(1)))];
     // The only context, where there is one, is the receivers'.
-    if Driver::played().contexts() > 1 {
+    if Driver::imitated().contexts() > 1 {
         let context = ethtool.create_rss_context(nic, &change)?.context;
         rules.push((7001, Action::Context(context.context("no number")?)));
     }
@@ -109,31 +110,33 @@ pub fn somebody_elses() -> Result<()> {
     Ok(())
 }
 
-/// Rings of odd sizes, in turn not split, as the driver likes, and split above a threshold.
-fn somebody_elses_rings(turn: u32) -> Result<()> {
+/// Sets odd ring sizes, with header split alternately off, at the driver's choice, and on above a
+/// threshold.
+fn set_foreign_rings(turn: u32) -> Result<()> {
     let (split, threshold) = match turn % 3 {
         0 => (HeaderSplit::Disabled, 200),
         1 => (HeaderSplit::Auto, 0),
         _ => (HeaderSplit::Enabled, 64),
     };
-    testbed::rings_of(1000 - turn, 100 + turn, split, threshold)
+    testbed::set_rings(1000 - turn, 100 + turn, split, threshold)
 }
 
-/// A receiver under way.
+/// A running receiver of a round, and its address.
 pub struct RoundReceiver {
     pub running: Running,
-    /// Where it listens, or will.
+    /// The address that the receiver listens at.
     pub address: SocketAddr,
 }
 
 impl Round {
-    /// Where this round's receiver listens: each has a port of its own.
+    /// Returns the first address of this round's receiver: each round has a port of its own.
     pub fn address(&self) -> Result<SocketAddr> {
         let port = 5000 + u16::try_from(self.number)?;
         Ok(SocketAddr::new(NIC_ADDRESS.parse()?, port))
     }
 
-    /// `devmem-tcp recv`, each third time on two queues, which takes a context.
+    /// Starts this round's `devmem-tcp recv`; each third round uses two queues, which need an RSS
+    /// context.
     pub fn recv(&self, line: &str) -> Result<RoundReceiver> {
         self.start(self.recv_line(command(None, &devmem_tcp(), ""), line)?)
     }
@@ -152,26 +155,27 @@ impl Round {
         Ok(command)
     }
 
-    /// Where this round's receiver listens. Without contexts a flow goes to one queue: two queues take a second one.
+    /// Returns the addresses of this round's receiver: two where two queues are used without RSS
+    /// contexts, because a flow then goes to one queue.
     pub fn addresses(&self) -> Result<Vec<SocketAddr>> {
         let first = self.address()?;
         let second = SocketAddr::new(first.ip(), first.port() + 1000);
         Ok(
-            match self.queues().len() > 1 && Driver::played().contexts() == 0 {
+            match self.queues().len() > 1 && Driver::imitated().contexts() == 0 {
                 true => vec![first, second],
                 false => vec![first],
             },
         )
     }
 
-    /// The queues that this round's receiver wants.
+    /// Returns the queues of this round's receiver.
     pub fn queues(&self) -> Vec<QueueId> {
         let from = if self.number % 3 == 2 { 2 } else { 1 };
         let all = testbed::QUEUES - from..testbed::QUEUES;
         all.map(QueueId::new).collect()
     }
 
-    /// A receiver of another kind, at the same address.
+    /// Starts another kind of receiver, which must listen at this round's address.
     pub fn start(&self, command: Command) -> Result<RoundReceiver> {
         Ok(RoundReceiver {
             running: Running::start(command)?,
@@ -185,9 +189,9 @@ impl Round {
         until("a binding", STEP, || Ok(bound_queues()? == want))
     }
 
-    /// Takes the receiver to the point of its life that is this round's: bound, connected, or
-    /// receiving since more or less long.
-    pub fn under_way(&self, receiver: &RoundReceiver) -> Result<Option<Flood>> {
+    /// Waits until the receiver is at this round's point: bound, connected, or receiving for some
+    /// time. Returns the sender, if there is one.
+    pub fn bring_under_way(&self, receiver: &RoundReceiver) -> Result<Option<Flood>> {
         self.until_bound()?;
         if self.number % 4 == 0 {
             return Ok(None);
@@ -199,10 +203,9 @@ impl Round {
         Ok(Some(flood))
     }
 
-    /// Takes the receiver, by the driver's time for a setting more or less, to the point of its
-    /// set-up that is this round's: some time after its start, its plan written down, rings, RSS or
-    /// rules changed.
-    pub fn setting_up(&mut self) -> Result<()> {
+    /// Waits until the receiver is at this round's point of its set-up: some time after its start,
+    /// with its journal written, or with rings, RSS or rules changed.
+    pub fn wait_for_set_up_point(&mut self) -> Result<()> {
         let number = u64::from(self.number);
         let change = match number % 5 {
             0 => {
@@ -220,7 +223,7 @@ impl Round {
                 Some(part) => self.before.differs(&self.observer.state()?).contains(&part),
             } || bound_queues()? > 0)
         })?;
-        thread::sleep(Duration::from_millis(SLOW / 2 * (number % 4)));
+        thread::sleep(Duration::from_millis(SLOW_SETTING_MS / 2 * (number % 4)));
         Ok(())
     }
 }
@@ -231,19 +234,22 @@ impl RoundReceiver {
         self.running.signal(signal)
     }
 
-    /// Waits for the receiver's end.
+    /// Waits for the receiver's end, and returns its exit status and output.
     pub fn end(self) -> Result<Finished> {
         self.running.end_within(STEP)
     }
 
-    /// Holds if the receiver was killed by this signal.
-    pub fn killed_by(self, signal: Signal) -> Result<()> {
+    /// Checks that the receiver was killed by this signal.
+    pub fn check_killed_by(self, signal: Signal) -> Result<()> {
         let end = self.end()?;
-        ensure!(by(end.status, signal), "not by {signal}: {end:?}");
+        ensure!(
+            was_killed_by(end.status, signal),
+            "not by {signal}: {end:?}"
+        );
         Ok(())
     }
 }
 
-fn by(status: ExitStatus, signal: Signal) -> bool {
+fn was_killed_by(status: ExitStatus, signal: Signal) -> bool {
     std::os::unix::process::ExitStatusExt::signal(&status) == Some(signal as i32)
 }

@@ -8,21 +8,22 @@ use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-/// Parses the JSON of a tool.
+/// Parses the JSON that a tool printed.
 pub fn parse<T: DeserializeOwned>(text: &str) -> Result<T> {
     serde_json::from_str(text).with_context(|| format!("the JSON {text:?}"))
 }
 
-/// What a receiver counted.
+/// Summary that `devmem-tcp recv --json` prints at its end.
 #[derive(Debug, Deserialize)]
 pub struct Summary {
     pub bytes: u64,
     pub frags: u64,
-    /// Bytes in the dmabuf.
+    /// Number of payload bytes in the dmabuf.
     pub frag_bytes: u64,
-    /// Bytes of devmem packets that are in host memory.
+    /// Number of payload bytes that the NIC left beside the headers, in packets whose rest is in
+    /// the dmabuf.
     pub linear_bytes: u64,
-    /// Bytes of ordinary packets.
+    /// Number of payload bytes in packets that are wholly in host memory.
     pub unsteered_bytes: u64,
     pub tokens: Tokens,
     pub telemetry: Telemetry,
@@ -63,7 +64,8 @@ pub struct Histogram {
 #[derive(Debug, Deserialize)]
 pub struct Memory {
     pub pools: Vec<Pool>,
-    /// Times that the queues found no memory; `None` where the NIC is out of reach.
+    /// Number of times that the NIC had no buffer for a packet; `None` where the NIC can't be
+    /// reached.
     pub alloc_fail: Option<u64>,
     pub warnings: u64,
 }
@@ -103,14 +105,14 @@ pub struct Refused {
     pub first: Vec<SocketAddr>,
 }
 
-/// What `devmem-tcp send` counted.
+/// Summary that `devmem-tcp send --json` prints.
 #[derive(Debug, Deserialize)]
 pub struct Sent {
     pub bytes: u64,
     dmabuf: Option<SentFromDmabuf>,
 }
 
-/// What `devmem-tcp send --dmabuf` counted.
+/// Counters of `devmem-tcp send --dmabuf`.
 #[derive(Debug, Deserialize)]
 pub struct SentFromDmabuf {
     pub sends: u64,
@@ -120,56 +122,56 @@ pub struct SentFromDmabuf {
 }
 
 impl Sent {
-    /// The counters of sends from a dmabuf.
+    /// Returns the counters of sends from a dmabuf.
     pub fn dmabuf(&self) -> Result<&SentFromDmabuf> {
         self.dmabuf.as_ref().context("not sent from a dmabuf")
     }
 }
 
-/// What `devmem-tcp lease` did.
+/// Output of `devmem-tcp lease --json`.
 #[derive(Debug, Deserialize)]
 pub struct Leased {
-    /// The guest end's ifindex.
+    /// Ifindex of the netkit's guest end.
     pub ifindex: Option<u32>,
-    /// Whether the netkit was made for this.
+    /// Whether `lease` made the netkit.
     pub made: bool,
     pub host_end: Option<String>,
     pub leases: Vec<LeasedQueue>,
 }
 
-/// A leased queue.
+/// A leased queue, by its numbers at both ends.
 #[derive(Debug, Deserialize)]
 pub struct LeasedQueue {
-    /// The queue of the NIC.
+    /// Number of the queue at the NIC.
     pub phys_queue: u32,
-    /// The queue of the netkit.
+    /// Number of the queue at the netkit.
     pub queue: Option<u32>,
 }
 
 impl Leased {
-    /// The queues of the NIC.
+    /// Numbers of the leased queues at the NIC.
     pub fn phys_queues(&self) -> Vec<u32> {
         self.leases.iter().map(|lease| lease.phys_queue).collect()
     }
 
-    /// The queues of the netkit.
+    /// Numbers of the leased queues at the netkit.
     pub fn queues(&self) -> Vec<Option<u32>> {
         self.leases.iter().map(|lease| lease.queue).collect()
     }
 }
 
-/// What `devmem-tcp unlease` did.
+/// Output of `devmem-tcp unlease --json`.
 #[derive(Debug, Deserialize)]
 pub struct Unleased {
     pub leases: Vec<LeasedQueue>,
-    /// Switches that are again what they were.
+    /// Sysctls and other switches that were restored.
     pub restored: Vec<String>,
-    /// Switches that were left, with the reason.
+    /// Sysctls and other switches that were not restored, with the reason.
     pub kept: Vec<String>,
 }
 
 impl Unleased {
-    /// The queues of the NIC.
+    /// Numbers of the formerly leased queues at the NIC.
     pub fn phys_queues(&self) -> Vec<u32> {
         self.leases.iter().map(|lease| lease.phys_queue).collect()
     }
@@ -180,24 +182,24 @@ impl Summary {
         parse(text)
     }
 
-    /// Bytes that were compared with the pattern and right.
+    /// Number of bytes that were compared with the pattern and right.
     pub fn validated(&self) -> Result<u64> {
         self.validated_bytes.context("it did not validate")
     }
 
-    /// The connection of the peer with this port.
+    /// Finds the connection whose peer has this port.
     pub fn connection(&self, port: u16) -> Result<&Connection> {
         let mut all = self.connections.iter();
         let found = all.find(|connection| connection.peer.port() == port);
         found.with_context(|| format!("no peer {port}"))
     }
 
-    /// The first connection.
+    /// Returns the first connection of the summary.
     pub fn first(&self) -> Result<&Connection> {
         self.connections.first().context("no connection")
     }
 
-    /// Holds if every byte was compared with the pattern and right.
+    /// Checks that every byte was compared with the pattern and right.
     pub fn all_validated(&self) -> Result<()> {
         ensure!(self.validate_period == Some(251), "the period");
         let (bytes, right) = (self.bytes, self.validated()?);
@@ -205,7 +207,7 @@ impl Summary {
         Ok(())
     }
 
-    /// Holds if every token that was issued was returned.
+    /// Checks that every token that was issued was returned.
     pub fn tokens_came_back(&self) -> Result<()> {
         let Tokens { issued, returned } = self.tokens;
         ensure!(
@@ -215,7 +217,7 @@ impl Summary {
         Ok(())
     }
 
-    /// Holds if every byte came through the dmabuf.
+    /// Checks that every byte came through the dmabuf.
     pub fn all_in_dmabuf(&self) -> Result<()> {
         let (bytes, frag_bytes) = (self.bytes, self.frag_bytes);
         ensure!(
@@ -235,12 +237,12 @@ impl fmt::Display for Summary {
 }
 
 impl Connection {
-    /// Bytes that were compared with the pattern and right.
+    /// Number of the connection's bytes that were compared with the pattern and right.
     pub fn validated(&self) -> Result<u64> {
         self.validated_bytes.context("it did not validate")
     }
 
-    /// The checksum of the bytes that the sink took.
+    /// CRC-32 of the connection's bytes that the sink got.
     pub fn crc32(&self) -> Result<u64> {
         self.crc32.context("no checksum")
     }

@@ -16,19 +16,19 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-/// Where the kernel shows its settings.
+/// Directory of the kernel's sysctls.
 const SYSCTLS: &str = "/proc/sys";
 
-/// Modules whose parameters cases change.
+/// Kernel modules whose parameters cases change.
 const MODULES: &[&str] = &["udmabuf"];
 
-/// Which pages the kernel takes by itself.
+/// Settings of transparent huge pages.
 const HUGEPAGES: &[&str] = &[
     "/sys/kernel/mm/transparent_hugepage/enabled",
     "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
 ];
 
-/// Settings that change without anybody's doing, and files whose reading does something.
+/// Sysctls that are not compared, because they change by themselves or reading them has an effect.
 const VOLATILE: &[&str] = &[
     // Drawn when the first NIC with RSS is registered (`netdev_rss_key_fill`).
     "net/core/netdev_rss_key",
@@ -36,14 +36,15 @@ const VOLATILE: &[&str] = &[
     "vm/stat_refresh",
 ];
 
-/// A setting that exists for each device, as `net.ipv4.conf.eth1.forwarding`: its folder, its name.
+/// Sysctl that each device has, such as `net.ipv4.conf.eth1.forwarding`, as directory and file
+/// name: a new one is a device that the case left.
 const BY_DEVICE: (&str, &str) = ("/proc/sys/net/ipv4/conf", "forwarding");
 
-/// The settings at one moment: the value of each, by its path.
+/// Snapshot of the machine's settings: the value of each, by its path.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Snapshot(BTreeMap<PathBuf, String>);
 
-/// A setting that is not what it was.
+/// A setting that has changed since a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     path: PathBuf,
@@ -52,7 +53,7 @@ pub struct Difference {
 }
 
 impl Snapshot {
-    /// Reads all settings.
+    /// Reads all settings that are compared.
     ///
     /// # Errors
     /// Those of listing a folder: a file that can't be read has no value to compare.
@@ -87,14 +88,15 @@ impl Snapshot {
         Ok(())
     }
 
-    /// Some can only be written (`net.ipv4.route.flush`), some are not set (`stable_secret`).
+    /// Adds a setting's value, unless it can't be read: some can only be written
+    /// (`net.ipv4.route.flush`), some are not set (`stable_secret`).
     fn read_file(&mut self, path: &Path) {
         if let Ok(value) = fs::read_to_string(path) {
             self.0.insert(path.to_owned(), value.trim_end().to_owned());
         }
     }
 
-    /// The settings that are not what they were in `before`.
+    /// Returns the settings that differ from `before`.
     pub fn differences(&self, before: &Self) -> Vec<Difference> {
         let difference =
             |path: &PathBuf, before: Option<&String>, now: Option<&String>| Difference {
@@ -113,9 +115,9 @@ impl Snapshot {
         changed.chain(left).collect()
     }
 
-    /// What a module brought is there from now on, and what is gone is not missed again, so that one
-    /// case alone fails for it. The values stay those that they were.
-    pub fn go_on_from(&mut self, now: Self) {
+    /// Accepts new and removed settings, so that only the case that caused them fails. Values stay
+    /// as they were before.
+    pub fn accept_new(&mut self, now: Self) {
         self.0.retain(|path, _| now.0.contains_key(path));
         for (path, value) in now.0 {
             self.0.entry(path).or_insert(value);
@@ -129,7 +131,7 @@ fn is_one_of_a_device(path: &Path) -> bool {
 }
 
 impl Difference {
-    /// Writes the value that it was, so that the next case finds it.
+    /// Restores the setting's old value for the next case.
     ///
     /// # Errors
     /// Those of the write. A setting that is new or gone is left alone.
@@ -152,7 +154,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// A guard that puts a setting back when it is dropped.
+/// Guard that restores a setting when it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Changed {
@@ -257,7 +259,7 @@ mod tests {
             ]
         );
         // The next case is not to blame.
-        before.go_on_from(now.clone());
+        before.accept_new(now.clone());
         assert!(told(&before, &now).is_empty());
     }
 

@@ -18,52 +18,52 @@ use netdev::{Ethtool, Link, NetNs, Prefix};
 use crate::driver::Driver;
 use crate::{machine, tool};
 
-/// The end of the wire that sends, in namespace [`PEER`].
+/// Device name of the sending end of the wire, in namespace [`PEER`].
 pub const SENDER: &str = "eth0";
-/// The end of the wire that receives, in this namespace: the NIC under test.
+/// Device name of the receiving end of the wire, in this namespace: the NIC under test.
 pub const NIC: &str = "eth1";
-/// Rx queues of each end, unless a case asks for more.
+/// Number of rx queues of each end of the wire, unless a case asks for more.
 pub const QUEUES: u32 = 4;
-/// The namespace of the sender.
+/// Name of the sender's network namespace.
 pub const PEER: &str = "peer";
-/// The namespace of the container.
+/// Name of the container's network namespace.
 pub const BOX: &str = "box";
-/// The namespace of a second container, which few cases have.
+/// Name of the network namespace of a second container, which few cases have.
 pub const BOX2: &str = "box2";
-/// The sender's address.
+/// IPv4 address of the sender.
 pub const SENDER_ADDRESS: &str = "192.0.2.1";
-/// The sender's IPv6 address.
+/// IPv6 address of the sender.
 pub const SENDER_ADDRESS6: &str = "2001:db8:2::1";
-/// The NIC's address.
+/// IPv4 address of the NIC.
 pub const NIC_ADDRESS: &str = "192.0.2.2";
-/// The NIC's IPv6 address; the sender's ends in 1.
+/// IPv6 address of the NIC.
 pub const NIC_ADDRESS6: &str = "2001:db8:2::2";
-/// The container's address.
+/// IPv4 address of the container.
 pub const BOX_ADDRESS: &str = "198.51.100.2";
-/// The netkit's end in the container.
+/// Name of the netkit's end in the container.
 pub const GUEST: &str = "nk0";
-/// The netkit's end in this namespace.
+/// Name of the netkit's end in this namespace.
 pub const HOST: &str = "nk0h";
 
-/// Where a parameter of the software NIC can be read and written.
+/// Directory of the software NIC's module parameters.
 const PARAMETERS: &str = "/sys/module/swnic/parameters";
 
-/// The NIC's address with a port.
+/// Formats the NIC's IPv4 address with a port.
 pub fn at(port: u16) -> String {
     format!("{NIC_ADDRESS}:{port}")
 }
 
-/// Loads the software NIC and connects its ends.
+/// Loads the software NIC, moves the sender's end to its namespace, and sets both ends up.
 pub fn wire() -> Result<()> {
     wire_with(QUEUES, "")
 }
 
-/// As [`wire`], with this many queues and further module parameters.
+/// Loads the software NIC as [`wire`] does, with this many queues and further module parameters.
 pub fn wire_with(queues: u32, parameters: &str) -> Result<()> {
-    wire_as(Driver::played(), queues, parameters)
+    wire_as(Driver::imitated(), queues, parameters)
 }
 
-/// As [`wire_with`], with this driver's behaviour.
+/// Loads the software NIC as [`wire_with`] does, imitating this driver.
 pub fn wire_as(driver: Driver, queues: u32, parameters: &str) -> Result<()> {
     let driver = driver.parameter();
     let parameters = format!("pairs=1 queues={queues} {driver} {parameters}");
@@ -73,7 +73,7 @@ pub fn wire_as(driver: Driver, queues: u32, parameters: &str) -> Result<()> {
     let mut link = Link::open()?;
     let sender = link.by_name(SENDER)?.ifindex;
     link.set_netns(sender, &peer)?;
-    end_of_wire(
+    set_up_end(
         &mut Link::open_in(&peer)?,
         SENDER,
         &[
@@ -85,11 +85,11 @@ pub fn wire_as(driver: Driver, queues: u32, parameters: &str) -> Result<()> {
         &format!("{NIC_ADDRESS}/24"),
         &format!("{NIC_ADDRESS6}/64") as &str,
     ];
-    end_of_wire(&mut link, NIC, &addresses)
+    set_up_end(&mut link, NIC, &addresses)
 }
 
-/// Gives an end of the wire addresses and sets it up.
-fn end_of_wire(link: &mut Link, name: &str, addresses: &[&str]) -> Result<()> {
+/// Adds addresses to an end of the wire and sets it up.
+fn set_up_end(link: &mut Link, name: &str, addresses: &[&str]) -> Result<()> {
     let ifindex = link.by_name(name)?.ifindex;
     for address in addresses {
         let options = AddressOptions { nodad: true };
@@ -98,12 +98,12 @@ fn end_of_wire(link: &mut Link, name: &str, addresses: &[&str]) -> Result<()> {
     Ok(link.set_up(ifindex)?)
 }
 
-/// The container's namespace, with nothing in it yet.
+/// Makes the container's network namespace, with nothing but `lo`.
 pub fn container() -> Result<()> {
     namespace(BOX)
 }
 
-/// A namespace, [`BOX`] or [`BOX2`], with nothing in it yet.
+/// Makes a network namespace, [`BOX`] or [`BOX2`], with nothing but `lo`.
 pub fn namespace(name: &str) -> Result<()> {
     machine::add_namespace(name)?;
     let mut link = Link::open_in(&NetNs::by_name(name)?)?;
@@ -111,7 +111,8 @@ pub fn namespace(name: &str) -> Result<()> {
     Ok(link.set_up(lo)?)
 }
 
-/// Address and routes of a netkit pair whose guest end is already in the container.
+/// Adds the address and routes of a netkit pair whose guest end is already in the container, and
+/// switches forwarding on.
 pub fn route_to_container() -> Result<()> {
     let container: Prefix = format!("{BOX_ADDRESS}/32").parse()?;
     let mut link = Link::open()?;
@@ -128,7 +129,8 @@ pub fn route_to_container() -> Result<()> {
     forward(&[NIC, HOST])
 }
 
-/// Has these devices forward IPv4. Not `ip_forward`, which is of all devices and outlives them.
+/// Switches IPv4 forwarding on for these devices; not `ip_forward`, which is for all devices and
+/// would stay.
 pub fn forward(devices: &[&str]) -> Result<()> {
     for device in devices {
         let path = format!("/proc/sys/net/ipv4/conf/{device}/forwarding");
@@ -137,17 +139,17 @@ pub fn forward(devices: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// Header split on, threshold 0, as a bind wants it.
-pub fn split() -> Result<()> {
-    rings(HeaderSplit::Enabled, 0)
+/// Switches header split on with threshold 0, as binding needs it.
+pub fn enable_header_split() -> Result<()> {
+    set_header_split(HeaderSplit::Enabled, 0)
 }
 
-/// Header split and threshold, as far as the driver has them: not all have a threshold, or can
+/// Sets header split and its threshold, as far as the driver can: not all have a threshold, or can
 /// switch header split off.
-pub fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
+pub fn set_header_split(split: HeaderSplit, threshold: u32) -> Result<()> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
-    let driver = Driver::played();
+    let driver = Driver::imitated();
     if split == HeaderSplit::Enabled && driver.splits_by_hw_gro() {
         ethtool.set_feature(nic, "rx-gro-hw", true)?;
     }
@@ -161,10 +163,9 @@ pub fn rings(split: HeaderSplit, threshold: u32) -> Result<()> {
     Ok(ethtool.set_rings(nic, &change)?)
 }
 
-/// Sizes of the rings, as near to these as the driver takes them, with header split and threshold
-/// as [`rings`] sets them.
-pub fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<()> {
-    let driver = Driver::played();
+/// Sets ring sizes, rounded as the driver takes them, and header split and its threshold.
+pub fn set_rings(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<()> {
+    let driver = Driver::imitated();
     let change = RingsChange {
         rx: Some(driver.ring(rx)),
         tx: Some(driver.ring(tx)),
@@ -172,17 +173,19 @@ pub fn rings_of(rx: u32, tx: u32, split: HeaderSplit, threshold: u32) -> Result<
     };
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     Ethtool::open()?.set_rings(nic, &change)?;
-    rings(split, threshold)
+    set_header_split(split, threshold)
 }
 
-/// Sets the number of channels: combined ones, or rx and tx where the driver has those only.
-pub fn channels(count: u32) -> Result<netdev::Result<()>> {
+/// Sets the number of the NIC's channels: combined ones, or rx and tx where the driver has only
+/// those.
+pub fn set_nic_channels(count: u32) -> Result<netdev::Result<()>> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
     Ok(set_channels(&mut ethtool, nic, count))
 }
 
-/// As [`channels`], of any device.
+/// Sets the number of a device's channels: combined ones, or rx and tx where the driver has only
+/// those.
 pub fn set_channels(ethtool: &mut Ethtool, nic: netdev::Ifindex, count: u32) -> netdev::Result<()> {
     let apart = ethtool.channels(nic)?.combined_max.unwrap_or(0) == 0;
     let change = match apart {
@@ -199,11 +202,12 @@ pub fn set_channels(ethtool: &mut Ethtool, nic: netdev::Ifindex, count: u32) -> 
     ethtool.set_channels(nic, &change)
 }
 
-/// Inserts a rule as another program, which switches ntuple on where it is off.
+/// Inserts a flow rule as another program would; switches ntuple rules on where the driver has them
+/// off.
 pub fn insert_rule(rule: &FlowRule) -> Result<u32> {
     let nic = Link::open()?.by_name(NIC)?.ifindex;
     let mut ethtool = Ethtool::open()?;
-    if Driver::played().switches_ntuple_on() {
+    if Driver::imitated().switches_ntuple_on() {
         ethtool.set_feature(nic, "rx-ntuple-filter", true)?;
     }
     Ok(ethtool.insert_rule(nic, rule)?)
@@ -216,7 +220,8 @@ pub fn parameter(name: &str, value: impl Display) -> Result<()> {
         .with_context(|| format!("swnic parameter {name}"))
 }
 
-/// Removes what a case may have left: namespaces, netkits, the software NIC. Fails if it stays.
+/// Removes what a case may have left: namespaces, netkits, the software NIC. An error if the NIC
+/// can't be unloaded.
 pub fn clear() -> Result<()> {
     for netns in [PEER, BOX, BOX2] {
         machine::delete_namespace(netns)?;
@@ -239,8 +244,8 @@ pub fn clear() -> Result<()> {
     delete_rules(&mut link)
 }
 
-/// Deletes the policy routing rules that leases add. Those would drop what comes in by the NIC of the next case:
-/// it is an error if there are any.
+/// Deletes policy routing rules that leases add, because they would drop packets of the next case.
+/// An error if there are any.
 fn delete_rules(link: &mut Link) -> Result<()> {
     let left = link.rules()?;
     for rule in &left {
@@ -251,7 +256,7 @@ fn delete_rules(link: &mut Link) -> Result<()> {
     Ok(())
 }
 
-/// The module, beside the runner's folder.
+/// Returns the path of the software NIC's module, in the directory above the runner's.
 fn module() -> std::path::PathBuf {
     let mut path = tool::ours("swnic.ko");
     if let Some(above) = path.parent().and_then(Path::parent).map(Path::to_owned) {
@@ -260,7 +265,7 @@ fn module() -> std::path::PathBuf {
     path
 }
 
-/// The running kernel's version: major, minor.
+/// Returns the running kernel's version as (major, minor).
 pub fn kernel() -> Result<(u32, u32)> {
     let name = nix::sys::utsname::uname().context("uname")?;
     let release = name.release().to_string_lossy().into_owned();

@@ -10,10 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-/// How long a command may take to end once a signal was sent.
+/// Time limit for a command to end after a signal.
 const END: Duration = Duration::from_secs(20);
 
-/// The exit status and the output of a command that has ended.
+/// Exit status and output of a command that has ended.
 #[derive(Debug)]
 pub struct Finished {
     pub status: ExitStatus,
@@ -22,7 +22,7 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// The command's output, if it ended well.
+    /// Returns standard output, if the command succeeded; else an error.
     pub fn good(self, what: &str) -> Result<String> {
         ensure!(
             self.status.success(),
@@ -34,7 +34,7 @@ impl Finished {
         Ok(self.stdout)
     }
 
-    /// The command's complaint, if it ended with this exit status.
+    /// Returns standard error, if the command ended with this exit status; else an error.
     pub fn refused(self, code: i32) -> Result<String> {
         ensure!(
             self.status.code() == Some(code),
@@ -47,14 +47,14 @@ impl Finished {
     }
 }
 
-/// The path of a program that lies beside the runner.
+/// Returns the path of a program that lies beside the runner.
 pub fn ours(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap_or_default();
     path.set_file_name(name);
     path
 }
 
-/// The command line `line`, split at blanks, in the network namespace `netns` if one is named.
+/// Builds a command from a line split at blanks, in a network namespace if one is named.
 pub fn command(netns: Option<&str>, program: &Path, line: &str) -> Command {
     let mut command = match netns {
         Some(netns) => {
@@ -74,7 +74,7 @@ pub fn sh(line: &str) -> Result<String> {
     finish(command(None, Path::new(program), arguments))?.good(line)
 }
 
-/// Runs a command to its end, whatever that is.
+/// Runs a command to its end, whatever its exit status.
 pub fn finish(mut command: Command) -> Result<Finished> {
     let out = command
         .output()
@@ -86,7 +86,7 @@ pub fn finish(mut command: Command) -> Result<Finished> {
     })
 }
 
-/// A command that goes on while the case does something else.
+/// A running command.
 #[derive(Debug)]
 pub struct Running {
     child: Child,
@@ -95,7 +95,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Starts it.
+    /// Starts a command, with its output captured.
     pub fn start(mut command: Command) -> Result<Self> {
         let mut child = command
             .stdout(Stdio::piped())
@@ -111,36 +111,36 @@ impl Running {
         })
     }
 
-    /// Its process.
+    /// Returns the process id.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal.
+    /// Sends the process a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_raw(self.child.id().try_into().context("pid")?);
         kill(pid, signal).with_context(|| format!("sending {signal}"))
     }
 
-    /// Ends it by SIGTERM, and returns what it said on standard error. Its exit status must be 1, that
-    /// of a receiver which a signal ends.
+    /// Ends a receiver by SIGTERM, and returns its standard error. Its exit status must be 1, as
+    /// after a signal.
     pub fn stop(self) -> Result<String> {
         self.signal(Signal::SIGTERM)?;
         self.end_within(END)?.refused(1)
     }
 
-    /// Kills it.
+    /// Kills the process and waits for its end.
     pub fn kill(self) -> Result<()> {
         self.signal(Signal::SIGKILL)?;
         self.end_within(END).map(drop)
     }
 
-    /// Whether it has ended by itself.
+    /// Whether the process has ended by itself.
     pub fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Waits for its end, at most this long.
+    /// Waits for the end of the process, at most `limit`; kills it after that.
     pub fn end_within(mut self, limit: Duration) -> Result<Finished> {
         let end = Instant::now() + limit;
         while self.child.try_wait()?.is_none() {
@@ -172,12 +172,12 @@ fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<String> {
     })
 }
 
-/// Sends a signal to the process.
+/// Sends a signal to a process.
 pub fn signal(pid: i32, signal: Signal) -> Result<()> {
     kill(Pid::from_raw(pid), signal).with_context(|| format!("{signal} to {pid}"))
 }
 
-/// Waits until `true`, at most this long.
+/// Waits until `holds` returns true; an error that names `what` after `limit`.
 pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result<bool>) -> Result<()> {
     let end = Instant::now() + limit;
     while !holds()? {
@@ -191,7 +191,7 @@ pub fn until(what: &str, limit: Duration, mut holds: impl FnMut() -> Result<bool
     Ok(())
 }
 
-/// Holds if each of these words is in the text.
+/// Checks that each of these words is in the text.
 pub fn says(text: &str, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(text.contains(word), "{word:?} is not in\n{text}");

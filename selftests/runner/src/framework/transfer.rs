@@ -12,15 +12,15 @@ use crate::command_line::{Recv, Sender};
 use crate::summary::Summary;
 use crate::tool::{Finished, Running, ours};
 
-/// A receiver has so long to end after its sender.
+/// Time limit for a receiver to end after its sender.
 const END: Duration = Duration::from_secs(30);
 
-/// Our tool.
+/// Returns the path of `devmem-tcp`.
 pub fn devmem_tcp() -> PathBuf {
     ours("devmem-tcp")
 }
 
-/// The receiver's summary, once it has ended well.
+/// Waits for the good end of a receiver, and returns its summary.
 pub fn summary(receiver: Running) -> Result<Summary> {
     parse(receiver.end_within(END)?)
 }
@@ -31,7 +31,8 @@ fn parse(end: Finished) -> Result<Summary> {
     Summary::parse(&text)
 }
 
-/// A transfer of so many bytes of the validation pattern from the far end of the wire to this address.
+/// Sends `bytes` bytes of the validation pattern from the far end of the wire to a receiver at this
+/// address, and checks that all were right and every token came back.
 pub fn validated(receiver: Recv, to: impl Display, bytes: u64) -> Result<Summary> {
     let running = receiver.validate(251).listen(&to).start()?;
     let summary = match Sender::to(to).pattern(251).bytes(bytes).run() {
@@ -47,14 +48,14 @@ pub fn validated(receiver: Recv, to: impl Display, bytes: u64) -> Result<Summary
     Ok(summary)
 }
 
-/// A number in a tool's JSON, by its pointer.
+/// Returns a number in a tool's JSON, by its JSON pointer.
 pub fn number(json: &Value, pointer: &str) -> Result<u64> {
     json.pointer(pointer)
         .and_then(Value::as_u64)
         .with_context(|| format!("no number {pointer} in {json}"))
 }
 
-/// The NIC's settings that a receiver changes and must put back.
+/// Formats the NIC's settings that a receiver changes and must restore.
 pub fn nic_settings(nic: &str) -> Result<String> {
     let nic = crate::ifindex(nic)?;
     let mut ethtool = Ethtool::open()?;

@@ -1,4 +1,4 @@
-//! BPF: what competes with a memory provider (an XDP program on the device, an AF_XDP socket on the
+//! BPF programs and sockets that compete with a memory provider (XDP on the device, AF_XDP on the
 //! queue), and a list of the loaded programs.
 
 use std::io;
@@ -8,7 +8,8 @@ use anyhow::{Context, Result};
 
 pub use sys::Hook;
 
-/// A program that passes every packet, on the device's generic hook until it is dropped.
+/// Attaches an XDP program that passes every packet to the device's generic hook, until the
+/// returned link is dropped.
 ///
 /// It is one for packets with fragments: a device with header split takes no other
 /// (`netif_xdp_attach`).
@@ -17,13 +18,14 @@ pub fn attach(ifindex: u32) -> Result<OwnedFd> {
     sys::link(&program, ifindex, sys::Hook::Generic).context("BPF_LINK_CREATE")
 }
 
-/// The same on the driver's own hook.
+/// Attaches an XDP program that passes every packet to the driver's own hook, until the returned
+/// link is dropped.
 pub fn attach_native(ifindex: u32) -> Result<OwnedFd> {
     let program = sys::load_pass_program().context("BPF_PROG_LOAD")?;
     sys::link(&program, ifindex, sys::Hook::Native).context("BPF_LINK_CREATE")
 }
 
-/// The ids of all BPF programs that are loaded.
+/// Returns the ids of all loaded BPF programs.
 pub fn programs() -> io::Result<Vec<u32>> {
     let mut ids = Vec::new();
     while let Some(id) = sys::next_program(ids.last().copied().unwrap_or(0))? {
@@ -32,13 +34,13 @@ pub fn programs() -> io::Result<Vec<u32>> {
     Ok(ids)
 }
 
-/// The program alone, attached to nothing.
+/// Loads an XDP program that passes every packet, attached to no device.
 pub fn program() -> Result<OwnedFd> {
     sys::load_pass_program().context("BPF_PROG_LOAD")
 }
 
-/// Attaches it by rtnetlink, as `ip link set dev IF xdpgeneric` or `xdpdrv` does: until it is
-/// detached.
+/// Attaches an XDP program by rtnetlink, as `ip link set dev IF xdpgeneric` or `xdpdrv` does: until
+/// it is detached.
 pub fn attach_by_netlink(ifindex: u32, program: &OwnedFd, hook: Hook) -> Result<()> {
     /// `IFLA_XDP`, and in it `IFLA_XDP_FD` and `IFLA_XDP_FLAGS`.
     const XDP: u16 = 43;
@@ -54,7 +56,7 @@ pub fn attach_by_netlink(ifindex: u32, program: &OwnedFd, hook: Hook) -> Result<
     Ok(netlink::Socket::route()?.tell(&request)?)
 }
 
-/// An AF_XDP socket, in copy mode, on this queue until it is dropped.
+/// Opens an AF_XDP socket, in copy mode, on a queue until it is dropped.
 pub fn socket(ifindex: u32, queue: u32) -> io::Result<sys::XdpSocket> {
     sys::XdpSocket::bind(ifindex, queue)
 }
@@ -73,7 +75,7 @@ mod sys {
     const BPF_XDP: u32 = 37;
     const BPF_F_XDP_HAS_FRAGS: u32 = 1 << 5;
 
-    /// Where on the device: the flags of BPF_LINK_CREATE and of IFLA_XDP.
+    /// XDP hook of a device, as the flags of BPF_LINK_CREATE and IFLA_XDP.
     #[derive(Clone, Copy)]
     #[repr(u32)]
     pub enum Hook {
@@ -83,7 +85,7 @@ mod sys {
         Native = 1 << 2,
     }
 
-    /// `r0 = XDP_PASS; exit`, as `struct bpf_insn`.
+    /// BPF instructions of a program that passes every packet: `r0 = XDP_PASS; exit`.
     const PASS: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
 
     /// The part of `union bpf_attr` that BPF_PROG_LOAD reads, up to `expected_attach_type`.
@@ -104,7 +106,7 @@ mod sys {
         expected_attach_type: u32,
     }
 
-    /// The part that BPF_LINK_CREATE reads.
+    /// The part of `union bpf_attr` that BPF_LINK_CREATE reads.
     #[repr(C)]
     struct LinkCreate {
         prog_fd: u32,
@@ -113,7 +115,8 @@ mod sys {
         flags: u32,
     }
 
-    /// The part that BPF_PROG_GET_NEXT_ID reads and writes (`bpf_obj_get_next_id`).
+    /// The part of `union bpf_attr` that BPF_PROG_GET_NEXT_ID reads and writes
+    /// (`bpf_obj_get_next_id`).
     #[repr(C)]
     struct NextId {
         start_id: u32,
@@ -121,7 +124,7 @@ mod sys {
         open_flags: u32,
     }
 
-    /// The least id of a program above this one.
+    /// Returns the smallest id of a BPF program greater than `above`.
     pub(super) fn next_program(above: u32) -> io::Result<Option<u32>> {
         let mut attributes = NextId {
             start_id: above,
@@ -196,13 +199,13 @@ mod sys {
         )
     }
 
-    /// A bound AF_XDP socket and the memory it was given.
+    /// A bound AF_XDP socket and its memory for packets.
     pub struct XdpSocket {
         _socket: OwnedFd,
         _frames: Box<Frames>,
     }
 
-    /// Whole pages, as XDP_UMEM_REG wants them.
+    /// Memory for packets in whole pages, as XDP_UMEM_REG requires.
     #[repr(C, align(4096))]
     struct Frames([u8; 16 * 4096]);
 

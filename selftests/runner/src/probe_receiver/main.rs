@@ -72,7 +72,7 @@ fn main() -> ExitCode {
 }
 
 impl Args {
-    /// Receives, and prints an [`Outcome`](framework::probe_receiver::Outcome).
+    /// Receives, and prints the counts as an [`Outcome`](framework::probe_receiver::Outcome).
     fn run(self) -> Result<()> {
         let memory = AnyMemory::make(&self.memory, Some(self.pool), None)?;
         let (hold, stalled, returns) = (self.hold, self.stalled, self.returns);

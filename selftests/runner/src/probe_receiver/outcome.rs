@@ -1,4 +1,4 @@
-//! What the probe receiver prints at its end.
+//! The counts that the probe receiver prints at its end.
 
 use std::io::Write;
 
@@ -9,7 +9,7 @@ use framework::probe_receiver::{Ended, Outcome};
 
 use super::sinks::Checked;
 
-/// What the engine counted.
+/// Collects the engine's and the sinks' counts.
 pub(super) fn outcome(report: &Report<Checked>) -> Outcome {
     let stream = &report.stats.stream;
     let peers = report.connections.iter().map(|connection| {
@@ -19,7 +19,7 @@ pub(super) fn outcome(report: &Report<Checked>) -> Outcome {
             port: peer.address.port(),
             local_port: peer.local.port(),
             bytes: stats.bytes,
-            right: sink.map_or(0, Checked::right),
+            right: sink.map_or(0, Checked::right_bytes),
             frags: stats.tokens.issued,
             freed: stats.tokens.freed,
             kept: sink.map_or(0, Checked::most_kept),

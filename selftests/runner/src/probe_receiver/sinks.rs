@@ -17,10 +17,10 @@ use framework::probe_receiver::SinkKind;
 
 use super::Args;
 
-/// How long a [`SinkKind::Late`] one gives nothing back after its connection's end.
-const LATE: Duration = Duration::from_millis(200);
+/// Time after a connection's end before a sink of [`SinkKind::Late`] returns its frags.
+const LATE_RETURN: Duration = Duration::from_millis(200);
 
-/// Opens the sink of each peer.
+/// Factory of the sinks, one for each peer.
 pub(super) struct Sinks {
     kind: SinkKind,
     memory: Memory,
@@ -31,7 +31,7 @@ pub(super) struct Sinks {
 /// State that all sinks share.
 #[derive(Debug)]
 struct Shared {
-    /// Fair peers that are not done yet.
+    /// Number of fair peers that have not ended yet.
     others: AtomicU64,
     bytes: AtomicU64,
     frags: AtomicU64,
@@ -54,7 +54,7 @@ impl Sinks {
         }
     }
 
-    /// One for this peer.
+    /// Creates the sink of a peer: of the probe's kind for the culprit, fair for others.
     pub(super) fn open(&self, peer: &Peer) -> Result<Checked, SinkError> {
         let guilty = self.culprit.is_none_or(|port| port == peer.address.port());
         let kind = if guilty { self.kind } else { SinkKind::Fair };
@@ -79,7 +79,7 @@ impl Sinks {
     }
 }
 
-/// Frags on their way back, and the count to take them from.
+/// Tokens that a sink kept, the handle to return them by, and the sink's count of kept frags.
 struct Kept {
     handle: ReturnHandle,
     tokens: Vec<Token>,
@@ -104,19 +104,19 @@ fn give_back_last(shared: &Shared, kept: &Receiver<Kept>) {
 fn give_back_late(kept: Receiver<Kept>) {
     // Until the sink has no more.
     let all: Vec<Kept> = kept.into_iter().collect();
-    thread::sleep(LATE);
+    thread::sleep(LATE_RETURN);
     all.into_iter().for_each(Kept::give_back);
 }
 
-/// A sink that checks for the pattern.
+/// A sink that validates the payload, and returns or keeps frags according to its kind.
 pub(super) struct Checked {
     kind: SinkKind,
     validator: Validator,
     memory: Memory,
     shared: Arc<Shared>,
-    /// Takes what is kept, until the peer's end.
+    /// Sends kept tokens to the thread that returns them; `None` after the peer's end.
     keeper: Option<Sender<Kept>>,
-    /// What a [`SinkKind::Miser`] has.
+    /// Tokens that a [`SinkKind::Miser`] never returns.
     keeps: Vec<Token>,
     kept: Arc<AtomicU64>,
     most_kept: u64,
@@ -124,8 +124,8 @@ pub(super) struct Checked {
 }
 
 impl Checked {
-    /// Bytes that were those of the pattern.
-    pub(super) fn right(&self) -> u64 {
+    /// Number of bytes, from the start on, that were right.
+    pub(super) fn right_bytes(&self) -> u64 {
         self.validator.offset()
     }
 
@@ -137,7 +137,7 @@ impl Checked {
         self.threads.iter().cloned().collect()
     }
 
-    /// Checks all, and takes the frags out.
+    /// Validates all received payload, and returns the tokens of its frags.
     fn check(&mut self, received: &mut Received<'_>) -> Result<Vec<Token>, SinkError> {
         let mut tokens = Vec::new();
         let mut reading = self.memory.read();
@@ -199,7 +199,7 @@ impl Sink for Checked {
 }
 
 impl Shared {
-    /// Counts, and says once how many frags there were.
+    /// Adds to the counts, and prints the number of frags once the number of bytes is reached.
     fn tell(&self, bytes: u64, frags: u64) {
         let frags = self.frags.fetch_add(frags, Ordering::SeqCst) + frags;
         let before = self.bytes.fetch_add(bytes, Ordering::SeqCst);

@@ -7,7 +7,7 @@ use framework::Skip;
 use super::EXIT_SKIP;
 use super::registry::ALL;
 
-/// Runs the case of this name.
+/// Runs the case of this name in this process.
 #[allow(clippy::print_stdout)] // the case's diagnostics; the runner reads them
 pub(super) fn run(name: &str) -> ExitCode {
     let Some(case) = ALL.iter().find(|case| case.name == name) else {

@@ -16,15 +16,15 @@ use nix::unistd::{Pid, pipe};
 /// How a case's process ended.
 #[derive(Debug)]
 pub(super) enum Status {
-    /// With this exit status.
+    /// The process exited with this status.
     Exited(i32),
-    /// By this signal.
+    /// This signal ended the process.
     Signalled(i32),
-    /// Not at all, so it was killed.
+    /// The process did not end in time and was killed.
     TimedOut,
 }
 
-/// A case's end and all that it printed.
+/// End of a case's process, and everything that it printed.
 #[derive(Debug)]
 pub(super) struct End {
     pub(super) status: Status,
@@ -64,7 +64,7 @@ pub(super) fn run_case(program: &Path, arguments: &[&str], deadline: Duration) -
     Ok(End { status, output })
 }
 
-/// Waits for the child, but not past the deadline.
+/// Waits for a child process until the deadline.
 fn wait(child: &mut Child, deadline: Duration) -> Result<Status> {
     let end = Instant::now() + deadline;
     while Instant::now() < end {

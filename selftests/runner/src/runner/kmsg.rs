@@ -1,4 +1,4 @@
-//! The kernel's log while a case runs.
+//! Complaints in the kernel log while a case runs.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom};
@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use nix::fcntl::OFlag;
 
-/// Starts of messages that a healthy kernel never logs.
+/// Texts in kernel messages that a healthy kernel never logs.
 const COMPLAINTS: &[&str] = &[
     "WARNING:",
     "BUG:",
@@ -20,14 +20,14 @@ const COMPLAINTS: &[&str] = &[
     "rcu: INFO",
 ];
 
-/// `/dev/kmsg`, read from where the last reading ended.
+/// The kernel log (`/dev/kmsg`), read on from where the last reading ended.
 #[derive(Debug)]
 pub(super) struct Kmsg {
     file: File,
 }
 
 impl Kmsg {
-    /// Opens the log at its present end.
+    /// Opens the kernel log at its present end.
     pub(super) fn open() -> io::Result<Self> {
         let mut file = OpenOptions::new()
             .read(true)
@@ -37,7 +37,7 @@ impl Kmsg {
         Ok(Self { file })
     }
 
-    /// What the kernel complained of since the last call, a line each; empty if of nothing.
+    /// Returns the kernel's complaints since the last call, one per line; empty if there were none.
     pub(super) fn complaints(&mut self) -> io::Result<String> {
         let mut found = String::new();
         let mut record = [0; 8192]; // one read gives one record, at most CONSOLE_EXT_LOG_MAX bytes

@@ -1,20 +1,20 @@
 //! KTAP, the kernel's test output (Documentation/dev-tools/ktap.rst): a version line, a plan, one
-//! line a case, diagnostics behind `#`.
+//! line per case, diagnostics behind `#`.
 
 use std::io::{self, Write};
 
-/// How a case ended.
+/// Verdict on a case: passed, failed or skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// The case held.
+    /// Everything that the case asserts was true.
     Passed,
-    /// It did not; the reason went to the diagnostics.
+    /// The case failed; the diagnostics have the reason.
     Failed,
-    /// It cannot hold here, and this is why.
+    /// The case can't hold here, for this reason.
     Skipped(String),
 }
 
-/// Writes KTAP and counts what it wrote.
+/// Writer of KTAP that counts the verdicts.
 #[derive(Debug)]
 pub(super) struct Ktap<W: Write> {
     out: W,
@@ -24,7 +24,7 @@ pub(super) struct Ktap<W: Write> {
 }
 
 impl<W: Write> Ktap<W> {
-    /// Prints the head: version and plan.
+    /// Writes the KTAP version and the plan.
     pub(super) fn begin(mut out: W, cases: usize) -> io::Result<Self> {
         writeln!(out, "KTAP version 1\n1..{cases}")?;
         out.flush()?;
@@ -36,7 +36,7 @@ impl<W: Write> Ktap<W> {
         })
     }
 
-    /// A diagnostic, each of its lines behind `#`.
+    /// Writes a diagnostic, with `#` before each of its lines.
     pub(super) fn note(&mut self, text: &str) -> io::Result<()> {
         for line in text.lines() {
             writeln!(self.out, "# {line}")?;
@@ -44,7 +44,7 @@ impl<W: Write> Ktap<W> {
         self.out.flush()
     }
 
-    /// The verdict of the next case.
+    /// Writes the verdict of the next case.
     pub(super) fn verdict(&mut self, name: &str, verdict: &Verdict) -> io::Result<()> {
         let number = self.passed + self.failed + self.skipped + 1;
         match verdict {
@@ -64,7 +64,7 @@ impl<W: Write> Ktap<W> {
         self.out.flush()
     }
 
-    /// Prints the totals; true if nothing failed.
+    /// Writes the totals; returns true if no case failed.
     pub(super) fn end(mut self) -> io::Result<bool> {
         let Self {
             passed,

@@ -22,10 +22,10 @@ use framework::{machine, nic_state, sysctl, testbed};
 use ktap::{Ktap, Verdict};
 use turn::{Turn, turns};
 
-/// Status of a case's process that cannot hold here; its reason is on the last line of stdout.
+/// Exit status of a case's process that skips the case; the last line of stdout has the reason.
 const EXIT_SKIP: u8 = 4;
 
-/// Cases that take longer say how long they took.
+/// Duration from which on a case's time is printed.
 const LONG: Duration = Duration::from_secs(5);
 
 #[derive(clap::Parser)]
@@ -64,7 +64,7 @@ pub(crate) struct Args {
     with: Kind,
 }
 
-/// `2/3`: the second of three shares.
+/// Parses a share of the cases such as `2/3`: the second of three.
 fn share(text: &str) -> Result<(usize, usize), String> {
     let (first, of) = text.split_once('/').unwrap_or((text, "1"));
     match (first.parse(), of.parse()) {
@@ -74,11 +74,11 @@ fn share(text: &str) -> Result<(usize, usize), String> {
 }
 
 impl Args {
-    /// Runs one case in this process, or all that were asked for in processes of their own.
+    /// Runs one case in this process, or all chosen cases in a process each.
     pub(crate) fn run(&self) -> ExitCode {
         if let Some(name) = &self.case {
             memory::choose(self.with);
-            self.driver.play();
+            self.driver.imitate();
             return here::run(name);
         }
         match self.run_all() {
@@ -123,20 +123,20 @@ impl Args {
     }
 }
 
-/// The run under way.
+/// A run of the chosen cases.
 struct Runner<W: io::Write> {
-    /// This program, where it is started from again.
+    /// Path of this program, from which it is started again for each case.
     program: PathBuf,
     driver: Driver,
     deadline: Duration,
     kernel: kmsg::Kmsg,
-    /// The machine's settings, as the next case must leave them.
+    /// The machine's settings before the first case.
     settings: sysctl::Snapshot,
     ktap: Ktap<W>,
 }
 
 impl<W: io::Write> Runner<W> {
-    /// Runs one case in a process of its own and clears up behind it.
+    /// Runs one case in its own process, and removes what it left.
     fn run_apart(&mut self, turn: &Turn) -> Result<Verdict> {
         let mut verdict = self.verdict(turn)?;
         // A guardian that was left behind would go on for some time.
@@ -156,7 +156,7 @@ impl<W: io::Write> Runner<W> {
         Ok(verdict)
     }
 
-    /// Runs one case in a process of its own, and notes what it printed.
+    /// Runs one case in its own process, and writes its output as diagnostics.
     fn verdict(&mut self, turn: &Turn) -> Result<Verdict> {
         let begun = Instant::now();
         let end = isolate::run_case(&self.program, &turn.arguments(self.driver), self.deadline)?;
@@ -186,7 +186,7 @@ impl<W: io::Write> Runner<W> {
         Ok(verdict)
     }
 
-    /// Puts back each setting of the machine that the case left changed, and returns a line for each.
+    /// Restores each setting of the machine that the case changed, and returns a line for each.
     fn put_settings_back(&mut self) -> Result<String> {
         let now = sysctl::Snapshot::take()?;
         let mut lines = Vec::new();
@@ -196,7 +196,7 @@ impl<W: io::Write> Runner<W> {
                 lines.push(format!("{error:#}"));
             }
         }
-        self.settings.go_on_from(now);
+        self.settings.accept_new(now);
         Ok(lines.join("\n"))
     }
 }

@@ -5,29 +5,29 @@ use std::sync::LazyLock;
 use anyhow::Result;
 use framework::memory::Kind;
 
-/// The rooms of the cases, in the order in which they run.
+/// Directories of the cases ("rooms"), in the order in which they run.
 const ROOMS: [&str; 6] = ["receive", "memory", "lease", "tools", "nic", "doctor"];
 
-/// A name and what must hold.
+/// A test case: its name, its function, and the kinds of memory it runs with.
 pub(crate) struct Case {
-    /// `module.function`
+    /// Name of the case: `module.function`.
     pub(crate) name: String,
     pub(crate) run: fn() -> Result<()>,
-    /// The kinds of memory that it is about: it runs once for each.
+    /// Kinds of memory that the case runs with, once for each.
     pub(crate) memories: &'static [Kind],
 }
 
-/// All cases, in the order in which they run: room by room; in a room the file that is called like it
-/// first, then the others by name; a file's from its top on.
+/// All cases in the order in which they run: by room, by file (that of the room's name first), and
+/// by line.
 pub(crate) static ALL: LazyLock<Vec<Case>> = LazyLock::new(|| {
     let mut all: Vec<_> = inventory::iter::<Registration>.into_iter().collect();
-    all.sort_by_key(|case| case.place());
+    all.sort_by_key(|case| case.sort_key());
     all.into_iter().map(Registration::case).collect()
 });
 
-/// What `case!` says about a function.
+/// What `case!` records about a case's function.
 pub(crate) struct Registration {
-    /// `selftests::cases::ROOM::MODULE`
+    /// Module path of the case: `selftests::cases::ROOM::MODULE`.
     pub(crate) path: &'static str,
     pub(crate) function: &'static str,
     pub(crate) line: u32,
@@ -46,8 +46,8 @@ impl Registration {
         self.path.rsplit("::").nth(1).unwrap_or(self.path)
     }
 
-    /// What the cases are sorted by.
-    fn place(&self) -> impl Ord + use<> {
+    /// Returns the key that cases are sorted by.
+    fn sort_key(&self) -> impl Ord + use<> {
         let (room, module) = (self.room(), self.module());
         let number = ROOMS.iter().position(|name| *name == room);
         let number = number.unwrap_or(ROOMS.len());
@@ -63,8 +63,7 @@ impl Registration {
     }
 }
 
-/// Registers a function of the module as a case: `case!(function);`, above it. Its name is
-/// `module.function`.
+/// Registers the function below as a case named `module.function`: `case!(function);`.
 ///
 /// `on any_memory` and the like have it run once for each of these kinds of memory. That is for cases
 /// which receive and look at what is received. Of those with an fd, a part runs with one that was
@@ -98,10 +97,11 @@ mod tests {
 
     use super::{ALL, ROOMS, Registration};
 
-    /// `selftests/lease-conformance.md`: upstream's case, ours, and what ours asserts.
+    /// The document `selftests/lease-conformance.md`: upstream's lease cases, ours, and what ours
+    /// assert.
     const CONFORMANCE: &str = include_str!("../../../lease-conformance.md");
 
-    /// What stands between backticks, as names do.
+    /// Returns the texts between backticks.
     fn quoted(text: &str) -> impl Iterator<Item = &str> {
         text.split('`').skip(1).step_by(2)
     }

@@ -2,8 +2,8 @@
 
 use framework::driver::Driver;
 
-/// The modules of the cases that are about receiving, NICs, `doctor` and leases: they run with
-/// each driver. All others run with the software NIC's own behaviour only, unless they are named.
+/// Modules whose cases run with each driver that the software NIC imitates. All others run with its
+/// own behaviour only, unless they are named.
 pub(super) const MODULES: &[&str] = &[
     "receive",
     "nic",
@@ -26,7 +26,7 @@ pub(super) const MODULES: &[&str] = &[
     "lease_way",
 ];
 
-/// A few of those cases, which say in a minute or two whether the tools cope with a driver.
+/// The few cases of `--brief`, which say in a minute or two whether the tools work with a driver.
 pub(super) const BRIEF: &[&str] = &[
     "receive.direct",
     "receive.direct_ipv6",
@@ -41,7 +41,7 @@ pub(super) const BRIEF: &[&str] = &[
     "doctor_nic.rule_for_the_queue",
 ];
 
-/// Cases that cannot hold with a driver, by the beginnings of their names, and why.
+/// Cases that can't hold with a driver, by the start of their names, with the reason.
 const SKIPS: &[(Driver, &[&str], &str)] = &[
     (
         Driver::Ice,
@@ -128,13 +128,13 @@ const SKIPS: &[(Driver, &[&str], &str)] = &[
     ),
 ];
 
-/// Whether the case of this name runs with the driver if no cases are named.
+/// Whether a case runs with a driver if no cases are named on the command line.
 pub(super) fn runs(driver: Driver, case: &str) -> bool {
     let module = case.split('.').next().unwrap_or(case);
     driver == Driver::Swnic || MODULES.contains(&module)
 }
 
-/// Why the case of this name cannot hold with the driver, if that is so.
+/// Returns the reason why a case can't hold with a driver; `None` if it can.
 pub(super) fn why_skipped(driver: Driver, case: &str) -> Option<&'static str> {
     let about = |names: &[&str]| names.iter().any(|name| case.starts_with(name));
     let mut skips = SKIPS.iter();

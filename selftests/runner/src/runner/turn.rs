@@ -6,7 +6,7 @@ use framework::memory::Kind;
 use super::registry::{ALL, Case};
 use super::{Args, selection};
 
-/// A case, and the memory that it receives into.
+/// A case and the kind of memory to run it with.
 pub(super) struct Turn {
     pub(super) case: &'static Case,
     memory: Kind,
@@ -22,7 +22,7 @@ impl Turn {
         Self { case, memory, name }
     }
 
-    /// The arguments that have this program run the case.
+    /// Returns this program's arguments that run the case.
     pub(super) fn arguments(&self, driver: Driver) -> [&str; 6] {
         [
             "--case",
@@ -35,7 +35,7 @@ impl Turn {
     }
 }
 
-/// The cases that were asked for: all with one kind of memory, then all with the next.
+/// Returns the chosen cases, all with one kind of memory, then all with the next.
 pub(super) fn turns(args: &Args) -> Vec<Turn> {
     let with = |memory: &Kind| {
         let memory = *memory;

@@ -22,9 +22,9 @@ use std::error::Error;
 
 use crate::Hint;
 
-/// Remedy for one cause of an error, where it is known. Commands begin with `within`, which enters the
-/// namespace of the device or socket and ends with a space; empty for the current one. `of_kernel` is the
-/// tool's own function for refusals of the kernel.
+/// Returns a one-line remedy for one cause of an error; `None` if none is known. Commands begin
+/// with `within`, which enters the namespace of the device or socket and ends with a space; empty
+/// for the current one. `of_kernel` is the tool's own function for refusals of the kernel.
 pub fn of_cause(
     cause: &(dyn Error + 'static),
     within: &str,

@@ -1,4 +1,4 @@
-//! The figures of a run, round by round: what `docs/performance/data.json` has.
+//! The figures of a benchmark run, round by round, as in `docs/performance/data.json`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -11,24 +11,25 @@ use crate::Guest;
 use crate::contender::{BARE, LOWAT};
 use crate::sweep::{Point, Series};
 
-/// All that is known of a run.
+/// All figures of a benchmark run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Data {
-    /// The guest's kernel.
+    /// Release of the guest's kernel.
     pub(super) kernel: String,
-    /// MiB of a whole transfer.
+    /// Length of a full transfer in MiB.
     pub(super) mib: u64,
     pub(super) rounds: u32,
-    /// Rounds where one condition is varied.
+    /// Number of rounds of each series that varies one condition.
     pub(super) sweeps: u32,
     pub(super) rows: Vec<Row>,
     pub(super) echo: Vec<Latency>,
     pub(super) parts: Vec<Parts>,
-    /// What `make bench-host` measured on the host, if it did.
+    /// Results of `make bench-host` on the host, if it was run.
     pub(super) host: Option<Host>,
 }
 
-/// One receiver under one set of conditions in one guest. Each list has a value a round.
+/// Figures of one receiver under one set of conditions in one guest. Each list has one value per
+/// round.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Row {
     pub(super) guest: Guest,
@@ -36,55 +37,56 @@ pub(super) struct Row {
     pub(super) series: Series,
     #[serde(flatten)]
     pub(super) at: Point,
-    /// Bytes of a transfer.
+    /// Length of a transfer in bytes.
     pub(super) bytes: u64,
-    /// Transfers that came before, and are in none of the figures.
+    /// Number of warm-up transfers, which are in none of the figures.
     pub(super) warm_up: usize,
-    /// CPU seconds a GiB, in the loop.
+    /// CPU seconds per GiB in the receive loop.
     pub(super) cpu: Vec<f64>,
-    /// The part of it in user mode, of all rounds together: the kernel's ticks tell it, if they were enough.
+    /// Fraction of the loop's CPU time in user mode, over all rounds; `None` where that time is too
+    /// short for the kernel's ticks.
     pub(super) user: Option<f64>,
-    /// The same CPU seconds while system calls were counted.
+    /// CPU seconds per GiB in the receive loop while system calls were counted.
     pub(super) cpu_counted: Vec<f64>,
-    /// MiB a second.
+    /// Payload throughput in MiB per second.
     pub(super) goodput: Vec<f64>,
-    /// Times that it went to sleep, a GiB.
+    /// Number of times per GiB that the receiver went to sleep.
     pub(super) wakeups: Vec<f64>,
-    /// System calls a GiB, in the loop.
+    /// System calls per GiB in the receive loop.
     pub(super) calls: Vec<f64>,
-    /// The same by kind, of all rounds together, a GiB.
+    /// System calls per GiB in the receive loop by name, over all rounds.
     pub(super) calls_by: BTreeMap<String, f64>,
-    /// The tracepoints' counts against the receiver's own, of all rounds together.
+    /// System calls as counted by tracepoints and by the receiver itself, over all rounds.
     pub(super) check: Option<Check>,
-    /// CPU seconds to begin and end: the mean of two processes.
+    /// CPU seconds of set-up and tear-down: in each round the mean of two processes.
     pub(super) setup: Vec<f64>,
-    /// The part of it in user mode.
+    /// Fraction of the set-up and tear-down time in user mode.
     pub(super) setup_user: Option<f64>,
-    /// CPU seconds in the loop for a transfer of 4 KiB.
+    /// CPU seconds in the receive loop for a transfer of 4 KiB.
     pub(super) first: Vec<f64>,
-    /// By the receiver's own counts.
+    /// Frags per MiB, by the receiver's own counts.
     pub(super) frags_per_mib: Vec<f64>,
     pub(super) frags_per_recvmsg: Vec<f64>,
     pub(super) tokens_per_dontneed: Vec<f64>,
-    /// The most private memory that it ever had, in KiB.
+    /// Peak of the receiver's private memory in KiB.
     pub(super) memory: u64,
-    /// The most of one transfer.
+    /// Largest number, of all transfers, of packets for which the NIC had no buffer.
     pub(super) alloc_fail: u64,
     pub(super) retransmitted: u64,
 }
 
-/// System calls by the tracepoints, and by the receiver's own count.
+/// Numbers of system calls as pairs: by the tracepoints, and by the receiver's own count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Check {
     pub(super) transfers: u64,
     pub(super) recvmsg: (u64, u64),
-    /// Of all `setsockopt`, and of `SO_DEVMEM_DONTNEED` alone.
+    /// All calls of `setsockopt`, and those for `SO_DEVMEM_DONTNEED` that the receiver counted.
     pub(super) setsockopt: (u64, u64),
     pub(super) epoll_wait: Option<(u64, u64)>,
 }
 
 impl Check {
-    /// Whether the two counts can be of the same processes.
+    /// Whether the tracepoints' and the receiver's counts can be of the same processes.
     pub(super) fn agrees(&self) -> bool {
         let same = |(counted, own): (u64, u64)| counted == own;
         let (all, dontneed) = self.setsockopt;
@@ -92,7 +94,7 @@ impl Check {
     }
 }
 
-/// 64 bytes there and back, in microseconds, a value a round.
+/// Round-trip times of 64-byte messages in microseconds, one value per round.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Latency {
     pub(super) gathers: bool,
@@ -102,10 +104,10 @@ pub(super) struct Latency {
     pub(super) max: Vec<f64>,
 }
 
-/// CPU seconds of the kernel for memory of 64 MiB and its binding, two values a round.
+/// CPU seconds that the kernel takes to make a dmabuf of 64 MiB and bind it, two values per round.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Parts {
-    /// Whether of pages of 2 MiB.
+    /// Whether the memory has pages of 2 MiB, else of 4 KiB.
     pub(super) huge: bool,
     pub(super) make: Vec<f64>,
     pub(super) bind: Vec<f64>,
@@ -113,17 +115,17 @@ pub(super) struct Parts {
     pub(super) free: Vec<f64>,
 }
 
-/// What `make bench-host` says of the path in user space, with no kernel in it.
+/// Results of `make bench-host`: the cost of the receive path in user space, without a kernel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Host {
-    /// To take a frag out of the control message, discard and recycle it.
+    /// Nanoseconds per frag to parse its control message, discard it and return its token.
     pub(super) recv_frag_ns: Option<f64>,
-    /// Bytes a second, by those of a `memcmp` of the same memory.
+    /// Rate of validation as a fraction of the rate of `memcmp` over the same memory.
     pub(super) validate_fraction_of_memcmp: Option<f64>,
 }
 
 impl Data {
-    /// JSON with a row a line.
+    /// Formats the figures as JSON, with each row on a line of its own.
     pub(super) fn json(&self) -> Result<String> {
         let mut rows = String::new();
         for row in &self.rows {
@@ -143,7 +145,7 @@ impl Data {
         rows.find(|it| it.guest == guest && it.who == who && it.series == series && it.at == *at)
     }
 
-    /// A receiver among the others.
+    /// Finds the row of a receiver in the comparison of receivers.
     pub(super) fn compared(&self, guest: Guest, who: &str, gro: bool) -> Option<&Row> {
         let at = Point {
             gro,
@@ -152,7 +154,7 @@ impl Data {
         self.row(guest, who, Series::Compare, &at)
     }
 
-    /// The bare loop that costs less.
+    /// Finds the row of the bare loop that took less CPU time.
     pub(super) fn better_bare(&self, guest: Guest, gro: bool) -> Option<&Row> {
         let both = [BARE.name, LOWAT.name].map(|who| self.compared(guest, who, gro));
         let cost = |row: &&Row| median(&row.cpu).unwrap_or(f64::INFINITY);

@@ -6,12 +6,12 @@ use super::data::Data;
 use super::missed;
 use super::target;
 use super::target::{Target, gro_text, guest_text, processors, summary};
-use super::targets::{others, targets};
+use super::targets::{comparisons, targets};
 use super::text;
 use crate::Guest;
 use crate::contender::ALL;
 
-/// What the columns mean, and which instrument each figure comes from.
+/// Explanation of the tables' columns, and of the instrument that each figure comes from.
 const COLUMNS: &str = "\
 CPU s/GiB    CPU seconds a GiB of payload: the CPU clock of the receiver's process (CLOCK_PROCESS_CPUTIME_ID),
              from before the first byte until the receiver has nothing to do any more, in transfers where nothing is
@@ -33,18 +33,18 @@ mem          The most private memory that a receiver ever had (VmHWM without fil
 alloc, retr  Packets that the NIC had no buffer for (qstats), and TCP segments sent again: the worst transfer. The
              sender's probes for lost tails, which a late receiver provokes, are off (tcp_early_retrans = 0).";
 
-/// What `make bench` prints.
+/// Formats the text that `make bench` prints.
 pub(super) fn terminal(data: &Data) -> String {
-    let (targets, others) = (targets(data), others(data));
+    let (targets, comparisons) = (targets(data), comparisons(data));
     let mut text = String::new();
     for guest in [Guest::OneCpu, Guest::TwoCpu] {
         for gro in [false, true] {
             let _infallible = writeln!(
                 text,
                 "\n{}, {} receive coalescing (rx-gro-hw)\n\n{}",
-                title(guest),
+                guest_title(guest),
                 gro_text(Some(gro)),
-                text::costs(data, guest, gro) + "\n" + &text::counts(data, guest, gro)
+                text::cost_table(data, guest, gro) + "\n" + &text::count_table(data, guest, gro)
             );
         }
     }
@@ -52,19 +52,19 @@ pub(super) fn terminal(data: &Data) -> String {
         text,
         "{COLUMNS}\n\nsystem calls counted / by the receivers' own counts\n{}\n\
          set-up\n{}\necho of 64 bytes\n{}\n{}\n{}",
-        text::checks(data),
-        text::setup(data),
-        text::echo(data),
+        text::check_table(data),
+        text::setup_table(data),
+        text::echo_table(data),
         target::text("targets", &targets),
-        target::text("beside these", &others),
+        target::text("beside these", &comparisons),
     );
-    for line in disagreements(data) {
+    for line in disagreement_lines(data) {
         let _infallible = writeln!(text, "{line}");
     }
     text
 }
 
-fn title(guest: Guest) -> &'static str {
+fn guest_title(guest: Guest) -> &'static str {
     match guest {
         Guest::OneCpu => "One processor, a clock of instructions",
         Guest::Words => "The same, copying by words",
@@ -72,10 +72,10 @@ fn title(guest: Guest) -> &'static str {
     }
 }
 
-/// The document, with these pictures next to it.
+/// Formats `docs/performance.md`, with links to these pictures.
 pub(super) fn markdown(data: &Data, pictures: &[&str]) -> String {
-    let (targets, others) = (targets(data), others(data));
-    let mut text = intro(data);
+    let (targets, comparisons) = (targets(data), comparisons(data));
+    let mut text = introduction(data);
     for name in pictures {
         let _infallible = writeln!(text, "![{name}](performance/{name}.svg)");
     }
@@ -86,7 +86,7 @@ pub(super) fn markdown(data: &Data, pictures: &[&str]) -> String {
         summary(&targets),
         table(&targets)
     );
-    let missed = missed::why(data, &targets);
+    let missed = missed::explain_missed(data, &targets);
     if !missed.is_empty() {
         text += "\n## Where a target is not met\n\n";
         for why in missed {
@@ -96,41 +96,41 @@ pub(super) fn markdown(data: &Data, pictures: &[&str]) -> String {
     let _infallible = write!(
         text,
         "\n## What else is compared\n\n{}.\n\n{}",
-        summary(&others),
-        table(&others)
+        summary(&comparisons),
+        table(&comparisons)
     );
     for guest in [Guest::OneCpu, Guest::TwoCpu] {
-        let _infallible = write!(text, "\n## {}\n", title(guest));
+        let _infallible = write!(text, "\n## {}\n", guest_title(guest));
         for gro in [false, true] {
             let with = gro_text(Some(gro));
             let (costs, counts) = (
-                text::costs(data, guest, gro),
-                text::counts(data, guest, gro),
+                text::cost_table(data, guest, gro),
+                text::count_table(data, guest, gro),
             );
-            let kinds = text::kinds(data, guest, gro);
+            let kinds = text::calls_table(data, guest, gro);
             let _infallible = write!(
                 text,
                 "\n{} receive coalescing (`rx-gro-hw`):\n\n```text\n{costs}```\n\n```text\n{counts}```\n\n\
                  System calls a GiB, by kind, {with} receive coalescing:\n\n```text\n{kinds}```\n",
-                capital(with)
+                capitalize(with)
             );
         }
     }
     let _infallible = write!(
         text,
         "\n## What the columns mean\n\n```text\n{COLUMNS}\n```\n{}",
-        rest(data)
+        closing_sections(data)
     );
     text
 }
 
-fn capital(word: &str) -> String {
+fn capitalize(word: &str) -> String {
     let mut chars = word.chars();
     let first = chars.next().map(|it| it.to_ascii_uppercase());
     first.into_iter().chain(chars).collect()
 }
 
-fn intro(data: &Data) -> String {
+fn introduction(data: &Data) -> String {
     let Data {
         kernel,
         mib,
@@ -189,16 +189,16 @@ fn table(targets: &[Target]) -> String {
     text
 }
 
-/// The sections after the guests' tables.
-fn rest(data: &Data) -> String {
+/// Formats the sections that follow the tables of each guest.
+fn closing_sections(data: &Data) -> String {
     let mut text = format!(
         "\n## Whether the system calls are right\n\n\
          The tracepoints' counts against the receivers' own, of all counted transfers together, from the start of each process to its end. \
          They must be equal, but for `setsockopt`, which also sets other options. Receivers that are not listed do not count.\n\n\
          ```text\n{}```\n\n",
-        text::checks(data)
+        text::check_table(data)
     );
-    let disagreements = disagreements(data);
+    let disagreements = disagreement_lines(data);
     text += match disagreements.is_empty() {
         true => "All of them agree.\n",
         false => "They disagree here:\n\n",
@@ -218,16 +218,16 @@ fn rest(data: &Data) -> String {
          100 before them are not timed, and a round before the first is in none of the figures. The receiver is the engine with a sink that answers, with its default settings and with `gather` 0.\n\n\
          ```text\n{}```\n\n\
          ## User space alone\n\n{}",
-        text::overhead(data),
-        text::setup(data),
+        text::overhead_table(data),
+        text::setup_table(data),
         data.echo.first().map_or(0, |it| it.messages),
-        text::echo(data),
-        host(data)
+        text::echo_table(data),
+        host_section(data)
     );
     text
 }
 
-fn host(data: &Data) -> String {
+fn host_section(data: &Data) -> String {
     let Some(host) = &data.host else {
         return "`make bench-host` was not run for these figures.\n".to_owned();
     };
@@ -242,7 +242,7 @@ fn host(data: &Data) -> String {
     )
 }
 
-fn disagreements(data: &Data) -> Vec<String> {
+fn disagreement_lines(data: &Data) -> Vec<String> {
     let rows = text::disagreements(data).into_iter();
     let line = |row: &super::data::Row| {
         format!(

@@ -1,4 +1,4 @@
-//! Folds the records of single transfers into figures.
+//! Computes the figures of a benchmark run from the records of single transfers.
 
 use std::collections::BTreeMap;
 
@@ -9,11 +9,12 @@ use crate::{About, Guest, Kind, Line, Sample};
 
 const GIB: f64 = (1u64 << 30) as f64;
 const MIB: f64 = (1u64 << 20) as f64;
-/// Seconds of which the kernel's ticks, 4 ms each, can tell what part was spent in user mode.
+/// CPU seconds from which on the kernel's ticks of 4 ms can tell the fraction in user mode.
 const TICKS: f64 = 0.1;
 
 impl Data {
-    /// Folds the output of the guests: the files' lines one after the other.
+    /// Computes the figures from the guests' output: the lines of all files, one file after the
+    /// other.
     pub(super) fn fold(lines: &[Line], host: Option<Host>) -> Result<Self> {
         let abouts = lines.iter().filter_map(|line| match line {
             Line::About(about) => Some(about),
@@ -66,7 +67,8 @@ impl Data {
     }
 }
 
-/// One receiver under one set of conditions; `None` if only warm-up transfers were made.
+/// Computes the figures of one receiver under one set of conditions; `None` if only warm-up
+/// transfers were made.
 fn row(guest: Guest, samples: &[&Sample]) -> Option<Row> {
     let first = samples.first()?;
     let of = |kind| samples.iter().copied().filter(move |it| it.kind == kind);
@@ -158,14 +160,14 @@ fn check(counted: &[&Sample]) -> Option<Check> {
             sum.1 += own;
         };
         // Plain receivers use recv(2), which is recvfrom; ours uses that for netlink alone.
-        let recvmsg = match calls.of("recvmsg") {
-            0 => calls.of("recvfrom"),
+        let recvmsg = match calls.count("recvmsg") {
+            0 => calls.count("recvfrom"),
             count => count,
         };
         add(&mut sum.recvmsg, recvmsg, own.recvmsg);
-        add(&mut sum.setsockopt, calls.of("setsockopt"), own.dontneed);
+        add(&mut sum.setsockopt, calls.count("setsockopt"), own.dontneed);
         if let Some(own) = own.epoll_wait {
-            let counted = calls.of("epoll_wait") + calls.of("epoll_pwait");
+            let counted = calls.count("epoll_wait") + calls.count("epoll_pwait");
             add(sum.epoll_wait.get_or_insert((0, 0)), counted, own);
         }
         sum.transfers += 1;
@@ -207,14 +209,15 @@ fn values(values: impl Iterator<Item = Option<f64>>) -> Vec<f64> {
     values.flatten().map(round).collect()
 }
 
-/// What part one sum is of another, where the kernel's ticks of some milliseconds can tell.
+/// Returns the sum of the first values as a fraction of the sum of the second; `None` if the sum is
+/// too short for the kernel's ticks.
 fn share(of: &[&Sample], value: fn(&Sample) -> (f64, f64)) -> Option<f64> {
     let sum = |sum: (f64, f64), it: (f64, f64)| (sum.0 + it.0, sum.1 + it.1);
     let (part, all) = of.iter().map(|it| value(it)).fold((0.0, 0.0), sum);
     (all >= TICKS).then(|| round((part / all).clamp(0.0, 1.0)))
 }
 
-/// The mean of each round.
+/// Returns the mean of a value in each round.
 fn by_round(of: &[&Sample], value: fn(&Sample) -> f64) -> Vec<f64> {
     let mut rounds = BTreeMap::<u32, Vec<f64>>::new();
     for sample in of {
@@ -224,7 +227,7 @@ fn by_round(of: &[&Sample], value: fn(&Sample) -> f64) -> Vec<f64> {
     values(rounds.values().map(|all| Some(mean(all))))
 }
 
-/// Five significant digits: more say nothing.
+/// Rounds to five significant digits: more would say nothing.
 fn round(value: f64) -> f64 {
     format!("{value:.4e}").parse().unwrap_or(value)
 }

@@ -1,11 +1,11 @@
-//! What the figures are folded from, and to.
+//! Tests of the figures that are computed from records of transfers.
 
 use super::*;
 use crate::contender::{BARE, LOWAT, OURS};
 use crate::counters::Calls;
 use crate::echo::Echo;
 use crate::sweep::{Point, Series};
-use crate::{Cost, Counts, NOTHING};
+use crate::{Cost, Counts, TINY_TRANSFER};
 
 pub(in crate::report) fn about(guest: Guest) -> Line {
     Line::About(About {
@@ -39,7 +39,7 @@ fn line(sample: Sample) -> Line {
     Line::Sample(Box::new(sample))
 }
 
-/// A row with a CPU second a GiB in each of three rounds.
+/// A row of the comparison that has one CPU second per GiB in each of three rounds.
 pub(in crate::report) fn compared(guest: Guest, who: &str) -> Row {
     let sample = sample(who, Kind::Whole, 1, 1 << 30);
     let row = row(guest, &[&sample]).unwrap();
@@ -66,7 +66,7 @@ pub(in crate::report) fn some() -> Data {
         sample(OURS.name, Kind::WarmUp, 0, 1 << 20),
         sample(OURS.name, Kind::Whole, 1, 1 << 20),
         counted,
-        sample(OURS.name, Kind::Nothing, 1, NOTHING),
+        sample(OURS.name, Kind::Nothing, 1, TINY_TRANSFER),
     ];
     let lines = [about(Guest::TwoCpu)].into_iter();
     let lines: Vec<Line> = lines.chain(samples.map(line)).collect();
@@ -75,7 +75,7 @@ pub(in crate::report) fn some() -> Data {
 
 #[test]
 fn a_row_is_about_the_loop() {
-    let mut nothing = sample(BARE.name, Kind::Nothing, 1, NOTHING);
+    let mut nothing = sample(BARE.name, Kind::Nothing, 1, TINY_TRANSFER);
     (nothing.cost.cpu, nothing.cost.user_of_process) = (1.0, 0.25);
     let mut dearer = nothing.clone();
     dearer.cost.cpu = 2.0;

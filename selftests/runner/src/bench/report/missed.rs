@@ -1,16 +1,16 @@
-//! What the data says about a target that is not met.
+//! Explanations of targets that are not met, from the figures.
 
 use super::data::{Data, Row};
 use super::spread::{Spread, median, ratios};
-use super::target::{About, Target, gro_text, processors};
+use super::target::{Subject, Target, gro_text, processors};
 use super::targets::with_connections;
 use super::text::percent;
 use crate::Guest;
 use crate::contender::{OURS, QUIET, QUIET_PRINTING, TRUNC, VALIDATING};
 use crate::sweep::{Point, Series};
 
-/// A paragraph for each target that is not met.
-pub(super) fn why(data: &Data, targets: &[Target]) -> Vec<String> {
+/// Returns a paragraph for each target that is not met, with the figures behind it.
+pub(super) fn explain_missed(data: &Data, targets: &[Target]) -> Vec<String> {
     let missed = targets.iter().filter(|it| it.is_met() == Some(false));
     missed.map(|it| paragraph(data, it)).collect()
 }
@@ -33,30 +33,33 @@ fn paragraph(data: &Data, target: &Target) -> String {
         target.figure_text(),
         target.limit_text()
     );
-    let more = [detail(data, target), tried(data, target)];
+    let more = [
+        explain_figures(data, target),
+        explain_alternatives(data, target),
+    ];
     let more = more.into_iter().flatten().map(|text| format!(" {text}"));
     head + &more.collect::<String>()
 }
 
-/// Other designs, and why they are not those of today.
-fn tried(data: &Data, target: &Target) -> Option<String> {
+/// Tells which other designs were tried to meet a target, and why they were not kept.
+fn explain_alternatives(data: &Data, target: &Target) -> Option<String> {
     let text = match target.about {
-        About::Calls => {
+        Subject::Calls => {
             "Tried: to let a steady stream wait for 16 ms instead of 8. That halves the wake-ups of a stream \
              too slow to bring 2 MiB in 8 ms, as this one is, and saved a fifth to a third of the calls; \
              but what such a stream brings last before a pause is late by twice as much. It is left at 8."
         }
-        About::CpuValidating if target.gro == Some(true) => {
+        Subject::CpuValidating if target.gro == Some(true) => {
             "On 27 and 28 November 2026 it was 1.395 (1.389 to 1.405) and 1.403 (1.393 to 1.408): the limit is inside the spread. What it takes above the same receiver without `--validate` is \
              `memcmp`, and two ioctls for each batch of frags, which tell the exporter that the processor reads \
              (`DMA_BUF_IOCTL_SYNC`)."
         }
-        About::Connections => return roomy(data, target.gro?),
-        About::Setup => {
+        Subject::Connections => return explain_larger_dmabuf(data, target.gro?),
+        Subject::Setup => {
             "Tried: pages of 2 MiB (above), the default where there are some. A dmabuf of pages of 4 KiB \
              is made of 16,384 pieces, each allocated, cleared, mapped and entered into the NIC's pool by itself."
         }
-        About::CpuTwo => {
+        Subject::CpuTwo => {
             "Tried, in a run of its own of five rounds: to gather 4 MiB instead of 2. That was 1.23 (1.13 to 1.44) without \
              coalescing and 1.66 (1.53 to 1.91) with; with 2 MiB 1.32 (1.05 to 1.48) and 1.86 (1.51 to 2.09) in the run before it. \
              Less, inside the spread, and each \
@@ -64,12 +67,12 @@ fn tried(data: &Data, target: &Target) -> Option<String> {
              signals or limits to look after: it sleeps in `recvmsg`, where the engine sleeps in \
              `epoll_wait` and calls `recvmsg` after it."
         }
-        About::Goodput | About::GoodputValidating => {
+        Subject::Goodput | Subject::GoodputValidating => {
             "Tried, in a run of its own of five rounds: to gather 4 MiB instead of 2. That was 0.99 (0.86 to 1.19) without coalescing \
              and 0.92 (0.90 to 1.03) with; with 2 MiB 0.93 (0.87 to 1.01) and 0.93 (0.91 to 0.96) in the run before it: no \
              difference beyond the spread of a machine of two processors that emulates two."
         }
-        About::Validation => {
+        Subject::Validation => {
             "It compares by `memcmp`, too, a frag at a time. What is missing is memory's latency at the \
              beginning of each frag, which a plain loop hides, as the processor runs ahead of it. The first 512 \
              bytes of the next frag are fetched meanwhile. Tried, one run each: 1 KiB (0.62), 2 KiB (0.72), and 512 bytes \
@@ -80,8 +83,8 @@ fn tried(data: &Data, target: &Target) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// How much of it the size of the dmabuf is.
-fn roomy(data: &Data, gro: bool) -> Option<String> {
+/// Tells how much a larger dmabuf would help with many connections.
+fn explain_larger_dmabuf(data: &Data, gro: bool) -> Option<String> {
     let with = |connections| {
         let at = Point {
             connections,
@@ -102,24 +105,25 @@ fn roomy(data: &Data, gro: bool) -> Option<String> {
     ))
 }
 
-fn detail(data: &Data, target: &Target) -> Option<String> {
+fn explain_figures(data: &Data, target: &Target) -> Option<String> {
     let gro = target.gro.unwrap_or(true);
     match target.about {
-        About::Cpu | About::CpuValidating | About::CpuTwo => cpu(data, target, gro),
-        About::Calls => calls(data, target.guest?, gro),
-        About::Goodput | About::GoodputValidating => goodput(data, gro),
-        About::Connections => connections(data, gro),
-        About::Echo => echo(data),
-        About::Setup => setup(data, gro),
+        Subject::Cpu | Subject::CpuValidating | Subject::CpuTwo => explain_cpu(data, target, gro),
+        Subject::Calls => explain_calls(data, target.guest?, gro),
+        Subject::Goodput | Subject::GoodputValidating => explain_goodput(data, gro),
+        Subject::Connections => explain_connections(data, gro),
+        Subject::Echo => explain_echo(data),
+        Subject::Setup => explain_setup(data, gro),
         _ => None,
     }
 }
 
-/// Where the difference is: in user mode or in the kernel, in frags or in calls.
-fn cpu(data: &Data, target: &Target, gro: bool) -> Option<String> {
+/// Compares CPU time, user-mode fraction, system calls and sleeps with those of the better bare
+/// loop.
+fn explain_cpu(data: &Data, target: &Target, gro: bool) -> Option<String> {
     let guest = target.guest?;
     let who = match target.about {
-        About::CpuValidating => VALIDATING.name,
+        Subject::CpuValidating => VALIDATING.name,
         _ => OURS.name,
     };
     let (ours, bare) = (
@@ -151,8 +155,8 @@ fn in_user_mode(share: Option<f64>) -> String {
     }
 }
 
-/// What the calls are.
-fn calls(data: &Data, guest: Guest, gro: bool) -> Option<String> {
+/// Tells which system calls a receiver makes, and how many `ncdevmem` makes.
+fn explain_calls(data: &Data, guest: Guest, gro: bool) -> Option<String> {
     let (ours, quiet) = (
         data.compared(guest, VALIDATING.name, gro)?,
         data.compared(guest, QUIET.name, gro)?,
@@ -169,8 +173,8 @@ fn calls(data: &Data, guest: Guest, gro: bool) -> Option<String> {
     ))
 }
 
-/// How far the rounds are apart, and where the bare loops are.
-fn goodput(data: &Data, gro: bool) -> Option<String> {
+/// Tells the throughput of `MSG_TRUNC` and of the better bare loop, each with its spread.
+fn explain_goodput(data: &Data, gro: bool) -> Option<String> {
     let row = |who| data.compared(Guest::TwoCpu, who, gro);
     let trunc = row(TRUNC.name)?;
     let bare = data.better_bare(Guest::TwoCpu, gro)?;
@@ -182,8 +186,8 @@ fn goodput(data: &Data, gro: bool) -> Option<String> {
     ))
 }
 
-/// What a call brings.
-fn connections(data: &Data, gro: bool) -> Option<String> {
+/// Compares 256 connections with one: frags per call of `recvmsg`, frags per MiB, sleeps per GiB.
+fn explain_connections(data: &Data, gro: bool) -> Option<String> {
     let with = |connections| with_connections(data, Guest::OneCpu, connections, gro);
     let (one, many) = (with(1)?, with(256)?);
     Some(format!(
@@ -197,7 +201,7 @@ fn connections(data: &Data, gro: bool) -> Option<String> {
     ))
 }
 
-fn echo(data: &Data) -> Option<String> {
+fn explain_echo(data: &Data) -> Option<String> {
     let of = |gathers| data.echo.iter().find(|it| it.gathers == gathers);
     let (on, off) = (of(true)?, of(false)?);
     Some(format!(
@@ -207,8 +211,8 @@ fn echo(data: &Data) -> Option<String> {
     ))
 }
 
-/// What the kernel takes of it.
-fn setup(data: &Data, gro: bool) -> Option<String> {
+/// Tells how much of the set-up time the kernel takes.
+fn explain_setup(data: &Data, gro: bool) -> Option<String> {
     let row = |who| data.compared(Guest::OneCpu, who, gro);
     let (ours, quiet) = (row(OURS.name)?, row(QUIET_PRINTING.name)?);
     let parts = data.parts.iter().find(|it| !it.huge)?;
@@ -240,7 +244,7 @@ mod tests {
         ours.calls = vec![300.0];
         let bare = compared(Guest::OneCpu, "bare loop");
         let data = of(vec![ours, bare]);
-        let missed = why(&data, &targets(&data));
+        let missed = explain_missed(&data, &targets(&data));
         let [one] = &missed[..] else {
             panic!("{missed:?}");
         };
@@ -258,6 +262,6 @@ mod tests {
             compared(Guest::OneCpu, OURS.name),
             compared(Guest::OneCpu, "bare loop"),
         ]);
-        assert_eq!(why(&data, &targets(&data)), Vec::<String>::new());
+        assert_eq!(explain_missed(&data, &targets(&data)), Vec::<String>::new());
     }
 }

@@ -1,4 +1,4 @@
-//! The figures as pictures.
+//! The charts of the benchmark's report.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::Guest;
 use crate::plot::{Dot, bars, panels};
 use crate::sweep::Series;
 
-/// Each with its name, without the ending.
+/// Draws the report's pictures; each comes with its file name without extension.
 pub(super) fn pictures(data: &Data) -> Result<Vec<(&'static str, String)>> {
     let mut pictures = Vec::new();
     for (name, guest, title, axis) in [

@@ -1,18 +1,18 @@
-//! The least, the middle and the most of some values.
+//! Median, minimum and maximum of the values of several rounds.
 
 use std::fmt;
 
-/// Median, least and most of several rounds.
+/// Median, minimum and maximum of the values of several rounds.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Spread {
     pub(super) min: f64,
-    /// The middle one, or the mean of the two in the middle.
+    /// The middle value, or the mean of the two in the middle.
     pub(super) median: f64,
     pub(super) max: f64,
 }
 
 impl Spread {
-    /// `None` of no values.
+    /// Returns the median, minimum and maximum of `values`; `None` if there are none.
     pub(super) fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_unstable_by(f64::total_cmp);
@@ -25,7 +25,7 @@ impl Spread {
         })
     }
 
-    /// `median (min to max)`, with so many digits after the point.
+    /// Formats as `median (min to max)`, with `digits` digits after the decimal point.
     pub(super) fn text(&self, digits: usize) -> String {
         let Self { min, median, max } = self;
         format!("{median:.digits$} ({min:.digits$} to {max:.digits$})")
@@ -43,7 +43,7 @@ impl fmt::Display for Spread {
     }
 }
 
-/// A value with as many digits as say something of values of this size.
+/// Formats a value with the digits that matter for values of about `size`.
 fn number(value: f64, size: f64) -> String {
     match size.abs() {
         0.0 => format!("{value}"),
@@ -53,12 +53,12 @@ fn number(value: f64, size: f64) -> String {
     }
 }
 
-/// The median alone; 0 of no values.
+/// Returns the median of the values; `None` if there are none.
 pub(super) fn median(values: &[f64]) -> Option<f64> {
     Some(Spread::of(values)?.median)
 }
 
-/// One's values by another's, round by round: what the rounds had in common cancels out.
+/// Divides one list by another, round by round, so that what the rounds had in common cancels out.
 pub(super) fn ratios(one: &[f64], other: &[f64]) -> Vec<f64> {
     let pairs = one.iter().zip(other);
     pairs.map(|(one, other)| one / other).collect()

@@ -1,13 +1,13 @@
-//! A target, its verdict, and tables of them.
+//! A performance target, its verdict, and tables of targets.
 
 use std::fmt::Write;
 
 use super::spread::Spread;
 use crate::Guest;
 
-/// Subject of a target: decides what is said where it is missed.
+/// Subject of a target: decides which explanation is given when the target is missed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum About {
+pub(super) enum Subject {
     Cpu,
     CpuValidating,
     Calls,
@@ -23,23 +23,23 @@ pub(super) enum About {
     Netkit,
     Lost,
     Memory,
-    /// A figure without a limit.
-    Told,
+    /// A figure that is shown without a limit.
+    NoLimit,
 }
 
-/// A figure and its limit.
+/// A performance target: a figure and its limit.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Target {
-    pub(super) about: About,
+    pub(super) about: Subject,
     pub(super) what: String,
     pub(super) guest: Option<Guest>,
-    /// With or without receive coalescing; `None` where that makes no difference.
+    /// Whether receive coalescing is on; `None` where that makes no difference.
     pub(super) gro: Option<bool>,
-    /// `None`: it was not measured.
+    /// The measured figure; `None` if it was not measured.
     pub(super) figure: Option<Spread>,
-    /// `None` for a figure that is only shown.
+    /// The limit; `None` for a figure that is only shown.
     pub(super) limit: Option<Limit>,
-    /// Whether each round must meet it, not the median alone.
+    /// Whether each round must meet the limit, not just the median.
     pub(super) each: bool,
 }
 
@@ -51,7 +51,7 @@ pub(super) enum Limit {
 
 impl Target {
     pub(super) fn new(
-        about: About,
+        about: Subject,
         what: impl Into<String>,
         figure: Option<Spread>,
         limit: Limit,
@@ -67,10 +67,10 @@ impl Target {
         }
     }
 
-    pub(super) fn told(what: impl Into<String>, figure: Option<Spread>) -> Self {
+    pub(super) fn without_limit(what: impl Into<String>, figure: Option<Spread>) -> Self {
         Self {
             limit: None,
-            ..Self::new(About::Told, what, figure, Limit::AtMost(0.0))
+            ..Self::new(Subject::NoLimit, what, figure, Limit::AtMost(0.0))
         }
     }
 
@@ -82,7 +82,7 @@ impl Target {
         }
     }
 
-    /// Whether it is met, where it can be.
+    /// Whether the target is met; `None` without a limit or a figure.
     pub(super) fn is_met(&self) -> Option<bool> {
         let figure = self.figure?;
         let figure = |worst: fn(Spread) -> f64| match self.each {
@@ -95,7 +95,7 @@ impl Target {
         })
     }
 
-    /// `met`, `NOT MET`, `not measured`; empty without a limit.
+    /// Verdict on the target: `met`, `NOT MET`, `not measured`; empty without a limit.
     pub(super) fn verdict(&self) -> &'static str {
         match (self.limit, self.is_met()) {
             (None, _) => "",
@@ -118,12 +118,12 @@ impl Target {
         }
     }
 
-    /// The figure; a small one as what part of one it is, too.
+    /// Formats the figure; a small one also as one part in so many.
     pub(super) fn figure_text(&self) -> String {
         let Some(figure) = self.figure else {
             return "-".to_owned();
         };
-        if matches!(self.about, About::Lost | About::Memory) {
+        if matches!(self.about, Subject::Lost | Subject::Memory) {
             return format!("{:.0}", figure.median);
         }
         match self.limit {
@@ -156,7 +156,7 @@ pub(super) fn gro_text(gro: Option<bool>) -> &'static str {
     gro.map_or("", |gro| if gro { "with" } else { "without" })
 }
 
-/// A line each, and at the end how many are met.
+/// Formats a table of targets: a line for each, and at the end how many are met.
 pub(super) fn text(title: &str, targets: &[Target]) -> String {
     let mut text = format!(
         "{title:<66} {:<4} {:<8} {:<26} {:<24}\n",
@@ -177,7 +177,7 @@ pub(super) fn text(title: &str, targets: &[Target]) -> String {
     text + &summary(targets) + "\n"
 }
 
-/// How many are met, and how many were not measured.
+/// Formats how many targets are met, and how many were not measured.
 pub(super) fn summary(targets: &[Target]) -> String {
     let of = |met: Option<bool>| {
         let limited = targets.iter().filter(|it| it.limit.is_some());
@@ -200,7 +200,7 @@ mod tests {
     fn small_figures_are_parts_of_one() {
         let target = |figure: f64, limit| {
             Target::new(
-                About::Calls,
+                Subject::Calls,
                 "x",
                 Spread::of(&[figure]),
                 Limit::AtMost(limit),
@@ -210,7 +210,7 @@ mod tests {
         assert_eq!(small.figure_text(), "1/300 (1/300 to 1/300)");
         assert_eq!(small.limit_text(), "at most 1/200");
         assert_eq!(target(0.5, 1.0).figure_text(), "0.500");
-        let count = Target::new(About::Lost, "x", Spread::of(&[27.0]), Limit::AtMost(0.0));
+        let count = Target::new(Subject::Lost, "x", Spread::of(&[27.0]), Limit::AtMost(0.0));
         assert_eq!(count.figure_text(), "27");
     }
 
@@ -218,13 +218,13 @@ mod tests {
     fn all_are_counted() {
         let target = |figure: Option<f64>, limit| {
             let figure = figure.and_then(|it| Spread::of(&[it]));
-            Target::new(About::Told, "x", figure, limit)
+            Target::new(Subject::NoLimit, "x", figure, limit)
         };
         let all = [
             target(Some(0.5), Limit::AtMost(0.4)),
             target(Some(0.5), Limit::AtLeast(0.4)),
             target(None, Limit::AtMost(1.0)),
-            Target::told("x", Spread::of(&[2.0])),
+            Target::without_limit("x", Spread::of(&[2.0])),
         ];
         assert_eq!(summary(&all), "1 of 3 met, 1 not met, 1 not measured");
         let text = text("targets", &all);

@@ -1,19 +1,20 @@
-//! The targets, each with its figure.
+//! All performance targets, each with its figure.
 
 use super::data::{Data, Host, Row};
 use super::spread::{Spread, ratios};
-use super::target::{About, Limit, Target};
+use super::target::{Limit, Subject, Target};
 use crate::Guest;
 use crate::contender::{
     COPY, HUGE, HUGE_VALIDATING, IOU_ZCRX, OURS, QUIET, QUIET_PRINTING, TRUNC, UPSTREAM, VALIDATING,
 };
 use crate::sweep::{Point, Series};
 
-/// KiB that a receiver may have beside the dmabuf, and more for each connection.
-const MEMORY: u64 = 8 << 10;
-const MEMORY_OF_CONNECTION: u64 = 16;
+/// Memory in KiB that a receiver may have beside the dmabuf, before the allowance for each
+/// connection.
+const MEMORY_LIMIT_KIB: u64 = 8 << 10;
+const MEMORY_PER_CONNECTION_KIB: u64 = 16;
 
-/// The targets for the receive path.
+/// Computes the targets of the receive path.
 pub(super) fn targets(data: &Data) -> Vec<Target> {
     let mut targets = Vec::new();
     for gro in [false, true] {
@@ -23,13 +24,13 @@ pub(super) fn targets(data: &Data) -> Vec<Target> {
         targets.extend(
             [
                 Target::new(
-                    About::Cpu,
+                    Subject::Cpu,
                     "CPU in the loop, against the better bare loop",
                     cpu,
                     Limit::AtMost(1.05),
                 ),
                 Target::new(
-                    About::CpuValidating,
+                    Subject::CpuValidating,
                     "CPU in the loop, validating, against the better bare loop",
                     validating,
                     Limit::AtMost(limit),
@@ -42,7 +43,7 @@ pub(super) fn targets(data: &Data) -> Vec<Target> {
         for gro in [false, true] {
             let calls = |who| data.compared(guest, who, gro).map(|row| &row.calls[..]);
             let target = Target::new(
-                About::Calls,
+                Subject::Calls,
                 "system calls, against the quiet ncdevmem, both validating",
                 ratio(calls(VALIDATING.name), calls(QUIET.name)),
                 Limit::AtMost(limit),
@@ -62,24 +63,24 @@ pub(super) fn targets(data: &Data) -> Vec<Target> {
         targets.extend(
             [
                 Target::new(
-                    About::CpuTwo,
+                    Subject::CpuTwo,
                     "CPU, against the better bare loop",
                     Spread::of(&against_bare(data, Guest::TwoCpu, OURS.name, gro)),
                     Limit::AtMost(1.0),
                 ),
                 Target::new(
-                    About::Goodput,
+                    Subject::Goodput,
                     "goodput, against MSG_TRUNC on the same queue",
                     against(OURS.name),
                     Limit::AtLeast(0.95),
                 ),
                 Target::new(
-                    About::GoodputValidating,
+                    Subject::GoodputValidating,
                     "goodput, validating, against MSG_TRUNC",
                     against(VALIDATING.name),
                     Limit::AtLeast(0.85),
                 ),
-                Target::told("goodput of the better bare loop, against MSG_TRUNC", {
+                Target::without_limit("goodput of the better bare loop, against MSG_TRUNC", {
                     let bare = data.better_bare(Guest::TwoCpu, gro);
                     ratio(bare.map(|row| &row.goodput[..]), goodput(TRUNC.name))
                 }),
@@ -87,16 +88,16 @@ pub(super) fn targets(data: &Data) -> Vec<Target> {
             .map(|it| it.in_guest(Guest::TwoCpu, gro)),
         );
     }
-    targets.push(many(data, 256, true));
-    targets.push(echo(data));
-    targets.extend(host(data));
+    targets.push(connections_target(data, 256, true));
+    targets.push(echo_target(data));
+    targets.extend(host_targets(data));
     for gro in [false, true] {
         let setup = |who| {
             data.compared(Guest::OneCpu, who, gro)
                 .map(|it| &it.setup[..])
         };
         let target = Target::new(
-            About::Setup,
+            Subject::Setup,
             "set-up, against the quiet ncdevmem, both discarding",
             ratio(setup(OURS.name), setup(QUIET_PRINTING.name)),
             Limit::AtMost(0.5),
@@ -106,8 +107,8 @@ pub(super) fn targets(data: &Data) -> Vec<Target> {
     targets
 }
 
-/// Further targets and comparisons, printed in a table of their own.
-pub(super) fn others(data: &Data) -> Vec<Target> {
+/// Computes the comparisons of the second table, some of which have a limit.
+pub(super) fn comparisons(data: &Data) -> Vec<Target> {
     let mut targets = Vec::new();
     for gro in [false, true] {
         let row = |who| data.compared(Guest::OneCpu, who, gro);
@@ -125,38 +126,38 @@ pub(super) fn others(data: &Data) -> Vec<Target> {
                 // The limit is about receive coalescing.
                 match gro {
                     true => Target::new(
-                        About::Copy,
+                        Subject::Copy,
                         copy,
                         cpu(OURS.name, COPY.name),
                         Limit::AtMost(0.4),
                     ),
-                    false => Target::told(copy, cpu(OURS.name, COPY.name)),
+                    false => Target::without_limit(copy, cpu(OURS.name, COPY.name)),
                 },
-                Target::told(
+                Target::without_limit(
                     "the same on a processor that copies by words",
                     ratio(words(OURS.name), words(COPY.name)),
                 ),
-                Target::told(
+                Target::without_limit(
                     "CPU in the loop, validating, against ncdevmem",
                     cpu(VALIDATING.name, UPSTREAM.name),
                 ),
-                Target::told(
+                Target::without_limit(
                     "CPU in the loop, validating, against the quiet ncdevmem",
                     cpu(VALIDATING.name, QUIET.name),
                 ),
-                Target::told(
+                Target::without_limit(
                     "CPU in the loop, validating, against iou-zcrx",
                     cpu(VALIDATING.name, IOU_ZCRX.name),
                 ),
-                Target::told(
+                Target::without_limit(
                     "CPU in the loop, pages of 2 MiB against 4 KiB",
                     cpu(HUGE.name, OURS.name),
                 ),
-                Target::told(
+                Target::without_limit(
                     "CPU in the loop, validating, pages of 2 MiB against 4 KiB",
                     cpu(HUGE_VALIDATING.name, VALIDATING.name),
                 ),
-                Target::told("set-up, pages of 2 MiB against 4 KiB", {
+                Target::without_limit("set-up, pages of 2 MiB against 4 KiB", {
                     let setup = |who| row(who).map(|row| &row.setup[..]);
                     ratio(setup(HUGE.name), setup(OURS.name))
                 }),
@@ -165,9 +166,9 @@ pub(super) fn others(data: &Data) -> Vec<Target> {
         );
         for connections in [64, 256] {
             if (connections, gro) != (256, true) {
-                targets.push(many(data, connections, gro));
+                targets.push(connections_target(data, connections, gro));
             }
-            targets.extend(lost(data, connections, gro));
+            targets.extend(loss_targets(data, connections, gro));
         }
         let netkit = |netkit| {
             let at = Point {
@@ -179,23 +180,24 @@ pub(super) fn others(data: &Data) -> Vec<Target> {
             row.map(|row| &row.goodput[..])
         };
         let target = Target::new(
-            About::Netkit,
+            Subject::Netkit,
             "goodput, through a netkit's lease against direct",
             ratio(netkit(true), netkit(false)),
             Limit::AtLeast(0.9),
         );
         targets.push(target.in_guest(Guest::TwoCpu, gro));
     }
-    targets.extend(memory(data));
+    targets.extend(memory_targets(data));
     targets
 }
 
-/// Round by round.
+/// Divides one receiver's values by another's, round by round, and returns the spread of the
+/// ratios.
 fn ratio(one: Option<&[f64]>, other: Option<&[f64]>) -> Option<Spread> {
     Spread::of(&ratios(one?, other?))
 }
 
-/// A receiver's CPU against that of the better bare loop of the same guest, round by round.
+/// Divides a receiver's CPU time by that of the better bare loop in the same guest, round by round.
 pub(super) fn against_bare(data: &Data, guest: Guest, who: &str, gro: bool) -> Vec<f64> {
     let pair = data
         .compared(guest, who, gro)
@@ -217,13 +219,13 @@ pub(super) fn with_connections(
     data.row(guest, OURS.name, Series::Connections, &at)
 }
 
-fn many(data: &Data, connections: u32, gro: bool) -> Target {
+fn connections_target(data: &Data, connections: u32, gro: bool) -> Target {
     let with = |connections| {
         let row = with_connections(data, Guest::OneCpu, connections, gro);
         row.map(|row| &row.cpu[..])
     };
     let target = Target::new(
-        About::Connections,
+        Subject::Connections,
         format!("CPU in the loop, {connections} connections against 1"),
         ratio(with(connections), with(1)),
         Limit::AtMost(1.15),
@@ -231,8 +233,9 @@ fn many(data: &Data, connections: u32, gro: bool) -> Target {
     target.in_guest(Guest::OneCpu, gro)
 }
 
-/// Packets that the NIC had no buffer for, and segments sent again, in either guest: the most.
-fn lost(data: &Data, connections: u32, gro: bool) -> [Target; 2] {
+/// Targets for packets without a buffer at the NIC and for retransmitted segments: the larger count
+/// of both guests, to be 0.
+fn loss_targets(data: &Data, connections: u32, gro: bool) -> [Target; 2] {
     let rows =
         [Guest::OneCpu, Guest::TwoCpu].map(|guest| with_connections(data, guest, connections, gro));
     let most = |value: fn(&Row) -> u64| {
@@ -243,7 +246,7 @@ fn lost(data: &Data, connections: u32, gro: bool) -> [Target; 2] {
     let target = |what: &str, figure| Target {
         gro: Some(gro),
         ..Target::new(
-            About::Lost,
+            Subject::Lost,
             format!("{connections} connections: {what}"),
             figure,
             Limit::AtMost(0.0),
@@ -255,7 +258,7 @@ fn lost(data: &Data, connections: u32, gro: bool) -> [Target; 2] {
     ]
 }
 
-fn echo(data: &Data) -> Target {
+fn echo_target(data: &Data) -> Target {
     let of = |gathers| {
         let of = data.echo.iter().find(|it| it.gathers == gathers);
         of.map(|it| &it.p99[..])
@@ -263,7 +266,7 @@ fn echo(data: &Data) -> Target {
     Target {
         guest: Some(Guest::OneCpu),
         ..Target::new(
-            About::Echo,
+            Subject::Echo,
             "p99 of a 64-byte echo, against the same with gathering off",
             ratio(of(true), of(false)),
             Limit::AtMost(1.1),
@@ -271,20 +274,20 @@ fn echo(data: &Data) -> Target {
     }
 }
 
-fn host(data: &Data) -> [Target; 2] {
+fn host_targets(data: &Data) -> [Target; 2] {
     let of = |value: fn(&Host) -> Option<f64>| {
         let value = data.host.as_ref().and_then(value);
         value.and_then(|value| Spread::of(&[value]))
     };
     [
         Target::new(
-            About::UserSpace,
+            Subject::UserSpace,
             "user space per frag, on the host, in ns",
             of(|it| it.recv_frag_ns),
             Limit::AtMost(15.0),
         ),
         Target::new(
-            About::Validation,
+            Subject::Validation,
             "validation on the host, bytes a second against memcmp",
             of(|it| it.validate_fraction_of_memcmp),
             Limit::AtLeast(0.8),
@@ -292,8 +295,8 @@ fn host(data: &Data) -> [Target; 2] {
     ]
 }
 
-/// The most memory of ours, by the number of connections.
-fn memory(data: &Data) -> Vec<Target> {
+/// Targets for the peak memory of `devmem-tcp recv`, by number of connections.
+fn memory_targets(data: &Data) -> Vec<Target> {
     let mut most = std::collections::BTreeMap::<u32, u64>::new();
     let is_ours = |row: &&Row| row.who.starts_with(OURS.name);
     for row in data.rows.iter().filter(is_ours) {
@@ -301,9 +304,9 @@ fn memory(data: &Data) -> Vec<Target> {
         *entry = row.memory.max(*entry);
     }
     let target = |(connections, memory): (u32, u64)| {
-        let most = MEMORY + MEMORY_OF_CONNECTION * u64::from(connections);
+        let most = MEMORY_LIMIT_KIB + MEMORY_PER_CONNECTION_KIB * u64::from(connections);
         Target::new(
-            About::Memory,
+            Subject::Memory,
             format!("memory beside the dmabuf, KiB, {connections} connections"),
             Spread::of(&[memory as f64]),
             Limit::AtMost(most as f64),

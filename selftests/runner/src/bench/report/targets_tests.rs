@@ -1,10 +1,10 @@
-//! Figures that are met, missed, or not there.
+//! Tests of targets that are met, missed, or not measured.
 
 use super::super::fold::tests::{compared, of};
 use super::*;
 use crate::contender::{BARE, LOWAT};
 
-fn find(targets: &[Target], about: About, guest: Guest) -> &Target {
+fn find(targets: &[Target], about: Subject, guest: Guest) -> &Target {
     let is_it = |it: &&Target| it.about == about && it.guest == Some(guest) && it.gro == Some(true);
     targets.iter().find(is_it).unwrap()
 }
@@ -24,11 +24,11 @@ fn ours_is_measured_by_the_better_loop() {
         compared(one, OURS.name),
     ]);
     let targets = targets(&data);
-    let target = find(&targets, About::Cpu, one);
+    let target = find(&targets, Subject::Cpu, one);
     assert!((target.figure.unwrap().median - 1.0 / 0.9).abs() < 1e-9);
     assert_eq!(target.is_met(), Some(false));
     // Not measured is neither met nor missed.
-    let target = find(&targets, About::CpuTwo, Guest::TwoCpu);
+    let target = find(&targets, Subject::CpuTwo, Guest::TwoCpu);
     assert_eq!((target.is_met(), target.verdict()), (None, "not measured"));
 }
 
@@ -41,7 +41,7 @@ fn each_round_must_meet_some_targets() {
             with(two, QUIET.name, |row| row.calls = vec![4000.0; 3]),
         ])
     };
-    let met = |ours| find(&targets(&data(ours)), About::Calls, two).is_met();
+    let met = |ours| find(&targets(&data(ours)), Subject::Calls, two).is_met();
     assert_eq!(met(vec![10.0, 100.0, 20.0]), Some(true));
     assert_eq!(met(vec![10.0, 101.0, 20.0]), Some(false));
 }
@@ -56,8 +56,8 @@ fn goodput_is_met_by_the_median() {
     ]);
     let targets = targets(&data);
     let met = |about| find(&targets, about, two).is_met();
-    assert_eq!(met(About::Goodput), Some(true));
-    assert_eq!(met(About::GoodputValidating), Some(false));
+    assert_eq!(met(Subject::Goodput), Some(true));
+    assert_eq!(met(Subject::GoodputValidating), Some(false));
 }
 
 #[test]
@@ -65,7 +65,7 @@ fn the_host_has_its_place() {
     let figures = |host| {
         let data = Data { host, ..of(vec![]) };
         let targets = targets(&data).into_iter();
-        let of = targets.filter(|it| matches!(it.about, About::UserSpace | About::Validation));
+        let of = targets.filter(|it| matches!(it.about, Subject::UserSpace | Subject::Validation));
         of.map(|it| it.is_met()).collect::<Vec<_>>()
     };
     assert_eq!(figures(None), [None, None]);
@@ -87,9 +87,9 @@ fn the_worst_of_both_guests_counts() {
         })
     };
     let data = of(vec![at(Guest::OneCpu, 0), at(Guest::TwoCpu, 2)]);
-    let others = others(&data);
+    let comparisons = comparisons(&data);
     let of = |what: &str| {
-        others
+        comparisons
             .iter()
             .find(|it| it.what == what && it.gro != Some(false))
     };

@@ -1,4 +1,4 @@
-//! Tables of figures, as text.
+//! Tables of the benchmark's figures, as text.
 
 use std::fmt::Write;
 
@@ -9,27 +9,28 @@ use crate::Guest;
 use crate::contender::{ALL, Role, TRUNC};
 use crate::sweep::Series;
 
-/// What all receivers cost, and under varied conditions, in one guest and with one kind of NIC.
-pub(super) fn costs(data: &Data, guest: Guest, gro: bool) -> String {
+/// Formats a table of costs in one guest, with or without coalescing: all receivers, then the
+/// varied conditions.
+pub(super) fn cost_table(data: &Data, guest: Guest, gro: bool) -> String {
     const ONE: &[Column] = &[
         ("CPU s/GiB (least to most)", 27, |_, row| {
-            spread(&row.cpu, 3)
+            format_spread(&row.cpu, 3)
         }),
         ("/bare", 7, by_bare),
         ("user", 7, |_, row| percent(row.user)),
-        ("set-up s", 27, |_, row| spread(&row.setup, 3)),
-        ("first s", 9, |_, row| some(median(&row.first), 4)),
+        ("set-up s", 27, |_, row| format_spread(&row.setup, 3)),
+        ("first s", 9, |_, row| format_some(median(&row.first), 4)),
         ("mem KiB", 9, |_, row| row.memory.to_string()),
         ("alloc", 7, |_, row| row.alloc_fail.to_string()),
         ("retr", 6, |_, row| row.retransmitted.to_string()),
     ];
     const TWO: &[Column] = &[
         ("CPU s/GiB (least to most)", 27, |_, row| {
-            spread(&row.cpu, 3)
+            format_spread(&row.cpu, 3)
         }),
         ("/bare", 7, by_bare),
         ("user", 7, |_, row| percent(row.user)),
-        ("MiB/s", 27, |_, row| spread(&row.goodput, 1)),
+        ("MiB/s", 27, |_, row| format_spread(&row.goodput, 1)),
         ("/TRUNC", 8, by_trunc),
         ("mem KiB", 9, |_, row| row.memory.to_string()),
         ("alloc", 7, |_, row| row.alloc_fail.to_string()),
@@ -42,25 +43,28 @@ pub(super) fn costs(data: &Data, guest: Guest, gro: bool) -> String {
     table(data, guest, gro, columns)
 }
 
-/// What they did for it.
-pub(super) fn counts(data: &Data, guest: Guest, gro: bool) -> String {
+/// Formats a table of counts (system calls, sleeps, frags) in one guest, with or without
+/// coalescing.
+pub(super) fn count_table(data: &Data, guest: Guest, gro: bool) -> String {
     const COLUMNS: &[Column] = &[
         ("calls/GiB (least to most)", 31, |_, row| {
-            spread(&row.calls, 0)
+            format_spread(&row.calls, 0)
         }),
-        ("sleeps/GiB", 24, |_, row| spread(&row.wakeups, 0)),
-        ("frags/MiB", 18, |_, row| spread(&row.frags_per_mib, 0)),
+        ("sleeps/GiB", 24, |_, row| format_spread(&row.wakeups, 0)),
+        ("frags/MiB", 18, |_, row| {
+            format_spread(&row.frags_per_mib, 0)
+        }),
         ("frags/recvmsg", 24, |_, row| {
-            spread(&row.frags_per_recvmsg, 1)
+            format_spread(&row.frags_per_recvmsg, 1)
         }),
         ("frags/DONTNEED", 24, |_, row| {
-            spread(&row.tokens_per_dontneed, 1)
+            format_spread(&row.tokens_per_dontneed, 1)
         }),
     ];
     table(data, guest, gro, COLUMNS)
 }
 
-/// A heading, its width, and what stands below.
+/// A column of a table: its heading, its width, and the function that formats its cells.
 type Column = (&'static str, usize, fn(&Data, &Row) -> String);
 
 fn table(data: &Data, guest: Guest, gro: bool, columns: &[Column]) -> String {
@@ -92,7 +96,7 @@ fn table(data: &Data, guest: Guest, gro: bool, columns: &[Column]) -> String {
         let of_role = |row: &&&Row| row.series == Series::Compare && role_of(&row.who) == role;
         let of: Vec<_> = rows.iter().filter(of_role).collect();
         for row in of {
-            put(&format!("{name}: {}", short(&row.who)), row);
+            put(&format!("{name}: {}", name_without_role(&row.who)), row);
         }
     }
     for series in Series::SWEEPS {
@@ -111,8 +115,8 @@ fn role_of(who: &str) -> Role {
     known.map_or(Role::Discards, |it| it.role)
 }
 
-/// A receiver's name without its role.
-fn short(who: &str) -> &str {
+/// Strips a receiver's name of its role, `, validating`.
+fn name_without_role(who: &str) -> &str {
     who.strip_suffix(", validating").unwrap_or(who)
 }
 
@@ -128,19 +132,19 @@ fn label(series: Series) -> &'static str {
     }
 }
 
-fn spread(values: &[f64], digits: usize) -> String {
+fn format_spread(values: &[f64], digits: usize) -> String {
     Spread::of(values).map_or("-".to_owned(), |it| it.text(digits))
 }
 
-fn middle(values: &[f64], digits: usize) -> String {
-    some(median(values), digits)
+fn format_median(values: &[f64], digits: usize) -> String {
+    format_some(median(values), digits)
 }
 
-fn some(value: Option<f64>, digits: usize) -> String {
+fn format_some(value: Option<f64>, digits: usize) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.digits$}"))
 }
 
-/// In percent.
+/// Formats a fraction in percent; `-` if there is none.
 pub(super) fn percent(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), |it| format!("{:.0} %", 100.0 * it))
 }
@@ -149,7 +153,7 @@ fn by_bare(data: &Data, row: &Row) -> String {
     match row.series {
         Series::Compare => {
             let values = against_bare(data, row.guest, &row.who, row.at.gro);
-            middle(&values, 2)
+            format_median(&values, 2)
         }
         _ => "-".to_owned(),
     }
@@ -157,13 +161,13 @@ fn by_bare(data: &Data, row: &Row) -> String {
 
 fn by_trunc(data: &Data, row: &Row) -> String {
     match (row.series, data.compared(row.guest, TRUNC.name, row.at.gro)) {
-        (Series::Compare, Some(trunc)) => middle(&ratios(&row.goodput, &trunc.goodput), 2),
+        (Series::Compare, Some(trunc)) => format_median(&ratios(&row.goodput, &trunc.goodput), 2),
         _ => "-".to_owned(),
     }
 }
 
-/// System calls a GiB, by kind.
-pub(super) fn kinds(data: &Data, guest: Guest, gro: bool) -> String {
+/// Formats a table of system calls per GiB, by name.
+pub(super) fn calls_table(data: &Data, guest: Guest, gro: bool) -> String {
     let rows = counted(data, guest, gro);
     let mut kinds: Vec<&str> = Vec::new();
     for row in &rows {
@@ -190,8 +194,8 @@ pub(super) fn kinds(data: &Data, guest: Guest, gro: bool) -> String {
     text
 }
 
-/// The tracepoints' counts against the receivers' own.
-pub(super) fn checks(data: &Data) -> String {
+/// Formats a table that compares the tracepoints' counts with the receivers' own.
+pub(super) fn check_table(data: &Data) -> String {
     let mut text = format!(
         "{:<42}{:<6}{:<10}{:>20}{:>34}{:>20}\n",
         "counted / by itself",
@@ -224,7 +228,8 @@ pub(super) fn checks(data: &Data) -> String {
     text
 }
 
-/// Rows whose two counts cannot be of the same transfers.
+/// Returns the rows in which the tracepoints' and the receiver's counts cannot be of the same
+/// transfers.
 pub(super) fn disagreements(data: &Data) -> Vec<&Row> {
     let disagrees = |row: &&Row| row.check.is_some_and(|check| !check.agrees());
     data.rows.iter().filter(disagrees).collect()
@@ -238,8 +243,9 @@ fn counted(data: &Data, guest: Guest, gro: bool) -> Vec<&Row> {
     data.rows.iter().filter(of).collect()
 }
 
-/// What counting adds to the CPU time of a loop, in percent: by receiver, and by system call in ns.
-pub(super) fn overhead(data: &Data) -> String {
+/// Formats a table of what counting system calls adds to a loop's CPU time: the ratio, and
+/// nanoseconds per call.
+pub(super) fn overhead_table(data: &Data) -> String {
     let mut text = format!(
         "{:<42}{:<6}{:<10}{:>24}{:>16}\n",
         "", "CPUs", "coalesc.", "CPU counted/not", "ns a call"
@@ -255,8 +261,8 @@ pub(super) fn overhead(data: &Data) -> String {
                     "{:<42}{cpus:<6}{:<10}{:>24}{:>16}",
                     row.who,
                     if gro { "with" } else { "without" },
-                    spread(&ratios(&row.cpu_counted, &row.cpu), 3),
-                    some(per_call, 0),
+                    format_spread(&ratios(&row.cpu_counted, &row.cpu), 3),
+                    format_some(per_call, 0),
                 );
             }
         }
@@ -264,8 +270,8 @@ pub(super) fn overhead(data: &Data) -> String {
     text
 }
 
-/// Table of the CPU time that set-up takes, and the kernel's part of it.
-pub(super) fn setup(data: &Data) -> String {
+/// Formats a table of the CPU time of set-up, and of the kernel's part in it.
+pub(super) fn setup_table(data: &Data) -> String {
     let mut text = format!(
         "{:<42}{:>10}{:>26}{:>10}\n",
         "CPU of a transfer of 4 KiB, in seconds", "coalesc.", "(least to most)", "user"
@@ -279,7 +285,7 @@ pub(super) fn setup(data: &Data) -> String {
                 "{:<42}{:>10}{:>26}{:>10}",
                 row.who,
                 if gro { "with" } else { "without" },
-                spread(&row.setup, 3),
+                format_spread(&row.setup, 3),
                 percent(row.setup_user)
             );
         }
@@ -298,15 +304,15 @@ pub(super) fn setup(data: &Data) -> String {
             } else {
                 "  pages of 4 KiB"
             },
-            spread(&parts.make, 4),
-            spread(&parts.bind, 4),
+            format_spread(&parts.make, 4),
+            format_spread(&parts.bind, 4),
         );
     }
     text
 }
 
-/// 64 bytes there and back.
-pub(super) fn echo(data: &Data) -> String {
+/// Formats a table of round-trip times of 64-byte messages.
+pub(super) fn echo_table(data: &Data) -> String {
     let mut text = format!(
         "{:<30}{:>28}{:>28}{:>28}\n",
         "microseconds (least to most)", "p50", "p99", "most"
@@ -320,9 +326,9 @@ pub(super) fn echo(data: &Data) -> String {
             } else {
                 "gathering off"
             },
-            spread(&latency.p50, 1),
-            spread(&latency.p99, 1),
-            spread(&latency.max, 1)
+            format_spread(&latency.p50, 1),
+            format_spread(&latency.p99, 1),
+            format_spread(&latency.max, 1)
         );
     }
     text

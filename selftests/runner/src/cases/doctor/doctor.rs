@@ -17,7 +17,8 @@ use framework::tool::{command, finish, sh};
 use framework::transfer::{devmem_tcp, validated};
 
 case!(healthy);
-/// What it says would work, works.
+/// Runs `doctor` on a healthy NIC. It must report that receiving, sending and leasing work, and
+/// receiving must work.
 fn healthy() -> Result<()> {
     testbed::wire()?;
     let report = Report::of(NIC)?;
@@ -30,7 +31,8 @@ fn healthy() -> Result<()> {
 }
 
 case!(of_all_nics);
-/// Without a device it has a line for each NIC, and ends well if one would do.
+/// Runs `doctor` without a device. It must have a line for each NIC, and exit with 0 only if one of
+/// them can receive.
 fn of_all_nics() -> Result<()> {
     testbed::wire()?;
     let report = Report::of("")?;
@@ -58,8 +60,8 @@ fn in_another_namespace() -> Result<()> {
 }
 
 case!(schema);
-/// Each check has a name of its own and says what must be true; remedies are there where something
-/// is wrong.
+/// Checks the JSON of `doctor`: each check has a name of its own and says what must be true, and
+/// each that is not ok has a remedy.
 fn schema() -> Result<()> {
     testbed::wire()?;
     let report = Report::of(NIC)?;
@@ -93,7 +95,8 @@ fn schema() -> Result<()> {
 }
 
 case!(changes_nothing);
-/// Neither on the NIC nor in the machine's settings, whatever state the NIC is in.
+/// Runs `doctor` in several states of the NIC. It must change neither the NIC nor the machine's
+/// settings.
 fn changes_nothing() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -106,23 +109,23 @@ fn changes_nothing() -> Result<()> {
         "ethtool -K eth1 ntuple off",
         "ip link set dev eth1 down",
     ] {
-        let fixed = prepare.contains("ntuple") && Driver::played() == Driver::Fbnic;
+        let fixed = prepare.contains("ntuple") && Driver::imitated() == Driver::Fbnic;
         if !prepare.is_empty() && !fixed {
             sh(prepare)?;
         }
-        let before = (nic.state()?, settings()?, links()?);
+        let before = (nic.state()?, settings_as_text()?, devices_as_text()?);
         look(NIC)?;
         look("")?;
         finish(as_user(&devmem_tcp(), &format!("doctor {NIC}"), false))?;
         nic.same(&before.0)?;
-        same(&before.1, &settings()?)?;
-        same(&before.2, &links()?)?;
+        check_same_text(&before.1, &settings_as_text()?)?;
+        check_same_text(&before.2, &devices_as_text()?)?;
     }
     sh(&format!("ip link set dev {NIC} up"))?;
     // Split on is what a bind wants: here a trial would succeed if it could.
-    testbed::split()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
-    let before = (nic.state()?, links()?);
+    testbed::enable_header_split()?;
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
+    let before = (nic.state()?, devices_as_text()?);
     look(NIC)?;
     look(&format!("{GUEST} --netns {BOX}"))?;
     // Who may not enter the guest's namespace gets a report, too.
@@ -134,11 +137,11 @@ fn changes_nothing() -> Result<()> {
         said.stderr
     );
     nic.same(&before.0)?;
-    same(&before.1, &links()?)
+    check_same_text(&before.1, &devices_as_text()?)
 }
 
-/// Holds if both texts are the same, line by line.
-fn same(before: &str, after: &str) -> Result<()> {
+/// Checks that two texts are equal, and prints the lines that differ.
+fn check_same_text(before: &str, after: &str) -> Result<()> {
     let gone = before.lines().filter(|line| !after.contains(line));
     let new = after.lines().filter(|line| !before.contains(line));
     let changes: Vec<_> = gone
@@ -149,10 +152,9 @@ fn same(before: &str, after: &str) -> Result<()> {
     Ok(())
 }
 
-/// Devices, but for what they do by themselves when a wire comes or goes; numbers of namespaces; page
-/// pools, which are new ones when a queue was restarted. A pool without a device has outlived it, and
-/// ends by itself (`page_pool_release_retry`).
-fn links() -> Result<String> {
+/// Lists devices, namespace numbers and page pools as text, without what changes by itself. A pool
+/// whose device is gone is left out, because it ends by itself (`page_pool_release_retry`).
+fn devices_as_text() -> Result<String> {
     let mut link = Link::open()?;
     let mut text = String::new();
     for one in link.list()? {
@@ -170,8 +172,9 @@ fn links() -> Result<String> {
     Ok(text)
 }
 
-/// The settings under `/proc/sys` that a check reads or a remedy sets, and udmabuf's.
-fn settings() -> Result<String> {
+/// Reads the settings under `/proc/sys` that a check reads or a remedy sets, and those of udmabuf,
+/// as text.
+fn settings_as_text() -> Result<String> {
     let mut text = String::new();
     for folder in [
         "/proc/sys/net/core",

@@ -1,5 +1,5 @@
-//! `doctor` says that receiving works if and only if `recv` with the same options works, in one state of
-//! the NIC after the other.
+//! `doctor` says that receiving works if and only if `recv` with the same options works, in many
+//! states of the NIC.
 
 use std::fs::{self, Permissions};
 use std::net::TcpListener;
@@ -23,7 +23,8 @@ use framework::transfer::devmem_tcp;
 use framework::xdp;
 use framework::{ifindex, println_line};
 
-/// A state, what is asked for in it, and whether that works.
+/// A state of the NIC, the options of `doctor` and `recv`, and whether receiving should work with
+/// them.
 struct State {
     driver: Driver,
     parameters: &'static str,
@@ -32,7 +33,7 @@ struct State {
     works: bool,
 }
 
-/// Where it is written down what a NIC was before.
+/// The runtime directory, where the journals of NICs are.
 const RUNTIME: &str = "/run/devmem-tcp";
 const LISTEN: &str = "-l 192.0.2.2:5000";
 
@@ -40,19 +41,19 @@ fn state(options: &'static str, works: bool) -> State {
     State {
         driver: Driver::Swnic,
         parameters: "",
-        prepare: nothing,
+        prepare: leave_nic_alone,
         options,
         works,
     }
 }
 
 impl State {
-    fn of(mut self, driver: Driver) -> Self {
+    fn with_driver(mut self, driver: Driver) -> Self {
         self.driver = driver;
         self
     }
 
-    fn with(mut self, parameters: &'static str) -> Self {
+    fn with_parameters(mut self, parameters: &'static str) -> Self {
         self.parameters = parameters;
         self
     }
@@ -62,8 +63,9 @@ impl State {
         self
     }
 
-    /// Holds if both say what is expected, and the NIC is afterwards what it was.
-    fn check(&self) -> Result<()> {
+    /// Brings the NIC into the state and runs `doctor` and `recv`. Checks that both agree with the
+    /// expectation, and that the NIC is unchanged afterwards.
+    fn compare_with_recv(&self) -> Result<()> {
         testbed::clear()?;
         testbed::wire_as(self.driver, QUEUES, self.parameters)?;
         let _kept = (self.prepare)()?;
@@ -81,7 +83,7 @@ impl State {
         let report = Report::of(&line)?;
         let bound = bound_queues()?;
         let receiver = Running::start(command(None, &devmem_tcp(), &format!("recv -f {line}")))?;
-        let (works, said) = works(receiver, bound)?;
+        let (works, said) = can_bind(receiver, bound)?;
         println_line(&format!(
             "{:?} {} {}: doctor {:?}, recv {works}; {} / {}",
             self.driver,
@@ -101,8 +103,9 @@ impl State {
     }
 }
 
-/// Whether it comes to bind a queue more; ends it.
-fn works(mut receiver: Running, bound: usize) -> Result<(bool, String)> {
+/// Whether a receiver binds one more queue than were bound before; ends the receiver. Also returns
+/// its standard error.
+fn can_bind(mut receiver: Running, bound: usize) -> Result<(bool, String)> {
     let mut works = false;
     until("bound, or at its end", Duration::from_secs(30), || {
         works = bound_queues()? > bound;
@@ -122,88 +125,88 @@ fn works(mut receiver: Running, bound: usize) -> Result<(bool, String)> {
     Ok((works, receiver.end_within(STEP)?.stderr))
 }
 
-type Kept = Result<Box<dyn std::any::Any>>;
+type GuardResult = Result<Box<dyn std::any::Any>>;
 
-fn nothing() -> Kept {
+fn leave_nic_alone() -> GuardResult {
     Ok(Box::new(()))
 }
 
-fn shell(line: &str) -> Kept {
+fn run_shell(line: &str) -> GuardResult {
     sh(line)?;
-    nothing()
+    leave_nic_alone()
 }
 
-fn ntuple_off() -> Kept {
-    shell("ethtool -K eth1 ntuple off")
+fn switch_ntuple_off() -> GuardResult {
+    run_shell("ethtool -K eth1 ntuple off")
 }
 
-fn port_taken() -> Kept {
+fn take_port() -> GuardResult {
     Ok(Box::new(TcpListener::bind((NIC_ADDRESS, 5000))?))
 }
 
-fn link_down() -> Kept {
-    shell("ip link set eth1 down")
+fn set_link_down() -> GuardResult {
+    run_shell("ip link set eth1 down")
 }
 
-fn program() -> Kept {
+fn attach_xdp() -> GuardResult {
     Ok(Box::new(xdp::attach(ifindex(NIC)?.get())?))
 }
 
-fn rule(port: u16, queue: u32, location: Location) -> Result<u32> {
+fn insert_rule(port: u16, queue: u32, location: Location) -> Result<u32> {
     let to = format!("{NIC_ADDRESS}:{port}").parse()?;
     let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(queue)));
     rule.location = location;
     Ok(Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?)
 }
 
-fn same_packets() -> Kept {
-    rule(5000, 1, Location::Any)?;
-    nothing()
+fn insert_rule_for_same_packets() -> GuardResult {
+    insert_rule(5000, 1, Location::Any)?;
+    leave_nic_alone()
 }
 
-fn same_rule() -> Kept {
-    rule(5000, 3, Location::Any)?;
-    nothing()
+fn insert_same_rule() -> GuardResult {
+    insert_rule(5000, 3, Location::Any)?;
+    leave_nic_alone()
 }
 
-fn full() -> Kept {
+fn fill_rule_table() -> GuardResult {
     for place in 0..4 {
-        rule(7000 + place, 1, Location::Any)?;
+        insert_rule(7000 + place, 1, Location::Any)?;
     }
-    nothing()
+    leave_nic_alone()
 }
 
-fn all_but_one() -> Kept {
+fn fill_rule_table_but_one() -> GuardResult {
     for place in 0..3 {
-        rule(7000 + place, 1, Location::Any)?;
+        insert_rule(7000 + place, 1, Location::Any)?;
     }
-    nothing()
+    leave_nic_alone()
 }
 
-/// The context that there is.
-fn context() -> Kept {
+/// Creates an RSS context: the only one that the driver has.
+fn create_context() -> GuardResult {
     Ethtool::open()?.create_rss_context(ifindex(NIC)?, &RssChange::default())?;
-    nothing()
+    leave_nic_alone()
 }
 
-/// All other traffic goes to the queue that is asked for.
-fn table_of_one_queue() -> Kept {
-    shell("ethtool -X eth1 start 3 equal 1")
+/// Sets an RSS table that sends all other traffic to the queue asked for.
+fn set_table_of_one_queue() -> GuardResult {
+    run_shell("ethtool -X eth1 start 3 equal 1")
 }
 
-/// 16 MiB of huge pages, which go when it is dropped.
-fn huge_pages() -> Kept {
+/// Reserves 16 MiB of hugepages until the guard is dropped.
+fn reserve_huge_pages() -> GuardResult {
     Ok(Box::new(sysctl::set("vm.nr_hugepages", "8")?))
 }
 
-fn one_channel() -> Kept {
-    shell("ethtool -L eth1 combined 1")
+fn set_one_channel() -> GuardResult {
+    run_shell("ethtool -L eth1 combined 1")
 }
 
-/// A receiver that runs, and ends when it is dropped.
-struct Other(Option<Running>);
+/// A running receiver that is ended when the guard is dropped.
+struct RunningReceiver(Option<Running>);
 
-impl Drop for Other {
+impl Drop for RunningReceiver {
     fn drop(&mut self) {
         if let Some(other) = self.0.take() {
             let _ended = other.signal(Signal::SIGTERM);
@@ -212,85 +215,87 @@ impl Drop for Other {
     }
 }
 
-fn receiver(options: &str) -> Kept {
+fn start_receiver(options: &str) -> GuardResult {
     let line = format!("recv -f {NIC} --size 4M {options}");
-    let other = Other(Some(Running::start(command(None, &devmem_tcp(), &line))?));
+    let other = RunningReceiver(Some(Running::start(command(None, &devmem_tcp(), &line))?));
     until("a binding", STEP, || Ok(bound_queues()? > 0))?;
     Ok(Box::new(other))
 }
 
-fn receiver_on_the_queue() -> Kept {
-    receiver("--queue 3 -l 192.0.2.2:6000")
+fn start_receiver_on_the_queue() -> GuardResult {
+    start_receiver("--queue 3 -l 192.0.2.2:6000")
 }
 
-fn receiver_on_another() -> Kept {
-    receiver("--queue 2 -l 192.0.2.2:6000")
+fn start_receiver_on_another() -> GuardResult {
+    start_receiver("--queue 2 -l 192.0.2.2:6000")
 }
 
-fn applied() -> Kept {
+fn apply_other_flow() -> GuardResult {
     let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:6000");
     finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
-    Ok(Box::new(Restored))
+    Ok(Box::new(RestoreOnDrop))
 }
 
-struct Restored;
+struct RestoreOnDrop;
 
-impl Drop for Restored {
+impl Drop for RestoreOnDrop {
     fn drop(&mut self) {
         let _restored = restore();
     }
 }
 
-/// Of two queues the first is kept: `recv` would take the last one from RSS.
-fn first_of_two_applied() -> Kept {
+/// Keeps the first of two queues out of RSS by `apply`: `recv` would have to take the last one,
+/// too.
+fn apply_first_of_two() -> GuardResult {
     sh(&format!("ethtool -L {NIC} combined 2"))?;
     let line = format!("apply {NIC} --queue 0");
     finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
-    Ok(Box::new(Restored))
+    Ok(Box::new(RestoreOnDrop))
 }
 
-/// What can't be read as a file, in place of what `apply` wrote down.
-struct NoJournal(PathBuf);
+/// GuardResult for a journal that was replaced by a directory, so that it can't be read; restores the
+/// journal and the NIC.
+struct ReplacedJournal(PathBuf);
 
-impl NoJournal {
+impl ReplacedJournal {
     const ASIDE: &'static str = "/run/journal";
 }
 
-impl Drop for NoJournal {
+impl Drop for ReplacedJournal {
     fn drop(&mut self) {
         let _back = fs::remove_dir(&self.0).and_then(|()| fs::rename(Self::ASIDE, &self.0));
         let _restored = restore();
     }
 }
 
-fn folder_for_a_journal() -> Kept {
+fn put_folder_for_journal() -> GuardResult {
     let line = format!("apply {NIC} --queue 2");
     finish(command(None, &devmem_tcp(), &line))?.good("apply")?;
     let journal = nic_state::journal()?;
-    fs::rename(&journal, NoJournal::ASIDE)?;
+    fs::rename(&journal, ReplacedJournal::ASIDE)?;
     fs::create_dir(&journal)?;
-    Ok(Box::new(NoJournal(journal)))
+    Ok(Box::new(ReplacedJournal(journal)))
 }
 
-/// Others may write there.
-struct Loose;
+/// GuardResult for a runtime directory in which others may write; removes the directory.
+struct LooseDirectory;
 
-impl Drop for Loose {
+impl Drop for LooseDirectory {
     fn drop(&mut self) {
         let _removed = fs::remove_dir_all(RUNTIME);
     }
 }
 
-fn loose_directory() -> Kept {
+fn loosen_directory() -> GuardResult {
     fs::create_dir_all(RUNTIME)?;
     fs::set_permissions(RUNTIME, Permissions::from_mode(0o777))?;
-    Ok(Box::new(Loose))
+    Ok(Box::new(LooseDirectory))
 }
 
-fn all(states: &[State]) -> Result<()> {
+fn check_states(states: &[State]) -> Result<()> {
     let mut wrong = Vec::new();
     for state in states {
-        if let Err(error) = state.check() {
+        if let Err(error) = state.compare_with_recv() {
             let what = format!("{:?} {} {}", state.driver, state.parameters, state.options);
             wrong.push(format!("{what}: {error:#}"));
         }
@@ -303,11 +308,11 @@ fn all(states: &[State]) -> Result<()> {
 }
 
 case!(on_options);
-/// What is asked for: queues, addresses.
+/// Compares `doctor` with `recv` for different queues, addresses and ports.
 fn on_options() -> Result<()> {
     let v6 = format!("-l [{NIC_ADDRESS6}]:5000 --from {SENDER_ADDRESS}");
     let v6: &'static str = Box::leak(v6.into_boxed_str());
-    all(&[
+    check_states(&[
         state("", true),
         state("--queue 3", true),
         state("--queue 2 --queue 3", true),
@@ -320,15 +325,15 @@ fn on_options() -> Result<()> {
         state("-l 192.0.2.77:5000", false),
         state("-l 192.0.2.2:5001", true),
         state("-l [::]:5001", true),
-        state("", false).after(port_taken),
+        state("", false).after(take_port),
         state("-l [::]:5000", false),
     ])
 }
 
 case!(on_memory);
-/// What is to be received into.
+/// Compares `doctor` with `recv` for different kinds and sizes of memory.
 fn on_memory() -> Result<()> {
-    all(&[
+    check_states(&[
         state("--size 4M", true),
         state("--size 0", false),
         state("--size 100000G", false),
@@ -340,42 +345,46 @@ fn on_memory() -> Result<()> {
         state("--memory socket:/run/none", false),
         state("--pages 4K --size 4M", true),
         state("--pages 2M --size 4M", false),
-        state("--pages 2M --size 4M", true).after(huge_pages),
-        state("--pages 2M --size 3M", false).after(huge_pages),
-        state("--pages 2M --size 32M", false).after(huge_pages),
+        state("--pages 2M --size 4M", true).after(reserve_huge_pages),
+        state("--pages 2M --size 3M", false).after(reserve_huge_pages),
+        state("--pages 2M --size 32M", false).after(reserve_huge_pages),
     ])
 }
 
 case!(on_others);
-/// What is there already.
+/// Compares `doctor` with `recv` where links, rules, receivers, settings or files are in the way.
 fn on_others() -> Result<()> {
-    all(&[
-        state("--queue 3", false).after(link_down),
-        state("--queue 3", false).after(program),
-        state("--queue 3", false).after(same_packets),
-        state("--queue 3", true).after(same_rule),
-        state("--queue 3", false).with("rules=4").after(full),
-        state("--queue 3", true).with("rules=4").after(all_but_one),
-        state("--queue 3", false).after(receiver_on_the_queue),
-        state("", true).after(receiver_on_the_queue),
-        state("--queue 3", true).after(receiver_on_another),
-        state("--queue 2 --queue 3", false).after(receiver_on_another),
-        state("--queue 3", true).after(applied),
-        state("", false).after(one_channel),
-        state("", false).after(first_of_two_applied),
-        state("", false).after(folder_for_a_journal),
-        state("", false).after(loose_directory),
-        state("--queue 3", true).after(table_of_one_queue),
-        state("", false).with("lacks=queue-ops"),
-        state("", false).with("lacks=split"),
-        state("", false).with("lacks=ntuple"),
-        state("", false).with("lacks=rss"),
-        state("", true).with("lacks=ntuple-on"),
+    check_states(&[
+        state("--queue 3", false).after(set_link_down),
+        state("--queue 3", false).after(attach_xdp),
+        state("--queue 3", false).after(insert_rule_for_same_packets),
+        state("--queue 3", true).after(insert_same_rule),
+        state("--queue 3", false)
+            .with_parameters("rules=4")
+            .after(fill_rule_table),
+        state("--queue 3", true)
+            .with_parameters("rules=4")
+            .after(fill_rule_table_but_one),
+        state("--queue 3", false).after(start_receiver_on_the_queue),
+        state("", true).after(start_receiver_on_the_queue),
+        state("--queue 3", true).after(start_receiver_on_another),
+        state("--queue 2 --queue 3", false).after(start_receiver_on_another),
+        state("--queue 3", true).after(apply_other_flow),
+        state("", false).after(set_one_channel),
+        state("", false).after(apply_first_of_two),
+        state("", false).after(put_folder_for_journal),
+        state("", false).after(loosen_directory),
+        state("--queue 3", true).after(set_table_of_one_queue),
+        state("", false).with_parameters("lacks=queue-ops"),
+        state("", false).with_parameters("lacks=split"),
+        state("", false).with_parameters("lacks=ntuple"),
+        state("", false).with_parameters("lacks=rss"),
+        state("", true).with_parameters("lacks=ntuple-on"),
     ])
 }
 
 case!(on_drivers);
-/// What drivers want.
+/// Compares `doctor` with `recv` for the behaviour of each driver.
 fn on_drivers() -> Result<()> {
     let mut states = Vec::new();
     for driver in [
@@ -389,25 +398,39 @@ fn on_drivers() -> Result<()> {
         let binds = driver != Driver::Ice;
         let two = matches!(driver, Driver::Mlx5 | Driver::Bnxt | Driver::Fbnic);
         states.extend([
-            state("--queue 3", binds).of(driver),
-            state("--queue 2 --queue 3", two).of(driver),
-            state("--queue 2 --queue 3 -l 192.0.2.2:5001", binds).of(driver),
+            state("--queue 3", binds).with_driver(driver),
+            state("--queue 2 --queue 3", two).with_driver(driver),
+            state("--queue 2 --queue 3 -l 192.0.2.2:5001", binds).with_driver(driver),
         ]);
         if driver != Driver::Fbnic {
-            states.push(state("--queue 3", binds).of(driver).after(ntuple_off));
+            states.push(
+                state("--queue 3", binds)
+                    .with_driver(driver)
+                    .after(switch_ntuple_off),
+            );
         }
         // gve's rules are off at first.
         if driver != Driver::Gve {
-            states.push(state("--queue 3", false).of(driver).after(same_packets));
-            let full = state("--queue 3", false).with("rules=4").after(full);
-            let left = state("--queue 3", binds).with("rules=4").after(all_but_one);
-            states.extend([full.of(driver), left.of(driver)]);
+            states.push(
+                state("--queue 3", false)
+                    .with_driver(driver)
+                    .after(insert_rule_for_same_packets),
+            );
+            let full = state("--queue 3", false)
+                .with_parameters("rules=4")
+                .after(fill_rule_table);
+            let left = state("--queue 3", binds)
+                .with_parameters("rules=4")
+                .after(fill_rule_table_but_one);
+            states.extend([full.with_driver(driver), left.with_driver(driver)]);
         }
         // It may split, and say so; but it cannot be asked to.
-        let asked = state("", false).of(driver).with("lacks=split");
+        let asked = state("", false)
+            .with_driver(driver)
+            .with_parameters("lacks=split");
         states.push(asked);
     }
-    let fbnic = state("--queue 2 --queue 3", false).of(Driver::Fbnic);
-    states.push(fbnic.after(context));
-    all(&states)
+    let fbnic = state("--queue 2 --queue 3", false).with_driver(Driver::Fbnic);
+    states.push(fbnic.after(create_context));
+    check_states(&states)
 }

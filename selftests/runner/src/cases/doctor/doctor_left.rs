@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use udmabuf::Udmabuf;
 
 use framework::command_line::{Recv, Sender};
-use framework::doctor::{Bad, Report, named, paste};
+use framework::doctor::{Report, Severity, check_named, run_remedy};
 use framework::leases::Guest;
 use framework::nic_state::guardian;
 use framework::testbed::{
@@ -29,7 +29,8 @@ const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 const SOON: Duration = Duration::from_secs(30);
 
 case!(journal_of_a_dead_receiver);
-/// Receiver and guardian were killed, and the NIC is as they had it.
+/// Kills a receiver and its guardian. `doctor` must find the journal they left, and its remedy must
+/// restore the NIC.
 fn journal_of_a_dead_receiver() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -43,14 +44,14 @@ fn journal_of_a_dead_receiver() -> Result<()> {
     ensure!(report.status("journal.left") == "warn", "{}", report.json);
     let remedy = report.remedy("journal.left")?;
     println_line(remedy);
-    paste(remedy)?;
+    run_remedy(remedy)?;
     ensure!(nic_settings(NIC)? == before, "not as before");
     Report::of(NIC)?.healthy()
 }
 
 case!(pool_of_a_dead_connection);
-/// A connection was closed with frags of it unreturned, and its peer says nothing any more: the
-/// buffer's page pool outlives the binding.
+/// Closes a connection with frags not returned, while its peer is silent, so that the page pool
+/// outlives the binding. `doctor` must find the pool, and its remedy must end it.
 fn pool_of_a_dead_connection() -> Result<()> {
     testbed::wire()?;
     let memory = Udmabuf::builder(4 << 20).build()?;
@@ -67,47 +68,51 @@ fn pool_of_a_dead_connection() -> Result<()> {
     close_with_frags(&listener)?;
     binding.unbind();
     applied.restore()?;
-    pool_is_freed(NIC)?;
+    check_remedy_frees_pool(NIC)?;
     sender.kill()?;
     Report::of(NIC)?.healthy()
 }
 
-/// Takes a connection, cuts its peer off, and closes it with frags of it unreturned.
+/// Accepts a connection, cuts its peer off, and closes the connection with frags not returned.
 fn close_with_frags(listener: &TcpListener) -> Result<()> {
     let (socket, _) = listener.accept()?;
     socket.set_read_timeout(Some(Duration::from_millis(300)))?;
-    let held = read_after_the_peer_fell_silent(&mut DevmemStream::new(socket))?;
+    let held = read_and_cut_peer_off(&mut DevmemStream::new(socket))?;
     println_line(&format!("{held} frags were not given back"));
     Ok(())
 }
 
-/// Holds if what the doctor says of a page pool that is left, when run with these arguments, ends it.
-fn pool_is_freed(line: &str) -> Result<()> {
-    paste(&named(line, "pool.left", Bad::Warns)?)?;
+/// Checks that `doctor` with these arguments finds a page pool that was left, and that its remedy
+/// ends the pool.
+fn check_remedy_frees_pool(line: &str) -> Result<()> {
+    run_remedy(&check_named(line, "pool.left", Severity::Warns)?)?;
     until("the end of the pool", SOON, || {
         Ok(Report::of(line)?.status("pool.left") == "ok")
     })
 }
 
 case!(pool_of_a_guest);
-/// Asked for the guest, which listens at another port now, the remedy is for its namespace and addresses.
+/// Runs `doctor` for a guest whose dead connection keeps a page pool, and which now listens at
+/// another port. The remedy must be for the guest's namespace and address.
 fn pool_of_a_guest() -> Result<()> {
-    dead_connection_in_a_guest(&format!(
+    check_pool_of_dead_guest_connection(&format!(
         "{GUEST} --netns {BOX} --listen {BOX_ADDRESS}:5001"
     ))
 }
 
 case!(pool_of_a_guest_by_its_nic);
-/// Asked for the NIC, the remedy is for the guest's namespace, too.
+/// Runs `doctor` for the NIC when a guest's dead connection keeps a page pool. The remedy must be
+/// for the guest's namespace.
 fn pool_of_a_guest_by_its_nic() -> Result<()> {
-    dead_connection_in_a_guest(NIC)
+    check_pool_of_dead_guest_connection(NIC)
 }
 
-/// The connection was a guest's, on a leased queue; the doctor is run with these arguments.
-fn dead_connection_in_a_guest(line: &str) -> Result<()> {
+/// Leaves a page pool behind by a guest's dead connection on a leased queue, and checks that the
+/// remedy of `doctor` with these arguments ends the pool.
+fn check_pool_of_dead_guest_connection(line: &str) -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
     testbed::route_to_container()?;
     let address: SocketAddr = format!("{BOX_ADDRESS}:5000").parse()?;
     let applied = Plan::new(NIC, ifindex(NIC)?)
@@ -126,15 +131,13 @@ fn dead_connection_in_a_guest(line: &str) -> Result<()> {
     drop(listener);
     binding.unbind();
     applied.restore()?;
-    pool_is_freed(line)?;
+    check_remedy_frees_pool(line)?;
     sender.kill().map(drop)
 }
 
-/// Reads all that comes, the peer being cut off once something has come, and says how many frags
-/// that were; none is given back.
-fn read_after_the_peer_fell_silent(
-    stream: &mut DevmemStream<std::net::TcpStream>,
-) -> Result<usize> {
+/// Reads all payload, and cuts the peer off after the first of it. Returns the number of frags,
+/// none of which is given back.
+fn read_and_cut_peer_off(stream: &mut DevmemStream<std::net::TcpStream>) -> Result<usize> {
     let mut buffer = RecvBuffer::new();
     let mut held = 0;
     loop {

@@ -8,15 +8,17 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use framework::doctor::{Bad, Report, as_user, avoided, cured, named_by, paste};
+use framework::doctor::{
+    Report, Severity, as_user, check_avoided, check_cured, check_named_by, run_remedy,
+};
 use framework::println_line;
 use framework::sysctl;
 use framework::testbed::{self, NIC};
 use framework::tool::sh;
 use framework::transfer::devmem_tcp;
 
-/// A `/dev` of this case's own, with nothing in it but `null`.
-fn empty_dev() -> Result<()> {
+/// Enters a mount namespace with a new `/dev` that contains only `null`.
+fn enter_empty_dev() -> Result<()> {
     unshare(CloneFlags::CLONE_NEWNS)?;
     let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
     mount(None::<&str>, "/", None::<&str>, private, None::<&str>)?;
@@ -33,15 +35,16 @@ fn empty_dev() -> Result<()> {
 }
 
 case!(no_udmabuf_node);
-/// As in a container whose `/dev` has no such node.
+/// Hides `/dev/udmabuf`, as in a container. `doctor` must say so, and its remedy must help.
 fn no_udmabuf_node() -> Result<()> {
     testbed::wire()?;
-    empty_dev()?;
-    cured(NIC, "udmabuf.device", Bad::NoRx)
+    enter_empty_dev()?;
+    check_cured(NIC, "udmabuf.device", Severity::NoRx)
 }
 
 case!(udmabuf_of_another_user);
-/// The node is root's, the user has nothing but `CAP_NET_ADMIN`.
+/// Runs `doctor` as a user with `CAP_NET_ADMIN` only, who may not open `/dev/udmabuf`. Its remedy
+/// must help.
 fn udmabuf_of_another_user() -> Result<()> {
     testbed::wire()?;
     let minor = fs::read_to_string("/proc/misc")?;
@@ -49,37 +52,42 @@ fn udmabuf_of_another_user() -> Result<()> {
         .lines()
         .find_map(|line| line.trim().strip_suffix(" udmabuf"));
     let minor = minor.context("no udmabuf in /proc/misc")?.trim().to_owned();
-    empty_dev()?;
+    enter_empty_dev()?;
     sh(&format!("mknod -m 600 /dev/udmabuf c 10 {minor}"))?;
     let user = |line: &str| as_user(&devmem_tcp(), line, true);
-    let remedy = named_by(user, NIC, "udmabuf.device", Bad::NoRx)?;
-    paste(&remedy)?;
+    let remedy = check_named_by(user, NIC, "udmabuf.device", Severity::NoRx)?;
+    run_remedy(&remedy)?;
     Report::by(user(&format!("doctor {NIC} --json")))?.healthy()
 }
 
 case!(udmabuf_size_limit);
-/// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
+/// Sets udmabuf's size limit to 64 MiB, as before Linux 7.3, and asks for more. `doctor` must say
+/// so, and its remedy must help.
 fn udmabuf_size_limit() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
-    cured(&format!("{NIC} --size 100M"), "udmabuf.limit", Bad::NoRx)
+    check_cured(
+        &format!("{NIC} --size 100M"),
+        "udmabuf.limit",
+        Severity::NoRx,
+    )
 }
 
 case!(more_than_the_memory);
 fn more_than_the_memory() -> Result<()> {
     testbed::wire()?;
     let _none = sysctl::set_parameter("udmabuf", "size_limit_mb", &i32::MAX.to_string())?;
-    avoided(&format!("{NIC} --size 64G"), "memory.free")
+    check_avoided(&format!("{NIC} --size 64G"), "memory.free")
 }
 
 case!(no_hugepages);
 fn no_hugepages() -> Result<()> {
     testbed::wire()?;
     let _one = sysctl::set("vm.nr_hugepages", "1")?;
-    cured(
+    check_cured(
         &format!("{NIC} --pages 2M --size 32M"),
         "memory.hugepages",
-        Bad::NoRx,
+        Severity::NoRx,
     )
 }
 
@@ -87,25 +95,26 @@ case!(receive_buffers_larger_than_the_pool);
 fn receive_buffers_larger_than_the_pool() -> Result<()> {
     testbed::wire()?;
     let _large = sysctl::set("net.ipv4.tcp_rmem", "4096 131072 134217728")?;
-    cured(NIC, "socket.rmem", Bad::Warns)
+    check_cured(NIC, "socket.rmem", Severity::Warns)
 }
 
 case!(receive_buffers_too_small);
 fn receive_buffers_too_small() -> Result<()> {
     testbed::wire()?;
     let _small = sysctl::set("net.ipv4.tcp_rmem", "4096 65536 65536")?;
-    cured(NIC, "socket.rmem", Bad::Warns)
+    check_cured(NIC, "socket.rmem", Severity::Warns)
 }
 
 case!(optmem_too_small);
 fn optmem_too_small() -> Result<()> {
     testbed::wire()?;
     let _small = sysctl::set("net.core.optmem_max", "20480")?;
-    cured(NIC, "socket.optmem", Bad::Warns)
+    check_cured(NIC, "socket.optmem", Severity::Warns)
 }
 
 case!(no_capability);
-/// There is no sudo in the VM: the shell that pastes is root's, and has it as a function.
+/// Runs `doctor` as a user without capabilities. Its remedy must begin with `sudo`, which the VM
+/// lacks: the shell defines a function of that name.
 fn no_capability() -> Result<()> {
     testbed::wire()?;
     let user = |line: &str| as_user(&devmem_tcp(), line, false);
@@ -117,11 +126,12 @@ fn no_capability() -> Result<()> {
     let remedy = report.remedy("privilege.bind")?;
     println_line(remedy);
     ensure!(remedy.starts_with("sudo "), "{remedy}");
-    paste(&format!("sudo() {{ \"$@\"; }}; {remedy}"))
+    run_remedy(&format!("sudo() {{ \"$@\"; }}; {remedy}"))
 }
 
 case!(user_namespace);
-/// Root of a user namespace: it may bind, but not lease.
+/// Runs `doctor` as root of a user namespace. It must say that binding is allowed and leasing is
+/// not.
 fn user_namespace() -> Result<()> {
     let own = |line: &str| {
         let mut run = Command::new("unshare");
@@ -147,7 +157,7 @@ fn user_namespace() -> Result<()> {
 }
 
 case!(root_without_the_capability);
-/// Not even root, without the capability.
+/// Runs `doctor` as root without `CAP_NET_ADMIN`. It must name the missing capability.
 fn root_without_the_capability() -> Result<()> {
     testbed::wire()?;
     let bare = |line: &str| {

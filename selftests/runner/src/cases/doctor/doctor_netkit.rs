@@ -1,4 +1,4 @@
-//! `doctor` finds faults of a netkit and of the way to it.
+//! `doctor` finds faults of a netkit and of the route to it.
 
 use std::fs;
 use std::path::Path;
@@ -9,33 +9,34 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cases::lease::lease_fence::reached;
+use crate::cases::lease::lease_fence::is_reachable;
 use crate::cases::lease::lease_rounds::BESIDE;
 use framework::command_line::Recv;
-use framework::doctor::{Bad, Report, avoided, cured, named, paste};
+use framework::doctor::{Report, Severity, check_avoided, check_cured, check_named, run_remedy};
 use framework::leases::Guest;
 use framework::println_line;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, HOST, NIC};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::{devmem_tcp, validated};
 
-fn line() -> String {
+fn guest_options() -> String {
     format!("{GUEST} --netns {BOX}")
 }
 
-/// The NIC and a container with a pair that leases the NIC's last queue, and routes into it.
-fn leased() -> Result<()> {
+/// Makes a container with a netkit pair that leases the NIC's last queue, and routes into it.
+fn make_leased_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
     testbed::route_to_container()
 }
 
 case!(healthy);
-/// What it says would work, works; the checks are the netkit's, and those of the NIC behind it.
+/// Runs `doctor` on a healthy leased netkit. It must check the netkit and the NIC behind it, and
+/// receiving must work.
 fn healthy() -> Result<()> {
-    leased()?;
-    let report = Report::of(&line())?;
+    make_leased_netkit()?;
+    let report = Report::of(&guest_options())?;
     report.healthy()?;
     let device = |id: &str| report.check(id).map(|check| check["device"].clone());
     ensure!(
@@ -57,48 +58,51 @@ fn without_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?;
-    cured(&line(), "netkit.lease", Bad::NoRx)
+    check_cured(&guest_options(), "netkit.lease", Severity::NoRx)
 }
 
 case!(without_room_for_a_lease);
-/// Made without room for a lease: it must be made again.
+/// Runs `doctor` on a netkit without a free queue for a lease. Its remedy must make the netkit
+/// again.
 fn without_room_for_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 1, BOX)?;
-    cured(&line(), "netkit.lease", Bad::NoRx)
+    check_cured(&guest_options(), "netkit.lease", Severity::NoRx)
 }
 
 case!(the_other_end_was_named);
 fn the_other_end_was_named() -> Result<()> {
-    leased()?;
-    avoided(HOST, "netkit.kind")
+    make_leased_netkit()?;
+    check_avoided(HOST, "netkit.kind")
 }
 
 case!(ends_down);
 fn ends_down() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     sh(&format!("ip link set dev {HOST} down"))?;
-    cured(&line(), "netkit.up", Bad::NoRx)?;
+    check_cured(&guest_options(), "netkit.up", Severity::NoRx)?;
     sh(&format!("ip -n {BOX} link set dev {GUEST} down"))?;
-    cured(&line(), "netkit.up", Bad::NoRx)
+    check_cured(&guest_options(), "netkit.up", Severity::NoRx)
 }
 
 case!(forwarding_off);
-/// Routes lead into the container, and the NIC does not forward.
+/// Switches forwarding off on the NIC while routes lead into the container. `doctor` must say so,
+/// and its remedy must help.
 fn forwarding_off() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     sh(&format!("sysctl -w net.ipv4.conf.{NIC}.forwarding=0"))?;
-    cured(&line(), "netkit.forwarding", Bad::NoRx)?;
+    check_cured(&guest_options(), "netkit.forwarding", Severity::NoRx)?;
     sh(&format!("ip -6 route add 2001:db8:9::/64 dev {HOST}"))?;
-    cured(&line(), "netkit.forwarding", Bad::NoRx)
+    check_cured(&guest_options(), "netkit.forwarding", Severity::NoRx)
 }
 
-/// Tables of a firewall whose policy is to forward nothing, until it is dropped; that of IPv6 is the first.
+/// Firewall tables for IPv6 and IPv4 that drop all forwarded packets; deleted when the guard is
+/// dropped.
 struct Firewall;
 
 impl Firewall {
-    fn drops() -> Result<Self> {
+    fn drop_forwarded() -> Result<Self> {
         let firewall = Self;
         let chain = "{ type filter hook forward priority 0 ; policy drop ; }";
         for family in ["ip6", "ip"] {
@@ -118,26 +122,28 @@ impl Drop for Firewall {
 }
 
 case!(firewall);
-/// A firewall that forwards nothing keeps the sender from the container; what the doctor says lets it in.
+/// Drops all forwarded packets by a firewall. `doctor` must name the chain, and its remedy must let
+/// the sender in.
 fn firewall() -> Result<()> {
-    leased()?;
-    let report = Report::of(&line())?;
+    make_leased_netkit()?;
+    let report = Report::of(&guest_options())?;
     ensure!(report.status("netkit.firewall") == "ok", "{}", report.json);
-    let _firewall = Firewall::drops()?;
-    ensure!(!reached(BOX, BOX_ADDRESS)?, "it drops nothing");
-    let remedy = named(&line(), "netkit.firewall", Bad::Warns)?;
+    let _firewall = Firewall::drop_forwarded()?;
+    ensure!(!is_reachable(BOX, BOX_ADDRESS)?, "it drops nothing");
+    let remedy = check_named(&guest_options(), "netkit.firewall", Severity::Warns)?;
     ensure!(!remedy.contains("ip6"), "the guest has no IPv6");
-    paste(&remedy)?;
-    ensure!(reached(BOX, BOX_ADDRESS)?, "it still drops");
+    run_remedy(&remedy)?;
+    ensure!(is_reachable(BOX, BOX_ADDRESS)?, "it still drops");
     Ok(())
 }
 
 case!(firewall_at_the_lease);
-/// A lease with an address says what drops its packets; what it says lets them in.
+/// Leases a queue with an address while a firewall drops all forwarded packets. `lease` must warn,
+/// and its remedy must let the sender in.
 fn firewall_at_the_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let _firewall = Firewall::drops()?;
+    let _firewall = Firewall::drop_forwarded()?;
     let lease =
         format!("lease --phys {NIC} --queue 3 --netkit {GUEST} --netns {BOX} --address {BESIDE}");
     let end = finish(command(None, &devmem_tcp(), &lease))?;
@@ -148,11 +154,11 @@ fn firewall_at_the_lease() -> Result<()> {
         "no word of the chain"
     );
     ensure!(!end.stderr.contains("ip6"), "the guest has no IPv6");
-    ensure!(!reached(BOX, BESIDE)?, "it drops nothing");
+    ensure!(!is_reachable(BOX, BESIDE)?, "it drops nothing");
     let remedy = end.stderr.trim_end().rsplit_once(": ");
-    paste(remedy.context("no command")?.1)?;
+    run_remedy(remedy.context("no command")?.1)?;
     end.good(&lease)?;
-    ensure!(reached(BOX, BESIDE)?, "it still drops");
+    ensure!(is_reachable(BOX, BESIDE)?, "it still drops");
     let unlease = format!("unlease {GUEST} --netns {BOX}");
     finish(command(None, &devmem_tcp(), &unlease))?
         .good(&unlease)
@@ -160,17 +166,18 @@ fn firewall_at_the_lease() -> Result<()> {
 }
 
 case!(fault_of_the_nic_behind);
-/// What is wrong with the NIC is told of the NIC, with a command that works from here.
+/// Makes a fault on the NIC behind a netkit. `doctor` must attribute it to the NIC, with a command
+/// that works from this namespace.
 fn fault_of_the_nic_behind() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     sh(&format!("ethtool -K {NIC} ntuple off"))?;
-    cured(&line(), "ntuple.on", Bad::Warns)
+    check_cured(&guest_options(), "ntuple.on", Severity::Warns)
 }
 
 case!(asked_from_within);
-/// Asked from within the container, by its own name there, the NIC's faults need its namespace.
+/// Runs `doctor` from within the container. It must find the netkit and the NIC behind it in order.
 fn asked_from_within() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     let within = command(Some(BOX), &devmem_tcp(), &format!("doctor {GUEST} --json"));
     let report = Report::by(within)?;
     println_line(&format!("{:?}", report.check("netkit.nic")));
@@ -178,7 +185,8 @@ fn asked_from_within() -> Result<()> {
 }
 
 case!(from_a_container);
-/// In a container with a user namespace of its own the NIC is out of sight, and a lease enough.
+/// Runs `doctor` in a container with its own user namespace, where the NIC can't be seen. A lease
+/// must be enough for it to report that receiving works.
 fn from_a_container() -> Result<()> {
     testbed::wire()?;
     let mut run = Command::new("unshare");
@@ -222,16 +230,16 @@ fn from_a_container() -> Result<()> {
 
 case!(bound_by_another);
 fn bound_by_another() -> Result<()> {
-    leased()?;
+    make_leased_netkit()?;
     let receiver = Recv::on(GUEST)
         .netns(BOX)
         .listen(format!("{BOX_ADDRESS}:5000"))
         .start()?;
     until("a binding", Duration::from_secs(30), || {
-        Ok(Report::of(&line())?.status("queues.free") == "fail")
+        Ok(Report::of(&guest_options())?.status("queues.free") == "fail")
     })?;
-    let remedy = named(&line(), "queues.free", Bad::NoRx)?;
+    let remedy = check_named(&guest_options(), "queues.free", Severity::NoRx)?;
     ensure!(remedy.contains("receiver"), "{remedy}");
     receiver.stop()?;
-    Report::of(&line())?.healthy()
+    Report::of(&guest_options())?.healthy()
 }

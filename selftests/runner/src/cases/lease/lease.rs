@@ -15,7 +15,7 @@ use framework::transfer::{devmem_tcp, nic_settings, validated};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
-/// The NIC's queue that is leased.
+/// Number of the NIC's queue that is leased.
 const QUEUE: u32 = testbed::QUEUES - 1;
 
 /// Runs `devmem-tcp lease` and returns what it printed.
@@ -26,8 +26,8 @@ fn lease(line: &str) -> Result<Leased> {
     summary::parse(&text)
 }
 
-/// How many queues of the NIC are leased.
-fn leased() -> Result<usize> {
+/// Counts the leased rx queues of the NIC.
+fn count_leased_queues() -> Result<usize> {
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     Ok(queues
         .iter()
@@ -35,7 +35,7 @@ fn leased() -> Result<usize> {
         .count())
 }
 
-/// A transfer to the container, the receiver started here and sent into the namespace.
+/// Transfers 8 MiB to the container. The receiver is started in the NIC's namespace with `--netns`.
 fn transfer(device: &str, port: u16) -> Result<Summary> {
     let before = nic_settings(NIC)?;
     let receiver = Recv::on(device).netns(BOX);
@@ -62,7 +62,8 @@ fn through_a_pair() -> Result<()> {
 }
 
 case!(through_a_single);
-/// The single device has no data path of its own: the packets come by a pair beside it.
+/// Receives through a single netkit, which has no data path of its own: the packets arrive by a
+/// pair beside it.
 fn through_a_single() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -76,13 +77,14 @@ fn through_a_single() -> Result<()> {
 }
 
 case!(across_namespaces);
-/// The receiver runs within the container, where the NIC is out of its reach: it was set up before.
+/// Receives with a receiver that runs in the container, where it can't reach the NIC, which was set
+/// up before.
 fn across_namespaces() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
     testbed::route_to_container()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} equal {QUEUE}"))?;
     let to = format!("{BOX_ADDRESS}:5000").parse()?;
     testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(QUEUE))))?;
@@ -166,9 +168,9 @@ fn ends_with_the_netkit() -> Result<()> {
     testbed::container()?;
     for _ in 0..3 {
         lease(&format!("--netkit {GUEST} --netns {BOX}"))?;
-        ensure!(leased()? == 1, "one queue is leased");
+        ensure!(count_leased_queues()? == 1, "one queue is leased");
         sh(&format!("ip link delete {HOST}"))?;
-        ensure!(leased()? == 0, "the lease outlived its netkit");
+        ensure!(count_leased_queues()? == 0, "the lease outlived its netkit");
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ use anyhow::{Result, anyhow, ensure};
 use netdev::NetNs;
 
 use framework::leases::{
-    Guest, Said, delete, denied, free, is_free, move_to, no_device, set_down, set_up, tool,
+    ExpectedAck, Guest, check_denied, check_free, check_no_device, delete, is_free, move_to,
+    run_lease, set_link_down, set_link_up,
 };
 use framework::machine;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, PEER};
@@ -17,123 +18,124 @@ use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const LAST: u32 = testbed::QUEUES - 1;
-/// A namespace is torn down some time after its name is gone.
+/// Time limit for the kernel to tear a namespace down after its name is gone.
 const TEARDOWN: Duration = Duration::from_secs(30);
 
-/// A guest in a container, and its lease of this queue.
-fn leasing(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
+/// Makes a netkit pair with its guest end in a namespace, and leases a queue of the NIC to it.
+fn make_leasing_guest(netkit: &str, netns: &str, queue: u32) -> Result<Guest> {
     let mut guest = Guest::pair(netkit, 2, netns)?;
-    guest.granted(queue, 1)?;
+    guest.lease_as(queue, 1)?;
     Ok(guest)
 }
 
 case!(nic_goes);
-/// The NIC goes: so do the netkit's two ends, in their namespaces.
+/// Removes the NIC. Both ends of the netkit that leases its queue must go, in their namespaces.
 fn nic_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let guest = leasing(GUEST, BOX, LAST)?;
+    let guest = make_leasing_guest(GUEST, BOX, LAST)?;
     machine::unload()?;
-    no_device(NIC)?;
-    no_device(HOST)?;
-    gone_from(&guest, GUEST)
+    check_no_device(NIC)?;
+    check_no_device(HOST)?;
+    check_gone_from(&guest, GUEST)
 }
 
-fn gone_from(guest: &Guest, name: &str) -> Result<()> {
+fn check_gone_from(guest: &Guest, name: &str) -> Result<()> {
     let found = netdev::Link::open_in(&guest.netns)?.by_name(name);
-    denied(found, nix::libc::ENODEV, Said::Nothing)
+    check_denied(found, nix::libc::ENODEV, ExpectedAck::Nothing)
 }
 
 case!(nic_goes_from_two_netkits);
-/// The same with two netkits on its queues; one that leases nothing stays.
+/// Removes a NIC whose queues two netkits lease. Both must go; a netkit that leases nothing must
+/// stay.
 fn nic_goes_from_two_netkits() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let first = leasing(GUEST, BOX, 1)?;
-    let second = leasing("nk1", BOX, 2)?;
+    let first = make_leasing_guest(GUEST, BOX, 1)?;
+    let second = make_leasing_guest("nk1", BOX, 2)?;
     let idle = Guest::pair("nk2", 2, BOX)?;
     machine::unload()?;
-    no_device(HOST)?;
-    no_device("nk1h")?;
-    gone_from(&first, GUEST)?;
-    gone_from(&second, "nk1")?;
+    check_no_device(HOST)?;
+    check_no_device("nk1h")?;
+    check_gone_from(&first, GUEST)?;
+    check_gone_from(&second, "nk1")?;
     ensure!(ifindex("nk2h").is_ok(), "the idle netkit went, too");
     netdev::Link::open_in(&idle.netns)?.by_name("nk2")?;
     Ok(())
 }
 
 case!(nic_goes_from_a_single);
-/// The same with a single netkit, made by the tool in the NIC's namespace.
+/// Removes a NIC whose queue a single netkit leases, in the NIC's namespace. The netkit must go.
 fn nic_goes_from_a_single() -> Result<()> {
     testbed::wire()?;
-    tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
-    Guest::found(GUEST, None)?.holds(LAST, 1)?;
+    run_lease(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
+    Guest::find(GUEST, None)?.check_lease(LAST, 1)?;
     machine::unload()?;
-    no_device(GUEST)
+    check_no_device(GUEST)
 }
 
 case!(netkit_goes);
-/// The netkit goes first: the NIC has its queue back.
+/// Deletes the netkit. The NIC's queue must be free again.
 fn netkit_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    leasing(GUEST, BOX, LAST)?;
+    make_leasing_guest(GUEST, BOX, LAST)?;
     delete(HOST)?;
-    free(LAST)
+    check_free(LAST)
 }
 
 case!(netkit_goes_and_another_leases);
-/// And a new netkit of that name can lease it again.
+/// Deletes a netkit and leases its queue to a new one of the same name, several times.
 fn netkit_goes_and_another_leases() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     for _ in 0..3 {
-        let guest = leasing(GUEST, BOX, LAST)?;
+        let guest = make_leasing_guest(GUEST, BOX, LAST)?;
         guest.delete()?;
-        free(LAST)?;
+        check_free(LAST)?;
     }
-    leasing(GUEST, BOX, LAST).map(drop)
+    make_leasing_guest(GUEST, BOX, LAST).map(drop)
 }
 
 case!(one_netkit_of_two_goes);
-/// Of two netkits one goes: the other's lease stays.
+/// Deletes one of two netkits. The lease of the other must stay.
 fn one_netkit_of_two_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    leasing(GUEST, BOX, 1)?;
-    let second = leasing("nk1", BOX, 2)?;
+    make_leasing_guest(GUEST, BOX, 1)?;
+    let second = make_leasing_guest("nk1", BOX, 2)?;
     delete(HOST)?;
-    free(1)?;
-    second.holds(2, 1)
+    check_free(1)?;
+    second.check_lease(2, 1)
 }
 
 case!(container_goes);
-/// The container goes: so does the netkit, both ends, and the lease with it.
+/// Deletes the container's namespace. Both ends of the netkit and its lease must go.
 fn container_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    leasing(GUEST, BOX, LAST)?;
-    container_ends(BOX, LAST)?;
-    no_device(HOST)
+    make_leasing_guest(GUEST, BOX, LAST)?;
+    delete_container(BOX, LAST)?;
+    check_no_device(HOST)
 }
 
-/// Deletes a namespace and waits until the lease of this queue has ended.
-fn container_ends(netns: &str, queue: u32) -> Result<()> {
+/// Deletes a namespace, and waits until the lease of a queue has ended.
+fn delete_container(netns: &str, queue: u32) -> Result<()> {
     machine::delete_namespace(netns)?;
     until("the end of the lease", TEARDOWN, || is_free(queue))
 }
 
 case!(one_container_of_two_goes);
-/// Of two containers one goes: the other's lease stays.
+/// Deletes the namespace of one of two containers. The lease of the other must stay.
 fn one_container_of_two_goes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
-    let first = leasing(GUEST, BOX, 1)?;
-    leasing("nk1", BOX2, 2)?;
-    container_ends(BOX2, 2)?;
-    no_device("nk1h")?;
-    first.holds(1, 1)?;
+    let first = make_leasing_guest(GUEST, BOX, 1)?;
+    make_leasing_guest("nk1", BOX2, 2)?;
+    delete_container(BOX2, 2)?;
+    check_no_device("nk1h")?;
+    first.check_lease(1, 1)?;
     ensure!(ifindex(HOST).is_ok(), "the first netkit went, too");
     Ok(())
 }
@@ -142,63 +144,65 @@ case!(not_by_a_flap_of_the_nic);
 fn not_by_a_flap_of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let guest = leasing(GUEST, BOX, LAST)?;
-    set_down(None, NIC)?;
-    set_up(None, NIC)?;
-    guest.holds(LAST, 1)
+    let guest = make_leasing_guest(GUEST, BOX, LAST)?;
+    set_link_down(None, NIC)?;
+    set_link_up(None, NIC)?;
+    guest.check_lease(LAST, 1)
 }
 
 case!(not_by_a_flap_of_the_netkit);
 fn not_by_a_flap_of_the_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let guest = leasing(GUEST, BOX, LAST)?;
-    set_down(Some(BOX), GUEST)?;
-    guest.holds(LAST, 1)?;
-    set_up(Some(BOX), GUEST)?;
-    guest.holds(LAST, 1)
+    let guest = make_leasing_guest(GUEST, BOX, LAST)?;
+    set_link_down(Some(BOX), GUEST)?;
+    guest.check_lease(LAST, 1)?;
+    set_link_up(Some(BOX), GUEST)?;
+    guest.check_lease(LAST, 1)
 }
 
 case!(not_by_a_move_of_the_netkit);
-/// The guest end moves on to another container: the NIC tells that one's number.
+/// Moves the guest end to another container. The lease must stay, and the NIC report the new
+/// namespace.
 fn not_by_a_move_of_the_netkit() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
-    leasing(GUEST, BOX, LAST)?;
+    make_leasing_guest(GUEST, BOX, LAST)?;
     move_to(Some(BOX), GUEST, Some(BOX2))?;
-    Guest::found(GUEST, Some(BOX2))?.holds(LAST, 1)
+    Guest::find(GUEST, Some(BOX2))?.check_lease(LAST, 1)
 }
 
 case!(not_by_a_move_of_the_nic);
-/// The NIC moves to another namespace, is asked there, and comes back.
+/// Moves the NIC to another namespace and back. The lease must stay, and be reported in both.
 fn not_by_a_move_of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let guest = leasing(GUEST, BOX, LAST)?;
+    let guest = make_leasing_guest(GUEST, BOX, LAST)?;
     move_to(None, NIC, Some(PEER))?;
-    set_up(Some(PEER), NIC)?;
+    set_link_up(Some(PEER), NIC)?;
     let there = NetNs::by_name(PEER)?;
-    guest.holds_of(&there, LAST, 1)?;
+    guest.check_lease_from(&there, LAST, 1)?;
     println_line("as told in the other namespace");
     move_to(Some(PEER), NIC, None)?;
-    set_up(None, NIC)?;
-    guest.holds(LAST, 1)
+    set_link_up(None, NIC)?;
+    guest.check_lease(LAST, 1)
 }
 
 case!(queue_that_another_takes);
-/// Another leases the queue at the moment when it is free: the end of the first lease is not waited for in vain.
+/// Has another netkit lease the queue as soon as `unlease` frees it. `unlease` must not wait in
+/// vain for the queue to stay free.
 fn queue_that_another_takes() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    leasing(GUEST, BOX, LAST)?;
+    make_leasing_guest(GUEST, BOX, LAST)?;
     let mut next = Guest::pair("nk1", 2, BOX)?;
     let taking = thread::spawn(move || -> Result<()> {
         let end = Instant::now() + TEARDOWN;
         while next.lease(LAST)?.is_err() {
             ensure!(Instant::now() < end, "the queue was never free");
         }
-        next.holds(LAST, 1)
+        next.check_lease(LAST, 1)
     });
     let line = format!("unlease {GUEST} --netns {BOX} --delete");
     let begin = Instant::now();

@@ -7,7 +7,9 @@ use netdev::{Ifindex, Netdev, NsId, QueueId, QueueType};
 use nix::libc::{EBUSY, EINVAL, ENODEV, ENONET, EOPNOTSUPP, ERANGE};
 use udmabuf::Udmabuf;
 
-use framework::leases::{Guest, Said, denied, free, move_to, no_device, tool_denied};
+use framework::leases::{
+    ExpectedAck, Guest, check_denied, check_free, check_lease_denied, check_no_device, move_to,
+};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC, SENDER};
 use framework::tool::sh;
 use framework::xdp;
@@ -16,87 +18,88 @@ use framework::{ifindex, println_line};
 const LAST: u32 = testbed::QUEUES - 1;
 
 // netdev_queue_busy
-const LEASED: Said = Said::Text("Device queue in use due to queue leasing");
-const BOUND: Said = Said::Text("Device queue in use by memory provider");
-const XSK: Said = Said::Text("Device queue in use by AF_XDP");
+const LEASED: ExpectedAck = ExpectedAck::Text("Device queue in use due to queue leasing");
+const BOUND: ExpectedAck = ExpectedAck::Text("Device queue in use by memory provider");
+const XSK: ExpectedAck = ExpectedAck::Text("Device queue in use by AF_XDP");
 // netdev_can_create_queue
-const PHYSICAL: Said = Said::Text("Device is not a virtual device");
-const NO_CREATION: Said = Said::Text("Device does not support queue creation");
+const PHYSICAL: ExpectedAck = ExpectedAck::Text("Device is not a virtual device");
+const NO_CREATION: ExpectedAck = ExpectedAck::Text("Device does not support queue creation");
 // netdev_can_lease_queue
-const VIRTUAL: Said = Said::Text("Lease device is a virtual device");
+const VIRTUAL: ExpectedAck = ExpectedAck::Text("Lease device is a virtual device");
 // netdev_nl_queue_create_doit
-const TWO_DEVICES: Said = Said::Text("Leasing queues from different devices not supported");
+const TWO_DEVICES: ExpectedAck =
+    ExpectedAck::Text("Leasing queues from different devices not supported");
 // netkit_queue_create
-const PRIMARY: Said = Said::Text("netkit can only lease against the peer device");
-const FULL: Said = Said::Text("netkit maximum queue limit reached");
+const PRIMARY: ExpectedAck = ExpectedAck::Text("netkit can only lease against the peer device");
+const FULL: ExpectedAck = ExpectedAck::Text("netkit maximum queue limit reached");
 
 // Bytes into the request: the headers are 20, each number is 8, each nest begins with 4.
 const TYPE_AT: u32 = 28;
 const LEASE_QUEUE_ID_AT: u32 = 52;
 const LEASE_QUEUE_TYPE_AT: u32 = 60;
 
-/// A guest in a container, with room for so many leases.
-fn guest(leases: u32) -> Result<Guest> {
+/// Makes a netkit pair whose guest end, in the container, has room for `leases` leases.
+fn make_guest(leases: u32) -> Result<Guest> {
     testbed::container()?;
     Guest::pair(GUEST, 1 + leases, BOX)
 }
 
-/// The other end of the wire comes into this namespace: a second NIC.
-fn second_nic() -> Result<Ifindex> {
+/// Moves the other end of the wire into this namespace as a second NIC, and returns its ifindex.
+fn bring_second_nic() -> Result<Ifindex> {
     move_to(Some(testbed::PEER), SENDER, None)?;
     ifindex(SENDER)
 }
 
-/// The line of `devmem-tcp lease` for a netkit in the container.
-fn boxed(queue: u32, netkit: &str) -> String {
+/// Options of `devmem-tcp lease` for a netkit in the container.
+fn container_options(queue: u32, netkit: &str) -> String {
     format!("--queue {queue} --netkit {netkit} --netns {BOX}")
 }
 
 case!(already_leased);
-/// By a second netkit of the same container.
+/// Leases a queue that another netkit of the same container leases. The kernel must refuse.
 fn already_leased() -> Result<()> {
     testbed::wire()?;
-    let mut first = guest(1)?;
+    let mut first = make_guest(1)?;
     let mut second = Guest::pair("nk1", 2, BOX)?;
-    first.granted(LAST, 1)?;
-    denied(second.lease(LAST)?, EBUSY, LEASED)?;
-    tool_denied(
-        &boxed(LAST, "nk1"),
+    first.lease_as(LAST, 1)?;
+    check_denied(second.lease(LAST)?, EBUSY, LEASED)?;
+    check_lease_denied(
+        &container_options(LAST, "nk1"),
         "queue-create nk1 from eth1 rx 3: Device queue in use due to queue leasing (EBUSY)",
     )?;
-    first.holds(LAST, 1)
+    first.check_lease(LAST, 1)
 }
 
 case!(already_leased_by_itself);
-/// By the same netkit, which has room for more.
+/// Leases a queue twice to the same netkit. The kernel must refuse, and the refusal take no room.
 fn already_leased_by_itself() -> Result<()> {
     testbed::wire()?;
-    let mut guest = guest(2)?;
-    guest.granted(LAST, 1)?;
-    denied(guest.lease(LAST)?, EBUSY, LEASED)?;
-    guest.holds(LAST, 1)?;
+    let mut guest = make_guest(2)?;
+    guest.lease_as(LAST, 1)?;
+    check_denied(guest.lease(LAST)?, EBUSY, LEASED)?;
+    guest.check_lease(LAST, 1)?;
     // The refusal took no room.
-    guest.granted(LAST - 1, 2)
+    guest.lease_as(LAST - 1, 2)
 }
 
 case!(already_leased_by_a_single);
-/// By the same single netkit, in the NIC's namespace.
+/// Leases a queue twice to the same single netkit, in the NIC's namespace. The kernel must refuse.
 fn already_leased_by_a_single() -> Result<()> {
     testbed::wire()?;
     let mut single = Guest::single(GUEST, 3)?;
-    single.granted(LAST, 1)?;
-    denied(single.lease(LAST)?, EBUSY, LEASED)?;
-    tool_denied(
+    single.lease_as(LAST, 1)?;
+    check_denied(single.lease(LAST)?, EBUSY, LEASED)?;
+    check_lease_denied(
         &format!("--queue {LAST} --netkit {GUEST}"),
         "queue-create nk0 from eth1 rx 3: Device queue in use due to queue leasing (EBUSY)",
     )?;
-    single.holds(LAST, 1)
+    single.check_lease(LAST, 1)
 }
 
 case!(already_bound);
 fn already_bound() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
     let binding = Netdev::open()?.bind_rx(
         ifindex(NIC)?,
@@ -104,117 +107,121 @@ fn already_bound() -> Result<()> {
         &[QueueId::new(LAST)],
         BindOptions::default(),
     )?;
-    let mut guest = guest(1)?;
-    denied(guest.lease(LAST)?, EBUSY, BOUND)?;
+    let mut guest = make_guest(1)?;
+    check_denied(guest.lease(LAST)?, EBUSY, BOUND)?;
     binding.unbind();
-    guest.granted(LAST, 1)
+    guest.lease_as(LAST, 1)
 }
 
 case!(in_use_by_af_xdp);
 fn in_use_by_af_xdp() -> Result<()> {
     testbed::wire()?;
     let _socket = xdp::socket(ifindex(NIC)?.get(), LAST).context("AF_XDP socket")?;
-    denied(guest(1)?.lease(LAST)?, EBUSY, XSK)
+    check_denied(make_guest(1)?.lease(LAST)?, EBUSY, XSK)
 }
 
 case!(primary_end);
-/// In the NIC's namespace, where the primary end is.
+/// Leases a queue to the primary end of a netkit pair. The kernel must refuse.
 fn primary_end() -> Result<()> {
     testbed::wire()?;
-    let mut peer = guest(1)?;
-    let mut primary = Guest::found(HOST, None)?;
-    denied(primary.lease(LAST)?, EOPNOTSUPP, PRIMARY)?;
-    tool_denied(
+    let mut peer = make_guest(1)?;
+    let mut primary = Guest::find(HOST, None)?;
+    check_denied(primary.lease(LAST)?, EOPNOTSUPP, PRIMARY)?;
+    check_lease_denied(
         &format!("--queue {LAST} --netkit {HOST}"),
         "queue-create nk0h from eth1 rx 3: netkit can only lease against the peer device \
          (EOPNOTSUPP)",
     )?;
-    peer.granted(LAST, 1)
+    peer.lease_as(LAST, 1)
 }
 
 case!(no_room);
-/// A netkit with no queue but its own.
+/// Leases a queue to a netkit that has only its own queue. The kernel must refuse.
 fn no_room() -> Result<()> {
     testbed::wire()?;
-    denied(guest(0)?.lease(LAST)?, EINVAL, FULL)?;
-    tool_denied(
-        &(boxed(LAST, "nk1") + " --rx-queues 1"),
+    check_denied(make_guest(0)?.lease(LAST)?, EINVAL, FULL)?;
+    check_lease_denied(
+        &(container_options(LAST, "nk1") + " --rx-queues 1"),
         "queue-create nk1 from eth1 rx 3: netkit maximum queue limit reached (EINVAL)",
     )?;
-    no_device("nk1h")?;
-    free(LAST)
+    check_no_device("nk1h")?;
+    check_free(LAST)
 }
 
 case!(room_exhausted);
-/// Two leases are granted to a netkit with room for two, and no third.
+/// Leases three queues to a netkit with room for two. The kernel must grant two and refuse the
+/// third.
 fn room_exhausted() -> Result<()> {
     testbed::wire()?;
-    let mut guest = guest(2)?;
-    guest.granted(1, 1)?;
-    guest.granted(2, 2)?;
-    denied(guest.lease(3)?, EINVAL, FULL)?;
-    tool_denied(
-        &boxed(3, GUEST),
+    let mut guest = make_guest(2)?;
+    guest.lease_as(1, 1)?;
+    guest.lease_as(2, 2)?;
+    check_denied(guest.lease(3)?, EINVAL, FULL)?;
+    check_lease_denied(
+        &container_options(3, GUEST),
         "queue-create nk0 from eth1 rx 3: netkit maximum queue limit reached (EINVAL)",
     )?;
-    guest.holds(1, 1)?;
-    guest.holds(2, 2)?;
-    free(3)
+    guest.check_lease(1, 1)?;
+    guest.check_lease(2, 2)?;
+    check_free(3)
 }
 
 case!(two_nics);
 fn two_nics() -> Result<()> {
     testbed::wire()?;
-    let other = second_nic()?;
-    let mut guest = guest(2)?;
-    guest.granted(LAST, 1)?;
-    denied(guest.lease_of(other, LAST), EOPNOTSUPP, TWO_DEVICES)?;
-    guest.holds(LAST, 1)?;
-    guest.granted(LAST - 1, 2)
+    let other = bring_second_nic()?;
+    let mut guest = make_guest(2)?;
+    guest.lease_as(LAST, 1)?;
+    check_denied(guest.lease_of(other, LAST), EOPNOTSUPP, TWO_DEVICES)?;
+    guest.check_lease(LAST, 1)?;
+    guest.lease_as(LAST - 1, 2)
 }
 
 case!(two_nics_to_a_single);
-/// To a single netkit, in the NICs' namespace.
+/// Leases queues of two NICs to a single netkit, in the NICs' namespace. The kernel must refuse the
+/// second NIC.
 fn two_nics_to_a_single() -> Result<()> {
     testbed::wire()?;
-    let other = second_nic()?;
+    let other = bring_second_nic()?;
     let mut single = Guest::single(GUEST, 3)?;
-    single.granted(LAST, 1)?;
-    denied(single.lease_of(other, LAST), EOPNOTSUPP, TWO_DEVICES)?;
-    single.holds(LAST, 1)
+    single.lease_as(LAST, 1)?;
+    check_denied(single.lease_of(other, LAST), EOPNOTSUPP, TWO_DEVICES)?;
+    single.check_lease(LAST, 1)
 }
 
 case!(queue_out_of_range);
 fn queue_out_of_range() -> Result<()> {
     testbed::wire()?;
-    let mut guest = guest(1)?;
-    let at = Said::Attribute(LEASE_QUEUE_ID_AT);
-    denied(guest.lease(testbed::QUEUES)?, ERANGE, at)?;
-    guest.granted(LAST, 1)
+    let mut guest = make_guest(1)?;
+    let at = ExpectedAck::Attribute(LEASE_QUEUE_ID_AT);
+    check_denied(guest.lease(testbed::QUEUES)?, ERANGE, at)?;
+    guest.lease_as(LAST, 1)
 }
 
 case!(virtual_lessor);
 fn virtual_lessor() -> Result<()> {
-    let mut guest = guest(1)?;
+    let mut guest = make_guest(1)?;
     let lessor = Guest::single("nk1", 2)?;
-    denied(guest.lease_of(lessor.ifindex, 0), EINVAL, VIRTUAL)
+    check_denied(guest.lease_of(lessor.ifindex, 0), EINVAL, VIRTUAL)
 }
 
 case!(itself);
-/// A netkit from itself, in its own namespace.
+/// Leases a netkit's queue to the netkit itself. The kernel must refuse, because the lessor is a
+/// virtual device.
 fn itself() -> Result<()> {
     let mut single = Guest::single(GUEST, 2)?;
-    denied(single.lease_of(single.ifindex, 0), EINVAL, VIRTUAL)
+    check_denied(single.lease_of(single.ifindex, 0), EINVAL, VIRTUAL)
 }
 
 case!(physical_lessee);
-/// A NIC from another NIC, and from itself, in their namespace.
+/// Leases queues to a NIC, from another NIC and from itself. The kernel must refuse, because the
+/// lessee is physical.
 fn physical_lessee() -> Result<()> {
     testbed::wire()?;
-    let other = second_nic()?;
-    let mut nic = Guest::found(NIC, None)?;
-    denied(nic.lease_of(other, 0), EINVAL, PHYSICAL)?;
-    denied(nic.lease(LAST)?, EINVAL, PHYSICAL)
+    let other = bring_second_nic()?;
+    let mut nic = Guest::find(NIC, None)?;
+    check_denied(nic.lease_of(other, 0), EINVAL, PHYSICAL)?;
+    check_denied(nic.lease(LAST)?, EINVAL, PHYSICAL)
 }
 
 case!(veth_lessee);
@@ -224,56 +231,56 @@ fn veth_lessee() -> Result<()> {
     sh(&format!(
         "ip link add nkveth0 type veth peer name nkveth1 netns {BOX}"
     ))?;
-    let mut veth = Guest::found("nkveth1", Some(BOX))?;
-    denied(veth.lease(LAST)?, EINVAL, NO_CREATION)?;
-    tool_denied(
-        &boxed(LAST, "nkveth1"),
+    let mut veth = Guest::find("nkveth1", Some(BOX))?;
+    check_denied(veth.lease(LAST)?, EINVAL, NO_CREATION)?;
+    check_lease_denied(
+        &container_options(LAST, "nkveth1"),
         "lease nkveth1: a veth, not a netkit",
     )
 }
 
 case!(tx_lessee);
-/// An rx queue can't be leased as a tx queue.
+/// Leases an rx queue of the NIC as a tx queue. The kernel must refuse.
 fn tx_lessee() -> Result<()> {
     testbed::wire()?;
-    types(QueueType::Tx, QueueType::Rx, TYPE_AT)
+    check_queue_types(QueueType::Tx, QueueType::Rx, TYPE_AT)
 }
 
 case!(tx_lessor);
-/// A tx queue can't be leased, not even as an rx queue.
+/// Leases a tx queue of the NIC as an rx queue. The kernel must refuse.
 fn tx_lessor() -> Result<()> {
     testbed::wire()?;
-    types(QueueType::Rx, QueueType::Tx, LEASE_QUEUE_TYPE_AT)
+    check_queue_types(QueueType::Rx, QueueType::Tx, LEASE_QUEUE_TYPE_AT)
 }
 
-fn types(kind: QueueType, of_kind: QueueType, bad: u32) -> Result<()> {
-    let mut guest = guest(1)?;
+fn check_queue_types(kind: QueueType, of_kind: QueueType, bad: u32) -> Result<()> {
+    let mut guest = make_guest(1)?;
     let lease = guest.request(ifindex(NIC)?, LAST);
     println_line(&format!("{kind} from {of_kind}"));
     let answer = guest
         .netdev
         .queue_create(guest.ifindex, kind, lease, of_kind);
-    denied(answer, EINVAL, Said::Attribute(bad))?;
-    guest.granted(LAST, 1)
+    check_denied(answer, EINVAL, ExpectedAck::Attribute(bad))?;
+    guest.lease_as(LAST, 1)
 }
 
 case!(no_such_namespace_id);
 fn no_such_namespace_id() -> Result<()> {
-    let mut guest = guest(1)?;
+    let mut guest = make_guest(1)?;
     let lease = Lease {
         netns_id: Some(NsId::new(4242)),
         ..guest.request(Ifindex::new(1), 0)
     };
     let answer = guest.netdev.lease(guest.ifindex, lease);
-    denied(answer, ENONET, Said::Nothing)
+    check_denied(answer, ENONET, ExpectedAck::Nothing)
 }
 
 case!(no_such_device);
 fn no_such_device() -> Result<()> {
-    let mut guest = guest(1)?;
+    let mut guest = make_guest(1)?;
     let nowhere = Ifindex::new(4242);
-    denied(guest.lease_of(nowhere, 0), ENODEV, Said::Nothing)?;
+    check_denied(guest.lease_of(nowhere, 0), ENODEV, ExpectedAck::Nothing)?;
     guest.ifindex = nowhere;
     testbed::wire()?;
-    denied(guest.lease(LAST)?, ENODEV, Said::Nothing)
+    check_denied(guest.lease(LAST)?, ENODEV, ExpectedAck::Nothing)
 }

@@ -9,17 +9,17 @@ use anyhow::{Context, Result, ensure};
 use netdev::link::{AddressOptions, NetkitPair, Route};
 use netdev::{Link, NetNs, Prefix};
 
-use super::lease_way::{boxed, says};
-use framework::doctor::paste;
+use super::lease_way::{container_options, says};
+use framework::doctor::run_remedy;
 use framework::println_line;
 use framework::testbed::{self, BOX, BOX2, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER_ADDRESS};
 use framework::tool::{Finished, command, finish, sh};
 use framework::transfer::devmem_tcp;
 
-/// The guest's, which the sender reaches over the NIC.
+/// IPv4 address of the guest, which the sender reaches over the NIC.
 const GUEST4: &str = "198.51.100.7";
 const GUEST6: &str = "2001:db8:7::7";
-/// Somebody's behind this host, whom the lease is not about.
+/// IPv4 address of a host behind this one that is not part of the lease.
 const OTHER4: &str = "203.0.113.2";
 const OTHER6: &str = "2001:db8:9::2";
 const PORT: u16 = 5000;
@@ -28,8 +28,9 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// A network behind this host, in [`BOX2`], with a device that forwards what comes from there.
-fn network_behind() -> Result<()> {
+/// Makes a network behind this host, in the namespace [`BOX2`], with a device that forwards its
+/// packets.
+fn make_network_behind() -> Result<()> {
     let inside = NetNs::by_name(BOX2)?;
     let mut pair = NetkitPair::new("nkin", "nkout");
     pair.peer_netns = Some(inside.clone());
@@ -60,8 +61,8 @@ fn network_behind() -> Result<()> {
     Ok(())
 }
 
-/// Whether the sender reaches an address that is listened at in this namespace.
-pub(crate) fn reached(listening: &str, address: &str) -> Result<bool> {
+/// Whether the sender can connect to an address that is listened at in the given namespace.
+pub(crate) fn is_reachable(listening: &str, address: &str) -> Result<bool> {
     let at = SocketAddr::new(address.parse()?, PORT);
     let listener = NetNs::by_name(listening)?.run(|| TcpListener::bind(at))?;
     let _listener = listener.with_context(|| format!("{at} in {listening}"))?;
@@ -71,32 +72,35 @@ pub(crate) fn reached(listening: &str, address: &str) -> Result<bool> {
 }
 
 case!(of_the_nic);
-/// The sender reaches the guest, and nobody else behind this host, whom it reached had the NIC been made
-/// a router without more.
+/// Leases a queue with addresses. The sender must reach the guest, and no other host behind this
+/// one.
 fn of_the_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
-    network_behind()?;
+    make_network_behind()?;
     let rules = || -> Result<String> { Ok(sh("ip rule")? + &sh("ip -6 rule")?) };
     let before = rules()?;
     let ends = [(BOX2, OTHER4), (BOX2, OTHER6)];
     for (netns, address) in ends {
-        ensure!(!reached(netns, address)?, "{address} is reached before");
+        ensure!(
+            !is_reachable(netns, address)?,
+            "{address} is reached before"
+        );
     }
     let addresses = format!("--queue 3 --address {GUEST4} --address {GUEST6}");
-    let line = format!("lease --phys {NIC} {}", boxed(&addresses));
+    let line = format!("lease --phys {NIC} {}", container_options(&addresses));
     println_line(tool(&line)?.good(&line)?.trim_end());
     println_line(rules()?.trim_end());
     for (netns, address) in [(BOX, GUEST4), (BOX, GUEST6)] {
-        ensure!(reached(netns, address)?, "{address} is not reached");
+        ensure!(is_reachable(netns, address)?, "{address} is not reached");
     }
     for (netns, address) in ends {
-        ensure!(!reached(netns, address)?, "{address} is reached");
+        ensure!(!is_reachable(netns, address)?, "{address} is reached");
     }
     // By the rules, and nothing else.
     sh("ip rule del pref 11 iif eth1 blackhole")?;
-    ensure!(reached(BOX2, OTHER4)?, "something else is in the way");
+    ensure!(is_reachable(BOX2, OTHER4)?, "something else is in the way");
     sh("ip rule add pref 11 iif eth1 blackhole")?;
     let end = format!("unlease nk0 --netns {BOX}");
     let would = tool(&format!("{end} --dry-run"))?.good(&end)?;
@@ -107,13 +111,14 @@ fn of_the_nic() -> Result<()> {
 }
 
 case!(of_the_guest);
-/// What comes from the guest with another's address goes nowhere.
+/// Sends from the guest with the guest's own address, then with another one. Only the first must
+/// pass.
 fn of_the_guest() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed(&format!("--queue 3 --address {GUEST4}"))
+        container_options(&format!("--queue 3 --address {GUEST4}"))
     );
     tool(&line)?.good(&line)?;
     let mut sender = Link::open_in(&NetNs::by_name(PEER)?)?;
@@ -121,18 +126,18 @@ fn of_the_guest() -> Result<()> {
         sender.add_route(&Route::over(to.parse()?, NIC_ADDRESS.parse()?))?;
     }
     sh(&format!("ip -n {BOX} address add {OTHER4}/32 dev nk0"))?;
-    ensure!(passes(GUEST4)?, "the guest's own is dropped");
-    ensure!(!passes(OTHER4)?, "{OTHER4} passes");
+    ensure!(datagram_passes(GUEST4)?, "the guest's own is dropped");
+    ensure!(!datagram_passes(OTHER4)?, "{OTHER4} passes");
     // By the rule, and nothing else.
     sh("ip rule del pref 11 iif nk0h blackhole")?;
-    ensure!(passes(OTHER4)?, "something else is in the way");
+    ensure!(datagram_passes(OTHER4)?, "something else is in the way");
     sh("ip rule add pref 11 iif nk0h blackhole")?;
     let end = format!("unlease nk0 --netns {BOX}");
     tool(&end)?.good(&end).map(drop)
 }
 
-/// Whether a datagram of the guest from this address reaches the sender.
-fn passes(from: &str) -> Result<bool> {
+/// Whether a datagram that the guest sends from this address reaches the sender.
+fn datagram_passes(from: &str) -> Result<bool> {
     let sender = (SENDER_ADDRESS, PORT);
     let receiver = NetNs::by_name(PEER)?.run(|| UdpSocket::bind(sender))??;
     receiver.set_read_timeout(Some(Duration::from_millis(1500)))?;
@@ -142,7 +147,8 @@ fn passes(from: &str) -> Result<bool> {
 }
 
 case!(of_two_guests);
-/// Two guests share what is of the NIC.
+/// Leases queues to two guests, then ends one lease. The rules that both share must stay until the
+/// second ends.
 fn of_two_guests() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -150,7 +156,7 @@ fn of_two_guests() -> Result<()> {
     let before = sh("ip rule")?;
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed(&format!("--queue 3 --address {GUEST4}"))
+        container_options(&format!("--queue 3 --address {GUEST4}"))
     );
     tool(&line)?.good(&line)?;
     let line =
@@ -160,10 +166,13 @@ fn of_two_guests() -> Result<()> {
     for to in [GUEST4, OTHER4] {
         sender.add_route(&Route::over(to.parse()?, NIC_ADDRESS.parse()?))?;
     }
-    ensure!(reached(BOX, GUEST4)? && reached(BOX2, OTHER4)?, "not both");
+    ensure!(
+        is_reachable(BOX, GUEST4)? && is_reachable(BOX2, OTHER4)?,
+        "not both"
+    );
     let end = format!("unlease nk0 --netns {BOX}");
     println_line(tool(&end)?.good(&end)?.trim_end());
-    ensure!(reached(BOX2, OTHER4)?, "the other's way is cut");
+    ensure!(is_reachable(BOX2, OTHER4)?, "the other's way is cut");
     let left = sh("ip rule")?;
     ensure!(
         left.contains("iif eth1 blackhole"),
@@ -176,7 +185,7 @@ fn of_two_guests() -> Result<()> {
     testbed::forward(&[NIC])?;
     tool(&format!(
         "lease --phys {NIC} {}",
-        boxed(&format!("--queue 3 --address {GUEST4}"))
+        container_options(&format!("--queue 3 --address {GUEST4}"))
     ))?
     .good("lease")?;
     let rules = sh("ip rule")?;
@@ -188,8 +197,8 @@ fn of_two_guests() -> Result<()> {
 }
 
 case!(flushed);
-/// Another program removes the rules: the doctor says so and how to add them again, and the next
-/// lease adds all that are missing, whatever the journal says.
+/// Removes the rules by another program. `doctor` must say so with a working remedy, and the next
+/// lease must add all missing rules.
 fn flushed() -> Result<()> {
     const FLUSH: [&str; 3] = [
         "ip rule del pref 12",
@@ -199,7 +208,7 @@ fn flushed() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
-    network_behind()?;
+    make_network_behind()?;
     let rules = || -> Result<Vec<String>> {
         let text = sh("ip rule")? + &sh("ip -6 rule")?;
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -208,16 +217,19 @@ fn flushed() -> Result<()> {
     };
     let before = rules()?;
     let addresses = format!("--queue 3 --address {GUEST4} --address {GUEST6}");
-    let line = format!("lease --phys {NIC} {}", boxed(&addresses));
+    let line = format!("lease --phys {NIC} {}", container_options(&addresses));
     tool(&line)?.good(&line)?;
     let fenced = rules()?;
     let flush = || FLUSH.iter().try_for_each(|line| sh(line).map(drop));
     flush()?;
-    ensure!(reached(BOX2, OTHER4)?, "something else is in the way");
-    let remedy = missing()?.context("the doctor is content")?;
+    ensure!(is_reachable(BOX2, OTHER4)?, "something else is in the way");
+    let remedy = missing_rules_remedy()?.context("the doctor is content")?;
     println_line(&remedy);
-    paste(&remedy)?;
-    ensure!(missing()?.is_none(), "the remedy helps nothing");
+    run_remedy(&remedy)?;
+    ensure!(
+        missing_rules_remedy()?.is_none(),
+        "the remedy helps nothing"
+    );
     ensure!(
         rules()? == fenced,
         "other rules than before: {:?}",
@@ -234,18 +246,26 @@ fn flushed() -> Result<()> {
     says(&told, "add rule pref 12 nop")?;
     says(&told, "add rule -6 pref 11 iif eth1 blackhole")?;
     for address in [GUEST4, GUEST6] {
-        ensure!(reached(BOX, address)?, "{address} is not reached");
+        ensure!(is_reachable(BOX, address)?, "{address} is not reached");
     }
     for address in [OTHER4, OTHER6] {
-        ensure!(!reached(BOX2, address)?, "{address} is reached");
+        ensure!(!is_reachable(BOX2, address)?, "{address} is reached");
     }
-    ensure!(missing()?.is_none(), "rules are missing: {:?}", rules()?);
+    ensure!(
+        missing_rules_remedy()?.is_none(),
+        "rules are missing: {:?}",
+        rules()?
+    );
 
     // A lease that fails removes none of another's.
     flush()?;
     let line = format!("{second} --queue 1 --netkit nk2");
     println_line(tool(&line)?.refused(1)?.trim_end());
-    ensure!(missing()?.is_none(), "rules are missing: {:?}", rules()?);
+    ensure!(
+        missing_rules_remedy()?.is_none(),
+        "rules are missing: {:?}",
+        rules()?
+    );
     for (netkit, netns) in [("nk0", BOX), ("nk1", BOX2)] {
         let end = format!("unlease {netkit} --netns {netns}");
         tool(&end)?.good(&end)?;
@@ -254,8 +274,8 @@ fn flushed() -> Result<()> {
     Ok(())
 }
 
-/// The doctor's remedy for rules that are missing, if it says that some are.
-fn missing() -> Result<Option<String>> {
+/// Returns the remedy of `doctor` for missing rules; `None` if no rules are missing.
+fn missing_rules_remedy() -> Result<Option<String>> {
     let finished = tool("doctor --json")?;
     let report: serde_json::Value = serde_json::from_str(&finished.stdout)?;
     let checks = report["checks"].as_array().context("no checks")?;

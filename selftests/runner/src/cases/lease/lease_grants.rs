@@ -6,40 +6,43 @@ use netdev::{Link, QueueId, QueueType};
 use nix::libc::ENOENT;
 
 use framework::ifindex;
-use framework::leases::{Guest, Said, delete, denied, free, set_down, set_up, tool};
+use framework::leases::{
+    ExpectedAck, Guest, check_denied, check_free, delete, run_lease, set_link_down, set_link_up,
+};
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
 
 const LAST: u32 = testbed::QUEUES - 1;
 
 case!(two_queues);
-/// By the tool: two queues of the NIC become queues 1 and 2 of the netkit that it makes.
+/// Leases two queues by `devmem-tcp lease`. They must become queues 1 and 2 of the netkit that it
+/// makes.
 fn two_queues() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let told = tool(&format!(
+    let told = run_lease(&format!(
         "--queue 1 --queue 2 --netkit {GUEST} --netns {BOX}"
     ))?;
-    set_up(Some(BOX), GUEST)?;
-    let guest = Guest::found(GUEST, Some(BOX))?;
+    set_link_up(Some(BOX), GUEST)?;
+    let guest = Guest::find(GUEST, Some(BOX))?;
     ensure!(told.ifindex == Some(guest.ifindex.get()), "another ifindex");
     ensure!(told.phys_queues() == [1, 2], "{told:?}");
     ensure!(told.queues() == [Some(1), Some(2)], "{told:?}");
-    guest.holds(1, 1)?;
-    guest.holds(2, 2)?;
-    free(3)
+    guest.check_lease(1, 1)?;
+    guest.check_lease(2, 2)?;
+    check_free(3)
 }
 
 case!(queue_zero);
-/// The NIC's queue 0 can be leased as any other.
+/// Leases the NIC's queue 0, which must be granted like any other.
 fn queue_zero() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(0, 1)?;
-    free(1)
+    Guest::pair(GUEST, 2, BOX)?.lease_as(0, 1)?;
+    check_free(1)
 }
 
 case!(of_either_layer);
-/// A netkit of either layer can lease, a pair's guest end and a single.
+/// Leases a queue to a netkit pair of layer 3 and of layer 2. Both must be granted.
 fn of_either_layer() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -47,38 +50,40 @@ fn of_either_layer() -> Result<()> {
         let mut guest = Guest::pair_with(GUEST, 2, BOX, mode)?;
         let made = Link::open_in(&guest.netns)?.get(guest.ifindex)?;
         ensure!(made.netkit.is_some_and(|netkit| netkit.mode == mode));
-        guest.granted(LAST, 1)?;
+        guest.lease_as(LAST, 1)?;
         delete(HOST)?;
     }
     Ok(())
 }
 
 case!(in_one_namespace);
-/// Within one namespace, to a single netkit: no number of a namespace is told.
+/// Leases a queue to a single netkit in the NIC's namespace. The NIC must report no namespace
+/// number.
 fn in_one_namespace() -> Result<()> {
     testbed::wire()?;
     let mut single = Guest::single(GUEST, 2)?;
     ensure!(single.nsid.is_none(), "another namespace");
-    single.granted(LAST, 1)?;
+    single.lease_as(LAST, 1)?;
     delete(GUEST)?;
-    let told = tool(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
+    let told = run_lease(&format!("--queue {LAST} --netkit {GUEST} --kind single"))?;
     ensure!(told.queues() == [Some(1)], "{told:?}");
     let made = Link::open()?.by_name(GUEST)?.netkit;
     ensure!(
         made.is_some_and(|netkit| netkit.pairing == Pairing::Single),
         "the tool made a pair"
     );
-    Guest::found(GUEST, None)?.holds(LAST, 1)
+    Guest::find(GUEST, None)?.check_lease(LAST, 1)
 }
 
 case!(namespace_is_told);
-/// The NIC tells the number of the guest's namespace, which the kernel gives it if it has none.
+/// Leases a queue to a container. The NIC must report the number of its namespace, which the kernel
+/// assigns if there is none.
 fn namespace_is_told() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
     let before = Link::open()?.nsid(&guest.netns)?;
-    guest.granted(LAST, 1)?;
+    guest.lease_as(LAST, 1)?;
     let after = Link::open()?.nsid(&guest.netns)?;
     ensure!(after.is_some(), "the container has no number here");
     ensure!(before.is_none() || before == after, "another number");
@@ -86,39 +91,40 @@ fn namespace_is_told() -> Result<()> {
 }
 
 case!(devices_down);
-/// By the tool as well as by the crate, both devices being down. The kernel tells of a queue only
-/// while its device is up.
+/// Leases queues while NIC and netkit are down, by the crate and by the tool. The leases must show
+/// when both are up: the kernel reports queues of devices that are up only.
 fn devices_down() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    set_down(None, NIC)?;
+    set_link_down(None, NIC)?;
     let mut guest = Guest::pair_down(GUEST, 3, BOX, NetkitMode::L3)?;
     let answer = guest.lease(LAST)??;
     ensure!(answer == QueueId::new(1), "queue {answer}");
-    tool(&format!("--queue 1 --netkit {GUEST} --netns {BOX}"))?;
-    let mut nic = Guest::found(NIC, None)?;
+    run_lease(&format!("--queue 1 --netkit {GUEST} --netns {BOX}"))?;
+    let mut nic = Guest::find(NIC, None)?;
     let told = nic
         .netdev
         .queue(nic.ifindex, QueueType::Rx, QueueId::new(LAST));
-    denied(told, ENOENT, Said::Nothing)?;
-    set_up(None, NIC)?;
-    set_up(None, HOST)?;
-    set_up(Some(BOX), GUEST)?;
-    guest.holds(LAST, 1)?;
-    guest.holds(1, 2)
+    check_denied(told, ENOENT, ExpectedAck::Nothing)?;
+    set_link_up(None, NIC)?;
+    set_link_up(None, HOST)?;
+    set_link_up(Some(BOX), GUEST)?;
+    guest.check_lease(LAST, 1)?;
+    guest.check_lease(1, 2)
 }
 
 case!(to_two_containers);
-/// Queues of one NIC to netkits of two containers: each counts from 1, each has its own number.
+/// Leases queues of one NIC to two containers. Each netkit's first lease must be its queue 1, and
+/// each namespace must have its own number.
 fn to_two_containers() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
     let mut first = Guest::pair(GUEST, 2, BOX)?;
     let mut second = Guest::pair("nk1", 2, BOX2)?;
-    first.granted(1, 1)?;
-    second.granted(2, 1)?;
-    first.holds(1, 1)?;
+    first.lease_as(1, 1)?;
+    second.lease_as(2, 1)?;
+    first.check_lease(1, 1)?;
     let mut link = Link::open()?;
     ensure!(
         link.nsid(&first.netns)? != link.nsid(&second.netns)?,
@@ -128,12 +134,13 @@ fn to_two_containers() -> Result<()> {
 }
 
 case!(virtual_side_is_silent);
-/// The virtual side tells of no lease, neither at the leased queue nor at its own.
+/// Asks the netkit for its queues. It must report no lease, neither of the leased queue nor of its
+/// own.
 fn virtual_side_is_silent() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(LAST, 1)?;
+    guest.lease_as(LAST, 1)?;
     for id in [0, 1] {
         let id = QueueId::new(id);
         let queue = guest.netdev.queue(guest.ifindex, QueueType::Rx, id)?;
@@ -149,19 +156,19 @@ fn virtual_side_is_silent() -> Result<()> {
 }
 
 case!(other_queues_are_free);
-/// Asked for one queue or for all, the NIC tells of a lease at the leased queue only.
+/// Asks the NIC for one queue and for all. It must report a lease of the leased rx queue only.
 fn other_queues_are_free() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(1, 1)?;
-    free(0)?;
+    guest.lease_as(1, 1)?;
+    check_free(0)?;
     for queue in free_queues()? {
         ensure!(queue != QueueId::new(1), "the dump tells of no lease");
     }
     ensure!(free_queues()?.len() == testbed::QUEUES as usize - 1);
     // Nor does a tx queue of that number have to do with it.
-    let mut nic = Guest::found(NIC, None)?;
+    let mut nic = Guest::find(NIC, None)?;
     let tx = nic
         .netdev
         .queue(nic.ifindex, QueueType::Tx, QueueId::new(1))?;
@@ -169,7 +176,7 @@ fn other_queues_are_free() -> Result<()> {
     Ok(())
 }
 
-/// The rx queues of the NIC that a dump shows without a lease.
+/// Returns the NIC's rx queues that the kernel's dump shows without a lease.
 fn free_queues() -> Result<Vec<QueueId>> {
     let queues = netdev::Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     let free =

@@ -1,4 +1,4 @@
-//! What identifies the devices of a lease, so that those of others are left alone; and dry runs, which
+//! Leases and their devices are identified so that those of others are left alone; and dry runs
 //! change nothing.
 
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use netdev::link::{LinkEvent, NetkitPair, NetkitSingle};
 use netdev::{Ethtool, Link, NetNs};
 
-use super::lease_way::{boxed, says};
+use super::lease_way::{container_options, says};
 use framework::machine;
 use framework::testbed::{self, BOX, BOX2, NIC, PEER};
 use framework::tool::{Finished, command, finish, sh};
@@ -29,8 +29,8 @@ fn tool(line: &str) -> Result<Finished> {
 }
 
 case!(namespace_that_got_the_inode);
-/// A namespace gets the inode of one that is gone, and a netkit in it the number that a leased one had
-/// there: it is another's, and stays.
+/// Replaces a leased netkit by one with the same ifindex in a namespace with the same inode.
+/// `unlease` must not take it for its own.
 fn namespace_that_got_the_inode() -> Result<()> {
     const TRIES: u32 = 50;
     testbed::wire()?;
@@ -65,7 +65,7 @@ fn namespace_that_got_the_inode() -> Result<()> {
     Ok(())
 }
 
-/// Gives each netkit of these names another one as soon as it hears of it, as udev does, until it is dropped.
+/// Renames each netkit of the given names as soon as it appears, as udev does, until it is dropped.
 struct Renamer {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<u32>>>,
@@ -101,7 +101,7 @@ impl Renamer {
         })
     }
 
-    /// How many it has renamed.
+    /// Stops, and returns the number of netkits that were renamed.
     fn end(mut self) -> Result<u32> {
         self.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().context("it has ended")?;
@@ -116,8 +116,8 @@ impl Drop for Renamer {
 }
 
 case!(renamed_at_once);
-/// A netkit that gets another name in the moment in which it is there is known by its number, and so is the
-/// lease that made it.
+/// Renames netkits the moment they are made. They and their leases must be found by ifindex
+/// nevertheless.
 fn renamed_at_once() -> Result<()> {
     const ROUNDS: u32 = 40;
     testbed::wire()?;
@@ -137,7 +137,7 @@ fn renamed_at_once() -> Result<()> {
             links.delete(made)?;
         }
     }
-    let line = format!("lease --phys {NIC} {}", boxed("--queue 3"));
+    let line = format!("lease --phys {NIC} {}", container_options("--queue 3"));
     tool(&line)?.good(&line)?;
     sh("ip link show dev nk0hr")?;
     let ended = tool(&format!("unlease nk0 --netns {BOX}"))?.good("unlease")?;
@@ -149,8 +149,8 @@ fn renamed_at_once() -> Result<()> {
 }
 
 case!(offload_of_each_nic);
-/// Two NICs that forward for a lease each: one gets its large receive offload back when its own lease
-/// ends, whatever the other needs.
+/// Leases queues of two NICs with forwarding, which switches LRO off. Each NIC must get LRO back
+/// when its own lease ends.
 fn offload_of_each_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -170,7 +170,7 @@ fn offload_of_each_nic() -> Result<()> {
     }
     let mut on =
         |nic: &str| -> Result<bool> { Ok(ethtool.features(ifindex(nic)?)?.active.contains(LRO)) };
-    let one = boxed("--phys eth1 --queue 3 --address 198.51.100.7");
+    let one = container_options("--phys eth1 --queue 3 --address 198.51.100.7");
     tool(&format!("lease {one}"))?.good("lease")?;
     let other = format!("--phys eth0 --queue 3 --netkit nk1 --netns {BOX2} --address 203.0.113.7");
     tool(&format!("lease {other}"))?.good("lease")?;
@@ -187,8 +187,9 @@ fn offload_of_each_nic() -> Result<()> {
     Ok(())
 }
 
-/// The runtime directory, file by file; nothing if it is not there.
-fn noted() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
+/// Returns the contents of all files in the runtime directory; none if the directory does not
+/// exist.
+fn read_runtime_files() -> Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut files = BTreeMap::new();
     if Path::new(RUNTIME).exists() {
         for entry in fs::read_dir(RUNTIME)? {
@@ -206,7 +207,7 @@ fn dry_runs_change_nothing() -> Result<()> {
     let lines = [
         format!(
             "lease --phys {NIC} {} --dry-run",
-            boxed("--queue 3 --address 192.0.2.9")
+            container_options("--queue 3 --address 192.0.2.9")
         ),
         "unlease --all-stale --dry-run".to_owned(),
         "restore --dry-run".to_owned(),
@@ -218,11 +219,11 @@ fn dry_runs_change_nothing() -> Result<()> {
     }
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed("--queue 3 --address 192.0.2.9")
+        container_options("--queue 3 --address 192.0.2.9")
     );
     tool(&line)?.good(&line)?;
     // One of another boot, one that is damaged, one that somebody was about to write.
-    let lease = noted()?
+    let lease = read_runtime_files()?
         .into_iter()
         .find(|(path, _)| path.to_string_lossy().contains("lease-"));
     let Some((path, text)) = lease else {
@@ -233,12 +234,12 @@ fn dry_runs_change_nothing() -> Result<()> {
     fs::write(path.with_file_name("lease-1-nk7.json"), text)?;
     fs::write(path.with_file_name("lease-1-nk8.json"), "{")?;
     fs::write(path.with_file_name("lease-1-nk9.json.tmp"), "{")?;
-    let before = noted()?;
+    let before = read_runtime_files()?;
     let unlease = format!("unlease nk0 --netns {BOX} --dry-run");
     for line in lines[1..].iter().chain([&unlease]) {
         let said = tool(line)?.good(line)?;
         println_line(said.trim_end());
-        ensure!(noted()? == before, "{line}: changed {RUNTIME}");
+        ensure!(read_runtime_files()? == before, "{line}: changed {RUNTIME}");
     }
     let said = tool(&unlease)?.good("unlease")?;
     says(&said, "would put back net.ipv4.conf.eth1.forwarding = 0")?;
@@ -251,8 +252,8 @@ fn dry_runs_change_nothing() -> Result<()> {
 }
 
 case!(boot_that_is_masked);
-/// Where another file is mounted over the boot's id, as container engines do, no note is of another boot: those
-/// of other tools stay, and those made there count elsewhere.
+/// Mounts another file over the kernel's boot id, as container engines do. Leases noted inside and
+/// outside must not count as those of another boot.
 fn boot_that_is_masked() -> Result<()> {
     const ID: &str = "/proc/sys/kernel/random/boot_id";
     testbed::wire()?;
@@ -275,9 +276,13 @@ fn boot_that_is_masked() -> Result<()> {
         says(&masked(line)?.good(line)?, "no lease left anything")?;
         says(&tool(line)?.good(line)?, "no lease left anything")?;
     }
-    let leases = noted()?.into_keys();
+    let leases = read_runtime_files()?.into_keys();
     let leases = leases.filter(|path| path.to_string_lossy().contains("lease-"));
-    ensure!(leases.count() == 2, "not two notes: {:?}", noted()?.keys());
+    ensure!(
+        leases.count() == 2,
+        "not two notes: {:?}",
+        read_runtime_files()?.keys()
+    );
     let done = masked(&format!("unlease nk0 --netns {BOX}"))?.good("masked unlease")?;
     says(&done, "nk1 still needs it")?;
     let done = tool(&format!("unlease nk1 --netns {BOX2}"))?.good("unlease")?;

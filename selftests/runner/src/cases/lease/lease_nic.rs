@@ -1,4 +1,4 @@
-//! What can and can't be done to the NIC and to the netkit while a queue is leased.
+//! Changes to the NIC and the netkit while a queue is leased: which the kernel grants and refuses.
 
 use std::time::Duration;
 
@@ -10,25 +10,25 @@ use nix::libc::{EBUSY, EINVAL, EOPNOTSUPP};
 use udmabuf::Udmabuf;
 
 use framework::ifindex;
-use framework::leases::{Guest, Said, delete, denied, free};
+use framework::leases::{ExpectedAck, Guest, check_denied, check_free, delete};
 use framework::testbed::{self, BOX, GUEST, HOST, NIC};
 use framework::tool::until;
 use framework::xdp;
 
 // netdev_queue_busy, asked by ethnl_set_channels for each queue that would go.
-const LEASED: Said = Said::Text("Device queue in use due to queue leasing");
+const LEASED: ExpectedAck = ExpectedAck::Text("Device queue in use due to queue leasing");
 
-/// A guest in a container that leases queue 1 of a NIC whose RSS uses queue 0 only.
-fn leasing() -> Result<Guest> {
+/// Makes a netkit in a container that leases queue 1, on a NIC whose RSS uses queue 0 only.
+fn make_leasing_guest() -> Result<Guest> {
     testbed::container()?;
-    rss_on_queue_zero()?;
+    set_rss_on_queue_zero()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(1, 1)?;
+    guest.lease_as(1, 1)?;
     Ok(guest)
 }
 
-/// `ethtool -X NIC equal 1`: RSS keeps no queue.
-fn rss_on_queue_zero() -> Result<()> {
+/// Sets an RSS table that uses queue 0 only, as `ethtool -X NIC equal 1` does.
+fn set_rss_on_queue_zero() -> Result<()> {
     let mut ethtool = Ethtool::open()?;
     let nic = ifindex(NIC)?;
     let entries = ethtool.rss(nic)?.table.len();
@@ -42,98 +42,98 @@ fn rss_on_queue_zero() -> Result<()> {
 case!(channels_stay);
 fn channels_stay() -> Result<()> {
     testbed::wire()?;
-    let guest = leasing()?;
-    denied(testbed::channels(1)?, EINVAL, LEASED)?;
-    guest.holds(1, 1)
+    let guest = make_leasing_guest()?;
+    check_denied(testbed::set_nic_channels(1)?, EINVAL, LEASED)?;
+    guest.check_lease(1, 1)
 }
 
 case!(channels_stay_until_the_end);
 fn channels_stay_until_the_end() -> Result<()> {
     testbed::wire()?;
-    leasing()?;
-    denied(testbed::channels(1)?, EINVAL, LEASED)?;
+    make_leasing_guest()?;
+    check_denied(testbed::set_nic_channels(1)?, EINVAL, LEASED)?;
     delete(HOST)?;
-    testbed::channels(1)??;
+    testbed::set_nic_channels(1)??;
     Ok(())
 }
 
 case!(channels_as_they_are);
-/// Setting the channels to what they are is no change.
+/// Sets the channels to their present number. The kernel must accept, and the lease stay.
 fn channels_as_they_are() -> Result<()> {
     testbed::wire()?;
-    let guest = leasing()?;
-    testbed::channels(testbed::QUEUES)??;
-    guest.holds(1, 1)
+    let guest = make_leasing_guest()?;
+    testbed::set_nic_channels(testbed::QUEUES)??;
+    guest.check_lease(1, 1)
 }
 
 case!(channels_shrink_down_to_the_lease);
-/// Queues behind the leased one can go, it can't.
+/// Reduces the channels. Queues above the leased one may go, the leased one must not.
 fn channels_shrink_down_to_the_lease() -> Result<()> {
     testbed::wire()?;
-    let guest = leasing()?;
+    let guest = make_leasing_guest()?;
     for count in [3, 2] {
-        testbed::channels(count)??;
-        guest.holds(1, 1)?;
+        testbed::set_nic_channels(count)??;
+        guest.check_lease(1, 1)?;
     }
-    denied(testbed::channels(1)?, EINVAL, LEASED)?;
-    guest.holds(1, 1)
+    check_denied(testbed::set_nic_channels(1)?, EINVAL, LEASED)?;
+    guest.check_lease(1, 1)
 }
 
 case!(channels_grow);
-/// Queues behind the leased one can come, and are free.
+/// Adds channels. The lease must stay, and the new queue be free.
 fn channels_grow() -> Result<()> {
     testbed::wire()?;
-    testbed::channels(2)??;
-    let guest = leasing()?;
-    testbed::channels(3)??;
-    guest.holds(1, 1)?;
-    free(2)
+    testbed::set_nic_channels(2)??;
+    let guest = make_leasing_guest()?;
+    testbed::set_nic_channels(3)??;
+    guest.check_lease(1, 1)?;
+    check_free(2)
 }
 
 case!(netkit_has_no_channels);
-/// A netkit has no channels to set, at neither end.
+/// Sets the channels of a netkit at either end. The kernel must refuse.
 fn netkit_has_no_channels() -> Result<()> {
     testbed::wire()?;
-    let guest = leasing()?;
+    let guest = make_leasing_guest()?;
     let change = ChannelsChange {
         combined: Some(1),
         ..ChannelsChange::default()
     };
     let answer = Ethtool::open()?.set_channels(ifindex(HOST)?, &change);
-    denied(answer, EOPNOTSUPP, Said::Nothing)?;
+    check_denied(answer, EOPNOTSUPP, ExpectedAck::Nothing)?;
     let answer = Ethtool::open_in(&guest.netns)?.set_channels(guest.ifindex, &change);
-    denied(answer, EOPNOTSUPP, Said::Nothing)?;
-    guest.holds(1, 1)
+    check_denied(answer, EOPNOTSUPP, ExpectedAck::Nothing)?;
+    guest.check_lease(1, 1)
 }
 
 case!(bind_of_leased_queue);
-/// A binding of a leased queue, alone and beside a free one, is refused: the leased queue has no
-/// DMA device any more (`netdev_queue_get_dma_dev`), the free one has.
+/// Binds a leased queue on the NIC, alone and with a free one. The kernel must refuse, because a
+/// leased queue has no DMA device (`netdev_queue_get_dma_dev`).
 fn bind_of_leased_queue() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
-    let guest = leasing()?;
+    testbed::enable_header_split()?;
+    let guest = make_leasing_guest()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
     let bind = |queues: &[u32]| -> Result<netdev::Result<netdev::queues::Binding>> {
         let queues: Vec<QueueId> = queues.iter().copied().map(QueueId::new).collect();
         Ok(Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &queues, BindOptions::default()))
     };
     let mismatch = "DMA device mismatch between queue 1 and 0 (multi-PF device?)";
-    denied(bind(&[0, 1])?, EOPNOTSUPP, Said::Text(mismatch))?;
+    check_denied(bind(&[0, 1])?, EOPNOTSUPP, ExpectedAck::Text(mismatch))?;
     let no_dma = "Device doesn't support DMA";
-    denied(bind(&[1])?, EOPNOTSUPP, Said::Text(no_dma))?;
+    check_denied(bind(&[1])?, EOPNOTSUPP, ExpectedAck::Text(no_dma))?;
     bind(&[0])??.unbind();
-    guest.holds(1, 1)
+    guest.check_lease(1, 1)
 }
 
 case!(af_xdp_of_leased_queue);
-/// An AF_XDP socket of a leased queue is refused on the NIC and granted through the netkit; then
-/// the NIC's queue is in use, and nothing can be bound through the netkit (`xsk_reg_pool_at_qid`).
+/// Opens an AF_XDP socket on a leased queue. The NIC must refuse and the netkit grant it; then
+/// binding through the netkit must be refused (`xsk_reg_pool_at_qid`).
 fn af_xdp_of_leased_queue() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let mut guest = Guest::single(GUEST, 2)?;
-    guest.granted(1, 1)?;
+    guest.lease_as(1, 1)?;
     let refused = xdp::socket(ifindex(NIC)?.get(), 1).err();
     let errno = refused.and_then(|error| error.raw_os_error());
     ensure!(errno == Some(EBUSY), "expected EBUSY, got {errno:?}");
@@ -146,13 +146,13 @@ fn af_xdp_of_leased_queue() -> Result<()> {
         let queues = [QueueId::new(1)];
         Netdev::open()?.bind_rx(guest.ifindex, &memory, &queues, BindOptions::default())
     };
-    let in_use = Said::Text("designated queue already in use by AF_XDP");
-    denied(bind(), EBUSY, in_use)?;
+    let in_use = ExpectedAck::Text("designated queue already in use by AF_XDP");
+    check_denied(bind(), EBUSY, in_use)?;
     drop(socket);
     // The kernel lets go of the queue later (`xp_release_deferred`).
     until("a free queue", Duration::from_secs(30), || {
         Ok(!queue(ifindex(NIC)?)?.xsk)
     })?;
     bind()?.unbind();
-    guest.holds(1, 1)
+    guest.check_lease(1, 1)
 }

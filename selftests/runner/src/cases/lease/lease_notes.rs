@@ -11,10 +11,13 @@ use netdev::{Link, NetNs};
 use nix::sys::signal::Signal;
 
 use super::lease_rounds::{BESIDE, BESIDE6, LAST, ROUTED, leased, receive, unlease, unleased};
-use super::lease_way::{begin, boxed, foreign, forwarding, says, unlease_refused};
+use super::lease_way::{
+    container_options, make_foreign_netkit, prepare_containers, read_forwarding, says,
+    unlease_refused,
+};
 use framework::command_line::Recv;
 use framework::footprint::Footprint;
-use framework::leases::{delete, free, is_free, no_device};
+use framework::leases::{check_free, check_no_device, delete, is_free};
 use framework::receiver::bound_queues;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, sh, until};
@@ -22,12 +25,12 @@ use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 use framework::{machine, nic_state};
 
-/// A namespace is torn down some time after its name is gone.
+/// Time limit for the kernel to tear a namespace down after its name is gone.
 const TEARDOWN: Duration = Duration::from_secs(30);
 
-/// What leases have noted.
-fn notes() -> Result<Vec<PathBuf>> {
-    let mut files = nic_state::written_down()?;
+/// Returns the files of the lease journal.
+fn lease_files() -> Result<Vec<PathBuf>> {
+    let mut files = nic_state::runtime_files()?;
     files.retain(|path| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         name.starts_with("lease-") && name.ends_with(".json")
@@ -35,16 +38,17 @@ fn notes() -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The one note of a lease.
-fn note() -> Result<PathBuf> {
-    notes()?.pop().context("no note of a lease")
+/// Returns the only file of the lease journal.
+fn lease_file() -> Result<PathBuf> {
+    lease_files()?.pop().context("no note of a lease")
 }
 
 case!(netkits_that_went);
-/// One with its container, one by another's hand: what they left is cleared away on demand.
+/// Lets two leased netkits disappear, one with its container and one deleted. `unlease` must remove
+/// what each left, and keep what the other needs.
 fn netkits_that_went() -> Result<()> {
-    let before = begin()?;
-    leased(&boxed(&format!(
+    let before = prepare_containers()?;
+    leased(&container_options(&format!(
         "--queue 2 --address {ROUTED} --address {BESIDE6}"
     )))?;
     leased(&format!(
@@ -61,32 +65,35 @@ fn netkits_that_went() -> Result<()> {
     println_line(&done);
     says(&done, "nk1 still needs it")?;
     says(&done, "removed proxy entry 2001:db8:2::77 on eth1")?;
-    ensure!(forwarding()? == "1", "the other's way is cut");
+    ensure!(read_forwarding()? == "1", "the other's way is cut");
     delete("nk1h")?;
     // A new lease takes over what the old one noted of the NIC.
     testbed::container()?;
-    leased(&boxed(&format!("--queue 3 --address {ROUTED}")))?;
+    leased(&container_options(&format!("--queue 3 --address {ROUTED}")))?;
     let gone = unlease("nk1 --netns box2")?.good("unlease")?;
     println_line(&gone);
     says(&gone, "was already gone")?;
-    ensure!(forwarding()? == "1", "the other's way is cut");
+    ensure!(read_forwarding()? == "1", "the other's way is cut");
     unleased(&format!("{GUEST} --netns {BOX}"))?;
     before.same()?;
 
     // A netkit of the same name: what the old one left is cleared away before its note is lost.
-    leased(&boxed(&format!("--queue 2 --address {BESIDE6}")))?;
+    leased(&container_options(&format!(
+        "--queue 2 --address {BESIDE6}"
+    )))?;
     delete(HOST)?;
-    leased(&boxed(&format!("--queue 2 --address {ROUTED}")))?;
+    leased(&container_options(&format!("--queue 2 --address {ROUTED}")))?;
     unleased(&format!("{GUEST} --netns {BOX}"))?;
     before.same()
 }
 
 case!(netkit_of_somebody_else);
-/// It is deleted only on demand.
+/// Leases to a netkit that somebody else made. `unlease` must refuse to delete it without
+/// `--delete`.
 fn netkit_of_somebody_else() -> Result<()> {
-    let before = begin()?;
-    foreign(2)?;
-    let line = boxed(&format!(
+    let before = prepare_containers()?;
+    make_foreign_netkit(2)?;
+    let line = container_options(&format!(
         "--queue {LAST} --address {ROUTED} --address {BESIDE}"
     ));
     let leased = leased(&line)?;
@@ -101,7 +108,7 @@ fn netkit_of_somebody_else() -> Result<()> {
     unleased(&format!("{HOST} --delete"))?;
     before.same()?;
     // One that nothing is known of, and that leases nothing.
-    foreign(1)?;
+    make_foreign_netkit(1)?;
     unlease_refused(&format!("{GUEST} --netns {BOX}"))?;
     unleased(&format!("{GUEST} --netns {BOX} --delete"))?;
     before.same()?;
@@ -111,10 +118,13 @@ fn netkit_of_somebody_else() -> Result<()> {
 }
 
 case!(bound);
-/// A receiver is not pulled from under its feet, unless one says so.
+/// Ends a lease while a receiver uses it. `unlease` must refuse and name the receiver, and end both
+/// with `--force`.
 fn bound() -> Result<()> {
-    let before = begin()?;
-    leased(&boxed(&format!("--queue {LAST} --address {ROUTED}")))?;
+    let before = prepare_containers()?;
+    leased(&container_options(&format!(
+        "--queue {LAST} --address {ROUTED}"
+    )))?;
     let receiver = Recv::on(GUEST)
         .netns(BOX)
         .listen(format!("{ROUTED}:5000"))
@@ -126,7 +136,7 @@ fn bound() -> Result<()> {
     says(&would, "without --force")?;
     ensure!(!is_free(LAST)?, "the lease has ended");
     println_line(&unlease(&format!("{GUEST} --netns {BOX} --force"))?.good("unlease")?);
-    free(LAST)?;
+    check_free(LAST)?;
     let end = receiver.end_within(Duration::from_secs(30))?;
     println_line(end.stderr.trim_end());
     ensure!(end.status.code() == Some(4), "{}", end.status);
@@ -134,25 +144,28 @@ fn bound() -> Result<()> {
 }
 
 case!(stopped_half_way);
-/// Killed at any moment, it leaves what `unlease` clears away; told to end, it leaves nothing.
+/// Kills or ends `lease` at different moments. After SIGKILL `unlease` must remove what is left;
+/// after SIGTERM nothing must be left.
 fn stopped_half_way() -> Result<()> {
-    let before = begin()?;
+    let before = prepare_containers()?;
     let way = format!("--address {ROUTED} --address {BESIDE} --address {BESIDE6}");
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed(&format!("--queue {LAST} {way}"))
+        container_options(&format!("--queue {LAST} {way}"))
     );
     let (mut done, mut taken_back, mut half) = (0, 0, 0);
     for turn in 0..24 {
         let signal = [Signal::SIGKILL, Signal::SIGTERM][turn % 2];
         let running = Running::start(command(None, &devmem_tcp(), &line))?;
         // From the moment on at which it has noted what it will change.
-        until("a note, or the end", TEARDOWN, || Ok(!notes()?.is_empty()))?;
+        until("a note, or the end", TEARDOWN, || {
+            Ok(!lease_files()?.is_empty())
+        })?;
         thread::sleep(Duration::from_millis(turn as u64));
         // It may have ended already.
         let _ended = running.signal(signal);
         let end = running.end_within(TEARDOWN)?;
-        let noted = !notes()?.is_empty();
+        let noted = !lease_files()?.is_empty();
         let what = format!("turn {turn}, {signal}, {}", end.status);
         match (end.status.success(), noted) {
             (true, _) => done += 1,
@@ -166,7 +179,7 @@ fn stopped_half_way() -> Result<()> {
         } else {
             ensure!(!end.status.success(), "{what}: without a note");
         }
-        clear_of_half_written()
+        remove_temporary_files()
             .and_then(|()| before.same())
             .context(what)?;
     }
@@ -180,20 +193,20 @@ fn stopped_half_way() -> Result<()> {
     Ok(())
 }
 
-/// What a killed writer left beside a note goes with the next lock.
-fn clear_of_half_written() -> Result<()> {
+/// Removes the temporary files of killed writers, by taking the runtime directory's lock once.
+fn remove_temporary_files() -> Result<()> {
     unlease("--all-stale")?.good("unlease").map(drop)
 }
 
 case!(damaged_notes);
-/// A note that cannot be read is put aside: the netkit is then as somebody else's. One of another
-/// boot is no note.
+/// Damages the file of a lease, then makes it one of another boot. `unlease` must treat the netkit
+/// as somebody else's, and keep the damaged file aside.
 fn damaged_notes() -> Result<()> {
-    let before = begin()?;
-    let line = boxed(&format!("--queue {LAST} --address {BESIDE}"));
+    let before = prepare_containers()?;
+    let line = container_options(&format!("--queue {LAST} --address {BESIDE}"));
     let end = format!("{GUEST} --netns {BOX}");
     leased(&line)?;
-    let note = self::note()?;
+    let note = self::lease_file()?;
     let whole = fs::read_to_string(&note)?;
     fs::write(&note, &whole[..whole.len() / 2])?;
     let complaint = unlease_refused(&end)?;
@@ -220,25 +233,26 @@ fn damaged_notes() -> Result<()> {
 }
 
 case!(nic_that_went);
-/// With the NIC go its leases and their netkits; the notes are cleared away.
+/// Removes the NIC of a lease. `unlease` must say that the netkit was already gone, and remove the
+/// lease's file.
 fn nic_that_went() -> Result<()> {
-    begin()?;
-    leased(&boxed(&format!(
+    prepare_containers()?;
+    leased(&container_options(&format!(
         "--queue {LAST} --address {ROUTED} --address {BESIDE6}"
     )))?;
     machine::unload()?;
-    no_device(HOST)?;
+    check_no_device(HOST)?;
     let gone = unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?;
     println_line(&gone);
     says(&gone, "was already gone")?;
-    let left = nic_state::written_down()?;
+    let left = nic_state::runtime_files()?;
     ensure!(left.is_empty(), "{left:?}");
     unlease_refused(&format!("{GUEST} --netns {BOX}")).map(drop)
 }
 
 case!(ended_from_elsewhere);
-/// Ended from another namespace than that of NIC and host end: the receiver is seen, what was changed there is
-/// put back there, and a device here that has the NIC's number is left alone.
+/// Ends a lease from a third namespace. A running receiver must be noticed, settings restored in
+/// the right namespace, and a local device with the NIC's ifindex left alone.
 fn ended_from_elsewhere() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -256,13 +270,13 @@ fn ended_from_elsewhere() -> Result<()> {
     testbed::forward(&["nkz"])?;
     let before = rail.run(Footprint::settled)??;
     let line = format!("--queue {LAST} --address {ROUTED} --address {BESIDE}");
-    let line = format!("lease --phys {NIC} {}", boxed(&line));
+    let line = format!("lease --phys {NIC} {}", container_options(&line));
     let lease = || finish(command(Some(BOX2), &devmem_tcp(), &line))?.good("lease");
     let as_before = |what: &str| -> Result<()> {
         rail.run(|| before.soon_again())?.context(what.to_owned())?;
         let here = fs::read_to_string("/proc/sys/net/ipv4/conf/nkz/forwarding")?;
         ensure!(here.trim() == "1", "{what}: a device of this namespace");
-        ensure!(notes()?.is_empty(), "{what}: the note stays");
+        ensure!(lease_files()?.is_empty(), "{what}: the note stays");
         Ok(())
     };
     let host = format!("{HOST} --netns {BOX2}");
@@ -298,6 +312,9 @@ fn ended_from_elsewhere() -> Result<()> {
     })?;
     let stale = unlease("--all-stale")?.good("unlease")?;
     says(&stale, "netkit nk0 (namespace box) was already gone")?;
-    ensure!(notes()?.is_empty(), "the note of a namespace that is gone");
+    ensure!(
+        lease_files()?.is_empty(),
+        "the note of a namespace that is gone"
+    );
     delete("nkz")
 }

@@ -1,4 +1,4 @@
-//! `lease`, a transfer, `unlease`, over and over as an operator would: nothing is left behind.
+//! `lease`, a transfer and `unlease`, repeated as an operator would: nothing is left behind.
 
 use std::fs;
 use std::io::Write;
@@ -17,7 +17,7 @@ use nix::sched::{CloneFlags, unshare};
 use framework::command_line::Recv;
 use framework::far_end::{connect, pattern};
 use framework::footprint::Footprint;
-use framework::leases::free;
+use framework::leases::check_free;
 use framework::machine;
 use framework::println_line;
 use framework::summary::{self, Leased, Unleased};
@@ -25,26 +25,26 @@ use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS, NIC_ADDRESS6,
 use framework::tool::{Finished, command, finish};
 use framework::transfer::{devmem_tcp, summary};
 
-/// How often each case does it; there are two for each way of naming a namespace.
+/// Number of rounds of a case; there are two cases for each way to name a namespace.
 const ROUNDS: u32 = 25;
-/// The NIC's queue that is leased.
+/// Number of the NIC's queue that is leased.
 pub(crate) const LAST: u32 = testbed::QUEUES - 1;
-/// The guest's addresses that the sender has routes to.
+/// IPv4 address of the guest that the sender has a route to.
 pub(crate) const ROUTED: &str = testbed::BOX_ADDRESS;
 pub(crate) const ROUTED6: &str = "2001:db8:100::2";
-/// The guest's addresses in the NIC's own subnets.
+/// IPv4 address of the guest in the NIC's own subnet.
 pub(crate) const BESIDE: &str = "192.0.2.77";
 pub(crate) const BESIDE6: &str = "2001:db8:2::77";
-/// A file that a namespace is mounted on.
-const PATH: &str = "/run/pod.netns";
+/// File that a network namespace is mounted on.
+const POD_FILE: &str = "/run/pod.netns";
 
-/// A pod's namespace.
+/// A pod's network namespace, by what keeps it and names it.
 pub(crate) enum Pod {
-    /// With a name of `ip netns`.
+    /// Named, as by `ip netns`.
     Named,
-    /// Mounted on a file elsewhere.
+    /// Mounted on a file outside of `/run/netns`.
     Mounted,
-    /// With nothing but a process.
+    /// Kept by a process only.
     Process(Child),
 }
 
@@ -55,13 +55,13 @@ impl Pod {
     }
 
     fn mounted() -> Result<Self> {
-        fs::File::create(PATH)?;
+        fs::File::create(POD_FILE)?;
         let made = thread::spawn(|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             let own = Path::new("/proc/thread-self/ns/net");
             mount(
                 Some(own),
-                PATH,
+                POD_FILE,
                 None::<&str>,
                 MsFlags::MS_BIND,
                 None::<&str>,
@@ -83,22 +83,22 @@ impl Pod {
         Ok(Self::Process(child))
     }
 
-    /// As `--netns` names it.
-    pub(crate) fn arg(&self) -> String {
+    /// Returns the argument of `--netns` for the namespace.
+    pub(crate) fn netns_argument(&self) -> String {
         match self {
             Self::Named => BOX.to_owned(),
-            Self::Mounted => PATH.to_owned(),
+            Self::Mounted => POD_FILE.to_owned(),
             Self::Process(child) => format!("pid:{}", child.id()),
         }
     }
 
-    /// Ends it.
+    /// Ends the pod: deletes the name, unmounts the file or kills the process.
     pub(crate) fn end(self) -> Result<()> {
         match self {
             Self::Named => machine::delete_namespace(BOX),
             Self::Mounted => {
-                umount2(PATH, MntFlags::MNT_DETACH)?;
-                Ok(fs::remove_file(PATH)?)
+                umount2(POD_FILE, MntFlags::MNT_DETACH)?;
+                Ok(fs::remove_file(POD_FILE)?)
             }
             Self::Process(mut child) => {
                 child.kill()?;
@@ -109,8 +109,9 @@ impl Pod {
     }
 }
 
-/// The wire, and the sender's routes to the guest. This host is no router.
-pub(crate) fn wire() -> Result<()> {
+/// Prepares the wire and the sender's routes to the guest, and checks that this host is not a
+/// router.
+pub(crate) fn wire_with_routes() -> Result<()> {
     for family in ["ipv4", "ipv6"] {
         let path = format!("/proc/sys/net/{family}/conf/all/forwarding");
         let forwarding = fs::read_to_string(&path).context(path.clone())?;
@@ -125,30 +126,31 @@ pub(crate) fn wire() -> Result<()> {
     Ok(())
 }
 
-/// `devmem-tcp lease`, whatever it comes to.
+/// Runs `devmem-tcp lease` to its end, whatever its exit status.
 pub(crate) fn lease(line: &str) -> Result<Finished> {
     let line = format!("lease --phys {NIC} {line}");
     finish(command(None, &devmem_tcp(), &line))
 }
 
-/// `devmem-tcp lease --json` that is granted, and what it printed.
+/// Runs `devmem-tcp lease --json`, which must succeed, and returns its output.
 pub(crate) fn leased(line: &str) -> Result<Leased> {
     let text = lease(&format!("--json {line}"))?.good("lease")?;
     summary::parse(&text)
 }
 
-/// `devmem-tcp unlease`, whatever it comes to.
+/// Runs `devmem-tcp unlease` to its end, whatever its exit status.
 pub(crate) fn unlease(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), &format!("unlease {line}")))
 }
 
-/// `devmem-tcp unlease --json` that is done, and what it printed.
+/// Runs `devmem-tcp unlease --json`, which must succeed, and returns its output.
 pub(crate) fn unleased(line: &str) -> Result<Unleased> {
     let text = unlease(&format!("--json {line}"))?.good("unlease")?;
     summary::parse(&text)
 }
 
-/// So many bytes from the far end of the wire into the pod's guest end, validated.
+/// Sends `bytes` bytes from the far end of the wire to a receiver on the netkit, and checks that
+/// all are right and in the dmabuf.
 pub(crate) fn receive(netns: &str, netkit: &str, to: SocketAddr, bytes: usize) -> Result<()> {
     let receiver = Recv::on(netkit).netns(netns).listen(to).size("2M");
     let receiver = receiver.validate(251).start()?;
@@ -167,26 +169,26 @@ fn address(addr: &str, port: u16) -> Result<SocketAddr> {
     Ok(SocketAddr::new(addr.parse()?, port))
 }
 
-/// What goes first.
+/// Which ends first in a round, the lease or the pod.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum First {
-    /// The lease, by `unlease`; then the pod.
+enum EndsFirst {
+    /// `unlease` ends the lease, then the pod ends.
     Lease,
-    /// The pod, as pods do, and the lease with it; `unlease` clears away what is left.
+    /// The pod ends, and with it the lease; `unlease` removes the rest.
     Pod,
 }
 
-/// Again and again a pod comes, gets a lease and a way for both families, receives, lease and pod
-/// end, and nothing is left.
-fn rounds(first: First, pod: impl Fn() -> Result<Pod>) -> Result<()> {
-    wire()?;
+/// Runs the rounds of a case: make a pod, lease with routes for IPv4 and IPv6, receive, end lease
+/// and pod. Checks after each that nothing is left.
+fn run_rounds(first: EndsFirst, pod: impl Fn() -> Result<Pod>) -> Result<()> {
+    wire_with_routes()?;
     let before = Footprint::settled()?;
     let (begin, sizes) = (Instant::now(), [4 << 10, 1 << 20, (100 << 10) + 1, 17]);
     for round in 0..ROUNDS {
         let turn = usize::try_from(round)?;
         let to = [ROUTED, ROUTED6][turn % 2];
         let to = address(to, 5000 + u16::try_from(round)?)?;
-        one(first, pod()?, to, sizes[turn % sizes.len()])
+        run_round(first, pod()?, to, sizes[turn % sizes.len()])
             .and_then(|()| before.soon_again())
             .with_context(|| format!("round {round}"))?;
     }
@@ -195,8 +197,8 @@ fn rounds(first: First, pod: impl Fn() -> Result<Pod>) -> Result<()> {
     Ok(())
 }
 
-fn one(first: First, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
-    let netns = pod.arg();
+fn run_round(first: EndsFirst, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
+    let netns = pod.netns_argument();
     let ways: String = [ROUTED, ROUTED6, BESIDE, BESIDE6]
         .map(|address| format!(" --address {address}"))
         .concat();
@@ -205,50 +207,51 @@ fn one(first: First, pod: Pod, to: SocketAddr, bytes: usize) -> Result<()> {
     ensure!(leased.made, "{leased:?}");
     receive(&netns, GUEST, to, bytes)?;
     let line = format!("{GUEST} --netns {netns}");
-    if first == First::Pod {
+    if first == EndsFirst::Pod {
         pod.end()?;
         return unleased(&line).map(drop);
     }
     let unleased = unleased(&line)?;
     ensure!(unleased.phys_queues() == [LAST], "{unleased:?}");
-    free(LAST)?;
+    check_free(LAST)?;
     pod.end()
 }
 
 case!(by_name);
 fn by_name() -> Result<()> {
-    rounds(First::Lease, Pod::named)
+    run_rounds(EndsFirst::Lease, Pod::named)
 }
 
 case!(by_name_pod_first);
 fn by_name_pod_first() -> Result<()> {
-    rounds(First::Pod, Pod::named)
+    run_rounds(EndsFirst::Pod, Pod::named)
 }
 
 case!(by_path);
 fn by_path() -> Result<()> {
-    rounds(First::Lease, Pod::mounted)
+    run_rounds(EndsFirst::Lease, Pod::mounted)
 }
 
 case!(by_path_pod_first);
 fn by_path_pod_first() -> Result<()> {
-    rounds(First::Pod, Pod::mounted)
+    run_rounds(EndsFirst::Pod, Pod::mounted)
 }
 
 case!(by_pid);
 fn by_pid() -> Result<()> {
-    rounds(First::Lease, Pod::process)
+    run_rounds(EndsFirst::Lease, Pod::process)
 }
 
 case!(by_pid_pod_first);
 fn by_pid_pod_first() -> Result<()> {
-    rounds(First::Pod, Pod::process)
+    run_rounds(EndsFirst::Pod, Pod::process)
 }
 
 case!(beside_the_nic);
-/// The sender finds the guest by asking for it on its own link; both families.
+/// Leases with addresses in the NIC's own subnets. The sender must find the guest by ARP and
+/// neighbour discovery on its own link.
 fn beside_the_nic() -> Result<()> {
-    wire()?;
+    wire_with_routes()?;
     let before = Footprint::settled()?;
     let pod = Pod::named()?;
     let line = format!("--queue {LAST} --netkit {GUEST} --netns {BOX}");
@@ -261,7 +264,7 @@ fn beside_the_nic() -> Result<()> {
     println_line(&unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?);
     pod.end()?;
     before.soon_again()?;
-    free(LAST)?;
+    check_free(LAST)?;
     ensure!(framework::ifindex(HOST).is_err(), "{HOST} is left");
     Ok(())
 }

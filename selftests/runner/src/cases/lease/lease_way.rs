@@ -7,47 +7,47 @@ use netdev::link::{NetkitPair, Route};
 use netdev::{Ethtool, Ifindex, Link, NetNs, Prefix};
 
 use super::lease_rounds::{
-    BESIDE, BESIDE6, LAST, ROUTED, ROUTED6, lease, leased, unlease, unleased, wire,
+    BESIDE, BESIDE6, LAST, ROUTED, ROUTED6, lease, leased, unlease, unleased, wire_with_routes,
 };
-use crate::cases::tools::remedies::pasted;
+use crate::cases::tools::remedies::run_remedies;
 use framework::footprint::Footprint;
 use framework::testbed::{self, BOX, BOX2, GUEST, HOST, NIC};
 use framework::tool::{command, finish};
 use framework::transfer::devmem_tcp;
 use framework::{Skip, println_line};
 
-/// The sysctl of the NIC that every IPv4 way needs.
+/// Sysctl file for IPv4 forwarding on the NIC, which every IPv4 guest route needs.
 const FORWARDING: &str = "/proc/sys/net/ipv4/conf/eth1/forwarding";
 const ALL_FORWARDING: &str = "/proc/sys/net/ipv4/conf/all/forwarding";
 
-/// The wire, two containers, and what there is before.
-pub(crate) fn begin() -> Result<Footprint> {
-    wire()?;
+/// Prepares the wire and two containers, and takes a snapshot of everything a lease may change.
+pub(crate) fn prepare_containers() -> Result<Footprint> {
+    wire_with_routes()?;
     testbed::container()?;
     testbed::namespace(BOX2)?;
     Footprint::settled()
 }
 
-pub(crate) fn boxed(rest: &str) -> String {
+pub(crate) fn container_options(rest: &str) -> String {
     format!("--netkit {GUEST} --netns {BOX} {rest}")
 }
 
-pub(crate) fn forwarding() -> Result<String> {
+pub(crate) fn read_forwarding() -> Result<String> {
     Ok(fs::read_to_string(FORWARDING)?.trim().to_owned())
 }
 
-/// The complaint of a lease that must be refused, and of an end of one.
+/// Checks that `lease` is refused, runs the commands of its remedy, and returns its standard error.
 pub(crate) fn lease_refused(line: &str) -> Result<String> {
     let complaint = lease(line)?.refused(1)?;
     println_line(complaint.trim_end());
-    pasted(&complaint)?;
+    run_remedies(&complaint)?;
     Ok(complaint)
 }
 
 pub(crate) fn unlease_refused(line: &str) -> Result<String> {
     let complaint = unlease(line)?.refused(1)?;
     println_line(complaint.trim_end());
-    pasted(&complaint)?;
+    run_remedies(&complaint)?;
     Ok(complaint)
 }
 
@@ -59,8 +59,8 @@ pub(crate) fn says(complaint: &str, part: &str) -> Result<()> {
     Ok(())
 }
 
-/// A netkit pair that nobody's lease made, its guest end in the container.
-pub(crate) fn foreign(rx_queues: u32) -> Result<()> {
+/// Makes a netkit pair without `devmem-tcp lease`, with its guest end in the container.
+pub(crate) fn make_foreign_netkit(rx_queues: u32) -> Result<()> {
     let mut pair = NetkitPair::new(HOST, GUEST);
     pair.rx_queues = Some(rx_queues);
     pair.peer_netns = Some(NetNs::by_name(BOX)?);
@@ -73,14 +73,23 @@ fn many_queues() -> Result<()> {
     testbed::wire_with(8, "")?;
     testbed::container()?;
     let before = Footprint::settled()?;
-    says(&lease_refused(&boxed("--queue 3 --queues 3-4"))?, "twice")?;
-    says(&lease_refused(&boxed("--count 8"))?, "7 of its 8 rx queues")?;
+    says(
+        &lease_refused(&container_options("--queue 3 --queues 3-4"))?,
+        "twice",
+    )?;
+    says(
+        &lease_refused(&container_options("--count 8"))?,
+        "7 of its 8 rx queues",
+    )?;
     before.same()?;
-    let three = leased(&boxed("--queue 6 --queues 2-3"))?;
+    let three = leased(&container_options("--queue 6 --queues 2-3"))?;
     println_line(&format!("{three:?}"));
     ensure!(three.phys_queues() == [6, 2, 3], "{three:?}");
     ensure!(three.queues() == [1, 2, 3].map(Some), "{three:?}");
-    says(&lease_refused(&boxed("--queues 4,5"))?, "room for 0 more")?;
+    says(
+        &lease_refused(&container_options("--queues 4,5"))?,
+        "room for 0 more",
+    )?;
     // 0 is the host's; of the others 1, 4, 5 and 7 are left.
     let count = format!("--netkit nk1 --netns {BOX} --count 2");
     let two = leased(&count)?;
@@ -96,10 +105,10 @@ fn many_queues() -> Result<()> {
 }
 
 case!(switches_are_shared);
-/// The last one to end puts back what both needed.
+/// Ends two leases that need the same sysctls. The last one to end must restore them.
 fn switches_are_shared() -> Result<()> {
-    let before = begin()?;
-    leased(&boxed(&format!(
+    let before = prepare_containers()?;
+    leased(&container_options(&format!(
         "--queue 2 --address {ROUTED} --address {ROUTED6}"
     )))?;
     let other = format!("--netkit nk1 --netns {BOX2} --queue 3 --address {BESIDE}");
@@ -109,16 +118,16 @@ fn switches_are_shared() -> Result<()> {
     println_line(&format!("{one:?}"));
     says(&one.kept.join("; "), "nk1 still needs it")?;
     says(&one.restored.join("; "), "force_forwarding = 0")?;
-    ensure!(forwarding()? == "1", "the other's way is cut");
+    ensure!(read_forwarding()? == "1", "the other's way is cut");
     println_line(&format!("{:?}", unleased("nk1h")?));
     before.same()
 }
 
 case!(what_others_set_stays);
-/// Somebody makes a router of the whole host while a lease is there: it stays one.
+/// Makes the host a router while a lease exists. `unlease` must leave forwarding on.
 fn what_others_set_stays() -> Result<()> {
-    let before = begin()?;
-    leased(&boxed(&format!(
+    let before = prepare_containers()?;
+    leased(&container_options(&format!(
         "--queue {LAST} --address {ROUTED} --address {BESIDE6}"
     )))?;
     fs::write(ALL_FORWARDING, "1")?;
@@ -126,15 +135,16 @@ fn what_others_set_stays() -> Result<()> {
     let done = unlease(&format!("{GUEST} --netns {BOX}"))?.good("unlease")?;
     println_line(&done);
     says(&done, "left net.ipv4.conf.eth1.forwarding: another program")?;
-    ensure!(forwarding()? == "1", "the host's routing is cut");
+    ensure!(read_forwarding()? == "1", "the host's routing is cut");
     fs::write(ALL_FORWARDING, "0")?;
     before.same()
 }
 
 case!(refused_half_way);
-/// A route in this or that namespace is taken, a queue is: what was done before is taken back.
+/// Makes `lease` fail half-way, by a taken queue or by a route in either namespace. It must undo
+/// what it did before.
 fn refused_half_way() -> Result<()> {
-    let before = begin()?;
+    let before = prepare_containers()?;
     let way = format!("--address {ROUTED} --address {BESIDE} --address {BESIDE6}");
     let inside = NetNs::by_name(BOX)?;
     let names = || -> Result<usize> { Ok(Link::open_in(&inside)?.list()?.len()) };
@@ -143,7 +153,7 @@ fn refused_half_way() -> Result<()> {
     leased(&other)?;
     let with_other = Footprint::settled()?;
     says(
-        &lease_refused(&boxed(&format!("--queues 1-3 {way}")))?,
+        &lease_refused(&container_options(&format!("--queues 1-3 {way}")))?,
         "(EBUSY)",
     )?;
     ensure!(names()? == 1, "something is left in the container");
@@ -155,13 +165,13 @@ fn refused_half_way() -> Result<()> {
     let (mut guest_links, lo) = (Link::open_in(&inside)?, Ifindex::new(1));
     let default = Route::on_link("0.0.0.0/0".parse()?, lo);
     guest_links.add_route(&default)?;
-    let line = boxed(&format!("--queue {LAST} {way}"));
+    let line = container_options(&format!("--queue {LAST} {way}"));
     let complaint = lease_refused(&line)?;
     says(&complaint, "0.0.0.0/0")?;
     ensure!(names()? == 1, "something is left in the container");
     before.same()?;
     // The same with a netkit that stays: its lease cannot be taken back, so it comes last.
-    foreign(2)?;
+    make_foreign_netkit(2)?;
     let with_netkit = Footprint::settled()?;
     lease_refused(&line)?;
     with_netkit.same()?;
@@ -191,13 +201,14 @@ fn refused_half_way() -> Result<()> {
 }
 
 case!(refused_at_once);
-/// What makes no sense, and a runtime directory that cannot be written.
+/// Passes contradictory options, then an unusable runtime directory. `lease` must refuse before it
+/// changes anything.
 fn refused_at_once() -> Result<()> {
-    let before = begin()?;
+    let before = prepare_containers()?;
     let queue = format!("--queue {LAST}");
     let refused = [
         (
-            boxed(&format!("{queue} --kind single --address {ROUTED}")),
+            container_options(&format!("{queue} --kind single --address {ROUTED}")),
             "has no data path",
         ),
         (
@@ -205,11 +216,11 @@ fn refused_at_once() -> Result<()> {
             "is this namespace",
         ),
         (
-            boxed(&format!("{queue} --address {}", testbed::NIC_ADDRESS)),
+            container_options(&format!("{queue} --address {}", testbed::NIC_ADDRESS)),
             "an address of this host",
         ),
         (
-            boxed(&format!("{queue} --address {ROUTED} --route ::/0")),
+            container_options(&format!("{queue} --address {ROUTED} --route ::/0")),
             "of its family",
         ),
     ];
@@ -217,7 +228,7 @@ fn refused_at_once() -> Result<()> {
         says(&lease_refused(&line)?, words)?;
         before.same()?;
     }
-    let line = format!("lease --phys {NIC} {}", boxed(&queue));
+    let line = format!("lease --phys {NIC} {}", container_options(&queue));
     let mut command = command(None, &devmem_tcp(), &line);
     command.env("DEVMEM_TCP_RUNTIME_DIR", "/proc/none");
     let complaint = finish(command)?.refused(1)?;
@@ -227,8 +238,8 @@ fn refused_at_once() -> Result<()> {
 
 case!(dry_runs);
 fn dry_runs() -> Result<()> {
-    let before = begin()?;
-    let line = boxed(&format!("--count 2 --address {ROUTED} --address {BESIDE6}"));
+    let before = prepare_containers()?;
+    let line = container_options(&format!("--count 2 --address {ROUTED} --address {BESIDE6}"));
     let would = lease(&format!("{line} --dry-run"))?.good("lease")?;
     println_line(&would);
     for words in [
@@ -264,10 +275,10 @@ fn dry_runs() -> Result<()> {
 }
 
 case!(large_receive_offload);
-/// A NIC that forwards loses its large receive offload (`dev_disable_lro`), and nothing in the
-/// kernel gives it back.
+/// Leases with forwarding on a NIC with LRO, which the kernel then switches off
+/// (`dev_disable_lro`). `unlease` must switch LRO on again, because the kernel does not.
 fn large_receive_offload() -> Result<()> {
-    begin()?;
+    prepare_containers()?;
     let nic = framework::ifindex(NIC)?;
     let mut ethtool = Ethtool::open()?;
     if !ethtool.features(nic)?.hw.contains("rx-lro") {
@@ -280,7 +291,7 @@ fn large_receive_offload() -> Result<()> {
     ethtool.set_feature(nic, "rx-lro", true)?;
     let before = Footprint::settled()?;
     let mut active = || -> Result<bool> { Ok(ethtool.features(nic)?.active.contains("rx-lro")) };
-    let line = boxed(&format!("--queue {LAST} --address {ROUTED}"));
+    let line = container_options(&format!("--queue {LAST} --address {ROUTED}"));
     let would = lease(&format!("{line} --dry-run"))?.good("lease")?;
     says(&would, "would let the kernel switch rx-lro of eth1 off")?;
     ensure!(active()?, "a dry run took it");

@@ -1,4 +1,5 @@
-//! Kinds of memory that the tools can't use, and the owner of the memory during a run and after.
+//! Kinds of memory that the tools can use or not, and which process holds the memory during a run
+//! and after.
 
 use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd};
@@ -31,20 +32,21 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-/// `devmem-tcp recv` with this memory.
+/// The command of `devmem-tcp recv` with the given `--memory`.
 fn recv(memory: &str) -> Command {
     tool(&format!(
         "recv -f {NIC} -l {NIC_ADDRESS}:5000 --memory {memory}"
     ))
 }
 
-/// A dmabuf of the system heap.
-fn heap(len: u64) -> Result<AnyMemory> {
+/// Allocates a dmabuf of `len` bytes from the system heap.
+fn allocate_from_heap(len: u64) -> Result<AnyMemory> {
     Ok(AnyMemory::make(&"heap:system".parse()?, Some(len), None)?)
 }
 
-/// Leaves it open in the programs that this process starts; its number there.
-fn lend(fd: impl AsFd) -> Result<i32> {
+/// Clears `FD_CLOEXEC`, so that programs started by this process inherit the fd. Returns the fd's
+/// number.
+fn clear_cloexec(fd: impl AsFd) -> Result<i32> {
     fcntl(fd.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).context("FD_CLOEXEC")?;
     Ok(fd.as_fd().as_raw_fd())
 }
@@ -111,7 +113,7 @@ fn heaps_that_give_none() -> Result<()> {
     );
     hidden.args(["--mount", "sh", "-c", &line]);
     complains(hidden, &["/dev/dma_heap/system", "no heap is here"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(fds_that_are_none);
@@ -122,31 +124,35 @@ fn fds_that_are_none() -> Result<()> {
         &["fd:987", "Bad file descriptor", "FD_CLOEXEC"],
     )?;
     let null = File::open("/dev/null")?;
-    let number = lend(&null)?;
+    let number = clear_cloexec(&null)?;
     complains(
         recv(&format!("fd:{number}")),
         &["not a dmabuf, but /dev/null"],
     )?;
     let name = c"what-a-udmabuf-is-made-of";
     let memfd = nix::sys::memfd::memfd_create(name, nix::sys::memfd::MFdFlags::empty())?;
-    let number = lend(&memfd)?;
+    let number = clear_cloexec(&memfd)?;
     complains(
         recv(&format!("fd:{number}")),
         &["not a dmabuf", "memfd:", "not its memfd"],
     )?;
-    let small = heap(MIB)?;
-    let number = lend(&small)?;
+    let small = allocate_from_heap(MIB)?;
+    let number = clear_cloexec(&small)?;
     complains(
         recv(&format!("fd:{number} --size 2M")),
         &["1048576 bytes", "2097152 are wanted"],
     )?;
     let line = format!("fd:{number} --dmabuf-per-queue --queue 2 --queue 3");
     complains(recv(&line), &["one dmabuf, of 2 needed", "socket:PATH"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
-/// Serves each that connects in this way, until the case ends.
-fn helper(name: &str, serve: impl Fn(UnixStream) -> Result<()> + Send + 'static) -> Result<String> {
+/// Starts a helper that serves each connection to a Unix socket until the case ends. Returns the
+/// `--memory` option for the socket.
+fn start_helper(
+    name: &str,
+    serve: impl Fn(UnixStream) -> Result<()> + Send + 'static,
+) -> Result<String> {
     let path = format!("/tmp/{name}.{}", std::process::id());
     let listener = UnixListener::bind(&path)?;
     thread::spawn(move || {
@@ -176,23 +182,26 @@ fn helpers_that_pass_none() -> Result<()> {
     )?;
     let _datagrams = UnixDatagram::bind("/tmp/datagrams")?;
     complains(recv("socket:/tmp/datagrams"), &["SOCK_STREAM"])?;
-    let goes = helper("goes", |_| Ok(()))?;
+    let goes = start_helper("goes", |_| Ok(()))?;
     complains(recv(&goes), &["0 fds were passed", "SCM_RIGHTS"])?;
-    let other = helper("other", |stream| {
+    let other = start_helper("other", |stream| {
         Ok(passed::pass(&stream, File::open("/dev/zero")?)?)
     })?;
     complains(recv(&other), &["not a dmabuf, but /dev/zero"])?;
-    let small = helper("small", |stream| Ok(passed::pass(&stream, heap(MIB)?)?))?;
+    let small = start_helper("small", |stream| {
+        Ok(passed::pass(&stream, allocate_from_heap(MIB)?)?)
+    })?;
     complains(recv(&format!("{small} --size 2M")), &["2097152 are wanted"])?;
-    let memory = heap(MIB)?;
-    let same = helper("same", move |stream| Ok(passed::pass(&stream, &memory)?))?;
+    let memory = allocate_from_heap(MIB)?;
+    let same = start_helper("same", move |stream| Ok(passed::pass(&stream, &memory)?))?;
     let line = format!("{same} --dmabuf-per-queue --queue 2 --queue 3");
     complains(recv(&line), &["the same dmabuf was passed twice"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
-/// The card of the module that makes one without hardware; a skip where the kernel has none.
-fn card() -> Result<&'static str> {
+/// Returns the DRM device of the kernel module `vgem`, which needs no hardware; skips the case
+/// where the kernel lacks the module.
+fn drm_card() -> Result<&'static str> {
     let card = "/dev/dri/card0";
     if !Path::new(card).exists() {
         if let Err(error) = sh("modprobe vgem") {
@@ -204,7 +213,7 @@ fn card() -> Result<&'static str> {
 
 case!(drm_devices_that_give_none, on drm);
 fn drm_devices_that_give_none() -> Result<()> {
-    let card = card()?;
+    let card = drm_card()?;
     testbed::wire()?;
     let names =
         fs::read_dir("/dev/dri")?.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -224,27 +233,27 @@ fn drm_devices_that_give_none() -> Result<()> {
     )?;
     complains(recv(&format!("drm:{card} --size 5000")), &["page", "8192"])?;
     complains(recv(&format!("drm:{card} --size 4G")), &["4 GiB"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
-/// Each kind that is here, of so many bytes, as on a command line.
-fn all_kinds(len: u64) -> Result<Vec<String>> {
+/// Returns a `--memory` option for each kind of memory that this machine has, of `len` bytes.
+fn memory_options(len: u64) -> Result<Vec<String>> {
     let mib = len / MIB;
     let mut all = vec![
         format!("udmabuf --size {mib}M"),
         format!("heap:system --size {mib}M"),
-        helper("passes", move |stream| {
-            Ok(passed::pass(&stream, heap(len)?)?)
+        start_helper("passes", move |stream| {
+            Ok(passed::pass(&stream, allocate_from_heap(len)?)?)
         })?,
     ];
-    match card() {
+    match drm_card() {
         Ok(card) => all.push(format!("drm:{card} --size {mib}M")),
         Err(error) => println_line(&format!("without DRM: {error:#}")),
     }
     Ok(all)
 }
 
-/// Bytes of all dmabufs on this machine.
+/// Reads the total size in bytes of all dmabufs on this machine.
 fn dmabuf_bytes() -> Result<u64> {
     let text = fs::read_to_string("/sys/kernel/debug/dma_buf/bufinfo").context("bufinfo")?;
     let total = text.lines().find(|line| line.contains(" objects, "));
@@ -254,15 +263,15 @@ fn dmabuf_bytes() -> Result<u64> {
         .parse()?)
 }
 
-/// A receiver that is bound.
-fn bound(memory: &str) -> Result<Running> {
+/// Starts a receiver with the given `--memory`, and waits until its queue is bound.
+fn start_bound_receiver(memory: &str) -> Result<Running> {
     let running = Running::start(recv(memory))?;
     until("a binding", SOON, || Ok(bound_queues()? == 1))?;
     Ok(running)
 }
 
-/// Waits until no dmabuf is left.
-fn until_free() -> Result<()> {
+/// Waits until no dmabuf and no binding is left.
+fn wait_until_freed() -> Result<()> {
     until("memory to be free", SOON, || {
         free_deferred()?;
         Ok(dmabuf_bytes()? == 0 && bound_queues()? == 0)
@@ -270,13 +279,14 @@ fn until_free() -> Result<()> {
 }
 
 case!(freed_at_the_end, on drm_too);
-/// However the receiver ends, its memory ends with it.
+/// Ends receivers normally, by SIGTERM and by SIGKILL, with each kind of memory. The memory must be
+/// freed each time.
 fn freed_at_the_end() -> Result<()> {
     testbed::wire()?;
-    until_free()?;
-    for memory in all_kinds(16 * MIB)? {
+    wait_until_freed()?;
+    for memory in memory_options(16 * MIB)? {
         for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGKILL)] {
-            let receiver = bound(&memory)?;
+            let receiver = start_bound_receiver(&memory)?;
             let bytes = dmabuf_bytes()?;
             ensure!(bytes == 16 * MIB, "{memory}: {bytes} bytes of dmabufs");
             match signal {
@@ -284,15 +294,16 @@ fn freed_at_the_end() -> Result<()> {
                 Some(signal) => receiver.signal(signal)?,
             }
             receiver.end_within(SOON)?;
-            until_free().with_context(|| memory.clone())?;
+            wait_until_freed().with_context(|| memory.clone())?;
         }
         println_line(&memory);
     }
     Ok(())
 }
 
-/// What a process has open: the number, what it is, and whether programs that it starts have it.
-fn open_in(pid: u32) -> Result<Vec<(String, String, bool)>> {
+/// Lists the open fds of a process: the number, what it is, and whether programs that the process
+/// starts inherit it.
+fn open_fds(pid: u32) -> Result<Vec<(String, String, bool)>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
         let path = entry?.path();
@@ -317,20 +328,20 @@ fn open_in(pid: u32) -> Result<Vec<(String, String, bool)>> {
 }
 
 case!(not_for_other_programs, on drm_too);
-/// A receiver keeps no device open that it asked for memory, and programs that it starts, as the
-/// guardian of its settings, have none of its memory.
+/// Runs receivers with each kind of memory. They must close the device that the memory came from,
+/// and neither the guardian nor another program may inherit the memory.
 fn not_for_other_programs() -> Result<()> {
     testbed::wire()?;
-    let lent = heap(16 * MIB)?;
-    let mut all = all_kinds(16 * MIB)?;
+    let lent = allocate_from_heap(16 * MIB)?;
+    let mut all = memory_options(16 * MIB)?;
     let inherited = format!("fd:{}", lent.as_fd().as_raw_fd());
     all.push(inherited.clone());
     for memory in all {
         if memory == inherited {
-            lend(&lent)?;
+            clear_cloexec(&lent)?;
         }
-        let receiver = bound(&memory)?;
-        let open = open_in(receiver.id())?;
+        let receiver = start_bound_receiver(&memory)?;
+        let open = open_fds(receiver.id())?;
         let is_dmabuf = |what: &str| what.starts_with("/dmabuf");
         let dmabufs = open.iter().filter(|(_, what, _)| is_dmabuf(what)).count();
         ensure!(dmabufs > 0, "{memory}: no dmabuf is open: {open:?}");
@@ -342,7 +353,7 @@ fn not_for_other_programs() -> Result<()> {
                 "{memory}: fd {number} is inherited"
             );
         }
-        let guardian = open_in(nic_state::guardian()?.unsigned_abs())?;
+        let guardian = open_fds(nic_state::guardian()?.unsigned_abs())?;
         let has = guardian.iter().any(|(_, what, _)| is_dmabuf(what));
         ensure!(!has, "{memory}: the guardian has memory: {guardian:?}");
         receiver.signal(Signal::SIGTERM)?;
@@ -353,10 +364,11 @@ fn not_for_other_programs() -> Result<()> {
 }
 
 case!(sent_from_each_kind, on drm_too);
-/// What is sent from memory of each kind arrives.
+/// Sends from memory of each kind. The receiver must get the right bytes, and the kernel must not
+/// have copied any.
 fn sent_from_each_kind() -> Result<()> {
     testbed::wire()?;
-    for memory in all_kinds(4 * MIB)? {
+    for memory in memory_options(4 * MIB)? {
         let (memory, size) = memory
             .split_once(" --size ")
             .unwrap_or((memory.as_str(), "4M"));
@@ -377,7 +389,8 @@ fn sent_from_each_kind() -> Result<()> {
 }
 
 case!(doctor_asks_for_it);
-/// The doctor asks for the memory that is named, and tells what there is.
+/// Runs `doctor` with different `--memory` options. It must check the memory asked for, and say
+/// which memory there is.
 fn doctor_asks_for_it() -> Result<()> {
     testbed::wire()?;
     let report = Report::of(&format!("{NIC} --memory heap:system"))?;
@@ -389,8 +402,8 @@ fn doctor_asks_for_it() -> Result<()> {
         report.check("udmabuf.device").is_none(),
         "asked for udmabuf"
     );
-    let lent = heap(MIB)?;
-    let fd = lend(&lent)?;
+    let lent = allocate_from_heap(MIB)?;
+    let fd = clear_cloexec(&lent)?;
     let helper = format!("/tmp/offers.{}", std::process::id());
     let _listener = UnixListener::bind(&helper)?;
     for (memory, status, words) in [

@@ -1,5 +1,5 @@
-//! Memory larger than the machine or the control group has: refused before a page is taken, with a size
-//! that would do.
+//! Memory larger than the machine or the control group has is refused before a page is taken, with
+//! a possible size.
 
 use std::fs;
 use std::path::Path;
@@ -15,27 +15,27 @@ use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, ours, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
-/// Half of the machine's memory is taken page by page, in emulation.
+/// Time limit for taking half of the machine's memory page by page, in emulation.
 const LATER: Duration = Duration::from_secs(90);
 
 fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-/// Memory that the kernel could hand out now, in KiB.
-fn free() -> Result<u64> {
+/// Reads how much memory is free, in KiB.
+fn free_kib() -> Result<u64> {
     let info = fs::read_to_string("/proc/meminfo")?;
     let line = info.lines().find(|line| line.starts_with("MemFree:"));
     let kib = line.context("no MemFree")?.split_whitespace().nth(1);
     Ok(kib.context("no number")?.parse()?)
 }
 
-/// A command line with SIZE in it is refused for a size beyond memory, having taken none; the remedy
-/// is the option that would do.
-fn refused(line: &str, size: &str) -> Result<String> {
-    let (line, before) = (line.replace("SIZE", size), free()?);
+/// Checks that a command line is refused with an excessive size in place of `SIZE`, and that no
+/// memory was taken. Returns the option with a possible size that the remedy names.
+fn refused_size(line: &str, size: &str) -> Result<String> {
+    let (line, before) = (line.replace("SIZE", size), free_kib()?);
     complains(tool(&line), &["MiB are available", "take less: --"])?;
-    let taken = before.saturating_sub(free()?);
+    let taken = before.saturating_sub(free_kib()?);
     ensure!(taken < 64 << 10, "{taken} KiB less than before are free");
     let said = finish(tool(&line))?.refused(1)?;
     let remedy = said.lines().nth(1).context("no remedy")?;
@@ -43,8 +43,8 @@ fn refused(line: &str, size: &str) -> Result<String> {
     Ok(option.trim().to_owned())
 }
 
-/// With the option that was said instead, `recv` receives.
-fn cured(line: &str, option: &str) -> Result<()> {
+/// Checks that `recv` can bind with the option that the remedy named.
+fn check_remedy_helps(line: &str, option: &str) -> Result<()> {
     let (before, _) = line.split_once("--size").context("no --size")?;
     let receiver = Running::start(tool(&format!("{before}{option}")))?;
     until("a binding", LATER, || Ok(bound_queues()? > 0))?;
@@ -57,22 +57,22 @@ fn more_than_the_machine_has() -> Result<()> {
     let before = nic_settings(NIC)?;
     let base = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
     let plain = format!("{base} --size SIZE");
-    let option = refused(&plain, "100G")?;
-    cured(&plain, &option)?;
+    let option = refused_size(&plain, "100G")?;
+    check_remedy_helps(&plain, &option)?;
     for options in [
         "--pages 4K --size SIZE",
         "--pages 2M --size SIZE",
         "--memory heap:system --size SIZE",
     ] {
-        refused(&format!("{base} {options}"), "100G")?;
+        refused_size(&format!("{base} {options}"), "100G")?;
     }
     // Each of them would fit.
     let line = format!("{base} --queue 2 --queue 3 --dmabuf-per-queue --size SIZE");
-    let option = refused(&line, "900M")?;
+    let option = refused_size(&line, "900M")?;
     ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
-    cured(&line, &option)?;
+    check_remedy_helps(&line, &option)?;
     let line = format!("send {NIC_ADDRESS}:5000 --wait 0 --dev {NIC} --dmabuf=SIZE");
-    let option = refused(&line, "100G")?;
+    let option = refused_size(&line, "100G")?;
     // Now there is memory, and no listener.
     let said = finish(tool(&line.replace("--dmabuf=SIZE", &option)))?.refused(1)?;
     ensure!(said.contains("refused"), "{said}");
@@ -80,7 +80,8 @@ fn more_than_the_machine_has() -> Result<()> {
 }
 
 case!(more_than_the_control_group_has);
-/// A control group of its own, as a container has; the tools start in it.
+/// Starts the tools in a control group with a memory limit, as in a container. They must refuse a
+/// larger size, and name the limit.
 fn more_than_the_control_group_has() -> Result<()> {
     testbed::wire()?;
     let group = Path::new("/sys/fs/cgroup/memory-size");

@@ -1,4 +1,4 @@
-//! The memory that is received into, and bindings that the kernel refuses.
+//! Cases about the memory to receive into, and bindings that the kernel refuses.
 
 mod bind_errors;
 mod memory;

@@ -12,7 +12,8 @@ use framework::sysctl;
 const MIB: u64 = 1 << 20;
 
 case!(bytes_survive);
-/// Written through one mapping, read through another one of another fd, when the first fd is gone.
+/// Writes a udmabuf through one mapping, and reads the bytes through a mapping of another fd after
+/// the first fd was closed.
 fn bytes_survive() -> Result<()> {
     let memory = Udmabuf::builder(MIB).build()?;
     ensure!(memory.len() == MIB, "{} bytes", memory.len());
@@ -32,7 +33,8 @@ fn bytes_survive() -> Result<()> {
 }
 
 case!(over_the_limit);
-/// One page over the limit is refused with the limit, and the remedy helps.
+/// Builds a udmabuf one page over the size limit. The error must name the limit, and its remedy
+/// must help.
 fn over_the_limit() -> Result<()> {
     let limited = sysctl::set_parameter("udmabuf", "size_limit_mb", "8")?;
     Udmabuf::builder(8 * MIB).build().context("at the limit")?;
@@ -54,7 +56,8 @@ fn over_the_limit() -> Result<()> {
 }
 
 case!(hugepages);
-/// Of reserved hugepages a buffer is made if there are enough; else their lack is named.
+/// Builds a udmabuf of reserved hugepages. It must succeed if there are enough; else the error must
+/// say that hugepages lack.
 fn hugepages() -> Result<()> {
     let build = || Udmabuf::builder(4 * MIB).hugepages(HugePage::Mb2).build();
     let lack = || match build() {

@@ -1,4 +1,4 @@
-//! Whether the owner of a change to a NIC is alive is seen from a lock, not from a process id.
+//! A lock, not a process id, shows whether the owner of a change to a NIC is alive.
 
 use std::fs;
 use std::path::PathBuf;
@@ -27,8 +27,8 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// A receiver in a PID namespace of its own, where it is process 1, as in a container.
-fn contained() -> Result<Running> {
+/// Starts a receiver as process 1 of its own PID namespace, as in a container.
+fn start_in_pid_namespace() -> Result<Running> {
     let mut unshare = Command::new("unshare");
     unshare.args(["--pid", "--fork", "--kill-child", "--mount-proc"]);
     unshare.arg(devmem_tcp());
@@ -41,13 +41,13 @@ fn contained() -> Result<Running> {
 }
 
 case!(pid_namespace_that_is_gone);
-/// A container that was killed leaves nobody behind who counts as alive: with its PID namespace went
-/// its guardian.
+/// Kills a receiver in a PID namespace of its own, and with it its guardian. `restore` must not
+/// take it for alive, and restore the NIC.
 fn pid_namespace_that_is_gone() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let receiver = contained()?;
+    let receiver = start_in_pid_namespace()?;
     let said = restore()?.good("restore")?;
     ensure!(said.contains("nothing to restore"), "it lives: {said}");
     kill_with_guardian(receiver)?;
@@ -58,8 +58,8 @@ fn pid_namespace_that_is_gone() -> Result<()> {
     observer.soon_same(&before)
 }
 
-/// The lock on life of the one receiver.
-fn life() -> Result<PathBuf> {
+/// Returns the path of the lock file that the only receiver holds while it lives.
+fn owner_lock() -> Result<PathBuf> {
     let journal = nic_state::journal()?;
     let written = fs::read_to_string(&journal)?;
     let written: serde_json::Value = serde_json::from_str(&written)?;
@@ -68,14 +68,14 @@ fn life() -> Result<PathBuf> {
 }
 
 case!(restored_by_force);
-/// What an earlier version noted of a receiver in another PID namespace, and what is left of one whose
-/// NIC can't be restored: by force.
+/// Leaves a journal as earlier versions wrote it, without the owner's lock, of a receiver in
+/// another PID namespace. Only `restore --force` may restore the NIC.
 fn restored_by_force() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let receiver = contained()?;
-    let life = life()?;
+    let receiver = start_in_pid_namespace()?;
+    let life = owner_lock()?;
     ensure!(life.exists(), "{} is not there", life.display());
     kill_with_guardian(receiver)?;
     let journal = nic_state::journal()?;
@@ -112,8 +112,8 @@ fn restored_by_force() -> Result<()> {
 }
 
 case!(guardian_outlives_a_failed_restore);
-/// A receiver that could not put its NIC back, and lives: its guardian waits for its end, however long
-/// that takes.
+/// Makes a restore fail in a process that lives on. Its guardian must wait for the end of the
+/// process, however long that takes.
 fn guardian_outlives_a_failed_restore() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -136,7 +136,7 @@ fn guardian_outlives_a_failed_restore() -> Result<()> {
 }
 
 case!(one_of_two_ends);
-/// Two receivers, one of which ends: the lock of the other is the other's.
+/// Ends one of two receivers. The other one must still count as alive.
 fn one_of_two_ends() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;

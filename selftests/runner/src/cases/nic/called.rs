@@ -18,7 +18,8 @@ fn tool(line: &str) -> Result<String> {
 }
 
 case!(alternative);
-/// Alternative names, short and long ones, wherever a device is named.
+/// Names the NIC by a short and a long alternative name, wherever a command takes a device. Each
+/// must work.
 fn alternative() -> Result<()> {
     testbed::wire()?;
     sh(&format!(
@@ -63,7 +64,8 @@ fn alternative() -> Result<()> {
 }
 
 case!(stacked);
-/// A VLAN, a team, one on the other: the NIC below is named, by `doctor` too.
+/// Names a VLAN, a team, and a VLAN on a team above the NIC. `recv` and `doctor` must refuse them,
+/// and name the NIC below.
 fn stacked() -> Result<()> {
     testbed::wire()?;
     let refused = |device: &str, kind: &str| -> Result<()> {
@@ -98,5 +100,5 @@ fn stacked() -> Result<()> {
     sh("ip link del nkvlan")?;
     sh("ip link del nkteam")?;
     found.context("a team")?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }

@@ -26,11 +26,11 @@ const ALL: [Driver; 5] = [
     Driver::Fbnic,
 ];
 
-/// What came of something: a number, or how it was refused.
+/// Result of a step: a number, or the errno of its refusal.
 type Outcome = std::result::Result<u32, Errno>;
 
-/// A NIC of that driver, its ntuple rules switched on.
-fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
+/// Loads a NIC that behaves as this driver, and switches ntuple rules on.
+fn load_nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
     testbed::clear()?;
     testbed::wire_as(driver, queues, "")?;
     let mut ethtool = Ethtool::open()?;
@@ -46,23 +46,24 @@ fn outcome<T>(result: netdev::Result<T>, value: impl Fn(T) -> u32) -> Outcome {
     result.map(value).map_err(errno)
 }
 
-fn rule(port: u16, location: Location) -> Result<FlowRule> {
+fn rule_at(port: u16, location: Location) -> Result<FlowRule> {
     let to = format!("192.0.2.2:{port}").parse()?;
     let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(1)));
     rule.location = location;
     Ok(rule)
 }
 
-/// `RX_CLS_LOC_ANY`, said to the driver itself: [`Location::Any`] finds a place without its help, too.
+/// `RX_CLS_LOC_ANY`, passed to the driver as it is. [`Location::Any`] would find a free location
+/// without the driver's help.
 const ANY: Location = Location::At(u32::MAX);
 
-/// Each driver's outcome of the same steps.
-fn each(
+/// Runs the same steps with each driver, and compares the outcomes with those expected.
+fn compare_drivers(
     expected: [(Driver, &[Outcome]); ALL.len()],
     steps: fn(&mut Ethtool, Ifindex) -> Result<Vec<Outcome>>,
 ) -> Result<()> {
     for (driver, expected) in expected {
-        let (mut ethtool, nic) = nic(driver, QUEUES)?;
+        let (mut ethtool, nic) = load_nic(driver, QUEUES)?;
         let found = steps(&mut ethtool, nic).with_context(|| format!("{driver:?}"))?;
         println_line(&format!("{driver:?}: {found:?}"));
         ensure!(found == expected, "{driver:?}: expected {expected:?}");
@@ -71,11 +72,12 @@ fn each(
 }
 
 case!(rule_places);
-/// Who chooses the place of a rule, and what becomes of the rule that has it.
+/// Inserts rules without a location, at a free one, at an occupied one and beyond the table. Each
+/// driver must answer as the real one does.
 fn rule_places() -> Result<()> {
     let full = Err(Errno::ENOSPC);
     let bad = Err(Errno::EINVAL);
-    each(
+    compare_drivers(
         [
             (Driver::Mlx5, &[full, Ok(5), Ok(5), Ok(1), full, Ok(1024)]),
             (Driver::Gve, &[bad, Ok(5), bad, Ok(1), bad, Ok(64)]),
@@ -85,7 +87,7 @@ fn rule_places() -> Result<()> {
         ],
         |ethtool, nic| {
             let mut insert = |port, location| -> Result<Outcome> {
-                let inserted = ethtool.insert_rule(nic, &rule(port, location)?);
+                let inserted = ethtool.insert_rule(nic, &rule_at(port, location)?);
                 Ok(outcome(inserted, |place| place))
             };
             let mut found = vec![
@@ -103,12 +105,13 @@ fn rule_places() -> Result<()> {
 }
 
 case!(rules_that_are_refused);
-/// The same packets again, a mask in part, other fields than the first rule's, a ninth address.
+/// Inserts a duplicate rule, a partial mask, other fields than the first rule's, many addresses,
+/// and a rule that drops. Each driver must answer as the real one does.
 fn rules_that_are_refused() -> Result<()> {
     let bad = Err(Errno::EINVAL);
     let exists = Err(Errno::EEXIST);
     let not = Err(Errno::EOPNOTSUPP);
-    each(
+    compare_drivers(
         [
             (Driver::Mlx5, &[exists, Ok(0), Ok(0), Ok(0), Ok(0)]),
             (Driver::Gve, &[bad, Ok(0), Ok(0), Ok(0), not]),
@@ -130,7 +133,7 @@ fn rules_that_are_refused() -> Result<()> {
                 };
                 outcome(ethtool.insert_rule(nic, &rule), |_| 0)
             };
-            let first = rule(5000, Location::Any)?;
+            let first = rule_at(5000, Location::Any)?;
             ensure!(insert(first.clone()) == Ok(0), "the first rule");
             let mut found = vec![insert(first.clone())];
 
@@ -153,7 +156,7 @@ fn rules_that_are_refused() -> Result<()> {
             }
             found.push(last);
 
-            let mut drop = rule(5001, Location::Any)?;
+            let mut drop = rule_at(5001, Location::Any)?;
             drop.action = Action::Drop;
             found.push(insert(drop));
             Ok(found)
@@ -162,8 +165,8 @@ fn rules_that_are_refused() -> Result<()> {
 }
 
 case!(tables_and_contexts);
-/// Length of the table and the key, how many contexts there are, how long the table is with more
-/// channels, and whether a table that was set lets it become short again.
+/// Compares each driver's RSS with the real one: length of table and key, number of contexts,
+/// length of the table with more channels, and whether a table that was set may shrink again.
 fn tables_and_contexts() -> Result<()> {
     const MANY: u32 = 70;
     for (driver, entries, key, contexts, with_many) in [
@@ -173,7 +176,7 @@ fn tables_and_contexts() -> Result<()> {
         (Driver::Ice, 2048, 52, 0, 2048),
         (Driver::Fbnic, 256, 40, 1, 256),
     ] {
-        let (mut ethtool, nic) = nic(driver, MANY)?;
+        let (mut ethtool, nic) = load_nic(driver, MANY)?;
         testbed::set_channels(&mut ethtool, nic, QUEUES)?;
         let rss = ethtool.rss(nic)?;
         let found = (rss.table.len(), rss.key.len());
@@ -221,10 +224,11 @@ fn tables_and_contexts() -> Result<()> {
 }
 
 case!(channels);
-/// Which channels there are, and which can be had: so many combined, rx and tx.
+/// Sets different numbers of combined, rx and tx channels. Each driver must answer as the real one
+/// does.
 fn channels() -> Result<()> {
     let bad = Err(Errno::EINVAL);
-    each(
+    compare_drivers(
         [
             (Driver::Mlx5, &[Ok(4), bad, bad, bad, Ok(3)]),
             (Driver::Gve, &[Ok(0), bad, bad, Ok(0), bad]),
@@ -259,13 +263,13 @@ fn channels() -> Result<()> {
 }
 
 case!(rings);
-/// What the driver tells of header split and its threshold, at first, set on, set off, and set to
-/// auto; and a ring of 600 entries.
+/// Reads header split and its threshold, switches split on, off and to auto, and sets a ring of 600
+/// entries. Each driver must answer as the real one does.
 fn rings() -> Result<()> {
-    const ON: Told = Ok(Some(HeaderSplit::Enabled));
-    const OFF: Told = Ok(Some(HeaderSplit::Disabled));
+    const ON: SplitOutcome = Ok(Some(HeaderSplit::Enabled));
+    const OFF: SplitOutcome = Ok(Some(HeaderSplit::Disabled));
     const BAD: Outcome = Err(Errno::EINVAL);
-    const REFUSED: Told = Err(Errno::EINVAL);
+    const REFUSED: SplitOutcome = Err(Errno::EINVAL);
     for (driver, told, threshold, ring) in [
         // Its header split needs HW-GRO.
         (
@@ -291,7 +295,7 @@ fn rings() -> Result<()> {
             Ok(1024),
         ),
     ] {
-        let (mut ethtool, nic) = nic(driver, QUEUES)?;
+        let (mut ethtool, nic) = load_nic(driver, QUEUES)?;
         let first = ethtool.rings(nic)?;
         let mut found = vec![Ok(first.tcp_data_split)];
         for split in [
@@ -326,10 +330,11 @@ fn rings() -> Result<()> {
 }
 
 case!(queues_that_restart);
-/// Which queues can be bound: the first, the second, and that while the device is down.
+/// Binds the first queue, the second one, and a queue of a device that is down. Each driver must
+/// answer as the real one does.
 fn queues_that_restart() -> Result<()> {
     let none = Err(Errno::EOPNOTSUPP);
-    each(
+    compare_drivers(
         [
             (Driver::Mlx5, &[Ok(0), Ok(0), Err(Errno::ENODEV)]),
             (
@@ -364,7 +369,7 @@ fn queues_that_restart() -> Result<()> {
 }
 
 case!(receives_and_restores);
-/// Receives a little with each driver that can, on one queue and on two; the NIC is then as it was.
+/// Receives with each driver that can, on one queue and on two. The NIC must then be as before.
 fn receives_and_restores() -> Result<()> {
     for driver in ALL.into_iter().filter(|driver| *driver != Driver::Ice) {
         testbed::clear()?;
@@ -387,8 +392,8 @@ fn receives_and_restores() -> Result<()> {
 }
 
 case!(that_cannot_receive);
-/// A driver without queue management: the doctor says so, a receiver is refused for it, and the NIC
-/// is as it was.
+/// Uses a driver without queue management. `doctor` must say so, `recv` must be refused, and the
+/// NIC be unchanged.
 fn that_cannot_receive() -> Result<()> {
     testbed::wire_as(Driver::Ice, QUEUES, "")?;
     let mut observer = Observer::of(NIC)?;
@@ -407,5 +412,5 @@ fn that_cannot_receive() -> Result<()> {
     observer.soon_same(&before)
 }
 
-/// Header split as the driver tells it, or how the setting was refused.
-type Told = std::result::Result<Option<HeaderSplit>, Errno>;
+/// Header split as the driver reports it after a setting, or the errno of the setting.
+type SplitOutcome = std::result::Result<Option<HeaderSplit>, Errno>;

@@ -16,8 +16,8 @@ use framework::tool::{Running, command, finish, signal, until};
 use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
-/// The tool in a mount namespace of its own, with a /run of its own.
-fn elsewhere(line: &str) -> Command {
+/// Runs the tool in a mount namespace of its own, with an empty `/run`.
+fn with_own_run(line: &str) -> Command {
     let mut unshare = Command::new("unshare");
     let tool = devmem_tcp();
     let script = format!(
@@ -30,12 +30,13 @@ fn elsewhere(line: &str) -> Command {
     unshare
 }
 
-fn other_queue() -> String {
+fn recv_on_other_queue() -> String {
     format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001")
 }
 
 case!(second_is_refused);
-/// The second is refused, as the doctor says, until the first and its guardian have ended.
+/// Starts a second receiver with another runtime directory. `recv`, `apply`, `plan` and `doctor`
+/// must refuse until the first and its guardian have ended.
 fn second_is_refused() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -43,12 +44,12 @@ fn second_is_refused() -> Result<()> {
     let first = start_bound(recv(5000))?;
     let bent = observer.state()?;
     for line in [
-        other_queue(),
+        recv_on_other_queue(),
         format!("apply {NIC} --queue 2"),
         format!("plan {NIC} --queue 2"),
         format!("doctor {NIC} --queue 2"),
     ] {
-        let end = Running::start(elsewhere(&line))?.end_within(STEP)?;
+        let end = Running::start(with_own_run(&line))?.end_within(STEP)?;
         let said = format!("{}{}", end.stdout, end.stderr);
         end.refused(1).with_context(|| line.clone())?;
         let named = format!("process {}", first.id());
@@ -59,7 +60,7 @@ fn second_is_refused() -> Result<()> {
         observer.same(&bent)?;
     }
     // One with the same directory is not.
-    let same = Running::start(command(None, &devmem_tcp(), &other_queue()))?;
+    let same = Running::start(command(None, &devmem_tcp(), &recv_on_other_queue()))?;
     until("both bindings", STEP, || Ok(bound_queues()? == 2))?;
     same.stop()?;
     // Its guardian counts as it does, until the NIC is put back: it is stopped while it is at that. Not
@@ -73,28 +74,29 @@ fn second_is_refused() -> Result<()> {
     thread::sleep(Duration::from_millis(500));
     signal(guardian, Signal::SIGSTOP)?;
     testbed::parameter("slow_ms", 0)?;
-    let refused = Running::start(elsewhere(&other_queue()))?.end_within(STEP);
+    let refused = Running::start(with_own_run(&recv_on_other_queue()))?.end_within(STEP);
     signal(guardian, Signal::SIGCONT)?;
     let refused = refused?.refused(1)?;
     println_line(refused.trim_end());
     ensure!(refused.contains("another runtime directory"), "{refused}");
     first.end_within(STEP)?;
     observer.soon_same(&before)?;
-    let second = Running::start(elsewhere(&other_queue()))?;
+    let second = Running::start(with_own_run(&recv_on_other_queue()))?;
     until("its binding", STEP, || Ok(bound_queues()? == 1))?;
     second.stop()?;
     observer.soon_same(&before)
 }
 
 case!(restore_waits_for_the_other);
-/// What was applied to stay is not taken from under a receiver with another directory.
+/// Runs `restore` while a receiver with another runtime directory uses the NIC. It must refuse
+/// until that receiver has ended.
 fn restore_waits_for_the_other() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let apply = format!("apply {NIC} --header-split --queue 3");
     finish(command(None, &devmem_tcp(), &apply))?.good("apply")?;
-    let other = Running::start(elsewhere(&other_queue()))?;
+    let other = Running::start(with_own_run(&recv_on_other_queue()))?;
     until("its binding", STEP, || Ok(bound_queues()? == 1))?;
     let bent = observer.state()?;
     let line = format!("restore {NIC}");
@@ -112,7 +114,8 @@ fn restore_waits_for_the_other() -> Result<()> {
 }
 
 case!(name_of_another_user);
-/// Any user can have a socket of such a name: it keeps nobody out.
+/// Lets an ordinary user bind the abstract socket name that marks a NIC as used. A receiver must
+/// not be kept out by it.
 fn name_of_another_user() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -139,7 +142,8 @@ fn name_of_another_user() -> Result<()> {
 }
 
 case!(short_ones_are_seen);
-/// One that changes a NIC to stay, or puts it back, is seen by others while it does.
+/// Stops `apply` and `restore` in mid-change. A receiver with another runtime directory must notice
+/// them and be refused.
 fn short_ones_are_seen() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -157,7 +161,7 @@ fn short_ones_are_seen() -> Result<()> {
         thread::sleep(Duration::from_millis(200));
         short.signal(Signal::SIGSTOP)?;
         testbed::parameter("slow_ms", 0)?;
-        let other = Running::start(elsewhere(&other_queue()))?.end_within(STEP);
+        let other = Running::start(with_own_run(&recv_on_other_queue()))?.end_within(STEP);
         let pid = short.id();
         short.signal(Signal::SIGCONT)?;
         let refused = other
@@ -172,14 +176,14 @@ fn short_ones_are_seen() -> Result<()> {
 }
 
 case!(socket_that_is_full);
-/// A socket of such a name whose owner takes no connection, and that can hold no more of them, is root's or not:
-/// only root's keeps others out, though it can't be asked.
+/// Occupies the abstract socket name with a socket that can take no more connections. Only that of
+/// root must keep a receiver out.
 fn socket_that_is_full() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (user, bound) in [("1000", true), ("0", false)] {
-        let full = full_socket(user)?;
+        let full = fill_socket(user)?;
         let receiver = Running::start(recv(5000))?;
         let mut receiver = Some(receiver);
         if bound {
@@ -199,8 +203,8 @@ fn socket_that_is_full() -> Result<()> {
     Ok(())
 }
 
-/// A user's socket with a name of ours and as many connections as it can hold.
-fn full_socket(user: &str) -> Result<Running> {
+/// Binds a socket as the given user under the name that marks a NIC as used, and fills its backlog.
+fn fill_socket(user: &str) -> Result<Running> {
     let name = format!("devmem-tcp/{}/0-0/1.0", ifindex(NIC)?);
     let full = format!("/tmp/full-{user}");
     let script = format!(

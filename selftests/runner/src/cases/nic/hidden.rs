@@ -23,15 +23,15 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// What a receiver and its guardian left, who were killed: the NIC as it was before.
-fn left() -> Result<State> {
+/// Kills a receiver and its guardian, and returns the NIC's state before them.
+fn crash_receiver() -> Result<State> {
     let before = Observer::of(NIC)?.state()?;
     crash(recv(5000))?;
     Ok(before)
 }
 
-/// A namespace that nothing keeps but a mount of it there.
-fn mounted(at: &Path) -> Result<()> {
+/// Makes a network namespace that is kept only by a mount on the file `at`.
+fn mount_new_namespace(at: &Path) -> Result<()> {
     fs::File::create(at)?;
     let path = at.to_owned();
     let made = thread::spawn(move || {
@@ -44,15 +44,16 @@ fn mounted(at: &Path) -> Result<()> {
 }
 
 case!(too_few_descriptors);
-/// More namespaces than descriptors, and the NIC in the last of them.
+/// Moves the NIC to the last of 2,000 namespaces, and runs `restore` with 64 file descriptors. It
+/// must find the NIC.
 fn too_few_descriptors() -> Result<()> {
     const MANY: u32 = 2000;
     testbed::wire()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     fs::create_dir_all("/tmp/many")?;
     let path = |number: u32| Path::new("/tmp/many").join(format!("{number:04}"));
     for number in 0..MANY {
-        mounted(&path(number))?;
+        mount_new_namespace(&path(number))?;
     }
     let last = NetNs::by_path(path(MANY - 1))?;
     let mut link = Link::open()?;
@@ -61,7 +62,7 @@ fn too_few_descriptors() -> Result<()> {
     let mut few = Command::new("sh");
     let line = format!("ulimit -n 64 && exec {} restore", devmem_tcp().display());
     few.args(["-c", &line]).stdin(Stdio::null());
-    let result = restored(finish(few)?, &last, &before);
+    let result = check_restored_in(finish(few)?, &last, &before);
     drop(last);
     for number in 0..MANY {
         umount2(&path(number), MntFlags::MNT_DETACH)?;
@@ -70,20 +71,19 @@ fn too_few_descriptors() -> Result<()> {
     result
 }
 
-fn restored(end: Finished, there: &NetNs, before: &State) -> Result<()> {
+fn check_restored_in(end: Finished, there: &NetNs, before: &State) -> Result<()> {
     println_line(end.stdout.trim_end());
     end.good("restore")?;
     Observer::in_namespace(there, NIC)?.same(before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(under_another_number);
-/// Where the NIC's number is taken it gets another one, and keeps that when it comes home. On its way
-/// it is given another name, too.
+/// Moves the NIC away and back, so that its ifindex and name change. `restore` must know it again.
 fn under_another_number() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
     sh(&format!("ip -n {BOX} link add nkz index {nic} type netkit"))?;
@@ -104,14 +104,14 @@ fn under_another_number() -> Result<()> {
     println_line(said.trim_end());
     ensure!(said.contains("as it was before"), "{said}");
     before.same_in_words(&Observer::of("rail0")?.state()?)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(not_to_be_entered);
-/// Whoever may not enter the NIC's namespace leaves its journal alone.
+/// Runs `restore` without the right to enter the NIC's namespace. It must keep the journal.
 fn not_to_be_entered() -> Result<()> {
     testbed::wire()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
@@ -123,14 +123,15 @@ fn not_to_be_entered() -> Result<()> {
     println_line(said.trim_end());
     ensure!(said.contains("stays noted"), "{said}");
     nic_state::journal().context("the journal is gone")?;
-    restored(restore()?, &peer, &before)
+    check_restored_in(restore()?, &peer, &before)
 }
 
 case!(held_by_a_descriptor);
-/// Only a descriptor of some process keeps the NIC's namespace.
+/// Moves the NIC to a namespace that only an open file descriptor keeps. `restore` must find the
+/// NIC.
 fn held_by_a_descriptor() -> Result<()> {
     testbed::wire()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     let mut holder = Command::new("unshare");
     let script = "exec 9</proc/self/ns/net && exec nsenter --net=/proc/1/ns/net sleep 100";
     holder
@@ -148,18 +149,18 @@ fn held_by_a_descriptor() -> Result<()> {
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
     link.set_netns(nic, &there)?;
-    let result = restored(restore()?, &there, &before);
+    let result = check_restored_in(restore()?, &there, &before);
     holder.kill()?;
     result
 }
 
 case!(kept_by_a_mount);
-/// A lease in a namespace that only a mount keeps, as container engines make them: here, then in a
-/// mount namespace of another process.
+/// Leases to a namespace that only a mount keeps, as container engines make them; then the mount is
+/// in another mount namespace only. The lease must be seen as alive in both.
 fn kept_by_a_mount() -> Result<()> {
     testbed::wire()?;
     let place = Path::new("/tmp/kept");
-    mounted(place)?;
+    mount_new_namespace(place)?;
     let line = format!("lease --phys {NIC} --queue 3 --netkit nk0 --kind single --netns /tmp/kept");
     tool(&line)?.good(&line)?;
     let lives = || -> Result<()> {
@@ -198,10 +199,11 @@ fn kept_by_a_mount() -> Result<()> {
 }
 
 case!(journal_of_another_under_our_name);
-/// The journal of a NIC that left stands under the name that another one's would have.
+/// Renames a NIC's journal to the file name that another NIC's would have. The other NIC's journal
+/// must not overwrite it.
 fn journal_of_another_under_our_name() -> Result<()> {
     testbed::wire()?;
-    let before = left()?;
+    let before = crash_receiver()?;
     let journal = nic_state::journal()?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;
@@ -226,11 +228,11 @@ fn journal_of_another_under_our_name() -> Result<()> {
     ensure!(fs::read(&theirs)? == written, "it was written over");
     println_line(restore()?.good("restore")?.trim_end());
     Observer::of(NIC)?.same(&before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(names_that_were_swapped);
-/// Two NICs that swapped their names: each is known by its device.
+/// Swaps the names of two NICs. `restore` must know each by its device.
 fn names_that_were_swapped() -> Result<()> {
     testbed::wire()?;
     let peer = NetNs::by_name(PEER)?;
@@ -258,5 +260,5 @@ fn names_that_were_swapped() -> Result<()> {
     );
     println_line(tool("restore eth0")?.good("restore")?.trim_end());
     was1.same_in_words(&eth1.state()?)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }

@@ -8,7 +8,7 @@ use netdev::QueueId;
 use nix::sys::signal::Signal;
 
 use framework::command_line::{Recv, Sender};
-use framework::leases::{set_down, set_up};
+use framework::leases::{set_link_down, set_link_up};
 use framework::receiver::bound_queues;
 use framework::receiver::received;
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, PEER};
@@ -21,7 +21,8 @@ const MIB: u64 = 1 << 20;
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
 case!(link_flap_while_receiving);
-/// The link goes down and up in mid-stream: the binding stays, TCP sends again what was lost.
+/// Takes the link down and up in mid-stream. The binding must stay, and TCP send again what was
+/// lost.
 fn link_flap_while_receiving() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -33,8 +34,8 @@ fn link_flap_while_receiving() -> Result<()> {
             Ok(received()? > before + 1000)
         })?;
         // Not by commands, which take so long on a busy machine that the transfer may end.
-        set_down(None, NIC)?;
-        set_up(None, NIC)?;
+        set_link_down(None, NIC)?;
+        set_link_up(None, NIC)?;
         ensure!(bound_queues()? == 1, "the binding went with the link");
     }
     sender.end_within(Duration::from_secs(60))?.good("send")?;
@@ -44,7 +45,8 @@ fn link_flap_while_receiving() -> Result<()> {
 }
 
 case!(moves_between_namespaces);
-/// Bound through a lease, the NIC goes to another namespace and comes back; the lease still serves.
+/// Moves the NIC to another namespace and back while a queue is bound through a lease. Binding and
+/// lease must stay usable.
 fn moves_between_namespaces() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -70,7 +72,7 @@ fn moves_between_namespaces() -> Result<()> {
 }
 
 case!(removed_while_receiving);
-/// The module goes, with its devices, in mid-stream: nothing is left of it, and it comes back whole.
+/// Unloads the NIC's module in mid-stream. The receiver must end, and a reloaded NIC must work.
 fn removed_while_receiving() -> Result<()> {
     for round in 0..3 {
         testbed::wire()?;

@@ -20,8 +20,8 @@ use framework::transfer::devmem_tcp;
 const FILE: &str = "/tmp/boot_id";
 const OTHER: &str = "01234567-89ab-cdef-0123-456789abcdef";
 
-/// The tool where the boot has this id.
-fn masked(line: &str) -> Result<Command> {
+/// Returns a command that runs the tool with another boot id.
+fn with_other_boot_id(line: &str) -> Result<Command> {
     fs::write(FILE, format!("{OTHER}\n"))?;
     let tool = devmem_tcp();
     let script = format!(
@@ -34,23 +34,24 @@ fn masked(line: &str) -> Result<Command> {
     Ok(unshare)
 }
 
-fn other_queue() -> String {
+fn recv_on_other_queue() -> String {
     format!("recv -f {NIC} --queue 2 --size 4M -l {NIC_ADDRESS}:5001")
 }
 
-/// Ends a receiver in good order.
-fn end(receiver: Running) -> Result<()> {
+/// Ends a receiver by SIGTERM.
+fn stop_receiver(receiver: Running) -> Result<()> {
     receiver.stop().map(drop)
 }
 
-/// Ends a receiver and its guardian, the only one.
-fn kill(receiver: Running) -> Result<()> {
+/// Kills a receiver and the only guardian.
+fn kill_receiver(receiver: Running) -> Result<()> {
     kill_with_guardian(receiver)?;
     wait_until_unbound()
 }
 
 case!(living_owner);
-/// Whose owner lives is of this boot, whatever it says: the two share the NIC.
+/// Runs receivers with different boot ids on one NIC. A living owner must count, whatever boot its
+/// journal names.
 fn living_owner() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -58,19 +59,19 @@ fn living_owner() -> Result<()> {
     let first = start_bound(recv(5000))?;
     let alone = observer.state()?;
     for line in ["restore", "restore eth1"] {
-        let said = finish(masked(line)?)?.good(line)?;
+        let said = finish(with_other_boot_id(line)?)?.good(line)?;
         ensure!(!said.contains("boot"), "{line}: {said}");
         nic_state::journal()?;
         observer.same(&alone)?;
     }
-    let second = Running::start(masked(&other_queue())?)?;
+    let second = Running::start(with_other_boot_id(&recv_on_other_queue())?)?;
     until("both bindings", STEP, || Ok(bound_queues()? == 2))?;
-    end(first)?;
+    stop_receiver(first)?;
     // Now the host finds the journal of one who has another id.
     let said = restore()?.good("restore")?;
     ensure!(said.contains("nothing to restore"), "{said}");
     ensure!(observer.same(&before).is_err(), "the other's is gone");
-    end(second)?;
+    stop_receiver(second)?;
     observer.soon_same(&before)?;
 
     // As after a boot, but for the lock.
@@ -81,18 +82,19 @@ fn living_owner() -> Result<()> {
     fs::write(&journal, written.replace(boot.trim(), OTHER))?;
     let said = restore()?.good("restore")?;
     ensure!(said.contains("nothing to restore"), "{said}");
-    end(first)?;
+    stop_receiver(first)?;
     observer.soon_same(&before)
 }
 
 case!(dead_owner);
-/// Whose owner is dead may be of this boot: what it changed is not forgotten.
+/// Kills receivers with different boot ids. What they left must not be forgotten, but reported as
+/// perhaps of another boot.
 fn dead_owner() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let receiver = start_bound(recv(5000))?;
-    kill(receiver)?;
+    kill_receiver(receiver)?;
     let bent = observer.state()?;
     let unknown = |end: Finished| -> Result<()> {
         let said = end.refused(1)?;
@@ -103,20 +105,20 @@ fn dead_owner() -> Result<()> {
     for line in [
         "restore",
         "restore eth1",
-        &other_queue(),
+        &recv_on_other_queue(),
         "plan eth1 --queue 2",
     ] {
-        unknown(Running::start(masked(line)?)?.end_within(STEP)?)?;
+        unknown(Running::start(with_other_boot_id(line)?)?.end_within(STEP)?)?;
         observer.same(&bent)?;
     }
-    let report = Report::by(masked("doctor eth1 --json")?)?;
+    let report = Report::by(with_other_boot_id("doctor eth1 --json")?)?;
     ensure!(report.status("journal.nic") == "fail", "{}", report.json);
     restore()?.good("restore")?;
     observer.soon_same(&before)?;
 
     // The other way round.
-    let receiver = start_bound(masked(&other_queue())?)?;
-    kill(receiver)?;
+    let receiver = start_bound(with_other_boot_id(&recv_on_other_queue())?)?;
+    kill_receiver(receiver)?;
     unknown(restore()?)?;
     unknown(Running::start(recv(5000))?.end_within(STEP)?)?;
     let line = format!("restore {NIC} --force");
@@ -124,8 +126,8 @@ fn dead_owner() -> Result<()> {
     observer.soon_same(&before)?;
 
     // Where the id is the same, the boot is.
-    let receiver = start_bound(masked(&other_queue())?)?;
-    kill(receiver)?;
-    finish(masked("restore eth1")?)?.good("restore")?;
+    let receiver = start_bound(with_other_boot_id(&recv_on_other_queue())?)?;
+    kill_receiver(receiver)?;
+    finish(with_other_boot_id("restore eth1")?)?.good("restore")?;
     observer.soon_same(&before)
 }

@@ -28,24 +28,24 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// A binding of this process.
-fn bind() -> Result<(Udmabuf, Binding)> {
+/// Binds the last queue to memory of this process.
+fn bind_last_queue() -> Result<(Udmabuf, Binding)> {
     let memory = Udmabuf::builder(4 << 20).build()?;
     let bound = Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &[LAST], BindOptions::default())?;
     Ok((memory, bound))
 }
 
-/// Whether RSS has the queue.
-fn in_table() -> Result<bool> {
+/// Whether the RSS table uses the last queue.
+fn rss_uses_last_queue() -> Result<bool> {
     Ok(Ethtool::open()?.rss(ifindex(NIC)?)?.table.contains(&LAST))
 }
 
 case!(by_another_program);
-/// RSS uses queue 0 alone, and another program has bound all others: none is left to receive on, and RSS is not
-/// led to those that are bound.
+/// Has another program bind all queues but 0, which alone RSS uses. `recv` must refuse, and RSS
+/// must not use the bound queues.
 fn by_another_program() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let table = vec![QueueId::new(0); ethtool.rss(nic)?.table.len()];
     let change = RssChange {
@@ -72,19 +72,22 @@ fn by_another_program() -> Result<()> {
 }
 
 case!(restore_waits);
-/// What a dead owner left: `restore` waits for the end of the binding, with force too, and takes back
-/// the rule at once.
+/// Binds the queue that a dead receiver had reserved. `restore`, with `--force` too, must not give
+/// the queue to RSS before the binding ends, but remove the rule at once.
 fn restore_waits() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     crash(recv(5000))?;
-    let (_memory, bound) = bind()?;
+    let (_memory, bound) = bind_last_queue()?;
     for line in ["restore", "restore eth1", "restore eth1 --force"] {
         let said = tool(line)?.refused(1)?;
         println_line(said.trim_end());
         says(&said, &["queue 3 is still bound to dmabuf"])?;
-        ensure!(!in_table()?, "{line}: RSS leads to the bound queue");
+        ensure!(
+            !rss_uses_last_queue()?,
+            "{line}: RSS leads to the bound queue"
+        );
     }
     let rules = Ethtool::open()?.rules(ifindex(NIC)?)?;
     ensure!(rules.is_empty(), "the flow is still led there: {rules:?}");
@@ -94,7 +97,8 @@ fn restore_waits() -> Result<()> {
 }
 
 case!(guardian_waits);
-/// The guardian waits for it as well: here for a queue of its owner's claim that another process has bound.
+/// Binds a queue that a killed receiver had reserved. The guardian must remove the rule, and wait
+/// for the end of the binding.
 fn guardian_waits() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -105,14 +109,14 @@ fn guardian_waits() -> Result<()> {
     let mut written: Value = serde_json::from_slice(&fs::read(&journal)?)?;
     written["claims"][0]["needs"]["reserved"] = json!([2, LAST.get()]);
     fs::write(&journal, serde_json::to_vec(&written)?)?;
-    let (_memory, bound) = bind()?;
+    let (_memory, bound) = bind_last_queue()?;
     receiver.signal(Signal::SIGKILL)?;
     until("the rule's end", STEP, || {
         Ok(Ethtool::open()?.rules(ifindex(NIC)?)?.is_empty())
     })?;
     thread::sleep(Duration::from_secs(2));
     nic_state::guardian().context("the guardian did not wait")?;
-    ensure!(!in_table()?, "RSS leads to the bound queue");
+    ensure!(!rss_uses_last_queue()?, "RSS leads to the bound queue");
     bound.unbind();
     // What it said ends with what its guardian says.
     let said = receiver.end_within(STEP)?.stderr;
@@ -121,21 +125,22 @@ fn guardian_waits() -> Result<()> {
 }
 
 case!(owner_is_refused);
-/// Nor does an owner that lives lead RSS into its own binding.
+/// Restores the NIC in a process that still has its queue bound. The restore must fail, and RSS not
+/// use the queue.
 fn owner_is_refused() -> Result<()> {
     testbed::wire()?;
     // Header split is not what is refused.
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let plan = Plan::new(NIC, ifindex(NIC)?).reserve(&[LAST]);
     let applied = plan.apply(&NetNs::current()?)?;
-    let (_memory, bound) = bind()?;
+    let (_memory, bound) = bind_last_queue()?;
     let refused = applied.restore();
     println_line(&format!("{refused:?}"));
     let error = refused.err().context("it was restored while bound")?;
     says(&error.to_string(), &["queue 3 is still bound to dmabuf"])?;
-    ensure!(!in_table()?, "RSS leads to the bound queue");
+    ensure!(!rss_uses_last_queue()?, "RSS leads to the bound queue");
     bound.unbind();
     restore()?.good("restore")?;
     // The guardian is left, which waits for the end of this process.

@@ -1,5 +1,5 @@
-//! Random rounds: a driver, settings of its NIC, a receiver or a plan, and a way to die; after `restore`
-//! the NIC is what it was, to the byte.
+//! Random rounds: a driver, settings of its NIC, a receiver, and a way to end it; after `restore`
+//! the NIC is as before, to the byte.
 //!
 //! Each round has a seed, which is printed: `SEED=7 ROUNDS=1 selftests/vm/test nic_chance` is that
 //! round again, `ROUNDS=200 selftests/vm/test --deadline 2000 nic_chance` is many.
@@ -21,10 +21,10 @@ use framework::tool::{Running, command, until};
 use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
-/// As many rounds as fit in the time that a case has.
+/// Number of rounds that fit in a case's time limit.
 const ROUNDS: u64 = 8;
 
-/// All of them: nothing can be bound to ice, whose receivers end by themselves.
+/// All drivers. No queue of ice can be bound: its receivers end with an error.
 const DRIVERS: [Driver; 6] = [
     Driver::Swnic,
     Driver::Mlx5,
@@ -34,10 +34,10 @@ const DRIVERS: [Driver; 6] = [
     Driver::Fbnic,
 ];
 
-/// Numbers by chance, the same ones for the same seed (splitmix64).
-struct Chance(u64);
+/// The splitmix64 random number generator: the same seed gives the same numbers.
+struct Random(u64);
 
-impl Chance {
+impl Random {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -46,7 +46,7 @@ impl Chance {
         z ^ (z >> 31)
     }
 
-    /// Below `end`.
+    /// Returns a random number below `end`.
     fn below(&mut self, end: u32) -> u32 {
         u32::try_from(self.next() % u64::from(end)).unwrap_or(0)
     }
@@ -56,9 +56,9 @@ impl Chance {
     }
 }
 
-/// How a receiver ends.
+/// Signal by which a receiver ends, and whether its guardian is killed, too.
 #[derive(Debug, Clone, Copy)]
-enum Death {
+enum ReceiverEnd {
     Sigterm,
     Sigint,
     Sigabrt,
@@ -66,35 +66,35 @@ enum Death {
     SigkillOfBoth,
 }
 
-fn number(name: &str) -> Option<u64> {
+fn env_number(name: &str) -> Option<u64> {
     env::var(name).ok()?.parse().ok()
 }
 
 case!(rounds);
 fn rounds() -> Result<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let first = number("SEED").unwrap_or(now);
-    for seed in (first..).take(number("ROUNDS").unwrap_or(ROUNDS) as usize) {
-        round(seed).with_context(|| format!("seed {seed}"))?;
+    let first = env_number("SEED").unwrap_or(now);
+    for seed in (first..).take(env_number("ROUNDS").unwrap_or(ROUNDS) as usize) {
+        run_round(seed).with_context(|| format!("seed {seed}"))?;
     }
     Ok(())
 }
 
-fn round(seed: u64) -> Result<()> {
-    let mut chance = Chance(seed);
+fn run_round(seed: u64) -> Result<()> {
+    let mut chance = Random(seed);
     let driver = DRIVERS[chance.below(DRIVERS.len() as u32) as usize];
-    driver.play();
+    driver.imitate();
     testbed::clear()?;
     nic_state::clear()?;
     let queues = 4 + chance.below(5);
     testbed::wire_with(queues, "")?;
     let channels = 4 + chance.below(queues - 3);
-    testbed::channels(channels)??;
-    let made = somebody(&mut chance, driver, channels)?;
+    testbed::set_nic_channels(channels)??;
+    let made = change_settings(&mut chance, driver, channels)?;
 
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let died = receiver(&mut chance, driver, channels)?;
+    let died = run_receiver(&mut chance, driver, channels)?;
     println_line(&format!("seed {seed}: {driver:?}, {made}; {died}"));
 
     // A guardian may be at it, and some receivers were never told to leave anything.
@@ -104,11 +104,11 @@ fn round(seed: u64) -> Result<()> {
     let said = restore()?;
     ensure!(said.status.success(), "restore: {}", said.stderr);
     observer.same(&before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
-/// What somebody makes of the NIC for himself; says what.
-fn somebody(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String> {
+/// Makes random settings of the NIC as another program would, and describes them.
+fn change_settings(chance: &mut Random, driver: Driver, channels: u32) -> Result<String> {
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let mut made = format!("{channels} channels");
     let split = match chance.below(3) {
@@ -118,45 +118,55 @@ fn somebody(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
     };
     if chance.one_in(2) {
         let (rx, tx) = (512 + chance.below(513), 128 + chance.below(129));
-        testbed::rings_of(rx, tx, split, chance.below(200))?;
+        testbed::set_rings(rx, tx, split, chance.below(200))?;
         made += &format!(", rings {rx}, split {split}");
     }
     if chance.one_in(2) {
-        table(chance, &mut ethtool, nic, channels)?;
+        set_random_table(chance, &mut ethtool, nic, channels)?;
         made += ", a table";
     }
     if driver.contexts() > 1 && chance.one_in(3) {
-        context(chance, &mut ethtool, nic, channels)?;
+        create_random_context(chance, &mut ethtool, nic, channels)?;
         made += ", a context and its rule";
     }
     let rules = chance.below(6);
     for port in 0..rules {
-        one_rule(chance, driver, 7000 + port as u16, channels)?;
+        insert_random_rule(chance, driver, 7000 + port as u16, channels)?;
     }
     Ok(format!("{made}, {rules} rules"))
 }
 
-/// A table of a random length's repetition.
-fn table(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u32) -> Result<()> {
+/// Sets an RSS table that repeats a random pattern.
+fn set_random_table(
+    chance: &mut Random,
+    ethtool: &mut Ethtool,
+    nic: Ifindex,
+    channels: u32,
+) -> Result<()> {
     let len = ethtool.rss(nic)?.table.len();
     let change = RssChange {
-        table: Some(pattern(chance, len, channels)),
+        table: Some(random_table(chance, len, channels)),
         ..RssChange::default()
     };
     Ok(ethtool.set_rss(nic, None, &change)?)
 }
 
-fn pattern(chance: &mut Chance, len: usize, channels: u32) -> Vec<QueueId> {
+fn random_table(chance: &mut Random, len: usize, channels: u32) -> Vec<QueueId> {
     let pattern: Vec<QueueId> = (0..1 << chance.below(4))
         .map(|_| QueueId::new(chance.below(channels)))
         .collect();
     pattern.into_iter().cycle().take(len).collect()
 }
 
-/// A context of a random table, and a rule that leads to it.
-fn context(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u32) -> Result<()> {
+/// Creates an RSS context with a random table, and a rule that leads to it.
+fn create_random_context(
+    chance: &mut Random,
+    ethtool: &mut Ethtool,
+    nic: Ifindex,
+    channels: u32,
+) -> Result<()> {
     let change = RssChange {
-        table: Some(pattern(chance, 64, channels)),
+        table: Some(random_table(chance, 64, channels)),
         ..RssChange::default()
     };
     let context = ethtool.create_rss_context(nic, &change)?.context;
@@ -165,8 +175,8 @@ fn context(chance: &mut Chance, ethtool: &mut Ethtool, nic: Ifindex, channels: u
     testbed::insert_rule(&FlowRule::tcp_to(to, action)).map(drop)
 }
 
-/// A rule for a flow of its own, which the driver may refuse.
-fn one_rule(chance: &mut Chance, driver: Driver, port: u16, channels: u32) -> Result<()> {
+/// Inserts a random rule for this port, with an action that the driver takes.
+fn insert_random_rule(chance: &mut Random, driver: Driver, port: u16, channels: u32) -> Result<()> {
     let to = format!("{NIC_ADDRESS}:{port}").parse()?;
     let queue = QueueId::new(chance.below(channels));
     let mut rule = FlowRule::tcp_to(to, Action::Queue(queue));
@@ -179,8 +189,8 @@ fn one_rule(chance: &mut Chance, driver: Driver, port: u16, channels: u32) -> Re
     testbed::insert_rule(&rule).map(drop)
 }
 
-/// Starts a receiver, and ends it; says how.
-fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String> {
+/// Starts a receiver and ends it at a random moment in a random way, and describes that.
+fn run_receiver(chance: &mut Random, driver: Driver, channels: u32) -> Result<String> {
     let mut line = format!("recv -f {NIC} --size 4M -l {NIC_ADDRESS}:5000");
     let last = channels - 1;
     line += &format!(" --queue {last}");
@@ -191,11 +201,11 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
         }
     }
     let death = match chance.below(5) {
-        0 => Death::Sigterm,
-        1 => Death::Sigint,
-        2 => Death::Sigabrt,
-        3 => Death::Sigkill,
-        _ => Death::SigkillOfBoth,
+        0 => ReceiverEnd::Sigterm,
+        1 => ReceiverEnd::Sigint,
+        2 => ReceiverEnd::Sigabrt,
+        3 => ReceiverEnd::Sigkill,
+        _ => ReceiverEnd::SigkillOfBoth,
     };
     let slow = chance.below(3) * 10;
     testbed::parameter("slow_ms", slow)?;
@@ -214,13 +224,13 @@ fn receiver(chance: &mut Chance, driver: Driver, channels: u32) -> Result<String
         }
     };
     let signal = match death {
-        Death::Sigterm => Signal::SIGTERM,
-        Death::Sigint => Signal::SIGINT,
-        Death::Sigabrt => Signal::SIGABRT,
-        Death::Sigkill | Death::SigkillOfBoth => Signal::SIGKILL,
+        ReceiverEnd::Sigterm => Signal::SIGTERM,
+        ReceiverEnd::Sigint => Signal::SIGINT,
+        ReceiverEnd::Sigabrt => Signal::SIGABRT,
+        ReceiverEnd::Sigkill | ReceiverEnd::SigkillOfBoth => Signal::SIGKILL,
     };
     // It may have ended, or have no guardian yet.
-    if matches!(death, Death::SigkillOfBoth) {
+    if matches!(death, ReceiverEnd::SigkillOfBoth) {
         for guardian in nic_state::guardians()? {
             let _gone = framework::tool::signal(guardian, Signal::SIGKILL);
         }

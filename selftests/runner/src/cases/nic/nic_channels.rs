@@ -22,14 +22,14 @@ fn tool(line: &str) -> Result<Finished> {
 }
 
 case!(killed_while_they_change);
-/// Killed when the channels have changed, and the table with them, before that table is noted: it is not
-/// taken for another program's.
+/// Kills `apply` after the channels, and with them the RSS table, have changed but before the
+/// journal notes the table. `restore` must not take the table for another program's.
 fn killed_while_they_change() -> Result<()> {
     const MANY: u32 = 70;
     for driver in [Driver::Mlx5, Driver::Bnxt, Driver::Swnic] {
         testbed::clear()?;
         testbed::wire_as(driver, MANY, "")?;
-        testbed::channels(QUEUES)??;
+        testbed::set_nic_channels(QUEUES)??;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         testbed::parameter("slow_ms", 2000)?;
@@ -57,11 +57,11 @@ fn killed_while_they_change() -> Result<()> {
 }
 
 case!(refused_for_a_rule);
-/// Channels that the core refuses, by its own words, are not refused for the table: RSS does not get
-/// all queues meanwhile.
+/// Makes the kernel refuse fewer channels because of another program's rule. RSS must not use the
+/// additional queues meanwhile.
 fn refused_for_a_rule() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
-    testbed::channels(QUEUES)??;
+    testbed::set_nic_channels(QUEUES)??;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("apply {NIC} --channels 8 --queue 2");

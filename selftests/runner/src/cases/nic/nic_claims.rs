@@ -31,7 +31,8 @@ fn rules() -> Result<Vec<FlowRule>> {
 }
 
 case!(ended_by_force);
-/// One whose claim was ended by force ends no other's, whoever has come meanwhile.
+/// Ends a claim with `restore --force`, then restores it in its process. The claim of a receiver
+/// that came meanwhile must stay.
 fn ended_by_force() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -53,19 +54,20 @@ fn ended_by_force() -> Result<()> {
 }
 
 case!(rule_of_two);
-/// A rule that two want stays until the last of them ends, and with it rules are switched on.
+/// Has `apply` and a receiver want the same rule. It must stay until the last of them ends, and
+/// ntuple rules stay on as long.
 fn rule_of_two() -> Result<()> {
     for driver in [Driver::Swnic, Driver::Gve] {
         testbed::clear()?;
         testbed::wire_as(driver, QUEUES, "")?;
         for first in ["apply", "recv", "killed"] {
-            rule_round(first).with_context(|| format!("{driver:?}, {first} ends first"))?;
+            check_shared_rule(first).with_context(|| format!("{driver:?}, {first} ends first"))?;
         }
     }
     Ok(())
 }
 
-fn rule_round(first: &str) -> Result<()> {
+fn check_shared_rule(first: &str) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to: SocketAddr = format!("{NIC_ADDRESS}:5000").parse()?;
@@ -107,8 +109,8 @@ fn rule_round(first: &str) -> Result<()> {
 }
 
 case!(next_after_a_dead_one);
-/// What a dead receiver left goes before the next one comes: a dry run and the doctor find neither its rule
-/// nor its context in the way, where there can be only one.
+/// Starts a receiver after one that was killed, on a NIC with room for one rule or context. The
+/// rest of the dead one must be removed first, and not count in `--dry-run` or `doctor`.
 fn next_after_a_dead_one() -> Result<()> {
     for (driver, listen) in [
         (Driver::Fbnic, 5000),

@@ -1,5 +1,5 @@
-//! Restoring the settings of drivers that switch rules off, tell rx from tx channels, have few RSS
-//! contexts or none, or have tables that follow the channels.
+//! Restoring the settings of drivers that switch ntuple rules off, have separate rx and tx
+//! channels, few RSS contexts or none, or RSS tables that follow the channels.
 
 use std::path::Path;
 use std::process::Command;
@@ -25,26 +25,26 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-fn nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
+fn load_nic(driver: Driver, queues: u32) -> Result<(Ethtool, Ifindex)> {
     testbed::clear()?;
     testbed::wire_as(driver, queues, "")?;
     Ok((Ethtool::open()?, ifindex(NIC)?))
 }
 
 case!(ntuple_off);
-/// Rules that are switched off are switched on where the driver wants that, and off again, whatever ends
-/// the receiver.
+/// Receives on drivers with ntuple rules switched off. They must be on while the driver needs that,
+/// and off again after a normal end and after a crash.
 fn ntuple_off() -> Result<()> {
     for driver in [Driver::Gve, Driver::Bnxt, Driver::Mlx5] {
-        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        let (mut ethtool, at) = load_nic(driver, QUEUES)?;
         ethtool.set_feature(at, NTUPLE, false)?;
-        ntuple_round(&mut ethtool, at, driver != Driver::Mlx5)
+        check_ntuple(&mut ethtool, at, driver != Driver::Mlx5)
             .with_context(|| format!("{driver:?}"))?;
     }
     Ok(())
 }
 
-fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
+fn check_ntuple(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -65,10 +65,10 @@ fn ntuple_round(ethtool: &mut Ethtool, at: Ifindex, on: bool) -> Result<()> {
 }
 
 case!(ntuple_that_others_use);
-/// Of two receivers the last to go switches rules off, and not if somebody else has added one meanwhile,
-/// which the driver would remove.
+/// Ends the users of ntuple rules one by one. The last one must switch rules off, unless another
+/// program has added a rule, which the driver would remove.
 fn ntuple_that_others_use() -> Result<()> {
-    let (mut ethtool, at) = nic(Driver::Gve, QUEUES)?;
+    let (mut ethtool, at) = load_nic(Driver::Gve, QUEUES)?;
     let apply = |queue: u32| -> Result<()> {
         let flow = format!("--flow {NIC_ADDRESS}:{}", 5000 + queue);
         let line = format!("apply {NIC} --queue {queue} {flow}");
@@ -98,13 +98,14 @@ fn ntuple_that_others_use() -> Result<()> {
         on(&mut ethtool)? && ethtool.has_rule(at, theirs)?,
         "it is gone"
     );
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(ntuple_with_a_rule_that_stays);
-/// A rule of ours that can't be removed is not another program's: rules are switched off, which removes it.
+/// Makes the driver refuse to remove our rule. `restore` must switch ntuple rules off, which
+/// removes it.
 fn ntuple_with_a_rule_that_stays() -> Result<()> {
-    let (_, _) = nic(Driver::Gve, QUEUES)?;
+    let (_, _) = load_nic(Driver::Gve, QUEUES)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
@@ -119,22 +120,22 @@ fn ntuple_with_a_rule_that_stays() -> Result<()> {
 }
 
 case!(split_by_itself);
-/// Header split that is on by itself must be asked for all the same, and is by itself again afterwards;
-/// what somebody had asked for stays asked for, which reads the same.
+/// Receives on drivers that split headers by default. Split must be asked for, and be afterwards
+/// what it was: default, or asked for by another program.
 fn split_by_itself() -> Result<()> {
     for driver in [Driver::Bnxt, Driver::Fbnic] {
         for asked in [false, true] {
-            let (_, at) = nic(driver, QUEUES)?;
+            let (_, at) = load_nic(driver, QUEUES)?;
             if asked {
-                ensure!(changes(at, HeaderSplit::Enabled)?, "it was asked for");
+                ensure!(changes_split(at, HeaderSplit::Enabled)?, "it was asked for");
             }
-            split_round(at, asked).with_context(|| format!("{driver:?}, asked for: {asked}"))?;
+            check_split(at, asked).with_context(|| format!("{driver:?}, asked for: {asked}"))?;
         }
     }
     Ok(())
 }
 
-fn split_round(at: Ifindex, asked: bool) -> Result<()> {
+fn check_split(at: Ifindex, asked: bool) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to = format!("{NIC_ADDRESS}:5000");
@@ -150,12 +151,12 @@ fn split_round(at: Ifindex, asked: bool) -> Result<()> {
         true => HeaderSplit::Enabled,
         false => HeaderSplit::Auto,
     };
-    ensure!(!changes(at, setting)?, "it is not {setting} any more");
+    ensure!(!changes_split(at, setting)?, "it is not {setting} any more");
     Ok(())
 }
 
-/// Whether this setting is another one than there was.
-fn changes(at: Ifindex, split: HeaderSplit) -> Result<bool> {
+/// Whether asking for this header split changes the driver's setting.
+fn changes_split(at: Ifindex, split: HeaderSplit) -> Result<bool> {
     let mut changes = Ethtool::open()?.ring_changes()?;
     let change = RingsChange {
         tcp_data_split: Some(split),
@@ -166,10 +167,10 @@ fn changes(at: Ifindex, split: HeaderSplit) -> Result<bool> {
 }
 
 case!(rounded_rings);
-/// A ring size that is rounded is set once, whoever comes and goes then.
+/// Asks for a ring size that the driver rounds up. It must be set once, not again by each receiver.
 fn rounded_rings() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Bnxt] {
-        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        let (mut ethtool, at) = load_nic(driver, QUEUES)?;
         let small = RingsChange {
             rx: Some(256),
             ..RingsChange::default()
@@ -194,9 +195,9 @@ fn rounded_rings() -> Result<()> {
 }
 
 case!(channels_apart);
-/// Channels for receiving only: there are no others to ask for.
+/// Changes the channels of a driver with separate rx and tx channels. Only rx channels must change.
 fn channels_apart() -> Result<()> {
-    let (mut ethtool, at) = nic(Driver::Gve, 8)?;
+    let (mut ethtool, at) = load_nic(Driver::Gve, 8)?;
     testbed::set_channels(&mut ethtool, at, QUEUES)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -213,12 +214,13 @@ fn channels_apart() -> Result<()> {
 }
 
 case!(table_that_follows_the_channels);
-/// With more channels the table is longer, and afterwards what it was, be it the default or somebody's.
+/// Adds channels on drivers whose RSS table then grows. `restore` must bring back the old table,
+/// the default or another program's.
 fn table_that_follows_the_channels() -> Result<()> {
     const MANY: u32 = 70;
     for driver in [Driver::Mlx5, Driver::Bnxt] {
         for somebodys in [false, true] {
-            let (mut ethtool, at) = nic(driver, MANY)?;
+            let (mut ethtool, at) = load_nic(driver, MANY)?;
             testbed::set_channels(&mut ethtool, at, QUEUES)?;
             let len = ethtool.rss(at)?.table.len();
             if somebodys {
@@ -229,8 +231,8 @@ fn table_that_follows_the_channels() -> Result<()> {
                 ethtool.set_rss(at, None, &change)?;
             }
             match somebodys && testbed::kernel()? < (7, 3) {
-                true => table_that_keeps_the_channels(MANY),
-                false => table_round(&mut ethtool, at, MANY, len),
+                true => check_channels_refused(MANY),
+                false => check_longer_table(&mut ethtool, at, MANY, len),
             }
             .with_context(|| format!("{driver:?}, somebody's: {somebodys}"))?;
         }
@@ -238,8 +240,9 @@ fn table_that_follows_the_channels() -> Result<()> {
     Ok(())
 }
 
-/// Before 7.3 the driver changes no channels while another program's table is set: that is said, and what to do.
-fn table_that_keeps_the_channels(many: u32) -> Result<()> {
+/// Adds channels before Linux 7.3 while another program's RSS table is set, which the driver
+/// refuses. The error must say so, and its remedy help.
+fn check_channels_refused(many: u32) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("apply {NIC} --channels {many} --queue 3 --flow {NIC_ADDRESS}:5000");
@@ -254,7 +257,7 @@ fn table_that_keeps_the_channels(many: u32) -> Result<()> {
     restore()?.good("restore").map(drop)
 }
 
-fn table_round(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Result<()> {
+fn check_longer_table(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flow = |port: u16| format!("--flow {NIC_ADDRESS}:{port}");
@@ -275,20 +278,21 @@ fn table_round(ethtool: &mut Ethtool, at: Ifindex, many: u32, len: usize) -> Res
 }
 
 case!(without_contexts);
-/// Where one flow cannot be spread over two queues, two can be given one each.
+/// Asks for two queues on drivers without a free RSS context. One flow must be refused, and two
+/// flows must get a queue each.
 fn without_contexts() -> Result<()> {
     for driver in [Driver::Gve, Driver::Fbnic] {
-        let (mut ethtool, at) = nic(driver, QUEUES)?;
+        let (mut ethtool, at) = load_nic(driver, QUEUES)?;
         if driver == Driver::Fbnic {
             // There is one, and it is taken.
             ethtool.create_rss_context(at, &RssChange::default())?;
         }
-        contexts_round().with_context(|| format!("{driver:?}"))?;
+        check_without_contexts().with_context(|| format!("{driver:?}"))?;
     }
     Ok(())
 }
 
-fn contexts_round() -> Result<()> {
+fn check_without_contexts() -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let at = |port: u16| format!("-l {NIC_ADDRESS}:{port}");

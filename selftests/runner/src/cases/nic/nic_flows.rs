@@ -29,13 +29,14 @@ fn rules() -> Result<Vec<FlowRule>> {
     Ok(Ethtool::open()?.rules(ifindex(NIC)?)?)
 }
 
-fn all_of(summary: &Summary, bytes: u64) -> Result<()> {
+fn check_all_in_dmabuf(summary: &Summary, bytes: u64) -> Result<()> {
     ensure!(summary.bytes == bytes, "{summary}");
     summary.all_in_dmabuf()
 }
 
 case!(dual_stack);
-/// `[::]` takes IPv4 as well: both are steered, and with `--from` only the one that can come.
+/// Listens at `[::]`, which takes IPv4, too. Rules must steer both families; with `--from` only the
+/// family of that address.
 fn dual_stack() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -46,7 +47,7 @@ fn dual_stack() -> Result<()> {
     for to in [NIC_ADDRESS, &format!("[{NIC_ADDRESS6}]")] {
         Sender::to(format!("{to}:5000")).bytes("2M").run()?;
     }
-    all_of(&summary(receiver)?, 4 * MIB)?;
+    check_all_in_dmabuf(&summary(receiver)?, 4 * MIB)?;
     observer.soon_same(&before)?;
     for (from, to) in [
         (SENDER_ADDRESS, NIC_ADDRESS),
@@ -55,14 +56,15 @@ fn dual_stack() -> Result<()> {
         let receiver = recv.clone().from(from).start_bound()?;
         ensure!(rules()?.len() == 1, "rules: {:?}", rules()?);
         Sender::to(format!("{to}:5000")).bytes("2M").run()?;
-        all_of(&summary(receiver)?, 2 * MIB)?;
+        check_all_in_dmabuf(&summary(receiver)?, 2 * MIB)?;
         observer.soon_same(&before)?;
     }
     Ok(())
 }
 
 case!(families_that_never_meet);
-/// Nothing could ever come: that is said, and the NIC left alone.
+/// Listens at an address of one family with `--from` one of the other. `recv` must refuse and not
+/// touch the NIC.
 fn families_that_never_meet() -> Result<()> {
     testbed::wire()?;
     for (listen, from) in [
@@ -74,11 +76,12 @@ fn families_that_never_meet() -> Result<()> {
         println_line(said.trim_end());
         says(&said, &[from, "one family"])?;
     }
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(port_zero);
-/// A rule without a port takes all TCP to the address, ssh included: only for who says so.
+/// Listens at port 0, whose rule would steer all TCP to the address, ssh included. `recv` must
+/// refuse; `apply` must ask for the word `any`.
 fn port_zero() -> Result<()> {
     testbed::wire()?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:0");
@@ -86,7 +89,7 @@ fn port_zero() -> Result<()> {
     let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:0");
     let any = format!("{NIC_ADDRESS}:any");
     says(&finish(tool(&line))?.refused(2)?, &["ssh", &any])?;
-    nic_state::untouched()?;
+    nic_state::check_untouched()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     finish(tool(&format!("apply {NIC} --queue 3 --flow {any}")))?.good("apply")?;
@@ -100,7 +103,8 @@ fn port_zero() -> Result<()> {
 }
 
 case!(link_local);
-/// An address with its device, and one that is of the device received on.
+/// Listens at link-local addresses, with a device and without, which then means the NIC. All must
+/// be received.
 fn link_local() -> Result<()> {
     testbed::wire()?;
     let options = AddressOptions { nodad: true };
@@ -119,7 +123,7 @@ fn link_local() -> Result<()> {
         Sender::to(format!("[fe80::2%{SENDER}]:5000"))
             .bytes("2M")
             .run()?;
-        all_of(&summary(receiver)?, 2 * MIB).context(at)?;
+        check_all_in_dmabuf(&summary(receiver)?, 2 * MIB).context(at)?;
         observer.soon_same(&before)?;
     }
     let line = format!("recv -f {NIC} -l [fe80::2%nothing]:5000");
@@ -127,7 +131,7 @@ fn link_local() -> Result<()> {
 }
 
 case!(one_context_for_all_addresses);
-/// However many addresses: for the same queues there is one context.
+/// Steers 24 addresses to the same two queues. One RSS context must be made for all.
 fn one_context_for_all_addresses() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;

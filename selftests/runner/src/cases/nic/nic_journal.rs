@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use netdev::ethtool::{Action, FlowRule, RssChange};
 use netdev::{Ethtool, Link, NetNs, QueueId};
 
-use framework::doctor::{Report, paste};
+use framework::doctor::{Report, run_remedy};
 use framework::ifindex;
 use framework::nic_state::{self, Observer, State};
 use framework::println_line;
@@ -16,24 +16,24 @@ use framework::receiver::{STEP, kill_with_guardian, recv, restore, start_bound};
 use framework::testbed::{self, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Finished, Running, finish};
 
-/// What a receiver and its guardian, both killed, left.
-struct Left {
+/// A NIC as a killed receiver and its killed guardian left it.
+struct CrashedNic {
     observer: Observer,
-    /// What the NIC was, and what it is now.
+    /// State of the NIC before the receiver; [`bent`](Self::bent) is the one after it.
     before: State,
     bent: State,
     journal: PathBuf,
     written: Vec<u8>,
 }
 
-/// A NIC that a receiver has set up, and its journal, with nobody left who knows of either.
-fn left() -> Result<Left> {
+/// Kills a receiver and its guardian, and returns what they left: the NIC's states and the journal.
+fn crash_receiver() -> Result<CrashedNic> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let receiver = start_bound(recv(5000))?;
     kill_with_guardian(receiver)?;
     let journal = nic_state::journal()?;
-    Ok(Left {
+    Ok(CrashedNic {
         before,
         bent: observer.state()?,
         observer,
@@ -42,17 +42,17 @@ fn left() -> Result<Left> {
     })
 }
 
-impl Left {
-    /// Puts the journal back as it was, and the NIC by it.
-    fn put_right(&mut self) -> Result<()> {
+impl CrashedNic {
+    /// Writes the original journal back, and restores the NIC by it.
+    fn restore_journal(&mut self) -> Result<()> {
         fs::write(&self.journal, &self.written)?;
         println_line(restore()?.good("restore")?.trim_end());
         self.observer.soon_same(&self.before)
     }
 }
 
-/// Holds if it failed and named this.
-fn names(end: Finished, what: &str) -> Result<()> {
+/// Checks that a command failed with an error that contains `what`.
+fn check_fails_naming(end: Finished, what: &str) -> Result<()> {
     let said = end.refused(1)?;
     println_line(said.trim_end());
     ensure!(said.contains(what), "it does not name {what:?}: {said}");
@@ -60,10 +60,11 @@ fn names(end: Finished, what: &str) -> Result<()> {
 }
 
 case!(damaged);
-/// Cut off anywhere, or something else altogether: nothing is done by it, and it is told.
+/// Truncates or replaces the journal in several ways. `restore`, `doctor` and `recv` must name the
+/// file and change nothing.
 fn damaged() -> Result<()> {
     testbed::wire()?;
-    let mut left = left()?;
+    let mut left = crash_receiver()?;
     let written = String::from_utf8(left.written.clone())?;
     let name = left.journal.file_name().context("a file")?;
     let name = name.to_string_lossy().into_owned();
@@ -84,7 +85,7 @@ fn damaged() -> Result<()> {
     .collect();
     for (turn, version) in versions.iter().enumerate() {
         fs::write(&left.journal, version)?;
-        names(restore()?, &name).with_context(|| format!("version {turn}"))?;
+        check_fails_naming(restore()?, &name).with_context(|| format!("version {turn}"))?;
         left.observer.same(&left.bent)?;
         ensure!(fs::read(&left.journal)? == *version, "it was written anew");
     }
@@ -94,20 +95,21 @@ fn damaged() -> Result<()> {
     let remedy = report.remedy("journal.nic")?;
     let rm = format!("rm {}", left.journal.display());
     ensure!(remedy.ends_with(&rm), "{remedy}");
-    paste(&rm)?;
+    run_remedy(&rm)?;
     ensure!(!left.journal.exists(), "{rm}: it is still there");
     fs::write(&left.journal, b"[]")?;
     // Nor is anything changed on top of it.
-    names(Running::start(recv(5001))?.end_within(STEP)?, &name)?;
+    check_fails_naming(Running::start(recv(5001))?.end_within(STEP)?, &name)?;
     left.observer.same(&left.bent)?;
-    left.put_right()
+    left.restore_journal()
 }
 
 case!(of_another_boot);
-/// The machine was booted anew since: its settings have gone with the boot.
+/// Makes the journal one of another boot, whose settings are gone. `restore` must remove it, and
+/// not change the NIC.
 fn of_another_boot() -> Result<()> {
     testbed::wire()?;
-    let mut left = left()?;
+    let mut left = crash_receiver()?;
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let boot = boot.trim();
     let written = String::from_utf8(left.written.clone())?;
@@ -119,26 +121,26 @@ fn of_another_boot() -> Result<()> {
     println_line(said.trim_end());
     ensure!(said.contains("boot"), "it does not name the boot: {said}");
     left.observer.same(&left.bent)?;
-    nic_state::nothing_left()?;
+    nic_state::check_nothing_left()?;
 
     // A receiver is not hindered by it, and leaves what it found.
     fs::write(&left.journal, &other)?;
     let receiver = start_bound(recv(5001))?;
     receiver.stop()?;
     left.observer.soon_same(&left.bent)?;
-    left.put_right()
+    left.restore_journal()
 }
 
 case!(of_another_nic);
-/// The NIC is gone, and another one has its name. Another program has set that one up just as the dead
-/// receiver had the old one: whoever takes the one for the other undoes that.
+/// Replaces the NIC by a new one of the same name with the same settings. `restore` must say that
+/// the old one is gone, and leave the new one alone.
 fn of_another_nic() -> Result<()> {
     for again in [false, true] {
         testbed::wire()?;
-        let left = left()?;
+        let left = crash_receiver()?;
         testbed::clear()?;
         testbed::wire()?;
-        as_a_receiver_has_it()?;
+        set_up_like_receiver()?;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
         if again {
@@ -147,16 +149,16 @@ fn of_another_nic() -> Result<()> {
             receiver.stop()?;
             observer.same(&before)?;
         }
-        gone(&left)?;
+        check_reported_gone(&left)?;
         observer.soon_same(&before)?;
         testbed::clear()?;
     }
     Ok(())
 }
 
-/// Header split, a queue that RSS leaves alone, and a rule to it, at the place where [`recv`] has it.
-fn as_a_receiver_has_it() -> Result<()> {
-    testbed::split()?;
+/// Sets the NIC up as [`recv`] does: header split, a queue without RSS, and a rule to the queue.
+fn set_up_like_receiver() -> Result<()> {
+    testbed::enable_header_split()?;
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let last = testbed::QUEUES - 1;
     let others = (0..last).map(QueueId::new);
@@ -170,41 +172,42 @@ fn as_a_receiver_has_it() -> Result<()> {
     testbed::insert_rule(&FlowRule::tcp_to(to, Action::Queue(QueueId::new(last)))).map(drop)
 }
 
-/// `restore` says that the NIC is gone, and forgets it.
-fn gone(left: &Left) -> Result<()> {
+/// Checks that `restore` reports the NIC as gone and removes its journal.
+fn check_reported_gone(left: &CrashedNic) -> Result<()> {
     ensure!(left.journal.exists(), "the journal went by itself");
     let said = restore()?.good("restore")?;
     println_line(said.trim_end());
     ensure!(said.contains("gone"), "it does not say so: {said}");
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(of_a_nic_that_is_gone);
-/// There is no NIC of that name any more.
+/// Removes the NIC. `restore` must report it as gone and remove its journal.
 fn of_a_nic_that_is_gone() -> Result<()> {
     testbed::wire()?;
-    let left = left()?;
+    let left = crash_receiver()?;
     testbed::clear()?;
-    gone(&left)
+    check_reported_gone(&left)
 }
 
 case!(of_a_nic_that_moved);
-/// The NIC is in another namespace now, by another name.
+/// Moves the NIC to another namespace. `restore` must find and restore it there.
 fn of_a_nic_that_moved() -> Result<()> {
     testbed::wire()?;
-    let left = left()?;
+    let left = crash_receiver()?;
     let peer = NetNs::by_name(PEER)?;
     let mut link = Link::open()?;
     let nic = link.by_name(NIC)?.ifindex;
     link.set_netns(nic, &peer)?;
     println_line(restore()?.good("restore")?.trim_end());
-    nic_state::nothing_left()?;
+    nic_state::check_nothing_left()?;
     let mut observer = Observer::in_namespace(&peer, NIC)?;
     observer.same(&left.before)
 }
 
 case!(no_place_for_it);
-/// Where nothing can be written down, or others could, nothing is changed.
+/// Makes the runtime directory unusable, or writable for others. `recv` must refuse and change
+/// nothing.
 fn no_place_for_it() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -216,7 +219,7 @@ fn no_place_for_it() -> Result<()> {
         }
         let mut receiver = recv(5000);
         receiver.env("DEVMEM_TCP_RUNTIME_DIR", place);
-        names(finish(receiver)?, place)?;
+        check_fails_naming(finish(receiver)?, place)?;
         observer.soon_same(&before)?;
     }
     Ok(())

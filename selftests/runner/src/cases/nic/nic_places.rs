@@ -18,24 +18,24 @@ use framework::tool::{command, finish, sh};
 use framework::transfer::{devmem_tcp, summary};
 use framework::{ifindex, println_line};
 
-/// Those that want it, and how many places their tables are given here.
-const TOLD: [Driver; 3] = [Driver::Mlx5, Driver::Gve, Driver::Ice];
+/// Drivers that want a location for each rule.
+const WANT_LOCATION: [Driver; 3] = [Driver::Mlx5, Driver::Gve, Driver::Ice];
 const PLACES: u32 = 8;
 
 fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-/// A rule of somebody's.
-fn theirs(place: u32) -> Result<FlowRule> {
+/// A rule of another program at this location.
+fn foreign_rule(place: u32) -> Result<FlowRule> {
     let to = format!("{NIC_ADDRESS}:{}", 7000 + place).parse()?;
     let mut rule = FlowRule::tcp_to(to, Action::Queue(QueueId::new(1)));
     rule.location = Location::At(place);
     Ok(rule)
 }
 
-/// A NIC with so many places, its rules switched on.
-fn nic(driver: Driver) -> Result<Ethtool> {
+/// Loads a NIC with [`PLACES`] rule locations, and switches ntuple rules on.
+fn load_nic(driver: Driver) -> Result<Ethtool> {
     testbed::clear()?;
     testbed::wire_as(driver, QUEUES, &format!("rules={PLACES}"))?;
     let mut ethtool = Ethtool::open()?;
@@ -44,19 +44,19 @@ fn nic(driver: Driver) -> Result<Ethtool> {
 }
 
 case!(only_free_place);
-/// All places but one are somebody's, or all.
+/// Occupies all rule locations but one, then all. Our rule must go to the free one, or be refused.
 fn only_free_place() -> Result<()> {
-    for driver in TOLD {
-        let (mut ethtool, mut port) = (nic(driver)?, 5000);
+    for driver in WANT_LOCATION {
+        let (mut ethtool, mut port) = (load_nic(driver)?, 5000);
         for free in [0, 3, PLACES - 1] {
             let others: Vec<u32> = (0..PLACES).filter(|place| *place != free).collect();
             for place in &others {
-                ethtool.insert_rule(ifindex(NIC)?, &theirs(*place)?)?;
+                ethtool.insert_rule(ifindex(NIC)?, &foreign_rule(*place)?)?;
             }
             let round = match driver {
                 // It has no queue API.
-                Driver::Ice => applied(&mut ethtool, free, port),
-                _ => one_round(&mut ethtool, free, port),
+                Driver::Ice => check_apply(&mut ethtool, free, port),
+                _ => check_recv(&mut ethtool, free, port),
             };
             round.with_context(|| format!("{driver:?}, {free}"))?;
             port += 1;
@@ -65,7 +65,7 @@ fn only_free_place() -> Result<()> {
             }
         }
         for place in 0..PLACES {
-            ethtool.insert_rule(ifindex(NIC)?, &theirs(place)?)?;
+            ethtool.insert_rule(ifindex(NIC)?, &foreign_rule(place)?)?;
         }
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
@@ -78,7 +78,7 @@ fn only_free_place() -> Result<()> {
     Ok(())
 }
 
-fn applied(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
+fn check_apply(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("apply {NIC} --queue 3 --flow {NIC_ADDRESS}:{port}");
@@ -89,7 +89,7 @@ fn applied(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
     observer.soon_same(&before)
 }
 
-fn one_round(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
+fn check_recv(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let to = format!("{NIC_ADDRESS}:{port}");
@@ -106,9 +106,10 @@ fn one_round(ethtool: &mut Ethtool, free: u32, port: u16) -> Result<()> {
 }
 
 case!(rules_of_other_kinds);
-/// A rule of a kind that is not known here stands where ours would go.
+/// Inserts rules of kinds that the `netdev` crate does not know. Our rules must go to other
+/// locations.
 fn rules_of_other_kinds() -> Result<()> {
-    let mut ethtool = nic(Driver::Mlx5)?;
+    let mut ethtool = load_nic(Driver::Mlx5)?;
     let top = PLACES - 1;
     for (place, flow) in [
         (top, "ether dst 02:00:00:00:00:77"),
@@ -136,10 +137,11 @@ fn rules_of_other_kinds() -> Result<()> {
 }
 
 case!(rules_that_come_and_go);
-/// Rules of others that come and go all the time are no error, and none of them is taken for ours.
+/// Adds and deletes rules by another program all the time. `apply` must succeed, and neither
+/// program lose a rule to the other.
 fn rules_that_come_and_go() -> Result<()> {
     for driver in [Driver::Mlx5, Driver::Gve, Driver::Bnxt, Driver::Swnic] {
-        let mut ethtool = nic(driver)?;
+        let mut ethtool = load_nic(driver)?;
         let chooses = ethtool.rule_table(ifindex(NIC)?)?.chooses;
         let mut observer = Observer::of(NIC)?;
         let before = observer.state()?;
@@ -171,13 +173,13 @@ fn rules_that_come_and_go() -> Result<()> {
     Ok(())
 }
 
-/// Adds three rules and deletes them, over and over; says how many.
+/// Adds and deletes three rules until `over` is set, and returns how often.
 fn churn(over: &AtomicBool, chooses: bool) -> Result<u32> {
     let (mut ethtool, nic) = (Ethtool::open()?, ifindex(NIC)?);
     let mut rounds = 0;
     while !over.load(Ordering::Relaxed) {
         for place in 0..3 {
-            let mut rule = theirs(place)?;
+            let mut rule = foreign_rule(place)?;
             if chooses {
                 rule.location = Location::Any;
             }

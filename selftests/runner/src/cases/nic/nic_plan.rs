@@ -10,7 +10,7 @@ use framework::driver::Driver;
 use framework::nic_state::{self, Observer};
 use framework::println_line;
 use framework::receiver::{STEP, bound_queues, restore};
-use framework::rounds::somebody_elses;
+use framework::rounds::make_foreign_settings;
 use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Finished, Running, command, finish, until};
 use framework::transfer::devmem_tcp;
@@ -19,22 +19,22 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-/// A receiver on two queues, which takes every kind of change.
+/// A receiver on two queues, which needs every kind of change to the NIC.
 fn recv() -> Command {
     let listen = two_flows("--listen", 5000);
     let line = format!("recv -f {NIC} --size 4M --queue 2 --queue 3 {listen}");
     tool(&line)
 }
 
-/// A receiver on one queue, to which a rule goes directly.
-fn recv_one() -> Command {
+/// A receiver on one queue, to which a rule leads without an RSS context.
+fn recv_one_queue() -> Command {
     let line = format!("recv -f {NIC} --size 4M --queue 3 -l {NIC_ADDRESS}:5000");
     tool(&line)
 }
 
-/// What two queues take, behind each of which this option names a flow: without contexts, one a queue.
+/// Options that steer flows to two queues: one flow, or without RSS contexts one for each queue.
 fn two_flows(option: &str, port: u16) -> String {
-    let second = match Driver::played().contexts() {
+    let second = match Driver::imitated().contexts() {
         0 => format!(" {option} {NIC_ADDRESS}:{}", port + 100),
         _ => String::new(),
     };
@@ -42,11 +42,11 @@ fn two_flows(option: &str, port: u16) -> String {
 }
 
 case!(looking_changes_nothing);
-/// `plan` and each `--dry-run` say what would change, and change nothing.
+/// Runs `plan` and each `--dry-run`. They must say what would change, and change nothing.
 fn looking_changes_nothing() -> Result<()> {
     testbed::wire()?;
-    somebody_elses()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    make_foreign_settings()?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flows = two_flows("--flow", 5000);
@@ -63,11 +63,11 @@ fn looking_changes_nothing() -> Result<()> {
         said.push(finish(tool(line))?.good(line)?);
         println_line(said.last().map_or("", |text| text.trim_end()));
         observer.same(&before)?;
-        nic_state::nothing_left()?;
+        nic_state::check_nothing_left()?;
     }
     for said in &said[..4] {
-        let context = (Driver::played().contexts() > 0).then_some("context");
-        let split = Driver::played().switches_split_off().then_some("split");
+        let context = (Driver::imitated().contexts() > 0).then_some("context");
+        let split = Driver::imitated().switches_split_off().then_some("split");
         for part in ["rss", "rule"].into_iter().chain(context).chain(split) {
             ensure!(said.contains(part), "no {part} in {said}");
         }
@@ -76,13 +76,12 @@ fn looking_changes_nothing() -> Result<()> {
 }
 
 case!(applied_to_stay);
-/// What `apply` does stays when it has ended, and under a receiver that comes and goes, until
-/// `restore` is told.
+/// Runs `apply`. Its changes must stay after its end and after that of a receiver, until `restore`.
 fn applied_to_stay() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
-    testbed::channels(testbed::QUEUES)??;
-    somebody_elses()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::set_nic_channels(testbed::QUEUES)??;
+    make_foreign_settings()?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let flows = two_flows("--flow", 6000);
@@ -91,7 +90,7 @@ fn applied_to_stay() -> Result<()> {
     let applied = observer.state()?;
     let changed = before.differs(&applied);
     // The table had none of the new queues; a context is new, where there are any.
-    let rss = (Driver::played().contexts() > 0).then_some(nic_state::RSS);
+    let rss = (Driver::imitated().contexts() > 0).then_some(nic_state::RSS);
     let parts = [nic_state::RINGS, nic_state::CHANNELS, nic_state::RULES];
     for part in parts.into_iter().chain(rss) {
         ensure!(changed.contains(&part), "{part} did not change");
@@ -99,8 +98,8 @@ fn applied_to_stay() -> Result<()> {
     ensure!(nic_state::guardians()?.is_empty(), "a guardian of nobody");
 
     // The only context is taken, where there is one.
-    let (receiver, queues) = match Driver::played().contexts() {
-        1 => (recv_one(), 1),
+    let (receiver, queues) = match Driver::imitated().contexts() {
+        1 => (recv_one_queue(), 1),
         _ => (recv(), 2),
     };
     let receiver = Running::start(receiver)?;
@@ -116,13 +115,13 @@ fn applied_to_stay() -> Result<()> {
     observer.soon_same(&before)
 }
 
-/// The end of a receiver that must not get far.
-fn at_once(command: Command) -> Result<Finished> {
+/// Runs a receiver that must end by itself, and returns its end.
+fn run_to_end(command: Command) -> Result<Finished> {
     Running::start(command)?.end_within(STEP)
 }
 
-/// Holds if it failed and named this.
-fn fails(end: Finished, what: &str) -> Result<()> {
+/// Checks that a command failed with an error that contains `what`.
+fn check_fails_naming(end: Finished, what: &str) -> Result<()> {
     let said = end.refused(1)?;
     println_line(said.trim_end());
     let found = said.to_lowercase().contains(what);
@@ -131,11 +130,12 @@ fn fails(end: Finished, what: &str) -> Result<()> {
 }
 
 case!(driver_that_does_not_keep);
-/// The driver says yes and does nothing, or something else: that is named, all else taken back.
+/// Makes the driver accept a setting and not keep it. The error must name the setting, and all
+/// other changes be undone.
 fn driver_that_does_not_keep() -> Result<()> {
     testbed::wire_with(testbed::QUEUES * 2, "")?;
-    somebody_elses()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    make_foreign_settings()?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let more = format!("apply {NIC} --queue 3 --rx-ring 1024");
     for (setting, what, command) in [
@@ -143,45 +143,45 @@ fn driver_that_does_not_keep() -> Result<()> {
         ("hds-thresh", "hds-thresh", recv()),
         ("rss", "rss", recv()),
         ("rule", "rule", recv()),
-        ("rule-queue", "rule", recv_one()),
+        ("rule-queue", "rule", recv_one_queue()),
         ("rings", "rx", tool(&more)),
     ] {
         // What a driver has not, or has on by itself, it keeps.
         let kept = match setting {
             "split" => {
-                !Driver::played().switches_split_off() || Driver::played().splits_by_hw_gro()
+                !Driver::imitated().switches_split_off() || Driver::imitated().splits_by_hw_gro()
             }
-            "hds-thresh" => !Driver::played().has_threshold(),
+            "hds-thresh" => !Driver::imitated().has_threshold(),
             _ => false,
         };
         if kept {
             continue;
         }
-        testbed::rings(HeaderSplit::Disabled, 100)?;
-        set_rx_ring(Driver::played().ring(500))?;
+        testbed::set_header_split(HeaderSplit::Disabled, 100)?;
+        set_rx_ring(Driver::imitated().ring(500))?;
         let before = observer.state()?;
         testbed::parameter("forget", setting)?;
-        let end = at_once(command);
+        let end = run_to_end(command);
         testbed::parameter("forget", "")?;
-        end.and_then(|end| fails(end, what))
+        end.and_then(|end| check_fails_naming(end, what))
             .and_then(|()| observer.soon_same(&before))
             .with_context(|| format!("forget {setting}"))?;
     }
     let line = format!("apply {NIC} --channels 8 --rx-ring 1024");
-    testbed::channels(testbed::QUEUES)??;
+    testbed::set_nic_channels(testbed::QUEUES)??;
     let before = observer.state()?;
     testbed::parameter("forget", "channels")?;
     let end = finish(tool(&line));
     testbed::parameter("forget", "")?;
-    fails(end?, "channels")?;
+    check_fails_naming(end?, "channels")?;
     observer.soon_same(&before)
 }
 
 case!(driver_that_refuses);
-/// A refusal at each step: those before it are taken back.
+/// Makes the driver refuse one setting after the other. All changes made before must be undone.
 fn driver_that_refuses() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (setting, what) in [
@@ -190,13 +190,13 @@ fn driver_that_refuses() -> Result<()> {
         ("context", "rss-create"),
         ("rule", "ntuple-insert"),
     ] {
-        if setting == "context" && Driver::played().contexts() == 0 {
+        if setting == "context" && Driver::imitated().contexts() == 0 {
             continue;
         }
         testbed::parameter("refuse", setting)?;
-        let end = at_once(recv());
+        let end = run_to_end(recv());
         testbed::parameter("refuse", "")?;
-        fails(end?, what)
+        check_fails_naming(end?, what)
             .and_then(|()| observer.soon_same(&before))
             .with_context(|| format!("refuse {setting}"))?;
     }
@@ -204,17 +204,18 @@ fn driver_that_refuses() -> Result<()> {
 }
 
 case!(rule_table_is_full);
-/// No room for the rule: from the first on, or because others have taken it.
+/// Leaves no room for a rule, from the start or because of others' rules. `recv` must fail, and
+/// undo all changes.
 fn rule_table_is_full() -> Result<()> {
     // Others have a rule, and another one where they can have a context.
-    let others = if Driver::played().contexts() > 1 {
+    let others = if Driver::imitated().contexts() > 1 {
         2
     } else {
         1
     };
     // Before the rules of others: where they choose the place, they would take the last.
     testbed::wire_with(testbed::QUEUES, &format!("rules={others}"))?;
-    somebody_elses()?;
+    make_foreign_settings()?;
     let mut observer = Observer::of(NIC)?;
     for size in [others, 0] {
         testbed::parameter("rules", size)?;
@@ -224,17 +225,17 @@ fn rule_table_is_full() -> Result<()> {
             0 => "ntuple-insert",
             _ => "full",
         };
-        fails(at_once(recv())?, what).and_then(|()| observer.soon_same(&before))?;
+        check_fails_naming(run_to_end(recv())?, what).and_then(|()| observer.soon_same(&before))?;
     }
     Ok(())
 }
 
 case!(driver_that_refuses_the_way_back);
-/// The driver refuses to put back, or only says that it does: what could not be done is named, what
-/// could be is done, and `restore` does the rest when it can be.
+/// Makes the driver refuse or ignore the restoring of a setting. The error must name the setting,
+/// the rest be restored, and a later `restore` complete it.
 fn driver_that_refuses_the_way_back() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     for (parameter, setting, what) in [
@@ -246,11 +247,11 @@ fn driver_that_refuses_the_way_back() -> Result<()> {
         // Not rings: the kernel takes them for set, and does not ask the driver again
         // (`ethnl_set_rings` compares with `dev->cfg`).
     ] {
-        if setting == "context-delete" && Driver::played().contexts() == 0 {
+        if setting == "context-delete" && Driver::imitated().contexts() == 0 {
             continue;
         }
         // Where flow rules are off at first, they go when they are switched off again.
-        let gone = setting == "rule-delete" && Driver::played().switches_ntuple_on();
+        let gone = setting == "rule-delete" && Driver::imitated().switches_ntuple_on();
         let receiver = Running::start(recv())?;
         until("bindings", STEP, || Ok(bound_queues()? == 2))?;
         // It would go on trying for some time.
@@ -258,9 +259,9 @@ fn driver_that_refuses_the_way_back() -> Result<()> {
         testbed::parameter(parameter, setting)?;
         receiver.signal(Signal::SIGTERM)?;
         let end = receiver.end_within(STEP);
-        let failed = fails(end?, what).and_then(|()| match gone {
+        let failed = check_fails_naming(end?, what).and_then(|()| match gone {
             true => restore()?.good("restore").map(drop),
-            false => fails(restore()?, what),
+            false => check_fails_naming(restore()?, what),
         });
         testbed::parameter(parameter, "")?;
         failed

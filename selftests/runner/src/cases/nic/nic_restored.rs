@@ -17,15 +17,15 @@ use framework::nic_state::{self, Observer, kill_guardian};
 use framework::println_line;
 use framework::probe_receiver::{Probe, SinkKind, probe_receiver};
 use framework::receiver::{STEP, bound_queues, crash, restore, start_bound};
-use framework::rounds::{Round, rounds, slow_rounds, somebody_elses};
+use framework::rounds::{Round, make_foreign_settings, run_rounds, run_slow_rounds};
 use framework::testbed::{self, BOX, BOX_ADDRESS, NIC, NIC_ADDRESS};
 use framework::tool::{command, finish, sh, signal};
 use framework::transfer::devmem_tcp;
 
 case!(after_return);
-/// The peer closes.
+/// Ends receivers by their peer's close. The NIC must be restored.
 fn after_return() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.recv("--validate 251")?;
         let mut stream = connect(receiver.address)?;
         ensure!(
@@ -39,9 +39,10 @@ fn after_return() -> Result<()> {
 }
 
 case!(after_error);
-/// In turn: a byte is wrong, the port is taken, the bind is refused, the output can't be written.
+/// Ends receivers by errors: a wrong byte, a port in use, a refused bind, an output that can't be
+/// written. The NIC must be restored.
 fn after_error() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let taken = match round.number % 4 {
             1 => Some(TcpListener::bind(round.address()?)?),
             _ => None,
@@ -66,10 +67,10 @@ fn after_error() -> Result<()> {
 }
 
 case!(after_panic);
-/// A sink panics while payload flows, in a receiver that is no more than the crates.
+/// Ends receivers, made of the crates alone, by a panic in a sink. The NIC must be restored.
 fn after_panic() -> Result<()> {
-    rounds(|round| {
-        let receiver = round.start(probe(round, SinkKind::Panic)?)?;
+    run_rounds(|round| {
+        let receiver = round.start(probe_command(round, SinkKind::Panic)?)?;
         let flood = Flood::start(connect(receiver.address)?)?;
         let end = receiver.end()?;
         ensure!(end.status.code() == Some(101), "no panic: {end:?}");
@@ -79,29 +80,29 @@ fn after_panic() -> Result<()> {
 }
 
 case!(after_abort);
-/// Nothing unwinds, and only the guardian is left: `abort`, a bad instruction, the terminal's quit
-/// key and its end, and an output that grows beyond the size that is allowed (`SIGXFSZ`), in
-/// the midst of payload.
+/// Ends receivers in mid-stream by signals that run no destructor: SIGABRT, SIGILL, SIGQUIT, SIGHUP
+/// and SIGXFSZ. The guardian must restore the NIC.
 fn after_abort() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let by = match round.number % 5 {
             0 => Signal::SIGABRT,
             1 => Signal::SIGILL,
             2 => Signal::SIGQUIT,
             3 => Signal::SIGHUP,
-            _ => return after_file_size_limit(round),
+            _ => return check_after_file_size_limit(round),
         };
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         receiver.signal(by)?;
-        receiver.killed_by(by)?;
+        receiver.check_killed_by(by)?;
         drop(flood);
         Ok(())
     })
 }
 
-/// The limit is set once its memory is there: to that, it applies, too.
-fn after_file_size_limit(round: &Round) -> Result<()> {
+/// Ends a receiver whose output exceeds its file size limit. The limit is set after the set-up,
+/// because it applies to the memory, too.
+fn check_after_file_size_limit(round: &Round) -> Result<()> {
     const LIMIT: u64 = 100_000;
     let output = "/tmp/limited";
     let receiver = round.recv(&format!("--output {output}"))?;
@@ -109,7 +110,7 @@ fn after_file_size_limit(round: &Round) -> Result<()> {
     let pid = receiver.running.id();
     sh(&format!("prlimit --pid {pid} --fsize={LIMIT}"))?;
     let flood = Flood::start(connect(receiver.address)?)?;
-    receiver.killed_by(Signal::SIGXFSZ)?;
+    receiver.check_killed_by(Signal::SIGXFSZ)?;
     drop(flood);
     let written = fs::metadata(output)?.len();
     ensure!(written == LIMIT, "{written} bytes were written");
@@ -117,9 +118,9 @@ fn after_file_size_limit(round: &Round) -> Result<()> {
 }
 
 case!(after_stderr_was_full);
-/// Where the diagnostics go is full: whatever becomes of the receiver.
+/// Runs receivers whose standard error is full. The NIC must be restored however they end.
 fn after_stderr_was_full() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let mut command = round.recv_line(Command::new(devmem_tcp()), "")?;
         command.stderr(fs::File::options().write(true).open("/dev/full")?);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn()?;
@@ -136,8 +137,8 @@ fn after_stderr_was_full() -> Result<()> {
     })
 }
 
-/// A probe receiver whose sinks do this.
-fn probe(round: &Round, kind: SinkKind) -> Result<Command> {
+/// Returns the command of a probe receiver for this round, with sinks of this kind.
+fn probe_command(round: &Round, kind: SinkKind) -> Result<Command> {
     let addresses = round.addresses()?.into_iter();
     let probe = addresses.fold(Probe::of(kind), Probe::listen);
     let probe = round.queues().into_iter().fold(probe, Probe::queue);
@@ -146,19 +147,19 @@ fn probe(round: &Round, kind: SinkKind) -> Result<Command> {
 
 case!(after_sigint);
 fn after_sigint() -> Result<()> {
-    after_signal(Signal::SIGINT)
+    check_after_signal(Signal::SIGINT)
 }
 
 case!(after_sigterm);
 fn after_sigterm() -> Result<()> {
-    after_signal(Signal::SIGTERM)
+    check_after_signal(Signal::SIGTERM)
 }
 
-/// A signal that the receiver ends by in good order.
-fn after_signal(signal: Signal) -> Result<()> {
-    rounds(|round| {
+/// Ends receivers by a signal that they handle. The NIC must be restored.
+fn check_after_signal(signal: Signal) -> Result<()> {
+    run_rounds(|round| {
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         receiver.signal(signal)?;
         let said = receiver.end()?.refused(1)?;
         ensure!(said.contains("signal"), "no signal in {said:?}");
@@ -168,11 +169,11 @@ fn after_signal(signal: Signal) -> Result<()> {
 }
 
 case!(after_sigterm_while_setting_up);
-/// A signal at any moment of the set-up, from the start of the process on.
+/// Sends SIGTERM at different moments of the set-up. The NIC must be restored.
 fn after_sigterm_while_setting_up() -> Result<()> {
-    slow_rounds(|round| {
+    run_slow_rounds(|round| {
         let receiver = round.recv("")?;
-        round.setting_up()?;
+        round.wait_for_set_up_point()?;
         receiver.signal(Signal::SIGTERM)?;
         // By the signal itself where it came before the handlers.
         let end = receiver.end()?;
@@ -182,35 +183,36 @@ fn after_sigterm_while_setting_up() -> Result<()> {
 }
 
 case!(after_sigkill);
-/// Nothing in the process can do anything any more; the guardian can.
+/// Kills receivers. The guardian must restore the NIC.
 fn after_sigkill() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         receiver.signal(Signal::SIGKILL)?;
-        receiver.killed_by(Signal::SIGKILL)?;
+        receiver.check_killed_by(Signal::SIGKILL)?;
         drop(flood);
         Ok(())
     })
 }
 
 case!(after_sigkill_while_setting_up);
-/// Killed between two changes, or in one.
+/// Kills receivers between two changes of the set-up, or during one. The guardian must restore the
+/// NIC.
 fn after_sigkill_while_setting_up() -> Result<()> {
-    slow_rounds(|round| {
+    run_slow_rounds(|round| {
         let receiver = round.recv("")?;
-        round.setting_up()?;
+        round.wait_for_set_up_point()?;
         receiver.signal(Signal::SIGKILL)?;
-        receiver.killed_by(Signal::SIGKILL)
+        receiver.check_killed_by(Signal::SIGKILL)
     })
 }
 
 case!(after_sigkill_of_both);
-/// Both are killed, in either order or at once.
+/// Kills receiver and guardian, in either order. `restore` must restore the NIC.
 fn after_sigkill_of_both() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         let guardian = nic_state::guardian()?;
         if round.number % 2 == 0 {
             signal(guardian, Signal::SIGKILL)?;
@@ -220,24 +222,25 @@ fn after_sigkill_of_both() -> Result<()> {
             receiver.signal(Signal::SIGKILL)?;
             signal(guardian, Signal::SIGKILL)?;
         }
-        receiver.killed_by(Signal::SIGKILL)?;
+        receiver.check_killed_by(Signal::SIGKILL)?;
         drop(flood);
-        left_then_restored(round)
+        check_left_then_restored(round)
     })
 }
 
 case!(after_sigkill_of_both_while_setting_up);
-/// Both are killed between two changes, or in one.
+/// Kills receiver and guardian between two changes of the set-up, or during one. `restore` must
+/// restore the NIC.
 fn after_sigkill_of_both_while_setting_up() -> Result<()> {
     let mut cuts = BTreeMap::<_, u32>::new();
-    slow_rounds(|round| {
+    run_slow_rounds(|round| {
         let receiver = round.recv("")?;
-        round.setting_up()?;
+        round.wait_for_set_up_point()?;
         for guardian in nic_state::guardians()? {
             signal(guardian, Signal::SIGKILL)?;
         }
         receiver.signal(Signal::SIGKILL)?;
-        receiver.killed_by(Signal::SIGKILL)?;
+        receiver.check_killed_by(Signal::SIGKILL)?;
         let now = round.observer.state()?;
         *cuts.entry(round.before.differs(&now)).or_default() += 1;
         restore()?.good("restore").map(drop)
@@ -248,11 +251,12 @@ fn after_sigkill_of_both_while_setting_up() -> Result<()> {
 }
 
 case!(after_sigkill_of_both_while_asking_for_split);
-/// Header split was set before; both are killed before it is noted that it was set, and not the driver's
-/// choice. That moment is too short to be met: the journal is made what it is then.
+/// Kills receiver and guardian before the journal notes that header split had been asked for.
+/// `restore` must leave split on. The moment is too short to be met, so the journal is edited
+/// instead.
 fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Enabled, 0)?;
+    testbed::set_header_split(HeaderSplit::Enabled, 0)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("recv -f {NIC} --queue 3 --size 4M -l {NIC_ADDRESS}:5000");
@@ -264,18 +268,18 @@ fn after_sigkill_of_both_while_asking_for_split() -> Result<()> {
     fs::write(&journal, text.replace(noted, "\"split_was_auto\":true"))?;
     restore()?.good("restore")?;
     observer.same(&before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }
 
 case!(after_sigkill_of_both_while_restoring);
-/// The guardian is killed while it puts the NIC back.
+/// Kills the guardian while it restores the NIC of a killed receiver. `restore` must complete that.
 fn after_sigkill_of_both_while_restoring() -> Result<()> {
-    slow_rounds(|round| {
+    run_slow_rounds(|round| {
         let receiver = round.recv("")?;
         round.until_bound()?;
         let guardian = nic_state::guardian()?;
         receiver.signal(Signal::SIGKILL)?;
-        receiver.killed_by(Signal::SIGKILL)?;
+        receiver.check_killed_by(Signal::SIGKILL)?;
         thread::sleep(Duration::from_millis(u64::from(round.number) * 6));
         // It may have finished.
         let _gone = signal(guardian, Signal::SIGKILL);
@@ -284,11 +288,11 @@ fn after_sigkill_of_both_while_restoring() -> Result<()> {
 }
 
 case!(after_sigkill_of_the_guardian);
-/// A guardian that is killed leaves the receiver to put the NIC back itself.
+/// Kills the guardian, then ends the receiver by SIGTERM. The receiver must restore the NIC.
 fn after_sigkill_of_the_guardian() -> Result<()> {
-    rounds(|round| {
+    run_rounds(|round| {
         let receiver = round.recv("")?;
-        let flood = round.under_way(&receiver)?;
+        let flood = round.bring_under_way(&receiver)?;
         kill_guardian()?;
         receiver.signal(Signal::SIGTERM)?;
         receiver.end()?.refused(1)?;
@@ -298,7 +302,7 @@ fn after_sigkill_of_the_guardian() -> Result<()> {
 }
 
 case!(of_a_leased_queue);
-/// Bound through a lease: what is set up is the NIC behind the netkit.
+/// Ends receivers on a leased queue in several ways. The NIC behind the netkit must be restored.
 fn of_a_leased_queue() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -306,7 +310,7 @@ fn of_a_leased_queue() -> Result<()> {
     let line = format!("lease --phys {NIC} --queue {last} --netkit nk0 --netns {BOX}");
     finish(command(None, &devmem_tcp(), &line))?.good("lease")?;
     testbed::route_to_container()?;
-    somebody_elses()?;
+    make_foreign_settings()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = format!("recv --netns {BOX} -f nk0 --size 4M -l {BOX_ADDRESS}:5000");
@@ -333,8 +337,9 @@ fn of_a_leased_queue() -> Result<()> {
     Ok(())
 }
 
-/// The NIC is as the receiver left it, until `restore` is called, twice.
-fn left_then_restored(round: &mut Round) -> Result<()> {
+/// Checks that the NIC is as the receiver left it, that `restore` restores it, and that a second
+/// `restore` does no harm.
+fn check_left_then_restored(round: &mut Round) -> Result<()> {
     ensure!(
         round.observer.same(&round.before).is_err(),
         "the NIC is as it was, though nobody was left to put it back"

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 
-use framework::doctor::{Bad, Report, named_by};
+use framework::doctor::{Report, Severity, check_named_by};
 use framework::nic_state::Observer;
 use framework::println_line;
 use framework::receiver::{STEP, bound_queues, recv, restore, start_bound};
@@ -22,8 +22,8 @@ use framework::transfer::devmem_tcp;
 const RUNTIME: &str = "/run/devmem-tcp";
 const LOCK: &str = "/run/devmem-tcp/lock";
 
-/// A script run by a user without any privilege.
-fn by_user(script: &str) -> Command {
+/// Runs a shell script as a user without privileges.
+fn as_ordinary_user(script: &str) -> Command {
     let mut run = Command::new("setpriv");
     run.args(["--reuid=1000", "--regid=1000", "--clear-groups", "sh", "-c"]);
     run.arg(script).stdin(Stdio::null());
@@ -31,20 +31,20 @@ fn by_user(script: &str) -> Command {
 }
 
 case!(lock_is_for_root_alone);
-/// No other user can hold the lock: not by opening it, and not by what was open before it was
-/// mended.
+/// Locks the runtime directory as an ordinary user, also through a file opened when the lock's mode
+/// was wrong. Root must not have to wait.
 fn lock_is_for_root_alone() -> Result<()> {
     restore()?.good("restore")?;
     let mode = || -> Result<u32> { Ok(fs::metadata(LOCK)?.permissions().mode() & 0o777) };
     ensure!(mode()? == 0o600, "mode {:o}", mode()?);
     let script = format!("exec 9<{LOCK} && flock 9 && exec sleep 60");
-    let said = finish(by_user(&script))?.refused(2)?;
+    let said = finish(as_ordinary_user(&script))?.refused(2)?;
     println_line(said.trim_end());
 
     // As earlier versions made it.
     fs::set_permissions(LOCK, fs::Permissions::from_mode(0o644))?;
     let script = format!("exec 9<{LOCK}; touch /tmp/open; sleep 2; flock 9; exec sleep 60");
-    let user = Running::start(by_user(&script))?;
+    let user = Running::start(as_ordinary_user(&script))?;
     until("the user's file", STEP, || {
         Ok(Path::new("/tmp/open").exists())
     })?;
@@ -60,8 +60,8 @@ fn lock_is_for_root_alone() -> Result<()> {
 }
 
 case!(full);
-/// The directory has no room any more: what was changed on the NIC is put back all the same, by its owner and, where
-/// that was killed, by the guardian.
+/// Fills the runtime directory's file system while a receiver runs. The receiver, or its guardian
+/// after SIGKILL, must restore the NIC nevertheless.
 fn full() -> Result<()> {
     const DIR: &str = "/tmp/full";
     testbed::wire()?;
@@ -89,7 +89,8 @@ fn full() -> Result<()> {
 }
 
 case!(nobody_reads_the_log);
-/// Whoever tells more than its reader takes keeps nobody else waiting.
+/// Blocks a `lease -v` on a standard error that nobody reads. Other commands must not have to wait
+/// for it.
 fn nobody_reads_the_log() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -98,7 +99,7 @@ fn nobody_reads_the_log() -> Result<()> {
     let mut lease = command(None, &devmem_tcp(), &line);
     let (reader, writer) = nix::unistd::pipe()?;
     let mut reader = fs::File::from(reader);
-    fill(&writer)?;
+    fill_pipe(&writer)?;
     lease.stderr(writer.try_clone()?).stdout(Stdio::piped());
     let mut child = lease.spawn()?;
     let made = until("the lease", STEP, || {
@@ -126,8 +127,8 @@ fn nobody_reads_the_log() -> Result<()> {
         .map(drop)
 }
 
-/// Fills a pipe to the brim.
-fn fill(writer: &OwnedFd) -> Result<()> {
+/// Fills a pipe until it takes no more bytes.
+fn fill_pipe(writer: &OwnedFd) -> Result<()> {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
     let flags = OFlag::from_bits_truncate(fcntl(writer, FcntlArg::F_GETFL)?);
     fcntl(writer, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
@@ -137,7 +138,7 @@ fn fill(writer: &OwnedFd) -> Result<()> {
 }
 
 case!(relative_directory);
-/// A directory that is named by a relative path is one place for a receiver and its guardian.
+/// Names the runtime directory by a relative path. Receiver and guardian must use the same one.
 fn relative_directory() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -155,7 +156,8 @@ fn relative_directory() -> Result<()> {
 }
 
 case!(files_of_others_stay);
-/// Only what was being written when its writer was killed is swept away.
+/// Leaves temporary files in the runtime directory. Only those of a killed writer of this program
+/// may be removed.
 fn files_of_others_stay() -> Result<()> {
     restore()?.good("restore")?;
     let others = ["notes.tmp", "nic.tmp", "report.json.tmp"].map(|it| Path::new(RUNTIME).join(it));
@@ -173,7 +175,7 @@ fn files_of_others_stay() -> Result<()> {
 }
 
 case!(doctor_finds_no_place);
-/// Where `recv` could write nothing down, the doctor says so.
+/// Makes the runtime directory unusable. `doctor` must say so, as `recv` would fail.
 fn doctor_finds_no_place() -> Result<()> {
     testbed::wire()?;
     fs::create_dir_all("/tmp/anybodys")?;
@@ -181,13 +183,13 @@ fn doctor_finds_no_place() -> Result<()> {
     fs::create_dir_all("/tmp/full")?;
     sh("mount -t tmpfs -o size=4k tmpfs /tmp/full")?;
     fs::write("/tmp/full/it", [0; 4096])?;
-    let result = places();
+    let result = check_places();
     sh("umount /tmp/full")?;
     result?;
     Report::of(NIC)?.healthy()
 }
 
-fn places() -> Result<()> {
+fn check_places() -> Result<()> {
     for place in [
         "/proc/no/place",
         "/dev/null",
@@ -200,7 +202,7 @@ fn places() -> Result<()> {
             doctor.env("DEVMEM_TCP_RUNTIME_DIR", place);
             doctor
         };
-        named_by(with, NIC, "journal.place", Bad::NoRx).context(place)?;
+        check_named_by(with, NIC, "journal.place", Severity::NoRx).context(place)?;
         let mut receiver = recv(5000);
         receiver.env("DEVMEM_TCP_RUNTIME_DIR", place);
         finish(receiver)?.refused(1).context(place)?;
@@ -218,6 +220,6 @@ fn places() -> Result<()> {
             .stdin(Stdio::null());
         doctor
     };
-    named_by(read_only, NIC, "journal.place", Bad::NoRx)?;
+    check_named_by(read_only, NIC, "journal.place", Severity::NoRx)?;
     Ok(())
 }

@@ -15,18 +15,18 @@ use nix::sys::socket::{
 
 use framework::println_line;
 
-/// `RTNLGRP_LINK`, as a mask.
+/// Netlink group `RTNLGRP_LINK`, as a mask.
 const LINKS: u32 = 1;
 const WAIT: Duration = Duration::from_millis(300);
 
-fn raw() -> Result<OwnedFd> {
+fn open_raw_socket() -> Result<OwnedFd> {
     let route = SockProtocol::NetlinkRoute;
     let flags = SockFlag::SOCK_CLOEXEC;
     Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, route)?)
 }
 
-/// What looks like a notification of a link.
-fn forged() -> Vec<u8> {
+/// A message that looks like the kernel's notification of a link.
+fn forged_notification() -> Vec<u8> {
     let mut bytes = vec![0; 32];
     bytes[..4].copy_from_slice(&32_u32.to_ne_bytes());
     bytes[4..6].copy_from_slice(&16_u16.to_ne_bytes());
@@ -34,16 +34,16 @@ fn forged() -> Vec<u8> {
 }
 
 case!(datagrams_of_others);
-/// What other programs send, to the socket or to its group, is neither taken for the kernel's, nor
-/// does it make a wait longer than its deadline.
+/// Sends netlink messages from another program, to a listener's port and its group. They must not
+/// be taken for the kernel's, nor extend the listener's deadline.
 fn datagrams_of_others() -> Result<()> {
     let mut listener = Socket::route()?.listen(&[1])?;
     let address: NetlinkAddr = getsockname(listener.as_fd().as_raw_fd())?;
-    let other = raw()?;
+    let other = open_raw_socket()?;
     let to = |port: u32, groups: u32| {
         let sent = sendto(
             other.as_raw_fd(),
-            &forged(),
+            &forged_notification(),
             &NetlinkAddr::new(port, groups),
             MsgFlags::MSG_DONTWAIT,
         );
@@ -69,10 +69,15 @@ fn datagrams_of_others() -> Result<()> {
     let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
     let stopped = stop.clone();
     let flood = thread::spawn(move || {
-        let other = raw()?;
+        let other = open_raw_socket()?;
         while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
             let group = NetlinkAddr::new(0, LINKS);
-            let _full = sendto(other.as_raw_fd(), &forged(), &group, MsgFlags::MSG_DONTWAIT);
+            let _full = sendto(
+                other.as_raw_fd(),
+                &forged_notification(),
+                &group,
+                MsgFlags::MSG_DONTWAIT,
+            );
         }
         anyhow::Ok(())
     });

@@ -1,5 +1,4 @@
-//! Payload that arrives in host memory and not in the dmabuf: TCP works, and the receiver says what is
-//! wrong.
+//! Payload that arrives in host memory instead of the dmabuf: the receiver takes it, and warns.
 
 use std::io::Write;
 use std::time::Duration;
@@ -7,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 
 use super::telemetry::receiver::{LiveReceiver, SOON, connect};
-use crate::cases::tools::json::documented;
+use crate::cases::tools::json::check_documented;
 use framework::command_line::Sender;
 use framework::println_line;
 use framework::summary::Summary;
@@ -17,18 +16,19 @@ use framework::transfer::{devmem_tcp, number};
 
 const LAST: u32 = testbed::QUEUES - 1;
 
-/// Header split on, the last queue without traffic by RSS, and no rule yet.
-fn wire() -> Result<()> {
+/// Prepares the NIC: header split on, RSS keeps off the last queue, and no flow rule leads there.
+fn prepare_unsteered() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} equal {LAST}")).map(drop)
 }
 
-fn start(line: &str) -> Result<LiveReceiver> {
+fn start_live(line: &str) -> Result<LiveReceiver> {
     LiveReceiver::start(&format!("--no-config --queue {LAST} --json {line}"))
 }
 
-/// Waits for the warning, whose remedy is that of `--refuse-unsteered`.
+/// Waits until the receiver warns of payload beside the dmabuf, and checks that the warning comes
+/// with a remedy.
 fn until_warned(receiver: &LiveReceiver, of: &str) -> Result<()> {
     until("a warning", SOON, || {
         Ok(receiver.said()?.contains("beside the dmabuf"))
@@ -47,8 +47,9 @@ fn until_warned(receiver: &LiveReceiver, of: &str) -> Result<()> {
     Ok(())
 }
 
-/// The summary of a receiver that ended well, warned once on standard error, and once there.
-fn summary(end: Finished, warning: &str) -> Result<Summary> {
+/// Checks that the receiver ended well, with one warning on standard error and the same in its
+/// summary. Returns the summary.
+fn check_warned_summary(end: Finished, warning: &str) -> Result<Summary> {
     let warnings = end.stderr.matches("beside the dmabuf").count();
     ensure!(warnings == 1, "{warnings} warnings: {}", end.stderr);
     let said = end.good("recv")?;
@@ -58,9 +59,9 @@ fn summary(end: Finished, warning: &str) -> Result<Summary> {
         .unwrap_or(("", said.trim_end()));
     println_line(summary);
     if !live.is_empty() {
-        documented("recv --live", live)?;
+        check_documented("recv --live", live)?;
     }
-    documented("recv", summary)?;
+    check_documented("recv", summary)?;
     let summary = Summary::parse(summary)?;
     let found = summary.warning.as_deref().unwrap_or_default();
     ensure!(found.contains(warning), "{warning:?} is not in {found:?}");
@@ -69,43 +70,45 @@ fn summary(end: Finished, warning: &str) -> Result<Summary> {
 }
 
 case!(warned_while_it_comes);
-/// Nothing steers the flow. While it is received, on a line of `--live`, and at the end.
+/// Receives a flow that no rule steers. A warning must come while payload arrives, on a line of
+/// `--live`, and in the summary.
 fn warned_while_it_comes() -> Result<()> {
-    wire()?;
-    let receiver = start(&format!("--live -l {NIC_ADDRESS}:5000"))?;
+    prepare_unsteered()?;
+    let receiver = start_live(&format!("--live -l {NIC_ADDRESS}:5000"))?;
     let peer = connect(5000, 2 << 20)?;
     let of = format!("from {}", peer.local_addr()?);
     until_warned(&receiver, &of)?;
     let live = receiver.line("a warning", |line| line["warning"].is_string())?;
     ensure!(number(&live, "/frags")? == 0, "{live}");
     drop(peer);
-    let summary = summary(receiver.end()?, "all 2097152 bytes came beside")?;
+    let summary = check_warned_summary(receiver.end()?, "all 2097152 bytes came beside")?;
     ensure!(summary.unsteered_bytes == 2 << 20, "bytes");
     Ok(())
 }
 
 case!(few_bytes);
-/// A few bytes, and no more for a while.
+/// Sends ten unsteered bytes and then nothing. The warning must not wait for more.
 fn few_bytes() -> Result<()> {
-    wire()?;
-    let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
+    prepare_unsteered()?;
+    let receiver = start_live(&format!("-l {NIC_ADDRESS}:5000"))?;
     let peer = connect(5000, 10)?;
     until_warned(&receiver, "all 10 bytes so far")?;
     drop(peer);
-    summary(receiver.end()?, "all 10 bytes came beside").map(drop)
+    check_warned_summary(receiver.end()?, "all 10 bytes came beside").map(drop)
 }
 
 case!(short_stream);
-/// Over before it can be judged: then at the end.
+/// Receives an unsteered stream that is over before it can be judged. The warning must come at the
+/// end.
 fn short_stream() -> Result<()> {
-    wire()?;
-    let receiver = start(&format!("-l {NIC_ADDRESS}:5000"))?;
+    prepare_unsteered()?;
+    let receiver = start_live(&format!("-l {NIC_ADDRESS}:5000"))?;
     Sender::to(testbed::at(5000)).bytes("100K").run()?;
-    summary(receiver.end()?, "all 102400 bytes came beside").map(drop)
+    check_warned_summary(receiver.end()?, "all 102400 bytes came beside").map(drop)
 }
 
 case!(one_of_two_peers);
-/// Two peers, one of them steered: the other is named.
+/// Receives from two peers, one of them steered. The warning must name the unsteered peer only.
 fn one_of_two_peers() -> Result<()> {
     testbed::wire()?;
     let tool = devmem_tcp();
@@ -114,7 +117,7 @@ fn one_of_two_peers() -> Result<()> {
         "{tool} apply {NIC} --queue {LAST} --flow {NIC_ADDRESS}:5000"
     ))?;
     let line = format!("-l {NIC_ADDRESS}:5000 -l {NIC_ADDRESS}:5001 --connections 2");
-    let receiver = start(&line)?;
+    let receiver = start_live(&line)?;
     let mut steered = connect(5000, 2 << 20)?;
     std::thread::sleep(Duration::from_millis(2500));
     ensure!(
@@ -126,7 +129,7 @@ fn one_of_two_peers() -> Result<()> {
     until_warned(&receiver, &format!("from {}", other.local_addr()?))?;
     steered.write_all(&[7; 1000])?;
     drop((steered, other));
-    let summary = summary(
+    let summary = check_warned_summary(
         receiver.end()?,
         "all bytes of 1 of 2 connections came beside",
     )?;

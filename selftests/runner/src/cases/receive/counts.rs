@@ -10,19 +10,20 @@ use anyhow::{Context, Result, ensure};
 
 use framework::far_end::pattern;
 use framework::peers::{
-    FIRST, ObservedReceiver, close, expecting, joined, of, peer, probe, send, summary, whole,
+    FIRST, ObservedReceiver, check_whole, close, expecting, find_ended, joined, peer, probe, send,
+    summary,
 };
 use framework::println_line;
 use framework::probe_receiver::{Probe, SinkKind, probe_receiver};
 use framework::tool::{command, until};
 
 const MIB: u64 = 1 << 20;
-/// Where `strace` writes.
+/// Output file of `strace`.
 const TRACE: &str = "/tmp/trace";
-/// The default of `devmem::Thresholds`.
+/// Number of held tokens that makes a receiver return them: the default of `devmem::Thresholds`.
 const THRESHOLD: u64 = 256;
 
-/// The kernel's answers to `SO_DEVMEM_DONTNEED`.
+/// Totals of the calls of `SO_DEVMEM_DONTNEED` that `strace` recorded.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct DontNeed {
     calls: u64,
@@ -31,8 +32,8 @@ struct DontNeed {
 }
 
 impl DontNeed {
-    /// Those so far.
-    fn so_far() -> Result<Self> {
+    /// Sums up the calls that `strace` has recorded so far.
+    fn read_so_far() -> Result<Self> {
         let mut sum = Self::default();
         for line in fs::read_to_string(TRACE).context(TRACE)?.lines() {
             // `42 setsockopt(9, SOL_SOCKET, SO_DEVMEM_DONTNEED, "...", 16) = 300`; a strace that
@@ -52,8 +53,8 @@ impl DontNeed {
     }
 }
 
-/// A probe receiver whose calls are seen.
-fn traced(probe: &Probe) -> Result<ObservedReceiver> {
+/// Starts a probe receiver under `strace`.
+fn start_traced(probe: &Probe) -> Result<ObservedReceiver> {
     let line = format!(
         "-f -o {TRACE} -e trace=setsockopt,write {} {}",
         probe_receiver().display(),
@@ -63,12 +64,12 @@ fn traced(probe: &Probe) -> Result<ObservedReceiver> {
 }
 
 case!(tokens_go_back_in_batches_of_few_ranges, on any_memory);
-/// As long as no time limit comes between, a call gives a full batch back, whether a `recvmsg`
-/// brings many frags or one, and a batch is few ranges.
+/// Receives with no time limit on holding tokens. Each `SO_DEVMEM_DONTNEED` must return a full
+/// batch in few ranges, whether a `recvmsg` brings many frags or one.
 fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
     const DRIPS: usize = 600;
     const DRIP: usize = 500;
-    let receiver = traced(&probe(SinkKind::Fair).peers(2).pool(16 << 20).hold(60_000))?;
+    let receiver = start_traced(&probe(SinkKind::Fair).peers(2).pool(16 << 20).hold(60_000))?;
     joined(send(peer(0)?, 8 << 20))?;
     let mut dripping = peer(1)?;
     dripping.set_nodelay(true)?;
@@ -78,10 +79,10 @@ fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
     }
     close(dripping)?;
     let outcome = receiver.outcome()?;
-    let seen = DontNeed::so_far()?;
+    let seen = DontNeed::read_so_far()?;
     println_line(&format!("{seen:?}"));
-    whole(of(&outcome, FIRST)?, 8 * MIB)?;
-    whole(of(&outcome, FIRST + 1)?, (DRIPS * DRIP) as u64)?;
+    check_whole(find_ended(&outcome, FIRST)?, 8 * MIB)?;
+    check_whole(find_ended(&outcome, FIRST + 1)?, (DRIPS * DRIP) as u64)?;
     ensure!(
         seen.freed == outcome.frags,
         "{} frags issued",
@@ -108,7 +109,8 @@ fn tokens_go_back_in_batches_of_few_ranges() -> Result<()> {
 }
 
 case!(tokens_of_single_messages_go_back_in_time);
-/// Messages that come singly: each one's token goes back by itself, 2 ms after it came.
+/// Sends single messages 50 ms apart. The token of each must be returned on its own, about 2 ms
+/// after it came.
 fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
     const MESSAGES: usize = 40;
     const MESSAGE: usize = 500;
@@ -132,13 +134,14 @@ fn tokens_of_single_messages_go_back_in_time() -> Result<()> {
 }
 
 case!(idle_connections_hold_nothing, on any_memory);
-/// Each peer sends less than a batch, then nothing, and stays: all goes back all the same.
+/// Has each peer send less than a batch of tokens, then stay silent. All tokens must be returned
+/// nevertheless.
 fn idle_connections_hold_nothing() -> Result<()> {
     const PEERS: u16 = 8;
     const BYTES: u64 = 50_000;
     let all = u64::from(PEERS) * BYTES;
     let probe = probe(SinkKind::Fair).peers(PEERS).pool(16 << 20);
-    let receiver = traced(&probe.tell(all))?;
+    let receiver = start_traced(&probe.tell(all))?;
     let mut peers = Vec::new();
     for number in 0..PEERS {
         let mut stream = peer(number)?;
@@ -147,10 +150,10 @@ fn idle_connections_hold_nothing() -> Result<()> {
     }
     let mut issued = None;
     until("all payload", Duration::from_secs(20), || {
-        issued = told()?;
+        issued = frags_counted()?;
         Ok(issued.is_some())
     })?;
-    let held = || anyhow::Ok(issued.unwrap_or(0) - DontNeed::so_far()?.freed);
+    let held = || anyhow::Ok(issued.unwrap_or(0) - DontNeed::read_so_far()?.freed);
     let back = until("all tokens given back", Duration::from_secs(5), || {
         Ok(held()? == 0)
     });
@@ -162,8 +165,8 @@ fn idle_connections_hold_nothing() -> Result<()> {
     Ok(())
 }
 
-/// `42 write(2, "277", 3)`: the number of frags that a probe receiver tells.
-fn told() -> Result<Option<u64>> {
+/// Reads from the trace how many frags the probe receiver has counted: `42 write(2, "277", 3)`.
+fn frags_counted() -> Result<Option<u64>> {
     let text = fs::read_to_string(TRACE).unwrap_or_default();
     let mut parts = text
         .lines()

@@ -1,12 +1,12 @@
-//! Receiving into a GPU's memory, as far as that can be seen without one: a fake of the driver uses host
-//! memory, and runs on the CPU the kernels that read the payload.
+//! Receiving into a GPU's memory, tested without a GPU: a fake CUDA driver uses host memory, and
+//! runs the kernels that read the payload on the CPU.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-use super::sinks::{file, sum_of_bytes, zlib};
+use super::sinks::{crc32_of_peer, write_random_file, zlib_crc32};
 use framework::command_line::Sender;
 use framework::nic_state;
 use framework::peers::{ObservedReceiver, summary};
@@ -17,8 +17,9 @@ use framework::tool::{command, ours};
 
 const MIB: u64 = 1 << 20;
 
-/// The tool that can load a library, with the fake's faults, on the NIC as it is.
-fn recv_here(faults: &str, line: &str) -> Result<ObservedReceiver> {
+/// Starts a `devmem-tcp recv` that loads the fake CUDA driver, with injected faults, without
+/// reloading the NIC.
+fn start_recv_here(faults: &str, line: &str) -> Result<ObservedReceiver> {
     let fake = ours("../fake");
     let fake = fake.display();
     let line = format!(
@@ -28,22 +29,24 @@ fn recv_here(faults: &str, line: &str) -> Result<ObservedReceiver> {
     ObservedReceiver::start_here(command(None, Path::new("/usr/bin/env"), &line))
 }
 
-/// On a NIC loaded afresh that leaves a part of some packets beside the dmabuf.
-fn recv(line: &str) -> Result<ObservedReceiver> {
+/// Starts `recv --memory cuda` on a freshly loaded NIC that leaves a part of some packets beside
+/// the dmabuf.
+fn start_recv(line: &str) -> Result<ObservedReceiver> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;
-    recv_here("", &format!("--memory cuda {line}"))
+    start_recv_here("", &format!("--memory cuda {line}"))
 }
 
 case!(validated);
-/// The pattern, all of it in the dmabuf and some of it beside.
+/// Validates the pattern on the device, first with all payload in the dmabuf, then with some beside
+/// it.
 fn validated() -> Result<()> {
     for beside in [false, true] {
         testbed::wire()?;
         testbed::parameter("unsplit_every", if beside { 5 } else { 0 })?;
         testbed::parameter("unsplit_bytes", 100)?;
-        let receiver = recv_here("", "--memory cuda:0 --validate 251")?;
+        let receiver = start_recv_here("", "--memory cuda:0 --validate 251")?;
         Sender::to(testbed::at(5000))
             .pattern(251)
             .bytes("4M")
@@ -62,10 +65,13 @@ fn validated() -> Result<()> {
 }
 
 case!(checksum_of_each_peer);
-/// Two peers' sums, as Python makes them.
+/// Checksums the streams of two peers on the device. Both must equal those of Python's zlib.
 fn checksum_of_each_peer() -> Result<()> {
-    let files = [file("one", 1_000_001, 1)?, file("other", 234_567, 2)?];
-    let receiver = recv("--checksum --connections 2")?;
+    let files = [
+        write_random_file("one", 1_000_001, 1)?,
+        write_random_file("other", 234_567, 2)?,
+    ];
+    let receiver = start_recv("--checksum --connections 2")?;
     for path in &files {
         Sender::to(testbed::at(5000)).input(path).run()?;
     }
@@ -73,8 +79,8 @@ fn checksum_of_each_peer() -> Result<()> {
     summary.tokens_came_back()?;
     for path in &files {
         let (ours, python) = (
-            sum_of_bytes(&summary, fs::metadata(path)?.len())?,
-            zlib(path)?,
+            crc32_of_peer(&summary, fs::metadata(path)?.len())?,
+            zlib_crc32(path)?,
         );
         ensure!(ours == python, "{path}: {ours:08x}, not {python:08x}");
     }
@@ -82,10 +88,10 @@ fn checksum_of_each_peer() -> Result<()> {
 }
 
 case!(payload_to_a_file);
-/// What came through the device's memory, byte for byte.
+/// Writes the payload to a file out of the device's memory. The file must equal what was sent.
 fn payload_to_a_file() -> Result<()> {
-    let sent = file("sent", 1_000_003, 3)?;
-    let receiver = recv("--output /tmp/received")?;
+    let sent = write_random_file("sent", 1_000_003, 3)?;
+    let receiver = start_recv("--output /tmp/received")?;
     Sender::to(testbed::at(5000)).input(&sent).run()?;
     let (summary, _) = summary(receiver, 0)?;
     summary.tokens_came_back()?;
@@ -94,9 +100,9 @@ fn payload_to_a_file() -> Result<()> {
 }
 
 case!(wrong_byte_is_named);
-/// The device finds it, and says where.
+/// Validates a stream with one wrong byte on the device. The error must name the byte's offset.
 fn wrong_byte_is_named() -> Result<()> {
-    let sent = file("wrong", 100_000, 4)?;
+    let sent = write_random_file("wrong", 100_000, 4)?;
     let mut payload: Vec<u8> = (0..100_000u32).map(|at| (at % 7 + 1) as u8).collect();
     for byte in &mut payload {
         if *byte == 7 {
@@ -105,7 +111,7 @@ fn wrong_byte_is_named() -> Result<()> {
     }
     payload[54_321] ^= 0x40;
     fs::write(&sent, payload)?;
-    let receiver = recv("--validate 7")?;
+    let receiver = start_recv("--validate 7")?;
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
     println_line(&format!(
         "{:?}",
@@ -122,14 +128,14 @@ fn wrong_byte_is_named() -> Result<()> {
 }
 
 case!(device_is_lost_midway);
-/// After some work it answers only that it is gone: one complaint, nothing hangs, the NIC is as it
-/// was.
+/// Lets the device fail for good after some work. The receiver must report the device's error once,
+/// not hang, and restore the NIC.
 fn device_is_lost_midway() -> Result<()> {
     testbed::wire()?;
     for (work, launch) in [("--validate 251", 3), ("--checksum", 5), ("-o /tmp/out", 2)] {
         // CUDA_ERROR_LAUNCH_FAILED
         let fault = format!("FAKECUDA_FAIL=cuLaunchKernel:{launch}:719");
-        let receiver = recv_here(&fault, &format!("--memory cuda {work}"))?;
+        let receiver = start_recv_here(&fault, &format!("--memory cuda {work}"))?;
         let sent = Sender::to(testbed::at(5000)).pattern(251).bytes("4M").run();
         println_line(&format!("{work}: sender: {sent:?}"));
         let (_, said) = receiver.end(1)?;
@@ -140,7 +146,8 @@ fn device_is_lost_midway() -> Result<()> {
 }
 
 case!(refusals_say_what_is_missing);
-/// What is missing is said, each in its own words, before the NIC is touched.
+/// Takes away the library, the GPU, its dmabufs or its memory. `recv` must say which is missing
+/// before it touches the NIC.
 fn refusals_say_what_is_missing() -> Result<()> {
     testbed::wire()?;
     for (faults, line, words) in [
@@ -151,11 +158,11 @@ fn refusals_say_what_is_missing() -> Result<()> {
         ("", "cuda:0:pcie", "leave out :pcie"),
         ("FAKECUDA_FAIL=cuMemAlloc:1:2", "cuda", "OUT_OF_MEMORY"),
     ] {
-        let receiver = recv_here(faults, &format!("--memory {line}"))?;
+        let receiver = start_recv_here(faults, &format!("--memory {line}"))?;
         let (_, said) = receiver.end(1)?;
         println_line(&format!("{faults} {line}:\n{}", said.trim_end()));
         ensure!(said.contains(words), "{words:?} is not in {said:?}");
-        nic_state::untouched()?;
+        nic_state::check_untouched()?;
     }
     Ok(())
 }

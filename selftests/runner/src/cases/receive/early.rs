@@ -19,64 +19,67 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-fn refused(line: &str, words: &[&str]) -> Result<()> {
+fn check_refused(line: &str, words: &[&str]) -> Result<()> {
     let said = finish(tool(line))?.refused(1)?;
     println_line(said.trim_end());
     says(&said, words)
 }
 
 case!(wrong_queues);
-/// Queues that are not there, that are named twice, of a device that is down.
+/// Asks for queues that don't exist, a queue named twice, and a queue of a device that is down.
+/// Each must be refused with the NIC unchanged.
 fn wrong_queues() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let recv = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
     let there = format!("{NIC} has rx queues 0-3");
-    refused(&format!("{recv} --queue 99"), &["--queue 99", &there])?;
-    refused(&format!("{recv} --queue 3 --queue 99"), &["99", &there])?;
-    refused(&format!("{recv} --queue 3 --queue 3"), &["3", "twice"])?;
-    nic_state::untouched()?;
+    check_refused(&format!("{recv} --queue 99"), &["--queue 99", &there])?;
+    check_refused(&format!("{recv} --queue 3 --queue 99"), &["99", &there])?;
+    check_refused(&format!("{recv} --queue 3 --queue 3"), &["3", "twice"])?;
+    nic_state::check_untouched()?;
     for line in [
         format!("apply {NIC} --queue 99"),
         format!("plan {NIC} --queue 3 --queue 99 --flow {NIC_ADDRESS}:5000"),
     ] {
-        refused(&line, &["99", &there])?;
+        check_refused(&line, &["99", &there])?;
     }
     let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 99 -q 1");
     let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
     says(&said, &["99", &there])?;
     let line = format!("ip link set {NIC} down");
     sh(&line)?;
-    refused(&format!("{recv} --queue 3"), &["is down", "ip link set"])?;
-    nic_state::nothing_left()?;
+    check_refused(&format!("{recv} --queue 3"), &["is down", "ip link set"])?;
+    nic_state::check_nothing_left()?;
     observer.same(&before)
 }
 
 case!(wrong_addresses);
-/// A port in use, an address that is nobody's.
+/// Listens at a port in use and at an address that no device has. Both must be refused before the
+/// NIC is touched.
 fn wrong_addresses() -> Result<()> {
     testbed::wire()?;
     let _taken = TcpListener::bind((NIC_ADDRESS, 5000))?;
     let own = format!("(pid {})", std::process::id());
     let words = ["5000", "Address already in use", &own];
-    refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"), &words)?;
-    refused(&format!("recv -f {NIC} -l [::]:5000"), &words)?;
+    check_refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"), &words)?;
+    check_refused(&format!("recv -f {NIC} -l [::]:5000"), &words)?;
     let nobodys = format!("recv -f {NIC} -l 192.0.2.77:5000");
-    refused(&nobodys, &["192.0.2.77", "ip address"])?;
-    nic_state::untouched()?;
+    check_refused(&nobodys, &["192.0.2.77", "ip address"])?;
+    nic_state::check_untouched()?;
     let line = format!("-f {NIC} -l -s {NIC_ADDRESS} -p 5000 -v 7 -t 3 -q 1");
     let said = finish(command(None, &ours("ncdevmem"), &line))?.refused(1)?;
     println_line(said.trim_end());
     says(&said, &["5000", "Address already in use", "ss -ltnp"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(bound_queue);
-/// A binding that is about to go is waited for; of one that stays its owner is named.
+/// Asks for a queue that another receiver has bound. The error must name the receiver; if the
+/// receiver ends soon, the queue must be waited for.
 fn bound_queue() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let line = |port: u16| format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:{port} --size 4M");
@@ -84,10 +87,10 @@ fn bound_queue() -> Result<()> {
     let first = start_bound(tool(&format!("{} --no-config", line(5000))))?;
     let began = Instant::now();
     let who = format!("devmem-tcp (pid {})", first.id());
-    refused(&line(5001), &["rx queue 3", "bound to dmabuf", &who])?;
+    check_refused(&line(5001), &["rx queue 3", "bound to dmabuf", &who])?;
     ensure!(began.elapsed() > Duration::from_secs(2), "no patience");
-    nic_state::untouched()?;
-    refused(&format!("{} --no-config", line(5001)), &["bound", &who])?;
+    nic_state::check_untouched()?;
+    check_refused(&format!("{} --no-config", line(5001)), &["bound", &who])?;
 
     let second = Running::start(tool(&line(5001)))?;
     thread::sleep(Duration::from_millis(500));

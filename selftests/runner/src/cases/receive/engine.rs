@@ -14,9 +14,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use framework::far_end::pattern;
 use framework::peers::{
-    FIRST, ObservedReceiver, Wire, address, close, closed, ended, ended_well, expecting, joined,
-    of, peer, peer_at, peers, probe, probe_on, send, send_together, summary, whole,
-    wire_that_keeps_all,
+    FIRST, ObservedReceiver, Wire, address, check_whole, close, closed, ended, ended_well,
+    expecting, find_ended, joined, peer, peer_at, peers, probe, probe_on, send, send_together,
+    summary, wire_that_keeps_all,
 };
 use framework::probe_receiver::{Outcome, Probe, SinkKind};
 use framework::testbed::{self, NIC, PEER};
@@ -24,16 +24,17 @@ use framework::tool::sh;
 use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;
-/// The key that the definition of RSS has for examples ("Verifying the RSS Hash Calculation").
-const HASH_KEY: &str = "6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:\
+/// The RSS key of the definition's examples ("Verifying the RSS Hash Calculation").
+const EXAMPLE_HASH_KEY: &str = "6d:5a:56:da:25:5b:0e:c2:41:67:25:3d:43:a3:8f:b0:d0:ca:2b:cb:\
                         ae:7b:30:b4:77:cb:2d:a3:80:30:f2:0c:6a:42:b7:3b:be:ac:01:fa";
-/// Two queues.
-const BOTH: &[QueueId] = &[QueueId::new(2), QueueId::new(3)];
-/// The port of the peer at fault.
+/// The two rx queues that a probe receiver uses.
+const TWO_QUEUES: &[QueueId] = &[QueueId::new(2), QueueId::new(3)];
+/// The source port of the peer whose sink misbehaves.
 const CULPRIT: u16 = FIRST;
 
-/// A probe receiver of four peers, of which the first, whose sink is of this kind, sends so much.
-fn four_peers(probe: Probe, culprits: usize) -> Result<Outcome> {
+/// Runs a probe receiver with four peers. The first peer, whose sink is of the probe's kind, sends
+/// `culprits` bytes; the other three send 1 MiB each, which must arrive.
+fn run_with_four_peers(probe: Probe, culprits: usize) -> Result<Outcome> {
     let receiver = ObservedReceiver::probe(&probe.culprit(CULPRIT).peers(4))?;
     let culprit = send(peer(0)?, culprits);
     let others: Vec<_> = (1..4)
@@ -44,16 +45,17 @@ fn four_peers(probe: Probe, culprits: usize) -> Result<Outcome> {
     println_line(&format!("the culprit: {:?}", joined(culprit)));
     let outcome = receiver.outcome()?;
     for number in 1..4 {
-        whole(of(&outcome, FIRST + number)?, MIB as u64)?;
+        check_whole(find_ended(&outcome, FIRST + number)?, MIB as u64)?;
     }
     Ok(outcome)
 }
 
 case!(sink_that_keeps_a_few, on any_memory);
-/// Less than it may keep: its connection comes to its end, and fails for what is missing.
+/// Runs a sink that keeps fewer frags than it may. Its connection must end with an error that
+/// counts the frags not returned.
 fn sink_that_keeps_a_few() -> Result<()> {
-    let outcome = four_peers(probe(SinkKind::Miser).returns(300), 20_000)?;
-    let culprit = of(&outcome, CULPRIT)?;
+    let outcome = run_with_four_peers(probe(SinkKind::Miser).returns(300), 20_000)?;
+    let culprit = find_ended(&outcome, CULPRIT)?;
     ensure!(culprit.right == 20_000, "{culprit:?}");
     ensure!(culprit.frags == culprit.kept, "{culprit:?}");
     let error = culprit.error.as_deref().unwrap_or_default();
@@ -66,10 +68,11 @@ fn sink_that_keeps_a_few() -> Result<()> {
 }
 
 case!(sink_that_keeps_all, on any_memory);
-/// More than it may keep: it is not served any more, and at last given up.
+/// Runs a sink that keeps more frags than it may. Its connection must not be read any more, and be
+/// given up after a while.
 fn sink_that_keeps_all() -> Result<()> {
-    let outcome = four_peers(probe(SinkKind::Miser).stalled(1200).returns(300), MIB)?;
-    let culprit = of(&outcome, CULPRIT)?;
+    let outcome = run_with_four_peers(probe(SinkKind::Miser).stalled(1200).returns(300), MIB)?;
+    let culprit = find_ended(&outcome, CULPRIT)?;
     ensure!(culprit.bytes < MIB as u64, "all was received: {culprit:?}");
     let error = culprit.error.as_deref().unwrap_or_default();
     ensure!(
@@ -80,28 +83,30 @@ fn sink_that_keeps_all() -> Result<()> {
 }
 
 case!(sink_that_is_slow, on any_memory);
-/// It waits for all others to be done: if they waited for it, too, nobody would ever end.
+/// Runs a sink that keeps its frags until all other connections have ended. They must not have to
+/// wait for it.
 fn sink_that_is_slow() -> Result<()> {
-    let outcome = four_peers(probe(SinkKind::Last), 2 * MIB)?;
-    let culprit = of(&outcome, CULPRIT)?;
-    whole(culprit, 2 * MIB as u64)?;
+    let outcome = run_with_four_peers(probe(SinkKind::Last), 2 * MIB)?;
+    let culprit = find_ended(&outcome, CULPRIT)?;
+    check_whole(culprit, 2 * MIB as u64)?;
     // A quarter of the pool's 1024 niovs, and much less than its peer sent.
     ensure!(culprit.kept <= 256, "it kept {} frags", culprit.kept);
     Ok(())
 }
 
 case!(frags_back_after_the_end, on any_memory);
-/// Another thread gives frags back when the peer is long gone.
+/// Gives frags back from another thread after the peer has closed. The connection must end well.
 fn frags_back_after_the_end() -> Result<()> {
-    let outcome = four_peers(probe(SinkKind::Late), 20_000)?;
-    let culprit = of(&outcome, CULPRIT)?;
-    whole(culprit, 20_000)?;
+    let outcome = run_with_four_peers(probe(SinkKind::Late), 20_000)?;
+    let culprit = find_ended(&outcome, CULPRIT)?;
+    check_whole(culprit, 20_000)?;
     ensure!(culprit.kept == culprit.frags, "{culprit:?}");
     Ok(())
 }
 
-/// Segments that `ss` says that peer has sent with payload, each of them once or more.
-fn data_segments(number: u16) -> Result<u64> {
+/// Returns the number of TCP segments with payload that a peer has sent, by `ss`: without
+/// retransmissions.
+fn data_segments_sent(number: u16) -> Result<u64> {
     let port = FIRST + number;
     let said = sh(&format!("ip netns exec {PEER} ss -tinH sport = :{port}"))?;
     let mut words = said.split_whitespace();
@@ -112,7 +117,8 @@ fn data_segments(number: u16) -> Result<u64> {
 }
 
 case!(one_byte_at_a_time, on any_memory);
-/// A frag for nearly every byte, while another peer sends at full speed.
+/// Sends byte by byte while another peer sends at full speed. Both streams must arrive whole, with
+/// a frag for nearly every byte.
 fn one_byte_at_a_time() -> Result<()> {
     const BYTES: usize = 600;
     // Of payload in a segment, with time stamps, at an MTU of 1,500.
@@ -126,7 +132,7 @@ fn one_byte_at_a_time() -> Result<()> {
         thread::sleep(Duration::from_micros(200));
     }
     joined(fast)?;
-    let segments = data_segments(0)?;
+    let segments = data_segments_sent(0)?;
     close(slow)?;
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, [0], BYTES)?;
@@ -144,7 +150,8 @@ fn one_byte_at_a_time() -> Result<()> {
 }
 
 case!(half_closed_and_reset, on any_memory);
-/// One peer closes its side and waits, one resets, one closes all at once, in mid-stream of others.
+/// Has one peer half-close, one reset and one close while others send. The reset must be reported,
+/// and all other streams arrive whole.
 fn half_closed_and_reset() -> Result<()> {
     let receiver = ObservedReceiver::recv(&expecting(5).size("4M"))?;
     let others: Vec<_> = (3..5)
@@ -176,7 +183,8 @@ fn half_closed_and_reset() -> Result<()> {
 }
 
 case!(peer_on_the_wrong_queue, on any_memory);
-/// A rule that comes first takes one peer to another queue.
+/// Leads one peer to a queue without dmabuf by an earlier rule. Its bytes must count as unsteered,
+/// and be refused if so asked; the others must go on.
 fn peer_on_the_wrong_queue() -> Result<()> {
     testbed::wire()?;
     let mut rule = FlowRule::tcp_to(address()?, Action::Queue(QueueId::new(0)));
@@ -214,14 +222,17 @@ fn peer_on_the_wrong_queue() -> Result<()> {
 }
 
 case!(thread_of_the_queue, on any_memory);
-/// A thread for each queue: a connection stays with the one of its queue, whatever it connected to.
+/// Receives with one thread per queue and two listeners. Each connection must be served by its
+/// queue's thread, whichever address it connected to.
 fn thread_of_the_queue() -> Result<()> {
     const PEERS: u16 = 24;
     let second = SocketAddr::new(address()?.ip(), 5001);
     testbed::wire()?;
     // By a key of chance, 24 ports in a row may all be hashed to one queue.
-    sh(&format!("ethtool -X {NIC} hkey {HASH_KEY}"))?;
-    let probe = probe_on(BOTH, SinkKind::Fair).workers().listen(second);
+    sh(&format!("ethtool -X {NIC} hkey {EXAMPLE_HASH_KEY}"))?;
+    let probe = probe_on(TWO_QUEUES, SinkKind::Fair)
+        .workers()
+        .listen(second);
     let receiver = ObservedReceiver::probe_here(&probe.peers(PEERS).pool(16 << 20))?;
     let senders: Vec<_> = (0..PEERS)
         .map(|number| {
@@ -233,8 +244,8 @@ fn thread_of_the_queue() -> Result<()> {
     let outcome = receiver.outcome()?;
     let mut served = [(None, 0), (None, 0)];
     for (number, peer) in (0..PEERS).zip(FIRST..) {
-        let ended = of(&outcome, peer)?;
-        whole(ended, MIB as u64 / 4)?;
+        let ended = find_ended(&outcome, peer)?;
+        check_whole(ended, MIB as u64 / 4)?;
         ensure!(ended.local_port == 5000 + number % 2, "{ended:?}");
         ensure!(ended.threads.len() == 1, "{ended:?}");
         let (napi_id, count) = served.get_mut(ended.worker).context("worker")?;
@@ -256,7 +267,7 @@ fn thread_of_the_queue() -> Result<()> {
 }
 
 case!(crowd_of_256, on any_memory);
-/// 256 connections through 64 MiB.
+/// Receives from 256 connections at once through 64 MiB. The NIC must never run out of memory.
 fn crowd_of_256() -> Result<()> {
     const PEERS: u16 = 256;
     const BYTES: usize = 96 << 10;
@@ -273,12 +284,13 @@ fn crowd_of_256() -> Result<()> {
 }
 
 case!(crowd_over_two_queues, on any_memory);
-/// 64 connections over two queues with a thread each, through 64 MiB.
+/// Receives from 64 connections on two queues, with a thread each, through 64 MiB. The NIC must
+/// never run out of memory.
 fn crowd_over_two_queues() -> Result<()> {
     const PEERS: u16 = 64;
     const BYTES: usize = 384 << 10;
     wire_that_keeps_all()?;
-    let probe = probe_on(BOTH, SinkKind::Fair).workers();
+    let probe = probe_on(TWO_QUEUES, SinkKind::Fair).workers();
     let receiver = ObservedReceiver::probe_here(&probe.peers(PEERS).pool(64 << 20))?;
     let peers = peers(PEERS)?;
     let wire = Wire::now()?;
@@ -286,13 +298,14 @@ fn crowd_over_two_queues() -> Result<()> {
     wire.always_had_memory()?;
     let outcome = receiver.outcome()?;
     for peer in FIRST..FIRST + PEERS {
-        whole(of(&outcome, peer)?, BYTES as u64)?;
+        check_whole(find_ended(&outcome, peer)?, BYTES as u64)?;
     }
     Ok(())
 }
 
 case!(pool_too_small_for_its_connections, on any_memory);
-/// 16 niovs for 24 connections: all are served, and the receiver says what is too small.
+/// Receives from 24 connections through 16 niovs. All must be served, and a warning must say that
+/// the memory is too small.
 fn pool_too_small_for_its_connections() -> Result<()> {
     const PEERS: u16 = 24;
     const BYTES: usize = 8 << 10;

@@ -20,28 +20,31 @@ use framework::{ifindex, println_line};
 const MIB: u64 = 1 << 20;
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
-/// Frames that the NIC had no buffer for.
-fn failures() -> Result<u64> {
+/// Returns the number of frames for which the NIC had no buffer.
+fn frames_without_buffer() -> Result<u64> {
     let stats = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Device)?;
     let device = stats.first().context("no qstats")?;
     device.counters.rx_alloc_fail.context("no rx-alloc-fail")
 }
 
 case!(pool_exhausted_and_refilled, on any_memory);
-/// 256 pages, all of them taken, then given back: not a byte is lost.
+/// Holds every token until the pool of 256 niovs is exhausted, then returns them. Not a byte may be
+/// lost.
 fn pool_exhausted_and_refilled() -> Result<()> {
-    holding(receive)
+    run_holding(receive_until_exhausted)
 }
 
 case!(frags_back_while_it_sleeps);
-/// All of them are kept by another thread, which gives them back while the receiver sleeps in a
-/// blocking call: nothing more can come before they are back.
+/// Keeps all tokens in another thread, which returns them while the receiver sleeps in a blocking
+/// `recvmsg`. The rest of the stream must then arrive.
 fn frags_back_while_it_sleeps() -> Result<()> {
-    holding(receive_and_sleep)
+    run_holding(receive_while_kept)
 }
 
-/// A receiver of 16 MiB through 1 MiB of memory.
-fn holding(receive: fn(DevmemStream<std::net::TcpStream>, &Mapping) -> Result<()>) -> Result<()> {
+/// Receives 16 MiB through 1 MiB of memory with the given function.
+fn run_holding(
+    receive: fn(DevmemStream<std::net::TcpStream>, &Mapping) -> Result<()>,
+) -> Result<()> {
     testbed::wire()?;
     let memory = framework::memory::make(MIB)?;
     let mapping = memory.map(Protection::Read)?;
@@ -72,8 +75,9 @@ fn holding(receive: fn(DevmemStream<std::net::TcpStream>, &Mapping) -> Result<()
     Ok(())
 }
 
-/// Hands every frag's token to a thread that waits until the NIC fails to find a buffer.
-fn receive_and_sleep(
+/// Receives in a blocking loop, and hands every token to a thread that keeps them until the NIC has
+/// run out of buffers.
+fn receive_while_kept(
     mut stream: DevmemStream<std::net::TcpStream>,
     mapping: &Mapping,
 ) -> Result<()> {
@@ -85,7 +89,7 @@ fn receive_and_sleep(
     let (keep, kept) = std::sync::mpsc::channel::<Vec<Token>>();
     let keeper = std::thread::spawn(move || -> Result<usize> {
         let mut waited = Vec::new();
-        while failures()? == 0 {
+        while frames_without_buffer()? == 0 {
             while let Ok(tokens) = kept.recv_timeout(Duration::from_millis(10)) {
                 waited.extend(tokens);
             }
@@ -125,11 +129,15 @@ fn receive_and_sleep(
         .map_err(|_| anyhow!("the keeper panicked"))??;
     println_line(&format!("{waited} tokens were kept while it slept"));
     ensure!(waited > 32, "the pool was empty with so few tokens held");
-    whole(stream, &validator)
+    check_whole(stream, &validator)
 }
 
-/// Holds every token until the NIC fails to find a buffer, then none.
-fn receive(mut stream: DevmemStream<std::net::TcpStream>, mapping: &Mapping) -> Result<()> {
+/// Receives, and holds every token until the NIC has run out of buffers; from then on returns them
+/// at once.
+fn receive_until_exhausted(
+    mut stream: DevmemStream<std::net::TcpStream>,
+    mapping: &Mapping,
+) -> Result<()> {
     let mut buffer = RecvBuffer::new();
     let mut validator = Validator::new(Pattern::default());
     let mut held = Some(Vec::new());
@@ -140,11 +148,12 @@ fn receive(mut stream: DevmemStream<std::net::TcpStream>, mapping: &Mapping) -> 
             "stalled at {}",
             validator.offset()
         );
-        if let Some(tokens) = held.take_if(|_| failures().is_ok_and(|count| count > 0)) {
+        if let Some(tokens) = held.take_if(|_| frames_without_buffer().is_ok_and(|count| count > 0))
+        {
             println_line(&format!(
                 "{} tokens held, {} frames dropped",
                 tokens.len(),
-                failures()?
+                frames_without_buffer()?
             ));
             ensure!(
                 tokens.len() > 32,
@@ -177,11 +186,11 @@ fn receive(mut stream: DevmemStream<std::net::TcpStream>, mapping: &Mapping) -> 
         access.end()?;
     }
     ensure!(held.is_none(), "the pool was never empty");
-    whole(stream, &validator)
+    check_whole(stream, &validator)
 }
 
-/// All came, and every token went back.
-fn whole(stream: DevmemStream<std::net::TcpStream>, validator: &Validator) -> Result<()> {
+/// Checks that all 16 MiB were right and that every token went back.
+fn check_whole(stream: DevmemStream<std::net::TcpStream>, validator: &Validator) -> Result<()> {
     ensure!(
         validator.offset() == 16 * MIB,
         "{} bytes",

@@ -26,8 +26,8 @@ use framework::sysctl;
 use framework::testbed::{self, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::{sh, until};
 
-/// Closes with a reset instead of a FIN.
-fn reset(stream: TcpStream) -> Result<()> {
+/// Closes a connection with a reset instead of a FIN.
+fn close_with_reset(stream: TcpStream) -> Result<()> {
     let abort = libc::linger {
         l_onoff: 1,
         l_linger: 0,
@@ -37,13 +37,13 @@ fn reset(stream: TcpStream) -> Result<()> {
     Ok(())
 }
 
-fn process(receiver: &ObservedReceiver) -> Result<Pid> {
+fn receiver_pid(receiver: &ObservedReceiver) -> Result<Pid> {
     Ok(Pid::from_raw(i32::try_from(receiver.id())?))
 }
 
 case!(reset_with_the_last_bytes, on any_memory);
-/// The last bytes and the reset are both there when the receiver wakes: before it has read anything,
-/// and in the middle of a stream.
+/// Lets the last bytes and a reset be there when the receiver wakes, before its first read or in
+/// mid-stream. It must deliver the bytes and report the reset.
 fn reset_with_the_last_bytes() -> Result<()> {
     testbed::wire()?;
     for before in [0, 300_000] {
@@ -54,13 +54,13 @@ fn reset_with_the_last_bytes() -> Result<()> {
         stream.write_all(first)?;
         // Accepted, and all so far received.
         thread::sleep(Duration::from_millis(300));
-        kill(process(&receiver)?, Signal::SIGSTOP)?;
+        kill(receiver_pid(&receiver)?, Signal::SIGSTOP)?;
         stream.write_all(last)?;
         // A reset throws away what was not sent yet.
         thread::sleep(Duration::from_millis(200));
-        reset(stream)?;
+        close_with_reset(stream)?;
         thread::sleep(Duration::from_millis(200));
-        kill(process(&receiver)?, Signal::SIGCONT)?;
+        kill(receiver_pid(&receiver)?, Signal::SIGCONT)?;
         let (summary, said) = summary(receiver, 1)?;
         let (bytes, error) = ended(&summary, FIRST)?;
         ensure!(bytes == before as u64 + 10, "{bytes} bytes");
@@ -71,7 +71,8 @@ fn reset_with_the_last_bytes() -> Result<()> {
 }
 
 case!(silent_peers_end_after_their_time);
-/// Of four peers, one falls silent in mid-stream and one never says a word.
+/// Lets one of four peers fall silent in mid-stream, and one never send. Both must be given up
+/// after `--idle-timeout`, the other streams arrive whole.
 fn silent_peers_end_after_their_time() -> Result<()> {
     const BYTES: usize = 4 << 20;
     let receiver = ObservedReceiver::recv(&expecting(4).size("4M").idle_timeout(2))?;
@@ -99,7 +100,8 @@ fn silent_peers_end_after_their_time() -> Result<()> {
 }
 
 case!(urgent_data_stops_its_sender);
-/// Urgent data in a frag would stop the machine (`tcp_urg`): its sender gets no further, others do.
+/// Sends urgent data, which in a frag would crash the kernel (`tcp_urg`). The sender must get no
+/// further, other peers must.
 fn urgent_data_stops_its_sender() -> Result<()> {
     const BYTES: usize = 1 << 20;
     let receiver = ObservedReceiver::recv(&expecting(2).size("4M").idle_timeout(2))?;
@@ -123,25 +125,27 @@ fn urgent_data_stops_its_sender() -> Result<()> {
 }
 
 case!(vanished_peer_is_noticed);
-/// The peer's address is gone, and nothing answers for it: keepalive alone notices.
+/// Removes the peer's address, so that nothing answers any more. `--keepalive` alone must end the
+/// connection.
 fn vanished_peer_is_noticed() -> Result<()> {
-    vanished("--keepalive 3", || {
+    check_vanished("--keepalive 3", || {
         sh(&format!("ip -n {PEER} addr flush dev {SENDER}"))?;
         Ok(())
     })
 }
 
 case!(lost_link_is_noticed);
-/// The link is lost. Probes that can't be sent don't count (`tcp_keepalive_timer`), silence does.
+/// Takes the link down. The idle timeout must end the connection, because keepalive probes that
+/// can't be sent don't count (`tcp_keepalive_timer`).
 fn lost_link_is_noticed() -> Result<()> {
-    vanished("--keepalive 1 --idle-timeout 3", || {
+    check_vanished("--keepalive 1 --idle-timeout 3", || {
         let mut link = Link::open_in(&NetNs::by_name(PEER)?)?;
         let sender = link.by_name(SENDER)?.ifindex;
         Ok(link.set_down(sender)?)
     })
 }
 
-fn vanished(options: &str, vanish: impl Fn() -> Result<()>) -> Result<()> {
+fn check_vanished(options: &str, vanish: impl Fn() -> Result<()>) -> Result<()> {
     let receiver = ObservedReceiver::recv(&expecting(1).size("4M").options(options))?;
     let mut stream = peer(0)?;
     stream.write_all(&pattern(100_000, None)?)?;
@@ -159,14 +163,15 @@ fn vanished(options: &str, vanish: impl Fn() -> Result<()>) -> Result<()> {
 }
 
 case!(strangers_are_refused);
-/// Others than the one that is expected take no place, bring nothing, and are named.
+/// Connects from another address than that of `--from`. The connections must be reset and named,
+/// and not count as the expected one.
 fn strangers_are_refused() -> Result<()> {
     const OTHER: &str = "192.0.2.77";
     testbed::wire()?;
     sh(&format!("ip -n {PEER} addr add {OTHER}/32 dev {SENDER}"))?;
     let receiver = ObservedReceiver::recv_here(&expecting(1).size("4M").from(SENDER_ADDRESS))?;
     // Not before it listens.
-    let expected = peer_that_waits()?;
+    let expected = connector_once_listening()?;
     let strangers: Vec<SocketAddr> = (7000..7003)
         .map(|port| {
             let name = SocketAddr::new(OTHER.parse()?, port);
@@ -202,8 +207,8 @@ fn strangers_are_refused() -> Result<()> {
     Ok(())
 }
 
-/// Connects the expected peer, once there is a listener.
-fn peer_that_waits() -> Result<impl FnOnce() -> Result<TcpStream>> {
+/// Waits for the receiver's listener, and returns a function that connects the expected peer.
+fn connector_once_listening() -> Result<impl FnOnce() -> Result<TcpStream>> {
     until("a listener", Duration::from_secs(20), || {
         Ok(sh("ss -Hltn sport = :5000")?.contains(":5000"))
     })?;
@@ -211,7 +216,7 @@ fn peer_that_waits() -> Result<impl FnOnce() -> Result<TcpStream>> {
 }
 
 case!(connection_that_epoll_refuses);
-/// epoll takes one connection and no more: the others fail, it does not.
+/// Makes epoll refuse two of three connections. Those must fail, the first must go on.
 fn connection_that_epoll_refuses() -> Result<()> {
     let receiver = ObservedReceiver::recv(&expecting(3).size("4M"))?;
     let first = send_half(peer(0)?)?;
@@ -232,7 +237,7 @@ fn connection_that_epoll_refuses() -> Result<()> {
     Ok(())
 }
 
-/// Sends one MiB now and, when called, another.
+/// Sends 1 MiB, and returns a function that sends another and closes.
 fn send_half(mut stream: TcpStream) -> Result<impl FnOnce() -> Result<()>> {
     let payload = pattern(2 << 20, None)?;
     stream.write_all(&payload[..1 << 20])?;
@@ -243,8 +248,8 @@ fn send_half(mut stream: TcpStream) -> Result<impl FnOnce() -> Result<()>> {
 }
 
 case!(more_connections_than_files);
-/// More connections than files may be open at first: the limit is raised, as far as it may be; with a
-/// hard limit they wait for one another, and one warning says so.
+/// Takes more connections than the soft limit of open files. The limit must be raised; under a hard
+/// limit connections must wait for each other, with one warning.
 fn more_connections_than_files() -> Result<()> {
     const PEERS: u16 = 100;
     let program = framework::transfer::devmem_tcp();

@@ -21,8 +21,8 @@ use framework::testbed::{NIC, PEER};
 use framework::tool::{sh, until};
 
 const MIB: usize = 1 << 20;
-/// More than any receive buffers hold.
-const ALL: usize = 48 * MIB;
+/// Bytes to send: more than any receive buffers hold.
+const ALL_BYTES: usize = 48 * MIB;
 
 /// Whether the kernel (GRO) and the NIC (coalescing) merge received packets.
 #[derive(Debug, Clone, Copy)]
@@ -43,11 +43,11 @@ impl Packets {
     }
 }
 
-/// All peers send as fast as they can to a receiver that is stopped, until nothing moves any more;
-/// then it goes on.
-fn late(count: u16, packets: Packets) -> Result<()> {
+/// Has all peers send to a stopped receiver until no packet moves any more, then lets the receiver
+/// continue. The NIC must never run out of memory.
+fn stop_and_continue(count: u16, packets: Packets) -> Result<()> {
     packets.set()?;
-    let each = ALL / usize::from(count);
+    let each = ALL_BYTES / usize::from(count);
     let receiver = ObservedReceiver::recv_here(&expecting(count))?;
     let peers = peers(count)?;
     let process = Pid::from_raw(i32::try_from(receiver.id())?);
@@ -55,8 +55,8 @@ fn late(count: u16, packets: Packets) -> Result<()> {
     thread::sleep(Duration::from_millis(300));
     kill(process, Signal::SIGSTOP)?;
     let wire = Wire::now()?;
-    let sent = sending(peers, each)?;
-    settled()?;
+    let sent = send_at_once(peers, each)?;
+    wait_until_quiet()?;
     let stalled = wire.always_had_memory();
     kill(process, Signal::SIGCONT)?;
     sent.into_iter().try_for_each(joined)?;
@@ -68,14 +68,15 @@ fn late(count: u16, packets: Packets) -> Result<()> {
 }
 
 case!(window_of_bulk_after_small_messages);
-/// A third stays off a connection's window when much follows small messages: segments longer than all
-/// before have the kernel compute it again (`tcp_measure_rcv_mss`). What the peer is offered says so, once
-/// the first window of the bulk is used up: what was offered before the receiver first looked stands
-/// (`tcp_select_window` never takes a window back).
+/// Sends much after small messages. A third of the receive buffer must stay out of the window:
+/// longer segments than before make the kernel compute the window again (`tcp_measure_rcv_mss`).
+/// The window is read once the bulk's first window is used up, because `tcp_select_window` never
+/// takes a window back.
 fn window_of_bulk_after_small_messages() -> Result<()> {
     const SMALL: usize = 100;
     const BULK: usize = 32 * MIB;
-    /// Parts of the bulk (16 MiB) that are more than the send buffer and the first window hold together.
+    /// Number of 2 MiB parts of the bulk, 16 MiB, that are more than the send buffer and the first
+    /// window hold together.
     const FIRST_WINDOW: usize = 8;
     wire_that_keeps_all()?;
     let receiver = ObservedReceiver::recv_here(&expecting(1).size("16M"))?;
@@ -94,8 +95,8 @@ fn window_of_bulk_after_small_messages() -> Result<()> {
         stream.write_all(part)?;
         if number >= FIRST_WINDOW {
             let sender = sh(&format!("ip netns exec {PEER} ss -Htni dport = :5000"))?;
-            offered.push(word_after(&sender, "snd_wnd:")?);
-            buffer = word_after(&sh("ss -Htnmi sport = :5000")?, ",rb")?;
+            offered.push(number_after(&sender, "snd_wnd:")?);
+            buffer = number_after(&sh("ss -Htnmi sport = :5000")?, ",rb")?;
         }
     }
     close(stream)?;
@@ -109,8 +110,8 @@ fn window_of_bulk_after_small_messages() -> Result<()> {
     Ok(())
 }
 
-/// The number behind a word.
-fn word_after(text: &str, word: &str) -> Result<u64> {
+/// Returns the number that follows a word in a text.
+fn number_after(text: &str, word: &str) -> Result<u64> {
     let (_, rest) = text
         .split_once(word)
         .with_context(|| format!("no {word:?} in {text:?}"))?;
@@ -120,8 +121,8 @@ fn word_after(text: &str, word: &str) -> Result<u64> {
 
 type Sender = thread::JoinHandle<Result<()>>;
 
-/// All at once.
-fn sending(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
+/// Starts one thread per peer, which all send at the same moment.
+fn send_at_once(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
     let payload = Arc::new(pattern(bytes, None)?);
     let begin = Arc::new(Barrier::new(peers.len()));
     let senders = peers.into_iter().map(|mut stream| {
@@ -135,8 +136,8 @@ fn sending(peers: Vec<TcpStream>, bytes: usize) -> Result<Vec<Sender>> {
     Ok(senders.collect())
 }
 
-/// Until the NIC has received nothing for a while.
-fn settled() -> Result<()> {
+/// Waits until the NIC has received next to nothing for 400 ms.
+fn wait_until_quiet() -> Result<()> {
     let packets = || -> Result<u64> {
         let path = format!("/sys/class/net/{NIC}/statistics/rx_bytes");
         Ok(std::fs::read_to_string(path)?.trim().parse()?)
@@ -152,17 +153,18 @@ fn settled() -> Result<()> {
 }
 
 case!(late_receiver_of_few);
-/// At the default size, with packets of every kind.
+/// Stops and continues a receiver of few connections, at the default memory size, with GRO and
+/// coalescing each on and off. The NIC must never run out of memory.
 fn late_receiver_of_few() -> Result<()> {
-    late_receiver(&[1, 2, 8])
+    check_late_receiver(&[1, 2, 8])
 }
 
 case!(late_receiver_of_many);
 fn late_receiver_of_many() -> Result<()> {
-    late_receiver(&[64, 256])
+    check_late_receiver(&[64, 256])
 }
 
-fn late_receiver(counts: &[u16]) -> Result<()> {
+fn check_late_receiver(counts: &[u16]) -> Result<()> {
     wire_that_keeps_all()?;
     for packets in [(true, false), (false, false), (true, true)] {
         let packets = Packets {
@@ -171,7 +173,7 @@ fn late_receiver(counts: &[u16]) -> Result<()> {
         };
         for count in counts {
             println_line(&format!("{count} connections, {packets:?}"));
-            late(*count, packets)?;
+            stop_and_continue(*count, packets)?;
         }
     }
     Ok(())

@@ -55,8 +55,9 @@ fn not_a_multiple_of_the_page() -> Result<()> {
     Ok(())
 }
 
-/// A transfer of which every fifth packet keeps so many payload bytes beside its headers; 0 is all.
-fn unsplit(bytes: u64) -> Result<Summary> {
+/// Receives 4 MiB, where every fifth packet keeps its first `bytes` payload bytes beside the
+/// headers; 0 keeps all of them.
+fn receive_unsplit(bytes: u64) -> Result<Summary> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", bytes)?;
@@ -66,7 +67,7 @@ fn unsplit(bytes: u64) -> Result<Summary> {
 
 case!(linear_bytes_in_stream_order, on and_passed);
 fn linear_bytes_in_stream_order() -> Result<()> {
-    let summary = unsplit(100)?;
+    let summary = receive_unsplit(100)?;
     let linear = summary.linear_bytes;
     let frags = summary.frag_bytes;
     // Packets that have no more than that are ordinary ones; the last may be such.
@@ -80,9 +81,10 @@ fn linear_bytes_in_stream_order() -> Result<()> {
 }
 
 case!(wholly_linear_packets_in_stream_order, on and_passed);
-/// A packet that is not split at all is ordinary data, though it comes from the bound queue.
+/// Receives packets that the NIC did not split at all. They must count as ordinary data, although
+/// they came from the bound queue, and be in stream order.
 fn wholly_linear_packets_in_stream_order() -> Result<()> {
-    let summary = unsplit(0)?;
+    let summary = receive_unsplit(0)?;
     let whole = summary.unsteered_bytes;
     let frags = summary.frag_bytes;
     ensure!(
@@ -97,10 +99,11 @@ fn wholly_linear_packets_in_stream_order() -> Result<()> {
 }
 
 case!(unsteered, on and_passed);
-/// Nothing steers the flow, and RSS keeps off the bound queue: all of it is ordinary data.
+/// Receives a flow that no rule steers to the bound queue. All bytes must be ordinary data, and be
+/// refused with `--refuse-unsteered`.
 fn unsteered() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} equal {}", testbed::QUEUES - 1))?;
     let recv = Recv::on(NIC).queue(testbed::QUEUES - 1).no_config();
     let summary = validated(recv.clone(), testbed::at(5000), 4 * MIB)?;
@@ -128,7 +131,7 @@ fn two_queues_one_dmabuf() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     // Without contexts a flow goes to one queue: it takes a second one.
-    let ports: &[u16] = match Driver::played().contexts() {
+    let ports: &[u16] = match Driver::imitated().contexts() {
         0 => &[5000, 5001],
         _ => &[5000],
     };
@@ -239,8 +242,8 @@ fn interrupted_receiver_restores_the_nic() -> Result<()> {
 }
 
 case!(stuck_in_a_write_ends_by_a_second_signal);
-/// Who reads the output has stopped, so that nothing but its end frees the receiver: the guardian then
-/// puts the NIC back.
+/// Stops reading the receiver's output, so that it hangs in a write. A second signal must end it,
+/// and the guardian restore the NIC.
 fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -273,7 +276,8 @@ fn stuck_in_a_write_ends_by_a_second_signal() -> Result<()> {
 }
 
 case!(rx_page_size, on and_passed);
-/// Larger pieces, fewer frags.
+/// Receives with `--rx-page-size 64K`. There must be less than a quarter of the frags of 4 KiB
+/// niovs.
 fn rx_page_size() -> Result<()> {
     if testbed::kernel()? < (7, 3) {
         return Err(Skip("rx-page-size is of Linux 7.3".into()).into());

@@ -15,7 +15,7 @@ use framework::summary::Summary;
 use framework::testbed::{self, NIC, at};
 use framework::tool::{Running, until};
 
-use crate::cases::tools::json::documented;
+use crate::cases::tools::json::check_documented;
 
 /// Socket of a service manager that plays systemd.
 const MANAGER: &str = "/tmp/notify";
@@ -88,8 +88,8 @@ fn serves_until_told() -> Result<()> {
     let printed = running.end_within(END)?.good("recv")?;
     observer.same(&before)?;
     let (lines, last) = printed.trim_end().rsplit_once('\n').context("one line")?;
-    documented("recv --connections unlimited", lines)?;
-    documented("recv", last)?;
+    check_documented("recv --connections unlimited", lines)?;
+    check_documented("recv", last)?;
     let (lines, summary) = split(&printed)?;
     let of = |key: &str| lines.iter().filter(|line| line[key] == true).count();
     ensure!(lines.len() == 8 && of("closed") == 6, "{printed}");

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::Signal;
 
-use crate::cases::tools::remedies::pasted;
+use crate::cases::tools::remedies::run_remedies;
 use framework::nic_state::Observer;
 use framework::println_line;
 use framework::receiver::{STEP, bound_queues, start_bound};
@@ -19,7 +19,7 @@ use framework::testbed::{self, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, ours, sh, until};
 use framework::transfer::devmem_tcp;
 
-/// A control group of the case's own.
+/// A control group for the receivers of a case.
 const GROUP: &str = "/sys/fs/cgroup/few";
 
 fn recv(line: &str) -> Command {
@@ -32,7 +32,8 @@ fn listening() -> Result<bool> {
 }
 
 case!(listener_is_killed);
-/// The listening socket is ended from outside, as `ss --kill` does.
+/// Kills the listening socket from outside by `ss --kill`. The receiver must end with an error that
+/// says so, and restore the NIC.
 fn listener_is_killed() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -53,8 +54,8 @@ fn listener_is_killed() -> Result<()> {
 }
 
 case!(runtime_directory_is_locked);
-/// Another process holds the lock of the runtime directory and does not let go: nothing is changed
-/// without it.
+/// Holds the lock of the runtime directory for ever. Every command must give up after 30 s, name
+/// the lock, and change nothing.
 fn runtime_directory_is_locked() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -85,7 +86,7 @@ fn runtime_directory_is_locked() -> Result<()> {
             said.contains("/run/devmem-tcp/lock: locked by another process for 30 s"),
             "{line}: it does not say what it waited for: {said}"
         );
-        ensure!(pasted(&said)? > 0, "{line}: nothing to paste");
+        ensure!(run_remedies(&said)? > 0, "{line}: nothing to paste");
     }
     let waited = began.elapsed();
     ensure!(waited >= Duration::from_secs(30), "only {waited:?}");
@@ -98,10 +99,11 @@ fn runtime_directory_is_locked() -> Result<()> {
 }
 
 case!(no_process_to_spare);
-/// The control group may have no further process or thread, at each step of a receiver's start.
+/// Limits the number of processes and threads, at each step of a receiver's start. Every failed
+/// start must say what could not be started, and restore the NIC.
 fn no_process_to_spare() -> Result<()> {
     let line = "--queue 1 --queue 2 --queue 3 --thread-per-queue";
-    let said = grouped(|| sweep(|| recv(line), 3))?;
+    let said = in_control_group(|| raise_process_limit(|| recv(line), 3))?;
     for words in [
         "starting the guardian: Resource temporarily unavailable",
         "start a worker: Resource temporarily unavailable",
@@ -115,22 +117,24 @@ fn no_process_to_spare() -> Result<()> {
 }
 
 case!(no_process_to_spare_for_ncdevmem);
-/// The same of upstream's command line.
+/// Limits the number of processes and threads, at each step of the start of `ncdevmem`. Every
+/// failed start must restore the NIC.
 fn no_process_to_spare_for_ncdevmem() -> Result<()> {
     let line = format!("-l -f {NIC} -s {NIC_ADDRESS} -p 5000 -t 3 -q 1");
-    let said = grouped(|| sweep(|| command(None, &ours("ncdevmem"), &line), 1))?;
+    let said =
+        in_control_group(|| raise_process_limit(|| command(None, &ours("ncdevmem"), &line), 1))?;
     ensure!(!said.is_empty(), "room for one process was enough");
     Ok(())
 }
 
 case!(no_process_to_spare_for_the_doctor);
-/// The doctor asks some questions in a thread of their own: without one it ends with the kernel's
-/// words.
+/// Limits the number of processes and threads for `doctor`, which asks some questions in a thread.
+/// It must end with status 0 or 1, not crash.
 fn no_process_to_spare_for_the_doctor() -> Result<()> {
-    grouped(|| {
+    in_control_group(|| {
         for room in 1..=3 {
             let doctor = command(None, &devmem_tcp(), &format!("doctor {NIC}"));
-            let end = Running::start(within(room, doctor)?)?.end_within(STEP)?;
+            let end = Running::start(limited_to(room, doctor)?)?.end_within(STEP)?;
             println_line(&format!(
                 "room for {room}: {}, {}",
                 end.status,
@@ -143,8 +147,8 @@ fn no_process_to_spare_for_the_doctor() -> Result<()> {
     })
 }
 
-/// With a wire, and a control group that counts its processes.
-fn grouped<T>(case: impl FnOnce() -> Result<T>) -> Result<T> {
+/// Runs a case on the testbed's wire, with a control group that limits its number of processes.
+fn in_control_group<T>(case: impl FnOnce() -> Result<T>) -> Result<T> {
     const CONTROL: &str = "/sys/fs/cgroup/cgroup.subtree_control";
     testbed::wire()?;
     fs::write(CONTROL, "+pids").context("+pids")?;
@@ -158,8 +162,8 @@ fn grouped<T>(case: impl FnOnce() -> Result<T>) -> Result<T> {
     Ok(done)
 }
 
-/// The command, in the group, with room for so many processes and threads.
-fn within(room: u32, program: Command) -> Result<Command> {
+/// Wraps a command so that it runs in the control group, limited to `room` processes and threads.
+fn limited_to(room: u32, program: Command) -> Result<Command> {
     fs::write(Path::new(GROUP).join("pids.max"), room.to_string())?;
     let mut shell = Command::new("sh");
     let line = format!("echo $$ >{GROUP}/cgroup.procs && exec \"$@\"");
@@ -170,16 +174,16 @@ fn within(room: u32, program: Command) -> Result<Command> {
     Ok(shell)
 }
 
-/// One receiver after the other, each with room for one process more, until one goes on for a while
-/// with so many queues bound. The NIC is what it was after each. What those said that did not.
-fn sweep(receiver: impl Fn() -> Command, queues: usize) -> Result<Vec<String>> {
-    /// More than any receiver takes, its guardian included.
+/// Runs one receiver after the other, each with room for one process more, until one keeps running
+/// with all queues bound. Each must restore the NIC. Returns the errors of those that failed.
+fn raise_process_limit(receiver: impl Fn() -> Command, queues: usize) -> Result<Vec<String>> {
+    /// Upper limit of processes: more than any receiver needs, with its guardian.
     const ENOUGH: u32 = 16;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let mut complaints = Vec::new();
     for room in 1..=ENOUGH {
-        let mut running = Running::start(within(room, receiver())?)?;
+        let mut running = Running::start(limited_to(room, receiver())?)?;
         let mut listens = false;
         until("an end, or a listener", STEP, || {
             listens = listening()? && bound_queues()? == queues;

@@ -10,8 +10,8 @@ use anyhow::{Result, ensure};
 use netdev::Link;
 use nix::sys::signal::Signal;
 
-use super::streams::{SOON, fill, listening_into, receiver, small_pipe};
-use crate::cases::tools::json::documented;
+use super::streams::{SOON, fill_pipe, listening_into, receiver, small_pipe};
+use crate::cases::tools::json::check_documented;
 use framework::command_line::Sender;
 use framework::println_line;
 use framework::receiver::bound_queues;
@@ -21,9 +21,8 @@ use framework::tool::{Running, command, ours, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
 case!(timeout_is_one_signal);
-/// `timeout` sends its signal to the receiver and to the process group that it is in: one request,
-/// after which the receiver ends in good order. So are two by hand, the second of which comes while the
-/// NIC is put back.
+/// Ends receivers by `timeout`, which signals the process and its group, and by two signals 20 ms
+/// apart. Both pairs must count as one request, after which the NIC is restored.
 fn timeout_is_one_signal() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("slow_ms", 100)?;
@@ -55,7 +54,7 @@ fn timeout_is_one_signal() -> Result<()> {
         ensure!(end.status.code() == Some(124), "{end:?}");
         ensure!(end.stderr.contains("ended by signal 15"), "{end:?}");
         if turn % 2 == 0 {
-            documented("recv", &end.stdout)?;
+            check_documented("recv", &end.stdout)?;
         }
         ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
     }
@@ -63,8 +62,8 @@ fn timeout_is_one_signal() -> Result<()> {
 }
 
 case!(stuck_ncdevmem_ends_by_a_second_signal);
-/// Stuck in a write to a full pipe, `ncdevmem` ends by a second signal, and the guardian puts the
-/// NIC back.
+/// Blocks `ncdevmem` in a write to a full pipe. A second signal must end it, and the guardian
+/// restore the NIC.
 fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -88,7 +87,7 @@ fn stuck_ncdevmem_ends_by_a_second_signal() -> Result<()> {
     Ok(())
 }
 
-/// Waits for its end, by this status, and kills it where that doesn't come.
+/// Waits for a process to end with this exit status, and kills it if it does not end in time.
 fn ended_with(mut child: Child, code: i32) -> Result<()> {
     if let Err(error) = until("an end", SOON, || Ok(child.try_wait()?.is_some())) {
         child.kill()?;
@@ -101,10 +100,10 @@ fn ended_with(mut child: Child, code: i32) -> Result<()> {
 }
 
 case!(stuck_watch_ends_by_a_second_signal);
-/// `show --watch`, stuck in a write to a full pipe, ends by a second Ctrl-C.
+/// Blocks `show --watch` in a write to a full pipe. A second Ctrl-C must end it.
 fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
     let (reader, writer) = small_pipe()?;
-    fill(&writer)?;
+    fill_pipe(&writer)?;
     let mut command = command(None, &devmem_tcp(), "show --watch");
     let mut child = command.stdout(writer).spawn()?;
     drop(command);
@@ -120,11 +119,12 @@ fn stuck_watch_ends_by_a_second_signal() -> Result<()> {
 }
 
 case!(stuck_lease_ends_by_a_second_signal);
-/// `lease`, stuck in a write to a full pipe when its work is done, ends by a second signal.
+/// Blocks `lease` in a write to a full pipe after its work is done. A second signal must end it,
+/// and the lease stay.
 fn stuck_lease_ends_by_a_second_signal() -> Result<()> {
     testbed::wire()?;
     let (reader, writer) = small_pipe()?;
-    fill(&writer)?;
+    fill_pipe(&writer)?;
     let line = format!("lease --json --phys {NIC} --queue 3 --netkit nk0");
     let mut command = command(None, &devmem_tcp(), &line);
     let mut child = command.stdout(writer).spawn()?;

@@ -1,4 +1,4 @@
-//! The results of the sinks for payload that came through a dmabuf, with every kind of memory and page.
+//! Results of the payload sinks, with every kind of memory and page.
 
 use std::fs;
 use std::io::Write;
@@ -33,8 +33,9 @@ use framework::{ifindex, println_line};
 const MIB: u64 = 1 << 20;
 const QUEUE: QueueId = QueueId::new(testbed::QUEUES - 1);
 
-/// Bytes that repeat nowhere, so that none can be mistaken for another.
-pub(crate) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
+/// Writes a file of pseudo-random bytes, so that no part can be mistaken for another. Returns its
+/// path.
+pub(crate) fn write_random_file(name: &str, len: usize, seed: u32) -> Result<String> {
     let mut state = seed;
     let bytes = (0..len).map(|_| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -46,12 +47,16 @@ pub(crate) fn file(name: &str, len: usize, seed: u32) -> Result<String> {
 }
 
 case!(checksum_of_each_peer, on and_passed);
-/// Two peers, each with a file of its own: the sums are those that Python's zlib comes to. Of one in five packets a part comes beside the dmabuf.
+/// Checksums the streams of two peers, with a part of every fifth packet beside the dmabuf. Both
+/// must equal those of Python's zlib.
 fn checksum_of_each_peer() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;
-    let files = [file("one", 3_000_001, 1)?, file("other", 1_234_567, 2)?];
+    let files = [
+        write_random_file("one", 3_000_001, 1)?,
+        write_random_file("other", 1_234_567, 2)?,
+    ];
     let to = format!("{NIC_ADDRESS}:5000");
     let receiver = Recv::on(NIC)
         .listen(&to)
@@ -66,8 +71,8 @@ fn checksum_of_each_peer() -> Result<()> {
     ensure!(summary.linear_bytes > 0, "nothing came beside the dmabuf");
     for path in &files {
         let len = fs::metadata(path)?.len();
-        let ours = sum_of_bytes(&summary, len)?;
-        let python = zlib(path)?;
+        let ours = crc32_of_peer(&summary, len)?;
+        let python = zlib_crc32(path)?;
         println_line(&format!("{path}: {ours:08x}, zlib {python:08x}"));
         ensure!(ours == python, "{path}: {ours:08x}, not {python:08x}");
     }
@@ -75,11 +80,12 @@ fn checksum_of_each_peer() -> Result<()> {
 }
 
 case!(checksum_of_a_peer_that_fails);
-/// A peer that resets: the sum is of the bytes that the sink took, and says so.
+/// Resets a connection in mid-stream. The checksum must cover the bytes that the sink got, and say
+/// how many those are.
 fn checksum_of_a_peer_that_fails() -> Result<()> {
     testbed::wire()?;
     for (port, json) in [(5000, "--json"), (5001, "")] {
-        let path = file("reset", 1_000_001, 7)?;
+        let path = write_random_file("reset", 1_000_001, 7)?;
         let bytes = fs::read(&path)?;
         let to = format!("{NIC_ADDRESS}:{port}");
         let line = memory::recv_line(&format!("recv {json} -f {NIC} -l {to} --checksum"))?;
@@ -109,15 +115,15 @@ fn checksum_of_a_peer_that_fails() -> Result<()> {
         let of = summary.first()?.crc32_bytes.context("no checksum")? as usize;
         ensure!(of > 0 && of <= bytes.len(), "{of} bytes");
         fs::write(&path, &bytes[..of])?;
-        let (ours, python) = (summary.first()?.crc32()?, zlib(&path)?);
+        let (ours, python) = (summary.first()?.crc32()?, zlib_crc32(&path)?);
         ensure!(ours == python, "{ours:08x} of {of} bytes, not {python:08x}");
     }
     Ok(())
 }
 
 case!(checksum_of_a_peer_that_is_cut);
-/// A signal comes while one of two peers is still connected: its sum is not told as that of a whole
-/// stream. The other one has sent nothing, which is said.
+/// Ends the receiver by a signal while one of two peers is still connected. The checksum must not
+/// be reported as that of a whole stream; that the other peer sent nothing must be reported.
 fn checksum_of_a_peer_that_is_cut() -> Result<()> {
     testbed::wire()?;
     for (port, json) in [(5000, "--json"), (5001, "")] {
@@ -146,16 +152,16 @@ fn checksum_of_a_peer_that_is_cut() -> Result<()> {
     Ok(())
 }
 
-/// What the summary says of the peer that sent so many bytes.
-pub(crate) fn sum_of_bytes(summary: &Summary, bytes: u64) -> Result<u64> {
+/// Returns the checksum of the one peer that sent this many bytes.
+pub(crate) fn crc32_of_peer(summary: &Summary, bytes: u64) -> Result<u64> {
     let mut peers = summary.connections.iter();
     let peer = peers.find(|peer| peer.bytes == bytes);
     peer.with_context(|| format!("no peer sent {bytes} bytes"))?
         .crc32()
 }
 
-/// The sum as Python makes it.
-pub(crate) fn zlib(path: &str) -> Result<u64> {
+/// Computes the CRC-32 of a file with Python's zlib.
+pub(crate) fn zlib_crc32(path: &str) -> Result<u64> {
     let script = "/tmp/crc32.py";
     let text = format!("import zlib\nprint(zlib.crc32(open('{path}', 'rb').read()))\n");
     fs::write(script, text)?;
@@ -163,12 +169,13 @@ pub(crate) fn zlib(path: &str) -> Result<u64> {
 }
 
 case!(gathered_in_one_piece, on and_passed);
-/// One peer's stream in one piece, another's too long for its region.
+/// Gathers a stream into one region of the right size, then into one that is a byte too small. The
+/// first must equal what was sent, the second must fail with all tokens returned.
 fn gathered_in_one_piece() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 7)?;
     testbed::parameter("unsplit_bytes", 33)?;
-    let path = file("gathered", 2_500_003, 3)?;
+    let path = write_random_file("gathered", 2_500_003, 3)?;
     let sent = fs::read(&path)?;
     let [whole, short] = [sent.len(), sent.len() - 1].map(|capacity| gather(capacity, &path));
     let (whole, short) = (whole?, short?);
@@ -198,7 +205,7 @@ fn gathered(report: Report<Gather>) -> Result<Vec<u8>> {
     Ok(sink.context("no sink")?.into_bytes())
 }
 
-/// Receives a file into a region of so many bytes.
+/// Receives a file into a region of `capacity` bytes by the sink `Gather`.
 fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
     let nic = ifindex(NIC)?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:{}", 5000 + capacity % 2).parse()?;
@@ -230,8 +237,8 @@ fn gather(capacity: usize, path: &str) -> Result<Report<Gather>> {
 }
 
 case!(pages_are_the_largest_there_are);
-/// The pages that a buffer is made of, if nothing else is said: reserved hugepages where enough are
-/// free, transparent ones else, and the same bytes arrive in each.
+/// Builds buffers without choosing a page size. They must have reserved hugepages where enough are
+/// free, else transparent ones, and receive in either case.
 fn pages_are_the_largest_there_are() -> Result<()> {
     testbed::wire()?;
     let reserve = |pages: u32| fs::write("/proc/sys/vm/nr_hugepages", pages.to_string());

@@ -16,7 +16,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::unistd::pipe;
 
-use crate::cases::tools::json::documented;
+use crate::cases::tools::json::check_documented;
 use crate::cases::tools::ncdevmem::until_listening;
 use framework::command_line::Sender;
 use framework::far_end::{connect, pattern};
@@ -29,7 +29,8 @@ use framework::transfer::{devmem_tcp, nic_settings};
 
 pub(crate) const SOON: Duration = Duration::from_secs(15);
 
-/// A receiver of either program, by what it is called: listening at the NIC's address.
+/// Returns the command of a receiver, `devmem-tcp` or `ncdevmem`, that listens at the NIC's address
+/// and writes to standard output.
 pub(crate) fn receiver(program: &str, port: u16) -> Command {
     match program {
         "ncdevmem" => {
@@ -43,8 +44,11 @@ pub(crate) fn receiver(program: &str, port: u16) -> Command {
     }
 }
 
-/// Runs it with this as its standard output, and waits until it listens.
-pub(crate) fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> Result<Started> {
+/// Starts a command with the given standard output, and waits until it listens.
+pub(crate) fn listening_into(
+    mut command: Command,
+    stdout: impl Into<Stdio>,
+) -> Result<StartedProcess> {
     let err = "/tmp/streams.err";
     let child = command
         .stdout(stdout)
@@ -53,16 +57,16 @@ pub(crate) fn listening_into(mut command: Command, stdout: impl Into<Stdio>) -> 
     // Closes the pipe's end that it has.
     drop(command);
     until_listening()?;
-    Ok(Started { child, err })
+    Ok(StartedProcess { child, err })
 }
 
-/// A process whose output the test reads.
-pub(crate) struct Started {
+/// A running process whose standard output the case reads.
+pub(crate) struct StartedProcess {
     child: std::process::Child,
     err: &'static str,
 }
 
-impl Started {
+impl StartedProcess {
     pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         framework::tool::signal(self.child.id().try_into()?, signal)
     }
@@ -71,7 +75,7 @@ impl Started {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    /// Its end and what it said on standard error.
+    /// Waits for the end, and returns the exit status and standard error.
     pub(crate) fn end(mut self) -> Result<Finished> {
         if let Err(error) = until("an end", SOON, || self.ended()) {
             self.child.kill()?;
@@ -88,12 +92,12 @@ impl Started {
     }
 }
 
-fn to(port: u16) -> Result<TcpStream> {
+fn connect_to_nic(port: u16) -> Result<TcpStream> {
     connect(format!("{NIC_ADDRESS}:{port}").parse()?)
 }
 
-/// Reads exactly so many bytes, if they are there soon.
-fn read(from: &mut File, bytes: usize) -> Result<Vec<u8>> {
+/// Reads exactly `bytes` bytes; an error if they don't come in time.
+fn read_exactly(from: &mut File, bytes: usize) -> Result<Vec<u8>> {
     let mut got = Vec::new();
     let end = Instant::now() + SOON;
     while got.len() < bytes {
@@ -110,17 +114,18 @@ fn read(from: &mut File, bytes: usize) -> Result<Vec<u8>> {
 }
 
 case!(request_over_a_pipe);
-/// The peer waits for an answer to 10 bytes without a newline: who is to give it has them.
+/// Sends a request of 10 bytes without a newline and waits. The receiver must write the bytes to
+/// its output at once.
 fn request_over_a_pipe() -> Result<()> {
     testbed::wire()?;
     for (port, program) in [(5000, "devmem-tcp"), (5001, "ncdevmem")] {
         let (reader, writer) = pipe()?;
         let receiver = listening_into(receiver(program, port), writer)?;
-        let mut peer = to(port)?;
+        let mut peer = connect_to_nic(port)?;
         let mut reader = File::from(reader);
         for request in [b"0123456789", b"line\nafter"] {
             peer.write_all(request)?;
-            let got = read(&mut reader, request.len()).context(program)?;
+            let got = read_exactly(&mut reader, request.len()).context(program)?;
             ensure!(got == request, "{program}: {got:?}");
         }
         drop(peer);
@@ -130,7 +135,7 @@ fn request_over_a_pipe() -> Result<()> {
 }
 
 case!(output_that_would_not_block);
-/// Whoever set `O_NONBLOCK` on the pipe, and however slowly it is read: each byte gets there.
+/// Makes the output a non-blocking pipe that is read late. Every byte must get there.
 fn output_that_would_not_block() -> Result<()> {
     const LEN: usize = 3_000_001;
     testbed::wire()?;
@@ -140,10 +145,10 @@ fn output_that_would_not_block() -> Result<()> {
         let receiver = listening_into(receiver(program, port), writer)?;
         let payload = pattern(LEN, None)?;
         let sending = payload.clone();
-        let mut peer = to(port)?;
+        let mut peer = connect_to_nic(port)?;
         let sender = thread::spawn(move || peer.write_all(&sending));
         thread::sleep(Duration::from_secs(1));
-        let got = read(&mut File::from(reader), LEN).context(program)?;
+        let got = read_exactly(&mut File::from(reader), LEN).context(program)?;
         ensure!(got == payload, "{program}: other bytes");
         sender.join().ok().context("the sender")??;
         receiver.end()?.good(program)?;
@@ -152,8 +157,8 @@ fn output_that_would_not_block() -> Result<()> {
 }
 
 case!(output_that_cannot_be_written);
-/// Payload that can't be written is an error, and none of it is lost without a word. What is closed
-/// from the beginning is refused before the NIC is changed.
+/// Makes the output closed, full or read-only. The receiver must fail with the kernel's words; a
+/// closed one must be refused before the NIC is changed.
 fn output_that_cannot_be_written() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -193,8 +198,8 @@ fn output_that_cannot_be_written() -> Result<()> {
 }
 
 case!(summary_that_cannot_be_printed);
-/// Neither what was received wrongly nor its exit status is hidden by a summary that can't be
-/// printed.
+/// Prints the summary to `/dev/full`. The error must be reported, but not hide a wrong byte in the
+/// payload or its remedy.
 fn summary_that_cannot_be_printed() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -203,7 +208,7 @@ fn summary_that_cannot_be_printed() -> Result<()> {
         let receiver = command(None, &devmem_tcp(), &line);
         let receiver = listening_into(receiver, File::create("/dev/full")?)?;
         // The receiver may end before it has all.
-        let _sent = to(port)?.write_all(&pattern(100_000, wrong)?);
+        let _sent = connect_to_nic(port)?.write_all(&pattern(100_000, wrong)?);
         let said = receiver.end()?.refused(1)?;
         ensure!(said.contains("stdout: No space left"), "{said}");
         if wrong.is_some() {
@@ -216,7 +221,7 @@ fn summary_that_cannot_be_printed() -> Result<()> {
 }
 
 case!(nobody_reads_stderr);
-/// Unread standard error is no reason to end.
+/// Closes the reader of standard error. The receiver must receive everything and end well.
 fn nobody_reads_stderr() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -241,8 +246,8 @@ fn nobody_reads_stderr() -> Result<()> {
     Ok(())
 }
 
-/// Fills a pipe up, by way of an open file of its own: `O_NONBLOCK` is shared otherwise.
-pub(crate) fn fill(pipe: &OwnedFd) -> Result<()> {
+/// Fills a pipe through a second open file, because the first would share `O_NONBLOCK`.
+pub(crate) fn fill_pipe(pipe: &OwnedFd) -> Result<()> {
     let again = File::options()
         .write(true)
         .custom_flags(nix::libc::O_NONBLOCK)
@@ -252,8 +257,8 @@ pub(crate) fn fill(pipe: &OwnedFd) -> Result<()> {
 }
 
 case!(stderr_that_is_full);
-/// Nothing that is said waits for a reader of it while something is received or the NIC is not put
-/// back.
+/// Fills standard error. The receiver must nevertheless receive everything and restore the NIC
+/// before it waits for a reader.
 fn stderr_that_is_full() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -263,7 +268,7 @@ fn stderr_that_is_full() -> Result<()> {
         // What upstream's words say before the NIC is touched may wait.
         let from_the_start = program == "devmem-tcp";
         if from_the_start {
-            fill(&full)?;
+            fill_pipe(&full)?;
         }
         let output = "/tmp/streams.out";
         let mut command = receiver(program, port);
@@ -272,7 +277,7 @@ fn stderr_that_is_full() -> Result<()> {
         drop(command);
         until_listening()?;
         if !from_the_start {
-            fill(&full)?;
+            fill_pipe(&full)?;
         }
         drop(full);
         Sender::to(testbed::at(port)).bytes("1M").run()?;
@@ -293,7 +298,7 @@ fn stderr_that_is_full() -> Result<()> {
     Ok(())
 }
 
-/// A pipe of a page, which one second of `--live --json` does not fit into.
+/// Creates a pipe of one page, too small for one second of `--live --json`.
 pub(crate) fn small_pipe() -> Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = pipe()?;
     fcntl(writer.as_fd(), FcntlArg::F_SETPIPE_SZ(4096))?;
@@ -301,8 +306,8 @@ pub(crate) fn small_pipe() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 case!(live_that_nobody_reads);
-/// Who asked for a line a second and reads none of them does not keep the receiver from its end;
-/// what is read later is whole lines, and the summary behind them.
+/// Leaves the output of `--live` unread. The receiver must restore the NIC at a signal; what is
+/// read later must be whole lines with the summary last.
 fn live_that_nobody_reads() -> Result<()> {
     const PEERS: usize = 16;
     testbed::wire()?;
@@ -315,7 +320,7 @@ fn live_that_nobody_reads() -> Result<()> {
     let mut receiver = listening_into(command(None, &devmem_tcp(), &line), writer)?;
     let mut peers = Vec::new();
     for _ in 0..PEERS {
-        let mut peer = to(5000)?;
+        let mut peer = connect_to_nic(5000)?;
         peer.write_all(&[7; 1000])?;
         peers.push(peer);
     }
@@ -334,8 +339,8 @@ fn live_that_nobody_reads() -> Result<()> {
     let (live, summary) = text.trim_end().rsplit_once('\n').context("lines")?;
     // The first may be from before all peers were there.
     ensure!(live.lines().any(|line| line.len() > 4096), "short lines");
-    documented("recv --live", live)?;
-    documented("recv", summary)?;
+    check_documented("recv --live", live)?;
+    check_documented("recv", summary)?;
     let summary = Summary::parse(summary)?;
     ensure!(summary.bytes == PEERS as u64 * 1000, "bytes");
     ensure!(summary.signal == Some(15), "{summary}");
@@ -343,11 +348,11 @@ fn live_that_nobody_reads() -> Result<()> {
 }
 
 case!(ncdevmem_has_the_kernels_words);
-/// The kernel's words get to whoever reads the error.
+/// Resets a connection of `ncdevmem`. The error must have the kernel's words.
 fn ncdevmem_has_the_kernels_words() -> Result<()> {
     testbed::wire()?;
     let receiver = listening_into(receiver("ncdevmem", 5000), Stdio::null())?;
-    let mut peer = to(5000)?;
+    let mut peer = connect_to_nic(5000)?;
     peer.write_all(&[7; 100_000])?;
     thread::sleep(Duration::from_secs(1));
     let abort = nix::libc::linger {

@@ -11,26 +11,26 @@ use netdev::{Netdev, QueueType};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::cases::tools::json::documented;
+use crate::cases::tools::json::check_documented;
 use framework::receiver::wait_until_bound;
 use framework::summary::Summary;
 use framework::testbed::{self, BOX, BOX_ADDRESS, GUEST, NIC, NIC_ADDRESS, PEER};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::{devmem_tcp, number};
 use framework::{ifindex, println_line};
-use receiver::{FreedAtOnce, Halted, LiveReceiver, SOON, connect, connect_to};
+use receiver::{FreedAtOnce, LiveReceiver, SOON, StoppedThread, connect, connect_to};
 
 const LAST: u32 = testbed::QUEUES - 1;
 
-/// The page pool with the dmabuf.
-fn pool() -> Result<PagePool> {
+/// Returns the NIC's page pool whose memory is a dmabuf.
+fn bound_page_pool() -> Result<PagePool> {
     let pools = Netdev::open()?.page_pools(Some(ifindex(NIC)?))?;
     let bound = pools.into_iter().find(|pool| pool.dmabuf.is_some());
     bound.context("no page pool has a dmabuf")
 }
 
-/// The kernel's counters of the queue that is received on.
-fn counters() -> Result<QueueCounters> {
+/// Reads the kernel's counters of the rx queue that payload arrives on.
+fn queue_counters() -> Result<QueueCounters> {
     let all = Netdev::open()?.qstats(Some(ifindex(NIC)?), Scope::Queue)?;
     let ours = all.into_iter().find(|stats| {
         let of = stats.queue;
@@ -39,14 +39,15 @@ fn counters() -> Result<QueueCounters> {
     Ok(ours.context("no counters of the queue")?.counters)
 }
 
-fn is(line: &Value, pointer: &str, expected: u64) -> Result<()> {
+fn check_number(line: &Value, pointer: &str, expected: u64) -> Result<()> {
     let found = number(line, pointer)?;
     ensure!(found == expected, "{pointer} is {found}, not {expected}");
     Ok(())
 }
 
 case!(live_adds_up, on any_memory);
-/// Two peers that have sent and stay; then they go.
+/// Has two peers send and stay, then close. The figures of `--live` must add up and equal the
+/// kernel's.
 fn live_adds_up() -> Result<()> {
     testbed::wire()?;
     let _freed = FreedAtOnce::set()?;
@@ -68,18 +69,18 @@ fn live_adds_up() -> Result<()> {
         "connections or queues do not add up to the whole"
     );
     // The kernel's own figures, while nothing flows.
-    let inflight = pool()?.inflight.context("inflight")?;
-    is(&settled, "/memory/pools/0/inflight", inflight)?;
+    let inflight = bound_page_pool()?.inflight.context("inflight")?;
+    check_number(&settled, "/memory/pools/0/inflight", inflight)?;
     // This NIC keeps no ring of buffers: what came back is all free, though in the pool's own ring.
     ensure!(inflight > 0, "nothing is in the pool's own ring");
-    is(&settled, "/memory/pools/0/in_use", 0)?;
+    check_number(&settled, "/memory/pools/0/in_use", 0)?;
     let mut queues = settled["queues"].as_array().into_iter().flatten();
     let ours = queues.find(|queue| queue["queue"] == LAST);
     let ours = ours.context("our queue")?;
-    is(ours, "/bytes", 4_000_000)?;
-    is(ours, "/connections", 2)?;
-    let failed = counters()?.rx_alloc_fail.context("rx-alloc-fail")?;
-    is(ours, "/alloc_fail", failed)?;
+    check_number(ours, "/bytes", 4_000_000)?;
+    check_number(ours, "/connections", 2)?;
+    let failed = queue_counters()?.rx_alloc_fail.context("rx-alloc-fail")?;
+    check_number(ours, "/alloc_fail", failed)?;
     drop(first);
     receiver.line("one has ended", |line| {
         line["ended"] == 1 && line["bytes"] == 4_000_000
@@ -89,16 +90,16 @@ fn live_adds_up() -> Result<()> {
     ensure!(!end.stderr.contains("warning"), "{}", end.stderr);
     let said = end.good("recv")?;
     let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
-    documented("recv --live", live)?;
-    documented("recv", summary)?;
+    check_documented("recv --live", live)?;
+    check_documented("recv", summary)?;
     let summary = Summary::parse(summary)?;
     ensure!(summary.bytes == 4_000_000, "{summary}");
     ensure!(summary.frags == number(&settled, "/frags")?, "{summary}");
-    healthy(&summary)
+    check_consistent(&summary)
 }
 
 case!(live_of_two_queues, on any_memory);
-/// Two queues with a thread and a dmabuf each: what all of them tell is one line.
+/// Receives on two queues, each with a thread and a dmabuf. One line of `--live` must sum up both.
 fn live_of_two_queues() -> Result<()> {
     const PEERS: u64 = 12;
     testbed::wire()?;
@@ -111,17 +112,17 @@ fn live_of_two_queues() -> Result<()> {
     let peers = peers.collect::<Result<Vec<_>>>()?;
     let settled = receiver.line("all bytes", |line| line["bytes"] == PEERS * 100_000)?;
     println_line(&settled.to_string());
-    is(&settled, "/missing", 0)?;
+    check_number(&settled, "/missing", 0)?;
     let mut connections = 0;
     let mut bytes = 0;
     for (index, queue) in [2, 3].into_iter().enumerate() {
         let row = &settled["queues"][index];
-        is(row, "/queue", queue)?;
-        is(row, "/bytes", 100_000 * number(row, "/connections")?)?;
+        check_number(row, "/queue", queue)?;
+        check_number(row, "/bytes", 100_000 * number(row, "/connections")?)?;
         connections += number(row, "/connections")?;
         bytes += number(row, "/bytes")?;
         let pool = &settled["memory"]["pools"][index];
-        is(pool, "/niovs", 4096)?;
+        check_number(pool, "/niovs", 4096)?;
         let (inflight, empty) = (number(pool, "/inflight")?, number(row, "/bytes")? == 0);
         ensure!((inflight == 0) == empty, "pool {index}: {inflight}");
     }
@@ -129,12 +130,13 @@ fn live_of_two_queues() -> Result<()> {
     drop(peers);
     let said = receiver.end()?.good("recv")?;
     let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
-    documented("recv --live", live)?;
-    healthy(&serde_json::from_str(summary)?)
+    check_documented("recv --live", live)?;
+    check_consistent(&serde_json::from_str(summary)?)
 }
 
 case!(live_with_a_thread_that_is_done);
-/// Two queues with a thread each, of which one is done: what it did still counts.
+/// Lets the thread of one of two queues finish. Its figures must still count in the lines of
+/// `--live`.
 fn live_with_a_thread_that_is_done() -> Result<()> {
     const PEERS: u64 = 12;
     testbed::wire()?;
@@ -170,15 +172,15 @@ fn live_with_a_thread_that_is_done() -> Result<()> {
     for _ in 0..2 {
         let line = receiver.line("another line", |_| true)?;
         println_line(&line.to_string());
-        is(&line, "/ended", ended)?;
-        is(&line, "/missing", 0)?;
-        is(&line, "/bytes", PEERS * 100_000)?;
+        check_number(&line, "/ended", ended)?;
+        check_number(&line, "/missing", 0)?;
+        check_number(&line, "/bytes", PEERS * 100_000)?;
         for pointer in ["/frags", "/tokens/issued", "/tokens/returned"] {
-            is(&line, pointer, number(&before, pointer)?)?;
+            check_number(&line, pointer, number(&before, pointer)?)?;
         }
-        is(&line, "/queues/0/bytes", ended * 100_000)?;
-        is(&line, "/queues/0/ended", ended)?;
-        is(
+        check_number(&line, "/queues/0/bytes", ended * 100_000)?;
+        check_number(&line, "/queues/0/ended", ended)?;
+        check_number(
             &line,
             "/telemetry/frag_size/count",
             number(&before, "/frags")?,
@@ -189,7 +191,8 @@ fn live_with_a_thread_that_is_done() -> Result<()> {
 }
 
 case!(nic_out_of_reach);
-/// From where neither the NIC nor its namespace can be seen, it goes by what it has itself.
+/// Receives where neither the NIC nor its namespace can be seen. The receiver must say so once, and
+/// report only what it counts itself.
 fn nic_out_of_reach() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -220,7 +223,7 @@ fn nic_out_of_reach() -> Result<()> {
         let found = settled.pointer(unknown);
         ensure!(found.is_some_and(Value::is_null), "{unknown}: {found:?}");
     }
-    is(&settled, "/memory/pools/0/in_use", 0)?;
+    check_number(&settled, "/memory/pools/0/in_use", 0)?;
     drop(peer);
     let end = receiver.end()?;
     println_line(&end.stderr);
@@ -231,13 +234,14 @@ fn nic_out_of_reach() -> Result<()> {
     );
     let said = end.good("recv")?;
     let (live, summary) = said.trim_end().rsplit_once('\n').context("lines")?;
-    documented("recv --live", live)?;
-    documented("recv", summary)?;
+    check_documented("recv --live", live)?;
+    check_documented("recv", summary)?;
     sh(&format!("{tool} restore {NIC}")).map(drop)
 }
 
-/// The histograms hold what the counters count.
-fn healthy(summary: &Summary) -> Result<()> {
+/// Checks that a summary's histograms agree with its counters, with no warning and no failed
+/// allocation.
+fn check_consistent(summary: &Summary) -> Result<()> {
     println_line(&summary.to_string());
     summary.tokens_came_back()?;
     let (telemetry, frags) = (&summary.telemetry, summary.frags);
@@ -263,7 +267,7 @@ fn healthy(summary: &Summary) -> Result<()> {
 }
 
 case!(healthy_run, on any_memory);
-/// A transfer with all its memory at hand.
+/// Receives 16 MiB through the default memory. The telemetry must be consistent, without a warning.
 fn healthy_run() -> Result<()> {
     testbed::wire()?;
     let receiver = LiveReceiver::start(&format!("--json -l {NIC_ADDRESS}:5000"))?;
@@ -272,7 +276,7 @@ fn healthy_run() -> Result<()> {
     let end = receiver.end()?;
     ensure!(!end.stderr.contains("warning"), "{}", end.stderr);
     let summary = Summary::parse(&end.good("recv")?)?;
-    healthy(&summary)?;
+    check_consistent(&summary)?;
     let pool = summary.memory.pools.first().context("a pool")?;
     let (niovs, peak) = (pool.niovs, pool.peak_inflight.context("peak")?);
     ensure!(niovs == 16_384 && peak <= niovs, "{peak} of {niovs}");
@@ -280,8 +284,8 @@ fn healthy_run() -> Result<()> {
 }
 
 case!(warning_before_the_pool_starves, on any_memory);
-/// The receiving thread stands still while peers come, a packet each: a niov after the other is
-/// taken. The warning comes before the NIC has none left, and another one when it has none.
+/// Stops the receiving thread while peers take one niov after the other. A warning must come before
+/// the NIC runs out, and another when it has.
 fn warning_before_the_pool_starves() -> Result<()> {
     const NIOVS: u64 = 64;
     const PEERS: u64 = 96;
@@ -289,7 +293,7 @@ fn warning_before_the_pool_starves() -> Result<()> {
     let _freed = FreedAtOnce::set()?;
     let line = format!("--json --size 256K -l {NIC_ADDRESS}:5000 --connections {PEERS}");
     let receiver = LiveReceiver::start(&line)?;
-    let halted = Halted::at(receiver.running.id())?;
+    let halted = StoppedThread::stop(receiver.running.id())?;
     let mut peers = Vec::new();
     while !receiver.said()?.contains("warning: recv") {
         ensure!((peers.len() as u64) < NIOVS, "no warning");
@@ -301,9 +305,9 @@ fn warning_before_the_pool_starves() -> Result<()> {
     println_line(&receiver.said()?);
     let enough = peers.len() as u64 >= NIOVS * 3 / 4;
     ensure!(enough, "a warning after {} packets", peers.len());
-    let failed = counters()?.rx_alloc_fail;
+    let failed = queue_counters()?.rx_alloc_fail;
     ensure!(failed == Some(0), "the NIC has failed {failed:?} times");
-    let inflight = pool()?.inflight.unwrap_or(0);
+    let inflight = bound_page_pool()?.inflight.unwrap_or(0);
     ensure!(inflight >= NIOVS * 7 / 8, "{inflight} of {NIOVS} in flight");
     let said = receiver.said()?;
     for word in [
@@ -324,7 +328,7 @@ fn warning_before_the_pool_starves() -> Result<()> {
     until("a word on failed allocations", SOON, || {
         Ok(receiver.said()?.contains("found no memory"))
     })?;
-    halted.go_on()?;
+    halted.resume()?;
     drop(peers);
     let end = receiver.end()?;
     println_line(&end.stderr);
@@ -344,8 +348,8 @@ fn warning_before_the_pool_starves() -> Result<()> {
 }
 
 case!(live_on_a_terminal);
-/// In place on a terminal, whose settings stay as they are, however the receiver ends; without `--live`
-/// one line of it there; plain lines elsewhere.
+/// Receives on a terminal with `--live` and without, and to a file. On the terminal the view must
+/// be redrawn in place and removed, with the terminal's settings unchanged.
 fn live_on_a_terminal() -> Result<()> {
     testbed::wire()?;
     for (live, port, signal) in [
@@ -353,8 +357,8 @@ fn live_on_a_terminal() -> Result<()> {
         (" --live", 5001, Some(Signal::SIGINT)),
         ("", 5003, None),
     ] {
-        let said = on_a_terminal(live, port, signal)?;
-        let checked = drawn_and_taken_off(&said, !live.is_empty());
+        let said = run_on_terminal(live, port, signal)?;
+        let checked = check_view(&said, !live.is_empty());
         checked.with_context(|| said.escape_debug().to_string())?;
     }
     let receiver = LiveReceiver::start(&format!("--live -l {NIC_ADDRESS}:5002"))?;
@@ -371,8 +375,9 @@ fn live_on_a_terminal() -> Result<()> {
     Ok(())
 }
 
-/// The view of a terminal whose settings stay as they were, up to the summary.
-fn drawn_and_taken_off(said: &str, of_lines: bool) -> Result<()> {
+/// Checks a terminal's output: the view was drawn and removed before the summary, and the
+/// terminal's settings are unchanged.
+fn check_view(said: &str, of_lines: bool) -> Result<()> {
     let settings: Vec<_> = said
         .lines()
         .filter_map(|line| line.trim_end().strip_prefix("settings "))
@@ -394,8 +399,9 @@ fn drawn_and_taken_off(said: &str, of_lines: bool) -> Result<()> {
     Ok(())
 }
 
-/// What a receiver shows on a terminal between two looks at the terminal's settings.
-fn on_a_terminal(live: &str, port: u16, signal: Option<Signal>) -> Result<String> {
+/// Runs a receiver on a terminal and returns all output, with the terminal's settings printed
+/// before and after.
+fn run_on_terminal(live: &str, port: u16, signal: Option<Signal>) -> Result<String> {
     let tool = devmem_tcp();
     let line = format!(
         "stty rows 30 cols 100; echo settings $(stty -g); \

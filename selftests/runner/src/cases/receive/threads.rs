@@ -24,38 +24,38 @@ use framework::tool::until;
 use framework::{ifindex, println_line};
 
 const MIB: usize = 1 << 20;
-const BOTH: &[QueueId] = &[QueueId::new(2), QueueId::new(3)];
+const TWO_QUEUES: &[QueueId] = &[QueueId::new(2), QueueId::new(3)];
 
-/// A receiver of eight peers on two queues.
-fn eight_on_both() -> Recv {
-    expecting_on(BOTH, 8).size("16M")
+/// A receiver of eight peers on two queues, with 16 MiB of memory.
+fn recv_from_eight() -> Recv {
+    expecting_on(TWO_QUEUES, 8).size("16M")
 }
 
-/// Eight peers' payload, whole.
-fn eight_peers(receiver: ObservedReceiver) -> Result<()> {
+/// Has eight peers send 1 MiB each, and checks that everything arrived.
+fn send_from_eight(receiver: ObservedReceiver) -> Result<()> {
     let senders: Vec<_> = (0..8)
         .map(|number| Ok(send(peer(number)?, MIB)))
         .collect::<Result<_>>()?;
     senders.into_iter().try_for_each(joined)?;
-    received_eight(receiver)
+    check_eight_received(receiver)
 }
 
-/// All of them are in the summary, and all in device memory.
-fn received_eight(receiver: ObservedReceiver) -> Result<()> {
+/// Checks the summary: eight whole streams, all in device memory, all tokens returned.
+fn check_eight_received(receiver: ObservedReceiver) -> Result<()> {
     let (summary, _) = summary(receiver, 0)?;
     ended_well(&summary, 0..8, MIB)?;
     summary.tokens_came_back()?;
     summary.all_in_dmabuf()
 }
 
-fn until_bound() -> Result<()> {
+fn wait_until_both_bound() -> Result<()> {
     until("two bindings", Duration::from_secs(30), || {
         Ok(bound_queues()? == 2)
     })
 }
 
-/// The processors that the receiver's workers keep to.
-fn processors(receiver: &ObservedReceiver) -> Result<BTreeSet<String>> {
+/// Returns the sets of CPUs that the receiver's worker threads are pinned to.
+fn worker_processors(receiver: &ObservedReceiver) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let tasks = Path::new("/proc")
         .join(receiver.id().to_string())
@@ -74,8 +74,8 @@ fn processors(receiver: &ObservedReceiver) -> Result<BTreeSet<String>> {
 }
 
 case!(pinned_and_polling, on any_memory);
-/// A thread for each queue, each on a processor of its own, which polls the NIC before it sleeps:
-/// that the kernel counts.
+/// Runs a thread for each queue, pinned to a CPU of its own and busy polling. The kernel must count
+/// polled packets, and none without `--busy-poll`.
 fn pinned_and_polling() -> Result<()> {
     testbed::wire()?;
     let own = NetNs::current()?;
@@ -87,23 +87,23 @@ fn pinned_and_polling() -> Result<()> {
             .context("BusyPollRxPackets")
     };
     let before = polled()?;
-    let recv = eight_on_both().thread_per_queue();
+    let recv = recv_from_eight().thread_per_queue();
     let receiver = ObservedReceiver::recv_here(&recv)?;
-    until_bound()?;
-    eight_peers(receiver)?;
+    wait_until_both_bound()?;
+    send_from_eight(receiver)?;
     let asleep = polled()? - before;
     ensure!(asleep == 0, "{asleep} packets were polled for, unasked");
 
     let recv = recv.options("--pin 0,1 --busy-poll 5000");
     let receiver = ObservedReceiver::recv_here(&recv)?;
-    until_bound()?;
+    wait_until_both_bound()?;
     let mut trickle = peer(0)?;
     until(
         "workers that keep to a processor",
         Duration::from_secs(10),
         || {
             let expected = ["0", "1"].map(str::to_owned);
-            Ok(processors(&receiver)? == BTreeSet::from(expected))
+            Ok(worker_processors(&receiver)? == BTreeSet::from(expected))
         },
     )?;
     // Little, and often: while a thread polls, the NIC's packets are the thread's.
@@ -117,7 +117,7 @@ fn pinned_and_polling() -> Result<()> {
         .collect::<Result<_>>()?;
     close(trickle)?;
     others.into_iter().try_for_each(joined)?;
-    received_eight(receiver)?;
+    check_eight_received(receiver)?;
     let packets = polled()? - before;
     println_line(&format!("{packets} packets came by polling"));
     ensure!(packets > 20, "{packets} packets came by polling");
@@ -125,19 +125,19 @@ fn pinned_and_polling() -> Result<()> {
 }
 
 case!(dmabuf_of_each_queue, on and_passed);
-/// Each queue receives into memory of its own, and every frag is found there.
+/// Receives on two queues with a dmabuf for each. Every stream must be whole and in device memory.
 fn dmabuf_of_each_queue() -> Result<()> {
-    let receiver = ObservedReceiver::recv(&eight_on_both().dmabuf_per_queue())?;
-    until_bound()?;
+    let receiver = ObservedReceiver::recv(&recv_from_eight().dmabuf_per_queue())?;
+    wait_until_both_bound()?;
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     let rx = queues.iter().filter(|queue| queue.kind == QueueType::Rx);
     let dmabufs: BTreeSet<_> = rx.filter_map(|queue| queue.dmabuf).collect();
     ensure!(dmabufs.len() == 2, "{dmabufs:?}");
-    eight_peers(receiver)
+    send_from_eight(receiver)
 }
 
 case!(two_listeners, on any_memory);
-/// At two addresses, one of each family.
+/// Listens at two addresses, IPv4 and IPv6. All four peers must be received.
 fn two_listeners() -> Result<()> {
     let second: SocketAddr = format!("[{NIC_ADDRESS6}]:5001").parse()?;
     let receiver = ObservedReceiver::recv(&expecting(4).listen(second))?;
@@ -154,7 +154,7 @@ fn two_listeners() -> Result<()> {
 }
 
 case!(processor_that_is_not);
-/// There is no such processor: an error that names it, and nothing is left behind.
+/// Asks for a CPU that does not exist. The error must name it, and the NIC be unchanged.
 fn processor_that_is_not() -> Result<()> {
     let receiver = ObservedReceiver::recv(&expecting(1).thread_per_queue().options("--pin 1023"))?;
     let (_, said) = receiver.end(1)?;

@@ -13,78 +13,79 @@ use framework::testbed::{self, NIC, NIC_ADDRESS};
 
 type Run = fn() -> Result<()>;
 
-fn wanted() -> Result<Builder<Udmabuf>> {
+fn receiver_builder() -> Result<Builder<Udmabuf>> {
     let wanted = Receiver::on(NIC).queue(QueueId::new(testbed::QUEUES - 1));
     let wanted = wanted.listen(format!("{NIC_ADDRESS}:5000").parse()?);
     Ok(wanted.memory(Udmabuf::builder(4 << 20).build()?))
 }
 
 case!(dropped);
-/// A receiver that is dropped when it was found, set up, given an engine, at the end of receiving; and one that is
-/// ended. A NIC that is restored while a queue is bound keeps header split on.
+/// Drops or ends a receiver at each step: found, set up, with an engine, after receiving. The NIC
+/// must each time be as before, with nothing bound.
 fn dropped() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let found = wanted()?.find()?.take_addresses()?;
+    let found = receiver_builder()?.find()?.take_addresses()?;
     ensure!(!found.preview()?.is_empty(), "nothing would change");
     observer.same(&before)?;
     drop(found);
     let ways: [(&str, Run); 5] = [
-        ("dropped when set up", set_up_only),
-        ("dropped with an engine", with_engine_only),
-        ("dropped after receiving", received_only),
-        ("undone", || Ok(wanted()?.set_up()?.undo()?)),
-        ("finished", finished),
+        ("dropped when set up", only_set_up),
+        ("dropped with an engine", only_add_engine),
+        ("dropped after receiving", only_receive),
+        ("undone", || Ok(receiver_builder()?.set_up()?.undo()?)),
+        ("finished", finish_receiver),
     ];
     for (name, run) in ways {
         println_line(name);
         run().context(name)?;
         ensure!(bound_queues()? == 0, "{name}: a binding is left");
         observer.same(&before).context(name)?;
-        nic_state::nothing_left().context(name)?;
+        nic_state::check_nothing_left().context(name)?;
     }
     Ok(())
 }
 
-fn set_up_only() -> Result<()> {
-    let receiver = wanted()?.set_up()?;
+fn only_set_up() -> Result<()> {
+    let receiver = receiver_builder()?.set_up()?;
     ensure!(!receiver.changes().is_empty(), "nothing was changed");
-    one_is_bound()
+    check_one_bound()
 }
 
-fn with_engine_only() -> Result<()> {
-    let _ready = wanted()?.set_up()?.with_sinks(|_| Ok(Discard))?;
-    one_is_bound()
+fn only_add_engine() -> Result<()> {
+    let _ready = receiver_builder()?.set_up()?.with_sinks(|_| Ok(Discard))?;
+    check_one_bound()
 }
 
-fn received_only() -> Result<()> {
-    let ready = wanted()?.set_up()?.with_sinks(|_| Ok(Discard))?;
+fn only_receive() -> Result<()> {
+    let ready = receiver_builder()?.set_up()?.with_sinks(|_| Ok(Discard))?;
     ready.stop_handle().stop();
     let _received = ready.receive();
-    one_is_bound()
+    check_one_bound()
 }
 
-fn finished() -> Result<()> {
-    let ready = wanted()?.set_up()?.with_sinks(|_| Ok(Discard))?;
+fn finish_receiver() -> Result<()> {
+    let ready = receiver_builder()?.set_up()?.with_sinks(|_| Ok(Discard))?;
     ready.stop_handle().stop();
     let Finished { report, restored } = ready.receive().finish();
     ensure!(report?.connections.is_empty(), "somebody came");
     Ok(restored?)
 }
 
-fn one_is_bound() -> Result<()> {
+fn check_one_bound() -> Result<()> {
     ensure!(bound_queues()? == 1, "no binding, or more than one");
     Ok(())
 }
 
 case!(failed);
-/// A step that fails after the NIC was changed: no binding with such pieces, no memory for the second queue.
+/// Makes a step fail after the NIC was changed: a wrong `rx-page-size`, then a queue without
+/// memory. The NIC must be as before.
 fn failed() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
-    let error = wanted()?.rx_page_size(3).set_up().map(drop);
+    let error = receiver_builder()?.rx_page_size(3).set_up().map(drop);
     println_line(&format!("{error:?}"));
     ensure!(
         matches!(&error, Err(Error::Kernel(error)) if error.op() == "bind-rx"),
@@ -93,7 +94,11 @@ fn failed() -> Result<()> {
     observer.same(&before)?;
     let queues = [testbed::QUEUES - 3, testbed::QUEUES - 2].map(QueueId::new);
     let memory = Udmabuf::builder(4 << 20).build()?;
-    let error = wanted()?.queues(queues).memory(memory).set_up().map(drop);
+    let error = receiver_builder()?
+        .queues(queues)
+        .memory(memory)
+        .set_up()
+        .map(drop);
     println_line(&format!("{error:?}"));
     ensure!(
         matches!(
@@ -107,5 +112,5 @@ fn failed() -> Result<()> {
         "another error"
     );
     observer.same(&before)?;
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }

@@ -1,5 +1,5 @@
-//! One wrong byte in the payload, on each way that payload can take: the receiver names its offset and
-//! counts nothing behind it as validated.
+//! One wrong byte in the payload, by each way that payload can arrive: the receiver names its
+//! offset and counts no byte behind it as validated.
 
 use std::fs;
 use std::io::Write;
@@ -19,12 +19,13 @@ use framework::transfer::{devmem_tcp, nic_settings};
 use framework::{Skip, ifindex, println_line};
 
 const LEN: usize = 1_500_000;
-/// Where the wrong byte stands.
-const AT: usize = 1_234_567;
+/// Offset of the wrong byte in the stream.
+const WRONG_AT: usize = 1_234_567;
 const END: Duration = Duration::from_secs(30);
 
-/// What is printed of a stream whose byte at `at` is wrong; it failed by that.
-pub(crate) fn refuted(end: Finished, at: usize) -> Result<Summary> {
+/// Checks that a receiver failed because of the wrong byte at `at`: error and summary name that
+/// offset. Returns the summary.
+pub(crate) fn check_refuted(end: Finished, at: usize) -> Result<Summary> {
     println_line(end.stdout.trim_end());
     let summary = Summary::parse(&end.stdout)?;
     let complaint = end.refused(1)?;
@@ -47,15 +48,15 @@ pub(crate) fn refuted(end: Finished, at: usize) -> Result<Summary> {
     Ok(summary)
 }
 
-/// A transfer with the wrong byte.
-fn transfer(receiver: Recv, to: &str) -> Result<Summary> {
+/// Transfers a stream with one wrong byte to a validating receiver, and checks what it reports.
+fn transfer_wrong_byte(receiver: Recv, to: &str) -> Result<Summary> {
     let before = nic_settings(NIC)?;
-    fs::write("/tmp/wrong", pattern(LEN, Some(AT))?)?;
+    fs::write("/tmp/wrong", pattern(LEN, Some(WRONG_AT))?)?;
     let receiver = receiver.validate(251).listen(to).start()?;
     // The receiver ends at the bad byte: whether the sender sees it depends on the moment.
     let sent = Sender::to(to).input("/tmp/wrong").run();
     println_line(&format!("sender: {sent:?}"));
-    let summary = refuted(receiver.end_within(END)?, AT)?;
+    let summary = check_refuted(receiver.end_within(END)?, WRONG_AT)?;
     ensure!(summary.frags > 0, "none came into the dmabuf");
     ensure!(nic_settings(NIC)? == before, "the NIC is not as it was");
     Ok(summary)
@@ -64,14 +65,14 @@ fn transfer(receiver: Recv, to: &str) -> Result<Summary> {
 case!(direct, on and_passed);
 fn direct() -> Result<()> {
     testbed::wire()?;
-    transfer(Recv::on(NIC), &testbed::at(5000)).map(drop)
+    transfer_wrong_byte(Recv::on(NIC), &testbed::at(5000)).map(drop)
 }
 
 case!(in_words);
-/// In words: the claim is made of a stream that is right, and of no other.
+/// Prints the summary as text. It must claim that every byte was validated for a right stream only.
 fn in_words() -> Result<()> {
     testbed::wire()?;
-    for (port, wrong) in [(5000, None), (5001, Some(AT))] {
+    for (port, wrong) in [(5000, None), (5001, Some(WRONG_AT))] {
         let to = format!("{NIC_ADDRESS}:{port}");
         fs::write("/tmp/wrong", pattern(LEN, wrong)?)?;
         let line = memory::recv_line(&format!("recv -f {NIC} -l {to} --validate 251"))?;
@@ -84,7 +85,10 @@ fn in_words() -> Result<()> {
             "a claim that isn't so"
         );
         if wrong.is_some() {
-            ensure!(said.contains(&format!(", {AT} of ")), "how many were right");
+            ensure!(
+                said.contains(&format!(", {WRONG_AT} of ")),
+                "how many were right"
+            );
         }
     }
     Ok(())
@@ -93,16 +97,17 @@ fn in_words() -> Result<()> {
 case!(ipv6, on and_passed);
 fn ipv6() -> Result<()> {
     testbed::wire()?;
-    transfer(Recv::on(NIC), &format!("[{NIC_ADDRESS6}]:5000")).map(drop)
+    transfer_wrong_byte(Recv::on(NIC), &format!("[{NIC_ADDRESS6}]:5000")).map(drop)
 }
 
 case!(beside, on and_passed);
-/// A part of some packets beside the dmabuf.
+/// Transfers a stream with one wrong byte while a part of some packets lies beside the dmabuf. The
+/// byte's offset must be right.
 fn beside() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_every", 5)?;
     testbed::parameter("unsplit_bytes", 100)?;
-    let summary = transfer(Recv::on(NIC), &testbed::at(5000))?;
+    let summary = transfer_wrong_byte(Recv::on(NIC), &testbed::at(5000))?;
     ensure!(summary.linear_bytes > 0, "nothing beside");
     Ok(())
 }
@@ -121,7 +126,7 @@ fn through_a_lease() -> Result<()> {
     ))?;
     testbed::route_to_container()?;
     let receiver = Recv::on(GUEST).netns(BOX);
-    transfer(receiver, &format!("{BOX_ADDRESS}:5000")).map(drop)
+    transfer_wrong_byte(receiver, &format!("{BOX_ADDRESS}:5000")).map(drop)
 }
 
 case!(rx_page_size, on and_passed);
@@ -134,7 +139,7 @@ fn rx_page_size() -> Result<()> {
     let done = testbed::wire().and_then(|()| {
         sh(&format!("ethtool -K {NIC} rx-gro-hw on"))?;
         let receiver = Recv::on(NIC).options(pages).rx_page_size("64K");
-        transfer(receiver, &testbed::at(5000))
+        transfer_wrong_byte(receiver, &testbed::at(5000))
     });
     fs::write("/proc/sys/vm/nr_hugepages", "0").context("nr_hugepages")?;
     let frags = done?.frags;
@@ -144,18 +149,18 @@ fn rx_page_size() -> Result<()> {
 
 case!(two_queues, on and_passed);
 fn two_queues() -> Result<()> {
-    peers_on_two_queues(Recv::on(NIC))
+    check_peers_on_two_queues(Recv::on(NIC))
 }
 
 case!(two_queues_with_a_dmabuf_each, on and_passed);
 fn two_queues_with_a_dmabuf_each() -> Result<()> {
     let receiver = Recv::on(NIC).thread_per_queue().dmabuf_per_queue();
-    peers_on_two_queues(receiver.size("16M"))
+    check_peers_on_two_queues(receiver.size("16M"))
 }
 
-/// Peers on both queues, each with a wrong byte of its own, and one without: each is judged by its
-/// own bytes.
-fn peers_on_two_queues(receiver: Recv) -> Result<()> {
+/// Has nine peers send to two queues, eight of them with a wrong byte at different offsets. Each
+/// must be judged by its own bytes.
+fn check_peers_on_two_queues(receiver: Recv) -> Result<()> {
     const WRONG: usize = 8;
     testbed::wire()?;
     let receiver = receiver.queue(2).queue(3).connections(WRONG + 1);

@@ -1,4 +1,4 @@
-//! Completions, by the shells themselves: each subcommand and option, and values of each kind.
+//! Shell completions, typed into the shells: each subcommand and option, and values of each kind.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -13,13 +13,14 @@ use framework::testbed::{self, BOX, GUEST, NIC};
 use framework::tool::{command, finish};
 use framework::transfer::devmem_tcp;
 
-/// A line as it is typed, and what it has become after a tab, but for blanks at its end.
-struct Typed {
+/// A command line as typed before the tab key, and the line that completion must make of it,
+/// without trailing blanks.
+struct Completion {
     line: String,
     becomes: String,
 }
 
-/// Values: of devices here and in a namespace, namespaces, memory; files, folders, words.
+/// Lines whose completion is a value: device, namespace, kind of memory, file, directory or word.
 const VALUES: &[(&str, &str)] = &[
     ("recv --dev et", "recv --dev eth1"),
     ("recv --dev=et", "recv --dev=eth1"),
@@ -40,8 +41,8 @@ const VALUES: &[(&str, &str)] = &[
     ("man /usr/sha", "man /usr/share/"),
 ];
 
-/// The testbed, and all lines.
-fn lines() -> Result<Vec<Typed>> {
+/// Prepares the testbed, and returns all lines to complete: subcommands, options and values.
+fn lines_to_complete() -> Result<Vec<Completion>> {
     testbed::wire()?;
     testbed::container()?;
     Link::open_in(&NetNs::by_name(BOX)?)?.create_netkit_single(&NetkitSingle::new(GUEST))?;
@@ -51,7 +52,7 @@ fn lines() -> Result<Vec<Typed>> {
     let mut lines = Vec::new();
     let names = subcommands()?;
     for name in &names {
-        lines.push(Typed {
+        lines.push(Completion {
             line: name[..name.len() - 1].to_owned(),
             becomes: name.clone(),
         });
@@ -63,7 +64,7 @@ fn lines() -> Result<Vec<Typed>> {
             let mut others = options.iter().filter(|it| it.starts_with(begun));
             let alone = others.all(|it| it.starts_with(option.as_str()));
             let typed = if alone { begun } else { option };
-            lines.push(Typed {
+            lines.push(Completion {
                 line: format!("{name} {typed}"),
                 becomes: format!("{name} {option}"),
             });
@@ -74,7 +75,7 @@ fn lines() -> Result<Vec<Typed>> {
         "found {}",
         lines.len()
     );
-    lines.extend(VALUES.iter().map(|&(line, becomes)| Typed {
+    lines.extend(VALUES.iter().map(|&(line, becomes)| Completion {
         line: line.to_owned(),
         becomes: becomes.to_owned(),
     }));
@@ -85,7 +86,7 @@ fn help(line: &str) -> Result<String> {
     finish(command(None, &devmem_tcp(), line))?.good(line)
 }
 
-/// Names of the subcommands, from the tool's help.
+/// Returns the names of the subcommands, out of the tool's help.
 fn subcommands() -> Result<Vec<String>> {
     let help = help("--help")?;
     let (_, after) = help.split_once("\nCommands:\n").context("no commands")?;
@@ -95,7 +96,7 @@ fn subcommands() -> Result<Vec<String>> {
     Ok(names.map(str::to_owned).collect())
 }
 
-/// Long options of a subcommand, from its help.
+/// Returns the long options of a subcommand, out of its help.
 fn options(name: &str) -> Result<Vec<String>> {
     // It has subcommands instead.
     if name == "help" {
@@ -117,19 +118,19 @@ fn options(name: &str) -> Result<Vec<String>> {
     Ok(options.collect())
 }
 
-/// The tool's folder before all others in PATH.
-fn path() -> Result<String> {
+/// Returns the PATH with the tool's directory in front.
+fn path_with_tool() -> Result<String> {
     let tool = devmem_tcp();
     let folder = tool.parent().context("the tool's folder")?;
     Ok(format!("{}:{}", folder.display(), std::env::var("PATH")?))
 }
 
 /// Types each line and a tab on a terminal, has the shell print the line instead of running it, and
-/// compares.
+/// compares it with the one expected.
 fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
-    let lines = lines()?;
+    let lines = lines_to_complete()?;
     let mut keys = String::new();
-    for Typed { line, .. } in &lines {
+    for Completion { line, .. } in &lines {
         // To the beginning of the line (^A) and to its end (^E).
         keys += &format!("devmem-tcp {line}\t\x01echo \"<\x05>\"\n");
     }
@@ -142,7 +143,7 @@ fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
     terminal
         .args(["-qec", &line, "/dev/null"])
         .env("TERM", "xterm")
-        .env("PATH", path()?)
+        .env("PATH", path_with_tool()?)
         .env("ZDOTDIR", home)
         .stdin(File::open(&file)?);
     let said = finish(terminal)?.stdout;
@@ -159,7 +160,7 @@ fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
         lines.len()
     );
     let mut wrong = 0;
-    for (Typed { line, becomes }, printed) in lines.iter().zip(&printed) {
+    for (Completion { line, becomes }, printed) in lines.iter().zip(&printed) {
         // zsh takes a folder's slash back once other keys follow.
         if becomes.trim_end_matches('/') != printed.trim_end_matches('/') {
             wrong += 1;
@@ -172,8 +173,8 @@ fn type_in(shell: &str, line: &str, home: &str) -> Result<()> {
     Ok(())
 }
 
-/// A folder for a shell's settings.
-fn home(name: &str, settings: &str) -> Result<String> {
+/// Creates a directory with a shell's start-up file, and returns its path.
+fn make_home(name: &str, settings: &str) -> Result<String> {
     let home = format!("/tmp/completions-{name}");
     fs::create_dir_all(&home)?;
     fs::write(format!("{home}/.{name}rc"), settings)?;
@@ -182,7 +183,7 @@ fn home(name: &str, settings: &str) -> Result<String> {
 
 case!(bash);
 fn bash() -> Result<()> {
-    let home = home(
+    let home = make_home(
         "bash",
         "bind 'set enable-bracketed-paste off'\nbind 'set bell-style none'\n\
          eval \"$(devmem-tcp completions bash)\"\n",
@@ -193,7 +194,7 @@ fn bash() -> Result<()> {
 
 case!(zsh);
 fn zsh() -> Result<()> {
-    let home = home(
+    let home = make_home(
         "zsh",
         "unset zle_bracketed_paste\nunsetopt prompt_sp auto_menu beep\nautoload -Uz compinit\n\
          compinit -u -D\neval \"$(devmem-tcp completions zsh)\"\n",
@@ -202,9 +203,10 @@ fn zsh() -> Result<()> {
 }
 
 case!(fish);
-/// fish lists what a line could become (`complete --do-complete`).
+/// Asks fish for the completions of each line (`complete --do-complete`). The expected one must be
+/// among them.
 fn fish() -> Result<()> {
-    let lines = lines()?;
+    let lines = lines_to_complete()?;
     let file = "/tmp/completions-fish";
     let typed = lines.iter().map(|it| format!("devmem-tcp {}\n", it.line));
     fs::write(file, typed.collect::<String>())?;
@@ -212,12 +214,12 @@ fn fish() -> Result<()> {
                   while read -l line; echo (complete -C $line | string split -f 1 \\t); end";
     let mut run = command(None, Path::new("fish"), "--no-config -c");
     run.arg(script)
-        .env("PATH", path()?)
+        .env("PATH", path_with_tool()?)
         .stdin(File::open(file)?);
     let said = finish(run)?.good("fish")?;
     ensure!(said.lines().count() == lines.len(), "{said}");
     let mut wrong = 0;
-    for (Typed { line, becomes }, said) in lines.iter().zip(said.lines()) {
+    for (Completion { line, becomes }, said) in lines.iter().zip(said.lines()) {
         let word = becomes.split(' ').next_back();
         if !said.split(' ').any(|listed| Some(listed) == word) {
             wrong += 1;

@@ -16,8 +16,9 @@ use framework::tool::{Running, command, ours};
 const MIB: u64 = 1 << 20;
 const LAST: QueueId = QueueId::new(testbed::QUEUES - 1);
 
-/// Runs an example, sends to it, and says what it printed; the NIC is then as it was.
-fn example(name: &str, line: &str, sending: impl FnOnce(&str) -> Result<()>) -> Result<String> {
+/// Runs an example while `sending` sends to it, and returns its standard error; checks that the NIC
+/// is then as before.
+fn run_example(name: &str, line: &str, sending: impl FnOnce(&str) -> Result<()>) -> Result<String> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
@@ -34,9 +35,10 @@ fn example(name: &str, line: &str, sending: impl FnOnce(&str) -> Result<()>) -> 
 }
 
 case!(receiver);
-/// Checks every byte itself.
+/// Runs the example `receiver`, which validates every byte itself. It must receive everything by
+/// frags.
 fn receiver() -> Result<()> {
-    let said = example("receiver", &LAST.to_string(), |to| {
+    let said = run_example("receiver", &LAST.to_string(), |to| {
         Sender::to(to).bytes("8M").run()
     })?;
     ensure!(said.contains(&format!("{} bytes", 8 * MIB)), "{said:?}");
@@ -61,7 +63,7 @@ fn interrupted() -> Result<()> {
 }
 
 case!(wrong_byte_is_found);
-/// What they check fails where there is something to find.
+/// Sends a wrong payload to the validating examples. They must fail and name the wrong byte.
 fn wrong_byte_is_found() -> Result<()> {
     for name in ["receiver", "custom_sink"] {
         testbed::wire()?;
@@ -82,10 +84,10 @@ fn wrong_byte_is_found() -> Result<()> {
 }
 
 case!(two_queues);
-/// Each connection is served by the thread of its queue, and checked.
+/// Runs the example `two_queues` with eight peers. Every stream must be whole, with frags.
 fn two_queues() -> Result<()> {
     let queues = format!("{} {LAST}", LAST.get() - 1);
-    let said = example("two_queues", &queues, |to| {
+    let said = run_example("two_queues", &queues, |to| {
         let peers: Vec<_> = (0..8)
             .map(|_| Sender::to(to).bytes("1M").start())
             .collect::<Result<_>>()?;
@@ -102,9 +104,10 @@ fn two_queues() -> Result<()> {
 }
 
 case!(custom_sink);
-/// Checks every byte on another thread, and gives all frags back from there.
+/// Runs the example `custom_sink`, which validates on another thread. Every frag must be given back
+/// from there.
 fn custom_sink() -> Result<()> {
-    let said = example("custom_sink", &LAST.to_string(), |to| {
+    let said = run_example("custom_sink", &LAST.to_string(), |to| {
         Sender::to(to).bytes("8M").run()
     })?;
     let right = format!("{} bytes right; ", 8 * MIB);

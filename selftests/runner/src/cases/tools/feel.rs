@@ -21,7 +21,8 @@ fn tool(line: &str) -> Result<Finished> {
 }
 
 case!(verbose_names_requests);
-/// Requests, answers and refusals, in words; without `-v` none of it.
+/// Runs commands with `-v`. Netlink requests, answers and refusals must be logged in words; without
+/// `-v` nothing.
 fn verbose_names_requests() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -64,7 +65,8 @@ fn verbose_names_requests() -> Result<()> {
 }
 
 case!(colours_on_a_terminal_only);
-/// Escapes on a terminal alone, and there not with `NO_COLOR`.
+/// Prints to a terminal, with and without `NO_COLOR`, and to a pipe. Only the first may contain
+/// colours, and columns must stay aligned.
 fn colours_on_a_terminal_only() -> Result<()> {
     testbed::wire()?;
     let show = format!("{} show {NIC}", devmem_tcp().display());
@@ -106,7 +108,7 @@ fn man_pages() -> Result<()> {
 }
 
 case!(dry_run);
-/// It says what a receiver would change, and changes nothing.
+/// Runs `recv --dry-run`. It must say what it would change, and change nothing.
 fn dry_run() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -123,7 +125,8 @@ fn dry_run() -> Result<()> {
 }
 
 case!(watch_ends_with_its_reader);
-/// `show --watch | head -1`: who has read enough need not wait for the next change.
+/// Runs `show --watch | head -1`. It must end when its reader has ended, without waiting for
+/// another change.
 fn watch_ends_with_its_reader() -> Result<()> {
     let line = format!(
         "timeout 10 {} show --watch | head -1; echo ${{PIPESTATUS[0]}}",
@@ -136,7 +139,7 @@ fn watch_ends_with_its_reader() -> Result<()> {
 }
 
 case!(progress_once_a_second);
-/// A line a second on stderr, no more.
+/// Runs `recv --progress`. It must print one line per second on standard error.
 fn progress_once_a_second() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");

@@ -17,7 +17,7 @@ use framework::transfer::devmem_tcp;
 const DOCUMENT: &str = include_str!("../../../../../docs/json.md");
 const LAST: u32 = testbed::QUEUES - 1;
 
-/// Key paths of one subcommand, and the types of their values.
+/// Documented keys of a subcommand's JSON, as paths, and the types of their values.
 #[derive(Debug)]
 struct Schema(BTreeMap<String, String>);
 
@@ -29,9 +29,9 @@ impl Schema {
             .with_context(|| format!("no section {section}"))?;
         let text = DOCUMENT.get(begin + head.len()..).unwrap_or_default();
         let text = text.split("\n## ").next().unwrap_or_default();
-        let mut keys = rows(text);
+        let mut keys = documented_keys(text);
         // Keys of shared structures: `(end).queue` is below each key whose type is `end`.
-        let shared = rows(DOCUMENT);
+        let shared = documented_keys(DOCUMENT);
         let mut paths: Vec<_> = keys.clone().into_iter().collect();
         while let Some((path, kind)) = paths.pop() {
             let structure = format!("({}).", kind.split(' ').next().unwrap_or_default());
@@ -46,7 +46,8 @@ impl Schema {
         Ok(Self(keys))
     }
 
-    /// Holds if the value, which is at that path, is as documented.
+    /// Checks that the value at a path has the documented type, and an object exactly the
+    /// documented keys.
     fn check(&self, path: &str, value: &Value) -> Result<()> {
         let kind = self.0.get(path).map(String::as_str);
         match value {
@@ -61,7 +62,7 @@ impl Schema {
             }
             Value::Array(elements) => {
                 let path = format!("{path}[]");
-                ensure!(self.names(&path), "{path:?} is not documented");
+                ensure!(self.documents(&path), "{path:?} is not documented");
                 elements
                     .iter()
                     .try_for_each(|element| self.check(&path, element))
@@ -80,11 +81,11 @@ impl Schema {
         }
     }
 
-    fn names(&self, path: &str) -> bool {
+    fn documents(&self, path: &str) -> bool {
         self.0.keys().any(|key| key.starts_with(path))
     }
 
-    /// The keys right below a path.
+    /// Returns the documented keys directly below a path.
     fn children(&self, path: &str) -> impl Iterator<Item = &str> {
         let prefix = if path.is_empty() {
             String::new()
@@ -110,8 +111,8 @@ fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// The keys and types in the tables of a text.
-fn rows(text: &str) -> BTreeMap<String, String> {
+/// Parses keys and types out of the tables of a Markdown text.
+fn documented_keys(text: &str) -> BTreeMap<String, String> {
     let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
     let row = |row: &str| {
         let (key, rest) = row.split_once("` | ")?;
@@ -121,8 +122,8 @@ fn rows(text: &str) -> BTreeMap<String, String> {
     rows.filter_map(row).collect()
 }
 
-/// Holds if the text, one value a line, is as the section says.
-pub(crate) fn documented(section: &str, text: &str) -> Result<()> {
+/// Checks that each line of a text is JSON as a section of `docs/json.md` documents it.
+pub(crate) fn check_documented(section: &str, text: &str) -> Result<()> {
     let schema = Schema::of(section)?;
     for line in text.lines() {
         let value = serde_json::from_str(line).with_context(|| format!("{section}: {line}"))?;
@@ -135,25 +136,26 @@ pub(crate) fn documented(section: &str, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// Runs it to its end, whatever that is, and holds its output against a section.
-fn run(section: &str, line: &str) -> Result<()> {
+/// Runs a command with `--json`, whatever its exit status, and checks its output against a section
+/// of `docs/json.md`.
+fn check_output_of(section: &str, line: &str) -> Result<()> {
     let end = finish(command(None, &devmem_tcp(), &format!("{line} --json")))?;
-    documented(section, &end.stdout).with_context(|| end.stderr)
+    check_documented(section, &end.stdout).with_context(|| end.stderr)
 }
 
 case!(plans);
 fn plans() -> Result<()> {
     testbed::wire()?;
-    run("plan", &format!("plan {NIC} --queue {LAST}"))?;
-    run(
+    check_output_of("plan", &format!("plan {NIC} --queue {LAST}"))?;
+    check_output_of(
         "plan",
         &format!("recv --dry-run -f {NIC} -l {NIC_ADDRESS}:5000"),
     )?;
-    run("plan", &format!("apply {NIC} --queue {LAST}"))?;
-    run("restore", &format!("restore {NIC} --dry-run"))?;
-    run("restore", &format!("restore {NIC}"))?;
-    run("doctor", &format!("doctor {NIC}"))?;
-    run("doctor", "doctor")
+    check_output_of("plan", &format!("apply {NIC} --queue {LAST}"))?;
+    check_output_of("restore", &format!("restore {NIC} --dry-run"))?;
+    check_output_of("restore", &format!("restore {NIC}"))?;
+    check_output_of("doctor", &format!("doctor {NIC}"))?;
+    check_output_of("doctor", "doctor")
 }
 
 case!(leases_and_transfers);
@@ -161,25 +163,25 @@ fn leases_and_transfers() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let lease = format!("lease --phys {NIC} --queue {LAST} --netkit {GUEST} --netns {BOX}");
-    run("lease", &format!("{lease} --dry-run"))?;
-    run("lease", &lease)?;
+    check_output_of("lease", &format!("{lease} --dry-run"))?;
+    check_output_of("lease", &lease)?;
     testbed::route_to_container()?;
     let to = format!("{BOX_ADDRESS}:5000");
     let receiver = Recv::on(GUEST).netns(BOX).listen(&to).start_bound()?;
-    run("show", "show")?;
+    check_output_of("show", "show")?;
     let watch = Running::start(command(None, &devmem_tcp(), "show --watch --json"))?;
     let line = format!("send --json --wait 20 {to}");
     let sent = finish(command(Some(PEER), &devmem_tcp(), &line))?.good("send")?;
-    documented("send", &sent)?;
-    documented(
+    check_documented("send", &sent)?;
+    check_documented(
         "recv",
         &receiver.end_within(Duration::from_secs(10))?.good("recv")?,
     )?;
-    run(
+    check_output_of(
         "unlease",
         &format!("unlease {GUEST} --netns {BOX} --dry-run"),
     )?;
-    run("unlease", &format!("unlease {GUEST} --netns {BOX}"))?;
+    check_output_of("unlease", &format!("unlease {GUEST} --netns {BOX}"))?;
     std::thread::sleep(Duration::from_secs(1));
     watch.signal(Signal::SIGINT)?;
     let watched = watch
@@ -190,7 +192,7 @@ fn leases_and_transfers() -> Result<()> {
             bail!("{what:?} is not in\n{watched}");
         }
     }
-    documented("show --watch", &watched)
+    check_documented("show --watch", &watched)
 }
 
 #[cfg(test)]
@@ -204,7 +206,7 @@ mod tests {
         let live = Schema::of("recv --live").unwrap();
         assert_eq!(live.0["connections[].tokens.kept"], "number");
         assert_eq!(live.0["telemetry.hold_time_us.p50"], "number or null");
-        assert!(schema.names("page_pools[]") && !schema.names("nothing"));
+        assert!(schema.documents("page_pools[]") && !schema.documents("nothing"));
         assert!(Schema::of("nothing").is_err());
     }
 

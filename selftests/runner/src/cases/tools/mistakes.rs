@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use super::remedies::pasted;
+use super::remedies::run_remedies;
 use framework::doctor::as_user;
 use framework::leases::Guest;
 use framework::println_line;
@@ -16,8 +16,9 @@ use framework::testbed::{self, BOX, GUEST, HOST, NIC, NIC_ADDRESS};
 use framework::tool::{Running, command, finish, sh, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
-/// Holds if the line is refused with this status, with all these words, and changes nothing of the NIC.
-fn refused(mut run: Command, status: i32, words: &[&str]) -> Result<()> {
+/// Checks that a command is refused with this exit status and all these words, that its remedy can
+/// be run, and that the NIC is unchanged.
+fn check_refused(mut run: Command, status: i32, words: &[&str]) -> Result<()> {
     let before = nic_settings(NIC)?;
     run.stdin(Stdio::null());
     let line = format!("{run:?}");
@@ -26,7 +27,7 @@ fn refused(mut run: Command, status: i32, words: &[&str]) -> Result<()> {
     for word in words {
         ensure!(complaint.contains(word), "{line}: {word:?} is not in it");
     }
-    pasted(&complaint)?;
+    run_remedies(&complaint)?;
     ensure!(nic_settings(NIC)? == before, "{line}: the NIC has changed");
     Ok(())
 }
@@ -35,7 +36,7 @@ fn tool(line: &str) -> Command {
     command(None, &devmem_tcp(), line)
 }
 
-fn listen(rest: &str) -> Command {
+fn recv_at_nic(rest: &str) -> Command {
     tool(&format!("recv {rest} -l {NIC_ADDRESS}:5000"))
 }
 
@@ -49,7 +50,7 @@ fn device_in_another_namespace() -> Result<()> {
         format!("recv -f {GUEST} -l {NIC_ADDRESS}:5000"),
         format!("doctor {GUEST}"),
     ] {
-        refused(tool(&line), 1, &words)?;
+        check_refused(tool(&line), 1, &words)?;
     }
     // One without a name.
     let mut unshare = Command::new("unshare");
@@ -66,7 +67,7 @@ fn device_in_another_namespace() -> Result<()> {
         process.id()
     ))?;
     let words = ["inner", &format!("--netns {netns}")];
-    refused(listen("-f inner"), 1, &words)?;
+    check_refused(recv_at_nic("-f inner"), 1, &words)?;
     process.kill()?;
     Ok(())
 }
@@ -76,13 +77,13 @@ fn device_that_is_no_nic() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     Guest::pair(GUEST, 2, BOX)?;
-    refused(
-        listen(&format!("-f {HOST}")),
+    check_refused(
+        recv_at_nic(&format!("-f {HOST}")),
         1,
         &[HOST, "host end", "--dev nk0 --netns box"],
     )?;
-    refused(
-        listen("-f lo"),
+    check_refused(
+        recv_at_nic("-f lo"),
         1,
         &["lo", "receive on a NIC", "`devmem-tcp doctor`"],
     )?;
@@ -90,8 +91,8 @@ fn device_that_is_no_nic() -> Result<()> {
         "ip link add link {NIC} name eth1.7 type vlan id 7"
     ))?;
     sh("ip link set eth1.7 up")?;
-    refused(
-        listen("-f eth1.7"),
+    check_refused(
+        recv_at_nic("-f eth1.7"),
         1,
         &["eth1.7", "vlan", "the NIC itself: eth1"],
     )?;
@@ -102,30 +103,30 @@ case!(queue_that_is_not_there);
 fn queue_that_is_not_there() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
     let netkit = format!("-f {GUEST} --netns {BOX}");
-    refused(
-        listen(&format!("{netkit} --queue 0")),
+    check_refused(
+        recv_at_nic(&format!("{netkit} --queue 0")),
         1,
         &["queue 0 is its own", "show"],
     )?;
-    refused(
-        listen(&format!("{netkit} --queue 7")),
+    check_refused(
+        recv_at_nic(&format!("{netkit} --queue 7")),
         1,
         &["--queue 7", "nk0 has rx queues"],
     )?;
-    refused(
-        listen(&format!("-f {NIC} --queue 7")),
+    check_refused(
+        recv_at_nic(&format!("-f {NIC} --queue 7")),
         1,
         &["--queue 7", "rx queues 0-3"],
     )
 }
 
 case!(driver_without_header_split);
-/// It is the first that is said, before anything else that is wrong.
+/// Receives on a NIC whose driver lacks header split. The error must say that before anything else.
 fn driver_without_header_split() -> Result<()> {
     testbed::wire_with(testbed::QUEUES, "lacks=split")?;
-    refused(listen(&format!("-f {NIC}")), 1, &[NIC, "header split"])
+    check_refused(recv_at_nic(&format!("-f {NIC}")), 1, &[NIC, "header split"])
 }
 
 case!(port_in_use);
@@ -133,8 +134,8 @@ fn port_in_use() -> Result<()> {
     testbed::wire()?;
     let _first = TcpListener::bind((NIC_ADDRESS, 5000))?;
     let own = format!("(pid {})", std::process::id());
-    refused(
-        listen(&format!("-f {NIC}")),
+    check_refused(
+        recv_at_nic(&format!("-f {NIC}")),
         1,
         &["5000", "Address already in use", &own, "another port"],
     )
@@ -147,10 +148,10 @@ fn queue_in_use() -> Result<()> {
     let receiver = start_bound(recv(5000))?;
     let own = receiver.id().to_string();
     let line = format!("recv -f {NIC} --queue 3 -l {NIC_ADDRESS}:5001");
-    refused(tool(&line), 1, &["queue 3", &own])?;
+    check_refused(tool(&line), 1, &["queue 3", &own])?;
     receiver.stop()?;
-    Guest::pair(GUEST, 2, BOX)?.granted(3, 1)?;
-    refused(
+    Guest::pair(GUEST, 2, BOX)?.lease_as(3, 1)?;
+    check_refused(
         tool(&line),
         1,
         &["queue 3", "leased", "--dev nk0 --netns box"],
@@ -158,23 +159,24 @@ fn queue_in_use() -> Result<()> {
 }
 
 case!(command_lines);
-/// What can be said before anything is looked at.
+/// Passes command lines that are wrong in themselves. They must be refused with an example of a
+/// right one.
 fn command_lines() -> Result<()> {
     testbed::wire()?;
-    refused(
+    check_refused(
         tool(&format!("lease --phys {NIC} --netkit nk0")),
         2,
         &["--queue", "--queues", "--count"],
     )?;
     for wrong in ["5000", "host", "host:5000", "192.0.2:5000", "::1:5000"] {
-        refused(
+        check_refused(
             tool(&format!("recv -f {NIC} -l {wrong}")),
             2,
             &["192.0.2.2:5000", "[::]:5000"],
         )?;
     }
-    refused(
-        listen(&format!("-f {NIC} --rx-page-size 5K")),
+    check_refused(
+        recv_at_nic(&format!("-f {NIC} --rx-page-size 5K")),
         2,
         &["4K, 8K, 16K, 32K", "driver"],
     )
@@ -185,7 +187,7 @@ fn unprivileged() -> Result<()> {
     testbed::wire()?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000");
     let sudo = format!("sudo {} {line}", devmem_tcp().display());
-    refused(
+    check_refused(
         as_user(&devmem_tcp(), &line, false),
         1,
         &["CAP_NET_ADMIN", &sudo],

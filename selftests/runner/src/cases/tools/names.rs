@@ -7,19 +7,20 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use framework::doctor::{Bad, Report, cured};
+use framework::doctor::{Report, Severity, check_cured};
 use framework::println_line;
 use framework::testbed::{self, NIC};
 use framework::tool::{Finished, finish, sh};
 use framework::transfer::devmem_tcp;
 
-/// Whoever runs what is behind these has lost.
-const IN_A_SHELL: [&str; 4] = ["$(reboot)", "a;b|c$(id)", "`id`&'\"", "-v"];
+/// Device names that would run commands if a shell got them unquoted.
+const SHELL_NAMES: [&str; 4] = ["$(reboot)", "a;b|c$(id)", "`id`&'\"", "-v"];
 
-/// What a terminal would take for an order: a title and a bell, a colour that is none of ours.
-const ON_A_TERMINAL: [&str; 2] = ["\x1b]0;x\x07y", "\x1b[45mz\u{9b}2J"];
+/// Device names that a terminal would obey: escape sequences for a title, the bell, a colour and
+/// clearing.
+const TERMINAL_NAMES: [&str; 2] = ["\x1b]0;x\x07y", "\x1b[45mz\u{9b}2J"];
 
-/// Gives the NIC a name.
+/// Renames a device.
 fn rename(from: &[u8], to: &[u8]) -> Result<()> {
     let mut ip = Command::new("ip");
     ip.args(["link", "set", "dev"]).arg(OsStr::from_bytes(from));
@@ -34,11 +35,12 @@ fn run(arguments: &[&str]) -> Result<Finished> {
 }
 
 case!(in_a_shell);
-/// Each remedy that names the NIC is pasted into a shell and does its work on the NIC.
+/// Gives the NIC names with shell characters. Each remedy that names the NIC must work when pasted
+/// into a shell.
 fn in_a_shell() -> Result<()> {
     testbed::wire()?;
     let mut now = NIC;
-    for name in IN_A_SHELL {
+    for name in SHELL_NAMES {
         rename(now.as_bytes(), name.as_bytes())?;
         now = name;
         if name.starts_with('-') {
@@ -50,19 +52,19 @@ fn in_a_shell() -> Result<()> {
             finish(ip)?.good("ip").map(drop)
         };
         ip(&["down"])?;
-        cured(name, "link.up", Bad::NoRx)?;
+        check_cured(name, "link.up", Severity::NoRx)?;
         ip(&["mtu", "1000"])?;
-        cured(name, "link.mtu", Bad::Warns)?;
+        check_cured(name, "link.mtu", Severity::Warns)?;
         sh(&format!("ethtool -L {name} combined 1"))?;
-        cured(name, "queues.count", Bad::NoRx)?;
+        check_cured(name, "queues.count", Severity::NoRx)?;
     }
     let shown = run(&["show", "--all", "--json"])?.good("show")?;
     ensure!(shown.contains("\"-v\""), "{shown}");
     Ok(())
 }
 
-/// What a command writes when its standard output and error are a terminal.
-fn on_a_terminal_says(line: &str) -> Result<String> {
+/// Returns what a command writes when its standard output and error are a terminal.
+fn output_on_terminal(line: &str) -> Result<String> {
     let mut script = Command::new("script");
     script.args(["-qec", line, "/dev/null"]);
     script.env("TERM", "xterm").stdin(Stdio::null());
@@ -70,11 +72,12 @@ fn on_a_terminal_says(line: &str) -> Result<String> {
 }
 
 case!(on_a_terminal);
-/// A terminal is shown names as text, colours are our own alone; JSON has the names as they are.
+/// Gives the NIC names with escape sequences. A terminal must be shown them as text, JSON must have
+/// them unchanged.
 fn on_a_terminal() -> Result<()> {
     testbed::wire()?;
     let mut now = NIC;
-    for name in ON_A_TERMINAL {
+    for name in TERMINAL_NAMES {
         rename(now.as_bytes(), name.as_bytes())?;
         now = name;
         let word = netdev::shell_word(name);
@@ -87,13 +90,13 @@ fn on_a_terminal() -> Result<()> {
             format!("{tool} plan {word} --queue 99"),
             format!("{tool} -v lease --phys {word} --queue 1 --netkit {word}"),
         ] {
-            let said = on_a_terminal_says(&line)?;
+            let said = output_on_terminal(&line)?;
             ensure!(said.contains("\\u{1b}"), "{line}: no such name in {said:?}");
             for order in ["\x07", "\x1b]", "\x1b[45m", "\u{9b}"] {
                 ensure!(!said.contains(order), "{line}: {order:?} in {said:?}");
             }
         }
-        let coloured = on_a_terminal_says(&format!("{tool} doctor {word}"))?;
+        let coloured = output_on_terminal(&format!("{tool} doctor {word}"))?;
         ensure!(coloured.contains("\x1b[32mok\x1b[0m"), "{coloured:?}");
         let report = Report::by({
             let mut doctor = Command::new(devmem_tcp());
@@ -108,7 +111,8 @@ fn on_a_terminal() -> Result<()> {
 }
 
 case!(no_utf8);
-/// A device with a name that is no UTF-8 hides neither itself nor the others of its namespace.
+/// Gives a device a name that is not UTF-8. `show` and `doctor` must list it, and the other devices
+/// of its namespace.
 fn no_utf8() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;

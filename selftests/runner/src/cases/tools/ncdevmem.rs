@@ -17,10 +17,10 @@ use framework::tool::{Finished, Running, command, finish, ours, sh, until};
 use framework::transfer::nic_settings;
 use framework::{ifindex, println_line};
 
-/// A run may take so long.
+/// Time limit for a run of `ncdevmem`.
 const END: Duration = Duration::from_secs(30);
 
-/// Upstream's payload: the bytes 1 to 6 and a newline.
+/// Payload of upstream's tests: the bytes 1 to 6 and a newline, repeated.
 pub(crate) fn payload(bytes: usize) -> Vec<u8> {
     b"\x01\x02\x03\x04\x05\x06\n"
         .iter()
@@ -30,31 +30,31 @@ pub(crate) fn payload(bytes: usize) -> Vec<u8> {
         .collect()
 }
 
-/// A run of it, in a namespace.
+/// The command of `ncdevmem` with these options, in a namespace if one is named.
 pub(crate) fn ncdevmem(netns: Option<&str>, line: &str) -> Command {
     command(netns, &ours("ncdevmem"), line)
 }
 
-/// A run of it that listens.
+/// Starts `ncdevmem -l` with these options.
 pub(crate) fn listening(netns: Option<&str>, line: &str) -> Result<Running> {
     Running::start(ncdevmem(netns, &format!("-l {line}")))
 }
 
-/// A run that has begun, at its end.
-pub(crate) fn ended(running: Running) -> Result<Finished> {
+/// Waits for the end of an `ncdevmem` that runs.
+pub(crate) fn wait_for_end(running: Running) -> Result<Finished> {
     let end = running.end_within(END)?;
     println_line(end.stderr.trim_end());
     Ok(end)
 }
 
-/// The settings that it changes, and the channels, which it must not change.
+/// Reads the NIC's settings that `ncdevmem` changes, and its channels, which it must not change.
 pub(crate) fn settings() -> Result<String> {
     let channels = netdev::Ethtool::open()?.channels(ifindex(NIC)?)?;
     Ok(format!("{}\n{channels:?}", nic_settings(NIC)?))
 }
 
-/// Holds if the NIC is as it was.
-pub(crate) fn same(before: &str) -> Result<()> {
+/// Checks that the NIC's settings are as before.
+pub(crate) fn check_settings(before: &str) -> Result<()> {
     let now = settings()?;
     ensure!(
         now == before,
@@ -63,15 +63,15 @@ pub(crate) fn same(before: &str) -> Result<()> {
     Ok(())
 }
 
-/// How many rx queues of the NIC are bound.
-pub(crate) fn bound() -> Result<usize> {
+/// Counts the NIC's rx queues that are bound to a dmabuf.
+pub(crate) fn bound_queues() -> Result<usize> {
     let queues = Netdev::open()?.queues(Some(ifindex(NIC)?))?;
     let bound =
         |queue: &&netdev::queues::Queue| queue.kind == QueueType::Rx && queue.dmabuf.is_some();
     Ok(queues.iter().filter(bound).count())
 }
 
-/// Waits until somebody listens, on either protocol.
+/// Waits until a socket listens, on IPv4 or IPv6.
 pub(crate) fn until_listening() -> Result<()> {
     until("a listener", Duration::from_secs(30), || {
         Ok(sh("cat /proc/net/tcp /proc/net/tcp6")?.contains(" 0A "))
@@ -79,7 +79,8 @@ pub(crate) fn until_listening() -> Result<()> {
 }
 
 case!(direct);
-/// To standard output, then validated, then with a linear byte that must fail it.
+/// Receives to standard output, then validates, then validates with linear bytes and `-L`, which
+/// must fail. The NIC must be as before.
 fn direct() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -94,31 +95,31 @@ fn direct() -> Result<()> {
     let sender = Sender::to(testbed::at(5201)).input("/tmp/payload");
     sender.from(from).run()?;
     ensure!(
-        ended(receiver)?.good("ncdevmem")?.as_bytes() == payload(1 << 20),
+        wait_for_end(receiver)?.good("ncdevmem")?.as_bytes() == payload(1 << 20),
         "stdout is not the payload"
     );
 
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5202 -v 7"))?;
     Sender::to(testbed::at(5202)).input("/tmp/payload").run()?;
-    let said = ended(receiver)?.good("ncdevmem -v")?;
+    let said = wait_for_end(receiver)?.good("ncdevmem -v")?;
     ensure!(said == "Validated buffer\n", "on stdout: {said:?}");
-    same(&before)?;
+    check_settings(&before)?;
 
     testbed::parameter("unsplit_every", 3)?;
     testbed::parameter("unsplit_bytes", 10)?;
     let receiver = listening(None, &format!("-Lf{NIC} -s{NIC_ADDRESS} -p5203 -v7"))?;
     let sent = Sender::to(testbed::at(5203)).input("/tmp/payload").run();
     println_line(&format!("sender: {sent:?}"));
-    let complaint = ended(receiver)?.refused(1)?;
+    let complaint = wait_for_end(receiver)?.refused(1)?;
     ensure!(
         complaint.contains("split"),
         "the complaint does not say that a packet was not split"
     );
-    same(&before)
+    check_settings(&before)
 }
 
 case!(linear_bytes_are_delivered);
-/// Upstream skips linear bytes and forgives twenty wrong ones.
+/// Receives with linear bytes, which upstream's `ncdevmem` skips. They must be delivered in order.
 fn linear_bytes_are_delivered() -> Result<()> {
     testbed::wire()?;
     fs::write("/tmp/payload", payload(100_000))?;
@@ -127,7 +128,7 @@ fn linear_bytes_are_delivered() -> Result<()> {
     testbed::parameter("unsplit_bytes", 1)?;
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5201"))?;
     let sent = Sender::to(testbed::at(5201)).input("/tmp/payload").run();
-    let end = ended(receiver)?;
+    let end = wait_for_end(receiver)?;
     sent?;
     ensure!(!end.stderr.contains("linear_bytes=0"), "no linear bytes");
     ensure!(end.stderr.contains("total_received=100000"), "not counted");
@@ -148,20 +149,20 @@ fn one_wrong_byte_fails() -> Result<()> {
     let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p 5201 -v 7"))?;
     let sent = Sender::to(testbed::at(5201)).input("/tmp/payload").run();
     println_line(&format!("sender: {sent:?}"));
-    let end = ended(receiver)?;
+    let end = wait_for_end(receiver)?;
     ensure!(end.stdout.is_empty(), "on stdout: {:?}", end.stdout);
     ensure!(
         end.refused(1)?.contains("54321"),
         "the complaint does not name byte 54321"
     );
-    same(&before)
+    check_settings(&before)
 }
 
 case!(ipv6_and_the_table_that_was);
-/// Two queues bound; an RSS table that is nobody's default comes back.
+/// Receives over IPv6 on two queues, on a NIC with an RSS table set. The table must be restored.
 fn ipv6_and_the_table_that_was() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} weight 1 0 2 5"))?;
     let before = settings()?;
     fs::write("/tmp/payload", payload(1 << 20))?;
@@ -170,14 +171,15 @@ fn ipv6_and_the_table_that_was() -> Result<()> {
     Sender::to(format!("[{NIC_ADDRESS6}]:5201"))
         .input("/tmp/payload")
         .run()?;
-    let end = ended(receiver)?;
+    let end = wait_for_end(receiver)?;
     ensure!(end.stderr.contains("linear_bytes=0"), "linear bytes");
     end.good("ncdevmem")?;
-    same(&before)
+    check_settings(&before)
 }
 
 case!(signals_restore);
-/// While it waits, and while data flows: the NIC is put back, the status is 1.
+/// Ends `ncdevmem` by signals, while it waits and while payload flows. It must exit with 1 and
+/// restore the NIC.
 fn signals_restore() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -187,7 +189,7 @@ fn signals_restore() -> Result<()> {
             port += 1;
             let receiver = listening(None, &format!("-f {NIC} -s {NIC_ADDRESS} -p {port}"))?;
             until_listening()?;
-            ensure!(bound()? == 1, "nothing is bound");
+            ensure!(bound_queues()? == 1, "nothing is bound");
             let sender = if flowing {
                 let line = format!("send {NIC_ADDRESS}:{port} --bytes 4096M");
                 let tool = ours("devmem-tcp");
@@ -197,24 +199,24 @@ fn signals_restore() -> Result<()> {
             };
             std::thread::sleep(Duration::from_millis(500));
             receiver.signal(signal)?;
-            let complaint = ended(receiver)?.refused(1)?;
+            let complaint = wait_for_end(receiver)?.refused(1)?;
             ensure!(complaint.contains("signal"), "no signal is named");
-            same(&before)?;
+            check_settings(&before)?;
             if let Some(sender) = sender {
-                ended(sender)?.refused(1)?;
+                wait_for_end(sender)?.refused(1)?;
             }
         }
     }
-    ensure!(bound()? == 0, "a binding is left");
+    ensure!(bound_queues()? == 0, "a binding is left");
     Ok(())
 }
 
 case!(as_in_the_series);
-/// The words of the series: 16 queues, the last of them leased, RSS on the others, a context and a
-/// rule for the service's address and port, and ncdevmem in the namespace, by `-t` and `-q` and by
-/// itself; then from the sender's dmabuf to the container's.
+/// Runs the commands of the kernel series that brought leases: a container's `ncdevmem` on a leased
+/// queue, with `-t` and `-q` and without, then sending from dmabuf to dmabuf. Everything must
+/// arrive.
 fn as_in_the_series() -> Result<()> {
-    series()?;
+    set_up_series()?;
     fs::write("/tmp/payload", payload(4 << 20))?;
     let all = |end: Finished| -> Result<()> {
         ensure!(
@@ -228,7 +230,7 @@ fn as_in_the_series() -> Result<()> {
         let line = format!("-s 1.2.3.4 -p 5000 -f nk0 {line} -v 7");
         let receiver = listening(Some(BOX), &line)?;
         let sent = Sender::to("1.2.3.4:5000").input("/tmp/payload").run();
-        let end = ended(receiver)?;
+        let end = wait_for_end(receiver)?;
         sent?;
         all(end)?;
     }
@@ -240,16 +242,17 @@ fn as_in_the_series() -> Result<()> {
     let mut sender = ncdevmem(Some(PEER), &line);
     sender.stdin(fs::File::open("/tmp/payload")?);
     let sent = finish(sender)?.good("ncdevmem -s");
-    let end = ended(receiver)?;
+    let end = wait_for_end(receiver)?;
     sent?;
     all(end)
 }
 
-/// NIC, lease and container as the series has them; 1.2.3.4 is the container's, on nk0.
-pub(crate) fn series() -> Result<()> {
+/// Sets NIC, lease and container up as in the kernel series that brought leases; 1.2.3.4 is the
+/// container's address, on nk0.
+pub(crate) fn set_up_series() -> Result<()> {
     testbed::wire_with(16, "")?;
     testbed::container()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     sh(&format!("ethtool -X {NIC} start 0 equal 15"))?;
     let made = sh(&format!("ethtool -X {NIC} start 15 equal 1 context new"))?;
     println_line(made.trim_end());

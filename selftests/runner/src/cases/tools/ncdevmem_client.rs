@@ -13,21 +13,22 @@ use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 
 use super::ncdevmem::{
-    bound, ended, listening, ncdevmem, payload, same, series, settings, until_listening,
+    bound_queues, check_settings, listening, ncdevmem, payload, set_up_series, settings,
+    until_listening, wait_for_end,
 };
 use framework::println_line;
 use framework::testbed::{self, BOX, NIC, NIC_ADDRESS, NIC_ADDRESS6, PEER, SENDER, SENDER_ADDRESS};
 use framework::tool::{Finished, Running, finish};
 
-/// A plain listener in the sender's namespace, which is the receiver's here.
-fn listener(address: &str) -> Result<TcpListener> {
+/// Opens a listening socket of ordinary TCP in the namespace of the wire's other end.
+fn plain_listener(address: &str) -> Result<TcpListener> {
     let address: SocketAddr = address.parse()?;
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))?;
     listener.context("a plain listener")
 }
 
-/// What one peer sends to it, and where the peer is.
-fn collect(listener: TcpListener) -> JoinHandle<io::Result<(Vec<u8>, SocketAddr)>> {
+/// Accepts one connection in a thread, and returns its bytes and the peer's address.
+fn collect_in_thread(listener: TcpListener) -> JoinHandle<io::Result<(Vec<u8>, SocketAddr)>> {
     thread::spawn(move || {
         let (mut socket, from) = listener.accept()?;
         let mut bytes = Vec::new();
@@ -36,8 +37,8 @@ fn collect(listener: TcpListener) -> JoinHandle<io::Result<(Vec<u8>, SocketAddr)
     })
 }
 
-/// Runs the line with these bytes on standard input, to its end.
-fn send(netns: Option<&str>, line: &str, input: &[u8]) -> Result<Finished> {
+/// Runs `ncdevmem` with these bytes on standard input, and returns its end.
+fn send_input(netns: Option<&str>, line: &str, input: &[u8]) -> Result<Finished> {
     fs::write("/tmp/input", input)?;
     let mut command = ncdevmem(netns, line);
     command.stdin(File::open("/tmp/input")?);
@@ -47,12 +48,13 @@ fn send(netns: Option<&str>, line: &str, input: &[u8]) -> Result<Finished> {
     Ok(end)
 }
 
-/// Sends these bytes to a plain listener, which must get them; where they came from.
-fn arrives(netns: Option<&str>, to: &str, line: &str, input: &[u8]) -> Result<SocketAddr> {
-    let peer = collect(listener(to)?);
+/// Sends these bytes to a listener of ordinary TCP, which must get them. Returns the sender's
+/// address.
+fn check_arrives(netns: Option<&str>, to: &str, line: &str, input: &[u8]) -> Result<SocketAddr> {
+    let peer = collect_in_thread(plain_listener(to)?);
     let address: SocketAddr = to.parse()?;
     let line = format!("-s {} -p {} {line}", address.ip(), address.port());
-    let end = send(netns, &line, input)?;
+    let end = send_input(netns, &line, input)?;
     ensure!(end.stderr.contains("tx ok"), "not ok");
     end.good("ncdevmem -s")?;
     let (got, from) = peer.join().ok().context("the listener")??;
@@ -61,41 +63,41 @@ fn arrives(netns: Option<&str>, to: &str, line: &str, input: &[u8]) -> Result<So
 }
 
 case!(to_a_plain_listener);
-/// Lines, chunks, and what upstream's can't: more than 1,024 chunks a line, no newline at the end,
-/// any bytes, more than the dmabuf holds.
+/// Sends lines, chunks, and what upstream's `ncdevmem` can't: more than 1,024 chunks per line, no
+/// newline at the end, any bytes, more than the dmabuf holds. All must arrive.
 fn to_a_plain_listener() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     let to = |port: u16| format!("{SENDER_ADDRESS}:{port}");
     let nic = format!("-f {NIC}");
-    arrives(None, &to(5001), &nic, b"hello\nworld\n")?;
-    arrives(None, &to(5002), &format!("{nic} -z 3"), b"hello\nworld\n")?;
-    arrives(None, &to(5003), &format!("{nic} -z1"), &payload(5000))?;
-    arrives(None, &to(5004), &nic, b"no newline")?;
-    arrives(None, &to(5005), &nic, b"")?;
+    check_arrives(None, &to(5001), &nic, b"hello\nworld\n")?;
+    check_arrives(None, &to(5002), &format!("{nic} -z 3"), b"hello\nworld\n")?;
+    check_arrives(None, &to(5003), &format!("{nic} -z1"), &payload(5000))?;
+    check_arrives(None, &to(5004), &nic, b"no newline")?;
+    check_arrives(None, &to(5005), &nic, b"")?;
     let any: Vec<u8> = (0..1_000_000_u32)
         .map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()[3])
         .collect();
-    arrives(None, &to(5006), &nic, &any)?;
-    arrives(None, &to(5007), &nic, &any.repeat(70))?;
-    same(&before)
+    check_arrives(None, &to(5006), &nic, &any)?;
+    check_arrives(None, &to(5007), &nic, &any.repeat(70))?;
+    check_settings(&before)
 }
 
 case!(ipv6_from_an_address_of_choice);
 fn ipv6_from_an_address_of_choice() -> Result<()> {
     testbed::wire()?;
     let line = format!("-f {NIC} -c {NIC_ADDRESS6}");
-    let from = arrives(None, "[2001:db8:2::1]:5001", &line, &payload(100_000))?;
+    let from = check_arrives(None, "[2001:db8:2::1]:5001", &line, &payload(100_000))?;
     let wanted: SocketAddr = format!("[{NIC_ADDRESS6}]:5001").parse()?;
     ensure!(from == wanted, "it came from {from}");
     let line = format!("-f {NIC} -c ::ffff:{NIC_ADDRESS}");
-    let from = arrives(None, &format!("{SENDER_ADDRESS}:5002"), &line, b"x\n")?;
+    let from = check_arrives(None, &format!("{SENDER_ADDRESS}:5002"), &line, b"x\n")?;
     ensure!(from.ip().to_string() == NIC_ADDRESS, "it came from {from}");
     Ok(())
 }
 
 case!(to_a_dmabuf);
-/// From dmabuf to dmabuf, many sends in flight.
+/// Sends from dmabuf to dmabuf. Many sends must be in flight at a time, and none be copied.
 fn to_a_dmabuf() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -104,38 +106,39 @@ fn to_a_dmabuf() -> Result<()> {
         let receiver = listening(None, &line)?;
         until_listening()?;
         let line = format!("-f {SENDER} -s {NIC_ADDRESS} -p {port} {chunk}");
-        let sent = send(Some(PEER), &line, &payload(16 << 20));
-        let end = ended(receiver)?;
+        let sent = send_input(Some(PEER), &line, &payload(16 << 20));
+        let end = wait_for_end(receiver)?;
         let sent = sent?;
         ensure!(!sent.stderr.contains("max_in_flight=1\n"), "one at a time");
         ensure!(sent.stderr.contains("copied=0"), "bytes were copied");
         sent.good("the sender")?;
         ensure!(end.stderr.contains("frag_bytes=16777216"), "not all frags");
         end.good("the receiver")?;
-        same(&before)?;
+        check_settings(&before)?;
     }
     Ok(())
 }
 
 case!(through_a_leased_netkit);
-/// A container sends through the NIC whose queue its netkit leases; no option names a queue.
+/// Sends from a container through the NIC whose queue its netkit leases, without an option that
+/// names a queue. All must arrive.
 fn through_a_leased_netkit() -> Result<()> {
-    series()?;
+    set_up_series()?;
     let before = settings()?;
     let to = |port: u16| format!("{SENDER_ADDRESS}:{port}");
-    arrives(Some(BOX), &to(5001), "-f nk0", &payload(2 << 20))?;
-    arrives(
+    check_arrives(Some(BOX), &to(5001), "-f nk0", &payload(2 << 20))?;
+    check_arrives(
         Some(BOX),
         &to(5002),
         "-f nk0 -t 0 -q 1 -n -z 3",
         b"hello\nworld\n",
     )?;
-    same(&before)
+    check_settings(&before)
 }
 
-/// Holds if the line fails with status 1 and says this, with a remedy.
-fn fails(netns: Option<&str>, line: &str, words: &[&str]) -> Result<()> {
-    let complaint = send(netns, line, b"hello\n")?.refused(1)?;
+/// Checks that a command line fails with status 1, these words and a remedy.
+fn check_fails(netns: Option<&str>, line: &str, words: &[&str]) -> Result<()> {
+    let complaint = send_input(netns, line, b"hello\n")?.refused(1)?;
     for word in words {
         ensure!(complaint.contains(word), "{word:?} is not said");
     }
@@ -144,13 +147,14 @@ fn fails(netns: Option<&str>, line: &str, words: &[&str]) -> Result<()> {
 }
 
 case!(other_device);
-/// An address of this machine is reached through lo, whatever the socket is bound to.
+/// Sends to an address of this machine, whose packets leave by `lo`. The error must say that
+/// another device is used.
 fn other_device() -> Result<()> {
     testbed::wire()?;
     let address: SocketAddr = format!("{NIC_ADDRESS}:5001").parse()?;
     let _here = TcpListener::bind(address)?;
     let line = format!("-f {NIC} -s {NIC_ADDRESS} -p 5001");
-    fails(
+    check_fails(
         None,
         &line,
         &["another device", "No such device", "ip route"],
@@ -162,34 +166,34 @@ fn refusals_have_remedies() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     framework::netkit("nk0", 2)?;
-    fails(
+    check_fails(
         None,
         "-f lo -s 127.0.0.1 -p 5001",
         &["bind-tx lo", "EOPNOTSUPP"],
     )?;
-    fails(
+    check_fails(
         None,
         "-f nk0 -s 127.0.0.1 -p 5001",
         &["bind-tx nk0", "EOPNOTSUPP"],
     )?;
-    fails(None, "-f eth9 -s 127.0.0.1 -p 5001", &["eth9", "ENODEV"])?;
+    check_fails(None, "-f eth9 -s 127.0.0.1 -p 5001", &["eth9", "ENODEV"])?;
     let line = format!("-f {NIC} -s {SENDER_ADDRESS} -p 5001");
-    fails(None, &line, &["refused", &format!("{SENDER_ADDRESS}:5001")])?;
-    fails(None, &format!("{line} -c 192.0.2.99"), &["192.0.2.99"])
+    check_fails(None, &line, &["refused", &format!("{SENDER_ADDRESS}:5001")])?;
+    check_fails(None, &format!("{line} -c 192.0.2.99"), &["192.0.2.99"])
 }
 
 case!(reset_in_mid_send);
-/// The peer goes away with a reset.
+/// Resets the connection in mid-send. The error must say so, and what was in flight.
 fn reset_in_mid_send() -> Result<()> {
     testbed::wire()?;
-    let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
+    let listener = plain_listener(&format!("{SENDER_ADDRESS}:5001"))?;
     let peer = thread::spawn(move || -> io::Result<()> {
         let (mut socket, _) = listener.accept()?;
         socket.read_exact(&mut [0; 100_000])
         // Closed with data unread: a reset.
     });
     let line = format!("-f {NIC} -s {SENDER_ADDRESS} -p 5001");
-    let complaint = send(None, &line, &payload(32 << 20))?.refused(1)?;
+    let complaint = send_input(None, &line, &payload(32 << 20))?.refused(1)?;
     peer.join().ok().context("the listener")??;
     ensure!(
         complaint.contains("in flight"),
@@ -200,13 +204,13 @@ fn reset_in_mid_send() -> Result<()> {
 }
 
 case!(no_completion_in_time);
-/// The peer takes nothing any more: an error after a while, and the ranges in flight named.
+/// Sends to a peer that reads nothing. After a while the error must name the ranges in flight.
 fn no_completion_in_time() -> Result<()> {
     testbed::wire()?;
-    let listener = listener(&format!("{SENDER_ADDRESS}:5001"))?;
+    let listener = plain_listener(&format!("{SENDER_ADDRESS}:5001"))?;
     let peer = thread::spawn(move || listener.accept());
     let line = format!("-f {NIC} -s {SENDER_ADDRESS} -p 5001");
-    let complaint = send(None, &line, &payload(32 << 20))?.refused(1)?;
+    let complaint = send_input(None, &line, &payload(32 << 20))?.refused(1)?;
     let _open: (TcpStream, SocketAddr) = peer.join().ok().context("the listener")??;
     for word in ["no progress within", "in flight, bytes"] {
         ensure!(complaint.contains(word), "{word:?} is not said");
@@ -215,12 +219,12 @@ fn no_completion_in_time() -> Result<()> {
 }
 
 case!(signals_leave_nothing);
-/// It changes nothing about the NIC, so that a signal needs no handler; nothing stays bound.
+/// Ends a sending `ncdevmem` by signals. The NIC must be unchanged, and nothing stay bound.
 fn signals_leave_nothing() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
     for (signal, port) in [(Signal::SIGINT, 5001), (Signal::SIGTERM, 5002)] {
-        let listener = listener(&format!("{SENDER_ADDRESS}:{port}"))?;
+        let listener = plain_listener(&format!("{SENDER_ADDRESS}:{port}"))?;
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
         let line = format!("-f {NIC} -s {SENDER_ADDRESS} -p {port}");
         let mut command = ncdevmem(None, &line);
@@ -234,10 +238,10 @@ fn signals_leave_nothing() -> Result<()> {
         socket.read_exact(&mut line)?;
         ensure!(&line == b"hello\n", "another line came: {line:?}");
         running.signal(signal)?;
-        let end = ended(running)?;
+        let end = wait_for_end(running)?;
         ensure!(!end.status.success(), "it ended well");
-        same(&before)?;
-        ensure!(bound()? == 0, "a binding is left");
+        check_settings(&before)?;
+        ensure!(bound_queues()? == 0, "a binding is left");
     }
     Ok(())
 }

@@ -9,15 +9,15 @@ use netdev::queues::Lease;
 use netdev::{Netdev, QueueId};
 use nix::sys::signal::Signal;
 
-use super::ncdevmem::{bound, ended, ncdevmem, same, settings};
+use super::ncdevmem::{bound_queues, check_settings, ncdevmem, settings, wait_for_end};
 use framework::nic_state;
 use framework::sysctl;
 use framework::testbed::{self, NIC};
 use framework::tool::{Running, finish, sh, until};
 use framework::{ifindex, netkit, println_line};
 
-/// Holds if the probe of this line ends with this status; what it said.
-fn probe(line: &str, status: i32) -> Result<String> {
+/// Checks that `ncdevmem` as probe ends with this status, and returns its standard error.
+fn run_probe(line: &str, status: i32) -> Result<String> {
     let end = finish(ncdevmem(None, line))?;
     println_line(end.stderr.trim_end());
     ensure!(end.stdout.is_empty(), "on stdout: {:?}", end.stdout);
@@ -25,7 +25,8 @@ fn probe(line: &str, status: i32) -> Result<String> {
 }
 
 case!(passes_and_restores);
-/// Whatever header split, threshold and RSS are.
+/// Runs the probe with each setting of header split, threshold and RSS. It must pass and restore
+/// them.
 fn passes_and_restores() -> Result<()> {
     testbed::wire()?;
     for (split, threshold) in [
@@ -34,9 +35,9 @@ fn passes_and_restores() -> Result<()> {
         (HeaderSplit::Disabled, 0),
         (HeaderSplit::Enabled, 200),
     ] {
-        testbed::rings(split, threshold)?;
+        testbed::set_header_split(split, threshold)?;
         let before = settings()?;
-        let said = probe(&format!("-f {NIC}"), 0)?;
+        let said = run_probe(&format!("-f {NIC}"), 0)?;
         for refusal in [
             "header split off is refused",
             "without queues is refused",
@@ -44,34 +45,35 @@ fn passes_and_restores() -> Result<()> {
         ] {
             ensure!(said.contains(refusal), "{refusal:?} is not said");
         }
-        same(&before)?;
-        ensure!(bound()? == 0, "a binding is left");
+        check_settings(&before)?;
+        ensure!(bound_queues()? == 0, "a binding is left");
     }
     sh(&format!("ethtool -X {NIC} weight 1 0 2 5"))?;
     let before = settings()?;
-    let said = probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
+    let said = run_probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
     ensure!(said.contains("queues 1..3"), "other queues than named");
-    same(&before)
+    check_settings(&before)
 }
 
 case!(rx_page_size);
-/// From hugepages; before Linux 7.3 the kernel does not know the attribute.
+/// Runs the probe with `-b`, without hugepages and with them. Before Linux 7.3 it must fail, and
+/// say which version has the attribute.
 fn rx_page_size() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
-    let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
+    let complaint = run_probe(&format!("-f {NIC} -b 16384"), 1)?;
     ensure!(complaint.contains("nr_hugepages"), "no remedy");
     let _reserved = sysctl::set("vm.nr_hugepages", "64")?;
     if testbed::kernel()? < (7, 3) {
-        let complaint = probe(&format!("-f {NIC} -b 16384"), 1)?;
+        let complaint = run_probe(&format!("-f {NIC} -b 16384"), 1)?;
         ensure!(complaint.contains("Linux 7.3"), "no remedy");
     } else {
-        probe(&format!("-f {NIC} -b 16384"), 0)?;
-        probe(&format!("-f {NIC} -b 0x4000"), 0)?;
-        let complaint = probe(&format!("-f {NIC} -b 5000"), 1)?;
+        run_probe(&format!("-f {NIC} -b 16384"), 0)?;
+        run_probe(&format!("-f {NIC} -b 0x4000"), 0)?;
+        let complaint = run_probe(&format!("-f {NIC} -b 5000"), 1)?;
         ensure!(complaint.contains("bind-rx"), "not the kernel's refusal");
     }
-    same(&before)
+    check_settings(&before)
 }
 
 case!(fails_without_devmem);
@@ -79,16 +81,17 @@ fn fails_without_devmem() -> Result<()> {
     sh("ip link add v0 numrxqueues 4 numtxqueues 4 type veth peer name v1")?;
     netkit("nk0", 2)?;
     for device in ["lo", "v0", "nk0"] {
-        probe(&format!("-f {device}"), 1)?;
-        probe(&format!("-f {device} -t 1 -q 1"), 1)?;
+        run_probe(&format!("-f {device}"), 1)?;
+        run_probe(&format!("-f {device} -t 1 -q 1"), 1)?;
     }
     sh("ip link delete v0")?;
-    ensure!(probe("-f eth9", 1)?.contains("ENODEV"), "not named");
+    ensure!(run_probe("-f eth9", 1)?.contains("ENODEV"), "not named");
     Ok(())
 }
 
 case!(fails_over_a_leased_queue);
-/// In upstream's suites over netkit a leased queue may lie among those that the probe binds.
+/// Runs the probe on queues of which one is leased, as in upstream's suites over netkit. It must
+/// fail with a remedy, and restore the NIC.
 fn fails_over_a_leased_queue() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
@@ -98,31 +101,32 @@ fn fails_over_a_leased_queue() -> Result<()> {
         netns_id: None,
     };
     Netdev::open()?.lease(netkit("nk0", 2)?, lease)?;
-    let complaint = probe(&format!("-f {NIC}"), 1)?;
+    let complaint = run_probe(&format!("-f {NIC}"), 1)?;
     ensure!(complaint.contains("devmem-tcp show"), "no remedy");
-    same(&before)?;
+    check_settings(&before)?;
     // Those that are not leased are as good as before.
-    probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
-    same(&before)
+    run_probe(&format!("-f {NIC} -t 1 -q 2"), 0)?;
+    check_settings(&before)
 }
 
 case!(refused_for_another_reason);
-/// What is refused for another reason than the one that is asked about says nothing of that.
+/// Runs the probe on a queue that does not exist. The refusal must not count as the one that is
+/// tested for.
 fn refused_for_another_reason() -> Result<()> {
     testbed::wire()?;
     let before = settings()?;
-    let complaint = probe(&format!("-f {NIC} -t 99 -q 1"), 1)?;
+    let complaint = run_probe(&format!("-f {NIC} -t 99 -q 1"), 1)?;
     ensure!(
         complaint.contains("for another reason") && complaint.contains("bind-rx"),
         "not said: {complaint}"
     );
     ensure!(!complaint.contains("as it must be"), "counted: {complaint}");
-    same(&before)
+    check_settings(&before)
 }
 
 case!(signals_restore);
-/// At whatever step the signal comes, from the moment on at which it is written down what the NIC
-/// was. The driver is slow, so that there is time for it: the rings and the RSS table take 600 ms.
+/// Ends the probe by signals at different steps, on a driver that takes 600 ms for rings and RSS.
+/// It must restore the NIC each time.
 fn signals_restore() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("slow_ms", 300)?;
@@ -140,15 +144,15 @@ fn signals_restore() -> Result<()> {
             Signal::SIGTERM
         };
         running.signal(signal)?;
-        let end = ended(running)?;
+        let end = wait_for_end(running)?;
         println_line(&format!("step {step}: {}", end.status));
         let said = end.refused(1)?;
         ensure!(
             said.contains("signal"),
             "it did not end by {signal}: {said}"
         );
-        same(&before)?;
-        ensure!(bound()? == 0, "a binding is left");
+        check_settings(&before)?;
+        ensure!(bound_queues()? == 0, "a binding is left");
     }
     Ok(())
 }
@@ -167,7 +171,7 @@ fn bad_command_lines() -> Result<()> {
         ("-f lo -s here -p 5000", "here"),
         ("-f lo -b 4294967296", "-b"),
     ] {
-        let complaint = probe(line, 1)?;
+        let complaint = run_probe(line, 1)?;
         ensure!(complaint.contains(word), "{line:?}: {word:?} is not said");
     }
     Ok(())

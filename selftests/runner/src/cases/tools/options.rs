@@ -14,7 +14,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use crate::cases::lease::lease_rounds::{LAST, ROUTED, leased, receive, unleased};
-use crate::cases::lease::lease_way::{begin, boxed};
+use crate::cases::lease::lease_way::{container_options, prepare_containers};
 use framework::command_line::{Recv, Sender};
 use framework::far_end::{connect, pattern};
 use framework::footprint::Footprint;
@@ -37,15 +37,15 @@ fn run(line: &str) -> Result<Finished> {
     finish(tool(line))
 }
 
-/// The NIC's only rule.
-fn rule() -> Result<FlowRule> {
+/// Returns the NIC's only flow rule; an error if there are none or several.
+fn only_rule() -> Result<FlowRule> {
     let rules = Ethtool::open()?.rules(ifindex(NIC)?)?;
     ensure!(rules.len() == 1, "rules: {rules:?}");
     rules.into_iter().next().context("a rule")
 }
 
 case!(recv_from);
-/// `recv --from`: the NIC's rule takes the flows of one address only.
+/// Runs `recv --from`. The flow rule must match that source address only.
 fn recv_from() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -59,7 +59,7 @@ fn recv_from() -> Result<()> {
             Some(from) => recv.from(from).start_bound()?,
             None => recv.start_bound()?,
         };
-        let source = rule()?.src;
+        let source = only_rule()?.src;
         let wanted = from.map(str::parse).transpose()?.map(IpMatch::host);
         ensure!(source == wanted, "{from:?}: the rule is of {source:?}");
         Sender::to(testbed::at(5000)).bytes("2M").run()?;
@@ -70,7 +70,8 @@ fn recv_from() -> Result<()> {
 }
 
 case!(recv_refuse_linear);
-/// `recv --refuse-linear`: of what the NIC did not split, the first ends the connection.
+/// Runs `recv --refuse-linear` on a NIC that leaves a part of some packets beside the dmabuf. The
+/// first such part must end the connection.
 fn recv_refuse_linear() -> Result<()> {
     testbed::wire()?;
     testbed::parameter("unsplit_bytes", 100)?;
@@ -102,7 +103,7 @@ fn recv_refuse_linear() -> Result<()> {
 }
 
 case!(recv_to_standard_output);
-/// `recv --output -`: standard output has the payload, and nothing else.
+/// Runs `recv --output -`. Standard output must be the payload and nothing else.
 fn recv_to_standard_output() -> Result<()> {
     testbed::wire()?;
     let mut payload: String = (0..40_000).map(|line| format!("{line}\n")).collect();
@@ -124,8 +125,8 @@ fn recv_to_standard_output() -> Result<()> {
 }
 
 case!(recv_to_a_slow_reader);
-/// What takes the output stands still for some time: the receiver waits, its peer waits, and all of
-/// it comes.
+/// Reads the receiver's output after a pause of two seconds. Receiver and sender must wait, and
+/// every byte come out.
 fn recv_to_a_slow_reader() -> Result<()> {
     const BYTES: usize = 8 << 20;
     testbed::wire()?;
@@ -149,7 +150,8 @@ fn recv_to_a_slow_reader() -> Result<()> {
 }
 
 case!(recv_to_a_full_disk);
-/// The disk is full in the midst of the payload: the kernel's words, and the NIC as it was.
+/// Writes the payload to a file system that becomes full. The error must have the kernel's words,
+/// and the NIC be restored.
 fn recv_to_a_full_disk() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -174,7 +176,8 @@ fn recv_to_a_full_disk() -> Result<()> {
 }
 
 case!(recv_patience);
-/// `recv --patience`: the last bytes of a busy connection that stays open wait no longer than that.
+/// Runs `recv --patience`. The last bytes of a busy connection that stays open must be written
+/// within that time.
 fn recv_patience() -> Result<()> {
     const BYTES: usize = 8 << 20;
     testbed::wire()?;
@@ -200,7 +203,7 @@ fn recv_patience() -> Result<()> {
 }
 
 case!(send_wait_runs_out);
-/// `send --wait`: no listener comes.
+/// Runs `send --wait` without a listener. It must give up when the time is over.
 fn send_wait_runs_out() -> Result<()> {
     testbed::wire()?;
     for wait in [0, 2] {
@@ -218,12 +221,12 @@ fn send_wait_runs_out() -> Result<()> {
 }
 
 case!(lease_host_end_and_route);
-/// `lease --host-end` and `--route`: the pair's end here is called so, and the guest has no other
-/// routes.
+/// Runs `lease` with `--host-end` and `--route`. The host end must have that name, and the guest
+/// only that route.
 fn lease_host_end_and_route() -> Result<()> {
-    let before = begin()?;
+    let before = prepare_containers()?;
     let line = format!("--queue {LAST} --address {ROUTED} --host-end nkhost --route 192.0.2.0/24");
-    let made = leased(&boxed(&line))?;
+    let made = leased(&container_options(&line))?;
     ensure!(made.host_end.as_deref() == Some("nkhost"), "{made:?}");
     ifindex("nkhost")?;
     let default = ifindex("nk0h");
@@ -241,15 +244,15 @@ fn lease_host_end_and_route() -> Result<()> {
     unleased("nkhost")?;
     before.same()?;
     // Not one that is longer than the kernel takes.
-    let long = boxed("--queue 1 --host-end an-interface-name");
+    let long = container_options("--queue 1 --host-end an-interface-name");
     let said = run(&format!("lease --phys {NIC} {long}"))?;
     ensure!(!said.status.success(), "a name of 17 bytes was taken");
     println_line(said.stderr.trim_end());
     Footprint::same(&before)
 }
 
-/// How many queues of each device `show` lists.
-fn shown(line: &str) -> Result<BTreeMap<String, usize>> {
+/// Counts the rx queues of each device in the output of `show --json`.
+fn count_shown_queues(line: &str) -> Result<BTreeMap<String, usize>> {
     let text = run(&format!("show --json {line}"))?.good("show")?;
     let shown: Value = serde_json::from_str(&text).context("JSON of show")?;
     let mut count = BTreeMap::new();
@@ -261,19 +264,23 @@ fn shown(line: &str) -> Result<BTreeMap<String, usize>> {
 }
 
 case!(show_all);
-/// `show --all`: also the queues that are neither leased nor bound, here and in other namespaces.
+/// Runs `show --all`. It must list the rx queues that are neither leased nor bound, too, in all
+/// namespaces.
 fn show_all() -> Result<()> {
     testbed::wire()?;
-    ensure!(shown("")?.is_empty(), "none is leased or bound");
+    ensure!(
+        count_shown_queues("")?.is_empty(),
+        "none is leased or bound"
+    );
     let text = run("show")?.good("show")?;
     says(&text, &["no rx queue is leased or bound (--all"])?;
-    let all = shown("--all")?;
+    let all = count_shown_queues("--all")?;
     println_line(&format!("{all:?}"));
     for device in [NIC, SENDER] {
         // Of rx queues and tx queues only those.
         ensure!(all.get(device) == Some(&4), "{device}: {all:?}");
     }
-    let only = shown(NIC)?;
+    let only = count_shown_queues(NIC)?;
     ensure!(only == BTreeMap::from([(NIC.to_owned(), 4)]), "{only:?}");
     let text = run("show --all")?.good("show --all")?;
     let rows = |device: &str| {
@@ -286,10 +293,11 @@ fn show_all() -> Result<()> {
 }
 
 case!(apply_header_split);
-/// `plan` and `apply --header-split`: that, and nothing else.
+/// Runs `plan` and `apply` with `--header-split`. Nothing but header split and its threshold may
+/// change.
 fn apply_header_split() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Disabled, 100)?;
+    testbed::set_header_split(HeaderSplit::Disabled, 100)?;
     let mut observer = Observer::of(NIC)?;
     let before = observer.state()?;
     let plan = run(&format!("plan {NIC} --header-split"))?.good("plan")?;
@@ -314,7 +322,7 @@ fn apply_header_split() -> Result<()> {
 }
 
 case!(apply_from);
-/// `apply --from`: the rule that it leaves takes the flows of one address only.
+/// Runs `apply --from`. The flow rule that stays must match that source address only.
 fn apply_from() -> Result<()> {
     testbed::wire()?;
     let mut observer = Observer::of(NIC)?;
@@ -325,7 +333,7 @@ fn apply_from() -> Result<()> {
         &[SENDER_ADDRESS],
     )?;
     println_line(run(&format!("apply {line}"))?.good("apply")?.trim_end());
-    let source = rule()?.src;
+    let source = only_rule()?.src;
     let wanted = Some(IpMatch::host(SENDER_ADDRESS.parse()?));
     ensure!(source == wanted, "the rule is of {source:?}");
     let receiver = Recv::on(NIC).queue(LAST).no_config();
@@ -340,7 +348,7 @@ fn apply_from() -> Result<()> {
 }
 
 case!(apply_in_another_namespace);
-/// `plan` and `apply --netns`: of a NIC in another namespace, and not of that name here.
+/// Runs `plan` and `apply` with `--netns`. Only the NIC in that namespace may change.
 fn apply_in_another_namespace() -> Result<()> {
     testbed::wire()?;
     let peer = NetNs::by_name(PEER)?;
@@ -372,7 +380,8 @@ fn apply_in_another_namespace() -> Result<()> {
 }
 
 case!(apply_of_nothing);
-/// A wrong `--netns` or a wrong word is refused before anything is touched.
+/// Runs `plan` and `apply` without any wish, and with an unknown namespace. They must be refused
+/// before anything is touched.
 fn apply_of_nothing() -> Result<()> {
     testbed::wire()?;
     for line in [
@@ -386,11 +395,11 @@ fn apply_of_nothing() -> Result<()> {
     let said = run(&format!("apply {NIC} --netns nowhere --queue 1"))?.refused(1)?;
     says(&said, &["nowhere", "ENOENT"])?;
     ensure!(bound_queues()? == 0, "a binding");
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(signal_beats_patience);
-/// A signal at any moment of a receiver that was given a wide patience ends it at once.
+/// Sends SIGTERM to a receiver with a patience of a minute. It must end without waiting that long.
 fn signal_beats_patience() -> Result<()> {
     testbed::wire()?;
     let to = format!("{NIC_ADDRESS}:5000");

@@ -15,10 +15,10 @@ use framework::transfer::devmem_tcp;
 
 const README: &str = include_str!("../../../../../README.md");
 const FOLDER: &str = "/tmp/readme";
-/// The sender's namespace by the name that `make vm` gives it.
+/// The sender's namespace by the path that `make vm` gives it.
 const SENDER: &str = "/run/netns/sender";
 
-/// The commands of the console blocks below this heading, up to the next one.
+/// Returns the commands of the README's console blocks under a heading.
 fn commands(heading: &str) -> Result<Vec<&'static str>> {
     let section = README.split_once(&format!("\n## {heading}\n"));
     let (_, section) = section.with_context(|| format!("no section {heading:?}"))?;
@@ -31,8 +31,8 @@ fn commands(heading: &str) -> Result<Vec<&'static str>> {
         .collect())
 }
 
-/// A script of these commands that ends with the first that fails, also in the background.
-fn script(commands: &[&str]) -> String {
+/// Makes a shell script of commands that stops at the first that fails, also in the background.
+fn script_of(commands: &[&str]) -> String {
     let mut script = "set -eu\njobs=()\n".to_owned();
     for command in commands {
         let line = match *command {
@@ -48,7 +48,8 @@ fn script(commands: &[&str]) -> String {
 }
 
 case!(on_your_nic);
-/// One block after the other, in the NIC and namespaces of `make vm`: each works, and all is as before.
+/// Runs the README's console blocks one after the other, with the namespaces of `make vm`. Each must
+/// work, and everything be as before.
 fn on_your_nic() -> Result<()> {
     testbed::wire_with(16, "")?;
     testbed::container()?;
@@ -64,7 +65,7 @@ fn on_your_nic() -> Result<()> {
     path.push(":");
     path.push(std::env::var_os("PATH").unwrap_or_default());
     let mut shell = Command::new("bash");
-    shell.args(["-c", &script(&commands)]);
+    shell.args(["-c", &script_of(&commands)]);
     shell
         .env("PATH", path)
         .current_dir(FOLDER)
@@ -78,5 +79,5 @@ fn on_your_nic() -> Result<()> {
     fs::remove_dir_all(FOLDER)?;
     end.good("the README's commands")?;
     ensure!(received? == 64 << 20, "not 64 MiB");
-    nic_state::nothing_left()
+    nic_state::check_nothing_left()
 }

@@ -11,8 +11,8 @@ use netdev::{Ethtool, NetNs, QueueId};
 use nix::sys::signal::Signal;
 
 use crate::cases::lease::lease_rounds::{BESIDE6, LAST};
-use crate::cases::lease::lease_way::boxed;
-use framework::doctor::{as_user, paste};
+use crate::cases::lease::lease_way::container_options;
+use framework::doctor::{as_user, run_remedy};
 use framework::leases::move_to;
 use framework::receiver::{bound_queues_in, restore, start_bound};
 use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
@@ -23,7 +23,8 @@ use framework::{nic_state, sysctl};
 
 const STEP: Duration = Duration::from_secs(30);
 
-/// What commands in remedies begin with. `modprobe` is none of them: here all is built in.
+/// Programs with which a command in a remedy may start. `modprobe` is not among them, because the
+/// VM's kernel has everything built in.
 const PROGRAMS: &[&str] = &[
     "chown",
     "devmem-tcp",
@@ -37,13 +38,13 @@ const PROGRAMS: &[&str] = &[
     "ss",
     "sysctl",
 ];
-/// Words that stand for others, which only a person knows.
+/// Placeholders in remedies that a person has to fill in.
 const PLACEHOLDERS: &[&str] = &["ADDR", "DIR", "IF", "N"];
-/// What a tool does by itself, not what is to be done.
-const MENTIONED: &[&str] = &["devmem-tcp apply", "devmem-tcp lease", "devmem-tcp recv"];
+/// Commands in remedies that tell what a tool does by itself, not what to run.
+const MENTIONED_COMMANDS: &[&str] = &["devmem-tcp apply", "devmem-tcp lease", "devmem-tcp recv"];
 
-/// The commands in a remedy that can be pasted as they are: those in backticks, and the one behind the last
-/// colon, up to a semicolon.
+/// Returns the commands of a remedy that can be pasted as they are: those in backticks, and the one
+/// after the last colon, up to a semicolon.
 pub(crate) fn commands(remedy: &str) -> Vec<&str> {
     let quoted = remedy.split('`').skip(1).step_by(2);
     let last = remedy.rsplit_once(": ").map(|(_, last)| last);
@@ -53,12 +54,12 @@ pub(crate) fn commands(remedy: &str) -> Vec<&str> {
         let mut words = text.split_whitespace();
         words.next().is_some_and(|first| PROGRAMS.contains(&first))
             && !words.any(|word| PLACEHOLDERS.contains(&word))
-            && !MENTIONED.contains(text)
+            && !MENTIONED_COMMANDS.contains(text)
     })
     .collect()
 }
 
-/// A shell that runs this, with our programs among those that it finds.
+/// A shell that runs this line, with the directory of our programs first in PATH.
 fn shell(line: &str) -> Command {
     let mut shell = Command::new("sh");
     let mut path = devmem_tcp()
@@ -73,8 +74,9 @@ fn shell(line: &str) -> Command {
     shell
 }
 
-/// Pastes what a complaint says to run, in the lines below its first one; how many commands that were.
-pub(crate) fn pasted(complaint: &str) -> Result<usize> {
+/// Runs the commands in the remedies of an error, which are its indented lines. Returns the number
+/// of commands.
+pub(crate) fn run_remedies(complaint: &str) -> Result<usize> {
     let remedies = complaint.lines().filter_map(|line| line.strip_prefix("  "));
     let all: Vec<&str> = remedies.flat_map(commands).collect();
     for line in &all {
@@ -94,27 +96,30 @@ fn tool(line: &str) -> Result<Finished> {
     finish(command(None, &devmem_tcp(), line))
 }
 
-/// Holds if the line is refused, and its remedy has a command.
-fn refused(line: &str) -> Result<String> {
+/// Checks that a command line is refused with status 1, and returns its standard error.
+fn check_refused(line: &str) -> Result<String> {
     let said = tool(line)?.refused(1).with_context(|| line.to_owned())?;
     println_line(said.trim_end());
     Ok(said)
 }
 
-/// Holds if the line is refused, a command is in the remedy, and the line then works.
-fn cured(line: &str) -> Result<()> {
-    cured_in(&NetNs::current()?, line)
+/// Checks that a command line is refused with a command in the remedy, and works after that was
+/// run.
+fn check_cured(line: &str) -> Result<()> {
+    check_cured_in(&NetNs::current()?, line)
 }
 
-/// As [`cured`], of a NIC in this namespace.
-fn cured_in(netns: &NetNs, line: &str) -> Result<()> {
-    let said = refused(line)?;
-    ensure!(pasted(&said)? > 0, "no command in {said:?}");
-    works_in(netns, command(None, &devmem_tcp(), line)).with_context(|| line.to_owned())
+/// Checks that a command line for a NIC in this namespace is refused with a command in the remedy,
+/// and works after that was run.
+fn check_cured_in(netns: &NetNs, line: &str) -> Result<()> {
+    let said = check_refused(line)?;
+    ensure!(run_remedies(&said)? > 0, "no command in {said:?}");
+    check_works_in(netns, command(None, &devmem_tcp(), line)).with_context(|| line.to_owned())
 }
 
-/// Holds if a receiver comes to bind a queue of the NIC in this namespace, or any other command ends well.
-fn works_in(netns: &NetNs, run: Command) -> Result<()> {
+/// Checks that a receiver binds one more queue of the NIC in this namespace, or that another
+/// command ends well.
+fn check_works_in(netns: &NetNs, run: Command) -> Result<()> {
     let receives = run.get_args().next().is_some_and(|first| first == "recv");
     if !receives {
         return finish(run)?.good("the same again").map(drop);
@@ -140,11 +145,11 @@ fn of_the_nic() -> Result<()> {
         Action::Queue(QueueId::new(1)),
     );
     Ethtool::open()?.insert_rule(ifindex(NIC)?, &rule)?;
-    cured(&recv)?;
+    check_cured(&recv)?;
     let apply = format!("apply {NIC} --queue 2 --flow {NIC_ADDRESS}:5000");
     tool(&apply)?.good(&apply)?;
-    cured(&recv)?;
-    nic_state::nothing_left()?;
+    check_cured(&recv)?;
+    nic_state::check_nothing_left()?;
     // Those tell where to look.
     let receiver = start_bound(command(None, &devmem_tcp(), &recv))?;
     for line in [
@@ -153,16 +158,17 @@ fn of_the_nic() -> Result<()> {
         format!("lease --phys {NIC} --count 9 --netkit nk0"),
         format!("lease --phys {NIC} --queue 3 --netkit nk0"),
     ] {
-        let said = refused(&line)?;
-        ensure!(pasted(&said)? > 0, "{line}: no command in {said:?}");
+        let said = check_refused(&line)?;
+        ensure!(run_remedies(&said)? > 0, "{line}: no command in {said:?}");
     }
     receiver.stop()?;
     sh(&format!("ip link set dev {NIC} down"))?;
-    cured(&recv)
+    check_cured(&recv)
 }
 
 case!(of_a_nic_in_another_namespace);
-/// The commands are for the namespace of the NIC, though there is a device of its name here.
+/// Provokes errors of a NIC in another namespace, while a device of its name is in this one. The
+/// remedies must be for the NIC's namespace.
 fn of_a_nic_in_another_namespace() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -176,9 +182,9 @@ fn of_a_nic_in_another_namespace() -> Result<()> {
     let apply = format!("apply {NIC} --netns {BOX} --queue 2 --flow {NIC_ADDRESS}:5000");
     tool(&apply)?.good(&apply)?;
     let netns = NetNs::by_name(BOX)?;
-    cured_in(&netns, &recv)?;
+    check_cured_in(&netns, &recv)?;
     let listener = netns.run(|| TcpListener::bind(format!("{NIC_ADDRESS}:5000")))??;
-    let said = refused(&recv)?;
+    let said = check_refused(&recv)?;
     let by = format!("(pid {})", std::process::id());
     ensure!(said.contains(&by), "{by} is not in {said:?}");
     drop(listener);
@@ -192,7 +198,7 @@ fn of_a_nic_in_another_namespace() -> Result<()> {
     let end = tool(&restore)?;
     ensure!(end.stdout.contains("as it was before"), "{}", end.stdout);
     end.good(&restore)?;
-    works_in(&netns, command(None, &devmem_tcp(), &recv))?;
+    check_works_in(&netns, command(None, &devmem_tcp(), &recv))?;
     sh(&format!("ip link delete {NIC}")).map(drop)
 }
 
@@ -201,7 +207,10 @@ fn of_leases() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     sh(&format!("ip link set dev {NIC} down"))?;
-    cured(&format!("lease --phys {NIC} --count 1 {}", boxed("")))?;
+    check_cured(&format!(
+        "lease --phys {NIC} --count 1 {}",
+        container_options("")
+    ))?;
     tool(&format!("unlease {GUEST} --netns {BOX}"))?.good("unlease")?;
     // A default route that a router's advertisement brought: it is there after the lease, too.
     testbed::clear()?;
@@ -210,7 +219,10 @@ fn of_leases() -> Result<()> {
     let default = "ip -6 route add default via 2001:db8:2::1 dev eth1 proto ra";
     sh(default)?;
     let address = format!("--queue {LAST} --address {BESIDE6}");
-    cured(&format!("lease --phys {NIC} {}", boxed(&address)))?;
+    check_cured(&format!(
+        "lease --phys {NIC} {}",
+        container_options(&address)
+    ))?;
     let routes = sh("ip -6 route show default")?;
     ensure!(routes.contains("proto ra"), "{routes:?}");
     tool(&format!("unlease {GUEST} --netns {BOX}"))?.good("unlease")?;
@@ -218,10 +230,10 @@ fn of_leases() -> Result<()> {
     sh(&format!("ip -n {BOX} route add default dev lo"))?;
     let line = format!(
         "lease --phys {NIC} {}",
-        boxed("--queue 3 --address 198.51.100.2")
+        container_options("--queue 3 --address 198.51.100.2")
     );
-    let said = refused(&line)?;
-    ensure!(pasted(&said)? > 0, "no command in {said:?}");
+    let said = check_refused(&line)?;
+    ensure!(run_remedies(&said)? > 0, "no command in {said:?}");
     Ok(())
 }
 
@@ -229,11 +241,11 @@ case!(of_memory);
 fn of_memory() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
-    cured(&format!(
+    check_cured(&format!(
         "recv -f {NIC} -l {NIC_ADDRESS}:5000 --pages 4K --size 65M"
     ))?;
     let _none = sysctl::set("vm.nr_hugepages", "0")?;
-    cured(&format!(
+    check_cured(&format!(
         "recv -f {NIC} -l {NIC_ADDRESS}:5000 --pages 2M --size 4M"
     ))?;
     let runtime = "/tmp/of-the-user";
@@ -258,7 +270,7 @@ fn of_memory() -> Result<()> {
     let (code, remedy) = told("root's")?;
     ensure!(code == Some(1), "{code:?}");
     let chown = commands(&remedy).pop().context("no command")?;
-    paste(chown)?;
+    run_remedy(chown)?;
     let (code, _) = told("the user's")?;
     sh("chown 0 /dev/dma_heap/system")?;
     ensure!(code == Some(0), "{code:?}");
@@ -266,11 +278,12 @@ fn of_memory() -> Result<()> {
 }
 
 case!(of_sockets);
-/// The port's owner is named; a command shows the way that there is not.
+/// Listens at a port in use, then sends where no route leads. The remedies must name the port's
+/// owner, and a command that shows the route.
 fn of_sockets() -> Result<()> {
     testbed::wire()?;
     let _first = std::net::TcpListener::bind((NIC_ADDRESS, 5000))?;
-    let said = refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"))?;
+    let said = check_refused(&format!("recv -f {NIC} -l {NIC_ADDRESS}:5000"))?;
     let by = format!("(pid {})", std::process::id());
     ensure!(said.contains(&by), "{by} is not in {said:?}");
     for (route, address) in [
@@ -282,7 +295,7 @@ fn of_sockets() -> Result<()> {
             true => format!("[{address}]:5000"),
             false => format!("{address}:5000"),
         };
-        let said = refused(&format!("send {to} --wait 0"))?;
+        let said = check_refused(&format!("send {to} --wait 0"))?;
         let remedy = said.lines().nth(1).context("no remedy")?;
         let ip = commands(remedy).pop().context("no command")?;
         // It answers with the kernel's words, and not with its own usage.

@@ -28,19 +28,19 @@ use framework::transfer::{devmem_tcp, summary};
 use framework::{ifindex, println_line};
 
 const MIB: u64 = 1 << 20;
-/// An event of the test bed comes within this time, or not at all.
+/// Time limit for an event of the testbed.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Runs `devmem-tcp send --dmabuf` and returns what it counted.
-fn from_dmabuf(netns: Option<&str>, line: &str) -> Result<Sent> {
+/// Runs `devmem-tcp send --dmabuf` and returns its counters.
+fn send_from_dmabuf(netns: Option<&str>, line: &str) -> Result<Sent> {
     let line = format!("send --json --wait 20 --dmabuf=4M {line}");
     let text = finish(command(netns, &devmem_tcp(), &line))?.good(&line)?;
     println_line(text.trim_end());
     parse(&text)
 }
 
-/// Every send was completed and none was copied.
-fn all_completed(sent: &Sent) -> Result<()> {
+/// Checks that every send was completed and none was copied.
+fn check_all_completed(sent: &Sent) -> Result<()> {
     let dmabuf = sent.dmabuf()?;
     ensure!(dmabuf.sends == dmabuf.completed, "not all completed");
     ensure!(dmabuf.copied == 0, "bytes were copied");
@@ -48,8 +48,8 @@ fn all_completed(sent: &Sent) -> Result<()> {
 }
 
 case!(dmabuf_to_dmabuf);
-/// Both ends in device memory, over a wire that loses some packets: bytes are sent again from where
-/// they lie.
+/// Sends from dmabuf to dmabuf, then over a wire that loses packets. All must arrive, with
+/// retransmissions out of the dmabuf.
 fn dmabuf_to_dmabuf() -> Result<()> {
     testbed::wire()?;
     let far = NetNs::by_name(PEER)?;
@@ -67,11 +67,11 @@ fn dmabuf_to_dmabuf() -> Result<()> {
         let before = resent()?;
         let to = format!("{NIC_ADDRESS}:{port}");
         let receiver = Recv::on(NIC).validate(251).listen(&to).start()?;
-        let sent = from_dmabuf(Some(PEER), &format!("{to} --dev {SENDER} --bytes 32M"))?;
+        let sent = send_from_dmabuf(Some(PEER), &format!("{to} --dev {SENDER} --bytes 32M"))?;
         let received = summary(receiver)?;
         received.all_in_dmabuf()?;
         ensure!(received.bytes == 32 * MIB, "not all arrived");
-        all_completed(&sent)?;
+        check_all_completed(&sent)?;
         ensure!(sent.dmabuf()?.max_in_flight > 1, "one send, one wait");
         let resent = resent()? - before;
         println_line(&format!("{resent} segments were sent again"));
@@ -81,7 +81,8 @@ fn dmabuf_to_dmabuf() -> Result<()> {
 }
 
 case!(through_a_lease);
-/// From a container, through the netkit that leases a queue of the NIC, to ordinary memory.
+/// Sends from a container, through the netkit that leases a queue of the NIC, to ordinary TCP. All
+/// must arrive.
 fn through_a_lease() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
@@ -91,29 +92,29 @@ fn through_a_lease() -> Result<()> {
     let to: SocketAddr = format!("{SENDER_ADDRESS}:5000").parse()?;
     let receiver = plain_receiver(to)?;
     let line = format!("{to} --netns {BOX} --dev {GUEST} --from {BOX_ADDRESS}:0 --bytes 8M");
-    all_completed(&from_dmabuf(None, &line)?)?;
+    check_all_completed(&send_from_dmabuf(None, &line)?)?;
     let received = receiver.join().ok().context("receiver")??;
     ensure!(received == pattern(8 * MIB), "other bytes arrived");
     Ok(())
 }
 
 case!(a_file_of_odd_length);
-/// Over IPv6, out of a file of any length, and a dmabuf that it goes round several times.
+/// Sends a file of odd length over IPv6, larger than the dmabuf. All must arrive.
 fn a_file_of_odd_length() -> Result<()> {
     testbed::wire()?;
     let content = pattern(9 * MIB + 4097);
     fs::write("/tmp/content", &content)?;
     let to: SocketAddr = "[2001:db8:2::1]:5000".parse()?;
     let receiver = plain_receiver(to)?;
-    let sent = from_dmabuf(None, &format!("{to} --dev {NIC} --input /tmp/content"))?;
-    all_completed(&sent)?;
+    let sent = send_from_dmabuf(None, &format!("{to} --dev {NIC} --input /tmp/content"))?;
+    check_all_completed(&sent)?;
     ensure!(sent.bytes == content.len() as u64, "not all was sent");
     let received = receiver.join().ok().context("receiver")??;
     ensure!(received == content, "other bytes arrived");
     Ok(())
 }
 
-/// A receiver of ordinary TCP in the peer's namespace: reads to the end.
+/// Starts a receiver of ordinary TCP in the peer's namespace, which reads to the end.
 fn plain_receiver(address: SocketAddr) -> Result<thread::JoinHandle<Result<Vec<u8>>>> {
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
     Ok(thread::spawn(move || {
@@ -131,7 +132,7 @@ fn pattern(bytes: u64) -> Vec<u8> {
     content
 }
 
-/// A dmabuf bound to the NIC for sending, and a connection to the peer that it can be sent over.
+/// A dmabuf bound to the NIC for sending, a sender on it, and the far end of its connection.
 pub(crate) struct Outgoing {
     pub(crate) sender: DevmemSender<TcpStream>,
     pub(crate) mapping: Mapping,
@@ -153,7 +154,7 @@ pub(crate) fn outgoing(len: u64) -> Result<Outgoing> {
     })
 }
 
-/// A connection from this namespace to the peer's.
+/// Connects from this namespace to the peer's, and returns both ends.
 pub(crate) fn connection() -> Result<(TcpStream, TcpStream)> {
     let address: SocketAddr = format!("{SENDER_ADDRESS}:0").parse()?;
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
@@ -162,7 +163,8 @@ pub(crate) fn connection() -> Result<(TcpStream, TcpStream)> {
 }
 
 case!(ranges_stay_the_kernels_until_acknowledged);
-/// A receiver that does not read: what was sent stays in flight, range by range, until it does.
+/// Sends to a receiver that does not read. The ranges must stay in flight until it does, even after
+/// the unbind.
 fn ranges_stay_the_kernels_until_acknowledged() -> Result<()> {
     testbed::wire()?;
     let mut out = outgoing(4 * MIB)?;
@@ -212,8 +214,8 @@ fn ranges_stay_the_kernels_until_acknowledged() -> Result<()> {
 }
 
 case!(small_chunks_and_little_memory);
-/// Chunks of 3 bytes, as many as one call takes, and almost no memory to keep account of sends in:
-/// `ENOBUFS` is waited out. Acknowledgements take 2 ms, so that sends are in flight at all.
+/// Sends chunks of 3 bytes with little `optmem_max`, while acknowledgements take 2 ms. `ENOBUFS`
+/// must be waited out, and all bytes arrive.
 fn small_chunks_and_little_memory() -> Result<()> {
     testbed::wire()?;
     sh(&format!(
@@ -221,7 +223,7 @@ fn small_chunks_and_little_memory() -> Result<()> {
     ))?;
     let _little = sysctl::set("net.core.optmem_max", "2048")?;
     let mut out = outgoing(MIB)?;
-    let few = until_enobufs(&mut out)?;
+    let few = send_until_enobufs(&mut out)?;
     let content = pattern(100_001);
     let mut far = out.far;
     let receiver = thread::spawn(move || -> Result<Vec<u8>> {
@@ -252,9 +254,9 @@ fn small_chunks_and_little_memory() -> Result<()> {
     Ok(())
 }
 
-/// Sends a byte at a time until the kernel has no memory to keep account of one more, and reads them
-/// at the far end: how many were in flight.
-fn until_enobufs(out: &mut Outgoing) -> Result<u64> {
+/// Sends single bytes until the kernel answers `ENOBUFS`, and reads them at the far end. Returns
+/// the number that was in flight.
+fn send_until_enobufs(out: &mut Outgoing) -> Result<u64> {
     // Else the bytes would wait for each other, and go as one send.
     out.sender.socket().set_nodelay(true)?;
     let mut sent = 0;
@@ -276,7 +278,7 @@ fn until_enobufs(out: &mut Outgoing) -> Result<u64> {
 }
 
 case!(standard_input);
-/// Standard input, as it comes.
+/// Sends standard input of a pipe from a dmabuf. All must arrive.
 fn standard_input() -> Result<()> {
     testbed::wire()?;
     let to: SocketAddr = format!("{SENDER_ADDRESS}:5000").parse()?;

@@ -23,8 +23,8 @@ const MIB: u64 = 1 << 20;
 const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
 
-/// Holds if the tool ends with status 1 and says all of these.
-fn complains(line: &str, words: &[&str]) -> Result<()> {
+/// Checks that the tool ends with status 1 and all these words.
+fn check_complaint(line: &str, words: &[&str]) -> Result<()> {
     let said = finish(command(None, &devmem_tcp(), line))?.refused(1)?;
     println_line(said.trim_end());
     for word in words {
@@ -51,14 +51,15 @@ fn bind_device_without_netmem() -> Result<()> {
         EOPNOTSUPP,
         Some("Driver does not support netmem TX"),
     )?;
-    complains(
+    check_complaint(
         "send 127.0.0.1:5000 --dmabuf --dev lo",
         &["bind-tx lo", "Driver does not support netmem TX"],
     )
 }
 
 case!(bind_netkit_without_a_lease);
-/// A netkit that leases nothing has no NIC behind it.
+/// Binds a dmabuf for sending to a netkit without a lease. The kernel must refuse, because no NIC
+/// is behind it.
 fn bind_netkit_without_a_lease() -> Result<()> {
     testbed::wire()?;
     let netkit = framework::netkit("nk0", 2)?;
@@ -68,10 +69,10 @@ fn bind_netkit_without_a_lease() -> Result<()> {
 }
 
 case!(bound_for_receiving);
-/// A dmabuf that is bound for receiving can't be sent from.
+/// Sends from a dmabuf that is bound for receiving. The send must fail.
 fn bound_for_receiving() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let memory = Udmabuf::builder(MIB).build()?;
     let queue = QueueId::new(testbed::QUEUES - 1);
     let nic = ifindex(NIC)?;
@@ -89,7 +90,7 @@ fn bound_for_receiving() -> Result<()> {
 }
 
 case!(over_the_end);
-/// Nothing of a send over the end leaves: not the part inside either.
+/// Sends a range beyond the dmabuf's end with one inside. Neither may leave.
 fn over_the_end() -> Result<()> {
     testbed::wire()?;
     let mut out = outgoing(MIB)?;
@@ -109,11 +110,12 @@ fn over_the_end() -> Result<()> {
 }
 
 case!(route_by_another_device);
-/// The address is this machine's own: its packets leave by `lo`.
+/// Sends to an address of this machine, whose packets leave by `lo`. The error must say that
+/// another device is used.
 fn route_by_another_device() -> Result<()> {
     testbed::wire()?;
     let listener = TcpListener::bind((NIC_ADDRESS, 5000))?;
-    complains(
+    check_complaint(
         &format!("send {NIC_ADDRESS}:5000 --dmabuf --dev {NIC}"),
         &["another device", "No such device", "ip route get"],
     )?;
@@ -122,8 +124,8 @@ fn route_by_another_device() -> Result<()> {
 }
 
 case!(device_that_cannot_gather);
-/// TCP takes the bytes all the same (`sk_setup_caps` has GSO gather), and they are dropped where the
-/// packet would have to become one piece (`validate_xmit_skb`): the deadline is what tells.
+/// Sends over a device without scatter-gather. TCP takes the bytes, but the packets are dropped
+/// (`sk_setup_caps`, `validate_xmit_skb`): the deadline must report the ranges in flight.
 fn device_that_cannot_gather() -> Result<()> {
     testbed::wire()?;
     sh(&format!("ethtool -K {NIC} tx-scatter-gather off"))?;
@@ -145,15 +147,16 @@ fn device_that_cannot_gather() -> Result<()> {
 case!(not_a_page_multiple);
 fn not_a_page_multiple() -> Result<()> {
     testbed::wire()?;
-    complains(
+    check_complaint(
         &format!("send {SENDER_ADDRESS}:5000 --dmabuf=5000 --dev {NIC}"),
         &["5000 bytes", "4096"],
     )?;
-    complains("send 192.0.2.1:5000 --dmabuf --dev nosuch0", &["nosuch0"])
+    check_complaint("send 192.0.2.1:5000 --dmabuf --dev nosuch0", &["nosuch0"])
 }
 
-/// `send` as it ends when its receiver falls silent, within a few seconds of 2: status 6, and words.
-fn falls_silent(line: &str, words: &[&str]) -> Result<()> {
+/// Runs `send --idle-timeout 2` to a receiver that falls silent, and checks that it ends after that
+/// time with status 6 and these words.
+fn check_gives_up(line: &str, words: &[&str]) -> Result<()> {
     let begin = Instant::now();
     let line = format!("send {line} --idle-timeout 2");
     let complaint = finish(command(None, &devmem_tcp(), &line))?.refused(6)?;
@@ -169,16 +172,17 @@ fn falls_silent(line: &str, words: &[&str]) -> Result<()> {
 }
 
 case!(silent_receiver);
-/// A receiver that never reads: the error names the ranges in flight, or what is left.
+/// Sends to a receiver that never reads. The error must name the ranges in flight, or the
+/// unacknowledged bytes.
 fn silent_receiver() -> Result<()> {
     testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
     let listener = NetNs::by_name(PEER)?.run(|| TcpListener::bind(address))??;
-    falls_silent(
+    check_gives_up(
         &format!("{address} --dmabuf --dev {NIC} --bytes 64M"),
         &["no progress within 2 s", "in flight, bytes"],
     )?;
-    falls_silent(
+    check_gives_up(
         &format!("{address} --bytes 64M"),
         &["nothing from the receiver for 2 s", "did not acknowledge"],
     )?;
@@ -187,7 +191,8 @@ fn silent_receiver() -> Result<()> {
 }
 
 case!(receiver_that_does_not_close);
-/// One that takes all, and neither closes nor says a word; and one that answers late, but not too late.
+/// Sends to a receiver that answers late, but in time, and to one that neither closes nor answers.
+/// Only the second send must fail.
 fn receiver_that_does_not_close() -> Result<()> {
     testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
@@ -205,7 +210,7 @@ fn receiver_that_does_not_close() -> Result<()> {
     let line = format!("send {address} --bytes 1M --idle-timeout 5");
     finish(command(None, &devmem_tcp(), &line))?.good("send")?;
     let never = serve(Duration::from_secs(30))?;
-    falls_silent(
+    check_gives_up(
         &format!("{address} --bytes 1M"),
         &["it has all of them, and does not close"],
     )?;
@@ -215,7 +220,8 @@ fn receiver_that_does_not_close() -> Result<()> {
 }
 
 case!(receiver_that_vanishes);
-/// One whose machine is gone from one moment to the next: no reset comes, no acknowledgement.
+/// Takes the receiver's link down in mid-send, so that neither a reset nor an acknowledgement
+/// comes. The send must give up.
 fn receiver_that_vanishes() -> Result<()> {
     testbed::wire()?;
     let address = SocketAddr::new(SENDER_ADDRESS.parse()?, 5000);
@@ -228,13 +234,13 @@ fn receiver_that_vanishes() -> Result<()> {
         Ok(())
     };
     let peer = thread::spawn(vanish);
-    falls_silent(&format!("{address} --bytes 1G"), &["after"])?;
+    check_gives_up(&format!("{address} --bytes 1G"), &["after"])?;
     ensure!(!peer.is_finished(), "the peer ended: {:?}", peer.join());
     Ok(())
 }
 
 case!(reset_by_the_receiver);
-/// A receiver that resets the connection midway: its error, and nothing stays in flight.
+/// Resets the connection in mid-send. The error must say so, and nothing stay in flight.
 fn reset_by_the_receiver() -> Result<()> {
     testbed::wire()?;
     let mut out = outgoing(MIB)?;
@@ -265,7 +271,7 @@ fn reset_by_the_receiver() -> Result<()> {
     Ok(())
 }
 
-/// A close that resets.
+/// Makes the close of a socket send a reset.
 fn reset_on_close(socket: &std::net::TcpStream) -> Result<()> {
     let linger = nix::libc::linger {
         l_onoff: 1,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use netdev::ethtool::HeaderSplit;
 
-use super::remedies::pasted;
+use super::remedies::run_remedies;
 use framework::command_line::Recv;
 use framework::nic_state;
 use framework::println_line;
@@ -16,7 +16,8 @@ use framework::testbed::{self, BOX, GUEST, NIC, NIC_ADDRESS};
 use framework::tool::{command, finish, sh, until};
 use framework::transfer::{devmem_tcp, nic_settings};
 
-/// Holds if the line is refused with status 1, in two lines that contain these words.
+/// Checks that a command is refused with status 1 and two lines, an error with all these words and
+/// a remedy whose commands work.
 pub(crate) fn complains(mut run: Command, words: &[&str]) -> Result<()> {
     run.stdin(std::process::Stdio::null());
     let complaint = finish(run)?.refused(1)?;
@@ -31,7 +32,7 @@ pub(crate) fn complains(mut run: Command, words: &[&str]) -> Result<()> {
         lines.len()
     );
     ensure!(lines[1].starts_with("  "), "the second line is no remedy");
-    pasted(&complaint).map(drop)
+    run_remedies(&complaint).map(drop)
 }
 
 fn tool(line: &str) -> Command {
@@ -57,9 +58,9 @@ fn queue_out_of_range() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
     let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000 --no-config");
-    testbed::split()?;
+    testbed::enable_header_split()?;
     complains(tool(&line), &["99", "eth1 has rx queues 0-3"])?;
-    testbed::rings(HeaderSplit::Auto, 0)?;
+    testbed::set_header_split(HeaderSplit::Auto, 0)?;
     let line = format!("recv -f {NIC} --queue 99 -l {NIC_ADDRESS}:5000");
     complains(tool(&line), &["99", "eth1 has rx queues 0-3"])?;
     ensure!(
@@ -90,7 +91,7 @@ fn device_without_devmem() -> Result<()> {
 case!(split_off_and_no_config);
 fn split_off_and_no_config() -> Result<()> {
     testbed::wire()?;
-    testbed::rings(HeaderSplit::Disabled, 0)?;
+    testbed::set_header_split(HeaderSplit::Disabled, 0)?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --no-config");
     complains(
         tool(&line),
@@ -101,7 +102,7 @@ fn split_off_and_no_config() -> Result<()> {
 case!(without_net_admin);
 fn without_net_admin() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     let before = nic_settings(NIC)?;
     let bare = |line: &str| {
         let mut run = Command::new("setpriv");
@@ -128,7 +129,7 @@ fn without_net_admin() -> Result<()> {
 }
 
 case!(without_udmabuf);
-/// Its node hidden behind an empty /dev, in a mount namespace of the tool's own.
+/// Hides `/dev/udmabuf` behind an empty `/dev`. The error must name it, and no NIC be touched.
 fn without_udmabuf() -> Result<()> {
     testbed::wire()?;
     let mut run = Command::new("unshare");
@@ -138,11 +139,12 @@ fn without_udmabuf() -> Result<()> {
     );
     run.args(["--mount", "sh", "-c", &line]);
     complains(run, &["/dev/udmabuf", "udmabuf"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(over_the_size_limit);
-/// The limit is 64 up to Linux 7.2 and practically none from 7.3 on: set it.
+/// Sets udmabuf's size limit to 64 MiB, as before Linux 7.3, and asks for more. The error must name
+/// the parameter.
 fn over_the_size_limit() -> Result<()> {
     testbed::wire()?;
     let _limit = sysctl::set_parameter("udmabuf", "size_limit_mb", "64")?;
@@ -150,7 +152,7 @@ fn over_the_size_limit() -> Result<()> {
     complains(tool(&line), &["size_limit_mb"])?;
     let line = format!("recv -f {NIC} -l {NIC_ADDRESS}:5000 --size 5000");
     complains(tool(&line), &["page"])?;
-    nic_state::untouched()
+    nic_state::check_untouched()
 }
 
 case!(port_in_use);
@@ -168,7 +170,8 @@ fn port_in_use() -> Result<()> {
 }
 
 case!(flow_in_use);
-/// Two want the same packets: the NIC has one rule for them, and the second is refused.
+/// Asks for a flow that a receiver's rule has. `apply` must be refused, name the receiver, and
+/// change nothing.
 fn flow_in_use() -> Result<()> {
     testbed::wire()?;
     let before = nic_settings(NIC)?;
@@ -225,7 +228,8 @@ fn bad_command_lines() -> Result<()> {
 }
 
 case!(refused_lease_leaves_nothing);
-/// A netkit that was made for a lease goes when the lease is refused.
+/// Leases a queue that does not exist to a new netkit. The lease must fail, and the netkit be
+/// removed.
 fn refused_lease_leaves_nothing() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;

@@ -22,10 +22,10 @@ use framework::transfer::devmem_tcp;
 use framework::{ifindex, println_line};
 
 const LAST: u32 = testbed::QUEUES - 1;
-/// From the change to its line.
+/// Time limit from a change to its line.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// `devmem-tcp show --watch --json`, read as it goes.
+/// A running `devmem-tcp show --watch --json`, whose lines are read as they come.
 struct Watch {
     child: Child,
     lines: Receiver<(Instant, String)>,
@@ -49,7 +49,7 @@ impl Watch {
         Ok(watch)
     }
 
-    /// The next line that says this; others may come before it.
+    /// Waits for the next line about `what`; others may come before it.
     fn next(&mut self, what: &str, deadline: Instant) -> Result<(Instant, Value)> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -65,8 +65,12 @@ impl Watch {
         }
     }
 
-    /// Holds if an act is told within the limit.
-    fn tells<T>(&mut self, what: &str, act: impl FnOnce() -> Result<T>) -> Result<(T, Value)> {
+    /// Checks that `act` causes a line about `what` in time.
+    fn check_tells<T>(
+        &mut self,
+        what: &str,
+        act: impl FnOnce() -> Result<T>,
+    ) -> Result<(T, Value)> {
         let began = Instant::now();
         let done = act()?;
         let acted = Instant::now();
@@ -81,7 +85,7 @@ impl Watch {
         Ok((done, change))
     }
 
-    /// Ctrl-C, which is a good end.
+    /// Ends the watch by Ctrl-C, which must be a good end.
     fn end(mut self) -> Result<()> {
         kill(Pid::from_raw(self.child.id().try_into()?), Signal::SIGINT)?;
         let mut status = None;
@@ -94,16 +98,16 @@ impl Watch {
     }
 }
 
-/// An end of a change: namespace, device, queue.
-fn end_is(end: &Value, netns: &str, device: &str, queue: u32) -> Result<()> {
+/// Checks that one end of a reported change is this namespace, device and queue.
+fn check_end(end: &Value, netns: &str, device: &str, queue: u32) -> Result<()> {
     let same = end["netns"] == netns && end["device"] == device && end["queue"] == queue;
     ensure!(same, "not {netns:?} {device} rx {queue}: {end}");
     Ok(())
 }
 
-fn both_ends(change: &Value, netns: &str) -> Result<()> {
-    end_is(&change["phys"], "", NIC, LAST)?;
-    end_is(&change["virt"], netns, GUEST, 1)
+fn check_both_ends(change: &Value, netns: &str) -> Result<()> {
+    check_end(&change["phys"], "", NIC, LAST)?;
+    check_end(&change["virt"], netns, GUEST, 1)
 }
 
 fn bind(guest: &Guest) -> Result<Binding> {
@@ -114,73 +118,76 @@ fn bind(guest: &Guest) -> Result<Binding> {
 }
 
 case!(lease_and_bind);
-/// A lease, a binding on it, and their ends; the namespace of the one end came while it watched.
+/// Leases a queue, binds it, and ends both. Each must be reported in time, also for a namespace
+/// that was made after the start.
 fn lease_and_bind() -> Result<()> {
     let mut watch = Watch::start()?;
-    let (_, nic) = watch.tells("device-came", testbed::wire)?;
+    let (_, nic) = watch.check_tells("device-came", testbed::wire)?;
     ensure!(nic["device"]["kind"] == "physical", "{nic}");
-    testbed::split()?;
+    testbed::enable_header_split()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    let (_, leased) = watch.tells("leased", || guest.lease(LAST))?;
-    both_ends(&leased, BOX)?;
+    let (_, leased) = watch.check_tells("leased", || guest.lease(LAST))?;
+    check_both_ends(&leased, BOX)?;
     for _ in 0..2 {
-        let (binding, bound) = watch.tells("bound", || bind(&guest))?;
-        both_ends(&bound, BOX)?;
+        let (binding, bound) = watch.check_tells("bound", || bind(&guest))?;
+        check_both_ends(&bound, BOX)?;
         ensure!(bound["dmabuf"] == binding.id().get(), "{bound}");
-        let (_, unbound) = watch.tells("unbound", || {
+        let (_, unbound) = watch.check_tells("unbound", || {
             drop(binding);
             Ok(())
         })?;
-        both_ends(&unbound, BOX)?;
+        check_both_ends(&unbound, BOX)?;
     }
     testbed::namespace(BOX2)?;
-    let (_, moved) = watch.tells("lease-moved", || move_to(Some(BOX), GUEST, Some(BOX2)))?;
-    both_ends(&moved, BOX2)?;
-    let (_, ended) = watch.tells("lease-ended", || delete(HOST))?;
-    both_ends(&ended, BOX2)?;
-    watch.tells("device-went", machine::unload)?;
+    let (_, moved) = watch.check_tells("lease-moved", || move_to(Some(BOX), GUEST, Some(BOX2)))?;
+    check_both_ends(&moved, BOX2)?;
+    let (_, ended) = watch.check_tells("lease-ended", || delete(HOST))?;
+    check_both_ends(&ended, BOX2)?;
+    watch.check_tells("device-went", machine::unload)?;
     watch.end()
 }
 
 case!(direct_bind_and_namespace);
-/// A queue of the NIC itself, and a namespace that goes: the watch does not keep it alive.
+/// Binds a queue of the NIC, then deletes the namespace of a leased netkit. Both must be reported:
+/// the watch must not keep the namespace alive.
 fn direct_bind_and_namespace() -> Result<()> {
     testbed::wire()?;
-    testbed::split()?;
+    testbed::enable_header_split()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(LAST, 1)?;
+    guest.lease_as(LAST, 1)?;
     let mut watch = Watch::start()?;
     let memory = Udmabuf::builder(1 << 20).build()?;
-    let (binding, bound) = watch.tells("bound", || {
+    let (binding, bound) = watch.check_tells("bound", || {
         let options = BindOptions::default();
         Ok(Netdev::open()?.bind_rx(ifindex(NIC)?, &memory, &[QueueId::new(1)], options)?)
     })?;
-    end_is(&bound["phys"], "", NIC, 1)?;
+    check_end(&bound["phys"], "", NIC, 1)?;
     ensure!(bound["virt"].is_null(), "{bound}");
-    watch.tells("unbound", || {
+    watch.check_tells("unbound", || {
         drop(binding);
         Ok(())
     })?;
     drop(guest);
-    let (_, ended) = watch.tells("lease-ended", || {
+    let (_, ended) = watch.check_tells("lease-ended", || {
         machine::delete_namespace(BOX)?;
         until("the end of the lease", Duration::from_secs(30), || {
             is_free(LAST)
         })
     })?;
-    both_ends(&ended, BOX)?;
+    check_both_ends(&ended, BOX)?;
     watch.end()
 }
 
 case!(namespace_without_a_name);
-/// The guest's namespace has no name, only a process: it is followed there, under that label.
+/// Leases to a namespace that has no name, only a process. Its changes must be reported under the
+/// process's id.
 fn namespace_without_a_name() -> Result<()> {
     testbed::wire()?;
     testbed::container()?;
     let mut guest = Guest::pair(GUEST, 2, BOX)?;
-    guest.granted(LAST, 1)?;
+    guest.lease_as(LAST, 1)?;
     let pod = Running::start(command(Some(BOX), "sleep".as_ref(), "60"))?;
     let netns = NetNs::by_pid(pod.id())?;
     until("the pod", Duration::from_secs(30), || {
@@ -192,16 +199,16 @@ fn namespace_without_a_name() -> Result<()> {
     let shown = finish(command(None, &devmem_tcp(), "show --json"))?.good("show")?;
     let shown: Value = serde_json::from_str(&shown)?;
     let label = format!("pid:{}", pod.id());
-    end_is(&shown["leases"][0]["virt"], &label, GUEST, 1)?;
+    check_end(&shown["leases"][0]["virt"], &label, GUEST, 1)?;
     println_line(&finish(command(None, &devmem_tcp(), "show"))?.good("show")?);
     let mut watch = Watch::start()?;
-    let (_, ended) = watch.tells("lease-ended", || {
+    let (_, ended) = watch.check_tells("lease-ended", || {
         pod.signal(Signal::SIGKILL)?;
         until("the end of the lease", Duration::from_secs(30), || {
             is_free(LAST)
         })
     })?;
-    both_ends(&ended, &label)?;
+    check_both_ends(&ended, &label)?;
     pod.end_within(Duration::from_secs(5))?;
     watch.end()
 }

@@ -23,7 +23,7 @@ use framework::testbed::{NIC, NIC_ADDRESS, PEER, SENDER_ADDRESS};
 use framework::tool::{Finished, Running, until};
 use framework::transfer::devmem_tcp;
 
-/// Nothing here takes longer.
+/// Time limit for each step of a receiver.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// A receiver whose output can be read while it runs.
@@ -38,7 +38,7 @@ impl LiveReceiver {
         Self::within("exec", &format!("-f {NIC} {line}"))
     }
 
-    /// By way of another command.
+    /// Starts a receiver by way of another command, and waits until it is bound and listens.
     pub(crate) fn within(way: &str, line: &str) -> Result<Self> {
         let (out, err) = ("/tmp/telemetry.out", "/tmp/telemetry.err");
         let tool = devmem_tcp();
@@ -62,14 +62,14 @@ impl LiveReceiver {
         fs::read_to_string(&self.err).context("stderr")
     }
 
-    /// The lines of its standard output that are whole.
+    /// Returns the complete lines that the receiver has written to standard output so far.
     pub(crate) fn lines(&self) -> Result<Vec<String>> {
         let text = fs::read_to_string(&self.out).context("stdout")?;
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
         Ok(whole.lines().map(str::to_owned).collect())
     }
 
-    /// The next `--live` line of which this holds.
+    /// Waits for a new `--live` line for which `holds` returns true.
     pub(crate) fn line(&self, what: &str, holds: impl Fn(&Value) -> bool) -> Result<Value> {
         let before = self.lines()?.len();
         let mut found = None;
@@ -88,7 +88,7 @@ impl LiveReceiver {
         found.context("no line")
     }
 
-    /// Its end, with what it printed.
+    /// Waits for the receiver's end, and returns its exit status and output.
     pub(crate) fn end(self) -> Result<Finished> {
         let mut end = self.running.end_within(SOON)?;
         end.stdout = fs::read_to_string(&self.out)?;
@@ -97,7 +97,7 @@ impl LiveReceiver {
     }
 }
 
-/// A connection from the far end of the wire that has sent so much.
+/// Connects from the far end of the wire and sends `bytes` bytes.
 pub(crate) fn connect(port: u16, bytes: usize) -> Result<TcpStream> {
     connect_to(NIC_ADDRESS, port, bytes)
 }
@@ -120,8 +120,8 @@ pub(crate) fn connect_to(address: &str, port: u16, bytes: usize) -> Result<TcpSt
     Ok(stream)
 }
 
-/// Packets that were read are freed at once, not by the processor that received them, some time
-/// later (`skb_attempt_defer_free`): each still takes a niov.
+/// Makes the kernel free received packets at once instead of later on the CPU that received them
+/// (`skb_attempt_defer_free`), because each unfreed packet holds a niov.
 pub(crate) struct FreedAtOnce(String);
 
 impl FreedAtOnce {
@@ -140,11 +140,11 @@ impl Drop for FreedAtOnce {
     }
 }
 
-/// A thread that stands still, and no other of its process.
-pub(crate) struct Halted(Pid);
+/// A thread that is stopped by ptrace, while the other threads of its process go on.
+pub(crate) struct StoppedThread(Pid);
 
-impl Halted {
-    pub(crate) fn at(pid: u32) -> Result<Self> {
+impl StoppedThread {
+    pub(crate) fn stop(pid: u32) -> Result<Self> {
         let pid = Pid::from_raw(pid.try_into().context("pid")?);
         ptrace::attach(pid).context("ptrace")?;
         let stopped = waitpid(pid, None)?;
@@ -155,7 +155,7 @@ impl Halted {
         Ok(Self(pid))
     }
 
-    pub(crate) fn go_on(self) -> Result<()> {
+    pub(crate) fn resume(self) -> Result<()> {
         Ok(ptrace::detach(self.0, None)?)
     }
 }
