@@ -156,6 +156,11 @@ impl<M, S: Sink + Send> Ready<'_, M, S> {
         &self.device
     }
 
+    /// What was changed on the NIC, in order.
+    pub fn changes(&self) -> &[Change] {
+        self.set_up.changes()
+    }
+
     /// The bindings, each with its dmabuf.
     pub fn bindings(&self) -> impl ExactSizeIterator<Item = (&Binding, &M)> {
         self.set_up.bindings()

@@ -17,6 +17,8 @@ mod sinks;
 mod spread;
 mod summary;
 
+use std::fmt;
+
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
 use common::signals::{Second, Signals};
@@ -63,6 +65,8 @@ struct Failed {
 struct Received {
     ended: receiver::Received<AnyMemory, AnySink>,
     measured: Measured,
+    /// Whether the NIC was changed for it.
+    changed: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
@@ -99,9 +103,7 @@ fn preview(args: &Args, found: &Found<AnyMemory>) -> Result<()> {
     let device = found.device();
     let changes = found.preview();
     let changes = changes.map_err(|error| explained_of(error, device))?;
-    let nic = device.nic.as_ref().map(|nic| &nic.device);
-    let nic = nic.unwrap_or(&device.link.name);
-    crate::plan::print(nic, changes, false, args.json)
+    crate::plan::print(nic_of(device), changes, false, args.json)
 }
 
 /// Takes the addresses, makes the memory, opens the output; then sets the NIC up, binds and listens. What fails
@@ -170,19 +172,26 @@ fn receive(session: &Session<'_>, mut ready: Ready<'_>) -> Received {
         served,
     } = session;
     if let Some(served) = served {
-        served.attend(&mut ready, args.json, *stdout_taken);
+        served.attend(&mut ready, args, *stdout_taken);
     }
     watch.attend(Observer::new(args, &ready, *stdout_taken));
-    report::tell(format_args!(
-        "listening on {}, {} rx {} bound to dmabuf {} ({})",
-        list(&args.listen),
-        device.link.name,
-        queue_list(&device.queues),
-        list(ready.bindings().map(|(binding, _)| binding.id())),
-        args.memory
-            .describe(ready.bindings().map(|(_, memory)| memory)),
-    ));
+    for change in ready.changes() {
+        tell(args, format_args!("{}: {change}", nic_of(device)));
+    }
+    tell(
+        args,
+        format_args!(
+            "listening on {}, {} rx {} bound to dmabuf {} ({})",
+            list(&args.listen),
+            device.link.name,
+            queue_list(&device.queues),
+            list(ready.bindings().map(|(binding, _)| binding.id())),
+            args.memory
+                .describe(ready.bindings().map(|(_, memory)| memory)),
+        ),
+    );
     notify(&[NotifyState::Ready]);
+    let changed = !ready.changes().is_empty();
     let before = Cpu::now();
     let ended = ready.receive();
     notify(&[NotifyState::Stopping]);
@@ -192,7 +201,11 @@ fn receive(session: &Session<'_>, mut ready: Ready<'_>) -> Received {
         signal: signals.received(),
         served: served.as_ref().map(Served::sums),
     };
-    Received { ended, measured }
+    Received {
+        ended,
+        measured,
+        changed,
+    }
 }
 
 /// Unbinds and restores the NIC, prints the summary, and says whether all went well.
@@ -205,9 +218,15 @@ fn finish(session: Session<'_>, received: Result<Received, Failed>) -> Result<()
         stdout_taken,
         ..
     } = session;
+    let mut put_back = false;
     let (summary, restored) = match received {
-        Ok(Received { ended, measured }) => {
+        Ok(Received {
+            ended,
+            measured,
+            changed,
+        }) => {
             let Finished { report, restored } = ended.finish();
+            put_back = changed && restored.is_ok();
             let report = report.map_err(|error| explained_of(error, &device));
             let summary = report.map(|report| Summary::new(args, &device, report, measured));
             (summary, restored_of(restored, &device))
@@ -215,6 +234,12 @@ fn finish(session: Session<'_>, received: Result<Received, Failed>) -> Result<()
         Err(Failed { error, restored }) => (Err(error), restored),
     };
     signals.done();
+    if put_back && !args.quiet {
+        let nic = nic_of(&device);
+        report::say(format_args!(
+            "{nic}: put back, but for what other receivers need"
+        ));
+    }
     let verdict = summary.as_ref().map_or(Ok(()), Summary::verdict);
     let good = summary.is_ok() && verdict.is_ok() && restored.is_ok();
     // What disappears after everything was received does not matter.
@@ -276,6 +301,19 @@ fn disappeared(
         text,
         remedy: cause.remedy,
     }
+}
+
+/// Posts a line on standard error, unless the receiver is to be quiet.
+fn tell(args: &Args, text: impl fmt::Display) {
+    if !args.quiet {
+        report::tell(text);
+    }
+}
+
+/// Name of the NIC behind a device, or of the device where the NIC is out of reach.
+fn nic_of(device: &RxDevice) -> &str {
+    let nic = device.nic.as_ref().map(|nic| &nic.device);
+    nic.unwrap_or(&device.link.name)
 }
 
 /// Tells the service manager, if the receiver runs under one (`sd_notify`).

@@ -80,6 +80,9 @@ pub(crate) struct Args {
     /// As `--live`, but a line each on stderr, as earlier versions had it
     #[arg(long, hide = true, conflicts_with = "live")]
     pub(super) progress: bool,
+    /// Say nothing on standard error but warnings and errors
+    #[arg(long, short)]
+    pub(super) quiet: bool,
     /// Print the summary as JSON
     #[arg(long)]
     pub(super) json: bool,

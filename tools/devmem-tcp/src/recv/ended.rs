@@ -8,6 +8,7 @@ use common::{stdio, with_sources};
 use devmem::engine::{self, End};
 use serde::Serialize;
 
+use super::args::Args;
 use super::sinks::Ready;
 use crate::report;
 
@@ -114,13 +115,14 @@ pub(super) struct Sums {
 impl Served {
     /// Takes the receiver's connections as they end, and prints a line for each: as JSON on standard output, or on
     /// standard error where the payload goes to the other.
-    pub(super) fn attend(&self, ready: &mut Ready<'_>, json: bool, stdout_taken: bool) {
+    pub(super) fn attend(&self, ready: &mut Ready<'_>, args: &Args, stdout_taken: bool) {
         let sums = Arc::clone(&self.0);
+        let (json, quiet) = (args.json, args.quiet);
         ready.on_end(move |connection| {
             let connection = Connection::from(&connection);
             let printed = match json {
                 true => print_json(&connection, stdout_taken),
-                false => print(&connection),
+                false => print(&connection, quiet),
             };
             let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
             sums.counts.add(&connection);
@@ -135,8 +137,9 @@ impl Served {
 }
 
 /// Posts a line: this is a thread that receives. Returns false if it was dropped.
-fn print(connection: &Connection) -> bool {
+fn print(connection: &Connection, quiet: bool) -> bool {
     match (&connection.error, connection.remedy) {
+        (None, _) if quiet => true,
         (None, _) => report::tell(connection.line()),
         (Some(_), None) => report::warn(&connection.line()),
         (Some(_), Some(remedy)) => report::warn(&format!("{}\n  {remedy}", connection.line())),

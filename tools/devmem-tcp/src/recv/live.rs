@@ -75,9 +75,9 @@ impl Live {
             (true, true, _) => Out::Json,
             (true, false, true) => Out::Screen(Screen::new(title, to_stderr, usize::MAX)),
             (true, false, false) => Out::Lines,
-            (false, _, true) => Out::Screen(Screen::new(title, to_stderr, 1)),
+            (false, _, true) if !args.quiet => Out::Screen(Screen::new(title, to_stderr, 1)),
             (false, _, false) if args.progress => Out::Lines,
-            (false, _, false) => return None,
+            (false, ..) => return None,
         };
         let now = Instant::now();
         Some(Self {
