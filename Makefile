@@ -97,8 +97,8 @@ vm: vm-ready ## a shell in the VM, with the NIC, its peer and a container's name
 	@$(vm)/run --interactive -- /host/ready $(if $(RUN),/host/mine/$(notdir $(firstword $(RUN))) $(wordlist 2,$(words $(RUN)),$(RUN)))
 
 build: setup ## static binaries, in target/guest/bin
-	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p receiver --bins --examples
-	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests selftests-bench probe-receiver \
+	$(static) --locked -p devmem-tcp -p ncdevmem -p selftests -p receiver -p memory --bins --examples
+	@install -D -t target/guest/bin $(addprefix target/static/$(triple)/release/,devmem-tcp ncdevmem selftests selftests-bench probe-receiver examples/pass \
 		$(patsubst crates/receiver/%.rs,%,$(subst /main.rs,.rs,$(wildcard crates/receiver/examples/*.rs crates/receiver/examples/*/main.rs))))
 	@strip --strip-debug target/guest/bin/* # a guest reads them anew each time: 20 MB otherwise
 	@install -t target/guest selftests/demo selftests/ready

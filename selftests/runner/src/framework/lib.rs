@@ -7,6 +7,7 @@
 #![allow(rustdoc::private_intra_doc_links)]
 
 pub mod command_line;
+pub mod console;
 pub mod doctor;
 pub mod driver;
 pub mod far_end;

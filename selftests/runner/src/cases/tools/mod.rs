@@ -1,6 +1,9 @@
 //! The tools as their users see them: options, texts, JSON, sending, `ncdevmem`, the examples.
 
 mod completions;
+mod docs;
+mod docs_undone;
+mod documents;
 mod examples;
 mod feel;
 pub(super) mod json;
