@@ -7,7 +7,7 @@ use devmem::pattern::Pattern;
 use netdev::NetNs;
 use udmabuf::HugePage;
 
-/// A size in bytes: `4096`, `64K`, `256M`, `1G` (powers of 1,024).
+/// A size in bytes: `4096`, `64K`, `256M`, `1G`, also as `64KB` or `64KiB` (powers of 1,024 all).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Size(pub(crate) u64);
 
@@ -18,9 +18,9 @@ impl FromStr for Size {
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
         let shift = match text[digits.len()..].to_ascii_uppercase().as_str() {
             "" | "B" => 0,
-            "K" | "KIB" => 10,
-            "M" | "MIB" => 20,
-            "G" | "GIB" => 30,
+            "K" | "KB" | "KIB" => 10,
+            "M" | "MB" | "MIB" => 20,
+            "G" | "GB" | "GIB" => 30,
             unit => return Err(format!("unit {unit:?} is not K, M or G")),
         };
         let number: u64 = digits
@@ -143,6 +143,7 @@ mod tests {
         assert_eq!("4096".parse(), Ok(Size(4096)));
         assert_eq!("64K".parse(), Ok(Size(65536)));
         assert_eq!("1GiB".parse(), Ok(Size(1 << 30)));
+        assert_eq!("64MB".parse(), Ok(Size(64 << 20)));
         assert!("".parse::<Size>().is_err());
         assert!("64Q".parse::<Size>().is_err());
         assert!("-1".parse::<Size>().is_err());

@@ -5,6 +5,7 @@
 //! by requests that it must refuse.
 
 mod check;
+mod distance;
 mod driver;
 mod leftovers;
 mod link;
@@ -175,6 +176,7 @@ fn check_device(
 fn of_nic(nic: &Nic) -> Vec<CheckResult> {
     let tables = [
         driver::CHECKS,
+        distance::CHECKS,
         link::CHECKS,
         queues::CHECKS,
         steering::CHECKS,

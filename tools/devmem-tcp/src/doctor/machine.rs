@@ -52,6 +52,19 @@ impl Wanted {
         self.pages == Some(HugePage::Mb2)
     }
 
+    /// PCI address of the GPU whose memory was requested; `None` for other memory, and for a GPU that the driver
+    /// does not know.
+    pub(super) fn gpu(&self) -> Option<String> {
+        let Choice::Cuda(ordinal, _) = self.memory else {
+            return None;
+        };
+        let devices = cuda::Driver::load()
+            .and_then(|driver| driver.devices())
+            .ok()?;
+        let gpu = devices.into_iter().find(|gpu| gpu.ordinal == ordinal)?;
+        Some(gpu.pci)
+    }
+
     /// Whether the checks of udmabuf apply.
     pub(super) fn is_udmabuf(&self) -> bool {
         self.memory == Choice::Udmabuf

@@ -50,6 +50,8 @@ pub(super) struct Nic {
     pub(super) splits: Settable,
     /// Size of the dmabuf in bytes.
     pub(super) size: u64,
+    /// PCI address of the GPU whose memory is to be used, such as `0000:3b:00.0`.
+    pub(super) gpu: Option<String>,
 }
 
 /// Netkit queue that a NIC's queue is leased to, and that a dmabuf is bound to.
@@ -148,6 +150,7 @@ impl Nic {
             namespace,
             link,
             size: machine.wanted.size,
+            gpu: machine.wanted.gpu(),
         })
     }
 

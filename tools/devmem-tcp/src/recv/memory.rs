@@ -25,8 +25,8 @@ pub(super) struct MemoryArgs {
     /// fd:N, or socket:PATH to connect to and be passed an fd
     #[arg(long, value_name = "MEMORY", default_value_t)]
     pub(super) memory: Choice,
-    /// Size of the dmabuf [default: 64M]; of one that is passed (fd, socket), what it must have at
-    /// least: all of it is used
+    /// Size of the dmabuf, in K, M or G of powers of 1,024 [default: 64M]; of one that is passed (fd,
+    /// socket), what it must have at least: all of it is used
     #[arg(long, value_name = "SIZE")]
     size: Option<Size>,
     /// Pages that a udmabuf is made of
