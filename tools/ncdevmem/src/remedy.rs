@@ -34,7 +34,7 @@ fn of_receiver(error: &receiver::Error) -> Option<String> {
             format!("set it up: {up}")
         }
         Stacked { nics, .. } => format!("name the NIC itself: -f {}", nics.first()?),
-        InUse { .. } => IN_USE.to_owned(),
+        InUse { .. } => QUEUE_IN_USE_REMEDY.to_owned(),
         NoSuchQueue { .. } | NamedTwice { .. } | NotLeased { .. } => {
             "`devmem-tcp show IF --all` lists the queues: name others, with -t and -q".to_owned()
         }
@@ -44,7 +44,7 @@ fn of_receiver(error: &receiver::Error) -> Option<String> {
 }
 
 /// Remedy for a queue that another receiver has.
-const IN_USE: &str =
+const QUEUE_IN_USE_REMEDY: &str =
     "another has this queue: `devmem-tcp show` lists who; name another, with -t and -q";
 
 /// Remedy for a refusal of the kernel, with the option of this tool where it has one.
@@ -54,7 +54,9 @@ fn of_kernel(error: &netdev::Error, within: &str) -> Option<String> {
         ("bind-rx", _) if text.contains("Unknown attribute type") => {
             "this kernel does not know it: -b is of Linux 7.3"
         }
-        ("bind-rx", libc::EEXIST | libc::EBUSY) if !text.contains("XDP program") => IN_USE,
+        ("bind-rx", libc::EEXIST | libc::EBUSY) if !text.contains("XDP program") => {
+            QUEUE_IN_USE_REMEDY
+        }
         ("rings-get" | "rings-set" | "channels-get" | "rss-get", libc::EOPNOTSUPP) => {
             "devmem needs a NIC with header split: name one with -f"
         }

@@ -6,10 +6,10 @@
 //! `SO_RCVLOWAT` (`tcp_set_rcvlowat`) or as the receive buffer grows (`tcp_rcv_space_adjust`).
 
 /// Bytes of the stream between checks of the receive window, where it may have changed much.
-const SHORTEST_INTERVAL: u64 = 16 << 10;
+const MIN_BYTES_BETWEEN_CHECKS: u64 = 16 << 10;
 /// Bytes of the stream between checks of the receive window in a long stream: at most one call in
 /// this many.
-const LONGEST_INTERVAL: u64 = 4 << 20;
+const MAX_BYTES_BETWEEN_CHECKS: u64 = 4 << 20;
 
 /// Schedule of the checks of a connection's receive window, in bytes of the stream.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ impl WindowChecks {
     pub(super) fn new() -> Self {
         Self {
             next: 1,
-            interval: SHORTEST_INTERVAL,
+            interval: MIN_BYTES_BETWEEN_CHECKS,
         }
     }
 
@@ -39,7 +39,7 @@ impl WindowChecks {
             return false;
         }
         self.next = bytes.saturating_add(self.interval);
-        self.interval = (self.interval * 2).min(LONGEST_INTERVAL);
+        self.interval = (self.interval * 2).min(MAX_BYTES_BETWEEN_CHECKS);
         true
     }
 }

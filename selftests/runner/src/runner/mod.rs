@@ -159,7 +159,11 @@ impl<W: io::Write> Runner<W> {
     /// Runs one case in its own process, and writes its output as diagnostics.
     fn verdict(&mut self, turn: &Turn) -> Result<Verdict> {
         let begun = Instant::now();
-        let end = isolate::run_case(&self.program, &turn.arguments(self.driver), self.deadline)?;
+        let end = isolate::run_case(
+            &self.program,
+            &turn.runner_arguments(self.driver),
+            self.deadline,
+        )?;
         let took = begun.elapsed();
         let verdict = match end.status {
             isolate::Status::Exited(0) => Verdict::Passed,

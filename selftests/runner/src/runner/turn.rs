@@ -23,7 +23,7 @@ impl Turn {
     }
 
     /// Returns this program's arguments that run the case.
-    pub(super) fn arguments(&self, driver: Driver) -> [&str; 6] {
+    pub(super) fn runner_arguments(&self, driver: Driver) -> [&str; 6] {
         [
             "--case",
             &self.case.name,

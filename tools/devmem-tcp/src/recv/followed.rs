@@ -82,7 +82,7 @@ impl Followed {
         self.state == State::Gone
     }
 
-    /// It went to the namespace that its old one knows by this number.
+    /// Follows the link into the namespace that it moved to, of which its old namespace has this id.
     fn follow(&mut self, nsid: NsId, ifindex: Ifindex) {
         let there = NetNs::visible().and_then(|visible| {
             Link::open_in(&self.netns)?.find_namespace(nsid, &visible.namespaces)
