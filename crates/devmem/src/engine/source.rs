@@ -91,7 +91,7 @@ impl Listeners {
         mut open: impl FnMut(Accepted) -> Room,
     ) -> Result<Waiting, EngineError> {
         let mut waiting = Waiting::None;
-        for listener in &self.sockets {
+        for (number, listener) in self.sockets.iter().enumerate() {
             // However many wait at one listener, the next one has its turn.
             for accepted in 0.. {
                 if accepted == ACCEPTS_PER_TURN {
@@ -111,7 +111,12 @@ impl Listeners {
                         }
                         match open(Accepted { socket, address }) {
                             Room::Free => {}
-                            Room::Full => return Ok(Waiting::Full),
+                            Room::Full => {
+                                // The next place goes to the next listener.
+                                let listeners = self.sockets.len();
+                                self.sockets.rotate_left((number + 1) % listeners);
+                                return Ok(Waiting::Full);
+                            }
                             Room::Enough => return Ok(Waiting::Enough),
                         }
                     }
