@@ -31,6 +31,7 @@ pub struct Builder<M> {
     pub(crate) memory: Vec<M>,
     pub(crate) rx_page_size: Option<u32>,
     pub(crate) connections: u32,
+    pub(crate) at_a_time: Option<u32>,
     pub(crate) until_stopped: bool,
     pub(crate) leave_nic: bool,
     pub(crate) apply: Option<Apply>,
@@ -50,6 +51,7 @@ impl<M> Builder<M> {
             memory: Vec::new(),
             rx_page_size: None,
             connections: 1,
+            at_a_time: None,
             until_stopped: false,
             leave_nic: false,
             apply: None,
@@ -110,9 +112,16 @@ impl<M> Builder<M> {
         self
     }
 
-    /// Receives until it is stopped ([`Builder::stopped_by`]). As many connections as
-    /// [`Builder::connections`] says are open at a time; more wait for one of them to end. Such a program
-    /// wants [`Ready::on_end`](crate::Ready::on_end): the report would keep every connection.
+    /// Keeps at most so many connections open at a time; [`Builder::connections`], unless said otherwise. A few
+    /// more wait for one of them to end, and have their part of the memory; beyond those the kernel answers no
+    /// SYN, which peers send again.
+    pub fn at_a_time(mut self, connections: u32) -> Self {
+        self.at_a_time = Some(connections);
+        self
+    }
+
+    /// Receives until it is stopped ([`Builder::stopped_by`]), whatever number of connections comes. Such a
+    /// program wants [`Ready::on_end`](crate::Ready::on_end): the report would keep every connection.
     pub fn until_stopped(mut self) -> Self {
         self.until_stopped = true;
         self

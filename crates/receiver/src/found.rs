@@ -201,14 +201,18 @@ impl<M> Found<M> {
             pool: set_up.pool(),
             niov: wanted.niov(),
             descriptors: ring_descriptors(&self.device, set_up.is_shared()),
-            connections: wanted.connections,
-            until_stopped: wanted.until_stopped,
+            connections: (!wanted.until_stopped).then_some(wanted.connections),
+            open: wanted.at_a_time.unwrap_or(wanted.connections),
+            listeners: u32::try_from(self.sockets.len()).unwrap_or(u32::MAX),
         };
         set_up.bind(&self.device, wanted.rx_page_size)?;
-        let options = SocketOptions {
+        let mut options = SocketOptions {
             recv_buffer: sizes.recv_buffer(),
             ..SocketOptions::default()
         };
+        if let Some(backlog) = sizes.backlog() {
+            options.backlog = backlog;
+        }
         let sockets = self.sockets.drain(..);
         let sockets = sockets.map(|socket| socket.listen(&options));
         let sockets = sockets.collect::<Result<_, _>>()?;

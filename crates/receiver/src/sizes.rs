@@ -13,34 +13,60 @@ pub(crate) struct Sizes {
     /// Number of descriptors in the rx rings that take their niovs from the dmabuf, where the NIC
     /// can be asked.
     pub(crate) descriptors: Option<u64>,
-    /// Connections at a time.
-    pub(crate) connections: u32,
-    /// Receives until it is stopped, not until these connections have ended.
-    pub(crate) until_stopped: bool,
+    /// Number of connections after whose end the receiver ends; `None` for one that is stopped.
+    pub(crate) connections: Option<u32>,
+    /// Number of connections that are open at a time.
+    pub(crate) open: u32,
+    /// Number of listening sockets.
+    pub(crate) listeners: u32,
 }
 
+/// Most connections that wait at a listener for others to end. What a waiting connection has received takes memory
+/// that nobody gives back.
+const BACKLOG: u32 = 8;
+
 impl Sizes {
+    /// Whether connections may have to wait for others to end.
+    fn may_wait(&self) -> bool {
+        self.connections.is_none_or(|all| all > self.open)
+    }
+
+    /// Greatest number of connections that wait to be accepted, for
+    /// [`SocketOptions::backlog`](devmem::listen::SocketOptions::backlog); `None` where none has to wait.
+    pub(crate) fn backlog(&self) -> Option<i32> {
+        let backlog = i32::try_from(self.open.clamp(1, BACKLOG)).ok()?;
+        self.may_wait().then_some(backlog)
+    }
+
+    /// Number of connections that may have payload in the memory: the kernel queues one more than the backlog
+    /// (`sk_acceptq_is_full`).
+    fn with_memory(&self) -> u32 {
+        match self.backlog() {
+            Some(backlog) => {
+                let waiting = self.listeners.saturating_mul(backlog.unsigned_abs() + 1);
+                self.open.saturating_add(waiting)
+            }
+            None => self.open,
+        }
+    }
+
     /// Size of the receive buffers in bytes, for
     /// [`SocketOptions::recv_buffer`](devmem::listen::SocketOptions::recv_buffer).
     pub(crate) fn recv_buffer(&self) -> Option<usize> {
         match self.descriptors {
             Some(descriptors) => {
                 let rings = descriptors.saturating_mul(self.niov);
-                recv_buffer_beside(self.pool, self.niov, rings, self.connections)
+                recv_buffer_beside(self.pool, self.niov, rings, self.with_memory())
             }
-            None => recv_buffer_for(self.pool, self.connections),
+            None => recv_buffer_for(self.pool, self.with_memory()),
         }
     }
 
     pub(crate) fn config(&self) -> Config {
-        let (until, open) = match self.until_stopped {
-            true => (Until::Stopped, Some(self.connections)),
-            false => (Until::Peers(self.connections), None),
-        };
         Config {
-            until,
-            open,
-            ..Config::for_pool_in(self.pool, self.niov, self.connections)
+            until: self.connections.map_or(Until::Stopped, Until::Peers),
+            open: self.may_wait().then_some(self.open),
+            ..Config::for_pool_in(self.pool, self.niov, self.open)
         }
     }
 }
@@ -53,8 +79,9 @@ mod tests {
         pool: 16 << 20,
         niov: 4096,
         descriptors: None,
-        connections: 64,
-        until_stopped: false,
+        connections: Some(64),
+        open: 64,
+        listeners: 1,
     };
 
     #[test]
@@ -81,10 +108,13 @@ mod tests {
         };
         assert!(large.config().held < config.held);
         let serving = Sizes {
-            until_stopped: true,
+            connections: None,
             ..SIZES
         };
-        let serving = serving.config();
-        assert_eq!((serving.until, serving.open), (Until::Stopped, Some(64)));
+        let config = serving.config();
+        assert_eq!((config.until, config.open), (Until::Stopped, Some(64)));
+        // 64 and 9 that wait.
+        assert_eq!(serving.backlog(), Some(8));
+        assert_eq!(serving.recv_buffer(), Some((16 << 20) / 2 / 73 / 2));
     }
 }
