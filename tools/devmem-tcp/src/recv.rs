@@ -11,6 +11,7 @@ mod live;
 mod memory;
 mod netns_end;
 mod observer;
+mod places;
 mod pool;
 mod removal;
 mod sinks;
@@ -18,11 +19,13 @@ mod spread;
 mod summary;
 
 use std::fmt;
+use std::time::Duration;
 
 use ::memory::AnyMemory;
 use anyhow::{Context, Result};
 use common::signals::{Second, Signals};
 use common::sink::AnySink;
+use common::stdio;
 use devmem::engine::StopHandle;
 use netdev::queue_list;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -42,6 +45,9 @@ use observer::Observer;
 use removal::{Cause, Watch};
 use sinks::{Ready, Sinks};
 use summary::{Measured, Summary};
+
+/// Time that standard error may take for a line before the summary.
+const TAKEN: Duration = Duration::from_millis(50);
 
 /// What lasts from before the first change to the NIC until the summary.
 struct Session<'a> {
@@ -174,7 +180,7 @@ fn receive(session: &Session<'_>, mut ready: Ready<'_>) -> Received {
     if let Some(served) = served {
         served.attend(&mut ready, args, *stdout_taken);
     }
-    watch.attend(Observer::new(args, &ready, *stdout_taken));
+    watch.attend(Observer::new(args, &ready, served.clone(), *stdout_taken));
     for change in ready.changes() {
         tell(args, format_args!("{}: {change}", nic_of(device)));
     }
@@ -234,11 +240,13 @@ fn finish(session: Session<'_>, received: Result<Received, Failed>) -> Result<()
         Err(Failed { error, restored }) => (Err(error), restored),
     };
     signals.done();
-    if put_back && !args.quiet {
+    if put_back {
         let nic = nic_of(&device);
-        report::say(format_args!(
-            "{nic}: put back, but for what other receivers need"
-        ));
+        tell(
+            args,
+            format_args!("{nic}: put back, but for what others need or have changed"),
+        );
+        stdio::stderr().settle(TAKEN);
     }
     let verdict = summary.as_ref().map_or(Ok(()), Summary::verdict);
     let good = summary.is_ok() && verdict.is_ok() && restored.is_ok();

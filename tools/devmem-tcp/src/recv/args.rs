@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use ::memory::AnyMemory;
-use devmem::engine::{Config, Keepalive, Until};
+use devmem::engine::{Config, Keepalive};
 use netdev::{NetNs, QueueId};
 use receiver::{Builder, Receiver};
 
@@ -47,7 +47,12 @@ pub(crate) struct Args {
     pub(super) sinks: SinkArgs,
     /// End when so many peers have closed. `unlimited` serves until SIGINT or SIGTERM, which is then a good
     /// end (exit code 0), and prints a line when a connection ends
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        overrides_with = "connections"
+    )]
     pub(super) connections: Connections,
     /// Keep at most this many connections open at a time, and let others wait [default: N of
     /// `--connections`, 64 of unlimited ones]
@@ -163,7 +168,7 @@ impl Args {
         let mut builder = Receiver::on(&self.dev)
             .netns(netns.clone())
             .queues(self.queues.iter().copied())
-            .connections(self.at_a_time())
+            .at_a_time(self.at_a_time())
             .pin(self.threads.pin.iter().copied())
             .config(self.config());
         if let Some(from) = self.from {
@@ -172,9 +177,10 @@ impl Args {
         if let Some(bytes) = self.rx_page_size {
             builder = builder.rx_page_size(bytes);
         }
-        if self.connections == Connections::Unlimited {
-            builder = builder.until_stopped();
-        }
+        builder = match self.connections {
+            Connections::Limited(number) => builder.connections(number),
+            Connections::Unlimited => builder.until_stopped(),
+        };
         if self.threads.thread_per_queue {
             builder = builder.thread_per_queue();
         }
@@ -192,15 +198,7 @@ impl Args {
         let patience = Duration::from_millis(self.threads.patience.into());
         let busy_poll = self.threads.busy_poll;
         let busy_poll = busy_poll.map(|time| Duration::from_micros(time.into()));
-        let limit = match self.connections {
-            Connections::Limited(number) => Some((number, self.at_a_time())),
-            Connections::Unlimited => None,
-        };
         move |config| {
-            if let Some((number, at_a_time)) = limit {
-                config.until = Until::Peers(number);
-                config.open = Some(at_a_time);
-            }
             config.keepalive = keepalive;
             config.idle_timeout = idle_timeout;
             config.refuse_unsteered = refuse_unsteered;

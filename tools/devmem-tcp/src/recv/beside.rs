@@ -192,16 +192,24 @@ impl Beside {
     }
 }
 
-/// What a receiver's end says of it, with what to do.
-pub(super) fn warning<S>(report: &Report<S>) -> Option<String> {
+/// Warning of a receiver's end, with what to do. `of_ended` is the number of bytes, all beside the dmabuf, of
+/// connections that the report does not have.
+pub(super) fn warning<S>(report: &Report<S>, of_ended: u64) -> Option<String> {
     let beside = |connection: &&Connection<S>| is_beside(&connection.stats);
     let peers: Vec<_> = report.connections.iter().filter(beside).collect();
-    let stats = peers.first()?.stats;
-    let what = match (peers.len(), report.connections.len()) {
-        _ if is_beside(&report.stats.stream) => {
-            format!("all {} bytes came", report.stats.stream.bytes)
+    let all = &report.stats.stream;
+    let (what, stats) = match peers.first() {
+        _ if is_beside(all) => (format!("all {} bytes came", all.bytes), *all),
+        Some(first) => {
+            let (some, all) = (peers.len(), report.connections.len());
+            let what = format!("all bytes of {some} of {all} connections came");
+            (what, first.stats)
         }
-        (some, all) => format!("all bytes of {some} of {all} connections came"),
+        None if of_ended > 0 => (
+            format!("all {of_ended} bytes of some connections came"),
+            *all,
+        ),
+        None => return None,
     };
     Some(format!(
         "{what} beside the dmabuf, nothing into it: {}",

@@ -1,6 +1,6 @@
 //! Connections that have ended: for the summary, or each on a line where a receiver serves without end.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use common::remedy::of_connection;
 use common::sink::AnySink;
@@ -10,7 +10,6 @@ use serde::Serialize;
 
 use super::args::Args;
 use super::sinks::Ready;
-use crate::report;
 
 /// A connection that has ended.
 #[derive(Serialize)]
@@ -90,6 +89,11 @@ pub(super) struct Counts {
 }
 
 impl Counts {
+    /// Number of connections that have ended.
+    pub(super) fn all(&self) -> u64 {
+        self.closed + self.failed + self.stopped
+    }
+
     pub(super) fn add(&mut self, connection: &Connection) {
         let count = match (&connection.error, connection.closed) {
             (Some(_), _) => &mut self.failed,
@@ -100,9 +104,25 @@ impl Counts {
     }
 }
 
-/// What a receiver without end keeps of the connections that have ended.
+/// Most lines that may wait to be printed.
+const MAX_LINES: usize = 1000;
+
+/// Record of a receiver without end: sums over the connections that have ended, and lines to be printed.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Served(Arc<Mutex<Sums>>);
+pub(super) struct Served(Arc<Mutex<Record>>);
+
+#[derive(Debug, Default)]
+struct Record {
+    sums: Sums,
+    lines: Vec<Line>,
+}
+
+/// Line about a connection that has ended.
+#[derive(Debug)]
+pub(super) struct Line {
+    pub(super) text: String,
+    pub(super) is_warning: bool,
+}
 
 /// Sums over the connections that have ended.
 #[derive(Debug, Clone, Copy, Default)]
@@ -110,42 +130,79 @@ pub(super) struct Sums {
     pub(super) counts: Counts,
     /// Number of bytes that were compared with the pattern and right.
     pub(super) validated: u64,
+    /// Number of bytes of the connections of which no byte came into the dmabuf.
+    pub(super) beside: u64,
+    /// Number of tokens that connections which did not fail have not returned.
+    pub(super) unreturned: u64,
 }
 
 impl Served {
-    /// Takes the receiver's connections as they end, and prints a line for each: as JSON on standard output, or on
-    /// standard error where the payload goes to the other.
+    /// Takes the receiver's connections as they end. Prints each as JSON on a line of standard output, or of standard
+    /// error where the payload goes to the other; in words, the lines wait for [`Served::take_lines`].
     pub(super) fn attend(&self, ready: &mut Ready<'_>, args: &Args, stdout_taken: bool) {
-        let sums = Arc::clone(&self.0);
+        let served = self.clone();
         let (json, quiet) = (args.json, args.quiet);
-        ready.on_end(move |connection| {
-            let connection = Connection::from(&connection);
-            let printed = match json {
-                true => print_json(&connection, stdout_taken),
-                false => print(&connection, quiet),
+        ready.on_end(move |ended| {
+            let connection = Connection::from(&ended);
+            let mut record = served.lock();
+            let printed = match (json, record.lines.len() < MAX_LINES) {
+                (true, _) => print_json(&connection, stdout_taken),
+                (false, false) => false,
+                (false, true) => {
+                    let line = connection.to_line();
+                    if line.is_warning || !quiet {
+                        record.lines.push(line);
+                    }
+                    true
+                }
             };
-            let mut sums = sums.lock().unwrap_or_else(PoisonError::into_inner);
+            let sums = &mut record.sums;
             sums.counts.add(&connection);
             sums.counts.unprinted += u64::from(!printed);
             sums.validated += connection.validated_bytes.unwrap_or(0);
+            if ended.stats.frags == 0 {
+                sums.beside += ended.stats.bytes;
+            }
+            if connection.error.is_none() {
+                let tokens = ended.stats.tokens;
+                sums.unreturned += tokens.issued.saturating_sub(tokens.freed);
+            }
         });
     }
 
+    /// Takes the lines that wait, in the order in which the connections ended.
+    pub(super) fn take_lines(&self) -> Vec<Line> {
+        std::mem::take(&mut self.lock().lines)
+    }
+
     pub(super) fn sums(&self) -> Sums {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock().sums
+    }
+
+    /// Counts a line that could not be printed.
+    pub(super) fn miss_line(&self) {
+        self.lock().sums.counts.unprinted += 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Record> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Posts a line: this is a thread that receives. Returns false if it was dropped.
-fn print(connection: &Connection, quiet: bool) -> bool {
-    match (&connection.error, connection.remedy) {
-        (None, _) if quiet => true,
-        (None, _) => report::tell(connection.line()),
-        (Some(_), None) => report::warn(&connection.line()),
-        (Some(_), Some(remedy)) => report::warn(&format!("{}\n  {remedy}", connection.line())),
+impl Connection {
+    fn to_line(&self) -> Line {
+        let text = self.line();
+        Line {
+            text: match self.remedy {
+                Some(remedy) => format!("{text}\n  {remedy}"),
+                None => text,
+            },
+            is_warning: self.error.is_some(),
+        }
     }
 }
 
+/// Posts a line: this is a thread that receives. Returns false if the line was dropped.
 fn print_json(connection: &Connection, stdout_taken: bool) -> bool {
     let stream = match stdout_taken {
         true => stdio::stderr(),

@@ -6,7 +6,9 @@ use common::stdio;
 
 use super::args::Args;
 use super::beside::Beside;
+use super::ended::{Line, Served};
 use super::live::Live;
+use super::places::Places;
 use super::pool::{State, Watcher};
 use super::sinks::Ready;
 use crate::report;
@@ -20,31 +22,64 @@ pub(super) struct Observer {
     memory: Watcher,
     beside: Beside,
     live: Option<Live>,
+    served: Option<(Served, Places)>,
 }
 
 impl Observer {
     /// For a receiver; with `stdout_taken` nothing is shown on standard output.
-    pub(super) fn new(args: &Args, ready: &Ready<'_>, stdout_taken: bool) -> Self {
+    pub(super) fn new(
+        args: &Args,
+        ready: &Ready<'_>,
+        served: Option<Served>,
+        stdout_taken: bool,
+    ) -> Self {
         // From here on log lines are posted, too.
         stdio::stderr().post("");
         Self {
             beside: Beside::new(ready, args.refuse_unsteered),
             memory: Watcher::new(ready, args.niov(), args.memory.larger()),
             live: Live::new(args, ready, stdout_taken),
+            served: served.map(|served| (served, Places::new(args, ready))),
         }
     }
 
     pub(super) fn tick(&mut self) {
         let mut warnings = self.memory.tick();
         warnings.extend(self.beside.tick());
-        if !warnings.is_empty() {
+        let mut lines = Vec::new();
+        if let Some((served, places)) = &mut self.served {
+            warnings.extend(places.tick(served.sums().counts.all()));
+            lines = served.take_lines();
+        }
+        if !warnings.is_empty() || !lines.is_empty() {
             self.clear();
         }
+        self.print(lines);
         for warning in &warnings {
             report::warn(warning);
         }
         if let Some(live) = &mut self.live {
             live.tick(self.memory.state(), self.beside.warning());
+        }
+    }
+
+    /// Prints lines of connections that have ended, as fast as they are read.
+    fn print(&self, lines: Vec<Line>) {
+        let Some((served, _)) = &self.served else {
+            return;
+        };
+        for line in lines {
+            let post = || match line.is_warning {
+                true => report::warn(&line.text),
+                false => report::tell(&line.text),
+            };
+            if post() {
+                continue;
+            }
+            stdio::stderr().settle(TAKEN);
+            if !post() {
+                served.miss_line();
+            }
         }
     }
 
@@ -61,6 +96,9 @@ impl Observer {
     /// The end: the terminal as it was, and how much memory was taken.
     pub(super) fn end(mut self) -> State {
         self.clear();
+        if let Some((served, _)) = &self.served {
+            self.print(served.take_lines());
+        }
         let (memory, warning) = self.memory.end();
         let warnings = warning.into_iter().chain(self.beside.end());
         warnings.for_each(|warning| {

@@ -69,6 +69,9 @@ pub(super) struct Summary {
     /// It served without end: failures of connections were printed, and a signal is a good end.
     #[serde(skip)]
     served: bool,
+    /// Number of tokens that connections which did not fail kept, of those that were printed when they ended.
+    #[serde(skip)]
+    unreturned: u64,
 }
 
 /// What is known of the time of receiving besides the engine's report.
@@ -124,10 +127,8 @@ impl Summary {
         let mib = stream.bytes as f64 / MIB;
         let calls = stream.recvmsg_calls + stream.tokens.calls + stats.epoll_waits;
         let connections: Vec<_> = report.connections.iter().map(Connection::from).collect();
-        let Sums {
-            counts: mut ended,
-            mut validated,
-        } = measured.served.unwrap_or_default();
+        let served = measured.served.unwrap_or_default();
+        let (mut ended, mut validated) = (served.counts, served.validated);
         for connection in &connections {
             ended.add(connection);
             validated += connection.validated_bytes.unwrap_or(0);
@@ -176,10 +177,11 @@ impl Summary {
                     .map(ToString::to_string)
                     .collect(),
             },
-            warning: beside::warning(&report).or_else(|| empty(&report)),
+            warning: beside::warning(&report, served.beside).or_else(|| empty(&report)),
             signal: measured.signal,
             complete,
             served: args.connections == Connections::Unlimited,
+            unreturned: served.unreturned,
         }
     }
 
@@ -252,8 +254,12 @@ impl Summary {
         let Tokens {
             issued, returned, ..
         } = self.tokens;
-        // A connection that failed may have kept some, and said so.
-        if issued != returned && self.ended.failed == 0 {
+        // A connection that failed may have kept some, and said so when it ended.
+        let unreturned = match self.served {
+            true => self.unreturned,
+            false => issued.saturating_sub(returned),
+        };
+        if unreturned > 0 {
             bail!(
                 "recv {}: {issued} tokens issued, {returned} returned",
                 self.device

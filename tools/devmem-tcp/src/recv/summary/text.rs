@@ -83,19 +83,33 @@ impl Summary {
         }
     }
 
+    /// Connections that were printed when they ended, by how they ended.
+    fn served(&self) -> String {
+        let Counts {
+            failed,
+            stopped,
+            unprinted,
+            ..
+        } = self.ended;
+        let mut text = plural(self.ended.all(), "connection");
+        for (number, what) in [
+            (failed, "failed"),
+            (stopped, "open still"),
+            (unprinted, "not printed"),
+        ] {
+            if number > 0 {
+                text += &format!(", {number} {what}");
+            }
+        }
+        text
+    }
+
     /// The first few, and how many more.
     fn peers(&self) -> String {
         let peers = self.connections.iter().map(|peer| peer.peer.as_str());
         let named = peers.take(NAMED).collect::<Vec<_>>().join(", ");
-        let Counts { closed, failed, .. } = self.ended;
         match self.connections.len() {
-            0 if self.served => match failed {
-                0 => plural(closed, "connection"),
-                failed => format!(
-                    "{}, {failed} of which failed",
-                    plural(closed + failed, "connection")
-                ),
-            },
+            0 if self.served => self.served(),
             0 => "nobody".to_owned(),
             all if all > NAMED => format!("{named} and {} more", all - NAMED),
             _ => named,
