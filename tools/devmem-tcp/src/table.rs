@@ -63,6 +63,8 @@ pub(crate) struct Fitted {
     pub(crate) rows: Vec<Vec<String>>,
     /// Heads of the columns that were left out.
     pub(crate) left_out: Vec<&'static str>,
+    /// Width of the widest line; more than was asked for if the table can't be narrower.
+    pub(crate) width: usize,
 }
 
 impl Fitted {
@@ -71,17 +73,6 @@ impl Fitted {
         let rows = self.rows.into_iter().flatten();
         std::iter::once(self.head).chain(rows).collect()
     }
-}
-
-/// Aligns rows of text.
-pub(crate) fn align(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let columns = vec![Column::text(""); columns];
-    let rows = fit(&columns, rows, None, Style::stdout()).rows;
-    rows.iter()
-        .flatten()
-        .map(|line| format!("{line}\n"))
-        .collect()
 }
 
 /// Lays out a table, in `columns` columns of a terminal if there is a limit. Cells may be coloured, but
@@ -151,6 +142,7 @@ pub(crate) fn fit(
     Fitted {
         head: line(&shown, &heads),
         rows: rows.iter().map(cells).collect(),
+        width: total(&shown),
         left_out,
     }
 }
@@ -239,7 +231,7 @@ mod tests {
         assert_eq!(at(15).left_out, ["frags", "queue"]);
         // Not narrower than what must stay.
         let narrowest = at(1);
-        assert_eq!(narrowest.left_out.len(), 2);
+        assert_eq!((narrowest.left_out.len(), narrowest.width), (2, 9));
         assert_eq!(narrowest.lines(), ["peer", "192.0.2.1"]);
     }
 
