@@ -22,6 +22,8 @@ const FILES: &[&str] = &[
     "show.160.txt",
     "show.60.txt",
     "show.80.txt",
+    "summary.60.txt",
+    "summary.80.txt",
 ];
 
 /// Holds if a text is that of a file in `golden/`.

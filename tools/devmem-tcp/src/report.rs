@@ -24,6 +24,11 @@ pub(crate) fn columns() -> Option<usize> {
     columns_of(io::stdout())
 }
 
+/// Number of columns of stderr, like [`columns`].
+pub(crate) fn stderr_columns() -> Option<usize> {
+    columns_of(io::stderr())
+}
+
 fn columns_of(stream: impl AsFd) -> Option<usize> {
     let (columns, _) = terminal_size::terminal_size_of(stream)?;
     (columns.0 > 0).then_some(columns.0.into())
