@@ -42,7 +42,11 @@ impl Screen {
 
     /// The bytes that draw it anew.
     pub(super) fn draw(&mut self, second: &Second, telemetry: &Telemetry) -> String {
-        let size = size(self.to_stderr);
+        self.draw_at(size(self.to_stderr), second, telemetry)
+    }
+
+    /// The bytes that draw it on a terminal of so many columns and rows.
+    fn draw_at(&mut self, size: (usize, usize), second: &Second, telemetry: &Telemetry) -> String {
         let mut text = match self.drawn {
             // Lines may have been wrapped anew: where they begin is not known any more.
             drawn if drawn > 1 && size != self.size => "\x1b[H\x1b[2J".to_owned(),
@@ -114,5 +118,15 @@ mod tests {
         assert_eq!(next, format!("\r{first}"));
         assert_eq!(screen.erase(), "\r\x1b[J");
         assert_eq!(screen.erase(), "");
+    }
+
+    #[test]
+    fn a_narrow_terminal_gets_no_line_that_it_would_wrap() {
+        let mut screen = Screen::new("recv eth1".to_owned(), false, usize::MAX);
+        let drawn = screen.draw_at((20, 24), &Second::default(), &Telemetry::default());
+        let lines = drawn.trim_end_matches("\x1b[J").split("\x1b[K\n");
+        let lines: Vec<_> = lines.map(|line| line.chars().count()).collect();
+        assert_eq!(lines.iter().max(), Some(&19), "{drawn}");
+        assert!(drawn.contains('…'), "{drawn}");
     }
 }
