@@ -7,6 +7,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
 use anstyle::Style;
+use unicode_width::UnicodeWidthChar;
 
 /// Random mark around the program's own colours, which tells them from control characters in a name.
 static OURS: LazyLock<String> = LazyLock::new(|| {
@@ -45,23 +46,54 @@ pub fn on_one_line(text: &str) -> String {
     text.replace('\n', "\\n")
 }
 
-/// Number of columns of a text when it is shown: its characters without the program's own colours.
+/// Number of columns of a text when it is shown, without the program's own colours.
 pub fn width(text: &str) -> usize {
-    let mut width = 0;
+    let mut columns = 0;
     let mut rest = text;
     while let Some(c) = rest.chars().next() {
         if let Some((_, after)) = split_colour(rest) {
             rest = after;
             continue;
         }
-        width += if acts_on_a_terminal(c) {
-            c.escape_default().len()
-        } else {
-            1
-        };
+        columns += columns_of(c);
         rest = rest.get(c.len_utf8()..).unwrap_or_default();
     }
-    width
+    columns
+}
+
+/// Shortens a text to a number of columns. What is cut off leaves a `…`; colours end where they did.
+pub fn cut(text: &str, columns: usize) -> String {
+    if width(text) <= columns {
+        return text.to_owned();
+    }
+    let mut cut = String::new();
+    let mut left = columns;
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some((_, after)) = split_colour(rest) {
+            cut.push_str(rest.strip_suffix(after).unwrap_or_default());
+            rest = after;
+            continue;
+        }
+        // One column is for the ellipsis.
+        if columns_of(c) < left {
+            cut.push(c);
+            left -= columns_of(c);
+        } else if left > 0 {
+            cut.push('…');
+            left = 0;
+        }
+        rest = rest.get(c.len_utf8()..).unwrap_or_default();
+    }
+    cut
+}
+
+/// Number of columns of a character when it is shown.
+fn columns_of(c: char) -> usize {
+    match acts_on_a_terminal(c) {
+        true => c.escape_default().len(),
+        false => c.width().unwrap_or(0),
+    }
 }
 
 /// Splits a text that begins with a colour of the program into its sequence and the rest.
@@ -103,5 +135,23 @@ mod tests {
             assert_eq!(width(text), shown(text).chars().count(), "{text:?}");
         }
         assert_eq!(width(&paint(Style::new().bold(), "ab")), 2);
+    }
+
+    #[test]
+    fn a_wide_character_takes_two_columns_and_a_combining_one_none() {
+        assert_eq!(width("\u{7db2}\u{8def}0"), 5);
+        assert_eq!(width("e\u{301}th0"), 4);
+        assert_eq!(width("a\u{200b}b"), 2);
+    }
+
+    #[test]
+    fn what_is_cut_off_leaves_an_ellipsis() {
+        assert_eq!(cut("abcdef", 6), "abcdef");
+        assert_eq!(cut("abcdef", 3), "ab…");
+        assert_eq!(cut("abc", 0), "");
+        assert_eq!(cut("\u{7db2}\u{8def}", 3), "\u{7db2}…");
+        assert_eq!(cut("a\x1bb", 4), "a…");
+        let bold = paint(Style::new().bold(), "abcdef") + "gh";
+        assert_eq!(shown(&cut(&bold, 3)), "\x1b[1mab…\x1b[0m");
     }
 }

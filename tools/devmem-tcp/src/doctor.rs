@@ -103,7 +103,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if args.json {
         report::json(&report)?;
     } else {
-        report::text(&report.text(Style::stdout()))?;
+        report::text(&report.text(Style::stdout(), report::columns()))?;
     }
     Ok(match report.receives {
         true => ExitCode::SUCCESS,

@@ -14,6 +14,8 @@ mod ending_lease;
 mod enter;
 mod exit;
 mod generated;
+#[cfg(test)]
+mod golden;
 mod guest_route;
 mod holder;
 mod lease;
@@ -31,6 +33,7 @@ mod snapshot;
 mod style;
 mod table;
 mod unlease;
+mod wrap;
 
 use std::process::ExitCode;
 use std::time::Duration;

@@ -1,6 +1,7 @@
 //! Printing of results on stdout, and of messages on stderr.
 
-use std::fmt;
+use std::os::fd::AsFd;
+use std::{fmt, io};
 
 use anyhow::{Context, Result};
 use common::stdio;
@@ -16,6 +17,21 @@ pub(crate) fn text(text: &str) -> Result<()> {
 /// Prints text for programs, or the tool's own pages, unchanged.
 pub(crate) fn raw(text: &str) -> Result<()> {
     stdio::stdout().print_raw(text).context("stdout")
+}
+
+/// Number of columns of stdout, where it is a terminal that says.
+pub(crate) fn columns() -> Option<usize> {
+    columns_of(io::stdout())
+}
+
+/// Number of columns of stderr, like [`columns`].
+pub(crate) fn stderr_columns() -> Option<usize> {
+    columns_of(io::stderr())
+}
+
+fn columns_of(stream: impl AsFd) -> Option<usize> {
+    let (columns, _) = terminal_size::terminal_size_of(stream)?;
+    (columns.0 > 0).then_some(columns.0.into())
 }
 
 /// Prints a JSON value on one line.

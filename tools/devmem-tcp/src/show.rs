@@ -2,6 +2,7 @@
 
 mod events;
 mod namespace_watch;
+mod tables;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -16,7 +17,7 @@ use crate::remedy::Hint;
 use crate::report;
 use crate::snapshot::{LeaseEnd, LeaseView, NamespaceSnapshot, Snapshot};
 use crate::style::Style;
-use crate::table::align;
+use tables::{PoolCells, QueueCells, Tables};
 
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -77,7 +78,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.json {
         report::json(&shown)
     } else {
-        report::text(&shown.to_text())
+        let tables = shown.tables();
+        report::text(&tables.text(Style::stdout(), report::columns()))
     }
 }
 
@@ -191,75 +193,35 @@ fn driver_or_kind(namespace: &NamespaceSnapshot, queue: &Queue) -> String {
 }
 
 impl Shown<'_> {
-    fn to_text(&self) -> String {
-        let mut rows = vec![table_head([
-            "NETNS", "DEVICE", "DRIVER", "RXQ", "NAPI", "LEASE", "DMABUF",
-        ])];
-        for row in &self.queues {
-            let lease = match (row.leased_to, row.leased_from) {
-                (Some(to), _) => format!("to {}", lease_end_text(to)),
-                (None, Some(from)) => format!("from {}", lease_end_text(from)),
-                (None, None) => "-".to_owned(),
-            };
-            rows.push(vec![
-                or_dash(Some(row.netns).filter(|name| !name.is_empty())),
-                row.device.to_owned(),
-                row.driver.clone(),
-                row.queue.id.to_string(),
-                or_dash(row.queue.napi),
-                lease,
-                or_dash(row.bound),
-            ]);
-        }
-        let mut text = match rows.len() {
-            1 => "no rx queue is leased or bound (--all shows the others)\n".to_owned(),
-            _ => align(&rows),
+    fn tables(&self) -> Tables {
+        let some = |name: &str| (!name.is_empty()).then(|| name.to_owned());
+        let queue = |row: &Row<'_>| QueueCells {
+            netns: some(row.netns),
+            device: row.device.to_owned(),
+            driver: row.driver.clone(),
+            rxq: row.queue.id.get(),
+            napi: row.queue.napi.map(|napi| napi.get()),
+            lease: match (row.leased_to, row.leased_from) {
+                (Some(to), _) => Some(format!("to {}", lease_end_text(to))),
+                (None, Some(from)) => Some(format!("from {}", lease_end_text(from))),
+                (None, None) => None,
+            },
+            dmabuf: row.bound.map(|dmabuf| dmabuf.get()),
         };
-        if !self.page_pools.is_empty() {
-            text.push('\n');
-            text += &align(&self.pool_rows());
+        let pool = |row: &PoolRow<'_>| PoolCells {
+            netns: some(row.netns),
+            device: some(row.device),
+            id: row.pool.id.get(),
+            napi: row.pool.napi.map(|napi| napi.get()),
+            inflight: row.pool.inflight,
+            inflight_bytes: row.pool.inflight_mem,
+            dmabuf: row.pool.dmabuf.map(|dmabuf| dmabuf.get()),
+        };
+        Tables {
+            queues: self.queues.iter().map(queue).collect(),
+            pools: self.page_pools.iter().map(pool).collect(),
         }
-        text
     }
-
-    fn pool_rows(&self) -> Vec<Vec<String>> {
-        let head = [
-            "NETNS",
-            "DEVICE",
-            "PAGE POOL",
-            "NAPI",
-            "INFLIGHT",
-            "INFLIGHT BYTES",
-            "DMABUF",
-        ];
-        let mut rows = vec![table_head(head)];
-        for PoolRow {
-            netns,
-            device,
-            pool,
-        } in &self.page_pools
-        {
-            rows.push(vec![
-                or_dash(Some(netns).filter(|name| !name.is_empty())),
-                or_dash(Some(device).filter(|name| !name.is_empty())),
-                pool.id.to_string(),
-                or_dash(pool.napi),
-                or_dash(pool.inflight),
-                or_dash(pool.inflight_mem),
-                or_dash(pool.dmabuf),
-            ]);
-        }
-        rows
-    }
-}
-
-/// Cells of a table's head line.
-fn table_head<const N: usize>(words: [&str; N]) -> Vec<String> {
-    words.map(|word| Style::stdout().bold(word)).to_vec()
-}
-
-fn or_dash(value: Option<impl ToString>) -> String {
-    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
 }
 
 /// Describes an end of a lease: `box/nk0 rx 1`.

@@ -15,6 +15,13 @@ pub(crate) struct Style {
 }
 
 impl Style {
+    /// No colours, whatever the streams are.
+    #[cfg(test)]
+    pub(crate) const OFF: Self = Self { on: false };
+    /// Colours, whatever the streams are.
+    #[cfg(test)]
+    pub(crate) const ON: Self = Self { on: true };
+
     /// Style for standard output.
     pub(crate) fn stdout() -> Self {
         Self::of(&io::stdout())

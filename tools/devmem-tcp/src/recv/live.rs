@@ -2,7 +2,11 @@
 //! a line on a terminal.
 
 mod draw;
+mod figures;
 mod second;
+mod view;
+#[cfg(test)]
+mod view_tests;
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};

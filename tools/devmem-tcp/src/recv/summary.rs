@@ -208,11 +208,15 @@ impl Summary {
         json: bool,
         stdout_taken: bool,
     ) -> Result<()> {
+        let columns = match stdout_taken {
+            true => report::stderr_columns(),
+            false => report::columns(),
+        };
         let text = if json {
             let summary = self;
             serde_json::to_string(&Printed { summary, gone })? + "\n"
         } else {
-            self.to_text()
+            self.to_text(columns)
         };
         let text = match json {
             true => text,

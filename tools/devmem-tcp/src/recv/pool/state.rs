@@ -41,6 +41,23 @@ pub(crate) struct Pool {
     pub(super) starving: bool,
 }
 
+#[cfg(test)]
+impl Pool {
+    /// A dmabuf that is taken but for a sixteenth, and was all taken.
+    pub(crate) fn of(dmabuf: DmabufId, niovs: u64) -> Self {
+        let taken = niovs / 16 * 15;
+        Self {
+            dmabuf,
+            niovs,
+            inflight: Some(taken),
+            peak_inflight: Some(niovs),
+            in_use: Some(taken),
+            peak_in_use: Some(niovs),
+            starving: false,
+        }
+    }
+}
+
 /// A queue of the NIC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Queue {
