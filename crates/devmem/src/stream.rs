@@ -60,8 +60,7 @@ impl From<io::Error> for RecvError {
     }
 }
 
-/// A connected TCP socket of any type (`std`, `mio`, `socket2`) whose payload may lie in a dmabuf,
-/// with a record of its tokens.
+/// A connected TCP socket (of `std`, `mio` or `socket2`) whose payload may lie in a dmabuf.
 ///
 /// A socket of TCP without a filter gets that of [`drop_urgent`](crate::listen::drop_urgent); one that was accepted
 /// from a listener without it has received unfiltered until then.
@@ -288,14 +287,12 @@ impl<S: AsFd> DevmemStream<S> {
         self.recycler.returns.on_return(Arc::new(notify));
     }
 
-    /// Collects the frags that came back through a [`ReturnHandle`]; they wait for the next flush
-    /// from then on.
+    /// Collects the frags that came back through a [`ReturnHandle`], for the next flush.
     pub fn collect_returned(&mut self) {
         self.recycler.collect();
     }
 
-    /// Number of frags that were received and not given back, and their bytes: those that a sink
-    /// keeps.
+    /// Number of frags that were received and not given back, and of their bytes.
     pub fn kept(&self) -> Kept {
         self.recycler.kept()
     }

@@ -2,6 +2,7 @@
 
 mod args;
 mod beside;
+mod connections;
 mod cpu;
 mod ended;
 mod errors;
@@ -37,7 +38,7 @@ use crate::args::netns;
 use crate::exit::{self, Disappeared};
 use crate::report;
 pub(crate) use args::Args;
-use args::Connections;
+use connections::Connections;
 use cpu::Cpu;
 use ended::Served;
 use errors::{explained, explained_of, restored_of};

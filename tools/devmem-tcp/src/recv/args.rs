@@ -1,7 +1,5 @@
 //! Options of `devmem-tcp recv`.
 
-use std::fmt;
-use std::str::FromStr;
 use std::time::Duration;
 
 use ::memory::AnyMemory;
@@ -9,6 +7,7 @@ use devmem::engine::{Config, Keepalive};
 use netdev::{NetNs, QueueId};
 use receiver::{Builder, Receiver};
 
+use super::connections::Connections;
 use super::memory::MemoryArgs;
 use super::sinks::SinkArgs;
 use crate::address::Address;
@@ -108,36 +107,6 @@ pub(super) struct ThreadArgs {
     /// comes steadily: fewer wake-ups; 0 lets none wait
     #[arg(long, value_name = "MS", default_value_t = 2)]
     pub(super) patience: u32,
-}
-
-/// Number of connections after which a receiver ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Connections {
-    Limited(u32),
-    Unlimited,
-}
-
-impl FromStr for Connections {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "unlimited" => Ok(Self::Unlimited),
-            text => match text.parse() {
-                Ok(number) => Ok(Self::Limited(number)),
-                Err(error) => Err(format!("{error}, nor unlimited")),
-            },
-        }
-    }
-}
-
-impl fmt::Display for Connections {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Limited(number) => number.fmt(f),
-            Self::Unlimited => f.write_str("unlimited"),
-        }
-    }
 }
 
 /// A size that pieces can have: a power of two, of a page at least (`net_devmem_bind_dmabuf`). Which of these the NIC

@@ -16,7 +16,7 @@ use dmabuf::{Dmabuf, Protection};
 use netdev::queues::Binding;
 use receiver::Receiver;
 
-use super::args::Connections;
+use super::connections::Connections;
 use crate::args::period;
 
 /// The tool's receiver, with an engine that makes sinks.

@@ -11,8 +11,9 @@ use netdev::QueueId;
 use receiver::RxDevice;
 use serde::Serialize;
 
-use super::args::{Args, Connections};
+use super::args::Args;
 use super::beside;
+use super::connections::Connections;
 use super::cpu::Cpu;
 use super::ended::{Connection, Counts, Sums};
 use super::pool::State;
