@@ -261,7 +261,9 @@ mod tests {
             "telemetry":{{"frag_size":{HISTOGRAM},"frags_per_call":{HISTOGRAM},
             "held_at_flush":{HISTOGRAM},"hold_time_us":{HISTOGRAM}}},
             "memory":{{"pools":[],"alloc_fail":null,"warnings":0}},"validate_period":251,
-            "validated_bytes":{validated},"connections":[{{"peer":"[2001:db8::1]:6001","bytes":10,
+            "validated_bytes":{validated},
+            "ended":{{"closed":1,"failed":0,"stopped":0,"unprinted":0}},
+            "connections":[{{"peer":"[2001:db8::1]:6001","bytes":10,
             "closed":true,"error":null,"validated_bytes":{validated},"crc32":null,"crc32_bytes":null}}],
             "refused":{{"count":0,"first":[]}},"warning":null,"signal":null,"complete":true}}"#
         );
